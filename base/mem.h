@@ -1,0 +1,38 @@
+/* mem.h - the only place that calls malloc. Every block is counted against ctx's max_memory, and tests can make the
+ * n-th allocation fail (qx_mem_fail_at). Arena objects are never freed one by one. */
+#ifndef QX_BASE_MEM_H
+#define QX_BASE_MEM_H
+
+#include "base/status.h"
+
+/* Zeroed, 64-byte aligned block of `size` bytes (size 0 gives a valid pointer). *out is NULL on failure. Free with qx_free. */
+qx_status qx_alloc(qx_ctx *ctx, size_t size, void **out);
+/* Same with count * size, checked for overflow. */
+qx_status qx_alloc_array(qx_ctx *ctx, size_t count, size_t size, void **out);
+/* Not zeroed: for tiles and activations. */
+qx_status qx_alloc_raw(qx_ctx *ctx, size_t size, void **out);
+/* Grows *ptr (which may be NULL) to new_size bytes; new bytes are zero; *ptr is unchanged on failure. */
+qx_status qx_regrow(qx_ctx *ctx, void **ptr, size_t old_size, size_t new_size);
+void qx_free(qx_ctx *ctx, void *ptr);
+size_t qx_mem_in_use(const qx_ctx *ctx);
+size_t qx_mem_peak(const qx_ctx *ctx);
+/* Test hook: the n-th allocation from now (1-based) fails with QX_E_NOMEM; 0 switches it off. */
+void qx_mem_fail_at(qx_ctx *ctx, int64_t n);
+
+#define QX_NEW(ctx, ptr) qx_alloc((ctx), sizeof **(ptr), (void **)(ptr))
+#define QX_NEW_ARRAY(ctx, n, ptr) qx_alloc_array((ctx), (size_t)(n), sizeof **(ptr), (void **)(ptr))
+
+typedef struct qx_arena qx_arena;
+qx_status qx_arena_new(qx_ctx *ctx, qx_arena **out);
+void qx_arena_free(qx_arena *a);
+/* Zeroed and 16-byte aligned; NULL when out of memory (the failure is recorded in the context). */
+void *qx_arena_alloc(qx_arena *a, size_t size);
+void *qx_arena_array(qx_arena *a, size_t count, size_t size);
+char *qx_arena_strndup(qx_arena *a, const char *s, size_t n);
+char *qx_arena_strdup(qx_arena *a, const char *s);
+char *qx_arena_printf(qx_arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void *qx_arena_memdup(qx_arena *a, const void *p, size_t n);
+size_t qx_arena_bytes(const qx_arena *a);
+qx_ctx *qx_arena_ctx(const qx_arena *a);
+
+#endif

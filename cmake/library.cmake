@@ -1,0 +1,11 @@
+# One static library of all layers; the command and the samples link it.
+add_library(qonnx STATIC)
+foreach(layer base kernels onnx runtime calib passes)
+  target_link_libraries(qonnx PRIVATE qonnx_${layer})
+  target_sources(qonnx PRIVATE $<TARGET_OBJECTS:qonnx_${layer}>)
+endforeach()
+target_link_libraries(qonnx PUBLIC qonnx_flags PkgConfig::DEPS m ${CMAKE_DL_LIBS})
+if(QONNX_DNNL)
+  target_link_libraries(qonnx PUBLIC ${DNNL_LIB})
+endif()
+set_target_properties(qonnx PROPERTIES LINKER_LANGUAGE C)

@@ -1,0 +1,46 @@
+/* io.h - model files in and out. */
+#ifndef QX_ONNX_IO_H
+#define QX_ONNX_IO_H
+
+#include "onnx/weight.h"
+
+typedef struct qx_read_options {
+    bool strict;                    /* warnings of the malformed-input table become errors */
+    bool allow_symlinks;
+    const char *external_data_root; /* another directory that external data may lie in; NULL: beside the model only */
+    bool skip_check;                /* structure is parsed but qx_check is not run (inspect of broken files) */
+    bool skip_checksum;
+} qx_read_options;
+
+/* Reads structure only: wire scan over an mmap, payloads elided, protobuf-c for the rest, IR, checker, shape inference. opt may be NULL. */
+qx_status qx_model_read(qx_ctx *ctx, const char *path, const qx_read_options *opt, qx_model **out);
+/* From memory (not copied: must outlive the model). External data is refused unless base_dir is given. */
+qx_status qx_model_read_bytes(qx_ctx *ctx, const void *bytes, size_t n, const char *base_dir, const qx_read_options *opt, qx_model **out);
+void qx_model_free(qx_model *m);
+
+typedef struct qx_write_options {
+    bool external_data;        /* always write OUT.onnx.data; otherwise only when initializers exceed inline_limit */
+    int64_t inline_limit;      /* bytes; 0: 1 GiB */
+    bool force;                /* replace an output that exists */
+} qx_write_options;
+typedef struct qx_write_result { int64_t model_bytes, data_bytes; const char *data_path; /* in the model's arena, or NULL */ } qx_write_result;
+
+/* Complete and atomic: data file, then model file, then rename. Untouched models are copied byte for byte. */
+qx_status qx_model_write(qx_model *m, const char *path, const qx_write_options *opt, qx_write_result *res);
+/* What qx_model_write would write, from types alone. */
+qx_status qx_model_write_size(qx_model *m, const qx_write_options *opt, qx_write_result *res);
+
+/* One tensor file of the standard's test data (TensorProto in a .pb). */
+qx_status qx_tensor_pb_read(qx_ctx *ctx, qx_arena *arena, const char *path, qx_weight **out);
+
+/* ONNX text form (onnx.parser's syntax), for golden tests: print a whole model; initializers over 16 elements print as a hash. */
+qx_status qx_model_print(const qx_model *m, struct qx_buf *out);
+qx_status qx_model_parse_text(qx_ctx *ctx, const char *text, qx_model **out);
+
+/* Structure rules (names, SSA, order, attributes, types, quantization parameters); messages name the thing, the place and the numbers. */
+qx_status qx_check(qx_model *m, bool strict);
+/* Types and shapes of every value, with symbols; values with known small content are propagated. dims: "name=value" fixes. */
+typedef struct qx_dim_fix { const char *name; int64_t value; } qx_dim_fix;
+qx_status qx_infer_shapes(qx_model *m, const qx_dim_fix *fixes, int n_fixes);
+
+#endif
