@@ -1,0 +1,81 @@
+/* stats.h - what calibration knows about the values of a model, and the file that keeps it.
+ *
+ * A pass asks for kinds of statistics per value (qx_stats_want) before the sweep; one sweep over the samples serves all passes.
+ * Every observer has fixed memory and a result that depends neither on the order nor on the batching of the samples (facts: sums are
+ * compensated f64 in sample order, maxima and counts are exact). Stores merge (qx_stats_merge) and are keyed by value name and the model's graph hash. */
+#ifndef QX_CALIB_STATS_H
+#define QX_CALIB_STATS_H
+
+#include "calib/samples.h"
+
+enum {
+    QX_STAT_RANGE = 1u << 0,     /* min, max, absmax, count, sum, sum of squares (always there for a wanted value) */
+    QX_STAT_HISTOGRAM = 1u << 1, /* |x| in 2048 linear bins whose width doubles exactly; zeros apart; and signed min/max */
+    QX_STAT_CHANNELS = 1u << 2,  /* per channel of `axis`: absmax, min, max, mean |x|, mean x^2, mean x */
+    QX_STAT_ROWS = 1u << 3,      /* a reservoir of rows (last axis, or im2col rows of a conv), deterministic in sample order */
+    QX_STAT_GRAM = 1u << 4,      /* H = X'X [k,k] of the rows that a linear operator sees, and the number of rows */
+    QX_STAT_STEPS = 1u << 5,     /* absmax per timestep (diffusion): keyed by the timestep input's value */
+};
+
+typedef struct qx_stats qx_stats;
+typedef struct qx_conv_window { int64_t kernel[3], stride[3], dilation[3], pad_begin[3], pad_end[3]; int rank; int64_t group; } qx_conv_window;
+
+typedef struct qx_stat_request {
+    const qx_value *value;
+    uint32_t kinds;
+    int axis;                      /* of CHANNELS; -1: last (linear inputs); 1 for convolution inputs */
+    const qx_conv_window *window;  /* ROWS and GRAM of a convolution input: im2col with these; NULL: rows are the last axis */
+    int64_t rows;                  /* of ROWS: at most this many kept; 0: 512 */
+} qx_stat_request;
+
+/* percentile etc. are read off the same histogram afterwards, so a method can be changed without a new sweep. */
+typedef enum qx_range_method { QX_RANGE_MAX, QX_RANGE_PERCENTILE, QX_RANGE_ENTROPY, QX_RANGE_MSE, QX_RANGE_STEPS_MIN_MEAN, QX_RANGE_STEPS_MEAN_MAX } qx_range_method;
+
+typedef struct qx_channel_stats { int64_t n; const float *absmax, *min, *max, *mean_abs, *mean_sq, *mean; } qx_channel_stats; /* arrays [n] */
+typedef struct qx_value_stats {
+    const char *name;
+    int64_t count, zeros, samples;
+    float min, max, absmax;
+    double sum, sumsq;
+    bool has_nonfinite;
+    qx_channel_stats channels;                        /* n 0: none */
+    const float *rows; int64_t n_rows, row_len;       /* [n_rows][row_len] */
+    const float *gram; int64_t gram_k; int64_t gram_rows; /* [k][k] full symmetric, sum (not mean) of x x' */
+    const double *step_keys; const float *step_absmax; const int64_t *step_batches; int64_t n_steps; /* step_absmax: mean over batches of absmax */
+    const float *step_max;                             /* max over batches */
+} qx_value_stats;
+
+qx_status qx_stats_new(qx_ctx *ctx, uint64_t model_hash, qx_stats **out);
+void qx_stats_free(qx_stats *s);
+/* Adds to what will be collected; asking twice merges the kinds. */
+qx_status qx_stats_want(qx_stats *s, const qx_stat_request *r);
+/* Runs the samples once (when anything is wanted that is not there yet). NaN/Inf in a watched value is QX_E_NUMERIC with tensor, node,
+ * sample and first index. Gram matrices that do not fit the context's max_memory are collected in several sweeps, said in the log. */
+qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples);
+/* For a caller that runs the model itself (a diffusion pipeline): attach once, then every run of exec is observed. timestep: value
+ * of the current step for QX_STAT_STEPS. */
+qx_status qx_stats_attach(qx_stats *s, qx_exec *exec, qx_model *m);
+void qx_stats_set_step(qx_stats *s, double timestep);
+qx_status qx_stats_finish(qx_stats *s);
+
+/* NULL when the value was not observed. */
+const qx_value_stats *qx_stats_get(const qx_stats *s, const qx_value *v);
+/* Threshold (absmax to scale by) by a method; levels: positive levels of the format (127, 448, ...); fp8 formats pass is_fp8 for MSE. */
+typedef struct qx_range_options { qx_range_method method; double percentile; double step_fraction; float levels; qx_dtype format; } qx_range_options;
+qx_status qx_stats_threshold(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *out);
+/* Signed range for asymmetric formats by the same methods; always contains 0. */
+qx_status qx_stats_min_max(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *min, float *max);
+
+/* The value's channels were multiplied by factor[n] (smoothing): range, channels, rows and Gram follow exactly; the histogram is made anew
+ * from channel bounds and rows. After renaming, statistics of `from` serve `to`. */
+qx_status qx_stats_scale_channels(qx_stats *s, const qx_value *v, const float *factor, int64_t n);
+qx_status qx_stats_alias(qx_stats *s, const qx_value *from, const qx_value *to);
+
+qx_status qx_stats_save(qx_stats *s, const char *path, bool with_gram);
+qx_status qx_stats_load(qx_stats *s, const char *path);  /* another model's hash or version: QX_E_USAGE with both */
+qx_status qx_stats_merge(qx_stats *into, const qx_stats *from);
+uint64_t qx_stats_hash(const qx_stats *s);               /* of the content: goes into the output's metadata */
+int64_t qx_stats_count(const qx_stats *s);
+const qx_value_stats *qx_stats_at(const qx_stats *s, int64_t i);
+
+#endif

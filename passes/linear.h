@@ -1,0 +1,36 @@
+/* linear.h - finds the linear operators of a graph (MatMul, Gemm, Conv, ConvTranspose, FusedMatMul ... with a constant weight) and the groups
+ * that must be treated alike. Structural: no names. */
+#ifndef QX_PASSES_LINEAR_H
+#define QX_PASSES_LINEAR_H
+
+#include "passes/pass.h"
+
+typedef struct qx_linear {
+    qx_node *node;
+    qx_value *x;            /* activation input as the node sees it */
+    uint32_t x_index, w_index;
+    qx_value *w_in;          /* value at the node's weight input */
+    qx_value *w_init;        /* initializer behind it, through Transpose/Cast/Identity/Reshape/Squeeze/Unsqueeze; NULL: variable weight */
+    qx_weight *w;            /* w_init->init */
+    qx_view view;            /* of w as stored: W[n, k] */
+    int64_t n, k;            /* output channels, contraction (per group for grouped convolutions) */
+    int channel_axis;        /* of the stored tensor: axis of n */
+    int contract_axis;       /* of the stored tensor: axis of k (MatMul, Gemm); 1 for Conv (input channels) */
+    bool is_conv;
+    qx_conv_window window;   /* convolutions */
+    int64_t group;
+    qx_value *bias;          /* constant bias: Gemm C, Conv B, or the constant operand of a following Add; NULL: none */
+    qx_node *bias_add;       /* that Add; NULL when the bias is an input of the node */
+    int64_t index;           /* place in qx_linears.items */
+    int64_t group_id;        /* linears with the same x: one id (q/k/v, gate/up, experts) */
+} qx_linear;
+
+typedef struct qx_linears { qx_linear *items; int64_t count; int64_t n_groups; } qx_linears;
+/* All candidates of the model in graph order, subgraphs and functions included; those with a variable weight too (w NULL). In the model's arena. */
+qx_status qx_linears_find(qx_model *m, qx_linears *out);
+
+/* Attention products (MatMul with two variable inputs around a Softmax). */
+typedef struct qx_attention { qx_node *qk, *softmax, *pv; qx_value *mask; int64_t head_size; } qx_attention;
+qx_status qx_attentions_find(qx_model *m, qx_attention **out, int64_t *count);
+
+#endif

@@ -1,0 +1,60 @@
+/* pass.h - what a pass is. One file passes/NAME.c ends in a const qx_passdef; one line in passes.def names it.
+ *
+ * plan() looks at the graph and asks for statistics; run() decides first and mutates after, through onnx/edit.h. A pass never runs
+ * the model and never copies a weight: it derives jobs and steps (onnx/weight.h). Every node looked at is either applied or skipped
+ * with a reason, as data. */
+#ifndef QX_PASSES_PASS_H
+#define QX_PASSES_PASS_H
+
+#include "calib/stats.h"
+#include "onnx/edit.h"
+
+/* Reasons, one row each: QX_WHY(name, text). Texts may be completed with numbers (qx_skipf). */
+typedef enum qx_why {
+    QX_WHY_NONE = 0,
+#define QX_WHY(name, text) QX_WHY_##name,
+#include "passes/why.def"
+#undef QX_WHY
+    QX_WHY_COUNT_
+} qx_why;
+const char *qx_why_text(qx_why w);
+
+typedef enum qx_option_type { QX_OPT_BOOL, QX_OPT_INT, QX_OPT_FLOAT, QX_OPT_CHOICE, QX_OPT_TEXT } qx_option_type;
+typedef struct qx_option { const char *name; qx_option_type type; const char *def; double min, max; const char *choices; const char *help; } qx_option;
+/* Ends with name NULL. choices: "max|percentile|entropy|mse". */
+
+typedef enum qx_target { QX_TARGET_GENERIC, QX_TARGET_ORT, QX_TARGET_TENSORRT } qx_target;
+typedef struct qx_pass qx_pass;
+typedef struct qx_passdef {
+    const char *name, *brief;
+    const qx_option *options;     /* NULL: none */
+    uint32_t flags;
+    qx_status (*plan)(qx_pass *p, qx_model *m, qx_stats *stats); /* NULL: nothing to ask */
+    qx_status (*run)(qx_pass *p, qx_model *m, qx_stats *stats);
+} qx_passdef;
+enum {
+    QX_PASS_FORMAT = 1u << 0,     /* ends in a low-precision format: int8, fp8, int4, ... (one node gets one format) */
+    QX_PASS_WEIGHTS = 1u << 1,    /* changes weights in float before a format: smoothquant, awq, gptq, sparsity, rotate */
+    QX_PASS_CALIBRATED = 1u << 2, /* needs statistics */
+    QX_PASS_INTERNAL = 1u << 3,   /* not offered to users by itself */
+};
+
+/* A pass in a pipeline: its definition, its option values, and what it shares with the others. */
+struct qx_pass {
+    const qx_passdef *def;
+    qx_ctx *ctx;
+    struct qx_pipeline *pipe;     /* passes/pipeline.h: target, filters, report, format decisions */
+    const char **values;          /* by option index, as text that was checked */
+    void *state;                  /* what plan() leaves for run(); in the model's arena */
+};
+bool qx_opt_bool(const qx_pass *p, const char *name);
+int64_t qx_opt_int(const qx_pass *p, const char *name);
+double qx_opt_float(const qx_pass *p, const char *name);
+const char *qx_opt_text(const qx_pass *p, const char *name);
+
+/* Reports: names are taken from the node as it was in the input model. */
+void qx_applied(qx_pass *p, const qx_node *n, const char *format);
+bool qx_skip(qx_pass *p, const qx_node *n, qx_why why);           /* true (and recorded) when why != NONE */
+bool qx_skipf(qx_pass *p, const qx_node *n, qx_why why, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+#endif

@@ -1,0 +1,43 @@
+/* pipeline.h - pass text to passes, plan, sweep, run; and the whole job from file to file that the command line and the public API share. */
+#ifndef QX_PASSES_PIPELINE_H
+#define QX_PASSES_PIPELINE_H
+
+#include "onnx/io.h"
+#include "passes/pass.h"
+#include "passes/report.h"
+
+typedef struct qx_setting { const char *pattern, *format; } qx_setting; /* --set "P=FORMAT" */
+typedef struct qx_quantize_options {
+    const char *input, *output;          /* output NULL: derived (unet.fp8.onnx) */
+    const char *passes;                  /* "smoothquant(alpha=auto),int8"; presets are expanded before */
+    qx_samples_options samples;
+    const char *save_stats, *load_stats; bool save_gram;
+    const char *const *include; int n_include;
+    const char *const *exclude; int n_exclude;
+    const qx_setting *settings; int n_settings;
+    qx_target target;
+    const qx_dim_fix *dims; int n_dims;
+    bool dry_run, no_verify, force, external_data, strict, allow_symlinks, allow_requantize, verify_each;
+    const char *external_data_root;
+    const char *const *verify; int n_verify; /* --verify FILE.npz */
+    double min_sqnr; bool has_min_sqnr;
+    qx_device device; const char *plugin_dir;
+    bool sequential;
+} qx_quantize_options;
+
+typedef struct qx_pipeline qx_pipeline;
+/* Parses and checks names, options, bounds and order; QX_E_USAGE says what to write instead. */
+qx_status qx_pipeline_parse(qx_ctx *ctx, const char *text, qx_pipeline **out);
+/* With every option written out: what is stored in the output's metadata ("qonnx.passes"). */
+const char *qx_pipeline_text(const qx_pipeline *p);
+void qx_pipeline_free(qx_pipeline *p);
+/* The "fp8", "int8", "int4", "sdxl-int8"... presets: name -> pipeline text; NULL when unknown. */
+const char *qx_preset_text(const char *name);
+const qx_passdef *const *qx_passes(int *count); /* all, in order of passes.def */
+
+/* On a model in memory: plan(), collect (when stats lack something and samples is not NULL), run() of each pass, dead code, verify. */
+qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_samples *samples, qx_stats *stats, qx_report *report);
+/* The whole job: read, plan, calibrate, rewrite, write, verify, report. */
+qx_status qx_quantize(qx_ctx *ctx, const qx_quantize_options *opt, qx_report *report);
+
+#endif

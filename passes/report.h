@@ -1,0 +1,42 @@
+/* report.h - what was done and how good it is, as data: printed by cli/, written as JSON, queried through the public API. */
+#ifndef QX_PASSES_REPORT_H
+#define QX_PASSES_REPORT_H
+
+#include "base/json.h"
+#include "base/mem.h"
+
+typedef struct qx_report_node {
+    const char *name, *op, *graph;   /* node as in the input model; graph: "" for the main one */
+    const char *pass;                /* that decided */
+    const char *format;              /* "fp8", "int8", ...; NULL: left alone */
+    const char *reason;              /* NULL when applied */
+} qx_report_node;
+typedef struct qx_report_tensor { const char *name; const char *format; int64_t bytes_before, bytes_after; int64_t n, k, block; double sqnr; } qx_report_tensor; /* sqnr NaN: not measured */
+typedef struct qx_report_output { const char *name; double sqnr_db, cosine, max_abs; int64_t count; } qx_report_output;
+typedef struct qx_report_layer { const char *name, *op, *format; double sqnr_db, cosine; } qx_report_layer; /* float against quantized at this value */
+typedef struct qx_report_stage { const char *name; double seconds; } qx_report_stage;
+
+typedef struct qx_report {
+    qx_ctx *ctx; qx_arena *arena;
+    const char *input, *output, *data_path, *pipeline, *samples, *device;
+    int64_t input_bytes, output_bytes;
+    size_t peak_bytes; int64_t peak_rss;
+    qx_report_node *nodes; int64_t n_nodes;
+    qx_report_tensor *tensors; int64_t n_tensors;
+    qx_report_output *outputs; int64_t n_outputs;  /* empty: no samples to verify with (verify_note says so) */
+    qx_report_layer *layers; int64_t n_layers;
+    qx_report_stage *stages; int64_t n_stages;
+    const char *verify_note;
+    int64_t warnings; int64_t n_quantized;
+} qx_report;
+
+qx_status qx_report_new(qx_ctx *ctx, qx_report **out);
+void qx_report_free(qx_report *r);
+qx_status qx_report_add_node(qx_report *r, const qx_report_node *n);
+qx_status qx_report_add_tensor(qx_report *r, const qx_report_tensor *t);
+qx_status qx_report_add_output(qx_report *r, const qx_report_output *o);
+qx_status qx_report_add_layer(qx_report *r, const qx_report_layer *l);
+qx_status qx_report_add_stage(qx_report *r, const char *name, double seconds);
+qx_status qx_report_json(const qx_report *r, qx_buf *out);
+
+#endif

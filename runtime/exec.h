@@ -1,0 +1,48 @@
+/* exec.h - runs a model. The plan (order, liveness, fusion, packed weights, arena) is made once per set of input shapes and kept.
+ *
+ * Float graphs and quantized ones alike: Q/DQ around MatMul/Gemm/Conv is run as real integer arithmetic where the CPU has it
+ * and the result is exact; `simulate` forces float arithmetic. Results are the same bytes for any number of threads. */
+#ifndef QX_RUNTIME_EXEC_H
+#define QX_RUNTIME_EXEC_H
+
+#include "onnx/io.h"
+#include "runtime/tensor.h"
+
+typedef struct qx_exec qx_exec;
+typedef enum qx_device { QX_DEVICE_AUTO, QX_DEVICE_CPU, QX_DEVICE_CUDA } qx_device;
+typedef struct qx_exec_options {
+    bool simulate;        /* Q/DQ in float arithmetic */
+    bool bf16;            /* --compute bf16: matmul and convolution in bfloat16 where the CPU has it */
+    bool no_fuse;         /* every node by itself (debugging, reference) */
+    bool trace_nan;       /* stop at the first node that makes a NaN or Inf out of finite inputs, naming it */
+    bool stream_weights;  /* do not keep packed weights: read per use (models larger than memory) */
+    int64_t max_loop;     /* trip limit of Loop; 0: 1,000,000 */
+    qx_device device; int device_index;
+    bool allow_fallback;  /* CUDA: nodes without a kernel run on the CPU */
+    const char *plugin_dir; /* where qonnx-cuda.so is looked for first; NULL: the usual places */
+} qx_exec_options;
+
+/* The model is borrowed and must not be edited while the executor lives. An operator without a kernel is QX_E_UNSUPPORTED by node name. */
+qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_exec **out);
+void qx_exec_free(qx_exec *x);
+/* "cpu", "cuda:0 NVIDIA H200"; what `auto` chose and why is logged. */
+const char *qx_exec_device_name(const qx_exec *x);
+
+typedef struct qx_feed { const char *name; const qx_tensor *tensor; } qx_feed;
+/* Inputs by name; those with a default may be missing. Wrong name, type, rank or dim: an error with expected and given.
+ * out_names NULL: all graph outputs in order. outs[i] is allocated here; the caller frees it with qx_tensor_free. */
+qx_status qx_exec_run(qx_exec *x, const qx_feed *feeds, int n_feeds, const char *const *out_names, int n_outs, qx_tensor *outs);
+
+/* Watches: fn is called with the content of each watched value right after its producer ran (inputs and initializers: at the start
+ * of the run; values inside Loop bodies: each time). A watched value is always materialised, so fusion stops there. Set before the
+ * first run; n = 0 removes. The tensor is only valid during the call. Calls come from one thread, in execution order. */
+typedef qx_status qx_watch_fn(void *user, int watch, const qx_value *v, const qx_tensor *t);
+qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn *fn, void *user);
+
+typedef struct qx_node_time { const char *name, *op; double seconds; double flops; double bytes; const char *kernel; int64_t calls; } qx_node_time;
+/* Switches timing on; the table is by node in execution order and valid until the next run. */
+void qx_exec_profile(qx_exec *x, bool on);
+const qx_node_time *qx_exec_times(const qx_exec *x, int *count);
+size_t qx_exec_peak_bytes(const qx_exec *x); /* activations of the last run */
+
+#endif
