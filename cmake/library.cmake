@@ -1,6 +1,6 @@
 # One static library of all layers; the command and the samples link it.
 add_library(qonnx STATIC)
-foreach(layer base kernels onnx runtime calib passes)
+foreach(layer base kernels onnx runtime calib passes facade)
   target_link_libraries(qonnx PRIVATE qonnx_${layer})
   target_sources(qonnx PRIVATE $<TARGET_OBJECTS:qonnx_${layer}>)
 endforeach()
