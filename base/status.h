@@ -56,6 +56,8 @@ typedef struct qx_ctx qx_ctx;
 /* NULL only when out of memory. `opt` may be NULL (defaults). The context outlives everything made with it. */
 qx_ctx *qx_ctx_new(const qx_ctx_options *opt);
 void qx_ctx_free(qx_ctx *ctx);
+/* Replaces all options of a living context (NULL: defaults). */
+void qx_ctx_configure(qx_ctx *ctx, const qx_ctx_options *opt);
 int qx_ctx_threads(const qx_ctx *ctx);
 size_t qx_ctx_max_memory(const qx_ctx *ctx);
 /* The message chain of the last failure, innermost first, joined by ": "; "" when none. Valid until the next failure. */

@@ -3,6 +3,7 @@
 #ifndef QX_CALIB_SAMPLES_H
 #define QX_CALIB_SAMPLES_H
 
+#include "base/buf.h"
 #include "onnx/graph.h"
 #include "runtime/exec.h"
 
@@ -44,7 +45,7 @@ typedef struct qx_tokenizer qx_tokenizer;
 qx_status qx_tokenizer_open(qx_ctx *ctx, const char *path, qx_tokenizer **out);
 void qx_tokenizer_free(qx_tokenizer *t);
 qx_status qx_tokenizer_encode(qx_tokenizer *t, const char *text, size_t len, int64_t **ids, int64_t *n);
-qx_status qx_tokenizer_decode(qx_tokenizer *t, const int64_t *ids, int64_t n, struct qx_buf *out);
+qx_status qx_tokenizer_decode(qx_tokenizer *t, const int64_t *ids, int64_t n, qx_buf *out);
 int64_t qx_tokenizer_vocab(const qx_tokenizer *t);
 
 #endif

@@ -133,8 +133,8 @@ float qx_attr_float(const qx_node *n, const char *name, float fallback);
 const char *qx_attr_string(const qx_node *n, const char *name, const char *fallback);
 /* *count is 0 and NULL returned when absent. */
 const int64_t *qx_attr_ints(const qx_node *n, const char *name, int64_t *count);
-static inline qx_value *qx_in(const qx_node *n, uint32_t i) { return i < n->n_in ? n->in[i] : NULL; }
-static inline qx_value *qx_out(const qx_node *n, uint32_t i) { return i < n->n_out ? n->out[i] : NULL; }
+static inline qx_value *qx_node_in(const qx_node *n, uint32_t i) { return i < n->n_in ? n->in[i] : NULL; }
+static inline qx_value *qx_node_out(const qx_node *n, uint32_t i) { return i < n->n_out ? n->out[i] : NULL; }
 /* Number of elements when every dim is known, else -1. */
 int64_t qx_type_numel(const qx_type *t);
 /* The tensor behind a value that is an initializer or the output of Constant (any of its value attributes that is a tensor,

@@ -2,6 +2,7 @@
 #ifndef QX_ONNX_IO_H
 #define QX_ONNX_IO_H
 
+#include "base/buf.h"
 #include "onnx/weight.h"
 
 typedef struct qx_read_options {
@@ -34,7 +35,7 @@ qx_status qx_model_write_size(qx_model *m, const qx_write_options *opt, qx_write
 qx_status qx_tensor_pb_read(qx_ctx *ctx, qx_arena *arena, const char *path, qx_weight **out);
 
 /* ONNX text form (onnx.parser's syntax), for golden tests: print a whole model; initializers over 16 elements print as a hash. */
-qx_status qx_model_print(const qx_model *m, struct qx_buf *out);
+qx_status qx_model_print(const qx_model *m, qx_buf *out);
 qx_status qx_model_parse_text(qx_ctx *ctx, const char *text, qx_model **out);
 
 /* Structure rules (names, SSA, order, attributes, types, quantization parameters); messages name the thing, the place and the numbers. */

@@ -35,6 +35,8 @@ void qx_pipeline_free(qx_pipeline *p);
 const char *qx_preset_text(const char *name);
 const qx_passdef *const *qx_passes(int *count); /* all, in order of passes.def */
 
+/* plan() of every pass alone: reads the graph and asks stats for what run() will need. For callers that run the model themselves. */
+qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_stats *stats);
 /* On a model in memory: plan(), collect (when stats lack something and samples is not NULL), run() of each pass, dead code, verify. */
 qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_samples *samples, qx_stats *stats, qx_report *report);
 /* The whole job: read, plan, calibrate, rewrite, write, verify, report. */

@@ -33,6 +33,9 @@ typedef struct qx_feed { const char *name; const qx_tensor *tensor; } qx_feed;
  * out_names NULL: all graph outputs in order. outs[i] is allocated here; the caller frees it with qx_tensor_free. */
 qx_status qx_exec_run(qx_exec *x, const qx_feed *feeds, int n_feeds, const char *const *out_names, int n_outs, qx_tensor *outs);
 
+/* Lets qx_exec_run return a value of the main graph that is not an output (by its name in out_names). Before the first run. */
+qx_status qx_exec_expose(qx_exec *x, qx_value *v);
+
 /* Watches: fn is called with the content of each watched value right after its producer ran (inputs and initializers: at the start
  * of the run; values inside Loop bodies: each time). A watched value is always materialised, so fusion stops there. Set before the
  * first run; n = 0 removes. The tensor is only valid during the call. Calls come from one thread, in execution order. */
