@@ -25,7 +25,8 @@ static inline bool qx_dtype_is_float(int code) { return qx_dtype_get(code)->cls 
 bool qx_dtype_bytes(int code, int64_t n, size_t *out);
 
 /* Single values. To a narrower float: round half to even; saturate != 0 clamps overflow and Inf to the largest finite, else
- * Inf (or NaN where the format has no Inf). NaN stays NaN (E2M1 and integers, which have none: 0). -0 keeps its sign except E2M1: code 0. */
+ * Inf (or NaN where the format has no Inf). NaN stays NaN (E2M1 and integers, which have none: 0). -0 keeps its sign except E2M1: code 0
+ * (a negative value that rounds to zero keeps it: -0.1 gives E2M1 code 8). */
 float qx_f16_to_f32(uint16_t h);
 uint16_t qx_f32_to_f16(float f);
 float qx_bf16_to_f32(uint16_t h);
@@ -42,7 +43,8 @@ uint8_t qx_f32_to_e8m0_ceil(float f); /* smallest power of two >= f, clamped to 
 /* Arrays: any numeric or bool dtype except strings and complex, packed types from element 0 (first element in the low bits of src[0]).
  * The fast versions (kernels/cpu) use what the CPU has and give the same bits as kernels/ref. */
 bool qx_to_f32(int dtype, const void *src, int64_t n, float *dst);
-/* Float types: rounding as above with saturation; integers: round half to even and saturate, NaN to 0. */
+/* f16 and bf16: IEEE, overflow gives Inf and Inf stays. 8-bit floats saturate. Integers: round half to even and saturate, NaN to 0.
+ * BOOL: v != 0. FLOAT8E8M0: the ceil rule. */
 bool qx_from_f32(int dtype, const float *src, int64_t n, void *dst);
 bool qx_ref_to_f32(int dtype, const void *src, int64_t n, float *dst);
 bool qx_ref_from_f32(int dtype, const float *src, int64_t n, void *dst);
