@@ -15,7 +15,7 @@ void *qx_map_get(const qx_map *m, const char *key);
 bool qx_map_has(const qx_map *m, const char *key);
 void qx_map_remove(qx_map *m, const char *key);
 size_t qx_map_count(const qx_map *m);
-/* i in [0, count): the i-th live entry in order of insertion. */
+/* i in [0, count): the i-th live entry in order of insertion. The first call after a removal closes the gaps (so: not from two threads). */
 const char *qx_map_key_at(const qx_map *m, size_t i, void **value);
 
 /* Equal strings give equal pointers for the life of the table. NULL when out of memory. */

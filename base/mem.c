@@ -1,0 +1,126 @@
+/* mem.c - counted blocks and arenas.
+ *
+ * A block is calloc'ed with room for a header and for its alignment, so large zeroed blocks cost no page until they are
+ * written. Under AddressSanitizer an arena gives every object its own block: an overrun inside an arena is then reported. */
+#include "base/mem.h"
+#include "base/checked.h"
+#include "base/ctx.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGN 64u
+#define OVERHEAD (2 * ALIGN)
+
+typedef struct header { void *raw; size_t size; } header;
+
+static header *header_of(void *ptr)
+{
+    return (header *)((char *)ptr - sizeof(header));
+}
+
+static void *place(void *raw, size_t size)
+{
+    uintptr_t at = ((uintptr_t)raw + sizeof(header) + ALIGN - 1) / ALIGN * ALIGN;
+    header *h = header_of((void *)at);
+    h->raw = raw;
+    h->size = size;
+    return (void *)at;
+}
+
+static qx_status no_memory(qx_ctx *ctx, size_t size)
+{
+    return qx_fail(ctx, QX_E_NOMEM, "out of memory: %zu bytes wanted, %zu in use", size, qx_mem_in_use(ctx));
+}
+
+static void raise_peak(qx_ctx *ctx, size_t now)
+{
+    size_t peak = atomic_load_explicit(&ctx->peak, memory_order_relaxed);
+    while (now > peak && !atomic_compare_exchange_weak(&ctx->peak, &peak, now)) {}
+}
+
+qx_status qx_mem_reserve(qx_ctx *ctx, size_t size)
+{
+    size_t cap = ctx->opt.max_memory ? ctx->opt.max_memory : SIZE_MAX - OVERHEAD;
+    if (qx_countdown(&ctx->alloc_fail)) return no_memory(ctx, size);
+    size_t old = atomic_fetch_add(&ctx->in_use, size);
+    if (size > cap || old > cap - size) {
+        atomic_fetch_sub(&ctx->in_use, size);
+        return qx_fail(ctx, QX_E_BUDGET, "%zu bytes wanted with %zu in use, but the memory limit is %zu bytes", size, old, cap);
+    }
+    raise_peak(ctx, old + size);
+    return QX_OK;
+}
+
+void qx_mem_release(qx_ctx *ctx, size_t size)
+{
+    atomic_fetch_sub(&ctx->in_use, size);
+}
+
+static qx_status get(qx_ctx *ctx, size_t size, bool zero, void **out)
+{
+    *out = NULL;
+    QX_TRY(qx_mem_reserve(ctx, size));
+    void *raw = zero ? calloc(1, size + OVERHEAD) : malloc(size + OVERHEAD);
+    if (!raw) {
+        qx_mem_release(ctx, size);
+        return no_memory(ctx, size);
+    }
+    *out = place(raw, size);
+    return QX_OK;
+}
+
+qx_status qx_alloc(qx_ctx *ctx, size_t size, void **out)
+{
+    return get(ctx, size, true, out);
+}
+
+qx_status qx_alloc_array(qx_ctx *ctx, size_t count, size_t size, void **out)
+{
+    size_t bytes;
+    *out = NULL;
+    if (!qx_mul_size(count, size, &bytes)) QX_FAIL(ctx, QX_E_NOMEM, "%zu elements of %zu bytes are more than memory can hold", count, size);
+    return get(ctx, bytes, true, out);
+}
+
+qx_status qx_alloc_raw(qx_ctx *ctx, size_t size, void **out)
+{
+    return get(ctx, size, false, out);
+}
+
+qx_status qx_regrow(qx_ctx *ctx, void **ptr, size_t old_size, size_t new_size)
+{
+    void *grown;
+    QX_TRY(get(ctx, new_size, false, &grown));
+    size_t kept = old_size < new_size ? old_size : new_size;
+    if (*ptr && kept) memcpy(grown, *ptr, kept);
+    if (!*ptr) kept = 0;
+    memset((char *)grown + kept, 0, new_size - kept);
+    qx_free(ctx, *ptr);
+    *ptr = grown;
+    return QX_OK;
+}
+
+void qx_free(qx_ctx *ctx, void *ptr)
+{
+    if (!ptr) return;
+    header *h = header_of(ptr);
+    qx_mem_release(ctx, h->size);
+    free(h->raw);
+}
+
+size_t qx_mem_in_use(const qx_ctx *ctx)
+{
+    return atomic_load(&ctx->in_use);
+}
+
+size_t qx_mem_peak(const qx_ctx *ctx)
+{
+    return atomic_load(&ctx->peak);
+}
+
+void qx_mem_fail_at(qx_ctx *ctx, int64_t n)
+{
+    atomic_store(&ctx->alloc_fail, n);
+}

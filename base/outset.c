@@ -1,0 +1,285 @@
+/* outset.c - output that is complete or not there at all.
+ *
+ * Each file is written under a temporary name in its own directory, held by a lock, so that the next run can tell what a
+ * killed one left behind from what a living one is writing, and removes the former. Commit: fsync all, keep a hard link to
+ * each file that will be replaced, rename in order. If a rename fails, what was replaced comes back from its link. */
+#include "base/file.h"
+#include "base/checked.h"
+#include "base/ctx.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define COPY_STEP ((int64_t)64 << 20)
+#define COPY_BUFFER ((size_t)1 << 20)
+#define TEMP_PREFIX ".qonnx-"
+
+struct qx_out {
+    qx_out *next;
+    qx_outset *set;
+    char *path, *temp, *backup; /* backup: NULL when there is nothing to bring back */
+    int fd;
+    bool renamed;
+};
+
+struct qx_outset {
+    qx_ctx *ctx;
+    qx_arena *arena;
+    qx_out *first, **last;
+    bool committed;
+};
+
+qx_status qx_outset_new(qx_ctx *ctx, qx_outset **out)
+{
+    qx_outset *s;
+    *out = NULL;
+    QX_TRY(QX_NEW(ctx, &s));
+    s->ctx = ctx;
+    s->last = &s->first;
+    qx_status st = qx_arena_new(ctx, &s->arena);
+    if (st != QX_OK) qx_free(ctx, s);
+    else *out = s;
+    return st;
+}
+
+static qx_status io_error(qx_ctx *ctx, const char *path, const char *what)
+{
+    char why[128];
+    return qx_fail(ctx, QX_E_IO, "'%s': cannot %s: %s", path, what, qx_errno_text(errno, why, sizeof why));
+}
+
+static bool injected(qx_ctx *ctx, qx_io_kind kind)
+{
+    if (!qx_countdown(&ctx->io_fail[kind])) return false;
+    errno = EIO;
+    return true;
+}
+
+static qx_status check_target(qx_ctx *ctx, const char *path, qx_file *const *inputs, int n_inputs)
+{
+    struct stat st, in;
+    if (stat(path, &st) != 0) return errno == ENOENT || errno == ELOOP ? QX_OK : io_error(ctx, path, "write there");
+    if (!S_ISREG(st.st_mode)) QX_FAIL(ctx, QX_E_IO, "'%s' is %s; give the name of a file", path, S_ISDIR(st.st_mode) ? "a directory" : "a device, pipe or socket");
+    for (int i = 0; i < n_inputs; i++)
+        if (inputs[i] && fstat(qx_file_fd(inputs[i]), &in) == 0 && in.st_dev == st.st_dev && in.st_ino == st.st_ino)
+            QX_FAIL(ctx, QX_E_USAGE, "output '%s' is the same file as input '%s'; give another name", path, qx_file_path(inputs[i]));
+    return QX_OK;
+}
+
+static char *directory_of(qx_arena *a, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? qx_arena_strndup(a, path, (size_t)(slash - path) + 1) : qx_arena_strdup(a, "./");
+}
+
+/* 64 bits of the target's name in the temporary's: long names stay legal, and leftovers of other targets are left alone. */
+static char *temp_prefix(qx_arena *a, const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    uint64_t h = 14695981039346656037u;
+    for (; *name; name++) h = (h ^ (unsigned char)*name) * 1099511628211u;
+    return qx_arena_printf(a, TEMP_PREFIX "%016llx-", (unsigned long long)h);
+}
+
+/* Removes the temporaries of this target that no living process holds. Best effort: nothing depends on it. */
+static void remove_leftovers(const char *dir, const char *prefix)
+{
+    DIR *d = opendir(dir);
+    if (!d) return;
+    for (struct dirent *e; (e = readdir(d));) {
+        if (strncmp(e->d_name, prefix, strlen(prefix)) != 0) continue;
+        int fd = openat(dirfd(d), e->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+        if (fd < 0) continue;
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) unlinkat(dirfd(d), e->d_name, 0);
+        close(fd);
+    }
+    closedir(d);
+}
+
+static char *fresh_name(qx_arena *a, const char *dir, const char *prefix)
+{
+    uint64_t r = 0;
+    if (getrandom(&r, sizeof r, 0) != (ssize_t)sizeof r) r = (uint64_t)getpid();
+    return qx_arena_printf(a, "%s%s%016llx", dir, prefix, (unsigned long long)r);
+}
+
+static qx_status open_temp(qx_outset *s, qx_out *o)
+{
+    char *dir = directory_of(s->arena, o->path), *prefix = temp_prefix(s->arena, o->path);
+    if (!dir || !prefix) return QX_E_NOMEM;
+    remove_leftovers(dir, prefix);
+    for (int tries = 0; tries < 8; tries++) {
+        o->temp = fresh_name(s->arena, dir, prefix);
+        if (!o->temp) return QX_E_NOMEM;
+        o->fd = open(o->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+        if (o->fd >= 0 || errno != EEXIST) break;
+    }
+    if (o->fd < 0) return io_error(s->ctx, o->path, "create");
+    (void)flock(o->fd, LOCK_EX | LOCK_NB);
+    return QX_OK;
+}
+
+qx_status qx_out_open(qx_outset *s, const char *path, qx_file *const *inputs, int n_inputs, qx_out **out)
+{
+    *out = NULL;
+    QX_TRY(check_target(s->ctx, path, inputs, n_inputs));
+    qx_out *o = qx_arena_alloc(s->arena, sizeof *o);
+    if (!o || !(o->path = qx_arena_strdup(s->arena, path))) return QX_E_NOMEM;
+    o->set = s;
+    o->fd = -1;
+    QX_TRY(open_temp(s, o));
+    *s->last = o;
+    s->last = &o->next;
+    *out = o;
+    return QX_OK;
+}
+
+qx_status qx_out_write_at(qx_out *o, int64_t offset, const void *bytes, size_t n)
+{
+    size_t put = 0;
+    while (put < n) {
+        size_t want = n - put < (1u << 30) ? n - put : 1u << 30;
+        ssize_t w = injected(o->set->ctx, QX_IO_WRITE) ? -1 : pwrite(o->fd, (const char *)bytes + put, want, offset + (int64_t)put);
+        if (w < 0 && errno == EINTR) continue;
+        if (w < 0) return qx_note(o->set->ctx, io_error(o->set->ctx, o->path, "write"), "%zu bytes at offset %lld", n, (long long)offset);
+        put += (size_t)w;
+    }
+    return QX_OK;
+}
+
+static qx_status copy_by_hand(qx_out *o, int64_t offset, qx_file *from, int64_t from_offset, int64_t n)
+{
+    void *tile;
+    qx_status st = QX_OK;
+    QX_TRY(qx_alloc_raw(o->set->ctx, COPY_BUFFER, &tile));
+    for (int64_t done = 0; done < n && st == QX_OK;) {
+        size_t step = n - done < (int64_t)COPY_BUFFER ? (size_t)(n - done) : COPY_BUFFER;
+        st = qx_check_cancel(o->set->ctx);
+        if (st == QX_OK) st = qx_file_read(from, from_offset + done, step, tile);
+        if (st == QX_OK) st = qx_out_write_at(o, offset + done, tile, step);
+        done += (int64_t)step;
+    }
+    qx_free(o->set->ctx, tile);
+    return st;
+}
+
+static bool not_supported(int err)
+{
+    return err == EXDEV || err == EINVAL || err == ENOSYS || err == EOPNOTSUPP || err == EBADF || err == EPERM || err == ETXTBSY;
+}
+
+qx_status qx_out_copy_at(qx_out *o, int64_t offset, qx_file *from, int64_t from_offset, int64_t n)
+{
+    qx_ctx *ctx = o->set->ctx;
+    int64_t end;
+    if (from_offset < 0 || n < 0 || !qx_add_i64(from_offset, n, &end) || end > qx_file_size(from))
+        QX_FAIL(ctx, QX_E_IO, "'%s': cannot copy %lld bytes at offset %lld of %lld bytes", qx_file_path(from), (long long)n, (long long)from_offset, (long long)qx_file_size(from));
+    while (n > 0) {
+        off_t in = from_offset, to = offset;
+        QX_TRY(qx_check_cancel(ctx));
+        ssize_t c = injected(ctx, QX_IO_WRITE) ? -1 : copy_file_range(qx_file_fd(from), &in, o->fd, &to, (size_t)(n < COPY_STEP ? n : COPY_STEP), 0);
+        if (c < 0 && errno == EINTR) continue;
+        if (c == 0 || (c < 0 && not_supported(errno))) return copy_by_hand(o, offset, from, from_offset, n); /* 0: some file systems, or truncated */
+        if (c < 0) return io_error(ctx, o->path, "write");
+        offset += c, from_offset += c, n -= c;
+    }
+    return QX_OK;
+}
+
+qx_status qx_out_truncate(qx_out *o, int64_t size)
+{
+    if (injected(o->set->ctx, QX_IO_WRITE) || ftruncate(o->fd, size) != 0) return io_error(o->set->ctx, o->path, "set the size");
+    return QX_OK;
+}
+
+int qx_out_fd(const qx_out *o)
+{
+    return o->fd;
+}
+
+const char *qx_out_temp_path(const qx_out *o)
+{
+    return o->temp;
+}
+
+/* A file system without hard links only loses the way back from a failed second rename. */
+static qx_status keep_old(qx_outset *s, qx_out *o)
+{
+    char *dir = directory_of(s->arena, o->path), *prefix = temp_prefix(s->arena, o->path);
+    char *name = dir && prefix ? fresh_name(s->arena, dir, prefix) : NULL;
+    if (!name) return QX_E_NOMEM;
+    if (link(o->path, name) == 0) o->backup = name;
+    return QX_OK;
+}
+
+static void bring_back(qx_outset *s)
+{
+    for (qx_out *o = s->first; o; o = o->next) {
+        if (!o->renamed) continue;
+        if (o->backup) rename(o->backup, o->path);
+        else unlink(o->path);
+        o->backup = NULL;
+    }
+}
+
+static void drop_backups(qx_outset *s)
+{
+    for (qx_out *o = s->first; o; o = o->next) {
+        if (o->backup) unlink(o->backup);
+        o->backup = NULL;
+    }
+}
+
+static qx_status sync_directory(qx_outset *s, const char *path)
+{
+    char *dir = directory_of(s->arena, path);
+    if (!dir) return QX_E_NOMEM;
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return QX_OK; /* a directory that may be written but not read */
+    bool bad = injected(s->ctx, QX_IO_FSYNC) || (fsync(fd) != 0 && errno != EINVAL);
+    int err = errno;
+    close(fd);
+    errno = err;
+    return bad ? io_error(s->ctx, dir, "sync") : QX_OK;
+}
+
+static qx_status rename_all(qx_outset *s)
+{
+    for (qx_out *o = s->first; o; o = o->next) {
+        if (injected(s->ctx, QX_IO_RENAME) || rename(o->temp, o->path) != 0) return io_error(s->ctx, o->path, "rename the finished file to this name");
+        o->renamed = true;
+    }
+    for (qx_out *o = s->first; o; o = o->next) QX_TRY(sync_directory(s, o->path));
+    return QX_OK;
+}
+
+qx_status qx_outset_commit(qx_outset *s)
+{
+    qx_status st = QX_OK;
+    for (qx_out *o = s->first; o; o = o->next)
+        if (injected(s->ctx, QX_IO_FSYNC) || fsync(o->fd) != 0) return io_error(s->ctx, o->path, "sync");
+    for (qx_out *o = s->first; o && st == QX_OK; o = o->next) st = keep_old(s, o);
+    if (st == QX_OK) st = rename_all(s);
+    if (st != QX_OK) bring_back(s);
+    else s->committed = true;
+    drop_backups(s);
+    return st;
+}
+
+void qx_outset_free(qx_outset *s)
+{
+    if (!s) return;
+    for (qx_out *o = s->first; o; o = o->next) {
+        if (!o->renamed) unlink(o->temp);
+        close(o->fd);
+    }
+    qx_arena_free(s->arena);
+    qx_free(s->ctx, s);
+}

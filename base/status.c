@@ -1,0 +1,183 @@
+/* status.c - the context: error chain, log, progress, cancel.
+ *
+ * Outside a parallel region a new failure replaces the old message (the old one was handled, or it would have been passed
+ * on). Inside one, the first failure wins, so that the message belongs to the status that qx_parallel returns. */
+#include "base/ctx.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+static const struct { const char *text; int exit_code; } statuses[] = {
+#define X(name, exit_code, text) [QX_##name] = {text, exit_code},
+    QX_STATUS_LIST(X)
+#undef X
+};
+
+const char *qx_status_text(qx_status s)
+{
+    return (size_t)s < sizeof statuses / sizeof *statuses ? statuses[s].text : "unknown status";
+}
+
+int qx_status_exit_code(qx_status s)
+{
+    return (size_t)s < sizeof statuses / sizeof *statuses ? statuses[s].exit_code : 1;
+}
+
+/* Only the order of hash tables depends on it, and nothing depends on that; so the clock will do without getrandom. */
+static uint64_t fresh_seed(const void *p)
+{
+    uint64_t seed;
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) == (ssize_t)sizeof seed) return seed;
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_nsec * 0x9E3779B97F4A7C15u ^ (uint64_t)(uintptr_t)p;
+}
+
+qx_ctx *qx_ctx_new(const qx_ctx_options *opt)
+{
+    qx_ctx *ctx = calloc(1, sizeof *ctx);
+    if (!ctx) return NULL;
+    if (opt) ctx->opt = *opt;
+    ctx->threads = ctx->opt.threads > 0 ? ctx->opt.threads : omp_get_max_threads();
+    ctx->seed = fresh_seed(ctx);
+    ctx->c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (!ctx->c_locale) {
+        free(ctx);
+        return NULL;
+    }
+    pthread_mutex_init(&ctx->lock, NULL);
+    pthread_mutex_init(&ctx->sink, NULL);
+    return ctx;
+}
+
+void qx_ctx_free(qx_ctx *ctx)
+{
+    if (!ctx) return;
+    pthread_mutex_destroy(&ctx->lock);
+    pthread_mutex_destroy(&ctx->sink);
+    freelocale(ctx->c_locale);
+    free(ctx);
+}
+
+int qx_ctx_threads(const qx_ctx *ctx)
+{
+    return ctx->threads;
+}
+
+size_t qx_ctx_max_memory(const qx_ctx *ctx)
+{
+    return ctx->opt.max_memory;
+}
+
+const char *qx_ctx_error(const qx_ctx *ctx)
+{
+    return ctx->error;
+}
+
+void qx_ctx_clear_error(qx_ctx *ctx)
+{
+    pthread_mutex_lock(&ctx->lock);
+    ctx->has_error = false;
+    ctx->error[0] = '\0';
+    pthread_mutex_unlock(&ctx->lock);
+}
+
+qx_status qx_fail(qx_ctx *ctx, qx_status code, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    pthread_mutex_lock(&ctx->lock);
+    if (!ctx->has_error || atomic_load(&ctx->regions) == 0) {
+        char text[QX_MESSAGE_MAX]; /* an argument may be the old message */
+        qx_format(text, sizeof text, fmt, ap);
+        memcpy(ctx->error, text, sizeof text);
+        ctx->has_error = true;
+    }
+    pthread_mutex_unlock(&ctx->lock);
+    va_end(ap);
+    return code;
+}
+
+qx_status qx_note(qx_ctx *ctx, qx_status code, const char *fmt, ...)
+{
+    char text[QX_MESSAGE_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    pthread_mutex_lock(&ctx->lock);
+    qx_format(text, sizeof text, fmt, ap);
+    size_t n = strlen(text), old = strlen(ctx->error);
+    const char *joint = old ? ": " : "";
+    size_t head = n + strlen(joint);
+    if (head < sizeof text) {
+        size_t kept = old < sizeof text - 1 - head ? old : sizeof text - 1 - head;
+        memcpy(text + n, joint, strlen(joint));
+        memcpy(text + head, ctx->error, kept);
+        text[head + kept] = '\0';
+        if (kept < old) memcpy(text + sizeof text - 4, "...", 4);
+    }
+    memcpy(ctx->error, text, sizeof text);
+    ctx->has_error = true;
+    pthread_mutex_unlock(&ctx->lock);
+    va_end(ap);
+    return code;
+}
+
+static void log_va(qx_ctx *ctx, qx_log_level level, const char *fmt, va_list ap)
+{
+    if (!ctx->opt.log) return;
+    char text[QX_MESSAGE_MAX];
+    qx_format(text, sizeof text, fmt, ap);
+    pthread_mutex_lock(&ctx->sink);
+    ctx->opt.log(ctx->opt.user, level, text);
+    pthread_mutex_unlock(&ctx->sink);
+}
+
+void qx_log(qx_ctx *ctx, qx_log_level level, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    log_va(ctx, level, fmt, ap);
+    va_end(ap);
+}
+
+void qx_warn(qx_ctx *ctx, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    atomic_fetch_add(&ctx->warnings, 1);
+    log_va(ctx, QX_LOG_WARN, fmt, ap);
+    va_end(ap);
+}
+
+int qx_ctx_warnings(const qx_ctx *ctx)
+{
+    return atomic_load(&ctx->warnings);
+}
+
+void qx_progress(qx_ctx *ctx, const char *stage, int64_t done, int64_t total)
+{
+    if (!ctx->opt.progress) return;
+    pthread_mutex_lock(&ctx->sink);
+    ctx->opt.progress(ctx->opt.user, stage, done, total);
+    pthread_mutex_unlock(&ctx->sink);
+}
+
+qx_status qx_check_cancel(qx_ctx *ctx)
+{
+    if (!ctx->opt.cancel || !*ctx->opt.cancel) return QX_OK;
+    return qx_fail(ctx, QX_E_CANCELLED, "interrupted");
+}
+
+bool qx_countdown(atomic_int_least64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed) > 0 && atomic_fetch_sub(counter, 1) == 1;
+}
+
+const char *qx_errno_text(int err, char *buf, size_t cap)
+{
+    return strerror_r(err, buf, cap);
+}

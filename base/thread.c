@@ -1,0 +1,81 @@
+/* thread.c - the only file that starts threads. */
+#include "base/thread.h"
+#include "base/ctx.h"
+
+#include <omp.h>
+#include <time.h>
+
+struct qx_lock { qx_ctx *ctx; pthread_mutex_t mutex; };
+
+typedef struct job {
+    qx_ctx *ctx;
+    qx_piece_fn *fn;
+    void *user;
+    int64_t n;
+    atomic_int_least64_t next;
+    atomic_int status; /* of the first failure */
+} job;
+
+static void work(job *j)
+{
+    int64_t i;
+    while (atomic_load(&j->status) == QX_OK && (i = atomic_fetch_add(&j->next, 1)) < j->n) {
+        int expected = QX_OK;
+        qx_status st = qx_check_cancel(j->ctx);
+        if (st == QX_OK) st = j->fn(j->user, i);
+        if (st != QX_OK) atomic_compare_exchange_strong(&j->status, &expected, (int)st);
+    }
+}
+
+qx_status qx_parallel(qx_ctx *ctx, int64_t n, qx_piece_fn *fn, void *user)
+{
+    job j = {.ctx = ctx, .fn = fn, .user = user, .n = n};
+    int threads = n < ctx->threads ? (int)(n > 0 ? n : 1) : ctx->threads;
+    if (threads == 1 || omp_in_parallel()) {
+        work(&j);
+        return (qx_status)atomic_load(&j.status);
+    }
+    qx_ctx_clear_error(ctx);
+    atomic_fetch_add(&ctx->regions, 1);
+#pragma omp parallel num_threads(threads)
+    work(&j);
+    atomic_fetch_sub(&ctx->regions, 1);
+    return (qx_status)atomic_load(&j.status);
+}
+
+int qx_thread_index(void)
+{
+    return omp_get_thread_num();
+}
+
+qx_status qx_lock_new(qx_ctx *ctx, qx_lock **out)
+{
+    QX_TRY(QX_NEW(ctx, out));
+    (*out)->ctx = ctx;
+    pthread_mutex_init(&(*out)->mutex, NULL);
+    return QX_OK;
+}
+
+void qx_lock_free(qx_lock *l)
+{
+    if (!l) return;
+    pthread_mutex_destroy(&l->mutex);
+    qx_free(l->ctx, l);
+}
+
+void qx_lock_take(qx_lock *l)
+{
+    pthread_mutex_lock(&l->mutex);
+}
+
+void qx_lock_give(qx_lock *l)
+{
+    pthread_mutex_unlock(&l->mutex);
+}
+
+double qx_clock_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
