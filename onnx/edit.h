@@ -19,6 +19,7 @@ qx_status qx_node_add(qx_graph *g, const qx_node_spec *spec, qx_node *before, qx
 /* Only when nothing uses its outputs and none is a graph output. */
 qx_status qx_node_erase(qx_node *n);
 qx_status qx_node_set_in(qx_node *n, uint32_t index, qx_value *v);  /* v may be NULL; grows the list when index == n_in */
+qx_status qx_node_truncate_in(qx_node *n, uint32_t n_in);           /* drops inputs from n_in on */
 qx_status qx_node_move(qx_node *n, qx_node *before);                  /* same graph; the caller keeps the order legal */
 /* Changes the operator in place (for example when the opset is raised); inputs, outputs and attributes stay. */
 qx_status qx_node_set_op(qx_node *n, const char *domain, const char *op_type);

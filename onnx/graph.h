@@ -43,6 +43,7 @@ struct qx_value {
     qx_node *def;         /* producer; NULL for graph inputs and initializers */
     uint32_t def_index;   /* def->out[def_index] is this */
     qx_weight *init;      /* initializer (also of a graph input with a default) */
+    struct qx_sparse *sparse; /* sparse initializer: init is NULL then, so that nobody takes its values for a dense weight */
     qx_use *uses;         /* every use, those inside subgraphs too */
     uint32_t n_uses;
     bool is_input;        /* of its graph */
@@ -74,13 +75,16 @@ struct qx_attr {
     void *wire;                /* Onnx__AttributeProto*; NULL for one that an edit made */
 };
 
+typedef struct qx_sparse { qx_weight *values, *indices; int rank; const int64_t *dims; void *wire; } qx_sparse; /* Onnx__SparseTensorProto* */
+
 struct qx_node {
     uint32_t id;               /* dense over the model */
     const qx_op *op;           /* row of the operator table at the model's opset; op->id == QX_OP_UNKNOWN for others */
     const char *op_type, *domain, *name, *overload; /* interned; domain "" for ai.onnx; name may be "" */
     qx_value **in; uint32_t n_in;   /* NULL entries: omitted optional inputs */
     qx_value **out; uint32_t n_out; /* NULL entries: omitted optional outputs */
-    qx_attr *attrs; uint32_t n_attrs;
+    qx_attr *attrs; uint32_t n_attrs; /* moves when an attribute is added */
+    qx_function *callee;       /* local function that it calls, else NULL */
     qx_graph *graph;
     qx_node *prev, *next;      /* in topological order */
     void *wire;                /* Onnx__NodeProto*; NULL once edited or made by an edit: the writer then builds it anew */
@@ -95,13 +99,15 @@ struct qx_graph {
     qx_function *function;     /* set for the body of a local function */
     qx_value **inputs; uint32_t n_inputs;
     qx_value **outputs; uint32_t n_outputs;
-    qx_value **inits; uint32_t n_inits;    /* values with init, in file order; new ones behind */
+    qx_value **inits; uint32_t n_inits;    /* values with init or sparse, in file order; new ones behind */
     qx_node *first, *last; uint32_t n_nodes;
     qx_map *values;            /* name -> qx_value*, this scope only */
+    qx_graph *made_before;     /* chain of all graphs ever made (qx_model.last_made), for releasing their maps */
     void *wire;                /* Onnx__GraphProto* */
 };
 
 struct qx_function { const char *name, *domain, *overload; qx_graph *body; const char *const *attr_names; uint32_t n_attr_names;
+                     qx_attr *attr_defaults; uint32_t n_attr_defaults; /* attributes with a default value */
                      const struct qx_opset *opsets; uint32_t n_opsets; void *wire; };
 typedef struct qx_opset { const char *domain; int64_t version; } qx_opset; /* domain "" for ai.onnx */
 typedef struct qx_meta { const char *key, *value; } qx_meta;
@@ -110,6 +116,7 @@ struct qx_model {
     qx_ctx *ctx;
     qx_arena *arena;
     qx_strings *names;
+    qx_map *taken;             /* names of all values and nodes, for qx_unique_name */
     const char *path;          /* as given; NULL for a model from bytes */
     int64_t ir_version;
     qx_opset *opsets; uint32_t n_opsets;
@@ -117,6 +124,7 @@ struct qx_model {
     qx_meta *meta; uint32_t n_meta;
     qx_graph *graph;
     qx_function **functions; uint32_t n_functions;
+    qx_graph *last_made;
     uint32_t n_values, n_node_ids; /* ids ever given out; side tables are this long */
     bool dirty;                /* an edit happened: false means the writer may copy the file */
     struct qx_store *store;    /* open files behind the weights (onnx/weight.h) */
@@ -140,6 +148,12 @@ int64_t qx_type_numel(const qx_type *t);
 /* The tensor behind a value that is an initializer or the output of Constant (any of its value attributes that is a tensor,
  * float(s) or int(s)); NULL otherwise. Does not follow Identity. */
 qx_weight *qx_value_const(const qx_value *v);
+
+/* The local function that (domain, name, overload) names, or NULL. */
+qx_function *qx_model_function(const qx_model *m, const char *domain, const char *name, const char *overload);
+/* "node 'n' (Conv)", or "node (Conv) that makes 'y'" when it has no name: how messages call a node. Into buf; returns buf. */
+const char *qx_node_label(const qx_node *n, char *buf, size_t cap);
+enum { QX_MAX_NESTING = 40 };                /* subgraphs inside subgraphs */
 
 /* Every node of the model, subgraphs and function bodies included, parents before their bodies. fn returning non-OK stops. */
 typedef qx_status qx_node_fn(void *user, qx_node *n);
