@@ -54,7 +54,7 @@ static qx_status check_counts(verifier *c, const qx_node *n)
     if ((int64_t)n->n_in > op->max_in || (int64_t)n->n_out > op->max_out)
         QX_FAIL(c->m->ctx, QX_E_FAIL, "%s has %u inputs and %u outputs; version %d allows %d and %d", LABEL(n), n->n_in, n->n_out, op->since, op->max_in, op->max_out);
     for (int i = 0; i < op->min_in; i++) {
-        if (!qx_input(n, (uint32_t)i) && op->max_in != INT32_MAX) QX_FAIL(c->m->ctx, QX_E_FAIL, "%s lacks input %d of %d that version %d requires", LABEL(n), i, op->min_in, op->since);
+        if (!qx_node_in(n, (uint32_t)i) && op->max_in != INT32_MAX) QX_FAIL(c->m->ctx, QX_E_FAIL, "%s lacks input %d of %d that version %d requires", LABEL(n), i, op->min_in, op->since);
     }
     return QX_OK;
 }
@@ -100,7 +100,7 @@ static qx_status check_uses(verifier *c, const qx_value *v)
 {
     uint32_t n = 0;
     for (const qx_use *u = v->uses; u; u = u->next, n++) {
-        if (n >= v->n_uses || qx_input(u->node, u->index) != v) QX_FAIL(c->m->ctx, QX_E_FAIL, "'%s': its list of uses is wrong at entry %u of %u", v->name, n, v->n_uses);
+        if (n >= v->n_uses || qx_node_in(u->node, u->index) != v) QX_FAIL(c->m->ctx, QX_E_FAIL, "'%s': its list of uses is wrong at entry %u of %u", v->name, n, v->n_uses);
     }
     if (n != v->n_uses || n != c->seen[v->id]) QX_FAIL(c->m->ctx, QX_E_FAIL, "'%s' says %u uses, lists %u, and nodes name it %u times", v->name, v->n_uses, n, c->seen[v->id]);
     return QX_OK;
