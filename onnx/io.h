@@ -34,6 +34,9 @@ qx_status qx_model_write_size(qx_model *m, const qx_write_options *opt, qx_write
 /* One tensor file of the standard's test data (TensorProto in a .pb). */
 qx_status qx_tensor_pb_read(qx_ctx *ctx, qx_arena *arena, const char *path, qx_weight **out);
 
+/* The same from memory: a serialized TensorProto; content is copied into the arena. */
+qx_status qx_tensor_pb_parse(qx_ctx *ctx, qx_arena *arena, const void *bytes, size_t n, qx_weight **out);
+
 /* ONNX text form (onnx.parser's syntax), for golden tests: print a whole model; initializers over 16 elements print as a hash. */
 qx_status qx_model_print(const qx_model *m, qx_buf *out);
 qx_status qx_model_parse_text(qx_ctx *ctx, const char *text, qx_model **out);
