@@ -10,7 +10,7 @@
 #define FIRST_CHUNK 4096u
 #define LAST_CHUNK (1u << 20)
 #ifdef __SANITIZE_ADDRESS__
-#define OWN_BLOCK_FROM 0u /* every object its own block: overruns are seen */
+#define OWN_BLOCK_FROM 1u /* every object its own block: overruns are seen */
 #else
 #define OWN_BLOCK_FROM (LAST_CHUNK / 4)
 #endif

@@ -42,8 +42,8 @@ static void raise_peak(qx_ctx *ctx, size_t now)
 
 qx_status qx_mem_reserve(qx_ctx *ctx, size_t size)
 {
-    size_t cap = ctx->opt.max_memory ? ctx->opt.max_memory : SIZE_MAX - OVERHEAD;
-    if (qx_countdown(&ctx->alloc_fail)) return no_memory(ctx, size);
+    size_t cap = ctx->opt.max_memory ? ctx->opt.max_memory : SIZE_MAX;
+    if (qx_countdown(&ctx->alloc_fail) || size > PTRDIFF_MAX / 2) return no_memory(ctx, size);
     size_t old = atomic_fetch_add(&ctx->in_use, size);
     if (size > cap || old > cap - size) {
         atomic_fetch_sub(&ctx->in_use, size);
