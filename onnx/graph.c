@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/text.h"
+#include "onnx/make.h"
 #include "onnx/weight.h"
 
 static int64_t opset_in(const qx_opset *list, uint32_t n, const char *domain)
@@ -99,13 +100,38 @@ qx_weight *qx_value_const(const qx_value *v)
     return NULL;
 }
 
+/* Key of a function in model->function_ids. A name with a unit separator in it could stand for another: find_function compares. */
+static char *function_key(const qx_model *m, const char *domain, const char *name, const char *overload, char *buf, size_t cap)
+{
+    int n = snprintf(buf, cap, "%s\x1f%s\x1f%s", domain, overload, name);
+    return n >= 0 && (size_t)n < cap ? buf : qx_arena_printf(m->arena, "%s\x1f%s\x1f%s", domain, overload, name);
+}
+
+static bool is_function(const qx_function *f, const char *domain, const char *name, const char *overload)
+{
+    return f && strcmp(f->name, name) == 0 && strcmp(f->domain, domain) == 0 && strcmp(f->overload, overload) == 0;
+}
+
 qx_function *qx_model_function(const qx_model *m, const char *domain, const char *name, const char *overload)
 {
+    char buf[256];
+    if (!m->n_functions) return NULL;
+    char *key = function_key(m, domain, name, overload, buf, sizeof buf);
+    qx_function *f = key && m->function_ids ? qx_map_get(m->function_ids, key) : NULL;
+    if (!f || is_function(f, domain, name, overload)) return f;
     for (uint32_t i = 0; i < m->n_functions; i++) {
-        qx_function *f = m->functions[i];
-        if (strcmp(f->name, name) == 0 && strcmp(f->domain, domain) == 0 && strcmp(f->overload, overload) == 0) return f;
+        if (is_function(m->functions[i], domain, name, overload)) return m->functions[i];
     }
     return NULL;
+}
+
+qx_status qx_model_index_function(qx_model *m, qx_function *f)
+{
+    char buf[256];
+    char *key = function_key(m, f->domain, f->name, f->overload, buf, sizeof buf);
+    if (!key) return qx_fail(m->ctx, QX_E_NOMEM, "out of memory for the graph");
+    if (!m->function_ids) QX_TRY(qx_map_new(m->ctx, &m->function_ids));
+    return qx_map_has(m->function_ids, key) ? QX_OK : qx_map_put(m->function_ids, key, f);
 }
 
 const char *qx_node_label(const qx_node *n, char *buf, size_t cap)

@@ -72,6 +72,8 @@ struct qx_attr {
     qx_graph *graph;
     qx_weight **tensors;
     qx_graph **graphs;
+    struct qx_sparse *sparse;
+    const qx_type *type_value; /* TYPE_PROTO; the lists of sparse tensors and of types stay in the wire message only */
     void *wire;                /* Onnx__AttributeProto*; NULL for one that an edit made */
 };
 
@@ -124,6 +126,7 @@ struct qx_model {
     qx_meta *meta; uint32_t n_meta;
     qx_graph *graph;
     qx_function **functions; uint32_t n_functions;
+    qx_map *function_ids;      /* see qx_model_function */
     qx_graph *last_made;
     uint32_t n_values, n_node_ids; /* ids ever given out; side tables are this long */
     bool dirty;                /* an edit happened: false means the writer may copy the file */

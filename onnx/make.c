@@ -5,18 +5,12 @@
 
 #include "onnx/wire.h"
 
-qx_status qx_list_push(qx_model *m, void ***items, uint32_t *count, void *item)
+void *qx_list_grow(qx_model *m, void *items, uint32_t count)
 {
-    uint32_t n = *count;
-    if ((n & (n - 1)) == 0) { /* 0, 1, 2, 4, 8...: full */
-        void **more = qx_arena_array(m->arena, n ? 2 * (size_t)n : 1, sizeof *more);
-        if (!more) return QX_NOMEM(m);
-        if (n) memcpy(more, *items, n * sizeof *more);
-        *items = more;
-    }
-    (*items)[n] = item;
-    *count = n + 1;
-    return QX_OK;
+    if (count & (count - 1)) return items; /* room was made at the last of 0, 1, 2, 4, 8... */
+    void *more = qx_arena_array(m->arena, count ? 2 * (size_t)count : 1, sizeof(void *));
+    if (more && count) memcpy(more, items, count * sizeof(void *));
+    return more;
 }
 
 qx_status qx_name_take(qx_model *m, const char *name)
@@ -45,7 +39,8 @@ void qx_model_drop_graphs(qx_model *m)
     }
     m->last_made = NULL;
     if (m->taken) qx_map_free(m->taken);
-    m->taken = NULL;
+    if (m->function_ids) qx_map_free(m->function_ids);
+    m->taken = m->function_ids = NULL;
 }
 
 qx_status qx_value_make(qx_graph *g, const char *name, qx_value **out)

@@ -16,14 +16,19 @@ qx_status qx_use_add(qx_value *v, qx_node *n, uint32_t index); /* v may be NULL:
 void qx_use_remove(qx_value *v, qx_node *n, uint32_t index);
 /* Records that a value or node has this name (interned). */
 qx_status qx_name_take(qx_model *m, const char *name);
-/* Appends to an array that lives in the arena and only ever grows through this call (room is doubled at powers of two). */
-qx_status qx_list_push(qx_model *m, void ***items, uint32_t *count, void *item);
+/* Room for one more pointer behind `count` in an arena array that only ever grows through this call (it is doubled at powers of
+ * two); NULL when out of memory. */
+void *qx_list_grow(qx_model *m, void *items, uint32_t count);
 /* The row for the operator at the graph's opset, or &qx_op_unknown. */
 const qx_op *qx_op_resolve(const qx_graph *g, const char *domain, const char *op_type);
+/* Makes qx_model_function find f; the first of several with one id stays. */
+qx_status qx_model_index_function(qx_model *m, qx_function *f);
 /* Type of a tensor with all dims known. */
 qx_status qx_type_tensor(qx_model *m, qx_dtype dtype, int rank, const int64_t *dims, qx_type *out);
 
-#define QX_LIST_PUSH(m, items, count, item) qx_list_push((m), (void ***)(void *)(items), (count), (item))
+/* Appends: *items is the array, *count its length. */
+#define QX_LIST_PUSH(m, items, count, item) \
+    ((*(items) = qx_list_grow((m), *(items), *(count))) ? ((void)((*(items))[(*(count))++] = (item)), QX_OK) : QX_NOMEM(m))
 #define QX_NOMEM(m) qx_fail((m)->ctx, QX_E_NOMEM, "out of memory for the graph")
 
 #endif
