@@ -1,0 +1,199 @@
+/* memory.c - where activations live.
+ *
+ * The first run with given input shapes takes every tensor from the heap and records when it was made and freed. From the second
+ * such run on, the recording is turned into offsets in one arena (largest first, each at the lowest place where nothing alive at the
+ * same time lies) and replayed: no allocation at all. A run that asks for something else than was recorded (data-dependent shapes)
+ * falls back to the heap from that point on, which is slower and never wrong. Tensors of subgraph bodies are always on the heap. */
+#include <string.h>
+
+#include "runtime/plan.h"
+
+enum { ARENA_ALIGN = 64, SCRATCH_MIN = 1 << 20 };
+
+static qx_status block_struct(qx_exec *x, qx_block **out)
+{
+    if (x->free_blocks) {
+        *out = x->free_blocks;
+        x->free_blocks = (*out)->next_free;
+        memset(*out, 0, sizeof **out);
+        return QX_OK;
+    }
+    return QX_NEW(x->ctx, out);
+}
+
+static qx_status record_alloc(qx_exec *x, size_t bytes, int64_t *index)
+{
+    qx_shape_plan *p = x->cur;
+    if (p->n_recs == p->cap_recs) {
+        int64_t cap = p->cap_recs ? 2 * p->cap_recs : 256;
+        QX_TRY(qx_regrow(x->ctx, (void **)&p->recs, (size_t)p->cap_recs * sizeof *p->recs, (size_t)cap * sizeof *p->recs));
+        p->cap_recs = cap;
+    }
+    p->recs[p->n_recs] = (qx_alloc_rec){.bytes = bytes, .born = x->clock++, .died = INT64_MAX};
+    *index = p->n_recs++;
+    return QX_OK;
+}
+
+/* The recorded place of the next allocation, or NULL when this run does not follow the recording. */
+static void *replay_alloc(qx_exec *x, size_t bytes)
+{
+    const qx_shape_plan *p = x->cur;
+    if (x->alloc_i >= p->n_recs || p->recs[x->alloc_i].bytes != bytes) {
+        x->replay = false;
+        return NULL;
+    }
+    return (char *)x->arena + p->recs[x->alloc_i++].offset;
+}
+
+qx_status qx_block_new(qx_exec *x, size_t bytes, bool heap, qx_block **out)
+{
+    qx_block *b = NULL;
+    QX_TRY(block_struct(x, &b));
+    b->refs = 1;
+    b->bytes = bytes;
+    b->record = -1;
+    bool planned = !heap && x->depth == 0;
+    if (planned && x->replay) {
+        b->data = replay_alloc(x, bytes);
+        b->arena = b->data != NULL;
+    }
+    qx_status st = QX_OK;
+    if (!b->data) st = qx_alloc_raw(x->ctx, bytes, &b->data);
+    if (st == QX_OK && planned && x->record) st = record_alloc(x, bytes, &b->record);
+    if (st != QX_OK) {
+        qx_free(x->ctx, b->arena ? NULL : b->data);
+        qx_free(x->ctx, b);
+        return st;
+    }
+    x->live += bytes;
+    if (x->live > x->peak) x->peak = x->live;
+    *out = b;
+    return QX_OK;
+}
+
+void qx_block_release(qx_exec *x, qx_block *b)
+{
+    if (!b || --b->refs > 0) return;
+    x->live -= b->bytes;
+    if (!b->arena) qx_free(x->ctx, b->data);
+    if (b->record >= 0 && x->record) x->cur->recs[b->record].died = x->clock++;
+    b->next_free = x->free_blocks;
+    x->free_blocks = b;
+}
+
+void qx_slot_clear(qx_exec *x, qx_slot *s)
+{
+    if (s->block) qx_block_release(x, s->block);
+    else if (s->owned) qx_tensor_free(x->ctx, &s->t);
+    memset(s, 0, sizeof *s);
+}
+
+void qx_shape_plan_reset(qx_exec *x, qx_shape_plan *p)
+{
+    for (uint32_t i = 0; p->values && i < x->main->n_cache; i++) qx_slot_clear(x, &p->values[i]);
+    qx_free(x->ctx, p->values);
+    qx_free(x->ctx, p->key);
+    qx_free(x->ctx, p->recs);
+    memset(p, 0, sizeof *p);
+}
+
+/* Lowest offset where `r` fits below, between or above the placed records that are alive at the same time (sorted by offset). */
+static size_t lowest_fit(const qx_alloc_rec *recs, const int64_t *by_offset, int64_t n, const qx_alloc_rec *r, int64_t *at)
+{
+    size_t end = 0, need = r->bytes;
+    int64_t pos = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const qx_alloc_rec *o = &recs[by_offset[i]];
+        if (o->died < r->born || r->died < o->born || o->bytes == 0) continue;
+        if (o->offset >= end && o->offset - end >= need) break;
+        size_t o_end = (o->offset + o->bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+        if (o_end > end) end = o_end;
+    }
+    while (pos < n && recs[by_offset[pos]].offset <= end) pos++;
+    *at = pos;
+    return end;
+}
+
+/* Indexes of the records, largest first; ties in order of birth (merge sort: stable, n log n). */
+static void sort_by_size(const qx_alloc_rec *recs, int64_t *idx, int64_t *tmp, int64_t n)
+{
+    for (int64_t width = 1; width < n; width *= 2) {
+        for (int64_t lo = 0; lo < n; lo += 2 * width) {
+            int64_t mid = lo + width < n ? lo + width : n, hi = lo + 2 * width < n ? lo + 2 * width : n, i = lo, j = mid;
+            for (int64_t k = lo; k < hi; k++) tmp[k] = (i < mid && (j >= hi || recs[idx[i]].bytes >= recs[idx[j]].bytes)) ? idx[i++] : idx[j++];
+        }
+        memcpy(idx, tmp, (size_t)n * sizeof *idx);
+    }
+}
+
+void qx_shape_plan_pack(qx_ctx *ctx, qx_shape_plan *p)
+{
+    int64_t *order = NULL, *placed = NULL;
+    if (qx_alloc_array(ctx, (size_t)p->n_recs, sizeof *order, (void **)&order) != QX_OK ||
+        qx_alloc_array(ctx, (size_t)p->n_recs, sizeof *placed, (void **)&placed) != QX_OK) {
+        qx_free(ctx, order);
+        qx_ctx_clear_error(ctx); /* no arena then: the heap still works */
+        return;
+    }
+    for (int64_t i = 0; i < p->n_recs; i++) order[i] = i;
+    sort_by_size(p->recs, order, placed, p->n_recs);
+    p->arena_bytes = 0;
+    for (int64_t i = 0; i < p->n_recs; i++) {
+        qx_alloc_rec *r = &p->recs[order[i]];
+        int64_t at;
+        r->offset = lowest_fit(p->recs, placed, i, r, &at);
+        memmove(placed + at + 1, placed + at, (size_t)(i - at) * sizeof *placed);
+        placed[at] = order[i];
+        if (r->offset + r->bytes > p->arena_bytes) p->arena_bytes = r->offset + r->bytes;
+    }
+    p->ready = true;
+    qx_free(ctx, order);
+    qx_free(ctx, placed);
+}
+
+qx_scratch_mark qx_scratch_here(const qx_exec *x)
+{
+    return (qx_scratch_mark){x->scratch, x->scratch ? x->scratch->used : 0};
+}
+
+/* Frees chunks made since the mark, except that one emptied chunk at the bottom stays for the next call. */
+void qx_scratch_back(qx_exec *x, qx_scratch_mark m)
+{
+    while (x->scratch && x->scratch != m.chunk) {
+        qx_scratch_chunk *c = x->scratch;
+        if (!c->prev) {
+            c->used = 0;
+            return;
+        }
+        x->scratch = c->prev;
+        qx_free(x->ctx, c->data);
+        qx_free(x->ctx, c);
+    }
+    if (x->scratch) x->scratch->used = m.used;
+}
+
+qx_status qx_scratch_get(qx_exec *x, size_t bytes, void **out)
+{
+    qx_scratch_chunk *c = x->scratch;
+    bytes = (bytes + 63) / 64 * 64;
+    if (c && !c->prev && c->used == 0 && c->cap < bytes) { /* the resting chunk is too small: a bigger one instead */
+        qx_free(x->ctx, c->data);
+        qx_free(x->ctx, c);
+        x->scratch = c = NULL;
+    }
+    if (!c || c->cap - c->used < bytes) {
+        qx_scratch_chunk *fresh = NULL;
+        QX_TRY(QX_NEW(x->ctx, &fresh));
+        fresh->cap = bytes > SCRATCH_MIN ? bytes : SCRATCH_MIN;
+        qx_status st = qx_alloc_raw(x->ctx, fresh->cap, &fresh->data);
+        if (st != QX_OK) {
+            qx_free(x->ctx, fresh);
+            return st;
+        }
+        fresh->prev = c;
+        x->scratch = c = fresh;
+    }
+    *out = (char *)c->data + c->used;
+    c->used += bytes;
+    return QX_OK;
+}

@@ -1,0 +1,318 @@
+/* plan.c - turns graphs into steps: what is needed, in which order, and which values die where.
+ *
+ * Every graph of the model (subgraphs and function bodies too) is planned before anything runs, so that an operator without a kernel is
+ * reported by node name at once. Nodes that nothing needs are left out. */
+#include <string.h>
+
+#include "runtime/plan.h"
+
+typedef struct id_list { uint32_t *ids; uint32_t n, cap; } id_list;
+
+static qx_status list_add(qx_exec *x, id_list *l, uint32_t id)
+{
+    if (l->n == l->cap) {
+        uint32_t cap = l->cap ? 2 * l->cap : 16;
+        QX_TRY(qx_regrow(x->ctx, (void **)&l->ids, l->cap * sizeof *l->ids, cap * sizeof *l->ids));
+        l->cap = cap;
+    }
+    l->ids[l->n++] = id;
+    return QX_OK;
+}
+
+static bool inside(const qx_graph *g, const qx_graph *outer)
+{
+    for (; g; g = g->parent)
+        if (g == outer) return true;
+    return false;
+}
+
+/* Values from outside of `body` that it, or a graph inside it, reads. */
+static qx_status body_captures(qx_exec *x, const qx_graph *body, const qx_graph *top, id_list *l)
+{
+    QX_FOR_NODES(body, n) {
+        for (uint32_t i = 0; i < n->n_in; i++)
+            if (n->in[i] && !inside(n->in[i]->graph, top)) QX_TRY(list_add(x, l, n->in[i]->id));
+        for (uint32_t i = 0; i < n->n_attrs; i++) {
+            if (n->attrs[i].graph) QX_TRY(body_captures(x, n->attrs[i].graph, top, l));
+            for (int64_t k = 0; n->attrs[i].graphs && k < n->attrs[i].n; k++) QX_TRY(body_captures(x, n->attrs[i].graphs[k], top, l));
+        }
+    }
+    for (uint32_t i = 0; i < body->n_outputs; i++)
+        if (!inside(body->outputs[i]->graph, top)) QX_TRY(list_add(x, l, body->outputs[i]->id));
+    return QX_OK;
+}
+
+static qx_status step_captures(qx_exec *x, const qx_node *n, id_list *l)
+{
+    for (uint32_t i = 0; i < n->n_attrs; i++) {
+        const qx_attr *a = &n->attrs[i];
+        if (a->graph) QX_TRY(body_captures(x, a->graph, a->graph, l));
+        for (int64_t k = 0; a->graphs && k < a->n; k++) QX_TRY(body_captures(x, a->graphs[k], a->graphs[k], l));
+    }
+    return QX_OK;
+}
+
+static bool has_refs(const qx_node *n)
+{
+    for (uint32_t i = 0; i < n->n_attrs; i++)
+        if (n->attrs[i].ref_name) return true;
+    return false;
+}
+
+const qx_function *qx_plan_function(const qx_exec *x, const qx_node *n)
+{
+    for (uint32_t i = 0; i < x->model->n_functions; i++) {
+        const qx_function *f = x->model->functions[i];
+        const char *fo = f->overload ? f->overload : "", *no = n->overload ? n->overload : "";
+        if (f->name == n->op_type && strcmp(f->domain, n->domain) == 0 && strcmp(fo, no) == 0) return f;
+    }
+    return NULL;
+}
+
+static qx_status step_fill(qx_exec *x, qx_step *s, const qx_node *n)
+{
+    s->node = n;
+    s->n_in = n->n_in;
+    s->n_out = n->n_out;
+    s->in = qx_arena_array(x->mem, n->n_in + 1, sizeof *s->in);
+    s->out = qx_arena_array(x->mem, n->n_out + 1, sizeof *s->out);
+    s->in_value = qx_arena_array(x->mem, n->n_in + 1, sizeof *s->in_value);
+    s->out_value = qx_arena_array(x->mem, n->n_out + 1, sizeof *s->out_value);
+    s->cache_at = qx_arena_array(x->mem, n->n_out + 1, sizeof *s->cache_at);
+    if (!s->in || !s->out || !s->in_value || !s->out_value || !s->cache_at) QX_FAIL(x->ctx, QX_E_NOMEM, "plan of %u inputs: out of memory", n->n_in);
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        s->in[i] = n->in[i] ? n->in[i]->id : QX_NO_VALUE;
+        s->in_value[i] = n->in[i];
+    }
+    for (uint32_t i = 0; i < n->n_out; i++) {
+        s->out[i] = n->out[i] ? n->out[i]->id : QX_NO_VALUE;
+        s->out_value[i] = n->out[i];
+        s->cache_at[i] = QX_NO_VALUE;
+        if (n->out[i] && x->info[n->out[i]->id].watched) s->watched = true;
+    }
+    s->ref_attrs = has_refs(n);
+    const qx_function *f = qx_plan_function(x, n);
+    s->fn = f ? qx_cpu_function_call : qx_cpu_find(n->op);
+    if (s->fn == qx_cpu_none)
+        QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "node '%s': operator %s%s%s has no CPU kernel", n->name, n->domain, *n->domain ? "." : "", n->op_type);
+    if (f) {
+        qx_gplan *body;
+        QX_TRY(qx_plan_graph(x, f->body, &body));
+    }
+    return QX_OK;
+}
+
+static qx_status plan_subgraphs(qx_exec *x, const qx_node *n)
+{
+    qx_gplan *p;
+    for (uint32_t i = 0; i < n->n_attrs; i++) {
+        const qx_attr *a = &n->attrs[i];
+        if (a->graph) QX_TRY(qx_plan_graph(x, a->graph, &p));
+        for (int64_t k = 0; a->graphs && k < a->n; k++) QX_TRY(qx_plan_graph(x, a->graphs[k], &p));
+    }
+    return QX_OK;
+}
+
+/* Marks what the outputs need, walking backwards; need[] is by value id. */
+static qx_status mark_needed(qx_exec *x, const qx_graph *g, uint8_t *need, bool *node_needed)
+{
+    for (uint32_t i = 0; i < g->n_outputs; i++) need[g->outputs[i]->id] = 1;
+    qx_status st = QX_OK;
+    id_list caps = {0};
+    uint32_t k = g->n_nodes;
+    for (const qx_node *n = g->last; n && k > 0 && st == QX_OK; n = n->prev) {
+        bool used = false;
+        k--;
+        for (uint32_t i = 0; i < n->n_out; i++)
+            used = used || (n->out[i] && (need[n->out[i]->id] || x->info[n->out[i]->id].keep || x->info[n->out[i]->id].watched));
+        node_needed[k] = used;
+        if (!used) continue;
+        for (uint32_t i = 0; i < n->n_in; i++)
+            if (n->in[i]) need[n->in[i]->id] = 1;
+        caps.n = 0;
+        st = step_captures(x, n, &caps);
+        for (uint32_t i = 0; i < caps.n; i++) need[caps.ids[i]] = 1;
+    }
+    qx_free(x->ctx, caps.ids);
+    return st;
+}
+
+static qx_status make_steps(qx_exec *x, qx_gplan *p)
+{
+    const qx_graph *g = p->graph;
+    uint8_t *need = NULL;
+    bool *node_needed = NULL;
+    qx_status st;
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, x->n_values + 1, 1, (void **)&need));
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, g->n_nodes + 1, 1, (void **)&node_needed));
+    QX_TRY_GOTO(st, mark_needed(x, g, need, node_needed));
+    p->steps = qx_arena_array(x->mem, g->n_nodes + 1, sizeof *p->steps);
+    if (!p->steps) QX_TRY_GOTO(st, qx_fail(x->ctx, QX_E_NOMEM, "plan of %u nodes: out of memory", g->n_nodes));
+    uint32_t k = 0;
+    QX_FOR_NODES(g, n) {
+        if (k >= g->n_nodes) break;
+        if (!node_needed[k++]) continue;
+        QX_TRY_GOTO(st, step_fill(x, &p->steps[p->n_steps], n));
+        p->n_steps++;
+        QX_TRY_GOTO(st, plan_subgraphs(x, n));
+    }
+done:
+    qx_free(x->ctx, need);
+    qx_free(x->ctx, node_needed);
+    return st;
+}
+
+typedef struct liveness { uint8_t *seen, *mine, *is_out; id_list dying; } liveness;
+
+/* A value may be released by the steps of the graph that owns it; constants, outputs and kept values never. */
+static bool releasable(const qx_exec *x, const liveness *lv, uint32_t id)
+{
+    return lv->mine[id] && !lv->is_out[id] && !x->info[id].keep && x->info[id].content != QX_CLASS_CONST;
+}
+
+static qx_status step_release(qx_exec *x, qx_step *s, liveness *lv)
+{
+    id_list *d = &lv->dying;
+    d->n = 0;
+    QX_TRY(step_captures(x, s->node, d));
+    for (uint32_t i = 0; i < s->n_in; i++)
+        if (s->in[i] != QX_NO_VALUE) QX_TRY(list_add(x, d, s->in[i]));
+    for (uint32_t i = 0; i < s->n_out; i++)
+        if (s->out[i] != QX_NO_VALUE) QX_TRY(list_add(x, d, s->out[i]));
+    s->release = qx_arena_array(x->mem, d->n + 1, sizeof *s->release);
+    if (!s->release) QX_FAIL(x->ctx, QX_E_NOMEM, "plan: out of memory");
+    for (uint32_t i = 0; i < d->n; i++) {
+        uint32_t id = d->ids[i];
+        if (lv->seen[id] || !releasable(x, lv, id)) continue;
+        lv->seen[id] = 1;
+        s->release[s->n_release++] = id;
+    }
+    return QX_OK;
+}
+
+/* Walks backwards: the first sight of a value is its last use. */
+static qx_status find_last_uses(qx_exec *x, qx_gplan *p)
+{
+    liveness lv = {0};
+    qx_status st;
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, x->n_values + 1, 1, (void **)&lv.seen));
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, x->n_values + 1, 1, (void **)&lv.mine));
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, x->n_values + 1, 1, (void **)&lv.is_out));
+    for (uint32_t i = 0; i < p->graph->n_outputs; i++) lv.is_out[p->graph->outputs[i]->id] = 1;
+    for (uint32_t i = 0; i < p->graph->n_inputs; i++) lv.mine[p->graph->inputs[i]->id] = 1;
+    for (uint32_t i = 0; i < p->n_steps; i++)
+        for (uint32_t k = 0; k < p->steps[i].n_out; k++)
+            if (p->steps[i].out[k] != QX_NO_VALUE) lv.mine[p->steps[i].out[k]] = 1;
+    for (uint32_t i = p->n_steps; i-- > 0;) QX_TRY_GOTO(st, step_release(x, &p->steps[i], &lv));
+done:
+    qx_free(x->ctx, lv.seen);
+    qx_free(x->ctx, lv.mine);
+    qx_free(x->ctx, lv.is_out);
+    qx_free(x->ctx, lv.dying.ids);
+    return st;
+}
+
+static void count_consumers(qx_exec *x, const qx_gplan *p)
+{
+    for (uint32_t i = 0; i < p->n_steps; i++)
+        for (uint32_t k = 0; k < p->steps[i].n_in; k++)
+            if (p->steps[i].in[k] != QX_NO_VALUE) x->info[p->steps[i].in[k]].consumers++;
+    for (uint32_t i = 0; i < p->graph->n_outputs; i++) x->info[p->graph->outputs[i]->id].consumers++;
+}
+
+/* SHAPE values that a DATA step (or the graph's interface) reads: what a shape plan keeps. */
+static qx_status list_cache(qx_exec *x, qx_gplan *p)
+{
+    uint8_t *want = NULL;
+    id_list l = {0};
+    qx_status st;
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, x->n_values + 1, 1, (void **)&want));
+    for (uint32_t i = 0; i < p->graph->n_outputs; i++) want[p->graph->outputs[i]->id] = 1;
+    for (uint32_t i = 0; i < p->n_steps; i++) {
+        const qx_step *s = &p->steps[i];
+        if (s->klass != QX_CLASS_DATA) continue;
+        for (uint32_t k = 0; k < s->n_in; k++)
+            if (s->in[k] != QX_NO_VALUE) want[s->in[k]] = 1;
+        l.n = 0;
+        QX_TRY_GOTO(st, step_captures(x, s->node, &l));
+        for (uint32_t k = 0; k < l.n; k++) want[l.ids[k]] = 1;
+    }
+    l.n = 0;
+    for (uint32_t i = 0; i < p->n_steps; i++)
+        for (uint32_t k = 0; p->steps[i].klass == QX_CLASS_SHAPE && k < p->steps[i].n_out; k++) {
+            uint32_t id = p->steps[i].out[k];
+            if (id == QX_NO_VALUE || (!want[id] && !x->info[id].keep)) continue;
+            p->steps[i].cache_at[k] = l.n;
+            QX_TRY_GOTO(st, list_add(x, &l, id));
+        }
+    p->cache = qx_arena_array(x->mem, l.n + 1, sizeof *p->cache);
+    if (!p->cache) QX_TRY_GOTO(st, qx_fail(x->ctx, QX_E_NOMEM, "plan: out of memory"));
+    for (uint32_t i = 0; i < l.n; i++) p->cache[p->n_cache++] = l.ids[i];
+done:
+    qx_free(x->ctx, want);
+    qx_free(x->ctx, l.ids);
+    return st;
+}
+
+qx_status qx_plan_graph(qx_exec *x, const qx_graph *g, qx_gplan **out)
+{
+    for (uint32_t i = 0; i < x->n_gplans; i++)
+        if (x->gplans[i]->graph == g) {
+            *out = x->gplans[i];
+            return QX_OK;
+        }
+    if (x->n_gplans == x->cap_gplans) {
+        uint32_t cap = x->cap_gplans ? 2 * x->cap_gplans : 8;
+        QX_TRY(qx_regrow(x->ctx, (void **)&x->gplans, x->cap_gplans * sizeof *x->gplans, cap * sizeof *x->gplans));
+        x->cap_gplans = cap;
+    }
+    qx_gplan *p = qx_arena_alloc(x->mem, sizeof *p);
+    if (!p) QX_FAIL(x->ctx, QX_E_NOMEM, "plan: out of memory");
+    p->graph = g;
+    x->gplans[x->n_gplans++] = p;
+    QX_TRY(make_steps(x, p));
+    *out = p;
+    return QX_OK;
+}
+
+qx_status qx_plan_build(qx_exec *x)
+{
+    for (uint32_t i = 0; i < x->model->graph->n_outputs; i++) x->info[x->model->graph->outputs[i]->id].keep = true;
+    for (int i = 0; i < x->n_keep; i++) x->info[x->keep_ids[i]].keep = true;
+    for (int i = 0; i < x->n_watch; i++) x->info[x->watch[i]->id].watched = true;
+    QX_TRY(qx_plan_graph(x, x->model->graph, &x->main));
+    for (uint32_t i = 0; i < x->n_gplans; i++) {
+        qx_classify(x, x->gplans[i], x->gplans[i] == x->main);
+        QX_TRY(find_last_uses(x, x->gplans[i]));
+        count_consumers(x, x->gplans[i]);
+    }
+    QX_TRY(list_cache(x, x->main));
+    x->planned = true;
+    return QX_OK;
+}
+
+static void free_states(qx_exec *x)
+{
+    for (uint32_t i = 0; i < x->n_gplans; i++)
+        for (uint32_t k = 0; k < x->gplans[i]->n_steps; k++) {
+            qx_step *s = &x->gplans[i]->steps[k];
+            if (s->state && s->drop) s->drop(x->ctx, s->state);
+            qx_free(x->ctx, s->state);
+            s->state = NULL;
+        }
+}
+
+void qx_plan_free(qx_exec *x)
+{
+    for (int i = 0; i < QX_SHAPE_PLANS; i++) qx_shape_plan_reset(x, &x->plans[i]);
+    for (uint32_t i = 0; x->slots && i < x->n_values; i++) qx_slot_clear(x, &x->slots[i]);
+    free_states(x);
+    qx_free(x->ctx, x->gplans);
+    x->gplans = NULL;
+    x->n_gplans = x->cap_gplans = 0;
+    x->main = NULL;
+    if (x->mem) qx_arena_free(x->mem);
+    x->mem = NULL;
+    if (x->info) memset(x->info, 0, x->n_values * sizeof *x->info);
+    x->planned = false;
+}

@@ -1,0 +1,153 @@
+/* plan.h - what the executor knows about a model before it runs: the steps of every graph in order, which values die where, which have
+ * the same content in every run (constants) or in every run with the same input shapes, and what adapters keep. Internal to runtime/. */
+#ifndef QX_RUNTIME_PLAN_H
+#define QX_RUNTIME_PLAN_H
+
+#include "runtime/cpu/op.h"
+#include "runtime/exec.h"
+
+enum { QX_NO_VALUE = UINT32_MAX };
+
+/* Memory of a value; views share it. */
+typedef struct qx_block {
+    int64_t refs;
+    size_t bytes;
+    void *data;
+    bool arena;              /* data lies in the executor's arena */
+    int64_t record;          /* index in the recording of allocations, -1: not recorded */
+    struct qx_block *next_free;
+} qx_block;
+
+/* The current content of a value; indexed by value id. block NULL: borrowed (a feed) or owned as a whole (items, strings). */
+typedef struct qx_slot {
+    qx_tensor t;
+    qx_block *block;
+    bool set, borrowed, owned;
+} qx_slot;
+
+/* How a value's content depends on the run. */
+typedef enum qx_class { QX_CLASS_DATA, QX_CLASS_SHAPE, QX_CLASS_CONST } qx_class;
+
+typedef struct qx_step {
+    qx_cpu_fn *fn;
+    const qx_node *node;
+    const void *fused;        /* parameters when fn is a fused kernel */
+    uint32_t *in, n_in;       /* value ids; QX_NO_VALUE: omitted */
+    uint32_t *out, n_out;
+    const qx_value **in_value, **out_value; /* the same as pointers */
+    uint32_t *cache_at;       /* [n_out] place in the shape plan's values, or QX_NO_VALUE */
+    uint32_t *release, n_release; /* values whose last use is this step (unused outputs too) */
+    qx_class klass;
+    bool done;                /* CONST step that has run: skipped from now on */
+    bool ref_attrs;           /* attributes depend on the function's caller */
+    bool watched;             /* one of its outputs is */
+    uint64_t dropped;         /* bit i: constant input i is not needed any more */
+    void *state;
+    void (*drop)(qx_ctx *ctx, void *state);
+    const char *kernel;
+    double seconds, flops, bytes;
+    int64_t calls;
+} qx_step;
+
+typedef struct qx_gplan {
+    const qx_graph *graph;
+    qx_step *steps;
+    uint32_t n_steps;
+    uint32_t *cache, n_cache;  /* SHAPE values of this graph that later steps or outputs read */
+} qx_gplan;
+
+typedef struct qx_vinfo {
+    qx_class content;          /* of the value */
+    bool shape_fixed;          /* its dims are the same in every run with the same input shapes */
+    bool keep;                 /* graph output, or asked for by name: not released, made outside the arena */
+    bool watched;
+    int32_t consumers;         /* steps that still need a constant's content */
+} qx_vinfo;
+
+/* One allocation of a run. Times count allocations and frees. */
+typedef struct qx_alloc_rec { size_t bytes; int64_t born, died; size_t offset; } qx_alloc_rec;
+
+/* What is known after a run with these input shapes. */
+typedef struct qx_shape_plan {
+    int64_t *key; int64_t key_len;
+    uint64_t used;             /* for replacing the oldest */
+    qx_alloc_rec *recs; int64_t n_recs, cap_recs;
+    size_t arena_bytes;
+    bool ready;                /* offsets are known: runs replay them */
+    bool cached;               /* SHAPE values lie in `values` */
+    qx_slot *values;           /* [gplan.n_cache] of the main graph */
+} qx_shape_plan;
+
+enum { QX_SHAPE_PLANS = 8 };
+
+typedef struct qx_scratch_chunk { struct qx_scratch_chunk *prev; size_t cap, used; void *data; } qx_scratch_chunk;
+
+typedef struct qx_frame { const qx_node *call; const qx_function *fn; const struct qx_frame *up; } qx_frame;
+
+struct qx_exec {
+    qx_ctx *ctx;
+    qx_model *model;
+    qx_exec_options opt;
+    qx_arena *mem;              /* of the plan: dropped as a whole when watches change */
+    bool planned;
+    qx_slot *slots;             /* [n_values] */
+    qx_vinfo *info;             /* [n_values] */
+    uint32_t n_values;
+    qx_gplan **gplans; uint32_t n_gplans; uint32_t cap_gplans;
+    qx_gplan *main;
+    qx_map *functions;          /* "domain\nname\noverload" -> qx_function */
+    qx_shape_plan plans[QX_SHAPE_PLANS];
+    qx_shape_plan *cur;
+    uint64_t run_count;
+    int depth;                  /* > 0 inside a subgraph */
+    bool replay, record;
+    int64_t alloc_i, clock;
+    void *arena; size_t arena_cap;
+    qx_block *free_blocks;
+    qx_scratch_chunk *scratch;
+    size_t live, peak;
+    uint32_t *keep_ids; int n_keep;     /* values asked for by name that are not outputs */
+    qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user;
+    bool profile;
+    qx_node_time *times; int n_times;
+};
+
+/* plan.c */
+qx_status qx_plan_build(qx_exec *x);
+void qx_plan_free(qx_exec *x);
+qx_status qx_plan_graph(qx_exec *x, const qx_graph *g, qx_gplan **out); /* of a subgraph or function body; made at most once */
+const qx_function *qx_plan_function(const qx_exec *x, const qx_node *n);
+
+/* classes.c: content and shape classes of every value of one graph, given those of what it captures. */
+void qx_classify(qx_exec *x, qx_gplan *p, bool is_main);
+
+/* memory.c */
+qx_status qx_block_new(qx_exec *x, size_t bytes, bool heap, qx_block **out);
+void qx_block_release(qx_exec *x, qx_block *b);
+void qx_slot_clear(qx_exec *x, qx_slot *s);
+void qx_shape_plan_reset(qx_exec *x, qx_shape_plan *p);
+/* Offsets for the recorded allocations: no two that live at once overlap. */
+void qx_shape_plan_pack(qx_ctx *ctx, qx_shape_plan *p);
+qx_status qx_scratch_get(qx_exec *x, size_t bytes, void **out);
+typedef struct qx_scratch_mark { qx_scratch_chunk *chunk; size_t used; } qx_scratch_mark;
+qx_scratch_mark qx_scratch_here(const qx_exec *x);
+void qx_scratch_back(qx_exec *x, qx_scratch_mark m);
+
+/* exec.c */
+qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame);
+/* Makes sure that a constant is in its slot. */
+qx_status qx_const_load(qx_exec *x, const qx_value *v);
+qx_cpu_fn qx_cpu_function_call; /* a node that calls a local function of the model (runtime/call.c) */
+
+/* call.c: what an adapter asked for during one call and the executor finishes after it. */
+typedef struct qx_pending { float *from; uint32_t out; int64_t n; } qx_pending;
+enum { QX_MAX_PENDING = 16 };
+typedef struct qx_call_rt {
+    qx_call c;
+    qx_slot **out;             /* [n_out] */
+    bool *out_heap;
+    qx_pending pending[QX_MAX_PENDING]; int n_pending;
+} qx_call_rt;
+qx_status qx_call_finish(qx_call_rt *rt);
+
+#endif
