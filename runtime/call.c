@@ -234,7 +234,7 @@ qx_status qx_call_out(qx_call *c, uint32_t i, qx_dtype dtype, int rank, const in
 qx_status qx_call_out_f32(qx_call *c, uint32_t i, qx_dtype dtype, int rank, const int64_t *dims, float **y)
 {
     qx_call_rt *rt = rt_of(c);
-    qx_tensor *t;
+    qx_tensor *t = NULL;
     QX_TRY(qx_call_out(c, i, dtype, rank, dims, &t));
     if (dtype == QX_DT_FLOAT || i >= c->n_out) {
         if (dtype == QX_DT_FLOAT) *y = t->data;
@@ -250,7 +250,7 @@ qx_status qx_call_out_f32(qx_call *c, uint32_t i, qx_dtype dtype, int rank, cons
 /* Input `from` dies here, owns its memory alone, and is not shared with another input. */
 static bool may_take(const qx_call *c, uint32_t from, size_t bytes, bool heap)
 {
-    const qx_step *s = c->step;
+    const qx_rstep *s = c->step;
     uint32_t id = from < s->n_in ? s->in[from] : QX_NO_VALUE;
     if (id == QX_NO_VALUE) return false;
     const qx_slot *slot = &c->exec->slots[id];

@@ -35,14 +35,14 @@ static uint32_t content_mask(const qx_node *n)
     return UINT32_MAX;
 }
 
-static bool is_opaque(const qx_step *s)
+static bool is_opaque(const qx_rstep *s)
 {
     return s->node->op->id == QX_OP_UNKNOWN || (s->node->op->traits & (QX_T_RANDOM | QX_T_CONTROL)) || s->ref_attrs;
 }
 
 static qx_class min_class(qx_class a, qx_class b) { return a < b ? a : b; }
 
-static void classify_step(qx_exec *x, qx_step *s, bool is_main)
+static void classify_step(qx_exec *x, qx_rstep *s, bool is_main)
 {
     qx_class content = QX_CLASS_CONST;
     bool fixed = true, opaque = is_opaque(s);

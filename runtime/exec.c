@@ -83,7 +83,7 @@ static int64_t first_nonfinite(const qx_tensor *t)
 }
 
 /* -Inf from a constant mask is legal, so a node is blamed only when its own inputs are all finite. */
-static qx_status trace_nan(const qx_call *c, const qx_step *s, qx_exec *x)
+static qx_status trace_nan(const qx_call *c, const qx_rstep *s, qx_exec *x)
 {
     for (uint32_t i = 0; i < c->n_in; i++)
         if (c->in[i] && first_nonfinite(c->in[i]) >= 0) return QX_OK;
@@ -98,7 +98,7 @@ static qx_status trace_nan(const qx_call *c, const qx_step *s, qx_exec *x)
 
 /* ---- One step ---- */
 
-static qx_status bind_inputs(qx_exec *x, const qx_step *s, const qx_tensor **in)
+static qx_status bind_inputs(qx_exec *x, const qx_rstep *s, const qx_tensor **in)
 {
     for (uint32_t i = 0; i < s->n_in; i++) {
         in[i] = NULL;
@@ -112,7 +112,7 @@ static qx_status bind_inputs(qx_exec *x, const qx_step *s, const qx_tensor **in)
     return QX_OK;
 }
 
-static double step_bytes(const qx_exec *x, const qx_step *s)
+static double step_bytes(const qx_exec *x, const qx_rstep *s)
 {
     double b = 0;
     for (uint32_t i = 0; i < s->n_in; i++) b += s->in[i] == QX_NO_VALUE ? 0.0 : (double)x->slots[s->in[i]].t.bytes;
@@ -120,7 +120,7 @@ static double step_bytes(const qx_exec *x, const qx_step *s)
     return b;
 }
 
-static qx_status call_step(qx_exec *x, qx_step *s, qx_call_rt *rt)
+static qx_status call_step(qx_exec *x, qx_rstep *s, qx_call_rt *rt)
 {
     double t0 = x->profile ? qx_clock_seconds() : 0;
     QX_TRY(s->fn(&rt->c));
@@ -133,7 +133,7 @@ static qx_status call_step(qx_exec *x, qx_step *s, qx_call_rt *rt)
 }
 
 /* Right after a SHAPE step of the first run with these shapes: later runs find its values instead of running it. */
-static qx_status cache_step(qx_exec *x, const qx_step *s)
+static qx_status cache_step(qx_exec *x, const qx_rstep *s)
 {
     for (uint32_t k = 0; k < s->n_out; k++) {
         if (s->cache_at[k] == QX_NO_VALUE) continue;
@@ -150,7 +150,7 @@ static qx_status cache_step(qx_exec *x, const qx_step *s)
     return QX_OK;
 }
 
-static qx_status after_step(qx_exec *x, qx_step *s, const qx_call *c)
+static qx_status after_step(qx_exec *x, qx_rstep *s, const qx_call *c)
 {
     if (x->opt.trace_nan) QX_TRY(trace_nan(c, s, x));
     if (s->watched)
@@ -174,14 +174,14 @@ static qx_status after_step(qx_exec *x, qx_step *s, const qx_call *c)
     return QX_OK;
 }
 
-static void drop_state(qx_exec *x, qx_step *s)
+static void drop_state(qx_exec *x, qx_rstep *s)
 {
     if (s->state && s->drop) s->drop(x->ctx, s->state);
     qx_free(x->ctx, s->state);
     s->state = NULL;
 }
 
-static qx_status run_step(qx_exec *x, qx_step *s, const qx_frame *frame)
+static qx_status run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
 {
     qx_call_rt rt;
     memset(&rt, 0, sizeof rt);
@@ -211,7 +211,7 @@ done:
     return st;
 }
 
-static bool is_cached(const qx_exec *x, const qx_step *s)
+static bool is_cached(const qx_exec *x, const qx_rstep *s)
 {
     return s->klass == QX_CLASS_SHAPE && x->cur->cached && x->depth == 0;
 }
@@ -219,7 +219,7 @@ static bool is_cached(const qx_exec *x, const qx_step *s)
 qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame)
 {
     for (uint32_t i = 0; i < p->n_steps; i++) {
-        qx_step *s = &p->steps[i];
+        qx_rstep *s = &p->steps[i];
         if ((s->klass == QX_CLASS_CONST && s->done) || (p == x->main && is_cached(x, s))) continue;
         QX_TRY(qx_check_cancel(x->ctx));
         QX_TRY(run_step(x, s, frame));
@@ -454,7 +454,7 @@ static void reset_times(qx_exec *x)
 {
     for (uint32_t i = 0; i < x->n_gplans; i++)
         for (uint32_t k = 0; k < x->gplans[i]->n_steps; k++) {
-            qx_step *s = &x->gplans[i]->steps[k];
+            qx_rstep *s = &x->gplans[i]->steps[k];
             s->seconds = s->flops = s->bytes = 0;
             s->calls = 0;
         }
@@ -565,7 +565,7 @@ const qx_node_time *qx_exec_times(const qx_exec *cx, int *count)
     if (qx_alloc_array(x->ctx, (size_t)total + 1, sizeof *x->times, (void **)&x->times) != QX_OK) return NULL;
     for (uint32_t i = 0; i < x->n_gplans; i++)
         for (uint32_t k = 0; k < x->gplans[i]->n_steps; k++) {
-            const qx_step *s = &x->gplans[i]->steps[k];
+            const qx_rstep *s = &x->gplans[i]->steps[k];
             if (!s->calls) continue;
             const char *name = *s->node->name || !s->n_out || !s->out_value[0] ? s->node->name : s->out_value[0]->name;
             x->times[n++] = (qx_node_time){name, s->node->op_type, s->seconds, s->flops, s->bytes, s->kernel, s->calls};

@@ -69,7 +69,7 @@ const qx_function *qx_plan_function(const qx_exec *x, const qx_node *n)
     return NULL;
 }
 
-static qx_status step_fill(qx_exec *x, qx_step *s, const qx_node *n)
+static qx_status step_fill(qx_exec *x, qx_rstep *s, const qx_node *n)
 {
     s->node = n;
     s->n_in = n->n_in;
@@ -170,7 +170,7 @@ static bool releasable(const qx_exec *x, const liveness *lv, uint32_t id)
     return lv->mine[id] && !lv->is_out[id] && !x->info[id].keep && x->info[id].content != QX_CLASS_CONST;
 }
 
-static qx_status step_release(qx_exec *x, qx_step *s, liveness *lv)
+static qx_status step_release(qx_exec *x, qx_rstep *s, liveness *lv)
 {
     id_list *d = &lv->dying;
     d->n = 0;
@@ -229,7 +229,7 @@ static qx_status list_cache(qx_exec *x, qx_gplan *p)
     QX_TRY_GOTO(st, qx_alloc_array(x->ctx, x->n_values + 1, 1, (void **)&want));
     for (uint32_t i = 0; i < p->graph->n_outputs; i++) want[p->graph->outputs[i]->id] = 1;
     for (uint32_t i = 0; i < p->n_steps; i++) {
-        const qx_step *s = &p->steps[i];
+        const qx_rstep *s = &p->steps[i];
         if (s->klass != QX_CLASS_DATA) continue;
         for (uint32_t k = 0; k < s->n_in; k++)
             if (s->in[k] != QX_NO_VALUE) want[s->in[k]] = 1;
@@ -295,7 +295,7 @@ static void free_states(qx_exec *x)
 {
     for (uint32_t i = 0; i < x->n_gplans; i++)
         for (uint32_t k = 0; k < x->gplans[i]->n_steps; k++) {
-            qx_step *s = &x->gplans[i]->steps[k];
+            qx_rstep *s = &x->gplans[i]->steps[k];
             if (s->state && s->drop) s->drop(x->ctx, s->state);
             qx_free(x->ctx, s->state);
             s->state = NULL;

@@ -28,7 +28,7 @@ typedef struct qx_slot {
 /* How a value's content depends on the run. */
 typedef enum qx_class { QX_CLASS_DATA, QX_CLASS_SHAPE, QX_CLASS_CONST } qx_class;
 
-typedef struct qx_step {
+typedef struct qx_rstep {
     qx_cpu_fn *fn;
     const qx_node *node;
     const void *fused;        /* parameters when fn is a fused kernel */
@@ -47,11 +47,11 @@ typedef struct qx_step {
     const char *kernel;
     double seconds, flops, bytes;
     int64_t calls;
-} qx_step;
+} qx_rstep;
 
 typedef struct qx_gplan {
     const qx_graph *graph;
-    qx_step *steps;
+    qx_rstep *steps;
     uint32_t n_steps;
     uint32_t *cache, n_cache;  /* SHAPE values of this graph that later steps or outputs read */
 } qx_gplan;

@@ -23,7 +23,7 @@
 #include "runtime/tensor.h"
 
 struct qx_exec;
-struct qx_step;
+struct qx_rstep;
 struct qx_frame;
 
 typedef struct qx_call {
@@ -33,7 +33,7 @@ typedef struct qx_call {
     int version;                  /* node->op->since: the version in force */
     uint32_t n_in, n_out;
     const qx_tensor *const *in;   /* [n_in]; NULL: omitted. A constant that was dropped has data NULL and its shape */
-    struct qx_step *step;         /* the rest is the executor's */
+    struct qx_rstep *step;         /* the rest is the executor's */
     const struct qx_frame *frame;
     const void *fused;            /* parameters of a fused step (runtime/fuse.h); NULL for a plain node */
 } qx_call;
