@@ -71,7 +71,8 @@ static qx_status bad(skim *s, int64_t at, fielddesc *f, const char *fmt, ...)
     (void)vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     put_path(s, &path, f);
-    const qx_status st = qx_fail(s->ctx, QX_E_FORMAT, "%s: byte %lld, in %s: %s", s->src->name, (long long)at, path.data ? path.data : "?", text);
+    const char *tail = !path.data ? "?" : path.len > 400 ? path.data + path.len - 400 : path.data; /* the end says more than the start */
+    const qx_status st = qx_fail(s->ctx, QX_E_FORMAT, "%s: byte %lld, in %s%.400s: %s", s->src->name, (long long)at, tail == path.data ? "" : "...", tail, text);
     qx_buf_free(&path);
     return st;
 }

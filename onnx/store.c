@@ -64,9 +64,9 @@ static qx_status open_error(qx_ctx *ctx, int err, const char *path, const char *
 /* Takes over fd. */
 static qx_status adopt(qx_ctx *ctx, int fd, const char *path, const char *what, struct stat *st, qx_file **out)
 {
-    qx_status s = check_regular(ctx, fd, path, what, st);
-    if (s == QX_OK) s = qx_file_from_fd(ctx, fd, path, out);
-    if (s != QX_OK) (void)close(fd);
+    const qx_status s = check_regular(ctx, fd, path, what, st);
+    if (s == QX_OK) return qx_file_from_fd(ctx, fd, path, out);
+    (void)close(fd);
     return s;
 }
 
@@ -264,11 +264,11 @@ static qx_status open_external(qx_model *m, const char *tensor, const char *path
         r = qx_fail(m->ctx, QX_E_FORMAT, "tensor '%s': external data '%s' is the model file itself", tensor, loc);
     if (r == QX_OK && s->opt.strict && st.st_nlink != 1)
         r = qx_fail(m->ctx, QX_E_FORMAT, "tensor '%s': external data '%s' has %lld hard links, refused by --strict", tensor, path, (long long)st.st_nlink);
-    if (r == QX_OK) r = qx_file_from_fd(m->ctx, fd, path, &f->file);
     if (r != QX_OK) {
         (void)close(fd);
         return r;
     }
+    QX_TRY(qx_file_from_fd(m->ctx, fd, path, &f->file));
     f->dev = st.st_dev;
     f->ino = st.st_ino;
     return refuse_kind(m->ctx, f->file, "external data");

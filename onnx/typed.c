@@ -48,7 +48,7 @@ static int64_t value_of(const qx_weight *w, int64_t v) { return w->src.typed_fie
 qx_status qx_typed_count(qx_ctx *ctx, const qx_weight *w, int64_t *entries)
 {
     stream s;
-    int64_t n = 0, v;
+    int64_t n = 0, v = 0;
     qx_status st;
     QX_TRY(open_stream(&s, ctx, &w->src));
     for (st = QX_OK; st == QX_OK && !at_end(&s); n++) st = next(&s, w->name, &v);
@@ -61,7 +61,7 @@ qx_status qx_typed_count(qx_ctx *ctx, const qx_weight *w, int64_t *entries)
 static qx_status decode(qx_ctx *ctx, const qx_weight *w, int64_t entries, size_t first, size_t n, uint8_t *out)
 {
     stream s;
-    int64_t v;
+    int64_t v = 0;
     qx_typed_bytes b;
     qx_status st;
     QX_TRY(open_stream(&s, ctx, &w->src));

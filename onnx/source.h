@@ -1,0 +1,15 @@
+/* source.h - raw access to what weights hold, for weight.c, rows.c, job.c and the writer. Internal to onnx/. */
+#ifndef QX_ONNX_SOURCE_H
+#define QX_ONNX_SOURCE_H
+
+#include "onnx/weight.h"
+
+/* Bytes [first, first + n) of the content of a weight without a job. Thread safe. */
+qx_status qx_source_read(qx_ctx *ctx, const qx_weight *w, size_t first, size_t n, void *out);
+/* Elements [first, first + count) as they are stored, unpacked to float; `raw` is scratch of qx_source_raw_bytes(w, count). */
+qx_status qx_source_f32(qx_ctx *ctx, const qx_weight *w, int64_t first, int64_t count, void *raw, float *out);
+size_t qx_source_raw_bytes(const qx_weight *w, int64_t count);
+/* Runs the steps, first to last, on x[rows][k]. */
+qx_status qx_steps_run(qx_ctx *ctx, const qx_step *steps, int64_t first, int64_t rows, int64_t k, float *x);
+
+#endif
