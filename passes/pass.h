@@ -21,7 +21,7 @@ const char *qx_why_text(qx_why w);
 
 typedef enum qx_option_type { QX_OPT_BOOL, QX_OPT_INT, QX_OPT_FLOAT, QX_OPT_CHOICE, QX_OPT_TEXT } qx_option_type;
 typedef struct qx_option { const char *name; qx_option_type type; const char *def; double min, max; const char *choices; const char *help; } qx_option;
-/* Ends with name NULL. choices: "max|percentile|entropy|mse". */
+/* Ends with name NULL. choices: "max|percentile|entropy|mse"; INT and FLOAT options may have choices too: words allowed beside numbers ("auto"). */
 
 typedef enum qx_target { QX_TARGET_GENERIC, QX_TARGET_ORT, QX_TARGET_TENSORRT } qx_target;
 typedef struct qx_pass qx_pass;
@@ -29,6 +29,7 @@ typedef struct qx_passdef {
     const char *name, *brief;
     const qx_option *options;     /* NULL: none */
     uint32_t flags;
+    const char *doc;              /* longer help for `qonnx passes NAME`: formula, source, when to use; NULL: none */
     qx_status (*plan)(qx_pass *p, qx_model *m, qx_stats *stats); /* NULL: nothing to ask */
     qx_status (*run)(qx_pass *p, qx_model *m, qx_stats *stats);
 } qx_passdef;
@@ -37,6 +38,7 @@ enum {
     QX_PASS_WEIGHTS = 1u << 1,    /* changes weights in float before a format: smoothquant, awq, gptq, sparsity, rotate */
     QX_PASS_CALIBRATED = 1u << 2, /* needs statistics */
     QX_PASS_INTERNAL = 1u << 3,   /* not offered to users by itself */
+    QX_PASS_NEEDS_FORMAT = 1u << 4, /* pointless without a format behind it: smoothquant, awq, gptq */
 };
 
 /* A pass in a pipeline: its definition, its option values, and what it shares with the others. */

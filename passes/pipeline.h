@@ -33,6 +33,8 @@ const char *qx_pipeline_text(const qx_pipeline *p);
 void qx_pipeline_free(qx_pipeline *p);
 /* The "fp8", "int8", "int4", "sdxl-int8"... presets: name -> pipeline text; NULL when unknown. */
 const char *qx_preset_text(const char *name);
+int qx_preset_count(void);
+const char *qx_preset_at(int i, const char **text, const char **brief); /* name; i in [0, count) */
 const qx_passdef *const *qx_passes(int *count); /* all, in order of passes.def */
 
 /* plan() of every pass alone: reads the graph and asks stats for what run() will need. For callers that run the model themselves. */

@@ -1,0 +1,77 @@
+/* help.c - usage of one command and the overview, from the tables. */
+#include <string.h>
+
+#include "cli/cli.h"
+
+#define CLI_COMMAND(symbol) extern const cli_command cli_command_##symbol;
+#include "cli/commands.def"
+#undef CLI_COMMAND
+
+static const cli_command *const all[] = {
+#define CLI_COMMAND(symbol) &cli_command_##symbol,
+#include "cli/commands.def"
+#undef CLI_COMMAND
+};
+
+const cli_command *const *cli_commands(int *count)
+{
+    *count = (int)(sizeof all / sizeof *all);
+    return all;
+}
+
+const cli_command *cli_find_command(const char *name)
+{
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (strcmp(all[i]->name, name) == 0) return all[i];
+    return NULL;
+}
+
+static void print_option(FILE *f, const qx_argdef *o)
+{
+    char left[80];
+    int n = snprintf(left, sizeof left, "  %s%c%s--%s%s%s", o->letter ? "-" : " ", o->letter ? o->letter : ' ', o->letter ? ", " : "  ",
+                     o->name, o->meta ? " " : "", o->meta ? o->meta : "");
+    fprintf(f, n > 32 ? "%s\n%33s" : "%-33s", left, "");
+    fprintf(f, "%s", o->help);
+    if (o->kind == QX_ARG_LIST) fprintf(f, " (may be repeated)");
+    if (o->def) fprintf(f, " [%s]", o->def);
+    fputc('\n', f);
+}
+
+static void print_options(FILE *f, const char *title, const qx_argdef *t)
+{
+    if (!t || !t->name) return;
+    fprintf(f, "\n%s:\n", title);
+    for (; t->name; t++) print_option(f, t);
+}
+
+static void print_indented(FILE *f, const char *text)
+{
+    while (*text) {
+        size_t n = strcspn(text, "\n");
+        fprintf(f, "  %.*s\n", (int)n, text);
+        text += n + (text[n] == '\n');
+    }
+}
+
+void cli_usage(FILE *f, const cli_command *cmd)
+{
+    fprintf(f, "usage: qonnx %s %s\n\n%s.\n", cmd->name, cmd->synopsis, cmd->brief);
+    if (cmd->text) fprintf(f, "\n%s\n", cmd->text);
+    print_options(f, "options", cmd->options);
+    print_options(f, "common options", cli_common);
+    if (cmd->examples) {
+        fprintf(f, "\nexamples:\n");
+        print_indented(f, cmd->examples);
+    }
+}
+
+void cli_overview(FILE *f)
+{
+    fprintf(f, "qonnx %s - makes ONNX models small and fast: FP8, INT8, INT4 and what helps them stay accurate\n\nusage: qonnx COMMAND ...\n\n", QONNX_VERSION);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (!all[i]->hidden) fprintf(f, "  %-10s %s\n", all[i]->name, all[i]->brief);
+    fprintf(f, "\n  qonnx quantize unet.onnx --fp8       is all that most people need\n"
+               "  qonnx COMMAND --help                 lists the options of a command\n\n"
+               "exit codes: 0 ok, 1 failure, 2 usage, 3 unsupported model, 4 quality gate missed\n");
+}

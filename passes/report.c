@@ -1,0 +1,198 @@
+/* report.c - the report as growing arrays in its own arena, and as JSON. */
+#include <math.h>
+#include <string.h>
+
+#include "passes/report.h"
+
+qx_status qx_report_new(qx_ctx *ctx, qx_report **out)
+{
+    qx_arena *arena;
+    QX_TRY(qx_arena_new(ctx, &arena));
+    qx_report *r = qx_arena_alloc(arena, sizeof *r);
+    if (!r) { qx_arena_free(arena); return QX_E_NOMEM; }
+    r->ctx = ctx;
+    r->arena = arena;
+    *out = r;
+    return QX_OK;
+}
+
+void qx_report_free(qx_report *r)
+{
+    if (r) qx_arena_free(r->arena);
+}
+
+/* Arrays double at powers of two; the old one stays in the arena, so the sum is at most twice the last. */
+static void *slot(qx_report *r, void **items, int64_t *n, size_t size)
+{
+    bool full = *n == 0 || (*n >= 16 && (*n & (*n - 1)) == 0);
+    if (full) {
+        void *p = qx_arena_array(r->arena, (size_t)(*n ? 2 * *n : 16), size);
+        if (!p) return NULL;
+        if (*n) memcpy(p, *items, (size_t)*n * size);
+        *items = p;
+    }
+    return (char *)*items + (size_t)(*n)++ * size;
+}
+
+/* Keeps a copy: the model whose names these are may be gone when the report is read. */
+static const char *keep(qx_report *r, const char *s) { return s ? qx_arena_strdup(r->arena, s) : NULL; }
+
+#define ADD(r, array, count, src) \
+    do { \
+        void *place_ = slot(r, (void **)&(r)->array, &(r)->count, sizeof *(r)->array); \
+        if (!place_) return QX_E_NOMEM; \
+        memcpy(place_, src, sizeof *(r)->array); \
+    } while (0)
+
+qx_status qx_report_add_node(qx_report *r, const qx_report_node *n)
+{
+    qx_report_node x = {keep(r, n->name), keep(r, n->op), keep(r, n->graph), keep(r, n->pass), keep(r, n->format), keep(r, n->reason)};
+    ADD(r, nodes, n_nodes, &x);
+    return QX_OK;
+}
+
+qx_status qx_report_add_tensor(qx_report *r, const qx_report_tensor *t)
+{
+    qx_report_tensor x = *t;
+    x.name = keep(r, t->name);
+    x.format = keep(r, t->format);
+    ADD(r, tensors, n_tensors, &x);
+    return QX_OK;
+}
+
+qx_status qx_report_add_output(qx_report *r, const qx_report_output *o)
+{
+    qx_report_output x = *o;
+    x.name = keep(r, o->name);
+    ADD(r, outputs, n_outputs, &x);
+    return QX_OK;
+}
+
+qx_status qx_report_add_layer(qx_report *r, const qx_report_layer *l)
+{
+    qx_report_layer x = *l;
+    x.name = keep(r, l->name);
+    x.op = keep(r, l->op);
+    x.format = keep(r, l->format);
+    ADD(r, layers, n_layers, &x);
+    return QX_OK;
+}
+
+qx_status qx_report_add_stage(qx_report *r, const char *name, double seconds)
+{
+    qx_report_stage x = {keep(r, name), seconds};
+    ADD(r, stages, n_stages, &x);
+    return QX_OK;
+}
+
+static qx_status put_text(qx_jsonw *w, const char *key, const char *value)
+{
+    return value ? qx_jsonw_string(w, key, value) : qx_jsonw_null(w, key);
+}
+
+static qx_status put_head(const qx_report *r, qx_jsonw *w)
+{
+    QX_TRY(qx_jsonw_string(w, "qonnx", QONNX_VERSION));
+    QX_TRY(put_text(w, "input", r->input));
+    QX_TRY(put_text(w, "output", r->output));
+    QX_TRY(put_text(w, "data", r->data_path));
+    QX_TRY(put_text(w, "pipeline", r->pipeline));
+    QX_TRY(put_text(w, "samples", r->samples));
+    QX_TRY(put_text(w, "device", r->device));
+    QX_TRY(qx_jsonw_int(w, "input_bytes", r->input_bytes));
+    QX_TRY(qx_jsonw_int(w, "output_bytes", r->output_bytes));
+    QX_TRY(qx_jsonw_int(w, "peak_bytes", (int64_t)r->peak_bytes));
+    QX_TRY(qx_jsonw_int(w, "peak_rss", r->peak_rss));
+    QX_TRY(qx_jsonw_int(w, "nodes_quantized", r->n_quantized));
+    QX_TRY(qx_jsonw_int(w, "warnings", r->warnings));
+    return put_text(w, "verify_note", r->verify_note);
+}
+
+static qx_status put_nodes(const qx_report *r, qx_jsonw *w)
+{
+    QX_TRY(qx_jsonw_begin_array(w, "nodes"));
+    for (int64_t i = 0; i < r->n_nodes; i++) {
+        const qx_report_node *n = &r->nodes[i];
+        QX_TRY(qx_jsonw_begin_object(w, NULL));
+        QX_TRY(qx_jsonw_string(w, "name", n->name));
+        QX_TRY(qx_jsonw_string(w, "op", n->op));
+        if (n->graph && *n->graph) QX_TRY(qx_jsonw_string(w, "graph", n->graph));
+        if (n->pass) QX_TRY(qx_jsonw_string(w, "pass", n->pass));
+        if (n->format) QX_TRY(qx_jsonw_string(w, "format", n->format));
+        if (n->reason) QX_TRY(qx_jsonw_string(w, "reason", n->reason));
+        QX_TRY(qx_jsonw_end_object(w));
+    }
+    return qx_jsonw_end_array(w);
+}
+
+static qx_status put_tensors(const qx_report *r, qx_jsonw *w)
+{
+    QX_TRY(qx_jsonw_begin_array(w, "tensors"));
+    for (int64_t i = 0; i < r->n_tensors; i++) {
+        const qx_report_tensor *t = &r->tensors[i];
+        QX_TRY(qx_jsonw_begin_object(w, NULL));
+        QX_TRY(qx_jsonw_string(w, "name", t->name));
+        QX_TRY(put_text(w, "format", t->format));
+        QX_TRY(qx_jsonw_int(w, "bytes_before", t->bytes_before));
+        QX_TRY(qx_jsonw_int(w, "bytes_after", t->bytes_after));
+        QX_TRY(qx_jsonw_int(w, "n", t->n));
+        QX_TRY(qx_jsonw_int(w, "k", t->k));
+        QX_TRY(qx_jsonw_int(w, "block", t->block));
+        if (isfinite(t->sqnr)) QX_TRY(qx_jsonw_number(w, "sqnr_db", t->sqnr));
+        QX_TRY(qx_jsonw_end_object(w));
+    }
+    return qx_jsonw_end_array(w);
+}
+
+static qx_status put_quality(const qx_report *r, qx_jsonw *w)
+{
+    QX_TRY(qx_jsonw_begin_array(w, "outputs"));
+    for (int64_t i = 0; i < r->n_outputs; i++) {
+        const qx_report_output *o = &r->outputs[i];
+        QX_TRY(qx_jsonw_begin_object(w, NULL));
+        QX_TRY(qx_jsonw_string(w, "name", o->name));
+        QX_TRY(qx_jsonw_number(w, "sqnr_db", o->sqnr_db));
+        QX_TRY(qx_jsonw_number(w, "cosine", o->cosine));
+        QX_TRY(qx_jsonw_number(w, "max_abs", o->max_abs));
+        QX_TRY(qx_jsonw_int(w, "elements", o->count));
+        QX_TRY(qx_jsonw_end_object(w));
+    }
+    QX_TRY(qx_jsonw_end_array(w));
+    QX_TRY(qx_jsonw_begin_array(w, "layers"));
+    for (int64_t i = 0; i < r->n_layers; i++) {
+        const qx_report_layer *l = &r->layers[i];
+        QX_TRY(qx_jsonw_begin_object(w, NULL));
+        QX_TRY(qx_jsonw_string(w, "name", l->name));
+        QX_TRY(put_text(w, "op", l->op));
+        QX_TRY(put_text(w, "format", l->format));
+        QX_TRY(qx_jsonw_number(w, "sqnr_db", l->sqnr_db));
+        QX_TRY(qx_jsonw_number(w, "cosine", l->cosine));
+        QX_TRY(qx_jsonw_end_object(w));
+    }
+    return qx_jsonw_end_array(w);
+}
+
+static qx_status put_stages(const qx_report *r, qx_jsonw *w)
+{
+    QX_TRY(qx_jsonw_begin_array(w, "stages"));
+    for (int64_t i = 0; i < r->n_stages; i++) {
+        QX_TRY(qx_jsonw_begin_object(w, NULL));
+        QX_TRY(qx_jsonw_string(w, "name", r->stages[i].name));
+        QX_TRY(qx_jsonw_number(w, "seconds", r->stages[i].seconds));
+        QX_TRY(qx_jsonw_end_object(w));
+    }
+    return qx_jsonw_end_array(w);
+}
+
+qx_status qx_report_json(const qx_report *r, qx_buf *out)
+{
+    qx_jsonw w;
+    qx_jsonw_init(&w, out, true);
+    QX_TRY(qx_jsonw_begin_object(&w, NULL));
+    QX_TRY(put_head(r, &w));
+    QX_TRY(put_stages(r, &w));
+    QX_TRY(put_quality(r, &w));
+    QX_TRY(put_tensors(r, &w));
+    QX_TRY(put_nodes(r, &w));
+    return qx_jsonw_end_object(&w);
+}

@@ -1,0 +1,230 @@
+/* settings.c - job options by name to qx_quantize_options: one table for the command line and the public API. */
+#include <stddef.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "passes/settings.h"
+
+/* What an option's text becomes, and where in struct job it goes. */
+typedef enum target_type { T_TEXT, T_FLAG, T_LIST, T_I64, T_U64, T_F64, T_DIM, T_SET, T_TARGET, T_DEVICE, T_PASSES } target_type;
+
+struct qx_job_args {
+    qx_ctx *ctx;
+    qx_arena *arena;
+    qx_quantize_options opt;
+    const char **lists[4]; int n_lists[4], cap_lists[4]; /* calib, include, exclude, verify */
+    qx_dim_fix *dims; int cap_dims;
+    qx_setting *settings; int cap_settings;
+    bool gram;
+};
+enum { L_CALIB, L_INCLUDE, L_EXCLUDE, L_VERIFY };
+
+typedef struct row { qx_argdef arg; target_type type; size_t offset; double min, max; const char *text; } row;
+#define OPT(field) offsetof(qx_quantize_options, field)
+
+/* The passes options (fp8, int8, int4, preset) all set opt.passes; text is what they stand for. */
+#define ROWS(X) \
+    X("output", 'o', QX_ARG_VALUE, "OUT.onnx", "IN.FORMAT.onnx", "file to write", T_TEXT, OPT(output), 0, 0, NULL) \
+    X("fp8", 0, QX_ARG_FLAG, NULL, NULL, "FP8 (E4M3) weights and activations", T_PASSES, 0, 0, 0, "fp8") \
+    X("int8", 0, QX_ARG_FLAG, NULL, NULL, "INT8 weights and activations", T_PASSES, 0, 0, 0, "int8") \
+    X("int4", 0, QX_ARG_FLAG, NULL, NULL, "INT4 weights, needs no samples", T_PASSES, 0, 0, 0, "int4") \
+    X("passes", 'p', QX_ARG_VALUE, "TEXT", NULL, "passes to run, in order: \"smoothquant,int8\" (qonnx passes lists them)", T_PASSES, 0, 0, 0, NULL) \
+    X("preset", 0, QX_ARG_VALUE, "NAME", NULL, "a ready pipeline text by name (qonnx passes lists them)", T_PASSES, 0, 0, 0, "") \
+    X("calib", 'c', QX_ARG_LIST, "FILE.npz|DIR", "sample*.npz, calib*.npz beside IN", "samples to calibrate with", T_LIST, L_CALIB, 0, 0, NULL) \
+    X("text", 0, QX_ARG_VALUE, "FILE", NULL, "text to calibrate a language model with (needs --tokenizer)", T_TEXT, OPT(samples.text), 0, 0, NULL) \
+    X("tokenizer", 0, QX_ARG_VALUE, "FILE.json", NULL, "tokenizer.json for --text", T_TEXT, OPT(samples.tokenizer), 0, 0, NULL) \
+    X("seq-len", 0, QX_ARG_VALUE, "N", "256", "tokens per sample of --text", T_I64, OPT(samples.seq_len), 1, 1048576, NULL) \
+    X("samples", 0, QX_ARG_VALUE, "N", "all", "use at most this many samples", T_I64, OPT(samples.limit), 1, 1e9, NULL) \
+    X("random", 0, QX_ARG_VALUE, "N", NULL, "N made-up samples (said in the output's metadata)", T_I64, OPT(samples.random), 1, 1e6, NULL) \
+    X("seed", 0, QX_ARG_VALUE, "S", "0", "seed of --random", T_U64, OPT(samples.seed), 0, 0, NULL) \
+    X("save-stats", 0, QX_ARG_VALUE, "FILE", NULL, "keep what calibration found", T_TEXT, OPT(save_stats), 0, 0, NULL) \
+    X("load-stats", 0, QX_ARG_VALUE, "FILE", NULL, "use statistics of an earlier run instead of samples", T_TEXT, OPT(load_stats), 0, 0, NULL) \
+    X("save-gram", 0, QX_ARG_FLAG, NULL, NULL, "put the Gram matrices into --save-stats too", T_FLAG, OPT(save_gram), 0, 0, NULL) \
+    X("include", 'I', QX_ARG_LIST, "P", NULL, "only nodes that match: glob, /regex/ or op:TYPE on node or weight names", T_LIST, L_INCLUDE, 0, 0, NULL) \
+    X("exclude", 'x', QX_ARG_LIST, "P", NULL, "leave nodes that match in float", T_LIST, L_EXCLUDE, 0, 0, NULL) \
+    X("set", 0, QX_ARG_LIST, "P=FORMAT", NULL, "another format for nodes that match: \"lm_head*=int8\", \"op:Conv=float\"", T_SET, 0, 0, 0, NULL) \
+    X("target", 't', QX_ARG_VALUE, "generic|ort|tensorrt", "generic", "write the node forms that this runtime executes", T_TARGET, OPT(target), 0, 0, NULL) \
+    X("dim", 0, QX_ARG_LIST, "NAME=N", NULL, "fix a symbolic dimension", T_DIM, 0, 0, 0, NULL) \
+    X("dry-run", 'n', QX_ARG_FLAG, NULL, NULL, "print the whole plan and write nothing", T_FLAG, OPT(dry_run), 0, 0, NULL) \
+    X("min-sqnr", 0, QX_ARG_VALUE, "DB", NULL, "fail (exit 4) when an output has less signal to noise than this", T_F64, OPT(min_sqnr), -200, 300, NULL) \
+    X("verify", 0, QX_ARG_LIST, "FILE.npz", NULL, "samples to compare float and quantized on", T_LIST, L_VERIFY, 0, 0, NULL) \
+    X("no-verify", 0, QX_ARG_FLAG, NULL, NULL, "do not run float and quantized model at the end", T_FLAG, OPT(no_verify), 0, 0, NULL) \
+    X("external-data", 0, QX_ARG_FLAG, NULL, NULL, "weights into OUT.onnx.data even when small", T_FLAG, OPT(external_data), 0, 0, NULL) \
+    X("external-data-root", 0, QX_ARG_VALUE, "DIR", NULL, "allow the input's external data to lie in DIR", T_TEXT, OPT(external_data_root), 0, 0, NULL) \
+    X("allow-symlinks", 0, QX_ARG_FLAG, NULL, NULL, "follow symlinks to external data (caches that link files)", T_FLAG, OPT(allow_symlinks), 0, 0, NULL) \
+    X("allow-requantize", 0, QX_ARG_FLAG, NULL, NULL, "accept a model that is quantized already", T_FLAG, OPT(allow_requantize), 0, 0, NULL) \
+    X("strict", 0, QX_ARG_FLAG, NULL, NULL, "warnings about the input model are errors", T_FLAG, OPT(strict), 0, 0, NULL) \
+    X("verify-each", 0, QX_ARG_FLAG, NULL, NULL, "check the graph after every pass", T_FLAG, OPT(verify_each), 0, 0, NULL) \
+    X("sequential", 0, QX_ARG_FLAG, NULL, NULL, "calibrate layer after layer with quantized layers before", T_FLAG, OPT(sequential), 0, 0, NULL) \
+    X("force", 'f', QX_ARG_FLAG, NULL, NULL, "replace an output file that exists", T_FLAG, OPT(force), 0, 0, NULL) \
+    X("device", 0, QX_ARG_VALUE, "auto|cpu|cuda", "auto", "where calibration and verification run", T_DEVICE, OPT(device), 0, 0, NULL) \
+    X("plugin-dir", 0, QX_ARG_VALUE, "DIR", NULL, "where qonnx-cuda.so is looked for first", T_TEXT, OPT(plugin_dir), 0, 0, NULL)
+
+const qx_argdef qx_job_argdefs[] = {
+#define X(name, letter, kind, meta, def, help, type, offset, min, max, text) {name, letter, kind, meta, def, help},
+    ROWS(X)
+#undef X
+    {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
+};
+
+static const row rows[] = {
+#define X(name, letter, kind, meta, def, help, type, offset, min, max, text) {{name, letter, kind, meta, def, help}, type, offset, min, max, text},
+    ROWS(X)
+#undef X
+};
+
+qx_status qx_job_args_new(qx_ctx *ctx, qx_job_args **out)
+{
+    qx_arena *arena;
+    QX_TRY(qx_arena_new(ctx, &arena));
+    qx_job_args *a = qx_arena_alloc(arena, sizeof *a);
+    if (!a) { qx_arena_free(arena); return QX_E_NOMEM; }
+    a->ctx = ctx;
+    a->arena = arena;
+    *out = a;
+    return QX_OK;
+}
+
+void qx_job_args_free(qx_job_args *a)
+{
+    if (a) qx_arena_free(a->arena);
+}
+
+/* Room for one more element behind n; the old array stays in the arena (lists are short). */
+static qx_status grow(qx_job_args *a, void **items, int n, int *cap, size_t size)
+{
+    if (n < *cap) return QX_OK;
+    int cap2 = *cap ? *cap * 2 : 8;
+    void *p = qx_arena_array(a->arena, (size_t)cap2, size);
+    if (!p) return QX_E_NOMEM;
+    if (n) memcpy(p, *items, (size_t)n * size);
+    *items = p;
+    *cap = cap2;
+    return QX_OK;
+}
+
+static qx_status add_text(qx_job_args *a, size_t list, const char *value)
+{
+    QX_TRY(grow(a, (void **)&a->lists[list], a->n_lists[list], &a->cap_lists[list], sizeof(char *)));
+    a->lists[list][a->n_lists[list]++] = value;
+    return QX_OK;
+}
+
+static qx_status add_dim(qx_job_args *a, const char *value)
+{
+    const char *eq = strchr(value, '=');
+    qx_dim_fix d = {0};
+    if (!eq || eq == value) QX_FAIL(a->ctx, QX_E_USAGE, "dim '%s': write name=value", value);
+    d.name = qx_arena_strndup(a->arena, value, (size_t)(eq - value));
+    if (!d.name) return QX_E_NOMEM;
+    if (qx_parse_i64(a->ctx, eq + 1, &d.value) != QX_OK) return qx_note(a->ctx, QX_E_USAGE, "dim '%s'", value);
+    if (d.value < 1) QX_FAIL(a->ctx, QX_E_USAGE, "dim '%s': a dimension is at least 1", value);
+    QX_TRY(grow(a, (void **)&a->dims, a->opt.n_dims, &a->cap_dims, sizeof d));
+    a->dims[a->opt.n_dims++] = d;
+    return QX_OK;
+}
+
+/* "PATTERN=FORMAT": the last '=' outside parentheses separates, so that patterns may hold '=' and formats may hold options. */
+static const char *setting_separator(const char *value)
+{
+    const char *paren = strchr(value, '('), *last = NULL;
+    for (const char *s = value; *s && (!paren || s < paren); s++)
+        if (*s == '=') last = s;
+    return last;
+}
+
+static qx_status add_setting(qx_job_args *a, const char *value)
+{
+    const char *eq = setting_separator(value);
+    if (!eq || eq == value || !eq[1]) QX_FAIL(a->ctx, QX_E_USAGE, "set '%s': write PATTERN=FORMAT", value);
+    qx_setting s = {qx_arena_strndup(a->arena, value, (size_t)(eq - value)), eq + 1};
+    if (!s.pattern) return QX_E_NOMEM;
+    QX_TRY(grow(a, (void **)&a->settings, a->opt.n_settings, &a->cap_settings, sizeof s));
+    a->settings[a->opt.n_settings++] = s;
+    return QX_OK;
+}
+
+/* Index of value in "a|b|c", or QX_E_USAGE. */
+static qx_status choice(qx_job_args *a, const row *r, const char *value, int *out)
+{
+    const char *c = r->arg.meta;
+    for (int i = 0; *c; i++) {
+        size_t n = strcspn(c, "|");
+        if (strlen(value) == n && memcmp(c, value, n) == 0) { *out = i; return QX_OK; }
+        c += n + (c[n] == '|');
+    }
+    QX_FAIL(a->ctx, QX_E_USAGE, "%s '%s': write one of %s", r->arg.name, value, r->arg.meta);
+}
+
+static qx_status set_passes(qx_job_args *a, const row *r, const char *value)
+{
+    const char *text = r->text;
+    if (!text) text = value;
+    else if (!*text && !(text = qx_preset_text(value))) QX_FAIL(a->ctx, QX_E_USAGE, "there is no preset '%s' (qonnx passes lists them)", value);
+    if (a->opt.passes && strcmp(a->opt.passes, text) != 0)
+        QX_FAIL(a->ctx, QX_E_USAGE, "two formats are asked for, '%s' and '%s': give one, and --set \"PATTERN=FORMAT\" for some nodes", a->opt.passes, text);
+    a->opt.passes = text;
+    return QX_OK;
+}
+
+static qx_status set_number(qx_job_args *a, const row *r, const char *value, void *field)
+{
+    int64_t i = 0;
+    double f = 0;
+    qx_status st = r->type == T_F64 ? qx_parse_f64(a->ctx, value, &f) : qx_parse_i64(a->ctx, value, &i);
+    if (st != QX_OK) return qx_note(a->ctx, QX_E_USAGE, "%s", r->arg.name);
+    if (r->type != T_F64) f = (double)i;
+    if (r->min < r->max && (f < r->min || f > r->max))
+        QX_FAIL(a->ctx, QX_E_USAGE, "%s: %s is not in [%g, %g]", r->arg.name, value, r->min, r->max);
+    if (r->type == T_U64 && i < 0) QX_FAIL(a->ctx, QX_E_USAGE, "%s: %s is negative", r->arg.name, value);
+    if (r->type == T_F64) { *(double *)field = f; a->opt.has_min_sqnr = true; }
+    else *(int64_t *)field = i; /* seed is uint64_t: the same bits */
+    return QX_OK;
+}
+
+static qx_status set_row(qx_job_args *a, const row *r, const char *value)
+{
+    char *field = (char *)&a->opt + r->offset;
+    int i = 0;
+    switch (r->type) {
+    case T_TEXT: *(const char **)(void *)field = value; return QX_OK;
+    case T_LIST: return add_text(a, r->offset, value);
+    case T_DIM: return add_dim(a, value);
+    case T_SET: return add_setting(a, value);
+    case T_PASSES: return r->arg.kind == QX_ARG_FLAG && strcmp(value, "0") == 0 ? QX_OK : set_passes(a, r, value);
+    case T_TARGET: QX_TRY(choice(a, r, value, &i)); a->opt.target = (qx_target)i; return QX_OK;
+    case T_DEVICE: QX_TRY(choice(a, r, value, &i)); a->opt.device = (qx_device)i; return QX_OK;
+    case T_FLAG: *(bool *)field = strcmp(value, "1") == 0; return QX_OK;
+    default: return set_number(a, r, value, field);
+    }
+}
+
+qx_status qx_job_args_set(qx_job_args *a, const char *name, const char *value)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const row *r = &rows[i];
+        if (strcmp(r->arg.name, name) != 0) continue;
+        bool flag = r->arg.kind == QX_ARG_FLAG;
+        if (!value && !flag) QX_FAIL(a->ctx, QX_E_USAGE, "option '%s' needs a value (%s)", name, r->arg.meta);
+        if (flag && value && strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
+            QX_FAIL(a->ctx, QX_E_USAGE, "option '%s' is a flag: write 1 or 0, not '%s'", name, value);
+        const char *copy = qx_arena_strdup(a->arena, value ? value : "1");
+        return copy ? set_row(a, r, copy) : QX_E_NOMEM;
+    }
+    QX_FAIL(a->ctx, QX_E_USAGE, "there is no option '%s'", name);
+}
+
+qx_status qx_job_args_options(qx_job_args *a, const qx_quantize_options **out)
+{
+    qx_quantize_options *o = &a->opt;
+    if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME or --passes TEXT");
+    o->samples.paths = a->lists[L_CALIB]; o->samples.n_paths = a->n_lists[L_CALIB];
+    o->include = a->lists[L_INCLUDE]; o->n_include = a->n_lists[L_INCLUDE];
+    o->exclude = a->lists[L_EXCLUDE]; o->n_exclude = a->n_lists[L_EXCLUDE];
+    o->verify = a->lists[L_VERIFY]; o->n_verify = a->n_lists[L_VERIFY];
+    o->settings = a->settings;
+    o->dims = a->dims;
+    o->samples.dims = a->dims; o->samples.n_dims = o->n_dims;
+    *out = o;
+    return QX_OK;
+}
