@@ -1,6 +1,6 @@
 /* pass.c - what every pass uses: option values and the record of what was done to which node. */
 #include <assert.h>
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
