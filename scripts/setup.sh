@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs what qonnx builds with, from packages.txt and with apt. Quick when all of it is there.
+#   scripts/setup.sh          what the build and the tests need
+#   scripts/setup.sh --dev    also clang, OpenMP for clang, ccache: sanitizers with clang, fuzzing
+set -eu
+cd "$(dirname "$0")/.."
+
+packages=$(grep -v '^#' packages.txt)
+[ "${1:-}" = --dev ] && packages="$packages clang libomp-dev llvm ccache"
+
+missing=
+for p in $packages; do
+  dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null | grep -q '^install ok installed$' || missing="$missing $p"
+done
+[ -z "$missing" ] && exit 0
+
+sudo=
+[ "$(id -u)" = 0 ] || sudo=sudo
+export DEBIAN_FRONTEND=noninteractive
+echo "installing:$missing"
+$sudo apt-get update -q -o Acquire::Retries=3
+# shellcheck disable=SC2086
+$sudo apt-get install -y -q --no-install-recommends -o Acquire::Retries=3 $missing
