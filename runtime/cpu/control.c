@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "runtime/cpu/op.h"
-#include "runtime/cpu/ops.h"
 
 static qx_status body_of(const qx_call *c, const char *name, qx_graph **g)
 {
@@ -23,7 +22,7 @@ static void free_all(qx_call *c, qx_tensor *t, uint32_t n)
 qx_status qx_cpu_if(qx_call *c)
 {
     int64_t cond;
-    qx_graph *g;
+    qx_graph *g = NULL;
     qx_tensor *out;
     QX_TRY(qx_call_scalar_i64(c, 0, 0, &cond));
     QX_TRY(body_of(c, cond ? "then_branch" : "else_branch", &g));
@@ -92,7 +91,7 @@ static qx_status stack_out(qx_call *c, uint32_t i, const stack *s, int64_t axis_
 /* ---- Loop ---- */
 
 typedef struct loop {
-    qx_graph *g;
+    qx_graph *g = NULL;
     uint32_t n_state, n_scan;
     qx_tensor *state;  /* [n_state] owned */
     qx_tensor *out;    /* [1 + n_state + n_scan] of one trip */
@@ -184,7 +183,7 @@ qx_status qx_cpu_loop(qx_call *c)
 /* ---- Scan ---- (version 8 has a batch axis and a leading sequence_lens input; each batch entry is one version 9 scan) */
 
 typedef struct scan {
-    qx_graph *g;
+    qx_graph *g = NULL;
     uint32_t n_state, n_seq, n_scan;
     int64_t trips;
     qx_tensor *state, *out, *slice;
@@ -402,7 +401,7 @@ static qx_status map_run(qx_call *c, qx_graph *g, qx_tensor *out, qx_tensor *seq
 
 qx_status qx_cpu_sequence_map(qx_call *c)
 {
-    qx_graph *g;
+    qx_graph *g = NULL;
     qx_tensor *out, *seqs;
     QX_TRY(body_of(c, "body", &g));
     QX_TRY(QX_CALL_SCRATCH(c, c->n_out, &out));

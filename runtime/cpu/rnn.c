@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "runtime/cpu/op.h"
-#include "runtime/cpu/ops.h"
 
 /* ---- Activations ---- */
 

@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "runtime/cpu/op.h"
-#include "runtime/cpu/ops.h"
 
 static qx_status seq_begin(qx_call *c, qx_tensor *seq, qx_dtype dtype, int64_t n)
 {

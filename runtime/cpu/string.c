@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "runtime/cpu/op.h"
-#include "runtime/cpu/ops.h"
 
 static qx_status need_strings(const qx_call *c, uint32_t i, const qx_tensor **out)
 {
