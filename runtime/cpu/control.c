@@ -91,7 +91,7 @@ static qx_status stack_out(qx_call *c, uint32_t i, const stack *s, int64_t axis_
 /* ---- Loop ---- */
 
 typedef struct loop {
-    qx_graph *g = NULL;
+    qx_graph *g;
     uint32_t n_state, n_scan;
     qx_tensor *state;  /* [n_state] owned */
     qx_tensor *out;    /* [1 + n_state + n_scan] of one trip */
@@ -183,7 +183,7 @@ qx_status qx_cpu_loop(qx_call *c)
 /* ---- Scan ---- (version 8 has a batch axis and a leading sequence_lens input; each batch entry is one version 9 scan) */
 
 typedef struct scan {
-    qx_graph *g = NULL;
+    qx_graph *g;
     uint32_t n_state, n_seq, n_scan;
     int64_t trips;
     qx_tensor *state, *out, *slice;

@@ -1,0 +1,582 @@
+/* vision.c - operators of detection and sampling networks: NonMaxSuppression, RoiAlign, MaxRoiPool, GridSample, AffineGrid, Col2Im, CenterCropPad,
+ * DeformConv, MaxUnpool. Plain loops in float, formulas as in the standard. */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "runtime/cpu/op.h"
+
+static qx_status need_rank(qx_call *c, uint32_t i, int rank, const qx_tensor **t)
+{
+    QX_TRY(qx_call_need(c, i, t));
+    if ((*t)->rank == rank) return QX_OK;
+    QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has rank %d, expected %d", i, (*t)->rank, rank);
+}
+
+/* ---- NonMaxSuppression ---- */
+
+typedef struct box { float y1, x1, y2, x2; } box;
+
+static box box_at(const float *p, bool center)
+{
+    if (center) return (box){p[1] - p[3] / 2, p[0] - p[2] / 2, p[1] + p[3] / 2, p[0] + p[2] / 2};
+    return (box){fminf(p[0], p[2]), fminf(p[1], p[3]), fmaxf(p[0], p[2]), fmaxf(p[1], p[3])};
+}
+
+static float overlap(box a, box b)
+{
+    const float h = fminf(a.y2, b.y2) - fmaxf(a.y1, b.y1), w = fminf(a.x2, b.x2) - fmaxf(a.x1, b.x1);
+    const float inter = h > 0 && w > 0 ? h * w : 0;
+    const float sum = (a.y2 - a.y1) * (a.x2 - a.x1) + (b.y2 - b.y1) * (b.x2 - b.x1) - inter;
+    return sum > 0 ? inter / sum : 0;
+}
+
+typedef struct nms { const float *boxes, *scores; int64_t n, most; float iou, score; bool center, has_score; int64_t *picked; uint8_t *used; } nms;
+
+/* Greedy selection of one class; returns how many. Ties go to the lower index. */
+static int64_t nms_class(const nms *k)
+{
+    int64_t count = 0;
+    memset(k->used, 0, (size_t)k->n);
+    while (count < k->most) {
+        int64_t best = -1;
+        for (int64_t i = 0; i < k->n; i++)
+            if (!k->used[i] && (!k->has_score || k->scores[i] > k->score) && (best < 0 || k->scores[i] > k->scores[best])) best = i;
+        if (best < 0) break;
+        k->used[best] = 1;
+        bool keep = true;
+        for (int64_t j = 0; keep && j < count; j++)
+            keep = overlap(box_at(k->boxes + 4 * best, k->center), box_at(k->boxes + 4 * k->picked[j], k->center)) <= k->iou;
+        if (keep) k->picked[count++] = best;
+    }
+    return count;
+}
+
+qx_status qx_cpu_nms(qx_call *c)
+{
+    const qx_tensor *b, *s;
+    const float *boxes, *scores;
+    double iou, score;
+    nms k = {.center = qx_call_int(c, "center_point_box", 0) != 0, .has_score = qx_call_in(c, 4) != NULL};
+    QX_TRY(need_rank(c, 0, 3, &b));
+    QX_TRY(need_rank(c, 1, 3, &s));
+    if (b->dims[2] != 4 || b->dims[0] != s->dims[0] || b->dims[1] != s->dims[2]) QX_CALL_FAIL(c, QX_E_SHAPE, "boxes and scores do not fit");
+    QX_TRY(qx_call_in_f32(c, 0, &boxes));
+    QX_TRY(qx_call_in_f32(c, 1, &scores));
+    QX_TRY(qx_call_scalar_i64(c, 2, 0, &k.most));
+    QX_TRY(qx_call_scalar_f64(c, 3, 0, &iou));
+    QX_TRY(qx_call_scalar_f64(c, 4, 0, &score));
+    k.iou = (float)iou;
+    k.score = (float)score;
+    k.n = b->dims[1];
+    const int64_t classes = s->dims[1], batches = b->dims[0];
+    if (k.most > k.n) k.most = k.n;
+    int64_t (*rows)[3], n_rows = 0, dims[2];
+    QX_TRY(QX_CALL_SCRATCH(c, k.n + 1, &k.picked));
+    QX_TRY(QX_CALL_SCRATCH(c, k.n + 1, &k.used));
+    QX_TRY(QX_CALL_SCRATCH(c, batches * classes * (k.most > 0 ? k.most : 0) + 1, &rows));
+    for (int64_t bi = 0; bi < batches; bi++)
+        for (int64_t ci = 0; ci < classes; ci++) {
+            k.boxes = boxes + bi * k.n * 4;
+            k.scores = scores + (bi * classes + ci) * k.n;
+            const int64_t got = nms_class(&k);
+            for (int64_t i = 0; i < got; i++, n_rows++) rows[n_rows][0] = bi, rows[n_rows][1] = ci, rows[n_rows][2] = k.picked[i];
+        }
+    qx_tensor *y;
+    dims[0] = n_rows;
+    dims[1] = 3;
+    QX_TRY(qx_call_out(c, 0, QX_DT_INT64, 2, dims, &y));
+    if (n_rows) memcpy(y->data, rows, y->bytes);
+    return QX_OK;
+}
+
+/* ---- Bilinear reading ---- */
+
+static float pixel(const float *x, int64_t h, int64_t w, int64_t i, int64_t j)
+{
+    return i >= 0 && i < h && j >= 0 && j < w ? x[i * w + j] : 0;
+}
+
+static float bilinear_zero(const float *x, int64_t h, int64_t w, float fy, float fx)
+{
+    if (fy <= -1 || fx <= -1 || fy >= (float)h || fx >= (float)w) return 0;
+    const int64_t i = (int64_t)floorf(fy), j = (int64_t)floorf(fx);
+    const float a = fy - (float)i, b = fx - (float)j;
+    return (1 - a) * ((1 - b) * pixel(x, h, w, i, j) + b * pixel(x, h, w, i, j + 1)) + a * ((1 - b) * pixel(x, h, w, i + 1, j) + b * pixel(x, h, w, i + 1, j + 1));
+}
+
+/* ---- RoiAlign, MaxRoiPool ---- */
+
+typedef struct roi { const float *x; int64_t h, w, oh, ow, ratio; float scale, offset; bool max; } roi;
+
+static float roi_bin(const roi *k, float y0, float x0, float bin_h, float bin_w, int64_t gh, int64_t gw)
+{
+    float best = -FLT_MAX, sum = 0;
+    for (int64_t iy = 0; iy < gh; iy++)
+        for (int64_t ix = 0; ix < gw; ix++) {
+            float fy = y0 + ((float)iy + 0.5f) * bin_h / (float)gh, fx = x0 + ((float)ix + 0.5f) * bin_w / (float)gw;
+            if (fy < -1 || fy > (float)k->h || fx < -1 || fx > (float)k->w) {
+                best = fmaxf(best, 0);
+                continue;
+            }
+            fy = fminf(fmaxf(fy, 0), (float)(k->h - 1));
+            fx = fminf(fmaxf(fx, 0), (float)(k->w - 1));
+            const int64_t i = (int64_t)fy, j = (int64_t)fx, i1 = i + 1 < k->h ? i + 1 : i, j1 = j + 1 < k->w ? j + 1 : j;
+            const float a = fy - (float)i, b = fx - (float)j;
+            const float v00 = (1 - a) * (1 - b) * k->x[i * k->w + j], v01 = (1 - a) * b * k->x[i * k->w + j1];
+            const float v10 = a * (1 - b) * k->x[i1 * k->w + j], v11 = a * b * k->x[i1 * k->w + j1];
+            sum += v00 + v01 + v10 + v11;
+            best = fmaxf(best, fmaxf(fmaxf(v00, v01), fmaxf(v10, v11)));
+        }
+    return k->max ? best : sum / (float)(gh * gw > 0 ? gh * gw : 1);
+}
+
+static void roi_one(const roi *k, const float *r, float *y)
+{
+    const float x0 = r[0] * k->scale - k->offset, y0 = r[1] * k->scale - k->offset;
+    float w = r[2] * k->scale - k->offset - x0, h = r[3] * k->scale - k->offset - y0;
+    if (k->offset == 0) {
+        w = fmaxf(w, 1);
+        h = fmaxf(h, 1);
+    }
+    const float bh = h / (float)k->oh, bw = w / (float)k->ow;
+    const int64_t gh = k->ratio > 0 ? k->ratio : (int64_t)ceilf(bh), gw = k->ratio > 0 ? k->ratio : (int64_t)ceilf(bw);
+    for (int64_t i = 0; i < k->oh; i++)
+        for (int64_t j = 0; j < k->ow; j++) y[i * k->ow + j] = roi_bin(k, y0 + (float)i * bh, x0 + (float)j * bw, bh, bw, gh, gw);
+}
+
+qx_status qx_cpu_roi_align(qx_call *c)
+{
+    const qx_tensor *x, *r, *bi;
+    const float *xf, *rf;
+    const int64_t *batch;
+    int64_t n_batch;
+    float *y;
+    QX_TRY(need_rank(c, 0, 4, &x));
+    QX_TRY(need_rank(c, 1, 2, &r));
+    QX_TRY(need_rank(c, 2, 1, &bi));
+    QX_TRY(qx_call_in_f32(c, 0, &xf));
+    QX_TRY(qx_call_in_f32(c, 1, &rf));
+    QX_TRY(qx_call_in_i64(c, 2, &batch, &n_batch));
+    const bool half = !strcmp(qx_call_str(c, "coordinate_transformation_mode", c->version >= 16 ? "half_pixel" : "output_half_pixel"), "half_pixel");
+    roi k = {.h = x->dims[2], .w = x->dims[3], .oh = qx_call_int(c, "output_height", 1), .ow = qx_call_int(c, "output_width", 1), .ratio = qx_call_int(c, "sampling_ratio", 0),
+             .scale = qx_call_float(c, "spatial_scale", 1), .offset = half ? 0.5f : 0, .max = !strcmp(qx_call_str(c, "mode", "avg"), "max")};
+    if (r->dims[1] != 4 || n_batch != r->dims[0] || k.oh <= 0 || k.ow <= 0 || k.ratio < 0 || k.ratio > 1024) QX_CALL_FAIL(c, QX_E_SHAPE, "rois, batch_indices or output size do not fit");
+    const int64_t dims[4] = {r->dims[0], x->dims[1], k.oh, k.ow};
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, 4, dims, &y));
+    for (int64_t i = 0; i < dims[0]; i++)
+        for (int64_t ch = 0; ch < dims[1]; ch++) {
+            if (batch[i] < 0 || batch[i] >= x->dims[0]) QX_CALL_FAIL(c, QX_E_SHAPE, "batch index %lld of %lld", (long long)batch[i], (long long)x->dims[0]);
+            k.x = xf + (batch[i] * dims[1] + ch) * k.h * k.w;
+            roi_one(&k, rf + 4 * i, y + (i * dims[1] + ch) * k.oh * k.ow);
+        }
+    return QX_OK;
+}
+
+static void max_roi_one(const roi *k, const float *r, float *y)
+{
+    const int64_t x0 = (int64_t)roundf(r[0] * k->scale), y0 = (int64_t)roundf(r[1] * k->scale), x1 = (int64_t)roundf(r[2] * k->scale), y1 = (int64_t)roundf(r[3] * k->scale);
+    const float bh = (float)(y1 - y0 + 1 > 1 ? y1 - y0 + 1 : 1) / (float)k->oh, bw = (float)(x1 - x0 + 1 > 1 ? x1 - x0 + 1 : 1) / (float)k->ow;
+    for (int64_t i = 0; i < k->oh; i++)
+        for (int64_t j = 0; j < k->ow; j++) {
+            int64_t hs = y0 + (int64_t)floorf((float)i * bh), he = y0 + (int64_t)ceilf((float)(i + 1) * bh), ws = x0 + (int64_t)floorf((float)j * bw), we = x0 + (int64_t)ceilf((float)(j + 1) * bw);
+            hs = hs < 0 ? 0 : hs > k->h ? k->h : hs;
+            he = he < 0 ? 0 : he > k->h ? k->h : he;
+            ws = ws < 0 ? 0 : ws > k->w ? k->w : ws;
+            we = we < 0 ? 0 : we > k->w ? k->w : we;
+            float best = he <= hs || we <= ws ? 0 : -FLT_MAX;
+            for (int64_t a = hs; a < he; a++)
+                for (int64_t b = ws; b < we; b++) best = fmaxf(best, k->x[a * k->w + b]);
+            y[i * k->ow + j] = best;
+        }
+}
+
+qx_status qx_cpu_max_roi_pool(qx_call *c)
+{
+    const qx_tensor *x, *r;
+    const float *xf, *rf;
+    int64_t n;
+    float *y;
+    const int64_t *shape = qx_call_ints(c, "pooled_shape", &n);
+    QX_TRY(need_rank(c, 0, 4, &x));
+    QX_TRY(need_rank(c, 1, 2, &r));
+    QX_TRY(qx_call_in_f32(c, 0, &xf));
+    QX_TRY(qx_call_in_f32(c, 1, &rf));
+    if (n != 2 || shape[0] <= 0 || shape[1] <= 0 || r->dims[1] != 5) QX_CALL_FAIL(c, QX_E_SHAPE, "pooled_shape or rois do not fit");
+    roi k = {.h = x->dims[2], .w = x->dims[3], .oh = shape[0], .ow = shape[1], .scale = qx_call_float(c, "spatial_scale", 1)};
+    const int64_t dims[4] = {r->dims[0], x->dims[1], k.oh, k.ow};
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, 4, dims, &y));
+    for (int64_t i = 0; i < dims[0]; i++)
+        for (int64_t ch = 0; ch < dims[1]; ch++) {
+            const float b = rf[5 * i];
+            if (!(b >= 0 && b < (float)x->dims[0])) QX_CALL_FAIL(c, QX_E_SHAPE, "batch index %g of %lld", (double)b, (long long)x->dims[0]);
+            k.x = xf + ((int64_t)b * dims[1] + ch) * k.h * k.w;
+            max_roi_one(&k, rf + 5 * i + 1, y + (i * dims[1] + ch) * k.oh * k.ow);
+        }
+    return QX_OK;
+}
+
+/* ---- GridSample (2 and 3 spatial dims) ---- */
+
+enum { PAD_ZEROS, PAD_BORDER, PAD_REFLECT };
+typedef struct sampler { const float *x; int nd; int64_t dims[3]; int pad; bool align; } sampler;
+
+static float reflect(float v, float low, float high)
+{
+    const float span = high - low;
+    if (span <= 0) return 0;
+    while (v < low || v > high) v = v < low ? 2 * low - v : 2 * high - v;
+    return v;
+}
+
+/* Value at integer position, after padding rules. */
+static float grid_pixel(const sampler *s, const int64_t *at)
+{
+    int64_t flat = 0;
+    for (int d = 0; d < s->nd; d++) {
+        int64_t p = at[d];
+        const int64_t n = s->dims[d];
+        if (s->pad == PAD_BORDER) p = p < 0 ? 0 : p >= n ? n - 1 : p;
+        else if (s->pad == PAD_REFLECT) p = (int64_t)reflect((float)p, s->align ? 0 : -0.5f, s->align ? (float)(n - 1) : (float)n - 0.5f);
+        if (p < 0 || p >= n) return 0;
+        flat = flat * n + p;
+    }
+    return s->x[flat];
+}
+
+static float sample_nearest(const sampler *s, const float *at)
+{
+    int64_t p[3];
+    for (int d = 0; d < s->nd; d++) p[d] = (int64_t)nearbyintf(at[d]);
+    return grid_pixel(s, p);
+}
+
+static float sample_linear(const sampler *s, const float *at)
+{
+    float sum = 0;
+    for (int corner = 0; corner < 1 << s->nd; corner++) {
+        int64_t p[3];
+        float w = 1;
+        for (int d = 0; d < s->nd; d++) {
+            const float f = floorf(at[d]);
+            const int up = corner >> d & 1;
+            p[d] = (int64_t)f + up;
+            w *= up ? at[d] - f : 1 - (at[d] - f);
+        }
+        if (w != 0) sum += w * grid_pixel(s, p);
+    }
+    return sum;
+}
+
+static void cubic_weights(float t, float w[4])
+{
+    const float a = -0.75f, u = 1 - t;
+    w[0] = ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a;
+    w[1] = ((a + 2) * t - (a + 3)) * t * t + 1;
+    w[2] = ((a + 2) * u - (a + 3)) * u * u + 1;
+    w[3] = ((a * (u + 1) - 5 * a) * (u + 1) + 8 * a) * (u + 1) - 4 * a;
+}
+
+static float sample_cubic(const sampler *s, const float *at)
+{
+    float w[3][4] = {{0}}, sum = 0;
+    int64_t base[3] = {0}, n = 1;
+    for (int d = 0; d < s->nd; d++) {
+        base[d] = (int64_t)floorf(at[d]) - 1;
+        cubic_weights(at[d] - floorf(at[d]), w[d]);
+        n *= 4;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int64_t p[3], rest = i;
+        float f = 1;
+        for (int d = s->nd - 1; d >= 0; d--, rest /= 4) {
+            p[d] = base[d] + rest % 4;
+            f *= w[d][rest % 4];
+        }
+        sum += f * grid_pixel(s, p);
+    }
+    return sum;
+}
+
+typedef float sample_fn(const sampler *s, const float *at);
+
+qx_status qx_cpu_grid_sample(qx_call *c)
+{
+    const qx_tensor *x, *g;
+    const float *xf, *gf;
+    float *y;
+    int64_t dims[5];
+    QX_TRY(qx_call_need(c, 0, &x));
+    QX_TRY(qx_call_need(c, 1, &g));
+    const char *mode = qx_call_str(c, "mode", "linear"), *pad = qx_call_str(c, "padding_mode", "zeros");
+    sampler s = {.nd = x->rank - 2, .pad = !strcmp(pad, "border") ? PAD_BORDER : !strcmp(pad, "reflection") ? PAD_REFLECT : PAD_ZEROS, .align = qx_call_int(c, "align_corners", 0) != 0};
+    sample_fn *fn = !strcmp(mode, "nearest") ? sample_nearest : strstr(mode, "cubic") ? sample_cubic : sample_linear;
+    if (s.nd < 1 || s.nd > 3 || g->rank != x->rank || g->dims[g->rank - 1] != s.nd || g->dims[0] != x->dims[0]) QX_CALL_FAIL(c, QX_E_SHAPE, "X of rank %d, grid of rank %d", x->rank, g->rank);
+    QX_TRY(qx_call_in_f32(c, 0, &xf));
+    QX_TRY(qx_call_in_f32(c, 1, &gf));
+    dims[0] = x->dims[0];
+    dims[1] = x->dims[1];
+    for (int d = 0; d < s.nd; d++) {
+        s.dims[d] = x->dims[2 + d];
+        dims[2 + d] = g->dims[1 + d];
+    }
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &y));
+    const int64_t points = qx_prod(dims, 2, x->rank), pixels = qx_prod(x->dims, 2, x->rank);
+    for (int64_t n = 0; n < dims[0]; n++)
+        for (int64_t ch = 0; ch < dims[1]; ch++) {
+            s.x = xf + (n * dims[1] + ch) * pixels;
+            for (int64_t p = 0; p < points; p++) {
+                float at[3];
+                for (int d = 0; d < s.nd; d++) { /* the grid lists x first */
+                    const float v = gf[(n * points + p) * s.nd + (s.nd - 1 - d)], len = (float)s.dims[d];
+                    at[d] = s.align ? (v + 1) / 2 * (len - 1) : ((v + 1) * len - 1) / 2;
+                    if (s.pad == PAD_BORDER && fn != sample_cubic) at[d] = fminf(fmaxf(at[d], 0), len - 1);
+                    if (s.pad == PAD_REFLECT) at[d] = reflect(at[d], s.align ? 0 : -0.5f, s.align ? len - 1 : len - 0.5f);
+                    if (!(fabsf(at[d]) < 1e9f)) at[d] = -1e9f;
+                }
+                y[(n * dims[1] + ch) * points + p] = fn(&s, at);
+            }
+        }
+    return QX_OK;
+}
+
+/* ---- AffineGrid ---- */
+
+qx_status qx_cpu_affine_grid(qx_call *c)
+{
+    const qx_tensor *theta;
+    const float *tf;
+    const int64_t *size;
+    int64_t n_size, dims[5];
+    float *y;
+    QX_TRY(need_rank(c, 0, 3, &theta));
+    QX_TRY(qx_call_in_f32(c, 0, &tf));
+    QX_TRY(qx_call_in_i64(c, 1, &size, &n_size));
+    const bool align = qx_call_int(c, "align_corners", 0) != 0;
+    const int nd = (int)n_size - 2;
+    if (nd < 2 || nd > 3 || theta->dims[1] != nd || theta->dims[2] != nd + 1 || theta->dims[0] != size[0]) QX_CALL_FAIL(c, QX_E_SHAPE, "theta does not fit a size of %lld dims", (long long)n_size);
+    dims[0] = size[0];
+    for (int d = 0; d < nd; d++) dims[1 + d] = size[2 + d];
+    dims[1 + nd] = nd;
+    QX_TRY(qx_call_out_f32(c, 0, theta->dtype, nd + 2, dims, &y));
+    const int64_t points = qx_prod(dims, 1, nd + 1);
+    for (int64_t n = 0; n < dims[0]; n++)
+        for (int64_t p = 0; p < points; p++) {
+            float at[4];
+            int64_t rest = p;
+            for (int d = nd - 1; d >= 0; d--) { /* at[0] is x: the last dim */
+                const int64_t len = dims[1 + d], i = rest % len;
+                rest /= len;
+                at[nd - 1 - d] = align ? (len > 1 ? -1 + 2 * (float)i / (float)(len - 1) : 0) : -1 + (2 * (float)i + 1) / (float)len;
+            }
+            at[nd] = 1;
+            for (int r = 0; r < nd; r++) {
+                float s = 0;
+                for (int k = 0; k <= nd; k++) s += tf[(n * nd + r) * (nd + 1) + k] * at[k];
+                y[(n * points + p) * nd + r] = s;
+            }
+        }
+    return QX_OK;
+}
+
+/* ---- Col2Im ---- */
+
+qx_status qx_cpu_col2im(qx_call *c)
+{
+    const qx_tensor *x;
+    const float *xf;
+    const int64_t *image, *block, *stride, *dil, *pads;
+    int64_t n_image, n_block, ns, nd, np, dims[QX_MAX_RANK], steps[QX_MAX_RANK], kernel = 1, total = 1, pixels = 1;
+    float *y;
+    QX_TRY(need_rank(c, 0, 3, &x));
+    QX_TRY(qx_call_in_f32(c, 0, &xf));
+    QX_TRY(qx_call_in_i64(c, 1, &image, &n_image));
+    QX_TRY(qx_call_in_i64(c, 2, &block, &n_block));
+    stride = qx_call_ints(c, "strides", &ns);
+    dil = qx_call_ints(c, "dilations", &nd);
+    pads = qx_call_ints(c, "pads", &np);
+    const int r = (int)n_image;
+    if (n_image < 1 || n_image > 4 || n_block != n_image || (stride && ns != r) || (dil && nd != r) || (pads && np != 2 * r)) QX_CALL_FAIL(c, QX_E_SHAPE, "image, block, strides, dilations, pads do not agree");
+    for (int d = 0; d < r; d++) {
+        const int64_t st = stride ? stride[d] : 1, di = dil ? dil[d] : 1, pad = pads ? pads[d] + pads[r + d] : 0;
+        if (image[d] <= 0 || block[d] <= 0 || st <= 0 || di <= 0) QX_CALL_FAIL(c, QX_E_SHAPE, "image, block, stride or dilation of dim %d is not positive", d);
+        steps[d] = (image[d] + pad - di * (block[d] - 1) - 1) / st + 1;
+        kernel *= block[d];
+        total *= steps[d];
+        pixels *= image[d];
+        dims[2 + d] = image[d];
+    }
+    if (x->dims[1] % kernel || x->dims[2] != total) QX_CALL_FAIL(c, QX_E_SHAPE, "input [%lld, %lld] for %lld block elements and %lld positions", (long long)x->dims[1], (long long)x->dims[2], (long long)kernel, (long long)total);
+    dims[0] = x->dims[0];
+    dims[1] = x->dims[1] / kernel;
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, r + 2, dims, &y));
+    memset(y, 0, (size_t)(dims[0] * dims[1] * pixels) * sizeof *y);
+    for (int64_t nc = 0; nc < dims[0] * dims[1]; nc++)
+        for (int64_t k = 0; k < kernel; k++)
+            for (int64_t t = 0; t < total; t++) {
+                int64_t rk = k, rt = t, flat = 0, mul = 1;
+                bool in = true;
+                for (int d = r - 1; d >= 0; d--) {
+                    const int64_t p = (rt % steps[d]) * (stride ? stride[d] : 1) + (rk % block[d]) * (dil ? dil[d] : 1) - (pads ? pads[d] : 0);
+                    rt /= steps[d];
+                    rk /= block[d];
+                    in = in && p >= 0 && p < image[d];
+                    flat += p * mul;
+                    mul *= image[d];
+                }
+                if (in) y[nc * pixels + flat] += xf[(nc * kernel + k) * total + t];
+            }
+    return QX_OK;
+}
+
+/* ---- CenterCropPad ---- */
+
+qx_status qx_cpu_center_crop_pad(qx_call *c)
+{
+    const qx_tensor *x;
+    const int64_t *shape, *axes;
+    int64_t n_shape, n_axes, dims[QX_MAX_RANK], src[QX_MAX_RANK] = {0}, dst[QX_MAX_RANK] = {0}, len[QX_MAX_RANK], sx[QX_MAX_RANK], sy[QX_MAX_RANK];
+    qx_tensor *y;
+    QX_TRY(qx_call_need(c, 0, &x));
+    QX_TRY(qx_call_in_i64(c, 1, &shape, &n_shape));
+    axes = qx_call_ints(c, "axes", &n_axes);
+    const size_t elem = (size_t)qx_dtype_bits((int)x->dtype) / 8;
+    if ((axes ? n_axes : x->rank) != n_shape || !elem) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld sizes for %lld axes", (long long)n_shape, (long long)(axes ? n_axes : x->rank));
+    memcpy(dims, x->dims, sizeof dims);
+    memcpy(len, x->dims, sizeof len);
+    for (int64_t i = 0; i < n_shape; i++) {
+        int a;
+        QX_TRY(qx_call_axis(c, axes ? axes[i] : i, x->rank, &a));
+        if (shape[i] < 0) QX_CALL_FAIL(c, QX_E_SHAPE, "size %lld", (long long)shape[i]);
+        dims[a] = shape[i];
+        len[a] = shape[i] < x->dims[a] ? shape[i] : x->dims[a];
+        src[a] = (x->dims[a] - len[a]) / 2;
+        dst[a] = (shape[i] - len[a]) / 2;
+    }
+    QX_TRY(qx_call_out(c, 0, x->dtype, x->rank, dims, &y));
+    memset(y->data, 0, y->bytes);
+    qx_strides(x->dims, x->rank, sx);
+    qx_strides(dims, x->rank, sy);
+    const int64_t n = qx_prod(len, 0, x->rank);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t rest = i, from = 0, to = 0;
+        for (int d = x->rank - 1; d >= 0; d--) {
+            const int64_t p = rest % len[d];
+            rest /= len[d];
+            from += (src[d] + p) * sx[d];
+            to += (dst[d] + p) * sy[d];
+        }
+        memcpy((char *)y->data + (size_t)to * elem, (const char *)x->data + (size_t)from * elem, elem);
+    }
+    return QX_OK;
+}
+
+/* ---- MaxUnpool ---- */
+
+static int64_t unpool_dim(const qx_tensor *x, int d, const int64_t *kernel, const int64_t *stride, const int64_t *pads, int nd)
+{
+    return (x->dims[2 + d] - 1) * (stride ? stride[d] : 1) + kernel[d] - (pads ? pads[d] + pads[nd + d] : 0);
+}
+
+qx_status qx_cpu_max_unpool(qx_call *c)
+{
+    const qx_tensor *x, *idx;
+    const float *xf;
+    const int64_t *at, *shape, *kernel, *stride, *pads;
+    int64_t n_at, n_shape, nk, ns, np, dims[QX_MAX_RANK], own[QX_MAX_RANK], p[QX_MAX_RANK];
+    float *y;
+    QX_TRY(qx_call_need(c, 0, &x));
+    QX_TRY(qx_call_need(c, 1, &idx));
+    QX_TRY(qx_call_in_f32(c, 0, &xf));
+    QX_TRY(qx_call_in_i64(c, 1, &at, &n_at));
+    QX_TRY(qx_call_in_i64(c, 2, &shape, &n_shape));
+    kernel = qx_call_ints(c, "kernel_shape", &nk);
+    stride = qx_call_ints(c, "strides", &ns);
+    pads = qx_call_ints(c, "pads", &np);
+    const int nd = x->rank - 2;
+    if (nd < 1 || nk != nd || n_at != x->numel || (stride && ns != nd) || (pads && np != 2 * nd) || (shape && n_shape != x->rank)) QX_CALL_FAIL(c, QX_E_SHAPE, "inputs and attributes do not fit");
+    own[0] = dims[0] = x->dims[0];
+    own[1] = dims[1] = x->dims[1];
+    for (int d = 0; d < nd; d++) {
+        own[2 + d] = unpool_dim(x, d, kernel, stride, pads, nd);
+        dims[2 + d] = shape ? shape[2 + d] : own[2 + d];
+        if (own[2 + d] <= 0 || dims[2 + d] < own[2 + d]) QX_CALL_FAIL(c, QX_E_SHAPE, "output dim %d is %lld, unpooling needs %lld", 2 + d, (long long)dims[2 + d], (long long)own[2 + d]);
+    }
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &y));
+    const int64_t n_own = qx_prod(own, 0, x->rank), n_out = qx_prod(dims, 0, x->rank);
+    memset(y, 0, (size_t)n_out * sizeof *y);
+    for (int64_t i = 0; i < x->numel; i++) {
+        int64_t rest = at[i], to = 0;
+        if (at[i] < 0 || at[i] >= n_own) QX_CALL_FAIL(c, QX_E_SHAPE, "index %lld of %lld", (long long)at[i], (long long)n_own);
+        for (int d = x->rank - 1; d >= 0; d--, rest /= own[d + 1]) p[d] = rest % own[d];
+        for (int d = 0; d < x->rank; d++) to = to * dims[d] + p[d];
+        y[to] = xf[i];
+    }
+    return QX_OK;
+}
+
+/* ---- DeformConv (2-D) ---- */
+
+typedef struct deform { const float *x, *w, *off, *mask; int64_t c, h, w_in, m, kh, kw, oh, ow, group, og, stride[2], dil[2], pad[2]; } deform;
+
+static float deform_point(const deform *k, int64_t m, int64_t i, int64_t j)
+{
+    const int64_t cg = k->c / k->group, first = m / (k->m / k->group) * cg, area = k->oh * k->ow;
+    double sum = 0;
+    for (int64_t ci = 0; ci < cg; ci++) {
+        const int64_t ch = first + ci, og = ch / (k->c / k->og);
+        for (int64_t a = 0; a < k->kh; a++)
+            for (int64_t b = 0; b < k->kw; b++) {
+                const int64_t tap = og * k->kh * k->kw + a * k->kw + b, at = i * k->ow + j;
+                const float dy = k->off[(2 * tap) * area + at], dx = k->off[(2 * tap + 1) * area + at];
+                const float fy = (float)(i * k->stride[0] - k->pad[0] + a * k->dil[0]) + dy, fx = (float)(j * k->stride[1] - k->pad[1] + b * k->dil[1]) + dx;
+                const float v = bilinear_zero(k->x + ch * k->h * k->w_in, k->h, k->w_in, fy, fx) * (k->mask ? k->mask[tap * area + at] : 1);
+                sum += (double)v * k->w[((m * cg + ci) * k->kh + a) * k->kw + b];
+            }
+    }
+    return (float)sum;
+}
+
+static qx_status deform_setup(qx_call *c, deform *k, const qx_tensor *x, const qx_tensor *w, const qx_tensor *off)
+{
+    int64_t ns, nd, np;
+    const int64_t *s = qx_call_ints(c, "strides", &ns), *d = qx_call_ints(c, "dilations", &nd), *p = qx_call_ints(c, "pads", &np);
+    *k = (deform){.c = x->dims[1], .h = x->dims[2], .w_in = x->dims[3], .m = w->dims[0], .kh = w->dims[2], .kw = w->dims[3], .oh = off->dims[2], .ow = off->dims[3],
+                  .group = qx_call_int(c, "group", 1), .og = qx_call_int(c, "offset_group", 1)};
+    for (int i = 0; i < 2; i++) {
+        k->stride[i] = s && ns == 2 ? s[i] : 1;
+        k->dil[i] = d && nd == 2 ? d[i] : 1;
+        k->pad[i] = p && np == 4 ? p[i] : 0;
+    }
+    const bool fits = k->group > 0 && k->og > 0 && k->c % k->group == 0 && k->m % k->group == 0 && k->c % k->og == 0 && w->dims[1] == k->c / k->group && off->dims[1] == 2 * k->og * k->kh * k->kw && off->dims[0] == x->dims[0];
+    if (!fits) QX_CALL_FAIL(c, QX_E_SHAPE, "X, W, offset and groups do not fit");
+    return QX_OK;
+}
+
+qx_status qx_cpu_deform_conv(qx_call *c)
+{
+    const qx_tensor *x, *w, *off, *mask = qx_call_in(c, 4);
+    const float *xf, *offf, *maskf = NULL, *bias = NULL;
+    float *y;
+    deform k;
+    QX_TRY(need_rank(c, 0, 4, &x));
+    QX_TRY(need_rank(c, 1, 4, &w));
+    QX_TRY(need_rank(c, 2, 4, &off));
+    QX_TRY(deform_setup(c, &k, x, w, off));
+    QX_TRY(qx_call_in_f32(c, 0, &xf));
+    QX_TRY(qx_call_in_f32(c, 1, &k.w));
+    QX_TRY(qx_call_in_f32(c, 2, &offf));
+    if (qx_call_in(c, 3)) QX_TRY(qx_call_in_f32(c, 3, &bias));
+    if (mask) QX_TRY(qx_call_in_f32(c, 4, &maskf));
+    if ((bias && qx_call_in(c, 3)->numel != k.m) || (mask && mask->numel * 2 != off->numel)) QX_CALL_FAIL(c, QX_E_SHAPE, "bias or mask does not fit");
+    const int64_t dims[4] = {x->dims[0], k.m, k.oh, k.ow}, area = k.oh * k.ow;
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, 4, dims, &y));
+    for (int64_t n = 0; n < dims[0]; n++) {
+        k.x = xf + n * k.c * k.h * k.w_in;
+        k.off = offf + n * off->dims[1] * area;
+        k.mask = maskf ? maskf + n * off->dims[1] / 2 * area : NULL;
+        for (int64_t m = 0; m < k.m; m++)
+            for (int64_t i = 0; i < area; i++) y[(n * k.m + m) * area + i] = deform_point(&k, m, i / k.ow, i % k.ow) + (bias ? bias[m] : 0);
+    }
+    return QX_OK;
+}
