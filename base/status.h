@@ -77,7 +77,8 @@ void qx_progress(qx_ctx *ctx, const char *stage, int64_t done, int64_t total);
 /* QX_OK, or QX_E_CANCELLED with a message once the cancel flag is set. Long loops call it once a tile, node or sample. */
 qx_status qx_check_cancel(qx_ctx *ctx);
 
-#define QX_FAIL(ctx, code, ...) return qx_fail((ctx), (code), __VA_ARGS__)
+/* The code is returned as written, so that the compiler sees that it is not QX_OK. */
+#define QX_FAIL(ctx, code, ...) return (qx_fail((ctx), (code), __VA_ARGS__), (code))
 #define QX_TRY(expr)                              \
     do {                                          \
         qx_status qx_try_ = (expr);               \

@@ -42,7 +42,7 @@ typedef qx_status qx_cpu_fn(qx_call *c);
 
 /* "node 'name' (Op): <text>"; returns code. */
 qx_status qx_call_fail(const qx_call *c, qx_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-#define QX_CALL_FAIL(c, code, ...) return qx_call_fail((c), (code), __VA_ARGS__)
+#define QX_CALL_FAIL(c, code, ...) return (qx_call_fail((c), (code), __VA_ARGS__), (code))
 
 /* ---- Attributes ---- */
 const qx_attr *qx_call_attr(const qx_call *c, const char *name); /* NULL when absent */
