@@ -44,11 +44,17 @@ static inline int64_t qx_view_k(const qx_view *v) { return v->outer * v->inner; 
 /* A step changes rows of W: x[rows][k] in place. `first` is the index of the first row. Rows are independent of each other, so that
  * tiles may be any number of rows on any thread. scratch_bytes(k) per call is handed in as `scratch`. */
 typedef struct qx_step qx_step;
+struct qx_qspec;
 typedef struct qx_stepdef {
     const char *name;
     qx_status (*rows)(qx_ctx *ctx, const qx_step *s, int64_t first, int64_t rows, int64_t k, float *x, void *scratch);
     size_t (*scratch_bytes)(const qx_step *s, int64_t k); /* NULL: none */
     bool elementwise; /* each element alone (with its row and column): may run in storage order, without whole rows */
+    /* A last step that decides the grid as well (GPTQ, SparseGPT, refine: scale and rounding are chosen together). Replaces `rows`: leaves x on the
+     * grid of scale[rows][blocks] (as stored: already rounded to spec->scale) and zero[rows][blocks] (NULL when the spec has no zero point), so
+     * that quantizing x with them gives exactly the codes meant. The spec's rule is not used then. NULL: the rule decides. */
+    qx_status (*grid)(qx_ctx *ctx, const qx_step *s, const struct qx_qspec *spec, int64_t first, int64_t rows, int64_t k, float *x, float *scale,
+                      int32_t *zero, void *scratch);
 } qx_stepdef;
 struct qx_step {
     const qx_stepdef *def;
