@@ -13,6 +13,7 @@ typedef struct qx_linear {
     qx_value *w_init;        /* initializer behind it, through Transpose/Cast/Identity/Reshape/Squeeze/Unsqueeze; NULL: variable weight */
     qx_weight *w;            /* w_init->init */
     qx_view view;            /* of w as stored: W[n, k] */
+    bool quantized;          /* the weight comes from a DequantizeLinear: w is NULL */
     int64_t n, k;            /* output channels, contraction (per group for grouped convolutions) */
     int channel_axis;        /* of the stored tensor: axis of n */
     int contract_axis;       /* of the stored tensor: axis of k (MatMul, Gemm); 1 for Conv (input channels) */
@@ -28,6 +29,11 @@ typedef struct qx_linear {
 typedef struct qx_linears { qx_linear *items; int64_t count; int64_t n_groups; } qx_linears;
 /* All candidates of the model in graph order, subgraphs and functions included; those with a variable weight too (w NULL). In the model's arena. */
 qx_status qx_linears_find(qx_model *m, qx_linears *out);
+
+/* The tensor at the end of a chain of Transpose, Cast, Identity and reshapes that only add or drop dims of 1. axes: for each axis that the
+ * consumer sees, the axis of the stored tensor (-1: a dim of 1 that is not stored). */
+typedef struct qx_const_view { qx_value *value; qx_weight *tensor; int rank; int axes[8]; bool quantized; } qx_const_view;
+bool qx_const_trace(const qx_value *v, qx_const_view *out);
 
 /* Attention products (MatMul with two variable inputs around a Softmax). */
 typedef struct qx_attention { qx_node *qk, *softmax, *pv; qx_value *mask; int64_t head_size; } qx_attention;

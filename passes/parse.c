@@ -49,7 +49,7 @@ static qx_status list_names(qx_ctx *ctx, const char *name, size_t len)
     const qx_passdef *const *all = qx_passes(&n);
     for (int i = 0; i < n; i++)
         if (!(all[i]->flags & QX_PASS_INTERNAL)) qx_buf_printf(&b, "%s%s", b.len ? ", " : "", all[i]->name);
-    qx_status st = qx_fail(ctx, QX_E_USAGE, "there is no pass '%.*s'; there are: %s", (int)(len < 64 ? len : 64), name, b.data ? b.data : "");
+    qx_status st = qx_fail(ctx, QX_E_USAGE, "there is no pass '%.*s'; there are: %.2000s", (int)(len < 64 ? len : 64), name, b.data ? b.data : "");
     qx_buf_free(&b);
     return st;
 }
@@ -114,7 +114,7 @@ static qx_status unknown_option(parser *p, const qx_passdef *d, const char *name
 {
     qx_buf b = QX_BUF_INIT(p->ctx);
     for (int i = 0; i < option_count(d); i++) qx_buf_printf(&b, "%s%s", i ? ", " : "", d->options[i].name);
-    qx_status st = qx_fail(p->ctx, QX_E_USAGE, "pass %s has no option '%s'; it has: %s", d->name, name, b.data ? b.data : "none");
+    qx_status st = qx_fail(p->ctx, QX_E_USAGE, "pass %s has no option '%s'; it has: %.2000s", d->name, name, b.data ? b.data : "none");
     qx_buf_free(&b);
     return st;
 }
