@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The whole check, from a bare Debian 12: installs what is needed, builds, passes the tests. Options go to ctest: scripts/test.sh -L short
+set -eu
+cd "$(dirname "$0")/.."
+scripts/build.sh
+
+# The tests that compare with onnx and onnxruntime have a Python environment of their own, made once.
+venv=build/venv wanted=$(cat tests/interop/requirements.txt)
+if [ "$(cat $venv/made-from 2>/dev/null)" != "$wanted" ]; then
+  rm -rf $venv
+  python3 -m venv $venv
+  $venv/bin/python -m pip install -q --disable-pip-version-check --retries 5 -r tests/interop/requirements.txt
+  printf '%s\n' "$wanted" >$venv/made-from
+fi
+
+export QONNX_MODELS=${QONNX_MODELS:-$PWD/samples/models}
+ctest --test-dir build --output-on-failure -j "$(nproc)" --timeout 900 "$@"
