@@ -40,10 +40,14 @@ qx_status qx_npz_describe(qx_npz *z, int i, qx_tensor *t);
 qx_status qx_npz_read(qx_npz *z, int i, qx_tensor *out);  /* out is the caller's: qx_tensor_free */
 qx_status qx_npz_write(qx_ctx *ctx, const char *path, const char *const *names, const qx_tensor *tensors, int n); /* stored, atomic */
 
-/* Tokenizer of a tokenizer.json (byte-level BPE; WordPiece and Unigram are refused by name). ids: int64, freed with qx_free. */
+/* Tokenizer of a tokenizer.json (BPE and WordPiece; Unigram is refused by name). Text is UTF-8. ids: int64, freed with
+ * qx_free; nothing is put before or behind the text (see prefix). Decoding leaves special tokens out. One thread at a time. */
 typedef struct qx_tokenizer qx_tokenizer;
 qx_status qx_tokenizer_open(qx_ctx *ctx, const char *path, qx_tokenizer **out);
+qx_status qx_tokenizer_parse(qx_ctx *ctx, const char *json, size_t len, qx_tokenizer **out);
 void qx_tokenizer_free(qx_tokenizer *t);
+/* Ids that the file's post-processor puts before a text (begin-of-text); n may be 0. */
+const int64_t *qx_tokenizer_prefix(const qx_tokenizer *t, int64_t *n);
 qx_status qx_tokenizer_encode(qx_tokenizer *t, const char *text, size_t len, int64_t **ids, int64_t *n);
 qx_status qx_tokenizer_decode(qx_tokenizer *t, const int64_t *ids, int64_t n, qx_buf *out);
 int64_t qx_tokenizer_vocab(const qx_tokenizer *t);

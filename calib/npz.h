@@ -1,0 +1,13 @@
+/* npz.h - what samples.c needs of npz.c beyond calib/samples.h: parts of an array, so that one sample at a time is in memory. */
+#ifndef QX_CALIB_NPZ_H
+#define QX_CALIB_NPZ_H
+
+#include "calib/samples.h"
+
+/* Elements [first, first + count) in row-major order, converted, into out. Cheap when called with rising ranges; an array that is
+ * stored column-major is read whole each time. */
+qx_status qx_npz_read_part(qx_npz *z, int i, int64_t first, int64_t count, void *out);
+const char *qx_npz_path(const qx_npz *z);
+int qx_npz_find(const qx_npz *z, const char *name); /* -1 when absent */
+
+#endif
