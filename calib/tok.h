@@ -24,6 +24,9 @@ void tok_regex_free(tok_regex *r);
 /* First match at or after `from`: 1 found, 0 none, -1 error (limits; recorded). */
 int tok_regex_find(tok_regex *r, const char *s, size_t n, size_t from, size_t *start, size_t *end);
 
+/* Members of a class: what \w means to Unicode (alphabetic, marks, digits, connectors, joiners). */
+#define TOK_WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200c}\\x{200d}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+
 typedef enum tok_behavior { TOK_REMOVED, TOK_ISOLATED, TOK_MERGED_PREVIOUS, TOK_MERGED_NEXT, TOK_CONTIGUOUS } tok_behavior;
 
 /* One step: a normalizer maps text to text, a pre-tokenizer cuts pieces into smaller ones. */
@@ -76,5 +79,6 @@ typedef struct tok_decoder tok_decoder;
 qx_status tok_decoder_parse(qx_ctx *ctx, qx_arena *a, const qx_json *decoder, tok_decoder **out);
 /* `index` counts the tokens put so far. */
 qx_status tok_decode_one(const tok_decoder *d, const char *token, int64_t index, qx_buf *out);
+void tok_decode_end(const tok_decoder *d, size_t start, qx_buf *out);
 
 #endif

@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-#define PCRE2_WORD "[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200c}\\x{200d}]"
-
 struct tok_added {
     qx_ctx *ctx;
     const tok_added_token *tokens;
@@ -38,7 +36,7 @@ qx_status tok_added_new(qx_ctx *ctx, const tok_added_token *tokens, int64_t n, t
     a->tokens = tokens;
     a->n = n;
     qx_status st = QX_NEW_ARRAY(ctx, n + 1, &a->order);
-    if (st == QX_OK) st = tok_regex_new(ctx, PCRE2_WORD, false, &a->word);
+    if (st == QX_OK) st = tok_regex_new(ctx, "[" TOK_WORD "]", false, &a->word);
     if (st == QX_OK) sort_tokens(a);
     if (st != QX_OK) tok_added_free(a);
     else *out = a;
@@ -118,10 +116,10 @@ qx_status tok_added_cut(tok_added *a, const char *s, size_t n, bool first, tok_l
         }
         size_t start = at, end = at + t->len;
         at = end;
-        if (start < done || (t->single_word && !stands_alone(a, s, n, start, end))) continue;
+        if (t->single_word && !stands_alone(a, s, n, start, end)) continue;
         if (t->lstrip) start = spaces_before(s, start, done);
         if (t->rstrip) end = spaces_behind(s, end, n);
-        QX_TRY(tok_list_add(out, s + done, start - done, -1, first && done == 0));
+        if (start > done) QX_TRY(tok_list_add(out, s + done, start - done, -1, first && done == 0)); /* a token may lie in white space that the last one took */
         QX_TRY(tok_list_add(out, NULL, 0, t->id, false));
         done = end;
     }

@@ -7,7 +7,6 @@
 
 #define GPT2 "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define PUNCTUATION "[!-/:-@\\[-`{-~\\p{P}]"
-#define WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200c}\\x{200d}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
 
 /* ---- byte-level alphabet: printable bytes stand for themselves, the other 68 for U+0100 upwards ---- */
 
@@ -229,7 +228,7 @@ static qx_status read_whitespace(reader *r, const qx_json *j)
 {
     (void)j;
     tok_step *s;
-    QX_TRY(add_step(r, cut_pattern, "[" WORD "]+|[^" WORD "\\s]+", false, TOK_REMOVED, &s));
+    QX_TRY(add_step(r, cut_pattern, "[" TOK_WORD "]+|[^" TOK_WORD "\\s]+", false, TOK_REMOVED, &s));
     s->invert = true;
     return QX_OK;
 }

@@ -166,3 +166,8 @@ qx_status tok_decode_one(const tok_decoder *d, const char *token, int64_t index,
     if (d->spaces_between && index > 0) QX_TRY(qx_buf_put(out, " ", 1));
     return put_marked(d, token, index == 0, out);
 }
+
+void tok_decode_end(const tok_decoder *d, size_t start, qx_buf *out)
+{
+    if (d->suffix && out->len > start && out->data[out->len - 1] == ' ') out->data[--out->len] = 0; /* the last word ends without a space */
+}

@@ -71,16 +71,23 @@ static qx_status norm_strip(qx_ctx *ctx, const tok_step *s, const char *text, si
     return qx_buf_put(out, text + from, to - from);
 }
 
-static qx_status norm_strip_accents(qx_ctx *ctx, const tok_step *s, const char *text, size_t n, qx_buf *out)
+typedef bool char_class(uint32_t c);
+
+static qx_status drop_class(char_class *drop, const char *text, size_t n, qx_buf *out)
 {
-    (void)ctx, (void)s;
     for (size_t at = 0; at < n;) {
         uint32_t c;
         size_t len = qx_utf8_get(text + at, &c);
-        if (!qx_unicode_is_mark(c)) QX_TRY(qx_buf_put(out, text + at, len));
+        if (!drop(c)) QX_TRY(qx_buf_put(out, text + at, len));
         at += len;
     }
     return QX_OK;
+}
+
+static qx_status norm_strip_accents(qx_ctx *ctx, const tok_step *s, const char *text, size_t n, qx_buf *out)
+{
+    (void)ctx, (void)s;
+    return drop_class(qx_unicode_is_mark, text, n, out);
 }
 
 /* ---- BertNormalizer: clean, CJK spacing, accents, lower case ---- */
@@ -107,7 +114,7 @@ static qx_status norm_bert(qx_ctx *ctx, const tok_step *s, const char *text, siz
     qx_status st = bert_clean(s, text, n, &clean);
     if (st == QX_OK && s->accents && clean.len) {
         st = qx_unicode_nfd(ctx, clean.data, clean.len, &flat);
-        if (st == QX_OK) st = norm_strip_accents(ctx, s, flat.data, flat.len, &bare);
+        if (st == QX_OK) st = drop_class(qx_unicode_is_accent, flat.data, flat.len, &bare);
         last = &bare;
     }
     if (st == QX_OK && last->len) st = s->lower ? qx_unicode_lower(last->data, last->len, out) : qx_buf_put(out, last->data, last->len);

@@ -318,11 +318,13 @@ qx_status qx_tokenizer_encode(qx_tokenizer *t, const char *text, size_t len, int
 qx_status qx_tokenizer_decode(qx_tokenizer *t, const int64_t *ids, int64_t n, struct qx_buf *out)
 {
     int64_t put = 0;
+    size_t start = out->len;
     for (int64_t i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= t->vocab.size) QX_FAIL(t->ctx, QX_E_FORMAT, "token id %lld at %lld: the vocabulary ends at %lld", (long long)ids[i], (long long)i, (long long)t->vocab.size - 1);
         const char *token = t->vocab.tokens[ids[i]];
         if (!token || t->special[ids[i]]) continue;
         QX_TRY(tok_decode_one(t->decoder, token, put++, out));
     }
+    tok_decode_end(t->decoder, start, out);
     return QX_OK;
 }

@@ -82,7 +82,8 @@ static bool in_ranges(const uint32_t (*t)[2], size_t rows, uint32_t c)
     return i >= 0 && c <= t[i][1];
 }
 
-bool qx_unicode_is_mark(uint32_t c) { return in_ranges(marks, COUNT(marks), c); }
+bool qx_unicode_is_accent(uint32_t c) { return in_ranges(marks, COUNT(marks), c); }
+bool qx_unicode_is_mark(uint32_t c) { return qx_unicode_is_accent(c) || in_ranges(other_marks, COUNT(other_marks), c); }
 bool qx_unicode_is_control(uint32_t c) { return in_ranges(controls, COUNT(controls), c); }
 
 bool qx_unicode_is_space(uint32_t c)

@@ -16,7 +16,8 @@ qx_status qx_unicode_nfc(qx_ctx *ctx, const char *s, size_t n, qx_buf *out);
 qx_status qx_unicode_nfd(qx_ctx *ctx, const char *s, size_t n, qx_buf *out);
 qx_status qx_unicode_lower(const char *s, size_t n, qx_buf *out); /* each code point by itself: no final-sigma rule */
 
-bool qx_unicode_is_mark(uint32_t c);    /* Mn */
+bool qx_unicode_is_accent(uint32_t c);  /* Mn: non-spacing */
+bool qx_unicode_is_mark(uint32_t c);    /* Mn Mc Me */
 bool qx_unicode_is_control(uint32_t c); /* Cc Cf Cn Co except tab, newline, carriage return */
 bool qx_unicode_is_space(uint32_t c);   /* White_Space */
 bool qx_unicode_is_cjk(uint32_t c);     /* the ideograph blocks that BERT sets apart */
