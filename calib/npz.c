@@ -7,10 +7,9 @@
 
 #include "base/checked.h"
 #include "base/file.h"
+#include "calib/folder.h"
 #include "calib/npy.h"
 
-#include <dirent.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <zip.h>
@@ -63,12 +62,6 @@ void qx_npz_close(qx_npz *z)
 
 /* ---- names ---- */
 
-static bool has_suffix(const char *s, const char *suffix)
-{
-    size_t n = strlen(s), m = strlen(suffix);
-    return n >= m && !strcmp(s + n - m, suffix);
-}
-
 /* A member name is only a label, but one that tries to be a path elsewhere marks a file that nobody should trust. */
 static bool name_escapes(const char *s)
 {
@@ -84,7 +77,7 @@ static bool name_escapes(const char *s)
 static qx_status add_member(qx_npz *z, const char *name, member **out)
 {
     size_t n = strlen(name);
-    if (has_suffix(name, ".npy")) n -= 4;
+    if (qx_has_suffix(name, ".npy")) n -= 4;
     member *m = &z->members[z->n];
     *m = (member){.name = qx_arena_strndup(z->arena, name, n)};
     if (!m->name) return QX_E_NOMEM;
@@ -123,7 +116,7 @@ static qx_status read_directory(qx_npz *z)
         if (zip_stat_index(z->zip, (zip_uint64_t)i, ZIP_FL_ENC_RAW, &s) != 0 || !s.name)
             QX_FAIL(z->ctx, QX_E_FORMAT, "%s: member %lld: %s", z->path, (long long)i, zip_strerror(z->zip));
         QX_TRY(check_member(z, &s));
-        if (!has_suffix(s.name, ".npy")) QX_FAIL(z->ctx, QX_E_FORMAT, "%s: member '%s' is not a .npy array", z->path, s.name);
+        if (!qx_has_suffix(s.name, ".npy")) QX_FAIL(z->ctx, QX_E_FORMAT, "%s: member '%s' is not a .npy array", z->path, s.name);
         member *m;
         QX_TRY(add_member(z, s.name, &m));
         m->index = (zip_uint64_t)i;
@@ -163,25 +156,18 @@ static qx_status open_npy(qx_npz *z)
     return z->members ? add_npy_file(z, z->path, slash ? slash + 1 : z->path) : QX_E_NOMEM;
 }
 
-static int only_npy(const struct dirent *e) { return has_suffix(e->d_name, ".npy"); }
-
 static qx_status open_folder(qx_npz *z)
 {
-    struct dirent **found = NULL;
-    int n = scandir(z->path, &found, only_npy, alphasort);
-    if (n < 0) QX_FAIL(z->ctx, QX_E_IO, "%s: the folder cannot be listed", z->path);
-    qx_status st = n > MAX_MEMBERS ? qx_fail(z->ctx, QX_E_FORMAT, "%s: %d arrays; at most %d are read", z->path, n, MAX_MEMBERS) : QX_OK;
-    z->members = st == QX_OK ? qx_arena_array(z->arena, (size_t)n + 1, sizeof *z->members) : NULL;
-    if (st == QX_OK && !z->members) st = QX_E_NOMEM;
+    const char **names;
+    int n;
+    QX_TRY(qx_folder_list(z->arena, z->path, ".npy", &names, &n));
+    z->members = qx_arena_array(z->arena, (size_t)n + 1, sizeof *z->members);
+    if (!z->members) return QX_E_NOMEM;
     for (int i = 0; i < n; i++) {
-        if (st == QX_OK) {
-            const char *path = qx_arena_printf(z->arena, "%s/%s", z->path, found[i]->d_name);
-            st = path ? add_npy_file(z, path, found[i]->d_name) : QX_E_NOMEM;
-        }
-        free(found[i]); /* scandir's own */
+        const char *path = qx_arena_printf(z->arena, "%s/%s", z->path, names[i]);
+        QX_TRY(path ? add_npy_file(z, path, names[i]) : QX_E_NOMEM);
     }
-    free(found);
-    return st;
+    return QX_OK;
 }
 
 qx_status qx_npz_open(qx_ctx *ctx, const char *path, qx_npz **out)
@@ -195,7 +181,7 @@ qx_status qx_npz_open(qx_ctx *ctx, const char *path, qx_npz **out)
     qx_status st = qx_arena_new(ctx, &z->arena);
     if (st == QX_OK && !(z->path = qx_arena_strdup(z->arena, path))) st = QX_E_NOMEM;
     if (st == QX_OK && !folder && stat(path, &sb) == 0 && !S_ISREG(sb.st_mode)) st = qx_fail(ctx, QX_E_IO, "%s: not a regular file", path);
-    if (st == QX_OK) st = folder ? open_folder(z) : has_suffix(path, ".npy") ? open_npy(z) : open_archive(z);
+    if (st == QX_OK) st = folder ? open_folder(z) : qx_has_suffix(path, ".npy") ? open_npy(z) : open_archive(z);
     if (st != QX_OK) qx_npz_close(z);
     else *out = z;
     return st;

@@ -27,7 +27,7 @@ static void sort_tokens(tok_added *a)
     }
 }
 
-qx_status tok_added_new(qx_ctx *ctx, const tok_added_token *tokens, int64_t n, tok_added **out)
+qx_status qx_tok_added_new(qx_ctx *ctx, const tok_added_token *tokens, int64_t n, tok_added **out)
 {
     *out = NULL;
     tok_added *a;
@@ -36,17 +36,17 @@ qx_status tok_added_new(qx_ctx *ctx, const tok_added_token *tokens, int64_t n, t
     a->tokens = tokens;
     a->n = n;
     qx_status st = QX_NEW_ARRAY(ctx, n + 1, &a->order);
-    if (st == QX_OK) st = tok_regex_new(ctx, "[" TOK_WORD "]", false, &a->word);
+    if (st == QX_OK) st = qx_tok_regex_new(ctx, "[" TOK_WORD "]", false, &a->word);
     if (st == QX_OK) sort_tokens(a);
-    if (st != QX_OK) tok_added_free(a);
+    if (st != QX_OK) qx_tok_added_free(a);
     else *out = a;
     return st;
 }
 
-void tok_added_free(tok_added *a)
+void qx_tok_added_free(tok_added *a)
 {
     if (!a) return;
-    tok_regex_free(a->word);
+    qx_tok_regex_free(a->word);
     qx_free(a->ctx, a->order);
     qx_free(a->ctx, a);
 }
@@ -71,7 +71,7 @@ static size_t char_before(const char *s, size_t at)
 static bool is_word(tok_added *a, const char *s, size_t from, size_t to)
 {
     size_t b, e;
-    return tok_regex_find(a->word, s + from, to - from, 0, &b, &e) == 1 && b == 0;
+    return qx_tok_regex_find(a->word, s + from, to - from, 0, &b, &e) == 1 && b == 0;
 }
 
 /* Neither the code point before nor the one behind belongs to a word. */
@@ -105,7 +105,7 @@ static size_t spaces_behind(const char *s, size_t at, size_t n)
     return at;
 }
 
-qx_status tok_added_cut(tok_added *a, const char *s, size_t n, bool first, tok_list *out)
+qx_status qx_tok_added_cut(tok_added *a, const char *s, size_t n, bool first, tok_list *out)
 {
     size_t done = 0;
     for (size_t at = 0; at < n;) {
@@ -119,9 +119,9 @@ qx_status tok_added_cut(tok_added *a, const char *s, size_t n, bool first, tok_l
         if (t->single_word && !stands_alone(a, s, n, start, end)) continue;
         if (t->lstrip) start = spaces_before(s, start, done);
         if (t->rstrip) end = spaces_behind(s, end, n);
-        if (start > done) QX_TRY(tok_list_add(out, s + done, start - done, -1, first && done == 0)); /* a token may lie in white space that the last one took */
-        QX_TRY(tok_list_add(out, NULL, 0, t->id, false));
+        if (start > done) QX_TRY(qx_tok_list_add(out, s + done, start - done, -1, first && done == 0)); /* a token may lie in white space that the last one took */
+        QX_TRY(qx_tok_list_add(out, NULL, 0, t->id, false));
         done = end;
     }
-    return tok_list_add(out, s + done, n - done, -1, first && done == 0);
+    return qx_tok_list_add(out, s + done, n - done, -1, first && done == 0);
 }

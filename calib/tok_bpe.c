@@ -1,4 +1,4 @@
-/* tok_bpe.c - byte pair encoding: symbols of a word are joined by the merge of lowest rank, leftmost first, until none applies.
+/* qx_tok_bpe.c - byte pair encoding: symbols of a word are joined by the merge of lowest rank, leftmost first, until none applies.
  *
  * A heap makes a word of n symbols n log n, because some tokenizers never cut the text and a word may be a megabyte. A merge that was
  * put on the heap is checked again when it is taken: its neighbours may have been merged meanwhile. */
@@ -52,11 +52,11 @@ static qx_status add_merge(tok_model *m, const qx_json *j, int64_t rank, qx_buf 
 {
     const char *right = "";
     QX_TRY(split_merge(m->ctx, j, rank, left, &right));
-    int32_t a = tok_vocab_id(m->vocab, left->data), b = tok_vocab_id(m->vocab, right);
+    int32_t a = qx_tok_vocab_id(m->vocab, left->data), b = qx_tok_vocab_id(m->vocab, right);
     if (a < 0 || b < 0) QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: merge %lld: '%s' is not in the vocabulary", (long long)rank, a < 0 ? left->data : right);
     size_t skip = strlen(m->prefix);
     QX_TRY(qx_buf_put(left, right + (strncmp(right, m->prefix, skip) ? 0 : skip), strlen(right) - (strncmp(right, m->prefix, skip) ? 0 : skip)));
-    int32_t id = tok_vocab_id(m->vocab, left->data);
+    int32_t id = qx_tok_vocab_id(m->vocab, left->data);
     if (id < 0) QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: merge %lld makes '%s', which is not in the vocabulary", (long long)rank, left->data);
     merge *slot = find_merge(m, a, b);
     *slot = (merge){.pair = (uint64_t)(uint32_t)a << 32 | (uint32_t)b, .rank = (int32_t)rank, .id = id}; /* a pair given twice: the later rank, as the package does */
@@ -94,7 +94,7 @@ static void find_byte_ids(tok_model *m)
     for (int b = 0; b < 256; b++) {
         char name[8];
         snprintf(name, sizeof name, "<0x%02X>", b);
-        m->byte_ids[b] = tok_vocab_id(m->vocab, name);
+        m->byte_ids[b] = qx_tok_vocab_id(m->vocab, name);
     }
 }
 
@@ -104,7 +104,7 @@ static qx_status bpe_read(tok_model *m, qx_arena *a, const qx_json *j)
     m->prefix = qx_arena_strdup(a, qx_json_string(qx_json_get(j, "continuing_subword_prefix"), ""));
     m->suffix = qx_arena_strdup(a, qx_json_string(qx_json_get(j, "end_of_word_suffix"), ""));
     if (!m->prefix || !m->suffix) return QX_E_NOMEM;
-    m->unk = unk ? tok_vocab_id(m->vocab, unk) : -1;
+    m->unk = unk ? qx_tok_vocab_id(m->vocab, unk) : -1;
     m->fuse_unk = qx_json_bool(qx_json_get(j, "fuse_unk"), false);
     m->byte_fallback = qx_json_bool(qx_json_get(j, "byte_fallback"), false);
     m->ignore_merges = qx_json_bool(qx_json_get(j, "ignore_merges"), false);
@@ -181,7 +181,7 @@ static qx_status char_id(tok_model *m, const char *s, size_t at, size_t len, siz
     if (at > 0 && *m->prefix) QX_TRY(qx_buf_put(&m->text, m->prefix, strlen(m->prefix)));
     QX_TRY(qx_buf_put(&m->text, s + at, len));
     if (at + len == n && *m->suffix) QX_TRY(qx_buf_put(&m->text, m->suffix, strlen(m->suffix)));
-    *id = tok_vocab_id(m->vocab, m->text.data);
+    *id = qx_tok_vocab_id(m->vocab, m->text.data);
     return QX_OK;
 }
 
@@ -249,7 +249,7 @@ static qx_status bpe_word(tok_model *m, const char *s, size_t n, qx_buf *ids)
     if (m->ignore_merges) {
         qx_buf_clear(&m->text);
         QX_TRY(qx_buf_put(&m->text, s, n));
-        int32_t id = memchr(s, 0, n) ? -1 : tok_vocab_id(m->vocab, m->text.data);
+        int32_t id = memchr(s, 0, n) ? -1 : qx_tok_vocab_id(m->vocab, m->text.data);
         if (id >= 0) return put_id(ids, id);
     }
     QX_TRY(load_symbols(m, s, n));
@@ -260,4 +260,4 @@ static qx_status bpe_word(tok_model *m, const char *s, size_t n, qx_buf *ids)
     return QX_OK;
 }
 
-const tok_modeldef tok_bpe = {.type = "BPE", .open = bpe_open, .word = bpe_word, .free = bpe_free};
+const tok_modeldef qx_tok_bpe = {.type = "BPE", .open = bpe_open, .word = bpe_word, .free = bpe_free};

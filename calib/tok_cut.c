@@ -15,13 +15,13 @@ static bool byte_is_plain(unsigned b)
     return (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
 }
 
-uint32_t tok_byte_char(uint8_t b)
+uint32_t qx_tok_byte_char(uint8_t b)
 {
     if (byte_is_plain(b)) return b;
     return b <= ' ' ? 0x100u + b : b <= 0xa0 ? 0x121u + (b - 0x7f) : 0x143u;
 }
 
-int tok_char_byte(uint32_t c)
+int qx_tok_char_byte(uint32_t c)
 {
     if (c < 0x100) return byte_is_plain(c) ? (int)c : -1;
     if (c <= 0x120) return (int)(c - 0x100);
@@ -37,7 +37,7 @@ static qx_status flush(cutter *c)
 {
     if (!c->have) return QX_OK;
     c->have = false;
-    return tok_list_add(c->out, c->s + c->off, c->end - c->off, -1, c->first && c->off == 0);
+    return qx_tok_list_add(c->out, c->s + c->off, c->end - c->off, -1, c->first && c->off == 0);
 }
 
 /* Whether the piece [.., end) that is pending takes in the next one. */
@@ -72,7 +72,7 @@ static qx_status cut_pattern(qx_ctx *ctx, const tok_step *s, const char *text, s
     size_t done = 0, from = 0;
     while (from <= n) {
         size_t start, end;
-        int found = tok_regex_find(s->regex, text, n, from, &start, &end);
+        int found = qx_tok_regex_find(s->regex, text, n, from, &start, &end);
         if (found < 0) return QX_E_BUDGET;
         if (!found) break;
         QX_TRY(piece(&c, done, start, s->invert));
@@ -95,7 +95,7 @@ static qx_status put_mapped(qx_buf *mapped, const char *s, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         char utf8[4];
-        QX_TRY(qx_buf_put(mapped, utf8, qx_utf8_encode(tok_byte_char((uint8_t)s[i]), utf8)));
+        QX_TRY(qx_buf_put(mapped, utf8, qx_utf8_encode(qx_tok_byte_char((uint8_t)s[i]), utf8)));
     }
     return QX_OK;
 }
@@ -108,7 +108,7 @@ static qx_status add_mapped(qx_ctx *ctx, const tok_list *in, tok_list *out)
         const tok_span *p = tok_at(in, i);
         qx_buf_clear(&mapped);
         st = put_mapped(&mapped, in->text.data + p->off, p->len);
-        if (st == QX_OK) st = tok_list_add(out, mapped.data, mapped.len, -1, p->first);
+        if (st == QX_OK) st = qx_tok_list_add(out, mapped.data, mapped.len, -1, p->first);
     }
     qx_buf_free(&mapped);
     return st;
@@ -124,9 +124,9 @@ static qx_status cut_bytes(qx_ctx *ctx, const tok_step *s, const char *text, siz
         if (st == QX_OK) st = qx_buf_put(&spaced, text, n);
         text = spaced.data, n = spaced.len;
     }
-    if (st == QX_OK) st = s->use_regex ? cut_pattern(ctx, s, text, n, first, &words) : tok_list_add(&words, text, n, -1, first);
+    if (st == QX_OK) st = s->use_regex ? cut_pattern(ctx, s, text, n, first, &words) : qx_tok_list_add(&words, text, n, -1, first);
     if (st == QX_OK) st = add_mapped(ctx, &words, out);
-    tok_list_free(&words);
+    qx_tok_list_free(&words);
     qx_buf_free(&spaced);
     return st;
 }
@@ -141,7 +141,7 @@ static qx_status cut_metaspace(qx_ctx *ctx, const tok_step *s, const char *text,
     bool starts = has || (n && text[0] == ' ');
     if (s->prefix_space && !starts && (first || !s->first_only)) st = qx_buf_put(&b, s->content, s->content_len);
     for (size_t i = 0; i < n && st == QX_OK; i++) st = text[i] == ' ' ? qx_buf_put(&b, s->content, s->content_len) : qx_buf_put(&b, text + i, 1);
-    if (st == QX_OK && b.len) st = s->split ? cut_pattern(ctx, s, b.data, b.len, first, out) : tok_list_add(out, b.data, b.len, -1, first);
+    if (st == QX_OK && b.len) st = s->split ? cut_pattern(ctx, s, b.data, b.len, first, out) : qx_tok_list_add(out, b.data, b.len, -1, first);
     qx_buf_free(&b);
     return st;
 }
@@ -159,7 +159,7 @@ static qx_status add_step(reader *r, tok_cut_fn *cut, const char *pattern, bool 
     *r->tail = s; /* linked first, so that it is freed whatever follows */
     r->tail = &s->next;
     *out = s;
-    return pattern ? tok_regex_new(r->ctx, pattern, literal, &s->regex) : QX_OK;
+    return pattern ? qx_tok_regex_new(r->ctx, pattern, literal, &s->regex) : QX_OK;
 }
 
 static qx_status behavior_of(reader *r, const qx_json *j, tok_behavior fallback, tok_behavior *out)
@@ -279,7 +279,7 @@ static qx_status read_sequence(reader *r, const qx_json *j)
     return QX_OK;
 }
 
-qx_status tok_pretokenizer_parse(qx_ctx *ctx, qx_arena *a, const qx_json *j, tok_step **out)
+qx_status qx_tok_pretokenizer_parse(qx_ctx *ctx, qx_arena *a, const qx_json *j, tok_step **out)
 {
     *out = NULL;
     if (!j || qx_json_type(j) == QX_JSON_NULL) return QX_OK;
@@ -287,13 +287,13 @@ qx_status tok_pretokenizer_parse(qx_ctx *ctx, qx_arena *a, const qx_json *j, tok
     return read_one(&r, j);
 }
 
-qx_status tok_pretokenize(qx_ctx *ctx, const tok_step *steps, const char *text, size_t n, bool first, tok_list *words, tok_list *scratch)
+qx_status qx_tok_pretokenize(qx_ctx *ctx, const tok_step *steps, const char *text, size_t n, bool first, tok_list *words, tok_list *scratch)
 {
-    tok_list_clear(words);
-    if (!steps) return tok_list_add(words, text, n, -1, first);
+    qx_tok_list_clear(words);
+    if (!steps) return qx_tok_list_add(words, text, n, -1, first);
     QX_TRY(steps->cut(ctx, steps, text, n, first, words));
     for (const tok_step *s = steps->next; s; s = s->next) {
-        tok_list_clear(scratch);
+        qx_tok_list_clear(scratch);
         for (size_t i = 0; i < tok_count(words); i++) {
             const tok_span *p = tok_at(words, i);
             QX_TRY(s->cut(ctx, s, words->text.data + p->off, p->len, p->first, scratch));

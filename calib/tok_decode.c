@@ -81,7 +81,7 @@ static qx_status read_one(reader *r, const qx_json *j)
     return QX_OK;
 }
 
-qx_status tok_decoder_parse(qx_ctx *ctx, qx_arena *a, const qx_json *j, tok_decoder **out)
+qx_status qx_tok_decoder_parse(qx_ctx *ctx, qx_arena *a, const qx_json *j, tok_decoder **out)
 {
     reader r = {ctx, a, qx_arena_alloc(a, sizeof(tok_decoder)), 0};
     *out = r.d;
@@ -99,7 +99,7 @@ static qx_status put_bytes(const char *token, qx_buf *out)
     for (size_t at = 0; at < n;) {
         uint32_t c;
         at += qx_utf8_get(token + at, &c);
-        int b = tok_char_byte(c);
+        int b = qx_tok_char_byte(c);
         if (b < 0) {
             out->len = before;
             return qx_buf_put(out, token, n);
@@ -152,7 +152,7 @@ static qx_status put_suffixed(const tok_decoder *d, const char *token, qx_buf *o
     return ends ? qx_buf_put(out, " ", 1) : QX_OK;
 }
 
-qx_status tok_decode_one(const tok_decoder *d, const char *token, int64_t index, qx_buf *out)
+qx_status qx_tok_decode_one(const tok_decoder *d, const char *token, int64_t index, qx_buf *out)
 {
     int hi = -1, lo = -1;
     if (d->fallback && strlen(token) == 6 && !strncmp(token, "<0x", 3) && token[5] == '>') hi = hex(token[3]), lo = hex(token[4]);
@@ -167,7 +167,7 @@ qx_status tok_decode_one(const tok_decoder *d, const char *token, int64_t index,
     return put_marked(d, token, index == 0, out);
 }
 
-void tok_decode_end(const tok_decoder *d, size_t start, qx_buf *out)
+void qx_tok_decode_end(const tok_decoder *d, size_t start, qx_buf *out)
 {
     if (d->suffix && out->len > start && out->data[out->len - 1] == ' ') out->data[--out->len] = 0; /* the last word ends without a space */
 }

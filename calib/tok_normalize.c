@@ -1,4 +1,4 @@
-/* tok_normalize.c - normalizers of tokenizer.json: each maps a text to a text. NFKC, NFKD and Precompiled belong to Unigram
+/* qx_tok_normalize.c - normalizers of tokenizer.json: each maps a text to a text. NFKC, NFKD and Precompiled belong to Unigram
  * vocabularies and are refused by name. */
 #include "calib/tok.h"
 #include "calib/unicode.h"
@@ -35,7 +35,7 @@ static qx_status norm_bytes(qx_ctx *ctx, const tok_step *s, const char *text, si
     (void)ctx, (void)s;
     for (size_t i = 0; i < n; i++) {
         char utf8[4];
-        QX_TRY(qx_buf_put(out, utf8, qx_utf8_encode(tok_byte_char((uint8_t)text[i]), utf8)));
+        QX_TRY(qx_buf_put(out, utf8, qx_utf8_encode(qx_tok_byte_char((uint8_t)text[i]), utf8)));
     }
     return QX_OK;
 }
@@ -44,7 +44,7 @@ static qx_status norm_replace(qx_ctx *ctx, const tok_step *s, const char *text, 
 {
     (void)ctx;
     size_t done = 0, start, end;
-    for (int found; done < n && (found = tok_regex_find(s->regex, text, n, done, &start, &end)) != 0; done = end) {
+    for (int found; done < n && (found = qx_tok_regex_find(s->regex, text, n, done, &start, &end)) != 0; done = end) {
         if (found < 0) return QX_E_BUDGET;
         if (start == end) break; /* a pattern that matches nothing replaces nothing */
         QX_TRY(qx_buf_put(out, text + done, start - done));
@@ -143,7 +143,7 @@ static qx_status read_replace(reader *r, const qx_json *j, tok_step *s)
     const char *regex = qx_json_string(qx_json_get(p, "Regex"), NULL), *text = regex ? regex : qx_json_string(qx_json_get(p, "String"), NULL);
     if (!text) QX_FAIL(r->ctx, QX_E_FORMAT, "tokenizer: Replace without a Regex or String pattern");
     QX_TRY(read_content(r, s, qx_json_string(qx_json_get(j, "content"), "")));
-    return tok_regex_new(r->ctx, text, !regex, &s->regex);
+    return qx_tok_regex_new(r->ctx, text, !regex, &s->regex);
 }
 
 static qx_status read_prepend(reader *r, const qx_json *j, tok_step *s) { return read_content(r, s, qx_json_string(qx_json_get(j, "prepend"), "\xe2\x96\x81")); }
@@ -196,7 +196,7 @@ static qx_status read_one(reader *r, const qx_json *j)
     return QX_OK;
 }
 
-qx_status tok_normalizer_parse(qx_ctx *ctx, qx_arena *a, const qx_json *j, tok_step **out)
+qx_status qx_tok_normalizer_parse(qx_ctx *ctx, qx_arena *a, const qx_json *j, tok_step **out)
 {
     *out = NULL;
     if (!j || qx_json_type(j) == QX_JSON_NULL) return QX_OK;
@@ -204,12 +204,12 @@ qx_status tok_normalizer_parse(qx_ctx *ctx, qx_arena *a, const qx_json *j, tok_s
     return read_one(&r, j);
 }
 
-void tok_steps_free(tok_step *s)
+void qx_tok_steps_free(tok_step *s)
 {
-    for (; s; s = s->next) tok_regex_free(s->regex);
+    for (; s; s = s->next) qx_tok_regex_free(s->regex);
 }
 
-qx_status tok_normalize(qx_ctx *ctx, const tok_step *steps, const char *text, size_t n, qx_buf *out)
+qx_status qx_tok_normalize(qx_ctx *ctx, const tok_step *steps, const char *text, size_t n, qx_buf *out)
 {
     qx_buf a = QX_BUF_INIT(ctx), b = QX_BUF_INIT(ctx);
     qx_status st = qx_buf_put(&a, text, n);

@@ -75,7 +75,7 @@ static qx_status compile(tok_regex *r, const char *pattern, const qx_buf *text)
     return QX_OK;
 }
 
-qx_status tok_regex_new(qx_ctx *ctx, const char *pattern, bool literal, tok_regex **out)
+qx_status qx_tok_regex_new(qx_ctx *ctx, const char *pattern, bool literal, tok_regex **out)
 {
     *out = NULL;
     size_t n = strlen(pattern);
@@ -94,12 +94,12 @@ qx_status tok_regex_new(qx_ctx *ctx, const char *pattern, bool literal, tok_rege
         if (st == QX_OK) st = compile(r, pattern, &text);
     }
     qx_buf_free(&text);
-    if (st != QX_OK) tok_regex_free(r);
+    if (st != QX_OK) qx_tok_regex_free(r);
     else *out = r;
     return st;
 }
 
-void tok_regex_free(tok_regex *r)
+void qx_tok_regex_free(tok_regex *r)
 {
     if (!r) return;
     pcre2_code_free(r->code);
@@ -109,7 +109,7 @@ void tok_regex_free(tok_regex *r)
     qx_free(r->ctx, r);
 }
 
-int tok_regex_find(tok_regex *r, const char *s, size_t n, size_t from, size_t *start, size_t *end)
+int qx_tok_regex_find(tok_regex *r, const char *s, size_t n, size_t from, size_t *start, size_t *end)
 {
     if (r->literal) {
         const char *p = from < n ? memmem(s + from, n - from, r->literal, r->literal_len) : NULL;

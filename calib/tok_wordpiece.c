@@ -1,4 +1,4 @@
-/* tok_wordpiece.c - WordPiece (BERT): the longest piece that the vocabulary has, from left to right; a word that cannot be spelled is
+/* qx_tok_wordpiece.c - WordPiece (BERT): the longest piece that the vocabulary has, from left to right; a word that cannot be spelled is
  * one unknown token. */
 #include "calib/tok.h"
 #include "calib/unicode.h"
@@ -24,7 +24,7 @@ static void wordpiece_free(tok_model *m)
 static qx_status wordpiece_open(qx_ctx *ctx, qx_arena *a, const tok_vocab *v, const qx_json *j, tok_model **out)
 {
     const char *unk = qx_json_string(qx_json_get(j, "unk_token"), "[UNK]");
-    int32_t unk_id = tok_vocab_id(v, unk);
+    int32_t unk_id = qx_tok_vocab_id(v, unk);
     if (unk_id < 0) QX_FAIL(ctx, QX_E_FORMAT, "tokenizer: unknown token '%s' is not in the vocabulary", unk);
     const char *prefix = qx_arena_strdup(a, qx_json_string(qx_json_get(j, "continuing_subword_prefix"), "##"));
     if (!prefix) return QX_E_NOMEM;
@@ -51,7 +51,7 @@ static qx_status longest(tok_model *m, const char *s, size_t at, size_t n, size_
         qx_buf_clear(&m->text);
         if (at > 0 && *m->prefix) QX_TRY(qx_buf_put(&m->text, m->prefix, strlen(m->prefix)));
         QX_TRY(qx_buf_put(&m->text, s + at, end - at));
-        *id = tok_vocab_id(m->vocab, m->text.data);
+        *id = qx_tok_vocab_id(m->vocab, m->text.data);
         if (*id < 0) continue;
         *len = end - at;
         return QX_OK;
@@ -77,4 +77,4 @@ static qx_status wordpiece_word(tok_model *m, const char *s, size_t n, qx_buf *i
     return QX_OK;
 }
 
-const tok_modeldef tok_wordpiece = {.type = "WordPiece", .open = wordpiece_open, .word = wordpiece_word, .free = wordpiece_free};
+const tok_modeldef qx_tok_wordpiece = {.type = "WordPiece", .open = wordpiece_open, .word = wordpiece_word, .free = wordpiece_free};

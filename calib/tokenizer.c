@@ -22,7 +22,7 @@ struct qx_tokenizer {
     int64_t *prefix, n_prefix;  /* ids that the post-processor puts before a text */
 };
 
-int32_t tok_vocab_id(const tok_vocab *v, const char *token)
+int32_t qx_tok_vocab_id(const tok_vocab *v, const char *token)
 {
     return (int32_t)((intptr_t)qx_map_get(v->ids, token) - 1);
 }
@@ -32,11 +32,11 @@ int64_t qx_tokenizer_vocab(const qx_tokenizer *t) { return t->vocab.size; }
 void qx_tokenizer_free(qx_tokenizer *t)
 {
     if (!t) return;
-    tok_steps_free(t->normalizer);
-    tok_steps_free(t->pre);
+    qx_tok_steps_free(t->normalizer);
+    qx_tok_steps_free(t->pre);
     if (t->model) t->def->free(t->model);
-    tok_added_free(t->raw);
-    tok_added_free(t->normalized);
+    qx_tok_added_free(t->raw);
+    qx_tok_added_free(t->normalized);
     qx_map_free(t->vocab.ids);
     qx_ctx *ctx = t->ctx;
     qx_arena_free(t->arena);
@@ -103,7 +103,7 @@ static qx_status read_added_one(qx_tokenizer *t, const qx_json *j, tok_added_tok
     const char *content = qx_json_string(qx_json_get(j, "content"), NULL);
     if (!content || !*content) QX_FAIL(t->ctx, QX_E_FORMAT, "tokenizer: an added token without content");
     int64_t id = (int64_t)qx_json_number(qx_json_get(j, "id"), 0);
-    int32_t have = tok_vocab_id(&t->vocab, content);
+    int32_t have = qx_tok_vocab_id(&t->vocab, content);
     if (have >= 0 && have != id) QX_FAIL(t->ctx, QX_E_FORMAT, "tokenizer: added token '%s' has id %lld, the vocabulary says %d", content, (long long)id, have);
     if (have < 0) QX_TRY(add_token(t, content, id));
     *out = (tok_added_token){.id = (int32_t)id, .single_word = qx_json_bool(qx_json_get(j, "single_word"), false), .lstrip = qx_json_bool(qx_json_get(j, "lstrip"), false),
@@ -119,7 +119,7 @@ static qx_status read_added_one(qx_tokenizer *t, const qx_json *j, tok_added_tok
 static qx_status normalize_content(qx_tokenizer *t, tok_added_token *a)
 {
     qx_buf b = QX_BUF_INIT(t->ctx);
-    qx_status st = tok_normalize(t->ctx, t->normalizer, a->content, a->len, &b);
+    qx_status st = qx_tok_normalize(t->ctx, t->normalizer, a->content, a->len, &b);
     if (st == QX_OK) {
         a->content = qx_arena_strndup(t->arena, b.data ? b.data : "", b.len);
         a->len = b.len;
@@ -144,15 +144,15 @@ static qx_status read_added(qx_tokenizer *t, const qx_json *list)
         QX_TRY(normalize_content(t, &a));
         if (a.len) norm[n_norm++] = a;
     }
-    QX_TRY(tok_added_new(t->ctx, raw, n_raw, &t->raw));
-    return tok_added_new(t->ctx, norm, n_norm, &t->normalized);
+    QX_TRY(qx_tok_added_new(t->ctx, raw, n_raw, &t->raw));
+    return qx_tok_added_new(t->ctx, norm, n_norm, &t->normalized);
 }
 
 /* ---- post-processor: only what it puts before a single text ---- */
 
 static qx_status add_prefix(qx_tokenizer *t, const char *token)
 {
-    int32_t id = token ? tok_vocab_id(&t->vocab, token) : -1;
+    int32_t id = token ? qx_tok_vocab_id(&t->vocab, token) : -1;
     if (id < 0) QX_FAIL(t->ctx, QX_E_FORMAT, "tokenizer: the post-processor's token '%s' is not in the vocabulary", token ? token : "");
     t->prefix[t->n_prefix++] = id;
     return QX_OK;
@@ -190,7 +190,7 @@ static qx_status read_post(qx_tokenizer *t, const qx_json *j, int depth)
 
 static qx_status pick_model(qx_tokenizer *t, const qx_json *model)
 {
-    static const tok_modeldef *const defs[] = {&tok_bpe, &tok_wordpiece};
+    static const tok_modeldef *const defs[] = {&qx_tok_bpe, &qx_tok_wordpiece};
     const char *type = qx_json_string(qx_json_get(model, "type"), NULL);
     if (!type && qx_json_get(model, "merges")) type = "BPE"; /* older files leave it out */
     for (size_t i = 0; type && i < sizeof defs / sizeof *defs; i++)
@@ -204,12 +204,12 @@ static qx_status read_all(qx_tokenizer *t, const qx_json *doc)
     if (!model) QX_FAIL(t->ctx, QX_E_FORMAT, "tokenizer: no \"model\": this is not a tokenizer.json");
     QX_TRY(pick_model(t, model));
     QX_TRY(read_vocab(t, qx_json_get(model, "vocab"), added));
-    QX_TRY(tok_normalizer_parse(t->ctx, t->arena, qx_json_get(doc, "normalizer"), &t->normalizer));
-    QX_TRY(tok_pretokenizer_parse(t->ctx, t->arena, qx_json_get(doc, "pre_tokenizer"), &t->pre));
+    QX_TRY(qx_tok_normalizer_parse(t->ctx, t->arena, qx_json_get(doc, "normalizer"), &t->normalizer));
+    QX_TRY(qx_tok_pretokenizer_parse(t->ctx, t->arena, qx_json_get(doc, "pre_tokenizer"), &t->pre));
     QX_TRY(read_added(t, added));
     QX_TRY(t->def->open(t->ctx, t->arena, &t->vocab, model, &t->model));
     QX_TRY(read_post(t, qx_json_get(doc, "post_processor"), 0));
-    return tok_decoder_parse(t->ctx, t->arena, qx_json_get(doc, "decoder"), &t->decoder);
+    return qx_tok_decoder_parse(t->ctx, t->arena, qx_json_get(doc, "decoder"), &t->decoder);
 }
 
 static qx_status open_doc(qx_ctx *ctx, const qx_json *doc, qx_tokenizer **out)
@@ -258,7 +258,7 @@ static qx_status put_id(encoder *e, int64_t id) { return qx_buf_put(&e->ids, &id
 
 static qx_status encode_words(encoder *e, const char *s, size_t n, bool first)
 {
-    QX_TRY(tok_pretokenize(e->t->ctx, e->t->pre, s, n, first, &e->words, &e->scratch));
+    QX_TRY(qx_tok_pretokenize(e->t->ctx, e->t->pre, s, n, first, &e->words, &e->scratch));
     for (size_t i = 0; i < tok_count(&e->words); i++) {
         const tok_span *w = tok_at(&e->words, i);
         QX_TRY(e->t->def->word(e->t->model, e->words.text.data + w->off, w->len, &e->ids));
@@ -269,10 +269,10 @@ static qx_status encode_words(encoder *e, const char *s, size_t n, bool first)
 static qx_status encode_piece(encoder *e, const char *s, size_t n, bool first)
 {
     qx_buf_clear(&e->normal);
-    QX_TRY(tok_normalize(e->t->ctx, e->t->normalizer, s, n, &e->normal));
+    QX_TRY(qx_tok_normalize(e->t->ctx, e->t->normalizer, s, n, &e->normal));
     if (e->normal.len == 0) return QX_OK;
-    tok_list_clear(&e->inner);
-    QX_TRY(tok_added_cut(e->t->normalized, e->normal.data, e->normal.len, first, &e->inner));
+    qx_tok_list_clear(&e->inner);
+    QX_TRY(qx_tok_added_cut(e->t->normalized, e->normal.data, e->normal.len, first, &e->inner));
     for (size_t i = 0; i < tok_count(&e->inner); i++) {
         const tok_span *p = tok_at(&e->inner, i);
         QX_TRY(p->id >= 0 ? put_id(e, p->id) : encode_words(e, e->inner.text.data + p->off, p->len, p->first));
@@ -282,7 +282,7 @@ static qx_status encode_piece(encoder *e, const char *s, size_t n, bool first)
 
 static qx_status encode_all(encoder *e, const char *text, size_t len)
 {
-    QX_TRY(tok_added_cut(e->t->raw, text, len, true, &e->pieces));
+    QX_TRY(qx_tok_added_cut(e->t->raw, text, len, true, &e->pieces));
     for (size_t i = 0; i < tok_count(&e->pieces); i++) {
         const tok_span *p = tok_at(&e->pieces, i);
         QX_TRY(p->id >= 0 ? put_id(e, p->id) : encode_piece(e, e->pieces.text.data + p->off, p->len, p->first));
@@ -306,10 +306,10 @@ qx_status qx_tokenizer_encode(qx_tokenizer *t, const char *text, size_t len, int
     }
     qx_buf_free(&e.normal);
     qx_buf_free(&e.ids);
-    tok_list_free(&e.pieces);
-    tok_list_free(&e.inner);
-    tok_list_free(&e.words);
-    tok_list_free(&e.scratch);
+    qx_tok_list_free(&e.pieces);
+    qx_tok_list_free(&e.inner);
+    qx_tok_list_free(&e.words);
+    qx_tok_list_free(&e.scratch);
     return st;
 }
 
@@ -323,8 +323,8 @@ qx_status qx_tokenizer_decode(qx_tokenizer *t, const int64_t *ids, int64_t n, st
         if (ids[i] < 0 || ids[i] >= t->vocab.size) QX_FAIL(t->ctx, QX_E_FORMAT, "token id %lld at %lld: the vocabulary ends at %lld", (long long)ids[i], (long long)i, (long long)t->vocab.size - 1);
         const char *token = t->vocab.tokens[ids[i]];
         if (!token || t->special[ids[i]]) continue;
-        QX_TRY(tok_decode_one(t->decoder, token, put++, out));
+        QX_TRY(qx_tok_decode_one(t->decoder, token, put++, out));
     }
-    tok_decode_end(t->decoder, start, out);
+    qx_tok_decode_end(t->decoder, start, out);
     return QX_OK;
 }
