@@ -5,6 +5,20 @@
 #include <omp.h>
 #include <time.h>
 
+/* ThreadSanitizer cannot see libgomp's barriers (Debian's libgomp is not instrumented), so they are told to it: what was
+ * written before a region is seen in it, and what was written in it is seen behind it. */
+#ifdef __SANITIZE_THREAD__
+void __tsan_acquire(void *);
+void __tsan_release(void *);
+#define SEE_OTHERS(p) __tsan_acquire(p)
+#define SHOW_OTHERS(p) __tsan_release(p)
+#define NOT_CHECKED __attribute__((no_sanitize_thread, noinline))
+#else
+#define SEE_OTHERS(p) ((void)(p))
+#define SHOW_OTHERS(p) ((void)(p))
+#define NOT_CHECKED
+#endif
+
 struct qx_lock { qx_ctx *ctx; pthread_mutex_t mutex; };
 
 typedef struct job {
@@ -19,12 +33,22 @@ typedef struct job {
 static void work(job *j)
 {
     int64_t i;
+    SEE_OTHERS(j);
     while (atomic_load(&j->status) == QX_OK && (i = atomic_fetch_add(&j->next, 1)) < j->n) {
         int expected = QX_OK;
         qx_status st = qx_check_cancel(j->ctx);
         if (st == QX_OK) st = j->fn(j->user, i);
         if (st != QX_OK) atomic_compare_exchange_strong(&j->status, &expected, (int)st);
     }
+    SHOW_OTHERS(j);
+}
+
+NOT_CHECKED static void region(job *j, int threads)
+{
+    SHOW_OTHERS(j);
+#pragma omp parallel num_threads(threads)
+    work(j);
+    SEE_OTHERS(j);
 }
 
 qx_status qx_parallel(qx_ctx *ctx, int64_t n, qx_piece_fn *fn, void *user)
@@ -37,8 +61,7 @@ qx_status qx_parallel(qx_ctx *ctx, int64_t n, qx_piece_fn *fn, void *user)
     }
     qx_ctx_clear_error(ctx);
     atomic_fetch_add(&ctx->regions, 1);
-#pragma omp parallel num_threads(threads)
-    work(&j);
+    region(&j, threads);
     atomic_fetch_sub(&ctx->regions, 1);
     return (qx_status)atomic_load(&j.status);
 }
