@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "runtime/cpu/half.h"
 #include "runtime/plan.h"
 
 qx_status qx_call_fail(const qx_call *c, qx_status code, const char *fmt, ...)
@@ -263,6 +264,13 @@ static bool may_take(const qx_call *c, uint32_t from, size_t bytes, bool heap)
     return false;
 }
 
+bool qx_call_may_reuse(const qx_call *c, uint32_t i, uint32_t from)
+{
+    const qx_call_rt *rt = (const qx_call_rt *)c;
+    const qx_tensor *t = qx_call_in(c, from);
+    return i < c->n_out && t && may_take(c, from, t->bytes, rt->out_heap[i]);
+}
+
 qx_status qx_call_out_reuse(qx_call *c, uint32_t i, uint32_t from, qx_dtype dtype, int rank, const int64_t *dims, qx_tensor **t)
 {
     qx_call_rt *rt = rt_of(c);
@@ -344,12 +352,7 @@ static qx_status round_piece(void *user, int64_t i)
     const round_job *j = user;
     int64_t first = i * CONVERT_PIECE, n = j->n - first < CONVERT_PIECE ? j->n - first : CONVERT_PIECE;
     char *to = j->to + (size_t)i * j->piece_bytes;
-    qx_from_f32(j->dtype, j->from + first, n, to);
-    if (j->dtype == QX_DT_FLOAT16) /* qx_from_f32 saturates; arithmetic overflows to Inf */
-        for (int64_t k = 0; k < n; k++) {
-            float f = j->from[first + k];
-            if (f >= 65520.0f || f <= -65520.0f) ((uint16_t *)(void *)to)[k] = f > 0 ? 0x7c00 : 0xfc00;
-        }
+    qx_half_from_f32(j->dtype, j->from + first, n, to);
     return QX_OK;
 }
 

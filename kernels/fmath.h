@@ -1,0 +1,97 @@
+/* fmath.h - exp, tanh, erf and friends as branch-free C that compilers vectorise. Errors are a few units in the last place of float;
+ * NaN in gives NaN out, overflow gives Inf, and results do not depend on the instruction set. */
+#ifndef QX_KERNELS_FMATH_H
+#define QX_KERNELS_FMATH_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/multi.h"
+
+QX_INLINE int32_t fm_bits(float x)
+{
+    int32_t i;
+    memcpy(&i, &x, sizeof i);
+    return i;
+}
+
+QX_INLINE float fm_float(int32_t i)
+{
+    float x;
+    memcpy(&x, &i, sizeof x);
+    return x;
+}
+
+/* 2^n r with |r| <= ln2 / 2; the power is applied in two halves so that the ends of the range come out right. */
+QX_INLINE float fm_exp(float x)
+{
+    float c = x < -104.0f ? -104.0f : x;
+    c = c > 89.0f ? 89.0f : c;
+    float t = c * 1.44269504f + 12582912.0f;
+    int32_t n = fm_bits(t) - 0x4B400000;
+    t -= 12582912.0f;
+    float r = c - t * 0.693359375f;
+    r = r + t * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t h = n >> 1;
+    return p * fm_float((h + 127) * 8388608) * fm_float((n - h + 127) * 8388608);
+}
+
+QX_INLINE float fm_sigmoid(float x)
+{
+    float e = fm_exp(x < 0 ? x : -x); /* e^-|x| <= 1 */
+    return (x < 0 ? e : 1.0f) / (1.0f + e) + (x != x ? x : 0.0f);
+}
+
+QX_INLINE float fm_tanh(float x)
+{
+    float a = fabsf(x), s = x * x;
+    float big = 1.0f - 2.0f / (fm_exp(2.0f * a) + 1.0f);
+    float p = -5.70498872745e-3f;
+    p = p * s + 2.06390887954e-2f;
+    p = p * s - 5.37397155531e-2f;
+    p = p * s + 1.33314422036e-1f;
+    p = p * s - 3.33332819422e-1f;
+    float small = x + x * s * p;
+    float r = x < 0 ? -big : big;
+    return a < 0.625f ? small : r;
+}
+
+QX_INLINE float fm_erf(float x)
+{
+    float t = fabsf(x), s = x * x;
+    float r = -1.72853470e-5f * t + 3.83197126e-4f, u = -3.88396438e-3f * t + 2.42546219e-2f;
+    r = r * s + u;
+    r = r * t - 1.06777877e-1f;
+    r = r * t - 6.34846687e-1f;
+    r = r * t - 1.28717512e-1f;
+    r = r * t - t;
+    float big = 1.0f - fm_exp(r);
+    big = t > 4.0f ? 1.0f : big; /* also when r is -Inf - -Inf */
+    big = x < 0 ? -big : big;
+    float q = -5.96761703e-4f;
+    q = q * s + 4.99119423e-3f;
+    q = q * s - 2.67681349e-2f;
+    q = q * s + 1.12819925e-1f;
+    q = q * s - 3.76125336e-1f;
+    q = q * s + 1.28379166e-1f;
+    float small = q * x + x;
+    float y = t > 0.927734375f ? big : small;
+    return x != x ? x : y;
+}
+
+QX_INLINE float fm_gelu(float x) { return 0.5f * x * (1.0f + fm_erf(x * 0.70710678118654752f)); }
+
+QX_INLINE float fm_gelu_tanh(float x)
+{
+    return 0.5f * x * (1.0f + fm_tanh(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+}
+
+#endif
