@@ -349,6 +349,7 @@ static qx_status build_functions(builder *b, Onnx__ModelProto *p)
     for (size_t i = 0; i < p->n_functions; i++) {
         qx_function *f = NULL;
         QX_TRY(function_head(b, p->functions[i], &f));
+        f->index = m->n_functions;
         QX_TRY(QX_LIST_PUSH(m, &m->functions, &m->n_functions, f));
         QX_TRY(qx_model_index_function(m, f));
     }
