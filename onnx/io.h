@@ -9,7 +9,7 @@ typedef struct qx_read_options {
     bool strict;                    /* warnings of the malformed-input table become errors */
     bool allow_symlinks;
     const char *external_data_root; /* another directory that external data may lie in; NULL: beside the model only */
-    bool skip_check;                /* structure is parsed but qx_check is not run (inspect of broken files) */
+    bool skip_check;                /* structure is parsed but qx_check and qx_infer_shapes are not run (inspect of broken files) */
     bool skip_checksum;
 } qx_read_options;
 
@@ -17,6 +17,8 @@ typedef struct qx_read_options {
 qx_status qx_model_read(qx_ctx *ctx, const char *path, const qx_read_options *opt, qx_model **out);
 /* From memory (not copied: must outlive the model). External data is refused unless base_dir is given. */
 qx_status qx_model_read_bytes(qx_ctx *ctx, const void *bytes, size_t n, const char *base_dir, const qx_read_options *opt, qx_model **out);
+/* Empty model: arena, name table and store are there, everything else is zero. path may be NULL. */
+qx_status qx_model_new(qx_ctx *ctx, const char *path, qx_model **out);
 void qx_model_free(qx_model *m);
 
 typedef struct qx_write_options {

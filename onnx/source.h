@@ -11,5 +11,13 @@ qx_status qx_source_f32(qx_ctx *ctx, const qx_weight *w, int64_t first, int64_t 
 size_t qx_source_raw_bytes(const qx_weight *w, int64_t count);
 /* Runs the steps, first to last, on x[rows][k]. */
 qx_status qx_steps_run(qx_ctx *ctx, const qx_step *steps, int64_t first, int64_t rows, int64_t k, float *x);
+/* x[count] rounded to a float type and back. */
+qx_status qx_round_f32(qx_ctx *ctx, qx_dtype dtype, float *x, int64_t count);
+/* Every step of the chain can run on cells in storage order; and running them so. */
+bool qx_steps_have_cells(const qx_step *steps);
+qx_status qx_steps_run_cells(qx_ctx *ctx, const qx_step *steps, const qx_cells *c, float *x);
+qx_status qx_view_check(qx_ctx *ctx, const qx_weight *w, const qx_view *v);
+/* The job only stores its rows as floats: no scales. */
+static inline bool qx_job_is_float(const qx_job *j) { return j->spec.codes == QX_DT_FLOAT || j->spec.codes == QX_DT_FLOAT16 || j->spec.codes == QX_DT_BFLOAT16; }
 
 #endif

@@ -45,11 +45,14 @@ static inline int64_t qx_view_k(const qx_view *v) { return v->outer * v->inner; 
  * tiles may be any number of rows on any thread. scratch_bytes(k) per call is handed in as `scratch`. */
 typedef struct qx_step qx_step;
 struct qx_qspec;
+typedef struct qx_cells { int64_t row0, rows, col0, cols, row_stride, col_stride; } qx_cells;
 typedef struct qx_stepdef {
     const char *name;
     qx_status (*rows)(qx_ctx *ctx, const qx_step *s, int64_t first, int64_t rows, int64_t k, float *x, void *scratch);
     size_t (*scratch_bytes)(const qx_step *s, int64_t k); /* NULL: none */
-    bool elementwise; /* each element alone (with its row and column): may run in storage order, without whole rows */
+    /* Optional: the same on a part of W that is not whole rows. Element (row, col) of W[n, k] lies at x[(row - row0) * row_stride +
+     * (col - col0) * col_stride]. A chain whose steps all have it runs on [K,N] weights in storage order, without transposing. */
+    qx_status (*cells)(qx_ctx *ctx, const qx_step *s, const qx_cells *c, float *x);
     /* A last step that decides the grid as well (GPTQ, SparseGPT, refine: scale and rounding are chosen together). Replaces `rows`: leaves x on the
      * grid of scale[rows][blocks] (as stored: already rounded to spec->scale) and zero[rows][blocks] (NULL when the spec has no zero point), so
      * that quantizing x with them gives exactly the codes meant. The spec's rule is not used then. NULL: the rule decides. */
@@ -82,11 +85,13 @@ typedef struct qx_qspec {
     qx_scale_rule rule;
     const float *given;   /* QX_SCALE_GIVEN: [n][blocks] */
     const float *importance; /* [k] weight of the squared error in SEARCH (E[x^2]); NULL: 1 */
-    const void *extra;    /* format-specific; in the arena */
+    const int32_t *given_zero; /* QX_SCALE_GIVEN with zero_point: [n][blocks]; NULL: from each block's range under the given scale */
 } qx_qspec;
 
 /* Order in which the parts are stored. SAME: codes in the source's own layout and dims (scale dims: [n], or the source's dims with the
- * contraction axis divided by the block). NK: codes as [n, k], scales [n, blocks] (MatMulNBits: see NBITS). */
+ * contraction axis divided by the block). NK: codes as [n, k], scales [n, blocks]. NBITS: com.microsoft MatMulNBits: codes UINT8
+ * [n, blocks, block * bits / 8] without sign (symmetric codes are moved up by 8 or 128), the last block filled up with the zero code; scales
+ * [n, blocks]; zero points UINT8, 4-bit ones two a byte: [n, ceil(blocks * bits / 8)]. Scale of block 0 is [n], of block -1 a scalar. */
 typedef enum qx_layout { QX_LAYOUT_SAME, QX_LAYOUT_NK, QX_LAYOUT_NBITS } qx_layout;
 
 struct qx_job {
@@ -96,6 +101,7 @@ struct qx_job {
     qx_qspec spec;
     qx_layout layout;
     qx_weight *part[QX_PART_COUNT_]; /* NULL where the format has no such part */
+    struct qx_job_range *range; /* of the whole tensor, once it is known; the engine's business */
 };
 
 /* The store: files open behind a model's weights; closed with the model. */

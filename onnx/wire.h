@@ -34,8 +34,6 @@ qx_status qx_skim(qx_ctx *ctx, const qx_wire_src *src, const ProtobufCMessageDes
 qx_status qx_wire_read(qx_ctx *ctx, const qx_wire_src *src, const ProtobufCMessageDescriptor *root, qx_arena *arena,
                        ProtobufCMessage **msg, qx_span **spans, int64_t *n_spans);
 
-/* Empty model: arena, name table and store are there, everything else is zero (reader.c). path may be NULL. Free with qx_model_free. */
-qx_status qx_model_new(qx_ctx *ctx, const char *path, qx_model **out);
 /* Fills an empty model from a message that lives in its arena: graphs, nodes, values, weights, opsets, metadata, hash (build.c).
  * Messages stay reachable through the wire fields. */
 qx_status qx_build_model(qx_model *m, Onnx__ModelProto *proto);

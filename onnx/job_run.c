@@ -1,0 +1,376 @@
+/* job_run.c - the recipe engine: runs a job tile by tile and hands each finished range of each part to a sink.
+ *
+ * A tile is some rows of a matrix that is walked top to bottom: the channels W[n, k], or, when everything about the job allows it, the storage of
+ * a [K,N] weight as it is (columns), which needs no transposing. Ranges that span the walk (a scale per tensor; a scale per column
+ * of a [K,N] weight) are found in a first sweep. Tiles do not depend on the number of threads, and only maxima cross them, so
+ * the bytes do not either. */
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/thread.h"
+#include "onnx/job.h"
+#include "onnx/job_run.h"
+
+enum { TILE = 1 << 19, TILE_GATHER = 1 << 20 }; /* elements */
+
+/* ---- the walk ---- */
+
+/* The step that decides the grid, which then is not run as a step. */
+static const qx_step *grid_step(const qx_job *j) { return j->steps && j->steps->def->grid ? j->steps : NULL; }
+static const qx_step *plain_steps(const qx_job *j) { return grid_step(j) ? j->steps->prev : j->steps; }
+
+static bool can_walk_storage(const qx_job *j)
+{
+    if (grid_step(j)) return false;
+    return j->layout == QX_LAYOUT_SAME && j->view.inner == 1 && j->view.outer > 1 && !j->in->job && j->spec.rule != QX_SCALE_SEARCH && qx_steps_have_cells(j->steps);
+}
+
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+static void set_walk(qx_run *r)
+{
+    const qx_job *j = r->j;
+    const int64_t k = qx_view_k(&j->view);
+    r->columns = can_walk_storage(j);
+    r->scatter = !r->columns && j->layout == QX_LAYOUT_SAME && j->view.outer > 1;
+    r->rows = r->columns ? k : j->view.n;
+    r->cols = r->columns ? j->view.n : k;
+    r->blocks = qx_job_blocks(j);
+    const int64_t step = r->columns && j->spec.block > 0 ? round_up(j->spec.block, 8) : 8; /* whole blocks, whole bytes */
+    const int64_t mult = r->columns && j->spec.block > 0 && j->spec.block % 8 ? j->spec.block * 8 : step;
+    const int64_t want = (j->view.outer > 1 && !r->columns ? TILE_GATHER : TILE) / r->cols;
+    r->tile = round_up(want > 0 ? want : 1, mult);
+    r->n_tiles = (r->rows + r->tile - 1) / r->tile;
+}
+
+qx_grid qx_run_grid(const qx_run *r, int64_t rows)
+{
+    const int64_t b = r->j->spec.block;
+    if (b == -1) return (qx_grid){rows, r->cols, rows, r->cols};
+    if (r->columns) return (qx_grid){rows, r->cols, b > 0 ? b : rows, 1};
+    return (qx_grid){rows, r->cols, 1, b > 0 ? b : r->cols};
+}
+
+/* ---- loading ---- */
+
+static bool is_direct(const qx_run *r)
+{
+    const qx_weight *w = r->j->in;
+    const bool order = r->columns || r->j->view.outer == 1;
+    return order && !r->j->steps && !w->job && r->j->spec.rule != QX_SCALE_SEARCH && (w->dtype == QX_DT_FLOAT || w->dtype == QX_DT_FLOAT16 || w->dtype == QX_DT_BFLOAT16);
+}
+
+static qx_status load_direct(qx_run *r, qx_tile *t)
+{
+    const qx_weight *w = r->j->in;
+    const size_t size = (size_t)qx_dtype_bits(w->dtype) / 8, at = (size_t)(t->first * r->cols) * size;
+    t->dtype = w->dtype;
+    if (w->src.kind == QX_SRC_BYTES) return t->src = (const uint8_t *)w->src.bytes + at, QX_OK;
+    QX_TRY(qx_alloc_raw(r->ctx, (size_t)(t->rows * r->cols) * size, &t->raw));
+    t->src = t->raw;
+    return qx_source_read(r->ctx, w, at, (size_t)(t->rows * r->cols) * size, t->raw);
+}
+
+static qx_status load_columns(qx_run *r, qx_tile *t)
+{
+    const qx_cells c = {0, r->cols, t->first, t->rows, 1, r->cols};
+    QX_TRY(qx_alloc_raw(r->ctx, qx_source_raw_bytes(r->j->in, t->rows * r->cols), &t->raw));
+    QX_TRY(qx_source_f32(r->ctx, r->j->in, t->first * r->cols, t->rows * r->cols, t->raw, t->x));
+    return qx_steps_run_cells(r->ctx, r->j->steps, &c, t->x);
+}
+
+qx_status qx_tile_load(qx_run *r, qx_tile *t)
+{
+    if (is_direct(r)) return load_direct(r, t);
+    QX_TRY(qx_alloc_raw(r->ctx, (size_t)(t->rows * r->cols) * sizeof(float), (void **)&t->x));
+    t->src = t->x;
+    t->dtype = QX_DT_FLOAT;
+    if (r->columns) return load_columns(r, t);
+    return qx_rows_read(r->ctx, r->j->in, &r->j->view, plain_steps(r->j), t->first, t->rows, t->x);
+}
+
+void qx_tile_free(qx_run *r, qx_tile *t)
+{
+    void *blocks[] = {t->raw, t->x, t->lo, t->hi, t->scale, t->zero, t->codes, t->out};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) qx_free(r->ctx, blocks[i]);
+}
+
+void qx_run_note_bad(qx_run *r, const qx_nonfinite *bad)
+{
+    if (!bad->nan && !bad->inf) return;
+    qx_lock_take(r->lock);
+    r->bad.nan += bad->nan;
+    r->bad.inf += bad->inf;
+    qx_lock_give(r->lock);
+}
+
+/* ---- ranges that span the whole walk ---- */
+
+static bool wants_range(const qx_run *r)
+{
+    const qx_job *j = r->j;
+    if (qx_job_is_float(j)) return false;
+    if (qx_job_is_two_level(j)) return true;
+    if (grid_step(j)) return false;
+    if (j->spec.rule == QX_SCALE_GIVEN && !(j->spec.zero_point && !j->spec.given_zero)) return false;
+    return j->spec.block == -1 || (r->columns && j->spec.block == 0);
+}
+
+/* Two-level formats want the range of the tensor, whatever their blocks. */
+static int64_t range_cells(const qx_run *r) { return qx_job_is_two_level(r->j) || r->j->spec.block == -1 ? 1 : r->cols; }
+
+static qx_status range_tile(void *user, int64_t i)
+{
+    qx_run *r = user;
+    qx_tile t = {.first = i * r->tile, .rows = r->rows - i * r->tile < r->tile ? r->rows - i * r->tile : r->tile};
+    const int64_t n = r->n_range;
+    const qx_grid g = {t.rows, r->cols, t.rows, n == 1 ? r->cols : 1};
+    qx_nonfinite bad = QX_NONFINITE_NONE;
+    qx_status st;
+    QX_TRY_GOTO(st, QX_NEW_ARRAY(r->ctx, n, &t.lo));
+    QX_TRY_GOTO(st, QX_NEW_ARRAY(r->ctx, n, &t.hi));
+    QX_TRY_GOTO(st, qx_tile_load(r, &t));
+    if (!qx_min_max(&g, t.dtype, t.src, t.lo, t.hi, &bad)) QX_TRY_GOTO(st, qx_fail(r->ctx, QX_E_TYPE, "weight '%s': no range of %s", r->j->in->name, qx_dtype_get(t.dtype)->name));
+    qx_run_note_bad(r, &bad);
+    qx_lock_take(r->lock);
+    for (int64_t c = 0; c < n; c++) {
+        if (t.lo[c] < r->lo[c]) r->lo[c] = t.lo[c];
+        if (t.hi[c] > r->hi[c]) r->hi[c] = t.hi[c];
+    }
+    qx_lock_give(r->lock);
+done:
+    qx_tile_free(r, &t);
+    return st;
+}
+
+/* The range of a whole tensor is kept with the job: rows are asked for tile by tile elsewhere. */
+static bool known_range(qx_run *r)
+{
+    struct qx_job_range *known = r->j->range;
+    if (r->n_range != 1 || atomic_load(&known->state) != 2) return false;
+    r->lo[0] = known->lo;
+    r->hi[0] = known->hi;
+    return true;
+}
+
+static void keep_range(qx_run *r)
+{
+    struct qx_job_range *known = r->j->range;
+    int fresh = 0;
+    if (r->n_range != 1 || !atomic_compare_exchange_strong(&known->state, &fresh, 1)) return;
+    known->lo = r->lo[0];
+    known->hi = r->hi[0];
+    atomic_store(&known->state, 2);
+}
+
+qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j)
+{
+    *r = (qx_run){.ctx = ctx, .j = j};
+    set_walk(r);
+    QX_TRY(qx_lock_new(ctx, &r->lock));
+    if (!wants_range(r)) return QX_OK;
+    r->n_range = range_cells(r);
+    QX_TRY(QX_NEW_ARRAY(ctx, r->n_range, &r->lo));
+    QX_TRY(QX_NEW_ARRAY(ctx, r->n_range, &r->hi));
+    if (!known_range(r)) {
+        QX_TRY(qx_parallel(ctx, r->n_tiles, range_tile, r));
+        keep_range(r);
+    }
+    if (!qx_job_is_two_level(j)) return j->spec.rule == QX_SCALE_SEARCH ? qx_run_search_tensor(r) : QX_OK;
+    const float amax = fmaxf(-r->lo[0], r->hi[0]);
+    r->scale2 = amax > 0 ? amax / (6.0f * 448.0f) : 1.0f;
+    if (r->scale2 < 0x1p-126f) r->scale2 = 0x1p-126f;
+    return QX_OK;
+}
+
+void qx_run_free(qx_run *r)
+{
+    if (r->lock) qx_lock_free(r->lock);
+    qx_free(r->ctx, r->lo);
+    qx_free(r->ctx, r->hi);
+    qx_free(r->ctx, r->all_codes);
+    qx_free(r->ctx, r->all_scale);
+    qx_free(r->ctx, r->all_zero);
+}
+
+/* ---- scales of one tile ---- */
+
+static qx_status tile_ranges(qx_run *r, qx_tile *t, const qx_grid *g, int64_t cells)
+{
+    const bool whole = r->n_range && !qx_job_is_two_level(r->j);
+    qx_nonfinite bad = QX_NONFINITE_NONE;
+    QX_TRY(QX_NEW_ARRAY(r->ctx, cells, &t->lo));
+    QX_TRY(QX_NEW_ARRAY(r->ctx, cells, &t->hi));
+    if (whole) {
+        memcpy(t->lo, r->lo, (size_t)cells * sizeof *t->lo);
+        memcpy(t->hi, r->hi, (size_t)cells * sizeof *t->hi);
+        return QX_OK;
+    }
+    const bool ok = r->j->spec.zero_point ? qx_min_max(g, t->dtype, t->src, t->lo, t->hi, &bad) : qx_amax(g, t->dtype, t->src, t->hi, &bad);
+    if (!ok) QX_FAIL(r->ctx, QX_E_TYPE, "weight '%s': no range of %s", r->j->in->name, qx_dtype_get(t->dtype)->name);
+    if (!r->n_range) qx_run_note_bad(r, &bad);
+    return QX_OK;
+}
+
+/* Index into [n][blocks] of cell i of a tile. */
+static int64_t given_index(const qx_run *r, const qx_tile *t, int64_t i)
+{
+    const int64_t b = r->j->spec.block;
+    if (b == -1) return 0;
+    if (!r->columns) return t->first * r->blocks + i;
+    const int64_t column = i % r->cols, block = b > 0 ? t->first / b + i / r->cols : 0;
+    return column * r->blocks + block;
+}
+
+static int32_t zero_for(const qx_format *f, float lo, float scale)
+{
+    float code_lo, code_hi;
+    (void)qx_format_range(f, &code_lo, &code_hi);
+    const float z = rintf(code_lo - lo / scale);
+    return (int32_t)(z < code_lo ? code_lo : z > code_hi ? code_hi : z);
+}
+
+static void given_scales(qx_run *r, qx_tile *t, const qx_format *f, int64_t cells)
+{
+    const qx_qspec *q = &r->j->spec;
+    for (int64_t i = 0; i < cells; i++) {
+        const int64_t at = given_index(r, t, i);
+        t->scale[i] = qx_scale_stored(f, q->given[at], &t->adjusted);
+        if (q->zero_point) t->zero[i] = q->given_zero ? q->given_zero[at] : zero_for(f, t->lo[i], t->scale[i]);
+    }
+}
+
+static void amax_scales(qx_run *r, qx_tile *t, const qx_format *f, int64_t cells)
+{
+    if (r->j->spec.zero_point) {
+        qx_scale_from_range(f, t->lo, t->hi, cells, t->scale, t->zero, &t->adjusted);
+        return;
+    }
+    for (int64_t i = 0; i < cells; i++)
+        if (-t->lo[i] > t->hi[i]) t->hi[i] = -t->lo[i]; /* where only a range was taken */
+    if (!qx_job_is_two_level(r->j)) {
+        qx_scale_from_amax(f, t->hi, cells, t->scale, &t->adjusted);
+        return;
+    }
+    for (int64_t i = 0; i < cells; i++) t->scale[i] = t->hi[i] > 0 ? qx_scale_stored(f, t->hi[i] / 6.0f / r->scale2, &t->adjusted) : 1.0f;
+}
+
+static qx_status step_scales(qx_run *r, qx_tile *t, const qx_step *s)
+{
+    void *scratch = NULL;
+    const size_t n = s->def->scratch_bytes ? s->def->scratch_bytes(s, r->cols) : 0;
+    if (n) QX_TRY(qx_alloc_raw(r->ctx, n, &scratch));
+    const qx_status st = s->def->grid(r->ctx, s, &r->j->spec, t->first, t->rows, r->cols, t->x, t->scale, t->zero, scratch);
+    qx_free(r->ctx, scratch);
+    return st == QX_OK ? st : qx_note(r->ctx, st, "weight '%s', step '%s'", r->j->in->name, s->def->name);
+}
+
+static qx_status tile_scales(qx_run *r, qx_tile *t, const qx_grid *g)
+{
+    const qx_format f = qx_job_format(r->j);
+    const qx_qspec *q = &r->j->spec;
+    const int64_t cells = qx_grid_cells(g);
+    QX_TRY(QX_NEW_ARRAY(r->ctx, cells, &t->scale));
+    if (q->zero_point) QX_TRY(QX_NEW_ARRAY(r->ctx, cells, &t->zero));
+    if (grid_step(r->j)) return step_scales(r, t, grid_step(r->j));
+    if (q->rule == QX_SCALE_SEARCH) return qx_tile_search(r, t, g);
+    const bool ranged = q->rule != QX_SCALE_GIVEN || (q->zero_point && !q->given_zero);
+    if (ranged) QX_TRY(tile_ranges(r, t, g, cells));
+    if (q->rule == QX_SCALE_GIVEN) given_scales(r, t, &f, cells);
+    else amax_scales(r, t, &f, cells);
+    return QX_OK;
+}
+
+/* ---- codes of one tile ---- */
+
+static qx_status tile_quant(qx_run *r, qx_tile *t, qx_quant *q, const float **effective)
+{
+    const qx_grid g = qx_run_grid(r, t->rows);
+    const int64_t cells = qx_grid_cells(&g);
+    QX_TRY(tile_scales(r, t, &g));
+    *effective = t->scale;
+    if (qx_job_is_two_level(r->j)) { /* codes are made against what the consumer will multiply with */
+        if (!t->lo) QX_TRY(QX_NEW_ARRAY(r->ctx, cells, &t->lo));
+        for (int64_t i = 0; i < cells; i++) t->lo[i] = t->scale[i] * r->scale2;
+        *effective = t->lo;
+    }
+    *q = (qx_quant){.grid = g, .format = qx_job_format(r->j), .scale = *effective, .zero = t->zero};
+    return QX_OK;
+}
+
+static qx_status code_tile(void *user, int64_t i)
+{
+    qx_run *r = user;
+    qx_tile t = {.first = i * r->tile, .rows = r->rows - i * r->tile < r->tile ? r->rows - i * r->tile : r->tile};
+    const int64_t count = t.rows * r->cols;
+    qx_quant q;
+    const float *effective;
+    qx_status st;
+    QX_TRY_GOTO(st, qx_tile_load(r, &t));
+    if (qx_job_is_float(r->j)) {
+        QX_TRY_GOTO(st, qx_run_emit_floats(r, &t));
+        goto done;
+    }
+    QX_TRY_GOTO(st, tile_quant(r, &t, &q, &effective));
+    q.unpacked = r->scatter || r->j->layout == QX_LAYOUT_NBITS;
+    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)count * (qx_job_code_bits(r->j) > 8 ? 2 : 1) + 8, (void **)&t.codes));
+    if (!qx_quantize(&q, t.dtype, t.src, t.codes)) {
+        st = qx_fail(r->ctx, QX_E_TYPE, "weight '%s': cannot quantize %s to %s", r->j->in->name, qx_dtype_get(t.dtype)->name, qx_dtype_get(r->j->spec.codes)->name);
+        goto done;
+    }
+    st = qx_run_emit(r, &t);
+done:
+    qx_tile_free(r, &t);
+    return st;
+}
+
+qx_status qx_job_run(qx_ctx *ctx, const qx_job *j, const qx_sink *sink)
+{
+    qx_run r;
+    qx_status st;
+    QX_TRY_GOTO(st, qx_run_prepare(&r, ctx, j));
+    r.sink = sink;
+    QX_TRY_GOTO(st, qx_run_emit_begin(&r));
+    QX_TRY_GOTO(st, qx_parallel(ctx, r.n_tiles, code_tile, &r));
+    QX_TRY_GOTO(st, qx_run_emit_end(&r));
+    if (r.bad.nan || r.bad.inf)
+        qx_warn(ctx, "weight '%s' holds %lld NaN and %lld Inf elements; they are kept out of its scales", j->in->name, (long long)r.bad.nan, (long long)r.bad.inf);
+done:
+    qx_run_free(&r);
+    return st;
+}
+
+/* ---- what a consumer will see ---- */
+
+static qx_status dequantize(qx_run *r, int64_t first, int64_t rows, float *x)
+{
+    qx_tile t = {.first = first, .rows = rows, .x = x, .src = x, .dtype = QX_DT_FLOAT};
+    qx_quant q;
+    const float *effective;
+    qx_status st = tile_quant(r, &t, &q, &effective);
+    if (st == QX_OK && !qx_fake_quantize(&q, x)) st = qx_fail(r->ctx, QX_E_TYPE, "weight '%s': cannot dequantize %s", r->j->in->name, qx_dtype_get(r->j->spec.codes)->name);
+    t.x = NULL;
+    qx_tile_free(r, &t);
+    return st;
+}
+
+qx_status qx_job_rows_dequantized(qx_ctx *ctx, const qx_job *j, int64_t first, int64_t rows, float *x)
+{
+    const int64_t count = rows * qx_view_k(&j->view);
+    qx_run r = {.ctx = ctx};
+    qx_status st;
+    QX_TRY(qx_rows_read(ctx, j->in, &j->view, plain_steps(j), first, rows, x));
+    if (qx_job_is_float(j)) return qx_round_f32(ctx, j->spec.codes, x, count);
+    QX_TRY_GOTO(st, qx_run_prepare(&r, ctx, j));
+    if (r.columns) { /* here rows are rows */
+        r.columns = false;
+        r.rows = j->view.n;
+        r.cols = qx_view_k(&j->view);
+        if (j->spec.block == 0) r.n_range = 0;
+    }
+    st = dequantize(&r, first, rows, x);
+done:
+    qx_run_free(&r);
+    return st;
+}

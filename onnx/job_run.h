@@ -1,0 +1,54 @@
+/* job_run.h - the state of a running job, shared by job_run.c (tiles, scales), job_emit.c (layouts) and job_search.c. Internal to onnx/. */
+#ifndef QX_ONNX_JOB_RUN_H
+#define QX_ONNX_JOB_RUN_H
+
+#include <stdatomic.h>
+
+#include "base/thread.h"
+#include "onnx/job.h"
+
+struct qx_job_range { atomic_int state; float lo, hi; }; /* state 2: lo and hi are valid */
+
+typedef struct qx_run {
+    qx_ctx *ctx;
+    const qx_job *j;
+    const qx_sink *sink;
+    bool columns;              /* walks the storage of a [K,N] weight: rows are k, columns are channels */
+    bool scatter;              /* walks channels, but the parts are stored [k, n]-wise */
+    int64_t rows, cols, blocks; /* of the walk; scales a channel */
+    int64_t tile, n_tiles;     /* rows a tile */
+    float *lo, *hi; int64_t n_range; /* range of the tensor or of each column; 0: scales are found tile by tile */
+    float scale2;              /* two-level formats */
+    float tensor_scale; int32_t tensor_zero; /* search of one scale for the tensor */
+    qx_lock *lock;
+    qx_nonfinite bad;
+    uint8_t *all_codes;        /* scatter to odd places: all codes, one a byte */
+    float *all_scale; int32_t *all_zero; /* scatter: [blocks][n] */
+} qx_run;
+
+typedef struct qx_tile {
+    int64_t first, rows;
+    const void *src; int dtype; /* [rows, cols] as FLOAT, FLOAT16 or BFLOAT16 */
+    void *raw; float *x;
+    float *lo, *hi, *scale;    /* [cells] */
+    int32_t *zero;
+    uint8_t *codes, *out;
+    int64_t adjusted;          /* scales that had to be moved to stay usable */
+} qx_tile;
+
+qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j);
+void qx_run_free(qx_run *r);
+void qx_tile_free(qx_run *r, qx_tile *t);
+qx_grid qx_run_grid(const qx_run *r, int64_t rows);
+qx_status qx_tile_load(qx_run *r, qx_tile *t);
+void qx_run_note_bad(qx_run *r, const qx_nonfinite *bad);
+/* Least-error scales (job_search.c): of a tile; of the whole tensor, before all tiles. */
+qx_status qx_run_search_tensor(qx_run *r);
+qx_status qx_tile_search(qx_run *r, qx_tile *t, const qx_grid *g);
+/* Layouts (job_emit.c): before all tiles, one tile, after all tiles. */
+qx_status qx_run_emit_begin(qx_run *r);
+qx_status qx_run_emit(qx_run *r, qx_tile *t);
+qx_status qx_run_emit_floats(qx_run *r, qx_tile *t);
+qx_status qx_run_emit_end(qx_run *r);
+
+#endif
