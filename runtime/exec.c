@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "runtime/cpu/gemm.h"
 #include "runtime/plan.h"
 
 /* ---- Constants ---- */
@@ -524,6 +525,7 @@ void qx_exec_free(qx_exec *x)
     if (!x) return;
     qx_plan_free(x);
     free_blocks(x);
+    qx_dnnl_free(x->ctx, x->dnnl);
     qx_free(x->ctx, x->arena);
     qx_free(x->ctx, x->slots);
     qx_free(x->ctx, x->info);

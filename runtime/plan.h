@@ -109,7 +109,8 @@ struct qx_exec {
     uint32_t *keep_ids; int n_keep;     /* values asked for by name that are not outputs */
     qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user;
     bool profile;
-    qx_node_time *times; int n_times;
+    qx_node_time *times;
+    void *dnnl;                 /* runtime/dnnl.c: engine and stream; NULL until first needed */
 };
 
 /* plan.c */

@@ -1,0 +1,112 @@
+/* conv.c - Conv: shapes, auto_pad, and the product of runtime/cpu/gemm.h. Constant weights are packed at the first run. */
+#include <string.h>
+
+#include "runtime/cpu/gemm.h"
+
+typedef struct state { qx_conv *conv; float *bias; } state;
+
+static void drop(qx_ctx *ctx, void *block)
+{
+    state *s = block;
+    qx_conv_free(ctx, s->conv);
+    qx_free(ctx, s->bias);
+}
+
+static qx_status list3(const qx_call *c, const char *name, int n, int64_t fallback, int64_t min, int64_t *out)
+{
+    int64_t count;
+    const int64_t *v = qx_call_ints(c, name, &count);
+    if (v && count != n) QX_CALL_FAIL(c, QX_E_SHAPE, "%s has %lld entries for %d spatial axes", name, (long long)count, n);
+    for (int i = 0; i < n; i++) {
+        out[i] = v ? v[i] : fallback;
+        if (out[i] < min || out[i] > INT32_MAX) QX_CALL_FAIL(c, QX_E_SHAPE, "%s entry %d is %lld", name, i, (long long)out[i]);
+    }
+    return QX_OK;
+}
+
+static qx_status pads(const qx_call *c, qx_conv_shape *s)
+{
+    const char *mode = qx_call_str(c, "auto_pad", "NOTSET");
+    int64_t n;
+    const int64_t *given = qx_call_ints(c, "pads", &n);
+    if (given && n != 2 * s->spatial) QX_CALL_FAIL(c, QX_E_SHAPE, "pads has %lld entries for %d spatial axes", (long long)n, s->spatial);
+    for (int i = 0; i < s->spatial; i++) {
+        int64_t span = (s->kernel[i] - 1) * s->dilation[i] + 1;
+        s->begin[i] = given ? given[i] : 0;
+        s->end[i] = given ? given[i + s->spatial] : 0;
+        if (strncmp(mode, "SAME", 4) == 0) {
+            int64_t total = ((s->in[i] + s->stride[i] - 1) / s->stride[i] - 1) * s->stride[i] + span - s->in[i];
+            total = total < 0 ? 0 : total;
+            s->begin[i] = strcmp(mode, "SAME_LOWER") == 0 ? total - total / 2 : total / 2;
+            s->end[i] = total - s->begin[i];
+        } else if (strcmp(mode, "VALID") == 0) {
+            s->begin[i] = s->end[i] = 0;
+        }
+        if (s->begin[i] < 0 || s->end[i] < 0 || s->begin[i] > INT32_MAX || s->end[i] > INT32_MAX)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "pads of axis %d are %lld and %lld", i, (long long)s->begin[i], (long long)s->end[i]);
+        int64_t room = s->in[i] + s->begin[i] + s->end[i] - span;
+        if (room < 0) QX_CALL_FAIL(c, QX_E_SHAPE, "kernel spans %lld of axis %d, the padded input has %lld", (long long)span, i, (long long)(room + span));
+        s->out[i] = room / s->stride[i] + 1;
+    }
+    return QX_OK;
+}
+
+static qx_status conv_shape(const qx_call *c, const qx_tensor *x, const qx_tensor *w, qx_conv_shape *s)
+{
+    char a[96], b[96];
+    *s = (qx_conv_shape){.spatial = x->rank - 2};
+    if (x->rank < 3 || x->rank > 5 || w->rank != x->rank) QX_CALL_FAIL(c, QX_E_SHAPE, "input %s and weight %s", qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
+    s->batch = x->dims[0];
+    s->in_ch = x->dims[1];
+    s->out_ch = w->dims[0];
+    s->group = qx_call_int(c, "group", 1);
+    if (s->group < 1 || s->in_ch % s->group || s->out_ch % s->group || w->dims[1] != s->in_ch / s->group)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "weight %s does not fit %s in %lld groups", qx_tensor_describe(w, b, sizeof b), qx_tensor_describe(x, a, sizeof a), (long long)s->group);
+    QX_TRY(list3(c, "strides", s->spatial, 1, 1, s->stride));
+    QX_TRY(list3(c, "dilations", s->spatial, 1, 1, s->dilation));
+    for (int i = 0; i < s->spatial; i++) {
+        s->in[i] = x->dims[2 + i];
+        s->kernel[i] = w->dims[2 + i];
+    }
+    int64_t n;
+    const int64_t *k = qx_call_ints(c, "kernel_shape", &n);
+    for (int i = 0; k && i < s->spatial; i++)
+        if (n != s->spatial || k[i] != s->kernel[i]) QX_CALL_FAIL(c, QX_E_SHAPE, "kernel_shape and weight %s disagree", qx_tensor_describe(w, b, sizeof b));
+    return pads(c, s);
+}
+
+qx_status qx_cpu_conv(qx_call *c)
+{
+    const qx_tensor *x, *w;
+    const float *fx, *fw = NULL, *bias = NULL;
+    float *y = NULL;
+    qx_conv_shape s;
+    state *st = NULL;
+    QX_TRY(qx_call_need(c, 0, &x));
+    QX_TRY(qx_call_need(c, 1, &w));
+    QX_TRY(conv_shape(c, x, w, &s));
+    if (!qx_dtype_is_float(x->dtype)) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(x->dtype)->text);
+    bool constant = qx_call_in_const(c, 1);
+    QX_TRY(qx_call_state(c, sizeof *st, drop, (void **)&st));
+    QX_TRY(qx_call_in_f32(c, 0, &fx));
+    if (!constant && st->conv) {
+        qx_conv_free(c->ctx, st->conv);
+        st->conv = NULL;
+    }
+    if (!st->conv) QX_TRY(qx_call_in_f32(c, 1, &fw));
+    if (qx_call_in(c, 2)) {
+        if (c->in[2]->numel != s.out_ch) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld output channels", (long long)c->in[2]->numel, (long long)s.out_ch);
+        QX_TRY(qx_call_in_f32(c, 2, &bias));
+    }
+    int64_t dims[5] = {s.batch, s.out_ch, s.out[0], s.out[1], s.out[2]};
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &y));
+    int64_t numel = qx_prod(dims, 0, x->rank);
+    if (numel == 0) return QX_OK;
+    if (x->numel == 0 || w->numel == 0) {
+        memset(y, 0, (size_t)numel * sizeof *y);
+        return QX_OK;
+    }
+    QX_TRY(qx_conv_run(c, &st->conv, &s, fx, fw, bias, QX_ACT_NONE, y));
+    if (constant) qx_call_drop_const(c, 1);
+    return QX_OK;
+}

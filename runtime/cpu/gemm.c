@@ -1,0 +1,253 @@
+/* gemm.c - products and convolutions by oneDNN where it has a kernel that does not depend on the thread count, else by kernels/gemm.h: panels and
+ * row blocks of fixed size, spread over threads. Convolution falls back to a product of the weights with windows of the picture. */
+#include "runtime/cpu/gemm.h"
+
+#include <string.h>
+
+#include "kernels/gemm.h"
+#include "kernels/pointwise.h"
+#include "runtime/dnnl.h"
+
+enum { ROW_BLOCK = 64 };
+
+struct qx_packed { int64_t k, n; qx_dnnl_mm *dnnl; float *own; };
+
+/* ---- Activation and residual, for the paths that do not fuse them ---- */
+
+static const qx_unary act_unary[] = {[QX_ACT_RELU] = QX_U_RELU, [QX_ACT_GELU] = QX_U_GELU, [QX_ACT_GELU_TANH] = QX_U_GELU_TANH,
+                                     [QX_ACT_SILU] = QX_U_SWISH, [QX_ACT_SIGMOID] = QX_U_SIGMOID, [QX_ACT_TANH] = QX_U_TANH};
+
+static void finish_rows(const qx_gemm *g, int64_t n, int64_t first, int64_t rows)
+{
+    const float one[2] = {1, 0};
+    float *y = g->y + first * n;
+    if (g->act != QX_ACT_NONE) qx_unary_find(act_unary[g->act], QX_DT_FLOAT)(y, y, rows * n, one);
+    if (g->add) qx_binary_find(QX_B_ADD, QX_DT_FLOAT)(y, 1, g->add + first * n, 1, y, rows * n);
+}
+
+/* ---- Own product ---- */
+
+typedef struct pack_job { const float *w; int64_t k, n, row, col; float *dst; } pack_job;
+
+static qx_status pack_piece(void *user, int64_t p)
+{
+    const pack_job *j = user;
+    qx_gemm_pack_panel(j->w, j->k, j->n, j->row, j->col, p, j->dst + p * QX_GEMM_NR * j->k);
+    return QX_OK;
+}
+
+typedef struct own_job { const qx_gemm *g; const float *packed; int64_t k, n, ldx, cx, panels; } own_job;
+
+static qx_status own_piece(void *user, int64_t i)
+{
+    const own_job *j = user;
+    int64_t p = i % j->panels, r = i / j->panels * ROW_BLOCK, m = j->g->m - r < ROW_BLOCK ? j->g->m - r : ROW_BLOCK;
+    qx_gemm_panel(j->g->x + r * j->ldx, j->ldx, j->cx, m, j->k, j->packed, p, j->n, j->g->bias, j->g->y + r * j->n, j->n);
+    return QX_OK;
+}
+
+static qx_status finish_piece(void *user, int64_t i)
+{
+    const own_job *j = user;
+    int64_t r = i * ROW_BLOCK;
+    finish_rows(j->g, j->n, r, j->g->m - r < ROW_BLOCK ? j->g->m - r : ROW_BLOCK);
+    return QX_OK;
+}
+
+static qx_status own_run(qx_call *c, const own_job *j)
+{
+    int64_t blocks = (j->g->m + ROW_BLOCK - 1) / ROW_BLOCK;
+    qx_call_note_kernel(c, "own", 2.0 * (double)j->g->m * (double)j->k * (double)j->n);
+    QX_TRY(qx_parallel(c->ctx, blocks * j->panels, own_piece, (void *)(uintptr_t)j));
+    if (j->g->act == QX_ACT_NONE && !j->g->add) return QX_OK;
+    return qx_parallel(c->ctx, blocks, finish_piece, (void *)(uintptr_t)j);
+}
+
+qx_status qx_packed_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_packed **out)
+{
+    qx_packed *p = NULL;
+    size_t bytes;
+    QX_TRY(QX_NEW(c->ctx, &p));
+    p->k = k;
+    p->n = n;
+    qx_status st = qx_dnnl_mm_new(c, w, k, n, row, col, m_hint, &p->dnnl);
+    if (st == QX_OK && !p->dnnl) {
+        if (!qx_mul_size((size_t)qx_gemm_packed_size(k, n), sizeof *p->own, &bytes)) st = qx_call_fail(c, QX_E_SHAPE, "weight of %lld x %lld overflows", (long long)k, (long long)n);
+        if (st == QX_OK) st = qx_alloc_raw(c->ctx, bytes, (void **)&p->own);
+        pack_job j = {w, k, n, row, col, p->own};
+        if (st == QX_OK) st = qx_parallel(c->ctx, (n + QX_GEMM_NR - 1) / QX_GEMM_NR, pack_piece, &j);
+    }
+    if (st != QX_OK) {
+        qx_packed_free(c->ctx, p);
+        return st;
+    }
+    *out = p;
+    return QX_OK;
+}
+
+void qx_packed_free(qx_ctx *ctx, qx_packed *p)
+{
+    if (!p) return;
+    qx_dnnl_mm_free(ctx, p->dnnl);
+    qx_free(ctx, p->own);
+    qx_free(ctx, p);
+}
+
+qx_status qx_gemm_run(qx_call *c, qx_packed *w, const qx_gemm *g)
+{
+    if (g->m == 0 || w->n == 0) return QX_OK;
+    if (w->dnnl) return qx_dnnl_mm_run(c, w->dnnl, g);
+    own_job j = {g, w->own, w->k, w->n, w->k, 1, (w->n + QX_GEMM_NR - 1) / QX_GEMM_NR};
+    return own_run(c, &j);
+}
+
+/* ---- Both variable ---- */
+
+struct qx_bmm_state { qx_dnnl_bmm *dnnl; };
+
+void qx_bmm_free(qx_ctx *ctx, qx_bmm_state *s)
+{
+    if (!s) return;
+    qx_dnnl_bmm_free(ctx, s->dnnl);
+    qx_free(ctx, s);
+}
+
+typedef struct bmm_job { const qx_bmm *g; float *packed; int64_t panels, blocks, packed_size; } bmm_job;
+
+static qx_status bmm_pack_piece(void *user, int64_t i)
+{
+    const bmm_job *j = user;
+    int64_t b = i / j->panels, p = i % j->panels;
+    qx_gemm_pack_panel(j->g->b + b * j->g->sb[0], j->g->k, j->g->n, j->g->sb[1], j->g->sb[2], p, j->packed + b * j->packed_size + p * QX_GEMM_NR * j->g->k);
+    return QX_OK;
+}
+
+static qx_status bmm_piece(void *user, int64_t i)
+{
+    const bmm_job *j = user;
+    const qx_bmm *g = j->g;
+    int64_t p = i % j->panels, blk = i / j->panels % j->blocks, b = i / j->panels / j->blocks, r = blk * ROW_BLOCK;
+    int64_t m = g->m - r < ROW_BLOCK ? g->m - r : ROW_BLOCK;
+    const float *packed = j->packed + (g->sb[0] ? b * j->packed_size : 0);
+    qx_gemm_panel(g->a + b * g->sa[0] + r * g->sa[1], g->sa[1], g->sa[2], m, g->k, packed, p, g->n, NULL, g->y + (b * g->m + r) * g->n, g->n);
+    return QX_OK;
+}
+
+static qx_status own_bmm(qx_call *c, const qx_bmm *g)
+{
+    bmm_job j = {.g = g, .panels = (g->n + QX_GEMM_NR - 1) / QX_GEMM_NR, .blocks = (g->m + ROW_BLOCK - 1) / ROW_BLOCK, .packed_size = qx_gemm_packed_size(g->k, g->n)};
+    int64_t packs = g->sb[0] ? g->batch : 1;
+    QX_TRY(QX_CALL_SCRATCH(c, packs * j.packed_size, &j.packed));
+    QX_TRY(qx_parallel(c->ctx, packs * j.panels, bmm_pack_piece, &j));
+    qx_call_note_kernel(c, "own", 2.0 * (double)g->batch * (double)g->m * (double)g->k * (double)g->n);
+    return qx_parallel(c->ctx, g->batch * j.blocks * j.panels, bmm_piece, &j);
+}
+
+qx_status qx_bmm_run(qx_call *c, qx_bmm_state **state, const qx_bmm *g)
+{
+    bool done = false;
+    if (g->batch == 0 || g->m == 0 || g->n == 0) return QX_OK;
+    if (!*state) QX_TRY(QX_NEW(c->ctx, state));
+    QX_TRY(qx_dnnl_bmm_run(c, &(*state)->dnnl, g, &done));
+    return done ? QX_OK : own_bmm(c, g);
+}
+
+/* ---- Convolution ---- */
+
+struct qx_conv { qx_dnnl_conv *dnnl; float *w; /* plain, for the own path */ };
+
+void qx_conv_free(qx_ctx *ctx, qx_conv *s)
+{
+    if (!s) return;
+    qx_dnnl_conv_free(ctx, s->dnnl);
+    qx_free(ctx, s->w);
+    qx_free(ctx, s);
+}
+
+/* Windows of output positions [first, first + count) of one group of one picture: dst[p][kk], kk over (channel, kernel position). */
+static void windows(const qx_conv_shape *s, const float *x, int64_t first, int64_t count, float *dst)
+{
+    int64_t kvol = s->kernel[0] * s->kernel[1] * s->kernel[2], plane = s->in[0] * s->in[1] * s->in[2], ch = s->in_ch / s->group;
+    for (int64_t p = first; p < first + count; p++) {
+        int64_t o[3] = {p / (s->out[1] * s->out[2]), p / s->out[2] % s->out[1], p % s->out[2]};
+        for (int64_t k = 0; k < kvol; k++) {
+            int64_t q[3] = {k / (s->kernel[1] * s->kernel[2]), k / s->kernel[2] % s->kernel[1], k % s->kernel[2]}, off = 0;
+            bool in = true;
+            for (int d = 0; d < 3; d++) {
+                int64_t at = o[d] * s->stride[d] - s->begin[d] + q[d] * s->dilation[d];
+                in = in && at >= 0 && at < s->in[d];
+                off = off * s->in[d] + at;
+            }
+            for (int64_t i = 0; i < ch; i++) dst[(p - first) * ch * kvol + i * kvol + k] = in ? x[i * plane + off] : 0.0f;
+        }
+    }
+}
+
+typedef struct conv_job { const qx_conv_shape *s; const float *x, *w, *bias; float *y; float *scratch; qx_act act; int64_t blocks, per_thread, k; } conv_job;
+enum { CONV_BLOCK = QX_GEMM_NR };
+
+/* One block of output positions of one group: y[out_ch, positions] = W [out_ch, k] * windows'. */
+static qx_status conv_piece(void *user, int64_t i)
+{
+    const conv_job *j = user;
+    const qx_conv_shape *s = j->s;
+    int64_t positions = s->out[0] * s->out[1] * s->out[2], per = s->out_ch / s->group, ich = s->in_ch / s->group, plane = s->in[0] * s->in[1] * s->in[2];
+    int64_t blk = i % j->blocks, g = i / j->blocks % s->group, b = i / j->blocks / s->group;
+    int64_t first = blk * CONV_BLOCK, count = positions - first < CONV_BLOCK ? positions - first : CONV_BLOCK;
+    float *win = j->scratch + qx_thread_index() * j->per_thread, *panel = win + CONV_BLOCK * j->k;
+    windows(s, j->x + (b * s->in_ch + g * ich) * plane, first, count, win);
+    qx_gemm_pack_panel(win, j->k, count, 1, j->k, 0, panel);
+    float *y = j->y + (b * s->out_ch + g * per) * positions + first;
+    qx_gemm_panel(j->w + g * per * j->k, j->k, 1, per, j->k, panel, 0, count, NULL, y, positions);
+    const float one[2] = {1, 0};
+    for (int64_t r = 0; r < per; r++) {
+        for (int64_t p = 0; j->bias && p < count; p++) y[r * positions + p] += j->bias[g * per + r];
+        if (j->act != QX_ACT_NONE) qx_unary_find(act_unary[j->act], QX_DT_FLOAT)(y + r * positions, y + r * positions, count, one);
+    }
+    return QX_OK;
+}
+
+static qx_status own_conv(qx_call *c, const qx_conv_shape *s, const float *x, const float *w, const float *bias, qx_act act, float *y)
+{
+    qx_conv_shape full = *s; /* three spatial axes, missing ones of size 1 in front */
+    for (int d = 2; d >= 0; d--) {
+        int from = d - (3 - s->spatial);
+        bool there = from >= 0;
+        full.in[d] = there ? s->in[from] : 1;
+        full.out[d] = there ? s->out[from] : 1;
+        full.kernel[d] = there ? s->kernel[from] : 1;
+        full.stride[d] = there ? s->stride[from] : 1;
+        full.dilation[d] = there ? s->dilation[from] : 1;
+        full.begin[d] = there ? s->begin[from] : 0;
+    }
+    int64_t positions = full.out[0] * full.out[1] * full.out[2];
+    conv_job j = {.s = &full, .x = x, .w = w, .bias = bias, .y = y, .act = act, .blocks = (positions + CONV_BLOCK - 1) / CONV_BLOCK,
+                  .k = s->in_ch / s->group * full.kernel[0] * full.kernel[1] * full.kernel[2]};
+    j.per_thread = (2 * CONV_BLOCK * j.k + 15) / 16 * 16;
+    QX_TRY(QX_CALL_SCRATCH(c, j.per_thread * qx_ctx_threads(c->ctx), &j.scratch));
+    qx_call_note_kernel(c, "own", 2.0 * (double)(s->batch * s->out_ch * positions) * (double)j.k);
+    return qx_parallel(c->ctx, s->batch * s->group * j.blocks, conv_piece, &j);
+}
+
+static qx_status conv_state(qx_call *c, qx_conv **state, const qx_conv_shape *s, const float *w)
+{
+    qx_conv *v = NULL;
+    size_t bytes = sizeof *w;
+    QX_TRY(QX_NEW(c->ctx, &v));
+    *state = v;
+    QX_TRY(qx_dnnl_conv_new(c, s, w, &v->dnnl));
+    if (v->dnnl) return QX_OK;
+    int64_t n = s->out_ch * (s->in_ch / s->group);
+    for (int i = 0; i < s->spatial; i++) n *= s->kernel[i];
+    bytes *= (size_t)n;
+    QX_TRY(qx_alloc_raw(c->ctx, bytes, (void **)&v->w));
+    memcpy(v->w, w, bytes);
+    return QX_OK;
+}
+
+qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *s, const float *x, const float *w, const float *bias, qx_act act, float *y)
+{
+    if (!*state) QX_TRY(conv_state(c, state, s, w));
+    if ((*state)->dnnl) return qx_dnnl_conv_run(c, (*state)->dnnl, s, x, bias, act, y);
+    return own_conv(c, s, x, (*state)->w, bias, act, y);
+}

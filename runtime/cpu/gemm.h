@@ -1,0 +1,40 @@
+/* gemm.h - matrix products and convolutions for adapters: packed once, run often. runtime/cpu/dnnl.c has them through oneDNN; what it has no
+ * thread-count independent kernel for, and builds without it, go through the loops of kernels/gemm.h. */
+#ifndef QX_RUNTIME_CPU_GEMM_H
+#define QX_RUNTIME_CPU_GEMM_H
+
+#include "runtime/cpu/op.h"
+
+typedef enum qx_act { QX_ACT_NONE, QX_ACT_RELU, QX_ACT_GELU, QX_ACT_GELU_TANH, QX_ACT_SILU, QX_ACT_SIGMOID, QX_ACT_TANH } qx_act;
+
+/* A constant matrix W[k, n] in the layout that its kernel likes. */
+typedef struct qx_packed qx_packed;
+/* w[i * row + j * col], i < k, j < n. m_hint: rows that calls will bring. The source is not needed afterwards. */
+qx_status qx_packed_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_packed **out);
+void qx_packed_free(qx_ctx *ctx, qx_packed *p);
+
+/* y[m, n] = act(x[m, k] W + bias[n]) + add[m, n]; bias and add may be NULL; x, y, add dense. */
+typedef struct qx_gemm { int64_t m; const float *x, *bias, *add; qx_act act; float *y; } qx_gemm;
+qx_status qx_gemm_run(qx_call *c, qx_packed *w, const qx_gemm *g);
+
+/* y[b] = a[b] * b[b] for b < batch, both variable. Strides in elements: batch (0: shared), row, column. y is dense. */
+typedef struct qx_bmm { int64_t batch, m, n, k; const float *a, *b; float *y; int64_t sa[3], sb[3]; } qx_bmm;
+typedef struct qx_bmm_state qx_bmm_state; /* primitives of one node, kept between calls */
+qx_status qx_bmm_run(qx_call *c, qx_bmm_state **state, const qx_bmm *g);
+void qx_bmm_free(qx_ctx *ctx, qx_bmm_state *s);
+
+/* Convolution of NCHW float pictures (1 to 3 spatial axes). */
+typedef struct qx_conv_shape {
+    int spatial;
+    int64_t batch, in_ch, out_ch, group;
+    int64_t in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];
+} qx_conv_shape;
+typedef struct qx_conv qx_conv; /* packed weights and primitives of one node */
+/* *state is made at the first call, from w [out_ch, in_ch / group, kernel...]; later calls may pass w NULL. */
+qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *s, const float *x, const float *w, const float *bias, qx_act act, float *y);
+void qx_conv_free(qx_ctx *ctx, qx_conv *s);
+
+/* What the executor holds for the library: one engine and stream. NULL handle: none made yet. */
+void qx_dnnl_free(qx_ctx *ctx, void *handle);
+
+#endif

@@ -1,0 +1,578 @@
+/* dnnl.c - the only file that calls oneDNN (2.x: version 3 renamed most of this). Weights are reordered once into the layout that the
+ * library asks for; primitives are kept per node. Scratch comes from the call, so nothing stays allocated between calls. */
+#include "runtime/dnnl.h"
+
+#ifdef QONNX_HAVE_DNNL
+#include <dnnl.h>
+#include <omp.h>
+#include <string.h>
+
+#include "runtime/plan.h"
+
+enum { CACHE = 6 }; /* primitives of one node: different row counts */
+
+typedef struct library { dnnl_engine_t engine; dnnl_stream_t stream; } library;
+
+static const char *status_text(dnnl_status_t s)
+{
+    static const char *const names[] = {"success", "out of memory", "invalid arguments", "unimplemented", "iterator ends", "runtime error", "not required"};
+    return (unsigned)s < sizeof names / sizeof *names ? names[s] : "?";
+}
+
+#define DNNL(c, call)                                                                                       \
+    do {                                                                                                    \
+        dnnl_status_t s_ = (call);                                                                          \
+        if (s_ != dnnl_success) return qx_call_fail((c), s_ == dnnl_out_of_memory ? QX_E_NOMEM : QX_E_FAIL, "oneDNN: %s (%s)", status_text(s_), #call); \
+    } while (0)
+
+static qx_status get_library(qx_call *c, library **out)
+{
+    library *l = c->exec->dnnl;
+    if (!l) {
+        QX_TRY(qx_alloc(c->ctx, sizeof *l, (void **)&l));
+        c->exec->dnnl = l;
+        DNNL(c, dnnl_engine_create(&l->engine, dnnl_cpu, 0));
+        DNNL(c, dnnl_stream_create(&l->stream, l->engine, dnnl_stream_default_flags));
+    }
+    if (omp_get_max_threads() != qx_ctx_threads(c->ctx) && !omp_in_parallel()) omp_set_num_threads(qx_ctx_threads(c->ctx));
+    *out = l;
+    return QX_OK;
+}
+
+void qx_dnnl_free(qx_ctx *ctx, void *handle)
+{
+    library *l = handle;
+    if (!l) return;
+    if (l->stream) dnnl_stream_destroy(l->stream);
+    if (l->engine) dnnl_engine_destroy(l->engine);
+    qx_free(ctx, l);
+}
+
+/* ---- Primitives ---- */
+
+typedef struct prim {
+    int64_t key[10];
+    uint64_t used;
+    dnnl_primitive_t p;
+    dnnl_memory_desc_t src, wei, dst, scratch;
+    const char *impl;
+} prim;
+
+static void prim_drop(prim *p)
+{
+    if (p->p) dnnl_primitive_destroy(p->p);
+    memset(p, 0, sizeof *p);
+}
+
+/* The primitive with this key, or the slot to make it in (*found false). */
+static prim *prim_slot(prim *cache, const int64_t key[10], uint64_t *clock, bool *found)
+{
+    prim *oldest = &cache[0];
+    for (int i = 0; i < CACHE; i++) {
+        if (cache[i].p && memcmp(cache[i].key, key, sizeof cache[i].key) == 0) {
+            cache[i].used = ++*clock;
+            *found = true;
+            return &cache[i];
+        }
+        if (cache[i].used < oldest->used) oldest = &cache[i];
+    }
+    prim_drop(oldest);
+    memcpy(oldest->key, key, sizeof oldest->key);
+    oldest->used = ++*clock;
+    *found = false;
+    return oldest;
+}
+
+static bool stable_impl(const char *impl) { return strncmp(impl, "brg", 3) == 0 || strncmp(impl, "jit", 3) == 0; }
+
+/* From descriptor and attributes to a primitive with its layouts known. p->p stays NULL when there is no stable implementation. */
+static qx_status prim_make(qx_call *c, library *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, prim *p)
+{
+    dnnl_primitive_desc_t pd = NULL;
+    dnnl_status_t st = dnnl_primitive_desc_create(&pd, desc, attr, l->engine, NULL);
+    if (st == dnnl_unimplemented) return QX_OK;
+    DNNL(c, st);
+    dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &p->impl);
+    p->src = *dnnl_primitive_desc_query_md(pd, dnnl_query_src_md, 0);
+    p->wei = *dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
+    p->dst = *dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0);
+    p->scratch = *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+    st = stable_impl(p->impl) ? dnnl_primitive_create(&p->p, pd) : dnnl_success;
+    dnnl_primitive_desc_destroy(pd);
+    DNNL(c, st);
+    return QX_OK;
+}
+
+static qx_status add_act(qx_call *c, dnnl_post_ops_t po, qx_act act)
+{
+    static const dnnl_alg_kind_t kinds[] = {[QX_ACT_RELU] = dnnl_eltwise_relu, [QX_ACT_GELU] = dnnl_eltwise_gelu_erf, [QX_ACT_GELU_TANH] = dnnl_eltwise_gelu_tanh,
+                                            [QX_ACT_SILU] = dnnl_eltwise_swish, [QX_ACT_SIGMOID] = dnnl_eltwise_logistic, [QX_ACT_TANH] = dnnl_eltwise_tanh};
+    if (act != QX_ACT_NONE) DNNL(c, dnnl_post_ops_append_eltwise(po, 1.0f, kinds[act], act == QX_ACT_SILU ? 1.0f : 0.0f, 0.0f));
+    return QX_OK;
+}
+
+static qx_status make_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *add, dnnl_primitive_attr_t *out)
+{
+    dnnl_post_ops_t po = NULL;
+    DNNL(c, dnnl_primitive_attr_create(out));
+    DNNL(c, dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user));
+    DNNL(c, dnnl_post_ops_create(&po));
+    qx_status st = add_act(c, po, act);
+    if (st == QX_OK && add && dnnl_post_ops_append_binary(po, dnnl_binary_add, add) != dnnl_success) st = qx_call_fail(c, QX_E_FAIL, "oneDNN: no binary post-op");
+    if (st == QX_OK && dnnl_primitive_attr_set_post_ops(*out, po) != dnnl_success) st = qx_call_fail(c, QX_E_FAIL, "oneDNN: post-ops refused");
+    dnnl_post_ops_destroy(po);
+    return st;
+}
+
+/* ---- Memory objects of one execution ---- */
+
+enum { MAX_ARGS = 7 };
+typedef struct exec_args { dnnl_exec_arg_t a[MAX_ARGS]; int n; } exec_args;
+
+static qx_status arg(qx_call *c, library *l, exec_args *e, int id, const dnnl_memory_desc_t *md, const void *data)
+{
+    dnnl_memory_t m = NULL;
+    DNNL(c, dnnl_memory_create(&m, md, l->engine, (void *)(uintptr_t)data));
+    e->a[e->n++] = (dnnl_exec_arg_t){id, m};
+    return QX_OK;
+}
+
+static qx_status execute(qx_call *c, library *l, dnnl_primitive_t p, exec_args *e, qx_status st)
+{
+    dnnl_status_t d = st == QX_OK ? dnnl_primitive_execute(p, l->stream, e->n, e->a) : dnnl_success;
+    if (st == QX_OK && d == dnnl_success) d = dnnl_stream_wait(l->stream);
+    for (int i = 0; i < e->n; i++) dnnl_memory_destroy(e->a[i].memory);
+    if (st != QX_OK) return st;
+    DNNL(c, d);
+    return QX_OK;
+}
+
+static qx_status scratch_arg(qx_call *c, library *l, exec_args *e, const dnnl_memory_desc_t *md)
+{
+    size_t bytes = dnnl_memory_desc_get_size(md);
+    void *data = NULL;
+    if (!bytes) return QX_OK;
+    QX_TRY(qx_call_scratch(c, bytes, &data));
+    return arg(c, l, e, DNNL_ARG_SCRATCHPAD, md, data);
+}
+
+static qx_status reorder(qx_call *c, library *l, const dnnl_memory_desc_t *from, const void *src, const dnnl_memory_desc_t *to, void *dst)
+{
+    dnnl_primitive_desc_t pd = NULL;
+    dnnl_primitive_t p = NULL;
+    dnnl_primitive_attr_t attr = NULL;
+    DNNL(c, dnnl_primitive_attr_create(&attr));
+    dnnl_status_t d = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    if (d == dnnl_success) d = dnnl_reorder_primitive_desc_create(&pd, from, l->engine, to, l->engine, attr);
+    dnnl_primitive_attr_destroy(attr);
+    DNNL(c, d);
+    dnnl_memory_desc_t scratch = *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+    d = dnnl_primitive_create(&p, pd);
+    dnnl_primitive_desc_destroy(pd);
+    DNNL(c, d);
+    exec_args e = {.n = 0};
+    qx_status st = arg(c, l, &e, DNNL_ARG_FROM, from, src);
+    if (st == QX_OK) st = arg(c, l, &e, DNNL_ARG_TO, to, dst);
+    if (st == QX_OK) st = scratch_arg(c, l, &e, &scratch);
+    st = execute(c, l, p, &e, st);
+    dnnl_primitive_destroy(p);
+    return st;
+}
+
+static qx_status strided_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, const int64_t *strides)
+{
+    dnnl_dims_t d, s;
+    for (int i = 0; i < n; i++) {
+        d[i] = dims[i];
+        s[i] = strides[i];
+    }
+    DNNL(c, dnnl_memory_desc_init_by_strides(md, n, d, dnnl_f32, s));
+    return QX_OK;
+}
+
+static qx_status any_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims)
+{
+    dnnl_dims_t d;
+    for (int i = 0; i < n; i++) d[i] = dims[i];
+    DNNL(c, dnnl_memory_desc_init_by_tag(md, n, d, dnnl_f32, dnnl_format_tag_any));
+    return QX_OK;
+}
+
+/* ---- Product with a constant matrix ---- */
+
+struct qx_dnnl_mm {
+    int64_t k, n;
+    dnnl_memory_desc_t md; /* layout of `packed` */
+    void *packed;
+    prim cache[CACHE];
+    uint64_t clock;
+};
+
+void qx_dnnl_mm_free(qx_ctx *ctx, qx_dnnl_mm *s)
+{
+    if (!s) return;
+    for (int i = 0; i < CACHE; i++) prim_drop(&s->cache[i]);
+    qx_free(ctx, s->packed);
+    qx_free(ctx, s);
+}
+
+/* wei NULL: the library may choose the layout of the weights. */
+static qx_status mm_prim(qx_call *c, library *l, const qx_dnnl_mm *s, const qx_gemm *g, const dnnl_memory_desc_t *wei, prim *p)
+{
+    dnnl_memory_desc_t x, w, b, y;
+    dnnl_matmul_desc_t d;
+    dnnl_primitive_attr_t attr = NULL;
+    QX_TRY(strided_md(c, &x, 2, (int64_t[]){g->m, s->k}, (int64_t[]){s->k, 1}));
+    QX_TRY(strided_md(c, &y, 2, (int64_t[]){g->m, s->n}, (int64_t[]){s->n, 1}));
+    QX_TRY(strided_md(c, &b, 2, (int64_t[]){1, s->n}, (int64_t[]){s->n, 1}));
+    if (wei) w = *wei;
+    else QX_TRY(any_md(c, &w, 2, (int64_t[]){s->k, s->n}));
+    DNNL(c, dnnl_matmul_desc_init(&d, &x, &w, g->bias ? &b : NULL, &y));
+    qx_status st = make_attr(c, g->act, g->add ? &y : NULL, &attr);
+    if (st == QX_OK) st = prim_make(c, l, &d, attr, p);
+    if (attr) dnnl_primitive_attr_destroy(attr);
+    return st;
+}
+
+static qx_status mm_repack(qx_call *c, library *l, qx_dnnl_mm *s, const dnnl_memory_desc_t *to)
+{
+    void *fresh = NULL;
+    QX_TRY(qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(to), &fresh));
+    qx_status st = reorder(c, l, &s->md, s->packed, to, fresh);
+    if (st != QX_OK) {
+        qx_free(c->ctx, fresh);
+        return st;
+    }
+    qx_free(c->ctx, s->packed);
+    s->packed = fresh;
+    s->md = *to;
+    for (int i = 0; i < CACHE; i++) prim_drop(&s->cache[i]);
+    return QX_OK;
+}
+
+qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_dnnl_mm **out)
+{
+    library *l;
+    dnnl_memory_desc_t plain;
+    prim p = {.p = NULL};
+    *out = NULL;
+    if (k == 0 || n == 0) return QX_OK;
+    QX_TRY(get_library(c, &l));
+    qx_dnnl_mm probe = {.k = k, .n = n};
+    qx_gemm g = {.m = m_hint > 0 ? m_hint : 1};
+    QX_TRY(mm_prim(c, l, &probe, &g, NULL, &p));
+    if (!p.p) return QX_OK;
+    dnnl_memory_desc_t md = p.wei;
+    prim_drop(&p);
+    qx_dnnl_mm *s = NULL;
+    QX_TRY(QX_NEW(c->ctx, &s));
+    s->k = k;
+    s->n = n;
+    s->md = md;
+    qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&md), &s->packed);
+    if (st == QX_OK) st = strided_md(c, &plain, 2, (int64_t[]){k, n}, (int64_t[]){row, col});
+    if (st == QX_OK) st = reorder(c, l, &plain, w, &md, s->packed);
+    if (st != QX_OK) {
+        qx_dnnl_mm_free(c->ctx, s);
+        return st;
+    }
+    *out = s;
+    return QX_OK;
+}
+
+/* The packed layout was chosen for other row counts: it is kept when the library can use it, else the weights are packed anew. */
+static qx_status mm_find(qx_call *c, library *l, qx_dnnl_mm *s, const qx_gemm *g, prim **out)
+{
+    int64_t key[10] = {g->m, g->act, g->bias != NULL, g->add != NULL};
+    bool found;
+    prim *p = prim_slot(s->cache, key, &s->clock, &found);
+    if (!found) {
+        QX_TRY(mm_prim(c, l, s, g, &s->md, p));
+        if (!p->p) {
+            prim fresh = {.p = NULL};
+            QX_TRY(mm_prim(c, l, s, g, NULL, &fresh));
+            if (!fresh.p) QX_CALL_FAIL(c, QX_E_FAIL, "oneDNN has no kernel for %lld x %lld x %lld", (long long)g->m, (long long)s->k, (long long)s->n);
+            qx_status st = mm_repack(c, l, s, &fresh.wei);
+            memcpy(fresh.key, key, sizeof key);
+            fresh.used = ++s->clock;
+            *p = fresh;
+            QX_TRY(st);
+        }
+    }
+    *out = p;
+    return QX_OK;
+}
+
+qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
+{
+    library *l;
+    prim *p;
+    exec_args e = {.n = 0};
+    dnnl_memory_desc_t b;
+    QX_TRY(get_library(c, &l));
+    QX_TRY(mm_find(c, l, s, g, &p));
+    QX_TRY(strided_md(c, &b, 2, (int64_t[]){1, s->n}, (int64_t[]){s->n, 1}));
+    qx_status st = arg(c, l, &e, DNNL_ARG_SRC, &p->src, g->x);
+    if (st == QX_OK) st = arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
+    if (st == QX_OK) st = arg(c, l, &e, DNNL_ARG_DST, &p->dst, g->y);
+    if (st == QX_OK && g->bias) st = arg(c, l, &e, DNNL_ARG_BIAS, &b, g->bias);
+    int post = g->act != QX_ACT_NONE;
+    if (st == QX_OK && g->add) st = arg(c, l, &e, DNNL_ARG_ATTR_MULTIPLE_POST_OP(post) | DNNL_ARG_SRC_1, &p->dst, g->add);
+    if (st == QX_OK) st = scratch_arg(c, l, &e, &p->scratch);
+    qx_call_note_kernel(c, p->impl, 2.0 * (double)g->m * (double)s->k * (double)s->n);
+    return execute(c, l, p->p, &e, st);
+}
+
+/* ---- Product of two variable tensors ---- */
+
+struct qx_dnnl_bmm { prim cache[CACHE]; uint64_t clock; };
+
+void qx_dnnl_bmm_free(qx_ctx *ctx, qx_dnnl_bmm *s)
+{
+    if (!s) return;
+    for (int i = 0; i < CACHE; i++) prim_drop(&s->cache[i]);
+    qx_free(ctx, s);
+}
+
+static qx_status bmm_prim(qx_call *c, library *l, const qx_bmm *g, prim *p)
+{
+    dnnl_memory_desc_t a, b, y;
+    dnnl_matmul_desc_t d;
+    dnnl_primitive_attr_t attr = NULL;
+    int64_t ba = g->sa[0] ? g->batch : 1, bb = g->sb[0] ? g->batch : 1;
+    QX_TRY(strided_md(c, &a, 3, (int64_t[]){ba, g->m, g->k}, (int64_t[]){g->sa[0] ? g->sa[0] : g->m * g->k, g->sa[1], g->sa[2]}));
+    QX_TRY(strided_md(c, &b, 3, (int64_t[]){bb, g->k, g->n}, (int64_t[]){g->sb[0] ? g->sb[0] : g->k * g->n, g->sb[1], g->sb[2]}));
+    QX_TRY(strided_md(c, &y, 3, (int64_t[]){g->batch, g->m, g->n}, (int64_t[]){g->m * g->n, g->n, 1}));
+    DNNL(c, dnnl_matmul_desc_init(&d, &a, &b, NULL, &y));
+    qx_status st = make_attr(c, QX_ACT_NONE, NULL, &attr);
+    if (st == QX_OK) st = prim_make(c, l, &d, attr, p);
+    if (attr) dnnl_primitive_attr_destroy(attr);
+    return st;
+}
+
+qx_status qx_dnnl_bmm_run(qx_call *c, qx_dnnl_bmm **state, const qx_bmm *g, bool *done)
+{
+    library *l;
+    bool found;
+    *done = false;
+    if (g->batch < 1 || g->m < 1 || g->n < 1 || g->k < 1) return QX_OK;
+    QX_TRY(get_library(c, &l));
+    if (!*state) QX_TRY(QX_NEW(c->ctx, state));
+    int64_t key[10] = {g->batch, g->m, g->n, g->k, g->sa[0], g->sa[1], g->sa[2], g->sb[0], g->sb[1], g->sb[2]};
+    prim *p = prim_slot((*state)->cache, key, &(*state)->clock, &found);
+    if (!found) QX_TRY(bmm_prim(c, l, g, p));
+    if (!p->p) return QX_OK;
+    exec_args e = {.n = 0};
+    qx_status st = arg(c, l, &e, DNNL_ARG_SRC, &p->src, g->a);
+    if (st == QX_OK) st = arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, g->b);
+    if (st == QX_OK) st = arg(c, l, &e, DNNL_ARG_DST, &p->dst, g->y);
+    if (st == QX_OK) st = scratch_arg(c, l, &e, &p->scratch);
+    qx_call_note_kernel(c, p->impl, 2.0 * (double)g->batch * (double)g->m * (double)g->k * (double)g->n);
+    QX_TRY(execute(c, l, p->p, &e, st));
+    *done = true;
+    return QX_OK;
+}
+
+/* ---- Convolution ---- */
+
+struct qx_dnnl_conv {
+    qx_conv_shape first;   /* out_ch, in_ch, group, kernel: what the weights are packed for */
+    dnnl_memory_desc_t md;
+    void *packed;
+    prim cache[CACHE];
+    uint64_t clock;
+};
+
+void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s)
+{
+    if (!s) return;
+    for (int i = 0; i < CACHE; i++) prim_drop(&s->cache[i]);
+    qx_free(ctx, s->packed);
+    qx_free(ctx, s);
+}
+
+static void dense_strides(int n, const int64_t *dims, int64_t *strides)
+{
+    int64_t s = 1;
+    for (int i = n - 1; i >= 0; i--) {
+        strides[i] = s;
+        s *= dims[i];
+    }
+}
+
+static int conv_dims(const qx_conv_shape *s, int64_t *x, int64_t *w, int64_t *y)
+{
+    int g = s->group > 1, n = s->spatial + 2;
+    x[0] = y[0] = s->batch;
+    x[1] = s->in_ch;
+    y[1] = s->out_ch;
+    if (g) w[0] = s->group;
+    w[g] = s->out_ch / s->group;
+    w[g + 1] = s->in_ch / s->group;
+    for (int i = 0; i < s->spatial; i++) {
+        x[2 + i] = s->in[i];
+        y[2 + i] = s->out[i];
+        w[g + 2 + i] = s->kernel[i];
+    }
+    return n;
+}
+
+static qx_status conv_prim(qx_call *c, library *l, const qx_conv_shape *s, bool bias, qx_act act, const dnnl_memory_desc_t *wei, prim *p)
+{
+    int64_t dx[5], dw[6], dy[5];
+    dnnl_memory_desc_t x, w, b, y;
+    dnnl_convolution_desc_t d;
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_dims_t strides, dilates, begin, end;
+    int n = conv_dims(s, dx, dw, dy);
+    QX_TRY(any_md(c, &x, n, dx));
+    QX_TRY(any_md(c, &y, n, dy));
+    if (wei) w = *wei;
+    else QX_TRY(any_md(c, &w, n + (s->group > 1), dw));
+    QX_TRY(strided_md(c, &b, 1, &s->out_ch, (int64_t[]){1}));
+    for (int i = 0; i < s->spatial; i++) {
+        strides[i] = s->stride[i];
+        dilates[i] = s->dilation[i] - 1;
+        begin[i] = s->begin[i];
+        end[i] = s->end[i];
+    }
+    DNNL(c, dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, dnnl_convolution_direct, &x, &w, bias ? &b : NULL, &y, strides, dilates, begin, end));
+    qx_status st = make_attr(c, act, NULL, &attr);
+    if (st == QX_OK) st = prim_make(c, l, &d, attr, p);
+    if (attr) dnnl_primitive_attr_destroy(attr);
+    return st;
+}
+
+qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *w, qx_dnnl_conv **out)
+{
+    library *l;
+    prim p = {.p = NULL};
+    int64_t dx[5], dw[6], dy[5], strides[6];
+    dnnl_memory_desc_t plain;
+    *out = NULL;
+    QX_TRY(get_library(c, &l));
+    int n = conv_dims(shape, dx, dw, dy) + (shape->group > 1);
+    QX_TRY(conv_prim(c, l, shape, true, QX_ACT_NONE, NULL, &p));
+    if (!p.p) return QX_OK;
+    dnnl_memory_desc_t md = p.wei;
+    prim_drop(&p);
+    qx_dnnl_conv *s = NULL;
+    QX_TRY(QX_NEW(c->ctx, &s));
+    s->first = *shape;
+    s->md = md;
+    dense_strides(n, dw, strides);
+    qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&md), &s->packed);
+    if (st == QX_OK) st = strided_md(c, &plain, n, dw, strides);
+    if (st == QX_OK) st = reorder(c, l, &plain, w, &md, s->packed);
+    if (st != QX_OK) {
+        qx_dnnl_conv_free(c->ctx, s);
+        return st;
+    }
+    *out = s;
+    return QX_OK;
+}
+
+static qx_status conv_find(qx_call *c, library *l, qx_dnnl_conv *s, const qx_conv_shape *shape, bool bias, qx_act act, prim **out)
+{
+    int64_t key[10] = {shape->batch, shape->in[0], shape->in[1], shape->in[2], bias, act};
+    bool found;
+    prim *p = prim_slot(s->cache, key, &s->clock, &found);
+    *out = p;
+    if (found) return QX_OK;
+    QX_TRY(conv_prim(c, l, shape, bias, act, &s->md, p));
+    if (p->p) return QX_OK;
+    prim fresh = {.p = NULL};
+    QX_TRY(conv_prim(c, l, shape, bias, act, NULL, &fresh));
+    if (!fresh.p) QX_CALL_FAIL(c, QX_E_FAIL, "oneDNN has no kernel for this picture size");
+    void *packed = NULL;
+    qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&fresh.wei), &packed);
+    if (st == QX_OK) st = reorder(c, l, &s->md, s->packed, &fresh.wei, packed);
+    if (st != QX_OK) {
+        qx_free(c->ctx, packed);
+        prim_drop(&fresh);
+        return st;
+    }
+    qx_free(c->ctx, s->packed);
+    s->packed = packed;
+    s->md = fresh.wei;
+    for (int i = 0; i < CACHE; i++) prim_drop(&s->cache[i]);
+    memcpy(fresh.key, key, sizeof key);
+    fresh.used = ++s->clock;
+    *p = fresh;
+    return QX_OK;
+}
+
+/* A buffer in the layout that the primitive wants: the caller's own when it is dense already. */
+static qx_status in_layout(qx_call *c, const dnnl_memory_desc_t *want, const dnnl_memory_desc_t *plain, float **data)
+{
+    if (dnnl_memory_desc_equal(want, plain)) return QX_OK;
+    return qx_call_scratch(c, dnnl_memory_desc_get_size(want), (void **)data);
+}
+
+qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, qx_act act, float *y)
+{
+    library *l;
+    prim *p;
+    exec_args e = {.n = 0};
+    int64_t dx[5], dw[6], dy[5], strides[6];
+    dnnl_memory_desc_t plain_x, plain_y, b;
+    QX_TRY(get_library(c, &l));
+    QX_TRY(conv_find(c, l, s, shape, bias != NULL, act, &p));
+    int n = conv_dims(shape, dx, dw, dy);
+    dense_strides(n, dx, strides);
+    QX_TRY(strided_md(c, &plain_x, n, dx, strides));
+    dense_strides(n, dy, strides);
+    QX_TRY(strided_md(c, &plain_y, n, dy, strides));
+    QX_TRY(strided_md(c, &b, 1, &shape->out_ch, (int64_t[]){1}));
+    float *in = (float *)(uintptr_t)x, *out = y;
+    QX_TRY(in_layout(c, &p->src, &plain_x, &in));
+    QX_TRY(in_layout(c, &p->dst, &plain_y, &out));
+    if (in != x) QX_TRY(reorder(c, l, &plain_x, x, &p->src, in));
+    qx_status st = arg(c, l, &e, DNNL_ARG_SRC, &p->src, in);
+    if (st == QX_OK) st = arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
+    if (st == QX_OK) st = arg(c, l, &e, DNNL_ARG_DST, &p->dst, out);
+    if (st == QX_OK && bias) st = arg(c, l, &e, DNNL_ARG_BIAS, &b, bias);
+    if (st == QX_OK) st = scratch_arg(c, l, &e, &p->scratch);
+    double flops = 2.0 * (double)shape->batch * (double)shape->out_ch * (double)(shape->in_ch / shape->group);
+    for (int i = 0; i < shape->spatial; i++) flops *= (double)shape->out[i] * (double)shape->kernel[i];
+    qx_call_note_kernel(c, p->impl, flops);
+    QX_TRY(execute(c, l, p->p, &e, st));
+    if (out != y) QX_TRY(reorder(c, l, &p->dst, out, &plain_y, y));
+    return QX_OK;
+}
+
+#else /* built without oneDNN: everything goes through our own kernels */
+
+qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_dnnl_mm **out)
+{
+    (void)c, (void)w, (void)k, (void)n, (void)row, (void)col, (void)m_hint;
+    *out = NULL;
+    return QX_OK;
+}
+qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
+{
+    (void)s, (void)g;
+    QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "built without oneDNN");
+}
+void qx_dnnl_mm_free(qx_ctx *ctx, qx_dnnl_mm *s) { (void)ctx, (void)s; }
+qx_status qx_dnnl_bmm_run(qx_call *c, qx_dnnl_bmm **state, const qx_bmm *g, bool *done)
+{
+    (void)c, (void)state, (void)g;
+    *done = false;
+    return QX_OK;
+}
+void qx_dnnl_bmm_free(qx_ctx *ctx, qx_dnnl_bmm *s) { (void)ctx, (void)s; }
+qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *s, const float *w, qx_dnnl_conv **out)
+{
+    (void)c, (void)s, (void)w;
+    *out = NULL;
+    return QX_OK;
+}
+qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, qx_act act, float *y)
+{
+    (void)s, (void)shape, (void)x, (void)bias, (void)act, (void)y;
+    QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "built without oneDNN");
+}
+void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s) { (void)ctx, (void)s; }
+void qx_dnnl_free(qx_ctx *ctx, void *handle) { (void)ctx, (void)handle; }
+#endif

@@ -1,0 +1,23 @@
+/* dnnl.h - the door to oneDNN (runtime/dnnl.c). Every *_new gives NULL in *out, with QX_OK, when the library has no kernel for the case whose
+ * result is the same bits for any number of threads ("gemm" and "ref" implementations split sums by thread): callers then use their own. */
+#ifndef QX_RUNTIME_DNNL_H
+#define QX_RUNTIME_DNNL_H
+
+#include "runtime/cpu/gemm.h"
+
+typedef struct qx_dnnl_mm qx_dnnl_mm;
+qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_dnnl_mm **out);
+qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g);
+void qx_dnnl_mm_free(qx_ctx *ctx, qx_dnnl_mm *s);
+
+/* *done false: no kernel for these dims and strides, nothing was computed. */
+typedef struct qx_dnnl_bmm qx_dnnl_bmm;
+qx_status qx_dnnl_bmm_run(qx_call *c, qx_dnnl_bmm **state, const qx_bmm *g, bool *done);
+void qx_dnnl_bmm_free(qx_ctx *ctx, qx_dnnl_bmm *s);
+
+typedef struct qx_dnnl_conv qx_dnnl_conv;
+qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *s, const float *w, qx_dnnl_conv **out);
+qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, qx_act act, float *y);
+void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s);
+
+#endif
