@@ -66,6 +66,11 @@ qx_status qx_parallel(qx_ctx *ctx, int64_t n, qx_piece_fn *fn, void *user)
     return (qx_status)atomic_load(&j.status);
 }
 
+void qx_thread_apply(const qx_ctx *ctx)
+{
+    if (!omp_in_parallel() && omp_get_max_threads() != ctx->threads) omp_set_num_threads(ctx->threads);
+}
+
 int qx_thread_index(void)
 {
     return omp_get_thread_num();

@@ -4,7 +4,6 @@
 
 #ifdef QONNX_HAVE_DNNL
 #include <dnnl.h>
-#include <omp.h>
 #include <string.h>
 
 #include "runtime/plan.h"
@@ -34,7 +33,7 @@ static qx_status get_library(qx_call *c, library **out)
         DNNL(c, dnnl_engine_create(&l->engine, dnnl_cpu, 0));
         DNNL(c, dnnl_stream_create(&l->stream, l->engine, dnnl_stream_default_flags));
     }
-    if (omp_get_max_threads() != qx_ctx_threads(c->ctx) && !omp_in_parallel()) omp_set_num_threads(qx_ctx_threads(c->ctx));
+    qx_thread_apply(c->ctx);
     *out = l;
     return QX_OK;
 }
