@@ -251,7 +251,7 @@ static qx_status mm_repack(qx_call *c, library *l, qx_dnnl_mm *s, const dnnl_mem
 
 qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_dnnl_mm **out)
 {
-    library *l;
+    library *l = NULL;
     dnnl_memory_desc_t plain;
     prim p = {.p = NULL};
     *out = NULL;
@@ -304,7 +304,7 @@ static qx_status mm_find(qx_call *c, library *l, qx_dnnl_mm *s, const qx_gemm *g
 
 qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
 {
-    library *l;
+    library *l = NULL;
     prim *p;
     exec_args e = {.n = 0};
     dnnl_memory_desc_t b;
@@ -351,7 +351,7 @@ static qx_status bmm_prim(qx_call *c, library *l, const qx_bmm *g, prim *p)
 
 qx_status qx_dnnl_bmm_run(qx_call *c, qx_dnnl_bmm **state, const qx_bmm *g, bool *done)
 {
-    library *l;
+    library *l = NULL;
     bool found;
     *done = false;
     if (g->batch < 1 || g->m < 1 || g->n < 1 || g->k < 1) return QX_OK;
@@ -444,7 +444,7 @@ static qx_status conv_prim(qx_call *c, library *l, const qx_conv_shape *s, bool 
 
 qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *w, qx_dnnl_conv **out)
 {
-    library *l;
+    library *l = NULL;
     prim p = {.p = NULL};
     int64_t dx[5], dw[6], dy[5], strides[6];
     dnnl_memory_desc_t plain;
@@ -510,7 +510,7 @@ static qx_status in_layout(qx_call *c, const dnnl_memory_desc_t *want, const dnn
 
 qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, qx_act act, float *y)
 {
-    library *l;
+    library *l = NULL;
     prim *p;
     exec_args e = {.n = 0};
     int64_t dx[5], dw[6], dy[5], strides[6];
