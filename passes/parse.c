@@ -299,5 +299,7 @@ const char *qx_pipeline_text(const qx_pipeline *p) { return p->text; }
 
 void qx_pipeline_free(qx_pipeline *p)
 {
-    if (p) qx_arena_free(p->arena);
+    if (!p) return;
+    for (int i = 0; i < p->n_subs; i++) qx_pipeline_free(p->subs[i]);
+    qx_arena_free(p->arena);
 }

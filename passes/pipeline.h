@@ -42,6 +42,6 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
 /* On a model in memory: plan(), collect (when stats lack something and samples is not NULL), run() of each pass, dead code, verify. */
 qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_samples *samples, qx_stats *stats, qx_report *report);
 /* The whole job: read, plan, calibrate, rewrite, write, verify, report. */
-qx_status qx_quantize(qx_ctx *ctx, const qx_quantize_options *opt, qx_report *report);
+qx_status qx_quantize_file(qx_ctx *ctx, const qx_quantize_options *opt, qx_report *report);
 
 #endif

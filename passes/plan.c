@@ -110,7 +110,7 @@ static bool apply_patterns(qx_pipeline *pipe, filters *f, qx_plan_item *it)
     it->pass = main_format(pipe);
     if (set >= 0) {
         it->pass = pipe->settings[set];
-        it->asked = it->pass != NULL;
+        it->asked = it->forced = it->pass != NULL;
         if (!it->pass) qx_item_keep(pipe, it, QX_WHY_EXCLUDED, "--set %s", f->settings.items[set].text);
         return it->asked;
     }
@@ -126,7 +126,10 @@ static void apply_rules(qx_pipeline *pipe, qx_plan_item *it, bool vision)
     qx_const_view c;
     const char *what;
     if (!l->w && l->quantized) qx_item_keep(pipe, it, QX_WHY_ALREADY_QUANTIZED, NULL);
-    else if (!l->w) qx_item_keep(pipe, it, QX_WHY_WEIGHT_NOT_CONSTANT, NULL);
+    else if (!l->w) {
+        it->attention_pass = it->pass;
+        qx_item_keep(pipe, it, QX_WHY_WEIGHT_NOT_CONSTANT, NULL);
+    }
     else if (l->node->graph->function) qx_item_keep(pipe, it, QX_WHY_FUNCTION, NULL);
     else if (qx_const_trace(l->x, &c)) qx_item_keep(pipe, it, QX_WHY_NOT_ELIGIBLE, "both inputs are constant");
     else if (l->w->dtype != QX_DT_FLOAT && l->w->dtype != QX_DT_FLOAT16 && l->w->dtype != QX_DT_BFLOAT16)
@@ -186,11 +189,12 @@ static bool all_quantized(const qx_plan *plan, const qx_value *v, const qx_pass 
 }
 
 /* One low-precision copy serves all readers of a weight; when some reader stays float, all do, unless the node was asked for. */
-static void settle_shared(qx_pipeline *pipe, qx_plan *plan)
+void qx_plan_settle(qx_pipeline *pipe)
 {
+    qx_plan *plan = pipe->plan;
     for (int64_t i = 0; i < plan->linears.count; i++) {
         qx_plan_item *it = &plan->items[i];
-        if (!it->pass || it->asked || it->weight->value->n_uses == 1) continue;
+        if (!it->pass || it->asked || it->weight->done || it->weight->value->n_uses == 1) continue;
         if (!all_quantized(plan, it->weight->value, it->pass, 0))
             qx_item_keep(pipe, it, QX_WHY_SHARED, "'%.100s'", it->weight->value->name);
     }
@@ -260,7 +264,7 @@ qx_status qx_plan_new(qx_pipeline *pipe, qx_model *m)
     QX_TRY(make_items(pipe, plan));
     QX_TRY(group_weights(pipe, plan));
     QX_TRY(apply_filters(pipe));
-    settle_shared(pipe, plan);
+    qx_plan_settle(pipe);
     return QX_OK;
 }
 

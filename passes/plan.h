@@ -38,6 +38,8 @@ typedef struct qx_plan_item {
     qx_why why;               /* why it stays float */
     const char *detail;       /* numbers for that reason; may be NULL */
     bool asked;               /* named by --set or --include: rules of default names do not apply */
+    bool forced;              /* named by --set: rules of sizes do not apply either */
+    qx_pass *attention_pass;  /* FORMAT pass that may have it as an attention product (variable weight); NULL: none */
     qx_value *x_stat;         /* value whose range statistics stand for x (same elements, through Reshape/Transpose) */
     qx_dtype act;             /* format of x; UNDEFINED: stays float */
     float act_scale;          /* decided by the format pass in run(); > 0 when act is set */
@@ -72,10 +74,13 @@ struct qx_pipeline {
     bool have_data;               /* there are samples or loaded statistics: optional statistics may be asked for */
     bool no_stats;                /* dry run without statistics: scales are placeholders, nothing is written */
     int64_t n_quantized;
+    struct qx_pipeline **subs; int n_subs; /* parsed --set formats */
 };
 
 /* Linear operators, filters and rules; fills pipe->plan. */
 qx_status qx_plan_new(struct qx_pipeline *pipe, qx_model *m);
+/* Linears whose weight is shared with one that stays float stay float too; called again after passes dropped items. */
+void qx_plan_settle(struct qx_pipeline *pipe);
 qx_plan_item *qx_plan_item_of(const qx_plan *plan, const qx_node *n); /* NULL: not a linear operator */
 /* Puts a step behind the weight's steps. arg must live in the model's arena. */
 qx_status qx_plan_step(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_stepdef *def, const void *arg);

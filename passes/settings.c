@@ -22,55 +22,17 @@ enum { L_CALIB, L_INCLUDE, L_EXCLUDE, L_VERIFY };
 typedef struct row { qx_argdef arg; target_type type; size_t offset; double min, max; const char *text; } row;
 #define OPT(field) offsetof(qx_quantize_options, field)
 
-/* The passes options (fp8, int8, int4, preset) all set opt.passes; text is what they stand for. */
-#define ROWS(X) \
-    X("output", 'o', QX_ARG_VALUE, "OUT.onnx", "IN.FORMAT.onnx", "file to write", T_TEXT, OPT(output), 0, 0, NULL) \
-    X("fp8", 0, QX_ARG_FLAG, NULL, NULL, "FP8 (E4M3) weights and activations", T_PASSES, 0, 0, 0, "fp8") \
-    X("int8", 0, QX_ARG_FLAG, NULL, NULL, "INT8 weights and activations", T_PASSES, 0, 0, 0, "int8") \
-    X("int4", 0, QX_ARG_FLAG, NULL, NULL, "INT4 weights, needs no samples", T_PASSES, 0, 0, 0, "int4") \
-    X("passes", 'p', QX_ARG_VALUE, "TEXT", NULL, "passes to run, in order: \"smoothquant,int8\" (qonnx passes lists them)", T_PASSES, 0, 0, 0, NULL) \
-    X("preset", 0, QX_ARG_VALUE, "NAME", NULL, "a ready pipeline text by name (qonnx passes lists them)", T_PASSES, 0, 0, 0, "") \
-    X("calib", 'c', QX_ARG_LIST, "FILE.npz|DIR", "sample*.npz, calib*.npz beside IN", "samples to calibrate with", T_LIST, L_CALIB, 0, 0, NULL) \
-    X("text", 0, QX_ARG_VALUE, "FILE", NULL, "text to calibrate a language model with (needs --tokenizer)", T_TEXT, OPT(samples.text), 0, 0, NULL) \
-    X("tokenizer", 0, QX_ARG_VALUE, "FILE.json", NULL, "tokenizer.json for --text", T_TEXT, OPT(samples.tokenizer), 0, 0, NULL) \
-    X("seq-len", 0, QX_ARG_VALUE, "N", "256", "tokens per sample of --text", T_I64, OPT(samples.seq_len), 1, 1048576, NULL) \
-    X("samples", 0, QX_ARG_VALUE, "N", "all", "use at most this many samples", T_I64, OPT(samples.limit), 1, 1e9, NULL) \
-    X("random", 0, QX_ARG_VALUE, "N", NULL, "N made-up samples (said in the output's metadata)", T_I64, OPT(samples.random), 1, 1e6, NULL) \
-    X("seed", 0, QX_ARG_VALUE, "S", "0", "seed of --random", T_U64, OPT(samples.seed), 0, 0, NULL) \
-    X("save-stats", 0, QX_ARG_VALUE, "FILE", NULL, "keep what calibration found", T_TEXT, OPT(save_stats), 0, 0, NULL) \
-    X("load-stats", 0, QX_ARG_VALUE, "FILE", NULL, "use statistics of an earlier run instead of samples", T_TEXT, OPT(load_stats), 0, 0, NULL) \
-    X("save-gram", 0, QX_ARG_FLAG, NULL, NULL, "put the Gram matrices into --save-stats too", T_FLAG, OPT(save_gram), 0, 0, NULL) \
-    X("include", 'I', QX_ARG_LIST, "P", NULL, "only nodes that match: glob, /regex/ or op:TYPE on node or weight names", T_LIST, L_INCLUDE, 0, 0, NULL) \
-    X("exclude", 'x', QX_ARG_LIST, "P", NULL, "leave nodes that match in float", T_LIST, L_EXCLUDE, 0, 0, NULL) \
-    X("set", 0, QX_ARG_LIST, "P=FORMAT", NULL, "another format for nodes that match: \"lm_head*=int8\", \"op:Conv=float\"", T_SET, 0, 0, 0, NULL) \
-    X("target", 't', QX_ARG_VALUE, "generic|ort|tensorrt", "generic", "write the node forms that this runtime executes", T_TARGET, OPT(target), 0, 0, NULL) \
-    X("dim", 0, QX_ARG_LIST, "NAME=N", NULL, "fix a symbolic dimension", T_DIM, 0, 0, 0, NULL) \
-    X("dry-run", 'n', QX_ARG_FLAG, NULL, NULL, "print the whole plan and write nothing", T_FLAG, OPT(dry_run), 0, 0, NULL) \
-    X("min-sqnr", 0, QX_ARG_VALUE, "DB", NULL, "fail (exit 4) when an output has less signal to noise than this", T_F64, OPT(min_sqnr), -200, 300, NULL) \
-    X("verify", 0, QX_ARG_LIST, "FILE.npz", NULL, "samples to compare float and quantized on", T_LIST, L_VERIFY, 0, 0, NULL) \
-    X("no-verify", 0, QX_ARG_FLAG, NULL, NULL, "do not run float and quantized model at the end", T_FLAG, OPT(no_verify), 0, 0, NULL) \
-    X("external-data", 0, QX_ARG_FLAG, NULL, NULL, "weights into OUT.onnx.data even when small", T_FLAG, OPT(external_data), 0, 0, NULL) \
-    X("external-data-root", 0, QX_ARG_VALUE, "DIR", NULL, "allow the input's external data to lie in DIR", T_TEXT, OPT(external_data_root), 0, 0, NULL) \
-    X("allow-symlinks", 0, QX_ARG_FLAG, NULL, NULL, "follow symlinks to external data (caches that link files)", T_FLAG, OPT(allow_symlinks), 0, 0, NULL) \
-    X("allow-requantize", 0, QX_ARG_FLAG, NULL, NULL, "accept a model that is quantized already", T_FLAG, OPT(allow_requantize), 0, 0, NULL) \
-    X("strict", 0, QX_ARG_FLAG, NULL, NULL, "warnings about the input model are errors", T_FLAG, OPT(strict), 0, 0, NULL) \
-    X("verify-each", 0, QX_ARG_FLAG, NULL, NULL, "check the graph after every pass", T_FLAG, OPT(verify_each), 0, 0, NULL) \
-    X("sequential", 0, QX_ARG_FLAG, NULL, NULL, "calibrate layer after layer with quantized layers before", T_FLAG, OPT(sequential), 0, 0, NULL) \
-    X("force", 'f', QX_ARG_FLAG, NULL, NULL, "replace an output file that exists", T_FLAG, OPT(force), 0, 0, NULL) \
-    X("device", 0, QX_ARG_VALUE, "auto|cpu|cuda", "auto", "where calibration and verification run", T_DEVICE, OPT(device), 0, 0, NULL) \
-    X("plugin-dir", 0, QX_ARG_VALUE, "DIR", NULL, "where qonnx-cuda.so is looked for first", T_TEXT, OPT(plugin_dir), 0, 0, NULL)
-
 const qx_argdef qx_job_argdefs[] = {
-#define X(name, letter, kind, meta, def, help, type, offset, min, max, text) {name, letter, kind, meta, def, help},
-    ROWS(X)
-#undef X
+#define QX_JOB_OPTION(name, letter, kind, meta, def, help, type, offset, min, max, text) {name, letter, kind, meta, def, help},
+#include "passes/job_options.def"
+#undef QX_JOB_OPTION
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };
 
 static const row rows[] = {
-#define X(name, letter, kind, meta, def, help, type, offset, min, max, text) {{name, letter, kind, meta, def, help}, type, offset, min, max, text},
-    ROWS(X)
-#undef X
+#define QX_JOB_OPTION(name, letter, kind, meta, def, help, type, offset, min, max, text) {{name, letter, kind, meta, def, help}, type, offset, min, max, text},
+#include "passes/job_options.def"
+#undef QX_JOB_OPTION
 };
 
 qx_status qx_job_args_new(qx_ctx *ctx, qx_job_args **out)

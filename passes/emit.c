@@ -1,0 +1,280 @@
+/* emit.c - writes Q/DQ, DQ of weights and MatMulNBits. Every form here is one that the target was seen to execute (docs/targets.md). */
+#include "passes/emit.h"
+
+#include <string.h>
+
+#include "base/checked.h"
+#include "kernels/quant.h"
+#include "onnx/weight.h"
+
+typedef struct pair { qx_dtype codes; float scale; int32_t zero; qx_value *out; struct pair *next; } pair;
+struct qx_emit { pair **of; uint32_t n; qx_map *zeros; };
+
+qx_status qx_emit_new(qx_pipeline *pipe)
+{
+    qx_model *m = pipe->model;
+    struct qx_emit *e = qx_arena_alloc(m->arena, sizeof *e);
+    if (!e) return QX_E_NOMEM;
+    e->n = m->n_values;
+    e->of = qx_arena_array(m->arena, (size_t)e->n + 1, sizeof *e->of);
+    pipe->emit = e;
+    return e->of ? QX_OK : QX_E_NOMEM;
+}
+
+/* ---- nodes ------------------------------------------------------------------------------------------------------------ */
+
+/* A node with one output of v's shape and the given type, placed before `before`. */
+typedef struct new_node { const char *op; qx_value *in[3]; uint32_t n_in; const qx_type *like; qx_dtype dtype; const char *base, *suffix; } new_node;
+
+static qx_status add(qx_graph *g, qx_node *before, const new_node *s, qx_node **out)
+{
+    qx_model *m = g->model;
+    const char *name = qx_arena_printf(m->arena, "%s_%s", s->base, s->suffix);
+    const char *result = qx_arena_printf(m->arena, "%s_%s_Output", s->base, s->suffix);
+    if (!name || !result) return QX_E_NOMEM;
+    qx_node_spec ns = {.op_type = s->op, .domain = "", .name = name, .in = s->in, .n_in = s->n_in, .out_names = &result, .n_out = 1};
+    QX_TRY(qx_node_add(g, &ns, before, out));
+    qx_type t = *s->like;
+    t.kind = QX_KIND_TENSOR;
+    t.dtype = s->dtype;
+    return qx_value_set_type((*out)->out[0], &t);
+}
+
+static qx_status scalar(qx_graph *g, const char *base, const char *suffix, qx_dtype dtype, float v, qx_value **out)
+{
+    qx_weight *w;
+    uint8_t bytes[8] = {0};
+    if (!qx_from_f32(dtype, &v, 1, bytes)) return QX_E_TYPE;
+    const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, suffix);
+    if (!name) return QX_E_NOMEM;
+    QX_TRY(qx_weight_from_bytes(g->model, dtype, 0, NULL, bytes, &w));
+    return qx_init_add(g, name, w, out);
+}
+
+/* First node that may read v: behind its producer, or at the start of its graph. */
+static qx_node *place_after(const qx_value *v) { return v->def ? v->def->next : v->graph->first; }
+
+/* ---- activations -------------------------------------------------------------------------------------------------------- */
+
+static qx_status standard_pair(qx_value *v, const pair *p, qx_value **out)
+{
+    qx_graph *g = v->graph;
+    qx_node *at = place_after(v), *q, *dq;
+    qx_value *scale, *zero;
+    QX_TRY(scalar(g, v->name, "scale", v->type.dtype, p->scale, &scale));
+    QX_TRY(scalar(g, v->name, "zero_point", p->codes, (float)p->zero, &zero));
+    QX_TRY(add(g, at, &(new_node){"QuantizeLinear", {v, scale, zero}, 3, &v->type, p->codes, v->name, "QuantizeLinear"}, &q));
+    QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {q->out[0], scale, zero}, 3, &v->type, v->type.dtype, v->name, "DequantizeLinear"}, &dq));
+    *out = dq->out[0];
+    return QX_OK;
+}
+
+/* The same arithmetic in operators that ONNX Runtime's CPU provider runs as they are: it refuses float8 Q/DQ around MatMul. */
+static qx_status cast_pair(qx_value *v, const pair *p, qx_value **out)
+{
+    qx_graph *g = v->graph;
+    qx_node *at = place_after(v), *n;
+    qx_value *scale;
+    qx_dtype t = v->type.dtype;
+    QX_TRY(scalar(g, v->name, "scale", t, p->scale, &scale));
+    QX_TRY(add(g, at, &(new_node){"Div", {v, scale}, 2, &v->type, t, v->name, "Div"}, &n));
+    QX_TRY(add(g, at, &(new_node){"Cast", {n->out[0]}, 1, &v->type, p->codes, v->name, "CastTo"}, &n));
+    QX_TRY(qx_attr_set_int(n, "to", p->codes));
+    QX_TRY(qx_attr_set_int(n, "saturate", 1));
+    QX_TRY(add(g, at, &(new_node){"Cast", {n->out[0]}, 1, &v->type, t, v->name, "CastBack"}, &n));
+    QX_TRY(qx_attr_set_int(n, "to", t));
+    QX_TRY(add(g, at, &(new_node){"Mul", {n->out[0], scale}, 2, &v->type, t, v->name, "Mul"}, &n));
+    *out = n->out[0];
+    return QX_OK;
+}
+
+qx_status qx_emit_pair(qx_pipeline *pipe, qx_value *v, qx_dtype codes, float scale, int32_t zero, qx_value **out)
+{
+    struct qx_emit *e = pipe->emit;
+    for (pair *p = v->id < e->n ? e->of[v->id] : NULL; p; p = p->next)
+        if (p->codes == codes && p->scale == scale && p->zero == zero) { *out = p->out; return QX_OK; }
+    pair *p = qx_arena_alloc(pipe->model->arena, sizeof *p);
+    if (!p) return QX_E_NOMEM;
+    *p = (pair){.codes = codes, .scale = scale, .zero = zero};
+    bool casts = pipe->opt->target == QX_TARGET_ORT && qx_dtype_is_float(codes);
+    QX_TRY((casts ? cast_pair : standard_pair)(v, p, &p->out));
+    if (v->id < e->n) { p->next = e->of[v->id]; e->of[v->id] = p; }
+    *out = p->out;
+    return QX_OK;
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------------ */
+
+static const char *suffix_of(qx_dtype codes)
+{
+    switch (codes) {
+    case QX_DT_INT8: return "i8";
+    case QX_DT_UINT8: return "u8";
+    case QX_DT_INT4: return "i4";
+    case QX_DT_UINT4: return "u4";
+    case QX_DT_FLOAT8E4M3FN: case QX_DT_FLOAT8E5M2: return "f8";
+    case QX_DT_FLOAT4E2M1: return "f4";
+    default: return "q";
+    }
+}
+
+static qx_status add_part(qx_graph *g, const qx_plan_weight *w, qx_part part, const char *suffix, qx_value **out)
+{
+    *out = NULL;
+    if (!w->job->part[part]) return QX_OK;
+    const char *name = qx_arena_printf(g->model->arena, "%s_%s", w->value->name, suffix);
+    return name ? qx_init_add(g, name, w->job->part[part], out) : QX_E_NOMEM;
+}
+
+typedef enum form { FORM_SAME, FORM_NK_TRANSPOSE, FORM_NK_GEMM, FORM_NBITS } form;
+
+static bool power_of_two(int64_t v) { return v > 0 && (v & (v - 1)) == 0; }
+
+/* MatMulNBits multiplies by a [N, K] matrix of 4 (or 8) bit blocks; the scales have the type of x. */
+static bool nbits_fits(const qx_pipeline *pipe, const qx_linear *l, const qx_qspec *s)
+{
+    bool bits = s->codes == QX_DT_INT4 || s->codes == QX_DT_UINT4;
+    if (pipe->opt->target != QX_TARGET_ORT || !bits || s->block < 16 || !power_of_two(s->block) || s->block > 256) return false;
+    return l->node->op->id == QX_OP_MatMul && (l->x->type.dtype == QX_DT_FLOAT || l->x->type.dtype == QX_DT_FLOAT16);
+}
+
+static bool all_nbits(const qx_pipeline *pipe, const qx_plan_weight *w)
+{
+    for (int64_t i = 0; i < pipe->plan->linears.count; i++) {
+        const qx_plan_item *it = &pipe->plan->items[i];
+        if (it->weight == w && (!it->pass || !nbits_fits(pipe, it->lin, &w->spec))) return false;
+    }
+    return true;
+}
+
+static form choose_form(const qx_pipeline *pipe, const qx_plan_item *it)
+{
+    const qx_plan_weight *w = it->weight;
+    const qx_linear *l = it->lin;
+    if (w->spec.block <= 0) return FORM_SAME;
+    if (nbits_fits(pipe, l, &w->spec) && all_nbits(pipe, w)) return FORM_NBITS;
+    bool last = l->contract_axis == w->tensor->rank - 1;
+    if (last || pipe->opt->target == QX_TARGET_TENSORRT) return FORM_SAME;
+    bool flips = l->node->op->id == QX_OP_Gemm && w->items == 1 && w->value->n_uses == 1 && l->w_in == w->value;
+    return flips ? FORM_NK_GEMM : FORM_NK_TRANSPOSE;
+}
+
+qx_why qx_emit_fits(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, const char **detail)
+{
+    (void)pipe;
+    *detail = NULL;
+    if (spec->block <= 0) return QX_WHY_NONE;
+    if (it->lin->is_conv) { *detail = "blocks along a convolution's channels"; return QX_WHY_NOT_ELIGIBLE; }
+    if (it->weight->tensor->rank != 2) { *detail = "blocks need a matrix"; return QX_WHY_NOT_ELIGIBLE; }
+    return QX_WHY_NONE;
+}
+
+qx_need qx_emit_need(const qx_qspec *spec) { return qx_need_for(spec->codes, spec->scale, spec->block != -1, spec->block > 0); }
+
+static int64_t dq_axis(const qx_plan_item *it, form f)
+{
+    if (f != FORM_SAME) return 1;
+    return it->weight->spec.block > 0 ? it->lin->contract_axis : it->lin->channel_axis;
+}
+
+static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_value *codes, qx_value *scale, qx_value *zero, qx_value **out)
+{
+    qx_plan_weight *w = it->weight;
+    qx_graph *g = w->value->graph;
+    (void)pipe;
+    qx_node *n, *at = w->value->def ? w->value->def->next : g->first;
+    qx_type t = codes->type;
+    QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {codes, scale, zero}, zero ? 3u : 2u, &t, w->tensor->dtype, w->value->name, "DequantizeLinear"}, &n));
+    if (w->spec.block != -1) QX_TRY(qx_attr_set_int(n, "axis", dq_axis(it, f)));
+    if (w->spec.block > 0) QX_TRY(qx_attr_set_int(n, "block_size", w->spec.block));
+    *out = n->out[0];
+    if (f != FORM_NK_TRANSPOSE) return QX_OK;
+    static const int64_t perm[2] = {1, 0};
+    QX_TRY(add(g, at, &(new_node){"Transpose", {n->out[0]}, 1, &w->value->type, w->tensor->dtype, w->value->name, "Transpose"}, &n));
+    QX_TRY(qx_attr_set_ints(n, "perm", perm, 2));
+    *out = n->out[0];
+    return QX_OK;
+}
+
+static qx_status to_nbits(qx_pipeline *pipe, qx_plan_item *it, qx_value *codes, qx_value *scale, qx_value *zero)
+{
+    qx_node *n = it->lin->node;
+    const qx_plan_weight *w = it->weight;
+    if (!qx_graph_opset(pipe->model->graph, "com.microsoft")) QX_TRY(qx_model_set_opset(pipe->model, "com.microsoft", 1));
+    QX_TRY(qx_node_set_op(n, "com.microsoft", "MatMulNBits"));
+    QX_TRY(qx_node_set_in(n, 1, codes));
+    QX_TRY(qx_node_set_in(n, 2, scale));
+    if (zero) QX_TRY(qx_node_set_in(n, 3, zero));
+    QX_TRY(qx_attr_set_int(n, "K", qx_view_k(&w->view)));
+    QX_TRY(qx_attr_set_int(n, "N", w->view.n));
+    QX_TRY(qx_attr_set_int(n, "bits", qx_dtype_bits(w->spec.codes)));
+    return qx_attr_set_int(n, "block_size", w->spec.block);
+}
+
+/* Every linear that uses the weight becomes MatMulNBits on the same codes. */
+static qx_status all_to_nbits(qx_pipeline *pipe, const qx_plan_weight *w, qx_value *codes, qx_value *scale, qx_value *zero)
+{
+    for (int64_t i = 0; i < pipe->plan->linears.count; i++)
+        if (pipe->plan->items[i].weight == w) QX_TRY(to_nbits(pipe, &pipe->plan->items[i], codes, scale, zero));
+    return QX_OK;
+}
+
+static qx_status report_weight(qx_pipeline *pipe, const qx_plan_weight *w)
+{
+    int64_t after = 0;
+    for (int i = 0; i < QX_PART_COUNT_; i++)
+        if (w->job->part[i]) after += (int64_t)w->job->part[i]->bytes;
+    if (!pipe->report) return QX_OK;
+    qx_report_tensor t = {w->value->name, w->format, (int64_t)w->tensor->bytes, after, w->view.n, qx_view_k(&w->view), w->spec.block, w->sqnr};
+    return qx_report_add_tensor(pipe->report, &t);
+}
+
+static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
+{
+    qx_plan_weight *w = it->weight;
+    qx_graph *g = w->value->graph;
+    qx_value *codes, *scale, *zero, *dq;
+    QX_TRY(add_part(g, w, QX_PART_CODES, suffix_of(w->spec.codes), &codes));
+    QX_TRY(add_part(g, w, QX_PART_SCALE, "scale", &scale));
+    QX_TRY(add_part(g, w, QX_PART_ZERO, "zp", &zero));
+    if (f == FORM_NBITS) return all_to_nbits(pipe, w, codes, scale, zero);
+    QX_TRY(dequantizer(pipe, it, f, codes, scale, zero, &dq));
+    if (f == FORM_NK_GEMM) {
+        QX_TRY(qx_attr_set_int(it->lin->node, "transB", 1));
+        return qx_node_set_in(it->lin->node, it->lin->w_index, dq);
+    }
+    return qx_value_replace_uses(w->value, dq, dq->def);
+}
+
+qx_status qx_emit_weight(qx_pipeline *pipe, qx_plan_item *it)
+{
+    qx_plan_weight *w = it->weight;
+    if (w->done) return QX_OK;
+    form f = choose_form(pipe, it);
+    qx_layout layout = f == FORM_NBITS ? QX_LAYOUT_NBITS : f == FORM_SAME ? QX_LAYOUT_SAME : QX_LAYOUT_NK;
+    if (f == FORM_NBITS) w->spec.scale = it->lin->x->type.dtype;
+    QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &w->spec, layout, &w->job));
+    QX_TRY(rewire(pipe, it, f));
+    w->done = true;
+    return report_weight(pipe, w);
+}
+
+qx_status qx_emit_float(qx_pipeline *pipe, qx_plan_weight *w)
+{
+    if (w->done || !w->steps) return QX_OK;
+    qx_value *v;
+    qx_qspec s = {.codes = w->tensor->dtype};
+    QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &s, QX_LAYOUT_SAME, &w->job));
+    w->done = true;
+    if (w->value->init) return qx_init_replace(w->value, w->job->part[QX_PART_CODES]);
+    const char *name = qx_arena_printf(pipe->model->arena, "%s_float", w->value->name);
+    if (!name) return QX_E_NOMEM;
+    QX_TRY(qx_init_add(w->value->graph, name, w->job->part[QX_PART_CODES], &v));
+    return qx_value_replace_uses(w->value, v, NULL);
+}
+
+qx_status qx_plan_store_rest(qx_pipeline *pipe)
+{
+    for (int64_t i = 0; i < pipe->plan->n_weights; i++) QX_TRY(qx_emit_float(pipe, &pipe->plan->weights[i]));
+    return QX_OK;
+}

@@ -1,0 +1,23 @@
+/* emit.h - the node forms that are written, by target: one pair per tensor, one dequantizer per weight. Decides nothing about quality. */
+#ifndef QX_PASSES_EMIT_H
+#define QX_PASSES_EMIT_H
+
+#include "passes/opset.h"
+#include "passes/plan.h"
+
+/* Starts with an empty set of pairs for the model of the plan. */
+qx_status qx_emit_new(struct qx_pipeline *pipe);
+/* QuantizeLinear + DequantizeLinear behind v (target ort and FP8: Div, Cast, Cast, Mul), or the pair that is there already.
+ * scale is in the type of v; zero only for UINT8. */
+qx_status qx_emit_pair(struct qx_pipeline *pipe, qx_value *v, qx_dtype codes, float scale, int32_t zero, qx_value **out);
+/* The weight of an item in its format: makes the job and the dequantizer once, rewires all uses. For 4-bit weights and target ort the item's
+ * node becomes MatMulNBits. */
+qx_status qx_emit_weight(struct qx_pipeline *pipe, qx_plan_item *it);
+/* The weight with its float steps as float of its own type: no format took it. */
+qx_status qx_emit_float(struct qx_pipeline *pipe, qx_plan_weight *w);
+/* Whether the form exists for this item: rank and operator fit the block and the target; else the reason. */
+qx_why qx_emit_fits(const struct qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, const char **detail);
+/* What the forms of this weight format need. */
+qx_need qx_emit_need(const qx_qspec *spec);
+
+#endif

@@ -1,0 +1,206 @@
+/* run.c - a parsed pipeline on a model in memory: plan, one sweep, passes, and the record of what happened to every node. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "base/thread.h"
+#include "passes/emit.h"
+
+static const qx_quantize_options no_options;
+
+/* ---- before -------------------------------------------------------------------------------------------------------------- */
+
+typedef struct scan { const qx_node *first; int64_t count; } scan;
+
+static qx_status find_quantized(void *user, qx_node *n)
+{
+    scan *s = user;
+    if (!(n->op->traits & (QX_T_QDQ | QX_T_QUANTIZED))) return QX_OK;
+    if (!s->first) s->first = n;
+    s->count++;
+    return QX_OK;
+}
+
+static qx_status refuse_quantized(qx_pipeline *p, qx_model *m)
+{
+    scan s = {0};
+    if (p->opt->allow_requantize) return QX_OK;
+    QX_TRY(qx_model_each_node(m, find_quantized, &s));
+    if (!s.first) return QX_OK;
+    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "the model is quantized already: %lld nodes such as '%s' (%s); --allow-requantize quantizes what is still float", (long long)s.count,
+            s.first->name, s.first->op_type);
+}
+
+/* The FORMAT pass of one --set; NULL for "float". */
+static qx_status parse_setting(qx_pipeline *p, const qx_setting *s, qx_pass **out)
+{
+    static const char *const floats[] = {"float", "none", "fp32", "fp16", "f32", "f16", "keep"};
+    qx_pipeline *sub;
+    *out = NULL;
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+        if (strcmp(s->format, floats[i]) == 0) return QX_OK;
+    qx_status st = qx_pipeline_parse(p->ctx, s->format, &sub);
+    if (st != QX_OK) return qx_note(p->ctx, st, "--set '%s'", s->pattern);
+    p->subs[p->n_subs++] = sub;
+    if (sub->n_passes != 1 || !(sub->passes[0]->def->flags & QX_PASS_FORMAT))
+        QX_FAIL(p->ctx, QX_E_USAGE, "--set '%s=%s': write one format (int8, fp8, int4, float ...)", s->pattern, s->format);
+    *out = sub->passes[0];
+    (*out)->pipe = p;
+    return QX_OK;
+}
+
+static qx_status parse_settings(qx_pipeline *p)
+{
+    int n = p->opt->n_settings;
+    p->settings = qx_arena_array(p->arena, (size_t)n + 1, sizeof *p->settings);
+    p->subs = qx_arena_array(p->arena, (size_t)n + 1, sizeof *p->subs);
+    if (!p->settings || !p->subs) return QX_E_NOMEM;
+    for (int i = 0; i < n; i++) QX_TRY(parse_setting(p, &p->opt->settings[i], &p->settings[i]));
+    return QX_OK;
+}
+
+
+/* One phase of every FORMAT pass (those of --set too), or of every other pass. */
+static qx_status each_pass(qx_pipeline *p, bool formats, qx_status (*fn)(qx_pipeline *, qx_pass *, qx_stats *), qx_stats *stats)
+{
+    for (int i = 0; i < p->n_passes; i++)
+        if (((p->passes[i]->def->flags & QX_PASS_FORMAT) != 0) == formats) QX_TRY(fn(p, p->passes[i], stats));
+    for (int i = 0; formats && i < p->opt->n_settings; i++)
+        if (p->settings[i]) QX_TRY(fn(p, p->settings[i], stats));
+    return QX_OK;
+}
+
+static qx_status plan_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
+{
+    if (!pass->def->plan) return QX_OK;
+    qx_status st = pass->def->plan(pass, p->model, stats);
+    return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", pass->def->name);
+}
+
+static qx_status run_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
+{
+    QX_TRY(qx_check_cancel(p->ctx));
+    qx_status st = pass->def->run(pass, p->model, stats);
+    if (st == QX_OK && p->opt->verify_each) st = qx_verify(p->model);
+    return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", pass->def->name);
+}
+
+static qx_status make_decisions(qx_pipeline *p, qx_model *m)
+{
+    p->n_decisions = m->n_node_ids;
+    p->decisions = qx_arena_array(m->arena, (size_t)p->n_decisions + 1, sizeof *p->decisions);
+    return p->decisions ? QX_OK : QX_E_NOMEM;
+}
+
+static qx_status remember_node(void *user, qx_node *n)
+{
+    qx_pipeline *p = user;
+    const char *name = n->name[0] ? n->name : n->n_out && n->out[0] ? n->out[0]->name : "";
+    p->decisions[n->id] = (qx_decision){.node = n, .name = name, .op = n->op_type, .graph = n->graph->owner || n->graph->function ? n->graph->name : ""};
+    return QX_OK;
+}
+
+qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_stats *stats)
+{
+    p->opt = opt ? opt : &no_options;
+    p->model = m;
+    const qx_samples_options *so = &p->opt->samples;
+    p->have_data |= so->n_paths > 0 || so->text || so->random > 0 || p->opt->load_stats != NULL;
+    QX_TRY(refuse_quantized(p, m));
+    QX_TRY(parse_settings(p));
+    QX_TRY(make_decisions(p, m));
+    QX_TRY(qx_model_each_node(m, remember_node, p));
+    QX_TRY(qx_plan_new(p, m));
+    QX_TRY(qx_emit_new(p));
+    QX_TRY(each_pass(p, true, plan_pass, stats));
+    return each_pass(p, false, plan_pass, stats);
+}
+
+/* ---- after --------------------------------------------------------------------------------------------------------------- */
+
+static qx_status add_stage(qx_report *r, const char *name, double *since)
+{
+    double now = qx_clock_seconds(), seconds = now - *since;
+    *since = now;
+    return r ? qx_report_add_stage(r, name, seconds) : QX_OK;
+}
+
+static void explain_items(qx_pipeline *p)
+{
+    for (int64_t i = 0; i < p->plan->linears.count; i++) {
+        const qx_plan_item *it = &p->plan->items[i];
+        qx_pass any = {.pipe = p, .def = NULL};
+        if (it->why != QX_WHY_NONE) qx_skipf(&any, it->lin->node, it->why, "%s", it->detail ? it->detail : "");
+    }
+}
+
+static qx_status fill_report(qx_pipeline *p, qx_report *r)
+{
+    explain_items(p);
+    if (!r) return QX_OK;
+    for (uint32_t i = 0; i < p->n_decisions; i++) {
+        const qx_decision *d = &p->decisions[i];
+        if (!d->node) continue;
+        qx_report_node n = {d->name, d->op, d->graph, d->pass && d->pass->def ? d->pass->def->name : NULL, d->format, d->format ? NULL : d->reason};
+        if (!n.format && !n.reason) n.reason = qx_why_text(QX_WHY_NOT_LINEAR);
+        QX_TRY(qx_report_add_node(r, &n));
+    }
+    r->n_quantized = p->n_quantized;
+    r->pipeline = qx_arena_strdup(r->arena, p->text);
+    return r->pipeline ? QX_OK : QX_E_NOMEM;
+}
+
+/* "12 few channels, 3 excluded by --exclude" of the linear operators that stayed float. */
+static qx_status nothing_done(qx_pipeline *p)
+{
+    int64_t counts[QX_WHY_COUNT_] = {0};
+    char text[600] = "";
+    size_t at = 0;
+    for (int64_t i = 0; i < p->plan->linears.count; i++) counts[p->plan->items[i].why]++;
+    for (int w = 1; w < QX_WHY_COUNT_ && at + 100 < sizeof text; w++)
+        if (counts[w]) at += (size_t)snprintf(text + at, sizeof text - at, "%s%lld %s", at ? ", " : "", (long long)counts[w], qx_why_text((qx_why)w));
+    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: of %lld linear operators %.500s", (long long)p->plan->linears.count, text[0] ? text : "none is there");
+}
+
+static bool has_format(const qx_pipeline *p)
+{
+    for (int i = 0; i < p->n_passes; i++)
+        if (p->passes[i]->def->flags & QX_PASS_FORMAT) return true;
+    return false;
+}
+
+static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
+{
+    qx_exec *exec;
+    if (!samples || p->no_stats) return QX_OK;
+    qx_exec_options eo = {.device = p->opt->device, .plugin_dir = p->opt->plugin_dir, .allow_fallback = true};
+    QX_TRY(qx_exec_new(p->ctx, p->model, &eo, &exec));
+    qx_status st = qx_stats_collect(stats, exec, samples);
+    if (st == QX_OK && p->report) p->report->device = qx_arena_strdup(p->report->arena, qx_exec_device_name(exec));
+    qx_exec_free(exec);
+    return st;
+}
+
+static qx_status run_all(qx_pipeline *p, qx_stats *stats)
+{
+    QX_TRY(each_pass(p, false, run_pass, stats));
+    QX_TRY(each_pass(p, true, run_pass, stats));
+    QX_TRY(qx_plan_store_rest(p));
+    if (has_format(p) && p->n_quantized == 0) return nothing_done(p);
+    if (p->model->dirty) QX_TRY(qx_dead_code(p->model, NULL));
+    return p->model->dirty ? qx_verify(p->model) : QX_OK;
+}
+
+qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_samples *samples, qx_stats *stats, qx_report *report)
+{
+    double clock = qx_clock_seconds();
+    p->report = report;
+    p->have_data |= samples != NULL;
+    QX_TRY(qx_pipeline_plan(p, m, opt, stats));
+    QX_TRY(add_stage(report, "plan", &clock));
+    QX_TRY(collect(p, samples, stats));
+    if (samples) QX_TRY(add_stage(report, "calibrate", &clock));
+    QX_TRY(run_all(p, stats));
+    QX_TRY(fill_report(p, report));
+    return add_stage(report, "rewrite", &clock);
+}

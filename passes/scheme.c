@@ -1,0 +1,185 @@
+/* scheme.c - what all formats do: settle items, ask for statistics, choose scales, write nodes. Decides everything before it changes
+ * anything. */
+#include "passes/scheme.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/quant.h"
+#include "onnx/weight.h"
+
+/* ---- plan ------------------------------------------------------------------------------------------------------------- */
+
+static bool is_plain_float(qx_dtype t) { return t == QX_DT_FLOAT || t == QX_DT_FLOAT16 || t == QX_DT_BFLOAT16; }
+
+static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+{
+    char detail[120];
+    const char *why_detail;
+    const qx_linear *l = it->lin;
+    if (l->is_conv && !s->conv) { qx_item_keep(p->pipe, it, QX_WHY_NOT_ELIGIBLE, "a convolution"); return; }
+    if (qx_rule_above_level(l, s->level)) { qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "level %g", s->level); return; }
+    if (s->act && l->x->type.kind == QX_KIND_TENSOR && !is_plain_float(l->x->type.dtype)) {
+        qx_item_keep(p->pipe, it, QX_WHY_NOT_FLOAT, "input '%.80s' is %s", l->x->name, qx_dtype_get(l->x->type.dtype)->text);
+        return;
+    }
+    if (s->act && l->x->type.kind != QX_KIND_TENSOR) { qx_item_keep(p->pipe, it, QX_WHY_UNKNOWN_SHAPE, "type of '%.80s'", l->x->name); return; }
+    qx_why why = it->forced ? QX_WHY_NONE : qx_rule_size(l, s->family, detail, sizeof detail);
+    if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
+    why = qx_emit_fits(p->pipe, it, &s->weight, &why_detail);
+    if (why != QX_WHY_NONE) qx_item_keep(p->pipe, it, why, "%s", why_detail);
+}
+
+static qx_status want_input(qx_pass *p, const qx_scheme *s, qx_stats *stats, const qx_plan_item *it)
+{
+    if (s->act) {
+        bool steps = s->range.method == QX_RANGE_STEPS_MIN_MEAN || s->range.method == QX_RANGE_STEPS_MEAN_MAX;
+        qx_stat_request r = {.value = it->x_stat, .kinds = QX_STAT_RANGE | (steps ? QX_STAT_STEPS : s->range.method != QX_RANGE_MAX ? QX_STAT_HISTOGRAM : 0), .axis = -1};
+        QX_TRY(qx_stats_want(stats, &r));
+    }
+    if (!s->importance || !p->pipe->have_data || it->lin->is_conv) return QX_OK;
+    qx_stat_request r = {.value = it->lin->x, .kinds = QX_STAT_CHANNELS, .axis = -1};
+    return qx_stats_want(stats, &r);
+}
+
+static void fill_item(const qx_scheme *s, qx_plan_item *it)
+{
+    qx_plan_weight *w = it->weight;
+    w->spec = s->weight;
+    if (!w->spec.scale) w->spec.scale = w->tensor->dtype;
+    w->format = s->name;
+    it->act = s->act;
+}
+
+qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_scheme *scheme)
+{
+    qx_scheme *s = qx_arena_memdup(m->arena, scheme, sizeof *s);
+    if (!s) return QX_E_NOMEM;
+    qx_plan *plan = p->pipe->plan;
+    p->state = s;
+    for (int64_t i = 0; i < plan->linears.count; i++)
+        if (plan->items[i].pass == p) check_item(p, s, &plan->items[i]);
+    qx_plan_settle(p->pipe);
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        if (plan->items[i].pass != p) continue;
+        fill_item(s, &plan->items[i]);
+        QX_TRY(want_input(p, s, stats, &plan->items[i]));
+    }
+    return s->attention ? qx_attention_plan(p, stats, s) : QX_OK;
+}
+
+qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format)
+{
+    static const struct { const char *name; qx_range_method method; } methods[] = {
+        {"max", QX_RANGE_MAX}, {"percentile", QX_RANGE_PERCENTILE}, {"entropy", QX_RANGE_ENTROPY}, {"mse", QX_RANGE_MSE},
+        {"steps-min-mean", QX_RANGE_STEPS_MIN_MEAN}, {"steps-mean-max", QX_RANGE_STEPS_MEAN_MAX},
+    };
+    qx_range_options r = {.method = QX_RANGE_MAX, .percentile = qx_opt_float(p, "percentile"), .step_fraction = qx_opt_float(p, "step-fraction"),
+                          .levels = levels, .format = format};
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        if (strcmp(methods[i].name, qx_opt_text(p, "act")) == 0) r.method = methods[i].method;
+    return r;
+}
+
+/* ---- scales ----------------------------------------------------------------------------------------------------------- */
+
+/* A scale that is written is finite and normal. In float16 models small scales are raised to the smallest normal number (2^-14). */
+static qx_why round_scale(qx_dtype type, float raw, float *scale, char detail[120])
+{
+    snprintf(detail, 120, "%g", (double)raw);
+    if (!isfinite(raw) || raw < FLT_MIN) return QX_WHY_SCALE_NOT_NORMAL;
+    if (type == QX_DT_FLOAT16 && raw < 0x1p-14f) raw = 0x1p-14f;
+    if (type == QX_DT_FLOAT16 && raw > 65504.0f) return QX_WHY_SCALE_NOT_NORMAL;
+    qx_format f = {.codes = QX_DT_INT8, .scale = type};
+    *scale = qx_scale_stored(&f, raw, NULL);
+    return QX_WHY_NONE;
+}
+
+static qx_status raw_scale(const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *raw, float *low)
+{
+    float hi;
+    *low = 0;
+    if (!s->act_zero) {
+        QX_TRY(qx_stats_threshold(stats, v, &s->range, raw));
+        *raw /= s->levels;
+        return QX_OK;
+    }
+    QX_TRY(qx_stats_min_max(stats, v, &s->range, low, &hi));
+    *raw = (hi - *low) / 255;
+    return QX_OK;
+}
+
+qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero, char detail[120])
+{
+    float raw = 1, low = 0;
+    detail[0] = 0;
+    *zero = 0;
+    *scale = 1;
+    if (p->pipe->no_stats) return QX_WHY_NONE;
+    const qx_value_stats *vs = qx_stats_get(stats, v);
+    if (!vs || vs->count == 0) return QX_WHY_NOT_OBSERVED;
+    snprintf(detail, 120, "largest value %g", (double)vs->absmax);
+    if (!isfinite(vs->absmax) || vs->absmax == 0) return QX_WHY_SCALE_NOT_NORMAL;
+    if (vs->min <= -1e30f || vs->max >= 1e30f) return QX_WHY_MASK;
+    if (raw_scale(s, stats, v, &raw, &low) != QX_OK) return QX_WHY_NOT_OBSERVED;
+    qx_why why = round_scale(v->type.dtype, raw, scale, detail);
+    if (why != QX_WHY_NONE || !s->act_zero) return why;
+    float z = rintf(-low / *scale);
+    *zero = z < 0 ? 0 : z > 255 ? 255 : (int32_t)z;
+    return QX_WHY_NONE;
+}
+
+static void decide_input(qx_pass *p, const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
+{
+    char detail[120];
+    qx_why why = qx_scheme_act_scale(p, s, stats, it->x_stat, &it->act_scale, &it->act_zero, detail);
+    if (why != QX_WHY_NONE) qx_item_keep(p->pipe, it, why, "input '%.60s' %s", it->lin->x->name, detail);
+}
+
+static void decide_weight(const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
+{
+    const qx_value_stats *vs = s->importance && stats ? qx_stats_get(stats, it->lin->x) : NULL;
+    if (vs && vs->channels.n == it->lin->k && !it->weight->spec.importance) it->weight->spec.importance = vs->channels.mean_sq;
+}
+
+/* ---- run -------------------------------------------------------------------------------------------------------------- */
+
+static qx_status raise_opset(const qx_scheme *s, qx_model *m, const qx_plan_item *it)
+{
+    const qx_qspec *w = &it->weight->spec;
+    qx_need need = qx_emit_need(w), act = {0, 0};
+    if (s->act) act = qx_need_for(s->act, it->lin->x->type.dtype, false, false);
+    if (act.opset > need.opset) need = act;
+    return qx_opset_raise(m, need, qx_dtype_get(need.opset == act.opset && s->act ? s->act : w->codes)->name);
+}
+
+static qx_status write_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+{
+    qx_value *x;
+    QX_TRY(qx_emit_weight(p->pipe, it));
+    if (it->act) {
+        QX_TRY(qx_emit_pair(p->pipe, it->lin->x, it->act, it->act_scale, it->act_zero, &x));
+        QX_TRY(qx_node_set_in(it->lin->node, it->lin->x_index, x));
+    }
+    qx_applied(p, it->lin->node, s->name);
+    return QX_OK;
+}
+
+qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
+{
+    const qx_scheme *s = p->state;
+    qx_plan *plan = p->pipe->plan;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        if (plan->items[i].pass != p) continue;
+        decide_weight(s, stats, &plan->items[i]);
+        if (s->act) decide_input(p, s, stats, &plan->items[i]);
+    }
+    qx_plan_settle(p->pipe);
+    for (int64_t i = 0; i < plan->linears.count; i++)
+        if (plan->items[i].pass == p) QX_TRY(raise_opset(s, m, &plan->items[i]));
+    for (int64_t i = 0; i < plan->linears.count; i++)
+        if (plan->items[i].pass == p) QX_TRY(write_item(p, s, &plan->items[i]));
+    return s->attention ? qx_attention_run(p, stats, s) : QX_OK;
+}

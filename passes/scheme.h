@@ -1,0 +1,39 @@
+/* scheme.h - the machinery that FORMAT passes share: a pass fills a qx_scheme from its options, this does the rest. */
+#ifndef QX_PASSES_SCHEME_H
+#define QX_PASSES_SCHEME_H
+
+#include "passes/emit.h"
+#include "passes/rules.h"
+
+typedef struct qx_scheme {
+    const char *name;        /* for reports: "int8", "int4 block 32" */
+    qx_family family;        /* size rules */
+    qx_qspec weight;         /* template; the scale type follows the weight's unless scale is set (E8M0 ...) */
+    bool importance;         /* weigh the search by E[x^2] when there is data */
+    bool conv;               /* convolutions too */
+    qx_dtype act;            /* QX_DT_UNDEFINED: weights only */
+    float levels;            /* positive levels of act: 127, 448 */
+    bool act_zero;           /* activations with a zero point (UINT8) */
+    qx_range_options range;
+    double level;            /* 0: no levels */
+    bool attention;          /* products of attention too */
+} qx_scheme;
+
+/* plan(): settles which items the pass keeps, fills their spec and act, asks for statistics. p->state is the scheme (in the model's arena). */
+qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_scheme *scheme);
+/* run(): scales from statistics, then nodes. */
+qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats);
+/* The scale of a value by its statistics, rounded to its type; the reason when it may not be written. */
+qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero, char detail[120]);
+/* Options that formats with activations share: act, percentile, step-fraction. */
+qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format);
+#define QX_SCHEME_RANGE_OPTIONS(method) \
+    {"act", QX_OPT_CHOICE, method, 0, 0, "max|percentile|entropy|mse|steps-min-mean|steps-mean-max", "how the range of an activation is chosen from its statistics"}, \
+    {"percentile", QX_OPT_FLOAT, "99.999", 50, 100, NULL, "for act=percentile: how much of |x| is inside the range"}, \
+    {"step-fraction", QX_OPT_FLOAT, "1", 0, 1, NULL, "for act=steps-*: the first part of the diffusion steps that counts"}
+
+/* attention.c: the four inputs of the two products of every attention that the pass may have. */
+qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
+qx_status qx_attention_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s);
+
+#endif

@@ -1,0 +1,63 @@
+/* weights_only.c - int4, int8-weights, fp8-weights: the weight is stored in few bits and dequantized by its reader; activations stay float.
+ * Needs no samples; with samples the search for block scales weighs every input channel by E[x^2]. */
+#include <stdio.h>
+
+#include "passes/scheme.h"
+
+static const qx_option int4_options[] = {
+    {"block", QX_OPT_INT, "32", 8, 65536, NULL, "elements of the contraction that share a scale (32, 64, 128; smaller is more accurate and larger in file)"},
+    {"zero-point", QX_OPT_BOOL, "false", 0, 1, NULL, "asymmetric blocks with a zero point (not for tensorrt)"},
+    {"scale", QX_OPT_CHOICE, "search", 0, 0, "search|amax", "block scale of least squared error, or amax/7"},
+    {"negative-scale", QX_OPT_BOOL, "true", 0, 1, NULL, "let the search use a negative scale, so that the largest value lands on -8"},
+    {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
+};
+static const qx_option eight_options[] = {
+    {"block", QX_OPT_INT, "0", 0, 65536, NULL, "elements of the contraction that share a scale; 0: one scale per output channel"},
+    {"scale", QX_OPT_CHOICE, "amax", 0, 0, "search|amax", "scale of least squared error, or amax over the largest code"},
+    {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
+};
+
+static qx_status with_name(qx_pass *p, qx_scheme *s, const char *base)
+{
+    if (s->weight.block > 0) s->name = qx_arena_printf(p->pipe->model->arena, "%s block %lld", base, (long long)s->weight.block);
+    else s->name = base;
+    return s->name ? QX_OK : QX_E_NOMEM;
+}
+
+static qx_scale_rule rule_of(const qx_pass *p) { return qx_opt_text(p, "scale")[0] == 's' ? QX_SCALE_SEARCH : QX_SCALE_AMAX; }
+
+static qx_status plan_int4(qx_pass *p, qx_model *m, qx_stats *stats)
+{
+    bool zero = qx_opt_bool(p, "zero-point");
+    if (zero && p->pipe->opt->target == QX_TARGET_TENSORRT)
+        QX_FAIL(p->ctx, QX_E_USAGE, "int4(zero-point=true): TensorRT's INT4 is symmetric; leave it out or use another --target");
+    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true};
+    s.weight = (qx_qspec){.codes = zero ? QX_DT_UINT4 : QX_DT_INT4, .block = qx_opt_int(p, "block"), .zero_point = zero,
+                          .allow_negative_scale = qx_opt_bool(p, "negative-scale"), .rule = rule_of(p)};
+    QX_TRY(with_name(p, &s, "int4"));
+    return qx_scheme_plan(p, m, stats, &s);
+}
+
+static qx_status plan_eight(qx_pass *p, qx_model *m, qx_stats *stats, qx_dtype codes, const char *name)
+{
+    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .conv = qx_opt_int(p, "block") == 0, .importance = true};
+    s.weight = (qx_qspec){.codes = codes, .block = qx_opt_int(p, "block"), .narrow = codes == QX_DT_INT8, .rule = rule_of(p)};
+    QX_TRY(with_name(p, &s, name));
+    return qx_scheme_plan(p, m, stats, &s);
+}
+
+static qx_status plan_int8(qx_pass *p, qx_model *m, qx_stats *stats) { return plan_eight(p, m, stats, QX_DT_INT8, "int8-weights"); }
+static qx_status plan_fp8(qx_pass *p, qx_model *m, qx_stats *stats) { return plan_eight(p, m, stats, QX_DT_FLOAT8E4M3FN, "fp8-weights"); }
+
+const qx_passdef qx_pass_int4 = {
+    .name = "int4", .brief = "INT4 weights in blocks; activations stay float", .options = int4_options, .flags = QX_PASS_FORMAT, .plan = plan_int4, .run = qx_scheme_run,
+    .doc = "W in blocks of `block` elements along the contraction, 4 bits each and one scale a block. The scale is searched per\n"
+           "block over amax/7, amax/7.5, signed amax/-8 and a shrink grid for the least squared error of the stored (rounded)\n"
+           "scale, weighted by E[x^2] of the input channel when samples are given. The head of a language model is kept.\n"
+           "--target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose."};
+const qx_passdef qx_pass_int8_weights = {
+    .name = "int8-weights", .brief = "INT8 weights; activations stay float", .options = eight_options, .flags = QX_PASS_FORMAT, .plan = plan_int8, .run = qx_scheme_run,
+    .doc = "W as INT8 codes with one scale per output channel (or block). Halves an fp16 file with hardly any loss; no samples needed."};
+const qx_passdef qx_pass_fp8_weights = {
+    .name = "fp8-weights", .brief = "FP8 (E4M3) weights; activations stay float", .options = eight_options, .flags = QX_PASS_FORMAT, .plan = plan_fp8, .run = qx_scheme_run,
+    .doc = "W as E4M3 codes with one scale per output channel (or block); no samples needed."};
