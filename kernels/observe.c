@@ -1,0 +1,26 @@
+/* observe.c - the face of observe.h: picks the loops of the best instruction set. */
+#include "kernels/observe_leaf.h"
+
+qx_scan qx_scan_f32(const float *x, int64_t n) { return qx_observe_cpu(qx_isa_best())->scan(x, n); }
+void qx_hist_f32(const float *x, int64_t n, float inv_width, uint32_t *bins) { qx_observe_cpu(qx_isa_best())->hist(x, n, inv_width, bins); }
+void qx_columns_f32(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc) { qx_observe_cpu(qx_isa_best())->columns(x, rows, stride, cols, acc); }
+void qx_gram_tile(const float *a, const float *b, int64_t rows, double *tile) { qx_observe_cpu(qx_isa_best())->gram(a, b, rows, tile); }
+
+int64_t qx_first_nonfinite(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        if ((bits & 0x7f800000u) == 0x7f800000u) return i;
+    }
+    return -1;
+}
+
+void qx_gram_pack(const float *x, int64_t rows, int64_t stride, int64_t cols_left, float *panel)
+{
+    size_t n = cols_left < QX_GRAM_TILE ? (size_t)cols_left : QX_GRAM_TILE;
+    for (int64_t r = 0; r < rows; r++, panel += QX_GRAM_TILE) {
+        memcpy(panel, x + r * stride, n * sizeof *x);
+        if (n < QX_GRAM_TILE) memset(panel + n, 0, (QX_GRAM_TILE - n) * sizeof *x);
+    }
+}

@@ -1,0 +1,113 @@
+/* observe_loops.h - the loops of observe.h, compiled once per instruction set (FN, TARGET). Vectors of eight lanes everywhere, by the
+ * compiler's vector types: an instruction set decides how fast they run, never what they give. */
+
+TARGET static qx_scan FN(scan)(const float *x, int64_t n)
+{
+    const v8i magnitude = splat8i(0x7fffffff);
+    v8f lo = n ? splat8f(x[0]) : splat8f(0), hi = lo;
+    v8i top = {0}, zeros = {0};
+    v8d sum = {0}, sum_lo = {0}, mag = {0}, mag_lo = {0}, sq = {0}, sq_lo = {0};
+    int64_t i = 0, tail_zeros = 0;
+    for (; i + 8 <= n; i += 8) {
+        v8f v;
+        memcpy(&v, x + i, sizeof v);
+        v8i bits = (v8i)v & magnitude;
+        lo = PICK(v < lo, v, lo);
+        hi = PICK(v > hi, v, hi);
+        top = PICKI(bits > top, bits, top);
+        zeros -= bits == 0;
+        v8d d = __builtin_convertvector(v, v8d);
+        ADD2(sum, sum_lo, d);
+        ADD2(mag, mag_lo, __builtin_convertvector((v8f)bits, v8d));
+        ADD2(sq, sq_lo, d * d);
+    }
+    qx_scan s = {.n = n};
+    s.min = s.max = n ? x[0] : 0;
+    int32_t most = 0;
+    for (int l = 0; l < 8; l++) {
+        if (lo[l] < s.min) s.min = lo[l];
+        if (hi[l] > s.max) s.max = hi[l];
+        if (top[l] > most) most = top[l];
+        s.zeros += zeros[l];
+        s.sum = qx_dd_join(s.sum, (qx_dd){sum[l], sum_lo[l]});
+        s.abs = qx_dd_join(s.abs, (qx_dd){mag[l], mag_lo[l]});
+        s.sumsq = qx_dd_join(s.sumsq, (qx_dd){sq[l], sq_lo[l]});
+    }
+    for (; i < n; i++) {
+        int32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7fffffff;
+        if (bits > most) most = bits;
+        tail_zeros += bits == 0;
+        if (x[i] < s.min) s.min = x[i];
+        if (x[i] > s.max) s.max = x[i];
+        s.sum = qx_dd_add(s.sum, x[i]);
+        s.abs = qx_dd_add(s.abs, __builtin_fabsf(x[i]));
+        s.sumsq = qx_dd_add(s.sumsq, (double)x[i] * x[i]);
+    }
+    s.zeros += tail_zeros;
+    s.nonfinite = most >= 0x7f800000;
+    memcpy(&s.absmax, &most, sizeof most);
+    return s;
+}
+
+TARGET static void FN(hist)(const float *x, int64_t n, float inv_width, uint32_t *bins)
+{
+    const v8i magnitude = splat8i(0x7fffffff);
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        v8f v;
+        memcpy(&v, x + i, sizeof v);
+        v = (v8f)((v8i)v & magnitude) * inv_width;
+        v8i at = __builtin_convertvector(v, v8i);
+        for (int l = 0; l < 8; l++) bins[at[l]]++;
+    }
+    for (; i < n; i++) bins[(int32_t)(__builtin_fabsf(x[i]) * inv_width)]++;
+}
+
+/* Eight columns from c on, all rows, sums in registers. */
+TARGET static inline __attribute__((always_inline)) void FN(columns8)(const float *x, int64_t rows, int64_t stride, int64_t c, const qx_columns *acc)
+{
+    const v8i magnitude = splat8i(0x7fffffff);
+    v8f lo, hi;
+    v8d s, s_lo, a, a_lo, q, q_lo;
+    memcpy(&lo, acc->min + c, sizeof lo);
+    memcpy(&hi, acc->max + c, sizeof hi);
+    for (int l = 0; l < 8; l++) {
+        s[l] = acc->sum[c + l].hi, s_lo[l] = acc->sum[c + l].lo;
+        a[l] = acc->abs[c + l].hi, a_lo[l] = acc->abs[c + l].lo;
+        q[l] = acc->sq[c + l].hi, q_lo[l] = acc->sq[c + l].lo;
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        v8f v;
+        memcpy(&v, x + r * stride + c, sizeof v);
+        lo = PICK(v < lo, v, lo);
+        hi = PICK(v > hi, v, hi);
+        v8d d = __builtin_convertvector(v, v8d), m = __builtin_convertvector((v8f)((v8i)v & magnitude), v8d);
+        ADD2(s, s_lo, d);
+        ADD2(a, a_lo, m);
+        ADD2(q, q_lo, d * d);
+    }
+    memcpy(acc->min + c, &lo, sizeof lo);
+    memcpy(acc->max + c, &hi, sizeof hi);
+    for (int l = 0; l < 8; l++) {
+        acc->sum[c + l] = (qx_dd){s[l], s_lo[l]};
+        acc->abs[c + l] = (qx_dd){a[l], a_lo[l]};
+        acc->sq[c + l] = (qx_dd){q[l], q_lo[l]};
+    }
+}
+
+TARGET static void FN(columns)(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc)
+{
+    int64_t c = 0;
+    for (; c + 8 <= cols; c += 8) FN(columns8)(x, rows, stride, c, acc);
+    for (; c < cols; c++)
+        for (int64_t r = 0; r < rows; r++) {
+            float v = x[r * stride + c];
+            if (v < acc->min[c]) acc->min[c] = v;
+            if (v > acc->max[c]) acc->max[c] = v;
+            acc->sum[c] = qx_dd_add(acc->sum[c], v);
+            acc->abs[c] = qx_dd_add(acc->abs[c], __builtin_fabsf(v));
+            acc->sq[c] = qx_dd_add(acc->sq[c], (double)v * v);
+        }
+}
