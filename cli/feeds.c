@@ -1,0 +1,71 @@
+/* feeds.c - see feeds.h. */
+#include "cli/feeds.h"
+
+#include <string.h>
+
+#include "onnx/io.h"
+
+static bool is_input(const qx_model *m, const char *name)
+{
+    for (uint32_t i = 0; i < m->graph->n_inputs; i++)
+        if (strcmp(m->graph->inputs[i]->name, name) == 0) return true;
+    return false;
+}
+
+qx_status cli_feeds_open(cli *c, const qx_model *m, const char *path, cli_feeds *out)
+{
+    memset(out, 0, sizeof *out);
+    QX_TRY(qx_npz_open(c->ctx, path, &out->npz));
+    int n = qx_npz_count(out->npz);
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)n + 1, sizeof *out->tensors, (void **)&out->tensors));
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)n + 1, sizeof *out->feeds, (void **)&out->feeds));
+    for (int i = 0; i < n; i++) {
+        const char *name = qx_npz_name(out->npz, i);
+        if (!is_input(m, name)) {
+            qx_warn(c->ctx, "%s: array '%s' is not an input of the model", path, name);
+            continue;
+        }
+        QX_TRY(qx_npz_read(out->npz, i, &out->tensors[out->n]));
+        out->feeds[out->n] = (qx_feed){name, &out->tensors[out->n]};
+        out->n++;
+    }
+    return QX_OK;
+}
+
+void cli_feeds_close(cli *c, cli_feeds *f)
+{
+    for (int i = 0; i < f->n; i++) qx_tensor_free(c->ctx, &f->tensors[i]);
+    qx_free(c->ctx, f->tensors);
+    qx_free(c->ctx, f->feeds);
+    if (f->npz) qx_npz_close(f->npz);
+    memset(f, 0, sizeof *f);
+}
+
+qx_status cli_session_open(cli *c, const char *path, const qx_exec_options *opt, cli_session *out)
+{
+    memset(out, 0, sizeof *out);
+    QX_TRY(qx_model_read(c->ctx, path, NULL, &out->model));
+    QX_TRY(qx_exec_new(c->ctx, out->model, opt, &out->exec));
+    out->n_outs = (int)out->model->graph->n_outputs;
+    return qx_alloc_array(c->ctx, (size_t)out->n_outs + 1, sizeof *out->outs, (void **)&out->outs);
+}
+
+static void free_outs(cli *c, cli_session *s)
+{
+    for (int i = 0; s->outs && i < s->n_outs; i++) qx_tensor_free(c->ctx, &s->outs[i]);
+}
+
+qx_status cli_session_run(cli *c, cli_session *s, const cli_feeds *f)
+{
+    free_outs(c, s);
+    return qx_exec_run(s->exec, f->feeds, f->n, NULL, s->n_outs, s->outs);
+}
+
+void cli_session_close(cli *c, cli_session *s)
+{
+    free_outs(c, s);
+    qx_free(c->ctx, s->outs);
+    qx_exec_free(s->exec);
+    if (s->model) qx_model_free(s->model);
+    memset(s, 0, sizeof *s);
+}

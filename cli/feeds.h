@@ -1,0 +1,19 @@
+/* feeds.h - arrays of an .npz file as feeds of a model, and the model's outputs back: shared by run, bench and compare. */
+#ifndef QX_CLI_FEEDS_H
+#define QX_CLI_FEEDS_H
+
+#include "calib/samples.h"
+#include "cli/cli.h"
+#include "runtime/exec.h"
+
+typedef struct cli_feeds { qx_tensor *tensors; qx_feed *feeds; int n; qx_npz *npz; } cli_feeds;
+/* Every array of the file whose name is an input of the model (others are left out, with a warning). */
+qx_status cli_feeds_open(cli *c, const qx_model *m, const char *path, cli_feeds *out);
+void cli_feeds_close(cli *c, cli_feeds *f);
+
+typedef struct cli_session { qx_model *model; qx_exec *exec; qx_tensor *outs; int n_outs; } cli_session;
+qx_status cli_session_open(cli *c, const char *path, const qx_exec_options *opt, cli_session *out);
+qx_status cli_session_run(cli *c, cli_session *s, const cli_feeds *f); /* earlier outputs are freed */
+void cli_session_close(cli *c, cli_session *s);
+
+#endif

@@ -1,0 +1,100 @@
+/* profile.c - where the time of a run went: a table by operator, one by node, and a trace for chrome://tracing. */
+#include "cli/profile.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct row { const char *name, *op, *kernel; double seconds, flops, bytes; int64_t calls; } row;
+
+static int slower_first(const void *a, const void *b)
+{
+    const row *x = a, *y = b;
+    if (x->seconds != y->seconds) return x->seconds < y->seconds ? 1 : -1;
+    return strcmp(x->name, y->name);
+}
+
+static int by_operator(const qx_node_time *t, int n, row *rows)
+{
+    int k = 0;
+    for (int i = 0; i < n; i++) {
+        int r = 0;
+        while (r < k && strcmp(rows[r].op, t[i].op) != 0) r++;
+        if (r == k) rows[k++] = (row){.name = t[i].op, .op = t[i].op};
+        rows[r].seconds += t[i].seconds;
+        rows[r].flops += t[i].flops;
+        rows[r].bytes += t[i].bytes;
+        rows[r].calls += t[i].calls;
+    }
+    qsort(rows, (size_t)k, sizeof *rows, slower_first);
+    return k;
+}
+
+static qx_status print_rows(cli *c, const char *title, const row *rows, int n, int limit, double total)
+{
+    const char **cells = NULL;
+    int shown = n < limit ? n : limit, k = 0;
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)(shown + 1) * 6, sizeof *cells, (void **)&cells));
+    static const char *const head[6] = {"", "calls", "ms", "%", "GFLOP/s", "GB/s"};
+    for (int i = 0; i < 6; i++) cells[k++] = i ? head[i] : title;
+    for (int i = 0; i < shown; i++) {
+        const row *r = &rows[i];
+        double s = r->seconds > 0 ? r->seconds : 1e-12;
+        cells[k++] = r->kernel ? qx_arena_printf(c->arena, "%s [%s]", cli_show(c, r->name), r->kernel) : cli_show(c, r->name);
+        cells[k++] = qx_arena_printf(c->arena, "%lld", (long long)r->calls);
+        cells[k++] = qx_arena_printf(c->arena, "%.3f", r->seconds * 1e3);
+        cells[k++] = qx_arena_printf(c->arena, "%.1f", 100 * r->seconds / (total > 0 ? total : 1));
+        cells[k++] = r->flops > 0 ? qx_arena_printf(c->arena, "%.1f", r->flops / s * 1e-9) : "";
+        cells[k++] = qx_arena_printf(c->arena, "%.1f", r->bytes / s * 1e-9);
+    }
+    cli_table(stdout, cells, shown + 1, 6, "lrrrrr");
+    qx_free(c->ctx, cells);
+    return QX_OK;
+}
+
+qx_status cli_profile_print(cli *c, const qx_node_time *t, int n)
+{
+    row *rows = NULL;
+    double total = 0;
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)n + 1, sizeof *rows, (void **)&rows));
+    for (int i = 0; i < n; i++) total += t[i].seconds;
+    int ops = by_operator(t, n, rows);
+    qx_status st = print_rows(c, "operator", rows, ops, 40, total);
+    for (int i = 0; i < n; i++) rows[i] = (row){t[i].name, t[i].op, t[i].kernel, t[i].seconds, t[i].flops, t[i].bytes, t[i].calls};
+    qsort(rows, (size_t)n, sizeof *rows, slower_first);
+    cli_print("\n");
+    if (st == QX_OK) st = print_rows(c, "node", rows, n, 20, total);
+    qx_free(c->ctx, rows);
+    return st;
+}
+
+qx_status cli_profile_trace(cli *c, const qx_node_time *t, int n, const char *path)
+{
+    qx_buf b = QX_BUF_INIT(c->ctx);
+    qx_jsonw w;
+    qx_status st;
+    double at = 0;
+    qx_jsonw_init(&w, &b, false);
+    QX_TRY_GOTO(st, qx_jsonw_begin_object(&w, NULL));
+    QX_TRY_GOTO(st, qx_jsonw_begin_array(&w, "traceEvents"));
+    for (int i = 0; i < n; i++) {
+        QX_TRY_GOTO(st, qx_jsonw_begin_object(&w, NULL));
+        QX_TRY_GOTO(st, qx_jsonw_string(&w, "name", t[i].name));
+        QX_TRY_GOTO(st, qx_jsonw_string(&w, "cat", t[i].op));
+        QX_TRY_GOTO(st, qx_jsonw_string(&w, "ph", "X"));
+        QX_TRY_GOTO(st, qx_jsonw_int(&w, "pid", 1));
+        QX_TRY_GOTO(st, qx_jsonw_int(&w, "tid", 1));
+        QX_TRY_GOTO(st, qx_jsonw_number(&w, "ts", at * 1e6));
+        QX_TRY_GOTO(st, qx_jsonw_number(&w, "dur", t[i].seconds * 1e6));
+        QX_TRY_GOTO(st, qx_jsonw_end_object(&w));
+        at += t[i].seconds;
+    }
+    QX_TRY_GOTO(st, qx_jsonw_end_array(&w));
+    QX_TRY_GOTO(st, qx_jsonw_end_object(&w));
+    FILE *f = fopen(path, "wb");
+    if (!f) QX_TRY_GOTO(st, qx_fail(c->ctx, QX_E_IO, "%s: cannot be written", path));
+    bool bad = fwrite(b.data, 1, b.len, f) != b.len;
+    if (fclose(f) != 0 || bad) st = qx_fail(c->ctx, QX_E_IO, "%s: write failed", path);
+done:
+    qx_buf_free(&b);
+    return st;
+}
