@@ -48,6 +48,7 @@ bool qx_format_range(const qx_format *f, float *lo, float *hi);
  * Not finite or 0 gives 1. |s| below the smallest magnitude that is kept (FLT_MIN for f32 and bf16, 2^-24 for f16, 2^-9 for E4M3,
  * 2^-127 for E8M0) or above the largest is moved there. *adjusted (may be NULL) is incremented when that happened. */
 float qx_scale_stored(const qx_format *f, float s, int64_t *adjusted);
+void qx_scales_stored(const qx_format *f, float *s, int64_t n, int64_t *adjusted); /* in place */
 /* scale[i] = stored(amax[i] / qmax), amax 0 gives 1. qmax: 127, 7, 1, 448, 57344, 6. Division in float. */
 void qx_scale_from_amax(const qx_format *f, const float *amax, int64_t n, float *scale, int64_t *adjusted);
 /* lo <= 0 <= hi is enforced; scale[i] = stored((hi - lo) / (code_hi - code_lo)), zero[i] = clamp(rne(code_lo - lo / scale)).

@@ -60,6 +60,17 @@ QX_HD float qx_mini_to_abs(uint32_t c, int mbits, int bias)
     return e == 0 ? tiny : qx_of_bits(((e + (uint32_t)(127 - bias)) << 23) | (m << (23 - mbits)));
 }
 
+/* The value that a small float would hold for y, saturated at `top` (a value of the format): decode(encode(y)) in one go. NaN gives top. */
+QX_HD float qx_mini_round(float y, int mbits, int bias, float top)
+{
+    const int sh = 23 - mbits;
+    const uint32_t x = qx_bits_of(y), most = qx_bits_of(top), b = x & 0x7fffffffu, a = b < most ? b : most;
+    const float unit = qx_pow2(23 + 1 - bias - mbits);
+    const uint32_t normal = (a + (1u << (sh - 1)) - 1u + ((a >> sh) & 1u)) & ~((1u << sh) - 1u);
+    const uint32_t tiny = qx_bits_of((qx_of_bits(a) + unit) - unit);
+    return qx_of_bits((a < ((uint32_t)(128 - bias) << 23) ? tiny : normal) | (x & 0x80000000u));
+}
+
 QX_HD float qx_with_sign(float mag, uint32_t sign_bit31) { return qx_of_bits(qx_bits_of(mag) | sign_bit31); }
 
 /* ---- f16, bf16: overflow goes to Inf; NaN keeps sign and the upper payload bits and becomes quiet */

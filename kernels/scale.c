@@ -4,49 +4,57 @@
 #include "kernels/quant.h"
 #include "kernels/scalar.h"
 
-typedef struct limits { float smallest, largest; } limits;
-
-static limits scale_limits(qx_dtype t)
-{
-    switch ((int)t) {
-    case QX_DT_FLOAT16: return (limits){0x1p-24f, 65504.0f};
-    case QX_DT_BFLOAT16: return (limits){FLT_MIN, 0x1.fep127f};
-    case QX_DT_FLOAT8E4M3FN: return (limits){0x1p-9f, 448.0f};
-    case QX_DT_FLOAT8E8M0: return (limits){0x1p-127f, 0x1p127f};
-    default: return (limits){FLT_MIN, FLT_MAX};
+/* One loop per stored type, so that it vectorises: rounding, then the limits, then what is no scale at all. Returns how many were moved. */
+#define STORE_LOOP(name, round_expr, smallest, largest, keep_sign)                                    \
+    static int64_t store_##name(float *s, int64_t n)                                                  \
+    {                                                                                                 \
+        int32_t moved = 0;                                                                            \
+        for (int64_t i = 0; i < n; i++) {                                                             \
+            const float v = s[i], m = qx_of_bits(qx_bits_of(v) & 0x7fffffffu), r = (round_expr);      \
+            const uint32_t sign = (keep_sign) ? qx_bits_of(v) & 0x80000000u : 0u;                     \
+            float k = r < (smallest) ? (smallest) : r;                                                \
+            k = k > (largest) ? (largest) : k;                                                        \
+            const int usable = qx_bits_of(m) < 0x7f800000u, zero = m == 0.0f;                         \
+            const float signed_k = qx_of_bits(qx_bits_of(k) | sign);                                  \
+            moved += (!zero & (k != r)) | !usable;                                                    \
+            s[i] = usable & !zero ? signed_k : 1.0f;                                                  \
+        }                                                                                             \
+        return moved;                                                                                 \
     }
-}
+STORE_LOOP(f32, m, FLT_MIN, FLT_MAX, 1)
+STORE_LOOP(f16, qx_sc_f16_to_f32(qx_sc_f32_to_f16(m)), 0x1p-24f, 65504.0f, 1)
+STORE_LOOP(bf16, qx_sc_bf16_to_f32(qx_sc_f32_to_bf16(m)), FLT_MIN, 0x1.fep127f, 1)
+STORE_LOOP(e4m3, qx_mini_round(m, 3, 7, 448.0f), 0x1p-9f, 448.0f, 1)
+STORE_LOOP(e8m0, qx_sc_e8m0_to_f32(qx_sc_f32_to_e8m0_ceil(m)), 0x1p-127f, 0x1p127f, 0)
 
-static float rounded(qx_dtype t, float s)
+void qx_scales_stored(const qx_format *f, float *s, int64_t n, int64_t *adjusted)
 {
-    switch ((int)t) {
-    case QX_DT_FLOAT16: return qx_sc_f16_to_f32(qx_sc_f32_to_f16(s));
-    case QX_DT_BFLOAT16: return qx_sc_bf16_to_f32(qx_sc_f32_to_bf16(s));
-    case QX_DT_FLOAT8E4M3FN: return qx_sc_e4m3_to_f32(qx_sc_f32_to_e4m3(s, 1));
-    case QX_DT_FLOAT8E8M0: return qx_sc_e8m0_to_f32(qx_sc_f32_to_e8m0_ceil(s));
-    default: return s;
+    int64_t moved;
+    switch ((int)f->scale) {
+    case QX_DT_FLOAT16: moved = store_f16(s, n); break;
+    case QX_DT_BFLOAT16: moved = store_bf16(s, n); break;
+    case QX_DT_FLOAT8E4M3FN: moved = store_e4m3(s, n); break;
+    case QX_DT_FLOAT8E8M0: moved = store_e8m0(s, n); break;
+    default: moved = store_f32(s, n); break;
     }
+    if (adjusted) *adjusted += moved;
 }
 
 float qx_scale_stored(const qx_format *f, float s, int64_t *adjusted)
 {
-    const limits lim = scale_limits(f->scale);
-    const float mag = s < 0 ? -s : s;
-    const bool finite = s - s == 0.0f;
-    float r = rounded(f->scale, mag);
-    bool moved = !finite;
-    if (!finite || s == 0.0f) r = 1.0f;
-    else if (r < lim.smallest) r = lim.smallest, moved = true;
-    else if (r > lim.largest) r = lim.largest, moved = true;
-    if (moved && adjusted) ++*adjusted;
-    return s < 0 && finite && f->scale != QX_DT_FLOAT8E8M0 ? -r : r;
+    qx_scales_stored(f, &s, 1, adjusted);
+    return s;
 }
 
 void qx_scale_from_amax(const qx_format *f, const float *amax, int64_t n, float *scale, int64_t *adjusted)
 {
     float lo = 0, hi = 1;
     qx_format_range(f, &lo, &hi);
-    for (int64_t i = 0; i < n; i++) scale[i] = amax[i] == 0.0f ? 1.0f : qx_scale_stored(f, amax[i] / hi == 0.0f ? FLT_TRUE_MIN : amax[i] / hi, adjusted);
+    for (int64_t i = 0; i < n; i++) {
+        const float s = amax[i] / hi;
+        scale[i] = s == 0.0f && amax[i] > 0.0f ? FLT_TRUE_MIN : s;
+    }
+    qx_scales_stored(f, scale, n, adjusted);
 }
 
 void qx_scale_from_range(const qx_format *f, const float *lo, const float *hi, int64_t n, float *scale, int32_t *zero, int64_t *adjusted)

@@ -1,0 +1,121 @@
+/* lanes.h - sixteen floats at a time, with the same results on every instruction set: sums run in sixteen lanes and fold 16, 8, 4, 2, 1
+ * whatever the register width. The includer defines LANES_ISA to 0 (plain C), 2 (AVX2) or 512 before; one per translation unit. */
+#ifndef QX_KERNELS_LANES_H
+#define QX_KERNELS_LANES_H
+
+#include "kernels/isa.h"
+#include "kernels/scalar.h"
+
+#if LANES_ISA == 512
+#include <immintrin.h>
+#define TARGET QX_TARGET_AVX512
+#define LANE TARGET static inline __attribute__((always_inline, unused))
+typedef struct v16 { __m512 v; } v16;
+LANE v16 v_set(float f) { return (v16){_mm512_set1_ps(f)}; }
+LANE v16 v_load(const float *p) { return (v16){_mm512_loadu_ps(p)}; }
+LANE v16 v_load_n(const float *p, int64_t n) { return (v16){_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), p)}; }
+LANE void v_store(float *p, v16 a) { _mm512_storeu_ps(p, a.v); }
+LANE v16 v_add(v16 a, v16 b) { return (v16){_mm512_add_ps(a.v, b.v)}; }
+LANE v16 v_sub(v16 a, v16 b) { return (v16){_mm512_sub_ps(a.v, b.v)}; }
+LANE v16 v_mul(v16 a, v16 b) { return (v16){_mm512_mul_ps(a.v, b.v)}; }
+LANE v16 v_min(v16 a, v16 b) { return (v16){_mm512_min_ps(a.v, b.v)}; }
+LANE v16 v_max(v16 a, v16 b) { return (v16){_mm512_max_ps(a.v, b.v)}; }
+LANE v16 v_rne(v16 a) { return (v16){_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+LANE float v_sum(v16 a)
+{
+    const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+    const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    const __m128 d = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(d, _mm_shuffle_ps(d, d, 1)));
+}
+LANE v16 v_mini_round(v16 y, int mbits, int bias, float top)
+{
+    const int sh = 23 - mbits;
+    const __m512i x = _mm512_castps_si512(y.v);
+    const __m512i a = _mm512_min_epu32(_mm512_and_si512(x, _mm512_set1_epi32(0x7fffffff)), _mm512_set1_epi32((int)qx_bits_of(top)));
+    const __m512 unit = _mm512_set1_ps(qx_pow2(23 + 1 - bias - mbits));
+    const __m512i odd = _mm512_and_si512(_mm512_srl_epi32(a, _mm_cvtsi32_si128(sh)), _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(_mm512_add_epi32(a, _mm512_set1_epi32((1 << (sh - 1)) - 1)), odd);
+    const __m512i normal = _mm512_and_si512(up, _mm512_set1_epi32(~((1 << sh) - 1)));
+    const __m512i tiny = _mm512_castps_si512(_mm512_sub_ps(_mm512_add_ps(_mm512_castsi512_ps(a), unit), unit));
+    const __mmask16 small = _mm512_cmplt_epi32_mask(a, _mm512_set1_epi32((128 - bias) << 23));
+    const __m512i mag = _mm512_mask_blend_epi32(small, normal, tiny);
+    return (v16){_mm512_castsi512_ps(_mm512_or_si512(mag, _mm512_and_si512(x, _mm512_set1_epi32((int)0x80000000u))))};
+}
+#elif LANES_ISA == 2
+#include <immintrin.h>
+#define TARGET QX_TARGET_AVX2
+#define LANE TARGET static inline __attribute__((always_inline, unused))
+typedef struct v16 { __m256 a, b; } v16;
+LANE v16 v_set(float f) { return (v16){_mm256_set1_ps(f), _mm256_set1_ps(f)}; }
+LANE v16 v_load(const float *p) { return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+LANE v16 v_load_n(const float *p, int64_t n)
+{
+    float t[16] = {0};
+    memcpy(t, p, (size_t)n * sizeof *p);
+    return v_load(t);
+}
+LANE void v_store(float *p, v16 x) { _mm256_storeu_ps(p, x.a), _mm256_storeu_ps(p + 8, x.b); }
+LANE v16 v_add(v16 x, v16 y) { return (v16){_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+LANE v16 v_sub(v16 x, v16 y) { return (v16){_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+LANE v16 v_mul(v16 x, v16 y) { return (v16){_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+LANE v16 v_min(v16 x, v16 y) { return (v16){_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+LANE v16 v_max(v16 x, v16 y) { return (v16){_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+LANE __m256 v_rne8(__m256 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+LANE v16 v_rne(v16 x) { return (v16){v_rne8(x.a), v_rne8(x.b)}; }
+LANE float v_sum(v16 x)
+{
+    const __m256 h = _mm256_add_ps(x.a, x.b);
+    const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    const __m128 d = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(d, _mm_shuffle_ps(d, d, 1)));
+}
+LANE __m256 v_mini_round8(__m256 y, int mbits, int bias, float top)
+{
+    const int sh = 23 - mbits;
+    const __m256i x = _mm256_castps_si256(y);
+    const __m256i a = _mm256_min_epu32(_mm256_and_si256(x, _mm256_set1_epi32(0x7fffffff)), _mm256_set1_epi32((int)qx_bits_of(top)));
+    const __m256 unit = _mm256_set1_ps(qx_pow2(23 + 1 - bias - mbits));
+    const __m256i odd = _mm256_and_si256(_mm256_srl_epi32(a, _mm_cvtsi32_si128(sh)), _mm256_set1_epi32(1));
+    const __m256i up = _mm256_add_epi32(_mm256_add_epi32(a, _mm256_set1_epi32((1 << (sh - 1)) - 1)), odd);
+    const __m256i normal = _mm256_and_si256(up, _mm256_set1_epi32(~((1 << sh) - 1)));
+    const __m256i tiny = _mm256_castps_si256(_mm256_sub_ps(_mm256_add_ps(_mm256_castsi256_ps(a), unit), unit));
+    const __m256i small = _mm256_cmpgt_epi32(_mm256_set1_epi32((128 - bias) << 23), a);
+    const __m256i mag = _mm256_blendv_epi8(normal, tiny, small);
+    return _mm256_castsi256_ps(_mm256_or_si256(mag, _mm256_and_si256(x, _mm256_set1_epi32((int)0x80000000u))));
+}
+LANE v16 v_mini_round(v16 y, int mbits, int bias, float top)
+{
+    return (v16){v_mini_round8(y.a, mbits, bias, top), v_mini_round8(y.b, mbits, bias, top)};
+}
+#else
+#define TARGET
+#define LANE static inline __attribute__((unused)) /* not forced inline: sixteen-fold bodies would make sanitizer builds crawl */
+typedef struct v16 { float f[16]; } v16;
+#define LANES_EACH(expr)                             \
+    v16 r_;                                          \
+    for (int i = 0; i < 16; i++) r_.f[i] = (expr);   \
+    return r_
+LANE v16 v_set(float f) { LANES_EACH(f); }
+LANE v16 v_load(const float *p) { LANES_EACH(p[i]); }
+LANE v16 v_load_n(const float *p, int64_t n) { LANES_EACH(i < n ? p[i] : 0.0f); }
+LANE void v_store(float *p, v16 a) { memcpy(p, a.f, sizeof a.f); }
+LANE v16 v_add(v16 a, v16 b) { LANES_EACH(a.f[i] + b.f[i]); }
+LANE v16 v_sub(v16 a, v16 b) { LANES_EACH(a.f[i] - b.f[i]); }
+LANE v16 v_mul(v16 a, v16 b) { LANES_EACH(a.f[i] * b.f[i]); }
+LANE v16 v_min(v16 a, v16 b) { LANES_EACH(a.f[i] < b.f[i] ? a.f[i] : b.f[i]); }
+LANE v16 v_max(v16 a, v16 b) { LANES_EACH(a.f[i] > b.f[i] ? a.f[i] : b.f[i]); }
+LANE v16 v_rne(v16 a) { LANES_EACH(qx_rne(a.f[i])); }
+LANE v16 v_mini_round(v16 a, int mbits, int bias, float top) { LANES_EACH(qx_mini_round(a.f[i], mbits, bias, top)); }
+LANE float v_sum(v16 a)
+{
+    for (int step = 8; step > 0; step /= 2)
+        for (int i = 0; i < step; i++) a.f[i] += a.f[i + step];
+    return a.f[0];
+}
+#endif
+
+/* Lanes from n values, n <= 16, the rest 0. */
+LANE v16 v_part(const float *p, int64_t n) { return n >= 16 ? v_load(p) : v_load_n(p, n); }
+
+#endif

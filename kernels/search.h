@@ -1,0 +1,59 @@
+/* search.h - scales chosen by least squared error instead of the amax rule.
+ *
+ * For a block x under a candidate scale s the error is  sum_j w_j (x_j - s * (Q(x_j / s)))^2, w_j the importance of column j (the mean
+ * square of the activation it meets) or 1. Every candidate is rounded to the stored scale type first, so what is compared is what
+ * will be written. The amax rule is always among the candidates: a search never does worse. Inside the search x / s is computed as
+ * x * (1 / s); the codes themselves are made with a true division by qx_quantize.
+ *
+ * Integer codes, symmetric: amax/qmax, amax/(qmax + 1/2), and the value of largest magnitude put on the lowest code (qmax + 1): with
+ *   format.negative its sign decides the sign of the scale, without it only the magnitude; each times the shrink grid. Then the least-squares scale
+ *   sum w x q / sum w q^2 for the codes of the best candidate, repeated while it helps.
+ * Integer codes with zero points: the range (extended to 0) times the shrink grid, zero points beside the rounded one, then least squares.
+ * Float codes: amax/top times the grid 1 .. 1/2 (an octave: a factor of two only moves the exponent); with E8M0 scales the exponents
+ *   ceil(log2(amax/top)) + {0, -1, 1}.
+ * x must be finite. All-zero blocks get scale 1 (E8M0: 2^-127), zero point 0 clamped into the codes, error 0. */
+#ifndef QX_KERNELS_SEARCH_H
+#define QX_KERNELS_SEARCH_H
+
+#include "kernels/quant.h"
+
+typedef struct qx_search {
+    qx_format format;    /* codes, stored scale type, narrow, negative */
+    int64_t block;       /* elements of a row under one scale; a row's last block may be shorter; 0: whole rows */
+    bool zero_point;     /* integers only */
+    const float *weight; /* [k], >= 0; NULL: 1 */
+    float shrink;        /* smallest factor of the shrink grid; 0: the default of the format (.70 below 8 bit, .50 otherwise) */
+    float step;          /* of the grid; 0: .05 below 8 bit, .025 otherwise; at most 40 factors are tried */
+} qx_search;
+
+/* x is [rows][k]. scale[rows][blocks], zero the same (may be NULL without zero_point). err[rows][blocks] (may be NULL): the weighted
+ * squared error of the choice. Rows are independent. false: format or source not supported. */
+bool qx_search_rows(const qx_search *s, const float *x, int64_t rows, int64_t k, float *scale, int32_t *zero, double *err);
+/* err[i] += error of x[n] under scale[i] (not rounded here), zero[i] (NULL: 0), for i < m: for ranges that span several tiles.
+ * Sums run in double over pieces of 256 elements, so the result depends on how x is cut only through those. */
+bool qx_search_errors(const qx_search *s, const float *x, int64_t n, const float *scale, const int32_t *zero, int m, double *err);
+
+/* ---- NVFP4: E2M1 codes in blocks of 16, E4M3 block scales, one float for the tensor ---- */
+
+enum { QX_NVFP4_BLOCK = 16 };
+typedef enum qx_nvfp4_rule {
+    QX_NVFP4_AMAX,          /* E4M3(blockamax / 6 / global) */
+    QX_NVFP4_FOUR_OVER_SIX, /* the better of mapping blockamax to 6 and to 4 */
+    QX_NVFP4_SWEEP,         /* all 126 positive finite E4M3 codes */
+} qx_nvfp4_rule;
+
+typedef struct qx_nvfp4 {
+    float global;          /* scale of the tensor, from qx_nvfp4_global */
+    qx_nvfp4_rule rule;
+    const float *weight;   /* [k] importance; NULL: 1 */
+    const float *hessian;  /* [ceil(k/16)][16][16] symmetric: error dw' H dw instead of the weighted sum; NULL: off */
+} qx_nvfp4;
+
+/* amax / (6 * 448); with four_over_six amax / (6 * 256), which leaves the headroom that mapping to 4 needs. 1 when amax is 0. */
+float qx_nvfp4_global(float amax, bool four_over_six);
+/* Per row and block of 16 (the last may be shorter): code[] is the E4M3 block scale as stored, scale[] = value(code) * global in float:
+ * what the codes are divided by and what two DequantizeLinear give. Codes lie in [2^-9, 448]; an all-zero block stores 1.0.
+ * err[] may be NULL. Ties go to the candidate nearest to the amax rule's, the larger one first. */
+void qx_nvfp4_search(const qx_nvfp4 *p, const float *x, int64_t rows, int64_t k, uint8_t *code, float *scale, double *err);
+
+#endif

@@ -1,0 +1,38 @@
+/* search_leaf.h - the loops behind search.c, one table per instruction set. Internal to kernels/ and its tests. */
+#ifndef QX_KERNELS_SEARCH_LEAF_H
+#define QX_KERNELS_SEARCH_LEAF_H
+
+#include "kernels/isa.h"
+#include "kernels/search.h"
+
+typedef enum qx_grid_kind { QX_ROUND_INT, QX_ROUND_E4M3, QX_ROUND_E5M2, QX_ROUND_E2M1, QX_ROUND_COUNT_ } qx_grid_kind;
+
+typedef struct qx_search_leaf {
+    /* err[i] = sum w (x - s_i q)^2, q = x * inv_i rounded and clamped to [lo_i, hi_i] (integers) or to the format (lo, hi unused). n <= 256. */
+    void (*errors[QX_ROUND_COUNT_])(const float *x, const float *w, int64_t n, const float *s, const float *inv, const float *lo, const float *hi, int m, float *err);
+    /* num = sum w x q, den = sum w q q, integers. n <= 256. */
+    void (*moments)(const float *x, const float *w, int64_t n, float inv, float lo, float hi, float *num, float *den);
+    /* dw' H dw of a block of 16 quantized to E2M1 under s. */
+    float (*hessian_error)(const float *x16, const float *h, float s, float inv);
+} qx_search_leaf;
+
+const qx_search_leaf *qx_search_leaf_ref(void);
+#if defined(__x86_64__)
+const qx_search_leaf *qx_search_leaf_avx2(void);
+const qx_search_leaf *qx_search_leaf_avx512(void);
+#endif
+static inline const qx_search_leaf *qx_search_leaf_cpu(qx_isa isa)
+{
+#if defined(__x86_64__)
+    if (isa == QX_ISA_AVX512) return qx_search_leaf_avx512();
+    if (isa == QX_ISA_AVX2) return qx_search_leaf_avx2();
+#endif
+    (void)isa;
+    return qx_search_leaf_ref();
+}
+
+bool qx_search_rows_using(const qx_search_leaf *l, const qx_search *s, const float *x, int64_t rows, int64_t k, float *scale, int32_t *zero, double *err);
+bool qx_search_errors_using(const qx_search_leaf *l, const qx_search *s, const float *x, int64_t n, const float *scale, const int32_t *zero, int m, double *err);
+void qx_nvfp4_search_using(const qx_search_leaf *l, const qx_nvfp4 *p, const float *x, int64_t rows, int64_t k, uint8_t *code, float *scale, double *err);
+
+#endif

@@ -1,0 +1,77 @@
+/* search_loops.h - error sums over sixteen lanes; included once per translation unit after lanes.h. Gives `leaf`. */
+
+/* Four candidates at a time: x is loaded once, and four sums hide each other's latency. The sums themselves are those of one at a time. */
+#define ERROR_STEP(j, q_expr)                                                                                                \
+    do {                                                                                                                     \
+        const v16 y = v_mul(xv, v_set(inv[c + j])), a = v_set(lo[c + j]), b = v_set(hi[c + j]), q = (q_expr);                \
+        const v16 d = v_sub(xv, v_mul(q, v_set(s[c + j]))), e = v_mul(d, d);                                                 \
+        sum##j = v_add(sum##j, w ? v_mul(wv, e) : e);                                                                        \
+        (void)a, (void)b;                                                                                                    \
+    } while (0)
+#if LANES_ISA == 0
+#define ERROR_FOUR(q_expr) /* the reference stays plain */
+#else
+#define ERROR_FOUR(q_expr)                                                                                                   \
+    for (; c + 4 <= m; c += 4) {                                                                                             \
+        v16 sum0 = v_set(0.0f), sum1 = sum0, sum2 = sum0, sum3 = sum0;                                                       \
+        for (int64_t i = 0; i < n; i += 16) {                                                                                \
+            const v16 xv = v_part(x + i, n - i), wv = w ? v_part(w + i, n - i) : xv;                                         \
+            ERROR_STEP(0, q_expr);                                                                                           \
+            ERROR_STEP(1, q_expr);                                                                                           \
+            ERROR_STEP(2, q_expr);                                                                                           \
+            ERROR_STEP(3, q_expr);                                                                                           \
+        }                                                                                                                    \
+        err[c] = v_sum(sum0), err[c + 1] = v_sum(sum1), err[c + 2] = v_sum(sum2), err[c + 3] = v_sum(sum3);                  \
+    }
+#endif
+#define ERROR_LOOP(name, q_expr)                                                                                             \
+    TARGET static void name(const float *x, const float *w, int64_t n, const float *s, const float *inv, const float *lo,    \
+                            const float *hi, int m, float *err)                                                              \
+    {                                                                                                                        \
+        int c = 0;                                                                                                           \
+        ERROR_FOUR(q_expr)                                                                                                   \
+        for (; c < m; c++) {                                                                                                 \
+            v16 sum0 = v_set(0.0f);                                                                                          \
+            for (int64_t i = 0; i < n; i += 16) {                                                                            \
+                const v16 xv = v_part(x + i, n - i), wv = w ? v_part(w + i, n - i) : xv;                                     \
+                ERROR_STEP(0, q_expr);                                                                                       \
+            }                                                                                                                \
+            err[c] = v_sum(sum0);                                                                                            \
+        }                                                                                                                    \
+    }
+
+ERROR_LOOP(errors_int, v_rne(v_min(v_max(y, a), b)))
+ERROR_LOOP(errors_e4m3, v_mini_round(y, 3, 7, 448.0f))
+ERROR_LOOP(errors_e5m2, v_mini_round(y, 2, 15, 57344.0f))
+ERROR_LOOP(errors_e2m1, v_mini_round(y, 1, 1, 6.0f))
+
+TARGET static void moments(const float *x, const float *w, int64_t n, float inv, float lo, float hi, float *num, float *den)
+{
+    const v16 iv = v_set(inv), a = v_set(lo), b = v_set(hi);
+    v16 up = v_set(0.0f), down = v_set(0.0f);
+    for (int64_t i = 0; i < n; i += 16) {
+        const v16 xv = v_part(x + i, n - i), q = v_rne(v_min(v_max(v_mul(xv, iv), a), b));
+        const v16 wq = w ? v_mul(v_part(w + i, n - i), q) : q;
+        up = v_add(up, v_mul(wq, xv));
+        down = v_add(down, v_mul(wq, q));
+    }
+    *num = v_sum(up), *den = v_sum(down);
+}
+
+TARGET static float hessian_error(const float *x16, const float *h, float s, float inv)
+{
+    const v16 xv = v_load(x16), d = v_sub(xv, v_mul(v_mini_round(v_mul(xv, v_set(inv)), 1, 1, 6.0f), v_set(s)));
+    float each[16];
+    v_store(each, d);
+    v16 sum = v_set(0.0f); /* row i of H times d_i, summed over i: H d, as H is symmetric */
+    for (int i = 0; i < 16; i++) sum = v_add(sum, v_mul(v_load(h + 16 * i), v_set(each[i])));
+    return v_sum(v_mul(sum, d));
+}
+
+static const qx_search_leaf leaf = {
+    .errors = {[QX_ROUND_INT] = errors_int, [QX_ROUND_E4M3] = errors_e4m3, [QX_ROUND_E5M2] = errors_e5m2, [QX_ROUND_E2M1] = errors_e2m1},
+    .moments = moments, .hessian_error = hessian_error,
+};
+#undef ERROR_LOOP
+#undef ERROR_STEP
+#undef ERROR_FOUR
