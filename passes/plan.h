@@ -37,6 +37,7 @@ typedef struct qx_plan_item {
     qx_pass *pass;            /* FORMAT pass that has it; NULL: stays float */
     qx_why why;               /* why it stays float */
     const char *detail;       /* numbers for that reason; may be NULL */
+    const char *notes;        /* what WEIGHTS passes did to it ("smoothquant 0.55 (norm)"); NULL: nothing */
     bool asked;               /* named by --set or --include: rules of default names do not apply */
     bool forced;              /* named by --set: rules of sizes do not apply either */
     qx_pass *attention_pass;  /* FORMAT pass that may have it as an attention product (variable weight); NULL: none */

@@ -1,0 +1,152 @@
+/* dot.c - see dot.h. A block of MR x NR results is kept in registers while k runs once over both operands. */
+#include "kernels/dot.h"
+
+#include "kernels/isa.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum { MR = 4, NR = 4, KB = 2048 };
+
+typedef void block_fn(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR]);
+
+static void block_base(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
+{
+    for (int i = 0; i < MR; i++)
+        for (int j = 0; j < NR; j++) {
+            float s = 0;
+            for (int64_t p = 0; p < k; p++) s += a[i * lda + p] * b[j * ldb + p];
+            out[i][j] = s;
+        }
+}
+
+#if defined(__x86_64__)
+QX_TARGET_AVX512 static void block_avx512(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
+{
+    __m512 acc[MR][NR];
+    for (int i = 0; i < MR; i++)
+        for (int j = 0; j < NR; j++) acc[i][j] = _mm512_setzero_ps();
+    int64_t p = 0;
+    for (; p + 16 <= k; p += 16) {
+        __m512 vb[NR];
+        for (int j = 0; j < NR; j++) vb[j] = _mm512_loadu_ps(b + j * ldb + p);
+        for (int i = 0; i < MR; i++) {
+            const __m512 va = _mm512_loadu_ps(a + i * lda + p);
+            for (int j = 0; j < NR; j++) acc[i][j] = _mm512_fmadd_ps(va, vb[j], acc[i][j]);
+        }
+    }
+    if (p < k) {
+        const __mmask16 mask = (__mmask16)((1u << (k - p)) - 1);
+        for (int i = 0; i < MR; i++) {
+            const __m512 va = _mm512_maskz_loadu_ps(mask, a + i * lda + p);
+            for (int j = 0; j < NR; j++) acc[i][j] = _mm512_fmadd_ps(va, _mm512_maskz_loadu_ps(mask, b + j * ldb + p), acc[i][j]);
+        }
+    }
+    for (int i = 0; i < MR; i++)
+        for (int j = 0; j < NR; j++) out[i][j] = _mm512_reduce_add_ps(acc[i][j]);
+}
+
+QX_TARGET_AVX2 static float sum8(__m256 v)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+
+QX_TARGET_AVX2 static void block_avx2(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
+{
+    const int64_t whole = k / 8 * 8;
+    for (int h = 0; h < NR; h += 2) { /* two columns at a time: 8 sums fit the 16 registers */
+        __m256 acc[MR][2];
+        for (int i = 0; i < MR; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
+        for (int64_t p = 0; p < whole; p += 8) {
+            const __m256 b0 = _mm256_loadu_ps(b + h * ldb + p), b1 = _mm256_loadu_ps(b + (h + 1) * ldb + p);
+            for (int i = 0; i < MR; i++) {
+                const __m256 va = _mm256_loadu_ps(a + i * lda + p);
+                acc[i][0] = _mm256_fmadd_ps(va, b0, acc[i][0]);
+                acc[i][1] = _mm256_fmadd_ps(va, b1, acc[i][1]);
+            }
+        }
+        for (int i = 0; i < MR; i++)
+            for (int j = 0; j < 2; j++) {
+                float s = sum8(acc[i][j]);
+                for (int64_t p = whole; p < k; p++) s += a[i * lda + p] * b[(h + j) * ldb + p];
+                out[i][h + j] = s;
+            }
+    }
+}
+#endif
+
+static block_fn *pick(void)
+{
+#if defined(__x86_64__)
+    const qx_isa isa = qx_isa_best();
+    if (isa == QX_ISA_AVX512) return block_avx512;
+    if (isa == QX_ISA_AVX2) return block_avx2;
+#endif
+    return block_base;
+}
+
+/* A block at the edge: fewer than MR rows or NR columns. Missing rows read row 0 again, so that no memory behind the operands is touched. */
+static void block_any(block_fn *fn, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
+{
+    if (m >= MR && n >= NR) {
+        fn(k, a, lda, b, ldb, out);
+        return;
+    }
+    float part[MR][NR];
+    for (int64_t i = 0; i < m && i < MR; i++)
+        for (int64_t j = 0; j < n && j < NR; j++) {
+            fn(k, a + i * lda, 0, b + j * ldb, 0, part);
+            out[i][j] = part[0][0];
+        }
+}
+
+void qx_gemm_nt(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc)
+{
+    block_fn *fn = pick();
+    float out[MR][NR];
+    for (int64_t k0 = 0; k0 < k || k0 == 0; k0 += KB) {
+        const int64_t kn = k - k0 < KB ? k - k0 : KB;
+        for (int64_t j = 0; j < n; j += NR)
+            for (int64_t i = 0; i < m; i += MR) {
+                block_any(fn, m - i, n - j, kn, a + i * lda + k0, lda, b + j * ldb + k0, ldb, out);
+                for (int64_t y = 0; y < MR && i + y < m; y++)
+                    for (int64_t x = 0; x < NR && j + x < n; x++) {
+                        float *to = &c[(i + y) * ldc + j + x];
+                        *to = k0 ? *to + out[y][x] : out[y][x];
+                    }
+            }
+    }
+}
+
+double qx_gemm_nt_error(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, const float *c, int64_t ldc)
+{
+    block_fn *fn = pick();
+    float out[MR][NR];
+    double sum = 0;
+    for (int64_t j = 0; j < n; j += NR)
+        for (int64_t i = 0; i < m; i += MR) {
+            double block = 0;
+            block_any(fn, m - i, n - j, k, a + i * lda, lda, b + j * ldb, ldb, out);
+            for (int64_t y = 0; y < MR && i + y < m; y++)
+                for (int64_t x = 0; x < NR && j + x < n; x++) {
+                    const double d = (double)c[(i + y) * ldc + j + x] - (double)out[y][x];
+                    block += d * d;
+                }
+            sum += block;
+        }
+    return sum;
+}
+
+double qx_dot(const float *x, const float *y, int64_t n)
+{
+    block_fn *fn = pick();
+    float out[MR][NR];
+    double sum = 0;
+    for (int64_t p = 0; p < n; p += KB) {
+        fn(n - p < KB ? n - p : KB, x + p, 0, y + p, 0, out);
+        sum += (double)out[0][0];
+    }
+    return sum;
+}

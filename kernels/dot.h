@@ -1,0 +1,16 @@
+/* dot.h - float matrix products for searches and solvers: C = A B' with both operands contiguous along k (the shape that X W' has when
+ * rows of W are tiles). One thread, no packing, no scratch; the executor's big products go through oneDNN instead. Sums run in an order that
+ * depends on the instruction set only, so results are the same for any number of threads. */
+#ifndef QX_KERNELS_DOT_H
+#define QX_KERNELS_DOT_H
+
+#include <stdint.h>
+
+/* c[i][j] = sum over p of a[i][p] * b[j][p];  a [m, k] (lda), b [n, k] (ldb), c [m, n] (ldc). */
+void qx_gemm_nt(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc);
+/* The same, and adds up: returns the sum over i, j of (c[i][j] - sum)^2, leaving c alone. What a search asks: how far is this from the reference c. */
+double qx_gemm_nt_error(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, const float *c, int64_t ldc);
+/* sum of x[i] * y[i] in f64 blocks. */
+double qx_dot(const float *x, const float *y, int64_t n);
+
+#endif

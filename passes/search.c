@@ -1,0 +1,230 @@
+/* search.c - see search.h. */
+#include "passes/search.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/thread.h"
+#include "kernels/dot.h"
+#include "kernels/quant.h"
+
+enum { TILE = 64, ROWS_MIN = 16, ROWS_MAX = 128 };
+static const int64_t candidate_bytes = (int64_t)48 << 20; /* for the candidates' copies of X */
+
+void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, float *x, float *scale)
+{
+    const int64_t block = spec->block > 0 ? spec->block : k;
+    qx_quant q = {.grid = {rows, k, spec->block < 0 ? rows : 1, block}, .format = {.codes = spec->codes, .scale = spec->scale, .narrow = spec->narrow}, .scale = scale};
+    const qx_format as_float = {.codes = spec->codes, .scale = QX_DT_FLOAT, .narrow = spec->narrow};
+    const int64_t cells = qx_grid_cells(&q.grid);
+    if (spec->codes == QX_DT_FLOAT4E2M1 && spec->scale == QX_DT_FLOAT8E4M3FN) q.format.scale = QX_DT_FLOAT; /* its second level keeps block scales in range */
+    memset(scale, 0, (size_t)cells * sizeof *scale);
+    if (spec->block < 0) scale[0] = tensor_amax;
+    else qx_amax(&q.grid, QX_DT_FLOAT, x, scale, NULL);
+    qx_scale_from_amax(q.format.scale == QX_DT_FLOAT ? &as_float : &q.format, scale, cells, scale, NULL);
+    qx_fake_quantize(&q, x);
+}
+
+/* ---- columns ---- */
+
+typedef struct columns { qx_ctx *ctx; const qx_group *g; int64_t block, tiles; float *max, *mean; qx_lock *lock; } columns;
+
+static int64_t tiles_of(const qx_group *g)
+{
+    int64_t t = 0;
+    for (int64_t i = 0; i < g->n; i++) t += qx_cells_of(g->items[i]->lin->n, TILE);
+    return t;
+}
+
+/* Which item and row tile number t of the group is. */
+static const qx_plan_item *tile_at(const qx_group *g, int64_t t, int64_t *first, int64_t *rows)
+{
+    for (int64_t i = 0; i < g->n; i++) {
+        const int64_t n = g->items[i]->lin->n, here = qx_cells_of(n, TILE);
+        if (t >= here) {
+            t -= here;
+            continue;
+        }
+        *first = t * TILE;
+        *rows = n - *first < TILE ? n - *first : TILE;
+        return g->items[i];
+    }
+    return NULL;
+}
+
+static qx_status read_tile(qx_ctx *ctx, const qx_plan_item *it, int64_t first, int64_t rows, float *x)
+{
+    return qx_rows_read(ctx, it->weight->tensor, &it->weight->view, it->weight->steps, first, rows, x);
+}
+
+static void add_columns(const columns *c, const float *x, int64_t rows, float *max, double *mean)
+{
+    const int64_t k = c->g->k, block = c->block > 0 ? c->block : k;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t b = 0; b < k; b += block) {
+            const int64_t end = b + block < k ? b + block : k;
+            float top = 0;
+            for (int64_t j = b; j < end; j++) top = fmaxf(top, fabsf(x[r * k + j]));
+            for (int64_t j = b; j < end; j++) {
+                const float a = fabsf(x[r * k + j]);
+                max[j] = fmaxf(max[j], a);
+                if (top > 0) mean[j] += (double)(a / top);
+            }
+        }
+}
+
+/* Tiles are folded in order, so that the mean does not depend on the threads. */
+qx_status qx_group_columns(qx_ctx *ctx, const qx_group *g, int64_t block, float *w, float *mean)
+{
+    columns c = {.ctx = ctx, .g = g, .block = block, .tiles = tiles_of(g), .max = w, .mean = mean};
+    float *x = NULL;
+    double *sum = NULL;
+    int64_t total = 0;
+    qx_status st = qx_alloc_raw(ctx, (size_t)(TILE * g->k) * sizeof *x, (void **)&x);
+    if (st == QX_OK) st = qx_alloc_array(ctx, (size_t)g->k, sizeof *sum, (void **)&sum);
+    memset(w, 0, (size_t)g->k * sizeof *w);
+    for (int64_t t = 0; st == QX_OK && t < c.tiles; t++) {
+        int64_t first = 0, rows = 0;
+        const qx_plan_item *it = tile_at(g, t, &first, &rows);
+        st = read_tile(ctx, it, first, rows, x);
+        if (st == QX_OK) add_columns(&c, x, rows, w, sum);
+        total += rows;
+    }
+    for (int64_t j = 0; st == QX_OK && mean && j < g->k; j++) mean[j] = (float)(sum[j] / (double)total);
+    qx_free(ctx, x);
+    qx_free(ctx, sum);
+    return st;
+}
+
+/* ---- candidates ---- */
+
+typedef struct run {
+    qx_ctx *ctx;
+    qx_candidates *c;
+    int64_t k, rows, tiles;
+    float *xs;        /* [n][rows][k]: X / s, quantized when asked */
+    const float *x;   /* [rows][k] */
+    float *amax;      /* [n][items]: of W s, where the spec has one scale for the tensor */
+    double *part;     /* [tiles][n + 1] */
+} run;
+
+static int64_t rows_for(const qx_candidates *c)
+{
+    int64_t rows = candidate_bytes / 4 / (c->n * c->group->k);
+    rows = rows < ROWS_MIN ? ROWS_MIN : rows > ROWS_MAX ? ROWS_MAX : rows;
+    return rows < c->stats->n_rows ? rows : c->stats->n_rows;
+}
+
+/* X / s of candidate i, on the activation's grid: one scale from the largest channel maximum. */
+static qx_status make_x(void *user, int64_t i)
+{
+    run *r = user;
+    const qx_candidates *c = r->c;
+    const float *s = c->s + i * r->k;
+    float *y = r->xs + i * r->rows * r->k, top = 0;
+    for (int64_t a = 0; a < r->rows; a++)
+        for (int64_t j = 0; j < r->k; j++) y[a * r->k + j] = r->x[a * r->k + j] / s[j];
+    if (!c->quantize_x) return QX_OK;
+    for (int64_t j = 0; j < r->k; j++) top = fmaxf(top, c->stats->channels.absmax[j] / s[j]);
+    const qx_dtype act = c->group->items[0]->act;
+    const qx_format f = {.codes = act == QX_DT_UINT8 ? QX_DT_INT8 : act, .scale = QX_DT_FLOAT};
+    float scale;
+    qx_scale_from_amax(&f, &top, 1, &scale, NULL);
+    qx_fake_quantize(&(qx_quant){.grid = {r->rows, r->k, r->rows, r->k}, .format = f, .scale = &scale}, y);
+    return QX_OK;
+}
+
+static int64_t item_index(const qx_group *g, const qx_plan_item *it)
+{
+    for (int64_t i = 0; i < g->n; i++)
+        if (g->items[i] == it) return i;
+    return 0;
+}
+
+static qx_status tile_errors(void *user, int64_t t)
+{
+    run *r = user;
+    qx_candidates *c = r->c;
+    const int64_t k = r->k;
+    int64_t first = 0, rows = 0;
+    const qx_plan_item *it = tile_at(c->group, t, &first, &rows);
+    float *w = NULL, *wq = NULL, *y = NULL, *scale = NULL;
+    double *part = r->part + t * (c->n + 1);
+    qx_status st;
+    QX_TRY_GOTO(st, qx_check_cancel(r->ctx));
+    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * k) * sizeof *w, (void **)&w));
+    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * k) * sizeof *wq, (void **)&wq));
+    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * k + rows) * sizeof *scale, (void **)&scale));
+    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * r->rows) * sizeof *y, (void **)&y));
+    QX_TRY_GOTO(st, read_tile(r->ctx, it, first, rows, w));
+    qx_gemm_nt(r->rows, rows, k, r->x, k, w, k, y, rows);
+    for (int64_t i = 0; i < r->rows * rows; i++) part[c->n] += (double)y[i] * (double)y[i];
+    for (int64_t i = 0; i < c->n; i++) {
+        const float *s = c->s + i * k;
+        for (int64_t a = 0; a < rows; a++)
+            for (int64_t j = 0; j < k; j++) wq[a * k + j] = w[a * k + j] * s[j];
+        if (it->weight->spec.codes) qx_spec_fake(&it->weight->spec, rows, k, r->amax[i * c->group->n + item_index(c->group, it)], wq, scale);
+        part[i] = qx_gemm_nt_error(r->rows, rows, k, r->xs + i * r->rows * k, k, wq, k, y, rows);
+    }
+done:
+    qx_free(r->ctx, w);
+    qx_free(r->ctx, wq);
+    qx_free(r->ctx, scale);
+    qx_free(r->ctx, y);
+    return st;
+}
+
+/* Tensor maxima of W s for every candidate and item, where needed. */
+static qx_status tensor_maxima(run *r)
+{
+    const qx_group *g = r->c->group;
+    float *col = NULL;
+    qx_status st = QX_OK;
+    for (int64_t i = 0; st == QX_OK && i < g->n; i++) {
+        if (g->items[i]->weight->spec.block >= 0) continue;
+        qx_group one = {.items = &g->items[i], .n = 1, .x = g->x, .k = g->k};
+        if (!col) st = qx_alloc_array(r->ctx, (size_t)g->k, sizeof *col, (void **)&col);
+        if (st == QX_OK) st = qx_group_columns(r->ctx, &one, 0, col, NULL);
+        for (int64_t a = 0; st == QX_OK && a < r->c->n; a++)
+            for (int64_t j = 0; j < g->k; j++) r->amax[a * g->n + i] = fmaxf(r->amax[a * g->n + i], col[j] * r->c->s[a * g->k + j]);
+    }
+    qx_free(r->ctx, col);
+    return st;
+}
+
+qx_status qx_candidates_run(qx_ctx *ctx, qx_candidates *c)
+{
+    run r = {.ctx = ctx, .c = c, .k = c->group->k, .rows = rows_for(c), .tiles = tiles_of(c->group), .x = c->stats->rows};
+    const size_t parts = (size_t)(r.tiles * (c->n + 1));
+    qx_status st;
+    QX_TRY_GOTO(st, qx_alloc_array(ctx, parts, sizeof *r.part, (void **)&r.part));
+    QX_TRY_GOTO(st, qx_alloc_array(ctx, (size_t)(c->n * c->group->n), sizeof *r.amax, (void **)&r.amax));
+    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(c->n * r.rows * r.k) * sizeof *r.xs, (void **)&r.xs));
+    QX_TRY_GOTO(st, tensor_maxima(&r));
+    QX_TRY_GOTO(st, qx_parallel(ctx, c->n, make_x, &r));
+    QX_TRY_GOTO(st, qx_parallel(ctx, r.tiles, tile_errors, &r));
+    c->reference = 0;
+    for (int64_t i = 0; i <= c->n; i++) {
+        double sum = 0;
+        for (int64_t t = 0; t < r.tiles; t++) sum += r.part[t * (c->n + 1) + i];
+        if (i < c->n) c->error[i] = sum;
+        else c->reference = sum;
+    }
+done:
+    qx_free(ctx, r.part);
+    qx_free(ctx, r.amax);
+    qx_free(ctx, r.xs);
+    return st;
+}
+
+qx_status qx_item_note(struct qx_pipeline *pipe, qx_plan_item *it, const char *fmt, ...)
+{
+    char text[200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    it->notes = it->notes ? qx_arena_printf(pipe->model->arena, "%s; %s", it->notes, text) : qx_arena_strdup(pipe->model->arena, text);
+    return it->notes ? QX_OK : QX_E_NOMEM;
+}

@@ -1,0 +1,29 @@
+/* search.h - the error that a candidate factor s[k] gives a group of linears: || X W' - Q(X / s) Q(W s)' ||^2 over sampled rows of X, summed over the
+ * group. Weights are read once, tile by tile, for all candidates; no candidate ever exists as a whole matrix. */
+#ifndef QX_PASSES_SEARCH_H
+#define QX_PASSES_SEARCH_H
+
+#include "passes/fold.h"
+
+typedef struct qx_candidates {
+    const qx_group *group;
+    const qx_value_stats *stats;   /* of group->x: rows and channels */
+    int64_t n;                     /* candidates */
+    const float *s;                /* [n][k] */
+    bool quantize_x;               /* activations are quantized too (W8A8) */
+    double *error;                 /* [n] out; [0] is for whatever candidate 0 is */
+    double reference;              /* out: || X W' ||^2 */
+} qx_candidates;
+
+qx_status qx_candidates_run(qx_ctx *ctx, qx_candidates *c);
+/* Column maxima of all weights of the group, after their steps: w[k] = max over rows of |W|. mean (may be NULL): mean over rows of
+ * |W| / max of its block (AWQ's weight scale). */
+qx_status qx_group_columns(qx_ctx *ctx, const qx_group *g, int64_t block, float *w, float *mean);
+/* One line about what a WEIGHTS pass did to an item, for reports: "smoothquant 0.55 (norm)". Lines add up. */
+qx_status qx_item_note(struct qx_pipeline *pipe, qx_plan_item *it, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Rows of a weight tile after quantize + dequantize by the AMAX rule of the spec: what searches compare. x is [rows][k]; scale has room for
+ * rows * ceil(k / block). tensor_amax is used when the spec has one scale for the tensor. */
+void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, float *x, float *scale);
+
+#endif
