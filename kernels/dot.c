@@ -138,15 +138,3 @@ double qx_gemm_nt_error(int64_t m, int64_t n, int64_t k, const float *a, int64_t
         }
     return sum;
 }
-
-double qx_dot(const float *x, const float *y, int64_t n)
-{
-    block_fn *fn = pick();
-    float out[MR][NR];
-    double sum = 0;
-    for (int64_t p = 0; p < n; p += KB) {
-        fn(n - p < KB ? n - p : KB, x + p, 0, y + p, 0, out);
-        sum += (double)out[0][0];
-    }
-    return sum;
-}

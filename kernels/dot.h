@@ -10,7 +10,5 @@
 void qx_gemm_nt(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc);
 /* The same, and adds up: returns the sum over i, j of (c[i][j] - sum)^2, leaving c alone. What a search asks: how far is this from the reference c. */
 double qx_gemm_nt_error(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, const float *c, int64_t ldc);
-/* sum of x[i] * y[i] in f64 blocks. */
-double qx_dot(const float *x, const float *y, int64_t n);
 
 #endif
