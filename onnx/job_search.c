@@ -1,5 +1,4 @@
 /* job_search.c - scales of least squared error, by the rule QX_SCALE_SEARCH: per block from the tile alone, per tensor from a sweep. */
-#if __has_include("kernels/search.h")
 #include <math.h>
 #include <string.h>
 
@@ -112,8 +111,3 @@ qx_status qx_run_search_tensor(qx_run *r)
     return st;
 }
 
-#else
-#include "onnx/job_run.h"
-qx_status qx_tile_search(qx_run *r, qx_tile *t, const qx_grid *g) { (void)t, (void)g; QX_FAIL(r->ctx, QX_E_UNSUPPORTED, "no scale search in this build"); }
-qx_status qx_run_search_tensor(qx_run *r) { QX_FAIL(r->ctx, QX_E_UNSUPPORTED, "no scale search in this build"); }
-#endif
