@@ -2,13 +2,13 @@
 #include "fuzz.h"
 #include "calib/samples.h"
 
-static qx_status read_all(qx_npz *z)
+static qx_status read_all(qx_ctx *ctx, qx_npz *z)
 {
     for (int i = 0; i < qx_npz_count(z) && i < 50; i++) {
         qx_tensor t;
         QX_TRY(qx_npz_describe(z, i, &t));
         QX_TRY(qx_npz_read(z, i, &t));
-        qx_tensor_free(&t);
+        qx_tensor_free(ctx, &t);
     }
     return QX_OK;
 }
@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int fd = fuzz_file(data, size, path);
     qx_status st = qx_npz_open(ctx, path, &z);
     if (st == QX_OK) {
-        st = read_all(z);
+        st = read_all(ctx, z);
         qx_npz_close(z);
     }
     close(fd);

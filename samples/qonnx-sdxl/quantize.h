@@ -1,0 +1,14 @@
+/* quantize.h - calibration over the real pipeline, and a quantized copy of a pipeline folder. */
+#ifndef SX_QUANTIZE_H
+#define SX_QUANTIZE_H
+
+#include "run.h"
+
+/* Runs the prompts of o->calibrate without decoding and writes the UNet's statistics to `stats`. */
+int sx_calibrate(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder *f, const char *passes, const char *stats, double *seconds);
+/* Calibrates, quantizes the UNet and writes o->out as a complete folder; the rest is linked, or copied. The report (JSON) is for the caller to free. */
+int sx_quantize_folder(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder *f, char **report);
+/* fp8 and int8 mean the presets for diffusion models; other texts are passes as they stand. */
+const char *sx_quantize_passes(const char *format);
+
+#endif

@@ -1,0 +1,149 @@
+"""interop.py --qonnx PATH [--preset P]... [--models DIR]... [--only NAME] - what qonnx writes, judged by others.
+
+For every model below the given folders (a folder with model.onnx and sample.npz), every preset and target: the onnx checker in full,
+loading and running in ONNX Runtime, ONNX Runtime's outputs against our executor's on the same file, and the loss against the float
+model beside that of ONNX Runtime's own quantizer on the same samples. Prints a table; exits 1 when a row fails."""
+import argparse, json, os, subprocess, sys, tempfile, traceback
+from pathlib import Path
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+ort.set_default_logger_severity(4)
+PRESETS = {"none": ["--passes", "none"], "int8-weights": ["--passes", "int8-weights"], "int8": ["--int8"], "int4": ["--int4"], "fp8": ["--fp8"]}
+EQUAL_DB = 55.0  # ONNX Runtime against us on the same file
+# Rounding ties: an activation that lies on the border of two codes may fall either way after a sum in another order, and then
+# differs by one step. What a step is worth depends on the format; below these nothing may fall.
+TIES_DB = {"int8": 30.0, "fp8": 25.0}
+
+
+def sqnr(want, got):
+    want, got = np.asarray(want, np.float64), np.asarray(got, np.float64)
+    assert want.shape == got.shape, f"shapes {want.shape} and {got.shape}"
+    assert np.isfinite(got).all(), "not finite"
+    noise = np.sum((want - got) ** 2)
+    return 999.0 if noise == 0 else 10 * np.log10(max(np.sum(want ** 2), 1e-300) / noise)
+
+
+def worst(want, got):
+    return min((sqnr(a, b) for a, b in zip(want, got) if np.issubdtype(np.asarray(a).dtype, np.floating)), default=999.0)
+
+
+def session(path, plain):
+    o = ort.SessionOptions()
+    o.log_severity_level = 4
+    o.intra_op_num_threads = 2
+    if not plain:
+        o.add_session_config_entry("session.disable_quant_qdq", "1")
+    return ort.InferenceSession(str(path), o, providers=["CPUExecutionProvider"])
+
+
+def feeds(s, sample):
+    return {i.name: sample[i.name] for i in s.get_inputs()}
+
+
+def call(*args):
+    p = subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=1200)
+    assert p.returncode == 0, f"{' '.join(map(str, args))}: exit {p.returncode}: {p.stderr.strip()[-600:]}"
+    return p.stdout
+
+
+def ours(qonnx, path, sample, names, tmp):
+    out = tmp / "out.npz"
+    call(qonnx, "run", path, "-i", sample, "-o", out, "--quiet")
+    with np.load(out) as z:
+        return [z[n] for n in names]
+
+
+class Reader:
+    """Samples for ONNX Runtime's own quantizer."""
+    def __init__(self, sample):
+        self.left = [sample]
+
+    def get_next(self):
+        return self.left.pop() if self.left else None
+
+
+def peers(model, preset, sample, tmp):
+    """ONNX Runtime's own quantizer on the same samples; None where it has none or fails."""
+    from onnxruntime.quantization import quantize_static, QuantFormat, QuantType
+    out = tmp / "peer.onnx"
+    try:
+        if preset == "int8":
+            quantize_static(str(model), str(out), Reader(sample), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
+                            op_types_to_quantize=["MatMul", "Gemm", "Conv"], extra_options={"ActivationSymmetric": True, "WeightSymmetric": True})
+        elif preset == "int4":
+            from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+            q = MatMulNBitsQuantizer(onnx.load(str(model)), block_size=128, is_symmetric=True)
+            q.process()
+            q.model.save_model_to_file(str(out))
+        else:
+            return None
+        s = session(out, True)
+        return s.run(None, feeds(s, sample))
+    except Exception:
+        return None
+
+
+def one(args, folder, preset, target, tmp):
+    model, sample_path = folder / "model.onnx", folder / "sample.npz"
+    out = tmp / f"{preset}.{target}.onnx"
+    with np.load(sample_path) as z:
+        sample = {k: z[k] for k in z.files}
+    call(args.qonnx, "quantize", model, "-o", out, *PRESETS[preset], "--calib", sample_path, "--target", target, "--no-verify", "--force", "--quiet")
+    if preset == "none":
+        assert out.read_bytes() == model.read_bytes(), "a rewrite without passes changed the file"
+    onnx.checker.check_model(str(out), full_check=True)
+    s = session(out, target == "ort")
+    names = [o.name for o in s.get_outputs()]
+    theirs = s.run(None, feeds(s, sample))
+    mine = ours(args.qonnx, out, sample_path, names, tmp)
+    f = session(model, True)
+    ref = f.run(None, feeds(f, sample))
+    assert names == [o.name for o in f.get_outputs()], "output names changed"
+    row = {"equal": worst(theirs, mine), "loss": worst(ref, mine), "peer": None}
+    p = peers(model, preset, sample, tmp) if target == "ort" else None
+    if p is not None:
+        row["peer"] = worst(ref, p)
+    need = min(EQUAL_DB, TIES_DB.get(preset, EQUAL_DB))
+    assert row["equal"] >= need, f"ONNX Runtime and our executor agree to {row['equal']:.1f} dB on the same file, {need} wanted"
+    return row
+
+
+def find(roots):
+    for root in roots:
+        for m in sorted(Path(root).rglob("model.onnx")):
+            if (m.parent / "sample.npz").exists() and "genai" not in str(m):
+                yield m.parent
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--qonnx", required=True)
+    p.add_argument("--preset", action="append")
+    p.add_argument("--models", action="append", required=True)
+    p.add_argument("--verbose", action="store_true")
+    args = p.parse_args()
+    print(f"onnx {onnx.__version__}, onnxruntime {ort.__version__}")
+    print(f"{'model':34} {'preset':13} {'target':8} {'ORT=qonnx':>10} {'vs float':>9} {'ORT quantizer':>14}")
+    failed = rows = 0
+    for folder in find(args.models):
+        for preset in args.preset or PRESETS:
+            for target in ("generic", "ort"):
+                name = "/".join(folder.parts[-2:])
+                rows += 1
+                with tempfile.TemporaryDirectory() as tmp:
+                    try:
+                        r = one(args, folder, preset, target, Path(tmp))
+                        peer = "" if r["peer"] is None else f"{r['peer']:.2f} dB"
+                        print(f"{name[-34:]:34} {preset:13} {target:8} {r['equal']:7.1f} dB {r['loss']:6.2f} dB {peer:>14}", flush=True)
+                    except Exception as e:
+                        failed += 1
+                        print(f"{name[-34:]:34} {preset:13} {target:8} FAILED: {e}", flush=True)
+                        if args.verbose:
+                            traceback.print_exc()
+    print(f"{rows} rows, {failed} failed")
+    return 1 if failed or not rows else 0
+
+
+sys.exit(main())

@@ -1,0 +1,11 @@
+#!/bin/sh
+# run.sh BUILD ARGS... - runs interop.py with a Python that has onnx and onnxruntime: $QONNX_PYTHON, BUILD/venv (scripts/test.sh
+# makes it), or python3. Without one the test is skipped (77).
+build=$1
+shift
+here=$(dirname "$0")
+for python in "${QONNX_PYTHON:-}" "$build/venv/bin/python" python3; do
+  [ -n "$python" ] && "$python" -c 'import numpy, onnx, onnxruntime' 2>/dev/null && exec "$python" "$here/interop.py" --qonnx "$build/qonnx" "$@"
+done
+echo "skipped: no Python with onnx and onnxruntime (scripts/test.sh makes one)"
+exit 77
