@@ -122,13 +122,13 @@ static bool read_elements(int dtype, const void *data, int64_t n, qx_num *out)
 #undef EACH
 }
 
-static const qx_content *content_of_bytes(qx_infer *ix, int dtype, int64_t n, const void *data)
+static qx_content *content_of_bytes(qx_infer *ix, int dtype, int64_t n, const void *data)
 {
     qx_content *c = qx_ix_new_content(ix, n);
     return c && read_elements(dtype, data, n, c->v) ? c : NULL;
 }
 
-static const qx_content *content_of_weight(qx_infer *ix, const qx_weight *w)
+qx_content *qx_ix_weight_content(qx_infer *ix, const qx_weight *w)
 {
     if (w->numel > QX_CONTENT_MAX || w->dtype == QX_DT_STRING || w->bytes > 16 * QX_CONTENT_MAX) return NULL;
     void *data = qx_arena_alloc(ix->arena, w->bytes ? w->bytes : 1);
@@ -146,7 +146,7 @@ const qx_content *qx_infer_content(qx_infer *ix, const qx_value *v)
     qx_known *k = &ix->contents[v->id];
     if (k->looked) return k->content;
     k->looked = true;
-    if (v->init && !v->is_input) k->content = content_of_weight(ix, v->init);
+    if (v->init && !v->is_input) k->content = qx_ix_weight_content(ix, v->init);
     return k->content;
 }
 

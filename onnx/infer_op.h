@@ -37,6 +37,8 @@ qx_status qx_ix_out(qx_infer *ix, const qx_node *n, uint32_t i, int dtype, int r
 qx_status qx_ix_out_unranked(qx_infer *ix, const qx_node *n, uint32_t i, int dtype);
 qx_status qx_ix_out_type(qx_infer *ix, const qx_node *n, uint32_t i, const qx_type *t);
 qx_content *qx_ix_new_content(qx_infer *ix, int64_t count); /* all unknown; NULL when count is over QX_CONTENT_MAX or < 0 */
+/* Content of a small tensor (of an attribute); NULL when it is not small or not numeric. */
+qx_content *qx_ix_weight_content(qx_infer *ix, const qx_weight *w);
 void qx_ix_out_content(qx_infer *ix, const qx_node *n, uint32_t i, qx_content *c); /* c may be NULL */
 /* "node 'x' (Op): ..." */
 qx_status qx_ix_fail(qx_infer *ix, const qx_node *n, qx_status code, const char *fmt, ...) __attribute__((format(printf, 4, 5)));

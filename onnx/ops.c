@@ -6,12 +6,15 @@
 
 #include <string.h>
 
+#include "onnx/infer_op.h"
+
 #define QX_VARIADIC INT32_MAX
 
+#define qx_infer_none NULL
 #define DOMAIN_ ""
 #define DOMAIN_ms_ "com.microsoft"
 #define QX_OP(prefix, name, since, min_in, max_in, min_out, max_out, traits, infer, cpu, cuda) \
-    {QX_OP_##prefix##name, DOMAIN_##prefix, #name, since, min_in, max_in, min_out, max_out, traits, NULL},
+    {QX_OP_##prefix##name, DOMAIN_##prefix, #name, since, min_in, max_in, min_out, max_out, traits, qx_infer_##infer},
 static const qx_op table[] = {
 #include "onnx/ops.def"
 };
