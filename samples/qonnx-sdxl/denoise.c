@@ -38,7 +38,7 @@ static int bind_unet(sx_err *e, sx_pipe *p, sx_unet *u)
 int sx_pipe_open_unet(sx_err *e, sx_pipe *p)
 {
     if (p->unet.m.session) return SX_OK;
-    SX_TRY(sx_model_open(e, p->ctx, "unet", p->folder->model[SX_UNET], p->options, &p->unet.m));
+    SX_TRY(sx_pipe_open_part(e, p, "unet", SX_UNET, &p->unet.m));
     int rc = bind_unet(e, p, &p->unet);
     if (rc != SX_OK) sx_model_close(&p->unet.m);
     return rc;
@@ -206,7 +206,9 @@ static int loop(sx_err *e, sx_pipe *p, sx_sched *s, const sx_request *r, const f
         call k = {.c = c, .r = r, .x = in, .dims = {p->folder->channels, h, w}, .n = n, .t = s->t[i]};
         SX_TRY(predict(e, p, &k, r->guidance, rows, eps));
         SX_TRY(sx_sched_step(e, s, i, eps, x, n, rng));
-        SX_TRY(notify(r->on_step, e, r, s, i, x, n, sx_seconds() - t0));
+        double seconds = sx_seconds() - t0;
+        p->seconds_unet += seconds;
+        SX_TRY(notify(r->on_step, e, r, s, i, x, n, seconds));
     }
     return SX_OK;
 }
@@ -215,7 +217,6 @@ int sx_denoise(sx_err *e, sx_pipe *p, sx_sched *s, const sx_request *r, float *x
 {
     fixed c = {0};
     float *buf = NULL;
-    double t0 = sx_seconds();
     SX_TRY(sx_check_size(e, p->folder, r->width, r->height));
     SX_TRY(sx_pipe_open_unet(e, p));
     int rc = make_fixed(e, p, r, &c);
@@ -223,7 +224,6 @@ int sx_denoise(sx_err *e, sx_pipe *p, sx_sched *s, const sx_request *r, float *x
     int64_t before = p->unet.m.runs;
     if (rc == SX_OK) rc = loop(e, p, s, r, &c, x, rng, buf);
     p->unet_runs += p->unet.m.runs - before;
-    p->seconds_unet += sx_seconds() - t0;
     sx_free(buf);
     fixed_free(&c);
     return rc;

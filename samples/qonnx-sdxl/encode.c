@@ -68,7 +68,7 @@ static int open_encoder(sx_err *e, sx_pipe *p, int k, int skip)
     const sx_folder *f = p->folder;
     if (!f->model[SX_TEXT1 + k] || p->text[k].session) return SX_OK;
     SX_TRY(sx_clip_open(e, k ? f->tokenizer_2 : f->tokenizer, &p->tok[k]));
-    SX_TRY(sx_model_open(e, p->ctx, k ? "text encoder 2" : "text encoder", f->model[SX_TEXT1 + k], p->options, &p->text[k]));
+    SX_TRY(sx_pipe_open_part(e, p, k ? "text encoder 2" : "text encoder", SX_TEXT1 + k, &p->text[k]));
     return name_outputs(e, p, k, skip, f->model[SX_TEXT2] != NULL);
 }
 
@@ -139,12 +139,13 @@ static int join(sx_err *e, const part *a, const part *b, sx_cond *out)
 int sx_encode(sx_err *e, sx_pipe *p, const char *prompt, int skip, sx_cond *out)
 {
     part parts[2] = {{0}};
-    double t0 = sx_seconds();
     int rc = SX_OK;
     *out = (sx_cond){0};
     for (int k = 0; rc == SX_OK && k < 2; k++) {
         rc = open_encoder(e, p, k, skip);
+        double t0 = sx_seconds();
         if (rc == SX_OK && p->text[k].session) rc = run_encoder(e, p, k, prompt ? prompt : "", &parts[k]);
+        p->seconds_text += sx_seconds() - t0;
     }
     if (rc == SX_OK) rc = join(e, &parts[0], &parts[1], out);
     if (rc == SX_OK && !prompt && p->folder->force_zeros) {
@@ -156,6 +157,5 @@ int sx_encode(sx_err *e, sx_pipe *p, const char *prompt, int skip, sx_cond *out)
         sx_free(parts[k].pooled);
     }
     if (rc != SX_OK) sx_cond_free(out);
-    p->seconds_text += sx_seconds() - t0;
     return rc;
 }

@@ -76,18 +76,42 @@ static bool taken(const int *index, int n, int port)
     return false;
 }
 
+static int candidates(const qonnx_port *p, int n, const sx_role *r, const int *index, int n_roles, int *found)
+{
+    int count = 0;
+    for (int i = 0; i < n; i++) {
+        if (taken(index, n_roles, i) || !shape_fits(r, &p[i])) continue;
+        *found = i;
+        count++;
+    }
+    return count;
+}
+
+/* Roles that only one port fits are bound first, which may leave one port for the next role. */
+static void by_shape(const qonnx_port *p, int n, const sx_role *roles, int n_roles, int *index)
+{
+    for (bool again = true; again;) {
+        again = false;
+        for (int k = 0; k < n_roles; k++) {
+            int found;
+            if (index[k] >= 0 || roles[k].optional || candidates(p, n, &roles[k], index, n_roles, &found) != 1) continue;
+            index[k] = found;
+            again = true;
+        }
+    }
+}
+
 int sx_bind_ports(sx_err *e, const char *what, const qonnx_port *p, int n, const sx_role *roles, int n_roles, bool all_used, int *index)
 {
     for (int k = 0; k < n_roles; k++) index[k] = -1;
     by_name(p, n, roles, n_roles, index, 0);
     by_name(p, n, roles, n_roles, index, 1);
+    by_shape(p, n, roles, n_roles, index);
     for (int k = 0; k < n_roles; k++) {
-        int found = -1, count = 0;
-        for (int i = 0; index[k] < 0 && i < n; i++)
-            if (!taken(index, n_roles, i) && shape_fits(&roles[k], &p[i])) found = i, count++;
-        if (count > 1 && !roles[k].optional) return list_failure(e, what, p, n, &roles[k], "more than one value could be");
-        if (index[k] < 0 && count == 1 && !roles[k].optional) index[k] = found;
-        if (index[k] < 0 && !roles[k].optional) return list_failure(e, what, p, n, &roles[k], "nothing matches");
+        int found;
+        if (index[k] >= 0 || roles[k].optional) continue;
+        bool several = candidates(p, n, &roles[k], index, n_roles, &found) > 1;
+        return list_failure(e, what, p, n, &roles[k], several ? "more than one value could be" : "nothing matches");
     }
     for (int i = 0; all_used && i < n; i++) {
         if (taken(index, n_roles, i)) continue;

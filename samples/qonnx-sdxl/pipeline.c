@@ -8,6 +8,15 @@
 
 void sx_pipe_init(sx_pipe *p, qonnx_ctx *ctx, const sx_folder *folder, const char *options) { *p = (sx_pipe){.ctx = ctx, .folder = folder, .options = options}; }
 
+int sx_pipe_open_part(sx_err *e, sx_pipe *p, const char *what, sx_part part, sx_model *m)
+{
+    double t0 = sx_seconds();
+    if (m->session) return SX_OK;
+    int rc = sx_model_open(e, p->ctx, what, p->folder->model[part], p->options, m);
+    p->seconds_load += sx_seconds() - t0;
+    return rc;
+}
+
 void sx_pipe_close_text(sx_pipe *p)
 {
     for (int k = 0; k < 2; k++) {
@@ -59,8 +68,8 @@ int sx_decode(sx_err *e, sx_pipe *p, const float *latent, int width, int height,
     static const sx_role in[1] = {{{"latent_sample", "latent", "z"}, .rank = 4, .rank2 = -1}}, outs[1] = {{{"sample", "images", "image"}, .rank = 4, .rank2 = -1}};
     const sx_folder *f = p->folder;
     int i, o, rc;
+    SX_TRY(sx_pipe_open_part(e, p, "VAE decoder", SX_VAE_DEC, &p->vae_dec));
     double t0 = sx_seconds();
-    if (!p->vae_dec.session) SX_TRY(sx_model_open(e, p->ctx, "VAE decoder", f->model[SX_VAE_DEC], p->options, &p->vae_dec));
     SX_TRY(sx_bind(e, &p->vae_dec, false, in, 1, true, &i));
     SX_TRY(sx_bind(e, &p->vae_dec, true, outs, 1, false, &o));
     size_t n = sx_latent_count(p, width, height);
@@ -117,7 +126,7 @@ int sx_encode_image(sx_err *e, sx_pipe *p, const sx_image *m, sx_rng *rng, float
     static const sx_role in[1] = {{{"sample", "images", "image"}, .rank = 4, .rank2 = -1}}, outs[1] = {{{"latent_parameters", "latent_sample", "latent"}, .rank = 4, .rank2 = -1}};
     int i, o, rc;
     if (!p->folder->model[SX_VAE_ENC]) return sx_fail(e, SX_FAILED, "'%s' lacks vae_encoder/model.onnx, which a picture as start needs", p->folder->dir);
-    if (!p->vae_enc.session) SX_TRY(sx_model_open(e, p->ctx, "VAE encoder", p->folder->model[SX_VAE_ENC], p->options, &p->vae_enc));
+    SX_TRY(sx_pipe_open_part(e, p, "VAE encoder", SX_VAE_ENC, &p->vae_enc));
     SX_TRY(sx_bind(e, &p->vae_enc, false, in, 1, true, &i));
     SX_TRY(sx_bind(e, &p->vae_enc, true, outs, 1, false, &o));
     float *x;

@@ -24,12 +24,14 @@ typedef struct sx_pipe {
     int hidden_skip;               /* clip skip that hidden_name was chosen for */
     sx_unet unet;
     sx_model vae_dec, vae_enc;
-    double seconds_text, seconds_unet, seconds_vae;
+    double seconds_load, seconds_text, seconds_unet, seconds_vae;
     int64_t unet_runs;
 } sx_pipe;
 
 void sx_pipe_init(sx_pipe *p, qonnx_ctx *ctx, const sx_folder *folder, const char *options);
 void sx_pipe_close(sx_pipe *p);
+/* Opens one part into *m, counting the time as loading. */
+int sx_pipe_open_part(sx_err *e, sx_pipe *p, const char *what, sx_part part, sx_model *m);
 int sx_pipe_open_unet(sx_err *e, sx_pipe *p);  /* nothing to do when open */
 void sx_pipe_close_text(sx_pipe *p);
 void sx_pipe_close_unet(sx_pipe *p);
