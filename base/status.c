@@ -63,6 +63,12 @@ void qx_ctx_free(qx_ctx *ctx)
     free(ctx);
 }
 
+void qx_ctx_configure(qx_ctx *ctx, const qx_ctx_options *opt)
+{
+    ctx->opt = opt ? *opt : (qx_ctx_options){0};
+    ctx->threads = ctx->opt.threads > 0 ? ctx->opt.threads : omp_get_max_threads();
+}
+
 int qx_ctx_threads(const qx_ctx *ctx)
 {
     return ctx->threads;

@@ -413,6 +413,13 @@ static qx_status keep_values(qx_exec *x, const qx_value *const *vals, int n)
     return QX_OK;
 }
 
+qx_status qx_exec_expose(qx_exec *x, qx_value *v)
+{
+    const qx_value *one[1] = {v};
+    if (v->graph != x->model->graph) QX_FAIL(x->ctx, QX_E_USAGE, "value '%s' lies in a subgraph: only values of the main graph can be outputs", v->name);
+    return keep_values(x, one, 1);
+}
+
 /* ---- A run ---- */
 
 static qx_status ensure_plan(qx_exec *x)
