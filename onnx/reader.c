@@ -69,33 +69,40 @@ qx_status qx_model_read_bytes(qx_ctx *ctx, const void *bytes, size_t n, const ch
     return st;
 }
 
-qx_status qx_tensor_pb_read(qx_ctx *ctx, qx_arena *arena, const char *path, qx_weight **out)
+/* `mem` lives in the arena: small payloads are used where they lie. */
+static qx_status parse_tensor(qx_ctx *ctx, qx_arena *arena, const uint8_t *mem, int64_t size, const char *what, qx_weight **out)
 {
-    enum { CAP = 1 << 30 };
     qx_model shell = {.ctx = ctx, .arena = arena}; /* only what a weight needs */
-    qx_store store = {.ctx = ctx};
-    qx_file *f = NULL;
+    qx_store store = {.ctx = ctx, .mem = mem, .mem_size = size};
+    const qx_wire_src src = {NULL, mem, size, what};
     ProtobufCMessage *msg = NULL;
     qx_status st;
     shell.store = &store;
-    QX_TRY(qx_store_open_regular(ctx, path, "tensor file", &f));
-    const int64_t size = qx_file_size(f);
-    if (size > CAP) {
-        st = qx_fail(ctx, QX_E_FORMAT, "tensor file '%s' has %lld bytes, more than %d", path, (long long)size, CAP);
-        goto done;
-    }
     QX_TRY_GOTO(st, qx_strings_new(ctx, &shell.names));
-    uint8_t *mem = qx_arena_alloc(arena, (size_t)size + 1); /* content stays valid when the file is closed */
-    QX_TRY_GOTO(st, mem ? qx_file_read(f, 0, (size_t)size, mem) : QX_E_NOMEM);
-    const qx_wire_src src = {NULL, mem, size, path};
     QX_TRY_GOTO(st, qx_wire_read(ctx, &src, &onnx__tensor_proto__descriptor, arena, &msg, &store.spans, &store.n_spans));
-    store.mem = mem;
-    store.mem_size = size;
     QX_TRY_GOTO(st, qx_weight_from_proto(&shell, (Onnx__TensorProto *)msg, out));
     (*out)->name = qx_arena_strdup(arena, (*out)->name); /* the name table goes */
     st = (*out)->name ? QX_OK : QX_E_NOMEM;
 done:
     if (shell.names) qx_strings_free(shell.names);
-    qx_file_close(f);
     return st;
+}
+
+qx_status qx_tensor_pb_parse(qx_ctx *ctx, qx_arena *arena, const void *bytes, size_t n, qx_weight **out)
+{
+    uint8_t *mem = n ? qx_arena_memdup(arena, bytes, n) : qx_arena_alloc(arena, 1);
+    return mem ? parse_tensor(ctx, arena, mem, (int64_t)n, "tensor in memory", out) : QX_E_NOMEM;
+}
+
+qx_status qx_tensor_pb_read(qx_ctx *ctx, qx_arena *arena, const char *path, qx_weight **out)
+{
+    enum { CAP = 1 << 30 };
+    qx_file *f = NULL;
+    QX_TRY(qx_store_open_regular(ctx, path, "tensor file", &f));
+    const int64_t size = qx_file_size(f);
+    uint8_t *mem = NULL;
+    qx_status st = size > CAP ? qx_fail(ctx, QX_E_FORMAT, "tensor file '%s' has %lld bytes, more than %d", path, (long long)size, CAP) : QX_OK;
+    if (st == QX_OK) st = (mem = qx_arena_alloc(arena, (size_t)size + 1)) ? qx_file_read(f, 0, (size_t)size, mem) : QX_E_NOMEM;
+    qx_file_close(f);
+    return st == QX_OK ? parse_tensor(ctx, arena, mem, size, path, out) : st;
 }

@@ -208,6 +208,8 @@ static qx_status load_ports(runner *r, const char *dir, const char *prefix, qx_v
         snprintf(path, sizeof path, "%s/%s_%u.pb", dir, prefix, i);
         if (stat(path, &sb)) break;
         QX_TRY(read_value_file(r->ctx, r->arena, &ports[i]->type, path, &out[i]));
+        /* old data files hold bfloat16 as uint16 */
+        if (out[i].dtype == QX_DT_UINT16 && ports[i]->type.dtype == QX_DT_BFLOAT16) out[i].dtype = QX_DT_BFLOAT16;
         (*count)++;
     }
     return QX_OK;
