@@ -32,8 +32,9 @@
 /* Integer powers that models really use stay exact and fast; everything else is libm's. */
 static inline float pow_f32(float u, float v) { return v == 2.0f ? u * u : v == 3.0f ? u * u * u : v == 1.0f ? u : powf(u, v); }
 static inline double pow_f64(double u, double v) { return v == 2.0 ? u * u : pow(u, v); }
-static inline float mod_f32(float u, float v) { float r = fmodf(u, v); return r != 0 && (r < 0) != (v < 0) ? r + v : r; }
-static inline double mod_f64(double u, double v) { double r = fmod(u, v); return r != 0 && (r < 0) != (v < 0) ? r + v : r; }
+/* A remainder of zero takes the sign of the divisor, as in the standard's reference. */
+static inline float mod_f32(float u, float v) { float r = fmodf(u, v); return r == 0 ? copysignf(0, v) : (r < 0) != (v < 0) ? r + v : r; }
+static inline double mod_f64(double u, double v) { double r = fmod(u, v); return r == 0 ? copysign(0, v) : (r < 0) != (v < 0) ? r + v : r; }
 
 #define FLOATS(X) X(FLOAT, float, float, f32) X(DOUBLE, double, double, f64)
 #define INTS(X) \
@@ -72,7 +73,7 @@ FLOATS(DEFINE)
     LOOP(b_##dt##_DIV, T, T, IDIV(T, U, u, v)) LOOP(b_##dt##_POW, T, T, pow_##dt(u, v)) LOOP(b_##dt##_MOD, T, T, mod_##dt(u, v)) \
     LOOP(b_##dt##_FMOD, T, T, IREM(T, u, v)) LOOP(b_##dt##_PRELU, T, T, u < 0 ? (T)((uint64_t)(U)u * (U)v) : u) \
     LOOP(b_##dt##_AND, T, T, u & v) LOOP(b_##dt##_OR, T, T, u | v) LOOP(b_##dt##_XOR, T, T, u ^ v)                 \
-    LOOP(b_##dt##_SHL, T, T, (uint64_t)v >= sizeof(T) * 8 ? 0 : (uint64_t)(U)u << v) LOOP(b_##dt##_SHR, T, T, (uint64_t)v >= sizeof(T) * 8 ? 0 : (U)u >> v)
+    LOOP(b_##dt##_SHL, T, T, (uint64_t)v >= sizeof(T) * 8 ? 0 : (uint64_t)(U)u << v) LOOP(b_##dt##_SHR, T, T, (uint64_t)v >= sizeof(T) * 8 ? (u < 0 ? (T)-1 : 0) : u >> v)
 INTS(DEFINE)
 #undef DEFINE
 

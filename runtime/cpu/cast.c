@@ -147,6 +147,15 @@ static qx_status piece(void *user, int64_t i)
 
 /* ---- Strings ---- */
 
+/* The fewest digits that read back as the same value. */
+static void shortest(double v, bool wide, char *text, size_t cap)
+{
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, cap, "%.*g", digits, v);
+        if (wide ? strtod(text, NULL) == v : strtof(text, NULL) == (float)v) return;
+    }
+}
+
 static qx_status to_string(qx_call *c, const qx_tensor *x, qx_tensor *y)
 {
     tile t;
@@ -161,7 +170,7 @@ static qx_status to_string(qx_call *c, const qx_tensor *x, qx_tensor *y)
             double v = value_f64(&t, j.form, 0);
             if (v != v) snprintf(text, sizeof text, "NaN");
             else if (isinf(v)) snprintf(text, sizeof text, v > 0 ? "INF" : "-INF");
-            else snprintf(text, sizeof text, "%.*g", j.form == AS_F64 ? 17 : 8, v);
+            else shortest(v, j.form == AS_F64, text, sizeof text);
         }
         QX_TRY(qx_alloc(c->ctx, strlen(text) + 1, (void **)&((char **)y->data)[i]));
         memcpy(((char **)y->data)[i], text, strlen(text));
