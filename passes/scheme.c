@@ -67,6 +67,7 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
         fill_item(s, &plan->items[i]);
         QX_TRY(want_input(p, s, stats, &plan->items[i]));
     }
+    if (s->residual) QX_TRY(qx_residual_plan(p, stats, s));
     return s->attention ? qx_attention_plan(p, stats, s) : QX_OK;
 }
 
@@ -81,6 +82,12 @@ qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
         if (strcmp(methods[i].name, qx_opt_text(p, "act")) == 0) r.method = methods[i].method;
     return r;
+}
+
+bool qx_scheme_residual(const qx_pass *p)
+{
+    const char *text = qx_opt_text(p, "residual");
+    return strcmp(text, "on") == 0 || (strcmp(text, "auto") == 0 && p->pipe->opt->target == QX_TARGET_TENSORRT);
 }
 
 /* ---- scales ----------------------------------------------------------------------------------------------------------- */
@@ -179,6 +186,7 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
     qx_plan_settle(p->pipe);
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(raise_opset(s, m, &plan->items[i]));
+    if (s->residual) QX_TRY(qx_residual_run(p, stats, s));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(write_item(p, s, &plan->items[i]));
     return s->attention ? qx_attention_run(p, stats, s) : QX_OK;

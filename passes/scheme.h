@@ -17,6 +17,7 @@ typedef struct qx_scheme {
     qx_range_options range;
     double level;            /* 0: no levels */
     bool attention;          /* products of attention too */
+    bool residual;           /* skip inputs of residual Adds in convolution networks */
 } qx_scheme;
 
 /* plan(): settles which items the pass keeps, fills their spec and act, asks for statistics. p->state is the scheme (in the model's arena). */
@@ -35,5 +36,11 @@ qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format
 /* attention.c: the four inputs of the two products of every attention that the pass may have. */
 qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
 qx_status qx_attention_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s);
+/* residual.c: skip inputs of residual Adds. */
+qx_status qx_residual_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
+qx_status qx_residual_run(qx_pass *p, qx_stats *stats, const qx_scheme *s);
+/* The residual option: "auto" is on for TensorRT. */
+bool qx_scheme_residual(const qx_pass *p);
+#define QX_SCHEME_RESIDUAL_OPTION {"residual", QX_OPT_CHOICE, "auto", 0, 0, "auto|on|off", "Q/DQ on the skip input of residual Adds of convolution networks; auto: for tensorrt, which fuses them"}
 
 #endif
