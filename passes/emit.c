@@ -44,7 +44,7 @@ static qx_status scalar(qx_graph *g, const char *base, const char *suffix, qx_dt
 {
     qx_weight *w;
     uint8_t bytes[8] = {0};
-    if (!qx_from_f32(dtype, &v, 1, bytes)) return QX_E_TYPE;
+    if (!qx_from_f32(dtype, &v, 1, bytes)) QX_FAIL(g->model->ctx, QX_E_TYPE, "'%s': no scale of type %s", base, qx_dtype_get(dtype)->name);
     const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, suffix);
     if (!name) return QX_E_NOMEM;
     QX_TRY(qx_weight_from_bytes(g->model, dtype, 0, NULL, bytes, &w));
@@ -219,13 +219,13 @@ static qx_status all_to_nbits(qx_pipeline *pipe, const qx_plan_weight *w, qx_val
     return QX_OK;
 }
 
-static qx_status report_weight(qx_pipeline *pipe, const qx_plan_weight *w)
+static qx_status report_weight(qx_pipeline *pipe, const qx_plan_weight *w, const qx_node *reader)
 {
     int64_t after = 0;
     for (int i = 0; i < QX_PART_COUNT_; i++)
         if (w->job->part[i]) after += (int64_t)w->job->part[i]->bytes;
     if (!pipe->report) return QX_OK;
-    qx_report_tensor t = {w->value->name, w->format, (int64_t)w->tensor->bytes, after, w->view.n, qx_view_k(&w->view), w->spec.block, w->sqnr};
+    qx_report_tensor t = {w->value->name, w->format, (int64_t)w->tensor->bytes, after, w->view.n, qx_view_k(&w->view), w->spec.block, w->sqnr, reader->name};
     return qx_report_add_tensor(pipe->report, &t);
 }
 
@@ -256,7 +256,7 @@ qx_status qx_emit_weight(qx_pipeline *pipe, qx_plan_item *it)
     QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &w->spec, layout, &w->job));
     QX_TRY(rewire(pipe, it, f));
     w->done = true;
-    return report_weight(pipe, w);
+    return report_weight(pipe, w, it->lin->node);
 }
 
 qx_status qx_emit_float(qx_pipeline *pipe, qx_plan_weight *w)

@@ -56,6 +56,7 @@ qx_status qx_report_add_tensor(qx_report *r, const qx_report_tensor *t)
     qx_report_tensor x = *t;
     x.name = keep(r, t->name);
     x.format = keep(r, t->format);
+    x.node = keep(r, t->node);
     ADD(r, tensors, n_tensors, &x);
     return QX_OK;
 }
@@ -132,6 +133,7 @@ static qx_status put_tensors(const qx_report *r, qx_jsonw *w)
         const qx_report_tensor *t = &r->tensors[i];
         QX_TRY(qx_jsonw_begin_object(w, NULL));
         QX_TRY(qx_jsonw_string(w, "name", t->name));
+        if (t->node) QX_TRY(qx_jsonw_string(w, "node", t->node));
         QX_TRY(put_text(w, "format", t->format));
         QX_TRY(qx_jsonw_int(w, "bytes_before", t->bytes_before));
         QX_TRY(qx_jsonw_int(w, "bytes_after", t->bytes_after));

@@ -1,0 +1,82 @@
+/* cmd_check.c - `qonnx check MODEL [--target T]`: is the file right, and will the target run it well? */
+#include <string.h>
+
+#include "cli/cli.h"
+#include "passes/lint.h"
+
+static const qx_argdef options[] = {
+    {"target", 't', QX_ARG_VALUE, "generic|ort|tensorrt", "generic", "also what this runtime will not load, fuse or compute exactly"},
+    {"strict", 0, QX_ARG_FLAG, NULL, NULL, "warnings about the file are errors"},
+    {"allow-symlinks", 0, QX_ARG_FLAG, NULL, NULL, "follow symlinks to external data"},
+    {"external-data-root", 0, QX_ARG_VALUE, "DIR", NULL, "allow external data to lie in DIR"},
+    {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
+};
+
+static qx_status read_target(cli *c, qx_target *out)
+{
+    static const char *const names[] = {"generic", "ort", "tensorrt"};
+    const char *text = cli_value(c, "target");
+    *out = QX_TARGET_GENERIC;
+    for (int i = 0; text && i < 3; i++)
+        if (strcmp(text, names[i]) == 0) { *out = (qx_target)i; return QX_OK; }
+    if (text) QX_FAIL(c->ctx, QX_E_USAGE, "--target '%s': write generic, ort or tensorrt", text);
+    return QX_OK;
+}
+
+static qx_status print_json(cli *c, const qx_finding *f, int64_t n)
+{
+    qx_buf b = QX_BUF_INIT(c->ctx);
+    qx_jsonw w;
+    qx_jsonw_init(&w, &b, true);
+    QX_TRY(qx_jsonw_begin_object(&w, NULL));
+    QX_TRY(qx_jsonw_string(&w, "model", c->args[0]));
+    QX_TRY(qx_jsonw_begin_array(&w, "findings"));
+    for (int64_t i = 0; i < n; i++) {
+        QX_TRY(qx_jsonw_begin_object(&w, NULL));
+        QX_TRY(qx_jsonw_string(&w, "rule", f[i].rule));
+        QX_TRY(qx_jsonw_string(&w, "severity", f[i].error ? "error" : "warning"));
+        QX_TRY(qx_jsonw_string(&w, "node", f[i].node));
+        QX_TRY(qx_jsonw_string(&w, "op", f[i].op));
+        QX_TRY(qx_jsonw_string(&w, "text", f[i].text));
+        QX_TRY(qx_jsonw_end_object(&w));
+    }
+    QX_TRY(qx_jsonw_end_array(&w));
+    QX_TRY(qx_jsonw_end_object(&w));
+    return cli_print_buf(c, &b);
+}
+
+static void print_text(cli *c, const qx_finding *f, int64_t n, int64_t errors)
+{
+    for (int64_t i = 0; i < n; i++)
+        cli_print("%s: %s (%s): %s [%s]\n", f[i].error ? "error" : "warning", cli_show(c, f[i].node), f[i].op, cli_show(c, f[i].text), f[i].rule);
+    if (n) cli_print("%s: %lld errors, %lld warnings\n", cli_show(c, c->args[0]), (long long)errors, (long long)(n - errors));
+    else cli_print("%s: ok\n", cli_show(c, c->args[0]));
+}
+
+static qx_status check(cli *c, qx_model *m)
+{
+    qx_target target;
+    qx_finding *f;
+    int64_t n, errors = 0;
+    QX_TRY(read_target(c, &target));
+    QX_TRY(qx_lint(m, target, c->arena, &f, &n));
+    for (int64_t i = 0; i < n; i++) errors += f[i].error;
+    if (c->json) QX_TRY(print_json(c, f, n));
+    else print_text(c, f, n, errors);
+    if (errors) QX_FAIL(c->ctx, QX_E_FAIL, "%lld findings that the target refuses or miscomputes", (long long)errors);
+    return QX_OK;
+}
+
+static qx_status run(cli *c)
+{
+    qx_model *m;
+    qx_read_options ro = {.strict = cli_flag(c, "strict"), .allow_symlinks = cli_flag(c, "allow-symlinks"), .external_data_root = cli_value(c, "external-data-root")};
+    QX_TRY(qx_model_read(c->ctx, c->args[0], &ro, &m));
+    qx_status st = check(c, m);
+    qx_model_free(m);
+    return st;
+}
+
+const cli_command cli_command_check = {
+    .name = "check", .brief = "check a model file, and what a target will not run", .synopsis = "MODEL.onnx [--target generic|ort|tensorrt]", .options = options,
+    .min_args = 1, .max_args = 1, .run = run, .examples = "qonnx check unet.fp8.onnx --target tensorrt"};
