@@ -225,7 +225,8 @@ static qx_status report_weight(qx_pipeline *pipe, const qx_plan_weight *w, const
     for (int i = 0; i < QX_PART_COUNT_; i++)
         if (w->job->part[i]) after += (int64_t)w->job->part[i]->bytes;
     if (!pipe->report) return QX_OK;
-    qx_report_tensor t = {w->value->name, w->format, (int64_t)w->tensor->bytes, after, w->view.n, qx_view_k(&w->view), w->spec.block, w->sqnr, reader->name};
+    qx_report_tensor t = {.name = w->value->name, .format = w->format, .bytes_before = (int64_t)w->tensor->bytes, .bytes_after = after, .n = w->view.n,
+                          .k = qx_view_k(&w->view), .block = w->spec.block, .sqnr = w->sqnr, .node = reader->name};
     return qx_report_add_tensor(pipe->report, &t);
 }
 

@@ -11,7 +11,12 @@ typedef struct qx_report_node {
     const char *format;              /* "fp8", "int8", ...; NULL: left alone */
     const char *reason;              /* NULL when applied */
 } qx_report_node;
-typedef struct qx_report_tensor { const char *name; const char *format; int64_t bytes_before, bytes_after; int64_t n, k, block; double sqnr; const char *node; } qx_report_tensor; /* node: the first linear operator that reads it */ /* sqnr NaN: not measured */
+typedef struct qx_report_tensor {
+    const char *name, *format;
+    int64_t bytes_before, bytes_after, n, k, block;
+    double sqnr;                     /* NaN: not measured */
+    const char *node;                /* the first linear operator that reads it */
+} qx_report_tensor;
 typedef struct qx_report_output { const char *name; double sqnr_db, cosine, max_abs; int64_t count; } qx_report_output;
 typedef struct qx_report_layer { const char *name, *op, *format; double sqnr_db, cosine; } qx_report_layer; /* float against quantized at this value */
 typedef struct qx_report_stage { const char *name; double seconds; } qx_report_stage;
