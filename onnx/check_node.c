@@ -16,8 +16,8 @@ static qx_status check_operator(qx_checker *c, const qx_node *n)
     return QX_OK;
 }
 
-/* Only the number counts: Scan-8 has an optional input in front of its variadic ones. */
-static qx_status check_variadic(qx_checker *c, const qx_node *n)
+/* Only the number counts: Scan-8 and com.microsoft's attention have optional inputs in front of ones that are not. */
+static qx_status check_number(qx_checker *c, const qx_node *n)
 {
     if ((int64_t)n->n_in >= n->op->min_in) return QX_OK;
     QX_REFUSE(c, "%s has %u inputs; version %d takes at least %d", QX_LABEL(n), n->n_in, n->op->since, n->op->min_in);
@@ -37,7 +37,7 @@ static qx_status check_counts(qx_checker *c, const qx_node *n)
     if ((int64_t)n->n_in > op->max_in) QX_REFUSE(c, "%s has %u inputs; version %d takes at most %d", QX_LABEL(n), n->n_in, op->since, op->max_in);
     if ((int64_t)n->n_out > op->max_out) QX_REFUSE(c, "%s has %u outputs; version %d makes at most %d", QX_LABEL(n), n->n_out, op->since, op->max_out);
     if ((int64_t)n->n_out < op->min_out) QX_REFUSE(c, "%s has %u outputs; version %d makes at least %d", QX_LABEL(n), n->n_out, op->since, op->min_out);
-    if (op->max_in == INT32_MAX) return check_variadic(c, n);
+    if (op->max_in == INT32_MAX || op->domain[0]) return check_number(c, n);
     for (int i = 0; i < op->min_in; i++) {
         if (!qx_node_in(n, (uint32_t)i)) QX_REFUSE(c, "%s has no input %d, which version %d requires", QX_LABEL(n), i, op->since);
     }

@@ -333,20 +333,36 @@ static const qx_content *list_content(qx_infer *ix, qx_node *n, const char *attr
     return c;
 }
 
-static void slice_content(qx_infer *ix, qx_node *n, qx_num start, int64_t step, qx_dim count)
+/* Where along each axis a slice picks, for following content. */
+enum { PICK_RANK = 4 };
+typedef struct picks { bool known; int64_t start[PICK_RANK], step[PICK_RANK]; } picks;
+
+static void slice_content(qx_infer *ix, qx_node *n, const qx_type *x, const picks *p, const qx_dim *dims)
 {
     const qx_content *c = qx_ix_content(ix, n, 0);
-    if (!c || start.kind != QX_NUM_INT || count.n < 0) return;
-    qx_content *out = qx_ix_new_content(ix, count.n);
-    for (int64_t i = 0; out && i < count.n; i++) {
-        int64_t at = start.i + i * step;
-        if (at < 0 || at >= c->n) return;
-        out->v[i] = c->v[at];
+    int64_t total = 1;
+    if (!c || !p->known) return;
+    for (int i = 0; i < x->rank; i++) {
+        if (dims[i].n < 0 || dims[i].n > QX_CONTENT_MAX || x->dims[i].n < 0) return;
+        total *= dims[i].n ? dims[i].n : 1;
+        total = dims[i].n ? total : 0;
+        if (total > QX_CONTENT_MAX) return;
+    }
+    qx_content *out = qx_ix_new_content(ix, total);
+    for (int64_t k = 0; out && k < total; k++) {
+        int64_t rest = k, from = 0, stride = 1;
+        for (int i = x->rank - 1; i >= 0; i--) {
+            from += (p->start[i] + rest % dims[i].n * p->step[i]) * stride;
+            rest /= dims[i].n;
+            stride *= x->dims[i].n;
+        }
+        if (from < 0 || from >= c->n) return;
+        out->v[k] = c->v[from];
     }
     qx_ix_out_content(ix, n, 0, out);
 }
 
-static qx_status slice_axis(qx_infer *ix, qx_node *n, const qx_type *x, const slice *s, int64_t i, qx_dim *dims)
+static qx_status slice_axis(qx_infer *ix, qx_node *n, const qx_type *x, const slice *s, int64_t i, qx_dim *dims, picks *p)
 {
     int64_t axis_in = i, step = 1;
     int axis;
@@ -356,13 +372,15 @@ static qx_status slice_axis(qx_infer *ix, qx_node *n, const qx_type *x, const sl
     if (stepped && step == 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "step %lld of the slice is 0", (long long)i);
     if (!stepped || step == INT64_MIN) {
         dims[axis] = qx_dim_unknown();
+        p->known = false;
         return QX_OK;
     }
     qx_num size = qx_num_of_dim(ix, x->dims[axis]);
     qx_num start = slice_bound(ix, s->starts->v[i], size, step < 0), end = slice_bound(ix, s->ends->v[i], size, step < 0);
     if (step < 0 && start.kind == QX_NUM_EXPR && size.kind == QX_NUM_EXPR && start.e == size.e) start = qx_num_sub(ix, size, qx_num_of(1));
     dims[axis] = qx_dim_of_num(ix, slice_count(ix, start, end, step));
-    if (x->rank == 1) slice_content(ix, n, start, step, dims[axis]);
+    if (start.kind != QX_NUM_INT) p->known = false;
+    if (p->known) p->start[axis] = start.i, p->step[axis] = step;
     return QX_OK;
 }
 
@@ -391,8 +409,9 @@ int qx_infer_slice(qx_infer *ix, qx_node *n)
     if (s.ends->n != count || (s.axes && s.axes->n != count) || (s.steps && s.steps->n != count))
         QX_IX_FAIL(ix, n, QX_E_SHAPE, "it has %lld starts, %lld ends, %lld axes and %lld steps", (long long)count, (long long)s.ends->n, (long long)(s.axes ? s.axes->n : count), (long long)(s.steps ? s.steps->n : count));
     if (count > x->rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "it slices %lld axes of data of rank %d", (long long)count, x->rank);
-    for (int64_t i = 0; i < count; i++) QX_TRY(slice_axis(ix, n, x, &s, i, dims));
-    if (count == 0) qx_ix_out_content(ix, n, 0, (qx_content *)qx_ix_content(ix, n, 0));
+    picks p = {.known = x->rank <= PICK_RANK, .step = {1, 1, 1, 1}};
+    for (int64_t i = 0; i < count; i++) QX_TRY(slice_axis(ix, n, x, &s, i, dims, &p));
+    slice_content(ix, n, x, &p, dims);
     return qx_ix_out(ix, n, 0, (int)x->dtype, x->rank, dims);
 }
 

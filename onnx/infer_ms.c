@@ -39,7 +39,8 @@ static qx_status with_last(qx_infer *ix, qx_node *n, int dtype, qx_dim last)
 static qx_status present(qx_infer *ix, qx_node *n, uint32_t out, uint32_t past_in, qx_dim batch, int64_t heads, qx_dim total, qx_dim size, int dtype)
 {
     const qx_type *past;
-    if (qx_ix_shaped(ix, n, past_in, &past) && past->rank == 4) size = past->dims[3];
+    bool packed = dtype_of(ix, n, past_in) == QX_DT_UINT8; /* two codes a byte */
+    if (qx_ix_shaped(ix, n, past_in, &past) && past->rank == 4 && (packed || size.n < 0)) size = past->dims[3];
     if (qx_ix_given(n, past_in) && dtype_of(ix, n, past_in)) dtype = dtype_of(ix, n, past_in);
     return out_dims(ix, n, out, dtype, 4, (qx_dim[]){batch, heads > 0 ? qx_dim_of(heads) : qx_dim_unknown(), total, size});
 }

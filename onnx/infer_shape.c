@@ -239,6 +239,17 @@ int qx_infer_unsqueeze(qx_infer *ix, qx_node *n)
     return qx_ix_out(ix, n, 0, (int)x->dtype, rank, dims);
 }
 
+/* Of a matrix with its axes swapped (pads are computed that way); for a square one that stays, swapping would be wrong. */
+static void transpose_content(qx_infer *ix, qx_node *n, const qx_type *x)
+{
+    int64_t count, rows = x->dims[0].n, cols = x->dims[1].n;
+    const int64_t *perm = qx_ix_ints(ix, n, "perm", &count);
+    const qx_content *c = qx_ix_content(ix, n, 0);
+    qx_content *out = c && rows >= 0 && cols >= 0 && !(perm && perm[0] == 0) ? qx_ix_new_content(ix, c->n) : NULL;
+    for (int64_t i = 0; out && i < c->n; i++) out->v[i] = c->v[i % rows * cols + i / rows];
+    qx_ix_out_content(ix, n, 0, out);
+}
+
 int qx_infer_transpose(qx_infer *ix, qx_node *n)
 {
     const qx_type *x;
@@ -259,6 +270,7 @@ int qx_infer_transpose(qx_infer *ix, qx_node *n)
         dims[i] = x->dims[from];
     }
     if (x->rank < 2) keep_content(ix, n);
+    else if (x->rank == 2 && dims[0].n == x->dims[1].n) transpose_content(ix, n, x);
     return qx_ix_out(ix, n, 0, (int)x->dtype, x->rank, dims);
 }
 

@@ -54,7 +54,7 @@ static qx_status check_counts(verifier *c, const qx_node *n)
     if ((int64_t)n->n_in > op->max_in || (int64_t)n->n_out > op->max_out)
         QX_FAIL(c->m->ctx, QX_E_FAIL, "%s has %u inputs and %u outputs; version %d allows %d and %d", LABEL(n), n->n_in, n->n_out, op->since, op->max_in, op->max_out);
     for (int i = 0; i < op->min_in; i++) {
-        if (!qx_node_in(n, (uint32_t)i) && op->max_in != INT32_MAX) QX_FAIL(c->m->ctx, QX_E_FAIL, "%s lacks input %d of %d that version %d requires", LABEL(n), i, op->min_in, op->since);
+        if (!qx_node_in(n, (uint32_t)i) && op->max_in != INT32_MAX && !op->domain[0]) QX_FAIL(c->m->ctx, QX_E_FAIL, "%s lacks input %d of %d that version %d requires", LABEL(n), i, op->min_in, op->since);
     }
     return QX_OK;
 }
