@@ -17,7 +17,7 @@
             const int usable = qx_bits_of(m) < 0x7f800000u, zero = m == 0.0f;                         \
             const float signed_k = qx_of_bits(qx_bits_of(k) | sign);                                  \
             moved += (!zero & (k != r)) | !usable;                                                    \
-            s[i] = usable & !zero ? signed_k : 1.0f;                                                  \
+            s[i] = (usable & !zero) ? signed_k : 1.0f;                                                \
         }                                                                                             \
         return moved;                                                                                 \
     }
