@@ -98,7 +98,8 @@ const char *cli_bytes(cli *c, int64_t bytes)
 
 qx_status cli_print_buf(cli *c, qx_buf *b)
 {
-    bool ok = fwrite(b->data ? b->data : "", 1, b->len, stdout) == b->len && fputc('\n', stdout) != EOF;
+    bool ended = b->len > 0 && b->data[b->len - 1] == '\n';
+    bool ok = fwrite(b->data ? b->data : "", 1, b->len, stdout) == b->len && (ended || fputc('\n', stdout) != EOF);
     qx_buf_free(b);
     return ok ? QX_OK : qx_fail(c->ctx, QX_E_IO, "writing to standard output failed");
 }

@@ -1,0 +1,21 @@
+Broken files are refused with the place and the numbers, never a crash.
+
+  $ printf 'not a model' > x.onnx; qonnx inspect x.onnx
+  qonnx inspect: x.onnx: byte 0, in ModelProto: field 13 has wire type 6, which does not exist
+  [1]
+  $ head -c 20000 $DATA/mlp/model.onnx > cut.onnx; qonnx inspect cut.onnx
+  qonnx inspect: cut.onnx: byte 3, in graph: length 37511 runs past its parent, which has 19994 bytes left
+  [1]
+  $ : > empty.onnx; qonnx inspect empty.onnx
+  qonnx inspect: .*empty.onnx.*empty.* (re)
+  [1]
+  $ qonnx inspect .
+  qonnx inspect: .*is a directory.* (re)
+  [1]
+  $ mkfifo pipe; qonnx inspect pipe 2>&1 | grep -c pipe
+  1
+  $ qonnx inspect $SOURCE/tests/fuzz/corpus/model/external
+  qonnx inspect: tensor 'e': external data .*w.data': No such file or directory (re)
+  [1]
+  $ for i in 1 100 1000 5000 30000 37000; do head -c $i $DATA/mlp/model.onnx > t.onnx; qonnx check t.onnx >/dev/null 2>&1; echo $?; done | sort | uniq -c
+        6 1

@@ -1,0 +1,33 @@
+Wrong use says what is wrong and exits with 2.
+
+  $ qonnx | head -n 1
+  qonnx [0-9.]+ - .* (re)
+  $ qonnx nosuch
+  qonnx: there is no command 'nosuch' (qonnx help lists them)
+  [2]
+  $ qonnx inspect
+  qonnx inspect: 0 of 1 arguments given: qonnx inspect MODEL.onnx [--nodes | --tensors]
+  [2]
+  $ qonnx inspect a b c
+  qonnx inspect: 'b' is one argument too many: qonnx inspect MODEL.onnx [--nodes | --tensors]
+  [2]
+  $ qonnx inspect --nosuch x
+  qonnx inspect: unknown option '--nosuch' (qonnx inspect --help lists all)
+  [2]
+  $ qonnx inspect none.onnx
+  qonnx inspect: model 'none.onnx': No such file or directory
+  [1]
+  $ qonnx --version
+  qonnx [0-9.]+ (re)
+  $ qonnx run $DATA/mlp/model.onnx
+  qonnx run: give the inputs with -i FILE.npz
+  [2]
+  $ qonnx inspect $DATA/mlp/model.onnx --threads 0
+  qonnx inspect: --threads: 0 is not in [1, 1024]
+  [2]
+  $ qonnx inspect $DATA/mlp/model.onnx --threads x
+  qonnx inspect: --threads: 'x' is not a whole number
+  [2]
+  $ qonnx inspect $DATA/mlp/model.onnx --max-memory 1X
+  qonnx inspect: --max-memory: '1X' is not a size; write bytes, or a whole number with K, M, G or T, like 512M or 8G
+  [2]
