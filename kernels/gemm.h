@@ -1,8 +1,10 @@
-/* gemm.h - float matrix product of our own: panels of packed columns and a register tile, the same bits on every instruction set (no fused
- * multiply-add) and for every split of the rows. The path for machines and builds without a better library, and the reference for those with. */
+/* gemm.h - float matrix product of our own: panels of packed columns and a register tile. Every output is one sum in order of k, so its bits do
+ * not depend on how rows and panels are spread over threads (instruction sets with fused multiply-add differ from those without).
+ * The path for machines and builds without a better library, and the core of attention. */
 #ifndef QX_KERNELS_GEMM_H
 #define QX_KERNELS_GEMM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,7 +13,16 @@ enum { QX_GEMM_NR = 32 }; /* columns of a panel */
 int64_t qx_gemm_packed_size(int64_t k, int64_t n);
 /* Panel p (columns from p * QX_GEMM_NR): dst[i * QX_GEMM_NR + j] = w[i * row + (p * QX_GEMM_NR + j) * col]. */
 void qx_gemm_pack_panel(const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, float *dst);
-/* Rows [0, m) of y (row stride ldy) for panel p of packed: y = x W (+ bias). x has row stride ldx and column stride cx. */
-void qx_gemm_panel(const float *x, int64_t ldx, int64_t cx, int64_t m, int64_t k, const float *packed, int64_t p, int64_t n, const float *bias, float *y, int64_t ldy);
+
+/* Rows [0, m) of y for columns [0, cols) of one packed panel: y = x P + (add ? y : 0) + bias. */
+typedef struct qx_gemm_tile {
+    const float *x; int64_t ldx, cx; /* x[r * ldx + i * cx] */
+    const float *panel;
+    const float *bias;               /* [cols] or NULL */
+    float *y; int64_t ldy;
+    int64_t m, k, cols;
+    bool add;
+} qx_gemm_tile;
+void qx_gemm_panel(const qx_gemm_tile *t);
 
 #endif

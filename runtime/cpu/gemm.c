@@ -36,13 +36,18 @@ static qx_status pack_piece(void *user, int64_t p)
     return QX_OK;
 }
 
+static int64_t panel_cols(int64_t n, int64_t p) { return n - p * QX_GEMM_NR < QX_GEMM_NR ? n - p * QX_GEMM_NR : QX_GEMM_NR; }
+
 typedef struct own_job { const qx_gemm *g; const float *packed; int64_t k, n, ldx, cx, panels; } own_job;
 
 static qx_status own_piece(void *user, int64_t i)
 {
     const own_job *j = user;
     int64_t p = i % j->panels, r = i / j->panels * ROW_BLOCK, m = j->g->m - r < ROW_BLOCK ? j->g->m - r : ROW_BLOCK;
-    qx_gemm_panel(j->g->x + r * j->ldx, j->ldx, j->cx, m, j->k, j->packed, p, j->n, j->g->bias, j->g->y + r * j->n, j->n);
+    int64_t first = p * QX_GEMM_NR;
+    qx_gemm_tile t = {.x = j->g->x + r * j->ldx, .ldx = j->ldx, .cx = j->cx, .panel = j->packed + first * j->k, .bias = j->g->bias ? j->g->bias + first : NULL,
+                      .y = j->g->y + r * j->n + first, .ldy = j->n, .m = m, .k = j->k, .cols = panel_cols(j->n, p)};
+    qx_gemm_panel(&t);
     return QX_OK;
 }
 
@@ -129,7 +134,9 @@ static qx_status bmm_piece(void *user, int64_t i)
     int64_t p = i % j->panels, blk = i / j->panels % j->blocks, b = i / j->panels / j->blocks, r = blk * ROW_BLOCK;
     int64_t m = g->m - r < ROW_BLOCK ? g->m - r : ROW_BLOCK;
     const float *packed = j->packed + (g->sb[0] ? b * j->packed_size : 0);
-    qx_gemm_panel(g->a + b * g->sa[0] + r * g->sa[1], g->sa[1], g->sa[2], m, g->k, packed, p, g->n, NULL, g->y + (b * g->m + r) * g->n, g->n);
+    qx_gemm_tile t = {.x = g->a + b * g->sa[0] + r * g->sa[1], .ldx = g->sa[1], .cx = g->sa[2], .panel = packed + p * QX_GEMM_NR * g->k,
+                      .y = g->y + (b * g->m + r) * g->n + p * QX_GEMM_NR, .ldy = g->n, .m = m, .k = g->k, .cols = panel_cols(g->n, p)};
+    qx_gemm_panel(&t);
     return QX_OK;
 }
 
@@ -198,7 +205,8 @@ static qx_status conv_piece(void *user, int64_t i)
     windows(s, j->x + (b * s->in_ch + g * ich) * plane, first, count, win);
     qx_gemm_pack_panel(win, j->k, count, 1, j->k, 0, panel);
     float *y = j->y + (b * s->out_ch + g * per) * positions + first;
-    qx_gemm_panel(j->w + g * per * j->k, j->k, 1, per, j->k, panel, 0, count, NULL, y, positions);
+    qx_gemm_tile t = {.x = j->w + g * per * j->k, .ldx = j->k, .cx = 1, .panel = panel, .y = y, .ldy = positions, .m = per, .k = j->k, .cols = count};
+    qx_gemm_panel(&t);
     const float one[2] = {1, 0};
     for (int64_t r = 0; r < per; r++) {
         for (int64_t p = 0; j->bias && p < count; p++) y[r * positions + p] += j->bias[g * per + r];

@@ -1,0 +1,26 @@
+/* attention.h - attention of whole tensors for adapters: heads and blocks of rows are spread over threads, each through kernels/attention.h. */
+#ifndef QX_RUNTIME_CPU_ATTENTION_H
+#define QX_RUNTIME_CPU_ATTENTION_H
+
+#include "runtime/cpu/op.h"
+
+/* A float operand seen as [batch, head, row, column]; strides in elements, 0 where it is shared. */
+typedef struct qx_heads { const float *data; int64_t batch, head, row, col; } qx_heads;
+
+typedef struct qx_attn {
+    int64_t batch, heads, kv_heads, rows, keys, d, dv; /* heads is a multiple of kv_heads */
+    qx_heads q, k, v;         /* q, v: col 1; k: col or row 1 */
+    float *y; int64_t y_batch, y_head, y_row;
+    float scale, softcap;
+    qx_heads mask;            /* data NULL: none; added to the scores; col 1 */
+    const uint8_t *keep; int64_t keep_batch, keep_head, keep_row; /* boolean mask, col 1; NULL: none */
+    bool causal;
+    int64_t offset;           /* causal: row i sees keys <= i + offset */
+    int64_t left;             /* window: row i sees keys >= i + offset - left; negative: open */
+    const int64_t *offsets;   /* [batch] instead of offset; NULL: none */
+    const int64_t *key_count; /* [batch] keys that exist, <= keys; NULL: all */
+    const float *sink;        /* [heads] extra score of the softmax sum; NULL: none */
+} qx_attn;
+qx_status qx_attention_run(qx_call *c, const qx_attn *a);
+
+#endif

@@ -1,0 +1,191 @@
+/* gqa.c - com.microsoft.GroupQueryAttention: rotary embedding, appending to the key and value caches, attention.
+ *
+ * Each batch entry has its own number of keys, seqlens_k + 1; a prompt (as many new tokens as keys in all) starts at 0, anything else
+ * continues behind what the cache holds. Caches in the output are as long as the longer of the total length and the cache that came in. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/rows.h"
+#include "runtime/cpu/attention.h"
+
+enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQLENS, TOTAL, COS, SIN, POSITIONS, BIAS, SINK, K_SCALE, V_SCALE, Q_NORM, K_NORM };
+
+typedef struct gqa {
+    int64_t batch, rows, heads, kv_heads, d, past_cap, cap; /* cap: rows of the output caches */
+    const float *q, *k, *v, *past_k, *past_v;
+    int64_t q_row, k_row;                                   /* row strides of the new q and of k, v */
+    float *pk, *pv;                                         /* output caches [batch, kv_heads, cap, d] */
+    float *rq;                                              /* rotated queries [batch, rows, heads, d] */
+    int64_t *past, *count;                                  /* [batch] keys before, keys in all */
+    const float *cos, *sin;
+    const int64_t *positions;
+    int64_t half, max_pos;                                  /* rotary: angles a head, rows of the tables */
+    bool interleaved, rotary;
+} gqa;
+
+static qx_status check_inputs(qx_call *c, gqa *g)
+{
+    const qx_tensor *q, *k = qx_call_in(c, KEY), *v = qx_call_in(c, VALUE), *pk = qx_call_in(c, PAST_KEY), *pv = qx_call_in(c, PAST_VALUE);
+    QX_TRY(qx_call_need(c, QUERY, &q));
+    g->heads = qx_call_int(c, "num_heads", 0);
+    g->kv_heads = qx_call_int(c, "kv_num_heads", 0);
+    for (uint32_t i = K_SCALE; i <= K_NORM; i++)
+        if (qx_call_in(c, i)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "input %u (quantized cache or head norm)", i);
+    if (g->heads < 1 || g->kv_heads < 1 || g->heads % g->kv_heads || q->rank != 3) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads, %lld key heads, query of rank %d", (long long)g->heads, (long long)g->kv_heads, q->rank);
+    g->batch = q->dims[0];
+    g->rows = q->dims[1];
+    int64_t parts = k ? g->heads : g->heads + 2 * g->kv_heads;
+    g->d = q->dims[2] / parts;
+    if (g->d < 1 || g->d * parts != q->dims[2]) QX_CALL_FAIL(c, QX_E_SHAPE, "query has %lld columns for %lld heads", (long long)q->dims[2], (long long)parts);
+    if ((k == NULL) != (v == NULL)) QX_CALL_FAIL(c, QX_E_SHAPE, "key and value go together");
+    if (k && (k->numel != g->batch * g->rows * g->kv_heads * g->d || v->numel != k->numel)) QX_CALL_FAIL(c, QX_E_SHAPE, "key has %lld elements, value %lld, %lld are needed", (long long)k->numel, (long long)v->numel, (long long)(g->batch * g->rows * g->kv_heads * g->d));
+    if (pk && (!pv || pk->rank != 4 || pk->dims[0] != g->batch || pk->dims[1] != g->kv_heads || pk->dims[3] != g->d || pv->numel != pk->numel))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "past key and value must both be [%lld,%lld,past,%lld]", (long long)g->batch, (long long)g->kv_heads, (long long)g->d);
+    g->past_cap = pk ? pk->dims[2] : 0;
+    return QX_OK;
+}
+
+static qx_status lengths(qx_call *c, gqa *g)
+{
+    const int64_t *seq;
+    int64_t n, total;
+    QX_TRY(qx_call_in_i64(c, SEQLENS, &seq, &n));
+    QX_TRY(qx_call_scalar_i64(c, TOTAL, 0, &total));
+    if (n != g->batch || total < g->rows) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld lengths for batch %lld, total length %lld for %lld new tokens", (long long)n, (long long)g->batch, (long long)total, (long long)g->rows);
+    QX_TRY(QX_CALL_SCRATCH(c, g->batch, &g->past));
+    QX_TRY(QX_CALL_SCRATCH(c, g->batch, &g->count));
+    g->cap = total > g->past_cap ? total : g->past_cap;
+    for (int64_t b = 0; b < g->batch; b++) {
+        g->count[b] = seq[b] + 1;
+        g->past[b] = g->rows == total ? 0 : g->count[b] - g->rows;
+        if (g->count[b] < 1 || g->past[b] < 0 || g->past[b] > g->past_cap || g->past[b] + g->rows > g->cap || g->count[b] > g->cap)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "batch %lld: %lld keys in all, %lld new, cache of %lld", (long long)b, (long long)g->count[b], (long long)g->rows, (long long)g->cap);
+    }
+    return QX_OK;
+}
+
+static qx_status rotary(qx_call *c, gqa *g)
+{
+    const qx_tensor *cos, *sin;
+    int64_t n;
+    g->rotary = qx_call_int(c, "do_rotary", 0) != 0;
+    if (!g->rotary) return QX_OK;
+    g->interleaved = qx_call_int(c, "rotary_interleaved", 0) != 0;
+    QX_TRY(qx_call_need(c, COS, &cos));
+    QX_TRY(qx_call_need(c, SIN, &sin));
+    if (cos->rank != 2 || sin->numel != cos->numel || 2 * cos->dims[1] > g->d) QX_CALL_FAIL(c, QX_E_SHAPE, "cos and sin tables do not fit heads of %lld", (long long)g->d);
+    g->max_pos = cos->dims[0];
+    g->half = cos->dims[1];
+    QX_TRY(qx_call_in_f32(c, COS, &g->cos));
+    QX_TRY(qx_call_in_f32(c, SIN, &g->sin));
+    QX_TRY(qx_call_in_i64(c, POSITIONS, &g->positions, &n));
+    if (g->positions && n != g->batch * g->rows) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld positions for %lld tokens", (long long)n, (long long)(g->batch * g->rows));
+    for (int64_t t = 0; t < g->batch * g->rows; t++) {
+        int64_t p = g->positions ? g->positions[t] : g->past[t / g->rows] + t % g->rows;
+        if (p < 0 || p >= g->max_pos) QX_CALL_FAIL(c, QX_E_SHAPE, "position %lld, tables have %lld rows", (long long)p, (long long)g->max_pos);
+    }
+    return QX_OK;
+}
+
+static void place(const gqa *g, const float *x, int64_t pos, float *y)
+{
+    int64_t done = 0;
+    if (g->rotary) {
+        qx_rope_row(x, g->cos + pos * g->half, g->sin + pos * g->half, g->half, g->interleaved, y);
+        done = 2 * g->half;
+    }
+    for (int64_t i = done; i < g->d; i++) y[i] = x[i];
+}
+
+/* One token: its queries rotated, its key and value put into the caches. */
+static qx_status token(void *user, int64_t t)
+{
+    const gqa *g = user;
+    int64_t b = t / g->rows, s = t % g->rows, at = g->past[b] + s, pos = g->positions ? g->positions[t] : at;
+    for (int64_t h = 0; h < g->heads; h++) place(g, g->q + t * g->q_row + h * g->d, pos, g->rq + (t * g->heads + h) * g->d);
+    for (int64_t h = 0; h < g->kv_heads; h++) {
+        int64_t to = ((b * g->kv_heads + h) * g->cap + at) * g->d;
+        place(g, g->k + t * g->k_row + h * g->d, pos, g->pk + to);
+        memcpy(g->pv + to, g->v + t * g->k_row + h * g->d, (size_t)g->d * sizeof(float));
+    }
+    return QX_OK;
+}
+
+/* One head of the caches: what was there, then zeros where nothing will be written. */
+static qx_status cache_head(void *user, int64_t i)
+{
+    const gqa *g = user;
+    for (int kv = 0; kv < 2; kv++) {
+        float *to = (kv ? g->pv : g->pk) + i * g->cap * g->d;
+        const float *from = kv ? g->past_v : g->past_k;
+        int64_t keep = from ? g->past_cap : 0;
+        if (keep) memcpy(to, from + i * g->past_cap * g->d, (size_t)(keep * g->d) * sizeof *to);
+        int64_t rest = g->cap - keep;
+        if (rest > 0) memset(to + keep * g->d, 0, (size_t)(rest * g->d) * sizeof *to);
+    }
+    return QX_OK;
+}
+
+static qx_status attend(qx_call *c, const gqa *g, float *y)
+{
+    const qx_tensor *bias = qx_call_in(c, BIAS), *sink = qx_call_in(c, SINK);
+    float scale = qx_call_float(c, "scale", 0.0f);
+    int64_t left = qx_call_int(c, "local_window_size", -1);
+    qx_attn a = {.batch = g->batch, .heads = g->heads, .kv_heads = g->kv_heads, .rows = g->rows, .keys = g->cap, .d = g->d, .dv = g->d,
+                 .q = {g->rq, g->rows * g->heads * g->d, g->d, g->heads * g->d, 1}, .k = {g->pk, g->kv_heads * g->cap * g->d, g->cap * g->d, g->d, 1},
+                 .v = {g->pv, g->kv_heads * g->cap * g->d, g->cap * g->d, g->d, 1}, .y = y, .y_batch = g->rows * g->heads * g->d, .y_head = g->d, .y_row = g->heads * g->d,
+                 .scale = scale != 0 ? scale : 1.0f / sqrtf((float)g->d), .softcap = qx_call_float(c, "softcap", 0.0f), .causal = qx_call_int(c, "causal", 1) != 0,
+                 .left = left, .offsets = g->past, .key_count = g->count};
+    if (bias) {
+        if (bias->rank != 4 || bias->dims[2] != g->rows || bias->dims[3] < g->cap) QX_CALL_FAIL(c, QX_E_SHAPE, "attention_bias must be [batch or 1, heads or 1, %lld, %lld]", (long long)g->rows, (long long)g->cap);
+        QX_TRY(qx_call_in_f32(c, BIAS, &a.mask.data));
+        a.mask.row = bias->dims[3];
+        a.mask.head = bias->dims[1] == 1 ? 0 : bias->dims[2] * bias->dims[3];
+        a.mask.batch = bias->dims[0] == 1 ? 0 : bias->dims[1] * bias->dims[2] * bias->dims[3];
+        a.mask.col = 1;
+    }
+    if (sink) {
+        if (sink->numel != g->heads) QX_CALL_FAIL(c, QX_E_SHAPE, "head_sink has %lld elements for %lld heads", (long long)sink->numel, (long long)g->heads);
+        QX_TRY(qx_call_in_f32(c, SINK, &a.sink));
+    } else if (qx_call_int(c, "smooth_softmax", 0)) {
+        float *zero = NULL;
+        QX_TRY(QX_CALL_SCRATCH(c, g->heads, &zero));
+        memset(zero, 0, (size_t)g->heads * sizeof *zero);
+        a.sink = zero;
+    }
+    return qx_attention_run(c, &a);
+}
+
+qx_status qx_cpu_gqa(qx_call *c)
+{
+    gqa g = {0};
+    float *y = NULL;
+    QX_TRY(check_inputs(c, &g));
+    QX_TRY(lengths(c, &g));
+    QX_TRY(rotary(c, &g));
+    QX_TRY(qx_call_in_f32(c, QUERY, &g.q));
+    int64_t hidden = g.heads * g.d, kv = g.kv_heads * g.d;
+    g.q_row = qx_call_in(c, KEY) ? hidden : hidden + 2 * kv;
+    if (qx_call_in(c, KEY)) {
+        QX_TRY(qx_call_in_f32(c, KEY, &g.k));
+        QX_TRY(qx_call_in_f32(c, VALUE, &g.v));
+        g.k_row = kv;
+    } else {
+        g.k = g.q + hidden;
+        g.v = g.k + kv;
+        g.k_row = g.q_row;
+    }
+    if (g.past_cap) {
+        QX_TRY(qx_call_in_f32(c, PAST_KEY, &g.past_k));
+        QX_TRY(qx_call_in_f32(c, PAST_VALUE, &g.past_v));
+    }
+    qx_dtype dt = c->in[QUERY]->dtype;
+    int64_t cache[4] = {g.batch, g.kv_heads, g.cap, g.d};
+    QX_TRY(qx_call_out_f32(c, 0, dt, 3, (int64_t[]){g.batch, g.rows, hidden}, &y));
+    QX_TRY(qx_call_out_f32(c, 1, dt, 4, cache, &g.pk));
+    QX_TRY(qx_call_out_f32(c, 2, dt, 4, cache, &g.pv));
+    QX_TRY(QX_CALL_SCRATCH(c, g.batch * g.rows * hidden, &g.rq));
+    QX_TRY(qx_parallel(c->ctx, g.batch * g.kv_heads, cache_head, &g));
+    QX_TRY(qx_parallel(c->ctx, g.batch * g.rows, token, &g));
+    return attend(c, &g, y);
+}
