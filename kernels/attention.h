@@ -23,8 +23,8 @@ typedef struct qx_attn_head {
 } qx_attn_head;
 
 /* Floats of scratch that a call needs. */
-int64_t qx_attention_scratch(int64_t rows, int64_t d, int64_t dv);
+int64_t qx_attn_scratch(int64_t rows, int64_t d, int64_t dv);
 /* A row that sees no key gives zeros. */
-void qx_attention_head(const qx_attn_head *h, float *scratch);
+void qx_attn_rows(const qx_attn_head *h, float *scratch);
 
 #endif

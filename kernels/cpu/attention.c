@@ -10,7 +10,7 @@ enum { KEYS = QX_ATTN_KEYS, SUB = 48, NR = QX_GEMM_NR }; /* SUB: query rows of a
 static int64_t round_up(int64_t n) { return (n + NR - 1) / NR * NR; }
 
 /* Layout of the scratch: packed K block, packed V block, scores of SUB rows, running maximum and sum of every row. */
-int64_t qx_attention_scratch(int64_t rows, int64_t d, int64_t dv)
+int64_t qx_attn_scratch(int64_t rows, int64_t d, int64_t dv)
 {
     return KEYS * d + KEYS * round_up(dv) + SUB * KEYS + 2 * rows;
 }
@@ -148,7 +148,7 @@ static void few_rows(const qx_attn_head *h, float *s, float *top, float *sum)
         }
 }
 
-void qx_attention_head(const qx_attn_head *h, float *scratch)
+void qx_attn_rows(const qx_attn_head *h, float *scratch)
 {
     float *pk = scratch, *pv = pk + KEYS * h->d, *s = pv + KEYS * round_up(h->dv), *top = s + SUB * KEYS, *sum = top + h->rows;
     for (int64_t i = 0; i < h->rows; i++) {

@@ -22,18 +22,18 @@ static qx_status piece(void *user, int64_t i)
         .keep = a->keep ? a->keep + b * a->keep_batch + hd * a->keep_head + first * a->keep_row : NULL,
         .first = a->left >= 0 ? first + offset - a->left : INT64_MIN, .last = a->causal ? first + offset : INT64_MAX,
         .has_sink = a->sink != NULL, .sink = a->sink ? a->sink[hd] : 0};
-    qx_attention_head(&h, j->scratch + qx_thread_index() * j->per_thread);
+    qx_attn_rows(&h, j->scratch + qx_thread_index() * j->per_thread);
     return QX_OK;
 }
 
-qx_status qx_attention_run(qx_call *c, const qx_attn *a)
+qx_status qx_attn_run(qx_call *c, const qx_attn *a)
 {
     if (a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads over %lld key heads", (long long)a->heads, (long long)a->kv_heads);
     if (a->batch == 0 || a->rows == 0 || a->dv == 0) return QX_OK;
     job j = {.a = a, .chunk = QX_ATTN_ROWS};
     while (j.chunk > 96 && a->batch * a->heads * ((a->rows + j.chunk - 1) / j.chunk) < 32) j.chunk = j.chunk / 2 < 96 ? 96 : j.chunk / 2;
     j.chunks = (a->rows + j.chunk - 1) / j.chunk;
-    j.per_thread = (qx_attention_scratch(j.chunk, a->d, a->dv) + 15) / 16 * 16;
+    j.per_thread = (qx_attn_scratch(j.chunk, a->d, a->dv) + 15) / 16 * 16;
     QX_TRY(QX_CALL_SCRATCH(c, j.per_thread * qx_ctx_threads(c->ctx), &j.scratch));
     qx_call_note_kernel(c, "tiled", 2.0 * (double)(a->batch * a->heads * a->rows) * (double)a->keys * (double)(a->d + a->dv));
     return qx_parallel(c->ctx, a->batch * a->heads * j.chunks, piece, &j);

@@ -21,6 +21,6 @@ typedef struct qx_attn {
     const int64_t *key_count; /* [batch] keys that exist, <= keys; NULL: all */
     const float *sink;        /* [heads] extra score of the softmax sum; NULL: none */
 } qx_attn;
-qx_status qx_attention_run(qx_call *c, const qx_attn *a);
+qx_status qx_attn_run(qx_call *c, const qx_attn *a);
 
 #endif

@@ -153,7 +153,7 @@ static qx_status attend(qx_call *c, const gqa *g, float *y)
         memset(zero, 0, (size_t)g->heads * sizeof *zero);
         a.sink = zero;
     }
-    return qx_attention_run(c, &a);
+    return qx_attn_run(c, &a);
 }
 
 qx_status qx_cpu_gqa(qx_call *c)
