@@ -38,7 +38,9 @@ static qx_status check_inputs(qx_call *c, gqa *g)
     g->d = q->dims[2] / parts;
     if (g->d < 1 || g->d * parts != q->dims[2]) QX_CALL_FAIL(c, QX_E_SHAPE, "query has %lld columns for %lld heads", (long long)q->dims[2], (long long)parts);
     if ((k == NULL) != (v == NULL)) QX_CALL_FAIL(c, QX_E_SHAPE, "key and value go together");
-    if (k && (k->numel != g->batch * g->rows * g->kv_heads * g->d || v->numel != k->numel)) QX_CALL_FAIL(c, QX_E_SHAPE, "key has %lld elements, value %lld, %lld are needed", (long long)k->numel, (long long)v->numel, (long long)(g->batch * g->rows * g->kv_heads * g->d));
+    int64_t need = g->batch * g->rows * g->kv_heads * g->d;
+    if (k && (k->numel != need || v->numel != k->numel))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "key has %lld elements, value %lld, %lld are needed", (long long)k->numel, (long long)v->numel, (long long)need);
     if (pk && (!pv || pk->rank != 4 || pk->dims[0] != g->batch || pk->dims[1] != g->kv_heads || pk->dims[3] != g->d || pv->numel != pk->numel))
         QX_CALL_FAIL(c, QX_E_SHAPE, "past key and value must both be [%lld,%lld,past,%lld]", (long long)g->batch, (long long)g->kv_heads, (long long)g->d);
     g->past_cap = pk ? pk->dims[2] : 0;
@@ -130,7 +132,7 @@ static qx_status attend(qx_call *c, const gqa *g, float *y)
 {
     const qx_tensor *bias = qx_call_in(c, BIAS), *sink = qx_call_in(c, SINK);
     float scale = qx_call_float(c, "scale", 0.0f);
-    int64_t left = qx_call_int(c, "local_window_size", -1);
+    int64_t left = qx_call_int(c, "local_window_size", -1) - 1; /* the window counts the token itself */
     qx_attn a = {.batch = g->batch, .heads = g->heads, .kv_heads = g->kv_heads, .rows = g->rows, .keys = g->cap, .d = g->d, .dv = g->d,
                  .q = {g->rq, g->rows * g->heads * g->d, g->d, g->heads * g->d, 1}, .k = {g->pk, g->kv_heads * g->cap * g->d, g->cap * g->d, g->d, 1},
                  .v = {g->pv, g->kv_heads * g->cap * g->d, g->cap * g->d, g->d, 1}, .y = y, .y_batch = g->rows * g->heads * g->d, .y_head = g->d, .y_row = g->heads * g->d,
