@@ -1,7 +1,7 @@
 /* sha1.c - SHA-1 (FIPS 180-4), because the ONNX format names it for the `checksum` of external data. Not for security. */
-#include <string.h>
+#include "onnx/sha1.h"
 
-#include "onnx/store.h"
+#include <string.h>
 
 static uint32_t rol(uint32_t v, int n) { return v << n | v >> (32 - n); }
 

@@ -3,6 +3,7 @@
 #define QX_ONNX_STORE_H
 
 #include "onnx/io.h"
+#include "onnx/sha1.h"
 #include "onnx/wire.h"
 
 typedef struct qx_ext_range { int64_t offset, length; const char *tensor; } qx_ext_range;
@@ -56,11 +57,5 @@ qx_status qx_typed_read(qx_ctx *ctx, const qx_weight *w, size_t first, size_t n,
 /* Value i of `entries` in a typed field, checked, as n raw little-endian bytes that belong at `at`. */
 typedef struct qx_typed_bytes { size_t at, n; uint8_t bytes[8]; } qx_typed_bytes;
 qx_status qx_typed_entry(qx_ctx *ctx, const qx_weight *w, int64_t entries, int64_t i, int64_t v, qx_typed_bytes *out);
-
-/* SHA1 (onnx/sha1.c): the format's checksum of external data. */
-typedef struct qx_sha1 { uint32_t h[5]; uint64_t n; uint8_t block[64]; } qx_sha1;
-void qx_sha1_init(qx_sha1 *s);
-void qx_sha1_update(qx_sha1 *s, const void *p, size_t n);
-void qx_sha1_hex(qx_sha1 *s, char out[41]);
 
 #endif
