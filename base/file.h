@@ -1,7 +1,8 @@
 /* file.h - reading with pread or mmap, and output that is complete or not there at all.
  *
  * An output set is one or more files written under temporary names in the target's directory, and renamed in the order
- * they were opened when the set is committed; the last rename is the commit point. Anything else removes the temporaries. */
+ * they were opened when the set is committed; the last rename is the commit point. Anything else removes the temporaries.
+ * Where all files of a set replace older ones, a kill between two renames leaves the last file absent, never an old one beside new ones. */
 #ifndef QX_BASE_FILE_H
 #define QX_BASE_FILE_H
 

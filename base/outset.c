@@ -2,7 +2,11 @@
  *
  * Each file is written under a temporary name in its own directory, held by a lock, so that the next run can tell what a
  * killed one left behind from what a living one is writing, and removes the former. Commit: fsync all, keep a hard link to
- * each file that will be replaced, rename in order. If a rename fails, what was replaced comes back from its link. */
+ * each file that will be replaced, rename in order. If a rename fails, what was replaced comes back from its link.
+ *
+ * Two files cannot be replaced in one step. Where an old model and its old data are both there, the old model is moved aside
+ * before its data changes: a kill between the renames then leaves no model for an instant's work, never an old model beside
+ * new data, which would load and be wrong. In all other cases the last rename alone decides. */
 #include "base/file.h"
 #include "base/checked.h"
 #include "base/ctx.h"
@@ -26,7 +30,7 @@ struct qx_out {
     qx_outset *set;
     char *path, *temp, *backup; /* backup: NULL when there is nothing to bring back */
     int fd;
-    bool renamed;
+    bool renamed, aside; /* aside: the old file is only at `backup` */
 };
 
 struct qx_outset {
@@ -210,19 +214,30 @@ const char *qx_out_temp_path(const qx_out *o)
 }
 
 /* A file system without hard links only loses the way back from a failed second rename. */
-static qx_status keep_old(qx_outset *s, qx_out *o)
+static qx_status keep_old(qx_outset *s, qx_out *o, bool move)
 {
     char *dir = directory_of(s->arena, o->path), *prefix = temp_prefix(s->arena, o->path);
     char *name = dir && prefix ? fresh_name(s->arena, dir, prefix) : NULL;
     if (!name) return QX_E_NOMEM;
-    if (link(o->path, name) == 0) o->backup = name;
+    o->aside = move && rename(o->path, name) == 0;
+    if (o->aside || (!move && link(o->path, name) == 0)) o->backup = name;
+    return QX_OK;
+}
+
+static qx_status keep_all(qx_outset *s)
+{
+    bool replaces = false; /* a file before this one */
+    for (qx_out *o = s->first; o; o = o->next) {
+        QX_TRY(keep_old(s, o, replaces && !o->next));
+        replaces = replaces || access(o->path, F_OK) == 0;
+    }
     return QX_OK;
 }
 
 static void bring_back(qx_outset *s)
 {
     for (qx_out *o = s->first; o; o = o->next) {
-        if (!o->renamed) continue;
+        if (!o->renamed && !o->aside) continue;
         if (o->backup) rename(o->backup, o->path);
         else unlink(o->path);
         o->backup = NULL;
@@ -265,7 +280,7 @@ qx_status qx_outset_commit(qx_outset *s)
     qx_status st = QX_OK;
     for (qx_out *o = s->first; o; o = o->next)
         if (injected(s->ctx, QX_IO_FSYNC) || fsync(o->fd) != 0) return io_error(s->ctx, o->path, "sync");
-    for (qx_out *o = s->first; o && st == QX_OK; o = o->next) st = keep_old(s, o);
+    st = keep_all(s);
     if (st == QX_OK) st = rename_all(s);
     if (st != QX_OK) bring_back(s);
     else s->committed = true;
