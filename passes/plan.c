@@ -21,14 +21,24 @@ static qx_status add_pattern(qx_ctx *ctx, const char *text, pattern *p)
     return qx_pattern_new(ctx, p->op ? p->op : text, &p->names);
 }
 
+/* A glob that starts with neither '/' nor '*' may start at any component of the path: "lm_head*" finds "/model/lm_head/MatMul". */
+static bool hits_name(pattern *p, const char *name)
+{
+    if (qx_pattern_matches(p->names, name)) return true;
+    if (p->text[0] == '/' || p->text[0] == '*') return false;
+    for (const char *s = name; *s; s++)
+        if ((*s == '/' || *s == '.') && s[1] && qx_pattern_matches(p->names, s + 1)) return true;
+    return false;
+}
+
 static bool pattern_hits_node(pattern *p, const qx_node *n)
 {
-    return qx_pattern_matches(p->names, p->op ? n->op_type : n->name);
+    return p->op ? qx_pattern_matches(p->names, n->op_type) : hits_name(p, n->name);
 }
 
 static bool pattern_hits(pattern *p, const qx_linear *l)
 {
-    bool hit = pattern_hits_node(p, l->node) || (!p->op && l->w_init && qx_pattern_matches(p->names, l->w_init->name));
+    bool hit = pattern_hits_node(p, l->node) || (!p->op && l->w_init && hits_name(p, l->w_init->name));
     p->hits += hit;
     return hit;
 }
@@ -58,7 +68,9 @@ static void free_patterns(qx_ctx *ctx, patterns *ps)
 static qx_status find_any(void *user, qx_node *n)
 {
     pattern *p = user;
-    if (!p->any) p->any = pattern_hits_node(p, n);
+    if (p->any) return QX_OK;
+    p->any = pattern_hits_node(p, n);
+    for (uint32_t i = 0; i < n->n_in && !p->any && !p->op; i++) p->any = n->in[i] && n->in[i]->init && hits_name(p, n->in[i]->name);
     return QX_OK;
 }
 
