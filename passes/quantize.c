@@ -152,7 +152,7 @@ static qx_status write_model(job *j)
     QX_TRY(put_metadata(j));
     QX_TRY(j->opt->dry_run ? qx_model_write_size(j->model, &wo, &res) : qx_model_write(j->model, j->output, &wo, &res));
     j->report->output_bytes = res.model_bytes + res.data_bytes;
-    j->report->data_path = keep(j, res.data_path);
+    j->report->data_path = !res.data_bytes ? NULL : j->opt->dry_run ? qx_arena_printf(j->report->arena, "%s.data", j->output) : keep(j, res.data_path);
     return stage(j, j->opt->dry_run ? "size" : "write");
 }
 
