@@ -164,11 +164,25 @@ static void keep_range(qx_run *r)
     atomic_store(&known->state, 2);
 }
 
+static qx_status begin_steps(qx_ctx *ctx, const qx_job *j)
+{
+    for (const qx_step *s = j->steps; s; s = s->prev)
+        if (s->def->begin) QX_TRY(s->def->begin(ctx, s, &j->spec, qx_view_k(&j->view)));
+    return QX_OK;
+}
+
+static void end_steps(qx_ctx *ctx, const qx_job *j)
+{
+    for (const qx_step *s = j->steps; s; s = s->prev)
+        if (s->def->end) s->def->end(ctx, s);
+}
+
 qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j)
 {
     *r = (qx_run){.ctx = ctx, .j = j};
     set_walk(r);
     QX_TRY(qx_lock_new(ctx, &r->lock));
+    QX_TRY(begin_steps(ctx, j));
     if (!wants_range(r)) return QX_OK;
     r->n_range = range_cells(r);
     QX_TRY(QX_NEW_ARRAY(ctx, r->n_range, &r->lo));
@@ -337,6 +351,7 @@ qx_status qx_job_run(qx_ctx *ctx, const qx_job *j, const qx_sink *sink)
     if (r.bad.nan || r.bad.inf)
         qx_warn(ctx, "weight '%s' holds %lld NaN and %lld Inf elements; they are kept out of its scales", j->in->name, (long long)r.bad.nan, (long long)r.bad.inf);
 done:
+    end_steps(ctx, j);
     qx_run_free(&r);
     return st;
 }

@@ -115,6 +115,7 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
     for (int64_t i = 0; i < s->n; i++) {
         const qx_group *g = &s->groups[i];
         if (!wants(g)) continue;
+        QX_TRY(qx_group_untouched(p, g));
         QX_TRY(qx_check_cancel(p->ctx));
         qx_progress(p->ctx, "awq", i, s->n);
         const qx_value_stats *st = qx_stats_get(stats, g->x);

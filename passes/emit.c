@@ -186,6 +186,20 @@ static int64_t dq_axis(const qx_plan_item *it, form f)
     return it->weight->spec.block > 0 ? it->lin->contract_axis : it->lin->channel_axis;
 }
 
+static bool two_level(const qx_plan_weight *w) { return w->job->part[QX_PART_SCALE2] != NULL; }
+
+/* Block scales that are codes themselves: dequantized by the scale of the tensor first. */
+static qx_status block_scales(qx_plan_weight *w, qx_value *codes, qx_value *scale2, qx_value **out)
+{
+    qx_graph *g = w->value->graph;
+    qx_node *n, *at = w->value->def ? w->value->def->next : g->first;
+    const char *base = qx_arena_printf(g->model->arena, "%s_scale", w->value->name);
+    if (!base) return QX_E_NOMEM;
+    QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {codes, scale2}, 2, &codes->type, QX_DT_FLOAT, base, "DequantizeLinear"}, &n));
+    *out = n->out[0];
+    return QX_OK;
+}
+
 static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_value *codes, qx_value *scale, qx_value *zero, qx_value **out)
 {
     qx_plan_weight *w = it->weight;
@@ -193,10 +207,18 @@ static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_val
     (void)pipe;
     qx_node *n, *at = w->value->def ? w->value->def->next : g->first;
     qx_type t = codes->type;
-    QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {codes, scale, zero}, zero ? 3u : 2u, &t, w->tensor->dtype, w->value->name, "DequantizeLinear"}, &n));
+    const bool powers = w->spec.scale == QX_DT_FLOAT8E8M0; /* a scale that says nothing about the type of the result */
+    const qx_dtype made = two_level(w) ? QX_DT_FLOAT : w->tensor->dtype;
+    QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {codes, scale, zero}, zero ? 3u : 2u, &t, made, w->value->name, "DequantizeLinear"}, &n));
+    if (powers) QX_TRY(qx_attr_set_int(n, "output_dtype", made));
     if (w->spec.block != -1) QX_TRY(qx_attr_set_int(n, "axis", dq_axis(it, f)));
     if (w->spec.block > 0) QX_TRY(qx_attr_set_int(n, "block_size", w->spec.block));
     *out = n->out[0];
+    if (made != w->tensor->dtype) {
+        QX_TRY(add(g, at, &(new_node){"Cast", {*out}, 1, &t, w->tensor->dtype, w->value->name, "Cast"}, &n));
+        QX_TRY(qx_attr_set_int(n, "to", w->tensor->dtype));
+        *out = n->out[0];
+    }
     if (f != FORM_NK_TRANSPOSE) return QX_OK;
     static const int64_t perm[2] = {1, 0};
     QX_TRY(add(g, at, &(new_node){"Transpose", {n->out[0]}, 1, &w->value->type, w->tensor->dtype, w->value->name, "Transpose"}, &n));
@@ -243,10 +265,12 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
 {
     qx_plan_weight *w = it->weight;
     qx_graph *g = w->value->graph;
-    qx_value *codes, *scale, *zero, *dq;
+    qx_value *codes, *scale, *zero, *scale2, *dq;
     QX_TRY(add_part(g, w, QX_PART_CODES, suffix_of(w->spec.codes), &codes));
     QX_TRY(add_part(g, w, QX_PART_SCALE, "scale", &scale));
     QX_TRY(add_part(g, w, QX_PART_ZERO, "zp", &zero));
+    QX_TRY(add_part(g, w, QX_PART_SCALE2, "scale_f32_scale", &scale2));
+    if (scale2) QX_TRY(block_scales(w, scale, scale2, &scale));
     if (f == FORM_NBITS) return all_to_nbits(pipe, w, codes, scale, zero);
     QX_TRY(dequantizer(pipe, it, f, codes, scale, zero, &dq));
     if (f == FORM_NK_GEMM) {

@@ -27,6 +27,8 @@ typedef struct qx_plan_weight {
     const char *format;       /* name for reports: "int8", "int4 block 32" */
     int64_t items;            /* linears that use it */
     bool done;                /* emitted */
+    bool pruned;              /* a step before made it 2:4: zeros must stay */
+    bool solved;              /* gptq or sparsegpt has put its solver behind it */
     qx_job *job;
     double sqnr;              /* of the stored weight, NaN: not measured */
 } qx_plan_weight;

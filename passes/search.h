@@ -16,6 +16,8 @@ typedef struct qx_candidates {
 } qx_candidates;
 
 qx_status qx_candidates_run(qx_ctx *ctx, qx_candidates *c);
+/* Refuses a group whose weights were pruned or solved already: smoothing belongs before that. */
+qx_status qx_group_untouched(const qx_pass *p, const qx_group *g);
 /* Column maxima of all weights of the group, after their steps: w[k] = max over rows of |W|. mean (may be NULL): mean over rows of
  * |W| / max of its block (AWQ's weight scale). */
 qx_status qx_group_columns(qx_ctx *ctx, const qx_group *g, int64_t block, float *w, float *mean);

@@ -107,6 +107,7 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
     const smooth_state *s = p->state;
     for (int64_t i = 0; i < s->n; i++) {
         if (!wants(&s->groups[i])) continue;
+        QX_TRY(qx_group_untouched(p, &s->groups[i]));
         QX_TRY(qx_check_cancel(p->ctx));
         qx_progress(p->ctx, "smoothquant", i, s->n);
         QX_TRY(smooth_group(p, &s->groups[i], stats));

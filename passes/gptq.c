@@ -1,0 +1,60 @@
+/* gptq.c - rounds weights one column at a time and lets the later columns make up for each error (arXiv 2210.17323), against H = X'X of the layer's
+ * input from the one calibration sweep. Works for every weight format; block scales are chosen on the compensated weights. When H cannot be factored
+ * the layer is rounded to nearest, and says so. */
+#include "passes/search.h"
+#include "passes/solve_step.h"
+
+static bool wants(const qx_plan_item *it)
+{
+    return it->pass && it->weight && it->weight->spec.codes && it->lin->group <= 1;
+}
+
+static qx_stat_request gram_of(const qx_plan_item *it)
+{
+    const bool conv = it->lin->is_conv;
+    return (qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL};
+}
+
+static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
+{
+    const qx_plan *plan = p->pipe->plan;
+    (void)m;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        const qx_stat_request r = gram_of(&plan->items[i]);
+        if (wants(&plan->items[i])) QX_TRY(qx_stats_want(stats, &r));
+    }
+    return QX_OK;
+}
+
+static qx_status solve_item(qx_pass *p, qx_plan_item *it, qx_stats *stats)
+{
+    const qx_value_stats *st = qx_stats_get(stats, it->lin->x);
+    const int64_t k = qx_view_k(&it->lin->view);
+    if (!st || !st->gram || st->gram_k != k || st->gram_rows < 1) return qx_item_note(p->pipe, it, "gptq: not observed");
+    const qx_solve_spec spec = {.compensate = true, .keep_zeros = it->weight->pruned, .act_order = qx_opt_bool(p, "act-order"), .refine = (int)qx_opt_int(p, "refine"),
+                                .damp = qx_opt_float(p, "damp"), .gram = st->gram, .k = k, .spatial = 1};
+    it->weight->solved = true;
+    QX_TRY(qx_solve_step(p->pipe, it->weight, &spec));
+    return qx_item_note(p->pipe, it, "gptq");
+}
+
+static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
+{
+    qx_plan *plan = p->pipe->plan;
+    (void)m;
+    for (int64_t i = 0; i < plan->linears.count; i++)
+        if (wants(&plan->items[i]) && !plan->items[i].weight->solved) QX_TRY(solve_item(p, &plan->items[i], stats));
+    return QX_OK;
+}
+
+static const qx_option options[] = {
+    {"act-order", QX_OPT_BOOL, "false", 0, 1, NULL, "columns with large inputs first; block scales are then chosen beforehand"},
+    {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
+    {"refine", QX_OPT_INT, "0", 0, 100, NULL, "sweeps of coordinate descent on the codes afterwards"},
+    {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
+};
+
+const qx_passdef qx_pass_gptq = {
+    .name = "gptq", .brief = "round weights so that later columns make up for each error", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED, .plan = plan, .run = run,
+    .doc = "For each row of W: q = Q(w_j), e = (w_j - q) / U_jj, w_later -= e U_j,later with U'U = inv(H + damp mean(diag H)).\n"
+           "H = X'X is collected once. refine=N then moves single codes while tr(dW H dW') falls. Put it before the format: gptq,int4."};

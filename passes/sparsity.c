@@ -1,0 +1,117 @@
+/* sparsity.c - 2:4 structured sparsity: of each 4 consecutive weights along the contraction two become exactly 0, the form that sparse tensor cores run.
+ *
+ * magnitude keeps the largest |w|; wanda the largest |w| * rms of the input channel; sparsegpt (arXiv 2301.00774) prunes column by column and lets the
+ * surviving weights make up for it, and with a format behind it prunes and rounds in the same solve. Convolutions group along input channels. */
+#include <math.h>
+#include <string.h>
+
+#include "passes/search.h"
+#include "passes/solve_step.h"
+
+typedef enum method { MAGNITUDE, WANDA, SPARSEGPT } method;
+
+static method method_of(const qx_pass *p)
+{
+    const char *m = qx_opt_text(p, "method");
+    return m[0] == 'm' ? MAGNITUDE : m[0] == 'w' ? WANDA : SPARSEGPT;
+}
+
+static int64_t spatial_of(const qx_plan_item *it)
+{
+    int64_t n = 1;
+    for (int d = 0; it->lin->is_conv && d < it->lin->window.rank; d++) n *= it->lin->window.kernel[d];
+    return n;
+}
+
+/* Sparse tensor cores want whole tiles: 8 output channels, 16 along the contraction (channels of a convolution). */
+static bool eligible(qx_pass *p, const qx_plan_item *it)
+{
+    const int64_t k = qx_view_k(&it->lin->view), c = k / spatial_of(it);
+    if (!it->weight || it->why != QX_WHY_NONE) return false;
+    if (it->lin->group > 1) return !qx_skipf(p, it->lin->node, QX_WHY_NOT_ELIGIBLE, "2:4: %lld groups", (long long)it->lin->group);
+    if (it->lin->n % 8 || c % 16)
+        return !qx_skipf(p, it->lin->node, QX_WHY_NOT_ELIGIBLE, "2:4: %lld outputs must be a multiple of 8, %lld inputs of 16", (long long)it->lin->n, (long long)c);
+    return true;
+}
+
+static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
+{
+    const qx_plan *plan = p->pipe->plan;
+    const method how = method_of(p);
+    (void)m;
+    for (int64_t i = 0; how != MAGNITUDE && i < plan->linears.count; i++) {
+        const qx_plan_item *it = &plan->items[i];
+        const bool conv = it->lin->is_conv;
+        if (!it->weight || it->why != QX_WHY_NONE || it->lin->group > 1) continue;
+        QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL}));
+    }
+    return QX_OK;
+}
+
+/* Root mean square of each column of X, in the solver's order of columns. */
+static qx_status norms(qx_pass *p, const qx_value_stats *st, int64_t spatial, const float **out)
+{
+    const int64_t k = st->gram_k, c = k / spatial;
+    float *norm = qx_arena_array(p->pipe->model->arena, (size_t)k, sizeof *norm);
+    if (!norm) return QX_E_NOMEM;
+    for (int64_t j = 0; j < k; j++) {
+        const int64_t at = j % c * spatial + j / c;
+        norm[j] = sqrtf(st->gram[at * k + at] / (float)st->gram_rows);
+    }
+    *out = norm;
+    return QX_OK;
+}
+
+static bool gptq_follows(const qx_pass *p)
+{
+    for (int i = 0; i < p->pipe->n_passes; i++)
+        if (strcmp(p->pipe->passes[i]->def->name, "gptq") == 0) return true;
+    return false;
+}
+
+static qx_status prune(qx_pass *p, qx_plan_item *it, qx_stats *stats)
+{
+    static const char *const names[] = {"magnitude", "wanda", "sparsegpt"};
+    const qx_value_stats *st = qx_stats_get(stats, it->lin->x);
+    const int64_t k = qx_view_k(&it->lin->view), spatial = spatial_of(it);
+    method how = method_of(p);
+    const float *norm = NULL;
+    if (how != MAGNITUDE && (!st || !st->gram || st->gram_k != k || st->gram_rows < 1)) {
+        QX_TRY(qx_item_note(p->pipe, it, "2:4: input not observed, by magnitude"));
+        how = MAGNITUDE;
+    }
+    if (how == WANDA) QX_TRY(norms(p, st, spatial, &norm));
+    it->weight->pruned = true;
+    QX_TRY(qx_item_note(p->pipe, it, "2:4 %s", names[how]));
+    if (how != SPARSEGPT) return qx_mask_step(p->pipe, it->weight, norm, spatial);
+    const qx_solve_spec spec = {.compensate = true, .prune = true, .damp = qx_opt_float(p, "damp"), .gram = st->gram, .k = k, .spatial = spatial};
+    if (!gptq_follows(p)) it->weight->solved = it->weight->spec.codes != QX_DT_UNDEFINED;
+    return qx_solve_step(p->pipe, it->weight, &spec);
+}
+
+static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
+{
+    qx_plan *plan = p->pipe->plan;
+    int64_t done = 0;
+    (void)m;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        qx_plan_item *it = &plan->items[i];
+        if (!eligible(p, it) || it->weight->pruned) continue;
+        QX_TRY(prune(p, it, stats));
+        if (!it->pass) qx_applied(p, it->lin->node, "2:4");
+        done++;
+    }
+    if (!done) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "sparsity: no linear operator of the model fits 2:4 (8 outputs, 16 inputs, constant weight)");
+    return QX_OK;
+}
+
+static const qx_option options[] = {
+    {"method", QX_OPT_CHOICE, "sparsegpt", 0, 0, "magnitude|wanda|sparsegpt", "how the two of each four weights are chosen; sparsegpt also makes up for them"},
+    {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
+    {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
+};
+
+const qx_passdef qx_pass_sparsity = {
+    .name = "sparsity", .brief = "2:4 structured sparsity along the contraction", .options = options, .flags = QX_PASS_WEIGHTS, .plan = plan, .run = run,
+    .doc = "Two of each four weights along the contraction become 0. With a format behind it (sparsity,int8) pruning and rounding are one\n"
+           "solve, and zeros are exact in the codes. Layers need a multiple of 8 outputs and of 16 inputs; others keep their weights and say so."};
