@@ -1,8 +1,9 @@
 /* stats.h - what calibration knows about the values of a model, and the file that keeps it.
  *
  * A pass asks for kinds of statistics per value (qx_stats_want) before the sweep; one sweep over the samples serves all passes.
- * Every observer has fixed memory and a result that depends neither on the order nor on the batching of the samples (facts: sums are
- * compensated f64 in sample order, maxima and counts are exact). Stores merge (qx_stats_merge) and are keyed by value name and the model's graph hash. */
+ * Every observer has fixed memory and a result that depends neither on the order nor on the batching of the samples: maxima, counts and
+ * histograms are exact, sums are error-free pairs of f64, kept rows are chosen by content. (Gram matrices do not depend on batching; on the
+ * order only by about 1e-6 of their diagonal.) Stores merge (qx_stats_merge) and are keyed by value name and the model's graph hash. */
 #ifndef QX_CALIB_STATS_H
 #define QX_CALIB_STATS_H
 
@@ -10,9 +11,9 @@
 
 enum {
     QX_STAT_RANGE = 1u << 0,     /* min, max, absmax, count, sum, sum of squares (always there for a wanted value) */
-    QX_STAT_HISTOGRAM = 1u << 1, /* |x| in 2048 linear bins whose width doubles exactly; zeros apart; and signed min/max */
+    QX_STAT_HISTOGRAM = 1u << 1, /* |x| in 2048 to 4096 linear bins whose width doubles exactly; zeros apart */
     QX_STAT_CHANNELS = 1u << 2,  /* per channel of `axis`: absmax, min, max, mean |x|, mean x^2, mean x */
-    QX_STAT_ROWS = 1u << 3,      /* a reservoir of rows (last axis, or im2col rows of a conv), deterministic in sample order */
+    QX_STAT_ROWS = 1u << 3,      /* a sample of the distinct rows (last axis, or im2col rows of a conv): those of smallest content hash, in that order */
     QX_STAT_GRAM = 1u << 4,      /* H = X'X [k,k] of the rows that a linear operator sees, and the number of rows */
     QX_STAT_STEPS = 1u << 5,     /* absmax per timestep (diffusion): keyed by the timestep input's value */
 };
@@ -40,7 +41,8 @@ typedef struct qx_value_stats {
     bool has_nonfinite;
     qx_channel_stats channels;                        /* n 0: none */
     const float *rows; int64_t n_rows, row_len;       /* [n_rows][row_len] */
-    const float *gram; int64_t gram_k; int64_t gram_rows; /* [k][k] full symmetric, sum (not mean) of x x' */
+    const float *gram; int64_t gram_k; int64_t gram_rows; /* [gram_groups][k][k] full symmetric, sum (not mean) of x x' */
+    int64_t gram_groups;                                  /* of a grouped convolution, each with its own k; else 1 */
     const double *step_keys; const float *step_absmax; const int64_t *step_batches; int64_t n_steps; /* step_absmax: mean over batches of absmax */
     const float *step_max;                             /* max over batches */
 } qx_value_stats;
@@ -60,8 +62,11 @@ qx_status qx_stats_finish(qx_stats *s);
 
 /* NULL when the value was not observed. */
 const qx_value_stats *qx_stats_get(const qx_stats *s, const qx_value *v);
+/* Rows and Gram matrix as an operator with this window sees them (NULL: the last axis). The same as above unless several operators cut
+ * rows from one value in different ways: then each has its own. NULL when it was not collected. */
+const qx_value_stats *qx_stats_get_rows(const qx_stats *s, const qx_value *v, const qx_conv_window *window);
 /* Threshold (absmax to scale by) by a method; levels: positive levels of the format (127, 448, ...); fp8 formats pass is_fp8 for MSE. */
-typedef struct qx_range_options { qx_range_method method; double percentile; double step_fraction; float levels; qx_dtype format; } qx_range_options;
+typedef struct qx_range_options { qx_range_method method; double percentile; double step_fraction; float levels; qx_dtype format; bool skip_zeros; } qx_range_options; /* skip_zeros: percentile of what is not 0 */
 qx_status qx_stats_threshold(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *out);
 /* Signed range for asymmetric formats by the same methods; always contains 0. */
 qx_status qx_stats_min_max(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *min, float *max);

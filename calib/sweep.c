@@ -1,0 +1,237 @@
+/* sweep.c - one sweep over the samples feeds every observer. Statistics that are there already (loaded) are not collected again.
+ *
+ * Gram matrices that do not fit the memory budget are collected in several sweeps over the same samples; those of finished sweeps are moved to
+ * an unnamed file on disk and mapped, so that the budget holds for the whole job. */
+#include "calib/store.h"
+
+#include "base/thread.h"
+
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+/* ---- watching ---- */
+
+static qx_status observed(void *user, int watch, const qx_value *v, const qx_tensor *t)
+{
+    qx_stats *s = user;
+    for (qx_entry *e = s->watched[watch]; e; e = e->next) {
+        if (!e->o.doing) continue;
+        qx_status st = qx_observer_add(s->ctx, &e->o, t, s->step);
+        if (st == QX_OK) continue;
+        return qx_note(s->ctx, st, "sample %lld, node '%s' (%s)", (long long)s->runs, v->def && *v->def->name ? v->def->name : "(input)", v->def ? v->def->op_type : "input");
+    }
+    return QX_OK;
+}
+
+/* One watch a value; entries of the same value (other windows) are chained. */
+static qx_status watch_pending(qx_stats *s, qx_exec *exec)
+{
+    int64_t n = qx_stats_count(s);
+    qx_value **values;
+    qx_free(s->ctx, s->watched);
+    s->watched = NULL;
+    s->n_watched = 0;
+    QX_TRY(QX_NEW_ARRAY(s->ctx, n + 1, &s->watched));
+    QX_TRY(QX_NEW_ARRAY(s->ctx, n + 1, &values));
+    for (int64_t i = 0; i < n; i++) {
+        qx_entry *e = qx_stats_entry_at(s, i);
+        if (!e->value || !(e->o.want & ~e->o.have)) continue;
+        int at = 0;
+        while (at < s->n_watched && values[at] != e->value) at++;
+        if (at == s->n_watched) values[s->n_watched++] = (qx_value *)(uintptr_t)e->value;
+        e->next = s->watched[at];
+        s->watched[at] = e;
+    }
+    qx_status st = qx_exec_watch(exec, values, s->n_watched, observed, s);
+    qx_free(s->ctx, values);
+    return st;
+}
+
+static bool pending(const qx_stats *s)
+{
+    for (int64_t i = 0; i < qx_stats_count(s); i++) {
+        const qx_entry *e = qx_stats_entry_at(s, i);
+        if (e->value && (e->o.want & ~e->o.have)) return true;
+    }
+    return false;
+}
+
+/* What is incomplete is collected from the start: a range of some samples and a histogram of others would not belong together. */
+static void start_all(qx_stats *s, uint32_t without)
+{
+    for (int w = 0; w < s->n_watched; w++)
+        for (qx_entry *e = s->watched[w]; e; e = e->next) {
+            e->o.want |= e->o.have;
+            qx_observer_reset(s->ctx, &e->o);
+            e->o.doing = e->o.want & ~without;
+        }
+}
+
+static qx_status finish_all(qx_stats *s)
+{
+    for (int w = 0; w < s->n_watched; w++)
+        for (qx_entry *e = s->watched[w]; e; e = e->next)
+            if (e->o.doing) QX_TRY(qx_observer_finish(s->ctx, &e->o));
+    return QX_OK;
+}
+
+/* ---- for a caller that runs the model itself ---- */
+
+qx_status qx_stats_attach(qx_stats *s, qx_exec *exec, qx_model *m)
+{
+    if (m->graph_hash && s->model_hash && m->graph_hash != s->model_hash)
+        QX_FAIL(s->ctx, QX_E_USAGE, "statistics of model %016llx are attached to model %016llx", (unsigned long long)s->model_hash, (unsigned long long)m->graph_hash);
+    QX_TRY(watch_pending(s, exec));
+    start_all(s, 0);
+    s->exec = exec;
+    s->runs = 0;
+    return QX_OK;
+}
+
+void qx_stats_set_step(qx_stats *s, double timestep) { s->step = timestep; }
+
+qx_status qx_stats_finish(qx_stats *s)
+{
+    if (!s->exec) return QX_OK;
+    qx_status st = qx_exec_watch(s->exec, NULL, 0, NULL, NULL);
+    s->exec = NULL;
+    return st == QX_OK ? finish_all(s) : st;
+}
+
+/* ---- sweeping over samples ---- */
+
+/* Value of the timestep input of these feeds: the one whose name says so; 0 when there is none. */
+static double step_of(const qx_feed *feeds, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const qx_tensor *t = feeds[i].tensor;
+        if (!strcasestr(feeds[i].name, "timestep") && strcasecmp(feeds[i].name, "t") && !strcasestr(feeds[i].name, "sigma")) continue;
+        float v;
+        int64_t whole;
+        if (t->numel < 1 || !t->data) continue;
+        if (t->dtype == QX_DT_INT64) return memcpy(&whole, t->data, sizeof whole), (double)whole;
+        if (qx_to_f32(t->dtype, t->data, 1, &v)) return (double)v;
+    }
+    return 0;
+}
+
+static qx_status run_sample(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t i)
+{
+    static const char *const none[1] = {NULL};
+    const qx_feed *feeds;
+    int n;
+    QX_TRY(qx_samples_get(samples, i, &feeds, &n));
+    s->step = step_of(feeds, n);
+    s->runs = i;
+    return qx_exec_run(exec, feeds, n, none, 0, NULL);
+}
+
+static qx_status sweep(qx_stats *s, qx_exec *exec, qx_samples *samples, const char *stage)
+{
+    int64_t n = qx_samples_count(samples);
+    for (int64_t i = 0; i < n; i++) {
+        qx_progress(s->ctx, stage, i, n);
+        QX_TRY(qx_check_cancel(s->ctx));
+        QX_TRY(run_sample(s, exec, samples, i));
+    }
+    qx_progress(s->ctx, stage, n, n);
+    return finish_all(s);
+}
+
+/* ---- the memory budget of Gram matrices ---- */
+
+/* Columns are only known from the data when the graph has no shape for the value. */
+static size_t gram_need(const qx_entry *e)
+{
+    const qx_type *t = &e->value->type;
+    if (!(e->o.want & QX_STAT_GRAM) || t->kind != QX_KIND_TENSOR || !t->has_shape || t->rank < 1) return 0;
+    int64_t dims[QX_MAX_RANK];
+    if (t->rank > QX_MAX_RANK) return 0;
+    for (int d = 0; d < t->rank; d++) dims[d] = t->dims[d].n;
+    int64_t k = qx_rows_length(t->rank, dims, e->o.has_window ? &e->o.window : NULL), groups = e->o.has_window && e->o.window.group > 1 ? e->o.window.group : 1;
+    return k > 0 && k % groups == 0 ? qx_gram_bytes(k / groups, groups) : 0;
+}
+
+static size_t grams_need(const qx_stats *s)
+{
+    size_t sum = 0;
+    for (int w = 0; w < s->n_watched; w++)
+        for (const qx_entry *e = s->watched[w]; e; e = e->next) sum += gram_need(e);
+    return sum;
+}
+
+/* Memory that Gram matrices may take: what is left of the cap once a sample has run, or three quarters of the machine's memory. */
+static size_t gram_budget(const qx_stats *s)
+{
+    size_t cap = qx_ctx_max_memory(s->ctx), used = qx_mem_peak(s->ctx);
+    if (cap) return cap > used ? (cap - used) / 10 * 9 : 0;
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    size_t total = pages > 0 && size > 0 ? (size_t)pages * (size_t)size / 4 * 3 : SIZE_MAX;
+    return total > used ? total - used : 0;
+}
+
+/* Switches on the next Gram matrices that fit; false when none is left. */
+static qx_status choose_grams(qx_stats *s, size_t budget, int64_t *chosen, size_t *bytes)
+{
+    *chosen = 0;
+    *bytes = 0;
+    for (int w = 0; w < s->n_watched; w++)
+        for (qx_entry *e = s->watched[w]; e; e = e->next) {
+            size_t need = gram_need(e);
+            if (!(e->o.want & QX_STAT_GRAM) || (e->o.have & QX_STAT_GRAM)) continue;
+            if (need > budget)
+                QX_FAIL(s->ctx, QX_E_BUDGET, "the Gram matrix of '%s' takes %zu MB, %zu MB are left of the memory budget; raise --max-memory or choose a method that does not need it", e->o.name, need >> 20, budget >> 20);
+            if (*bytes + need > budget) continue;
+            e->o.doing |= QX_STAT_GRAM;
+            *bytes += need;
+            ++*chosen;
+        }
+    return QX_OK;
+}
+
+static qx_status spill_finished(qx_stats *s)
+{
+    for (int w = 0; w < s->n_watched; w++)
+        for (qx_entry *e = s->watched[w]; e; e = e->next)
+            if (e->o.have & QX_STAT_GRAM) {
+                QX_TRY(qx_gram_spill(s->ctx, &e->o.gram));
+                e->o.view.gram = e->o.gram.full;
+            }
+    return QX_OK;
+}
+
+static qx_status sweep_in_parts(qx_stats *s, qx_exec *exec, qx_samples *samples, size_t need)
+{
+    QX_TRY(run_sample(s, exec, samples, 0)); /* observers are off: shows what a run takes */
+    size_t budget = gram_budget(s), bytes;
+    start_all(s, QX_STAT_GRAM);
+    int64_t chosen;
+    for (int part = 1;; part++) {
+        QX_TRY(choose_grams(s, budget, &chosen, &bytes));
+        if (part > 1 && !chosen) return QX_OK;
+        if (bytes == need) qx_log(s->ctx, QX_LOG_DEBUG, "Gram matrices take %zu MB", need >> 20);
+        else qx_log(s->ctx, QX_LOG_INFO, "Gram matrices take %zu MB and %zu MB are free: sweep %d collects %zu MB of them", need >> 20, budget >> 20, part, bytes >> 20);
+        QX_TRY(sweep(s, exec, samples, "calibrate"));
+        if (bytes < need) QX_TRY(spill_finished(s));
+    }
+}
+
+qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples)
+{
+    if (!pending(s)) return QX_OK;
+    if (qx_samples_count(samples) < 1) QX_FAIL(s->ctx, QX_E_USAGE, "statistics are wanted, but there are no samples");
+    QX_TRY(watch_pending(s, exec));
+    size_t need = grams_need(s), cap = qx_ctx_max_memory(s->ctx), in_use = qx_mem_in_use(s->ctx);
+    bool plenty = need == 0 || (cap ? need < (cap - (in_use < cap ? in_use : cap)) / 4 : need < gram_budget(s));
+    qx_status st;
+    if (plenty) {
+        start_all(s, 0);
+        st = sweep(s, exec, samples, "calibrate");
+    } else {
+        st = sweep_in_parts(s, exec, samples, need);
+    }
+    s->described = qx_arena_strdup(s->arena, qx_samples_describe(samples));
+    qx_status off = qx_exec_watch(exec, NULL, 0, NULL, NULL);
+    return st == QX_OK ? off : st;
+}
