@@ -1,0 +1,162 @@
+/* fill.c - inputs by name. Language models come with masks, positions and a past whose contents follow from the number of tokens; they are
+ * made here, for text, for random samples and for evaluation alike. */
+#include "calib/fill.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "onnx/weight.h"
+
+typedef struct role_row { const char *part; qx_role role; } role_row; /* the first row whose part is in the lower-case name wins */
+static const role_row roles[] = {
+    {"past", QX_ROLE_PAST}, {"use_cache", QX_ROLE_CACHE_FLAG}, {"token_type", QX_ROLE_TOKEN_TYPE}, {"segment_ids", QX_ROLE_TOKEN_TYPE}, {"position", QX_ROLE_POSITION},
+    {"mask", QX_ROLE_MASK}, {"timestep", QX_ROLE_TIMESTEP}, {"sigma", QX_ROLE_TIMESTEP}, {"time_ids", QX_ROLE_OTHER}, {"input_ids", QX_ROLE_IDS}, {"_ids", QX_ROLE_IDS}, {"tokens", QX_ROLE_IDS},
+};
+
+static void lower_name(const char *name, char *out, size_t cap)
+{
+    size_t n = 0;
+    for (; name[n] && n + 1 < cap; n++) out[n] = (char)tolower((unsigned char)name[n]);
+    out[n] = 0;
+}
+
+qx_role qx_role_of(const qx_value *input)
+{
+    char name[128];
+    lower_name(input->name, name, sizeof name);
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
+        if (strstr(name, roles[i].part)) return roles[i].role;
+    return !strcmp(name, "t") ? QX_ROLE_TIMESTEP : !strcmp(name, "ids") ? QX_ROLE_IDS : QX_ROLE_OTHER;
+}
+
+/* ---- dims ---- */
+
+static bool is_word(const char *s, const char *const *words)
+{
+    for (; *words; words++)
+        if (!strcmp(s, *words)) return true;
+    return false;
+}
+
+static bool one_symbol(const char *text, const qx_dims_given *g, int64_t *out)
+{
+    static const char *const batch[] = {"b", "n", "bs", "batchsize", NULL}, *const seq[] = {"s", "t", "l", "seq", "sequence", "seqlen", "length", "len", "n_ctx", "s0", "s1", NULL};
+    static const char *const image[] = {"h", "w", "height", "width", NULL};
+    char s[128];
+    char *end;
+    for (int i = 0; i < g->n_fixes; i++)
+        if (!strcmp(g->fixes[i].name, text)) return *out = g->fixes[i].value, true;
+    lower_name(text, s, sizeof s);
+    long long number = strtoll(s, &end, 10);
+    if (*s && !*end && number >= 0) return *out = number, true;
+    if (strstr(s, "batch") || is_word(s, batch)) return *out = g->batch, true;
+    if (strstr(s, "total")) return *out = g->past + g->seq, true;
+    if (strstr(s, "past") || strstr(s, "cache_len")) return *out = g->past, true;
+    if (strstr(s, "seq") || is_word(s, seq)) return *out = g->seq, true;
+    if (strstr(s, "height") || strstr(s, "width") || is_word(s, image)) return *out = 64, true;
+    return false;
+}
+
+/* A sum of names and numbers, as exporters write it: "past_sequence_length + sequence_length". A fix of the whole text comes first. */
+static bool symbol_value(const char *text, const qx_dims_given *g, int64_t *out)
+{
+    char part[128];
+    int64_t sum = 0, v;
+    for (int i = 0; i < g->n_fixes; i++)
+        if (!strcmp(g->fixes[i].name, text)) return *out = g->fixes[i].value, true;
+    for (const char *p = text; *p;) {
+        size_t n = strcspn(p, "+"), from = 0, to = n;
+        while (from < n && isspace((unsigned char)p[from])) from++;
+        while (to > from && isspace((unsigned char)p[to - 1])) to--;
+        if (to - from >= sizeof part) return false;
+        memcpy(part, p + from, to - from);
+        part[to - from] = 0;
+        if (!one_symbol(part, g, &v) || v < 0) return false;
+        sum += v;
+        p += n + (p[n] == '+');
+    }
+    return *out = sum, true;
+}
+
+static qx_node *attention_of(const qx_value *past)
+{
+    for (const qx_use *u = past->uses; u; u = u->next)
+        if (!strcmp(u->node->op_type, "GroupQueryAttention") || !strcmp(u->node->op_type, "MultiHeadAttention")) return u->node;
+    return NULL;
+}
+
+static int64_t last_dim(const qx_value *v)
+{
+    return v && v->type.kind == QX_KIND_TENSOR && v->type.has_shape && v->type.rank > 0 ? v->type.dims[v->type.rank - 1].n : -1;
+}
+
+/* Head size of a past whose own type leaves it open: from the attention that takes it. */
+static int64_t head_size(const qx_value *past)
+{
+    const qx_node *n = attention_of(past);
+    if (!n) return -1;
+    int64_t heads = qx_attr_int(n, "num_heads", 0), kv = qx_attr_int(n, "kv_num_heads", heads), width = last_dim(qx_in(n, 0));
+    if (heads < 1 || width < 1) return -1;
+    int64_t parts = qx_in(n, 1) ? heads : heads + 2 * kv; /* packed: q, k and v side by side */
+    return width % parts ? -1 : width / parts;
+}
+
+qx_status qx_input_dims(qx_ctx *ctx, const qx_value *input, const qx_dims_given *g, int64_t *dims)
+{
+    const qx_type *t = &input->type;
+    if (t->kind != QX_KIND_TENSOR || !t->has_shape || t->rank > QX_MAX_RANK) QX_FAIL(ctx, QX_E_USAGE, "input '%s' has no known shape: give it in an .npz file", input->name);
+    for (int d = 0; d < t->rank; d++) {
+        dims[d] = t->dims[d].n;
+        if (dims[d] >= 0 || (t->dims[d].sym && symbol_value(t->dims[d].sym, g, &dims[d]))) continue;
+        if (qx_role_of(input) == QX_ROLE_PAST && d == t->rank - 1 && (dims[d] = head_size(input)) > 0) continue;
+        QX_FAIL(ctx, QX_E_USAGE, "input '%s': dim %d ('%s') is open and its name does not tell its size: give --dim %s=N", input->name, d, t->dims[d].sym ? t->dims[d].sym : "?", t->dims[d].sym ? t->dims[d].sym : "NAME");
+    }
+    return QX_OK;
+}
+
+/* ---- contents ---- */
+
+int64_t qx_embedding_rows(const qx_value *input)
+{
+    for (const qx_use *u = input->uses; u; u = u->next) {
+        const qx_node *n = u->node;
+        if (!strcmp(n->op_type, "Cast")) {
+            int64_t rows = n->out[0] ? qx_embedding_rows(n->out[0]) : 0;
+            if (rows) return rows;
+        }
+        const qx_weight *w = u->index == 1 && !strcmp(n->op_type, "Gather") && n->in[0] ? qx_value_const(n->in[0]) : NULL;
+        if (w && w->rank == 2 && qx_attr_int(n, "axis", 0) == 0) return w->dims[0];
+    }
+    return 0;
+}
+
+qx_status qx_set_element(qx_ctx *ctx, qx_tensor *t, int64_t i, double v, const char *name)
+{
+    if (t->dtype == QX_DT_INT64) return ((int64_t *)t->data)[i] = (int64_t)v, QX_OK;
+    if (t->dtype == QX_DT_DOUBLE) return ((double *)t->data)[i] = v, QX_OK;
+    float f = (float)v;
+    int bits = qx_dtype_bits(t->dtype);
+    if (bits < 8 || !qx_from_f32(t->dtype, &f, 1, (char *)t->data + i * (bits / 8))) QX_FAIL(ctx, QX_E_TYPE, "input '%s': %s cannot be filled", name, qx_dtype_get(t->dtype)->text);
+    return QX_OK;
+}
+
+static double value_for(qx_role role, const qx_dims_given *g, int64_t i, int64_t last)
+{
+    if (role == QX_ROLE_MASK) return 1;
+    if (role == QX_ROLE_POSITION) return (double)(g->past + i % last);
+    return 0;
+}
+
+qx_status qx_fill_input(qx_ctx *ctx, const qx_value *input, const qx_dims_given *g, qx_tensor *out)
+{
+    int64_t dims[QX_MAX_RANK];
+    QX_TRY(qx_input_dims(ctx, input, g, dims));
+    QX_TRY(qx_tensor_new(ctx, out, input->type.dtype, input->type.rank, dims));
+    qx_role role = qx_role_of(input);
+    int64_t last = out->rank > 0 && out->dims[out->rank - 1] > 0 ? out->dims[out->rank - 1] : 1;
+    qx_status st = QX_OK;
+    for (int64_t i = 0; i < out->numel && st == QX_OK && value_for(role, g, last - 1, last) != 0; i++) st = qx_set_element(ctx, out, i, value_for(role, g, i, last), input->name);
+    if (st != QX_OK) qx_tensor_free(ctx, out);
+    return st;
+}
