@@ -96,9 +96,9 @@ static int64_t head_size(const qx_value *past)
 {
     const qx_node *n = attention_of(past);
     if (!n) return -1;
-    int64_t heads = qx_attr_int(n, "num_heads", 0), kv = qx_attr_int(n, "kv_num_heads", heads), width = last_dim(qx_in(n, 0));
+    int64_t heads = qx_attr_int(n, "num_heads", 0), kv = qx_attr_int(n, "kv_num_heads", heads), width = last_dim(qx_node_in(n, 0));
     if (heads < 1 || width < 1) return -1;
-    int64_t parts = qx_in(n, 1) ? heads : heads + 2 * kv; /* packed: q, k and v side by side */
+    int64_t parts = qx_node_in(n, 1) ? heads : heads + 2 * kv; /* packed: q, k and v side by side */
     return width % parts ? -1 : width / parts;
 }
 

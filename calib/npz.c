@@ -10,6 +10,7 @@
 #include "calib/folder.h"
 #include "calib/npy.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <zip.h>
@@ -168,6 +169,65 @@ static qx_status open_folder(qx_npz *z)
         QX_TRY(path ? add_npy_file(z, path, names[i]) : QX_E_NOMEM);
     }
     return QX_OK;
+}
+
+/* ---- raw binary files ---- */
+
+static qx_status parse_dims(qx_npz *z, const char *spec, const char *p, int64_t *dims, int *rank)
+{
+    for (*rank = 0; *p && *p != ']'; (*rank)++) {
+        char *end;
+        long long v = strtoll(p, &end, 10);
+        if (end == p || v < 0 || *rank == QX_MAX_RANK || (*end != ',' && *end != ']')) break;
+        dims[*rank] = v;
+        p = end + (*end == ',');
+    }
+    if (strcmp(p, "]")) QX_FAIL(z->ctx, QX_E_USAGE, "'%s': expected name=file:f32[2,3]", spec);
+    return QX_OK;
+}
+
+static qx_status add_raw(qx_npz *z, const char *spec)
+{
+    const char *equals = strchr(spec, '='), *bracket = strrchr(spec, '['), *colon = bracket;
+    while (colon && colon > equals && *colon != ':') colon--;
+    if (!equals || !bracket || colon <= equals) QX_FAIL(z->ctx, QX_E_USAGE, "'%s': expected name=file:f32[2,3]", spec);
+    const char *name = qx_arena_strndup(z->arena, spec, (size_t)(equals - spec)), *path = qx_arena_strndup(z->arena, equals + 1, (size_t)(colon - equals - 1));
+    const char *type = qx_arena_strndup(z->arena, colon + 1, (size_t)(bracket - colon - 1));
+    int64_t dims[QX_MAX_RANK];
+    int rank;
+    member *m;
+    if (!name || !path || !type) return QX_E_NOMEM;
+    qx_dtype dtype = qx_dtype_parse(type);
+    if (qx_dtype_bits(dtype) < 8) QX_FAIL(z->ctx, QX_E_USAGE, "'%s': '%s' is no element type (f32, f16, i64, ... are)", spec, type);
+    QX_TRY(parse_dims(z, spec, bracket + 1, dims, &rank));
+    QX_TRY(add_npy_file(z, path, name));
+    m = &z->members[z->n - 1];
+    QX_TRY(qx_tensor_shape(z->ctx, &m->head.shape, dtype, rank, dims));
+    m->described = true;
+    if ((int64_t)m->head.shape.bytes != m->size) QX_FAIL(z->ctx, QX_E_FORMAT, "%s: '%s' needs %zu bytes, the file has %lld", path, spec, m->head.shape.bytes, (long long)m->size);
+    return QX_OK;
+}
+
+static qx_status open_raw(qx_npz *z, const char *const *specs, int n)
+{
+    QX_TRY(qx_arena_new(z->ctx, &z->arena));
+    z->path = qx_arena_strdup(z->arena, specs[0]);
+    z->members = qx_arena_array(z->arena, (size_t)n + 1, sizeof *z->members);
+    if (!z->path || !z->members) return QX_E_NOMEM;
+    for (int i = 0; i < n; i++) QX_TRY(add_raw(z, specs[i]));
+    return QX_OK;
+}
+
+qx_status qx_npz_open_raw(qx_ctx *ctx, const char *const *specs, int n, qx_npz **out)
+{
+    *out = NULL;
+    qx_npz *z;
+    QX_TRY(QX_NEW(ctx, &z));
+    z->ctx = ctx;
+    qx_status st = open_raw(z, specs, n);
+    if (st != QX_OK) qx_npz_close(z);
+    else *out = z;
+    return st;
 }
 
 qx_status qx_npz_open(qx_ctx *ctx, const char *path, qx_npz **out)

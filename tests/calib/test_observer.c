@@ -1,0 +1,305 @@
+/* test_observer.c - observers on plain arrays: independence of order and cutting bit for bit, the thresholds of known cases, Gram and
+ * im2col against naive loops, merging. */
+#include "../unit/unit.h"
+#include "calib/store.h"
+
+#include <math.h>
+
+static uint32_t rng = 1;
+static float noise(void)
+{
+    float t = 0;
+    for (int i = 0; i < 4; i++) {
+        rng = rng * 1664525u + 1013904223u;
+        t += (float)(rng >> 8) * 0x1p-24f - 0.5f;
+    }
+    return t;
+}
+
+static void feed(qx_ctx *ctx, qx_observer *o, const float *x, int rank, const int64_t *dims)
+{
+    qx_tensor t;
+    OK(qx_tensor_shape(ctx, &t, QX_DT_FLOAT, rank, dims));
+    t.data = (void *)(uintptr_t)x;
+    OK(qx_observer_add(ctx, o, &t, 0));
+}
+
+static qx_observer observer(uint32_t kinds) { return (qx_observer){.name = "x", .want = kinds, .doing = kinds, .axis = -1, .rows_cap = 40}; }
+
+static float threshold_of(qx_ctx *ctx, const float *x, int64_t n, qx_range_method method, double percentile, float levels, bool skip_zeros)
+{
+    qx_observer o = observer(QX_STAT_RANGE | QX_STAT_HISTOGRAM);
+    feed(ctx, &o, x, 1, &n);
+    float t = method == QX_RANGE_PERCENTILE ? qx_hist_percentile(&o.hist, &o.range, percentile, skip_zeros) : method == QX_RANGE_ENTROPY ? qx_hist_entropy(&o.hist, &o.range) : qx_hist_mse(&o.hist, &o.range, levels, QX_DT_INT8);
+    qx_observer_reset(ctx, &o);
+    return t;
+}
+
+static void percentiles(void **state)
+{
+    qx_ctx *ctx = *state;
+    float x[300];
+    for (int i = 0; i < 100; i++) x[i] = (float)i;
+    assert_true(fabsf(threshold_of(ctx, x, 100, QX_RANGE_PERCENTILE, 90, 0, false) - 89) <= 100 / 1024.0f);
+    assert_true(fabsf(threshold_of(ctx, x, 100, QX_RANGE_PERCENTILE, 80, 0, false) - 79) <= 100 / 1024.0f);
+    assert_true(threshold_of(ctx, x, 100, QX_RANGE_PERCENTILE, 100, 0, false) == 99);
+    for (int i = 0; i < 100; i++) x[100 + i] = (float)i * 0.5f;
+    assert_true(fabsf(threshold_of(ctx, x, 200, QX_RANGE_PERCENTILE, 99, 0, false) - 97) <= 100 / 1024.0f);
+    float y[30] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+    assert_true(fabsf(threshold_of(ctx, y, 30, QX_RANGE_PERCENTILE, 50, 0, true) - 5) <= 10 / 2048.0f * 2);
+    assert_true(threshold_of(ctx, y, 30, QX_RANGE_PERCENTILE, 50, 0, false) == 0);
+}
+
+static void entropy_and_mse(void **state)
+{
+    qx_ctx *ctx = *state;
+    static float x[10001];
+    for (int i = 0; i < 10000; i++) x[i] = (float)(i * 7919 % 10000) / 10000.0f;
+    x[10000] = 10;
+    float t = threshold_of(ctx, x, 10001, QX_RANGE_ENTROPY, 0, 127, false);
+    assert_true(t < 1.1f && t > 0.9f);
+    for (int i = 0; i < 10000; i++) x[i] = i & 1 ? -x[i] : x[i];
+    t = threshold_of(ctx, x, 10001, QX_RANGE_ENTROPY, 0, 127, false);
+    assert_true(t < 1.1f && t > 0.9f);
+    float flat[64];
+    for (int i = 0; i < 64; i++) flat[i] = 255;
+    flat[63] = 256;
+    t = threshold_of(ctx, flat, 64, QX_RANGE_MSE, 0, 127, false);
+    assert_true(fabsf(t - 255) < fabsf(t - 256));
+    static float wide[694];
+    for (int i = 0; i < 693; i++) wide[i] = 512;
+    wide[693] = 513;
+    t = threshold_of(ctx, wide, 694, QX_RANGE_MSE, 0, 255, false);
+    assert_true(fabsf(t - 512) < fabsf(t - 513));
+    float zeros[8] = {0};
+    assert_true(threshold_of(ctx, zeros, 8, QX_RANGE_ENTROPY, 0, 127, false) == 0);
+    assert_true(threshold_of(ctx, zeros, 8, QX_RANGE_MSE, 0, 127, false) == 0);
+}
+
+/* Loss at the mse threshold is never above the loss at the maximum, whatever the data. */
+static double loss(const float *x, int n, float t)
+{
+    double sum = 0, s = (double)t / 127;
+    for (int i = 0; i < n; i++) {
+        double q = nearbyint(fabs((double)x[i]) / s);
+        double d = fmin(q, 127) * s - fabs((double)x[i]);
+        sum += d * d;
+    }
+    return sum;
+}
+
+static void mse_is_not_worse_than_max(void **state)
+{
+    qx_ctx *ctx = *state;
+    for (int trial = 0; trial < 5; trial++) {
+        float x[2000], top = 0;
+        for (int i = 0; i < 2000; i++) x[i] = noise();
+        x[7] = -12;
+        x[100] = 10;
+        for (int i = 0; i < 2000; i++) top = fmaxf(top, fabsf(x[i]));
+        assert_true(loss(x, 2000, threshold_of(ctx, x, 2000, QX_RANGE_MSE, 0, 127, false)) <= loss(x, 2000, top) * 1.001);
+    }
+}
+
+enum { R = 700, K = 37 };
+static const uint32_t exact_kinds = QX_STAT_RANGE | QX_STAT_HISTOGRAM | QX_STAT_CHANNELS | QX_STAT_ROWS | QX_STAT_STEPS;
+
+static void same(const qx_observer *a, const qx_observer *b, bool gram)
+{
+    assert_true(a->range.n == b->range.n && a->range.zeros == b->range.zeros && a->view.min == b->view.min && a->view.max == b->view.max && a->view.sum == b->view.sum && a->view.sumsq == b->view.sumsq);
+    assert_int_equal(a->hist.exp, b->hist.exp);
+    assert_memory_equal(a->hist.bins, b->hist.bins, QX_HIST_BINS * sizeof *a->hist.bins);
+    const qx_channel_stats *c = &a->view.channels, *d = &b->view.channels;
+    assert_int_equal(c->n, K);
+    assert_memory_equal(c->absmax, d->absmax, 6 * K * sizeof(float)); /* the six arrays lie behind each other */
+    assert_int_equal(a->view.n_rows, 40);
+    assert_int_equal(b->view.n_rows, 40);
+    assert_memory_equal(a->view.rows, b->view.rows, 40 * K * sizeof(float));
+    if (!gram) return;
+    assert_int_equal(a->view.gram_rows, b->view.gram_rows);
+    assert_memory_equal(a->view.gram, b->view.gram, K * K * sizeof(float));
+}
+
+static void make_rows(float *x)
+{
+    for (int i = 0; i < R * K; i++) x[i] = noise() * (i % K == 3 ? 50 : 1) * (i / K == 650 ? 40 : 1);
+    for (int i = 0; i < K; i++) x[5 * K + i] = 0;
+}
+
+static void cutting_does_not_matter(void **state)
+{
+    qx_ctx *ctx = *state;
+    static float x[R * K];
+    make_rows(x);
+    qx_observer whole = observer(exact_kinds | QX_STAT_GRAM);
+    feed(ctx, &whole, x, 3, (int64_t[]){7, 100, K});
+    OK(qx_observer_finish(ctx, &whole));
+    for (int64_t cut = 1; cut < R; cut = cut * 3 + 11) {
+        qx_observer o = observer(exact_kinds | QX_STAT_GRAM);
+        for (int64_t r = 0; r < R; r += cut) feed(ctx, &o, x + r * K, 2, (int64_t[]){R - r < cut ? R - r : cut, K});
+        OK(qx_observer_finish(ctx, &o));
+        same(&whole, &o, true);
+        qx_observer_reset(ctx, &o);
+    }
+    qx_observer_reset(ctx, &whole);
+}
+
+static void order_does_not_matter(void **state)
+{
+    qx_ctx *ctx = *state;
+    static float x[R * K];
+    make_rows(x);
+    qx_observer a = observer(exact_kinds | QX_STAT_GRAM), b = observer(exact_kinds | QX_STAT_GRAM);
+    feed(ctx, &a, x, 2, (int64_t[]){R, K});
+    for (int i = 0; i < R; i++) feed(ctx, &b, x + (i * 39 + 17) % R * K, 2, (int64_t[]){1, K});
+    OK(qx_observer_finish(ctx, &a));
+    OK(qx_observer_finish(ctx, &b));
+    same(&a, &b, false);
+    for (int i = 0; i < K; i++)
+        for (int j = 0; j < K; j++) { /* stated bound of the Gram matrix */
+            float scale = sqrtf(a.view.gram[i * K + i] * a.view.gram[j * K + j]);
+            assert_true(fabsf(a.view.gram[i * K + j] - b.view.gram[i * K + j]) <= 2e-6f * scale);
+        }
+    qx_observer_reset(ctx, &a);
+    qx_observer_reset(ctx, &b);
+}
+
+static void merging_equals_one_run(void **state)
+{
+    qx_ctx *ctx = *state;
+    static float x[R * K];
+    make_rows(x);
+    qx_observer a = observer(exact_kinds), b = observer(exact_kinds), whole = observer(exact_kinds);
+    feed(ctx, &whole, x, 2, (int64_t[]){R, K});
+    feed(ctx, &a, x, 2, (int64_t[]){300, K});
+    feed(ctx, &b, x + 300 * K, 2, (int64_t[]){R - 300, K});
+    OK(qx_observer_finish(ctx, &a));
+    OK(qx_observer_finish(ctx, &b));
+    OK(qx_observer_finish(ctx, &whole));
+    OK(qx_observer_join(ctx, &a, &b));
+    same(&a, &whole, false);
+    qx_observer_reset(ctx, &a);
+    qx_observer_reset(ctx, &b);
+    qx_observer_reset(ctx, &whole);
+}
+
+static void gram_is_exact(void **state)
+{
+    qx_ctx *ctx = *state;
+    static float x[R * K];
+    make_rows(x);
+    qx_observer o = observer(QX_STAT_RANGE | QX_STAT_GRAM);
+    feed(ctx, &o, x, 2, (int64_t[]){R, K});
+    OK(qx_observer_finish(ctx, &o));
+    for (int i = 0; i < K; i++)
+        for (int j = 0; j < K; j++) {
+            double want = 0, si = 0, sj = 0;
+            for (int r = 0; r < R; r++) want += (double)x[r * K + i] * x[r * K + j], si += (double)x[r * K + i] * x[r * K + i], sj += (double)x[r * K + j] * x[r * K + j];
+            assert_true(fabs((double)o.view.gram[i * K + j] - want) <= 1e-6 * sqrt(si * sj));
+            assert_true(o.view.gram[i * K + j] == o.view.gram[j * K + i]);
+        }
+    OK(qx_gram_spill(ctx, &o.gram));
+    OK(qx_gram_own(ctx, &o.gram));
+    assert_memory_equal(&o.gram.full[K + 2], &o.gram.full[2 * K + 1], sizeof(float));
+    qx_observer_reset(ctx, &o);
+}
+
+static void im2col(void **state)
+{
+    qx_ctx *ctx = *state;
+    enum { N = 2, C = 4, H = 7, W = 9 };
+    static float x[N * C * H * W];
+    for (int i = 0; i < N * C * H * W; i++) x[i] = noise();
+    for (int group = 1; group <= 2; group++) {
+        qx_observer o = observer(QX_STAT_RANGE | QX_STAT_GRAM);
+        o.has_window = true;
+        o.window = (qx_conv_window){.kernel = {3, 2}, .stride = {2, 1}, .dilation = {1, 2}, .pad_begin = {1, 0}, .pad_end = {1, 1}, .rank = 2, .group = group};
+        int oh = (H + 2 - 3) / 2 + 1, ow = W + 1 - 3 + 1, k = C / group * 6;
+        feed(ctx, &o, x, 4, (int64_t[]){N, C, H, W});
+        OK(qx_observer_finish(ctx, &o));
+        assert_int_equal(o.view.gram_k, k);
+        assert_int_equal(o.view.gram_groups, group);
+        assert_int_equal(o.view.gram_rows, N * oh * ow);
+        static double want[2 * 24 * 24];
+        memset(want, 0, sizeof want);
+        for (int n = 0; n < N; n++)
+            for (int y = 0; y < oh; y++)
+                for (int z = 0; z < ow; z++) {
+                    float row[24];
+                    for (int e = 0; e < C * 6; e++) {
+                        int c = e / 6, ky = e / 2 % 3, kx = e % 2, iy = y * 2 - 1 + ky, ix = z + kx * 2;
+                        row[e] = iy >= 0 && iy < H && ix < W ? x[((n * C + c) * H + iy) * W + ix] : 0;
+                    }
+                    for (int g = 0; g < group; g++)
+                        for (int i = 0; i < k; i++)
+                            for (int j = 0; j < k; j++) want[(g * k + i) * k + j] += (double)row[g * k + i] * row[g * k + j];
+                }
+        for (int i = 0; i < group * k * k; i++) assert_true(fabs(want[i] - (double)o.view.gram[i]) < 1e-4);
+        qx_observer_reset(ctx, &o);
+    }
+}
+
+static void channels_in_the_middle(void **state)
+{
+    qx_ctx *ctx = *state;
+    const float x[12] = {1, -2, 3, 4, 5, -6, 7, 8, 9, -10, 11, 12}; /* [2,3,2] */
+    qx_observer o = observer(QX_STAT_RANGE | QX_STAT_CHANNELS);
+    o.axis = 1;
+    feed(ctx, &o, x, 3, (int64_t[]){2, 3, 2});
+    OK(qx_observer_finish(ctx, &o));
+    const qx_channel_stats *c = &o.view.channels;
+    assert_int_equal(c->n, 3);
+    assert_true(c->absmax[0] == 8 && c->min[0] == -2 && c->max[1] == 9 && c->min[1] == -10 && c->min[2] == -6);
+    assert_true(c->mean[0] == 14 / 4.0f && c->mean_abs[0] == 18 / 4.0f && c->mean_sq[2] == (25 + 36 + 121 + 144) / 4.0f);
+    qx_observer_reset(ctx, &o);
+}
+
+static void bad_data(void **state)
+{
+    qx_ctx *ctx = *state;
+    float x[6] = {1, 2, 3, 4, NAN, 6};
+    qx_observer o = observer(QX_STAT_RANGE | QX_STAT_CHANNELS);
+    qx_tensor t;
+    OK(qx_tensor_shape(ctx, &t, QX_DT_FLOAT, 2, (int64_t[]){2, 3}));
+    t.data = x;
+    FAILS(qx_observer_add(ctx, &o, &t, 0), QX_E_NUMERIC);
+    MESSAGE_HAS(ctx, "'x' holds NaN at index 4 of 6");
+    qx_ctx_clear_error(ctx);
+    x[4] = 5;
+    OK(qx_observer_add(ctx, &o, &t, 0));
+    OK(qx_tensor_shape(ctx, &t, QX_DT_FLOAT, 2, (int64_t[]){3, 2}));
+    t.data = x;
+    FAILS(qx_observer_add(ctx, &o, &t, 0), QX_E_SHAPE);
+    MESSAGE_HAS(ctx, "2 channels now, 3 before");
+    OK(qx_tensor_shape(ctx, &t, QX_DT_FLOAT, 2, (int64_t[]){0, 3})); /* empty: contributes nothing */
+    qx_ctx_clear_error(ctx);
+    OK(qx_observer_add(ctx, &o, &t, 0));
+    assert_int_equal(o.range.n, 12);
+    qx_observer_reset(ctx, &o);
+}
+
+static void steps(void **state)
+{
+    qx_ctx *ctx = *state;
+    qx_observer o = observer(QX_STAT_RANGE | QX_STAT_STEPS);
+    const float data[6] = {4, 2, 1, 8, 6, 3};
+    const double keys[6] = {999, 500, 1, 999, 500, 500};
+    for (int i = 0; i < 6; i++) {
+        qx_tensor t;
+        OK(qx_tensor_shape(ctx, &t, QX_DT_FLOAT, 0, NULL));
+        t.data = (void *)(uintptr_t)&data[i];
+        OK(qx_observer_add(ctx, &o, &t, keys[i]));
+    }
+    OK(qx_observer_finish(ctx, &o));
+    assert_int_equal(o.view.n_steps, 3);
+    assert_true(o.view.step_keys[0] == 999 && o.view.step_absmax[0] == 6 && o.view.step_max[0] == 8 && o.view.step_batches[0] == 2);
+    assert_true(o.view.step_keys[1] == 500 && o.view.step_absmax[1] == 11 / 3.0f && o.view.step_batches[1] == 3); /* by the number of batches, not of steps */
+    qx_observer_reset(ctx, &o);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {TEST(percentiles), TEST(entropy_and_mse), TEST(mse_is_not_worse_than_max), TEST(cutting_does_not_matter), TEST(order_does_not_matter), TEST(merging_equals_one_run),
+                                       TEST(gram_is_exact), TEST(im2col), TEST(channels_in_the_middle), TEST(bad_data), TEST(steps)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
