@@ -49,12 +49,12 @@ qx_status qx_source_read(qx_ctx *ctx, const qx_weight *w, size_t first, size_t n
     }
 }
 
-typedef struct memory { const qx_weight *part; uint8_t *out; } memory;
+typedef struct memory { const qx_weight *part; uint8_t *out; } memory; /* part may be a renamed copy of the job's own */
 
 static qx_status put_memory(void *user, const qx_weight *part, int64_t offset, const void *bytes, size_t n)
 {
     const memory *to = user;
-    if (part == to->part) memcpy(to->out + offset, bytes, n);
+    if (part->part == to->part->part) memcpy(to->out + offset, bytes, n);
     return QX_OK;
 }
 
