@@ -63,7 +63,7 @@ static void fill_taps(const args *a, const axis_map *m, int64_t i, double x)
     for (int t = 0; t < m->taps; t++) {
         int64_t p = first + t;
         double w = kernel(a, ((double)p - x) * stretch);
-        if ((a->exclude_outside || stretch < 1) && (p < 0 || p >= m->in)) w = 0;
+        if (a->exclude_outside && (p < 0 || p >= m->in)) w = 0;
         m->at[i * m->taps + t] = clamp(p, m->in);
         m->w[i * m->taps + t] = (float)w;
         sum += w;

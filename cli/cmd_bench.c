@@ -1,0 +1,121 @@
+/* cmd_bench.c - `qonnx bench`: how long one or two models take on the same inputs. Runs alternate between the models, so that whatever else
+ * the machine does hits both; the median and the spread (median absolute deviation) are reported. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/thread.h"
+#include "cli/feeds.h"
+
+enum { MAX_MODELS = 2 };
+typedef struct side { cli_session s; cli_feeds f; double *seconds; double median, mad, start; } side;
+
+static const qx_argdef options[] = {
+    {"input", 'i', QX_ARG_VALUE, "FILE.npz", NULL, "arrays named like the model's inputs"},
+    {"runs", 'n', QX_ARG_VALUE, "N", "20", "timed runs of each model (after two that are not timed)"},
+    {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
+    {"no-fuse", 0, QX_ARG_FLAG, NULL, NULL, "every node by itself"},
+    {"compute", 0, QX_ARG_VALUE, "f32|bf16", "f32", "arithmetic of matrix products and convolutions"},
+    {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
+};
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, int64_t n)
+{
+    qsort(v, (size_t)n, sizeof *v, ascending);
+    return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
+}
+
+static void summarize(side *s, int64_t n)
+{
+    s->median = median(s->seconds, n);
+    for (int64_t i = 0; i < n; i++) s->seconds[i] = fabs(s->seconds[i] - s->median);
+    s->mad = median(s->seconds, n);
+}
+
+static qx_status open_side(cli *c, const char *path, int64_t runs, side *s)
+{
+    const char *compute = cli_value(c, "compute");
+    qx_exec_options o = {.simulate = cli_flag(c, "simulate"), .no_fuse = cli_flag(c, "no-fuse"), .bf16 = compute && strcmp(compute, "bf16") == 0};
+    double t0 = qx_clock_seconds();
+    QX_TRY(cli_session_open(c, path, &o, &s->s));
+    QX_TRY(cli_feeds_open(c, s->s.model, cli_value(c, "input"), &s->f));
+    QX_TRY(cli_session_run(c, &s->s, &s->f));
+    s->start = qx_clock_seconds() - t0;
+    QX_TRY(cli_session_run(c, &s->s, &s->f));
+    return qx_alloc_array(c->ctx, (size_t)runs, sizeof *s->seconds, (void **)&s->seconds);
+}
+
+static qx_status print_json(cli *c, const side *sides, int n, int64_t runs)
+{
+    qx_buf b = QX_BUF_INIT(c->ctx);
+    qx_jsonw w;
+    qx_jsonw_init(&w, &b, true);
+    QX_TRY(qx_jsonw_begin_object(&w, NULL));
+    QX_TRY(qx_jsonw_int(&w, "runs", runs));
+    QX_TRY(qx_jsonw_int(&w, "threads", qx_ctx_threads(c->ctx)));
+    QX_TRY(qx_jsonw_begin_array(&w, "models"));
+    for (int i = 0; i < n; i++) {
+        QX_TRY(qx_jsonw_begin_object(&w, NULL));
+        QX_TRY(qx_jsonw_string(&w, "model", c->args[i]));
+        QX_TRY(qx_jsonw_string(&w, "device", qx_exec_device_name(sides[i].s.exec)));
+        QX_TRY(qx_jsonw_number(&w, "median_seconds", sides[i].median));
+        QX_TRY(qx_jsonw_number(&w, "mad_seconds", sides[i].mad));
+        QX_TRY(qx_jsonw_number(&w, "start_seconds", sides[i].start));
+        QX_TRY(qx_jsonw_int(&w, "peak_activation_bytes", (int64_t)qx_exec_peak_bytes(sides[i].s.exec)));
+        QX_TRY(qx_jsonw_end_object(&w));
+    }
+    QX_TRY(qx_jsonw_end_array(&w));
+    QX_TRY(qx_jsonw_end_object(&w));
+    return cli_print_buf(c, &b);
+}
+
+static void print_text(cli *c, const side *sides, int n, int64_t runs)
+{
+    cli_print("%lld runs, %d threads, %s\n", (long long)runs, qx_ctx_threads(c->ctx), qx_exec_device_name(sides[0].s.exec));
+    for (int i = 0; i < n; i++)
+        cli_print("%-40s %10.3f ms  +- %.3f  first run %.1f ms, activations %s\n", cli_show(c, c->args[i]), sides[i].median * 1e3, sides[i].mad * 1e3,
+                  sides[i].start * 1e3, cli_bytes(c, (int64_t)qx_exec_peak_bytes(sides[i].s.exec)));
+    if (n == 2) cli_print("the second takes %.3f of the first's time\n", sides[1].median / sides[0].median);
+}
+
+static qx_status bench(cli *c, side *sides, int n)
+{
+    int64_t runs;
+    QX_TRY(cli_int(c, "runs", 20, 1, 100000, &runs));
+    for (int i = 0; i < n; i++) QX_TRY(open_side(c, c->args[i], runs, &sides[i]));
+    for (int64_t r = 0; r < runs; r++)
+        for (int i = 0; i < n; i++) {
+            double t0 = qx_clock_seconds();
+            QX_TRY(cli_session_run(c, &sides[i].s, &sides[i].f));
+            sides[i].seconds[r] = qx_clock_seconds() - t0;
+        }
+    for (int i = 0; i < n; i++) summarize(&sides[i], runs);
+    if (c->json) return print_json(c, sides, n, runs);
+    print_text(c, sides, n, runs);
+    return QX_OK;
+}
+
+static qx_status run(cli *c)
+{
+    side sides[MAX_MODELS];
+    memset(sides, 0, sizeof sides);
+    if (!cli_value(c, "input")) QX_FAIL(c->ctx, QX_E_USAGE, "give the inputs with -i FILE.npz");
+    qx_status st = bench(c, sides, c->n_args);
+    for (int i = 0; i < c->n_args; i++) {
+        cli_feeds_close(c, &sides[i].f);
+        cli_session_close(c, &sides[i].s);
+        qx_free(c->ctx, sides[i].seconds);
+    }
+    return st;
+}
+
+const cli_command cli_command_bench = {
+    .name = "bench", .brief = "time one or two models on the same inputs", .synopsis = "MODEL [MODEL2] -i IN.npz",
+    .text = "Two runs warm up; then the models take turns. Prints the median and the median absolute deviation.",
+    .examples = "qonnx bench model.onnx model.int8.onnx -i sample.npz", .options = options, .min_args = 1, .max_args = MAX_MODELS, .run = run};
