@@ -296,7 +296,7 @@ int qx_infer_split(qx_infer *ix, qx_node *n)
 
 /* One bound counted from the front and kept inside the axis. A named bound on an axis whose size is a number (a table of positions)
  * is taken to lie inside: a run where it does not would fail elsewhere. */
-static qx_num slice_bound(qx_infer *ix, qx_num at, qx_num size, bool backwards)
+static qx_num slice_bound(qx_infer *ix, qx_num at, qx_num size, bool backwards, bool is_start)
 {
     int64_t v, whole;
     qx_num zero = qx_num_of(0);
@@ -304,6 +304,7 @@ static qx_num slice_bound(qx_infer *ix, qx_num at, qx_num size, bool backwards)
     bool number = qx_num_as_int(at, &v), negative = number ? v < 0 : !qx_num_nonneg(at) && qx_num_nonneg(qx_num_sub(ix, zero, at));
     if (number && v >= 0 && v >= INT32_MAX && size.kind == QX_NUM_EXPR) return size; /* "to the end" */
     if (number && v < 0 && v <= -INT64_C(0x7fffffff)) return backwards ? qx_num_of(-1) : zero;
+    if (number && v >= 0 && size.kind == QX_NUM_EXPR && (is_start || v <= 1)) return at; /* x[1:] of a named axis is not empty */
     if (negative) at = qx_num_add(ix, at, size);
     if (qx_num_as_int(at, &v) && qx_num_as_int(size, &whole)) {
         int64_t low = backwards ? -1 : 0, high = backwards ? whole - 1 : whole;
@@ -376,7 +377,7 @@ static qx_status slice_axis(qx_infer *ix, qx_node *n, const qx_type *x, const sl
         return QX_OK;
     }
     qx_num size = qx_num_of_dim(ix, x->dims[axis]);
-    qx_num start = slice_bound(ix, s->starts->v[i], size, step < 0), end = slice_bound(ix, s->ends->v[i], size, step < 0);
+    qx_num start = slice_bound(ix, s->starts->v[i], size, step < 0, true), end = slice_bound(ix, s->ends->v[i], size, step < 0, false);
     if (step < 0 && start.kind == QX_NUM_EXPR && size.kind == QX_NUM_EXPR && start.e == size.e) start = qx_num_sub(ix, size, qx_num_of(1));
     dims[axis] = qx_dim_of_num(ix, slice_count(ix, start, end, step));
     if (start.kind != QX_NUM_INT) p->known = false;

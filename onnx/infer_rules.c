@@ -267,7 +267,9 @@ bool qx_type_equal(const qx_type *a, const qx_type *b)
 qx_status qx_ix_join(qx_infer *ix, const qx_node *n, const qx_type *a, const qx_type *b, qx_type *out)
 {
     char ta[120], tb[120];
-    *out = *a;
+    const qx_type left = *a; /* out may be a */
+    a = &left;
+    *out = left;
     if (a->kind == QX_KIND_NONE || b->kind == QX_KIND_NONE) {
         *out = no_type;
         return QX_OK;

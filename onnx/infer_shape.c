@@ -94,6 +94,22 @@ static qx_status reshape_totals(reshape *r, qx_num *in, qx_num *out)
     return QX_OK;
 }
 
+static int64_t total_of(const qx_dim *dims, int rank, int except)
+{
+    int64_t n = 1;
+    for (int i = 0; i < rank; i++) {
+        if (i != except && (dims[i].n < 0 || !qx_mul_i64(n, dims[i].n, &n))) return -1;
+    }
+    return n;
+}
+
+static qx_status wrong_total(const reshape *r, qx_num in, qx_num out)
+{
+    int64_t have = total_of(r->x->dims, r->x->rank, -1), want = total_of(r->dims, r->rank, r->open);
+    if (have < 0 || want < 0) have = in.i, want = out.i; /* beside the dims that are the same */
+    QX_IX_FAIL(r->ix, r->n, QX_E_SHAPE, "the data has %lld elements, the wanted shape %lld%s", (long long)have, (long long)want, r->open < 0 ? "" : " beside the -1");
+}
+
 static qx_status reshape_solve(reshape *r)
 {
     qx_num in, out;
@@ -107,14 +123,14 @@ static qx_status reshape_solve(reshape *r)
     QX_TRY(reshape_totals(r, &in, &out));
     bool numbers = in.kind == QX_NUM_INT && out.kind == QX_NUM_INT;
     if (r->open < 0) {
-        if (numbers && in.i != out.i) QX_IX_FAIL(r->ix, r->n, QX_E_SHAPE, "the data has %lld elements (beside copied dims), the wanted shape %lld", (long long)in.i, (long long)out.i);
+        if (numbers && in.i != out.i) return wrong_total(r, in, out);
         return QX_OK;
     }
     if (qx_num_as_int(out, &total) && total == 0) {
         r->dims[r->open] = numbers && in.i == 0 && r->asked ? qx_dim_of(0) : qx_dim_unknown();
         return QX_OK;
     }
-    if (numbers && in.i % out.i != 0) QX_IX_FAIL(r->ix, r->n, QX_E_SHAPE, "%lld elements do not go into a shape with %lld elements beside the -1", (long long)in.i, (long long)out.i);
+    if (numbers && in.i % out.i != 0) return wrong_total(r, in, out);
     r->dims[r->open] = qx_dim_of_num(r->ix, qx_num_floordiv(r->ix, in, out));
     return QX_OK;
 }

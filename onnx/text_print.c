@@ -204,7 +204,7 @@ static qx_status put_node(printer *p, const qx_node *n, int indent)
     }
     for (uint32_t i = 0; i < n->n_out; i++) {
         if (i) PUT(p, ", ");
-        QX_TRY(put_name(p, n->out[i] ? n->out[i]->name : ""));
+        if (n->out[i]) QX_TRY(put_name(p, n->out[i]->name));
     }
     PUT(p, " = %s%s%s%s%s", n->domain, n->domain[0] ? "." : "", n->op_type, n->overload[0] ? ":" : "", n->overload);
     for (uint32_t i = 0; i < n->n_attrs; i++) {
@@ -214,7 +214,7 @@ static qx_status put_node(printer *p, const qx_node *n, int indent)
     PUT(p, n->n_attrs ? "> (" : " (");
     for (uint32_t i = 0; i < n->n_in; i++) {
         if (i) PUT(p, ", ");
-        QX_TRY(put_name(p, n->in[i] ? n->in[i]->name : ""));
+        if (n->in[i]) QX_TRY(put_name(p, n->in[i]->name));
     }
     PUT(p, ")\n");
     return QX_OK;
