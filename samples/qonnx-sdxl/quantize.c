@@ -132,7 +132,8 @@ static int quantize_unet(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const c
     if (c != QONNX_OK) return sx_fail(e, (int)c, "quantize: %s", qonnx_error(ctx));
     int rc;
     SX_TRY_GOTO(rc, job_set(e, ctx, j, "output", out));
-    SX_TRY_GOTO(rc, job_set(e, ctx, j, "passes", sx_quantize_passes(o->quantize)));
+    const char *passes = sx_quantize_passes(o->quantize);
+    if (qonnx_job_set(j, "preset", passes) != QONNX_OK) SX_TRY_GOTO(rc, job_set(e, ctx, j, "passes", passes)); /* a text, not a name */
     SX_TRY_GOTO(rc, job_set(e, ctx, j, "load-stats", stats));
     SX_TRY_GOTO(rc, job_set(e, ctx, j, "set", o->set));
     SX_TRY_GOTO(rc, job_set(e, ctx, j, "exclude", o->exclude));
