@@ -339,6 +339,19 @@ qx_status qx_init_replace(qx_value *v, qx_weight *w)
     return attach(v, w);
 }
 
+qx_status qx_input_fix(qx_value *v)
+{
+    qx_graph *g = v->graph;
+    uint32_t kept = 0;
+    if (!v->init || !v->is_input) QX_FAIL(g->model->ctx, QX_E_FAIL, "'%s' is not a graph input with a default", v->name);
+    for (uint32_t i = 0; i < g->n_inputs; i++)
+        if (g->inputs[i] != v) g->inputs[kept++] = g->inputs[i];
+    g->n_inputs = kept;
+    v->is_input = false;
+    touch_graph(g);
+    return QX_OK;
+}
+
 static void remove_init(qx_value *v)
 {
     qx_graph *g = v->graph;

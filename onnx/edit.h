@@ -34,6 +34,8 @@ qx_status qx_attr_remove(qx_node *n, const char *name); /* absent: OK */
 /* New initializer value from a weight (its name is made unique and the weight renamed to it). */
 qx_status qx_init_add(qx_graph *g, const char *name, qx_weight *w, qx_value **out);
 qx_status qx_init_replace(qx_value *v, qx_weight *w); /* same value, other content, type follows */
+/* A graph input with a default becomes a plain initializer: callers cannot override it any more. Needs IR version 4. */
+qx_status qx_input_fix(qx_value *v);
 qx_status qx_init_erase(qx_value *v);                 /* only without uses */
 /* Moves every use of `from` to `to`; uses in `except` (a node, may be NULL) stay. Graph outputs are not uses: a graph output
  * keeps its value (see qx_output_rewire). */

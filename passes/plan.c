@@ -138,11 +138,11 @@ static void apply_rules(qx_pipeline *pipe, qx_plan_item *it, bool vision)
     qx_const_view c;
     const char *what;
     if (!l->w && l->quantized) qx_item_keep(pipe, it, QX_WHY_ALREADY_QUANTIZED, NULL);
+    else if (l->node->graph->function) qx_item_keep(pipe, it, QX_WHY_FUNCTION, NULL);
     else if (!l->w) {
         it->attention_pass = it->pass;
         qx_item_keep(pipe, it, QX_WHY_WEIGHT_NOT_CONSTANT, NULL);
     }
-    else if (l->node->graph->function) qx_item_keep(pipe, it, QX_WHY_FUNCTION, NULL);
     else if (qx_const_trace(l->x, &c)) qx_item_keep(pipe, it, QX_WHY_NOT_ELIGIBLE, "both inputs are constant");
     else if (l->w->dtype != QX_DT_FLOAT && l->w->dtype != QX_DT_FLOAT16 && l->w->dtype != QX_DT_BFLOAT16)
         qx_item_keep(pipe, it, QX_WHY_NOT_FLOAT, "%s", qx_dtype_get(l->w->dtype)->text);

@@ -10,6 +10,30 @@ static const qx_quantize_options no_options;
 
 /* ---- before -------------------------------------------------------------------------------------------------------------- */
 
+/* Old exporters list every initializer as a graph input, which makes it overridable and so not a constant. A rewrite takes them as what they
+ * are meant to be. */
+static qx_status fix_inputs(qx_pipeline *p, qx_model *m)
+{
+    int64_t fixed = 0;
+    for (uint32_t i = m->graph->n_inputs; i-- > 0;) {
+        qx_value *v = m->graph->inputs[i];
+        if (!v->init) continue;
+        QX_TRY(qx_input_fix(v));
+        fixed++;
+    }
+    if (!fixed) return QX_OK;
+    if (m->ir_version < 4) QX_TRY(qx_model_set_ir(m, 4));
+    else qx_warn(p->ctx, "%lld initializers were graph inputs too; they are constants in the output and can not be fed any more", (long long)fixed);
+    return qx_infer_shapes(m, p->opt->dims, p->opt->n_dims);
+}
+
+static bool changes_model(const qx_pipeline *p)
+{
+    for (int i = 0; i < p->n_passes; i++)
+        if (p->passes[i]->def->flags & (QX_PASS_FORMAT | QX_PASS_WEIGHTS)) return true;
+    return false;
+}
+
 typedef struct scan { const qx_node *first; int64_t count; } scan;
 
 static qx_status find_quantized(void *user, qx_node *n)
@@ -108,6 +132,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
     p->have_data |= so->n_paths > 0 || so->text || so->random > 0 || p->opt->load_stats != NULL;
     QX_TRY(refuse_quantized(p, m));
     QX_TRY(parse_settings(p));
+    if (changes_model(p)) QX_TRY(fix_inputs(p, m));
     QX_TRY(make_decisions(p, m));
     QX_TRY(qx_model_each_node(m, remember_node, p));
     QX_TRY(qx_plan_new(p, m));

@@ -6,13 +6,6 @@
 
 enum { MAX_CHAIN = 16, MAX_AXES = 8 };
 
-/* An initializer that a caller may override is not a constant, except in old models (IR < 4), which list all of them as inputs. */
-static bool is_fixed(const qx_value *v)
-{
-    if (v->def) return qx_value_const(v) != NULL;
-    return v->init && (!v->is_input || v->graph->model->ir_version < 4);
-}
-
 static bool passes_through(const qx_node *n)
 {
     switch (n->op->id) {
@@ -73,7 +66,7 @@ bool qx_const_trace(const qx_value *v, qx_const_view *out)
     const qx_node *chain[MAX_CHAIN];
     int n = 0;
     *out = (qx_const_view){0};
-    while (!is_fixed(v)) {
+    while (!qx_value_const(v)) {
         if (!v->def || n == MAX_CHAIN || v->def_index != 0) return false;
         if (v->def->op->traits & QX_T_QDQ) {
             qx_const_view inner;
