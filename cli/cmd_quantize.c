@@ -1,0 +1,210 @@
+/* cmd_quantize.c - `qonnx quantize`: options to the job, and its report for a person (or as JSON). */
+#include <math.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const qx_argdef options[] = {
+#define QX_JOB_OPTION(name, letter, kind, meta, def, help, type, offset, min, max, text) {name, letter, kind, meta, def, help},
+#include "passes/job_options.def"
+#undef QX_JOB_OPTION
+    {"explain", 0, QX_ARG_FLAG, NULL, NULL, "print what was done to every node, or why nothing"},
+    {"report", 0, QX_ARG_VALUE, "FILE.json", NULL, "write the whole report as JSON"},
+    {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
+};
+
+/* ---- the report ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct table { cli *c; const char **cells; int n, cap; } table;
+
+static const char *text(cli *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static const char *text(cli *c, const char *fmt, ...)
+{
+    char line[160];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    const char *s = qx_arena_strdup(c->arena, line);
+    return s ? s : "?";
+}
+
+static const char **new_cells(cli *c, int64_t rows, int cols) { return qx_arena_array(c->arena, (size_t)(rows * cols) + 1, sizeof(char *)); }
+
+static const char *decibel(cli *c, double db) { return db >= 299 ? "exact" : isnan(db) ? "nan" : text(c, "%.1f dB", db); }
+
+static void print_tensors(cli *c, const qx_report *r)
+{
+    const char **cells = new_cells(c, r->n_tensors + 1, 5);
+    if (!cells) return;
+    const char *head[5] = {"weight of", "N x K", "format", "before", "after"};
+    memcpy(cells, head, sizeof head);
+    for (int64_t i = 0; i < r->n_tensors; i++) {
+        const qx_report_tensor *t = &r->tensors[i];
+        const char **row = cells + (i + 1) * 5;
+        row[0] = cli_show(c, t->node && *t->node ? t->node : t->name);
+        row[1] = text(c, "%lld x %lld", (long long)t->n, (long long)t->k);
+        row[2] = t->format ? t->format : "float";
+        row[3] = cli_bytes(c, t->bytes_before);
+        row[4] = cli_bytes(c, t->bytes_after);
+    }
+    cli_table(stdout, cells, (int)r->n_tensors + 1, 5, "lrlrr");
+}
+
+static void print_explain(cli *c, const qx_report *r)
+{
+    for (int64_t i = 0; i < r->n_nodes; i++) {
+        const qx_report_node *n = &r->nodes[i];
+        cli_print("%-10s %s (%s)%s%s%s\n", n->format ? n->format : "float", cli_show(c, n->name), n->op, n->graph && *n->graph ? " in " : "",
+                  n->graph && *n->graph ? cli_show(c, n->graph) : "", n->reason ? text(c, ": %s", n->reason) : "");
+    }
+}
+
+typedef struct count { const char *key; int64_t n; } count;
+
+/* Counts by format (applied) or by reason up to ':' (kept), most first. */
+static int tally(const qx_report *r, bool applied, count *out, int cap)
+{
+    int n = 0;
+    for (int64_t i = 0; i < r->n_nodes; i++) {
+        const qx_report_node *node = &r->nodes[i];
+        const char *key = applied ? node->format : node->format ? NULL : node->reason;
+        if (!key || strcmp(key, "not a linear operator") == 0) continue;
+        size_t len = applied ? strlen(key) : strcspn(key, ":");
+        int k = 0;
+        while (k < n && (strncmp(out[k].key, key, len) != 0 || (out[k].key[len] && out[k].key[len] != ':'))) k++;
+        if (k == cap) continue;
+        if (k == n) out[n++] = (count){key, 0};
+        out[k].n++;
+    }
+    return n;
+}
+
+static void print_counts(const qx_report *r)
+{
+    enum { CAP = 32 };
+    count c[CAP];
+    int n = tally(r, true, c, CAP);
+    for (int i = 0; i < n; i++) cli_print("  %6lld nodes  %s\n", (long long)c[i].n, c[i].key);
+    n = tally(r, false, c, CAP);
+    for (int i = 0; i < n; i++) cli_print("  %6lld left in float: %.*s\n", (long long)c[i].n, (int)strcspn(c[i].key, ":"), c[i].key);
+}
+
+static void print_quality(cli *c, const qx_report *r)
+{
+    for (int64_t i = 0; i < r->n_outputs; i++) {
+        const qx_report_output *o = &r->outputs[i];
+        cli_print("  output %-24s SQNR %-9s cosine %.6f  largest difference %.4g\n", cli_show(c, o->name), decibel(c, o->sqnr_db), o->cosine, o->max_abs);
+    }
+    if (r->verify_note) cli_print("  %s\n", r->verify_note);
+    if (!r->n_layers) return;
+    cli_print("  furthest from float:\n");
+    const char **cells = new_cells(c, r->n_layers, 4);
+    for (int64_t i = 0; cells && i < r->n_layers; i++) {
+        const char **row = cells + i * 4;
+        row[0] = text(c, "    %s", decibel(c, r->layers[i].sqnr_db));
+        row[1] = text(c, "cosine %.5f", r->layers[i].cosine);
+        row[2] = r->layers[i].format;
+        row[3] = cli_show(c, r->layers[i].name);
+    }
+    if (cells) cli_table(stdout, cells, (int)r->n_layers, 4, "rlll");
+}
+
+static void print_summary(cli *c, const qx_report *r, bool dry)
+{
+    double seconds = 0;
+    for (int64_t i = 0; i < r->n_stages; i++) seconds += r->stages[i].seconds;
+    double ratio = r->input_bytes > 0 ? (double)r->output_bytes / (double)r->input_bytes : 0;
+    cli_print("%s %s -> %s%s\n", dry ? "plan:" : "wrote", cli_show(c, r->input), cli_show(c, r->output), dry ? " (nothing is written)" : "");
+    cli_print("  size   %s -> %s (%.0f%%)%s%s\n", cli_bytes(c, r->input_bytes), cli_bytes(c, r->output_bytes), ratio * 100, r->data_path ? ", weights in " : "",
+              r->data_path ? cli_show(c, r->data_path) : "");
+    cli_print("  time   %.2f s (", seconds);
+    for (int64_t i = 0; i < r->n_stages; i++) cli_print("%s%s %.2f", i ? ", " : "", r->stages[i].name, r->stages[i].seconds);
+    cli_print(")   memory %s\n", cli_bytes(c, r->peak_rss));
+    if (r->samples) cli_print("  samples %s\n", cli_show(c, r->samples));
+    print_counts(r);
+    print_quality(c, r);
+}
+
+static qx_status write_report(cli *c, const qx_report *r, const char *path)
+{
+    qx_buf b = QX_BUF_INIT(c->ctx);
+    qx_outset *set = NULL;
+    qx_out *out;
+    qx_status st = qx_report_json(r, &b);
+    if (st == QX_OK) st = qx_buf_put(&b, "\n", 1);
+    if (st == QX_OK) st = qx_outset_new(c->ctx, &set);
+    if (st == QX_OK) st = qx_out_open(set, path, NULL, 0, &out);
+    if (st == QX_OK) st = qx_out_write_at(out, 0, b.data, b.len);
+    if (st == QX_OK) st = qx_outset_commit(set);
+    if (set) qx_outset_free(set);
+    qx_buf_free(&b);
+    return st;
+}
+
+static qx_status print_report(cli *c, const qx_report *r)
+{
+    bool dry = cli_flag(c, "dry-run");
+    if (cli_value(c, "report")) QX_TRY(write_report(c, r, cli_value(c, "report")));
+    if (c->json) {
+        qx_buf b = QX_BUF_INIT(c->ctx);
+        QX_TRY(qx_report_json(r, &b));
+        return cli_print_buf(c, &b);
+    }
+    if (c->quiet && !dry && !cli_flag(c, "explain")) return QX_OK;
+    if (cli_flag(c, "explain")) print_explain(c, r);
+    if (dry) print_tensors(c, r);
+    print_summary(c, r, dry);
+    return QX_OK;
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------------------ */
+
+static qx_status set_options(cli *c, qx_job_args *a)
+{
+    for (const qx_argdef *o = qx_job_argdefs; o->name; o++) {
+        const char *const *values;
+        int n = cli_list(c, o->name, &values);
+        for (int i = o->kind == QX_ARG_LIST || n == 0 ? 0 : n - 1; i < n; i++)
+            if (qx_job_args_set(a, o->name, values[i]) != QX_OK) return qx_note(c->ctx, QX_E_USAGE, "--%s", o->name);
+    }
+    return QX_OK;
+}
+
+static qx_status quantize(cli *c, qx_job_args *a, qx_report *r)
+{
+    const qx_quantize_options *opt;
+    QX_TRY(set_options(c, a));
+    QX_TRY(qx_job_args_options(a, &opt));
+    qx_quantize_options full = *opt;
+    full.input = c->args[0];
+    qx_status st = qx_quantize_file(c->ctx, &full, r);
+    if (st == QX_OK || st == QX_E_GATE) {
+        qx_status printed = print_report(c, r);
+        if (st == QX_OK) st = printed;
+    }
+    return st;
+}
+
+static qx_status run(cli *c)
+{
+    qx_job_args *a = NULL;
+    qx_report *r = NULL;
+    qx_status st = qx_job_args_new(c->ctx, &a);
+    if (st == QX_OK) st = qx_report_new(c->ctx, &r);
+    if (st == QX_OK) st = quantize(c, a, r);
+    qx_report_free(r);
+    qx_job_args_free(a);
+    return st;
+}
+
+const cli_command cli_command_quantize = {
+    .name = "quantize", .brief = "rewrite a model for low precision", .options = options, .min_args = 1, .max_args = 1, .run = run,
+    .synopsis = "MODEL.onnx [-o OUT.onnx] (--fp8 | --int8 | --int4 | --preset NAME | --passes TEXT) [options]",
+    .text = "Reads MODEL.onnx, calibrates where the format needs it, writes OUT.onnx (derived: unet.onnx gives unet.fp8.onnx) completely or not\n"
+            "at all, runs float and quantized on samples that calibration did not see, and prints sizes, time and quality.\n"
+            "Samples are found beside the model when named sample*.npz or calib*.npz.",
+    .examples = "qonnx quantize unet.onnx --fp8\n"
+                "qonnx quantize llm.onnx --int8 --text calib.txt --tokenizer tokenizer.json\n"
+                "qonnx quantize llm.onnx --int4 --target ort --set \"lm_head*=int8-weights\"\n"
+                "qonnx quantize unet.onnx --passes \"int8(act=percentile,percentile=99.99)\" --exclude \"*time_emb*\" --dry-run"};

@@ -1,0 +1,127 @@
+/* Golden tests of the rewrites. A case is a folder: in.txt (ONNX text), options (lines "name value" of a quantize job), out.txt: the
+ * graph that must come out and what was decided for each node, or "error: ..." with the message.
+ * Weights print as hashes of their content, so codes and scales are pinned too. `golden_golden --update` writes out.txt anew. */
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "base/file.h"
+#include "passes/settings.h"
+
+enum { MAX_CASES = 200 };
+static bool update;
+
+static char *slurp(qx_ctx *ctx, const char *dir, const char *name)
+{
+    char path[1024], *text = NULL;
+    size_t len;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    if (qx_file_slurp(ctx, path, 1 << 20, &text, &len) != QX_OK) return NULL;
+    return text;
+}
+
+static void set_options(qx_ctx *ctx, qx_job_args *a, char *text)
+{
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+        if (line[0] == '#') continue;
+        char *value = strchr(line, ' ');
+        if (value) *value++ = 0;
+        if (qx_job_args_set(a, line, value) != QX_OK) fail_msg("%s", qx_ctx_error(ctx));
+    }
+}
+
+static qx_status rewrite(qx_ctx *ctx, const qx_quantize_options *o, qx_model *m, qx_report *r)
+{
+    qx_pipeline *p = NULL;
+    qx_stats *stats = NULL;
+    qx_samples *samples = NULL;
+    qx_status st = qx_pipeline_parse(ctx, o->passes, &p);
+    if (st == QX_OK) st = qx_stats_new(ctx, m->graph_hash, &stats);
+    if (st == QX_OK && o->samples.random) st = qx_samples_open(ctx, m, &o->samples, &samples);
+    if (st == QX_OK) st = qx_pipeline_run(p, m, o, samples, stats, r);
+    qx_samples_close(samples);
+    qx_pipeline_free(p);
+    return st; /* stats stay: steps may point into them until the model is printed; the context goes with the test */
+}
+
+static void print_decisions(const qx_report *r, qx_buf *out)
+{
+    for (int64_t i = 0; i < r->n_nodes; i++) {
+        const qx_report_node *n = &r->nodes[i];
+        if (n->reason && strcmp(n->reason, "not a linear operator") == 0) continue;
+        qx_buf_printf(out, "// %s: %s\n", n->name, n->format ? n->format : n->reason);
+    }
+}
+
+static void make_output(qx_ctx *ctx, const char *dir, qx_buf *out)
+{
+    qx_model *m;
+    qx_job_args *a;
+    qx_report *r;
+    const qx_quantize_options *o;
+    char *in = slurp(ctx, dir, "in.txt"), *options = slurp(ctx, dir, "options");
+    if (!in || !options) fail_msg("%s: in.txt or options is missing: %s", dir, qx_ctx_error(ctx));
+    if (qx_job_args_new(ctx, &a) != QX_OK || qx_report_new(ctx, &r) != QX_OK) fail_msg("no memory");
+    set_options(ctx, a, options);
+    if (qx_job_args_options(a, &o) != QX_OK || qx_model_parse_text(ctx, in, &m) != QX_OK) fail_msg("%s: %s", dir, qx_ctx_error(ctx));
+    if (rewrite(ctx, o, m, r) != QX_OK) {
+        qx_buf_printf(out, "error: %s\n", qx_ctx_error(ctx));
+        return;
+    }
+    if (qx_model_print(m, out) != QX_OK) fail_msg("%s: %s", dir, qx_ctx_error(ctx));
+    print_decisions(r, out);
+}
+
+static void write_file(const char *dir, const char *text)
+{
+    char path[1024];
+    snprintf(path, sizeof path, "%s/out.txt", dir);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void run_case(void **state)
+{
+    const char *dir = *state;
+    qx_ctx *ctx = qx_ctx_new(NULL);
+    qx_buf out = QX_BUF_INIT(ctx);
+    make_output(ctx, dir, &out);
+    if (update) write_file(dir, out.data);
+    char *want = slurp(ctx, dir, "out.txt");
+    if (!want) fail_msg("%s/out.txt is missing (--update writes it)", dir);
+    if (strcmp(want, out.data) != 0) fail_msg("%s: got\n%s\nwanted\n%s", dir, out.data, want);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct CMUnitTest *)a)->name, ((const struct CMUnitTest *)b)->name);
+}
+
+int main(int argc, char **argv)
+{
+    static struct CMUnitTest tests[MAX_CASES];
+    static char paths[MAX_CASES][512];
+    const char *root = TEST_SOURCE_DIR "/tests/golden";
+    size_t n = 0;
+    update = argc > 1 && strcmp(argv[1], "--update") == 0;
+    DIR *d = opendir(root);
+    if (!d) { fprintf(stderr, "no folder %s\n", root); return 1; }
+    for (struct dirent *e; n < MAX_CASES && (e = readdir(d));) {
+        if (e->d_name[0] == '.' || strchr(e->d_name, '.')) continue;
+        snprintf(paths[n], sizeof paths[n], "%s/%s", root, e->d_name);
+        tests[n] = (struct CMUnitTest){paths[n] + strlen(root) + 1, run_case, NULL, NULL, paths[n]};
+        n++;
+    }
+    closedir(d);
+    qsort(tests, n, sizeof *tests, by_name);
+    return n ? _cmocka_run_group_tests("golden", tests, n, NULL, NULL) : 1;
+}
