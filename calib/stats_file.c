@@ -1,9 +1,9 @@
-/* stats_file.c - the file of statistics: three lines of text that say what it is, a JSON table of all values with their ranges (readable
+/* stats_file.c - the file of statistics: a line of text that says what it is, a JSON table of all values with their ranges (readable
  * with any pager), then the arrays, then a hash of everything before.
  *
  *     qonnx-stats 1\n
  *     {json}\n                 one object: model, samples, values [{name, kinds, ..., offsets}]
- *     \0 ... arrays ...        each 64-byte aligned, little endian; offsets count from the first byte behind the JSON's newline
+ *     arrays                   little endian; offsets count from the first byte behind the JSON's newline, in steps of 64
  *     32 hex digits            XXH3-128 of all bytes before
  *
  * Everything read is checked: counts against the file's size before anything is allocated, kinds against what is there. */
@@ -130,7 +130,7 @@ static qx_status write_table(writer *f)
     QX_TRY(qx_jsonw_end_array(&f->w));
     QX_TRY(qx_jsonw_int(&f->w, "array_bytes", f->end));
     QX_TRY(qx_jsonw_end_object(&f->w));
-    return qx_buf_put(&f->text, "\n", 1);
+    return f->text.data[f->text.len - 1] == '\n' ? QX_OK : qx_buf_put(&f->text, "\n", 1);
 }
 
 static qx_status write_arrays(writer *f, qx_out *out, int64_t base)
