@@ -54,8 +54,8 @@ static int64_t scale_at(const qx_run *r, const qx_tile *t)
 static qx_status emit_scales(qx_run *r, qx_tile *t)
 {
     const qx_grid g = qx_run_grid(r, t->rows);
-    const int64_t cells = qx_grid_cells(&g), at = scale_at(r, t);
     if (!stores_scales(r, t)) return QX_OK;
+    const int64_t cells = qx_grid_cells(&g), at = scale_at(r, t);
     QX_TRY(put_scales(r, at, cells, t->scale));
     return t->zero ? put_zeros(r, at, cells, t->zero) : QX_OK;
 }
