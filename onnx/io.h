@@ -42,6 +42,8 @@ qx_status qx_tensor_pb_parse(qx_ctx *ctx, qx_arena *arena, const void *bytes, si
 /* ONNX text form (onnx.parser's syntax), for golden tests: print a whole model; initializers over 16 elements print as a hash. */
 qx_status qx_model_print(const qx_model *m, qx_buf *out);
 qx_status qx_model_parse_text(qx_ctx *ctx, const char *text, qx_model **out);
+/* Only builds the graph: neither checked nor inferred. */
+qx_status qx_model_parse_text_raw(qx_ctx *ctx, const char *text, qx_model **out);
 
 /* Structure rules (names, SSA, order, attributes, types, quantization parameters); messages name the thing, the place and the numbers. */
 qx_status qx_check(qx_model *m, bool strict);

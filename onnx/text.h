@@ -36,7 +36,4 @@ qx_status qx_text_type(qx_text *t, Onnx__TypeProto **out); /* NULL when there is
 qx_status qx_text_tensor(qx_text *t, const Onnx__TypeProto *type, char *name, Onnx__TensorProto **out);
 qx_status qx_text_model(qx_text *t, Onnx__ModelProto **out);
 
-/* Only builds the graph: no check, no inference (qx_model_parse_text does both). */
-qx_status qx_model_parse_text_raw(qx_ctx *ctx, const char *text, qx_model **out);
-
 #endif
