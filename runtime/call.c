@@ -192,6 +192,27 @@ void qx_call_drop_const(qx_call *c, uint32_t i)
     v->consumers--;
 }
 
+bool qx_call_can_read_again(const qx_call *c, uint32_t i)
+{
+    return i < c->step->n_in && c->step->in_value[i] && c->step->in_value[i]->init && qx_call_in_const(c, i);
+}
+
+qx_status qx_call_const_again(qx_call *c, uint32_t i, const void **data)
+{
+    void *copy = NULL;
+    const qx_tensor *t = qx_call_in(c, i);
+    if (t && t->data) {
+        *data = t->data;
+        return QX_OK;
+    }
+    if (!t || !qx_call_can_read_again(c, i)) QX_CALL_FAIL(c, QX_E_FAIL, "constant input %u is gone", i);
+    const qx_weight *w = c->step->in_value[i]->init;
+    QX_TRY(qx_call_scratch(c, w->bytes, &copy));
+    QX_TRY(qx_weight_read(c->ctx, w, copy));
+    *data = copy;
+    return QX_OK;
+}
+
 qx_status qx_call_axis(const qx_call *c, int64_t axis, int rank, int *out)
 {
     if (axis < -rank || axis >= (rank ? rank : 1)) QX_CALL_FAIL(c, QX_E_SHAPE, "axis %lld of a tensor of rank %d", (long long)axis, rank);

@@ -27,8 +27,11 @@ static const shape_rule shape_rules[] = {
     {QX_OP_ms_GroupQueryAttention, 0x60},
 };
 
-static uint32_t content_mask(const qx_node *n)
+/* Fused steps stand for nodes whose output shape follows from input shapes. */
+static uint32_t content_mask(const qx_rstep *s)
 {
+    const qx_node *n = s->node;
+    if (s->fused) return 0;
     if (n->op->traits & QX_T_POINTWISE) return 0;
     for (size_t i = 0; i < sizeof shape_rules / sizeof *shape_rules; i++)
         if (shape_rules[i].op == n->op->id) return shape_rules[i].content;
@@ -46,7 +49,7 @@ static void classify_step(qx_exec *x, qx_rstep *s, bool is_main)
 {
     qx_class content = QX_CLASS_CONST;
     bool fixed = true, opaque = is_opaque(s);
-    uint32_t mask = opaque ? UINT32_MAX : content_mask(s->node);
+    uint32_t mask = opaque ? UINT32_MAX : content_mask(s);
     for (uint32_t i = 0; i < s->n_in; i++) {
         if (s->in[i] == QX_NO_VALUE) continue;
         const qx_vinfo *in = &x->info[s->in[i]];

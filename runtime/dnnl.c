@@ -1,6 +1,7 @@
 /* dnnl.c - the only file that calls oneDNN (2.x: version 3 renamed most of this). Weights are reordered once into the layout that the
  * library asks for; primitives are kept per node. Scratch comes from the call, so nothing stays allocated between calls. */
 #include "runtime/dnnl.h"
+#include "runtime/cpu/int8.h"
 
 #ifdef QONNX_HAVE_DNNL
 #include <dnnl.h>
@@ -84,8 +85,8 @@ static prim *prim_slot(prim *cache, const int64_t key[10], uint64_t *clock, bool
 
 static bool stable_impl(const char *impl) { return strncmp(impl, "brg", 3) == 0 || strncmp(impl, "jit", 3) == 0; }
 
-/* From descriptor and attributes to a primitive with its layouts known. p->p stays NULL when there is no stable implementation. */
-static qx_status prim_make(qx_call *c, library *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, prim *p)
+/* From descriptor and attributes to a primitive with its layouts known. p->p stays NULL when there is no implementation that `good` likes. */
+static qx_status prim_make_if(qx_call *c, library *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, bool (*good)(const char *impl), prim *p)
 {
     dnnl_primitive_desc_t pd = NULL;
     dnnl_status_t st = dnnl_primitive_desc_create(&pd, desc, attr, l->engine, NULL);
@@ -96,10 +97,23 @@ static qx_status prim_make(qx_call *c, library *l, const_dnnl_op_desc_t desc, co
     p->wei = *dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
     p->dst = *dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0);
     p->scratch = *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
-    st = stable_impl(p->impl) ? dnnl_primitive_create(&p->p, pd) : dnnl_success;
+    st = good(p->impl) ? dnnl_primitive_create(&p->p, pd) : dnnl_success;
     dnnl_primitive_desc_destroy(pd);
     DNNL(c, st);
     return QX_OK;
+}
+
+static qx_status prim_make(qx_call *c, library *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, prim *p)
+{
+    return prim_make_if(c, l, desc, attr, stable_impl, p);
+}
+
+/* Integer sums are exact in any order; only the library's reference loops are slower than our own. */
+static bool not_reference(const char *impl) { return strncmp(impl, "ref", 3) != 0; }
+
+static qx_status prim_make_any(qx_call *c, library *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, prim *p)
+{
+    return prim_make_if(c, l, desc, attr, not_reference, p);
 }
 
 static qx_status add_act(qx_call *c, dnnl_post_ops_t po, qx_act act)
@@ -540,6 +554,192 @@ qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *sha
     return QX_OK;
 }
 
+/* ---- 8-bit codes ---- */
+
+struct qx_dnnl_int8 {
+    void *packed;
+    dnnl_memory_desc_t md;
+    prim cache[CACHE];
+    uint64_t clock;
+};
+
+void qx_dnnl_int8_free(qx_ctx *ctx, qx_dnnl_int8 *s)
+{
+    if (!s) return;
+    for (int i = 0; i < CACHE; i++) prim_drop(&s->cache[i]);
+    qx_free(ctx, s->packed);
+    qx_free(ctx, s);
+}
+
+/* Without VNNI the library's products of bytes saturate in 16 bits: wrong results, no error. */
+static bool bytes_are_exact(void)
+{
+    const unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
+    return (isa & (unsigned)dnnl_cpu_isa_avx512_core_vnni) == (unsigned)dnnl_cpu_isa_avx512_core_vnni || (isa & (unsigned)dnnl_cpu_isa_avx2_vnni) == (unsigned)dnnl_cpu_isa_avx2_vnni;
+}
+
+static qx_status typed_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides)
+{
+    dnnl_dims_t d, s;
+    for (int i = 0; i < n; i++) {
+        d[i] = dims[i];
+        s[i] = strides ? strides[i] : 0;
+    }
+    if (strides) DNNL(c, dnnl_memory_desc_init_by_strides(md, n, d, type, s));
+    else DNNL(c, dnnl_memory_desc_init_by_tag(md, n, d, type, dnnl_format_tag_any));
+    return QX_OK;
+}
+
+/* Plain layouts of x, w and y. Returns the rank of x; that of w goes to *wn. */
+static qx_status int8_plain(qx_call *c, const qx_int8_op *op, dnnl_memory_desc_t *x, dnnl_memory_desc_t *w, dnnl_memory_desc_t *y, dnnl_memory_desc_t *b)
+{
+    dnnl_data_type_t xt = op->x_type == QX_DT_UINT8 ? dnnl_u8 : dnnl_s8;
+    int64_t dx[5], dw[6], dy[5], db[5] = {1, 1, 1, 1, 1}, s[6];
+    if (!op->conv) {
+        QX_TRY(typed_md(c, x, 2, (int64_t[]){op->m, op->k}, xt, (int64_t[]){op->k, 1}));
+        QX_TRY(typed_md(c, w, 2, (int64_t[]){op->k, op->n}, dnnl_s8, (int64_t[]){op->w_row, op->w_col}));
+        QX_TRY(typed_md(c, b, 2, (int64_t[]){1, op->n}, dnnl_f32, (int64_t[]){op->n, 1}));
+        return typed_md(c, y, 2, (int64_t[]){op->m, op->n}, dnnl_f32, (int64_t[]){op->n, 1});
+    }
+    int n = conv_dims(&op->shape, dx, dw, dy), wn = n + (op->shape.group > 1);
+    dense_strides(n, dx, s);
+    QX_TRY(typed_md(c, x, n, dx, xt, s));
+    dense_strides(n, dy, s);
+    QX_TRY(typed_md(c, y, n, dy, dnnl_f32, s));
+    dense_strides(wn, dw, s);
+    QX_TRY(typed_md(c, w, wn, dw, dnnl_s8, s));
+    db[1] = op->shape.out_ch;
+    dense_strides(n, db, s);
+    return typed_md(c, b, n, db, dnnl_f32, s);
+}
+
+static qx_status int8_attr(qx_call *c, const qx_int8_op *op, const dnnl_memory_desc_t *b, dnnl_primitive_attr_t *out)
+{
+    QX_TRY(make_attr(c, QX_ACT_NONE, op->bias ? b : NULL, out));
+    DNNL(c, dnnl_primitive_attr_set_output_scales(*out, op->n_scales, op->n_scales > 1 ? 1 << 1 : 0, op->scale));
+    if (op->zero) DNNL(c, dnnl_primitive_attr_set_zero_points(*out, DNNL_ARG_SRC, 1, 0, &op->zero));
+    return QX_OK;
+}
+
+static qx_status int8_desc(qx_call *c, library *l, const qx_int8_op *op, const dnnl_memory_desc_t *x, const dnnl_memory_desc_t *w, const dnnl_memory_desc_t *y, const_dnnl_primitive_attr_t attr, prim *p)
+{
+    dnnl_matmul_desc_t md;
+    dnnl_convolution_desc_t cd;
+    dnnl_memory_desc_t ax, ay;
+    dnnl_dims_t strides, dilates, begin, end;
+    if (!op->conv) {
+        DNNL(c, dnnl_matmul_desc_init(&md, x, w, NULL, y));
+        return prim_make_any(c, l, &md, attr, p);
+    }
+    QX_TRY(typed_md(c, &ax, x->ndims, x->dims, x->data_type, NULL));
+    QX_TRY(typed_md(c, &ay, y->ndims, y->dims, dnnl_f32, NULL));
+    for (int i = 0; i < op->shape.spatial; i++) {
+        strides[i] = op->shape.stride[i];
+        dilates[i] = op->shape.dilation[i] - 1;
+        begin[i] = op->shape.begin[i];
+        end[i] = op->shape.end[i];
+    }
+    DNNL(c, dnnl_dilated_convolution_forward_desc_init(&cd, dnnl_forward_inference, dnnl_convolution_direct, &ax, w, NULL, &ay, strides, dilates, begin, end));
+    return prim_make_any(c, l, &cd, attr, p);
+}
+
+/* any: the library chooses the layout of the weights; else the layout they are packed in. */
+static qx_status int8_prim(qx_call *c, library *l, const qx_dnnl_int8 *s, const qx_int8_op *op, bool any, prim *p)
+{
+    dnnl_memory_desc_t x, w, y, b, wd;
+    dnnl_primitive_attr_t attr = NULL;
+    QX_TRY(int8_plain(c, op, &x, &w, &y, &b));
+    if (any) QX_TRY(typed_md(c, &wd, w.ndims, w.dims, dnnl_s8, NULL));
+    else wd = s->md;
+    qx_status st = int8_attr(c, op, &b, &attr);
+    if (st == QX_OK) st = int8_desc(c, l, op, &x, &wd, &y, attr, p);
+    if (attr) dnnl_primitive_attr_destroy(attr);
+    return st;
+}
+
+static qx_status int8_pack(qx_call *c, library *l, qx_dnnl_int8 *s, const qx_int8_op *op, const dnnl_memory_desc_t *to)
+{
+    dnnl_memory_desc_t x, w, y, b;
+    void *fresh = NULL;
+    QX_TRY(int8_plain(c, op, &x, &w, &y, &b));
+    QX_TRY(qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(to), &fresh));
+    qx_status st = reorder(c, l, &w, op->w, to, fresh);
+    if (st != QX_OK) {
+        qx_free(c->ctx, fresh);
+        return st;
+    }
+    qx_free(c->ctx, s->packed);
+    s->packed = fresh;
+    s->md = *to;
+    return QX_OK;
+}
+
+/* The primitive of these dims; packs the weights when there is no packing yet or it does not serve. */
+static qx_status int8_find(qx_call *c, library *l, qx_dnnl_int8 *s, const qx_int8_op *op, prim **out, bool *need_w)
+{
+    int64_t key[10] = {op->conv, op->m, op->k, op->n, op->x_type, op->bias != NULL, op->shape.batch, op->shape.in[0], op->shape.in[1], op->shape.in[2]};
+    bool found;
+    prim *p = prim_slot(s->cache, key, &s->clock, &found);
+    *out = p;
+    if (found) return QX_OK;
+    if (s->packed) QX_TRY(int8_prim(c, l, s, op, false, p));
+    if (p->p) return QX_OK;
+    prim fresh = {.p = NULL};
+    QX_TRY(int8_prim(c, l, s, op, true, &fresh));
+    if (!fresh.p) return QX_OK;
+    if (!op->w) {
+        prim_drop(&fresh);
+        *need_w = true;
+        return QX_OK;
+    }
+    qx_status st = int8_pack(c, l, s, op, &fresh.wei);
+    for (int i = 0; i < CACHE; i++) prim_drop(&s->cache[i]);
+    memcpy(fresh.key, key, sizeof key);
+    fresh.used = ++s->clock;
+    *p = fresh;
+    return st;
+}
+
+static qx_status int8_execute(qx_call *c, library *l, const qx_dnnl_int8 *s, const qx_int8_op *op, const prim *p)
+{
+    dnnl_memory_desc_t x, w, y, b;
+    exec_args e = {.n = 0};
+    void *in = (void *)(uintptr_t)op->x;
+    float *out = op->y;
+    QX_TRY(int8_plain(c, op, &x, &w, &y, &b));
+    QX_TRY(in_layout(c, &p->src, &x, (float **)&in));
+    QX_TRY(in_layout(c, &p->dst, &y, &out));
+    if (in != op->x) QX_TRY(reorder(c, l, &x, op->x, &p->src, in));
+    qx_status st = arg(c, l, &e, DNNL_ARG_SRC, &p->src, in);
+    if (st == QX_OK) st = arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
+    if (st == QX_OK) st = arg(c, l, &e, DNNL_ARG_DST, &p->dst, out);
+    if (st == QX_OK && op->bias) st = arg(c, l, &e, DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, &b, op->bias);
+    if (st == QX_OK) st = scratch_arg(c, l, &e, &p->scratch);
+    QX_TRY(execute(c, l, p->p, &e, st));
+    return out == op->y ? QX_OK : reorder(c, l, &p->dst, out, &y, op->y);
+}
+
+qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *op, bool *done, bool *need_w)
+{
+    library *l = NULL;
+    prim *p = NULL;
+    *done = *need_w = false;
+    if (!bytes_are_exact()) return QX_OK;
+    QX_TRY(get_library(c, &l));
+    if (!*state) QX_TRY(QX_NEW(c->ctx, state));
+    QX_TRY(int8_find(c, l, *state, op, &p, need_w));
+    if (!p->p) return QX_OK;
+    double flops = 2.0 * (double)op->m * (double)op->k * (double)op->n;
+    if (op->conv) {
+        flops = 2.0 * (double)op->shape.batch * (double)op->shape.out_ch * (double)(op->shape.in_ch / op->shape.group);
+        for (int i = 0; i < op->shape.spatial; i++) flops *= (double)op->shape.out[i] * (double)op->shape.kernel[i];
+    }
+    qx_call_note_kernel(c, p->impl, flops);
+    QX_TRY(int8_execute(c, l, *state, op, p));
+    *done = true;
+    return QX_OK;
+}
+
 #else /* built without oneDNN: everything goes through our own kernels */
 
 qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_dnnl_mm **out)
@@ -573,5 +773,12 @@ qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *sha
     QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "built without oneDNN");
 }
 void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s) { (void)ctx, (void)s; }
+qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *op, bool *done, bool *need_w)
+{
+    (void)c, (void)state, (void)op;
+    *done = *need_w = false;
+    return QX_OK;
+}
+void qx_dnnl_int8_free(qx_ctx *ctx, qx_dnnl_int8 *s) { (void)ctx, (void)s; }
 void qx_dnnl_free(qx_ctx *ctx, void *handle) { (void)ctx, (void)handle; }
 #endif

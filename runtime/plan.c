@@ -4,6 +4,7 @@
  * reported by node name at once. Nodes that nothing needs are left out. */
 #include <string.h>
 
+#include "runtime/fuse.h"
 #include "runtime/plan.h"
 
 typedef struct id_list { uint32_t *ids; uint32_t n, cap; } id_list;
@@ -50,6 +51,17 @@ static qx_status step_captures(qx_exec *x, const qx_node *n, id_list *l)
         for (int64_t k = 0; a->graphs && k < a->n; k++) QX_TRY(body_captures(x, a->graphs[k], a->graphs[k], l));
     }
     return QX_OK;
+}
+
+qx_status qx_plan_mark_inputs(qx_exec *x, const qx_rstep *s, uint8_t *need)
+{
+    id_list l = {0};
+    for (uint32_t i = 0; i < s->n_in; i++)
+        if (s->in[i] != QX_NO_VALUE) need[s->in[i]] = 1;
+    qx_status st = step_captures(x, s->node, &l);
+    for (uint32_t i = 0; i < l.n; i++) need[l.ids[i]] = 1;
+    qx_free(x->ctx, l.ids);
+    return st;
 }
 
 static bool has_refs(const qx_node *n)
@@ -281,6 +293,7 @@ qx_status qx_plan_build(qx_exec *x)
     for (int i = 0; i < x->n_keep; i++) x->info[x->keep_ids[i]].keep = true;
     for (int i = 0; i < x->n_watch; i++) x->info[x->watch[i]->id].watched = true;
     QX_TRY(qx_plan_graph(x, x->model->graph, &x->main));
+    for (uint32_t i = 0; i < x->n_gplans && !x->opt.no_fuse; i++) QX_TRY(qx_fuse(x, x->gplans[i]));
     for (uint32_t i = 0; i < x->n_gplans; i++) {
         qx_classify(x, x->gplans[i], x->gplans[i] == x->main);
         QX_TRY(find_last_uses(x, x->gplans[i]));

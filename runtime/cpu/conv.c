@@ -1,15 +1,14 @@
 /* conv.c - Conv: shapes, auto_pad, and the product of runtime/cpu/gemm.h. Constant weights are packed at the first run. */
 #include <string.h>
 
-#include "runtime/cpu/gemm.h"
+#include "runtime/cpu/int8.h"
 
-typedef struct state { qx_conv *conv; float *bias; } state;
+typedef struct state { qx_conv *conv; } state;
 
 static void drop(qx_ctx *ctx, void *block)
 {
     state *s = block;
     qx_conv_free(ctx, s->conv);
-    qx_free(ctx, s->bias);
 }
 
 static qx_status list3(const qx_call *c, const char *name, int n, int64_t fallback, int64_t min, int64_t *out)
@@ -51,7 +50,7 @@ static qx_status pads(const qx_call *c, qx_conv_shape *s)
     return QX_OK;
 }
 
-static qx_status conv_shape(const qx_call *c, const qx_tensor *x, const qx_tensor *w, qx_conv_shape *s)
+qx_status qx_conv_shape_of(const qx_call *c, const qx_tensor *x, const qx_tensor *w, qx_conv_shape *s)
 {
     char a[96], b[96];
     *s = (qx_conv_shape){.spatial = x->rank - 2};
@@ -84,7 +83,7 @@ qx_status qx_cpu_conv(qx_call *c)
     state *st = NULL;
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_need(c, 1, &w));
-    QX_TRY(conv_shape(c, x, w, &s));
+    QX_TRY(qx_conv_shape_of(c, x, w, &s));
     if (!qx_dtype_is_float(x->dtype)) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(x->dtype)->text);
     bool constant = qx_call_in_const(c, 1);
     QX_TRY(qx_call_state(c, sizeof *st, drop, (void **)&st));

@@ -71,6 +71,9 @@ qx_status qx_call_list(qx_call *c, const char *name, uint32_t i, const int64_t *
 bool qx_call_in_const(const qx_call *c, uint32_t i);
 /* "I keep what I need of this constant in my state": later calls get it without data, and it is freed once nobody needs it. */
 void qx_call_drop_const(qx_call *c, uint32_t i);
+/* A dropped constant that is an initializer can be read once more, into scratch. */
+bool qx_call_can_read_again(const qx_call *c, uint32_t i);
+qx_status qx_call_const_again(qx_call *c, uint32_t i, const void **data);
 /* Resolves a possibly negative axis; out of [-rank, rank) is an error naming both. */
 qx_status qx_call_axis(const qx_call *c, int64_t axis, int rank, int *out);
 

@@ -1,0 +1,197 @@
+/* int8.c - the fused step for Q/DQ around MatMul, Gemm and Conv (runtime/fuse_int8.c). Sums are exact integers whatever computes them; the one
+ * rounding is the product with scale (and the addition of the bias), as when the codes were dequantized first and nothing else rounded. */
+#include "runtime/cpu/int8.h"
+
+#include <string.h>
+
+#include "kernels/int8.h"
+#include "runtime/cpu/qdq.h"
+#include "runtime/fuse.h"
+
+typedef struct state { qx_dnnl_int8 *dnnl; float *scale; int64_t n_scales; int32_t zero; float *bias; } state;
+
+static void drop(qx_ctx *ctx, void *block)
+{
+    state *s = block;
+    qx_dnnl_int8_free(ctx, s->dnnl);
+    qx_free(ctx, s->scale);
+    qx_free(ctx, s->bias);
+}
+
+/* ---- Own kernels ---- */
+
+typedef struct own_job { const qx_int8_op *op; int64_t per, k, n, positions, per_thread; char *scratch; } own_job;
+
+static void widen(const qx_int8_op *op, const void *x, int64_t first, int64_t n, int16_t *out)
+{
+    if (op->x_type == QX_DT_UINT8)
+        for (int64_t i = 0; i < n; i++) out[i] = (int16_t)(((const uint8_t *)x)[first + i] - op->zero);
+    else
+        for (int64_t i = 0; i < n; i++) out[i] = (int16_t)(((const int8_t *)x)[first + i] - op->zero);
+}
+
+static qx_status mm_piece(void *user, int64_t i)
+{
+    const own_job *j = user;
+    const qx_int8_op *op = j->op;
+    char *mine = j->scratch + qx_thread_index() * j->per_thread;
+    int32_t *acc = (int32_t *)(void *)mine;
+    int16_t *x = (int16_t *)(void *)(mine + (j->n + 15) / 16 * 64);
+    int64_t last = (i + 1) * j->per < op->m ? (i + 1) * j->per : op->m;
+    for (int64_t r = i * j->per; r < last; r++) {
+        widen(op, op->x, r * op->k, op->k, x);
+        qx_int8_row(x, op->w, op->k, op->n, op->w_row, op->w_col, acc);
+        qx_int8_finish(acc, op->scale, op->n_scales > 1, op->bias, op->y + r * op->n, op->n);
+    }
+    return QX_OK;
+}
+
+/* One window of one group; positions outside of the picture are the zero point, that is 0. */
+static void window(const own_job *j, int64_t b, int64_t g, int64_t p, int16_t *out)
+{
+    const qx_conv_shape *s = &j->op->shape;
+    int64_t ch = s->in_ch / s->group, kvol = 1, plane = 1, o[3], rest = p;
+    for (int d = s->spatial - 1; d >= 0; d--) {
+        o[d] = rest % s->out[d];
+        rest /= s->out[d];
+        kvol *= s->kernel[d];
+        plane *= s->in[d];
+    }
+    int64_t base = (b * s->in_ch + g * ch) * plane;
+    for (int64_t q = 0; q < kvol; q++) {
+        int64_t off = 0, r = q, at[3];
+        bool in = true;
+        for (int d = s->spatial - 1; d >= 0; d--) {
+            at[d] = o[d] * s->stride[d] - s->begin[d] + r % s->kernel[d] * s->dilation[d];
+            in = in && at[d] >= 0 && at[d] < s->in[d];
+            r /= s->kernel[d];
+        }
+        for (int d = 0; d < s->spatial; d++) off = off * s->in[d] + at[d];
+        for (int64_t i = 0; i < ch; i++) {
+            if (in) widen(j->op, j->op->x, base + i * plane + off, 1, &out[i * kvol + q]);
+            else out[i * kvol + q] = 0;
+        }
+    }
+}
+
+static qx_status conv_piece(void *user, int64_t i)
+{
+    const own_job *j = user;
+    const qx_int8_op *op = j->op;
+    const qx_conv_shape *s = &op->shape;
+    char *mine = j->scratch + qx_thread_index() * j->per_thread;
+    int32_t *acc = (int32_t *)(void *)mine;
+    int64_t per = s->out_ch / s->group, p = i % j->positions, g = i / j->positions % s->group, b = i / j->positions / s->group;
+    int16_t *x = (int16_t *)(void *)(mine + (per + 15) / 16 * 64);
+    window(j, b, g, p, x);
+    qx_int8_row(x, op->w + g * per * j->k, j->k, per, 1, j->k, acc);
+    for (int64_t o = 0; o < per; o++) {
+        int64_t ch = g * per + o;
+        qx_int8_finish(&acc[o], op->scale + (op->n_scales > 1 ? ch : 0), 0, op->bias ? op->bias + ch : NULL, &op->y[(b * s->out_ch + ch) * j->positions + p], 1);
+    }
+    return QX_OK;
+}
+
+static qx_status own_run(qx_call *c, const qx_int8_op *op)
+{
+    own_job j = {.op = op, .k = op->k, .n = op->n, .positions = 1, .per = 4};
+    if (op->conv) {
+        j.k = op->shape.in_ch / op->shape.group;
+        for (int d = 0; d < op->shape.spatial; d++) {
+            j.k *= op->shape.kernel[d];
+            j.positions *= op->shape.out[d];
+        }
+        j.n = op->shape.out_ch / op->shape.group;
+    }
+    j.per_thread = (j.n + 15) / 16 * 64 + (j.k + 31) / 32 * 64;
+    QX_TRY(QX_CALL_SCRATCH(c, j.per_thread * qx_ctx_threads(c->ctx), &j.scratch));
+    qx_call_note_kernel(c, "own int8", 0);
+    if (op->conv) return qx_parallel(c->ctx, op->shape.batch * op->shape.group * j.positions, conv_piece, &j);
+    return qx_parallel(c->ctx, (op->m + j.per - 1) / j.per, mm_piece, &j);
+}
+
+/* ---- The step ---- */
+
+static qx_status first_time(qx_call *c, state *st, int64_t n)
+{
+    const float *xs, *ws, *b;
+    const int32_t *z;
+    const qx_tensor *tw = c->in[QX_INT8_W_SCALE], *tb = c->in[QX_INT8_BIAS];
+    QX_TRY(qx_call_in_f32(c, QX_INT8_X_SCALE, &xs));
+    QX_TRY(qx_call_in_f32(c, QX_INT8_W_SCALE, &ws));
+    QX_TRY(qx_q_zeros(c, c->in[QX_INT8_X_ZERO], &z));
+    if (tw->numel != 1 && tw->numel != n) QX_CALL_FAIL(c, QX_E_SHAPE, "weight scale has %lld elements for %lld channels", (long long)tw->numel, (long long)n);
+    st->n_scales = tw->numel;
+    st->zero = z ? z[0] : 0;
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)st->n_scales, sizeof *st->scale, (void **)&st->scale));
+    for (int64_t i = 0; i < st->n_scales; i++) st->scale[i] = xs[0] * ws[i];
+    if (!tb || !qx_call_in_const(c, QX_INT8_BIAS)) return QX_OK;
+    QX_TRY(qx_call_in_f32(c, QX_INT8_BIAS, &b));
+    if (tb->numel != 1 && tb->numel != n) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld channels", (long long)tb->numel, (long long)n);
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)n, sizeof *st->bias, (void **)&st->bias));
+    for (int64_t i = 0; i < n; i++) st->bias[i] = b[tb->numel == 1 ? 0 : i];
+    return QX_OK;
+}
+
+/* Dims of op and of the output. */
+static qx_status describe(qx_call *c, const qx_int8_params *p, qx_int8_op *op, int64_t *dims, int *rank)
+{
+    const qx_tensor *x = c->in[QX_INT8_X], *w = c->in[QX_INT8_W];
+    char a[96], b[96];
+    if (p->kind == QX_INT8_CONV) {
+        op->conv = true;
+        QX_TRY(qx_conv_shape_of(c, x, w, &op->shape));
+        *rank = x->rank;
+        dims[0] = op->shape.batch;
+        dims[1] = op->n = op->shape.out_ch;
+        for (int i = 0; i < op->shape.spatial; i++) dims[2 + i] = op->shape.out[i];
+        return QX_OK;
+    }
+    op->n = w->dims[p->w_nk ? 0 : 1];
+    op->k = w->dims[p->w_nk ? 1 : 0];
+    op->w_row = p->w_nk ? 1 : op->n;
+    op->w_col = p->w_nk ? op->k : 1;
+    if (x->rank < 1 || x->dims[x->rank - 1] != op->k) QX_CALL_FAIL(c, QX_E_SHAPE, "%s by codes %s", qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
+    op->m = qx_prod(x->dims, 0, x->rank - 1);
+    *rank = x->rank;
+    memcpy(dims, x->dims, sizeof x->dims);
+    dims[x->rank - 1] = op->n;
+    return QX_OK;
+}
+
+qx_status qx_cpu_int8_linear(qx_call *c)
+{
+    const qx_int8_params *p = c->fused;
+    const qx_tensor *x, *w;
+    qx_int8_op op = {0};
+    state *st = NULL;
+    int64_t dims[QX_MAX_RANK], k;
+    int rank = 0;
+    bool done = false, need_w = false;
+    QX_TRY(qx_call_need(c, QX_INT8_X, &x));
+    QX_TRY(qx_call_need(c, QX_INT8_W, &w));
+    QX_TRY(describe(c, p, &op, dims, &rank));
+    if (x->dtype != QX_DT_INT8 && x->dtype != QX_DT_UINT8) QX_CALL_FAIL(c, QX_E_TYPE, "activation codes are %s", qx_dtype_get(x->dtype)->text);
+    k = op.conv ? w->numel / (op.n ? op.n : 1) : op.k;
+    if (k > QX_INT8_MAX_K) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "sums of %lld products may overflow 32 bits", (long long)k);
+    QX_TRY(qx_call_state(c, sizeof *st, drop, (void **)&st));
+    if (!st->scale) QX_TRY(first_time(c, st, op.n));
+    QX_TRY(qx_call_out_f32(c, 0, c->in[QX_INT8_X_SCALE]->dtype, rank, dims, &op.y));
+    if (qx_prod(dims, 0, rank) == 0) return QX_OK;
+    op.x_type = x->dtype;
+    op.x = x->data;
+    op.zero = st->zero;
+    op.w = w->data;
+    op.scale = st->scale;
+    op.n_scales = st->n_scales;
+    op.bias = st->bias;
+    if (!op.bias && c->in[QX_INT8_BIAS]) QX_TRY(qx_call_in_f32(c, QX_INT8_BIAS, &op.bias));
+    QX_TRY(qx_dnnl_int8_run(c, &st->dnnl, &op, &done, &need_w));
+    if (need_w) { /* packed for other dims, and the codes were dropped: they are read again */
+        QX_TRY(qx_call_const_again(c, QX_INT8_W, (const void **)&op.w));
+        QX_TRY(qx_dnnl_int8_run(c, &st->dnnl, &op, &done, &need_w));
+    }
+    if (!done) return own_run(c, &op);
+    if (qx_call_can_read_again(c, QX_INT8_W)) qx_call_drop_const(c, QX_INT8_W);
+    return QX_OK;
+}

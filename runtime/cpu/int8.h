@@ -1,0 +1,29 @@
+/* int8.h - products of 8-bit codes with exact integer sums: y = scale[n] * (sum (x - zero) w) + bias[n]. */
+#ifndef QX_RUNTIME_CPU_INT8_H
+#define QX_RUNTIME_CPU_INT8_H
+
+#include "runtime/cpu/gemm.h"
+
+/* The convolution that node attributes, x and w describe (runtime/cpu/conv.c). */
+qx_status qx_conv_shape_of(const qx_call *c, const qx_tensor *x, const qx_tensor *w, qx_conv_shape *out);
+
+typedef struct qx_int8_op {
+    bool conv;
+    qx_conv_shape shape;           /* convolutions */
+    int64_t m, k, n;               /* products: x [m, k] */
+    qx_dtype x_type;               /* INT8, UINT8 */
+    const void *x;
+    int32_t zero;
+    const int8_t *w;               /* codes; w[i * w_row + j * w_col] for products, [out_ch, in_ch / group, kernel] for convolutions */
+    int64_t w_row, w_col;
+    const float *scale; int64_t n_scales; /* 1 or n */
+    const float *bias;             /* [n] or NULL */
+    float *y;
+} qx_int8_op;
+
+/* oneDNN where its integer kernels are exact (VNNI). *done false: nothing was computed. w is only read when `*need_w` says so: NULL w then sets it. */
+typedef struct qx_dnnl_int8 qx_dnnl_int8;
+qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *op, bool *done, bool *need_w);
+void qx_dnnl_int8_free(qx_ctx *ctx, qx_dnnl_int8 *s);
+
+#endif

@@ -1,0 +1,113 @@
+/* fuse.c - runs the patterns over the steps of a graph and drops what they made superfluous. */
+#include "runtime/fuse.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "onnx/weight.h"
+
+const qx_node *qx_fuse_is(const qx_rstep *s, qx_op_id op)
+{
+    return s && !s->fused && s->node->op->id == op ? s->node : NULL;
+}
+
+qx_rstep *qx_fuse_def(const qx_fuser *f, const qx_value *v)
+{
+    qx_rstep *s = v ? f->def[v->id] : NULL;
+    return s && !s->fused ? s : NULL;
+}
+
+bool qx_fuse_inner(const qx_fuser *f, const qx_value *v)
+{
+    const qx_vinfo *i = &f->x->info[v->id];
+    return v->n_uses == 1 && !v->is_output && !i->keep && !i->watched && v->def && v->graph == f->p->graph && v->uses->node->graph == v->graph;
+}
+
+qx_rstep *qx_fuse_user(const qx_fuser *f, const qx_value *v)
+{
+    if (!qx_fuse_inner(f, v)) return NULL;
+    const qx_node *n = v->uses->node;
+    for (uint32_t i = 0; i < n->n_out; i++)
+        if (n->out[i]) return qx_fuse_def(f, n->out[i]);
+    return NULL;
+}
+
+qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *params, const qx_value *const *in, uint32_t n_in, const qx_value *out)
+{
+    qx_arena *a = f->x->mem;
+    uint32_t *ids = qx_arena_array(a, n_in + 1, sizeof *ids), *oid = qx_arena_array(a, 1, sizeof *oid), *cache = qx_arena_array(a, 1, sizeof *cache);
+    const qx_value **values = qx_arena_array(a, n_in + 1, sizeof *values), **ov = qx_arena_array(a, 1, sizeof *ov);
+    if (!ids || !oid || !cache || !values || !ov) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
+    for (uint32_t i = 0; i < n_in; i++) {
+        ids[i] = in[i] ? in[i]->id : QX_NO_VALUE;
+        values[i] = in[i];
+    }
+    *oid = out->id;
+    *ov = out;
+    *cache = QX_NO_VALUE;
+    s->fn = fn;
+    s->fused = params;
+    s->in = ids;
+    s->in_value = values;
+    s->n_in = n_in;
+    s->out = oid;
+    s->out_value = ov;
+    s->cache_at = cache;
+    s->n_out = 1;
+    f->def[out->id] = s;
+    return QX_OK;
+}
+
+bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out)
+{
+    uint64_t raw[2] = {0, 0};
+    float x;
+    const qx_weight *w = v && !v->is_input ? qx_value_const(v) : NULL;
+    if (!w || w->numel != 1 || w->bytes > sizeof raw || w->dtype == QX_DT_STRING || qx_weight_read(f->x->ctx, w, raw) != QX_OK) return false;
+    if (w->dtype == QX_DT_DOUBLE) memcpy(out, raw, sizeof *out);
+    else if (w->dtype == QX_DT_INT64) *out = (double)(int64_t)raw[0];
+    else if (qx_to_f32(w->dtype, raw, 1, &x)) *out = (double)x;
+    else return false;
+    return isfinite(*out);
+}
+
+/* Steps whose outputs nobody reads any more leave the list. */
+static qx_status drop_dead(qx_exec *x, qx_gplan *p)
+{
+    uint8_t *need = NULL;
+    QX_TRY(qx_alloc_array(x->ctx, x->n_values + 1, 1, (void **)&need));
+    for (uint32_t i = 0; i < p->graph->n_outputs; i++) need[p->graph->outputs[i]->id] = 1;
+    qx_status st = QX_OK;
+    uint32_t kept = p->n_steps;
+    for (uint32_t i = p->n_steps; i-- > 0 && st == QX_OK;) {
+        qx_rstep *s = &p->steps[i];
+        bool used = false;
+        for (uint32_t k = 0; k < s->n_out; k++) {
+            uint32_t id = s->out[k];
+            used = used || (id != QX_NO_VALUE && (need[id] || x->info[id].keep || x->info[id].watched));
+        }
+        if (!used) continue;
+        st = qx_plan_mark_inputs(x, s, need);
+        p->steps[--kept] = *s; /* i < kept, or the same place */
+    }
+    p->n_steps -= kept;
+    memmove(p->steps, p->steps + kept, p->n_steps * sizeof *p->steps);
+    qx_free(x->ctx, need);
+    return st;
+}
+
+qx_status qx_fuse(qx_exec *x, qx_gplan *p)
+{
+    static qx_fuse_fn *const patterns[] = {qx_fuse_int8};
+    qx_fuser f = {.x = x, .p = p};
+    QX_TRY(qx_alloc_array(x->ctx, x->n_values + 1, sizeof *f.def, (void **)&f.def));
+    for (uint32_t i = 0; i < p->n_steps; i++)
+        for (uint32_t k = 0; k < p->steps[i].n_out; k++)
+            if (p->steps[i].out[k] != QX_NO_VALUE) f.def[p->steps[i].out[k]] = &p->steps[i];
+    qx_status st = QX_OK;
+    for (size_t q = 0; q < sizeof patterns / sizeof *patterns; q++)
+        for (uint32_t i = 0; i < p->n_steps && st == QX_OK; i++)
+            if (!p->steps[i].fused && !p->steps[i].ref_attrs) st = patterns[q](&f, &p->steps[i]);
+    qx_free(x->ctx, f.def);
+    return st == QX_OK ? drop_dead(x, p) : st;
+}

@@ -1,0 +1,40 @@
+/* fuse.h - patterns of nodes that the plan runs as one step. The file is never changed: a fused step stands at the place of the pattern's last node,
+ * reads values from further up, and the steps in between disappear when nothing else needs them. Values that are watched, kept or
+ * graph outputs are never swallowed. */
+#ifndef QX_RUNTIME_FUSE_H
+#define QX_RUNTIME_FUSE_H
+
+#include "runtime/plan.h"
+
+typedef struct qx_fuser {
+    qx_exec *x;
+    qx_gplan *p;
+    qx_rstep **def;   /* [n_values] step of this graph that makes the value; NULL: none */
+} qx_fuser;
+
+/* The step's node, when it is this operator; NULL otherwise (also for steps that are fused already). */
+const qx_node *qx_fuse_is(const qx_rstep *s, qx_op_id op);
+/* The step that makes v, when it is a plain node; NULL otherwise. */
+qx_rstep *qx_fuse_def(const qx_fuser *f, const qx_value *v);
+/* v may vanish: one use, not kept, watched or a graph output, made in this graph. */
+bool qx_fuse_inner(const qx_fuser *f, const qx_value *v);
+/* The only user of v in this graph, when qx_fuse_inner; NULL otherwise. */
+qx_rstep *qx_fuse_user(const qx_fuser *f, const qx_value *v);
+/* Makes s a fused step: fn with params (in the plan's arena), these inputs (NULLs allowed), output v. */
+qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *params, const qx_value *const *in, uint32_t n_in, const qx_value *out);
+/* The one element of a constant initializer or Constant as double; false when it is not one finite number. */
+bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out);
+
+/* Patterns: each looks at one step and rewrites it when it is the pattern's last node. */
+typedef qx_status qx_fuse_fn(qx_fuser *f, qx_rstep *s);
+qx_fuse_fn qx_fuse_int8;   /* fuse_int8.c: Q/DQ around MatMul, Gemm, Conv */
+
+qx_status qx_fuse(qx_exec *x, qx_gplan *p);
+
+/* Fused kernels. */
+qx_cpu_fn qx_cpu_int8_linear;
+typedef enum qx_int8_kind { QX_INT8_MATMUL, QX_INT8_GEMM, QX_INT8_CONV } qx_int8_kind;
+typedef struct qx_int8_params { qx_int8_kind kind; bool w_nk; /* weight codes are [n, k] */ } qx_int8_params;
+enum { QX_INT8_X, QX_INT8_X_SCALE, QX_INT8_X_ZERO, QX_INT8_W, QX_INT8_W_SCALE, QX_INT8_BIAS, QX_INT8_INPUTS };
+
+#endif
