@@ -9,7 +9,7 @@
 #include "kernels/scalar.h"
 #include "kernels/solve.h"
 
-enum { PANEL = 128, FOUR = 4, WIDE = 16 };
+enum { PANEL = 64, FOUR = 4, WIDE = 16 };
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t padded(int64_t rows) { return (rows + WIDE - 1) / WIDE * WIDE; }

@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 
-enum { MR = 8, NR = 32, KC = 256, PIECE_ROWS = 64 };
+enum { MR = 8, NR = 32, KC = 256, MC = 256, PIECE_ROWS = 128 };
 
 /* acc[r][j] = sum over p < kc of A(r, p) * panel[p][j] for `rows` rows. */
 typedef void tile_fn(const float *a, int64_t ra, int64_t ca, int64_t kc, const float *panel, float acc[MR][NR]);
@@ -103,26 +103,33 @@ static void edge_tile(tile_fn *tile, const float *a, int64_t ra, int64_t ca, int
     tile(rows, KC, 1, kc, panel, acc);
 }
 
+/* Rows [i0, i0 + mc) of C against one packed panel. */
+static void panel_rows(tile_fn *tile, const qx_matmul *p, int64_t i0, int64_t mc, int64_t k0, int64_t kc, int64_t j0, const float *panel)
+{
+    const int64_t nc = p->n - j0 < NR ? p->n - j0 : NR;
+    float acc[MR][NR];
+    for (int64_t i = i0; i < i0 + mc; i += MR) {
+        const int64_t mr = i0 + mc - i < MR ? i0 + mc - i : MR;
+        const float *a = p->a + i * p->ra + k0 * p->ca;
+        if (mr == MR) tile(a, p->ra, p->ca, kc, panel, acc);
+        else edge_tile(tile, a, p->ra, p->ca, mr, kc, panel, acc);
+        put_tile(p, k0 == 0, i, mr, j0, nc, acc);
+    }
+}
+
 void qx_matmul_f32(void *user, const qx_matmul *p)
 {
     (void)user;
     tile_fn *tile = best_tile();
-    float panel[KC * NR], acc[MR][NR];
+    float panel[KC * NR];
     if (p->k == 0 && p->beta == 1.0f) return;
-    for (int64_t j0 = 0; j0 < p->n; j0 += NR) {
-        const int64_t nc = p->n - j0 < NR ? p->n - j0 : NR;
-        for (int64_t k0 = 0; k0 == 0 || k0 < p->k; k0 += KC) {
-            const int64_t kc = p->k - k0 < KC ? p->k - k0 : KC;
-            pack_panel(p, k0, kc, j0, nc, panel);
-            for (int64_t i0 = 0; i0 < p->m; i0 += MR) {
-                const int64_t mr = p->m - i0 < MR ? p->m - i0 : MR;
-                const float *a = p->a + i0 * p->ra + k0 * p->ca;
-                if (mr == MR) tile(a, p->ra, p->ca, kc, panel, acc);
-                else edge_tile(tile, a, p->ra, p->ca, mr, kc, panel, acc);
-                put_tile(p, k0 == 0, i0, mr, j0, nc, acc);
+    for (int64_t i0 = 0; i0 < p->m; i0 += MC) /* this much of A stays in the second cache while panels of B pass */
+        for (int64_t k0 = 0; k0 == 0 || k0 < p->k; k0 += KC)
+            for (int64_t j0 = 0; j0 < p->n; j0 += NR) {
+                const int64_t mc = p->m - i0 < MC ? p->m - i0 : MC, kc = p->k - k0 < KC ? p->k - k0 : KC;
+                pack_panel(p, k0, kc, j0, p->n - j0 < NR ? p->n - j0 : NR, panel);
+                panel_rows(tile, p, i0, mc, k0, kc, j0, panel);
             }
-        }
-    }
 }
 
 int64_t qx_matmul_pieces(const qx_matmul *p) { return (p->m + PIECE_ROWS - 1) / PIECE_ROWS; }
