@@ -21,6 +21,14 @@ LANE v16 v_mul(v16 a, v16 b) { return (v16){_mm512_mul_ps(a.v, b.v)}; }
 LANE v16 v_min(v16 a, v16 b) { return (v16){_mm512_min_ps(a.v, b.v)}; }
 LANE v16 v_max(v16 a, v16 b) { return (v16){_mm512_max_ps(a.v, b.v)}; }
 LANE v16 v_rne(v16 a) { return (v16){_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+LANE v16 v_fma(v16 a, v16 b, v16 c) { return (v16){_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+LANE v16 v_bytes(const uint8_t *p) { return (v16){_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)))}; }
+LANE void v_nibbles(const uint8_t *p, v16 *lo, v16 *hi)
+{
+    const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    lo->v = _mm512_cvtepi32_ps(_mm512_and_si512(x, _mm512_set1_epi32(15)));
+    hi->v = _mm512_cvtepi32_ps(_mm512_srli_epi32(x, 4));
+}
 LANE float v_sum(v16 a)
 {
     const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
@@ -63,6 +71,15 @@ LANE v16 v_min(v16 x, v16 y) { return (v16){_mm256_min_ps(x.a, y.a), _mm256_min_
 LANE v16 v_max(v16 x, v16 y) { return (v16){_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 LANE __m256 v_rne8(__m256 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 LANE v16 v_rne(v16 x) { return (v16){v_rne8(x.a), v_rne8(x.b)}; }
+LANE v16 v_fma(v16 x, v16 y, v16 z) { return (v16){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+LANE __m256i v_u8x8(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)); }
+LANE v16 v_bytes(const uint8_t *p) { return (v16){_mm256_cvtepi32_ps(v_u8x8(p)), _mm256_cvtepi32_ps(v_u8x8(p + 8))}; }
+LANE void v_nibbles(const uint8_t *p, v16 *lo, v16 *hi)
+{
+    const __m256i x = v_u8x8(p), y = v_u8x8(p + 8), low = _mm256_set1_epi32(15);
+    *lo = (v16){_mm256_cvtepi32_ps(_mm256_and_si256(x, low)), _mm256_cvtepi32_ps(_mm256_and_si256(y, low))};
+    *hi = (v16){_mm256_cvtepi32_ps(_mm256_srli_epi32(x, 4)), _mm256_cvtepi32_ps(_mm256_srli_epi32(y, 4))};
+}
 LANE float v_sum(v16 x)
 {
     const __m256 h = _mm256_add_ps(x.a, x.b);
@@ -107,6 +124,12 @@ LANE v16 v_min(v16 a, v16 b) { LANES_EACH(a.f[i] < b.f[i] ? a.f[i] : b.f[i]); }
 LANE v16 v_max(v16 a, v16 b) { LANES_EACH(a.f[i] > b.f[i] ? a.f[i] : b.f[i]); }
 LANE v16 v_rne(v16 a) { LANES_EACH(qx_rne(a.f[i])); }
 LANE v16 v_mini_round(v16 a, int mbits, int bias, float top) { LANES_EACH(qx_mini_round(a.f[i], mbits, bias, top)); }
+LANE v16 v_fma(v16 a, v16 b, v16 c) { LANES_EACH(a.f[i] * b.f[i] + c.f[i]); } /* not fused */
+LANE v16 v_bytes(const uint8_t *p) { LANES_EACH((float)p[i]); }
+LANE void v_nibbles(const uint8_t *p, v16 *lo, v16 *hi)
+{
+    for (int i = 0; i < 16; i++) lo->f[i] = (float)(p[i] & 15), hi->f[i] = (float)(p[i] >> 4);
+}
 LANE float v_sum(v16 a)
 {
     for (int step = 8; step > 0; step /= 2)
@@ -114,6 +137,9 @@ LANE float v_sum(v16 a)
     return a.f[0];
 }
 #endif
+
+/* v_fma is the one operation whose last bit depends on the instruction set (fused, but for plain C): not for loops that must agree.
+ * v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes. */
 
 /* Lanes from n values, n <= 16, the rest 0. */
 LANE v16 v_part(const float *p, int64_t n) { return n >= 16 ? v_load(p) : v_load_n(p, n); }

@@ -19,6 +19,12 @@ typedef struct qx_matmul {
 typedef void qx_matmul_fn(void *user, const qx_matmul *p);
 void qx_matmul_f32(void *user, const qx_matmul *p); /* user is not used */
 
+/* The same with B made on the fly, a panel at a time: panel[i * QX_MATMUL_PANEL + j] = B(k0 + i, j0 + j) for i < kc <= 256, and 0 for j >= nc.
+ * p->b is not used. For weights that are stored in few bits and must not be expanded as a whole. */
+enum { QX_MATMUL_PANEL = 32 };
+typedef void qx_matmul_pack_fn(const void *user, int64_t k0, int64_t kc, int64_t j0, int64_t nc, float *panel);
+void qx_matmul_packed(const qx_matmul *p, qx_matmul_pack_fn *pack, const void *user);
+
 /* The same work as independent pieces (row ranges of C): for i in [0, pieces) qx_matmul_piece(p, i), on any threads. */
 int64_t qx_matmul_pieces(const qx_matmul *p);
 void qx_matmul_piece(const qx_matmul *p, int64_t i);

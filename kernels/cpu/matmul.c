@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 
-enum { MR = 8, NR = 32, KC = 256, MC = 256, PIECE_ROWS = 128 };
+enum { MR = 8, NR = QX_MATMUL_PANEL, KC = 256, MC = 256, PIECE_ROWS = 128 };
 
 /* acc[r][j] = sum over p < kc of A(r, p) * panel[p][j] for `rows` rows. */
 typedef void tile_fn(const float *a, int64_t ra, int64_t ca, int64_t kc, const float *panel, float acc[MR][NR]);
@@ -69,8 +69,9 @@ static tile_fn *best_tile(void)
     return tile_base;
 }
 
-static void pack_panel(const qx_matmul *p, int64_t k0, int64_t kc, int64_t j0, int64_t nc, float *panel)
+static void pack_panel(const void *user, int64_t k0, int64_t kc, int64_t j0, int64_t nc, float *panel)
 {
+    const qx_matmul *p = user;
     const float *b = p->b + k0 * p->rb + j0 * p->cb;
     if (p->cb == 1 && nc == NR) {
         for (int64_t i = 0; i < kc; i++) memcpy(panel + i * NR, b + i * p->rb, NR * sizeof *panel);
@@ -117,9 +118,8 @@ static void panel_rows(tile_fn *tile, const qx_matmul *p, int64_t i0, int64_t mc
     }
 }
 
-void qx_matmul_f32(void *user, const qx_matmul *p)
+void qx_matmul_packed(const qx_matmul *p, qx_matmul_pack_fn *pack, const void *user)
 {
-    (void)user;
     tile_fn *tile = best_tile();
     float panel[KC * NR];
     if (p->k == 0 && p->beta == 1.0f) return;
@@ -127,9 +127,15 @@ void qx_matmul_f32(void *user, const qx_matmul *p)
         for (int64_t k0 = 0; k0 == 0 || k0 < p->k; k0 += KC)
             for (int64_t j0 = 0; j0 < p->n; j0 += NR) {
                 const int64_t mc = p->m - i0 < MC ? p->m - i0 : MC, kc = p->k - k0 < KC ? p->k - k0 : KC;
-                pack_panel(p, k0, kc, j0, p->n - j0 < NR ? p->n - j0 : NR, panel);
+                pack(user, k0, kc, j0, p->n - j0 < NR ? p->n - j0 : NR, panel);
                 panel_rows(tile, p, i0, mc, k0, kc, j0, panel);
             }
+}
+
+void qx_matmul_f32(void *user, const qx_matmul *p)
+{
+    (void)user;
+    qx_matmul_packed(p, pack_panel, p);
 }
 
 int64_t qx_matmul_pieces(const qx_matmul *p) { return (p->m + PIECE_ROWS - 1) / PIECE_ROWS; }

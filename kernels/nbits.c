@@ -1,0 +1,139 @@
+/* nbits.c - see nbits.h. All codes are taken as unsigned: signed ones have their top bit flipped on the way and the zero point raised to match. */
+#include "kernels/nbits.h"
+
+#include <string.h>
+
+#include "kernels/matmul.h"
+#include "kernels/multi.h"
+#include "kernels/nbits_leaf.h"
+
+enum { COLUMNS = QX_MATMUL_PANEL, MAX_BLOCKS = 256 };
+
+static int64_t blocks_of(const qx_nbits *w) { return w->k / w->block + (w->k % w->block != 0); }
+static int64_t padded_k(const qx_nbits *w) { return blocks_of(w) * w->block; }
+static int64_t row_bytes(const qx_nbits *w) { return w->row_bytes ? w->row_bytes : padded_k(w) * w->bits / 8; }
+static unsigned top_bit(const qx_nbits *w) { return 1u << (w->bits - 1); }
+/* Two-bit codes and short rows (a signed flat layout whose last block is not padded) take the general way. */
+static bool by_dot(const qx_nbits *w, int64_t m)
+{
+    return m <= QX_NBITS_GEMV_ROWS && w->bits != 2 && row_bytes(w) >= padded_k(w) * w->bits / 8 && (w->bits == 8 || w->block % 16 == 0);
+}
+
+static unsigned code_at(const uint8_t *row, int bits, int64_t i)
+{
+    return ((unsigned)row[i * bits / 8] >> (i * bits % 8)) & ((1u << bits) - 1u);
+}
+
+/* Zero point of a block for unsigned codes. */
+static float zero_of(const qx_nbits *w, int64_t n, int64_t b)
+{
+    const int64_t nb = blocks_of(w), bytes = (nb * w->bits + 7) / 8;
+    if (w->zero_f) return w->zero_f[n * nb + b] + (w->is_signed ? (float)top_bit(w) : 0.0f);
+    if (!w->zero) return (float)top_bit(w);
+    return (float)(code_at(w->zero + n * bytes, w->bits, b) ^ (w->is_signed ? top_bit(w) : 0u));
+}
+
+/* out[i] = (code - z) * s for n codes from element `at` of a row of unsigned 4-bit codes; at is even. */
+QX_INLINE void nibbles_body(const uint8_t *restrict c, int64_t n, unsigned flip, float z, float s, float *restrict out)
+{
+    for (int64_t i = 0; i < n / 2; i++) {
+        out[2 * i] = ((float)(int32_t)((c[i] & 15u) ^ flip) - z) * s;
+        out[2 * i + 1] = ((float)(int32_t)(((unsigned)c[i] >> 4) ^ flip) - z) * s;
+    }
+    if (n & 1) out[n - 1] = ((float)(int32_t)((c[n / 2] & 15u) ^ flip) - z) * s;
+}
+QX_MULTI(static, nibbles, (const uint8_t *c, int64_t n, unsigned flip, float z, float s, float *out), (c, n, flip, z, s, out))
+
+/* Elements [k0, k0 + kc) of column n. */
+static void unpack_range(const qx_nbits *w, int64_t n, int64_t k0, int64_t kc, float *out)
+{
+    const uint8_t *row = w->codes + n * row_bytes(w);
+    const unsigned flip = w->is_signed ? top_bit(w) : 0u;
+    for (int64_t i = 0, end; i < kc; i = end) {
+        const int64_t at = k0 + i, b = at / w->block;
+        const float z = zero_of(w, n, b), s = w->scale[n * blocks_of(w) + b];
+        end = (b + 1) * w->block - k0 < kc ? (b + 1) * w->block - k0 : kc;
+        if (w->bits == 4 && at % 2 == 0) nibbles(row + at / 2, end - i, flip, z, s, out + i);
+        else for (; i < end; i++) out[i] = ((float)(code_at(row, w->bits, k0 + i) ^ flip) - z) * s;
+    }
+}
+
+void qx_nbits_column(const qx_nbits *w, int64_t n, float *out) { unpack_range(w, n, 0, w->k, out); }
+
+int64_t qx_nbits_scratch(const qx_nbits *w, int64_t m) { return by_dot(w, m) ? m * (padded_k(w) + blocks_of(w)) : 0; }
+
+/* 32 elements as 16 even and 16 odd ones; a last 16 as 8 and 8. */
+static void split_pairs(const float *src, int64_t n, float *dst)
+{
+    for (int64_t i = 0; i < n; i += 32) {
+        const int64_t half = n - i >= 32 ? 16 : 8;
+        for (int64_t j = 0; j < half; j++) dst[i + j] = src[i + 2 * j], dst[i + half + j] = src[i + 2 * j + 1];
+    }
+}
+
+void qx_nbits_prepare(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, float *scratch)
+{
+    const int64_t nb = blocks_of(w), pk = padded_k(w);
+    for (int64_t r = 0; r < m && by_dot(w, m); r++) {
+        float *p = scratch + r * (pk + nb);
+        for (int64_t b = 0; b < nb; b++) {
+            float block[64]; /* a few elements at a time: blocks can be long */
+            double sum = 0;
+            for (int64_t i = 0; i < w->block; i += 32) {
+                const int64_t n = w->block - i < 32 ? w->block - i : 32, at = b * w->block + i;
+                for (int64_t j = 0; j < n; j++) block[j] = at + j < w->k ? x[r * ldx + at + j] : 0.0f, sum += (double)block[j];
+                if (w->bits == 4) split_pairs(block, n, p + at);
+                else memcpy(p + at, block, sizeof *block * (size_t)n);
+            }
+            p[pk + b] = (float)sum;
+        }
+    }
+}
+
+int64_t qx_nbits_pieces(const qx_nbits *w) { return (w->n + COLUMNS - 1) / COLUMNS; }
+
+static float dot_column(const qx_nbits_leaf *l, const qx_nbits *w, int64_t n, const float *x)
+{
+    const int64_t nb = blocks_of(w), pk = padded_k(w);
+    const uint8_t *c = w->codes + n * row_bytes(w), flip = (uint8_t)(!w->is_signed ? 0 : w->bits == 8 ? 0x80 : 0x88);
+    float zero[MAX_BLOCKS], y = w->bias ? w->bias[n] : 0.0f;
+    for (int64_t b = 0; b < nb; b += MAX_BLOCKS) {
+        const int64_t some = nb - b < MAX_BLOCKS ? nb - b : MAX_BLOCKS;
+        for (int64_t i = 0; i < some; i++) zero[i] = zero_of(w, n, b + i);
+        y += (w->bits == 8 ? l->dot8 : l->dot4)(c + b * w->block * w->bits / 8, x + b * w->block, some, w->block, w->scale + n * nb + b, zero, x + pk + b, flip);
+    }
+    return y;
+}
+
+typedef struct from { const qx_nbits *w; int64_t first; } from;
+
+static void unpack_panel(const void *user, int64_t k0, int64_t kc, int64_t j0, int64_t nc, float *panel)
+{
+    const from *f = user;
+    float column[512]; /* kc is at most 256 */
+    if (nc < COLUMNS) memset(panel, 0, sizeof *panel * (size_t)(kc * COLUMNS));
+    for (int64_t j = 0; j < nc; j++) {
+        unpack_range(f->w, f->first + j0 + j, k0, kc, column);
+        for (int64_t i = 0; i < kc; i++) panel[i * COLUMNS + j] = column[i];
+    }
+}
+
+void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch, float *y, int64_t ldy, int64_t piece)
+{
+    const int64_t first = piece * COLUMNS, n = w->n - first < COLUMNS ? w->n - first : COLUMNS;
+    if (by_dot(w, m)) {
+        for (int64_t j = first; j < first + n; j++)
+            for (int64_t r = 0; r < m; r++) y[r * ldy + j] = dot_column(l, w, j, scratch + r * (padded_k(w) + blocks_of(w)));
+        return;
+    }
+    for (int64_t r = 0; r < m; r++)
+        for (int64_t j = 0; j < n; j++) y[r * ldy + first + j] = w->bias ? w->bias[first + j] : 0.0f;
+    const from f = {w, first};
+    const qx_matmul p = {m, n, w->k, x, ldx, 1, NULL, 0, 0, y + first, ldy, 1.0f, 1.0f};
+    qx_matmul_packed(&p, unpack_panel, &f);
+}
+
+void qx_nbits_piece(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch, float *y, int64_t ldy, int64_t piece)
+{
+    qx_nbits_piece_using(qx_nbits_leaf_cpu(qx_isa_best()), w, m, x, ldx, scratch, y, ldy, piece);
+}

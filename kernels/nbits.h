@@ -1,0 +1,35 @@
+/* nbits.h - products with weights of 2, 4 or 8 bits in blocks along k, as MatMulNBits stores them, never expanded as a whole:
+ *     y[m][n] = sum over k of x[m][k] * (code(n, k) - zero(n, block)) * scale(n, block) + bias[n].
+ * Up to QX_NBITS_GEMV_ROWS rows run through a dot product that reads each code once (bound by memory); more rows unpack panels of 32
+ * columns through the stack into the float product of matmul.h. Pieces are independent and give the same bits on any threads. */
+#ifndef QX_KERNELS_NBITS_H
+#define QX_KERNELS_NBITS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { QX_NBITS_GEMV_ROWS = 4 };
+
+typedef struct qx_nbits {
+    int bits;                 /* 2, 4, 8 */
+    int64_t n, k, block;      /* block: multiple of 16, or anything with bits 8 */
+    const uint8_t *codes;     /* row n at codes + n * row_bytes: ceil(k / block) blocks of block * bits / 8 bytes, first element in the low bits */
+    int64_t row_bytes;        /* 0: ceil(k / block) * block * bits / 8 */
+    bool is_signed;           /* two's complement codes (DequantizeLinear of int4, int8): default zero point 0; unsigned: 2^(bits-1) */
+    const float *scale;       /* [n][blocks] */
+    const uint8_t *zero;      /* packed like codes, [n][ceil(blocks * bits / 8)] bytes a row; NULL: the default */
+    const float *zero_f;      /* [n][blocks] float zero points instead; NULL: off */
+    const float *bias;        /* [n] or NULL */
+} qx_nbits;
+
+/* Floats of scratch for m rows of x (0 when m is over QX_NBITS_GEMV_ROWS). */
+int64_t qx_nbits_scratch(const qx_nbits *w, int64_t m);
+/* Once before the pieces: brings x[m][k] (row stride ldx) into the order that the dot product reads. */
+void qx_nbits_prepare(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, float *scratch);
+int64_t qx_nbits_pieces(const qx_nbits *w); /* ranges of columns */
+void qx_nbits_piece(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch, float *y, int64_t ldy, int64_t piece);
+/* Floats out[k] of column n. */
+void qx_nbits_column(const qx_nbits *w, int64_t n, float *out);
+
+#endif

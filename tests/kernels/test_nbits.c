@@ -1,0 +1,75 @@
+/* test_nbits.c - products with few-bit weights against a double sum over codes decoded here one by one. */
+#include "kernels.h"
+
+#include "kernels/nbits_leaf.h"
+
+typedef struct ncase { int bits; bool is_signed; int zero; int64_t n, k, block; } ncase; /* zero: 0 default, 1 packed, 2 float */
+static const ncase cases[] = {
+    {4, false, 0, 5, 64, 32}, {4, false, 1, 37, 130, 32}, {4, true, 0, 33, 128, 128}, {4, false, 2, 3, 48, 16}, {4, true, 1, 6, 96, 32},
+    {8, false, 0, 40, 100, 32}, {8, true, 0, 4, 77, 77}, {8, false, 1, 9, 256, 64}, {2, false, 0, 34, 64, 16}, {2, false, 1, 3, 100, 32},
+    {4, false, 1, 2, 9000, 16}, {4, false, 0, 1, 1, 16}, {4, false, 0, 33, 600, 256}};
+static const int64_t rows[] = {0, 1, 3, 4, 5, 40};
+
+static unsigned get(const uint8_t *p, int bits, int64_t i) { return (p[i * bits / 8] >> (i * bits % 8)) & ((1u << bits) - 1u); }
+
+static double weight(const qx_nbits *w, int64_t n, int64_t k)
+{
+    const int64_t nb = (w->k + w->block - 1) / w->block, b = k / w->block;
+    const int half = 1 << (w->bits - 1);
+    int c = (int)get(w->codes + n * (nb * w->block * w->bits / 8), w->bits, k);
+    double z = w->is_signed ? 0 : half;
+    if (w->is_signed && c >= half) c -= 2 * half;
+    if (w->zero_f) z = (double)w->zero_f[n * nb + b];
+    if (w->zero) {
+        int v = (int)get(w->zero + n * ((nb * w->bits + 7) / 8), w->bits, b);
+        z = w->is_signed && v >= half ? v - 2 * half : v;
+    }
+    return ((double)c - z) * (double)w->scale[n * nb + b];
+}
+
+static void products(void **state)
+{
+    (void)state;
+    static uint8_t codes[40 * 9100], zero[40 * 1000];
+    static float scale[40 * 1000], zero_f[40 * 1000], x[41 * 9100], y[40 * 40], again[40 * 40], scratch[4 * 10000], column[9100], bias[40];
+    uint32_t s = 9;
+    for (size_t i = 0; i < sizeof codes; i++) codes[i] = (uint8_t)rng_next(&s);
+    for (size_t i = 0; i < sizeof zero; i++) zero[i] = (uint8_t)rng_next(&s);
+    for (int i = 0; i < COUNT(scale); i++) scale[i] = .01f * rng_normal(&s), zero_f[i] = 8 * rng_uniform(&s);
+    for (int i = 0; i < COUNT(x); i++) x[i] = rng_normal(&s);
+    for (int i = 0; i < 40; i++) bias[i] = rng_normal(&s);
+    for (int c = 0; c < COUNT(cases); c++)
+        for (int r = 0; r < COUNT(rows); r++)
+            for (int isa = -1; isa <= (int)qx_isa_best(); isa++) {
+                const ncase *t = &cases[c];
+                const qx_nbits w = {.bits = t->bits, .n = t->n, .k = t->k, .block = t->block, .codes = codes, .is_signed = t->is_signed, .scale = scale,
+                                    .zero = t->zero == 1 ? zero : NULL, .zero_f = t->zero == 2 ? zero_f : NULL, .bias = c % 2 ? bias : NULL};
+                const int64_t m = rows[r], ldx = t->k + 3;
+                const qx_nbits_leaf *leaf = isa < 0 ? qx_nbits_leaf_ref() : qx_nbits_leaf_cpu((qx_isa)isa);
+                assert_true(qx_nbits_scratch(&w, m) <= COUNT(scratch));
+                qx_nbits_prepare(&w, m, x, ldx, scratch);
+                for (int64_t p = qx_nbits_pieces(&w); p-- > 0;) qx_nbits_piece_using(leaf, &w, m, x, ldx, scratch, y, t->n, p);
+                for (int64_t p = 0; p < qx_nbits_pieces(&w); p++) qx_nbits_piece_using(leaf, &w, m, x, ldx, scratch, again, t->n, p);
+                if (m) assert_memory_equal(y, again, sizeof(float) * (size_t)(m * t->n));
+                for (int64_t n = 0; n < t->n; n++) {
+                    if (r == 0) {
+                        qx_nbits_column(&w, n, column);
+                        for (int64_t k = 0; k < t->k; k++) assert_true(fabs((double)column[k] - weight(&w, n, k)) < 1e-6);
+                    }
+                    for (int64_t i = 0; i < m; i++) {
+                        double want = w.bias ? (double)bias[n] : 0, mag = 0;
+                        for (int64_t k = 0; k < t->k; k++) {
+                            const double v = (double)x[i * ldx + k] * weight(&w, n, k);
+                            want += v, mag += fabs(v);
+                        }
+                        if (!(fabs(want - (double)y[i * t->n + n]) < 3e-6 * mag + 1e-5)) fail_msg("case %d m %d isa %d: %g is not %g", c, (int)m, isa, (double)y[i * t->n + n], want);
+                    }
+                }
+            }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
