@@ -1,0 +1,60 @@
+/* test_igemm.c - the 8-bit product is exact: every sign mix, zero points, odd sizes and extreme values, on every tile of this machine. */
+#include "kernels.h"
+
+#include "kernels/igemm_leaf.h"
+
+typedef struct icase { int64_t m, n, k; } icase;
+static const icase sizes[] = {{1, 1, 1}, {8, 32, 4}, {9, 33, 5}, {3, 70, 513}, {17, 31, 1030}, {1, 64, 100}, {5, 3, 0}};
+
+static int value(const uint8_t *p, bool is_signed) { return is_signed ? (int8_t)*p : *p; }
+
+static void exact(void **state)
+{
+    (void)state;
+    static uint8_t a[20 * 1100], b[1100 * 80], packed[1100 * 128];
+    static int32_t c[20 * 80], sums[128], za[20], zb[80];
+    static float y[20 * 80], sa[20], sb[80], bias[80];
+    uint32_t s = 17;
+    for (int t = 0; t < COUNT(sizes); t++)
+        for (int mode = 0; mode < 32; mode++) {
+            const icase *z = &sizes[t];
+            const bool as = mode & 1, bs = mode & 2, rowz = mode & 4, extreme = mode & 8, turned = mode & 16;
+            const int64_t lda = z->k + 2;
+            for (size_t i = 0; i < sizeof a; i++) a[i] = extreme ? (uint8_t)(rng_next(&s) % 2 ? 0xff : 0x80) : (uint8_t)rng_next(&s);
+            for (size_t i = 0; i < sizeof b; i++) b[i] = extreme ? (uint8_t)(rng_next(&s) % 2 ? 0x7f : 0x80) : (uint8_t)rng_next(&s);
+            for (int i = 0; i < 20; i++) za[i] = as ? (int8_t)rng_next(&s) : (uint8_t)rng_next(&s), sa[i] = rng_uniform(&s);
+            for (int i = 0; i < 80; i++) zb[i] = bs ? (int8_t)rng_next(&s) : (uint8_t)rng_next(&s), sb[i] = rng_uniform(&s), bias[i] = rng_normal(&s);
+            const int64_t row = turned ? 1 : z->n, col = turned ? z->k : 1;
+            assert_true(qx_igemm_packed_bytes(z->k, z->n) <= sizeof packed && qx_igemm_sums(z->n) <= 128);
+            for (int64_t p = 0; p < qx_igemm_panels(z->n); p++) qx_igemm_pack_panel(b, bs, z->k, z->n, row, col, p, (int8_t *)packed, sums);
+            qx_igemm g = {.m = z->m, .n = z->n, .k = z->k, .a = a, .lda = lda, .a_signed = as, .za = mode % 3 ? za : NULL, .za_per_row = rowz,
+                          .packed = (int8_t *)packed, .sums = sums, .b_signed = bs, .zb = mode % 5 ? zb : NULL, .zb_per_col = rowz, .c = c, .ldc = z->n,
+                          .y = y, .ldy = z->n, .scale_a = sa, .scale_a_per_row = rowz, .scale_b = sb, .scale_b_per_col = rowz, .bias = rowz ? bias : NULL};
+            for (int level = 0; level < 3; level++) {
+                qx_igemm_tile *tile = qx_igemm_tile_at(level);
+                if (!tile) continue;
+                for (int form = 0; form < 2; form++) {
+                    g.c = form ? NULL : c;
+                    memset(c, 0x55, sizeof c);
+                    for (int64_t p = 0; p < qx_igemm_panels(z->n); p++) {
+                        qx_igemm_run_using(tile, &g, p, 0, z->m / 2);
+                        qx_igemm_run_using(tile, &g, p, z->m / 2, z->m);
+                    }
+                    for (int64_t i = 0; i < z->m; i++)
+                        for (int64_t j = 0; j < z->n; j++) {
+                            int64_t want = 0;
+                            const int64_t zi = g.za ? za[rowz ? i : 0] : 0, zj = g.zb ? zb[rowz ? j : 0] : 0;
+                            for (int64_t k = 0; k < z->k; k++) want += (value(a + i * lda + k, as) - zi) * (value(b + k * row + j * col, bs) - zj);
+                            if (form == 0) assert_true(c[i * z->n + j] == want);
+                            else assert_true(y[i * z->n + j] == (float)want * (sa[rowz ? i : 0] * sb[rowz ? j : 0]) + (rowz ? bias[j] : 0.0f));
+                        }
+                }
+            }
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(exact)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
