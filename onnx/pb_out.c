@@ -13,7 +13,7 @@ typedef struct out {
     qx_out_plan *plan;
     qx_image *img;
     bool measure;
-    int64_t pos;              /* in the file */
+    int64_t pos, payload;     /* in the file; bytes so far that are not in the buffer */
     int64_t *sizes; int64_t n_sizes, cap_sizes, next; /* of messages, in the order of the walk */
     int64_t piece_from;       /* start of the running piece in the buffer */
     int depth;
@@ -64,6 +64,7 @@ static qx_status put_payload(out *o, int64_t span, int64_t n)
     QX_TRY(end_piece(o));
     if (!o->measure) QX_TRY(add_piece(o, &(qx_piece){o->pos, 0, n, span}));
     o->pos += n;
+    o->payload += n;
     return QX_OK;
 }
 
@@ -239,6 +240,15 @@ static qx_status put_message(out *o, const ProtobufCMessage *m)
     return st;
 }
 
+/* The buffer gets its final size at once: growing it would hold two. */
+static qx_status reserve(out *o)
+{
+    void *room;
+    QX_TRY(qx_buf_extend(&o->img->bytes, (size_t)(o->pos - o->payload), &room));
+    qx_buf_clear(&o->img->bytes);
+    return QX_OK;
+}
+
 qx_status qx_pb_serialize(qx_out_plan *p, bool measure_only, qx_image *img)
 {
     out o = {.plan = p, .img = img, .measure = true};
@@ -246,9 +256,10 @@ qx_status qx_pb_serialize(qx_out_plan *p, bool measure_only, qx_image *img)
     qx_status st = put_message(&o, &p->proto->base);
     img->size = o.pos;
     if (st == QX_OK && !measure_only) {
+        st = reserve(&o);
         o.measure = false;
         o.pos = 0;
-        st = put_message(&o, &p->proto->base);
+        if (st == QX_OK) st = put_message(&o, &p->proto->base);
         if (st == QX_OK) st = end_piece(&o);
     }
     qx_free(p->m->ctx, o.sizes);

@@ -294,6 +294,7 @@ static qx_status write_pieces(writer *w, qx_outset *set, const char *path, const
     QX_TRY(qx_out_truncate(w->model, w->image.size));
     QX_TRY(collect_tasks(w));
     QX_TRY(run_tasks(w));
+    qx_buf_free(&w->image.bytes); /* on disk now; the check below wants room */
     return check_written(w);
 }
 

@@ -77,7 +77,7 @@ int main(int argc, char **argv)
     const double start = qx_clock_seconds();
     qx_status st = qx_model_read(ctx, argv[2], &(qx_read_options){.skip_check = true}, &m);
     const double read = qx_clock_seconds();
-    if (st == QX_OK) printf("read %.4f s, %ld kB; ", read - start, peak_kb());
+    if (st == QX_OK) printf("read %.4f s, %ld kB (arena %zu, heap %zu); ", read - start, peak_kb(), qx_arena_bytes(m->arena), qx_mem_in_use(ctx));
     if (st == QX_OK && !read_only) st = edit(m, argv[1], &opt);
     if (st == QX_OK && !read_only) st = qx_model_write(m, argv[3], &opt, &res);
     const double end = qx_clock_seconds();
