@@ -41,7 +41,7 @@ QX_INLINE float fm_exp(float x)
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     int32_t h = n >> 1;
-    return p * fm_float((h + 127) * 8388608) * fm_float((n - h + 127) * 8388608);
+    return p * fm_float((int32_t)((uint32_t)(h + 127) * 8388608u)) * fm_float((int32_t)((uint32_t)(n - h + 127) * 8388608u)); /* unsigned: n of a NaN is any number */
 }
 
 QX_INLINE float fm_sigmoid(float x)

@@ -193,7 +193,8 @@ static qx_status split_sizes(qx_call *c, int64_t dim, int64_t *sizes)
     for (uint32_t i = 0; i < c->n_out; i++) {
         int64_t left = dim - each * (int64_t)i;
         sizes[i] = given ? given[i] : left < 0 ? 0 : left < each ? left : each;
-        if (sizes[i] < 0) QX_CALL_FAIL(c, QX_E_SHAPE, "part %u has size %lld", i, (long long)sizes[i]);
+        if (sizes[i] < 0 || sizes[i] > dim - total)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "part %u has size %lld, but %lld of %lld are left", i, (long long)sizes[i], (long long)(dim - total), (long long)dim);
         total += sizes[i];
     }
     if (total != dim) QX_CALL_FAIL(c, QX_E_SHAPE, "parts add up to %lld, the axis has %lld", (long long)total, (long long)dim);
