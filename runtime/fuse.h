@@ -28,6 +28,7 @@ bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out);
 /* Patterns: each looks at one step and rewrites it when it is the pattern's last node. */
 typedef qx_status qx_fuse_fn(qx_fuser *f, qx_rstep *s);
 qx_fuse_fn qx_fuse_int8;   /* fuse_int8.c: Q/DQ around MatMul, Gemm, Conv */
+qx_fuse_fn qx_fuse_wq;     /* fuse_wq.c: constant low-precision weight, float activation */
 
 qx_status qx_fuse(qx_exec *x, qx_gplan *p);
 
@@ -36,5 +37,8 @@ qx_cpu_fn qx_cpu_int8_linear;
 typedef enum qx_int8_kind { QX_INT8_MATMUL, QX_INT8_GEMM, QX_INT8_CONV } qx_int8_kind;
 typedef struct qx_int8_params { qx_int8_kind kind; bool w_nk; /* weight codes are [n, k] */ } qx_int8_params;
 enum { QX_INT8_X, QX_INT8_X_SCALE, QX_INT8_X_ZERO, QX_INT8_W, QX_INT8_W_SCALE, QX_INT8_BIAS, QX_INT8_INPUTS };
+qx_cpu_fn qx_cpu_wq_linear;
+typedef struct qx_wq_params { int64_t block; bool nk; } qx_wq_params; /* block 0: one scale a column, or one; nk: codes are [n, k] */
+enum { QX_WQ_X, QX_WQ_CODES, QX_WQ_SCALE, QX_WQ_ZERO, QX_WQ_BIAS, QX_WQ_INPUTS };
 
 #endif
