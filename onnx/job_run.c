@@ -151,6 +151,8 @@ static bool known_range(qx_run *r)
     if (r->n_range != 1 || atomic_load(&known->state) != 2) return false;
     r->lo[0] = known->lo;
     r->hi[0] = known->hi;
+    r->tensor_scale = known->scale;
+    r->tensor_zero = known->zero;
     return true;
 }
 
@@ -161,6 +163,8 @@ static void keep_range(qx_run *r)
     if (r->n_range != 1 || !atomic_compare_exchange_strong(&known->state, &fresh, 1)) return;
     known->lo = r->lo[0];
     known->hi = r->hi[0];
+    known->scale = r->tensor_scale;
+    known->zero = r->tensor_zero;
     atomic_store(&known->state, 2);
 }
 
@@ -189,9 +193,10 @@ qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j)
     QX_TRY(QX_NEW_ARRAY(ctx, r->n_range, &r->hi));
     if (!known_range(r)) {
         QX_TRY(qx_parallel(ctx, r->n_tiles, range_tile, r));
+        if (j->spec.rule == QX_SCALE_SEARCH && !qx_job_is_two_level(j)) QX_TRY(qx_run_search_tensor(r));
         keep_range(r);
     }
-    if (!qx_job_is_two_level(j)) return j->spec.rule == QX_SCALE_SEARCH ? qx_run_search_tensor(r) : QX_OK;
+    if (!qx_job_is_two_level(j)) return QX_OK;
     const float amax = fmaxf(-r->lo[0], r->hi[0]);
     r->scale2 = amax > 0 ? amax / (6.0f * 448.0f) : 1.0f;
     if (r->scale2 < 0x1p-126f) r->scale2 = 0x1p-126f;

@@ -7,7 +7,7 @@
 #include "base/thread.h"
 #include "onnx/job.h"
 
-struct qx_job_range { atomic_int state; float lo, hi; }; /* state 2: lo and hi are valid */
+struct qx_job_range { atomic_int state; float lo, hi, scale; int32_t zero; }; /* state 2: all are valid */
 
 typedef struct qx_run {
     qx_ctx *ctx;

@@ -256,6 +256,11 @@ static qx_status open_external(qx_model *m, const char *tensor, const char *path
     qx_store *s = m->store;
     struct stat st;
     const int fd = s->opt.strict ? open_strict(s->base_dir, loc) : open(path, OPEN_FLAGS);
+    if (fd < 0 && errno == ENOENT && s->opt.missing_data_ok) {
+        f->missing = true;
+        qx_warn(m->ctx, "external data '%s' is not there", path);
+        return QX_OK;
+    }
     if (fd < 0) return qx_note(m->ctx, open_error(m->ctx, errno, path, "external data"), "tensor '%s'", tensor);
     qx_status r = check_regular(m->ctx, fd, path, "external data", &st);
     if (r != QX_OK) qx_note(m->ctx, r, "tensor '%s'", tensor);
@@ -296,7 +301,7 @@ qx_status qx_store_external(qx_model *m, const char *tensor, const char *loc, qx
 {
     qx_store *s = m->store;
     for (int64_t i = s->n_files - 1; i >= 0; i--)
-        if (s->files[i]->file && !strcmp(s->files[i]->location, loc)) return *out = s->files[i], QX_OK;
+        if ((s->files[i]->file || s->files[i]->missing) && !strcmp(s->files[i]->location, loc)) return *out = s->files[i], QX_OK;
     QX_TRY(check_location(m, tensor, loc));
     if (!s->base_dir) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data '%s' of a model that was given as bytes; say which directory it lies in", tensor, loc);
     const char *path = qx_arena_printf(m->arena, "%s/%s", s->base_dir, loc);

@@ -11,7 +11,8 @@ typedef struct qx_ext_range { int64_t offset, length; const char *tensor; } qx_e
 /* One external data file, opened once; all reads go through this descriptor. */
 typedef struct qx_ext_file {
     const char *location;
-    qx_file *file;
+    qx_file *file;          /* NULL: missing, and the caller said that this is fine */
+    bool missing;
     uint64_t dev, ino;
     bool hashed;            /* sha1 below is that of the whole file */
     char sha1[41];

@@ -45,7 +45,7 @@ qx_status qx_source_read(qx_ctx *ctx, const qx_weight *w, size_t first, size_t n
         return QX_OK;
     case QX_SRC_FILE: return qx_file_read(s->file, s->offset + (int64_t)first, n, out);
     case QX_SRC_TYPED: return qx_typed_read(ctx, w, first, n, out);
-    default: QX_FAIL(ctx, QX_E_FAIL, "tensor '%s' has no content", w->name);
+    default: QX_FAIL(ctx, QX_E_IO, "tensor '%s': the file with its content is not there", w->name);
     }
 }
 

@@ -251,7 +251,7 @@ static qx_status check_checksum(qx_model *m, const qx_weight *w, const char *sum
 
 static qx_status check_range(qx_model *m, const qx_weight *w, const ext_keys *k, qx_ext_file *f, int64_t *offset)
 {
-    const int64_t size = qx_file_size(f->file);
+    const int64_t size = f->missing ? INT64_MAX : qx_file_size(f->file);
     int64_t length = (int64_t)w->bytes, end;
     *offset = 0;
     if (k->offset) QX_TRY(parse_decimal(m, w, "offset", k->offset, offset));
@@ -277,10 +277,10 @@ static qx_status take_external(qx_model *m, const Onnx__TensorProto *t, qx_weigh
     QX_TRY(read_keys(m, t, w, &k));
     QX_TRY(qx_store_external(m, w->name, k.location, &f));
     QX_TRY(check_range(m, w, &k, f, &offset));
-    if (k.checksum) QX_TRY(check_checksum(m, w, k.checksum, f));
+    if (k.checksum && !f->missing) QX_TRY(check_checksum(m, w, k.checksum, f));
     QX_TRY(qx_store_add_range(m, f, w->name, offset, (int64_t)w->bytes));
     m->store->external_tensors++;
-    w->src = (qx_source){.kind = QX_SRC_FILE, .file = f->file, .offset = offset, .length = (int64_t)w->bytes};
+    w->src = (qx_source){.kind = f->missing ? QX_SRC_NONE : QX_SRC_FILE, .file = f->file, .offset = offset, .length = (int64_t)w->bytes};
     return QX_OK;
 }
 
@@ -290,7 +290,7 @@ static qx_status check_padding(qx_model *m, const qx_weight *w)
 {
     const int bits = qx_dtype_bits(w->dtype), used = (int)(w->numel * bits % 8);
     uint8_t last;
-    if (!used || !w->bytes || w->src.kind == QX_SRC_TYPED) return QX_OK;
+    if (!used || !w->bytes || w->src.kind == QX_SRC_TYPED || w->src.kind == QX_SRC_NONE) return QX_OK;
     if (w->src.kind == QX_SRC_BYTES) last = ((const uint8_t *)w->src.bytes)[w->bytes - 1];
     else QX_TRY(qx_file_read(w->src.file, w->src.offset + (int64_t)w->bytes - 1, 1, &last));
     if (last >> used == 0) return QX_OK;
@@ -302,7 +302,7 @@ static qx_status check_bools(qx_model *m, const qx_weight *w)
 {
     void *p;
     size_t i = 0;
-    if (w->bytes > 1 << 20) return QX_OK;
+    if (w->bytes > 1 << 20 || w->src.kind == QX_SRC_NONE) return QX_OK;
     QX_TRY(qx_alloc_raw(m->ctx, w->bytes, &p));
     qx_status st = qx_weight_read(m->ctx, w, p);
     while (st == QX_OK && i < w->bytes && ((const uint8_t *)p)[i] <= 1) i++;

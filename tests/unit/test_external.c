@@ -231,6 +231,21 @@ static void e16_e17_not_a_file(void **state)
     close(s);
 }
 
+/* For looking at a model whose data is elsewhere. */
+static void missing_data_may_be_fine(void **state)
+{
+    place *p = *state;
+    qx_model *m;
+    float x[4];
+    OK(load(p, external(KV("location", "missing.bin", "offset", "64")), (qx_read_options){.missing_data_ok = true}, &m));
+    assert_int_equal(qx_ctx_warnings(p->ctx), 1);
+    assert_int_equal(m->graph->inits[0]->init->bytes, 16);
+    FAILS(qx_weight_read(p->ctx, m->graph->inits[0]->init, x), QX_E_IO);
+    MESSAGE_HAS(p->ctx, "is not there");
+    assert_int_equal(qx_model_write(m, at(p, "o.onnx"), NULL, NULL), QX_E_IO);
+    qx_model_free(m);
+}
+
 static void e18_e26_offsets_and_lengths(void **state)
 {
     place *p = *state;
@@ -440,7 +455,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(e01_e06_locations), CASE(e07_odd_but_legal_names), CASE(e08_e09_windows_and_control), CASE(e10_e12_links), CASE(e13_link_farm), CASE(e15_hard_links),
-        CASE(e16_e17_not_a_file), CASE(e18_e26_offsets_and_lengths), CASE(e27_ranges_that_fit), CASE(e28_e33_keys), CASE(e34_e35_checksums), CASE(sha1_vectors),
+        CASE(e16_e17_not_a_file), CASE(missing_data_may_be_fine), CASE(e18_e26_offsets_and_lengths), CASE(e27_ranges_that_fit), CASE(e28_e33_keys), CASE(e34_e35_checksums), CASE(sha1_vectors),
         CASE(e36_e37_tied_and_overlapping), CASE(e38_e39_which_file), CASE(e40_file_cut), CASE(e41_everywhere), CASE(e42_bytes_without_a_directory), CASE(lfs_pointer_as_data),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

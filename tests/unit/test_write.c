@@ -391,6 +391,29 @@ static void out_of_memory(void **state)
     fail();
 }
 
+static void out_of_memory_in_jobs(void **state)
+{
+    place *p = *state;
+    static const qx_layout layouts[] = {QX_LAYOUT_SAME, QX_LAYOUT_NK, QX_LAYOUT_NBITS};
+    put_model(at(p, "in.onnx"), false, NULL);
+    for (size_t i = 0; i < 3; i++) {
+        qx_model *m = load(p->ctx, at(p, "in.onnx"));
+        quantize(m, QX_DT_INT4, 32, layouts[i], i ? QX_SCALE_SEARCH : QX_SCALE_AMAX);
+        const size_t before = qx_mem_in_use(p->ctx);
+        qx_status st = QX_E_NOMEM;
+        for (int n = 1; st != QX_OK; n++) {
+            qx_mem_fail_at(p->ctx, n);
+            st = qx_model_write(m, at(p, "out.onnx"), &(qx_write_options){.force = true}, NULL);
+            qx_mem_fail_at(p->ctx, 0);
+            if (st != QX_OK) assert_int_equal(st, QX_E_NOMEM);
+            assert_int_equal(access(at(p, "out.onnx"), F_OK) == 0, st == QX_OK);
+            assert_true(st == QX_OK || qx_mem_in_use(p->ctx) == before);
+        }
+        unlink(at(p, "out.onnx"));
+        qx_model_free(m);
+    }
+}
+
 static void cancelled(void **state)
 {
     place *p = *state;
@@ -491,7 +514,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(unedited_is_copied), CASE(rebuilt_is_the_same), CASE(external_data_moves), CASE(same_bytes_for_any_threads), CASE(parts_land_where_they_belong),
-        CASE(tied_weights_are_stored_once), CASE(refused_outputs), CASE(faults_leave_the_old_output), CASE(out_of_memory), CASE(cancelled), CASE(an_edit_keeps_the_rest),
+        CASE(tied_weights_are_stored_once), CASE(refused_outputs), CASE(faults_leave_the_old_output), CASE(out_of_memory), CASE(out_of_memory_in_jobs), CASE(cancelled), CASE(an_edit_keeps_the_rest),
         CASE(models_come_back), CASE(standard_cases_come_back), CASE(bundled_models_come_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
