@@ -45,11 +45,11 @@ typedef struct qx_format {
 /* Lowest and highest code value (INT8 -128 127, or -127 with narrow; E4M3 -448 448); false when codes is no quantized type. */
 bool qx_format_range(const qx_format *f, float *lo, float *hi);
 /* The scale as it will be stored: rounded to f->scale (half to even; E8M0: up to a power of two) and kept usable: never 0, NaN, Inf.
- * Not finite or 0 gives 1. |s| below the smallest magnitude that is kept (FLT_MIN for f32 and bf16, 2^-24 for f16, 2^-9 for E4M3,
+ * Not finite gives 1, and so does 0 (E8M0: 2^-127, code 0). |s| below the smallest magnitude that is kept (FLT_MIN for f32 and bf16, 2^-24 for f16, 2^-9 for E4M3,
  * 2^-127 for E8M0) or above the largest is moved there. *adjusted (may be NULL) is incremented when that happened. */
 float qx_scale_stored(const qx_format *f, float s, int64_t *adjusted);
 void qx_scales_stored(const qx_format *f, float *s, int64_t n, int64_t *adjusted); /* in place */
-/* scale[i] = stored(amax[i] / qmax), amax 0 gives 1. qmax: 127, 7, 1, 448, 57344, 6. Division in float. */
+/* scale[i] = stored(amax[i] / qmax), amax 0 gives 1 (E8M0: 2^-127). qmax: 127, 7, 1, 448, 57344, 6. Division in float. */
 void qx_scale_from_amax(const qx_format *f, const float *amax, int64_t n, float *scale, int64_t *adjusted);
 /* lo <= 0 <= hi is enforced; scale[i] = stored((hi - lo) / (code_hi - code_lo)), zero[i] = clamp(rne(code_lo - lo / scale)).
  * A range of 0 gives scale 1 and the zero point 0 (clamped into the codes). */

@@ -5,7 +5,7 @@
 #include "kernels/scalar.h"
 
 /* One loop per stored type, so that it vectorises: rounding, then the limits, then what is no scale at all. Returns how many were moved. */
-#define STORE_LOOP(name, round_expr, smallest, largest, keep_sign)                                    \
+#define STORE_LOOP(name, round_expr, smallest, largest, keep_sign, none)                              \
     static int64_t store_##name(float *s, int64_t n)                                                  \
     {                                                                                                 \
         int32_t moved = 0;                                                                            \
@@ -17,15 +17,15 @@
             const int usable = qx_bits_of(m) < 0x7f800000u, zero = m == 0.0f;                         \
             const float signed_k = qx_of_bits(qx_bits_of(k) | sign);                                  \
             moved += (!zero & (k != r)) | !usable;                                                    \
-            s[i] = (usable & !zero) ? signed_k : 1.0f;                                                \
+            s[i] = (usable & !zero) ? signed_k : zero ? (none) : 1.0f;                                \
         }                                                                                             \
         return moved;                                                                                 \
     }
-STORE_LOOP(f32, m, FLT_MIN, FLT_MAX, 1)
-STORE_LOOP(f16, qx_sc_f16_to_f32(qx_sc_f32_to_f16(m)), 0x1p-24f, 65504.0f, 1)
-STORE_LOOP(bf16, qx_sc_bf16_to_f32(qx_sc_f32_to_bf16(m)), FLT_MIN, 0x1.fep127f, 1)
-STORE_LOOP(e4m3, qx_mini_round(m, 3, 7, 448.0f), 0x1p-9f, 448.0f, 1)
-STORE_LOOP(e8m0, qx_sc_e8m0_to_f32(qx_sc_f32_to_e8m0_ceil(m)), 0x1p-127f, 0x1p127f, 0)
+STORE_LOOP(f32, m, FLT_MIN, FLT_MAX, 1, 1.0f)
+STORE_LOOP(f16, qx_sc_f16_to_f32(qx_sc_f32_to_f16(m)), 0x1p-24f, 65504.0f, 1, 1.0f)
+STORE_LOOP(bf16, qx_sc_bf16_to_f32(qx_sc_f32_to_bf16(m)), FLT_MIN, 0x1.fep127f, 1, 1.0f)
+STORE_LOOP(e4m3, qx_mini_round(m, 3, 7, 448.0f), 0x1p-9f, 448.0f, 1, 1.0f)
+STORE_LOOP(e8m0, qx_sc_e8m0_to_f32(qx_sc_f32_to_e8m0_ceil(m)), 0x1p-127f, 0x1p127f, 0, 0x1p-127f)
 
 void qx_scales_stored(const qx_format *f, float *s, int64_t n, int64_t *adjusted)
 {

@@ -5,12 +5,17 @@
 #include <string.h>
 #include <time.h>
 
+#include "kernels/nbits_leaf.h"
+#include "kernels/igemm_leaf.h"
+#include "kernels/matmul.h"
 #include "kernels/quant_leaf.h"
+#include "kernels/search_leaf.h"
+#include "kernels/solve.h"
 
 static double now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* one thread: its own time, also on a busy machine */
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -92,6 +97,76 @@ static double memcpy_seconds(const data *d, size_t bytes)
     return best; /* reads half and writes half: as many bytes move as in the kernel */
 }
 
+/* ---- searches, solvers, products: millions of weights a second, billions of operations a second ---- */
+
+typedef struct search_case { const char *name; qx_dtype codes, scale; int64_t block; bool zero; int nvfp4; } search_case;
+static const search_case searches[] = {
+    {"search int4 f16 block 32", QX_DT_INT4, QX_DT_FLOAT16, 32, false, -1}, {"search int4 f16 block 128", QX_DT_INT4, QX_DT_FLOAT16, 128, false, -1},
+    {"search uint4 f16 block 32", QX_DT_UINT4, QX_DT_FLOAT16, 32, true, -1}, {"search int8 rows", QX_DT_INT8, QX_DT_FLOAT, 0, false, -1},
+    {"search fp8 rows", QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT, 0, false, -1}, {"nvfp4 four over six", QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E4M3FN, 16, false, QX_NVFP4_FOUR_OVER_SIX},
+    {"nvfp4 sweep", QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E4M3FN, 16, false, QX_NVFP4_SWEEP}};
+
+static void bench_searches(const data *d, const char *filter)
+{
+    const int64_t rows = 64, k = d->cols;
+    for (size_t i = 0; i < sizeof searches / sizeof *searches; i++) {
+        const search_case *c = &searches[i];
+        if (filter && !strstr(c->name, filter)) continue;
+        const qx_search s = {.format = {.codes = c->codes, .scale = c->scale, .negative = true}, .block = c->block, .zero_point = c->zero};
+        const qx_nvfp4 nv = {.global = qx_nvfp4_global(1, c->nvfp4 == QX_NVFP4_FOUR_OVER_SIX), .rule = c->nvfp4 > 0 ? (qx_nvfp4_rule)c->nvfp4 : QX_NVFP4_AMAX};
+        const double t = now();
+        if (c->nvfp4 >= 0) qx_nvfp4_search(&nv, d->f32, rows, k, d->out, d->scale2, NULL);
+        else qx_search_rows(&s, d->f32, rows, k, d->scale2, d->zero, NULL);
+        printf("%-28s %8.1f Melem/s\n", c->name, (double)(rows * k) / (now() - t) * 1e-6);
+    }
+}
+
+static void bench_solvers(const char *filter)
+{
+    const int64_t k = 1536, rows = 64;
+    if (filter && !strstr("solvers", filter)) return;
+    float *x = malloc(sizeof *x * (size_t)(2 * k * k)), *h = malloc(sizeof *h * (size_t)(k * k)), *u = malloc(sizeof *u * (size_t)(k * k)), *fs = malloc(sizeof *fs * (size_t)(128 * k));
+    float *scale = malloc(sizeof *scale * (size_t)(rows * k));
+    for (int64_t i = 0; i < 2 * k * k; i++) x[i] = (float)((i * 7919 + i / k) % 10007 - 5000) / 5000.0f;
+    double t = now(), damping;
+    qx_matmul_f32(NULL, &(qx_matmul){k, k, 2 * k, x, 1, k, x, k, 1, h, k, 1, 0});
+    printf("%-28s %8.1f GFLOP/s\n", "product f32 (X'X)", 4e-9 * (double)(k * k * k) / (now() - t));
+    t = now();
+    qx_factor_inverse(&(qx_factor){.h = h, .k = k, .damp = .01}, u, fs, &damping);
+    printf("%-28s %8.1f ms for k = %d\n", "factor of the inverse", 1e3 * (now() - t), (int)k);
+    const qx_search s = {.format = {.codes = QX_DT_INT4, .scale = QX_DT_FLOAT16, .negative = true}};
+    const qx_gptq g = {.k = k, .u = u, .format = s.format, .block = 128, .search = &s};
+    void *scratch = malloc(qx_gptq_scratch(&g, rows));
+    t = now();
+    qx_gptq_rows(&g, x, rows, scale, NULL, NULL, NULL, scratch);
+    printf("%-28s %8.1f Melem/s\n", "gptq int4 block 128", 1e-6 * (double)(rows * k) / (now() - t));
+    free(x), free(h), free(u), free(fs), free(scale), free(scratch);
+}
+
+static void bench_products(const data *d, const char *filter)
+{
+    const int64_t n = 4096, k = 4096;
+    if (filter && !strstr("products", filter)) return;
+    uint8_t *codes = calloc(1, (size_t)(n * k));
+    float *y = malloc(sizeof *y * (size_t)n), *scratch = malloc(sizeof *scratch * (size_t)(2 * k));
+    for (int bits = 4; bits <= 8; bits += 4) {
+        const qx_nbits w = {.bits = bits, .n = n, .k = k, .block = 32, .codes = codes, .scale = d->scale};
+        qx_nbits_prepare(&w, 1, d->f32, k, scratch);
+        const double t = now();
+        for (int64_t p = 0; p < qx_nbits_pieces(&w); p++) qx_nbits_piece(&w, 1, d->f32, k, scratch, y, n, p);
+        printf("int%d weights, one row         %8.2f Gweights/s\n", bits, 1e-9 * (double)(n * k) / (now() - t));
+    }
+    const int64_t m = 256, kk = 1024, nn = 1024;
+    int8_t *packed = malloc(qx_igemm_packed_bytes(kk, nn));
+    int32_t *sums = malloc(sizeof *sums * (size_t)qx_igemm_sums(nn)), *c = malloc(sizeof *c * (size_t)(m * nn));
+    for (int64_t p = 0; p < qx_igemm_panels(nn); p++) qx_igemm_pack_panel(codes, true, kk, nn, nn, 1, p, packed, sums);
+    const qx_igemm g = {.m = m, .n = nn, .k = kk, .a = d->f32, .lda = kk, .a_signed = true, .packed = packed, .sums = sums, .b_signed = true, .c = c, .ldc = nn};
+    const double t = now();
+    for (int64_t p = 0; p < qx_igemm_panels(nn); p++) qx_igemm_run(&g, p, 0, m);
+    printf("%-28s %8.1f Gop/s\n", "product int8", 2e-9 * (double)(m * nn * kk) / (now() - t));
+    free(codes), free(y), free(scratch), free(packed), free(sums), free(c);
+}
+
 int main(int argc, char **argv)
 {
     const int64_t n = (argc > 1 ? atoll(argv[1]) : 16) * 1024 * 1024;
@@ -114,5 +189,10 @@ int main(int argc, char **argv)
         }
         printf("   %.2f\n", t / memcpy_seconds(&d, bytes_of(&d, &cases[k])));
     }
+    const char *filter = argc > 2 ? argv[2] : NULL;
+    bench_searches(&d, filter);
+    bench_solvers(filter);
+    bench_products(&d, filter);
+    free(d.f32), free(d.f16), free(d.out), free(d.scale), free(d.scale2), free(d.zero);
     return 0;
 }
