@@ -2,7 +2,7 @@
 #include "passes/scheme.h"
 
 static const qx_option options[] = {
-    QX_SCHEME_RANGE_OPTIONS("max"),
+    QX_SCHEME_RANGE_OPTIONS("mse"),
     {"weights", QX_OPT_CHOICE, "channel", 0, 0, "channel|tensor", "one scale per output channel, or one per weight"},
     {"zero-point", QX_OPT_BOOL, "false", 0, 1, NULL, "activations as UINT8 with a zero point"},
     {"level", QX_OPT_FLOAT, "0", 0, 4, NULL, "diffusion recipes: 1 convolutions, 2 and feed-forward, 2.5 and q/k/v, 3 and all linears but proj_out, 4 and attention; 0: everything but attention"},
@@ -25,6 +25,6 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 const qx_passdef qx_pass_int8 = {
     .name = "int8", .brief = "INT8 weights and activations (W8A8)", .options = options, .flags = QX_PASS_FORMAT | QX_PASS_CALIBRATED, .plan = plan, .run = qx_scheme_run,
     .doc = "y = DQ(Q(x)) W, W stored as INT8 codes with one scale per output channel (amax/127), x quantized per tensor with a\n"
-           "scale from calibration (range/127), zero point 0. Bias stays float. Kept float by default: heads, embeddings,\n"
+           "scale from calibration (range/127; the range of least squared error unless act says otherwise), zero point 0. Bias stays float. Kept float by default: heads, embeddings,\n"
            "convolutions with few channels, contractions or outputs under 16 (placement rules of TensorRT and ONNX Runtime).\n"
            "Use it when the device has INT8 matrix units; add smoothquant for language models with outlier channels."};
