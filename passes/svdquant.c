@@ -1,0 +1,206 @@
+/* svdquant.c - a low-rank branch in plain ONNX nodes takes what few bits cannot hold (arXiv 2411.05007): y = Q(W - B A) x + B (A x).
+ *
+ * B A is the best rank-r part of W in the norm of the layer's output when channels are independent: the columns of W are weighed by the root mean square of
+ * their input before the decomposition. The branch is stored in the model's own float type, and what is subtracted from W is the rounded product, so that
+ * nothing is lost between the two. Put smoothing before it ("awq(mode=lite),svdquant,int4"): both branches read the same smoothed input. */
+#include <math.h>
+#include <string.h>
+
+#include "base/thread.h"
+#include "kernels/solve.h"
+#include "onnx/edit.h"
+#include "passes/search.h"
+
+typedef struct branch { int64_t n, k, rank; const float *b, *a; } branch; /* b[n][rank], a[rank][k] */
+
+static qx_status subtract(qx_ctx *ctx, const qx_step *s, int64_t first, int64_t rows, int64_t k, float *x, void *scratch)
+{
+    const branch *br = s->arg;
+    (void)ctx;
+    (void)scratch;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < br->rank; j++) {
+            const float f = br->b[(first + r) * br->rank + j], *a = br->a + j * k;
+            float *row = x + r * k;
+            for (int64_t c = 0; c < k; c++) row[c] -= f * a[c];
+        }
+    return QX_OK;
+}
+
+static const qx_stepdef def_subtract = {.name = "low-rank residual", .rows = subtract};
+
+static bool wants(const qx_plan_item *it)
+{
+    const qx_op_id op = it->lin->node->op->id;
+    if (!it->pass || !it->weight || !it->weight->spec.codes || it->lin->is_conv || it->weight->items != 1) return false;
+    if (op == QX_OP_Gemm) return qx_attr_float(it->lin->node, "alpha", 1) == 1 && !qx_attr_int(it->lin->node, "transA", 0);
+    return op == QX_OP_MatMul;
+}
+
+static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
+{
+    (void)m;
+    for (int64_t i = 0; i < p->pipe->plan->linears.count; i++) {
+        const qx_plan_item *it = &p->pipe->plan->items[i];
+        if (wants(it) && p->pipe->have_data) QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS, .axis = -1}));
+    }
+    return QX_OK;
+}
+
+/* ---- the decomposition ---- */
+
+/* Root mean square of each input channel; 1 without statistics. Dead channels count as the smallest live one, so that the inverse exists. */
+static void weights_of(const qx_stats *stats, const qx_plan_item *it, float *d)
+{
+    const qx_value_stats *st = qx_stats_get(stats, it->lin->x);
+    const int64_t k = it->lin->k;
+    float least = INFINITY;
+    for (int64_t j = 0; j < k; j++) {
+        d[j] = st && st->channels.n == k && st->channels.mean_sq ? sqrtf(st->channels.mean_sq[j]) : 1;
+        if (d[j] > 0 && d[j] < least) least = d[j];
+    }
+    for (int64_t j = 0; j < k; j++)
+        if (!(d[j] > 0)) d[j] = isfinite(least) ? least : 1;
+}
+
+/* x[count] as it will be stored in dtype, and those bytes. */
+static qx_status stored(qx_model *m, qx_dtype dtype, float *x, int64_t count, void **bytes)
+{
+    *bytes = qx_arena_alloc(m->arena, (size_t)count * 4);
+    if (!*bytes) return QX_E_NOMEM;
+    if (!qx_from_f32((int)dtype, x, count, *bytes) || !qx_to_f32((int)dtype, *bytes, count, x)) QX_FAIL(m->ctx, QX_E_TYPE, "svdquant: no branch of type %s", qx_dtype_get((int)dtype)->name);
+    return QX_OK;
+}
+
+static qx_status decompose(qx_pass *p, const qx_plan_item *it, const qx_stats *stats, branch *br)
+{
+    qx_ctx *ctx = p->ctx;
+    const qx_plan_weight *w = it->weight;
+    float *full = NULL, *d = NULL, *b = qx_arena_array(p->pipe->model->arena, (size_t)(br->n * br->rank), sizeof *b);
+    float *a = qx_arena_array(p->pipe->model->arena, (size_t)(br->k * br->rank), sizeof *a);
+    void *scratch = NULL;
+    const qx_lowrank l = {.n = br->n, .k = br->k, .rank = br->rank, .seed = 1};
+    qx_status st = a && b ? QX_OK : QX_E_NOMEM;
+    if (st == QX_OK) st = qx_alloc_raw(ctx, (size_t)(br->n * br->k) * sizeof *full, (void **)&full);
+    if (st == QX_OK) st = qx_alloc_raw(ctx, (size_t)br->k * sizeof *d, (void **)&d);
+    if (st == QX_OK) st = qx_alloc_raw(ctx, qx_lowrank_scratch(&l), &scratch);
+    if (st == QX_OK) st = qx_rows_read(ctx, w->tensor, &w->view, w->steps, 0, br->n, full);
+    if (st == QX_OK) {
+        weights_of(stats, it, d);
+        for (int64_t r = 0; r < br->n; r++)
+            for (int64_t c = 0; c < br->k; c++) full[r * br->k + c] *= d[c];
+        qx_lowrank_solve(&l, full, b, a, scratch);
+        for (int64_t j = 0; j < br->rank; j++)
+            for (int64_t c = 0; c < br->k; c++) a[j * br->k + c] /= d[c];
+        br->a = a;
+        br->b = b;
+    }
+    qx_free(ctx, full);
+    qx_free(ctx, d);
+    qx_free(ctx, scratch);
+    return st;
+}
+
+/* ---- the nodes ---- */
+
+static qx_status factor_init(qx_graph *g, const char *base, const char *suffix, qx_dtype dtype, const void *bytes, int64_t rows, int64_t cols, qx_value **out)
+{
+    const int64_t dims[2] = {rows, cols};
+    const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, suffix);
+    qx_weight *w;
+    if (!name) return QX_E_NOMEM;
+    QX_TRY(qx_weight_from_bytes(g->model, dtype, 2, dims, bytes, &w));
+    return qx_init_add(g, name, w, out);
+}
+
+static qx_status node(qx_graph *g, qx_node *before, const char *op, const char *base, const char *suffix, qx_value *x, qx_value *y, qx_node **out)
+{
+    const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, suffix);
+    if (!name) return QX_E_NOMEM;
+    return qx_node_add(g, &(qx_node_spec){.op_type = op, .domain = "", .name = name, .in = (qx_value *[]){x, y}, .n_in = 2, .out_names = &name, .n_out = 1}, before, out);
+}
+
+static qx_status insert(qx_plan_item *it, const branch *br, const void *at_bytes, const void *bt_bytes)
+{
+    qx_node *n = it->lin->node, *down, *up, *sum;
+    qx_graph *g = n->graph;
+    qx_value *y = n->out[0], *at, *bt;
+    const qx_dtype dtype = it->weight->tensor->dtype;
+    const char *base = n->name[0] ? n->name : y->name;
+    QX_TRY(factor_init(g, base, "lowrank_down", dtype, at_bytes, br->k, br->rank, &at));
+    QX_TRY(factor_init(g, base, "lowrank_up", dtype, bt_bytes, br->rank, br->n, &bt));
+    QX_TRY(node(g, n->next, "MatMul", base, "lowrank_down_MatMul", n->in[it->lin->x_index], at, &down));
+    QX_TRY(node(g, down->next, "MatMul", base, "lowrank_up_MatMul", down->out[0], bt, &up));
+    QX_TRY(node(g, up->next, "Add", base, "lowrank_Add", y, up->out[0], &sum));
+    QX_TRY(qx_value_set_type(up->out[0], &y->type));
+    QX_TRY(qx_value_set_type(sum->out[0], &y->type));
+    if (y->is_output) return qx_output_rewire(y, sum->out[0]);
+    return qx_value_replace_uses(y, sum->out[0], sum);
+}
+
+static void transpose(const float *x, int64_t rows, int64_t cols, float *y)
+{
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < cols; c++) y[c * rows + r] = x[r * cols + c];
+}
+
+/* a and b become what is stored; their transposes (the layout of MatMul weights) come back as bytes. */
+static qx_status round_factors(qx_pass *p, const qx_plan_item *it, branch *br, void **at, void **bt)
+{
+    qx_model *m = p->pipe->model;
+    const qx_dtype dtype = it->weight->tensor->dtype;
+    float *t = NULL;
+    qx_status st = qx_alloc_raw(p->ctx, (size_t)((br->n > br->k ? br->n : br->k) * br->rank) * sizeof *t, (void **)&t);
+    if (st == QX_OK) {
+        transpose(br->a, br->rank, br->k, t);
+        st = stored(m, dtype, t, br->rank * br->k, at);
+        if (st == QX_OK) transpose(t, br->k, br->rank, (float *)(uintptr_t)br->a);
+    }
+    if (st == QX_OK) {
+        transpose(br->b, br->n, br->rank, t);
+        st = stored(m, dtype, t, br->rank * br->n, bt);
+        if (st == QX_OK) transpose(t, br->rank, br->n, (float *)(uintptr_t)br->b);
+    }
+    qx_free(p->ctx, t);
+    return st;
+}
+
+static qx_status branch_item(qx_pass *p, qx_plan_item *it, const qx_stats *stats)
+{
+    branch *br = qx_arena_alloc(p->pipe->model->arena, sizeof *br);
+    void *at, *bt;
+    if (!br) return QX_E_NOMEM;
+    *br = (branch){.n = it->lin->n, .k = it->lin->k, .rank = qx_opt_int(p, "rank")};
+    if (br->rank * 4 > br->n || br->rank * 4 > br->k) return qx_item_note(p->pipe, it, "svdquant: rank %lld is too much for [%lld, %lld]", (long long)br->rank, (long long)br->n, (long long)br->k);
+    QX_TRY(decompose(p, it, stats, br));
+    QX_TRY(round_factors(p, it, br, &at, &bt));
+    QX_TRY(qx_plan_step(p->pipe, it->weight, &def_subtract, br));
+    QX_TRY(insert(it, br, at, bt));
+    return qx_item_note(p->pipe, it, "svdquant rank %lld", (long long)br->rank);
+}
+
+static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
+{
+    qx_plan *plan = p->pipe->plan;
+    (void)m;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        qx_plan_item *it = &plan->items[i];
+        if (!wants(it)) continue;
+        QX_TRY(qx_check_cancel(p->ctx));
+        qx_progress(p->ctx, "svdquant", i, plan->linears.count);
+        if (it->weight->pruned || it->weight->solved) QX_FAIL(p->ctx, QX_E_USAGE, "svdquant belongs before sparsity and gptq: write \"svdquant,gptq,...\"");
+        QX_TRY(branch_item(p, it, stats));
+    }
+    qx_progress(p->ctx, "svdquant", plan->linears.count, plan->linears.count);
+    return QX_OK;
+}
+
+static const qx_option options[] = {
+    {"rank", QX_OPT_INT, "32", 1, 1024, NULL, "columns of the low-rank branch"},
+    {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
+};
+
+const qx_passdef qx_pass_svdquant = {
+    .name = "svdquant", .brief = "a low-rank float branch beside 4-bit weights", .options = options, .flags = QX_PASS_WEIGHTS, .plan = plan, .run = run,
+    .doc = "y = Q(W - B A) x + B (A x), B A the rank-r part of W weighed by the rms of each input channel; two MatMul and an Add in plain ONNX.\n"
+           "Rank 32 adds 32 (n + k) weights a layer. Use it with int4 or nvfp4 on diffusion models, after awq(mode=lite) or smoothquant."};
