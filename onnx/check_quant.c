@@ -47,6 +47,8 @@ static qx_status check_versions(qx_checker *c, const qx_node *n, int codes, int 
 static qx_status judge_scale(qx_checker *c, const qx_node *n, const qx_weight *w, int64_t i, float v)
 {
     if (!isfinite(v)) QX_REFUSE(c, "%s: scale '%s' is %s at element %lld", QX_LABEL(n), QX_SHOWN(w->name), isnan(v) ? "NaN" : "infinite", (long long)i);
+    /* Weights of few bits may have negative block scales: the largest value then lands on the lowest code. Nothing is ever divided by them. */
+    if (v < 0 && n->op->id == QX_OP_DequantizeLinear && qx_dtype_bits(type_at(n, 0)) == 4) v = -v;
     if (v <= 0) QX_REFUSE(c, "%s: scale '%s' is %g at element %lld; it must be positive", QX_LABEL(n), QX_SHOWN(w->name), (double)v, (long long)i);
     if (v >= FLT_MIN && (w->dtype != QX_DT_FLOAT16 || v >= 6.104e-5f)) return QX_OK;
     if (w->dtype == QX_DT_FLOAT16) return qx_check_warn(c, "%s: scale '%s' is subnormal (%g) at element %lld", QX_LABEL(n), QX_SHOWN(w->name), (double)v, (long long)i);

@@ -35,7 +35,7 @@ static qx_status check_spec(qx_ctx *ctx, const qx_job *j)
     if (q->block < -1) QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': block %lld", name, (long long)q->block);
     if (q->zero_point && qx_dtype_is_float(q->codes)) QX_FAIL(ctx, QX_E_TYPE, "weight '%s': %s has no zero point", name, codes);
     if (q->rule == QX_SCALE_GIVEN && !q->given) QX_FAIL(ctx, QX_E_FAIL, "weight '%s': the scales are said to be given but are not", name);
-    if (j->steps && j->steps->def->grid && (q->block == -1 || qx_job_is_two_level(j)))
+    if (j->steps && j->steps->def->grid && q->block == -1)
         QX_FAIL(ctx, QX_E_UNSUPPORTED, "weight '%s': step '%s' decides a grid of rows and blocks, not one scale for the whole tensor", name, j->steps->def->name);
     if (j->layout != QX_LAYOUT_NBITS) return QX_OK;
     if (q->block <= 0) QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': MatMulNBits wants a block, not %lld", name, (long long)q->block);

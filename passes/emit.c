@@ -207,6 +207,7 @@ static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_val
     (void)pipe;
     qx_node *n, *at = w->value->def ? w->value->def->next : g->first;
     qx_type t = codes->type;
+    if (scale->def) at = scale->def->next;
     const bool powers = w->spec.scale == QX_DT_FLOAT8E8M0; /* a scale that says nothing about the type of the result */
     const qx_dtype made = two_level(w) ? QX_DT_FLOAT : w->tensor->dtype;
     QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {codes, scale, zero}, zero ? 3u : 2u, &t, made, w->value->name, "DequantizeLinear"}, &n));

@@ -180,9 +180,11 @@ static void store_scales(const tile *t, int64_t rows, float *scale)
     for (int64_t i = 0; i < rows * t->blocks; i++) scale[i] = qx_e4m3_to_f32(t->codes[i]);
 }
 
+/* For the greediest of the forms that solve_rows may ask for. */
 static size_t solver_scratch(const solve *v, const qx_qspec *spec, int64_t k)
 {
-    const qx_gptq g = {.k = k, .block = spec && spec->block > 0 ? spec->block : 0};
+    const qx_search search = {0};
+    const qx_gptq g = {.k = k, .block = spec && spec->block > 0 ? spec->block : 0, .format = {.codes = spec ? spec->codes : QX_DT_FLOAT}, .search = &search, .keep_zeros = true};
     const qx_refine r = {.k = k, .block = g.block};
     const size_t a = qx_gptq_scratch(&g, ROWS), b = v->spec.refine ? qx_refine_scratch(&r, ROWS) : 0;
     return a > b ? a : b;
@@ -267,7 +269,8 @@ qx_status qx_solve_step(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_so
     solve *v = qx_arena_alloc(pipe->model->arena, sizeof *v);
     if (!v) return QX_E_NOMEM;
     *v = (solve){.spec = *spec, .w = w, .name = w->tensor->name};
-    return qx_plan_step(pipe, w, w->spec.codes ? &def_solve : &def_prune, v);
+    if (w->spec.codes && !spec->stay_float && w->spec.block < 0) w->spec.block = 0; /* rows are solved apart: one scale each */
+    return qx_plan_step(pipe, w, w->spec.codes && !spec->stay_float ? &def_solve : &def_prune, v);
 }
 
 /* ---- mask without compensation ---- */

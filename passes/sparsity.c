@@ -84,7 +84,7 @@ static qx_status prune(qx_pass *p, qx_plan_item *it, qx_stats *stats)
     it->weight->pruned = true;
     QX_TRY(qx_item_note(p->pipe, it, "2:4 %s", names[how]));
     if (how != SPARSEGPT) return qx_mask_step(p->pipe, it->weight, norm, spatial);
-    const qx_solve_spec spec = {.compensate = true, .prune = true, .damp = qx_opt_float(p, "damp"), .gram = st->gram, .k = k, .spatial = spatial};
+    const qx_solve_spec spec = {.compensate = true, .prune = true, .stay_float = gptq_follows(p), .damp = qx_opt_float(p, "damp"), .gram = st->gram, .k = k, .spatial = spatial};
     if (!gptq_follows(p)) it->weight->solved = it->weight->spec.codes != QX_DT_UNDEFINED;
     return qx_solve_step(p->pipe, it->weight, &spec);
 }
