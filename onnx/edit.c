@@ -281,6 +281,18 @@ qx_status qx_node_truncate_in(qx_node *n, uint32_t n_in)
     return QX_OK;
 }
 
+qx_status qx_node_truncate_out(qx_node *n, uint32_t n_out)
+{
+    char label[256];
+    for (uint32_t i = n_out; i < n->n_out; i++) {
+        const qx_value *v = n->out[i];
+        if (v && (v->n_uses || v->is_output)) QX_FAIL(n->graph->model->ctx, QX_E_FAIL, "%s: output %u '%s' is used and cannot go", qx_node_label(n, label, sizeof label), i, v->name);
+    }
+    for (; n->n_out > n_out; n->n_out--) forget_value(n->out[n->n_out - 1]);
+    touch_node(n);
+    return QX_OK;
+}
+
 qx_status qx_node_move(qx_node *n, qx_node *before)
 {
     if (before == n) return QX_OK;
@@ -468,21 +480,36 @@ static qx_status restamp_node(void *user, qx_node *n)
     return QX_OK;
 }
 
-qx_status qx_model_set_opset(qx_model *m, const char *domain, int64_t version)
+/* Sets or adds one import in a list that lives in the arena. */
+static qx_status stamp(qx_model *m, qx_opset **list, uint32_t *count, const char *domain, int64_t version)
 {
     const char *name;
     QX_TRY(intern(m, strcmp(domain, "ai.onnx") == 0 ? "" : domain, &name));
     uint32_t i = 0;
-    while (i < m->n_opsets && strcmp(m->opsets[i].domain, name) != 0) i++;
-    if (i == m->n_opsets) {
-        qx_opset *more = qx_arena_array(m->arena, (size_t)m->n_opsets + 1, sizeof *more);
-        if (!more) return QX_NOMEM(m);
-        if (m->n_opsets) memcpy(more, m->opsets, m->n_opsets * sizeof *more);
-        m->opsets = more;
-        m->opsets[m->n_opsets++].domain = name;
-    }
-    m->opsets[i].version = version;
+    while (i < *count && strcmp((*list)[i].domain, name) != 0) i++;
+    qx_opset *more = qx_arena_array(m->arena, (size_t)*count + 1, sizeof *more); /* a copy: the old list may be shared */
+    if (!more) return QX_NOMEM(m);
+    if (*count) memcpy(more, *list, *count * sizeof *more);
+    more[i] = (qx_opset){.domain = name, .version = version};
+    *list = more;
+    if (i == *count) ++*count;
     m->dirty = true;
+    return QX_OK;
+}
+
+qx_status qx_model_set_opset(qx_model *m, const char *domain, int64_t version)
+{
+    QX_TRY(stamp(m, &m->opsets, &m->n_opsets, domain, version));
+    return qx_model_each_node(m, restamp_node, NULL);
+}
+
+qx_status qx_function_set_opset(qx_function *f, const char *domain, int64_t version)
+{
+    qx_model *m = f->body->model;
+    qx_opset *list = qx_arena_memdup(m->arena, f->n_opsets ? (const void *)f->opsets : (const void *)&(qx_opset){0}, (f->n_opsets ? f->n_opsets : 1) * sizeof *list);
+    if (!list) return QX_NOMEM(m);
+    QX_TRY(stamp(m, &list, &f->n_opsets, domain, version));
+    f->opsets = list;
     return qx_model_each_node(m, restamp_node, NULL);
 }
 

@@ -20,6 +20,7 @@ qx_status qx_node_add(qx_graph *g, const qx_node_spec *spec, qx_node *before, qx
 qx_status qx_node_erase(qx_node *n);
 qx_status qx_node_set_in(qx_node *n, uint32_t index, qx_value *v);  /* v may be NULL; grows the list when index == n_in */
 qx_status qx_node_truncate_in(qx_node *n, uint32_t n_in);           /* drops inputs from n_in on */
+qx_status qx_node_truncate_out(qx_node *n, uint32_t n_out);         /* drops outputs from n_out on, which nothing may use */
 qx_status qx_node_move(qx_node *n, qx_node *before);                  /* same graph; the caller keeps the order legal */
 /* Changes the operator in place (for example when the opset is raised); inputs, outputs and attributes stay. */
 qx_status qx_node_set_op(qx_node *n, const char *domain, const char *op_type);
@@ -46,6 +47,8 @@ qx_status qx_value_set_type(qx_value *v, const qx_type *t);
 qx_status qx_value_new(qx_graph *g, const char *name, qx_value **out); /* for passes that build subgraph inputs */
 
 qx_status qx_model_set_opset(qx_model *m, const char *domain, int64_t version); /* stamps only; conversion is passes/opset.c */
+/* The same for a local function, which imports its own operator sets. */
+qx_status qx_function_set_opset(qx_function *f, const char *domain, int64_t version);
 qx_status qx_model_set_ir(qx_model *m, int64_t ir);
 qx_status qx_model_set_meta(qx_model *m, const char *key, const char *value);   /* value NULL removes */
 
