@@ -28,7 +28,7 @@ static qx_status make_constant(const qx_conversion *c, const char *what, qx_dtyp
     if (!base) return QX_E_NOMEM;
     QX_TRY(qx_weight_from_bytes(m, dtype, rank, dims, data, &w));
     if (!in_function(n)) return qx_init_add(n->graph, base, w, out);
-    QX_TRY(qx_node_add(n->graph, &(qx_node_spec){.op_type = "Constant", .domain = "", .name = base, .out_names = &base, .n_out = 1}, n, &holder));
+    QX_TRY(qx_node_add(n->graph, &(qx_node_spec){.op_type = "Constant", .domain = "", .out_names = &base, .n_out = 1}, n, &holder));
     *out = holder->out[0];
     return qx_attr_set_tensor(holder, "value", w);
 }
@@ -137,10 +137,10 @@ static qx_status clip_inputs(const qx_conversion *c)
 static qx_status dropout_input(const qx_conversion *c)
 {
     const qx_value *mask = qx_node_out(c->node, 1);
-    if (c->old_since < 10 && mask && (mask->n_uses || mask->is_output)) REFUSE(c, "its mask is used, which was a number and is a truth value now");
+    if (mask && (mask->n_uses || mask->is_output)) REFUSE(c, "its mask is used, which was not defined outside of training and is now");
     QX_TRY(own_value(c, "ratio"));
     if (c->dry) return QX_OK;
-    if (c->old_since < 10 && mask) QX_TRY(qx_node_truncate_out(c->node, 1));
+    if (mask) QX_TRY(qx_node_truncate_out(c->node, 1));
     if (qx_node_attr(c->node, "ratio")) QX_TRY(put_scalar(c, 1, "ratio", QX_DT_FLOAT, qx_attr_float(c->node, "ratio", 0.5f)));
     return qx_attr_remove(c->node, "ratio");
 }
@@ -196,9 +196,10 @@ static qx_status batch_norm_outputs(const qx_conversion *c)
 static qx_status add_node(const qx_conversion *c, const char *op, const char *tail, qx_value *const *in, uint32_t n_in, qx_node *before, qx_node **out)
 {
     qx_node *n = c->node;
-    const char *name = qx_arena_printf(n->graph->model->arena, "%s_%s", n->out[0]->name, tail);
-    if (!name) return QX_E_NOMEM;
-    return qx_node_add(n->graph, &(qx_node_spec){.op_type = op, .domain = "", .name = name, .in = in, .n_in = n_in, .out_names = &name, .n_out = 1}, before, out);
+    qx_model *m = n->graph->model;
+    const char *name = qx_arena_printf(m->arena, "%s_%s", n->out[0]->name, tail), *node_name = qx_arena_printf(m->arena, "%s_%s", n->name[0] ? n->name : op, tail);
+    if (!name || !node_name) return QX_E_NOMEM;
+    return qx_node_add(n->graph, &(qx_node_spec){.op_type = op, .domain = "", .name = node_name, .in = in, .n_in = n_in, .out_names = &name, .n_out = 1}, before, out);
 }
 
 static qx_status set_dims(qx_value *v, qx_dtype dtype, int rank, const qx_dim *dims)
@@ -251,18 +252,37 @@ static qx_status softmax_axis(const qx_conversion *c)
 
 /* ---- Upsample, Resize -------------------------------------------------------------------------------------------------------------- */
 
+/* How version 10 rounded to the nearest element: down when enlarging, up when shrinking (as ONNX Runtime computes it; the standard
+ * does not say). One attribute cannot say both. */
+static qx_status nearest_mode(const qx_conversion *c, const char **out)
+{
+    float s[16];
+    const qx_value *v = qx_node_in(c->node, 1);
+    const qx_weight *w = v ? qx_value_const(v) : NULL;
+    bool grows = false, shrinks = false;
+    *out = "floor";
+    if (!w || w->dtype != QX_DT_FLOAT || w->numel > 16) return QX_OK; /* scales that are computed are those of upsampling */
+    QX_TRY(qx_weight_read_f32(c->node->graph->model->ctx, w, 0, w->numel, s));
+    for (int64_t i = 0; i < w->numel; i++) grows = grows || s[i] > 1, shrinks = shrinks || s[i] < 1;
+    if (grows && shrinks) REFUSE(c, "it enlarges one axis and shrinks another, which newer versions round differently");
+    if (shrinks) *out = "ceil";
+    return QX_OK;
+}
+
 /* Version 11 brought the region of interest in front of the scales and named the arithmetic that version 10 had. */
 static qx_status resize_roi(const qx_conversion *c)
 {
     const int64_t none = 0;
     qx_value *scales = qx_node_in(c->node, 1);
+    bool nearest = strcmp(qx_attr_string(c->node, "mode", "nearest"), "nearest") == 0;
+    const char *rounding = "floor";
+    if (nearest) QX_TRY(nearest_mode(c, &rounding));
     if (c->dry) return QX_OK;
     QX_TRY(qx_node_set_in(c->node, 1, NULL));
     QX_TRY(qx_node_set_in(c->node, 2, scales));
     if (c->to < 13) QX_TRY(put_constant(c, 1, "roi", QX_DT_FLOAT, 1, &none, "")); /* optional from 13 on */
     QX_TRY(qx_attr_set_string(c->node, "coordinate_transformation_mode", "asymmetric"));
-    const char *mode = qx_attr_string(c->node, "mode", "nearest");
-    return strcmp(mode, "nearest") == 0 ? qx_attr_set_string(c->node, "nearest_mode", "floor") : QX_OK;
+    return nearest ? qx_attr_set_string(c->node, "nearest_mode", rounding) : QX_OK;
 }
 
 static qx_status upsample_to_resize(const qx_conversion *c)
