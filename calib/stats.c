@@ -41,6 +41,9 @@ void qx_stats_free(qx_stats *s)
 
 int64_t qx_stats_count(const qx_stats *s) { return (int64_t)qx_map_count(s->by_name); }
 const qx_value_stats *qx_stats_at(const qx_stats *s, int64_t i) { return &qx_stats_entry_at(s, i)->o.view; }
+uint32_t qx_stats_kinds(const qx_stats *s, int64_t i) { return qx_stats_entry_at(s, i)->o.have; }
+uint64_t qx_stats_model(const qx_stats *s) { return s->model_hash; }
+const char *qx_stats_described(const qx_stats *s) { return s->described ? s->described : ""; }
 
 qx_status qx_stats_entry(qx_stats *s, const char *name, qx_entry **out)
 {
@@ -184,26 +187,33 @@ static float step_threshold(const qx_value_stats *v, const qx_range_options *o)
     return least;
 }
 
-static qx_status need(const qx_stats *s, const qx_entry *e, const qx_value *v, uint32_t kind, const char *what)
+static qx_status need(const qx_stats *s, const qx_entry *e, const char *name, uint32_t kind, const char *what)
 {
     if (e && (e->o.have & kind)) return QX_OK;
-    QX_FAIL(s->ctx, QX_E_FAIL, "value '%s': %s was not collected", v->name, what);
+    QX_FAIL(s->ctx, QX_E_FAIL, "value '%s': %s was not collected", name, what);
 }
 
-qx_status qx_stats_threshold(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *out)
+static qx_status threshold(const qx_stats *s, const qx_entry *e, const char *name, const qx_range_options *o, float *out)
 {
-    const qx_entry *e = find(s, v);
-    QX_TRY(need(s, e, v, QX_STAT_RANGE, "its range"));
+    QX_TRY(need(s, e, name, QX_STAT_RANGE, "its range"));
     const qx_observer *b = &e->o;
     bool steps = o->method == QX_RANGE_STEPS_MIN_MEAN || o->method == QX_RANGE_STEPS_MEAN_MAX;
     if (o->method == QX_RANGE_PERCENTILE && !(o->percentile >= 0 && o->percentile <= 100)) QX_FAIL(s->ctx, QX_E_USAGE, "percentile %g is not in [0, 100]", o->percentile);
     if (o->method == QX_RANGE_MAX) return *out = b->range.absmax, QX_OK;
-    QX_TRY(need(s, e, v, steps ? QX_STAT_STEPS : QX_STAT_HISTOGRAM, steps ? "its range per timestep" : "its histogram"));
+    QX_TRY(need(s, e, name, steps ? QX_STAT_STEPS : QX_STAT_HISTOGRAM, steps ? "its range per timestep" : "its histogram"));
     if (steps) *out = b->steps.n ? step_threshold(&b->view, o) : 0;
     else if (o->method == QX_RANGE_PERCENTILE) *out = qx_hist_percentile(&b->hist, &b->range, o->percentile, o->skip_zeros);
     else if (o->method == QX_RANGE_ENTROPY) *out = qx_hist_entropy(&b->hist, &b->range);
     else *out = qx_hist_mse(&b->hist, &b->range, o->levels > 0 ? o->levels : 127, o->format);
     return QX_OK;
+}
+
+qx_status qx_stats_threshold(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *out) { return threshold(s, find(s, v), v->name, o, out); }
+
+qx_status qx_stats_threshold_at(const qx_stats *s, int64_t i, const qx_range_options *o, float *out)
+{
+    const qx_entry *e = qx_stats_entry_at(s, i);
+    return threshold(s, e, e->o.name, o, out);
 }
 
 qx_status qx_stats_min_max(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *min, float *max)
@@ -342,6 +352,7 @@ qx_status qx_stats_merge(qx_stats *into, const qx_stats *from)
     if (into->model_hash && from->model_hash && into->model_hash != from->model_hash)
         QX_FAIL(into->ctx, QX_E_USAGE, "statistics of model %016llx cannot be merged with those of model %016llx", (unsigned long long)from->model_hash, (unsigned long long)into->model_hash);
     if (!into->model_hash) into->model_hash = from->model_hash;
+    if (from->described) into->described = into->described ? qx_arena_printf(into->arena, "%s + %s", into->described, from->described) : qx_arena_strdup(into->arena, from->described);
     for (int64_t i = 0; i < qx_stats_count(from); i++) {
         const qx_observer *b = &qx_stats_entry_at(from, i)->o;
         qx_entry *e;

@@ -82,5 +82,10 @@ qx_status qx_stats_merge(qx_stats *into, const qx_stats *from);
 uint64_t qx_stats_hash(const qx_stats *s);               /* of the content: goes into the output's metadata */
 int64_t qx_stats_count(const qx_stats *s);
 const qx_value_stats *qx_stats_at(const qx_stats *s, int64_t i);
+/* Of value i: the kinds that are there, and a threshold. Of the store: the model's hash, and which samples it was made of ("" unknown). */
+uint32_t qx_stats_kinds(const qx_stats *s, int64_t i);
+qx_status qx_stats_threshold_at(const qx_stats *s, int64_t i, const qx_range_options *o, float *out);
+uint64_t qx_stats_model(const qx_stats *s);
+const char *qx_stats_described(const qx_stats *s);
 
 #endif

@@ -391,7 +391,7 @@ static qx_status check_hash(reader *r, int64_t size)
     if (size < HASH_CHARS) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: %lld bytes are no statistics file", r->path, (long long)size);
     QX_TRY(qx_file_read(r->file, size - HASH_CHARS, HASH_CHARS, want));
     QX_TRY(hash_file(r->s->ctx, qx_file_fd(r->file), r->path, size - HASH_CHARS, got));
-    if (strcmp(want, got)) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: the file is damaged or cut off: its hash is %s, %s is written at its end", r->path, got, want);
+    if (strcmp(want, got)) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: the file is damaged or cut off: its bytes hash to %s, which is not what its end says", r->path, got);
     return QX_OK;
 }
 
