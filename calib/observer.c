@@ -63,6 +63,32 @@ qx_status qx_observer_add(qx_ctx *ctx, qx_observer *o, const qx_tensor *t, doubl
     return st;
 }
 
+/* ---- settling ---- */
+
+/* Rounds a sum to 68 bits below its scale: far above the noise that the order of additions leaves in the pair (about 2^-90), far below
+ * anything that is shown, so that the same data gives the same bytes in memory and on disk. */
+static void settle(qx_dd *d, double scale)
+{
+    if (!(scale > 0)) return;
+    double hi = d->hi + d->lo, lo = d->lo - (hi - d->hi), grid = ldexp(1, ilogb(scale) - 68);
+    if (fabs(hi) < grid * 0x1p52) *d = (qx_dd){nearbyint((hi + lo) / grid) * grid, 0};
+    else *d = (qx_dd){hi, nearbyint(lo / grid) * grid};
+}
+
+static void settle_sums(qx_dd *sum, qx_dd *abs, qx_dd *sq)
+{
+    settle(sum, qx_dd_value(*abs));
+    settle(abs, qx_dd_value(*abs));
+    settle(sq, qx_dd_value(*sq));
+}
+
+static void settle_all(qx_observer *o)
+{
+    const qx_columns *a = &o->channels.acc;
+    settle_sums(&o->range.sum, &o->range.abs, &o->range.sumsq);
+    for (int64_t i = 0; i < o->channels.n; i++) settle_sums(&a->sum[i], &a->abs[i], &a->sq[i]);
+}
+
 /* ---- the view ---- */
 
 static float *show_channels(qx_observer *o, float *at)
@@ -104,6 +130,7 @@ qx_status qx_observer_finish(qx_ctx *ctx, qx_observer *o)
 {
     QX_TRY(qx_gram_finish(ctx, &o->gram));
     QX_TRY(qx_reservoir_sort(ctx, &o->rows));
+    settle_all(o);
     size_t steps = (size_t)o->steps.n * (2 * sizeof(double) + 2 * sizeof(float));
     void *shown;
     QX_TRY(qx_alloc(ctx, steps + (size_t)o->channels.n * 6 * sizeof(float), &shown));

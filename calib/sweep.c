@@ -4,7 +4,7 @@
  * an unnamed file on disk and mapped, so that the budget holds for the whole job. */
 #include "calib/store.h"
 
-#include "base/thread.h"
+#include "base/text.h"
 
 #include <string.h>
 #include <strings.h>
@@ -142,7 +142,9 @@ static qx_status sweep(qx_stats *s, qx_exec *exec, qx_samples *samples, const ch
 /* ---- the memory budget of Gram matrices ---- */
 
 /* Columns are only known from the data when the graph has no shape for the value. */
-static size_t gram_need(const qx_entry *e)
+typedef size_t gram_size_fn(int64_t k, int64_t groups);
+
+static size_t gram_size(const qx_entry *e, gram_size_fn *size)
 {
     const qx_type *t = &e->value->type;
     if (!(e->o.want & QX_STAT_GRAM) || t->kind != QX_KIND_TENSOR || !t->has_shape || t->rank < 1) return 0;
@@ -150,8 +152,10 @@ static size_t gram_need(const qx_entry *e)
     if (t->rank > QX_MAX_RANK) return 0;
     for (int d = 0; d < t->rank; d++) dims[d] = t->dims[d].n;
     int64_t k = qx_rows_length(t->rank, dims, e->o.has_window ? &e->o.window : NULL), groups = e->o.has_window && e->o.window.group > 1 ? e->o.window.group : 1;
-    return k > 0 && k % groups == 0 ? qx_gram_bytes(k / groups, groups) : 0;
+    return k > 0 && k % groups == 0 ? size(k / groups, groups) : 0;
 }
+
+static size_t gram_need(const qx_entry *e) { return gram_size(e, qx_gram_bytes); }
 
 static size_t grams_need(const qx_stats *s)
 {
@@ -161,14 +165,37 @@ static size_t grams_need(const qx_stats *s)
     return sum;
 }
 
-/* Memory that Gram matrices may take: what is left of the cap once a sample has run, or three quarters of the machine's memory. */
-static size_t gram_budget(const qx_stats *s)
+static size_t largest_extra(const qx_stats *s)
 {
-    size_t cap = qx_ctx_max_memory(s->ctx), used = qx_mem_peak(s->ctx);
+    size_t most = 0;
+    for (int w = 0; w < s->n_watched; w++)
+        for (const qx_entry *e = s->watched[w]; e; e = e->next) most = gram_size(e, qx_gram_extra) > most ? gram_size(e, qx_gram_extra) : most;
+    return most;
+}
+
+/* Memory that Gram matrices may take: what is left of the cap once a sample has run, or three quarters of the machine's memory. */
+static size_t gram_budget(const qx_stats *s, const qx_exec *exec)
+{
+    size_t cap = qx_ctx_max_memory(s->ctx), used = qx_mem_in_use(s->ctx) + qx_exec_peak_bytes(exec) + largest_extra(s);
     if (cap) return cap > used ? (cap - used) / 10 * 9 : 0;
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
     size_t total = pages > 0 && size > 0 ? (size_t)pages * (size_t)size / 4 * 3 : SIZE_MAX;
     return total > used ? total - used : 0;
+}
+
+static qx_status too_large(const qx_stats *s, const qx_entry *e, size_t need, size_t budget)
+{
+    char a[32], b[32];
+    QX_FAIL(s->ctx, QX_E_BUDGET, "the Gram matrix of '%s' takes %s, %s are left of the memory budget; raise --max-memory or choose a method that does not need it", e->o.name,
+            qx_format_bytes((int64_t)need, a, sizeof a), qx_format_bytes((int64_t)budget, b, sizeof b));
+}
+
+static void say_part(const qx_stats *s, int part, size_t need, size_t budget, size_t bytes)
+{
+    char a[32], b[32], c[32];
+    qx_format_bytes((int64_t)need, a, sizeof a);
+    if (bytes == need) qx_log(s->ctx, QX_LOG_DEBUG, "Gram matrices take %s", a);
+    else qx_log(s->ctx, QX_LOG_INFO, "Gram matrices take %s and %s are free: sweep %d collects %s of them", a, qx_format_bytes((int64_t)budget, b, sizeof b), part, qx_format_bytes((int64_t)bytes, c, sizeof c));
 }
 
 /* Switches on the next Gram matrices that fit; false when none is left. */
@@ -180,8 +207,7 @@ static qx_status choose_grams(qx_stats *s, size_t budget, int64_t *chosen, size_
         for (qx_entry *e = s->watched[w]; e; e = e->next) {
             size_t need = gram_need(e);
             if (!(e->o.want & QX_STAT_GRAM) || (e->o.have & QX_STAT_GRAM)) continue;
-            if (need > budget)
-                QX_FAIL(s->ctx, QX_E_BUDGET, "the Gram matrix of '%s' takes %zu MB, %zu MB are left of the memory budget; raise --max-memory or choose a method that does not need it", e->o.name, need >> 20, budget >> 20);
+            if (need > budget) return too_large(s, e, need, budget);
             if (*bytes + need > budget) continue;
             e->o.doing |= QX_STAT_GRAM;
             *bytes += need;
@@ -203,15 +229,15 @@ static qx_status spill_finished(qx_stats *s)
 
 static qx_status sweep_in_parts(qx_stats *s, qx_exec *exec, qx_samples *samples, size_t need)
 {
-    QX_TRY(run_sample(s, exec, samples, 0)); /* observers are off: shows what a run takes */
-    size_t budget = gram_budget(s), bytes;
+    start_all(s, QX_STAT_GRAM);
+    QX_TRY(run_sample(s, exec, samples, 0)); /* shows what a run and everything else takes; thrown away */
+    size_t budget = gram_budget(s, exec), bytes;
     start_all(s, QX_STAT_GRAM);
     int64_t chosen;
     for (int part = 1;; part++) {
         QX_TRY(choose_grams(s, budget, &chosen, &bytes));
         if (part > 1 && !chosen) return QX_OK;
-        if (bytes == need) qx_log(s->ctx, QX_LOG_DEBUG, "Gram matrices take %zu MB", need >> 20);
-        else qx_log(s->ctx, QX_LOG_INFO, "Gram matrices take %zu MB and %zu MB are free: sweep %d collects %zu MB of them", need >> 20, budget >> 20, part, bytes >> 20);
+        say_part(s, part, need, budget, bytes);
         QX_TRY(sweep(s, exec, samples, "calibrate"));
         if (bytes < need) QX_TRY(spill_finished(s));
     }
@@ -223,7 +249,7 @@ qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples)
     if (qx_samples_count(samples) < 1) QX_FAIL(s->ctx, QX_E_USAGE, "statistics are wanted, but there are no samples");
     QX_TRY(watch_pending(s, exec));
     size_t need = grams_need(s), cap = qx_ctx_max_memory(s->ctx), in_use = qx_mem_in_use(s->ctx);
-    bool plenty = need == 0 || (cap ? need < (cap - (in_use < cap ? in_use : cap)) / 4 : need < gram_budget(s));
+    bool plenty = need == 0 || (cap ? need < (cap - (in_use < cap ? in_use : cap)) / 16 : need < gram_budget(s, exec));
     qx_status st;
     if (plenty) {
         start_all(s, 0);

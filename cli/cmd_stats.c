@@ -16,11 +16,9 @@ static const char *const kind_names[] = {"range", "histogram", "channels", "rows
 static const char *kinds_text(cli *c, uint32_t kinds)
 {
     char text[96] = "";
+    size_t n = 0;
     for (size_t i = 0; i < sizeof kind_names / sizeof *kind_names; i++)
-        if (kinds >> i & 1) {
-            if (*text) strcat(text, " ");
-            strcat(text, kind_names[i]);
-        }
+        if (kinds >> i & 1) n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n ? " " : "", kind_names[i]);
     const char *kept = qx_arena_strdup(c->arena, text);
     return kept ? kept : "";
 }
