@@ -20,22 +20,36 @@ static bool in_group(const qx_group *g, const qx_node *n, uint32_t index)
     return false;
 }
 
+/* Shape and Size see no values: a factor means nothing to them. */
+static bool reads_values(const qx_use *u) { return !(u->node->op->traits & QX_T_SHAPE_ONLY); }
+
 static bool only_group_reads(const qx_group *g)
 {
     if (g->x->is_output) return false;
     for (const qx_use *u = g->x->uses; u; u = u->next)
-        if (!in_group(g, u->node, u->index)) return false;
+        if (reads_values(u) && !in_group(g, u->node, u->index)) return false;
     return true;
 }
 
-/* One weight shared by linears of other groups cannot take this group's factor. */
+/* Every reader of v, through operators that only rearrange or cast, is a linear of the group that uses it as its weight. */
+static bool read_by_group(const qx_group *g, const qx_value *v, int depth)
+{
+    if (v->is_output || depth > 8) return false;
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        bool ours = false;
+        for (int64_t i = 0; i < g->n; i++) ours = ours || (g->items[i]->lin->node == u->node && g->items[i]->lin->w_index == u->index);
+        if (ours) continue;
+        const bool chain = u->index == 0 && u->node->n_out == 1 && (u->node->op->id == QX_OP_Transpose || u->node->op->id == QX_OP_Cast || u->node->op->id == QX_OP_Identity || u->node->op->id == QX_OP_Reshape);
+        if (!chain || !read_by_group(g, u->node->out[0], depth + 1)) return false;
+    }
+    return true;
+}
+
+/* A weight that something else reads too (another group, an embedding) cannot take this group's factor. */
 static bool weights_are_own(const qx_group *g)
 {
-    for (int64_t i = 0; i < g->n; i++) {
-        int64_t here = 0;
-        for (int64_t j = 0; j < g->n; j++) here += g->items[j]->weight == g->items[i]->weight;
-        if (here != g->items[i]->weight->items) return false;
-    }
+    for (int64_t i = 0; i < g->n; i++)
+        if (!read_by_group(g, g->items[i]->weight->value, 0)) return false;
     return true;
 }
 
@@ -77,7 +91,12 @@ qx_status qx_groups_find(struct qx_pipeline *pipe, qx_group **out, int64_t *n)
 
 /* ---- Looking upstream ---- */
 
-static bool single_use(const qx_value *v) { return v->n_uses == 1 && !v->is_output; }
+static bool single_use(const qx_value *v)
+{
+    int64_t n = 0;
+    for (const qx_use *u = v->uses; u; u = u->next) n += reads_values(u);
+    return n == 1 && !v->is_output;
+}
 
 static int64_t last_dim(const qx_value *v)
 {
@@ -177,7 +196,9 @@ static qx_plan_item *producer_of(struct qx_pipeline *pipe, qx_value *v, qx_fold 
         }
     }
     qx_plan_item *it = qx_plan_item_of(pipe->plan, n);
-    if (!it || !usable(it) || it->weight->items != 1) return NULL;
+    if (!it || !usable(it)) return NULL;
+    const qx_group alone = {.items = &it, .n = 1, .x = it->lin->x, .k = it->lin->k};
+    if (!weights_are_own(&alone)) return NULL;
     if (n->op->id == QX_OP_Gemm && qx_node_in(n, 2)) {
         if (!is_vector(n->in[2], it->lin->n)) return NULL;
         add_param(f, n, 2);
