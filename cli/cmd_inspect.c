@@ -258,7 +258,7 @@ static qx_status inspect(cli *c, qx_model *m)
 static qx_status run(cli *c)
 {
     qx_model *m;
-    qx_read_options ro = {.skip_check = cli_flag(c, "skip-check"), .skip_checksum = true, .allow_symlinks = cli_flag(c, "allow-symlinks"),
+    qx_read_options ro = {.skip_check = cli_flag(c, "skip-check"), .skip_checksum = true, .missing_data_ok = true, .allow_symlinks = cli_flag(c, "allow-symlinks"),
                           .external_data_root = cli_value(c, "external-data-root")};
     QX_TRY(qx_model_read(c->ctx, c->args[0], &ro, &m));
     qx_status st = inspect(c, m);

@@ -51,7 +51,7 @@ static uint32_t flags_of(const job *j)
 static qx_status read_model(job *j)
 {
     const qx_quantize_options *o = j->opt;
-    qx_read_options ro = {.strict = o->strict, .allow_symlinks = o->allow_symlinks, .external_data_root = o->external_data_root};
+    qx_read_options ro = {.strict = o->strict, .allow_symlinks = o->allow_symlinks, .external_data_root = o->external_data_root, .missing_data_ok = o->dry_run};
     QX_TRY(qx_pipeline_parse(j->ctx, o->passes, &j->pipe));
     QX_TRY(qx_model_read(j->ctx, o->input, &ro, &j->model));
     if (o->n_dims) QX_TRY(qx_infer_shapes(j->model, o->dims, o->n_dims));
