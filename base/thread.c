@@ -66,9 +66,10 @@ qx_status qx_parallel(qx_ctx *ctx, int64_t n, qx_piece_fn *fn, void *user)
     return (qx_status)atomic_load(&j.status);
 }
 
-void qx_thread_apply(const qx_ctx *ctx)
+void qx_thread_apply(const qx_ctx *ctx, int most)
 {
-    if (!omp_in_parallel() && omp_get_max_threads() != ctx->threads) omp_set_num_threads(ctx->threads);
+    int n = most > 0 && most < ctx->threads ? most : ctx->threads;
+    if (!omp_in_parallel() && omp_get_max_threads() != n) omp_set_num_threads(n);
 }
 
 int qx_thread_index(void)

@@ -9,6 +9,7 @@
 
 #include "runtime/plan.h"
 
+#define SMALL_FLOPS 2e6
 enum { CACHE = 6 }; /* primitives of one node: different row counts */
 
 typedef struct library { dnnl_engine_t engine; dnnl_stream_t stream; } library;
@@ -25,7 +26,8 @@ static const char *status_text(dnnl_status_t s)
         if (s_ != dnnl_success) return qx_call_fail((c), s_ == dnnl_out_of_memory ? QX_E_NOMEM : QX_E_FAIL, "oneDNN: %s (%s)", status_text(s_), #call); \
     } while (0)
 
-static qx_status get_library(qx_call *c, library **out)
+/* flops of the product that comes: a small one is done before a second thread would have woken up. */
+static qx_status get_library(qx_call *c, double flops, library **out)
 {
     library *l = c->exec->dnnl;
     if (!l) {
@@ -34,7 +36,7 @@ static qx_status get_library(qx_call *c, library **out)
         DNNL(c, dnnl_engine_create(&l->engine, dnnl_cpu, 0));
         DNNL(c, dnnl_stream_create(&l->stream, l->engine, dnnl_stream_default_flags));
     }
-    qx_thread_apply(c->ctx);
+    qx_thread_apply(c->ctx, flops < SMALL_FLOPS ? 1 : 0);
     *out = l;
     return QX_OK;
 }
@@ -135,6 +137,15 @@ static qx_status make_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *add
     if (st == QX_OK && dnnl_primitive_attr_set_post_ops(*out, po) != dnnl_success) st = qx_call_fail(c, QX_E_FAIL, "oneDNN: post-ops refused");
     dnnl_post_ops_destroy(po);
     return st;
+}
+
+static double mm_flops(int64_t batch, int64_t m, int64_t k, int64_t n) { return 2.0 * (double)batch * (double)m * (double)k * (double)n; }
+
+static double conv_flops(const qx_conv_shape *s)
+{
+    double flops = 2.0 * (double)s->batch * (double)s->out_ch * (double)(s->in_ch / s->group);
+    for (int i = 0; i < s->spatial; i++) flops *= (double)s->out[i] * (double)s->kernel[i];
+    return flops;
 }
 
 /* ---- Memory objects of one execution ---- */
@@ -270,7 +281,7 @@ qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64
     prim p = {.p = NULL};
     *out = NULL;
     if (k == 0 || n == 0) return QX_OK;
-    QX_TRY(get_library(c, &l));
+    QX_TRY(get_library(c, mm_flops(1, m_hint, k, n), &l));
     qx_dnnl_mm probe = {.k = k, .n = n};
     qx_gemm g = {.m = m_hint > 0 ? m_hint : 1};
     QX_TRY(mm_prim(c, l, &probe, &g, NULL, &p));
@@ -322,7 +333,7 @@ qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
     prim *p;
     exec_args e = {.n = 0};
     dnnl_memory_desc_t b;
-    QX_TRY(get_library(c, &l));
+    QX_TRY(get_library(c, mm_flops(1, g->m, s->k, s->n), &l));
     QX_TRY(mm_find(c, l, s, g, &p));
     QX_TRY(strided_md(c, &b, 2, (int64_t[]){1, s->n}, (int64_t[]){s->n, 1}));
     qx_status st = arg(c, l, &e, DNNL_ARG_SRC, &p->src, g->x);
@@ -369,7 +380,7 @@ qx_status qx_dnnl_bmm_run(qx_call *c, qx_dnnl_bmm **state, const qx_bmm *g, bool
     bool found;
     *done = false;
     if (g->batch < 1 || g->m < 1 || g->n < 1 || g->k < 1) return QX_OK;
-    QX_TRY(get_library(c, &l));
+    QX_TRY(get_library(c, mm_flops(g->batch, g->m, g->k, g->n), &l));
     if (!*state) QX_TRY(QX_NEW(c->ctx, state));
     int64_t key[10] = {g->batch, g->m, g->n, g->k, g->sa[0], g->sa[1], g->sa[2], g->sb[0], g->sb[1], g->sb[2]};
     prim *p = prim_slot((*state)->cache, key, &(*state)->clock, &found);
@@ -463,7 +474,7 @@ qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *
     int64_t dx[5], dw[6], dy[5], strides[6];
     dnnl_memory_desc_t plain;
     *out = NULL;
-    QX_TRY(get_library(c, &l));
+    QX_TRY(get_library(c, conv_flops(shape), &l));
     int n = conv_dims(shape, dx, dw, dy) + (shape->group > 1);
     QX_TRY(conv_prim(c, l, shape, true, QX_ACT_NONE, NULL, &p));
     if (!p.p) return QX_OK;
@@ -529,7 +540,7 @@ qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *sha
     exec_args e = {.n = 0};
     int64_t dx[5], dw[6], dy[5], strides[6];
     dnnl_memory_desc_t plain_x, plain_y, b;
-    QX_TRY(get_library(c, &l));
+    QX_TRY(get_library(c, conv_flops(shape), &l));
     QX_TRY(conv_find(c, l, s, shape, bias != NULL, act, &p));
     int n = conv_dims(shape, dx, dw, dy);
     dense_strides(n, dx, strides);
@@ -546,9 +557,7 @@ qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *sha
     if (st == QX_OK) st = arg(c, l, &e, DNNL_ARG_DST, &p->dst, out);
     if (st == QX_OK && bias) st = arg(c, l, &e, DNNL_ARG_BIAS, &b, bias);
     if (st == QX_OK) st = scratch_arg(c, l, &e, &p->scratch);
-    double flops = 2.0 * (double)shape->batch * (double)shape->out_ch * (double)(shape->in_ch / shape->group);
-    for (int i = 0; i < shape->spatial; i++) flops *= (double)shape->out[i] * (double)shape->kernel[i];
-    qx_call_note_kernel(c, p->impl, flops);
+    qx_call_note_kernel(c, p->impl, conv_flops(shape));
     QX_TRY(execute(c, l, p->p, &e, st));
     if (out != y) QX_TRY(reorder(c, l, &p->dst, out, &plain_y, y));
     return QX_OK;
@@ -570,6 +579,8 @@ void qx_dnnl_int8_free(qx_ctx *ctx, qx_dnnl_int8 *s)
     qx_free(ctx, s->packed);
     qx_free(ctx, s);
 }
+
+static double int8_flops(const qx_int8_op *op) { return op->conv ? conv_flops(&op->shape) : mm_flops(1, op->m, op->k, op->n); }
 
 /* Without VNNI the library's products of bytes saturate in 16 bits: wrong results, no error. */
 static bool bytes_are_exact(void)
@@ -725,15 +736,11 @@ qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *o
     prim *p = NULL;
     *done = *need_w = false;
     if (!bytes_are_exact()) return QX_OK;
-    QX_TRY(get_library(c, &l));
+    QX_TRY(get_library(c, int8_flops(op), &l));
     if (!*state) QX_TRY(QX_NEW(c->ctx, state));
     QX_TRY(int8_find(c, l, *state, op, &p, need_w));
     if (!p->p) return QX_OK;
-    double flops = 2.0 * (double)op->m * (double)op->k * (double)op->n;
-    if (op->conv) {
-        flops = 2.0 * (double)op->shape.batch * (double)op->shape.out_ch * (double)(op->shape.in_ch / op->shape.group);
-        for (int i = 0; i < op->shape.spatial; i++) flops *= (double)op->shape.out[i] * (double)op->shape.kernel[i];
-    }
+    double flops = int8_flops(op);
     qx_call_note_kernel(c, p->impl, flops);
     QX_TRY(int8_execute(c, l, *state, op, p));
     *done = true;

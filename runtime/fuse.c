@@ -98,7 +98,7 @@ static qx_status drop_dead(qx_exec *x, qx_gplan *p)
 
 qx_status qx_fuse(qx_exec *x, qx_gplan *p)
 {
-    static qx_fuse_fn *const patterns[] = {qx_fuse_int8, qx_fuse_wq};
+    static qx_fuse_fn *const patterns[] = {qx_fuse_int8, qx_fuse_wq, qx_fuse_attention};
     qx_fuser f = {.x = x, .p = p};
     QX_TRY(qx_alloc_array(x->ctx, x->n_values + 1, sizeof *f.def, (void **)&f.def));
     for (uint32_t i = 0; i < p->n_steps; i++)

@@ -29,6 +29,7 @@ bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out);
 typedef qx_status qx_fuse_fn(qx_fuser *f, qx_rstep *s);
 qx_fuse_fn qx_fuse_int8;   /* fuse_int8.c: Q/DQ around MatMul, Gemm, Conv */
 qx_fuse_fn qx_fuse_wq;     /* fuse_wq.c: constant low-precision weight, float activation */
+qx_fuse_fn qx_fuse_attention; /* fuse_attention.c */
 
 qx_status qx_fuse(qx_exec *x, qx_gplan *p);
 
@@ -40,5 +41,9 @@ enum { QX_INT8_X, QX_INT8_X_SCALE, QX_INT8_X_ZERO, QX_INT8_W, QX_INT8_W_SCALE, Q
 qx_cpu_fn qx_cpu_wq_linear;
 typedef struct qx_wq_params { int64_t block; bool nk; } qx_wq_params; /* block 0: one scale a column, or one; nk: codes are [n, k] */
 enum { QX_WQ_X, QX_WQ_CODES, QX_WQ_SCALE, QX_WQ_ZERO, QX_WQ_BIAS, QX_WQ_INPUTS };
+
+qx_cpu_fn qx_cpu_attn; /* inputs q, k, v, mask (may be missing) */
+typedef enum qx_k_layout { QX_K_BHSD, QX_K_BHDS, QX_K_BSHD } qx_k_layout;
+typedef struct qx_attn_params { float scale; qx_k_layout k_layout; bool q_bshd, v_bshd, out_bshd; } qx_attn_params;
 
 #endif
