@@ -52,6 +52,14 @@ qx_status qx_function_set_opset(qx_function *f, const char *domain, int64_t vers
 qx_status qx_model_set_ir(qx_model *m, int64_t ir);
 qx_status qx_model_set_meta(qx_model *m, const char *key, const char *value);   /* value NULL removes */
 
+/* Puts the body of the local function that `call` calls in its place: attributes are resolved, values get names of their own
+ * ("CALL/NAME"), outputs keep theirs. Operator sets that the function imports and the caller does not are added; QX_E_UNSUPPORTED when an
+ * operator of the body has another definition at the caller's opset (qx_opset_raise brings both to one). */
+qx_status qx_function_inline(qx_node *call);
+/* Every call of the model, calls inside bodies too, and drops the functions. At most QX_INLINE_NODES nodes may come out. */
+qx_status qx_functions_inline(qx_model *m);
+enum { QX_INLINE_NODES = 1000000 };
+
 /* Removes nodes and initializers that no output needs (random and control operators included when dead); *removed may be NULL. */
 qx_status qx_dead_code(qx_model *m, int64_t *removed);
 /* Uses, definitions, order, names, counts and types agree, or QX_E_FAIL with the first thing that does not: our own bug. */
