@@ -77,6 +77,7 @@ struct qx_pipeline {
     bool have_data;               /* there are samples or loaded statistics: optional statistics may be asked for */
     bool no_stats;                /* dry run without statistics: scales are placeholders, nothing is written */
     int64_t n_quantized;
+    qx_status failed;             /* statistics lack what a format needs: told when the pass ends */
     struct qx_pipeline **subs; int n_subs; /* parsed --set formats */
 };
 

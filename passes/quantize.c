@@ -62,6 +62,17 @@ static qx_status read_model(job *j)
     return stage(j, "read");
 }
 
+/* The files of --verify are looked at before any work is done. */
+static qx_status check_verify(job *j)
+{
+    qx_samples *samples = NULL;
+    qx_samples_options so = {.paths = j->opt->verify, .n_paths = j->opt->n_verify, .dims = j->opt->dims, .n_dims = j->opt->n_dims};
+    if (!j->opt->n_verify || j->opt->no_verify || j->opt->dry_run) return QX_OK;
+    QX_TRY(qx_samples_open(j->ctx, j->model, &so, &samples));
+    qx_samples_close(samples);
+    return QX_OK;
+}
+
 static bool has_source(const qx_samples_options *s) { return s->n_paths || s->text || s->random > 0; }
 
 static qx_status open_samples(job *j)
@@ -236,6 +247,7 @@ static qx_status run_job(job *j)
     QX_TRY(read_model(j));
     QX_TRY(check_output(j));
     QX_TRY(input_size(j));
+    QX_TRY(check_verify(j));
     QX_TRY(prepare(j));
     bool use = j->pipe->have_data && j->samples && !j->pipe->no_stats;
     QX_TRY(qx_pipeline_run(j->pipe, j->model, j->opt, use ? j->samples : NULL, j->stats, j->report));

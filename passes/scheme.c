@@ -130,7 +130,11 @@ qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats
     snprintf(detail, 120, "largest value %g", (double)vs->absmax);
     if (!isfinite(vs->absmax) || vs->absmax == 0) return QX_WHY_SCALE_NOT_NORMAL;
     if (vs->min <= -1e30f || vs->max >= 1e30f) return QX_WHY_MASK;
-    if (raw_scale(s, stats, v, &raw, &low) != QX_OK) return QX_WHY_NOT_OBSERVED;
+    qx_status st = raw_scale(s, stats, v, &raw, &low);
+    if (st != QX_OK) {
+        p->pipe->failed = st;
+        return QX_WHY_NOT_OBSERVED;
+    }
     qx_why why = round_scale(v->type.dtype, raw, scale, detail);
     if (why != QX_WHY_NONE || !s->act_zero) return why;
     float z = rintf(-low / *scale);
@@ -183,11 +187,13 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
         decide_weight(s, stats, &plan->items[i]);
         if (s->act) decide_input(p, s, stats, &plan->items[i]);
     }
+    if (p->pipe->failed != QX_OK) return p->pipe->failed;
     qx_plan_settle(p->pipe);
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(raise_opset(s, m, &plan->items[i]));
     if (s->residual) QX_TRY(qx_residual_run(p, stats, s));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(write_item(p, s, &plan->items[i]));
-    return s->attention ? qx_attention_run(p, stats, s) : QX_OK;
+    if (s->attention) QX_TRY(qx_attention_run(p, stats, s));
+    return p->pipe->failed;
 }

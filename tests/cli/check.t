@@ -1,0 +1,53 @@
+Findings by target: what a runtime refuses is an error, what it runs slowly a warning.
+
+  $ cp $DATA/mlp/* .; qonnx quantize model.onnx --fp8 -q --no-verify; qonnx check model.fp8.onnx
+  model.fp8.onnx: ok
+  $ qonnx check model.fp8.onnx --target tensorrt
+  model.fp8.onnx: ok
+  $ qonnx check model.fp8.onnx --target ort
+  qonnx check: 2 findings that the target refuses or miscomputes
+  error: x_DequantizeLinear (DequantizeLinear): float8 Q/DQ before MatMul '/fc1/MatMul' is refused at default settings (session.disable_quant_qdq=1 runs it; --target ort writes Cast) [fp8-pair]
+  error: c_DequantizeLinear (DequantizeLinear): float8 Q/DQ before MatMul '/fc2/MatMul' is refused at default settings (session.disable_quant_qdq=1 runs it; --target ort writes Cast) [fp8-pair]
+  model.fp8.onnx: 2 errors, 0 warnings
+  [1]
+  $ qonnx quantize model.onnx --fp8 --target ort -q --no-verify -o ort.onnx; qonnx check ort.onnx --target ort
+  ort.onnx: ok
+  $ qonnx quantize model.onnx --int4 --target ort -q --no-verify -o i4.onnx; qonnx check i4.onnx --target tensorrt
+  qonnx check: 2 findings that the target refuses or miscomputes
+  error: /fc1/MatMul (MatMulNBits): domain com.microsoft is ONNX Runtime's own [contrib]
+  error: /fc2/MatMul (MatMulNBits): domain com.microsoft is ONNX Runtime's own [contrib]
+  i4.onnx: 2 errors, 0 warnings
+  [1]
+  $ qonnx quantize model.onnx --int4 -q --no-verify -o g4.onnx; qonnx check g4.onnx --target tensorrt
+  warning: fc2.weight_DequantizeLinear (DequantizeLinear): 'Transpose' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear [int4-transpose]
+  warning: fc1.weight_DequantizeLinear (DequantizeLinear): 'Transpose' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear [int4-transpose]
+  g4.onnx: 0 errors, 2 warnings
+  $ qonnx check g4.onnx --target ort
+  g4.onnx: ok
+  $ qonnx check g4.onnx --target npu
+  qonnx check: --target 'npu': write generic, ort or tensorrt
+  [2]
+  $ qonnx passes nosuch
+  qonnx passes: there is no pass 'nosuch' (qonnx passes lists them)
+  [2]
+  $ qonnx passes int4
+  int4 - INT4 weights in blocks; activations stay float
+  
+  W in blocks of `block` elements along the contraction, 4 bits each and one scale a block. The scale is searched per
+  block over amax/7, amax/7.5, signed amax/-8 and a shrink grid for the least squared error of the stored (rounded)
+  scale, weighted by E[x^2] of the input channel when samples are given. The head of a language model is kept.
+  --target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose.
+  
+  options:
+    block=32
+        elements of the contraction that share a scale (32, 64, 128; smaller is more accurate and larger in file)
+        integer in [8, 65536]
+    zero-point=false
+        asymmetric blocks with a zero point (not for tensorrt)
+        true|false
+    scale=search
+        block scale of least squared error, or amax/7
+        search|amax
+    negative-scale=true
+        let the search use a negative scale, so that the largest value lands on -8
+        true|false

@@ -1,0 +1,107 @@
+The whole job: the output's name, what is printed, the files that appear, and every way to use it wrong.
+
+  $ cp $DATA/mlp/* .; qonnx quantize model.onnx --int8 --threads 1
+  wrote model.onnx -> model.int8.onnx
+    size   37.5 kB -> 11.[0-9] kB \([0-9]+%\) (re)
+    time   .* (re)
+    samples calib.npz: 14 samples, 2 held out
+         2 nodes  int8
+    output y +SQNR .* (re)
+    furthest from float:
+  ...
+  $ ls
+  calib.npz
+  model.int8.onnx
+  model.onnx
+  $ qonnx quantize model.onnx --int8
+  qonnx quantize: 'model.int8.onnx' is there already (--force replaces it)
+  [2]
+  $ qonnx quantize model.onnx --int8 --force -q --threads 2 -o two.onnx; cmp two.onnx model.int8.onnx && echo same bytes
+  same bytes
+  $ qonnx quantize model.onnx --int4 -q -o a/b/c.onnx
+  qonnx quantize: 'a/b/c.onnx': cannot create: No such file or directory
+  [1]
+  $ qonnx quantize model.onnx --int4 -q --force -o model.onnx
+  qonnx quantize: output 'model.onnx' is the same file as input 'model.onnx'; give another name
+  [2]
+  $ qonnx quantize model.onnx
+  qonnx quantize: no format is asked for: give --fp8, --int8, --int4, --preset NAME or --passes TEXT
+  [2]
+  $ qonnx quantize model.onnx --int8 --int4
+  qonnx quantize: --int4: two formats are asked for, 'int8' and 'int4': give one, and --set "PATTERN=FORMAT" for some nodes
+  [2]
+  $ qonnx quantize model.onnx --passes "int8,awq"
+  qonnx quantize: awq changes float weights and must come before the format: write "awq,int8"
+  [2]
+  $ qonnx quantize model.onnx --passes "int8(nosuch=1)"
+  qonnx quantize: pass int8 has no option 'nosuch'; it has: act, percentile, .* (re)
+  [2]
+  $ qonnx quantize model.onnx --passes "int4(block=4)"
+  qonnx quantize: int4(block=4): not in [8, 65536]
+  [2]
+  $ qonnx quantize model.onnx --int4 --exclude "fc9*"
+  qonnx quantize: --exclude 'fc9*' matches no node or weight of the model (2 linear operators; qonnx inspect --nodes lists names)
+  [2]
+  $ qonnx quantize model.onnx --int4 --exclude "/(/"
+  qonnx quantize: pattern '/(/': missing closing parenthesis (at character 2)
+  [2]
+  $ qonnx quantize model.onnx --int4 --set "fc1*"
+  qonnx quantize: --set: set 'fc1*': write PATTERN=FORMAT
+  [2]
+  $ qonnx quantize model.onnx --int4 --set "fc1*=int5"
+  qonnx quantize: --set 'fc1[*]': there is no pass 'int5'; there are: int8, .* (re)
+  [2]
+  $ qonnx quantize model.onnx --int4 --set "Relu=float"
+  qonnx quantize: --set 'Relu' matches no linear operator of the model (2 linear operators; qonnx inspect --nodes lists names)
+  [2]
+  $ qonnx quantize model.onnx --int4 --exclude "*"
+  qonnx quantize: no node was quantized: of 2 linear operators 2 excluded by --exclude
+  [3]
+  $ qonnx quantize model.onnx --int4 --target rknn
+  qonnx quantize: --target: target 'rknn': write one of generic|ort|tensorrt
+  [2]
+  $ mkdir alone; cp model.onnx alone/; qonnx quantize alone/model.onnx --fp8
+  qonnx quantize: this format needs samples to calibrate with, and none are beside the model (sample*.npz, calib*.npz). Give one of:
+    --calib FILE.npz       arrays named like the inputs: x f32[batch,64]
+    --random 4             made-up samples: for a try only, quality will suffer
+    --int4, --passes int8-weights, --passes fp8-weights     store weights in few bits, need no samples
+  [2]
+  $ ls alone
+  model.onnx
+  $ qonnx quantize alone/model.onnx --fp8 --random 2 --no-verify -q && qonnx inspect alone/model.fp8.onnx --json | grep -E '"qonnx.(samples|seed|target)'
+      "qonnx.target": "generic",
+      "qonnx.samples": "random, seed 0: 2 samples (not real data)",
+      "qonnx.seed": "0"
+  $ qonnx quantize model.int8.onnx --int4
+  qonnx quantize: the model is quantized already: 6 nodes such as 'fc2.weight_DequantizeLinear' (DequantizeLinear); --allow-requantize quantizes what is still float
+  [3]
+  $ qonnx quantize model.onnx --int4 --min-sqnr 100 -o gate.onnx -q
+  qonnx quantize: output 'y' has .* dB, --min-sqnr asks for 100.00 dB (re)
+  [4]
+  $ qonnx quantize model.onnx --int4 --min-sqnr 5 -o gate2.onnx -q
+  $ qonnx quantize model.onnx --int4 --set "fc1*=int8-weights" -n --explain | sed 's/  time.*/  time/'
+  opset raised from 19 to 21: INT4 needs it
+  int8-weights /fc1/MatMul (MatMul)
+  float      /fc1/Add (Add): not a linear operator
+  float      /Relu (Relu): not a linear operator
+  int4 block 32 /fc2/MatMul (MatMul)
+  weight of      N x K  format          before    after
+  /fc2/MatMul  32 x 96  int4 block 32  12.3 kB  1.92 kB
+  /fc1/MatMul  96 x 64  int8-weights   24.6 kB  6.53 kB
+  plan: model.onnx -> model.int4.onnx (nothing is written)
+    size   37.5 kB -> 9.77 kB (26%)
+    time
+         1 nodes  int8-weights
+         1 nodes  int4 block 32
+  $ qonnx quantize model.onnx --passes none -q -o same.onnx; cmp same.onnx model.onnx && echo identical
+  identical
+  $ qonnx quantize model.onnx --int8 --force -q --report r.json --save-stats s.bin && grep -c '"sqnr_db"' r.json
+  3
+  $ qonnx quantize model.onnx --passes "int8(act=percentile)" --load-stats s.bin -q --no-verify -o p.onnx; echo $?
+  0
+  $ qonnx quantize model.onnx --int8 --load-stats model.onnx -q -o q.onnx
+  qonnx quantize: model.onnx: not a statistics file (it does not start with "qonnx-stats ")
+  [1]
+  $ qonnx quantize model.onnx --int8 --verify nosuch.npz -q -o q.onnx
+  qonnx quantize: nosuch.npz: not a readable .npz archive: No such file
+  [1]
