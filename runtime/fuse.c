@@ -98,9 +98,10 @@ static qx_status drop_dead(qx_exec *x, qx_gplan *p)
 
 qx_status qx_fuse(qx_exec *x, qx_gplan *p)
 {
-    static qx_fuse_fn *const patterns[] = {qx_fuse_int8, qx_fuse_wq, qx_fuse_attention};
+    static qx_fuse_fn *const patterns[] = {qx_fuse_int8, qx_fuse_wq, qx_fuse_attention, qx_fuse_silu, qx_fuse_gelu, qx_fuse_group_norm, qx_fuse_linear};
     qx_fuser f = {.x = x, .p = p};
-    QX_TRY(qx_alloc_array(x->ctx, x->n_values + 1, sizeof *f.def, (void **)&f.def));
+    QX_TRY(qx_alloc_array(x->ctx, 2 * (size_t)x->n_values + 2, sizeof *f.def, (void **)&f.def));
+    f.act = f.def + x->n_values + 1;
     for (uint32_t i = 0; i < p->n_steps; i++)
         for (uint32_t k = 0; k < p->steps[i].n_out; k++)
             if (p->steps[i].out[k] != QX_NO_VALUE) f.def[p->steps[i].out[k]] = &p->steps[i];

@@ -4,12 +4,14 @@
 #ifndef QX_RUNTIME_FUSE_H
 #define QX_RUNTIME_FUSE_H
 
+#include "runtime/cpu/gemm.h"
 #include "runtime/plan.h"
 
 typedef struct qx_fuser {
     qx_exec *x;
     qx_gplan *p;
     qx_rstep **def;   /* [n_values] step of this graph that makes the value; NULL: none */
+    qx_rstep **act;   /* [n_values] fused activation chain that reads the value; NULL: none */
 } qx_fuser;
 
 /* The step's node, when it is this operator; NULL otherwise (also for steps that are fused already). */
@@ -30,6 +32,7 @@ typedef qx_status qx_fuse_fn(qx_fuser *f, qx_rstep *s);
 qx_fuse_fn qx_fuse_int8;   /* fuse_int8.c: Q/DQ around MatMul, Gemm, Conv */
 qx_fuse_fn qx_fuse_wq;     /* fuse_wq.c: constant low-precision weight, float activation */
 qx_fuse_fn qx_fuse_attention; /* fuse_attention.c */
+qx_fuse_fn qx_fuse_silu, qx_fuse_gelu, qx_fuse_group_norm, qx_fuse_linear; /* fuse_chain.c, in this order */
 
 qx_status qx_fuse(qx_exec *x, qx_gplan *p);
 
@@ -44,6 +47,12 @@ enum { QX_WQ_X, QX_WQ_CODES, QX_WQ_SCALE, QX_WQ_ZERO, QX_WQ_BIAS, QX_WQ_INPUTS }
 
 qx_cpu_fn qx_cpu_attn; /* inputs q, k, v, mask (may be missing) */
 typedef enum qx_k_layout { QX_K_BHSD, QX_K_BHDS, QX_K_BSHD } qx_k_layout;
+qx_cpu_fn qx_cpu_act;    /* input x */
+typedef struct qx_act_params { qx_act act; } qx_act_params;
+qx_cpu_fn qx_cpu_gn;     /* inputs x, gamma, beta (one number a channel) */
+typedef struct qx_gn_params { int64_t groups; float eps; bool silu; } qx_gn_params;
+qx_cpu_fn qx_cpu_linear; /* inputs x, constant W[k, n], bias[n] */
+typedef struct qx_linear_params { qx_act act; } qx_linear_params;
 typedef struct qx_attn_params { float scale; qx_k_layout k_layout; bool q_bshd, v_bshd, out_bshd; } qx_attn_params;
 
 #endif

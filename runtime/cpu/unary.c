@@ -1,9 +1,8 @@
 /* unary.c - every operator that is one function of one element. fp16 and bf16 go through float in small tiles. */
 #include <math.h>
 
-#include "kernels/pointwise.h"
 #include "runtime/cpu/half.h"
-#include "runtime/cpu/op.h"
+#include "runtime/cpu/unary.h"
 
 /* Operator, kernel, and its parameters as attribute names with their defaults. */
 typedef struct unary_row { qx_op_id op; qx_unary fn; const char *p0; float d0; const char *p1; float d1; } unary_row;
@@ -49,7 +48,7 @@ static qx_status piece(void *user, int64_t i)
     return QX_OK;
 }
 
-static qx_status run(qx_call *c, qx_unary op, const float p[2])
+qx_status qx_unary_run(qx_call *c, qx_unary op, const float p[2])
 {
     const qx_tensor *x;
     qx_tensor *y = NULL;
@@ -69,7 +68,7 @@ qx_status qx_cpu_unary(qx_call *c)
         float p[2] = {rows[i].p0 ? qx_call_float(c, rows[i].p0, rows[i].d0) : 0, rows[i].p1 ? qx_call_float(c, rows[i].p1, rows[i].d1) : 0};
         qx_unary fn = rows[i].fn;
         if (rows[i].op == QX_OP_Gelu && *qx_call_str(c, "approximate", "none") == 't') fn = QX_U_GELU_TANH;
-        return run(c, fn, p);
+        return qx_unary_run(c, fn, p);
     }
     QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "not in the table of unary functions");
 }

@@ -1,0 +1,111 @@
+/* fused.c - the steps behind runtime/fuse_chain.c. */
+#include <string.h>
+
+#include "kernels/rows.h"
+#include "runtime/cpu/unary.h"
+#include "runtime/fuse.h"
+
+qx_status qx_cpu_act(qx_call *c)
+{
+    static const qx_unary unary[] = {[QX_ACT_RELU] = QX_U_RELU, [QX_ACT_GELU] = QX_U_GELU, [QX_ACT_GELU_TANH] = QX_U_GELU_TANH,
+                                     [QX_ACT_SILU] = QX_U_SWISH, [QX_ACT_SIGMOID] = QX_U_SIGMOID, [QX_ACT_TANH] = QX_U_TANH};
+    const qx_act_params *p = c->fused;
+    const float one[2] = {1, 0};
+    return qx_unary_run(c, unary[p->act], one);
+}
+
+/* ---- Group normalisation ---- */
+
+typedef struct gn_job { const qx_gn_params *p; const float *x, *gamma, *beta; float *y; int64_t channels, pixels; } gn_job;
+
+static qx_status gn_piece(void *user, int64_t i)
+{
+    const gn_job *j = user;
+    int64_t g = i % j->p->groups, per = j->channels / j->p->groups;
+    const float *x = j->x + i * per * j->pixels;
+    float *y = j->y + i * per * j->pixels, mean, inv;
+    const float one[2] = {1, 0};
+    qx_moments(x, per * j->pixels, j->p->eps, &mean, &inv);
+    for (int64_t k = 0; k < per; k++) {
+        float *row = y + k * j->pixels;
+        qx_affine_row(x + k * j->pixels, mean, inv, j->gamma[g * per + k], j->beta[g * per + k], row, j->pixels);
+        if (j->p->silu) qx_unary_find(QX_U_SWISH, QX_DT_FLOAT)(row, row, j->pixels, one);
+    }
+    return QX_OK;
+}
+
+qx_status qx_cpu_gn(qx_call *c)
+{
+    const qx_tensor *x;
+    gn_job j = {.p = c->fused};
+    qx_tensor *y = NULL;
+    QX_TRY(qx_call_need(c, 0, &x));
+    if (x->rank != 4 || x->dims[1] % j.p->groups || c->in[1]->numel != x->dims[1] || c->in[2]->numel != x->dims[1])
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld channels in %lld groups", (long long)(x->rank == 4 ? x->dims[1] : -1), (long long)j.p->groups);
+    j.channels = x->dims[1];
+    j.pixels = x->dims[2] * x->dims[3];
+    QX_TRY(qx_call_in_f32(c, 0, &j.x));
+    QX_TRY(qx_call_in_f32(c, 1, &j.gamma));
+    QX_TRY(qx_call_in_f32(c, 2, &j.beta));
+    if (x->dtype == QX_DT_FLOAT) {
+        QX_TRY(qx_call_out_reuse(c, 0, 0, x->dtype, x->rank, x->dims, &y));
+        j.y = y->data;
+    } else {
+        QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &j.y));
+    }
+    if (x->numel == 0) return QX_OK;
+    return qx_parallel(c->ctx, x->dims[0] * j.p->groups, gn_piece, &j);
+}
+
+/* ---- Product with bias and activation ---- */
+
+typedef struct state { qx_packed *packed; float *bias; } state;
+
+static void drop(qx_ctx *ctx, void *block)
+{
+    state *s = block;
+    qx_packed_free(ctx, s->packed);
+    qx_free(ctx, s->bias);
+}
+
+static qx_status pack(qx_call *c, state *s, int64_t m)
+{
+    const qx_tensor *w = c->in[1], *b = c->in[2];
+    const float *fw, *fb;
+    QX_TRY(qx_call_in_f32(c, 1, &fw));
+    QX_TRY(qx_call_in_f32(c, 2, &fb));
+    if (!s->bias) QX_TRY(qx_alloc_array(c->ctx, (size_t)b->numel, sizeof *s->bias, (void **)&s->bias));
+    memcpy(s->bias, fb, (size_t)b->numel * sizeof *fb);
+    return qx_packed_new(c, fw, w->dims[0], w->dims[1], w->dims[1], 1, m, &s->packed);
+}
+
+qx_status qx_cpu_linear(qx_call *c)
+{
+    const qx_linear_params *p = c->fused;
+    const qx_tensor *x, *w;
+    qx_gemm g = {.act = p->act};
+    state *s = NULL;
+    int64_t dims[QX_MAX_RANK];
+    char a[96], b[96];
+    QX_TRY(qx_call_need(c, 0, &x));
+    QX_TRY(qx_call_need(c, 1, &w));
+    if (x->rank < 1 || x->dims[x->rank - 1] != w->dims[0]) QX_CALL_FAIL(c, QX_E_SHAPE, "%s by %s", qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
+    if (!qx_dtype_is_float(x->dtype)) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(x->dtype)->text);
+    QX_TRY(qx_call_state(c, sizeof *s, drop, (void **)&s));
+    memcpy(dims, x->dims, sizeof dims);
+    dims[x->rank - 1] = w->dims[1];
+    g.m = qx_prod(x->dims, 0, x->rank - 1);
+    QX_TRY(qx_call_in_f32(c, 0, &g.x));
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &g.y));
+    if (g.m == 0 || w->dims[1] == 0) return QX_OK;
+    if (w->dims[0] == 0) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "a weight without rows");
+    if (s->packed && !qx_call_in_const(c, 1)) { /* weights are not kept: read again */
+        qx_packed_free(c->ctx, s->packed);
+        s->packed = NULL;
+    }
+    if (!s->packed) QX_TRY(pack(c, s, g.m));
+    qx_call_drop_const(c, 1);
+    qx_call_drop_const(c, 2);
+    g.bias = s->bias;
+    return qx_gemm_run(c, s->packed, &g);
+}
