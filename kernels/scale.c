@@ -1,12 +1,13 @@
 /* scale.c - scales from ranges: the amax rule, the asymmetric rule, and what a scale looks like once it is stored. */
 #include <float.h>
 
+#include "kernels/multi.h"
 #include "kernels/quant.h"
 #include "kernels/scalar.h"
 
 /* One loop per stored type, so that it vectorises: rounding, then the limits, then what is no scale at all. Returns how many were moved. */
 #define STORE_LOOP(name, round_expr, smallest, largest, keep_sign, none)                              \
-    static int64_t store_##name(float *s, int64_t n)                                                  \
+    QX_INLINE void store_##name##_body(float *s, int64_t n, int64_t *out)                             \
     {                                                                                                 \
         int32_t moved = 0;                                                                            \
         for (int64_t i = 0; i < n; i++) {                                                             \
@@ -19,8 +20,9 @@
             moved += (!zero & (k != r)) | !usable;                                                    \
             s[i] = (usable & !zero) ? signed_k : zero ? (none) : 1.0f;                                \
         }                                                                                             \
-        return moved;                                                                                 \
-    }
+        *out = moved;                                                                                 \
+    }                                                                                                 \
+    QX_MULTI(static, store_##name, (float *s, int64_t n, int64_t *out), (s, n, out))
 STORE_LOOP(f32, m, FLT_MIN, FLT_MAX, 1, 1.0f)
 STORE_LOOP(f16, qx_sc_f16_to_f32(qx_sc_f32_to_f16(m)), 0x1p-24f, 65504.0f, 1, 1.0f)
 STORE_LOOP(bf16, qx_sc_bf16_to_f32(qx_sc_f32_to_bf16(m)), FLT_MIN, 0x1.fep127f, 1, 1.0f)
@@ -29,13 +31,13 @@ STORE_LOOP(e8m0, qx_sc_e8m0_to_f32(qx_sc_f32_to_e8m0_ceil(m)), 0x1p-127f, 0x1p12
 
 void qx_scales_stored(const qx_format *f, float *s, int64_t n, int64_t *adjusted)
 {
-    int64_t moved;
+    int64_t moved = 0;
     switch ((int)f->scale) {
-    case QX_DT_FLOAT16: moved = store_f16(s, n); break;
-    case QX_DT_BFLOAT16: moved = store_bf16(s, n); break;
-    case QX_DT_FLOAT8E4M3FN: moved = store_e4m3(s, n); break;
-    case QX_DT_FLOAT8E8M0: moved = store_e8m0(s, n); break;
-    default: moved = store_f32(s, n); break;
+    case QX_DT_FLOAT16: store_f16(s, n, &moved); break;
+    case QX_DT_BFLOAT16: store_bf16(s, n, &moved); break;
+    case QX_DT_FLOAT8E4M3FN: store_e4m3(s, n, &moved); break;
+    case QX_DT_FLOAT8E8M0: store_e8m0(s, n, &moved); break;
+    default: store_f32(s, n, &moved); break;
     }
     if (adjusted) *adjusted += moved;
 }

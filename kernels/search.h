@@ -11,7 +11,8 @@
  * Integer codes with zero points: the range (extended to 0) times the shrink grid, zero points beside the rounded one, then least squares.
  * Float codes: amax/top times the grid 1 .. 1/2 (an octave: a factor of two only moves the exponent); with E8M0 scales the exponents
  *   ceil(log2(amax/top)) + {0, -1, 1}.
- * x must be finite. All-zero blocks get scale 1 (E8M0: 2^-127), zero point 0 clamped into the codes, error 0. */
+ * x must be finite. All-zero blocks get scale 1 (E8M0: 2^-127), zero point 0 clamped into the codes, error 0.
+ * When the largest and the smallest element have the same magnitude the positive one decides the sign of a negative scale. */
 #ifndef QX_KERNELS_SEARCH_H
 #define QX_KERNELS_SEARCH_H
 

@@ -7,11 +7,20 @@
 
 typedef enum qx_grid_kind { QX_ROUND_INT, QX_ROUND_E4M3, QX_ROUND_E5M2, QX_ROUND_E2M1, QX_ROUND_COUNT_ } qx_grid_kind;
 
+enum { QX_LANES = 16 };
+
+/* Sixteen blocks at once, one a lane: x and w are tiles [n][QX_LANES]; scales and results are rows of QX_LANES. Sums run in order of n. */
+typedef struct qx_lane_leaf {
+    /* err[c][lane] = sum w (x - s q)^2 for candidate c < m with scale s[c][lane], inverse inv[c][lane], code limits lo[c][lane], hi[c][lane]. */
+    void (*errors[QX_ROUND_COUNT_])(const float *x, const float *w, int64_t n, const float *s, const float *inv, const float *lo, const float *hi, int m, float *err);
+    void (*moments)(const float *x, const float *w, int64_t n, const float *inv, const float *lo, const float *hi, float *num, float *den);
+    void (*range)(const float *x, int64_t n, float *lo, float *hi); /* widens lo and hi */
+} qx_lane_leaf;
+
 typedef struct qx_search_leaf {
+    qx_lane_leaf lanes;
     /* err[i] = sum w (x - s_i q)^2, q = x * inv_i rounded and clamped to [lo_i, hi_i] (integers) or to the format (lo, hi unused). n <= 256. */
     void (*errors[QX_ROUND_COUNT_])(const float *x, const float *w, int64_t n, const float *s, const float *inv, const float *lo, const float *hi, int m, float *err);
-    /* num = sum w x q, den = sum w q q, integers. n <= 256. */
-    void (*moments)(const float *x, const float *w, int64_t n, float inv, float lo, float hi, float *num, float *den);
     /* dw' H dw of a block of 16 quantized to E2M1 under s. */
     float (*hessian_error)(const float *x16, const float *h, float s, float inv);
 } qx_search_leaf;

@@ -45,19 +45,6 @@ ERROR_LOOP(errors_e4m3, v_mini_round(y, 3, 7, 448.0f))
 ERROR_LOOP(errors_e5m2, v_mini_round(y, 2, 15, 57344.0f))
 ERROR_LOOP(errors_e2m1, v_mini_round(y, 1, 1, 6.0f))
 
-TARGET static void moments(const float *x, const float *w, int64_t n, float inv, float lo, float hi, float *num, float *den)
-{
-    const v16 iv = v_set(inv), a = v_set(lo), b = v_set(hi);
-    v16 up = v_set(0.0f), down = v_set(0.0f);
-    for (int64_t i = 0; i < n; i += 16) {
-        const v16 xv = v_part(x + i, n - i), q = v_rne(v_min(v_max(v_mul(xv, iv), a), b));
-        const v16 wq = w ? v_mul(v_part(w + i, n - i), q) : q;
-        up = v_add(up, v_mul(wq, xv));
-        down = v_add(down, v_mul(wq, q));
-    }
-    *num = v_sum(up), *den = v_sum(down);
-}
-
 TARGET static float hessian_error(const float *x16, const float *h, float s, float inv)
 {
     const v16 xv = v_load(x16), d = v_sub(xv, v_mul(v_mini_round(v_mul(xv, v_set(inv)), 1, 1, 6.0f), v_set(s)));
@@ -68,10 +55,82 @@ TARGET static float hessian_error(const float *x16, const float *h, float s, flo
     return v_sum(v_mul(sum, d));
 }
 
+/* ---- sixteen blocks, one a lane ---- */
+
+#define LANE_STEP(j, q_expr)                                                                                                 \
+    do {                                                                                                                     \
+        const v16 y = v_mul(xv, v_load(inv + 16 * (c + j))), a = v_load(lo + 16 * (c + j)), b = v_load(hi + 16 * (c + j));   \
+        const v16 q = (q_expr), d = v_sub(xv, v_mul(q, v_load(s + 16 * (c + j)))), e = v_mul(d, d);                          \
+        sum##j = v_add(sum##j, w ? v_mul(wv, e) : e);                                                                        \
+        (void)a, (void)b;                                                                                                    \
+    } while (0)
+#if LANES_ISA == 0
+#define LANE_FOUR(q_expr)
+#else
+#define LANE_FOUR(q_expr)                                                                                                    \
+    for (; c + 4 <= m; c += 4) {                                                                                             \
+        v16 sum0 = v_set(0.0f), sum1 = sum0, sum2 = sum0, sum3 = sum0;                                                       \
+        for (int64_t i = 0; i < n; i++) {                                                                                    \
+            const v16 xv = v_load(x + 16 * i), wv = w ? v_load(w + 16 * i) : xv;                                             \
+            LANE_STEP(0, q_expr);                                                                                            \
+            LANE_STEP(1, q_expr);                                                                                            \
+            LANE_STEP(2, q_expr);                                                                                            \
+            LANE_STEP(3, q_expr);                                                                                            \
+        }                                                                                                                    \
+        v_store(err + 16 * c, sum0), v_store(err + 16 * c + 16, sum1);                                                       \
+        v_store(err + 16 * c + 32, sum2), v_store(err + 16 * c + 48, sum3);                                                  \
+    }
+#endif
+#define LANE_LOOP(name, q_expr)                                                                                              \
+    TARGET static void name(const float *x, const float *w, int64_t n, const float *s, const float *inv, const float *lo,    \
+                            const float *hi, int m, float *err)                                                              \
+    {                                                                                                                        \
+        int c = 0;                                                                                                           \
+        LANE_FOUR(q_expr)                                                                                                    \
+        for (; c < m; c++) {                                                                                                 \
+            v16 sum0 = v_set(0.0f);                                                                                          \
+            for (int64_t i = 0; i < n; i++) {                                                                                \
+                const v16 xv = v_load(x + 16 * i), wv = w ? v_load(w + 16 * i) : xv;                                         \
+                LANE_STEP(0, q_expr);                                                                                        \
+            }                                                                                                                \
+            v_store(err + 16 * c, sum0);                                                                                     \
+        }                                                                                                                    \
+    }
+
+LANE_LOOP(lane_errors_int, v_rne(v_min(v_max(y, a), b)))
+LANE_LOOP(lane_errors_e4m3, v_mini_round(y, 3, 7, 448.0f))
+LANE_LOOP(lane_errors_e5m2, v_mini_round(y, 2, 15, 57344.0f))
+LANE_LOOP(lane_errors_e2m1, v_mini_round(y, 1, 1, 6.0f))
+
+TARGET static void lane_moments(const float *x, const float *w, int64_t n, const float *inv, const float *lo, const float *hi, float *num, float *den)
+{
+    const v16 iv = v_load(inv), a = v_load(lo), b = v_load(hi);
+    v16 up = v_set(0.0f), down = v_set(0.0f);
+    for (int64_t i = 0; i < n; i++) {
+        const v16 xv = v_load(x + 16 * i), q = v_rne(v_min(v_max(v_mul(xv, iv), a), b));
+        const v16 wq = w ? v_mul(v_load(w + 16 * i), q) : q;
+        up = v_add(up, v_mul(wq, xv));
+        down = v_add(down, v_mul(wq, q));
+    }
+    v_store(num, up), v_store(den, down);
+}
+
+TARGET static void lane_range(const float *x, int64_t n, float *lo, float *hi)
+{
+    v16 a = v_load(lo), b = v_load(hi);
+    for (int64_t i = 0; i < n; i++) a = v_min(v_load(x + 16 * i), a), b = v_max(v_load(x + 16 * i), b);
+    v_store(lo, a), v_store(hi, b);
+}
+
 static const qx_search_leaf leaf = {
+    .lanes = {.errors = {[QX_ROUND_INT] = lane_errors_int, [QX_ROUND_E4M3] = lane_errors_e4m3, [QX_ROUND_E5M2] = lane_errors_e5m2, [QX_ROUND_E2M1] = lane_errors_e2m1},
+              .moments = lane_moments, .range = lane_range},
     .errors = {[QX_ROUND_INT] = errors_int, [QX_ROUND_E4M3] = errors_e4m3, [QX_ROUND_E5M2] = errors_e5m2, [QX_ROUND_E2M1] = errors_e2m1},
-    .moments = moments, .hessian_error = hessian_error,
+    .hessian_error = hessian_error,
 };
 #undef ERROR_LOOP
 #undef ERROR_STEP
 #undef ERROR_FOUR
+#undef LANE_LOOP
+#undef LANE_FOUR
+#undef LANE_STEP
