@@ -1,6 +1,7 @@
 /* main.c - qonnx: picks the command, makes the context, prints what went wrong, and returns the exit code. */
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "cli/cli.h"
 
@@ -85,9 +86,19 @@ static int start(qx_ctx *boot, int argc, char **argv)
     return code;
 }
 
+/* Some exporters write one data file a tensor, and each stays open while its model lives. */
+static void allow_many_files(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur == r.rlim_max) return;
+    r.rlim_cur = r.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &r);
+}
+
 int main(int argc, char **argv)
 {
     catch_signals();
+    allow_many_files();
     qx_ctx *boot = qx_ctx_new(NULL);
     if (!boot) { fprintf(stderr, "qonnx: out of memory\n"); return 1; }
     int code = start(boot, argc, argv);

@@ -4,6 +4,7 @@
  * a [K,N] weight as it is (columns), which needs no transposing. Ranges that span the walk (a scale per tensor; a scale per column
  * of a [K,N] weight) are found in a first sweep. Tiles do not depend on the number of threads, and only maxima cross them, so
  * the bytes do not either. */
+#include <fcntl.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -181,9 +182,29 @@ static void end_steps(qx_ctx *ctx, const qx_job *j)
         if (s->def->end) s->def->end(ctx, s);
 }
 
-qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j)
+/* Inputs that cannot be read from the middle are read whole, once: varints, and what another job makes in another order. */
+static bool wants_content(const qx_job *j)
+{
+    return j->in->job ? !qx_rows_follow(j->in, &j->view) : j->in->src.kind == QX_SRC_TYPED;
+}
+
+static qx_status bring_content(qx_run *r, const qx_job *j)
+{
+    QX_TRY(qx_alloc_raw(r->ctx, j->in->bytes, &r->content));
+    QX_TRY(qx_weight_read(r->ctx, j->in, r->content));
+    r->input = *j->in;
+    r->input.job = NULL;
+    r->input.src = (qx_source){.kind = QX_SRC_BYTES, .bytes = r->content, .length = (int64_t)j->in->bytes};
+    r->own = *j;
+    r->own.in = &r->input;
+    r->j = &r->own;
+    return QX_OK;
+}
+
+qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j, bool all)
 {
     *r = (qx_run){.ctx = ctx, .j = j};
+    if (all && wants_content(j)) QX_TRY(bring_content(r, j));
     set_walk(r);
     QX_TRY(qx_lock_new(ctx, &r->lock));
     QX_TRY(begin_steps(ctx, j));
@@ -211,6 +232,7 @@ void qx_run_free(qx_run *r)
     qx_free(r->ctx, r->all_codes);
     qx_free(r->ctx, r->all_scale);
     qx_free(r->ctx, r->all_zero);
+    qx_free(r->ctx, r->content);
 }
 
 /* ---- scales of one tile ---- */
@@ -344,11 +366,19 @@ done:
     return st;
 }
 
+/* Strided reads make the kernel's read-ahead give up: the whole range is asked for at once. */
+static void read_ahead(const qx_run *r)
+{
+    const qx_source *s = &r->j->in->src;
+    if (!r->j->in->job && s->kind == QX_SRC_FILE && !r->columns && r->j->view.outer > 1) (void)posix_fadvise(qx_file_fd(s->file), s->offset, s->length, POSIX_FADV_WILLNEED);
+}
+
 qx_status qx_job_run(qx_ctx *ctx, const qx_job *j, const qx_sink *sink)
 {
     qx_run r;
     qx_status st;
-    QX_TRY_GOTO(st, qx_run_prepare(&r, ctx, j));
+    QX_TRY_GOTO(st, qx_run_prepare(&r, ctx, j, true));
+    read_ahead(&r);
     r.sink = sink;
     QX_TRY_GOTO(st, qx_run_emit_begin(&r));
     QX_TRY_GOTO(st, qx_parallel(ctx, r.n_tiles, code_tile, &r));
@@ -382,7 +412,7 @@ qx_status qx_job_rows_dequantized(qx_ctx *ctx, const qx_job *j, int64_t first, i
     qx_status st;
     QX_TRY(qx_rows_read(ctx, j->in, &j->view, plain_steps(j), first, rows, x));
     if (qx_job_is_float(j)) return qx_round_f32(ctx, j->spec.codes, x, count);
-    QX_TRY_GOTO(st, qx_run_prepare(&r, ctx, j));
+    QX_TRY_GOTO(st, qx_run_prepare(&r, ctx, j, false));
     if (r.columns) { /* here rows are rows */
         r.columns = false;
         r.rows = j->view.n;

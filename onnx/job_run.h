@@ -11,7 +11,8 @@ struct qx_job_range { atomic_int state; float lo, hi, scale; int32_t zero; }; /*
 
 typedef struct qx_run {
     qx_ctx *ctx;
-    const qx_job *j;
+    const qx_job *j;           /* as given, or `own` */
+    qx_job own; qx_weight input; void *content; /* a job whose input was brought into memory first */
     const qx_sink *sink;
     bool columns;              /* walks the storage of a [K,N] weight: rows are k, columns are channels */
     bool scatter;              /* walks channels, but the parts are stored [k, n]-wise */
@@ -36,7 +37,8 @@ typedef struct qx_tile {
     int64_t adjusted;          /* scales that had to be moved to stay usable */
 } qx_tile;
 
-qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j);
+/* all: every tile will be run, so that it pays to bring an awkward input into memory. */
+qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j, bool all);
 void qx_run_free(qx_run *r);
 void qx_tile_free(qx_run *r, qx_tile *t);
 qx_grid qx_run_grid(const qx_run *r, int64_t rows);

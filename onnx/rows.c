@@ -159,7 +159,7 @@ static qx_status stored_rows(qx_ctx *ctx, const qx_weight *w, const qx_view *v, 
 /* ---- rows of tensors that a job makes ---- */
 
 /* The output of a job that stores floats, seen as the rows that the job itself works on. */
-static bool same_rows(const qx_weight *w, const qx_view *v)
+bool qx_rows_follow(const qx_weight *w, const qx_view *v)
 {
     const qx_job *j = w->job;
     if (w->part != QX_PART_CODES || !qx_job_is_float(j)) return false;
@@ -211,7 +211,7 @@ qx_status qx_rows_read(qx_ctx *ctx, const qx_weight *w, const qx_view *view, con
     if (first < 0 || rows < 0 || first > view->n - rows)
         QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': rows %lld..%lld of %lld", w->name, (long long)first, (long long)(first + rows), (long long)view->n);
     if (!w->job) QX_TRY(stored_rows(ctx, w, view, first, rows, x));
-    else if (same_rows(w, view)) QX_TRY(rounded_rows(ctx, w, first, rows, x));
+    else if (qx_rows_follow(w, view)) QX_TRY(rounded_rows(ctx, w, first, rows, x));
     else QX_TRY(whole_then_rows(ctx, w, view, first, rows, x));
     return qx_steps_run(ctx, steps, first, rows, qx_view_k(view), x);
 }

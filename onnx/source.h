@@ -16,6 +16,8 @@ qx_status qx_round_f32(qx_ctx *ctx, qx_dtype dtype, float *x, int64_t count);
 /* Every step of the chain can run on cells in storage order; and running them so. */
 bool qx_steps_have_cells(const qx_step *steps);
 qx_status qx_steps_run_cells(qx_ctx *ctx, const qx_step *steps, const qx_cells *c, float *x);
+/* w comes from a job that stores floats, and its rows under v are the rows that the job works on: they can be made tile by tile. */
+bool qx_rows_follow(const qx_weight *w, const qx_view *v);
 qx_status qx_view_check(qx_ctx *ctx, const qx_weight *w, const qx_view *v);
 /* The job only stores its rows as floats: no scales. */
 static inline bool qx_job_is_float(const qx_job *j) { return j->spec.codes == QX_DT_FLOAT || j->spec.codes == QX_DT_FLOAT16 || j->spec.codes == QX_DT_BFLOAT16; }

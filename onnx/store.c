@@ -57,6 +57,7 @@ static qx_status check_regular(qx_ctx *ctx, int fd, const char *path, const char
 static qx_status open_error(qx_ctx *ctx, int err, const char *path, const char *what)
 {
     if (err == ELOOP) QX_FAIL(ctx, QX_E_IO, "%s '%s': symbolic links lead in a circle, or are refused here", what, path);
+    if (err == EMFILE || err == ENFILE) QX_FAIL(ctx, QX_E_IO, "%s '%s': too many files are open; raise the limit (ulimit -n)", what, path);
     if (err == ENXIO) QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is a socket or a device without a driver, not a file", what, path);
     QX_FAIL(ctx, QX_E_IO, "%s '%s': %s", what, path, strerror(err));
 }
