@@ -97,6 +97,12 @@ qonnx_code qonnx_tokenizer_encode(qonnx_tokenizer *t, const char *text, const in
     return qx_code(st);
 }
 
+qonnx_code qonnx_tokenizer_prefix(qonnx_tokenizer *t, const int64_t **ids, int64_t *n)
+{
+    *ids = qx_tokenizer_prefix(t->t, n);
+    return QONNX_OK;
+}
+
 qonnx_code qonnx_tokenizer_decode(qonnx_tokenizer *t, const int64_t *ids, int64_t n, const char **text)
 {
     qx_buf_clear(&t->text);

@@ -64,6 +64,8 @@ typedef struct qonnx_tokenizer qonnx_tokenizer;
 QONNX_API qonnx_code qonnx_tokenizer_open(qonnx_ctx *ctx, const char *path, qonnx_tokenizer **out);
 /* *ids (n of them) belongs to the tokenizer until its next call. */
 QONNX_API qonnx_code qonnx_tokenizer_encode(qonnx_tokenizer *t, const char *text, const int64_t **ids, int64_t *n);
+/* Ids that belong before a text (begin-of-text), as the file says; *n may be 0. They belong to the tokenizer. */
+QONNX_API qonnx_code qonnx_tokenizer_prefix(qonnx_tokenizer *t, const int64_t **ids, int64_t *n);
 /* *text (NUL-terminated) belongs to the tokenizer until its next call. */
 QONNX_API qonnx_code qonnx_tokenizer_decode(qonnx_tokenizer *t, const int64_t *ids, int64_t n, const char **text);
 QONNX_API void qonnx_tokenizer_close(qonnx_tokenizer *t);

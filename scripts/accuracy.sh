@@ -1,0 +1,61 @@
+#!/bin/sh
+# Prints the table of docs/accuracy.md: every pass on one language model, measured on text that calibration did not see.
+#
+#   scripts/accuracy.sh QONNX MODEL_DIR [CALIBRATION_WINDOWS [EVALUATION_WINDOWS]]
+#
+# MODEL_DIR holds model.onnx, tokenizer.json, calib.txt and heldout.txt (samples/models/micro-llama does). Windows are of 256 tokens.
+set -eu
+qonnx=$1 dir=$2 calib=${3:-32} windows=${4:-40}
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT INT TERM
+
+number() { sed -n "s/^ *\"$1\": \([-0-9.e+]*\),*\$/\1/p" "$2"; }
+
+row() { # label, pipeline
+    start=$(date +%s.%N)
+    if ! "$qonnx" quantize "$dir/model.onnx" -o "$tmp/out.onnx" --passes "$2" --text "$dir/calib.txt" --tokenizer "$dir/tokenizer.json" \
+        --seq-len 256 --samples "$calib" --no-verify --force --external-data --quiet >"$tmp/log" 2>&1; then
+        echo "| \`$2\` | failed: $(tail -1 "$tmp/log" | cut -c1-80) | | | | |"
+        return
+    fi
+    seconds=$(echo "$(date +%s.%N) $start" | awk '{printf "%.1f", $1 - $2}')
+    "$qonnx" eval "$tmp/out.onnx" --ref "$dir/model.onnx" --text "$dir/heldout.txt" --tokenizer "$dir/tokenizer.json" \
+        --seq-len 256 --samples "$windows" --quiet --json >"$tmp/eval.json"
+    bytes=$(cat "$tmp"/out.onnx* | wc -c)
+    awk -v p="$2" -v ppl="$(number perplexity "$tmp/eval.json")" -v kl="$(number mean_kl "$tmp/eval.json")" -v top="$(number top1_agreement "$tmp/eval.json")" \
+        -v b="$bytes" -v s="$seconds" 'BEGIN { printf "| `%s` | %.3f | %.4f | %.1f %% | %.2f | %s |\n", p, ppl, kl, 100 * top, b / 1e6, s }'
+    rm -f "$tmp"/out.onnx*
+}
+
+"$qonnx" eval "$dir/model.onnx" --text "$dir/heldout.txt" --tokenizer "$dir/tokenizer.json" --seq-len 256 --samples "$windows" --quiet --json >"$tmp/float.json"
+echo "| passes | perplexity | mean KL | same top-1 | MB | seconds |"
+echo "|---|---|---|---|---|---|"
+awk -v p="$(number perplexity "$tmp/float.json")" -v b="$(wc -c <"$dir/model.onnx")" 'BEGIN { printf "| (float) | %.3f | 0 | 100 %% | %.2f | |\n", p, b / 1e6 }'
+while read -r passes; do
+    case $passes in ''|\#*) continue ;; esac
+    row "$passes" "$passes"
+done <<'LIST'
+int8
+int8(act=percentile)
+int8(act=entropy)
+int8(act=mse)
+smoothquant,int8
+fp8
+smoothquant,fp8
+int8-weights
+fp8-weights
+int4(block=32)
+awq,int4(block=32)
+gptq,int4(block=32)
+int4(block=128)
+awq,int4(block=128)
+gptq,int4(block=128)
+awq,gptq,int4(block=128)
+mxfp8
+mxfp4
+nvfp4
+gptq,nvfp4
+sparsity(method=magnitude),int8
+sparsity(method=wanda),int8
+sparsity(method=sparsegpt),int8
+LIST

@@ -1,0 +1,8 @@
+The sample that talks: greedy text is the same every time, sampled text is the same for the same seed.
+
+  $ qonnx-llm $MODELS/micro-llama/model.onnx --prompt "The king said to the" --tokens 8 --quiet
+  The king said to the king, I have given thee a king
+  $ qonnx-llm $MODELS/micro-llama/model.onnx --prompt "And it" --tokens 6 --temperature 1 --seed 5 --quiet > a; qonnx-llm $MODELS/micro-llama/model.onnx --prompt "And it" --tokens 6 --temperature 1 --seed 5 --quiet | cmp - a
+  $ qonnx-llm $MODELS/micro-llama/model.onnx --prompt "" --quiet
+  qonnx-llm: the prompt is empty
+  [2]

@@ -1,0 +1,33 @@
+Statistics of a run: shown, merged, refused.
+
+  $ cp $DATA/mlp/* .
+  $ qonnx quantize model.onnx --int8 --calib calib.npz --save-stats a.stats -o q.onnx --no-verify --quiet > /dev/null
+  $ head -1 a.stats
+  qonnx-stats 1
+  $ qonnx stats show a.stats | sed -n '4,6p' | cut -c1-7
+  value  
+  x      
+  c      
+  $ qonnx stats show a.stats --json --only x | grep '"count"'
+        "count": 1024,
+  $ qonnx stats merge a.stats a.stats -o m.stats
+  m.stats: 2 values from 2 files
+  $ qonnx stats show m.stats --json --only x | grep '"count"'
+        "count": 2048,
+
+A second run takes them instead of samples and gives the same file.
+
+  $ qonnx quantize model.onnx --int8 --load-stats a.stats -o q2.onnx --no-verify --quiet > /dev/null
+  $ cmp q.onnx q2.onnx
+  $ qonnx stats show a.stats --only nothing
+  qonnx stats: --only nothing matches none of the 2 values
+  [2]
+  $ head -c 3000 a.stats > cut.stats; qonnx stats show cut.stats
+  qonnx stats: cut.stats: the file is damaged or cut off: its bytes hash to [0-9a-f]{32}, which is not what its end says (re)
+  [1]
+  $ qonnx stats show model.onnx
+  qonnx stats: model.onnx: not a statistics file (it does not start with "qonnx-stats ")
+  [1]
+  $ qonnx stats merge a.stats
+  qonnx stats: merge: give the file to write with -o FILE
+  [2]
