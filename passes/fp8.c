@@ -6,6 +6,8 @@ static const qx_option options[] = {
     {"weights", QX_OPT_CHOICE, "channel", 0, 0, "channel|tensor", "one scale per output channel, or one per weight"},
     {"level", QX_OPT_FLOAT, "0", 0, 4, NULL, "diffusion recipes: 1 convolutions, 2 and feed-forward, 2.5 and q/k/v, 3 and all linears but proj_out, 4 and attention; 0: everything but attention"},
     {"attention", QX_OPT_BOOL, "false", 0, 1, NULL, "the two products of attention too (level 4 has them)"},
+    QX_SCHEME_REST_OPTION,
+    QX_SCHEME_END_OPTION,
     QX_SCHEME_RESIDUAL_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
@@ -14,7 +16,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     double level = qx_opt_float(p, "level");
     qx_scheme s = {.name = "fp8", .family = QX_FAMILY_FP8, .conv = true, .act = QX_DT_FLOAT8E4M3FN, .levels = 448, .level = level,
-                   .attention = level >= 4 || qx_opt_bool(p, "attention"), .residual = qx_scheme_residual(p)};
+                   .attention = level >= 4 || qx_opt_bool(p, "attention"), .rest = qx_scheme_rest(p), .keep_end = qx_scheme_keep_end(p), .residual = qx_scheme_residual(p)};
     s.weight = (qx_qspec){.codes = QX_DT_FLOAT8E4M3FN, .block = qx_opt_text(p, "weights")[0] == 't' ? -1 : 0, .rule = QX_SCALE_AMAX};
     s.range = qx_scheme_range(p, s.levels, s.act);
     return qx_scheme_plan(p, m, stats, &s);

@@ -4,19 +4,21 @@
 static const qx_option options[] = {
     QX_SCHEME_RANGE_OPTIONS("mse"),
     {"weights", QX_OPT_CHOICE, "channel", 0, 0, "channel|tensor", "one scale per output channel, or one per weight"},
-    {"zero-point", QX_OPT_BOOL, "false", 0, 1, NULL, "activations as UINT8 with a zero point"},
+    {"zero-point", QX_OPT_BOOL, "false", 0, 1, NULL, "activations as UINT8 with a zero point (not for tensorrt, whose INT8 is symmetric)"},
     {"level", QX_OPT_FLOAT, "0", 0, 4, NULL, "diffusion recipes: 1 convolutions, 2 and feed-forward, 2.5 and q/k/v, 3 and all linears but proj_out, 4 and attention; 0: everything but attention"},
     {"attention", QX_OPT_BOOL, "false", 0, 1, NULL, "the two products of attention too (level 4 has them)"},
+    QX_SCHEME_REST_OPTION,
+    QX_SCHEME_END_OPTION,
     QX_SCHEME_RESIDUAL_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 {
-    bool zero = qx_opt_bool(p, "zero-point");
+    bool zero = qx_opt_bool(p, "zero-point") && p->pipe->opt->target != QX_TARGET_TENSORRT; /* whose INT8 is symmetric */
     double level = qx_opt_float(p, "level");
     qx_scheme s = {.name = "int8", .family = QX_FAMILY_INT8, .conv = true, .act = zero ? QX_DT_UINT8 : QX_DT_INT8, .levels = 127, .act_zero = zero, .level = level,
-                   .attention = level >= 4 || qx_opt_bool(p, "attention"), .residual = qx_scheme_residual(p)};
+                   .attention = level >= 4 || qx_opt_bool(p, "attention"), .rest = qx_scheme_rest(p), .keep_end = qx_scheme_keep_end(p), .residual = qx_scheme_residual(p)};
     s.weight = (qx_qspec){.codes = QX_DT_INT8, .block = qx_opt_text(p, "weights")[0] == 't' ? -1 : 0, .narrow = true, .rule = QX_SCALE_AMAX};
     s.range = qx_scheme_range(p, s.levels, s.act);
     return qx_scheme_plan(p, m, stats, &s);

@@ -42,6 +42,7 @@ typedef struct qx_plan_item {
     const char *notes;        /* what WEIGHTS passes did to it ("smoothquant 0.55 (norm)"); NULL: nothing */
     bool asked;               /* named by --set or --include: rules of default names do not apply */
     bool forced;              /* named by --set: rules of sizes do not apply either */
+    bool weight_only;         /* the pass stores its weight; x stays float although the format quantizes activations */
     qx_pass *attention_pass;  /* FORMAT pass that may have it as an attention product (variable weight); NULL: none */
     qx_value *x_stat;         /* value whose range statistics stand for x (same elements, through Reshape/Transpose) */
     qx_dtype act;             /* format of x; UNDEFINED: stays float */

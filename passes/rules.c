@@ -122,6 +122,13 @@ qx_why qx_rule_size(const qx_linear *l, qx_family family, char *detail, size_t c
     return QX_WHY_NONE;
 }
 
+int qx_rule_up_block(const qx_linear *l)
+{
+    const char *at = strstr(l->node->name, "up_blocks");
+    if (!at || !is_separator(at[9]) || at[10] < '0' || at[10] > '9') return -1;
+    return at[11] >= '0' && at[11] <= '9' ? (at[10] - '0') * 10 + at[11] - '0' : at[10] - '0';
+}
+
 bool qx_rule_above_level(const qx_linear *l, double level)
 {
     static const char *const qkv[] = {"to_q", "to_k", "to_v", "to_qkv"};

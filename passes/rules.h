@@ -17,6 +17,8 @@ typedef enum qx_family { QX_FAMILY_INT8, QX_FAMILY_FP8, QX_FAMILY_WEIGHT_ONLY } 
 /* Sizes that the format's kernels do not serve, with the numbers in detail (of at least 120 bytes). Unknown sizes keep nothing. */
 qx_why qx_rule_size(const qx_linear *l, qx_family family, char *detail, size_t cap);
 /* Levels of the diffusion recipes: 1 convolutions, 2 and "ff.net" linears, 2.5 and q/k/v, 3 and all linears but proj_out, 4 and attention. 0: no levels. */
+/* N of the "up_blocks.N" in its path, -1 without one: the last up block of a UNet works at the size of the output. */
+int qx_rule_up_block(const qx_linear *l);
 bool qx_rule_above_level(const qx_linear *l, double level);
 
 #endif

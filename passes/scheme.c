@@ -20,6 +20,7 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     const char *why_detail;
     const qx_linear *l = it->lin;
     if (l->is_conv && !s->conv) { qx_item_keep(p->pipe, it, QX_WHY_NOT_ELIGIBLE, "a convolution"); return; }
+    if (s->end_block >= 0 && l->is_conv && !it->asked && qx_rule_up_block(l) == s->end_block) { qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "last up block"); return; }
     if (qx_rule_above_level(l, s->level)) { qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "level %g", s->level); return; }
     if (s->act && l->x->type.kind == QX_KIND_TENSOR && !is_plain_float(l->x->type.dtype)) {
         qx_item_keep(p->pipe, it, QX_WHY_NOT_FLOAT, "input '%.80s' is %s", l->x->name, qx_dtype_get(l->x->type.dtype)->text);
@@ -32,11 +33,12 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     if (why != QX_WHY_NONE) qx_item_keep(p->pipe, it, why, "%s", why_detail);
 }
 
+/* Diffusion recipes (level > 0) ask for histogram and steps together, so that one statistics file serves every way of choosing the range. */
 static qx_status want_input(qx_pass *p, const qx_scheme *s, qx_stats *stats, const qx_plan_item *it)
 {
-    if (s->act) {
+    if (s->act && !it->weight_only) {
         bool steps = s->range.method == QX_RANGE_STEPS_MIN_MEAN || s->range.method == QX_RANGE_STEPS_MEAN_MAX;
-        qx_stat_request r = {.value = it->x_stat, .kinds = QX_STAT_RANGE | (steps ? QX_STAT_STEPS : s->range.method != QX_RANGE_MAX ? QX_STAT_HISTOGRAM : 0), .axis = -1};
+        qx_stat_request r = {.value = it->x_stat, .kinds = QX_STAT_RANGE | (steps || s->level > 0 ? QX_STAT_STEPS : 0) | ((!steps && s->range.method != QX_RANGE_MAX) || s->level > 0 ? QX_STAT_HISTOGRAM : 0), .axis = -1};
         QX_TRY(qx_stats_want(stats, &r));
     }
     if (!s->importance || !p->pipe->have_data || it->lin->is_conv) return QX_OK;
@@ -51,6 +53,43 @@ static void fill_item(const qx_scheme *s, qx_plan_item *it)
     if (!w->spec.scale) w->spec.scale = w->tensor->dtype;
     w->format = s->name;
     it->act = s->act;
+    if (!it->weight_only) return;
+    w->spec.codes = QX_DT_INT8; /* with float inputs nothing asks for the codes of the inputs: the most accurate 8 bits */
+    w->spec.narrow = true;
+    w->spec.block = 0;
+    w->format = "int8-weights";
+    it->act = QX_DT_UNDEFINED;
+}
+
+static bool is_main(const qx_pass *p)
+{
+    for (int i = 0; i < p->pipe->n_passes; i++)
+        if (p->pipe->passes[i]->def->flags & QX_PASS_FORMAT) return p->pipe->passes[i] == p;
+    return false;
+}
+
+/* What stays float for its name or level keeps float arithmetic; its weight takes the format's place in the file. */
+static void take_rest(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+{
+    const char *detail;
+    if (it->pass || !it->weight || (it->why != QX_WHY_DEFAULT_NAME && it->why != QX_WHY_LEVEL)) return;
+    char sizes[120];
+    if (qx_rule_size(it->lin, QX_FAMILY_INT8, sizes, sizeof sizes) != QX_WHY_NONE) return; /* the first and last convolution above all */
+    if (qx_emit_fits(p->pipe, it, &s->weight, &detail) != QX_WHY_NONE) return;
+    it->pass = p;
+    it->weight_only = true;
+    it->why = QX_WHY_NONE;
+}
+
+/* Number of the last up block, when there are at least two. */
+static int last_up_block(const qx_plan *plan)
+{
+    int last = -1;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        int n = qx_rule_up_block(&plan->linears.items[i]);
+        last = n > last ? n : last;
+    }
+    return last > 0 ? last : -1;
 }
 
 qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_scheme *scheme)
@@ -59,8 +98,10 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
     if (!s) return QX_E_NOMEM;
     qx_plan *plan = p->pipe->plan;
     p->state = s;
+    s->end_block = s->keep_end ? last_up_block(plan) : -1;
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) check_item(p, s, &plan->items[i]);
+    for (int64_t i = 0; s->rest && is_main(p) && i < plan->linears.count; i++) take_rest(p, s, &plan->items[i]);
     qx_plan_settle(p->pipe);
     for (int64_t i = 0; i < plan->linears.count; i++) {
         if (plan->items[i].pass != p) continue;
@@ -83,6 +124,10 @@ qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format
         if (strcmp(methods[i].name, qx_opt_text(p, "act")) == 0) r.method = methods[i].method;
     return r;
 }
+
+bool qx_scheme_keep_end(const qx_pass *p) { return qx_opt_text(p, "end")[0] == 'f'; }
+
+bool qx_scheme_rest(const qx_pass *p) { return qx_opt_text(p, "rest")[0] == 'w'; }
 
 bool qx_scheme_residual(const qx_pass *p)
 {
@@ -166,7 +211,7 @@ static qx_status raise_opset(const qx_scheme *s, qx_model *m, const qx_plan_item
     return qx_opset_raise(m, need, qx_dtype_get(need.opset == act.opset && s->act ? s->act : w->codes)->name);
 }
 
-static qx_status write_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+static qx_status write_item(qx_pass *p, qx_plan_item *it)
 {
     qx_value *x;
     QX_TRY(qx_emit_weight(p->pipe, it));
@@ -174,7 +219,7 @@ static qx_status write_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
         QX_TRY(qx_emit_pair(p->pipe, it->lin->x, it->act, it->act_scale, it->act_zero, &x));
         QX_TRY(qx_node_set_in(it->lin->node, it->lin->x_index, x));
     }
-    qx_applied(p, it->lin->node, s->name);
+    qx_applied(p, it->lin->node, it->weight->format);
     return QX_OK;
 }
 
@@ -185,7 +230,7 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
     for (int64_t i = 0; i < plan->linears.count; i++) {
         if (plan->items[i].pass != p) continue;
         decide_weight(s, stats, &plan->items[i]);
-        if (s->act) decide_input(p, s, stats, &plan->items[i]);
+        if (plan->items[i].act) decide_input(p, s, stats, &plan->items[i]);
     }
     if (p->pipe->failed != QX_OK) return p->pipe->failed;
     qx_plan_settle(p->pipe);
@@ -193,7 +238,7 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
         if (plan->items[i].pass == p) QX_TRY(raise_opset(s, m, &plan->items[i]));
     if (s->residual) QX_TRY(qx_residual_run(p, stats, s));
     for (int64_t i = 0; i < plan->linears.count; i++)
-        if (plan->items[i].pass == p) QX_TRY(write_item(p, s, &plan->items[i]));
+        if (plan->items[i].pass == p) QX_TRY(write_item(p, &plan->items[i]));
     if (s->attention) QX_TRY(qx_attention_run(p, stats, s));
     return p->pipe->failed;
 }

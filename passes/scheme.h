@@ -17,6 +17,9 @@ typedef struct qx_scheme {
     qx_range_options range;
     double level;            /* 0: no levels */
     bool attention;          /* products of attention too */
+    bool rest;               /* weights of operators that stay float for their name or level: stored in INT8 all the same */
+    bool keep_end;           /* convolutions of a UNet's last up block: x stays float */
+    int end_block;           /* its number, -1: none; found by qx_scheme_plan */
     bool residual;           /* skip inputs of residual Adds in convolution networks */
 } qx_scheme;
 
@@ -32,6 +35,14 @@ qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format
     {"act", QX_OPT_CHOICE, method, 0, 0, "max|percentile|entropy|mse|steps-min-mean|steps-mean-max", "how the range of an activation is chosen from its statistics"}, \
     {"percentile", QX_OPT_FLOAT, "99.999", 50, 100, NULL, "for act=percentile: how much of |x| is inside the range"}, \
     {"step-fraction", QX_OPT_FLOAT, "1", 0, 1, NULL, "for act=steps-*: the first part of the diffusion steps that counts"}
+
+/* The rest option: "weights". */
+bool qx_scheme_rest(const qx_pass *p);
+#define QX_SCHEME_REST_OPTION {"rest", QX_OPT_CHOICE, "float", 0, 0, "float|weights", "operators that stay float for their name or level: all float, or their weights alone in INT8 (first and last convolution excepted)"}
+
+/* The end option: "float". */
+bool qx_scheme_keep_end(const qx_pass *p);
+#define QX_SCHEME_END_OPTION {"end", QX_OPT_CHOICE, "quantize", 0, 0, "quantize|float", "inputs of the convolutions in a diffusion UNet's last up block, whose error reaches the output undamped"}
 
 /* attention.c: the four inputs of the two products of every attention that the pass may have. */
 qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
