@@ -27,6 +27,25 @@ static qx_status fix_inputs(qx_pipeline *p, qx_model *m)
     return qx_infer_shapes(m, p->opt->dims, p->opt->n_dims);
 }
 
+static qx_status find_linear_in_function(void *user, qx_node *n)
+{
+    bool *found = user;
+    *found |= n->graph->function && (n->op->traits & QX_T_LINEAR);
+    return QX_OK;
+}
+
+/* A weight reaches the body of a local function as its input; written out at the call it is a constant like any other. */
+static qx_status inline_functions(qx_pipeline *p, qx_model *m)
+{
+    bool found = false;
+    if (!m->n_functions) return QX_OK;
+    QX_TRY(qx_model_each_node(m, find_linear_in_function, &found));
+    if (!found) return QX_OK;
+    qx_log(p->ctx, QX_LOG_INFO, "%u local functions are written out: they hold linear operators", m->n_functions);
+    QX_TRY(qx_functions_inline(m));
+    return qx_infer_shapes(m, p->opt->dims, p->opt->n_dims);
+}
+
 static bool changes_model(const qx_pipeline *p)
 {
     for (int i = 0; i < p->n_passes; i++)
@@ -132,7 +151,10 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
     p->have_data |= so->n_paths > 0 || so->text || so->random > 0 || p->opt->load_stats != NULL;
     QX_TRY(refuse_quantized(p, m));
     QX_TRY(parse_settings(p));
-    if (changes_model(p)) QX_TRY(fix_inputs(p, m));
+    if (changes_model(p)) {
+        QX_TRY(fix_inputs(p, m));
+        QX_TRY(inline_functions(p, m));
+    }
     QX_TRY(make_decisions(p, m));
     QX_TRY(qx_model_each_node(m, remember_node, p));
     QX_TRY(qx_plan_new(p, m));

@@ -13,6 +13,7 @@
 
 #include "base/buf.h"
 #include "base/file.h"
+#include "passes/plan.h"
 #include "passes/settings.h"
 
 enum { MAX_CASES = 200 };
@@ -44,6 +45,7 @@ static qx_status rewrite(qx_ctx *ctx, const qx_quantize_options *o, qx_model *m,
     qx_samples *samples = NULL;
     qx_status st = qx_pipeline_parse(ctx, o->passes, &p);
     if (st == QX_OK) st = qx_stats_new(ctx, m->graph_hash, &stats);
+    if (st == QX_OK) p->no_stats = o->dry_run; /* a plan without samples: every activation scale is 1 */
     if (st == QX_OK && o->samples.random) st = qx_samples_open(ctx, m, &o->samples, &samples);
     if (st == QX_OK) st = qx_pipeline_run(p, m, o, samples, stats, r);
     qx_samples_close(samples);
