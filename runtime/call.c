@@ -274,7 +274,7 @@ static bool may_take(const qx_call *c, uint32_t from, size_t bytes, bool heap)
 {
     const qx_rstep *s = c->step;
     uint32_t id = from < s->n_in ? s->in[from] : QX_NO_VALUE;
-    if (id == QX_NO_VALUE) return false;
+    if (id == QX_NO_VALUE || c->exec->opt.trace_nan) return false; /* tracing looks at the inputs afterwards */
     const qx_slot *slot = &c->exec->slots[id];
     if (!slot->block || slot->block->refs != 1 || slot->block->bytes < bytes || slot->t.bytes != bytes || slot->t.data != slot->block->data) return false;
     if (heap && slot->block->arena) return false;

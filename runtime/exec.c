@@ -453,8 +453,12 @@ static qx_status run_once(qx_exec *x, const qx_feed *feeds, int n_feeds)
     restore_cache(x);
     QX_TRY(tell_interface(x));
     qx_status st = qx_run_graph(x, x->main, NULL);
-    if (st == QX_OK) x->cur->cached = true;
-    else qx_shape_plan_reset(x, x->cur);
+    if (st == QX_OK) {
+        x->cur->cached = true;
+        return QX_OK;
+    }
+    x->record = false; /* what is still alive belongs to a recording that goes away now */
+    qx_shape_plan_reset(x, x->cur);
     return st;
 }
 

@@ -1,0 +1,317 @@
+/* test_exec.c - the executor: fused steps against the same nodes one by one, any number of threads, repeated runs (recorded and replayed memory),
+ * changing shapes, watches, values asked for by name, and feeds that do not fit. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "model_text.h"
+#include "runtime/exec.h"
+
+typedef struct run_case { const char *name, *text; double min_db; } run_case;
+
+/* Every graph input is fed with numbers spread over (-1, 1); "y" is compared. */
+static const run_case cases[] = {
+    {"attention with scale and mask", HEAD(17) "g (float[2,4,9,8] q, float[2,4,11,8] k, float[2,4,11,8] v, float[2,1,9,11] mask) => (float[2,9,4,8] y)\n"
+     "<float c = {0.35}> { kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, kt) t = Mul(s, c) u = Add(t, mask) p = Softmax<axis=-1>(u) o = MatMul(p, v) y = Transpose<perm=[0,2,1,3]>(o) }", 110},
+    {"attention of rank 3, keys already turned", HEAD(17) "g (float[3,70,16] q, float[3,16,300] k, float[3,300,16] v) => (float[3,70,16] y)\n"
+     "<float c = {4.0}> { s = MatMul(q, k) t = Div(s, c) p = Softmax<axis=-1>(t) y = MatMul(p, v) }", 110},
+    {"attention read through transpositions", HEAD(17) "g (float[1,600,2,32] q, float[1,600,2,32] k, float[1,600,2,32] v) => (float[1,600,2,32] y)\n"
+     "<float c = {0.42}> { qt = Transpose<perm=[0,2,1,3]>(q) kt = Transpose<perm=[0,2,3,1]>(k) vt = Transpose<perm=[0,2,1,3]>(v) qs = Mul(qt, c) ks = Mul(kt, c)"
+     " s = MatMul(qs, ks) p = Softmax<axis=-1>(s) o = MatMul(p, vt) y = Transpose<perm=[0,2,1,3]>(o) }", 110},
+    {"gelu, half first", HEAD(17) "g (float[5,33] x) => (float[5,33] y) <float h = {0.5}, float one = {1.0}, float r = {1.4142135}>"
+     " { a = Div(x, r) e = Erf(a) b = Add(e, one) c = Mul(x, b) y = Mul(c, h) }", 110},
+    {"linear with bias and silu", HEAD(17) "g (float[3,7,40] x) => (float[3,7,24] y) <float[40,24] w = random(1), float[24] b = random(2)>"
+     " { a = MatMul(x, w) c = Add(b, a) s = Sigmoid(c) y = Mul(c, s) }", 110},
+    {"group normalisation and silu", HEAD(17) "g (float[2,8,6,5] x) => (float[2,8,6,5] y)\n"
+     "<int64[3] three = {2, 4, -1}, int64[4] four = {2, 8, 6, 5}, float[4] one = fill(1), float[4] nil = fill(0), float[8,1,1] gamma = random(3), float[8,1,1] beta = random(4)>"
+     " { a = Reshape(x, three) b = InstanceNormalization<epsilon=0.00001>(a, one, nil) c = Reshape(b, four) d = Mul(c, gamma) e = Add(d, beta) s = Sigmoid(e) y = Mul(e, s) }", 110},
+    {"int8 product, uint8 activation", HEAD(17) "g (float[3,50] x) => (float[3,20] y)\n"
+     "<float s = {0.01}, uint8 z = {117}, int8[50,20] w = random(5), float[20] ws = fill(0.02)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 110},
+    {"int8 convolution in groups", HEAD(17) "g (float[1,4,9,9] x) => (float[1,6,9,9] y)\n"
+     "<float s = {0.01}, int8 z = {-9}, int8[6,2,3,3] w = random(6), float[6] ws = fill(0.02), float[6] b = random(7)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1], group=2>(d, v, b) }", 110},
+    {"4-bit weight in blocks", HEAD(21) "g (float[2,64] x) => (float[2,32] y)\n"
+     "<int4[64,32] w = random(8), float[4,32] ws = fill(0.05)> { v = DequantizeLinear<axis=0, block_size=16>(w, ws) y = MatMul(x, v) }", 110},
+    {"subgraph that captures", HEAD(17) "g (float[4] x, float[4] x2) => (float[4] y) <float[4] k = {1, 2, 3, 4}, int64 n = {5}, bool t = {1}>"
+     " { y = Loop<body = b (int64 i, bool c, float[4] a) => (bool co, float[4] ao) { co = Identity(c) m = Mul(a, k) ao = Add(m, x2) }>(n, t, x) }", 1000},
+};
+
+static void fill(qx_tensor *t, unsigned seed)
+{
+    float *v = t->data;
+    for (int64_t i = 0; i < t->numel; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        v[i] = (float)(seed >> 8) / 8388608.0f - 1.0f;
+    }
+}
+
+enum { MAX_FEEDS = 8 };
+typedef struct feeds { qx_tensor t[MAX_FEEDS]; qx_feed f[MAX_FEEDS]; int n; } feeds;
+
+static void make_feeds(const fixture *f, feeds *in)
+{
+    in->n = (int)f->m->graph->n_inputs;
+    for (int i = 0; i < in->n; i++) {
+        const qx_value *v = f->m->graph->inputs[i];
+        int64_t dims[QX_MAX_RANK];
+        for (int d = 0; d < v->type.rank; d++) dims[d] = v->type.dims[d].n < 0 ? 3 : v->type.dims[d].n;
+        assert_int_equal(qx_tensor_new(f->ctx, &in->t[i], QX_DT_FLOAT, v->type.rank, dims), QX_OK);
+        fill(&in->t[i], 77u + (unsigned)i);
+        in->f[i] = (qx_feed){v->name, &in->t[i]};
+    }
+}
+
+static void free_feeds(const fixture *f, feeds *in)
+{
+    for (int i = 0; i < in->n; i++) qx_tensor_free(f->ctx, &in->t[i]);
+}
+
+static qx_exec *make_exec(const fixture *f, const qx_exec_options *o)
+{
+    qx_exec *x = NULL;
+    if (qx_exec_new(f->ctx, f->m, o, &x) != QX_OK) fail_msg("%s", qx_ctx_error(f->ctx));
+    return x;
+}
+
+static void run(const fixture *f, qx_exec *x, const feeds *in, qx_tensor *out)
+{
+    if (qx_exec_run(x, in->f, in->n, NULL, 1, out) != QX_OK) fail_msg("%s", qx_ctx_error(f->ctx));
+}
+
+static double sqnr(const qx_tensor *a, const qx_tensor *b)
+{
+    double s = 0, n = 0;
+    const float *x = a->data, *y = b->data;
+    assert_int_equal(a->numel, b->numel);
+    for (int64_t i = 0; i < a->numel; i++) {
+        s += (double)x[i] * (double)x[i];
+        n += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+    }
+    assert_true(s > 0);
+    return n > 0 ? 10 * log10(s / n) : INFINITY;
+}
+
+static void one_case(const run_case *rc)
+{
+    fixture f = load(rc->text);
+    feeds in;
+    qx_tensor plain, fused, again;
+    qx_exec_options simple = {.no_fuse = true, .simulate = true};
+    make_feeds(&f, &in);
+    qx_exec *a = make_exec(&f, &simple), *b = make_exec(&f, NULL);
+    run(&f, a, &in, &plain);
+    run(&f, b, &in, &fused);
+    double db = sqnr(&plain, &fused);
+    if (!(db >= rc->min_db)) fail_msg("%s: fused against plain %.1f dB", rc->name, db);
+    for (int k = 0; k < 3; k++) { /* recorded, then replayed from the arena */
+        run(&f, b, &in, &again);
+        assert_memory_equal(fused.data, again.data, fused.bytes);
+        qx_tensor_free(f.ctx, &again);
+    }
+    qx_tensor_free(f.ctx, &plain);
+    qx_tensor_free(f.ctx, &fused);
+    qx_exec_free(a);
+    qx_exec_free(b);
+    free_feeds(&f, &in);
+    unload(&f);
+}
+
+static void fused_is_plain(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) one_case(&cases[i]);
+}
+
+/* The output of one case on a context with so many threads. */
+static void run_threads(const run_case *rc, int threads, float **out, size_t *bytes)
+{
+    qx_ctx_options o = {.threads = threads};
+    fixture f = {.ctx = qx_ctx_new(&o)};
+    feeds in;
+    qx_tensor y;
+    assert_non_null(f.ctx);
+    assert_int_equal(qx_model_parse_text(f.ctx, rc->text, &f.m), QX_OK);
+    make_feeds(&f, &in);
+    qx_exec *x = make_exec(&f, NULL);
+    run(&f, x, &in, &y);
+    *out = malloc(y.bytes);
+    *bytes = y.bytes;
+    memcpy(*out, y.data, y.bytes);
+    qx_tensor_free(f.ctx, &y);
+    qx_exec_free(x);
+    free_feeds(&f, &in);
+    unload(&f);
+}
+
+static void same_bytes_for_any_threads(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        float *one, *three;
+        size_t n, m;
+        run_threads(&cases[i], 1, &one, &n);
+        run_threads(&cases[i], 3, &three, &m);
+        assert_int_equal(n, m);
+        if (memcmp(one, three, n) != 0) fail_msg("%s: 1 and 3 threads differ", cases[i].name);
+        free(one);
+        free(three);
+    }
+}
+
+static void shapes_may_change(void **state)
+{
+    (void)state;
+    fixture f = load(HEAD(17) "g (float[batch,4] x) => (float[4,batch] y) <float[4,4] w = random(1), int64 zero = {0}>"
+                     " { s = Shape(x) b = Gather<axis=0>(s, zero) f = Cast<to=1>(b) a = MatMul(x, w) c = Div(a, f) y = Transpose<perm=[1,0]>(c) }");
+    qx_exec *x = make_exec(&f, NULL);
+    for (int k = 0; k < 24; k++) { /* more shapes than plans are kept */
+        int64_t dims[2] = {1 + k % 12, 4};
+        qx_tensor in, y;
+        assert_int_equal(qx_tensor_new(f.ctx, &in, QX_DT_FLOAT, 2, dims), QX_OK);
+        for (int64_t i = 0; i < in.numel; i++) ((float *)in.data)[i] = 1.0f;
+        qx_feed feed = {"x", &in};
+        assert_int_equal(qx_exec_run(x, &feed, 1, NULL, 1, &y), QX_OK);
+        assert_int_equal(y.dims[0], 4);
+        assert_int_equal(y.dims[1], dims[0]);
+        const float *v = y.data;
+        for (int64_t i = 1; i < dims[0]; i++) assert_true(fabsf(v[i] - v[0]) <= 1e-6f * fabsf(v[0])); /* equal rows */
+        qx_tensor_free(f.ctx, &y);
+        qx_tensor_free(f.ctx, &in);
+    }
+    qx_exec_free(x);
+    unload(&f);
+}
+
+typedef struct seen { int calls[3]; double sum[3]; } seen;
+
+static qx_status watch(void *user, int i, const qx_value *v, const qx_tensor *t)
+{
+    seen *s = user;
+    (void)v;
+    s->calls[i]++;
+    for (int64_t k = 0; k < t->numel; k++) s->sum[i] += (double)((const float *)t->data)[k];
+    return QX_OK;
+}
+
+static void watched_values_are_told(void **state)
+{
+    (void)state;
+    fixture f = load(cases[4].text); /* linear, bias, silu: the watched sum stops fusion there */
+    feeds in;
+    seen s = {0};
+    qx_tensor a, b;
+    const char *names[2] = {"c", "y"};
+    make_feeds(&f, &in);
+    qx_exec *x = make_exec(&f, NULL);
+    qx_value *w[3] = {value(&f, "x"), value(&f, "c"), value(&f, "y")};
+    assert_int_equal(qx_exec_watch(x, w, 3, watch, &s), QX_OK);
+    run(&f, x, &in, &a);
+    run(&f, x, &in, &b);
+    for (int i = 0; i < 3; i++) assert_int_equal(s.calls[i], 2);
+    assert_memory_equal(a.data, b.data, a.bytes);
+    qx_tensor_free(f.ctx, &b);
+    assert_int_equal(qx_exec_watch(x, NULL, 0, NULL, NULL), QX_OK);
+    qx_tensor both[2];
+    assert_int_equal(qx_exec_run(x, in.f, in.n, names, 2, both), QX_OK);
+    double sum = 0;
+    for (int64_t i = 0; i < both[0].numel; i++) sum += (double)((const float *)both[0].data)[i];
+    assert_true(fabs(2 * sum - s.sum[1]) < 1e-3);
+    assert_true(sqnr(&a, &both[1]) > 110);
+    qx_tensor_free(f.ctx, &a);
+    qx_tensor_free(f.ctx, &both[0]);
+    qx_tensor_free(f.ctx, &both[1]);
+    qx_exec_free(x);
+    free_feeds(&f, &in);
+    unload(&f);
+}
+
+static qx_status stop_here(void *user, int i, const qx_value *v, const qx_tensor *t)
+{
+    (void)i, (void)t;
+    return qx_fail(user, QX_E_CANCELLED, "enough at '%s'", v->name);
+}
+
+static void failures_leave_nothing_behind(void **state)
+{
+    (void)state;
+    fixture f = load(cases[0].text);
+    feeds in;
+    qx_tensor y;
+    make_feeds(&f, &in);
+    qx_exec *x = make_exec(&f, NULL);
+    qx_value *w = value(&f, "u");
+    assert_int_equal(qx_exec_watch(x, &w, 1, stop_here, f.ctx), QX_OK);
+    assert_int_equal(qx_exec_run(x, in.f, in.n, NULL, 1, &y), QX_E_CANCELLED);
+    assert_non_null(strstr(qx_ctx_error(f.ctx), "'u'"));
+    qx_ctx_clear_error(f.ctx);
+    assert_int_equal(qx_exec_watch(x, NULL, 0, NULL, NULL), QX_OK);
+    run(&f, x, &in, &y);
+    qx_tensor_free(f.ctx, &y);
+    for (int64_t n = 1; n < 400; n += 7) { /* the n-th allocation fails */
+        qx_mem_fail_at(f.ctx, n);
+        qx_exec *z = NULL;
+        qx_status st = qx_exec_new(f.ctx, f.m, NULL, &z);
+        if (st == QX_OK) st = qx_exec_run(z, in.f, in.n, NULL, 1, &y);
+        qx_mem_fail_at(f.ctx, 0);
+        if (st == QX_OK) qx_tensor_free(f.ctx, &y);
+        else assert_int_equal(st, QX_E_NOMEM);
+        qx_ctx_clear_error(f.ctx);
+        qx_exec_free(z);
+    }
+    qx_exec_free(x);
+    free_feeds(&f, &in);
+    unload(&f);
+}
+
+typedef struct bad_feed { const char *name; qx_dtype type; int rank; int64_t dims[4]; const char *says; } bad_feed;
+
+static void wrong_feeds_are_named(void **state)
+{
+    (void)state;
+    static const bad_feed bad[] = {
+        {"z", QX_DT_FLOAT, 2, {2, 4}, "no input 'z'"}, {"x", QX_DT_INT64, 2, {2, 4}, "i64[2,4]"},
+        {"x", QX_DT_FLOAT, 1, {4}, "rank 1"}, {"x", QX_DT_FLOAT, 2, {2, 5}, "4 is needed"}};
+    fixture f = load(HEAD(17) "g (float[b,4] x) => (float[b,4] y) { y = Relu(x) }");
+    qx_exec *x = make_exec(&f, NULL);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        qx_tensor t, y;
+        assert_int_equal(qx_tensor_new(f.ctx, &t, bad[i].type, bad[i].rank, bad[i].dims), QX_OK);
+        qx_feed feed = {bad[i].name, &t};
+        assert_int_not_equal(qx_exec_run(x, &feed, 1, NULL, 1, &y), QX_OK);
+        if (!strstr(qx_ctx_error(f.ctx), bad[i].says)) fail_msg("\"%s\" lacks \"%s\"", qx_ctx_error(f.ctx), bad[i].says);
+        qx_ctx_clear_error(f.ctx);
+        qx_tensor_free(f.ctx, &t);
+    }
+    qx_tensor y;
+    assert_int_equal(qx_exec_run(x, NULL, 0, NULL, 1, &y), QX_E_USAGE);
+    assert_non_null(strstr(qx_ctx_error(f.ctx), "'x' is missing"));
+    qx_ctx_clear_error(f.ctx);
+    qx_exec_free(x);
+    unload(&f);
+}
+
+static void nan_is_traced_to_its_node(void **state)
+{
+    (void)state;
+    fixture f = load(HEAD(17) "g (float[3] x) => (float[3] y) <float m = {-2.0}> { a = Add(x, m) [\"root\"] b = Sqrt(a) y = Neg(b) }");
+    qx_exec_options o = {.trace_nan = true};
+    feeds in;
+    qx_tensor y;
+    make_feeds(&f, &in);
+    qx_exec *x = make_exec(&f, &o);
+    assert_int_equal(qx_exec_run(x, in.f, in.n, NULL, 1, &y), QX_E_NUMERIC);
+    assert_non_null(strstr(qx_ctx_error(f.ctx), "'root'"));
+    qx_ctx_clear_error(f.ctx);
+    qx_exec_free(x);
+    free_feeds(&f, &in);
+    unload(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fused_is_plain), cmocka_unit_test(same_bytes_for_any_threads), cmocka_unit_test(shapes_may_change),
+        cmocka_unit_test(watched_values_are_told), cmocka_unit_test(failures_leave_nothing_behind), cmocka_unit_test(wrong_feeds_are_named),
+        cmocka_unit_test(nan_is_traced_to_its_node)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
