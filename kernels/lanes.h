@@ -38,17 +38,10 @@ LANE float v_sum(v16 a)
 }
 LANE v16 v_mini_round(v16 y, int mbits, int bias, float top)
 {
-    const int sh = 23 - mbits;
-    const __m512i x = _mm512_castps_si512(y.v);
-    const __m512i a = _mm512_min_epu32(_mm512_and_si512(x, _mm512_set1_epi32(0x7fffffff)), _mm512_set1_epi32((int)qx_bits_of(top)));
-    const __m512 unit = _mm512_set1_ps(qx_pow2(23 + 1 - bias - mbits));
-    const __m512i odd = _mm512_and_si512(_mm512_srl_epi32(a, _mm_cvtsi32_si128(sh)), _mm512_set1_epi32(1));
-    const __m512i up = _mm512_add_epi32(_mm512_add_epi32(a, _mm512_set1_epi32((1 << (sh - 1)) - 1)), odd);
-    const __m512i normal = _mm512_and_si512(up, _mm512_set1_epi32(~((1 << sh) - 1)));
-    const __m512i tiny = _mm512_castps_si512(_mm512_sub_ps(_mm512_add_ps(_mm512_castsi512_ps(a), unit), unit));
-    const __mmask16 small = _mm512_cmplt_epi32_mask(a, _mm512_set1_epi32((128 - bias) << 23));
-    const __m512i mag = _mm512_mask_blend_epi32(small, normal, tiny);
-    return (v16){_mm512_castsi512_ps(_mm512_or_si512(mag, _mm512_and_si512(x, _mm512_set1_epi32((int)0x80000000u))))};
+    const __m512 c = _mm512_min_ps(_mm512_max_ps(y.v, _mm512_set1_ps(-top)), _mm512_set1_ps(top));
+    const __m512i e = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(c), _mm512_set1_epi32(0x7f800000)), _mm512_set1_epi32((128 - bias) << 23));
+    const __m512 magic = _mm512_castsi512_ps(_mm512_add_epi32(e, _mm512_set1_epi32(((23 - mbits) << 23) + 0x400000)));
+    return (v16){_mm512_sub_ps(_mm512_add_ps(c, magic), magic)};
 }
 #elif LANES_ISA == 2
 #include <immintrin.h>
@@ -89,17 +82,10 @@ LANE float v_sum(v16 x)
 }
 LANE __m256 v_mini_round8(__m256 y, int mbits, int bias, float top)
 {
-    const int sh = 23 - mbits;
-    const __m256i x = _mm256_castps_si256(y);
-    const __m256i a = _mm256_min_epu32(_mm256_and_si256(x, _mm256_set1_epi32(0x7fffffff)), _mm256_set1_epi32((int)qx_bits_of(top)));
-    const __m256 unit = _mm256_set1_ps(qx_pow2(23 + 1 - bias - mbits));
-    const __m256i odd = _mm256_and_si256(_mm256_srl_epi32(a, _mm_cvtsi32_si128(sh)), _mm256_set1_epi32(1));
-    const __m256i up = _mm256_add_epi32(_mm256_add_epi32(a, _mm256_set1_epi32((1 << (sh - 1)) - 1)), odd);
-    const __m256i normal = _mm256_and_si256(up, _mm256_set1_epi32(~((1 << sh) - 1)));
-    const __m256i tiny = _mm256_castps_si256(_mm256_sub_ps(_mm256_add_ps(_mm256_castsi256_ps(a), unit), unit));
-    const __m256i small = _mm256_cmpgt_epi32(_mm256_set1_epi32((128 - bias) << 23), a);
-    const __m256i mag = _mm256_blendv_epi8(normal, tiny, small);
-    return _mm256_castsi256_ps(_mm256_or_si256(mag, _mm256_and_si256(x, _mm256_set1_epi32((int)0x80000000u))));
+    const __m256 c = _mm256_min_ps(_mm256_max_ps(y, _mm256_set1_ps(-top)), _mm256_set1_ps(top));
+    const __m256i e = _mm256_max_epu32(_mm256_and_si256(_mm256_castps_si256(c), _mm256_set1_epi32(0x7f800000)), _mm256_set1_epi32((128 - bias) << 23));
+    const __m256 magic = _mm256_castsi256_ps(_mm256_add_epi32(e, _mm256_set1_epi32(((23 - mbits) << 23) + 0x400000)));
+    return _mm256_sub_ps(_mm256_add_ps(c, magic), magic);
 }
 LANE v16 v_mini_round(v16 y, int mbits, int bias, float top)
 {
@@ -138,7 +124,8 @@ LANE float v_sum(v16 a)
 }
 #endif
 
-/* v_fma is the one operation whose last bit depends on the instruction set (fused, but for plain C): not for loops that must agree.
+/* v_mini_round: adding 1.5 * 2^23 steps of the format's spacing at y's exponent lets the FPU round half to even; a result of 0 may lose its sign.
+ * v_fma is the one operation whose last bit depends on the instruction set (fused, but for plain C): not for loops that must agree.
  * v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes. */
 
 /* Lanes from n values, n <= 16, the rest 0. */

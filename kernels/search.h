@@ -54,7 +54,7 @@ typedef struct qx_nvfp4 {
 float qx_nvfp4_global(float amax, bool four_over_six);
 /* Per row and block of 16 (the last may be shorter): code[] is the E4M3 block scale as stored, scale[] = value(code) * global in float:
  * what the codes are divided by and what two DequantizeLinear give. Codes lie in [2^-9, 448]; an all-zero block stores 1.0.
- * err[] may be NULL. Ties go to the candidate nearest to the amax rule's, the larger one first. */
+ * err[] may be NULL. Of equal errors the amax rule's code wins, then larger codes going up, then smaller ones going down. */
 void qx_nvfp4_search(const qx_nvfp4 *p, const float *x, int64_t rows, int64_t k, uint8_t *code, float *scale, double *err);
 
 #endif
