@@ -336,7 +336,7 @@ static const qx_content *list_content(qx_infer *ix, qx_node *n, const char *attr
 
 /* Where along each axis a slice picks, for following content. */
 enum { PICK_RANK = 4 };
-typedef struct picks { bool known; int64_t start[PICK_RANK], step[PICK_RANK]; } picks;
+typedef struct picks { bool known, anywhere; int64_t start[PICK_RANK], step[PICK_RANK]; } picks;
 
 static void slice_content(qx_infer *ix, qx_node *n, const qx_type *x, const picks *p, const qx_dim *dims)
 {
@@ -367,7 +367,11 @@ static qx_status slice_axis(qx_infer *ix, qx_node *n, const qx_type *x, const sl
 {
     int64_t axis_in = i, step = 1;
     int axis;
-    if (s->axes && !qx_num_as_int(s->axes->v[i], &axis_in)) return qx_ix_fail(ix, n, QX_E_UNSUPPORTED, "axis %lld of the slice is not a number", (long long)i);
+    if (s->axes && !qx_num_as_int(s->axes->v[i], &axis_in)) { /* any axis may be meant */
+        p->anywhere = true;
+        p->known = false;
+        return QX_OK;
+    }
     QX_TRY(qx_ix_axis(ix, n, axis_in, x->rank, &axis));
     bool stepped = !s->steps || qx_num_as_int(s->steps->v[i], &step);
     if (stepped && step == 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "step %lld of the slice is 0", (long long)i);
@@ -412,6 +416,7 @@ int qx_infer_slice(qx_infer *ix, qx_node *n)
     if (count > x->rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "it slices %lld axes of data of rank %d", (long long)count, x->rank);
     picks p = {.known = x->rank <= PICK_RANK, .step = {1, 1, 1, 1}};
     for (int64_t i = 0; i < count; i++) QX_TRY(slice_axis(ix, n, x, &s, i, dims, &p));
+    for (int i = 0; p.anywhere && i < x->rank; i++) dims[i] = qx_dim_unknown();
     slice_content(ix, n, x, &p, dims);
     return qx_ix_out(ix, n, 0, (int)x->dtype, x->rank, dims);
 }
