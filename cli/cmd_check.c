@@ -3,9 +3,11 @@
 
 #include "cli/cli.h"
 #include "passes/lint.h"
+#include "passes/sparse_check.h"
 
 static const qx_argdef options[] = {
     {"target", 't', QX_ARG_VALUE, "generic|ort|tensorrt", "generic", "also what this runtime will not load, fuse or compute exactly"},
+    {"sparsity", 0, QX_ARG_FLAG, NULL, NULL, "which weights hold the 2:4 pattern, group by group; fails when none does"},
     {"strict", 0, QX_ARG_FLAG, NULL, NULL, "warnings about the file are errors"},
     {"allow-symlinks", 0, QX_ARG_FLAG, NULL, NULL, "follow symlinks to external data"},
     {"external-data-root", 0, QX_ARG_VALUE, "DIR", NULL, "allow external data to lie in DIR"},
@@ -53,6 +55,42 @@ static void print_text(cli *c, const qx_finding *f, int64_t n, int64_t errors)
     else cli_print("%s: ok\n", cli_show(c, c->args[0]));
 }
 
+static qx_status sparsity_json(cli *c, const qx_sparse_row *r, int64_t n)
+{
+    qx_buf b = QX_BUF_INIT(c->ctx);
+    qx_jsonw w;
+    qx_jsonw_init(&w, &b, true);
+    QX_TRY(qx_jsonw_begin_array(&w, NULL));
+    for (int64_t i = 0; i < n; i++) {
+        QX_TRY(qx_jsonw_begin_object(&w, NULL));
+        QX_TRY(qx_jsonw_string(&w, "node", r[i].node));
+        QX_TRY(qx_jsonw_string(&w, "weight", r[i].weight));
+        QX_TRY(qx_jsonw_int(&w, "groups", r[i].groups));
+        QX_TRY(qx_jsonw_int(&w, "broken", r[i].broken));
+        QX_TRY(qx_jsonw_number(&w, "zeros", r[i].zeros));
+        if (r[i].note) QX_TRY(qx_jsonw_string(&w, "note", r[i].note));
+        QX_TRY(qx_jsonw_end_object(&w));
+    }
+    QX_TRY(qx_jsonw_end_array(&w));
+    return cli_print_buf(c, &b);
+}
+
+static qx_status check_sparsity(cli *c, qx_model *m)
+{
+    qx_sparse_row *r;
+    int64_t n, sparse = 0;
+    QX_TRY(qx_sparse_check(m, c->arena, &r, &n));
+    for (int64_t i = 0; i < n; i++) sparse += !r[i].note && r[i].groups && !r[i].broken;
+    if (c->json) QX_TRY(sparsity_json(c, r, n));
+    for (int64_t i = 0; !c->json && i < n; i++) {
+        if (r[i].note) cli_print("  -    %s: %s\n", cli_show(c, r[i].node), r[i].note);
+        else cli_print("%s  %s: %lld of %lld groups broken, %.1f %% zeros\n", r[i].groups && !r[i].broken ? "  2:4" : "dense", cli_show(c, r[i].node), (long long)r[i].broken, (long long)r[i].groups, 100 * r[i].zeros);
+    }
+    if (!c->json) cli_print("%lld of %lld weights are 2:4 sparse\n", (long long)sparse, (long long)n);
+    if (!sparse) QX_FAIL(c->ctx, QX_E_FAIL, "no weight holds the 2:4 pattern");
+    return QX_OK;
+}
+
 static qx_status check(cli *c, qx_model *m)
 {
     qx_target target;
@@ -72,7 +110,7 @@ static qx_status run(cli *c)
     qx_model *m;
     qx_read_options ro = {.strict = cli_flag(c, "strict"), .allow_symlinks = cli_flag(c, "allow-symlinks"), .external_data_root = cli_value(c, "external-data-root")};
     QX_TRY(qx_model_read(c->ctx, c->args[0], &ro, &m));
-    qx_status st = check(c, m);
+    qx_status st = cli_flag(c, "sparsity") ? check_sparsity(c, m) : check(c, m);
     qx_model_free(m);
     return st;
 }

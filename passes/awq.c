@@ -9,6 +9,7 @@
 #include "passes/search.h"
 
 enum { GRID = 20 };
+static const double least_gain_db = 0.3; /* below this the sampled rows cannot tell a gain from chance */
 
 typedef struct awq_state { qx_group *groups; int64_t n; } awq_state;
 
@@ -61,6 +62,7 @@ static qx_status search(qx_pass *p, const qx_group *g, const qx_fold *fold, cons
     for (int64_t i = 1; i <= GRID; i++)
         if (error[i] < error[*best]) *best = i;
     *gain = 10 * log10(error[0] / fmax(error[*best], 1e-300));
+    if (*gain < least_gain_db) *best = 0;
     return isfinite(error[*best]) ? QX_OK : qx_fail(p->ctx, QX_E_NUMERIC, "awq: input '%s': no candidate has a finite error", g->x->name);
 }
 

@@ -60,7 +60,7 @@ typedef struct qx_plan {
 } qx_plan;
 
 /* What was decided for a node of the input model; indexed by node id. */
-typedef struct qx_decision { const qx_node *node; const char *name, *op, *graph; const qx_pass *pass; const char *format, *reason; } qx_decision;
+typedef struct qx_decision { const qx_node *node; const char *name, *op, *graph; const qx_pass *pass; const char *format, *reason, *notes; } qx_decision;
 
 struct qx_pipeline {
     qx_ctx *ctx;

@@ -10,6 +10,7 @@ typedef struct qx_report_node {
     const char *pass;                /* that decided */
     const char *format;              /* "fp8", "int8", ...; NULL: left alone */
     const char *reason;              /* NULL when applied */
+    const char *notes;               /* what passes before the format did: "smoothquant 0.55 (norm, +3.1 dB)"; NULL: nothing */
 } qx_report_node;
 typedef struct qx_report_tensor {
     const char *name, *format;

@@ -8,21 +8,34 @@
 #include "base/thread.h"
 #include "kernels/dot.h"
 #include "kernels/quant.h"
+#include "kernels/search.h"
 
 enum { TILE = 64, ROWS_MIN = 16, ROWS_MAX = 128 };
 static const int64_t candidate_bytes = (int64_t)48 << 20; /* for the candidates' copies of X */
 
-void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, float *x, float *scale)
+static void fake_searched(const qx_qspec *spec, int64_t rows, int64_t k, const float *importance, float *x, float *scale, int32_t *zero)
 {
     const int64_t block = spec->block > 0 ? spec->block : k;
-    qx_quant q = {.grid = {rows, k, spec->block < 0 ? rows : 1, block}, .format = {.codes = spec->codes, .scale = spec->scale, .narrow = spec->narrow}, .scale = scale};
-    const qx_format as_float = {.codes = spec->codes, .scale = QX_DT_FLOAT, .narrow = spec->narrow};
+    const qx_format f = {.codes = spec->codes, .scale = spec->scale, .narrow = spec->narrow, .negative = spec->allow_negative_scale};
+    const qx_search search = {.format = f, .block = block, .zero_point = spec->zero_point, .weight = importance, .step = 0.1f};
+    if (!qx_search_rows(&search, x, rows, k, scale, spec->zero_point ? zero : NULL, NULL)) return;
+    qx_fake_quantize(&(qx_quant){.grid = {rows, k, 1, block}, .format = f, .scale = scale, .zero = spec->zero_point ? zero : NULL}, x);
+}
+
+void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, const float *importance, float *x, float *scale, int32_t *zero)
+{
+    const int64_t block = spec->block > 0 ? spec->block : k;
+    const bool two_level = spec->codes == QX_DT_FLOAT4E2M1 && spec->scale == QX_DT_FLOAT8E4M3FN; /* its second level keeps block scales in range */
+    qx_quant q = {.grid = {rows, k, spec->block < 0 ? rows : 1, block}, .format = {.codes = spec->codes, .scale = two_level ? QX_DT_FLOAT : spec->scale, .narrow = spec->narrow}, .scale = scale};
+    if (!two_level && spec->block >= 0 && (spec->rule == QX_SCALE_SEARCH || spec->zero_point)) {
+        fake_searched(spec, rows, k, importance, x, scale, zero);
+        return;
+    }
     const int64_t cells = qx_grid_cells(&q.grid);
-    if (spec->codes == QX_DT_FLOAT4E2M1 && spec->scale == QX_DT_FLOAT8E4M3FN) q.format.scale = QX_DT_FLOAT; /* its second level keeps block scales in range */
     memset(scale, 0, (size_t)cells * sizeof *scale);
     if (spec->block < 0) scale[0] = tensor_amax;
     else qx_amax(&q.grid, QX_DT_FLOAT, x, scale, NULL);
-    qx_scale_from_amax(q.format.scale == QX_DT_FLOAT ? &as_float : &q.format, scale, cells, scale, NULL);
+    qx_scale_from_amax(&q.format, scale, cells, scale, NULL);
     qx_fake_quantize(&q, x);
 }
 
@@ -113,6 +126,7 @@ static int64_t rows_for(const qx_candidates *c)
 {
     int64_t rows = candidate_bytes / 4 / (c->n * c->group->k);
     rows = rows < ROWS_MIN ? ROWS_MIN : rows > ROWS_MAX ? ROWS_MAX : rows;
+    if (c->max_rows && rows > c->max_rows) rows = c->max_rows;
     return rows < c->stats->n_rows ? rows : c->stats->n_rows;
 }
 
@@ -126,7 +140,7 @@ static qx_status make_x(void *user, int64_t i)
     for (int64_t a = 0; a < r->rows; a++)
         for (int64_t j = 0; j < r->k; j++) y[a * r->k + j] = r->x[a * r->k + j] / s[j];
     if (!c->quantize_x) return QX_OK;
-    for (int64_t j = 0; j < r->k; j++) top = fmaxf(top, c->stats->channels.absmax[j] / s[j]);
+    for (int64_t j = 0; j < r->k; j++) top = fmaxf(top, (c->absmax ? c->absmax : c->stats->channels.absmax)[j] / s[j]);
     const qx_dtype act = c->group->items[0]->act;
     const qx_format f = {.codes = act == QX_DT_UINT8 ? QX_DT_INT8 : act, .scale = QX_DT_FLOAT};
     float scale;
@@ -149,13 +163,17 @@ static qx_status tile_errors(void *user, int64_t t)
     const int64_t k = r->k;
     int64_t first = 0, rows = 0;
     const qx_plan_item *it = tile_at(c->group, t, &first, &rows);
-    float *w = NULL, *wq = NULL, *y = NULL, *scale = NULL;
+    float *w = NULL, *wq = NULL, *y = NULL, *scale = NULL, *imp = NULL;
+    int32_t *zero = NULL;
+    const float *sq = c->stats->channels.n == k ? c->stats->channels.mean_sq : NULL;
     double *part = r->part + t * (c->n + 1);
     qx_status st;
     QX_TRY_GOTO(st, qx_check_cancel(r->ctx));
     QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * k) * sizeof *w, (void **)&w));
     QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * k) * sizeof *wq, (void **)&wq));
     QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * k + rows) * sizeof *scale, (void **)&scale));
+    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * k + rows) * sizeof *zero, (void **)&zero));
+    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)k * sizeof *imp, (void **)&imp));
     QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * r->rows) * sizeof *y, (void **)&y));
     QX_TRY_GOTO(st, read_tile(r->ctx, it, first, rows, w));
     qx_gemm_nt(r->rows, rows, k, r->x, k, w, k, y, rows);
@@ -164,13 +182,16 @@ static qx_status tile_errors(void *user, int64_t t)
         const float *s = c->s + i * k;
         for (int64_t a = 0; a < rows; a++)
             for (int64_t j = 0; j < k; j++) wq[a * k + j] = w[a * k + j] * s[j];
-        if (it->weight->spec.codes) qx_spec_fake(&it->weight->spec, rows, k, r->amax[i * c->group->n + item_index(c->group, it)], wq, scale);
+        for (int64_t j = 0; sq && j < k; j++) imp[j] = sq[j] / (s[j] * s[j]);
+        if (it->weight->spec.codes) qx_spec_fake(&it->weight->spec, rows, k, r->amax[i * c->group->n + item_index(c->group, it)], sq ? imp : NULL, wq, scale, zero);
         part[i] = qx_gemm_nt_error(r->rows, rows, k, r->xs + i * r->rows * k, k, wq, k, y, rows);
     }
 done:
     qx_free(r->ctx, w);
     qx_free(r->ctx, wq);
     qx_free(r->ctx, scale);
+    qx_free(r->ctx, zero);
+    qx_free(r->ctx, imp);
     qx_free(r->ctx, y);
     return st;
 }

@@ -11,6 +11,8 @@ typedef struct qx_candidates {
     int64_t n;                     /* candidates */
     const float *s;                /* [n][k] */
     bool quantize_x;               /* activations are quantized too (W8A8) */
+    const float *absmax;           /* [k] range of x that the activation scale comes from; NULL: stats->channels.absmax */
+    int64_t max_rows;              /* of X that are judged, from the front; 0: as many as memory allows, at most 128 */
     double *error;                 /* [n] out; [0] is for whatever candidate 0 is */
     double reference;              /* out: || X W' ||^2 */
 } qx_candidates;
@@ -24,8 +26,8 @@ qx_status qx_group_columns(qx_ctx *ctx, const qx_group *g, int64_t block, float 
 /* One line about what a WEIGHTS pass did to an item, for reports: "smoothquant 0.55 (norm)". Lines add up. */
 qx_status qx_item_note(struct qx_pipeline *pipe, qx_plan_item *it, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Rows of a weight tile after quantize + dequantize by the AMAX rule of the spec: what searches compare. x is [rows][k]; scale has room for
- * rows * ceil(k / block). tensor_amax is used when the spec has one scale for the tensor. */
-void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, float *x, float *scale);
+/* Rows of a weight tile after quantize + dequantize as the spec says (a coarse search where it searches): what candidates are compared by. x is [rows][k]; scale has room for
+ * rows * ceil(k / block), zero too. importance [k] weighs a search (NULL: 1). tensor_amax is used when the spec has one scale for the tensor. */
+void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, const float *importance, float *x, float *scale, int32_t *zero);
 
 #endif

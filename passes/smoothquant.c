@@ -10,6 +10,7 @@
 #include "passes/search.h"
 
 enum { GRID = 21 };
+static const double least_gain_db = 0.3; /* below this the sampled rows cannot tell a gain from chance */
 
 typedef struct smooth_state { qx_group *groups; int64_t n; } smooth_state;
 
@@ -48,24 +49,41 @@ static void factors(const float *x, const float *w, int64_t k, double alpha, flo
 
 typedef struct choice { float *s; double alpha, gain_db; bool smooth; } choice;
 
-/* Candidate 0 is "no smoothing"; the rest are alphas of the grid, or the one that was asked for. */
-static qx_status choose(qx_pass *p, const qx_group *g, const qx_fold *fold, const qx_value_stats *st, float *s, const float *w, choice *out)
+/* Largest |x| of each channel over the sampled rows behind the first `judged`: what a range looks like that has not seen the rows it is judged on.
+ * A large alpha makes every channel reach the top of the range, so that every new extreme is clipped; rows that took part in the range would not show it. */
+static void range_of_others(const qx_value_stats *st, int64_t judged, float *out)
+{
+    const int64_t k = st->row_len;
+    for (int64_t j = 0; j < k; j++) {
+        out[j] = 0;
+        for (int64_t r = judged; r < st->n_rows; r++) out[j] = fmaxf(out[j], fabsf(st->rows[r * k + j]));
+        if (judged >= st->n_rows || !(out[j] > 0)) out[j] = st->channels.absmax[j];
+    }
+}
+
+/* Candidate 0 is "no smoothing"; the rest are alphas of the grid, or the one that was asked for. range[k] is scratch. */
+static qx_status choose(qx_pass *p, const qx_group *g, const qx_fold *fold, const qx_value_stats *st, float *s, const float *w, float *range, choice *out)
 {
     const char *text = qx_opt_text(p, "alpha");
     const bool search = strcmp(text, "auto") == 0;
     const int64_t n = search ? GRID + 1 : 2, k = g->k;
+    const int64_t judged = st->n_rows < 4 ? st->n_rows : st->n_rows / 4;
     double error[GRID + 1], alpha[GRID + 1];
+    range_of_others(st, judged, range);
     for (int64_t j = 0; j < k; j++) s[j] = 1;
     for (int64_t i = 1; i < n; i++) {
         alpha[i] = search ? (double)(i - 1) / (GRID - 1) : strtod(text, NULL);
-        factors(st->channels.absmax, w, k, alpha[i], s + i * k);
+        factors(range, w, k, alpha[i], s + i * k);
         qx_fold_constrain(fold, k, s + i * k);
     }
-    qx_candidates c = {.group = g, .stats = st, .n = n, .s = s, .quantize_x = true, .error = error};
+    qx_candidates c = {.group = g, .stats = st, .n = n, .s = s, .quantize_x = true, .absmax = range, .max_rows = judged, .error = error};
     QX_TRY(qx_candidates_run(p->ctx, &c));
     int64_t best = search ? 0 : 1;
     for (int64_t i = 1; search && i < n; i++)
         if (error[i] < error[best]) best = i;
+    if (search && 10 * log10(error[0] / fmax(error[best], 1e-300)) < least_gain_db) best = 0;
+    if (best) factors(st->channels.absmax, w, k, alpha[best], s + best * k); /* the whole range, now that alpha is known */
+    if (best) qx_fold_constrain(fold, k, s + best * k);
     *out = (choice){.s = s + best * k, .alpha = best ? alpha[best] : 0, .smooth = best != 0, .gain_db = 10 * log10(error[0] / fmax(error[best], 1e-300))};
     return QX_OK;
 }
@@ -73,7 +91,7 @@ static qx_status choose(qx_pass *p, const qx_group *g, const qx_fold *fold, cons
 static qx_status smooth_group(qx_pass *p, const qx_group *g, qx_stats *stats)
 {
     const qx_value_stats *st = qx_stats_get(stats, g->x);
-    float *s = NULL, *w = NULL;
+    float *s = NULL, *w = NULL, *range = NULL;
     qx_fold fold;
     choice ch;
     qx_status status;
@@ -88,8 +106,9 @@ static qx_status smooth_group(qx_pass *p, const qx_group *g, qx_stats *stats)
     }
     QX_TRY_GOTO(status, qx_alloc_array(p->ctx, (size_t)((GRID + 1) * g->k), sizeof *s, (void **)&s));
     QX_TRY_GOTO(status, qx_alloc_array(p->ctx, (size_t)g->k, sizeof *w, (void **)&w));
+    QX_TRY_GOTO(status, qx_alloc_array(p->ctx, (size_t)g->k, sizeof *range, (void **)&range));
     QX_TRY_GOTO(status, qx_group_columns(p->ctx, g, 0, w, NULL));
-    QX_TRY_GOTO(status, choose(p, g, &fold, st, s, w, &ch));
+    QX_TRY_GOTO(status, choose(p, g, &fold, st, s, w, range, &ch));
     if (ch.smooth) QX_TRY_GOTO(status, qx_fold_apply(p, g, &fold, ch.s, stats));
     for (int64_t i = 0; i < g->n; i++) {
         if (ch.smooth) QX_TRY_GOTO(status, qx_item_note(p->pipe, g->items[i], "smoothquant %.2f (%s, %+.1f dB)", ch.alpha, qx_fold_text(&fold), ch.gain_db));
@@ -98,6 +117,7 @@ static qx_status smooth_group(qx_pass *p, const qx_group *g, qx_stats *stats)
 done:
     qx_free(p->ctx, s);
     qx_free(p->ctx, w);
+    qx_free(p->ctx, range);
     return status;
 }
 

@@ -1,0 +1,108 @@
+/* test_algorithms.c - chained passes on a trained model, from file to file: what each is for shows in the measured output, and 2:4 files hold the pattern. */
+#include "unit.h"
+
+#include <math.h>
+
+#include "passes/pipeline.h"
+#include "passes/sparse_check.h"
+
+#define MODEL TEST_SOURCE_DIR "/samples/models/micro-llama/"
+
+/* SQNR of the logits on held-out text; the file stays at out. */
+static double quality(qx_ctx *ctx, const char *passes, const char *out)
+{
+    qx_report *r;
+    qx_quantize_options o = {.input = MODEL "model.onnx", .output = out, .passes = passes, .force = true};
+    o.samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 128, .limit = 12, .hold_out = true};
+    OK(qx_report_new(ctx, &r));
+    if (qx_quantize_file(ctx, &o, r) != QX_OK) fail_msg("%s: %s", passes, qx_ctx_error(ctx));
+    assert_true(r->n_outputs > 0);
+    const double db = r->outputs[0].sqnr_db;
+    print_message("%-40s %.2f dB\n", passes, db);
+    qx_report_free(r);
+    return db;
+}
+
+static void temp_path(char *path, size_t cap)
+{
+    snprintf(path, cap, "/tmp/qonnx_test_algorithms_%ld.onnx", (long)getpid());
+}
+
+static void weights_only(void **state)
+{
+    char out[128];
+    temp_path(out, sizeof out);
+    const double amax = quality(*state, "int4(scale=amax)", out), rtn = quality(*state, "int4", out), awq = quality(*state, "awq,int4", out), gptq = quality(*state, "gptq,int4", out),
+                 svd = quality(*state, "svdquant(rank=16),int4", out);
+    assert_true(rtn > amax + 1);
+    assert_true(awq > rtn - 0.5); /* a model without outlier channels: nothing to win, and little may be lost */
+    assert_true(gptq > amax + 1);
+    assert_true(svd > rtn + 0.3);
+    unlink(out);
+}
+
+static void activations(void **state)
+{
+    char out[128];
+    temp_path(out, sizeof out);
+    const double plain = quality(*state, "int8", out), smooth = quality(*state, "smoothquant,int8", out), fixed = quality(*state, "smoothquant(alpha=0.5),int8", out);
+    assert_true(smooth > plain);
+    assert_true(fixed > 20); /* folded wrongly, nothing would be left */
+    unlink(out);
+}
+
+static int64_t proven(qx_ctx *ctx, const char *path, int64_t *all)
+{
+    qx_model *m;
+    qx_sparse_row *rows;
+    int64_t n, good = 0;
+    OK(qx_model_read(ctx, path, NULL, &m));
+    OK(qx_sparse_check(m, m->arena, &rows, &n));
+    for (int64_t i = 0; i < n; i++) good += !rows[i].note && rows[i].groups && !rows[i].broken;
+    *all = n;
+    qx_model_free(m);
+    return good;
+}
+
+static void two_of_four(void **state)
+{
+    static const char *const chains[] = {"sparsity", "sparsity,int8", "sparsity,gptq,int4", "sparsity(method=wanda),fp8"};
+    char out[128];
+    int64_t all;
+    temp_path(out, sizeof out);
+    for (size_t i = 0; i < sizeof chains / sizeof *chains; i++) {
+        (void)quality(*state, chains[i], out);
+        assert_int_equal(proven(*state, out, &all), 35);
+        assert_int_equal(all, 36); /* the head stays dense */
+    }
+    const double magnitude = quality(*state, "sparsity(method=magnitude),int8", out), solved = quality(*state, "sparsity,int8", out);
+    assert_true(solved > magnitude + 1);
+    unlink(out);
+}
+
+static void small_floats(void **state)
+{
+    char out[128];
+    temp_path(out, sizeof out);
+    const double nv = quality(*state, "nvfp4", out), mx8 = quality(*state, "mxfp8", out), mx4 = quality(*state, "mxfp4", out), nv_gptq = quality(*state, "gptq,nvfp4", out);
+    assert_true(mx8 > nv && nv > mx4 && nv_gptq > nv);
+    unlink(out);
+}
+
+static void wrong_order(void **state)
+{
+    qx_report *r;
+    qx_quantize_options o = {.input = MODEL "model.onnx", .output = "/tmp/qonnx_never_written.onnx", .passes = "sparsity,smoothquant,int8", .force = true};
+    o.samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 64, .limit = 2};
+    OK(qx_report_new(*state, &r));
+    assert_int_not_equal(qx_quantize_file(*state, &o, r), QX_OK);
+    MESSAGE_HAS(*state, "smoothquant");
+    assert_int_equal(access("/tmp/qonnx_never_written.onnx", F_OK), -1);
+    qx_report_free(r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {TEST(weights_only), TEST(activations), TEST(two_of_four), TEST(small_floats), TEST(wrong_order)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
