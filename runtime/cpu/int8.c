@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "kernels/igemm.h"
 #include "kernels/int8.h"
 #include "runtime/cpu/qdq.h"
 #include "runtime/fuse.h"
@@ -92,8 +93,42 @@ static qx_status conv_piece(void *user, int64_t i)
     return QX_OK;
 }
 
+/* Several rows: the weight is packed for this call (a pass over it is little beside several rows of products), then panels by blocks of rows. */
+enum { PACK_FROM_ROWS = 4, BLOCK_ROWS = 128 };
+typedef struct panel_job { const qx_int8_op *op; qx_igemm g; int8_t *packed; int32_t *sums; int64_t panels; } panel_job;
+
+static qx_status pack_piece(void *user, int64_t i)
+{
+    const panel_job *j = user;
+    qx_igemm_pack_panel(j->op->w, true, j->op->k, j->op->n, j->op->w_row, j->op->w_col, i, j->packed, j->sums);
+    return QX_OK;
+}
+
+static qx_status panel_piece(void *user, int64_t i)
+{
+    const panel_job *j = user;
+    const int64_t first = i / j->panels * BLOCK_ROWS, last = first + BLOCK_ROWS < j->g.m ? first + BLOCK_ROWS : j->g.m;
+    qx_igemm_run(&j->g, i % j->panels, first, last);
+    return QX_OK;
+}
+
+static qx_status panels_run(qx_call *c, const qx_int8_op *op)
+{
+    static const float one = 1.0f;
+    panel_job j = {.op = op, .panels = qx_igemm_panels(op->n)};
+    const int64_t bytes = (int64_t)qx_igemm_packed_bytes(op->k, op->n);
+    QX_TRY(QX_CALL_SCRATCH(c, bytes + qx_igemm_sums(op->n) * (int64_t)sizeof *j.sums, &j.packed));
+    j.sums = (int32_t *)(void *)(j.packed + bytes); /* bytes is a multiple of 128 */
+    j.g = (qx_igemm){.m = op->m, .n = op->n, .k = op->k, .a = op->x, .lda = op->k, .a_signed = op->x_type == QX_DT_INT8, .za = &op->zero, .packed = j.packed,
+                     .sums = j.sums, .b_signed = true, .y = op->y, .ldy = op->n, .scale_a = &one, .scale_b = op->scale, .scale_b_per_col = op->n_scales > 1, .bias = op->bias};
+    qx_call_note_kernel(c, "own int8 panels", 2.0 * (double)op->m * (double)op->n * (double)op->k);
+    QX_TRY(qx_parallel(c->ctx, j.panels, pack_piece, &j));
+    return qx_parallel(c->ctx, j.panels * ((op->m + BLOCK_ROWS - 1) / BLOCK_ROWS), panel_piece, &j);
+}
+
 static qx_status own_run(qx_call *c, const qx_int8_op *op)
 {
+    if (!op->conv && op->m >= PACK_FROM_ROWS) return panels_run(c, op);
     own_job j = {.op = op, .k = op->k, .n = op->n, .positions = 1, .per = 4};
     if (op->conv) {
         j.k = op->shape.in_ch / op->shape.group;
