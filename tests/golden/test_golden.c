@@ -38,7 +38,8 @@ static void set_options(qx_ctx *ctx, qx_job_args *a, char *text)
     }
 }
 
-static qx_status rewrite(qx_ctx *ctx, const qx_quantize_options *o, qx_model *m, qx_report *r)
+/* *stats outlives the call: jobs may point into them until the model is printed. */
+static qx_status rewrite(qx_ctx *ctx, const qx_quantize_options *o, qx_model *m, qx_report *r, qx_stats **out)
 {
     qx_pipeline *p = NULL;
     qx_stats *stats = NULL;
@@ -50,7 +51,8 @@ static qx_status rewrite(qx_ctx *ctx, const qx_quantize_options *o, qx_model *m,
     if (st == QX_OK) st = qx_pipeline_run(p, m, o, samples, stats, r);
     qx_samples_close(samples);
     qx_pipeline_free(p);
-    return st; /* stats stay: steps may point into them until the model is printed; the context goes with the test */
+    *out = stats;
+    return st;
 }
 
 static void print_decisions(const qx_report *r, qx_buf *out)
@@ -73,12 +75,19 @@ static void make_output(qx_ctx *ctx, const char *dir, qx_buf *out)
     if (qx_job_args_new(ctx, &a) != QX_OK || qx_report_new(ctx, &r) != QX_OK) fail_msg("no memory");
     set_options(ctx, a, options);
     if (qx_job_args_options(a, &o) != QX_OK || qx_model_parse_text(ctx, in, &m) != QX_OK) fail_msg("%s: %s", dir, qx_ctx_error(ctx));
-    if (rewrite(ctx, o, m, r) != QX_OK) {
+    qx_stats *stats = NULL;
+    if (rewrite(ctx, o, m, r, &stats) != QX_OK) {
         qx_buf_printf(out, "error: %s\n", qx_ctx_error(ctx));
-        return;
+    } else {
+        if (qx_model_print(m, out) != QX_OK) fail_msg("%s: %s", dir, qx_ctx_error(ctx));
+        print_decisions(r, out);
     }
-    if (qx_model_print(m, out) != QX_OK) fail_msg("%s: %s", dir, qx_ctx_error(ctx));
-    print_decisions(r, out);
+    qx_stats_free(stats);
+    qx_model_free(m);
+    qx_report_free(r);
+    qx_job_args_free(a);
+    qx_free(ctx, in);
+    qx_free(ctx, options);
 }
 
 static void write_file(const char *dir, const char *text)
@@ -101,6 +110,10 @@ static void run_case(void **state)
     char *want = slurp(ctx, dir, "out.txt");
     if (!want) fail_msg("%s/out.txt is missing (--update writes it)", dir);
     if (strcmp(want, out.data) != 0) fail_msg("%s: got\n%s\nwanted\n%s", dir, out.data, want);
+    qx_free(ctx, want);
+    qx_buf_free(&out);
+    assert_int_equal(qx_mem_in_use(ctx), 0); /* nothing is left behind, in error cases too */
+    qx_ctx_free(ctx);
 }
 
 static int by_name(const void *a, const void *b)
