@@ -117,7 +117,14 @@ static qx_status make_room(qx_map *m)
     return QX_OK;
 }
 
-static qx_status insert(qx_map *m, const char *key, size_t len, void *value, const char **stored)
+static const char *copy_key(qx_map *m, const char *key, size_t len)
+{
+    char *copy = qx_arena_alloc(m->keys, len + 1);
+    if (copy) memcpy(copy, key, len);
+    return copy;
+}
+
+static qx_status insert(qx_map *m, const char *key, size_t len, bool lives, void *value, const char **stored)
 {
     uint64_t hash = hash_seeded(m->ctx, key, len);
     uint32_t *slot = m->t->n_slots ? find(m->t, key, len, hash) : NULL;
@@ -127,9 +134,8 @@ static qx_status insert(qx_map *m, const char *key, size_t len, void *value, con
         return QX_OK;
     }
     QX_TRY(make_room(m));
-    char *copy = qx_arena_alloc(m->keys, len + 1);
+    const char *copy = lives ? key : copy_key(m, key, len);
     if (!copy) return QX_E_NOMEM;
-    memcpy(copy, key, len);
     m->t->entries[m->t->n] = (entry){copy, value, hash};
     *find(m->t, key, len, hash) = (uint32_t)++m->t->n;
     m->t->live++;
@@ -139,7 +145,12 @@ static qx_status insert(qx_map *m, const char *key, size_t len, void *value, con
 
 qx_status qx_map_put(qx_map *m, const char *key, void *value)
 {
-    return insert(m, key, strlen(key), value, NULL);
+    return insert(m, key, strlen(key), false, value, NULL);
+}
+
+qx_status qx_map_put_interned(qx_map *m, const char *key, void *value)
+{
+    return insert(m, key, strlen(key), true, value, NULL);
 }
 
 static entry *lookup(const qx_map *m, const char *key)
@@ -197,7 +208,7 @@ void qx_strings_free(qx_strings *s)
 const char *qx_intern_n(qx_strings *s, const char *text, size_t n)
 {
     const char *stored;
-    return insert(&s->map, text, strnlen(text, n), NULL, &stored) == QX_OK ? stored : NULL;
+    return insert(&s->map, text, strnlen(text, n), false, NULL, &stored) == QX_OK ? stored : NULL;
 }
 
 const char *qx_intern(qx_strings *s, const char *text)

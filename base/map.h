@@ -10,6 +10,8 @@ qx_status qx_map_new(qx_ctx *ctx, qx_map **out);
 void qx_map_free(qx_map *m);
 /* The key is copied. Replaces the value of a key that is there. */
 qx_status qx_map_put(qx_map *m, const char *key, void *value);
+/* The same without a copy: the key (an interned name) must live as long as the map. */
+qx_status qx_map_put_interned(qx_map *m, const char *key, void *value);
 /* NULL when absent (or when NULL was put). */
 void *qx_map_get(const qx_map *m, const char *key);
 bool qx_map_has(const qx_map *m, const char *key);

@@ -16,7 +16,7 @@ void *qx_list_grow(qx_model *m, void *items, uint32_t count)
 qx_status qx_name_take(qx_model *m, const char *name)
 {
     if (!m->taken) QX_TRY(qx_map_new(m->ctx, &m->taken));
-    return qx_map_has(m->taken, name) ? QX_OK : qx_map_put(m->taken, name, NULL);
+    return qx_map_has(m->taken, name) ? QX_OK : qx_map_put_interned(m->taken, name, NULL);
 }
 
 qx_status qx_graph_make(qx_model *m, const char *name, qx_graph *parent, qx_node *owner, qx_graph **out)
@@ -51,7 +51,7 @@ qx_status qx_value_make(qx_graph *g, const char *name, qx_value **out)
     v->id = m->n_values++;
     v->name = name;
     v->graph = g;
-    QX_TRY(qx_map_put(g->values, name, v));
+    QX_TRY(qx_map_put_interned(g->values, name, v));
     QX_TRY(qx_name_take(m, name));
     *out = v;
     return QX_OK;

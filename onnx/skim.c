@@ -42,6 +42,7 @@ typedef struct skim {
     qx_arena *arena;
     qx_span *spans; int64_t n_spans, cap_spans;
     int64_t bad_utf8;
+    bool check_only;            /* nobody wants the skeleton: its bytes are dropped as soon as messages of failures cannot want them */
     int depth;
     frame stack[QX_WIRE_MAX_DEPTH + 1];
 } skim;
@@ -167,6 +168,7 @@ static int64_t round16(int64_t n) { return (n + 15) & ~(int64_t)15; }
 
 static qx_status add_span(skim *s, int field, int64_t offset, int64_t length)
 {
+    if (s->check_only) return QX_OK;
     if (s->n_spans == s->cap_spans) {
         const int64_t cap = s->cap_spans ? 2 * s->cap_spans : 64;
         qx_span *v = qx_arena_array(s->arena, (size_t)cap, sizeof *v);
@@ -254,6 +256,13 @@ static qx_status push(skim *s, fielddesc *fd, int64_t len)
 static void pop(skim *s)
 {
     const frame *f = &s->stack[s->depth];
+    if (s->check_only) {
+        s->depth--;
+        if (s->depth > 1) return;
+        qx_buf_clear(&s->out);
+        s->stack[0].name_len = s->stack[1].name_len = 0;
+        return;
+    }
     uint8_t *p = (uint8_t *)s->out.data + f->len_at;
     const uint64_t n = s->out.len - f->len_at - 5;
     for (int i = 0; i < 5; i++) p[i] = (uint8_t)((n >> (7 * i) & 0x7f) | (i < 4 ? 0x80 : 0));
@@ -409,8 +418,9 @@ qx_status qx_skim(qx_ctx *ctx, const qx_wire_src *src, const ProtobufCMessageDes
 {
     skim *s = NULL;
     qx_status st;
-    *out = (qx_skeleton){0};
+    if (out) *out = (qx_skeleton){0};
     QX_TRY(QX_NEW(ctx, &s));
+    s->check_only = !out;
     s->ctx = ctx;
     s->src = src;
     s->arena = arena;
@@ -427,6 +437,7 @@ qx_status qx_skim(qx_ctx *ctx, const qx_wire_src *src, const ProtobufCMessageDes
         s->win_len = src->size;
     }
     QX_TRY_GOTO(st, walk(s));
+    if (!out) goto done;
     *out = (qx_skeleton){s->out.data, s->out.len, s->spans, s->n_spans, s->bad_utf8};
     s->out = QX_BUF_INIT(ctx);
 done:

@@ -28,7 +28,7 @@ typedef struct qx_skeleton {
     int64_t invalid_utf8;            /* strings that are not UTF-8 */
 } qx_skeleton;
 
-/* Scans a whole source as one message of type `root`. Spans go to the arena. */
+/* Scans a whole source as one message of type `root`. Spans go to the arena. out NULL: only checks. */
 qx_status qx_skim(qx_ctx *ctx, const qx_wire_src *src, const ProtobufCMessageDescriptor *root, qx_arena *arena, qx_skeleton *out);
 /* qx_skim + unpack into the arena; the skeleton's bytes are freed. Nobody frees *msg. */
 qx_status qx_wire_read(qx_ctx *ctx, const qx_wire_src *src, const ProtobufCMessageDescriptor *root, qx_arena *arena,
