@@ -3,6 +3,7 @@
 #include <ftw.h>
 #include <stdlib.h>
 
+#include "base/buf.h"
 #include "model_text.h"
 
 enum { MOST_FILES = 4000 };
@@ -44,6 +45,22 @@ static void assert_declared(const char *path, qx_model *plain, qx_model *inferre
     }
 }
 
+/* print(parse(print(m))) is print(m), where all content is written out. */
+static void assert_text(const char *path, qx_model *m)
+{
+    qx_buf once = QX_BUF_INIT(m->ctx), twice = QX_BUF_INIT(m->ctx);
+    qx_model *again = NULL;
+    if (qx_model_print(m, &once) != QX_OK) fail_msg("%s: %s", path, qx_ctx_error(m->ctx));
+    if (!strstr(once.data, "hash(")) {
+        if (qx_model_parse_text(m->ctx, once.data, &again) != QX_OK) fail_msg("%s: %s", path, qx_ctx_error(m->ctx));
+        assert_int_equal(qx_model_print(again, &twice), QX_OK);
+        assert_string_equal(once.data, twice.data);
+        qx_model_free(again);
+    }
+    qx_buf_free(&once);
+    qx_buf_free(&twice);
+}
+
 static void the_standards_models(void **state)
 {
     (void)state;
@@ -60,6 +77,7 @@ static void the_standards_models(void **state)
         if (qx_verify(m) != QX_OK) fail_msg("%s: %s", files[i], qx_ctx_error(ctx));
         if (qx_ctx_warnings(ctx)) fail_msg("%s: %d warnings", files[i], qx_ctx_warnings(ctx));
         assert_declared(files[i], plain, m);
+        assert_text(files[i], m);
         qx_model_free(plain);
         qx_model_free(m);
         qx_ctx_free(ctx);
