@@ -364,6 +364,7 @@ static qx_status apply_rows(struct qx_pipeline *pipe, const qx_fold *f, const fl
     for (int64_t r = 0; r < n; r++) rows[r] = 1;
     for (int64_t c = 0; c < k; c++) rows[row_of(f, c)] = inv[c];
     for (int i = 0; i < f->n_params; i++) QX_TRY(scale_vector(m, &f->params[i], rows));
+    f->producer->rescaled = true;
     return qx_plan_step(pipe, f->producer->weight, &qx_step_scale_rows, rows);
 }
 

@@ -44,6 +44,7 @@ typedef struct qx_plan_item {
     bool forced;              /* named by --set: rules of sizes do not apply either */
     bool weight_only;         /* the pass stores its weight; x stays float although the format quantizes activations */
     qx_pass *attention_pass;  /* FORMAT pass that may have it as an attention product (variable weight); NULL: none */
+    bool rescaled;            /* its output carries a folded factor or lacks a branch: not comparable with the float model's */
     qx_value *x_stat;         /* value whose range statistics stand for x (same elements, through Reshape/Transpose) */
     qx_dtype act;             /* format of x; UNDEFINED: stays float */
     float act_scale;          /* decided by the format pass in run(); > 0 when act is set */
@@ -60,7 +61,7 @@ typedef struct qx_plan {
 } qx_plan;
 
 /* What was decided for a node of the input model; indexed by node id. */
-typedef struct qx_decision { const qx_node *node; const char *name, *op, *graph; const qx_pass *pass; const char *format, *reason, *notes; } qx_decision;
+typedef struct qx_decision { const qx_node *node; const char *name, *op, *graph; const qx_pass *pass; const char *format, *reason, *notes; bool rescaled; } qx_decision;
 
 struct qx_pipeline {
     qx_ctx *ctx;

@@ -46,7 +46,7 @@ static const char *keep(qx_report *r, const char *s) { return s ? qx_arena_strdu
 
 qx_status qx_report_add_node(qx_report *r, const qx_report_node *n)
 {
-    qx_report_node x = {keep(r, n->name), keep(r, n->op), keep(r, n->graph), keep(r, n->pass), keep(r, n->format), keep(r, n->reason), keep(r, n->notes)};
+    qx_report_node x = {keep(r, n->name), keep(r, n->op), keep(r, n->graph), keep(r, n->pass), keep(r, n->format), keep(r, n->reason), keep(r, n->notes), n->rescaled};
     ADD(r, nodes, n_nodes, &x);
     return QX_OK;
 }

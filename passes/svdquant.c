@@ -176,6 +176,7 @@ static qx_status branch_item(qx_pass *p, qx_plan_item *it, const qx_stats *stats
     QX_TRY(round_factors(p, it, br, &at, &bt));
     QX_TRY(qx_plan_step(p->pipe, it->weight, &def_subtract, br));
     QX_TRY(insert(it, br, at, bt));
+    it->rescaled = true; /* the branch is added behind it */
     return qx_item_note(p->pipe, it, "svdquant rank %lld", (long long)br->rank);
 }
 

@@ -72,7 +72,7 @@ static qx_status choose_layers(verifier *f, qx_model *before, qx_model *after, c
     qx_status st = QX_OK;
     int64_t n = 0;
     for (int64_t i = 0; i < r->n_nodes && st == QX_OK; i++)
-        if (r->nodes[i].format && ++n) st = qx_map_put(formats, r->nodes[i].name, (void *)(uintptr_t)&r->nodes[i]);
+        if (r->nodes[i].format && !r->nodes[i].rescaled && ++n) st = qx_map_put(formats, r->nodes[i].name, (void *)(uintptr_t)&r->nodes[i]);
     if (st == QX_OK) st = qx_alloc_array(f->ctx, (size_t)(n < MAX_LAYERS ? n : MAX_LAYERS), sizeof *f->layers, (void **)&f->layers);
     if (st != QX_OK) { qx_map_free(formats); return st; }
     QX_FOR_NODES(before->graph, node) {
