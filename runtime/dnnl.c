@@ -400,7 +400,7 @@ qx_status qx_dnnl_bmm_run(qx_call *c, qx_dnnl_bmm **state, const qx_bmm *g, bool
 /* ---- Convolution ---- */
 
 struct qx_dnnl_conv {
-    qx_conv_shape first;   /* out_ch, in_ch, group, kernel: what the weights are packed for */
+    bool winograd;         /* the packed weights are transformed: no way back to plain ones */
     dnnl_memory_desc_t md;
     void *packed;
     prim cache[CACHE];
@@ -441,7 +441,17 @@ static int conv_dims(const qx_conv_shape *s, int64_t *x, int64_t *w, int64_t *y)
     return n;
 }
 
-static qx_status conv_prim(qx_call *c, library *l, const qx_conv_shape *s, bool bias, qx_act act, const dnnl_memory_desc_t *wei, prim *p)
+/* Winograd's transformation pays for 3x3 convolutions with enough channels; its weights are four times as large, so there is a limit. Error
+ * about 1.5e-6 of the result's norm; the same bits for any number of threads. */
+#define WINOGRAD_BYTES 3.2e7
+static bool winograd_may_pay(const qx_conv_shape *s)
+{
+    bool small = s->spatial == 2 && s->group == 1 && s->in_ch >= 16 && s->out_ch >= 16 && s->out[0] * s->out[1] >= 256;
+    for (int i = 0; small && i < 2; i++) small = s->kernel[i] == 3 && s->stride[i] == 1 && s->dilation[i] == 1 && s->begin[i] <= 1 && s->end[i] <= 1;
+    return small && 4.0 * 9.0 * (double)s->in_ch * (double)s->out_ch * 4.0 <= WINOGRAD_BYTES;
+}
+
+static qx_status conv_prim(qx_call *c, library *l, const qx_conv_shape *s, bool winograd, bool bias, qx_act act, const dnnl_memory_desc_t *wei, prim *p)
 {
     int64_t dx[5], dw[6], dy[5];
     dnnl_memory_desc_t x, w, b, y;
@@ -460,7 +470,7 @@ static qx_status conv_prim(qx_call *c, library *l, const qx_conv_shape *s, bool 
         begin[i] = s->begin[i];
         end[i] = s->end[i];
     }
-    DNNL(c, dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, dnnl_convolution_direct, &x, &w, bias ? &b : NULL, &y, strides, dilates, begin, end));
+    DNNL(c, dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, winograd ? dnnl_convolution_winograd : dnnl_convolution_direct, &x, &w, bias ? &b : NULL, &y, strides, dilates, begin, end));
     qx_status st = make_attr(c, act, NULL, &attr);
     if (st == QX_OK) st = prim_make(c, l, &d, attr, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
@@ -476,13 +486,19 @@ qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *
     *out = NULL;
     QX_TRY(get_library(c, conv_flops(shape), &l));
     int n = conv_dims(shape, dx, dw, dy) + (shape->group > 1);
-    QX_TRY(conv_prim(c, l, shape, true, QX_ACT_NONE, NULL, &p));
+    bool winograd = winograd_may_pay(shape);
+    if (winograd) QX_TRY(conv_prim(c, l, shape, true, true, QX_ACT_NONE, NULL, &p));
+    if (winograd && (!p.p || (double)dnnl_memory_desc_get_size(&p.scratch) > WINOGRAD_BYTES)) {
+        prim_drop(&p);
+        winograd = false;
+    }
+    if (!winograd) QX_TRY(conv_prim(c, l, shape, false, true, QX_ACT_NONE, NULL, &p));
     if (!p.p) return QX_OK;
     dnnl_memory_desc_t md = p.wei;
     prim_drop(&p);
     qx_dnnl_conv *s = NULL;
     QX_TRY(QX_NEW(c->ctx, &s));
-    s->first = *shape;
+    s->winograd = winograd;
     s->md = md;
     dense_strides(n, dw, strides);
     qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&md), &s->packed);
@@ -496,6 +512,38 @@ qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *
     return QX_OK;
 }
 
+/* Weights packed anew as `to` from what is packed now, or from the model when that is transformed. */
+static qx_status conv_repack(qx_call *c, library *l, qx_dnnl_conv *s, const qx_conv_shape *shape, const dnnl_memory_desc_t *to)
+{
+    dnnl_memory_desc_t from = s->md;
+    const void *data = s->packed;
+    void *packed = NULL;
+    if (s->winograd) {
+        int64_t dx[5], dw[6], dy[5], strides[6];
+        const qx_tensor *w = qx_call_in(c, 1);
+        qx_tensor plain = *w;
+        const float *f;
+        QX_TRY(qx_call_const_again(c, 1, &data));
+        plain.data = (void *)(uintptr_t)data;
+        QX_TRY(qx_call_to_f32(c, &plain, &f));
+        data = f;
+        int n = conv_dims(shape, dx, dw, dy) + (shape->group > 1);
+        dense_strides(n, dw, strides);
+        QX_TRY(strided_md(c, &from, n, dw, strides));
+    }
+    QX_TRY(qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(to), &packed));
+    qx_status st = reorder(c, l, &from, data, to, packed);
+    if (st != QX_OK) {
+        qx_free(c->ctx, packed);
+        return st;
+    }
+    qx_free(c->ctx, s->packed);
+    s->packed = packed;
+    s->md = *to;
+    for (int i = 0; i < CACHE; i++) prim_drop(&s->cache[i]);
+    return QX_OK;
+}
+
 static qx_status conv_find(qx_call *c, library *l, qx_dnnl_conv *s, const qx_conv_shape *shape, bool bias, qx_act act, prim **out)
 {
     int64_t key[10] = {shape->batch, shape->in[0], shape->in[1], shape->in[2], bias, act};
@@ -503,23 +551,22 @@ static qx_status conv_find(qx_call *c, library *l, qx_dnnl_conv *s, const qx_con
     prim *p = prim_slot(s->cache, key, &s->clock, &found);
     *out = p;
     if (found) return QX_OK;
-    QX_TRY(conv_prim(c, l, shape, bias, act, &s->md, p));
+    QX_TRY(conv_prim(c, l, shape, s->winograd, bias, act, &s->md, p));
     if (p->p) return QX_OK;
     prim fresh = {.p = NULL};
-    QX_TRY(conv_prim(c, l, shape, bias, act, NULL, &fresh));
+    bool winograd = s->winograd;
+    QX_TRY(conv_prim(c, l, shape, winograd, bias, act, NULL, &fresh));
+    if (!fresh.p && winograd) {
+        winograd = false;
+        QX_TRY(conv_prim(c, l, shape, false, bias, act, NULL, &fresh));
+    }
     if (!fresh.p) QX_CALL_FAIL(c, QX_E_FAIL, "oneDNN has no kernel for this picture size");
-    void *packed = NULL;
-    qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&fresh.wei), &packed);
-    if (st == QX_OK) st = reorder(c, l, &s->md, s->packed, &fresh.wei, packed);
+    qx_status st = conv_repack(c, l, s, shape, &fresh.wei);
     if (st != QX_OK) {
-        qx_free(c->ctx, packed);
         prim_drop(&fresh);
         return st;
     }
-    qx_free(c->ctx, s->packed);
-    s->packed = packed;
-    s->md = fresh.wei;
-    for (int i = 0; i < CACHE; i++) prim_drop(&s->cache[i]);
+    s->winograd = winograd;
     memcpy(fresh.key, key, sizeof key);
     fresh.used = ++s->clock;
     *p = fresh;

@@ -106,6 +106,6 @@ qx_status qx_cpu_conv(qx_call *c)
         return QX_OK;
     }
     QX_TRY(qx_conv_run(c, &st->conv, &s, fx, fw, bias, QX_ACT_NONE, y));
-    if (constant) qx_call_drop_const(c, 1);
+    if (qx_call_can_read_again(c, 1)) qx_call_drop_const(c, 1); /* another picture size may need them once more */
     return QX_OK;
 }
