@@ -203,24 +203,25 @@ static qx_status reorder(qx_call *c, library *l, const dnnl_memory_desc_t *from,
     return st;
 }
 
-static qx_status strided_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, const int64_t *strides)
+static qx_status typed_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides)
 {
     dnnl_dims_t d, s;
     for (int i = 0; i < n; i++) {
         d[i] = dims[i];
-        s[i] = strides[i];
+        s[i] = strides ? strides[i] : 0;
     }
-    DNNL(c, dnnl_memory_desc_init_by_strides(md, n, d, dnnl_f32, s));
+    if (strides) DNNL(c, dnnl_memory_desc_init_by_strides(md, n, d, type, s));
+    else DNNL(c, dnnl_memory_desc_init_by_tag(md, n, d, type, dnnl_format_tag_any));
     return QX_OK;
 }
 
-static qx_status any_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims)
+static qx_status strided_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, const int64_t *strides)
 {
-    dnnl_dims_t d;
-    for (int i = 0; i < n; i++) d[i] = dims[i];
-    DNNL(c, dnnl_memory_desc_init_by_tag(md, n, d, dnnl_f32, dnnl_format_tag_any));
-    return QX_OK;
+    return typed_md(c, md, n, dims, dnnl_f32, strides);
 }
+
+/* The library may choose the layout. */
+static qx_status any_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims) { return typed_md(c, md, n, dims, dnnl_f32, NULL); }
 
 /* ---- Product with a constant matrix ---- */
 
@@ -636,18 +637,6 @@ static bool bytes_are_exact(void)
     return (isa & (unsigned)dnnl_cpu_isa_avx512_core_vnni) == (unsigned)dnnl_cpu_isa_avx512_core_vnni || (isa & (unsigned)dnnl_cpu_isa_avx2_vnni) == (unsigned)dnnl_cpu_isa_avx2_vnni;
 }
 
-static qx_status typed_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides)
-{
-    dnnl_dims_t d, s;
-    for (int i = 0; i < n; i++) {
-        d[i] = dims[i];
-        s[i] = strides ? strides[i] : 0;
-    }
-    if (strides) DNNL(c, dnnl_memory_desc_init_by_strides(md, n, d, type, s));
-    else DNNL(c, dnnl_memory_desc_init_by_tag(md, n, d, type, dnnl_format_tag_any));
-    return QX_OK;
-}
-
 /* Plain layouts of x, w and y. Returns the rank of x; that of w goes to *wn. */
 static qx_status int8_plain(qx_call *c, const qx_int8_op *op, dnnl_memory_desc_t *x, dnnl_memory_desc_t *w, dnnl_memory_desc_t *y, dnnl_memory_desc_t *b)
 {
@@ -794,45 +783,4 @@ qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *o
     return QX_OK;
 }
 
-#else /* built without oneDNN: everything goes through our own kernels */
-
-qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_dnnl_mm **out)
-{
-    (void)c, (void)w, (void)k, (void)n, (void)row, (void)col, (void)m_hint;
-    *out = NULL;
-    return QX_OK;
-}
-qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
-{
-    (void)s, (void)g;
-    QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "built without oneDNN");
-}
-void qx_dnnl_mm_free(qx_ctx *ctx, qx_dnnl_mm *s) { (void)ctx, (void)s; }
-qx_status qx_dnnl_bmm_run(qx_call *c, qx_dnnl_bmm **state, const qx_bmm *g, bool *done)
-{
-    (void)c, (void)state, (void)g;
-    *done = false;
-    return QX_OK;
-}
-void qx_dnnl_bmm_free(qx_ctx *ctx, qx_dnnl_bmm *s) { (void)ctx, (void)s; }
-qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *s, const float *w, qx_dnnl_conv **out)
-{
-    (void)c, (void)s, (void)w;
-    *out = NULL;
-    return QX_OK;
-}
-qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, qx_act act, float *y)
-{
-    (void)s, (void)shape, (void)x, (void)bias, (void)act, (void)y;
-    QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "built without oneDNN");
-}
-void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s) { (void)ctx, (void)s; }
-qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *op, bool *done, bool *need_w)
-{
-    (void)c, (void)state, (void)op;
-    *done = *need_w = false;
-    return QX_OK;
-}
-void qx_dnnl_int8_free(qx_ctx *ctx, qx_dnnl_int8 *s) { (void)ctx, (void)s; }
-void qx_dnnl_free(qx_ctx *ctx, void *handle) { (void)ctx, (void)handle; }
 #endif
