@@ -20,7 +20,10 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     const char *why_detail;
     const qx_linear *l = it->lin;
     if (l->is_conv && !s->conv) { qx_item_keep(p->pipe, it, QX_WHY_NOT_ELIGIBLE, "a convolution"); return; }
-    if (s->end_block >= 0 && l->is_conv && !it->asked && qx_rule_up_block(l) == s->end_block) { qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "last up block"); return; }
+    if (s->end_block >= 0 && l->is_conv && !it->asked && (qx_rule_up_block(l) == s->end_block || qx_path_has(l->node->name, "down_blocks.0", false))) {
+        qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "works at the size of the output");
+        return;
+    }
     if (qx_rule_above_level(l, s->level)) { qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "level %g", s->level); return; }
     if (s->act && l->x->type.kind == QX_KIND_TENSOR && !is_plain_float(l->x->type.dtype)) {
         qx_item_keep(p->pipe, it, QX_WHY_NOT_FLOAT, "input '%.80s' is %s", l->x->name, qx_dtype_get(l->x->type.dtype)->text);

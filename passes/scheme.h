@@ -18,7 +18,7 @@ typedef struct qx_scheme {
     double level;            /* 0: no levels */
     bool attention;          /* products of attention too */
     bool rest;               /* weights of operators that stay float for their name or level: stored in INT8 all the same */
-    bool keep_end;           /* convolutions of a UNet's last up block: x stays float */
+    bool keep_end;           /* convolutions of a UNet's first down and last up block: x stays float */
     int end_block;           /* its number, -1: none; found by qx_scheme_plan */
     bool residual;           /* skip inputs of residual Adds in convolution networks */
 } qx_scheme;
@@ -42,7 +42,7 @@ bool qx_scheme_rest(const qx_pass *p);
 
 /* The end option: "float". */
 bool qx_scheme_keep_end(const qx_pass *p);
-#define QX_SCHEME_END_OPTION {"end", QX_OPT_CHOICE, "quantize", 0, 0, "quantize|float", "inputs of the convolutions in a diffusion UNet's last up block, whose error reaches the output undamped"}
+#define QX_SCHEME_END_OPTION {"end", QX_OPT_CHOICE, "quantize", 0, 0, "quantize|float", "inputs of the convolutions in a diffusion UNet's first down and last up block, whose error reaches the output undamped"}
 
 /* attention.c: the four inputs of the two products of every attention that the pass may have. */
 qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
