@@ -180,6 +180,16 @@ qx_why qx_emit_fits(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qs
 
 qx_need qx_emit_need(const qx_qspec *spec) { return qx_need_for(spec->codes, spec->scale, spec->block != -1, spec->block > 0); }
 
+qx_status qx_emit_raise(qx_pipeline *pipe, qx_need need, const char *because)
+{
+    const qx_quantize_options *o = pipe->opt;
+    if (o->max_opset && need.opset > o->max_opset)
+        QX_FAIL(pipe->ctx, QX_E_USAGE, "%s needs opset %lld, --max-opset allows %lld", because, (long long)need.opset, (long long)o->max_opset);
+    if (o->max_ir && need.ir > o->max_ir)
+        QX_FAIL(pipe->ctx, QX_E_USAGE, "%s needs IR version %lld, --max-ir allows %lld", because, (long long)need.ir, (long long)o->max_ir);
+    return qx_opset_raise(pipe->model, need, because);
+}
+
 static int64_t dq_axis(const qx_plan_item *it, form f)
 {
     if (f != FORM_SAME) return it->weight->spec.block > 0 ? 1 : 0;

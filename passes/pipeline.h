@@ -21,6 +21,7 @@ typedef struct qx_quantize_options {
     const char *external_data_root;
     const char *const *verify; int n_verify; /* --verify FILE.npz */
     double min_sqnr; bool has_min_sqnr;
+    int64_t max_opset, max_ir;           /* what the reader of the output understands; 0: no cap */
     qx_device device; const char *plugin_dir;
     bool sequential;
 } qx_quantize_options;

@@ -143,7 +143,7 @@ static qx_status sum_input(void *user, qx_graph *g)
 {
     int64_t *total = user;
     for (uint32_t i = 0; i < g->n_inits; i++)
-        if (g->inits[i]->init && g->inits[i]->init->src.kind == QX_SRC_FILE) *total += (int64_t)g->inits[i]->init->bytes;
+        if (g->inits[i]->init) *total += (int64_t)g->inits[i]->init->bytes;
     return QX_OK;
 }
 

@@ -205,13 +205,13 @@ static void decide_weight(const qx_scheme *s, const qx_stats *stats, qx_plan_ite
 
 /* ---- run -------------------------------------------------------------------------------------------------------------- */
 
-static qx_status raise_opset(const qx_scheme *s, qx_model *m, const qx_plan_item *it)
+static qx_status raise_opset(qx_pass *p, const qx_scheme *s, const qx_plan_item *it)
 {
     const qx_qspec *w = &it->weight->spec;
     qx_need need = qx_emit_need(w), act = {0, 0};
     if (s->act) act = qx_need_for(s->act, it->lin->x->type.dtype, false, false);
     if (act.opset > need.opset) need = act;
-    return qx_opset_raise(m, need, qx_dtype_get(need.opset == act.opset && s->act ? s->act : w->codes)->name);
+    return qx_emit_raise(p->pipe, need, qx_dtype_get(need.opset == act.opset && s->act ? s->act : w->codes)->name);
 }
 
 static qx_status write_item(qx_pass *p, qx_plan_item *it)
@@ -228,6 +228,7 @@ static qx_status write_item(qx_pass *p, qx_plan_item *it)
 
 qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
 {
+    (void)m; /* the pipeline has it */
     const qx_scheme *s = p->state;
     qx_plan *plan = p->pipe->plan;
     for (int64_t i = 0; i < plan->linears.count; i++) {
@@ -238,7 +239,7 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
     if (p->pipe->failed != QX_OK) return p->pipe->failed;
     qx_plan_settle(p->pipe);
     for (int64_t i = 0; i < plan->linears.count; i++)
-        if (plan->items[i].pass == p) QX_TRY(raise_opset(s, m, &plan->items[i]));
+        if (plan->items[i].pass == p) QX_TRY(raise_opset(p, s, &plan->items[i]));
     if (s->residual) QX_TRY(qx_residual_run(p, stats, s));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(write_item(p, &plan->items[i]));

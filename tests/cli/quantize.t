@@ -105,3 +105,12 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   $ qonnx quantize model.onnx --int8 --verify nosuch.npz -q -o q.onnx
   qonnx quantize: nosuch.npz: not a readable .npz archive: No such file
   [1]
+  $ qonnx quantize model.onnx --int4 -n --max-opset 20
+  qonnx quantize: pass int4: INT4 needs opset 21, --max-opset allows 20
+  [2]
+  $ qonnx quantize model.onnx --int4 -n --max-ir 9
+  qonnx quantize: pass int4: INT4 needs IR version 10, --max-ir allows 9
+  [2]
+  $ qonnx quantize model.onnx --int4 -n --max-ir 99
+  qonnx quantize: --max-ir: max-ir: 99 is not in [3, 14]
+  [2]
