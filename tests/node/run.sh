@@ -1,0 +1,17 @@
+#!/bin/sh
+# run.sh BUILD PROGRAM - the standard's node tests: Debian's libonnx-testdata, and the newer cases that an installed onnx package generates
+# (BUILD/venv, made by scripts/test.sh). What is not there is skipped with a line; with neither, the test is skipped (77).
+build=$1 program=$2
+here=$(dirname "$0")
+data=/usr/share/libonnx-testdata/data
+set --
+[ -d "$data" ] && set -- "$data" || echo "libonnx-testdata is not installed"
+python="$build/venv/bin/python"
+if [ -n "${QONNX_NODE_DATA:-}" ]; then
+  set -- "$@" "$QONNX_NODE_DATA"
+elif [ -x "$python" ]; then
+  [ -d "$build/node-data/node" ] || "$python" -W ignore "$here/generate.py" "$build/node-data" >"$build/node-data.log" 2>&1 || echo "the onnx package could not generate its cases: see node-data.log"
+  [ -d "$build/node-data/node" ] && set -- "$@" "$build/node-data"
+fi
+[ $# -gt 0 ] || { echo "skipped: no node tests here"; exit 77; }
+exec "$program" "$@"
