@@ -211,6 +211,7 @@ static qx_status add_attrs(builder *b, qx_node *n, int depth)
     const Onnx__NodeProto *p = n->wire_origin;
     char label[256];
     if (!p->n_attribute) return QX_OK;
+    if (p->n_attribute > QX_MAX_ATTRS) QX_FAIL(b->m->ctx, QX_E_FORMAT, "%s has %zu attributes; at most %d are read", qx_node_label(n, label, sizeof label), p->n_attribute, QX_MAX_ATTRS);
     n->attrs = qx_arena_array(b->m->arena, p->n_attribute, sizeof *n->attrs);
     if (!n->attrs) return QX_NOMEM(b->m);
     for (size_t i = 0; i < p->n_attribute; i++) {
@@ -290,6 +291,7 @@ static qx_status build_graph(builder *b, qx_graph *g, Onnx__GraphProto *p, int d
 
 static qx_status build_opsets(builder *b, Onnx__OperatorSetIdProto **list, size_t count, qx_opset **out, uint32_t *n_out)
 {
+    if (count > QX_MAX_IMPORTS) QX_FAIL(b->m->ctx, QX_E_FORMAT, "%zu operator sets are imported; at most %d are read", count, QX_MAX_IMPORTS);
     *out = qx_arena_array(b->m->arena, count ? count : 1, sizeof **out);
     if (!*out) return QX_NOMEM(b->m);
     for (size_t i = 0; i < count; i++) {

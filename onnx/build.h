@@ -5,7 +5,7 @@
 #include "onnx/make.h"
 #include "onnx/wire.h"
 
-enum { QX_MAX_TYPE_NESTING = 16, QX_MAX_FUNCTIONS = 10000 };
+enum { QX_MAX_TYPE_NESTING = 16, QX_MAX_FUNCTIONS = 10000, QX_MAX_IMPORTS = 1000, QX_MAX_ATTRS = 1000 };
 
 static inline const char *qx_text_or_empty(const char *s) { return s ? s : ""; }
 /* A type; NULL and unknown kinds give kind NONE. */

@@ -21,7 +21,7 @@ static qx_status build_dim(qx_model *m, const Onnx__TensorShapeProto__Dimension 
 static qx_status build_shape(qx_model *m, const Onnx__TensorShapeProto *s, qx_type *out)
 {
     if (!s) return QX_OK;
-    if (s->n_dim > 1024) QX_FAIL(m->ctx, QX_E_FORMAT, "a shape has %zu dimensions; at most 1024 are read", s->n_dim);
+    if (s->n_dim > QX_MAX_DIMS) QX_FAIL(m->ctx, QX_E_FORMAT, "a shape has %zu dimensions; at most %d are read", s->n_dim, QX_MAX_DIMS);
     out->has_shape = true;
     out->rank = (int)s->n_dim;
     out->dims = qx_arena_array(m->arena, s->n_dim ? s->n_dim : 1, sizeof(qx_dim));
@@ -78,7 +78,7 @@ qx_status qx_build_sparse(qx_model *m, Onnx__SparseTensorProto *s, qx_sparse **o
     qx_sparse *sp = qx_arena_alloc(m->arena, sizeof *sp);
     if (!sp) return QX_NOMEM(m);
     if (!s->values || !s->indices) QX_FAIL(m->ctx, QX_E_FORMAT, "a sparse tensor has no %s", s->values ? "indices" : "values");
-    if (s->n_dims > 1024) QX_FAIL(m->ctx, QX_E_FORMAT, "a sparse tensor has %zu dimensions; at most 1024 are read", s->n_dims);
+    if (s->n_dims > QX_MAX_DIMS) QX_FAIL(m->ctx, QX_E_FORMAT, "a sparse tensor has %zu dimensions; at most %d are read", s->n_dims, QX_MAX_DIMS);
     QX_TRY(qx_weight_from_proto(m, s->values, &sp->values));
     QX_TRY(qx_weight_from_proto(m, s->indices, &sp->indices));
     sp->rank = (int)s->n_dims;

@@ -156,7 +156,7 @@ qx_weight *qx_value_const(const qx_value *v);
 qx_function *qx_model_function(const qx_model *m, const char *domain, const char *name, const char *overload);
 /* "node 'n' (Conv)", or "node (Conv) that makes 'y'" when it has no name: how messages call a node. Into buf; returns buf. */
 const char *qx_node_label(const qx_node *n, char *buf, size_t cap);
-enum { QX_MAX_NESTING = 40 };                /* subgraphs inside subgraphs */
+enum { QX_MAX_NESTING = 40, QX_MAX_DIMS = 64 }; /* subgraphs inside subgraphs; dims of a type */
 
 /* Every node of the model, subgraphs and function bodies included, parents before their bodies. fn returning non-OK stops. */
 typedef qx_status qx_node_fn(void *user, qx_node *n);

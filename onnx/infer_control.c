@@ -221,7 +221,9 @@ int qx_infer_sequence_map(qx_infer *ix, qx_node *n)
     }
     QX_TRY(qx_infer_graph(ix, g));
     for (uint32_t i = 0; i < n->n_out; i++) {
-        qx_type *elem = qx_arena_memdup(qx_ix_arena(ix), qx_infer_type(ix, g->outputs[i]), sizeof *elem);
+        const qx_type *made = qx_infer_type(ix, g->outputs[i]);
+        if (made->kind != QX_KIND_TENSOR) continue; /* sequences hold tensors */
+        qx_type *elem = qx_arena_memdup(qx_ix_arena(ix), made, sizeof *elem);
         if (!elem) return QX_IX_NOMEM(ix);
         QX_TRY(qx_ix_out_type(ix, n, i, &(qx_type){.kind = QX_KIND_SEQUENCE, .elem = elem}));
     }

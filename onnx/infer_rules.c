@@ -116,6 +116,7 @@ qx_status qx_ix_out_type(qx_infer *ix, const qx_node *n, uint32_t i, const qx_ty
 qx_status qx_ix_out(qx_infer *ix, const qx_node *n, uint32_t i, int dtype, int rank, qx_dim *dims)
 {
     if (!dims) return QX_IX_NOMEM(ix);
+    if (rank > QX_MAX_DIMS) QX_IX_FAIL(ix, n, QX_E_SHAPE, "its result has rank %d; at most %d is supported", rank, QX_MAX_DIMS);
     qx_type t = {.kind = QX_KIND_TENSOR, .dtype = (qx_dtype)dtype, .has_shape = true, .rank = rank, .dims = dims};
     return qx_ix_out_type(ix, n, i, &t);
 }

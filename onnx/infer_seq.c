@@ -3,8 +3,13 @@
 
 #include "onnx/infer_op.h"
 
+enum { MOST_NESTING = 16 }; /* types are copied and compared by recursion */
+
 static qx_status wrap(qx_infer *ix, qx_node *n, qx_kind kind, const qx_type *elem)
 {
+    int depth = 0;
+    for (const qx_type *t = elem; t; t = t->elem) depth++;
+    if (depth > MOST_NESTING) QX_IX_FAIL(ix, n, QX_E_TYPE, "its result is a type nested deeper than %d", MOST_NESTING);
     qx_type *copy = qx_arena_memdup(qx_ix_arena(ix), elem, sizeof *copy);
     if (!copy) return QX_IX_NOMEM(ix);
     return qx_ix_out_type(ix, n, 0, &(qx_type){.kind = kind, .elem = copy});

@@ -147,6 +147,39 @@ static void many_calls_cost_bounded_time(void **state)
     unload(&f);
 }
 
+/* Each Gather doubles the rank: without a limit thirty of them ask for 2^30 dims. */
+static void ranks_have_a_limit(void **state)
+{
+    (void)state;
+    char text[4096];
+    size_t at = (size_t)snprintf(text, sizeof text, HEAD(17) "g (int64[1,1] x0) => (y) { ");
+    for (int i = 0; i < 30; i++) at += (size_t)snprintf(text + at, sizeof text - at, "x%d = Gather (x%d, x%d) ", i + 1, i, i);
+    snprintf(text + at, sizeof text - at, "y = Identity (x30) }");
+    refuse(text, "at most 64 is supported");
+}
+
+static void nested_types_have_a_limit(void **state)
+{
+    (void)state;
+    char text[4096];
+    size_t at = (size_t)snprintf(text, sizeof text, HEAD(17) "g (float x0) => (y) { ");
+    for (int i = 0; i < 40; i++) at += (size_t)snprintf(text + at, sizeof text - at, "x%d = Optional (x%d) ", i + 1, i);
+    snprintf(text + at, sizeof text - at, "y = Identity (x40) }");
+    refuse(text, "nested deeper than 16");
+}
+
+static void imports_have_a_limit(void **state)
+{
+    (void)state;
+    char *text = malloc(65536);
+    assert_non_null(text);
+    size_t at = (size_t)snprintf(text, 65536, "<ir_version: 8, opset_import: [\"\" : 17");
+    for (int i = 0; i < 1000; i++) at += (size_t)snprintf(text + at, 65536 - at, ", \"d%d\" : 1", i);
+    snprintf(text + at, 65536 - at, "]> g (float x) => (float y) { y = Neg (x) }");
+    refuse(text, "1001 operator sets are imported; at most 1000");
+    free(text);
+}
+
 static void subgraphs_have_a_limit(void **state) /* G22 */
 {
     (void)state;
@@ -368,7 +401,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(models_that_are_refused), cmocka_unit_test(models_that_pass), cmocka_unit_test(call_chains_have_a_limit), cmocka_unit_test(the_number_of_functions_has_a_limit),
-        cmocka_unit_test(many_calls_cost_bounded_time), cmocka_unit_test(subgraphs_have_a_limit), cmocka_unit_test(models_without_parts), cmocka_unit_test(a_node_without_inputs_and_outputs),
+        cmocka_unit_test(many_calls_cost_bounded_time), cmocka_unit_test(subgraphs_have_a_limit), cmocka_unit_test(ranks_have_a_limit), cmocka_unit_test(nested_types_have_a_limit), cmocka_unit_test(imports_have_a_limit), cmocka_unit_test(models_without_parts), cmocka_unit_test(a_node_without_inputs_and_outputs),
         cmocka_unit_test(attributes_and_their_types), cmocka_unit_test(a_reference_with_a_value), cmocka_unit_test(sparse_initializers), cmocka_unit_test(strict_mode_turns_warnings_into_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
