@@ -279,18 +279,25 @@ static qx_status hist_from_channels(qx_ctx *ctx, qx_hist *h, const qx_hist *old,
     return QX_OK;
 }
 
-static qx_status hist_from_rows(qx_ctx *ctx, qx_hist *h, const qx_reservoir *r, float absmax)
+/* The kept rows stand for all rows, but miss most of the rare large values, and a histogram without its tail would make every method clip
+ * too much. What is known of the tail is each channel's largest value: it is there at least once. */
+static qx_status hist_from_rows(qx_ctx *ctx, qx_hist *h, const qx_observer *o)
 {
-    int64_t zeros = 0;
-    for (int64_t i = 0; i < r->n * r->len; i++) zeros += r->data[i] == 0;
-    return qx_hist_add(ctx, h, r->data, r->n * r->len, absmax, zeros);
+    const qx_reservoir *r = &o->rows;
+    int64_t zeros = 0, n = r->n * r->len;
+    for (int64_t i = 0; i < n; i++) zeros += r->data[i] == 0;
+    QX_TRY(qx_hist_add(ctx, h, r->data, n, o->range.absmax, zeros));
+    double share = fmax(1, (double)o->range.n / (double)n), w = ldexp(1, h->exp);
+    for (int i = 0; i < QX_HIST_BINS; i++) h->bins[i] = (uint64_t)((double)h->bins[i] * share + 0.5);
+    for (int64_t c = 0; c < o->channels.n; c++) h->bins[(int)(fmaxf(fabsf(o->channels.acc.min[c]), fabsf(o->channels.acc.max[c])) / w)]++;
+    return QX_OK;
 }
 
 static qx_status new_histogram(qx_ctx *ctx, qx_observer *o, float old_max)
 {
     qx_hist fresh = {0};
     if (!o->hist.set) return QX_OK;
-    qx_status st = o->rows.n ? hist_from_rows(ctx, &fresh, &o->rows, o->range.absmax) : hist_from_channels(ctx, &fresh, &o->hist, old_max, &o->channels, o->range.absmax);
+    qx_status st = o->rows.n ? hist_from_rows(ctx, &fresh, o) : hist_from_channels(ctx, &fresh, &o->hist, old_max, &o->channels, o->range.absmax);
     if (st != QX_OK) {
         qx_hist_free(ctx, &fresh);
         return st;

@@ -36,6 +36,7 @@ while read -r passes; do
     row "$passes" "$passes"
 done <<'LIST'
 int8
+int8(act=max)
 int8(act=percentile)
 int8(act=entropy)
 int8(act=mse)
