@@ -1,0 +1,82 @@
+/* rotary.c - RotaryEmbedding of the standard (X, cos, sin, position_ids) and of com.microsoft (input, position_ids, cos, sin). */
+#include <string.h>
+
+#include "runtime/cpu/op.h"
+
+typedef struct rope { const float *x, *cos, *sin; const int64_t *pos; int64_t n_pos, batch, heads, seq, d, rot, cache_rows, batch_s, head_s, row_s; bool interleaved, per_token; float scale; } rope;
+
+static qx_status row_of(const qx_call *c, const rope *r, int64_t b, int64_t s, int64_t *out)
+{
+    if (r->per_token) return *out = b * r->seq + s, QX_OK;
+    *out = r->n_pos == 1 ? r->pos[0] + s : r->pos[b * r->seq + s];
+    if (*out >= 0 && *out < r->cache_rows) return QX_OK;
+    QX_CALL_FAIL(c, QX_E_SHAPE, "position %lld of %lld", (long long)*out, (long long)r->cache_rows);
+}
+
+static void rotate(const rope *r, const float *x, const float *cs, const float *sn, float *y)
+{
+    const int64_t half = r->rot / 2;
+    for (int64_t i = 0; i < half; i++) {
+        const int64_t a = r->interleaved ? 2 * i : i, b = r->interleaved ? 2 * i + 1 : i + half;
+        y[a] = x[a] * cs[i] - x[b] * sn[i];
+        y[b] = x[a] * sn[i] + x[b] * cs[i];
+    }
+    memcpy(y + r->rot, x + r->rot, (size_t)(r->d - r->rot) * sizeof *y);
+}
+
+/* X is [batch, heads, seq, d] or [batch, seq, heads * d]. */
+static qx_status setup(qx_call *c, rope *r, const qx_tensor *x, const qx_tensor *cache, int64_t heads)
+{
+    const int64_t cols = cache->dims[cache->rank - 1];
+    r->rot = qx_call_int(c, "rotary_embedding_dim", 0);
+    if (x->rank == 4) {
+        *r = (rope){.batch = x->dims[0], .heads = x->dims[1], .seq = x->dims[2], .d = x->dims[3], .rot = r->rot};
+        r->row_s = r->d;
+        r->head_s = r->seq * r->d;
+    } else {
+        if (x->rank == 3 && heads <= 0) heads = x->dims[2] / (2 * (cols > 0 ? cols : 1));
+        if (x->rank != 3 || heads <= 0 || x->dims[2] % heads) QX_CALL_FAIL(c, QX_E_SHAPE, "input of rank %d with %lld heads", x->rank, (long long)heads);
+        *r = (rope){.batch = x->dims[0], .heads = heads, .seq = x->dims[1], .d = x->dims[2] / heads, .rot = r->rot};
+        r->row_s = heads * r->d;
+        r->head_s = r->d;
+    }
+    r->batch_s = r->heads * r->seq * r->d;
+    if (!r->rot) r->rot = 2 * cols < r->d ? 2 * cols : r->d;
+    if (r->rot % 2 || r->rot > r->d || cols != r->rot / 2) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld rotated of %lld, caches of %lld columns", (long long)r->rot, (long long)r->d, (long long)cols);
+    r->interleaved = qx_call_int(c, "interleaved", 0) != 0;
+    return QX_OK;
+}
+
+static qx_status run(qx_call *c, uint32_t i_cos, uint32_t i_sin, uint32_t i_pos)
+{
+    const qx_tensor *x, *cs, *sn;
+    rope r = {0};
+    const float *xf;
+    float *y;
+    QX_TRY(qx_call_need(c, 0, &x));
+    QX_TRY(qx_call_need(c, i_cos, &cs));
+    QX_TRY(qx_call_need(c, i_sin, &sn));
+    if (cs->rank < 1 || cs->numel != sn->numel) QX_CALL_FAIL(c, QX_E_SHAPE, "the two caches differ");
+    QX_TRY(setup(c, &r, x, cs, qx_call_int(c, "num_heads", 0)));
+    QX_TRY(qx_call_in_f32(c, 0, &xf));
+    QX_TRY(qx_call_in_f32(c, i_cos, &r.cos));
+    QX_TRY(qx_call_in_f32(c, i_sin, &r.sin));
+    QX_TRY(qx_call_in_i64(c, i_pos, &r.pos, &r.n_pos));
+    r.per_token = !qx_call_in(c, i_pos);
+    r.cache_rows = r.rot ? cs->numel / (r.rot / 2) : 0;
+    if (r.per_token ? r.cache_rows != r.batch * r.seq : r.n_pos != 1 && r.n_pos != r.batch * r.seq) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld positions, %lld cache rows for [%lld, %lld]", (long long)r.n_pos, (long long)r.cache_rows, (long long)r.batch, (long long)r.seq);
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &y));
+    for (int64_t b = 0; b < r.batch; b++)
+        for (int64_t s = 0; s < r.seq; s++) {
+            int64_t row = 0;
+            QX_TRY(row_of(c, &r, b, s, &row));
+            for (int64_t h = 0; h < r.heads; h++) {
+                const int64_t at = b * r.batch_s + h * r.head_s + s * r.row_s;
+                rotate(&r, xf + at, r.cos + row * (r.rot / 2), r.sin + row * (r.rot / 2), y + at);
+            }
+        }
+    return QX_OK;
+}
+
+qx_status qx_cpu_rotary(qx_call *c) { return run(c, 1, 2, 3); }
+qx_status qx_cpu_ms_rotary(qx_call *c) { return run(c, 2, 3, 1); }
