@@ -103,7 +103,8 @@ qx_status qx_cpu_attention23(qx_call *c)
     QX_TRY(read_part(c, 2, "kv_num_heads", &v));
     if (c->n_out > 3) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "the output qk_matmul_output would be the whole score matrix");
     if (q.t->rank != k.t->rank || k.t->rank != v.t->rank || q.d != k.d || k.batch != q.batch || v.batch != q.batch || k.heads != v.heads || k.rows != v.rows || !k.heads || q.heads % k.heads)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "Q [%lld, %lld, %lld, %lld], K [%lld, %lld, %lld, %lld] do not fit", (long long)q.batch, (long long)q.heads, (long long)q.rows, (long long)q.d, (long long)k.batch, (long long)k.heads, (long long)k.rows, (long long)k.d);
+        QX_CALL_FAIL(c, QX_E_SHAPE,
+                "Q [%lld, %lld, %lld, %lld], K [%lld, %lld, %lld, %lld] do not fit", (long long)q.batch, (long long)q.heads, (long long)q.rows, (long long)q.d, (long long)k.batch, (long long)k.heads, (long long)k.rows, (long long)k.d);
     const int64_t fresh = k.rows;
     QX_TRY(with_past(c, 4, 1, &k));
     QX_TRY(with_past(c, 5, 2, &v));

@@ -64,7 +64,8 @@ static qx_status run(qx_call *c, uint32_t i_cos, uint32_t i_sin, uint32_t i_pos)
     QX_TRY(qx_call_in_i64(c, i_pos, &r.pos, &r.n_pos));
     r.per_token = !qx_call_in(c, i_pos);
     r.cache_rows = r.rot ? cs->numel / (r.rot / 2) : 0;
-    if (r.per_token ? r.cache_rows != r.batch * r.seq : r.n_pos != 1 && r.n_pos != r.batch * r.seq) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld positions, %lld cache rows for [%lld, %lld]", (long long)r.n_pos, (long long)r.cache_rows, (long long)r.batch, (long long)r.seq);
+    if (r.per_token ? r.cache_rows != r.batch * r.seq : r.n_pos != 1 && r.n_pos != r.batch * r.seq)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld positions, %lld cache rows for [%lld, %lld]", (long long)r.n_pos, (long long)r.cache_rows, (long long)r.batch, (long long)r.seq);
     QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &y));
     for (int64_t b = 0; b < r.batch; b++)
         for (int64_t s = 0; s < r.seq; s++) {
