@@ -13,5 +13,7 @@ if [ "$(cat $venv/made-from 2>/dev/null)" != "$wanted" ]; then
   printf '%s\n' "$wanted" >$venv/made-from
 fi
 
+# Tests run beside each other: a thread that waits must not keep a core from another test.
+export OMP_WAIT_POLICY=passive
 export QONNX_MODELS=${QONNX_MODELS:-$PWD/samples/models}
 ctest --test-dir build --output-on-failure -j "$(nproc)" --timeout 900 "$@"
