@@ -1,0 +1,141 @@
+/* extra.c - Dropout in inference, SwiGLU, LpNormalization, LinearAttention: short loops over rows. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/rows.h"
+#include "runtime/cpu/op.h"
+
+/* ---- Dropout hands its input on; training is refused unless nothing would be dropped ---- */
+
+qx_status qx_cpu_dropout(qx_call *c)
+{
+    const qx_tensor *x;
+    qx_tensor *mask;
+    int64_t training = 0;
+    double ratio = 0.5;
+    QX_TRY(qx_call_need(c, 0, &x));
+    if (c->version >= 12) {
+        QX_TRY(qx_call_scalar_i64(c, 2, 0, &training));
+        QX_TRY(qx_call_scalar_f64(c, 1, 0.5, &ratio));
+    }
+    if (training && ratio != 0) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "training mode with ratio %g", ratio);
+    QX_TRY(qx_call_out_view(c, 0, 0, x->rank, x->dims));
+    if (c->n_out < 2) return QX_OK;
+    QX_TRY(qx_call_out(c, 1, c->version < 10 ? x->dtype : QX_DT_BOOL, x->rank, x->dims, &mask));
+    if (mask->dtype == QX_DT_BOOL) memset(mask->data, 1, mask->bytes);
+    else memset(mask->data, 0, mask->bytes);
+    return QX_OK;
+}
+
+qx_status qx_cpu_swiglu(qx_call *c)
+{
+    const qx_tensor *a, *b;
+    const float *fa, *fb;
+    float *y;
+    const float alpha = qx_call_float(c, "alpha", 1.0f);
+    QX_TRY(qx_call_need(c, 0, &a));
+    QX_TRY(qx_call_need(c, 1, &b));
+    if (a->rank != b->rank || memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims) != 0) QX_CALL_FAIL(c, QX_E_SHAPE, "A and B have different shapes");
+    QX_TRY(qx_call_in_f32(c, 0, &fa));
+    QX_TRY(qx_call_in_f32(c, 1, &fb));
+    QX_TRY(qx_call_out_f32(c, 0, a->dtype, a->rank, a->dims, &y));
+    for (int64_t i = 0; i < a->numel; i++) y[i] = fa[i] / (1.0f + expf(-alpha * fa[i])) * fb[i];
+    return QX_OK;
+}
+
+qx_status qx_cpu_lp_norm(qx_call *c)
+{
+    const qx_tensor *x;
+    const float *f;
+    float *y;
+    int axis;
+    const int64_t p = qx_call_int(c, "p", 2);
+    QX_TRY(qx_call_need(c, 0, &x));
+    QX_TRY(qx_call_axis(c, qx_call_int(c, "axis", -1), x->rank, &axis));
+    if (p != 1 && p != 2) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "p is %lld", (long long)p);
+    QX_TRY(qx_call_in_f32(c, 0, &f));
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &y));
+    const int64_t n = x->dims[axis], inner = qx_prod(x->dims, axis + 1, x->rank);
+    for (int64_t r = 0; n && r < x->numel / n; r++) {
+        const int64_t base = r / inner * n * inner + r % inner;
+        double s = 0;
+        for (int64_t i = 0; i < n; i++) s += p == 1 ? fabs((double)f[base + i * inner]) : (double)f[base + i * inner] * (double)f[base + i * inner];
+        s = p == 1 ? s : sqrt(s);
+        for (int64_t i = 0; i < n; i++) y[base + i * inner] = s > 0 ? (float)((double)f[base + i * inner] / s) : 0.0f;
+    }
+    return QX_OK;
+}
+
+/* ---- LinearAttention: a state [d_k, d_v] a head, decayed, corrected, added to and read token by token ---- */
+
+typedef struct linear { const float *q, *k, *v, *decay, *beta; float *y, *state, *tmp; int64_t batch, t, hq, hk, dk, dv, decay_n, beta_n; float scale; } linear;
+
+static void linear_head(const linear *l, int64_t b, int64_t h)
+{
+    float *s = l->state + (b * l->hk + h) * l->dk * l->dv, *u = l->tmp;
+    const int64_t group = l->hq / l->hk;
+    for (int64_t i = 0; i < l->t; i++) {
+        const int64_t row = b * l->t + i;
+        const float *k = l->k + (row * l->hk + h) * l->dk, *v = l->v + (row * l->hk + h) * l->dv;
+        for (int64_t d = 0; l->decay && d < l->dk; d++) {
+            const float g = expf(l->decay[row * l->decay_n + (l->decay_n == l->hk ? h : h * l->dk + d)]);
+            for (int64_t m = 0; m < l->dv; m++) s[d * l->dv + m] *= g;
+        }
+        for (int64_t m = 0; m < l->dv; m++) u[m] = 0;
+        for (int64_t d = 0; l->beta && d < l->dk; d++) qx_axpy(k[d], s + d * l->dv, u, l->dv);
+        for (int64_t m = 0; m < l->dv; m++) u[m] = l->beta ? l->beta[row * l->beta_n + (l->beta_n == 1 ? 0 : h)] * (v[m] - u[m]) : v[m];
+        for (int64_t d = 0; d < l->dk; d++) qx_axpy(k[d], u, s + d * l->dv, l->dv);
+        for (int64_t g = h * group; g < (h + 1) * group; g++) {
+            float *y = l->y + (row * l->hq + g) * l->dv;
+            for (int64_t m = 0; m < l->dv; m++) y[m] = 0;
+            for (int64_t d = 0; d < l->dk; d++) qx_axpy(l->scale * l->q[(row * l->hq + g) * l->dk + d], s + d * l->dv, y, l->dv);
+        }
+    }
+}
+
+static qx_status linear_gates(qx_call *c, linear *l)
+{
+    const qx_tensor *g = qx_call_in(c, 4), *e = qx_call_in(c, 5);
+    const char *rule = qx_call_str(c, "update_rule", "gated_delta");
+    const bool gated = strncmp(rule, "gated", 5) == 0, delta = strcmp(rule, "delta") == 0 || strcmp(rule, "gated_delta") == 0;
+    if (!gated && !delta && strcmp(rule, "linear") != 0) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "update_rule \"%s\"", rule);
+    if (gated != (g != NULL) || delta != (e != NULL)) QX_CALL_FAIL(c, QX_E_SHAPE, "decay and beta do not fit update_rule \"%s\"", rule);
+    const int64_t rows = l->batch * l->t;
+    if (g) l->decay_n = rows ? g->numel / rows : l->hk;
+    if (e) l->beta_n = rows ? e->numel / rows : 1;
+    if ((g && (g->numel != rows * l->decay_n || (l->decay_n != l->hk && l->decay_n != l->hk * l->dk))) || (e && (e->numel != rows * l->beta_n || (l->beta_n != 1 && l->beta_n != l->hk))))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "decay or beta do not fit %lld tokens of %lld heads", (long long)rows, (long long)l->hk);
+    if (g) QX_TRY(qx_call_in_f32(c, 4, &l->decay));
+    if (e) QX_TRY(qx_call_in_f32(c, 5, &l->beta));
+    return QX_OK;
+}
+
+qx_status qx_cpu_linear_attention(qx_call *c)
+{
+    const qx_tensor *q, *k, *v, *past = qx_call_in(c, 3);
+    linear l = {.hq = qx_call_int(c, "q_num_heads", 0), .hk = qx_call_int(c, "kv_num_heads", 0), .scale = qx_call_float(c, "scale", 0)};
+    QX_TRY(qx_call_need(c, 0, &q));
+    QX_TRY(qx_call_need(c, 1, &k));
+    QX_TRY(qx_call_need(c, 2, &v));
+    if (l.hq < 1 || l.hk < 1 || l.hq % l.hk || q->rank != 3 || k->rank != 3 || v->rank != 3 || q->dims[2] % l.hq || v->dims[2] % l.hk) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads, %lld key heads", (long long)l.hq, (long long)l.hk);
+    l.batch = q->dims[0];
+    l.t = q->dims[1];
+    l.dk = q->dims[2] / l.hq;
+    l.dv = v->dims[2] / l.hk;
+    if (k->numel != l.batch * l.t * l.hk * l.dk || v->numel != l.batch * l.t * l.hk * l.dv || (past && past->numel != l.batch * l.hk * l.dk * l.dv)) QX_CALL_FAIL(c, QX_E_SHAPE, "key, value or past state do not fit the query");
+    QX_TRY(linear_gates(c, &l));
+    if (l.scale == 0) l.scale = 1.0f / sqrtf((float)(l.dk ? l.dk : 1));
+    QX_TRY(qx_call_in_f32(c, 0, &l.q));
+    QX_TRY(qx_call_in_f32(c, 1, &l.k));
+    QX_TRY(qx_call_in_f32(c, 2, &l.v));
+    QX_TRY(qx_call_out_f32(c, 0, q->dtype, 3, (int64_t[]){l.batch, l.t, l.hq * l.dv}, &l.y));
+    QX_TRY(qx_call_out_f32(c, 1, past ? past->dtype : q->dtype, 4, (int64_t[]){l.batch, l.hk, l.dk, l.dv}, &l.state));
+    QX_TRY(QX_CALL_SCRATCH(c, l.dv + 1, &l.tmp));
+    const size_t bytes = (size_t)(l.batch * l.hk * l.dk * l.dv) * sizeof *l.state;
+    const float *from = NULL;
+    if (past) QX_TRY(qx_call_in_f32(c, 3, &from));
+    if (bytes && from) memcpy(l.state, from, bytes);
+    else if (bytes) memset(l.state, 0, bytes);
+    for (int64_t i = 0; i < l.batch * l.hk; i++) linear_head(&l, i / l.hk, i % l.hk);
+    return QX_OK;
+}
