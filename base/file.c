@@ -148,3 +148,8 @@ void qx_io_fail_at(qx_ctx *ctx, qx_io_kind kind, int64_t n)
 {
     atomic_store(&ctx->io_fail[kind], n);
 }
+
+int64_t qx_io_fail_left(const qx_ctx *ctx, qx_io_kind kind)
+{
+    return atomic_load(&ctx->io_fail[kind]);
+}

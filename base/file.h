@@ -41,5 +41,6 @@ void qx_outset_free(qx_outset *s);
 /* Test hooks: the n-th read, write, fsync or rename from now fails; 0 switches off. */
 typedef enum qx_io_kind { QX_IO_READ, QX_IO_WRITE, QX_IO_FSYNC, QX_IO_RENAME } qx_io_kind;
 void qx_io_fail_at(qx_ctx *ctx, qx_io_kind kind, int64_t n);
+int64_t qx_io_fail_left(const qx_ctx *ctx, qx_io_kind kind); /* calls until it fails; 0 or less: it has, or was off */
 
 #endif

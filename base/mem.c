@@ -124,3 +124,8 @@ void qx_mem_fail_at(qx_ctx *ctx, int64_t n)
 {
     atomic_store(&ctx->alloc_fail, n);
 }
+
+int64_t qx_mem_fail_left(const qx_ctx *ctx)
+{
+    return atomic_load(&ctx->alloc_fail);
+}

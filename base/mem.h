@@ -18,6 +18,8 @@ size_t qx_mem_in_use(const qx_ctx *ctx);
 size_t qx_mem_peak(const qx_ctx *ctx);
 /* Test hook: the n-th allocation from now (1-based) fails with QX_E_NOMEM; 0 switches it off. */
 void qx_mem_fail_at(qx_ctx *ctx, int64_t n);
+/* Allocations until it fails; 0 or less: it has failed (or was off). */
+int64_t qx_mem_fail_left(const qx_ctx *ctx);
 
 #define QX_NEW(ctx, ptr) qx_alloc((ctx), sizeof **(ptr), (void **)(ptr))
 #define QX_NEW_ARRAY(ctx, n, ptr) qx_alloc_array((ctx), (size_t)(n), sizeof **(ptr), (void **)(ptr))

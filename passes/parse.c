@@ -261,7 +261,7 @@ static qx_status parse_all(parser *p)
         if (*p->at != ',') { st = qx_fail(p->ctx, QX_E_USAGE, "',' is expected between passes at '%.40s'", p->at); break; }
         p->at++;
     }
-    if (st == QX_OK) pipe->text = qx_arena_strdup(pipe->arena, b.data ? b.data : "");
+    if (st == QX_OK && !(pipe->text = qx_arena_strdup(pipe->arena, b.data ? b.data : ""))) st = QX_E_NOMEM;
     qx_buf_free(&b);
     return st;
 }
