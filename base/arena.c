@@ -22,6 +22,7 @@ struct qx_arena {
     qx_ctx *ctx;
     chunk *first; /* the one that is being filled */
     size_t next_cap, bytes;
+    bool failed;
 };
 
 qx_status qx_arena_new(qx_ctx *ctx, qx_arena **out)
@@ -45,7 +46,10 @@ void qx_arena_free(qx_arena *a)
 static chunk *chunk_new(qx_arena *a, size_t cap)
 {
     void *p;
-    if (qx_alloc(a->ctx, CHUNK_HEAD + cap, &p) != QX_OK) return NULL;
+    if (qx_alloc(a->ctx, CHUNK_HEAD + cap, &p) != QX_OK) {
+        a->failed = true;
+        return NULL;
+    }
     chunk *c = p;
     c->cap = cap;
     return c;
@@ -129,6 +133,11 @@ char *qx_arena_printf(qx_arena *a, const char *fmt, ...)
     va_end(again);
     va_end(ap);
     return text;
+}
+
+qx_status qx_arena_status(const qx_arena *a)
+{
+    return a->failed ? qx_fail(a->ctx, QX_E_NOMEM, "out of memory: a part of %zu bytes could not grow", a->bytes) : QX_OK;
 }
 
 size_t qx_arena_bytes(const qx_arena *a)

@@ -35,6 +35,8 @@ char *qx_arena_strdup(qx_arena *a, const char *s);
 char *qx_arena_printf(qx_arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void *qx_arena_memdup(qx_arena *a, const void *p, size_t n);
 size_t qx_arena_bytes(const qx_arena *a);
+/* QX_E_NOMEM once an allocation in the arena has failed: one check for the many copies of names behind which a NULL is no crash. */
+qx_status qx_arena_status(const qx_arena *a);
 qx_ctx *qx_arena_ctx(const qx_arena *a);
 
 #endif

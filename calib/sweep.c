@@ -257,7 +257,7 @@ qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples)
     } else {
         st = sweep_in_parts(s, exec, samples, need);
     }
-    s->described = qx_arena_strdup(s->arena, qx_samples_describe(samples));
+    if (st == QX_OK && !(s->described = qx_arena_strdup(s->arena, qx_samples_describe(samples)))) st = QX_E_NOMEM;
     qx_status off = qx_exec_watch(exec, NULL, 0, NULL, NULL);
     return st == QX_OK ? off : st;
 }

@@ -44,7 +44,8 @@ static qx_status build(qx_model *m, const char *name)
     QX_TRY(qx_store_check_overlaps(m));
     if (s->opt.skip_check) return QX_OK;
     QX_TRY(qx_check(m, s->opt.strict));
-    return qx_infer_shapes(m, NULL, 0);
+    QX_TRY(qx_infer_shapes(m, NULL, 0));
+    return qx_arena_status(m->arena); /* a shape that was lost for want of memory is not one that could not be known */
 }
 
 qx_status qx_model_read(qx_ctx *ctx, const char *path, const qx_read_options *opt, qx_model **out)

@@ -129,7 +129,9 @@ static qx_status put_metadata(job *j)
     QX_TRY(set_meta(j, "qonnx.source", hash));
     if (j->pipe->have_data) {
         QX_TRY(set_meta(j, "qonnx.samples", j->report->samples));
-        snprintf(hash, sizeof hash, "%016llx", (unsigned long long)qx_stats_hash(j->stats));
+        uint64_t h = qx_stats_hash(j->stats);
+        if (!h) return QX_E_NOMEM; /* of nothing at all it is not zero either */
+        snprintf(hash, sizeof hash, "%016llx", (unsigned long long)h);
         QX_TRY(set_meta(j, "qonnx.stats", hash));
     }
     if (j->so.random > 0) {
@@ -253,8 +255,10 @@ static qx_status run_job(job *j)
     QX_TRY(qx_pipeline_run(j->pipe, j->model, j->opt, use ? j->samples : NULL, j->stats, j->report));
     j->clock = qx_clock_seconds();
     if (j->opt->save_stats && !j->opt->dry_run) QX_TRY(qx_stats_save(j->stats, j->opt->save_stats, j->opt->save_gram));
+    QX_TRY(qx_arena_status(j->model->arena));
     QX_TRY(write_model(j));
-    return verify(j);
+    QX_TRY(verify(j));
+    return qx_arena_status(j->report->arena);
 }
 
 static void fill_resources(job *j)
