@@ -255,7 +255,8 @@ static qx_status run_job(job *j)
     QX_TRY(qx_pipeline_run(j->pipe, j->model, j->opt, use ? j->samples : NULL, j->stats, j->report));
     j->clock = qx_clock_seconds();
     if (j->opt->save_stats && !j->opt->dry_run) QX_TRY(qx_stats_save(j->stats, j->opt->save_stats, j->opt->save_gram));
-    QX_TRY(qx_arena_status(j->model->arena));
+    QX_TRY(qx_arena_status(j->model->arena)); /* names and shapes that were kept without looking */
+    QX_TRY(qx_arena_status(j->report->arena));
     QX_TRY(write_model(j));
     QX_TRY(verify(j));
     return qx_arena_status(j->report->arena);
