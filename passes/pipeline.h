@@ -23,7 +23,6 @@ typedef struct qx_quantize_options {
     double min_sqnr; bool has_min_sqnr;
     int64_t max_opset, max_ir;           /* what the reader of the output understands; 0: no cap */
     qx_device device; const char *plugin_dir;
-    bool sequential;
 } qx_quantize_options;
 
 typedef struct qx_pipeline qx_pipeline;

@@ -505,6 +505,7 @@ qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_e
     x->model = m;
     if (opt) x->opt = *opt;
     x->n_values = m->n_values;
+    if (x->opt.bf16) QX_TRY_GOTO(st, qx_fail(ctx, QX_E_UNSUPPORTED, "compute bf16: this version computes in float32 only"));
     if (x->opt.device == QX_DEVICE_CUDA) QX_TRY_GOTO(st, qx_fail(ctx, QX_E_UNSUPPORTED, "device cuda: this build runs models on the CPU only"));
     QX_TRY_GOTO(st, qx_alloc_array(ctx, x->n_values + 1, sizeof *x->slots, (void **)&x->slots));
     QX_TRY_GOTO(st, qx_alloc_array(ctx, x->n_values + 1, sizeof *x->info, (void **)&x->info));

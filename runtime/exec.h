@@ -12,7 +12,7 @@ typedef struct qx_exec qx_exec;
 typedef enum qx_device { QX_DEVICE_AUTO, QX_DEVICE_CPU, QX_DEVICE_CUDA } qx_device;
 typedef struct qx_exec_options {
     bool simulate;        /* Q/DQ in float arithmetic */
-    bool bf16;            /* --compute bf16: matmul and convolution in bfloat16 where the CPU has it */
+    bool bf16;            /* --compute bf16: refused in this version */
     bool no_fuse;         /* every node by itself (debugging, reference) */
     bool trace_nan;       /* stop at the first node that makes a NaN or Inf out of finite inputs, naming it */
     bool stream_weights;  /* do not keep packed weights: read per use (models larger than memory) */
