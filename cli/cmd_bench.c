@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "cli/device.h"
 #include "cli/feeds.h"
 
 enum { MAX_MODELS = 2 };
@@ -16,6 +17,7 @@ static const qx_argdef options[] = {
     {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
     {"no-fuse", 0, QX_ARG_FLAG, NULL, NULL, "every node by itself"},
     {"compute", 0, QX_ARG_VALUE, "f32|bf16", "f32", "arithmetic of matrix products and convolutions; bf16 is refused in this version"},
+    CLI_DEVICE_OPTIONS,
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };
 
@@ -42,6 +44,7 @@ static qx_status open_side(cli *c, const char *path, int64_t runs, side *s)
 {
     const char *compute = cli_value(c, "compute");
     qx_exec_options o = {.simulate = cli_flag(c, "simulate"), .no_fuse = cli_flag(c, "no-fuse"), .bf16 = compute && strcmp(compute, "bf16") == 0};
+    QX_TRY(cli_device(c, &o));
     double t0 = qx_clock_seconds();
     QX_TRY(cli_session_open(c, path, &o, &s->s));
     QX_TRY(cli_feeds_open(c, s->s.model, cli_value(c, "input"), &s->f));

@@ -2,12 +2,14 @@
 #include <math.h>
 #include <string.h>
 
+#include "cli/device.h"
 #include "cli/feeds.h"
 
 static const qx_argdef options[] = {
     {"input", 'i', QX_ARG_VALUE, "FILE.npz", NULL, "arrays named like the models' inputs"},
     {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
     {"min-sqnr", 0, QX_ARG_VALUE, "DB", NULL, "exit code 4 when an output's SQNR is lower"},
+    CLI_DEVICE_OPTIONS,
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };
 
@@ -86,6 +88,7 @@ static qx_status gate(cli *c, const difference *d, int n)
 static qx_status compare(cli *c, cli_session *a, cli_session *b, cli_feeds *fa, cli_feeds *fb)
 {
     qx_exec_options o = {.simulate = cli_flag(c, "simulate")};
+    QX_TRY(cli_device(c, &o));
     QX_TRY(cli_session_open(c, c->args[0], &o, a));
     QX_TRY(cli_session_open(c, c->args[1], &o, b));
     if (a->n_outs != b->n_outs) QX_FAIL(c->ctx, QX_E_SHAPE, "%d outputs and %d outputs", a->n_outs, b->n_outs);

@@ -2,7 +2,7 @@
 #include <math.h>
 
 #include "calib/eval.h"
-#include "cli/cli.h"
+#include "cli/device.h"
 
 static const qx_argdef options[] = {
     {"text", 0, QX_ARG_VALUE, "FILE", NULL, "UTF-8 text to predict"},
@@ -13,6 +13,7 @@ static const qx_argdef options[] = {
     {"dim", 0, QX_ARG_LIST, "NAME=N", NULL, "value of a symbolic dimension"},
     {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
     {"max-kl", 0, QX_ARG_VALUE, "X", NULL, "exit with 4 when the mean KL divergence is larger"},
+    CLI_DEVICE_OPTIONS,
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };
 
@@ -56,6 +57,7 @@ static qx_status evaluate(cli *c, qx_model *m, qx_model *ref, qx_eval_result *r)
 {
     qx_dim_fix *dims;
     qx_eval_options o = {.text = cli_value(c, "text"), .tokenizer = cli_value(c, "tokenizer"), .exec.simulate = cli_flag(c, "simulate")};
+    QX_TRY(cli_device(c, &o.exec));
     QX_TRY(cli_int(c, "seq-len", 256, 2, 1 << 20, &o.seq_len));
     QX_TRY(cli_int(c, "samples", 0, 1, INT32_MAX, &o.windows));
     QX_TRY(cli_dims(c, "dim", &dims, &o.n_dims));

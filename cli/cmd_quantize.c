@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/device.h"
 
 static const qx_argdef options[] = {
 #define QX_JOB_OPTION(name, letter, kind, meta, def, help, type, offset, min, max, text) {name, letter, kind, meta, def, help},
@@ -162,6 +162,7 @@ static qx_status print_report(cli *c, const qx_report *r)
 
 static qx_status set_options(cli *c, qx_job_args *a)
 {
+    if (cli_plugin_path()) QX_TRY(qx_job_args_set(a, "plugin-dir", cli_plugin_path()));
     for (const qx_argdef *o = qx_job_argdefs; o->name; o++) {
         const char *const *values;
         int n = cli_list(c, o->name, &values);

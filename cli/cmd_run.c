@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "cli/device.h"
 #include "cli/feeds.h"
 #include "cli/profile.h"
 
@@ -13,6 +14,7 @@ static const qx_argdef options[] = {
     {"no-fuse", 0, QX_ARG_FLAG, NULL, NULL, "every node by itself"},
     {"profile", 0, QX_ARG_FLAG, NULL, NULL, "print time by operator and by node; a second argument TRACE.json gets a Chrome trace"},
     {"trace-nan", 0, QX_ARG_FLAG, NULL, NULL, "stop at the first node that makes NaN or Inf out of finite inputs"},
+    CLI_DEVICE_OPTIONS,
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };
 
@@ -22,7 +24,7 @@ static qx_status exec_options(cli *c, qx_exec_options *o)
     *o = (qx_exec_options){.simulate = cli_flag(c, "simulate"), .no_fuse = cli_flag(c, "no-fuse"), .trace_nan = cli_flag(c, "trace-nan")};
     if (compute && strcmp(compute, "f32") != 0 && strcmp(compute, "bf16") != 0) QX_FAIL(c->ctx, QX_E_USAGE, "--compute %s: f32 or bf16", compute);
     o->bf16 = compute && strcmp(compute, "bf16") == 0;
-    return QX_OK;
+    return cli_device(c, o);
 }
 
 static qx_status outputs_json(cli *c, const cli_session *s, double seconds)
@@ -106,6 +108,6 @@ static qx_status run(cli *c)
 
 const cli_command cli_command_run = {
     .name = "run", .brief = "run a model on arrays of an .npz file", .synopsis = "MODEL -i IN.npz [-o OUT.npz] [--profile [TRACE.json]]",
-    .text = "Runs a float or quantized model on the CPU. Wrong names, types, ranks or dims are errors that name the input.",
+    .text = "Runs a float or quantized model. Wrong names, types, ranks or dims are errors that name the input.",
     .examples = "qonnx run model.onnx -i sample.npz -o out.npz\nqonnx run model.onnx -i sample.npz --profile trace.json",
     .options = options, .min_args = 1, .max_args = 2, .run = run};

@@ -15,8 +15,8 @@ if(QONNX_SANITIZE)
   target_link_options(qonnx_flags INTERFACE -fsanitize=${QONNX_SANITIZE})
 endif()
 function(qonnx_layer name)
-  file(GLOB_RECURSE files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.c)
-  list(FILTER files EXCLUDE REGEX "/cuda/")
+  file(GLOB_RECURSE files CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/*.c)
+  list(FILTER files EXCLUDE REGEX "^cuda/") # the plugin's; relative, because the whole tree may lie in a folder of that name
   if(NOT files) # a layer that is still empty must not stop the others from building
     set(files ${CMAKE_BINARY_DIR}/empty.c)
     file(WRITE ${files} "typedef int qonnx_empty_layer;\n")

@@ -1,11 +1,13 @@
 /* session.c - loading and running a model through the public interface. */
 #include <string.h>
 
+#include "base/text.h"
+
 #include "include/facade.h"
 
 /* ---- options text: "key=value key=value" ---- */
 
-typedef struct opts { qx_exec_options exec; } opts;
+typedef struct opts { qx_exec_options exec; char plugin_dir[512]; } opts;
 typedef struct opt_row { const char *key; qx_status (*set)(qonnx_ctx *c, opts *o, const char *value); } opt_row;
 
 static qx_status set_flag(qonnx_ctx *c, const char *key, const char *value, bool *out)
@@ -28,29 +30,41 @@ static qx_status set_compute(qonnx_ctx *c, opts *o, const char *v)
 
 static qx_status set_device(qonnx_ctx *c, opts *o, const char *v)
 {
-    static const struct { const char *name; qx_device device; } rows[] = {{"auto", QX_DEVICE_AUTO}, {"cpu", QX_DEVICE_CPU}, {"cuda", QX_DEVICE_CUDA}};
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        if (!strcmp(v, rows[i].name)) {
-            o->exec.device = rows[i].device;
-            return QX_OK;
-        }
-    QX_FAIL(c->qx, QX_E_USAGE, "session option device: '%s' is not auto, cpu or cuda", v);
+    return qx_exec_set_device(c->qx, v, &o->exec) == QX_OK ? QX_OK : qx_note(c->qx, QX_E_USAGE, "session option");
+}
+
+static qx_status set_plugin_dir(qonnx_ctx *c, opts *o, const char *v)
+{
+    size_t n = strlen(v);
+    if (n >= sizeof o->plugin_dir) QX_FAIL(c->qx, QX_E_USAGE, "session option plugin-dir: %zu characters, at most %zu", n, sizeof o->plugin_dir - 1);
+    memcpy(o->plugin_dir, v, n + 1);
+    o->exec.plugin_dir = o->plugin_dir;
+    return QX_OK;
+}
+
+static qx_status set_device_memory(qonnx_ctx *c, opts *o, const char *v)
+{
+    int64_t bytes;
+    if (qx_parse_size(c->qx, v, &bytes) != QX_OK) return qx_note(c->qx, QX_E_USAGE, "session option max-device-memory");
+    o->exec.max_device_memory = (size_t)bytes;
+    return QX_OK;
 }
 
 static const opt_row option_rows[] = {
     {"simulate", set_simulate}, {"trace-nan", set_trace}, {"allow-fallback", set_fallback}, {"compute", set_compute}, {"device", set_device},
+    {"plugin-dir", set_plugin_dir}, {"max-device-memory", set_device_memory},
 };
 
 static qx_status set_option(qonnx_ctx *c, opts *o, const char *key, const char *value)
 {
     for (size_t i = 0; i < sizeof option_rows / sizeof option_rows[0]; i++)
         if (!strcmp(key, option_rows[i].key)) return option_rows[i].set(c, o, value);
-    QX_FAIL(c->qx, QX_E_USAGE, "unknown session option '%s': simulate, compute, device, trace-nan, allow-fallback", key);
+    QX_FAIL(c->qx, QX_E_USAGE, "unknown session option '%s': simulate, compute, device, plugin-dir, max-device-memory, trace-nan, allow-fallback", key);
 }
 
 static qx_status parse_options(qonnx_ctx *c, const char *text, opts *o)
 {
-    char word[128];
+    char word[640];
     while (text && *text) {
         size_t n = strcspn(text, " ");
         if (n >= sizeof word) QX_FAIL(c->qx, QX_E_USAGE, "session option of %zu characters", n);
@@ -91,7 +105,7 @@ static qx_status make_ports(qonnx_session *s)
 
 static qx_status session_open(qonnx_ctx *c, const char *path, const char *options, qonnx_session *s)
 {
-    opts o = {{0}};
+    opts o = {0};
     QX_TRY(parse_options(c, options, &o));
     QX_TRY(qx_model_read(c->qx, path, NULL, &s->model));
     QX_TRY(qx_infer_shapes(s->model, NULL, 0));

@@ -22,7 +22,7 @@ typedef struct qx_quantize_options {
     const char *const *verify; int n_verify; /* --verify FILE.npz */
     double min_sqnr; bool has_min_sqnr;
     int64_t max_opset, max_ir;           /* what the reader of the output understands; 0: no cap */
-    qx_device device; const char *plugin_dir;
+    qx_exec_options exec;        /* where calibration and verification run: device, plugin_dir, max_device_memory; nodes without a kernel there run on the CPU */
 } qx_quantize_options;
 
 typedef struct qx_pipeline qx_pipeline;

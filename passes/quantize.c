@@ -199,7 +199,8 @@ static qx_status verify_models(job *j, qx_model *before, qx_model *after)
 {
     qx_samples *samples = NULL;
     int64_t first = 0, count = 0;
-    qx_exec_options eo = {.device = j->opt->device, .plugin_dir = j->opt->plugin_dir, .allow_fallback = true};
+    qx_exec_options eo = j->opt->exec;
+    eo.allow_fallback = true;
     qx_status st = choose_verification(j, before, &samples, &first, &count);
     if (st == QX_OK) st = qx_verify_run(j->ctx, before, after, samples, first, count, &eo, j->report);
     qx_samples_close(samples);

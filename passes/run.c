@@ -226,7 +226,8 @@ static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
 {
     qx_exec *exec;
     if (!samples || p->no_stats) return QX_OK;
-    qx_exec_options eo = {.device = p->opt->device, .plugin_dir = p->opt->plugin_dir, .allow_fallback = true};
+    qx_exec_options eo = p->opt->exec;
+    eo.allow_fallback = true;
     QX_TRY(qx_exec_new(p->ctx, p->model, &eo, &exec));
     qx_status st = qx_stats_collect(stats, exec, samples);
     if (st == QX_OK && p->report) p->report->device = qx_arena_strdup(p->report->arena, qx_exec_device_name(exec));

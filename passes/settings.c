@@ -6,7 +6,7 @@
 #include "passes/settings.h"
 
 /* What an option's text becomes, and where in struct job it goes. */
-typedef enum target_type { T_TEXT, T_FLAG, T_LIST, T_I64, T_U64, T_F64, T_DIM, T_SET, T_TARGET, T_DEVICE, T_PASSES } target_type;
+typedef enum target_type { T_TEXT, T_FLAG, T_LIST, T_I64, T_U64, T_F64, T_DIM, T_SET, T_TARGET, T_DEVICE, T_SIZE, T_PASSES } target_type;
 
 struct qx_job_args {
     qx_ctx *ctx;
@@ -144,6 +144,14 @@ static qx_status set_number(qx_job_args *a, const row *r, const char *value, voi
     return QX_OK;
 }
 
+static qx_status set_size(qx_job_args *a, const row *r, const char *value, void *field)
+{
+    int64_t bytes = 0;
+    if (qx_parse_size(a->ctx, value, &bytes) != QX_OK) return qx_note(a->ctx, QX_E_USAGE, "%s", r->arg.name);
+    *(size_t *)field = (size_t)bytes;
+    return QX_OK;
+}
+
 static qx_status set_row(qx_job_args *a, const row *r, const char *value)
 {
     char *field = (char *)&a->opt + r->offset;
@@ -155,7 +163,8 @@ static qx_status set_row(qx_job_args *a, const row *r, const char *value)
     case T_SET: return add_setting(a, value);
     case T_PASSES: return r->arg.kind == QX_ARG_FLAG && strcmp(value, "0") == 0 ? QX_OK : set_passes(a, r, value);
     case T_TARGET: QX_TRY(choice(a, r, value, &i)); a->opt.target = (qx_target)i; return QX_OK;
-    case T_DEVICE: QX_TRY(choice(a, r, value, &i)); a->opt.device = (qx_device)i; return QX_OK;
+    case T_DEVICE: return qx_exec_set_device(a->ctx, value, &a->opt.exec);
+    case T_SIZE: return set_size(a, r, value, field);
     case T_FLAG: *(bool *)field = strcmp(value, "1") == 0; return QX_OK;
     default: return set_number(a, r, value, field);
     }

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "runtime/cpu/gemm.h"
-#include "runtime/plan.h"
+#include "runtime/device.h"
 
 /* ---- Constants ---- */
 
@@ -51,6 +51,7 @@ static void const_trim(qx_exec *x, uint32_t id)
 
 static qx_status tell(qx_exec *x, const qx_value *v)
 {
+    QX_TRY(qx_device_fetch(x, v->id));
     for (int i = 0; i < x->n_watch; i++)
         if (x->watch[i] == v) QX_TRY(x->watch_fn(x->watch_user, i, v, &x->slots[v->id].t));
     return QX_OK;
@@ -84,15 +85,20 @@ static int64_t first_nonfinite(const qx_tensor *t)
 }
 
 /* -Inf from a constant mask is legal, so a node is blamed only when its own inputs are all finite. */
-static qx_status trace_nan(const qx_call *c, const qx_rstep *s, qx_exec *x)
+static qx_status trace_nan(qx_exec *x, const qx_rstep *s)
 {
-    for (uint32_t i = 0; i < c->n_in; i++)
-        if (c->in[i] && first_nonfinite(c->in[i]) >= 0) return QX_OK;
+    for (uint32_t i = 0; i < s->n_in; i++) {
+        if (s->in[i] == QX_NO_VALUE) continue;
+        QX_TRY(qx_device_fetch(x, s->in[i]));
+        if (first_nonfinite(&x->slots[s->in[i]].t) >= 0) return QX_OK;
+    }
     for (uint32_t i = 0; i < s->n_out; i++) {
         if (s->out[i] == QX_NO_VALUE) continue;
+        QX_TRY(qx_device_fetch(x, s->out[i]));
         int64_t at = first_nonfinite(&x->slots[s->out[i]].t);
         if (at >= 0)
-            QX_CALL_FAIL(c, QX_E_NUMERIC, "output '%s' is not finite at element %lld while every input is", s->node->out[i] ? s->node->out[i]->name : "?", (long long)at);
+            QX_FAIL(x->ctx, QX_E_NUMERIC, "node '%s' (%s): output '%s' is not finite at element %lld while every input is", s->node->name, s->node->op_type,
+                    s->out_value[i]->name, (long long)at);
     }
     return QX_OK;
 }
@@ -107,6 +113,7 @@ static qx_status bind_inputs(qx_exec *x, const qx_rstep *s, const qx_tensor **in
         qx_slot *slot = &x->slots[s->in[i]];
         const qx_value *v = s->in_value[i];
         if ((!slot->set || !slot->t.data) && v->init && !slot->borrowed) QX_TRY(qx_const_load(x, v));
+        if (slot->t.on_device) QX_TRY(qx_device_fetch(x, s->in[i]));
         if (slot->set) in[i] = &slot->t; /* not set: an optional function input that the call left out */
         else if (!v->is_input) QX_FAIL(x->ctx, QX_E_FORMAT, "node '%s': input '%s' has not been computed", s->node->name, v->name);
     }
@@ -143,6 +150,7 @@ static qx_status cache_step(qx_exec *x, const qx_rstep *s)
         if (from->block) {
             from->block->refs++;
             *to = *from;
+            to->dev = NULL;
         } else {
             QX_TRY(qx_tensor_copy(x->ctx, &from->t, &to->t));
             to->set = to->owned = true;
@@ -151,9 +159,9 @@ static qx_status cache_step(qx_exec *x, const qx_rstep *s)
     return QX_OK;
 }
 
-static qx_status after_step(qx_exec *x, qx_rstep *s, const qx_call *c)
+static qx_status after_step(qx_exec *x, qx_rstep *s)
 {
-    if (x->opt.trace_nan) QX_TRY(trace_nan(c, s, x));
+    if (x->opt.trace_nan) QX_TRY(trace_nan(x, s));
     if (s->watched)
         for (uint32_t i = 0; i < s->n_out; i++)
             if (s->out[i] != QX_NO_VALUE && x->info[s->out[i]].watched) QX_TRY(tell(x, s->out_value[i]));
@@ -182,9 +190,16 @@ static void drop_state(qx_exec *x, qx_rstep *s)
     s->state = NULL;
 }
 
+static qx_status run_on_device(qx_exec *x, qx_rstep *s)
+{
+    QX_TRY(qx_device_step(x, s));
+    return after_step(x, s);
+}
+
 static qx_status run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
 {
     qx_call_rt rt;
+    if (s->on_device) return run_on_device(x, s);
     memset(&rt, 0, sizeof rt);
     qx_scratch_mark mark = qx_scratch_here(x);
     const qx_tensor **in = NULL;
@@ -205,7 +220,7 @@ static qx_status run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
                      .in = in, .step = s, .frame = frame, .fused = s->fused};
     st = call_step(x, s, &rt);
     for (uint32_t i = 0; i < s->n_out; i++) qx_slot_clear(x, &spare[i]);
-    if (st == QX_OK) st = after_step(x, s, &rt.c);
+    if (st == QX_OK) st = after_step(x, s);
     if (s->ref_attrs) drop_state(x, s); /* another call of the function may have other attributes */
 done:
     qx_scratch_back(x, mark);
@@ -333,6 +348,8 @@ static qx_status pick_plan(qx_exec *x)
     return QX_OK;
 }
 
+enum { ARENA_ALIGN = 64 };
+
 static qx_status start_memory(qx_exec *x)
 {
     qx_shape_plan *p = x->cur;
@@ -340,7 +357,7 @@ static qx_status start_memory(qx_exec *x)
     x->replay = false;
     x->alloc_i = x->clock = 0;
     if (x->record) return QX_OK;
-    if (!p->ready) qx_shape_plan_pack(x->ctx, p);
+    if (!p->ready) p->ready = qx_records_pack(x->ctx, p->recs, p->n_recs, ARENA_ALIGN, &p->arena_bytes);
     if (p->ready && p->arena_bytes > x->arena_cap) {
         qx_free(x->ctx, x->arena);
         x->arena = NULL;
@@ -374,6 +391,9 @@ static qx_status give_output(qx_exec *x, const qx_value *v, qx_tensor *out)
     qx_slot *s = &x->slots[v->id];
     QX_TRY(qx_const_load(x, v));
     if (!s->set) QX_FAIL(x->ctx, QX_E_FAIL, "output '%s' was not computed", v->name);
+    if (s->t.on_device) return qx_device_copy_out(x, s, out);
+    if (s->dev) qx_dblock_release(x, s->dev);
+    s->dev = NULL;
     if (s->owned) {
         *out = s->t;
         memset(s, 0, sizeof *s);
@@ -449,14 +469,16 @@ static qx_status run_once(qx_exec *x, const qx_feed *feeds, int n_feeds)
     QX_TRY(bind_feeds(x, feeds, n_feeds));
     QX_TRY(pick_plan(x));
     QX_TRY(start_memory(x));
+    if (x->device) QX_TRY(qx_device_start(x));
     if (!x->cur->values && x->main->n_cache) QX_TRY(qx_alloc_array(x->ctx, x->main->n_cache, sizeof *x->cur->values, (void **)&x->cur->values));
     restore_cache(x);
     QX_TRY(tell_interface(x));
-    qx_status st = qx_run_graph(x, x->main, NULL);
+    qx_status st = x->device ? qx_device_run_main(x) : qx_run_graph(x, x->main, NULL);
     if (st == QX_OK) {
         x->cur->cached = true;
         return QX_OK;
     }
+    if (x->device) x->device->record = false;
     x->record = false; /* what is still alive belongs to a recording that goes away now */
     qx_shape_plan_reset(x, x->cur);
     return st;
@@ -506,7 +528,8 @@ qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_e
     if (opt) x->opt = *opt;
     x->n_values = m->n_values;
     if (x->opt.bf16) QX_TRY_GOTO(st, qx_fail(ctx, QX_E_UNSUPPORTED, "compute bf16: this version computes in float32 only"));
-    if (x->opt.device == QX_DEVICE_CUDA) QX_TRY_GOTO(st, qx_fail(ctx, QX_E_UNSUPPORTED, "device cuda: this build runs models on the CPU only"));
+    QX_TRY_GOTO(st, qx_device_open(x));
+    x->opt.plugin_dir = NULL; /* the caller's; not needed any more */
     QX_TRY_GOTO(st, qx_alloc_array(ctx, x->n_values + 1, sizeof *x->slots, (void **)&x->slots));
     QX_TRY_GOTO(st, qx_alloc_array(ctx, x->n_values + 1, sizeof *x->info, (void **)&x->info));
     QX_TRY_GOTO(st, ensure_plan(x)); /* now, so that an operator without a kernel is known before anything runs */
@@ -537,6 +560,7 @@ void qx_exec_free(qx_exec *x)
     if (!x) return;
     qx_plan_free(x);
     free_blocks(x);
+    qx_device_free(x);
     qx_dnnl_free(x->ctx, x->dnnl);
     qx_free(x->ctx, x->arena);
     qx_free(x->ctx, x->slots);
@@ -549,8 +573,26 @@ void qx_exec_free(qx_exec *x)
 
 const char *qx_exec_device_name(const qx_exec *x)
 {
-    (void)x;
-    return "cpu";
+    return x->device ? x->device->name : "cpu";
+}
+
+qx_status qx_exec_set_device(qx_ctx *ctx, const char *text, qx_exec_options *o)
+{
+    int64_t index = 0;
+    o->device_index = 0;
+    if (strcmp(text, "auto") == 0) {
+        o->device = QX_DEVICE_AUTO;
+        o->tell_device = true;
+    } else if (strcmp(text, "cpu") == 0) {
+        o->device = QX_DEVICE_CPU;
+    } else if (strcmp(text, "cuda") == 0 || (strncmp(text, "cuda:", 5) == 0 && text[5] && strlen(text) < 9 && strspn(text + 5, "0123456789") == strlen(text + 5))) {
+        o->device = QX_DEVICE_CUDA;
+        for (const char *c = text[4] ? text + 5 : ""; *c; c++) index = index * 10 + (*c - '0');
+        o->device_index = (int)index;
+    } else {
+        QX_FAIL(ctx, QX_E_USAGE, "device '%s' is not auto, cpu, cuda or cuda:N", text);
+    }
+    return QX_OK;
 }
 
 qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn *fn, void *user)
@@ -588,4 +630,4 @@ const qx_node_time *qx_exec_times(const qx_exec *cx, int *count)
     return x->times;
 }
 
-size_t qx_exec_peak_bytes(const qx_exec *x) { return x->peak; }
+size_t qx_exec_peak_bytes(const qx_exec *x) { return x->device ? x->peak + x->device->peak : x->peak; }

@@ -19,7 +19,9 @@ typedef struct qx_exec_options {
     int64_t max_loop;     /* trip limit of Loop; 0: 1,000,000 */
     qx_device device; int device_index;
     bool allow_fallback;  /* CUDA: nodes without a kernel run on the CPU */
-    const char *plugin_dir; /* where qonnx-cuda.so is looked for first; NULL: the usual places */
+    bool tell_device;     /* device auto was asked for: log why it is the CPU, also when no plugin is installed */
+    size_t max_device_memory; /* bytes; weights beyond are uploaded for each use. 0: all that is there */
+    const char *plugin_dir; /* folders (':' between) where qonnx-cuda.so is looked for first; NULL: the usual places */
 } qx_exec_options;
 
 /* The model is borrowed and must not be edited while the executor lives. An operator without a kernel is QX_E_UNSUPPORTED by node name. */
@@ -27,6 +29,8 @@ qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_e
 void qx_exec_free(qx_exec *x);
 /* "cpu", "cuda:0 NVIDIA H200"; what `auto` chose and why is logged. */
 const char *qx_exec_device_name(const qx_exec *x);
+/* "auto", "cpu", "cuda" or "cuda:N" into the three device fields; anything else is QX_E_USAGE. */
+qx_status qx_exec_set_device(qx_ctx *ctx, const char *text, qx_exec_options *o);
 
 typedef struct qx_feed { const char *name; const qx_tensor *tensor; } qx_feed;
 /* Inputs by name; those with a default may be missing. Wrong name, type, rank or dim: an error with expected and given.
@@ -46,6 +50,6 @@ typedef struct qx_node_time { const char *name, *op; double seconds; double flop
 /* Switches timing on; the table is by node in execution order and valid until the next run. */
 void qx_exec_profile(qx_exec *x, bool on);
 const qx_node_time *qx_exec_times(const qx_exec *x, int *count);
-size_t qx_exec_peak_bytes(const qx_exec *x); /* activations of the last run */
+size_t qx_exec_peak_bytes(const qx_exec *x); /* activations of the last run; with a device: what lay there too, weights included */
 
 #endif

@@ -6,9 +6,9 @@
  * falls back to the heap from that point on, which is slower and never wrong. Tensors of subgraph bodies are always on the heap. */
 #include <string.h>
 
-#include "runtime/plan.h"
+#include "runtime/device.h"
 
-enum { ARENA_ALIGN = 64, SCRATCH_MIN = 1 << 20 };
+enum { SCRATCH_MIN = 1 << 20 };
 
 static qx_status block_struct(qx_exec *x, qx_block **out)
 {
@@ -83,6 +83,7 @@ void qx_block_release(qx_exec *x, qx_block *b)
 
 void qx_slot_clear(qx_exec *x, qx_slot *s)
 {
+    if (s->dev) qx_dblock_release(x, s->dev);
     if (s->block) qx_block_release(x, s->block);
     else if (s->owned) qx_tensor_free(x->ctx, &s->t);
     memset(s, 0, sizeof *s);
@@ -91,6 +92,7 @@ void qx_slot_clear(qx_exec *x, qx_slot *s)
 void qx_shape_plan_reset(qx_exec *x, qx_shape_plan *p)
 {
     for (uint32_t i = 0; p->values && i < x->main->n_cache; i++) qx_slot_clear(x, &p->values[i]);
+    qx_dev_plan_free(x, p->dev);
     qx_free(x->ctx, p->values);
     qx_free(x->ctx, p->key);
     qx_free(x->ctx, p->recs);
@@ -98,7 +100,7 @@ void qx_shape_plan_reset(qx_exec *x, qx_shape_plan *p)
 }
 
 /* Lowest offset where `r` fits below, between or above the placed records that are alive at the same time (sorted by offset). */
-static size_t lowest_fit(const qx_alloc_rec *recs, const int64_t *by_offset, int64_t n, const qx_alloc_rec *r, int64_t *at)
+static size_t lowest_fit(const qx_alloc_rec *recs, const int64_t *by_offset, int64_t n, const qx_alloc_rec *r, size_t align, int64_t *at)
 {
     size_t end = 0, need = r->bytes;
     int64_t pos = 0;
@@ -106,7 +108,7 @@ static size_t lowest_fit(const qx_alloc_rec *recs, const int64_t *by_offset, int
         const qx_alloc_rec *o = &recs[by_offset[i]];
         if (o->died < r->born || r->died < o->born || o->bytes == 0) continue;
         if (o->offset >= end && o->offset - end >= need) break;
-        size_t o_end = (o->offset + o->bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+        size_t o_end = (o->offset + o->bytes + align - 1) / align * align;
         if (o_end > end) end = o_end;
     }
     while (pos < n && recs[by_offset[pos]].offset <= end) pos++;
@@ -126,29 +128,28 @@ static void sort_by_size(const qx_alloc_rec *recs, int64_t *idx, int64_t *tmp, i
     }
 }
 
-void qx_shape_plan_pack(qx_ctx *ctx, qx_shape_plan *p)
+bool qx_records_pack(qx_ctx *ctx, qx_alloc_rec *recs, int64_t n, size_t align, size_t *total)
 {
     int64_t *order = NULL, *placed = NULL;
-    if (qx_alloc_array(ctx, (size_t)p->n_recs, sizeof *order, (void **)&order) != QX_OK ||
-        qx_alloc_array(ctx, (size_t)p->n_recs, sizeof *placed, (void **)&placed) != QX_OK) {
+    if (qx_alloc_array(ctx, (size_t)n, sizeof *order, (void **)&order) != QX_OK || qx_alloc_array(ctx, (size_t)n, sizeof *placed, (void **)&placed) != QX_OK) {
         qx_free(ctx, order);
         qx_ctx_clear_error(ctx); /* no arena then: the heap still works */
-        return;
+        return false;
     }
-    for (int64_t i = 0; i < p->n_recs; i++) order[i] = i;
-    sort_by_size(p->recs, order, placed, p->n_recs);
-    p->arena_bytes = 0;
-    for (int64_t i = 0; i < p->n_recs; i++) {
-        qx_alloc_rec *r = &p->recs[order[i]];
+    for (int64_t i = 0; i < n; i++) order[i] = i;
+    sort_by_size(recs, order, placed, n);
+    *total = 0;
+    for (int64_t i = 0; i < n; i++) {
+        qx_alloc_rec *r = &recs[order[i]];
         int64_t at;
-        r->offset = lowest_fit(p->recs, placed, i, r, &at);
+        r->offset = lowest_fit(recs, placed, i, r, align, &at);
         memmove(placed + at + 1, placed + at, (size_t)(i - at) * sizeof *placed);
         placed[at] = order[i];
-        if (r->offset + r->bytes > p->arena_bytes) p->arena_bytes = r->offset + r->bytes;
+        if (r->offset + r->bytes > *total) *total = r->offset + r->bytes;
     }
-    p->ready = true;
     qx_free(ctx, order);
     qx_free(ctx, placed);
+    return true;
 }
 
 qx_scratch_mark qx_scratch_here(const qx_exec *x)

@@ -4,8 +4,8 @@
  * reported by node name at once. Nodes that nothing needs are left out. */
 #include <string.h>
 
+#include "runtime/device.h"
 #include "runtime/fuse.h"
-#include "runtime/plan.h"
 
 typedef struct id_list { uint32_t *ids; uint32_t n, cap; } id_list;
 
@@ -300,6 +300,7 @@ qx_status qx_plan_build(qx_exec *x)
         count_consumers(x, x->gplans[i]);
     }
     QX_TRY(list_cache(x, x->main));
+    if (x->device) QX_TRY(qx_device_place(x));
     x->planned = true;
     return QX_OK;
 }

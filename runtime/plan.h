@@ -22,6 +22,7 @@ typedef struct qx_block {
 typedef struct qx_slot {
     qx_tensor t;
     qx_block *block;
+    struct qx_dblock *dev;   /* the same content on the device (runtime/device.h); NULL: not there */
     bool set, borrowed, owned;
 } qx_slot;
 
@@ -41,6 +42,8 @@ typedef struct qx_rstep {
     bool done;                /* CONST step that has run: skipped from now on */
     bool ref_attrs;           /* attributes depend on the function's caller */
     bool watched;             /* one of its outputs is */
+    bool on_device, view;     /* runs on the device; view: output 0 is input 0 under other dims */
+    uint32_t host_in;         /* on the device: bit i: input i is an argument that the host must know */
     uint64_t dropped;         /* bit i: constant input i is not needed any more */
     void *state;
     void (*drop)(qx_ctx *ctx, void *state);
@@ -76,6 +79,7 @@ typedef struct qx_shape_plan {
     bool ready;                /* offsets are known: runs replay them */
     bool cached;               /* SHAPE values lie in `values` */
     qx_slot *values;           /* [gplan.n_cache] of the main graph */
+    struct qx_dev_plan *dev;   /* NULL: no device, or not run yet */
 } qx_shape_plan;
 
 enum { QX_SHAPE_PLANS = 8 };
@@ -110,6 +114,7 @@ struct qx_exec {
     qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user;
     bool profile;
     qx_node_time *times;
+    struct qx_gpu *device;   /* runtime/device.h; NULL: everything runs on the CPU */
     void *dnnl;                 /* runtime/dnnl.c: engine and stream; NULL until first needed */
 };
 
@@ -129,8 +134,8 @@ qx_status qx_block_new(qx_exec *x, size_t bytes, bool heap, qx_block **out);
 void qx_block_release(qx_exec *x, qx_block *b);
 void qx_slot_clear(qx_exec *x, qx_slot *s);
 void qx_shape_plan_reset(qx_exec *x, qx_shape_plan *p);
-/* Offsets for the recorded allocations: no two that live at once overlap. */
-void qx_shape_plan_pack(qx_ctx *ctx, qx_shape_plan *p);
+/* Offsets for recorded allocations (multiples of `align`): no two that live at once overlap. False when out of memory: no offsets then. */
+bool qx_records_pack(qx_ctx *ctx, qx_alloc_rec *recs, int64_t n, size_t align, size_t *total);
 qx_status qx_scratch_get(qx_exec *x, size_t bytes, void **out);
 typedef struct qx_scratch_mark { qx_scratch_chunk *chunk; size_t used; } qx_scratch_mark;
 qx_scratch_mark qx_scratch_here(const qx_exec *x);

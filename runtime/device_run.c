@@ -1,0 +1,178 @@
+/* device_run.c - a run with a device: its steps one by one, or all at once by replaying a recording.
+ *
+ * The first run with given shapes compiles and records the memory plan, the second runs from the arena, the third is recorded by the device (where it can)
+ * and replayed from then on. Recording needs that nothing between the first and the last device step comes back to the host. */
+#include <string.h>
+
+#include "base/thread.h"
+#include "onnx/infer.h"
+#include "runtime/device.h"
+
+/* ---- One step ---- */
+
+/* Inputs where the kernel wants them; shapes of all in in[]. */
+static qx_status bind(qx_exec *x, qx_rstep *s, const qx_tensor **in)
+{
+    for (uint32_t i = 0; i < s->n_in; i++) {
+        in[i] = NULL;
+        if (s->in[i] == QX_NO_VALUE) continue;
+        const qx_value *v = s->in_value[i];
+        qx_slot *slot = &x->slots[s->in[i]];
+        if (!slot->set && v->init) QX_TRY(qx_const_load(x, v));
+        if (!slot->set) QX_FAIL(x->ctx, QX_E_FORMAT, "node '%s': input '%s' has not been computed", s->node->name, v->name);
+        bool on_host = s->host_in >> i & 1;
+        if (on_host && slot->t.on_device) QX_TRY(qx_device_fetch(x, s->in[i]));
+        if (on_host && !slot->t.data) QX_TRY(qx_const_load(x, v));
+        if (!on_host) QX_TRY(qx_device_send(x, v));
+        in[i] = &slot->t;
+    }
+    return QX_OK;
+}
+
+static void set_output(qx_exec *x, uint32_t id, const qx_tensor *shape, qx_dblock *b)
+{
+    qx_slot *s = &x->slots[id];
+    qx_slot_clear(x, s);
+    s->t = *shape;
+    s->t.data = NULL;
+    s->t.on_device = true;
+    s->dev = b;
+    s->set = true;
+}
+
+static qx_status run_kernel(qx_exec *x, qx_rstep *s, const qx_tensor *const *in, const qx_dev_code *c)
+{
+    qx_gpu *d = x->device;
+    qx_dev_tensor t[32 + 16];
+    qx_dblock *ws = NULL;
+    qx_status st = QX_OK;
+    if (s->n_in > 32 || s->n_out > 16) QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "node '%s': %u inputs and %u outputs", s->node->name, s->n_in, s->n_out);
+    for (uint32_t i = 0; i < s->n_in; i++) qx_device_tensor(x, s, i, in[i], &t[i]);
+    for (uint32_t i = 0; i < s->n_out && st == QX_OK; i++) {
+        qx_dblock *b = NULL;
+        const qx_tensor *o = &c->out[i];
+        t[32 + i] = (qx_dev_tensor){.dtype = (int32_t)o->dtype, .rank = o->rank, .numel = o->numel, .bytes = o->bytes};
+        memcpy(t[32 + i].dims, o->dims, sizeof o->dims);
+        if (s->out[i] == QX_NO_VALUE) continue;
+        st = qx_dblock_new(x, o->bytes, false, &b);
+        if (st != QX_OK) break;
+        t[32 + i].data = b->data;
+        set_output(x, s->out[i], o, b);
+    }
+    if (st == QX_OK && c->workspace) st = qx_dblock_new(x, c->workspace, false, &ws);
+    if (st == QX_OK) st = qx_device_status(x, d->b->run(d->dev, c->step, t, t + 32, ws ? ws->data : NULL), s->node->name);
+    qx_dblock_release(x, ws);
+    return st;
+}
+
+static void share(qx_exec *x, const qx_rstep *s, const qx_dev_code *c)
+{
+    qx_dblock *b = x->slots[s->in[0]].dev;
+    b->refs++;
+    set_output(x, s->out[0], &c->out[0], b);
+}
+
+/* A constant that the device holds is not needed on the host any more, unless it may have to be sent again and cannot be read again. */
+static void drop_constants(qx_exec *x, qx_rstep *s)
+{
+    qx_gpu *d = x->device;
+    for (uint32_t i = 0; i < s->n_in && i < 32; i++) {
+        uint32_t id = s->in[i];
+        if (id == QX_NO_VALUE || x->info[id].content != QX_CLASS_CONST || (s->host_in >> i & 1)) continue;
+        bool over = d->budget && d->live > d->budget;
+        if (!d->budget && !(s->dropped >> i & 1)) {
+            s->dropped |= (uint64_t)1 << i;
+            x->info[id].consumers--;
+        }
+        if (over && x->slots[id].dev && !x->info[id].keep) {
+            d->resident -= x->slots[id].dev->bytes;
+            qx_dblock_release(x, x->slots[id].dev);
+            x->slots[id].dev = NULL;
+        }
+    }
+}
+
+qx_status qx_device_step(qx_exec *x, qx_rstep *s)
+{
+    const qx_tensor *in[32];
+    qx_dev_code *c = NULL;
+    double t0 = x->profile ? qx_clock_seconds() : 0;
+    QX_TRY(bind(x, s, in));
+    QX_TRY(qx_device_compile(x, s, in, &c));
+    if (s->view) share(x, s, c);
+    else QX_TRY(run_kernel(x, s, in, c));
+    drop_constants(x, s);
+    if (!x->profile) return QX_OK;
+    QX_TRY(qx_device_status(x, x->device->b->sync(x->device->dev), s->node->name));
+    s->seconds += qx_clock_seconds() - t0;
+    s->calls++;
+    s->kernel = x->device->b->name;
+    return QX_OK;
+}
+
+/* ---- A run as one recording ---- */
+
+static bool wants_every_step(const qx_exec *x) { return x->n_watch || x->profile || x->opt.trace_nan || x->device->n_host || x->device->budget; }
+
+/* Where the kept values lie at the end of a run: what a replay leaves behind. */
+static qx_status remember_ends(qx_exec *x, qx_dev_plan *p)
+{
+    int64_t n = 0;
+    for (uint32_t i = 0; i < x->n_values; i++) n += x->info[i].keep && x->slots[i].set && x->slots[i].t.on_device;
+    qx_free(x->ctx, p->ends);
+    p->ends = NULL;
+    QX_TRY(qx_alloc_array(x->ctx, (size_t)n + 1, sizeof *p->ends, (void **)&p->ends));
+    p->n_ends = 0;
+    for (uint32_t i = 0; i < x->n_values; i++)
+        if (x->info[i].keep && x->slots[i].set && x->slots[i].t.on_device) p->ends[p->n_ends++] = (qx_dev_end){i, x->slots[i].t, x->slots[i].dev->data};
+    return QX_OK;
+}
+
+static qx_status place_ends(qx_exec *x, const qx_dev_plan *p)
+{
+    for (int64_t i = 0; i < p->n_ends; i++) {
+        qx_dblock *b = NULL;
+        QX_TRY(QX_NEW(x->ctx, &b));
+        *b = (qx_dblock){.refs = 1, .data = p->ends[i].data, .arena = true, .record = -1};
+        set_output(x, p->ends[i].id, &p->ends[i].t, b);
+    }
+    return QX_OK;
+}
+
+static qx_status record_run(qx_exec *x, qx_dev_plan *p)
+{
+    qx_gpu *d = x->device;
+    QX_TRY(qx_device_status(x, d->b->capture_begin(d->dev), "record"));
+    qx_status st = qx_run_graph(x, x->main, NULL);
+    if (st == QX_OK) st = remember_ends(x, p);
+    if (st != QX_OK) {
+        d->b->capture_end(d->dev, NULL);
+        return st;
+    }
+    QX_TRY(qx_device_status(x, d->b->capture_end(d->dev, &p->graph), "record"));
+    st = qx_device_status(x, d->b->replay(d->dev, p->graph), "replay");
+    if (d->replay && !d->host_touches) return st;
+    d->b->drop_graph(d->dev, p->graph); /* the run went another way than those before: good for this time only */
+    p->graph = NULL;
+    p->steady = false;
+    return st;
+}
+
+qx_status qx_device_run_main(qx_exec *x)
+{
+    qx_gpu *d = x->device;
+    qx_dev_plan *p = x->cur->dev;
+    bool whole = d->b->capture_begin && d->n_steps && !wants_every_step(x);
+    if (whole && p->graph) {
+        QX_TRY(qx_device_status(x, d->b->replay(d->dev, p->graph), "replay"));
+        return place_ends(x, p);
+    }
+    if (whole && p->steady) return record_run(x, p);
+    QX_TRY(qx_run_graph(x, x->main, NULL));
+    p->steady = d->replay && !d->host_touches;
+    if (x->model->n_functions == 0) {
+        qx_infer_free(p->infer); /* compiled for good; a node that needs dims anew makes another */
+        p->infer = NULL;
+    }
+    return QX_OK;
+}
