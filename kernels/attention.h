@@ -20,11 +20,11 @@ typedef struct qx_attn_head {
     const uint8_t *keep; int64_t ld_keep;/* boolean mask: 0 removes the key */
     int64_t first, last;                 /* row i sees keys [i + first, i + last] of its own (causal, window); INT64_MIN / INT64_MAX: open */
     float sink; bool has_sink;           /* one more score that takes part in the sum only */
+    bool nan_when_empty;                 /* a row that sees no key: NaN, as Softmax has it, instead of zeros, as Attention has it */
 } qx_attn_head;
 
 /* Floats of scratch that a call needs. */
 int64_t qx_attn_scratch(int64_t rows, int64_t d, int64_t dv);
-/* A row that sees no key gives zeros. */
 void qx_attn_rows(const qx_attn_head *h, float *scratch);
 
 #endif

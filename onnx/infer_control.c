@@ -1,4 +1,4 @@
-/* infer_control.c - inference of If, Loop, Scan and SequenceMap through their bodies. */
+/* infer_control.c - inference of If, Loop, Scan, SequenceMap and FlexAttention through their bodies. */
 #include <string.h>
 
 #include "onnx/infer_op.h"
@@ -228,4 +228,28 @@ int qx_infer_sequence_map(qx_infer *ix, qx_node *n)
         QX_TRY(qx_ix_out_type(ix, n, i, &(qx_type){.kind = QX_KIND_SEQUENCE, .elem = elem}));
     }
     return QX_OK;
+}
+
+/* FlexAttention: the score matrix goes through the subgraphs; Q and V decide the output. */
+int qx_infer_flex_attention(qx_infer *ix, qx_node *n)
+{
+    static const char *const bodies[] = {"score_mod", "prob_mod"};
+    const qx_type *q, *k, *v;
+    if (!qx_ix_shaped(ix, n, 0, &q) || !qx_ix_shaped(ix, n, 1, &k) || !qx_ix_shaped(ix, n, 2, &v)) return qx_ix_out_unranked(ix, n, 0, dtype_of_type(qx_ix_in(ix, n, 0)));
+    if (q->rank != 4 || k->rank != 4 || v->rank != 4) QX_IX_FAIL(ix, n, QX_E_SHAPE, "Q, K and V have ranks %d, %d and %d instead of 4", q->rank, k->rank, v->rank);
+    qx_type scores = {.kind = QX_KIND_TENSOR, .has_shape = true, .rank = 4, .dims = qx_ix_dims(ix, 4)};
+    qx_dim *dims = qx_ix_dims(ix, 4);
+    if (!dims || !scores.dims) return QX_IX_NOMEM(ix);
+    scores.dtype = (qx_dtype)qx_ix_int(ix, n, "softmax_precision", q->dtype == QX_DT_DOUBLE ? QX_DT_DOUBLE : QX_DT_FLOAT);
+    memcpy(scores.dims, (qx_dim[]){q->dims[0], q->dims[1], q->dims[2], k->dims[2]}, 4 * sizeof *dims);
+    memcpy(dims, (qx_dim[]){q->dims[0], q->dims[1], q->dims[2], v->dims[3]}, 4 * sizeof *dims);
+    for (int i = 0; i < 2; i++) {
+        qx_graph *g = qx_ix_body(ix, n, bodies[i]);
+        if (!g) continue;
+        if (g->n_inputs != 1 || g->n_outputs != 1) QX_IX_FAIL(ix, n, QX_E_FORMAT, "%s has %u inputs and %u outputs instead of one each", bodies[i], g->n_inputs, g->n_outputs);
+        QX_TRY(qx_ix_enter(ix, g));
+        qx_ix_set_type(ix, g->inputs[0], &scores);
+        QX_TRY(qx_infer_graph(ix, g));
+    }
+    return qx_ix_out(ix, n, 0, (int)q->dtype, 4, dims);
 }

@@ -12,6 +12,7 @@
 
 #define qx_infer_none NULL
 #define DOMAIN_ ""
+#define DOMAIN_preview_ "ai.onnx.preview"
 #define DOMAIN_ms_ "com.microsoft"
 #define QX_OP(prefix, name, since, min_in, max_in, min_out, max_out, traits, infer, cpu, cuda) \
     {QX_OP_##prefix##name, DOMAIN_##prefix, #name, since, min_in, max_in, min_out, max_out, traits, qx_infer_##infer},
@@ -20,6 +21,7 @@ static const qx_op table[] = {
 };
 #undef QX_OP
 #undef DOMAIN_
+#undef DOMAIN_preview_
 #undef DOMAIN_ms_
 
 enum { TABLE_COUNT = (int)(sizeof table / sizeof *table) };

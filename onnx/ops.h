@@ -35,7 +35,7 @@ typedef int qx_infer_fn(struct qx_infer *ix, struct qx_node *n); /* returns a qx
 
 typedef struct qx_op {
     qx_op_id id;
-    const char *domain; /* "" or "com.microsoft" */
+    const char *domain; /* "", "ai.onnx.preview" or "com.microsoft" */
     const char *name;
     int since;
     int min_in, max_in, min_out, max_out; /* max INT32_MAX when variadic */

@@ -148,6 +148,11 @@ static void few_rows(const qx_attn_head *h, float *s, float *top, float *sum)
         }
 }
 
+static void fill_nan(float *y, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++) y[j] = NAN;
+}
+
 void qx_attn_rows(const qx_attn_head *h, float *scratch)
 {
     float *pk = scratch, *pv = pk + KEYS * h->d, *s = pv + KEYS * round_up(h->dv), *top = s + SUB * KEYS, *sum = top + h->rows;
@@ -168,6 +173,8 @@ void qx_attn_rows(const qx_attn_head *h, float *scratch)
                 sub_block(h, r, m, from, n, pk, pv, s, top, sum);
             }
         }
-    for (int64_t i = 0; i < h->rows; i++)
+    for (int64_t i = 0; i < h->rows; i++) {
         if (sum[i] != 0) scale_row(h->y + i * h->ldy, h->dv, 1.0f / sum[i], NULL);
+        else if (h->nan_when_empty) fill_nan(h->y + i * h->ldy, h->dv);
+    }
 }

@@ -1,9 +1,20 @@
 /* attention.c - see attention.h. A piece is one head of one batch and a block of query rows; its size depends on the dims only. */
 #include "runtime/cpu/attention.h"
 
+#include <math.h>
+
 #include "kernels/attention.h"
+#include "kernels/rows.h"
 
 typedef struct job { const qx_attn *a; int64_t chunk, chunks, per_thread; float *scratch; } job;
+
+/* Keys that the row at position p (its index plus the offset) sees. */
+static int64_t first_key(const qx_attn *a, int64_t p) { return a->left >= 0 ? p - a->left : INT64_MIN; }
+static int64_t last_key(const qx_attn *a, int64_t p)
+{
+    if (a->causal && (!a->has_right || a->right > 0)) return p;
+    return a->has_right ? p + a->right : INT64_MAX;
+}
 
 static qx_status piece(void *user, int64_t i)
 {
@@ -20,7 +31,7 @@ static qx_status piece(void *user, int64_t i)
         .scale = a->scale, .softcap = a->softcap, .ld_mask = a->mask.row, .ld_keep = a->keep_row,
         .mask = a->mask.data ? a->mask.data + b * a->mask.batch + hd * a->mask.head + first * a->mask.row : NULL,
         .keep = a->keep ? a->keep + b * a->keep_batch + hd * a->keep_head + first * a->keep_row : NULL,
-        .first = a->left >= 0 ? first + offset - a->left : INT64_MIN, .last = a->causal ? first + offset : INT64_MAX,
+        .first = first_key(a, first + offset), .last = last_key(a, first + offset), .nan_when_empty = a->nan_when_empty,
         .has_sink = a->sink != NULL, .sink = a->sink ? a->sink[hd] : 0};
     qx_attn_rows(&h, j->scratch + qx_thread_index() * j->per_thread);
     return QX_OK;
@@ -37,4 +48,56 @@ qx_status qx_attn_run(qx_call *c, const qx_attn *a)
     QX_TRY(QX_CALL_SCRATCH(c, j.per_thread * qx_ctx_threads(c->ctx), &j.scratch));
     qx_call_note_kernel(c, "tiled", 2.0 * (double)(a->batch * a->heads * a->rows) * (double)a->keys * (double)(a->d + a->dv));
     return qx_parallel(c->ctx, a->batch * a->heads * j.chunks, piece, &j);
+}
+
+/* ---- The scores themselves ---- */
+
+typedef struct scores_job { const qx_attn *a; qx_scores kind; float *out; } scores_job;
+
+static void mask_row(const qx_attn *a, int64_t b, int64_t hd, int64_t r, float *s)
+{
+    const int64_t p = r + (a->offsets ? a->offsets[b] : a->offset), lo = first_key(a, p), hi = last_key(a, p), n = a->key_count ? a->key_count[b] : a->keys;
+    const float *mask = a->mask.data ? a->mask.data + b * a->mask.batch + hd * a->mask.head + r * a->mask.row : NULL;
+    const uint8_t *keep = a->keep ? a->keep + b * a->keep_batch + hd * a->keep_head + r * a->keep_row : NULL;
+    for (int64_t j = 0; j < a->keys; j++) {
+        if (j >= n || j < lo || j > hi || (keep && !keep[j])) s[j] = -INFINITY;
+        else if (mask) s[j] += mask[j];
+    }
+}
+
+/* Softmax with the sink in its sum; a row that sees nothing is zeros. */
+static void softmax_with_sink(float *s, int64_t n, const float *sink)
+{
+    float top = sink ? *sink : -INFINITY;
+    double sum = 0;
+    for (int64_t j = 0; j < n; j++) top = s[j] > top || s[j] != s[j] ? s[j] : top;
+    for (int64_t j = 0; j < n; j++) s[j] = top == -INFINITY ? 0.0f : expf(s[j] - top);
+    for (int64_t j = 0; j < n; j++) sum += (double)s[j];
+    if (sink) sum += exp((double)(*sink - top));
+    for (int64_t j = 0; sum != 0 && j < n; j++) s[j] = (float)((double)s[j] / sum);
+}
+
+static qx_status scores_row(void *user, int64_t i)
+{
+    const scores_job *j = user;
+    const qx_attn *a = j->a;
+    const int64_t r = i % a->rows, hd = i / a->rows % a->heads, b = i / a->rows / a->heads, kv = hd / (a->heads / a->kv_heads);
+    const float *q = a->q.data + b * a->q.batch + hd * a->q.head + r * a->q.row, *k = a->k.data + b * a->k.batch + kv * a->k.head;
+    float *s = j->out + i * a->keys;
+    for (int64_t n = 0; n < a->keys; n++) {
+        float sum = 0;
+        if (a->k.col == 1) sum = qx_dot(q, k + n * a->k.row, a->d);
+        else for (int64_t d = 0; d < a->d; d++) sum += q[d] * k[n * a->k.row + d * a->k.col];
+        s[n] = sum * a->scale;
+        if (a->softcap > 0 && j->kind != QX_SCORES_RAW) s[n] = a->softcap * tanhf(s[n] / a->softcap);
+    }
+    if (j->kind >= QX_SCORES_MASKED) mask_row(a, b, hd, r, s);
+    if (j->kind == QX_SCORES_SOFTMAX) softmax_with_sink(s, a->keys, a->sink ? a->sink + hd : NULL);
+    return QX_OK;
+}
+
+qx_status qx_attn_scores(qx_call *c, const qx_attn *a, qx_scores kind, float *out)
+{
+    scores_job j = {a, kind, out};
+    return a->keys ? qx_parallel(c->ctx, a->batch * a->heads * a->rows, scores_row, &j) : QX_OK;
 }

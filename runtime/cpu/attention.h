@@ -17,10 +17,16 @@ typedef struct qx_attn {
     bool causal;
     int64_t offset;           /* causal: row i sees keys <= i + offset */
     int64_t left;             /* window: row i sees keys >= i + offset - left; negative: open */
+    bool has_right; int64_t right; /* window: row i sees keys <= i + offset + right */
     const int64_t *offsets;   /* [batch] instead of offset; NULL: none */
     const int64_t *key_count; /* [batch] keys that exist, <= keys; NULL: all */
     const float *sink;        /* [heads] extra score of the softmax sum; NULL: none */
+    bool nan_when_empty;      /* rows that see no key: NaN (nodes one by one) instead of zeros (the standard's Attention) */
 } qx_attn;
 qx_status qx_attn_run(qx_call *c, const qx_attn *a);
+
+/* What a node may ask for beside the result: the whole matrix of scores, [batch, heads, rows, keys] dense. */
+typedef enum qx_scores { QX_SCORES_RAW, QX_SCORES_CAPPED, QX_SCORES_MASKED, QX_SCORES_SOFTMAX } qx_scores;
+qx_status qx_attn_scores(qx_call *c, const qx_attn *a, qx_scores kind, float *out);
 
 #endif

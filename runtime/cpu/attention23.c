@@ -1,4 +1,5 @@
-/* attention23.c - Attention of the standard (opset 23 and later): 3-D or 4-D inputs, grouped heads, past and present, masks, causal, windows, softcap. */
+/* attention23.c - Attention of the standard (opset 23 and later): 3-D or 4-D inputs, grouped heads, past and present, masks, causal, windows, softcap, and
+ * the score matrix as an output. fp16 and bf16 are computed in float and rounded once. */
 #include <math.h>
 #include <string.h>
 
@@ -47,7 +48,18 @@ static qx_status with_past(qx_call *c, uint32_t past_in, uint32_t out, part *p)
     return QX_OK;
 }
 
-/* Strides of a mask that broadcasts to [batch, heads, rows, keys]. A last dim shorter than keys ends the keys. */
+/* A mask with fewer columns than keys hides the keys behind them. */
+static qx_status end_keys(qx_call *c, qx_attn *a, int64_t cols)
+{
+    int64_t *n = NULL;
+    if (cols >= a->keys) return QX_OK;
+    QX_TRY(QX_CALL_SCRATCH(c, a->batch, &n));
+    for (int64_t b = 0; b < a->batch; b++) n[b] = a->key_count && a->key_count[b] < cols ? a->key_count[b] : cols;
+    a->key_count = n;
+    return QX_OK;
+}
+
+/* Strides of a mask that broadcasts to [batch, heads, rows, keys]. */
 static qx_status read_mask(qx_call *c, qx_attn *a)
 {
     const qx_tensor *m = qx_call_in(c, 3);
@@ -58,11 +70,12 @@ static qx_status read_mask(qx_call *c, qx_attn *a)
     if (m->rank < 1 || m->rank > 4) QX_CALL_FAIL(c, QX_E_SHAPE, "mask %s", qx_tensor_describe(m, buf, sizeof buf));
     for (int i = m->rank - 1; i >= 0; i--) {
         const int at = i + 4 - m->rank;
-        const bool fits = m->dims[i] == want[at] || (m->dims[i] == 1 && at != 3);
-        if (!fits) QX_CALL_FAIL(c, at == 3 ? QX_E_UNSUPPORTED : QX_E_SHAPE, "mask %s for [%lld, %lld, %lld, %lld]", qx_tensor_describe(m, buf, sizeof buf), (long long)want[0], (long long)want[1], (long long)want[2], (long long)want[3]);
+        const bool fits = m->dims[i] == want[at] || (at != 3 ? m->dims[i] == 1 : m->dims[i] < want[at]);
+        if (!fits) QX_CALL_FAIL(c, QX_E_SHAPE, "mask %s for [%lld, %lld, %lld, %lld]", qx_tensor_describe(m, buf, sizeof buf), (long long)want[0], (long long)want[1], (long long)want[2], (long long)want[3]);
         stride[at] = m->dims[i] == 1 && at != 3 ? 0 : step;
         step *= m->dims[i];
     }
+    QX_TRY(end_keys(c, a, m->dims[m->rank - 1]));
     if (m->dtype == QX_DT_BOOL) {
         a->keep = m->data;
         a->keep_batch = stride[0];
@@ -94,6 +107,17 @@ static qx_status read_lengths(qx_call *c, qx_attn *a)
     return QX_OK;
 }
 
+/* qk_matmul_output, when it is asked for: a matrix of all scores, of the type of Q. */
+static qx_status scores_out(qx_call *c, const qx_attn *a)
+{
+    const int64_t mode = qx_call_int(c, "qk_matmul_output_mode", 0);
+    float *s;
+    if (c->n_out < 4) return QX_OK;
+    if (mode < 0 || mode > 3) QX_CALL_FAIL(c, QX_E_SHAPE, "qk_matmul_output_mode is %lld", (long long)mode);
+    QX_TRY(qx_call_out_f32(c, 3, c->in[0]->dtype, 4, (int64_t[]){a->batch, a->heads, a->rows, a->keys}, &s));
+    return qx_attn_scores(c, a, (qx_scores)mode, s);
+}
+
 qx_status qx_cpu_attention23(qx_call *c)
 {
     part q, k, v;
@@ -101,7 +125,6 @@ qx_status qx_cpu_attention23(qx_call *c)
     QX_TRY(read_part(c, 0, "q_num_heads", &q));
     QX_TRY(read_part(c, 1, "kv_num_heads", &k));
     QX_TRY(read_part(c, 2, "kv_num_heads", &v));
-    if (c->n_out > 3) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "the output qk_matmul_output would be the whole score matrix");
     if (q.t->rank != k.t->rank || k.t->rank != v.t->rank || q.d != k.d || k.batch != q.batch || v.batch != q.batch || k.heads != v.heads || k.rows != v.rows || !k.heads || q.heads % k.heads)
         QX_CALL_FAIL(c, QX_E_SHAPE,
                 "Q [%lld, %lld, %lld, %lld], K [%lld, %lld, %lld, %lld] do not fit", (long long)q.batch, (long long)q.heads, (long long)q.rows, (long long)q.d, (long long)k.batch, (long long)k.heads, (long long)k.rows, (long long)k.d);
@@ -111,10 +134,11 @@ qx_status qx_cpu_attention23(qx_call *c)
     if (k.rows != v.rows) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld keys, %lld values", (long long)k.rows, (long long)v.rows);
     qx_attn a = {.batch = q.batch, .heads = q.heads, .kv_heads = k.heads, .rows = q.rows, .keys = k.rows, .d = q.d, .dv = v.d, .q = q.view, .k = k.view, .v = v.view,
                  .scale = qx_call_float(c, "scale", 1.0f / sqrtf((float)q.d)), .softcap = qx_call_float(c, "softcap", 0), .causal = qx_call_int(c, "is_causal", 0) != 0,
-                 .offset = k.rows - fresh, .left = qx_call_int(c, "left_window_size", -1)};
-    if (qx_call_int(c, "right_window_size", -1) >= 0 || (a.left >= 0 && !a.causal)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "a window that is open to later keys");
-    QX_TRY(read_mask(c, &a));
+                 .offset = k.rows - fresh, .left = qx_call_int(c, "left_window_size", -1), .right = qx_call_int(c, "right_window_size", -1)};
+    a.has_right = a.right >= 0;
+    if (a.left < -1 || a.right < -1) QX_CALL_FAIL(c, QX_E_SHAPE, "windows of %lld and %lld; -1 or more is needed", (long long)a.left, (long long)a.right);
     QX_TRY(read_lengths(c, &a));
+    QX_TRY(read_mask(c, &a)); /* may end the keys earlier */
     const int64_t dims4[4] = {q.batch, q.heads, q.rows, v.d}, dims3[3] = {q.batch, q.rows, q.heads * v.d};
     const bool flat = q.t->rank == 3;
     QX_TRY(qx_call_out_f32(c, 0, q.t->dtype, q.t->rank, flat ? dims3 : dims4, &y));
@@ -122,5 +146,6 @@ qx_status qx_cpu_attention23(qx_call *c)
     a.y_batch = q.heads * q.rows * v.d;
     a.y_head = flat ? v.d : q.rows * v.d;
     a.y_row = flat ? q.heads * v.d : v.d;
-    return qx_attn_run(c, &a);
+    QX_TRY(qx_attn_run(c, &a));
+    return scores_out(c, &a);
 }

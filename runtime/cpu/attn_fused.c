@@ -73,7 +73,7 @@ qx_status qx_cpu_attn(qx_call *c)
 {
     const qx_attn_params *p = c->fused;
     dims4 q, k, v;
-    qx_attn a = {.scale = p->scale, .left = -1};
+    qx_attn a = {.scale = p->scale, .left = -1, .nan_when_empty = true};
     QX_TRY(operand(c, 0, p->q_bshd, &q, &a.q));
     QX_TRY(key_operand(c, p->k_layout, &k, &a.k));
     QX_TRY(operand(c, 2, p->v_bshd, &v, &a.v));

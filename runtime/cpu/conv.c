@@ -1,7 +1,9 @@
-/* conv.c - Conv: shapes, auto_pad, and the product of runtime/cpu/gemm.h. Constant weights are packed at the first run. */
+/* conv.c - Conv and com.microsoft's FusedConv, NhwcConv, NhwcFusedConv: shapes, auto_pad, and the product of runtime/cpu/gemm.h. Constant weights are packed at the first run. */
 #include <string.h>
 
+#include "runtime/cpu/activation.h"
 #include "runtime/cpu/int8.h"
+#include "runtime/cpu/nhwc.h"
 
 typedef struct state { qx_conv *conv; } state;
 
@@ -74,38 +76,71 @@ qx_status qx_conv_shape_of(const qx_call *c, const qx_tensor *x, const qx_tensor
     return pads(c, s);
 }
 
-qx_status qx_cpu_conv(qx_call *c)
+/* y += z: the residual of FusedConv. */
+static qx_status add_residual(qx_call *c, uint32_t i, int rank, const int64_t *dims, float *y, int64_t n)
 {
-    const qx_tensor *x, *w;
-    const float *fx, *fw = NULL, *bias = NULL;
-    float *y = NULL;
-    qx_conv_shape s;
+    const qx_tensor *z = qx_call_in(c, i);
+    const float *f;
+    if (!z) return QX_OK;
+    if (z->rank != rank || memcmp(z->dims, dims, (size_t)rank * sizeof *dims) != 0) QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has another shape than the output", i);
+    QX_TRY(qx_call_in_f32(c, i, &f));
+    for (int64_t k = 0; k < n; k++) y[k] += f[k];
+    return QX_OK;
+}
+
+/* Bias, packed weights and product; x and y in NCHW. */
+static qx_status convolve(qx_call *c, const qx_conv_shape *s, const float *fx, float *y)
+{
+    const float *fw = NULL, *bias = NULL;
     state *st = NULL;
-    QX_TRY(qx_call_need(c, 0, &x));
-    QX_TRY(qx_call_need(c, 1, &w));
-    QX_TRY(qx_conv_shape_of(c, x, w, &s));
-    if (!qx_dtype_is_float(x->dtype)) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(x->dtype)->text);
-    bool constant = qx_call_in_const(c, 1);
     QX_TRY(qx_call_state(c, sizeof *st, drop, (void **)&st));
-    QX_TRY(qx_call_in_f32(c, 0, &fx));
-    if (!constant && st->conv) {
+    if (!qx_call_in_const(c, 1) && st->conv) {
         qx_conv_free(c->ctx, st->conv);
         st->conv = NULL;
     }
     if (!st->conv) QX_TRY(qx_call_in_f32(c, 1, &fw));
     if (qx_call_in(c, 2)) {
-        if (c->in[2]->numel != s.out_ch) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld output channels", (long long)c->in[2]->numel, (long long)s.out_ch);
+        if (c->in[2]->numel != s->out_ch) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld output channels", (long long)c->in[2]->numel, (long long)s->out_ch);
         QX_TRY(qx_call_in_f32(c, 2, &bias));
     }
-    int64_t dims[5] = {s.batch, s.out_ch, s.out[0], s.out[1], s.out[2]};
-    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &y));
-    int64_t numel = qx_prod(dims, 0, x->rank);
-    if (numel == 0) return QX_OK;
-    if (x->numel == 0 || w->numel == 0) {
-        memset(y, 0, (size_t)numel * sizeof *y);
-        return QX_OK;
-    }
-    QX_TRY(qx_conv_run(c, &st->conv, &s, fx, fw, bias, QX_ACT_NONE, y));
+    QX_TRY(qx_conv_run(c, &st->conv, s, fx, fw, bias, QX_ACT_NONE, y));
     if (qx_call_can_read_again(c, 1)) qx_call_drop_const(c, 1); /* another picture size may need them once more */
     return QX_OK;
 }
+
+/* Conv, and com.microsoft's forms: NhwcConv has channels last, FusedConv and NhwcFusedConv a residual (input 3) and an activation. */
+static qx_status run(qx_call *c, bool last)
+{
+    const qx_tensor *x, *w;
+    const float *fx;
+    float *y = NULL, *out = NULL;
+    qx_conv_shape s;
+    qx_tensor view;
+    qx_activation act;
+    int64_t nhwc[QX_MAX_RANK];
+    QX_TRY(qx_call_need(c, 0, &x));
+    QX_TRY(qx_call_need(c, 1, &w));
+    view = *x;
+    if (last) QX_TRY(qx_nhwc_view(c, x, &view));
+    QX_TRY(qx_conv_shape_of(c, &view, w, &s));
+    QX_TRY(qx_activation_read(c, &act));
+    if (!qx_dtype_is_float(x->dtype)) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(x->dtype)->text);
+    QX_TRY(qx_call_in_f32(c, 0, &fx));
+    const int64_t dims[5] = {s.batch, s.out_ch, s.out[0], s.out[1], s.out[2]}, numel = qx_prod(dims, 0, x->rank);
+    if (last) qx_nhwc_dims(x->rank, dims, nhwc);
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, last ? nhwc : dims, &out));
+    y = out;
+    if (numel == 0) return QX_OK;
+    if (last) {
+        QX_TRY(QX_CALL_SCRATCH(c, numel, &y));
+        QX_TRY(qx_nhwc_to_nchw(c, &view, fx, &fx));
+    }
+    if (x->numel == 0 || w->numel == 0) memset(y, 0, (size_t)numel * sizeof *y);
+    else QX_TRY(convolve(c, &s, fx, y));
+    if (last) QX_TRY(qx_nchw_to_nhwc(c, x->rank, dims, y, out));
+    QX_TRY(add_residual(c, 3, x->rank, last ? nhwc : dims, out, numel));
+    return qx_activation_run(c, &act, out, numel);
+}
+
+qx_status qx_cpu_conv(qx_call *c) { return run(c, false); }
+qx_status qx_cpu_ms_nhwc_conv(qx_call *c) { return run(c, true); }

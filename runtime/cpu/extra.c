@@ -1,16 +1,34 @@
-/* extra.c - Dropout in inference, SwiGLU, LpNormalization, LinearAttention: short loops over rows. */
+/* extra.c - Dropout, SwiGLU, LpNormalization, LinearAttention: short loops over rows. */
 #include <math.h>
 #include <string.h>
 
 #include "kernels/rows.h"
-#include "runtime/cpu/op.h"
+#include "runtime/cpu/random.h"
 
-/* ---- Dropout hands its input on; training is refused unless nothing would be dropped ---- */
+/* ---- Dropout ---- */
+
+/* Training: an element stays (scaled up) or becomes 0, by its own number of the node's stream. */
+static qx_status dropout_draw(qx_call *c, const qx_tensor *x, double ratio, uint8_t *mask)
+{
+    const float *f;
+    float *y;
+    const uint64_t seed = qx_random_seed(c, "seed");
+    const float up = ratio < 1 ? (float)(1.0 / (1.0 - ratio)) : 0.0f;
+    if (!(ratio >= 0 && ratio < 1)) QX_CALL_FAIL(c, QX_E_SHAPE, "ratio %g is not in [0, 1)", ratio);
+    QX_TRY(qx_call_in_f32(c, 0, &f));
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &y));
+    for (int64_t i = 0; i < x->numel; i++) {
+        const bool stays = qx_random_uniform(seed, (uint64_t)i) >= ratio;
+        y[i] = stays ? f[i] * up : 0.0f;
+        if (mask) mask[i] = stays;
+    }
+    return QX_OK;
+}
 
 qx_status qx_cpu_dropout(qx_call *c)
 {
     const qx_tensor *x;
-    qx_tensor *mask;
+    qx_tensor *mask = NULL;
     int64_t training = 0;
     double ratio = 0.5;
     QX_TRY(qx_call_need(c, 0, &x));
@@ -18,13 +36,10 @@ qx_status qx_cpu_dropout(qx_call *c)
         QX_TRY(qx_call_scalar_i64(c, 2, 0, &training));
         QX_TRY(qx_call_scalar_f64(c, 1, 0.5, &ratio));
     }
-    if (training && ratio != 0) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "training mode with ratio %g", ratio);
-    QX_TRY(qx_call_out_view(c, 0, 0, x->rank, x->dims));
-    if (c->n_out < 2) return QX_OK;
-    QX_TRY(qx_call_out(c, 1, c->version < 10 ? x->dtype : QX_DT_BOOL, x->rank, x->dims, &mask));
-    if (mask->dtype == QX_DT_BOOL) memset(mask->data, 1, mask->bytes);
-    else memset(mask->data, 0, mask->bytes);
-    return QX_OK;
+    if (c->n_out > 1) QX_TRY(qx_call_out(c, 1, c->version < 10 ? x->dtype : QX_DT_BOOL, x->rank, x->dims, &mask));
+    if (training && ratio != 0) return dropout_draw(c, x, ratio, mask ? mask->data : NULL);
+    if (mask) memset(mask->data, mask->dtype == QX_DT_BOOL, mask->bytes);
+    return qx_call_out_view(c, 0, 0, x->rank, x->dims);
 }
 
 qx_status qx_cpu_swiglu(qx_call *c)
@@ -117,6 +132,7 @@ qx_status qx_cpu_linear_attention(qx_call *c)
     QX_TRY(qx_call_need(c, 0, &q));
     QX_TRY(qx_call_need(c, 1, &k));
     QX_TRY(qx_call_need(c, 2, &v));
+    if (qx_call_int(c, "state_window", 0)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "state_window %lld: only the last state is kept", (long long)qx_call_int(c, "state_window", 0));
     if (l.hq < 1 || l.hk < 1 || l.hq % l.hk || q->rank != 3 || k->rank != 3 || v->rank != 3 || q->dims[2] % l.hq || v->dims[2] % l.hk) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads, %lld key heads", (long long)l.hq, (long long)l.hk);
     l.batch = q->dims[0];
     l.t = q->dims[1];

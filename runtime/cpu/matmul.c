@@ -1,10 +1,13 @@
-/* matmul.c - MatMul and Gemm. A constant second operand is packed at the first run and then forgotten; batches of the first operand are
- * rows of one product. Everything else is a batched product of two variable tensors. */
+/* matmul.c - MatMul, Gemm, and com.microsoft's FusedMatMul and FusedGemm. A constant second operand is packed at the first run and then forgotten;
+ * batches of the first operand are rows of one product. Everything else is a batched product of two variable tensors. */
 #include <string.h>
 
+#include "runtime/cpu/activation.h"
 #include "runtime/cpu/broadcast.h"
 #include "runtime/cpu/gemm.h"
 #include "runtime/cpu/half.h"
+#include "runtime/cpu/matmul.h"
+#include "runtime/cpu/strided.h"
 
 typedef struct state { qx_packed *packed; float *bias; qx_bmm_state *bmm; } state;
 
@@ -40,50 +43,23 @@ static qx_status exact(qx_call *c, qx_dtype dt, const void *a, const void *b, vo
     }
 }
 
-/* ---- MatMul ---- */
-
-typedef struct shape { int64_t m, n, k; int64_t batch_dims[QX_MAX_RANK], a_dims[QX_MAX_RANK], b_dims[QX_MAX_RANK]; int n_batch; int rank; int64_t dims[QX_MAX_RANK]; } shape;
-
-/* Operands of rank 1 are a row on the left and a column on the right; their axis disappears from the output. */
-static qx_status matmul_shape(const qx_call *c, const qx_tensor *a, const qx_tensor *b, shape *s)
+/* x, or f x in scratch. */
+static qx_status scaled(qx_call *c, const float *x, int64_t n, float f, const float **out)
 {
-    char x[96], y[96];
-    int ra = a->rank < 2 ? 2 : a->rank, rb = b->rank < 2 ? 2 : b->rank;
-    if (a->rank == 0 || b->rank == 0) QX_CALL_FAIL(c, QX_E_SHAPE, "product with a scalar");
-    s->m = a->rank == 1 ? 1 : a->dims[a->rank - 2];
-    s->k = a->dims[a->rank - 1];
-    s->n = b->rank == 1 ? 1 : b->dims[b->rank - 1];
-    int64_t kb = b->rank == 1 ? b->dims[0] : b->dims[b->rank - 2];
-    if (kb != s->k || !qx_broadcast(a->dims, ra - 2, b->dims, rb - 2, s->batch_dims, &s->n_batch))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "%s by %s: inner dims are %lld and %lld", qx_tensor_describe(a, x, sizeof x), qx_tensor_describe(b, y, sizeof y), (long long)s->k, (long long)kb);
-    s->rank = 0;
-    for (int i = 0; i < s->n_batch; i++) s->dims[s->rank++] = s->batch_dims[i];
-    if (a->rank > 1) s->dims[s->rank++] = s->m;
-    if (b->rank > 1) s->dims[s->rank++] = s->n;
+    float *y = NULL;
+    *out = x;
+    if (f == 1.0f) return QX_OK;
+    QX_TRY(QX_CALL_SCRATCH(c, n, &y));
+    for (int64_t i = 0; i < n; i++) y[i] = f * x[i];
+    *out = y;
     return QX_OK;
 }
 
-/* Offset (in matrices) of an operand at batch index i of the output. */
-static int64_t batch_offset(const shape *s, const qx_tensor *t, int64_t i)
-{
-    int own = t->rank < 2 ? 0 : t->rank - 2;
-    int64_t off = 0, stride = 1;
-    for (int d = s->n_batch - 1; d >= 0; d--) {
-        int64_t at = i % s->batch_dims[d];
-        i /= s->batch_dims[d];
-        int q = d - (s->n_batch - own);
-        if (q < 0) continue;
-        if (t->dims[q] != 1) off += at * stride;
-        stride *= t->dims[q];
-    }
-    return off;
-}
+/* ---- MatMul ---- */
 
-static int64_t batches(const qx_tensor *t) { return t->rank < 3 ? 1 : qx_prod(t->dims, 0, t->rank - 2); }
-
-static qx_status bmm(qx_call *c, state *st, const shape *s, const qx_tensor *ta, const qx_tensor *tb, const float *a, const float *b, float *y)
+static qx_status bmm(qx_call *c, state *st, const qx_mm_shape *s, const qx_tensor *ta, const qx_tensor *tb, const float *a, const float *b, float *y)
 {
-    int64_t nb = qx_prod(s->batch_dims, 0, s->n_batch), na = batches(ta), nbb = batches(tb);
+    int64_t nb = qx_prod(s->batch_dims, 0, s->n_batch), na = qx_mm_batches(ta), nbb = qx_mm_batches(tb);
     qx_bmm g = {nb, s->m, s->n, s->k, a, b, y, {s->m * s->k, s->k, 1}, {s->k * s->n, s->n, 1}};
     if (nbb == 1 && nb > 1 && na == nb) { /* one right matrix: the batch is rows */
         g.batch = 1;
@@ -97,15 +73,15 @@ static qx_status bmm(qx_call *c, state *st, const shape *s, const qx_tensor *ta,
     }
     g.batch = 1; /* some batch axes are shared, some are not */
     for (int64_t i = 0; i < nb; i++) {
-        g.a = a + batch_offset(s, ta, i) * s->m * s->k;
-        g.b = b + batch_offset(s, tb, i) * s->k * s->n;
+        g.a = a + qx_mm_batch_at(s, ta, i) * s->m * s->k;
+        g.b = b + qx_mm_batch_at(s, tb, i) * s->k * s->n;
         g.y = y + i * s->m * s->n;
         QX_TRY(qx_bmm_run(c, &st->bmm, &g));
     }
     return QX_OK;
 }
 
-static qx_status matmul_exact(qx_call *c, const shape *s, const qx_tensor *a, const qx_tensor *b)
+static qx_status matmul_exact(qx_call *c, const qx_mm_shape *s, const qx_tensor *a, const qx_tensor *b)
 {
     qx_tensor *y = NULL;
     size_t size = (size_t)qx_dtype_bits(a->dtype) / 8;
@@ -113,39 +89,114 @@ static qx_status matmul_exact(qx_call *c, const shape *s, const qx_tensor *a, co
     QX_TRY(qx_call_out(c, 0, a->dtype, s->rank, s->dims, &y));
     int64_t nb = y->numel ? qx_prod(s->batch_dims, 0, s->n_batch) : 0;
     for (int64_t i = 0; i < nb; i++)
-        QX_TRY(exact(c, a->dtype, (const char *)a->data + (size_t)(batch_offset(s, a, i) * s->m * s->k) * size,
-                     (const char *)b->data + (size_t)(batch_offset(s, b, i) * s->k * s->n) * size, (char *)y->data + (size_t)(i * s->m * s->n) * size, s->m, s->n, s->k));
+        QX_TRY(exact(c, a->dtype, (const char *)a->data + (size_t)(qx_mm_batch_at(s, a, i) * s->m * s->k) * size,
+                     (const char *)b->data + (size_t)(qx_mm_batch_at(s, b, i) * s->k * s->n) * size, (char *)y->data + (size_t)(i * s->m * s->n) * size, s->m, s->n, s->k));
     return QX_OK;
 }
 
 static void zero(float *y, int64_t n) { if (n > 0) memset(y, 0, (size_t)n * sizeof *y); }
 
-qx_status qx_cpu_matmul(qx_call *c)
+/* An operand as the product sees it: com.microsoft's FusedMatMul swaps the last two axes (turn) and brings the first axis behind the batch
+ * axes (roll) before that. t has the dims after both. */
+typedef struct operand { const qx_tensor *in; qx_tensor t; bool turn, roll; } operand;
+
+static void swap_last(qx_tensor *t)
 {
-    const qx_tensor *a, *b;
-    const float *fa, *fb = NULL;
+    const int64_t d = t->dims[t->rank - 1];
+    t->dims[t->rank - 1] = t->dims[t->rank - 2];
+    t->dims[t->rank - 2] = d;
+}
+
+static qx_status read_operand(qx_call *c, uint32_t i, bool turn, bool roll, operand *o)
+{
+    QX_TRY(qx_call_need(c, i, &o->in));
+    o->t = *o->in;
+    o->turn = turn && o->in->rank > 1;
+    o->roll = roll && o->in->rank > 2;
+    if (o->roll) { /* [M, b..., K] is read as [b..., M, K] */
+        for (int d = 0; d < o->t.rank - 2; d++) o->t.dims[d] = o->in->dims[d + 1];
+        o->t.dims[o->t.rank - 2] = o->in->dims[0];
+    }
+    if (o->turn) swap_last(&o->t);
+    return QX_OK;
+}
+
+/* The operand's numbers in the order of o->t. */
+static qx_status operand_f32(qx_call *c, uint32_t i, const operand *o, const float **out)
+{
+    const int r = o->t.rank;
+    QX_TRY(qx_call_in_f32(c, i, out));
+    if (!o->turn && !o->roll) return QX_OK;
+    qx_strided s = {.rank = r};
+    for (int d = 0; d < r; d++) {
+        const int seen = o->turn && d >= r - 2 ? 2 * r - 3 - d : d; /* axis before the swap */
+        const int own = !o->roll || seen == r - 1 ? seen : seen == r - 2 ? 0 : seen + 1;
+        s.dims[d] = o->t.dims[d];
+        s.stride[d] = qx_prod(o->in->dims, own + 1, r);
+    }
+    float *copy = NULL;
+    QX_TRY(QX_CALL_SCRATCH(c, o->t.numel, &copy));
+    QX_TRY(qx_strided_copy(c->ctx, &s, *out, copy, sizeof *copy));
+    *out = copy;
+    return QX_OK;
+}
+
+static void scale_all(float *y, int64_t n, float f)
+{
+    if (f == 1.0f) return;
+    for (int64_t i = 0; i < n; i++) y[i] *= f;
+}
+
+static qx_status product(qx_call *c, const operand *a, const operand *b, float alpha)
+{
+    const float *fa, *fb;
     float *y = NULL;
-    shape s;
+    qx_mm_shape s;
     state *st = NULL;
-    QX_TRY(qx_call_need(c, 0, &a));
-    QX_TRY(qx_call_need(c, 1, &b));
-    QX_TRY(matmul_shape(c, a, b, &s));
-    if (is_int(a) || a->dtype == QX_DT_DOUBLE) return matmul_exact(c, &s, a, b);
+    QX_TRY(qx_mm_shape_of(c, &a->t, &b->t, &s));
     QX_TRY(qx_call_state(c, sizeof *st, drop, (void **)&st));
-    QX_TRY(qx_call_in_f32(c, 0, &fa));
-    int64_t rows = qx_prod(s.batch_dims, 0, s.n_batch) * s.m;
-    bool pack = qx_call_in_const(c, 1) && batches(b) == 1 && batches(a) == qx_prod(s.batch_dims, 0, s.n_batch);
-    if (!pack || !st->packed) QX_TRY(qx_call_in_f32(c, 1, &fb));
-    QX_TRY(qx_call_out_f32(c, 0, a->dtype, s.rank, s.dims, &y));
+    QX_TRY(operand_f32(c, 0, a, &fa));
+    const int64_t batch = qx_prod(s.batch_dims, 0, s.n_batch), rows = batch * s.m;
+    const bool pack = qx_call_in_const(c, 1) && !b->roll && qx_mm_batches(&b->t) == 1 && qx_mm_batches(&a->t) == batch;
+    QX_TRY(qx_call_out_f32(c, 0, a->t.dtype, s.rank, s.dims, &y));
     if (s.k == 0 || rows == 0 || s.n == 0) {
         zero(y, rows * s.n);
         return QX_OK;
     }
-    if (!pack) return bmm(c, st, &s, a, b, fa, fb, y);
-    if (!st->packed) QX_TRY(qx_packed_new(c, fb, s.k, s.n, s.n, 1, rows, &st->packed));
+    if (!pack) {
+        QX_TRY(operand_f32(c, 1, b, &fb));
+        QX_TRY(bmm(c, st, &s, &a->t, &b->t, fa, fb, y));
+        scale_all(y, rows * s.n, alpha);
+        return QX_OK;
+    }
+    if (!st->packed) {
+        QX_TRY(qx_call_in_f32(c, 1, &fb));
+        QX_TRY(scaled(c, fb, s.k * s.n, alpha, &fb));
+        QX_TRY(qx_packed_new(c, fb, s.k, s.n, b->turn ? 1 : s.n, b->turn ? s.k : 1, rows, &st->packed));
+    }
     qx_call_drop_const(c, 1);
     qx_gemm g = {.m = rows, .x = fa, .y = y};
     return qx_gemm_run(c, st->packed, &g);
+}
+
+qx_status qx_cpu_matmul(qx_call *c)
+{
+    operand a, b;
+    qx_mm_shape s;
+    QX_TRY(read_operand(c, 0, false, false, &a));
+    QX_TRY(read_operand(c, 1, false, false, &b));
+    if (!is_int(&a.t) && a.t.dtype != QX_DT_DOUBLE) return product(c, &a, &b, 1.0f);
+    QX_TRY(qx_mm_shape_of(c, &a.t, &b.t, &s));
+    return matmul_exact(c, &s, a.in, b.in);
+}
+
+qx_status qx_cpu_ms_fused_matmul(qx_call *c)
+{
+    operand a, b;
+    QX_TRY(read_operand(c, 0, qx_call_int(c, "transA", 0) != 0, qx_call_int(c, "transBatchA", 0) != 0, &a));
+    QX_TRY(read_operand(c, 1, qx_call_int(c, "transB", 0) != 0, qx_call_int(c, "transBatchB", 0) != 0, &b));
+    if (is_int(&a.t) || a.t.dtype == QX_DT_DOUBLE) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(a.t.dtype)->text);
+    return product(c, &a, &b, qx_call_float(c, "alpha", 1.0f));
 }
 
 /* ---- Gemm ---- */
@@ -180,17 +231,6 @@ static qx_status c_strides(const qx_call *c, const qx_tensor *t, const gemm_args
     int64_t cols = t->rank >= 1 ? t->dims[t->rank - 1] : 1;
     *col = cols == 1 ? 0 : 1;
     *row = t->rank == 2 && t->dims[0] > 1 ? cols : 0;
-    return QX_OK;
-}
-
-static qx_status scaled(qx_call *c, const float *x, int64_t n, float f, const float **out)
-{
-    float *y = NULL;
-    *out = x;
-    if (f == 1.0f) return QX_OK;
-    QX_TRY(QX_CALL_SCRATCH(c, n, &y));
-    for (int64_t i = 0; i < n; i++) y[i] = f * x[i];
-    *out = y;
     return QX_OK;
 }
 
@@ -246,6 +286,7 @@ static qx_status keep_bias(qx_call *c, state *st, const gemm_args *g, const floa
 qx_status qx_cpu_gemm(qx_call *c)
 {
     const qx_tensor *a, *b, *tc = qx_call_in(c, 2);
+    qx_activation act; /* of FusedGemm */
     const float *fa, *fb, *fc = NULL;
     float *y = NULL;
     gemm_args g;
@@ -254,6 +295,7 @@ qx_status qx_cpu_gemm(qx_call *c)
     QX_TRY(qx_call_need(c, 0, &a));
     QX_TRY(qx_call_need(c, 1, &b));
     QX_TRY(gemm_shape(c, a, b, &g));
+    QX_TRY(qx_activation_read(c, &act));
     if (is_int(a) || a->dtype == QX_DT_DOUBLE) return gemm_exact(c, a, b, &g);
     QX_TRY(qx_call_state(c, sizeof *st, drop, (void **)&st));
     QX_TRY(qx_call_in_f32(c, 0, &fa));
@@ -263,7 +305,8 @@ qx_status qx_cpu_gemm(qx_call *c)
     QX_TRY(qx_call_out_f32(c, 0, a->dtype, 2, (int64_t[]){g.m, g.n}, &y));
     if (!pack) {
         QX_TRY(qx_call_in_f32(c, 1, &fb));
-        return gemm_variable(c, st, &g, fa, fb, fc, row, col, y);
+        QX_TRY(gemm_variable(c, st, &g, fa, fb, fc, row, col, y));
+        return qx_activation_run(c, &act, y, g.m * g.n);
     }
     if (!st->packed) {
         QX_TRY(qx_call_in_f32(c, 1, &fb));
@@ -274,5 +317,6 @@ qx_status qx_cpu_gemm(qx_call *c)
     qx_call_drop_const(c, 1);
     qx_call_drop_const(c, 2);
     qx_gemm r = {.m = g.m, .x = fa, .bias = st->bias, .y = y};
-    return qx_gemm_run(c, st->packed, &r);
+    QX_TRY(qx_gemm_run(c, st->packed, &r));
+    return qx_activation_run(c, &act, y, g.m * g.n);
 }

@@ -196,23 +196,35 @@ qx_status qx_cpu_dequantize(qx_call *c)
     return qx_dq_tensor(c, &p, x->data, x->numel, out, y->data);
 }
 
+void qx_dynamic_range(const float *x, int64_t n, float *lo, float *hi)
+{
+    qx_grid g = {1, n, 1, n ? n : 1};
+    *lo = *hi = 0;
+    if (n) qx_min_max(&g, QX_DT_FLOAT, x, lo, hi, NULL);
+}
+
+void qx_dynamic_scale(float lo, float hi, float *scale, int32_t *zero)
+{
+    *scale = (hi - lo) / 255.0f;
+    if (*scale == 0) *scale = 1.0f;
+    const float z = nearbyintf(0.0f - lo / *scale);
+    *zero = z < 0 ? 0 : z > 255 ? 255 : (int32_t)z;
+}
+
 qx_status qx_cpu_dynamic_quantize(qx_call *c)
 {
     const qx_tensor *x;
     qx_tensor *y = NULL, *ys = NULL, *yz = NULL;
     const float *f;
-    float lo = 0, hi = 0;
+    float lo, hi, scale;
+    int32_t zero;
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_in_f32(c, 0, &f));
     QX_TRY(qx_call_out(c, 0, QX_DT_UINT8, x->rank, x->dims, &y));
     QX_TRY(qx_call_out(c, 1, QX_DT_FLOAT, 0, NULL, &ys));
     QX_TRY(qx_call_out(c, 2, QX_DT_UINT8, 0, NULL, &yz));
-    qx_grid g = {1, x->numel, 1, x->numel ? x->numel : 1};
-    if (x->numel) qx_min_max(&g, QX_DT_FLOAT, f, &lo, &hi, NULL);
-    float scale = (hi - lo) / 255.0f;
-    if (scale == 0) scale = 1.0f;
-    float z = nearbyintf(0.0f - lo / scale);
-    int32_t zero = z < 0 ? 0 : z > 255 ? 255 : (int32_t)z;
+    qx_dynamic_range(f, x->numel, &lo, &hi);
+    qx_dynamic_scale(lo, hi, &scale, &zero);
     *(float *)ys->data = scale;
     *(uint8_t *)yz->data = (uint8_t)zero;
     qx_qparams p = {.layout = {.scalar = true}, .codes = QX_DT_UINT8, .scale = &scale, .zero = &zero};

@@ -3,7 +3,8 @@
  * usage: node_cases [--filter GLOB] [--verbose] [--min-pass PERCENT] DIR...
  * DIR is searched three levels deep for model.onnx. A case passes when every output has the declared type and shape and
  * |a - b| <= atol + rtol |b| (the standard's 1e-3 and 1e-7, or tolerance.txt beside the model). A case whose operator has no kernel here,
- * or that tests/node/skip.txt names with a reason, is skipped; anything else that goes wrong is a failure.
+ * or that tests/node/skip.txt names with a reason, is skipped; anything else that goes wrong is a failure. Of cases that tests/node/random.txt names, the
+ * standard fixes type and shape only; here a second run must give the same bytes, too.
  * Ends with "N passed, N failed, N skipped". */
 #include <dirent.h>
 #include <fnmatch.h>
@@ -20,7 +21,8 @@
 enum { MAX_PORTS = 64 };
 typedef enum verdict { PASSED, FAILED, SKIPPED } verdict;
 typedef struct skip_rule { char pattern[160], reason[200]; } skip_rule;
-typedef struct tally { int n[3]; bool verbose; const char *filter; skip_rule rules[400]; int n_rules; char reason[1024]; } tally;
+typedef struct rule_list { skip_rule rules[400]; int n; } rule_list;
+typedef struct tally { int n[3]; bool verbose; const char *filter; rule_list skip, random; } tally;
 
 /* ---- reading .pb values ---- */
 
@@ -169,6 +171,7 @@ static bool same_numbers(qx_ctx *ctx, const qx_tensor *a, const qx_tensor *b, do
     return ok;
 }
 
+/* rtol < 0: type and shape only. */
 static bool same_tensor(qx_ctx *ctx, const qx_tensor *a, const qx_tensor *b, double rtol, double atol, char *why, size_t cap)
 {
     char da[128], db[128];
@@ -192,7 +195,7 @@ static bool same_tensor(qx_ctx *ctx, const qx_tensor *a, const qx_tensor *b, dou
         }
         return true;
     }
-    return same_numbers(ctx, a, b, rtol, atol, why, cap);
+    return rtol < 0 || same_numbers(ctx, a, b, rtol, atol, why, cap);
 }
 
 /* ---- one case ---- */
@@ -222,6 +225,21 @@ static verdict judge(runner *r, qx_status st, const char *where)
     return st == QX_E_UNSUPPORTED ? SKIPPED : FAILED;
 }
 
+/* A second run of the same feeds gives the same bytes. */
+static verdict run_again(runner *r, const qx_feed *feeds, int n_in, const qx_tensor *first)
+{
+    qx_tensor got[MAX_PORTS] = {{0}};
+    const uint32_t n = r->m->graph->n_outputs;
+    verdict v = judge(r, qx_exec_run(r->x, feeds, n_in, NULL, (int)n, got), "second run");
+    for (uint32_t i = 0; v == PASSED && i < n; i++) {
+        if (got[i].bytes == first[i].bytes && !memcmp(got[i].data, first[i].data, got[i].bytes)) continue;
+        snprintf(r->why, r->cap, "output %u differs from run to run", i);
+        v = FAILED;
+    }
+    for (int i = 0; i < MAX_PORTS; i++) qx_tensor_free(r->ctx, &got[i]);
+    return v;
+}
+
 static verdict run_set(runner *r, const char *dir)
 {
     qx_graph *g = r->m->graph;
@@ -238,6 +256,7 @@ static verdict run_set(runner *r, const char *dir)
         snprintf(r->why, r->cap, "output '%.60s': %s", g->outputs[i]->name, why);
         v = FAILED;
     }
+    if (v == PASSED && r->rtol < 0) v = run_again(r, feeds, n_in, got);
     for (int i = 0; i < MAX_PORTS; i++) {
         qx_tensor_free(r->ctx, &in[i]);
         qx_tensor_free(r->ctx, &want[i]);
@@ -258,13 +277,14 @@ static void read_tolerance(const char *dir, double *rtol, double *atol)
     fclose(f);
 }
 
-static verdict run_case(const char *dir, char *why, size_t cap)
+static verdict run_case(const char *dir, bool random, char *why, size_t cap)
 {
     char path[4096];
     qx_ctx *ctx = qx_ctx_new(&(qx_ctx_options){.max_memory = (size_t)2 << 30});
     runner r = {.ctx = ctx, .why = why, .cap = cap};
     verdict v = FAILED;
     read_tolerance(dir, &r.rtol, &r.atol);
+    if (random) r.rtol = -1;
     snprintf(path, sizeof path, "%s/model.onnx", dir);
     if (!ctx || qx_arena_new(ctx, &r.arena)) goto done;
     v = judge(&r, qx_model_read(ctx, path, NULL, &r.m), "read");
@@ -286,21 +306,21 @@ done:
 
 /* ---- all cases ---- */
 
-static const char *skip_reason(const tally *t, const char *name)
+static const char *reason_of(const rule_list *t, const char *name)
 {
-    for (int i = 0; i < t->n_rules; i++)
+    for (int i = 0; i < t->n; i++)
         if (!fnmatch(t->rules[i].pattern, name, 0)) return t->rules[i].reason;
     return NULL;
 }
 
-static void load_rules(tally *t, const char *path)
+static void load_rules(rule_list *t, const char *path)
 {
     char line[400];
     FILE *f = fopen(path, "r");
     if (!f) return;
-    while (t->n_rules < 400 && fgets(line, sizeof line, f)) {
-        skip_rule *r = &t->rules[t->n_rules];
-        if (line[0] != '#' && sscanf(line, "%159s %199[^\n]", r->pattern, r->reason) == 2) t->n_rules++;
+    while (t->n < 400 && fgets(line, sizeof line, f)) {
+        skip_rule *r = &t->rules[t->n];
+        if (line[0] != '#' && sscanf(line, "%159s %199[^\n]", r->pattern, r->reason) == 2) t->n++;
     }
     fclose(f);
 }
@@ -310,9 +330,9 @@ static void one(tally *t, const char *dir)
     const char *name = strrchr(dir, '/') ? strrchr(dir, '/') + 1 : dir;
     static const char *const words[] = {"pass", "FAIL", "skip"};
     if (t->filter && fnmatch(t->filter, name, 0)) return;
-    const char *rule = skip_reason(t, name);
+    const char *rule = reason_of(&t->skip, name);
     char why[1024] = "";
-    verdict v = rule ? SKIPPED : run_case(dir, why, sizeof why);
+    verdict v = rule ? SKIPPED : run_case(dir, reason_of(&t->random, name) != NULL, why, sizeof why);
     t->n[v]++;
     if (v != PASSED || t->verbose) printf("%s %s%s%s\n", words[v], name, v == PASSED ? "" : ": ", rule ? rule : why);
     fflush(stdout);
@@ -346,7 +366,8 @@ int main(int argc, char **argv)
 {
     static tally t;
     double min_pass = 0;
-    load_rules(&t, TEST_SOURCE_DIR "/tests/node/skip.txt");
+    load_rules(&t.skip, TEST_SOURCE_DIR "/tests/node/skip.txt");
+    load_rules(&t.random, TEST_SOURCE_DIR "/tests/node/random.txt");
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--verbose")) t.verbose = true;
         else if (!strcmp(argv[i], "--filter") && i + 1 < argc) t.filter = argv[++i];

@@ -1,6 +1,6 @@
 #!/bin/sh
-# run.sh BUILD PROGRAM - the standard's node tests: Debian's libonnx-testdata, and the newer cases that an installed onnx package generates
-# (BUILD/venv, made by scripts/test.sh). What is not there is skipped with a line; with neither, the test is skipped (77).
+# run.sh BUILD PROGRAM - the standard's node tests: Debian's libonnx-testdata, the newer cases that an installed onnx package generates, and cases of
+# com.microsoft's operators whose outputs come from ONNX Runtime (BUILD/venv, made by scripts/test.sh). What is not there is skipped with a line; with neither, the test is skipped (77).
 build=$1 program=$2
 here=$(dirname "$0")
 data=/usr/share/libonnx-testdata/data
@@ -12,6 +12,9 @@ if [ -n "${QONNX_NODE_DATA:-}" ]; then
 elif [ -x "$python" ]; then
   [ -d "$build/node-data/node" ] || "$python" -W ignore "$here/generate.py" "$build/node-data" >"$build/node-data.log" 2>&1 || echo "the onnx package could not generate its cases: see node-data.log"
   [ -d "$build/node-data/node" ] && set -- "$@" "$build/node-data"
+  # com.microsoft, judged by ONNX Runtime
+  "$python" -W ignore "$here/generate_contrib.py" "$build/contrib-data" >"$build/contrib-data.log" 2>&1 || { cat "$build/contrib-data.log"; exit 1; }
+  set -- "$@" "$build/contrib-data"
 fi
 [ $# -gt 0 ] || { echo "skipped: no node tests here"; exit 77; }
 exec "$program" "$@"
