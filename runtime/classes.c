@@ -27,7 +27,12 @@ static const shape_rule shape_rules[] = {
     {QX_OP_ms_GroupQueryAttention, 0x60}, {QX_OP_ms_FusedGemm, 0}, {QX_OP_ms_FusedConv, 0}, {QX_OP_ms_NhwcConv, 0}, {QX_OP_ms_NhwcFusedConv, 0},
     {QX_OP_ms_MatMulIntegerToFloat, 0}, {QX_OP_ms_DynamicQuantizeMatMul, 0}, {QX_OP_ms_QGemm, 0}, {QX_OP_ms_QLinearConv, 0},
     {QX_OP_ms_MatMulInteger16, 0}, {QX_OP_LRN, 0}, {QX_OP_MeanVarianceNormalization, 0}, {QX_OP_CausalConvWithState, 0},
-    {QX_OP_ms_CausalConvWithState, 0}, {QX_OP_LinearAttention, 0}, {QX_OP_ms_LinearAttention, 0},
+    {QX_OP_ms_CausalConvWithState, 0}, {QX_OP_LinearAttention, 0}, {QX_OP_ms_LinearAttention, 0}, {QX_OP_ms_MultiHeadAttention, 0},
+    {QX_OP_ms_Attention, 0}, {QX_OP_ms_QAttention, 0}, {QX_OP_ms_MoE, 0}, {QX_OP_ms_QMoE, 0}, {QX_OP_ms_GroupNorm, 0}, {QX_OP_ms_SkipGroupNorm, 0},
+    {QX_OP_ms_EmbedLayerNormalization, 0}, {QX_OP_ms_BiasAdd, 0}, {QX_OP_ms_BiasSplitGelu, 0}, {QX_OP_ms_BiasSoftmax, 0}, {QX_OP_ms_GatedRMSNorm, 0},
+    {QX_OP_ms_QLinearAdd, 0}, {QX_OP_ms_QLinearMul, 0}, {QX_OP_ms_QLinearSigmoid, 0}, {QX_OP_ms_QLinearLeakyRelu, 0}, {QX_OP_ms_QLinearConcat, 0},
+    {QX_OP_ms_QLinearSoftmax, 0}, {QX_OP_ms_QLinearWhere, 0}, {QX_OP_ms_QLinearReduceMean, 0}, {QX_OP_ms_QLinearAveragePool, 0},
+    {QX_OP_ms_QLinearGlobalAveragePool, 0}, {QX_OP_ms_NhwcMaxPool, 0},
 };
 
 /* Fused steps stand for nodes whose output shape follows from input shapes. */

@@ -62,7 +62,8 @@ qx_status qx_cpu_causal_conv(qx_call *c)
     if (!j.silu && strcmp(act, "none") != 0 && *act) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "activation '%s'", act);
     if (bias && bias->numel != j.channels) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld channels", (long long)bias->numel, (long long)j.channels);
     const int64_t state[3] = {x->dims[0], j.channels, j.k - 1};
-    if (past && (past->rank != 3 || memcmp(past->dims, state, sizeof state) != 0)) QX_CALL_FAIL(c, QX_E_SHAPE, "past state %s, [%lld,%lld,%lld] is needed", qx_tensor_describe(past, a, sizeof a), (long long)state[0], (long long)state[1], (long long)state[2]);
+    if (past && (past->rank != 3 || memcmp(past->dims, state, sizeof state) != 0))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "past state %s, [%lld,%lld,%lld] is needed", qx_tensor_describe(past, a, sizeof a), (long long)state[0], (long long)state[1], (long long)state[2]);
     QX_TRY(qx_call_in_f32(c, 0, &j.x));
     QX_TRY(qx_call_in_f32(c, 1, &j.w));
     if (bias) QX_TRY(qx_call_in_f32(c, 2, &j.bias));

@@ -1,12 +1,14 @@
 /* gqa.c - com.microsoft.GroupQueryAttention: rotary embedding, appending to the key and value caches, attention.
  *
  * Each batch entry has its own number of keys, seqlens_k + 1; a prompt (as many new tokens as keys in all) starts at 0, anything else
- * continues behind what the cache holds. Caches in the output are as long as the longer of the total length and the cache that came in. */
+ * continues behind what the cache holds. Caches in the output are as long as the longer of the total length and the cache that came in. Caches of
+ * codes are turned to floats for the call; what a new token's key is stored as is what attention sees. */
 #include <math.h>
 #include <string.h>
 
 #include "kernels/rows.h"
 #include "runtime/cpu/attention.h"
+#include "runtime/cpu/kv_codes.h"
 
 enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQLENS, TOTAL, COS, SIN, POSITIONS, BIAS, SINK, K_SCALE, V_SCALE, Q_NORM, K_NORM };
 
@@ -21,6 +23,12 @@ typedef struct gqa {
     const int64_t *positions;
     int64_t half, max_pos;                                  /* rotary: angles a head, rows of the tables */
     bool interleaved, rotary;
+    const float *q_norm, *k_norm;                           /* [d] gammas of the RMS norm of every head, before rotation; NULL: none */
+    float norm_eps;
+    bool coded;                                             /* caches of codes; pk and pv are then their values, in scratch */
+    qx_kv_codes k_codes, v_codes;
+    const uint8_t *past_kc, *past_vc;
+    uint8_t *pkc, *pvc;
 } gqa;
 
 static qx_status check_inputs(qx_call *c, gqa *g)
@@ -29,8 +37,7 @@ static qx_status check_inputs(qx_call *c, gqa *g)
     QX_TRY(qx_call_need(c, QUERY, &q));
     g->heads = qx_call_int(c, "num_heads", 0);
     g->kv_heads = qx_call_int(c, "kv_num_heads", 0);
-    for (uint32_t i = K_SCALE; i <= K_NORM; i++)
-        if (qx_call_in(c, i)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "input %u (quantized cache or head norm)", i);
+    if (qx_call_int(c, "sliding_window_cache", 0)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "sliding_window_cache: a cache that is as long as the window");
     if (g->heads < 1 || g->kv_heads < 1 || g->heads % g->kv_heads || q->rank != 3) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads, %lld key heads, query of rank %d", (long long)g->heads, (long long)g->kv_heads, q->rank);
     g->batch = q->dims[0];
     g->rows = q->dims[1];
@@ -41,10 +48,22 @@ static qx_status check_inputs(qx_call *c, gqa *g)
     int64_t need = g->batch * g->rows * g->kv_heads * g->d;
     if (k && (k->numel != need || v->numel != k->numel))
         QX_CALL_FAIL(c, QX_E_SHAPE, "key has %lld elements, value %lld, %lld are needed", (long long)k->numel, (long long)v->numel, (long long)need);
-    if (pk && (!pv || pk->rank != 4 || pk->dims[0] != g->batch || pk->dims[1] != g->kv_heads || pk->dims[3] != g->d || pv->numel != pk->numel))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "past key and value must both be [%lld,%lld,past,%lld]", (long long)g->batch, (long long)g->kv_heads, (long long)g->d);
+    g->coded = strcmp(qx_call_str(c, "k_quant_type", "NONE"), "NONE") != 0;
+    const int64_t row = g->coded && pk && pk->dtype == QX_DT_UINT8 ? g->d / 2 : g->d;
+    if (pk && (!pv || pk->rank != 4 || pk->dims[0] != g->batch || pk->dims[1] != g->kv_heads || pk->dims[3] != row || pv->numel != pk->numel || pv->dtype != pk->dtype))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "past key and value must both be [%lld,%lld,past,%lld]", (long long)g->batch, (long long)g->kv_heads, (long long)row);
     g->past_cap = pk ? pk->dims[2] : 0;
     return QX_OK;
+}
+
+static qx_status head_norms(qx_call *c, gqa *g)
+{
+    const qx_tensor *q = qx_call_in(c, Q_NORM), *k = qx_call_in(c, K_NORM);
+    if (!q && !k) return QX_OK;
+    if (!q || !k || q->numel != g->d || k->numel != g->d) QX_CALL_FAIL(c, QX_E_SHAPE, "q_norm_weight and k_norm_weight go together, with %lld elements each", (long long)g->d);
+    g->norm_eps = qx_call_float(c, "qk_norm_epsilon", 1e-6f);
+    QX_TRY(qx_call_in_f32(c, Q_NORM, &g->q_norm));
+    return qx_call_in_f32(c, K_NORM, &g->k_norm);
 }
 
 static qx_status lengths(qx_call *c, gqa *g)
@@ -89,9 +108,13 @@ static qx_status rotary(qx_call *c, gqa *g)
     return QX_OK;
 }
 
-static void place(const gqa *g, const float *x, int64_t pos, float *y)
+static void place(const gqa *g, const float *x, const float *norm, int64_t pos, float *y)
 {
     int64_t done = 0;
+    if (norm) {
+        qx_rmsnorm_row(x, norm, g->norm_eps, y, g->d, NULL);
+        x = y;
+    }
     if (g->rotary) {
         qx_rope_row(x, g->cos + pos * g->half, g->sin + pos * g->half, g->half, g->interleaved, y);
         done = 2 * g->half;
@@ -99,16 +122,26 @@ static void place(const gqa *g, const float *x, int64_t pos, float *y)
     for (int64_t i = done; i < g->d; i++) y[i] = x[i];
 }
 
+/* A new row of a cache of codes: stored, and read back as attention will see it. */
+static void store(const qx_kv_codes *k, int64_t head, int64_t row, float *x, uint8_t *codes)
+{
+    qx_kv_encode(k, head, x, codes + row * k->row_bytes);
+    qx_kv_decode(k, head, codes + row * k->row_bytes, x);
+}
+
 /* One token: its queries rotated, its key and value put into the caches. */
 static qx_status token(void *user, int64_t t)
 {
     const gqa *g = user;
     int64_t b = t / g->rows, s = t % g->rows, at = g->past[b] + s, pos = g->positions ? g->positions[t] : at;
-    for (int64_t h = 0; h < g->heads; h++) place(g, g->q + t * g->q_row + h * g->d, pos, g->rq + (t * g->heads + h) * g->d);
+    for (int64_t h = 0; h < g->heads; h++) place(g, g->q + t * g->q_row + h * g->d, g->q_norm, pos, g->rq + (t * g->heads + h) * g->d);
     for (int64_t h = 0; h < g->kv_heads; h++) {
-        int64_t to = ((b * g->kv_heads + h) * g->cap + at) * g->d;
-        place(g, g->k + t * g->k_row + h * g->d, pos, g->pk + to);
+        const int64_t row = (b * g->kv_heads + h) * g->cap + at, to = row * g->d;
+        place(g, g->k + t * g->k_row + h * g->d, g->k_norm, pos, g->pk + to);
         memcpy(g->pv + to, g->v + t * g->k_row + h * g->d, (size_t)g->d * sizeof(float));
+        if (!g->coded) continue;
+        store(&g->k_codes, h, row, g->pk + to, g->pkc);
+        store(&g->v_codes, h, row, g->pv + to, g->pvc);
     }
     return QX_OK;
 }
@@ -125,6 +158,69 @@ static qx_status cache_head(void *user, int64_t i)
         int64_t rest = g->cap - keep;
         if (rest > 0) memset(to + keep * g->d, 0, (size_t)(rest * g->d) * sizeof *to);
     }
+    return QX_OK;
+}
+
+/* The same for a cache of codes: they are copied, and their values go to the scratch that attention reads. */
+static qx_status code_head(void *user, int64_t i)
+{
+    const gqa *g = user;
+    for (int kv = 0; kv < 2; kv++) {
+        const qx_kv_codes *k = kv ? &g->v_codes : &g->k_codes;
+        const uint8_t *from = kv ? g->past_vc : g->past_kc;
+        uint8_t *to = (kv ? g->pvc : g->pkc) + i * g->cap * k->row_bytes;
+        float *x = (kv ? g->pv : g->pk) + i * g->cap * g->d;
+        const int64_t keep = from ? g->past_cap : 0;
+        if (keep) memcpy(to, from + i * g->past_cap * k->row_bytes, (size_t)(keep * k->row_bytes));
+        memset(to + keep * k->row_bytes, k->type == QX_DT_UINT8 ? 0x88 : 0, (size_t)((g->cap - keep) * k->row_bytes)); /* codes of 0 */
+        for (int64_t r = 0; r < g->cap; r++) qx_kv_decode(k, i % g->kv_heads, to + r * k->row_bytes, x + r * g->d);
+    }
+    return QX_OK;
+}
+
+/* Outputs 1 and 2 of a cache of codes; pk and pv in scratch. */
+static qx_status coded_caches(qx_call *c, gqa *g)
+{
+    const qx_tensor *past = qx_call_in(c, PAST_KEY);
+    const qx_dtype type = past ? past->dtype : qx_call_int(c, "kv_cache_bit_width", 8) == 4 ? QX_DT_UINT8 : QX_DT_INT8;
+    qx_tensor *k = NULL, *v = NULL;
+    QX_TRY(qx_kv_codes_read(c, type, K_SCALE, "k_quant_type", g->kv_heads, g->d, &g->k_codes));
+    QX_TRY(qx_kv_codes_read(c, type, V_SCALE, "v_quant_type", g->kv_heads, g->d, &g->v_codes));
+    const int64_t dims[4] = {g->batch, g->kv_heads, g->cap, g->k_codes.row_bytes};
+    QX_TRY(qx_call_out(c, 1, type, 4, dims, &k));
+    QX_TRY(qx_call_out(c, 2, type, 4, dims, &v));
+    g->pkc = k->data;
+    g->pvc = v->data;
+    g->past_kc = past ? past->data : NULL;
+    g->past_vc = past ? c->in[PAST_VALUE]->data : NULL;
+    QX_TRY(QX_CALL_SCRATCH(c, g->batch * g->kv_heads * g->cap * g->d, &g->pk));
+    QX_TRY(QX_CALL_SCRATCH(c, g->batch * g->kv_heads * g->cap * g->d, &g->pv));
+    return qx_parallel(c->ctx, g->batch * g->kv_heads, code_head, g);
+}
+
+static qx_status float_caches(qx_call *c, gqa *g)
+{
+    const int64_t dims[4] = {g->batch, g->kv_heads, g->cap, g->d};
+    const qx_dtype type = c->in[QUERY]->dtype;
+    if (g->past_cap) {
+        QX_TRY(qx_call_in_f32(c, PAST_KEY, &g->past_k));
+        QX_TRY(qx_call_in_f32(c, PAST_VALUE, &g->past_v));
+    }
+    QX_TRY(qx_call_out_f32(c, 1, type, 4, dims, &g->pk));
+    QX_TRY(qx_call_out_f32(c, 2, type, 4, dims, &g->pv));
+    return qx_parallel(c->ctx, g->batch * g->kv_heads, cache_head, g);
+}
+
+/* output_qk: 1 the scores that go into softmax, 0 where a key is hidden (as ONNX Runtime writes them), 2 the ones that come out. */
+static qx_status scores_out(qx_call *c, const qx_attn *a)
+{
+    const int64_t mode = qx_call_int(c, "qk_output", 0);
+    float *s;
+    if (c->n_out < 4) return QX_OK;
+    if (mode != 1 && mode != 2) QX_CALL_FAIL(c, QX_E_SHAPE, "output_qk is asked for, but qk_output is %lld", (long long)mode);
+    QX_TRY(qx_call_out_f32(c, 3, c->in[QUERY]->dtype, 4, (int64_t[]){a->batch, a->heads, a->rows, a->keys}, &s));
+    QX_TRY(qx_attn_scores(c, a, mode == 1 ? QX_SCORES_MASKED : QX_SCORES_SOFTMAX, s));
+    for (int64_t i = 0; mode == 1 && i < a->batch * a->heads * a->rows * a->keys; i++) s[i] = s[i] == -INFINITY ? 0.0f : s[i];
     return QX_OK;
 }
 
@@ -155,7 +251,8 @@ static qx_status attend(qx_call *c, const gqa *g, float *y)
         memset(zero, 0, (size_t)g->heads * sizeof *zero);
         a.sink = zero;
     }
-    return qx_attn_run(c, &a);
+    QX_TRY(qx_attn_run(c, &a));
+    return scores_out(c, &a);
 }
 
 qx_status qx_cpu_gqa(qx_call *c)
@@ -177,17 +274,10 @@ qx_status qx_cpu_gqa(qx_call *c)
         g.v = g.k + kv;
         g.k_row = g.q_row;
     }
-    if (g.past_cap) {
-        QX_TRY(qx_call_in_f32(c, PAST_KEY, &g.past_k));
-        QX_TRY(qx_call_in_f32(c, PAST_VALUE, &g.past_v));
-    }
-    qx_dtype dt = c->in[QUERY]->dtype;
-    int64_t cache[4] = {g.batch, g.kv_heads, g.cap, g.d};
-    QX_TRY(qx_call_out_f32(c, 0, dt, 3, (int64_t[]){g.batch, g.rows, hidden}, &y));
-    QX_TRY(qx_call_out_f32(c, 1, dt, 4, cache, &g.pk));
-    QX_TRY(qx_call_out_f32(c, 2, dt, 4, cache, &g.pv));
+    QX_TRY(head_norms(c, &g));
+    QX_TRY(qx_call_out_f32(c, 0, c->in[QUERY]->dtype, 3, (int64_t[]){g.batch, g.rows, hidden}, &y));
+    QX_TRY(g.coded ? coded_caches(c, &g) : float_caches(c, &g));
     QX_TRY(QX_CALL_SCRATCH(c, g.batch * g.rows * hidden, &g.rq));
-    QX_TRY(qx_parallel(c->ctx, g.batch * g.kv_heads, cache_head, &g));
     QX_TRY(qx_parallel(c->ctx, g.batch * g.rows, token, &g));
     return attend(c, &g, y);
 }

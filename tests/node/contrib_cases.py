@@ -118,7 +118,236 @@ def convolutions():
     yield Case("conv_integer_1d", "ConvInteger", [("x", codes(r, U8, 1, 3, 70)), ("w", codes(r, U8, 2, 3, 5)), ("xz", s(255, U8)), ("wz", s(9, U8))], types=(6,), rtol=0, atol=0, domain="", numpy=False)
 
 
-FAMILIES = [fused_matmul, fused_gemm, integer_products, convolutions]
+# ---- pointwise and normalisation ------------------------------------------------------------------------------------------------
+
+WILD = np.array([[0.0, -0.0, 1e-40, -1e-40, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan, 1.0, -1.0, 88.0, -88.0, 0.5, 1e-8, 700.0]], F)
+
+
+def bias_and_gelu():
+    r = rng(5)
+    x, b = normal(r, 2, 3, 40, scale=3), normal(r, 40)
+    yield Case("bias_gelu", "BiasGelu", [("A", x), ("B", b)])
+    yield Case("bias_gelu_wild", "BiasGelu", [("A", WILD), ("B", np.zeros(16, F))], numpy=False)
+    yield Case("fast_gelu", "FastGelu", [("X", x), ("bias", None)])
+    yield Case("fast_gelu_bias", "FastGelu", [("X", x), ("bias", b)])
+    yield Case("gelu", "Gelu", [("X", x)])
+    yield Case("quick_gelu", "QuickGelu", [("X", x)], {"alpha": 1.5})
+    yield Case("bias_add", "BiasAdd", [("X", x), ("bias", b), ("skip", normal(r, 2, 3, 40))])
+    yield Case("bias_split_gelu", "BiasSplitGelu", [("X", x), ("bias", b)])
+    yield Case("bias_split_gelu_half", "BiasSplitGelu", [("X", x.astype(H)), ("bias", b.astype(H))], types=(FLOAT16,), rtol=2e-3, atol=2e-3)
+    for act in ("silu", "sigmoid", "swish"):
+        yield Case(f"gated_rms_norm_{act}", "GatedRMSNorm", [("X", x), ("scale", normal(r, 20)), ("gate", normal(r, 2, 3, 40))], {"activation": act, "epsilon": 1e-6})
+    for inner in (0, 1):
+        bias = normal(r, 2, 1, 1, 6) if inner else normal(r, 4, 5, 6)
+        yield Case(f"bias_softmax_{inner}", "BiasSoftmax", [("data", normal(r, 2, 4, 5, 6)), ("bias", bias)], {"axis": 3, "is_inner_broadcast": inner}, outputs=("Y",))
+
+
+def normalisations():
+    r = rng(6)
+    x = normal(r, 2, 5, 32)
+    for simple in (False, True):
+        op = "SkipSimplifiedLayerNormalization" if simple else "SkipLayerNormalization"
+        beta = [] if simple else [("beta", normal(r, 32))]
+        out, types = ("Y", "", "", "sum"), (FLOAT, FLOAT, FLOAT, FLOAT)
+        base = [("x", x), ("skip", normal(r, 2, 5, 32)), ("gamma", normal(r, 32)), *beta]
+        yield Case(f"{op}_bias", op, [*base, ("bias", normal(r, 32))], {"epsilon": 1e-6}, outputs=out, types=types)
+        yield Case(f"{op}_plain", op, base, {"epsilon": 1e-5})
+        yield Case(f"{op}_shared_skip", op, [("x", x), ("skip", normal(r, 1, 5, 32)), ("gamma", normal(r, 32)), *beta], {"epsilon": 1e-5})
+        yield Case(f"{op}_2d_skip", op, [("x", x), ("skip", normal(r, 5, 32)), ("gamma", normal(r, 32)), *beta], {"epsilon": 1e-5})
+    for last in (0, 1):
+        p = normal(r, 2, 4, 3, 8) if last else normal(r, 2, 8, 4, 3)
+        for act in (0, 1):
+            yield Case(f"group_norm_{last}{act}", "GroupNorm", [("X", p), ("gamma", normal(r, 8)), ("beta", normal(r, 8))], {"groups": 4, "activation": act, "channels_last": last, "epsilon": 1e-5})
+    for name, skip in {"full": (2, 4, 3, 8), "pixel": (2, 1, 1, 8), "flat": (2, 8)}.items():
+        yield Case(f"skip_group_norm_{name}", "SkipGroupNorm", [("X", normal(r, 2, 4, 3, 8)), ("gamma", normal(r, 8)), ("beta", normal(r, 8)), ("skip", normal(r, *skip)), ("bias", normal(r, 8))], {"groups": 2, "activation": 1}, outputs=("Y", "S"), types=(FLOAT, FLOAT))
+    ids, seg, pos = r.integers(0, 11, (2, 5)).astype(I32), r.integers(0, 2, (2, 5)).astype(I32), np.arange(4, -1, -1, dtype=I32).reshape(1, 5)
+    tables = [("word", normal(r, 11, 24)), ("position", normal(r, 9, 24)), ("segment", normal(r, 2, 24)), ("gamma", normal(r, 24)), ("beta", normal(r, 24))]
+    mask = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], I32)
+    yield Case("embed_layer_norm", "EmbedLayerNormalization", [("ids", ids), ("segments", seg), *tables, ("mask", mask)], {"epsilon": 1e-6}, outputs=("Y", "mask_index"), types=(FLOAT, 6))
+    yield Case("embed_layer_norm_sum", "EmbedLayerNormalization", [("ids", ids), ("segments", seg), *tables, ("mask", mask), ("positions", np.repeat(pos, 2, 0))], outputs=("Y", "mask_index", "sum"), types=(FLOAT, 6, FLOAT))
+    yield Case("embed_layer_norm_no_segments", "EmbedLayerNormalization", [("ids", ids), ("segments", None), tables[0], tables[1], ("segment", None), tables[3], tables[4], ("mask", None), ("positions", pos)], outputs=("Y", "mask_index"), types=(FLOAT, 6))
+
+
+# ---- QLinear without products ------------------------------------------------------------------------------------------------------
+
+def qlinear():
+    r = rng(7)
+    for t in (U8, I8):
+        n, code = np.dtype(t).name, 2 if t is U8 else 3
+        z = lambda v: s(v if t is U8 else v - 128, t)
+        every = np.arange(256).astype(U8).view(t).reshape(2, 128)
+        exact = dict(types=(code,), rtol=0, atol=0)
+        tie = dict(types=(code,), rtol=0, atol=1.01)  # a different order of operations in float may fall to the other side of a tie
+        for ys in (0.0039, 0.05):
+            yield Case(f"qlinear_sigmoid_{n}_{ys}", "QLinearSigmoid", [("X", every), ("xs", s(0.051)), ("xz", z(140)), ("ys", s(ys)), ("yz", z(3))], **exact)
+            yield Case(f"qlinear_leaky_relu_{n}_{ys}", "QLinearLeakyRelu", [("X", every), ("xs", s(0.051)), ("xz", z(140)), ("ys", s(ys)), ("yz", z(90))], {"alpha": 0.13}, **exact)
+        for op in ("QLinearAdd", "QLinearMul"):
+            a, b = codes(r, t, 3, 4, 50), codes(r, t, 3, 4, 50)
+            tail = [("ys", s(0.11)), ("yz", z(77))]
+            yield Case(f"{op}_{n}", op, [("A", a), ("as", s(0.031)), ("az", z(120)), ("B", b), ("bs", s(0.047)), ("bz", z(133)), *tail], **tie)
+            yield Case(f"{op}_broadcast_{n}", op, [("A", a), ("as", s(0.031)), ("az", z(120)), ("B", codes(r, t, 4, 1)), ("bs", s(0.047)), ("bz", z(133)), *tail], **tie)
+            yield Case(f"{op}_scalar_{n}", op, [("A", codes(r, t, 1)), ("as", s(0.031)), ("az", z(120)), ("B", b), ("bs", s(0.047)), ("bz", z(0)), *tail], **tie)
+            yield Case(f"{op}_saturate_{n}", op, [("A", a), ("as", s(9.0)), ("az", z(120)), ("B", b), ("bs", s(7.0)), ("bz", z(133)), ("ys", s(0.001)), ("yz", z(255))], **tie)
+        for last in (0, 1):
+            x = codes(r, t, 2, 5, 7, 6)
+            yield Case(f"qlinear_global_pool_{n}_{last}", "QLinearGlobalAveragePool", [("X", x), ("xs", s(0.04)), ("xz", z(99)), ("ys", s(0.021)), ("yz", z(150))], {"channels_last": last}, **tie)
+            for name, a in {"plain": {}, "pads": {"pads": [1, 0, 1, 1]}, "counted": {"pads": [1, 1, 1, 1], "count_include_pad": 1}, "ceil": {"strides": [2, 2], "ceil_mode": 1}}.items():
+                yield Case(f"qlinear_pool_{name}_{n}_{last}", "QLinearAveragePool", [("X", x), ("xs", s(0.04)), ("xz", z(99)), ("ys", s(0.031)), ("yz", z(150))], {"kernel_shape": [3, 2], "channels_last": last, **a}, **tie)
+        for axis in (0, 2):
+            shapes = [list((3, 2, 4)) for _ in range(3)]
+            for i, sh in enumerate(shapes):
+                sh[axis] = i + 1
+            parts = [x for i, sh in enumerate(shapes) for x in ((f"x{i}", codes(r, t, *sh)), (f"s{i}", s(0.02 + 0.013 * i)), (f"z{i}", z(100 + 9 * i)))]
+            yield Case(f"qlinear_concat_{n}_{axis}", "QLinearConcat", [("ys", s(0.033)), ("yz", z(111)), *parts], {"axis": axis}, **tie)
+        for opset, axis in ((12, 1), (13, 1), (13, -1)):
+            yield Case(f"qlinear_softmax_{n}_{opset}_{axis}", "QLinearSoftmax", [("X", codes(r, t, 3, 4, 9)), ("xs", s(0.07)), ("xz", z(128)), ("ys", s(1 / 256)), ("yz", z(0))], {"opset": opset, "axis": axis}, **tie)
+        yield Case(f"qlinear_where_{n}", "QLinearWhere", [("C", r.integers(0, 2, (3, 1)).astype(bool)), ("X", codes(r, t, 3, 6)), ("xs", s(0.04)), ("xz", z(99)), ("Y", codes(r, t, 6)), ("ys", s(0.07)), ("yz", z(140)), ("zs", s(0.05)), ("zz", z(120))], outputs=("Z",), **tie)
+        for keep in (0, 1):
+            yield Case(f"qlinear_reduce_mean_{n}_{keep}", "QLinearReduceMean", [("X", codes(r, t, 3, 4, 5)), ("xs", s(0.04)), ("xz", z(99)), ("ys", s(0.02)), ("yz", z(120))], {"axes": [0, 2], "keepdims": keep}, **tie)
+        yield Case(f"nhwc_max_pool_{n}", "NhwcMaxPool", [("X", codes(r, t, 2, 7, 6, 5))], {"kernel_shape": [3, 2], "pads": [1, 0, 0, 1], "strides": [2, 1]}, **exact)
+
+
+# ---- attention -------------------------------------------------------------------------------------------------------------------------
+
+def multi_head_attention():
+    r = rng(8)
+    B, S, L, N, D, V = 2, 5, 7, 3, 8, 6
+    q, k, v = normal(r, B, S, N * D), normal(r, B, L, N * D), normal(r, B, L, N * D)
+    qs, ks, vs = (normal(r, B, S, N * D) for _ in range(3))
+    bias = ("bias", normal(r, 3 * N * D))
+    a, none = {"num_heads": N}, ("bias", None)
+    yield Case("mha_cross", "MultiHeadAttention", [("q", q), ("k", k), ("v", v)], a)
+    yield Case("mha_scale", "MultiHeadAttention", [("q", q), ("k", k), ("v", v)], {**a, "scale": 0.2})
+    yield Case("mha_bias", "MultiHeadAttention", [("q", q), ("k", k), ("v", v), bias], a)
+    yield Case("mha_wide_values", "MultiHeadAttention", [("q", q), ("k", k), ("v", normal(r, B, L, N * V))], a)
+    yield Case("mha_packed_kv", "MultiHeadAttention", [("q", q), ("k", normal(r, B, L, N, 2, D))], a)
+    yield Case("mha_packed_qkv", "MultiHeadAttention", [("q", normal(r, B, S, N, 3, D))], a)
+    yield Case("mha_heads_first", "MultiHeadAttention", [("q", q), ("k", normal(r, B, N, L, D)), ("v", normal(r, B, N, L, D))], a)
+    yield Case("mha_causal", "MultiHeadAttention", [("q", qs), ("k", ks), ("v", vs)], {**a, "unidirectional": 1})
+    for name, m in {"flat": np.array([[1, 1, 1, 0, 0, 0, 0], [1, 0, 1, 1, 1, 1, 1]], I32), "ends": np.array([3, 7], I32), "full": r.integers(0, 2, (B, S, L)).astype(I32) | np.eye(S, L, dtype=I32)}.items():
+        yield Case(f"mha_mask_{name}", "MultiHeadAttention", [("q", q), ("k", k), ("v", v), none, ("mask", m)], a)
+        yield Case(f"mha_mask_and_bias_{name}", "MultiHeadAttention", [("q", q), ("k", k), ("v", v), bias, ("mask", m), ("ab", normal(r, 1, N, S, L))], a)
+    for b, n in ((1, 1), (B, 1), (1, N), (B, N)):
+        yield Case(f"mha_attention_bias_{b}{n}", "MultiHeadAttention", [("q", q), ("k", k), ("v", v), none, ("mask", None), ("ab", normal(r, b, n, S, L))], a)
+    past = [("pk", normal(r, B, N, 4, D)), ("pv", normal(r, B, N, 4, D))]
+    three = dict(outputs=("Y", "pko", "pvo"), types=(FLOAT, FLOAT, FLOAT))
+    yield Case("mha_present", "MultiHeadAttention", [("q", qs), ("k", ks), ("v", vs)], a, **three)
+    yield Case("mha_past", "MultiHeadAttention", [("q", qs), ("k", ks), ("v", vs), none, ("mask", None), ("ab", None), *past], a, **three)
+    yield Case("mha_past_causal_bias", "MultiHeadAttention", [("q", qs), ("k", ks), ("v", vs), bias, ("mask", None), ("ab", normal(r, B, N, S, S + 4)), *past], {**a, "unidirectional": 1}, **three)
+    yield Case("mha_decode", "MultiHeadAttention", [("q", qs[:, :1].copy()), ("k", ks[:, :1].copy()), ("v", vs[:, :1].copy()), none, ("mask", None), ("ab", None), *past], {**a, "unidirectional": 1}, **three)
+    yield Case("mha_one_token", "MultiHeadAttention", [("q", normal(r, 1, 1, 4)), ("k", normal(r, 1, 1, 4)), ("v", normal(r, 1, 1, 4))], {"num_heads": 1})
+    yield Case("mha_long", "MultiHeadAttention", [("q", normal(r, 1, 130, 64)), ("k", normal(r, 1, 300, 64)), ("v", normal(r, 1, 300, 64))], {"num_heads": 2}, atol=1e-4)
+
+
+def attention():
+    r = rng(9)
+    B, S, I, N, D = 2, 5, 12, 3, 8
+    x, w, b = normal(r, B, S, I), normal(r, I, 3 * N * D, scale=0.3), normal(r, 3 * N * D)
+    a = {"num_heads": N}
+    base = [("x", x), ("w", w), ("b", b)]
+    yield from with_const(Case("attention", "Attention", base, a), ("w", "b"))
+    yield Case("attention_causal", "Attention", base, {**a, "unidirectional": 1})
+    yield Case("attention_sizes", "Attention", [("x", x), ("w", normal(r, I, 2 * N * D + N * 4)), ("b", normal(r, 2 * N * D + N * 4))], {**a, "qkv_hidden_sizes": [N * D, N * D, N * 4]})
+    for name, m in {"flat": np.array([[1, 1, 1, 0, 0], [0, 1, 1, 1, 1]], I32), "ends": np.array([3, 5], I32), "starts": np.array([4, 5, 1, 0], I32), "full": r.integers(0, 2, (B, S, S)).astype(I32) | np.eye(S, dtype=I32)}.items():
+        yield Case(f"attention_mask_{name}", "Attention", [*base, ("m", m)], a)
+        yield Case(f"attention_mask_causal_{name}", "Attention", [*base, ("m", m)], {**a, "unidirectional": 1}) if name != "starts" else Case("attention_filter", "Attention", [*base, ("m", m)], {**a, "mask_filter_value": -3.0})
+    yield Case("attention_bias", "Attention", [*base, ("m", None), ("past", None), ("ab", normal(r, 1, N, S, S))], a)
+    two = dict(outputs=("Y", "present"), types=(FLOAT, FLOAT))
+    past = ("past", normal(r, 2, B, N, 4, D))
+    yield Case("attention_past", "Attention", [*base, ("m", None), past], a, **two)
+    yield Case("attention_past_causal_mask", "Attention", [*base, ("m", np.array([[0, 1, 1, 1, 1, 1, 1, 0, 0]] * B, I32)), past], {**a, "unidirectional": 1}, **two)
+    yield Case("attention_present", "Attention", base, {**a, "unidirectional": 1}, **two)
+    for tx, tw in ((U8, U8), (U8, I8), (I8, I8)):
+        t = f"{np.dtype(tx).name}_{np.dtype(tw).name}"
+        q = [("x", codes(r, tx, B, S, I)), ("w", codes(r, tw, I, 3 * N * D)), ("b", b), ("xs", s(0.01)), ("ws", s(0.007)), ("m", None), ("xz", s(codes(r, tx, 1)[0], tx)), ("wz", s(codes(r, tw, 1)[0], tw))]
+        yield from with_const(Case(f"qattention_{t}", "QAttention", q, a, atol=1e-4), ("w", "b", "ws", "wz", "xs", "xz"))
+        yield Case(f"qattention_past_{t}", "QAttention", [*q[:5], ("m", None), *q[6:], past], {**a, "unidirectional": 1}, atol=1e-4, **two)
+
+
+# ---- mixtures of experts ----------------------------------------------------------------------------------------------------------------
+
+def moe():
+    r = rng(10)
+    T, E, HID, INT = 9, 4, 32, 48
+    x, probs = normal(r, T, HID), normal(r, T, E)
+    w1, w2, w3 = normal(r, E, INT, HID, scale=0.2), normal(r, E, HID, INT, scale=0.2), normal(r, E, INT, HID, scale=0.2)
+    b1, b2 = normal(r, E, INT), normal(r, E, HID)
+    for act in ("relu", "gelu", "silu", "identity"):
+        yield from with_const(Case(f"moe_{act}", "MoE", [("x", x), ("p", probs), ("w1", w1), ("b1", b1), ("w2", w2), ("b2", b2)], {"k": 2, "activation_type": act}), ("w1", "w2", "b1", "b2"))
+    yield Case("moe_normalized", "MoE", [("x", x.reshape(3, 3, HID)), ("p", probs), ("w1", w1), ("b1", None), ("w2", w2)], {"k": 2, "normalize_routing_weights": 1, "activation_type": "silu"})
+    yield Case("moe_gated", "MoE", [("x", x), ("p", probs), ("w1", w1), ("b1", b1), ("w2", w2), ("b2", b2), ("w3", w3)], {"k": 3, "activation_type": "silu", "normalize_routing_weights": 1})
+    yield Case("moe_one", "MoE", [("x", x[:1]), ("p", probs[:1]), ("w1", w1), ("b1", b1), ("w2", w2), ("b2", b2)], {"k": 1})
+    wide, wide_b = normal(r, E, 2 * INT, HID, scale=0.2), normal(r, E, 2 * INT)
+    swiglu = {"k": 2, "activation_type": "swiglu", "activation_alpha": 1.702, "activation_beta": 1.0, "swiglu_limit": 1.5, "normalize_routing_weights": 1}
+    yield Case("moe_swiglu_interleaved", "MoE", [("x", x), ("p", probs), ("w1", wide), ("b1", wide_b), ("w2", w2), ("b2", b2)], {**swiglu, "swiglu_fusion": 1})
+    yield Case("moe_swiglu_halves", "MoE", [("x", x), ("p", probs), ("w1", wide), ("b1", wide_b), ("w2", w2), ("b2", b2)], {**swiglu, "swiglu_fusion": 2})
+    for bits in (4, 8):
+        q = lambda n, k: r.integers(0, 256, (E, n, k * bits // 8)).astype(U8)
+        sc = lambda *shape: ((0.5 + r.random(shape)) * 0.3 / 2 ** bits).astype(F)
+        args = [("x", x), ("p", probs), ("w1", q(2 * INT, HID)), ("s1", sc(E, 2 * INT)), ("b1", wide_b), ("w2", q(HID, INT)), ("s2", sc(E, HID)), ("b2", b2)]
+        common = {**swiglu, "swiglu_fusion": 1, "expert_weight_bits": bits, "weights_prepacked": 0}
+        yield from with_const(Case(f"qmoe_{bits}", "QMoE", args, common, rtol=1e-2, atol=1e-2), ("w1", "s1", "b1", "w2", "s2", "b2"))
+        blocks = [("x", x), ("p", probs), ("w1", q(2 * INT, HID)), ("s1", sc(E, 2 * INT, HID // 16)), ("b1", wide_b), ("w2", q(HID, INT)), ("s2", sc(E, HID, INT // 16)), ("b2", b2)]
+        yield Case(f"qmoe_blocks_{bits}", "QMoE", blocks, {**common, "block_size": 16}, rtol=1e-2, atol=1e-2)
+        zeros = [("b2", b2), ("w3", None), ("s3", None), ("b3", None), ("z1", r.integers(0, 256, (E, 2 * INT, (HID // 16 * bits + 7) // 8)).astype(U8)), ("z2", r.integers(0, 256, (E, HID, (INT // 16 * bits + 7) // 8)).astype(U8))]
+        yield Case(f"qmoe_zero_points_{bits}", "QMoE", [*blocks[:-1], *zeros], {**common, "block_size": 16}, rtol=1e-2, atol=1e-2)
+
+
+# ---- grouped attention --------------------------------------------------------------------------------------------------------------------
+
+def grouped_query_attention():
+    r = rng(11)
+    B, S, N, K, D, P = 2, 5, 4, 2, 16, 6
+    angles = np.outer(np.arange(40), 1 / 10000 ** (np.arange(D // 2) / (D // 2)))
+    cos, sin = ("cos", np.cos(angles).astype(F)), ("sin", np.sin(angles).astype(F))
+    a = {"num_heads": N, "kv_num_heads": K}
+    out = dict(outputs=("Y", "pk", "pv"), types=(FLOAT, FLOAT, FLOAT))
+    none = [("past_k", None), ("past_v", None)]
+
+    def qkv(b, s_):
+        return [("q", normal(r, b, s_, N * D)), ("k", normal(r, b, s_, K * D)), ("v", normal(r, b, s_, K * D))]
+
+    def lengths(n, total):
+        return [("len", np.array(n, I32) - 1), ("total", s(total, I32))]
+
+    def cache(b, n):
+        return [("past_k", normal(r, b, K, n, D)), ("past_v", normal(r, b, K, n, D))]
+
+    yield Case("gqa_prompt", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S)], a, **out)
+    for inter in (0, 1):
+        yield Case(f"gqa_prompt_rotary_{inter}", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S), cos, sin], {**a, "do_rotary": 1, "rotary_interleaved": inter}, **out)
+        yield Case(f"gqa_decode_rotary_{inter}", "GroupQueryAttention", [*qkv(B, 1), *cache(B, P), *lengths([P + 1] * B, P + 1), cos, sin], {**a, "do_rotary": 1, "rotary_interleaved": inter}, **out)
+    yield Case("gqa_packed", "GroupQueryAttention", [("qkv", normal(r, B, S, (N + 2 * K) * D)), ("k", None), ("v", None), *none, *lengths([S] * B, S), cos, sin], {**a, "do_rotary": 1}, **out)
+    yield Case("gqa_continue", "GroupQueryAttention", [*qkv(1, 3), *cache(1, P), *lengths([P + 3], P + 3)], a, **out)
+    yield Case("gqa_softcap", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S)], {**a, "softcap": 0.7}, **out)
+    yield Case("gqa_scale", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S)], {**a, "scale": 0.11}, **out)
+    for window in (1, 3, 20):
+        yield Case(f"gqa_window_{window}", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S)], {**a, "local_window_size": window}, **out)
+        yield Case(f"gqa_window_decode_{window}", "GroupQueryAttention", [*qkv(B, 1), *cache(B, P), *lengths([P + 1] * B, P + 1)], {**a, "local_window_size": window}, **out)
+    yield Case("gqa_smooth", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S)], {**a, "smooth_softmax": 1}, **out)
+    seven = [("cos", None), ("sin", None), ("pos", None)]
+    yield Case("gqa_sink", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S), *seven, ("bias", None), ("sink", normal(r, N))], a, **out)
+    for b, n in ((1, 1), (B, N)):
+        yield Case(f"gqa_bias_{b}{n}", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S), *seven, ("bias", normal(r, b, n, S, S))], a, **out)
+    yield Case("gqa_bias_decode", "GroupQueryAttention", [*qkv(B, 1), *cache(B, P), *lengths([P + 1] * B, P + 1), *seven, ("bias", normal(r, 1, N, 1, P + 1))], a, **out)
+    yield Case("gqa_positions", "GroupQueryAttention", [*qkv(1, S), *none, *lengths([S], S), cos, sin, ("pos", (np.arange(S) + 7).reshape(1, S).astype(I64))], {**a, "do_rotary": 1}, **out)
+    for mode in (1, 2):
+        yield Case(f"gqa_scores_{mode}", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S)], {**a, "qk_output": mode}, outputs=("Y", "pk", "pv", "qk"), types=(FLOAT,) * 4)
+    yield Case("gqa_bidirectional", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S)], {**a, "causal": 0}, **out)
+    eleven = [*seven, ("bias", None), ("sink", None)]
+    norm = [("ks", None), ("vs", None), ("qn", normal(r, D)), ("kn", normal(r, D))]
+    yield Case("gqa_head_norms", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S), *eleven, *norm], {**a, "qk_norm_epsilon": 1e-5}, **out)
+    yield Case("gqa_head_norms_rotary", "GroupQueryAttention", [*qkv(B, 1), *cache(B, P), *lengths([P + 1] * B, P + 1), cos, sin, ("pos", None), ("bias", None), ("sink", None), *norm], {**a, "do_rotary": 1}, **out)
+    for bits, t in ((8, I8), (4, U8)):
+        w = D * bits // 8
+        for kind, shape in (("PER_TENSOR", (1,)), ("PER_CHANNEL", (1, K, 1, D))):
+            sc = [("ks", (0.02 * 2 ** (8 - bits) * (0.5 + r.random(shape))).astype(F)), ("vs", (0.02 * 2 ** (8 - bits) * (0.5 + r.random(shape))).astype(F))]
+            past = [("past_k", codes(r, t, B, K, P, w)), ("past_v", codes(r, t, B, K, P, w))]
+            quant = {**a, "k_quant_type": kind, "v_quant_type": kind, "kv_cache_bit_width": bits}
+            yield Case(f"gqa_cache_{bits}_{kind}", "GroupQueryAttention", [*qkv(B, 1), *past, *lengths([P + 1] * B, P + 1), *eleven, *sc], quant, outputs=("Y", "pk", "pv"), types=(FLOAT, 3 if t is I8 else 2, 3 if t is I8 else 2), rtol=5e-3, atol=5e-3)
+
+
+FAMILIES = [fused_matmul, fused_gemm, integer_products, convolutions, bias_and_gelu, normalisations, qlinear, multi_head_attention, attention, moe, grouped_query_attention]
 
 
 def all_cases():

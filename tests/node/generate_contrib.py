@@ -59,7 +59,10 @@ def from_runtime(model, case):
 def expected(model, case):
     """Outputs, and who computed them. Both where both can: they must agree, so that the definition is tested too."""
     by_hand = getattr(contrib_numpy, case.op, None) if case.numpy else None
-    mine = [a for a, o in zip(by_hand(case), case.outputs) if o] if by_hand else None
+    try:
+        mine = [a for a, o in zip(by_hand(case), case.outputs) if o] if by_hand else None
+    except NotImplementedError:  # a form that the definition leaves to ONNX Runtime
+        mine = None
     try:
         theirs = from_runtime(model, case)
     except Exception as e:

@@ -1,0 +1,83 @@
+/* batch_norm.c - BatchNormalization: with the statistics that it is given, and (training) with those of the batch, which also move the running ones. */
+#include <math.h>
+
+#include "runtime/cpu/op.h"
+
+typedef struct bn { int64_t batch, ch, inner; const float *x, *scale, *bias, *mean, *var; float *y; double eps; } bn;
+
+static qx_status read(qx_call *c, bn *b)
+{
+    const qx_tensor *x;
+    const float *p[4];
+    QX_TRY(qx_call_need(c, 0, &x));
+    b->ch = x->rank > 1 ? x->dims[1] : 1;
+    b->batch = x->rank ? x->dims[0] : 1;
+    b->inner = x->rank > 1 ? qx_prod(x->dims, 2, x->rank) : 1;
+    for (uint32_t i = 0; i < 4; i++) {
+        const qx_tensor *t;
+        QX_TRY(qx_call_need(c, i + 1, &t));
+        if (t->numel != b->ch) QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has %lld elements for %lld channels", i + 1, (long long)t->numel, (long long)b->ch);
+        QX_TRY(qx_call_in_f32(c, i + 1, &p[i]));
+    }
+    b->scale = p[0], b->bias = p[1], b->mean = p[2], b->var = p[3];
+    b->eps = (double)qx_call_float(c, "epsilon", 1e-5f);
+    return qx_call_in_f32(c, 0, &b->x);
+}
+
+static qx_status apply(void *user, int64_t r)
+{
+    const bn *b = user;
+    const int64_t k = r % b->ch;
+    const float a = (float)((double)b->scale[k] / sqrt((double)b->var[k] + b->eps)), m = b->mean[k], add = b->bias[k];
+    for (int64_t i = r * b->inner; i < (r + 1) * b->inner; i++) b->y[i] = (b->x[i] - m) * a + add;
+    return QX_OK;
+}
+
+/* Mean and variance (of the population) of channel k. */
+static void moments(const bn *b, int64_t k, double *mean, double *var)
+{
+    const double n = (double)(b->batch * b->inner);
+    double s = 0, v = 0;
+    for (int64_t i = 0; i < b->batch; i++)
+        for (int64_t j = 0; j < b->inner; j++) s += (double)b->x[(i * b->ch + k) * b->inner + j];
+    for (int64_t i = 0; i < b->batch; i++)
+        for (int64_t j = 0; j < b->inner; j++) {
+            const double d = (double)b->x[(i * b->ch + k) * b->inner + j] - s / n;
+            v += d * d;
+        }
+    *mean = s / n;
+    *var = v / n;
+}
+
+/* running = momentum * running + (1 - momentum) * batch; outputs 1 and 2. */
+static qx_status train(qx_call *c, bn *b)
+{
+    float *mean = NULL, *var = NULL, *out_mean, *out_var;
+    const double keep = (double)qx_call_float(c, "momentum", 0.9f);
+    if (c->version < 14) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "training mode before version 14");
+    if (b->batch * b->inner == 0) QX_CALL_FAIL(c, QX_E_SHAPE, "statistics of an empty batch");
+    QX_TRY(QX_CALL_SCRATCH(c, b->ch + 1, &mean));
+    QX_TRY(QX_CALL_SCRATCH(c, b->ch + 1, &var));
+    QX_TRY(qx_call_out_f32(c, 1, c->in[3]->dtype, 1, &b->ch, &out_mean));
+    QX_TRY(qx_call_out_f32(c, 2, c->in[4]->dtype, 1, &b->ch, &out_var));
+    for (int64_t k = 0; k < b->ch; k++) {
+        double m, v;
+        moments(b, k, &m, &v);
+        mean[k] = (float)m;
+        var[k] = (float)v;
+        out_mean[k] = (float)((double)b->mean[k] * keep + m * (1 - keep));
+        out_var[k] = (float)((double)b->var[k] * keep + v * (1 - keep));
+    }
+    b->mean = mean;
+    b->var = var;
+    return QX_OK;
+}
+
+qx_status qx_cpu_batch_norm(qx_call *c)
+{
+    bn b = {0};
+    QX_TRY(read(c, &b));
+    QX_TRY(qx_call_out_f32(c, 0, c->in[0]->dtype, c->in[0]->rank, c->in[0]->dims, &b.y));
+    if (qx_call_int(c, "training_mode", 0) || (c->version < 7 && !qx_call_int(c, "is_test", 0))) QX_TRY(train(c, &b));
+    return b.inner ? qx_parallel(c->ctx, b.batch * b.ch, apply, &b) : QX_OK;
+}
