@@ -3,6 +3,7 @@
 #include "calib/eval.h"
 
 #include "base/thread.h"
+#include "calib/divergence.h"
 #include "calib/source.h"
 
 #include <math.h>
@@ -88,38 +89,21 @@ static int64_t top(const float *x, int64_t n)
     return best;
 }
 
-static double log_sum_exp(const float *x, int64_t n, float most)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += (double)expf(x[i] - most);
-    return log(sum) + (double)most;
-}
-
-static double divergence(const float *p, double p_norm, const float *q, double q_norm, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double lp = (double)p[i] - p_norm;
-        if (lp > -80) sum += (double)expf((float)lp) * (lp - ((double)q[i] - q_norm));
-    }
-    return sum;
-}
-
 static qx_status one_token(void *user, int64_t i)
 {
     const window *w = user;
     int64_t n = w->m->vocab, id = w->ids[i + 1], first;
     const float *x = w->m->rows + i * n;
     first = top(x, n);
-    double norm = log_sum_exp(x, n, x[first]);
+    double norm = qx_log_sum_exp(x, n);
     token *t = &w->tokens[i];
     *t = (token){.nll = norm - (double)x[id], .right = first == id};
     if (!w->ref) return QX_OK;
     const float *r = w->ref->rows + i * n;
     int64_t ref_first = top(r, n);
-    double ref_norm = log_sum_exp(r, n, r[ref_first]);
+    double ref_norm = qx_log_sum_exp(r, n);
     t->ref_nll = ref_norm - (double)r[id];
-    t->kl = divergence(r, ref_norm, x, norm, n);
+    t->kl = qx_divergence(r, ref_norm, x, norm, n);
     t->agrees = first == ref_first;
     return QX_OK;
 }

@@ -110,6 +110,34 @@ static void print_quality(cli *c, const qx_report *r)
     if (cells) cli_table(stdout, cells, (int)r->n_layers, 4, "rlll");
 }
 
+static const char *nats(cli *c, double v) { return isfinite(v) ? text(c, "%.4f", v) : "-"; }
+static const char *noise(cli *c, double v) { return isfinite(v) && v > 0 ? text(c, "%.1f dB", -10 * log10(v)) : "-"; }
+
+static void print_frontier(cli *c, const qx_report *r)
+{
+    enum { COLS = 7 };
+    const char **cells = new_cells(c, r->n_points + 1, COLS);
+    int rows = 1;
+    if (!r->n_points || !cells) return;
+    cli_print("  choices of formats (KL and noise predicted; of the chosen one measured on samples):\n");
+    static const char *const head[COLS] = {"", "    bytes", "bits/weight", "KL", "SQNR", "", "formats"};
+    memcpy(cells, head, sizeof head);
+    for (int64_t i = 0; i < r->n_points; i++) {
+        const qx_report_point *p = &r->points[i];
+        const char **row = cells + rows * COLS;
+        if (!p->shown) continue;
+        row[0] = p->chosen ? "  >" : "";
+        row[1] = cli_bytes(c, p->bytes);
+        row[2] = text(c, "%.2f", p->bits);
+        row[3] = nats(c, p->chosen ? p->measured_kl : p->kl);
+        row[4] = noise(c, p->chosen ? p->measured_noise : p->noise);
+        row[5] = p->label ? p->label : "";
+        row[6] = p->formats;
+        rows++;
+    }
+    cli_table(stdout, cells, rows, COLS, "lrrrrll");
+}
+
 static void print_summary(cli *c, const qx_report *r, bool dry)
 {
     double seconds = 0;
@@ -123,6 +151,7 @@ static void print_summary(cli *c, const qx_report *r, bool dry)
     cli_print(")   memory %s\n", cli_bytes(c, r->peak_rss));
     if (r->samples) cli_print("  samples %s\n", cli_show(c, r->samples));
     print_counts(r);
+    print_frontier(c, r);
     print_quality(c, r);
 }
 

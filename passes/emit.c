@@ -261,11 +261,17 @@ static qx_status all_to_nbits(qx_pipeline *pipe, const qx_plan_weight *w, qx_val
     return QX_OK;
 }
 
+static int64_t job_bytes(const qx_job *job)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < QX_PART_COUNT_; i++)
+        if (job->part[i]) sum += (int64_t)job->part[i]->bytes;
+    return sum;
+}
+
 static qx_status report_weight(qx_pipeline *pipe, const qx_plan_weight *w, const qx_node *reader)
 {
-    int64_t after = 0;
-    for (int i = 0; i < QX_PART_COUNT_; i++)
-        if (w->job->part[i]) after += (int64_t)w->job->part[i]->bytes;
+    const int64_t after = job_bytes(w->job);
     if (!pipe->report) return QX_OK;
     qx_report_tensor t = {.name = w->value->name, .format = w->format, .bytes_before = (int64_t)w->tensor->bytes, .bytes_after = after, .n = w->view.n,
                           .k = qx_view_k(&w->view), .block = w->spec.block, .sqnr = w->sqnr, .node = reader->name};
@@ -291,14 +297,28 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
     return qx_value_replace_uses(w->value, dq, dq->def);
 }
 
+static qx_layout layout_of(form f) { return f == FORM_NBITS ? QX_LAYOUT_NBITS : f == FORM_SAME ? QX_LAYOUT_SAME : QX_LAYOUT_NK; }
+
+qx_status qx_emit_bytes(qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, int64_t *bytes)
+{
+    qx_plan_weight w = *it->weight; /* tried on a copy */
+    qx_plan_item tried = *it;
+    qx_job *job;
+    w.spec = *spec;
+    tried.weight = &w;
+    const form f = choose_form(pipe, &tried);
+    QX_TRY(qx_job_new(pipe->model, w.tensor, &w.view, NULL, &w.spec, layout_of(f), &job));
+    *bytes = job_bytes(job);
+    return QX_OK;
+}
+
 qx_status qx_emit_weight(qx_pipeline *pipe, qx_plan_item *it)
 {
     qx_plan_weight *w = it->weight;
     if (w->done) return QX_OK;
     form f = choose_form(pipe, it);
-    qx_layout layout = f == FORM_NBITS ? QX_LAYOUT_NBITS : f == FORM_SAME ? QX_LAYOUT_SAME : QX_LAYOUT_NK;
     if (f == FORM_NBITS) w->spec.scale = it->lin->x->type.dtype;
-    QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &w->spec, layout, &w->job));
+    QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &w->spec, layout_of(f), &w->job));
     QX_TRY(rewire(pipe, it, f));
     w->done = true;
     return report_weight(pipe, w, it->lin->node);

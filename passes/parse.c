@@ -157,6 +157,18 @@ static qx_status copy_until(parser *p, const char *stops, const char **out)
     return *out ? QX_OK : QX_E_NOMEM;
 }
 
+/* A value ends at a ',' or ')' that no parenthesis of its own holds: formats=int4(block=128,scale=amax)+int8. */
+static qx_status copy_value(parser *p, const char **out)
+{
+    int depth = 0;
+    const char *e = p->at, *start = e;
+    for (; *e && (depth || (*e != ',' && *e != ')')); e++) depth += (*e == '(') - (*e == ')');
+    p->at = e;
+    while (e > start && (e[-1] == ' ' || e[-1] == '\t')) e--;
+    *out = qx_arena_strndup(p->pipe->arena, start, (size_t)(e - start));
+    return *out ? QX_OK : QX_E_NOMEM;
+}
+
 /* name=value or a bare word, up to ',' or ')'. */
 static qx_status parse_option(parser *p, qx_pass *pass)
 {
@@ -166,7 +178,7 @@ static qx_status parse_option(parser *p, qx_pass *pass)
     if (*p->at == '=') {
         p->at++;
         skip_space(p);
-        QX_TRY(copy_until(p, ",)", &value));
+        QX_TRY(copy_value(p, &value));
     }
     if (!*name) QX_FAIL(p->ctx, QX_E_USAGE, "pass %s: an option without a name", pass->def->name);
     return set_option(p, pass, name, value);
@@ -226,6 +238,8 @@ static qx_status expand(const qx_pass *pass, qx_buf *b)
 static qx_status check_pair(qx_ctx *ctx, const qx_passdef *a, const qx_passdef *b)
 {
     if (a == b) QX_FAIL(ctx, QX_E_USAGE, "pass %s is given twice", a->name);
+    if ((a->flags & QX_PASS_FORMAT) && (b->flags & QX_PASS_FORMAT) && ((a->flags | b->flags) & QX_PASS_MIXES))
+        QX_FAIL(ctx, QX_E_USAGE, "%s and %s: a mix chooses among formats by itself; leave the other out and name it in formats=, as in \"mixed(size=70%%,formats=int4+int8+float)\"", a->name, b->name);
     if ((a->flags & QX_PASS_FORMAT) && (b->flags & QX_PASS_FORMAT))
         QX_FAIL(ctx, QX_E_USAGE, "%s and %s are both formats and a node can have one; write one of them, and --set \"PATTERN=%s\" for some nodes", a->name, b->name, b->name);
     if ((a->flags & QX_PASS_FORMAT) && (b->flags & QX_PASS_WEIGHTS))
@@ -296,6 +310,20 @@ qx_status qx_pipeline_parse(qx_ctx *ctx, const char *text, qx_pipeline **out)
 }
 
 const char *qx_pipeline_text(const qx_pipeline *p) { return p->text; }
+
+qx_status qx_pipeline_adopt(qx_pipeline *p, qx_pipeline *sub)
+{
+    if (p->n_subs == p->cap_subs) {
+        const int cap = p->cap_subs ? 2 * p->cap_subs : 8;
+        qx_pipeline **list = qx_arena_array(p->arena, (size_t)cap, sizeof *list);
+        if (!list) { qx_pipeline_free(sub); return QX_E_NOMEM; }
+        if (p->n_subs) memcpy(list, p->subs, (size_t)p->n_subs * sizeof *list);
+        p->subs = list;
+        p->cap_subs = cap;
+    }
+    p->subs[p->n_subs++] = sub;
+    return QX_OK;
+}
 
 void qx_pipeline_free(qx_pipeline *p)
 {

@@ -32,6 +32,8 @@ typedef struct qx_passdef {
     const char *doc;              /* longer help for `qonnx passes NAME`: formula, source, when to use; NULL: none */
     qx_status (*plan)(qx_pass *p, qx_model *m, qx_stats *stats); /* NULL: nothing to ask */
     qx_status (*run)(qx_pass *p, qx_model *m, qx_stats *stats);
+    /* Between the sweep and the first run(): chooses formats by what was observed. May measure the model (passes/probe.h) but not edit it. NULL: nothing to choose. */
+    qx_status (*decide)(qx_pass *p, qx_model *m, qx_stats *stats);
 } qx_passdef;
 enum {
     QX_PASS_FORMAT = 1u << 0,     /* ends in a low-precision format: int8, fp8, int4, ... (one node gets one format) */
@@ -39,6 +41,7 @@ enum {
     QX_PASS_CALIBRATED = 1u << 2, /* needs statistics */
     QX_PASS_INTERNAL = 1u << 3,   /* not offered to users by itself */
     QX_PASS_NEEDS_FORMAT = 1u << 4, /* pointless without a format behind it: smoothquant, awq, gptq */
+    QX_PASS_MIXES = 1u << 5,      /* a FORMAT pass that chooses among other formats: mixed, role-mix */
 };
 
 /* A pass in a pipeline: its definition, its option values, and what it shares with the others. */

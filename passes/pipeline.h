@@ -10,6 +10,8 @@ typedef struct qx_setting { const char *pattern, *format; } qx_setting; /* --set
 typedef struct qx_quantize_options {
     const char *input, *output;          /* output NULL: derived (unet.fp8.onnx) */
     const char *passes;                  /* "smoothquant(alpha=auto),int8"; presets are expanded before */
+    const char *target_size, *target_sqnr, *formats; /* short for the pass mixed, which is put behind `passes` (settings.c) */
+    const char *frontier;                /* PNG of the choices that mixed had; NULL: none */
     qx_samples_options samples;
     const char *save_stats, *load_stats; bool save_gram;
     const char *const *include; int n_include;
@@ -31,6 +33,10 @@ qx_status qx_pipeline_parse(qx_ctx *ctx, const char *text, qx_pipeline **out);
 /* With every option written out: what is stored in the output's metadata ("qonnx.passes"). */
 const char *qx_pipeline_text(const qx_pipeline *p);
 void qx_pipeline_free(qx_pipeline *p);
+/* Whether what is done to which node depends on statistics (mixed): a dry run then needs them too. */
+bool qx_pipeline_decides(const qx_pipeline *p);
+/* `sub` lives and is freed with p; freed at once when that fails. */
+qx_status qx_pipeline_adopt(qx_pipeline *p, qx_pipeline *sub);
 /* The "fp8", "int8", "int4", "sdxl-int8"... presets: name -> pipeline text; NULL when unknown. */
 const char *qx_preset_text(const char *name);
 int qx_preset_count(void);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/thread.h"
+#include "passes/frontier_png.h"
 #include "passes/job.h"
 
 typedef struct job {
@@ -105,7 +106,7 @@ static qx_status prepare(job *j)
         if (!j->opt->dry_run) return qx_no_samples(j->ctx, j->model);
         j->pipe->no_stats = true;
     }
-    if (j->opt->dry_run && needed && !j->opt->load_stats) j->pipe->no_stats = true;
+    if (j->opt->dry_run && needed && !j->opt->load_stats && !(j->samples && qx_pipeline_decides(j->pipe))) j->pipe->no_stats = true;
     j->pipe->have_data = !verify_only && (j->samples != NULL || j->opt->load_stats);
     return QX_OK;
 }
@@ -248,6 +249,7 @@ static qx_status check_output(const job *j)
 static qx_status run_job(job *j)
 {
     QX_TRY(read_model(j));
+    if (j->opt->frontier && !qx_pipeline_decides(j->pipe)) QX_FAIL(j->ctx, QX_E_USAGE, "frontier '%s': no pass chooses among formats; ask for --target-size or --target-sqnr", j->opt->frontier);
     QX_TRY(check_output(j));
     QX_TRY(input_size(j));
     QX_TRY(check_verify(j));
@@ -259,6 +261,7 @@ static qx_status run_job(job *j)
     QX_TRY(qx_arena_status(j->model->arena)); /* names and shapes that were kept without looking */
     QX_TRY(qx_arena_status(j->report->arena));
     QX_TRY(write_model(j));
+    if (j->opt->frontier) QX_TRY(qx_frontier_png(j->report, j->opt->frontier));
     QX_TRY(verify(j));
     return qx_arena_status(j->report->arena);
 }

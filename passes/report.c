@@ -86,6 +86,15 @@ qx_status qx_report_add_stage(qx_report *r, const char *name, double seconds)
     return QX_OK;
 }
 
+qx_status qx_report_add_point(qx_report *r, const qx_report_point *p)
+{
+    qx_report_point x = *p;
+    x.label = keep(r, p->label);
+    x.formats = keep(r, p->formats);
+    ADD(r, points, n_points, &x);
+    return QX_OK;
+}
+
 static qx_status put_text(qx_jsonw *w, const char *key, const char *value)
 {
     return value ? qx_jsonw_string(w, key, value) : qx_jsonw_null(w, key);
@@ -187,6 +196,30 @@ static qx_status put_stages(const qx_report *r, qx_jsonw *w)
     return qx_jsonw_end_array(w);
 }
 
+static qx_status put_measure(qx_jsonw *w, const char *key, double v) { return isfinite(v) ? qx_jsonw_number(w, key, v) : qx_jsonw_null(w, key); }
+
+static qx_status put_points(const qx_report *r, qx_jsonw *w)
+{
+    if (!r->n_points) return QX_OK;
+    QX_TRY(qx_jsonw_begin_array(w, "frontier"));
+    for (int64_t i = 0; i < r->n_points; i++) {
+        const qx_report_point *p = &r->points[i];
+        if (!p->shown) continue;
+        QX_TRY(qx_jsonw_begin_object(w, NULL));
+        QX_TRY(put_text(w, "label", p->label));
+        QX_TRY(put_text(w, "formats", p->formats));
+        QX_TRY(qx_jsonw_int(w, "bytes", p->bytes));
+        QX_TRY(qx_jsonw_number(w, "bits_per_weight", p->bits));
+        QX_TRY(put_measure(w, "kl", p->kl));
+        QX_TRY(put_measure(w, "noise", p->noise));
+        QX_TRY(put_measure(w, "measured_kl", p->measured_kl));
+        QX_TRY(put_measure(w, "measured_noise", p->measured_noise));
+        QX_TRY(qx_jsonw_bool(w, "chosen", p->chosen));
+        QX_TRY(qx_jsonw_end_object(w));
+    }
+    return qx_jsonw_end_array(w);
+}
+
 qx_status qx_report_json(const qx_report *r, qx_buf *out)
 {
     qx_jsonw w;
@@ -195,6 +228,7 @@ qx_status qx_report_json(const qx_report *r, qx_buf *out)
     QX_TRY(put_head(r, &w));
     QX_TRY(put_stages(r, &w));
     QX_TRY(put_quality(r, &w));
+    QX_TRY(put_points(r, &w));
     QX_TRY(put_tensors(r, &w));
     QX_TRY(put_nodes(r, &w));
     return qx_jsonw_end_object(&w);

@@ -21,6 +21,14 @@ typedef struct qx_report_tensor {
 } qx_report_tensor;
 typedef struct qx_report_output { const char *name; double sqnr_db, cosine, max_abs; int64_t count; } qx_report_output;
 typedef struct qx_report_layer { const char *name, *op, *format; double sqnr_db, cosine; } qx_report_layer; /* float against quantized at this value */
+/* A choice of formats (mixed): on the frontier, or (with a label) one that it is compared with. kl and noise are predicted sums; NaN: unknown. */
+typedef struct qx_report_point {
+    const char *label, *formats;     /* formats: "int4 96, int8-weights 25" when shown */
+    int64_t bytes; double bits;      /* of the file; per weight that takes part */
+    double kl, noise;                /* noise: of the output, relative to its energy (score=layer: sum of the layers' own) */
+    double measured_kl, measured_noise; /* of the chosen one, before anything was written */
+    bool shown, chosen;
+} qx_report_point;
 typedef struct qx_report_stage { const char *name; double seconds; } qx_report_stage;
 
 typedef struct qx_report {
@@ -33,6 +41,7 @@ typedef struct qx_report {
     qx_report_output *outputs; int64_t n_outputs;  /* empty: no samples to verify with (verify_note says so) */
     qx_report_layer *layers; int64_t n_layers;
     qx_report_stage *stages; int64_t n_stages;
+    qx_report_point *points; int64_t n_points;
     const char *verify_note;
     int64_t warnings; int64_t n_quantized;
 } qx_report;
@@ -44,6 +53,7 @@ qx_status qx_report_add_tensor(qx_report *r, const qx_report_tensor *t);
 qx_status qx_report_add_output(qx_report *r, const qx_report_output *o);
 qx_status qx_report_add_layer(qx_report *r, const qx_report_layer *l);
 qx_status qx_report_add_stage(qx_report *r, const char *name, double seconds);
+qx_status qx_report_add_point(qx_report *r, const qx_report_point *p);
 qx_status qx_report_json(const qx_report *r, qx_buf *out);
 
 #endif

@@ -60,17 +60,25 @@ bool qx_rule_is_vision(const qx_linear *l)
     return k && k->g == vision;
 }
 
-bool qx_rule_is_head(const qx_linear *l)
+const qx_value *qx_rule_head_output(const qx_linear *l)
 {
     enum { MAX_TAIL = 8, LEAST_VOCABULARY = 512 };
-    if (!l->w || l->is_conv || l->n < LEAST_VOCABULARY || l->n < 4 * l->k) return false;
+    if (!l->w || l->is_conv || l->n < LEAST_VOCABULARY || l->n < 4 * l->k) return NULL;
     const qx_value *v = qx_node_out(l->node, 0);
     for (int i = 0; v && i < MAX_TAIL; i++) {
-        if (v->is_output) return true;
-        if (v->n_uses != 1 || !(v->uses->node->op->traits & QX_T_POINTWISE)) return false;
+        if (v->is_output) return v;
+        if (v->n_uses != 1 || !(v->uses->node->op->traits & QX_T_POINTWISE)) return NULL;
         v = qx_node_out(v->uses->node, 0);
     }
-    return false;
+    return NULL;
+}
+
+bool qx_rule_is_head(const qx_linear *l) { return qx_rule_head_output(l) != NULL; }
+
+bool qx_rule_names_head(const qx_linear *l)
+{
+    const struct keep *k = find_keep(l);
+    return k ? strstr(k->what, "language model head") != NULL : qx_rule_is_head(l);
 }
 
 static bool is_square(const qx_conv_window *w)

@@ -10,8 +10,12 @@ bool qx_path_has(const char *name, const char *path, bool only_first);
 const char *qx_rule_name(const qx_linear *l, bool vision);
 /* True when only the rules of the vision branch would keep it. */
 bool qx_rule_is_vision(const qx_linear *l);
+/* Named like a language model head, or one by qx_rule_is_head. */
+bool qx_rule_names_head(const qx_linear *l);
 /* A projection onto a vocabulary that is (through pointwise operators) a graph output: a head without a telling name. */
 bool qx_rule_is_head(const qx_linear *l);
+/* The graph output that such a head makes (through pointwise operators); NULL: not a head. */
+const qx_value *qx_rule_head_output(const qx_linear *l);
 
 typedef enum qx_family { QX_FAMILY_INT8, QX_FAMILY_FP8, QX_FAMILY_WEIGHT_ONLY } qx_family;
 /* Sizes that the format's kernels do not serve, with the numbers in detail (of at least 120 bytes). Unknown sizes keep nothing. */

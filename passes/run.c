@@ -84,8 +84,8 @@ static qx_status parse_setting(qx_pipeline *p, const qx_setting *s, qx_pass **ou
         if (strcmp(s->format, floats[i]) == 0) return QX_OK;
     qx_status st = qx_pipeline_parse(p->ctx, s->format, &sub);
     if (st != QX_OK) return qx_note(p->ctx, st, "--set '%s'", s->pattern);
-    p->subs[p->n_subs++] = sub;
-    if (sub->n_passes != 1 || !(sub->passes[0]->def->flags & QX_PASS_FORMAT))
+    QX_TRY(qx_pipeline_adopt(p, sub));
+    if (sub->n_passes != 1 || !(sub->passes[0]->def->flags & QX_PASS_FORMAT) || (sub->passes[0]->def->flags & QX_PASS_MIXES))
         QX_FAIL(p->ctx, QX_E_USAGE, "--set '%s=%s': write one format (int8, fp8, int4, float ...)", s->pattern, s->format);
     *out = sub->passes[0];
     (*out)->pipe = p;
@@ -96,8 +96,7 @@ static qx_status parse_settings(qx_pipeline *p)
 {
     int n = p->opt->n_settings;
     p->settings = qx_arena_array(p->arena, (size_t)n + 1, sizeof *p->settings);
-    p->subs = qx_arena_array(p->arena, (size_t)n + 1, sizeof *p->subs);
-    if (!p->settings || !p->subs) return QX_E_NOMEM;
+    if (!p->settings) return QX_E_NOMEM;
     for (int i = 0; i < n; i++) QX_TRY(parse_setting(p, &p->opt->settings[i], &p->settings[i]));
     return QX_OK;
 }
@@ -235,6 +234,29 @@ static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
     return st;
 }
 
+static qx_status decide_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
+{
+    if (!pass->def->decide) return QX_OK;
+    qx_status st = pass->def->decide(pass, p->model, stats);
+    return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", pass->def->name);
+}
+
+/* Formats are chosen while the graph is still as it was read. */
+static qx_status decide(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
+{
+    p->samples = p->no_stats ? NULL : samples;
+    qx_status st = each_pass(p, true, decide_pass, stats);
+    p->samples = NULL;
+    return st;
+}
+
+bool qx_pipeline_decides(const qx_pipeline *p)
+{
+    for (int i = 0; i < p->n_passes; i++)
+        if (p->passes[i]->def->decide) return true;
+    return false;
+}
+
 static qx_status run_all(qx_pipeline *p, qx_stats *stats)
 {
     QX_TRY(each_pass(p, false, run_pass, stats));
@@ -254,6 +276,8 @@ qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options
     QX_TRY(add_stage(report, "plan", &clock));
     QX_TRY(collect(p, samples, stats));
     if (samples) QX_TRY(add_stage(report, "calibrate", &clock));
+    QX_TRY(decide(p, samples, stats));
+    if (qx_pipeline_decides(p)) QX_TRY(add_stage(report, "choose", &clock));
     QX_TRY(run_all(p, stats));
     QX_TRY(fill_report(p, report));
     return add_stage(report, "rewrite", &clock);

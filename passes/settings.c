@@ -185,10 +185,39 @@ qx_status qx_job_args_set(qx_job_args *a, const char *name, const char *value)
     QX_FAIL(a->ctx, QX_E_USAGE, "there is no option '%s'", name);
 }
 
+/* "int4(block=32,scale=amax),int8" with '+' for the commas outside parentheses. */
+static char *plus_separated(qx_arena *arena, const char *formats)
+{
+    char *text = qx_arena_strdup(arena, formats);
+    int depth = 0;
+    for (char *s = text; s && *s; s++) {
+        depth += (*s == '(') - (*s == ')');
+        if (*s == ',' && depth == 0) *s = '+';
+    }
+    return text;
+}
+
+/* --target-size, --target-sqnr and --formats are short for a last pass "mixed(...)". */
+static qx_status add_mixed(qx_job_args *a)
+{
+    qx_quantize_options *o = &a->opt;
+    if (!o->target_size && !o->target_sqnr) {
+        if (o->formats) QX_FAIL(a->ctx, QX_E_USAGE, "formats: to choose from for target-size or target-sqnr, and neither is given");
+        return QX_OK;
+    }
+    if (o->target_size && o->target_sqnr) QX_FAIL(a->ctx, QX_E_USAGE, "target-size and target-sqnr are two goals: give one");
+    const char *formats = o->formats ? plus_separated(a->arena, o->formats) : NULL;
+    o->passes = qx_arena_printf(a->arena, "%s%smixed(%s=%s%s%s)", o->passes ? o->passes : "", o->passes ? "," : "", o->target_size ? "size" : "sqnr",
+                                o->target_size ? o->target_size : o->target_sqnr, o->formats ? ",formats=" : "", formats ? formats : "");
+    o->target_size = o->target_sqnr = o->formats = NULL;
+    return o->passes ? QX_OK : QX_E_NOMEM;
+}
+
 qx_status qx_job_args_options(qx_job_args *a, const qx_quantize_options **out)
 {
     qx_quantize_options *o = &a->opt;
-    if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME or --passes TEXT");
+    QX_TRY(add_mixed(a));
+    if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT or --target-size SIZE");
     o->samples.paths = a->lists[L_CALIB]; o->samples.n_paths = a->n_lists[L_CALIB];
     o->include = a->lists[L_INCLUDE]; o->n_include = a->n_lists[L_INCLUDE];
     o->exclude = a->lists[L_EXCLUDE]; o->n_exclude = a->n_lists[L_EXCLUDE];

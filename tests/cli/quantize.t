@@ -25,7 +25,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: output 'model.onnx' is the same file as input 'model.onnx'; give another name
   [2]
   $ qonnx quantize model.onnx
-  qonnx quantize: no format is asked for: give --fp8, --int8, --int4, --preset NAME or --passes TEXT
+  qonnx quantize: no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT or --target-size SIZE
   [2]
   $ qonnx quantize model.onnx --int8 --int4
   qonnx quantize: --int4: two formats are asked for, 'int8' and 'int4': give one, and --set "PATTERN=FORMAT" for some nodes

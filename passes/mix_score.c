@@ -1,0 +1,107 @@
+/* mix_score.c - what each format does to the output of each operator by itself: || X W' - Xq Wq' ||^2 / || X W' ||^2 over sampled rows of X, with the
+ * quantized activations of formats that have them. No run of the model. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/quant.h"
+#include "passes/mix.h"
+#include "passes/search.h"
+
+enum { JUDGED = 64, MADE_UP = 32 };
+
+/* Rows that know nothing about the input: +1 and -1 by a fixed generator, whose expected error is that of the weight alone. */
+static qx_status made_up_rows(qx_ctx *ctx, int64_t k, qx_value_stats *st, float **rows)
+{
+    uint32_t seed = 1;
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(MADE_UP * k) * sizeof **rows, (void **)rows));
+    for (int64_t i = 0; i < MADE_UP * k; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        (*rows)[i] = seed >> 31 ? 1.0f : -1.0f;
+    }
+    *st = (qx_value_stats){.rows = *rows, .n_rows = MADE_UP, .row_len = k};
+    return QX_OK;
+}
+
+static const qx_value_stats *observed(const qx_stats *stats, const qx_linear *l)
+{
+    if (!stats || l->group > 1) return NULL;
+    const qx_value_stats *st = qx_stats_get_rows(stats, l->x, l->is_conv ? &l->window : NULL);
+    return st && st->n_rows > 0 && st->row_len == l->k ? st : NULL;
+}
+
+/* The scale that x would get; a cell whose activation cannot be quantized is out. */
+static void choose_activation(const qx_mix *m, int64_t i, int format, const qx_stats *stats)
+{
+    qx_mix_cell *c = qx_mix_at(m, i, format);
+    qx_pass *f = m->formats[format];
+    char detail[120];
+    int32_t zero;
+    if (!c->act) return;
+    const qx_why why = qx_scheme_act_scale(f, f->state, stats, f->pipe->plan->items[i].x_stat, &c->act_scale, &zero, detail);
+    if (why == QX_WHY_NONE) return;
+    c->ok = false;
+    c->why = why;
+    c->detail = qx_arena_strdup(f->pipe->model->arena, detail);
+}
+
+/* Half of what the codes of x span, as the search takes it. */
+static float act_reach(const qx_mix_cell *c)
+{
+    const qx_format f = {.codes = c->act, .narrow = c->act == QX_DT_INT8};
+    float lo = 0, hi = 1;
+    (void)qx_format_range(&f, &lo, &hi);
+    return c->act_scale * (c->act == QX_DT_UINT8 ? hi / 2 : hi);
+}
+
+typedef struct scratch { float *ones, *range; } scratch;
+
+static qx_status score_cell(const qx_mix *m, int64_t i, int format, const qx_value_stats *st, bool seen, const scratch *s)
+{
+    qx_plan_item *it = &m->pass->pipe->plan->items[i];
+    qx_mix_cell *c = qx_mix_at(m, i, format);
+    const qx_group alone = {.items = &it, .n = 1, .x = it->lin->x, .k = it->lin->k};
+    double error = 0;
+    qx_mix_give(m, i, format);
+    for (int64_t j = 0; j < alone.k; j++) s->range[j] = act_reach(c);
+    qx_candidates run = {.group = &alone, .stats = st, .n = 1, .s = s->ones, .quantize_x = seen && c->act_scale > 0, .absmax = s->range, .max_rows = JUDGED, .error = &error};
+    QX_TRY(qx_candidates_run(m->pass->ctx, &run));
+    c->error = run.reference > 0 ? error / run.reference : 0;
+    if (!isfinite(c->error)) QX_FAIL(m->pass->ctx, QX_E_NUMERIC, "operator '%s' in %s: its error is not finite", it->lin->node->name, c->format ? c->format : "?");
+    return QX_OK;
+}
+
+static qx_status score_item(const qx_mix *m, int64_t i, const qx_stats *stats)
+{
+    const qx_linear *l = m->pass->pipe->plan->items[i].lin;
+    const qx_value_stats *st = observed(stats, l);
+    qx_value_stats own;
+    scratch s = {0};
+    float *rows = NULL;
+    qx_status status = QX_OK;
+    QX_TRY_GOTO(status, qx_alloc_array(m->pass->ctx, (size_t)l->k, sizeof *s.ones, (void **)&s.ones));
+    QX_TRY_GOTO(status, qx_alloc_array(m->pass->ctx, (size_t)l->k, sizeof *s.range, (void **)&s.range));
+    if (!st) QX_TRY_GOTO(status, made_up_rows(m->pass->ctx, l->k, &own, &rows));
+    for (int64_t j = 0; j < l->k; j++) s.ones[j] = 1;
+    for (int f = 0; f < m->n; f++) {
+        if (!qx_mix_at(m, i, f)->ok) continue;
+        if (stats) choose_activation(m, i, f, stats);
+        if (qx_mix_at(m, i, f)->ok) QX_TRY_GOTO(status, score_cell(m, i, f, st ? st : &own, st != NULL, &s));
+    }
+done:
+    qx_free(m->pass->ctx, s.ones);
+    qx_free(m->pass->ctx, s.range);
+    qx_free(m->pass->ctx, rows);
+    return status;
+}
+
+qx_status qx_mix_score(const qx_mix *m, const qx_stats *stats)
+{
+    const int64_t n = m->pass->pipe->plan->linears.count;
+    for (int64_t i = 0; i < n; i++) {
+        QX_TRY(qx_check_cancel(m->pass->ctx));
+        qx_progress(m->pass->ctx, "score formats", i, n);
+        if (m->group[i] >= 0) QX_TRY(score_item(m, i, stats));
+    }
+    qx_progress(m->pass->ctx, "score formats", n, n);
+    return QX_OK;
+}

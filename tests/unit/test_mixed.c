@@ -1,0 +1,230 @@
+/* test_mixed.c - formats within a budget on a trained model, from file to file: the size holds, the choice is better than one format for all, groups agree,
+ * goals that cannot be met say what can, and the picture is a picture. */
+#include "unit.h"
+
+#include <math.h>
+#include <sys/stat.h>
+
+#include "passes/pipeline.h"
+#include "passes/settings.h"
+
+#define MODEL TEST_SOURCE_DIR "/samples/models/micro-llama/"
+
+typedef struct files { char out[96], png[96]; } files;
+
+static files names(void)
+{
+    files f;
+    snprintf(f.out, sizeof f.out, "/tmp/qonnx_test_mixed_%ld.onnx", (long)getpid());
+    snprintf(f.png, sizeof f.png, "/tmp/qonnx_test_mixed_%ld.png", (long)getpid());
+    return f;
+}
+
+static void fill(qx_quantize_options *o, const files *f, const char *passes)
+{
+    *o = (qx_quantize_options){.input = MODEL "model.onnx", .output = f->out, .passes = passes, .force = true};
+    o->samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 64, .limit = 8, .hold_out = true};
+}
+
+static qx_report *quantize(qx_ctx *ctx, const files *f, const char *passes)
+{
+    qx_report *r;
+    qx_quantize_options o;
+    fill(&o, f, passes);
+    OK(qx_report_new(ctx, &r));
+    if (qx_quantize_file(ctx, &o, r) != QX_OK) fail_msg("%s: %s", passes, qx_ctx_error(ctx));
+    return r;
+}
+
+static int64_t size_of(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? (int64_t)st.st_size : -1;
+}
+
+static const char *format_of(const qx_report *r, const char *part, const char *layer)
+{
+    for (int64_t i = 0; i < r->n_nodes; i++)
+        if (strstr(r->nodes[i].name, layer) && strstr(r->nodes[i].name, part)) return r->nodes[i].format ? r->nodes[i].format : "float";
+    fail_msg("no node '%s' in '%s'", part, layer);
+    return NULL;
+}
+
+static void size_holds_and_groups_agree(void **state)
+{
+    const files f = names();
+    for (int64_t limit = 3400000; limit < 4200000; limit += 400000) {
+        char passes[80], layer[32];
+        snprintf(passes, sizeof passes, "mixed(size=%lld,probes=1)", (long long)limit);
+        qx_report *r = quantize(*state, &f, passes);
+        const int64_t size = size_of(f.out);
+        assert_true(size <= limit && size > limit - 120000); /* no step of one group is larger */
+        for (int i = 0; i < 5; i++) {
+            snprintf(layer, sizeof layer, "layers.%d/", i);
+            assert_string_equal(format_of(r, "q_proj", layer), format_of(r, "k_proj", layer));
+            assert_string_equal(format_of(r, "q_proj", layer), format_of(r, "v_proj", layer));
+            assert_string_equal(format_of(r, "gate_proj", layer), format_of(r, "up_proj", layer));
+        }
+        qx_report_free(r);
+    }
+    unlink(f.out);
+}
+
+/* The same bytes as INT4 with an INT8 head: the measured output is nearer to float. */
+static void better_than_uniform(void **state)
+{
+    const files f = names();
+    static const qx_setting head = {"lm_head*", "int8-weights"};
+    qx_quantize_options o;
+    qx_report *r;
+    char passes[64];
+    fill(&o, &f, "int4");
+    o.settings = &head;
+    o.n_settings = 1;
+    OK(qx_report_new(*state, &r));
+    OK(qx_quantize_file(*state, &o, r));
+    const double uniform = r->outputs[0].sqnr_db;
+    const int64_t size = size_of(f.out);
+    qx_report_free(r);
+    snprintf(passes, sizeof passes, "mixed(size=%lld,probes=1)", (long long)size);
+    r = quantize(*state, &f, passes);
+    print_message("%lld bytes: %.2f dB uniform, %.2f dB mixed (%lld bytes)\n", (long long)size, uniform, r->outputs[0].sqnr_db, (long long)size_of(f.out));
+    assert_true(size_of(f.out) <= size);
+    assert_true(r->outputs[0].sqnr_db > uniform + 0.5);
+    qx_report_free(r);
+    unlink(f.out);
+}
+
+/* The chosen file meets the goal on the samples it was measured on; a finer goal costs bytes. */
+static void quality_goal(void **state)
+{
+    const files f = names();
+    int64_t before = 0;
+    for (int db = 30; db <= 50; db += 20) {
+        char passes[64];
+        snprintf(passes, sizeof passes, "mixed(sqnr=%d,probes=1)", db);
+        qx_report *r = quantize(*state, &f, passes);
+        double measured = NAN;
+        for (int64_t i = 0; i < r->n_points; i++)
+            if (r->points[i].chosen) measured = -10 * log10(r->points[i].measured_noise);
+        assert_true(measured >= db);
+        assert_true(r->outputs[0].sqnr_db > db - 2); /* other text */
+        assert_true(size_of(f.out) > before);
+        before = size_of(f.out);
+        qx_report_free(r);
+    }
+    unlink(f.out);
+}
+
+/* What is predicted for one format everywhere is what is measured when it is written, within what adding up errors can say. */
+static void predictions_hold(void **state)
+{
+    const files f = names();
+    qx_report *r = quantize(*state, &f, "mixed(size=99%,formats=int4+int8,probes=1)"); /* all int8-weights */
+    const qx_report_point *all4 = NULL, *chosen = NULL;
+    for (int64_t i = 0; i < r->n_points; i++) {
+        if (r->points[i].label && strstr(r->points[i].label, "int4")) all4 = &r->points[i];
+        if (r->points[i].chosen) chosen = &r->points[i];
+    }
+    assert_non_null(all4);
+    assert_non_null(chosen);
+    const double ratio = chosen->measured_noise / chosen->noise;
+    print_message("int8 everywhere: predicted %.3g, measured %.3g\n", chosen->noise, chosen->measured_noise);
+    assert_true(ratio > 0.4 && ratio < 2.5);
+    const double predicted = -10 * log10(all4->noise);
+    qx_report_free(r);
+    r = quantize(*state, &f, "mixed(size=3400000,formats=int4+int8,probes=1)");
+    print_message("int4 everywhere: predicted %.2f dB, held-out text %.2f dB\n", predicted, r->outputs[0].sqnr_db);
+    assert_true(fabs(predicted - r->outputs[0].sqnr_db) < 3);
+    qx_report_free(r);
+    unlink(f.out);
+}
+
+static void refuse(qx_ctx *ctx, const char *passes, const char *part)
+{
+    const files f = names();
+    qx_report *r;
+    qx_quantize_options o;
+    fill(&o, &f, passes);
+    OK(qx_report_new(ctx, &r));
+    qx_ctx_clear_error(ctx);
+    assert_int_not_equal(qx_quantize_file(ctx, &o, r), QX_OK);
+    MESSAGE_HAS(ctx, part);
+    assert_int_equal(size_of(f.out), -1);
+    qx_report_free(r);
+}
+
+static void wrong_goals(void **state)
+{
+    refuse(*state, "mixed", "mixed needs one goal");
+    refuse(*state, "mixed(size=70%,sqnr=3)", "mixed needs one goal");
+    refuse(*state, "mixed(size=170%)", "write a share of the input");
+    refuse(*state, "mixed(size=-3bpw)", "write a share of the input");
+    refuse(*state, "mixed(size=many)", "write a share of the input");
+    refuse(*state, "mixed(size=1M,score=layer)", "the smallest that");
+    refuse(*state, "mixed(sqnr=60,formats=int4,probes=1)", "the best that");
+    refuse(*state, "mixed(sqnr=60,score=layer)", "needs samples and score=output");
+    refuse(*state, "mixed(size=70%,formats=int4+int5)", "there is no pass 'int5'");
+    refuse(*state, "mixed(size=70%,formats=int4+int4)", "given twice");
+    refuse(*state, "mixed(size=70%,formats=awq+int4)", "write formats such as");
+    refuse(*state, "mixed(size=70%,formats=float)", "no format to choose from");
+    refuse(*state, "mixed(size=70%,formats=mixed+int4)", "write formats such as");
+    refuse(*state, "int4,mixed(size=70%)", "leave the other out");
+}
+
+static void roles(void **state)
+{
+    const files f = names();
+    qx_report *r = quantize(*state, &f, "role-mix");
+    assert_string_equal(format_of(r, "lm_head", ""), "int8-weights");
+    /* five layers: 5/8 = 0, 35/8 = 4: layer 4 is in the last eighth, layer 2 is every third */
+    for (int i = 0; i < 5; i++) {
+        char layer[32];
+        const char *more = i == 2 || i == 4 ? "int8-weights" : "int4 block 32";
+        snprintf(layer, sizeof layer, "layers.%d/", i);
+        assert_string_equal(format_of(r, "v_proj", layer), more);
+        assert_string_equal(format_of(r, "down_proj", layer), more);
+        assert_string_equal(format_of(r, "q_proj", layer), "int4 block 32");
+        assert_string_equal(format_of(r, "up_proj", layer), "int4 block 32");
+    }
+    qx_report_free(r);
+    unlink(f.out);
+}
+
+static void picture(void **state)
+{
+    const files f = names();
+    qx_job_args *a;
+    const qx_quantize_options *o;
+    qx_report *r;
+    uint8_t head[8] = {0};
+    OK(qx_job_args_new(*state, &a));
+    OK(qx_job_args_set(a, "formats", "int4(block=32,scale=amax),int8"));
+    FAILS(qx_job_args_options(a, &o), QX_E_USAGE);
+    OK(qx_job_args_set(a, "target-size", "40%"));
+    OK(qx_job_args_set(a, "frontier", f.png));
+    OK(qx_job_args_options(a, &o));
+    assert_string_equal(o->passes, "mixed(size=40%,formats=int4(block=32,scale=amax)+int8)");
+    qx_quantize_options full = *o;
+    full.input = MODEL "model.onnx";
+    full.output = f.out;
+    full.no_verify = true;
+    full.samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 64, .limit = 2};
+    OK(qx_report_new(*state, &r));
+    if (qx_quantize_file(*state, &full, r) != QX_OK) fail_msg("%s", qx_ctx_error(*state));
+    FILE *png = fopen(f.png, "rb");
+    assert_non_null(png);
+    assert_int_equal(fread(head, 1, 8, png), 8);
+    fclose(png);
+    assert_memory_equal(head, "\x89PNG\r\n\x1a\n", 8);
+    qx_report_free(r);
+    qx_job_args_free(a);
+    unlink(f.png);
+    unlink(f.out);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals), TEST(roles), TEST(picture)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
