@@ -115,7 +115,7 @@ struct qx_exec {
     bool profile;
     qx_node_time *times;
     struct qx_gpu *device;   /* runtime/device.h; NULL: everything runs on the CPU */
-    void *dnnl;                 /* runtime/dnnl.c: engine and stream; NULL until first needed */
+    void *dnnl;                 /* runtime/dnnl/: engine and stream; NULL until first needed */
 };
 
 /* plan.c */

@@ -6,7 +6,7 @@
 
 #include "kernels/gemm.h"
 #include "kernels/pointwise.h"
-#include "runtime/dnnl.h"
+#include "runtime/dnnl/door.h"
 
 enum { ROW_BLOCK = 64 };
 

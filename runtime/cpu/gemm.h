@@ -1,4 +1,4 @@
-/* gemm.h - matrix products and convolutions for adapters: packed once, run often. runtime/cpu/dnnl.c has them through oneDNN; what it has no
+/* gemm.h - matrix products and convolutions for adapters: packed once, run often. runtime/dnnl/ has them through oneDNN; what it has no
  * thread-count independent kernel for, and builds without it, go through the loops of kernels/gemm.h. */
 #ifndef QX_RUNTIME_CPU_GEMM_H
 #define QX_RUNTIME_CPU_GEMM_H

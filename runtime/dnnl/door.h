@@ -1,7 +1,7 @@
-/* dnnl.h - the door to oneDNN (runtime/dnnl.c). Every *_new gives NULL in *out, with QX_OK, when the library has no kernel for the case whose
+/* door.h - the door to oneDNN (runtime/dnnl/). Every *_new gives NULL in *out, with QX_OK, when the library has no kernel for the case whose
  * result is the same bits for any number of threads ("gemm" and "ref" implementations split sums by thread): callers then use their own. */
-#ifndef QX_RUNTIME_DNNL_H
-#define QX_RUNTIME_DNNL_H
+#ifndef QX_RUNTIME_DNNL_DOOR_H
+#define QX_RUNTIME_DNNL_DOOR_H
 
 #include "runtime/cpu/gemm.h"
 

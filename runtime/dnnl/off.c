@@ -1,5 +1,5 @@
-/* dnnl_off.c - the door of runtime/dnnl.h in a build without oneDNN: there is never a kernel, so everything goes through our own. */
-#include "runtime/dnnl.h"
+/* dnnl_off.c - the door of runtime/dnnl/door.h in a build without oneDNN: there is never a kernel, so everything goes through our own. */
+#include "runtime/dnnl/door.h"
 #include "runtime/cpu/int8.h"
 
 #ifndef QONNX_HAVE_DNNL

@@ -1,0 +1,187 @@
+/* conv.c - convolution by oneDNN: direct or Winograd. */
+#include "runtime/dnnl/door.h"
+
+#ifdef QONNX_HAVE_DNNL
+#include <string.h>
+
+#include "runtime/dnnl/dn.h"
+
+struct qx_dnnl_conv {
+    bool winograd;         /* the packed weights are transformed: no way back to plain ones */
+    dnnl_memory_desc_t md;
+    void *packed;
+    qx_dn_prim cache[QX_DN_CACHE];
+    uint64_t clock;
+};
+
+void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s)
+{
+    if (!s) return;
+    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&s->cache[i]);
+    qx_free(ctx, s->packed);
+    qx_free(ctx, s);
+}
+
+/* Winograd's transformation pays for 3x3 convolutions with enough channels; its weights are four times as large, so there is a limit. Error
+ * about 1.5e-6 of the result's norm; the same bits for any number of threads. */
+#define WINOGRAD_BYTES 3.2e7
+static bool winograd_may_pay(const qx_conv_shape *s)
+{
+    bool small = s->spatial == 2 && s->group == 1 && s->in_ch >= 16 && s->out_ch >= 16 && s->out[0] * s->out[1] >= 256;
+    for (int i = 0; small && i < 2; i++) small = s->kernel[i] == 3 && s->stride[i] == 1 && s->dilation[i] == 1 && s->begin[i] <= 1 && s->end[i] <= 1;
+    return small && 4.0 * 9.0 * (double)s->in_ch * (double)s->out_ch * 4.0 <= WINOGRAD_BYTES;
+}
+
+static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, bool winograd, bool bias, qx_act act, const dnnl_memory_desc_t *wei, qx_dn_prim *p)
+{
+    int64_t dx[5], dw[6], dy[5];
+    dnnl_memory_desc_t x, w, b, y;
+    dnnl_convolution_desc_t d;
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_dims_t strides, dilates, begin, end;
+    int n = qx_dn_conv_dims(s, dx, dw, dy);
+    QX_TRY(qx_dn_any_md(c, &x, n, dx));
+    QX_TRY(qx_dn_any_md(c, &y, n, dy));
+    if (wei) w = *wei;
+    else QX_TRY(qx_dn_any_md(c, &w, n + (s->group > 1), dw));
+    QX_TRY(qx_dn_strided_md(c, &b, 1, &s->out_ch, (int64_t[]){1}));
+    for (int i = 0; i < s->spatial; i++) {
+        strides[i] = s->stride[i];
+        dilates[i] = s->dilation[i] - 1;
+        begin[i] = s->begin[i];
+        end[i] = s->end[i];
+    }
+    QX_DN(c, dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, winograd ? dnnl_convolution_winograd : dnnl_convolution_direct, &x, &w, bias ? &b : NULL, &y, strides, dilates, begin, end));
+    qx_status st = qx_dn_attr(c, act, NULL, &attr);
+    if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, p);
+    if (attr) dnnl_primitive_attr_destroy(attr);
+    return st;
+}
+
+qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *w, qx_dnnl_conv **out)
+{
+    qx_dn *l = NULL;
+    qx_dn_prim p = {.p = NULL};
+    int64_t dx[5], dw[6], dy[5], strides[6];
+    dnnl_memory_desc_t plain;
+    *out = NULL;
+    QX_TRY(qx_dn_get(c, qx_dn_conv_flops(shape), &l));
+    int n = qx_dn_conv_dims(shape, dx, dw, dy) + (shape->group > 1);
+    bool winograd = winograd_may_pay(shape);
+    if (winograd) QX_TRY(conv_prim(c, l, shape, true, true, QX_ACT_NONE, NULL, &p));
+    if (winograd && (!p.p || (double)dnnl_memory_desc_get_size(&p.scratch) > WINOGRAD_BYTES)) {
+        qx_dn_prim_drop(&p);
+        winograd = false;
+    }
+    if (!winograd) QX_TRY(conv_prim(c, l, shape, false, true, QX_ACT_NONE, NULL, &p));
+    if (!p.p) return QX_OK;
+    dnnl_memory_desc_t md = p.wei;
+    qx_dn_prim_drop(&p);
+    qx_dnnl_conv *s = NULL;
+    QX_TRY(QX_NEW(c->ctx, &s));
+    s->winograd = winograd;
+    s->md = md;
+    qx_strides(dw, n, strides);
+    qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&md), &s->packed);
+    if (st == QX_OK) st = qx_dn_strided_md(c, &plain, n, dw, strides);
+    if (st == QX_OK) st = qx_dn_reorder(c, l, &plain, w, &md, s->packed);
+    if (st != QX_OK) {
+        qx_dnnl_conv_free(c->ctx, s);
+        return st;
+    }
+    *out = s;
+    return QX_OK;
+}
+
+/* Weights packed anew as `to` from what is packed now, or from the model when that is transformed. */
+static qx_status conv_repack(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_shape *shape, const dnnl_memory_desc_t *to)
+{
+    dnnl_memory_desc_t from = s->md;
+    const void *data = s->packed;
+    void *packed = NULL;
+    if (s->winograd) {
+        int64_t dx[5], dw[6], dy[5], strides[6];
+        const qx_tensor *w = qx_call_in(c, 1);
+        qx_tensor plain = *w;
+        const float *f;
+        QX_TRY(qx_call_const_again(c, 1, &data));
+        plain.data = (void *)(uintptr_t)data;
+        QX_TRY(qx_call_to_f32(c, &plain, &f));
+        data = f;
+        int n = qx_dn_conv_dims(shape, dx, dw, dy) + (shape->group > 1);
+        qx_strides(dw, n, strides);
+        QX_TRY(qx_dn_strided_md(c, &from, n, dw, strides));
+    }
+    QX_TRY(qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(to), &packed));
+    qx_status st = qx_dn_reorder(c, l, &from, data, to, packed);
+    if (st != QX_OK) {
+        qx_free(c->ctx, packed);
+        return st;
+    }
+    qx_free(c->ctx, s->packed);
+    s->packed = packed;
+    s->md = *to;
+    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&s->cache[i]);
+    return QX_OK;
+}
+
+static qx_status conv_find(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_shape *shape, bool bias, qx_act act, qx_dn_prim **out)
+{
+    int64_t key[10] = {shape->batch, shape->in[0], shape->in[1], shape->in[2], bias, act};
+    bool found;
+    qx_dn_prim *p = qx_dn_prim_slot(s->cache, key, &s->clock, &found);
+    *out = p;
+    if (found) return QX_OK;
+    QX_TRY(conv_prim(c, l, shape, s->winograd, bias, act, &s->md, p));
+    if (p->p) return QX_OK;
+    qx_dn_prim fresh = {.p = NULL};
+    bool winograd = s->winograd;
+    QX_TRY(conv_prim(c, l, shape, winograd, bias, act, NULL, &fresh));
+    if (!fresh.p && winograd) {
+        winograd = false;
+        QX_TRY(conv_prim(c, l, shape, false, bias, act, NULL, &fresh));
+    }
+    if (!fresh.p) QX_CALL_FAIL(c, QX_E_FAIL, "oneDNN has no kernel for this picture size");
+    qx_status st = conv_repack(c, l, s, shape, &fresh.wei);
+    if (st != QX_OK) {
+        qx_dn_prim_drop(&fresh);
+        return st;
+    }
+    s->winograd = winograd;
+    memcpy(fresh.key, key, sizeof key);
+    fresh.used = ++s->clock;
+    *p = fresh;
+    return QX_OK;
+}
+
+qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, qx_act act, float *y)
+{
+    qx_dn *l = NULL;
+    qx_dn_prim *p;
+    qx_dn_args e = {.n = 0};
+    int64_t dx[5], dw[6], dy[5], strides[6];
+    dnnl_memory_desc_t plain_x, plain_y, b;
+    QX_TRY(qx_dn_get(c, qx_dn_conv_flops(shape), &l));
+    QX_TRY(conv_find(c, l, s, shape, bias != NULL, act, &p));
+    int n = qx_dn_conv_dims(shape, dx, dw, dy);
+    qx_strides(dx, n, strides);
+    QX_TRY(qx_dn_strided_md(c, &plain_x, n, dx, strides));
+    qx_strides(dy, n, strides);
+    QX_TRY(qx_dn_strided_md(c, &plain_y, n, dy, strides));
+    QX_TRY(qx_dn_strided_md(c, &b, 1, &shape->out_ch, (int64_t[]){1}));
+    float *in = (float *)(uintptr_t)x, *out = y;
+    QX_TRY(qx_dn_in_layout(c, &p->src, &plain_x, &in));
+    QX_TRY(qx_dn_in_layout(c, &p->dst, &plain_y, &out));
+    if (in != x) QX_TRY(qx_dn_reorder(c, l, &plain_x, x, &p->src, in));
+    qx_status st = qx_dn_arg(c, l, &e, DNNL_ARG_SRC, &p->src, in);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_DST, &p->dst, out);
+    if (st == QX_OK && bias) st = qx_dn_arg(c, l, &e, DNNL_ARG_BIAS, &b, bias);
+    if (st == QX_OK) st = qx_dn_scratch(c, l, &e, &p->scratch);
+    qx_call_note_kernel(c, p->impl, qx_dn_conv_flops(shape));
+    QX_TRY(qx_dn_execute(c, l, p->p, &e, st));
+    if (out != y) QX_TRY(qx_dn_reorder(c, l, &p->dst, out, &plain_y, y));
+    return QX_OK;
+}
+
+#endif

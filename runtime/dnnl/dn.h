@@ -1,0 +1,66 @@
+/* dn.h - what the files of runtime/dnnl/ share: the engine, primitives with their layouts, memory objects of one execution. Only these files
+ * include dnnl.h (2.x: version 3 renamed most of it). Weights are reordered once into the layout that the library asks for; primitives are
+ * kept per node. Scratch comes from the call, so nothing stays allocated between calls. */
+#ifndef QX_RUNTIME_DNNL_DN_H
+#define QX_RUNTIME_DNNL_DN_H
+
+#include <dnnl.h>
+
+#include "runtime/cpu/int8.h"
+#include "runtime/dnnl/door.h"
+
+enum { QX_DN_CACHE = 6 }; /* primitives of one node: different row counts */
+
+typedef struct qx_dn { dnnl_engine_t engine; dnnl_stream_t stream; } qx_dn;
+
+const char *qx_dn_text(dnnl_status_t s);
+#define QX_DN(c, call)                                                                                      \
+    do {                                                                                                    \
+        dnnl_status_t s_ = (call);                                                                          \
+        if (s_ != dnnl_success) return qx_call_fail((c), s_ == dnnl_out_of_memory ? QX_E_NOMEM : QX_E_FAIL, "oneDNN: %s (%s)", qx_dn_text(s_), #call); \
+    } while (0)
+
+/* flops of the product that comes: a small one is done before a second thread would have woken up. */
+qx_status qx_dn_get(qx_call *c, double flops, qx_dn **out);
+double qx_dn_mm_flops(int64_t batch, int64_t m, int64_t k, int64_t n);
+double qx_dn_conv_flops(const qx_conv_shape *s);
+
+/* ---- Primitives ---- */
+typedef struct qx_dn_prim {
+    int64_t key[10];
+    uint64_t used;
+    dnnl_primitive_t p;
+    dnnl_memory_desc_t src, wei, dst, scratch;
+    const char *impl;
+} qx_dn_prim;
+
+void qx_dn_prim_drop(qx_dn_prim *p);
+/* The primitive with this key, or the slot to make it in (*found false). */
+qx_dn_prim *qx_dn_prim_slot(qx_dn_prim *cache, const int64_t key[10], uint64_t *clock, bool *found);
+/* From descriptor and attributes to a primitive with its layouts known. p->p stays NULL when there is no implementation whose result is the
+ * same for any number of threads ... */
+qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_prim *p);
+/* ... or, for integers, none but the library's reference loops. */
+qx_status qx_dn_prim_make_any(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_prim *p);
+/* Attributes: the activation, then the addition of a tensor laid out as `add` (NULL: none). */
+qx_status qx_dn_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *add, dnnl_primitive_attr_t *out);
+
+/* ---- Memory objects of one execution ---- */
+enum { QX_DN_ARGS = 7 };
+typedef struct qx_dn_args { dnnl_exec_arg_t a[QX_DN_ARGS]; int n; } qx_dn_args;
+qx_status qx_dn_arg(qx_call *c, qx_dn *l, qx_dn_args *e, int id, const dnnl_memory_desc_t *md, const void *data);
+qx_status qx_dn_scratch(qx_call *c, qx_dn *l, qx_dn_args *e, const dnnl_memory_desc_t *md);
+/* Runs p unless st (of gathering the arguments) is a failure already, and frees the arguments. */
+qx_status qx_dn_execute(qx_call *c, qx_dn *l, dnnl_primitive_t p, qx_dn_args *e, qx_status st);
+qx_status qx_dn_reorder(qx_call *c, qx_dn *l, const dnnl_memory_desc_t *from, const void *src, const dnnl_memory_desc_t *to, void *dst);
+/* A buffer in the layout that the primitive wants: *data itself when that is its layout already, else scratch. */
+qx_status qx_dn_in_layout(qx_call *c, const dnnl_memory_desc_t *want, const dnnl_memory_desc_t *have, float **data);
+
+/* strides NULL: the library may choose the layout. */
+qx_status qx_dn_typed_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides);
+qx_status qx_dn_strided_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, const int64_t *strides); /* float */
+qx_status qx_dn_any_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims);                             /* float */
+/* Dims of picture, weights (with a group axis when there is more than one) and result; returns the rank of the picture. */
+int qx_dn_conv_dims(const qx_conv_shape *s, int64_t *x, int64_t *w, int64_t *y);
+
+#endif

@@ -1,0 +1,179 @@
+/* int8.c - products and convolutions of 8-bit codes by oneDNN. */
+#include "runtime/dnnl/door.h"
+
+#ifdef QONNX_HAVE_DNNL
+#include <string.h>
+
+#include "runtime/dnnl/dn.h"
+
+struct qx_dnnl_int8 {
+    void *packed;
+    dnnl_memory_desc_t md;
+    qx_dn_prim cache[QX_DN_CACHE];
+    uint64_t clock;
+};
+
+void qx_dnnl_int8_free(qx_ctx *ctx, qx_dnnl_int8 *s)
+{
+    if (!s) return;
+    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&s->cache[i]);
+    qx_free(ctx, s->packed);
+    qx_free(ctx, s);
+}
+
+static double int8_flops(const qx_int8_op *op) { return op->conv ? qx_dn_conv_flops(&op->shape) : qx_dn_mm_flops(1, op->m, op->k, op->n); }
+
+/* Without VNNI the qx_dn's products of bytes saturate in 16 bits: wrong results, no error. */
+static bool bytes_are_exact(void)
+{
+    const unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
+    return (isa & (unsigned)dnnl_cpu_isa_avx512_core_vnni) == (unsigned)dnnl_cpu_isa_avx512_core_vnni || (isa & (unsigned)dnnl_cpu_isa_avx2_vnni) == (unsigned)dnnl_cpu_isa_avx2_vnni;
+}
+
+/* Plain layouts of x, w and y. Returns the rank of x; that of w goes to *wn. */
+static qx_status int8_plain(qx_call *c, const qx_int8_op *op, dnnl_memory_desc_t *x, dnnl_memory_desc_t *w, dnnl_memory_desc_t *y, dnnl_memory_desc_t *b)
+{
+    dnnl_data_type_t xt = op->x_type == QX_DT_UINT8 ? dnnl_u8 : dnnl_s8;
+    int64_t dx[5], dw[6], dy[5], db[5] = {1, 1, 1, 1, 1}, s[6];
+    if (!op->conv) {
+        QX_TRY(qx_dn_typed_md(c, x, 2, (int64_t[]){op->m, op->k}, xt, (int64_t[]){op->k, 1}));
+        QX_TRY(qx_dn_typed_md(c, w, 2, (int64_t[]){op->k, op->n}, dnnl_s8, (int64_t[]){op->w_row, op->w_col}));
+        QX_TRY(qx_dn_typed_md(c, b, 2, (int64_t[]){1, op->n}, dnnl_f32, (int64_t[]){op->n, 1}));
+        return qx_dn_typed_md(c, y, 2, (int64_t[]){op->m, op->n}, dnnl_f32, (int64_t[]){op->n, 1});
+    }
+    int n = qx_dn_conv_dims(&op->shape, dx, dw, dy), wn = n + (op->shape.group > 1);
+    qx_strides(dx, n, s);
+    QX_TRY(qx_dn_typed_md(c, x, n, dx, xt, s));
+    qx_strides(dy, n, s);
+    QX_TRY(qx_dn_typed_md(c, y, n, dy, dnnl_f32, s));
+    qx_strides(dw, wn, s);
+    QX_TRY(qx_dn_typed_md(c, w, wn, dw, dnnl_s8, s));
+    db[1] = op->shape.out_ch;
+    qx_strides(db, n, s);
+    return qx_dn_typed_md(c, b, n, db, dnnl_f32, s);
+}
+
+static qx_status int8_attr(qx_call *c, const qx_int8_op *op, const dnnl_memory_desc_t *b, dnnl_primitive_attr_t *out)
+{
+    QX_TRY(qx_dn_attr(c, QX_ACT_NONE, op->bias ? b : NULL, out));
+    QX_DN(c, dnnl_primitive_attr_set_output_scales(*out, op->n_scales, op->n_scales > 1 ? 1 << 1 : 0, op->scale));
+    if (op->zero) QX_DN(c, dnnl_primitive_attr_set_zero_points(*out, DNNL_ARG_SRC, 1, 0, &op->zero));
+    return QX_OK;
+}
+
+static qx_status int8_desc(qx_call *c, qx_dn *l, const qx_int8_op *op, const dnnl_memory_desc_t *x, const dnnl_memory_desc_t *w, const dnnl_memory_desc_t *y, const_dnnl_primitive_attr_t attr, qx_dn_prim *p)
+{
+    dnnl_matmul_desc_t md;
+    dnnl_convolution_desc_t cd;
+    dnnl_memory_desc_t ax, ay;
+    dnnl_dims_t strides, dilates, begin, end;
+    if (!op->conv) {
+        QX_DN(c, dnnl_matmul_desc_init(&md, x, w, NULL, y));
+        return qx_dn_prim_make_any(c, l, &md, attr, p);
+    }
+    QX_TRY(qx_dn_typed_md(c, &ax, x->ndims, x->dims, x->data_type, NULL));
+    QX_TRY(qx_dn_typed_md(c, &ay, y->ndims, y->dims, dnnl_f32, NULL));
+    for (int i = 0; i < op->shape.spatial; i++) {
+        strides[i] = op->shape.stride[i];
+        dilates[i] = op->shape.dilation[i] - 1;
+        begin[i] = op->shape.begin[i];
+        end[i] = op->shape.end[i];
+    }
+    QX_DN(c, dnnl_dilated_convolution_forward_desc_init(&cd, dnnl_forward_inference, dnnl_convolution_direct, &ax, w, NULL, &ay, strides, dilates, begin, end));
+    return qx_dn_prim_make_any(c, l, &cd, attr, p);
+}
+
+/* any: the qx_dn chooses the layout of the weights; else the layout they are packed in. */
+static qx_status int8_prim(qx_call *c, qx_dn *l, const qx_dnnl_int8 *s, const qx_int8_op *op, bool any, qx_dn_prim *p)
+{
+    dnnl_memory_desc_t x, w, y, b, wd;
+    dnnl_primitive_attr_t attr = NULL;
+    QX_TRY(int8_plain(c, op, &x, &w, &y, &b));
+    if (any) QX_TRY(qx_dn_typed_md(c, &wd, w.ndims, w.dims, dnnl_s8, NULL));
+    else wd = s->md;
+    qx_status st = int8_attr(c, op, &b, &attr);
+    if (st == QX_OK) st = int8_desc(c, l, op, &x, &wd, &y, attr, p);
+    if (attr) dnnl_primitive_attr_destroy(attr);
+    return st;
+}
+
+static qx_status int8_pack(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_op *op, const dnnl_memory_desc_t *to)
+{
+    dnnl_memory_desc_t x, w, y, b;
+    void *fresh = NULL;
+    QX_TRY(int8_plain(c, op, &x, &w, &y, &b));
+    QX_TRY(qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(to), &fresh));
+    qx_status st = qx_dn_reorder(c, l, &w, op->w, to, fresh);
+    if (st != QX_OK) {
+        qx_free(c->ctx, fresh);
+        return st;
+    }
+    qx_free(c->ctx, s->packed);
+    s->packed = fresh;
+    s->md = *to;
+    return QX_OK;
+}
+
+/* The primitive of these dims; packs the weights when there is no packing yet or it does not serve. */
+static qx_status int8_find(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_op *op, qx_dn_prim **out, bool *need_w)
+{
+    int64_t key[10] = {op->conv, op->m, op->k, op->n, op->x_type, op->bias != NULL, op->shape.batch, op->shape.in[0], op->shape.in[1], op->shape.in[2]};
+    bool found;
+    qx_dn_prim *p = qx_dn_prim_slot(s->cache, key, &s->clock, &found);
+    *out = p;
+    if (found) return QX_OK;
+    if (s->packed) QX_TRY(int8_prim(c, l, s, op, false, p));
+    if (p->p) return QX_OK;
+    qx_dn_prim fresh = {.p = NULL};
+    QX_TRY(int8_prim(c, l, s, op, true, &fresh));
+    if (!fresh.p) return QX_OK;
+    if (!op->w) {
+        qx_dn_prim_drop(&fresh);
+        *need_w = true;
+        return QX_OK;
+    }
+    qx_status st = int8_pack(c, l, s, op, &fresh.wei);
+    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&s->cache[i]);
+    memcpy(fresh.key, key, sizeof key);
+    fresh.used = ++s->clock;
+    *p = fresh;
+    return st;
+}
+
+static qx_status int8_execute(qx_call *c, qx_dn *l, const qx_dnnl_int8 *s, const qx_int8_op *op, const qx_dn_prim *p)
+{
+    dnnl_memory_desc_t x, w, y, b;
+    qx_dn_args e = {.n = 0};
+    void *in = (void *)(uintptr_t)op->x;
+    float *out = op->y;
+    QX_TRY(int8_plain(c, op, &x, &w, &y, &b));
+    QX_TRY(qx_dn_in_layout(c, &p->src, &x, (float **)&in));
+    QX_TRY(qx_dn_in_layout(c, &p->dst, &y, &out));
+    if (in != op->x) QX_TRY(qx_dn_reorder(c, l, &x, op->x, &p->src, in));
+    qx_status st = qx_dn_arg(c, l, &e, DNNL_ARG_SRC, &p->src, in);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_DST, &p->dst, out);
+    if (st == QX_OK && op->bias) st = qx_dn_arg(c, l, &e, DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, &b, op->bias);
+    if (st == QX_OK) st = qx_dn_scratch(c, l, &e, &p->scratch);
+    QX_TRY(qx_dn_execute(c, l, p->p, &e, st));
+    return out == op->y ? QX_OK : qx_dn_reorder(c, l, &p->dst, out, &y, op->y);
+}
+
+qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *op, bool *done, bool *need_w)
+{
+    qx_dn *l = NULL;
+    qx_dn_prim *p = NULL;
+    *done = *need_w = false;
+    if (!bytes_are_exact()) return QX_OK;
+    QX_TRY(qx_dn_get(c, int8_flops(op), &l));
+    if (!*state) QX_TRY(QX_NEW(c->ctx, state));
+    QX_TRY(int8_find(c, l, *state, op, &p, need_w));
+    if (!p->p) return QX_OK;
+    double flops = int8_flops(op);
+    qx_call_note_kernel(c, p->impl, flops);
+    QX_TRY(int8_execute(c, l, *state, op, p));
+    *done = true;
+    return QX_OK;
+}
+
+#endif

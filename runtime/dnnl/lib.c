@@ -1,0 +1,225 @@
+/* lib.c - the engine, primitives and memory objects: see dn.h. */
+#include "runtime/dnnl/door.h"
+
+#ifdef QONNX_HAVE_DNNL
+#include <string.h>
+
+#include "runtime/dnnl/dn.h"
+#include "runtime/plan.h"
+
+#define SMALL_FLOPS 2e6
+
+const char *qx_dn_text(dnnl_status_t s)
+{
+    static const char *const names[] = {"success", "out of memory", "invalid arguments", "unimplemented", "iterator ends", "runtime error", "not required"};
+    return (unsigned)s < sizeof names / sizeof *names ? names[s] : "?";
+}
+
+qx_status qx_dn_get(qx_call *c, double flops, qx_dn **out)
+{
+    qx_dn *l = c->exec->dnnl;
+    if (!l) {
+        QX_TRY(qx_alloc(c->ctx, sizeof *l, (void **)&l));
+        c->exec->dnnl = l;
+        QX_DN(c, dnnl_engine_create(&l->engine, dnnl_cpu, 0));
+        QX_DN(c, dnnl_stream_create(&l->stream, l->engine, dnnl_stream_default_flags));
+    }
+    qx_thread_apply(c->ctx, flops < SMALL_FLOPS ? 1 : 0);
+    *out = l;
+    return QX_OK;
+}
+
+void qx_dnnl_free(qx_ctx *ctx, void *handle)
+{
+    qx_dn *l = handle;
+    if (!l) return;
+    if (l->stream) dnnl_stream_destroy(l->stream);
+    if (l->engine) dnnl_engine_destroy(l->engine);
+    qx_free(ctx, l);
+}
+
+/* ---- Primitives ---- */
+
+void qx_dn_prim_drop(qx_dn_prim *p)
+{
+    if (p->p) dnnl_primitive_destroy(p->p);
+    memset(p, 0, sizeof *p);
+}
+
+qx_dn_prim *qx_dn_prim_slot(qx_dn_prim *cache, const int64_t key[10], uint64_t *clock, bool *found)
+{
+    qx_dn_prim *oldest = &cache[0];
+    for (int i = 0; i < QX_DN_CACHE; i++) {
+        if (cache[i].p && memcmp(cache[i].key, key, sizeof cache[i].key) == 0) {
+            cache[i].used = ++*clock;
+            *found = true;
+            return &cache[i];
+        }
+        if (cache[i].used < oldest->used) oldest = &cache[i];
+    }
+    qx_dn_prim_drop(oldest);
+    memcpy(oldest->key, key, sizeof oldest->key);
+    oldest->used = ++*clock;
+    *found = false;
+    return oldest;
+}
+
+static bool stable_impl(const char *impl) { return strncmp(impl, "brg", 3) == 0 || strncmp(impl, "jit", 3) == 0; }
+
+/* p->p stays NULL when there is no implementation that `good` likes. */
+static qx_status prim_make_if(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, bool (*good)(const char *impl), qx_dn_prim *p)
+{
+    dnnl_primitive_desc_t pd = NULL;
+    dnnl_status_t st = dnnl_primitive_desc_create(&pd, desc, attr, l->engine, NULL);
+    if (st == dnnl_unimplemented) return QX_OK;
+    QX_DN(c, st);
+    dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &p->impl);
+    p->src = *dnnl_primitive_desc_query_md(pd, dnnl_query_src_md, 0);
+    p->wei = *dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
+    p->dst = *dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0);
+    p->scratch = *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+    st = good(p->impl) ? dnnl_primitive_create(&p->p, pd) : dnnl_success;
+    dnnl_primitive_desc_destroy(pd);
+    QX_DN(c, st);
+    return QX_OK;
+}
+
+qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_prim *p)
+{
+    return prim_make_if(c, l, desc, attr, stable_impl, p);
+}
+
+/* Integer sums are exact in any order; only the qx_dn's reference loops are slower than our own. */
+static bool not_reference(const char *impl) { return strncmp(impl, "ref", 3) != 0; }
+
+qx_status qx_dn_prim_make_any(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_prim *p)
+{
+    return prim_make_if(c, l, desc, attr, not_reference, p);
+}
+
+static qx_status add_act(qx_call *c, dnnl_post_ops_t po, qx_act act)
+{
+    static const dnnl_alg_kind_t kinds[] = {[QX_ACT_RELU] = dnnl_eltwise_relu, [QX_ACT_GELU] = dnnl_eltwise_gelu_erf, [QX_ACT_GELU_TANH] = dnnl_eltwise_gelu_tanh,
+                                            [QX_ACT_SILU] = dnnl_eltwise_swish, [QX_ACT_SIGMOID] = dnnl_eltwise_logistic, [QX_ACT_TANH] = dnnl_eltwise_tanh};
+    if (act != QX_ACT_NONE) QX_DN(c, dnnl_post_ops_append_eltwise(po, 1.0f, kinds[act], act == QX_ACT_SILU ? 1.0f : 0.0f, 0.0f));
+    return QX_OK;
+}
+
+qx_status qx_dn_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *add, dnnl_primitive_attr_t *out)
+{
+    dnnl_post_ops_t po = NULL;
+    QX_DN(c, dnnl_primitive_attr_create(out));
+    QX_DN(c, dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user));
+    QX_DN(c, dnnl_post_ops_create(&po));
+    qx_status st = add_act(c, po, act);
+    if (st == QX_OK && add && dnnl_post_ops_append_binary(po, dnnl_binary_add, add) != dnnl_success) st = qx_call_fail(c, QX_E_FAIL, "oneDNN: no binary post-op");
+    if (st == QX_OK && dnnl_primitive_attr_set_post_ops(*out, po) != dnnl_success) st = qx_call_fail(c, QX_E_FAIL, "oneDNN: post-ops refused");
+    dnnl_post_ops_destroy(po);
+    return st;
+}
+
+double qx_dn_mm_flops(int64_t batch, int64_t m, int64_t k, int64_t n) { return 2.0 * (double)batch * (double)m * (double)k * (double)n; }
+
+double qx_dn_conv_flops(const qx_conv_shape *s)
+{
+    double flops = 2.0 * (double)s->batch * (double)s->out_ch * (double)(s->in_ch / s->group);
+    for (int i = 0; i < s->spatial; i++) flops *= (double)s->out[i] * (double)s->kernel[i];
+    return flops;
+}
+
+/* ---- Memory objects of one execution ---- */
+
+qx_status qx_dn_arg(qx_call *c, qx_dn *l, qx_dn_args *e, int id, const dnnl_memory_desc_t *md, const void *data)
+{
+    dnnl_memory_t m = NULL;
+    QX_DN(c, dnnl_memory_create(&m, md, l->engine, (void *)(uintptr_t)data));
+    e->a[e->n++] = (dnnl_exec_arg_t){id, m};
+    return QX_OK;
+}
+
+qx_status qx_dn_execute(qx_call *c, qx_dn *l, dnnl_primitive_t p, qx_dn_args *e, qx_status st)
+{
+    dnnl_status_t d = st == QX_OK ? dnnl_primitive_execute(p, l->stream, e->n, e->a) : dnnl_success;
+    if (st == QX_OK && d == dnnl_success) d = dnnl_stream_wait(l->stream);
+    for (int i = 0; i < e->n; i++) dnnl_memory_destroy(e->a[i].memory);
+    if (st != QX_OK) return st;
+    QX_DN(c, d);
+    return QX_OK;
+}
+
+qx_status qx_dn_scratch(qx_call *c, qx_dn *l, qx_dn_args *e, const dnnl_memory_desc_t *md)
+{
+    size_t bytes = dnnl_memory_desc_get_size(md);
+    void *data = NULL;
+    if (!bytes) return QX_OK;
+    QX_TRY(qx_call_scratch(c, bytes, &data));
+    return qx_dn_arg(c, l, e, DNNL_ARG_SCRATCHPAD, md, data);
+}
+
+qx_status qx_dn_reorder(qx_call *c, qx_dn *l, const dnnl_memory_desc_t *from, const void *src, const dnnl_memory_desc_t *to, void *dst)
+{
+    dnnl_primitive_desc_t pd = NULL;
+    dnnl_primitive_t p = NULL;
+    dnnl_primitive_attr_t attr = NULL;
+    QX_DN(c, dnnl_primitive_attr_create(&attr));
+    dnnl_status_t d = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    if (d == dnnl_success) d = dnnl_reorder_primitive_desc_create(&pd, from, l->engine, to, l->engine, attr);
+    dnnl_primitive_attr_destroy(attr);
+    QX_DN(c, d);
+    dnnl_memory_desc_t scratch = *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+    d = dnnl_primitive_create(&p, pd);
+    dnnl_primitive_desc_destroy(pd);
+    QX_DN(c, d);
+    qx_dn_args e = {.n = 0};
+    qx_status st = qx_dn_arg(c, l, &e, DNNL_ARG_FROM, from, src);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_TO, to, dst);
+    if (st == QX_OK) st = qx_dn_scratch(c, l, &e, &scratch);
+    st = qx_dn_execute(c, l, p, &e, st);
+    dnnl_primitive_destroy(p);
+    return st;
+}
+
+qx_status qx_dn_typed_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides)
+{
+    dnnl_dims_t d, s;
+    for (int i = 0; i < n; i++) {
+        d[i] = dims[i];
+        s[i] = strides ? strides[i] : 0;
+    }
+    if (strides) QX_DN(c, dnnl_memory_desc_init_by_strides(md, n, d, type, s));
+    else QX_DN(c, dnnl_memory_desc_init_by_tag(md, n, d, type, dnnl_format_tag_any));
+    return QX_OK;
+}
+
+qx_status qx_dn_strided_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, const int64_t *strides)
+{
+    return qx_dn_typed_md(c, md, n, dims, dnnl_f32, strides);
+}
+
+/* The qx_dn may choose the layout. */
+qx_status qx_dn_any_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims) { return qx_dn_typed_md(c, md, n, dims, dnnl_f32, NULL); }
+
+int qx_dn_conv_dims(const qx_conv_shape *s, int64_t *x, int64_t *w, int64_t *y)
+{
+    int g = s->group > 1, n = s->spatial + 2;
+    x[0] = y[0] = s->batch;
+    x[1] = s->in_ch;
+    y[1] = s->out_ch;
+    if (g) w[0] = s->group;
+    w[g] = s->out_ch / s->group;
+    w[g + 1] = s->in_ch / s->group;
+    for (int i = 0; i < s->spatial; i++) {
+        x[2 + i] = s->in[i];
+        y[2 + i] = s->out[i];
+        w[g + 2 + i] = s->kernel[i];
+    }
+    return n;
+}
+
+qx_status qx_dn_in_layout(qx_call *c, const dnnl_memory_desc_t *want, const dnnl_memory_desc_t *plain, float **data)
+{
+    if (dnnl_memory_desc_equal(want, plain)) return QX_OK;
+    return qx_call_scratch(c, dnnl_memory_desc_get_size(want), (void **)data);
+}
+
+#endif

@@ -1,0 +1,132 @@
+/* mm.c - product with a constant matrix by oneDNN, packed once. */
+#include "runtime/dnnl/door.h"
+
+#ifdef QONNX_HAVE_DNNL
+#include <string.h>
+
+#include "runtime/dnnl/dn.h"
+
+struct qx_dnnl_mm {
+    int64_t k, n;
+    dnnl_memory_desc_t md; /* layout of `packed` */
+    void *packed;
+    qx_dn_prim cache[QX_DN_CACHE];
+    uint64_t clock;
+};
+
+void qx_dnnl_mm_free(qx_ctx *ctx, qx_dnnl_mm *s)
+{
+    if (!s) return;
+    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&s->cache[i]);
+    qx_free(ctx, s->packed);
+    qx_free(ctx, s);
+}
+
+/* wei NULL: the qx_dn may choose the layout of the weights. */
+static qx_status mm_prim(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_gemm *g, const dnnl_memory_desc_t *wei, qx_dn_prim *p)
+{
+    dnnl_memory_desc_t x, w, b, y;
+    dnnl_matmul_desc_t d;
+    dnnl_primitive_attr_t attr = NULL;
+    QX_TRY(qx_dn_strided_md(c, &x, 2, (int64_t[]){g->m, s->k}, (int64_t[]){s->k, 1}));
+    QX_TRY(qx_dn_strided_md(c, &y, 2, (int64_t[]){g->m, s->n}, (int64_t[]){s->n, 1}));
+    QX_TRY(qx_dn_strided_md(c, &b, 2, (int64_t[]){1, s->n}, (int64_t[]){s->n, 1}));
+    if (wei) w = *wei;
+    else QX_TRY(qx_dn_any_md(c, &w, 2, (int64_t[]){s->k, s->n}));
+    QX_DN(c, dnnl_matmul_desc_init(&d, &x, &w, g->bias ? &b : NULL, &y));
+    qx_status st = qx_dn_attr(c, g->act, g->add ? &y : NULL, &attr);
+    if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, p);
+    if (attr) dnnl_primitive_attr_destroy(attr);
+    return st;
+}
+
+static qx_status mm_repack(qx_call *c, qx_dn *l, qx_dnnl_mm *s, const dnnl_memory_desc_t *to)
+{
+    void *fresh = NULL;
+    QX_TRY(qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(to), &fresh));
+    qx_status st = qx_dn_reorder(c, l, &s->md, s->packed, to, fresh);
+    if (st != QX_OK) {
+        qx_free(c->ctx, fresh);
+        return st;
+    }
+    qx_free(c->ctx, s->packed);
+    s->packed = fresh;
+    s->md = *to;
+    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&s->cache[i]);
+    return QX_OK;
+}
+
+qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_dnnl_mm **out)
+{
+    qx_dn *l = NULL;
+    dnnl_memory_desc_t plain;
+    qx_dn_prim p = {.p = NULL};
+    *out = NULL;
+    if (k == 0 || n == 0) return QX_OK;
+    QX_TRY(qx_dn_get(c, qx_dn_mm_flops(1, m_hint, k, n), &l));
+    qx_dnnl_mm probe = {.k = k, .n = n};
+    qx_gemm g = {.m = m_hint > 0 ? m_hint : 1};
+    QX_TRY(mm_prim(c, l, &probe, &g, NULL, &p));
+    if (!p.p) return QX_OK;
+    dnnl_memory_desc_t md = p.wei;
+    qx_dn_prim_drop(&p);
+    qx_dnnl_mm *s = NULL;
+    QX_TRY(QX_NEW(c->ctx, &s));
+    s->k = k;
+    s->n = n;
+    s->md = md;
+    qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&md), &s->packed);
+    if (st == QX_OK) st = qx_dn_strided_md(c, &plain, 2, (int64_t[]){k, n}, (int64_t[]){row, col});
+    if (st == QX_OK) st = qx_dn_reorder(c, l, &plain, w, &md, s->packed);
+    if (st != QX_OK) {
+        qx_dnnl_mm_free(c->ctx, s);
+        return st;
+    }
+    *out = s;
+    return QX_OK;
+}
+
+/* The packed layout was chosen for other row counts: it is kept when the qx_dn can use it, else the weights are packed anew. */
+static qx_status mm_find(qx_call *c, qx_dn *l, qx_dnnl_mm *s, const qx_gemm *g, qx_dn_prim **out)
+{
+    int64_t key[10] = {g->m, g->act, g->bias != NULL, g->add != NULL};
+    bool found;
+    qx_dn_prim *p = qx_dn_prim_slot(s->cache, key, &s->clock, &found);
+    if (!found) {
+        QX_TRY(mm_prim(c, l, s, g, &s->md, p));
+        if (!p->p) {
+            qx_dn_prim fresh = {.p = NULL};
+            QX_TRY(mm_prim(c, l, s, g, NULL, &fresh));
+            if (!fresh.p) QX_CALL_FAIL(c, QX_E_FAIL, "oneDNN has no kernel for %lld x %lld x %lld", (long long)g->m, (long long)s->k, (long long)s->n);
+            qx_status st = mm_repack(c, l, s, &fresh.wei);
+            memcpy(fresh.key, key, sizeof key);
+            fresh.used = ++s->clock;
+            *p = fresh;
+            QX_TRY(st);
+        }
+    }
+    *out = p;
+    return QX_OK;
+}
+
+qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
+{
+    qx_dn *l = NULL;
+    qx_dn_prim *p;
+    qx_dn_args e = {.n = 0};
+    dnnl_memory_desc_t b;
+    QX_TRY(qx_dn_get(c, qx_dn_mm_flops(1, g->m, s->k, s->n), &l));
+    QX_TRY(mm_find(c, l, s, g, &p));
+    QX_TRY(qx_dn_strided_md(c, &b, 2, (int64_t[]){1, s->n}, (int64_t[]){s->n, 1}));
+    qx_status st = qx_dn_arg(c, l, &e, DNNL_ARG_SRC, &p->src, g->x);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_DST, &p->dst, g->y);
+    if (st == QX_OK && g->bias) st = qx_dn_arg(c, l, &e, DNNL_ARG_BIAS, &b, g->bias);
+    int post = g->act != QX_ACT_NONE;
+    if (st == QX_OK && g->add) st = qx_dn_arg(c, l, &e, DNNL_ARG_ATTR_MULTIPLE_POST_OP(post) | DNNL_ARG_SRC_1, &p->dst, g->add);
+    if (st == QX_OK) st = qx_dn_scratch(c, l, &e, &p->scratch);
+    qx_call_note_kernel(c, p->impl, 2.0 * (double)g->m * (double)s->k * (double)s->n);
+    return qx_dn_execute(c, l, p->p, &e, st);
+}
+
+#endif
