@@ -460,6 +460,7 @@ static void end_run(qx_exec *x)
         if (!s->set) continue;
         if (s->borrowed || x->info[i].content != QX_CLASS_CONST) qx_slot_clear(x, s);
     }
+    if (x->record) qx_scratch_drop(x); /* packing weights took more than runs will */
     x->record = x->replay = false;
     x->depth = 0;
 }
@@ -547,12 +548,7 @@ static void free_blocks(qx_exec *x)
         x->free_blocks = b->next_free;
         qx_free(x->ctx, b);
     }
-    while (x->scratch) {
-        qx_scratch_chunk *c = x->scratch;
-        x->scratch = c->prev;
-        qx_free(x->ctx, c->data);
-        qx_free(x->ctx, c);
-    }
+    qx_scratch_drop(x);
 }
 
 void qx_exec_free(qx_exec *x)

@@ -157,18 +157,34 @@ qx_scratch_mark qx_scratch_here(const qx_exec *x)
     return (qx_scratch_mark){x->scratch, x->scratch ? x->scratch->used : 0};
 }
 
-/* Frees chunks made since the mark, except that one emptied chunk at the bottom stays for the next call. */
+static void scratch_pop(qx_exec *x)
+{
+    qx_scratch_chunk *c = x->scratch;
+    x->scratch = c->prev;
+    qx_free(x->ctx, c->data);
+    qx_free(x->ctx, c);
+}
+
+void qx_scratch_drop(qx_exec *x)
+{
+    while (x->scratch) scratch_pop(x);
+}
+
+/* Frees chunks made since the mark, except that the bottom one stays for the next call: as large as a whole call has needed, so that a settled
+ * executor gets no fresh (page by page zeroed) memory. What a first run needs to pack weights does not count. */
 void qx_scratch_back(qx_exec *x, qx_scratch_mark m)
 {
+    size_t used = 0;
+    if (!x->record && (!m.chunk || (!m.chunk->prev && m.used == 0))) {
+        for (const qx_scratch_chunk *c = x->scratch; c; c = c->prev) used += c->used;
+        if (used > x->scratch_want) x->scratch_want = used;
+    }
     while (x->scratch && x->scratch != m.chunk) {
-        qx_scratch_chunk *c = x->scratch;
-        if (!c->prev) {
-            c->used = 0;
+        if (!x->scratch->prev) {
+            x->scratch->used = 0;
             return;
         }
-        x->scratch = c->prev;
-        qx_free(x->ctx, c->data);
-        qx_free(x->ctx, c);
+        scratch_pop(x);
     }
     if (x->scratch) x->scratch->used = m.used;
 }
@@ -177,15 +193,17 @@ qx_status qx_scratch_get(qx_exec *x, size_t bytes, void **out)
 {
     qx_scratch_chunk *c = x->scratch;
     bytes = (bytes + 63) / 64 * 64;
-    if (c && !c->prev && c->used == 0 && c->cap < bytes) { /* the resting chunk is too small: a bigger one instead */
-        qx_free(x->ctx, c->data);
-        qx_free(x->ctx, c);
-        x->scratch = c = NULL;
+    size_t least = c ? 0 : x->scratch_want;
+    if (c && !c->prev && c->used == 0 && (c->cap < bytes || c->cap < x->scratch_want)) { /* the resting chunk is too small: a bigger one instead */
+        least = x->scratch_want;
+        scratch_pop(x);
+        c = NULL;
     }
     if (!c || c->cap - c->used < bytes) {
         qx_scratch_chunk *fresh = NULL;
         QX_TRY(QX_NEW(x->ctx, &fresh));
         fresh->cap = bytes > SCRATCH_MIN ? bytes : SCRATCH_MIN;
+        if (fresh->cap < least) fresh->cap = least;
         qx_status st = qx_alloc_raw(x->ctx, fresh->cap, &fresh->data);
         if (st != QX_OK) {
             qx_free(x->ctx, fresh);

@@ -109,6 +109,7 @@ struct qx_exec {
     void *arena; size_t arena_cap;
     qx_block *free_blocks;
     qx_scratch_chunk *scratch;
+    size_t scratch_want;        /* most that one call has taken */
     size_t live, peak;
     uint32_t *keep_ids; int n_keep;     /* values asked for by name that are not outputs */
     qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user;
@@ -140,6 +141,7 @@ qx_status qx_scratch_get(qx_exec *x, size_t bytes, void **out);
 typedef struct qx_scratch_mark { qx_scratch_chunk *chunk; size_t used; } qx_scratch_mark;
 qx_scratch_mark qx_scratch_here(const qx_exec *x);
 void qx_scratch_back(qx_exec *x, qx_scratch_mark m);
+void qx_scratch_drop(qx_exec *x); /* all of it; not while an adapter runs */
 
 /* exec.c */
 qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame);
