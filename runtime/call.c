@@ -220,14 +220,39 @@ qx_status qx_call_axis(const qx_call *c, int64_t axis, int rank, int *out)
     return QX_OK;
 }
 
+int qx_call_in_block(const qx_call *c, uint32_t i)
+{
+    uint32_t id = c->step->native && i < c->step->n_in ? c->step->in[i] : QX_NO_VALUE;
+    return id == QX_NO_VALUE ? 0 : c->exec->info[id].block;
+}
+
+int qx_call_out_block(const qx_call *c, uint32_t i)
+{
+    uint32_t id = c->step->native && i < c->step->n_out ? c->step->out[i] : QX_NO_VALUE;
+    return id == QX_NO_VALUE ? 0 : c->exec->info[id].block;
+}
+
 /* ---- Outputs ---- */
 
 static qx_call_rt *rt_of(qx_call *c) { return (qx_call_rt *)c; } /* c is the first member */
+
+/* The plan chose layouts by declared shapes; a tensor that comes otherwise would be read and written out of bounds. */
+static qx_status check_blocked(const qx_call *c, uint32_t i, qx_dtype dtype, int rank, const int64_t *dims)
+{
+    uint32_t id = i < c->step->n_out ? c->step->out[i] : QX_NO_VALUE;
+    int block = id == QX_NO_VALUE ? 0 : c->exec->info[id].block;
+    if (!block || (dtype == QX_DT_FLOAT && rank == 4 && dims[1] % block == 0)) return QX_OK;
+    qx_tensor t = {.dtype = dtype, .rank = rank};
+    char got[96];
+    for (int k = 0; k < rank && k < QX_MAX_RANK; k++) t.dims[k] = dims[k];
+    QX_CALL_FAIL(c, QX_E_SHAPE, "output %u is %s, the model declares a float picture with a multiple of %d channels", i, qx_tensor_describe(&t, got, sizeof got), block);
+}
 
 qx_status qx_call_out(qx_call *c, uint32_t i, qx_dtype dtype, int rank, const int64_t *dims, qx_tensor **t)
 {
     qx_call_rt *rt = rt_of(c);
     qx_tensor shape;
+    QX_TRY(check_blocked(c, i, dtype, rank, dims));
     if (i >= c->n_out) { /* not wanted: scratch with the right shape */
         qx_tensor *spare = NULL;
         QX_TRY(qx_call_scratch(c, sizeof *spare, (void **)&spare));
@@ -296,6 +321,7 @@ qx_status qx_call_out_reuse(qx_call *c, uint32_t i, uint32_t from, qx_dtype dtyp
 {
     qx_call_rt *rt = rt_of(c);
     qx_tensor shape;
+    QX_TRY(check_blocked(c, i, dtype, rank, dims));
     QX_TRY(qx_tensor_shape(c->ctx, &shape, dtype, rank, dims));
     if (i >= c->n_out || dtype == QX_DT_STRING || !may_take(c, from, shape.bytes, rt->out_heap[i])) return qx_call_out(c, i, dtype, rank, dims, t);
     qx_slot *s = rt->out[i];
@@ -316,6 +342,7 @@ qx_status qx_call_out_take(qx_call *c, uint32_t i, qx_tensor *t)
         qx_tensor_free(c->ctx, t);
         return QX_OK;
     }
+    QX_TRY(check_blocked(c, i, t->dtype, t->is_sequence || t->is_optional ? -1 : t->rank, t->dims));
     qx_slot_clear(c->exec, rt->out[i]);
     rt->out[i]->t = *t;
     rt->out[i]->set = rt->out[i]->owned = true;
@@ -349,6 +376,7 @@ qx_status qx_call_out_view(qx_call *c, uint32_t i, uint32_t from, int rank, cons
                      qx_tensor_describe(&shape, b, sizeof b), (long long)shape.numel);
     }
     if (i >= c->n_out) return QX_OK;
+    QX_TRY(check_blocked(c, i, in->dtype, rank, dims));
     uint32_t id = from < c->step->n_in ? c->step->in[from] : QX_NO_VALUE;
     qx_slot *src = id != QX_NO_VALUE ? &c->exec->slots[id] : NULL;
     if (!src || !src->block || src->t.data != in->data || (rt->out_heap[i] && src->block->arena)) {

@@ -49,11 +49,18 @@ static void const_trim(qx_exec *x, uint32_t id)
 
 /* ---- Watching ---- */
 
-static qx_status tell(qx_exec *x, const qx_value *v)
+static qx_status tell(qx_exec *x, qx_rstep *s, const qx_value *v)
 {
+    const qx_tensor *t = &x->slots[v->id].t;
+    qx_tensor plain;
     QX_TRY(qx_device_fetch(x, v->id));
+    if (x->info[v->id].block) {
+        qx_call c = {.ctx = x->ctx, .exec = x, .node = s->node, .step = s};
+        QX_TRY(qx_layout_plain(&c, t, x->info[v->id].block, &plain));
+        t = &plain;
+    }
     for (int i = 0; i < x->n_watch; i++)
-        if (x->watch[i] == v) QX_TRY(x->watch_fn(x->watch_user, i, v, &x->slots[v->id].t));
+        if (x->watch[i] == v) QX_TRY(x->watch_fn(x->watch_user, i, v, t));
     return QX_OK;
 }
 
@@ -133,6 +140,7 @@ static qx_status call_step(qx_exec *x, qx_rstep *s, qx_call_rt *rt)
     double t0 = x->profile ? qx_clock_seconds() : 0;
     QX_TRY(s->fn(&rt->c));
     QX_TRY(qx_call_finish(rt));
+    if (s->blocked_out) QX_TRY(qx_layout_outputs(&rt->c));
     if (!x->profile) return QX_OK;
     s->seconds += qx_clock_seconds() - t0;
     s->bytes += step_bytes(x, s);
@@ -164,7 +172,7 @@ static qx_status after_step(qx_exec *x, qx_rstep *s)
     if (x->opt.trace_nan) QX_TRY(trace_nan(x, s));
     if (s->watched)
         for (uint32_t i = 0; i < s->n_out; i++)
-            if (s->out[i] != QX_NO_VALUE && x->info[s->out[i]].watched) QX_TRY(tell(x, s->out_value[i]));
+            if (s->out[i] != QX_NO_VALUE && x->info[s->out[i]].watched) QX_TRY(tell(x, s, s->out_value[i]));
     if (s->klass == QX_CLASS_SHAPE && x->depth == 0 && !x->cur->cached) QX_TRY(cache_step(x, s));
     if (s->klass == QX_CLASS_CONST && !s->done) {
         s->done = true;
@@ -218,6 +226,7 @@ static qx_status run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
     QX_TRY_GOTO(st, bind_inputs(x, s, in));
     rt.c = (qx_call){.ctx = x->ctx, .exec = x, .node = s->node, .version = s->node->op->since, .n_in = s->n_in, .n_out = s->n_out,
                      .in = in, .step = s, .frame = frame, .fused = s->fused};
+    if (s->blocked_in) QX_TRY_GOTO(st, qx_layout_inputs(&rt.c, in));
     st = call_step(x, s, &rt);
     for (uint32_t i = 0; i < s->n_out; i++) qx_slot_clear(x, &spare[i]);
     if (st == QX_OK) st = after_step(x, s);

@@ -296,6 +296,7 @@ qx_status qx_plan_build(qx_exec *x)
     for (uint32_t i = 0; i < x->n_gplans && !x->opt.no_fuse; i++) QX_TRY(qx_fuse(x, x->gplans[i]));
     for (uint32_t i = 0; i < x->n_gplans; i++) {
         qx_classify(x, x->gplans[i], x->gplans[i] == x->main);
+        if (x->gplans[i] == x->main && !x->opt.no_fuse && !x->device) QX_TRY(qx_plan_layout(x, x->main));
         QX_TRY(find_last_uses(x, x->gplans[i]));
         count_consumers(x, x->gplans[i]);
     }

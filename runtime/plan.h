@@ -44,6 +44,8 @@ typedef struct qx_rstep {
     bool watched;             /* one of its outputs is */
     bool on_device, view;     /* runs on the device; view: output 0 is input 0 under other dims */
     uint32_t host_in;         /* on the device: bit i: input i is an argument that the host must know */
+    bool native;              /* the adapter reads and writes blocked layouts itself */
+    bool blocked_in, blocked_out; /* not native, and an input or output has a blocked layout: converted around the call */
     uint64_t dropped;         /* bit i: constant input i is not needed any more */
     void *state;
     void (*drop)(qx_ctx *ctx, void *state);
@@ -64,6 +66,7 @@ typedef struct qx_vinfo {
     bool shape_fixed;          /* its dims are the same in every run with the same input shapes */
     bool keep;                 /* graph output, or asked for by name: not released, made outside the arena */
     bool watched;
+    uint8_t block;             /* layout in memory: channels side by side (runtime/layout.c); 0: plain */
     int32_t consumers;         /* steps that still need a constant's content */
 } qx_vinfo;
 
@@ -129,6 +132,14 @@ const qx_function *qx_plan_function(const qx_exec *x, const qx_node *n);
 
 /* classes.c: content and shape classes of every value of one graph, given those of what it captures. */
 void qx_classify(qx_exec *x, qx_gplan *p, bool is_main);
+
+/* layout.c: which pictures are kept in the layout that convolutions like; after qx_classify. */
+qx_status qx_plan_layout(qx_exec *x, qx_gplan *p);
+/* What a step that knows plain tensors only needs: blocked inputs in in[] become plain scratch, plain outputs become blocked. */
+qx_status qx_layout_inputs(qx_call *c, const qx_tensor **in);
+qx_status qx_layout_outputs(qx_call *c);
+/* A plain copy of a blocked tensor, in scratch. */
+qx_status qx_layout_plain(qx_call *c, const qx_tensor *t, int block, qx_tensor *out);
 
 /* memory.c */
 qx_status qx_block_new(qx_exec *x, size_t bytes, bool heap, qx_block **out);

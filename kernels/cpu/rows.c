@@ -110,6 +110,74 @@ QX_INLINE void qx_affine_row_body(const float *x, float mean, float inv, float g
 }
 QX_MULTI(, qx_affine_row, (const float *x, float mean, float inv, float gamma, float beta, float *y, int64_t n), (x, mean, inv, gamma, beta, y, n))
 
+/* ---- Channels side by side ---- */
+
+void qx_join_moments(double *mean, double *m2, int64_t n, double mean2, double m22, int64_t n2)
+{
+    double total = (double)n + (double)n2, d = mean2 - *mean;
+    *mean += d * (double)n2 / total;
+    *m2 += m22 + d * d * (double)n * (double)n2 / total;
+}
+
+/* Four pixels at a time: sum[k] += expr of element k of the group, k < 4 * lanes, so that the sums stay in registers. */
+#define LANE_PIXELS(sum, n, lanes, expr)                               \
+    do {                                                               \
+        int64_t i_ = 0;                                                \
+        for (; i_ + 4 <= (n); i_ += 4)                                 \
+            for (int k = 0; k < 4 * (lanes); k++) {                    \
+                const float v = p[i_ * (lanes) + k];                   \
+                (sum)[k] += (expr);                                    \
+            }                                                          \
+        for (int k = 0; i_ * (lanes) + k < (n) * (lanes); k++) {       \
+            const float v = p[i_ * (lanes) + k];                       \
+            (sum)[k] += (expr);                                        \
+        }                                                              \
+    } while (0)
+
+/* Blocks of pixels that stay in the nearest cache: their sums are float, those of blocks are joined in double. */
+QX_INLINE void lane_moments(const float *x, int64_t pixels, const int lanes, double *mean, double *m2)
+{
+    enum { BLOCK = 256 };
+    for (int64_t b = 0; b < pixels; b += BLOCK) {
+        int64_t n = pixels - b < BLOCK ? pixels - b : BLOCK;
+        const float *p = x + b * lanes;
+        float sum[4 * 16] = {0}, mu[4 * 16], dev[4 * 16] = {0};
+        LANE_PIXELS(sum, n, lanes, v);
+        for (int q = 0; q < lanes; q++) {
+            float m = (sum[q] + sum[lanes + q] + sum[2 * lanes + q] + sum[3 * lanes + q]) / (float)n;
+            for (int r = 0; r < 4; r++) mu[r * lanes + q] = m;
+        }
+        LANE_PIXELS(dev, n, lanes, (v - mu[k]) * (v - mu[k]));
+        for (int q = 0; q < lanes; q++) {
+            double d = (double)(dev[q] + dev[lanes + q] + dev[2 * lanes + q] + dev[3 * lanes + q]);
+            if (b) qx_join_moments(&mean[q], &m2[q], b, (double)mu[q], d, n);
+            else mean[q] = (double)mu[q], m2[q] = d;
+        }
+    }
+}
+
+QX_INLINE void qx_lane_moments_body(const float *x, int64_t pixels, int lanes, double *mean, double *m2)
+{
+    if (lanes == 16) lane_moments(x, pixels, 16, mean, m2);
+    else lane_moments(x, pixels, 8, mean, m2);
+}
+QX_MULTI(, qx_lane_moments, (const float *x, int64_t pixels, int lanes, double *mean, double *m2), (x, pixels, lanes, mean, m2))
+
+QX_INLINE void lane_affine(const float *x, int64_t pixels, const int lanes, const float *mean, const float *a, const float *b, float *y)
+{
+    for (int64_t i = 0; i < pixels; i++) {
+        QX_IVDEP
+        for (int q = 0; q < lanes; q++) y[i * lanes + q] = (x[i * lanes + q] - mean[q]) * a[q] + b[q];
+    }
+}
+
+QX_INLINE void qx_lane_affine_body(const float *x, int64_t pixels, int lanes, const float *mean, const float *a, const float *b, float *y)
+{
+    if (lanes == 16) lane_affine(x, pixels, 16, mean, a, b, y);
+    else lane_affine(x, pixels, 8, mean, a, b, y);
+}
+QX_MULTI(, qx_lane_affine, (const float *x, int64_t pixels, int lanes, const float *mean, const float *a, const float *b, float *y), (x, pixels, lanes, mean, a, b, y))
+
 QX_INLINE void qx_layernorm_row_body(const float *x, const float *gamma, const float *beta, float eps, float *y, int64_t n, float *mean, float *inv)
 {
     float m, r;

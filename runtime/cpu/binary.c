@@ -95,6 +95,26 @@ static qx_status apply(qx_call *c, qx_binary op, bool to_bool, const qx_tensor *
     return run_job(c, &j);
 }
 
+/* An operand of a blocked output as [N, C / block, H, W, block]: a picture of that layout, one number a channel, or one number. */
+static qx_status block_view(qx_call *c, uint32_t i, int block, qx_tensor *out)
+{
+    const qx_tensor *t = c->in[i];
+    const int64_t *d = t->dims;
+    int64_t ch = t->rank >= 3 ? d[t->rank - 3] : 1, n = t->rank == 4 ? d[0] : 1, last[2] = {t->rank >= 2 ? d[t->rank - 2] : 1, t->rank >= 1 ? d[t->rank - 1] : 1};
+    bool pixels = qx_call_in_block(c, i) != 0;
+    char text[96];
+    if (t->rank > 4 || (!pixels && (last[0] != 1 || last[1] != 1)) || (ch != 1 && ch % block))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "input %u is %s, the model declares one number a channel", i, qx_tensor_describe(t, text, sizeof text));
+    *out = *t;
+    out->rank = 5;
+    out->dims[0] = n;
+    out->dims[1] = ch == 1 ? 1 : ch / block;
+    out->dims[2] = last[0];
+    out->dims[3] = last[1];
+    out->dims[4] = ch == 1 ? 1 : block;
+    return QX_OK;
+}
+
 static bool same_dims(const qx_tensor *t, const qx_bcast *b)
 {
     if (t->rank != b->out_rank) return false;
@@ -151,6 +171,20 @@ static qx_binary kernel_of(const qx_call *c, qx_binary fn)
     return fn;
 }
 
+static qx_status blocked_binary(qx_call *c, qx_binary fn, int block)
+{
+    qx_tensor v[2], *y = NULL;
+    const qx_tensor *ops[2] = {&v[0], &v[1]};
+    qx_bcast bc;
+    for (uint32_t i = 0; i < 2; i++) QX_TRY(block_view(c, i, block, &v[i]));
+    QX_TRY(qx_bcast_make(c, ops, 2, &bc));
+    const int64_t *d = bc.out_dims, dims[4] = {d[0], d[1] * d[4], d[2], d[3]};
+    uint32_t take = same_dims(&v[0], &bc) && qx_call_may_reuse(c, 0, 0) ? 0 : 1;
+    if (same_dims(&v[take], &bc)) QX_TRY(qx_call_out_reuse(c, 0, take, v[0].dtype, 4, dims, &y));
+    else QX_TRY(qx_call_out(c, 0, v[0].dtype, 4, dims, &y));
+    return apply(c, fn, false, &v[0], &v[1], &bc, y);
+}
+
 qx_status qx_cpu_binary(qx_call *c)
 {
     const qx_tensor *a, *b;
@@ -162,6 +196,7 @@ qx_status qx_cpu_binary(qx_call *c)
     if (fn == QX_B_COUNT_) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "not in the table of binary functions");
     QX_TRY(qx_call_need(c, 0, &a));
     QX_TRY(qx_call_need(c, 1, &b));
+    if (qx_call_out_block(c, 0)) return blocked_binary(c, fn, qx_call_out_block(c, 0));
     QX_TRY(same_type(c, a, &b, &own));
     if (c->version < 7 && qx_call_int(c, "broadcast", 0)) { /* old form: b's dims stand at `axis` of a */
         int axis;

@@ -88,7 +88,7 @@ static qx_status add_residual(qx_call *c, uint32_t i, int rank, const int64_t *d
     return QX_OK;
 }
 
-/* Bias, packed weights and product; x and y in NCHW. */
+/* Bias, packed weights and product; x and y in the layouts that s names. */
 static qx_status convolve(qx_call *c, const qx_conv_shape *s, const float *fx, float *y)
 {
     const float *fw = NULL, *bias = NULL;
@@ -123,6 +123,8 @@ static qx_status run(qx_call *c, bool last)
     view = *x;
     if (last) QX_TRY(qx_nhwc_view(c, x, &view));
     QX_TRY(qx_conv_shape_of(c, &view, w, &s));
+    s.x_block = qx_call_in_block(c, 0);
+    s.y_block = qx_call_out_block(c, 0);
     QX_TRY(qx_activation_read(c, &act));
     if (!qx_dtype_is_float(x->dtype)) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(x->dtype)->text);
     QX_TRY(qx_call_in_f32(c, 0, &fx));

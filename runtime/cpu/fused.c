@@ -1,7 +1,7 @@
 /* fused.c - the steps behind runtime/fuse_chain.c. */
 #include <string.h>
 
-#include "kernels/rows.h"
+#include "runtime/cpu/group_norm.h"
 #include "runtime/cpu/unary.h"
 #include "runtime/fuse.h"
 
@@ -14,47 +14,28 @@ qx_status qx_cpu_act(qx_call *c)
     return qx_unary_run(c, unary[p->act], one);
 }
 
-/* ---- Group normalisation ---- */
-
-typedef struct gn_job { const qx_gn_params *p; const float *x, *gamma, *beta; float *y; int64_t channels, pixels; } gn_job;
-
-static qx_status gn_piece(void *user, int64_t i)
-{
-    const gn_job *j = user;
-    int64_t g = i % j->p->groups, per = j->channels / j->p->groups;
-    const float *x = j->x + i * per * j->pixels;
-    float *y = j->y + i * per * j->pixels, mean, inv;
-    const float one[2] = {1, 0};
-    qx_moments(x, per * j->pixels, j->p->eps, &mean, &inv);
-    for (int64_t k = 0; k < per; k++) {
-        float *row = y + k * j->pixels;
-        qx_affine_row(x + k * j->pixels, mean, inv, j->gamma[g * per + k], j->beta[g * per + k], row, j->pixels);
-        if (j->p->silu) qx_unary_find(QX_U_SWISH, QX_DT_FLOAT)(row, row, j->pixels, one);
-    }
-    return QX_OK;
-}
-
 qx_status qx_cpu_gn(qx_call *c)
 {
     const qx_tensor *x;
-    gn_job j = {.p = c->fused};
+    const qx_gn_params *p = c->fused;
+    qx_group_norm g = {.groups = p->groups, .eps = p->eps, .silu = p->silu, .block = qx_call_out_block(c, 0)};
     qx_tensor *y = NULL;
     QX_TRY(qx_call_need(c, 0, &x));
-    if (x->rank != 4 || x->dims[1] % j.p->groups || c->in[1]->numel != x->dims[1] || c->in[2]->numel != x->dims[1])
-        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld channels in %lld groups", (long long)(x->rank == 4 ? x->dims[1] : -1), (long long)j.p->groups);
-    j.channels = x->dims[1];
-    j.pixels = x->dims[2] * x->dims[3];
-    QX_TRY(qx_call_in_f32(c, 0, &j.x));
-    QX_TRY(qx_call_in_f32(c, 1, &j.gamma));
-    QX_TRY(qx_call_in_f32(c, 2, &j.beta));
+    if (x->rank != 4 || x->dims[1] % g.groups || c->in[1]->numel != x->dims[1] || c->in[2]->numel != x->dims[1])
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld channels in %lld groups", (long long)(x->rank == 4 ? x->dims[1] : -1), (long long)g.groups);
+    g.batch = x->dims[0];
+    g.channels = x->dims[1];
+    g.pixels = x->dims[2] * x->dims[3];
+    QX_TRY(qx_call_in_f32(c, 0, &g.x));
+    QX_TRY(qx_call_in_f32(c, 1, &g.gamma));
+    QX_TRY(qx_call_in_f32(c, 2, &g.beta));
     if (x->dtype == QX_DT_FLOAT) {
         QX_TRY(qx_call_out_reuse(c, 0, 0, x->dtype, x->rank, x->dims, &y));
-        j.y = y->data;
+        g.y = y->data;
     } else {
-        QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &j.y));
+        QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &g.y));
     }
-    if (x->numel == 0) return QX_OK;
-    return qx_parallel(c->ctx, x->dims[0] * j.p->groups, gn_piece, &j);
+    return qx_group_norm_run(c, &g);
 }
 
 /* ---- Product with bias and activation ---- */

@@ -253,9 +253,24 @@ static qx_status conv_state(qx_call *c, qx_conv **state, const qx_conv_shape *s,
     return QX_OK;
 }
 
+/* The own path knows the plain layout only. */
+static qx_status own_conv_any_layout(qx_call *c, const qx_conv_shape *s, const float *x, const float *w, const float *bias, qx_act act, float *y)
+{
+    const int64_t dx[4] = {s->batch, s->in_ch, s->in[0], s->in[1]}, dy[4] = {s->batch, s->out_ch, s->out[0], s->out[1]};
+    float *in = NULL, *out = y;
+    if (s->x_block) {
+        QX_TRY(QX_CALL_SCRATCH(c, qx_prod(dx, 0, 4), &in));
+        QX_TRY(qx_dnnl_reblock(c, dx, s->x_block, x, 0, in));
+        x = in;
+    }
+    if (s->y_block) QX_TRY(QX_CALL_SCRATCH(c, qx_prod(dy, 0, 4), &out));
+    QX_TRY(own_conv(c, s, x, w, bias, act, out));
+    return s->y_block ? qx_dnnl_reblock(c, dy, 0, out, s->y_block, y) : QX_OK;
+}
+
 qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *s, const float *x, const float *w, const float *bias, qx_act act, float *y)
 {
     if (!*state) QX_TRY(conv_state(c, state, s, w));
     if ((*state)->dnnl) return qx_dnnl_conv_run(c, (*state)->dnnl, s, x, bias, act, y);
-    return own_conv(c, s, x, (*state)->w, bias, act, y);
+    return own_conv_any_layout(c, s, x, (*state)->w, bias, act, y);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "kernels/rows.h"
+#include "runtime/cpu/group_norm.h"
 #include "runtime/cpu/strided.h"
 
 typedef struct job {
@@ -11,7 +12,6 @@ typedef struct job {
     int64_t n, rows, per, skip_rows, gamma_rows; /* gamma_rows: rows after which gamma repeats (1: shared) */
     float eps;
     bool rms, log;
-    int64_t group, channels;
 } job;
 
 static int64_t pieces(job *j)
@@ -184,50 +184,37 @@ qx_status qx_cpu_skip_norm(qx_call *c)
     return qx_parallel(c->ctx, pieces(&j), norm_piece, &j);
 }
 
-/* ---- Instance and group normalisation: rows are groups of channels of one picture ---- */
-
-static qx_status group_piece(void *user, int64_t r)
-{
-    const job *j = user;
-    int64_t g = r % j->group, per_group = j->channels / j->group, pixels = j->n / per_group;
-    float mean, inv;
-    qx_moments(j->x + r * j->n, j->n, j->eps, &mean, &inv);
-    for (int64_t k = 0; k < per_group; k++) {
-        int64_t ch = g * per_group + k;
-        qx_affine_row(j->x + r * j->n + k * pixels, mean, inv, j->gamma[ch], j->beta[ch], j->y + r * j->n + k * pixels, pixels);
-    }
-    return QX_OK;
-}
+/* ---- Instance and group normalisation ---- */
 
 qx_status qx_cpu_group_norm(qx_call *c)
 {
     const qx_tensor *x, *gamma, *beta;
     bool instance = c->node->op->id == QX_OP_InstanceNormalization;
-    job j = {.eps = qx_call_float(c, "epsilon", 1e-5f)};
+    qx_group_norm g = {.eps = qx_call_float(c, "epsilon", 1e-5f), .block = qx_call_out_block(c, 0)};
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_need(c, 1, &gamma));
     QX_TRY(qx_call_need(c, 2, &beta));
     if (x->rank < 2) QX_CALL_FAIL(c, QX_E_SHAPE, "input has rank %d", x->rank);
-    j.channels = x->dims[1];
-    j.group = instance ? j.channels : qx_call_int(c, "num_groups", 0);
-    if (j.group < 1 || j.channels % j.group) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld channels in %lld groups", (long long)j.channels, (long long)j.group);
-    QX_TRY(qx_call_in_f32(c, 0, &j.x));
-    QX_TRY(qx_call_in_f32(c, 1, &j.gamma));
-    QX_TRY(qx_call_in_f32(c, 2, &j.beta));
-    if (gamma->numel != beta->numel || (gamma->numel != j.channels && gamma->numel != j.group))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "scale has %lld and bias %lld elements for %lld channels", (long long)gamma->numel, (long long)beta->numel, (long long)j.channels);
-    if (gamma->numel != j.channels) { /* version 18: one value a group */
-        float *g = NULL;
-        QX_TRY(QX_CALL_SCRATCH(c, 2 * j.channels, &g));
-        for (int64_t k = 0; k < j.channels; k++) {
-            g[k] = j.gamma[k / (j.channels / j.group)];
-            g[j.channels + k] = j.beta[k / (j.channels / j.group)];
+    g.batch = x->dims[0];
+    g.channels = x->dims[1];
+    g.groups = instance ? g.channels : qx_call_int(c, "num_groups", 0);
+    if (g.groups < 1 || g.channels % g.groups) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld channels in %lld groups", (long long)g.channels, (long long)g.groups);
+    QX_TRY(qx_call_in_f32(c, 0, &g.x));
+    QX_TRY(qx_call_in_f32(c, 1, &g.gamma));
+    QX_TRY(qx_call_in_f32(c, 2, &g.beta));
+    if (gamma->numel != beta->numel || (gamma->numel != g.channels && gamma->numel != g.groups))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "scale has %lld and bias %lld elements for %lld channels", (long long)gamma->numel, (long long)beta->numel, (long long)g.channels);
+    if (gamma->numel != g.channels) { /* version 18: one value a group */
+        float *wide = NULL;
+        QX_TRY(QX_CALL_SCRATCH(c, 2 * g.channels, &wide));
+        for (int64_t k = 0; k < g.channels; k++) {
+            wide[k] = g.gamma[k / (g.channels / g.groups)];
+            wide[g.channels + k] = g.beta[k / (g.channels / g.groups)];
         }
-        j.gamma = g;
-        j.beta = g + j.channels;
+        g.gamma = wide;
+        g.beta = wide + g.channels;
     }
-    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &j.y));
-    if (x->numel == 0) return QX_OK;
-    j.n = x->numel / (x->dims[0] * j.group);
-    return qx_parallel(c->ctx, x->dims[0] * j.group, group_piece, &j);
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &g.y));
+    g.pixels = qx_prod(x->dims, 2, x->rank);
+    return qx_group_norm_run(c, &g);
 }

@@ -44,6 +44,11 @@ typedef qx_status qx_cpu_fn(qx_call *c);
 qx_status qx_call_fail(const qx_call *c, qx_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 #define QX_CALL_FAIL(c, code, ...) return (qx_call_fail((c), (code), __VA_ARGS__), (code))
 
+/* ---- Layout: only for adapters that runtime/layout.c lists; all others see plain tensors ---- Channels that lie side by side in the memory of a
+ * tensor [N, C, H, W] (its dims stay as they are): [N, C / block, H, W, block]. 0: plain. */
+int qx_call_in_block(const qx_call *c, uint32_t i);
+int qx_call_out_block(const qx_call *c, uint32_t i);
+
 /* ---- Attributes ---- */
 const qx_attr *qx_call_attr(const qx_call *c, const char *name); /* NULL when absent */
 int64_t qx_call_int(const qx_call *c, const char *name, int64_t fallback);

@@ -135,8 +135,18 @@ static qx_status piece_last(void *user, int64_t o)
     return QX_OK;
 }
 
+/* Few elements to a position: a row a piece. */
+static qx_status piece_row(void *user, int64_t o)
+{
+    const job *j = user;
+    qx_status st = QX_OK;
+    for (int64_t i = 0; i < j->m->out && st == QX_OK; i++) st = piece(user, o * j->m->out + i);
+    return st;
+}
+
 static qx_status run_axis(qx_call *c, const job *j)
 {
+    if (j->inner > 1 && j->inner <= 64) return qx_parallel(c->ctx, j->outer, piece_row, (void *)(uintptr_t)j);
     if (j->inner == 1) return qx_parallel(c->ctx, j->outer, piece_last, (void *)(uintptr_t)j);
     return qx_parallel(c->ctx, j->outer * j->m->out, piece, (void *)(uintptr_t)j);
 }
@@ -181,6 +191,20 @@ static qx_status run(qx_call *c, const args *a, const qx_tensor *x, const void *
     }
     if (crop && size == 4) extrapolate(a, maps, out, qx_prod(a->out, 0, a->rank));
     return QX_OK;
+}
+
+/* A picture with channels side by side, as [N, C / block, H, W, block]; rows and columns only. */
+static qx_status run_blocked(qx_call *c, const args *a, const qx_tensor *x, int block)
+{
+    qx_tensor *y = NULL, v = *x;
+    args wide = *a;
+    if (a->out[0] != x->dims[0] || a->out[1] != x->dims[1]) QX_CALL_FAIL(c, QX_E_SHAPE, "batch and channels are resized, the model declares that they stay");
+    QX_TRY(qx_call_out(c, 0, x->dtype, x->rank, a->out, &y));
+    v.rank = wide.rank = 5;
+    v.dims[1] = wide.out[1] = x->dims[1] / block;
+    v.dims[4] = wide.out[4] = block;
+    wide.scale[0] = wide.scale[1] = wide.scale[4] = 1;
+    return y->numel && x->numel ? run(c, &wide, &v, x->data, sizeof(float), y->data) : QX_OK;
 }
 
 /* ---- Arguments ---- */
@@ -268,6 +292,7 @@ qx_status qx_cpu_resize(qx_call *c)
         a.roi[i + x->rank] = 1;
     }
     QX_TRY(scales_and_sizes(c, x, old ? 1 : 2, old ? 0 : 3, &a));
+    if (qx_call_out_block(c, 0)) return run_blocked(c, &a, x, qx_call_out_block(c, 0));
     if (a.mode == NEAREST && a.coord != TF_CROP && qx_dtype_bits(x->dtype) >= 8) {
         qx_tensor *y = NULL;
         QX_TRY(qx_call_out(c, 0, x->dtype, x->rank, a.out, &y));

@@ -8,6 +8,7 @@
 
 struct qx_dnnl_conv {
     bool winograd;         /* the packed weights are transformed: no way back to plain ones */
+    bool free_layout;      /* no kernel for the layouts that the plan wants: reordered at the call */
     dnnl_memory_desc_t md;
     void *packed;
     qx_dn_prim cache[QX_DN_CACHE];
@@ -22,17 +23,27 @@ void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s)
     qx_free(ctx, s);
 }
 
-/* Winograd's transformation pays for 3x3 convolutions with enough channels; its weights are four times as large, so there is a limit. Error
- * about 1.5e-6 of the result's norm; the same bits for any number of threads. */
-#define WINOGRAD_BYTES 3.2e7
+/* Winograd's transformation pays for 3x3 convolutions with enough channels; its weights are up to four times as large and it takes scratch,
+ * so there is a limit. Error about 1.5e-6 of the result's norm; the same bits for any number of threads. */
+#define WINOGRAD_BYTES 4e7
 static bool winograd_may_pay(const qx_conv_shape *s)
 {
-    bool small = s->spatial == 2 && s->group == 1 && s->in_ch >= 16 && s->out_ch >= 16 && s->out[0] * s->out[1] >= 256;
+    bool small = s->spatial == 2 && s->group == 1 && s->in_ch >= 16 && s->out_ch >= 16 && s->in_ch + s->out_ch > 96 && s->out[0] * s->out[1] >= 256;
     for (int i = 0; small && i < 2; i++) small = s->kernel[i] == 3 && s->stride[i] == 1 && s->dilation[i] == 1 && s->begin[i] <= 1 && s->end[i] <= 1;
     return small && 4.0 * 9.0 * (double)s->in_ch * (double)s->out_ch * 4.0 <= WINOGRAD_BYTES;
 }
 
-static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, bool winograd, bool bias, qx_act act, const dnnl_memory_desc_t *wei, qx_dn_prim *p)
+static bool winograd_fits(const char *impl, size_t scratch) { return qx_dn_stable(impl, scratch) && (double)scratch <= WINOGRAD_BYTES; }
+
+typedef struct conv_form { bool winograd, free_layout, bias; qx_act act; const dnnl_memory_desc_t *wei; /* NULL: the library chooses */ } conv_form;
+
+/* Layout of a picture: the blocked one that the plan wants, or what the library likes. */
+static qx_status picture_md(qx_call *c, int n, const int64_t *dims, int block, bool free_layout, dnnl_memory_desc_t *md)
+{
+    return block && !free_layout ? qx_dn_blocked_md(c, dims, block, md) : qx_dn_any_md(c, md, n, dims);
+}
+
+static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, const conv_form *f, qx_dn_prim *p)
 {
     int64_t dx[5], dw[6], dy[5];
     dnnl_memory_desc_t x, w, b, y;
@@ -40,9 +51,9 @@ static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, bool wi
     dnnl_primitive_attr_t attr = NULL;
     dnnl_dims_t strides, dilates, begin, end;
     int n = qx_dn_conv_dims(s, dx, dw, dy);
-    QX_TRY(qx_dn_any_md(c, &x, n, dx));
-    QX_TRY(qx_dn_any_md(c, &y, n, dy));
-    if (wei) w = *wei;
+    QX_TRY(picture_md(c, n, dx, s->x_block, f->free_layout, &x));
+    QX_TRY(picture_md(c, n, dy, s->y_block, f->free_layout, &y));
+    if (f->wei) w = *f->wei;
     else QX_TRY(qx_dn_any_md(c, &w, n + (s->group > 1), dw));
     QX_TRY(qx_dn_strided_md(c, &b, 1, &s->out_ch, (int64_t[]){1}));
     for (int i = 0; i < s->spatial; i++) {
@@ -51,11 +62,26 @@ static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, bool wi
         begin[i] = s->begin[i];
         end[i] = s->end[i];
     }
-    QX_DN(c, dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, winograd ? dnnl_convolution_winograd : dnnl_convolution_direct, &x, &w, bias ? &b : NULL, &y, strides, dilates, begin, end));
-    qx_status st = qx_dn_attr(c, act, NULL, &attr);
-    if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, p);
+    dnnl_alg_kind_t alg = f->winograd ? dnnl_convolution_winograd : dnnl_convolution_direct;
+    dnnl_status_t ds = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, alg, &x, &w, f->bias ? &b : NULL, &y, strides, dilates, begin, end);
+    if (ds == dnnl_unimplemented) return QX_OK;
+    QX_DN(c, ds);
+    qx_status st = qx_dn_attr(c, f->act, NULL, &attr);
+    if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, f->winograd ? winograd_fits : qx_dn_stable, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
     return st;
+}
+
+/* The first of these that the library has: Winograd, direct with the layouts that the plan wants, direct with any layout. f says which it was. */
+static qx_status conv_choose(qx_call *c, qx_dn *l, const qx_conv_shape *s, conv_form *f, qx_dn_prim *p)
+{
+    if (f->winograd) QX_TRY(conv_prim(c, l, s, f, p));
+    if (p->p) return QX_OK;
+    f->winograd = false;
+    QX_TRY(conv_prim(c, l, s, f, p));
+    if (p->p || (!s->x_block && !s->y_block)) return QX_OK;
+    f->free_layout = true;
+    return conv_prim(c, l, s, f, p);
 }
 
 qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *w, qx_dnnl_conv **out)
@@ -67,19 +93,15 @@ qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *
     *out = NULL;
     QX_TRY(qx_dn_get(c, qx_dn_conv_flops(shape), &l));
     int n = qx_dn_conv_dims(shape, dx, dw, dy) + (shape->group > 1);
-    bool winograd = winograd_may_pay(shape);
-    if (winograd) QX_TRY(conv_prim(c, l, shape, true, true, QX_ACT_NONE, NULL, &p));
-    if (winograd && (!p.p || (double)dnnl_memory_desc_get_size(&p.scratch) > WINOGRAD_BYTES)) {
-        qx_dn_prim_drop(&p);
-        winograd = false;
-    }
-    if (!winograd) QX_TRY(conv_prim(c, l, shape, false, true, QX_ACT_NONE, NULL, &p));
+    conv_form f = {.winograd = winograd_may_pay(shape), .bias = true};
+    QX_TRY(conv_choose(c, l, shape, &f, &p));
     if (!p.p) return QX_OK;
     dnnl_memory_desc_t md = p.wei;
     qx_dn_prim_drop(&p);
     qx_dnnl_conv *s = NULL;
     QX_TRY(QX_NEW(c->ctx, &s));
-    s->winograd = winograd;
+    s->winograd = f.winograd;
+    s->free_layout = f.free_layout;
     s->md = md;
     qx_strides(dw, n, strides);
     qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&md), &s->packed);
@@ -127,31 +149,39 @@ static qx_status conv_repack(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_con
 
 static qx_status conv_find(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_shape *shape, bool bias, qx_act act, qx_dn_prim **out)
 {
-    int64_t key[10] = {shape->batch, shape->in[0], shape->in[1], shape->in[2], bias, act};
+    int64_t key[10] = {shape->batch, shape->in[0], shape->in[1], shape->in[2], bias, act, shape->x_block, shape->y_block};
     bool found;
     qx_dn_prim *p = qx_dn_prim_slot(s->cache, key, &s->clock, &found);
     *out = p;
     if (found) return QX_OK;
-    QX_TRY(conv_prim(c, l, shape, s->winograd, bias, act, &s->md, p));
+    conv_form f = {s->winograd, s->free_layout, bias, act, &s->md};
+    QX_TRY(conv_prim(c, l, shape, &f, p));
     if (p->p) return QX_OK;
     qx_dn_prim fresh = {.p = NULL};
-    bool winograd = s->winograd;
-    QX_TRY(conv_prim(c, l, shape, winograd, bias, act, NULL, &fresh));
-    if (!fresh.p && winograd) {
-        winograd = false;
-        QX_TRY(conv_prim(c, l, shape, false, bias, act, NULL, &fresh));
-    }
+    f.free_layout = false;
+    f.wei = NULL;
+    QX_TRY(conv_choose(c, l, shape, &f, &fresh));
     if (!fresh.p) QX_CALL_FAIL(c, QX_E_FAIL, "oneDNN has no kernel for this picture size");
     qx_status st = conv_repack(c, l, s, shape, &fresh.wei);
     if (st != QX_OK) {
         qx_dn_prim_drop(&fresh);
         return st;
     }
-    s->winograd = winograd;
+    s->winograd = f.winograd;
+    s->free_layout = f.free_layout;
     memcpy(fresh.key, key, sizeof key);
     fresh.used = ++s->clock;
     *p = fresh;
     return QX_OK;
+}
+
+/* How a picture lies in the model's memory. */
+static qx_status model_md(qx_call *c, int n, const int64_t *dims, int block, dnnl_memory_desc_t *md)
+{
+    int64_t strides[5];
+    if (block) return qx_dn_blocked_md(c, dims, block, md);
+    qx_strides(dims, n, strides);
+    return qx_dn_strided_md(c, md, n, dims, strides);
 }
 
 qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, qx_act act, float *y)
@@ -159,20 +189,18 @@ qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *sha
     qx_dn *l = NULL;
     qx_dn_prim *p;
     qx_dn_args e = {.n = 0};
-    int64_t dx[5], dw[6], dy[5], strides[6];
-    dnnl_memory_desc_t plain_x, plain_y, b;
+    int64_t dx[5], dw[6], dy[5];
+    dnnl_memory_desc_t have_x, have_y, b;
     QX_TRY(qx_dn_get(c, qx_dn_conv_flops(shape), &l));
     QX_TRY(conv_find(c, l, s, shape, bias != NULL, act, &p));
     int n = qx_dn_conv_dims(shape, dx, dw, dy);
-    qx_strides(dx, n, strides);
-    QX_TRY(qx_dn_strided_md(c, &plain_x, n, dx, strides));
-    qx_strides(dy, n, strides);
-    QX_TRY(qx_dn_strided_md(c, &plain_y, n, dy, strides));
+    QX_TRY(model_md(c, n, dx, shape->x_block, &have_x));
+    QX_TRY(model_md(c, n, dy, shape->y_block, &have_y));
     QX_TRY(qx_dn_strided_md(c, &b, 1, &shape->out_ch, (int64_t[]){1}));
     float *in = (float *)(uintptr_t)x, *out = y;
-    QX_TRY(qx_dn_in_layout(c, &p->src, &plain_x, &in));
-    QX_TRY(qx_dn_in_layout(c, &p->dst, &plain_y, &out));
-    if (in != x) QX_TRY(qx_dn_reorder(c, l, &plain_x, x, &p->src, in));
+    QX_TRY(qx_dn_in_layout(c, &p->src, &have_x, &in));
+    QX_TRY(qx_dn_in_layout(c, &p->dst, &have_y, &out));
+    if (in != x) QX_TRY(qx_dn_reorder(c, l, &have_x, x, &p->src, in));
     qx_status st = qx_dn_arg(c, l, &e, DNNL_ARG_SRC, &p->src, in);
     if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
     if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_DST, &p->dst, out);
@@ -180,7 +208,7 @@ qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *sha
     if (st == QX_OK) st = qx_dn_scratch(c, l, &e, &p->scratch);
     qx_call_note_kernel(c, p->impl, qx_dn_conv_flops(shape));
     QX_TRY(qx_dn_execute(c, l, p->p, &e, st));
-    if (out != y) QX_TRY(qx_dn_reorder(c, l, &p->dst, out, &plain_y, y));
+    if (out != y) QX_TRY(qx_dn_reorder(c, l, &p->dst, out, &have_y, y));
     return QX_OK;
 }
 

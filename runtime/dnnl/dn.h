@@ -37,11 +37,12 @@ typedef struct qx_dn_prim {
 void qx_dn_prim_drop(qx_dn_prim *p);
 /* The primitive with this key, or the slot to make it in (*found false). */
 qx_dn_prim *qx_dn_prim_slot(qx_dn_prim *cache, const int64_t key[10], uint64_t *clock, bool *found);
-/* From descriptor and attributes to a primitive with its layouts known. p->p stays NULL when there is no implementation whose result is the
- * same for any number of threads ... */
-qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_prim *p);
-/* ... or, for integers, none but the library's reference loops. */
-qx_status qx_dn_prim_make_any(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_prim *p);
+/* From descriptor and attributes to a primitive with its layouts known: the library's first implementation that `good` likes; p->p stays NULL
+ * when there is none. */
+typedef bool qx_dn_good(const char *impl, size_t scratch_bytes);
+qx_dn_good qx_dn_stable; /* the same result for any number of threads */
+qx_dn_good qx_dn_exact;  /* for integers: all but reference loops */
+qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_good *good, qx_dn_prim *p);
 /* Attributes: the activation, then the addition of a tensor laid out as `add` (NULL: none). */
 qx_status qx_dn_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *add, dnnl_primitive_attr_t *out);
 
@@ -60,6 +61,8 @@ qx_status qx_dn_in_layout(qx_call *c, const dnnl_memory_desc_t *want, const dnnl
 qx_status qx_dn_typed_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides);
 qx_status qx_dn_strided_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, const int64_t *strides); /* float */
 qx_status qx_dn_any_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims);                             /* float */
+/* [N, C, H, W] with `block` (8 or 16) channels side by side: see qx_dnnl_block. */
+qx_status qx_dn_blocked_md(qx_call *c, const int64_t dims[4], int block, dnnl_memory_desc_t *md);
 /* Dims of picture, weights (with a group axis when there is more than one) and result; returns the rank of the picture. */
 int qx_dn_conv_dims(const qx_conv_shape *s, int64_t *x, int64_t *w, int64_t *y);
 

@@ -5,6 +5,11 @@
 
 #include "runtime/cpu/gemm.h"
 
+/* Channels that lie side by side in the layout in which convolutions run best on this CPU: [N, C / block, H, W, block]. 0: no such layout. */
+int qx_dnnl_block(void);
+/* A picture of dims [N, C, H, W] from one layout to another; block 0: plain. C is a multiple of the blocks. x and y do not overlap. */
+qx_status qx_dnnl_reblock(qx_call *c, const int64_t dims[4], int from, const float *x, int to, float *y);
+
 typedef struct qx_dnnl_mm qx_dnnl_mm;
 qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_dnnl_mm **out);
 qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g);

@@ -69,7 +69,7 @@ static qx_status int8_desc(qx_call *c, qx_dn *l, const qx_int8_op *op, const dnn
     dnnl_dims_t strides, dilates, begin, end;
     if (!op->conv) {
         QX_DN(c, dnnl_matmul_desc_init(&md, x, w, NULL, y));
-        return qx_dn_prim_make_any(c, l, &md, attr, p);
+        return qx_dn_prim_make(c, l, &md, attr, qx_dn_exact, p);
     }
     QX_TRY(qx_dn_typed_md(c, &ax, x->ndims, x->dims, x->data_type, NULL));
     QX_TRY(qx_dn_typed_md(c, &ay, y->ndims, y->dims, dnnl_f32, NULL));
@@ -80,7 +80,7 @@ static qx_status int8_desc(qx_call *c, qx_dn *l, const qx_int8_op *op, const dnn
         end[i] = op->shape.end[i];
     }
     QX_DN(c, dnnl_dilated_convolution_forward_desc_init(&cd, dnnl_forward_inference, dnnl_convolution_direct, &ax, w, NULL, &ay, strides, dilates, begin, end));
-    return qx_dn_prim_make_any(c, l, &cd, attr, p);
+    return qx_dn_prim_make(c, l, &cd, attr, qx_dn_exact, p);
 }
 
 /* any: the qx_dn chooses the layout of the weights; else the layout they are packed in. */

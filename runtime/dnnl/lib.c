@@ -8,6 +8,14 @@
 #include "runtime/plan.h"
 
 #define SMALL_FLOPS 2e6
+enum { SMALL_REORDER = 1 << 16 }; /* elements */
+
+int qx_dnnl_block(void)
+{
+    const unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
+    if ((isa & (unsigned)dnnl_cpu_isa_avx512_core) == (unsigned)dnnl_cpu_isa_avx512_core) return 16;
+    return (isa & (unsigned)dnnl_cpu_isa_avx2) == (unsigned)dnnl_cpu_isa_avx2 ? 8 : 0;
+}
 
 const char *qx_dn_text(dnnl_status_t s)
 {
@@ -64,37 +72,48 @@ qx_dn_prim *qx_dn_prim_slot(qx_dn_prim *cache, const int64_t key[10], uint64_t *
     return oldest;
 }
 
-static bool stable_impl(const char *impl) { return strncmp(impl, "brg", 3) == 0 || strncmp(impl, "jit", 3) == 0; }
-
-/* p->p stays NULL when there is no implementation that `good` likes. */
-static qx_status prim_make_if(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, bool (*good)(const char *impl), qx_dn_prim *p)
+bool qx_dn_stable(const char *impl, size_t scratch)
 {
-    dnnl_primitive_desc_t pd = NULL;
-    dnnl_status_t st = dnnl_primitive_desc_create(&pd, desc, attr, l->engine, NULL);
-    if (st == dnnl_unimplemented) return QX_OK;
-    QX_DN(c, st);
-    dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &p->impl);
+    (void)scratch;
+    return strncmp(impl, "brg", 3) == 0 || strncmp(impl, "jit", 3) == 0;
+}
+
+/* Integer sums are exact in any order; only the library's reference loops are slower than our own. */
+bool qx_dn_exact(const char *impl, size_t scratch)
+{
+    (void)scratch;
+    return strncmp(impl, "ref", 3) != 0;
+}
+
+static qx_status prim_take(qx_call *c, const_dnnl_primitive_desc_t pd, qx_dn_good *good, qx_dn_prim *p)
+{
+    const char *impl = "";
+    dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &impl);
+    dnnl_memory_desc_t scratch = *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+    if (!good(impl, dnnl_memory_desc_get_size(&scratch))) return QX_OK;
+    p->impl = impl;
+    p->scratch = scratch;
     p->src = *dnnl_primitive_desc_query_md(pd, dnnl_query_src_md, 0);
     p->wei = *dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
     p->dst = *dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0);
-    p->scratch = *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
-    st = good(p->impl) ? dnnl_primitive_create(&p->p, pd) : dnnl_success;
-    dnnl_primitive_desc_destroy(pd);
-    QX_DN(c, st);
+    QX_DN(c, dnnl_primitive_create(&p->p, pd));
     return QX_OK;
 }
 
-qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_prim *p)
+qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_good *good, qx_dn_prim *p)
 {
-    return prim_make_if(c, l, desc, attr, stable_impl, p);
-}
-
-/* Integer sums are exact in any order; only the qx_dn's reference loops are slower than our own. */
-static bool not_reference(const char *impl) { return strncmp(impl, "ref", 3) != 0; }
-
-qx_status qx_dn_prim_make_any(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_prim *p)
-{
-    return prim_make_if(c, l, desc, attr, not_reference, p);
+    dnnl_primitive_desc_iterator_t it = NULL;
+    dnnl_status_t d = dnnl_primitive_desc_iterator_create(&it, desc, attr, l->engine, NULL);
+    qx_status st = QX_OK;
+    while (d == dnnl_success && st == QX_OK && !p->p) {
+        dnnl_primitive_desc_t pd = dnnl_primitive_desc_iterator_fetch(it);
+        st = pd ? prim_take(c, pd, good, p) : qx_call_fail(c, QX_E_NOMEM, "oneDNN: no descriptor");
+        dnnl_primitive_desc_destroy(pd);
+        d = dnnl_primitive_desc_iterator_next(it);
+    }
+    if (it) dnnl_primitive_desc_iterator_destroy(it);
+    if (st == QX_OK && d != dnnl_success && d != dnnl_unimplemented && d != dnnl_iterator_ends) st = qx_call_fail(c, d == dnnl_out_of_memory ? QX_E_NOMEM : QX_E_FAIL, "oneDNN: %s", qx_dn_text(d));
+    return st;
 }
 
 static qx_status add_act(qx_call *c, dnnl_post_ops_t po, qx_act act)
@@ -220,6 +239,31 @@ qx_status qx_dn_in_layout(qx_call *c, const dnnl_memory_desc_t *want, const dnnl
 {
     if (dnnl_memory_desc_equal(want, plain)) return QX_OK;
     return qx_call_scratch(c, dnnl_memory_desc_get_size(want), (void **)data);
+}
+
+static qx_status plain_md(qx_call *c, const int64_t dims[4], dnnl_memory_desc_t *md)
+{
+    int64_t strides[4];
+    qx_strides(dims, 4, strides);
+    return qx_dn_strided_md(c, md, 4, dims, strides);
+}
+
+qx_status qx_dn_blocked_md(qx_call *c, const int64_t dims[4], int block, dnnl_memory_desc_t *md)
+{
+    dnnl_dims_t d = {dims[0], dims[1], dims[2], dims[3]};
+    QX_DN(c, dnnl_memory_desc_init_by_tag(md, 4, d, dnnl_f32, block == 16 ? dnnl_nChw16c : dnnl_nChw8c));
+    return QX_OK;
+}
+
+qx_status qx_dnnl_reblock(qx_call *c, const int64_t dims[4], int from, const float *x, int to, float *y)
+{
+    dnnl_memory_desc_t a, b;
+    qx_dn *l = NULL;
+    QX_TRY(qx_dn_get(c, 0, &l));
+    QX_TRY(from ? qx_dn_blocked_md(c, dims, from, &a) : plain_md(c, dims, &a));
+    QX_TRY(to ? qx_dn_blocked_md(c, dims, to, &b) : plain_md(c, dims, &b));
+    qx_thread_apply(c->ctx, dims[0] * dims[1] * dims[2] * dims[3] < SMALL_REORDER ? 1 : 0);
+    return qx_dn_reorder(c, l, &a, x, &b, y);
 }
 
 #endif

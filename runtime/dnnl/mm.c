@@ -35,7 +35,7 @@ static qx_status mm_prim(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_gem
     else QX_TRY(qx_dn_any_md(c, &w, 2, (int64_t[]){s->k, s->n}));
     QX_DN(c, dnnl_matmul_desc_init(&d, &x, &w, g->bias ? &b : NULL, &y));
     qx_status st = qx_dn_attr(c, g->act, g->add ? &y : NULL, &attr);
-    if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, p);
+    if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, qx_dn_stable, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
     return st;
 }

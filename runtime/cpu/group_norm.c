@@ -1,0 +1,116 @@
+/* group_norm.c - see group_norm.h. Plain pictures: a group is one run of memory. Blocked ones: moments of every channel over pieces of pixels,
+ * joined in a fixed order, then one pass that scales. Pieces do not depend on the number of threads. */
+#include "runtime/cpu/group_norm.h"
+
+#include <math.h>
+
+#include "kernels/pointwise.h"
+#include "kernels/rows.h"
+
+enum { PIECE = 4096, TILE = 256 }; /* pixels of a piece; and between scaling and activation */
+
+static const float one[2] = {1, 0};
+
+static void silu(float *y, int64_t n) { qx_unary_find(QX_U_SWISH, QX_DT_FLOAT)(y, y, n, one); }
+
+/* ---- Plain ---- */
+
+static qx_status plain_piece(void *user, int64_t i)
+{
+    const qx_group_norm *g = user;
+    int64_t per = g->channels / g->groups, first = i % g->groups * per;
+    const float *x = g->x + i * per * g->pixels;
+    float *y = g->y + i * per * g->pixels, mean, inv;
+    qx_moments(x, per * g->pixels, g->eps, &mean, &inv);
+    for (int64_t k = 0; k < per; k++) {
+        float *row = y + k * g->pixels;
+        qx_affine_row(x + k * g->pixels, mean, inv, g->gamma[first + k], g->beta[first + k], row, g->pixels);
+        if (g->silu) silu(row, g->pixels);
+    }
+    return QX_OK;
+}
+
+/* ---- Blocked ---- */
+
+typedef struct job {
+    const qx_group_norm *g;
+    int64_t cuts;                /* pieces of one block of channels */
+    double *mean, *m2;           /* [batch * channels / block][cuts][block], joined into the first piece */
+    float *mu, *a;               /* [batch * channels] */
+} job;
+
+static int64_t piece_pixels(const job *j, int64_t cut)
+{
+    int64_t left = j->g->pixels - cut * PIECE;
+    return left < PIECE ? left : PIECE;
+}
+
+static qx_status moments_piece(void *user, int64_t i)
+{
+    const job *j = user;
+    const int64_t b = j->g->block, cut = i % j->cuts;
+    qx_lane_moments(j->g->x + (i / j->cuts * j->g->pixels + cut * PIECE) * b, piece_pixels(j, cut), (int)b, j->mean + i * b, j->m2 + i * b);
+    return QX_OK;
+}
+
+/* Where channel ch (of all batches) has its moments. */
+static int64_t place(const job *j, int64_t ch) { return ch / j->g->block * j->cuts * j->g->block + ch % j->g->block; }
+
+static void join_cuts(const job *j, int64_t ch)
+{
+    const int64_t at = place(j, ch), b = j->g->block;
+    for (int64_t cut = 1; cut < j->cuts; cut++)
+        qx_join_moments(&j->mean[at], &j->m2[at], cut * PIECE, j->mean[at + cut * b], j->m2[at + cut * b], piece_pixels(j, cut));
+}
+
+/* One group of one picture: its channels' moments become mean and factor of each channel. */
+static void join_group(const job *j, int64_t i)
+{
+    const qx_group_norm *g = j->g;
+    const int64_t per = g->channels / g->groups, first = i * per;
+    double mean = 0, m2 = 0;
+    for (int64_t k = 0; k < per; k++) {
+        const int64_t at = place(j, first + k);
+        join_cuts(j, first + k);
+        if (k) qx_join_moments(&mean, &m2, k * g->pixels, j->mean[at], j->m2[at], g->pixels);
+        else mean = j->mean[at], m2 = j->m2[at];
+    }
+    const double inv = 1.0 / sqrt(m2 / (double)(per * g->pixels) + (double)g->eps);
+    for (int64_t k = 0; k < per; k++) {
+        j->mu[first + k] = (float)mean;
+        j->a[first + k] = (float)inv * g->gamma[(first + k) % g->channels];
+    }
+}
+
+static qx_status scale_piece(void *user, int64_t i)
+{
+    const job *j = user;
+    const qx_group_norm *g = j->g;
+    const int64_t b = g->block, cut = i % j->cuts, ch = i / j->cuts * b, n = piece_pixels(j, cut), at = (i / j->cuts * g->pixels + cut * PIECE) * b;
+    for (int64_t p = 0; p < n; p += TILE) {
+        const int64_t m = n - p < TILE ? n - p : TILE;
+        float *y = g->y + at + p * b;
+        qx_lane_affine(g->x + at + p * b, m, (int)b, j->mu + ch, j->a + ch, g->beta + ch % g->channels, y);
+        if (g->silu) silu(y, m * b);
+    }
+    return QX_OK;
+}
+
+static qx_status blocked(qx_call *c, const qx_group_norm *g)
+{
+    const int64_t blocks = g->batch * g->channels / g->block;
+    job j = {.g = g, .cuts = (g->pixels + PIECE - 1) / PIECE};
+    QX_TRY(QX_CALL_SCRATCH(c, 2 * blocks * j.cuts * g->block, &j.mean));
+    QX_TRY(QX_CALL_SCRATCH(c, 2 * g->batch * g->channels, &j.mu));
+    j.m2 = j.mean + blocks * j.cuts * g->block;
+    j.a = j.mu + g->batch * g->channels;
+    QX_TRY(qx_parallel(c->ctx, blocks * j.cuts, moments_piece, &j));
+    for (int64_t i = 0; i < g->batch * g->groups; i++) join_group(&j, i);
+    return qx_parallel(c->ctx, blocks * j.cuts, scale_piece, &j);
+}
+
+qx_status qx_group_norm_run(qx_call *c, const qx_group_norm *g)
+{
+    if (g->batch * g->channels * g->pixels == 0) return QX_OK;
+    return g->block ? blocked(c, g) : qx_parallel(c->ctx, g->batch * g->groups, plain_piece, (void *)(uintptr_t)g);
+}
