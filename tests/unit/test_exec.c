@@ -32,6 +32,20 @@ static const run_case cases[] = {
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1], group=2>(d, v, b) }", 110},
     {"4-bit weight in blocks", HEAD(21) "g (float[2,64] x) => (float[2,32] y)\n"
      "<int4[64,32] w = random(8), float[4,32] ws = fill(0.05)> { v = DequantizeLinear<axis=0, block_size=16>(w, ws) y = MatMul(x, v) }", 110},
+    {"convolutions in a row", HEAD(17) "g (float[2,16,12,10] x, float[2,32,1,1] time) => (float[2,16,24,20] y)\n"
+     "<float[32,16,3,3] w1 = random(1), float[32] b1 = random(2), float[16,32,3,3] w2 = random(3), float[16,16,1,1] w3 = random(4), float[16,16,3,3] w4 = random(13),"
+     " int64[3] three = {2, 8, -1}, int64[4] four = {2, 32, 12, 10}, float[8] one = fill(1), float[8] nil = fill(0), float[32,1,1] gamma = random(5), float[32,1,1] beta = random(6),"
+     " float[4] scales = {1, 1, 2, 2}, float[0] roi = {}>"
+     " { c1 = Conv<pads=[1,1,1,1]>(x, w1, b1) t = Add(c1, time) r = Reshape(t, three) i = InstanceNormalization<epsilon=0.00001>(r, one, nil) k = Reshape(i, four) d = Mul(k, gamma)"
+     " e = Add(d, beta) s = Sigmoid(e) z = Mul(e, s) c2 = Conv<pads=[1,1,1,1]>(z, w2) sum = Add(c2, x) c3 = Conv(sum, w3) m = Mul(c3, sum)"
+     " up = Resize<mode=\"nearest\", coordinate_transformation_mode=\"asymmetric\", nearest_mode=\"floor\">(m, roi, scales) y = Conv<pads=[1,1,1,1]>(up, w4) }", 100},
+    {"convolutions joined, and a reader of plain pictures", HEAD(21) "g (float[1,4,9,7] x) => (float[1,63,48] y)\n"
+     "<float[16,4,3,3] w1 = random(1), float[32,4,1,1] w2 = random(2), float[48,48,3,3] w3 = random(3), float[48] gamma = random(4), float[48] beta = random(5), int64[3] shape = {1, 48, 63}, float half = {0.5}>"
+     " { a = Conv<pads=[1,1,1,1]>(x, w1) b = Conv(x, w2) bh = Mul(half, b) j = Concat<axis=1>(a, bh) n = GroupNormalization<num_groups=6>(j, gamma, beta) r = Relu(n)"
+     " c = Conv<pads=[1,1,1,1]>(r, w3) f = Reshape(c, shape) y = Transpose<perm=[0,2,1]>(f) }", 100},
+    {"a large picture: pieces of pixels", HEAD(21) "g (float[1,3,80,70] x) => (float[1,3,80,70] y)\n"
+     "<float[64,3,3,3] w1 = random(1), float[64] gamma = random(2), float[64] beta = random(3), float[64,64,3,3] w2 = random(4), float[3,64,3,3] w3 = random(5)>"
+     " { a = Conv<pads=[1,1,1,1]>(x, w1) n = GroupNormalization<num_groups=32>(a, gamma, beta) b = Conv<pads=[1,1,1,1]>(n, w2) c = Tanh(b) y = Conv<pads=[1,1,1,1]>(c, w3) }", 95},
     {"subgraph that captures", HEAD(17) "g (float[4] x, float[4] x2) => (float[4] y) <float[4] k = {1, 2, 3, 4}, int64 n = {5}, bool t = {1}>"
      " { y = Loop<body = b (int64 i, bool c, float[4] a) => (bool co, float[4] ao) { co = Identity(c) m = Mul(a, k) ao = Add(m, x2) }>(n, t, x) }", 1000},
 };
@@ -193,6 +207,16 @@ static qx_status watch(void *user, int i, const qx_value *v, const qx_tensor *t)
     return QX_OK;
 }
 
+/* A sum that depends on the order of the elements. */
+static qx_status watch_order(void *user, int i, const qx_value *v, const qx_tensor *t)
+{
+    seen *s = user;
+    (void)v;
+    s->calls[i]++;
+    for (int64_t k = 0; k < t->numel; k++) s->sum[i] += (double)(((const float *)t->data)[k] * (float)(k % 97));
+    return QX_OK;
+}
+
 static void watched_values_are_told(void **state)
 {
     (void)state;
@@ -221,6 +245,35 @@ static void watched_values_are_told(void **state)
     qx_tensor_free(f.ctx, &both[0]);
     qx_tensor_free(f.ctx, &both[1]);
     qx_exec_free(x);
+    free_feeds(&f, &in);
+    unload(&f);
+}
+
+/* What is watched is told as a plain tensor, whatever layout the run keeps it in. */
+static void watched_pictures_are_plain(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"z", "sum", "up"};
+    const run_case *rc = cases;
+    while (strcmp(rc->name, "convolutions in a row") != 0) rc++;
+    fixture f = load(rc->text);
+    qx_exec_options simple = {.no_fuse = true};
+    feeds in;
+    seen s[2] = {{.calls = {0}}, {.calls = {0}}};
+    make_feeds(&f, &in);
+    for (int k = 0; k < 2; k++) {
+        qx_exec *x = make_exec(&f, k ? &simple : NULL);
+        qx_value *w[3] = {value(&f, names[0]), value(&f, names[1]), value(&f, names[2])};
+        qx_tensor y;
+        assert_int_equal(qx_exec_watch(x, w, 3, watch_order, &s[k]), QX_OK);
+        run(&f, x, &in, &y);
+        qx_tensor_free(f.ctx, &y);
+        qx_exec_free(x);
+    }
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(s[0].calls[i], 1);
+        if (!(fabs(s[0].sum[i] - s[1].sum[i]) < 1e-3 * fabs(s[1].sum[i]))) fail_msg("'%s': %.6f, node by node %.6f", names[i], s[0].sum[i], s[1].sum[i]);
+    }
     free_feeds(&f, &in);
     unload(&f);
 }
@@ -311,7 +364,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fused_is_plain), cmocka_unit_test(same_bytes_for_any_threads), cmocka_unit_test(shapes_may_change),
-        cmocka_unit_test(watched_values_are_told), cmocka_unit_test(failures_leave_nothing_behind), cmocka_unit_test(wrong_feeds_are_named),
+        cmocka_unit_test(watched_values_are_told), cmocka_unit_test(watched_pictures_are_plain), cmocka_unit_test(failures_leave_nothing_behind), cmocka_unit_test(wrong_feeds_are_named),
         cmocka_unit_test(nan_is_traced_to_its_node)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
