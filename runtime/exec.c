@@ -469,7 +469,7 @@ static void end_run(qx_exec *x)
         if (!s->set) continue;
         if (s->borrowed || x->info[i].content != QX_CLASS_CONST) qx_slot_clear(x, s);
     }
-    if (x->record) qx_scratch_drop(x); /* packing weights took more than runs will */
+    if (x->record) qx_scratch_drop(x, false); /* packing weights took more than runs will */
     x->record = x->replay = false;
     x->depth = 0;
 }
@@ -557,7 +557,7 @@ static void free_blocks(qx_exec *x)
         x->free_blocks = b->next_free;
         qx_free(x->ctx, b);
     }
-    qx_scratch_drop(x);
+    qx_scratch_drop(x, true);
 }
 
 void qx_exec_free(qx_exec *x)

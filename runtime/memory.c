@@ -165,9 +165,9 @@ static void scratch_pop(qx_exec *x)
     qx_free(x->ctx, c);
 }
 
-void qx_scratch_drop(qx_exec *x)
+void qx_scratch_drop(qx_exec *x, bool all)
 {
-    while (x->scratch) scratch_pop(x);
+    while (x->scratch && (all || x->scratch->prev || x->scratch->cap > SCRATCH_MIN)) scratch_pop(x);
 }
 
 /* Frees chunks made since the mark, except that the bottom one stays for the next call: as large as a whole call has needed, so that a settled

@@ -152,7 +152,7 @@ qx_status qx_scratch_get(qx_exec *x, size_t bytes, void **out);
 typedef struct qx_scratch_mark { qx_scratch_chunk *chunk; size_t used; } qx_scratch_mark;
 qx_scratch_mark qx_scratch_here(const qx_exec *x);
 void qx_scratch_back(qx_exec *x, qx_scratch_mark m);
-void qx_scratch_drop(qx_exec *x); /* all of it; not while an adapter runs */
+void qx_scratch_drop(qx_exec *x, bool all); /* all of it, or what is more than the least; not while an adapter runs */
 
 /* exec.c */
 qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame);
