@@ -31,6 +31,8 @@ void qx_reduce_cols(qx_reduce op, const float *x, int64_t n, int64_t stride, flo
 
 /* RoPE on one head: half = n / 2 angles. interleaved: pairs (2i, 2i+1); else (i, i + half). x may be y. */
 void qx_rope_row(const float *x, const float *cos, const float *sin, int64_t half, bool interleaved, float *y);
+/* The same with angles for the whole head of d: y = x cos + (-upper half of x, lower half of x) sin. x and y do not overlap. */
+void qx_rotate_half_row(const float *x, const float *cos, const float *sin, int64_t d, float *y);
 /* sum x[i] * y[i] in fixed lanes; y += a x. */
 float qx_dot(const float *x, const float *y, int64_t n);
 void qx_axpy(float a, const float *x, float *y, int64_t n);

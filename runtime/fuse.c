@@ -71,6 +71,23 @@ bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out)
     return isfinite(*out);
 }
 
+qx_rstep *qx_fuse_act_behind(const qx_fuser *f, const qx_value *v)
+{
+    const qx_vinfo *i = &f->x->info[v->id];
+    qx_rstep *a = f->act[v->id];
+    if (!a || a->fn != qx_cpu_act || v->is_output || i->keep || i->watched) return NULL;
+    return v->n_uses == ((const qx_act_params *)a->fused)->reads ? a : NULL;
+}
+
+bool qx_fuse_same_dims(const qx_value *va, const qx_value *vb)
+{
+    const qx_type *a = &va->type, *b = &vb->type;
+    if (a->kind != QX_KIND_TENSOR || b->kind != QX_KIND_TENSOR || !a->has_shape || !b->has_shape || a->rank != b->rank) return false;
+    for (int i = 0; i < a->rank; i++)
+        if (a->dims[i].n != b->dims[i].n || (a->dims[i].n < 0 && (!a->dims[i].sym || a->dims[i].sym != b->dims[i].sym))) return false;
+    return true;
+}
+
 /* Steps whose outputs nobody reads any more leave the list. */
 static qx_status drop_dead(qx_exec *x, qx_gplan *p)
 {
@@ -96,19 +113,27 @@ static qx_status drop_dead(qx_exec *x, qx_gplan *p)
     return st;
 }
 
+static qx_status each_step(qx_fuser *f, qx_fuse_fn *pattern)
+{
+    for (uint32_t i = 0; i < f->p->n_steps; i++)
+        if (!f->p->steps[i].fused && !f->p->steps[i].ref_attrs) QX_TRY(pattern(f, &f->p->steps[i]));
+    return QX_OK;
+}
+
 qx_status qx_fuse(qx_exec *x, qx_gplan *p)
 {
-    static qx_fuse_fn *const patterns[] = {qx_fuse_int8, qx_fuse_wq, qx_fuse_attention, qx_fuse_silu, qx_fuse_gelu, qx_fuse_group_norm, qx_fuse_linear};
     qx_fuser f = {.x = x, .p = p};
     QX_TRY(qx_alloc_array(x->ctx, 2 * (size_t)x->n_values + 2, sizeof *f.def, (void **)&f.def));
     f.act = f.def + x->n_values + 1;
     for (uint32_t i = 0; i < p->n_steps; i++)
         for (uint32_t k = 0; k < p->steps[i].n_out; k++)
             if (p->steps[i].out[k] != QX_NO_VALUE) f.def[p->steps[i].out[k]] = &p->steps[i];
-    qx_status st = QX_OK;
-    for (size_t q = 0; q < sizeof patterns / sizeof *patterns; q++)
-        for (uint32_t i = 0; i < p->n_steps && st == QX_OK; i++)
-            if (!p->steps[i].fused && !p->steps[i].ref_attrs) st = patterns[q](&f, &p->steps[i]);
+    qx_status st = each_step(&f, qx_fuse_int8);
+    if (st == QX_OK) st = each_step(&f, qx_fuse_wq);
+    if (st == QX_OK) st = each_step(&f, qx_fuse_attention);
+    if (st == QX_OK) st = qx_fuse_patterns(&f);
+    if (st == QX_OK) st = each_step(&f, qx_fuse_group_norm);
+    if (st == QX_OK) st = each_step(&f, qx_fuse_linear);
     qx_free(x->ctx, f.def);
     return st == QX_OK ? drop_dead(x, p) : st;
 }

@@ -22,6 +22,10 @@ qx_rstep *qx_fuse_def(const qx_fuser *f, const qx_value *v);
 bool qx_fuse_inner(const qx_fuser *f, const qx_value *v);
 /* The only user of v in this graph, when qx_fuse_inner; NULL otherwise. */
 qx_rstep *qx_fuse_user(const qx_fuser *f, const qx_value *v);
+/* The fused activation that stands for every reader of v (a chain may read it more than once), when v itself may vanish; NULL otherwise. */
+qx_rstep *qx_fuse_act_behind(const qx_fuser *f, const qx_value *v);
+/* Both tensors, of known rank and equal dims, as far as the plan can know. */
+bool qx_fuse_same_dims(const qx_value *a, const qx_value *b);
 /* Makes s a fused step: fn with params (in the plan's arena), these inputs (NULLs allowed), output v. */
 qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *params, const qx_value *const *in, uint32_t n_in, const qx_value *out);
 /* The one element of a constant initializer or Constant as double; false when it is not one finite number. */
@@ -32,7 +36,9 @@ typedef qx_status qx_fuse_fn(qx_fuser *f, qx_rstep *s);
 qx_fuse_fn qx_fuse_int8;   /* fuse_int8.c: Q/DQ around MatMul, Gemm, Conv */
 qx_fuse_fn qx_fuse_wq;     /* fuse_wq.c: constant low-precision weight, float activation */
 qx_fuse_fn qx_fuse_attention; /* fuse_attention.c */
-qx_fuse_fn qx_fuse_silu, qx_fuse_gelu, qx_fuse_group_norm, qx_fuse_linear; /* fuse_chain.c, in this order */
+qx_fuse_fn qx_fuse_group_norm; /* fuse_group_norm.c */
+qx_fuse_fn qx_fuse_linear; /* fuse_linear.c */
+qx_status qx_fuse_patterns(qx_fuser *f); /* fuse_patterns.def, over all steps */
 
 qx_status qx_fuse(qx_exec *x, qx_gplan *p);
 
@@ -48,11 +54,18 @@ enum { QX_WQ_X, QX_WQ_CODES, QX_WQ_SCALE, QX_WQ_ZERO, QX_WQ_BIAS, QX_WQ_INPUTS }
 qx_cpu_fn qx_cpu_attn; /* inputs q, k, v, mask (may be missing) */
 typedef enum qx_k_layout { QX_K_BHSD, QX_K_BHDS, QX_K_BSHD } qx_k_layout;
 qx_cpu_fn qx_cpu_act;    /* input x */
-typedef struct qx_act_params { qx_act act; } qx_act_params;
+typedef struct qx_act_params { qx_act act; uint32_t reads; /* nodes of the chain that read x */ } qx_act_params;
 qx_cpu_fn qx_cpu_gn;     /* inputs x, gamma, beta (one number a channel) */
 typedef struct qx_gn_params { int64_t groups; float eps; bool silu; } qx_gn_params;
-qx_cpu_fn qx_cpu_linear; /* inputs x, constant W[k, n], bias[n] */
+qx_cpu_fn qx_cpu_linear; /* y = act(x W + bias) * mul + add; constant W[k, n], bias[n]; mul, add as y; all but x and W may be missing */
+enum { QX_LINEAR_X, QX_LINEAR_W, QX_LINEAR_BIAS, QX_LINEAR_MUL, QX_LINEAR_ADD, QX_LINEAR_INPUTS };
 typedef struct qx_linear_params { qx_act act; } qx_linear_params;
+qx_cpu_fn qx_cpu_row_norm; /* inputs x, gamma, beta (not when rms): normalisation of the last axis */
+typedef struct qx_norm_params { bool rms; float eps; } qx_norm_params;
+qx_cpu_fn qx_cpu_rope;   /* inputs x, cos, sin of whole heads: x cos + (-x_high, x_low) sin -> [batch, heads, seq, d] */
+typedef struct qx_rope_params { bool bshd; /* x is [batch, seq, heads, d] */ } qx_rope_params;
+qx_cpu_fn qx_cpu_glu;    /* input x[.., 2n]: act(one half) * the other -> [.., n] */
+typedef struct qx_glu_params { qx_act act; bool upper; /* the second half is activated */ } qx_glu_params;
 typedef struct qx_attn_params { float scale; qx_k_layout k_layout; bool q_bshd, v_bshd, out_bshd; } qx_attn_params;
 
 #endif

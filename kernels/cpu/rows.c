@@ -303,6 +303,18 @@ QX_INLINE void qx_rope_row_body(const float *x, const float *cos, const float *s
 }
 QX_MULTI(, qx_rope_row, (const float *x, const float *cos, const float *sin, int64_t half, bool interleaved, float *y), (x, cos, sin, half, interleaved, y))
 
+QX_INLINE void qx_rotate_half_row_body(const float *x, const float *cos, const float *sin, int64_t d, float *y)
+{
+    const int64_t half = d / 2;
+    QX_IVDEP
+    for (int64_t i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        y[i] = a * cos[i] - b * sin[i];
+        y[i + half] = b * cos[i + half] + a * sin[i + half];
+    }
+}
+QX_MULTI(, qx_rotate_half_row, (const float *x, const float *cos, const float *sin, int64_t d, float *y), (x, cos, sin, d, y))
+
 QX_INLINE void dot_body(const float *x, const float *y, int64_t n, float *r) { LANE_SUM(*r, n, x[k] * y[k]); }
 QX_MULTI(static, dot, (const float *x, const float *y, int64_t n, float *r), (x, y, n, r))
 float qx_dot(const float *x, const float *y, int64_t n)

@@ -1,4 +1,4 @@
-/* fused.c - the steps behind runtime/fuse_chain.c. */
+/* fused.c - fused steps: activation, group normalisation, product with what follows it. */
 #include <string.h>
 
 #include "runtime/cpu/group_norm.h"
@@ -7,11 +7,9 @@
 
 qx_status qx_cpu_act(qx_call *c)
 {
-    static const qx_unary unary[] = {[QX_ACT_RELU] = QX_U_RELU, [QX_ACT_GELU] = QX_U_GELU, [QX_ACT_GELU_TANH] = QX_U_GELU_TANH,
-                                     [QX_ACT_SILU] = QX_U_SWISH, [QX_ACT_SIGMOID] = QX_U_SIGMOID, [QX_ACT_TANH] = QX_U_TANH};
     const qx_act_params *p = c->fused;
     const float one[2] = {1, 0};
-    return qx_unary_run(c, unary[p->act], one);
+    return qx_unary_run(c, qx_act_unary(p->act), one);
 }
 
 qx_status qx_cpu_gn(qx_call *c)
@@ -51,13 +49,24 @@ static void drop(qx_ctx *ctx, void *block)
 
 static qx_status pack(qx_call *c, state *s, int64_t m)
 {
-    const qx_tensor *w = c->in[1], *b = c->in[2];
+    const qx_tensor *w = c->in[QX_LINEAR_W], *b = qx_call_in(c, QX_LINEAR_BIAS);
     const float *fw, *fb;
-    QX_TRY(qx_call_in_f32(c, 1, &fw));
-    QX_TRY(qx_call_in_f32(c, 2, &fb));
-    if (!s->bias) QX_TRY(qx_alloc_array(c->ctx, (size_t)b->numel, sizeof *s->bias, (void **)&s->bias));
-    memcpy(s->bias, fb, (size_t)b->numel * sizeof *fb);
+    QX_TRY(qx_call_in_f32(c, QX_LINEAR_W, &fw));
+    if (b) {
+        QX_TRY(qx_call_in_f32(c, QX_LINEAR_BIAS, &fb));
+        if (!s->bias) QX_TRY(qx_alloc_array(c->ctx, (size_t)b->numel, sizeof *s->bias, (void **)&s->bias));
+        memcpy(s->bias, fb, (size_t)b->numel * sizeof *fb);
+    }
     return qx_packed_new(c, fw, w->dims[0], w->dims[1], w->dims[1], 1, m, &s->packed);
+}
+
+/* The second tensor of a product's epilogue: as large as the result, or missing. */
+static qx_status epilogue(qx_call *c, uint32_t i, int64_t numel, const float **out)
+{
+    const qx_tensor *t = qx_call_in(c, i);
+    if (!t) return QX_OK;
+    if (t->numel != numel) QX_CALL_FAIL(c, QX_E_SHAPE, "operand %u has %lld elements, the product %lld; the model declares that they are equal", i, (long long)t->numel, (long long)numel);
+    return qx_call_in_f32(c, i, out);
 }
 
 qx_status qx_cpu_linear(qx_call *c)
@@ -77,6 +86,8 @@ qx_status qx_cpu_linear(qx_call *c)
     dims[x->rank - 1] = w->dims[1];
     g.m = qx_prod(x->dims, 0, x->rank - 1);
     QX_TRY(qx_call_in_f32(c, 0, &g.x));
+    QX_TRY(epilogue(c, QX_LINEAR_MUL, g.m * w->dims[1], &g.mul));
+    QX_TRY(epilogue(c, QX_LINEAR_ADD, g.m * w->dims[1], &g.add));
     QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &g.y));
     if (g.m == 0 || w->dims[1] == 0) return QX_OK;
     if (w->dims[0] == 0) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "a weight without rows");
@@ -86,7 +97,7 @@ qx_status qx_cpu_linear(qx_call *c)
     }
     if (!s->packed) QX_TRY(pack(c, s, g.m));
     qx_call_drop_const(c, 1);
-    qx_call_drop_const(c, 2);
+    if (s->bias) qx_call_drop_const(c, 2);
     g.bias = s->bias;
     return qx_gemm_run(c, s->packed, &g);
 }

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "kernels/gemm.h"
-#include "kernels/pointwise.h"
 #include "runtime/dnnl/door.h"
 
 enum { ROW_BLOCK = 64 };
@@ -14,14 +13,19 @@ struct qx_packed { int64_t k, n; qx_dnnl_mm *dnnl; float *own; };
 
 /* ---- Activation and residual, for the paths that do not fuse them ---- */
 
-static const qx_unary act_unary[] = {[QX_ACT_RELU] = QX_U_RELU, [QX_ACT_GELU] = QX_U_GELU, [QX_ACT_GELU_TANH] = QX_U_GELU_TANH,
+qx_unary qx_act_unary(qx_act act)
+{
+    static const qx_unary table[] = {[QX_ACT_RELU] = QX_U_RELU, [QX_ACT_GELU] = QX_U_GELU, [QX_ACT_GELU_TANH] = QX_U_GELU_TANH,
                                      [QX_ACT_SILU] = QX_U_SWISH, [QX_ACT_SIGMOID] = QX_U_SIGMOID, [QX_ACT_TANH] = QX_U_TANH};
+    return table[act];
+}
 
 static void finish_rows(const qx_gemm *g, int64_t n, int64_t first, int64_t rows)
 {
     const float one[2] = {1, 0};
     float *y = g->y + first * n;
-    if (g->act != QX_ACT_NONE) qx_unary_find(act_unary[g->act], QX_DT_FLOAT)(y, y, rows * n, one);
+    if (g->act != QX_ACT_NONE) qx_unary_find(qx_act_unary(g->act), QX_DT_FLOAT)(y, y, rows * n, one);
+    if (g->mul) qx_binary_find(QX_B_MUL, QX_DT_FLOAT)(y, 1, g->mul + first * n, 1, y, rows * n);
     if (g->add) qx_binary_find(QX_B_ADD, QX_DT_FLOAT)(y, 1, g->add + first * n, 1, y, rows * n);
 }
 
@@ -64,7 +68,7 @@ static qx_status own_run(qx_call *c, const own_job *j)
     int64_t blocks = (j->g->m + ROW_BLOCK - 1) / ROW_BLOCK;
     qx_call_note_kernel(c, "own", 2.0 * (double)j->g->m * (double)j->k * (double)j->n);
     QX_TRY(qx_parallel(c->ctx, blocks * j->panels, own_piece, (void *)(uintptr_t)j));
-    if (j->g->act == QX_ACT_NONE && !j->g->add) return QX_OK;
+    if (j->g->act == QX_ACT_NONE && !j->g->mul && !j->g->add) return QX_OK;
     return qx_parallel(c->ctx, blocks, finish_piece, (void *)(uintptr_t)j);
 }
 
@@ -210,7 +214,7 @@ static qx_status conv_piece(void *user, int64_t i)
     const float one[2] = {1, 0};
     for (int64_t r = 0; r < per; r++) {
         for (int64_t p = 0; j->bias && p < count; p++) y[r * positions + p] += j->bias[g * per + r];
-        if (j->act != QX_ACT_NONE) qx_unary_find(act_unary[j->act], QX_DT_FLOAT)(y + r * positions, y + r * positions, count, one);
+        if (j->act != QX_ACT_NONE) qx_unary_find(qx_act_unary(j->act), QX_DT_FLOAT)(y + r * positions, y + r * positions, count, one);
     }
     return QX_OK;
 }

@@ -3,9 +3,12 @@
 #ifndef QX_RUNTIME_CPU_GEMM_H
 #define QX_RUNTIME_CPU_GEMM_H
 
+#include "kernels/pointwise.h"
 #include "runtime/cpu/op.h"
 
 typedef enum qx_act { QX_ACT_NONE, QX_ACT_RELU, QX_ACT_GELU, QX_ACT_GELU_TANH, QX_ACT_SILU, QX_ACT_SIGMOID, QX_ACT_TANH } qx_act;
+
+qx_unary qx_act_unary(qx_act act); /* not NONE */
 
 /* A constant matrix W[k, n] in the layout that its kernel likes. */
 typedef struct qx_packed qx_packed;
@@ -13,8 +16,8 @@ typedef struct qx_packed qx_packed;
 qx_status qx_packed_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_packed **out);
 void qx_packed_free(qx_ctx *ctx, qx_packed *p);
 
-/* y[m, n] = act(x[m, k] W + bias[n]) + add[m, n]; bias and add may be NULL; x, y, add dense. */
-typedef struct qx_gemm { int64_t m; const float *x, *bias, *add; qx_act act; float *y; } qx_gemm;
+/* y[m, n] = act(x[m, k] W + bias[n]) * mul[m, n] + add[m, n]; bias, mul and add may be NULL; all dense. */
+typedef struct qx_gemm { int64_t m; const float *x, *bias, *mul, *add; qx_act act; float *y; } qx_gemm;
 qx_status qx_gemm_run(qx_call *c, qx_packed *w, const qx_gemm *g);
 
 /* y[b] = a[b] * b[b] for b < batch, both variable. Strides in elements: batch (0: shared), row, column. y is dense. */

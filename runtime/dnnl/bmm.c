@@ -25,7 +25,7 @@ static qx_status bmm_prim(qx_call *c, qx_dn *l, const qx_bmm *g, qx_dn_prim *p)
     QX_TRY(qx_dn_strided_md(c, &b, 3, (int64_t[]){bb, g->k, g->n}, (int64_t[]){g->sb[0] ? g->sb[0] : g->k * g->n, g->sb[1], g->sb[2]}));
     QX_TRY(qx_dn_strided_md(c, &y, 3, (int64_t[]){g->batch, g->m, g->n}, (int64_t[]){g->m * g->n, g->n, 1}));
     QX_DN(c, dnnl_matmul_desc_init(&d, &a, &b, NULL, &y));
-    qx_status st = qx_dn_attr(c, QX_ACT_NONE, NULL, &attr);
+    qx_status st = qx_dn_attr(c, QX_ACT_NONE, NULL, NULL, &attr);
     if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, qx_dn_stable, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
     return st;

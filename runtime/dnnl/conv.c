@@ -66,7 +66,7 @@ static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, const c
     dnnl_status_t ds = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, alg, &x, &w, f->bias ? &b : NULL, &y, strides, dilates, begin, end);
     if (ds == dnnl_unimplemented) return QX_OK;
     QX_DN(c, ds);
-    qx_status st = qx_dn_attr(c, f->act, NULL, &attr);
+    qx_status st = qx_dn_attr(c, f->act, NULL, NULL, &attr);
     if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, f->winograd ? winograd_fits : qx_dn_stable, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
     return st;

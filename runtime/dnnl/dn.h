@@ -43,8 +43,8 @@ typedef bool qx_dn_good(const char *impl, size_t scratch_bytes);
 qx_dn_good qx_dn_stable; /* the same result for any number of threads */
 qx_dn_good qx_dn_exact;  /* for integers: all but reference loops */
 qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_good *good, qx_dn_prim *p);
-/* Attributes: the activation, then the addition of a tensor laid out as `add` (NULL: none). */
-qx_status qx_dn_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *add, dnnl_primitive_attr_t *out);
+/* Attributes: the activation, then the product with a tensor laid out as `mul` and the sum with one laid out as `add` (NULL: none). */
+qx_status qx_dn_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *mul, const dnnl_memory_desc_t *add, dnnl_primitive_attr_t *out);
 
 /* ---- Memory objects of one execution ---- */
 enum { QX_DN_ARGS = 7 };

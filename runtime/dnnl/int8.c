@@ -55,7 +55,7 @@ static qx_status int8_plain(qx_call *c, const qx_int8_op *op, dnnl_memory_desc_t
 
 static qx_status int8_attr(qx_call *c, const qx_int8_op *op, const dnnl_memory_desc_t *b, dnnl_primitive_attr_t *out)
 {
-    QX_TRY(qx_dn_attr(c, QX_ACT_NONE, op->bias ? b : NULL, out));
+    QX_TRY(qx_dn_attr(c, QX_ACT_NONE, NULL, op->bias ? b : NULL, out));
     QX_DN(c, dnnl_primitive_attr_set_output_scales(*out, op->n_scales, op->n_scales > 1 ? 1 << 1 : 0, op->scale));
     if (op->zero) QX_DN(c, dnnl_primitive_attr_set_zero_points(*out, DNNL_ARG_SRC, 1, 0, &op->zero));
     return QX_OK;

@@ -124,13 +124,14 @@ static qx_status add_act(qx_call *c, dnnl_post_ops_t po, qx_act act)
     return QX_OK;
 }
 
-qx_status qx_dn_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *add, dnnl_primitive_attr_t *out)
+qx_status qx_dn_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *mul, const dnnl_memory_desc_t *add, dnnl_primitive_attr_t *out)
 {
     dnnl_post_ops_t po = NULL;
     QX_DN(c, dnnl_primitive_attr_create(out));
     QX_DN(c, dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user));
     QX_DN(c, dnnl_post_ops_create(&po));
     qx_status st = add_act(c, po, act);
+    if (st == QX_OK && mul && dnnl_post_ops_append_binary(po, dnnl_binary_mul, mul) != dnnl_success) st = qx_call_fail(c, QX_E_FAIL, "oneDNN: no binary post-op");
     if (st == QX_OK && add && dnnl_post_ops_append_binary(po, dnnl_binary_add, add) != dnnl_success) st = qx_call_fail(c, QX_E_FAIL, "oneDNN: no binary post-op");
     if (st == QX_OK && dnnl_primitive_attr_set_post_ops(*out, po) != dnnl_success) st = qx_call_fail(c, QX_E_FAIL, "oneDNN: post-ops refused");
     dnnl_post_ops_destroy(po);

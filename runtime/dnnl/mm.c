@@ -34,7 +34,7 @@ static qx_status mm_prim(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_gem
     if (wei) w = *wei;
     else QX_TRY(qx_dn_any_md(c, &w, 2, (int64_t[]){s->k, s->n}));
     QX_DN(c, dnnl_matmul_desc_init(&d, &x, &w, g->bias ? &b : NULL, &y));
-    qx_status st = qx_dn_attr(c, g->act, g->add ? &y : NULL, &attr);
+    qx_status st = qx_dn_attr(c, g->act, g->mul ? &y : NULL, g->add ? &y : NULL, &attr);
     if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, qx_dn_stable, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
     return st;
@@ -89,7 +89,7 @@ qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64
 /* The packed layout was chosen for other row counts: it is kept when the qx_dn can use it, else the weights are packed anew. */
 static qx_status mm_find(qx_call *c, qx_dn *l, qx_dnnl_mm *s, const qx_gemm *g, qx_dn_prim **out)
 {
-    int64_t key[10] = {g->m, g->act, g->bias != NULL, g->add != NULL};
+    int64_t key[10] = {g->m, g->act, g->bias != NULL, g->mul != NULL, g->add != NULL};
     bool found;
     qx_dn_prim *p = qx_dn_prim_slot(s->cache, key, &s->clock, &found);
     if (!found) {
@@ -123,6 +123,8 @@ qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
     if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_DST, &p->dst, g->y);
     if (st == QX_OK && g->bias) st = qx_dn_arg(c, l, &e, DNNL_ARG_BIAS, &b, g->bias);
     int post = g->act != QX_ACT_NONE;
+    if (st == QX_OK && g->mul) st = qx_dn_arg(c, l, &e, DNNL_ARG_ATTR_MULTIPLE_POST_OP(post) | DNNL_ARG_SRC_1, &p->dst, g->mul);
+    post += g->mul != NULL;
     if (st == QX_OK && g->add) st = qx_dn_arg(c, l, &e, DNNL_ARG_ATTR_MULTIPLE_POST_OP(post) | DNNL_ARG_SRC_1, &p->dst, g->add);
     if (st == QX_OK) st = qx_dn_scratch(c, l, &e, &p->scratch);
     qx_call_note_kernel(c, p->impl, 2.0 * (double)g->m * (double)s->k * (double)s->n);

@@ -46,6 +46,29 @@ static const run_case cases[] = {
     {"a large picture: pieces of pixels", HEAD(21) "g (float[1,3,80,70] x) => (float[1,3,80,70] y)\n"
      "<float[64,3,3,3] w1 = random(1), float[64] gamma = random(2), float[64] beta = random(3), float[64,64,3,3] w2 = random(4), float[3,64,3,3] w3 = random(5)>"
      " { a = Conv<pads=[1,1,1,1]>(x, w1) n = GroupNormalization<num_groups=32>(a, gamma, beta) b = Conv<pads=[1,1,1,1]>(n, w2) c = Tanh(b) y = Conv<pads=[1,1,1,1]>(c, w3) }", 95},
+    {"gelu of tanh", HEAD(17) "g (float[5,33] x) => (float[5,33] y) <float h = {0.5}, float one = {1.0}, float r = {0.7978846}, float k = {0.044715}, float three = {3.0}>"
+     " { p = Pow(x, three) kp = Mul(p, k) s = Add(x, kp) rs = Mul(r, s) t = Tanh(rs) o = Add(one, t) hx = Mul(x, h) y = Mul(hx, o) }", 105},
+    {"rms norm by reciprocal", HEAD(18) "g (float[3,5,40] x) => (float[3,5,40] y) <float two = {2.0}, float e = {0.00001}, int64[1] last = {-1}, float[40] w = random(3)>"
+     " { p = Pow(x, two) m = ReduceMean<keepdims=1>(p, last) a = Add(m, e) q = Sqrt(a) r = Reciprocal(q) n = Mul(x, r) y = Mul(w, n) }", 115},
+    {"rms norm by division, squares as products", HEAD(17) "g (float[3,5,40] x) => (float[3,5,40] y) <float one = {1.0}, float e = {0.00001}, float[40] w = random(3)>"
+     " { p = Mul(x, x) m = ReduceMean<axes=[-1]>(p) a = Add(e, m) q = Sqrt(a) r = Div(one, q) n = Mul(x, r) y = Mul(n, w) }", 115},
+    {"mean over another axis is no rms norm", HEAD(17) "g (float[3,40,40] x) => (float[3,40,40] y) <float one = {1.0}, float e = {0.00001}, float[40] w = random(3)>"
+     " { p = Mul(x, x) m = ReduceMean<axes=[1]>(p) a = Add(e, m) q = Sqrt(a) r = Div(one, q) n = Mul(x, r) y = Mul(n, w) }", 115},
+    {"layer norm from its chain", HEAD(17) "g (float[3,5,40] x) => (float[3,5,40] y) <float two = {2.0}, float e = {0.00001}, float[40] w = random(3), float[40] b = random(4)>"
+     " { mu = ReduceMean<axes=[-1]>(x) d = Sub(x, mu) p = Pow(d, two) m = ReduceMean<axes=[-1]>(p) a = Add(m, e) q = Sqrt(a) n = Div(d, q) s = Mul(n, w) y = Add(s, b) }", 115},
+    {"rotary embedding of transposed heads", HEAD(17) "g (float[2,7,3,8] h, float[1,7,8] c, float[2,1,7,8] s) => (float[2,3,7,8] y)\n"
+     "<int64[1] zero = {0}, int64[1] half = {4}, int64[1] end = {9223372036854775807}, int64[1] last = {3}, int64[1] one = {1}>"
+     " { x = Transpose<perm=[0,2,1,3]>(h) xc = Mul(x, c) l = Slice(x, zero, half, last, one) u = Slice(x, half, end, last, one) n = Neg(u) r = Concat<axis=-1>(n, l) rs = Mul(r, s) y = Add(xc, rs) }", 120},
+    {"rotary embedding by Split", HEAD(17) "g (float[2,3,7,8] x, float[7,8] c, float[7,8] s) => (float[2,3,7,8] y) <int64[2] sizes = {4, 4}>"
+     " { xc = Mul(x, c) l, u = Split<axis=-1>(x, sizes) n = Neg(u) r = Concat<axis=-1>(n, l) rs = Mul(r, s) y = Add(xc, rs) }", 120},
+    {"halves in the wrong order are not rotary", HEAD(17) "g (float[2,3,7,8] x, float[7,8] c, float[7,8] s) => (float[2,3,7,8] y) <int64[2] sizes = {4, 4}>"
+     " { xc = Mul(x, c) l, u = Split<axis=-1>(x, sizes) n = Neg(l) r = Concat<axis=-1>(n, u) rs = Mul(r, s) y = Add(xc, rs) }", 120},
+    {"gated unit by slices", HEAD(17) "g (float[3,7,40] x) => (float[3,7,20] y) <float h = {0.5}, float one = {1.0}, float r = {1.4142135},"
+     " int64[1] zero = {0}, int64[1] half = {20}, int64[1] end = {9223372036854775807}, int64[1] last = {-1}>"
+     " { v = Slice(x, zero, half, last) g = Slice(x, half, end, last) a = Div(g, r) e = Erf(a) b = Add(e, one) c = Mul(g, b) d = Mul(c, h) y = Mul(v, d) }", 110},
+    {"gate, value, product back and residual", HEAD(17) "g (float[3,7,40] x) => (float[3,7,40] y) <float[40,24] w1 = random(1), float[40,24] w2 = random(2), float[24,40] w3 = random(3), float[40] b = random(4)>"
+     " { a = MatMul(x, w1) s = Sigmoid(a) g = Mul(a, s) u = MatMul(x, w2) h = Mul(g, u) d = MatMul(h, w3) db = Add(b, d) y = Add(x, db) }", 110},
+    {"a residual that is broadcast is added by itself", HEAD(17) "g (float[3,7,40] x, float[7,24] r) => (float[3,7,24] y) <float[40,24] w = random(1)> { a = MatMul(x, w) y = Add(a, r) }", 110},
     {"subgraph that captures", HEAD(17) "g (float[4] x, float[4] x2) => (float[4] y) <float[4] k = {1, 2, 3, 4}, int64 n = {5}, bool t = {1}>"
      " { y = Loop<body = b (int64 i, bool c, float[4] a) => (bool co, float[4] ao) { co = Identity(c) m = Mul(a, k) ao = Add(m, x2) }>(n, t, x) }", 1000},
 };

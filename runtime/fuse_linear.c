@@ -1,0 +1,78 @@
+/* fuse_linear.c - a product with a constant matrix and what follows it as long as nothing else reads the result: the bias, an activation, the
+ * product with another tensor (the gate of a gated unit), the sum with another (the residual). In this order, any of them. */
+#include "onnx/weight.h"
+#include "runtime/fuse.h"
+
+typedef struct chain { qx_rstep *last; const qx_value *v, *bias, *mul, *add; qx_act act; } chain; /* v: what it makes so far */
+
+static const qx_weight *constant(const qx_value *v) { return v && !v->is_input ? qx_value_const(v) : NULL; }
+
+static bool is_float_matrix(const qx_value *v)
+{
+    const qx_weight *w = constant(v);
+    return w && w->rank == 2 && (w->dtype == QX_DT_FLOAT || w->dtype == QX_DT_FLOAT16 || w->dtype == QX_DT_BFLOAT16);
+}
+
+/* The other operand when the only reader of the chain is this operator; NULL otherwise. */
+static const qx_value *operand(const qx_fuser *f, const chain *c, qx_op_id op, qx_rstep **reader)
+{
+    *reader = qx_fuse_user(f, c->v);
+    const qx_node *n = qx_fuse_is(*reader, op);
+    if (!n || (*reader)->ref_attrs) return NULL;
+    return n->in[0] == c->v ? n->in[1] : n->in[0];
+}
+
+static void extend(chain *c, qx_rstep *reader)
+{
+    c->last = reader;
+    c->v = reader->out_value[0];
+}
+
+static void take_bias(const qx_fuser *f, chain *c, int64_t cols)
+{
+    qx_rstep *reader;
+    const qx_value *o = operand(f, c, QX_OP_Add, &reader);
+    const qx_weight *b = constant(o);
+    if (!b || b->rank != 1 || b->numel != cols) return;
+    c->bias = o;
+    extend(c, reader);
+}
+
+static void take_act(const qx_fuser *f, chain *c)
+{
+    qx_rstep *act = qx_fuse_act_behind(f, c->v);
+    if (!act) return;
+    c->act = ((const qx_act_params *)act->fused)->act;
+    extend(c, act);
+}
+
+/* A second tensor of the chain's own dims and type. */
+static const qx_value *take_same(const qx_fuser *f, chain *c, qx_op_id op)
+{
+    qx_rstep *reader;
+    const qx_value *o = operand(f, c, op, &reader);
+    if (!o || !qx_fuse_same_dims(o, c->v) || o->type.dtype != c->v->type.dtype || !qx_fuse_same_dims(o, reader->out_value[0])) return NULL;
+    extend(c, reader);
+    return o;
+}
+
+qx_status qx_fuse_linear(qx_fuser *f, qx_rstep *s)
+{
+    const qx_node *mm = qx_fuse_is(s, QX_OP_MatMul);
+    if (!mm || !is_float_matrix(mm->in[1])) return QX_OK;
+    chain c = {.last = s, .v = mm->out[0]};
+    take_bias(f, &c, constant(mm->in[1])->dims[1]);
+    if (f->x->device) { /* the form that plugins know: with a bias, and the activation behind it */
+        if (c.bias) take_act(f, &c);
+    } else {
+        take_act(f, &c);
+        c.mul = take_same(f, &c, QX_OP_Mul);
+        c.add = take_same(f, &c, QX_OP_Add);
+    }
+    if (c.last == s) return QX_OK;
+    qx_linear_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
+    if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
+    p->act = c.act;
+    const qx_value *in[QX_LINEAR_INPUTS] = {mm->in[0], mm->in[1], c.bias, c.mul, c.add};
+    return qx_fuse_set(f, c.last, qx_cpu_linear, p, in, f->x->device ? 3 : QX_LINEAR_INPUTS, c.v);
+}
