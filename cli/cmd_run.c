@@ -14,6 +14,7 @@ static const qx_argdef options[] = {
     {"no-fuse", 0, QX_ARG_FLAG, NULL, NULL, "every node by itself"},
     {"profile", 0, QX_ARG_FLAG, NULL, NULL, "print time by operator and by node; a second argument TRACE.json gets a Chrome trace"},
     {"trace-nan", 0, QX_ARG_FLAG, NULL, NULL, "stop at the first node that makes NaN or Inf out of finite inputs"},
+    {"max-loop", 0, QX_ARG_VALUE, "N", "1000000", "most iterations of a Loop; beyond it the run stops with an error"},
     CLI_DEVICE_OPTIONS,
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };
@@ -24,6 +25,7 @@ static qx_status exec_options(cli *c, qx_exec_options *o)
     *o = (qx_exec_options){.simulate = cli_flag(c, "simulate"), .no_fuse = cli_flag(c, "no-fuse"), .trace_nan = cli_flag(c, "trace-nan")};
     if (compute && strcmp(compute, "f32") != 0 && strcmp(compute, "bf16") != 0) QX_FAIL(c->ctx, QX_E_USAGE, "--compute %s: f32 or bf16", compute);
     o->bf16 = compute && strcmp(compute, "bf16") == 0;
+    QX_TRY(cli_int(c, "max-loop", 1000000, 1, INT64_MAX, &o->max_loop));
     return cli_device(c, o);
 }
 

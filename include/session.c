@@ -1,4 +1,5 @@
 /* session.c - loading and running a model through the public interface. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -50,9 +51,17 @@ static qx_status set_device_memory(qonnx_ctx *c, opts *o, const char *v)
     return QX_OK;
 }
 
+static qx_status set_max_loop(qonnx_ctx *c, opts *o, const char *v)
+{
+    char *end;
+    o->exec.max_loop = strtoll(v, &end, 10);
+    if (end == v || *end || o->exec.max_loop < 1) QX_FAIL(c->qx, QX_E_USAGE, "session option max-loop: '%s' is no number above 0", v);
+    return QX_OK;
+}
+
 static const opt_row option_rows[] = {
     {"simulate", set_simulate}, {"trace-nan", set_trace}, {"allow-fallback", set_fallback}, {"compute", set_compute}, {"device", set_device},
-    {"plugin-dir", set_plugin_dir}, {"max-device-memory", set_device_memory},
+    {"plugin-dir", set_plugin_dir}, {"max-device-memory", set_device_memory}, {"max-loop", set_max_loop},
 };
 
 static qx_status set_option(qonnx_ctx *c, opts *o, const char *key, const char *value)

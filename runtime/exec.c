@@ -204,6 +204,14 @@ static qx_status run_on_device(qx_exec *x, qx_rstep *s)
     return after_step(x, s);
 }
 
+/* Failures of adapters name their node; those from deeper down (memory) get it here. */
+static qx_status name_node(const qx_call *c, qx_status st)
+{
+    const qx_node *n = c->node;
+    if (st == QX_OK || st == QX_E_CANCELLED || strstr(qx_ctx_error(c->ctx), "node '")) return st;
+    return qx_note(c->ctx, st, "node '%s' (%s)", n->name && *n->name ? n->name : n->n_out && n->out[0] ? n->out[0]->name : "", n->op_type);
+}
+
 static qx_status run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
 {
     qx_call_rt rt;
@@ -227,7 +235,7 @@ static qx_status run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
     rt.c = (qx_call){.ctx = x->ctx, .exec = x, .node = s->node, .version = s->node->op->since, .n_in = s->n_in, .n_out = s->n_out,
                      .in = in, .step = s, .frame = frame, .fused = s->fused};
     if (s->blocked_in) QX_TRY_GOTO(st, qx_layout_inputs(&rt.c, in));
-    st = call_step(x, s, &rt);
+    st = name_node(&rt.c, call_step(x, s, &rt));
     for (uint32_t i = 0; i < s->n_out; i++) qx_slot_clear(x, &spare[i]);
     if (st == QX_OK) st = after_step(x, s);
     if (s->ref_attrs) drop_state(x, s); /* another call of the function may have other attributes */

@@ -147,7 +147,7 @@ static void scale_all(float *y, int64_t n, float f)
     for (int64_t i = 0; i < n; i++) y[i] *= f;
 }
 
-static qx_status product(qx_call *c, const operand *a, const operand *b, float alpha)
+static qx_status product(qx_call *c, const operand *a, const operand *b, float alpha, const qx_activation *act)
 {
     const float *fa, *fb;
     float *y = NULL;
@@ -167,7 +167,7 @@ static qx_status product(qx_call *c, const operand *a, const operand *b, float a
         QX_TRY(operand_f32(c, 1, b, &fb));
         QX_TRY(bmm(c, st, &s, &a->t, &b->t, fa, fb, y));
         scale_all(y, rows * s.n, alpha);
-        return QX_OK;
+        return qx_activation_run(c, act, y, rows * s.n);
     }
     if (!st->packed) {
         QX_TRY(qx_call_in_f32(c, 1, &fb));
@@ -176,16 +176,18 @@ static qx_status product(qx_call *c, const operand *a, const operand *b, float a
     }
     qx_call_drop_const(c, 1);
     qx_gemm g = {.m = rows, .x = fa, .y = y};
-    return qx_gemm_run(c, st->packed, &g);
+    QX_TRY(qx_gemm_run(c, st->packed, &g));
+    return qx_activation_run(c, act, y, rows * s.n);
 }
 
 qx_status qx_cpu_matmul(qx_call *c)
 {
+    static const qx_activation none = {.none = true};
     operand a, b;
     qx_mm_shape s;
     QX_TRY(read_operand(c, 0, false, false, &a));
     QX_TRY(read_operand(c, 1, false, false, &b));
-    if (!is_int(&a.t) && a.t.dtype != QX_DT_DOUBLE) return product(c, &a, &b, 1.0f);
+    if (!is_int(&a.t) && a.t.dtype != QX_DT_DOUBLE) return product(c, &a, &b, 1.0f, &none);
     QX_TRY(qx_mm_shape_of(c, &a.t, &b.t, &s));
     return matmul_exact(c, &s, a.in, b.in);
 }
@@ -193,10 +195,12 @@ qx_status qx_cpu_matmul(qx_call *c)
 qx_status qx_cpu_ms_fused_matmul(qx_call *c)
 {
     operand a, b;
+    qx_activation act; /* of FusedMatMulActivation */
+    QX_TRY(qx_activation_read(c, &act));
     QX_TRY(read_operand(c, 0, qx_call_int(c, "transA", 0) != 0, qx_call_int(c, "transBatchA", 0) != 0, &a));
     QX_TRY(read_operand(c, 1, qx_call_int(c, "transB", 0) != 0, qx_call_int(c, "transBatchB", 0) != 0, &b));
     if (is_int(&a.t) || a.t.dtype == QX_DT_DOUBLE) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(a.t.dtype)->text);
-    return product(c, &a, &b, qx_call_float(c, "alpha", 1.0f));
+    return product(c, &a, &b, qx_call_float(c, "alpha", 1.0f), &act);
 }
 
 /* ---- Gemm ---- */

@@ -409,10 +409,11 @@ qx_status qx_cpu_pad(qx_call *c)
     for (int i = 0; i < x->rank; i++)
         if (!qx_add_i64(x->dims[i], begin[i], &dims[i]) || !qx_add_i64(dims[i], end[i], &dims[i]) || dims[i] < 0)
             QX_CALL_FAIL(c, QX_E_SHAPE, "pads %lld and %lld at axis %d of %lld", (long long)begin[i], (long long)end[i], i, (long long)x->dims[i]);
-    v = c->version >= 11 ? qx_call_in(c, 2) : NULL;
+    const bool by_input = c->version >= 11 || c->node->op->id == QX_OP_ms_Pad; /* the old form has attributes */
+    v = by_input ? qx_call_in(c, 2) : NULL;
     if (v && v->numel > 0 && v->dtype == x->dtype) memcpy(j.fill, v->data, (size_t)j.size);
     float old = qx_call_float(c, "value", 0.0f);
-    if (c->version < 11) {
+    if (!by_input) {
         if (x->dtype == QX_DT_DOUBLE) { double d = (double)old; memcpy(j.fill, &d, sizeof d); }
         else qx_from_f32(x->dtype, &old, 1, j.fill);
     }

@@ -1,7 +1,7 @@
 Wrong use says what is wrong and exits with 2.
 
   $ qonnx | head -n 1
-  qonnx [0-9.]+ - .* (re)
+  qonnx 0.1.0 - makes ONNX models small and fast: FP8, INT8, INT4 and what helps them stay accurate
   $ qonnx nosuch
   qonnx: there is no command 'nosuch' (qonnx help lists them)
   [2]
@@ -18,7 +18,7 @@ Wrong use says what is wrong and exits with 2.
   qonnx inspect: model 'none.onnx': No such file or directory
   [1]
   $ qonnx --version
-  qonnx [0-9.]+ (re)
+  qonnx 0.1.0
   $ qonnx run $DATA/mlp/model.onnx
   qonnx run: give the inputs with -i FILE.npz
   [2]
@@ -30,4 +30,10 @@ Wrong use says what is wrong and exits with 2.
   [2]
   $ qonnx inspect $DATA/mlp/model.onnx --max-memory 1X
   qonnx inspect: --max-memory: '1X' is not a size; write bytes, or a whole number with K, M, G or T, like 512M or 8G
+  [2]
+
+A loop limit below 1 is wrong use.
+
+  $ qonnx run $DATA/mlp/model.onnx -i $DATA/mlp/calib.npz --max-loop 0
+  qonnx run: --max-loop: 0 is not in [1, 9223372036854775807]
   [2]

@@ -347,7 +347,44 @@ def grouped_query_attention():
             yield Case(f"gqa_cache_{bits}_{kind}", "GroupQueryAttention", [*qkv(B, 1), *past, *lengths([P + 1] * B, P + 1), *eleven, *sc], quant, outputs=("Y", "pk", "pv"), types=(FLOAT, 3 if t is I8 else 2, 3 if t is I8 else 2), rtol=5e-3, atol=5e-3)
 
 
-FAMILIES = [fused_matmul, fused_gemm, integer_products, convolutions, bias_and_gelu, normalisations, qlinear, multi_head_attention, attention, moe, grouped_query_attention]
+# ---- weights of codes, and small things ---------------------------------------------------------------------------------------------------
+
+def code_weights():
+    r = rng(12)
+    N, K = 50, 96
+    x = normal(r, 2, 3, K)
+    e4m3 = r.integers(0x20, 0x50, (N, K // 16)).astype(U8)
+    for name, a in {"": x, "_half": x.astype(H)}.items():
+        t = dict(types=(FLOAT16,), rtol=2e-2, atol=2e-2) if name else {}
+        yield Case("matmul_fp4" + name, "MatMulBlockQuantizedFp4Weight", [("A", a), ("B", codes(r, U8, N, K // 2)), ("ws", e4m3), ("ws2", s(0.013)), ("is", None), ("bias", normal(r, N, dtype=a.dtype))], {"block_size": 16}, **t)
+    import ml_dtypes
+    w = (normal(r, N, K) * 3).astype(ml_dtypes.float8_e4m3fn)
+    for name, scale in (("", None), ("_activation", s(0.02))):
+        yield Case("matmul_fp8" + name, "MatMulBlockQuantizedFp8Weight", [("A", x.astype(H)), ("B", w), ("bs", (r.random((N, 3)) * 0.1).astype(F)), ("as", scale), ("bias", normal(r, N, dtype=H))], {"block_size": 32}, types=(FLOAT16,), rtol=2e-2, atol=2e-2)
+    for kind in (0, 1):
+        for block in (16, 64):
+            args = [("A", x), ("B", codes(r, U8, N * K // 2)), ("absmax", r.random((N * K + block - 1) // block).astype(F))]
+            yield Case(f"matmul_bnb4_{kind}_{block}", "MatMulBnb4", args, {"N": N, "K": K, "block_size": block, "quant_type": kind})
+    yield Case("gather_nd", "GatherND", [("data", normal(r, 3, 4, 5)), ("i", r.integers(0, 3, (2, 2)).astype(I64))], rtol=0, atol=0)
+    for mode in ("constant", "reflect", "edge"):
+        yield Case(f"pad_{mode}", "Pad", [("data", normal(r, 4, 5)), ("pads", np.array([1, 2, 3, 0], I64)), ("value", s(1.5) if mode == "constant" else None)], {"mode": mode}, rtol=0, atol=0)
+    yield Case("trilu", "Trilu", [("X", normal(r, 2, 5, 6)), ("k", s(1, I64))], {"upper": 0}, rtol=0, atol=0)
+    yield Case("transpose_matmul", "TransposeMatMul", [("A", normal(r, 7, 5)), ("B", normal(r, 7, 3))], {"transA": 1, "alpha": 0.5})
+    yield Case("fused_matmul_activation", "FusedMatMulActivation", [("A", normal(r, 7, 5)), ("B", normal(r, 5, 3))], {"activation": "LeakyRelu", "activation_alpha": 0.3})
+    z = codes(r, I8, 3, 40)
+    yield Case("ms_dequantize", "DequantizeLinear", [("x", z), ("s", s(0.03)), ("z", s(9, I8))])
+    yield Case("ms_quantize", "QuantizeLinear", [("x", normal(r, 3, 40, scale=3)), ("s", s(0.03)), ("z", s(9, U8))], types=(2,), rtol=0, atol=0)
+    x = normal(r, 2, 6, 11)
+    for act in ("none", "silu"):
+        yield Case(f"causal_conv_{act}", "CausalConvWithState", [("x", x), ("w", normal(r, 6, 1, 4)), ("b", normal(r, 6)), ("past", normal(r, 2, 6, 3))], {"activation": act}, outputs=("Y", "present"), types=(FLOAT, FLOAT))
+    for rule in ("linear", "gated", "delta", "gated_delta"):
+        q, k, v = normal(r, 2, 5, 4 * 8), normal(r, 2, 5, 2 * 8, scale=0.3), normal(r, 2, 5, 2 * 6)
+        decay = -np.abs(normal(r, 2, 5, 2)) if "gated" in rule else None
+        beta = r.random((2, 5, 2)).astype(F) if "delta" in rule else None
+        yield Case(f"linear_attention_{rule}", "LinearAttention", [("q", q), ("k", k), ("v", v), ("past", normal(r, 2, 2, 8, 6)), ("decay", decay), ("beta", beta)], {"q_num_heads": 4, "kv_num_heads": 2, "update_rule": rule}, outputs=("Y", "state"), types=(FLOAT, FLOAT), atol=1e-4)
+
+
+FAMILIES = [fused_matmul, fused_gemm, integer_products, convolutions, bias_and_gelu, normalisations, qlinear, multi_head_attention, attention, moe, grouped_query_attention, code_weights]
 
 
 def all_cases():

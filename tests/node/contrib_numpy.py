@@ -173,3 +173,27 @@ def MoE(case):
                 h = silu(h) * (w3[e] @ rows[t] + (0 if b3 is None else b3[e]))
             y[t] += weight * (w2[e] @ h + (0 if b2 is None else b2[e]))
     return [y.reshape(x.shape).astype(np.float32)]
+
+
+def MatMulBlockQuantizedFp4Weight(case):
+    import ml_dtypes
+    a, b, scale, scale2, _, bias = args(case)[:6]
+    codes = np.stack((b & 15, b >> 4), -1).reshape(b.shape[0], -1)
+    w = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])[codes]
+    w = w * np.repeat(scale.view(ml_dtypes.float8_e4m3fn).astype(np.float64), case.attrs["block_size"], 1) * scale2
+    return [(a.astype(np.float64) @ w.T + bias).astype(a.dtype)]
+
+
+def MatMulBlockQuantizedFp8Weight(case):
+    a, b, scale, a_scale, bias = args(case)[:5]
+    w = b.astype(np.float64) * np.repeat(scale.astype(np.float64), case.attrs["block_size"], 1)[:, :b.shape[1]]
+    x = a.astype(np.float64)
+    if a_scale is not None:
+        x = np.clip(a.astype(np.float32) / a_scale, -448, 448).astype(b.dtype).astype(np.float64) * a_scale
+    return [(x @ w.T + bias).astype(a.dtype)]
+
+
+def FusedMatMulActivation(case):
+    a, b = args(case)[:2]
+    y = a @ b
+    return [np.where(y < 0, y * case.attrs["activation_alpha"], y)]
