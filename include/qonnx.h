@@ -38,7 +38,7 @@ QONNX_API qonnx_code qonnx_set_max_memory(qonnx_ctx *ctx, int64_t bytes); /* 0: 
 
 /* ---- Tensors. Types are TensorProto.DataType numbers. ---- */
 enum { QONNX_MAX_RANK = 8 };
-enum { QONNX_FLOAT = 1, QONNX_UINT8 = 2, QONNX_INT8 = 3, QONNX_INT32 = 6, QONNX_INT64 = 7, QONNX_BOOL = 9, QONNX_FLOAT16 = 10, QONNX_DOUBLE = 11, QONNX_BFLOAT16 = 16 };
+enum { QONNX_FLOAT = 1, QONNX_UINT8 = 2, QONNX_INT8 = 3, QONNX_INT32 = 6, QONNX_INT64 = 7, QONNX_BOOL = 9, QONNX_FLOAT16 = 10, QONNX_DOUBLE = 11, QONNX_BFLOAT16 = 16, QONNX_FLOAT8E4M3FN = 17 };
 typedef struct qonnx_tensor {
     const char *name; /* input or output name */
     int dtype, rank;

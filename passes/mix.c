@@ -166,6 +166,9 @@ static qx_status find_groups(qx_mix *m)
 
 /* ---- planning every format --------------------------------------------------------------------------------------------------- */
 
+/* A language model head whose weight is the embedding too: then the embedding is stored in its format, which has at least 8 bits. */
+static bool is_tied(const qx_plan_item *it) { return it->weight->value->n_uses > it->weight->items && qx_rule_names_head(it->lin); }
+
 static void find_candidates(qx_mix *m)
 {
     qx_plan *plan = m->pass->pipe->plan;
@@ -173,6 +176,7 @@ static void find_candidates(qx_mix *m)
         const qx_plan_item *it = &plan->items[i];
         const bool head = it->weight && it->why == QX_WHY_DEFAULT_NAME && qx_rule_names_head(it->lin);
         m->group[i] = (it->pass == m->pass && it->weight) || head ? 0 : -1;
+        if (m->group[i] == 0 && is_tied(&plan->items[i])) plan->items[i].asked = true; /* or it would stay float for the embedding's sake */
         if (m->group[i] < 0 && it->pass == m->pass) qx_item_keep(m->pass->pipe, &plan->items[i], QX_WHY_WEIGHT_NOT_CONSTANT, NULL);
     }
 }
@@ -194,6 +198,11 @@ static qx_status fill_cell(qx_mix *m, int64_t i, int format)
     qx_mix_cell *c = qx_mix_at(m, i, format);
     *c = (qx_mix_cell){.ok = format == m->n || it->pass == m->formats[format], .why = it->why, .detail = it->detail, .spec = it->weight->spec,
                        .format = it->weight->format, .act = it->act, .weight_only = it->weight_only};
+    if (c->ok && is_tied(it) && format < m->n && qx_dtype_bits(c->spec.codes) < 8) {
+        c->ok = false;
+        c->why = QX_WHY_SHARED;
+        c->detail = "the embedding needs 8 bits";
+    }
     if (c->ok && format < m->n) m->names[format] = c->format;
     if (!c->ok || (it->weight->items > 1 && !first_reader(plan, i))) return QX_OK;
     c->bytes = (int64_t)it->weight->tensor->bytes;

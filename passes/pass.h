@@ -32,6 +32,8 @@ typedef struct qx_passdef {
     const char *doc;              /* longer help for `qonnx passes NAME`: formula, source, when to use; NULL: none */
     qx_status (*plan)(qx_pass *p, qx_model *m, qx_stats *stats); /* NULL: nothing to ask */
     qx_status (*run)(qx_pass *p, qx_model *m, qx_stats *stats);
+    /* Before anything else is planned: exact changes of the float graph, so that the sweep sees the model as changed (rotate). Reads no statistics. NULL: none. */
+    qx_status (*rewrite)(qx_pass *p, qx_model *m);
     /* Between the sweep and the first run(): chooses formats by what was observed. May measure the model (passes/probe.h) but not edit it. NULL: nothing to choose. */
     qx_status (*decide)(qx_pass *p, qx_model *m, qx_stats *stats);
 } qx_passdef;

@@ -11,6 +11,8 @@ typedef struct qx_quantize_options {
     const char *input, *output;          /* output NULL: derived (unet.fp8.onnx) */
     const char *passes;                  /* "smoothquant(alpha=auto),int8"; presets are expanded before */
     const char *target_size, *target_sqnr, *formats; /* short for the pass mixed, which is put behind `passes` (settings.c) */
+    const char *like_path;               /* --like: a model whose record (passes/record.h) settings.c replays */
+    const struct qx_record *like;        /* that record, for comparing; NULL: none */
     const char *frontier;                /* PNG of the choices that mixed had; NULL: none */
     qx_samples_options samples;
     const char *save_stats, *load_stats; bool save_gram;
@@ -33,6 +35,8 @@ qx_status qx_pipeline_parse(qx_ctx *ctx, const char *text, qx_pipeline **out);
 /* With every option written out: what is stored in the output's metadata ("qonnx.passes"). */
 const char *qx_pipeline_text(const qx_pipeline *p);
 void qx_pipeline_free(qx_pipeline *p);
+/* What statistics of this model are keyed by: the hash of its structure, and of passes that rewrite it before the sweep. */
+uint64_t qx_pipeline_stats_key(const qx_pipeline *p, const qx_model *m);
 /* Whether what is done to which node depends on statistics (mixed): a dry run then needs them too. */
 bool qx_pipeline_decides(const qx_pipeline *p);
 /* `sub` lives and is freed with p; freed at once when that fails. */

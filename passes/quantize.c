@@ -8,6 +8,7 @@
 #include "base/thread.h"
 #include "passes/frontier_png.h"
 #include "passes/job.h"
+#include "passes/record.h"
 
 typedef struct job {
     qx_ctx *ctx;
@@ -96,7 +97,7 @@ static qx_status open_samples(job *j)
 static qx_status prepare(job *j)
 {
     bool needed = (flags_of(j) & QX_PASS_CALIBRATED) != 0;
-    QX_TRY(qx_stats_new(j->ctx, j->model->graph_hash, &j->stats));
+    QX_TRY(qx_stats_new(j->ctx, qx_pipeline_stats_key(j->pipe, j->model), &j->stats));
     if (j->opt->load_stats) QX_TRY(qx_stats_load(j->stats, j->opt->load_stats));
     bool verify_only = !needed && !has_source(&j->opt->samples);
     bool wanted = needed || has_source(&j->opt->samples) || (!j->opt->no_verify && !j->opt->dry_run);
@@ -118,6 +119,25 @@ static qx_status set_meta(job *j, const char *key, const char *value)
     return value && *value ? qx_model_set_meta(j->model, key, value) : QX_OK;
 }
 
+static qx_status put_options(job *j)
+{
+    qx_buf b = QX_BUF_INIT(j->ctx);
+    qx_status st = qx_record_options(j->ctx, j->opt, &b);
+    if (st == QX_OK) st = set_meta(j, "qonnx.options", b.data);
+    qx_buf_free(&b);
+    return st;
+}
+
+/* What --like would have wanted, beside what is. */
+static void compare_record(job *j)
+{
+    char source[20], stats[20];
+    if (!j->opt->like) return;
+    snprintf(source, sizeof source, "%016llx", (unsigned long long)j->model->graph_hash);
+    snprintf(stats, sizeof stats, "%016llx", (unsigned long long)(j->pipe->have_data ? qx_stats_hash(j->stats) : 0));
+    qx_record_compare(j->ctx, j->opt->like, source, j->pipe->have_data ? stats : NULL, j->pipe->have_data ? j->report->samples : NULL);
+}
+
 static qx_status put_metadata(job *j)
 {
     static const char *const targets[] = {"generic", "ort", "tensorrt"};
@@ -128,6 +148,7 @@ static qx_status put_metadata(job *j)
     QX_TRY(set_meta(j, "qonnx.passes", qx_pipeline_text(j->pipe)));
     QX_TRY(set_meta(j, "qonnx.target", targets[j->opt->target]));
     QX_TRY(set_meta(j, "qonnx.source", hash));
+    QX_TRY(put_options(j));
     if (j->pipe->have_data) {
         QX_TRY(set_meta(j, "qonnx.samples", j->report->samples));
         uint64_t h = qx_stats_hash(j->stats);
@@ -163,6 +184,7 @@ static qx_status write_model(job *j)
 {
     qx_write_options wo = {.external_data = j->opt->external_data, .force = j->opt->force};
     qx_write_result res = {0};
+    compare_record(j);
     QX_TRY(put_metadata(j));
     QX_TRY(j->opt->dry_run ? qx_model_write_size(j->model, &wo, &res) : qx_model_write(j->model, j->output, &wo, &res));
     j->report->output_bytes = res.model_bytes + res.data_bytes;

@@ -142,6 +142,28 @@ static qx_status remember_node(void *user, qx_node *n)
     return QX_OK;
 }
 
+static qx_status rewrite(qx_pipeline *p, qx_model *m)
+{
+    for (int i = 0; i < p->n_passes; i++) {
+        qx_status st = p->passes[i]->def->rewrite ? p->passes[i]->def->rewrite(p->passes[i], m) : QX_OK;
+        if (st == QX_OK && p->passes[i]->def->rewrite && p->opt->verify_each) st = qx_verify(m);
+        if (st != QX_OK) return qx_note(p->ctx, st, "pass %s", p->passes[i]->def->name);
+    }
+    return QX_OK;
+}
+
+uint64_t qx_pipeline_stats_key(const qx_pipeline *p, const qx_model *m)
+{
+    uint64_t key = m->graph_hash;
+    for (int i = 0; i < p->n_passes; i++) {
+        const qx_pass *pass = p->passes[i];
+        if (!pass->def->rewrite) continue;
+        key = key * 31 + qx_hash64(pass->def->name, strlen(pass->def->name));
+        for (int o = 0; pass->def->options && pass->def->options[o].name; o++) key = key * 31 + qx_hash64(pass->values[o], strlen(pass->values[o]));
+    }
+    return key;
+}
+
 qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_stats *stats)
 {
     p->opt = opt ? opt : &no_options;
@@ -156,6 +178,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
     }
     QX_TRY(make_decisions(p, m));
     QX_TRY(qx_model_each_node(m, remember_node, p));
+    QX_TRY(rewrite(p, m));
     QX_TRY(qx_plan_new(p, m));
     QX_TRY(qx_emit_new(p));
     QX_TRY(each_pass(p, true, plan_pass, stats));

@@ -3,10 +3,17 @@
 #include <string.h>
 
 #include "base/text.h"
-#include "passes/settings.h"
+#include "passes/record.h"
 
 /* What an option's text becomes, and where in struct job it goes. */
 typedef enum target_type { T_TEXT, T_FLAG, T_LIST, T_I64, T_U64, T_F64, T_DIM, T_SET, T_TARGET, T_DEVICE, T_SIZE, T_PASSES } target_type;
+
+enum {
+#define QX_JOB_OPTION(name, letter, kind, meta, def, help, type, offset, min, max, text) +1
+    QX_JOB_OPTIONS = 0
+#include "passes/job_options.def"
+#undef QX_JOB_OPTION
+};
 
 struct qx_job_args {
     qx_ctx *ctx;
@@ -15,6 +22,8 @@ struct qx_job_args {
     const char **lists[4]; int n_lists[4], cap_lists[4]; /* calib, include, exclude, verify */
     qx_dim_fix *dims; int cap_dims;
     qx_setting *settings; int cap_settings;
+    qx_record record;         /* of --like */
+    bool given[QX_JOB_OPTIONS]; /* by row: was set */
     bool gram;
 };
 enum { L_CALIB, L_INCLUDE, L_EXCLUDE, L_VERIFY };
@@ -180,6 +189,7 @@ qx_status qx_job_args_set(qx_job_args *a, const char *name, const char *value)
         if (flag && value && strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
             QX_FAIL(a->ctx, QX_E_USAGE, "option '%s' is a flag: write 1 or 0, not '%s'", name, value);
         const char *copy = qx_arena_strdup(a->arena, value ? value : "1");
+        a->given[i] = true;
         return copy ? set_row(a, r, copy) : QX_E_NOMEM;
     }
     QX_FAIL(a->ctx, QX_E_USAGE, "there is no option '%s'", name);
@@ -213,11 +223,33 @@ static qx_status add_mixed(qx_job_args *a)
     return o->passes ? QX_OK : QX_E_NOMEM;
 }
 
+static bool was_given(void *user, const char *name)
+{
+    const bool *given = user;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (strcmp(rows[i].arg.name, name) == 0) return given[i];
+    return false;
+}
+
+/* --like: what the record says and nobody has set. */
+static qx_status replay(qx_job_args *a)
+{
+    bool given[QX_JOB_OPTIONS];
+    const char *path = a->opt.like_path;
+    if (!path || a->opt.like) return QX_OK;
+    memcpy(given, a->given, sizeof given);
+    QX_TRY(qx_record_read(a->ctx, a->arena, path, &a->record));
+    QX_TRY(qx_record_replay(a->ctx, &a->record, a, was_given, given));
+    a->opt.like = &a->record;
+    return QX_OK;
+}
+
 qx_status qx_job_args_options(qx_job_args *a, const qx_quantize_options **out)
 {
     qx_quantize_options *o = &a->opt;
+    QX_TRY(replay(a));
     QX_TRY(add_mixed(a));
-    if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT or --target-size SIZE");
+    if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx");
     o->samples.paths = a->lists[L_CALIB]; o->samples.n_paths = a->n_lists[L_CALIB];
     o->include = a->lists[L_INCLUDE]; o->n_include = a->n_lists[L_INCLUDE];
     o->exclude = a->lists[L_EXCLUDE]; o->n_exclude = a->n_lists[L_EXCLUDE];

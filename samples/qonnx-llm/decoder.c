@@ -34,7 +34,7 @@ static size_t width_of(int dtype)
     if (dtype == QONNX_INT64 || dtype == QONNX_DOUBLE) return 8;
     if (dtype == QONNX_FLOAT || dtype == QONNX_INT32) return 4;
     if (dtype == QONNX_FLOAT16 || dtype == QONNX_BFLOAT16) return 2;
-    return dtype == QONNX_BOOL || dtype == QONNX_INT8 || dtype == QONNX_UINT8 ? 1 : 0;
+    return dtype == QONNX_BOOL || dtype == QONNX_INT8 || dtype == QONNX_UINT8 || dtype == QONNX_FLOAT8E4M3FN ? 1 : 0;
 }
 
 /* "past_key_values.3.key" goes on as "present.3.key": what stands behind the first dot is the same. */

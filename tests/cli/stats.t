@@ -15,10 +15,13 @@ Statistics of a run: shown, merged, refused.
   $ qonnx stats show m.stats --json --only x | grep '"count"'
         "count": 2048,
 
-A second run takes them instead of samples and gives the same file.
+A second run takes them instead of samples and gives the same model (its record names the statistics instead of the samples).
 
   $ qonnx quantize model.onnx --int8 --load-stats a.stats -o q2.onnx --no-verify --quiet > /dev/null
-  $ cmp q.onnx q2.onnx
+  $ qonnx compare q.onnx q2.onnx -i calib.npz
+  y +SQNR +inf dB .*max .a-b. 0 (re)
+  $ qonnx quantize model.onnx --like q2.onnx -o q3.onnx --quiet && cmp q2.onnx q3.onnx && echo same bytes
+  same bytes
   $ qonnx stats show a.stats --only nothing
   qonnx stats: --only nothing matches none of the 2 values
   [2]

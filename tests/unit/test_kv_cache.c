@@ -1,0 +1,164 @@
+/* test_kv_cache.c - caches in 8 bits: the interface carries codes, a text that is fed token by token gives what the whole text gives, and both are near
+ * the float model. One graph as onnxruntime-genai exports it, one as optimum does (tests/data/cache/make.py). */
+#include "unit.h"
+
+#include <math.h>
+
+#include "passes/kv_cache.h"
+#include "passes/pipeline.h"
+
+#define DATA TEST_SOURCE_DIR "/tests/data/cache/"
+enum { TOKENS = 24, PROMPT = 9, VOCAB = 48, HEAD = 16 };
+
+typedef struct feeds { qx_tensor ids, mask, past[4]; int64_t id[TOKENS], one[TOKENS]; } feeds;
+static const char *const past_names[4] = {"past_key_values.0.key", "past_key_values.0.value", "past_key_values.1.key", "past_key_values.1.value"};
+static const char *const out_names[5] = {"logits", "present.0.key", "present.0.value", "present.1.key", "present.1.value"};
+
+static void out_path(char *path, size_t cap) { snprintf(path, cap, "/tmp/qonnx_test_kv_%ld.onnx", (long)getpid()); }
+
+static void quantize(qx_ctx *ctx, const char *graph, const char *passes, const char *out, double least_db)
+{
+    qx_report *r;
+    char in[256];
+    const char *calib = DATA "ids.npz";
+    snprintf(in, sizeof in, DATA "%s.onnx", graph);
+    qx_quantize_options o = {.input = in, .output = out, .passes = passes, .force = true};
+    o.samples = (qx_samples_options){.paths = &calib, .n_paths = 1};
+    OK(qx_report_new(ctx, &r));
+    if (qx_quantize_file(ctx, &o, r) != QX_OK) fail_msg("%s %s: %s", graph, passes, qx_ctx_error(ctx));
+    assert_string_equal(r->outputs[0].name, "logits");
+    print_message("%-7s %-28s %.1f dB\n", graph, passes, r->outputs[0].sqnr_db);
+    assert_true(r->outputs[0].sqnr_db > least_db);
+    qx_report_free(r);
+}
+
+static void no_past(qx_ctx *ctx, feeds *f, const qx_model *m)
+{
+    for (int i = 0; i < 4; i++) {
+        const qx_value *v = qx_graph_find(m->graph, past_names[i]);
+        OK(qx_tensor_new(ctx, &f->past[i], v->type.dtype, 4, (int64_t[]){1, 1, 0, HEAD}));
+    }
+}
+
+/* Tokens [at, at + n); logits to out[n][VOCAB]; the past moves on. */
+static void step(qx_ctx *ctx, qx_exec *x, feeds *f, int64_t at, int64_t n, float *out)
+{
+    qx_feed feed[6] = {{"input_ids", &f->ids}, {"attention_mask", &f->mask}};
+    qx_tensor got[5] = {0};
+    for (int i = 0; i < 4; i++) feed[2 + i] = (qx_feed){past_names[i], &f->past[i]};
+    OK(qx_tensor_shape(ctx, &f->ids, QX_DT_INT64, 2, (int64_t[]){1, n}));
+    OK(qx_tensor_shape(ctx, &f->mask, QX_DT_INT64, 2, (int64_t[]){1, at + n}));
+    f->ids.data = f->id + at;
+    f->mask.data = f->one;
+    if (qx_exec_run(x, feed, 6, out_names, 5, got) != QX_OK) fail_msg("%s", qx_ctx_error(ctx));
+    assert_int_equal(got[0].numel, n * VOCAB);
+    memcpy(out, got[0].data, (size_t)got[0].numel * sizeof *out);
+    qx_tensor_free(ctx, &got[0]);
+    for (int i = 0; i < 4; i++) {
+        qx_tensor_free(ctx, &f->past[i]);
+        f->past[i] = got[i + 1];
+        assert_int_equal(f->past[i].dims[2], at + n);
+    }
+}
+
+/* All tokens at once, or a prompt and then one by one. */
+static void logits(qx_ctx *ctx, const char *path, bool single, qx_dtype cache, float *out)
+{
+    qx_model *m;
+    qx_exec *x;
+    feeds f = {0};
+    OK(qx_model_read(ctx, path, NULL, &m));
+    OK(qx_exec_new(ctx, m, NULL, &x));
+    for (int i = 0; i < TOKENS; i++) f.id[i] = (i * 17 + 5) % VOCAB, f.one[i] = 1;
+    no_past(ctx, &f, m);
+    for (int i = 0; i < 4; i++) assert_int_equal(f.past[i].dtype, cache);
+    step(ctx, x, &f, 0, single ? PROMPT : TOKENS, out);
+    for (int64_t at = PROMPT; single && at < TOKENS; at++) step(ctx, x, &f, at, 1, out + at * VOCAB);
+    for (int i = 0; i < 4; i++) qx_tensor_free(ctx, &f.past[i]);
+    qx_exec_free(x);
+    qx_model_free(m);
+}
+
+static double decibels(const float *a, const float *b)
+{
+    double s = 0, d = 0;
+    for (int i = 0; i < TOKENS * VOCAB; i++) s += (double)a[i] * (double)a[i], d += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    return d > 0 ? 10 * log10(s / d) : 300;
+}
+
+static void same_step_by_step(qx_ctx *ctx, const char *graph, const char *passes, qx_dtype cache, double least)
+{
+    static float whole[TOKENS * VOCAB], single[TOKENS * VOCAB], exact[TOKENS * VOCAB];
+    char out[128], in[256];
+    out_path(out, sizeof out);
+    snprintf(in, sizeof in, DATA "%s.onnx", graph);
+    quantize(ctx, graph, passes, out, least);
+    logits(ctx, out, false, cache, whole);
+    logits(ctx, out, true, cache, single);
+    logits(ctx, in, true, QX_DT_FLOAT, exact);
+    assert_true(decibels(whole, single) > 60); /* codes that were kept are the codes that would be made */
+    print_message("        other text, token by token: %.1f dB\n", decibels(exact, single));
+    assert_true(decibels(exact, single) > least - 3); /* channel scales from a text this short do not hold for another */
+    unlink(out);
+}
+
+static void concat_int8(void **state) { same_step_by_step(*state, "concat", "kv-cache", QX_DT_INT8, 35); }
+static void concat_channels(void **state) { same_step_by_step(*state, "concat", "kv-cache(scales=channel,rope=off)", QX_DT_INT8, 18); }
+static void concat_fp8(void **state) { same_step_by_step(*state, "concat", "kv-cache(fp8)", QX_DT_FLOAT8E4M3FN, 25); }
+static void gqa_int8(void **state) { same_step_by_step(*state, "gqa", "kv-cache", QX_DT_INT8, 35); }
+static void gqa_fp8(void **state) { same_step_by_step(*state, "gqa", "kv-cache(format=fp8)", QX_DT_FLOAT8E4M3FN, 25); }
+static void with_weights(void **state) { same_step_by_step(*state, "gqa", "rotate,kv-cache,int8-weights", QX_DT_INT8, 30); }
+
+static void refused(void **state)
+{
+    qx_report *r;
+    char out[128];
+    out_path(out, sizeof out);
+    const char *calib = DATA "ids.npz";
+    qx_quantize_options o = {.input = DATA "gqa.onnx", .output = out, .passes = "kv-cache(scales=channel)", .force = true};
+    o.samples = (qx_samples_options){.paths = &calib, .n_paths = 1};
+    OK(qx_report_new(*state, &r));
+    FAILS(qx_quantize_file(*state, &o, r), QX_E_USAGE);
+    MESSAGE_HAS(*state, "write scales=tensor");
+    qx_ctx_clear_error(*state);
+    o.input = TEST_SOURCE_DIR "/tests/data/mlp/model.onnx";
+    o.passes = "kv-cache,int8-weights";
+    o.samples = (qx_samples_options){.random = 2};
+    FAILS(qx_quantize_file(*state, &o, r), QX_E_UNSUPPORTED);
+    MESSAGE_HAS(*state, "no float cache");
+    qx_report_free(r);
+}
+
+/* Codes of a cache that came as floats: by the scale that the graph reads it with. */
+static void encoding(void **state)
+{
+    qx_model *m;
+    qx_tensor from, to;
+    char out[128];
+    float scale;
+    out_path(out, sizeof out);
+    quantize(*state, "concat", "kv-cache", out, 30);
+    OK(qx_model_read(*state, out, NULL, &m));
+    const qx_value *past = qx_graph_find(m->graph, past_names[1]);
+    const qx_weight *w = qx_kv_scale(past);
+    assert_non_null(w);
+    OK(qx_weight_read_f32(*state, w, 0, 1, &scale));
+    OK(qx_tensor_new(*state, &from, QX_DT_FLOAT, 4, (int64_t[]){1, 1, 1, HEAD}));
+    for (int i = 0; i < HEAD; i++) ((float *)from.data)[i] = scale * ((float)(i * 20) - 150.4f);
+    OK(qx_kv_encode_input(*state, past, &from, &to));
+    for (int i = 0; i < HEAD; i++) {
+        const double x = (double)(((float *)from.data)[i] / scale);
+        assert_int_equal(((int8_t *)to.data)[i], (int)fmin(fmax(rint(x), -128), 127));
+    }
+    assert_null(qx_kv_scale(qx_graph_find(m->graph, "input_ids")));
+    qx_tensor_free(*state, &from);
+    qx_tensor_free(*state, &to);
+    qx_model_free(m);
+    unlink(out);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {TEST(concat_int8), TEST(concat_channels), TEST(concat_fp8), TEST(gqa_int8), TEST(gqa_fp8), TEST(with_weights), TEST(refused), TEST(encoding)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
