@@ -57,7 +57,7 @@
     X(ELU, v < 0 ? p[0] * expm1f(v) : v, v < 0 ? (double)p[0] * expm1(v) : v) \
     X(CELU, v < 0 ? p[0] * expm1f(v / p[0]) : v, v < 0 ? (double)p[0] * expm1(v / (double)p[0]) : v) \
     X(SELU, v > 0 ? p[1] * v : p[1] * p[0] * expm1f(v), v > 0 ? (double)p[1] * v : (double)p[1] * (double)p[0] * expm1(v)) \
-    X(HARDSIGMOID, fminf(fmaxf(p[0] * v + p[1], 0.0f), 1.0f), fmin(fmax((double)p[0] * v + (double)p[1], 0.0), 1.0)) \
+    X(HARDSIGMOID, v != v ? v : fminf(fmaxf(p[0] * v + p[1], 0.0f), 1.0f), v != v ? v : fmin(fmax((double)p[0] * v + (double)p[1], 0.0), 1.0)) \
     X(THRESHOLDED, v > p[0] ? v : 0, v > (double)p[0] ? v : 0) \
     X(SHRINK, v < -p[1] ? v + p[0] : v > p[1] ? v - p[0] : 0, v < -(double)p[1] ? v + (double)p[0] : v > (double)p[1] ? v - (double)p[0] : 0) \
     X(SWISH, v * fm_sigmoid(p[0] * v), v / (1.0 + exp(-(double)p[0] * v)))

@@ -1,0 +1,153 @@
+/* test_gemm.c - float products and attention in blocks against double arithmetic: sizes around every tile, strides, NaN and Inf, masks, windows, sinks. */
+#include "kernels.h"
+
+#include "kernels/attention.h"
+#include "kernels/gemm.h"
+#include "kernels/int8.h"
+#include "kernels/matmul.h"
+
+typedef struct dims { int64_t m, n, k; } dims;
+static const dims sizes[] = {{1, 1, 1}, {1, 32, 7}, {3, 33, 64}, {6, 31, 65}, {13, 70, 300}, {64, 32, 17}, {65, 5, 520}, {2, 64, 0}};
+enum { ROOM = 70 * 600 };
+
+static void fill_normal(float *x, int64_t n, uint32_t *s)
+{
+    for (int64_t i = 0; i < n; i++) x[i] = rng_normal(s);
+}
+
+static void expect(const char *what, float got, double want, double scale, int64_t i)
+{
+    const bool good = isnan(want) ? isnan(got) : isinf(want) ? (double)got == want : fabs((double)got - want) <= 1e-5 * (1 + fabs(want) + scale);
+    if (!good) fail_msg("%s: element %lld is %.9g, expected %.9g", what, (long long)i, (double)got, want);
+}
+
+static void products(void **state)
+{
+    static float a[ROOM], b[ROOM], c[ROOM], before[ROOM], packed[ROOM + 64];
+    uint32_t s = 7;
+    (void)state;
+    for (int t = 0; t < COUNT(sizes); t++)
+        for (int mode = 0; mode < 16; mode++) {
+            const dims *z = &sizes[t];
+            const bool ta = mode & 1, tb = mode & 2, add = mode & 4, wild = (mode & 8) && z->k > 2;
+            fill_normal(a, z->m * z->k, &s);
+            fill_normal(b, z->k * z->n, &s);
+            fill_normal(before, z->m * z->n, &s);
+            if (wild) a[ta ? z->m * (z->k - 1) : z->k - 1] = INFINITY; /* row 0 */
+            if (wild) b[tb ? 1 : z->n] = NAN;                           /* row 1 of column 0 */
+            memcpy(c, before, sizeof c);
+            const int64_t ra = ta ? 1 : z->k, ca = ta ? z->m : 1, rb = tb ? 1 : z->n, cb = tb ? z->k : 1;
+            const qx_matmul p = {z->m, z->n, z->k, a, ra, ca, b, rb, cb, c, z->n, 0.5f, add ? 2.0f : 0.0f};
+            for (int64_t i = 0; i < qx_matmul_pieces(&p); i++) qx_matmul_piece(&p, i);
+            for (int64_t i = 0; i < z->m; i++)
+                for (int64_t j = 0; j < z->n; j++) {
+                    double want = 0;
+                    for (int64_t k = 0; k < z->k; k++) want += (double)a[i * ra + k * ca] * (double)b[k * rb + j * cb];
+                    want = 0.5 * want + (add ? 2 * (double)before[i * z->n + j] : 0);
+                    expect("matmul", c[i * z->n + j], want, sqrt((double)z->k), i * z->n + j);
+                }
+            if (z->k == 0) continue;
+            memcpy(c, before, sizeof c);
+            for (int64_t q = 0; q * QX_GEMM_NR < z->n; q++) {
+                const int64_t cols = z->n - q * QX_GEMM_NR < QX_GEMM_NR ? z->n - q * QX_GEMM_NR : QX_GEMM_NR;
+                qx_gemm_pack_panel(b, z->k, z->n, rb, cb, q, packed);
+                const qx_gemm_tile g = {a, ra, ca, packed, NULL, c + q * QX_GEMM_NR, z->n, z->m, z->k, cols, add};
+                qx_gemm_panel(&g);
+            }
+            for (int64_t i = 0; i < z->m * z->n; i++) {
+                double want = add ? (double)before[i] : 0;
+                for (int64_t k = 0; k < z->k; k++) want += (double)a[i / z->n * ra + k * ca] * (double)b[k * rb + i % z->n * cb];
+                expect("panel", c[i], want, sqrt((double)z->k), i);
+            }
+        }
+}
+
+static void integer_rows(void **state)
+{
+    static int16_t x[600];
+    static int8_t w[600 * 70];
+    int32_t acc[70];
+    uint32_t s = 17;
+    (void)state;
+    for (int t = 0; t < COUNT(sizes); t++)
+        for (int mode = 0; mode < 4; mode++) {
+            const int64_t k = sizes[t].k, n = sizes[t].n, row = mode & 1 ? 1 : n, col = mode & 1 ? k : 1;
+            for (int64_t i = 0; i < k; i++) x[i] = mode & 2 ? (int16_t)(rng_next(&s) % 2 ? 255 : -255) : (int16_t)(rng_next(&s) % 511) - 255;
+            for (int64_t i = 0; i < k * n; i++) w[i] = mode & 2 ? (int8_t)(rng_next(&s) % 2 ? 127 : -128) : (int8_t)rng_next(&s);
+            qx_int8_row(x, w, k, n, row, col, acc);
+            for (int64_t j = 0; j < n; j++) {
+                int64_t want = 0;
+                for (int64_t i = 0; i < k; i++) want += (int64_t)x[i] * w[i * row + j * col];
+                assert_true(acc[j] == want);
+            }
+        }
+}
+
+/* ---- Attention ---- */
+
+typedef struct acase { int64_t rows, keys, d, dv; } acase;
+static const acase shapes[] = {{1, 1, 1, 1}, {1, 300, 64, 64}, {5, 257, 33, 31}, {8, 7, 16, 5}, {49, 255, 8, 64}, {97, 256, 40, 33}, {130, 600, 16, 16}};
+enum { MASK = 1, KEEP = 2, CAUSAL = 4, SINK = 8, CAP = 16, TURNED = 32, NAN_EMPTY = 64, MODES = 128 };
+
+/* Row i of the attention that h describes, in double; false when it sees no key. */
+static bool row_of(const qx_attn_head *h, int64_t i, double *s, double *y)
+{
+    double top = h->has_sink ? (double)h->sink : -INFINITY, sum = 0;
+    bool seen = h->has_sink;
+    for (int64_t j = 0; j < h->keys; j++) {
+        double dot = 0;
+        for (int64_t c = 0; c < h->d; c++) dot += (double)h->q[i * h->ldq + c] * (double)h->k[j * h->ldk + c * h->kc];
+        s[j] = dot * (double)h->scale;
+        if (h->softcap > 0) s[j] = (double)h->softcap * tanh(s[j] / (double)h->softcap);
+        if (h->mask) s[j] += (double)h->mask[i * h->ld_mask + j];
+        if (h->keep && !h->keep[i * h->ld_keep + j]) s[j] = -INFINITY;
+        if ((h->first != INT64_MIN && j < i + h->first) || (h->last != INT64_MAX && j > i + h->last)) s[j] = -INFINITY;
+        top = s[j] > top ? s[j] : top;
+        seen = seen || s[j] > -INFINITY;
+    }
+    for (int64_t c = 0; c < h->dv; c++) y[c] = 0;
+    if (!seen) return false;
+    if (h->has_sink) sum = exp((double)h->sink - top);
+    for (int64_t j = 0; j < h->keys; j++) sum += s[j] = exp(s[j] - top);
+    for (int64_t j = 0; j < h->keys; j++)
+        for (int64_t c = 0; c < h->dv; c++) y[c] += s[j] / sum * (double)h->v[j * h->ldv + c];
+    return true;
+}
+
+static void one_attention(const acase *a, int mode, uint32_t *seed)
+{
+    static float q[130 * 70], k[600 * 70], v[600 * 70], y[130 * 70], mask[130 * 600], scratch[1 << 18];
+    static uint8_t keep[130 * 600];
+    double s[600], want[70];
+    fill_normal(q, COUNT(q), seed);
+    fill_normal(k, COUNT(k), seed);
+    fill_normal(v, COUNT(v), seed);
+    fill_normal(mask, COUNT(mask), seed);
+    for (int i = 0; i < COUNT(keep); i++) keep[i] = rng_next(seed) % 4 != 0;
+    for (int64_t j = 0; j < a->keys; j++) keep[(a->rows / 2) * a->keys + j] = 0; /* a row that sees nothing */
+    if (mode & MASK) mask[3 % (a->rows * a->keys)] = -INFINITY;
+    qx_attn_head h = {.rows = a->rows, .keys = a->keys, .d = a->d, .dv = a->dv, .q = q, .ldq = a->d + 2, .k = k, .ldk = mode & TURNED ? 1 : a->d + 3, .kc = mode & TURNED ? a->keys : 1,
+                      .v = v, .ldv = a->dv + 1, .y = y, .ldy = a->dv + 4, .scale = 0.3f, .softcap = mode & CAP ? 0.8f : 0.0f, .mask = mode & MASK ? mask : NULL, .ld_mask = a->keys,
+                      .keep = mode & KEEP ? keep : NULL, .ld_keep = a->keys, .first = mode & CAUSAL ? -5 : INT64_MIN, .last = mode & CAUSAL ? 2 : INT64_MAX,
+                      .has_sink = mode & SINK, .sink = 0.7f, .nan_when_empty = mode & NAN_EMPTY};
+    assert_true(qx_attn_scratch(a->rows, a->d, a->dv) <= COUNT(scratch));
+    qx_attn_rows(&h, scratch);
+    for (int64_t i = 0; i < a->rows; i++) {
+        const bool seen = row_of(&h, i, s, want);
+        for (int64_t c = 0; c < a->dv; c++) expect("attention", y[i * h.ldy + c], !seen && h.nan_when_empty ? NAN : want[c], 1, i * 1000 + c);
+    }
+}
+
+static void attention(void **state)
+{
+    uint32_t seed = 99;
+    (void)state;
+    for (int t = 0; t < COUNT(shapes); t++)
+        for (int mode = 0; mode < MODES; mode += t > 3 ? 7 : 1) one_attention(&shapes[t], mode, &seed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(integer_rows), cmocka_unit_test(attention)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

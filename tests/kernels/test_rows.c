@@ -1,0 +1,211 @@
+/* test_rows.c - loops over rows (softmax, normalisations, reductions, rotation, dot) and copies, against double arithmetic: lengths around every vector width,
+ * values that overflow, cancel, are NaN or infinite. */
+#include "kernels.h"
+
+#include "kernels/move.h"
+#include "kernels/rows.h"
+
+static const int lengths[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 64, 100, 1000};
+enum { MOST = 1000 };
+typedef enum fill { NORMAL, LARGE, TINY, EQUAL, SPIKE, FILLS } fill;
+
+static void make(float *x, int n, fill f, uint32_t *s)
+{
+    for (int i = 0; i < n; i++) {
+        const float v = rng_normal(s);
+        x[i] = f == LARGE ? v * 1e30f : f == TINY ? v * 1e-40f : f == EQUAL ? 3.25f : v;
+    }
+    if (f == SPIKE) x[n / 2] = 80.0f;
+}
+
+static void close(const char *what, const float *y, const double *want, int n, double tol)
+{
+    for (int i = 0; i < n; i++) {
+        const bool good = isnan(want[i]) ? isnan(y[i]) : (double)y[i] == want[i] || fabs((double)y[i] - want[i]) <= tol * (1 + fabs(want[i]));
+        if (!good) fail_msg("%s of %d: element %d is %.9g, expected %.9g", what, n, i, (double)y[i], want[i]);
+    }
+}
+
+static void softmax_of(const float *x, double *y, int n, bool log_form)
+{
+    double top = -INFINITY, sum = 0;
+    for (int i = 0; i < n; i++) top = (double)x[i] > top ? (double)x[i] : top;
+    for (int i = 0; i < n; i++) sum += exp((double)x[i] - top);
+    for (int i = 0; i < n; i++) y[i] = log_form ? (double)x[i] - top - log(sum) : exp((double)x[i] - top) / sum;
+}
+
+static void softmax(void **state)
+{
+    float x[MOST], y[MOST];
+    double want[MOST];
+    uint32_t s = 3;
+    (void)state;
+    for (int k = 0; k < COUNT(lengths); k++)
+        for (int f = 0; f < FILLS; f++) {
+            const int n = lengths[k];
+            make(x, n, (fill)f, &s);
+            if (f == NORMAL && n > 2) x[1] = -INFINITY;
+            softmax_of(x, want, n, false);
+            qx_softmax_row(x, y, n, false);
+            close("softmax", y, want, n, 2e-6);
+            if (f != LARGE && f != NORMAL) {
+                softmax_of(x, want, n, true);
+                qx_log_softmax_row(x, y, n);
+                close("log softmax", y, want, n, 4e-6);
+            }
+            qx_softmax_row(x, x, n, true); /* in place */
+            if (f != NORMAL || n <= 2) softmax_of(x, want, n, false);
+        }
+    for (int i = 0; i < 20; i++) x[i] = -INFINITY;
+    qx_softmax_row(x, y, 20, false);
+    for (int i = 0; i < 20; i++) assert_true(isnan(y[i])); /* the formula's 0 / 0 */
+    qx_softmax_row(x, y, 20, true);
+    for (int i = 0; i < 20; i++) assert_true(y[i] == 0);
+    for (int at = 0; at < 20; at++) { /* one NaN makes the row NaN */
+        for (int i = 0; i < 20; i++) x[i] = i == at ? NAN : 1.0f;
+        qx_softmax_row(x, y, 20, false);
+        for (int i = 0; i < 20; i++) assert_true(isnan(y[i]));
+    }
+}
+
+static void normalisation(void **state)
+{
+    float x[MOST], g[MOST], b[MOST], y[MOST], mean, inv;
+    double want[MOST];
+    uint32_t s = 9;
+    (void)state;
+    for (int k = 0; k < COUNT(lengths); k++)
+        for (int f = 0; f < FILLS; f++) {
+            const int n = lengths[k];
+            double m = 0, v = 0, q = 0;
+            if (f == LARGE) continue; /* squares overflow float statistics: the standard's stash type */
+            make(x, n, (fill)f, &s);
+            make(g, n, NORMAL, &s);
+            make(b, n, NORMAL, &s);
+            for (int i = 0; i < n; i++) m += (double)x[i] / n, q += (double)x[i] * (double)x[i] / n;
+            for (int i = 0; i < n; i++) v += ((double)x[i] - m) * ((double)x[i] - m) / n;
+            for (int i = 0; i < n; i++) want[i] = ((double)x[i] - m) / sqrt(v + 1e-5) * (double)g[i] + (double)b[i];
+            qx_layernorm_row(x, g, b, 1e-5f, y, n, &mean, &inv);
+            close("layer norm", y, want, n, 1e-4);
+            assert_true(fabs((double)mean - m) <= 1e-5 * (1 + fabs(m)) && fabs((double)inv * sqrt(v + 1e-5) - 1) < 1e-4);
+            qx_layernorm_row(x, NULL, NULL, 1e-5f, y, n, NULL, NULL);
+            for (int i = 0; i < n; i++) want[i] = ((double)x[i] - m) / sqrt(v + 1e-5);
+            close("plain layer norm", y, want, n, 1e-4);
+            for (int i = 0; i < n; i++) want[i] = (double)x[i] / sqrt(q + 1e-6) * (double)g[i];
+            qx_rmsnorm_row(x, g, 1e-6f, y, n, &inv);
+            close("rms norm", y, want, n, 1e-5);
+            qx_moments(x, n, 1e-5f, &mean, &inv);
+            qx_affine_row(x, mean, inv, 2.0f, -1.0f, y, n);
+            for (int i = 0; i < n; i++) want[i] = ((double)x[i] - m) / sqrt(v + 1e-5) * 2 - 1;
+            close("moments", y, want, n, 1e-4);
+        }
+}
+
+static double reduced(qx_reduce op, const float *x, int n, int stride)
+{
+    double s = op == QX_R_PROD ? 1 : op == QX_R_MAX || op == QX_R_LOGSUMEXP ? -INFINITY : op == QX_R_MIN ? INFINITY : 0, top = -INFINITY;
+    for (int i = 0; i < n; i++) top = fmax(top, (double)x[i * stride]);
+    if (op == QX_R_LOGSUMEXP) s = 0;
+    for (int i = 0; i < n; i++) {
+        const double v = (double)x[i * stride];
+        switch (op) {
+        case QX_R_MAX: s = isnan(v) || isnan(s) ? NAN : fmax(s, v); break;
+        case QX_R_MIN: s = isnan(v) || isnan(s) ? NAN : fmin(s, v); break;
+        case QX_R_PROD: s *= v; break;
+        case QX_R_L1: s += fabs(v); break;
+        case QX_R_L2: case QX_R_SUMSQ: s += v * v; break;
+        case QX_R_LOGSUMEXP: s += exp(v - top); break;
+        default: s += v; break;
+        }
+    }
+    return op == QX_R_MEAN ? s / n : op == QX_R_L2 ? sqrt(s) : op == QX_R_LOGSUM ? log(s) : op == QX_R_LOGSUMEXP ? log(s) + top : s;
+}
+
+static void reductions(void **state)
+{
+    static float x[17 * MOST];
+    float y[17];
+    double want[17];
+    uint32_t s = 21;
+    (void)state;
+    for (int op = QX_R_SUM; op <= QX_R_LOGSUMEXP; op++)
+        for (int k = 0; k < COUNT(lengths); k++)
+            for (int bad = 0; bad < 2; bad++) {
+                const int n = op == QX_R_PROD && lengths[k] > 64 ? 64 : lengths[k];
+                for (int i = 0; i < 17 * n; i++) x[i] = op == QX_R_LOGSUM ? fabsf(rng_normal(&s)) + 0.1f : rng_normal(&s);
+                if (bad && op != QX_R_LOGSUMEXP) x[n / 2] = NAN;
+                want[0] = reduced((qx_reduce)op, x, n, 1);
+                y[0] = qx_reduce_row((qx_reduce)op, x, n);
+                close("reduction of a row", y, want, 1, 2e-5);
+                qx_reduce_cols((qx_reduce)op, x, n, 17, y, 17);
+                for (int i = 0; i < 17; i++) want[i] = reduced((qx_reduce)op, x + i, n, 17);
+                close("reduction of columns", y, want, 17, 2e-5);
+            }
+    assert_true(qx_reduce_row(QX_R_SUM, x, 0) == 0 && qx_reduce_row(QX_R_PROD, x, 0) == 1);
+    assert_true(qx_reduce_row(QX_R_MAX, x, 0) == -INFINITY && qx_reduce_row(QX_R_MIN, x, 0) == INFINITY && isnan(qx_reduce_row(QX_R_MEAN, x, 0)));
+}
+
+static void rotation_and_dot(void **state)
+{
+    float x[64], y[64], c[32], sn[32];
+    double want[64];
+    uint32_t s = 33;
+    (void)state;
+    for (int half = 1; half <= 32; half += half < 4 ? 1 : 7)
+        for (int inter = 0; inter < 2; inter++) {
+            double dot = 0;
+            for (int i = 0; i < 2 * half; i++) x[i] = rng_normal(&s);
+            for (int i = 0; i < half; i++) c[i] = rng_normal(&s), sn[i] = rng_normal(&s);
+            for (int i = 0; i < half; i++) {
+                const int a = inter ? 2 * i : i, b = inter ? 2 * i + 1 : i + half;
+                want[a] = (double)x[a] * (double)c[i] - (double)x[b] * (double)sn[i];
+                want[b] = (double)x[a] * (double)sn[i] + (double)x[b] * (double)c[i];
+            }
+            qx_rope_row(x, c, sn, half, inter, y);
+            close("rope", y, want, 2 * half, 1e-6);
+            for (int i = 0; i < 2 * half; i++) dot += (double)x[i] * (double)y[i];
+            assert_true(fabs((double)qx_dot(x, y, 2 * half) - dot) < 1e-4);
+            for (int i = 0; i < 2 * half; i++) want[i] = (double)y[i] + 0.5 * (double)x[i];
+            qx_axpy(0.5f, x, y, 2 * half);
+            close("axpy", y, want, 2 * half, 1e-6);
+            memcpy(y, x, sizeof y);
+            qx_rope_row(y, c, sn, half, inter, y); /* in place */
+            qx_rope_row(x, c, sn, half, inter, x);
+            assert_memory_equal(x, y, (size_t)(2 * half) * sizeof *x);
+        }
+}
+
+static void copies(void **state)
+{
+    static const int sizes[] = {1, 2, 4, 8, 16};
+    static const int64_t strides[] = {0, 1, 2, -1, -3, 7};
+    static uint8_t src[16 * 4096], dst[16 * 1024 + 1];
+    uint32_t s = 44;
+    (void)state;
+    for (size_t i = 0; i < sizeof src; i++) src[i] = (uint8_t)rng_next(&s);
+    for (int k = 0; k < COUNT(sizes); k++)
+        for (int t = 0; t < COUNT(strides); t++)
+            for (int n = 0; n < 70; n += 1 + n / 9) {
+                const int size = sizes[k];
+                const uint8_t *from = src + 2000 * size;
+                dst[n * size] = 0x99;
+                qx_copy_run(from, strides[t], dst, n, size);
+                for (int i = 0; i < n; i++) assert_memory_equal(dst + i * size, from + i * strides[t] * size, (size_t)size);
+                assert_int_equal(dst[n * size], 0x99);
+            }
+    for (int k = 0; k < COUNT(sizes); k++)
+        for (int rows = 1; rows <= 33; rows += 4)
+            for (int cols = 1; cols <= 29; cols += 7) { /* a transposition into rows that are wider than they are filled */
+                const int size = sizes[k];
+                memset(dst, 0, sizeof dst);
+                qx_copy_2d(src, 1, rows + 2, dst, 30, rows, cols, size);
+                for (int r = 0; r < rows && (r * 30 + cols) * size < 16 * 1024; r++)
+                    for (int c = 0; c < cols; c++) assert_memory_equal(dst + (r * 30 + c) * size, src + (r + c * (rows + 2)) * size, (size_t)size);
+            }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(softmax), cmocka_unit_test(normalisation), cmocka_unit_test(reductions), cmocka_unit_test(rotation_and_dot), cmocka_unit_test(copies)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
