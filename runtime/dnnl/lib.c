@@ -75,7 +75,7 @@ qx_dn_prim *qx_dn_prim_slot(qx_dn_prim *cache, const int64_t key[10], uint64_t *
 bool qx_dn_stable(const char *impl, size_t scratch)
 {
     (void)scratch;
-    return strncmp(impl, "brg", 3) == 0 || strncmp(impl, "jit", 3) == 0;
+    return strncmp(impl, "brg", 3) == 0 || strncmp(impl, "brdgmm", 6) == 0 || strncmp(impl, "jit", 3) == 0; /* brdgmm_dw: depthwise */
 }
 
 /* Integer sums are exact in any order; only the library's reference loops are slower than our own. */

@@ -30,6 +30,8 @@ static const run_case cases[] = {
     {"int8 convolution in groups", HEAD(17) "g (float[1,4,9,9] x) => (float[1,6,9,9] y)\n"
      "<float s = {0.01}, int8 z = {-9}, int8[6,2,3,3] w = random(6), float[6] ws = fill(0.02), float[6] b = random(7)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1], group=2>(d, v, b) }", 110},
+    {"depthwise convolution and silu", HEAD(17) "g (float[1,40,19,33] x) => (float[1,40,10,17] y) <float[40,1,5,5] w = random(6), float[40] b = random(7)>"
+     " { a = Conv<pads=[2,2,2,2], strides=[2,2], group=40>(x, w, b) s = Sigmoid(a) y = Mul(a, s) }", 110},
     {"4-bit weight in blocks", HEAD(21) "g (float[2,64] x) => (float[2,32] y)\n"
      "<int4[64,32] w = random(8), float[4,32] ws = fill(0.05)> { v = DequantizeLinear<axis=0, block_size=16>(w, ws) y = MatMul(x, v) }", 110},
     {"convolutions in a row", HEAD(17) "g (float[2,16,12,10] x, float[2,32,1,1] time) => (float[2,16,24,20] y)\n"
