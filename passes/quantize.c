@@ -93,6 +93,22 @@ static qx_status open_samples(job *j)
     return QX_OK;
 }
 
+/* A pipeline that can do without samples does so when the executor lacks an operator of the model: said, not an error. */
+static qx_status drop_unusable_samples(job *j)
+{
+    qx_exec *exec = NULL;
+    if (!j->pipe->have_data || !j->samples) return QX_OK;
+    qx_exec_options eo = j->opt->exec;
+    eo.allow_fallback = true;
+    qx_status st = qx_exec_new(j->ctx, j->model, &eo, &exec);
+    qx_exec_free(exec);
+    if (st != QX_E_UNSUPPORTED) return st;
+    qx_warn(j->ctx, "the samples are not used: %s", qx_ctx_error(j->ctx));
+    qx_ctx_clear_error(j->ctx);
+    j->pipe->have_data = false;
+    return QX_OK;
+}
+
 /* Samples and statistics, when the pipeline needs them or can use them. */
 static qx_status prepare(job *j)
 {
@@ -109,7 +125,7 @@ static qx_status prepare(job *j)
     }
     if (j->opt->dry_run && needed && !j->opt->load_stats && !(j->samples && qx_pipeline_decides(j->pipe))) j->pipe->no_stats = true;
     j->pipe->have_data = !verify_only && (j->samples != NULL || j->opt->load_stats);
-    return QX_OK;
+    return needed || j->opt->load_stats ? QX_OK : drop_unusable_samples(j);
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------------------------ */
@@ -230,6 +246,15 @@ static qx_status verify_models(job *j, qx_model *before, qx_model *after)
     return st;
 }
 
+/* What the executor cannot run was still written: not measured, and said so. Samples that were given for it are another matter. */
+static qx_status verify_unsupported(job *j, qx_status st)
+{
+    if (st != QX_E_UNSUPPORTED || j->opt->n_verify) return st;
+    j->report->verify_note = qx_arena_printf(j->report->arena, "not verified: %s", qx_ctx_error(j->ctx));
+    qx_ctx_clear_error(j->ctx);
+    return j->report->verify_note ? QX_OK : QX_E_NOMEM;
+}
+
 /* Both models are read from their files, so that what was written is what is measured. */
 static qx_status verify(job *j)
 {
@@ -241,7 +266,7 @@ static qx_status verify(job *j)
     qx_status st = qx_model_read(j->ctx, o->input, &ro, &before);
     if (st == QX_OK && o->n_dims) st = qx_infer_shapes(before, o->dims, o->n_dims);
     if (st == QX_OK) st = qx_model_read(j->ctx, j->output, NULL, &after);
-    if (st == QX_OK) st = verify_models(j, before, after);
+    if (st == QX_OK) st = verify_unsupported(j, verify_models(j, before, after));
     qx_model_free(before);
     qx_model_free(after);
     return st == QX_OK ? stage(j, "verify") : st;

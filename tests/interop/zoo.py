@@ -239,7 +239,7 @@ class Model:
         mine = ours(self.a, out, self.test_paths, self.names, self.tmp)
         if self.names != [o.name for o in s.get_outputs()]:
             raise Bad("output names changed")
-        row["equal"], row["loss"] = min(each(theirs, mine), default=999.0), each(self.ref, theirs)
+        row["equal"], row["loss"] = min(each(theirs, mine), default=999.0), each(self.ref, mine)
         need = min(EQUAL_DB, *[v for k, v in TIES_DB.items() if fmt.endswith(k)], EQUAL_DB)
         ties = min(need, min(row["loss"], default=need) + 3) if any(fmt.endswith(k) for k in TIES_DB) else need
         if row["equal"] < ties and row["equal"] < self.self_equal(out, target == "ort", theirs) - 3:
