@@ -1,7 +1,7 @@
 /* codes.c - see codes.h. */
 #include "runtime/cpu/codes.h"
 
-#include <math.h>
+#include <string.h>
 
 #include "kernels/scalar.h"
 
@@ -44,41 +44,91 @@ void qx_code_panels_free(qx_ctx *ctx, qx_code_panels *p)
     p->sums = NULL;
 }
 
-/* The scale is the quotient of the three, rounded once a step in float, as the standard's reference has it. */
-static void put(const qx_code_tile *t, int32_t s, int64_t i, int64_t j, float scale)
+/* ---- Finishing a tile: a row at a time, so that the loops over columns are vectors ---- */
+
+enum { NR = QX_IGEMM_PANEL };
+
+/* v[j] = (float)acc[j] * scale[j], where the scale is (row * column) / output, each step rounded to float as the standard's reference has it. */
+static void scaled_row(const int32_t *restrict acc, const float *restrict scale, float *restrict v)
+{
+    for (int j = 0; j < NR; j++) v[j] = (float)acc[j] * scale[j];
+}
+
+/* rne(v) + zero clamped to [lo, hi]; NaN counts as 0. */
+static void codes_row(const float *restrict v, float zero, float lo, float hi, uint8_t *restrict q)
+{
+    for (int j = 0; j < NR; j++) {
+        const float code = qx_rne_clamp(v[j], -65536.0f, 65536.0f) + zero;
+        q[j] = (uint8_t)(int32_t)(code < lo ? lo : code > hi ? hi : code);
+    }
+}
+
+static void scatter(const void *from, int size, int64_t n, char *to, int64_t step)
+{
+    if (step == 1) memcpy(to, from, (size_t)(n * size));
+    else if (size == 1) for (int64_t j = 0; j < n; j++) to[j * step] = ((const char *)from)[j];
+    else for (int64_t j = 0; j < n; j++) memcpy(to + j * step * size, (const char *)from + j * size, (size_t)size);
+}
+
+typedef struct finish { float scale[NR], bias[NR], lo, hi; int32_t ibias[NR]; int64_t first, cols; } finish;
+
+/* Columns behind the last are scaled by 0. */
+static void scales_of_row(const qx_code_tile *t, int64_t i, finish *f)
+{
+    const float sa = t->sa[t->sa_per_row ? i : 0];
+    for (int64_t j = 0; j < NR; j++) {
+        const float s = j < f->cols ? sa * t->sb[t->sb_per_col ? f->first + j : 0] : 0.0f;
+        f->scale[j] = t->out->kind == QX_CODE_CODES ? s / t->out->sy : s;
+    }
+}
+
+static void prepare(const qx_code_tile *t, finish *f)
 {
     const qx_code_out *o = t->out;
-    const int64_t at = i * t->row + j * t->col, col = t->panel * QX_IGEMM_PANEL + j;
+    f->lo = o->codes == QX_DT_INT8 ? -128.0f : 0.0f;
+    f->hi = o->codes == QX_DT_INT8 ? 127.0f : 255.0f;
+    for (int64_t j = 0; j < NR; j++) {
+        f->bias[j] = o->bias && j < f->cols ? o->bias[f->first + j] : 0.0f;
+        f->ibias[j] = o->ibias && j < f->cols ? o->ibias[f->first + j] : 0;
+    }
+    if (o->kind != QX_CODE_INT32) scales_of_row(t, 0, f);
+}
+
+static void finish_row(const qx_code_tile *t, finish *f, int64_t i, int32_t *acc)
+{
+    const qx_code_out *o = t->out;
+    float v[NR];
+    uint8_t q[NR];
+    char *y = (char *)t->y + i * t->row * (o->kind == QX_CODE_CODES ? 1 : 4);
     if (o->kind == QX_CODE_INT32) {
-        ((int32_t *)t->y)[at] = s;
+        scatter(acc, 4, f->cols, y, t->col);
         return;
     }
+    if (t->sa_per_row) scales_of_row(t, i, f);
+    if (o->ibias)
+        for (int j = 0; j < NR; j++) acc[j] = (int32_t)((uint32_t)acc[j] + (uint32_t)f->ibias[j]);
+    scaled_row(acc, f->scale, v);
     if (o->kind == QX_CODE_FLOAT) {
-        ((float *)t->y)[at] = (float)s * scale + (o->bias ? o->bias[col] : 0.0f);
+        for (int j = 0; o->bias && j < NR; j++) v[j] += f->bias[j];
+        scatter(v, 4, f->cols, y, t->col);
         return;
     }
-    const bool sign = o->codes == QX_DT_INT8;
-    const float v = (float)(int32_t)((uint32_t)s + (uint32_t)(o->ibias ? o->ibias[col] : 0)) * scale;
-    const float code = qx_rne_clamp(v, -65536.0f, 65536.0f) + (float)o->zy, lo = sign ? -128.0f : 0.0f, hi = sign ? 127.0f : 255.0f;
-    const int32_t q = (int32_t)(code < lo ? lo : code > hi ? hi : code);
-    ((uint8_t *)t->y)[at] = (uint8_t)q;
+    codes_row(v, (float)o->zy, f->lo, f->hi, q);
+    scatter(q, 1, f->cols, y, t->col);
 }
 
 void qx_code_tile_run(const qx_code_tile *t)
 {
-    int32_t acc[QX_CODE_ROWS * QX_IGEMM_PANEL];
+    int32_t acc[QX_CODE_ROWS * NR];
     const qx_code_panels *w = t->w;
-    const int64_t first = t->panel * QX_IGEMM_PANEL, cols = w->n - first < QX_IGEMM_PANEL ? w->n - first : QX_IGEMM_PANEL;
-    const qx_igemm g = {.m = t->rows, .n = cols, .k = w->k, .a = t->a, .lda = t->lda, .a_signed = t->a_signed, .za = t->za, .za_per_row = t->za_per_row,
-                        .packed = w->packed + t->matrix * (int64_t)qx_igemm_packed_bytes(w->k, w->n) + t->panel * (int64_t)qx_igemm_packed_bytes(w->k, QX_IGEMM_PANEL),
-                        .sums = w->sums + t->matrix * qx_igemm_sums(w->n) + first, .b_signed = w->is_signed,
-                        .zb = t->zb && t->zb_per_col ? t->zb + first : t->zb, .zb_per_col = t->zb_per_col, .c = acc, .ldc = QX_IGEMM_PANEL};
+    finish f = {.first = t->panel * NR};
+    f.cols = w->n - f.first < NR ? w->n - f.first : NR;
+    if (f.cols < NR) memset(acc, 0, sizeof acc);
+    const qx_igemm g = {.m = t->rows, .n = f.cols, .k = w->k, .a = t->a, .lda = t->lda, .a_signed = t->a_signed, .za = t->za, .za_per_row = t->za_per_row,
+                        .packed = w->packed + t->matrix * (int64_t)qx_igemm_packed_bytes(w->k, w->n) + t->panel * (int64_t)qx_igemm_packed_bytes(w->k, NR),
+                        .sums = w->sums + t->matrix * qx_igemm_sums(w->n) + f.first, .b_signed = w->is_signed,
+                        .zb = t->zb && t->zb_per_col ? t->zb + f.first : t->zb, .zb_per_col = t->zb_per_col, .c = acc, .ldc = NR};
     qx_igemm_run(&g, 0, 0, t->rows);
-    for (int64_t i = 0; i < t->rows; i++)
-        for (int64_t j = 0; j < cols; j++) {
-            float scale = 0;
-            if (t->out->kind != QX_CODE_INT32) scale = t->sa[t->sa_per_row ? i : 0] * t->sb[t->sb_per_col ? first + j : 0];
-            if (t->out->kind == QX_CODE_CODES) scale /= t->out->sy;
-            put(t, acc[i * QX_IGEMM_PANEL + j], i, j, scale);
-        }
+    prepare(t, &f);
+    for (int64_t i = 0; i < t->rows; i++) finish_row(t, &f, i, acc + i * NR);
 }

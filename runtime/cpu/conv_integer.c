@@ -6,6 +6,7 @@
 #include "runtime/cpu/int8.h"
 #include "runtime/cpu/nhwc.h"
 #include "runtime/cpu/qdq.h"
+#include "runtime/cpu/strided.h"
 
 typedef struct state { qx_code_panels w; } state;
 
@@ -29,26 +30,26 @@ typedef struct job {
     uint8_t *scratch;
 } job;
 
-/* Window of output position p of one group: dst[channel * kernel positions + kernel position]. */
+/* Window of output position p of one group: dst[kernel position][channel]. x has channels last. */
 static void window(const job *j, int64_t b, int64_t g, int64_t p, uint8_t *dst)
 {
     const qx_conv_shape *s = &j->s;
     int64_t ch = s->in_ch / s->group, kvol = j->k / ch, plane = 1, o[3], rest = p;
     for (int d = s->spatial - 1; d >= 0; rest /= s->out[d], d--) {
-        o[d] = rest % s->out[d];
+        o[d] = rest % s->out[d] * s->stride[d] - s->begin[d];
         plane *= s->in[d];
     }
-    const int64_t c_step = j->last ? 1 : plane, p_step = j->last ? s->in_ch : 1;
-    const uint8_t *x = j->x + b * s->in_ch * plane + g * ch * c_step;
-    for (int64_t q = 0; q < kvol; q++) {
+    const uint8_t *x = j->x + b * s->in_ch * plane + g * ch;
+    for (int64_t q = 0; q < kvol; q++, dst += ch) {
         int64_t off = 0, r = q, at[3];
         bool in = true;
         for (int d = s->spatial - 1; d >= 0; r /= s->kernel[d], d--) {
-            at[d] = o[d] * s->stride[d] - s->begin[d] + r % s->kernel[d] * s->dilation[d];
+            at[d] = o[d] + r % s->kernel[d] * s->dilation[d];
             in = in && at[d] >= 0 && at[d] < s->in[d];
         }
         for (int d = 0; d < s->spatial; d++) off = off * s->in[d] + at[d];
-        for (int64_t i = 0; i < ch; i++) dst[i * kvol + q] = in ? x[off * p_step + i * c_step] : (uint8_t)j->zx;
+        if (in) memcpy(dst, x + off * s->in_ch, (size_t)ch);
+        else memset(dst, (uint8_t)j->zx, (size_t)ch);
     }
 }
 
@@ -108,20 +109,40 @@ static qx_status parameters(qx_call *c, job *j, bool qlinear)
     return QX_OK;
 }
 
+/* Packed [kernel position][channel] by output channel, a group a matrix; the file has channels before positions. */
 static qx_status weights(qx_call *c, job *j, uint32_t w_in, qx_code_panels *fresh)
 {
     const qx_tensor *w = c->in[w_in];
     const bool keep = qx_call_in_const(c, w_in);
+    const int64_t ch = j->s.in_ch / j->s.group, kvol = j->k / ch;
+    const qx_strided turned = {3, {j->s.out_ch, kvol, ch}, {j->k, 1, kvol}};
     state *st = NULL;
+    uint8_t *codes = NULL;
     QX_TRY(qx_call_state(c, sizeof *st, drop, (void **)&st));
     qx_code_panels *p = keep ? &st->w : fresh;
     j->w = p;
     if (keep && p->packed) return QX_OK;
     *p = (qx_code_panels){.k = j->k, .n = j->per, .count = j->s.group, .is_signed = w->dtype == QX_DT_INT8};
-    const qx_code_source src = {w->data, j->per * j->k, 1, j->k};
+    QX_TRY(QX_CALL_SCRATCH(c, w->numel, &codes));
+    QX_TRY(qx_strided_copy(c->ctx, &turned, w->data, codes, 1));
+    const qx_code_source src = {codes, j->per * j->k, 1, j->k};
     QX_TRY(qx_code_pack(c, &src, keep, p));
     if (keep) qx_call_drop_const(c, w_in);
     return QX_OK;
+}
+
+/* The picture with channels last: its own, or a copy. */
+static qx_status picture(qx_call *c, job *j, const qx_tensor *x)
+{
+    const int64_t px = x->numel / (j->s.batch * j->s.in_ch);
+    const qx_strided turned = {3, {j->s.batch, px, j->s.in_ch}, {px * j->s.in_ch, 1, px}};
+    uint8_t *copy = NULL;
+    j->x = x->data;
+    j->x_signed = x->dtype == QX_DT_INT8;
+    if (j->last || px == 1) return QX_OK;
+    QX_TRY(QX_CALL_SCRATCH(c, x->numel, &copy));
+    j->x = copy;
+    return qx_strided_copy(c->ctx, &turned, x->data, copy, 1);
 }
 
 qx_status qx_cpu_conv_integer(qx_call *c)
@@ -147,8 +168,7 @@ qx_status qx_cpu_conv_integer(qx_call *c)
     j.k = w->numel / j.s.out_ch;
     if (j.k == 0 || x->numel == 0) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "a picture or weight without elements");
     QX_TRY(weights(c, &j, w_in, &fresh));
-    j.x = x->data;
-    j.x_signed = x->dtype == QX_DT_INT8;
+    QX_TRY(picture(c, &j, x));
     j.y = y->data;
     j.y_size = qlinear ? 1 : 4;
     j.positions = y->numel / (j.s.batch * j.s.out_ch);

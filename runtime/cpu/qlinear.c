@@ -1,11 +1,10 @@
 /* qlinear.c - com.microsoft's QLinear operators without a product: codes in, codes out, float arithmetic in between, as ONNX Runtime defines them
  * (dequantize, the operation, quantize). A function of one code is a table of 256 codes. */
-#include <math.h>
 #include <string.h>
 
 #include "kernels/pointwise.h"
+#include "kernels/quant.h"
 #include "kernels/rows.h"
-#include "kernels/scalar.h"
 #include "runtime/cpu/codes.h"
 #include "runtime/cpu/pool.h"
 #include "runtime/cpu/strided.h"
@@ -40,24 +39,34 @@ static qx_status read_out(qx_call *c, uint32_t scale, uint32_t zero, qx_dtype ty
 }
 
 static qx_dtype type_of(const coded *q) { return q->sign ? QX_DT_INT8 : QX_DT_UINT8; }
-static float value_of(const coded *q, uint8_t code) { return (float)((q->sign ? (int32_t)(int8_t)code : (int32_t)code) - q->zero) * q->scale; }
 
-static uint8_t code_of(const coded *q, float v)
+static qx_quant quant_of(const coded *q, int64_t n) { return (qx_quant){.grid = {1, n, 1, n}, .format = {.codes = type_of(q)}, .scale = &q->scale, .zero = &q->zero}; }
+
+static void decode_run(const coded *q, const uint8_t *codes, int64_t n, float *x)
 {
-    const float lo = q->sign ? -128.0f : 0.0f, hi = q->sign ? 127.0f : 255.0f;
-    const float code = qx_rne_clamp(v / q->scale, -65536.0f, 65536.0f) + (float)q->zero;
-    return (uint8_t)(int32_t)(code < lo ? lo : code > hi ? hi : code);
+    const qx_quant k = quant_of(q, n);
+    if (n) qx_dequantize(&k, codes, QX_DT_FLOAT, x);
+}
+
+static void encode_run(const coded *q, const float *x, int64_t n, uint8_t *codes)
+{
+    const qx_quant k = quant_of(q, n);
+    if (n) qx_quantize(&k, QX_DT_FLOAT, x, codes);
 }
 
 static void values_of(const coded *q, float table[256])
 {
-    for (int i = 0; i < 256; i++) table[i] = value_of(q, (uint8_t)i);
+    uint8_t all[256];
+    for (int i = 0; i < 256; i++) all[i] = (uint8_t)i;
+    decode_run(q, all, 256, table);
 }
 
 /* table[code of x] = code of y for the same number. */
 static void requantizer(const coded *x, const coded *y, uint8_t table[256])
 {
-    for (int i = 0; i < 256; i++) table[i] = code_of(y, value_of(x, (uint8_t)i));
+    float values[256];
+    values_of(x, values);
+    encode_run(y, values, 256, table);
 }
 
 /* Codes of floats. */
@@ -67,7 +76,8 @@ typedef struct encode_job { const coded *q; const float *x; uint8_t *y; int64_t 
 static qx_status encode_piece(void *user, int64_t i)
 {
     const encode_job *j = user;
-    for (int64_t k = i * PIECE; k < (i + 1) * PIECE && k < j->n; k++) j->y[k] = code_of(j->q, j->x[k]);
+    const int64_t first = i * PIECE;
+    encode_run(j->q, j->x + first, j->n - first < PIECE ? j->n - first : PIECE, j->y + first);
     return QX_OK;
 }
 
@@ -79,10 +89,9 @@ static qx_status encode(qx_call *c, const coded *q, const float *x, int64_t n, u
 
 static qx_status decode(qx_call *c, const coded *q, const float **out)
 {
-    float table[256], *f = NULL;
-    values_of(q, table);
+    float *f = NULL;
     QX_TRY(QX_CALL_SCRATCH(c, q->t->numel + 1, &f));
-    for (int64_t i = 0; i < q->t->numel; i++) f[i] = table[q->data[i]];
+    decode_run(q, q->data, q->t->numel, f);
     *out = f;
     return QX_OK;
 }
@@ -102,7 +111,7 @@ qx_status qx_cpu_ms_qlinear_unary(qx_call *c)
     QX_TRY(qx_call_out(c, 0, type_of(&x), x.t->rank, x.t->dims, &out));
     values_of(&x, values);
     qx_unary_find(sigmoid ? QX_U_SIGMOID : QX_U_LEAKY_RELU, QX_DT_FLOAT)(values, values, 256, p);
-    for (int i = 0; i < 256; i++) table[i] = code_of(&y, values[i]);
+    encode_run(&y, values, 256, table);
     for (int64_t i = 0; i < x.t->numel; i++) ((uint8_t *)out->data)[i] = table[x.data[i]];
     return QX_OK;
 }
@@ -138,14 +147,19 @@ static qx_status common_shape(qx_call *c, const qx_tensor *a, const qx_tensor *b
     QX_CALL_FAIL(c, QX_E_SHAPE, "%s and %s do not broadcast", qx_tensor_describe(a, s, sizeof s), qx_tensor_describe(b, t, sizeof t));
 }
 
-typedef struct pair_job { const coded *y; const float *va, *vb; const uint8_t *a, *b; uint8_t *out; int64_t n; bool mul; } pair_job;
+enum { TILE = 1024 };
+typedef struct pair_job { const coded *y, *ca, *cb; const uint8_t *a, *b; uint8_t *out; int64_t n; qx_binary op; } pair_job;
 
 static qx_status pair_piece(void *user, int64_t i)
 {
     const pair_job *j = user;
-    for (int64_t k = i * PIECE; k < (i + 1) * PIECE && k < j->n; k++) {
-        const float a = j->va[j->a[k]], b = j->vb[j->b[k]];
-        j->out[k] = code_of(j->y, j->mul ? a * b : a + b);
+    float a[TILE], b[TILE];
+    for (int64_t k = i * PIECE; k < (i + 1) * PIECE && k < j->n; k += TILE) {
+        const int64_t n = j->n - k < TILE ? j->n - k : TILE;
+        decode_run(j->ca, j->a + k, n, a);
+        decode_run(j->cb, j->b + k, n, b);
+        qx_binary_find(j->op, QX_DT_FLOAT)(a, 1, b, 1, a, n);
+        encode_run(j->y, a, n, j->out + k);
     }
     return QX_OK;
 }
@@ -154,7 +168,6 @@ qx_status qx_cpu_ms_qlinear_binary(qx_call *c)
 {
     coded a, b, y;
     qx_tensor *out = NULL;
-    float va[256], vb[256];
     int64_t dims[QX_MAX_RANK];
     int rank;
     const void *pa, *pb;
@@ -166,9 +179,7 @@ qx_status qx_cpu_ms_qlinear_binary(qx_call *c)
     if (out->numel == 0) return QX_OK;
     QX_TRY(broadcast_codes(c, a.t, 1, rank, dims, &pa));
     QX_TRY(broadcast_codes(c, b.t, 1, rank, dims, &pb));
-    values_of(&a, va);
-    values_of(&b, vb);
-    pair_job j = {&y, va, vb, pa, pb, out->data, out->numel, c->node->op->id == QX_OP_ms_QLinearMul};
+    pair_job j = {&y, &a, &b, pa, pb, out->data, out->numel, c->node->op->id == QX_OP_ms_QLinearMul ? QX_B_MUL : QX_B_ADD};
     return qx_parallel(c->ctx, (j.n + PIECE - 1) / PIECE, pair_piece, &j);
 }
 
@@ -260,13 +271,16 @@ qx_status qx_cpu_ms_qlinear_softmax(qx_call *c)
     if (out->numel == 0) return QX_OK;
     const int64_t outer = qx_prod(x.t->dims, 0, axis), n = flat ? qx_prod(x.t->dims, axis, x.t->rank) : x.t->rank ? x.t->dims[axis] : 1, inner = out->numel / outer / n;
     float *row = NULL, values[256];
+    uint8_t *line = NULL;
     values_of(&x, values);
     QX_TRY(QX_CALL_SCRATCH(c, n, &row));
+    QX_TRY(QX_CALL_SCRATCH(c, n, &line));
     for (int64_t r = 0; r < outer * inner; r++) {
         const int64_t base = r / inner * n * inner + r % inner;
         for (int64_t i = 0; i < n; i++) row[i] = values[x.data[base + i * inner]];
         qx_softmax_row(row, row, n, false);
-        for (int64_t i = 0; i < n; i++) ((uint8_t *)out->data)[base + i * inner] = code_of(&y, row[i]);
+        encode_run(&y, row, n, line);
+        for (int64_t i = 0; i < n; i++) ((uint8_t *)out->data)[base + i * inner] = line[i];
     }
     return QX_OK;
 }
@@ -280,8 +294,8 @@ static void mean_codes(const coded *x, const coded *y, int64_t outer, int64_t n,
         const uint8_t *p = x->data + k / inner * n * inner + k % inner;
         int64_t sum = 0;
         for (int64_t i = 0; i < n; i++) sum += x->sign ? (int64_t)(int8_t)p[i * inner] : (int64_t)p[i * inner];
-        const double mean = ((double)sum - (double)n * x->zero) * (double)x->scale / (double)n;
-        out[k] = code_of(y, (float)mean);
+        const float mean = (float)(((double)sum - (double)n * x->zero) * (double)x->scale / (double)n);
+        encode_run(y, &mean, 1, &out[k]);
     }
 }
 

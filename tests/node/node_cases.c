@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 
 #include "base/buf.h"
+#include "onnx/infer.h"
 #include "onnx/io.h"
 #include "runtime/exec.h"
 
@@ -225,6 +226,22 @@ static verdict judge(runner *r, qx_status st, const char *where)
     return st == QX_E_UNSUPPORTED ? SKIPPED : FAILED;
 }
 
+/* What inference says of the outputs is what was computed: types, and every dim that it knows. */
+static verdict check_types(runner *r, const qx_tensor *got)
+{
+    for (uint32_t i = 0; i < r->m->graph->n_outputs; i++) {
+        const qx_type *t = &r->m->graph->outputs[i]->type;
+        char type[128], made[128];
+        if (t->kind != QX_KIND_TENSOR || got[i].is_sequence || got[i].is_optional) continue;
+        bool fits = (!t->dtype || t->dtype == got[i].dtype) && (!t->has_shape || t->rank == got[i].rank);
+        for (int d = 0; fits && t->has_shape && d < t->rank; d++) fits = t->dims[d].n < 0 || t->dims[d].n == got[i].dims[d];
+        if (fits) continue;
+        snprintf(r->why, r->cap, "output %u is %s, inferred was %s", i, qx_tensor_describe(&got[i], made, sizeof made), qx_type_describe(t, type, sizeof type));
+        return FAILED;
+    }
+    return PASSED;
+}
+
 /* A second run of the same feeds gives the same bytes. */
 static verdict run_again(runner *r, const qx_feed *feeds, int n_in, const qx_tensor *first)
 {
@@ -256,6 +273,7 @@ static verdict run_set(runner *r, const char *dir)
         snprintf(r->why, r->cap, "output '%.60s': %s", g->outputs[i]->name, why);
         v = FAILED;
     }
+    if (v == PASSED) v = check_types(r, got);
     if (v == PASSED && r->rtol < 0) v = run_again(r, feeds, n_in, got);
     for (int i = 0; i < MAX_PORTS; i++) {
         qx_tensor_free(r->ctx, &in[i]);
