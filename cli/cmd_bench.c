@@ -16,7 +16,7 @@ static const qx_argdef options[] = {
     {"runs", 'n', QX_ARG_VALUE, "N", "20", "timed runs of each model (after two that are not timed)"},
     {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
     {"no-fuse", 0, QX_ARG_FLAG, NULL, NULL, "every node by itself"},
-    {"compute", 0, QX_ARG_VALUE, "f32|bf16", "f32", "arithmetic of matrix products and convolutions; bf16 is refused in this version"},
+    {"compute", 0, QX_ARG_VALUE, "f32|bf16", "f32", "arithmetic of matrix products and convolutions; bf16 needs a CPU with AVX512_BF16 or AMX"},
     CLI_DEVICE_OPTIONS,
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };

@@ -10,7 +10,7 @@ static const qx_argdef options[] = {
     {"input", 'i', QX_ARG_VALUE, "FILE.npz", NULL, "arrays named like the model's inputs"},
     {"output", 'o', QX_ARG_VALUE, "FILE.npz", NULL, "where the outputs go; none: only their shapes are printed"},
     {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
-    {"compute", 0, QX_ARG_VALUE, "f32|bf16", "f32", "arithmetic of matrix products and convolutions; bf16 is refused in this version"},
+    {"compute", 0, QX_ARG_VALUE, "f32|bf16", "f32", "arithmetic of matrix products and convolutions; bf16 needs a CPU with AVX512_BF16 or AMX"},
     {"no-fuse", 0, QX_ARG_FLAG, NULL, NULL, "every node by itself"},
     {"profile", 0, QX_ARG_FLAG, NULL, NULL, "print time by operator and by node; a second argument TRACE.json gets a Chrome trace"},
     {"trace-nan", 0, QX_ARG_FLAG, NULL, NULL, "stop at the first node that makes NaN or Inf out of finite inputs"},

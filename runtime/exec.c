@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "runtime/cpu/gemm.h"
+#include "runtime/dnnl/door.h"
 #include "runtime/device.h"
 
 /* ---- Constants ---- */
@@ -428,6 +428,7 @@ static qx_status give_output(qx_exec *x, const qx_value *v, qx_tensor *out)
 static qx_status find_outputs(qx_exec *x, const char *const *names, int n, const qx_value **vals)
 {
     const qx_graph *g = x->model->graph;
+    if (!names && x->no_outputs) QX_FAIL(x->ctx, QX_E_USAGE, "all outputs are asked for, but only watched values are computed");
     if (!names && n != (int)g->n_outputs) QX_FAIL(x->ctx, QX_E_USAGE, "%d outputs asked for, the model has %u", n, g->n_outputs);
     for (int i = 0; i < n; i++) {
         vals[i] = names ? qx_graph_find(g, names[i]) : g->outputs[i];
@@ -440,7 +441,7 @@ static qx_status find_outputs(qx_exec *x, const char *const *names, int n, const
 static qx_status keep_values(qx_exec *x, const qx_value *const *vals, int n)
 {
     for (int i = 0; i < n; i++) {
-        bool known = vals[i]->is_output && vals[i]->graph == x->model->graph;
+        bool known = vals[i]->is_output && vals[i]->graph == x->model->graph && !x->no_outputs;
         for (int k = 0; k < x->n_keep; k++) known = known || x->keep_ids[k] == vals[i]->id;
         if (known) continue;
         QX_TRY(qx_regrow(x->ctx, (void **)&x->keep_ids, (size_t)x->n_keep * sizeof *x->keep_ids, ((size_t)x->n_keep + 1) * sizeof *x->keep_ids));
@@ -545,7 +546,7 @@ qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_e
     x->model = m;
     if (opt) x->opt = *opt;
     x->n_values = m->n_values;
-    if (x->opt.bf16) QX_TRY_GOTO(st, qx_fail(ctx, QX_E_UNSUPPORTED, "compute bf16: this version computes in float32 only"));
+    if (x->opt.bf16 && !qx_dnnl_has_bf16()) QX_TRY_GOTO(st, qx_fail(ctx, QX_E_UNSUPPORTED, "compute bf16: this CPU has no bfloat16 products (AVX512_BF16 or AMX), or oneDNN is not built in"));
     QX_TRY_GOTO(st, qx_device_open(x));
     x->opt.plugin_dir = NULL; /* the caller's; not needed any more */
     QX_TRY_GOTO(st, qx_alloc_array(ctx, x->n_values + 1, sizeof *x->slots, (void **)&x->slots));
@@ -620,6 +621,13 @@ qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn 
     x->watch_user = user;
     qx_plan_free(x);
     return ensure_plan(x);
+}
+
+void qx_exec_want_outputs(qx_exec *x, bool wanted)
+{
+    if (x->no_outputs == !wanted) return;
+    x->no_outputs = !wanted;
+    qx_plan_free(x);
 }
 
 void qx_exec_profile(qx_exec *x, bool on) { x->profile = on; }

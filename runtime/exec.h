@@ -12,7 +12,7 @@ typedef struct qx_exec qx_exec;
 typedef enum qx_device { QX_DEVICE_AUTO, QX_DEVICE_CPU, QX_DEVICE_CUDA } qx_device;
 typedef struct qx_exec_options {
     bool simulate;        /* Q/DQ in float arithmetic */
-    bool bf16;            /* --compute bf16: refused in this version */
+    bool bf16;            /* products and convolutions of bfloat16 numbers with float sums; refused where the CPU has none */
     bool no_fuse;         /* every node by itself (debugging, reference) */
     bool trace_nan;       /* stop at the first node that makes a NaN or Inf out of finite inputs, naming it */
     bool stream_weights;  /* do not keep packed weights: read per use (models larger than memory) */
@@ -46,6 +46,9 @@ qx_status qx_exec_expose(qx_exec *x, qx_value *v);
  * elements (through data, on the host) of a result that a node has just made: later readers see them. Inputs and constants are not its own. */
 typedef qx_status qx_watch_fn(void *user, int watch, const qx_value *v, const qx_tensor *t);
 qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn *fn, void *user);
+
+/* false: runs compute what is watched or exposed and nothing else (calibration); the model's outputs are not there then. */
+void qx_exec_want_outputs(qx_exec *x, bool wanted);
 
 typedef struct qx_node_time { const char *name, *op; double seconds; double flops; double bytes; const char *kernel; int64_t calls; } qx_node_time;
 /* Switches timing on; the table is by node in execution order and valid until the next run. */

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "onnx/infer.h"
 #include "onnx/weight.h"
 
 const qx_node *qx_fuse_is(const qx_rstep *s, qx_op_id op)
@@ -58,7 +59,29 @@ qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *param
     return QX_OK;
 }
 
-bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out)
+/* Shape inference over the whole model, with the declared dims. */
+struct qx_fuse_facts { bool tried; qx_infer *infer; };
+
+static bool inferred_scalar(const qx_fuser *f, const qx_value *v, double *out)
+{
+    struct qx_fuse_facts *k = f->facts;
+    if (!v || !v->def) return false;
+    if (!k->tried) {
+        k->tried = true;
+        qx_model *m = f->x->model;
+        if (qx_infer_new(m, &k->infer) != QX_OK || qx_infer_graph(k->infer, m->graph) != QX_OK) {
+            if (k->infer) qx_infer_free(k->infer);
+            k->infer = NULL;
+            qx_ctx_clear_error(f->x->ctx); /* nothing is known then */
+        }
+    }
+    const qx_content *c = k->infer ? qx_infer_content(k->infer, v) : NULL;
+    if (!c || c->n != 1 || (c->v[0].kind != QX_NUM_INT && c->v[0].kind != QX_NUM_REAL)) return false;
+    *out = c->v[0].kind == QX_NUM_INT ? (double)c->v[0].i : c->v[0].f;
+    return isfinite(*out);
+}
+
+static bool const_scalar(const qx_fuser *f, const qx_value *v, double *out)
 {
     uint64_t raw[2] = {0, 0};
     float x;
@@ -88,12 +111,14 @@ bool qx_fuse_same_dims(const qx_value *va, const qx_value *vb)
     return true;
 }
 
+bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out) { return const_scalar(f, v, out) || inferred_scalar(f, v, out); }
+
 /* Steps whose outputs nobody reads any more leave the list. */
 static qx_status drop_dead(qx_exec *x, qx_gplan *p)
 {
     uint8_t *need = NULL;
     QX_TRY(qx_alloc_array(x->ctx, x->n_values + 1, 1, (void **)&need));
-    for (uint32_t i = 0; i < p->graph->n_outputs; i++) need[p->graph->outputs[i]->id] = 1;
+    for (uint32_t i = 0; i < p->graph->n_outputs && qx_outputs_wanted(x, p->graph); i++) need[p->graph->outputs[i]->id] = 1;
     qx_status st = QX_OK;
     uint32_t kept = p->n_steps;
     for (uint32_t i = p->n_steps; i-- > 0 && st == QX_OK;) {
@@ -122,7 +147,8 @@ static qx_status each_step(qx_fuser *f, qx_fuse_fn *pattern)
 
 qx_status qx_fuse(qx_exec *x, qx_gplan *p)
 {
-    qx_fuser f = {.x = x, .p = p};
+    struct qx_fuse_facts facts = {.tried = false};
+    qx_fuser f = {.x = x, .p = p, .facts = &facts};
     QX_TRY(qx_alloc_array(x->ctx, 2 * (size_t)x->n_values + 2, sizeof *f.def, (void **)&f.def));
     f.act = f.def + x->n_values + 1;
     for (uint32_t i = 0; i < p->n_steps; i++)
@@ -134,6 +160,8 @@ qx_status qx_fuse(qx_exec *x, qx_gplan *p)
     if (st == QX_OK) st = qx_fuse_patterns(&f);
     if (st == QX_OK) st = each_step(&f, qx_fuse_group_norm);
     if (st == QX_OK) st = each_step(&f, qx_fuse_linear);
+    if (st == QX_OK) st = each_step(&f, qx_fuse_rows);
     qx_free(x->ctx, f.def);
+    if (facts.infer) qx_infer_free(facts.infer);
     return st == QX_OK ? drop_dead(x, p) : st;
 }

@@ -12,6 +12,7 @@ typedef struct qx_fuser {
     qx_gplan *p;
     qx_rstep **def;   /* [n_values] step of this graph that makes the value; NULL: none */
     qx_rstep **act;   /* [n_values] fused activation chain that reads the value; NULL: none */
+    struct qx_fuse_facts *facts; /* what shape inference knows; made when first asked for */
 } qx_fuser;
 
 /* The step's node, when it is this operator; NULL otherwise (also for steps that are fused already). */
@@ -28,7 +29,8 @@ qx_rstep *qx_fuse_act_behind(const qx_fuser *f, const qx_value *v);
 bool qx_fuse_same_dims(const qx_value *a, const qx_value *b);
 /* Makes s a fused step: fn with params (in the plan's arena), these inputs (NULLs allowed), output v. */
 qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *params, const qx_value *const *in, uint32_t n_in, const qx_value *out);
-/* The one element of a constant initializer or Constant as double; false when it is not one finite number. */
+/* The one element of a value as double: of a constant initializer or Constant, or worked out from dims that are known (exporters write the middle of a
+ * row as Shape, Gather, Div). False when it is not one known, finite number. */
 bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out);
 
 /* Patterns: each looks at one step and rewrites it when it is the pattern's last node. */
@@ -38,6 +40,7 @@ qx_fuse_fn qx_fuse_wq;     /* fuse_wq.c: constant low-precision weight, float ac
 qx_fuse_fn qx_fuse_attention; /* fuse_attention.c */
 qx_fuse_fn qx_fuse_group_norm; /* fuse_group_norm.c */
 qx_fuse_fn qx_fuse_linear; /* fuse_linear.c */
+qx_fuse_fn qx_fuse_rows;       /* fuse_rows.c: Gather of rows of a large constant */
 qx_status qx_fuse_patterns(qx_fuser *f); /* fuse_patterns.def, over all steps */
 
 qx_status qx_fuse(qx_exec *x, qx_gplan *p);
@@ -59,9 +62,12 @@ qx_cpu_fn qx_cpu_gn;     /* inputs x, gamma, beta (one number a channel) */
 typedef struct qx_gn_params { int64_t groups; float eps; bool silu; } qx_gn_params;
 qx_cpu_fn qx_cpu_linear; /* y = act(x W + bias) * mul + add; constant W[k, n], bias[n]; mul, add as y; all but x and W may be missing */
 enum { QX_LINEAR_X, QX_LINEAR_W, QX_LINEAR_BIAS, QX_LINEAR_MUL, QX_LINEAR_ADD, QX_LINEAR_INPUTS };
-typedef struct qx_linear_params { qx_act act; } qx_linear_params;
+typedef struct qx_linear_params { qx_act act; bool nk; /* W is stored [n, k] */ } qx_linear_params;
 qx_cpu_fn qx_cpu_row_norm; /* inputs x, gamma, beta (not when rms): normalisation of the last axis */
 typedef struct qx_norm_params { bool rms; float eps; } qx_norm_params;
+qx_cpu_fn qx_cpu_rows_of; /* input: indices; the rows are read from the file, the table is never in memory */
+struct qx_weight;
+typedef struct qx_rows_params { const struct qx_weight *table; } qx_rows_params;
 qx_cpu_fn qx_cpu_rope;   /* inputs x, cos, sin of whole heads: x cos + (-x_high, x_low) sin -> [batch, heads, seq, d] */
 typedef struct qx_rope_params { bool bshd; /* x is [batch, seq, heads, d] */ } qx_rope_params;
 qx_cpu_fn qx_cpu_glu;    /* input x[.., 2n]: act(one half) * the other -> [.., n] */

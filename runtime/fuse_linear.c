@@ -3,7 +3,7 @@
 #include "onnx/weight.h"
 #include "runtime/fuse.h"
 
-typedef struct chain { qx_rstep *last; const qx_value *v, *bias, *mul, *add; qx_act act; } chain; /* v: what it makes so far */
+typedef struct chain { qx_rstep *last; const qx_value *v, *w, *bias, *mul, *add; qx_act act; bool nk; } chain; /* v: what it makes so far */
 
 static const qx_weight *constant(const qx_value *v) { return v && !v->is_input ? qx_value_const(v) : NULL; }
 
@@ -11,6 +11,17 @@ static bool is_float_matrix(const qx_value *v)
 {
     const qx_weight *w = constant(v);
     return w && w->rank == 2 && (w->dtype == QX_DT_FLOAT || w->dtype == QX_DT_FLOAT16 || w->dtype == QX_DT_BFLOAT16);
+}
+
+/* The constant matrix behind the second operand; c->nk when it is read through a transposition (a head tied to the embedding). */
+static bool take_weight(const qx_fuser *f, const qx_value *v, chain *c)
+{
+    const qx_node *t = qx_fuse_is(qx_fuse_def(f, v), QX_OP_Transpose);
+    int64_t n;
+    const int64_t *perm = t ? qx_attr_ints(t, "perm", &n) : NULL;
+    c->nk = t && !f->x->device && (!perm || (n == 2 && perm[0] == 1 && perm[1] == 0));
+    c->w = c->nk ? t->in[0] : v;
+    return is_float_matrix(c->w);
 }
 
 /* The other operand when the only reader of the chain is this operator; NULL otherwise. */
@@ -59,9 +70,10 @@ static const qx_value *take_same(const qx_fuser *f, chain *c, qx_op_id op)
 qx_status qx_fuse_linear(qx_fuser *f, qx_rstep *s)
 {
     const qx_node *mm = qx_fuse_is(s, QX_OP_MatMul);
-    if (!mm || !is_float_matrix(mm->in[1])) return QX_OK;
-    chain c = {.last = s, .v = mm->out[0]};
-    take_bias(f, &c, constant(mm->in[1])->dims[1]);
+    chain c = {.last = s};
+    if (!mm || !take_weight(f, mm->in[1], &c)) return QX_OK;
+    c.v = mm->out[0];
+    take_bias(f, &c, constant(c.w)->dims[!c.nk]);
     if (f->x->device) { /* the form that plugins know: with a bias, and the activation behind it */
         if (c.bias) take_act(f, &c);
     } else {
@@ -69,10 +81,10 @@ qx_status qx_fuse_linear(qx_fuser *f, qx_rstep *s)
         c.mul = take_same(f, &c, QX_OP_Mul);
         c.add = take_same(f, &c, QX_OP_Add);
     }
-    if (c.last == s) return QX_OK;
+    if (c.last == s && !c.nk) return QX_OK;
     qx_linear_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
-    p->act = c.act;
-    const qx_value *in[QX_LINEAR_INPUTS] = {mm->in[0], mm->in[1], c.bias, c.mul, c.add};
+    *p = (qx_linear_params){c.act, c.nk};
+    const qx_value *in[QX_LINEAR_INPUTS] = {mm->in[0], c.w, c.bias, c.mul, c.add};
     return qx_fuse_set(f, c.last, qx_cpu_linear, p, in, f->x->device ? 3 : QX_LINEAR_INPUTS, c.v);
 }

@@ -68,6 +68,12 @@ static bool is_op(const qx_rstep *s, const char *name, size_t len)
     return !s->fused && !*s->node->domain && strlen(s->node->op_type) == len && memcmp(s->node->op_type, name, len) == 0;
 }
 
+/* A fused activation stands for a chain that may read its input more than once. */
+static void count_chain(matcher *t, const qx_rstep *s)
+{
+    for (uint32_t r = 1; s->fn == qx_cpu_act && r < ((const qx_act_params *)s->fused)->reads; r++) count_read(t, s->in_value[0], false);
+}
+
 static const char *match_op(matcher *t, const char *p, const qx_value *v, bool outermost)
 {
     const qx_rstep *s = t->f->def[v->id];
@@ -77,7 +83,8 @@ static const char *match_op(matcher *t, const char *p, const qx_value *v, bool o
     const qx_value *const *in = s->in_value;
     bool swaps = s->n_in == 2 && !s->fused && (s->node->op->id == QX_OP_Add || s->node->op->id == QX_OP_Mul);
     qx_match before = t->m;
-    if ((end = match_args(t, args, in, s->n_in)) || !swaps) return end;
+    if ((end = match_args(t, args, in, s->n_in))) count_chain(t, s);
+    if (end || !swaps) return end;
     t->m = before;
     return match_args(t, args, (const qx_value *const[]){in[1], in[0]}, 2);
 }

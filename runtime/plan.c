@@ -128,7 +128,7 @@ static qx_status plan_subgraphs(qx_exec *x, const qx_node *n)
 /* Marks what the outputs need, walking backwards; need[] is by value id. */
 static qx_status mark_needed(qx_exec *x, const qx_graph *g, uint8_t *need, bool *node_needed)
 {
-    for (uint32_t i = 0; i < g->n_outputs; i++) need[g->outputs[i]->id] = 1;
+    for (uint32_t i = 0; i < g->n_outputs && qx_outputs_wanted(x, g); i++) need[g->outputs[i]->id] = 1;
     qx_status st = QX_OK;
     id_list caps = {0};
     uint32_t k = g->n_nodes;
@@ -289,7 +289,7 @@ qx_status qx_plan_graph(qx_exec *x, const qx_graph *g, qx_gplan **out)
 
 qx_status qx_plan_build(qx_exec *x)
 {
-    for (uint32_t i = 0; i < x->model->graph->n_outputs; i++) x->info[x->model->graph->outputs[i]->id].keep = true;
+    for (uint32_t i = 0; i < x->model->graph->n_outputs && !x->no_outputs; i++) x->info[x->model->graph->outputs[i]->id].keep = true;
     for (int i = 0; i < x->n_keep; i++) x->info[x->keep_ids[i]].keep = true;
     for (int i = 0; i < x->n_watch; i++) x->info[x->watch[i]->id].watched = true;
     QX_TRY(qx_plan_graph(x, x->model->graph, &x->main));

@@ -115,6 +115,7 @@ struct qx_exec {
     size_t scratch_want;        /* most that one call has taken */
     size_t live, peak;
     uint32_t *keep_ids; int n_keep;     /* values asked for by name that are not outputs */
+    bool no_outputs;            /* only what is watched or exposed is computed */
     qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user;
     bool profile;
     qx_node_time *times;
@@ -153,6 +154,9 @@ typedef struct qx_scratch_mark { qx_scratch_chunk *chunk; size_t used; } qx_scra
 qx_scratch_mark qx_scratch_here(const qx_exec *x);
 void qx_scratch_back(qx_exec *x, qx_scratch_mark m);
 void qx_scratch_drop(qx_exec *x, bool all); /* all of it, or what is more than the least; not while an adapter runs */
+
+/* Whether an output of graph g is wanted for its own sake. */
+static inline bool qx_outputs_wanted(const qx_exec *x, const qx_graph *g) { return !x->no_outputs || g != x->model->graph; }
 
 /* exec.c */
 qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame);

@@ -47,7 +47,7 @@ static void drop(qx_ctx *ctx, void *block)
     qx_free(ctx, s->bias);
 }
 
-static qx_status pack(qx_call *c, state *s, int64_t m)
+static qx_status pack(qx_call *c, state *s, bool nk, int64_t m)
 {
     const qx_tensor *w = c->in[QX_LINEAR_W], *b = qx_call_in(c, QX_LINEAR_BIAS);
     const float *fw, *fb;
@@ -57,7 +57,7 @@ static qx_status pack(qx_call *c, state *s, int64_t m)
         if (!s->bias) QX_TRY(qx_alloc_array(c->ctx, (size_t)b->numel, sizeof *s->bias, (void **)&s->bias));
         memcpy(s->bias, fb, (size_t)b->numel * sizeof *fb);
     }
-    return qx_packed_new(c, fw, w->dims[0], w->dims[1], w->dims[1], 1, m, &s->packed);
+    return nk ? qx_packed_new(c, fw, w->dims[1], w->dims[0], 1, w->dims[1], m, &s->packed) : qx_packed_new(c, fw, w->dims[0], w->dims[1], w->dims[1], 1, m, &s->packed);
 }
 
 /* The second tensor of a product's epilogue: as large as the result, or missing. */
@@ -79,23 +79,24 @@ qx_status qx_cpu_linear(qx_call *c)
     char a[96], b[96];
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_need(c, 1, &w));
-    if (x->rank < 1 || x->dims[x->rank - 1] != w->dims[0]) QX_CALL_FAIL(c, QX_E_SHAPE, "%s by %s", qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
+    const int64_t k = w->dims[p->nk], n = w->dims[!p->nk];
+    if (x->rank < 1 || x->dims[x->rank - 1] != k) QX_CALL_FAIL(c, QX_E_SHAPE, "%s by %s", qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
     if (!qx_dtype_is_float(x->dtype)) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(x->dtype)->text);
     QX_TRY(qx_call_state(c, sizeof *s, drop, (void **)&s));
     memcpy(dims, x->dims, sizeof dims);
-    dims[x->rank - 1] = w->dims[1];
+    dims[x->rank - 1] = n;
     g.m = qx_prod(x->dims, 0, x->rank - 1);
     QX_TRY(qx_call_in_f32(c, 0, &g.x));
-    QX_TRY(epilogue(c, QX_LINEAR_MUL, g.m * w->dims[1], &g.mul));
-    QX_TRY(epilogue(c, QX_LINEAR_ADD, g.m * w->dims[1], &g.add));
+    QX_TRY(epilogue(c, QX_LINEAR_MUL, g.m * n, &g.mul));
+    QX_TRY(epilogue(c, QX_LINEAR_ADD, g.m * n, &g.add));
     QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &g.y));
-    if (g.m == 0 || w->dims[1] == 0) return QX_OK;
-    if (w->dims[0] == 0) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "a weight without rows");
+    if (g.m == 0 || n == 0) return QX_OK;
+    if (k == 0) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "a weight without rows");
     if (s->packed && !qx_call_in_const(c, 1)) { /* weights are not kept: read again */
         qx_packed_free(c->ctx, s->packed);
         s->packed = NULL;
     }
-    if (!s->packed) QX_TRY(pack(c, s, g.m));
+    if (!s->packed) QX_TRY(pack(c, s, p->nk, g.m));
     qx_call_drop_const(c, 1);
     if (s->bias) qx_call_drop_const(c, 2);
     g.bias = s->bias;

@@ -37,10 +37,10 @@ static bool winograd_fits(const char *impl, size_t scratch) { return qx_dn_stabl
 
 typedef struct conv_form { bool winograd, free_layout, bias; qx_act act; const dnnl_memory_desc_t *wei; /* NULL: the library chooses */ } conv_form;
 
-/* Layout of a picture: the blocked one that the plan wants, or what the library likes. */
-static qx_status picture_md(qx_call *c, int n, const int64_t *dims, int block, bool free_layout, dnnl_memory_desc_t *md)
+/* Layout of a picture: the blocked one that the plan wants, or what the library likes (bfloat16 is copied anyway). */
+static qx_status picture_md(qx_call *c, int n, const int64_t *dims, int block, bool free_layout, dnnl_data_type_t type, dnnl_memory_desc_t *md)
 {
-    return block && !free_layout ? qx_dn_blocked_md(c, dims, block, md) : qx_dn_any_md(c, md, n, dims);
+    return block && !free_layout && type == dnnl_f32 ? qx_dn_blocked_md(c, dims, block, md) : qx_dn_typed_md(c, md, n, dims, type, NULL);
 }
 
 static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, const conv_form *f, qx_dn_prim *p)
@@ -50,11 +50,12 @@ static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, const c
     dnnl_convolution_desc_t d;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_dims_t strides, dilates, begin, end;
+    const dnnl_data_type_t type = qx_call_bf16(c) ? dnnl_bf16 : dnnl_f32;
     int n = qx_dn_conv_dims(s, dx, dw, dy);
-    QX_TRY(picture_md(c, n, dx, s->x_block, f->free_layout, &x));
-    QX_TRY(picture_md(c, n, dy, s->y_block, f->free_layout, &y));
+    QX_TRY(picture_md(c, n, dx, s->x_block, f->free_layout, type, &x));
+    QX_TRY(picture_md(c, n, dy, s->y_block, f->free_layout, dnnl_f32, &y));
     if (f->wei) w = *f->wei;
-    else QX_TRY(qx_dn_any_md(c, &w, n + (s->group > 1), dw));
+    else QX_TRY(qx_dn_typed_md(c, &w, n + (s->group > 1), dw, type, NULL));
     QX_TRY(qx_dn_strided_md(c, &b, 1, &s->out_ch, (int64_t[]){1}));
     for (int i = 0; i < s->spatial; i++) {
         strides[i] = s->stride[i];
@@ -93,7 +94,7 @@ qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *
     *out = NULL;
     QX_TRY(qx_dn_get(c, qx_dn_conv_flops(shape), &l));
     int n = qx_dn_conv_dims(shape, dx, dw, dy) + (shape->group > 1);
-    conv_form f = {.winograd = winograd_may_pay(shape), .bias = true};
+    conv_form f = {.winograd = winograd_may_pay(shape) && !qx_call_bf16(c), .bias = true};
     QX_TRY(conv_choose(c, l, shape, &f, &p));
     if (!p.p) return QX_OK;
     dnnl_memory_desc_t md = p.wei;

@@ -7,6 +7,8 @@
 
 /* Channels that lie side by side in the layout in which convolutions run best on this CPU: [N, C / block, H, W, block]. 0: no such layout. */
 int qx_dnnl_block(void);
+/* bfloat16 products that are faster than float ones (emulated ones are not). */
+bool qx_dnnl_has_bf16(void);
 /* A picture of dims [N, C, H, W] from one layout to another; block 0: plain. C is a multiple of the blocks. x and y do not overlap. */
 qx_status qx_dnnl_reblock(qx_call *c, const int64_t dims[4], int from, const float *x, int to, float *y);
 

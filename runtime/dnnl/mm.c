@@ -28,11 +28,12 @@ static qx_status mm_prim(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_gem
     dnnl_memory_desc_t x, w, b, y;
     dnnl_matmul_desc_t d;
     dnnl_primitive_attr_t attr = NULL;
-    QX_TRY(qx_dn_strided_md(c, &x, 2, (int64_t[]){g->m, s->k}, (int64_t[]){s->k, 1}));
+    const dnnl_data_type_t type = qx_call_bf16(c) ? dnnl_bf16 : dnnl_f32;
+    QX_TRY(qx_dn_typed_md(c, &x, 2, (int64_t[]){g->m, s->k}, type, (int64_t[]){s->k, 1}));
     QX_TRY(qx_dn_strided_md(c, &y, 2, (int64_t[]){g->m, s->n}, (int64_t[]){s->n, 1}));
     QX_TRY(qx_dn_strided_md(c, &b, 2, (int64_t[]){1, s->n}, (int64_t[]){s->n, 1}));
     if (wei) w = *wei;
-    else QX_TRY(qx_dn_any_md(c, &w, 2, (int64_t[]){s->k, s->n}));
+    else QX_TRY(qx_dn_typed_md(c, &w, 2, (int64_t[]){s->k, s->n}, type, NULL));
     QX_DN(c, dnnl_matmul_desc_init(&d, &x, &w, g->bias ? &b : NULL, &y));
     qx_status st = qx_dn_attr(c, g->act, g->mul ? &y : NULL, g->add ? &y : NULL, &attr);
     if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, qx_dn_stable, p);
@@ -114,11 +115,15 @@ qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
     qx_dn *l = NULL;
     qx_dn_prim *p;
     qx_dn_args e = {.n = 0};
-    dnnl_memory_desc_t b;
+    dnnl_memory_desc_t b, have;
     QX_TRY(qx_dn_get(c, qx_dn_mm_flops(1, g->m, s->k, s->n), &l));
     QX_TRY(mm_find(c, l, s, g, &p));
     QX_TRY(qx_dn_strided_md(c, &b, 2, (int64_t[]){1, s->n}, (int64_t[]){s->n, 1}));
-    qx_status st = qx_dn_arg(c, l, &e, DNNL_ARG_SRC, &p->src, g->x);
+    float *x = (float *)(uintptr_t)g->x;
+    QX_TRY(qx_dn_strided_md(c, &have, 2, (int64_t[]){g->m, s->k}, (int64_t[]){s->k, 1}));
+    QX_TRY(qx_dn_in_layout(c, &p->src, &have, &x)); /* bfloat16: rounded into scratch */
+    if (x != g->x) QX_TRY(qx_dn_reorder(c, l, &have, g->x, &p->src, x));
+    qx_status st = qx_dn_arg(c, l, &e, DNNL_ARG_SRC, &p->src, x);
     if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
     if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_DST, &p->dst, g->y);
     if (st == QX_OK && g->bias) st = qx_dn_arg(c, l, &e, DNNL_ARG_BIAS, &b, g->bias);

@@ -5,6 +5,7 @@
 #ifndef QONNX_HAVE_DNNL
 
 int qx_dnnl_block(void) { return 0; }
+bool qx_dnnl_has_bf16(void) { return false; }
 qx_status qx_dnnl_reblock(qx_call *c, const int64_t dims[4], int from, const float *x, int to, float *y)
 {
     (void)dims, (void)from, (void)x, (void)to, (void)y;
