@@ -9,9 +9,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define ALIGN 64u
 #define OVERHEAD (2 * ALIGN)
+#if defined(__SANITIZE_ADDRESS__)
+#define LARGE_PAGE SIZE_MAX /* every block from malloc: overruns are found */
+#else
+#define LARGE_PAGE ((size_t)2 << 20)
+#endif
 
 typedef struct header { void *raw; size_t size; } header;
 
@@ -58,16 +64,47 @@ void qx_mem_release(qx_ctx *ctx, size_t size)
     atomic_fetch_sub(&ctx->in_use, size);
 }
 
+/* Large blocks that are written at once (weights, activations) lie on large pages where the system has them: a fault for every 4 KiB costs more than
+ * clearing the memory, and products over many megabytes miss the address cache. They come from the kernel and go back to it, so that packing
+ * hundreds of weights leaves no holes in the heap. raw NULL says so; the block begins where its page does. */
+static size_t large_bytes(size_t size) { return (size + OVERHEAD + 4095) / 4096 * 4096; }
+
+static void *large_block(size_t size)
+{
+    size_t bytes = large_bytes(size), slack = LARGE_PAGE;
+    char *at = mmap(NULL, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) return NULL;
+    size_t before = (LARGE_PAGE - (uintptr_t)at % LARGE_PAGE) % LARGE_PAGE;
+    if (before) munmap(at, before);
+    munmap(at + before + bytes, slack - before);
+    at += before;
+    madvise(at, bytes / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE); /* a hint: failure changes nothing */
+    void *ptr = place(at, size);
+    header_of(ptr)->raw = NULL;
+    return ptr;
+}
+
+static void release(header *h)
+{
+    if (h->raw) free(h->raw);
+    else munmap((void *)((uintptr_t)h / LARGE_PAGE * LARGE_PAGE), large_bytes(h->size));
+}
+
+static void *small_block(size_t size, bool zero)
+{
+    void *raw = zero ? calloc(1, size + OVERHEAD) : malloc(size + OVERHEAD);
+    return raw ? place(raw, size) : NULL;
+}
+
 static qx_status get(qx_ctx *ctx, size_t size, bool zero, void **out)
 {
     *out = NULL;
     QX_TRY(qx_mem_reserve(ctx, size));
-    void *raw = zero ? calloc(1, size + OVERHEAD) : malloc(size + OVERHEAD);
-    if (!raw) {
+    *out = !zero && size >= LARGE_PAGE ? large_block(size) : small_block(size, zero);
+    if (!*out) {
         qx_mem_release(ctx, size);
         return no_memory(ctx, size);
     }
-    *out = place(raw, size);
     return QX_OK;
 }
 
@@ -107,7 +144,7 @@ void qx_free(qx_ctx *ctx, void *ptr)
     if (!ptr) return;
     header *h = header_of(ptr);
     qx_mem_release(ctx, h->size);
-    free(h->raw);
+    release(h);
 }
 
 size_t qx_mem_in_use(const qx_ctx *ctx)
