@@ -341,17 +341,72 @@ static qx_status scale_entry(qx_stats *s, qx_observer *o, const float *f, int64_
     return qx_observer_finish(s->ctx, o);
 }
 
+/* The entry and those of its other windows. */
+static qx_status each_window(qx_stats *s, const qx_entry *e, const float *by, int64_t n, qx_status (*fn)(qx_stats *, qx_observer *, const float *, int64_t))
+{
+    const size_t len = strlen(e->o.name);
+    for (int64_t i = 0; i < qx_stats_count(s); i++) {
+        qx_entry *other = qx_stats_entry_at(s, i);
+        if (other == e || (!strncmp(other->o.name, e->o.name, len) && !strncmp(other->o.name + len, " [rows", 6))) QX_TRY(fn(s, &other->o, by, n));
+    }
+    return QX_OK;
+}
+
 qx_status qx_stats_scale_channels(qx_stats *s, const qx_value *v, const float *factor, int64_t n)
 {
     qx_entry *e = find(s, v);
     if (!e) QX_FAIL(s->ctx, QX_E_FAIL, "no statistics of '%s' to scale", v->name);
     if (!e->o.channels.n && e->o.range.n) QX_FAIL(s->ctx, QX_E_FAIL, "statistics of '%s': channels were not collected, so the scaled range is unknown", v->name);
-    size_t len = strlen(e->o.name);
-    for (int64_t i = 0; i < qx_stats_count(s); i++) { /* its other windows too */
-        qx_entry *other = qx_stats_entry_at(s, i);
-        if (other == e || (!strncmp(other->o.name, e->o.name, len) && !strncmp(other->o.name + len, " [rows", 6))) QX_TRY(scale_entry(s, &other->o, factor, n));
+    return each_window(s, e, factor, n, scale_entry);
+}
+
+/* ---- shifting channels ---- */
+
+static void shift_columns(qx_channels *c, const float *d, double count)
+{
+    for (int64_t i = 0; i < c->n; i++) {
+        const double sum = qx_dd_value(c->acc.sum[i]), sq = qx_dd_value(c->acc.sq[i]), by = (double)d[i];
+        c->acc.min[i] += d[i];
+        c->acc.max[i] += d[i];
+        c->acc.sq[i] = (qx_dd){fmax(sq + 2 * by * sum + count * by * by, 0), 0};
+        c->acc.sum[i] = (qx_dd){sum + count * by, 0};
+        if (by != 0) c->acc.abs[i] = (qx_dd){c->acc.min[i] >= 0 ? sum + count * by : fmin(qx_dd_value(c->acc.abs[i]) + count * fabs(by), sqrt(count * c->acc.sq[i].hi)), 0};
     }
-    return QX_OK;
+}
+
+/* X'X of rows x + d, from the sums of the columns before. */
+static void shift_gram(qx_gram *g, const qx_channels *c, const float *d, double count)
+{
+    const double rows = (double)g->rows;
+    for (int64_t i = 0; i < g->k; i++)
+        for (int64_t j = 0; j < g->k; j++) {
+            const double si = qx_dd_value(c->acc.sum[i]) * rows / count, sj = qx_dd_value(c->acc.sum[j]) * rows / count;
+            g->full[i * g->k + j] += (float)(si * (double)d[j] + sj * (double)d[i] + rows * (double)d[i] * (double)d[j]);
+        }
+}
+
+static qx_status shift_entry(qx_stats *s, qx_observer *o, const float *d, int64_t n)
+{
+    const double count = n ? (double)o->range.n / (double)n : 0;
+    const float old_max = o->range.absmax;
+    if (o->channels.n != n || (o->rows.n && o->rows.len % n)) QX_FAIL(s->ctx, QX_E_SHAPE, "statistics of '%s': %lld shifts for %lld channels", o->name, (long long)n, (long long)o->channels.n);
+    if (o->gram.full && (o->gram.k != n || o->gram.groups != 1)) QX_FAIL(s->ctx, QX_E_UNSUPPORTED, "statistics of '%s': a Gram matrix of %lld columns cannot be shifted by %lld channels", o->name, (long long)o->gram.k, (long long)n);
+    if (o->gram.full) {
+        QX_TRY(qx_gram_own(s->ctx, &o->gram));
+        shift_gram(&o->gram, &o->channels, d, count);
+    }
+    shift_columns(&o->channels, d, count);
+    for (int64_t i = 0; i < o->rows.n * o->rows.len; i++) o->rows.data[i] += d[i % o->rows.len / (o->rows.len / n)];
+    range_from_channels(o);
+    QX_TRY(new_histogram(s->ctx, o, old_max));
+    return qx_observer_finish(s->ctx, o);
+}
+
+qx_status qx_stats_shift_channels(qx_stats *s, const qx_value *v, const float *delta, int64_t n)
+{
+    qx_entry *e = find(s, v);
+    if (!e) QX_FAIL(s->ctx, QX_E_FAIL, "no statistics of '%s' to shift", v->name);
+    return each_window(s, e, delta, n, shift_entry);
 }
 
 qx_status qx_stats_merge(qx_stats *into, const qx_stats *from)

@@ -74,6 +74,9 @@ qx_status qx_stats_min_max(const qx_stats *s, const qx_value *v, const qx_range_
 /* The value's channels were multiplied by factor[n] (smoothing): range, channels, rows and Gram follow exactly; the histogram is made anew
  * from channel bounds and rows. After renaming, statistics of `from` serve `to`. */
 qx_status qx_stats_scale_channels(qx_stats *s, const qx_value *v, const float *factor, int64_t n);
+/* The value's channels had delta[n] added (bias absorption): ranges, channels and rows follow, the histogram is made anew. QX_E_UNSUPPORTED with a Gram matrix of
+ * im2col rows, whose sums are not known. */
+qx_status qx_stats_shift_channels(qx_stats *s, const qx_value *v, const float *delta, int64_t n);
 qx_status qx_stats_alias(qx_stats *s, const qx_value *from, const qx_value *to);
 
 qx_status qx_stats_save(qx_stats *s, const char *path, bool with_gram);

@@ -52,11 +52,23 @@ static qx_status parse_number(const qx_pass *p, const char *text, size_t len, do
     return qx_parse_f64(p->ctx, copy, out) == QX_OK && *out > 0 ? QX_OK : bad_size(p, text);
 }
 
+/* "300M", "1.2G", "64KiB": a number and the unit that qx_parse_size knows. */
+static qx_status parse_bytes(const qx_pass *p, const char *text, int64_t *out)
+{
+    const size_t digits = strspn(text, "0123456789.");
+    double number;
+    const char *unit = qx_arena_printf(p->pipe->arena, "1%s", text + digits);
+    if (!unit) return QX_E_NOMEM;
+    QX_TRY(parse_number(p, text, digits, &number));
+    if (qx_parse_size(p->ctx, unit, out) != QX_OK || number * (double)*out > 9e18) return bad_size(p, text);
+    *out = (int64_t)(number * (double)*out);
+    return *out > 0 ? QX_OK : bad_size(p, text);
+}
+
 static qx_status parse_goal(const qx_pass *p, goal *g)
 {
     const char *size = qx_opt_text(p, "size"), *sqnr = qx_opt_text(p, "sqnr");
     const size_t n = strlen(size);
-    double number;
     *g = (goal){0};
     if ((*size != 0) == (*sqnr != 0))
         QX_FAIL(p->ctx, QX_E_USAGE, "mixed needs one goal: size=70%% (or 300M, 4.5bpw) or sqnr=35 (decibels of the output)");
@@ -70,9 +82,7 @@ static qx_status parse_goal(const qx_pass *p, goal *g)
         return g->fraction <= 1 ? QX_OK : bad_size(p, size);
     }
     if (n > 3 && strcmp(size + n - 3, "bpw") == 0) return parse_number(p, size, n - 3, &g->bits);
-    if (qx_parse_size(p->ctx, size, &g->bytes) == QX_OK && g->bytes > 0) return QX_OK;
-    QX_TRY(parse_number(p, size, n, &number));
-    return bad_size(p, size);
+    return parse_bytes(p, size, &g->bytes);
 }
 
 /* ---- plan -------------------------------------------------------------------------------------------------------------------- */

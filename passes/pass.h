@@ -34,6 +34,8 @@ typedef struct qx_passdef {
     qx_status (*run)(qx_pass *p, qx_model *m, qx_stats *stats);
     /* Before anything else is planned: exact changes of the float graph, so that the sweep sees the model as changed (rotate). Reads no statistics. NULL: none. */
     qx_status (*rewrite)(qx_pass *p, qx_model *m);
+    /* Behind run() of all formats: corrections by the codes that they chose (bias-correction). NULL: none. */
+    qx_status (*finish)(qx_pass *p, qx_model *m, qx_stats *stats);
     /* Between the sweep and the first run(): chooses formats by what was observed. May measure the model (passes/probe.h) but not edit it. NULL: nothing to choose. */
     qx_status (*decide)(qx_pass *p, qx_model *m, qx_stats *stats);
 } qx_passdef;

@@ -127,6 +127,13 @@ static qx_status run_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
     return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", pass->def->name);
 }
 
+static qx_status finish_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
+{
+    if (!pass->def->finish) return QX_OK;
+    qx_status st = pass->def->finish(pass, p->model, stats);
+    return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", pass->def->name);
+}
+
 static qx_status make_decisions(qx_pipeline *p, qx_model *m)
 {
     p->n_decisions = m->n_node_ids;
@@ -286,6 +293,7 @@ static qx_status run_all(qx_pipeline *p, qx_stats *stats)
 {
     QX_TRY(each_pass(p, false, run_pass, stats));
     QX_TRY(each_pass(p, true, run_pass, stats));
+    QX_TRY(each_pass(p, false, finish_pass, stats));
     QX_TRY(qx_plan_store_rest(p));
     if (has_format(p) && p->n_quantized == 0) return nothing_done(p);
     if (p->model->dirty) QX_TRY(qx_dead_code(p->model, NULL));

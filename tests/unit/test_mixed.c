@@ -23,7 +23,7 @@ static files names(void)
 static void fill(qx_quantize_options *o, const files *f, const char *passes)
 {
     *o = (qx_quantize_options){.input = MODEL "model.onnx", .output = f->out, .passes = passes, .force = true};
-    o->samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 64, .limit = 8, .hold_out = true};
+    o->samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 48, .limit = 6, .hold_out = true};
 }
 
 static qx_report *quantize(qx_ctx *ctx, const files *f, const char *passes)
@@ -161,6 +161,9 @@ static void wrong_goals(void **state)
     refuse(*state, "mixed(size=170%)", "write a share of the input");
     refuse(*state, "mixed(size=-3bpw)", "write a share of the input");
     refuse(*state, "mixed(size=many)", "write a share of the input");
+    refuse(*state, "mixed(size=1.5X)", "write a share of the input");
+    refuse(*state, "mixed(size=.M)", "write a share of the input");
+    refuse(*state, "mixed(size=1.2M,score=layer)", "1.26 MB are asked for, the smallest that");
     refuse(*state, "mixed(size=1M,score=layer)", "the smallest that");
     refuse(*state, "mixed(sqnr=60,formats=int4,probes=1)", "the best that");
     refuse(*state, "mixed(sqnr=60,score=layer)", "needs samples and score=output");
