@@ -235,7 +235,8 @@ static qx_status attend(qx_call *c, const gqa *g, float *y)
                  .scale = scale != 0 ? scale : 1.0f / sqrtf((float)g->d), .softcap = qx_call_float(c, "softcap", 0.0f), .causal = qx_call_int(c, "causal", 1) != 0,
                  .left = left, .offsets = g->past, .key_count = g->count};
     if (bias) {
-        if (bias->rank != 4 || bias->dims[2] != g->rows || bias->dims[3] < g->cap) QX_CALL_FAIL(c, QX_E_SHAPE, "attention_bias must be [batch or 1, heads or 1, %lld, %lld]", (long long)g->rows, (long long)g->cap);
+        const bool fits = bias->rank == 4 && (bias->dims[0] == 1 || bias->dims[0] == g->batch) && (bias->dims[1] == 1 || bias->dims[1] == g->heads);
+        if (!fits || bias->dims[2] != g->rows || bias->dims[3] < g->cap) QX_CALL_FAIL(c, QX_E_SHAPE, "attention_bias must be [batch or 1, heads or 1, %lld, %lld]", (long long)g->rows, (long long)g->cap);
         QX_TRY(qx_call_in_f32(c, BIAS, &a.mask.data));
         a.mask.row = bias->dims[3];
         a.mask.head = bias->dims[1] == 1 ? 0 : bias->dims[2] * bias->dims[3];

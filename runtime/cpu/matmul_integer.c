@@ -135,8 +135,9 @@ static qx_status output(qx_call *c, const form *f, job *j)
     const qx_tensor *ys = f->y_scale == NO ? NULL : qx_call_in(c, f->y_scale), *yz = f->y_zero == NO ? NULL : qx_call_in(c, f->y_zero);
     qx_tensor *y = NULL;
     if (!ys && f->op != QX_OP_MatMulInteger) {
-        const qx_tensor *scale = f->a_scale == NO ? qx_call_in(c, 0) : qx_call_in(c, f->a_scale);
+        const qx_tensor *scale;
         float *fy = NULL;
+        QX_TRY(qx_call_need(c, f->a_scale == NO ? 0 : f->a_scale, &scale));
         j->out.kind = QX_CODE_FLOAT;
         j->y_size = (int)sizeof *fy;
         QX_TRY(qx_call_out_f32(c, 0, scale->dtype, j->s.rank, j->s.dims, &fy));
@@ -173,7 +174,7 @@ static qx_status shapes(qx_call *c, const form *f, job *j, bool *turn_b)
     const bool gemm = f->op == QX_OP_ms_QGemm, turn_a = gemm && qx_call_int(c, "transA", 0) != 0, dynamic = f->op == QX_OP_ms_DynamicQuantizeMatMul;
     *turn_b = gemm && qx_call_int(c, "transB", 0) != 0;
     QX_TRY(qx_code_input(c, f->b, &b));
-    if (gemm && (qx_call_in(c, 0) ? c->in[0]->rank : 0) + b->rank != 4) QX_CALL_FAIL(c, QX_E_SHAPE, "both operands must be matrices");
+    if (gemm && (b->rank != 2 || !qx_call_in(c, 0) || c->in[0]->rank != 2)) QX_CALL_FAIL(c, QX_E_SHAPE, "both operands must be matrices");
     j->b = *b;
     if (*turn_b) {
         j->b.dims[0] = b->dims[1];

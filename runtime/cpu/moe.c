@@ -229,6 +229,7 @@ static qx_status code_layer(qx_call *c, uint32_t i, uint32_t zp, const char *bit
     l->bits = (int)qx_call_int(c, bits_attr, qx_call_int(c, "expert_weight_bits", 4));
     const int64_t block = qx_call_int(c, "block_size", 0);
     l->block = block > 0 ? block : k;
+    if (k < 1 || l->block > k) QX_CALL_FAIL(c, QX_E_SHAPE, "blocks of %lld in rows of %lld", (long long)l->block, (long long)k);
     if ((l->bits != 2 && l->bits != 4 && l->bits != 8) || (l->bits < 8 && l->block % 16)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "blocks of %lld %d-bit codes; multiples of 16 are there", (long long)l->block, l->bits);
     l->row_bytes = k * l->bits / 8;
     const int64_t blocks = (k + l->block - 1) / l->block;

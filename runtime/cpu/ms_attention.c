@@ -38,7 +38,7 @@ static qx_status read_mask(qx_call *c, uint32_t i, const mha *m, const float **o
     const int64_t B = m->batch, S = m->rows, T = m->keys;
     const bool ends = t->rank == 1 && (n == B || n == 2 * B || n == 3 * B + 2), flat = t->rank == 2 && t->dims[0] == B && t->dims[1] == T;
     const bool full = t->rank == 3 && t->dims[0] == B && t->dims[1] == S && t->dims[2] == T;
-    const bool square = t->rank == 4 && t->dims[0] == B && t->dims[1] == 1 && t->dims[2] == t->dims[3] && t->dims[3] >= T;
+    const bool square = t->rank == 4 && t->dims[0] == B && t->dims[1] == 1 && t->dims[2] == t->dims[3] && t->dims[3] >= T && t->dims[2] >= m->past + S;
     if (!ends && !flat && !full && !square) QX_CALL_FAIL(c, QX_E_SHAPE, "mask %s for batch %lld, %lld rows and %lld keys", qx_tensor_describe(t, a, sizeof a), (long long)B, (long long)S, (long long)T);
     float *f = NULL;
     *row = full || square ? T : 0;
@@ -219,7 +219,8 @@ static qx_status mha_cache(qx_call *c, mha *m)
     if ((pk == NULL) != (pv == NULL)) QX_CALL_FAIL(c, QX_E_SHAPE, "past_key and past_value go together");
     m->past = pk && pk->rank == 4 ? pk->dims[2] : 0;
     m->keys = m->past + m->fresh;
-    if (pk && (pk->rank != 4 || pv->rank != 4 || pk->dims[0] != m->batch || pk->dims[1] != m->heads || pk->dims[3] != m->d || pv->dims[2] != m->past || pv->dims[3] != m->dv))
+    const int64_t want_k[4] = {m->batch, m->heads, m->past, m->d}, want_v[4] = {m->batch, m->heads, m->past, m->dv};
+    if (pk && (pk->rank != 4 || pv->rank != 4 || memcmp(pk->dims, want_k, sizeof want_k) || memcmp(pv->dims, want_v, sizeof want_v)))
         QX_CALL_FAIL(c, QX_E_SHAPE, "past_key %s for [%lld, %lld, past, %lld]", qx_tensor_describe(pk, a, sizeof a), (long long)m->batch, (long long)m->heads, (long long)m->d);
     if (qx_call_in(c, PAST_LENGTH)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "past and present in one buffer (past_sequence_length)");
     if (!pk && c->n_out < 2) return QX_OK;

@@ -195,6 +195,7 @@ qx_status qx_cpu_ms_qlinear_where(qx_call *c)
     const void *pc, *px, *py;
     qx_tensor both;
     QX_TRY(qx_call_need(c, 0, &cond));
+    if (cond->dtype != QX_DT_BOOL) QX_CALL_FAIL(c, QX_E_TYPE, "the condition is %s", qx_dtype_get(cond->dtype)->text);
     QX_TRY(read_coded(c, 1, 2, 3, &x));
     QX_TRY(read_coded(c, 4, 5, 6, &y));
     QX_TRY(read_out(c, 7, 8, type_of(&x), &z));
