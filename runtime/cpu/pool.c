@@ -48,6 +48,14 @@ static qx_status extent(const qx_call *c, pool *p, int i, const char *mode, bool
     return QX_OK;
 }
 
+/* Missing axes become axes of 1 in front. */
+static void three_axes(pool *p)
+{
+    int64_t *const lists[] = {p->in, p->out, p->kernel, p->stride, p->dilation, p->begin, p->end};
+    for (int l = 0; l < 7; l++)
+        for (int i = 2; i >= 0; i--) lists[l][i] = i >= 3 - p->spatial ? lists[l][i - (3 - p->spatial)] : l < 5;
+}
+
 static qx_status setup(qx_call *c, const qx_tensor *x, pool *p)
 {
     int64_t ends[6];
@@ -70,56 +78,129 @@ static qx_status setup(qx_call *c, const qx_tensor *x, pool *p)
     p->p = qx_call_float(c, "p", (float)qx_call_int(c, "p", 2));
     p->count_pad = qx_call_int(c, "count_include_pad", 0) != 0;
     p->column = qx_call_int(c, "storage_order", 0) != 0;
+    three_axes(p);
     const qx_op_id op = c->node->op->id;
     p->kind = op == QX_OP_LpPool ? LP : op == QX_OP_AveragePool || op == QX_OP_ms_QLinearAveragePool ? AVERAGE : MAX;
     return QX_OK;
 }
 
-typedef struct window { int64_t lo[3], n[3]; int64_t padded; } window; /* taps [lo, lo + n) are inside; padded: taps inside of input and padding */
+/* Taps of one axis: n of them inside of the input, from position lo on; padded: those inside of input and padding. */
+typedef struct taps { int64_t lo, n, padded; } taps;
 
-static void window_at(const pool *p, int64_t o, window *w)
+static taps taps_at(const pool *p, int axis, int64_t o)
 {
-    w->padded = 1;
-    for (int i = p->spatial - 1; i >= 0; o /= p->out[i], i--) {
-        const int64_t first = o % p->out[i] * p->stride[i] - p->begin[i], d = p->dilation[i];
-        const int64_t lo = first < 0 ? (-first + d - 1) / d : 0;
-        int64_t hi = p->in[i] > first ? (p->in[i] - first + d - 1) / d : 0, pad = p->in[i] + p->end[i] > first ? (p->in[i] + p->end[i] - first + d - 1) / d : 0;
-        hi = hi > p->kernel[i] ? p->kernel[i] : hi;
-        w->padded *= pad > p->kernel[i] ? p->kernel[i] : pad;
-        w->lo[i] = first + lo * d;
-        w->n[i] = hi > lo ? hi - lo : 0;
-    }
+    const int64_t first = o * p->stride[axis] - p->begin[axis], d = p->dilation[axis], in = p->in[axis], kernel = p->kernel[axis], to = in + p->end[axis];
+    const int64_t skip = first < 0 ? (-first + d - 1) / d : 0, pad = to > first ? (to - first + d - 1) / d : 0;
+    int64_t end = in > first ? (in - first + d - 1) / d : 0;
+    end = end < kernel ? end : kernel;
+    return (taps){first + skip * d, end > skip ? end - skip : 0, pad < kernel ? pad : kernel};
 }
 
-static void pool_one(const pool *p, const float *x, int64_t o, int64_t plane, float *y)
+static float maximum(const pool *p, const float *x, const taps t[3], int64_t *arg)
 {
-    window w;
-    int64_t n = 1, best = -1;
     float m = -INFINITY;
-    double s = 0;
-    window_at(p, o, &w);
-    for (int i = 0; i < p->spatial; i++) n *= w.n[i];
-    for (int64_t t = 0; t < n; t++) {
-        int64_t at = 0, rest = t, pos[3] = {0, 0, 0};
-        for (int i = p->spatial - 1; i >= 0; rest /= w.n[i], i--) pos[i] = w.lo[i] + rest % w.n[i] * p->dilation[i];
-        for (int i = 0; i < p->spatial; i++) at = at * p->in[i] + pos[i];
-        if (p->kind == AVERAGE) s += (double)x[at];
-        else if (p->kind == LP) s += pow(fabs((double)x[at]), (double)p->p);
-        else if (best < 0 || x[at] > m || isnan(x[at])) {
-            m = x[at];
-            best = at;
-            if (p->column) for (int i = p->spatial - 1, k = best = 0; i >= k; i--) best = best * p->in[i] + pos[i];
+    int64_t best = -1;
+    for (int64_t a = 0; a < t[0].n; a++)
+        for (int64_t b = 0; b < t[1].n; b++) {
+            const int64_t row = ((t[0].lo + a * p->dilation[0]) * p->in[1] + t[1].lo + b * p->dilation[1]) * p->in[2] + t[2].lo;
+            for (int64_t c = 0; c < t[2].n; c++) {
+                const float v = x[row + c * p->dilation[2]];
+                if (best >= 0 && !(v > m) && v == v) continue;
+                m = v;
+                best = row + c * p->dilation[2];
+            }
         }
-    }
-    if (p->arg) p->arg[plane * p->out_plane + o] = plane * p->plane + (best < 0 ? 0 : best);
-    if (p->kind == AVERAGE) *y = (float)(s / (double)(p->count_pad ? w.padded : n));
-    else *y = p->kind == LP ? (float)pow(s, 1.0 / (double)p->p) : m;
+    if (!arg) return m;
+    if (best < 0) best = 0;
+    const int64_t pos[3] = {best / (p->in[1] * p->in[2]), best / p->in[2] % p->in[1], best % p->in[2]};
+    *arg = p->column ? (pos[2] * p->in[1] + pos[1]) * p->in[0] + pos[0] : best;
+    return m;
+}
+
+static double total(const pool *p, const float *x, const taps t[3])
+{
+    double s = 0;
+    for (int64_t a = 0; a < t[0].n; a++)
+        for (int64_t b = 0; b < t[1].n; b++) {
+            const float *row = x + ((t[0].lo + a * p->dilation[0]) * p->in[1] + t[1].lo + b * p->dilation[1]) * p->in[2] + t[2].lo;
+            if (p->kind == LP) for (int64_t c = 0; c < t[2].n; c++) s += pow(fabs((double)row[c * p->dilation[2]]), (double)p->p);
+            else for (int64_t c = 0; c < t[2].n; c++) s += (double)row[c * p->dilation[2]];
+        }
+    return s;
+}
+
+static float pool_one(const pool *p, const float *x, const taps t[3], int64_t *arg)
+{
+    if (p->kind == MAX) return maximum(p, x, t, arg);
+    const double s = total(p, x, t);
+    if (p->kind == LP) return (float)pow(s, 1.0 / (double)p->p);
+    return (float)(s / (double)(p->count_pad ? t[0].padded * t[1].padded * t[2].padded : t[0].n * t[1].n * t[2].n));
+}
+
+/* ---- Columns whose taps are all inside of the input: tap by tap over a run of them, in the same order as one by one ---- */
+
+enum { RUN = 128 };
+
+static void max_run(const float *restrict row, int64_t step, float *restrict m, int64_t n)
+{
+    for (int64_t c = 0; c < n; c++) m[c] = row[c * step] > m[c] || row[c * step] != row[c * step] ? row[c * step] : m[c];
+}
+
+static void sum_run(const float *restrict row, int64_t step, double *restrict s, int64_t n)
+{
+    for (int64_t c = 0; c < n; c++) s[c] += (double)row[c * step];
+}
+
+/* Output columns [first, first + n) of one row; t: the taps of the other axes. */
+static void run_of_columns(const pool *p, const float *x, const taps t[2], int64_t first, int64_t n, float *y)
+{
+    double sum[RUN];
+    for (int64_t c = 0; c < n; c++) sum[c] = 0, y[c] = -INFINITY;
+    for (int64_t a = 0; a < t[0].n; a++)
+        for (int64_t b = 0; b < t[1].n; b++) {
+            const float *row = x + ((t[0].lo + a * p->dilation[0]) * p->in[1] + t[1].lo + b * p->dilation[1]) * p->in[2] + first * p->stride[2] - p->begin[2];
+            for (int64_t k = 0; k < p->kernel[2]; k++) {
+                if (p->kind == MAX) max_run(row + k * p->dilation[2], p->stride[2], y, n);
+                else sum_run(row + k * p->dilation[2], p->stride[2], sum, n);
+            }
+        }
+    if (p->kind == MAX) return;
+    const int64_t taps_in = t[0].n * t[1].n, taps_all = t[0].padded * t[1].padded;
+    const double count = (double)((p->count_pad ? taps_all : taps_in) * p->kernel[2]);
+    for (int64_t c = 0; c < n; c++) y[c] = (float)(sum[c] / count);
+}
+
+/* The columns that this can be done for: [*lo, *hi). */
+static void inner_columns(const pool *p, int64_t *lo, int64_t *hi)
+{
+    const int64_t s = p->stride[2], reach = p->in[2] + p->begin[2] - (p->kernel[2] - 1) * p->dilation[2] - 1;
+    *lo = (p->begin[2] + s - 1) / s;
+    *hi = reach < 0 ? 0 : reach / s + 1;
+    if (*hi > p->out[2]) *hi = p->out[2];
+    if (p->arg || p->kind == LP || *lo > *hi) *lo = *hi = 0;
 }
 
 static qx_status pool_piece(void *user, int64_t plane)
 {
     const pool *p = user;
-    for (int64_t o = 0; o < p->out_plane; o++) pool_one(p, p->x + plane * p->plane, o, plane, p->y + plane * p->out_plane + o);
+    const float *x = p->x + plane * p->plane;
+    int64_t at = plane * p->out_plane, lo, hi;
+    taps t[3];
+    inner_columns(p, &lo, &hi);
+    for (int64_t a = 0; a < p->out[0]; a++) {
+        t[0] = taps_at(p, 0, a);
+        for (int64_t b = 0; b < p->out[1]; b++, at += p->out[2]) {
+            t[1] = taps_at(p, 1, b);
+            for (int64_t c = lo; c < hi; c += RUN) run_of_columns(p, x, t, c, hi - c < RUN ? hi - c : RUN, p->y + at + c);
+            for (int64_t c = 0; c < p->out[2]; c++) {
+                if (c == lo && hi > lo) c = hi;
+                if (c == p->out[2]) break;
+                t[2] = taps_at(p, 2, c);
+                p->y[at + c] = pool_one(p, x, t, p->arg ? &p->arg[at + c] : NULL);
+                if (p->arg) p->arg[at + c] += plane * p->plane;
+            }
+        }
+    }
     return QX_OK;
 }
 
@@ -127,7 +208,7 @@ static void out_dims(const pool *p, const qx_tensor *x, int64_t *dims)
 {
     dims[0] = x->dims[0];
     dims[1] = x->dims[1];
-    for (int i = 0; i < p->spatial; i++) dims[2 + i] = p->out[i];
+    for (int i = 0; i < p->spatial; i++) dims[2 + i] = p->out[3 - p->spatial + i];
 }
 
 qx_status qx_pool_f32(qx_call *c, const qx_tensor *x, const float *data, int64_t *dims, float **y)

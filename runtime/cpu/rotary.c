@@ -1,9 +1,10 @@
 /* rotary.c - RotaryEmbedding of the standard (X, cos, sin, position_ids) and of com.microsoft (input, position_ids, cos, sin). */
 #include <string.h>
 
+#include "kernels/rows.h"
 #include "runtime/cpu/op.h"
 
-typedef struct rope { const float *x, *cos, *sin; const int64_t *pos; int64_t n_pos, batch, heads, seq, d, rot, cache_rows, batch_s, head_s, row_s; bool interleaved, per_token; float scale; } rope;
+typedef struct rope { const qx_call *call; const float *x, *cos, *sin; float *y; const int64_t *pos; int64_t n_pos, batch, heads, seq, d, rot, cache_rows, batch_s, head_s, row_s; bool interleaved, per_token; float scale; } rope;
 
 static qx_status row_of(const qx_call *c, const rope *r, int64_t b, int64_t s, int64_t *out)
 {
@@ -11,17 +12,6 @@ static qx_status row_of(const qx_call *c, const rope *r, int64_t b, int64_t s, i
     *out = r->n_pos == 1 ? r->pos[0] + s : r->pos[b * r->seq + s];
     if (*out >= 0 && *out < r->cache_rows) return QX_OK;
     QX_CALL_FAIL(c, QX_E_SHAPE, "position %lld of %lld", (long long)*out, (long long)r->cache_rows);
-}
-
-static void rotate(const rope *r, const float *x, const float *cs, const float *sn, float *y)
-{
-    const int64_t half = r->rot / 2;
-    for (int64_t i = 0; i < half; i++) {
-        const int64_t a = r->interleaved ? 2 * i : i, b = r->interleaved ? 2 * i + 1 : i + half;
-        y[a] = x[a] * cs[i] - x[b] * sn[i];
-        y[b] = x[a] * sn[i] + x[b] * cs[i];
-    }
-    memcpy(y + r->rot, x + r->rot, (size_t)(r->d - r->rot) * sizeof *y);
 }
 
 /* X is [batch, heads, seq, d] or [batch, seq, heads * d]. */
@@ -47,6 +37,21 @@ static qx_status setup(qx_call *c, rope *r, const qx_tensor *x, const qx_tensor 
     return QX_OK;
 }
 
+/* All heads of one token; what is not rotated is copied. */
+static qx_status rotate_token(void *user, int64_t t)
+{
+    const rope *r = user;
+    const int64_t b = t / r->seq, s = t % r->seq, half = r->rot / 2;
+    int64_t row = 0;
+    QX_TRY(row_of(r->call, r, b, s, &row));
+    for (int64_t h = 0; h < r->heads; h++) {
+        const int64_t at = b * r->batch_s + h * r->head_s + s * r->row_s;
+        qx_rope_row(r->x + at, r->cos + row * half, r->sin + row * half, half, r->interleaved, r->y + at);
+        memcpy(r->y + at + r->rot, r->x + at + r->rot, (size_t)(r->d - r->rot) * sizeof *r->y);
+    }
+    return QX_OK;
+}
+
 static qx_status run(qx_call *c, uint32_t i_cos, uint32_t i_sin, uint32_t i_pos)
 {
     const qx_tensor *x, *cs, *sn;
@@ -67,16 +72,14 @@ static qx_status run(qx_call *c, uint32_t i_cos, uint32_t i_sin, uint32_t i_pos)
     if (r.per_token ? r.cache_rows != r.batch * r.seq : r.n_pos != 1 && r.n_pos != r.batch * r.seq)
         QX_CALL_FAIL(c, QX_E_SHAPE, "%lld positions, %lld cache rows for [%lld, %lld]", (long long)r.n_pos, (long long)r.cache_rows, (long long)r.batch, (long long)r.seq);
     QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &y));
-    for (int64_t b = 0; b < r.batch; b++)
-        for (int64_t s = 0; s < r.seq; s++) {
-            int64_t row = 0;
-            QX_TRY(row_of(c, &r, b, s, &row));
-            for (int64_t h = 0; h < r.heads; h++) {
-                const int64_t at = b * r.batch_s + h * r.head_s + s * r.row_s;
-                rotate(&r, xf + at, r.cos + row * (r.rot / 2), r.sin + row * (r.rot / 2), y + at);
-            }
-        }
-    return QX_OK;
+    for (int64_t t = 0; t < r.batch * r.seq; t++) {
+        int64_t row;
+        QX_TRY(row_of(c, &r, t / r.seq, t % r.seq, &row)); /* positions are data: looked at before the threads start */
+    }
+    r.x = xf;
+    r.y = y;
+    r.call = c;
+    return qx_parallel(c->ctx, r.batch * r.seq, rotate_token, &r);
 }
 
 qx_status qx_cpu_rotary(qx_call *c) { return run(c, 1, 2, 3); }
