@@ -42,6 +42,17 @@ void qx_stats_free(qx_stats *s)
 int64_t qx_stats_count(const qx_stats *s) { return (int64_t)qx_map_count(s->by_name); }
 const qx_value_stats *qx_stats_at(const qx_stats *s, int64_t i) { return &qx_stats_entry_at(s, i)->o.view; }
 uint32_t qx_stats_kinds(const qx_stats *s, int64_t i) { return qx_stats_entry_at(s, i)->o.have; }
+int64_t qx_stats_lacking(const qx_stats *s, const char **first)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < qx_stats_count(s); i++) {
+        const qx_observer *o = &qx_stats_entry_at(s, i)->o;
+        if (!(o->want & ~o->have)) continue;
+        if (!n++ && first) *first = o->name;
+    }
+    return n;
+}
+
 uint64_t qx_stats_model(const qx_stats *s) { return s->model_hash; }
 const char *qx_stats_described(const qx_stats *s) { return s->described ? s->described : ""; }
 
@@ -279,17 +290,37 @@ static qx_status hist_from_channels(qx_ctx *ctx, qx_hist *h, const qx_hist *old,
     return QX_OK;
 }
 
-/* The kept rows stand for all rows, but miss most of the rare large values, and a histogram without its tail would make every method clip
- * too much. What is known of the tail is each channel's largest value: it is there at least once. */
+/* What the kept rows cannot show: the largest of n rows of N is exceeded by about N / n of them. So each channel has that many values between the
+ * largest kept one and its largest of all, more of them near the former; and that largest one is there at least once. Without this every method
+ * would clip far too much. */
+static void add_tail(qx_hist *h, const qx_observer *o, double share)
+{
+    enum { PARTS = 8 };
+    const qx_reservoir *r = &o->rows;
+    const int64_t run = o->channels.n ? r->len / o->channels.n : 0; /* elements of a row that belong to one channel */
+    const double w = ldexp(1, h->exp);
+    for (int64_t c = 0; c < o->channels.n; c++) {
+        double low = 0, top = fmax(fabs((double)o->channels.acc.min[c]), fabs((double)o->channels.acc.max[c])), left = 0;
+        for (int64_t row = 0; row < r->n; row++)
+            for (int64_t i = 0; i < run; i++) low = fmax(low, fabs((double)r->data[row * r->len + c * run + i]));
+        for (int i = 1; i <= PARTS; i++) {
+            double x = low + (top - low) * i * i / (PARTS * PARTS), many = left + (share - 1) / PARTS;
+            uint64_t whole = (uint64_t)many;
+            left = many - (double)whole;
+            h->bins[(int)(x / w)] += i == PARTS && !whole ? 1 : whole;
+        }
+    }
+}
+
 static qx_status hist_from_rows(qx_ctx *ctx, qx_hist *h, const qx_observer *o)
 {
     const qx_reservoir *r = &o->rows;
     int64_t zeros = 0, n = r->n * r->len;
     for (int64_t i = 0; i < n; i++) zeros += r->data[i] == 0;
     QX_TRY(qx_hist_add(ctx, h, r->data, n, o->range.absmax, zeros));
-    double share = fmax(1, (double)o->range.n / (double)n), w = ldexp(1, h->exp);
+    double share = fmax(1, (double)o->range.n / (double)n);
     for (int i = 0; i < QX_HIST_BINS; i++) h->bins[i] = (uint64_t)((double)h->bins[i] * share + 0.5);
-    for (int64_t c = 0; c < o->channels.n; c++) h->bins[(int)(fmaxf(fabsf(o->channels.acc.min[c]), fabsf(o->channels.acc.max[c])) / w)]++;
+    add_tail(h, o, share);
     return QX_OK;
 }
 

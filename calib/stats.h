@@ -84,6 +84,8 @@ qx_status qx_stats_load(qx_stats *s, const char *path);  /* another model's hash
 qx_status qx_stats_merge(qx_stats *into, const qx_stats *from);
 uint64_t qx_stats_hash(const qx_stats *s);               /* of the content: goes into the output's metadata */
 int64_t qx_stats_count(const qx_stats *s);
+/* Values that lack a kind of statistics that was asked for; first (may be NULL): name of one. 0 after a sweep. */
+int64_t qx_stats_lacking(const qx_stats *s, const char **first);
 const qx_value_stats *qx_stats_at(const qx_stats *s, int64_t i);
 /* Of value i: the kinds that are there, and a threshold. Of the store: the model's hash, and which samples it was made of ("" unknown). */
 uint32_t qx_stats_kinds(const qx_stats *s, int64_t i);

@@ -301,7 +301,8 @@ static qx_status run_job(job *j)
     QX_TRY(input_size(j));
     QX_TRY(check_verify(j));
     QX_TRY(prepare(j));
-    bool use = j->pipe->have_data && j->samples && !j->pipe->no_stats;
+    /* Samples that merely lie beside the model do not fill the gaps of statistics that the user named: they may be of another kind. */
+    bool use = j->pipe->have_data && j->samples && !j->pipe->no_stats && !(j->found && j->opt->load_stats);
     QX_TRY(qx_pipeline_run(j->pipe, j->model, j->opt, use ? j->samples : NULL, j->stats, j->report));
     j->clock = qx_clock_seconds();
     if (j->opt->save_stats && !j->opt->dry_run) QX_TRY(qx_stats_save(j->stats, j->opt->save_stats, j->opt->save_gram));

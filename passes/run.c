@@ -254,6 +254,9 @@ static bool has_format(const qx_pipeline *p)
 static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
 {
     qx_exec *exec;
+    const char *first = NULL;
+    int64_t lacking = !samples && p->opt->load_stats ? qx_stats_lacking(stats, &first) : 0;
+    if (lacking) qx_warn(p->ctx, "--load-stats: '%s' lacks what these passes ask for of %lld values ('%s' and others); collect with these passes, or give the samples too", p->opt->load_stats, (long long)lacking, first);
     if (!samples || p->no_stats) return QX_OK;
     qx_exec_options eo = p->opt->exec;
     eo.allow_fallback = true;
