@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define ALIGN 64u
 #define OVERHEAD (2 * ALIGN)
@@ -145,6 +146,12 @@ void qx_free(qx_ctx *ctx, void *ptr)
     header *h = header_of(ptr);
     qx_mem_release(ctx, h->size);
     release(h);
+}
+
+uint64_t qx_machine_memory(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
 }
 
 size_t qx_mem_in_use(const qx_ctx *ctx)

@@ -14,6 +14,8 @@ qx_status qx_alloc_raw(qx_ctx *ctx, size_t size, void **out);
 /* Grows *ptr (which may be NULL) to new_size bytes; new bytes are zero; *ptr is unchanged on failure. */
 qx_status qx_regrow(qx_ctx *ctx, void **ptr, size_t old_size, size_t new_size);
 void qx_free(qx_ctx *ctx, void *ptr);
+/* Bytes of memory that the machine has; 0: not known. */
+uint64_t qx_machine_memory(void);
 size_t qx_mem_in_use(const qx_ctx *ctx);
 size_t qx_mem_peak(const qx_ctx *ctx);
 /* Test hook: the n-th allocation from now (1-based) fails with QX_E_NOMEM; 0 switches it off. */

@@ -180,13 +180,13 @@ qx_status qx_call_list(qx_call *c, const char *name, uint32_t i, const int64_t *
 
 bool qx_call_in_const(const qx_call *c, uint32_t i)
 {
-    if (i >= c->step->n_in || c->step->in[i] == QX_NO_VALUE || c->exec->opt.stream_weights) return false;
+    if (i >= c->step->n_in || c->step->in[i] == QX_NO_VALUE) return false;
     return c->exec->info[c->step->in[i]].content == QX_CLASS_CONST;
 }
 
 void qx_call_drop_const(qx_call *c, uint32_t i)
 {
-    if (i >= 64 || !qx_call_in_const(c, i) || (c->step->dropped >> i & 1)) return;
+    if (i >= 64 || c->step->streams || !qx_call_in_const(c, i) || (c->step->dropped >> i & 1)) return; /* a streaming step packs again next time */
     c->step->dropped |= (uint64_t)1 << i;
     qx_vinfo *v = &c->exec->info[c->step->in[i]];
     v->consumers--;

@@ -35,6 +35,8 @@ static const shape_rule shape_rules[] = {
     {QX_OP_ms_QLinearGlobalAveragePool, 0}, {QX_OP_ms_NhwcMaxPool, 0},
 };
 
+enum { STREAM_ELEMENTS = 1 << 16 }; /* smaller weights are kept even when weights are streamed */
+
 /* Fused steps stand for nodes whose output shape follows from input shapes. */
 static uint32_t content_mask(const qx_rstep *s)
 {
@@ -56,12 +58,14 @@ static qx_class min_class(qx_class a, qx_class b) { return a < b ? a : b; }
 static void classify_step(qx_exec *x, qx_rstep *s, bool is_main)
 {
     qx_class content = QX_CLASS_CONST;
-    bool fixed = true, opaque = is_opaque(s);
+    bool fixed = true, opaque = is_opaque(s), only_weights = !opaque && !s->watched;
     uint32_t mask = opaque ? UINT32_MAX : content_mask(s);
     for (uint32_t i = 0; i < s->n_in; i++) {
         if (s->in[i] == QX_NO_VALUE) continue;
         const qx_vinfo *in = &x->info[s->in[i]];
         content = min_class(content, in->content);
+        s->streams |= in->streamed;
+        only_weights &= in->streamed || in->content == QX_CLASS_CONST;
         fixed = fixed && in->shape_fixed && (in->content != QX_CLASS_DATA || i >= 32 || !(mask >> i & 1));
     }
     bool shape_only = s->node->op->id == QX_OP_Shape || s->node->op->id == QX_OP_Size;
@@ -75,6 +79,7 @@ static void classify_step(qx_exec *x, qx_rstep *s, bool is_main)
     for (uint32_t i = 0; i < s->n_out; i++)
         if (s->out[i] != QX_NO_VALUE) {
             x->info[s->out[i]].content = content;
+            x->info[s->out[i]].streamed = only_weights && s->streams;
             x->info[s->out[i]].shape_fixed = fixed;
         }
 }
@@ -84,7 +89,8 @@ void qx_classify(qx_exec *x, qx_gplan *p, bool is_main)
     for (uint32_t i = 0; i < p->graph->n_inits; i++) {
         const qx_value *v = p->graph->inits[i];
         if (v->is_input) continue; /* a default that a feed may replace */
-        x->info[v->id].content = QX_CLASS_CONST;
+        x->info[v->id].streamed = x->opt.stream_weights && v->init && v->init->numel >= STREAM_ELEMENTS;
+        x->info[v->id].content = x->info[v->id].streamed ? QX_CLASS_DATA : QX_CLASS_CONST;
         x->info[v->id].shape_fixed = true;
     }
     for (uint32_t i = 0; i < p->graph->n_inputs; i++) x->info[p->graph->inputs[i]->id].shape_fixed = is_main;

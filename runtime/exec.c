@@ -186,7 +186,7 @@ static qx_status after_step(qx_exec *x, qx_rstep *s)
     for (uint32_t i = 0; i < s->n_in; i++)
         if (s->in[i] != QX_NO_VALUE) {
             const_trim(x, s->in[i]);
-            if (x->opt.stream_weights && s->in_value[i]->init && !x->slots[s->in[i]].borrowed) qx_slot_clear(x, &x->slots[s->in[i]]);
+            if (x->info[s->in[i]].streamed && s->in_value[i]->init && !x->slots[s->in[i]].borrowed) qx_slot_clear(x, &x->slots[s->in[i]]);
         }
     return QX_OK;
 }
@@ -238,7 +238,7 @@ static qx_status run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
     st = name_node(&rt.c, call_step(x, s, &rt));
     for (uint32_t i = 0; i < s->n_out; i++) qx_slot_clear(x, &spare[i]);
     if (st == QX_OK) st = after_step(x, s);
-    if (s->ref_attrs) drop_state(x, s); /* another call of the function may have other attributes */
+    if (s->ref_attrs || s->streams) drop_state(x, s); /* another call of the function may have other attributes */
 done:
     qx_scratch_back(x, mark);
     return st;
@@ -536,6 +536,20 @@ done:
 
 /* ---- Life ---- */
 
+static void choose_streaming(qx_exec *x)
+{
+    const uint64_t budget = qx_ctx_max_memory(x->ctx), limit = budget ? budget / 2 : qx_machine_memory() / 4;
+    uint64_t bytes = 0;
+    if (x->device || x->opt.stream_weights) return;
+    for (uint32_t i = 0; i < x->model->graph->n_inits; i++) {
+        const qx_weight *w = x->model->graph->inits[i]->init;
+        if (w && qx_dtype_is_float(w->dtype)) bytes += (uint64_t)w->numel * sizeof(float);
+        else if (w) bytes += w->bytes;
+    }
+    x->opt.stream_weights = limit && bytes > limit;
+    if (x->opt.stream_weights) qx_log(x->ctx, QX_LOG_INFO, "weights take %.1f GB in float32: they are read for each use, not kept", (double)bytes / 1e9);
+}
+
 qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_exec **out)
 {
     qx_exec *x = NULL;
@@ -549,6 +563,7 @@ qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_e
     if (x->opt.bf16 && !qx_dnnl_has_bf16()) QX_TRY_GOTO(st, qx_fail(ctx, QX_E_UNSUPPORTED, "compute bf16: this CPU has no bfloat16 products (AVX512_BF16 or AMX), or oneDNN is not built in"));
     QX_TRY_GOTO(st, qx_device_open(x));
     x->opt.plugin_dir = NULL; /* the caller's; not needed any more */
+    choose_streaming(x);
     QX_TRY_GOTO(st, qx_alloc_array(ctx, x->n_values + 1, sizeof *x->slots, (void **)&x->slots));
     QX_TRY_GOTO(st, qx_alloc_array(ctx, x->n_values + 1, sizeof *x->info, (void **)&x->info));
     QX_TRY_GOTO(st, ensure_plan(x)); /* now, so that an operator without a kernel is known before anything runs */

@@ -15,7 +15,7 @@ typedef struct qx_exec_options {
     bool bf16;            /* products and convolutions of bfloat16 numbers with float sums; refused where the CPU has none */
     bool no_fuse;         /* every node by itself (debugging, reference) */
     bool trace_nan;       /* stop at the first node that makes a NaN or Inf out of finite inputs, naming it */
-    bool stream_weights;  /* do not keep packed weights: read per use (models larger than memory) */
+    bool stream_weights;  /* weights are read, converted and packed for each use and not kept; chosen by itself where they would take too much (see qx_exec_new) */
     int64_t max_loop;     /* trip limit of Loop; 0: 1,000,000 */
     qx_device device; int device_index;
     bool allow_fallback;  /* CUDA: nodes without a kernel run on the CPU */
@@ -24,7 +24,9 @@ typedef struct qx_exec_options {
     const char *plugin_dir; /* folders (':' between) where qonnx-cuda.so is looked for first; NULL: the usual places */
 } qx_exec_options;
 
-/* The model is borrowed and must not be edited while the executor lives. An operator without a kernel is QX_E_UNSUPPORTED by node name. */
+/* The model is borrowed and must not be edited while the executor lives. An operator without a kernel is QX_E_UNSUPPORTED by node name.
+ * Weights whose float32 form would take more than half of the context's max_memory, or without one a quarter of the machine's memory, are
+ * streamed (on the CPU; said in the log): SDXL's UNet in float16 is 5 GB in the file and 10 GB in float32. */
 qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_exec **out);
 void qx_exec_free(qx_exec *x);
 /* "cpu", "cuda:0 NVIDIA H200"; what `auto` chose and why is logged. */

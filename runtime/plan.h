@@ -42,6 +42,7 @@ typedef struct qx_rstep {
     bool done;                /* CONST step that has run: skipped from now on */
     bool ref_attrs;           /* attributes depend on the function's caller */
     bool watched;             /* one of its outputs is */
+    bool streams;             /* an input is streamed: what the adapter packed is dropped after the step */
     bool on_device, view;     /* runs on the device; view: output 0 is input 0 under other dims */
     uint32_t host_in;         /* on the device: bit i: input i is an argument that the host must know */
     bool native;              /* the adapter reads and writes blocked layouts itself */
@@ -67,6 +68,7 @@ typedef struct qx_vinfo {
     bool keep;                 /* graph output, or asked for by name: not released, made outside the arena */
     bool watched;
     uint8_t block;             /* layout in memory: channels side by side (runtime/layout.c); 0: plain */
+    bool streamed;             /* made of weights alone, but read anew for each use (stream_weights) */
     int32_t consumers;         /* steps that still need a constant's content */
 } qx_vinfo;
 
