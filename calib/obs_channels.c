@@ -55,16 +55,32 @@ static qx_status make(qx_ctx *ctx, qx_channels *c, int64_t n)
     return QX_OK;
 }
 
-qx_status qx_channels_add(qx_ctx *ctx, qx_channels *c, const float *x, int rank, const int64_t *dims, int axis, const char *name)
+/* Shape of the job: [outer, channels, inner]; the accumulator is made at the first call. */
+static qx_status begin(qx_ctx *ctx, qx_channels *c, int rank, const int64_t *dims, int axis, const char *name, job *j)
 {
     int a = axis < 0 ? axis + rank : axis;
     if (a < 0 || a >= rank) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': channel axis %d of a tensor of rank %d", name, axis, rank);
-    job j = {.c = c, .x = x, .outer = 1, .inner = 1};
-    for (int d = 0; d < a; d++) j.outer *= dims[d];
-    for (int d = a + 1; d < rank; d++) j.inner *= dims[d];
+    *j = (job){.c = c, .outer = 1, .inner = 1};
+    for (int d = 0; d < a; d++) j->outer *= dims[d];
+    for (int d = a + 1; d < rank; d++) j->inner *= dims[d];
     if (!c->n) QX_TRY(make(ctx, c, dims[a]));
     if (c->n != dims[a]) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': axis %d has %lld channels now, %lld before", name, axis, (long long)dims[a], (long long)c->n);
-    c->rows += (double)j.outer * (double)j.inner;
+    c->rows += (double)j->outer * (double)j->inner;
+    return QX_OK;
+}
+
+qx_status qx_channels_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_channels *c, const qx_tensor *t, int axis, const char *name)
+{
+    job j;
+    QX_TRY(begin(ctx, c, t->rank, t->dims, axis, name, &j));
+    return qx_exec_columns(exec, t, j.outer, c->n, j.inner, &c->acc);
+}
+
+qx_status qx_channels_add(qx_ctx *ctx, qx_channels *c, const float *x, int rank, const int64_t *dims, int axis, const char *name)
+{
+    job j;
+    QX_TRY(begin(ctx, c, rank, dims, axis, name, &j));
+    j.x = x;
     if (j.inner == 1) return qx_parallel(ctx, (c->n + BLOCK - 1) / BLOCK, columns_piece, &j);
     return qx_parallel(ctx, c->n, runs_piece, &j);
 }

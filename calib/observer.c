@@ -63,6 +63,28 @@ qx_status qx_observer_add(qx_ctx *ctx, qx_observer *o, const qx_tensor *t, doubl
     return st;
 }
 
+qx_status qx_observer_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_tensor *t, double step, bool *taken)
+{
+    qx_scan s;
+    *taken = t->numel == 0;
+    if (*taken || (o->doing & (QX_STAT_ROWS | QX_STAT_GRAM)) || t->numel > INT32_MAX) return QX_OK;
+    QX_TRY(qx_exec_scan(exec, t, &s));
+    if (s.nonfinite) return QX_OK;
+    *taken = true;
+    if (o->doing & QX_STAT_RANGE) {
+        o->samples++;
+        qx_range_join(&o->range, &s);
+    }
+    if (o->doing & QX_STAT_HISTOGRAM) {
+        QX_TRY(qx_hist_cover(ctx, &o->hist, s.absmax));
+        QX_TRY(qx_exec_histogram(exec, t, ldexpf(1, -o->hist.exp), o->hist.bins));
+        o->hist.bins[0] -= (uint64_t)s.zeros;
+    }
+    if (o->doing & QX_STAT_CHANNELS) QX_TRY(qx_channels_add_on_device(ctx, exec, &o->channels, t, o->axis, o->name));
+    if (o->doing & QX_STAT_STEPS) QX_TRY(qx_steps_add(ctx, &o->steps, &(qx_step_row){step, {s.absmax, 0}, s.absmax, 1}));
+    return QX_OK;
+}
+
 /* ---- settling ---- */
 
 /* Rounds a sum to 68 bits below its scale: far above the noise that the order of additions leaves in the pair (about 2^-90), far below

@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "calib/stats.h"
 #include "kernels/observe.h"
+#include "runtime/exec.h"
 
 enum { QX_HIST_BINS = 4096, QX_GRAM_ROWS = 256, QX_ROWS_DEFAULT = 512 };
 
@@ -26,6 +27,7 @@ qx_status qx_range_of(qx_ctx *ctx, const float *x, int64_t n, qx_scan *out); /* 
 
 typedef struct qx_channels { int64_t n; qx_columns acc; double rows; } qx_channels; /* rows: elements that each channel has seen */
 qx_status qx_channels_add(qx_ctx *ctx, qx_channels *c, const float *x, int rank, const int64_t *dims, int axis, const char *name);
+qx_status qx_channels_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_channels *c, const qx_tensor *t, int axis, const char *name);
 qx_status qx_channels_join(qx_ctx *ctx, qx_channels *into, const qx_channels *from, const char *name);
 void qx_channels_free(qx_ctx *ctx, qx_channels *c);
 
@@ -80,6 +82,8 @@ typedef struct qx_observer {
 } qx_observer;
 /* Feeds one tensor. dtype as the executor has it; x is converted when it is not float32. */
 qx_status qx_observer_add(qx_ctx *ctx, qx_observer *o, const qx_tensor *t, double step);
+/* The same for a tensor on a device. *taken false: something wanted needs the tensor itself (rows, Gram matrix), or it holds what is not finite: nothing was added, fetch it. */
+qx_status qx_observer_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_tensor *t, double step, bool *taken);
 qx_status qx_observer_finish(qx_ctx *ctx, qx_observer *o); /* makes the view */
 qx_status qx_observer_join(qx_ctx *ctx, qx_observer *into, const qx_observer *from);
 /* Throws away what `kinds` hold, to be collected anew. */

@@ -17,6 +17,7 @@ struct qx_stats {
     qx_map *by_name;          /* qx_entry*, in order of asking: key is the observer's name */
     qx_map *aliases;          /* name -> qx_entry* */
     qx_exec *exec;            /* attached */
+    qx_exec *watching;        /* whose values are being observed */
     double step;
     int64_t runs;             /* of this sweep: for messages */
     qx_entry **watched;       /* [n_watched] chains, by watch index */

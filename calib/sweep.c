@@ -12,12 +12,24 @@
 
 /* ---- watching ---- */
 
+/* Where the tensor lies, when all that is wanted can be had there; on the host otherwise. */
+static qx_status add(qx_stats *s, qx_observer *o, const qx_value *v, const qx_tensor **t)
+{
+    bool taken = false;
+    if ((*t)->on_device) {
+        QX_TRY(qx_observer_add_on_device(s->ctx, s->watching, o, *t, s->step, &taken));
+        if (taken) return QX_OK;
+        QX_TRY(qx_exec_fetch(s->watching, v, t));
+    }
+    return qx_observer_add(s->ctx, o, *t, s->step);
+}
+
 static qx_status observed(void *user, int watch, const qx_value *v, const qx_tensor *t)
 {
     qx_stats *s = user;
     for (qx_entry *e = s->watched[watch]; e; e = e->next) {
         if (!e->o.doing) continue;
-        qx_status st = qx_observer_add(s->ctx, &e->o, t, s->step);
+        qx_status st = add(s, &e->o, v, &t);
         if (st == QX_OK) continue;
         return qx_note(s->ctx, st, "sample %lld, node '%s' (%s)", (long long)s->runs, v->def && *v->def->name ? v->def->name : "(input)", v->def ? v->def->op_type : "input");
     }
@@ -44,6 +56,8 @@ static qx_status watch_pending(qx_stats *s, qx_exec *exec)
         s->watched[at] = e;
     }
     qx_status st = qx_exec_watch(exec, values, s->n_watched, observed, s);
+    s->watching = exec;
+    if (st == QX_OK) qx_exec_watch_in_place(exec, true);
     qx_free(s->ctx, values);
     return st;
 }

@@ -2,13 +2,14 @@ add_library(qonnx_flags INTERFACE)
 target_include_directories(qonnx_flags INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/include)
 target_compile_definitions(qonnx_flags INTERFACE _GNU_SOURCE QONNX_VERSION="${PROJECT_VERSION}")
 # No -ffast-math: numbers are exact and the same for any thread count.
-target_compile_options(qonnx_flags INTERFACE -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -ffp-contract=off -fno-math-errno -fvisibility=hidden)
+# In quotes: options of the C compiler, not of nvcc (runtime/cuda).
+target_compile_options(qonnx_flags INTERFACE "$<$<COMPILE_LANGUAGE:C>:-Wall;-Wextra;-Wshadow;-Wstrict-prototypes;-Wmissing-prototypes;-ffp-contract=off;-fno-math-errno;-fvisibility=hidden>")
 if(CMAKE_C_COMPILER_ID MATCHES Clang)
   target_compile_options(qonnx_flags INTERFACE -Wno-pass-failed) # "omp simd" is a wish; sanitizers keep clang from granting it
 endif()
 target_link_libraries(qonnx_flags INTERFACE OpenMP::OpenMP_C)
 if(QONNX_WERROR)
-  target_compile_options(qonnx_flags INTERFACE -Werror)
+  target_compile_options(qonnx_flags INTERFACE $<$<COMPILE_LANGUAGE:C>:-Werror>)
 endif()
 if(QONNX_SANITIZE)
   target_compile_options(qonnx_flags INTERFACE -fsanitize=${QONNX_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined)

@@ -1,5 +1,5 @@
 /* fmath.h - exp, tanh, erf and friends as branch-free C that compilers vectorise. Errors are a few units in the last place of float;
- * NaN in gives NaN out, overflow gives Inf, and results do not depend on the instruction set. */
+ * NaN in gives NaN out, overflow gives Inf, and results do not depend on the instruction set; the CUDA kernels use the same functions. */
 #ifndef QX_KERNELS_FMATH_H
 #define QX_KERNELS_FMATH_H
 
@@ -7,16 +7,19 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/scalar.h"
+#ifndef __CUDACC__
 #include "kernels/multi.h"
+#endif
 
-QX_INLINE int32_t fm_bits(float x)
+QX_HD int32_t fm_bits(float x)
 {
     int32_t i;
     memcpy(&i, &x, sizeof i);
     return i;
 }
 
-QX_INLINE float fm_float(int32_t i)
+QX_HD float fm_float(int32_t i)
 {
     float x;
     memcpy(&x, &i, sizeof x);
@@ -24,7 +27,7 @@ QX_INLINE float fm_float(int32_t i)
 }
 
 /* 2^n r with |r| <= ln2 / 2; the power is applied in two halves so that the ends of the range come out right. */
-QX_INLINE float fm_exp(float x)
+QX_HD float fm_exp(float x)
 {
     float c = x < -104.0f ? -104.0f : x;
     c = c > 89.0f ? 89.0f : c;
@@ -44,13 +47,13 @@ QX_INLINE float fm_exp(float x)
     return p * fm_float((int32_t)((uint32_t)(h + 127) * 8388608u)) * fm_float((int32_t)((uint32_t)(n - h + 127) * 8388608u)); /* unsigned: n of a NaN is any number */
 }
 
-QX_INLINE float fm_sigmoid(float x)
+QX_HD float fm_sigmoid(float x)
 {
     float e = fm_exp(x < 0 ? x : -x); /* e^-|x| <= 1 */
     return (x < 0 ? e : 1.0f) / (1.0f + e) + (x != x ? x : 0.0f);
 }
 
-QX_INLINE float fm_tanh(float x)
+QX_HD float fm_tanh(float x)
 {
     float a = fabsf(x), s = x * x;
     float big = 1.0f - 2.0f / (fm_exp(2.0f * a) + 1.0f);
@@ -64,7 +67,7 @@ QX_INLINE float fm_tanh(float x)
     return a < 0.625f ? small : r;
 }
 
-QX_INLINE float fm_erf(float x)
+QX_HD float fm_erf(float x)
 {
     float t = fabsf(x), s = x * x;
     float r = -1.72853470e-5f * t + 3.83197126e-4f, u = -3.88396438e-3f * t + 2.42546219e-2f;
@@ -87,9 +90,9 @@ QX_INLINE float fm_erf(float x)
     return x != x ? x : y;
 }
 
-QX_INLINE float fm_gelu(float x) { return 0.5f * x * (1.0f + fm_erf(x * 0.70710678118654752f)); }
+QX_HD float fm_gelu(float x) { return 0.5f * x * (1.0f + fm_erf(x * 0.70710678118654752f)); }
 
-QX_INLINE float fm_gelu_tanh(float x)
+QX_HD float fm_gelu_tanh(float x)
 {
     return 0.5f * x * (1.0f + fm_tanh(0.7978845608028654f * (x + 0.044715f * x * x * x)));
 }

@@ -1,7 +1,7 @@
 /* scalar.h - the definition of every number format, one element at a time, without branches that a vectoriser would mind.
  *
- * Both the reference loops and the fast loops are built from these functions, and a CUDA kernel can include the file as it is
- * (define QX_HD to __host__ __device__), so there is one place that says what a format means. Rounding is half to even. The
+ * Both the reference loops and the fast loops are built from these functions, and the CUDA kernels
+ * (kernels/cuda) include the file as it is, so there is one place that says what a format means. Rounding is half to even. The
  * tricks: a float's bits are an integer that orders like its magnitude, so rounding to fewer mantissa bits is an integer add;
  * below the smallest normal of the narrow format, adding 2^23 units of its smallest step lets the FPU round. */
 #ifndef QX_KERNELS_SCALAR_H
@@ -11,7 +11,11 @@
 #include <string.h>
 
 #ifndef QX_HD
+#ifdef __CUDACC__
+#define QX_HD static __host__ __device__ __forceinline__
+#else
 #define QX_HD static inline __attribute__((always_inline, unused))
+#endif
 #endif
 
 QX_HD uint32_t qx_bits_of(float f)

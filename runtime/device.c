@@ -49,11 +49,12 @@ qx_status qx_device_open(qx_exec *x)
     const qx_backend *b = NULL;
     bool installed = false;
     if (x->opt.device == QX_DEVICE_CPU) return QX_OK;
+    if (x->opt.device == QX_DEVICE_AUTO && !x->opt.tell_device && !qx_plugin_driver()) return QX_OK; /* nobody asked: no reason to map the vendor's libraries */
     qx_status st = qx_plugin_load(x->ctx, x->opt.plugin_dir, &b, &installed);
     if (st == QX_OK) st = open_backend(x, b);
     if (st == QX_OK || st == QX_E_NOMEM) return st;
     if (x->opt.device == QX_DEVICE_CUDA) return qx_note(x->ctx, st, "device cuda");
-    qx_log(x->ctx, installed || x->opt.tell_device ? QX_LOG_INFO : QX_LOG_DEBUG, "device auto: the CPU, because %s", qx_ctx_error(x->ctx));
+    qx_log(x->ctx, x->opt.tell_device ? QX_LOG_INFO : QX_LOG_DEBUG, "device auto: the CPU, because %s", qx_ctx_error(x->ctx));
     qx_ctx_clear_error(x->ctx);
     return QX_OK;
 }

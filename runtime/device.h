@@ -50,7 +50,7 @@ typedef struct qx_gpu {
     int64_t n_host;           /* DATA steps that stay on the host (fallback) */
     size_t live, peak, resident, budget; /* bytes; resident: constants; budget 0: no limit */
     void *arena; size_t arena_cap;
-    bool replay, record;
+    bool replay, record, no_graphs;
     int64_t alloc_i, clock, host_touches; /* of this run */
     qx_dblock *free_blocks;
 } qx_gpu;

@@ -35,6 +35,19 @@ static bool node_attr(qx_node_view *v, const qx_attr *a)
 
 static bool act_attrs(qx_node_view *v, const void *p) { return put_int(v, "act", (int64_t)((const qx_act_params *)p)->act); }
 static bool linear_attrs(qx_node_view *v, const void *p) { return put_int(v, "act", (int64_t)((const qx_linear_params *)p)->act); }
+static bool rope_attrs(qx_node_view *v, const void *p) { return put_int(v, "bshd", ((const qx_rope_params *)p)->bshd); }
+
+static bool norm_attrs(qx_node_view *v, const void *params)
+{
+    const qx_norm_params *p = params;
+    return put_int(v, "rms", p->rms) && put_float(v, "epsilon", p->eps);
+}
+
+static bool glu_attrs(qx_node_view *v, const void *params)
+{
+    const qx_glu_params *p = params;
+    return put_int(v, "act", (int64_t)p->act) && put_int(v, "upper", p->upper);
+}
 
 static bool gn_attrs(qx_node_view *v, const void *params)
 {
@@ -66,6 +79,7 @@ typedef struct fused_row { qx_cpu_fn *fn; const char *op; bool (*attrs)(qx_node_
 static const fused_row fused_rows[] = {
     {qx_cpu_act, "Act", act_attrs, false}, {qx_cpu_linear, "Linear", linear_attrs, false}, {qx_cpu_gn, "GroupNorm", gn_attrs, false},
     {qx_cpu_attn, "Attention", attn_attrs, false}, {qx_cpu_int8_linear, "Int8Linear", int8_attrs, true}, {qx_cpu_wq_linear, "CodesLinear", wq_attrs, false},
+    {qx_cpu_row_norm, "RowNorm", norm_attrs, false}, {qx_cpu_rope, "Rotate", rope_attrs, false}, {qx_cpu_glu, "Glu", glu_attrs, false},
 };
 
 static bool describe_fused(const qx_rstep *s, qx_node_view *out)
@@ -74,7 +88,7 @@ static bool describe_fused(const qx_rstep *s, qx_node_view *out)
         const fused_row *r = &fused_rows[i];
         if (r->fn != s->fn) continue;
         out->node.domain = "qonnx";
-        out->node.op = r->op;
+        out->node.op = r->fn == qx_cpu_int8_linear && ((const qx_int8_params *)s->fused)->fp8 ? "Fp8Linear" : r->op;
         out->node.version = 1;
         for (uint32_t k = 0; r->node_attrs && k < s->node->n_attrs; k++)
             if (!node_attr(out, &s->node->attrs[k])) return false;

@@ -142,7 +142,12 @@ static qx_status place_ends(qx_exec *x, const qx_dev_plan *p)
 static qx_status record_run(qx_exec *x, qx_dev_plan *p)
 {
     qx_gpu *d = x->device;
-    QX_TRY(qx_device_status(x, d->b->capture_begin(d->dev), "record"));
+    const qx_dev_status begun = d->b->capture_begin(d->dev);
+    if (begun == QX_DEV_UNSUPPORTED) { /* one by one, then */
+        d->no_graphs = true;
+        return qx_run_graph(x, x->main, NULL);
+    }
+    QX_TRY(qx_device_status(x, begun, "record"));
     qx_status st = qx_run_graph(x, x->main, NULL);
     if (st == QX_OK) st = remember_ends(x, p);
     if (st != QX_OK) {
@@ -162,7 +167,7 @@ qx_status qx_device_run_main(qx_exec *x)
 {
     qx_gpu *d = x->device;
     qx_dev_plan *p = x->cur->dev;
-    bool whole = d->b->capture_begin && d->n_steps && !wants_every_step(x);
+    bool whole = d->b->capture_begin && !d->no_graphs && d->n_steps && !wants_every_step(x);
     if (whole && p->graph) {
         QX_TRY(qx_device_status(x, d->b->replay(d->dev, p->graph), "replay"));
         return place_ends(x, p);

@@ -53,7 +53,13 @@ static qx_status tell(qx_exec *x, qx_rstep *s, const qx_value *v)
 {
     const qx_tensor *t = &x->slots[v->id].t;
     qx_tensor plain;
-    QX_TRY(qx_device_fetch(x, v->id));
+    qx_tensor here = *t;
+    if (t->on_device && x->watch_in_place) {
+        here.data = x->slots[v->id].dev->data;
+        t = &here;
+    } else {
+        QX_TRY(qx_device_fetch(x, v->id));
+    }
     if (x->info[v->id].block) {
         qx_call c = {.ctx = x->ctx, .exec = x, .node = s->node, .step = s};
         QX_TRY(qx_layout_plain(&c, t, x->info[v->id].block, &plain));
@@ -634,6 +640,7 @@ qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn 
     x->n_watch = n;
     x->watch_fn = fn;
     x->watch_user = user;
+    x->watch_in_place = false;
     qx_plan_free(x);
     return ensure_plan(x);
 }
@@ -644,6 +651,8 @@ void qx_exec_want_outputs(qx_exec *x, bool wanted)
     x->no_outputs = !wanted;
     qx_plan_free(x);
 }
+
+void qx_exec_watch_in_place(qx_exec *x, bool on) { x->watch_in_place = on && x->device && x->device->b->scan; }
 
 void qx_exec_profile(qx_exec *x, bool on) { x->profile = on; }
 

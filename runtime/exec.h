@@ -52,6 +52,17 @@ qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn 
 /* false: runs compute what is watched or exposed and nothing else (calibration); the model's outputs are not there then. */
 void qx_exec_want_outputs(qx_exec *x, bool wanted);
 
+/* For observers that can look at a tensor where it lies: with `on`, a watched value that is on a device is handed over as it is (on_device, data is device
+ * memory). The functions below look at it there; qx_exec_fetch brings it to the host. Switched off by qx_exec_watch. */
+void qx_exec_watch_in_place(qx_exec *x, bool on);
+qx_status qx_exec_fetch(qx_exec *x, const qx_value *v, const qx_tensor **t);
+/* As qx_scan_f32, qx_hist_f32 (added to bins[4096]) and qx_columns_f32 of [outer, n, inner] (joined to acc); kernels/observe.h. */
+struct qx_scan;
+struct qx_columns;
+qx_status qx_exec_scan(qx_exec *x, const qx_tensor *t, struct qx_scan *out);
+qx_status qx_exec_histogram(qx_exec *x, const qx_tensor *t, float inv_width, uint64_t *bins);
+qx_status qx_exec_columns(qx_exec *x, const qx_tensor *t, int64_t outer, int64_t n, int64_t inner, const struct qx_columns *acc);
+
 typedef struct qx_node_time { const char *name, *op; double seconds; double flops; double bytes; const char *kernel; int64_t calls; } qx_node_time;
 /* Switches timing on; the table is by node in execution order and valid until the next run. */
 void qx_exec_profile(qx_exec *x, bool on);

@@ -48,7 +48,7 @@ qx_status qx_fuse(qx_exec *x, qx_gplan *p);
 /* Fused kernels. */
 qx_cpu_fn qx_cpu_int8_linear;
 typedef enum qx_int8_kind { QX_INT8_MATMUL, QX_INT8_GEMM, QX_INT8_CONV } qx_int8_kind;
-typedef struct qx_int8_params { qx_int8_kind kind; bool w_nk; /* weight codes are [n, k] */ } qx_int8_params;
+typedef struct qx_int8_params { qx_int8_kind kind; bool w_nk, fp8; /* weight codes are [n, k]; E4M3 instead of integers: on devices only */ } qx_int8_params;
 enum { QX_INT8_X, QX_INT8_X_SCALE, QX_INT8_X_ZERO, QX_INT8_W, QX_INT8_W_SCALE, QX_INT8_BIAS, QX_INT8_INPUTS };
 qx_cpu_fn qx_cpu_wq_linear;
 typedef struct qx_wq_params { int64_t block; bool nk; } qx_wq_params; /* block 0: one scale a column, or one; nk: codes are [n, k] */

@@ -8,6 +8,9 @@ static const qx_weight *constant(const qx_value *v) { return v && !v->is_input ?
 
 static bool is_int8(qx_dtype t, bool also_unsigned) { return t == QX_DT_INT8 || (also_unsigned && t == QX_DT_UINT8); }
 
+/* E4M3 codes: only a device multiplies them as they are. */
+static bool is_fp8(const qx_fuser *f, qx_dtype t) { return f->x->device && t == QX_DT_FLOAT8E4M3FN; }
+
 /* Type of the codes that a DequantizeLinear reads. */
 static qx_dtype code_type(const qx_node *dq)
 {
@@ -23,7 +26,7 @@ static const qx_node *activation(const qx_fuser *f, const qx_value *v)
     const qx_node *n = qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
     if (!n || constant(n->in[0]) || qx_attr_int(n, "block_size", 0)) return NULL;
     const qx_weight *s = constant(n->in[1]);
-    if (!s || s->numel != 1 || !is_int8(code_type(n), true)) return NULL;
+    if (!s || s->numel != 1 || !(is_int8(code_type(n), true) || is_fp8(f, code_type(n)))) return NULL;
     return n;
 }
 
@@ -51,7 +54,7 @@ static const qx_node *weight(const qx_fuser *f, const qx_value *v, bool *swapped
     }
     const qx_node *dq = qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
     const qx_weight *w = dq ? constant(dq->in[0]) : NULL, *s = dq ? constant(dq->in[1]) : NULL;
-    if (!w || !s || w->dtype != QX_DT_INT8 || qx_attr_int(dq, "block_size", 0) || !all_zero(f, constant(qx_node_in(dq, 2)))) return NULL;
+    if (!w || !s || !(w->dtype == QX_DT_INT8 || is_fp8(f, w->dtype)) || qx_attr_int(dq, "block_size", 0) || !all_zero(f, constant(qx_node_in(dq, 2)))) return NULL;
     return (qx_node_in(dq, 2) && !constant(dq->in[2])) ? NULL : dq;
 }
 
@@ -82,6 +85,8 @@ qx_status qx_fuse_int8(qx_fuser *f, qx_rstep *s)
     if (f->x->opt.simulate || (!conv && !gemm && n->op->id != QX_OP_MatMul)) return QX_OK;
     const qx_node *a = activation(f, n->in[0]), *w = a ? weight(f, n->in[1], &swapped) : NULL;
     if (!a || !w || (swapped && conv)) return QX_OK;
+    const bool fp8 = is_fp8(f, code_type(a));
+    if (fp8 != is_fp8(f, code_type(w)) || (fp8 && conv)) return QX_OK;
     const qx_value *bias = qx_node_in(n, 2);
     if (gemm && !gemm_is_plain(n, bias)) return QX_OK;
     int rank = constant(w->in[0])->rank;
@@ -92,7 +97,7 @@ qx_status qx_fuse_int8(qx_fuser *f, qx_rstep *s)
     if (n_out < 1 || codes->numel / n_out > QX_INT8_MAX_K) return QX_OK;
     qx_int8_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
-    *p = (qx_int8_params){conv ? QX_INT8_CONV : gemm ? QX_INT8_GEMM : QX_INT8_MATMUL, nk};
+    *p = (qx_int8_params){conv ? QX_INT8_CONV : gemm ? QX_INT8_GEMM : QX_INT8_MATMUL, nk, fp8};
     const qx_value *in[QX_INT8_INPUTS] = {a->in[0], a->in[1], qx_node_in(a, 2), w->in[0], w->in[1], bias};
     return qx_fuse_set(f, s, qx_cpu_int8_linear, p, in, QX_INT8_INPUTS, n->out[0]);
 }

@@ -75,3 +75,10 @@ qx_status qx_plugin_load(qx_ctx *ctx, const char *dirs, const qx_backend **out, 
         QX_FAIL(ctx, QX_E_UNSUPPORTED, "%s is not installed (looked in %s, beside the program, in ../lib/qonnx and in " QONNX_PLUGIN_LIBDIR ")", QX_PLUGIN_FILE, dirs && *dirs ? dirs : "no extra folder");
     return open_file(ctx, path, out);
 }
+
+bool qx_plugin_driver(void)
+{
+    void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    if (driver) dlclose(driver);
+    return driver != NULL;
+}

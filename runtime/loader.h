@@ -12,4 +12,7 @@
  * other is tried. *installed: such a file exists. A plugin stays loaded until the process ends: unloading CUDA libraries is not safe. */
 qx_status qx_plugin_load(qx_ctx *ctx, const char *dirs, const qx_backend **out, bool *installed);
 
+/* Whether a driver is there at all: a look-up of 0.1 ms, while a plugin maps 150 MB of libraries to say the same. */
+bool qx_plugin_driver(void);
+
 #endif

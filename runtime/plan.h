@@ -118,7 +118,7 @@ struct qx_exec {
     size_t live, peak;
     uint32_t *keep_ids; int n_keep;     /* values asked for by name that are not outputs */
     bool no_outputs;            /* only what is watched or exposed is computed */
-    qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user;
+    qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user; bool watch_in_place;
     bool profile;
     qx_node_time *times;
     struct qx_gpu *device;   /* runtime/device.h; NULL: everything runs on the CPU */

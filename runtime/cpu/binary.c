@@ -5,11 +5,9 @@
 
 typedef struct binary_row { qx_op_id op; qx_binary fn; bool to_bool; } binary_row;
 static const binary_row rows[] = {
-    {QX_OP_Add, QX_B_ADD, 0}, {QX_OP_Sub, QX_B_SUB, 0}, {QX_OP_Mul, QX_B_MUL, 0}, {QX_OP_Div, QX_B_DIV, 0}, {QX_OP_Pow, QX_B_POW, 0},
-    {QX_OP_PRelu, QX_B_PRELU, 0}, {QX_OP_Equal, QX_B_EQUAL, 1}, {QX_OP_Less, QX_B_LESS, 1}, {QX_OP_LessOrEqual, QX_B_LESS_EQUAL, 1},
-    {QX_OP_Greater, QX_B_GREATER, 1}, {QX_OP_GreaterOrEqual, QX_B_GREATER_EQUAL, 1}, {QX_OP_And, QX_B_AND, 0}, {QX_OP_Or, QX_B_OR, 0},
-    {QX_OP_Xor, QX_B_XOR, 0}, {QX_OP_BitwiseAnd, QX_B_AND, 0}, {QX_OP_BitwiseOr, QX_B_OR, 0}, {QX_OP_BitwiseXor, QX_B_XOR, 0},
-    {QX_OP_Min, QX_B_MIN, 0}, {QX_OP_Max, QX_B_MAX, 0}, {QX_OP_Sum, QX_B_ADD, 0}, {QX_OP_Mean, QX_B_ADD, 0},
+#define BINARY_OP(op, fn, to_bool) {op, fn, to_bool},
+#include "runtime/binary_ops.def"
+#undef BINARY_OP
 };
 
 enum { PIECE = 1 << 14 };

@@ -7,21 +7,9 @@
 /* Operator, kernel, and its parameters as attribute names with their defaults. */
 typedef struct unary_row { qx_op_id op; qx_unary fn; const char *p0; float d0; const char *p1; float d1; } unary_row;
 static const unary_row rows[] = {
-    {QX_OP_Abs, QX_U_ABS, 0, 0, 0, 0}, {QX_OP_Neg, QX_U_NEG, 0, 0, 0, 0}, {QX_OP_Sign, QX_U_SIGN, 0, 0, 0, 0},
-    {QX_OP_Sqrt, QX_U_SQRT, 0, 0, 0, 0}, {QX_OP_Exp, QX_U_EXP, 0, 0, 0, 0}, {QX_OP_Log, QX_U_LOG, 0, 0, 0, 0},
-    {QX_OP_Reciprocal, QX_U_RECIPROCAL, 0, 0, 0, 0}, {QX_OP_Floor, QX_U_FLOOR, 0, 0, 0, 0}, {QX_OP_Ceil, QX_U_CEIL, 0, 0, 0, 0},
-    {QX_OP_Round, QX_U_ROUND, 0, 0, 0, 0}, {QX_OP_Relu, QX_U_RELU, 0, 0, 0, 0}, {QX_OP_Sigmoid, QX_U_SIGMOID, 0, 0, 0, 0},
-    {QX_OP_Tanh, QX_U_TANH, 0, 0, 0, 0}, {QX_OP_Erf, QX_U_ERF, 0, 0, 0, 0}, {QX_OP_Sin, QX_U_SIN, 0, 0, 0, 0},
-    {QX_OP_Cos, QX_U_COS, 0, 0, 0, 0}, {QX_OP_Tan, QX_U_TAN, 0, 0, 0, 0}, {QX_OP_Asin, QX_U_ASIN, 0, 0, 0, 0},
-    {QX_OP_Acos, QX_U_ACOS, 0, 0, 0, 0}, {QX_OP_Atan, QX_U_ATAN, 0, 0, 0, 0}, {QX_OP_Sinh, QX_U_SINH, 0, 0, 0, 0},
-    {QX_OP_Cosh, QX_U_COSH, 0, 0, 0, 0}, {QX_OP_Asinh, QX_U_ASINH, 0, 0, 0, 0}, {QX_OP_Acosh, QX_U_ACOSH, 0, 0, 0, 0},
-    {QX_OP_Atanh, QX_U_ATANH, 0, 0, 0, 0}, {QX_OP_Softplus, QX_U_SOFTPLUS, 0, 0, 0, 0}, {QX_OP_Softsign, QX_U_SOFTSIGN, 0, 0, 0, 0},
-    {QX_OP_Mish, QX_U_MISH, 0, 0, 0, 0}, {QX_OP_HardSwish, QX_U_HARDSWISH, 0, 0, 0, 0},
-    {QX_OP_LeakyRelu, QX_U_LEAKY_RELU, "alpha", 0.01f, 0, 0}, {QX_OP_Elu, QX_U_ELU, "alpha", 1.0f, 0, 0},
-    {QX_OP_Celu, QX_U_CELU, "alpha", 1.0f, 0, 0}, {QX_OP_Selu, QX_U_SELU, "alpha", 1.67326319217681884765625f, "gamma", 1.05070102214813232421875f},
-    {QX_OP_HardSigmoid, QX_U_HARDSIGMOID, "alpha", 0.2f, "beta", 0.5f}, {QX_OP_ThresholdedRelu, QX_U_THRESHOLDED, "alpha", 1.0f, 0, 0},
-    {QX_OP_Shrink, QX_U_SHRINK, "bias", 0.0f, "lambd", 0.5f}, {QX_OP_Swish, QX_U_SWISH, "alpha", 1.0f, 0, 0},
-    {QX_OP_ms_QuickGelu, QX_U_SWISH, "alpha", 1.702f, 0, 0}, {QX_OP_Gelu, QX_U_GELU, 0, 0, 0, 0}, {QX_OP_ms_Gelu, QX_U_GELU, 0, 0, 0, 0},
+#define UNARY_OP(op, fn, p0, d0, p1, d1) {op, fn, p0, d0, p1, d1},
+#include "runtime/unary_ops.def"
+#undef UNARY_OP
 };
 
 enum { PIECE = 1 << 14 }; /* elements a piece */

@@ -1,6 +1,6 @@
 /* node_cases.c - runs the standard's test cases (folders with model.onnx and test_data_set_N/{input,output}_K.pb) through the executor.
  *
- * usage: node_cases [--filter GLOB] [--verbose] [--min-pass PERCENT] DIR...
+ * usage: node_cases [--filter GLOB] [--verbose] [--min-pass PERCENT] [--plugin FOLDER] DIR...
  * DIR is searched three levels deep for model.onnx. A case passes when every output has the declared type and shape and
  * |a - b| <= atol + rtol |b| (the standard's 1e-3 and 1e-7, or tolerance.txt beside the model). A case whose operator has no kernel here,
  * or that tests/node/skip.txt names with a reason, is skipped; anything else that goes wrong is a failure. Of cases that tests/node/random.txt names, the
@@ -20,6 +20,7 @@
 #include "runtime/exec.h"
 
 enum { MAX_PORTS = 64 };
+static qx_exec_options plugin; /* --plugin: nodes that it has a kernel for run there */
 typedef enum verdict { PASSED, FAILED, SKIPPED } verdict;
 typedef struct skip_rule { char pattern[160], reason[200]; } skip_rule;
 typedef struct rule_list { skip_rule rules[400]; int n; } rule_list;
@@ -307,7 +308,7 @@ static verdict run_case(const char *dir, bool random, char *why, size_t cap)
     if (!ctx || qx_arena_new(ctx, &r.arena)) goto done;
     v = judge(&r, qx_model_read(ctx, path, NULL, &r.m), "read");
     if (v == PASSED) v = judge(&r, qx_infer_shapes(r.m, NULL, 0), "infer");
-    if (v == PASSED) v = judge(&r, qx_exec_new(ctx, r.m, NULL, &r.x), "plan");
+    if (v == PASSED) v = judge(&r, qx_exec_new(ctx, r.m, &plugin, &r.x), "plan");
     for (int i = 0; v == PASSED; i++) {
         struct stat sb;
         snprintf(path, sizeof path, "%s/test_data_set_%d", dir, i);
@@ -389,6 +390,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--verbose")) t.verbose = true;
         else if (!strcmp(argv[i], "--filter") && i + 1 < argc) t.filter = argv[++i];
+        else if (!strcmp(argv[i], "--plugin") && i + 1 < argc) plugin = (qx_exec_options){.device = QX_DEVICE_CUDA, .plugin_dir = argv[++i], .allow_fallback = true};
         else if (!strcmp(argv[i], "--min-pass") && i + 1 < argc) min_pass = atof(argv[++i]);
         else walk(&t, argv[i], 0);
     }

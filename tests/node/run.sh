@@ -1,7 +1,9 @@
 #!/bin/sh
-# run.sh BUILD PROGRAM - the standard's node tests: Debian's libonnx-testdata, the newer cases that an installed onnx package generates, and cases of
+# run.sh BUILD PROGRAM [OPTIONS] - the standard's node tests: Debian's libonnx-testdata, the newer cases that an installed onnx package generates, and cases of
 # com.microsoft's operators whose outputs come from ONNX Runtime (BUILD/venv, made by scripts/test.sh). What is not there is skipped with a line; with neither, the test is skipped (77).
 build=$1 program=$2
+shift 2
+options="$*"
 here=$(dirname "$0")
 data=/usr/share/libonnx-testdata/data
 set --
@@ -17,4 +19,4 @@ elif [ -x "$python" ]; then
   set -- "$@" "$build/contrib-data"
 fi
 [ $# -gt 0 ] || { echo "skipped: no node tests here"; exit 77; }
-exec "$program" "$@"
+exec "$program" $options "$@"

@@ -71,6 +71,7 @@ static void auto_falls_back(void **state)
     qx_exec *x = NULL;
     qx_exec_options o = on("no_device");
     o.device = QX_DEVICE_AUTO;
+    o.tell_device = true;
     ok(&f, qx_exec_new(f.ctx, f.m, &o, &x));
     assert_string_equal(qx_exec_device_name(x), "cpu");
     assert_int_equal(l.n, 1);
@@ -81,6 +82,7 @@ static void auto_falls_back(void **state)
     snprintf(dirs, sizeof dirs, "/nowhere:%s", o.plugin_dir);
     o.plugin_dir = dirs;
     o.device = QX_DEVICE_AUTO;
+    o.tell_device = true;
     ok(&f, qx_exec_new(f.ctx, f.m, &o, &x));
     assert_string_equal(qx_exec_device_name(x), "mock:0 mock");
     qx_exec_free(x);

@@ -1,0 +1,207 @@
+/* gemm.cu - matrix products of our own: any strides and types with f32 sums (what cuBLASLt does not take), integer products, products with weights of 2, 4 or 8 bits
+ * that are expanded on the way, and bias with activation. Tiles of 64 x 64 in shared memory; a product's terms are added in order of k by fused multiply-adds. */
+#include <math.h>
+
+#include "kernels/cuda/act.h"
+
+enum { T = 64, TK = 16, GEMM_THREADS = 256, PER = T * T / GEMM_THREADS }; /* a thread owns a 4 x 4 patch of the tile */
+
+typedef struct tile_at { int64_t m0, n0, xb, wb, yb; } tile_at;
+
+/* The block's tile and the offsets of its batch. */
+QX_HD tile_at tile_of(const qk_gemm_args *a, int64_t block)
+{
+    const int64_t tn = (a->n + T - 1) / T, tm = (a->m + T - 1) / T;
+    tile_at at = {block / tn % tm * T, block % tn * T, 0, 0, 0};
+    int64_t b = block / tn / tm;
+    at.yb = b * a->by;
+    for (int k = a->brank - 1; k >= 0; k--) {
+        at.xb += b % a->bdims[k] * a->bx[k];
+        at.wb += b % a->bdims[k] * a->bw[k];
+        b /= a->bdims[k];
+    }
+    return at;
+}
+
+QX_HD void gemm_store(const qk_gemm_args *a, const tile_at *at, int64_t m, int64_t n, float sum)
+{
+    if (m >= a->m || n >= a->n) return;
+    float v = a->alpha * sum;
+    if (a->col_scale) v *= a->col_scale[a->col_one ? 0 : n];
+    if (a->bias) v += qk_real(a->bias, a->btype, n);
+    if (a->add) v += a->beta * qk_real(a->add, a->btype, m * a->add_r + n * a->add_c);
+    const int64_t i = at->yb + m * a->yr + n * a->yc;
+    v = act_of(a->act, v);
+    if (a->mul) v *= qk_real(a->mul, a->ytype, i);
+    if (a->plus) v += qk_real(a->plus, a->ytype, i);
+    qk_put_real(a->y, a->ytype, i, v);
+}
+
+QK_KERNEL(gemm_kernel, qk_gemm_args)
+{
+    QK_SHARED(float, xs, TK * T); /* [k][row] */
+    QK_SHARED(float, ws, TK * T); /* [k][column] */
+    QK_PRIVATE(float, acc, PER);
+    const tile_at at = tile_of(&a, QK_BLOCK);
+    QK_THREADS(t) for (int i = 0; i < PER; i++) QK_MY(acc)[i] = 0;
+    for (int64_t k0 = 0; k0 < a.k; k0 += TK) {
+        QK_THREADS(t) {
+            for (int e = t; e < TK * T; e += QK_NT) {
+                /* neighbours of a warp read along the stride that is 1 */
+                const int xk = a.xc == 1 ? e % TK : e / T, xm = a.xc == 1 ? e / TK : e % T, wk = a.wr == 1 ? e % TK : e / T, wn = a.wr == 1 ? e / TK : e % T;
+                const int64_t m = at.m0 + xm, n = at.n0 + wn;
+                xs[xk * T + xm] = m < a.m && k0 + xk < a.k ? qk_get(a.x, a.dtype, at.xb + m * a.xr + (k0 + xk) * a.xc) : 0.0f;
+                ws[wk * T + wn] = n < a.n && k0 + wk < a.k ? qk_get(a.w, a.wtype, at.wb + (k0 + wk) * a.wr + n * a.wc) : 0.0f;
+            }
+        }
+        QK_SYNC();
+        QK_THREADS(t) {
+            const int r = t / 16 * 4, c = t % 16 * 4;
+            for (int k = 0; k < TK; k++)
+                for (int i = 0; i < PER; i++) QK_MY(acc)[i] = fmaf(xs[k * T + r + i / 4], ws[k * T + c + i % 4], QK_MY(acc)[i]);
+        }
+        QK_SYNC();
+    }
+    QK_THREADS(t) for (int i = 0; i < PER; i++) gemm_store(&a, &at, at.m0 + t / 16 * 4 + i / 4, at.n0 + t % 16 * 4 + i % 4, QK_MY(acc)[i]);
+}
+QK_HOST(gemm_kernel, qk_gemm_args)
+QK_EXTERN int qk_gemm(qk_queue q, const qk_gemm_args *a)
+{
+    return QK_LAUNCH(gemm_kernel, a->batch * ((a->m + T - 1) / T) * ((a->n + T - 1) / T), GEMM_THREADS, q, a);
+}
+
+/* ---- integer codes ---- */
+
+QK_KERNEL(int8_kernel, qk_int8_args)
+{
+    QK_SHARED(int16_t, xs, TK * T);
+    QK_SHARED(int16_t, ws, TK * T);
+    QK_PRIVATE(int32_t, acc, PER);
+    const int64_t tn = (a.n + T - 1) / T, m0 = QK_BLOCK / tn * T, n0 = QK_BLOCK % tn * T;
+    QK_THREADS(t) for (int i = 0; i < PER; i++) QK_MY(acc)[i] = 0;
+    for (int64_t k0 = 0; k0 < a.k; k0 += TK) {
+        QK_THREADS(t) {
+            for (int e = t; e < TK * T; e += QK_NT) {
+                const int xk = e % TK, xm = e / TK, wk = a.wr == 1 ? e % TK : e / T, wn = a.wr == 1 ? e / TK : e % T;
+                const int64_t m = m0 + xm, n = n0 + wn, xi = m * a.k + k0 + xk;
+                const int in = m < a.m && k0 + xk < a.k;
+                xs[xk * T + xm] = (int16_t)(!in ? 0 : (a.x_unsigned ? ((const uint8_t *)a.x)[xi] : ((const int8_t *)a.x)[xi]) - a.zx);
+                ws[wk * T + wn] = (int16_t)(n < a.n && k0 + wk < a.k ? ((const int8_t *)a.w)[(k0 + wk) * a.wr + n * a.wc] : 0);
+            }
+        }
+        QK_SYNC();
+        QK_THREADS(t) {
+            const int r = t / 16 * 4, c = t % 16 * 4;
+            for (int k = 0; k < TK; k++)
+                for (int i = 0; i < PER; i++) QK_MY(acc)[i] += xs[k * T + r + i / 4] * ws[k * T + c + i % 4];
+        }
+        QK_SYNC();
+    }
+    QK_THREADS(t) for (int i = 0; i < PER; i++) {
+        const int64_t m = m0 + t / 16 * 4 + i / 4, n = n0 + t % 16 * 4 + i % 4;
+        if (m >= a.m || n >= a.n) continue;
+        float v = (float)QK_MY(acc)[i] * (a.sx * a.sw[a.sw_one ? 0 : n]);
+        if (a.bias) v += qk_real(a.bias, a.btype, n);
+        qk_put_real(a.y, a.ytype, m * a.yr + n * a.yc, v);
+    }
+}
+QK_HOST(int8_kernel, qk_int8_args)
+QK_EXTERN int qk_int8_gemm(qk_queue q, const qk_int8_args *a)
+{
+    return QK_LAUNCH(int8_kernel, ((a->m + T - 1) / T) * ((a->n + T - 1) / T), GEMM_THREADS, q, a);
+}
+
+QK_KERNEL(scale_kernel, qk_scale_args)
+{
+    QK_EACH(i, a.m * a.n) {
+        const int64_t n = i % a.n;
+        float v;
+        if (a.whole) v = (float)(((const int32_t *)a.acc)[i] - (a.sums ? a.zx * a.sums[n] : 0));
+        else v = ((const float *)a.acc)[i];
+        v *= a.scale[a.one ? 0 : n];
+        if (a.bias) v += qk_real(a.bias, a.btype, n);
+        qk_put_real(a.y, a.ytype, i, v);
+    }
+}
+QK_HOST(scale_kernel, qk_scale_args)
+QK_EXTERN int qk_scale_rows(qk_queue q, const qk_scale_args *a) { return QK_LAUNCH(scale_kernel, QK_EACH_BLOCKS(a->m * a->n), 256, q, a); }
+
+QK_KERNEL(sums_kernel, qk_sums_args)
+{
+    QK_EACH(i, a.n) {
+        int32_t s = 0;
+        for (int64_t k = 0; k < a.k; k++) s += ((const int8_t *)a.w)[i * a.k + k];
+        a.sums[i] = s;
+    }
+}
+QK_HOST(sums_kernel, qk_sums_args)
+QK_EXTERN int qk_row_sums(qk_queue q, const qk_sums_args *a) { return QK_LAUNCH(sums_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
+
+/* ---- codes of 2, 4, 8 bits, float activation ---- */
+
+QX_HD int codes_bits(int dt) { return dt == QK_I4 || dt == QK_U4 ? 4 : dt == QK_I2 || dt == QK_U2 ? 2 : 8; }
+
+QX_HD float weight_at(const qk_codes_args *a, int64_t n, int64_t k)
+{
+    const int bits = codes_bits(a->ctype);
+    const int64_t block = a->block ? k / a->block : 0, s = n * a->s_n + block * a->s_k;
+    const void *row = (const uint8_t *)a->codes + n * a->row_bytes;
+    const int64_t i = a->row_bytes ? k : a->nk ? n * a->k + k : k * a->n + n;
+    int64_t z = a->bias_zero;
+    if (a->zero) z = a->z_row_bits ? (int64_t)qk_nibble((const uint8_t *)a->zero + n * (a->z_row_bits / 8), bits < 8 ? bits : 8, block) : qk_int(a->zero, a->ctype, s);
+    return (float)(qk_int(row, a->ctype, i) - z) * qk_real(a->scale, a->stype, s);
+}
+
+/* Few rows (decoding): a block computes 8 columns, 32 threads a column over k; every code is read once for all rows. Bound by reading the codes. */
+enum { GEMV_ROWS = 8, GEMV_COLS = 8, GEMV_THREADS = 256 };
+QK_KERNEL(gemv_kernel, qk_codes_args)
+{
+    QK_SHARED(float, red, GEMV_ROWS * GEMV_THREADS);
+    const int64_t blocks_n = (a.n + GEMV_COLS - 1) / GEMV_COLS, n0 = QK_BLOCK % blocks_n * GEMV_COLS, m0 = QK_BLOCK / blocks_n * GEMV_ROWS;
+    QK_THREADS(t) {
+        const int64_t n = n0 + t / 32;
+        float sum[GEMV_ROWS];
+        for (int r = 0; r < GEMV_ROWS; r++) sum[r] = 0;
+        for (int64_t k = t % 32; n < a.n && k < a.k; k += 32) {
+            const float w = weight_at(&a, n, k);
+            for (int r = 0; r < GEMV_ROWS && m0 + r < a.m; r++) sum[r] = fmaf(qk_real(a.x, a.dtype, (m0 + r) * a.k + k), w, sum[r]);
+        }
+        for (int r = 0; r < GEMV_ROWS; r++) red[r * GEMV_THREADS + t] = sum[r];
+    }
+    QK_SYNC();
+    QK_THREADS(t) {
+        const int64_t r = t / GEMV_COLS, n = n0 + t % GEMV_COLS;
+        if (t < GEMV_ROWS * GEMV_COLS && n < a.n && m0 + r < a.m) {
+            float s = 0;
+            for (int k = 0; k < 32; k++) s += red[r * GEMV_THREADS + t % GEMV_COLS * 32 + k];
+            if (a.bias) s += qk_real(a.bias, a.btype, n);
+            qk_put_real(a.y, a.dtype, (m0 + r) * a.n + n, act_of(a.act, s));
+        }
+    }
+}
+QK_HOST(gemv_kernel, qk_codes_args)
+QK_EXTERN int qk_codes_linear(qk_queue q, const qk_codes_args *a)
+{
+    return QK_LAUNCH(gemv_kernel, ((a->n + GEMV_COLS - 1) / GEMV_COLS) * ((a->m + GEMV_ROWS - 1) / GEMV_ROWS), GEMV_THREADS, q, a);
+}
+
+QK_KERNEL(expand_kernel, qk_codes_args)
+{
+    QK_EACH(i, a.n * a.k) qk_put_real(a.y, a.dtype, i, weight_at(&a, i / a.k, i % a.k));
+}
+QK_HOST(expand_kernel, qk_codes_args)
+QK_EXTERN int qk_codes_expand(qk_queue q, const qk_codes_args *a) { return QK_LAUNCH(expand_kernel, QK_EACH_BLOCKS(a->n * a->k), 256, q, a); }
+
+QK_KERNEL(bias_kernel, qk_bias_rows_args)
+{
+    QK_EACH(i, a.rows * a.n) {
+        float v = qk_real(a.x, a.dtype, i);
+        if (a.bias) v += qk_real(a.bias, a.btype, i % a.n);
+        v = act_of(a.act, v);
+        if (a.mul) v *= qk_real(a.mul, a.dtype, i);
+        if (a.plus) v += qk_real(a.plus, a.dtype, i);
+        qk_put_real(a.y, a.dtype, i, v);
+    }
+}
+QK_HOST(bias_kernel, qk_bias_rows_args)
+QK_EXTERN int qk_bias_act(qk_queue q, const qk_bias_rows_args *a) { return QK_LAUNCH(bias_kernel, QK_EACH_BLOCKS(a->rows * a->n), 256, q, a); }

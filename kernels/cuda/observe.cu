@@ -1,0 +1,158 @@
+/* observe.cu - what calibration wants to know of a tensor, worked out where it lies: range and sums, histogram, columns, Gram matrix. Definitions as in
+ * kernels/observe.h: maxima and counts are exact, sums are pairs hi + lo of error-free additions, products of a Gram matrix are exact in f64. */
+#include <math.h>
+
+#include "kernels/cuda/elem.h"
+
+enum { SCAN_THREADS = 128 };
+
+/* (hi, lo) += v without losing what does not fit in hi. */
+QX_HD void pair_add(double *p, double v)
+{
+    const double s = p[0] + v, t = s - p[0];
+    p[1] += (p[0] - (s - t)) + (v - t);
+    p[0] = s;
+}
+
+QX_HD void part_start(qk_scan_part *p)
+{
+    p->min = p->max = p->absmax = 0;
+    p->zeros = p->nonfinite = 0;
+    p->sum[0] = p->sum[1] = p->abs[0] = p->abs[1] = p->sq[0] = p->sq[1] = 0;
+}
+
+QX_HD void part_add(qk_scan_part *p, float x, int first)
+{
+    const float m = fabsf(x);
+    if (!(m <= 3.402823466e38f)) {
+        p->nonfinite++;
+        return;
+    }
+    p->min = first || x < p->min ? x : p->min;
+    p->max = first || x > p->max ? x : p->max;
+    p->absmax = m > p->absmax ? m : p->absmax;
+    p->zeros += x == 0;
+    pair_add(p->sum, (double)x);
+    pair_add(p->abs, (double)m);
+    pair_add(p->sq, (double)x * (double)x);
+}
+
+/* Every part covers the elements i with i / SCAN_THREADS % n_parts equal to it; a thread's result is folded into its block's in order of threads. */
+QK_KERNEL(scan_kernel, qk_scan_args)
+{
+    QK_SHARED(qk_scan_part, all, SCAN_THREADS);
+    QK_THREADS(t) {
+        qk_scan_part p;
+        part_start(&p);
+        int first = 1;
+        for (int64_t i = QK_BLOCK * SCAN_THREADS + t; i < a.n; i += QK_BLOCKS * SCAN_THREADS) {
+            part_add(&p, qk_get(a.x, a.dtype, i), first);
+            first = 0;
+        }
+        all[t] = p;
+    }
+    QK_SYNC();
+    QK_THREADS(t) if (t == 0) {
+        qk_scan_part p = all[0];
+        const int64_t here = a.n - QK_BLOCK * SCAN_THREADS; /* threads that saw an element */
+        for (int k = 1; k < SCAN_THREADS && k < here; k++) {
+            const qk_scan_part *o = &all[k];
+            p.min = o->min < p.min ? o->min : p.min;
+            p.max = o->max > p.max ? o->max : p.max;
+            p.absmax = o->absmax > p.absmax ? o->absmax : p.absmax;
+            p.zeros += o->zeros;
+            p.nonfinite += o->nonfinite;
+            for (int j = 0; j < 2; j++) {
+                pair_add(p.sum, o->sum[j]);
+                pair_add(p.abs, o->abs[j]);
+                pair_add(p.sq, o->sq[j]);
+            }
+        }
+        a.parts[QK_BLOCK] = p;
+    }
+}
+QK_HOST(scan_kernel, qk_scan_args)
+QK_EXTERN int qk_scan(qk_queue q, const qk_scan_args *a) { return QK_LAUNCH(scan_kernel, a->n_parts, SCAN_THREADS, q, a); }
+
+/* A histogram of a block in shared memory, added to the whole at the end: counts, so the order does not matter. */
+enum { BINS = 4096, HIST_THREADS = 256 };
+QK_KERNEL(histogram_kernel, qk_hist_args)
+{
+    QK_SHARED(uint32_t, own, BINS);
+    QK_THREADS(t) for (int k = t; k < BINS; k += QK_NT) own[k] = 0;
+    QK_SYNC();
+    QK_THREADS(t) for (int64_t i = QK_BLOCK * QK_NT + t; i < a.n; i += QK_BLOCKS * QK_NT) {
+        const int bin = (int)(fabsf(qk_get(a.x, a.dtype, i)) * a.inv_width);
+        QK_ADD_COUNT32(&own[bin < BINS ? bin : BINS - 1], 1u);
+    }
+    QK_SYNC();
+    QK_THREADS(t) for (int k = t; k < BINS; k += QK_NT) if (own[k]) QK_ADD_COUNT32(&a.bins[k], own[k]);
+}
+QK_HOST(histogram_kernel, qk_hist_args)
+QK_EXTERN int qk_histogram(qk_queue q, const qk_hist_args *a)
+{
+    const int64_t blocks = a->n / (HIST_THREADS * 64) + 1;
+    return QK_LAUNCH(histogram_kernel, blocks > 512 ? 512 : blocks, HIST_THREADS, q, a);
+}
+
+/* A thread a channel when channels are neighbours in memory (inner 1), a block a channel otherwise; both add in order. */
+QK_KERNEL(columns_kernel, qk_columns_args)
+{
+    QK_EACH(c, a.channels) {
+        qk_scan_part p;
+        part_start(&p);
+        int first = 1;
+        for (int64_t o = 0; o < a.outer; o++)
+            for (int64_t i = 0; i < a.inner; i++) {
+                part_add(&p, qk_get(a.x, a.dtype, (o * a.channels + c) * a.inner + i), first);
+                first = 0;
+            }
+        a.min[c] = p.min;
+        a.max[c] = p.max;
+        a.sum[2 * c] = p.sum[0], a.sum[2 * c + 1] = p.sum[1];
+        a.abs[2 * c] = p.abs[0], a.abs[2 * c + 1] = p.abs[1];
+        a.sq[2 * c] = p.sq[0], a.sq[2 * c + 1] = p.sq[1];
+    }
+}
+QK_HOST(columns_kernel, qk_columns_args)
+QK_EXTERN int qk_columns(qk_queue q, const qk_columns_args *a)
+{
+    return QK_LAUNCH(columns_kernel, QK_EACH_BLOCKS(a->channels * 8), 32, q, a);
+}
+
+/* gram[i][j] += sum over rows of x[r][i] x[r][j], for the tiles on and above the diagonal; mirrored by the host at the end. A product of two floats is exact in
+ * f64, so only the sums round. */
+enum { GT = 32, GR = 16, GRAM_THREADS = 256, GRAM_PER = GT * GT / GRAM_THREADS };
+QK_KERNEL(gram_kernel, qk_gram_args)
+{
+    QK_SHARED(float, xi, GR * GT);
+    QK_SHARED(float, xj, GR * GT);
+    QK_PRIVATE(double, acc, GRAM_PER);
+    const int64_t tiles = (a.k + GT - 1) / GT, i0 = QK_BLOCK / tiles * GT, j0 = QK_BLOCK % tiles * GT;
+    if (j0 < i0) return; /* the whole block */
+    QK_THREADS(t) for (int i = 0; i < GRAM_PER; i++) QK_MY(acc)[i] = 0;
+    for (int64_t r0 = 0; r0 < a.rows; r0 += GR) {
+        QK_THREADS(t) for (int e = t; e < GR * GT; e += QK_NT) {
+            const int64_t r = r0 + e / GT, i = i0 + e % GT, j = j0 + e % GT;
+            xi[e] = r < a.rows && i < a.k ? qk_get(a.x, a.dtype, r * a.stride + i) : 0.0f;
+            xj[e] = r < a.rows && j < a.k ? qk_get(a.x, a.dtype, r * a.stride + j) : 0.0f;
+        }
+        QK_SYNC();
+        QK_THREADS(t) for (int r = 0; r < GR; r++)
+            for (int i = 0; i < GRAM_PER; i++) {
+                const int e = t + i * GRAM_THREADS;
+                QK_MY(acc)[i] += (double)xi[r * GT + e / GT] * (double)xj[r * GT + e % GT];
+            }
+        QK_SYNC();
+    }
+    QK_THREADS(t) for (int i = 0; i < GRAM_PER; i++) {
+        const int e = t + i * GRAM_THREADS;
+        if (i0 + e / GT < a.k && j0 + e % GT < a.k) a.gram[(i0 + e / GT) * a.k + j0 + e % GT] += QK_MY(acc)[i];
+    }
+}
+QK_HOST(gram_kernel, qk_gram_args)
+QK_EXTERN int qk_gram(qk_queue q, const qk_gram_args *a)
+{
+    const int64_t tiles = (a->k + GT - 1) / GT;
+    return QK_LAUNCH(gram_kernel, tiles * tiles, GRAM_THREADS, q, a);
+}

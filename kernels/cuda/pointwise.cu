@@ -1,0 +1,240 @@
+/* pointwise.cu - element by element: unary functions, binary operations under broadcasting, selection, casts. Bound by memory, so the type of an element is looked up
+ * when it is read instead of being compiled in: one kernel serves all types. The formulas are those of the CPU (kernels/unary.def, kernels/scalar.h). */
+#include <math.h>
+
+#include "kernels/cuda/elem.h"
+#include "kernels/fmath.h"
+#include "kernels/pointwise.h"
+
+#define QX_SIGN(v) (((v) > 0) - ((v) < 0))
+
+QX_HD float unary_real(int op, float v, const float *p)
+{
+    switch (op) {
+#define QX_UNARY(name, fexpr, dexpr) case QX_U_##name: return (float)(fexpr);
+#include "kernels/unary.def"
+#undef QX_UNARY
+    default: return v;
+    }
+}
+
+QX_HD int64_t unary_int(int op, int64_t v)
+{
+    switch (op) {
+    case QX_U_ABS: return v < 0 ? (int64_t)(0 - (uint64_t)v) : v;
+    case QX_U_NEG: return (int64_t)(0 - (uint64_t)v);
+    case QX_U_SIGN: return QX_SIGN(v);
+    default: return v > 0 ? v : 0; /* RELU */
+    }
+}
+
+QK_KERNEL(unary_kernel, qk_unary_args)
+{
+    QK_EACH(i, a.n) {
+        if (qk_is_real(a.dtype)) qk_put_real(a.y, a.dtype, i, unary_real(a.op, qk_real(a.x, a.dtype, i), a.p));
+        else qk_put_int(a.y, a.dtype, i, unary_int(a.op, qk_int(a.x, a.dtype, i)));
+    }
+}
+QK_HOST(unary_kernel, qk_unary_args)
+QK_EXTERN int qk_unary(qk_queue q, const qk_unary_args *a) { return QK_LAUNCH(unary_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
+
+QK_KERNEL(flip_kernel, qk_flip_args)
+{
+    QK_EACH(i, a.n) ((uint8_t *)a.y)[i] = (uint8_t)(((const uint8_t *)a.x)[i] ^ a.flip);
+}
+QK_HOST(flip_kernel, qk_flip_args)
+QK_EXTERN int qk_flip(qk_queue q, const qk_flip_args *a) { return QK_LAUNCH(flip_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
+
+QK_KERNEL(isnan_kernel, qk_isnan_args)
+{
+    QK_EACH(i, a.n) {
+        const float v = qk_real(a.x, a.dtype, i), inf = qx_of_bits(0x7f800000u);
+        const int yes = a.kind == 0 ? v != v : ((a.kind & 1) && v == inf) || ((a.kind & 2) && v == -inf);
+        ((uint8_t *)a.y)[i] = (uint8_t)yes;
+    }
+}
+QK_HOST(isnan_kernel, qk_isnan_args)
+QK_EXTERN int qk_isnan(qk_queue q, const qk_isnan_args *a) { return QK_LAUNCH(isnan_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
+
+QK_KERNEL(clip_kernel, qk_clip_args)
+{
+    QK_EACH(i, a.n) {
+        if (qk_is_real(a.dtype)) {
+            float v = qk_real(a.x, a.dtype, i);
+            v = v < a.lo ? a.lo : v;
+            qk_put_real(a.y, a.dtype, i, v > a.hi ? a.hi : v);
+        } else {
+            int64_t v = qk_int(a.x, a.dtype, i);
+            v = v < a.ilo ? a.ilo : v;
+            qk_put_int(a.y, a.dtype, i, v > a.ihi ? a.ihi : v);
+        }
+    }
+}
+QK_HOST(clip_kernel, qk_clip_args)
+QK_EXTERN int qk_clip(qk_queue q, const qk_clip_args *a) { return QK_LAUNCH(clip_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
+
+/* ---- binary; the definitions of kernels/cpu/binary.c ---- */
+
+QX_HD float mod_real(float u, float v)
+{
+    const float r = fmodf(u, v);
+    return r == 0 ? copysignf(0.0f, v) : (r < 0) != (v < 0) ? r + v : r;
+}
+
+QX_HD float pow_real(float u, float v) { return v == 2.0f ? u * u : v == 3.0f ? u * u * u : v == 1.0f ? u : powf(u, v); }
+
+QX_HD float binary_real(int op, float u, float v)
+{
+    switch (op) {
+    case QX_B_ADD: return u + v;
+    case QX_B_SUB: return u - v;
+    case QX_B_MUL: return u * v;
+    case QX_B_DIV: return u / v;
+    case QX_B_POW: return pow_real(u, v);
+    case QX_B_MIN: return u != u ? u : v != v ? v : u < v ? u : v;
+    case QX_B_MAX: return u != u ? u : v != v ? v : u > v ? u : v;
+    case QX_B_MOD: return mod_real(u, v);
+    case QX_B_FMOD: return fmodf(u, v);
+    default: return u < 0 ? u * v : u; /* PRELU */
+    }
+}
+
+QX_HD int64_t div_int(int64_t u, int64_t v) { return v == 0 ? 0 : v == -1 ? (int64_t)(0 - (uint64_t)u) : u / v; }
+QX_HD int64_t rem_int(int64_t u, int64_t v) { return v == 0 || v == -1 ? 0 : u % v; }
+
+QX_HD int64_t pow_int(int64_t u, int64_t v)
+{
+    uint64_t r = 1, x = (uint64_t)u;
+    if (v < 0) return u == 1 ? 1 : u == -1 ? (v % 2 ? -1 : 1) : 0;
+    for (uint64_t e = (uint64_t)v; e; e >>= 1) {
+        if (e & 1) r *= x;
+        x *= x;
+    }
+    return (int64_t)r;
+}
+
+QX_HD int64_t binary_int(int op, int64_t u, int64_t v)
+{
+    switch (op) {
+    case QX_B_ADD: return (int64_t)((uint64_t)u + (uint64_t)v);
+    case QX_B_SUB: return (int64_t)((uint64_t)u - (uint64_t)v);
+    case QX_B_MUL: return (int64_t)((uint64_t)u * (uint64_t)v);
+    case QX_B_DIV: return div_int(u, v);
+    case QX_B_POW: return pow_int(u, v);
+    case QX_B_MIN: return u < v ? u : v;
+    case QX_B_MAX: return u > v ? u : v;
+    case QX_B_MOD: { const int64_t r = rem_int(u, v); return r != 0 && (r < 0) != (v < 0) ? r + v : r; }
+    case QX_B_FMOD: return rem_int(u, v);
+    case QX_B_PRELU: return u < 0 ? (int64_t)((uint64_t)u * (uint64_t)v) : u;
+    case QX_B_AND: return u & v;
+    case QX_B_OR: return u | v;
+    default: return u ^ v; /* XOR */
+    }
+}
+
+#define COMPARE(op, u, v) \
+    ((op) == QX_B_EQUAL ? (u) == (v) : (op) == QX_B_LESS ? (u) < (v) : (op) == QX_B_LESS_EQUAL ? (u) <= (v) : (op) == QX_B_GREATER ? (u) > (v) : (u) >= (v))
+
+QK_KERNEL(binary_kernel, qk_binary_args)
+{
+    const int compare = a.op >= QX_B_EQUAL && a.op <= QX_B_GREATER_EQUAL, real = qk_is_real(a.dtype);
+    QK_EACH(i, a.n) {
+        const int64_t ia = qk_offset(i, a.rank, a.dims, a.sa), ib = qk_offset(i, a.rank, a.dims, a.sb);
+        if (real) {
+            const float u = qk_real(a.a, a.dtype, ia), v = qk_real(a.b, a.dtype, ib);
+            if (compare) ((uint8_t *)a.y)[i] = (uint8_t)COMPARE(a.op, u, v);
+            else qk_put_real(a.y, a.dtype, i, binary_real(a.op, u, v));
+        } else {
+            const int64_t u = qk_int(a.a, a.dtype, ia), v = qk_int(a.b, a.dtype, ib);
+            if (compare) ((uint8_t *)a.y)[i] = (uint8_t)COMPARE(a.op, u, v);
+            else qk_put_int(a.y, a.dtype, i, binary_int(a.op, u, v));
+        }
+    }
+}
+QK_HOST(binary_kernel, qk_binary_args)
+QK_EXTERN int qk_binary(qk_queue q, const qk_binary_args *a) { return QK_LAUNCH(binary_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
+
+QK_KERNEL(where_kernel, qk_where_args)
+{
+    QK_EACH(i, a.n) {
+        if (((const uint8_t *)a.c)[qk_offset(i, a.rank, a.dims, a.sc)]) qk_move(a.a, qk_offset(i, a.rank, a.dims, a.sa), a.y, i, a.size);
+        else qk_move(a.b, qk_offset(i, a.rank, a.dims, a.sb), a.y, i, a.size);
+    }
+}
+QK_HOST(where_kernel, qk_where_args)
+QK_EXTERN int qk_where(qk_queue q, const qk_where_args *a) { return QK_LAUNCH(where_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
+
+/* ---- cast: runtime/cpu/cast.c ---- */
+
+QX_HD int64_t cut(double v)
+{
+    if (!(v > -9223372036854775808.0)) return v != v ? 0 : INT64_MIN;
+    return v >= 9223372036854775808.0 ? INT64_MAX : (int64_t)v;
+}
+
+QX_HD int reads_int(int dt) { return dt == QK_I64 || dt == QK_U64 || dt == QK_I32 || dt == QK_U32; }
+
+QX_HD uint8_t cast_float8(float v, int dt, int saturate)
+{
+    const float limit = dt == QK_E4M3FNUZ ? 248.0f : 61440.0f;
+    if (dt == QK_E4M3 || dt == QK_E5M2) return qk_to_small_float(v, dt, saturate);
+    if (!saturate && fabsf(v) >= limit) return 0x80;
+    return qk_to_small_float(v, dt, 1);
+}
+
+QX_HD double cast_value(const void *x, int dt, int64_t i)
+{
+    if (dt == QK_F64) return ((const double *)x)[i];
+    if (dt == QK_U64) return (double)((const uint64_t *)x)[i];
+    return reads_int(dt) ? (double)qk_int(x, dt, i) : (double)qk_get(x, dt, i);
+}
+
+/* The bits of one element of the target type; packed types: the low bits. */
+QX_HD uint64_t cast_one(const qk_cast_args *a, int64_t i)
+{
+    const int to = a->to;
+    if (to == QK_BOOL) return reads_int(a->from) ? qk_int(a->x, a->from, i) != 0 : cast_value(a->x, a->from, i) != 0;
+    if (qk_is_real(to) || to == QK_E2M1 || (to >= QK_E4M3 && to <= QK_E5M2FNUZ) || to == QK_E8M0) {
+        const float v = (float)cast_value(a->x, a->from, i);
+        if (to == QK_F32) return qx_bits_of(v);
+        if (to == QK_F16) return qx_sc_f32_to_f16(v);
+        if (to == QK_BF16) return qx_sc_f32_to_bf16(v);
+        if (to == QK_E2M1) return qx_sc_f32_to_e2m1(v);
+        return cast_float8(v, to, a->saturate);
+    }
+    if (to == QK_F64) {
+        const double v = cast_value(a->x, a->from, i);
+        uint64_t u;
+        memcpy(&u, &v, sizeof u);
+        return u;
+    }
+    if (reads_int(a->from)) return (uint64_t)qk_int(a->x, a->from, i);
+    const double v = cast_value(a->x, a->from, i);
+    if (to == QK_U64 && v >= 9223372036854775808.0) return v >= 18446744073709551616.0 ? UINT64_MAX : (uint64_t)v;
+    return (uint64_t)cut(v);
+}
+
+QX_HD int type_bits(int dt)
+{
+    if (dt == QK_F32 || dt == QK_I32 || dt == QK_U32) return 32;
+    if (dt == QK_I64 || dt == QK_U64 || dt == QK_F64) return 64;
+    if (dt == QK_F16 || dt == QK_BF16 || dt == QK_I16 || dt == QK_U16) return 16;
+    if (dt == QK_U4 || dt == QK_I4 || dt == QK_E2M1) return 4;
+    return dt == QK_U2 || dt == QK_I2 ? 2 : 8;
+}
+
+/* One thread an element, or a byte of packed elements: two threads never write the same byte. */
+QK_KERNEL(cast_kernel, qk_cast_args)
+{
+    const int bits = type_bits(a.to), per = bits < 8 ? 8 / bits : 1;
+    QK_EACH(item, (a.n + per - 1) / per) {
+        uint64_t v = 0;
+        for (int k = 0; k < per && item * per + k < a.n; k++) {
+            const uint64_t e = cast_one(&a, item * per + k);
+            v |= per == 1 ? e : (e & ((1u << bits) - 1u)) << (k * bits);
+        }
+        qk_move(&v, 0, a.y, item, bits < 8 ? 1 : bits / 8); /* little-endian, as every device and host that runs this */
+    }
+}
+QK_HOST(cast_kernel, qk_cast_args)
+QK_EXTERN int qk_cast(qk_queue q, const qk_cast_args *a) { return QK_LAUNCH(cast_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }

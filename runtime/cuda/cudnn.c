@@ -1,0 +1,360 @@
+/* cudnn.c - convolutions and attention by cuDNN's graph interface: tensors, operations, graph; then the library's own list of engines, and the first that can be planned
+ * on this device. No engine: not taken. cuDNN's matrix units want the channels innermost, our values lie with them second: 16-bit pictures are turned in and out
+ * (memory traffic of two copies), the weight once. Compiled, never run on a device: see docs/gpu.md. */
+#include "runtime/cuda/library.h"
+
+#include <cudnn_graph.h>
+#include <string.h>
+
+enum { ID_X = 'x', ID_W = 'w', ID_Y = 'y', ID_B = 'b', ID_T = 't', ID_K = 'k', ID_V = 'v', ID_S = 's', MOST_ENGINES = 8, MOST_PARTS = 16 };
+
+/* Everything that was made for one plan, destroyed together. ok false: something was refused. */
+typedef struct graph { cudnnHandle_t handle; cudnnBackendDescriptor_t all[MOST_PARTS + MOST_ENGINES]; int n; bool ok; } graph;
+typedef struct engine { graph g; cudnnBackendDescriptor_t plan; size_t workspace; } engine;
+
+static void forget(graph *g)
+{
+    while (g->n > 0) cudnnBackendDestroyDescriptor(g->all[--g->n]);
+}
+
+static cudnnBackendDescriptor_t make(graph *g, cudnnBackendDescriptorType_t type)
+{
+    cudnnBackendDescriptor_t d = NULL;
+    g->ok = g->ok && g->n < MOST_PARTS + MOST_ENGINES && cudnnBackendCreateDescriptor(type, &d) == CUDNN_STATUS_SUCCESS;
+    if (g->ok) g->all[g->n++] = d;
+    return d;
+}
+
+static void set(graph *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t n, const void *v)
+{
+    g->ok = g->ok && cudnnBackendSetAttribute(d, name, type, n, v) == CUDNN_STATUS_SUCCESS;
+}
+
+static void done(graph *g, cudnnBackendDescriptor_t d) { g->ok = g->ok && cudnnBackendFinalize(d) == CUDNN_STATUS_SUCCESS; }
+
+typedef struct tensor { int64_t id; cudnnDataType_t type; int rank; int64_t dims[5], strides[5]; bool internal, by_value; } tensor;
+
+static cudnnBackendDescriptor_t make_tensor(graph *g, const tensor *t)
+{
+    const int64_t align = t->by_value ? 4 : 16;
+    cudnnBackendDescriptor_t d = make(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
+    set(g, d, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &t->id);
+    set(g, d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &t->type);
+    set(g, d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &align);
+    set(g, d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, t->rank, t->dims);
+    set(g, d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, t->rank, t->strides);
+    if (t->internal) set(g, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &t->internal);
+    if (t->by_value) set(g, d, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &t->by_value);
+    done(g, d);
+    return d;
+}
+
+/* Whether the engine may round f32 operands (TF32, or half in matrix units): not for f32, whose results are compared with the CPU's. */
+static bool rounds_operands(cudnnBackendDescriptor_t config)
+{
+    cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+    graph g = {.ok = true};
+    int64_t n = 0;
+    bool yes = true;
+    cudnnBackendDescriptor_t engine_desc = make(&g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+    if (g.ok && cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n, &engine_desc) == CUDNN_STATUS_SUCCESS &&
+        cudnnBackendGetAttribute(engine_desc, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &n, notes) == CUDNN_STATUS_SUCCESS) {
+        yes = false;
+        for (int64_t i = 0; i < n; i++) yes = yes || notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE || notes[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS;
+    }
+    forget(&g);
+    return yes;
+}
+
+/* The operations' graph; the engines that the heuristic offers, best first; the first that becomes a plan. */
+static bool plan_graph(engine *e, const cudnnBackendDescriptor_t *ops, int n_ops, cudnnBackendHeurMode_t mode, bool exact)
+{
+    graph *g = &e->g;
+    int64_t offered = 0;
+    cudnnBackendDescriptor_t og = make(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR), configs[MOST_ENGINES];
+    set(g, og, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, n_ops, ops);
+    set(g, og, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &g->handle);
+    done(g, og);
+    cudnnBackendDescriptor_t heur = make(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+    set(g, heur, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &og);
+    set(g, heur, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
+    done(g, heur);
+    for (int i = 0; i < MOST_ENGINES; i++) configs[i] = make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    if (!g->ok || cudnnBackendGetAttribute(heur, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, MOST_ENGINES, &offered, configs) != CUDNN_STATUS_SUCCESS) return false;
+    for (int64_t i = 0; i < offered && i < MOST_ENGINES; i++) {
+        if (exact && rounds_operands(configs[i])) continue;
+        graph one = {.handle = g->handle, .ok = true};
+        cudnnBackendDescriptor_t plan = make(&one, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+        int64_t bytes = 0, count = 0;
+        set(&one, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &g->handle);
+        set(&one, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &configs[i]);
+        done(&one, plan);
+        if (one.ok && cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count, &bytes) == CUDNN_STATUS_SUCCESS && bytes >= 0) {
+            e->plan = plan;
+            e->workspace = (size_t)bytes;
+            return true;
+        }
+        forget(&one);
+    }
+    return false;
+}
+
+static void engine_drop(engine *e)
+{
+    if (e->plan) cudnnBackendDestroyDescriptor(e->plan);
+    e->plan = NULL;
+    forget(&e->g);
+}
+
+static qx_status handle_of(qx_dev *d, cudnnHandle_t *out)
+{
+    cu_library *l = d->lib;
+    cudnnHandle_t h = l->cudnn;
+    if (!h) {
+        cudnnStatus_t st = cudnnCreate(&h);
+        if (st == CUDNN_STATUS_SUCCESS) st = cudnnSetStream(h, (cudaStream_t)d->q);
+        if (st != CUDNN_STATUS_SUCCESS) QX_FAIL(d->ctx, QX_E_UNSUPPORTED, "cuDNN: %s", cudnnGetErrorString(st));
+        l->cudnn = h;
+    }
+    *out = h;
+    return QX_OK;
+}
+
+void cu_cudnn_close(qx_dev *d)
+{
+    cu_library *l = d->lib;
+    if (l->cudnn) cudnnDestroy(l->cudnn);
+    l->cudnn = NULL;
+}
+
+static qx_status execute(qx_dev *d, const engine *e, const int64_t *ids, void **pointers, int n, void *ws)
+{
+    graph g = {.handle = e->g.handle, .ok = true};
+    cudnnBackendDescriptor_t pack = make(&g, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+    set(&g, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, ids);
+    set(&g, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, pointers);
+    set(&g, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &ws);
+    done(&g, pack);
+    cudnnStatus_t st = g.ok ? cudnnBackendExecute(g.handle, e->plan, pack) : CUDNN_STATUS_BAD_PARAM;
+    forget(&g);
+    if (st != CUDNN_STATUS_SUCCESS) QX_FAIL(d->ctx, QX_E_FAIL, "cuDNN: %s", cudnnGetErrorString(st));
+    return QX_OK;
+}
+
+static cudnnDataType_t type_of(int dt) { return dt == QX_DT_FLOAT16 ? CUDNN_DATA_HALF : dt == QX_DT_BFLOAT16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT; }
+
+/* ---- convolution ---- */
+
+struct cu_conv_plan { engine e; cu_conv c; bool turned; size_t x_bytes, w_bytes; };
+
+/* Logical order N, C, spatial; memory with the channels innermost when turned. */
+static void picture(tensor *t, int64_t n, int64_t ch, int spatial, const int64_t *dims, bool turned)
+{
+    int64_t s = turned ? ch : 1;
+    t->rank = spatial + 2;
+    t->dims[0] = n;
+    t->dims[1] = ch;
+    for (int i = spatial - 1; i >= 0; i--) {
+        t->dims[2 + i] = dims[i];
+        t->strides[2 + i] = s;
+        s *= dims[i];
+    }
+    t->strides[1] = turned ? 1 : s;
+    t->strides[0] = turned ? s : s * ch;
+}
+
+static cudnnBackendDescriptor_t conv_operation(graph *g, const cu_conv *c, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t w, cudnnBackendDescriptor_t y)
+{
+    const int64_t spatial = c->spatial;
+    const cudnnDataType_t comp = CUDNN_DATA_FLOAT;
+    const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
+    const float one = 1, zero = 0;
+    cudnnBackendDescriptor_t d = make(g, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &comp);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, &spatial);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, spatial, c->begin);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, spatial, c->end);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, spatial, c->dilation);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, spatial, c->stride);
+    done(g, d);
+    cudnnBackendDescriptor_t op = make(g, CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
+    set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &x);
+    set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &w);
+    set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &y);
+    set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &d);
+    set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_FLOAT, 1, &one);
+    set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT, 1, &zero);
+    done(g, op);
+    return op;
+}
+
+static cudnnBackendDescriptor_t add_operation(graph *g, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y)
+{
+    const cudnnPointwiseMode_t mode = CUDNN_POINTWISE_ADD;
+    const cudnnDataType_t prec = CUDNN_DATA_FLOAT;
+    cudnnBackendDescriptor_t d = make(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
+    set(g, d, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
+    set(g, d, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &prec);
+    done(g, d);
+    cudnnBackendDescriptor_t op = make(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+    set(g, op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &d);
+    set(g, op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &x);
+    set(g, op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &b);
+    set(g, op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &y);
+    done(g, op);
+    return op;
+}
+
+static bool plan_conv(engine *e, const cu_conv *c, bool turned, cudnnBackendHeurMode_t mode)
+{
+    graph *g = &e->g;
+    const cudnnDataType_t type = type_of(c->type);
+    const int64_t ones[3] = {1, 1, 1};
+    tensor x = {.id = ID_X, .type = type}, w = {.id = ID_W, .type = type}, y = {.id = ID_Y, .type = type}, b = {.id = ID_B, .type = type};
+    g->ok = true;
+    picture(&x, c->batch, c->in_ch, c->spatial, c->in, turned);
+    picture(&w, c->out_ch, c->in_ch / c->group, c->spatial, c->kernel, turned);
+    picture(&y, c->batch, c->out_ch, c->spatial, c->out, turned);
+    picture(&b, 1, c->out_ch, c->spatial, ones, turned);
+    tensor t = y;
+    t.id = ID_T;
+    t.type = CUDNN_DATA_FLOAT;
+    t.internal = true;
+    cudnnBackendDescriptor_t dx = make_tensor(g, &x), dw = make_tensor(g, &w), dy = make_tensor(g, &y), ops[2];
+    if (!c->has_bias) {
+        ops[0] = conv_operation(g, c, dx, dw, dy);
+        return g->ok && plan_graph(e, ops, 1, mode, !turned);
+    }
+    cudnnBackendDescriptor_t db = make_tensor(g, &b), dt = make_tensor(g, &t);
+    ops[0] = conv_operation(g, c, dx, dw, dt);
+    ops[1] = add_operation(g, dt, db, dy);
+    return g->ok && plan_graph(e, ops, 2, mode, !turned);
+}
+
+static size_t round_up(size_t n) { return (n + 255) / 256 * 256; }
+
+void cu_conv_free(qx_dev *d, void *block)
+{
+    cu_conv_plan *p = block;
+    if (!p) return;
+    engine_drop(&p->e);
+    qx_free(d->ctx, p);
+}
+
+qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_conv_plan **out, size_t *workspace, bool *taken)
+{
+    static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
+    cu_conv_plan *p = NULL;
+    cudnnHandle_t handle;
+    *out = NULL;
+    *workspace = 0;
+    *taken = false;
+    if (c->spatial < 2 || c->type == QX_DT_UNDEFINED) return QX_OK; /* one axis: our own */
+    QX_TRY(handle_of(d, &handle));
+    QX_TRY(QX_NEW(d->ctx, &p));
+    p->c = *c;
+    p->turned = c->type != QX_DT_FLOAT;
+    for (size_t i = 0; i < sizeof modes / sizeof *modes && !*taken; i++) {
+        p->e.g = (graph){.handle = handle};
+        *taken = plan_conv(&p->e, c, p->turned, modes[i]);
+        if (!*taken) engine_drop(&p->e);
+    }
+    if (!*taken) {
+        qx_free(d->ctx, p);
+        return QX_OK;
+    }
+    const size_t size = (size_t)cu_bytes(c->type);
+    p->x_bytes = round_up((size_t)(c->batch * c->in_ch * cu_prod(c->in, 0, 3)) * size);
+    p->w_bytes = round_up((size_t)(c->out_ch * (c->in_ch / c->group) * cu_prod(c->kernel, 0, 3)) * size);
+    const size_t y_bytes = round_up((size_t)(c->batch * c->out_ch * cu_prod(c->out, 0, 3)) * size);
+    *workspace = round_up(p->e.workspace) + (p->turned ? p->x_bytes + p->w_bytes + y_bytes : 0);
+    *out = p;
+    return QX_OK;
+}
+
+/* [batch][rows][cols] to [batch][cols][rows]; one of them 1: the same order. */
+static qx_status turn(qx_dev *d, const void *from, void *to, int64_t batch, int64_t rows, int64_t cols, int type)
+{
+    const qk_turn_args a = {from, to, batch, rows, cols, cu_bytes(type)};
+    return cu_launched(d->m, qk_turn(d->q, &a));
+}
+
+qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const void *x, const void *w, const void *bias, void *y, void *ws)
+{
+    const cu_conv *c = &p->c;
+    const int64_t ids[4] = {ID_X, ID_W, ID_Y, ID_B};
+    char *own = ws, *tx = own + round_up(p->e.workspace), *tw = tx + p->x_bytes, *ty = tw + p->w_bytes;
+    void *pointers[4] = {p->turned ? tx : (void *)(uintptr_t)x, p->turned ? tw : (void *)(uintptr_t)w, p->turned ? ty : y, (void *)(uintptr_t)bias};
+    if (p->turned) {
+        QX_TRY(turn(d, x, tx, c->batch, c->in_ch, cu_prod(c->in, 0, 3), c->type));
+        QX_TRY(turn(d, w, tw, c->out_ch, c->in_ch / c->group, cu_prod(c->kernel, 0, 3), c->type));
+    }
+    QX_TRY(execute(d, &p->e, ids, pointers, bias ? 4 : 3, own));
+    return p->turned ? turn(d, ty, y, c->batch, cu_prod(c->out, 0, 3), c->out_ch, c->type) : QX_OK;
+}
+
+/* ---- attention without a mask ---- */
+
+struct cu_sdpa_plan { engine e; float scale; };
+
+static bool plan_sdpa(engine *e, const cu_sdpa *s, cudnnBackendHeurMode_t mode)
+{
+    graph *g = &e->g;
+    const cudnnDataType_t type = type_of(s->type);
+    tensor q = {ID_X, type, 4, {s->batch, s->heads, s->rows, s->d}, {0}, false, false}, k = {ID_K, type, 4, {s->batch, s->kv_heads, s->keys, s->d}, {0}, false, false};
+    tensor v = {ID_V, type, 4, {s->batch, s->kv_heads, s->keys, s->dv}, {0}, false, false}, o = {ID_Y, type, 4, {s->batch, s->heads, s->rows, s->dv}, {0}, false, false};
+    tensor scale = {ID_S, CUDNN_DATA_FLOAT, 4, {1, 1, 1, 1}, {1, 1, 1, 1}, false, true};
+    g->ok = true;
+    memcpy(q.strides, s->q, sizeof s->q);
+    memcpy(k.strides, s->k, sizeof s->k);
+    memcpy(v.strides, s->v, sizeof s->v);
+    memcpy(o.strides, s->o, sizeof s->o);
+    cudnnBackendDescriptor_t dq = make_tensor(g, &q), dk = make_tensor(g, &k), dv = make_tensor(g, &v), dout = make_tensor(g, &o), ds = make_tensor(g, &scale);
+    cudnnBackendDescriptor_t op = make(g, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
+    set(g, op, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &dq);
+    set(g, op, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &dk);
+    set(g, op, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &dv);
+    set(g, op, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &dout);
+    set(g, op, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &ds);
+    done(g, op);
+    return g->ok && plan_graph(e, &op, 1, mode, false);
+}
+
+void cu_sdpa_free(qx_dev *d, void *block)
+{
+    cu_sdpa_plan *p = block;
+    if (!p) return;
+    engine_drop(&p->e);
+    qx_free(d->ctx, p);
+}
+
+qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_sdpa_plan **out, size_t *workspace, bool *taken)
+{
+    cu_sdpa_plan *p = NULL;
+    cudnnHandle_t handle;
+    *out = NULL;
+    *workspace = 0;
+    *taken = false;
+    if (s->k[3] != 1 || s->q[0] == 0 || s->k[0] == 0 || s->v[0] == 0 || s->d % 8 || s->dv % 8) return QX_OK; /* turned keys, shared batches, odd heads: our own */
+    QX_TRY(handle_of(d, &handle));
+    QX_TRY(QX_NEW(d->ctx, &p));
+    p->scale = s->scale;
+    p->e.g = (graph){.handle = handle};
+    *taken = plan_sdpa(&p->e, s, CUDNN_HEUR_MODE_A);
+    if (!*taken) {
+        cu_sdpa_free(d, p);
+        return QX_OK;
+    }
+    *workspace = p->e.workspace;
+    *out = p;
+    return QX_OK;
+}
+
+qx_status cu_sdpa_run(qx_dev *d, const cu_sdpa_plan *p, const void *q, const void *k, const void *v, void *o, void *ws)
+{
+    const int64_t ids[5] = {ID_X, ID_K, ID_V, ID_Y, ID_S};
+    float scale = p->scale;
+    void *pointers[5] = {(void *)(uintptr_t)q, (void *)(uintptr_t)k, (void *)(uintptr_t)v, o, &scale};
+    return execute(d, &p->e, ids, pointers, 5, ws);
+}

@@ -1,0 +1,56 @@
+/* lib.h - what the vendor's libraries do: products by cuBLASLt, convolutions and attention by cuDNN. Each asks the library whether it has an engine for exactly this
+ * problem when the step is compiled; *taken false: it has none (or this is the host build, lib_none.c), and the caller's own kernel does it. */
+#ifndef QX_RUNTIME_CUDA_LIB_H
+#define QX_RUNTIME_CUDA_LIB_H
+
+#include "runtime/cuda/node.h"
+
+qx_status cu_lib_open(qx_dev *d);
+void cu_lib_close(qx_dev *d);
+
+/* y[b] = alpha x[b] w[b] + bias, all row-major: x [m, k], w [k, n] (or [n, k]: w_nk), y [m, n]; batch strides in elements, 0: shared. type: of x and w; INT8: y is
+ * INT32 and w_nk. E4M3, E5M2: w_nk, and device pointers to the scales (f32) of x and w. bias [n] of the type of y (f16 for 8-bit floats), or NULL. */
+typedef struct cu_product {
+    int type, ytype;
+    int64_t m, n, k, batch, bx, bw, by;
+    bool w_nk, x_km, has_bias;     /* x_km: x is stored [k, m] */
+    float alpha;
+    int scale_mode;                /* 8-bit floats: 0 one scale each, 1 a scale a row of x and a row of w */
+} cu_product;
+typedef struct cu_product_plan cu_product_plan;
+qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, size_t *workspace, bool *taken);
+typedef struct cu_product_data { const void *x, *w, *bias; void *y; const float *sx, *sw; void *ws; } cu_product_data;
+qx_status cu_product_run(qx_dev *d, const cu_product_plan *p, const cu_product_data *a);
+void cu_product_free(qx_dev *d, void *plan);
+
+/* y = conv(x, w) + bias in NCHW memory; type f16, bf16 or f32. */
+typedef struct cu_conv {
+    int type, spatial;
+    int64_t batch, in_ch, out_ch, group, in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];
+    bool has_bias;
+} cu_conv;
+typedef struct cu_conv_plan cu_conv_plan;
+qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_conv_plan **out, size_t *workspace, bool *taken);
+qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const void *x, const void *w, const void *bias, void *y, void *ws);
+void cu_conv_free(qx_dev *d, void *plan);
+
+/* o = softmax(scale q k') v; f16 or bf16, no mask; strides as in qk_attn_view. */
+typedef struct cu_sdpa { int type; int64_t batch, heads, kv_heads, rows, keys, d, dv; int64_t q[4], k[4], v[4], o[4]; float scale; } cu_sdpa;
+typedef struct cu_sdpa_plan cu_sdpa_plan;
+qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_sdpa_plan **out, size_t *workspace, bool *taken);
+qx_status cu_sdpa_run(qx_dev *d, const cu_sdpa_plan *p, const void *q, const void *k, const void *v, void *o, void *ws);
+void cu_sdpa_free(qx_dev *d, void *plan);
+
+/* lowp.c: products of codes, and what the convolution of codes shares with them: inputs wanted on the host, scales of x and w as one, zero point of x. */
+qx_status cu_codes_place(const cu_build *b);
+qx_status cu_codes_scales(cu_build *b, int64_t n, const float **out, bool *one, float *sx);
+int cu_codes_zero(const cu_build *b);
+qx_status cu_int8_product(cu_build *b);
+
+/* observe.c: the observers of the interface. */
+qx_dev_status cu_observe_scan(qx_dev *d, const qx_dev_tensor *t, qx_dev_scan *out);
+qx_dev_status cu_observe_histogram(qx_dev *d, const qx_dev_tensor *t, float inv_width, uint64_t *bins);
+qx_dev_status cu_observe_columns(qx_dev *d, const qx_dev_tensor *t, const qx_dev_columns *c);
+qx_dev_status cu_observe_gram(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t stride, int64_t k, double *gram);
+
+#endif

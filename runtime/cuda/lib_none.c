@@ -1,0 +1,90 @@
+/* lib_none.c - the host build has no vendor library: convolutions, attention and products of reals are taken by the plugin's own kernels. Products of codes are
+ * done here in plain C, within the rules of the library, so that what the plugin puts around them is run by the tests. */
+#include "runtime/cuda/lib.h"
+
+qx_status cu_lib_open(qx_dev *d)
+{
+    d->lib = NULL;
+    return QX_OK;
+}
+
+void cu_lib_close(qx_dev *d) { d->lib = NULL; }
+
+struct cu_product_plan { cu_product p; };
+
+qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, size_t *workspace, bool *taken)
+{
+    const bool int8 = p->type == QX_DT_INT8, fp8 = p->type == QX_DT_FLOAT8E4M3FN;
+    *out = NULL;
+    *workspace = 0;
+    *taken = (int8 && p->k % 4 == 0 && p->n % 4 == 0) || (fp8 && p->k % 16 == 0 && p->n % 16 == 0);
+    if (!*taken) return QX_OK;
+    QX_TRY(QX_NEW(d->ctx, out));
+    (*out)->p = *p;
+    return QX_OK;
+}
+
+static double dot(const cu_product *p, const cu_product_data *a, int64_t m, int64_t n)
+{
+    const uint8_t *x = (const uint8_t *)a->x + m * p->k, *w = (const uint8_t *)a->w + n * p->k;
+    double s = 0;
+    for (int64_t k = 0; k < p->k; k++)
+        s += p->type == QX_DT_INT8 ? (double)((int8_t)x[k] * (int8_t)w[k]) : (double)qx_e4m3_to_f32(x[k]) * (double)qx_e4m3_to_f32(w[k]);
+    return s;
+}
+
+qx_status cu_product_run(qx_dev *d, const cu_product_plan *plan, const cu_product_data *a)
+{
+    const cu_product *p = &plan->p;
+    (void)d;
+    for (int64_t i = 0; i < p->m * p->n; i++) {
+        const int64_t m = i / p->n, n = i % p->n;
+        float v = (float)dot(p, a, m, n), b = 0;
+        const int64_t size = qx_dtype_bits(p->ytype) / 8;
+        if (p->ytype == QX_DT_INT32) {
+            ((int32_t *)a->y)[i] = (int32_t)dot(p, a, m, n);
+            continue;
+        }
+        v *= a->sx[p->scale_mode ? m : 0] * a->sw[p->scale_mode ? n : 0];
+        if (p->has_bias) qx_to_f32(p->ytype, (const char *)a->bias + n * size, 1, &b);
+        v += b;
+        qx_from_f32(p->ytype, &v, 1, (char *)a->y + i * size);
+    }
+    return QX_OK;
+}
+
+void cu_product_free(qx_dev *d, void *plan) { qx_free(d->ctx, plan); }
+
+qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_conv_plan **out, size_t *workspace, bool *taken)
+{
+    (void)d, (void)c;
+    *out = NULL;
+    *workspace = 0;
+    *taken = false;
+    return QX_OK;
+}
+
+qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const void *x, const void *w, const void *bias, void *y, void *ws)
+{
+    (void)p, (void)x, (void)w, (void)bias, (void)y, (void)ws;
+    QX_FAIL(d->ctx, QX_E_UNSUPPORTED, "no library for convolutions");
+}
+
+void cu_conv_free(qx_dev *d, void *plan) { (void)d, (void)plan; }
+
+qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_sdpa_plan **out, size_t *workspace, bool *taken)
+{
+    (void)d, (void)s;
+    *out = NULL;
+    *workspace = 0;
+    *taken = false;
+    return QX_OK;
+}
+
+qx_status cu_sdpa_run(qx_dev *d, const cu_sdpa_plan *p, const void *q, const void *k, const void *v, void *o, void *ws)
+{
+    (void)p, (void)q, (void)k, (void)v, (void)o, (void)ws;
+    QX_FAIL(d->ctx, QX_E_UNSUPPORTED, "no library for attention");
+}
+
+void cu_sdpa_free(qx_dev *d, void *plan) { (void)d, (void)plan; }

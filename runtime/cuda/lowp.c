@@ -1,0 +1,224 @@
+/* lowp.c - adapters of the plan's products of codes: INT8 and FP8 activations by INT8 and FP8 weights. cuBLASLt multiplies the codes where it takes the problem, a small
+ * kernel behind it puts in scales, zero point and bias; else kernels/cuda/gemm.cu does both. What depends on the constant weight only (its transposition, the sums of its
+ * columns, the scales) is made once, when the step is compiled. */
+#include <string.h>
+
+#include "runtime/cuda/lib.h"
+#include "runtime/fuse.h"
+
+enum { X = QX_INT8_X, X_SCALE = QX_INT8_X_SCALE, X_ZERO = QX_INT8_X_ZERO, W = QX_INT8_W, W_SCALE = QX_INT8_W_SCALE, BIAS = QX_INT8_BIAS };
+
+qx_status cu_codes_place(const cu_build *b)
+{
+    if (b->node->n_in < QX_INT8_INPUTS) CU_NO(b, "%u inputs", b->node->n_in);
+    b->place->host_in = 1u << X_SCALE | 1u << X_ZERO | 1u << W_SCALE;
+    return QX_OK;
+}
+
+/* Scales of x and w multiplied, as the CPU does, on the device; one for all columns when the weight has one. */
+qx_status cu_codes_scales(cu_build *b, int64_t n, const float **out, bool *one, float *sx)
+{
+    const qx_dev_tensor *tx = &b->in[X_SCALE], *tw = &b->in[W_SCALE];
+    float *host = NULL;
+    void *dev;
+    if (tx->numel != 1 || (tw->numel != 1 && tw->numel != n) || !cu_real(tx->dtype) || !cu_real(tw->dtype)) CU_BAD(b, "%lld and %lld scales for %lld channels", (long long)tx->numel, (long long)tw->numel, (long long)n);
+    qx_to_f32(tx->dtype, tx->host, 1, sx);
+    QX_TRY(qx_alloc_array(b->d->ctx, (size_t)tw->numel, sizeof *host, (void **)&host));
+    qx_to_f32(tw->dtype, tw->host, tw->numel, host);
+    for (int64_t i = 0; i < tw->numel; i++) host[i] *= *sx;
+    qx_status st = cu_step_memory(b, host, (size_t)tw->numel * sizeof *host, &dev);
+    qx_free(b->d->ctx, host);
+    *out = dev;
+    *one = tw->numel == 1;
+    return st;
+}
+
+int cu_codes_zero(const cu_build *b)
+{
+    if (!cu_has(b, X_ZERO)) return 0;
+    return b->in[X_ZERO].dtype == QX_DT_UINT8 ? *(const uint8_t *)b->in[X_ZERO].host : *(const int8_t *)b->in[X_ZERO].host;
+}
+
+/* ---- a product of codes ---- */
+
+typedef struct args {
+    qk_int8_args own;          /* without the library: INT8 */
+    qk_gemm_args own_fp8;      /* and FP8 */
+    qk_scale_args tail;
+    const cu_product_plan *plan;
+    const void *w;             /* [n, k] made at compile time; NULL: the input is that already */
+    const float *sx, *sw;      /* of the library's FP8 product; NULL: no scales */
+    size_t acc_bytes, flip_bytes;
+    int bias;
+    bool fp8, flip, tailed;    /* flip: unsigned codes become signed ones; tailed: the library writes sums, the tail the result */
+} args;
+
+static size_t round_up(size_t n) { return (n + 255) / 256 * 256; }
+
+static qx_status own_run(const cu_run *r, const args *p, const void *bias)
+{
+    if (p->fp8) {
+        qk_gemm_args g = p->own_fp8;
+        g.x = r->in[X].data;
+        g.w = r->in[W].data;
+        g.bias = bias;
+        g.y = r->out[0].data;
+        return cu_launched(r->d->m, qk_gemm(r->q, &g));
+    }
+    qk_int8_args a = p->own;
+    a.x = r->in[X].data;
+    a.w = r->in[W].data;
+    a.bias = bias;
+    a.y = r->out[0].data;
+    return cu_launched(r->d->m, qk_int8_gemm(r->q, &a));
+}
+
+static qx_status run(const cu_run *r)
+{
+    const args *p = r->args;
+    const void *bias = p->bias ? r->in[p->bias].data : NULL, *x = r->in[X].data;
+    char *acc = r->ws, *flipped = acc + p->acc_bytes;
+    if (!p->plan) return own_run(r, p, bias);
+    if (p->flip) {
+        const qk_flip_args f = {x, flipped, r->in[X].numel, 0x80};
+        QX_TRY(cu_launched(r->d->m, qk_flip(r->q, &f)));
+        x = flipped;
+    }
+    const cu_product_data d = {.x = x, .w = p->w ? p->w : r->in[W].data, .bias = p->tailed ? NULL : bias, .y = p->tailed ? acc : r->out[0].data, .sx = p->sx, .sw = p->sw,
+                               .ws = flipped + p->flip_bytes};
+    QX_TRY(cu_product_run(r->d, p->plan, &d));
+    if (!p->tailed) return QX_OK;
+    qk_scale_args t = p->tail;
+    t.acc = acc;
+    t.bias = bias;
+    t.y = r->out[0].data;
+    return cu_launched(r->d->m, qk_scale_rows(r->q, &t));
+}
+
+/* The weight with k innermost. */
+static qx_status turned_weight(cu_build *b, args *p, int64_t n, int64_t k, bool nk)
+{
+    void *dev;
+    if (nk) return QX_OK;
+    if (!(b->in[W].flags & QX_DEV_CONST)) CU_NO(b, "a weight that is not constant");
+    QX_TRY(cu_step_memory(b, NULL, (size_t)(n * k), &dev));
+    const qk_turn_args t = {b->in[W].data, dev, 1, k, n, 1};
+    p->w = dev;
+    return cu_launched(b->d->m, qk_turn(b->d->q, &t));
+}
+
+static qx_status column_sums(cu_build *b, args *p, int64_t n, int64_t k)
+{
+    void *dev;
+    QX_TRY(cu_step_memory(b, NULL, (size_t)n * sizeof(int32_t), &dev));
+    const qk_sums_args s = {p->w ? p->w : b->in[W].data, dev, n, k};
+    p->tail.sums = dev;
+    return cu_launched(b->d->m, qk_row_sums(b->d->q, &s));
+}
+
+/* Where the library's FP8 product gets its scales from: one pair; a vector for rows and columns (sm_90); else ones, and the tail scales. */
+static qx_status fp8_scales(cu_build *b, args *p, int64_t m, bool one, float sx, cu_product *q)
+{
+    static const float unit = 1.0f;
+    void *dev;
+    const bool vectors = !one && b->d->info.major == 9;
+    const int64_t count = vectors ? m : 1;
+    float *host = NULL;
+    (void)sx;
+    QX_TRY(cu_step_memory(b, &unit, sizeof unit, &dev));
+    p->sx = dev;
+    p->sw = one ? p->tail.scale : dev;
+    q->scale_mode = vectors;
+    p->tailed = !one && !vectors;
+    if (p->tailed) q->ytype = QX_DT_FLOAT;
+    if (p->tailed) q->has_bias = false;
+    if (!vectors) return QX_OK;
+    QX_TRY(qx_alloc_array(b->d->ctx, (size_t)count, sizeof *host, (void **)&host));
+    for (int64_t i = 0; i < count; i++) host[i] = 1.0f; /* both scales are in the columns' */
+    qx_status st = cu_step_memory(b, host, (size_t)count * sizeof *host, &dev);
+    qx_free(b->d->ctx, host);
+    p->sx = dev;
+    p->sw = p->tail.scale;
+    return st;
+}
+
+/* Whether the library takes it; everything that its product needs. */
+static qx_status with_library(cu_build *b, args *p, const qk_int8_args *a, bool nk, bool one, float sx)
+{
+    const bool fp8 = p->fp8;
+    cu_product q = {.type = fp8 ? b->in[X].dtype : QX_DT_INT8, .ytype = fp8 ? b->out[0].dtype : QX_DT_INT32, .m = a->m, .n = a->n, .k = a->k, .batch = 1, .w_nk = true, .alpha = 1,
+                    .has_bias = fp8 && p->bias};
+    cu_product_plan *plan = NULL;
+    bool taken = false;
+    size_t ws = 0;
+    if (!(b->in[W].flags & QX_DEV_CONST) || (fp8 && b->in[W].dtype != b->in[X].dtype)) return QX_OK;
+    if (fp8) QX_TRY(fp8_scales(b, p, a->m, one, sx, &q));
+    else p->tailed = true;
+    if (fp8 && q.has_bias && b->in[BIAS].dtype != q.ytype) return QX_OK;
+    QX_TRY(cu_product_new(b->d, &q, &plan, &ws, &taken));
+    if (!taken) return QX_OK;
+    b->step->plan = plan;
+    b->step->drop = cu_product_free;
+    QX_TRY(turned_weight(b, p, a->n, a->k, nk));
+    p->flip = !fp8 && a->x_unsigned;
+    p->tail.zx = a->zx - (p->flip ? 128 : 0);
+    if (!fp8 && p->tail.zx) QX_TRY(column_sums(b, p, a->n, a->k));
+    p->acc_bytes = p->tailed ? round_up((size_t)(a->m * a->n) * 4) : 0;
+    p->flip_bytes = p->flip ? round_up((size_t)(a->m * a->k)) : 0;
+    b->step->workspace = p->acc_bytes + p->flip_bytes + ws;
+    p->plan = plan;
+    return QX_OK;
+}
+
+static qx_status dims_of(cu_build *b, qk_int8_args *a, bool nk)
+{
+    const qx_dev_tensor *x = &b->in[X], *w = &b->in[W];
+    if (w->rank != 2) CU_BAD(b, "a weight of rank %d", w->rank);
+    a->n = w->dims[nk ? 0 : 1];
+    a->k = w->dims[nk ? 1 : 0];
+    if (x->rank < 1 || x->dims[x->rank - 1] != a->k || a->k < 1) CU_BAD(b, "rows of %lld by K = %lld", (long long)(x->rank ? x->dims[x->rank - 1] : 0), (long long)a->k);
+    a->m = x->numel / a->k;
+    a->wr = nk ? 1 : a->n;
+    a->wc = nk ? a->k : 1;
+    a->yr = a->n;
+    a->yc = 1;
+    a->ytype = b->out[0].dtype;
+    return QX_OK;
+}
+
+static qx_status compile(cu_build *b, bool fp8)
+{
+    args p = {.fp8 = fp8, .bias = cu_has(b, BIAS) ? BIAS : 0};
+    const bool nk = cu_int(b, "nk", 0) != 0;
+    qk_int8_args *a = &p.own;
+    bool one;
+    float sx;
+    QX_TRY(dims_of(b, a, nk));
+    if (!cu_real(a->ytype) || (p.bias && (!cu_real(b->in[BIAS].dtype) || b->in[BIAS].numel != a->n))) CU_NO(b, "a result of %s, a bias of %lld elements", qx_dtype_get(a->ytype)->text, (long long)b->in[BIAS].numel);
+    QX_TRY(cu_codes_scales(b, a->n, &a->sw, &one, &sx));
+    a->sw_one = one;
+    a->sx = 1;
+    a->btype = p.bias ? b->in[BIAS].dtype : 0;
+    a->x_unsigned = b->in[X].dtype == QX_DT_UINT8;
+    a->zx = fp8 ? 0 : cu_codes_zero(b);
+    p.own_fp8 = (qk_gemm_args){.m = a->m, .n = a->n, .k = a->k, .batch = 1, .xr = a->k, .xc = 1, .wr = a->wr, .wc = a->wc, .yr = a->n, .yc = 1, .dtype = b->in[X].dtype,
+                               .wtype = b->in[W].dtype, .ytype = a->ytype, .btype = a->btype, .alpha = 1, .col_scale = a->sw, .col_one = one};
+    p.tail = (qk_scale_args){.scale = a->sw, .m = a->m, .n = a->n, .whole = !fp8, .one = one, .ytype = a->ytype, .btype = a->btype};
+    QX_TRY(with_library(b, &p, a, nk, one, sx));
+    return cu_step(b, run, &p, sizeof p);
+}
+
+qx_status cu_int8_product(cu_build *b)
+{
+    const int x = b->in[X].dtype;
+    if ((x != QX_DT_INT8 && x != QX_DT_UINT8) || b->in[W].dtype != QX_DT_INT8) CU_NO(b, "codes of %s by %s", qx_dtype_get(x)->text, qx_dtype_get(b->in[W].dtype)->text);
+    return compile(b, false);
+}
+
+static qx_status fp8_compile(cu_build *b)
+{
+    if (b->in[X].dtype != QX_DT_FLOAT8E4M3FN || b->in[W].dtype != QX_DT_FLOAT8E4M3FN) CU_NO(b, "codes of %s by %s", qx_dtype_get(b->in[X].dtype)->text, qx_dtype_get(b->in[W].dtype)->text);
+    return compile(b, true);
+}
+extern const cu_adapter cu_fp8_linear;
+const cu_adapter cu_fp8_linear = {cu_codes_place, fp8_compile};

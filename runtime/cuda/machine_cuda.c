@@ -1,0 +1,200 @@
+/* machine_cuda.c - memory, queue and recordings over the CUDA runtime. One stream carries everything, so that order is the order of the calls and no event is needed
+ * but for the two pinned buffers of uploads. Compiled, never run on a device: see docs/gpu.md. */
+#include <cuda_runtime_api.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/cuda/machine.h"
+
+enum { STAGES = 2, MIN_MAJOR = 8, MIN_DRIVER = 13000 };
+static const size_t stage_bytes = (size_t)16 << 20;
+
+struct cu_machine {
+    qx_ctx *ctx;
+    int index;
+    cudaStream_t stream;
+    cudaMemPool_t pool;
+    void *stage[STAGES];          /* pinned */
+    cudaEvent_t empty[STAGES];    /* the copy out of it has been done */
+    int next;
+    struct cudaDeviceProp prop;
+};
+
+static qx_status fail(qx_ctx *ctx, cudaError_t e, const char *what)
+{
+    QX_FAIL(ctx, e == cudaErrorMemoryAllocation ? QX_E_NOMEM : QX_E_FAIL, "%s: %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
+}
+
+#define CU(m, call, what)                                          \
+    do {                                                           \
+        cudaError_t cu_e_ = (call);                                \
+        if (cu_e_ != cudaSuccess) return fail((m)->ctx, cu_e_, what); \
+    } while (0)
+
+/* Each thing that keeps a device from being used has its own text. */
+static qx_status usable(qx_ctx *ctx, int index, struct cudaDeviceProp *prop)
+{
+    int count = 0, driver = 0;
+    cudaError_t e = cudaDriverGetVersion(&driver);
+    if (e != cudaSuccess || driver == 0) QX_FAIL(ctx, QX_E_UNSUPPORTED, "no NVIDIA driver is installed");
+    if (driver < MIN_DRIVER) QX_FAIL(ctx, QX_E_UNSUPPORTED, "the driver speaks CUDA %d.%d, %d.%d is needed", driver / 1000, driver % 1000 / 10, MIN_DRIVER / 1000, MIN_DRIVER % 1000 / 10);
+    e = cudaGetDeviceCount(&count);
+    if (e != cudaSuccess) QX_FAIL(ctx, QX_E_UNSUPPORTED, "%s", cudaGetErrorString(e));
+    if (index >= count || count == 0) QX_FAIL(ctx, QX_E_UNSUPPORTED, "no device %d: there are %d", index, count);
+    e = cudaGetDeviceProperties(prop, index);
+    if (e != cudaSuccess) QX_FAIL(ctx, QX_E_UNSUPPORTED, "device %d: %s", index, cudaGetErrorString(e));
+    if (prop->major < MIN_MAJOR) QX_FAIL(ctx, QX_E_UNSUPPORTED, "device %d (%.64s) has compute capability %d.%d, %d.0 is needed", index, prop->name, prop->major, prop->minor, MIN_MAJOR);
+    return QX_OK;
+}
+
+static qx_status make(cu_machine *m)
+{
+    uint64_t keep = UINT64_MAX;
+    CU(m, cudaSetDevice(m->index), "select the device");
+    CU(m, cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking), "make a stream");
+    CU(m, cudaDeviceGetDefaultMemPool(&m->pool, m->index), "memory pool");
+    CU(m, cudaMemPoolSetAttribute(m->pool, cudaMemPoolAttrReleaseThreshold, &keep), "memory pool"); /* freed blocks stay for the next run */
+    for (int i = 0; i < STAGES; i++) {
+        CU(m, cudaMallocHost(&m->stage[i], stage_bytes), "pinned buffer");
+        CU(m, cudaEventCreateWithFlags(&m->empty[i], cudaEventDisableTiming), "event");
+    }
+    return QX_OK;
+}
+
+qx_status cu_machine_open(qx_ctx *ctx, int index, cu_machine **out)
+{
+    struct cudaDeviceProp prop;
+    cu_machine *m = NULL;
+    *out = NULL;
+    if (index < 0) index = 0;
+    QX_TRY(usable(ctx, index, &prop));
+    QX_TRY(QX_NEW(ctx, &m));
+    m->ctx = ctx;
+    m->index = index;
+    m->prop = prop;
+    qx_status st = make(m);
+    if (st == QX_OK) *out = m;
+    else cu_machine_close(m);
+    return st;
+}
+
+void cu_machine_close(cu_machine *m)
+{
+    if (m->stream) cudaStreamSynchronize(m->stream);
+    for (int i = 0; i < STAGES; i++) {
+        if (m->empty[i]) cudaEventDestroy(m->empty[i]);
+        if (m->stage[i]) cudaFreeHost(m->stage[i]);
+    }
+    if (m->stream) cudaStreamDestroy(m->stream);
+    if (m->pool) cudaMemPoolTrimTo(m->pool, 0);
+    qx_free(m->ctx, m);
+}
+
+void cu_machine_info(cu_machine *m, qx_dev_info *out)
+{
+    memset(out, 0, sizeof *out);
+    snprintf(out->name, sizeof out->name, "%.100s", m->prop.name);
+    if (cudaMemGetInfo(&out->memory_free, &out->memory_total) != cudaSuccess) out->memory_free = out->memory_total = 0;
+    out->major = m->prop.major;
+    out->minor = m->prop.minor;
+    cudaDriverGetVersion(&out->driver);
+    cudaRuntimeGetVersion(&out->runtime);
+}
+
+qk_queue cu_machine_queue(cu_machine *m) { return m->stream; }
+void cu_machine_enter(cu_machine *m) { cudaSetDevice(m->index); }
+
+qx_status cu_alloc(cu_machine *m, size_t bytes, void **out)
+{
+    *out = NULL;
+    CU(m, cudaMallocAsync(out, bytes, m->stream), "allocate");
+    return QX_OK;
+}
+
+void cu_release(cu_machine *m, void *p)
+{
+    if (p) cudaFreeAsync(p, m->stream);
+}
+
+/* While one buffer is copied to the device, the other is filled. */
+qx_status cu_upload(cu_machine *m, void *to, const void *from, size_t bytes)
+{
+    for (size_t done = 0; done < bytes;) {
+        const size_t n = bytes - done < stage_bytes ? bytes - done : stage_bytes;
+        const int s = m->next;
+        m->next = (m->next + 1) % STAGES;
+        CU(m, cudaEventSynchronize(m->empty[s]), "upload");
+        memcpy(m->stage[s], (const char *)from + done, n);
+        CU(m, cudaMemcpyAsync((char *)to + done, m->stage[s], n, cudaMemcpyHostToDevice, m->stream), "upload");
+        CU(m, cudaEventRecord(m->empty[s], m->stream), "upload");
+        done += n;
+    }
+    return QX_OK;
+}
+
+qx_status cu_download(cu_machine *m, void *to, const void *from, size_t bytes)
+{
+    CU(m, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, m->stream), "download");
+    return cu_sync(m);
+}
+
+qx_status cu_zero(cu_machine *m, void *p, size_t bytes)
+{
+    CU(m, cudaMemsetAsync(p, 0, bytes, m->stream), "clear");
+    return QX_OK;
+}
+
+qx_status cu_copy(cu_machine *m, void *to, const void *from, size_t bytes)
+{
+    CU(m, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, m->stream), "copy");
+    return QX_OK;
+}
+
+qx_status cu_sync(cu_machine *m)
+{
+    CU(m, cudaStreamSynchronize(m->stream), "wait for the device");
+    return QX_OK;
+}
+
+qx_status cu_launched(cu_machine *m, int error)
+{
+    CU(m, (cudaError_t)error, "launch a kernel");
+    return QX_OK;
+}
+
+/* ---- recordings ---- */
+
+qx_status cu_capture_begin(cu_machine *m)
+{
+    CU(m, cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal), "record");
+    return QX_OK;
+}
+
+qx_status cu_capture_end(cu_machine *m, void **graph)
+{
+    cudaGraph_t g = NULL;
+    cudaGraphExec_t exec = NULL;
+    if (graph) *graph = NULL;
+    cudaError_t e = cudaStreamEndCapture(m->stream, &g);
+    if (e == cudaSuccess && graph) e = cudaGraphInstantiate(&exec, g, 0);
+    if (g) cudaGraphDestroy(g);
+    if (!graph) {
+        cudaGetLastError(); /* a recording that is thrown away leaves no error behind */
+        return QX_OK;
+    }
+    if (e != cudaSuccess) return fail(m->ctx, e, "record");
+    *graph = exec;
+    return QX_OK;
+}
+
+qx_status cu_replay(cu_machine *m, void *graph)
+{
+    CU(m, cudaGraphLaunch((cudaGraphExec_t)graph, m->stream), "replay");
+    return QX_OK;
+}
+
+void cu_drop_graph(cu_machine *m, void *graph)
+{
+    (void)m;
+    if (graph) cudaGraphExecDestroy((cudaGraphExec_t)graph);
+}

@@ -1,0 +1,195 @@
+/* test_steps.c - fused steps, products of codes and observers of the CUDA plugin in its host form, against the CPU. What the standard's node tests cannot reach. */
+#include <math.h>
+
+#include "../unit/model_text.h"
+#include "kernels/observe.h"
+#include "runtime/exec.h"
+
+typedef struct step_case { const char *name, *text; int64_t rows; double min_db; } step_case;
+
+#define DQ_INT8 "float s = {0.01}, uint8 z = {117}, int8[64,48] w = random(5), float[48] ws = fill(0.02)"
+static const step_case cases[] = {
+    {"attention with mask", HEAD(17) "g (float[2,4,9,8] x, float[2,4,11,8] k, float[2,4,11,8] v, float[2,1,9,11] mask) => (float[2,9,4,8] y)\n"
+     "<float c = {0.35}> { kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(x, kt) t = Mul(s, c) u = Add(t, mask) p = Softmax<axis=-1>(u) o = MatMul(p, v) y = Transpose<perm=[0,2,1,3]>(o) }", 0, 110},
+    {"attention with turned keys, long", HEAD(17) "g (float[3,70,16] x, float[3,16,300] k, float[3,300,16] v) => (float[3,70,16] y)\n"
+     "<float c = {4.0}> { s = MatMul(x, k) t = Div(s, c) p = Softmax<axis=-1>(t) y = MatMul(p, v) }", 0, 110},
+    {"product, bias, silu, gate and residual", HEAD(17) "g (float[3,7,40] x, float[3,7,24] g, float[3,7,24] r) => (float[3,7,24] y) <float[40,24] w = random(1), float[24] b = random(2)>"
+     " { a = MatMul(x, w) c = Add(a, b) s = Sigmoid(c) d = Mul(c, s) e = Mul(d, g) y = Add(e, r) }", 0, 110},
+    {"group normalisation and silu", HEAD(17) "g (float[2,8,6,5] x) => (float[2,8,6,5] y)\n"
+     "<int64[3] three = {2, 4, -1}, int64[4] four = {2, 8, 6, 5}, float[4] one = fill(1), float[4] nil = fill(0), float[8,1,1] gamma = random(3), float[8,1,1] beta = random(4)>"
+     " { a = Reshape(x, three) b = InstanceNormalization<epsilon=0.00001>(a, one, nil) c = Reshape(b, four) d = Mul(c, gamma) e = Add(d, beta) s = Sigmoid(e) y = Mul(e, s) }", 0, 110},
+    {"int8 product by the library", HEAD(17) "g (float[5,64] x) => (float[5,48] y) <" DQ_INT8 ">"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 0, 110},
+    {"int8 product of our own", HEAD(17) "g (float[3,50] x) => (float[3,21] y) <float s = {0.01}, int8 z = {-7}, int8[50,21] w = random(5), float[21] ws = fill(0.02)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 0, 110},
+    {"int8 Gemm with bias", HEAD(17) "g (float[3,64] x) => (float[3,48] y) <float s = {0.01}, int8 z = {9}, int8[48,64] w = random(5), float ws = {0.02}, float[48] b = random(6)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(w, ws) y = Gemm<transB=1>(d, v, b) }", 0, 110},
+    {"int8 convolution in groups", HEAD(17) "g (float[2,4,9,9] x) => (float[2,6,9,9] y)\n"
+     "<float s = {0.01}, int8 z = {-9}, int8[6,2,3,3] w = random(6), float[6] ws = fill(0.02), float[6] b = random(7)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1], group=2>(d, v, b) }", 0, 110},
+    {"fp8 product, one scale", HEAD(19) "g (float[5,64] x) => (float[5,48] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[64,48] w = random(5), float ws = {0.02}>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(w, ws) y = MatMul(d, v) }", 0, 110},
+    {"fp8 product, a scale a column, bias", HEAD(19) "g (float[5,64] x) => (float[5,48] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[48,64] w = random(5), float[48] ws = fill(0.02), float[48] b = random(3)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Gemm<transB=1>(d, v, b) }", 0, 110},
+    {"fp8 product of our own", HEAD(19) "g (float[5,40] x) => (float[5,21] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[40,21] w = random(5), float[21] ws = fill(0.02)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 0, 110},
+    {"4-bit weight in blocks, few rows", HEAD(21) "g (float[2,64] x) => (float[2,32] y)\n"
+     "<int4[64,32] w = random(8), float[4,32] ws = fill(0.05)> { v = DequantizeLinear<axis=0, block_size=16>(w, ws) y = MatMul(x, v) }", 0, 110},
+    {"4-bit weight in blocks, many rows", HEAD(21) "g (float[70,64] x) => (float[70,32] y)\n"
+     "<uint4[32,64] w = random(8), float[32,4] ws = fill(0.05), uint4[32,4] wz = random(9)> { v = DequantizeLinear<axis=1, block_size=16>(w, ws, wz) t = Transpose<perm=[1,0]>(v) y = MatMul(x, t) }", 0, 110},
+    {"8-bit weight, one scale a column", HEAD(21) "g (float[40,64] x) => (float[40,32] y)\n"
+     "<int8[64,32] w = random(8), float[32] ws = fill(0.05)> { v = DequantizeLinear<axis=1>(w, ws) y = MatMul(x, v) }", 0, 110},
+    {"half precision", HEAD(17) "g (float[6,40] x) => (float[6,24] y) <float16[40,24] w = random(1), float16[24] b = random(2)>"
+     " { h = Cast<to=10>(x) a = MatMul(h, w) c = Add(a, b) e = Erf(c) f = Softmax(e) y = Cast<to=1>(f) }", 0, 50},
+};
+
+static void fill(qx_tensor *t, unsigned seed)
+{
+    for (int64_t i = 0; i < t->numel; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        ((float *)t->data)[i] = (float)(seed >> 8) / 8388608.0f - 1.0f;
+    }
+}
+
+enum { MOST = 6 };
+typedef struct feeds { qx_tensor t[MOST]; qx_feed f[MOST]; int n; } feeds;
+
+static void make_feeds(const fixture *f, feeds *in)
+{
+    in->n = (int)f->m->graph->n_inputs;
+    for (int i = 0; i < in->n; i++) {
+        const qx_value *v = f->m->graph->inputs[i];
+        int64_t dims[QX_MAX_RANK];
+        for (int d = 0; d < v->type.rank; d++) dims[d] = v->type.dims[d].n;
+        ok(f, qx_tensor_new(f->ctx, &in->t[i], QX_DT_FLOAT, v->type.rank, dims));
+        fill(&in->t[i], 7u + (unsigned)i);
+        in->f[i] = (qx_feed){v->name, &in->t[i]};
+    }
+}
+
+static void run(const fixture *f, const qx_exec_options *o, const feeds *in, qx_tensor *out)
+{
+    qx_exec *x = NULL;
+    ok(f, qx_exec_new(f->ctx, f->m, o, &x));
+    for (int again = 0; again < 3; again++) {
+        if (again) qx_tensor_free(f->ctx, out);
+        ok(f, qx_exec_run(x, in->f, in->n, NULL, 1, out));
+    }
+    qx_exec_free(x);
+}
+
+static qx_exec_options on_host_form(void) { return (qx_exec_options){.device = QX_DEVICE_CUDA, .plugin_dir = PLUGIN_HOST_DIR}; }
+
+static void steps(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fixture f = load(cases[i].text);
+        feeds in;
+        qx_tensor a, b;
+        qx_exec_options cpu = {.device = QX_DEVICE_CPU, .no_fuse = true, .simulate = true}, dev = on_host_form();
+        double s = 0, n = 0;
+        ok(&f, qx_infer_shapes(f.m, NULL, 0));
+        make_feeds(&f, &in);
+        run(&f, &cpu, &in, &a);
+        run(&f, &dev, &in, &b);
+        assert_int_equal(a.numel, b.numel);
+        for (int64_t k = 0; k < a.numel; k++) {
+            const double x = (double)((float *)a.data)[k], y = (double)((float *)b.data)[k];
+            s += x * x;
+            n += (x - y) * (x - y);
+        }
+        assert_true(s > 0);
+        const double db = n > 0 ? 10 * log10(s / n) : 999;
+        printf("%-42s %6.1f dB\n", cases[i].name, db);
+        if (!(db >= cases[i].min_db)) fail_msg("%s: %.1f dB", cases[i].name, db);
+        qx_tensor_free(f.ctx, &a);
+        qx_tensor_free(f.ctx, &b);
+        for (int k = 0; k < in.n; k++) qx_tensor_free(f.ctx, &in.t[k]);
+        unload(&f);
+    }
+}
+
+/* ---- observers ---- */
+
+typedef struct observing { qx_exec *x; const float *data; int calls; } observing;
+
+static void same_pair(qx_dd a, qx_dd b) { assert_true(fabs(qx_dd_value(a) - qx_dd_value(b)) <= 1e-12 * (1 + fabs(qx_dd_value(a)))); }
+
+static void compare_columns(const observing *o, const qx_tensor *t, int64_t outer, int64_t n, int64_t inner)
+{
+    float ends[2][2][64];
+    qx_dd sums[2][3][64];
+    memset(sums, 0, sizeof sums);
+    for (int side = 0; side < 2; side++)
+        for (int64_t i = 0; i < n; i++) ends[side][0][i] = 1e30f, ends[side][1][i] = -1e30f;
+    const qx_columns acc[2] = {{ends[0][0], ends[0][1], sums[0][0], sums[0][1], sums[0][2]}, {ends[1][0], ends[1][1], sums[1][0], sums[1][1], sums[1][2]}};
+    assert_int_equal(qx_exec_columns(o->x, t, outer, n, inner, &acc[0]), QX_OK);
+    for (int64_t p = 0; p < outer * inner; p++) {
+        float row[64];
+        for (int64_t c = 0; c < n; c++) row[c] = o->data[(p / inner * n + c) * inner + p % inner];
+        qx_columns_f32(row, 1, n, n, &acc[1]);
+    }
+    for (int64_t c = 0; c < n; c++) {
+        assert_true(ends[0][0][c] == ends[1][0][c] && ends[0][1][c] == ends[1][1][c]);
+        for (int k = 0; k < 3; k++) same_pair(sums[0][k][c], sums[1][k][c]);
+    }
+}
+
+static qx_status watch(void *user, int i, const qx_value *v, const qx_tensor *t)
+{
+    observing *o = user;
+    qx_scan a, b = qx_scan_f32(o->data, t->numel);
+    uint64_t bins[4096] = {0};
+    uint32_t want[4096] = {0};
+    (void)i, (void)v;
+    assert_true(t->on_device);
+    assert_int_equal(qx_exec_scan(o->x, t, &a), QX_OK);
+    assert_true(a.min == b.min && a.max == b.max && a.absmax == b.absmax && a.zeros == b.zeros && a.n == b.n && !a.nonfinite);
+    same_pair(a.sum, b.sum);
+    same_pair(a.abs, b.abs);
+    same_pair(a.sumsq, b.sumsq);
+    assert_int_equal(qx_exec_histogram(o->x, t, 1024, bins), QX_OK);
+    qx_hist_f32(o->data, t->numel, 1024, want);
+    for (int k = 0; k < 4096; k++) assert_int_equal(bins[k], want[k]);
+    compare_columns(o, t, 6, 50, 1);
+    compare_columns(o, t, 2, 3, 50);
+    o->calls++;
+    const qx_tensor *host = NULL;
+    assert_int_equal(qx_exec_fetch(o->x, v, &host), QX_OK);
+    assert_memory_equal(host->data, o->data, host->bytes);
+    return QX_OK;
+}
+
+static void observers(void **state)
+{
+    (void)state;
+    fixture f = load(HEAD(17) "g (float[6,50] x) => (float[6,50] y) { a = Relu(x) y = Neg(a) }");
+    feeds in;
+    qx_tensor y;
+    qx_exec_options o = on_host_form();
+    observing ob = {0};
+    float relu[300];
+    ok(&f, qx_infer_shapes(f.m, NULL, 0));
+    make_feeds(&f, &in);
+    for (int i = 0; i < 300; i++) relu[i] = ((float *)in.t[0].data)[i] > 0 ? ((float *)in.t[0].data)[i] : 0;
+    ob.data = relu;
+    ok(&f, qx_exec_new(f.ctx, f.m, &o, &ob.x));
+    qx_value *values[1] = {value(&f, "a")};
+    ok(&f, qx_exec_watch(ob.x, values, 1, watch, &ob));
+    qx_exec_watch_in_place(ob.x, true);
+    for (int k = 0; k < 2; k++) {
+        ok(&f, qx_exec_run(ob.x, in.f, in.n, NULL, 1, &y));
+        qx_tensor_free(f.ctx, &y);
+    }
+    assert_int_equal(ob.calls, 2);
+    qx_exec_free(ob.x);
+    qx_tensor_free(f.ctx, &in.t[0]);
+    unload(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(steps), cmocka_unit_test(observers)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
