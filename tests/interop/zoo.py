@@ -227,8 +227,9 @@ class Model:
         return out, {**report_of(rep), "seconds": r.seconds}
 
     def self_equal(self, path, plain, theirs):
-        """How far ONNX Runtime agrees with itself without its optimisations: rounding ties that nobody can decide."""
-        return min(each(theirs, run_all(session(path, plain, False), self.tests)), default=999.0)
+        """How far ONNX Runtime agrees with itself, in float arithmetic and without its optimisations: rounding ties that nobody can decide."""
+        others = [(plain, False)] + ([(False, True)] if plain else [])
+        return min((v for o in others for v in each(theirs, run_all(session(path, *o), self.tests))), default=999.0)
 
     def row(self, fmt, target):
         out, row = self.quantized(fmt, target)
