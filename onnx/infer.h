@@ -41,4 +41,8 @@ const qx_content *qx_infer_content(qx_infer *ix, const qx_value *v);
 /* "f32[batch,3,2*height]", "seq(f32[?])", "?" */
 const char *qx_type_describe(const qx_type *t, char *buf, size_t cap);
 
+/* Whether a channels-last convolution stores its weight as [M, kernel..., C / group]: NhwcConv does (its documentation says otherwise,
+ * the optimizer that writes it and the CUDA kernel that runs it do not), its fused and integer relatives do not. -1: not known. */
+bool qx_nhwc_weight_is_last(const qx_node *n, int64_t channels, int64_t group, int64_t last);
+
 #endif

@@ -114,18 +114,38 @@ int qx_infer_qlinear_conv(qx_infer *ix, qx_node *n)
     return qx_conv_shape(ix, n, 0, 3, dtype ? dtype : dtype_of(ix, n, 0));
 }
 
+bool qx_nhwc_weight_is_last(const qx_node *n, int64_t channels, int64_t group, int64_t last)
+{
+    return n->op->id == QX_OP_ms_NhwcConv && (channels < 0 || last < 0 || last * group == channels);
+}
+
+/* The weight as [M, C / group, kernel...], whichever way it is stored. */
+static qx_status weight_in_order(qx_infer *ix, const qx_node *n, const qx_type *x, int64_t group, qx_type *weight)
+{
+    if (!qx_nhwc_weight_is_last(n, x->dims[x->rank - 1].n, group, weight->dims[weight->rank - 1].n)) return QX_OK;
+    qx_dim *dims = qx_ix_dims(ix, weight->rank);
+    if (!dims) return QX_IX_NOMEM(ix);
+    dims[0] = weight->dims[0];
+    dims[1] = weight->dims[weight->rank - 1];
+    for (int i = 2; i < weight->rank; i++) dims[i] = weight->dims[i - 1];
+    weight->dims = dims;
+    return QX_OK;
+}
+
 qx_status qx_nhwc_conv_shape(qx_infer *ix, qx_node *n, uint32_t x_in, uint32_t w_in, int dtype)
 {
-    const qx_type *x, *weight;
+    const qx_type *x, *stored;
     qx_window w;
-    if (!qx_ix_shaped(ix, n, x_in, &x) || !qx_ix_shaped(ix, n, w_in, &weight) || x->rank < 3 || weight->rank != x->rank) return qx_ix_out_unranked(ix, n, 0, dtype);
+    if (!qx_ix_shaped(ix, n, x_in, &x) || !qx_ix_shaped(ix, n, w_in, &stored) || x->rank < 3 || stored->rank != x->rank) return qx_ix_out_unranked(ix, n, 0, dtype);
+    qx_type weight = *stored;
+    QX_TRY(weight_in_order(ix, n, x, qx_ix_int(ix, n, "group", 1), &weight));
     QX_TRY(qx_window_read(ix, n, x->rank - 2, &w));
-    QX_TRY(kernel_from_weight(ix, n, weight, &w));
+    QX_TRY(kernel_from_weight(ix, n, &weight, &w));
     qx_dim *dims = qx_ix_dims(ix, x->rank);
     if (!dims) return QX_IX_NOMEM(ix);
     dims[0] = x->dims[0];
     for (int i = 0; i < w.spatial; i++) dims[i + 1] = w.kernel[i] || w.same ? qx_window_out(ix, &w, i, x->dims[i + 1], false) : qx_dim_unknown();
-    dims[x->rank - 1] = weight->dims[0];
+    dims[x->rank - 1] = weight.dims[0];
     return qx_ix_out(ix, n, 0, dtype, x->rank, dims);
 }
 

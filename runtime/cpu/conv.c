@@ -1,6 +1,7 @@
 /* conv.c - Conv and com.microsoft's FusedConv, NhwcConv, NhwcFusedConv: shapes, auto_pad, and the product of runtime/cpu/gemm.h. Constant weights are packed at the first run. */
 #include <string.h>
 
+#include "onnx/infer.h"
 #include "runtime/cpu/activation.h"
 #include "runtime/cpu/int8.h"
 #include "runtime/cpu/nhwc.h"
@@ -88,23 +89,24 @@ static qx_status add_residual(qx_call *c, uint32_t i, int rank, const int64_t *d
     return QX_OK;
 }
 
-/* Bias, packed weights and product; x and y in the layouts that s names. */
-static qx_status convolve(qx_call *c, const qx_conv_shape *s, const float *fx, float *y)
+/* Bias, packed weights and product; x and y in the layouts that s names. last: the weight's own order when its channels come last, else NULL. */
+static qx_status convolve(qx_call *c, const qx_conv_shape *s, const qx_tensor *last, const float *fx, float *y)
 {
     const float *fw = NULL, *bias = NULL;
     state *st = NULL;
     QX_TRY(qx_call_state(c, sizeof *st, drop, (void **)&st));
-    if (!qx_call_in_const(c, 1) && st->conv) {
+    if ((last || !qx_call_in_const(c, 1)) && st->conv) {
         qx_conv_free(c->ctx, st->conv);
         st->conv = NULL;
     }
     if (!st->conv) QX_TRY(qx_call_in_f32(c, 1, &fw));
+    if (last) QX_TRY(qx_nhwc_to_nchw(c, last, fw, &fw));
     if (qx_call_in(c, 2)) {
         if (c->in[2]->numel != s->out_ch) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld output channels", (long long)c->in[2]->numel, (long long)s->out_ch);
         QX_TRY(qx_call_in_f32(c, 2, &bias));
     }
     QX_TRY(qx_conv_run(c, &st->conv, s, fx, fw, bias, QX_ACT_NONE, y));
-    if (qx_call_can_read_again(c, 1)) qx_call_drop_const(c, 1); /* another picture size may need them once more */
+    if (!last && qx_call_can_read_again(c, 1)) qx_call_drop_const(c, 1); /* another picture size may need them once more */
     return QX_OK;
 }
 
@@ -115,14 +117,17 @@ static qx_status run(qx_call *c, bool last)
     const float *fx;
     float *y = NULL, *out = NULL;
     qx_conv_shape s;
-    qx_tensor view;
+    qx_tensor view, weight;
     qx_activation act;
     int64_t nhwc[QX_MAX_RANK];
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_need(c, 1, &w));
     view = *x;
+    weight = *w;
     if (last) QX_TRY(qx_nhwc_view(c, x, &view));
-    QX_TRY(qx_conv_shape_of(c, &view, w, &s));
+    const bool turned = last && w->rank == x->rank && qx_nhwc_weight_is_last(c->node, view.dims[1], qx_call_int(c, "group", 1), w->dims[w->rank - 1]);
+    if (turned) QX_TRY(qx_nhwc_view(c, w, &weight));
+    QX_TRY(qx_conv_shape_of(c, &view, &weight, &s));
     s.x_block = qx_call_in_block(c, 0);
     s.y_block = qx_call_out_block(c, 0);
     QX_TRY(qx_activation_read(c, &act));
@@ -138,7 +143,7 @@ static qx_status run(qx_call *c, bool last)
         QX_TRY(qx_nhwc_to_nchw(c, &view, fx, &fx));
     }
     if (x->numel == 0 || w->numel == 0) memset(y, 0, (size_t)numel * sizeof *y);
-    else QX_TRY(convolve(c, &s, fx, y));
+    else QX_TRY(convolve(c, &s, turned ? &weight : NULL, fx, y));
     if (last) QX_TRY(qx_nchw_to_nhwc(c, x->rank, dims, y, out));
     QX_TRY(add_residual(c, 3, x->rank, last ? nhwc : dims, out, numel));
     return qx_activation_run(c, &act, out, numel);
