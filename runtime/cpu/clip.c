@@ -9,11 +9,27 @@
     if (th) memcpy(&hi, th->data, sizeof hi); \
     for (int64_t i = 0; i < x->numel; i++) { T v = a[i]; v = tl && v < lo ? lo : v; b[i] = th && v > hi ? hi : v; } }
 
+enum { PIECE = 1 << 14 };
+typedef struct job { const float *x; float *y; int64_t n; float lo, hi; } job;
+
+static qx_status piece(void *user, int64_t i)
+{
+    const job *j = user;
+    const int64_t first = i * PIECE, n = j->n - first < PIECE ? j->n - first : PIECE;
+    const float *x = j->x + first, lo = j->lo, hi = j->hi;
+    float *y = j->y + first;
+    for (int64_t k = 0; k < n; k++) {
+        const float v = x[k] < lo ? lo : x[k];
+        y[k] = v > hi ? hi : v;
+    }
+    return QX_OK;
+}
+
 static qx_status clip_float(qx_call *c, const qx_tensor *x)
 {
     double lo, hi;
-    const float *f;
-    float *y;
+    qx_tensor *y = NULL;
+    job j = {.n = x->numel};
     if (c->version < 11) {
         lo = (double)qx_call_float(c, "min", -INFINITY);
         hi = (double)qx_call_float(c, "max", INFINITY);
@@ -21,14 +37,16 @@ static qx_status clip_float(qx_call *c, const qx_tensor *x)
         QX_TRY(qx_call_scalar_f64(c, 1, -INFINITY, &lo));
         QX_TRY(qx_call_scalar_f64(c, 2, INFINITY, &hi));
     }
-    QX_TRY(qx_call_in_f32(c, 0, &f));
-    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &y));
-    const float l = (float)lo, h = (float)hi;
-    for (int64_t i = 0; i < x->numel; i++) {
-        const float v = f[i] < l ? l : f[i];
-        y[i] = v > h ? h : v;
+    j.lo = (float)lo;
+    j.hi = (float)hi;
+    QX_TRY(qx_call_in_f32(c, 0, &j.x));
+    if (x->dtype == QX_DT_FLOAT) {
+        QX_TRY(qx_call_out_reuse(c, 0, 0, x->dtype, x->rank, x->dims, &y));
+        j.y = y->data;
+    } else {
+        QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &j.y));
     }
-    return QX_OK;
+    return qx_parallel(c->ctx, (j.n + PIECE - 1) / PIECE, piece, &j);
 }
 
 qx_status qx_cpu_clip(qx_call *c)

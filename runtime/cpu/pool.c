@@ -5,6 +5,8 @@
 
 #include "runtime/cpu/pool.h"
 
+typedef enum pool_kind { MAX, AVERAGE, LP } pool_kind;
+
 typedef struct pool {
     const float *x;
     float *y;
@@ -14,7 +16,7 @@ typedef struct pool {
     int64_t plane, out_plane;
     float p;
     bool count_pad, column;
-    enum { MAX, AVERAGE, LP } kind;
+    pool_kind kind;
 } pool;
 
 static qx_status values(const qx_call *c, const char *name, int n, int64_t fallback, int64_t min, int64_t *out)
@@ -277,28 +279,34 @@ qx_status qx_cpu_ms_nhwc_pool(qx_call *c)
     return write_codes(c, x, y->numel, flipped, y->data);
 }
 
+typedef struct global_job { const float *x; float *y; int64_t n; double p; pool_kind kind; } global_job;
+
+static qx_status global_piece(void *user, int64_t i)
+{
+    const global_job *j = user;
+    const float *x = j->x + i * j->n;
+    double s = j->kind == MAX ? -INFINITY : 0;
+    for (int64_t k = 0; k < j->n; k++) {
+        const double v = (double)x[k];
+        if (j->kind == MAX) s = v > s || isnan(v) ? v : s;
+        else s += j->kind == AVERAGE ? v : pow(fabs(v), j->p);
+    }
+    j->y[i] = (float)(j->kind == AVERAGE ? s / (double)j->n : j->kind == LP ? pow(s, 1.0 / j->p) : s);
+    return QX_OK;
+}
+
 qx_status qx_cpu_global_pool(qx_call *c)
 {
     const qx_tensor *x;
-    const float *f;
-    float *y;
     int64_t dims[QX_MAX_RANK];
     const qx_op_id op = c->node->op->id;
-    const double p = qx_call_attr(c, "p") && c->version == 1 ? (double)qx_call_float(c, "p", 2) : (double)qx_call_int(c, "p", 2);
+    global_job j = {.kind = op == QX_OP_GlobalAveragePool ? AVERAGE : op == QX_OP_GlobalLpPool ? LP : MAX};
+    j.p = qx_call_attr(c, "p") && c->version == 1 ? (double)qx_call_float(c, "p", 2) : (double)qx_call_int(c, "p", 2);
     QX_TRY(qx_call_need(c, 0, &x));
     if (x->rank < 3) QX_CALL_FAIL(c, QX_E_SHAPE, "input of rank %d", x->rank);
-    QX_TRY(qx_call_in_f32(c, 0, &f));
+    QX_TRY(qx_call_in_f32(c, 0, &j.x));
     for (int i = 0; i < x->rank; i++) dims[i] = i < 2 ? x->dims[i] : 1;
-    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &y));
-    const int64_t n = qx_prod(x->dims, 2, x->rank), planes = x->dims[0] * x->dims[1];
-    for (int64_t i = 0; i < planes; i++, f += n) {
-        double s = op == QX_OP_GlobalMaxPool ? -INFINITY : 0;
-        for (int64_t k = 0; k < n; k++) {
-            const double v = (double)f[k];
-            if (op == QX_OP_GlobalMaxPool) s = v > s || isnan(v) ? v : s;
-            else s += op == QX_OP_GlobalAveragePool ? v : pow(fabs(v), p);
-        }
-        y[i] = (float)(op == QX_OP_GlobalAveragePool ? s / (double)n : op == QX_OP_GlobalLpPool ? pow(s, 1.0 / p) : s);
-    }
-    return QX_OK;
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &j.y));
+    j.n = qx_prod(x->dims, 2, x->rank);
+    return qx_parallel(c->ctx, x->dims[0] * x->dims[1], global_piece, &j);
 }

@@ -105,6 +105,10 @@ def convolutions():
         yield from with_const(Case(f"fused_conv_{act.lower()}", "FusedConv", [("X", x), ("W", w), ("B", b)], {"activation": act, "pads": [1, 1, 1, 1], **extra}, rtol=1e-3, atol=1e-4), ("W", "B"))
     yield Case("fused_conv_residual", "FusedConv", [("X", x), ("W", w), ("B", b), ("Z", normal(r, 2, 6, 9, 8))], {"activation": "Relu", "pads": [1, 1, 1, 1]}, atol=1e-4)
     yield Case("fused_conv_groups_strides", "FusedConv", [("X", x), ("W", normal(r, 6, 2, 3, 2))], {"activation": "Relu", "group": 2, "strides": [2, 1], "dilations": [1, 2]}, atol=1e-4)
+    last = [("X", normal(r, 2, 9, 8, 4)), ("W", normal(r, 6, 2, 3, 2, scale=0.3)), ("B", b)]
+    turned = [last[0], ("W", last[1][1].transpose(0, 2, 3, 1).copy()), last[2]]  # as ONNX Runtime's optimizer writes it
+    yield from with_const(Case("nhwc_conv", "NhwcConv", turned, {"group": 2, "pads": [1, 0, 1, 2], "strides": [2, 1]}, atol=1e-4), ("W", "B"))
+    yield Case("nhwc_fused_conv", "NhwcFusedConv", [*last, ("Z", normal(r, 2, 9, 9, 6))], {"group": 2, "pads": [1, 0, 1, 2], "activation": "Relu"}, atol=1e-4)
     for tx, tw in ((U8, U8), (U8, I8), (I8, I8)):
         t = f"{np.dtype(tx).name}_{np.dtype(tw).name}"
         q, k = codes(r, tx, 2, 4, 7, 6), codes(r, tw, 6, 4, 3, 3)

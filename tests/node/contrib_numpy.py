@@ -197,3 +197,24 @@ def FusedMatMulActivation(case):
     a, b = args(case)[:2]
     y = a @ b
     return [np.where(y < 0, y * case.attrs["activation_alpha"], y)]
+
+
+def NhwcConv(case):
+    """Weights: [out, kernel, in / group], as the optimizer writes them; of NhwcFusedConv [out, in / group, kernel]."""
+    x, w, b, z = args(case)[:4]
+    w = w.transpose(0, 3, 1, 2) if case.op == "NhwcConv" else w
+    (top, left, bottom, right), (sh, sw), groups = case.attrs["pads"], case.attrs.get("strides", [1, 1]), case.attrs["group"]
+    p = np.pad(x.astype(np.float64), ((0, 0), (top, bottom), (left, right), (0, 0)))
+    h, v = (p.shape[1] - w.shape[2]) // sh + 1, (p.shape[2] - w.shape[3]) // sw + 1
+    y = np.empty((x.shape[0], h, v, w.shape[0]))
+    for o in range(w.shape[0]):
+        first = o // (w.shape[0] // groups) * w.shape[1]
+        kernel = w[o].transpose(1, 2, 0)
+        for i in range(h):
+            for j in range(v):
+                y[:, i, j, o] = (p[:, i * sh:i * sh + w.shape[2], j * sw:j * sw + w.shape[3], first:first + w.shape[1]] * kernel).sum((1, 2, 3)) + b[o]
+    y = y if z is None else y + z
+    return [(np.maximum(y, 0) if case.attrs.get("activation") == "Relu" else y).astype(np.float32)]
+
+
+NhwcFusedConv = NhwcConv
