@@ -92,6 +92,28 @@ qx_status qx_gram_add(qx_ctx *ctx, qx_gram *g, const float *x, int64_t rows, int
     return QX_OK;
 }
 
+static void add_tile(double *tile, const double *full, int64_t k, int64_t i, int64_t j)
+{
+    for (int64_t a = 0; a < T && i * T + a < k; a++)
+        for (int64_t b = 0; b < T && j * T + b < k; b++)
+            if (i != j || b >= a) tile[a * T + b] += full[(i * T + a) * k + j * T + b];
+}
+
+qx_status qx_gram_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_gram *g, const qx_tensor *t)
+{
+    const int64_t k = t->dims[t->rank - 1], p = panels_of(k);
+    double *full;
+    if (!g->tiles) QX_TRY(open_gram(ctx, g, k, 1));
+    if (g->k != k || g->groups != 1) QX_FAIL(ctx, QX_E_SHAPE, "rows of %lld elements now, %lld x %lld before", (long long)k, (long long)g->groups, (long long)g->k);
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(k * k) * sizeof *full, (void **)&full));
+    qx_status st = qx_exec_gram(exec, t, full);
+    for (int64_t i = 0; i < p && st == QX_OK; i++)
+        for (int64_t j = i; j < p; j++) add_tile(g->tiles + tile_at(p, i, j) * TT, full, k, i, j);
+    g->rows += t->numel / k;
+    qx_free(ctx, full);
+    return st;
+}
+
 static void unpack(const double *tiles, int64_t k, float *full)
 {
     int64_t p = panels_of(k);

@@ -63,11 +63,15 @@ qx_status qx_observer_add(qx_ctx *ctx, qx_observer *o, const qx_tensor *t, doubl
     return st;
 }
 
+enum { GRAM_ON_DEVICE = 8192 }; /* columns: 512 MB come to the host for each tensor then */
+
 qx_status qx_observer_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_tensor *t, double step, bool *taken)
 {
     qx_scan s;
+    const bool gram = o->doing & QX_STAT_GRAM;
     *taken = t->numel == 0;
-    if (*taken || (o->doing & (QX_STAT_ROWS | QX_STAT_GRAM)) || t->numel > INT32_MAX) return QX_OK;
+    if (*taken || (o->doing & QX_STAT_ROWS) || t->numel > INT32_MAX) return QX_OK;
+    if (gram && (o->has_window || t->rank < 1 || t->dims[t->rank - 1] > GRAM_ON_DEVICE)) return QX_OK;
     QX_TRY(qx_exec_scan(exec, t, &s));
     if (s.nonfinite) return QX_OK;
     *taken = true;
@@ -82,7 +86,7 @@ qx_status qx_observer_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_observer *o, 
     }
     if (o->doing & QX_STAT_CHANNELS) QX_TRY(qx_channels_add_on_device(ctx, exec, &o->channels, t, o->axis, o->name));
     if (o->doing & QX_STAT_STEPS) QX_TRY(qx_steps_add(ctx, &o->steps, &(qx_step_row){step, {s.absmax, 0}, s.absmax, 1}));
-    return QX_OK;
+    return gram ? qx_gram_add_on_device(ctx, exec, &o->gram, t) : QX_OK;
 }
 
 /* ---- settling ---- */

@@ -48,6 +48,7 @@ typedef struct qx_gram {
 size_t qx_gram_bytes(int64_t k, int64_t groups); /* what collecting takes */
 size_t qx_gram_extra(int64_t k, int64_t groups); /* and in passing, for one matrix at a time */
 qx_status qx_gram_add(qx_ctx *ctx, qx_gram *g, const float *x, int64_t rows, int64_t stride, int64_t k, int64_t groups);
+qx_status qx_gram_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_gram *g, const qx_tensor *t); /* rows of the last axis, summed in f64 */
 qx_status qx_gram_finish(qx_ctx *ctx, qx_gram *g); /* tiles -> full */
 qx_status qx_gram_join(qx_ctx *ctx, qx_gram *into, const qx_gram *from, const char *name); /* both finished */
 qx_status qx_gram_spill(qx_ctx *ctx, qx_gram *g); /* full -> an unnamed file on disk, mapped */

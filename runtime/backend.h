@@ -110,12 +110,12 @@ typedef struct qx_backend {
     qx_dev_status (*replay)(qx_dev *d, qx_dev_graph *g);
     void (*drop_graph)(qx_dev *d, qx_dev_graph *g);
 
-    /* Observers; all wait for the result. bins: [4096] on the host, added to, bin = (int)(|x| * inv_width). gram: [k, k] doubles on the device, added to,
-     * from rows of k elements that lie `stride` apart. */
+    /* Observers; all wait for the result. bins: [4096] on the host, added to, bin = (int)(|x| * inv_width). gram: X'X of `rows` rows of k
+     * elements, [k, k] on the host; elements at and above the diagonal are set. */
     qx_dev_status (*scan)(qx_dev *d, const qx_dev_tensor *t, qx_dev_scan *out);
     qx_dev_status (*histogram)(qx_dev *d, const qx_dev_tensor *t, float inv_width, uint64_t *bins);
     qx_dev_status (*columns)(qx_dev *d, const qx_dev_tensor *t, const qx_dev_columns *c);
-    qx_dev_status (*gram)(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t stride, int64_t k, double *gram);
+    qx_dev_status (*gram)(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, double *gram);
 } qx_backend;
 
 typedef const qx_backend *qonnx_backend_fn(uint32_t abi);

@@ -51,6 +51,7 @@ typedef struct qx_gpu {
     size_t live, peak, resident, budget; /* bytes; resident: constants; budget 0: no limit */
     void *arena; size_t arena_cap;
     bool replay, record, no_graphs;
+    bool changing;            /* a step has an argument on the host whose content may change from run to run: no recordings */
     int64_t alloc_i, clock, host_touches; /* of this run */
     qx_dblock *free_blocks;
 } qx_gpu;

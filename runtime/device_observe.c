@@ -57,3 +57,10 @@ qx_status qx_exec_columns(qx_exec *x, const qx_tensor *t, int64_t outer, int64_t
     qx_free(x->ctx, ends);
     return st;
 }
+
+qx_status qx_exec_gram(qx_exec *x, const qx_tensor *t, double *gram)
+{
+    const qx_dev_tensor d = plain_view(t);
+    const int64_t k = t->rank ? t->dims[t->rank - 1] : 1;
+    return qx_device_status(x, x->device->b->gram(x->device->dev, &d, k ? t->numel / k : 0, k, gram), "Gram matrix");
+}

@@ -145,6 +145,8 @@ static qx_status place_step(qx_exec *x, qx_rstep *s, const char **why)
     s->on_device = st == QX_DEV_OK;
     s->view = place.view != 0;
     s->host_in = place.host_in;
+    for (uint32_t i = 0; i < s->n_in && s->on_device; i++)
+        if ((s->host_in >> i & 1) && s->in[i] != QX_NO_VALUE && x->info[s->in[i]].content == QX_CLASS_DATA) d->changing = true;
     return QX_OK;
 }
 
@@ -152,6 +154,7 @@ qx_status qx_device_place(qx_exec *x)
 {
     qx_gpu *d = x->device;
     d->n_steps = d->n_host = 0;
+    d->changing = false;
     for (uint32_t i = 0; i < x->main->n_steps; i++) {
         qx_rstep *s = &x->main->steps[i];
         const char *why;

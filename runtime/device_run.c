@@ -112,7 +112,7 @@ qx_status qx_device_step(qx_exec *x, qx_rstep *s)
 
 /* ---- A run as one recording ---- */
 
-static bool wants_every_step(const qx_exec *x) { return x->n_watch || x->profile || x->opt.trace_nan || x->device->n_host || x->device->budget; }
+static bool wants_every_step(const qx_exec *x) { return x->n_watch || x->profile || x->opt.trace_nan || x->device->n_host || x->device->budget || x->device->changing; }
 
 /* Where the kept values lie at the end of a run: what a replay leaves behind. */
 static qx_status remember_ends(qx_exec *x, qx_dev_plan *p)
@@ -175,8 +175,8 @@ qx_status qx_device_run_main(qx_exec *x)
     if (whole && p->steady) return record_run(x, p);
     QX_TRY(qx_run_graph(x, x->main, NULL));
     p->steady = d->replay && !d->host_touches;
-    if (x->model->n_functions == 0) {
-        qx_infer_free(p->infer); /* compiled for good; a node that needs dims anew makes another */
+    if (!d->changing) { /* compiled for good */
+        qx_infer_free(p->infer);
         p->infer = NULL;
     }
     return QX_OK;

@@ -62,6 +62,8 @@ struct qx_columns;
 qx_status qx_exec_scan(qx_exec *x, const qx_tensor *t, struct qx_scan *out);
 qx_status qx_exec_histogram(qx_exec *x, const qx_tensor *t, float inv_width, uint64_t *bins);
 qx_status qx_exec_columns(qx_exec *x, const qx_tensor *t, int64_t outer, int64_t n, int64_t inner, const struct qx_columns *acc);
+/* X'X of t as rows of its last axis k: gram[k, k] in f64, at and above the diagonal. */
+qx_status qx_exec_gram(qx_exec *x, const qx_tensor *t, double *gram);
 
 typedef struct qx_node_time { const char *name, *op; double seconds; double flops; double bytes; const char *kernel; int64_t calls; } qx_node_time;
 /* Switches timing on; the table is by node in execution order and valid until the next run. */

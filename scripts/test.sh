@@ -13,6 +13,9 @@ if [ "$(cat $venv/made-from 2>/dev/null)" != "$wanted" ]; then
   printf '%s\n' "$wanted" >$venv/made-from
 fi
 
+# The CUDA kernels compile for five architectures, also where no toolkit is installed (skipped with a line where nvcc cannot be had).
+scripts/cuda.sh
+
 # Tests run beside each other: a thread that waits must not keep a core from another test.
 export OMP_WAIT_POLICY=passive
 export QONNX_MODELS=${QONNX_MODELS:-$PWD/samples/models}

@@ -51,6 +51,6 @@ qx_status cu_int8_product(cu_build *b);
 qx_dev_status cu_observe_scan(qx_dev *d, const qx_dev_tensor *t, qx_dev_scan *out);
 qx_dev_status cu_observe_histogram(qx_dev *d, const qx_dev_tensor *t, float inv_width, uint64_t *bins);
 qx_dev_status cu_observe_columns(qx_dev *d, const qx_dev_tensor *t, const qx_dev_columns *c);
-qx_dev_status cu_observe_gram(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t stride, int64_t k, double *gram);
+qx_dev_status cu_observe_gram(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, double *gram);
 
 #endif

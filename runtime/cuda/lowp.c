@@ -117,19 +117,19 @@ static qx_status column_sums(cu_build *b, args *p, int64_t n, int64_t k)
 }
 
 /* Where the library's FP8 product gets its scales from: one pair; a vector for rows and columns (sm_90); else ones, and the tail scales. */
-static qx_status fp8_scales(cu_build *b, args *p, int64_t m, bool one, float sx, cu_product *q)
+static qx_status fp8_scales(cu_build *b, args *p, int64_t m, bool one, cu_product *q)
 {
     static const float unit = 1.0f;
     void *dev;
-    const bool vectors = !one && b->d->info.major == 9;
+    /* a bias of f32 has no place in the library's epilogue */
+    const bool can = !(q->has_bias && q->ytype == QX_DT_FLOAT), vectors = can && !one && b->d->info.major == 9;
     const int64_t count = vectors ? m : 1;
     float *host = NULL;
-    (void)sx;
     QX_TRY(cu_step_memory(b, &unit, sizeof unit, &dev));
     p->sx = dev;
-    p->sw = one ? p->tail.scale : dev;
+    p->tailed = !can || (!one && !vectors);
+    p->sw = p->tailed ? dev : p->tail.scale;
     q->scale_mode = vectors;
-    p->tailed = !one && !vectors;
     if (p->tailed) q->ytype = QX_DT_FLOAT;
     if (p->tailed) q->has_bias = false;
     if (!vectors) return QX_OK;
@@ -143,7 +143,7 @@ static qx_status fp8_scales(cu_build *b, args *p, int64_t m, bool one, float sx,
 }
 
 /* Whether the library takes it; everything that its product needs. */
-static qx_status with_library(cu_build *b, args *p, const qk_int8_args *a, bool nk, bool one, float sx)
+static qx_status with_library(cu_build *b, args *p, const qk_int8_args *a, bool nk, bool one)
 {
     const bool fp8 = p->fp8;
     cu_product q = {.type = fp8 ? b->in[X].dtype : QX_DT_INT8, .ytype = fp8 ? b->out[0].dtype : QX_DT_INT32, .m = a->m, .n = a->n, .k = a->k, .batch = 1, .w_nk = true, .alpha = 1,
@@ -152,7 +152,7 @@ static qx_status with_library(cu_build *b, args *p, const qk_int8_args *a, bool 
     bool taken = false;
     size_t ws = 0;
     if (!(b->in[W].flags & QX_DEV_CONST) || (fp8 && b->in[W].dtype != b->in[X].dtype)) return QX_OK;
-    if (fp8) QX_TRY(fp8_scales(b, p, a->m, one, sx, &q));
+    if (fp8) QX_TRY(fp8_scales(b, p, a->m, one, &q));
     else p->tailed = true;
     if (fp8 && q.has_bias && b->in[BIAS].dtype != q.ytype) return QX_OK;
     QX_TRY(cu_product_new(b->d, &q, &plan, &ws, &taken));
@@ -204,7 +204,7 @@ static qx_status compile(cu_build *b, bool fp8)
     p.own_fp8 = (qk_gemm_args){.m = a->m, .n = a->n, .k = a->k, .batch = 1, .xr = a->k, .xc = 1, .wr = a->wr, .wc = a->wc, .yr = a->n, .yc = 1, .dtype = b->in[X].dtype,
                                .wtype = b->in[W].dtype, .ytype = a->ytype, .btype = a->btype, .alpha = 1, .col_scale = a->sw, .col_one = one};
     p.tail = (qk_scale_args){.scale = a->sw, .m = a->m, .n = a->n, .whole = !fp8, .one = one, .ytype = a->ytype, .btype = a->btype};
-    QX_TRY(with_library(b, &p, a, nk, one, sx));
+    QX_TRY(with_library(b, &p, a, nk, one));
     return cu_step(b, run, &p, sizeof p);
 }
 

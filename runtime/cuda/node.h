@@ -36,6 +36,7 @@ struct qx_dev_step {
     cu_run_fn *run;
     void *args;                                /* of cu_step */
     size_t workspace;
+    bool empty;                                /* no output has an element: nothing is launched */
     void *memory[4]; int n_memory;             /* device memory that goes with the step */
     void *plan; void (*drop)(qx_dev *d, void *plan); /* of a library */
 };

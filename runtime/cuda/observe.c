@@ -117,10 +117,23 @@ qx_dev_status cu_observe_columns(qx_dev *d, const qx_dev_tensor *t, const qx_dev
     return done(columns(d, t, c));
 }
 
-qx_dev_status cu_observe_gram(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t stride, int64_t k, double *gram)
+static qx_status gram(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, double *out)
 {
-    const qk_gram_args a = {.x = t->data, .gram = gram, .rows = rows, .stride = stride, .k = k, .dtype = t->dtype};
+    const size_t bytes = (size_t)(k * k) * sizeof *out;
+    void *dev;
+    if (k < 1) return QX_OK;
+    QX_TRY(cu_alloc(d->m, bytes, &dev));
+    const qk_gram_args a = {.x = t->data, .gram = dev, .rows = rows, .stride = k, .k = k, .dtype = t->dtype};
+    qx_status st = cu_zero(d->m, dev, bytes);
+    if (st == QX_OK && rows) st = cu_launched(d->m, qk_gram(d->q, &a));
+    if (st == QX_OK) st = cu_download(d->m, out, dev, bytes);
+    cu_release(d->m, dev);
+    return st;
+}
+
+qx_dev_status cu_observe_gram(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, double *out)
+{
     qx_ctx_clear_error(d->ctx);
     cu_machine_enter(d->m);
-    return done(rows && k ? cu_launched(d->m, qk_gram(d->q, &a)) : QX_OK);
+    return done(gram(d, t, rows, k, out));
 }

@@ -157,6 +157,8 @@ static qx_dev_status dev_compile(qx_dev *d, const qx_dev_node *n, const qx_dev_t
         dev_drop(d, b.step);
         return status_of(st);
     }
+    b.step->empty = true;
+    for (uint32_t i = 0; i < n->n_out; i++) b.step->empty = b.step->empty && (!out[i].dtype || out[i].numel == 0);
     *step = b.step;
     *workspace = b.step->workspace;
     return QX_DEV_OK;
@@ -166,7 +168,7 @@ static qx_dev_status dev_run(qx_dev *d, qx_dev_step *s, const qx_dev_tensor *in,
 {
     cu_run r = {d, d->q, s->args, in, out, workspace};
     enter(d);
-    return status_of(s->run(&r));
+    return s->empty ? QX_DEV_OK : status_of(s->run(&r));
 }
 
 /* ---- recordings ---- */

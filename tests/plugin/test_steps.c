@@ -154,6 +154,14 @@ static qx_status watch(void *user, int i, const qx_value *v, const qx_tensor *t)
     for (int k = 0; k < 4096; k++) assert_int_equal(bins[k], want[k]);
     compare_columns(o, t, 6, 50, 1);
     compare_columns(o, t, 2, 3, 50);
+    double gram[50 * 50];
+    assert_int_equal(qx_exec_gram(o->x, t, gram), QX_OK);
+    for (int r = 0; r < 50; r++)
+        for (int c = r; c < 50; c++) {
+            double want_g = 0;
+            for (int k = 0; k < 6; k++) want_g += (double)o->data[k * 50 + r] * (double)o->data[k * 50 + c];
+            assert_true(fabs(gram[r * 50 + c] - want_g) <= 1e-12);
+        }
     o->calls++;
     const qx_tensor *host = NULL;
     assert_int_equal(qx_exec_fetch(o->x, v, &host), QX_OK);
