@@ -38,6 +38,7 @@ static void touch_node(qx_node *n)
 
 const char *qx_unique_name(qx_model *m, const char *base)
 {
+    if (!base) return NULL; /* memory ran out while it was put together */
     if (!base[0]) base = "qx";
     if (!m->taken && qx_map_new(m->ctx, &m->taken) != QX_OK) return NULL;
     if (!qx_map_has(m->taken, base)) return qx_intern(m->names, base);

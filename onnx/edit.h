@@ -5,7 +5,7 @@
 
 #include "onnx/graph.h"
 
-/* A name that no value or node of the model has: `base`, else base_1, base_2... Interned. NULL when out of memory. */
+/* A name that no value or node of the model has: `base`, else base_1, base_2... Interned. NULL when out of memory, or when base is. */
 const char *qx_unique_name(qx_model *m, const char *base);
 
 /* New node, placed before `before` (NULL: at the end of g). in[] may hold NULLs. Outputs are new values named out_names[i]

@@ -74,6 +74,7 @@ static qx_status parse_formats(qx_mix *m, const char *text)
             if (!strcmp(parts[i], part)) QX_FAIL(pipe->ctx, QX_E_USAGE, "%s: format '%.100s' is given twice", m->pass->def->name, part);
         parts[n++] = part;
     }
+    QX_TRY(qx_arena_status(pipe->arena)); /* a part that could not be copied is not the end of the list */
     QX_TRY(storage_names(m, parts, n));
     for (int i = 0; i < n; i++) {
         if (is_float_name(parts[i])) m->keep_float = true;

@@ -168,13 +168,14 @@ static int every_fault(fault f, const job *new_job)
     return n - 1;
 }
 
-static const job weights = {"int4(block=32)", true, 1}, activations = {"int8", false, 1};
+static const job weights = {"int4(block=32)", true, 1}, activations = {"int8", false, 1}, chosen = {"bias-correction,mixed(sqnr=20,formats=int4+int8,probes=1)", false, 1};
 
 static void every_allocation(void **state)
 {
     (void)state;
     assert_true(every_fault(MEMORY, &weights) > 100);
     assert_true(every_fault(MEMORY, &activations) > 100);
+    assert_true(every_fault(MEMORY, &chosen) > 100);
 }
 
 static void every_file_operation(void **state)

@@ -96,6 +96,7 @@ static void refused(void **state)
     refuse(*state, TEST_SOURCE_DIR "/tests/data/mlp/model.onnx", "rotate", "there is no embedding");
     refuse(*state, SAMPLES "llama-dynamo/model.onnx", "rotate(r1=false,r2=false)", "does nothing");
     refuse(*state, SAMPLES "llama-dynamo/model.onnx", "int8-weights,rotate", "must come before the format");
+    refuse(*state, SAMPLES "llama-dynamo/model.onnx", "smoothquant,rotate,int8", "write \"rotate,smoothquant,...\"");
 }
 
 /* Statistics of a turned model are not those of the model: a file of one is refused for the other. */
