@@ -348,3 +348,9 @@ qx_status qx_model_write_size(qx_model *m, const qx_write_options *opt, qx_write
     writer_close(&w);
     return st;
 }
+
+int64_t qx_write_tensor_bytes(int64_t bytes, bool external)
+{
+    if (!external || bytes <= QX_EXTERNAL_OVER || bytes > INT64_MAX - QX_DATA_ALIGN) return bytes;
+    return (bytes + QX_DATA_ALIGN - 1) / QX_DATA_ALIGN * QX_DATA_ALIGN;
+}

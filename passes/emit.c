@@ -299,7 +299,7 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
 
 static qx_layout layout_of(form f) { return f == FORM_NBITS ? QX_LAYOUT_NBITS : f == FORM_SAME ? QX_LAYOUT_SAME : QX_LAYOUT_NK; }
 
-qx_status qx_emit_bytes(qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, int64_t *bytes)
+qx_status qx_emit_bytes(qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, bool external, int64_t *bytes)
 {
     qx_plan_weight w = *it->weight; /* tried on a copy */
     qx_plan_item tried = *it;
@@ -308,7 +308,9 @@ qx_status qx_emit_bytes(qx_pipeline *pipe, const qx_plan_item *it, const qx_qspe
     tried.weight = &w;
     const form f = choose_form(pipe, &tried);
     QX_TRY(qx_job_new(pipe->model, w.tensor, &w.view, NULL, &w.spec, layout_of(f), &job));
-    *bytes = job_bytes(job);
+    *bytes = 0;
+    for (int i = 0; i < QX_PART_COUNT_; i++)
+        if (job->part[i]) *bytes += qx_write_tensor_bytes((int64_t)job->part[i]->bytes, external);
     return QX_OK;
 }
 

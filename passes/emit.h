@@ -17,8 +17,8 @@ qx_status qx_emit_weight(struct qx_pipeline *pipe, qx_plan_item *it);
 qx_status qx_emit_float(struct qx_pipeline *pipe, qx_plan_weight *w);
 /* Whether the form exists for this item: rank and operator fit the block and the target; else the reason. */
 qx_why qx_emit_fits(const struct qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, const char **detail);
-/* Bytes of codes, scales and zero points that qx_emit_weight would write for this item in this format. */
-qx_status qx_emit_bytes(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, int64_t *bytes);
+/* Bytes of codes, scales and zero points that qx_emit_weight would write for this item in this format, padding of an external data file included. */
+qx_status qx_emit_bytes(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, bool external, int64_t *bytes);
 /* qx_opset_raise within --max-opset and --max-ir. */
 qx_status qx_emit_raise(struct qx_pipeline *pipe, qx_need need, const char *because);
 /* What the forms of this weight format need. */

@@ -206,9 +206,9 @@ static qx_status fill_cell(qx_mix *m, int64_t i, int format)
     }
     if (c->ok && format < m->n) m->names[format] = c->format;
     if (!c->ok || (it->weight->items > 1 && !first_reader(plan, i))) return QX_OK;
-    c->bytes = (int64_t)it->weight->tensor->bytes;
+    c->bytes = qx_write_tensor_bytes((int64_t)it->weight->tensor->bytes, m->external);
     if (format == m->n) return QX_OK;
-    QX_TRY(qx_emit_bytes(m->pass->pipe, it, &c->spec, &c->bytes));
+    QX_TRY(qx_emit_bytes(m->pass->pipe, it, &c->spec, m->external, &c->bytes));
     c->bytes += graph_bytes(it);
     return QX_OK;
 }
@@ -246,6 +246,17 @@ static void give_smallest(const qx_mix *m)
     }
 }
 
+/* The model as it is, written as the output will be. */
+static qx_status measure_input(qx_mix *m)
+{
+    const qx_write_options wo = {.external_data = m->pass->pipe->opt->external_data};
+    qx_write_result size = {0};
+    QX_TRY(qx_model_write_size(m->pass->pipe->model, &wo, &size));
+    m->external = size.data_bytes > 0;
+    m->input_bytes = size.model_bytes + size.data_bytes;
+    return QX_OK;
+}
+
 qx_status qx_mix_plan(qx_pass *p, const char *formats, qx_stats *stats, qx_mix **out)
 {
     const qx_plan *plan = p->pipe->plan;
@@ -254,6 +265,7 @@ qx_status qx_mix_plan(qx_pass *p, const char *formats, qx_stats *stats, qx_mix *
     if (!m) return QX_E_NOMEM;
     m->pass = p;
     QX_TRY(parse_formats(m, formats));
+    QX_TRY(measure_input(m));
     m->cells = qx_arena_array(arena, (size_t)(plan->linears.count * (m->n + 1)) + 1, sizeof *m->cells);
     m->group = qx_arena_array(arena, (size_t)plan->linears.count + 1, sizeof *m->group);
     if (!m->cells || !m->group) return QX_E_NOMEM;

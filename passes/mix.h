@@ -23,6 +23,8 @@ typedef struct qx_mix {
     qx_pass *pass;                       /* that owns the mix */
     qx_pass *formats[QX_MIX_FORMATS]; int n; /* as listed, without "float" */
     const char *names[QX_MIX_FORMATS + 1]; /* for reports: "int4 block 32"; the last is "float" */
+    bool external;                       /* weights go to a data file of their own, with its padding */
+    int64_t input_bytes;                 /* of the model as it is, when written */
     const char *text;                    /* "int4+int8-weights+float", short names written out */
     bool keep_float;                     /* "float" is in the list: column n may be chosen where others can */
     qx_mix_cell *cells;                  /* [items][n + 1]; the last column is float */

@@ -120,8 +120,8 @@ static qx_status bytes_of_others(const mixed *x, int64_t *change)
         const qx_plan_item *it = &plan->items[i];
         int64_t bytes;
         if (x->mix->group[i] >= 0 || !it->pass || !it->weight || !it->weight->spec.codes) continue;
-        QX_TRY(qx_emit_bytes(x->pass->pipe, it, &it->weight->spec, &bytes));
-        *change += bytes - (int64_t)it->weight->tensor->bytes;
+        QX_TRY(qx_emit_bytes(x->pass->pipe, it, &it->weight->spec, x->mix->external, &bytes));
+        *change += bytes - qx_write_tensor_bytes((int64_t)it->weight->tensor->bytes, x->mix->external);
     }
     return QX_OK;
 }
@@ -129,10 +129,7 @@ static qx_status bytes_of_others(const mixed *x, int64_t *change)
 static qx_status count_bytes(mixed *x)
 {
     const qx_mix *m = x->mix;
-    const qx_write_options wo = {.external_data = x->pass->pipe->opt->external_data};
-    qx_write_result size = {0};
-    QX_TRY(qx_model_write_size(x->pass->pipe->model, &wo, &size));
-    x->input_bytes = size.model_bytes + size.data_bytes;
+    x->input_bytes = m->input_bytes;
     x->fixed_bytes = x->input_bytes + meta_bytes;
     for (int64_t i = 0; i < x->pass->pipe->plan->linears.count; i++) {
         if (m->group[i] < 0 || !qx_mix_at(m, i, m->n)->bytes) continue;

@@ -70,6 +70,25 @@ static void size_holds_and_groups_agree(void **state)
     unlink(f.out);
 }
 
+/* A data file of its own pads every tensor to 4 KiB: that counts. */
+static void external_data(void **state)
+{
+    const files f = names();
+    char data[120];
+    qx_report *r;
+    qx_quantize_options o;
+    fill(&o, &f, "mixed(size=3600000,score=layer)");
+    o.external_data = o.no_verify = true;
+    OK(qx_report_new(*state, &r));
+    if (qx_quantize_file(*state, &o, r) != QX_OK) fail_msg("%s", qx_ctx_error(*state));
+    snprintf(data, sizeof data, "%s.data", f.out);
+    const int64_t size = size_of(f.out) + size_of(data);
+    assert_true(size <= 3600000 && size > 3600000 - 120000);
+    qx_report_free(r);
+    unlink(f.out);
+    unlink(data);
+}
+
 /* The same bytes as INT4 with an INT8 head: the measured output is nearer to float. */
 static void better_than_uniform(void **state)
 {
@@ -228,6 +247,6 @@ static void picture(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals), TEST(roles), TEST(picture)};
+    const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(external_data), TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals), TEST(roles), TEST(picture)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
