@@ -114,12 +114,22 @@ qx_status qx_alloc(qx_ctx *ctx, size_t size, void **out)
     return get(ctx, size, true, out);
 }
 
-qx_status qx_alloc_array(qx_ctx *ctx, size_t count, size_t size, void **out)
+static qx_status get_array(qx_ctx *ctx, size_t count, size_t size, bool zero, void **out)
 {
     size_t bytes;
     *out = NULL;
     if (!qx_mul_size(count, size, &bytes)) QX_FAIL(ctx, QX_E_NOMEM, "%zu elements of %zu bytes are more than memory can hold", count, size);
-    return get(ctx, bytes, true, out);
+    return get(ctx, bytes, zero, out);
+}
+
+qx_status qx_alloc_array(qx_ctx *ctx, size_t count, size_t size, void **out)
+{
+    return get_array(ctx, count, size, true, out);
+}
+
+qx_status qx_alloc_raw_array(qx_ctx *ctx, size_t count, size_t size, void **out)
+{
+    return get_array(ctx, count, size, false, out);
 }
 
 qx_status qx_alloc_raw(qx_ctx *ctx, size_t size, void **out)

@@ -11,6 +11,7 @@ qx_status qx_alloc(qx_ctx *ctx, size_t size, void **out);
 qx_status qx_alloc_array(qx_ctx *ctx, size_t count, size_t size, void **out);
 /* Not zeroed: for tiles and activations. */
 qx_status qx_alloc_raw(qx_ctx *ctx, size_t size, void **out);
+qx_status qx_alloc_raw_array(qx_ctx *ctx, size_t count, size_t size, void **out); /* the product is checked */
 /* Grows *ptr (which may be NULL) to new_size bytes; new bytes are zero; *ptr is unchanged on failure. */
 qx_status qx_regrow(qx_ctx *ctx, void **ptr, size_t old_size, size_t new_size);
 void qx_free(qx_ctx *ctx, void *ptr);

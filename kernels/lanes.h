@@ -43,6 +43,15 @@ LANE v16 v_mini_round(v16 y, int mbits, int bias, float top)
     const __m512 magic = _mm512_castsi512_ps(_mm512_add_epi32(e, _mm512_set1_epi32(((23 - mbits) << 23) + 0x400000)));
     return (v16){_mm512_sub_ps(_mm512_add_ps(c, magic), magic)};
 }
+typedef struct h32 { __m512i v; } h32;
+LANE h32 h_set(int32_t w) { return (h32){_mm512_set1_epi32(w)}; }
+LANE h32 h_load(const int32_t *p) { return (h32){_mm512_loadu_si512(p)}; }
+LANE void h_store(int32_t *p, h32 a) { _mm512_storeu_si512(p, a.v); }
+LANE h32 h_mulr(h32 a, h32 b) { return (h32){_mm512_mulhrs_epi16(a.v, b.v)}; }
+LANE h32 h_min(h32 a, h32 b) { return (h32){_mm512_min_epi16(a.v, b.v)}; }
+LANE h32 h_max(h32 a, h32 b) { return (h32){_mm512_max_epi16(a.v, b.v)}; }
+LANE h32 h_madd(h32 a, h32 b) { return (h32){_mm512_madd_epi16(a.v, b.v)}; }
+LANE h32 h_add32(h32 a, h32 b) { return (h32){_mm512_add_epi32(a.v, b.v)}; }
 #elif LANES_ISA == 2
 #include <immintrin.h>
 #define TARGET QX_TARGET_AVX2
@@ -91,6 +100,16 @@ LANE v16 v_mini_round(v16 y, int mbits, int bias, float top)
 {
     return (v16){v_mini_round8(y.a, mbits, bias, top), v_mini_round8(y.b, mbits, bias, top)};
 }
+typedef struct h32 { __m256i a, b; } h32;
+#define H_EACH(f, x, y) ((h32){f(x.a, y.a), f(x.b, y.b)})
+LANE h32 h_set(int32_t w) { return (h32){_mm256_set1_epi32(w), _mm256_set1_epi32(w)}; }
+LANE h32 h_load(const int32_t *p) { return (h32){_mm256_loadu_si256((const __m256i *)(const void *)p), _mm256_loadu_si256((const __m256i *)(const void *)(p + 8))}; }
+LANE void h_store(int32_t *p, h32 x) { _mm256_storeu_si256((__m256i *)(void *)p, x.a), _mm256_storeu_si256((__m256i *)(void *)(p + 8), x.b); }
+LANE h32 h_mulr(h32 x, h32 y) { return H_EACH(_mm256_mulhrs_epi16, x, y); }
+LANE h32 h_min(h32 x, h32 y) { return H_EACH(_mm256_min_epi16, x, y); }
+LANE h32 h_max(h32 x, h32 y) { return H_EACH(_mm256_max_epi16, x, y); }
+LANE h32 h_madd(h32 x, h32 y) { return H_EACH(_mm256_madd_epi16, x, y); }
+LANE h32 h_add32(h32 x, h32 y) { return H_EACH(_mm256_add_epi32, x, y); }
 #else
 #define TARGET
 #define LANE static inline __attribute__((unused)) /* not forced inline: sixteen-fold bodies would make sanitizer builds crawl */
@@ -116,6 +135,38 @@ LANE void v_nibbles(const uint8_t *p, v16 *lo, v16 *hi)
 {
     for (int i = 0; i < 16; i++) lo->f[i] = (float)(p[i] & 15), hi->f[i] = (float)(p[i] >> 4);
 }
+typedef struct h32 { int16_t h[32]; } h32;
+#define H_EACH(expr)                                          \
+    h32 r_;                                                   \
+    for (int i = 0; i < 32; i++) r_.h[i] = (int16_t)(expr);   \
+    return r_
+LANE h32 h_load(const int32_t *p)
+{
+    h32 r;
+    for (int i = 0; i < 16; i++) r.h[2 * i] = (int16_t)(p[i] & 0xffff), r.h[2 * i + 1] = (int16_t)(p[i] >> 16);
+    return r;
+}
+LANE void h_store(int32_t *p, h32 a)
+{
+    for (int i = 0; i < 16; i++) p[i] = (int32_t)((uint32_t)(uint16_t)a.h[2 * i] | (uint32_t)(uint16_t)a.h[2 * i + 1] << 16);
+}
+LANE h32 h_set(int32_t w) { H_EACH(i % 2 ? w >> 16 : w & 0xffff); }
+LANE h32 h_mulr(h32 a, h32 b) { H_EACH((a.h[i] * b.h[i] + 0x4000) >> 15); }
+LANE h32 h_min(h32 a, h32 b) { H_EACH(a.h[i] < b.h[i] ? a.h[i] : b.h[i]); }
+LANE h32 h_max(h32 a, h32 b) { H_EACH(a.h[i] > b.h[i] ? a.h[i] : b.h[i]); }
+LANE h32 h_madd(h32 a, h32 b)
+{
+    int32_t w[16];
+    for (int i = 0; i < 16; i++) w[i] = a.h[2 * i] * b.h[2 * i] + a.h[2 * i + 1] * b.h[2 * i + 1];
+    return h_load(w);
+}
+LANE h32 h_add32(h32 a, h32 b)
+{
+    int32_t w[16], v[16];
+    h_store(w, a), h_store(v, b);
+    for (int i = 0; i < 16; i++) w[i] += v[i];
+    return h_load(w);
+}
 LANE float v_sum(v16 a)
 {
     for (int step = 8; step > 0; step /= 2)
@@ -124,7 +175,8 @@ LANE float v_sum(v16 a)
 }
 #endif
 
-/* v_mini_round: adding 1.5 * 2^23 steps of the format's spacing at y's exponent lets the FPU round half to even; a result of 0 may lose its sign.
+/* h32: the same lanes as words of two 16-bit halves; h_mulr rounds x * y / 2^15 half by half, h_madd multiplies halves and adds the two, h_add32 adds words.
+ * v_mini_round: adding 1.5 * 2^23 steps of the format's spacing at y's exponent lets the FPU round half to even; a result of 0 may lose its sign.
  * v_fma is the one operation whose last bit depends on the instruction set (fused, but for plain C): not for loops that must agree.
  * v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes. */
 

@@ -82,5 +82,8 @@ void qx_unpack(int bits, bool sign, const uint8_t *src, int64_t n, uint8_t *code
 
 /* dst[c][r] = src[r][c] for elements of size 1, 2, 4 or 8; ld in elements. */
 bool qx_transpose(int elem_size, int64_t rows, int64_t cols, const void *src, int64_t src_ld, void *dst, int64_t dst_ld);
+/* codes[rows][cols], one a byte, to dst[cols][ceil(rows * bits / 8)]: transposed and packed along rows, `up` added to each modulo 2^bits (8, 4 or 2
+ * bits), missing codes of a last byte 0. dst_ld in bytes. */
+void qx_pack_columns(int bits, int up, int64_t rows, int64_t cols, const uint8_t *codes, uint8_t *dst, int64_t dst_ld);
 
 #endif

@@ -5,12 +5,12 @@
  * will be written. The amax rule is always among the candidates: a search never does worse. Inside the search x / s is computed as
  * x * (1 / s); the codes themselves are made with a true division by qx_quantize.
  *
- * Integer codes, symmetric: amax/qmax, amax/(qmax + 1/2), and the value of largest magnitude put on the lowest code (qmax + 1): with
- *   format.negative its sign decides the sign of the scale, without it only the magnitude; each times the shrink grid. Then the least-squares scale
- *   sum w x q / sum w q^2 for the codes of the best candidate, repeated while it helps.
- * Integer codes with zero points: the range (extended to 0) times the shrink grid, zero points beside the rounded one, then least squares.
- * Float codes: amax/top times the grid 1 .. 1/2 (an octave: a factor of two only moves the exponent); with E8M0 scales the exponents
- *   ceil(log2(amax/top)) + {0, -1, 1}.
+ * Integer codes, symmetric: the largest magnitude on the highest code, or (without format.narrow) on the lowest - by a negative scale where
+ *   format.negative allows it and the value is positive - and four to six scales shrunk from each (14 for 8 bits and more). The codes with the largest
+ *   A^2 / B, A = sum w x q, B = sum w q^2, are kept and give the scale A / B, once more after the codes were made anew with it.
+ * Integer codes with zero points: the range (extended to 0) times a grid, zero points beside the rounded one, then the same.
+ * Float codes: amax/top times the grid 1 .. 1/2 (an octave: a factor of two only moves the exponent), 21 steps for 8 bits and 11 for 4; with
+ *   E8M0 scales the exponents ceil(log2(amax/top)) + {0, -1, 1}.
  * x must be finite. All-zero blocks get scale 1 (E8M0: 2^-127), zero point 0 clamped into the codes, error 0.
  * When the largest and the smallest element have the same magnitude the positive one decides the sign of a negative scale. */
 #ifndef QX_KERNELS_SEARCH_H
@@ -23,11 +23,10 @@ typedef struct qx_search {
     int64_t block;       /* elements of a row under one scale; a row's last block may be shorter; 0: whole rows */
     bool zero_point;     /* integers only */
     const float *weight; /* [k], >= 0; NULL: 1 */
-    float shrink;        /* smallest factor of the shrink grid; 0: the default of the format (.70 below 8 bit, .50 otherwise) */
-    float step;          /* of the grid; 0: .05 below 8 bit, .025 otherwise; at most 40 factors are tried */
+    bool columns;        /* x is [k][rows] and blocks run down its columns; scale, zero and err are [blocks][rows]: a [K,N] weight as it is stored */
 } qx_search;
 
-/* x is [rows][k]. scale[rows][blocks], zero the same (may be NULL without zero_point). err[rows][blocks] (may be NULL): the weighted
+/* x is [rows][k] (s->columns: [k][rows]). scale[rows][blocks], zero the same (may be NULL without zero_point). err[rows][blocks] (may be NULL): the weighted
  * squared error of the choice. Rows are independent. false: format or source not supported. */
 bool qx_search_rows(const qx_search *s, const float *x, int64_t rows, int64_t k, float *scale, int32_t *zero, double *err);
 /* err[i] += error of x[n] under scale[i] (not rounded here), zero[i] (NULL: 0), for i < m: for ranges that span several tiles.
@@ -48,6 +47,7 @@ typedef struct qx_nvfp4 {
     qx_nvfp4_rule rule;
     const float *weight;   /* [k] importance; NULL: 1 */
     const float *hessian;  /* [ceil(k/16)][16][16] symmetric: error dw' H dw instead of the weighted sum; NULL: off */
+    bool columns;          /* as in qx_search */
 } qx_nvfp4;
 
 /* amax / (6 * 448); with four_over_six amax / (6 * 256), which leaves the headroom that mapping to 4 needs. 1 when amax is 0. */

@@ -13,7 +13,11 @@ enum { QX_LANES = 16 };
 typedef struct qx_lane_leaf {
     /* err[c][lane] = sum w (x - s q)^2 for candidate c < m with scale s[c][lane], inverse inv[c][lane], code limits lo[c][lane], hi[c][lane]. */
     void (*errors[QX_ROUND_COUNT_])(const float *x, const float *w, int64_t n, const float *s, const float *inv, const float *lo, const float *hi, int m, float *err);
-    void (*moments)(const float *x, const float *w, int64_t n, const float *inv, const float *lo, const float *hi, float *num, float *den);
+    /* num[c][lane] = sum w x q, den[c][lane] = sum w q^2 with the integer q of candidate c < m. */
+    void (*moments)(const float *x, const float *w, int64_t n, const float *inv, const float *lo, const float *hi, int m, float *num, float *den);
+    /* The same in 16-bit fixed point: x[pairs][QX_LANES], each word two consecutive elements (the first in the low half); mul, lo and hi hold their value
+     * twice in a word; q = clamp(round(x * mul / 2^15)). At most 256 elements; |x| <= 1023, |q| <= 16: sums stay below 2^24. */
+    void (*fixed)(const int32_t *x, int64_t pairs, const int32_t *mul, const int32_t *lo, const int32_t *hi, int m, int32_t *num, int32_t *den);
     void (*range)(const float *x, int64_t n, float *lo, float *hi); /* widens lo and hi */
 } qx_lane_leaf;
 

@@ -66,7 +66,18 @@ TARGET static float hessian_error(const float *x16, const float *h, float s, flo
     } while (0)
 #if LANES_ISA == 0
 #define LANE_FOUR(q_expr)
+#define LANE_TWO(q_expr)
 #else
+#define LANE_TWO(q_expr)                                                                                                     \
+    for (; c + 2 <= m; c += 2) {                                                                                             \
+        v16 sum0 = v_set(0.0f), sum1 = sum0;                                                                                 \
+        for (int64_t i = 0; i < n; i++) {                                                                                    \
+            const v16 xv = v_load(x + 16 * i), wv = w ? v_load(w + 16 * i) : xv;                                             \
+            LANE_STEP(0, q_expr);                                                                                            \
+            LANE_STEP(1, q_expr);                                                                                            \
+        }                                                                                                                    \
+        v_store(err + 16 * c, sum0), v_store(err + 16 * c + 16, sum1);                                                       \
+    }
 #define LANE_FOUR(q_expr)                                                                                                    \
     for (; c + 4 <= m; c += 4) {                                                                                             \
         v16 sum0 = v_set(0.0f), sum1 = sum0, sum2 = sum0, sum3 = sum0;                                                       \
@@ -87,6 +98,7 @@ TARGET static float hessian_error(const float *x16, const float *h, float s, flo
     {                                                                                                                        \
         int c = 0;                                                                                                           \
         LANE_FOUR(q_expr)                                                                                                    \
+        LANE_TWO(q_expr)                                                                                                     \
         for (; c < m; c++) {                                                                                                 \
             v16 sum0 = v_set(0.0f);                                                                                          \
             for (int64_t i = 0; i < n; i++) {                                                                                \
@@ -102,18 +114,54 @@ LANE_LOOP(lane_errors_e4m3, v_mini_round(y, 3, 7, 448.0f))
 LANE_LOOP(lane_errors_e5m2, v_mini_round(y, 2, 15, 57344.0f))
 LANE_LOOP(lane_errors_e2m1, v_mini_round(y, 1, 1, 6.0f))
 
-TARGET static void lane_moments(const float *x, const float *w, int64_t n, const float *inv, const float *lo, const float *hi, float *num, float *den)
+/* q by clamping and rounding, then A += w x q, B += w q^2. */
+TARGET static void lane_moments(const float *x, const float *w, int64_t n, const float *inv, const float *lo, const float *hi, int m, float *num, float *den)
 {
-    const v16 iv = v_load(inv), a = v_load(lo), b = v_load(hi);
-    v16 up = v_set(0.0f), down = v_set(0.0f);
-    for (int64_t i = 0; i < n; i++) {
-        const v16 xv = v_load(x + 16 * i), q = v_rne(v_min(v_max(v_mul(xv, iv), a), b));
-        const v16 wq = w ? v_mul(v_load(w + 16 * i), q) : q;
-        up = v_add(up, v_mul(wq, xv));
-        down = v_add(down, v_mul(wq, q));
+    for (int c = 0; c < m; c++) {
+        const v16 iv = v_load(inv + 16 * c), a = v_load(lo + 16 * c), b = v_load(hi + 16 * c);
+        v16 up = v_set(0.0f), down = v_set(0.0f);
+        for (int64_t i = 0; i < n; i++) {
+            const v16 xv = v_load(x + 16 * i), q = v_rne(v_min(v_max(v_mul(xv, iv), a), b));
+            const v16 wq = w ? v_mul(v_load(w + 16 * i), q) : q;
+            up = v_add(up, v_mul(wq, xv));
+            down = v_add(down, v_mul(wq, q));
+        }
+        v_store(num + 16 * c, up), v_store(den + 16 * c, down);
     }
-    v_store(num, up), v_store(den, down);
 }
+
+/* The same in fixed point, two elements a lane: q = clamp(round(x * mul / 2^15)). */
+#define FIXED_STEP(j)                                                                                                        \
+    do {                                                                                                                     \
+        const h32 y = h_mulr(xv, h_load(mul + 16 * (c + j)));                                                                \
+        const h32 q = h_min(h_max(y, h_load(lo + 16 * (c + j))), h_load(hi + 16 * (c + j)));                                 \
+        up##j = h_add32(up##j, h_madd(q, xv)), down##j = h_add32(down##j, h_madd(q, q));                                     \
+    } while (0)
+TARGET static void lane_fixed(const int32_t *x, int64_t pairs, const int32_t *mul, const int32_t *lo, const int32_t *hi, int m, int32_t *num, int32_t *den)
+{
+    int c = 0;
+    for (; c + 4 <= m; c += 4) {
+        h32 up0 = h_set(0), up1 = up0, up2 = up0, up3 = up0, down0 = up0, down1 = up0, down2 = up0, down3 = up0;
+        for (int64_t i = 0; i < pairs; i++) {
+            const h32 xv = h_load(x + 16 * i);
+            FIXED_STEP(0);
+            FIXED_STEP(1);
+            FIXED_STEP(2);
+            FIXED_STEP(3);
+        }
+        h_store(num + 16 * c, up0), h_store(num + 16 * c + 16, up1), h_store(num + 16 * c + 32, up2), h_store(num + 16 * c + 48, up3);
+        h_store(den + 16 * c, down0), h_store(den + 16 * c + 16, down1), h_store(den + 16 * c + 32, down2), h_store(den + 16 * c + 48, down3);
+    }
+    for (; c < m; c++) {
+        h32 up0 = h_set(0), down0 = up0;
+        for (int64_t i = 0; i < pairs; i++) {
+            const h32 xv = h_load(x + 16 * i);
+            FIXED_STEP(0);
+        }
+        h_store(num + 16 * c, up0), h_store(den + 16 * c, down0);
+    }
+}
+#undef FIXED_STEP
 
 TARGET static void lane_range(const float *x, int64_t n, float *lo, float *hi)
 {
@@ -124,7 +172,7 @@ TARGET static void lane_range(const float *x, int64_t n, float *lo, float *hi)
 
 static const qx_search_leaf leaf = {
     .lanes = {.errors = {[QX_ROUND_INT] = lane_errors_int, [QX_ROUND_E4M3] = lane_errors_e4m3, [QX_ROUND_E5M2] = lane_errors_e5m2, [QX_ROUND_E2M1] = lane_errors_e2m1},
-              .moments = lane_moments, .range = lane_range},
+              .moments = lane_moments, .fixed = lane_fixed, .range = lane_range},
     .errors = {[QX_ROUND_INT] = errors_int, [QX_ROUND_E4M3] = errors_e4m3, [QX_ROUND_E5M2] = errors_e5m2, [QX_ROUND_E2M1] = errors_e2m1},
     .hessian_error = hessian_error,
 };
@@ -133,4 +181,5 @@ static const qx_search_leaf leaf = {
 #undef ERROR_FOUR
 #undef LANE_LOOP
 #undef LANE_FOUR
+#undef LANE_TWO
 #undef LANE_STEP

@@ -1,4 +1,5 @@
-/* transpose.c - matrix transpose by small blocks, so that both sides stay in the cache. */
+/* transpose.c - matrix transpose by small blocks, so that both sides stay in the cache; the same with codes packed on the way. */
+#include "kernels/multi.h"
 #include "kernels/quant.h"
 
 enum { BLOCK = 32 };
@@ -39,16 +40,68 @@ static void transpose_words(int64_t rows, int64_t cols, const uint32_t *s, int64
     transpose_uint32_t(rows, cols - c4, s + c4, sl, d + c4 * dl, dl);
     transpose_uint32_t(rows - r4, c4, s + r4 * sl, sl, d + r4, dl);
 }
+
+/* 16 x 16 bytes in registers: four rounds of interleaving row i with row i + 8. */
+static void transpose_16(const uint8_t *s, int64_t sl, uint8_t *d, int64_t dl)
+{
+    __m128i a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = _mm_loadu_si128((const __m128i *)(const void *)(s + i * sl));
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < 8; i++) b[2 * i] = _mm_unpacklo_epi8(a[i], a[i + 8]), b[2 * i + 1] = _mm_unpackhi_epi8(a[i], a[i + 8]);
+        for (int i = 0; i < 16; i++) a[i] = b[i];
+    }
+    for (int i = 0; i < 16; i++) _mm_storeu_si128((__m128i *)(void *)(d + i * dl), a[i]);
+}
+
+static void transpose_bytes(int64_t rows, int64_t cols, const uint8_t *s, int64_t sl, uint8_t *d, int64_t dl)
+{
+    const int64_t r16 = rows & ~(int64_t)15, c16 = cols & ~(int64_t)15;
+    for (int64_t c0 = 0; c0 < c16; c0 += 64)
+        for (int64_t r = 0; r < r16; r += 16)
+            for (int64_t c = c0; c < c16 && c < c0 + 64; c += 16) transpose_16(s + r * sl + c, sl, d + c * dl + r, dl);
+    transpose_uint8_t(rows, cols - c16, s + c16, sl, d + c16 * dl, dl);
+    transpose_uint8_t(rows - r16, c16, s + r16 * sl, sl, d + r16, dl);
+}
 #else
 #define transpose_words transpose_uint32_t
+#define transpose_bytes transpose_uint8_t
 #endif
 
 bool qx_transpose(int elem_size, int64_t rows, int64_t cols, const void *src, int64_t src_ld, void *dst, int64_t dst_ld)
 {
-    if (elem_size == 1) transpose_uint8_t(rows, cols, src, src_ld, dst, dst_ld);
+    if (elem_size == 1) transpose_bytes(rows, cols, src, src_ld, dst, dst_ld);
     else if (elem_size == 2) transpose_uint16_t(rows, cols, src, src_ld, dst, dst_ld);
     else if (elem_size == 4) transpose_words(rows, cols, src, src_ld, dst, dst_ld);
     else if (elem_size == 8) transpose_uint64_t(rows, cols, src, src_ld, dst, dst_ld);
     else return false;
     return true;
+}
+
+/* ---- codes, transposed and packed ---- */
+
+enum { TILE_BYTES = 64, TILE_COLS = 64 };
+
+/* One packed row from `have` rows of codes, ld apart. */
+QX_INLINE void pack_rows_body(int bits, int have, uint8_t up, const uint8_t *restrict codes, int64_t ld, int64_t n, uint8_t *restrict out)
+{
+    const uint8_t mask = (uint8_t)((1u << bits) - 1u);
+    for (int64_t c = 0; c < n; c++) out[c] = (uint8_t)((codes[c] + up) & mask);
+    for (int j = 1; j < have; j++)
+        for (int64_t c = 0; c < n; c++) out[c] = (uint8_t)(out[c] | ((codes[j * ld + c] + up) & mask) << (j * bits));
+}
+QX_MULTI(static, pack_rows, (int bits, int have, uint8_t up, const uint8_t *codes, int64_t ld, int64_t n, uint8_t *out), (bits, have, up, codes, ld, n, out))
+
+void qx_pack_columns(int bits, int up, int64_t rows, int64_t cols, const uint8_t *codes, uint8_t *dst, int64_t dst_ld)
+{
+    uint8_t tile[TILE_BYTES * TILE_COLS];
+    const int64_t per = 8 / bits, packed = (rows + per - 1) / per;
+    for (int64_t c = 0; c < cols; c += TILE_COLS)
+        for (int64_t r = 0; r < packed; r += TILE_BYTES) {
+            const int64_t nc = cols - c < TILE_COLS ? cols - c : TILE_COLS, nr = packed - r < TILE_BYTES ? packed - r : TILE_BYTES;
+            for (int64_t i = 0; i < nr; i++) {
+                const int64_t row = (r + i) * per, have = rows - row < per ? rows - row : per;
+                pack_rows(bits, (int)have, (uint8_t)up, codes + row * cols + c, cols, nc, tile + i * TILE_COLS);
+            }
+            (void)qx_transpose(1, nr, nc, tile, TILE_COLS, dst + c * dst_ld + r, dst_ld);
+        }
 }

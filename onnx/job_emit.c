@@ -1,4 +1,5 @@
-/* job_emit.c - from the codes and scales of a tile to the stored form of each part: flat, MatMulNBits blobs, or scattered into a [K,N] weight. */
+/* job_emit.c - from the codes and scales of a tile to the stored form of each part: flat, MatMulNBits blobs, scattered into a [K,N] weight, or
+ * collected from a [K,N] walk into panels of channels. */
 #include <string.h>
 
 #include "onnx/job_run.h"
@@ -14,7 +15,7 @@ static qx_status put_scales(qx_run *r, int64_t at, int64_t count, const float *s
 {
     const qx_dtype dtype = r->j->spec.scale;
     void *raw;
-    QX_TRY(qx_alloc_array(r->ctx, (size_t)count, 4, &raw));
+    QX_TRY(qx_alloc_raw_array(r->ctx, (size_t)count, 4, &raw));
     qx_status st = qx_from_f32(dtype, scale, count, raw) ? QX_OK : qx_fail(r->ctx, QX_E_TYPE, "weight '%s': scales of %s", r->j->in->name, qx_dtype_get(dtype)->name);
     const size_t size = (size_t)qx_dtype_bits(dtype) / 8;
     if (st == QX_OK) st = put(r, QX_PART_SCALE, at * (int64_t)size, raw, (size_t)count * size);
@@ -53,7 +54,7 @@ static int64_t scale_at(const qx_run *r, const qx_tile *t)
 
 static qx_status emit_scales(qx_run *r, qx_tile *t)
 {
-    const qx_grid g = qx_run_grid(r, t->rows);
+    const qx_grid g = qx_tile_grid(r, t);
     if (!stores_scales(r, t)) return QX_OK;
     const int64_t cells = qx_grid_cells(&g), at = scale_at(r, t);
     QX_TRY(put_scales(r, at, cells, t->scale));
@@ -181,11 +182,97 @@ static qx_status put_all_codes(qx_run *r)
     return st;
 }
 
+/* ---- panels: [K,N] walked as it is stored, the parts channel by channel ---- */
+
+/* MatMulNBits fills a last block up with its zero code. */
+static int64_t fill_rows(const qx_run *r) { return r->j->layout == QX_LAYOUT_NBITS ? r->blocks * r->j->spec.block - r->rows : 0; }
+static int nbits_up(const qx_job *j) { return j->layout == QX_LAYOUT_NBITS && qx_dtype_get(j->spec.codes)->cls == 'I' ? 1 << (qx_job_code_bits(j) - 1) : 0; }
+
+int64_t qx_tile_code_room(const qx_run *r, const qx_tile *t) { return r->panels ? fill_rows(r) * t->cols : 0; }
+
+static void fill_up(qx_run *r, qx_tile *t)
+{
+    const int64_t cells = qx_cells_of(t->rows, r->j->spec.block > 0 ? r->j->spec.block : t->rows);
+    uint8_t *row = t->codes + t->rows * t->cols;
+    for (int64_t i = 0; i < fill_rows(r); i++)
+        for (int64_t c = 0; c < t->cols; c++) row[i * t->cols + c] = (uint8_t)(t->zero ? t->zero[(cells - 1) * t->cols + c] : 0);
+}
+
+/* [blocks of the tile][cols] into [cols][blocks]. */
+static void keep_panel_scales(qx_run *r, const qx_tile *t)
+{
+    const int64_t block = r->j->spec.block, n = block > 0 ? qx_cells_of(t->rows, block) : 1;
+    const int64_t at = (t->col0 - r->col0) * r->blocks + (block > 0 ? t->first / block : 0);
+    if (!stores_scales(r, t)) return;
+    if (block == -1) {
+        if (t->col0 == 0) r->all_scale[0] = t->scale[0];
+        if (t->col0 == 0 && t->zero) r->all_zero[0] = t->zero[0];
+        return;
+    }
+    (void)qx_transpose(4, n, t->cols, t->scale, t->cols, r->all_scale + at, r->blocks);
+    if (t->zero) (void)qx_transpose(4, n, t->cols, t->zero, t->cols, r->all_zero + at, r->blocks);
+}
+
+static qx_status emit_panel(qx_run *r, qx_tile *t)
+{
+    const int bits = qx_job_code_bits(r->j);
+    const int64_t fill = t->first + t->rows == r->rows ? fill_rows(r) : 0;
+    if (fill) fill_up(r, t);
+    qx_pack_columns(bits, nbits_up(r->j), t->rows + fill, t->cols, t->codes, r->all_codes + (t->col0 - r->col0) * r->row_bytes + t->first * bits / 8, r->row_bytes);
+    keep_panel_scales(r, t);
+    return QX_OK;
+}
+
+enum { PUT_BYTES = 1 << 20 };
+static qx_status put_panel_piece(void *user, int64_t i)
+{
+    const qx_run *r = user;
+    const int64_t all = r->cols * r->row_bytes, from = i * PUT_BYTES, n = all - from < PUT_BYTES ? all - from : PUT_BYTES;
+    return put(r, QX_PART_CODES, r->col0 * r->row_bytes + from, r->all_codes + from, (size_t)n);
+}
+
+/* Zero points of MatMulNBits: every channel starts at a byte. */
+static qx_status put_panel_zeros(qx_run *r)
+{
+    const int bits = qx_job_code_bits(r->j);
+    const int64_t row = (r->blocks * bits + 7) / 8;
+    if (r->j->layout != QX_LAYOUT_NBITS) return put_zeros(r, r->col0 * r->blocks, r->cols * r->blocks, r->all_zero);
+    uint8_t *all, *bytes;
+    qx_status st;
+    QX_TRY(qx_alloc_array(r->ctx, (size_t)r->cols, (size_t)row, (void **)&all));
+    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)r->blocks, (void **)&bytes));
+    for (int64_t c = 0; c < r->cols; c++) nbits_zeros(r, r->all_zero + c * r->blocks, nbits_up(r->j), bytes, all + c * row);
+    st = put(r, QX_PART_ZERO, r->col0 * row, all, (size_t)(r->cols * row));
+    qx_free(r->ctx, bytes);
+done:
+    qx_free(r->ctx, all);
+    return st;
+}
+
+static int64_t panel_cells(const qx_run *r) { return r->j->spec.block == -1 ? 1 : r->cols * r->blocks; }
+
+static qx_status begin_panel(qx_run *r)
+{
+    if (r->all_codes) return QX_OK; /* the first panel is the widest */
+    QX_TRY(QX_NEW_ARRAY(r->ctx, panel_cells(r), &r->all_scale));
+    if (r->j->spec.zero_point) QX_TRY(QX_NEW_ARRAY(r->ctx, panel_cells(r), &r->all_zero));
+    return qx_alloc_raw_array(r->ctx, (size_t)r->cols, (size_t)r->row_bytes, (void **)&r->all_codes);
+}
+
+static qx_status end_panel(qx_run *r)
+{
+    QX_TRY(qx_parallel(r->ctx, qx_cells_of(r->cols * r->row_bytes, PUT_BYTES), put_panel_piece, r));
+    if (r->j->spec.block == -1 && r->col0) return QX_OK;
+    QX_TRY(put_scales(r, r->j->spec.block == -1 ? 0 : r->col0 * r->blocks, panel_cells(r), r->all_scale));
+    return r->all_zero ? put_panel_zeros(r) : QX_OK;
+}
+
 /* ---- entry points ---- */
 
 qx_status qx_run_emit_begin(qx_run *r)
 {
     const qx_job *j = r->j;
+    if (r->panels) return begin_panel(r);
     if (!r->scatter || qx_job_is_float(j)) return QX_OK;
     const int64_t cells = j->spec.block == -1 ? 1 : j->view.n * r->blocks;
     QX_TRY(QX_NEW_ARRAY(r->ctx, cells, &r->all_scale));
@@ -196,6 +283,7 @@ qx_status qx_run_emit_begin(qx_run *r)
 
 qx_status qx_run_emit(qx_run *r, qx_tile *t)
 {
+    if (r->panels) return emit_panel(r, t);
     if (r->j->layout == QX_LAYOUT_NBITS) return emit_nbits(r, t);
     return r->scatter ? emit_scatter(r, t) : emit_flat(r, t);
 }
@@ -216,14 +304,18 @@ qx_status qx_run_emit_floats(qx_run *r, qx_tile *t)
     return put(r, QX_PART_CODES, t->first * r->cols * size, t->out, (size_t)(count * size));
 }
 
-qx_status qx_run_emit_end(qx_run *r)
+static qx_status end_scatter(qx_run *r)
 {
     const qx_job *j = r->j;
     if (r->all_codes) QX_TRY(put_all_codes(r));
-    if (r->all_scale) {
-        const int64_t cells = j->spec.block == -1 ? 1 : j->view.n * r->blocks;
-        QX_TRY(put_scales(r, 0, cells, r->all_scale));
-        if (r->all_zero) QX_TRY(put_zeros(r, 0, cells, r->all_zero));
-    }
-    return qx_job_is_two_level(j) ? put(r, QX_PART_SCALE2, 0, &r->scale2, sizeof r->scale2) : QX_OK;
+    if (!r->all_scale) return QX_OK;
+    const int64_t cells = j->spec.block == -1 ? 1 : j->view.n * r->blocks;
+    QX_TRY(put_scales(r, 0, cells, r->all_scale));
+    return r->all_zero ? put_zeros(r, 0, cells, r->all_zero) : QX_OK;
+}
+
+qx_status qx_run_emit_end(qx_run *r)
+{
+    QX_TRY(r->panels ? end_panel(r) : end_scatter(r));
+    return qx_job_is_two_level(r->j) && r->col0 == 0 ? put(r, QX_PART_SCALE2, 0, &r->scale2, sizeof r->scale2) : QX_OK;
 }

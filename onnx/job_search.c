@@ -8,11 +8,11 @@
 /* The search wants finite numbers: what is not counts as 0 there (its code is made from what it is). */
 static qx_status finite_rows(qx_run *r, const qx_tile *t, const qx_grid *g, float **copy)
 {
-    const int64_t n = t->rows * r->cols;
+    const int64_t n = t->rows * t->cols;
     qx_nonfinite bad = QX_NONFINITE_NONE;
-    float lo = 0, hi = 0;
+    float amax = 0;
     *copy = NULL;
-    (void)qx_min_max(&(qx_grid){g->rows, g->cols, g->rows, g->cols}, QX_DT_FLOAT, t->src, &lo, &hi, &bad);
+    (void)qx_amax(&(qx_grid){g->rows, g->cols, g->rows, g->cols}, QX_DT_FLOAT, t->src, &amax, &bad);
     if (!bad.nan && !bad.inf) return QX_OK;
     if (!r->n_range) qx_run_note_bad(r, &bad);
     QX_TRY(qx_alloc_array(r->ctx, (size_t)n, sizeof **copy, (void **)copy));
@@ -20,14 +20,21 @@ static qx_status finite_rows(qx_run *r, const qx_tile *t, const qx_grid *g, floa
     return QX_OK;
 }
 
+/* Of the columns of W that the tile has. */
+static const float *importance(const qx_run *r, const qx_tile *t)
+{
+    const float *all = r->j->spec.importance;
+    return all && r->columns ? all + t->first : all;
+}
+
 static qx_status search_two_level(qx_run *r, qx_tile *t, const float *x)
 {
-    const qx_nvfp4 p = {.global = r->scale2, .rule = QX_NVFP4_SWEEP, .weight = r->j->spec.importance};
-    const int64_t cells = t->rows * r->blocks;
+    const int64_t rows = r->columns ? t->cols : t->rows, k = r->columns ? t->rows : t->cols, cells = rows * qx_cells_of(k, QX_NVFP4_BLOCK);
+    const qx_nvfp4 p = {.global = r->scale2, .rule = QX_NVFP4_SWEEP, .weight = importance(r, t), .columns = r->columns};
     uint8_t *code;
     if (r->j->spec.block != QX_NVFP4_BLOCK) QX_FAIL(r->ctx, QX_E_SHAPE, "weight '%s': NVFP4 has blocks of %d, not %lld", r->j->in->name, QX_NVFP4_BLOCK, (long long)r->j->spec.block);
     QX_TRY(qx_alloc_raw(r->ctx, (size_t)cells, (void **)&code));
-    qx_nvfp4_search(&p, x, t->rows, r->cols, code, t->scale, NULL);
+    qx_nvfp4_search(&p, x, rows, k, code, t->scale, NULL);
     (void)qx_to_f32(QX_DT_FLOAT8E4M3FN, code, cells, t->scale);
     qx_free(r->ctx, code);
     return QX_OK;
@@ -36,8 +43,8 @@ static qx_status search_two_level(qx_run *r, qx_tile *t, const float *x)
 static qx_status search_blocks(qx_run *r, qx_tile *t, const float *x)
 {
     const qx_qspec *q = &r->j->spec;
-    const qx_search s = {.format = qx_job_format(r->j), .block = q->block, .zero_point = q->zero_point, .weight = q->importance};
-    if (qx_search_rows(&s, x, t->rows, r->cols, t->scale, t->zero, NULL)) return QX_OK;
+    const qx_search s = {.format = qx_job_format(r->j), .block = q->block, .zero_point = q->zero_point, .weight = importance(r, t), .columns = r->columns};
+    if (qx_search_rows(&s, x, r->columns ? t->cols : t->rows, r->columns ? t->rows : t->cols, t->scale, t->zero, NULL)) return QX_OK;
     QX_FAIL(r->ctx, QX_E_UNSUPPORTED, "weight '%s': no scale search for %s", r->j->in->name, qx_dtype_get(q->codes)->name);
 }
 
@@ -66,14 +73,14 @@ static qx_status sweep_tile(void *user, int64_t i)
     sweep *s = user;
     qx_run *r = s->r;
     const qx_job *j = r->j;
-    qx_tile t = {.first = i * r->tile, .rows = r->rows - i * r->tile < r->tile ? r->rows - i * r->tile : r->tile};
+    qx_tile t = {.first = i * r->tile, .rows = r->rows - i * r->tile < r->tile ? r->rows - i * r->tile : r->tile, .col0 = r->col0, .cols = r->cols};
     const qx_search p = {.format = qx_job_format(j), .zero_point = j->spec.zero_point};
     float *copy = NULL;
     qx_status st;
     QX_TRY_GOTO(st, qx_tile_load(r, &t));
-    const qx_grid g = qx_run_grid(r, t.rows);
+    const qx_grid g = qx_tile_grid(r, &t);
     QX_TRY_GOTO(st, finite_rows(r, &t, &g, &copy));
-    if (!qx_search_errors(&p, copy ? copy : t.src, t.rows * r->cols, s->scale, j->spec.zero_point ? s->zero : NULL, CANDIDATES, s->err + i * CANDIDATES))
+    if (!qx_search_errors(&p, copy ? copy : t.src, t.rows * t.cols, s->scale, j->spec.zero_point ? s->zero : NULL, CANDIDATES, s->err + i * CANDIDATES))
         st = qx_fail(r->ctx, QX_E_UNSUPPORTED, "weight '%s': no scale search for %s", j->in->name, qx_dtype_get(j->spec.codes)->name);
 done:
     qx_free(r->ctx, copy);

@@ -52,8 +52,8 @@ static qx_status plan_fp8(qx_pass *p, qx_model *m, qx_stats *stats) { return pla
 const qx_passdef qx_pass_int4 = {
     .name = "int4", .brief = "INT4 weights in blocks; activations stay float", .options = int4_options, .flags = QX_PASS_FORMAT, .plan = plan_int4, .run = qx_scheme_run,
     .doc = "W in blocks of `block` elements along the contraction, 4 bits each and one scale a block. The scale is searched per\n"
-           "block over amax/7, amax/7.5, signed amax/-8 and a shrink grid for the least squared error of the stored (rounded)\n"
-           "scale, weighted by E[x^2] of the input channel when samples are given. The head of a language model is kept.\n"
+           "block: the largest value on 7 or on -8, shrunk in a few steps and fitted by least squares to the codes it gives,\n"
+           "weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded). The head of a language model is kept.\n"
            "--target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose."};
 const qx_passdef qx_pass_int8_weights = {
     .name = "int8-weights", .brief = "INT8 weights; activations stay float", .options = eight_options, .flags = QX_PASS_FORMAT, .plan = plan_int8, .run = qx_scheme_run,

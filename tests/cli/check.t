@@ -34,8 +34,8 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   int4 - INT4 weights in blocks; activations stay float
   
   W in blocks of `block` elements along the contraction, 4 bits each and one scale a block. The scale is searched per
-  block over amax/7, amax/7.5, signed amax/-8 and a shrink grid for the least squared error of the stored (rounded)
-  scale, weighted by E[x^2] of the input channel when samples are given. The head of a language model is kept.
+  block: the largest value on 7 or on -8, shrunk in a few steps and fitted by least squares to the codes it gives,
+  weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded). The head of a language model is kept.
   --target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose.
   
   options:

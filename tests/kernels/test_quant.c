@@ -298,6 +298,27 @@ static void pack_and_unpack(void **state)
         }
 }
 
+static void packed_columns(void **state) /* codes turned and packed at once: odd sizes, every width, moved up */
+{
+    (void)state;
+    enum { ROWS = 137, COLS = 101 };
+    static uint8_t codes[ROWS * COLS], row[ROWS], packed[ROWS], out[COLS * (ROWS + 3)];
+    for (int bits = 2; bits <= 8; bits *= 2)
+        for (int up = 0; up <= 1 << (bits - 1); up += 1 << (bits - 1)) {
+            const int64_t ld = (ROWS * bits + 7) / 8 + 3;
+            for (int i = 0; i < ROWS * COLS; i++) codes[i] = (uint8_t)((i * 7919 + i / 13) & ((1 << bits) - 1));
+            memset(out, 0xee, sizeof out);
+            qx_pack_columns(bits, up, ROWS, COLS, codes, out, ld);
+            for (int c = 0; c < COLS; c++) {
+                for (int r = 0; r < ROWS; r++) row[r] = (uint8_t)((codes[r * COLS + c] + up) & ((1 << bits) - 1));
+                if (bits == 8) memcpy(packed, row, ROWS);
+                else qx_pack(bits, row, ROWS, packed);
+                assert_memory_equal(out + c * ld, packed, (size_t)(ld - 3));
+                assert_true(c == COLS - 1 || out[c * ld + ld - 1] == 0xee);
+            }
+        }
+}
+
 static void transposes(void **state)
 {
     (void)state;
@@ -316,7 +337,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(codes_of_every_layout), cmocka_unit_test(ranges_of_every_layout), cmocka_unit_test(published_round_trips),
         cmocka_unit_test(onnx_blocked_vectors), cmocka_unit_test(amax_axes), cmocka_unit_test(scales), cmocka_unit_test(zero_scale_and_refusals),
-        cmocka_unit_test(pack_and_unpack), cmocka_unit_test(transposes),
+        cmocka_unit_test(pack_and_unpack), cmocka_unit_test(transposes), cmocka_unit_test(packed_columns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

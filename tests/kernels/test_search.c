@@ -99,6 +99,25 @@ static void int4_gaussian_gain(void **state)
     }
 }
 
+/* Weights of 1 change nothing but the arithmetic: the weighted search must find what the one in fixed point finds. */
+static void weights_of_one(void **state)
+{
+    (void)state;
+    static const struct { qx_dtype codes; bool zero; int64_t block; } rows[] = {{QX_DT_INT4, false, 32}, {QX_DT_INT4, false, 128}, {QX_DT_UINT4, true, 32}};
+    normals(MAX_N, 5);
+    for (int i = 0; i < MAX_N; i++) w[i] = 1.0f;
+    for (int i = 0; i < COUNT(rows); i++) {
+        qx_search s = {.format = {.codes = rows[i].codes, .scale = QX_DT_FLOAT16, .negative = true}, .zero_point = rows[i].zero, .block = rows[i].block};
+        double plain = 0, weighted = 0;
+        assert_true(qx_search_rows(&s, x, MAX_N / 512, 512, scale, zero, err));
+        for (int j = 0; j < MAX_N / rows[i].block; j++) plain += err[j];
+        s.weight = w;
+        assert_true(qx_search_rows(&s, x, MAX_N / 512, 512, scale, zero, err));
+        for (int j = 0; j < MAX_N / rows[i].block; j++) weighted += err[j];
+        if (fabs(weighted / plain - 1) > .01) fail_msg("case %d: %.5g and %.5g", i, plain, weighted);
+    }
+}
+
 static void observers_bounds(void **state) /* arange(24)/24 as 6 x 4, int8: means of squared errors that a peer reaches */
 {
     (void)state;
@@ -270,7 +289,7 @@ static void mx_exponents(void **state) /* ceil rule: 1 2 .5 448 give 119 120 118
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(search_never_loses), cmocka_unit_test(int4_gaussian_gain), cmocka_unit_test(observers_bounds),
+        cmocka_unit_test(search_never_loses), cmocka_unit_test(int4_gaussian_gain), cmocka_unit_test(weights_of_one), cmocka_unit_test(observers_bounds),
         cmocka_unit_test(negative_scales), cmocka_unit_test(degenerate_blocks), cmocka_unit_test(errors_over_tiles),
         cmocka_unit_test(nvfp4_vectors), cmocka_unit_test(nvfp4_extremes), cmocka_unit_test(nvfp4_rules),
         cmocka_unit_test(nvfp4_partial_block), cmocka_unit_test(mx_exponents),

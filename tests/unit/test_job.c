@@ -242,6 +242,49 @@ static void blocks(void **state)
             }
 }
 
+/* A [K,N] weight and its transpose are the same matrix: whatever the walk (storage in panels of channels, channels), the parts that lie channel by
+ * channel have the same bytes. Wide enough for several panels, narrow ones at the end, and blocks that k does not fill. */
+static void walks_agree(void **state)
+{
+    (void)state;
+    static const struct { qx_dtype codes, scale; bool zero; int64_t block; } fmt[] = {
+        {QX_DT_INT4, QX_DT_FLOAT16, false, 32}, {QX_DT_INT4, QX_DT_FLOAT16, false, 128}, {QX_DT_UINT4, QX_DT_FLOAT16, true, 32}, {QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E4M3FN, false, 16},
+        {QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT8E8M0, false, 32}, {QX_DT_INT8, QX_DT_FLOAT, false, 0}};
+    static const int64_t sizes[][2] = {{4173, 144}, {130, 1000}};
+    for (size_t g = 0; g < 2; g++)
+        for (size_t i = 0; i < sizeof fmt / sizeof *fmt; i++)
+            for (int k = 0; k < 2 * 2; k++) {
+                const bool nbits = k & 1, weighted = k & 2;
+                const int64_t n = sizes[g][0], kk = sizes[g][1];
+                qx_qspec q = {.codes = fmt[i].codes, .scale = fmt[i].scale, .zero_point = fmt[i].zero, .block = fmt[i].block, .rule = fmt[i].block ? QX_SCALE_SEARCH : QX_SCALE_AMAX, .allow_negative_scale = true};
+                fixture a;
+                qx_job *ja, *jb;
+                qx_weight *turned;
+                if (nbits && (qx_dtype_is_float(q.codes) || !q.block)) continue;
+                if (weighted && (g == 0 || !q.block)) continue;
+                make(&a, QX_DT_FLOAT16, 2, (int64_t[]){kk, n}, (qx_view){n, kk, 1}, 2);
+                float *t = calloc((size_t)(n * kk), sizeof *t), *w = calloc((size_t)kk, sizeof *w);
+                for (int64_t r = 0; r < n; r++)
+                    for (int64_t c = 0; c < kk; c++) t[r * kk + c] = a.flat[c * n + r];
+                for (int64_t c = 0; c < kk; c++) w[c] = 1.0f + (float)(c % 5);
+                if (weighted) q.importance = w;
+                assert_int_equal(qx_weight_from_bytes(a.m, QX_DT_FLOAT, 2, (int64_t[]){n, kk}, t, &turned), QX_OK);
+                const qx_layout layout = nbits ? QX_LAYOUT_NBITS : QX_LAYOUT_NK;
+                assert_int_equal(qx_job_new(a.m, a.w, &a.view, NULL, &q, layout, &ja), QX_OK);
+                assert_int_equal(qx_job_new(a.m, turned, &(qx_view){n, 1, kk}, NULL, &q, layout, &jb), QX_OK);
+                for (int part = 0; part < QX_PART_COUNT_; part++) {
+                    assert_int_equal(ja->part[part] != NULL, jb->part[part] != NULL);
+                    if (!ja->part[part]) continue;
+                    uint8_t *got = read_part(&a, ja, (qx_part)part), *want = read_part(&a, jb, (qx_part)part);
+                    assert_int_equal(ja->part[part]->bytes, jb->part[part]->bytes);
+                    if (memcmp(got, want, ja->part[part]->bytes)) fail_msg("format %zu of %ld x %ld, part %d differs", i, (long)n, (long)kk, part);
+                    free(got), free(want);
+                }
+                free(t), free(w);
+                drop(&a);
+            }
+}
+
 /* Storage order and channel order must agree: a rule that forces channels gives the same bytes where the rules coincide. */
 static void given_scales_match_amax(void **state)
 {
@@ -401,7 +444,7 @@ static void refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(formats_per_row), cmocka_unit_test(blocks), cmocka_unit_test(given_scales_match_amax), cmocka_unit_test(casts_chain), cmocka_unit_test(awkward_inputs), cmocka_unit_test(varint_input),
+        cmocka_unit_test(formats_per_row), cmocka_unit_test(blocks), cmocka_unit_test(walks_agree), cmocka_unit_test(given_scales_match_amax), cmocka_unit_test(casts_chain), cmocka_unit_test(awkward_inputs), cmocka_unit_test(varint_input),
         cmocka_unit_test(nvfp4_vector), cmocka_unit_test(not_finite), cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
