@@ -65,13 +65,30 @@ static void make_heap(qx_reservoir *r)
     for (int64_t i = r->n / 2 - 1; i >= 0; i--) sift_down(r, i, r->n);
 }
 
-typedef struct hash_job { const float *x; int64_t rows, stride, len; uint64_t *out; } hash_job;
+typedef struct hash_job { const float *x; int64_t rows, stride, len; uint64_t *out; bool by_size; } hash_job;
 enum { HASH_ROWS = 64 };
+
+/* Falls as the largest |x| rises (bits of a positive float are ordered like its value); of equal ones the hash decides. */
+static uint64_t size_key(const float *x, int64_t n, uint64_t hash)
+{
+    uint32_t top = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7FFFFFFF;
+        top = bits > top ? bits : top;
+    }
+    return (uint64_t)~top << 32 | hash >> 32;
+}
 
 static qx_status hash_piece(void *user, int64_t i)
 {
     hash_job *j = user;
-    for (int64_t r = i * HASH_ROWS; r < j->rows && r < (i + 1) * HASH_ROWS; r++) j->out[r] = qx_hash64(j->x + r * j->stride, (size_t)j->len * sizeof *j->x);
+    for (int64_t r = i * HASH_ROWS; r < j->rows && r < (i + 1) * HASH_ROWS; r++) {
+        const float *x = j->x + r * j->stride;
+        j->out[r] = qx_hash64(x, (size_t)j->len * sizeof *x);
+        if (j->by_size) j->out[r] = size_key(x, j->len, j->out[r]);
+    }
     return QX_OK;
 }
 
@@ -80,7 +97,7 @@ qx_status qx_reservoir_add(qx_ctx *ctx, qx_reservoir *r, const float *x, int64_t
     if (!r->heap) QX_TRY(open_reservoir(ctx, r, len, cap));
     if (r->len != len) QX_FAIL(ctx, QX_E_SHAPE, "rows of %lld elements now, %lld before", (long long)len, (long long)r->len);
     make_heap(r);
-    hash_job j = {x, rows, stride, len, NULL};
+    hash_job j = {x, rows, stride, len, NULL, r->by_size};
     QX_TRY(QX_NEW_ARRAY(ctx, rows, &j.out));
     qx_status st = qx_parallel(ctx, (rows + HASH_ROWS - 1) / HASH_ROWS, hash_piece, &j);
     for (int64_t i = 0; i < rows && st == QX_OK; i++)

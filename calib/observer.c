@@ -9,6 +9,7 @@ void qx_observer_reset(qx_ctx *ctx, qx_observer *o)
     qx_hist_free(ctx, &o->hist);
     qx_channels_free(ctx, &o->channels);
     qx_reservoir_free(ctx, &o->rows);
+    qx_reservoir_free(ctx, &o->tops);
     qx_gram_free(ctx, &o->gram);
     qx_steps_free(ctx, &o->steps);
     qx_free(ctx, o->shown);
@@ -21,11 +22,18 @@ void qx_observer_reset(qx_ctx *ctx, qx_observer *o)
 
 typedef struct feeding { qx_ctx *ctx; qx_observer *o; int64_t groups; } feeding;
 
+static qx_status add_rows(qx_ctx *ctx, qx_observer *o, const float *x, int64_t rows, int64_t stride, int64_t len)
+{
+    o->tops.by_size = true;
+    QX_TRY(qx_reservoir_add(ctx, &o->rows, x, rows, stride, len, o->rows_cap));
+    return qx_reservoir_add(ctx, &o->tops, x, rows, stride, len, QX_TOPS);
+}
+
 static qx_status feed_rows(void *user, const float *x, int64_t rows, int64_t stride, int64_t len)
 {
     feeding *f = user;
     qx_observer *o = f->o;
-    if (o->doing & QX_STAT_ROWS) QX_TRY(qx_reservoir_add(f->ctx, &o->rows, x, rows, stride, len, o->rows_cap));
+    if (o->doing & QX_STAT_ROWS) QX_TRY(add_rows(f->ctx, o, x, rows, stride, len));
     if (o->doing & QX_STAT_GRAM) QX_TRY(qx_gram_add(f->ctx, &o->gram, x, rows, stride, len / f->groups, f->groups));
     return QX_OK;
 }
@@ -156,6 +164,7 @@ qx_status qx_observer_finish(qx_ctx *ctx, qx_observer *o)
 {
     QX_TRY(qx_gram_finish(ctx, &o->gram));
     QX_TRY(qx_reservoir_sort(ctx, &o->rows));
+    QX_TRY(qx_reservoir_sort(ctx, &o->tops));
     settle_all(o);
     size_t steps = (size_t)o->steps.n * (2 * sizeof(double) + 2 * sizeof(float));
     void *shown;
@@ -170,6 +179,8 @@ qx_status qx_observer_finish(qx_ctx *ctx, qx_observer *o)
     o->view.rows = o->rows.data;
     o->view.n_rows = o->rows.n;
     o->view.row_len = o->rows.len;
+    o->view.tops = o->tops.data;
+    o->view.n_tops = o->tops.n;
     o->view.gram = o->gram.full;
     o->view.gram_k = o->gram.full ? o->gram.k : 0;
     o->view.gram_groups = o->gram.full ? o->gram.groups : 0;
@@ -191,7 +202,9 @@ qx_status qx_observer_join(qx_ctx *ctx, qx_observer *into, const qx_observer *fr
     into->samples += from->samples;
     QX_TRY(qx_hist_join(ctx, &into->hist, &from->hist));
     QX_TRY(qx_channels_join(ctx, &into->channels, &from->channels, into->name));
+    into->tops.by_size = true;
     QX_TRY(join_rows(ctx, &into->rows, &from->rows));
+    QX_TRY(join_rows(ctx, &into->tops, &from->tops));
     QX_TRY(qx_gram_join(ctx, &into->gram, &from->gram, into->name));
     for (int64_t i = 0; i < from->steps.n; i++) QX_TRY(qx_steps_add(ctx, &into->steps, &from->steps.rows[i]));
     into->have |= from->have;

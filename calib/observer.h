@@ -12,7 +12,7 @@
 #include "kernels/observe.h"
 #include "runtime/exec.h"
 
-enum { QX_HIST_BINS = 4096, QX_GRAM_ROWS = 256, QX_ROWS_DEFAULT = 512 };
+enum { QX_HIST_BINS = 4096, QX_GRAM_ROWS = 256, QX_ROWS_DEFAULT = 512, QX_TOPS = 16 };
 
 /* |x| in bins of width 2^exp; the largest |x| lies in [2048, 4096) of them (or exp is at its floor). */
 typedef struct qx_hist { bool set; int exp; uint64_t *bins; } qx_hist; /* [QX_HIST_BINS], without exact zeros */
@@ -31,9 +31,10 @@ qx_status qx_channels_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_channels *c, 
 qx_status qx_channels_join(qx_ctx *ctx, qx_channels *into, const qx_channels *from, const char *name);
 void qx_channels_free(qx_ctx *ctx, qx_channels *c);
 
-/* Rows with the smallest hash of content; equal rows are kept once. */
+/* Rows with the smallest key, equal rows kept once: the hash of their content (a uniform sample), or, by size, what makes the rows with the largest
+ * |x| the first ones (the tokens with enormous values that a sample of rows misses). */
 typedef struct qx_row_ref { uint64_t hash; int64_t slot; } qx_row_ref;
-typedef struct qx_reservoir { int64_t cap, n, len; qx_row_ref *heap; float *data; } qx_reservoir; /* heap: largest hash first; data[cap][len] by slot */
+typedef struct qx_reservoir { int64_t cap, n, len; qx_row_ref *heap; float *data; bool by_size; } qx_reservoir; /* heap: largest hash first; data[cap][len] by slot */
 qx_status qx_reservoir_add(qx_ctx *ctx, qx_reservoir *r, const float *x, int64_t rows, int64_t stride, int64_t len, int64_t cap);
 qx_status qx_reservoir_sort(qx_ctx *ctx, qx_reservoir *r); /* data[n] by rising hash: the order in which rows are shown and saved */
 void qx_reservoir_free(qx_ctx *ctx, qx_reservoir *r);
@@ -75,7 +76,7 @@ typedef struct qx_observer {
     qx_scan range;
     qx_hist hist;
     qx_channels channels;
-    qx_reservoir rows;
+    qx_reservoir rows, tops; /* QX_STAT_ROWS: both */
     qx_gram gram;
     qx_steps steps;
     qx_value_stats view;     /* what qx_stats_get shows; arrays in `shown` */

@@ -361,6 +361,7 @@ static qx_status scale_entry(qx_stats *s, qx_observer *o, const float *f, int64_
     float old_max = o->range.absmax;
     scale_columns(&o->channels, f);
     if (o->rows.n) scale_row_data(o->rows.data, o->rows.n, o->rows.len, f, n);
+    if (o->tops.n) scale_row_data(o->tops.data, o->tops.n, o->rows.len, f, n);
     if (o->gram.full) {
         QX_TRY(qx_gram_own(s->ctx, &o->gram));
         scale_gram(&o->gram, f, n);
@@ -372,19 +373,49 @@ static qx_status scale_entry(qx_stats *s, qx_observer *o, const float *f, int64_
     return qx_observer_finish(s->ctx, o);
 }
 
+/* The value's own entry, or one of its other windows. */
+static bool is_of(const qx_entry *e, const char *name)
+{
+    size_t len = strlen(name);
+    return !strncmp(e->o.name, name, len) && (!e->o.name[len] || !strncmp(e->o.name + len, " [rows", 6));
+}
+
+static qx_status copy_entry(qx_stats *s, const qx_entry *from, const char *name)
+{
+    qx_entry *e;
+    if (!name) return QX_E_NOMEM;
+    QX_TRY(qx_stats_entry(s, name, &e));
+    e->o.axis = from->o.axis, e->o.has_window = from->o.has_window, e->o.window = from->o.window, e->o.rows_cap = from->o.rows_cap;
+    return qx_observer_join(s->ctx, &e->o, &from->o);
+}
+
+/* An alias that is about to differ from what it stood for gets entries of its own. */
+static qx_status split_alias(qx_stats *s, const qx_value *v)
+{
+    const qx_entry *from = qx_map_get(s->aliases, v->name);
+    if (!from || qx_map_get(s->by_name, v->name)) return QX_OK;
+    const char *name = from->o.name;
+    for (int64_t i = 0, n = qx_stats_count(s); i < n; i++) {
+        const qx_entry *e = qx_stats_entry_at(s, i);
+        if (is_of(e, name)) QX_TRY(copy_entry(s, e, qx_arena_printf(s->arena, "%s%s", v->name, e->o.name + strlen(name))));
+    }
+    return QX_OK;
+}
+
 /* The entry and those of its other windows. */
 static qx_status each_window(qx_stats *s, const qx_entry *e, const float *by, int64_t n, qx_status (*fn)(qx_stats *, qx_observer *, const float *, int64_t))
 {
-    const size_t len = strlen(e->o.name);
+    const char *name = e->o.name;
     for (int64_t i = 0; i < qx_stats_count(s); i++) {
         qx_entry *other = qx_stats_entry_at(s, i);
-        if (other == e || (!strncmp(other->o.name, e->o.name, len) && !strncmp(other->o.name + len, " [rows", 6))) QX_TRY(fn(s, &other->o, by, n));
+        if (is_of(other, name)) QX_TRY(fn(s, &other->o, by, n));
     }
     return QX_OK;
 }
 
 qx_status qx_stats_scale_channels(qx_stats *s, const qx_value *v, const float *factor, int64_t n)
 {
+    QX_TRY(split_alias(s, v));
     qx_entry *e = find(s, v);
     if (!e) QX_FAIL(s->ctx, QX_E_FAIL, "no statistics of '%s' to scale", v->name);
     if (!e->o.channels.n && e->o.range.n) QX_FAIL(s->ctx, QX_E_FAIL, "statistics of '%s': channels were not collected, so the scaled range is unknown", v->name);
@@ -428,6 +459,7 @@ static qx_status shift_entry(qx_stats *s, qx_observer *o, const float *d, int64_
     }
     shift_columns(&o->channels, d, count);
     for (int64_t i = 0; i < o->rows.n * o->rows.len; i++) o->rows.data[i] += d[i % o->rows.len / (o->rows.len / n)];
+    for (int64_t i = 0; i < o->tops.n * o->rows.len; i++) o->tops.data[i] += d[i % o->rows.len / (o->rows.len / n)];
     range_from_channels(o);
     QX_TRY(new_histogram(s->ctx, o, old_max));
     return qx_observer_finish(s->ctx, o);
@@ -435,6 +467,7 @@ static qx_status shift_entry(qx_stats *s, qx_observer *o, const float *d, int64_
 
 qx_status qx_stats_shift_channels(qx_stats *s, const qx_value *v, const float *delta, int64_t n)
 {
+    QX_TRY(split_alias(s, v));
     qx_entry *e = find(s, v);
     if (!e) QX_FAIL(s->ctx, QX_E_FAIL, "no statistics of '%s' to shift", v->name);
     return each_window(s, e, delta, n, shift_entry);

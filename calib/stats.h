@@ -13,7 +13,7 @@ enum {
     QX_STAT_RANGE = 1u << 0,     /* min, max, absmax, count, sum, sum of squares (always there for a wanted value) */
     QX_STAT_HISTOGRAM = 1u << 1, /* |x| in 2048 to 4096 linear bins whose width doubles exactly; zeros apart */
     QX_STAT_CHANNELS = 1u << 2,  /* per channel of `axis`: absmax, min, max, mean |x|, mean x^2, mean x */
-    QX_STAT_ROWS = 1u << 3,      /* a sample of the distinct rows (last axis, or im2col rows of a conv): those of smallest content hash, in that order */
+    QX_STAT_ROWS = 1u << 3,      /* a sample of the distinct rows (last axis, or im2col rows of a conv): those of smallest content hash, in that order; and the few with the largest |x| */
     QX_STAT_GRAM = 1u << 4,      /* H = X'X [k,k] of the rows that a linear operator sees, and the number of rows */
     QX_STAT_STEPS = 1u << 5,     /* absmax per timestep (diffusion): keyed by the timestep input's value */
 };
@@ -41,6 +41,7 @@ typedef struct qx_value_stats {
     bool has_nonfinite;
     qx_channel_stats channels;                        /* n 0: none */
     const float *rows; int64_t n_rows, row_len;       /* [n_rows][row_len] */
+    const float *tops; int64_t n_tops;                /* [n_tops][row_len] the (at most 16) rows with the largest |x|; some may be among rows too */
     const float *gram; int64_t gram_k; int64_t gram_rows; /* [gram_groups][k][k] full symmetric, sum (not mean) of x x' */
     int64_t gram_groups;                                  /* of a grouped convolution, each with its own k; else 1 */
     const double *step_keys; const float *step_absmax; const int64_t *step_batches; int64_t n_steps; /* step_absmax: mean over batches of absmax */
@@ -72,7 +73,7 @@ qx_status qx_stats_threshold(const qx_stats *s, const qx_value *v, const qx_rang
 qx_status qx_stats_min_max(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *min, float *max);
 
 /* The value's channels were multiplied by factor[n] (smoothing): range, channels, rows and Gram follow exactly; the histogram is made anew
- * from channel bounds and rows. After renaming, statistics of `from` serve `to`. */
+ * from channel bounds and rows. An alias serves `to` with the statistics of `from`, until `to` is scaled: then it has its own. */
 qx_status qx_stats_scale_channels(qx_stats *s, const qx_value *v, const float *factor, int64_t n);
 /* The value's channels had delta[n] added (bias absorption): ranges, channels and rows follow, the histogram is made anew. QX_E_UNSUPPORTED with a Gram matrix of
  * im2col rows, whose sums are not known. */

@@ -24,7 +24,7 @@ static const char magic[] = "qonnx-stats ";
 /* ---- the arrays of one value: a table that writing and reading share ---- */
 
 typedef struct part { const char *key; void **at; int64_t n; size_t width; } part; /* n elements of width bytes */
-enum { PARTS = 10 };
+enum { PARTS = 12 };
 
 static int parts_of(qx_observer *o, part *p, bool with_gram)
 {
@@ -39,6 +39,8 @@ static int parts_of(qx_observer *o, part *p, bool with_gram)
     if (c) p[n++] = (part){"channel_sq", (void **)&a->sq, c, sizeof(qx_dd)};
     if (o->rows.n) p[n++] = (part){"row_data", (void **)&o->rows.data, o->rows.n * o->rows.len, sizeof(float)};
     if (o->rows.n) p[n++] = (part){"row_hash", (void **)&o->rows.heap, o->rows.n, sizeof(qx_row_ref)};
+    if (o->tops.n) p[n++] = (part){"top_data", (void **)&o->tops.data, o->tops.n * o->tops.len, sizeof(float)};
+    if (o->tops.n) p[n++] = (part){"top_hash", (void **)&o->tops.heap, o->tops.n, sizeof(qx_row_ref)};
     if (steps) p[n++] = (part){"steps", (void **)&o->steps.rows, steps, sizeof(qx_step_row)};
     if (with_gram && o->gram.full) p[n++] = (part){"gram", (void **)&o->gram.full, o->gram.groups * o->gram.k * o->gram.k, sizeof(float)};
     return n;
@@ -96,6 +98,7 @@ static qx_status write_value(writer *f, qx_observer *o)
     QX_TRY(qx_jsonw_int(&f->w, "rows", o->rows.n));
     QX_TRY(qx_jsonw_int(&f->w, "row_length", o->rows.len));
     QX_TRY(qx_jsonw_int(&f->w, "row_limit", o->rows_cap));
+    QX_TRY(qx_jsonw_int(&f->w, "top_rows", o->tops.n));
     QX_TRY(qx_jsonw_int(&f->w, "timesteps", o->steps.n));
     if (have & QX_STAT_GRAM) {
         QX_TRY(qx_jsonw_int(&f->w, "gram_k", o->gram.k));
@@ -261,6 +264,7 @@ static qx_status read_counts(const reader *r, const qx_json *j, qx_observer *o)
     o->rows.n = whole(j, "rows", n);
     o->rows.len = whole(j, "row_length", n);
     o->rows_cap = whole(j, "row_limit", 1 << 24);
+    o->tops = (qx_reservoir){.n = whole(j, "top_rows", QX_TOPS), .len = o->rows.len, .by_size = true}; /* files of earlier versions have none */
     o->steps.n = whole(j, "timesteps", n);
     o->gram.k = whole(j, "gram_k", n);
     o->gram.groups = whole(j, "gram_groups", n);
@@ -268,10 +272,10 @@ static qx_status read_counts(const reader *r, const qx_json *j, qx_observer *o)
     o->axis = (int)qx_json_number(qx_json_get(j, "axis"), -1);
     o->have = o->want = (uint32_t)whole(j, "kinds", 63);
     int64_t rows, gram;
-    bool fine = o->channels.n >= 0 && o->rows.n >= 0 && o->rows.len >= 0 && o->rows_cap >= o->rows.n && o->steps.n >= 0 && o->gram.k >= 0 && o->gram.groups >= 0 && o->gram.rows >= 0 && o->axis >= -1 &&
+    bool fine = o->channels.n >= 0 && o->rows.n >= 0 && o->rows.len >= 0 && o->tops.n >= 0 && o->rows_cap >= o->rows.n && o->steps.n >= 0 && o->gram.k >= 0 && o->gram.groups >= 0 && o->gram.rows >= 0 && o->axis >= -1 &&
                 o->axis <= QX_MAX_RANK && qx_mul_i64(o->rows.n, o->rows.len, &rows) && qx_mul_i64(o->gram.k, o->gram.k, &gram) && qx_mul_i64(gram, o->gram.groups, &gram) && rows <= n && gram <= n;
     if (!fine) {
-        o->channels.n = o->rows.n = o->steps.n = o->gram.k = 0; /* nothing was allocated */
+        o->channels.n = o->rows.n = o->tops.n = o->steps.n = o->gram.k = 0; /* nothing was allocated */
         return bad(r, o->name, "its counts do not fit the file");
     }
     return QX_OK;
@@ -285,16 +289,16 @@ static qx_status read_array(const reader *r, const qx_json *offsets, const char 
     return qx_file_read(r->file, r->base + at, (size_t)bytes, *out);
 }
 
-static qx_status read_rows(const reader *r, const qx_json *offsets, qx_observer *o)
+/* A reservoir of v->n rows with room for cap. */
+static qx_status read_rows(const reader *r, const qx_json *offsets, const char *name, const char *data, const char *hash, qx_reservoir *v, int64_t cap)
 {
-    qx_reservoir *v = &o->rows;
     int64_t n = v->n;
     v->cap = n; /* to be grown when rows are added: see below */
-    QX_TRY(read_array(r, offsets, o->name, "row_data", n * v->len, sizeof(float), (void **)&v->data));
-    QX_TRY(read_array(r, offsets, o->name, "row_hash", n, sizeof(qx_row_ref), (void **)&v->heap));
+    QX_TRY(read_array(r, offsets, name, data, n * v->len, sizeof(float), (void **)&v->data));
+    QX_TRY(read_array(r, offsets, name, hash, n, sizeof(qx_row_ref), (void **)&v->heap));
     for (int64_t i = 0; i < n; i++)
-        if (v->heap[i].slot != i) return bad(r, o->name, "row_hash is not in order");
-    v->cap = o->rows_cap;
+        if (v->heap[i].slot != i) return bad(r, name, "rows are not in order");
+    v->cap = cap;
     QX_TRY(qx_regrow(r->s->ctx, (void **)&v->data, (size_t)(n * v->len) * sizeof(float), (size_t)(v->cap * v->len) * sizeof(float)));
     return qx_regrow(r->s->ctx, (void **)&v->heap, (size_t)n * sizeof(qx_row_ref), (size_t)v->cap * sizeof(qx_row_ref));
 }
@@ -318,7 +322,8 @@ static qx_status read_arrays(const reader *r, const qx_json *j, qx_observer *o)
         QX_TRY(read_array(r, at, o->name, "channel_abs", c, sizeof(qx_dd), (void **)&a->abs));
         QX_TRY(read_array(r, at, o->name, "channel_sq", c, sizeof(qx_dd), (void **)&a->sq));
     }
-    if (o->rows.n) QX_TRY(read_rows(r, at, o));
+    if (o->rows.n) QX_TRY(read_rows(r, at, o->name, "row_data", "row_hash", &o->rows, o->rows_cap));
+    if (o->tops.n) QX_TRY(read_rows(r, at, o->name, "top_data", "top_hash", &o->tops, QX_TOPS));
     if (o->steps.n) {
         o->steps.cap = o->steps.n;
         QX_TRY(read_array(r, at, o->name, "steps", o->steps.n, sizeof(qx_step_row), (void **)&o->steps.rows));

@@ -9,8 +9,7 @@ static qx_status begin(qonnx_session *s, const char *passes, qonnx_calibration *
 {
     qx_ctx *qx = s->ctx->qx;
     qx_pipeline *p = NULL;
-    const char *preset = qx_preset_text(passes);
-    qx_quantize_options opt = {.passes = preset ? preset : passes};
+    qx_quantize_options opt = {.passes = passes};
     qx_status st = qx_stats_new(qx, s->model->graph_hash, &c->stats);
     if (st == QX_OK) st = qx_pipeline_parse(qx, opt.passes, &p);
     if (st == QX_OK) st = qx_pipeline_plan(p, s->model, &opt, c->stats);

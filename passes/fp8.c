@@ -18,7 +18,8 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     qx_scheme s = {.name = "fp8", .family = QX_FAMILY_FP8, .conv = true, .act = QX_DT_FLOAT8E4M3FN, .levels = 448, .level = level,
                    .attention = level >= 4 || qx_opt_bool(p, "attention"), .rest = qx_scheme_rest(p), .keep_end = qx_scheme_keep_end(p), .residual = qx_scheme_residual(p)};
     s.weight = (qx_qspec){.codes = QX_DT_FLOAT8E4M3FN, .block = qx_opt_text(p, "weights")[0] == 't' ? -1 : 0, .rule = QX_SCALE_AMAX};
-    s.range = qx_scheme_range(p, s.levels, s.act);
+    s.range = qx_scheme_range(p, s.levels, s.act, QX_RANGE_MAX);
+    s.range_auto = qx_scheme_range_auto(p);
     return qx_scheme_plan(p, m, stats, &s);
 }
 

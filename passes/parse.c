@@ -300,7 +300,7 @@ qx_status qx_pipeline_parse(qx_ctx *ctx, const char *text, qx_pipeline **out)
 {
     *out = NULL;
     if (strnlen(text, MAX_TEXT) == MAX_TEXT) QX_FAIL(ctx, QX_E_USAGE, "pipeline text is longer than %d bytes", MAX_TEXT);
-    const char *preset = qx_preset_text(text);
+    const char *preset = find_pass(text, strlen(text)) ? NULL : qx_preset_text(text);
     qx_pipeline *pipe;
     QX_TRY(new_pipeline(ctx, &pipe));
     parser p = {ctx, pipe, preset ? preset : text};

@@ -47,6 +47,7 @@ typedef struct qx_plan_item {
     bool rescaled;            /* its output carries a folded factor or lacks a branch: not comparable with the float model's */
     qx_value *x_stat;         /* value whose range statistics stand for x (same elements, through Reshape/Transpose) */
     qx_dtype act;             /* format of x; UNDEFINED: stays float */
+    float act_range;          /* largest |x| that the format shall reach, chosen on the output by a WEIGHTS pass; 0: by the format's own rule */
     float act_scale;          /* decided by the format pass in run(); > 0 when act is set */
     int32_t act_zero;         /* zero point of x (UINT8) */
 } qx_plan_item;
@@ -77,6 +78,7 @@ struct qx_pipeline {
     qx_decision *decisions; uint32_t n_decisions;
     struct qx_emit *emit;         /* emit.c: pairs and weights made so far */
     bool have_data;               /* there are samples or loaded statistics: optional statistics may be asked for */
+    uint64_t stats_hash;          /* of what calibration found, before passes rescale it; 0: no data */
     bool no_stats;                /* dry run without statistics: scales are placeholders, nothing is written */
     int64_t n_quantized;
     qx_status failed;             /* statistics lack what a format needs: told when the pass ends */

@@ -167,9 +167,7 @@ static qx_status put_metadata(job *j)
     QX_TRY(put_options(j));
     if (j->pipe->have_data) {
         QX_TRY(set_meta(j, "qonnx.samples", j->report->samples));
-        uint64_t h = qx_stats_hash(j->stats);
-        if (!h) return QX_E_NOMEM; /* of nothing at all it is not zero either */
-        snprintf(hash, sizeof hash, "%016llx", (unsigned long long)h);
+        snprintf(hash, sizeof hash, "%016llx", (unsigned long long)j->pipe->stats_hash);
         QX_TRY(set_meta(j, "qonnx.stats", hash));
     }
     if (j->so.random > 0) {
@@ -306,7 +304,6 @@ static qx_status run_job(job *j)
     bool use = j->pipe->have_data && j->samples && !j->pipe->no_stats && !(j->found && j->opt->load_stats);
     QX_TRY(qx_pipeline_run(j->pipe, j->model, j->opt, use ? j->samples : NULL, j->stats, j->report));
     j->clock = qx_clock_seconds();
-    if (j->opt->save_stats && !j->opt->dry_run) QX_TRY(qx_stats_save(j->stats, j->opt->save_stats, j->opt->save_gram));
     QX_TRY(qx_arena_status(j->model->arena)); /* names and shapes that were kept without looking */
     QX_TRY(qx_arena_status(j->report->arena));
     QX_TRY(write_model(j));

@@ -292,6 +292,15 @@ bool qx_pipeline_decides(const qx_pipeline *p)
     return false;
 }
 
+/* Before any pass rescales them: what is kept belongs to the model as it was read. */
+static qx_status keep_stats(qx_pipeline *p, qx_stats *stats)
+{
+    if (p->no_stats) return QX_OK;
+    p->stats_hash = qx_stats_hash(stats);
+    if (!p->stats_hash) return QX_E_NOMEM; /* of nothing at all it is not zero either */
+    return p->opt->save_stats && !p->opt->dry_run ? qx_stats_save(stats, p->opt->save_stats, p->opt->save_gram) : QX_OK;
+}
+
 static qx_status run_all(qx_pipeline *p, qx_stats *stats)
 {
     QX_TRY(each_pass(p, false, run_pass, stats));
@@ -312,6 +321,7 @@ qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options
     QX_TRY(add_stage(report, "plan", &clock));
     QX_TRY(collect(p, samples, stats));
     if (samples) QX_TRY(add_stage(report, "calibrate", &clock));
+    QX_TRY(keep_stats(p, stats));
     QX_TRY(decide(p, samples, stats));
     if (qx_pipeline_decides(p)) QX_TRY(add_stage(report, "choose", &clock));
     QX_TRY(run_all(p, stats));

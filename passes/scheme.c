@@ -115,13 +115,15 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
     return s->attention ? qx_attention_plan(p, stats, s) : QX_OK;
 }
 
-qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format)
+bool qx_scheme_range_auto(const qx_pass *p) { return strcmp(qx_opt_text(p, "act"), "auto") == 0; }
+
+qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format, qx_range_method without)
 {
     static const struct { const char *name; qx_range_method method; } methods[] = {
         {"max", QX_RANGE_MAX}, {"percentile", QX_RANGE_PERCENTILE}, {"entropy", QX_RANGE_ENTROPY}, {"mse", QX_RANGE_MSE},
         {"steps-min-mean", QX_RANGE_STEPS_MIN_MEAN}, {"steps-mean-max", QX_RANGE_STEPS_MEAN_MAX},
     };
-    qx_range_options r = {.method = QX_RANGE_MAX, .percentile = qx_opt_float(p, "percentile"), .step_fraction = qx_opt_float(p, "step-fraction"),
+    qx_range_options r = {.method = without, .percentile = qx_opt_float(p, "percentile"), .step_fraction = qx_opt_float(p, "step-fraction"),
                           .levels = levels, .format = format};
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
         if (strcmp(methods[i].name, qx_opt_text(p, "act")) == 0) r.method = methods[i].method;
@@ -156,6 +158,7 @@ static qx_status raw_scale(const qx_scheme *s, const qx_stats *stats, const qx_v
 {
     float hi;
     *low = 0;
+    if (!s->act_zero && s->given > 0) return *raw = s->given / s->levels, QX_OK;
     if (!s->act_zero) {
         QX_TRY(qx_stats_threshold(stats, v, &s->range, raw));
         *raw /= s->levels;
@@ -193,7 +196,9 @@ qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats
 static void decide_input(qx_pass *p, const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
 {
     char detail[120];
-    qx_why why = qx_scheme_act_scale(p, s, stats, it->x_stat, &it->act_scale, &it->act_zero, detail);
+    qx_scheme mine = *s;
+    if (s->range_auto) mine.given = it->act_range;
+    qx_why why = qx_scheme_act_scale(p, &mine, stats, it->x_stat, &it->act_scale, &it->act_zero, detail);
     if (why != QX_WHY_NONE) qx_item_keep(p->pipe, it, why, "input '%.60s' %s", it->lin->x->name, detail);
 }
 

@@ -15,6 +15,8 @@ typedef struct qx_scheme {
     float levels;            /* positive levels of act: 127, 448 */
     bool act_zero;           /* activations with a zero point (UINT8) */
     qx_range_options range;
+    bool range_auto;         /* a range that a WEIGHTS pass chose on the output (item->act_range) comes before `range` */
+    float given;             /* such a range, for one item; 0: none */
     double level;            /* 0: no levels */
     bool attention;          /* products of attention too */
     bool rest;               /* weights of operators that stay float for their name or level: stored in INT8 all the same */
@@ -29,10 +31,11 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
 qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats);
 /* The scale of a value by its statistics, rounded to its type; the reason when it may not be written. */
 qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero, char detail[120]);
-/* Options that formats with activations share: act, percentile, step-fraction. */
-qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format);
-#define QX_SCHEME_RANGE_OPTIONS(method) \
-    {"act", QX_OPT_CHOICE, method, 0, 0, "max|percentile|entropy|mse|steps-min-mean|steps-mean-max", "how the range of an activation is chosen from its statistics"}, \
+/* Options that formats with activations share: act, percentile, step-fraction. `without`: what act=auto is where smoothquant chose no range. */
+qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format, qx_range_method without);
+bool qx_scheme_range_auto(const qx_pass *p);
+#define QX_SCHEME_RANGE_OPTIONS(without) \
+    {"act", QX_OPT_CHOICE, "auto", 0, 0, "auto|max|percentile|entropy|mse|steps-min-mean|steps-mean-max", "how the range of an activation is chosen; auto: by smoothquant on the output, without it " without}, \
     {"percentile", QX_OPT_FLOAT, "99.999", 50, 100, NULL, "for act=percentile: how much of |x| is inside the range"}, \
     {"step-fraction", QX_OPT_FLOAT, "1", 0, 1, NULL, "for act=steps-*: the first part of the diffusion steps that counts"}
 

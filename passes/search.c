@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/thread.h"
@@ -115,9 +116,12 @@ qx_status qx_group_columns(qx_ctx *ctx, const qx_group *g, int64_t block, float 
 typedef struct run {
     qx_ctx *ctx;
     qx_candidates *c;
-    int64_t k, rows, tiles;
-    float *xs;        /* [n][rows][k]: X / s, quantized when asked */
-    const float *x;   /* [rows][k] */
+    int64_t k, rows, tiles; /* rows: sampled ones, then those with the largest values */
+    int64_t sampled;
+    float *raw;       /* [rows][k] as collected */
+    float *xs;        /* [n][rows][k]: X / s, quantized when asked, rows weighed */
+    float *x;         /* [rows][k], rows weighed */
+    float *weigh;     /* [rows] */
     float *amax;      /* [n][items]: of W s, where the spec has one scale for the tensor */
     double *part;     /* [tiles][n + 1] */
 } run;
@@ -130,6 +134,12 @@ static int64_t rows_for(const qx_candidates *c)
     return rows < c->stats->n_rows ? rows : c->stats->n_rows;
 }
 
+static void weigh_rows(const run *r, float *x)
+{
+    for (int64_t a = 0; a < r->rows; a++)
+        for (int64_t j = 0; j < r->k; j++) x[a * r->k + j] *= r->weigh[a];
+}
+
 /* X / s of candidate i, on the activation's grid: one scale from the largest channel maximum. */
 static qx_status make_x(void *user, int64_t i)
 {
@@ -138,16 +148,83 @@ static qx_status make_x(void *user, int64_t i)
     const float *s = c->s + i * r->k;
     float *y = r->xs + i * r->rows * r->k, top = 0;
     for (int64_t a = 0; a < r->rows; a++)
-        for (int64_t j = 0; j < r->k; j++) y[a * r->k + j] = r->x[a * r->k + j] / s[j];
-    if (!c->quantize_x) return QX_OK;
+        for (int64_t j = 0; j < r->k; j++) y[a * r->k + j] = r->raw[a * r->k + j] / s[j];
+    if (!c->quantize_x) return weigh_rows(r, y), QX_OK;
     for (int64_t j = 0; j < r->k; j++) top = fmaxf(top, (c->absmax ? c->absmax : c->stats->channels.absmax)[j] / s[j]);
+    if (c->clip) top *= c->clip[i];
     const qx_dtype act = c->group->items[0]->act;
     const qx_format f = {.codes = act == QX_DT_UINT8 ? QX_DT_INT8 : act, .scale = QX_DT_FLOAT};
     float scale;
     qx_scale_from_amax(&f, &top, 1, &scale, NULL);
     qx_fake_quantize(&(qx_quant){.grid = {r->rows, r->k, r->rows, r->k}, .format = f, .scale = &scale}, y);
+    weigh_rows(r, y);
     return QX_OK;
 }
+
+/* ---- the weight of a row ---- */
+
+/* |X W'|^2 of every row over one tile of weights: part[rows]. */
+static qx_status tile_norms(void *user, int64_t t)
+{
+    run *r = user;
+    int64_t first = 0, rows = 0;
+    const qx_plan_item *it = tile_at(r->c->group, t, &first, &rows);
+    float *w = NULL, *y = NULL;
+    double *part = r->part + t * r->rows;
+    qx_status st;
+    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * r->k) * sizeof *w, (void **)&w));
+    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * r->rows) * sizeof *y, (void **)&y));
+    QX_TRY_GOTO(st, read_tile(r->ctx, it, first, rows, w));
+    qx_gemm_nt(r->rows, rows, r->k, r->raw, r->k, w, r->k, y, rows);
+    for (int64_t a = 0; a < r->rows; a++) {
+        part[a] = 0;
+        for (int64_t j = 0; j < rows; j++) part[a] += (double)y[a * rows + j] * (double)y[a * rows + j];
+    }
+done:
+    qx_free(r->ctx, w);
+    qx_free(r->ctx, y);
+    return st;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The rows that are judged. */
+static void gather_rows(run *r)
+{
+    const qx_value_stats *st = r->c->stats;
+    memcpy(r->raw, st->rows, (size_t)(r->sampled * r->k) * sizeof *r->raw);
+    if (r->rows > r->sampled) memcpy(r->raw + r->sampled * r->k, st->tops, (size_t)((r->rows - r->sampled) * r->k) * sizeof *r->raw);
+}
+
+/* 1 / max(|y|, median |y|): a few tokens with enormous values (attention sinks) would otherwise decide alone, though what comes behind
+ * (a residual stream of the same size, a norm) only sees their error in relation to them. */
+static qx_status weigh(run *r)
+{
+    double *norm = NULL;
+    qx_status st;
+    QX_TRY(qx_alloc_array(r->ctx, (size_t)(2 * r->rows), sizeof *norm, (void **)&norm));
+    double *sorted = norm + r->rows;
+    QX_TRY_GOTO(st, qx_parallel(r->ctx, r->tiles, tile_norms, r));
+    for (int64_t t = 0; t < r->tiles; t++)
+        for (int64_t a = 0; a < r->rows; a++) norm[a] += r->part[t * r->rows + a];
+    memcpy(sorted, norm, (size_t)r->sampled * sizeof *norm);
+    qsort(sorted, (size_t)r->sampled, sizeof *sorted, by_value);
+    for (int64_t a = 0; a < r->rows; a++) {
+        const double most = fmax(norm[a], sorted[r->sampled / 2]);
+        r->weigh[a] = most > 0 ? (float)(1 / sqrt(most)) : 1;
+    }
+    memcpy(r->x, r->raw, (size_t)(r->rows * r->k) * sizeof *r->x);
+    weigh_rows(r, r->x);
+done:
+    qx_free(r->ctx, norm);
+    return st;
+}
+
+/* ---- errors ---- */
 
 static int64_t item_index(const qx_group *g, const qx_plan_item *it)
 {
@@ -216,12 +293,19 @@ static qx_status tensor_maxima(run *r)
 
 qx_status qx_candidates_run(qx_ctx *ctx, qx_candidates *c)
 {
-    run r = {.ctx = ctx, .c = c, .k = c->group->k, .rows = rows_for(c), .tiles = tiles_of(c->group), .x = c->stats->rows};
-    const size_t parts = (size_t)(r.tiles * (c->n + 1));
+    run r = {.ctx = ctx, .c = c, .k = c->group->k, .sampled = rows_for(c), .tiles = tiles_of(c->group)};
+    r.rows = r.sampled + c->stats->n_tops;
+    const size_t parts = (size_t)(r.tiles * (c->n + 1 > r.rows ? c->n + 1 : r.rows));
     qx_status st;
     QX_TRY_GOTO(st, qx_alloc_array(ctx, parts, sizeof *r.part, (void **)&r.part));
     QX_TRY_GOTO(st, qx_alloc_array(ctx, (size_t)(c->n * c->group->n), sizeof *r.amax, (void **)&r.amax));
     QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(c->n * r.rows * r.k) * sizeof *r.xs, (void **)&r.xs));
+    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(r.rows * r.k) * sizeof *r.raw, (void **)&r.raw));
+    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(r.rows * r.k) * sizeof *r.x, (void **)&r.x));
+    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)r.rows * sizeof *r.weigh, (void **)&r.weigh));
+    gather_rows(&r);
+    QX_TRY_GOTO(st, weigh(&r));
+    memset(r.part, 0, parts * sizeof *r.part);
     QX_TRY_GOTO(st, tensor_maxima(&r));
     QX_TRY_GOTO(st, qx_parallel(ctx, c->n, make_x, &r));
     QX_TRY_GOTO(st, qx_parallel(ctx, r.tiles, tile_errors, &r));
@@ -236,6 +320,9 @@ done:
     qx_free(ctx, r.part);
     qx_free(ctx, r.amax);
     qx_free(ctx, r.xs);
+    qx_free(ctx, r.raw);
+    qx_free(ctx, r.x);
+    qx_free(ctx, r.weigh);
     return st;
 }
 

@@ -1,5 +1,6 @@
 /* search.h - the error that a candidate factor s[k] gives a group of linears: || X W' - Q(X / s) Q(W s)' ||^2 over sampled rows of X, summed over the
- * group. Weights are read once, tile by tile, for all candidates; no candidate ever exists as a whole matrix. */
+ * group. Rows whose output is larger than the median row's count by their relative error. Weights are read tile by tile for all candidates together;
+ * no candidate ever exists as a whole matrix. */
 #ifndef QX_PASSES_SEARCH_H
 #define QX_PASSES_SEARCH_H
 
@@ -12,7 +13,9 @@ typedef struct qx_candidates {
     const float *s;                /* [n][k] */
     bool quantize_x;               /* activations are quantized too (W8A8) */
     const float *absmax;           /* [k] range of x that the activation scale comes from; NULL: stats->channels.absmax */
-    int64_t max_rows;              /* of X that are judged, from the front; 0: as many as memory allows, at most 128 */
+    const float *clip;             /* [n] share of that range that the grid of activations reaches; NULL: all of it */
+    int64_t max_rows;              /* of the sampled rows that are judged, from the front (0: as many as memory allows, at most 128); the rows with the
+                                      largest values are judged beside them, each like a sampled one: few, but the tokens that all others attend to */
     double *error;                 /* [n] out; [0] is for whatever candidate 0 is */
     double reference;              /* out: || X W' ||^2 */
 } qx_candidates;

@@ -277,6 +277,37 @@ static void scaling_channels(void **state)
     close_world(&w);
 }
 
+/* A Mul that smooths one reader's input must not change what other readers of the original value see. */
+static void scaling_an_alias(void **state)
+{
+    qx_ctx *ctx = *state;
+    world w;
+    qx_samples *samples;
+    const char *plain = MLP "calib.npz";
+    open_world(ctx, &w, all_kinds);
+    OK(qx_samples_open(ctx, w.m, &(qx_samples_options){.paths = &plain, .n_paths = 1}, &samples));
+    OK(qx_stats_collect(w.s, w.x, samples));
+    const qx_value *c = qx_graph_find(w.m->graph, "c");
+    qx_value twin = {.name = "c_smoothed"};
+    uint64_t hash = qx_stats_hash(w.s);
+    float f[96], top = qx_stats_get(w.s, c)->channels.absmax[5], all, same;
+    const qx_range_options range = {.method = QX_RANGE_MSE, .levels = 127, .format = QX_DT_INT8};
+    OK(qx_stats_alias(w.s, c, &twin));
+    OK(qx_stats_threshold(w.s, c, &range, &all));
+    OK(qx_stats_threshold(w.s, &twin, &range, &same));
+    assert_true(all == same && qx_stats_get(w.s, &twin)->rows == qx_stats_get(w.s, c)->rows && qx_stats_hash(w.s) == hash);
+    for (int i = 0; i < 96; i++) f[i] = i == 5 ? 4 : 0.5f;
+    OK(qx_stats_scale_channels(w.s, &twin, f, 96));
+    OK(qx_stats_threshold(w.s, c, &range, &same));
+    const qx_value_stats *a = qx_stats_get(w.s, c), *b = qx_stats_get(w.s, &twin);
+    assert_true(same == all && a->channels.absmax[5] == top && b->channels.absmax[5] == 4 * top);
+    assert_true(b->gram[5 * 96 + 7] == 2 * a->gram[5 * 96 + 7] && b->n_rows == a->n_rows && b->rows[5] == 4 * a->rows[5]);
+    OK(qx_stats_scale_channels(w.s, &twin, f, 96)); /* once more: it keeps its own */
+    assert_true(qx_stats_get(w.s, &twin)->channels.absmax[5] == 16 * top && qx_stats_get(w.s, c)->channels.absmax[5] == top);
+    qx_samples_close(samples);
+    close_world(&w);
+}
+
 static void refuse(qx_ctx *ctx, qx_model *m, const char *path, qx_status code, const char *part)
 {
     qx_samples *s = NULL;
@@ -374,6 +405,6 @@ static void held_out_and_limit(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(files), TEST(merging), TEST(scaling_channels), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit)};
+    const struct CMUnitTest tests[] = {TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -47,7 +47,29 @@ static void activations(void **state)
     temp_path(out, sizeof out);
     const double plain = quality(*state, "int8", out), smooth = quality(*state, "smoothquant,int8", out), fixed = quality(*state, "smoothquant(alpha=0.5),int8", out);
     assert_true(smooth > plain);
+    assert_true(quality(*state, "smoothquant,fp8", out) > 28);
     assert_true(fixed > 20); /* folded wrongly, nothing would be left */
+    unlink(out);
+}
+
+/* Operators that stay bad whatever is tried are left float, the worst first and never more than the share that was given. */
+static void worst_stay_float(void **state)
+{
+    qx_ctx *ctx = *state;
+    qx_report *r;
+    char out[128];
+    temp_path(out, sizeof out);
+    qx_quantize_options o = {.input = MODEL "model.onnx", .output = out, .passes = "smoothquant(float-below=100,float-share=30),int8", .force = true, .no_verify = true};
+    o.samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 64, .limit = 4};
+    OK(qx_report_new(ctx, &r));
+    OK(qx_quantize_file(ctx, &o, r));
+    int64_t kept = 0, done = 0;
+    for (int64_t i = 0; i < r->n_nodes; i++) {
+        if (r->nodes[i].format) done++;
+        if (r->nodes[i].reason && strstr(r->nodes[i].reason, "too large an error")) kept++;
+    }
+    assert_true(kept > 0 && done > 2 * kept);
+    qx_report_free(r);
     unlink(out);
 }
 
@@ -103,6 +125,6 @@ static void wrong_order(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(weights_only), TEST(activations), TEST(two_of_four), TEST(small_floats), TEST(wrong_order)};
+    const struct CMUnitTest tests[] = {TEST(weights_only), TEST(activations), TEST(worst_stay_float), TEST(two_of_four), TEST(small_floats), TEST(wrong_order)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
