@@ -150,7 +150,7 @@ static void compare_record(job *j)
     char source[20], stats[20];
     if (!j->opt->like) return;
     snprintf(source, sizeof source, "%016llx", (unsigned long long)j->model->graph_hash);
-    snprintf(stats, sizeof stats, "%016llx", (unsigned long long)(j->pipe->have_data ? qx_stats_hash(j->stats) : 0));
+    snprintf(stats, sizeof stats, "%016llx", (unsigned long long)j->pipe->stats_hash);
     qx_record_compare(j->ctx, j->opt->like, source, j->pipe->have_data ? stats : NULL, j->pipe->have_data ? j->report->samples : NULL);
 }
 
