@@ -69,7 +69,7 @@ static qx_status find_scales(qx_pass *p, const kv_state *s, const qx_kv_pair *k,
     const qx_value_stats *st = qx_stats_get(stats, k->present);
     const bool rope = k->key && qx_opt_text(p, "rope")[0] == 'e';
     const float levels = s->codes == QX_DT_INT8 ? 127.0f : 448.0f;
-    const qx_range_options range = qx_scheme_range(p, levels, s->codes);
+    const qx_range_options range = qx_scheme_range(p, levels, s->codes, QX_RANGE_MAX);
     const qx_format f = {.codes = s->codes, .scale = type};
     float top = 1;
     if (!p->pipe->no_stats) QX_TRY(check_observed(p, k, st, n > 1));
