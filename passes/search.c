@@ -126,6 +126,13 @@ typedef struct run {
     double *part;     /* [tiles][n + 1] */
 } run;
 
+qx_dtype qx_group_act(const qx_group *g)
+{
+    for (int64_t i = 0; i < g->n; i++)
+        if (g->items[i]->pass && g->items[i]->act) return g->items[i]->act;
+    return QX_DT_UNDEFINED;
+}
+
 static int64_t rows_for(const qx_candidates *c)
 {
     int64_t rows = candidate_bytes / 4 / (c->n * c->group->k);
@@ -152,7 +159,7 @@ static qx_status make_x(void *user, int64_t i)
     if (!c->quantize_x) return weigh_rows(r, y), QX_OK;
     for (int64_t j = 0; j < r->k; j++) top = fmaxf(top, (c->absmax ? c->absmax : c->stats->channels.absmax)[j] / s[j]);
     if (c->clip) top *= c->clip[i];
-    const qx_dtype act = c->group->items[0]->act;
+    const qx_dtype act = qx_group_act(c->group);
     const qx_format f = {.codes = act == QX_DT_UINT8 ? QX_DT_INT8 : act, .scale = QX_DT_FLOAT};
     float scale;
     qx_scale_from_amax(&f, &top, 1, &scale, NULL);

@@ -21,6 +21,8 @@ typedef struct qx_candidates {
 } qx_candidates;
 
 qx_status qx_candidates_run(qx_ctx *ctx, qx_candidates *c);
+/* Format of the group's input where an item of it is quantized (some may stay float); UNDEFINED: none is. */
+qx_dtype qx_group_act(const qx_group *g);
 /* Refuses a group whose weights were pruned or solved already: smoothing belongs before that. */
 qx_status qx_group_untouched(const qx_pass *p, const qx_group *g);
 /* Column maxima of all weights of the group, after their steps: w[k] = max over rows of |W|. mean (may be NULL): mean over rows of

@@ -117,7 +117,7 @@ static qx_status choose(finder *f, choice *best)
     if (!search) best->is = list[1], best->error = INFINITY;
     if (search && 10 * log10(f->plain / fmax(best->error, 1e-300)) < least_gain_db) best->is = list[0];
     n = 0;
-    for (int i = 1; i < 8 && !qx_dtype_is_float(f->g->items[0]->act); i++) list[n++] = (candidate){best->is.alpha, 1 - 0.1f * (float)i, best->is.smooth};
+    for (int i = 1; i < 8 && !qx_dtype_is_float(qx_group_act(f->g)); i++) list[n++] = (candidate){best->is.alpha, 1 - 0.1f * (float)i, best->is.smooth};
     if (n) QX_TRY(try_all(f, list, n, best));
     n = 0;
     for (int i = -1; i <= 1; i += 2)
