@@ -125,6 +125,17 @@ static int read_choice(sx_err *e, const sx_json *j, const char *key, const char 
     return SX_OK;
 }
 
+/* A whole number of a config; absent (or null) leaves *out as it is. */
+static int read_whole(sx_err *e, const sx_json *j, const char *config, const char *key, int least, int most, int *out)
+{
+    if (!sx_json_has(j, key)) return SX_OK;
+    const double v = sx_json_number(j, key, NAN);
+    if (isnan(v)) return sx_fail(e, SX_FAILED, "%s: %s is not a number", config, key);
+    if (!(v >= least && v <= most) || v != floor(v)) return sx_fail(e, SX_FAILED, "%s: %s is %g, expected a whole number from %d to %d", config, key, v, least, most);
+    *out = (int)v;
+    return SX_OK;
+}
+
 static int read_sched(sx_err *e, sx_folder *f)
 {
     static const char *const names[] = {"scheduler/scheduler_config.json", NULL};
@@ -143,8 +154,10 @@ static int read_sched(sx_err *e, sx_folder *f)
     c->spacing = (sx_spacing)spacing;
     c->prediction = (sx_prediction)prediction;
     c->betas = (sx_betas)betas;
-    c->train_steps = (int)sx_json_number(j, "num_train_timesteps", c->train_steps);
-    c->steps_offset = (int)sx_json_number(j, "steps_offset", c->steps_offset);
+    static const char config[] = "scheduler_config.json";
+    if (rc == SX_OK) rc = read_whole(e, j, config, "num_train_timesteps", 1, 100000, &c->train_steps);
+    if (rc == SX_OK) rc = read_whole(e, j, config, "steps_offset", 0, 100000, &c->steps_offset);
+    if (rc == SX_OK) rc = read_whole(e, j, config, "original_inference_steps", 1, 100000, &c->original_steps);
     c->beta_start = sx_json_number(j, "beta_start", c->beta_start);
     c->beta_end = sx_json_number(j, "beta_end", c->beta_end);
     c->karras = sx_json_bool(j, "use_karras_sigmas", false);
@@ -153,7 +166,6 @@ static int read_sched(sx_err *e, sx_folder *f)
     c->clip_sample = sx_json_bool(j, "clip_sample", ddim);
     c->clip_range = sx_json_number(j, "clip_sample_range", 1.0);
     c->zero_snr = sx_json_bool(j, "rescale_betas_zero_snr", false);
-    c->original_steps = (int)sx_json_number(j, "original_inference_steps", c->original_steps);
     c->timestep_scaling = sx_json_number(j, "timestep_scaling", c->timestep_scaling);
     c->final_sigma_min = strcmp(sx_json_text(j, "final_sigmas_type", "zero"), "sigma_min") == 0;
     c->skip_prk = c->sampler != SX_PNDM || sx_json_bool(j, "skip_prk_steps", false);
@@ -181,12 +193,11 @@ static int read_vae(sx_err *e, sx_folder *f)
     f->scaling_assumed = !sx_json_has(j, "scaling_factor");
     f->vae_scaling = sx_json_number(j, "scaling_factor", xl ? 0.13025 : 0.18215);
     f->vae_shift = sx_json_number(j, "shift_factor", 0);
-    f->channels = (int)sx_json_number(j, "latent_channels", 4);
+    f->channels = 4;
     int blocks = sx_json_count(sx_json_get(j, "block_out_channels"));
     f->vae_factor = blocks >= 1 && blocks <= 8 ? 1 << (blocks - 1) : 8;
-    int rc = SX_OK;
-    if (!(f->vae_scaling > 0) || !isfinite(f->vae_scaling)) rc = sx_fail(e, SX_FAILED, "VAE config: scaling_factor is %g, expected a positive number", f->vae_scaling);
-    else if (f->channels < 1 || f->channels > 64) rc = sx_fail(e, SX_FAILED, "VAE config: latent_channels is %d, expected 1 to 64", f->channels);
+    int rc = read_whole(e, j, "VAE config", "latent_channels", 1, 64, &f->channels);
+    if (rc == SX_OK && (!(f->vae_scaling > 0) || !isfinite(f->vae_scaling))) rc = sx_fail(e, SX_FAILED, "VAE config: scaling_factor is %g, expected a positive number", f->vae_scaling);
     if (rc == SX_OK) rc = read_numbers(e, j, "latents_mean", f->channels, &f->latent_mean);
     if (rc == SX_OK) rc = read_numbers(e, j, "latents_std", f->channels, &f->latent_std);
     sx_json_free(j);
@@ -198,12 +209,13 @@ static int read_unet(sx_err *e, sx_folder *f)
     static const char *const names[] = {"unet/config.json", "unetxl/config.json", NULL};
     sx_json *j;
     SX_TRY(read_config(e, f->dir, names, &j));
-    int cells = (int)sx_json_number(j, "sample_size", f->model[SX_TEXT2] ? 128 : 64);
-    f->size = cells >= 1 && cells <= 2048 ? cells * f->vae_factor : 1024;
-    f->time_cond_dim = (int)sx_json_number(j, "time_cond_proj_dim", 0);
+    int cells = f->model[SX_TEXT2] ? 128 : 64, rc = SX_OK;
+    if (!sx_json_is_array(sx_json_get(j, "sample_size"))) rc = read_whole(e, j, "unet config", "sample_size", 1, 2048, &cells); /* [h, w]: the usual size */
+    if (rc == SX_OK) rc = read_whole(e, j, "unet config", "time_cond_proj_dim", 0, 65536, &f->time_cond_dim);
     sx_json_free(j);
-    if (f->time_cond_dim < 0 || f->time_cond_dim > 65536 || f->time_cond_dim % 2) return sx_fail(e, SX_FAILED, "unet config: time_cond_proj_dim is %d, expected an even number", f->time_cond_dim);
-    return SX_OK;
+    f->size = cells * f->vae_factor;
+    if (rc == SX_OK && f->time_cond_dim % 2) rc = sx_fail(e, SX_FAILED, "unet config: time_cond_proj_dim is %d, expected an even number", f->time_cond_dim);
+    return rc;
 }
 
 static int read_rest(sx_err *e, sx_folder *f)
@@ -218,8 +230,9 @@ static int read_rest(sx_err *e, sx_folder *f)
     sx_json_free(j);
     for (int i = 0; rc == SX_OK && i < 2; i++) {
         rc = read_config(e, f->dir, text[i], &j);
-        f->text_layers[i] = (int)sx_json_number(rc == SX_OK ? j : NULL, "num_hidden_layers", 0);
-        if (rc == SX_OK) sx_json_free(j);
+        if (rc != SX_OK) break;
+        rc = read_whole(e, j, text[i][0], "num_hidden_layers", 0, 4096, &f->text_layers[i]);
+        sx_json_free(j);
     }
     return rc;
 }

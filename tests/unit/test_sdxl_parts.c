@@ -121,6 +121,15 @@ static void folders(void **state)
     put(dir, "vae/config.json", "{}");
     put(dir, "scheduler/scheduler_config.json", "{\"prediction_type\": \"magic\"}");
     expect_error(dir, SX_UNSUPPORTED, "prediction_type is 'magic'");
+    put(dir, "scheduler/scheduler_config.json", "{\"num_train_timesteps\": -1}");
+    expect_error(dir, SX_FAILED, "num_train_timesteps is -1, expected a whole number from 1 to 100000");
+    put(dir, "scheduler/scheduler_config.json", "{\"steps_offset\": null}");
+    put(dir, "unet/config.json", "{\"sample_size\": 1e300}");
+    expect_error(dir, SX_FAILED, "sample_size is 1e+300, expected a whole number from 1 to 2048");
+    put(dir, "unet/config.json", "{\"sample_size\": \"big\"}");
+    expect_error(dir, SX_FAILED, "sample_size is not a number");
+    put(dir, "unet/config.json", "{\"time_cond_proj_dim\": 7}");
+    expect_error(dir, SX_FAILED, "time_cond_proj_dim is 7, expected an even number");
     snprintf(clean, sizeof clean, "rm -r %s", dir);
     assert_int_equal(system(clean), 0);
 }

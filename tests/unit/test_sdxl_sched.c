@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "samples/qonnx-sdxl/sched.h"
+#include "tests/unit/sched_recorded.h"
 
 static void near_rel(double got, double want, double tol)
 {
@@ -209,9 +210,50 @@ static void torch_cuda(void **state)
     for (int i = 0; i < 4; i++) near_rel(x[i], s42[i], 6e-5);
 }
 
+/* Latent, timesteps and every step of a diffusers scheduler; the UNet's place is taken by 0.7 sin(2 x + t / 1000). */
+static void replay(const sx_sched_config *c, int steps, const float *start, const float *t, int calls, const float (*want)[16])
+{
+    enum { N = 16 };
+    sx_err e = {0};
+    sx_sched *s;
+    sx_rng rng;
+    float x[N], in[N], out[N];
+    if (sx_sched_new(&e, c, steps, &s) != SX_OK) fail_msg("%s", e.text);
+    assert_int_equal(s->n, calls);
+    sx_rng_init(&rng, SX_RNG_CPU, 5);
+    sx_rng_normal(&rng, x, N);
+    for (int k = 0; k < N; k++) {
+        x[k] = (float)(x[k] * s->init_scale);
+        near_rel(x[k], start[k], 2e-5);
+    }
+    for (int i = 0; i < calls; i++) {
+        near_rel(s->t[i], t[i], 1e-5);
+        sx_sched_scale(s, i, x, N, in);
+        for (int k = 0; k < N; k++) out[k] = 0.7f * sinf(2 * in[k] + s->t[i] / 1000);
+        if (sx_sched_step(&e, s, i, out, x, N, &rng) != SX_OK) fail_msg("step %d: %s", i, e.text);
+        for (int k = 0; k < N; k++) near_rel(x[k], want[i][k], 5e-4);
+    }
+    sx_sched_free(s);
+}
+
+#define CASE(name, steps, settings)                                                            \
+    static void recorded_##name(void **state)                                                  \
+    {                                                                                          \
+        (void)state;                                                                           \
+        sx_sched_config c = sx_sched_defaults();                                               \
+        settings;                                                                              \
+        replay(&c, steps, name##_start, name##_t, (int)(sizeof name##_t / sizeof(float)), name##_x); \
+    }
+RECORDED(CASE)
+#undef CASE
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(betas), cmocka_unit_test(spacings), cmocka_unit_test(karras_levels), cmocka_unit_test(whole_lists),
-        cmocka_unit_test(exact_denoiser), cmocka_unit_test(ancestral_split), cmocka_unit_test(bad_settings), cmocka_unit_test(torch_cpu), cmocka_unit_test(torch_cuda)};
+        cmocka_unit_test(exact_denoiser), cmocka_unit_test(ancestral_split), cmocka_unit_test(bad_settings), cmocka_unit_test(torch_cpu), cmocka_unit_test(torch_cuda),
+#define CASE(name, steps, settings) cmocka_unit_test(recorded_##name),
+        RECORDED(CASE)
+#undef CASE
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
