@@ -19,23 +19,32 @@ static qx_type_total *type_row(qx_summary *s, qx_dtype t)
     return &s->types[s->n_types++];
 }
 
+static void count_weight(qx_summary *s, const qx_weight *w)
+{
+    qx_type_total *row = w ? type_row(s, w->dtype) : NULL;
+    if (!row) return;
+    row->tensors++;
+    row->elements += w->numel;
+    row->bytes += (int64_t)w->bytes;
+    s->tensors++;
+    s->bytes += (int64_t)w->bytes;
+    if (qx_dtype_is_float(w->dtype) || qx_dtype_bits(w->dtype) <= 8) s->parameters += w->numel;
+}
+
 static qx_status count_graph(void *user, qx_graph *g)
 {
     counter *c = user;
-    qx_summary *s = c->s;
-    s->graphs++;
-    for (uint32_t i = 0; i < g->n_inits; i++) {
-        const qx_weight *w = g->inits[i]->init;
-        qx_type_total *row = w ? type_row(s, w->dtype) : NULL;
-        if (!row) continue;
-        row->tensors++;
-        row->elements += w->numel;
-        row->bytes += (int64_t)w->bytes;
-        s->tensors++;
-        s->bytes += (int64_t)w->bytes;
-        if (qx_dtype_is_float(w->dtype) || qx_dtype_bits(w->dtype) <= 8) s->parameters += w->numel;
-    }
+    c->s->graphs++;
+    for (uint32_t i = 0; i < g->n_inits; i++) count_weight(c->s, g->inits[i]->init);
     return QX_OK;
+}
+
+/* Some exporters write weights as Constant nodes; the many constants of shapes and scalars are none. */
+enum { SMALLEST_WEIGHT = 512 };
+static void count_constant(qx_summary *s, const qx_node *n)
+{
+    const qx_weight *w = n->op->id == QX_OP_Constant && qx_node_out(n, 0) ? qx_value_const(n->out[0]) : NULL;
+    if (w && w->bytes >= SMALLEST_WEIGHT) count_weight(s, w);
 }
 
 static qx_status op_row(counter *c, const qx_node *n, qx_op_total **out)
@@ -68,6 +77,7 @@ static qx_status count_node(void *user, qx_node *n)
     QX_TRY(op_row(c, n, &row));
     row->nodes++;
     c->s->nodes++;
+    count_constant(c->s, n);
     c->s->quantized_nodes += (n->op->traits & (QX_T_QDQ | QX_T_QUANTIZED)) != 0;
     return QX_OK;
 }

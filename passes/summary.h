@@ -8,7 +8,7 @@ typedef struct qx_type_total { qx_dtype dtype; int64_t tensors, elements, bytes;
 typedef struct qx_op_total { const char *op, *domain; int64_t nodes; int64_t weight_bytes; } qx_op_total; /* weight_bytes: of the linear operators' weights */
 typedef struct qx_summary {
     int64_t nodes, graphs, functions;      /* nodes of subgraphs and functions too */
-    int64_t tensors, parameters, bytes;    /* initializers (parameters: floating point and quantized elements) */
+    int64_t tensors, parameters, bytes;    /* initializers, and Constant nodes of 512 bytes and more (parameters: floating point and quantized elements) */
     qx_type_total *types; int64_t n_types; /* most bytes first */
     qx_op_total *ops; int64_t n_ops;       /* most nodes first, then by name */
     int64_t linear, linear_constant;       /* linear operators; those with a constant float weight */
