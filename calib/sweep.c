@@ -130,6 +130,34 @@ static double step_of(const qx_feed *feeds, int n)
     return 0;
 }
 
+/* ---- layer by layer ---- */
+
+typedef struct layered { qx_stats *s; qx_samples *samples; } layered;
+
+static qx_status layer_feeds(void *user, int64_t i, const qx_feed **feeds, int *n)
+{
+    const layered *l = user;
+    QX_TRY(qx_samples_get(l->samples, i, feeds, n));
+    l->s->step = step_of(*feeds, *n);
+    l->s->runs = i;
+    return QX_OK;
+}
+
+/* Weights of one stretch when the model's do not fit the cap; 0: they fit. */
+static qx_status layer_budget(const qx_stats *s, qx_exec *exec, int64_t *budget)
+{
+    size_t cap = qx_ctx_max_memory(s->ctx), used = qx_mem_in_use(s->ctx), rest = cap > used ? cap - used : 0;
+    int64_t weights;
+    char a[32], b[32];
+    *budget = 0;
+    if (!cap || strcmp(qx_exec_device_name(exec), "cpu") != 0) return QX_OK;
+    QX_TRY(qx_exec_weight_bytes(exec, &weights));
+    if (weights <= (int64_t)(rest / 2)) return QX_OK;
+    *budget = (int64_t)(rest / 8) + 1;
+    qx_log(s->ctx, QX_LOG_INFO, "weights of %s do not fit the memory limit: layer by layer, %s at a time", qx_format_bytes(weights, a, sizeof a), qx_format_bytes(*budget, b, sizeof b));
+    return QX_OK;
+}
+
 static qx_status run_sample(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t i)
 {
     static const char *const none[1] = {NULL};
@@ -141,15 +169,24 @@ static qx_status run_sample(qx_stats *s, qx_exec *exec, qx_samples *samples, int
     return qx_exec_run(exec, feeds, n, none, 0, NULL);
 }
 
-static qx_status sweep(qx_stats *s, qx_exec *exec, qx_samples *samples, const char *stage)
+static qx_status run_samples(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t n, const char *stage)
 {
-    int64_t n = qx_samples_count(samples);
+    int64_t budget;
+    layered l = {s, samples};
+    QX_TRY(layer_budget(s, exec, &budget));
+    if (budget) return qx_exec_sweep(exec, n, layer_feeds, &l, budget);
     for (int64_t i = 0; i < n; i++) {
         qx_progress(s->ctx, stage, i, n);
         QX_TRY(qx_check_cancel(s->ctx));
         QX_TRY(run_sample(s, exec, samples, i));
     }
     qx_progress(s->ctx, stage, n, n);
+    return QX_OK;
+}
+
+static qx_status sweep(qx_stats *s, qx_exec *exec, qx_samples *samples, const char *stage)
+{
+    QX_TRY(run_samples(s, exec, samples, qx_samples_count(samples), stage));
     return finish_all(s);
 }
 
@@ -244,7 +281,7 @@ static qx_status spill_finished(qx_stats *s)
 static qx_status sweep_in_parts(qx_stats *s, qx_exec *exec, qx_samples *samples, size_t need)
 {
     start_all(s, QX_STAT_GRAM);
-    QX_TRY(run_sample(s, exec, samples, 0)); /* shows what a run and everything else takes; thrown away */
+    QX_TRY(run_samples(s, exec, samples, 1, "measure")); /* shows what a run and everything else takes; thrown away */
     size_t budget = gram_budget(s, exec), bytes;
     start_all(s, QX_STAT_GRAM);
     int64_t chosen;

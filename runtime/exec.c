@@ -30,7 +30,7 @@ qx_status qx_const_load(qx_exec *x, const qx_value *v)
         }
         return QX_OK;
     }
-    QX_TRY(qx_block_new(x, s->t.bytes, true, &s->block));
+    QX_TRY(qx_const_block(x, s->t.bytes, &s->block));
     s->t.data = s->block->data;
     qx_status st = qx_weight_read(x->ctx, w, s->t.data);
     return st == QX_OK ? QX_OK : qx_note(x->ctx, st, "initializer '%s'", v->name);
@@ -42,7 +42,7 @@ static void const_trim(qx_exec *x, uint32_t id)
     qx_slot *s = &x->slots[id];
     const qx_vinfo *v = &x->info[id];
     if (v->content != QX_CLASS_CONST || v->consumers > 0 || v->keep || !s->block) return;
-    qx_block_release(x, s->block);
+    qx_const_retire(x, s->block);
     s->block = NULL;
     s->t.data = NULL;
 }
@@ -70,7 +70,7 @@ static qx_status tell(qx_exec *x, qx_rstep *s, const qx_value *v)
     return QX_OK;
 }
 
-static qx_status tell_interface(qx_exec *x)
+qx_status qx_tell_interface(qx_exec *x)
 {
     for (int i = 0; i < x->n_watch; i++) {
         const qx_value *v = x->watch[i];
@@ -197,7 +197,7 @@ static qx_status after_step(qx_exec *x, qx_rstep *s)
     return QX_OK;
 }
 
-static void drop_state(qx_exec *x, qx_rstep *s)
+void qx_drop_state(qx_exec *x, qx_rstep *s)
 {
     if (s->state && s->drop) s->drop(x->ctx, s->state);
     qx_free(x->ctx, s->state);
@@ -218,7 +218,7 @@ static qx_status name_node(const qx_call *c, qx_status st)
     return qx_note(c->ctx, st, "node '%s' (%s)", n->name && *n->name ? n->name : n->n_out && n->out[0] ? n->out[0]->name : "", n->op_type);
 }
 
-static qx_status run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
+qx_status qx_run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
 {
     qx_call_rt rt;
     if (s->on_device) return run_on_device(x, s);
@@ -244,7 +244,7 @@ static qx_status run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
     st = name_node(&rt.c, call_step(x, s, &rt));
     for (uint32_t i = 0; i < s->n_out; i++) qx_slot_clear(x, &spare[i]);
     if (st == QX_OK) st = after_step(x, s);
-    if (s->ref_attrs || s->streams) drop_state(x, s); /* another call of the function may have other attributes */
+    if (s->ref_attrs || s->streams) qx_drop_state(x, s); /* another call of the function may have other attributes */
 done:
     qx_scratch_back(x, mark);
     return st;
@@ -261,7 +261,7 @@ qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame)
         qx_rstep *s = &p->steps[i];
         if ((s->klass == QX_CLASS_CONST && s->done) || (p == x->main && is_cached(x, s))) continue;
         QX_TRY(qx_check_cancel(x->ctx));
-        QX_TRY(run_step(x, s, frame));
+        QX_TRY(qx_run_step(x, s, frame));
     }
     return QX_OK;
 }
@@ -306,7 +306,7 @@ static qx_status check_feed(qx_exec *x, const qx_value *v, const qx_tensor *t)
     return QX_OK;
 }
 
-static qx_status bind_feeds(qx_exec *x, const qx_feed *feeds, int n)
+qx_status qx_bind_feeds(qx_exec *x, const qx_feed *feeds, int n)
 {
     const qx_graph *g = x->model->graph;
     for (int i = 0; i < n; i++) {
@@ -466,7 +466,7 @@ qx_status qx_exec_expose(qx_exec *x, qx_value *v)
 
 /* ---- A run ---- */
 
-static qx_status ensure_plan(qx_exec *x)
+qx_status qx_ensure_plan(qx_exec *x)
 {
     if (x->planned) return QX_OK;
     if (x->mem) qx_plan_free(x);
@@ -477,27 +477,30 @@ static qx_status ensure_plan(qx_exec *x)
 }
 
 /* Empties every slot that does not outlive the run. */
-static void end_run(qx_exec *x)
+void qx_end_run(qx_exec *x)
 {
     for (uint32_t i = 0; i < x->n_values; i++) {
         qx_slot *s = &x->slots[i];
         if (!s->set) continue;
         if (s->borrowed || x->info[i].content != QX_CLASS_CONST) qx_slot_clear(x, s);
     }
-    if (x->record) qx_scratch_drop(x, false); /* packing weights took more than runs will */
+    if (x->record) {
+        qx_spare_drop(x);
+        qx_scratch_drop(x, false); /* packing weights took more than runs will */
+    }
     x->record = x->replay = false;
     x->depth = 0;
 }
 
 static qx_status run_once(qx_exec *x, const qx_feed *feeds, int n_feeds)
 {
-    QX_TRY(bind_feeds(x, feeds, n_feeds));
+    QX_TRY(qx_bind_feeds(x, feeds, n_feeds));
     QX_TRY(pick_plan(x));
     QX_TRY(start_memory(x));
     if (x->device) QX_TRY(qx_device_start(x));
     if (!x->cur->values && x->main->n_cache) QX_TRY(qx_alloc_array(x->ctx, x->main->n_cache, sizeof *x->cur->values, (void **)&x->cur->values));
     restore_cache(x);
-    QX_TRY(tell_interface(x));
+    QX_TRY(qx_tell_interface(x));
     qx_status st = x->device ? qx_device_run_main(x) : qx_run_graph(x, x->main, NULL);
     if (st == QX_OK) {
         x->cur->cached = true;
@@ -528,12 +531,12 @@ qx_status qx_exec_run(qx_exec *x, const qx_feed *feeds, int n_feeds, const char 
     QX_TRY(qx_alloc_array(x->ctx, (size_t)n_outs + 1, sizeof *vals, (void **)&vals));
     QX_TRY_GOTO(st, find_outputs(x, out_names, n_outs, vals));
     if (out_names) QX_TRY_GOTO(st, keep_values(x, vals, n_outs));
-    QX_TRY_GOTO(st, ensure_plan(x));
+    QX_TRY_GOTO(st, qx_ensure_plan(x));
     reset_times(x);
     x->peak = x->live;
     st = run_once(x, feeds, n_feeds);
     for (; st == QX_OK && given < n_outs; given++) st = give_output(x, vals[given], &outs[given]);
-    end_run(x);
+    qx_end_run(x);
     for (int i = 0; st != QX_OK && i < given; i++) qx_tensor_free(x->ctx, &outs[i]);
 done:
     qx_free(x->ctx, vals);
@@ -572,7 +575,7 @@ qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_e
     choose_streaming(x);
     QX_TRY_GOTO(st, qx_alloc_array(ctx, x->n_values + 1, sizeof *x->slots, (void **)&x->slots));
     QX_TRY_GOTO(st, qx_alloc_array(ctx, x->n_values + 1, sizeof *x->info, (void **)&x->info));
-    QX_TRY_GOTO(st, ensure_plan(x)); /* now, so that an operator without a kernel is known before anything runs */
+    QX_TRY_GOTO(st, qx_ensure_plan(x)); /* now, so that an operator without a kernel is known before anything runs */
     *out = x;
     return QX_OK;
 done:
@@ -588,6 +591,7 @@ static void free_blocks(qx_exec *x)
         qx_free(x->ctx, b);
     }
     qx_scratch_drop(x, true);
+    qx_spare_drop(x);
 }
 
 void qx_exec_free(qx_exec *x)
@@ -642,7 +646,7 @@ qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn 
     x->watch_user = user;
     x->watch_in_place = false;
     qx_plan_free(x);
-    return ensure_plan(x);
+    return qx_ensure_plan(x);
 }
 
 void qx_exec_want_outputs(qx_exec *x, bool wanted)

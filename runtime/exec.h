@@ -65,6 +65,13 @@ qx_status qx_exec_columns(qx_exec *x, const qx_tensor *t, int64_t outer, int64_t
 /* X'X of t as rows of its last axis k: gram[k, k] in f64, at and above the diagonal. */
 qx_status qx_exec_gram(qx_exec *x, const qx_tensor *t, double *gram);
 
+/* For models whose weights do not fit in memory: runs `samples` samples together, a stretch of steps (weights of at most weight_budget bytes) after the
+ * other, so that each weight is read once. Watches are told as in single runs, but stretch by stretch; nothing is returned. get gives the feeds of a
+ * sample, which must live until the next call; it is called once a stretch for each sample. */
+typedef qx_status qx_sweep_feeds(void *user, int64_t sample, const qx_feed **feeds, int *n);
+qx_status qx_exec_sweep(qx_exec *x, int64_t samples, qx_sweep_feeds *get, void *user, int64_t weight_budget);
+qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes); /* of the plan's steps, packed */
+
 typedef struct qx_node_time { const char *name, *op; double seconds; double flops; double bytes; const char *kernel; int64_t calls; } qx_node_time;
 /* Switches timing on; the table is by node in execution order and valid until the next run. */
 void qx_exec_profile(qx_exec *x, bool on);

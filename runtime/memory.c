@@ -81,6 +81,39 @@ void qx_block_release(qx_exec *x, qx_block *b)
     x->free_blocks = b;
 }
 
+enum { SPARE_MIN = 1 << 18, SPARE_FACTOR = 4 }; /* smaller blocks are not worth keeping; nor much larger ones than what is asked for */
+
+qx_status qx_const_block(qx_exec *x, size_t bytes, qx_block **out)
+{
+    qx_block *b = NULL;
+    if (!x->spare || x->spare_bytes < bytes || x->spare_bytes / SPARE_FACTOR > bytes) return qx_block_new(x, bytes, true, out);
+    QX_TRY(block_struct(x, &b));
+    *b = (qx_block){.refs = 1, .bytes = bytes, .data = x->spare, .record = -1};
+    x->spare = NULL;
+    x->live += bytes;
+    if (x->live > x->peak) x->peak = x->live;
+    *out = b;
+    return QX_OK;
+}
+
+void qx_const_retire(qx_exec *x, qx_block *b)
+{
+    if (b && b->refs == 1 && !b->arena && b->bytes >= SPARE_MIN && b->data) {
+        qx_spare_drop(x);
+        x->spare = b->data;
+        x->spare_bytes = b->bytes;
+        b->data = NULL;
+    }
+    qx_block_release(x, b);
+}
+
+void qx_spare_drop(qx_exec *x)
+{
+    qx_free(x->ctx, x->spare);
+    x->spare = NULL;
+    x->spare_bytes = 0;
+}
+
 void qx_slot_clear(qx_exec *x, qx_slot *s)
 {
     if (s->dev) qx_dblock_release(x, s->dev);

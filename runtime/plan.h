@@ -114,6 +114,7 @@ struct qx_exec {
     void *arena; size_t arena_cap;
     qx_block *free_blocks;
     qx_scratch_chunk *scratch;
+    void *spare; size_t spare_bytes; /* memory of a constant that is packed by now, for the next one */
     size_t scratch_want;        /* most that one call has taken */
     size_t live, peak;
     uint32_t *keep_ids; int n_keep;     /* values asked for by name that are not outputs */
@@ -147,6 +148,10 @@ qx_status qx_layout_plain(qx_call *c, const qx_tensor *t, int block, qx_tensor *
 /* memory.c */
 qx_status qx_block_new(qx_exec *x, size_t bytes, bool heap, qx_block **out);
 void qx_block_release(qx_exec *x, qx_block *b);
+/* The same for constants, most of which live only until they are packed: memory goes from one to the next. */
+qx_status qx_const_block(qx_exec *x, size_t bytes, qx_block **out);
+void qx_const_retire(qx_exec *x, qx_block *b);
+void qx_spare_drop(qx_exec *x);
 void qx_slot_clear(qx_exec *x, qx_slot *s);
 void qx_shape_plan_reset(qx_exec *x, qx_shape_plan *p);
 /* Offsets for recorded allocations (multiples of `align`): no two that live at once overlap. False when out of memory: no offsets then. */
@@ -160,7 +165,13 @@ void qx_scratch_drop(qx_exec *x, bool all); /* all of it, or what is more than t
 /* Whether an output of graph g is wanted for its own sake. */
 static inline bool qx_outputs_wanted(const qx_exec *x, const qx_graph *g) { return !x->no_outputs || g != x->model->graph; }
 
-/* exec.c */
+/* exec.c: one run is qx_bind_feeds, qx_tell_interface, the steps, qx_end_run. */
+qx_status qx_ensure_plan(qx_exec *x);
+qx_status qx_bind_feeds(qx_exec *x, const qx_feed *feeds, int n);
+qx_status qx_tell_interface(qx_exec *x);  /* watches of inputs and initializers */
+qx_status qx_run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame);
+void qx_drop_state(qx_exec *x, qx_rstep *s);
+void qx_end_run(qx_exec *x);              /* empties every slot that does not outlive the run */
 qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame);
 /* Makes sure that a constant is in its slot. */
 qx_status qx_const_load(qx_exec *x, const qx_value *v);
