@@ -74,7 +74,7 @@ QONNX_API void qonnx_tokenizer_close(qonnx_tokenizer *t);
 typedef struct qonnx_session qonnx_session;
 typedef struct qonnx_port { const char *name; int dtype, rank; int64_t dims[QONNX_MAX_RANK]; } qonnx_port; /* dims: -1 where free */
 /* options: NULL, or "key=value" pairs separated by spaces: device=auto|cpu|cuda|cuda:N, allow-fallback=1
- * (nodes without a kernel there run on the CPU), plugin-dir=FOLDER, max-device-memory=8G, simulate=1, compute=f32, trace-nan=1,
+ * (nodes without a kernel there run on the CPU), plugin-dir=FOLDER, max-device-memory=8G, simulate=1, compute=f32|bf16, trace-nan=1,
  * max-loop=N (most iterations of a Loop, 1000000 unless told). */
 QONNX_API qonnx_code qonnx_session_open(qonnx_ctx *ctx, const char *model_path, const char *options, qonnx_session **out);
 QONNX_API void qonnx_session_close(qonnx_session *s);
