@@ -59,6 +59,12 @@ qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *param
     return QX_OK;
 }
 
+const qx_weight *qx_fuse_const(const qx_value *v)
+{
+    for (int depth = 0; v && v->def && v->def->op->id == QX_OP_Identity && depth < 8; depth++) v = v->def->in[0];
+    return v && !v->is_input ? qx_value_const(v) : NULL;
+}
+
 /* Shape inference over the whole model, with the declared dims. */
 struct qx_fuse_facts { bool tried; qx_infer *infer; };
 
@@ -85,7 +91,7 @@ static bool const_scalar(const qx_fuser *f, const qx_value *v, double *out)
 {
     uint64_t raw[2] = {0, 0};
     float x;
-    const qx_weight *w = v && !v->is_input ? qx_value_const(v) : NULL;
+    const qx_weight *w = qx_fuse_const(v);
     if (!w || w->numel != 1 || w->bytes > sizeof raw || w->dtype == QX_DT_STRING || qx_weight_read(f->x->ctx, w, raw) != QX_OK) return false;
     if (w->dtype == QX_DT_DOUBLE) memcpy(out, raw, sizeof *out);
     else if (w->dtype == QX_DT_INT64) *out = (double)(int64_t)raw[0];

@@ -5,11 +5,9 @@
 
 typedef struct chain { qx_rstep *last; const qx_value *v, *w, *bias, *mul, *add; qx_act act; bool nk; } chain; /* v: what it makes so far */
 
-static const qx_weight *constant(const qx_value *v) { return v && !v->is_input ? qx_value_const(v) : NULL; }
-
 static bool is_float_matrix(const qx_value *v)
 {
-    const qx_weight *w = constant(v);
+    const qx_weight *w = qx_fuse_const(v);
     return w && w->rank == 2 && (w->dtype == QX_DT_FLOAT || w->dtype == QX_DT_FLOAT16 || w->dtype == QX_DT_BFLOAT16);
 }
 
@@ -43,7 +41,7 @@ static void take_bias(const qx_fuser *f, chain *c, int64_t cols)
 {
     qx_rstep *reader;
     const qx_value *o = operand(f, c, QX_OP_Add, &reader);
-    const qx_weight *b = constant(o);
+    const qx_weight *b = qx_fuse_const(o);
     if (!b || b->rank != 1 || b->numel != cols) return;
     c->bias = o;
     extend(c, reader);
@@ -73,7 +71,7 @@ qx_status qx_fuse_linear(qx_fuser *f, qx_rstep *s)
     chain c = {.last = s};
     if (!mm || !take_weight(f, mm->in[1], &c)) return QX_OK;
     c.v = mm->out[0];
-    take_bias(f, &c, constant(c.w)->dims[!c.nk]);
+    take_bias(f, &c, qx_fuse_const(c.w)->dims[!c.nk]);
     if (f->x->device) { /* the form that plugins know: with a bias, and the activation behind it */
         if (c.bias) take_act(f, &c);
     } else {

@@ -58,7 +58,7 @@ static bool mean_of_last(const qx_fuser *f, const qx_value *v)
 /* A constant of one number a column of x. */
 static bool is_row(const qx_value *v, const qx_value *x)
 {
-    const qx_weight *w = v->is_input ? NULL : qx_value_const(v);
+    const qx_weight *w = qx_fuse_const(v);
     int rank = known_rank(x);
     return w && rank > 0 && w->rank >= 1 && w->numel == w->dims[w->rank - 1] && w->numel == x->type.dims[rank - 1].n && w->rank <= rank;
 }
