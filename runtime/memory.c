@@ -185,9 +185,11 @@ bool qx_records_pack(qx_ctx *ctx, qx_alloc_rec *recs, int64_t n, size_t align, s
     return true;
 }
 
+/* An empty bottom chunk is no place to point at: qx_scratch_get may free it for a larger one. */
 qx_scratch_mark qx_scratch_here(const qx_exec *x)
 {
-    return (qx_scratch_mark){x->scratch, x->scratch ? x->scratch->used : 0};
+    if (!x->scratch || (!x->scratch->prev && x->scratch->used == 0)) return (qx_scratch_mark){NULL, 0};
+    return (qx_scratch_mark){x->scratch, x->scratch->used};
 }
 
 static void scratch_pop(qx_exec *x)
@@ -208,7 +210,7 @@ void qx_scratch_drop(qx_exec *x, bool all)
 void qx_scratch_back(qx_exec *x, qx_scratch_mark m)
 {
     size_t used = 0;
-    if (!x->record && (!m.chunk || (!m.chunk->prev && m.used == 0))) {
+    if (!x->record && !m.chunk) {
         for (const qx_scratch_chunk *c = x->scratch; c; c = c->prev) used += c->used;
         if (used > x->scratch_want) x->scratch_want = used;
     }

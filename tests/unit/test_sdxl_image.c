@@ -178,6 +178,7 @@ static void resize(void **state)
     assert_true(half.w == 31 && half.h == 17 && half.rgb[0] == 0x33 && half.rgb[100 * 3 + 2] == 0x99);
     assert_int_equal(sx_image_resize(&e, &a, 64, 32, &same), SX_OK);
     assert_memory_equal(a.rgb, same.rgb, 64 * 32 * 3);
+    sx_image_free(&a);
     assert_int_equal(sx_image_new(&e, 0, 5, 0, &a), SX_FAILED);
     sx_image_free(&half);
     sx_image_free(&same);
