@@ -102,7 +102,8 @@ static qx_status try_all(finder *f, const candidate *list, int n, choice *best)
 }
 
 /* alpha over the whole range of x, then how much of that range the grid should reach (the product of a gate has a long tail, and what clipping it
- * costs only the output can tell), then alpha once more beside the best. */
+ * costs only the output can tell), then alpha once more beside the best. No alpha near 1: all channels then reach the top of the range, and what
+ * rows nobody has seen lose there shows in no judged row (mean KL of micro-llama 0.0037 instead of 0.0032, of SmolLM2-135M 0.035 instead of 0.032). */
 static qx_status choose(finder *f, choice *best)
 {
     const char *text = qx_opt_text(f->p, "alpha");
@@ -110,7 +111,7 @@ static qx_status choose(finder *f, choice *best)
     candidate list[MOST];
     int n = 0;
     list[n++] = (candidate){0, 1, false};
-    for (int i = 0; search && i <= 10; i++) list[n++] = (candidate){i / 10.0, 1, true};
+    for (int i = 0; search && i <= 8; i++) list[n++] = (candidate){i / 10.0, 1, true};
     if (!search) list[n++] = (candidate){strtod(text, NULL), 1, true};
     best->error = INFINITY;
     QX_TRY(try_all(f, list, n, best));

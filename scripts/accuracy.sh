@@ -14,7 +14,7 @@ number() { sed -n "s/^ *\"$1\": \([-0-9.e+]*\),*\$/\1/p" "$2"; }
 row() { # label, pipeline
     start=$(date +%s.%N)
     if ! "$qonnx" quantize "$dir/model.onnx" -o "$tmp/out.onnx" --passes "$2" --text "$dir/calib.txt" --tokenizer "$dir/tokenizer.json" \
-        --seq-len 256 --samples "$calib" --no-verify --force --external-data --quiet >"$tmp/log" 2>&1; then
+        --seq-len 256 --samples "$calib" --no-verify --force --quiet >"$tmp/log" 2>&1; then
         echo "| \`$2\` | failed: $(tail -1 "$tmp/log" | cut -c1-80) | | | | |"
         return
     fi
