@@ -211,6 +211,8 @@ static qx_status gqa_place(const cu_build *b)
     for (uint32_t i = BIAS; i < b->node->n_in; i++)
         if (cu_has(b, i)) CU_NO(b, "input %u (bias, sink or quantized cache)", i);
     if (cu_int(b, "smooth_softmax", 0)) CU_NO(b, "smooth_softmax");
+    if (cu_int(b, "sliding_window_cache", 0)) CU_NO(b, "sliding_window_cache");
+    if (b->node->n_out > 3) CU_NO(b, "the scores as an output");
     b->place->host_in = 1u << SEQLENS | 1u << TOTAL;
     return QX_OK;
 }
