@@ -1,6 +1,6 @@
 /* test_npz.c - .npy and .npz in and out, and the hostile ones: bad headers, shapes that lie, pickles, names that leave the archive,
  * bombs, wrong checksums. Archives are made byte by byte where a writer would refuse to. */
-#include "../unit/unit.h"
+#include "../unit/tmp_dir.h"
 #include "base/buf.h"
 #include "base/file.h"
 #include "calib/npy.h"
@@ -9,39 +9,10 @@
 #include <sys/stat.h>
 #include <zip.h>
 
-static char dir[64];
-
-static const char *in_dir(const char *name)
-{
-    static char path[8][160];
-    static int at;
-    at = (at + 1) % 8;
-    snprintf(path[at], sizeof path[at], "%s/%s", dir, name);
-    return path[at];
-}
-
-static int make_dir(void **state)
-{
-    (void)state;
-    strcpy(dir, "/tmp/qonnx-npz-XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", dir);
-    return system(command);
-}
-
-static void write_file(const char *path, const void *p, size_t n)
-{
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(p, 1, n, f), n);
-    fclose(f);
-}
+static tmp_dir dir;
+static const char *in_dir(const char *name) { return tmp_path(&dir, name); }
+static int make_dir(void **state) { return (void)state, tmp_make(&dir, "/tmp"); }
+static int remove_dir(void **state) { return (void)state, tmp_remove(&dir); }
 
 /* A .npy with the given header text, version and data; returns its length. */
 static size_t npy(char *out, int major, const char *header, const void *data, size_t n)
@@ -115,7 +86,7 @@ static void orders_and_versions(void **state)
     char buf[512];
     const uint8_t big_endian[] = {0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6}; /* column-major [2,3]: rows 1 3 5, 2 4 6 */
     size_t n = npy(buf, 2, "{'shape': (2L, 3L,), \"fortran_order\": True , 'descr':'>i2'}\n", big_endian, sizeof big_endian);
-    write_file(in_dir("f.npy"), buf, n);
+    put_file(in_dir("f.npy"), buf, n);
     qx_npz *z;
     qx_tensor t;
     OK(qx_npz_open(ctx, in_dir("f.npy"), &z));
@@ -150,7 +121,7 @@ static void refuse(qx_ctx *ctx, const char *path, qx_status code, const char *pa
 static void refuse_npy(qx_ctx *ctx, const char *header, size_t data, qx_status code, const char *part)
 {
     char buf[1024], zeros[256] = {0};
-    write_file(in_dir("bad.npy"), buf, npy(buf, 1, header, zeros, data));
+    put_file(in_dir("bad.npy"), buf, npy(buf, 1, header, zeros, data));
     refuse(ctx, in_dir("bad.npy"), code, part);
 }
 
@@ -174,12 +145,12 @@ static void hostile_headers(void **state)
     refuse_npy(ctx, "{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1), }", 4, QX_E_UNSUPPORTED, "more than 8 dims");
     char buf[64] = "\x93NUMPY\x01";
     buf[8] = (char)200;
-    write_file(in_dir("cut.npy"), buf, 20);
+    put_file(in_dir("cut.npy"), buf, 20);
     refuse(ctx, in_dir("cut.npy"), QX_E_FORMAT, "210 bytes in 20");
     buf[6] = 9;
-    write_file(in_dir("cut.npy"), buf, 20);
+    put_file(in_dir("cut.npy"), buf, 20);
     refuse(ctx, in_dir("cut.npy"), QX_E_FORMAT, "version 9.0");
-    write_file(in_dir("cut.npy"), "PK", 2);
+    put_file(in_dir("cut.npy"), "PK", 2);
     refuse(ctx, in_dir("cut.npy"), QX_E_FORMAT, "not a .npy array");
     refuse(ctx, in_dir("none.npy"), QX_E_IO, "none.npy");
 }
@@ -196,7 +167,7 @@ static void hostile_archives(void **state)
     refuse(ctx, in_dir("p.npz"), QX_E_FORMAT, "leaves the archive");
     zip_with(in_dir("p.npz"), "x.txt", buf, n, ZIP_CM_STORE);
     refuse(ctx, in_dir("p.npz"), QX_E_FORMAT, "not a .npy");
-    write_file(in_dir("p.npz"), "hello", 5);
+    put_file(in_dir("p.npz"), "hello", 5);
     refuse(ctx, in_dir("p.npz"), QX_E_FORMAT, "not a readable .npz");
     refuse(ctx, in_dir("none.npz"), QX_E_IO, "none.npz");
 
@@ -207,10 +178,10 @@ static void hostile_archives(void **state)
     char *hit = memmem(file, len, v, sizeof v);
     assert_non_null(hit);
     hit[5] ^= 1;
-    write_file(in_dir("crc.npz"), file, len);
+    put_file(in_dir("crc.npz"), file, len);
     refuse(ctx, in_dir("crc.npz"), QX_E_FORMAT, "CRC");
     for (size_t cut = 0; cut < len; cut += 7) { /* and no truncation passes */
-        write_file(in_dir("cut.npz"), file, cut);
+        put_file(in_dir("cut.npz"), file, cut);
         refuse(ctx, in_dir("cut.npz"), QX_E_FORMAT, "cut.npz");
     }
     qx_free(ctx, file);
@@ -234,9 +205,9 @@ static void folder(void **state)
     int32_t v = 5;
     mkdir(in_dir("d"), 0700);
     size_t n = npy(buf, 1, "{'descr': '<i4', 'fortran_order': False, 'shape': (), }", &v, sizeof v);
-    write_file(in_dir("d/b.npy"), buf, n);
-    write_file(in_dir("d/a.npy"), buf, n);
-    write_file(in_dir("d/readme.txt"), "x", 1);
+    put_file(in_dir("d/b.npy"), buf, n);
+    put_file(in_dir("d/a.npy"), buf, n);
+    put_file(in_dir("d/readme.txt"), "x", 1);
     qx_npz *z;
     OK(qx_npz_open(ctx, in_dir("d"), &z));
     assert_int_equal(qx_npz_count(z), 2);

@@ -1,6 +1,6 @@
 /* test_sweep.c - samples of every kind and the sweep over them, on a small bundled network: batches cut or not, any order, any memory
  * budget and any number of threads give the same file; another model's or a damaged file is refused; merged parts equal one run. */
-#include "../unit/unit.h"
+#include "../unit/tmp_dir.h"
 #include "base/file.h"
 #include "calib/npz.h"
 #include "calib/store.h"
@@ -9,31 +9,10 @@
 #include <sys/stat.h>
 
 #define MLP TEST_SOURCE_DIR "/tests/data/mlp/"
-static char dir[64];
-
-static const char *in_dir(const char *name)
-{
-    static char path[8][160];
-    static int at;
-    at = (at + 1) % 8;
-    snprintf(path[at], sizeof path[at], "%s/%s", dir, name);
-    return path[at];
-}
-
-static int make_dir(void **state)
-{
-    (void)state;
-    strcpy(dir, "/tmp/qonnx-sweep-XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", dir);
-    return system(command);
-}
+static tmp_dir dir;
+static const char *in_dir(const char *name) { return tmp_path(&dir, name); }
+static int make_dir(void **state) { return (void)state, tmp_make(&dir, "/tmp"); }
+static int remove_dir(void **state) { return (void)state, tmp_remove(&dir); }
 
 /* calib.npz of the network: x[16, 64]. Written anew in other forms. */
 static void load_x(qx_ctx *ctx, qx_tensor *x)

@@ -1,6 +1,6 @@
 /* test_job.c - a whole quantize job under faults: every allocation, read, write, fsync and rename fails in its turn, and the
  * process is killed at random moments. Each time: a clean error, all memory given back, and the old output or the new one. */
-#include "../unit/unit.h"
+#include "../unit/tmp_dir.h"
 #include "base/file.h"
 #include "base/thread.h"
 #include "passes/settings.h"
@@ -14,47 +14,19 @@
 #define MODEL TEST_SOURCE_DIR "/tests/data/mlp/model.onnx"
 #define SAMPLES TEST_SOURCE_DIR "/tests/data/mlp/calib.npz"
 
-static char dir[64];
-
-static const char *in_dir(const char *name)
-{
-    static char paths[4][512];
-    static int next;
-    char *p = paths[next++ & 3];
-    snprintf(p, sizeof paths[0], "%s/%s", dir, name);
-    return p;
-}
+static tmp_dir dir;
+static const char *in_dir(const char *name) { return tmp_path(&dir, name); }
 
 static void clear_dir(void)
 {
-    DIR *d = opendir(dir);
+    DIR *d = opendir(dir.path);
     for (struct dirent *e; d && (e = readdir(d));)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) unlink(in_dir(e->d_name));
     if (d) closedir(d);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    strcpy(dir, "/tmp/qonnx-test-faults-XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    clear_dir();
-    return rmdir(dir);
-}
-
-static int entries(void)
-{
-    int n = 0;
-    DIR *d = opendir(dir);
-    for (struct dirent *e; (e = readdir(d));) n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
-    closedir(d);
-    return n;
-}
+static int make_dir(void **state) { return (void)state, tmp_make(&dir, "/tmp"); }
+static int remove_dir(void **state) { return (void)state, tmp_remove(&dir); }
 
 typedef struct job { const char *passes; bool external; int threads; } job;
 typedef enum fault { NONE, MEMORY, READ, WRITE, FSYNC, RENAME } fault;
@@ -151,14 +123,14 @@ static int every_fault(fault f, const job *new_job)
     reference(ctx, new_job, &new);
     reference(ctx, &old_job, &old);
     assert_false(equal(&old, &new));
-    int files = entries();
+    int files = tmp_entries(&dir);
     for (bool unused = false;; n++) {
         qx_status st = run_job(new_job, f, n, &unused);
         if (unused) break;
         take(ctx, &now);
         if (st != QX_OK && st != code) fail_msg("fault %d gave status %d (%s)", n, (int)st, qx_status_text(st));
         if (!equal(&now, &new) && (st == QX_OK || !equal(&now, &old))) fail_msg("fault %d (status %d) left neither the old output nor the new one", n, (int)st);
-        if (entries() != files) fail_msg("fault %d left %d files, not %d", n, entries(), files);
+        if (tmp_entries(&dir) != files) fail_msg("fault %d left %d files, not %d", n, tmp_entries(&dir), files);
         if (equal(&now, &new)) OK(run_job(&old_job, NONE, 0, NULL));
         drop(ctx, &now);
     }
@@ -258,7 +230,7 @@ static void kill_at_random(void **state)
     }
     assert_true(killed > 10);
     OK(run_job(&jobs[0], NONE, 0, NULL)); /* takes away what the killed ones left */
-    assert_int_equal(entries(), 2);
+    assert_int_equal(tmp_entries(&dir), 2);
     for (int i = 0; i < 2; i++) drop(ctx, &wanted[i]);
     qx_ctx_free(ctx);
 }
@@ -266,8 +238,8 @@ static void kill_at_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(every_allocation, setup, teardown), cmocka_unit_test_setup_teardown(every_file_operation, setup, teardown),
-        cmocka_unit_test_setup_teardown(full_disk, setup, teardown), cmocka_unit_test_setup_teardown(kill_at_random, setup, teardown),
+        cmocka_unit_test_setup_teardown(every_allocation, make_dir, remove_dir), cmocka_unit_test_setup_teardown(every_file_operation, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(full_disk, make_dir, remove_dir), cmocka_unit_test_setup_teardown(kill_at_random, make_dir, remove_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,6 @@
 /* test_steps.c - fused steps, products of codes and observers of the CUDA plugin in its host form, against the CPU. What the standard's node tests cannot reach. */
-#include <math.h>
-
-#include "../unit/model_text.h"
+#include "../unit/exec_run.h"
 #include "kernels/observe.h"
-#include "runtime/exec.h"
 
 typedef struct step_case { const char *name, *text; int64_t rows; double min_db; } step_case;
 
@@ -43,37 +40,13 @@ static const step_case cases[] = {
      " { h = Cast<to=10>(x) a = MatMul(h, w) c = Add(a, b) e = Erf(c) f = Softmax(e) y = Cast<to=1>(f) }", 0, 50},
 };
 
-static void fill(qx_tensor *t, unsigned seed)
+/* What the third run gives: the first records, the second and third replay. */
+static void run_thrice(const fixture *f, const qx_exec_options *o, const feeds *in, qx_tensor *out)
 {
-    for (int64_t i = 0; i < t->numel; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        ((float *)t->data)[i] = (float)(seed >> 8) / 8388608.0f - 1.0f;
-    }
-}
-
-enum { MOST = 6 };
-typedef struct feeds { qx_tensor t[MOST]; qx_feed f[MOST]; int n; } feeds;
-
-static void make_feeds(const fixture *f, feeds *in)
-{
-    in->n = (int)f->m->graph->n_inputs;
-    for (int i = 0; i < in->n; i++) {
-        const qx_value *v = f->m->graph->inputs[i];
-        int64_t dims[QX_MAX_RANK];
-        for (int d = 0; d < v->type.rank; d++) dims[d] = v->type.dims[d].n;
-        ok(f, qx_tensor_new(f->ctx, &in->t[i], QX_DT_FLOAT, v->type.rank, dims));
-        fill(&in->t[i], 7u + (unsigned)i);
-        in->f[i] = (qx_feed){v->name, &in->t[i]};
-    }
-}
-
-static void run(const fixture *f, const qx_exec_options *o, const feeds *in, qx_tensor *out)
-{
-    qx_exec *x = NULL;
-    ok(f, qx_exec_new(f->ctx, f->m, o, &x));
+    qx_exec *x = make_exec(f, o);
     for (int again = 0; again < 3; again++) {
         if (again) qx_tensor_free(f->ctx, out);
-        ok(f, qx_exec_run(x, in->f, in->n, NULL, 1, out));
+        run(f, x, in, out);
     }
     qx_exec_free(x);
 }
@@ -88,24 +61,16 @@ static void steps(void **state)
         feeds in;
         qx_tensor a, b;
         qx_exec_options cpu = {.device = QX_DEVICE_CPU, .no_fuse = true, .simulate = true}, dev = on_host_form();
-        double s = 0, n = 0;
         ok(&f, qx_infer_shapes(f.m, NULL, 0));
         make_feeds(&f, &in);
-        run(&f, &cpu, &in, &a);
-        run(&f, &dev, &in, &b);
-        assert_int_equal(a.numel, b.numel);
-        for (int64_t k = 0; k < a.numel; k++) {
-            const double x = (double)((float *)a.data)[k], y = (double)((float *)b.data)[k];
-            s += x * x;
-            n += (x - y) * (x - y);
-        }
-        assert_true(s > 0);
-        const double db = n > 0 ? 10 * log10(s / n) : 999;
+        run_thrice(&f, &cpu, &in, &a);
+        run_thrice(&f, &dev, &in, &b);
+        const double db = sqnr(&a, &b);
         printf("%-42s %6.1f dB\n", cases[i].name, db);
         if (!(db >= cases[i].min_db)) fail_msg("%s: %.1f dB", cases[i].name, db);
         qx_tensor_free(f.ctx, &a);
         qx_tensor_free(f.ctx, &b);
-        for (int k = 0; k < in.n; k++) qx_tensor_free(f.ctx, &in.t[k]);
+        free_feeds(&f, &in);
         unload(&f);
     }
 }
@@ -182,17 +147,17 @@ static void observers(void **state)
     make_feeds(&f, &in);
     for (int i = 0; i < 300; i++) relu[i] = ((float *)in.t[0].data)[i] > 0 ? ((float *)in.t[0].data)[i] : 0;
     ob.data = relu;
-    ok(&f, qx_exec_new(f.ctx, f.m, &o, &ob.x));
+    ob.x = make_exec(&f, &o);
     qx_value *values[1] = {value(&f, "a")};
     ok(&f, qx_exec_watch(ob.x, values, 1, watch, &ob));
     qx_exec_watch_in_place(ob.x, true);
     for (int k = 0; k < 2; k++) {
-        ok(&f, qx_exec_run(ob.x, in.f, in.n, NULL, 1, &y));
+        run(&f, ob.x, &in, &y);
         qx_tensor_free(f.ctx, &y);
     }
     assert_int_equal(ob.calls, 2);
     qx_exec_free(ob.x);
-    qx_tensor_free(f.ctx, &in.t[0]);
+    free_feeds(&f, &in);
     unload(&f);
 }
 

@@ -1,10 +1,8 @@
 /* test_exec.c - the executor: fused steps against the same nodes one by one, any number of threads, repeated runs (recorded and replayed memory),
  * changing shapes, watches, values asked for by name, and feeds that do not fit. */
-#include <math.h>
 #include <stdlib.h>
 
-#include "model_text.h"
-#include "runtime/exec.h"
+#include "exec_run.h"
 
 typedef struct run_case { const char *name, *text; double min_db; int steps; /* that a fused run takes; 0: not looked at */ } run_case;
 
@@ -81,61 +79,6 @@ static const run_case cases[] = {
     {"subgraph that captures", HEAD(17) "g (float[4] x, float[4] x2) => (float[4] y) <float[4] k = {1, 2, 3, 4}, int64 n = {5}, bool t = {1}>"
      " { y = Loop<body = b (int64 i, bool c, float[4] a) => (bool co, float[4] ao) { co = Identity(c) m = Mul(a, k) ao = Add(m, x2) }>(n, t, x) }", 1000, 0},
 };
-
-static void fill(qx_tensor *t, unsigned seed)
-{
-    float *v = t->data;
-    for (int64_t i = 0; i < t->numel; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        v[i] = (float)(seed >> 8) / 8388608.0f - 1.0f;
-    }
-}
-
-enum { MAX_FEEDS = 8 };
-typedef struct feeds { qx_tensor t[MAX_FEEDS]; qx_feed f[MAX_FEEDS]; int n; } feeds;
-
-static void make_feeds(const fixture *f, feeds *in)
-{
-    in->n = (int)f->m->graph->n_inputs;
-    for (int i = 0; i < in->n; i++) {
-        const qx_value *v = f->m->graph->inputs[i];
-        int64_t dims[QX_MAX_RANK];
-        for (int d = 0; d < v->type.rank; d++) dims[d] = v->type.dims[d].n < 0 ? 3 : v->type.dims[d].n;
-        assert_int_equal(qx_tensor_new(f->ctx, &in->t[i], QX_DT_FLOAT, v->type.rank, dims), QX_OK);
-        fill(&in->t[i], 77u + (unsigned)i);
-        in->f[i] = (qx_feed){v->name, &in->t[i]};
-    }
-}
-
-static void free_feeds(const fixture *f, feeds *in)
-{
-    for (int i = 0; i < in->n; i++) qx_tensor_free(f->ctx, &in->t[i]);
-}
-
-static qx_exec *make_exec(const fixture *f, const qx_exec_options *o)
-{
-    qx_exec *x = NULL;
-    if (qx_exec_new(f->ctx, f->m, o, &x) != QX_OK) fail_msg("%s", qx_ctx_error(f->ctx));
-    return x;
-}
-
-static void run(const fixture *f, qx_exec *x, const feeds *in, qx_tensor *out)
-{
-    if (qx_exec_run(x, in->f, in->n, NULL, 1, out) != QX_OK) fail_msg("%s", qx_ctx_error(f->ctx));
-}
-
-static double sqnr(const qx_tensor *a, const qx_tensor *b)
-{
-    double s = 0, n = 0;
-    const float *x = a->data, *y = b->data;
-    assert_int_equal(a->numel, b->numel);
-    for (int64_t i = 0; i < a->numel; i++) {
-        s += (double)x[i] * (double)x[i];
-        n += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
-    }
-    assert_true(s > 0);
-    return n > 0 ? 10 * log10(s / n) : INFINITY;
-}
 
 static void one_case(const run_case *rc)
 {

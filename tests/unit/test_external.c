@@ -1,5 +1,5 @@
 /* test_external.c - where external data may lie and what its entries may say: each rule of the containment policy, with its message. */
-#include "unit.h"
+#include "tmp_dir.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -11,27 +11,23 @@
 #include "onnx/sha1.h"
 #include "pb.h"
 
-typedef struct place { qx_ctx *ctx; char dir[64], model[128]; } place;
+typedef struct place { qx_ctx *ctx; tmp_dir dir; char model[128]; } place;
+
+static const char *at(const place *p, const char *name) { return tmp_path(&p->dir, name); }
 
 static int setup(void **state)
 {
-    place *p = calloc(1, sizeof *p);
+    place *p = *state = calloc(1, sizeof *p);
     p->ctx = qx_ctx_new(NULL);
-    snprintf(p->dir, sizeof p->dir, "/tmp/qx_ext_XXXXXX");
-    if (!p->ctx || !mkdtemp(p->dir)) return -1;
-    snprintf(p->model, sizeof p->model, "%s/in/model.onnx", p->dir);
-    char cmd[160];
-    snprintf(cmd, sizeof cmd, "mkdir %s/in %s/out", p->dir, p->dir);
-    *state = p;
-    return system(cmd);
+    if (!p->ctx || tmp_make(&p->dir, "/tmp") != 0) return -1;
+    snprintf(p->model, sizeof p->model, "%s/in/model.onnx", p->dir.path);
+    return mkdir(at(p, "in"), 0700) != 0 || mkdir(at(p, "out"), 0700) != 0 ? -1 : 0;
 }
 
 static int teardown(void **state)
 {
     place *p = *state;
-    char cmd[160];
-    snprintf(cmd, sizeof cmd, "rm -rf %s", p->dir);
-    const int rc = system(cmd);
+    const int rc = tmp_remove(&p->dir);
     qx_ctx_free(p->ctx);
     free(p);
     return rc;
@@ -48,24 +44,8 @@ static void sha1_of(const void *p, size_t n, char hex[41])
 
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
-static const char *at(const place *p, const char *name)
-{
-    static char path[4][256];
-    static int i;
-    char *s = path[i++ % 4];
-    snprintf(s, 256, "%s/%s", p->dir, name);
-    return s;
-}
-
-static void put_file(const place *p, const char *name, const void *bytes, size_t n)
-{
-    const int fd = open(at(p, name), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    assert_true(fd >= 0 && write(fd, bytes, n) == (ssize_t)n);
-    close(fd);
-}
-
 static const float data[4] = {1, 2, 3, 4};
-static void put_data(const place *p, const char *name) { put_file(p, name, data, sizeof data); }
+static void put_data(const place *p, const char *name) { put_file(at(p, name), data, sizeof data); }
 
 /* f32 [4] tensor with pairs of keys and values up to NULL. */
 static pb external(const char *const *kv)
@@ -81,7 +61,7 @@ static pb external(const char *const *kv)
 static void write_model(const place *p, pb *tensor)
 {
     pb m = pb_model_with(tensor);
-    put_file(p, "in/model.onnx", m.p, m.n);
+    put_file(at(p, "in/model.onnx"), m.p, m.n);
     pb_free(&m);
 }
 
@@ -187,7 +167,7 @@ static void e13_link_farm(void **state)
 {
     place *p = *state;
     pb t = external(KV("location", "model.onnx_data")), m = pb_model_with(&t);
-    put_file(p, "out/blob1", m.p, m.n);
+    put_file(at(p, "out/blob1"), m.p, m.n);
     put_data(p, "out/blob2");
     assert_int_equal(symlink("../out/blob1", at(p, "in/model.onnx")), 0);
     assert_int_equal(symlink("../out/blob2", at(p, "in/model.onnx_data")), 0);
@@ -264,7 +244,7 @@ static void e27_ranges_that_fit(void **state)
 {
     place *p = *state;
     float more[6] = {9, 1, 2, 3, 4, 9};
-    put_file(p, "in/more.bin", more, sizeof more);
+    put_file(at(p, "in/more.bin"), more, sizeof more);
     put_data(p, "in/w.bin");
     accepted(p, external(KV("location", "w.bin")));
     accepted(p, external(KV("location", "more.bin", "offset", "4")));
@@ -331,7 +311,7 @@ static qx_status load_two(const place *p, const char *off1, const char *off2, bo
     pb_int(&b, 14, 1);
     pb_msg(&g, 5, &a), pb_msg(&g, 5, &b);
     pb model = pb_model(&g);
-    put_file(p, "in/model.onnx", model.p, model.n);
+    put_file(at(p, "in/model.onnx"), model.p, model.n);
     pb_free(&model);
     return qx_model_read(p->ctx, p->model, &(qx_read_options){.skip_check = true, .strict = strict}, m);
 }
@@ -341,7 +321,7 @@ static void e36_e37_tied_and_overlapping(void **state)
     place *p = *state;
     qx_model *m;
     float more[8] = {0};
-    put_file(p, "in/more.bin", more, sizeof more);
+    put_file(at(p, "in/more.bin"), more, sizeof more);
     OK(load_two(p, "0", "0", true, &m));
     qx_model_free(m);
     OK(load_two(p, "0", "16", true, &m));
@@ -363,7 +343,7 @@ static void e38_e39_which_file(void **state)
     float x[4], other[4] = {9, 9, 9, 9};
     OK(load(p, external(KV("location", "w.bin")), (qx_read_options){0}, &m));
     unlink(at(p, "in/w.bin"));
-    put_file(p, "in/w.bin", other, sizeof other); /* swapped after the check: the file that was checked is read */
+    put_file(at(p, "in/w.bin"), other, sizeof other); /* swapped after the check: the file that was checked is read */
     OK(qx_weight_read(p->ctx, m->graph->inits[0]->init, x));
     assert_memory_equal(x, data, sizeof data);
     qx_model_free(m);
@@ -419,7 +399,7 @@ static void e41_everywhere(void **state)
             pb_msg(&g, 1, &n);
             m = pb_model(&g);
         }
-        put_file(p, "in/model.onnx", m.p, m.n);
+        put_file(at(p, "in/model.onnx"), m.p, m.n);
         pb_free(&m);
         qx_model *model;
         assert_int_equal(qx_model_read(p->ctx, p->model, &(qx_read_options){.skip_check = true}, &model), QX_E_FORMAT);
@@ -446,7 +426,7 @@ static void lfs_pointer_as_data(void **state)
     place *p = *state;
     static const char lfs[] = "version https://git-lfs.github.com/spec/v1\n";
     qx_model *m;
-    put_file(p, "in/w.bin", lfs, sizeof lfs - 1);
+    put_file(at(p, "in/w.bin"), lfs, sizeof lfs - 1);
     assert_int_equal(load(p, external(KV("location", "w.bin")), (qx_read_options){0}, &m), QX_E_FORMAT);
     MESSAGE_HAS(p->ctx, "git lfs pull");
 }

@@ -1,31 +1,15 @@
 /* test_file.c - exact reads, and the promise of output sets: all the new files, or all the old ones, and no litter. */
-#include "unit.h"
+#include "tmp_dir.h"
 #include "base/file.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-static char dir[] = "/tmp/qonnx-test-file-XXXXXX";
-
-static const char *in_dir(const char *name)
-{
-    static char paths[8][512];
-    static int next;
-    char *p = paths[next++ & 7];
-    snprintf(p, sizeof paths[0], "%s/%s", dir, name);
-    return p;
-}
-
-static void put_file(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
+static tmp_dir dir;
+static const char *in_dir(const char *name) { return tmp_path(&dir, name); }
+static void put_text(const char *path, const char *text) { put_file(path, text, strlen(text)); }
 
 static void assert_file(qx_ctx *ctx, const char *path, const char *want)
 {
@@ -35,30 +19,8 @@ static void assert_file(qx_ctx *ctx, const char *path, const char *want)
     qx_free(ctx, text);
 }
 
-static int entries(void)
-{
-    int n = 0;
-    DIR *d = opendir(dir);
-    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.' || strlen(e->d_name) > 2;
-    closedir(d);
-    return n;
-}
-
-static int setup(void **state)
-{
-    strcpy(dir + strlen(dir) - 6, "XXXXXX");
-    return mkdtemp(dir) ? with_ctx(state) : -1;
-}
-
-static int teardown(void **state)
-{
-    DIR *d = opendir(dir);
-    for (struct dirent *e; (e = readdir(d));)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) unlink(in_dir(e->d_name));
-    closedir(d);
-    rmdir(dir);
-    return free_ctx(state);
-}
+static int setup(void **state) { return tmp_make(&dir, "/tmp") ? -1 : with_ctx(state); }
+static int teardown(void **state) { return tmp_remove(&dir) ? -1 : free_ctx(state); }
 
 static void reading(void **state)
 {
@@ -66,7 +28,7 @@ static void reading(void **state)
     qx_file *f;
     char b[8] = "";
     const uint8_t *map;
-    put_file(in_dir("a"), "hello");
+    put_text(in_dir("a"), "hello");
     OK(qx_file_open(ctx, in_dir("a"), &f));
     assert_int_equal(qx_file_size(f), 5);
     OK(qx_file_read(f, 1, 4, b));
@@ -93,17 +55,17 @@ static void not_files(void **state)
     const uint8_t *map;
     FAILS(qx_file_open(ctx, in_dir("none"), &f), QX_E_IO);
     MESSAGE_HAS(ctx, "none': cannot open: No such file");
-    FAILS(qx_file_open(ctx, dir, &f), QX_E_IO);
+    FAILS(qx_file_open(ctx, dir.path, &f), QX_E_IO);
     MESSAGE_HAS(ctx, "is a directory");
     FAILS(qx_file_open(ctx, "/dev/zero", &f), QX_E_IO);
     assert_int_equal(mkfifo(in_dir("pipe"), 0600), 0);
     FAILS(qx_file_open(ctx, in_dir("pipe"), &f), QX_E_IO); /* and does not wait for a writer */
-    put_file(in_dir("empty"), "");
+    put_text(in_dir("empty"), "");
     OK(qx_file_open(ctx, in_dir("empty"), &f));
     OK(qx_file_map(f, &map));
     assert_non_null(map);
     qx_file_close(f);
-    put_file(in_dir("ten"), "0123456789");
+    put_text(in_dir("ten"), "0123456789");
     FAILS(qx_file_slurp(ctx, in_dir("ten"), 9, &text, NULL), QX_E_FORMAT);
     MESSAGE_HAS(ctx, "has 10 bytes; at most 9");
     OK(qx_file_slurp(ctx, in_dir("ten"), 10, &text, NULL));
@@ -136,14 +98,14 @@ static void commit_and_abandon(void **state)
     qx_out *o;
     OK(write_pair(ctx, "first"));
     assert_file(ctx, in_dir("data"), "first");
-    assert_int_equal(entries(), 2);
+    assert_int_equal(tmp_entries(&dir), 2);
     OK(qx_outset_new(ctx, &s));
     OK(qx_out_open(s, in_dir("data"), NULL, 0, &o));
     OK(qx_out_write_at(o, 0, "x", 1));
     assert_int_equal(access(qx_out_temp_path(o), R_OK), 0);
     qx_outset_free(s);
     assert_file(ctx, in_dir("data"), "first");
-    assert_int_equal(entries(), 2);
+    assert_int_equal(tmp_entries(&dir), 2);
     assert_int_equal(qx_mem_in_use(ctx), 0);
 }
 
@@ -153,7 +115,7 @@ static void refused_targets(void **state)
     qx_outset *s;
     qx_out *o;
     qx_file *in;
-    put_file(in_dir("in"), "model");
+    put_text(in_dir("in"), "model");
     assert_int_equal(symlink(in_dir("in"), in_dir("alias")), 0);
     assert_int_equal(link(in_dir("in"), in_dir("hard")), 0);
     OK(qx_file_open(ctx, in_dir("in"), &in));
@@ -162,7 +124,7 @@ static void refused_targets(void **state)
     FAILS(qx_out_open(s, in_dir("alias"), &in, 1, &o), QX_E_USAGE);
     FAILS(qx_out_open(s, in_dir("hard"), &in, 1, &o), QX_E_USAGE);
     MESSAGE_HAS(ctx, "is the same file as input");
-    FAILS(qx_out_open(s, dir, &in, 1, &o), QX_E_IO);
+    FAILS(qx_out_open(s, dir.path, &in, 1, &o), QX_E_IO);
     FAILS(qx_out_open(s, "/dev/null", &in, 1, &o), QX_E_IO);
     FAILS(qx_out_open(s, in_dir("no/such/folder"), &in, 1, &o), QX_E_IO);
     qx_outset_free(s);
@@ -176,7 +138,7 @@ static void copying(void **state)
     qx_outset *s;
     qx_out *o;
     qx_file *in;
-    put_file(in_dir("in"), "0123456789");
+    put_text(in_dir("in"), "0123456789");
     OK(qx_file_open(ctx, in_dir("in"), &in));
     OK(qx_outset_new(ctx, &s));
     OK(qx_out_open(s, in_dir("out"), &in, 1, &o));
@@ -204,7 +166,7 @@ static void every_fault_keeps_the_old(void **state)
             assert_int_equal(st, QX_E_IO);
             assert_file(ctx, in_dir("data"), "the old");
             assert_file(ctx, in_dir("model"), "the old");
-            assert_int_equal(entries(), 2);
+            assert_int_equal(tmp_entries(&dir), 2);
             assert_int_equal(qx_mem_in_use(ctx), 0);
         }
         assert_true(n > 2);
@@ -218,7 +180,7 @@ static void every_fault_keeps_the_old(void **state)
         if (st == QX_OK) break;
         assert_int_equal(st, QX_E_NOMEM);
         assert_file(ctx, in_dir("model"), "the old");
-        assert_int_equal(entries(), 2);
+        assert_int_equal(tmp_entries(&dir), 2);
         assert_int_equal(qx_mem_in_use(ctx), 0);
     }
 }
@@ -239,10 +201,10 @@ static void litter_of_the_killed_is_removed(void **state)
     waitpid(child, &how, 0);
     assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL);
     assert_file(ctx, in_dir("data"), "the old");
-    assert_int_equal(entries(), 3);
+    assert_int_equal(tmp_entries(&dir), 3);
     OK(write_pair(ctx, "the new"));
     assert_file(ctx, in_dir("data"), "the new");
-    assert_int_equal(entries(), 2);
+    assert_int_equal(tmp_entries(&dir), 2);
 }
 
 static void the_living_are_left_alone(void **state)

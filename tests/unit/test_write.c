@@ -1,7 +1,6 @@
 /* test_write.c - what the writer promises: same bytes where nothing changed, same bytes for any number of threads, names of our own, all or nothing. */
-#include "unit.h"
+#include "tmp_dir.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <sys/stat.h>
@@ -12,23 +11,19 @@
 #include "onnx/io.h"
 #include "pb.h"
 
-typedef struct place { qx_ctx *ctx; char dir[64]; } place;
+typedef struct place { qx_ctx *ctx; tmp_dir dir; } place;
 
 static int setup(void **state)
 {
-    place *p = calloc(1, sizeof *p);
+    place *p = *state = calloc(1, sizeof *p);
     p->ctx = qx_ctx_new(NULL);
-    snprintf(p->dir, sizeof p->dir, "%s/qx_write_XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"); /* thousands of fsyncs */
-    *state = p;
-    return p->ctx && mkdtemp(p->dir) ? 0 : -1;
+    return p->ctx ? tmp_make(&p->dir, access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp") : -1; /* thousands of fsyncs */
 }
 
 static int teardown(void **state)
 {
     place *p = *state;
-    char cmd[96];
-    snprintf(cmd, sizeof cmd, "rm -rf %s", p->dir);
-    const int rc = system(cmd);
+    const int rc = tmp_remove(&p->dir);
     qx_ctx_free(p->ctx);
     free(p);
     return rc;
@@ -36,14 +31,7 @@ static int teardown(void **state)
 
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
-static const char *at(const place *p, const char *name)
-{
-    static char path[8][256];
-    static int i;
-    char *s = path[i++ % 8];
-    snprintf(s, 256, "%s/%s", p->dir, name);
-    return s;
-}
+static const char *at(const place *p, const char *name) { return tmp_path(&p->dir, name); }
 
 typedef struct blob { uint8_t *p; size_t n; } blob;
 
@@ -61,28 +49,11 @@ static blob slurp(const char *path)
     return b;
 }
 
-static void put_file(const char *path, const void *bytes, size_t n)
-{
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    fclose(f);
-}
-
 static void same_files(const char *a, const char *b)
 {
     blob x = slurp(a), y = slurp(b);
     if (x.n != y.n || memcmp(x.p, y.p, x.n)) fail_msg("%s (%zu bytes) and %s (%zu bytes) differ", a, x.n, b, y.n);
     free(x.p), free(y.p);
-}
-
-static int entries(const char *dir)
-{
-    int n = 0;
-    DIR *d = opendir(dir);
-    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.' || (e->d_name[1] && e->d_name[1] != '.');
-    closedir(d);
-    return n;
 }
 
 enum { K = 300, N = 200 };
@@ -317,7 +288,7 @@ static void refused_outputs(void **state)
     assert_int_equal(symlink("target", at(p, "other.onnx")), 0);
     qx_model *m = load(p->ctx, at(p, "in.onnx"));
     const qx_write_options force = {.force = true};
-    const int before = entries(p->dir);
+    const int before = tmp_entries(&p->dir);
     FAILS(qx_model_write(m, at(p, "old.onnx"), NULL, NULL), QX_E_USAGE);
     MESSAGE_HAS(p->ctx, "--force");
     assert_int_not_equal(qx_model_write(m, at(p, "in.onnx"), &force, NULL), QX_OK);
@@ -328,7 +299,7 @@ static void refused_outputs(void **state)
     assert_int_not_equal(qx_model_write(m, at(p, "dir"), &force, NULL), QX_OK);
     MESSAGE_HAS(p->ctx, "directory");
     assert_int_not_equal(qx_model_write(m, at(p, "nowhere/out.onnx"), &force, NULL), QX_OK);
-    assert_int_equal(entries(p->dir), before);
+    assert_int_equal(tmp_entries(&p->dir), before);
     save(m, at(p, "other.onnx"), force); /* the link itself is replaced, never followed */
     blob b = slurp(at(p, "target"));
     assert_memory_equal(b.p, "keep", 4);
@@ -345,14 +316,14 @@ static void faults_leave_the_old_output(void **state)
     put_file(at(p, "out.onnx.data"), "old data", 8);
     qx_model *m = load(p->ctx, at(p, "in.onnx"));
     quantize(m, QX_DT_INT8, 0, QX_LAYOUT_SAME, QX_SCALE_AMAX);
-    const int before = entries(p->dir);
+    const int before = tmp_entries(&p->dir);
     for (int kind = QX_IO_READ; kind <= QX_IO_RENAME; kind++)
         for (int n = 1; n < 1000; n++) {
             blob model = slurp(at(p, "out.onnx")), data = slurp(at(p, "out.onnx.data"));
             qx_io_fail_at(p->ctx, (qx_io_kind)kind, n);
             const qx_status st = qx_model_write(m, at(p, "out.onnx"), &(qx_write_options){.external_data = true, .force = true}, NULL);
             qx_io_fail_at(p->ctx, (qx_io_kind)kind, 0);
-            assert_int_equal(entries(p->dir), before);
+            assert_int_equal(tmp_entries(&p->dir), before);
             if (st != QX_OK) {
                 blob now = slurp(at(p, "out.onnx")), now_data = slurp(at(p, "out.onnx.data"));
                 assert_int_equal(st, QX_E_IO);
@@ -421,11 +392,11 @@ static void cancelled(void **state)
     qx_ctx *ctx = qx_ctx_new(&(qx_ctx_options){.cancel = &stop});
     put_model(at(p, "in.onnx"), false, NULL);
     qx_model *m = load(ctx, at(p, "in.onnx"));
-    const int before = entries(p->dir);
+    const int before = tmp_entries(&p->dir);
     m->dirty = true;
     stop = 1;
     FAILS(qx_model_write(m, at(p, "out.onnx"), NULL, NULL), QX_E_CANCELLED);
-    assert_int_equal(entries(p->dir), before);
+    assert_int_equal(tmp_entries(&p->dir), before);
     stop = 0;
     qx_model_free(m);
     qx_ctx_free(ctx);
