@@ -350,7 +350,7 @@ static void fit_codes(const plan *p, group *g, candidates *c, const float *rule,
 QX_INLINE void symmetric_rule_body(const float *restrict least, const float *restrict most, float top, int negative, float *restrict rule, float *restrict unit)
 {
     for (int l = 0; l < QX_LANES; l++) {
-        const float low = -least[l], amax = most[l] >= low ? most[l] : low, peak = (negative != 0) & (most[l] < low) ? -amax : amax, inv = 1.0f / peak;
+        const float low = -least[l], amax = most[l] >= low ? most[l] : low, peak = ((negative != 0) & (most[l] < low)) ? -amax : amax, inv = 1.0f / peak;
         rule[l] = amax / top;
         unit[l] = amax > 1e-30f ? inv : 1.0f;
     }

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Installs what qonnx builds with, from packages.txt and with apt. Quick when all of it is there.
 #   scripts/setup.sh          what the build and the tests need
-#   scripts/setup.sh --dev    also clang, OpenMP for clang, ccache: sanitizers with clang, fuzzing
+#   scripts/setup.sh --tests  also clang, through whose front end every file goes, and OpenMP's header for it
+#   scripts/setup.sh --dev    these, LLVM's tools and ccache: sanitizers with clang, fuzzing
 set -eu
 cd "$(dirname "$0")/.."
 
 packages=$(grep -v '^#' packages.txt)
-[ "${1:-}" = --dev ] && packages="$packages clang libomp-dev llvm ccache"
+case "${1:-}" in
+--tests) packages="$packages clang libomp-dev" ;;
+--dev) packages="$packages clang libomp-dev llvm ccache" ;;
+esac
 
 missing=
 for p in $packages; do

@@ -2,6 +2,7 @@
 # The whole check, from a bare Debian 12: installs what is needed, builds, passes the tests. Options go to ctest: scripts/test.sh -L short
 set -eu
 cd "$(dirname "$0")/.."
+scripts/setup.sh --tests
 scripts/build.sh
 
 # The tests that compare with onnx and onnxruntime have a Python environment of their own, made once.

@@ -66,9 +66,9 @@ static void print_decisions(const qx_report *r, qx_buf *out)
 
 static void make_output(qx_ctx *ctx, const char *dir, qx_buf *out)
 {
-    qx_model *m;
+    qx_model *m = NULL;
     qx_job_args *a;
-    qx_report *r;
+    qx_report *r = NULL;
     const qx_quantize_options *o;
     char *in = slurp(ctx, dir, "in.txt"), *options = slurp(ctx, dir, "options");
     if (!in || !options) fail_msg("%s: in.txt or options is missing: %s", dir, qx_ctx_error(ctx));

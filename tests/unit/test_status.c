@@ -45,9 +45,9 @@ static void formats_like_printf(void **state)
     qx_ctx *ctx = *state;
     char want[512];
     qx_fail(ctx, QX_E_FAIL, "%5d|%-5d|%05d|%+d|%x|%c|%%|%zu|%lld|%ld|%hhu|%*d|%.3f|%10.2e|%s|%8s|%-8s|%.2s|%.*s",
-            42, 42, 42, 42, 255u, 'q', (size_t)7, -9000000000ll, 12l, 200, 6, 3, 1.5, 12345.678, "abc", "abc", "abc", "abc", 1, "xyz");
+            42, 42, 42, 42, 255u, 'q', (size_t)7, -9000000000ll, 12l, (unsigned char)200, 6, 3, 1.5, 12345.678, "abc", "abc", "abc", "abc", 1, "xyz");
     snprintf(want, sizeof want, "%5d|%-5d|%05d|%+d|%x|%c|%%|%zu|%lld|%ld|%hhu|%*d|%.3f|%10.2e|%s|%8s|%-8s|%.2s|%.*s",
-             42, 42, 42, 42, 255u, 'q', (size_t)7, -9000000000ll, 12l, 200, 6, 3, 1.5, 12345.678, "abc", "abc", "abc", "abc", 1, "xyz");
+             42, 42, 42, 42, 255u, 'q', (size_t)7, -9000000000ll, 12l, (unsigned char)200, 6, 3, 1.5, 12345.678, "abc", "abc", "abc", "abc", 1, "xyz");
     assert_string_equal(qx_ctx_error(ctx), want);
 }
 
