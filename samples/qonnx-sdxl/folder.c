@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "json.h"
+#include "sched_config.h"
 
 const char *const sx_part_names[SX_PART_COUNT] = {"text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder"};
 
@@ -109,66 +109,13 @@ static int read_config(sx_err *e, const char *dir, const char *const *names, sx_
     return SX_OK;
 }
 
-static int choose(const char *const *names, int n, const char *text, int fallback)
-{
-    for (int i = 0; text && i < n; i++)
-        if (strcmp(names[i], text) == 0) return i;
-    return fallback;
-}
-
-static int read_choice(sx_err *e, const sx_json *j, const char *key, const char *const *names, int n, int *value)
-{
-    const char *text = sx_json_text(j, key, NULL);
-    int i = choose(names, n, text, -1);
-    if (text && i < 0) return sx_fail(e, SX_UNSUPPORTED, "scheduler_config.json: %s is '%.60s', known are %s, %s, %s", key, text, names[0], names[1], names[2]);
-    if (i >= 0) *value = i;
-    return SX_OK;
-}
-
-/* A whole number of a config; absent (or null) leaves *out as it is. */
-static int read_whole(sx_err *e, const sx_json *j, const char *config, const char *key, int least, int most, int *out)
-{
-    if (!sx_json_has(j, key)) return SX_OK;
-    const double v = sx_json_number(j, key, NAN);
-    if (isnan(v)) return sx_fail(e, SX_FAILED, "%s: %s is not a number", config, key);
-    if (!(v >= least && v <= most) || v != floor(v)) return sx_fail(e, SX_FAILED, "%s: %s is %g, expected a whole number from %d to %d", config, key, v, least, most);
-    *out = (int)v;
-    return SX_OK;
-}
-
 static int read_sched(sx_err *e, sx_folder *f)
 {
     static const char *const names[] = {"scheduler/scheduler_config.json", NULL};
     sx_json *j;
-    sx_sched_config *c = &f->sched;
-    *c = sx_sched_defaults();
+    f->sched = sx_sched_defaults();
     SX_TRY(read_config(e, f->dir, names, &j));
-    if (!j) return SX_OK;
-    int spacing = c->spacing, prediction = c->prediction, betas = c->betas, rc;
-    sx_err why = {0};
-    const char *cls = sx_json_text(j, "_class_name", "EulerDiscreteScheduler");
-    rc = sx_sched_by_class(&why, cls, c) == SX_OK ? SX_OK : sx_strdup(e, why.text, &f->sched_problem);
-    if (rc == SX_OK) rc = read_choice(e, j, "timestep_spacing", sx_spacing_names, SX_SPACING_COUNT, &spacing);
-    if (rc == SX_OK) rc = read_choice(e, j, "prediction_type", sx_prediction_names, SX_PREDICTION_COUNT, &prediction);
-    if (rc == SX_OK) rc = read_choice(e, j, "beta_schedule", sx_betas_names, SX_BETAS_COUNT, &betas);
-    c->spacing = (sx_spacing)spacing;
-    c->prediction = (sx_prediction)prediction;
-    c->betas = (sx_betas)betas;
-    static const char config[] = "scheduler_config.json";
-    if (rc == SX_OK) rc = read_whole(e, j, config, "num_train_timesteps", 1, 100000, &c->train_steps);
-    if (rc == SX_OK) rc = read_whole(e, j, config, "steps_offset", 0, 100000, &c->steps_offset);
-    if (rc == SX_OK) rc = read_whole(e, j, config, "original_inference_steps", 1, 100000, &c->original_steps);
-    c->beta_start = sx_json_number(j, "beta_start", c->beta_start);
-    c->beta_end = sx_json_number(j, "beta_end", c->beta_end);
-    c->karras = sx_json_bool(j, "use_karras_sigmas", false);
-    bool ddim = strcmp(cls, "DDIMScheduler") == 0; /* whose class sets both unless the file says no */
-    c->set_alpha_to_one = sx_json_bool(j, "set_alpha_to_one", ddim);
-    c->clip_sample = sx_json_bool(j, "clip_sample", ddim);
-    c->clip_range = sx_json_number(j, "clip_sample_range", 1.0);
-    c->zero_snr = sx_json_bool(j, "rescale_betas_zero_snr", false);
-    c->timestep_scaling = sx_json_number(j, "timestep_scaling", c->timestep_scaling);
-    c->final_sigma_min = strcmp(sx_json_text(j, "final_sigmas_type", "zero"), "sigma_min") == 0;
-    c->skip_prk = c->sampler != SX_PNDM || sx_json_bool(j, "skip_prk_steps", false);
+    int rc = j ? sx_sched_read(e, j, &f->sched, &f->sched_problem) : SX_OK;
     sx_json_free(j);
     return rc;
 }
@@ -196,7 +143,7 @@ static int read_vae(sx_err *e, sx_folder *f)
     f->channels = 4;
     int blocks = sx_json_count(sx_json_get(j, "block_out_channels"));
     f->vae_factor = blocks >= 1 && blocks <= 8 ? 1 << (blocks - 1) : 8;
-    int rc = read_whole(e, j, "VAE config", "latent_channels", 1, 64, &f->channels);
+    int rc = sx_json_whole(e, j, "VAE config", "latent_channels", 1, 64, &f->channels);
     if (rc == SX_OK && (!(f->vae_scaling > 0) || !isfinite(f->vae_scaling))) rc = sx_fail(e, SX_FAILED, "VAE config: scaling_factor is %g, expected a positive number", f->vae_scaling);
     if (rc == SX_OK) rc = read_numbers(e, j, "latents_mean", f->channels, &f->latent_mean);
     if (rc == SX_OK) rc = read_numbers(e, j, "latents_std", f->channels, &f->latent_std);
@@ -210,8 +157,8 @@ static int read_unet(sx_err *e, sx_folder *f)
     sx_json *j;
     SX_TRY(read_config(e, f->dir, names, &j));
     int cells = f->model[SX_TEXT2] ? 128 : 64, rc = SX_OK;
-    if (!sx_json_is_array(sx_json_get(j, "sample_size"))) rc = read_whole(e, j, "unet config", "sample_size", 1, 2048, &cells); /* [h, w]: the usual size */
-    if (rc == SX_OK) rc = read_whole(e, j, "unet config", "time_cond_proj_dim", 0, 65536, &f->time_cond_dim);
+    if (!sx_json_is_array(sx_json_get(j, "sample_size"))) rc = sx_json_whole(e, j, "unet config", "sample_size", 1, 2048, &cells); /* [h, w]: the usual size */
+    if (rc == SX_OK) rc = sx_json_whole(e, j, "unet config", "time_cond_proj_dim", 0, 65536, &f->time_cond_dim);
     sx_json_free(j);
     f->size = cells * f->vae_factor;
     if (rc == SX_OK && f->time_cond_dim % 2) rc = sx_fail(e, SX_FAILED, "unet config: time_cond_proj_dim is %d, expected an even number", f->time_cond_dim);
@@ -231,7 +178,7 @@ static int read_rest(sx_err *e, sx_folder *f)
     for (int i = 0; rc == SX_OK && i < 2; i++) {
         rc = read_config(e, f->dir, text[i], &j);
         if (rc != SX_OK) break;
-        rc = read_whole(e, j, text[i][0], "num_hidden_layers", 0, 4096, &f->text_layers[i]);
+        rc = sx_json_whole(e, j, text[i][0], "num_hidden_layers", 0, 4096, &f->text_layers[i]);
         sx_json_free(j);
     }
     return rc;
@@ -253,6 +200,8 @@ static int open_all(sx_err *e, sx_folder *f, const sx_override *over)
     SX_TRY(read_unet(e, f));
     return read_rest(e, f);
 }
+
+sx_override sx_only_tokenizers(const sx_override *over) { return (sx_override){.tokenizer = over->tokenizer, .tokenizer_2 = over->tokenizer_2}; }
 
 int sx_folder_open(sx_err *e, const char *dir, const sx_override *over, sx_folder *f)
 {

@@ -29,6 +29,8 @@ typedef struct sx_folder {
 
 /* override: paths by part that replace the folder's, NULL entries keep; tokenizers likewise. */
 typedef struct sx_override { const char *model[SX_PART_COUNT]; const char *tokenizer, *tokenizer_2; } sx_override;
+/* The tokenizers alone: what a reference's or a refiner's folder takes from the command line too. */
+sx_override sx_only_tokenizers(const sx_override *over);
 /* A missing UNet, VAE decoder, text encoder or tokenizer is an error that lists what was expected and found. */
 int sx_folder_open(sx_err *e, const char *dir, const sx_override *over, sx_folder *out);
 void sx_folder_free(sx_folder *f);

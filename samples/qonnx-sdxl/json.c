@@ -2,6 +2,7 @@
 #include "json.h"
 
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <string.h>
 
 enum { MOST_BYTES = 64 << 20 };
@@ -48,6 +49,18 @@ const sx_json *sx_json_first(const sx_json *v) { return v ? v->child : NULL; }
 const sx_json *sx_json_next(const sx_json *v) { return v->next; }
 const char *sx_json_key(const sx_json *member) { return member->string; }
 bool sx_json_is_array(const sx_json *v) { return cJSON_IsArray(v); }
+bool sx_json_is_bool(const sx_json *v) { return cJSON_IsBool(v); }
+bool sx_json_truth(const sx_json *v) { return cJSON_IsTrue(v); }
 bool sx_json_is_object(const sx_json *v) { return cJSON_IsObject(v); }
 const char *sx_json_string(const sx_json *v) { return cJSON_IsString(v) ? v->valuestring : NULL; }
 double sx_json_value(const sx_json *v, double fallback) { return cJSON_IsNumber(v) ? v->valuedouble : fallback; }
+
+int sx_json_whole(sx_err *e, const sx_json *j, const char *config, const char *key, int least, int most, int *out)
+{
+    if (!sx_json_has(j, key)) return SX_OK;
+    const double v = sx_json_number(j, key, NAN);
+    if (isnan(v)) return sx_fail(e, SX_FAILED, "%s: %s is not a number", config, key);
+    if (!(v >= least && v <= most) || v != floor(v)) return sx_fail(e, SX_FAILED, "%s: %s is %g, expected a whole number from %d to %d", config, key, v, least, most);
+    *out = (int)v;
+    return SX_OK;
+}

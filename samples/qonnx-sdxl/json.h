@@ -18,8 +18,12 @@ const sx_json *sx_json_first(const sx_json *v);
 const sx_json *sx_json_next(const sx_json *v);
 const char *sx_json_key(const sx_json *member);
 bool sx_json_is_array(const sx_json *v);
+bool sx_json_is_bool(const sx_json *v);
+bool sx_json_truth(const sx_json *v); /* true, not merely there */
 bool sx_json_is_object(const sx_json *v);
 const char *sx_json_string(const sx_json *v); /* NULL when not a string */
 double sx_json_value(const sx_json *v, double fallback);
+/* A whole number of the file `config`; absent (or null) leaves *out as it is. */
+int sx_json_whole(sx_err *e, const sx_json *v, const char *config, const char *key, int least, int most, int *out);
 
 #endif

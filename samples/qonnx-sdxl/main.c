@@ -191,11 +191,12 @@ static int compare(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_fold
     sx_comparison c = {0};
     char options[128], plain[128];
     sx_options ro = *o;
+    const sx_override same = sx_only_tokenizers(&o->over);
     ro.simulate = false;
     sx_session_options(o, options, sizeof options);
     sx_session_options(&ro, plain, sizeof plain);
     SX_TRY(sx_prompts_load(e, &o->prompts, o->prompts_file, &prompts));
-    int rc = sx_folder_open(e, o->ref_dir ? o->ref_dir : o->dir, NULL, &rf);
+    int rc = sx_folder_open(e, o->ref_dir ? o->ref_dir : o->dir, &same, &rf);
     if (rc == SX_OK) {
         rc = draw_side(e, &ro, ctx, &rf, &prompts, "reference", plain, &ref);
         if (rc == SX_OK) rc = draw_side(e, o, ctx, f, &prompts, "test", options, &test);

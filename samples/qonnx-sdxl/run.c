@@ -262,8 +262,7 @@ static int latent_from_picture(sx_err *e, sx_batch *b, sx_shot *s, sx_sched *sch
     if (rc == SX_OK) rc = sx_encode_image(e, &b->pipe, &fitted, &s->rng, s->latent);
     if (rc == SX_OK) rc = SX_NEW(e, n, &noise);
     if (rc == SX_OK) rc = draw_noise(e, b, s, noise, n);
-    int keep = (int)(sched->n * b->plan.strength);
-    if (rc == SX_OK) rc = sx_sched_window(e, sched, sched->n - (keep < 1 ? 1 : keep), sched->n);
+    if (rc == SX_OK) rc = sx_sched_start_late(e, sched, b->plan.strength);
     if (rc == SX_OK) sx_sched_add_noise(sched, sched->begin, s->latent, noise, n);
     sx_free(noise);
     sx_image_free(&in);
@@ -345,8 +344,7 @@ static int refine_shot(sx_err *e, sx_batch *b, sx_batch *ref, sx_shot *s)
         while (begin < sched->n && sched->t[begin] >= cutoff(sched, b->o->refiner_start)) begin++;
         rc = sx_sched_window(e, sched, begin, sched->n);
     } else if (rc == SX_OK) {
-        int keep = (int)(sched->n * b->o->refiner_strength);
-        rc = sx_sched_window(e, sched, sched->n - (keep < 1 ? 1 : keep), sched->n);
+        rc = sx_sched_start_late(e, sched, b->o->refiner_strength);
         if (rc == SX_OK) rc = SX_NEW(e, n, &noise);
         if (rc == SX_OK) {
             sx_rng_normal(&s->rng, noise, n);
@@ -375,7 +373,8 @@ static int run_refiner(sx_err *e, sx_batch *b)
     o.width = b->plan.width;
     o.height = b->plan.height;
     o.scheduler = o.steps_preview = o.noise = NULL;
-    SX_TRY(sx_folder_open(e, b->o->refiner, NULL, &f));
+    const sx_override same = sx_only_tokenizers(&b->o->over);
+    SX_TRY(sx_folder_open(e, b->o->refiner, &same, &f));
     int rc = SX_OK;
     for (int i = 0; rc == SX_OK && i < b->n_prompts; i++) rc = add_prompt(e, &all, b->shots[i * (int)o.count].prompt, strlen(b->shots[i * (int)o.count].prompt));
     if (rc == SX_OK) rc = sx_batch_new(e, &o, b->ctx, &f, &all, &ref);

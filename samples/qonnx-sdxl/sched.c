@@ -12,13 +12,14 @@ const char *const sx_spacing_names[SX_SPACING_COUNT] = {"leading", "trailing", "
 const char *const sx_prediction_names[SX_PREDICTION_COUNT] = {"epsilon", "v_prediction", "sample"};
 const char *const sx_betas_names[SX_BETAS_COUNT] = {"scaled_linear", "linear", "squaredcos_cap_v2"};
 
-static const struct { const char *name, *class_name; } samplers[SX_SAMPLER_COUNT] = {
-    [SX_EULER] = {"euler", "EulerDiscreteScheduler"},
-    [SX_EULER_A] = {"euler-a", "EulerAncestralDiscreteScheduler"},
-    [SX_DDIM] = {"ddim", "DDIMScheduler"},
-    [SX_DPMPP_2M] = {"dpmpp-2m", "DPMSolverMultistepScheduler"},
-    [SX_LCM] = {"lcm", "LCMScheduler"},
-    [SX_PNDM] = {"pndm", "PNDMScheduler"},
+/* The class of diffusers behind each sampler, and what the class takes where a config is silent. */
+static const struct { const char *name, *class_name; sx_spacing spacing; bool alpha_to_one, clip, sd_betas; } samplers[SX_SAMPLER_COUNT] = {
+    [SX_EULER] = {"euler", "EulerDiscreteScheduler", SX_LINSPACE, false, false, false},
+    [SX_EULER_A] = {"euler-a", "EulerAncestralDiscreteScheduler", SX_LINSPACE, false, false, false},
+    [SX_DDIM] = {"ddim", "DDIMScheduler", SX_LEADING, true, true, false},
+    [SX_DPMPP_2M] = {"dpmpp-2m", "DPMSolverMultistepScheduler", SX_LINSPACE, false, false, false},
+    [SX_LCM] = {"lcm", "LCMScheduler", SX_LEADING, true, false, true},
+    [SX_PNDM] = {"pndm", "PNDMScheduler", SX_LEADING, false, false, false},
 };
 
 /* Names of the command line: a sampler and what it sets beside; -1 leaves the folder's setting. */
@@ -64,7 +65,16 @@ int sx_sched_by_class(sx_err *e, const char *class_name, sx_sched_config *cfg)
 {
     for (int i = 0; i < SX_SAMPLER_COUNT; i++) {
         if (strcmp(class_name, samplers[i].class_name) != 0) continue;
+        *cfg = sx_sched_defaults();
         cfg->sampler = (sx_sampler)i;
+        cfg->spacing = samplers[i].spacing;
+        cfg->steps_offset = 0;
+        cfg->set_alpha_to_one = samplers[i].alpha_to_one;
+        cfg->clip_sample = samplers[i].clip;
+        if (samplers[i].sd_betas) return SX_OK;
+        cfg->betas = SX_LINEAR;
+        cfg->beta_start = 0.0001;
+        cfg->beta_end = 0.02;
         return SX_OK;
     }
     return unknown(e, class_name, true);
@@ -240,4 +250,10 @@ int sx_sched_window(sx_err *e, sx_sched *s, int begin, int end)
     s->begin = begin;
     s->end = end;
     return SX_OK;
+}
+
+int sx_sched_start_late(sx_err *e, sx_sched *s, double strength)
+{
+    int keep = (int)(s->steps * strength);
+    return sx_sched_window(e, s, s->steps - (keep < 1 ? 1 : keep), s->n);
 }

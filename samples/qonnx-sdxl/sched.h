@@ -48,8 +48,9 @@ typedef struct sx_sched {
 
 /* SDXL base's schedule: Euler, leading with offset 1, scaled_linear 0.00085 to 0.012, epsilon. */
 sx_sched_config sx_sched_defaults(void);
-/* Names of --scheduler ("euler", "dpmpp-2m-karras", "turbo", ...) and of scheduler_config.json's _class_name. Unknown: an error that lists all. */
+/* Names of --scheduler ("euler", "dpmpp-2m-karras", "turbo", ...): what they say replaces that of cfg. Unknown: an error that lists all. */
 int sx_sched_by_name(sx_err *e, const char *name, sx_sched_config *cfg);
+/* scheduler_config.json's _class_name: cfg becomes that class with its own defaults, which differ from SDXL's. Unknown: as above, cfg unchanged. */
 int sx_sched_by_class(sx_err *e, const char *class_name, sx_sched_config *cfg);
 const char *sx_sampler_name(sx_sampler s);
 extern const char *const sx_spacing_names[SX_SPACING_COUNT], *const sx_prediction_names[SX_PREDICTION_COUNT], *const sx_betas_names[SX_BETAS_COUNT];
@@ -58,6 +59,8 @@ int sx_sched_new(sx_err *e, const sx_sched_config *cfg, int steps, sx_sched **ou
 void sx_sched_free(sx_sched *s);
 /* Calls [begin, end) only; the rules still see the whole list. */
 int sx_sched_window(sx_err *e, sx_sched *s, int begin, int end);
+/* The last strength x steps steps, at least one: where a picture as start begins. */
+int sx_sched_start_late(sx_err *e, sx_sched *s, double strength);
 /* What the UNet sees at call i: out = x, scaled where the sampler wants it. */
 void sx_sched_scale(const sx_sched *s, int i, const float *x, size_t n, float *out);
 /* x becomes the next latent. Noise of stochastic samplers is drawn from rng, n values a draw, exactly when diffusers draws it. */

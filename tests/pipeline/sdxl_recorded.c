@@ -1,5 +1,5 @@
-/* Draws with the bundled micro-sdxl and compares with what diffusers computed: timesteps exactly, latents after every step within 1e-3 of the
- * largest value, pictures at 50 dB or more, for each recorded scheduler. Two calls a step (--unet with batch 1) give the same. */
+/* Draws with the bundled pipelines and compares with what diffusers computed: timesteps exactly, latents after every step within 1e-3 of the
+ * largest value, pictures at 50 dB or more. micro-sdxl for each scheduler; tiny folders (tests/data/make_pipelines.py) for each layout. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,8 +10,6 @@
 #include <string.h>
 
 #include "samples/qonnx-sdxl/run.h"
-
-#define DIR TEST_SOURCE_DIR "/samples/models/micro-sdxl"
 
 typedef struct recorded { float *latents; int64_t steps, per; float timesteps[64]; sx_image picture; } recorded;
 
@@ -33,12 +31,12 @@ static void copy_array(qonnx_ctx *ctx, const qonnx_tensor *t, recorded *r)
     }
 }
 
-static void load(qonnx_ctx *ctx, const char *name, recorded *r)
+static void load(qonnx_ctx *ctx, const char *dir, const char *name, recorded *r)
 {
-    char path[512];
+    char path[640];
     qonnx_npz *z;
     *r = (recorded){0};
-    snprintf(path, sizeof path, "%s/recorded/%s.npz", DIR, name);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
     if (qonnx_npz_open(ctx, path, &z) != QONNX_OK) fail_msg("%s", qonnx_error(ctx));
     for (int i = 0; i < qonnx_npz_count(z); i++) {
         qonnx_tensor t;
@@ -69,34 +67,97 @@ static double worst_step(const recorded *r, const sx_shot *s)
     return worst;
 }
 
-static void run_one(const char *name, const char *scheduler, int steps, double guidance)
+/* One recorded run: the file beside what it takes to repeat it. */
+typedef struct row {
+    const char *dir, *record, *scheduler; /* below the test's source folder; scheduler NULL: the folder's */
+    int steps;
+    double guidance;
+    int64_t seed;
+    const char *negative, *init, *refiner_mode; /* refiner_mode: with the tiny refiner behind it */
+    double strength, within, psnr;        /* latents: largest difference by the largest value; picture in dB */
+    bool tokenizers;                      /* the folder has none: those of micro-sdxl */
+} row;
+
+static const row rows[] = {
+#define MICRO "/samples/models/micro-sdxl"
+    {MICRO, "recorded/euler.npz", "euler", 12, 4, 3, .within = 1e-3, .psnr = 50},
+    {MICRO, "recorded/euler_a.npz", "euler-a", 12, 4, 3, .within = 1e-3, .psnr = 50},
+    {MICRO, "recorded/euler_trailing.npz", "euler-trailing", 4, 4, 3, .within = 1e-3, .psnr = 50},
+    {MICRO, "recorded/ddim.npz", "ddim", 12, 4, 3, .within = 1e-3, .psnr = 50},
+    {MICRO, "recorded/dpmpp_2m.npz", "dpmpp-2m", 12, 4, 3, .within = 1e-3, .psnr = 50},
+    {MICRO, "recorded/dpmpp_2m_karras.npz", "dpmpp-2m-karras", 12, 4, 3, .within = 1e-3, .psnr = 50},
+    {MICRO, "recorded/lcm.npz", "lcm", 4, 1, 3, .within = 1e-3, .psnr = 50},
+#define TINY "/tests/data/pipelines/"
+#define RING "a green ring"
+    {TINY "sdxl", "recorded.npz", NULL, 4, 5, 7, .within = 1e-3, .psnr = 50, .tokenizers = true},
+    {TINY "sdxl", "turbo.npz", "turbo", 3, 0, 7, .within = 1e-3, .psnr = 50, .tokenizers = true},
+    {TINY "lcm", "recorded.npz", NULL, 3, 2, 7, .within = 1e-3, .psnr = 50, .tokenizers = true},
+    {TINY "refiner", "recorded.npz", NULL, 4, 5, 7, NULL, "init.png", .strength = 0.5, .within = 1e-3, .psnr = 50, .tokenizers = true},
+    {TINY "sdxl", "../refiner/ensemble.npz", NULL, 10, 5, 7, RING, NULL, "ensemble", .within = 1e-3, .psnr = 50, .tokenizers = true},
+    {TINY "sdxl", "../refiner/img2img.npz", NULL, 10, 5, 7, RING, NULL, "img2img", .within = 1e-3, .psnr = 50, .tokenizers = true},
+    {TINY "sd15", "img2img.npz", NULL, 8, 7.5, 7, RING, "init.png", .strength = 0.5, .within = 1e-3, .psnr = 50, .tokenizers = true},
+    {TINY "sd15", "recorded.npz", NULL, 4, 7.5, 7, RING, .within = 1e-3, .psnr = 50, .tokenizers = true},
+    {TINY "sd2", "recorded.npz", NULL, 4, 6, 7, RING, .within = 1e-3, .psnr = 50, .tokenizers = true},
+    {TINY "trt", "recorded.npz", "euler", 4, 5, 7, RING, .within = 1e-3, .psnr = 50, .tokenizers = true},
+    {TINY "half", "recorded.npz", NULL, 4, 5, 7, RING, .within = 2e-2, .psnr = 30, .tokenizers = true},
+};
+
+static void set_up(const row *r, sx_options *o, char *dir, char *init, size_t cap)
 {
+    *o = (sx_options){.scheduler = r->scheduler, .steps = r->steps, .guidance = r->guidance, .seed = r->seed, .negative = r->negative, .count = 1, .width = -1, .height = -1, .eta = NAN,
+        .strength = r->init ? r->strength : NAN, .quiet = true};
+    if (strstr(r->dir, "trt")) o->width = o->height = 64; /* this layout has no config that says the size */
+    if (r->tokenizers) {
+        o->over.tokenizer = TEST_SOURCE_DIR MICRO "/tokenizer";
+        o->over.tokenizer_2 = TEST_SOURCE_DIR MICRO "/tokenizer_2";
+    }
+    if (r->refiner_mode) {
+        o->refiner = TEST_SOURCE_DIR TINY "refiner";
+        o->refiner_mode = r->refiner_mode;
+        o->refiner_start = 0.8;
+        o->refiner_strength = 0.3;
+    }
+    snprintf(dir, cap, "%s%s", TEST_SOURCE_DIR, r->dir);
+    snprintf(init, cap, "%s%s/%s", TEST_SOURCE_DIR, r->dir, r->init ? r->init : "");
+    o->init = r->init ? init : NULL;
+}
+
+static void compare(const row *w, const recorded *r, const seen *s, const sx_batch *b)
+{
+    sx_err e = {0};
+    assert_int_equal(b->shots[0].steps, r->steps);
+    assert_int_equal(s->n, r->steps);
+    assert_memory_equal(s->t, r->timesteps, (size_t)s->n * sizeof(float));
+    double worst = worst_step(r, &b->shots[0]);
+    sx_compared c;
+    assert_int_equal(sx_compare(&e, &r->picture, &b->shots[0].picture, &c), SX_OK);
+    print_message("%s %-28s latents within %.2g, picture %.1f dB, %.3f s a step\n", strrchr(w->dir, '/') + 1, w->record, worst, c.psnr, b->step_total / (double)b->step_count);
+    assert_true(worst < w->within);
+    assert_true(c.psnr >= w->psnr);
+}
+
+static void run_one(void **state)
+{
+    const row *w = *state;
     qonnx_ctx *ctx = qonnx_open();
     recorded r;
     sx_err e = {0};
     sx_folder f;
     sx_batch *b;
-    load(ctx, name, &r);
-    char *text[] = {"a red circle left of a blue square on a gray background"};
+    sx_options o;
+    char dir[512], init[512], *text[] = {"a red circle left of a blue square on a gray background"};
     sx_prompts prompts = {text, 1};
-    sx_options o = {.scheduler = scheduler, .steps = steps, .guidance = guidance, .seed = 3, .count = 1, .width = -1, .height = -1, .eta = NAN, .strength = NAN, .quiet = true};
-    if (sx_folder_open(&e, DIR, NULL, &f) != SX_OK) fail_msg("%s", e.text);
-    if (sx_batch_new(&e, &o, ctx, &f, &prompts, &b) != SX_OK) fail_msg("%s", e.text);
     seen s = {.n = 0};
+    set_up(w, &o, dir, init, sizeof dir);
+    load(ctx, dir, w->record, &r);
+    if (sx_folder_open(&e, dir, &o.over, &f) != SX_OK) fail_msg("%s", e.text);
+    if (sx_batch_new(&e, &o, ctx, &f, &prompts, &b) != SX_OK) fail_msg("%s", e.text);
     b->keep_trace = true;
     b->on_timestep = on_timestep;
     b->user = &s;
     sx_pipe_init(&b->pipe, ctx, &f, "device=cpu");
-    if (sx_batch_run(&e, b) != SX_OK) fail_msg("%s: %s", name, e.text);
-    assert_int_equal(b->shots[0].steps, r.steps);
-    assert_int_equal(s.n, r.steps);
-    assert_memory_equal(s.t, r.timesteps, (size_t)s.n * sizeof(float));
-    double worst = worst_step(&r, &b->shots[0]);
-    sx_compared c;
-    assert_int_equal(sx_compare(&e, &r.picture, &b->shots[0].picture, &c), SX_OK);
-    print_message("%-16s latents within %.2g, picture %.1f dB, %.3f s a step\n", name, worst, c.psnr, b->step_total / (double)b->step_count);
-    assert_true(worst < 1e-3);
-    assert_true(c.psnr >= 50);
+    if (sx_batch_run(&e, b) != SX_OK) fail_msg("%s: %s", w->record, e.text);
+    compare(w, &r, &s, b);
     sx_batch_free(b);
     sx_folder_free(&f);
     sx_free(r.latents);
@@ -104,17 +165,10 @@ static void run_one(const char *name, const char *scheduler, int steps, double g
     qonnx_close(ctx);
 }
 
-static void euler(void **state) { (void)state; run_one("euler", "euler", 12, 4); }
-static void euler_a(void **state) { (void)state; run_one("euler_a", "euler-a", 12, 4); }
-static void euler_trailing(void **state) { (void)state; run_one("euler_trailing", "euler-trailing", 4, 4); }
-static void ddim(void **state) { (void)state; run_one("ddim", "ddim", 12, 4); }
-static void dpmpp(void **state) { (void)state; run_one("dpmpp_2m", "dpmpp-2m", 12, 4); }
-static void dpmpp_karras(void **state) { (void)state; run_one("dpmpp_2m_karras", "dpmpp-2m-karras", 12, 4); }
-static void lcm(void **state) { (void)state; run_one("lcm", "lcm", 4, 1); }
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(euler), cmocka_unit_test(euler_a), cmocka_unit_test(euler_trailing), cmocka_unit_test(ddim), cmocka_unit_test(dpmpp),
-        cmocka_unit_test(dpmpp_karras), cmocka_unit_test(lcm)};
+    enum { N = sizeof rows / sizeof *rows };
+    struct CMUnitTest tests[N];
+    for (int i = 0; i < N; i++) tests[i] = (struct CMUnitTest){rows[i].record, run_one, NULL, NULL, (void *)&rows[i]};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -82,6 +82,22 @@ static void expect_error(const char *dir, int code, const char *part)
     if (!strstr(e.text, part)) fail_msg("'%s' lacks '%s'", e.text, part);
 }
 
+/* A schedule that is not offered is an error of drawing only: --scheduler may replace it. */
+static void expect_problem(const char *dir, const char *part)
+{
+    sx_folder f;
+    sx_err e = {0};
+    sx_options o = {.width = -1, .height = -1, .steps = 5, .guidance = NAN, .eta = NAN, .strength = NAN};
+    sx_plan plan;
+    if (sx_folder_open(&e, dir, NULL, &f) != SX_OK) fail_msg("%s", e.text);
+    assert_non_null(f.sched_problem);
+    if (!strstr(f.sched_problem, part)) fail_msg("'%s' lacks '%s'", f.sched_problem, part);
+    assert_int_equal(sx_plan_make(&e, &o, &f, &plan), SX_UNSUPPORTED);
+    o.scheduler = "euler";
+    assert_int_equal(sx_plan_make(&e, &o, &f, &plan), SX_OK);
+    sx_folder_free(&f);
+}
+
 static void folders(void **state)
 {
     (void)state;
@@ -121,6 +137,17 @@ static void folders(void **state)
     put(dir, "vae/config.json", "{}");
     put(dir, "scheduler/scheduler_config.json", "{\"prediction_type\": \"magic\"}");
     expect_error(dir, SX_UNSUPPORTED, "prediction_type is 'magic'");
+    put(dir, "scheduler/scheduler_config.json", "{\"_class_name\": \"DDIMScheduler\", \"solver_order\": 3}");
+    assert_int_equal(sx_folder_open(&e, dir, NULL, &f), SX_OK); /* the class's own defaults; a key of another class says nothing */
+    assert_true(!f.sched_problem && f.sched.sampler == SX_DDIM && f.sched.betas == SX_LINEAR && f.sched.beta_end == 0.02 && f.sched.spacing == SX_LEADING);
+    assert_true(f.sched.steps_offset == 0 && f.sched.set_alpha_to_one && f.sched.clip_sample);
+    sx_folder_free(&f);
+    put(dir, "scheduler/scheduler_config.json", "{\"_class_name\": \"DPMSolverMultistepScheduler\", \"solver_order\": 3}");
+    expect_problem(dir, "solver_order is 3, only 2 is offered");
+    put(dir, "scheduler/scheduler_config.json", "{\"_class_name\": \"DPMSolverMultistepScheduler\", \"algorithm_type\": \"sde-dpmsolver++\"}");
+    expect_problem(dir, "algorithm_type is sde-dpmsolver++, only dpmsolver++");
+    put(dir, "scheduler/scheduler_config.json", "{\"trained_betas\": [0.1, 0.2]}");
+    expect_problem(dir, "trained_betas is a list, only null");
     put(dir, "scheduler/scheduler_config.json", "{\"num_train_timesteps\": -1}");
     expect_error(dir, SX_FAILED, "num_train_timesteps is -1, expected a whole number from 1 to 100000");
     put(dir, "scheduler/scheduler_config.json", "{\"steps_offset\": null}");
