@@ -10,6 +10,8 @@
 
 #define QX_MESSAGE_MAX 8192 /* longest message chain; the context keeps it inline so that running out of memory can be told */
 
+enum { QX_WARNED = 64 };
+
 struct qx_ctx {
     qx_ctx_options opt;
     int threads;
@@ -17,6 +19,8 @@ struct qx_ctx {
     locale_t c_locale;     /* numbers are read with '.', whatever the program has set */
     pthread_mutex_t lock;  /* error chain */
     pthread_mutex_t sink;  /* log and progress callbacks: one at a time */
+    uint64_t warned[QX_WARNED]; /* hashes of the last warnings, which are not told again */
+    unsigned n_warned;
     bool has_error;
     char error[QX_MESSAGE_MAX];
     atomic_int warnings;

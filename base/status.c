@@ -132,13 +132,24 @@ qx_status qx_note(qx_ctx *ctx, qx_status code, const char *fmt, ...)
     return code;
 }
 
+/* Whether one of the last warnings had this text: a job reads its model and its result more than once. Call with sink locked. */
+static bool warned_before(qx_ctx *ctx, const char *text)
+{
+    uint64_t hash = 0xCBF29CE484222325u; /* FNV-1a */
+    for (const char *c = text; *c; c++) hash = (hash ^ (unsigned char)*c) * 0x100000001B3u;
+    for (int i = 0; i < QX_WARNED; i++)
+        if (ctx->warned[i] == hash) return true;
+    ctx->warned[ctx->n_warned++ % QX_WARNED] = hash;
+    return false;
+}
+
 static void log_va(qx_ctx *ctx, qx_log_level level, const char *fmt, va_list ap)
 {
     if (!ctx->opt.log) return;
     char text[QX_MESSAGE_MAX];
     qx_format(text, sizeof text, fmt, ap);
     pthread_mutex_lock(&ctx->sink);
-    ctx->opt.log(ctx->opt.user, level, text);
+    if (level != QX_LOG_WARN || !warned_before(ctx, text)) ctx->opt.log(ctx->opt.user, level, text);
     pthread_mutex_unlock(&ctx->sink);
 }
 

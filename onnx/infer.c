@@ -180,15 +180,22 @@ static void warn_conflict(qx_infer *ix, const qx_value *v, const qx_type *declar
     qx_warn(ix->ctx, "value '%s' is declared as %s but its node makes %s", v->name, qx_type_describe(declared, a, sizeof a), qx_type_describe(found, b, sizeof b));
 }
 
-/* The more telling of both dims; numbers that differ: what the node makes. */
-static qx_dim settle_dim(qx_dim found, qx_dim declared, bool *conflict)
+/* Whether no tensor can have both types. */
+static bool contradicts(const qx_type *a, const qx_type *b)
 {
-    if (found.n >= 0) {
-        if (declared.n >= 0 && declared.n != found.n) *conflict = true;
-        return found;
-    }
-    if (declared.n >= 0) return declared;
-    return found.sym ? found : declared;
+    if (a->kind != QX_KIND_TENSOR || b->kind != QX_KIND_TENSOR) return false;
+    if (a->dtype && b->dtype && a->dtype != b->dtype) return true;
+    if (!a->has_shape || !b->has_shape) return false;
+    bool differ = a->rank != b->rank;
+    for (int i = 0; !differ && i < a->rank; i++) differ = a->dims[i].n >= 0 && b->dims[i].n >= 0 && a->dims[i].n != b->dims[i].n;
+    return differ;
+}
+
+/* The more telling of both dims; numbers that differ: what the node makes. */
+static qx_dim settle_dim(qx_dim found, qx_dim declared)
+{
+    if (found.n >= 0) return found;
+    return declared.n >= 0 || !found.sym ? declared : found;
 }
 
 static bool settle(qx_infer *ix, const qx_value *v, qx_type *found)
@@ -201,23 +208,18 @@ static bool settle(qx_infer *ix, const qx_value *v, qx_type *found)
         return true;
     }
     if (found->kind != QX_KIND_TENSOR || declared.kind != QX_KIND_TENSOR) return true;
-    bool conflict = found->dtype && declared.dtype && found->dtype != declared.dtype;
+    if (contradicts(found, &declared)) warn_conflict(ix, v, &declared, found);
     if (!found->dtype) found->dtype = declared.dtype;
-    if (!declared.has_shape || (found->has_shape && found->rank != declared.rank)) {
-        if (conflict || declared.has_shape) warn_conflict(ix, v, &declared, found);
-        return true;
-    }
+    if (!declared.has_shape || (found->has_shape && found->rank != declared.rank)) return true;
     if (!found->has_shape) {
         found->has_shape = true;
         found->rank = declared.rank;
         found->dims = declared.dims;
         return true;
     }
-    qx_type inferred = *found;
     qx_dim *dims = qx_ix_dims(ix, found->rank);
     if (!dims) return false;
-    for (int i = 0; i < found->rank; i++) dims[i] = settle_dim(found->dims[i], declared.dims[i], &conflict);
-    if (conflict) warn_conflict(ix, v, &declared, &inferred);
+    for (int i = 0; i < found->rank; i++) dims[i] = settle_dim(found->dims[i], declared.dims[i]);
     found->dims = dims;
     return true;
 }
@@ -358,6 +360,7 @@ static qx_status store_graph(void *user, qx_graph *g)
         qx_value *v = p;
         const qx_type *t = ix->kept && ix->kept[v->id] ? &ix->keep[v->id] : &ix->types[v->id];
         if (t->kind == QX_KIND_NONE || qx_type_equal(t, &v->type)) continue;
+        if (contradicts(t, &v->type) && !v->is_output) v->wire = NULL; /* what the exporter declared is not written again */
         QX_TRY(copy_type(ix->m, t, &v->type));
     }
     return QX_OK;

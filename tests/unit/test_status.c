@@ -115,6 +115,12 @@ static void sinks(void **state)
     qx_warn(ctx, "careful");
     assert_int_equal(s.level, QX_LOG_WARN);
     assert_int_equal(qx_ctx_warnings(ctx), 1);
+    int calls = s.calls;
+    qx_warn(ctx, "careful"); /* counted, told once */
+    assert_int_equal(s.calls, calls);
+    assert_int_equal(qx_ctx_warnings(ctx), 2);
+    qx_warn(ctx, "careful with %s", "x");
+    assert_int_equal(s.calls, calls + 1);
     qx_progress(ctx, "write", 3, 10);
     assert_int_equal(s.done, 3);
     qx_ctx_free(ctx);
