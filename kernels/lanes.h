@@ -22,6 +22,14 @@ LANE v16 v_min(v16 a, v16 b) { return (v16){_mm512_min_ps(a.v, b.v)}; }
 LANE v16 v_max(v16 a, v16 b) { return (v16){_mm512_max_ps(a.v, b.v)}; }
 LANE v16 v_rne(v16 a) { return (v16){_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 LANE v16 v_fma(v16 a, v16 b, v16 c) { return (v16){_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+LANE v16 v_ldexp(v16 a, v16 n) { return (v16){_mm512_scalef_ps(a.v, n.v)}; }
+LANE v16 v_rcp(v16 a)
+{
+    const __m512 r = _mm512_rcp14_ps(a.v);
+    return (v16){_mm512_fmadd_ps(r, _mm512_fnmadd_ps(a.v, r, _mm512_set1_ps(1.0f)), r)};
+}
+LANE v16 v_zero_below(v16 a, v16 x, v16 least) { return (v16){_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, least.v, _CMP_NLT_UQ), a.v)}; }
+LANE float v_top(v16 a) { return _mm512_reduce_max_ps(a.v); }
 LANE v16 v_bytes(const uint8_t *p) { return (v16){_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)))}; }
 LANE void v_nibbles(const uint8_t *p, v16 *lo, v16 *hi)
 {
@@ -74,6 +82,24 @@ LANE v16 v_max(v16 x, v16 y) { return (v16){_mm256_max_ps(x.a, y.a), _mm256_max_
 LANE __m256 v_rne8(__m256 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 LANE v16 v_rne(v16 x) { return (v16){v_rne8(x.a), v_rne8(x.b)}; }
 LANE v16 v_fma(v16 x, v16 y, v16 z) { return (v16){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+LANE __m256 v_ldexp8(__m256 a, __m256i n)
+{
+    const __m256i h = _mm256_srai_epi32(n, 1), bias = _mm256_set1_epi32(127); /* in two halves: the ends of the range come out right */
+    a = _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(h, bias), 23)));
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(n, h), bias), 23)));
+}
+LANE v16 v_ldexp(v16 a, v16 n) { return (v16){v_ldexp8(a.a, _mm256_cvtps_epi32(n.a)), v_ldexp8(a.b, _mm256_cvtps_epi32(n.b))}; }
+LANE v16 v_rcp(v16 a) { return (v16){_mm256_div_ps(_mm256_set1_ps(1.0f), a.a), _mm256_div_ps(_mm256_set1_ps(1.0f), a.b)}; }
+LANE v16 v_zero_below(v16 a, v16 x, v16 least)
+{
+    return (v16){_mm256_and_ps(a.a, _mm256_cmp_ps(x.a, least.a, _CMP_NLT_UQ)), _mm256_and_ps(a.b, _mm256_cmp_ps(x.b, least.b, _CMP_NLT_UQ))};
+}
+LANE float v_top(v16 x)
+{
+    const __m256 h = _mm256_max_ps(x.a, x.b);
+    const __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)), d = _mm_max_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_max_ss(d, _mm_shuffle_ps(d, d, 1)));
+}
 LANE __m256i v_u8x8(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)); }
 LANE v16 v_bytes(const uint8_t *p) { return (v16){_mm256_cvtepi32_ps(v_u8x8(p)), _mm256_cvtepi32_ps(v_u8x8(p + 8))}; }
 LANE void v_nibbles(const uint8_t *p, v16 *lo, v16 *hi)
@@ -130,6 +156,27 @@ LANE v16 v_max(v16 a, v16 b) { LANES_EACH(a.f[i] > b.f[i] ? a.f[i] : b.f[i]); }
 LANE v16 v_rne(v16 a) { LANES_EACH(qx_rne(a.f[i])); }
 LANE v16 v_mini_round(v16 a, int mbits, int bias, float top) { LANES_EACH(qx_mini_round(a.f[i], mbits, bias, top)); }
 LANE v16 v_fma(v16 a, v16 b, v16 c) { LANES_EACH(a.f[i] * b.f[i] + c.f[i]); } /* not fused */
+LANE v16 v_rcp(v16 a) { LANES_EACH(1.0f / a.f[i]); }
+LANE float v_pow2(int32_t n)
+{
+    const uint32_t bits = (uint32_t)(n + 127) << 23;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+LANE float v_ldexp1(float a, float n)
+{
+    const int32_t k = n == n ? (int32_t)n : 0, h = k >> 1; /* in two halves: the ends of the range come out right */
+    return a * v_pow2(h) * v_pow2(k - h);
+}
+LANE v16 v_ldexp(v16 a, v16 n) { LANES_EACH(v_ldexp1(a.f[i], n.f[i])); }
+LANE v16 v_zero_below(v16 a, v16 x, v16 least) { LANES_EACH(x.f[i] < least.f[i] ? 0.0f : a.f[i]); }
+LANE float v_top(v16 a)
+{
+    float m = a.f[0];
+    for (int i = 1; i < 16; i++) m = a.f[i] > m ? a.f[i] : m;
+    return m;
+}
 LANE v16 v_bytes(const uint8_t *p) { LANES_EACH((float)p[i]); }
 LANE void v_nibbles(const uint8_t *p, v16 *lo, v16 *hi)
 {
@@ -177,7 +224,9 @@ LANE float v_sum(v16 a)
 
 /* h32: the same lanes as words of two 16-bit halves; h_mulr rounds x * y / 2^15 half by half, h_madd multiplies halves and adds the two, h_add32 adds words.
  * v_mini_round: adding 1.5 * 2^23 steps of the format's spacing at y's exponent lets the FPU round half to even; a result of 0 may lose its sign.
- * v_fma is the one operation whose last bit depends on the instruction set (fused, but for plain C): not for loops that must agree.
+ * v_fma (fused, but for plain C) and v_rcp (1 / a within two units of the last place, for normal 1 / a) are the operations whose last bit depends on
+ * the instruction set: not for loops that must agree. v_max and v_min give b where either is NaN. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays.
+ * v_top: the largest lane. v_zero_below: a, but 0 where x < least.
  * v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes. */
 
 /* Lanes from n values, n <= 16, the rest 0. */

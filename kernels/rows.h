@@ -20,8 +20,6 @@ void qx_affine_row(const float *x, float mean, float inv, float gamma, float bet
 void qx_lane_moments(const float *x, int64_t pixels, int lanes, double *mean, double *m2);
 /* Joins the moments of n2 more values into those of n. */
 void qx_join_moments(double *mean, double *m2, int64_t n, double mean2, double m22, int64_t n2);
-/* y = (x - mean[lane]) * a[lane] + b[lane]; x may be y. */
-void qx_lane_affine(const float *x, int64_t pixels, int lanes, const float *mean, const float *a, const float *b, float *y);
 
 typedef enum qx_reduce { QX_R_SUM, QX_R_MEAN, QX_R_MAX, QX_R_MIN, QX_R_PROD, QX_R_L1, QX_R_L2, QX_R_SUMSQ, QX_R_LOGSUM, QX_R_LOGSUMEXP } qx_reduce;
 /* Of n contiguous values. n = 0 gives the neutral element (MAX -Inf, MIN +Inf, MEAN NaN). NaN is handed on. */

@@ -155,7 +155,7 @@ static role resize_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uin
 static role role_of(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
     static const struct { qx_cpu_fn *fn; role_fn *role; } table[] = {
-        {qx_cpu_conv, conv_role}, {qx_cpu_gn, first_role}, {qx_cpu_act, first_role}, {qx_cpu_unary, first_role}, {qx_cpu_binary, binary_role},
+        {qx_cpu_conv, conv_role}, {qx_cpu_gn, first_role}, {qx_cpu_act, first_role}, {qx_cpu_unary, first_role}, {qx_cpu_identity, first_role}, {qx_cpu_binary, binary_role},
         {qx_cpu_group_norm, first_role}, {qx_cpu_concat, concat_role}, {qx_cpu_resize, resize_role}, {qx_cpu_shape, dims_role}};
     *n = 0;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)

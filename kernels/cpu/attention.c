@@ -1,15 +1,26 @@
-/* attention.c - see attention.h. */
+/* attention.c - see attention.h. Keys are taken in blocks of KEYS, query rows in tiles of SUB; a tile looks only at the keys between the first and the
+ * last that any of its rows may see, be they bounded by position or by an additive mask of hopeless entries. */
 #include "kernels/attention.h"
 
 #include "kernels/fmath.h"
 #include "kernels/gemm.h"
 #include "kernels/rows.h"
+#include "kernels/vmath_leaf.h"
 
-enum { KEYS = QX_ATTN_KEYS, SUB = 48, NR = QX_GEMM_NR }; /* SUB: query rows of a score tile */
+enum { KEYS = QX_ATTN_KEYS, SUB = 48, NR = QX_GEMM_NR, TILES = (QX_ATTN_ROWS + SUB - 1) / SUB }; /* SUB: query rows of a score tile */
+
+/* One call: the tables of this CPU, what lies in the scratch, and the keys [lo, hi) that the rows of each tile see at all. */
+typedef struct work {
+    const qx_attn_head *h;
+    const qx_vmath *vm;
+    float *pk, *pv, *s, *top, *sum; /* packed blocks of K and V, scores of a tile, running maximum and sum of every row */
+    int64_t lo[TILES], hi[TILES];
+} work;
 
 static int64_t round_up(int64_t n) { return (n + NR - 1) / NR * NR; }
+static int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Layout of the scratch: packed K block, packed V block, scores of SUB rows, running maximum and sum of every row. */
 int64_t qx_attn_scratch(int64_t rows, int64_t d, int64_t dv)
 {
     return KEYS * d + KEYS * round_up(dv) + SUB * KEYS + 2 * rows;
@@ -22,87 +33,108 @@ QX_INLINE void softcap_row_body(float *s, int64_t n, float cap)
 }
 QX_MULTI(static, softcap_row, (float *s, int64_t n, float cap), (s, n, cap))
 
-QX_INLINE void scale_row_body(float *s, int64_t n, float f, const float *mask)
-{
-    if (mask)
-        for (int64_t j = 0; j < n; j++) s[j] = s[j] * f + mask[j];
-    else
-        for (int64_t j = 0; j < n; j++) s[j] *= f;
-}
-QX_MULTI(static, scale_row, (float *s, int64_t n, float f, const float *mask), (s, n, f, mask))
-
-/* s = exp(s - m), its sum in *sum. */
-QX_INLINE void exp_row_body(float *s, int64_t n, float m, float *sum)
-{
-    float lane[16] = {0};
-    int64_t j = 0;
-    for (; j + 16 <= n; j += 16)
-        for (int q = 0; q < 16; q++) {
-            float e = fm_exp(s[j + q] - m);
-            s[j + q] = e;
-            lane[q] += e;
-        }
-    for (int q = 0; j < n; j++, q++) {
-        s[j] = fm_exp(s[j] - m);
-        lane[q] += s[j];
-    }
-    for (int w = 8; w > 0; w /= 2)
-        for (int q = 0; q < w; q++) lane[q] += lane[q + w];
-    *sum = lane[0];
-}
-QX_MULTI(static, exp_row, (float *s, int64_t n, float m, float *sum), (s, n, m, sum))
-
-QX_INLINE void max_row_body(const float *s, int64_t n, float *out)
-{
-    float lane[16], m;
-    int64_t j = 0;
-    for (int q = 0; q < 16; q++) lane[q] = -INFINITY;
-    for (; j + 16 <= n; j += 16)
-        for (int q = 0; q < 16; q++) lane[q] = s[j + q] > lane[q] ? s[j + q] : lane[q];
-    for (; j < n; j++) lane[0] = s[j] > lane[0] ? s[j] : lane[0];
-    m = lane[0];
-    for (int q = 1; q < 16; q++) m = lane[q] > m ? lane[q] : m;
-    *out = m;
-}
-QX_MULTI(static, max_row, (const float *s, int64_t n, float *out), (s, n, out))
+/* ---- Which keys a row sees ---- */
 
 static int64_t add_open(int64_t i, int64_t off) { return off == INT64_MIN || off == INT64_MAX ? off : i + off; }
 
-/* Scores of row i against keys [from, from + n): scaled, capped, masked. */
-static void finish_scores(const qx_attn_head *h, float *s, int64_t i, int64_t from, int64_t n)
+/* Keys [*lo, *hi) of the block [from, from + n) that row i sees by its position; empty: lo >= hi. */
+static void row_keys(const qx_attn_head *h, int64_t i, int64_t from, int64_t n, int64_t *lo, int64_t *hi)
 {
-    const float *mask = h->mask ? h->mask + i * h->ld_mask + from : NULL;
+    const int64_t last = add_open(i, h->last);
+    *lo = at_least(from, add_open(i, h->first));
+    *hi = last == INT64_MAX ? from + n : at_most(from + n, last + 1);
+}
+
+/* Beside a score with a mask of at least PLAIN, one with HOPELESS or less has a weight of exactly 0. */
+#define HOPELESS (-1e30f)
+#define PLAIN (-1e4f)
+enum { STRIP = 32 };
+
+static bool all_hopeless(const float *m, int64_t n)
+{
+    int64_t others = 0;
+    for (int64_t j = 0; j < n; j++) others += !(m[j] <= HOPELESS);
+    return others == 0;
+}
+
+static bool any_plain(const float *m, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++)
+        if (m[j] >= PLAIN) return true;
+    return false;
+}
+
+/* Widens [*lo, *hi) by the keys that a row of the mask leaves; all of them when no key is a plain one (then every weight may count). */
+static void mask_keys(const float *m, int64_t n, int64_t *lo, int64_t *hi)
+{
+    int64_t first = 0, end = n;
+    while (first < n && all_hopeless(m + first, at_most(STRIP, n - first))) first += STRIP;
+    while (end > first && all_hopeless(m + (end - 1) / STRIP * STRIP, end - (end - 1) / STRIP * STRIP)) end = (end - 1) / STRIP * STRIP;
+    if (first >= end || !any_plain(m + first, end - first)) first = 0, end = n;
+    *lo = at_most(*lo, first);
+    *hi = at_least(*hi, end);
+}
+
+/* The keys of each tile. A mask that all rows share is looked at once. */
+static void find_keys(work *w)
+{
+    const qx_attn_head *h = w->h;
+    for (int64_t r = 0, t = 0; r < h->rows; r += SUB, t++) {
+        const int64_t m = at_most(SUB, h->rows - r);
+        int64_t lo = h->keys, hi = 0, none;
+        for (int64_t i = 0; h->mask && i < (h->ld_mask ? m : 1); i++) mask_keys(h->mask + (r + i) * h->ld_mask, h->keys, &lo, &hi);
+        if (!h->mask) lo = 0, hi = h->keys;
+        row_keys(h, r, 0, h->keys, &w->lo[t], &none);
+        row_keys(h, r + m - 1, 0, h->keys, &none, &w->hi[t]);
+        w->lo[t] = at_least(w->lo[t], lo);
+        w->hi[t] = at_most(w->hi[t], hi);
+    }
+}
+
+/* ---- One row of scores ---- */
+
+/* What the leaf does not do by itself. */
+static void cap_and_keep(const qx_attn_head *h, float *s, int64_t i, int64_t from, int64_t n)
+{
     if (h->softcap > 0) {
-        scale_row(s, n, h->scale, NULL);
+        for (int64_t j = 0; j < n; j++) s[j] *= h->scale;
         softcap_row(s, n, h->softcap);
-        if (mask) scale_row(s, n, 1.0f, mask);
-    } else {
-        scale_row(s, n, h->scale, mask);
     }
     for (int64_t j = 0; h->keep && j < n; j++)
         if (!h->keep[i * h->ld_keep + from + j]) s[j] = -INFINITY;
-    int64_t lo = add_open(i, h->first), hi = add_open(i, h->last);
-    for (int64_t j = 0; j < n && from + j < lo; j++) s[j] = -INFINITY;
-    for (int64_t j = hi < from ? 0 : hi == INT64_MAX ? n : hi - from + 1; j < n; j++) s[j] = -INFINITY;
 }
 
-/* Takes a block of scores into the running maximum and sum of its row; the row of y so far is rescaled. Leaves exp(s - max) in s. */
-static void absorb(const qx_attn_head *h, float *s, int64_t n, float *m, float *l, float *y)
+static void fade_row(float *y, int64_t n, float f)
 {
-    float top, sum;
-    max_row(s, n, &top);
-    top = top > *m ? top : *m;
+    for (int64_t j = 0; j < n; j++) y[j] *= f;
+}
+
+/* Takes the scores s of row i against keys [from, from + n) into its running maximum and sum; the row of y so far is rescaled. Leaves exp(s - max)
+ * in s, and 0 for keys that the row does not see. */
+static void absorb(const work *w, float *s, int64_t i, int64_t from, int64_t n)
+{
+    const qx_attn_head *h = w->h;
+    int64_t lo, hi;
+    row_keys(h, i, from, n, &lo, &hi);
+    lo -= from, hi -= from;
+    for (int64_t j = 0; j < at_most(lo, n); j++) s[j] = 0;
+    for (int64_t j = at_least(hi, 0); j < n; j++) s[j] = 0;
+    if (lo >= hi) return;
+    s += lo, from += lo, n = hi - lo;
+    if (h->softcap > 0 || h->keep) cap_and_keep(h, s, i, from, n);
+    float top = w->vm->score_top(s, n, h->softcap > 0 ? 1.0f : h->scale, h->mask ? h->mask + i * h->ld_mask + from : NULL);
+    top = top > w->top[i] ? top : w->top[i];
     if (top == -INFINITY) { /* nothing visible so far */
         for (int64_t j = 0; j < n; j++) s[j] = s[j] != s[j] ? s[j] : 0;
         return;
     }
-    exp_row(s, n, top, &sum);
-    float fade = *m == top ? 1.0f : fm_exp(*m - top);
-    if (fade != 1.0f)
-        for (int64_t j = 0; j < h->dv; j++) y[j] *= fade;
-    *l = *l * fade + sum;
-    *m = top;
+    const float sum = w->vm->exp_sum(s, n, top), fade = w->top[i] == top ? 1.0f : fm_exp(w->top[i] - top);
+    if (fade != 1.0f) fade_row(h->y + i * h->ldy, h->dv, fade);
+    w->sum[i] = w->sum[i] * fade + sum;
+    w->top[i] = top;
 }
+
+/* ---- Blocks ---- */
 
 static void pack_block(const qx_attn_head *h, int64_t from, int64_t n, float *pk, float *pv)
 {
@@ -110,41 +142,59 @@ static void pack_block(const qx_attn_head *h, int64_t from, int64_t n, float *pk
     for (int64_t p = 0; p * NR < h->dv; p++) qx_gemm_pack_panel(h->v + from * h->ldv, n, h->dv, h->ldv, 1, p, pv + p * NR * KEYS);
 }
 
-/* Query rows [r, r + m) against the packed block. */
-static void sub_block(const qx_attn_head *h, int64_t r, int64_t m, int64_t from, int64_t n, const float *pk, const float *pv, float *s, float *top, float *sum)
+/* Query rows [r, r + m) against keys [lo, hi) of the packed block that begins at key `from`; lo is at the start of a panel. */
+static void sub_block(const work *w, int64_t r, int64_t m, int64_t from, int64_t lo, int64_t hi)
 {
-    for (int64_t p = 0; p * NR < n; p++) {
-        qx_gemm_tile t = {.x = h->q + r * h->ldq, .ldx = h->ldq, .cx = 1, .panel = pk + p * NR * h->d, .y = s + p * NR, .ldy = KEYS, .m = m, .k = h->d, .cols = n - p * NR < NR ? n - p * NR : NR};
+    const qx_attn_head *h = w->h;
+    for (int64_t j = lo; j < hi; j += NR) {
+        qx_gemm_tile t = {.x = h->q + r * h->ldq, .ldx = h->ldq, .cx = 1, .panel = w->pk + (j - from) * h->d, .y = w->s + j - from, .ldy = KEYS, .m = m, .k = h->d, .cols = at_most(NR, hi - j)};
         qx_gemm_panel(&t);
     }
-    for (int64_t i = 0; i < m; i++) {
-        finish_scores(h, s + i * KEYS, r + i, from, n);
-        absorb(h, s + i * KEYS, n, &top[r + i], &sum[r + i], h->y + (r + i) * h->ldy);
-    }
-    for (int64_t p = 0; p * NR < h->dv; p++) {
-        qx_gemm_tile t = {.x = s, .ldx = KEYS, .cx = 1, .panel = pv + p * NR * KEYS, .y = h->y + r * h->ldy + p * NR, .ldy = h->ldy, .m = m, .k = n,
-                          .cols = h->dv - p * NR < NR ? h->dv - p * NR : NR, .add = true};
+    for (int64_t i = 0; i < m; i++) absorb(w, w->s + i * KEYS + lo - from, r + i, lo, hi - lo);
+    for (int64_t c = 0; c < h->dv; c += NR) {
+        qx_gemm_tile t = {.x = w->s + lo - from, .ldx = KEYS, .cx = 1, .panel = w->pv + c * KEYS + (lo - from) * NR, .y = h->y + r * h->ldy + c, .ldy = h->ldy, .m = m, .k = hi - lo,
+                          .cols = at_most(NR, h->dv - c), .add = true};
         qx_gemm_panel(&t);
     }
 }
 
-/* One or a few rows: packing would cost more than it saves. */
-static void few_rows(const qx_attn_head *h, float *s, float *top, float *sum)
+static void many_rows(const work *w)
 {
+    const qx_attn_head *h = w->h;
+    for (int64_t from = 0; from < h->keys; from += KEYS) {
+        const int64_t n = at_most(KEYS, h->keys - from);
+        bool packed = false;
+        for (int64_t r = 0, t = 0; r < h->rows; r += SUB, t++) {
+            const int64_t lo = at_least(from, w->lo[t] / NR * NR), hi = at_most(from + n, w->hi[t]);
+            if (lo >= hi) continue;
+            if (!packed) pack_block(h, from, n, w->pk, w->pv);
+            packed = true;
+            sub_block(w, r, at_most(SUB, h->rows - r), from, lo, hi);
+        }
+    }
+}
+
+static void dot_row(const qx_attn_head *h, const float *q, int64_t from, int64_t n, float *s)
+{
+    if (h->kc == 1) {
+        for (int64_t j = 0; j < n; j++) s[j] = qx_dot(q, h->k + (from + j) * h->ldk, h->d);
+        return;
+    }
+    for (int64_t j = 0; j < n; j++) s[j] = 0;
+    for (int64_t c = 0; c < h->d; c++) qx_axpy(q[c], h->k + c * h->kc + from * h->ldk, s, n);
+}
+
+/* One or a few rows: packing would cost more than it saves. */
+static void few_rows(const work *w)
+{
+    const qx_attn_head *h = w->h;
     for (int64_t i = 0; i < h->rows; i++)
-        for (int64_t from = 0; from < h->keys; from += KEYS) {
-            int64_t n = h->keys - from < KEYS ? h->keys - from : KEYS;
-            if (from > add_open(i, h->last) || from + n - 1 < add_open(i, h->first)) continue;
-            if (h->kc == 1) {
-                for (int64_t j = 0; j < n; j++) s[j] = qx_dot(h->q + i * h->ldq, h->k + (from + j) * h->ldk, h->d);
-            } else {
-                for (int64_t j = 0; j < n; j++) s[j] = 0;
-                for (int64_t c = 0; c < h->d; c++) qx_axpy(h->q[i * h->ldq + c], h->k + c * h->kc + from * h->ldk, s, n);
-            }
-            finish_scores(h, s, i, from, n);
-            absorb(h, s, n, &top[i], &sum[i], h->y + i * h->ldy);
+        for (int64_t from = w->lo[0]; from < w->hi[0]; from += KEYS) {
+            const int64_t n = at_most(KEYS, w->hi[0] - from);
+            dot_row(h, h->q + i * h->ldq, from, n, w->s);
+            absorb(w, w->s, i, from, n);
             for (int64_t j = 0; j < n; j++)
-                if (s[j] != 0) qx_axpy(s[j], h->v + (from + j) * h->ldv, h->y + i * h->ldy, h->dv);
+                if (w->s[j] != 0) qx_axpy(w->s[j], h->v + (from + j) * h->ldv, h->y + i * h->ldy, h->dv);
         }
 }
 
@@ -155,26 +205,21 @@ static void fill_nan(float *y, int64_t n)
 
 void qx_attn_rows(const qx_attn_head *h, float *scratch)
 {
-    float *pk = scratch, *pv = pk + KEYS * h->d, *s = pv + KEYS * round_up(h->dv), *top = s + SUB * KEYS, *sum = top + h->rows;
+    work w = {.h = h, .vm = qx_vmath_cpu(qx_isa_best()), .pk = scratch};
+    w.pv = w.pk + KEYS * h->d;
+    w.s = w.pv + KEYS * round_up(h->dv);
+    w.top = w.s + SUB * KEYS;
+    w.sum = w.top + h->rows;
     for (int64_t i = 0; i < h->rows; i++) {
-        top[i] = h->has_sink ? h->sink : -INFINITY;
-        sum[i] = h->has_sink ? 1.0f : 0.0f;
-        for (int64_t j = 0; j < h->dv; j++) h->y[i * h->ldy + j] = 0;
+        w.top[i] = h->has_sink ? h->sink : -INFINITY;
+        w.sum[i] = h->has_sink ? 1.0f : 0.0f;
+        memset(h->y + i * h->ldy, 0, (size_t)h->dv * sizeof *h->y);
     }
-    if (h->rows < 8 && (h->kc == 1 || h->ldk == 1)) few_rows(h, s, top, sum);
-    else
-        for (int64_t from = 0; from < h->keys; from += KEYS) {
-            int64_t n = h->keys - from < KEYS ? h->keys - from : KEYS;
-            if (from > add_open(h->rows - 1, h->last) || from + n - 1 < add_open(0, h->first)) continue; /* no row sees this block */
-            pack_block(h, from, n, pk, pv);
-            for (int64_t r = 0; r < h->rows; r += SUB) {
-                int64_t m = h->rows - r < SUB ? h->rows - r : SUB;
-                if (from > add_open(r + m - 1, h->last)) continue;
-                sub_block(h, r, m, from, n, pk, pv, s, top, sum);
-            }
-        }
+    find_keys(&w);
+    if (h->rows < 8 && (h->kc == 1 || h->ldk == 1)) few_rows(&w);
+    else many_rows(&w);
     for (int64_t i = 0; i < h->rows; i++) {
-        if (sum[i] != 0) scale_row(h->y + i * h->ldy, h->dv, 1.0f / sum[i], NULL);
+        if (w.sum[i] != 0) fade_row(h->y + i * h->ldy, h->dv, 1.0f / w.sum[i]);
         else if (h->nan_when_empty) fill_nan(h->y + i * h->ldy, h->dv);
     }
 }

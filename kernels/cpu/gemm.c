@@ -3,6 +3,7 @@
 #include "kernels/gemm.h"
 
 #include "kernels/multi.h"
+#include "kernels/quant.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -22,9 +23,12 @@ QX_INLINE void qx_gemm_pack_panel_body(const float *w, int64_t k, int64_t n, int
             for (int64_t j = 0; j < cols; j++) dst[i * NR + j] = w[i * row + first + j];
         return;
     }
-    for (int64_t j0 = 0; j0 < cols; j0 += 8) /* transposing: eight columns at a time stay in the cache */
-        for (int64_t i = 0; i < k; i++)
-            for (int64_t j = j0; j < cols && j < j0 + 8; j++) dst[i * NR + j] = w[i * row + (first + j) * col];
+    if (row == 1) {
+        (void)qx_transpose(sizeof *w, cols, k, w + first * col, col, dst, NR);
+        return;
+    }
+    for (int64_t i = 0; i < k; i++)
+        for (int64_t j = 0; j < cols; j++) dst[i * NR + j] = w[i * row + (first + j) * col];
 }
 QX_MULTI(, qx_gemm_pack_panel, (const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, float *dst), (w, k, n, row, col, p, dst))
 
@@ -51,9 +55,10 @@ static void tile_base(const qx_gemm_tile *t, int64_t r0, int rows)
 
 #if defined(__x86_64__)
 /* rows is a constant where these are called, so that the loops over it unroll and acc stays in registers. */
-#define TILE(isa, TARGET, V, W, ROWS_MAX, COLS, ZERO, LOAD, SET1, FMA, STORE)                                          \
+#define TILE(isa, TARGET, V, W, ROWS_MAX, COLS, ZERO, LOAD, SET1, FMA, ADD, STORE)                                          \
     TARGET static inline __attribute__((always_inline)) void tile_##isa##_rows(const qx_gemm_tile *t, int64_t r0, const int rows) \
     {                                                                                                                  \
+        const bool whole = t->cols == NR && !t->bias;                                                                  \
         float out[ROWS_MAX * NR];                                                                                      \
         const float *x = t->x + r0 * t->ldx;                                                                           \
         for (int c = 0; c < NR; c += COLS) {                                                                           \
@@ -68,10 +73,12 @@ static void tile_base(const qx_gemm_tile *t, int64_t r0, int rows)
                     for (int v = 0; v < COLS / W; v++) acc[r][v] = FMA(a, b[v], acc[r][v]);                            \
                 }                                                                                                      \
             }                                                                                                          \
-            for (int r = 0; r < rows; r++)                                                                             \
-                for (int v = 0; v < COLS / W; v++) STORE(out + r * NR + c + v * W, acc[r][v]);                         \
+            for (int r = 0; r < rows; r++) {                                                                           \
+                float *y = whole ? t->y + (r0 + r) * t->ldy + c : out + r * NR + c;                                    \
+                for (int v = 0; v < COLS / W; v++) STORE(y + v * W, whole && t->add ? ADD(LOAD(y + v * W), acc[r][v]) : acc[r][v]); \
+            }                                                                                                          \
         }                                                                                                              \
-        store(t, r0, out, rows);                                                                                       \
+        if (!whole) store(t, r0, out, rows);                                                                           \
     }                                                                                                                  \
     TARGET static void panel_##isa(const qx_gemm_tile *t)                                                              \
     {                                                                                                                  \
@@ -80,8 +87,8 @@ static void tile_base(const qx_gemm_tile *t, int64_t r0, int rows)
         for (; r + 4 <= t->m; r += 4) tile_##isa##_rows(t, r, 4);                                                      \
         for (; r < t->m; r++) tile_##isa##_rows(t, r, 1);                                                              \
     }
-TILE(avx512, QX_TARGET_AVX512, __m512, 16, 12, 32, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_storeu_ps)
-TILE(avx2, QX_TARGET_AVX2, __m256, 8, 6, 16, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_storeu_ps)
+TILE(avx512, QX_TARGET_AVX512, __m512, 16, 12, 32, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps, _mm512_storeu_ps)
+TILE(avx2, QX_TARGET_AVX2, __m256, 8, 6, 16, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps, _mm256_storeu_ps)
 #endif
 
 static void panel_base(const qx_gemm_tile *t)

@@ -163,21 +163,6 @@ QX_INLINE void qx_lane_moments_body(const float *x, int64_t pixels, int lanes, d
 }
 QX_MULTI(, qx_lane_moments, (const float *x, int64_t pixels, int lanes, double *mean, double *m2), (x, pixels, lanes, mean, m2))
 
-QX_INLINE void lane_affine(const float *x, int64_t pixels, const int lanes, const float *mean, const float *a, const float *b, float *y)
-{
-    for (int64_t i = 0; i < pixels; i++) {
-        QX_IVDEP
-        for (int q = 0; q < lanes; q++) y[i * lanes + q] = (x[i * lanes + q] - mean[q]) * a[q] + b[q];
-    }
-}
-
-QX_INLINE void qx_lane_affine_body(const float *x, int64_t pixels, int lanes, const float *mean, const float *a, const float *b, float *y)
-{
-    if (lanes == 16) lane_affine(x, pixels, 16, mean, a, b, y);
-    else lane_affine(x, pixels, 8, mean, a, b, y);
-}
-QX_MULTI(, qx_lane_affine, (const float *x, int64_t pixels, int lanes, const float *mean, const float *a, const float *b, float *y), (x, pixels, lanes, mean, a, b, y))
-
 QX_INLINE void qx_layernorm_row_body(const float *x, const float *gamma, const float *beta, float eps, float *y, int64_t n, float *mean, float *inv)
 {
     float m, r;

@@ -37,12 +37,23 @@ static qx_status piece(void *user, int64_t i)
     return QX_OK;
 }
 
+/* Rows of a piece: enough pieces for many threads, but not so few rows that packing the keys anew for each costs more than it brings. */
+static int64_t chunk_rows(const qx_attn *a)
+{
+    const int64_t heads = a->batch * a->heads, most = a->rows / 96;
+    int64_t n = (32 + heads - 1) / heads;
+    if (n > most) n = most;
+    if (n * QX_ATTN_ROWS < a->rows) n = (a->rows + QX_ATTN_ROWS - 1) / QX_ATTN_ROWS;
+    if (n < 1) n = 1;
+    const int64_t rows = ((a->rows + n - 1) / n + 11) / 12 * 12; /* a multiple of what the product does at once */
+    return rows < QX_ATTN_ROWS ? rows : QX_ATTN_ROWS;
+}
+
 qx_status qx_attn_run(qx_call *c, const qx_attn *a)
 {
     if (a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads over %lld key heads", (long long)a->heads, (long long)a->kv_heads);
     if (a->batch == 0 || a->rows == 0 || a->dv == 0) return QX_OK;
-    job j = {.a = a, .chunk = QX_ATTN_ROWS};
-    while (j.chunk > 96 && a->batch * a->heads * ((a->rows + j.chunk - 1) / j.chunk) < 32) j.chunk = j.chunk / 2 < 96 ? 96 : j.chunk / 2;
+    job j = {.a = a, .chunk = chunk_rows(a)};
     j.chunks = (a->rows + j.chunk - 1) / j.chunk;
     j.per_thread = (qx_attn_scratch(j.chunk, a->d, a->dv) + 15) / 16 * 16;
     QX_TRY(QX_CALL_SCRATCH(c, j.per_thread * qx_ctx_threads(c->ctx), &j.scratch));

@@ -4,14 +4,10 @@
 
 #include <math.h>
 
-#include "kernels/pointwise.h"
 #include "kernels/rows.h"
+#include "kernels/vmath_leaf.h"
 
-enum { PIECE = 4096, TILE = 256 }; /* pixels of a piece; and between scaling and activation */
-
-static const float one[2] = {1, 0};
-
-static void silu(float *y, int64_t n) { qx_unary_find(QX_U_SWISH, QX_DT_FLOAT)(y, y, n, one); }
+enum { PIECE = 4096 }; /* pixels of a piece */
 
 /* ---- Plain ---- */
 
@@ -23,9 +19,9 @@ static qx_status plain_piece(void *user, int64_t i)
     float *y = g->y + i * per * g->pixels, mean, inv;
     qx_moments(x, per * g->pixels, g->eps, &mean, &inv);
     for (int64_t k = 0; k < per; k++) {
-        float *row = y + k * g->pixels;
-        qx_affine_row(x + k * g->pixels, mean, inv, g->gamma[first + k], g->beta[first + k], row, g->pixels);
-        if (g->silu) silu(row, g->pixels);
+        qx_affine p;
+        for (int l = 0; l < 16; l++) p.mean[l] = mean, p.a[l] = inv * g->gamma[first + k], p.b[l] = g->beta[first + k];
+        qx_vmath_cpu(qx_isa_best())->affine(x + k * g->pixels, g->pixels, &p, g->silu, y + k * g->pixels);
     }
     return QX_OK;
 }
@@ -86,13 +82,10 @@ static qx_status scale_piece(void *user, int64_t i)
 {
     const job *j = user;
     const qx_group_norm *g = j->g;
-    const int64_t b = g->block, cut = i % j->cuts, ch = i / j->cuts * b, n = piece_pixels(j, cut), at = (i / j->cuts * g->pixels + cut * PIECE) * b;
-    for (int64_t p = 0; p < n; p += TILE) {
-        const int64_t m = n - p < TILE ? n - p : TILE;
-        float *y = g->y + at + p * b;
-        qx_lane_affine(g->x + at + p * b, m, (int)b, j->mu + ch, j->a + ch, g->beta + ch % g->channels, y);
-        if (g->silu) silu(y, m * b);
-    }
+    const int64_t b = g->block, cut = i % j->cuts, ch = i / j->cuts * b, at = (i / j->cuts * g->pixels + cut * PIECE) * b;
+    qx_affine p;
+    for (int64_t l = 0; l < 16; l++) p.mean[l] = j->mu[ch + l % b], p.a[l] = j->a[ch + l % b], p.b[l] = g->beta[ch % g->channels + l % b];
+    qx_vmath_cpu(qx_isa_best())->affine(g->x + at, piece_pixels(j, cut) * b, &p, g->silu, g->y + at);
     return QX_OK;
 }
 

@@ -28,7 +28,7 @@ void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s)
 #define WINOGRAD_BYTES 4e7
 static bool winograd_may_pay(const qx_conv_shape *s)
 {
-    bool small = s->spatial == 2 && s->group == 1 && s->in_ch >= 16 && s->out_ch >= 16 && s->in_ch + s->out_ch > 96 && s->out[0] * s->out[1] >= 256;
+    bool small = s->spatial == 2 && s->group == 1 && s->in_ch >= 32 && s->out_ch >= 32 && s->out[0] * s->out[1] >= 256;
     for (int i = 0; small && i < 2; i++) small = s->kernel[i] == 3 && s->stride[i] == 1 && s->dilation[i] == 1 && s->begin[i] <= 1 && s->end[i] <= 1;
     return small && 4.0 * 9.0 * (double)s->in_ch * (double)s->out_ch * 4.0 <= WINOGRAD_BYTES;
 }

@@ -146,8 +146,36 @@ static void attention(void **state)
         for (int mode = 0; mode < MODES; mode += t > 3 ? 7 : 1) one_attention(&shapes[t], mode, &seed);
 }
 
+/* Masks of hopeless entries: causal, padded in front, a row without any plain key (its keys count as far as they go), and entries that stay in the sum. */
+static void masked_away(void **state)
+{
+    enum { ROWS = 150, KEYS = 600, D = 40 };
+    static float q[ROWS * D], k[KEYS * D], v[KEYS * D], y[ROWS * D], mask[ROWS * KEYS], scratch[1 << 17];
+    static const float away[] = {-INFINITY, -3.4028235e38f, -1e31f, -1e4f};
+    double s[KEYS], want[D];
+    uint32_t seed = 5;
+    (void)state;
+    fill_normal(q, ROWS * D, &seed);
+    fill_normal(k, KEYS * D, &seed);
+    fill_normal(v, KEYS * D, &seed);
+    assert_true(qx_attn_scratch(ROWS, D, D) <= COUNT(scratch));
+    for (int t = 0; t < 4 * COUNT(away); t++) {
+        const float gone = away[t / 4];
+        for (int64_t i = 0; i < ROWS; i++)
+            for (int64_t j = 0; j < KEYS; j++) mask[i * KEYS + j] = (t & 1 && j > i + 450) || (t & 2 && (j < 70 || j == 300)) || i == 77 ? gone : 0.25f * (float)(j % 5);
+        qx_attn_head h = {.rows = ROWS, .keys = KEYS, .d = D, .dv = D, .q = q, .ldq = D, .k = k, .ldk = D, .kc = 1, .v = v, .ldv = D, .y = y, .ldy = D, .scale = 0.3f,
+                          .mask = mask, .ld_mask = KEYS, .first = INT64_MIN, .last = INT64_MAX, .nan_when_empty = true};
+        qx_attn_rows(&h, scratch);
+        for (int64_t i = 0; i < ROWS; i++) {
+            const bool seen = row_of(&h, i, s, want);
+            for (int64_t c = 0; c < D && (i != 77 || !seen); c++) expect("masked", y[i * D + c], seen ? want[c] : NAN, 1, i * 1000 + c);
+            for (int64_t c = 0; c < D && i == 77 && seen; c++) assert_true(isfinite(y[i * D + c]));
+        }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(integer_rows), cmocka_unit_test(attention)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(integer_rows), cmocka_unit_test(attention), cmocka_unit_test(masked_away)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

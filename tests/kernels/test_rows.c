@@ -4,6 +4,7 @@
 
 #include "kernels/move.h"
 #include "kernels/rows.h"
+#include "kernels/vmath_leaf.h"
 
 static const int lengths[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 64, 100, 1000};
 enum { MOST = 1000 };
@@ -204,8 +205,66 @@ static void copies(void **state)
             }
 }
 
+/* ---- Rows of exponentials, on every instruction set ---- */
+
+static void scores_of(const qx_vmath *vm, float *x, int n)
+{
+    float mask[MOST], s[MOST];
+    double want[MOST], top = -INFINITY, sum = 0;
+    for (int i = 0; i < n; i++) mask[i] = i % 7 == 3 ? -INFINITY : 0.5f * (float)(i % 3);
+    for (int i = 0; i < n; i++) {
+        want[i] = (double)x[i] * 0.7 + (double)mask[i];
+        top = want[i] > top ? want[i] : top; /* not when NaN */
+    }
+    memcpy(s, x, (size_t)n * sizeof *s);
+    const float got = vm->score_top(s, n, 0.7f, mask);
+    close("scores", s, want, n, 1e-6);
+    if (!((double)got == top || fabs((double)got - top) <= 1e-6 * fabs(top) + 1e-44)) fail_msg("top of %d: %.9g, expected %.9g", n, (double)got, top);
+    if (top == -INFINITY) return;
+    for (int i = 0; i < n; i++) sum += want[i] = exp((double)(s[i] - got)); /* the difference is rounded to float before */
+    const float total = vm->exp_sum(s, n, got);
+    close("exp", s, want, n, 3e-7);
+    for (int i = 0; i < n; i++) assert_true(!(s[i] > 0 && s[i] < 1.17549435e-38f)); /* no subnormal numbers */
+    if (!(isnan(sum) ? isnan(total) : fabs((double)total - sum) <= 1e-6 * sum)) fail_msg("sum of %d: %.9g, expected %.9g", n, (double)total, sum);
+}
+
+static void affine_of(const qx_vmath *vm, float *x, int n, bool silu)
+{
+    qx_affine p;
+    float y[MOST];
+    double want[MOST];
+    for (int l = 0; l < 16; l++) p.mean[l] = 0.1f * (float)l, p.a[l] = 2.0f - 0.3f * (float)l, p.b[l] = (float)(l % 4);
+    for (int i = 0; i < n; i++) {
+        const double z = (double)(x[i] - p.mean[i % 16]) * (double)p.a[i % 16] + (double)p.b[i % 16];
+        want[i] = silu ? z / (1 + exp(-z)) : z;
+    }
+    vm->affine(x, n, &p, silu, y);
+    close(silu ? "affine and silu" : "affine", y, want, n, 1e-6);
+    vm->affine(x, n, &p, silu, x); /* in place */
+    assert_memory_equal(x, y, (size_t)n * sizeof *x);
+}
+
+static void exponentials(void **state)
+{
+    float x[MOST];
+    uint32_t s = 8;
+    (void)state;
+    for (int isa = -1; isa <= (int)qx_isa_best(); isa++) {
+        const qx_vmath *vm = isa < 0 ? qx_vmath_ref() : qx_vmath_cpu((qx_isa)isa);
+        for (int k = 0; k < COUNT(lengths); k++)
+            for (int f = 0; f < FILLS; f++) {
+                const int n = lengths[k];
+                make(x, n, (fill)f, &s);
+                for (int i = 0; i < n && f == NORMAL; i++) x[i] *= 40; /* both ends of the exponential */
+                if (f == TINY && n > 9) x[9] = NAN;
+                if (f != LARGE) scores_of(vm, x, n);
+                for (int act = 0; act < 2; act++) affine_of(vm, x, n, act);
+            }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(softmax), cmocka_unit_test(normalisation), cmocka_unit_test(reductions), cmocka_unit_test(rotation_and_dot), cmocka_unit_test(copies)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(softmax), cmocka_unit_test(normalisation), cmocka_unit_test(reductions), cmocka_unit_test(rotation_and_dot), cmocka_unit_test(copies), cmocka_unit_test(exponentials)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,37 @@
+/* vmath_leaf.h - rows of exponentials: the softmax of attention, and normalisation with SiLU behind it, with fused multiply-add, one table per instruction set. About twice as fast
+ * as the loops of kernels/fmath.h, whose bits are the same everywhere; here the last bit depends on the instruction set (never on threads). */
+#ifndef QX_KERNELS_VMATH_LEAF_H
+#define QX_KERNELS_VMATH_LEAF_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/isa.h"
+
+typedef struct qx_affine { float mean[16], a[16], b[16]; } qx_affine;
+
+typedef struct qx_vmath {
+    /* s = scale s + mask (mask NULL: 0); the largest of them, NaN left out, -Inf when there is none. */
+    float (*score_top)(float *s, int64_t n, float scale, const float *mask);
+    /* s = exp(s - top), s <= top; their sum. */
+    float (*exp_sum)(float *s, int64_t n, float top);
+    /* y = z, or with silu z / (1 + exp(-z)), of z = (x - mean) a + b, whose three numbers repeat after 16 elements; x may be y. */
+    void (*affine)(const float *x, int64_t n, const qx_affine *p, bool silu, float *y);
+} qx_vmath;
+
+const qx_vmath *qx_vmath_ref(void);
+#if defined(__x86_64__)
+const qx_vmath *qx_vmath_avx2(void);
+const qx_vmath *qx_vmath_avx512(void);
+#endif
+static inline const qx_vmath *qx_vmath_cpu(qx_isa isa)
+{
+#if defined(__x86_64__)
+    if (isa == QX_ISA_AVX512) return qx_vmath_avx512();
+    if (isa == QX_ISA_AVX2) return qx_vmath_avx2();
+#endif
+    (void)isa;
+    return qx_vmath_ref();
+}
+
+#endif

@@ -1,0 +1,89 @@
+/* vmath_loops.h - the loops of vmath_leaf.h over sixteen lanes; included after lanes.h. Gives `vmath`. */
+#include <math.h>
+
+/* As fm_exp (kernels/fmath.h): 2^n r with |r| <= ln2 / 2. NaN stays; overflow gives Inf from 88.72 on. What would not be a normal number is 0: processors
+ * take a hundred times as long for it, and softmax has many (masked keys). */
+LANE v16 v_exp(v16 from)
+{
+    const v16 least = v_set(-87.0f), x = v_min(v_set(89.0f), v_max(least, from)), n = v_rne(v_mul(x, v_set(1.44269504f)));
+    v16 r = v_fma(n, v_set(-0.693359375f), x);
+    r = v_fma(n, v_set(2.12194440e-4f), r);
+    v16 p = v_fma(v_set(1.9875691500e-4f), r, v_set(1.3981999507e-3f));
+    p = v_fma(p, r, v_set(8.3334519073e-3f));
+    p = v_fma(p, r, v_set(4.1665795894e-2f));
+    p = v_fma(p, r, v_set(1.6666665459e-1f));
+    p = v_fma(p, r, v_set(5.0000001201e-1f));
+    p = v_add(v_fma(v_mul(r, r), p, r), v_set(1.0f));
+    return v_zero_below(v_ldexp(p, n), from, least);
+}
+
+/* The first n lanes of x, n < 16. */
+LANE void store_part(float *p, v16 x, int64_t n)
+{
+    float t[16];
+    v_store(t, x);
+    memcpy(p, t, (size_t)n * sizeof *p);
+}
+
+LANE v16 load_part(const float *p, int64_t n, float fill)
+{
+    float t[16];
+    for (int i = 0; i < 16; i++) t[i] = fill;
+    memcpy(t, p, (size_t)n * sizeof *p);
+    return v_load(t);
+}
+
+TARGET static float score_top(float *s, int64_t n, float scale, const float *mask)
+{
+    const v16 f = v_set(scale);
+    v16 top = v_set(-INFINITY);
+    int64_t j = 0;
+    for (; j + 16 <= n; j += 16) {
+        const v16 v = mask ? v_fma(v_load(s + j), f, v_load(mask + j)) : v_mul(v_load(s + j), f);
+        v_store(s + j, v);
+        top = v_max(v, top);
+    }
+    if (j < n) {
+        const v16 v = v_fma(load_part(s + j, n - j, 0.0f), f, mask ? load_part(mask + j, n - j, 0.0f) : v_set(0.0f));
+        store_part(s + j, v, n - j);
+        top = v_max(load_part(s + j, n - j, -INFINITY), top);
+    }
+    return v_top(top);
+}
+
+TARGET static float exp_sum(float *s, int64_t n, float top)
+{
+    const v16 m = v_set(top);
+    v16 sum = v_set(0.0f);
+    int64_t j = 0;
+    for (; j + 16 <= n; j += 16) {
+        const v16 e = v_exp(v_sub(v_load(s + j), m));
+        v_store(s + j, e);
+        sum = v_add(sum, e);
+    }
+    if (j < n) {
+        const v16 e = v_exp(v_sub(load_part(s + j, n - j, -INFINITY), m));
+        store_part(s + j, e, n - j);
+        sum = v_add(sum, e);
+    }
+    return v_sum(sum);
+}
+
+/* The exponential stays finite, so that its reciprocal is a number. */
+LANE v16 v_silu(v16 x) { return v_mul(x, v_rcp(v_add(v_set(1.0f), v_exp(v_min(v_set(88.0f), v_sub(v_set(0.0f), x)))))); }
+
+LANE v16 v_affine(v16 x, v16 mean, v16 a, v16 b, bool act)
+{
+    const v16 z = v_fma(v_sub(x, mean), a, b);
+    return act ? v_silu(z) : z;
+}
+
+TARGET static void affine(const float *x, int64_t n, const qx_affine *p, bool act, float *y)
+{
+    const v16 mean = v_load(p->mean), a = v_load(p->a), b = v_load(p->b);
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) v_store(y + i, v_affine(v_load(x + i), mean, a, b, act));
+    if (i < n) store_part(y + i, v_affine(load_part(x + i, n - i, 0.0f), mean, a, b, act), n - i);
+}
+
+static const qx_vmath vmath = {score_top, exp_sum, affine};
