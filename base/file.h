@@ -2,7 +2,7 @@
  *
  * An output set is one or more files written under temporary names in the target's directory, and renamed in the order
  * they were opened when the set is committed; the last rename is the commit point. Anything else removes the temporaries.
- * Where all files of a set replace older ones, a kill between two renames leaves the last file absent, never an old one beside new ones. */
+ * A pair that replaces an older pair needs a stand-in (qx_outset_stand_in): then a kill at any instant leaves a pair that belongs together. */
 #ifndef QX_BASE_FILE_H
 #define QX_BASE_FILE_H
 
@@ -34,7 +34,12 @@ qx_status qx_out_copy_at(qx_out *o, int64_t offset, qx_file *from, int64_t from_
 qx_status qx_out_truncate(qx_out *o, int64_t size);
 int qx_out_fd(const qx_out *o);
 const char *qx_out_temp_path(const qx_out *o);
-/* fsync all, rename in order of opening, fsync the directory. */
+/* For a set of two files, the second of which refers to the first by name, once both are open. Where both replace older files, *out is a
+ * further file to be filled with what the second one would be if the first were called *location (in the same directory; lives as long as
+ * the set): it is what stands under the second name while the first changes. *out is NULL where none is needed. */
+qx_status qx_outset_stand_in(qx_outset *s, qx_out **out, const char **location);
+/* fsync all, rename in order of opening, fsync the directory. After an error the old files are there; on a file system without hard links
+ * it may also be the new ones, which then load. */
 qx_status qx_outset_commit(qx_outset *s);
 /* Removes what was not committed, and frees the set. */
 void qx_outset_free(qx_outset *s);

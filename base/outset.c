@@ -4,13 +4,15 @@
  * killed one left behind from what a living one is writing, and removes the former. Commit: fsync all, keep a hard link to
  * each file that will be replaced, rename in order. If a rename fails, what was replaced comes back from its link.
  *
- * Two files cannot be replaced in one step. Where an old model and its old data are both there, the old model is moved aside
- * before its data changes: a kill between the renames then leaves no model for an instant's work, never an old model beside
- * new data, which would load and be wrong. In all other cases the last rename alone decides. */
+ * Two files cannot be replaced in one step. Where an old model and its old data are both there, a stand-in goes between: the new
+ * data gets a second name, the bridge; a model that refers to the bridge replaces the old one, and that rename is the commit
+ * point; then the data and the model proper take their names, and the bridge goes. So a pair that loads is there at every
+ * instant. What a kill in between leaves is such a pair with hidden data, which the next successful run for this target takes away. */
 #include "base/file.h"
 #include "base/checked.h"
 #include "base/ctx.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,20 +26,22 @@
 #define COPY_STEP ((int64_t)64 << 20)
 #define COPY_BUFFER ((size_t)1 << 20)
 #define TEMP_PREFIX ".qonnx-"
+#define BRIDGE_PREFIX ".qonnx-data-"
 
 struct qx_out {
     qx_out *next;
     qx_outset *set;
     char *path, *temp, *backup; /* backup: NULL when there is nothing to bring back */
     int fd;
-    bool renamed, aside; /* aside: the old file is only at `backup` */
+    bool renamed, was_there, replaced; /* the temporary has its name; an old file had it; it no longer has */
 };
 
 struct qx_outset {
     qx_ctx *ctx;
     qx_arena *arena;
     qx_out *first, **last;
-    bool committed;
+    qx_out *stand_in; /* for the last file; NULL when there is no old pair */
+    char *bridge;     /* second name of the first file while the stand-in stands */
 };
 
 qx_status qx_outset_new(qx_ctx *ctx, qx_outset **out)
@@ -84,15 +88,15 @@ static char *directory_of(qx_arena *a, const char *path)
 }
 
 /* 64 bits of the target's name in the temporary's: long names stay legal, and leftovers of other targets are left alone. */
-static char *temp_prefix(qx_arena *a, const char *path)
+static char *hidden_prefix(qx_arena *a, const char *kind, const char *path)
 {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     uint64_t h = 14695981039346656037u;
     for (; *name; name++) h = (h ^ (unsigned char)*name) * 1099511628211u;
-    return qx_arena_printf(a, TEMP_PREFIX "%016llx-", (unsigned long long)h);
+    return qx_arena_printf(a, "%s%016llx-", kind, (unsigned long long)h);
 }
 
-/* Removes the temporaries of this target that no living process holds. Best effort: nothing depends on it. */
+/* Removes the hidden files of this target that no living process holds. Best effort: nothing depends on it. */
 static void remove_leftovers(const char *dir, const char *prefix)
 {
     DIR *d = opendir(dir);
@@ -116,7 +120,7 @@ static char *fresh_name(qx_arena *a, const char *dir, const char *prefix)
 
 static qx_status open_temp(qx_outset *s, qx_out *o)
 {
-    char *dir = directory_of(s->arena, o->path), *prefix = temp_prefix(s->arena, o->path);
+    char *dir = directory_of(s->arena, o->path), *prefix = hidden_prefix(s->arena, TEMP_PREFIX, o->path);
     if (!dir || !prefix) return QX_E_NOMEM;
     remove_leftovers(dir, prefix);
     for (int tries = 0; tries < 8; tries++) {
@@ -130,18 +134,46 @@ static qx_status open_temp(qx_outset *s, qx_out *o)
     return QX_OK;
 }
 
-qx_status qx_out_open(qx_outset *s, const char *path, qx_file *const *inputs, int n_inputs, qx_out **out)
+static qx_status new_out(qx_outset *s, const char *path, qx_out **out)
 {
-    *out = NULL;
-    QX_TRY(check_target(s->ctx, path, inputs, n_inputs));
     qx_out *o = qx_arena_alloc(s->arena, sizeof *o);
     if (!o || !(o->path = qx_arena_strdup(s->arena, path))) return QX_E_NOMEM;
     o->set = s;
     o->fd = -1;
     QX_TRY(open_temp(s, o));
+    *out = o;
+    return QX_OK;
+}
+
+qx_status qx_out_open(qx_outset *s, const char *path, qx_file *const *inputs, int n_inputs, qx_out **out)
+{
+    qx_out *o;
+    *out = NULL;
+    QX_TRY(check_target(s->ctx, path, inputs, n_inputs));
+    QX_TRY(new_out(s, path, &o));
     *s->last = o;
     s->last = &o->next;
     *out = o;
+    return QX_OK;
+}
+
+static bool exists(const qx_out *o)
+{
+    return access(o->path, F_OK) == 0;
+}
+
+qx_status qx_outset_stand_in(qx_outset *s, qx_out **out, const char **location)
+{
+    qx_out *data = s->first, *model = data ? data->next : NULL;
+    *out = NULL;
+    assert(model && !model->next && !s->stand_in);
+    if (!exists(data) || !exists(model)) return QX_OK;
+    char *dir = directory_of(s->arena, data->path), *prefix = hidden_prefix(s->arena, BRIDGE_PREFIX, data->path);
+    s->bridge = dir && prefix ? fresh_name(s->arena, dir, prefix) : NULL;
+    if (!s->bridge) return QX_E_NOMEM;
+    QX_TRY(new_out(s, model->path, &s->stand_in));
+    *out = s->stand_in;
+    *location = strrchr(s->bridge, '/') + 1;
     return QX_OK;
 }
 
@@ -213,43 +245,21 @@ const char *qx_out_temp_path(const qx_out *o)
     return o->temp;
 }
 
-/* A file system without hard links only loses the way back from a failed second rename. */
-static qx_status keep_old(qx_outset *s, qx_out *o, bool move)
+/* A file system without hard links only loses the way back from a failed rename. */
+static qx_status keep_old(qx_outset *s, qx_out *o)
 {
-    char *dir = directory_of(s->arena, o->path), *prefix = temp_prefix(s->arena, o->path);
+    char *dir = directory_of(s->arena, o->path), *prefix = hidden_prefix(s->arena, TEMP_PREFIX, o->path);
     char *name = dir && prefix ? fresh_name(s->arena, dir, prefix) : NULL;
     if (!name) return QX_E_NOMEM;
-    o->aside = move && rename(o->path, name) == 0;
-    if (o->aside || (!move && link(o->path, name) == 0)) o->backup = name;
+    o->was_there = exists(o);
+    if (link(o->path, name) == 0) o->backup = name;
     return QX_OK;
 }
 
 static qx_status keep_all(qx_outset *s)
 {
-    bool replaces = false; /* a file before this one */
-    for (qx_out *o = s->first; o; o = o->next) {
-        QX_TRY(keep_old(s, o, replaces && !o->next));
-        replaces = replaces || access(o->path, F_OK) == 0;
-    }
+    for (qx_out *o = s->first; o; o = o->next) QX_TRY(keep_old(s, o));
     return QX_OK;
-}
-
-static void bring_back(qx_outset *s)
-{
-    for (qx_out *o = s->first; o; o = o->next) {
-        if (!o->renamed && !o->aside) continue;
-        if (o->backup) rename(o->backup, o->path);
-        else unlink(o->path);
-        o->backup = NULL;
-    }
-}
-
-static void drop_backups(qx_outset *s)
-{
-    for (qx_out *o = s->first; o; o = o->next) {
-        if (o->backup) unlink(o->backup);
-        o->backup = NULL;
-    }
 }
 
 static qx_status sync_directory(qx_outset *s, const char *path)
@@ -265,36 +275,102 @@ static qx_status sync_directory(qx_outset *s, const char *path)
     return bad ? io_error(s->ctx, dir, "sync") : QX_OK;
 }
 
+static qx_status sync_file(qx_out *o)
+{
+    if (injected(o->set->ctx, QX_IO_FSYNC) || fsync(o->fd) != 0) return io_error(o->set->ctx, o->path, "sync");
+    return QX_OK;
+}
+
+static qx_status take_name(qx_out *o, qx_out *target)
+{
+    if (injected(o->set->ctx, QX_IO_RENAME) || rename(o->temp, target->path) != 0) return io_error(o->set->ctx, target->path, "rename the finished file to this name");
+    o->renamed = target->replaced = true;
+    return QX_OK;
+}
+
+/* Where there are no hard links, the bridge is a copy. */
+static qx_status build_bridge(qx_outset *s)
+{
+    qx_out copy = {.set = s, .path = s->bridge};
+    qx_file *data;
+    if (link(s->first->temp, s->bridge) == 0) return QX_OK;
+    copy.fd = open(s->bridge, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (copy.fd < 0) return io_error(s->ctx, s->bridge, "create");
+    qx_status st = qx_file_open(s->ctx, s->first->temp, &data);
+    if (st == QX_OK) {
+        st = qx_out_copy_at(&copy, 0, data, 0, qx_file_size(data));
+        qx_file_close(data);
+    }
+    if (st == QX_OK) st = sync_file(&copy);
+    close(copy.fd);
+    return st;
+}
+
+static qx_status cross_bridge(qx_outset *s)
+{
+    QX_TRY(build_bridge(s));
+    QX_TRY(take_name(s->stand_in, s->first->next));
+    return sync_directory(s, s->bridge);
+}
+
+static void remove_bridges(qx_outset *s)
+{
+    if (!s->bridge) return;
+    unlink(s->bridge);
+    char *dir = directory_of(s->arena, s->bridge), *prefix = hidden_prefix(s->arena, BRIDGE_PREFIX, s->first->path);
+    if (dir && prefix) remove_leftovers(dir, prefix);
+}
+
 static qx_status rename_all(qx_outset *s)
 {
-    for (qx_out *o = s->first; o; o = o->next) {
-        if (injected(s->ctx, QX_IO_RENAME) || rename(o->temp, o->path) != 0) return io_error(s->ctx, o->path, "rename the finished file to this name");
-        o->renamed = true;
-    }
+    if (s->stand_in) QX_TRY(cross_bridge(s));
+    for (qx_out *o = s->first; o; o = o->next) QX_TRY(take_name(o, o));
     for (qx_out *o = s->first; o; o = o->next) QX_TRY(sync_directory(s, o->path));
     return QX_OK;
 }
 
+/* Without a way back for one of them, the new files stay, and so does the bridge that the stand-in needs. */
+static void bring_back(qx_outset *s)
+{
+    for (qx_out *o = s->first; o; o = o->next)
+        if (o->replaced && o->was_there && !o->backup) return;
+    for (qx_out *o = s->first; o; o = o->next) {
+        if (!o->replaced) continue;
+        if (o->backup) rename(o->backup, o->path);
+        else unlink(o->path);
+    }
+    if (s->bridge) unlink(s->bridge);
+}
+
+static void drop_backups(qx_outset *s)
+{
+    for (qx_out *o = s->first; o; o = o->next)
+        if (o->backup) unlink(o->backup);
+}
+
 qx_status qx_outset_commit(qx_outset *s)
 {
-    qx_status st = QX_OK;
-    for (qx_out *o = s->first; o; o = o->next)
-        if (injected(s->ctx, QX_IO_FSYNC) || fsync(o->fd) != 0) return io_error(s->ctx, o->path, "sync");
-    st = keep_all(s);
+    for (qx_out *o = s->first; o; o = o->next) QX_TRY(sync_file(o));
+    if (s->stand_in) QX_TRY(sync_file(s->stand_in));
+    qx_status st = keep_all(s);
     if (st == QX_OK) st = rename_all(s);
     if (st != QX_OK) bring_back(s);
-    else s->committed = true;
+    else remove_bridges(s);
     drop_backups(s);
     return st;
+}
+
+static void close_out(qx_out *o)
+{
+    if (!o->renamed) unlink(o->temp);
+    close(o->fd);
 }
 
 void qx_outset_free(qx_outset *s)
 {
     if (!s) return;
-    for (qx_out *o = s->first; o; o = o->next) {
-        if (!o->renamed) unlink(o->temp);
-        close(o->fd);
-    }
+    for (qx_out *o = s->first; o; o = o->next) close_out(o);
+    if (s->stand_in) close_out(s->stand_in);
     qx_arena_free(s->arena);
     qx_free(s->ctx, s);
 }

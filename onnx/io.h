@@ -29,7 +29,7 @@ typedef struct qx_write_options {
 } qx_write_options;
 typedef struct qx_write_result { int64_t model_bytes, data_bytes; const char *data_path; /* in the model's arena, or NULL */ } qx_write_result;
 
-/* Complete and atomic: data file, then model file, then rename. Untouched models are copied byte for byte. */
+/* Complete and atomic: at every instant the old output or the new one loads (base/outset.c). Untouched models are copied byte for byte. */
 qx_status qx_model_write(qx_model *m, const char *path, const qx_write_options *opt, qx_write_result *res);
 /* What a tensor of so many bytes takes: in an external data file it starts at a multiple of 4 KiB when it is not small. */
 int64_t qx_write_tensor_bytes(int64_t bytes, bool external);

@@ -2,7 +2,9 @@
  *
  * The size of everything follows from types, so the model file and the data file are laid out before a byte is computed: same bytes for any
  * number of threads, and a job's parts go straight to where they belong. A model that nobody edited is copied byte for byte.
- * The last rename is the commit point; until then only temporaries exist. */
+ * A rename is the commit point; until then only temporaries exist. Where a model and its data replace older ones, a second model file is
+ * written that differs in the name of the data file alone: base/outset.c says what for. */
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,7 +68,7 @@ static qx_status wants_external(qx_model *m, const qx_write_options *opt, bool *
     return QX_OK;
 }
 
-static qx_status lay_out_as(writer *w, bool external, bool measure)
+static qx_status lay_out_as(writer *w, bool external, bool measure, qx_image *image)
 {
     qx_map *placed = NULL;
     QX_TRY(qx_map_new(w->ctx, &placed));
@@ -74,7 +76,7 @@ static qx_status lay_out_as(writer *w, bool external, bool measure)
     qx_status st = qx_pb_model(&w->plan);
     qx_map_free(placed);
     w->plan.placed = NULL;
-    if (st == QX_OK) st = qx_pb_serialize(&w->plan, measure, &w->image);
+    if (st == QX_OK) st = qx_pb_serialize(&w->plan, measure, image);
     return st;
 }
 
@@ -82,10 +84,10 @@ static qx_status lay_out(writer *w, const qx_write_options *opt, bool measure)
 {
     bool external;
     QX_TRY(wants_external(w->m, opt, &external));
-    QX_TRY(lay_out_as(w, external, measure));
+    QX_TRY(lay_out_as(w, external, measure, &w->image));
     if (w->image.size > INT32_MAX && !external) {
         qx_image_free(w->ctx, &w->image);
-        QX_TRY(lay_out_as(w, true, measure));
+        QX_TRY(lay_out_as(w, true, measure, &w->image));
     }
     if (w->image.size <= INT32_MAX) return QX_OK;
     QX_FAIL(w->ctx, QX_E_UNSUPPORTED, "the model without its weights would take %lld bytes, more than the %d that a model file may have", (long long)w->image.size, INT32_MAX);
@@ -280,6 +282,33 @@ static qx_status check_written(writer *w)
     return st;
 }
 
+/* The same pieces in the same order, where a longer or shorter name has moved them; payloads come from the model file just written. */
+static qx_status copy_pieces(const writer *w, const qx_image *other, qx_file *written, qx_out *out)
+{
+    assert(other->n_pieces == w->image.n_pieces);
+    for (int64_t i = 0; i < other->n_pieces; i++) {
+        const qx_piece *p = &other->pieces[i];
+        if (p->span < 0) QX_TRY(qx_out_write_at(out, p->at, other->bytes.data + p->from, (size_t)p->n));
+        else QX_TRY(qx_out_copy_at(out, p->at, written, w->image.pieces[i].at, p->n));
+    }
+    return QX_OK;
+}
+
+static qx_status write_stand_in(writer *w, qx_outset *set)
+{
+    qx_out *out;
+    qx_file *written = NULL;
+    qx_image other = {0};
+    QX_TRY(qx_outset_stand_in(set, &out, &w->plan.location));
+    if (!out) return QX_OK;
+    qx_status st = lay_out_as(w, true, false, &other);
+    if (st == QX_OK) st = qx_file_open(w->ctx, qx_out_temp_path(w->model), &written);
+    if (st == QX_OK) st = copy_pieces(w, &other, written, out);
+    qx_file_close(written);
+    qx_image_free(w->ctx, &other);
+    return st;
+}
+
 static qx_status write_pieces(writer *w, qx_outset *set, const char *path, const qx_write_options *opt)
 {
     if (w->plan.data.n) {
@@ -292,7 +321,8 @@ static qx_status write_pieces(writer *w, qx_outset *set, const char *path, const
     QX_TRY(qx_out_truncate(w->model, w->image.size));
     QX_TRY(collect_tasks(w));
     QX_TRY(run_tasks(w));
-    qx_buf_free(&w->image.bytes); /* on disk now; the check below wants room */
+    qx_buf_free(&w->image.bytes); /* on disk now; what follows wants room */
+    if (w->data) QX_TRY(write_stand_in(w, set));
     return check_written(w);
 }
 
