@@ -55,17 +55,17 @@ static shape source_shape(const qx_weight *w)
     return s;
 }
 
-/* The one axis of the source that is k; the others but n's are 1. -1: there is none. */
+/* The one axis of the source that is k, with `span` rows behind it and the matrices before it. -1: there is none. */
 static int contraction_axis(const qx_job *j)
 {
     const qx_weight *w = j->in;
-    const int64_t k = qx_view_k(&j->view), n = j->view.n;
-    if (j->view.inner != 1 && j->view.outer != 1) return -1;
-    const int channel = j->view.outer == 1 ? 0 : w->rank - 1;
-    if (w->rank < 2 || w->dims[channel] != n) return w->rank == 1 && n == 1 && w->dims[0] == k ? 0 : -1;
-    for (int i = 0; i < w->rank; i++)
-        if (i != channel && w->dims[i] == k) return i; /* all other dims are 1, as numel = n * k */
-    return k == 1 ? (channel ? channel - 1 : 1) : -1;
+    const qx_view *v = &j->view;
+    const int64_t k = qx_view_k(v), behind = v->outer == 1 && k > 1 ? 1 : qx_view_span(v);
+    int64_t before = 1;
+    if (v->inner != 1 && v->outer != 1) return -1;
+    for (int i = 0; i < w->rank; before *= w->dims[i++])
+        if (w->dims[i] == k && before == v->n / behind) return i; /* numel = n * k: what is behind fits then */
+    return k == 1 ? w->rank - 1 : -1;
 }
 
 static qx_status scale_shape(qx_ctx *ctx, const qx_job *j, shape *s)

@@ -117,7 +117,7 @@ done:
 /* ---- scattered: channels walked, [K,N]-wise storage ---- */
 
 /* Whole bytes begin wherever a row of the storage begins. */
-static bool aligned(const qx_run *r, int bits) { return r->j->view.n * r->j->view.inner * bits % 8 == 0; }
+static bool aligned(const qx_run *r, int bits) { return qx_view_span(&r->j->view) * r->j->view.inner * bits % 8 == 0; }
 
 /* codes [rows][outer][inner] of `size` bytes to seg [rows][inner] at one outer index. */
 static void pick_segment(const qx_run *r, const uint8_t *codes, int64_t rows, int64_t o, size_t size, uint8_t *seg)
@@ -126,28 +126,38 @@ static void pick_segment(const qx_run *r, const uint8_t *codes, int64_t rows, in
     for (int64_t i = 0; i < rows; i++) memcpy(seg + (size_t)i * run, codes + ((size_t)(i * r->cols) + (size_t)(o * r->j->view.inner)) * size, run);
 }
 
-static qx_status put_segments(qx_run *r, qx_tile *t, const uint8_t *codes, int bits, qx_part part)
+/* Rows [first, first + rows) of one matrix. */
+static qx_status put_segments(qx_run *r, int64_t first, int64_t rows, const uint8_t *codes, int bits, qx_part part)
 {
     const qx_view *v = &r->j->view;
-    const int64_t seg = t->rows * v->inner;
+    const int64_t seg = rows * v->inner;
     const size_t size = bits < 8 ? 1 : (size_t)bits / 8;
     uint8_t *tmp;
     qx_status st = QX_OK;
     QX_TRY(qx_alloc_raw(r->ctx, (size_t)seg * (size + 1), (void **)&tmp));
     uint8_t *packed = tmp + (size_t)seg * size;
     for (int64_t o = 0; o < v->outer && st == QX_OK; o++) {
-        pick_segment(r, codes, t->rows, o, size, tmp);
+        pick_segment(r, codes, rows, o, size, tmp);
         if (bits < 8) qx_pack(bits, tmp, seg, packed);
-        st = put(r, part, (o * v->n + t->first) * v->inner * bits / 8, bits < 8 ? packed : tmp, (size_t)((seg * bits + 7) / 8));
+        st = put(r, part, qx_view_index(v, v->outer, first, o) * v->inner * bits / 8, bits < 8 ? packed : tmp, (size_t)((seg * bits + 7) / 8));
     }
     qx_free(r->ctx, tmp);
     return st;
 }
 
-/* [rows][blocks] of a tile into [blocks][n]. */
+static qx_status put_tile(qx_run *r, const qx_tile *t, const uint8_t *codes, int bits, qx_part part)
+{
+    const size_t row = (size_t)r->cols * (bits < 8 ? 1 : (size_t)bits / 8);
+    for (int64_t i = 0, n; i < t->rows; i += n) {
+        n = qx_view_run(&r->j->view, t->first + i, t->rows - i);
+        QX_TRY(put_segments(r, t->first + i, n, codes + (size_t)i * row, bits, part));
+    }
+    return QX_OK;
+}
+
+/* [rows][blocks] of a tile into [blocks][n], for each matrix. */
 static void keep_scales(qx_run *r, const qx_tile *t)
 {
-    const int64_t n = r->j->view.n;
     if (r->j->spec.block == -1) {
         r->all_scale[0] = t->scale[0];
         if (t->zero) r->all_zero[0] = t->zero[0];
@@ -155,8 +165,9 @@ static void keep_scales(qx_run *r, const qx_tile *t)
     }
     for (int64_t i = 0; i < t->rows; i++)
         for (int64_t b = 0; b < r->blocks; b++) {
-            r->all_scale[b * n + t->first + i] = t->scale[i * r->blocks + b];
-            if (t->zero) r->all_zero[b * n + t->first + i] = t->zero[i * r->blocks + b];
+            const int64_t at = qx_view_index(&r->j->view, r->blocks, t->first + i, b);
+            r->all_scale[at] = t->scale[i * r->blocks + b];
+            if (t->zero) r->all_zero[at] = t->zero[i * r->blocks + b];
         }
 }
 
@@ -165,8 +176,11 @@ static qx_status emit_scatter(qx_run *r, qx_tile *t)
     const qx_view *v = &r->j->view;
     const int bits = qx_job_code_bits(r->j);
     if (r->j->spec.block != -1 || t->first == 0) keep_scales(r, t);
-    if (!r->all_codes) return put_segments(r, t, t->codes, bits, QX_PART_CODES);
-    for (int64_t o = 0; o < v->outer; o++) pick_segment(r, t->codes, t->rows, o, 1, r->all_codes + (o * v->n + t->first) * v->inner);
+    if (!r->all_codes) return put_tile(r, t, t->codes, bits, QX_PART_CODES);
+    for (int64_t i = 0, n; i < t->rows; i += n) {
+        n = qx_view_run(v, t->first + i, t->rows - i);
+        for (int64_t o = 0; o < v->outer; o++) pick_segment(r, t->codes + i * r->cols, n, o, 1, r->all_codes + qx_view_index(v, v->outer, t->first + i, o) * v->inner);
+    }
     return QX_OK;
 }
 
@@ -300,7 +314,7 @@ qx_status qx_run_emit_floats(qx_run *r, qx_tile *t)
     }
     QX_TRY(qx_alloc_array(r->ctx, (size_t)count, (size_t)size, (void **)&t->out));
     (void)qx_from_f32(dtype, x, count, t->out);
-    if (r->scatter) return put_segments(r, t, t->out, (int)size * 8, QX_PART_CODES);
+    if (r->scatter) return put_tile(r, t, t->out, (int)size * 8, QX_PART_CODES);
     return put(r, QX_PART_CODES, t->first * r->cols * size, t->out, (size_t)(count * size));
 }
 

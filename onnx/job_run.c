@@ -27,7 +27,7 @@ static const qx_step *plain_steps(const qx_job *j) { return grid_step(j) ? j->st
 static bool can_walk_storage(const qx_job *j)
 {
     const bool whole = j->spec.rule != QX_SCALE_SEARCH || j->spec.block != 0;
-    if (grid_step(j) || j->in->job || j->view.inner != 1 || j->view.outer <= 1 || !whole || !qx_steps_have_cells(j->steps)) return false;
+    if (grid_step(j) || j->in->job || j->view.inner != 1 || j->view.outer <= 1 || qx_view_span(&j->view) != j->view.n || !whole || !qx_steps_have_cells(j->steps)) return false;
     if (j->layout == QX_LAYOUT_SAME) return true;
     if (qx_job_is_float(j) || qx_job_code_bits(j) > 8 || qx_dtype_bits(j->in->dtype) < 8) return false;
     return (j->layout == QX_LAYOUT_NBITS || qx_view_k(&j->view) * qx_job_code_bits(j) % 8 == 0);

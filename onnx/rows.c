@@ -122,10 +122,10 @@ static void scatter(const float *tmp, int64_t ld, int64_t nj, int64_t rows, int6
         for (int64_t j = 0; j < nj; j++) memcpy(x + r * k + j * inner, tmp + j * ld + r * inner, (size_t)inner * sizeof *x);
 }
 
-/* Rows are strided in the file: several outer steps at a time, as one range when little would be read in vain. */
+/* Rows of one matrix are strided in the file: several outer steps at a time, as one range when little would be read in vain. */
 static qx_status gather(qx_ctx *ctx, const qx_weight *w, const qx_view *v, int64_t first, int64_t rows, float *x)
 {
-    const int64_t seg = rows * v->inner, full = v->n * v->inner, k = qx_view_k(v);
+    const int64_t seg = rows * v->inner, full = qx_view_span(v) * v->inner, k = qx_view_k(v);
     const bool wide = seg * 4 >= full;
     const int64_t ld = wide ? full : seg;
     float *tmp = NULL;
@@ -134,7 +134,7 @@ static qx_status gather(qx_ctx *ctx, const qx_weight *w, const qx_view *v, int64
     QX_TRY(qx_alloc_raw(ctx, (size_t)(GATHER * ld) * sizeof *tmp, (void **)&tmp));
     QX_TRY_GOTO(st, qx_alloc_raw(ctx, qx_source_raw_bytes(w, GATHER * ld), &raw));
     for (int64_t o = 0; o < v->outer; o += GATHER) {
-        const int64_t nj = v->outer - o < GATHER ? v->outer - o : GATHER, at = (o * v->n + first) * v->inner;
+        const int64_t nj = v->outer - o < GATHER ? v->outer - o : GATHER, at = qx_view_index(v, v->outer, first, o) * v->inner;
         if (wide) QX_TRY_GOTO(st, qx_source_f32(ctx, w, at, (nj - 1) * full + seg, raw, tmp));
         for (int64_t j = 0; !wide && j < nj; j++) QX_TRY_GOTO(st, qx_source_f32(ctx, w, at + j * full, seg, raw, tmp + j * ld));
         scatter(tmp, ld, nj, rows, v->inner, k, x + o * v->inner);
@@ -149,7 +149,13 @@ done:
 static qx_status stored_rows(qx_ctx *ctx, const qx_weight *w, const qx_view *v, int64_t first, int64_t rows, float *x)
 {
     void *raw;
-    if (v->outer > 1) return gather(ctx, w, v, first, rows, x);
+    if (v->outer > 1) {
+        for (int64_t i = 0, n; i < rows; i += n) {
+            n = qx_view_run(v, first + i, rows - i);
+            QX_TRY(gather(ctx, w, v, first + i, n, x + i * qx_view_k(v)));
+        }
+        return QX_OK;
+    }
     QX_TRY(qx_alloc_raw(ctx, qx_source_raw_bytes(w, rows * v->inner), &raw));
     const qx_status st = qx_source_f32(ctx, w, first * v->inner, rows * v->inner, raw, x);
     qx_free(ctx, raw);
@@ -164,7 +170,7 @@ bool qx_rows_follow(const qx_weight *w, const qx_view *v)
     const qx_job *j = w->job;
     if (w->part != QX_PART_CODES || !qx_job_is_float(j)) return false;
     if (j->layout == QX_LAYOUT_NK) return v->outer == 1 && v->n == j->view.n;
-    return v->n == j->view.n && v->outer == j->view.outer && v->inner == j->view.inner;
+    return qx_view_same(v, &j->view);
 }
 
 qx_status qx_round_f32(qx_ctx *ctx, qx_dtype dtype, float *x, int64_t count)
@@ -201,8 +207,10 @@ static qx_status whole_then_rows(qx_ctx *ctx, const qx_weight *w, const qx_view 
 
 qx_status qx_view_check(qx_ctx *ctx, const qx_weight *w, const qx_view *v)
 {
-    if (v->n > 0 && v->outer > 0 && v->inner > 0 && w->numel % v->n == 0 && w->numel / v->n % v->outer == 0 && w->numel / v->n / v->outer == v->inner) return QX_OK;
-    QX_FAIL(ctx, QX_E_SHAPE, "weight '%s' has %lld elements, seen as %lld rows of %lld x %lld", w->name, (long long)w->numel, (long long)v->n, (long long)v->outer, (long long)v->inner);
+    const bool fits = v->n > 0 && v->outer > 0 && v->inner > 0 && w->numel % v->n == 0 && w->numel / v->n % v->outer == 0 && w->numel / v->n / v->outer == v->inner;
+    if (!fits) QX_FAIL(ctx, QX_E_SHAPE, "weight '%s' has %lld elements, seen as %lld rows of %lld x %lld", w->name, (long long)w->numel, (long long)v->n, (long long)v->outer, (long long)v->inner);
+    if (v->span < 0 || (v->span && v->n % v->span)) QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': %lld rows are not matrices of %lld rows", w->name, (long long)v->n, (long long)v->span);
+    return QX_OK;
 }
 
 qx_status qx_rows_read(qx_ctx *ctx, const qx_weight *w, const qx_view *view, const qx_step *steps, int64_t first, int64_t rows, float *x)

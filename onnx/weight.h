@@ -37,9 +37,27 @@ struct qx_weight {
 
 /* How a stored tensor is seen as the matrix W[n, k] of a linear operator: element (row r, column c) with c = o * inner + i lies at
  * flat index (o * n + r) * inner + i, where k = outer * inner.
- * MatMul [K,N]: outer K, inner 1. [N,K], Gemm transB, Conv [O,I,kh,kw]: outer 1, inner K. ConvTranspose [C,M,kh,kw]: outer C, inner kh*kw. */
-typedef struct qx_view { int64_t n, outer, inner; } qx_view;
+ * MatMul [K,N]: outer K, inner 1. [N,K], Gemm transB, Conv [O,I,kh,kw]: outer 1, inner K. ConvTranspose [C,M,kh,kw]: outer C, inner kh*kw.
+ * Several such matrices behind each other (experts [E,K,N]): n = E*N rows of which `span` = N lie together; 0 is n, one matrix. */
+typedef struct qx_view { int64_t n, outer, inner, span; } qx_view;
 static inline int64_t qx_view_k(const qx_view *v) { return v->outer * v->inner; }
+static inline int64_t qx_view_span(const qx_view *v) { return v->span ? v->span : v->n; }
+static inline bool qx_view_same(const qx_view *a, const qx_view *b)
+{
+    return a->n == b->n && a->outer == b->outer && a->inner == b->inner && (a->outer == 1 || qx_view_span(a) == qx_view_span(b));
+}
+/* Row r of `per_row` things a row, each of `span` rows together: where thing o of row r lies. */
+static inline int64_t qx_view_index(const qx_view *v, int64_t per_row, int64_t r, int64_t o)
+{
+    const int64_t s = qx_view_span(v);
+    return (r / s * per_row + o) * s + r % s;
+}
+/* Rows from r on, at most `rows`, that lie in one matrix. */
+static inline int64_t qx_view_run(const qx_view *v, int64_t r, int64_t rows)
+{
+    const int64_t left = qx_view_span(v) - r % qx_view_span(v);
+    return rows < left ? rows : left;
+}
 
 /* A step changes rows of W: x[rows][k] in place. `first` is the index of the first row. Rows are independent of each other, so that
  * tiles may be any number of rows on any thread. scratch_bytes(k) per call is handed in as `scratch`. */

@@ -78,10 +78,9 @@ static float p_scale(const qx_scheme *s, qx_dtype type)
 
 static qx_status write(qx_pass *p, const qx_scheme *s, const qx_attention *a, operand *o, int n)
 {
-    qx_dtype type = a->qk->in[0]->type.dtype;
-    QX_TRY(qx_emit_raise(p->pipe, qx_need_for(s->act, type, false, false), qx_dtype_get(s->act)->name));
     for (int i = 0; i < n; i++) {
         qx_value *out;
+        QX_TRY(qx_emit_raise(p->pipe, qx_emit_pair_need(p->pipe, o[i].node->in[o[i].index], s->act), qx_dtype_get(s->act)->name));
         QX_TRY(qx_emit_pair(p->pipe, o[i].node->in[o[i].index], s->act, o[i].scale, o[i].zero, &out));
         QX_TRY(qx_node_set_in(o[i].node, o[i].index, out));
     }

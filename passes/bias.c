@@ -15,6 +15,7 @@ static qx_node *bias_place(const qx_linear *l, uint32_t *index)
 
 bool qx_bias_can_change(const qx_linear *l)
 {
+    if (!l->plain && !l->is_conv) return false;
     if (!l->bias) return l->is_conv || l->node->op->id == QX_OP_Gemm;
     const qx_weight *w = qx_value_const(l->bias);
     return w && w->numel == l->n && qx_dtype_is_float(w->dtype) && qx_dtype_bits(w->dtype) >= 16 && (l->bias_add || qx_attr_float(l->node, "beta", 1) == 1);
@@ -23,7 +24,7 @@ bool qx_bias_can_change(const qx_linear *l)
 qx_status qx_bias_change(qx_model *m, qx_linear *l, const float *factor, const float *add)
 {
     const qx_weight *old = l->bias ? qx_value_const(l->bias) : NULL;
-    const qx_view view = {1, 1, l->n};
+    const qx_view view = {1, 1, l->n, 0};
     const qx_dtype dtype = old ? old->dtype : l->w->dtype;
     uint32_t index;
     qx_node *at = bias_place(l, &index);

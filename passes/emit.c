@@ -7,6 +7,8 @@
 #include "kernels/quant.h"
 #include "onnx/weight.h"
 
+enum { OPSET_OUTPUT_DTYPE = 21 }; /* of QuantizeLinear's attribute */
+
 typedef struct pair { qx_dtype codes; float scale; int32_t zero; qx_value *out; struct pair *next; } pair;
 struct qx_emit { pair **of; uint32_t n; qx_map *zeros; };
 
@@ -56,14 +58,29 @@ static qx_node *place_after(const qx_value *v) { return v->def ? v->def->next : 
 
 /* ---- activations -------------------------------------------------------------------------------------------------------- */
 
-static qx_status standard_pair(qx_value *v, const pair *p, qx_value **out)
+/* ONNX Runtime drops a Relu in front of a QuantizeLinear whose zero point has the byte 0, which it takes for uint8's: with float8 negative values then
+ * come through (1.31, also with session.disable_quant_qdq). A type that is given by output_dtype instead is left alone. */
+static bool hides_zero(const qx_pipeline *pipe, const qx_value *v, qx_dtype codes)
+{
+    const int64_t most = pipe->opt->max_opset;
+    return pipe->opt->target == QX_TARGET_GENERIC && qx_dtype_is_float(codes) && v->def && v->def->op->id == QX_OP_Relu && (!most || most >= OPSET_OUTPUT_DTYPE);
+}
+
+qx_need qx_emit_pair_need(const qx_pipeline *pipe, const qx_value *v, qx_dtype codes)
+{
+    return hides_zero(pipe, v, codes) ? (qx_need){OPSET_OUTPUT_DTYPE, 10} : qx_need_for(codes, v->type.dtype, false, false);
+}
+
+static qx_status standard_pair(const qx_pipeline *pipe, qx_value *v, const pair *p, qx_value **out)
 {
     qx_graph *g = v->graph;
     qx_node *at = place_after(v), *q, *dq;
     qx_value *scale, *zero;
+    const bool hidden = hides_zero(pipe, v, p->codes);
     QX_TRY(scalar(g, v->name, "scale", v->type.dtype, p->scale, &scale));
     QX_TRY(scalar(g, v->name, "zero_point", p->codes, (float)p->zero, &zero));
-    QX_TRY(add(g, at, &(new_node){"QuantizeLinear", {v, scale, zero}, 3, &v->type, p->codes, v->name, "QuantizeLinear"}, &q));
+    QX_TRY(add(g, at, &(new_node){"QuantizeLinear", {v, scale, zero}, hidden ? 2u : 3u, &v->type, p->codes, v->name, "QuantizeLinear"}, &q));
+    if (hidden) QX_TRY(qx_attr_set_int(q, "output_dtype", p->codes));
     QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {q->out[0], scale, zero}, 3, &v->type, v->type.dtype, v->name, "DequantizeLinear"}, &dq));
     *out = dq->out[0];
     return QX_OK;
@@ -97,7 +114,7 @@ qx_status qx_emit_pair(qx_pipeline *pipe, qx_value *v, qx_dtype codes, float sca
     if (!p) return QX_E_NOMEM;
     *p = (pair){.codes = codes, .scale = scale, .zero = zero};
     bool casts = pipe->opt->target == QX_TARGET_ORT && qx_dtype_is_float(codes);
-    QX_TRY((casts ? cast_pair : standard_pair)(v, p, &p->out));
+    QX_TRY(casts ? cast_pair(v, p, &p->out) : standard_pair(pipe, v, p, &p->out));
     if (v->id < e->n) { p->next = e->of[v->id]; e->of[v->id] = p; }
     *out = p->out;
     return QX_OK;
@@ -126,7 +143,7 @@ static qx_status add_part(qx_graph *g, const qx_plan_weight *w, qx_part part, co
     return name ? qx_init_add(g, name, w->job->part[part], out) : QX_E_NOMEM;
 }
 
-typedef enum form { FORM_SAME, FORM_NK_TRANSPOSE, FORM_NK_GEMM, FORM_NBITS } form;
+typedef enum form { FORM_SAME, FORM_NK_TRANSPOSE, FORM_NK_GEMM, FORM_NBITS, FORM_GATHER } form;
 
 static bool power_of_two(int64_t v) { return v > 0 && (v & (v - 1)) == 0; }
 
@@ -135,7 +152,15 @@ static bool nbits_fits(const qx_pipeline *pipe, const qx_linear *l, const qx_qsp
 {
     bool bits = s->codes == QX_DT_INT4 || s->codes == QX_DT_UINT4;
     if (pipe->opt->target != QX_TARGET_ORT || !bits || s->block < 16 || !power_of_two(s->block) || s->block > 256) return false;
-    return l->node->op->id == QX_OP_MatMul && (l->x->type.dtype == QX_DT_FLOAT || l->x->type.dtype == QX_DT_FLOAT16);
+    return l->node->op->id == QX_OP_MatMul && l->plain && l->w->rank == 2 && (l->x->type.dtype == QX_DT_FLOAT || l->x->type.dtype == QX_DT_FLOAT16);
+}
+
+/* GatherBlockQuantized dequantizes the rows that are asked for; a DequantizeLinear in front of Gather the whole table each time. */
+static bool gather_fits(const qx_pipeline *pipe, const qx_plan_item *it)
+{
+    const qx_plan_weight *w = it->weight;
+    const bool bits = w->spec.codes == QX_DT_INT4 || w->spec.codes == QX_DT_UINT4, own = w->items == 1 && w->value->n_uses == 1 && it->lin->w_in == w->value;
+    return pipe->opt->target == QX_TARGET_ORT && it->lin->embedding && own && bits && w->spec.block >= 16 && power_of_two(w->spec.block) && it->lin->contract_axis == 1;
 }
 
 static bool all_nbits(const qx_pipeline *pipe, const qx_plan_weight *w)
@@ -160,11 +185,12 @@ static form choose_form(const qx_pipeline *pipe, const qx_plan_item *it)
 {
     const qx_plan_weight *w = it->weight;
     const qx_linear *l = it->lin;
+    if (gather_fits(pipe, it)) return FORM_GATHER;
     if (w->spec.block <= 0) return integer_weight_only(pipe, it) ? FORM_NK_TRANSPOSE : FORM_SAME;
     if (nbits_fits(pipe, l, &w->spec) && all_nbits(pipe, w)) return FORM_NBITS;
     bool last = l->contract_axis == w->tensor->rank - 1;
-    if (last || pipe->opt->target == QX_TARGET_TENSORRT) return FORM_SAME;
-    bool flips = l->node->op->id == QX_OP_Gemm && w->items == 1 && w->value->n_uses == 1 && l->w_in == w->value;
+    if (last || w->tensor->rank != 2 || pipe->opt->target == QX_TARGET_TENSORRT) return FORM_SAME;
+    bool flips = l->node->op->id == QX_OP_Gemm && l->w_index == 1 && w->items == 1 && w->value->n_uses == 1 && l->w_in == w->value;
     return flips ? FORM_NK_GEMM : FORM_NK_TRANSPOSE;
 }
 
@@ -172,9 +198,9 @@ qx_why qx_emit_fits(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qs
 {
     (void)pipe;
     *detail = NULL;
+    if (it->lin->contract_axis < 0 && (spec->block > 0 || (spec->block == 0 && it->lin->channel_axis < 0))) { *detail = "contracted over several axes"; return QX_WHY_NOT_ELIGIBLE; }
     if (spec->block <= 0) return QX_WHY_NONE;
     if (it->lin->is_conv) { *detail = "blocks along a convolution's channels"; return QX_WHY_NOT_ELIGIBLE; }
-    if (it->weight->tensor->rank != 2) { *detail = "blocks need a matrix"; return QX_WHY_NOT_ELIGIBLE; }
     return QX_WHY_NONE;
 }
 
@@ -192,7 +218,7 @@ qx_status qx_emit_raise(qx_pipeline *pipe, qx_need need, const char *because)
 
 static int64_t dq_axis(const qx_plan_item *it, form f)
 {
-    if (f != FORM_SAME) return it->weight->spec.block > 0 ? 1 : 0;
+    if (f == FORM_NK_TRANSPOSE || f == FORM_NK_GEMM) return it->weight->spec.block > 0 ? 1 : 0;
     return it->weight->spec.block > 0 ? it->lin->contract_axis : it->lin->channel_axis;
 }
 
@@ -253,6 +279,21 @@ static qx_status to_nbits(qx_pipeline *pipe, qx_plan_item *it, qx_value *codes, 
     return qx_attr_set_int(n, "block_size", w->spec.block);
 }
 
+static qx_status to_gather(qx_pipeline *pipe, qx_plan_item *it, qx_value *codes, qx_value *scale, qx_value *zero)
+{
+    qx_node *n = it->lin->node;
+    const qx_qspec *s = &it->weight->spec;
+    if (!qx_graph_opset(pipe->model->graph, "com.microsoft")) QX_TRY(qx_model_set_opset(pipe->model, "com.microsoft", 1));
+    QX_TRY(qx_node_set_op(n, "com.microsoft", "GatherBlockQuantized"));
+    QX_TRY(qx_node_set_in(n, 0, codes));
+    QX_TRY(qx_node_set_in(n, 2, scale));
+    if (zero) QX_TRY(qx_node_set_in(n, 3, zero));
+    QX_TRY(qx_attr_remove(n, "axis"));
+    QX_TRY(qx_attr_set_int(n, "gather_axis", 0));
+    QX_TRY(qx_attr_set_int(n, "quantize_axis", 1));
+    return qx_attr_set_int(n, "block_size", s->block);
+}
+
 /* Every linear that uses the weight becomes MatMulNBits on the same codes. */
 static qx_status all_to_nbits(qx_pipeline *pipe, const qx_plan_weight *w, qx_value *codes, qx_value *scale, qx_value *zero)
 {
@@ -289,6 +330,7 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
     QX_TRY(add_part(g, w, QX_PART_SCALE2, "scale_f32_scale", &scale2));
     if (scale2) QX_TRY(block_scales(w, scale, scale2, &scale));
     if (f == FORM_NBITS) return all_to_nbits(pipe, w, codes, scale, zero);
+    if (f == FORM_GATHER) return to_gather(pipe, it, codes, scale, zero);
     QX_TRY(dequantizer(pipe, it, f, codes, scale, zero, &dq));
     if (f == FORM_NK_GEMM) {
         QX_TRY(qx_attr_set_int(it->lin->node, "transB", 1));
@@ -297,7 +339,7 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
     return qx_value_replace_uses(w->value, dq, dq->def);
 }
 
-static qx_layout layout_of(form f) { return f == FORM_NBITS ? QX_LAYOUT_NBITS : f == FORM_SAME ? QX_LAYOUT_SAME : QX_LAYOUT_NK; }
+static qx_layout layout_of(form f) { return f == FORM_NBITS ? QX_LAYOUT_NBITS : f == FORM_SAME || f == FORM_GATHER ? QX_LAYOUT_SAME : QX_LAYOUT_NK; }
 
 qx_status qx_emit_bytes(qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, bool external, int64_t *bytes)
 {

@@ -21,6 +21,8 @@ qx_why qx_emit_fits(const struct qx_pipeline *pipe, const qx_plan_item *it, cons
 qx_status qx_emit_bytes(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, bool external, int64_t *bytes);
 /* qx_opset_raise within --max-opset and --max-ir. */
 qx_status qx_emit_raise(struct qx_pipeline *pipe, qx_need need, const char *because);
+/* What a pair of these codes behind v needs. */
+qx_need qx_emit_pair_need(const struct qx_pipeline *pipe, const qx_value *v, qx_dtype codes);
 /* What the forms of this weight format need. */
 qx_need qx_emit_need(const qx_qspec *spec);
 

@@ -39,7 +39,7 @@ static bool usable(const qx_linear *l)
 {
     if (!l->w || l->w->job || l->w_in != l->w_init || !l->w_init->init || l->w_init->n_uses != 1 || l->node->op->id == QX_OP_ConvTranspose) return false;
     if (l->bias && !qx_bias_can_change(l)) return false;
-    if (!l->is_conv) return l->w->rank == 2 && !qx_attr_int(l->node, "transA", 0) && qx_attr_float(l->node, "alpha", 1) == 1;
+    if (!l->is_conv) return l->plain && l->w->rank == 2 && qx_attr_float(l->node, "alpha", 1) == 1;
     return l->group == 1 || l->w->dims[1] == 1;
 }
 

@@ -10,7 +10,7 @@
 
 static bool usable(const qx_plan_item *it)
 {
-    return it->weight && !it->lin->is_conv && it->lin->group <= 1 && it->lin->k == qx_view_k(&it->lin->view);
+    return it->weight && it->lin->by_rows;
 }
 
 static bool in_group(const qx_group *g, const qx_node *n, uint32_t index)
@@ -189,14 +189,14 @@ static qx_plan_item *producer_of(struct qx_pipeline *pipe, qx_value *v, qx_fold 
             qx_value *other = qx_node_in(n, 1 - i);
             if (!other || !other->def || !single_use(other)) continue;
             qx_plan_item *it = qx_plan_item_of(pipe->plan, other->def);
-            if (!it || !usable(it) || !is_vector(n->in[i], it->lin->n)) continue;
+            if (!it || !usable(it) || !it->lin->plain || !is_vector(n->in[i], it->lin->n)) continue;
             add_param(f, n, i);
             n = other->def;
             break;
         }
     }
     qx_plan_item *it = qx_plan_item_of(pipe->plan, n);
-    if (!it || !usable(it)) return NULL;
+    if (!it || !usable(it) || !it->lin->plain) return NULL;
     const qx_group alone = {.items = &it, .n = 1, .x = it->lin->x, .k = it->lin->k};
     if (!weights_are_own(&alone)) return NULL;
     if (n->op->id == QX_OP_Gemm && qx_node_in(n, 2)) {
@@ -337,7 +337,7 @@ static qx_status scale_vector(qx_model *m, const qx_fold_param *at, const float 
 {
     qx_value *old = at->node->in[at->index], *fresh;
     const qx_weight *w = qx_value_const(old);
-    const qx_view view = {1, 1, w->numel};
+    const qx_view view = {1, 1, w->numel, 0};
     const qx_qspec spec = {.codes = w->dtype};
     const qx_step *step = qx_step_new(m, &qx_step_scale_cols, NULL, f);
     qx_job *job;

@@ -6,7 +6,7 @@
 
 static bool wants(const qx_plan_item *it)
 {
-    return it->pass && it->weight && it->weight->spec.codes && it->lin->group <= 1;
+    return it->pass && it->weight && it->weight->spec.codes && it->lin->group <= 1 && (it->lin->by_rows || it->lin->is_conv);
 }
 
 static qx_stat_request gram_of(const qx_plan_item *it)

@@ -1,5 +1,5 @@
-/* linear.h - finds the linear operators of a graph (MatMul, Gemm, Conv, ConvTranspose, FusedMatMul ... with a constant weight) and the groups
- * that must be treated alike. Structural: no names. */
+/* linear.h - finds the linear operators of a graph (MatMul, Gemm, Conv, ConvTranspose, FusedMatMul, Einsum with a constant weight on either side;
+ * embeddings too, which are no products) and the groups that must be treated alike. Structural: no names. */
 #ifndef QX_PASSES_LINEAR_H
 #define QX_PASSES_LINEAR_H
 
@@ -10,14 +10,18 @@ typedef struct qx_linear {
     qx_value *x;            /* activation input as the node sees it */
     uint32_t x_index, w_index;
     qx_value *w_in;          /* value at the node's weight input */
-    qx_value *w_init;        /* initializer behind it, through Transpose/Cast/Identity/Reshape/Squeeze/Unsqueeze; NULL: variable weight */
+    qx_value *w_init;        /* initializer behind it, through Transpose/Cast/Identity/Reshape/Squeeze/Unsqueeze, and for MatMul and Gemm through a Gather of
+                              * whole matrices (experts by token); NULL: variable weight */
     qx_weight *w;            /* w_init->init */
     qx_view view;            /* of w as stored: W[n, k] */
     bool quantized;          /* the weight comes from a DequantizeLinear: w is NULL */
-    int64_t n, k;            /* output channels, contraction (per group for grouped convolutions) */
-    int channel_axis;        /* of the stored tensor: axis of n */
-    int contract_axis;       /* of the stored tensor: axis of k (MatMul, Gemm); 1 for Conv (input channels) */
+    int64_t n, k;            /* rows of W (output channels, of all experts), contraction (per group for grouped convolutions) */
+    int channel_axis;        /* of the stored tensor: axis of n; -1: several (stacked experts [E,K,N]) */
+    int contract_axis;       /* of the stored tensor: axis of k; 1 for Conv (input channels); -1: several */
+    bool by_rows;            /* k is the last axis of x: rows of x meet rows of W. Not for convolutions, embeddings, transA, a weight on the left */
+    bool plain;              /* by_rows, and n is the last axis of y: one matrix, no experts */
     bool is_conv;
+    bool embedding;          /* Gather: x holds indices, rows of W come out as they are */
     qx_conv_window window;   /* convolutions */
     int64_t group;
     qx_value *bias;          /* constant bias: Gemm C, Conv B, or the constant operand of a following Add; NULL: none */
@@ -32,8 +36,11 @@ qx_status qx_linears_find(qx_model *m, qx_linears *out);
 
 /* The tensor at the end of a chain of Transpose, Cast, Identity and reshapes that only add or drop dims of 1. axes: for each axis that the
  * consumer sees, the axis of the stored tensor (-1: a dim of 1 that is not stored). */
+enum { QX_AXIS_PICKED = -2 };
 typedef struct qx_const_view { qx_value *value; qx_weight *tensor; int rank; int axes[8]; bool quantized; } qx_const_view;
 bool qx_const_trace(const qx_value *v, qx_const_view *out);
+/* The same, through Gather and GatherND(constant, indices) too: axes that the indices make are QX_AXIS_PICKED. */
+bool qx_weight_trace(const qx_value *v, qx_const_view *out);
 
 /* Attention products (MatMul with two variable inputs around a Softmax). */
 typedef struct qx_attention { qx_node *qk, *softmax, *pv; qx_value *mask; int64_t head_size; } qx_attention;

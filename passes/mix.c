@@ -168,7 +168,7 @@ static qx_status find_groups(qx_mix *m)
 /* ---- planning every format --------------------------------------------------------------------------------------------------- */
 
 /* A language model head whose weight is the embedding too: then the embedding is stored in its format, which has at least 8 bits. */
-static bool is_tied(const qx_plan_item *it) { return it->weight->value->n_uses > it->weight->items && qx_rule_names_head(it->lin); }
+static bool is_tied(const qx_plan_item *it) { return it->weight->embedding && qx_rule_names_head(it->lin); }
 
 static void find_candidates(qx_mix *m)
 {

@@ -24,7 +24,7 @@ static qx_status made_up_rows(qx_ctx *ctx, int64_t k, qx_value_stats *st, float 
 
 static const qx_value_stats *observed(const qx_stats *stats, const qx_linear *l)
 {
-    if (!stats || l->group > 1) return NULL;
+    if (!stats || l->group > 1 || !(l->by_rows || l->is_conv)) return NULL;
     const qx_value_stats *st = qx_stats_get_rows(stats, l->x, l->is_conv ? &l->window : NULL);
     return st && st->n_rows > 0 && st->row_len == l->k ? st : NULL;
 }

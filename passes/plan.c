@@ -153,13 +153,11 @@ static void apply_rules(qx_pipeline *pipe, qx_plan_item *it, bool vision)
 static bool has_other_branch(const qx_plan *plan)
 {
     for (int64_t i = 0; i < plan->linears.count; i++)
-        if (plan->items[i].lin->w && !qx_rule_is_vision(plan->items[i].lin)) return true;
+        if (plan->items[i].lin->w && !plan->items[i].lin->embedding && !qx_rule_is_vision(plan->items[i].lin)) return true;
     return false;
 }
 
 /* ---- weights that are used twice ------------------------------------------------------------------------------------ */
-
-static bool same_view(const qx_view *a, const qx_view *b) { return a->n == b->n && a->outer == b->outer && a->inner == b->inner; }
 
 static qx_status group_weights(qx_pipeline *pipe, qx_plan *plan)
 {
@@ -177,7 +175,7 @@ static qx_status group_weights(qx_pipeline *pipe, qx_plan *plan)
             *slot = &plan->weights[plan->n_weights++];
             **slot = (qx_plan_weight){.value = l->w_init, .tensor = l->w, .view = l->view, .sqnr = NAN};
         }
-        if (same_view(&(*slot)->view, &l->view)) { it->weight = *slot; (*slot)->items++; }
+        if (qx_view_same(&(*slot)->view, &l->view)) { it->weight = *slot; (*slot)->items++; (*slot)->embedding |= l->embedding; }
         else qx_item_keep(pipe, it, QX_WHY_SHARED, "used with two layouts");
     }
     qx_free(pipe->ctx, of);
@@ -194,10 +192,26 @@ static bool all_quantized(const qx_plan *plan, const qx_value *v, const qx_pass 
             if (it->pass != pass) return false;
             continue;
         }
-        bool chain = u->index == 0 && (u->node->op->traits & QX_T_COPY || u->node->op->id == QX_OP_Cast) && u->node->op->id != QX_OP_Gather;
+        bool chain = u->index == 0 && (u->node->op->traits & QX_T_COPY || u->node->op->id == QX_OP_Cast);
         if (!chain || !all_quantized(plan, u->node->out[0], pass, depth + 1)) return false;
     }
     return true;
+}
+
+/* A weight has one format; two that were asked for by name contradict each other. */
+static qx_status check_shared(qx_pipeline *pipe)
+{
+    const qx_plan *plan = pipe->plan;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        const qx_plan_item *a = &plan->items[i];
+        for (int64_t j = i + 1; a->forced && a->weight && a->weight->items > 1 && j < plan->linears.count; j++) {
+            const qx_plan_item *b = &plan->items[j];
+            if (b->weight == a->weight && b->forced && b->pass != a->pass)
+                QX_FAIL(pipe->ctx, QX_E_USAGE, "'%s' and '%s' share the weight '%s', which cannot be both %s and %s", a->lin->node->name, b->lin->node->name, a->weight->value->name,
+                        a->pass->def->name, b->pass->def->name);
+        }
+    }
+    return QX_OK;
 }
 
 /* One low-precision copy serves all readers of a weight; when some reader stays float, all do, unless the node was asked for. */
@@ -259,7 +273,7 @@ static qx_status make_items(qx_pipeline *pipe, qx_plan *plan)
     memset(plan->by_node, 0xFF, plan->n_nodes * sizeof *plan->by_node); /* -1 */
     for (int64_t i = 0; i < plan->linears.count; i++) {
         const qx_linear *l = &plan->linears.items[i];
-        plan->items[i] = (qx_plan_item){.lin = l, .x_stat = qx_same_elements(l->x)};
+        plan->items[i] = (qx_plan_item){.lin = l, .weight_only = l->embedding, .x_stat = qx_same_elements(l->x)};
         plan->by_node[l->node->id] = (int32_t)i;
     }
     return QX_OK;
@@ -276,6 +290,7 @@ qx_status qx_plan_new(qx_pipeline *pipe, qx_model *m)
     QX_TRY(make_items(pipe, plan));
     QX_TRY(group_weights(pipe, plan));
     QX_TRY(apply_filters(pipe));
+    QX_TRY(check_shared(pipe));
     qx_plan_settle(pipe);
     return QX_OK;
 }

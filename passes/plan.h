@@ -26,6 +26,7 @@ typedef struct qx_plan_weight {
     qx_qspec spec;            /* format; codes QX_DT_UNDEFINED: stays float */
     const char *format;       /* name for reports: "int8", "int4 block 32" */
     int64_t items;            /* linears that use it */
+    bool embedding;           /* one of them is an embedding */
     bool done;                /* emitted */
     bool pruned;              /* a step before made it 2:4: zeros must stay */
     bool solved;              /* gptq or sparsegpt has put its solver behind it */

@@ -135,7 +135,7 @@ static void add_noise(float *y, int64_t n, double error)
 static bool is_product(const qx_plan_item *it, int64_t x_len, int64_t y_len)
 {
     const qx_linear *l = it->lin;
-    if (l->is_conv || it->weight->tensor->rank != 2 || qx_attr_int(l->node, "transA", 0) || !x_len || x_len % l->k) return false;
+    if (!l->plain || !x_len || x_len % l->k) return false;
     return y_len == x_len / l->k * l->n;
 }
 

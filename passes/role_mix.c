@@ -66,7 +66,7 @@ static bool is_head(const qx_linear *l) { return qx_rule_names_head(l); }
 /* Contracts at least twice what it puts out, and reads its input alone (key and value projections of grouped attention share theirs with the query's). */
 static bool is_down(const qx_plan *plan, const qx_linear *l)
 {
-    if (!l->w || l->is_conv || l->k < 2 * l->n || is_head(l)) return false;
+    if (!l->w || !l->plain || l->k < 2 * l->n || is_head(l)) return false;
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (i != l->index && plan->linears.items[i].group_id == l->group_id) return false;
     return true;

@@ -81,7 +81,7 @@ static qx_status spun(qx_model *m, const qx_weight *w, const qx_view *view, cons
 }
 
 /* Rows of W' instead of rows of W. Only for matrices. */
-static qx_view swapped(const qx_view *v) { return v->outer > 1 ? (qx_view){v->outer, 1, v->n} : (qx_view){v->inner, v->n, 1}; }
+static qx_view swapped(const qx_view *v) { return v->outer > 1 ? (qx_view){v->outer, 1, v->n, 0} : (qx_view){v->inner, v->n, 1, 0}; }
 
 /* The weight that l reads becomes `fresh`; other readers of the stored tensor keep it. */
 static qx_status replace_weight(qx_model *m, const qx_linear *l, qx_weight *fresh)
@@ -117,7 +117,7 @@ static qx_status turn_vector(qx_model *m, qx_node *n, uint32_t index, const spin
     qx_weight *fresh;
     qx_value *v;
     if (!qx_const_trace(n->in[index], &c)) QX_FAIL(m->ctx, QX_E_FAIL, "rotate: bias of '%s' is not constant", n->name);
-    const qx_view view = {1, 1, c.tensor->numel};
+    const qx_view view = {1, 1, c.tensor->numel, 0};
     QX_TRY(spun(m, c.tensor, &view, s, QX_LAYOUT_SAME, &fresh));
     QX_TRY(qx_init_add(m->graph, qx_unique_name(m, n->in[index]->name), fresh, &v));
     return qx_node_set_in(n, index, v);
@@ -145,7 +145,7 @@ static qx_status turn_embedding(qx_model *m, qx_node *gather, const spin *s)
     qx_value *v;
     if (!qx_const_trace(gather->in[0], &c) || c.rank != 2) QX_FAIL(m->ctx, QX_E_FAIL, "rotate: the embedding of '%s' is not constant", gather->name);
     const bool transposed = c.axes[0] == 1;
-    const qx_view view = {c.tensor->dims[c.axes[0]], transposed ? c.tensor->dims[0] : 1, transposed ? 1 : c.tensor->dims[1]};
+    const qx_view view = {c.tensor->dims[c.axes[0]], transposed ? c.tensor->dims[0] : 1, transposed ? 1 : c.tensor->dims[1], 0};
     QX_TRY(spun(m, c.tensor, &view, s, transposed ? QX_LAYOUT_NK : QX_LAYOUT_SAME, &fresh));
     if (!transposed && gather->in[0] == c.value && c.value->init && c.value->n_uses == 1) return qx_init_replace(c.value, fresh);
     QX_TRY(qx_init_add(m->graph, qx_unique_name(m, c.value->name), fresh, &v));
@@ -161,7 +161,7 @@ static qx_status read_gamma(qx_model *m, const qx_spin_param *at, int64_t n, con
     if (!at->node) return QX_OK;
     if (!qx_const_trace(at->node->in[at->index], &c) || c.tensor->numel != n) QX_FAIL(m->ctx, QX_E_FAIL, "rotate: gamma of '%s' is not constant", at->node->name);
     float *g = qx_arena_array(m->arena, (size_t)n, sizeof *g);
-    const qx_view view = {1, 1, n};
+    const qx_view view = {1, 1, n, 0};
     if (!g) return QX_E_NOMEM;
     *out = g;
     return qx_rows_read(m->ctx, c.tensor, &view, NULL, 0, 1, g);

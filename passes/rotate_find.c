@@ -53,7 +53,7 @@ static void push(walk *w, qx_value *v, kind k, qx_spin_param gamma)
     w->queue[w->tail++] = v;
 }
 
-static const qx_linear *linear_of(const walk *w, const qx_node *n) { return n && w->of[n->id] && w->of[n->id]->w ? w->of[n->id] : NULL; }
+static const qx_linear *linear_of(const walk *w, const qx_node *n) { return n && w->of[n->id] && w->of[n->id]->w && !w->of[n->id]->embedding ? w->of[n->id] : NULL; }
 
 /* Same elements, same last axis. */
 static bool keeps_last(const qx_node *n, uint32_t index)
@@ -79,7 +79,7 @@ static const qx_linear *writer_of(const walk *w, const qx_value *v)
     for (int i = 0; i < 8 && v && v->def && v->n_uses == 1 && !v->is_output; i++) {
         const qx_node *n = v->def;
         const qx_linear *l = linear_of(w, n);
-        if (l) return l->n == w->out->width && (!l->bias || is_vector(l->bias, l->n)) ? l : NULL;
+        if (l) return l->plain && l->n == w->out->width && (!l->bias || is_vector(l->bias, l->n)) ? l : NULL;
         if (n->op->id == QX_OP_Add) {
             const int bias = is_vector(n->in[0], w->out->width) ? 0 : is_vector(n->in[1], w->out->width) ? 1 : -1;
             if (bias < 0) return NULL;
@@ -115,8 +115,7 @@ static void add_gamma(walk *w, qx_node *n, uint32_t index)
 
 static qx_status add_reader(walk *w, const qx_linear *l, uint32_t index, qx_spin_param gamma)
 {
-    if (index != l->x_index || l->k != w->out->width || l->is_conv) return stop(w, l->node, "reads the stream in another way than as the rows of X W");
-    if (qx_attr_int(l->node, "transA", 0)) return stop(w, l->node, "transposes its input");
+    if (index != l->x_index || l->k != w->out->width || !l->plain) return stop(w, l->node, "reads the stream in another way than as the rows of X W");
     w->out->readers[w->out->n_readers++] = (qx_spin_linear){.lin = l, .gamma = gamma};
     return QX_OK;
 }
@@ -264,11 +263,11 @@ static const qx_linear *value_projection(const walk *w, const qx_value *v, int64
     for (int i = 0; i < 16 && v && v->def && v->n_uses == 1 && !v->is_output; i++) {
         const qx_node *n = v->def;
         const qx_linear *l = linear_of(w, n);
-        if (l) return l->n % head == 0 && !l->is_conv ? l : NULL;
+        if (l) return l->n % head == 0 && l->plain ? l : NULL;
         if (n->op->id == QX_OP_Add) { /* bias */
             const int bias = constant(n->in[0]) ? 0 : 1;
             l = linear_of(w, n->in[1 - bias]->def);
-            return l && l->bias_add == n && l->n % head == 0 && is_vector(l->bias, l->n) && n->in[1 - bias]->n_uses == 1 ? l : NULL;
+            return l && l->plain && l->bias_add == n && l->n % head == 0 && is_vector(l->bias, l->n) && n->in[1 - bias]->n_uses == 1 ? l : NULL;
         }
         if (n->op->id == QX_OP_Concat) v = n->in[n->n_in - 1];
         else if (moves_heads(n)) v = n->in[0];
@@ -284,7 +283,7 @@ static const qx_linear *output_projection(const walk *w, const qx_value *v, int6
     for (int i = 0; i < 8 && v && v->n_uses == 1 && !v->is_output; i++) {
         const qx_node *n = v->uses->node;
         const qx_linear *l = linear_of(w, n);
-        if (l) return v->uses->index == l->x_index && !l->is_conv && l->k % head == 0 && !qx_attr_int(n, "transA", 0) ? l : NULL;
+        if (l) return v->uses->index == l->x_index && l->plain && l->k % head == 0 ? l : NULL;
         if (!moves_heads(n) || v->uses->index != 0) return NULL;
         v = n->out[0];
         if (last_dim(v) < head || last_dim(v) % head) return NULL;

@@ -50,6 +50,7 @@ static const struct keep *find_keep(const qx_linear *l)
 const char *qx_rule_name(const qx_linear *l, bool with_vision)
 {
     const struct keep *k = find_keep(l);
+    if (l->embedding) return "embedding";
     if (k && (k->g != vision || with_vision)) return k->what;
     return qx_rule_is_head(l) ? "language model head" : NULL;
 }
@@ -63,7 +64,7 @@ bool qx_rule_is_vision(const qx_linear *l)
 const qx_value *qx_rule_head_output(const qx_linear *l)
 {
     enum { MAX_TAIL = 8, LEAST_VOCABULARY = 512 };
-    if (!l->w || l->is_conv || l->n < LEAST_VOCABULARY || l->n < 4 * l->k) return NULL;
+    if (!l->w || !l->plain || l->n < LEAST_VOCABULARY || l->n < 4 * l->k) return NULL;
     const qx_value *v = qx_node_out(l->node, 0);
     for (int i = 0; v && i < MAX_TAIL; i++) {
         if (v->is_output) return v;
@@ -78,6 +79,7 @@ bool qx_rule_is_head(const qx_linear *l) { return qx_rule_head_output(l) != NULL
 bool qx_rule_names_head(const qx_linear *l)
 {
     const struct keep *k = find_keep(l);
+    if (l->embedding) return false;
     return k ? strstr(k->what, "language model head") != NULL : qx_rule_is_head(l);
 }
 
@@ -121,7 +123,8 @@ qx_why qx_rule_size(const qx_linear *l, qx_family family, char *detail, size_t c
 {
     enum { LEAST = 16 };
     detail[0] = 0;
-    if (!l->w || family == QX_FAMILY_WEIGHT_ONLY) return QX_WHY_NONE;
+    const bool ordinary = l->plain || l->is_conv || l->embedding; /* others may be no layer at all: tables of angles, masks, reductions */
+    if (!l->w || l->embedding || (family == QX_FAMILY_WEIGHT_ONLY && ordinary)) return QX_WHY_NONE;
     if (l->is_conv) return conv_size(l, family, detail, cap);
     snprintf(detail, cap, "K %lld, at least %d", (long long)l->k, LEAST);
     if (l->k < LEAST) return QX_WHY_SMALL_K;
@@ -141,7 +144,7 @@ bool qx_rule_above_level(const qx_linear *l, double level)
 {
     static const char *const qkv[] = {"to_q", "to_k", "to_v", "to_qkv"};
     const char *name = l->node->name;
-    if (level <= 0 || l->is_conv) return false;
+    if (level <= 0 || l->is_conv || l->embedding) return false;
     if (level >= 3) return qx_path_has(name, "proj_out", false);
     if (level >= 2 && qx_path_has(name, "ff.net", false)) return false;
     for (size_t i = 0; level >= 2.5 && i < sizeof qkv / sizeof *qkv; i++)

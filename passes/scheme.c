@@ -25,11 +25,11 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
         return;
     }
     if (qx_rule_above_level(l, s->level)) { qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "level %g", s->level); return; }
-    if (s->act && l->x->type.kind == QX_KIND_TENSOR && !is_plain_float(l->x->type.dtype)) {
+    if (s->act && !it->weight_only && l->x->type.kind == QX_KIND_TENSOR && !is_plain_float(l->x->type.dtype)) {
         qx_item_keep(p->pipe, it, QX_WHY_NOT_FLOAT, "input '%.80s' is %s", l->x->name, qx_dtype_get(l->x->type.dtype)->text);
         return;
     }
-    if (s->act && l->x->type.kind != QX_KIND_TENSOR) { qx_item_keep(p->pipe, it, QX_WHY_UNKNOWN_SHAPE, "type of '%.80s'", l->x->name); return; }
+    if (s->act && !it->weight_only && l->x->type.kind != QX_KIND_TENSOR) { qx_item_keep(p->pipe, it, QX_WHY_UNKNOWN_SHAPE, "type of '%.80s'", l->x->name); return; }
     qx_why why = it->forced ? QX_WHY_NONE : qx_rule_size(l, s->family, detail, sizeof detail);
     if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
     why = qx_emit_fits(p->pipe, it, &s->weight, &why_detail);
@@ -44,7 +44,7 @@ static qx_status want_input(qx_pass *p, const qx_scheme *s, qx_stats *stats, con
         qx_stat_request r = {.value = it->x_stat, .kinds = QX_STAT_RANGE | (steps || s->level > 0 ? QX_STAT_STEPS : 0) | ((!steps && s->range.method != QX_RANGE_MAX) || s->level > 0 ? QX_STAT_HISTOGRAM : 0), .axis = -1};
         QX_TRY(qx_stats_want(stats, &r));
     }
-    if (!s->importance || !p->pipe->have_data || it->lin->is_conv) return QX_OK;
+    if (!s->importance || !p->pipe->have_data || !it->lin->by_rows) return QX_OK;
     qx_stat_request r = {.value = it->lin->x, .kinds = QX_STAT_CHANNELS, .axis = -1};
     return qx_stats_want(stats, &r);
 }
@@ -55,13 +55,12 @@ static void fill_item(const qx_scheme *s, qx_plan_item *it)
     w->spec = s->weight;
     if (!w->spec.scale) w->spec.scale = w->tensor->dtype;
     w->format = s->name;
-    it->act = s->act;
-    if (!it->weight_only) return;
+    it->act = it->weight_only ? QX_DT_UNDEFINED : s->act;
+    if (!it->weight_only || it->asked) return;
     w->spec.codes = QX_DT_INT8; /* with float inputs nothing asks for the codes of the inputs: the most accurate 8 bits */
     w->spec.narrow = true;
     w->spec.block = 0;
     w->format = "int8-weights";
-    it->act = QX_DT_UNDEFINED;
 }
 
 static bool is_main(const qx_pass *p)
@@ -75,7 +74,7 @@ static bool is_main(const qx_pass *p)
 static void take_rest(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     const char *detail;
-    if (it->pass || !it->weight || (it->why != QX_WHY_DEFAULT_NAME && it->why != QX_WHY_LEVEL)) return;
+    if (it->pass || !it->weight || it->lin->embedding || (it->why != QX_WHY_DEFAULT_NAME && it->why != QX_WHY_LEVEL)) return;
     char sizes[120];
     if (qx_rule_size(it->lin, QX_FAMILY_INT8, sizes, sizeof sizes) != QX_WHY_NONE) return; /* the first and last convolution above all */
     if (qx_emit_fits(p->pipe, it, &s->weight, &detail) != QX_WHY_NONE) return;
@@ -202,21 +201,38 @@ static void decide_input(qx_pass *p, const qx_scheme *s, const qx_stats *stats, 
     if (why != QX_WHY_NONE) qx_item_keep(p->pipe, it, why, "input '%.60s' %s", it->lin->x->name, detail);
 }
 
+/* One scale a row where rows lie on several axes (experts): a block that is the whole row says that in the standard's form. TensorRT has no blocks
+ * of 8 bits: one scale for the tensor, unless a solver has chosen one a row. */
+static void scale_rows(const qx_pass *p, qx_plan_item *it)
+{
+    qx_plan_weight *w = it->weight;
+    if (it->lin->channel_axis >= 0 || w->spec.block) return;
+    w->spec.block = p->pipe->opt->target == QX_TARGET_TENSORRT && !w->solved ? -1 : it->lin->k;
+}
+
 static void decide_weight(const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
 {
-    const qx_value_stats *vs = s->importance && stats ? qx_stats_get(stats, it->lin->x) : NULL;
+    const qx_value_stats *vs = s->importance && stats && it->lin->by_rows ? qx_stats_get(stats, it->lin->x) : NULL;
     if (vs && vs->channels.n == it->lin->k && !it->weight->spec.importance) it->weight->spec.importance = vs->channels.mean_sq;
 }
 
 /* ---- run -------------------------------------------------------------------------------------------------------------- */
 
-static qx_status raise_opset(qx_pass *p, const qx_scheme *s, const qx_plan_item *it)
+static qx_status raise_opset(qx_pass *p, const qx_plan_item *it)
 {
     const qx_qspec *w = &it->weight->spec;
     qx_need need = qx_emit_need(w), act = {0, 0};
-    if (s->act) act = qx_need_for(s->act, it->lin->x->type.dtype, false, false);
+    if (it->act) act = qx_emit_pair_need(p->pipe, it->lin->x, it->act);
     if (act.opset > need.opset) need = act;
-    return qx_emit_raise(p->pipe, need, qx_dtype_get(need.opset == act.opset && s->act ? s->act : w->codes)->name);
+    return qx_emit_raise(p->pipe, need, qx_dtype_get(need.opset == act.opset && it->act ? it->act : w->codes)->name);
+}
+
+/* The embedding that a head's weight is too (or the other way round) reads the same codes, whoever asked for them. */
+static void report_sharers(qx_pass *p, const qx_plan_item *it)
+{
+    const qx_plan *plan = p->pipe->plan;
+    for (int64_t i = 0; it->weight->embedding && it->weight->items > 1 && i < plan->linears.count; i++)
+        if (plan->items[i].weight == it->weight && !plan->items[i].pass) qx_applied(p, plan->items[i].lin->node, it->weight->format);
 }
 
 static qx_status write_item(qx_pass *p, qx_plan_item *it)
@@ -228,6 +244,7 @@ static qx_status write_item(qx_pass *p, qx_plan_item *it)
         QX_TRY(qx_node_set_in(it->lin->node, it->lin->x_index, x));
     }
     qx_applied(p, it->lin->node, it->weight->format);
+    report_sharers(p, it);
     return QX_OK;
 }
 
@@ -239,12 +256,13 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
     for (int64_t i = 0; i < plan->linears.count; i++) {
         if (plan->items[i].pass != p) continue;
         decide_weight(s, stats, &plan->items[i]);
+        scale_rows(p, &plan->items[i]);
         if (plan->items[i].act) decide_input(p, s, stats, &plan->items[i]);
     }
     if (p->pipe->failed != QX_OK) return p->pipe->failed;
     qx_plan_settle(p->pipe);
     for (int64_t i = 0; i < plan->linears.count; i++)
-        if (plan->items[i].pass == p) QX_TRY(raise_opset(p, s, &plan->items[i]));
+        if (plan->items[i].pass == p) QX_TRY(raise_opset(p, &plan->items[i]));
     if (s->residual) QX_TRY(qx_residual_run(p, stats, s));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(write_item(p, &plan->items[i]));

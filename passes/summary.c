@@ -86,6 +86,7 @@ static qx_status count_node(void *user, qx_node *n)
 static void count_linear(counter *c, const qx_linear *l, bool counted)
 {
     qx_summary *s = c->s;
+    if (l->embedding) return;
     s->linear++;
     if (!l->w) return;
     s->linear_constant++;
@@ -94,7 +95,7 @@ static void count_linear(counter *c, const qx_linear *l, bool counted)
     s->linear_bytes += bytes;
     if (qx_rule_name(l, false)) { s->kept_bytes += bytes; return; }
     s->saves_8bit += bytes - (numel + l->n * elem);
-    if (!l->is_conv && l->w->rank == 2) s->saves_4bit += bytes - ((numel + 1) / 2 + l->n * ((l->k + 31) / 32) * elem);
+    if (!l->is_conv && l->contract_axis >= 0) s->saves_4bit += bytes - ((numel + 1) / 2 + l->n * ((l->k + 31) / 32) * elem);
 }
 
 static int by_bytes(const void *a, const void *b)

@@ -32,8 +32,8 @@ static const qx_stepdef def_subtract = {.name = "low-rank residual", .rows = sub
 static bool wants(const qx_plan_item *it)
 {
     const qx_op_id op = it->lin->node->op->id;
-    if (!it->pass || !it->weight || !it->weight->spec.codes || it->lin->is_conv || it->weight->items != 1) return false;
-    if (op == QX_OP_Gemm) return qx_attr_float(it->lin->node, "alpha", 1) == 1 && !qx_attr_int(it->lin->node, "transA", 0);
+    if (!it->pass || !it->weight || !it->weight->spec.codes || !it->lin->plain || it->weight->items != 1) return false;
+    if (op == QX_OP_Gemm) return qx_attr_float(it->lin->node, "alpha", 1) == 1;
     return op == QX_OP_MatMul;
 }
 

@@ -52,16 +52,44 @@ static bool apply_reshape(const qx_value *out, labels *l)
     return from == old.rank;
 }
 
+/* Which axes the indices pick from (Gather: one, GatherND: the first ones), and how many axes they make of those. */
+static bool picked_axes(const qx_node *n, int rank, int64_t *first, int64_t *count, int *made)
+{
+    const qx_type *t = qx_node_in(n, 1) ? &n->in[1]->type : NULL;
+    const bool nd = n->op->id == QX_OP_GatherND;
+    if (!t || !t->has_shape || (nd && (t->rank < 1 || qx_attr_int(n, "batch_dims", 0)))) return false;
+    *first = nd ? 0 : qx_attr_int(n, "axis", 0);
+    if (*first < 0) *first += rank;
+    *count = nd ? t->dims[t->rank - 1].n : 1;
+    *made = t->rank - nd;
+    return *first >= 0 && *count >= 1 && *first <= rank - *count && rank - *count + *made <= MAX_AXES;
+}
+
+static bool apply_gather(const qx_node *n, labels *l)
+{
+    const labels old = *l;
+    int64_t first, count;
+    int made;
+    if (!picked_axes(n, old.rank, &first, &count, &made)) return false;
+    l->rank = 0;
+    for (int i = 0; i < old.rank; i++) {
+        for (int j = 0; i == first && j < made; j++) l->axis[l->rank] = QX_AXIS_PICKED, l->dim[l->rank++] = n->in[1]->type.dims[j].n;
+        if (i < first || i >= first + count) l->axis[l->rank] = old.axis[i], l->dim[l->rank++] = old.dim[i];
+    }
+    return true;
+}
+
 static bool apply(const qx_node *n, labels *l)
 {
     switch (n->op->id) {
+    case QX_OP_Gather: case QX_OP_GatherND: return apply_gather(n, l);
     case QX_OP_Transpose: return apply_transpose(n, l);
     case QX_OP_Identity: case QX_OP_Cast: return true;
     default: return apply_reshape(n->out[0], l);
     }
 }
 
-bool qx_const_trace(const qx_value *v, qx_const_view *out)
+static bool trace(const qx_value *v, bool gathers, qx_const_view *out)
 {
     const qx_node *chain[MAX_CHAIN];
     int n = 0;
@@ -70,10 +98,11 @@ bool qx_const_trace(const qx_value *v, qx_const_view *out)
         if (!v->def || n == MAX_CHAIN || v->def_index != 0) return false;
         if (v->def->op->traits & QX_T_QDQ) {
             qx_const_view inner;
-            out->quantized = qx_node_in(v->def, 0) && qx_const_trace(v->def->in[0], &inner);
+            out->quantized = qx_node_in(v->def, 0) && trace(v->def->in[0], gathers, &inner);
             return false;
         }
-        if (!passes_through(v->def) || !qx_node_in(v->def, 0)) return false;
+        const bool gather = gathers && (v->def->op->id == QX_OP_Gather || v->def->op->id == QX_OP_GatherND);
+        if (!(gather || passes_through(v->def)) || !qx_node_in(v->def, 0)) return false;
         chain[n++] = v->def;
         v = v->def->in[0];
     }
@@ -88,6 +117,9 @@ bool qx_const_trace(const qx_value *v, qx_const_view *out)
     memcpy(out->axes, l.axis, sizeof out->axes);
     return true;
 }
+
+bool qx_const_trace(const qx_value *v, qx_const_view *out) { return trace(v, false, out); }
+bool qx_weight_trace(const qx_value *v, qx_const_view *out) { return trace(v, true, out); }
 
 qx_value *qx_same_elements(qx_value *v)
 {

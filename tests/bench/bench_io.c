@@ -34,7 +34,7 @@ static qx_status quantize(qx_model *m, const qx_qspec *spec, int64_t *count)
         if (!v->init || v->init->numel < 4096 || v->init->rank < 2 || !qx_dtype_is_float(v->init->dtype)) continue;
         const int64_t *d = v->init->dims;
         const bool matrix = v->init->rank == 2;
-        const qx_view view = matrix ? (qx_view){d[1], d[0], 1} : (qx_view){d[0], 1, v->init->numel / d[0]};
+        const qx_view view = matrix ? (qx_view){d[1], d[0], 1, 0} : (qx_view){d[0], 1, v->init->numel / d[0], 0};
         qx_qspec s = *spec;
         if (!matrix && s.block) s.block = 0;
         QX_TRY(qx_job_new(m, v->init, &view, NULL, &s, s.block ? QX_LAYOUT_NK : QX_LAYOUT_SAME, &j));

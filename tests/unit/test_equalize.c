@@ -61,7 +61,7 @@ static void bias_change(void **state)
     OK(qx_model_read(*state, DATA "mobile.onnx", NULL, &m));
     OK(qx_linears_find(m, &ls));
     qx_linear *l = &ls.items[2];
-    const qx_view view = {1, 1, l->n};
+    const qx_view view = {1, 1, l->n, 0};
     assert_int_equal(l->n, 32);
     assert_true(qx_bias_can_change(l));
     OK(qx_rows_read(*state, qx_value_const(l->bias), &view, NULL, 0, 1, before));

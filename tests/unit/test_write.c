@@ -193,7 +193,7 @@ static void quantize(qx_model *m, qx_dtype codes, int64_t block, qx_layout layou
         qx_job *j;
         if (v->init->rank != 2 || v->init->job) continue;
         const qx_qspec q = {.codes = codes, .scale = QX_DT_FLOAT16, .block = block, .rule = rule};
-        OK(qx_job_new(m, v->init, &(qx_view){N, K, 1}, NULL, &q, layout, &j));
+        OK(qx_job_new(m, v->init, &(qx_view){N, K, 1, 0}, NULL, &q, layout, &j));
         OK(qx_init_add(m->graph, "scale", j->part[QX_PART_SCALE], &scale));
         OK(qx_init_replace(v, j->part[QX_PART_CODES]));
     }

@@ -1,0 +1,127 @@
+"""forms.py --qonnx PATH - where a weight may stand, judged by ONNX Runtime.
+
+Embeddings (alone and tied to a head), weights on the left, Einsum, experts stacked and gathered, Concat: small graphs, every format and target. Each file
+must load, compute in ONNX Runtime (default settings for target ort, Q/DQ kept as written otherwise) what our executor computes on it, come close
+to the float model, and be smaller than it. Prints a line a row; exits 1 when one fails."""
+import argparse, sys, tempfile
+from pathlib import Path
+import numpy as np
+import onnx
+from onnx import TensorProto as T, helper as h, numpy_helper as nh
+from interop import call, ours, session, sqnr, EQUAL_DB
+
+N = h.make_node
+random = np.random.default_rng(7)
+FORMATS = {"int8-weights": 38, "int4(block=16)": 15, "int8": 28, "fp8": 22}
+TARGETS = ["generic", "ort"]
+
+
+def weight(name, *dims):
+    return nh.from_array((random.standard_normal(dims) * random.uniform(0.5, 2, dims[-1])).astype(np.float32), name)
+
+
+def x(name, *dims):
+    return h.make_tensor_value_info(name, T.FLOAT, dims)
+
+
+def ids(name, *dims):
+    return h.make_tensor_value_info(name, T.INT64, dims)
+
+
+# name: nodes, inputs, outputs, weights, options, names of weights that must not stay float
+def cases():
+    table, square = weight("embed.weight", 96, 64), weight("w", 64, 64)
+    embed = [N("Gather", ["embed.weight", "ids"], ["e"], name="/embed/Gather"), N("MatMul", ["e", "w"], ["y"], name="/a/MatMul")]
+    yield "embedding", embed, [ids("ids", 2, 8)], [x("y", 2, 8, 64)], [table, square], ["--set", "embed*={}"], ["embed.weight", "w"]
+    tied = [N("Gather", ["embed.weight", "ids"], ["e"], name="/embed/Gather"), N("MatMul", ["e", "w"], ["z"], name="/a/MatMul"),
+            N("Transpose", ["embed.weight"], ["t"], perm=[1, 0]), N("MatMul", ["z", "t"], ["y"], name="/lm_head/MatMul")]
+    yield "tied", tied, [ids("ids", 2, 8)], [x("y", 2, 8, 96)], [table, square], ["--set", "lm_head*={}"], ["embed.weight", "w"]
+    left = [N("MatMul", ["l", "x"], ["y"], name="/l/MatMul")]
+    yield "left", left, [x("x", 2, 64, 7)], [x("y", 2, 96, 7)], [weight("l", 96, 64)], [], ["l"]
+    left = [N("Gemm", ["l", "x"], ["y"], name="/l/Gemm", transA=1, transB=1)]
+    yield "left-gemm", left, [x("x", 7, 64)], [x("y", 96, 7)], [weight("l", 64, 96)], [], ["l"]
+    heads = [N("Einsum", ["x", "q"], ["h"], name="/q/Einsum", equation="bsd,dhk->bshk")]
+    yield "einsum-heads", heads, [x("x", 2, 7, 64)], [x("h", 2, 7, 4, 16)], [weight("q", 64, 4, 16)], [], ["q"]
+    plain = [N("Einsum", ["x", "q"], ["h"], name="/q/Einsum", equation="...d,nd->...n")]
+    yield "einsum", plain, [x("x", 2, 7, 64)], [x("h", 2, 7, 48)], [weight("q", 48, 64)], [], ["q"]
+    experts = [N("MatMul", ["x", "up"], ["u"], name="/up/MatMul"), N("Relu", ["u"], ["r"]), N("Transpose", ["down"], ["d"], perm=[0, 2, 1]),
+               N("MatMul", ["r", "d"], ["y"], name="/down/MatMul")]
+    yield "experts", experts, [x("x", 3, 7, 64)], [x("y", 3, 7, 64)], [weight("up", 3, 64, 96), weight("down", 3, 64, 96)], [], ["up", "down"]
+    odd = [N("MatMul", ["x", "up"], ["y"], name="/up/MatMul")]
+    yield "experts-odd", odd, [x("x", 3, 7, 50)], [x("y", 3, 7, 33)], [weight("up", 3, 50, 33)], [], ["up"]
+    picked = [N("Gather", ["up", "e"], ["ug"]), N("MatMul", ["x", "ug"], ["y"], name="/up/MatMul")]
+    yield "gathered", picked, [x("x", 7, 1, 64), ids("e", 7)], [x("y", 7, 1, 96)], [weight("up", 3, 64, 96)], [], ["up"]
+    turned = [N("Gather", ["up", "e"], ["ug"]), N("Transpose", ["ug"], ["ut"], perm=[0, 2, 1]), N("MatMul", ["x", "ut"], ["y"], name="/up/MatMul")]
+    yield "gathered-nk", turned, [x("x", 7, 1, 64), ids("e", 7)], [x("y", 7, 1, 96)], [weight("up", 3, 96, 64)], [], ["up"]
+    nd = [N("GatherND", ["up", "e"], ["ug"]), N("MatMul", ["ug", "x"], ["y"], name="/up/MatMul")]
+    yield "gathered-left", nd, [x("x", 7, 64, 1), ids("e", 7, 1)], [x("y", 7, 96, 1)], [weight("up", 3, 96, 64)], [], ["up"]
+    relu = [N("Relu", ["x"], ["r"]), N("MatMul", ["r", "w"], ["z"], name="/a/MatMul"), N("Relu", ["z"], ["s"]), N("MatMul", ["s", "w2"], ["y"], name="/b/MatMul")]
+    yield "relu", relu, [x("x", 7, 64)], [x("y", 7, 96)], [square, weight("w2", 64, 96)], [], ["w", "w2"]
+
+
+def feed(i, sample):
+    dims = [d.dim_value for d in i.type.tensor_type.shape.dim]
+    if i.type.tensor_type.elem_type == T.INT64:
+        return sample.integers(0, 3 if i.name == "e" else 96, dims)
+    return sample.standard_normal(dims).astype(np.float32)
+
+
+def build(nodes, inputs, outputs, weights, folder):
+    m = h.make_model(h.make_graph(nodes, "g", inputs, outputs, weights), opset_imports=[h.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(m, full_check=True)
+    onnx.save(m, folder / "m.onnx")
+    for name, seed in (("calib", 1), ("test", 2)):
+        sample = np.random.default_rng(seed)
+        many = [{i.name: feed(i, sample) for i in inputs} for _ in range(8 if name == "calib" else 1)]
+        np.savez(folder / f"{name}.npz", **{k: np.stack([f[k] for f in many]) if name == "calib" else many[0][k] for k in many[0]})
+
+
+def one(qonnx, case, fmt, target, tmp):
+    name, nodes, inputs, outputs, weights, options, gone = case
+    folder = tmp / name
+    folder.mkdir(exist_ok=True)
+    build(nodes, inputs, outputs, weights, folder)
+    out, names = folder / "q.onnx", [o.name for o in outputs]
+    call(qonnx, "quantize", folder / "m.onnx", "-o", out, "--passes", fmt, "--target", target, "--calib", folder / "calib.npz", "--force", "--quiet", "--no-verify",
+         *[o.format(fmt) for o in options])
+    q = onnx.load(out)
+    onnx.checker.check_model(q)
+    left = {i.name for i in q.graph.initializer} & set(gone)
+    assert not left, f"float still: {left}"
+    with np.load(folder / "test.npz") as z:
+        sample = dict(z)
+    want = session(folder / "m.onnx", True).run(names, sample)
+    mine = ours(qonnx, out, folder / "test.npz", names, folder)
+    s = session(out, target == "ort")
+    got = s.run(names, sample)
+    equal, loss = min(sqnr(a, b) for a, b in zip(mine, got)), min(sqnr(a, b) for a, b in zip(want, mine))
+    bad = [] if equal >= EQUAL_DB else [f"ONNX Runtime and qonnx differ: {equal:.1f} dB"]
+    if loss < FORMATS[fmt]:
+        bad.append(f"only {loss:.1f} dB, {FORMATS[fmt]} asked for")
+    print(f"{name:14} {fmt:15} {target:8} equal {equal:6.1f} dB  loss {loss:5.1f} dB  {'; '.join(bad) or 'ok'}", flush=True)
+    return not bad
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--qonnx", required=True)
+    p.add_argument("--only", default="")
+    a = p.parse_args()
+    failed = 0
+    with tempfile.TemporaryDirectory() as tmp:
+        for case in cases():
+            for fmt in FORMATS:
+                for target in TARGETS:
+                    if a.only not in case[0]:
+                        continue
+                    try:
+                        failed += not one(a.qonnx, case, fmt, target, Path(tmp))
+                    except Exception as e:
+                        failed += 1
+                        print(f"{case[0]:14} {fmt:15} {target:8} {str(e)[:400]}", flush=True)
+    print(f"{failed} failed")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
