@@ -55,7 +55,7 @@ static void print_explain(cli *c, const qx_report *r)
 {
     for (int64_t i = 0; i < r->n_nodes; i++) {
         const qx_report_node *n = &r->nodes[i];
-        cli_print("%-10s %s (%s)%s%s%s\n", n->format ? n->format : "float", cli_show(c, n->name), n->op, n->graph && *n->graph ? " in " : "",
+        cli_print("%-10s %s (%s%s%s)%s%s%s\n", n->format ? n->format : "float", cli_show(c, n->name), n->op, n->scope ? ", " : "", n->scope ? cli_show(c, n->scope) : "", n->graph && *n->graph ? " in " : "",
                   n->graph && *n->graph ? cli_show(c, n->graph) : "", n->reason ? text(c, ": %s", n->reason) : n->notes ? text(c, ": %s", n->notes) : "");
     }
 }

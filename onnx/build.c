@@ -153,6 +153,21 @@ static qx_status add_output(builder *b, qx_node *n, uint32_t i, const char *name
     return QX_OK;
 }
 
+/* torch.onnx's dynamo exporter names nodes by number and writes the modules into metadata, outermost first and the operation last:
+ * "['', 'm', 'm.blocks.0', 'linear_3']" gives m.blocks.0. */
+static qx_status read_scope(builder *b, qx_node *n, const Onnx__NodeProto *p)
+{
+    const char *text = NULL, *end = NULL, *open;
+    for (size_t i = 0; i < p->n_metadata_props; i++)
+        if (strcmp(qx_text_or_empty(p->metadata_props[i]->key), "pkg.torch.onnx.name_scopes") == 0) text = qx_text_or_empty(p->metadata_props[i]->value);
+    if (!text || !(end = strrchr(text, ','))) return QX_OK;
+    for (end--; end > text && *end != '\''; end--) {}
+    for (open = end; open > text && open[-1] != '\'';) open--;
+    if (open == text || open == end) return QX_OK;
+    n->scope = qx_arena_strndup(b->m->arena, open, (size_t)(end - open));
+    return n->scope ? QX_OK : QX_NOMEM(b->m);
+}
+
 static qx_status add_node(builder *b, qx_graph *g, Onnx__NodeProto *p)
 {
     const char *op_type, *domain, *name;
@@ -165,6 +180,7 @@ static qx_status add_node(builder *b, qx_graph *g, Onnx__NodeProto *p)
     QX_TRY(qx_node_make(g, op_type, domain, name, (uint32_t)p->n_input, (uint32_t)p->n_output, &n));
     QX_TRY(intern(b, p->overload, &n->overload));
     n->wire = n->wire_origin = p;
+    QX_TRY(read_scope(b, n, p));
     if (b->m->n_functions) n->callee = qx_model_function(b->m, domain, op_type, n->overload);
     for (uint32_t i = 0; i < n->n_out; i++) QX_TRY(add_output(b, n, i, p->output[i]));
     qx_node_link(g, n, NULL);

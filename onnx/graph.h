@@ -83,6 +83,7 @@ struct qx_node {
     uint32_t id;               /* dense over the model */
     const qx_op *op;           /* row of the operator table at the model's opset; op->id == QX_OP_UNKNOWN for others */
     const char *op_type, *domain, *name, *overload; /* interned; domain "" for ai.onnx; name may be "" */
+    const char *scope;         /* module that a torch export wrote beside a name without one ("blocks.0.attn.to_q"); NULL: none */
     qx_value **in; uint32_t n_in;   /* NULL entries: omitted optional inputs */
     qx_value **out; uint32_t n_out; /* NULL entries: omitted optional outputs */
     qx_attr *attrs; uint32_t n_attrs; /* moves when an attribute is added */

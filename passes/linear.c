@@ -30,6 +30,57 @@ static qx_status visit(void *user, qx_node *n)
     return QX_OK;
 }
 
+/* ---- where an operator is ------------------------------------------------------------------------------------------- */
+
+static const char *node_path(const qx_node *n) { return n->scope ? n->scope : n->name; }
+
+static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/* Length of the first component of "/m/blocks.0/to_q" or "m.blocks.0.to_q"; 0 when it is the only one. */
+static size_t first_part(const char *path, const char **part)
+{
+    bool slashes = *path == '/';
+    *part = path + slashes;
+    size_t n = strcspn(*part, slashes ? "/" : ".");
+    return (*part)[n] ? n : 0;
+}
+
+/* Whether the component is one of a list: "blocks.0" in "/blocks.0/to_q", "blocks" in "blocks.0.to_q". */
+static bool is_numbered(const char *part, size_t n) { return is_digit(part[n - 1]) || is_digit(part[n + 1]); }
+
+/* The module that holds all others ("m" where a program exported class M with a member m), or length 0. */
+static size_t find_wrapper(const qx_model *m, const char **wrapper)
+{
+    size_t length = 0;
+    QX_FOR_NODES(m->graph, n) {
+        const char *part;
+        size_t k = first_part(node_path(n), &part);
+        if (!k) continue;
+        if (is_numbered(part, k) || (length && (k != length || memcmp(part, *wrapper, k) != 0))) return 0;
+        *wrapper = part;
+        length = k;
+    }
+    return length;
+}
+
+static const char *below(const char *path, const char *wrapper, size_t length)
+{
+    const char *part;
+    size_t k = first_part(path, &part);
+    return k && k == length && memcmp(part, wrapper, k) == 0 ? part + k + 1 : path;
+}
+
+static void set_paths(const qx_model *m, qx_linears *ls)
+{
+    const char *wrapper = "";
+    size_t length = find_wrapper(m, &wrapper);
+    for (int64_t i = 0; i < ls->count; i++) {
+        qx_linear *l = &ls->items[i];
+        l->path = below(node_path(l->node), wrapper, length);
+        l->w_path = l->w_init ? below(l->w_init->name, wrapper, length) : "";
+    }
+}
+
 qx_status qx_linears_find(qx_model *m, qx_linears *out)
 {
     *out = (qx_linears){0};
@@ -37,6 +88,7 @@ qx_status qx_linears_find(qx_model *m, qx_linears *out)
     QX_TRY(qx_alloc_array(m->ctx, m->n_values + 1, sizeof *f.group_of, (void **)&f.group_of));
     qx_status st = qx_model_each_node(m, visit, &f);
     qx_free(m->ctx, f.group_of);
+    set_paths(m, out);
     return st;
 }
 

@@ -1,5 +1,6 @@
 /* linear.h - finds the linear operators of a graph (MatMul, Gemm, Conv, ConvTranspose, FusedMatMul, Einsum with a constant weight on either side;
- * embeddings too, which are no products) and the groups that must be treated alike. Structural: no names. */
+ * embeddings too, which are no products) and the groups that must be treated alike. By structure alone; names are only kept
+ * beside, for rules that go by them. */
 #ifndef QX_PASSES_LINEAR_H
 #define QX_PASSES_LINEAR_H
 
@@ -26,6 +27,7 @@ typedef struct qx_linear {
     int64_t group;
     qx_value *bias;          /* constant bias: Gemm C, Conv B, or the constant operand of a following Add; NULL: none */
     qx_node *bias_add;       /* that Add; NULL when the bias is an input of the node */
+    const char *path, *w_path; /* where node and stored weight say that they are, below a module that wraps the whole model: "blocks.0/attn/to_q/MatMul" */
     int64_t index;           /* place in qx_linears.items */
     int64_t group_id;        /* linears with the same x: one id (q/k/v, gate/up, experts) */
 } qx_linear;

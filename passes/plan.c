@@ -33,7 +33,7 @@ static bool hits_name(pattern *p, const char *name)
 
 static bool pattern_hits_node(pattern *p, const qx_node *n)
 {
-    return p->op ? qx_pattern_matches(p->names, n->op_type) : hits_name(p, n->name);
+    return p->op ? qx_pattern_matches(p->names, n->op_type) : hits_name(p, n->name) || (n->scope && hits_name(p, n->scope));
 }
 
 static bool pattern_hits(pattern *p, const qx_linear *l)

@@ -46,7 +46,7 @@ static const char *keep(qx_report *r, const char *s) { return s ? qx_arena_strdu
 
 qx_status qx_report_add_node(qx_report *r, const qx_report_node *n)
 {
-    qx_report_node x = {keep(r, n->name), keep(r, n->op), keep(r, n->graph), keep(r, n->pass), keep(r, n->format), keep(r, n->reason), keep(r, n->notes), n->rescaled};
+    qx_report_node x = {keep(r, n->name), keep(r, n->op), keep(r, n->graph), keep(r, n->scope), keep(r, n->pass), keep(r, n->format), keep(r, n->reason), keep(r, n->notes), n->rescaled};
     ADD(r, nodes, n_nodes, &x);
     return QX_OK;
 }
@@ -127,6 +127,7 @@ static qx_status put_nodes(const qx_report *r, qx_jsonw *w)
         QX_TRY(qx_jsonw_string(w, "name", n->name));
         QX_TRY(qx_jsonw_string(w, "op", n->op));
         if (n->graph && *n->graph) QX_TRY(qx_jsonw_string(w, "graph", n->graph));
+        if (n->scope) QX_TRY(qx_jsonw_string(w, "scope", n->scope));
         if (n->pass) QX_TRY(qx_jsonw_string(w, "pass", n->pass));
         if (n->format) QX_TRY(qx_jsonw_string(w, "format", n->format));
         if (n->reason) QX_TRY(qx_jsonw_string(w, "reason", n->reason));

@@ -7,6 +7,7 @@
 
 typedef struct qx_report_node {
     const char *name, *op, *graph;   /* node as in the input model; graph: "" for the main one */
+    const char *scope;               /* module that the exporter wrote beside the name; NULL: none */
     const char *pass;                /* that decided */
     const char *format;              /* "fp8", "int8", ...; NULL: left alone */
     const char *reason;              /* NULL when applied */

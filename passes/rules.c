@@ -39,10 +39,9 @@ bool qx_path_has(const char *name, const char *path, bool only_first)
 
 static const struct keep *find_keep(const qx_linear *l)
 {
-    const char *weight = l->w_init ? l->w_init->name : "";
     for (size_t i = 0; i < sizeof keeps / sizeof *keeps; i++) {
         bool first = keeps[i].g == head;
-        if (qx_path_has(l->node->name, keeps[i].path, first) || qx_path_has(weight, keeps[i].path, first)) return &keeps[i];
+        if (qx_path_has(l->path, keeps[i].path, first) || qx_path_has(l->w_path, keeps[i].path, first)) return &keeps[i];
     }
     return NULL;
 }
@@ -135,7 +134,7 @@ qx_why qx_rule_size(const qx_linear *l, qx_family family, char *detail, size_t c
 
 int qx_rule_up_block(const qx_linear *l)
 {
-    const char *at = strstr(l->node->name, "up_blocks");
+    const char *at = strstr(l->path, "up_blocks");
     if (!at || !is_separator(at[9]) || at[10] < '0' || at[10] > '9') return -1;
     return at[11] >= '0' && at[11] <= '9' ? (at[10] - '0') * 10 + at[11] - '0' : at[10] - '0';
 }
@@ -143,7 +142,7 @@ int qx_rule_up_block(const qx_linear *l)
 bool qx_rule_above_level(const qx_linear *l, double level)
 {
     static const char *const qkv[] = {"to_q", "to_k", "to_v", "to_qkv"};
-    const char *name = l->node->name;
+    const char *name = l->path;
     if (level <= 0 || l->is_conv || l->embedding) return false;
     if (level >= 3) return qx_path_has(name, "proj_out", false);
     if (level >= 2 && qx_path_has(name, "ff.net", false)) return false;

@@ -223,7 +223,7 @@ static qx_status fill_report(qx_pipeline *p, qx_report *r)
     for (uint32_t i = 0; i < p->n_decisions; i++) {
         const qx_decision *d = &p->decisions[i];
         if (!d->node) continue;
-        qx_report_node n = {d->name, d->op, d->graph, d->pass ? d->pass->def->name : NULL, d->format, d->format ? NULL : d->reason, d->notes, d->rescaled};
+        qx_report_node n = {d->name, d->op, d->graph, d->node->scope, d->pass ? d->pass->def->name : NULL, d->format, d->format ? NULL : d->reason, d->notes, d->rescaled};
         if (!n.format && !n.reason) n.reason = qx_why_text(QX_WHY_NOT_LINEAR);
         QX_TRY(qx_report_add_node(r, &n));
     }
