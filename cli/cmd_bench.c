@@ -7,15 +7,18 @@
 #include "base/thread.h"
 #include "cli/device.h"
 #include "cli/feeds.h"
+#include "cli/profile.h"
 
 enum { MAX_MODELS = 2 };
-typedef struct side { cli_session s; cli_feeds f; double *seconds; double median, mad, start; } side;
+typedef struct side { const char *path; bool sparse; cli_session s; cli_feeds f; double *seconds; double median, mad, start; } side;
 
 static const qx_argdef options[] = {
     {"input", 'i', QX_ARG_VALUE, "FILE.npz", NULL, "arrays named like the model's inputs"},
     {"runs", 'n', QX_ARG_VALUE, "N", "20", "timed runs of each model (after two that are not timed)"},
     {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
     {"no-fuse", 0, QX_ARG_FLAG, NULL, NULL, "every node by itself"},
+    {"profile", 0, QX_ARG_FLAG, NULL, NULL, "one more run of each model, with the time by operator (with --json: by what ran it)"},
+    {"sparse", 0, QX_ARG_FLAG, NULL, NULL, "times one model twice on a device: dense, and weights with 2:4 zeros on sparse units"},
     {"compute", 0, QX_ARG_VALUE, "f32|bf16", "f32", "arithmetic of matrix products and convolutions; bf16 needs a CPU with AVX512_BF16 or AMX"},
     CLI_DEVICE_OPTIONS,
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
@@ -40,13 +43,14 @@ static void summarize(side *s, int64_t n)
     s->mad = median(s->seconds, n);
 }
 
-static qx_status open_side(cli *c, const char *path, int64_t runs, side *s)
+static qx_status open_side(cli *c, int64_t runs, side *s)
 {
     const char *compute = cli_value(c, "compute");
-    qx_exec_options o = {.simulate = cli_flag(c, "simulate"), .no_fuse = cli_flag(c, "no-fuse"), .bf16 = compute && strcmp(compute, "bf16") == 0};
+    qx_exec_options o = {.simulate = cli_flag(c, "simulate"), .no_fuse = cli_flag(c, "no-fuse"), .bf16 = compute && strcmp(compute, "bf16") == 0, .sparse = s->sparse};
     QX_TRY(cli_device(c, &o));
     double t0 = qx_clock_seconds();
-    QX_TRY(cli_session_open(c, path, &o, &s->s));
+    QX_TRY(cli_session_open(c, s->path, &o, &s->s));
+    if (s->sparse && strcmp(qx_exec_device_name(s->s.exec), "cpu") == 0) QX_FAIL(c->ctx, QX_E_UNSUPPORTED, "--sparse: the CPU has no units for 2:4 products; --device cuda says why there is no other");
     QX_TRY(cli_feeds_open(c, s->s.model, cli_value(c, "input"), &s->f));
     QX_TRY(cli_session_run(c, &s->s, &s->f));
     s->start = qx_clock_seconds() - t0;
@@ -54,7 +58,18 @@ static qx_status open_side(cli *c, const char *path, int64_t runs, side *s)
     return qx_alloc_array(c->ctx, (size_t)runs, sizeof *s->seconds, (void **)&s->seconds);
 }
 
-static qx_status print_json(cli *c, const side *sides, int n, int64_t runs)
+/* One run with a clock at every step: not among those that are timed. */
+static qx_status profile(cli *c, side *s, qx_jsonw *w)
+{
+    int n;
+    qx_exec_profile(s->s.exec, true);
+    QX_TRY(cli_session_run(c, &s->s, &s->f));
+    const qx_node_time *t = qx_exec_times(s->s.exec, &n);
+    if (!t) return QX_E_NOMEM;
+    return w ? cli_profile_json(c, w, t, n) : cli_profile_print(c, t, n);
+}
+
+static qx_status print_json(cli *c, side *sides, int n, int64_t runs)
 {
     qx_buf b = QX_BUF_INIT(c->ctx);
     qx_jsonw w;
@@ -65,12 +80,14 @@ static qx_status print_json(cli *c, const side *sides, int n, int64_t runs)
     QX_TRY(qx_jsonw_begin_array(&w, "models"));
     for (int i = 0; i < n; i++) {
         QX_TRY(qx_jsonw_begin_object(&w, NULL));
-        QX_TRY(qx_jsonw_string(&w, "model", c->args[i]));
+        QX_TRY(qx_jsonw_string(&w, "model", sides[i].path));
+        if (sides[i].sparse) QX_TRY(qx_jsonw_bool(&w, "sparse", true));
         QX_TRY(qx_jsonw_string(&w, "device", qx_exec_device_name(sides[i].s.exec)));
         QX_TRY(qx_jsonw_number(&w, "median_seconds", sides[i].median));
         QX_TRY(qx_jsonw_number(&w, "mad_seconds", sides[i].mad));
         QX_TRY(qx_jsonw_number(&w, "start_seconds", sides[i].start));
         QX_TRY(qx_jsonw_int(&w, "peak_activation_bytes", (int64_t)qx_exec_peak_bytes(sides[i].s.exec)));
+        if (cli_flag(c, "profile")) QX_TRY(profile(c, &sides[i], &w));
         QX_TRY(qx_jsonw_end_object(&w));
     }
     QX_TRY(qx_jsonw_end_array(&w));
@@ -78,20 +95,25 @@ static qx_status print_json(cli *c, const side *sides, int n, int64_t runs)
     return cli_print_buf(c, &b);
 }
 
-static void print_text(cli *c, const side *sides, int n, int64_t runs)
+static qx_status print_text(cli *c, side *sides, int n, int64_t runs)
 {
     cli_print("%lld runs, %d threads, %s\n", (long long)runs, qx_ctx_threads(c->ctx), qx_exec_device_name(sides[0].s.exec));
     for (int i = 0; i < n; i++)
-        cli_print("%-40s %10.3f ms  +- %.3f  first run %.1f ms, activations %s\n", cli_show(c, c->args[i]), sides[i].median * 1e3, sides[i].mad * 1e3,
+        cli_print("%-40s %10.3f ms  +- %.3f  first run %.1f ms, activations %s\n", cli_show(c, qx_arena_printf(c->arena, "%s%s", sides[i].path, sides[i].sparse ? " (2:4)" : "")), sides[i].median * 1e3, sides[i].mad * 1e3,
                   sides[i].start * 1e3, cli_bytes(c, (int64_t)qx_exec_peak_bytes(sides[i].s.exec)));
     if (n == 2) cli_print("the second takes %.3f of the first's time\n", sides[1].median / sides[0].median);
+    for (int i = 0; i < n && cli_flag(c, "profile"); i++) {
+        cli_print("\n%s\n", cli_show(c, sides[i].path));
+        QX_TRY(profile(c, &sides[i], NULL));
+    }
+    return QX_OK;
 }
 
 static qx_status bench(cli *c, side *sides, int n)
 {
     int64_t runs;
     QX_TRY(cli_int(c, "runs", 20, 1, 100000, &runs));
-    for (int i = 0; i < n; i++) QX_TRY(open_side(c, c->args[i], runs, &sides[i]));
+    for (int i = 0; i < n; i++) QX_TRY(open_side(c, runs, &sides[i]));
     for (int64_t r = 0; r < runs; r++)
         for (int i = 0; i < n; i++) {
             double t0 = qx_clock_seconds();
@@ -100,8 +122,7 @@ static qx_status bench(cli *c, side *sides, int n)
         }
     for (int i = 0; i < n; i++) summarize(&sides[i], runs);
     if (c->json) return print_json(c, sides, n, runs);
-    print_text(c, sides, n, runs);
-    return QX_OK;
+    return print_text(c, sides, n, runs);
 }
 
 static qx_status run(cli *c)
@@ -109,8 +130,13 @@ static qx_status run(cli *c)
     side sides[MAX_MODELS];
     memset(sides, 0, sizeof sides);
     if (!cli_value(c, "input")) QX_FAIL(c->ctx, QX_E_USAGE, "give the inputs with -i FILE.npz");
-    qx_status st = bench(c, sides, c->n_args);
-    for (int i = 0; i < c->n_args; i++) {
+    const bool sparse = cli_flag(c, "sparse");
+    const int n = sparse ? 2 : c->n_args;
+    if (sparse && c->n_args != 1) QX_FAIL(c->ctx, QX_E_USAGE, "--sparse times one model");
+    for (int i = 0; i < n; i++) sides[i].path = c->args[sparse ? 0 : i];
+    sides[1].sparse = sparse;
+    qx_status st = bench(c, sides, n);
+    for (int i = 0; i < n; i++) {
         cli_feeds_close(c, &sides[i].f);
         cli_session_close(c, &sides[i].s);
         qx_free(c->ctx, sides[i].seconds);

@@ -13,13 +13,17 @@ static int slower_first(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-static int by_operator(const qx_node_time *t, int n, row *rows)
+static const char *op_of(const qx_node_time *t) { return t->op; }
+static const char *kernel_of(const qx_node_time *t) { return t->kernel ? t->kernel : "plain"; }
+
+/* One row for each key, the slowest first. */
+static int grouped(const qx_node_time *t, int n, const char *(*key)(const qx_node_time *t), row *rows)
 {
     int k = 0;
     for (int i = 0; i < n; i++) {
         int r = 0;
-        while (r < k && strcmp(rows[r].op, t[i].op) != 0) r++;
-        if (r == k) rows[k++] = (row){.name = t[i].op, .op = t[i].op};
+        while (r < k && strcmp(rows[r].op, key(&t[i])) != 0) r++;
+        if (r == k) rows[k++] = (row){.name = key(&t[i]), .op = key(&t[i])};
         rows[r].seconds += t[i].seconds;
         rows[r].flops += t[i].flops;
         rows[r].bytes += t[i].bytes;
@@ -57,12 +61,31 @@ qx_status cli_profile_print(cli *c, const qx_node_time *t, int n)
     double total = 0;
     QX_TRY(qx_alloc_array(c->ctx, (size_t)n + 1, sizeof *rows, (void **)&rows));
     for (int i = 0; i < n; i++) total += t[i].seconds;
-    int ops = by_operator(t, n, rows);
+    int ops = grouped(t, n, op_of, rows);
     qx_status st = print_rows(c, "operator", rows, ops, 40, total);
     for (int i = 0; i < n; i++) rows[i] = (row){t[i].name, t[i].op, t[i].kernel, t[i].seconds, t[i].flops, t[i].bytes, t[i].calls};
     qsort(rows, (size_t)n, sizeof *rows, slower_first);
     cli_print("\n");
     if (st == QX_OK) st = print_rows(c, "node", rows, n, 20, total);
+    qx_free(c->ctx, rows);
+    return st;
+}
+
+qx_status cli_profile_json(cli *c, qx_jsonw *w, const qx_node_time *t, int n)
+{
+    row *rows = NULL;
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)n + 1, sizeof *rows, (void **)&rows));
+    const int kinds = grouped(t, n, kernel_of, rows);
+    qx_status st = qx_jsonw_begin_array(w, "kernels");
+    for (int i = 0; i < kinds && st == QX_OK; i++) {
+        QX_TRY_GOTO(st, qx_jsonw_begin_object(w, NULL));
+        QX_TRY_GOTO(st, qx_jsonw_string(w, "kernel", rows[i].name));
+        QX_TRY_GOTO(st, qx_jsonw_number(w, "seconds", rows[i].seconds));
+        QX_TRY_GOTO(st, qx_jsonw_int(w, "calls", rows[i].calls));
+        QX_TRY_GOTO(st, qx_jsonw_end_object(w));
+    }
+    if (st == QX_OK) st = qx_jsonw_end_array(w);
+done:
     qx_free(c->ctx, rows);
     return st;
 }

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-enum { QX_BACKEND_ABI = 1, QX_DEV_RANK = 8 };
+enum { QX_BACKEND_ABI = 2, QX_DEV_RANK = 8 };
 
 typedef enum qx_dev_status {
     QX_DEV_OK,
@@ -48,7 +48,10 @@ typedef struct qx_dev_node {
     const qx_dev_attr *attrs;
 } qx_dev_node;
 
-enum { QX_DEV_CONST = 1 }; /* the same content in every run: may be repacked at compile() and kept */
+enum {
+    QX_DEV_CONST = 1,  /* the same content in every run: may be repacked at compile() and kept */
+    QX_DEV_SPARSE = 2, /* a constant whose 2:4 zeros are to be used where they are there (two of four neighbours along the contraction) */
+};
 typedef struct qx_dev_tensor {
     int32_t dtype;     /* TensorProto.DataType; 0: the input is omitted */
     int32_t rank;
@@ -103,6 +106,11 @@ typedef struct qx_backend {
     qx_dev_status (*compile)(qx_dev *d, const qx_dev_node *n, const qx_dev_tensor *in, const qx_dev_tensor *out, qx_dev_step **step, size_t *workspace);
     qx_dev_status (*run)(qx_dev *d, qx_dev_step *step, const qx_dev_tensor *in, const qx_dev_tensor *out, void *workspace);
     void (*drop)(qx_dev *d, qx_dev_step *step);
+    /* What runs the step, for profiles: "own", "cublasLt", "cuDNN", ... Lives as long as the plugin. */
+    const char *(*kernel)(const qx_dev_step *step);
+    /* Puts mark `index` (0 or 1) into the queue; elapsed() waits for both marks and gives the device's time between them. */
+    qx_dev_status (*mark)(qx_dev *d, uint32_t index);
+    qx_dev_status (*elapsed)(qx_dev *d, uint32_t from, uint32_t to, double *seconds);
 
     /* Everything that is queued between begin and end is recorded and not done; replay() does it again. NULL functions: not available. */
     qx_dev_status (*capture_begin)(qx_dev *d);

@@ -111,13 +111,15 @@ bool qx_device_describe(const qx_rstep *s, qx_node_view *out)
 
 /* ---- Placement ---- */
 
+static uint32_t constant_flags(const qx_exec *x) { return x->opt.sparse ? QX_DEV_CONST | QX_DEV_SPARSE : QX_DEV_CONST; }
+
 static void static_tensor(const qx_exec *x, const qx_value *v, qx_dev_tensor *out)
 {
     memset(out, 0, sizeof *out);
     out->rank = -1;
     if (!v) return;
     const qx_weight *w = v->init;
-    if (x->info[v->id].content == QX_CLASS_CONST) out->flags |= QX_DEV_CONST;
+    if (x->info[v->id].content == QX_CLASS_CONST) out->flags = constant_flags(x);
     out->dtype = w ? (int32_t)w->dtype : v->type.kind == QX_KIND_TENSOR ? (int32_t)v->type.dtype : 0;
     if (w && w->rank <= QX_DEV_RANK) {
         out->rank = w->rank;
@@ -263,7 +265,7 @@ void qx_device_tensor(const qx_exec *x, const qx_rstep *s, uint32_t i, const qx_
     if (!t) return;
     *out = (qx_dev_tensor){.dtype = (int32_t)t->dtype, .rank = t->rank, .numel = t->numel, .bytes = t->bytes};
     memcpy(out->dims, t->dims, sizeof out->dims);
-    if (x->info[s->in[i]].content == QX_CLASS_CONST) out->flags = QX_DEV_CONST;
+    if (x->info[s->in[i]].content == QX_CLASS_CONST) out->flags = constant_flags(x);
     if (s->host_in >> i & 1) out->host = t->data;
     else if (x->slots[s->in[i]].dev) out->data = x->slots[s->in[i]].dev->data;
 }

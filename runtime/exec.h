@@ -13,6 +13,7 @@ typedef enum qx_device { QX_DEVICE_AUTO, QX_DEVICE_CPU, QX_DEVICE_CUDA } qx_devi
 typedef struct qx_exec_options {
     bool simulate;        /* Q/DQ in float arithmetic */
     bool bf16;            /* products and convolutions of bfloat16 numbers with float sums; refused where the CPU has none */
+    bool sparse;          /* products by weights whose zeros are 2:4 run on units for sparse products, on a device that has them */
     bool no_fuse;         /* every node by itself (debugging, reference) */
     bool trace_nan;       /* stop at the first node that makes a NaN or Inf out of finite inputs, naming it */
     bool stream_weights;  /* weights are read, converted and packed for each use and not kept; chosen by itself where they would take too much (see qx_exec_new) */

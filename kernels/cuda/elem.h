@@ -125,6 +125,17 @@ QX_HD void qk_move(const void *src, int64_t s, void *dst, int64_t d, int size)
     }
 }
 
+/* 16 bytes at an address that is a multiple of 16, in one load. */
+QX_HD void qk_load16(const void *p, uint32_t *out)
+{
+#ifdef __CUDACC__
+    const uint4 v = *(const uint4 *)p;
+    out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
+#else
+    memcpy(out, p, 16);
+#endif
+}
+
 QX_HD void qk_zero(void *dst, int64_t d, int size)
 {
     const uint64_t nil = 0;

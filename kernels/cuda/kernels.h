@@ -235,11 +235,11 @@ int qk_columns(qk_queue q, const qk_columns_args *a);
 typedef struct qk_gram_args { const void *x; double *gram; int64_t rows, stride, k; int32_t dtype; } qk_gram_args;
 int qk_gram(qk_queue q, const qk_gram_args *a);
 
-/* 2:4 sparse weights. compress: w[n, k] (f16 or 8-bit codes, K a multiple of 32 (f16) or 64) with two non-zeros of four becomes values[n, k/2] and metadata, in
+/* 2:4 sparse weights. compress: w[n, k] (f16, int8 or E4M3; N a multiple of 16, K of 32 (f16) or 64) with two non-zeros of four becomes values[n, k/2] and metadata, in
  * the order that qk_sparse_gemm reads. *bad: rows that are not 2:4. */
 typedef struct qk_compress_args { const void *w; void *values; uint32_t *meta; int32_t *bad; int64_t n, k; int32_t dtype; } qk_compress_args;
 int qk_sparse_compress(qk_queue q, const qk_compress_args *a);
-/* y[m, n] = x[m, k] w'[n, k] with f32 (f16) or s32 (int8) sums, scaled by alpha. dtype of x: f16 or int8; y: f16, f32 or s32. */
+/* y[m, n] = x[m, k] w'[n, k] with f32 (f16, E4M3: sm_89 and later) or s32 (int8) sums, scaled by alpha. x, values aligned to 16 bytes; y: f16, f32, or s32 for int8. */
 typedef struct qk_sparse_args { const void *x, *values, *bias; const uint32_t *meta; void *y; int64_t m, n, k; int32_t dtype, ytype; float alpha; } qk_sparse_args;
 int qk_sparse_gemm(qk_queue q, const qk_sparse_args *a);
 

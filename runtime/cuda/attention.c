@@ -85,8 +85,7 @@ static qx_status attn_step(cu_build *b, attn_args *p)
         cu_sdpa_plan *plan = NULL;
         bool taken = false;
         QX_TRY(cu_sdpa_new(b->d, &s, &plan, &b->step->workspace, &taken));
-        b->step->plan = plan;
-        b->step->drop = cu_sdpa_free;
+        if (taken) cu_step_plan(b, plan, cu_sdpa_free, "cuDNN");
         p->plan = plan;
     }
     return cu_step(b, attn_run, p, sizeof *p);

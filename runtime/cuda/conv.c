@@ -142,8 +142,7 @@ static qx_status conv_compile(cu_build *b)
     bool taken = false;
     QX_TRY(cu_conv_new(b->d, &p.c, &plan, &b->step->workspace, &taken));
     if (taken) {
-        b->step->plan = plan;
-        b->step->drop = cu_conv_free;
+        cu_step_plan(b, plan, cu_conv_free, "cuDNN");
         p.plan = plan;
         return cu_step(b, conv_run, &p, sizeof p);
     }

@@ -47,6 +47,10 @@ qx_status cu_codes_scales(cu_build *b, int64_t n, const float **out, bool *one, 
 int cu_codes_zero(const cu_build *b);
 qx_status cu_int8_product(cu_build *b);
 
+/* sparse.c: the 2:4 form of constant input `input`, W[n, k] (nk) or [k, n], when it was asked for (QX_DEV_SPARSE), is one and a kernel takes it: the step keeps it, and weight,
+ * dims and dtype are set in *out. Else *out stays as it is (values NULL). */
+qx_status cu_sparse_weight(cu_build *b, uint32_t input, int64_t n, int64_t k, bool nk, qk_sparse_args *out);
+
 /* observe.c: the observers of the interface. */
 qx_dev_status cu_observe_scan(qx_dev *d, const qx_dev_tensor *t, qx_dev_scan *out);
 qx_dev_status cu_observe_histogram(qx_dev *d, const qx_dev_tensor *t, float inv_width, uint64_t *bins);

@@ -46,6 +46,7 @@ typedef struct args {
     qk_gemm_args own_fp8;      /* and FP8 */
     qk_scale_args tail;
     const cu_product_plan *plan;
+    qk_sparse_args sparse;     /* values NULL: dense */
     const void *w;             /* [n, k] made at compile time; NULL: the input is that already */
     const float *sx, *sw;      /* of the library's FP8 product; NULL: no scales */
     size_t acc_bytes, flip_bytes;
@@ -78,15 +79,22 @@ static qx_status run(const cu_run *r)
     const args *p = r->args;
     const void *bias = p->bias ? r->in[p->bias].data : NULL, *x = r->in[X].data;
     char *acc = r->ws, *flipped = acc + p->acc_bytes;
-    if (!p->plan) return own_run(r, p, bias);
+    if (!p->plan && !p->sparse.values) return own_run(r, p, bias);
     if (p->flip) {
         const qk_flip_args f = {x, flipped, r->in[X].numel, 0x80};
         QX_TRY(cu_launched(r->d->m, qk_flip(r->q, &f)));
         x = flipped;
     }
-    const cu_product_data d = {.x = x, .w = p->w ? p->w : r->in[W].data, .bias = p->tailed ? NULL : bias, .y = p->tailed ? acc : r->out[0].data, .sx = p->sx, .sw = p->sw,
-                               .ws = flipped + p->flip_bytes};
-    QX_TRY(cu_product_run(r->d, p->plan, &d));
+    if (p->sparse.values) {
+        qk_sparse_args s = p->sparse;
+        s.x = x;
+        s.y = acc;
+        QX_TRY(cu_launched(r->d->m, qk_sparse_gemm(r->q, &s)));
+    } else {
+        const cu_product_data d = {.x = x, .w = p->w ? p->w : r->in[W].data, .bias = p->tailed ? NULL : bias, .y = p->tailed ? acc : r->out[0].data, .sx = p->sx, .sw = p->sw,
+                                   .ws = flipped + p->flip_bytes};
+        QX_TRY(cu_product_run(r->d, p->plan, &d));
+    }
     if (!p->tailed) return QX_OK;
     qk_scale_args t = p->tail;
     t.acc = acc;
@@ -100,7 +108,6 @@ static qx_status turned_weight(cu_build *b, args *p, int64_t n, int64_t k, bool 
 {
     void *dev;
     if (nk) return QX_OK;
-    if (!(b->in[W].flags & QX_DEV_CONST)) CU_NO(b, "a weight that is not constant");
     QX_TRY(cu_step_memory(b, NULL, (size_t)(n * k), &dev));
     const qk_turn_args t = {b->in[W].data, dev, 1, k, n, 1};
     p->w = dev;
@@ -142,31 +149,45 @@ static qx_status fp8_scales(cu_build *b, args *p, int64_t m, bool one, cu_produc
     return st;
 }
 
-/* Whether the library takes it; everything that its product needs. */
-static qx_status with_library(cu_build *b, args *p, const qk_int8_args *a, bool nk, bool one)
+/* *taken: the library has an algorithm; sparse: the weight has a 2:4 form and needs none. */
+static qx_status by_library(cu_build *b, args *p, const qk_int8_args *a, bool one, bool *taken, size_t *ws)
 {
     const bool fp8 = p->fp8;
     cu_product q = {.type = fp8 ? b->in[X].dtype : QX_DT_INT8, .ytype = fp8 ? b->out[0].dtype : QX_DT_INT32, .m = a->m, .n = a->n, .k = a->k, .batch = 1, .w_nk = true, .alpha = 1,
                     .has_bias = fp8 && p->bias};
     cu_product_plan *plan = NULL;
-    bool taken = false;
-    size_t ws = 0;
-    if (!(b->in[W].flags & QX_DEV_CONST) || (fp8 && b->in[W].dtype != b->in[X].dtype)) return QX_OK;
     if (fp8) QX_TRY(fp8_scales(b, p, a->m, one, &q));
     else p->tailed = true;
     if (fp8 && q.has_bias && b->in[BIAS].dtype != q.ytype) return QX_OK;
-    QX_TRY(cu_product_new(b->d, &q, &plan, &ws, &taken));
+    QX_TRY(cu_product_new(b->d, &q, &plan, ws, taken));
+    if (*taken) cu_step_plan(b, plan, cu_product_free, "cublasLt");
+    p->plan = plan;
+    return QX_OK;
+}
+
+/* Sparse units when that was asked for, else the library, and everything that their product needs around it; else our own. */
+static qx_status with_units(cu_build *b, args *p, const qk_int8_args *a, bool nk, bool one)
+{
+    bool taken = false;
+    size_t ws = 0;
+    if (!(b->in[W].flags & QX_DEV_CONST)) return QX_OK;
+    QX_TRY(cu_sparse_weight(b, W, a->n, a->k, nk, &p->sparse));
+    if (p->sparse.values) {
+        taken = p->tailed = true;
+        p->sparse.m = a->m;
+        p->sparse.ytype = p->fp8 ? QX_DT_FLOAT : QX_DT_INT32;
+        p->sparse.alpha = 1;
+    }
+    if (!taken) QX_TRY(by_library(b, p, a, one, &taken, &ws));
     if (!taken) return QX_OK;
-    b->step->plan = plan;
-    b->step->drop = cu_product_free;
-    QX_TRY(turned_weight(b, p, a->n, a->k, nk));
-    p->flip = !fp8 && a->x_unsigned;
+    p->flip = !p->fp8 && a->x_unsigned;
     p->tail.zx = a->zx - (p->flip ? 128 : 0);
-    if (!fp8 && p->tail.zx) QX_TRY(column_sums(b, p, a->n, a->k));
+    const bool sums = !p->fp8 && p->tail.zx;
+    if (p->plan || sums) QX_TRY(turned_weight(b, p, a->n, a->k, nk));
+    if (sums) QX_TRY(column_sums(b, p, a->n, a->k));
     p->acc_bytes = p->tailed ? round_up((size_t)(a->m * a->n) * 4) : 0;
     p->flip_bytes = p->flip ? round_up((size_t)(a->m * a->k)) : 0;
     b->step->workspace = p->acc_bytes + p->flip_bytes + ws;
-    p->plan = plan;
     return QX_OK;
 }
 
@@ -204,7 +225,7 @@ static qx_status compile(cu_build *b, bool fp8)
     p.own_fp8 = (qk_gemm_args){.m = a->m, .n = a->n, .k = a->k, .batch = 1, .xr = a->k, .xc = 1, .wr = a->wr, .wc = a->wc, .yr = a->n, .yc = 1, .dtype = b->in[X].dtype,
                                .wtype = b->in[W].dtype, .ytype = a->ytype, .btype = a->btype, .alpha = 1, .col_scale = a->sw, .col_one = one};
     p.tail = (qk_scale_args){.scale = a->sw, .m = a->m, .n = a->n, .whole = !fp8, .one = one, .ytype = a->ytype, .btype = a->btype};
-    QX_TRY(with_library(b, &p, a, nk, one));
+    QX_TRY(with_units(b, &p, a, nk, one));
     return cu_step(b, run, &p, sizeof p);
 }
 

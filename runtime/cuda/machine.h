@@ -28,6 +28,10 @@ qx_status cu_sync(cu_machine *m);
 /* What a launch function of kernels/cuda returned, as a status with a text. */
 qx_status cu_launched(cu_machine *m, int error);
 
+/* Marks in the queue and the time between two of them; there are two, indices 0 and 1. */
+qx_status cu_mark(cu_machine *m, uint32_t index);
+qx_status cu_elapsed(cu_machine *m, uint32_t from, uint32_t to, double *seconds);
+
 qx_status cu_capture_begin(cu_machine *m);
 qx_status cu_capture_end(cu_machine *m, void **graph); /* graph NULL: thrown away */
 qx_status cu_replay(cu_machine *m, void *graph);

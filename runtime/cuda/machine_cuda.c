@@ -6,7 +6,7 @@
 
 #include "runtime/cuda/machine.h"
 
-enum { STAGES = 2, MIN_MAJOR = 8, MIN_DRIVER = 13000 };
+enum { STAGES = 2, MARKS = 2, MIN_MAJOR = 8, MIN_DRIVER = 13000 };
 static const size_t stage_bytes = (size_t)16 << 20;
 
 struct cu_machine {
@@ -17,6 +17,7 @@ struct cu_machine {
     void *stage[STAGES];          /* pinned */
     cudaEvent_t empty[STAGES];    /* the copy out of it has been done */
     int next;
+    cudaEvent_t marks[MARKS];
     struct cudaDeviceProp prop;
 };
 
@@ -85,6 +86,8 @@ void cu_machine_close(cu_machine *m)
         if (m->empty[i]) cudaEventDestroy(m->empty[i]);
         if (m->stage[i]) cudaFreeHost(m->stage[i]);
     }
+    for (int i = 0; i < MARKS; i++)
+        if (m->marks[i]) cudaEventDestroy(m->marks[i]);
     if (m->stream) cudaStreamDestroy(m->stream);
     if (m->pool) cudaMemPoolTrimTo(m->pool, 0);
     qx_free(m->ctx, m);
@@ -159,6 +162,25 @@ qx_status cu_sync(cu_machine *m)
 qx_status cu_launched(cu_machine *m, int error)
 {
     CU(m, (cudaError_t)error, "launch a kernel");
+    return QX_OK;
+}
+
+/* ---- marks ---- */
+
+qx_status cu_mark(cu_machine *m, uint32_t index)
+{
+    cudaEvent_t *e = &m->marks[index % MARKS];
+    if (!*e) CU(m, cudaEventCreate(e), "event");
+    CU(m, cudaEventRecord(*e, m->stream), "mark");
+    return QX_OK;
+}
+
+qx_status cu_elapsed(cu_machine *m, uint32_t from, uint32_t to, double *seconds)
+{
+    float ms = 0;
+    CU(m, cudaEventSynchronize(m->marks[to % MARKS]), "wait for a mark");
+    CU(m, cudaEventElapsedTime(&ms, m->marks[from % MARKS], m->marks[to % MARKS]), "time between marks");
+    *seconds = (double)ms * 1e-3;
     return QX_OK;
 }
 

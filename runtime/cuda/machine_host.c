@@ -2,9 +2,11 @@
  * and are filled with something that shows. Recordings are not available: what they would replay are calls of functions. */
 #include <string.h>
 
+#include "base/thread.h"
 #include "runtime/cuda/machine.h"
 
-struct cu_machine { qx_ctx *ctx; };
+enum { MARKS = 2 };
+struct cu_machine { qx_ctx *ctx; double marks[MARKS]; };
 
 qx_status cu_machine_open(qx_ctx *ctx, int index, cu_machine **out)
 {
@@ -56,6 +58,18 @@ qx_status cu_zero(cu_machine *m, void *p, size_t bytes)
 qx_status cu_launched(cu_machine *m, int error)
 {
     if (error) QX_FAIL(m->ctx, QX_E_FAIL, "kernel error %d", error);
+    return QX_OK;
+}
+
+qx_status cu_mark(cu_machine *m, uint32_t index)
+{
+    m->marks[index % MARKS] = qx_clock_seconds();
+    return QX_OK;
+}
+
+qx_status cu_elapsed(cu_machine *m, uint32_t from, uint32_t to, double *seconds)
+{
+    *seconds = m->marks[to % MARKS] - m->marks[from % MARKS];
     return QX_OK;
 }
 

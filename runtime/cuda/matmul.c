@@ -14,7 +14,14 @@ static qx_status two_real_place(const cu_build *b)
 
 /* ---- a product with what comes behind it ---- */
 
-typedef struct product_args { qk_gemm_args g; qk_bias_rows_args tail; int bias, add, mul, plus; bool has_tail; const cu_product_plan *plan; } product_args; /* input numbers, 0: none */
+typedef struct product_args {
+    qk_gemm_args g;
+    qk_bias_rows_args tail;
+    qk_sparse_args sparse;       /* values NULL: dense */
+    int bias, add, mul, plus;    /* input numbers, 0: none */
+    bool has_tail;
+    const cu_product_plan *plan; /* NULL: our own */
+} product_args;
 
 static qx_status product_run(const cu_run *r)
 {
@@ -27,9 +34,18 @@ static qx_status product_run(const cu_run *r)
     g.add = p->add ? r->in[p->add].data : NULL;
     g.mul = p->mul ? r->in[p->mul].data : NULL;
     g.plus = p->plus ? r->in[p->plus].data : NULL;
-    if (!p->plan) return cu_launched(r->d->m, qk_gemm(r->q, &g));
-    const cu_product_data a = {.x = g.x, .w = g.w, .bias = g.bias, .y = g.y, .ws = r->ws};
-    QX_TRY(cu_product_run(r->d, p->plan, &a));
+    if (p->sparse.values) {
+        qk_sparse_args s = p->sparse;
+        s.x = g.x;
+        s.bias = g.bias;
+        s.y = g.y;
+        QX_TRY(cu_launched(r->d->m, qk_sparse_gemm(r->q, &s)));
+    } else if (p->plan) {
+        const cu_product_data a = {.x = g.x, .w = g.w, .bias = g.bias, .y = g.y, .ws = r->ws};
+        QX_TRY(cu_product_run(r->d, p->plan, &a));
+    } else {
+        return cu_launched(r->d->m, qk_gemm(r->q, &g));
+    }
     if (!p->has_tail) return QX_OK;
     qk_bias_rows_args tail = p->tail;
     tail.x = tail.y = g.y;
@@ -38,26 +54,40 @@ static qx_status product_run(const cu_run *r)
     return cu_launched(r->d->m, qk_bias_act(r->q, &tail));
 }
 
-/* Asks the library first. g is complete but for pointers; one batch axis at most fits the library. */
+static bool plain_operands(const product_args *p)
+{
+    const qk_gemm_args *g = &p->g;
+    const bool xn = g->xc == 1, wn = g->wc == 1;
+    if (g->dtype != g->wtype || g->dtype != g->ytype || g->brank > 1 || p->add || g->yc != 1 || g->yr != g->n || g->k < 1) return false;
+    if ((p->bias && g->btype != g->ytype) || (!xn && g->xr != 1) || (!wn && g->wr != 1)) return false;
+    return (xn ? g->xr == g->k || g->m == 1 : g->xc == g->m) && (wn ? g->wr == g->n || g->k == 1 : g->wc == g->k);
+}
+
+static qx_status by_library(cu_build *b, product_args *p)
+{
+    const qk_gemm_args *g = &p->g;
+    const cu_product q = {.type = g->dtype, .ytype = g->ytype, .m = g->m, .n = g->n, .k = g->k, .batch = g->batch, .bx = g->brank ? g->bx[0] : 0, .bw = g->brank ? g->bw[0] : 0,
+                          .by = g->by, .w_nk = g->wc != 1, .x_km = g->xc != 1, .has_bias = p->bias != 0, .alpha = g->alpha};
+    cu_product_plan *plan = NULL;
+    bool taken = false;
+    QX_TRY(cu_product_new(b->d, &q, &plan, &b->step->workspace, &taken));
+    if (taken) cu_step_plan(b, plan, cu_product_free, "cublasLt");
+    p->plan = plan;
+    return QX_OK;
+}
+
+/* Sparse units when that was asked for, else the library, else our own. g is complete but for pointers; one batch axis at most fits the library. */
 static qx_status product_step(cu_build *b, product_args *p)
 {
     const qk_gemm_args *g = &p->g;
-    const bool xn = g->xc == 1, xt = g->xr == 1, wn = g->wc == 1, wt = g->wr == 1;
-    const bool plain = g->dtype == g->wtype && g->dtype == g->ytype && g->brank <= 1 && (xn || xt) && (wn || wt) && !p->add && g->yc == 1 && g->yr == g->n &&
-                       (xn ? g->xr == g->k || g->m == 1 : g->xc == g->m) && (wn ? g->wr == g->n || g->k == 1 : g->wc == g->k) && (!p->bias || g->btype == g->ytype);
-    if (plain && g->k > 0) {
-        const cu_product q = {.type = g->dtype, .ytype = g->ytype, .m = g->m, .n = g->n, .k = g->k, .batch = g->batch, .bx = g->brank ? g->bx[0] : 0, .bw = g->brank ? g->bw[0] : 0,
-                              .by = g->by, .w_nk = !wn, .x_km = !xn, .has_bias = p->bias != 0, .alpha = g->alpha};
-        cu_product_plan *plan = NULL;
-        bool taken = false;
-        QX_TRY(cu_product_new(b->d, &q, &plan, &b->step->workspace, &taken));
-        if (taken) {
-            b->step->plan = plan;
-            b->step->drop = cu_product_free;
-            p->plan = plan;
-            p->has_tail = g->act != QX_ACT_NONE || p->mul || p->plus;
-            p->tail = (qk_bias_rows_args){.rows = g->batch * g->m, .n = g->n, .dtype = g->ytype, .act = g->act};
-        }
+    if (plain_operands(p)) {
+        if (g->batch == 1 && g->xc == 1) QX_TRY(cu_sparse_weight(b, 1, g->n, g->k, g->wc != 1, &p->sparse));
+        if (!p->sparse.values) QX_TRY(by_library(b, p));
+        p->sparse.m = g->m;
+        p->sparse.ytype = g->ytype;
+        p->sparse.alpha = g->alpha;
+        p->has_tail = g->act != QX_ACT_NONE || p->mul || p->plus;
+        p->tail = (qk_bias_rows_args){.rows = g->batch * g->m, .n = g->n, .dtype = g->ytype, .act = g->act};
     }
     return cu_step(b, product_run, p, sizeof *p);
 }
@@ -211,8 +241,7 @@ static qx_status codes_step(cu_build *b, codes_args *p)
     bool taken = false;
     size_t ws = 0;
     if (!p->bias || c->btype == q.ytype) QX_TRY(cu_product_new(b->d, &q, &plan, &ws, &taken));
-    b->step->plan = plan;
-    b->step->drop = cu_product_free;
+    if (taken) cu_step_plan(b, plan, cu_product_free, "cublasLt");
     p->plan = plan;
     b->step->workspace = ((size_t)(c->n * c->k) * (size_t)cu_bytes(c->dtype) + 255) / 256 * 256 + ws;
     return cu_step(b, codes_run, p, sizeof *p);

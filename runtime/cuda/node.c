@@ -6,17 +6,34 @@
 qx_status cu_step(cu_build *b, cu_run_fn *run, const void *args, size_t size)
 {
     b->step->run = run;
+    if (!b->step->kernel) b->step->kernel = "own";
     QX_TRY(qx_alloc(b->d->ctx, size, &b->step->args));
     memcpy(b->step->args, args, size);
     return QX_OK;
 }
 
-qx_status cu_step_memory(cu_build *b, const void *from, size_t bytes, void **out)
+void cu_step_plan(cu_build *b, void *plan, void (*drop)(qx_dev *d, void *plan), const char *kernel)
+{
+    b->step->plan = plan;
+    b->step->drop = drop;
+    b->step->kernel = kernel;
+}
+
+qx_status cu_step_keep(cu_build *b, void *block)
 {
     qx_dev_step *s = b->step;
-    if (s->n_memory == (int)(sizeof s->memory / sizeof *s->memory)) QX_FAIL(b->d->ctx, QX_E_FAIL, "a step with more than %d blocks", s->n_memory);
+    if (s->n_memory < (int)(sizeof s->memory / sizeof *s->memory)) {
+        s->memory[s->n_memory++] = block;
+        return QX_OK;
+    }
+    cu_release(b->d->m, block);
+    QX_FAIL(b->d->ctx, QX_E_FAIL, "a step with more than %d blocks", s->n_memory);
+}
+
+qx_status cu_step_memory(cu_build *b, const void *from, size_t bytes, void **out)
+{
     QX_TRY(cu_alloc(b->d->m, bytes ? bytes : 1, out));
-    s->memory[s->n_memory++] = *out;
+    QX_TRY(cu_step_keep(b, *out));
     return from && bytes ? cu_upload(b->d->m, *out, from, bytes) : QX_OK;
 }
 

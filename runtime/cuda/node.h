@@ -39,6 +39,7 @@ struct qx_dev_step {
     bool empty;                                /* no output has an element: nothing is launched */
     void *memory[4]; int n_memory;             /* device memory that goes with the step */
     void *plan; void (*drop)(qx_dev *d, void *plan); /* of a library */
+    const char *kernel;                        /* what does the work, for profiles */
 };
 
 typedef struct cu_adapter { qx_status (*place)(const cu_build *b); qx_status (*compile)(cu_build *b); } cu_adapter;
@@ -52,6 +53,10 @@ typedef struct cu_adapter { qx_status (*place)(const cu_build *b); qx_status (*c
 
 /* A copy of the arguments and what runs them. */
 qx_status cu_step(cu_build *b, cu_run_fn *run, const void *args, size_t size);
+/* The library's plan that the step runs, and whose it is. */
+void cu_step_plan(cu_build *b, void *plan, void (*drop)(qx_dev *d, void *plan), const char *kernel);
+/* A block of device memory that is released with the step (at once when there is no room for it: an error). */
+qx_status cu_step_keep(cu_build *b, void *block);
 /* Device memory of the step, filled from the host. */
 qx_status cu_step_memory(cu_build *b, const void *from, size_t bytes, void **out);
 

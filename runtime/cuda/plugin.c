@@ -171,6 +171,20 @@ static qx_dev_status dev_run(qx_dev *d, qx_dev_step *s, const qx_dev_tensor *in,
     return s->empty ? QX_DEV_OK : status_of(s->run(&r));
 }
 
+static const char *dev_kernel(const qx_dev_step *s) { return s->kernel; }
+
+static qx_dev_status dev_mark(qx_dev *d, uint32_t index)
+{
+    enter(d);
+    return status_of(cu_mark(d->m, index));
+}
+
+static qx_dev_status dev_elapsed(qx_dev *d, uint32_t from, uint32_t to, double *seconds)
+{
+    enter(d);
+    return status_of(cu_elapsed(d->m, from, to, seconds));
+}
+
 /* ---- recordings ---- */
 
 static qx_dev_status dev_capture_begin(qx_dev *d)
@@ -192,6 +206,7 @@ static void dev_drop_graph(qx_dev *d, qx_dev_graph *g) { cu_drop_graph(d->m, g);
 static const qx_backend table = {
     .abi = QX_BACKEND_ABI, .struct_size = sizeof table, .name = "cuda", .open = dev_open, .close = dev_close, .info = dev_info, .error = dev_error, .alloc = dev_alloc,
     .release = dev_release, .upload = dev_upload, .download = dev_download, .sync = dev_sync, .place = dev_place, .compile = dev_compile, .run = dev_run, .drop = dev_drop,
+    .kernel = dev_kernel, .mark = dev_mark, .elapsed = dev_elapsed,
     .capture_begin = dev_capture_begin, .capture_end = dev_capture_end, .replay = dev_replay, .drop_graph = dev_drop_graph, .scan = cu_observe_scan,
     .histogram = cu_observe_histogram, .columns = cu_observe_columns, .gram = cu_observe_gram,
 };

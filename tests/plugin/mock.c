@@ -167,6 +167,17 @@ static qx_dev_status mock_run(qx_dev *d, qx_dev_step *step, const qx_dev_tensor 
     return QX_DEV_OK;
 }
 
+static const char *mock_kernel(const qx_dev_step *step) { return step->op; }
+
+static qx_dev_status mock_mark(qx_dev *d, uint32_t index) { return (void)d, index < 2 ? QX_DEV_OK : QX_DEV_FAILED; }
+
+static qx_dev_status mock_elapsed(qx_dev *d, uint32_t from, uint32_t to, double *seconds)
+{
+    (void)d;
+    *seconds = from == 0 && to == 1 ? 0.25 : -1;
+    return QX_DEV_OK;
+}
+
 static void mock_drop(qx_dev *d, qx_dev_step *step)
 {
     (void)d;
@@ -207,6 +218,7 @@ static const qx_backend table = {
     .struct_size = sizeof table - (MOCK_KIND == OTHER_SIZE ? 8 : 0),
     .name = "mock", .open = mock_open, .close = mock_close, .info = mock_info, .error = mock_error, .alloc = mock_alloc, .release = mock_release,
     .upload = mock_upload, .download = mock_download, .sync = mock_sync, .place = mock_place, .compile = mock_compile, .run = mock_run, .drop = mock_drop,
+    .kernel = mock_kernel, .mark = mock_mark, .elapsed = mock_elapsed,
     .capture_begin = mock_capture_begin, .capture_end = mock_capture_end, .replay = mock_replay, .drop_graph = mock_drop_graph,
 };
 

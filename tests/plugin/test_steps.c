@@ -2,52 +2,81 @@
 #include "../unit/exec_run.h"
 #include "kernels/observe.h"
 
-typedef struct step_case { const char *name, *text; int64_t rows; double min_db; } step_case;
+/* kernel: what must have run the product, NULL: not looked at. */
+typedef struct step_case { const char *name, *text; double min_db; const char *kernel; } step_case;
 
+/* Rows of a [64, n] weight: two of four neighbours are zero, in the four orders. */
+#define MASK64 MASK16 "," MASK16 "," MASK16 "," MASK16
+#define MASK16 "1,0,0,1, 0,1,1,0, 1,1,0,0, 0,0,0,1"
+#define CODES(a) #a ",-3,5,7,-1,2,4,-6,1,0,3,-2,6,-7,2,1"
+#define NIL16 "0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0"
+#define CODES16x16 CODES(2) "," NIL16 "," NIL16 "," CODES(-5) "," NIL16 "," CODES(4) "," CODES(1) "," NIL16 "," CODES(3) "," CODES(-1) "," NIL16 "," NIL16 "," NIL16 "," NIL16 "," NIL16 "," CODES(6)
+#define CODES64x16 CODES16x16 "," CODES16x16 "," CODES16x16 "," CODES16x16
 #define DQ_INT8 "float s = {0.01}, uint8 z = {117}, int8[64,48] w = random(5), float[48] ws = fill(0.02)"
 static const step_case cases[] = {
     {"attention with mask", HEAD(17) "g (float[2,4,9,8] x, float[2,4,11,8] k, float[2,4,11,8] v, float[2,1,9,11] mask) => (float[2,9,4,8] y)\n"
-     "<float c = {0.35}> { kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(x, kt) t = Mul(s, c) u = Add(t, mask) p = Softmax<axis=-1>(u) o = MatMul(p, v) y = Transpose<perm=[0,2,1,3]>(o) }", 0, 110},
+     "<float c = {0.35}> { kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(x, kt) t = Mul(s, c) u = Add(t, mask) p = Softmax<axis=-1>(u) o = MatMul(p, v) y = Transpose<perm=[0,2,1,3]>(o) }", 110, NULL},
     {"attention with turned keys, long", HEAD(17) "g (float[3,70,16] x, float[3,16,300] k, float[3,300,16] v) => (float[3,70,16] y)\n"
-     "<float c = {4.0}> { s = MatMul(x, k) t = Div(s, c) p = Softmax<axis=-1>(t) y = MatMul(p, v) }", 0, 110},
+     "<float c = {4.0}> { s = MatMul(x, k) t = Div(s, c) p = Softmax<axis=-1>(t) y = MatMul(p, v) }", 110, NULL},
     {"product, bias, silu, gate and residual", HEAD(17) "g (float[3,7,40] x, float[3,7,24] g, float[3,7,24] r) => (float[3,7,24] y) <float[40,24] w = random(1), float[24] b = random(2)>"
-     " { a = MatMul(x, w) c = Add(a, b) s = Sigmoid(c) d = Mul(c, s) e = Mul(d, g) y = Add(e, r) }", 0, 110},
+     " { a = MatMul(x, w) c = Add(a, b) s = Sigmoid(c) d = Mul(c, s) e = Mul(d, g) y = Add(e, r) }", 110, NULL},
     {"group normalisation and silu", HEAD(17) "g (float[2,8,6,5] x) => (float[2,8,6,5] y)\n"
      "<int64[3] three = {2, 4, -1}, int64[4] four = {2, 8, 6, 5}, float[4] one = fill(1), float[4] nil = fill(0), float[8,1,1] gamma = random(3), float[8,1,1] beta = random(4)>"
-     " { a = Reshape(x, three) b = InstanceNormalization<epsilon=0.00001>(a, one, nil) c = Reshape(b, four) d = Mul(c, gamma) e = Add(d, beta) s = Sigmoid(e) y = Mul(e, s) }", 0, 110},
+     " { a = Reshape(x, three) b = InstanceNormalization<epsilon=0.00001>(a, one, nil) c = Reshape(b, four) d = Mul(c, gamma) e = Add(d, beta) s = Sigmoid(e) y = Mul(e, s) }", 110, NULL},
     {"int8 product by the library", HEAD(17) "g (float[5,64] x) => (float[5,48] y) <" DQ_INT8 ">"
-     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 0, 110},
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 110, NULL},
     {"int8 product of our own", HEAD(17) "g (float[3,50] x) => (float[3,21] y) <float s = {0.01}, int8 z = {-7}, int8[50,21] w = random(5), float[21] ws = fill(0.02)>"
-     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 0, 110},
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 110, NULL},
     {"int8 Gemm with bias", HEAD(17) "g (float[3,64] x) => (float[3,48] y) <float s = {0.01}, int8 z = {9}, int8[48,64] w = random(5), float ws = {0.02}, float[48] b = random(6)>"
-     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(w, ws) y = Gemm<transB=1>(d, v, b) }", 0, 110},
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(w, ws) y = Gemm<transB=1>(d, v, b) }", 110, NULL},
     {"int8 convolution in groups", HEAD(17) "g (float[2,4,9,9] x) => (float[2,6,9,9] y)\n"
      "<float s = {0.01}, int8 z = {-9}, int8[6,2,3,3] w = random(6), float[6] ws = fill(0.02), float[6] b = random(7)>"
-     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1], group=2>(d, v, b) }", 0, 110},
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1], group=2>(d, v, b) }", 110, NULL},
     {"fp8 product, one scale", HEAD(19) "g (float[5,64] x) => (float[5,48] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[64,48] w = random(5), float ws = {0.02}>"
-     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(w, ws) y = MatMul(d, v) }", 0, 110},
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(w, ws) y = MatMul(d, v) }", 110, NULL},
     {"fp8 product, a scale a column, bias", HEAD(19) "g (float[5,64] x) => (float[5,48] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[48,64] w = random(5), float[48] ws = fill(0.02), float[48] b = random(3)>"
-     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Gemm<transB=1>(d, v, b) }", 0, 110},
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Gemm<transB=1>(d, v, b) }", 110, NULL},
     {"fp8 product of our own", HEAD(19) "g (float[5,40] x) => (float[5,21] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[40,21] w = random(5), float[21] ws = fill(0.02)>"
-     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 0, 110},
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 110, NULL},
     {"4-bit weight in blocks, few rows", HEAD(21) "g (float[2,64] x) => (float[2,32] y)\n"
-     "<int4[64,32] w = random(8), float[4,32] ws = fill(0.05)> { v = DequantizeLinear<axis=0, block_size=16>(w, ws) y = MatMul(x, v) }", 0, 110},
+     "<int4[64,32] w = random(8), float[4,32] ws = fill(0.05)> { v = DequantizeLinear<axis=0, block_size=16>(w, ws) y = MatMul(x, v) }", 110, NULL},
     {"4-bit weight in blocks, many rows", HEAD(21) "g (float[70,64] x) => (float[70,32] y)\n"
-     "<uint4[32,64] w = random(8), float[32,4] ws = fill(0.05), uint4[32,4] wz = random(9)> { v = DequantizeLinear<axis=1, block_size=16>(w, ws, wz) t = Transpose<perm=[1,0]>(v) y = MatMul(x, t) }", 0, 110},
+     "<uint4[32,64] w = random(8), float[32,4] ws = fill(0.05), uint4[32,4] wz = random(9)> { v = DequantizeLinear<axis=1, block_size=16>(w, ws, wz) t = Transpose<perm=[1,0]>(v) y = MatMul(x, t) }", 110, NULL},
     {"8-bit weight, one scale a column", HEAD(21) "g (float[40,64] x) => (float[40,32] y)\n"
-     "<int8[64,32] w = random(8), float[32] ws = fill(0.05)> { v = DequantizeLinear<axis=1>(w, ws) y = MatMul(x, v) }", 0, 110},
+     "<int8[64,32] w = random(8), float[32] ws = fill(0.05)> { v = DequantizeLinear<axis=1>(w, ws) y = MatMul(x, v) }", 110, NULL},
+    {"2:4 product in half precision, bias and silu", HEAD(17) "g (float[21,64] x) => (float[21,48] y)\n"
+     "<float16[64,48] w0 = random(1), float16[64,1] mask = {" MASK64 "}, float16[48] b = random(2)>"
+     " { w = Mul(w0, mask) h = Cast<to=10>(x) a = MatMul(h, w) c = Add(a, b) s = Sigmoid(c) d = Mul(c, s) y = Cast<to=1>(d) }", 50, "mma.sp"},
+    {"2:4 weight of too few columns", HEAD(17) "g (float[21,64] x) => (float[21,40] y) <float16[64,40] w0 = random(1), float16[64,1] mask = {" MASK64 "}>"
+     " { w = Mul(w0, mask) h = Cast<to=10>(x) a = MatMul(h, w) y = Cast<to=1>(a) }", 50, "product"},
+    {"weight that is not 2:4", HEAD(17) "g (float[21,64] x) => (float[21,48] y) <float16[64,48] w = random(1)> { h = Cast<to=10>(x) a = MatMul(h, w) y = Cast<to=1>(a) }", 50, "product"},
+    {"2:4 product of int8 codes with a zero point", HEAD(17) "g (float[5,64] x) => (float[5,16] y) <float s = {0.01}, uint8 z = {117}, int8[64,16] w = {" CODES64x16 "}, float[16] ws = fill(0.02)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 110, "mma.sp"},
+    {"2:4 product of fp8 codes with bias", HEAD(19) "g (float[5,64] x) => (float[5,16] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[64,16] w = {" CODES64x16 "}, float[16] ws = fill(0.02),"
+     " float[16] b = random(3)> { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = Gemm(d, v, b) }", 110, "mma.sp"},
     {"half precision", HEAD(17) "g (float[6,40] x) => (float[6,24] y) <float16[40,24] w = random(1), float16[24] b = random(2)>"
-     " { h = Cast<to=10>(x) a = MatMul(h, w) c = Add(a, b) e = Erf(c) f = Softmax(e) y = Cast<to=1>(f) }", 0, 50},
+     " { h = Cast<to=10>(x) a = MatMul(h, w) c = Add(a, b) e = Erf(c) f = Softmax(e) y = Cast<to=1>(f) }", 50, NULL},
 };
 
+/* The kernel that took the product of the model: the only step that neither casts nor quantizes. */
+static void check_kernel(qx_exec *x, const char *wanted)
+{
+    int n, seen = 0;
+    const qx_node_time *t = qx_exec_times(x, &n);
+    for (int i = 0; i < n && wanted; i++) seen += t[i].kernel && strcmp(t[i].kernel, wanted) == 0;
+    if (wanted && seen != 1) fail_msg("%d steps were run by '%s'", seen, wanted);
+}
+
 /* What the third run gives: the first records, the second and third replay. */
-static void run_thrice(const fixture *f, const qx_exec_options *o, const feeds *in, qx_tensor *out)
+static void run_thrice(const fixture *f, const qx_exec_options *o, const char *kernel, const feeds *in, qx_tensor *out)
 {
     qx_exec *x = make_exec(f, o);
     for (int again = 0; again < 3; again++) {
         if (again) qx_tensor_free(f->ctx, out);
+        qx_exec_profile(x, again == 2);
         run(f, x, in, out);
     }
+    check_kernel(x, kernel);
     qx_exec_free(x);
 }
 
@@ -63,8 +92,9 @@ static void steps(void **state)
         qx_exec_options cpu = {.device = QX_DEVICE_CPU, .no_fuse = true, .simulate = true}, dev = on_host_form();
         ok(&f, qx_infer_shapes(f.m, NULL, 0));
         make_feeds(&f, &in);
-        run_thrice(&f, &cpu, &in, &a);
-        run_thrice(&f, &dev, &in, &b);
+        run_thrice(&f, &cpu, NULL, &in, &a);
+        dev.sparse = cases[i].kernel && strcmp(cases[i].kernel, "mma.sp") == 0;
+        run_thrice(&f, &dev, cases[i].kernel, &in, &b);
         const double db = sqnr(&a, &b);
         printf("%-42s %6.1f dB\n", cases[i].name, db);
         if (!(db >= cases[i].min_db)) fail_msg("%s: %.1f dB", cases[i].name, db);
