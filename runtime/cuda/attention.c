@@ -88,6 +88,7 @@ static qx_status attn_step(cu_build *b, attn_args *p)
         if (taken) cu_step_plan(b, plan, cu_sdpa_free, "cuDNN");
         p->plan = plan;
     }
+    if (!p->plan) b->step->kernel = "attention";
     return cu_step(b, attn_run, p, sizeof *p);
 }
 
@@ -357,6 +358,7 @@ static qx_status gqa_compile(cu_build *b)
     a->ys = hidden;
     const size_t size = (size_t)cu_bytes(a->dtype);
     if (g.rotary) b->step->workspace = ((size_t)(a->batch * a->rows * hidden) * size + 255) / 256 * 256 + (size_t)(a->batch * a->rows * kv) * size;
+    b->step->kernel = "attention";
     return cu_step(b, gqa_run, &g, sizeof g);
 }
 const cu_adapter qx_cuda_gqa = {gqa_place, gqa_compile};

@@ -120,6 +120,7 @@ static qx_status own_conv(cu_build *b, conv_args *p, int size, int zero)
     p->pixels = c->out[0] * c->out[1] * c->out[2];
     p->k = c->in_ch / c->group * c->kernel[0] * c->kernel[1] * c->kernel[2];
     b->step->workspace = (size_t)(p->pixels * p->k) * (size_t)size;
+    b->step->kernel = "patches";
     return cu_step(b, conv_run, p, sizeof *p);
 }
 

@@ -226,6 +226,7 @@ static qx_status compile(cu_build *b, bool fp8)
                                .wtype = b->in[W].dtype, .ytype = a->ytype, .btype = a->btype, .alpha = 1, .col_scale = a->sw, .col_one = one};
     p.tail = (qk_scale_args){.scale = a->sw, .m = a->m, .n = a->n, .whole = !fp8, .one = one, .ytype = a->ytype, .btype = a->btype};
     QX_TRY(with_units(b, &p, a, nk, one));
+    if (!b->step->kernel) b->step->kernel = "product";
     return cu_step(b, run, &p, sizeof p);
 }
 

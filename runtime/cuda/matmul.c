@@ -89,6 +89,7 @@ static qx_status product_step(cu_build *b, product_args *p)
         p->has_tail = g->act != QX_ACT_NONE || p->mul || p->plus;
         p->tail = (qk_bias_rows_args){.rows = g->batch * g->m, .n = g->n, .dtype = g->ytype, .act = g->act};
     }
+    if (!b->step->kernel) b->step->kernel = "product";
     return cu_step(b, product_run, p, sizeof *p);
 }
 
@@ -229,6 +230,7 @@ static qx_status codes_step(cu_build *b, codes_args *p)
     if (!cu_real(x->dtype) || !cu_real(c->stype) || (p->bias && !cu_real(b->in[p->bias].dtype))) CU_NO(b, "an activation of %s with scales of %s", qx_dtype_get(x->dtype)->text, qx_dtype_get(c->stype)->text);
     if (x->rank < 1 || x->dims[x->rank - 1] != c->k) CU_BAD(b, "rows of %lld by a weight with K = %lld", (long long)(x->rank ? x->dims[x->rank - 1] : 0), (long long)c->k);
     c->m = x->numel / c->k;
+    b->step->kernel = "product";
     c->dtype = x->dtype;
     c->btype = p->bias ? b->in[p->bias].dtype : 0;
     if (p->bias && b->in[p->bias].numel != c->n) CU_BAD(b, "bias of %lld elements for %lld columns", (long long)b->in[p->bias].numel, (long long)c->n);

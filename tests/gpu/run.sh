@@ -1,56 +1,227 @@
 #!/usr/bin/env bash
-# run.sh [BUILD] - everything on a machine with a GPU, in under eight minutes: builds, runs the tests labelled gpu, compute-sanitizer where it is installed, times models on
-# the device, and puts the results into docs/gpu.md between its markers. Models: QONNX_MODELS (default samples/models).
+# run.sh [--host] [BUILD] - everything on a machine with a GPU, in under eight minutes: builds, runs the tests labelled gpu, compute-sanitizer where it is installed, times models
+# with the shapes of SDXL's UNet and Llama 8B (made on the spot, random weights) and those of QONNX_MODELS (default samples/models), and puts the results into
+# docs/gpu.md between its markers. Parts that would start too late are left out by name.
+# --host: the same script with the host form of the plugin, small shapes and a copy of the page, which it prints: what a machine without a GPU can check of it.
 set -eu
 cd "$(dirname "$0")/../.."
-build=${1:-build}
-export QONNX_MODELS=${QONNX_MODELS:-$PWD/samples/models} QONNX_PLUGIN_PATH=$PWD/$build OMP_WAIT_POLICY=passive
-out=$(mktemp -d)
+host=
+if [ "${1:-}" = --host ]; then
+  host=1
+  shift
+fi
+build=$(cd "${1:-build}" && pwd)
+page=docs/gpu.md limit=${QONNX_GPU_SECONDS:-400} plugin=$build size=full runs=30
+best_rows="8192 8192" few_rows="8 8192" tokens=2048 near=2 far=6 few=2 more=6
+# Models of tens of GB go to memory where there is enough of it.
+room=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')
+if [ "${room:-0}" -gt 40000000 ]; then scratch=/dev/shm; else scratch=${TMPDIR:-/tmp}; fi
+out=$(mktemp -d "$scratch/qonnx-gpu.XXXXXX")
 trap 'rm -rf "$out"' EXIT
+if [ -n "$host" ]; then
+  plugin=$build/plugin-host size=tiny runs=1 best_rows="64 128" few_rows="8 128" tokens=6 near=1 far=2 few=1 more=2
+  cp docs/gpu.md "$out/gpu.md"
+  page=$out/gpu.md
+fi
+export QONNX_MODELS=${QONNX_MODELS:-$PWD/samples/models} QONNX_PLUGIN_PATH=$plugin OMP_WAIT_POLICY=passive
+q=$build/qonnx shapes=$build/bin/gpu_shapes table=$out/table
 
-cmake -G Ninja -B "$build" -DCMAKE_BUILD_TYPE=Release -DQONNX_CUDA=ON >"$out/cmake"
-cmake --build "$build" --target qonnx_cli qonnx_plugin_cuda plugin_test_models node_cases
-name=$(tests/gpu/with_device.sh "$build" sh -c "'$build/qonnx' run tests/data/mlp/model.onnx -i tests/data/mlp/calib.npz --device cuda --json" | sed -n 's/.*"device": "\(.*\)".*/\1/p')
-[ -n "$name" ] || { echo "no device: nothing to do"; exit 1; }
+in_time() { # WHAT: false, with a line, when it is too late to start
+  [ "$SECONDS" -lt "$limit" ] && return 0
+  echo "Left out after $SECONDS s: $1." | tee -a "$table"
+  return 1
+}
+number() { sed -n "s/.*\"$2\": *\\([-0-9.e+]*\\).*/\\1/p" "$1" | head -n 1; } # FILE KEY: the first of that name
+calc() { awk "BEGIN { x = sprintf(\"%.${2:-2}f\", $1); print x ~ /^-?[0-9.]+\$/ ? x : \"-\" }" 2>/dev/null || echo -; } # "-": divided by zero
+calibrated() { awk '/"name": "calibrate"/ { getline; sub(/.*: */, ""); print $0 + 0; exit }' "$1"; }
+# Seconds and calls of the steps that KERNELS (separated by |) ran, from a bench with --profile.
+kernel_seconds() { awk -v want="^($2)\$" '/"kernel":/ { split($0, p, "\""); k = p[4] } /"seconds":/ && k != "" { if (k ~ want) { sub(/.*: */, ""); s += $0 } k = "" } END { print s + 0 }' "$1"; }
+timed() { # MODEL SAMPLE JSON [OPTION...]: false, with the reason in JSON.err, when it cannot run
+  local model=$1 sample=$2 json=$3
+  shift 3
+  "$q" bench "$model" -i "$sample" -n $runs --device cuda --profile --json "$@" >"$json" 2>"$json.err" && return 0
+  echo "Not run: $(basename "$(dirname "$model")")/$(basename "$model"): $(tail -n 1 "$json.err")" | tee -a "$table"
+  return 1
+}
+quantized() { # MODEL OUT JSON OPTION...: calibrates on the device
+  local model=$1 to=$2 json=$3
+  shift 3
+  "$q" quantize "$model" -o "$to" --force --no-verify --device cuda --json "$@" >"$json" 2>"$json.err" && return 0
+  echo "Not quantized: $(basename "$to"): $(tail -n 1 "$json.err")" | tee -a "$table"
+  return 1
+}
+made() { # NAME KIND ARGUMENT...: a model in $out/NAME, its flops in $out/NAME/about
+  local name=$1 kind=$2
+  shift 2
+  mkdir -p "$out/$name" && "$shapes" "$kind" "$out/$name" $size "$@" >"$out/$name/about"
+}
 
-ctest --test-dir "$build" -L gpu --output-on-failure | tee "$out/ctest"
-passed=$(grep -E 'tests passed' "$out/ctest")
+# ---- build and tests ----
 
+if [ -z "$host" ]; then
+  cmake -G Ninja -B "$build" -DCMAKE_BUILD_TYPE=Release -DQONNX_CUDA=ON >"$out/cmake"
+  cmake --build "$build" --target qonnx_cli qonnx_plugin_cuda plugin_test_models node_cases gpu_shapes >"$out/made" || { tail -n 30 "$out/made"; exit 1; }
+fi
+"$q" run tests/data/mlp/model.onnx -i tests/data/mlp/calib.npz --device cuda --json >"$out/first" || { echo "no device: nothing to do"; exit 1; }
+name=$(sed -n 's/.*"device": "\(.*\)".*/\1/p' "$out/first")
+passed="the tests were not run"
+if [ -z "$host" ]; then
+  ctest --test-dir "$build" -L gpu --output-on-failure >"$out/ctest" || true
+  tail -n 20 "$out/ctest"
+  passed=$(grep -E 'tests passed' "$out/ctest")
+fi
 checked="compute-sanitizer is not installed"
-if command -v compute-sanitizer >/dev/null; then
-  first=$(ls -d "$QONNX_MODELS"/*/ | head -1)
+if [ -z "$host" ] && command -v compute-sanitizer >/dev/null; then
+  checked=
   for tool in memcheck racecheck; do
-    compute-sanitizer --tool $tool --error-exitcode 9 "$build/qonnx" run "$first/model.onnx" -i "$first/sample.npz" --device cuda >"$out/$tool" 2>&1 || { cat "$out/$tool"; exit 1; }
+    if compute-sanitizer --tool $tool --error-exitcode 9 "$q" run tests/data/mlp/model.onnx -i tests/data/mlp/calib.npz --device cuda >"$out/$tool" 2>&1; then
+      checked="$checked$tool: nothing found. "
+    else
+      checked="$checked$tool: $(grep -m 1 'ERROR SUMMARY\|Error' "$out/$tool" || echo failed). "
+    fi
   done
-  checked="memcheck and racecheck: nothing found"
+fi
+{
+  echo "Device: $name. $passed. $checked"
+  echo
+} >"$table"
+
+# ---- the libraries' best rate, and 2:4 against dense ----
+
+rate_fp16=0 rate_fp8=0 rate_int8=0
+# shellcheck disable=SC2086
+if in_time "products" && made best products $best_rows; then
+  flops=$(number "$out/best/about" flops)
+  { echo "Products of [${best_rows/ /, }] by a square weight: cuBLASLt with what stands around it (scales, sums)."; echo; echo "| format | TFLOP/s |"; echo "|---|---|"; } >>"$table"
+  for format in fp16 fp8 int8; do
+    model=$out/best/model.onnx
+    if [ $format != fp16 ]; then
+      quantized "$model" "$out/best/$format.onnx" "$out/json" --$format --random 1 || continue
+      model=$out/best/$format.onnx
+    fi
+    timed "$model" "$out/best/sample.npz" "$out/json" || continue
+    rate=$(calc "$flops / $(kernel_seconds "$out/json" 'cublasLt|product') / 1e12" 3)
+    declare "rate_$format=$rate"
+    echo "| $format | $rate |" >>"$table"
+  done
+  echo >>"$table"
+fi
+# shellcheck disable=SC2086
+if in_time "2:4 products" && made few products $few_rows && quantized "$out/few/model.onnx" "$out/few/sparse.onnx" "$out/json" --passes sparsity; then
+  { echo "2:4 weights, [${few_rows/ /, }] by a square weight, the products alone:"; echo; echo "| format | dense, ms | 2:4, ms | times |"; echo "|---|---|---|---|"; } >>"$table"
+  for format in fp16 fp8 int8; do
+    model=$out/few/sparse.onnx
+    if [ $format != fp16 ]; then
+      quantized "$out/few/model.onnx" "$out/few/$format.onnx" "$out/json" --passes "sparsity,$format" --random 1 || continue
+      model=$out/few/$format.onnx
+    fi
+    timed "$model" "$out/few/sample.npz" "$out/json" --sparse || continue
+    dense=$(awk '/"sparse": true/ { exit } 1' "$out/json" >"$out/dense"; kernel_seconds "$out/dense" 'cublasLt|product')
+    sparse=$(awk '/"sparse": true/ { on = 1 } on' "$out/json" >"$out/only"; kernel_seconds "$out/only" mma.sp)
+    echo "| $format | $(calc "1e3 * $dense" 4) | $(calc "1e3 * $sparse" 4) | $(calc "$dense / $sparse") |" >>"$table"
+  done
+  echo >>"$table"
 fi
 
-# One line a model and format: milliseconds on the device, on the CPU, and how far apart the outputs are.
-row() { # MODEL SAMPLE LABEL
-  gpu=$("$build/qonnx" bench "$1" -i "$2" -n 20 --device cuda --allow-fallback --json | sed -n 's/.*"median_seconds": *\([0-9.e-]*\).*/\1/p' | awk 'NR == 1 { printf "%.2f", 1000 * $1 }')
-  cpu=$("$build/qonnx" bench "$1" -i "$2" -n 3 --device cpu --json | sed -n 's/.*"median_seconds": *\([0-9.e-]*\).*/\1/p' | awk 'NR == 1 { printf "%.2f", 1000 * $1 }')
-  echo "| $3 | $gpu | $cpu |"
+# ---- SDXL's UNet ----
+
+products='cublasLt|cuDNN|attention|mma.sp|product|patches' # what the step is measured against: products, convolutions, attention
+if in_time "the UNet" && made unet unet; then
+  flops=$(number "$out/unet/about" flops)
+  {
+    echo "SDXL's UNet ($size shapes, batch 2), $(calc "$flops / 1e12") TFLOP a step; share: of the best product rate above; library: products, convolutions and attention alone."
+    echo
+    echo "| format | step, ms | TFLOP/s | share | library, ms | of that our own products, ms | step over library | fp16 over it |"
+    echo "|---|---|---|---|---|---|---|---|"
+  } >>"$table"
+  plain=
+  for format in fp16 fp8 int8; do
+    model=$out/unet/model.onnx
+    if [ $format != fp16 ]; then
+      in_time "the UNet in $format" && quantized "$model" "$out/unet/$format.onnx" "$out/unet/$format.json" --$format --random $few || continue
+      model=$out/unet/$format.onnx
+    fi
+    timed "$model" "$out/unet/sample.npz" "$out/json" || continue
+    s=$(number "$out/json" median_seconds) l=$(kernel_seconds "$out/json" "$products") best=rate_$format
+    [ $format = fp16 ] && plain=$s
+    echo "| $format | $(calc "1e3 * $s") | $(calc "$flops / $s / 1e12" 1) | $(calc "$flops / $s / 1e12 / ${!best}") | $(calc "1e3 * $l") | $(calc "1e3 * $(kernel_seconds "$out/json" 'product|patches')") | $(calc "$s / $l") | $(calc "${plain:-0} / $s") |" >>"$table"
+  done
+  echo >>"$table"
+  if [ -s "$out/unet/fp8.json" ] && in_time "calibration" && quantized "$out/unet/model.onnx" "$out/unet/fp8.onnx" "$out/unet/more.json" --fp8 --random $more; then
+    each=$(calc "($(calibrated "$out/unet/more.json") - $(calibrated "$out/unet/fp8.json")) / ($more - $few)" 5)
+    {
+      echo "Calibration for FP8: $(calc "1e3 * $each") ms a sample, from $few and $more samples: 32 prompts of 20 steps would take $(calc "640 * $each" 1) s (extrapolated)."
+      echo "Observers: a sample takes $(calc "$each / ${plain:-0}") of a plain step."
+      echo
+    } >>"$table"
+  fi
+  rm -rf "$out/unet"
+fi
+
+# ---- Llama 8B: two and six of its layers, and from both the 32 that it has ----
+
+llama() { # PHASE TOKENS PAST
+  local phase=$1 count=$2 past=$3 format n model
+  in_time "Llama, $phase" || return 0
+  for n in $near $far; do made "llama$n" llama "$n" "$count" "$past" || return 0; done
+  for format in fp16 fp8 int4; do
+    for n in $near $far; do
+      model=$out/llama$n/model.onnx
+      if [ $format != fp16 ]; then
+        in_time "Llama, $phase, $format" && quantized "$model" "$out/llama$n/$format.onnx" "$out/json" --$format --calib "$out/llama$n/sample.npz" || continue 2
+        model=$out/llama$n/$format.onnx
+      fi
+      timed "$model" "$out/llama$n/sample.npz" "$out/llama$n/json" || continue 2
+    done
+    local a b all
+    a=$(number "$out/llama$near/json" median_seconds) b=$(number "$out/llama$far/json" median_seconds)
+    all="($b + (32 - $far) * ($b - $a) / ($far - $near))"
+    echo "| $phase | $format | $(calc "1e3 * $a") | $(calc "1e3 * $b") | $(calc "1e3 * $all") | $(calc "$count / $all" 0) |" >>"$table"
+  done
+  rm -rf "$out/llama$near" "$out/llama$far"
 }
 {
-  echo "Device: $name. $passed. $checked."
+  echo "Llama 8B ($size shapes), one sequence: $tokens tokens at once, and one token behind $tokens. All 32 layers: extrapolated from $near and $far."
   echo
+  echo "| phase | format | $near layers, ms | $far layers, ms | 32 layers, ms | tokens/s |"
+  echo "|---|---|---|---|---|---|"
+} >>"$table"
+llama prefill $tokens 0
+llama decode 1 $tokens
+echo >>"$table"
+
+# ---- models at hand: milliseconds on the device and on the CPU ----
+
+milliseconds() { calc "1e3 * $(number "$1" median_seconds)"; }
+row() { # MODEL SAMPLE LABEL
+  timed "$1" "$2" "$out/json" --allow-fallback || return 0
+  local gpu
+  gpu=$(milliseconds "$out/json")
+  "$q" bench "$1" -i "$2" -n 3 --device cpu --json >"$out/json"
+  echo "| $3 | $gpu | $(milliseconds "$out/json") |" >>"$table"
+}
+{
   echo "| model | device, ms | CPU, ms |"
   echo "|---|---|---|"
-  for dir in "$QONNX_MODELS"/*/; do
-    m=$dir/model.onnx s=$dir/sample.npz
-    [ -f "$m" ] && [ -f "$s" ] || continue
-    label=$(basename "$dir")
-    row "$m" "$s" "$label"
-    for format in fp8 int8; do
-      "$build/qonnx" quantize "$m" --$format --calib "$s" -o "$out/$format.onnx" --force --no-verify --device cuda -q >/dev/null 2>&1 || continue
-      row "$out/$format.onnx" "$s" "$label, $format"
-    done
+} >>"$table"
+for dir in "$QONNX_MODELS"/*/; do
+  m=$dir/model.onnx s=$dir/sample.npz label=$(basename "$dir")
+  { [ -f "$m" ] && [ -f "$s" ] && in_time "$label"; } || continue
+  row "$m" "$s" "$label"
+  for format in fp8 int8; do
+    quantized "$m" "$out/$format.onnx" "$out/json" --$format --calib "$s" && row "$out/$format.onnx" "$s" "$label, $format"
   done
-} >"$out/table"
-cat "$out/table"
+  [ -z "$host" ] || break
+done
+echo "" >>"$table"
+echo "The whole took $SECONDS s." >>"$table"
 
-awk -v table="$out/table" '
+awk -v table="$table" '
   /<!-- measured -->/ { print; while ((getline line < table) > 0) print line; skip = 1; next }
   /<!-- end -->/ { skip = 0 }
-  !skip' docs/gpu.md >"$out/gpu.md"
-cp "$out/gpu.md" docs/gpu.md
+  !skip' "$page" >"$out/page"
+cp "$out/page" "$page"
+sed -n '/<!-- measured -->/,/<!-- end -->/p' "$page"
+if [ -n "$host" ]; then # as a test: everything ran, and every table has its rows
+  ! grep -E '^(Not|Left)' "$table" && [ "$(grep -c '^| [a-z]' "$table")" -ge 24 ]
+fi

@@ -1,7 +1,7 @@
 /* shapes.c - see shapes.h. gpu_shapes KIND DIR [tiny|full] [NUMBERS...] writes one model:
  *   unet DIR SIZE                      SDXL's UNet: two samples (guidance) of 128 x 128 latents
  *   llama DIR SIZE LAYERS TOKENS PAST  decoder layers of Llama 8B with grouped heads and caches
- *   product DIR SIZE M N K             one product, and what the libraries' best rate is measured with */
+ *   products DIR SIZE ROWS N           products of [ROWS, N] by [N, N], what the libraries' best rate is measured with */
 #include "tests/gpu/shapes.h"
 
 #include <stdio.h>
@@ -188,13 +188,17 @@ void build_finish(builder *b, const char *dir, const fixed_input *fixed, int n_f
     free(b->numbers);
 }
 
-void build_product(builder *b, const char *dir, int64_t m, int64_t n, int64_t k)
+/* Little goes in and out, so that neither is what takes the time: a constant x plus one number, PRODUCTS products by one square weight, one element of the result. */
+void build_products(builder *b, const char *dir, int64_t rows, int64_t n)
 {
-    char text[256];
-    snprintf(text, sizeof text, "<ir_version: 8, opset_import: [\"\" : 17]> product (float16[%lld,%lld] x) => (float16[%lld,%lld] y) { y = Identity(x) }", (long long)m, (long long)k,
-             (long long)m, (long long)n);
-    build_start(b, text, n * k);
-    build_output(b, "y", linear(b, input(b, "x"), m, k, n, false));
+    enum { PRODUCTS = 4 };
+    char text[160];
+    snprintf(text, sizeof text, "<ir_version: 8, opset_import: [\"\" : 17]> products (float16[1,1] x) => (float16[1,1] y) { y = Identity(x) }");
+    build_start(b, text, n * (n > rows ? n : rows));
+    qx_value *h = op(b, "Add", weight(b, INTS(rows, n)), input(b, "x"), NULL, NULL), *w = weight(b, INTS(n, n));
+    for (int i = 0; i < PRODUCTS; i++) h = op(b, "MatMul", h, w, NULL, NULL);
+    b->flops = PRODUCTS * 2.0 * (double)rows * (double)n * (double)n;
+    build_output(b, "y", op(b, "Slice", h, ints(b, INTS(0, 0)), ints(b, INTS(1, 1)), ints(b, INTS(0, 1))));
     build_finish(b, dir, NULL, 0);
 }
 
@@ -209,9 +213,9 @@ int main(int argc, char **argv)
     if (!b.ctx) return 1;
     if (strcmp(kind, "unet") == 0 && argc == 4) build_unet(&b, dir, tiny);
     else if (strcmp(kind, "llama") == 0 && argc == 7 && n[0] > 0 && n[1] > 0 && n[2] >= 0) build_llama(&b, dir, tiny, n[0], n[1], n[2]);
-    else if (strcmp(kind, "product") == 0 && argc == 7 && n[0] > 0 && n[1] > 0 && n[2] > 0) build_product(&b, dir, n[0], n[1], n[2]);
+    else if (strcmp(kind, "products") == 0 && argc == 6 && n[0] > 0 && n[1] > 0) build_products(&b, dir, n[0], n[1]);
     else {
-        fprintf(stderr, "usage: gpu_shapes unet DIR tiny|full | llama DIR tiny|full LAYERS TOKENS PAST | product DIR full M N K\n");
+        fprintf(stderr, "usage: gpu_shapes unet DIR tiny|full | llama DIR tiny|full LAYERS TOKENS PAST | products DIR full ROWS N\n");
         return 2;
     }
     qx_ctx_free(b.ctx);

@@ -45,6 +45,6 @@ qx_value *silu(builder *b, qx_value *x);
 /* The networks. size "full", or "tiny": the same nodes with small dims. */
 void build_unet(builder *b, const char *dir, bool tiny);
 void build_llama(builder *b, const char *dir, bool tiny, int64_t layers, int64_t tokens, int64_t past);
-void build_product(builder *b, const char *dir, int64_t m, int64_t n, int64_t k);
+void build_products(builder *b, const char *dir, int64_t rows, int64_t n);
 
 #endif
