@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "base/thread.h"
+#include "passes/constants.h"
 #include "passes/emit.h"
 
 static const qx_quantize_options no_options;
@@ -182,6 +183,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
     if (changes_model(p)) {
         QX_TRY(fix_inputs(p, m));
         QX_TRY(inline_functions(p, m));
+        QX_TRY(qx_fold_computed_weights(m, &p->opt->exec));
     }
     QX_TRY(make_decisions(p, m));
     QX_TRY(qx_model_each_node(m, remember_node, p));

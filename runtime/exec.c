@@ -323,6 +323,7 @@ qx_status qx_bind_feeds(qx_exec *x, const qx_feed *feeds, int n)
     for (uint32_t k = 0; k < g->n_inputs; k++) {
         const qx_value *v = g->inputs[k];
         if (!x->slots[v->id].set && v->init) QX_TRY(qx_const_load(x, v));
+        if (!x->slots[v->id].set && x->no_outputs && !x->info[v->id].needed) continue;
         if (!x->slots[v->id].set) QX_FAIL(x->ctx, QX_E_USAGE, "input '%s' is missing (%d given, the model has %u)", v->name, n, g->n_inputs);
     }
     return QX_OK;

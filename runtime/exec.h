@@ -50,7 +50,8 @@ qx_status qx_exec_expose(qx_exec *x, qx_value *v);
 typedef qx_status qx_watch_fn(void *user, int watch, const qx_value *v, const qx_tensor *t);
 qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn *fn, void *user);
 
-/* false: runs compute what is watched or exposed and nothing else (calibration); the model's outputs are not there then. */
+/* false: runs compute what is watched or exposed and nothing else (calibration); the model's outputs are not there then, and inputs that
+ * nothing of it reads may be missing. */
 void qx_exec_want_outputs(qx_exec *x, bool wanted);
 
 /* For observers that can look at a tensor where it lies: with `on`, a watched value that is on a device is handed over as it is (on_device, data is device

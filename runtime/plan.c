@@ -145,6 +145,7 @@ static qx_status mark_needed(qx_exec *x, const qx_graph *g, uint8_t *need, bool 
         st = step_captures(x, n, &caps);
         for (uint32_t i = 0; i < caps.n; i++) need[caps.ids[i]] = 1;
     }
+    for (uint32_t i = 0; i < g->n_inputs; i++) x->info[g->inputs[i]->id].needed = need[g->inputs[i]->id];
     qx_free(x->ctx, caps.ids);
     return st;
 }

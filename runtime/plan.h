@@ -67,6 +67,7 @@ typedef struct qx_vinfo {
     bool shape_fixed;          /* its dims are the same in every run with the same input shapes */
     bool keep;                 /* graph output, or asked for by name: not released, made outside the arena */
     bool watched;
+    bool needed;               /* a graph input that the plan reads */
     uint8_t block;             /* layout in memory: channels side by side (runtime/layout.c); 0: plain */
     bool streamed;             /* made of weights alone, but read anew for each use (stream_weights) */
     int32_t consumers;         /* steps that still need a constant's content */

@@ -1,0 +1,78 @@
+/* test_constants.c - weights that a graph computes from constants become initializers, where that makes nothing larger. */
+#include "model_text.h"
+#include "onnx/edit.h"
+#include "onnx/weight.h"
+#include "passes/constants.h"
+#include "runtime/exec.h"
+
+#define FOUR "<float[2,2] w = {1, 2, 3, 6}, float[2,1] a = {1, 2}, float[1,2] b = {10, 20}, float[1,1] h = {0.5}, float s0 = {0.5}, int8 z0 = {0}>"
+#define GRAPH(nodes) HEAD(17) "g (float[n,2] x) => (float[n,2] y) " FOUR " { " nodes " }"
+
+static fixture folded(const char *text)
+{
+    static const qx_exec_options options;
+    fixture f = load(text);
+    ok(&f, qx_fold_computed_weights(f.m, &options));
+    ok(&f, qx_verify(f.m));
+    return f;
+}
+
+static void assert_weight(const fixture *f, const float *expected)
+{
+    float got[4];
+    const qx_value *w = producer(f, "y")->in[1];
+    assert_non_null(w->init);
+    ok(f, qx_weight_read_f32(f->ctx, w->init, 0, 4, got));
+    for (int i = 0; i < 4; i++) assert_float_equal(got[i], expected[i], 1e-6f);
+}
+
+static void a_standardised_weight_is_stored(void **state)
+{
+    (void)state;
+    fixture f = folded(GRAPH("m = ReduceMean <axes=[1]> (w) c = Sub (w, m) y = MatMul (x, c)"));
+    assert_weight(&f, (const float[]){-0.5f, 0.5f, -1.5f, 1.5f});
+    unload(&f);
+}
+
+static void a_branch_beside_the_weight_is_merged(void **state)
+{
+    (void)state;
+    fixture f = folded(GRAPH("d = MatMul (a, b) s = Mul (d, h) c = Add (w, s) y = MatMul (x, c)"));
+    assert_weight(&f, (const float[]){6, 12, 13, 26});
+    unload(&f);
+}
+
+static void two_users_share_the_result(void **state)
+{
+    (void)state;
+    fixture f = folded(GRAPH("c = Neg (w) z = MatMul (x, c) y = MatMul (z, c)"));
+    assert_ptr_equal(producer(&f, "y")->in[1], producer(&f, "z")->in[1]);
+    assert_weight(&f, (const float[]){-1, -2, -3, -6});
+    unload(&f);
+}
+
+static void stays(const char *text)
+{
+    fixture f = folded(text);
+    assert_non_null(producer(&f, "y")->in[1]->def);
+    unload(&f);
+}
+
+static void what_would_grow_or_is_no_constant_stays(void **state)
+{
+    (void)state;
+    stays(GRAPH("d = MatMul (a, b) y = MatMul (x, d)"));                                    /* two small factors */
+    stays(GRAPH("t = Transpose <perm=[1,0]> (w) y = MatMul (x, t)"));                       /* only rearranged: the passes see through it */
+    stays(GRAPH("s = ReduceSum (x) c = Mul (w, s) y = MatMul (x, c)"));                     /* depends on the input */
+    stays(GRAPH("r = RandomNormalLike (w) y = MatMul (x, r)"));                             /* another one in each run */
+    stays(GRAPH("q = QuantizeLinear (w, s0, z0) d = DequantizeLinear (q, s0, z0) c = Neg (d) y = MatMul (x, c)") /* quantized already */);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_standardised_weight_is_stored), cmocka_unit_test(a_branch_beside_the_weight_is_merged),
+        cmocka_unit_test(two_users_share_the_result), cmocka_unit_test(what_would_grow_or_is_no_constant_stays),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
