@@ -29,6 +29,9 @@ LANE v16 v_rcp(v16 a)
     return (v16){_mm512_fmadd_ps(r, _mm512_fnmadd_ps(a.v, r, _mm512_set1_ps(1.0f)), r)};
 }
 LANE v16 v_zero_below(v16 a, v16 x, v16 least) { return (v16){_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, least.v, _CMP_NLT_UQ), a.v)}; }
+LANE v16 v_abs(v16 a) { return (v16){_mm512_abs_ps(a.v)}; }
+LANE v16 v_sign_of(v16 a, v16 x) { return (v16){_mm512_or_ps(a.v, _mm512_and_ps(x.v, _mm512_set1_ps(-0.0f)))}; }
+LANE v16 v_above(v16 x, v16 limit, v16 a, v16 b) { return (v16){_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GT_OQ), b.v, a.v)}; }
 LANE float v_top(v16 a) { return _mm512_reduce_max_ps(a.v); }
 LANE v16 v_bytes(const uint8_t *p) { return (v16){_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)))}; }
 LANE void v_nibbles(const uint8_t *p, v16 *lo, v16 *hi)
@@ -93,6 +96,13 @@ LANE v16 v_rcp(v16 a) { return (v16){_mm256_div_ps(_mm256_set1_ps(1.0f), a.a), _
 LANE v16 v_zero_below(v16 a, v16 x, v16 least)
 {
     return (v16){_mm256_and_ps(a.a, _mm256_cmp_ps(x.a, least.a, _CMP_NLT_UQ)), _mm256_and_ps(a.b, _mm256_cmp_ps(x.b, least.b, _CMP_NLT_UQ))};
+}
+LANE v16 v_abs(v16 a) { return (v16){_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.a), _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.b)}; }
+LANE __m256 v_sign8(__m256 a, __m256 x) { return _mm256_or_ps(a, _mm256_and_ps(x, _mm256_set1_ps(-0.0f))); }
+LANE v16 v_sign_of(v16 a, v16 x) { return (v16){v_sign8(a.a, x.a), v_sign8(a.b, x.b)}; }
+LANE v16 v_above(v16 x, v16 limit, v16 a, v16 b)
+{
+    return (v16){_mm256_blendv_ps(b.a, a.a, _mm256_cmp_ps(x.a, limit.a, _CMP_GT_OQ)), _mm256_blendv_ps(b.b, a.b, _mm256_cmp_ps(x.b, limit.b, _CMP_GT_OQ))};
 }
 LANE float v_top(v16 x)
 {
@@ -171,6 +181,9 @@ LANE float v_ldexp1(float a, float n)
 }
 LANE v16 v_ldexp(v16 a, v16 n) { LANES_EACH(v_ldexp1(a.f[i], n.f[i])); }
 LANE v16 v_zero_below(v16 a, v16 x, v16 least) { LANES_EACH(x.f[i] < least.f[i] ? 0.0f : a.f[i]); }
+LANE v16 v_abs(v16 a) { LANES_EACH(__builtin_fabsf(a.f[i])); }
+LANE v16 v_sign_of(v16 a, v16 x) { LANES_EACH(__builtin_copysignf(a.f[i], x.f[i])); }
+LANE v16 v_above(v16 x, v16 limit, v16 a, v16 b) { LANES_EACH(x.f[i] > limit.f[i] ? a.f[i] : b.f[i]); }
 LANE float v_top(v16 a)
 {
     float m = a.f[0];
@@ -226,7 +239,8 @@ LANE float v_sum(v16 a)
  * v_mini_round: adding 1.5 * 2^23 steps of the format's spacing at y's exponent lets the FPU round half to even; a result of 0 may lose its sign.
  * v_fma (fused, but for plain C) and v_rcp (1 / a within two units of the last place, for normal 1 / a) are the operations whose last bit depends on
  * the instruction set: not for loops that must agree. v_max and v_min give b where either is NaN. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays.
- * v_top: the largest lane. v_zero_below: a, but 0 where x < least.
+ * v_top: the largest lane. v_zero_below: a, but 0 where x < least. v_above: a where x > limit, else b. v_sign_of: a >= 0 with
+ * the sign of x.
  * v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes. */
 
 /* Lanes from n values, n <= 16, the rest 0. */

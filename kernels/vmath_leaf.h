@@ -1,4 +1,4 @@
-/* vmath_leaf.h - rows of exponentials: the softmax of attention, and normalisation with SiLU behind it, with fused multiply-add, one table per instruction set. About twice as fast
+/* vmath_leaf.h - rows of exponentials: the softmax of attention, SiLU and GELU, with fused multiply-add, one table per instruction set. About twice as fast
  * as the loops of kernels/fmath.h, whose bits are the same everywhere; here the last bit depends on the instruction set (never on threads). */
 #ifndef QX_KERNELS_VMATH_LEAF_H
 #define QX_KERNELS_VMATH_LEAF_H
@@ -17,6 +17,9 @@ typedef struct qx_vmath {
     float (*exp_sum)(float *s, int64_t n, float top);
     /* y = z, or with silu z / (1 + exp(-z)), of z = (x - mean) a + b, whose three numbers repeat after 16 elements; x may be y. */
     void (*affine)(const float *x, int64_t n, const qx_affine *p, bool silu, float *y);
+    /* y = x / (1 + exp(-x)), x (1 + erf(x / sqrt 2)) / 2; x may be y. */
+    void (*silu)(const float *x, float *y, int64_t n);
+    void (*gelu)(const float *x, float *y, int64_t n);
 } qx_vmath;
 
 const qx_vmath *qx_vmath_ref(void);

@@ -72,6 +72,40 @@ TARGET static float exp_sum(float *s, int64_t n, float top)
 /* The exponential stays finite, so that its reciprocal is a number. */
 LANE v16 v_silu(v16 x) { return v_mul(x, v_rcp(v_add(v_set(1.0f), v_exp(v_min(v_set(88.0f), v_sub(v_set(0.0f), x)))))); }
 
+/* The two polynomials of fm_erf (kernels/fmath.h). */
+LANE v16 v_erf(v16 x)
+{
+    const v16 t = v_abs(x), s = v_mul(t, t);
+    v16 r = v_fma(v_fma(v_set(-1.72853470e-5f), t, v_set(3.83197126e-4f)), s, v_fma(v_set(-3.88396438e-3f), t, v_set(2.42546219e-2f)));
+    r = v_fma(r, t, v_set(-1.06777877e-1f));
+    r = v_fma(r, t, v_set(-6.34846687e-1f));
+    r = v_fma(r, t, v_set(-1.28717512e-1f));
+    const v16 one = v_set(1.0f), far = v_sub(one, v_exp(v_sub(v_mul(r, t), t)));
+    v16 q = v_fma(v_set(-5.96761703e-4f), s, v_set(4.99119423e-3f));
+    q = v_fma(q, s, v_set(-2.67681349e-2f));
+    q = v_fma(q, s, v_set(1.12819925e-1f));
+    q = v_fma(q, s, v_set(-3.76125336e-1f));
+    q = v_fma(q, s, v_set(1.28379166e-1f));
+    const v16 big = v_sign_of(v_above(t, v_set(4.0f), one, far), x);
+    return v_above(t, v_set(0.927734375f), big, v_fma(q, x, x));
+}
+
+LANE v16 v_gelu(v16 x)
+{
+    const v16 h = v_mul(v_set(0.5f), x);
+    return v_fma(h, v_erf(v_mul(x, v_set(0.70710678118654752f))), h);
+}
+
+#define ROW(name, expr)                                                                          \
+    TARGET static void name(const float *x, float *y, int64_t n)                                 \
+    {                                                                                            \
+        int64_t i = 0;                                                                           \
+        for (; i + 16 <= n; i += 16) v_store(y + i, expr(v_load(x + i)));                        \
+        if (i < n) store_part(y + i, expr(load_part(x + i, n - i, 0.0f)), n - i);                \
+    }
+ROW(silu, v_silu)
+ROW(gelu, v_gelu)
+
 LANE v16 v_affine(v16 x, v16 mean, v16 a, v16 b, bool act)
 {
     const v16 z = v_fma(v_sub(x, mean), a, b);
@@ -86,4 +120,4 @@ TARGET static void affine(const float *x, int64_t n, const qx_affine *p, bool ac
     if (i < n) store_part(y + i, v_affine(load_part(x + i, n - i, 0.0f), mean, a, b, act), n - i);
 }
 
-static const qx_vmath vmath = {score_top, exp_sum, affine};
+static const qx_vmath vmath = {score_top, exp_sum, affine, silu, gelu};

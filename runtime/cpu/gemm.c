@@ -5,9 +5,10 @@
 #include <string.h>
 
 #include "kernels/gemm.h"
+#include "kernels/vmath_leaf.h"
 #include "runtime/dnnl/door.h"
 
-enum { ROW_BLOCK = 64 };
+enum { ROW_BLOCK = 64, FINISH = 8192 }; /* FINISH: elements that an epilogue takes through the nearest cache at a time */
 
 struct qx_packed { int64_t k, n; qx_dnnl_mm *dnnl; float *own; };
 
@@ -20,13 +21,34 @@ qx_unary qx_act_unary(qx_act act)
     return table[act];
 }
 
-static void finish_rows(const qx_gemm *g, int64_t n, int64_t first, int64_t rows)
+void qx_act_row(qx_act act, const float *x, float *y, int64_t n)
 {
     const float one[2] = {1, 0};
-    float *y = g->y + first * n;
-    if (g->act != QX_ACT_NONE) qx_unary_find(qx_act_unary(g->act), QX_DT_FLOAT)(y, y, rows * n, one);
-    if (g->mul) qx_binary_find(QX_B_MUL, QX_DT_FLOAT)(y, 1, g->mul + first * n, 1, y, rows * n);
-    if (g->add) qx_binary_find(QX_B_ADD, QX_DT_FLOAT)(y, 1, g->add + first * n, 1, y, rows * n);
+    const qx_vmath *vm = qx_vmath_cpu(qx_isa_best());
+    if (act == QX_ACT_SILU) vm->silu(x, y, n);
+    else if (act == QX_ACT_GELU) vm->gelu(x, y, n);
+    else qx_unary_find(qx_act_unary(act), QX_DT_FLOAT)(x, y, n, one);
+}
+
+typedef struct finish_job { const qx_gemm *g; int64_t n; } finish_job;
+
+static qx_status finish_piece(void *user, int64_t i)
+{
+    const finish_job *j = user;
+    const qx_gemm *g = j->g;
+    const int64_t first = i * FINISH, n = g->m * j->n - first < FINISH ? g->m * j->n - first : FINISH;
+    float *y = g->y + first;
+    if (g->act != QX_ACT_NONE) qx_act_row(g->act, y, y, n);
+    if (g->mul) qx_binary_find(QX_B_MUL, QX_DT_FLOAT)(y, 1, g->mul + first, 1, y, n);
+    if (g->add) qx_binary_find(QX_B_ADD, QX_DT_FLOAT)(y, 1, g->add + first, 1, y, n);
+    return QX_OK;
+}
+
+static qx_status finish(qx_call *c, const qx_gemm *g, int64_t n)
+{
+    finish_job j = {g, n};
+    if (g->act == QX_ACT_NONE && !g->mul && !g->add) return QX_OK;
+    return qx_parallel(c->ctx, (g->m * n + FINISH - 1) / FINISH, finish_piece, &j);
 }
 
 /* ---- Own product ---- */
@@ -55,21 +77,12 @@ static qx_status own_piece(void *user, int64_t i)
     return QX_OK;
 }
 
-static qx_status finish_piece(void *user, int64_t i)
-{
-    const own_job *j = user;
-    int64_t r = i * ROW_BLOCK;
-    finish_rows(j->g, j->n, r, j->g->m - r < ROW_BLOCK ? j->g->m - r : ROW_BLOCK);
-    return QX_OK;
-}
-
 static qx_status own_run(qx_call *c, const own_job *j)
 {
     int64_t blocks = (j->g->m + ROW_BLOCK - 1) / ROW_BLOCK;
     qx_call_note_kernel(c, "own", 2.0 * (double)j->g->m * (double)j->k * (double)j->n);
     QX_TRY(qx_parallel(c->ctx, blocks * j->panels, own_piece, (void *)(uintptr_t)j));
-    if (j->g->act == QX_ACT_NONE && !j->g->mul && !j->g->add) return QX_OK;
-    return qx_parallel(c->ctx, blocks, finish_piece, (void *)(uintptr_t)j);
+    return finish(c, j->g, j->n);
 }
 
 qx_status qx_packed_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_packed **out)
@@ -105,6 +118,11 @@ void qx_packed_free(qx_ctx *ctx, qx_packed *p)
 qx_status qx_gemm_run(qx_call *c, qx_packed *w, const qx_gemm *g)
 {
     if (g->m == 0 || w->n == 0) return QX_OK;
+    if (w->dnnl && g->act == QX_ACT_SILU) { /* the library's takes longer than our own and one more pass */
+        const qx_gemm bare = {.m = g->m, .x = g->x, .bias = g->bias, .y = g->y};
+        QX_TRY(qx_dnnl_mm_run(c, w->dnnl, &bare));
+        return finish(c, g, w->n);
+    }
     if (w->dnnl) return qx_dnnl_mm_run(c, w->dnnl, g);
     own_job j = {g, w->own, w->k, w->n, w->k, 1, (w->n + QX_GEMM_NR - 1) / QX_GEMM_NR};
     return own_run(c, &j);
@@ -211,10 +229,9 @@ static qx_status conv_piece(void *user, int64_t i)
     float *y = j->y + (b * s->out_ch + g * per) * positions + first;
     qx_gemm_tile t = {.x = j->w + g * per * j->k, .ldx = j->k, .cx = 1, .panel = panel, .y = y, .ldy = positions, .m = per, .k = j->k, .cols = count};
     qx_gemm_panel(&t);
-    const float one[2] = {1, 0};
     for (int64_t r = 0; r < per; r++) {
         for (int64_t p = 0; j->bias && p < count; p++) y[r * positions + p] += j->bias[g * per + r];
-        if (j->act != QX_ACT_NONE) qx_unary_find(qx_act_unary(j->act), QX_DT_FLOAT)(y + r * positions, y + r * positions, count, one);
+        if (j->act != QX_ACT_NONE) qx_act_row(j->act, y + r * positions, y + r * positions, count);
     }
     return QX_OK;
 }

@@ -9,6 +9,7 @@
 typedef enum qx_act { QX_ACT_NONE, QX_ACT_RELU, QX_ACT_GELU, QX_ACT_GELU_TANH, QX_ACT_SILU, QX_ACT_SIGMOID, QX_ACT_TANH } qx_act;
 
 qx_unary qx_act_unary(qx_act act); /* not NONE */
+void qx_act_row(qx_act act, const float *x, float *y, int64_t n); /* not NONE; y may be x */
 
 /* A constant matrix W[k, n] in the layout that its kernel likes. */
 typedef struct qx_packed qx_packed;

@@ -103,18 +103,17 @@ qx_status qx_cpu_rope(qx_call *c)
 
 /* ---- y = act(one half of x) * the other ---- */
 
-typedef struct glu_job { qx_unary_fn *act; const float *x; float *y; int64_t rows, cols, per; bool upper; } glu_job;
+typedef struct glu_job { qx_act act; const float *x; float *y; int64_t rows, cols, per; bool upper; } glu_job;
 
 static qx_status glu_piece(void *user, int64_t i)
 {
     const glu_job *j = user;
-    const float one[2] = {1, 0};
     qx_binary_fn *mul = qx_binary_find(QX_B_MUL, QX_DT_FLOAT);
     const int64_t last = (i + 1) * j->per < j->rows ? (i + 1) * j->per : j->rows, n = j->cols;
     for (int64_t r = i * j->per; r < last; r++) {
         const float *low = j->x + 2 * r * n, *high = low + n;
         float *y = j->y + r * n;
-        j->act(j->upper ? high : low, y, n, one);
+        qx_act_row(j->act, j->upper ? high : low, y, n);
         mul(y, 1, j->upper ? low : high, 1, y, n);
     }
     return QX_OK;
@@ -124,7 +123,7 @@ qx_status qx_cpu_glu(qx_call *c)
 {
     const qx_glu_params *p = c->fused;
     const qx_tensor *x;
-    glu_job j = {.act = qx_unary_find(qx_act_unary(p->act), QX_DT_FLOAT), .upper = p->upper};
+    glu_job j = {.act = p->act, .upper = p->upper};
     int64_t dims[QX_MAX_RANK];
     QX_TRY(qx_call_need(c, 0, &x));
     if (x->rank < 1 || x->dims[x->rank - 1] % 2) QX_CALL_FAIL(c, QX_E_SHAPE, "rows of %lld have no halves", (long long)(x->rank ? x->dims[x->rank - 1] : 0));

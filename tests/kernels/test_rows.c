@@ -244,6 +244,20 @@ static void affine_of(const qx_vmath *vm, float *x, int n, bool silu)
     assert_memory_equal(x, y, (size_t)n * sizeof *x);
 }
 
+static void activations_of(const qx_vmath *vm, float *x, int n)
+{
+    float y[MOST];
+    double want[MOST];
+    for (int i = 0; i < n; i++) want[i] = (double)x[i] / (1 + exp(-(double)x[i]));
+    vm->silu(x, y, n);
+    close("silu", y, want, n, 1e-6);
+    for (int i = 0; i < n; i++) want[i] = (double)x[i] * 0.5 * (1 + erf((double)x[i] * 0.70710678118654752440));
+    vm->gelu(x, y, n);
+    close("gelu", y, want, n, 1e-6);
+    vm->gelu(x, x, n); /* in place */
+    assert_memory_equal(x, y, (size_t)n * sizeof *x);
+}
+
 static void exponentials(void **state)
 {
     float x[MOST];
@@ -258,6 +272,8 @@ static void exponentials(void **state)
                 for (int i = 0; i < n && f == NORMAL; i++) x[i] *= 40; /* both ends of the exponential */
                 if (f == TINY && n > 9) x[9] = NAN;
                 if (f != LARGE) scores_of(vm, x, n);
+                activations_of(vm, x, n);
+                make(x, n, (fill)f, &s);
                 for (int act = 0; act < 2; act++) affine_of(vm, x, n, act);
             }
     }
