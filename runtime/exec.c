@@ -9,16 +9,23 @@
 
 /* ---- Constants ---- */
 
+/* Its dims and type only. */
+static qx_status const_shape(qx_exec *x, const qx_value *v)
+{
+    qx_slot *s = &x->slots[v->id];
+    if (s->set) return QX_OK;
+    qx_status st = qx_tensor_shape(x->ctx, &s->t, v->init->dtype, v->init->rank, v->init->dims);
+    if (st != QX_OK) return qx_note(x->ctx, st, "initializer '%s'", v->name);
+    s->set = true;
+    return QX_OK;
+}
+
 qx_status qx_const_load(qx_exec *x, const qx_value *v)
 {
     qx_slot *s = &x->slots[v->id];
     const qx_weight *w = v->init;
     if (!w || (s->set && (s->t.data || s->borrowed))) return QX_OK;
-    if (!s->set) {
-        qx_status st = qx_tensor_shape(x->ctx, &s->t, w->dtype, w->rank, w->dims);
-        if (st != QX_OK) return qx_note(x->ctx, st, "initializer '%s'", v->name);
-        s->set = true;
-    }
+    QX_TRY(const_shape(x, v));
     if (x->info[v->id].consumers <= 0 && !x->info[v->id].keep && !x->info[v->id].watched) return QX_OK; /* dropped by all */
     if (w->dtype == QX_DT_STRING) {
         QX_TRY(qx_alloc(x->ctx, s->t.bytes, &s->t.data));
@@ -125,7 +132,8 @@ static qx_status bind_inputs(qx_exec *x, const qx_rstep *s, const qx_tensor **in
         if (s->in[i] == QX_NO_VALUE) continue;
         qx_slot *slot = &x->slots[s->in[i]];
         const qx_value *v = s->in_value[i];
-        if ((!slot->set || !slot->t.data) && v->init && !slot->borrowed) QX_TRY(qx_const_load(x, v));
+        if (i < 64 && (s->stored >> i & 1)) QX_TRY(const_shape(x, v));
+        else if ((!slot->set || !slot->t.data) && v->init && !slot->borrowed) QX_TRY(qx_const_load(x, v));
         if (slot->t.on_device) QX_TRY(qx_device_fetch(x, s->in[i]));
         if (slot->set) in[i] = &slot->t; /* not set: an optional function input that the call left out */
         else if (!v->is_input) QX_FAIL(x->ctx, QX_E_FORMAT, "node '%s': input '%s' has not been computed", s->node->name, v->name);

@@ -65,6 +65,15 @@ static const qx_value *take_same(const qx_fuser *f, chain *c, qx_op_id op)
     return o;
 }
 
+enum { LARGE = 1 << 20 }; /* bytes */
+
+/* A large matrix is read and packed in pieces, so that the whole of it never lies beside its packed form. */
+static bool reads_itself(const qx_fuser *f, const qx_value *v)
+{
+    const qx_weight *w = v->init;
+    return !f->x->device && w && !w->job && w->bytes >= LARGE;
+}
+
 qx_status qx_fuse_linear(qx_fuser *f, qx_rstep *s)
 {
     const qx_node *mm = qx_fuse_is(s, QX_OP_MatMul);
@@ -79,10 +88,12 @@ qx_status qx_fuse_linear(qx_fuser *f, qx_rstep *s)
         c.mul = take_same(f, &c, QX_OP_Mul);
         c.add = take_same(f, &c, QX_OP_Add);
     }
-    if (c.last == s && !c.nk) return QX_OK;
+    const bool stored = reads_itself(f, c.w);
+    if (c.last == s && !c.nk && !stored) return QX_OK;
     qx_linear_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
     *p = (qx_linear_params){c.act, c.nk};
     const qx_value *in[QX_LINEAR_INPUTS] = {mm->in[0], c.w, c.bias, c.mul, c.add};
+    c.last->stored = stored ? 1 << QX_LINEAR_W : 0;
     return qx_fuse_set(f, c.last, qx_cpu_linear, p, in, f->x->device ? 3 : QX_LINEAR_INPUTS, c.v);
 }

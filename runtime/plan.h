@@ -48,6 +48,7 @@ typedef struct qx_rstep {
     bool native;              /* the adapter reads and writes blocked layouts itself */
     bool blocked_in, blocked_out; /* not native, and an input or output has a blocked layout: converted around the call */
     uint64_t dropped;         /* bit i: constant input i is not needed any more */
+    uint64_t stored;          /* bit i: input i is an initializer that the adapter reads from the model itself; bound as dims only */
     void *state;
     void (*drop)(qx_ctx *ctx, void *state);
     const char *kernel;

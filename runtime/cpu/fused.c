@@ -47,17 +47,18 @@ static void drop(qx_ctx *ctx, void *block)
     qx_free(ctx, s->bias);
 }
 
-static qx_status pack(qx_call *c, state *s, bool nk, int64_t m)
+static qx_status pack(qx_call *c, state *s, bool nk, int64_t rows)
 {
     const qx_tensor *w = c->in[QX_LINEAR_W], *b = qx_call_in(c, QX_LINEAR_BIAS);
-    const float *fw, *fb;
-    QX_TRY(qx_call_in_f32(c, QX_LINEAR_W, &fw));
+    const float *fb;
+    qx_matrix m = {.k = w->dims[nk], .n = w->dims[!nk], .row = nk ? 1 : w->dims[1], .col = nk ? w->dims[1] : 1, .stored = qx_call_stored(c, QX_LINEAR_W)};
+    if (!m.stored) QX_TRY(qx_call_in_f32(c, QX_LINEAR_W, &m.data));
     if (b) {
         QX_TRY(qx_call_in_f32(c, QX_LINEAR_BIAS, &fb));
         if (!s->bias) QX_TRY(qx_alloc_array(c->ctx, (size_t)b->numel, sizeof *s->bias, (void **)&s->bias));
         memcpy(s->bias, fb, (size_t)b->numel * sizeof *fb);
     }
-    return nk ? qx_packed_new(c, fw, w->dims[1], w->dims[0], 1, w->dims[1], m, &s->packed) : qx_packed_new(c, fw, w->dims[0], w->dims[1], w->dims[1], 1, m, &s->packed);
+    return qx_packed_new(c, &m, rows, &s->packed);
 }
 
 /* The second tensor of a product's epilogue: as large as the result, or missing. */

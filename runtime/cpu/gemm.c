@@ -6,6 +6,7 @@
 
 #include "kernels/gemm.h"
 #include "kernels/vmath_leaf.h"
+#include "onnx/weight.h"
 #include "runtime/dnnl/door.h"
 
 enum { ROW_BLOCK = 64, FINISH = 8192 }; /* FINISH: elements that an epilogue takes through the nearest cache at a time */
@@ -85,20 +86,36 @@ static qx_status own_run(qx_call *c, const own_job *j)
     return finish(c, j->g, j->n);
 }
 
-qx_status qx_packed_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_packed **out)
+qx_status qx_matrix_rows(qx_call *c, const qx_matrix *w, int64_t first, int64_t count, float *buf, const float **out)
+{
+    const int64_t length = qx_matrix_by_columns(w) ? w->k : w->n;
+    *out = buf;
+    if (!w->data) return qx_weight_read_f32(c->ctx, w->stored, first * length, count * length, buf);
+    *out = w->data + first * (qx_matrix_by_columns(w) ? w->col : w->row);
+    return QX_OK;
+}
+
+static qx_status own_pack(qx_call *c, const qx_matrix *w, float **packed)
+{
+    size_t bytes;
+    float *buf = NULL;
+    pack_job j = {.k = w->k, .n = w->n, .row = w->row, .col = w->col};
+    if (!qx_mul_size((size_t)qx_gemm_packed_size(w->k, w->n), sizeof **packed, &bytes)) QX_CALL_FAIL(c, QX_E_SHAPE, "weight of %lld x %lld overflows", (long long)w->k, (long long)w->n);
+    if (!w->data) QX_TRY(QX_CALL_SCRATCH(c, w->k * w->n, &buf));
+    QX_TRY(qx_matrix_rows(c, w, 0, qx_matrix_by_columns(w) ? w->n : w->k, buf, &j.w));
+    QX_TRY(qx_alloc_raw(c->ctx, bytes, (void **)packed));
+    j.dst = *packed;
+    return qx_parallel(c->ctx, (w->n + QX_GEMM_NR - 1) / QX_GEMM_NR, pack_piece, &j);
+}
+
+qx_status qx_packed_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_packed **out)
 {
     qx_packed *p = NULL;
-    size_t bytes;
     QX_TRY(QX_NEW(c->ctx, &p));
-    p->k = k;
-    p->n = n;
-    qx_status st = qx_dnnl_mm_new(c, w, k, n, row, col, m_hint, &p->dnnl);
-    if (st == QX_OK && !p->dnnl) {
-        if (!qx_mul_size((size_t)qx_gemm_packed_size(k, n), sizeof *p->own, &bytes)) st = qx_call_fail(c, QX_E_SHAPE, "weight of %lld x %lld overflows", (long long)k, (long long)n);
-        if (st == QX_OK) st = qx_alloc_raw(c->ctx, bytes, (void **)&p->own);
-        pack_job j = {w, k, n, row, col, p->own};
-        if (st == QX_OK) st = qx_parallel(c->ctx, (n + QX_GEMM_NR - 1) / QX_GEMM_NR, pack_piece, &j);
-    }
+    p->k = w->k;
+    p->n = w->n;
+    qx_status st = qx_dnnl_mm_new(c, w, m_hint, &p->dnnl);
+    if (st == QX_OK && !p->dnnl) st = own_pack(c, w, &p->own);
     if (st != QX_OK) {
         qx_packed_free(c->ctx, p);
         return st;

@@ -13,8 +13,14 @@ void qx_act_row(qx_act act, const float *x, float *y, int64_t n); /* not NONE; y
 
 /* A constant matrix W[k, n] in the layout that its kernel likes. */
 typedef struct qx_packed qx_packed;
-/* w[i * row + j * col], i < k, j < n. m_hint: rows that calls will bring. The source is not needed afterwards. */
-qx_status qx_packed_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_packed **out);
+/* What it is packed from: element (i, j) at i * row + j * col of data; or, with data NULL, of a float weight that is read from the model a piece at a
+ * time, so that the whole of it never lies beside its packed form (one of row and col is 1, the other the length of a stored row). */
+typedef struct qx_matrix { int64_t k, n, row, col; const float *data; const struct qx_weight *stored; } qx_matrix;
+/* The stored rows [first, first + count) of w: columns of W when col is the longer stride. In *out, which points into data or to buf[count * length]. */
+qx_status qx_matrix_rows(qx_call *c, const qx_matrix *w, int64_t first, int64_t count, float *buf, const float **out);
+static inline bool qx_matrix_by_columns(const qx_matrix *w) { return w->row < w->col; }
+/* m_hint: rows that calls will bring. The source is not needed afterwards. */
+qx_status qx_packed_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_packed **out);
 void qx_packed_free(qx_ctx *ctx, qx_packed *p);
 
 /* y[m, n] = act(x[m, k] W + bias[n]) * mul[m, n] + add[m, n]; bias, mul and add may be NULL; all dense. */

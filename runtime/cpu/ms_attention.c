@@ -278,7 +278,7 @@ static qx_status project(qx_call *c, const qx_tensor *x, const qx_tensor *w, flo
     }
     if (!st->packed) {
         QX_TRY(qx_call_in_f32(c, 1, &fw));
-        QX_TRY(qx_packed_new(c, fw, k, n, n, 1, m, &st->packed));
+        QX_TRY(qx_packed_new(c, &(qx_matrix){.k = k, .n = n, .row = n, .col = 1, .data = fw}, m, &st->packed));
     }
     qx_call_drop_const(c, 1);
     const qx_gemm g = {.m = m, .x = fx, .bias = bias, .y = qkv};

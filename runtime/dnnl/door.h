@@ -13,7 +13,7 @@ bool qx_dnnl_has_bf16(void);
 qx_status qx_dnnl_reblock(qx_call *c, const int64_t dims[4], int from, const float *x, int to, float *y);
 
 typedef struct qx_dnnl_mm qx_dnnl_mm;
-qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_dnnl_mm **out);
+qx_status qx_dnnl_mm_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_dnnl_mm **out);
 qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g);
 void qx_dnnl_mm_free(qx_ctx *ctx, qx_dnnl_mm *s);
 

@@ -57,15 +57,42 @@ static qx_status mm_repack(qx_call *c, qx_dn *l, qx_dnnl_mm *s, const dnnl_memor
     return QX_OK;
 }
 
-qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_dnnl_mm **out)
+enum { PIECE = 1 << 18, BLOCK = 64 }; /* elements of a weight that is read in pieces: they stay in the second cache; rows of a piece, as a multiple */
+
+/* Stored rows [first, first + count) of w into their place in the packed matrix. */
+static qx_status pack_rows(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_matrix *w, int64_t first, int64_t count, float *buf)
+{
+    const bool cols = qx_matrix_by_columns(w);
+    const int64_t dims[2] = {cols ? w->k : count, cols ? count : w->n};
+    const dnnl_dims_t part = {dims[0], dims[1]}, at = {cols ? 0 : first, cols ? first : 0};
+    dnnl_memory_desc_t from, to;
+    const float *data;
+    QX_TRY(qx_matrix_rows(c, w, first, count, buf, &data));
+    QX_TRY(qx_dn_strided_md(c, &from, 2, dims, (int64_t[]){w->row, w->col}));
+    QX_DN(c, dnnl_memory_desc_init_submemory(&to, &s->md, part, at));
+    return qx_dn_reorder(c, l, &from, data, &to, s->packed);
+}
+
+static qx_status pack_all(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_matrix *w)
+{
+    const bool cols = qx_matrix_by_columns(w);
+    const int64_t rows = cols ? w->n : w->k, length = cols ? w->k : w->n;
+    int64_t step = w->data ? rows : PIECE / length / BLOCK * BLOCK;
+    float *buf = NULL;
+    if (step < BLOCK) step = BLOCK;
+    if (!w->data) QX_TRY(QX_CALL_SCRATCH(c, (step < rows ? step : rows) * length, &buf));
+    for (int64_t r = 0; r < rows; r += step) QX_TRY(pack_rows(c, l, s, w, r, rows - r < step ? rows - r : step, buf));
+    return QX_OK;
+}
+
+qx_status qx_dnnl_mm_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_dnnl_mm **out)
 {
     qx_dn *l = NULL;
-    dnnl_memory_desc_t plain;
     qx_dn_prim p = {.p = NULL};
     *out = NULL;
-    if (k == 0 || n == 0) return QX_OK;
-    QX_TRY(qx_dn_get(c, qx_dn_mm_flops(1, m_hint, k, n), &l));
-    qx_dnnl_mm probe = {.k = k, .n = n};
+    if (w->k == 0 || w->n == 0) return QX_OK;
+    QX_TRY(qx_dn_get(c, qx_dn_mm_flops(1, m_hint, w->k, w->n), &l));
+    qx_dnnl_mm probe = {.k = w->k, .n = w->n};
     qx_gemm g = {.m = m_hint > 0 ? m_hint : 1};
     QX_TRY(mm_prim(c, l, &probe, &g, NULL, &p));
     if (!p.p) return QX_OK;
@@ -73,12 +100,11 @@ qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64
     qx_dn_prim_drop(&p);
     qx_dnnl_mm *s = NULL;
     QX_TRY(QX_NEW(c->ctx, &s));
-    s->k = k;
-    s->n = n;
+    s->k = w->k;
+    s->n = w->n;
     s->md = md;
     qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&md), &s->packed);
-    if (st == QX_OK) st = qx_dn_strided_md(c, &plain, 2, (int64_t[]){k, n}, (int64_t[]){row, col});
-    if (st == QX_OK) st = qx_dn_reorder(c, l, &plain, w, &md, s->packed);
+    if (st == QX_OK) st = pack_all(c, l, s, w);
     if (st != QX_OK) {
         qx_dnnl_mm_free(c->ctx, s);
         return st;

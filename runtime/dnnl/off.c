@@ -11,9 +11,9 @@ qx_status qx_dnnl_reblock(qx_call *c, const int64_t dims[4], int from, const flo
     (void)dims, (void)from, (void)x, (void)to, (void)y;
     QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "built without oneDNN");
 }
-qx_status qx_dnnl_mm_new(qx_call *c, const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t m_hint, qx_dnnl_mm **out)
+qx_status qx_dnnl_mm_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_dnnl_mm **out)
 {
-    (void)c, (void)w, (void)k, (void)n, (void)row, (void)col, (void)m_hint;
+    (void)c, (void)w, (void)m_hint;
     *out = NULL;
     return QX_OK;
 }

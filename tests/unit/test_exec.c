@@ -75,6 +75,8 @@ static const run_case cases[] = {
      " a = Div(g, r) e = Erf(a) b1 = Add(e, one) c = Mul(g, b1) k = Mul(c, h) y = Mul(v, k) }", 110, 1},
     {"bias, factors and scales shared by Identity", HEAD(17) "g (float[3,7,40] x) => (float[3,7,40] y) <float[40,40] w = random(1), float[40] b = random(2), float two = {2.0}, float e = {0.00001}>"
      " { bi = Identity(b) gi = Identity(bi) ei = Identity(e) a = MatMul(x, w) c = Add(a, bi) p = Pow(c, two) m = ReduceMean<axes=[-1]>(p) v = Add(m, ei) q = Sqrt(v) n = Div(c, q) y = Mul(n, gi) }", 110, 2},
+    {"large weights are packed piece by piece", HEAD(17) "g (float[3,700] x) => (float[3,700] y) <float[700,523] w = random(1), float[700,523] back = random(2)>"
+     " { a = MatMul(x, w) t = Transpose<perm=[1,0]>(back) y = MatMul(a, t) }", 110, 2},
     {"what multiplies by one is passed on, other factors are not", HEAD(17) "g (float[1,16,9,7] x) => (float[1,16,9,7] y) <float[16,16,3,3] w = random(1), float one = {1.0}, float near = {1.0001}, float[1,1,1,1,1] wide = {1.0}, int64[4] four = {1, 16, 9, 7}>"
      " { a = Conv<pads=[1,1,1,1]>(x, w) b = Div(a, one) c = Mul(one, b) d = Conv<pads=[1,1,1,1]>(c, w) e = Mul(d, near) f = Div(e, wide) y = Reshape(f, four) }", 100, 0},
     {"a head tied to a table", HEAD(17) "g (float[3,40] x) => (float[3,50] y) <float[50,40] w = random(1)> { t = Transpose<perm=[1,0]>(w) y = MatMul(x, t) }", 110, 1},
