@@ -11,11 +11,13 @@
 enum { PLACES = 2048, WORST = 10, MAX_LAYERS = 4096 };
 
 /* Sums over pairs (a float model, b quantized). */
-typedef struct sums { double aa, bb, ab, dd, max; int64_t n; } sums;
+typedef struct sums { double aa, bb, ab, dd, max; int64_t n, bad[2]; } sums;
 
 static void add_pair(sums *s, double a, double b)
 {
     double d = a - b;
+    s->bad[0] += !isfinite(a);
+    s->bad[1] += !isfinite(b);
     s->aa += a * a;
     s->bb += b * b;
     s->ab += a * b;
@@ -181,12 +183,21 @@ static int by_sqnr(const void *a, const void *b)
     return d < 0 ? -1 : d > 0 ? 1 : strcmp(x->name, y->name);
 }
 
+/* A float model that overflows by itself (a float16 VAE) has nothing to compare with: say so instead of numbers alone. */
+static qx_status note_overflow(const char *name, const sums *s, qx_report *r)
+{
+    if (!s->bad[0]) return QX_OK;
+    r->verify_note = qx_arena_printf(r->arena, "output '%s': %lld of %lld values of the model before are not finite, %lld after", name, (long long)s->bad[0], (long long)s->n, (long long)s->bad[1]);
+    return r->verify_note ? QX_OK : QX_E_NOMEM;
+}
+
 static qx_status fill(verifier *f, const qx_model *m, qx_report *r)
 {
     for (int i = 0; i < f->n_outputs; i++) {
         const sums *s = &f->outputs[i];
         qx_report_output o = {m->graph->outputs[i]->name, sqnr(s), cosine(s), s->max, s->n};
         if (s->n) QX_TRY(qx_report_add_output(r, &o));
+        QX_TRY(note_overflow(o.name, s, r));
     }
     int kept = 0;
     for (int i = 0; i < f->n_layers; i++)

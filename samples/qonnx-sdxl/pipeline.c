@@ -87,7 +87,7 @@ int sx_decode(sx_err *e, sx_pipe *p, const float *latent, int width, int height,
     if (bad) *bad = not_finite;
     if (not_finite && !bad) {
         rc = sx_model_blame(e, &p->vae_dec, &feed, 1, &got, 1, not_finite);
-        sx_note(e, rc, "the VAE decoder overflowed (a float16 VAE of SDXL does: use a float32 one with --vae, or the fp16-safe weights)");
+        sx_note(e, rc, "the VAE decoder overflowed (a float16 VAE of SDXL does: rewrite it with `qonnx quantize --passes fp16-safe`, or take a float32 one with --vae)");
     } else {
         rc = sx_image_from_floats(e, got.f, width, height, out, NULL);
     }

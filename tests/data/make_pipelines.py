@@ -181,6 +181,26 @@ def record_all(kind, p, out):
         record(again, 8, guidance, negative, out + "/img2img.npz", image=start_picture(out), strength=0.5)
 
 
+def overflow(out):
+    """A float16 VAE decoder that carries sums beyond 65,504 between its normalisations, as SDXL's does; expect.npz is float32."""
+    vae = parts("sdxl", 900)["vae"]
+    big = lambda name: any(k in name for k in ("decoder.conv_in.", ".conv2.", ".to_out.0.")) or (name.endswith("bias") and any(k in name for k in ("conv_shortcut", "upsamplers")))
+    with torch.no_grad():
+        for name, p in vae.named_parameters():
+            if name.startswith("decoder.") and big(name): p.mul_(16384)  # the residual stream, and all that is added to it
+        z = torch.randn(1, 4, 8, 8).half().float()
+        peak = []
+        hooks = [m.register_forward_hook(lambda m, i, o: peak.append(float(o.abs().max()))) for m in vae.decoder.modules() if type(m).__name__ == "ResnetBlock2D"]
+        y = vae.decode(z, return_dict=False)[0]
+        for h in hooks: h.remove()
+    print("overflow: largest sum", max(peak), "picture std", float(y.std()))
+    plane = {0: "batch", 2: "height", 3: "width"}
+    put(out, wrap(lambda v, x: v.decode(x, return_dict=False)[0])(vae), (z,), ["latent_sample"], ["sample"], {"latent_sample": plane, "sample": plane}, True)
+    np.savez(out + "/sample.npz", latent_sample=z.half().numpy())
+    np.savez(out + "/expect.npz", sample=y.numpy())
+
+
+if len(sys.argv) == 4 or "overflow" in sys.argv[4:]: overflow(OUT + "/overflow")
 for n, kind in enumerate(SCHEDULERS):
     if len(sys.argv) > 4 and kind not in sys.argv[4:]: continue
     out = f"{OUT}/{kind}"
