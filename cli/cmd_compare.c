@@ -1,19 +1,16 @@
 /* cmd_compare.c - `qonnx compare A B`: how far apart the outputs of two models are on the same inputs. */
-#include <math.h>
-#include <string.h>
-
+#include "cli/compare_nodes.h"
 #include "cli/device.h"
-#include "cli/feeds.h"
 
 static const qx_argdef options[] = {
     {"input", 'i', QX_ARG_VALUE, "FILE.npz", NULL, "arrays named like the models' inputs"},
     {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
     {"min-sqnr", 0, QX_ARG_VALUE, "DB", NULL, "exit code 4 when an output's SQNR is lower"},
+    {"nodes", 0, QX_ARG_FLAG, NULL, NULL, "also every value that both compute under one name: the first that differs, and the ten furthest apart"},
+    {"below", 0, QX_ARG_VALUE, "DB", "60", "with --nodes: from what SQNR down a value counts as different"},
     CLI_DEVICE_OPTIONS,
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };
-
-typedef struct difference { const char *name; double sqnr, cosine, max_abs; int64_t count; } difference;
 
 static qx_status as_float(cli *c, const qx_tensor *t, float **out)
 {
@@ -23,23 +20,7 @@ static qx_status as_float(cli *c, const qx_tensor *t, float **out)
     QX_FAIL(c->ctx, QX_E_TYPE, "outputs of type %s are not compared", qx_dtype_get(t->dtype)->text);
 }
 
-static void measure(const float *a, const float *b, int64_t n, difference *d)
-{
-    double signal = 0, noise = 0, dot = 0, bb = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double x = (double)a[i], y = (double)b[i], e = x == y ? 0 : x - y; /* Inf equals Inf */
-        signal += x * x;
-        noise += e * e;
-        dot += x * y;
-        bb += y * y;
-        if (fabs(e) > d->max_abs || e != e) d->max_abs = fabs(e);
-    }
-    d->count = n;
-    d->sqnr = noise == 0 ? INFINITY : 10 * log10(signal / noise);
-    d->cosine = signal > 0 && bb > 0 ? dot / sqrt(signal * bb) : signal == bb ? 1 : 0;
-}
-
-static qx_status compare_output(cli *c, const qx_tensor *a, const qx_tensor *b, difference *d)
+static qx_status compare_output(cli *c, const qx_tensor *a, const qx_tensor *b, cli_difference *d)
 {
     float *x = NULL, *y = NULL;
     char p[96], q[96];
@@ -48,13 +29,13 @@ static qx_status compare_output(cli *c, const qx_tensor *a, const qx_tensor *b, 
     if (!same) QX_FAIL(c->ctx, QX_E_SHAPE, "output '%s' is %s and %s", d->name, qx_tensor_describe(a, p, sizeof p), qx_tensor_describe(b, q, sizeof q));
     qx_status st = as_float(c, a, &x);
     if (st == QX_OK) st = as_float(c, b, &y);
-    if (st == QX_OK) measure(x, y, a->numel, d);
+    if (st == QX_OK) cli_measure(x, y, a->numel, d);
     qx_free(c->ctx, x);
     qx_free(c->ctx, y);
     return st;
 }
 
-static qx_status print_json(cli *c, const difference *d, int n)
+static qx_status print_json(cli *c, const cli_difference *d, int n, const cli_difference *nodes, int n_nodes)
 {
     qx_buf b = QX_BUF_INIT(c->ctx);
     qx_jsonw w;
@@ -71,11 +52,12 @@ static qx_status print_json(cli *c, const difference *d, int n)
         QX_TRY(qx_jsonw_end_object(&w));
     }
     QX_TRY(qx_jsonw_end_array(&w));
+    if (nodes) QX_TRY(cli_nodes_json(&w, nodes, n_nodes));
     QX_TRY(qx_jsonw_end_object(&w));
     return cli_print_buf(c, &b);
 }
 
-static qx_status gate(cli *c, const difference *d, int n)
+static qx_status gate(cli *c, const cli_difference *d, int n)
 {
     double limit;
     if (!cli_value(c, "min-sqnr")) return QX_OK;
@@ -85,42 +67,57 @@ static qx_status gate(cli *c, const difference *d, int n)
     return QX_OK;
 }
 
-static qx_status compare(cli *c, cli_session *a, cli_session *b, cli_feeds *fa, cli_feeds *fb)
+typedef struct comparison { cli_session a, b; cli_feeds fa, fb; cli_node_watch *watch; } comparison;
+
+static qx_status open_both(cli *c, comparison *p)
 {
     qx_exec_options o = {.simulate = cli_flag(c, "simulate")};
     QX_TRY(cli_device(c, &o));
-    QX_TRY(cli_session_open(c, c->args[0], &o, a));
-    QX_TRY(cli_session_open(c, c->args[1], &o, b));
-    if (a->n_outs != b->n_outs) QX_FAIL(c->ctx, QX_E_SHAPE, "%d outputs and %d outputs", a->n_outs, b->n_outs);
-    QX_TRY(cli_feeds_open(c, a->model, cli_value(c, "input"), fa));
-    QX_TRY(cli_feeds_open(c, b->model, cli_value(c, "input"), fb));
-    QX_TRY(cli_session_run(c, a, fa));
-    QX_TRY(cli_session_run(c, b, fb));
-    difference *d = qx_arena_array(c->arena, (size_t)a->n_outs + 1, sizeof *d);
+    QX_TRY(cli_session_open(c, c->args[0], &o, &p->a));
+    QX_TRY(cli_session_open(c, c->args[1], &o, &p->b));
+    if (p->a.n_outs != p->b.n_outs) QX_FAIL(c->ctx, QX_E_SHAPE, "%d outputs and %d outputs", p->a.n_outs, p->b.n_outs);
+    QX_TRY(cli_feeds_open(c, p->a.model, cli_value(c, "input"), &p->fa));
+    QX_TRY(cli_feeds_open(c, p->b.model, cli_value(c, "input"), &p->fb));
+    return cli_flag(c, "nodes") ? cli_nodes_watch(c, &p->a, &p->b, &p->watch) : QX_OK;
+}
+
+static qx_status compare(cli *c, comparison *p)
+{
+    const cli_difference *nodes = NULL;
+    int n_nodes = 0;
+    double below;
+    QX_TRY(cli_float(c, "below", 60, -1000, 1000, &below));
+    QX_TRY(open_both(c, p));
+    QX_TRY(cli_session_run(c, &p->a, &p->fa));
+    QX_TRY(cli_session_run(c, &p->b, &p->fb));
+    if (p->watch) QX_TRY(cli_nodes_differences(c, p->watch, &nodes, &n_nodes));
+    const int n = p->a.n_outs;
+    cli_difference *d = qx_arena_array(c->arena, (size_t)n + 1, sizeof *d);
     if (!d) QX_FAIL(c->ctx, QX_E_NOMEM, "out of memory");
-    for (int i = 0; i < a->n_outs; i++) {
-        d[i].name = a->model->graph->outputs[i]->name;
-        QX_TRY(compare_output(c, &a->outs[i], &b->outs[i], &d[i]));
+    for (int i = 0; i < n; i++) {
+        d[i].name = p->a.model->graph->outputs[i]->name;
+        QX_TRY(compare_output(c, &p->a.outs[i], &p->b.outs[i], &d[i]));
         if (!c->json) cli_print("%-32s SQNR %7.2f dB  cosine %.8f  max |a-b| %.6g\n", cli_show(c, d[i].name), d[i].sqnr, d[i].cosine, d[i].max_abs);
     }
-    if (c->json) QX_TRY(print_json(c, d, a->n_outs));
-    return gate(c, d, a->n_outs);
+    if (c->json) QX_TRY(print_json(c, d, n, nodes, n_nodes));
+    else if (nodes) cli_nodes_print(c, nodes, n_nodes, below);
+    return gate(c, d, n);
 }
 
 static qx_status run(cli *c)
 {
-    cli_session a = {0}, b = {0};
-    cli_feeds fa = {0}, fb = {0};
+    comparison p = {0};
     if (!cli_value(c, "input")) QX_FAIL(c->ctx, QX_E_USAGE, "give the inputs with -i FILE.npz");
-    qx_status st = compare(c, &a, &b, &fa, &fb);
-    cli_feeds_close(c, &fa);
-    cli_feeds_close(c, &fb);
-    cli_session_close(c, &a);
-    cli_session_close(c, &b);
+    qx_status st = compare(c, &p);
+    cli_nodes_free(c, p.watch);
+    cli_feeds_close(c, &p.fa);
+    cli_feeds_close(c, &p.fb);
+    cli_session_close(c, &p.a);
+    cli_session_close(c, &p.b);
     return st;
 }
 
 const cli_command cli_command_compare = {
     .name = "compare", .brief = "compare the outputs of two models on the same inputs", .synopsis = "A B -i IN.npz",
-    .text = "A is the reference: SQNR = 10 log10(sum a^2 / sum (a - b)^2) for each output.",
-    .examples = "qonnx compare model.onnx model.int8.onnx -i heldout.npz --min-sqnr 20", .options = options, .min_args = 2, .max_args = 2, .run = run};
+    .text = "A is the reference: SQNR = 10 log10(sum a^2 / sum (a - b)^2) for each output. With --nodes values inside the models too, in 65,536 places at most.",
+    .examples = "qonnx compare model.onnx model.int8.onnx -i heldout.npz --min-sqnr 20\nqonnx compare model.onnx model.int8.onnx -i heldout.npz --nodes --below 30", .options = options, .min_args = 2, .max_args = 2, .run = run};
