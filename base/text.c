@@ -249,3 +249,53 @@ const char *qx_printable(const char *name, char *out, size_t cap)
     if (cap) out[len] = '\0';
     return out;
 }
+
+/* ---- mistyped words --------------------------------------------------------------------------------------------------- */
+
+static int smallest(int a, int b, int c)
+{
+    int m = a < b ? a : b;
+    return m < c ? m : c;
+}
+
+/* Edits between two short words (Levenshtein, one row); long words count as far apart. */
+static int edits_between(const char *a, size_t na, const char *b, size_t nb)
+{
+    enum { CAP = 40 };
+    int row[CAP + 1];
+    if (na > CAP || nb > CAP) return CAP;
+    for (size_t j = 0; j <= nb; j++) row[j] = (int)j;
+    for (size_t i = 0; i < na; i++) {
+        int diagonal = row[0];
+        row[0] = (int)i + 1;
+        for (size_t j = 0; j < nb; j++) {
+            const int next = smallest(row[j] + 1, row[j + 1] + 1, diagonal + (a[i] != b[j]));
+            diagonal = row[j + 1];
+            row[j + 1] = next;
+        }
+    }
+    return row[nb];
+}
+
+qx_nearest qx_nearest_to(const char *word, size_t len)
+{
+    enum { MOST = 3 };
+    const int half = (int)(len < 100 ? (len + 1) / 2 : 50);
+    return (qx_nearest){.word = word, .len = len, .edits = half < MOST + 1 ? half : MOST + 1};
+}
+
+void qx_nearest_offer(qx_nearest *n, const char *candidate, size_t len)
+{
+    const int d = edits_between(n->word, n->len, candidate, len);
+    if (d >= n->edits) return;
+    n->edits = d;
+    n->best = candidate;
+    n->best_len = len;
+}
+
+const char *qx_nearest_text(const qx_nearest *n, const char *prefix, char *out, size_t cap)
+{
+    out[0] = 0;
+    if (n->best) snprintf(out, cap, "; did you mean %s%.*s?", prefix, (int)n->best_len, n->best);
+    return out;
+}

@@ -12,6 +12,13 @@ int64_t qx_pattern_hits(const qx_pattern *p);
 const char *qx_pattern_text(const qx_pattern *p);
 void qx_pattern_free(qx_pattern *p);
 
+/* The word closest to a mistyped one, for messages: no more than 3 edits, and fewer than half of its letters. */
+typedef struct qx_nearest { const char *word; size_t len; const char *best; size_t best_len; int edits; } qx_nearest;
+qx_nearest qx_nearest_to(const char *word, size_t len);
+void qx_nearest_offer(qx_nearest *n, const char *candidate, size_t len);
+/* "; did you mean X?", with prefix before X, or ""; into out, which it returns. */
+const char *qx_nearest_text(const qx_nearest *n, const char *prefix, char *out, size_t cap);
+
 /* "8G", "512M", "64KiB", "1000" -> bytes; decimal digits, checked. */
 qx_status qx_parse_size(qx_ctx *ctx, const char *text, int64_t *out);
 qx_status qx_parse_i64(qx_ctx *ctx, const char *text, int64_t *out);

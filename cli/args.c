@@ -46,48 +46,12 @@ static int find_letter(const cli_command *cmd, char letter)
     return -1;
 }
 
-static int smallest(int a, int b, int c)
-{
-    int m = a < b ? a : b;
-    return m < c ? m : c;
-}
-
-/* Edits between two short words (Levenshtein, one row); long words count as far apart. */
-static int distance(const char *a, size_t na, const char *b)
-{
-    enum { CAP = 40 };
-    int row[CAP + 1];
-    int nb = (int)strlen(b);
-    if (na > CAP || nb > CAP) return CAP;
-    for (int j = 0; j <= nb; j++) row[j] = j;
-    for (size_t i = 0; i < na; i++) {
-        int diagonal = row[0];
-        row[0] = (int)i + 1;
-        for (int j = 0; j < nb; j++) {
-            int next = smallest(row[j] + 1, row[j + 1] + 1, diagonal + (a[i] != b[j]));
-            diagonal = row[j + 1];
-            row[j + 1] = next;
-        }
-    }
-    return row[nb];
-}
-
-static const char *nearest(const cli_command *cmd, const char *name, size_t len)
-{
-    const char *best = NULL;
-    int least = 4;
-    for (int i = 0, n = option_count(cmd); i < n; i++) {
-        int d = distance(name, len, option_at(cmd, i)->name);
-        if (d < least) { least = d; best = option_at(cmd, i)->name; }
-    }
-    return best;
-}
-
 static qx_status unknown(qx_ctx *ctx, const cli_command *cmd, const char *word, const char *name, size_t len)
 {
-    const char *near = nearest(cmd, name, len);
-    if (near) QX_FAIL(ctx, QX_E_USAGE, "unknown option '%s'; did you mean --%s? (qonnx %s --help lists all)", word, near, cmd->name);
-    QX_FAIL(ctx, QX_E_USAGE, "unknown option '%s' (qonnx %s --help lists all)", word, cmd->name);
+    char hint[80];
+    qx_nearest near = qx_nearest_to(name, len);
+    for (int i = 0, n = option_count(cmd); i < n; i++) qx_nearest_offer(&near, option_at(cmd, i)->name, strlen(option_at(cmd, i)->name));
+    QX_FAIL(ctx, QX_E_USAGE, "unknown option '%s'%s (qonnx %s --help lists all)", word, qx_nearest_text(&near, "--", hint, sizeof hint), cmd->name);
 }
 
 typedef struct word { int option; const char *value; bool takes_next; } word;
@@ -125,8 +89,11 @@ static qx_status allocate(qx_ctx *ctx, qx_arena *arena, int argc, cli *c)
 static qx_status check_count(qx_ctx *ctx, const cli *c)
 {
     const cli_command *cmd = c->cmd;
+    const char *left = cmd->synopsis; /* positional arguments come first there */
+    for (int i = 0; i < c->n_args && strchr(left, ' '); i++) left = strchr(left, ' ') + 1;
+    if (left[0] >= 'a') left = "command"; /* a word to be typed as it stands: qonnx stats show|merge */
     if (c->n_args < cmd->min_args)
-        QX_FAIL(ctx, QX_E_USAGE, "%d of %d arguments given: qonnx %s %s", c->n_args, cmd->min_args, cmd->name, cmd->synopsis);
+        QX_FAIL(ctx, QX_E_USAGE, "%.*s is missing: qonnx %s %s", (int)strcspn(left, " "), left, cmd->name, cmd->synopsis);
     if (cmd->max_args >= 0 && c->n_args > cmd->max_args)
         QX_FAIL(ctx, QX_E_USAGE, "'%s' is one argument too many: qonnx %s %s", c->args[cmd->max_args], cmd->name, cmd->synopsis);
     return QX_OK;

@@ -42,6 +42,8 @@ struct cli {
 extern const qx_argdef cli_common[];
 const cli_command *const *cli_commands(int *count);
 const cli_command *cli_find_command(const char *name);
+/* "there is no command 'x'; did you mean y? (qonnx help lists them)" */
+qx_status cli_no_command(qx_ctx *ctx, const char *name);
 
 /* Values of an option of the running command. `name` must be in its table (checked by assert). */
 bool cli_flag(const cli *c, const char *name);

@@ -13,7 +13,7 @@ static qx_status run(cli *c)
     if (cli_value(c, "completion")) return cli_completion(c->ctx, stdout, cli_value(c, "completion"));
     if (c->n_args == 0) { cli_overview(stdout); return QX_OK; }
     const cli_command *cmd = cli_find_command(c->args[0]);
-    if (!cmd) QX_FAIL(c->ctx, QX_E_USAGE, "there is no command '%s' (qonnx help lists them)", c->args[0]);
+    if (!cmd) return cli_no_command(c->ctx, c->args[0]);
     cli_usage(stdout, cmd);
     return QX_OK;
 }

@@ -94,11 +94,21 @@ static void print_list(void)
     cli_print("\n--passes \"NAME(option=value,...),NAME,...\": weight transforms first, one format last.\n");
 }
 
+static qx_status no_pass(cli *c, const char *name)
+{
+    int n;
+    char hint[80];
+    const qx_passdef *const *all = qx_passes(&n);
+    qx_nearest near = qx_nearest_to(name, strlen(name));
+    for (int i = 0; i < n; i++)
+        if (!(all[i]->flags & QX_PASS_INTERNAL)) qx_nearest_offer(&near, all[i]->name, strlen(all[i]->name));
+    QX_FAIL(c->ctx, QX_E_USAGE, "there is no pass '%s'%s (qonnx passes lists them)", name, qx_nearest_text(&near, "", hint, sizeof hint));
+}
+
 static qx_status run(cli *c)
 {
     const qx_passdef *only = NULL;
-    if (c->n_args && !(only = find(c->args[0])))
-        QX_FAIL(c->ctx, QX_E_USAGE, "there is no pass '%s' (qonnx passes lists them)", c->args[0]);
+    if (c->n_args && !(only = find(c->args[0]))) return no_pass(c, c->args[0]);
     if (c->json) return print_json(c, only);
     if (only) print_pass(only);
     else print_list();

@@ -196,7 +196,7 @@ static qx_status set_options(cli *c, qx_job_args *a)
         const char *const *values;
         int n = cli_list(c, o->name, &values);
         for (int i = o->kind == QX_ARG_LIST || n == 0 ? 0 : n - 1; i < n; i++)
-            if (qx_job_args_set(a, o->name, values[i]) != QX_OK) return qx_note(c->ctx, QX_E_USAGE, "--%s", o->name);
+            QX_TRY(qx_job_args_set(a, o->name, values[i]));
     }
     return QX_OK;
 }

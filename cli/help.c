@@ -26,6 +26,17 @@ const cli_command *cli_find_command(const char *name)
     return NULL;
 }
 
+qx_status cli_no_command(qx_ctx *ctx, const char *name)
+{
+    char hint[80];
+    qx_nearest near = qx_nearest_to(name, strlen(name));
+    const size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) qx_nearest_offer(&near, all[i]->name, strlen(all[i]->name));
+    if (n > 5 && strcmp(name + n - 5, ".onnx") == 0)
+        QX_FAIL(ctx, QX_E_USAGE, "'%s' is a file; what shall be done with it? qonnx inspect FILE, or qonnx quantize FILE --int8 (qonnx help lists all)", name);
+    QX_FAIL(ctx, QX_E_USAGE, "there is no command '%s'%s (qonnx help lists them)", name, qx_nearest_text(&near, "", hint, sizeof hint));
+}
+
 static void print_option(FILE *f, const qx_argdef *o)
 {
     char left[80];

@@ -76,7 +76,8 @@ static int start(qx_ctx *boot, int argc, char **argv)
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) name = "help";
     const cli_command *cmd = cli_find_command(name);
     if (!cmd) {
-        fprintf(stderr, "qonnx: there is no command '%s' (qonnx help lists them)\n", name);
+        (void)cli_no_command(boot, name);
+        fprintf(stderr, "qonnx: %s\n", qx_ctx_error(boot));
         return 2;
     }
     qx_arena *arena;

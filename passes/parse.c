@@ -46,10 +46,15 @@ static qx_status list_names(qx_ctx *ctx, const char *name, size_t len)
 {
     qx_buf b = QX_BUF_INIT(ctx);
     int n;
+    char hint[80];
+    qx_nearest near = qx_nearest_to(name, len);
     const qx_passdef *const *all = qx_passes(&n);
-    for (int i = 0; i < n; i++)
-        if (!(all[i]->flags & QX_PASS_INTERNAL)) qx_buf_printf(&b, "%s%s", b.len ? ", " : "", all[i]->name);
-    qx_status st = qx_fail(ctx, QX_E_USAGE, "there is no pass '%.*s'; there are: %.2000s", (int)(len < 64 ? len : 64), name, b.data ? b.data : "");
+    for (int i = 0; i < n; i++) {
+        if (all[i]->flags & QX_PASS_INTERNAL) continue;
+        qx_nearest_offer(&near, all[i]->name, strlen(all[i]->name));
+        qx_buf_printf(&b, "%s%s", b.len ? ", " : "", all[i]->name);
+    }
+    qx_status st = qx_fail(ctx, QX_E_USAGE, "there is no pass '%.*s'%s there are: %.2000s", (int)(len < 64 ? len : 64), name, near.best ? qx_nearest_text(&near, "", hint, sizeof hint) : ";", b.data ? b.data : "");
     qx_buf_free(&b);
     return st;
 }
@@ -113,8 +118,13 @@ static qx_status check_value(parser *p, const qx_passdef *d, const qx_option *o,
 static qx_status unknown_option(parser *p, const qx_passdef *d, const char *name)
 {
     qx_buf b = QX_BUF_INIT(p->ctx);
-    for (int i = 0; i < option_count(d); i++) qx_buf_printf(&b, "%s%s", i ? ", " : "", d->options[i].name);
-    qx_status st = qx_fail(p->ctx, QX_E_USAGE, "pass %s has no option '%s'; it has: %.2000s", d->name, name, b.data ? b.data : "none");
+    char hint[80];
+    qx_nearest near = qx_nearest_to(name, strlen(name));
+    for (int i = 0; i < option_count(d); i++) {
+        qx_nearest_offer(&near, d->options[i].name, strlen(d->options[i].name));
+        qx_buf_printf(&b, "%s%s", i ? ", " : "", d->options[i].name);
+    }
+    qx_status st = qx_fail(p->ctx, QX_E_USAGE, "pass %s has no option '%s'%s it has: %.2000s", d->name, name, near.best ? qx_nearest_text(&near, "", hint, sizeof hint) : ";", b.data ? b.data : "none");
     qx_buf_free(&b);
     return st;
 }

@@ -74,16 +74,49 @@ static qx_status find_any(void *user, qx_node *n)
     return QX_OK;
 }
 
+/* The components of a node's or weight's name, of which the pattern may have meant one. */
+static void offer_name(qx_nearest *near, const char *name)
+{
+    for (size_t n; *name; name += n + (name[n] != 0)) {
+        n = strcspn(name, "/.");
+        if (n) qx_nearest_offer(near, name, n);
+    }
+}
+
+static qx_status offer_node(void *user, qx_node *n)
+{
+    qx_nearest *near = user;
+    offer_name(near, n->name);
+    for (uint32_t i = 0; i < n->n_in; i++)
+        if (n->in[i] && n->in[i]->init) offer_name(near, n->in[i]->name);
+    return QX_OK;
+}
+
+/* "; did you mean X?" for the longest piece of the pattern between its stars, slashes and dots. */
+static const char *guess_name(qx_pipeline *pipe, const pattern *p, char *out, size_t cap)
+{
+    const char *best = p->text;
+    size_t len = 0;
+    for (const char *s = p->text; *s; s += strcspn(s, "*/."), s += strspn(s, "*/.")) {
+        const size_t n = strcspn(s, "*/.");
+        if (n > len) best = s, len = n;
+    }
+    qx_nearest near = qx_nearest_to(best, len);
+    if (!p->op) (void)qx_model_each_node(pipe->model, offer_node, &near);
+    return near.edits ? qx_nearest_text(&near, "", out, cap) : "";
+}
+
 /* A pattern that found no linear operator: nothing in the model at all is an error; only others are a warning (--set: an error). */
 static qx_status check_hits(qx_pipeline *pipe, patterns *ps, const char *option, bool strict)
 {
     for (int i = 0; i < ps->n; i++) {
         pattern *p = &ps->items[i];
+        char hint[120];
         if (p->hits) continue;
         QX_TRY(qx_model_each_node(pipe->model, find_any, p));
         if (!p->any || strict)
-            QX_FAIL(pipe->ctx, QX_E_USAGE, "--%s '%s' matches no %s of the model (%lld linear operators; qonnx inspect --nodes lists names)", option, p->text,
-                    p->any ? "linear operator" : "node or weight", (long long)pipe->plan->linears.count);
+            QX_FAIL(pipe->ctx, QX_E_USAGE, "--%s '%s' matches no %s of the model%s (%lld linear operators; qonnx inspect --nodes lists names)", option, p->text,
+                    p->any ? "linear operator" : "node or weight", guess_name(pipe, p, hint, sizeof hint), (long long)pipe->plan->linears.count);
         qx_warn(pipe->ctx, "--%s '%s' matches nodes, but none of them can be quantized", option, p->text);
     }
     return QX_OK;

@@ -1,9 +1,11 @@
 /* quantize.c - the whole job: read, plan, calibrate, rewrite, write, verify, report. A failure at any point leaves no output. */
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/thread.h"
 #include "passes/frontier_png.h"
@@ -285,10 +287,16 @@ static qx_status gate(job *j)
 
 /* ---- all of it ------------------------------------------------------------------------------------------------------------ */
 
+/* Found out before the work, not behind it. */
 static qx_status check_output(const job *j)
 {
     struct stat st;
-    if (j->opt->dry_run || j->opt->force || stat(j->output, &st) != 0) return QX_OK;
+    const char *slash = strrchr(j->output, '/');
+    if (j->opt->dry_run) return QX_OK;
+    const char *dir = !slash ? "." : slash == j->output ? "/" : qx_arena_strndup(j->report->arena, j->output, (size_t)(slash - j->output));
+    if (!dir) return QX_E_NOMEM;
+    if (access(dir, W_OK) != 0) QX_FAIL(j->ctx, QX_E_IO, "'%s' cannot be written: folder '%s': %s", j->output, dir, strerror(errno));
+    if (j->opt->force || stat(j->output, &st) != 0) return QX_OK;
     QX_FAIL(j->ctx, QX_E_USAGE, "'%s' is there already (--force replaces it)", j->output);
 }
 

@@ -85,11 +85,11 @@ static qx_status add_dim(qx_job_args *a, const char *value)
 {
     const char *eq = strchr(value, '=');
     qx_dim_fix d = {0};
-    if (!eq || eq == value) QX_FAIL(a->ctx, QX_E_USAGE, "dim '%s': write name=value", value);
+    if (!eq || eq == value) QX_FAIL(a->ctx, QX_E_USAGE, "--dim '%s': write name=value", value);
     d.name = qx_arena_strndup(a->arena, value, (size_t)(eq - value));
     if (!d.name) return QX_E_NOMEM;
-    if (qx_parse_i64(a->ctx, eq + 1, &d.value) != QX_OK) return qx_note(a->ctx, QX_E_USAGE, "dim '%s'", value);
-    if (d.value < 1) QX_FAIL(a->ctx, QX_E_USAGE, "dim '%s': a dimension is at least 1", value);
+    if (qx_parse_i64(a->ctx, eq + 1, &d.value) != QX_OK) return qx_note(a->ctx, QX_E_USAGE, "--dim '%s'", value);
+    if (d.value < 1) QX_FAIL(a->ctx, QX_E_USAGE, "--dim '%s': a dimension is at least 1", value);
     QX_TRY(grow(a, (void **)&a->dims, a->opt.n_dims, &a->cap_dims, sizeof d));
     a->dims[a->opt.n_dims++] = d;
     return QX_OK;
@@ -107,7 +107,7 @@ static const char *setting_separator(const char *value)
 static qx_status add_setting(qx_job_args *a, const char *value)
 {
     const char *eq = setting_separator(value);
-    if (!eq || eq == value || !eq[1]) QX_FAIL(a->ctx, QX_E_USAGE, "set '%s': write PATTERN=FORMAT", value);
+    if (!eq || eq == value || !eq[1]) QX_FAIL(a->ctx, QX_E_USAGE, "--set '%s': write PATTERN=FORMAT, as in --set \"lm_head*=int8\"", value);
     qx_setting s = {qx_arena_strndup(a->arena, value, (size_t)(eq - value)), eq + 1};
     if (!s.pattern) return QX_E_NOMEM;
     QX_TRY(grow(a, (void **)&a->settings, a->opt.n_settings, &a->cap_settings, sizeof s));
@@ -119,19 +119,34 @@ static qx_status add_setting(qx_job_args *a, const char *value)
 static qx_status choice(qx_job_args *a, const row *r, const char *value, int *out)
 {
     const char *c = r->arg.meta;
+    char hint[80];
+    qx_nearest near = qx_nearest_to(value, strlen(value));
     for (int i = 0; *c; i++) {
         size_t n = strcspn(c, "|");
+        qx_nearest_offer(&near, c, n);
         if (strlen(value) == n && memcmp(c, value, n) == 0) { *out = i; return QX_OK; }
         c += n + (c[n] == '|');
     }
-    QX_FAIL(a->ctx, QX_E_USAGE, "%s '%s': write one of %s", r->arg.name, value, r->arg.meta);
+    QX_FAIL(a->ctx, QX_E_USAGE, "--%s '%s': write one of %s%s", r->arg.name, value, r->arg.meta, qx_nearest_text(&near, "", hint, sizeof hint));
+}
+
+static qx_status no_preset(qx_job_args *a, const char *value)
+{
+    char hint[80];
+    const char *text, *brief;
+    qx_nearest near = qx_nearest_to(value, strlen(value));
+    for (int i = 0; i < qx_preset_count(); i++) {
+        const char *name = qx_preset_at(i, &text, &brief);
+        qx_nearest_offer(&near, name, strlen(name));
+    }
+    QX_FAIL(a->ctx, QX_E_USAGE, "--preset: there is no preset '%s'%s (qonnx passes lists them)", value, qx_nearest_text(&near, "", hint, sizeof hint));
 }
 
 static qx_status set_passes(qx_job_args *a, const row *r, const char *value)
 {
     const char *text = r->text;
     if (!text) text = value;
-    else if (!*text && !(text = qx_preset_text(value))) QX_FAIL(a->ctx, QX_E_USAGE, "there is no preset '%s' (qonnx passes lists them)", value);
+    else if (!*text && !(text = qx_preset_text(value))) return no_preset(a, value);
     if (a->opt.passes && strcmp(a->opt.passes, text) != 0)
         QX_FAIL(a->ctx, QX_E_USAGE, "two formats are asked for, '%s' and '%s': give one, and --set \"PATTERN=FORMAT\" for some nodes", a->opt.passes, text);
     a->opt.passes = text;
@@ -143,11 +158,11 @@ static qx_status set_number(qx_job_args *a, const row *r, const char *value, voi
     int64_t i = 0;
     double f = 0;
     qx_status st = r->type == T_F64 ? qx_parse_f64(a->ctx, value, &f) : qx_parse_i64(a->ctx, value, &i);
-    if (st != QX_OK) return qx_note(a->ctx, QX_E_USAGE, "%s", r->arg.name);
+    if (st != QX_OK) return qx_note(a->ctx, QX_E_USAGE, "--%s", r->arg.name);
     if (r->type != T_F64) f = (double)i;
     if (r->min < r->max && (f < r->min || f > r->max))
-        QX_FAIL(a->ctx, QX_E_USAGE, "%s: %s is not in [%g, %g]", r->arg.name, value, r->min, r->max);
-    if (r->type == T_U64 && i < 0) QX_FAIL(a->ctx, QX_E_USAGE, "%s: %s is negative", r->arg.name, value);
+        QX_FAIL(a->ctx, QX_E_USAGE, "--%s: %s is not in [%g, %g]", r->arg.name, value, r->min, r->max);
+    if (r->type == T_U64 && i < 0) QX_FAIL(a->ctx, QX_E_USAGE, "--%s: %s is negative", r->arg.name, value);
     if (r->type == T_F64) { *(double *)field = f; a->opt.has_min_sqnr = true; }
     else *(int64_t *)field = i; /* seed is uint64_t: the same bits */
     return QX_OK;
@@ -156,7 +171,7 @@ static qx_status set_number(qx_job_args *a, const row *r, const char *value, voi
 static qx_status set_size(qx_job_args *a, const row *r, const char *value, void *field)
 {
     int64_t bytes = 0;
-    if (qx_parse_size(a->ctx, value, &bytes) != QX_OK) return qx_note(a->ctx, QX_E_USAGE, "%s", r->arg.name);
+    if (qx_parse_size(a->ctx, value, &bytes) != QX_OK) return qx_note(a->ctx, QX_E_USAGE, "--%s", r->arg.name);
     *(size_t *)field = (size_t)bytes;
     return QX_OK;
 }
@@ -172,7 +187,7 @@ static qx_status set_row(qx_job_args *a, const row *r, const char *value)
     case T_SET: return add_setting(a, value);
     case T_PASSES: return r->arg.kind == QX_ARG_FLAG && strcmp(value, "0") == 0 ? QX_OK : set_passes(a, r, value);
     case T_TARGET: QX_TRY(choice(a, r, value, &i)); a->opt.target = (qx_target)i; return QX_OK;
-    case T_DEVICE: return qx_exec_set_device(a->ctx, value, &a->opt.exec);
+    case T_DEVICE: return qx_exec_set_device(a->ctx, value, &a->opt.exec) == QX_OK ? QX_OK : qx_note(a->ctx, QX_E_USAGE, "--device");
     case T_SIZE: return set_size(a, r, value, field);
     case T_FLAG: *(bool *)field = strcmp(value, "1") == 0; return QX_OK;
     default: return set_number(a, r, value, field);
@@ -212,10 +227,10 @@ static qx_status add_mixed(qx_job_args *a)
 {
     qx_quantize_options *o = &a->opt;
     if (!o->target_size && !o->target_sqnr) {
-        if (o->formats) QX_FAIL(a->ctx, QX_E_USAGE, "formats: to choose from for target-size or target-sqnr, and neither is given");
+        if (o->formats) QX_FAIL(a->ctx, QX_E_USAGE, "--formats: to choose from for --target-size or --target-sqnr, and neither is given");
         return QX_OK;
     }
-    if (o->target_size && o->target_sqnr) QX_FAIL(a->ctx, QX_E_USAGE, "target-size and target-sqnr are two goals: give one");
+    if (o->target_size && o->target_sqnr) QX_FAIL(a->ctx, QX_E_USAGE, "--target-size and --target-sqnr are two goals: give one");
     const char *formats = o->formats ? plus_separated(a->arena, o->formats) : NULL;
     o->passes = qx_arena_printf(a->arena, "%s%smixed(%s=%s%s%s)", o->passes ? o->passes : "", o->passes ? "," : "", o->target_size ? "size" : "sqnr",
                                 o->target_size ? o->target_size : o->target_sqnr, o->formats ? ",formats=" : "", formats ? formats : "");

@@ -19,7 +19,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   $ qonnx quantize model.onnx --int8 --force -q --threads 2 -o two.onnx; cmp two.onnx model.int8.onnx && echo same bytes
   same bytes
   $ qonnx quantize model.onnx --int4 -q -o a/b/c.onnx
-  qonnx quantize: 'a/b/c.onnx': cannot create: No such file or directory
+  qonnx quantize: 'a/b/c.onnx' cannot be written: folder 'a/b': No such file or directory
   [1]
   $ qonnx quantize model.onnx --int4 -q --force -o model.onnx
   qonnx quantize: output 'model.onnx' is the same file as input 'model.onnx'; give another name
@@ -28,7 +28,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx
   [2]
   $ qonnx quantize model.onnx --int8 --int4
-  qonnx quantize: --int4: two formats are asked for, 'smoothquant(mul=false),int8' and 'int4': give one, and --set "PATTERN=FORMAT" for some nodes
+  qonnx quantize: two formats are asked for, 'smoothquant(mul=false),int8' and 'int4': give one, and --set "PATTERN=FORMAT" for some nodes
   [2]
   $ qonnx quantize model.onnx --passes "int8,awq"
   qonnx quantize: awq changes float weights and must come before the format: write "awq,int8"
@@ -40,16 +40,16 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: int4(block=4): not in [8, 65536]
   [2]
   $ qonnx quantize model.onnx --int4 --exclude "fc9*"
-  qonnx quantize: --exclude 'fc9*' matches no node or weight of the model (2 linear operators; qonnx inspect --nodes lists names)
+  qonnx quantize: --exclude 'fc9*' matches no node or weight of the model; did you mean fc1? (2 linear operators; qonnx inspect --nodes lists names)
   [2]
   $ qonnx quantize model.onnx --int4 --exclude "/(/"
   qonnx quantize: pattern '/(/': missing closing parenthesis (at character 2)
   [2]
   $ qonnx quantize model.onnx --int4 --set "fc1*"
-  qonnx quantize: --set: set 'fc1*': write PATTERN=FORMAT
+  qonnx quantize: --set 'fc1*': write PATTERN=FORMAT, as in --set "lm_head*=int8"
   [2]
   $ qonnx quantize model.onnx --int4 --set "fc1*=int5"
-  qonnx quantize: --set 'fc1[*]': there is no pass 'int5'; there are: int8, .* (re)
+  qonnx quantize: --set 'fc1[*]': there is no pass 'int5'; did you mean int8[?] there are: int8, .* (re)
   [2]
   $ qonnx quantize model.onnx --int4 --set "Relu=float"
   qonnx quantize: --set 'Relu' matches no linear operator of the model (2 linear operators; qonnx inspect --nodes lists names)
@@ -58,7 +58,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: no node was quantized: of 2 linear operators 2 excluded by --exclude
   [3]
   $ qonnx quantize model.onnx --int4 --target rknn
-  qonnx quantize: --target: target 'rknn': write one of generic|ort|tensorrt
+  qonnx quantize: --target 'rknn': write one of generic|ort|tensorrt
   [2]
   $ mkdir alone; cp model.onnx alone/; qonnx quantize alone/model.onnx --fp8
   qonnx quantize: this format needs samples to calibrate with, and none are beside the model (sample*.npz, calib*.npz). Give one of:
@@ -112,7 +112,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: pass int4: INT4 needs IR version 10, --max-ir allows 9
   [2]
   $ qonnx quantize model.onnx --int4 -n --max-ir 99
-  qonnx quantize: --max-ir: max-ir: 99 is not in [3, 14]
+  qonnx quantize: --max-ir: 99 is not in [3, 14]
   [2]
   $ qonnx quantize model.onnx --int8 -q --exclude "fc1*" -o first.onnx; qonnx quantize model.onnx --like first.onnx -q -o again.onnx; cmp first.onnx again.onnx && echo same bytes
   same bytes

@@ -6,7 +6,7 @@ Wrong use says what is wrong and exits with 2.
   qonnx: there is no command 'nosuch' (qonnx help lists them)
   [2]
   $ qonnx inspect
-  qonnx inspect: 0 of 1 arguments given: qonnx inspect MODEL.onnx [--nodes | --tensors]
+  qonnx inspect: MODEL.onnx is missing: qonnx inspect MODEL.onnx [--nodes | --tensors]
   [2]
   $ qonnx inspect a b c
   qonnx inspect: 'b' is one argument too many: qonnx inspect MODEL.onnx [--nodes | --tensors]

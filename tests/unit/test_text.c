@@ -150,10 +150,24 @@ static void printable(void **state)
     }
 }
 
+static void mistyped(void **state)
+{
+    (void)state;
+    static const struct { const char *word, *hint; } cases[] = {
+        {"quantise", "; did you mean quantize?"}, {"inspct", "; did you mean inspect?"}, {"nosuchthing", ""}, {"x", ""}, {"", ""}, {"ru", ""}, {"rum", "; did you mean run?"}, {"quantizequantizequantizequantizequantizequantize", ""}};
+    static const char *const words[] = {"quantize", "inspect", "run", "passes"};
+    char out[40];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qx_nearest n = qx_nearest_to(cases[i].word, strlen(cases[i].word));
+        for (size_t w = 0; w < 4; w++) qx_nearest_offer(&n, words[w], strlen(words[w]));
+        assert_string_equal(qx_nearest_text(&n, "", out, sizeof out), cases[i].hint);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(globs), TEST(regexes), TEST(long_names), TEST(runaway_regex_gives_up), TEST(bad_patterns), TEST(sizes), TEST(numbers), TEST(bytes_for_people), TEST(printable),
+        TEST(globs), TEST(regexes), TEST(long_names), TEST(runaway_regex_gives_up), TEST(bad_patterns), TEST(sizes), TEST(numbers), TEST(bytes_for_people), TEST(printable), TEST(mistyped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
