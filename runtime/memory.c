@@ -1,8 +1,7 @@
 /* memory.c - where activations live.
  *
  * The first run with given input shapes takes every tensor from the heap and records when it was made and freed. From the second
- * such run on, the recording is turned into offsets in one arena (largest first, each at the lowest place where nothing alive at the
- * same time lies) and replayed: no allocation at all. A run that asks for something else than was recorded (data-dependent shapes)
+ * such run on, the recording is turned into offsets in one arena (runtime/arena.c) and replayed: no allocation at all. A run that asks for something else than was recorded (data-dependent shapes)
  * falls back to the heap from that point on, which is slower and never wrong. Tensors of subgraph bodies are always on the heap. */
 #include <string.h>
 
@@ -130,59 +129,6 @@ void qx_shape_plan_reset(qx_exec *x, qx_shape_plan *p)
     qx_free(x->ctx, p->key);
     qx_free(x->ctx, p->recs);
     memset(p, 0, sizeof *p);
-}
-
-/* Lowest offset where `r` fits below, between or above the placed records that are alive at the same time (sorted by offset). */
-static size_t lowest_fit(const qx_alloc_rec *recs, const int64_t *by_offset, int64_t n, const qx_alloc_rec *r, size_t align, int64_t *at)
-{
-    size_t end = 0, need = r->bytes;
-    int64_t pos = 0;
-    for (int64_t i = 0; i < n; i++) {
-        const qx_alloc_rec *o = &recs[by_offset[i]];
-        if (o->died < r->born || r->died < o->born || o->bytes == 0) continue;
-        if (o->offset >= end && o->offset - end >= need) break;
-        size_t o_end = (o->offset + o->bytes + align - 1) / align * align;
-        if (o_end > end) end = o_end;
-    }
-    while (pos < n && recs[by_offset[pos]].offset <= end) pos++;
-    *at = pos;
-    return end;
-}
-
-/* Indexes of the records, largest first; ties in order of birth (merge sort: stable, n log n). */
-static void sort_by_size(const qx_alloc_rec *recs, int64_t *idx, int64_t *tmp, int64_t n)
-{
-    for (int64_t width = 1; width < n; width *= 2) {
-        for (int64_t lo = 0; lo < n; lo += 2 * width) {
-            int64_t mid = lo + width < n ? lo + width : n, hi = lo + 2 * width < n ? lo + 2 * width : n, i = lo, j = mid;
-            for (int64_t k = lo; k < hi; k++) tmp[k] = (i < mid && (j >= hi || recs[idx[i]].bytes >= recs[idx[j]].bytes)) ? idx[i++] : idx[j++];
-        }
-        memcpy(idx, tmp, (size_t)n * sizeof *idx);
-    }
-}
-
-bool qx_records_pack(qx_ctx *ctx, qx_alloc_rec *recs, int64_t n, size_t align, size_t *total)
-{
-    int64_t *order = NULL, *placed = NULL;
-    if (qx_alloc_array(ctx, (size_t)n, sizeof *order, (void **)&order) != QX_OK || qx_alloc_array(ctx, (size_t)n, sizeof *placed, (void **)&placed) != QX_OK) {
-        qx_free(ctx, order);
-        qx_ctx_clear_error(ctx); /* no arena then: the heap still works */
-        return false;
-    }
-    for (int64_t i = 0; i < n; i++) order[i] = i;
-    sort_by_size(recs, order, placed, n);
-    *total = 0;
-    for (int64_t i = 0; i < n; i++) {
-        qx_alloc_rec *r = &recs[order[i]];
-        int64_t at;
-        r->offset = lowest_fit(recs, placed, i, r, align, &at);
-        memmove(placed + at + 1, placed + at, (size_t)(i - at) * sizeof *placed);
-        placed[at] = order[i];
-        if (r->offset + r->bytes > *total) *total = r->offset + r->bytes;
-    }
-    qx_free(ctx, order);
-    qx_free(ctx, placed);
-    return true;
 }
 
 /* An empty bottom chunk is no place to point at: qx_scratch_get may free it for a larger one. */

@@ -1,0 +1,150 @@
+/* test_activations.c - how much memory a run takes: the arena against what liveness allows at best (the most bytes that are alive at once), and attention that
+ * stays far below its matrix of scores. The models of QONNX_MODELS join in. */
+#include <stdlib.h>
+
+#include "calib/samples.h"
+#include "model_text.h"
+#include "runtime/plan.h"
+
+enum { MOST_FEEDS = 64, MOST_OUTS = 64, ALIGN = 64 };
+
+static size_t round_up(size_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
+
+/* The most bytes that the recorded allocations hold at once. */
+static size_t most_alive(const qx_shape_plan *p)
+{
+    size_t most = 0;
+    for (int64_t i = 0; i < p->n_recs; i++) { /* the peak is at some birth */
+        size_t alive = 0;
+        for (int64_t k = 0; k < p->n_recs; k++)
+            if (p->recs[k].born <= p->recs[i].born && p->recs[k].died > p->recs[i].born) alive += round_up(p->recs[k].bytes);
+        if (alive > most) most = alive;
+    }
+    return most;
+}
+
+static void check_plan(const fixture *f, const char *name, const qx_feed *feeds, int n)
+{
+    qx_exec *x = NULL;
+    qx_tensor out[MOST_OUTS];
+    const uint32_t n_out = f->m->graph->n_outputs;
+    assert_true(n_out <= MOST_OUTS);
+    ok(f, qx_exec_new(f->ctx, f->m, &(qx_exec_options){.device = QX_DEVICE_CPU}, &x));
+    for (int run = 0; run < 2; run++) {
+        ok(f, qx_exec_run(x, feeds, n, NULL, (int)n_out, out));
+        for (uint32_t i = 0; i < n_out; i++) qx_tensor_free(f->ctx, &out[i]);
+    }
+    const qx_shape_plan *p = &x->plans[0];
+    for (int i = 0; i < QX_SHAPE_PLANS; i++)
+        if (x->plans[i].used > p->used) p = &x->plans[i];
+    assert_true(p->ready && p->n_recs > 0);
+    const size_t best = most_alive(p);
+    print_message("%s: arena %zu, alive at once %zu\n", name, p->arena_bytes, best);
+    if ((double)p->arena_bytes > 1.1 * (double)best) fail_msg("%s: the arena takes %zu bytes, %zu are alive at once", name, p->arena_bytes, best);
+    qx_exec_free(x);
+}
+
+static void random_feed(const fixture *f, uint32_t i, qx_tensor *t)
+{
+    const qx_value *v = f->m->graph->inputs[i];
+    int64_t dims[QX_MAX_RANK];
+    uint32_t seed = 7 + i;
+    for (int d = 0; d < v->type.rank; d++) dims[d] = v->type.dims[d].n;
+    ok(f, qx_tensor_new(f->ctx, t, QX_DT_FLOAT, v->type.rank, dims));
+    for (int64_t k = 0; k < t->numel; k++) {
+        seed = seed * 1664525u + 1013904223u;
+        ((float *)t->data)[k] = (float)(seed >> 8) / 8388608.0f - 1.0f;
+    }
+}
+
+static const char *const graphs[] = {
+    "g (float[1,64,64] x) => (float[1,64,64] y) <float[64,256] w1 = random(1), float[256,64] w2 = random(2), float[64,64] w3 = random(3)>"
+    " { q = MatMul(x, w3) a = Tanh(q) b = Add(a, x) h = MatMul(b, w1) r = Sigmoid(h) d = MatMul(r, w2) y = Add(d, b) }",
+    "g (float[1,8,32,32] x) => (float[1,8,64,64] y) <float[16,8,3,3] w1 = random(1), float[8,16,3,3] w2 = random(2), float[8,24,1,1] w3 = random(3), float[4] s = {1, 1, 2, 2}, float[0] roi = {}>"
+    " { a = Conv<pads=[1,1,1,1]>(x, w1) b = Relu(a) c = Conv<pads=[1,1,1,1]>(b, w2) d = Add(c, x) j = Concat<axis=1>(d, a) k = Conv(j, w3) u = Resize<mode=\"nearest\">(k, roi, s) y = Softplus(u) }",
+};
+
+static void arenas_are_near_the_best(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof graphs / sizeof *graphs; i++) {
+        char text[4096];
+        qx_tensor t;
+        snprintf(text, sizeof text, HEAD(17) "%s", graphs[i]);
+        fixture f = load(text);
+        random_feed(&f, 0, &t);
+        check_plan(&f, i ? "pictures" : "rows", &(qx_feed){f.m->graph->inputs[0]->name, &t}, 1);
+        qx_tensor_free(f.ctx, &t);
+        unload(&f);
+    }
+}
+
+static bool try_model(const char *folder, const char *name)
+{
+    char model[600], sample[600];
+    qx_npz *z = NULL;
+    qx_tensor t[MOST_FEEDS];
+    qx_feed feeds[MOST_FEEDS];
+    int n = 0;
+    snprintf(model, sizeof model, "%s/%s/model.onnx", folder, name);
+    snprintf(sample, sizeof sample, "%s/%s/sample.npz", folder, name);
+    fixture f = {.ctx = qx_ctx_new(NULL)};
+    if (qx_npz_open(f.ctx, sample, &z) != QX_OK) {
+        qx_ctx_free(f.ctx);
+        return false;
+    }
+    ok(&f, qx_model_read(f.ctx, model, NULL, &f.m));
+    for (; n < qx_npz_count(z) && n < MOST_FEEDS; n++) {
+        ok(&f, qx_npz_read(z, n, &t[n]));
+        feeds[n] = (qx_feed){qx_npz_name(z, n), &t[n]};
+    }
+    check_plan(&f, name, feeds, n);
+    while (n) qx_tensor_free(f.ctx, &t[--n]);
+    qx_npz_close(z);
+    unload(&f);
+    return true;
+}
+
+static void arenas_of_real_models(void **state)
+{
+    static const char *const names[] = {"bert", "clip-text", "gemma", "gpt3", "gpt3-dynamo", "llama", "llama-dynamo", "llama-with-past", "mistral", "nemotron", "sd3-mmdit-dynamo", "starcoder2", "vae-decoder",
+                                        "micro-sdxl/unet", "micro-sdxl/vae_decoder"};
+    const char *folder = getenv("QONNX_MODELS");
+    int tried = 0;
+    (void)state;
+    if (!folder) {
+        print_message("skipped: QONNX_MODELS is not set\n");
+        skip();
+    }
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) tried += try_model(folder, names[i]);
+    if (!tried) skip();
+}
+
+/* 4,096 tokens as in SDXL's largest attention: the scores of one head are 64 MiB, the two here 128. */
+static void attention_needs_no_scores(void **state)
+{
+    enum { LIMIT = 16 << 20 };
+    qx_tensor t[3], out;
+    qx_feed feeds[3];
+    qx_exec *x = NULL;
+    (void)state;
+    fixture f = load(HEAD(17) "g (float[1,2,4096,64] q, float[1,2,4096,64] k, float[1,2,4096,64] v) => (float[1,4096,2,64] y) <float c = {0.125}>"
+                              " { kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, kt) m = Mul(s, c) p = Softmax<axis=-1>(m) o = MatMul(p, v) y = Transpose<perm=[0,2,1,3]>(o) }");
+    for (uint32_t i = 0; i < 3; i++) {
+        random_feed(&f, i, &t[i]);
+        feeds[i] = (qx_feed){f.m->graph->inputs[i]->name, &t[i]};
+    }
+    qx_ctx_configure(f.ctx, &(qx_ctx_options){.max_memory = qx_mem_in_use(f.ctx) + LIMIT});
+    ok(&f, qx_exec_new(f.ctx, f.m, &(qx_exec_options){.device = QX_DEVICE_CPU}, &x));
+    ok(&f, qx_exec_run(x, feeds, 3, NULL, 1, &out));
+    qx_tensor_free(f.ctx, &out);
+    qx_exec_free(x);
+    for (int i = 0; i < 3; i++) qx_tensor_free(f.ctx, &t[i]);
+    unload(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(arenas_are_near_the_best), cmocka_unit_test(arenas_of_real_models), cmocka_unit_test(attention_needs_no_scores)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
