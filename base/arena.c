@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define GRAIN 16u
+#define GRAIN 8u
 #define FIRST_CHUNK 4096u
 #define LAST_CHUNK (1u << 20)
 #ifdef __SANITIZE_ADDRESS__
@@ -15,7 +15,7 @@
 #define OWN_BLOCK_FROM (LAST_CHUNK / 4)
 #endif
 
-typedef struct chunk { struct chunk *next; size_t used, cap; } chunk;
+typedef struct chunk { struct chunk *next; size_t used, cap; bool own; } chunk; /* own: of one object */
 #define CHUNK_HEAD ((sizeof(chunk) + GRAIN - 1) / GRAIN * GRAIN)
 
 struct qx_arena {
@@ -60,6 +60,7 @@ static void *own_block(qx_arena *a, size_t size)
     chunk *c = chunk_new(a, size);
     if (!c) return NULL;
     c->used = size;
+    c->own = true;
     if (a->first) c->next = a->first->next, a->first->next = c;
     else a->first = c;
     a->bytes += size;
@@ -92,6 +93,17 @@ void *qx_arena_alloc(qx_arena *a, size_t size)
     a->first->used += padded;
     a->bytes += padded;
     return p;
+}
+
+void qx_arena_release(qx_arena *a, void *p)
+{
+    for (chunk **at = &a->first, *c; (c = *at); at = &c->next) {
+        if (!c->own || (char *)c + CHUNK_HEAD != p) continue;
+        *at = c->next;
+        a->bytes -= c->used;
+        qx_free(a->ctx, c);
+        return;
+    }
 }
 
 void *qx_arena_array(qx_arena *a, size_t count, size_t size)

@@ -205,13 +205,23 @@ void qx_strings_free(qx_strings *s)
     qx_map_free((qx_map *)s);
 }
 
-const char *qx_intern_n(qx_strings *s, const char *text, size_t n)
+static const char *intern(qx_strings *s, const char *text, size_t n, bool lives)
 {
     const char *stored;
-    return insert(&s->map, text, strnlen(text, n), false, NULL, &stored) == QX_OK ? stored : NULL;
+    return insert(&s->map, text, n, lives, NULL, &stored) == QX_OK ? stored : NULL;
 }
 
 const char *qx_intern(qx_strings *s, const char *text)
 {
-    return qx_intern_n(s, text, strlen(text));
+    return intern(s, text, strlen(text), false);
+}
+
+const char *qx_intern_kept(qx_strings *s, const char *text)
+{
+    return intern(s, text, strlen(text), true);
+}
+
+const char *qx_intern_n(qx_strings *s, const char *text, size_t n)
+{
+    return intern(s, text, strnlen(text, n), false);
 }

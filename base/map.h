@@ -25,6 +25,8 @@ typedef struct qx_strings qx_strings;
 qx_status qx_strings_new(qx_ctx *ctx, qx_strings **out);
 void qx_strings_free(qx_strings *s);
 const char *qx_intern(qx_strings *s, const char *text);
+/* The same without a copy: the text must live as long as the table. */
+const char *qx_intern_kept(qx_strings *s, const char *text);
 const char *qx_intern_n(qx_strings *s, const char *text, size_t n);
 
 /* XXH3 of a byte range; *_128 writes 32 lower-case hex digits and a NUL. */

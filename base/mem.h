@@ -30,8 +30,10 @@ int64_t qx_mem_fail_left(const qx_ctx *ctx);
 typedef struct qx_arena qx_arena;
 qx_status qx_arena_new(qx_ctx *ctx, qx_arena **out);
 void qx_arena_free(qx_arena *a);
-/* Zeroed and 16-byte aligned; NULL when out of memory (the failure is recorded in the context). */
+/* Zeroed and 8-byte aligned; NULL when out of memory (the failure is recorded in the context). */
 void *qx_arena_alloc(qx_arena *a, size_t size);
+/* Gives a large object (256 KiB and more) back before its time; smaller ones stay until the arena goes. */
+void qx_arena_release(qx_arena *a, void *p);
 void *qx_arena_array(qx_arena *a, size_t count, size_t size);
 char *qx_arena_strndup(qx_arena *a, const char *s, size_t n);
 char *qx_arena_strdup(qx_arena *a, const char *s);

@@ -20,7 +20,7 @@ static qx_status build_graph(builder *b, qx_graph *g, Onnx__GraphProto *p, int d
 
 static qx_status intern(builder *b, const char *text, const char **out)
 {
-    *out = qx_intern(b->m->names, qx_text_or_empty(text));
+    *out = qx_intern_kept(b->m->names, qx_text_or_empty(text));
     return *out ? QX_OK : QX_NOMEM(b->m);
 }
 

@@ -4,7 +4,7 @@
 
 static qx_status intern(qx_model *m, const char *text, const char **out)
 {
-    *out = qx_intern(m->names, qx_text_or_empty(text));
+    *out = qx_intern_kept(m->names, qx_text_or_empty(text));
     return *out ? QX_OK : QX_NOMEM(m);
 }
 

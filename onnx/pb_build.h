@@ -2,7 +2,7 @@
 #ifndef QX_ONNX_PB_BUILD_H
 #define QX_ONNX_PB_BUILD_H
 
-#include "base/buf.h"
+#include "base/file.h"
 #include "onnx/store.h"
 
 enum { QX_EXTERNAL_OVER = 1024, QX_DATA_ALIGN = 4096 }; /* bytes: smaller tensors stay in the model file; external ones start at multiples */
@@ -32,11 +32,15 @@ bool qx_pb_was_external(const qx_weight *w);
 /* Bytes that a weight takes as a payload; 0 for strings. */
 int64_t qx_pb_payload_bytes(const qx_weight *w);
 
-/* Where the pieces of the model file go. */
-typedef struct qx_piece { int64_t at, from, n; int64_t span; } qx_piece; /* span < 0: bytes [from, from + n) of the buffer; else payload `span` */
-typedef struct qx_image { qx_buf bytes; qx_piece *pieces; int64_t n_pieces, cap_pieces; int64_t size; } qx_image;
-/* Serializes; measure_only leaves bytes and pieces empty. */
-qx_status qx_pb_serialize(qx_out_plan *p, bool measure_only, qx_image *out);
+typedef struct qx_piece { int64_t at, n, span; } qx_piece; /* n bytes of payload `span` belong at `at` */
+typedef struct qx_image {
+    int64_t size;                                   /* of the model file */
+    int64_t *sizes; int64_t n_sizes, cap_sizes;     /* of its messages, in the order of the walk */
+    qx_piece *pieces; int64_t n_pieces, cap_pieces; /* in the order of the file; known once it is put */
+} qx_image;
+qx_status qx_pb_measure(qx_out_plan *p, qx_image *out);
+/* Writes all of the model file but the payloads, and lists these. */
+qx_status qx_pb_put(qx_out_plan *p, qx_image *img, qx_out *to);
 void qx_image_free(qx_ctx *ctx, qx_image *img);
 
 #endif

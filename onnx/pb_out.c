@@ -1,30 +1,44 @@
 /* pb_out.c - messages to bytes, following the generated descriptors, with room left where payloads belong.
  *
  * protobuf-c's own pack would need every payload in memory and moves nested bodies once a level. One walk here measures (each message's
- * size is noted once), a second one writes the bytes between payloads into a buffer and lists the pieces. Fields go in order of
+ * size is noted once), a second one writes the bytes between payloads and lists where those go. Fields go in order of
  * their numbers, unknown ones last, as C++ protobuf does. */
 #include <string.h>
 
 #include "onnx/pb_build.h"
 
-enum { MAX_DEPTH = 1000 };
+enum { MAX_DEPTH = 1000, BLOCK = 64 << 10 }; /* BLOCK: bytes that are written at once */
 
 typedef struct out {
     qx_out_plan *plan;
     qx_image *img;
-    bool measure;
-    int64_t pos, payload;     /* in the file; bytes so far that are not in the buffer */
-    int64_t *sizes; int64_t n_sizes, cap_sizes, next; /* of messages, in the order of the walk */
-    int64_t piece_from;       /* start of the running piece in the buffer */
+    qx_out *to;               /* NULL: the first walk */
+    int64_t pos, next;        /* in the file; in img->sizes */
+    uint8_t *block; size_t fill; /* [BLOCK]; what stands before pos and is not written yet */
     int depth;
 } out;
 
 /* ---- bytes ---- */
 
+static qx_status flush(out *o)
+{
+    const size_t n = o->fill;
+    o->fill = 0;
+    return n ? qx_out_write_at(o->to, o->pos - (int64_t)n, o->block, n) : QX_OK;
+}
+
 static qx_status put(out *o, const void *bytes, size_t n)
 {
+    if (o->to) {
+        if (n > BLOCK - o->fill) QX_TRY(flush(o));
+        if (n > BLOCK) QX_TRY(qx_out_write_at(o->to, o->pos, bytes, n));
+        else {
+            if (n) memcpy(o->block + o->fill, bytes, n);
+            o->fill += n;
+        }
+    }
     o->pos += (int64_t)n;
-    return o->measure ? QX_OK : qx_buf_put(&o->img->bytes, bytes, n);
+    return QX_OK;
 }
 
 static qx_status put_varint(out *o, uint64_t v)
@@ -38,33 +52,25 @@ static qx_status put_varint(out *o, uint64_t v)
 
 static qx_status put_tag(out *o, uint32_t id, int wire) { return put_varint(o, (uint64_t)id << 3 | (unsigned)wire); }
 
-static qx_status add_piece(out *o, const qx_piece *p)
+static qx_status add_piece(out *o, int64_t n, int64_t span)
 {
     qx_image *g = o->img;
     if (g->n_pieces == g->cap_pieces) {
         const int64_t cap = g->cap_pieces ? 2 * g->cap_pieces : 64;
-        QX_TRY(qx_regrow(o->plan->m->ctx, (void **)&g->pieces, (size_t)g->cap_pieces * sizeof *p, (size_t)cap * sizeof *p));
+        QX_TRY(qx_regrow(o->plan->m->ctx, (void **)&g->pieces, (size_t)g->cap_pieces * sizeof *g->pieces, (size_t)cap * sizeof *g->pieces));
         g->cap_pieces = cap;
     }
-    g->pieces[g->n_pieces++] = *p;
-    return QX_OK;
-}
-
-static qx_status end_piece(out *o)
-{
-    const int64_t n = (int64_t)o->img->bytes.len - o->piece_from;
-    if (o->measure || n == 0) return QX_OK;
-    QX_TRY(add_piece(o, &(qx_piece){o->pos - n, o->piece_from, n, -1}));
-    o->piece_from += n;
+    g->pieces[g->n_pieces++] = (qx_piece){o->pos, n, span};
     return QX_OK;
 }
 
 static qx_status put_payload(out *o, int64_t span, int64_t n)
 {
-    QX_TRY(end_piece(o));
-    if (!o->measure) QX_TRY(add_piece(o, &(qx_piece){o->pos, 0, n, span}));
+    if (o->to) {
+        QX_TRY(flush(o));
+        QX_TRY(add_piece(o, n, span));
+    }
     o->pos += n;
-    o->payload += n;
     return QX_OK;
 }
 
@@ -97,20 +103,21 @@ static size_t element_size(ProtobufCType t)
 /* A message's size stands before it: found by the first walk, used by the second. */
 static qx_status put_child(out *o, uint32_t id, const ProtobufCMessage *m)
 {
+    qx_image *g = o->img;
     QX_TRY(put_tag(o, id, 2));
-    if (!o->measure) {
-        QX_TRY(put_varint(o, (uint64_t)o->sizes[o->next++]));
+    if (o->to) {
+        QX_TRY(put_varint(o, (uint64_t)g->sizes[o->next++]));
         return put_message(o, m);
     }
-    if (o->n_sizes == o->cap_sizes) {
-        const int64_t cap = o->cap_sizes ? 2 * o->cap_sizes : 1024;
-        QX_TRY(qx_regrow(o->plan->m->ctx, (void **)&o->sizes, (size_t)o->cap_sizes * sizeof *o->sizes, (size_t)cap * sizeof *o->sizes));
-        o->cap_sizes = cap;
+    if (g->n_sizes == g->cap_sizes) {
+        const int64_t cap = g->cap_sizes ? 2 * g->cap_sizes : 1024;
+        QX_TRY(qx_regrow(o->plan->m->ctx, (void **)&g->sizes, (size_t)g->cap_sizes * sizeof *g->sizes, (size_t)cap * sizeof *g->sizes));
+        g->cap_sizes = cap;
     }
-    const int64_t index = o->n_sizes++, before = o->pos;
+    const int64_t index = g->n_sizes++, before = o->pos;
     QX_TRY(put_message(o, m));
-    o->sizes[index] = o->pos - before;
-    return put_varint(o, (uint64_t)o->sizes[index]);
+    g->sizes[index] = o->pos - before;
+    return put_varint(o, (uint64_t)g->sizes[index]);
 }
 
 static qx_status put_blob(out *o, uint32_t id, const void *bytes, size_t n)
@@ -240,36 +247,31 @@ static qx_status put_message(out *o, const ProtobufCMessage *m)
     return st;
 }
 
-/* The buffer gets its final size at once: growing it would hold two. */
-static qx_status reserve(out *o)
+qx_status qx_pb_measure(qx_out_plan *p, qx_image *img)
 {
-    void *room;
-    QX_TRY(qx_buf_extend(&o->img->bytes, (size_t)(o->pos - o->payload), &room));
-    qx_buf_clear(&o->img->bytes);
-    return QX_OK;
+    *img = (qx_image){0};
+    out o = {.plan = p, .img = img};
+    const qx_status st = put_message(&o, &p->proto->base);
+    img->size = o.pos;
+    if (st != QX_OK) qx_image_free(p->m->ctx, img);
+    return st;
 }
 
-qx_status qx_pb_serialize(qx_out_plan *p, bool measure_only, qx_image *img)
+qx_status qx_pb_put(qx_out_plan *p, qx_image *img, qx_out *to)
 {
-    out o = {.plan = p, .img = img, .measure = true};
-    *img = (qx_image){.bytes = QX_BUF_INIT(p->m->ctx)};
+    out o = {.plan = p, .img = img, .to = to};
+    void *block;
+    QX_TRY(qx_alloc_raw(p->m->ctx, BLOCK, &block));
+    o.block = block;
     qx_status st = put_message(&o, &p->proto->base);
-    img->size = o.pos;
-    if (st == QX_OK && !measure_only) {
-        st = reserve(&o);
-        o.measure = false;
-        o.pos = 0;
-        if (st == QX_OK) st = put_message(&o, &p->proto->base);
-        if (st == QX_OK) st = end_piece(&o);
-    }
-    qx_free(p->m->ctx, o.sizes);
-    if (st != QX_OK) qx_image_free(p->m->ctx, img);
+    if (st == QX_OK) st = flush(&o);
+    qx_free(p->m->ctx, block);
     return st;
 }
 
 void qx_image_free(qx_ctx *ctx, qx_image *img)
 {
-    qx_buf_free(&img->bytes);
+    qx_free(ctx, img->sizes);
     qx_free(ctx, img->pieces);
     *img = (qx_image){0};
 }

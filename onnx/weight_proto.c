@@ -314,7 +314,7 @@ static qx_status check_bools(qx_model *m, const qx_weight *w)
 qx_status qx_weight_from_proto(qx_model *m, Onnx__TensorProto *t, qx_weight **out)
 {
     qx_weight *w = qx_arena_alloc(m->arena, sizeof *w);
-    if (!w || !(w->name = qx_intern(m->names, t->name ? t->name : ""))) return QX_E_NOMEM;
+    if (!w || !(w->name = qx_intern_kept(m->names, t->name ? t->name : ""))) return QX_E_NOMEM;
     w->wire = t;
     QX_TRY(read_type(m, t, w));
     if (t->has_data_location && t->data_location != 0 && t->data_location != 1)

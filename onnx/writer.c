@@ -68,7 +68,7 @@ static qx_status wants_external(qx_model *m, const qx_write_options *opt, bool *
     return QX_OK;
 }
 
-static qx_status lay_out_as(writer *w, bool external, bool measure, qx_image *image)
+static qx_status lay_out_as(writer *w, bool external, qx_image *image)
 {
     qx_map *placed = NULL;
     QX_TRY(qx_map_new(w->ctx, &placed));
@@ -76,18 +76,18 @@ static qx_status lay_out_as(writer *w, bool external, bool measure, qx_image *im
     qx_status st = qx_pb_model(&w->plan);
     qx_map_free(placed);
     w->plan.placed = NULL;
-    if (st == QX_OK) st = qx_pb_serialize(&w->plan, measure, image);
+    if (st == QX_OK) st = qx_pb_measure(&w->plan, image);
     return st;
 }
 
-static qx_status lay_out(writer *w, const qx_write_options *opt, bool measure)
+static qx_status lay_out(writer *w, const qx_write_options *opt)
 {
     bool external;
     QX_TRY(wants_external(w->m, opt, &external));
-    QX_TRY(lay_out_as(w, external, measure, &w->image));
+    QX_TRY(lay_out_as(w, external, &w->image));
     if (w->image.size > INT32_MAX && !external) {
         qx_image_free(w->ctx, &w->image);
-        QX_TRY(lay_out_as(w, true, measure, &w->image));
+        QX_TRY(lay_out_as(w, true, &w->image));
     }
     if (w->image.size <= INT32_MAX) return QX_OK;
     QX_FAIL(w->ctx, QX_E_UNSUPPORTED, "the model without its weights would take %lld bytes, more than the %d that a model file may have", (long long)w->image.size, INT32_MAX);
@@ -159,7 +159,6 @@ static qx_status add_payload(writer *w, const qx_payload *p, qx_out *out, int64_
 static qx_status add_piece(writer *w, const qx_piece *p, int64_t order)
 {
     const qx_store *s = w->m->store;
-    if (p->span < 0) return add_copy(w, NULL, w->image.bytes.data, p->from, p->n, w->model, p->at, order);
     if (p->span >= s->n_spans) return add_payload(w, &w->plan.inline_.v[p->span - s->n_spans], w->model, p->at, order);
     return add_copy(w, s->model_file, s->mem, s->spans[p->span].offset, p->n, w->model, p->at, order);
 }
@@ -282,15 +281,11 @@ static qx_status check_written(writer *w)
     return st;
 }
 
-/* The same pieces in the same order, where a longer or shorter name has moved them; payloads come from the model file just written. */
-static qx_status copy_pieces(const writer *w, const qx_image *other, qx_file *written, qx_out *out)
+/* The payloads are the same in the same order, only moved by a longer or shorter name: they come from the model file just written. */
+static qx_status copy_payloads(const writer *w, const qx_image *moved, qx_file *written, qx_out *out)
 {
-    assert(other->n_pieces == w->image.n_pieces);
-    for (int64_t i = 0; i < other->n_pieces; i++) {
-        const qx_piece *p = &other->pieces[i];
-        if (p->span < 0) QX_TRY(qx_out_write_at(out, p->at, other->bytes.data + p->from, (size_t)p->n));
-        else QX_TRY(qx_out_copy_at(out, p->at, written, w->image.pieces[i].at, p->n));
-    }
+    assert(moved->n_pieces == w->image.n_pieces);
+    for (int64_t i = 0; i < moved->n_pieces; i++) QX_TRY(qx_out_copy_at(out, moved->pieces[i].at, written, w->image.pieces[i].at, moved->pieces[i].n));
     return QX_OK;
 }
 
@@ -298,14 +293,15 @@ static qx_status write_stand_in(writer *w, qx_outset *set)
 {
     qx_out *out;
     qx_file *written = NULL;
-    qx_image other = {0};
+    qx_image moved = {0};
     QX_TRY(qx_outset_stand_in(set, &out, &w->plan.location));
     if (!out) return QX_OK;
-    qx_status st = lay_out_as(w, true, false, &other);
+    qx_status st = lay_out_as(w, true, &moved);
     if (st == QX_OK) st = qx_file_open(w->ctx, qx_out_temp_path(w->model), &written);
-    if (st == QX_OK) st = copy_pieces(w, &other, written, out);
+    if (st == QX_OK) st = qx_pb_put(&w->plan, &moved, out);
+    if (st == QX_OK) st = copy_payloads(w, &moved, written, out);
     qx_file_close(written);
-    qx_image_free(w->ctx, &other);
+    qx_image_free(w->ctx, &moved);
     return st;
 }
 
@@ -319,9 +315,9 @@ static qx_status write_pieces(writer *w, qx_outset *set, const char *path, const
     }
     QX_TRY(open_out(w, set, path, opt, &w->model));
     QX_TRY(qx_out_truncate(w->model, w->image.size));
+    QX_TRY(qx_pb_put(&w->plan, &w->image, w->model));
     QX_TRY(collect_tasks(w));
     QX_TRY(run_tasks(w));
-    qx_buf_free(&w->image.bytes); /* on disk now; what follows wants room */
     if (w->data) QX_TRY(write_stand_in(w, set));
     return check_written(w);
 }
@@ -356,7 +352,7 @@ qx_status qx_model_write(qx_model *m, const char *path, const qx_write_options *
         QX_TRY_GOTO(st, copy_model(&w, set, path, opt));
     } else {
         QX_TRY_GOTO(st, qx_verify(m));
-        QX_TRY_GOTO(st, lay_out(&w, opt, false));
+        QX_TRY_GOTO(st, lay_out(&w, opt));
         QX_TRY_GOTO(st, write_pieces(&w, set, path, opt));
     }
     QX_TRY_GOTO(st, qx_outset_commit(set));
@@ -373,7 +369,7 @@ qx_status qx_model_write_size(qx_model *m, const qx_write_options *opt, qx_write
     const char *path = m->path ? m->path : "model.onnx";
     qx_status st = writer_open(&w, m, path);
     if (st == QX_OK && is_plain_copy(m, opt)) w.image.size = source_size(m->store);
-    else if (st == QX_OK) st = lay_out(&w, opt, true);
+    else if (st == QX_OK) st = lay_out(&w, opt);
     if (st == QX_OK) st = fill_result(&w, path, res);
     writer_close(&w);
     return st;

@@ -9,7 +9,8 @@ qx_status qx_report_new(qx_ctx *ctx, qx_report **out)
     qx_arena *arena;
     QX_TRY(qx_arena_new(ctx, &arena));
     qx_report *r = qx_arena_alloc(arena, sizeof *r);
-    if (!r) { qx_arena_free(arena); return QX_E_NOMEM; }
+    qx_status st = r ? qx_strings_new(ctx, &r->words) : QX_E_NOMEM;
+    if (st != QX_OK) return qx_arena_free(arena), st;
     r->ctx = ctx;
     r->arena = arena;
     *out = r;
@@ -18,24 +19,26 @@ qx_status qx_report_new(qx_ctx *ctx, qx_report **out)
 
 void qx_report_free(qx_report *r)
 {
-    if (r) qx_arena_free(r->arena);
+    if (!r) return;
+    void *lists[] = {r->nodes, r->tensors, r->outputs, r->layers, r->stages, r->points};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) qx_free(r->ctx, lists[i]);
+    qx_strings_free(r->words);
+    qx_arena_free(r->arena);
 }
 
-/* Arrays double at powers of two; the old one stays in the arena, so the sum is at most twice the last. */
+/* Grows at powers of two. */
 static void *slot(qx_report *r, void **items, int64_t *n, size_t size)
 {
-    bool full = *n == 0 || (*n >= 16 && (*n & (*n - 1)) == 0);
-    if (full) {
-        void *p = qx_arena_array(r->arena, (size_t)(*n ? 2 * *n : 16), size);
-        if (!p) return NULL;
-        if (*n) memcpy(p, *items, (size_t)*n * size);
-        *items = p;
-    }
+    const bool full = *n == 0 || (*n >= 16 && (*n & (*n - 1)) == 0);
+    if (full && qx_regrow(r->ctx, items, (size_t)*n * size, (size_t)(*n ? 2 * *n : 16) * size) != QX_OK) return NULL;
     return (char *)*items + (size_t)(*n)++ * size;
 }
 
 /* Keeps a copy: the model whose names these are may be gone when the report is read. */
 static const char *keep(qx_report *r, const char *s) { return s ? qx_arena_strdup(r->arena, s) : NULL; }
+
+/* The same for what many rows share. */
+static const char *word(qx_report *r, const char *s) { return s ? qx_intern(r->words, s) : NULL; }
 
 #define ADD(r, array, count, src) \
     do { \
@@ -46,7 +49,7 @@ static const char *keep(qx_report *r, const char *s) { return s ? qx_arena_strdu
 
 qx_status qx_report_add_node(qx_report *r, const qx_report_node *n)
 {
-    qx_report_node x = {keep(r, n->name), keep(r, n->op), keep(r, n->graph), keep(r, n->scope), keep(r, n->pass), keep(r, n->format), keep(r, n->reason), keep(r, n->notes), n->rescaled};
+    qx_report_node x = {keep(r, n->name), word(r, n->op), word(r, n->graph), word(r, n->scope), word(r, n->pass), word(r, n->format), word(r, n->reason), keep(r, n->notes), n->rescaled};
     ADD(r, nodes, n_nodes, &x);
     return QX_OK;
 }
@@ -55,7 +58,7 @@ qx_status qx_report_add_tensor(qx_report *r, const qx_report_tensor *t)
 {
     qx_report_tensor x = *t;
     x.name = keep(r, t->name);
-    x.format = keep(r, t->format);
+    x.format = word(r, t->format);
     x.node = keep(r, t->node);
     ADD(r, tensors, n_tensors, &x);
     return QX_OK;
@@ -73,8 +76,8 @@ qx_status qx_report_add_layer(qx_report *r, const qx_report_layer *l)
 {
     qx_report_layer x = *l;
     x.name = keep(r, l->name);
-    x.op = keep(r, l->op);
-    x.format = keep(r, l->format);
+    x.op = word(r, l->op);
+    x.format = word(r, l->format);
     ADD(r, layers, n_layers, &x);
     return QX_OK;
 }

@@ -3,7 +3,7 @@
 #define QX_PASSES_REPORT_H
 
 #include "base/json.h"
-#include "base/mem.h"
+#include "base/map.h"
 
 typedef struct qx_report_node {
     const char *name, *op, *graph;   /* node as in the input model; graph: "" for the main one */
@@ -34,6 +34,7 @@ typedef struct qx_report_stage { const char *name; double seconds; } qx_report_s
 
 typedef struct qx_report {
     qx_ctx *ctx; qx_arena *arena;
+    qx_strings *words;                             /* operators, formats, reasons: what many rows share */
     const char *input, *output, *data_path, *pipeline, *samples, *device;
     int64_t input_bytes, output_bytes;
     size_t peak_bytes; int64_t peak_rss;

@@ -83,7 +83,7 @@ static void arena(void **state)
     unsigned char *prev[2000];
     for (int i = 0; i < 2000; i++) {
         prev[i] = qx_arena_alloc(a, (size_t)i);
-        assert_int_equal((uintptr_t)prev[i] % 16, 0);
+        assert_int_equal((uintptr_t)prev[i] % 8, 0);
         for (int k = 0; k < i; k++) assert_int_equal(prev[i][k], 0);
         memset(prev[i], i & 255, (size_t)i);
     }
