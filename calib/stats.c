@@ -69,6 +69,17 @@ qx_status qx_stats_entry(qx_stats *s, const char *name, qx_entry **out)
     return qx_map_put(s->by_name, name, e);
 }
 
+/* What the store calls a value. Those of the main graph go by their name; the branches of an If may give one name to two values (merged decoders do), so
+ * inside subgraphs the number counts. */
+typedef struct value_key { char text[320]; } value_key;
+
+static const char *key_of(const qx_value *v, value_key *k)
+{
+    if (!v->graph->owner) return v->name;
+    snprintf(k->text, sizeof k->text, "%.240s in %.40s #%u", v->name, v->graph->name ? v->graph->name : "", v->id);
+    return k->text;
+}
+
 /* ---- asking ---- */
 
 static bool same_window(const qx_observer *o, const qx_conv_window *w)
@@ -79,6 +90,14 @@ static bool same_window(const qx_observer *o, const qx_conv_window *w)
     for (int d = 0; d < w->rank; d++)
         if (a->kernel[d] != w->kernel[d] || a->stride[d] != w->stride[d] || a->dilation[d] != w->dilation[d] || a->pad_begin[d] != w->pad_begin[d] || a->pad_end[d] != w->pad_end[d]) return false;
     return true;
+}
+
+static qx_entry *find(const qx_stats *s, const qx_value *v)
+{
+    value_key k;
+    const char *name = key_of(v, &k);
+    qx_entry *e = qx_map_get(s->by_name, name);
+    return e ? e : qx_map_get(s->aliases, name);
 }
 
 /* Name of the second, third... way in which rows are cut from a value: convolutions with other windows on the same input. */
@@ -94,10 +113,9 @@ static const char *window_name(qx_arena *a, const char *name, const qx_conv_wind
 
 static const uint32_t row_kinds = QX_STAT_ROWS | QX_STAT_GRAM;
 
-static qx_entry *find_rows(const qx_stats *s, const char *name, const qx_conv_window *w)
+static qx_entry *find_rows(const qx_stats *s, const qx_value *v, const qx_conv_window *w)
 {
-    qx_entry *e = qx_map_get(s->by_name, name);
-    if (!e) e = qx_map_get(s->aliases, name);
+    qx_entry *e = find(s, v);
     if (!e || !((e->o.want | e->o.have) & row_kinds) || same_window(&e->o, w)) return e;
     qx_arena *scratch;
     if (qx_arena_new(s->ctx, &scratch) != QX_OK) return NULL;
@@ -109,7 +127,8 @@ static qx_entry *find_rows(const qx_stats *s, const char *name, const qx_conv_wi
 
 static qx_status entry_for(qx_stats *s, const qx_stat_request *r, qx_entry **out)
 {
-    QX_TRY(qx_stats_entry(s, r->value->name, out));
+    value_key k;
+    QX_TRY(qx_stats_entry(s, key_of(r->value, &k), out));
     qx_observer *o = &(*out)->o;
     if (!(r->kinds & row_kinds)) return QX_OK;
     if ((o->want | o->have) & row_kinds) {
@@ -151,12 +170,6 @@ qx_status qx_stats_want(qx_stats *s, const qx_stat_request *r)
 
 /* ---- looking ---- */
 
-static qx_entry *find(const qx_stats *s, const qx_value *v)
-{
-    qx_entry *e = qx_map_get(s->by_name, v->name);
-    return e ? e : qx_map_get(s->aliases, v->name);
-}
-
 const qx_value_stats *qx_stats_get(const qx_stats *s, const qx_value *v)
 {
     const qx_entry *e = find(s, v);
@@ -165,7 +178,7 @@ const qx_value_stats *qx_stats_get(const qx_stats *s, const qx_value *v)
 
 const qx_value_stats *qx_stats_get_rows(const qx_stats *s, const qx_value *v, const qx_conv_window *window)
 {
-    const qx_entry *e = find_rows(s, v->name, window);
+    const qx_entry *e = find_rows(s, v, window);
     return e && (e->o.have & row_kinds) && same_window(&e->o, window) ? &e->o.view : NULL;
 }
 
@@ -173,7 +186,8 @@ qx_status qx_stats_alias(qx_stats *s, const qx_value *from, const qx_value *to)
 {
     qx_entry *e = find(s, from);
     if (!e) QX_FAIL(s->ctx, QX_E_FAIL, "no statistics of '%s' for '%s' to share", from->name, to->name);
-    return qx_map_put(s->aliases, to->name, e);
+    value_key k;
+    return qx_map_put(s->aliases, key_of(to, &k), e);
 }
 
 /* ---- thresholds ---- */
@@ -392,12 +406,14 @@ static qx_status copy_entry(qx_stats *s, const qx_entry *from, const char *name)
 /* An alias that is about to differ from what it stood for gets entries of its own. */
 static qx_status split_alias(qx_stats *s, const qx_value *v)
 {
-    const qx_entry *from = qx_map_get(s->aliases, v->name);
-    if (!from || qx_map_get(s->by_name, v->name)) return QX_OK;
+    value_key k;
+    const char *own = key_of(v, &k);
+    const qx_entry *from = qx_map_get(s->aliases, own);
+    if (!from || qx_map_get(s->by_name, own)) return QX_OK;
     const char *name = from->o.name;
     for (int64_t i = 0, n = qx_stats_count(s); i < n; i++) {
         const qx_entry *e = qx_stats_entry_at(s, i);
-        if (is_of(e, name)) QX_TRY(copy_entry(s, e, qx_arena_printf(s->arena, "%s%s", v->name, e->o.name + strlen(name))));
+        if (is_of(e, name)) QX_TRY(copy_entry(s, e, qx_arena_printf(s->arena, "%s%s", own, e->o.name + strlen(name))));
     }
     return QX_OK;
 }

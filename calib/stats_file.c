@@ -308,7 +308,7 @@ static qx_status read_arrays(const reader *r, const qx_json *j, qx_observer *o)
     const qx_json *at = qx_json_get(j, "offsets");
     qx_columns *a = &o->channels.acc;
     int64_t c = o->channels.n;
-    if (o->have & QX_STAT_HISTOGRAM) {
+    if ((o->have & QX_STAT_HISTOGRAM) && o->range.n) { /* else: no sample reached it */
         double e = qx_json_number(qx_json_get(j, "bin_exponent"), 1e9);
         if (e < -200 || e > 200) return bad(r, o->name, "bin_exponent");
         QX_TRY(read_array(r, at, o->name, "histogram", QX_HIST_BINS, sizeof(uint64_t), (void **)&o->hist.bins));

@@ -129,7 +129,7 @@ static qx_status drop_dead(qx_exec *x, qx_gplan *p)
     uint32_t kept = p->n_steps;
     for (uint32_t i = p->n_steps; i-- > 0 && st == QX_OK;) {
         qx_rstep *s = &p->steps[i];
-        bool used = false;
+        bool used = qx_holds_watched(x, s->node);
         for (uint32_t k = 0; k < s->n_out; k++) {
             uint32_t id = s->out[k];
             used = used || (id != QX_NO_VALUE && (need[id] || x->info[id].keep || x->info[id].watched));

@@ -125,6 +125,15 @@ static qx_status plan_subgraphs(qx_exec *x, const qx_node *n)
     return QX_OK;
 }
 
+bool qx_holds_watched(const qx_exec *x, const qx_node *n)
+{
+    if (!(n->op->traits & QX_T_CONTROL)) return false;
+    for (int i = 0; i < x->n_watch; i++)
+        for (const qx_graph *g = x->watch[i]->graph; g && g->owner; g = g->owner->graph)
+            if (g->owner == n) return true;
+    return false;
+}
+
 /* Marks what the outputs need, walking backwards; need[] is by value id. */
 static qx_status mark_needed(qx_exec *x, const qx_graph *g, uint8_t *need, bool *node_needed)
 {
@@ -133,7 +142,7 @@ static qx_status mark_needed(qx_exec *x, const qx_graph *g, uint8_t *need, bool 
     id_list caps = {0};
     uint32_t k = g->n_nodes;
     for (const qx_node *n = g->last; n && k > 0 && st == QX_OK; n = n->prev) {
-        bool used = false;
+        bool used = qx_holds_watched(x, n);
         k--;
         for (uint32_t i = 0; i < n->n_out; i++)
             used = used || (n->out[i] && (need[n->out[i]->id] || x->info[n->out[i]->id].keep || x->info[n->out[i]->id].watched));

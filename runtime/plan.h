@@ -166,6 +166,8 @@ void qx_scratch_drop(qx_exec *x, bool all); /* all of it, or what is more than t
 
 /* Whether an output of graph g is wanted for its own sake. */
 static inline bool qx_outputs_wanted(const qx_exec *x, const qx_graph *g) { return !x->no_outputs || g != x->model->graph; }
+/* Whether a body of n makes a watched value: then n runs, whoever needs its outputs. */
+bool qx_holds_watched(const qx_exec *x, const qx_node *n);
 
 /* exec.c: one run is qx_bind_feeds, qx_tell_interface, the steps, qx_end_run. */
 qx_status qx_ensure_plan(qx_exec *x);

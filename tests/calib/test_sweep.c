@@ -325,7 +325,7 @@ static void scaling_an_alias(void **state)
     OK(qx_samples_open(ctx, w.m, &(qx_samples_options){.paths = &plain, .n_paths = 1}, &samples));
     OK(qx_stats_collect(w.s, w.x, samples));
     const qx_value *c = qx_graph_find(w.m->graph, "c");
-    qx_value twin = {.name = "c_smoothed"};
+    qx_value twin = {.name = "c_smoothed", .graph = w.m->graph};
     uint64_t hash = qx_stats_hash(w.s);
     float f[96], top = qx_stats_get(w.s, c)->channels.absmax[5], all, same;
     const qx_range_options range = {.method = QX_RANGE_MSE, .levels = 127, .format = QX_DT_INT8};
@@ -440,8 +440,55 @@ static void held_out_and_limit(void **state)
     qx_model_free(m);
 }
 
+/* Decoders with and without a cache merged into one file: a single If whose branches call different values by one name. Values of bodies are seen
+ * although nothing needs the If's result, each under its own name; one that was never reached comes through a file too. */
+#define MERGED "<ir_version: 8, opset_import: [\"\" : 17]> merged (float[1,2] x, bool cached) => (float[1,2] y) {" \
+    "y = If (cached) <then_branch = with_past () => (a) { h = Neg (x) a = Exp (h) }, else_branch = no_past () => (b) { h = Abs (x) b = Exp (h) }> }"
+
+static void open_merged(qx_ctx *ctx, world *w)
+{
+    OK(qx_model_parse_text(ctx, MERGED, &w->m));
+    OK(qx_exec_new(ctx, w->m, NULL, &w->x));
+    OK(qx_stats_new(ctx, w->m->graph_hash, &w->s));
+}
+
+/* The value `h` of a branch: 0 then, 1 else. */
+static const qx_value *in_branch(const world *w, int branch)
+{
+    const qx_attr *a = qx_node_attr(w->m->graph->first, branch ? "else_branch" : "then_branch");
+    return qx_graph_find(a->graph, "h");
+}
+
+static void branches_with_the_same_names(void **state)
+{
+    qx_ctx *ctx = *state;
+    world w, again;
+    qx_samples *samples;
+    const char *names[] = {"x", "cached"}, *path = in_dir("merged.npz");
+    float x[] = {-3, 2};
+    bool no = false;
+    qx_tensor t[2];
+    OK(qx_tensor_shape(ctx, &t[0], QX_DT_FLOAT, 2, (int64_t[]){1, 2}));
+    OK(qx_tensor_shape(ctx, &t[1], QX_DT_BOOL, 0, NULL));
+    t[0].data = x, t[1].data = &no;
+    OK(qx_npz_write(ctx, path, names, t, 2));
+    open_merged(ctx, &w);
+    for (int i = 0; i < 2; i++) OK(qx_stats_want(w.s, &(qx_stat_request){.value = in_branch(&w, i), .kinds = QX_STAT_HISTOGRAM, .axis = -1}));
+    OK(qx_samples_open(ctx, w.m, &(qx_samples_options){.paths = &path, .n_paths = 1}, &samples));
+    OK(qx_stats_collect(w.s, w.x, samples));
+    assert_int_equal(qx_stats_get(w.s, in_branch(&w, 0))->count, 0);
+    assert_float_equal(qx_stats_get(w.s, in_branch(&w, 1))->max, 3, 0);
+    OK(qx_stats_save(w.s, in_dir("merged.stats"), true));
+    qx_samples_close(samples);
+    open_merged(ctx, &again);
+    OK(qx_stats_load(again.s, in_dir("merged.stats")));
+    assert_float_equal(qx_stats_get(again.s, in_branch(&again, 1))->min, 2, 0);
+    close_world(&w);
+    close_world(&again);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(layer_by_layer), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit)};
+    const struct CMUnitTest tests[] = {TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(layer_by_layer), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit), TEST(branches_with_the_same_names)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
