@@ -19,6 +19,7 @@ static int pair_drift(sx_err *e, const sx_shot *r, const sx_shot *t, size_t n, s
 
 static int compare_shots(sx_err *e, const sx_shot *r, const sx_shot *t, size_t n, sx_pair *p)
 {
+    p->lpips = p->clip_ref = p->clip = NAN;
     SX_TRY(pair_drift(e, r, t, n, p));
     bool have_ref = r->picture.rgb != NULL, have = t->picture.rgb != NULL;
     if (have_ref) sx_look_at(&r->picture, &p->ref_look);
@@ -65,7 +66,7 @@ static int average_drift(sx_err *e, sx_comparison *c)
 
 int sx_compare_batches(sx_err *e, const sx_batch *ref, const sx_batch *test, sx_comparison *c)
 {
-    *c = (sx_comparison){.ref = ref, .test = test, .n = test->n};
+    *c = (sx_comparison){.ref = ref, .test = test, .n = test->n, .mean_lpips = NAN, .mean_clip_ref = NAN, .mean_clip = NAN};
     if (ref->n != test->n) return sx_fail(e, SX_FAILED, "%d reference pictures and %d others do not compare", ref->n, test->n);
     size_t n = sx_latent_count(&test->pipe, test->plan.width, test->plan.height);
     if (n != sx_latent_count(&ref->pipe, ref->plan.width, ref->plan.height)) return sx_fail(e, SX_FAILED, "the pipelines' latents differ in size");

@@ -4,11 +4,19 @@
 
 #include "run.h"
 
-typedef struct sx_pair { sx_compared c; sx_look ref_look, test_look; const char *verdict, *ref_verdict; sx_drift *drift; /* [steps] */ int steps; sx_drift last; } sx_pair;
+typedef struct sx_pair {
+    sx_compared c;
+    sx_look ref_look, test_look;
+    const char *verdict, *ref_verdict;
+    sx_drift *drift; int steps;         /* [steps] */
+    sx_drift last;
+    double lpips, clip_ref, clip;       /* by the user's networks (score.h); NaN: not asked for */
+} sx_pair;
 typedef struct sx_comparison {
     const sx_batch *ref, *test;
     sx_pair *pairs; int n;
     double mean_psnr, worst_psnr, mean_ssim, mean_ms_ssim, mean_gmsd;   /* identical pictures count as 100 dB */
+    double mean_lpips, mean_clip_ref, mean_clip;                          /* NaN: not asked for */
     int wrong;                                                            /* pictures whose verdict is not ok */
     double *mean_sqnr, *worst_sqnr; int steps;                            /* latent, by step, dB */
 } sx_comparison;

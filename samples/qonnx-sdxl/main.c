@@ -7,6 +7,7 @@
 
 #include "compare.h"
 #include "quantize.h"
+#include "score.h"
 
 static volatile int stop_flag; /* what the library polls */
 
@@ -160,6 +161,12 @@ static int draw_side(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_fo
     return SX_OK;
 }
 
+static void print_scores(double lpips, double clip_ref, double clip)
+{
+    if (!isnan(lpips)) printf("  LPIPS %.4f", lpips);
+    if (!isnan(clip)) printf("  CLIP %.2f (reference %.2f)", clip, clip_ref);
+}
+
 static int judge(sx_err *e, const sx_options *o, const sx_comparison *c)
 {
     if (o->json) {
@@ -170,9 +177,13 @@ static int judge(sx_err *e, const sx_options *o, const sx_comparison *c)
     } else {
         for (int i = 0; i < c->n; i++) {
             const sx_pair *p = &c->pairs[i];
-            printf("%3d  PSNR %6.2f dB  SSIM %.4f  MS-SSIM %.4f  GMSD %.4f  latent %6.2f dB  %s\n", i, p->c.psnr, p->c.ssim, p->c.ms_ssim, p->c.gmsd, p->last.sqnr_db, p->verdict);
+            printf("%3d  PSNR %6.2f dB  SSIM %.4f  MS-SSIM %.4f  GMSD %.4f  latent %6.2f dB", i, p->c.psnr, p->c.ssim, p->c.ms_ssim, p->c.gmsd, p->last.sqnr_db);
+            print_scores(p->lpips, p->clip_ref, p->clip);
+            printf("  %s\n", p->verdict);
         }
-        printf("mean PSNR %.2f dB, worst %.2f dB, SSIM %.4f, MS-SSIM %.4f, GMSD %.4f, %d of %d pictures look wrong\n", c->mean_psnr, c->worst_psnr, c->mean_ssim, c->mean_ms_ssim, c->mean_gmsd, c->wrong, c->n);
+        printf("mean PSNR %.2f dB, worst %.2f dB, SSIM %.4f, MS-SSIM %.4f, GMSD %.4f,", c->mean_psnr, c->worst_psnr, c->mean_ssim, c->mean_ms_ssim, c->mean_gmsd);
+        print_scores(c->mean_lpips, c->mean_clip_ref, c->mean_clip);
+        printf(" %d of %d pictures look wrong\n", c->wrong, c->n);
         if (o->report) printf("%s/report.html\n", o->report);
     }
     if (isnan(o->min_psnr)) return SX_OK;
@@ -201,6 +212,7 @@ static int compare(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_fold
         rc = draw_side(e, &ro, ctx, &rf, &prompts, "reference", plain, &ref);
         if (rc == SX_OK) rc = draw_side(e, o, ctx, f, &prompts, "test", options, &test);
         if (rc == SX_OK) rc = sx_compare_batches(e, ref, test, &c);
+        if (rc == SX_OK) rc = sx_score_pairs(e, o, ctx, f, &c);
         if (rc == SX_OK && o->report) rc = sx_report_write(e, &c, o->min_psnr, o->report);
         if (rc == SX_OK) rc = judge(e, o, &c);
         sx_comparison_free(&c);

@@ -13,6 +13,12 @@ static void json_number(sx_text *t, const char *key, double v)
     else sx_text_add(t, isinf(v) && v > 0 ? "\"inf\"" : "null");
 }
 
+static void json_scores(sx_text *t, const char *prefix, double lpips, double clip_ref, double clip)
+{
+    if (!isnan(lpips)) sx_text_add(t, ", \"%slpips\": %.9g", prefix, lpips);
+    if (!isnan(clip)) sx_text_add(t, ", \"%sclip_score\": %.9g, \"%sreference_clip_score\": %.9g", prefix, clip, prefix, clip_ref);
+}
+
 static void json_pair(sx_text *t, const sx_shot *s, const sx_pair *p)
 {
     sx_text_add(t, "    {\"prompt\": ");
@@ -40,6 +46,7 @@ static void json_pair(sx_text *t, const sx_shot *s, const sx_pair *p)
         sx_text_add(t, ", \"failure\": ");
         sx_text_json(t, s->failure);
     }
+    json_scores(t, "", p->lpips, p->clip_ref, p->clip);
     sx_text_add(t, "}");
 }
 
@@ -72,6 +79,7 @@ void sx_report_json(const sx_comparison *c, double min_psnr, sx_text *t)
     json_number(t, "mean_ms_ssim", c->mean_ms_ssim);
     sx_text_add(t, ", ");
     json_number(t, "mean_gmsd", c->mean_gmsd);
+    json_scores(t, "mean_", c->mean_lpips, c->mean_clip_ref, c->mean_clip);
     sx_text_add(t, ", \"pictures_wrong\": %d,\n  ", c->wrong);
     json_number(t, "min_psnr_db", min_psnr);
     sx_text_add(t, ",\n  \"conventions\": \"PSNR over RGB/255 per picture, then mean, identical counts 100; SSIM gaussian 11x11 sigma 1.5 at full size\",\n  \"pictures\": [\n");
@@ -171,7 +179,8 @@ static void cell(sx_text *t, double v, int digits)
 
 static void table(sx_text *t, const sx_comparison *c)
 {
-    sx_text_add(t, "<table><tr><th>#</th><th class=l>prompt</th><th>seed</th><th>PSNR dB</th><th>SSIM</th><th>MS-SSIM</th><th>GMSD</th><th>max</th><th>latent SQNR dB</th><th>look</th></tr>\n");
+    sx_text_add(t, "<table><tr><th>#</th><th class=l>prompt</th><th>seed</th><th>PSNR dB</th><th>SSIM</th><th>MS-SSIM</th><th>GMSD</th><th>max</th><th>latent SQNR dB</th>%s%s<th>look</th></tr>\n",
+                isnan(c->mean_lpips) ? "" : "<th>LPIPS</th>", isnan(c->mean_clip) ? "" : "<th>CLIP</th>");
     for (int i = 0; i < c->n; i++) {
         const sx_pair *p = &c->pairs[i];
         const sx_shot *s = &c->test->shots[i];
@@ -184,6 +193,8 @@ static void table(sx_text *t, const sx_comparison *c)
         cell(t, p->c.gmsd, 4);
         sx_text_add(t, "<td>%d</td>", p->c.max_abs);
         cell(t, p->last.sqnr_db, 2);
+        if (!isnan(c->mean_lpips)) cell(t, p->lpips, 4);
+        if (!isnan(c->mean_clip)) cell(t, p->clip, 2);
         sx_text_add(t, "<td>%s%s", p->verdict, s->failure ? ": " : "");
         if (s->failure) sx_text_html(t, s->failure);
         sx_text_add(t, "</td></tr>\n");
@@ -205,6 +216,8 @@ static void head(sx_text *t, const sx_comparison *c, double min_psnr)
                    "<tr><th class=l>mean MS-SSIM</th><td>%.4f</td></tr><tr><th class=l>mean GMSD</th><td>%.4f</td></tr><tr><th class=l>pictures that look wrong</th><td>%d</td></tr>"
                    "<tr><th class=l>seconds a step, reference / test</th><td>%.3f / %.3f</td></tr>", c->mean_psnr, c->worst_psnr, c->mean_ssim, c->mean_ms_ssim, c->mean_gmsd, c->wrong,
                 per_step(c->ref), per_step(c->test));
+    if (!isnan(c->mean_lpips)) sx_text_add(t, "<tr><th class=l>mean LPIPS</th><td>%.4f</td></tr>", c->mean_lpips);
+    if (!isnan(c->mean_clip)) sx_text_add(t, "<tr><th class=l>mean CLIP score, reference / test</th><td>%.2f / %.2f</td></tr>", c->mean_clip_ref, c->mean_clip);
     if (isfinite(min_psnr)) sx_text_add(t, "<tr><th class=l>gate</th><td>%.2f dB: %s</td></tr>", min_psnr, c->mean_psnr >= min_psnr ? "kept" : "missed");
     sx_text_add(t, "</table>\n<p>PSNR over RGB/255 per picture, then mean (identical counts 100 dB); SSIM with an 11 x 11 gaussian, sigma 1.5, full size; MS-SSIM over the %d scales that fit; "
                    "GMSD 0 means same. Differences are shown times %d.</p>\n", c->n ? c->pairs[0].c.ms_scales : 0, GAIN);
