@@ -1,36 +1,21 @@
-/* attention.cu - attention in tiles: the scores of 16 queries against 16 keys exist in shared memory only, with a running maximum and sum for each query (online
- * softmax). f32 sums; any strides, grouped heads, masks, windows, head sizes up to 256. */
-#include <math.h>
-
-#include "kernels/cuda/elem.h"
-#include "kernels/fmath.h"
+/* attention.cu - attention of f32 in tiles: the scores of 16 queries against 16 keys exist in shared memory only, with a running maximum and sum for each query (online
+ * softmax). f32 sums; any strides, grouped heads, masks, windows, head sizes up to 256. 16-bit types go to attention_tile.cu. */
+#include "kernels/cuda/attention.h"
 
 enum { BQ = 16, BK = 16, MOST_D = 256, ATTN_THREADS = 256, OUT_PER = BQ * MOST_D / ATTN_THREADS };
 
-typedef struct place { int64_t b, h, hk, r0, keys, offset; } place;
+typedef struct place { attn_batch p; int64_t h, hk, r0, first, last; } place;
 
 QX_HD place place_of(const qk_attn_args *a, int64_t block)
 {
     const int64_t tiles = (a->rows + BQ - 1) / BQ;
-    place p;
-    p.r0 = block % tiles * BQ;
-    p.h = block / tiles % a->heads;
-    p.b = block / tiles / a->heads;
-    p.hk = p.h / (a->heads / a->kv_heads);
-    p.keys = a->lengths ? a->lengths[p.b] : a->keys;
-    p.keys = p.keys < a->keys ? p.keys : a->keys;
-    p.offset = a->offsets ? a->offsets[p.b] : a->offset;
-    return p;
-}
-
-QX_HD float masked(const qk_attn_args *a, const place *p, int64_t row, int64_t key, float s)
-{
-    const float out = qx_of_bits(0xff800000u);
-    if (key >= p->keys || (a->causal && key > row + p->offset) || (a->left >= 0 && key < row + p->offset - a->left)) return out;
-    if (!a->mask.p) return s;
-    const int64_t at = p->b * a->mask.b + p->h * a->mask.h + row * a->mask.s + key * a->mask.d;
-    if (a->mtype == QK_BOOL) return ((const uint8_t *)a->mask.p)[at] ? s : out;
-    return s + qk_real(a->mask.p, a->mtype, at);
+    place w;
+    w.r0 = block % tiles * BQ;
+    w.h = block / tiles % a->heads;
+    w.hk = w.h / (a->heads / a->kv_heads);
+    w.p = attn_batch_of(a, block / tiles / a->heads);
+    attn_span(a, &w.p, w.r0, w.r0 + BQ - 1, BK, &w.first, &w.last);
+    return w;
 }
 
 QK_KERNEL(attention_kernel, qk_attn_args)
@@ -42,36 +27,33 @@ QK_KERNEL(attention_kernel, qk_attn_args)
     QK_SHARED(float, sum, BQ);
     QK_SHARED(float, shrink, BQ);
     QK_PRIVATE(float, acc, OUT_PER);
-    const place p = place_of(&a, QK_BLOCK);
+    const place w = place_of(&a, QK_BLOCK);
     const float none = qx_of_bits(0xff800000u);
     QK_THREADS(t) {
         for (int i = 0; i < OUT_PER; i++) QK_MY(acc)[i] = 0;
         for (int e = t; e < BQ * a.dk; e += QK_NT) {
-            const int64_t r = p.r0 + e / a.dk;
-            qs[e / a.dk * MOST_D + e % a.dk] = r < a.rows ? qk_real(a.q.p, a.dtype, p.b * a.q.b + p.h * a.q.h + r * a.q.s + e % a.dk * a.q.d) : 0.0f;
+            const int64_t r = w.r0 + e / a.dk;
+            qs[e / a.dk * MOST_D + e % a.dk] = r < a.rows ? qk_real(a.q.p, a.dtype, w.p.b * a.q.b + w.h * a.q.h + r * a.q.s + e % a.dk * a.q.d) : 0.0f;
         }
         if (t < BQ) {
             top[t] = none;
             sum[t] = 0;
         }
     }
-    int64_t last = p.keys; /* no query of the tile sees a key behind it */
-    if (a.causal && p.r0 + BQ + p.offset < last) last = p.r0 + BQ + p.offset;
-    for (int64_t k0 = 0; k0 < last; k0 += BK) {
+    for (int64_t k0 = w.first; k0 < w.last; k0 += BK) {
         QK_SYNC();
         QK_THREADS(t) for (int e = t; e < BK * a.dk; e += QK_NT) {
             /* neighbours of a warp read along the stride that is 1 */
             const int64_t j = a.k.d == 1 ? e / a.dk : e % BK, d = a.k.d == 1 ? e % a.dk : e / BK;
-            ks[j * MOST_D + d] = k0 + j < p.keys ? qk_real(a.k.p, a.dtype, p.b * a.k.b + p.hk * a.k.h + (k0 + j) * a.k.s + d * a.k.d) : 0.0f;
+            ks[j * MOST_D + d] = k0 + j < w.last ? qk_real(a.k.p, a.dtype, w.p.b * a.k.b + w.hk * a.k.h + (k0 + j) * a.k.s + d * a.k.d) : 0.0f;
         }
         QK_SYNC();
         QK_THREADS(t) {
             const int r = t / BK, j = t % BK;
             float s = 0;
             for (int64_t d = 0; d < a.dk; d++) s = fmaf(qs[r * MOST_D + d], ks[j * MOST_D + d], s);
-            s *= a.scale;
-            if (a.softcap > 0) s = a.softcap * fm_tanh(s / a.softcap);
-            sc[r * (BK + 1) + j] = p.r0 + r < a.rows ? masked(&a, &p, p.r0 + r, k0 + j, s) : none;
+            const int sees = w.r0 + r < a.rows && attn_sees(&a, &w.p, w.r0 + r, k0 + j);
+            sc[r * (BK + 1) + j] = sees ? attn_score(&a, &w.p, w.h, w.r0 + r, k0 + j, s * a.scale) : none;
         }
         QK_SYNC();
         QK_THREADS(t) if (t < BQ) {
@@ -87,7 +69,7 @@ QK_KERNEL(attention_kernel, qk_attn_args)
             top[t] = m;
         }
         QK_THREADS(t) for (int e = t; e < BK * a.dv; e += QK_NT) /* every thread has read the keys */
-            ks[e / a.dv * MOST_D + e % a.dv] = k0 + e / a.dv < p.keys ? qk_real(a.v.p, a.dtype, p.b * a.v.b + p.hk * a.v.h + (k0 + e / a.dv) * a.v.s + e % a.dv * a.v.d) : 0.0f;
+            ks[e / a.dv * MOST_D + e % a.dv] = k0 + e / a.dv < w.last ? qk_real(a.v.p, a.dtype, w.p.b * a.v.b + w.hk * a.v.h + (k0 + e / a.dv) * a.v.s + e % a.dv * a.v.d) : 0.0f;
         QK_SYNC();
         QK_THREADS(t) for (int i = 0; i < OUT_PER; i++) {
             const int e = t + i * ATTN_THREADS, r = e / MOST_D, d = e % MOST_D;
@@ -98,14 +80,23 @@ QK_KERNEL(attention_kernel, qk_attn_args)
         }
     }
     QK_SYNC();
+    QK_THREADS(t) if (t < BQ && a.sink) { /* a row without a key stays one */
+        int is;
+        const float s = attn_sink(&a, w.h, &is), m = s > top[t] ? s : top[t];
+        shrink[t] = top[t] == none ? 0.0f : fm_exp(top[t] - m);
+        sum[t] = sum[t] > 0 ? sum[t] * shrink[t] + fm_exp(s - m) : 0.0f;
+    }
+    QK_SYNC();
     QK_THREADS(t) for (int i = 0; i < OUT_PER; i++) {
         const int e = t + i * ATTN_THREADS, r = e / MOST_D, d = e % MOST_D;
-        if (d < a.dv && p.r0 + r < a.rows) /* a row without a key gives 0 */
-            qk_put_real(a.y, a.dtype, p.b * a.yb + p.h * a.yh + (p.r0 + r) * a.ys + d, sum[r] > 0 ? QK_MY(acc)[i] / sum[r] : 0.0f);
+        if (a.sink) QK_MY(acc)[i] *= shrink[r];
+        if (d < a.dv && w.r0 + r < a.rows) /* a row without a key gives 0 */
+            qk_put_real(a.y, a.dtype, w.p.b * a.yb + w.h * a.yh + (w.r0 + r) * a.ys + d, sum[r] > 0 ? QK_MY(acc)[i] / sum[r] : 0.0f);
     }
 }
 QK_HOST(attention_kernel, qk_attn_args)
 QK_EXTERN int qk_attention(qk_queue q, const qk_attn_args *a)
 {
+    if (a->dtype != QK_F32) return qk_attention_tile(q, a);
     return QK_LAUNCH(attention_kernel, a->batch * a->heads * ((a->rows + BQ - 1) / BQ), ATTN_THREADS, q, a);
 }

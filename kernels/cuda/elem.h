@@ -20,19 +20,45 @@ QX_HD uint32_t qk_nibble(const void *p, int bits, int64_t i)
     return ((uint32_t)((const uint8_t *)p)[i / per] >> (int)(i % per * bits)) & ((1u << bits) - 1u);
 }
 
+/* Half precision by the card's own instruction: one instead of a dozen, which a kernel bound by memory would feel. The same numbers; a NaN loses its payload. */
+#ifdef __CUDA_ARCH__
+static __device__ __forceinline__ float qk_f16_to_f32(uint16_t h)
+{
+    float v;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(v) : "h"(h));
+    return v;
+}
+static __device__ __forceinline__ uint16_t qk_f32_to_f16(float v)
+{
+    uint16_t h;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(v));
+    return h;
+}
+static __device__ __forceinline__ uint16_t qk_f32_to_bf16(float v)
+{
+    uint16_t h;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(v));
+    return h;
+}
+#else
+#define qk_f16_to_f32 qx_sc_f16_to_f32
+#define qk_f32_to_f16 qx_sc_f32_to_f16
+#define qk_f32_to_bf16 qx_sc_f32_to_bf16
+#endif
+
 /* f32, f16, bf16 only: the short form for the hot kernels. */
 QX_HD float qk_real(const void *p, int dt, int64_t i)
 {
     if (dt == QK_F32) return ((const float *)p)[i];
-    if (dt == QK_F16) return qx_sc_f16_to_f32(((const uint16_t *)p)[i]);
+    if (dt == QK_F16) return qk_f16_to_f32(((const uint16_t *)p)[i]);
     return qx_sc_bf16_to_f32(((const uint16_t *)p)[i]);
 }
 
 QX_HD void qk_put_real(void *p, int dt, int64_t i, float v)
 {
     if (dt == QK_F32) ((float *)p)[i] = v;
-    else if (dt == QK_F16) ((uint16_t *)p)[i] = qx_sc_f32_to_f16(v);
-    else ((uint16_t *)p)[i] = qx_sc_f32_to_bf16(v);
+    else if (dt == QK_F16) ((uint16_t *)p)[i] = qk_f32_to_f16(v);
+    else ((uint16_t *)p)[i] = qk_f32_to_bf16(v);
 }
 
 QX_HD float qk_small_float(uint8_t c, int dt)
@@ -133,6 +159,15 @@ QX_HD void qk_load16(const void *p, uint32_t *out)
     out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
 #else
     memcpy(out, p, 16);
+#endif
+}
+
+QX_HD void qk_store16(void *p, const uint32_t *v)
+{
+#ifdef __CUDACC__
+    *(uint4 *)p = make_uint4(v[0], v[1], v[2], v[3]);
+#else
+    memcpy(p, v, 16);
 #endif
 }
 

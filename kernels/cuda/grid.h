@@ -12,9 +12,13 @@
 #include "kernels/cuda/kernels.h"
 
 #ifdef __CUDACC__
-#define QK_KERNEL(name, args_type) QK_KERNEL_RESIDENT(name, args_type, 1)
-/* With registers few enough for `blocks` blocks of 256 threads on a multiprocessor. */
-#define QK_KERNEL_RESIDENT(name, args_type, blocks) static __global__ void __launch_bounds__(256, blocks) name(const __grid_constant__ args_type a)
+#define QK_KERNEL(name, args_type) QK_KERNEL_RESIDENT(name, args_type, 256, 1)
+/* With registers few enough for `blocks` blocks of `threads` threads on a multiprocessor. */
+#define QK_KERNEL_RESIDENT(name, args_type, threads, blocks) static __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ args_type a)
+/* Part of a kernel that has phases of its own. */
+#define QK_INSIDE static __device__ __forceinline__
+#define QK_UNROLL _Pragma("unroll")
+#define QK_APART static __device__ __noinline__
 #define QK_BLOCK ((int64_t)blockIdx.x)
 #define QK_BLOCKS ((int64_t)gridDim.x)
 #define QK_NT ((int)blockDim.x)
@@ -38,8 +42,11 @@ static inline int64_t qk_each_blocks(int64_t n)
 }
 #else
 #include <string.h>
-#define QK_KERNEL_RESIDENT(name, args_type, blocks) QK_KERNEL(name, args_type)
+#define QK_KERNEL_RESIDENT(name, args_type, threads, blocks) QK_KERNEL(name, args_type)
 #define QK_KERNEL(name, args_type) static void name(const int64_t qk_block, const int64_t qk_blocks, const int qk_nt, const args_type a)
+#define QK_INSIDE static inline
+#define QK_UNROLL
+#define QK_APART static inline
 #define QK_BLOCK ((void)qk_blocks, (void)qk_nt, qk_block)
 #define QK_BLOCKS qk_blocks
 #define QK_NT qk_nt

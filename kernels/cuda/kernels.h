@@ -205,11 +205,15 @@ typedef struct qk_attn_args {
     qk_attn_view q, k, v, mask; void *y;
     int64_t yb, yh, ys;
     int64_t batch, heads, kv_heads, rows, keys, dk, dv;
+    const void *sink; int32_t stype;  /* [heads] of stype: one more score that takes part in the sum only; NULL: none */
     const int32_t *lengths, *offsets; /* by batch: keys that count, and the causal offset; NULL: all keys, `offset` */
     int64_t offset, left;
     int32_t dtype, mtype, causal;
     float scale, softcap;
+    float *part; int32_t splits;      /* f16, bf16: keys shared out over so many blocks; part: [splits][batch heads rows][dv + 2], not looked at for 1 */
+    int32_t whole;                    /* set by qk_attention */
 } qk_attn_args;
+int qk_attention_splits(const qk_attn_args *a); /* how many are worth it */
 int qk_attention(qk_queue q, const qk_attn_args *a);
 
 /* Columns of a convolution: col[n][out pixels][c kh kw of a group], c slowest, or the input pixel patch in NCHW. */

@@ -143,7 +143,7 @@ QX_HD void sparse_store(const qk_sparse_args *a, int64_t token, int64_t row, uin
 
 /* A block has 16 rows of the weight and up to 16 tokens. With few tokens the time is that of reading the weight: the warps take turns along k, each with the loads of
  * AHEAD tiles under way, and their sums are added in the order of the warps. */
-QK_KERNEL_RESIDENT(sparse_kernel, qk_sparse_args, 2)
+QK_KERNEL_RESIDENT(sparse_kernel, qk_sparse_args, WARPS * LANES, 2)
 {
     QK_SHARED(uint32_t, red, WARPS * TILE_OUT);
     QK_PRIVATE(uint32_t, acc, TOKEN_TILES * 4);

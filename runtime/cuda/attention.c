@@ -59,8 +59,17 @@ static qx_status attn_run(const cu_run *r)
     a.v.p = r->in[2].data;
     a.mask.p = p->mask ? r->in[p->mask].data : NULL;
     a.y = r->out[0].data;
+    a.part = r->ws;
     if (p->plan) return cu_sdpa_run(r->d, p->plan, a.q.p, a.k.p, a.v.p, a.y, r->ws);
     return cu_launched(r->d->m, qk_attention(r->q, &a));
+}
+
+/* Our own kernel: how many blocks share the keys of a row, and the memory for their parts. */
+static size_t own_attention(cu_build *b, qk_attn_args *a)
+{
+    a->splits = qk_attention_splits(a);
+    b->step->kernel = "attention";
+    return a->splits > 1 ? (size_t)(a->splits * a->batch * a->heads * a->rows * (a->dv + 2)) * sizeof(float) : 0;
 }
 
 static void copy4(int64_t *to, const qk_attn_view *v)
@@ -74,7 +83,7 @@ static void copy4(int64_t *to, const qk_attn_view *v)
 /* cuDNN takes it when nothing is masked. */
 static qx_status attn_step(cu_build *b, attn_args *p)
 {
-    const qk_attn_args *a = &p->a;
+    qk_attn_args *a = &p->a;
     if (a->dk > MOST_HEAD || a->dv > MOST_HEAD) CU_NO(b, "heads of %lld and %lld: at most %d", (long long)a->dk, (long long)a->dv, MOST_HEAD);
     if (!p->mask && !a->causal && a->left < 0 && !(a->softcap > 0) && a->dtype != QX_DT_FLOAT) {
         cu_sdpa s = {.type = a->dtype, .batch = a->batch, .heads = a->heads, .kv_heads = a->kv_heads, .rows = a->rows, .keys = a->keys, .d = a->dk, .dv = a->dv, .scale = a->scale,
@@ -88,8 +97,35 @@ static qx_status attn_step(cu_build *b, attn_args *p)
         if (taken) cu_step_plan(b, plan, cu_sdpa_free, "cuDNN");
         p->plan = plan;
     }
-    if (!p->plan) b->step->kernel = "attention";
+    if (!p->plan) b->step->workspace = own_attention(b, a);
     return cu_step(b, attn_run, p, sizeof *p);
+}
+
+/* Dims of query, key and value that fit each other (a batch of one is shared), and where the result goes: [b, h, s, d], or [b, s, h, d]. */
+static qx_status shapes(const cu_build *b, qk_attn_args *a, const dims4 *q, const dims4 *k, const dims4 *v, bool out_bshd)
+{
+    a->batch = q->b > k->b ? q->b : k->b;
+    if (q->d != k->d || k->s != v->s || k->h != v->h || k->h < 1 || q->h % k->h || (q->b != a->batch && q->b != 1) || (k->b != a->batch && k->b != 1) || (v->b != a->batch && v->b != 1))
+        CU_BAD(b, "query [%lld,%lld,%lld,%lld], %lld keys of %lld in %lld heads", (long long)q->b, (long long)q->h, (long long)q->s, (long long)q->d, (long long)k->s, (long long)k->d, (long long)k->h);
+    a->heads = q->h;
+    a->kv_heads = k->h;
+    a->rows = q->s;
+    a->keys = k->s;
+    a->dk = q->d;
+    a->dv = v->d;
+    a->yb = q->h * q->s * v->d;
+    a->yh = out_bshd ? v->d : q->s * v->d;
+    a->ys = out_bshd ? q->h * v->d : v->d;
+    return QX_OK;
+}
+
+static qx_status with_mask(const cu_build *b, attn_args *p, int rank, bool may_be_bool)
+{
+    if (!cu_has(b, 3)) return QX_OK;
+    p->mask = 3;
+    p->a.mtype = b->in[3].dtype;
+    if (!cu_real(p->a.mtype) && !(may_be_bool && p->a.mtype == QX_DT_BOOL)) CU_NO(b, "a mask of %s", qx_dtype_get(p->a.mtype)->text);
+    return mask_operand(b, 3, rank, &p->a, &p->a.mask);
 }
 
 static qx_status fused_compile(cu_build *b)
@@ -97,7 +133,6 @@ static qx_status fused_compile(cu_build *b)
     attn_args p = {.a = {.scale = cu_float(b, "scale", 1), .left = -1, .dtype = b->in[0].dtype}};
     qk_attn_args *a = &p.a;
     int64_t layout = cu_int(b, "k_layout", 0);
-    bool out_bshd = cu_int(b, "out_bshd", 0) != 0;
     dims4 q, k, v;
     QX_TRY(operand(b, 0, cu_int(b, "q_bshd", 0), &q, &a->q));
     QX_TRY(operand(b, 1, layout == QX_K_BSHD, &k, &a->k));
@@ -109,24 +144,8 @@ static qx_status fused_compile(cu_build *b)
         a->k.s = 1;
         a->k.d = keys;
     }
-    a->batch = q.b > k.b ? q.b : k.b;
-    if (q.d != k.d || k.s != v.s || k.h != v.h || k.h < 1 || q.h % k.h || (q.b != a->batch && q.b != 1) || (k.b != a->batch && k.b != 1) || (v.b != a->batch && v.b != 1))
-        CU_BAD(b, "query [%lld,%lld,%lld,%lld], %lld keys of %lld in %lld heads", (long long)q.b, (long long)q.h, (long long)q.s, (long long)q.d, (long long)k.s, (long long)k.d, (long long)k.h);
-    a->heads = q.h;
-    a->kv_heads = k.h;
-    a->rows = q.s;
-    a->keys = k.s;
-    a->dk = q.d;
-    a->dv = v.d;
-    a->yb = q.h * q.s * v.d;
-    a->yh = out_bshd ? v.d : q.s * v.d;
-    a->ys = out_bshd ? q.h * v.d : v.d;
-    if (cu_has(b, 3)) {
-        p.mask = 3;
-        a->mtype = b->in[3].dtype;
-        if (!cu_real(a->mtype)) CU_NO(b, "a mask of %s", qx_dtype_get(a->mtype)->text);
-        QX_TRY(mask_operand(b, 3, b->in[0].rank, a, &a->mask));
-    }
+    QX_TRY(shapes(b, a, &q, &k, &v, cu_int(b, "out_bshd", 0) != 0));
+    QX_TRY(with_mask(b, &p, b->in[0].rank, false));
     return attn_step(b, &p);
 }
 extern const cu_adapter cu_fused_attention;
@@ -170,47 +189,32 @@ static qx_status attention_compile(cu_build *b)
     QX_TRY(heads_operand(b, 0, "q_num_heads", &q, &a->q));
     QX_TRY(heads_operand(b, 1, "kv_num_heads", &k, &a->k));
     QX_TRY(heads_operand(b, 2, "kv_num_heads", &v, &a->v));
-    if (q.d != k.d || k.s != v.s || k.h != v.h || k.h < 1 || q.h % k.h || k.b != q.b || v.b != q.b) CU_BAD(b, "query, key and value do not fit");
-    a->batch = q.b;
-    a->heads = q.h;
-    a->kv_heads = k.h;
-    a->rows = q.s;
-    a->keys = k.s;
-    a->dk = q.d;
-    a->dv = v.d;
+    if (k.b != q.b || v.b != q.b) CU_BAD(b, "query, key and value of batch %lld, %lld, %lld", (long long)q.b, (long long)k.b, (long long)v.b);
+    QX_TRY(shapes(b, a, &q, &k, &v, b->in[0].rank == 3));
     a->scale = cu_float(b, "scale", 1.0f / sqrtf((float)q.d));
-    const bool flat = b->in[0].rank == 3;
-    a->yb = q.h * q.s * v.d;
-    a->yh = flat ? v.d : q.s * v.d;
-    a->ys = flat ? q.h * v.d : v.d;
-    if (cu_has(b, 3)) {
-        p.mask = 3;
-        a->mtype = b->in[3].dtype;
-        if (!cu_real(a->mtype) && a->mtype != QX_DT_BOOL) CU_NO(b, "a mask of %s", qx_dtype_get(a->mtype)->text);
-        QX_TRY(mask_operand(b, 3, 4, a, &a->mask));
-    }
+    QX_TRY(with_mask(b, &p, 4, true));
     return attn_step(b, &p);
 }
 const cu_adapter qx_cuda_attention = {attention_place, attention_compile};
 
 /* ---- GroupQueryAttention: runtime/cpu/gqa.c ---- */
 
-enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQLENS, TOTAL, COS, SIN, POSITIONS, BIAS, SINK };
+enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQLENS, TOTAL, COS, SIN, POSITIONS, BIAS, SINK, K_SCALE };
 
 typedef struct gqa_args {
     qk_attn_args a;
     qk_rope_args rope;
     int64_t past_cap, cap, q_row, k_row, past[64]; /* past: keys before the new ones, by batch */
-    bool packed, rotary;
+    size_t part;                                   /* where the parts of split keys lie in the workspace */
+    bool packed, rotary, bias, sink;
     const int64_t *starts;                         /* the same on the device */
 } gqa_args;
 
 static qx_status gqa_place(const cu_build *b)
 {
     QX_TRY(cu_want_real(b, QUERY));
-    for (uint32_t i = BIAS; i < b->node->n_in; i++)
-        if (cu_has(b, i)) CU_NO(b, "input %u (bias, sink or quantized cache)", i);
-    if (cu_int(b, "smooth_softmax", 0)) CU_NO(b, "smooth_softmax");
+    for (uint32_t i = K_SCALE; i < b->node->n_in; i++)
+        if (cu_has(b, i)) CU_NO(b, "input %u (a quantized cache, or norms of query and key)", i);
     if (cu_int(b, "sliding_window_cache", 0)) CU_NO(b, "sliding_window_cache");
     if (b->node->n_out > 3) CU_NO(b, "the scores as an output");
     b->place->host_in = 1u << SEQLENS | 1u << TOTAL;
@@ -263,7 +267,7 @@ static qx_status gqa_run(const cu_run *r)
     const gqa_args *g = r->args;
     qk_attn_args a = g->a;
     const int64_t d = a.dk, hidden = a.heads * d, kv = a.kv_heads * d;
-    const size_t size = (size_t)cu_bytes(a.dtype), q_bytes = ((size_t)(a.batch * a.rows * hidden) * size + 255) / 256 * 256;
+    const size_t q_bytes = cu_round((size_t)(a.batch * a.rows * hidden) * (size_t)cu_bytes(a.dtype));
     const void *k = g->packed ? r->in[QUERY].data : r->in[KEY].data, *v = g->packed ? r->in[QUERY].data : r->in[VALUE].data;
     void *rq = r->ws, *rk = (char *)r->ws + q_bytes;
     const int64_t k0 = g->packed ? hidden : 0, v0 = g->packed ? hidden + kv : 0;
@@ -277,7 +281,37 @@ static qx_status gqa_run(const cu_run *r)
     a.k.p = r->out[1].data;
     a.v.p = r->out[2].data;
     a.y = r->out[0].data;
+    a.part = (float *)(void *)((char *)r->ws + g->part);
+    if (g->bias) a.mask.p = r->in[BIAS].data;
+    if (g->sink) a.sink = r->in[SINK].data;
     return cu_launched(r->d->m, qk_attention(r->q, &a));
+}
+
+/* attention_bias is a mask that may have columns behind the last key; head_sink, or smooth_softmax, whose sink is 0. */
+static qx_status gqa_extras(cu_build *b, gqa_args *g)
+{
+    qk_attn_args *a = &g->a;
+    const qx_dev_tensor *bias = &b->in[BIAS], *sink = &b->in[SINK];
+    if ((g->bias = cu_has(b, BIAS))) {
+        if (!cu_real(bias->dtype)) CU_NO(b, "a bias of %s", qx_dtype_get(bias->dtype)->text);
+        if (bias->rank != 4 || (bias->dims[0] != 1 && bias->dims[0] != a->batch) || (bias->dims[1] != 1 && bias->dims[1] != a->heads) || bias->dims[2] != a->rows || bias->dims[3] < g->cap)
+            CU_BAD(b, "attention_bias must be [%lld or 1, %lld or 1, %lld, %lld]", (long long)a->batch, (long long)a->heads, (long long)a->rows, (long long)g->cap);
+        const int64_t row = bias->dims[3], head = row * bias->dims[2];
+        a->mtype = bias->dtype;
+        a->mask = (qk_attn_view){CU_LATER, bias->dims[0] == 1 ? 0 : head * bias->dims[1], bias->dims[1] == 1 ? 0 : head, row, 1};
+    }
+    if ((g->sink = cu_has(b, SINK))) {
+        if (!cu_real(sink->dtype) || sink->numel != a->heads) CU_BAD(b, "head_sink of %lld elements for %lld heads", (long long)sink->numel, (long long)a->heads);
+        a->sink = CU_LATER;
+        a->stype = sink->dtype;
+    } else if (cu_int(b, "smooth_softmax", 0)) {
+        void *zeros;
+        QX_TRY(cu_step_memory(b, NULL, (size_t)a->heads * sizeof(float), &zeros));
+        QX_TRY(cu_zero(b->d->m, zeros, (size_t)a->heads * sizeof(float)));
+        a->sink = zeros;
+        a->stype = QX_DT_FLOAT;
+    }
+    return QX_OK;
 }
 
 /* seqlens_k and the total length: how many keys each batch has, and where the new ones go. */
@@ -357,8 +391,9 @@ static qx_status gqa_compile(cu_build *b)
     a->yh = d;
     a->ys = hidden;
     const size_t size = (size_t)cu_bytes(a->dtype);
-    if (g.rotary) b->step->workspace = ((size_t)(a->batch * a->rows * hidden) * size + 255) / 256 * 256 + (size_t)(a->batch * a->rows * kv) * size;
-    b->step->kernel = "attention";
+    QX_TRY(gqa_extras(b, &g));
+    if (g.rotary) g.part = cu_round((size_t)(a->batch * a->rows * hidden) * size) + cu_round((size_t)(a->batch * a->rows * kv) * size);
+    b->step->workspace = g.part + own_attention(b, a);
     return cu_step(b, gqa_run, &g, sizeof g);
 }
 const cu_adapter qx_cuda_gqa = {gqa_place, gqa_compile};

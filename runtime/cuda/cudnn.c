@@ -232,8 +232,6 @@ static bool plan_conv(engine *e, const cu_conv *c, bool turned, cudnnBackendHeur
     return g->ok && plan_graph(e, ops, 2, mode, !turned);
 }
 
-static size_t round_up(size_t n) { return (n + 255) / 256 * 256; }
-
 void cu_conv_free(qx_dev *d, void *block)
 {
     cu_conv_plan *p = block;
@@ -265,10 +263,10 @@ qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_conv_plan **out, size_t *w
         return QX_OK;
     }
     const size_t size = (size_t)cu_bytes(c->type);
-    p->x_bytes = round_up((size_t)(c->batch * c->in_ch * cu_prod(c->in, 0, 3)) * size);
-    p->w_bytes = round_up((size_t)(c->out_ch * (c->in_ch / c->group) * cu_prod(c->kernel, 0, 3)) * size);
-    const size_t y_bytes = round_up((size_t)(c->batch * c->out_ch * cu_prod(c->out, 0, 3)) * size);
-    *workspace = round_up(p->e.workspace) + (p->turned ? p->x_bytes + p->w_bytes + y_bytes : 0);
+    p->x_bytes = cu_round((size_t)(c->batch * c->in_ch * cu_prod(c->in, 0, 3)) * size);
+    p->w_bytes = cu_round((size_t)(c->out_ch * (c->in_ch / c->group) * cu_prod(c->kernel, 0, 3)) * size);
+    const size_t y_bytes = cu_round((size_t)(c->batch * c->out_ch * cu_prod(c->out, 0, 3)) * size);
+    *workspace = cu_round(p->e.workspace) + (p->turned ? p->x_bytes + p->w_bytes + y_bytes : 0);
     *out = p;
     return QX_OK;
 }
@@ -284,7 +282,7 @@ qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const void *x, const voi
 {
     const cu_conv *c = &p->c;
     const int64_t ids[4] = {ID_X, ID_W, ID_Y, ID_B};
-    char *own = ws, *tx = own + round_up(p->e.workspace), *tw = tx + p->x_bytes, *ty = tw + p->w_bytes;
+    char *own = ws, *tx = own + cu_round(p->e.workspace), *tw = tx + p->x_bytes, *ty = tw + p->w_bytes;
     void *pointers[4] = {p->turned ? tx : (void *)(uintptr_t)x, p->turned ? tw : (void *)(uintptr_t)w, p->turned ? ty : y, (void *)(uintptr_t)bias};
     if (p->turned) {
         QX_TRY(turn(d, x, tx, c->batch, c->in_ch, cu_prod(c->in, 0, 3), c->type));

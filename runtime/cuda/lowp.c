@@ -54,8 +54,6 @@ typedef struct args {
     bool fp8, flip, tailed;    /* flip: unsigned codes become signed ones; tailed: the library writes sums, the tail the result */
 } args;
 
-static size_t round_up(size_t n) { return (n + 255) / 256 * 256; }
-
 static qx_status own_run(const cu_run *r, const args *p, const void *bias)
 {
     if (p->fp8) {
@@ -185,8 +183,8 @@ static qx_status with_units(cu_build *b, args *p, const qk_int8_args *a, bool nk
     const bool sums = !p->fp8 && p->tail.zx;
     if (p->plan || sums) QX_TRY(turned_weight(b, p, a->n, a->k, nk));
     if (sums) QX_TRY(column_sums(b, p, a->n, a->k));
-    p->acc_bytes = p->tailed ? round_up((size_t)(a->m * a->n) * 4) : 0;
-    p->flip_bytes = p->flip ? round_up((size_t)(a->m * a->k)) : 0;
+    p->acc_bytes = p->tailed ? cu_round((size_t)(a->m * a->n) * 4) : 0;
+    p->flip_bytes = p->flip ? cu_round((size_t)(a->m * a->k)) : 0;
     b->step->workspace = p->acc_bytes + p->flip_bytes + ws;
     return QX_OK;
 }

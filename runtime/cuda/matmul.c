@@ -218,7 +218,7 @@ static qx_status codes_run(const cu_run *r)
     g.bias = c.bias;
     g.y = r->out[0].data;
     if (!p->plan) return cu_launched(r->d->m, qk_gemm(r->q, &g));
-    const size_t used = ((size_t)(c.n * c.k) * (size_t)cu_bytes(c.dtype) + 255) / 256 * 256;
+    const size_t used = cu_round((size_t)(c.n * c.k) * (size_t)cu_bytes(c.dtype));
     const cu_product_data a = {.x = g.x, .w = g.w, .bias = g.bias, .y = g.y, .ws = (char *)r->ws + used};
     return cu_product_run(r->d, p->plan, &a);
 }
@@ -245,7 +245,7 @@ static qx_status codes_step(cu_build *b, codes_args *p)
     if (!p->bias || c->btype == q.ytype) QX_TRY(cu_product_new(b->d, &q, &plan, &ws, &taken));
     if (taken) cu_step_plan(b, plan, cu_product_free, "cublasLt");
     p->plan = plan;
-    b->step->workspace = ((size_t)(c->n * c->k) * (size_t)cu_bytes(c->dtype) + 255) / 256 * 256 + ws;
+    b->step->workspace = cu_round((size_t)(c->n * c->k) * (size_t)cu_bytes(c->dtype)) + ws;
     return cu_step(b, codes_run, p, sizeof *p);
 }
 

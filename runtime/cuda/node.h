@@ -77,6 +77,8 @@ bool cu_integer(int dtype); /* 8 to 64 bits, and BOOL */
 qx_status cu_want_real(const cu_build *b, uint32_t i);
 qx_status cu_want_plain(const cu_build *b, uint32_t i); /* whole bytes: real, integer, double, float8 */
 qx_status cu_host_in(const cu_build *b, uint32_t first, uint32_t last); /* inputs first..last are arguments */
+/* To the alignment of blocks: parts of a workspace. */
+static inline size_t cu_round(size_t bytes) { return (bytes + 255) / 256 * 256; }
 int cu_bytes(int dtype);                                /* of one element; 0 for packed types */
 
 /* ---- Shapes ---- */

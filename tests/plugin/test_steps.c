@@ -13,6 +13,8 @@ typedef struct step_case { const char *name, *text; double min_db; const char *k
 #define CODES16x16 CODES(2) "," NIL16 "," NIL16 "," CODES(-5) "," NIL16 "," CODES(4) "," CODES(1) "," NIL16 "," CODES(3) "," CODES(-1) "," NIL16 "," NIL16 "," NIL16 "," NIL16 "," NIL16 "," CODES(6)
 #define CODES64x16 CODES16x16 "," CODES16x16 "," CODES16x16 "," CODES16x16
 #define DQ_INT8 "float s = {0.01}, uint8 z = {117}, int8[64,48] w = random(5), float[48] ws = fill(0.02)"
+#define GQA_INPUTS "g (float[2,3,64] x, float[2,3,32] k, float[2,3,32] v, float[2,2,6,16] pk, float[2,2,6,16] pv, float[1,4,3,9] bias, float[4] sink) => (float[2,3,64] y)\n" \
+    "<int32[2] lens = {8, 5}, int32[1] total = {9}> "
 static const step_case cases[] = {
     {"attention with mask", HEAD(17) "g (float[2,4,9,8] x, float[2,4,11,8] k, float[2,4,11,8] v, float[2,1,9,11] mask) => (float[2,9,4,8] y)\n"
      "<float c = {0.35}> { kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(x, kt) t = Mul(s, c) u = Add(t, mask) p = Softmax<axis=-1>(u) o = MatMul(p, v) y = Transpose<perm=[0,2,1,3]>(o) }", 110, NULL},
@@ -54,6 +56,23 @@ static const step_case cases[] = {
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 110, "mma.sp"},
     {"2:4 product of fp8 codes with bias", HEAD(19) "g (float[5,64] x) => (float[5,16] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[64,16] w = {" CODES64x16 "}, float[16] ws = fill(0.02),"
      " float[16] b = random(3)> { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = Gemm(d, v, b) }", 110, "mma.sp"},
+    {"half attention, grouped, causal by mask", HEAD(17) "g (float[2,6,70,40] x, float[2,6,90,40] k, float[2,6,90,24] v, float[2,1,70,90] mask) => (float[2,6,70,24] y) <float16 c = {0.158}>"
+     " { xh = Cast<to=10>(x) kh = Cast<to=10>(k) vh = Cast<to=10>(v) mh = Cast<to=10>(mask) kt = Transpose<perm=[0,1,3,2]>(kh) s = MatMul(xh, kt) t = Mul(s, c) u = Add(t, mh) p = Softmax<axis=-1>(u)"
+     " o = MatMul(p, vh) y = Cast<to=1>(o) }", 50, "attention"},
+    {"half attention, turned keys, heads of 160", HEAD(17) "g (float[3,20,160] x, float[3,160,130] k, float[3,130,160] v) => (float[3,20,160] y) <float16 c = {0.079}>"
+     " { xh = Cast<to=10>(x) kh = Cast<to=10>(k) vh = Cast<to=10>(v) s = MatMul(xh, kh) t = Mul(s, c) p = Softmax<axis=-1>(t) o = MatMul(p, vh) y = Cast<to=1>(o) }", 50, "attention"},
+    {"bfloat16 attention, one row, many keys", HEAD(17) "g (float[1,4,1,64] x, float[1,4,1100,64] k, float[1,4,1100,64] v) => (float[1,4,1,64] y) <bfloat16 c = {0.125}>"
+     " { xh = Cast<to=16>(x) kh = Cast<to=16>(k) vh = Cast<to=16>(v) kt = Transpose<perm=[0,1,3,2]>(kh) s = MatMul(xh, kt) t = Mul(s, c) p = Softmax<axis=-1>(t) o = MatMul(p, vh) y = Cast<to=1>(o) }", 34, "attention"},
+    {"half attention, grouped heads, causal, window by length", HEAD(23) "g (float[2,8,70,128] x, float[2,2,600,128] k, float[2,2,600,128] v) => (float[2,8,70,128] y)"
+     " { xh = Cast<to=10>(x) kh = Cast<to=10>(k) vh = Cast<to=10>(v) o = Attention<is_causal=1, softcap=20.0>(xh, kh, vh) y = Cast<to=1>(o) }", 50, "attention"},
+    {"grouped queries, bias and sinks", HEAD(17) GQA_INPUTS "{ o, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2>(x, k, v, pk, pv, lens, total, , , , bias, sink) y = Identity(o) }", 110, "attention"},
+    {"grouped queries, smooth softmax and a window", HEAD(17) GQA_INPUTS
+     "{ o, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2, smooth_softmax=1, local_window_size=3>(x, k, v, pk, pv, lens, total) y = Identity(o) }", 110, "attention"},
+    {"half grouped queries, bias and sinks", HEAD(17) GQA_INPUTS "{ xh = Cast<to=10>(x) kh = Cast<to=10>(k) vh = Cast<to=10>(v) pkh = Cast<to=10>(pk) pvh = Cast<to=10>(pv) bh = Cast<to=10>(bias) sh = Cast<to=10>(sink)"
+     " o, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2>(xh, kh, vh, pkh, pvh, lens, total, , , , bh, sh) y = Cast<to=1>(o) }", 50, "attention"},
+    {"half grouped queries, one token, long cache, sinks", HEAD(17) "g (float[1,1,64] x, float[1,1,32] k, float[1,1,32] v, float[1,2,1200,16] pk, float[1,2,1200,16] pv, float[4] sink) => (float[1,1,64] y)\n"
+     "<int32[1] lens = {1200}, int32[1] total = {1201}> { xh = Cast<to=10>(x) kh = Cast<to=10>(k) vh = Cast<to=10>(v) pkh = Cast<to=10>(pk) pvh = Cast<to=10>(pv) sh = Cast<to=10>(sink)"
+     " o, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2>(xh, kh, vh, pkh, pvh, lens, total, , , , , sh) y = Cast<to=1>(o) }", 50, "attention"},
     {"half precision", HEAD(17) "g (float[6,40] x) => (float[6,24] y) <float16[40,24] w = random(1), float16[24] b = random(2)>"
      " { h = Cast<to=10>(x) a = MatMul(h, w) c = Add(a, b) e = Erf(c) f = Softmax(e) y = Cast<to=1>(f) }", 50, NULL},
 };

@@ -1,0 +1,337 @@
+/* attention_tile.cu - attention of f16 and bf16 on matrix units (mma.sync m16n8k16, f32 sums) with an online softmax: masks, causality, windows, grouped heads, head sizes to 256.
+ *
+ * The query heads that share a key head are rows of one matrix: virtual row v is row v / group of head v % group. So keys and values are read once for all of them, and one token
+ * of a decoder still fills a tile. A block has 64 virtual rows, 16 a warp, and walks over tiles of keys in shared memory; the scores stay in registers, where the layout of a
+ * product's result is that of the next one's left operand. When there are too few blocks for the card, the keys are shared out over `splits` of them and a second
+ * kernel joins the parts, in order. Fragment layouts: PTX ISA, "Matrix Fragments for mma.m16n8k16" and "ldmatrix"; on the host both are functions with that meaning. */
+#include "kernels/cuda/attention.h"
+
+enum {
+    WARPS = 4, WARP_ROWS = 16, ROWS = WARPS * WARP_ROWS, THREADS = WARPS * 32, PAD = 8, /* halves behind a row: lanes of a fragment meet different banks */
+    MOST_D = 256, MOST_KEYS = 64, TILE = MOST_KEYS * (128 + PAD)                          /* 32 keys of 256, 64 of up to 128 */
+};
+
+#ifdef __CUDACC__
+#define LANE_XOR(name, i, mask) __shfl_xor_sync(0xffffffffu, name[i], mask)
+QK_INSIDE float exp2_of(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+#define MMA(bf, c, ci, a, ai, b, bi) mma16(bf, (c) + (ci), (a) + (ai), (b) + (bi))
+QK_INSIDE void mma16(bool bf, float *c, const uint32_t *a, const uint32_t *b)
+{
+    if (bf)
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    else
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+/* Four 8 x 8 matrices from rows in shared memory, whose addresses the lanes give. */
+QK_INSIDE void ldmatrix(bool turned, uint32_t *r, const uint16_t *row)
+{
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+    if (turned) asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+    else asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+}
+#else
+#define LANE_XOR(name, i, mask) name##_of[t ^ (mask)][i]
+#define exp2_of exp2f
+#define MMA(bf, c, ci, a, ai, b, bi) \
+    host_mma16(bf, &QK_MY(c)[ci], &a##_of[t / 32 * 32][ai], (int)(sizeof a##_of[0] / sizeof(uint32_t)), &b##_of[t / 32 * 32][bi], (int)(sizeof b##_of[0] / sizeof(uint32_t)), t % 32)
+static float host_half(int bf, uint32_t reg, int high)
+{
+    const uint16_t code = (uint16_t)(reg >> (16 * high));
+    return bf ? qx_sc_bf16_to_f32(code) : qx_sc_f16_to_f32(code);
+}
+static void host_mma16(int bf, float *c, const uint32_t *a, int a_lane, const uint32_t *b, int b_lane, int lane)
+{
+    for (int i = 0; i < 4; i++) {
+        const int row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
+        for (int k = 0; k < 16; k++)
+            c[i] += host_half(bf, a[(row % 8 * 4 + k % 8 / 2) * a_lane + row / 8 + k / 8 * 2], k % 2) * host_half(bf, b[(col * 4 + k % 8 / 2) * b_lane + k / 8], k % 2);
+    }
+}
+#endif
+
+/* Masks with a tensor and soft caps are rare and long: a call, not a copy for each of the unrolled elements. */
+QK_APART float attn_score_apart(const qk_attn_args *a, const attn_batch *p, int64_t h, int64_t row, int64_t key, float s) { return attn_score(a, p, h, row, key, s); }
+
+/* Four fragments of a right operand for lane t: element (k, n) of 16 x 8. plain: from rows n of [key][d], columns d0 .. d0 + 31: two steps of k. turned: from rows k of
+ * [key][d], columns d0 .. d0 + 15: two tiles of n. */
+QK_INSIDE void fragments(int turned, uint32_t *r, const uint16_t *tile, int ld, int key0, int d0, int lane)
+{
+#ifdef __CUDACC__
+    const int m = lane / 8, key = turned ? (m & 1) * 8 + lane % 8 : lane % 8, d = turned ? (m >> 1) * 8 : m * 8;
+    ldmatrix(turned, r, tile + (key0 + key) * ld + d0 + d);
+#else
+    for (int m = 0; m < 4; m++) {
+        const int g = lane / 4, c = lane % 4 * 2;
+        const uint16_t *p = turned ? tile + (key0 + (m & 1) * 8 + c) * ld + d0 + (m >> 1) * 8 + g : tile + (key0 + g) * ld + d0 + m * 8 + c;
+        r[m] = p[0] | (uint32_t)p[turned ? ld : 1] << 16;
+    }
+#endif
+}
+
+typedef struct tile_place { attn_batch p; int64_t hk, v0, first, last, rows; int split; } tile_place; /* rows: virtual ones */
+
+QX_HD tile_place tile_place_of(const qk_attn_args *a, int64_t block, int keys)
+{
+    const int64_t group = a->heads / a->kv_heads;
+    tile_place w;
+    int64_t first, last;
+    w.rows = a->rows * group;
+    const int64_t tiles = (w.rows + ROWS - 1) / ROWS;
+    w.split = (int)(block % a->splits);
+    block /= a->splits;
+    w.v0 = block % tiles * ROWS;
+    w.hk = block / tiles % a->kv_heads;
+    w.p = attn_batch_of(a, block / tiles / a->kv_heads);
+    const int64_t v1 = w.v0 + ROWS < w.rows ? w.v0 + ROWS : w.rows;
+    attn_span(a, &w.p, w.v0 / group, (v1 - 1) / group, keys, &first, &last);
+    const int64_t steps = last > first ? (last - first + keys - 1) / keys : 0, each = (steps + a->splits - 1) / a->splits * keys;
+    w.first = first + w.split * each;
+    w.last = w.first + each < last ? w.first + each : last;
+    return w;
+}
+
+QX_HD uint16_t half_at(const void *p, int64_t i) { return ((const uint16_t *)p)[i]; }
+
+/* Rows k0 .. of keys or values into [keys][width + PAD], zeros where there is nothing. */
+QX_HD void load_tile(uint16_t *to, const qk_attn_view *v, int64_t base, int64_t k0, int64_t last, int64_t d, int width, int keys, int whole, int t)
+{
+    const int ld = width + PAD;
+    if (whole) { /* sixteen bytes at a time */
+        for (int e = t * 8; e < keys * width; e += THREADS * 8) {
+            uint32_t r[4] = {0, 0, 0, 0};
+            if (k0 + e / width < last && e % width < d) qk_load16((const uint16_t *)v->p + base + (k0 + e / width) * v->s + e % width, r);
+            qk_store16(to + e / width * ld + e % width, r);
+        }
+        return;
+    }
+    for (int e = t; e < keys * width; e += THREADS) {
+        /* neighbours of a warp read along the stride that is 1 */
+        const int key = v->d == 1 ? e / width : e % keys, c = v->d == 1 ? e % width : e / keys;
+        to[key * ld + c] = k0 + key < last && c < d ? half_at(v->p, base + (k0 + key) * v->s + c * v->d) : (uint16_t)0;
+    }
+}
+
+QX_HD uint32_t packed(int bf, float low, float high)
+{
+    return bf ? qk_f32_to_bf16(low) | (uint32_t)qk_f32_to_bf16(high) << 16 : qk_f32_to_f16(low) | (uint32_t)qk_f32_to_f16(high) << 16;
+}
+
+/* A virtual row of the block: -1: none. */
+typedef struct query_row { int64_t h, row; } query_row;
+QX_HD query_row query_row_of(const qk_attn_args *a, const tile_place *w, int t, int half)
+{
+    const int64_t group = a->heads / a->kv_heads, v = w->v0 + t / 32 * WARP_ROWS + t % 32 / 4 + half * 8;
+    const query_row r = {w->hk * group + v % group, v < w->rows ? v / group : -1};
+    return r;
+}
+
+/* The left operand's registers of the warp: row g or g + 8, columns 2 t and behind it, of step i / 4. */
+QK_INSIDE void load_query(const qk_attn_args *a, const tile_place *w, int t, int half, const int D, uint32_t *qf)
+{
+    const query_row r = query_row_of(a, w, t, half);
+    const uint16_t *q = (const uint16_t *)a->q.p + (w->p.b * a->q.b + r.h * a->q.h + r.row * a->q.s);
+    QK_UNROLL for (int i = 0; i < D / 8; i++) {
+        const int64_t d = i * 8 + t % 4 * 2;
+        const uint32_t low = r.row >= 0 && d < a->dk ? q[d * a->q.d] : 0u, high = r.row >= 0 && d + 1 < a->dk ? q[(d + 1) * a->q.d] : 0u;
+        qf[i / 2 * 4 + i % 2 * 2 + half] = low | high << 16;
+    }
+}
+
+/* Scores of one row to units of log2, with everything that masks them; the largest. */
+QK_INSIDE float finish_scores(const qk_attn_args *a, const tile_place *w, int64_t k0, int t, int half, int plain, const int KEYS, float *sc)
+{
+    const query_row r = query_row_of(a, w, t, half);
+    const float none = qx_of_bits(0xff800000u), log2e = 1.44269504f;
+    const int own = a->mask.p || a->softcap > 0;
+    float most = none;
+    QK_UNROLL for (int i = 0; i < KEYS / 4; i++) {
+        const int at = i / 2 * 4 + half * 2 + i % 2;
+        const int64_t key = k0 + i / 2 * 8 + t % 4 * 2 + i % 2;
+        const int sees = plain || (r.row >= 0 && attn_sees(a, &w->p, r.row, key));
+        sc[at] = sees ? sc[at] * a->scale : none;
+        if (own && sees) sc[at] = attn_score_apart(a, &w->p, r.h, r.row, key, sc[at]);
+        sc[at] *= log2e;
+        most = sc[at] > most ? sc[at] : most;
+    }
+    return most;
+}
+
+/* Nothing but the scale stands between product and softmax for any pair of the tile. */
+QX_HD int tile_is_plain(const qk_attn_args *a, const tile_place *w, int64_t k0, int keys)
+{
+    if (a->mask.p || a->left >= 0 || a->softcap > 0 || k0 + keys > w->last) return 0;
+    return !a->causal || k0 + keys - 1 <= w->v0 / (a->heads / a->kv_heads) + w->p.offset;
+}
+
+/* What turns a row's sums into its result: `top` is in units of log2. A row without a key gives 0. */
+QK_INSIDE float attn_factor(const qk_attn_args *a, int64_t h, float top, float sum)
+{
+    int is;
+    const float sink = attn_sink(a, h, &is) * 1.44269504f, m = is && sink > top ? sink : top;
+    if (!(sum > 0)) return 0.0f;
+    const float f = exp2_of(top - m);
+    return f / (sum * f + (is ? exp2_of(sink - m) : 0.0f));
+}
+
+/* A row of the result, or of a part: part[split][b][h][row] is [dv] sums, their maximum and their weight. */
+QK_INSIDE void store_row(const qk_attn_args *a, const tile_place *w, int t, int half, const int D, const float *out, float top, float sum)
+{
+    const query_row r = query_row_of(a, w, t, half);
+    const float inv = attn_factor(a, r.h, top, sum);
+    const int64_t at = w->p.b * a->yb + r.h * a->yh + r.row * a->ys, part = (((w->split * a->batch + w->p.b) * a->heads + r.h) * a->rows + r.row) * (a->dv + 2);
+    if (r.row < 0) return;
+    QK_UNROLL for (int i = 0; i < D / 4; i++) {
+        const int64_t d = i / 2 * 8 + t % 4 * 2 + i % 2;
+        const float v = out[i / 2 * 4 + half * 2 + i % 2];
+        if (d >= a->dv) continue;
+        if (a->splits > 1) a->part[part + d] = v;
+        else qk_put_real(a->y, a->dtype, at + d, v * inv);
+    }
+    if (a->splits > 1 && t % 4 == 0) a->part[part + a->dv] = top, a->part[part + a->dv + 1] = sum;
+}
+
+/* D: the head size rounded up to what fills whole fragments. KEYS of a tile. Both are constants of the kernels below, so that the arrays are registers. */
+QK_INSIDE void tile_body(const qk_attn_args *a, const int64_t block, const int qk_nt, const int D, const int KEYS, const int bf)
+{
+    QK_SHARED(uint16_t, ks, TILE);
+    QK_SHARED(uint16_t, vs, TILE);
+    QK_PRIVATE(uint32_t, qf, MOST_D / 16 * 4);
+    QK_PRIVATE(float, out, MOST_D / 8 * 4);
+    QK_PRIVATE(float, sc, MOST_KEYS / 8 * 4);
+    QK_PRIVATE(uint32_t, pf, 4);
+    QK_PRIVATE(uint32_t, bv, 4);
+    QK_PRIVATE(float, top, 2);
+    QK_PRIVATE(float, sum, 2);
+    QK_PRIVATE(float, one, 2); /* a row's maximum or sum over a lane's own columns, over a pair of lanes, over all four */
+    QK_PRIVATE(float, two, 2);
+    const tile_place w = tile_place_of(a, block, KEYS);
+    const float none = qx_of_bits(0xff800000u);
+    const int64_t k_base = w.p.b * a->k.b + w.hk * a->k.h, v_base = w.p.b * a->v.b + w.hk * a->v.h;
+    (void)qk_nt;
+    QK_THREADS(t) {
+        QK_UNROLL for (int h = 0; h < 2; h++) {
+            load_query(a, &w, t, h, D, QK_MY(qf));
+            QK_MY(top)[h] = none, QK_MY(sum)[h] = 0;
+        }
+        QK_UNROLL for (int i = 0; i < D / 2; i++) QK_MY(out)[i] = 0;
+    }
+    for (int64_t k0 = w.first; k0 < w.last; k0 += KEYS) {
+        const int plain = tile_is_plain(a, &w, k0, KEYS);
+        QK_SYNC(); /* everybody is done with the last tile */
+        QK_THREADS(t) {
+            load_tile(ks, &a->k, k_base, k0, w.last, a->dk, D, KEYS, a->whole & 1, t);
+            load_tile(vs, &a->v, v_base, k0, w.last, a->dv, D, KEYS, a->whole & 2, t);
+        }
+        QK_SYNC();
+        QK_UNROLL for (int j = 0; j < KEYS / 8; j++) {
+            QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(sc)[4 * j + i] = 0;
+            QK_UNROLL for (int d = 0; d < D / 32; d++) {
+                QK_THREADS(t) fragments(0, QK_MY(bv), ks, D + PAD, 8 * j, 32 * d, t % 32);
+                QK_THREADS(t) MMA(bf, sc, 4 * j, qf, 8 * d, bv, 0);
+                QK_THREADS(t) MMA(bf, sc, 4 * j, qf, 8 * d + 4, bv, 2);
+            }
+        }
+        QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = finish_scores(a, &w, k0, t, h, plain, KEYS, QK_MY(sc));
+        QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(two)[h] = fmaxf(QK_MY(one)[h], LANE_XOR(one, h, 1));
+        QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = fmaxf(QK_MY(two)[h], LANE_XOR(two, h, 2));
+        QK_THREADS(t) {
+            QK_UNROLL for (int h = 0; h < 2; h++) {
+                const float m = fmaxf(QK_MY(top)[h], QK_MY(one)[h]), keep = m == none ? 0.0f : m, shrink = exp2_of(QK_MY(top)[h] - keep);
+                float s = 0;
+                QK_UNROLL for (int i = 0; i < KEYS / 4; i++) {
+                    const int at = i / 2 * 4 + h * 2 + i % 2;
+                    QK_MY(sc)[at] = exp2_of(QK_MY(sc)[at] - keep);
+                    s += QK_MY(sc)[at];
+                }
+                QK_MY(top)[h] = m;
+                QK_MY(sum)[h] = QK_MY(sum)[h] * shrink + s;
+                QK_UNROLL for (int i = 0; i < D / 4; i++) QK_MY(out)[i / 2 * 4 + h * 2 + i % 2] *= shrink;
+            }
+        }
+        QK_UNROLL for (int k = 0; k < KEYS / 16; k++) {
+            QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(pf)[i] = packed(bf, QK_MY(sc)[8 * k + 2 * i], QK_MY(sc)[8 * k + 2 * i + 1]);
+            QK_UNROLL for (int d = 0; d < D / 16; d++) {
+                QK_THREADS(t) fragments(1, QK_MY(bv), vs, D + PAD, 16 * k, 16 * d, t % 32);
+                QK_THREADS(t) MMA(bf, out, 8 * d, pf, 0, bv, 0);
+                QK_THREADS(t) MMA(bf, out, 8 * d + 4, pf, 0, bv, 2);
+            }
+        }
+    }
+    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = QK_MY(sum)[h] + LANE_XOR(sum, h, 1);
+    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(two)[h] = QK_MY(one)[h] + LANE_XOR(one, h, 2);
+    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) store_row(a, &w, t, h, D, QK_MY(out), QK_MY(top)[h], QK_MY(two)[h]);
+}
+
+/* The kernels: head sizes up to 64, 128 and 256, f16 and bf16. */
+#define TILE_KERNEL(name, d, keys, bf) \
+    QK_KERNEL_RESIDENT(name, qk_attn_args, THREADS, d == 64 ? 3 : 2) { tile_body(&a, QK_BLOCK, QK_NT, d, keys, bf); } \
+    QK_HOST(name, qk_attn_args)
+TILE_KERNEL(tile_f16_64, 64, 64, 0)
+TILE_KERNEL(tile_f16_128, 128, 64, 0)
+TILE_KERNEL(tile_f16_256, 256, 32, 0)
+TILE_KERNEL(tile_bf16_64, 64, 64, 1)
+TILE_KERNEL(tile_bf16_128, 128, 64, 1)
+TILE_KERNEL(tile_bf16_256, 256, 32, 1)
+
+/* Parts of all splits into one result: maxima are in units of log2. */
+QK_KERNEL(join_kernel, qk_attn_args)
+{
+    const int64_t rows = a.batch * a.heads * a.rows, stride = rows * (a.dv + 2);
+    QK_EACH(i, rows * a.dv) {
+        const float *p = a.part + i / a.dv * (a.dv + 2);
+        const float none = qx_of_bits(0xff800000u);
+        float top = none, sum = 0, o = 0;
+        for (int s = 0; s < a.splits; s++) top = fmaxf(top, p[s * stride + a.dv]);
+        for (int s = 0; s < a.splits && top != none; s++) {
+            const float f = exp2_of(p[s * stride + a.dv] - top);
+            sum += f * p[s * stride + a.dv + 1];
+            o += f * p[s * stride + i % a.dv];
+        }
+        const int64_t row = i / a.dv % a.rows, h = i / a.dv / a.rows % a.heads, b = i / a.dv / a.rows / a.heads;
+        qk_put_real(a.y, a.dtype, b * a.yb + h * a.yh + row * a.ys + i % a.dv, o * attn_factor(&a, h, top, sum));
+    }
+}
+QK_HOST(join_kernel, qk_attn_args)
+
+/* Sixteen bytes at a time: rows of whole pieces at addresses that are multiples of them. */
+static int whole_rows(const qk_attn_view *v, int64_t d)
+{
+    return v->d == 1 && d % 8 == 0 && ((uintptr_t)v->p | (uintptr_t)(v->b * 2) | (uintptr_t)(v->h * 2) | (uintptr_t)(v->s * 2)) % 16 == 0;
+}
+
+static int launch_tiles(qk_queue q, const qk_attn_args *a, int64_t blocks)
+{
+    const int64_t d = a->dk > a->dv ? a->dk : a->dv;
+    const int bf = a->dtype == QK_BF16;
+    if (d <= 64) return bf ? QK_LAUNCH(tile_bf16_64, blocks, THREADS, q, a) : QK_LAUNCH(tile_f16_64, blocks, THREADS, q, a);
+    if (d <= 128) return bf ? QK_LAUNCH(tile_bf16_128, blocks, THREADS, q, a) : QK_LAUNCH(tile_f16_128, blocks, THREADS, q, a);
+    return bf ? QK_LAUNCH(tile_bf16_256, blocks, THREADS, q, a) : QK_LAUNCH(tile_f16_256, blocks, THREADS, q, a);
+}
+
+static int64_t tile_blocks(const qk_attn_args *a) { return a->batch * a->kv_heads * ((a->rows * (a->heads / a->kv_heads) + ROWS - 1) / ROWS); }
+
+/* Splits that fill a card of some hundred multiprocessors, each with at least four tiles of keys. */
+QK_EXTERN int qk_attention_splits(const qk_attn_args *a)
+{
+    enum { ENOUGH = 256, LEAST_KEYS = 256, MOST = 32 };
+    const int64_t blocks = tile_blocks(a), by_keys = a->keys / LEAST_KEYS;
+    int64_t n = blocks > 0 ? ENOUGH / blocks : 1;
+    n = n < by_keys ? n : by_keys;
+    return a->dtype == QK_F32 || n < 2 ? 1 : n < MOST ? (int)n : MOST;
+}
+
+int qk_attention_tile(qk_queue q, const qk_attn_args *args)
+{
+    qk_attn_args a = *args;
+    a.whole = whole_rows(&a.k, a.dk) | whole_rows(&a.v, a.dv) << 1;
+    if (a.splits < 1) a.splits = 1;
+    const int err = launch_tiles(q, &a, tile_blocks(&a) * a.splits);
+    return err || a.splits == 1 ? err : QK_LAUNCH(join_kernel, QK_EACH_BLOCKS(a.batch * a.heads * a.rows * a.dv), 256, q, &a);
+}

@@ -1,0 +1,138 @@
+/* test_attention.c - the attention kernels in their host form against a plain softmax in double: types, head sizes, groups, masks, windows, lengths, soft caps, sinks, split keys.
+ * Every array is a block of its own and of exactly its size, so that a sanitizer sees a read beyond. */
+#include <math.h>
+
+#include "../unit/unit.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/dtype.h"
+
+typedef struct attn_case {
+    int dtype;
+    int64_t batch, heads, kv_heads, rows, keys, dk, dv;
+    int causal, left, mask, lengths, softcap, sink, splits, turned; /* mask: 1 added, 2 bool; left 0: none; turned: keys are [d, s] */
+} attn_case;
+
+static const attn_case cases[] = {
+    {QX_DT_FLOAT, 2, 4, 2, 19, 37, 24, 40, 1, 0, 1, 0, 0, 1, 1, 0}, {QX_DT_FLOAT, 1, 3, 3, 5, 70, 256, 256, 1, 9, 2, 1, 1, 0, 1, 1},
+    {QX_DT_FLOAT16, 2, 4, 2, 70, 130, 64, 64, 0, 0, 0, 0, 0, 0, 1, 0}, {QX_DT_FLOAT16, 1, 8, 2, 33, 97, 128, 128, 1, 0, 0, 0, 0, 0, 1, 0},
+    {QX_DT_FLOAT16, 2, 2, 1, 3, 300, 40, 80, 1, 20, 1, 1, 0, 1, 3, 0}, {QX_DT_FLOAT16, 1, 5, 5, 1, 700, 64, 64, 0, 0, 2, 1, 1, 0, 4, 0},
+    {QX_DT_BFLOAT16, 1, 6, 2, 21, 65, 200, 256, 1, 0, 1, 0, 0, 1, 2, 0}, {QX_DT_BFLOAT16, 2, 2, 2, 64, 64, 96, 33, 0, 0, 0, 0, 0, 0, 1, 1},
+    {QX_DT_FLOAT16, 1, 32, 8, 1, 513, 128, 128, 1, 0, 0, 1, 0, 0, 5, 0}, {QX_DT_FLOAT16, 1, 1, 1, 9, 5, 8, 8, 1, 0, 0, 1, 0, 1, 2, 0},
+};
+
+static unsigned seed;
+static float number(void)
+{
+    seed = seed * 1664525u + 1013904223u;
+    return (float)(seed >> 8) / 8388608.0f - 1.0f;
+}
+
+static void *numbers(int dtype, int64_t n, float *as_read)
+{
+    const size_t size = (size_t)qx_dtype_bits(dtype) / 8;
+    char *p = malloc((size_t)n * size);
+    for (int64_t i = 0; i < n; i++) {
+        const float v = number();
+        qx_from_f32(dtype, &v, 1, p + (size_t)i * size);
+        qx_to_f32(dtype, p + (size_t)i * size, 1, &as_read[i]);
+    }
+    return p;
+}
+
+/* What the kernel is given, and the same numbers in float. */
+typedef struct problem { qk_attn_args a; float *q, *k, *v, *mask, *sink; int32_t lengths[4], offsets[4]; } problem;
+
+static double score(const problem *p, int64_t b, int64_t h, int64_t r, int64_t key)
+{
+    const qk_attn_args *a = &p->a;
+    const int64_t hk = h / (a->heads / a->kv_heads), offset = a->offsets ? a->offsets[b] : a->offset;
+    double s = 0;
+    if (key >= (a->lengths ? a->lengths[b] : a->keys) || (a->causal && key > r + offset) || (a->left >= 0 && key < r + offset - a->left)) return -INFINITY;
+    for (int64_t d = 0; d < a->dk; d++) s += (double)p->q[b * a->q.b + h * a->q.h + r * a->q.s + d] * (double)p->k[b * a->k.b + hk * a->k.h + key * a->k.s + d * a->k.d];
+    s *= (double)a->scale;
+    if (a->softcap > 0) s = (double)a->softcap * tanh(s / (double)a->softcap);
+    const double m = p->mask ? (double)p->mask[b * a->mask.b + h * a->mask.h + r * a->mask.s + key] : 0;
+    return a->mtype == QX_DT_BOOL && p->mask ? (m != 0 ? s : -INFINITY) : s + m;
+}
+
+static double worst_row(const problem *p, int64_t b, int64_t h, int64_t r, const float *y)
+{
+    const qk_attn_args *a = &p->a;
+    double *w = malloc((size_t)a->keys * sizeof *w), top = p->sink ? (double)p->sink[h] : -INFINITY, sum = 0, worst = 0;
+    bool any = false;
+    for (int64_t k = 0; k < a->keys; k++) {
+        w[k] = score(p, b, h, r, k);
+        any = any || w[k] > -INFINITY;
+        top = w[k] > top ? w[k] : top;
+    }
+    if (p->sink) sum = exp((double)p->sink[h] - top);
+    for (int64_t k = 0; k < a->keys; k++) sum += w[k] = any ? exp(w[k] - top) : 0;
+    for (int64_t d = 0; d < a->dv; d++) {
+        double o = 0;
+        for (int64_t k = 0; k < a->keys && any; k++) o += w[k] / sum * (double)p->v[b * a->v.b + h / (a->heads / a->kv_heads) * a->v.h + k * a->v.s + d];
+        worst = fmax(worst, fabs(o - (double)y[b * a->yb + h * a->yh + r * a->ys + d]));
+    }
+    free(w);
+    return worst;
+}
+
+static void one(const attn_case *c)
+{
+    const int64_t nq = c->batch * c->heads * c->rows * c->dk, nk = c->batch * c->kv_heads * c->keys * c->dk, nv = c->batch * c->kv_heads * c->keys * c->dv, ny = c->batch * c->heads * c->rows * c->dv;
+    const int64_t nm = c->batch * c->rows * c->keys;
+    problem p = {.a = {.batch = c->batch, .heads = c->heads, .kv_heads = c->kv_heads, .rows = c->rows, .keys = c->keys, .dk = c->dk, .dv = c->dv, .dtype = c->dtype, .causal = c->causal,
+                       .left = c->left ? c->left : -1, .scale = 1.5f / sqrtf((float)c->dk), .softcap = c->softcap ? 0.7f : 0, .splits = c->splits, .offset = c->keys - c->rows}};
+    qk_attn_args *a = &p.a;
+    p.q = malloc((size_t)nq * 4), p.k = malloc((size_t)nk * 4), p.v = malloc((size_t)nv * 4);
+    float *y = malloc((size_t)ny * 4), *m = malloc((size_t)nm * 4), *s = malloc((size_t)c->heads * 4);
+    void *q = numbers(c->dtype, nq, p.q), *k = numbers(c->dtype, nk, p.k), *v = numbers(c->dtype, nv, p.v), *out = malloc((size_t)ny * 4), *mask = NULL, *sink = NULL;
+    a->q = (qk_attn_view){q, c->heads * c->rows * c->dk, c->rows * c->dk, c->dk, 1};
+    a->k = (qk_attn_view){k, c->kv_heads * c->keys * c->dk, c->keys * c->dk, c->turned ? 1 : c->dk, c->turned ? c->keys : 1};
+    a->v = (qk_attn_view){v, c->kv_heads * c->keys * c->dv, c->keys * c->dv, c->dv, 1};
+    a->y = out;
+    a->yb = c->heads * c->rows * c->dv, a->yh = c->dv, a->ys = c->heads * c->dv;
+    if (c->mask == 1) mask = numbers(c->dtype, nm, m);
+    if (c->mask == 2) {
+        mask = malloc((size_t)nm);
+        for (int64_t i = 0; i < nm; i++) m[i] = (float)(((uint8_t *)mask)[i] = number() > -0.5f);
+    }
+    if (mask) p.mask = m, a->mtype = c->mask == 2 ? QX_DT_BOOL : c->dtype, a->mask = (qk_attn_view){mask, c->rows * c->keys, 0, c->keys, 1};
+    if (c->sink) a->sink = sink = numbers(QX_DT_FLOAT, c->heads, s), a->stype = QX_DT_FLOAT, p.sink = s;
+    for (int64_t b = 0; b < c->batch && c->lengths; b++) p.lengths[b] = (int32_t)(c->keys - 3 * b - 1), p.offsets[b] = (int32_t)(p.lengths[b] - c->rows);
+    if (c->lengths) a->lengths = p.lengths, a->offsets = p.offsets;
+    if (c->splits > 1) a->part = malloc((size_t)(c->splits * c->batch * c->heads * c->rows * (c->dv + 2)) * sizeof(float));
+    assert_int_equal(qk_attention(NULL, a), 0);
+    qx_to_f32(c->dtype, out, ny, y);
+    const double limit = c->dtype == QX_DT_FLOAT ? 2e-6 : c->dtype == QX_DT_FLOAT16 ? 2e-3 : 1.5e-2;
+    for (int64_t i = 0; i < c->batch * c->heads * c->rows; i++) {
+        const double worst = worst_row(&p, i / c->rows / c->heads, i / c->rows % c->heads, i % c->rows, y);
+        if (!(worst <= limit)) fail_msg("case %d, row %lld: off by %g", (int)(c - cases), (long long)i, worst);
+    }
+    free(q), free(k), free(v), free(out), free(mask), free(sink), free(p.q), free(p.k), free(p.v), free(y), free(m), free(s), free(a->part);
+}
+
+static void attention(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) one(&cases[i]);
+}
+
+/* Few rows share their keys out; many rows, and few keys, do not. */
+static void splits(void **state)
+{
+    (void)state;
+    qk_attn_args a = {.batch = 1, .heads = 32, .kv_heads = 8, .rows = 1, .keys = 4096, .dtype = QX_DT_FLOAT16};
+    assert_int_equal(qk_attention_splits(&a), 16);
+    a.keys = 300;
+    assert_int_equal(qk_attention_splits(&a), 1);
+    a.keys = 4096, a.rows = 4096;
+    assert_int_equal(qk_attention_splits(&a), 1);
+    a.rows = 1, a.dtype = QX_DT_FLOAT;
+    assert_int_equal(qk_attention_splits(&a), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(attention), cmocka_unit_test(splits)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
