@@ -19,6 +19,7 @@ static int64_t tiles_of(int64_t k) { return panels_of(k) * (panels_of(k) + 1) / 
 /* Index of tile (i, j), i <= j, rows of tiles one behind the other. */
 static int64_t tile_at(int64_t p, int64_t i, int64_t j) { return i * p - i * (i - 1) / 2 + (j - i); }
 
+int64_t qx_gram_tile_count(int64_t k, int64_t groups) { return tiles_of(k) * groups * TT; }
 size_t qx_gram_bytes(int64_t k, int64_t groups) { return (size_t)(tiles_of(k) * groups) * TT * sizeof(double) + (size_t)(k * groups * QX_GRAM_ROWS) * sizeof(float); }
 size_t qx_gram_extra(int64_t k, int64_t groups) { return (size_t)(panels_of(k) * T * QX_GRAM_ROWS + groups * k * k) * sizeof(float); }
 

@@ -47,6 +47,7 @@ typedef struct qx_gram {
     struct qx_file *disk;    /* full is a read-only mapping of it; NULL: memory */
 } qx_gram;
 size_t qx_gram_bytes(int64_t k, int64_t groups); /* what collecting takes */
+int64_t qx_gram_tile_count(int64_t k, int64_t groups); /* doubles in tiles */
 size_t qx_gram_extra(int64_t k, int64_t groups); /* and in passing, for one matrix at a time */
 qx_status qx_gram_add(qx_ctx *ctx, qx_gram *g, const float *x, int64_t rows, int64_t stride, int64_t k, int64_t groups);
 qx_status qx_gram_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_gram *g, const qx_tensor *t); /* rows of the last axis, summed in f64 */

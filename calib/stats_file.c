@@ -24,7 +24,7 @@ static const char magic[] = "qonnx-stats ";
 /* ---- the arrays of one value: a table that writing and reading share ---- */
 
 typedef struct part { const char *key; void **at; int64_t n; size_t width; } part; /* n elements of width bytes */
-enum { PARTS = 12 };
+enum { PARTS = 14 };
 
 static int parts_of(qx_observer *o, part *p, bool with_gram)
 {
@@ -43,12 +43,21 @@ static int parts_of(qx_observer *o, part *p, bool with_gram)
     if (o->tops.n) p[n++] = (part){"top_hash", (void **)&o->tops.heap, o->tops.n, sizeof(qx_row_ref)};
     if (steps) p[n++] = (part){"steps", (void **)&o->steps.rows, steps, sizeof(qx_step_row)};
     if (with_gram && o->gram.full) p[n++] = (part){"gram", (void **)&o->gram.full, o->gram.groups * o->gram.k * o->gram.k, sizeof(float)};
+    if (with_gram && o->gram.tiles) p[n++] = (part){"gram_tiles", (void **)&o->gram.tiles, qx_gram_tile_count(o->gram.k, o->gram.groups), sizeof(double)};
+    if (with_gram && o->gram.tiles && o->gram.n_pending) p[n++] = (part){"gram_pending", (void **)&o->gram.pending, o->gram.n_pending * o->gram.k * o->gram.groups, sizeof(float)};
     return n;
 }
 
 /* ---- writing ---- */
 
-typedef struct writer { qx_stats *s; qx_jsonw w; qx_buf text; bool with_gram; int64_t end; } writer;
+typedef struct writer { qx_stats *s; qx_jsonw w; qx_buf text; bool with_gram; int64_t done /* samples of an unfinished sweep; -1: all */, end; } writer;
+
+/* The kinds that are written of an observer. */
+static uint32_t written(const writer *f, const qx_observer *o)
+{
+    if (f->done >= 0) return o->doing;
+    return f->with_gram ? o->have : o->have & ~(uint32_t)QX_STAT_GRAM;
+}
 
 static qx_status write_dd(qx_jsonw *w, const char *key, qx_dd v)
 {
@@ -85,7 +94,7 @@ static qx_status write_window(qx_jsonw *w, const qx_conv_window *c)
 
 static qx_status write_value(writer *f, qx_observer *o)
 {
-    uint32_t have = f->with_gram ? o->have : o->have & ~(uint32_t)QX_STAT_GRAM;
+    const uint32_t have = written(f, o);
     QX_TRY(qx_jsonw_begin_object(&f->w, NULL));
     QX_TRY(qx_jsonw_string(&f->w, "name", o->name));
     QX_TRY(qx_jsonw_int(&f->w, "kinds", have));
@@ -104,6 +113,7 @@ static qx_status write_value(writer *f, qx_observer *o)
         QX_TRY(qx_jsonw_int(&f->w, "gram_k", o->gram.k));
         QX_TRY(qx_jsonw_int(&f->w, "gram_groups", o->gram.groups));
         QX_TRY(qx_jsonw_int(&f->w, "gram_rows", o->gram.rows));
+        if (f->done >= 0) QX_TRY(qx_jsonw_int(&f->w, "gram_waiting", o->gram.n_pending));
     }
     part p[PARTS];
     int n = parts_of(o, p, f->with_gram);
@@ -125,10 +135,11 @@ static qx_status write_table(writer *f)
     QX_TRY(qx_jsonw_begin_object(&f->w, NULL));
     QX_TRY(qx_jsonw_string(&f->w, "model", hash));
     QX_TRY(qx_jsonw_string(&f->w, "samples", f->s->described ? f->s->described : ""));
+    if (f->done >= 0) QX_TRY(qx_jsonw_int(&f->w, "unfinished", f->done));
     QX_TRY(qx_jsonw_begin_array(&f->w, "values"));
     for (int64_t i = 0; i < qx_stats_count(f->s); i++) {
         qx_observer *o = &qx_stats_entry_at(f->s, i)->o;
-        if (o->have) QX_TRY(write_value(f, o));
+        if (written(f, o)) QX_TRY(write_value(f, o));
     }
     QX_TRY(qx_jsonw_end_array(&f->w));
     QX_TRY(qx_jsonw_int(&f->w, "array_bytes", f->end));
@@ -143,7 +154,7 @@ static qx_status write_arrays(writer *f, qx_out *out, int64_t base)
     for (int64_t i = 0; i < qx_stats_count(f->s); i++) {
         part p[PARTS];
         qx_observer *o = &qx_stats_entry_at(f->s, i)->o;
-        int n = o->have ? parts_of(o, p, f->with_gram) : 0;
+        int n = written(f, o) ? parts_of(o, p, f->with_gram) : 0;
         for (int k = 0; k < n; k++) {
             int64_t bytes = p[k].n * (int64_t)p[k].width, pad = (bytes + ALIGN - 1) / ALIGN * ALIGN - bytes;
             QX_TRY(qx_out_write_at(out, at, *p[k].at, (size_t)bytes));
@@ -191,20 +202,32 @@ static qx_status write_file(writer *f, qx_outset *set, const char *path)
     return qx_outset_commit(set);
 }
 
+static qx_status save(writer *f, const char *path)
+{
+    qx_outset *set;
+    f->text = (qx_buf)QX_BUF_INIT(f->s->ctx);
+    QX_TRY(qx_outset_new(f->s->ctx, &set));
+    qx_status st = write_file(f, set, path);
+    qx_outset_free(set);
+    qx_buf_free(&f->text);
+    return st;
+}
+
 qx_status qx_stats_save(qx_stats *s, const char *path, bool with_gram)
 {
-    writer f = {.s = s, .text = QX_BUF_INIT(s->ctx), .with_gram = with_gram};
-    qx_outset *set;
-    QX_TRY(qx_outset_new(s->ctx, &set));
-    qx_status st = write_file(&f, set, path);
-    qx_outset_free(set);
-    qx_buf_free(&f.text);
-    return st;
+    writer f = {.s = s, .with_gram = with_gram, .done = -1};
+    return save(&f, path);
+}
+
+qx_status qx_stats_save_part(qx_stats *s, const char *path, int64_t done)
+{
+    writer f = {.s = s, .with_gram = true, .done = done};
+    return save(&f, path);
 }
 
 /* ---- reading ---- */
 
-typedef struct reader { qx_stats *s; qx_file *file; const char *path; int64_t base, bytes; } reader;
+typedef struct reader { qx_stats *s; qx_file *file; const char *path; int64_t base, bytes, *done; /* done: samples of an unfinished sweep; NULL: it must be finished */ } reader;
 
 static qx_status bad(const reader *r, const char *name, const char *what)
 {
@@ -303,6 +326,20 @@ static qx_status read_rows(const reader *r, const qx_json *offsets, const char *
     return qx_regrow(r->s->ctx, (void **)&v->heap, (size_t)n * sizeof(qx_row_ref), (size_t)v->cap * sizeof(qx_row_ref));
 }
 
+/* A Gram matrix that rows are still added to. */
+static qx_status read_open_gram(const reader *r, const qx_json *j, const qx_json *at, qx_observer *o)
+{
+    qx_gram *g = &o->gram;
+    const int64_t waiting = whole(j, "gram_waiting", QX_GRAM_ROWS - 1), len = g->k * g->groups;
+    if (!g->k) return QX_OK;
+    if (waiting < 0 || g->k > 1 << 20) return bad(r, o->name, "gram_waiting");
+    QX_TRY(read_array(r, at, o->name, "gram_tiles", qx_gram_tile_count(g->k, g->groups), sizeof(double), (void **)&g->tiles));
+    if (!waiting) return QX_OK;
+    QX_TRY(read_array(r, at, o->name, "gram_pending", waiting * len, sizeof(float), (void **)&g->pending));
+    g->n_pending = waiting;
+    return qx_regrow(r->s->ctx, (void **)&g->pending, (size_t)(waiting * len) * sizeof(float), (size_t)(QX_GRAM_ROWS * len) * sizeof(float));
+}
+
 static qx_status read_arrays(const reader *r, const qx_json *j, qx_observer *o)
 {
     const qx_json *at = qx_json_get(j, "offsets");
@@ -330,6 +367,7 @@ static qx_status read_arrays(const reader *r, const qx_json *j, qx_observer *o)
         for (int64_t i = 0; i < o->steps.n; i++)
             if (o->steps.rows[i].batches < 1 || (i && !(o->steps.rows[i].key < o->steps.rows[i - 1].key))) return bad(r, o->name, "steps are not in order");
     }
+    if ((o->have & QX_STAT_GRAM) && r->done) return read_open_gram(r, j, at, o);
     if (o->have & QX_STAT_GRAM) return read_array(r, at, o->name, "gram", o->gram.groups * o->gram.k * o->gram.k, sizeof(float), (void **)&o->gram.full);
     o->gram.k = o->gram.groups = o->gram.rows = 0;
     return QX_OK;
@@ -364,7 +402,10 @@ static qx_status read_value(const reader *r, const qx_json *j)
     qx_observer_reset(r->s->ctx, &e->o);
     e->o = o;
     e->o.want = want;
-    return qx_observer_finish(r->s->ctx, &e->o);
+    if (!r->done) return qx_observer_finish(r->s->ctx, &e->o);
+    e->o.doing = e->o.have;
+    e->o.have = 0;
+    return QX_OK;
 }
 
 static qx_status read_values(const reader *r, const qx_json *doc)
@@ -376,6 +417,10 @@ static qx_status read_values(const reader *r, const qx_json *doc)
     if (r->s->model_hash && strcmp(model, mine))
         QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: statistics of another model (its hash is %s, this model's is %s): calibrate again", r->path, model, mine);
     if (!r->s->model_hash && sscanf(model, "%16llx", (unsigned long long *)&r->s->model_hash) != 1) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: no model hash", r->path);
+    const int64_t unfinished = qx_json_get(doc, "unfinished") ? whole(doc, "unfinished", INT64_MAX / 2) : -1;
+    if (!r->done && unfinished >= 0) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: the checkpoint of a sweep that was interrupted after %lld samples: --resume goes on with it", r->path, (long long)unfinished);
+    if (r->done && unfinished < 0) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: finished statistics, not a checkpoint: --load-stats takes them", r->path);
+    if (r->done) *r->done = unfinished;
     if (qx_json_count(values) > MAX_VALUES) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: %lld values", r->path, (long long)qx_json_count(values));
     r->s->described = qx_arena_strdup(r->s->arena, qx_json_string(qx_json_get(doc, "samples"), ""));
     for (int64_t i = 0; i < qx_json_count(values); i++) QX_TRY(read_value(r, qx_json_at(values, i)));
@@ -419,14 +464,17 @@ static qx_status read_file(reader *r)
     return st;
 }
 
-qx_status qx_stats_load(qx_stats *s, const char *path)
+static qx_status load(reader *r)
 {
-    reader r = {.s = s, .path = path};
-    QX_TRY(qx_file_open(s->ctx, path, &r.file));
-    qx_status st = read_file(&r);
-    qx_file_close(r.file);
+    QX_TRY(qx_file_open(r->s->ctx, r->path, &r->file));
+    qx_status st = read_file(r);
+    qx_file_close(r->file);
     return st;
 }
+
+qx_status qx_stats_load(qx_stats *s, const char *path) { return load(&(reader){.s = s, .path = path}); }
+
+qx_status qx_stats_load_part(qx_stats *s, const char *path, int64_t *done) { return load(&(reader){.s = s, .path = path, .done = done}); }
 
 /* ---- hash of the content ---- */
 

@@ -169,25 +169,30 @@ static qx_status run_sample(qx_stats *s, qx_exec *exec, qx_samples *samples, int
     return qx_exec_run(exec, feeds, n, none, 0, NULL);
 }
 
-static qx_status run_samples(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t n, const char *stage)
+static qx_status run_samples(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t n, const char *stage, bool resumable)
 {
-    int64_t budget;
+    int64_t budget, first = 0;
     layered l = {s, samples};
     QX_TRY(layer_budget(s, exec, &budget));
+    if (budget && resumable && s->checkpoint.path) qx_log(s->ctx, QX_LOG_INFO, "%s: no checkpoints layer by layer", s->checkpoint.path);
     if (budget) return qx_exec_sweep(exec, n, layer_feeds, &l, budget);
-    for (int64_t i = 0; i < n; i++) {
+    if (resumable) QX_TRY(qx_checkpoint_begin(s, s->described, n, &first));
+    for (int64_t i = first; i < n; i++) {
         qx_progress(s->ctx, stage, i, n);
         QX_TRY(qx_check_cancel(s->ctx));
         QX_TRY(run_sample(s, exec, samples, i));
+        if (resumable) QX_TRY(qx_checkpoint_after(s, i + 1, n));
     }
     qx_progress(s->ctx, stage, n, n);
     return QX_OK;
 }
 
-static qx_status sweep(qx_stats *s, qx_exec *exec, qx_samples *samples, const char *stage)
+static qx_status sweep(qx_stats *s, qx_exec *exec, qx_samples *samples, bool resumable)
 {
-    QX_TRY(run_samples(s, exec, samples, qx_samples_count(samples), stage));
-    return finish_all(s);
+    QX_TRY(run_samples(s, exec, samples, qx_samples_count(samples), "calibrate", resumable));
+    QX_TRY(finish_all(s));
+    if (resumable) qx_checkpoint_end(s);
+    return QX_OK;
 }
 
 /* ---- the memory budget of Gram matrices ---- */
@@ -281,7 +286,7 @@ static qx_status spill_finished(qx_stats *s)
 static qx_status sweep_in_parts(qx_stats *s, qx_exec *exec, qx_samples *samples, size_t need)
 {
     start_all(s, QX_STAT_GRAM);
-    QX_TRY(run_samples(s, exec, samples, 1, "measure")); /* shows what a run and everything else takes; thrown away */
+    QX_TRY(run_samples(s, exec, samples, 1, "measure", false)); /* shows what a run and everything else takes; thrown away */
     size_t budget = gram_budget(s, exec), bytes;
     start_all(s, QX_STAT_GRAM);
     int64_t chosen;
@@ -289,7 +294,7 @@ static qx_status sweep_in_parts(qx_stats *s, qx_exec *exec, qx_samples *samples,
         QX_TRY(choose_grams(s, budget, &chosen, &bytes));
         if (part > 1 && !chosen) return QX_OK;
         say_part(s, part, need, budget, bytes);
-        QX_TRY(sweep(s, exec, samples, "calibrate"));
+        QX_TRY(sweep(s, exec, samples, false));
         if (bytes < need) QX_TRY(spill_finished(s));
     }
 }
@@ -298,6 +303,7 @@ qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples)
 {
     if (!pending(s)) return QX_OK;
     if (qx_samples_count(samples) < 1) QX_FAIL(s->ctx, QX_E_USAGE, "statistics are wanted, but there are no samples");
+    if (!(s->described = qx_arena_strdup(s->arena, qx_samples_describe(samples)))) return QX_E_NOMEM;
     qx_exec_want_outputs(exec, false);
     QX_TRY(watch_pending(s, exec));
     size_t need = grams_need(s), cap = qx_ctx_max_memory(s->ctx), in_use = qx_mem_in_use(s->ctx);
@@ -305,11 +311,11 @@ qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples)
     qx_status st;
     if (plenty) {
         start_all(s, 0);
-        st = sweep(s, exec, samples, "calibrate");
+        st = sweep(s, exec, samples, true);
     } else {
+        if (s->checkpoint.path) qx_log(s->ctx, QX_LOG_INFO, "%s: no checkpoints when Gram matrices may take several sweeps", s->checkpoint.path);
         st = sweep_in_parts(s, exec, samples, need);
     }
-    if (st == QX_OK && !(s->described = qx_arena_strdup(s->arena, qx_samples_describe(samples)))) st = QX_E_NOMEM;
     qx_exec_want_outputs(exec, true);
     qx_status off = qx_exec_watch(exec, NULL, 0, NULL, NULL);
     return st == QX_OK ? off : st;

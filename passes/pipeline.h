@@ -16,6 +16,7 @@ typedef struct qx_quantize_options {
     const char *frontier;                /* PNG of the choices that mixed had; NULL: none */
     qx_samples_options samples;
     const char *save_stats, *load_stats; bool save_gram;
+    const char *resume;                  /* checkpoint of calibration: kept there, and gone on with when it is there */
     const char *const *include; int n_include;
     const char *const *exclude; int n_exclude;
     const qx_setting *settings; int n_settings;

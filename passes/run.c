@@ -253,6 +253,8 @@ static bool has_format(const qx_pipeline *p)
     return false;
 }
 
+enum { CHECKPOINT_SECONDS = 10 };
+
 static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
 {
     qx_exec *exec;
@@ -265,7 +267,8 @@ static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
     qx_status st = qx_exec_new(p->ctx, p->model, &eo, &exec);
     if (st == QX_E_UNSUPPORTED) return qx_note(p->ctx, st, "calibration runs the model (--int4, --passes int8-weights and fp8-weights need no run)");
     QX_TRY(st);
-    st = qx_stats_collect(stats, exec, samples);
+    st = qx_stats_resumable(stats, p->opt->resume, CHECKPOINT_SECONDS);
+    if (st == QX_OK) st = qx_stats_collect(stats, exec, samples);
     if (st == QX_OK && p->report) p->report->device = qx_arena_strdup(p->report->arena, qx_exec_device_name(exec));
     qx_exec_free(exec);
     return st;

@@ -6,7 +6,9 @@
 #include "calib/store.h"
 
 #include <math.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #define MLP TEST_SOURCE_DIR "/tests/data/mlp/"
 static tmp_dir dir;
@@ -76,6 +78,87 @@ static uint64_t collect(qx_ctx *ctx, const char *const *paths, int n, uint32_t k
     qx_samples_close(samples);
     close_world(&w);
     return hash;
+}
+
+/* ---- interrupted and gone on with ---- */
+
+static qx_status sweep_with(qx_ctx *ctx, const char *samples_path, const char *checkpoint, uint32_t kinds, uint64_t *hash)
+{
+    world w;
+    qx_samples *samples;
+    qx_samples_options o = {.paths = &samples_path, .n_paths = 1};
+    open_world(ctx, &w, kinds);
+    OK(qx_samples_open(ctx, w.m, &o, &samples));
+    OK(qx_stats_resumable(w.s, checkpoint, 0));
+    qx_status st = qx_stats_collect(w.s, w.x, samples);
+    if (st == QX_OK && hash) *hash = qx_stats_hash(w.s);
+    qx_samples_close(samples);
+    close_world(&w);
+    return st;
+}
+
+static void die_at(void *user, const char *stage, int64_t done, int64_t total)
+{
+    (void)total;
+    if (strcmp(stage, "calibrate") == 0 && done == *(const int64_t *)user) kill(getpid(), SIGKILL);
+}
+
+/* A process that is killed when it begins sample `at` of the sweep. */
+static void killed_sweep(const char *checkpoint, int64_t at)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        qx_ctx_options o = {.threads = 1, .progress = die_at, .user = &at};
+        qx_ctx *ctx = qx_ctx_new(&o);
+        (void)sweep_with(ctx, MLP "calib.npz", checkpoint, all_kinds, NULL);
+        _exit(0);
+    }
+    assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void going_on_after_a_kill(void **state)
+{
+    (void)state;
+    qx_ctx_options one = {.threads = 1};
+    qx_ctx *ctx = qx_ctx_new(&one);
+    char path[300];
+    const char *plain = MLP "calib.npz", *list[] = {plain};
+    snprintf(path, sizeof path, "%s", in_dir("sweep.part"));
+    uint64_t want = collect(ctx, list, 1, all_kinds, 16, NULL), got = 0;
+    killed_sweep(path, 0);
+    assert_int_not_equal(access(path, F_OK), 0); /* nothing had been seen */
+    for (int64_t at = 1; at < 16; at += 5) { /* the second goes on from what the first left, and so on */
+        killed_sweep(path, at);
+        assert_int_equal(access(path, F_OK), 0);
+    }
+    qx_stats *s;
+    OK(qx_stats_new(ctx, 0, &s));
+    FAILS(qx_stats_load(s, path), QX_E_USAGE);
+    MESSAGE_HAS(ctx, "after 11 samples");
+    qx_stats_free(s);
+    qx_ctx_clear_error(ctx);
+    FAILS(sweep_with(ctx, plain, path, all_kinds & ~(uint32_t)QX_STAT_GRAM, NULL), QX_E_USAGE);
+    MESSAGE_HAS(ctx, "other statistics");
+    qx_ctx_clear_error(ctx);
+    qx_tensor x;
+    load_x(ctx, &x);
+    save_x(ctx, in_dir("fewer.npz"), "x", x.data, 2, (int64_t[]){12, 64});
+    qx_tensor_free(ctx, &x);
+    FAILS(sweep_with(ctx, in_dir("fewer.npz"), path, all_kinds, NULL), QX_E_USAGE);
+    MESSAGE_HAS(ctx, "give the same samples");
+    qx_ctx_clear_error(ctx);
+    OK(sweep_with(ctx, plain, path, all_kinds, &got));
+    assert_true(got == want);
+    assert_int_not_equal(access(path, F_OK), 0);
+    FILE *f = fopen(path, "wb");
+    fputs("qonnx-stats 1\n{\n}\n", f);
+    fclose(f);
+    FAILS(sweep_with(ctx, plain, path, all_kinds, NULL), QX_E_FORMAT);
+    assert_int_equal(qx_mem_in_use(ctx), 0);
+    remove(path);
+    qx_ctx_free(ctx);
 }
 
 static uint64_t collect_in(const qx_ctx_options *o, const char *path, uint32_t kinds, int64_t n)
@@ -489,6 +572,6 @@ static void branches_with_the_same_names(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(layer_by_layer), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit), TEST(branches_with_the_same_names)};
+    const struct CMUnitTest tests[] = {TEST(going_on_after_a_kill), TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(layer_by_layer), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit), TEST(branches_with_the_same_names)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
