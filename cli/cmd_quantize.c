@@ -60,9 +60,20 @@ static void print_explain(cli *c, const qx_report *r)
     }
 }
 
-typedef struct count { const char *key; int64_t n; } count;
+enum { DETAILS = 4 };
+typedef struct count { const char *key; int64_t n, float_bytes; const char *details[DETAILS + 1]; int n_details; } count;
 
-/* Counts by format (applied) or by reason up to ':' (kept), most first. */
+/* What stands behind the ':' of a reason, each once, while there are few. */
+static void add_detail(count *c, const char *reason)
+{
+    const char *colon = strchr(reason, ':');
+    if (!colon) return;
+    for (int i = 0; i < c->n_details; i++)
+        if (strcmp(c->details[i], colon + 2) == 0) return;
+    if (c->n_details <= DETAILS) c->details[c->n_details++] = colon + 2;
+}
+
+/* Counts by format (applied) or by reason up to ':' (kept), in order of appearance. */
 static int tally(const qx_report *r, bool applied, count *out, int cap)
 {
     int n = 0;
@@ -74,20 +85,32 @@ static int tally(const qx_report *r, bool applied, count *out, int cap)
         int k = 0;
         while (k < n && (strncmp(out[k].key, key, len) != 0 || (out[k].key[len] && out[k].key[len] != ':'))) k++;
         if (k == cap) continue;
-        if (k == n) out[n++] = (count){key, 0};
+        if (k == n) out[n++] = (count){.key = key};
         out[k].n++;
+        out[k].float_bytes += node->float_bytes;
+        if (!applied) add_detail(&out[k], key);
     }
     return n;
 }
 
-static void print_counts(const qx_report *r)
+/* "3 left in float: kept by default (embedding, language model head), 1.57 MB" */
+static void print_kept(cli *c, const count *k)
+{
+    cli_print("  %6lld left in float: %.*s", (long long)k->n, (int)strcspn(k->key, ":"), k->key);
+    for (int i = 0; k->n_details <= DETAILS && i < k->n_details; i++) cli_print("%s%s", i ? ", " : " (", cli_show(c, k->details[i]));
+    if (k->n_details && k->n_details <= DETAILS) cli_print(")");
+    if (k->float_bytes) cli_print(", %s", cli_bytes(c, k->float_bytes));
+    cli_print("\n");
+}
+
+static void print_counts(cli *c, const qx_report *r)
 {
     enum { CAP = 32 };
-    count c[CAP];
-    int n = tally(r, true, c, CAP);
-    for (int i = 0; i < n; i++) cli_print("  %6lld nodes  %s\n", (long long)c[i].n, c[i].key);
-    n = tally(r, false, c, CAP);
-    for (int i = 0; i < n; i++) cli_print("  %6lld left in float: %.*s\n", (long long)c[i].n, (int)strcspn(c[i].key, ":"), c[i].key);
+    count counts[CAP];
+    int n = tally(r, true, counts, CAP);
+    for (int i = 0; i < n; i++) cli_print("  %6lld nodes  %s\n", (long long)counts[i].n, counts[i].key);
+    n = tally(r, false, counts, CAP);
+    for (int i = 0; i < n; i++) print_kept(c, &counts[i]);
 }
 
 static void print_quality(cli *c, const qx_report *r)
@@ -150,7 +173,7 @@ static void print_summary(cli *c, const qx_report *r, bool dry)
     for (int64_t i = 0; i < r->n_stages; i++) cli_print("%s%s %.2f", i ? ", " : "", r->stages[i].name, r->stages[i].seconds);
     cli_print(")   memory %s\n", cli_bytes(c, r->peak_rss));
     if (r->samples) cli_print("  samples %s\n", cli_show(c, r->samples));
-    print_counts(r);
+    print_counts(c, r);
     print_frontier(c, r);
     print_quality(c, r);
 }

@@ -9,6 +9,7 @@ static const qx_option options[] = {
     QX_SCHEME_REST_OPTION,
     QX_SCHEME_END_OPTION,
     QX_SCHEME_RESIDUAL_OPTION,
+    QX_SCHEME_CONCAT_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
@@ -16,7 +17,8 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     double level = qx_opt_float(p, "level");
     qx_scheme s = {.name = "fp8", .family = QX_FAMILY_FP8, .conv = true, .act = QX_DT_FLOAT8E4M3FN, .levels = 448, .level = level,
-                   .attention = level >= 4 || qx_opt_bool(p, "attention"), .rest = qx_scheme_rest(p), .keep_end = qx_scheme_keep_end(p), .residual = qx_scheme_residual(p)};
+                   .attention = level >= 4 || qx_opt_bool(p, "attention"), .rest = qx_scheme_rest(p), .keep_end = qx_scheme_keep_end(p), .residual = qx_scheme_fuses(p, "residual"),
+                   .concat = qx_scheme_fuses(p, "concat")};
     s.weight = (qx_qspec){.codes = QX_DT_FLOAT8E4M3FN, .block = qx_opt_text(p, "weights")[0] == 't' ? -1 : 0, .rule = QX_SCALE_AMAX};
     s.range = qx_scheme_range(p, s.levels, s.act, QX_RANGE_MAX);
     s.range_auto = qx_scheme_range_auto(p);

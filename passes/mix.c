@@ -182,13 +182,6 @@ static void find_candidates(qx_mix *m)
     }
 }
 
-static bool first_reader(const qx_plan *plan, int64_t item)
-{
-    for (int64_t i = 0; i < item; i++)
-        if (plan->items[i].weight == plan->items[item].weight) return false;
-    return true;
-}
-
 /* Nodes, names and shapes in the file: measured on written models, from above. */
 static int64_t graph_bytes(const qx_plan_item *it) { return 9 * (int64_t)strlen(it->weight->value->name) + 300; }
 
@@ -205,7 +198,7 @@ static qx_status fill_cell(qx_mix *m, int64_t i, int format)
         c->detail = "the embedding needs 8 bits";
     }
     if (c->ok && format < m->n) m->names[format] = c->format;
-    if (!c->ok || (it->weight->items > 1 && !first_reader(plan, i))) return QX_OK;
+    if (!c->ok || (it->weight->items > 1 && !qx_plan_first_reader(plan, i))) return QX_OK;
     c->bytes = qx_write_tensor_bytes((int64_t)it->weight->tensor->bytes, m->external);
     if (format == m->n) return QX_OK;
     QX_TRY(qx_emit_bytes(m->pass->pipe, it, &c->spec, m->external, &c->bytes));

@@ -333,6 +333,13 @@ qx_plan_item *qx_plan_item_of(const qx_plan *plan, const qx_node *n)
     return n->id < plan->n_nodes && plan->by_node[n->id] >= 0 ? &plan->items[plan->by_node[n->id]] : NULL;
 }
 
+bool qx_plan_first_reader(const qx_plan *plan, int64_t item)
+{
+    for (int64_t i = 0; i < item; i++)
+        if (plan->items[i].weight == plan->items[item].weight) return false;
+    return true;
+}
+
 qx_status qx_plan_step(qx_pipeline *pipe, qx_plan_weight *w, const qx_stepdef *def, const void *arg)
 {
     const qx_step *s = qx_step_new(pipe->model, def, w->steps, arg);

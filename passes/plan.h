@@ -63,7 +63,7 @@ typedef struct qx_plan {
 } qx_plan;
 
 /* What was decided for a node of the input model; indexed by node id. */
-typedef struct qx_decision { const qx_node *node; const char *name, *op, *graph; const qx_pass *pass; const char *format, *reason, *notes; bool rescaled; } qx_decision;
+typedef struct qx_decision { const qx_node *node; const char *name, *op, *graph; const qx_pass *pass; const char *format, *reason, *notes; int64_t float_bytes; bool rescaled; } qx_decision;
 
 struct qx_pipeline {
     qx_ctx *ctx;
@@ -92,6 +92,8 @@ qx_status qx_plan_new(struct qx_pipeline *pipe, qx_model *m);
 /* Linears whose weight is shared with one that stays float stay float too; called again after passes dropped items. */
 void qx_plan_settle(struct qx_pipeline *pipe);
 qx_plan_item *qx_plan_item_of(const qx_plan *plan, const qx_node *n); /* NULL: not a linear operator */
+/* Whether no item before this one has its weight. */
+bool qx_plan_first_reader(const qx_plan *plan, int64_t item);
 /* Puts a step behind the weight's steps. arg must live in the model's arena. */
 qx_status qx_plan_step(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_stepdef *def, const void *arg);
 /* The item stays float, for this reason. fmt may be NULL. */

@@ -49,7 +49,7 @@ static const char *word(qx_report *r, const char *s) { return s ? qx_intern(r->w
 
 qx_status qx_report_add_node(qx_report *r, const qx_report_node *n)
 {
-    qx_report_node x = {keep(r, n->name), word(r, n->op), word(r, n->graph), word(r, n->scope), word(r, n->pass), word(r, n->format), word(r, n->reason), keep(r, n->notes), n->rescaled};
+    qx_report_node x = {keep(r, n->name), word(r, n->op), word(r, n->graph), word(r, n->scope), word(r, n->pass), word(r, n->format), word(r, n->reason), keep(r, n->notes), n->float_bytes, n->rescaled};
     ADD(r, nodes, n_nodes, &x);
     return QX_OK;
 }
@@ -135,6 +135,7 @@ static qx_status put_nodes(const qx_report *r, qx_jsonw *w)
         if (n->format) QX_TRY(qx_jsonw_string(w, "format", n->format));
         if (n->reason) QX_TRY(qx_jsonw_string(w, "reason", n->reason));
         if (n->notes) QX_TRY(qx_jsonw_string(w, "notes", n->notes));
+        if (n->float_bytes) QX_TRY(qx_jsonw_int(w, "float_bytes", n->float_bytes));
         QX_TRY(qx_jsonw_end_object(w));
     }
     return qx_jsonw_end_array(w);

@@ -12,6 +12,7 @@ typedef struct qx_report_node {
     const char *format;              /* "fp8", "int8", ...; NULL: left alone */
     const char *reason;              /* NULL when applied */
     const char *notes;               /* what passes before the format did: "smoothquant 0.55 (norm, +3.1 dB)"; NULL: nothing */
+    int64_t float_bytes;             /* of its weight, when that stays float (a shared one: at its first reader) */
     bool rescaled;                   /* its output carries a factor that its reader takes away again */
 } qx_report_node;
 typedef struct qx_report_tensor {

@@ -211,6 +211,7 @@ static qx_status explain_items(qx_pipeline *p)
         qx_decision *d = &p->decisions[it->lin->node->id];
         d->notes = it->notes;
         d->rescaled = it->rescaled;
+        if (it->weight && !it->weight->job && qx_plan_first_reader(p->plan, i)) d->float_bytes = (int64_t)it->weight->tensor->bytes;
         if (it->why == QX_WHY_NONE || d->format || d->reason) continue;
         d->reason = it->detail ? qx_arena_printf(p->model->arena, "%s: %s", qx_why_text(it->why), it->detail) : qx_why_text(it->why);
         if (!d->reason) return QX_E_NOMEM;
@@ -225,7 +226,7 @@ static qx_status fill_report(qx_pipeline *p, qx_report *r)
     for (uint32_t i = 0; i < p->n_decisions; i++) {
         const qx_decision *d = &p->decisions[i];
         if (!d->node) continue;
-        qx_report_node n = {d->name, d->op, d->graph, d->node->scope, d->pass ? d->pass->def->name : NULL, d->format, d->format ? NULL : d->reason, d->notes, d->rescaled};
+        qx_report_node n = {d->name, d->op, d->graph, d->node->scope, d->pass ? d->pass->def->name : NULL, d->format, d->format ? NULL : d->reason, d->notes, d->float_bytes, d->rescaled};
         if (!n.format && !n.reason) n.reason = qx_why_text(QX_WHY_NOT_LINEAR);
         QX_TRY(qx_report_add_node(r, &n));
     }

@@ -133,9 +133,9 @@ bool qx_scheme_keep_end(const qx_pass *p) { return qx_opt_text(p, "end")[0] == '
 
 bool qx_scheme_rest(const qx_pass *p) { return qx_opt_text(p, "rest")[0] == 'w'; }
 
-bool qx_scheme_residual(const qx_pass *p)
+bool qx_scheme_fuses(const qx_pass *p, const char *option)
 {
-    const char *text = qx_opt_text(p, "residual");
+    const char *text = qx_opt_text(p, option);
     return strcmp(text, "on") == 0 || (strcmp(text, "auto") == 0 && p->pipe->opt->target == QX_TARGET_TENSORRT);
 }
 
@@ -260,6 +260,7 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
         if (plan->items[i].act) decide_input(p, s, stats, &plan->items[i]);
     }
     if (p->pipe->failed != QX_OK) return p->pipe->failed;
+    if (s->concat) QX_TRY(qx_concat_share(p));
     qx_plan_settle(p->pipe);
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(raise_opset(p, &plan->items[i]));

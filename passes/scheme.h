@@ -23,6 +23,7 @@ typedef struct qx_scheme {
     bool keep_end;           /* convolutions of a UNet's first down and last up block: x stays float */
     int end_block;           /* its number, -1: none; found by qx_scheme_plan */
     bool residual;           /* skip inputs of residual Adds in convolution networks */
+    bool concat;             /* one scale for a Concat and its inputs */
 } qx_scheme;
 
 /* plan(): settles which items the pass keeps, fills their spec and act, asks for statistics. p->state is the scheme (in the model's arena). */
@@ -53,8 +54,11 @@ qx_status qx_attention_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s
 /* residual.c: skip inputs of residual Adds. */
 qx_status qx_residual_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
 qx_status qx_residual_run(qx_pass *p, qx_stats *stats, const qx_scheme *s);
-/* The residual option: "auto" is on for TensorRT. */
-bool qx_scheme_residual(const qx_pass *p);
+/* concat.c: one scale for a Concat's output and its inputs, where those have pairs. After the scales are decided. */
+qx_status qx_concat_share(qx_pass *p);
+/* The residual and concat options: "auto" is on for TensorRT. */
+bool qx_scheme_fuses(const qx_pass *p, const char *option);
 #define QX_SCHEME_RESIDUAL_OPTION {"residual", QX_OPT_CHOICE, "auto", 0, 0, "auto|on|off", "Q/DQ on the skip input of residual Adds of convolution networks; auto: for tensorrt, which fuses them"}
+#define QX_SCHEME_CONCAT_OPTION {"concat", QX_OPT_CHOICE, "auto", 0, 0, "auto|on|off", "one scale for a Concat's output and its quantized inputs, so that codes are moved and not rescaled; auto: for tensorrt"}
 
 #endif
