@@ -213,6 +213,14 @@ static int loop(sx_err *e, sx_pipe *p, sx_sched *s, const sx_request *r, const f
     return SX_OK;
 }
 
+/* Exporters write fixed factors into the UNet's upsampling: sizes that do not halve evenly fail inside it. */
+static int explain_size(sx_err *e, const sx_folder *f, const sx_request *r, int rc)
+{
+    const int m = f->vae_factor * f->unet_factor;
+    if (rc == SX_OK || (r->width % m == 0 && r->height % m == 0)) return rc;
+    return sx_note(e, rc, "%d x %d pixels, where this UNet's levels want multiples of %d", r->width, r->height, m);
+}
+
 int sx_denoise(sx_err *e, sx_pipe *p, sx_sched *s, const sx_request *r, float *x, sx_rng *rng)
 {
     fixed c = {0};
@@ -222,7 +230,7 @@ int sx_denoise(sx_err *e, sx_pipe *p, sx_sched *s, const sx_request *r, float *x
     int rc = make_fixed(e, p, r, &c);
     if (rc == SX_OK) rc = SX_NEW(e, 5 * sx_latent_count(p, r->width, r->height), &buf);
     int64_t before = p->unet.m.runs;
-    if (rc == SX_OK) rc = loop(e, p, s, r, &c, x, rng, buf);
+    if (rc == SX_OK) rc = explain_size(e, p->folder, r, loop(e, p, s, r, &c, x, rng, buf));
     p->unet_runs += p->unet.m.runs - before;
     sx_free(buf);
     fixed_free(&c);

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "sched_config.h"
@@ -67,14 +68,19 @@ static int find_dir(sx_err *e, const char *dir, const char *name, const char *ov
     return SX_OK;
 }
 
+static int is_shown(const struct dirent *d) { return d->d_name[0] != '.'; }
+
 static void list_dir(const char *dir, sx_text *t)
 {
-    DIR *d = opendir(dir);
-    int n = 0;
-    for (struct dirent *x; d && (x = readdir(d));)
-        if (x->d_name[0] != '.' && n++ < 40) sx_text_add(t, "%s%.60s", n > 1 ? ", " : "", x->d_name);
-    if (d) closedir(d);
-    if (!n) sx_text_add(t, "nothing");
+    enum { MOST = 40 };
+    struct dirent **list;
+    int n = scandir(dir, &list, is_shown, alphasort);
+    for (int i = 0; i < n; i++) {
+        if (i < MOST) sx_text_add(t, "%s%.60s", i ? ", " : "", list[i]->d_name);
+        free(list[i]);
+    }
+    if (n > 0) free(list);
+    else sx_text_add(t, "nothing");
 }
 
 static int require_parts(sx_err *e, const sx_folder *f)
@@ -158,6 +164,8 @@ static int read_unet(sx_err *e, sx_folder *f)
     SX_TRY(read_config(e, f->dir, names, &j));
     int cells = f->model[SX_TEXT2] ? 128 : 64, rc = SX_OK;
     if (!sx_json_is_array(sx_json_get(j, "sample_size"))) rc = sx_json_whole(e, j, "unet config", "sample_size", 1, 2048, &cells); /* [h, w]: the usual size */
+    int levels = sx_json_count(sx_json_get(j, "block_out_channels"));
+    f->unet_factor = levels >= 1 && levels <= 8 ? 1 << (levels - 1) : 1;
     if (rc == SX_OK) rc = sx_json_whole(e, j, "unet config", "time_cond_proj_dim", 0, 65536, &f->time_cond_dim);
     sx_json_free(j);
     f->size = cells * f->vae_factor;

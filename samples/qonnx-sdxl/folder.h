@@ -21,6 +21,7 @@ typedef struct sx_folder {
     int channels;                /* latent */
     int vae_factor;              /* pixels per latent cell, 8 */
     int size;                    /* default picture side */
+    int unet_factor;             /* latent cells per cell of the UNet's smallest level; 1: unknown */
     bool force_zeros;            /* an absent negative prompt is zeros, not "" */
     bool aesthetics;             /* refiner: time ids hold an aesthetic score */
     int text_layers[2];          /* num_hidden_layers; 0: unknown */

@@ -1,0 +1,91 @@
+The sample that draws, on a tiny pipeline of random weights: what it writes, what it compares, and what it says to bad input.
+
+  $ P=$DATA/pipelines/sdxl; M=$MODELS/micro-sdxl
+  $ draw() { qonnx-sdxl $P --tokenizer $M/tokenizer --tokenizer-2 $M/tokenizer_2 --steps 2 -q "$@"; }
+  $ draw -p "a red circle" --sheet sheet.png --steps-preview prev --json -o a.png | grep -o '"look": "[a-z]*"'
+  "look": "ok"
+  $ ls . prev
+  .:
+  a.png
+  prev
+  sheet.png
+  
+  prev:
+  000-step-001.png
+  000-step-002.png
+  $ draw -p "a red circle" -o b.png >/dev/null; cmp a.png b.png; grep -ac "Seed: 0, Size: 64x64" b.png
+  1
+
+A quantized UNet against the folder's own: the report, the gate.
+
+  $ qonnx quantize $P/unet/model.onnx --passes int4 -o u.onnx -q
+  $ draw --unet u.onnx --ref -p "a red circle" --report rep --min-psnr 90
+  qonnx-sdxl: mean PSNR is 2[0-9.]+ dB, --min-psnr asks for 90 (re)
+    0  PSNR  2[0-9.]+ dB  SSIM 0.9[0-9]+  MS-SSIM 0.9[0-9]+  GMSD 0.0[0-9]+  latent  1[0-9.]+ dB  ok (re)
+  mean PSNR 2[0-9.]+ dB, worst 2[0-9.]+ dB, SSIM 0.9[0-9]+, MS-SSIM 0.9[0-9]+, GMSD 0.0[0-9]+, 0 of 1 pictures look wrong (re)
+  rep/report.html
+  [4]
+  $ ls rep; grep -o '"verdict": "[a-z]*"' rep/report.json
+  drift.png
+  ref-000.png
+  report.html
+  report.json
+  sheet.png
+  test-000.png
+  "verdict": "ok"
+
+A folder lacks a part; a tokenizer lacks its merges; a prompt is too long.
+
+  $ qonnx-sdxl $P -p a
+  qonnx-sdxl: '$SOURCE/tests/data/pipelines/sdxl' lacks tokenizer/ (or --tokenizer DIR), tokenizer_2/ (or --tokenizer-2 DIR); found: model_index.json, recorded.npz, scheduler, text_encoder, text_encoder_2, turbo.npz, unet, vae_decoder, vae_encoder
+  [1]
+  $ mkdir tok; cp $M/tokenizer/vocab.json tok; draw --tokenizer tok -p a
+  qonnx-sdxl: tokenizer 'tok': expected vocab.json and merges.txt, or tokenizer.json; found vocab.json only
+  [1]
+  $ draw -p "$(printf 'red %.0s' $(seq 80))" -o c.png >/dev/null
+  note: prompt 'red red red red red red red red red red red red red red red ...' is too long: its last 5 tokens are not seen
+
+Schedulers and sizes that are not there; networks in the wrong place.
+
+  $ draw -p a --scheduler magic
+  qonnx-sdxl: scheduler 'magic' is not known; known are: euler, euler-karras, euler-trailing, lightning, euler-a, turbo, ddim, ddim-trailing, dpmpp-2m, dpmpp-2m-karras, lcm, pndm
+  [2]
+  $ draw -p a --size 60x64
+  qonnx-sdxl: size 60 x 64: both must be multiples of 8, from 8 to 16384
+  [2]
+  $ draw -p a --size 72x72
+  qonnx-sdxl: 72 x 72 pixels, where this UNet's levels want multiples of 16: unet: node '/inner/up_blocks.1/Concat' (Concat): input 1 is f32[2,4,9,9], input 0 is f32[2,8,10,10] (axis 1)
+  [1]
+  $ draw -p a --unet $P/vae_decoder/model.onnx
+  qonnx-sdxl: unet: nothing matches 'timestep' (rank 0, or an alias of it); the graph has: latent_sample f32[?,4,?,?]
+  [3]
+  $ draw -p a --vae $P/unet/model.onnx
+  qonnx-sdxl: VAE decoder: input 'timestep' is not one that this pipeline knows how to feed; the graph has: sample f32[?,4,?,?], timestep f32[], encoder_hidden_states f32[?,77,24], text_embeds f32[?,16], time_ids f32[?,6]
+  [3]
+  $ draw -p a --init none.png
+  qonnx-sdxl: 'none.png': No such file or directory
+  [1]
+  $ draw -p a -o no/such/folder/x.png
+  qonnx-sdxl: cannot write 'no/such/folder/x.png': folder 'no/such/folder': No such file or directory
+  [1]
+
+Nothing half written: no picture, no folder.
+
+  $ draw --quantize int8 --calibrate none.txt -o q
+  qonnx-sdxl: cannot open 'none.txt': No such file or directory
+  [1]
+  $ draw --quantize nonsense --calibrate $M/calib.txt -o q
+  qonnx-sdxl: calibration: there is no pass 'nonsense'; there are: int8, fp8, .* (re)
+  [2]
+  $ draw --quantize int8 --calibrate $M/calib.txt -o $P/inside
+  qonnx-sdxl: --out '$SOURCE/tests/data/pipelines/sdxl/inside' lies inside '$SOURCE/tests/data/pipelines/sdxl'
+  [2]
+  $ ls
+  a.png
+  b.png
+  c.png
+  prev
+  rep
+  sheet.png
+  tok
+  u.onnx
