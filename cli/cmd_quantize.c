@@ -133,6 +133,32 @@ static void print_quality(cli *c, const qx_report *r)
     if (cells) cli_table(stdout, cells, (int)r->n_layers, 4, "rlll");
 }
 
+/* Of the weights alone: known without samples. */
+static void print_worst_weights(cli *c, const qx_report *r)
+{
+    enum { MOST = 10 };
+    const qx_report_tensor *worst[MOST + 1];
+    int n = 0;
+    for (int64_t i = 0; i < r->n_tensors; i++) {
+        int at = n;
+        if (!isfinite(r->tensors[i].sqnr)) continue;
+        for (; at > 0 && r->tensors[i].sqnr < worst[at - 1]->sqnr; at--) worst[at] = worst[at - 1];
+        worst[at] = &r->tensors[i];
+        if (n < MOST) n++;
+    }
+    const char **cells = new_cells(c, n, 4);
+    if (!cells || !n) return;
+    cli_print("  weights furthest from float:\n");
+    for (int i = 0; i < n; i++) {
+        const char **row = cells + i * 4;
+        row[0] = text(c, "    %s", decibel(c, worst[i]->sqnr));
+        row[1] = isfinite(worst[i]->input_sqnr) ? text(c, "input %s", decibel(c, worst[i]->input_sqnr)) : "";
+        row[2] = worst[i]->format ? worst[i]->format : "";
+        row[3] = cli_show(c, worst[i]->node && *worst[i]->node ? worst[i]->node : worst[i]->name);
+    }
+    cli_table(stdout, cells, n, 4, "rlll");
+}
+
 static const char *nats(cli *c, double v) { return isfinite(v) ? text(c, "%.4f", v) : "-"; }
 static const char *noise(cli *c, double v) { return isfinite(v) && v > 0 ? text(c, "%.1f dB", -10 * log10(v)) : "-"; }
 
@@ -176,6 +202,7 @@ static void print_summary(cli *c, const qx_report *r, bool dry)
     print_counts(c, r);
     print_frontier(c, r);
     print_quality(c, r);
+    if (!r->n_outputs || cli_flag(c, "explain")) print_worst_weights(c, r);
 }
 
 static qx_status write_report(cli *c, const qx_report *r, const char *path)

@@ -5,10 +5,10 @@
 #include "onnx/expr.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/buf.h"
 #include "base/checked.h"
 
 enum { MAX_TERMS = 48, MAX_DEGREE = 12, MAX_PARSE_DEPTH = 40, MAX_TEXT = 400 };
@@ -140,49 +140,76 @@ static bool div_terms(qx_exprs *x, const term *a, const term *b, term *out)
 
 /* ---- text and interning ------------------------------------------------------------------------------------------- */
 
-static void put_factor(qx_buf *b, const atom *a)
+/* Text of at most MAX_TEXT bytes; what would be longer is not kept. */
+typedef struct line { char text[MAX_TEXT + 1]; size_t n; bool over; } line;
+
+static void put(line *l, const char *text)
 {
-    if (a->kind == ATOM_DIV) qx_buf_printf(b, "(%s)", a->text);
-    else qx_buf_printf(b, "%s", a->text);
+    const size_t n = strlen(text);
+    l->over = l->over || n > MAX_TEXT - l->n;
+    if (l->over) return;
+    memcpy(l->text + l->n, text, n + 1);
+    l->n += n;
 }
 
-static void put_term(qx_buf *b, const term *t, bool first)
+static void put_factor(line *l, const atom *a)
+{
+    if (a->kind == ATOM_DIV) put(l, "(");
+    put(l, a->text);
+    if (a->kind == ATOM_DIV) put(l, ")");
+}
+
+static void put_size(line *l, uint64_t size)
+{
+    char digits[24];
+    snprintf(digits, sizeof digits, "%llu", (unsigned long long)size);
+    put(l, digits);
+}
+
+static void put_term(line *l, const term *t, bool first)
 {
     uint64_t size = t->c < 0 ? 0 - (uint64_t)t->c : (uint64_t)t->c;
-    if (t->c < 0) qx_buf_put(b, "-", 1);
-    else if (!first) qx_buf_put(b, "+", 1);
-    if (t->n == 0 || size != 1) qx_buf_printf(b, "%llu", (unsigned long long)size);
+    if (t->c < 0) put(l, "-");
+    else if (!first) put(l, "+");
+    if (t->n == 0 || size != 1) put_size(l, size);
     if (t->n == 1 && size == 1) {
-        qx_buf_printf(b, "%s", t->atoms[0]->text);
+        put(l, t->atoms[0]->text);
         return;
     }
     for (int i = 0; i < t->n; i++) {
-        if (i || size != 1) qx_buf_put(b, "*", 1);
-        put_factor(b, t->atoms[i]);
+        if (i || size != 1) put(l, "*");
+        put_factor(l, t->atoms[i]);
     }
 }
 
 /* The first positive term leads, so that "seq-1" and not "-1+seq". */
-static void put_poly(qx_buf *b, const poly *p)
+static void put_poly(line *l, const poly *p)
 {
     int lead = 0;
     while (lead < p->n && p->t[lead].c < 0) lead++;
-    if (lead < p->n) put_term(b, &p->t[lead], true);
+    if (lead < p->n) put_term(l, &p->t[lead], true);
     for (int i = 0; i < p->n; i++) {
-        if (i != lead) put_term(b, &p->t[i], lead == p->n && i == 0);
+        if (i != lead) put_term(l, &p->t[i], lead == p->n && i == 0);
     }
-    if (p->n == 0) qx_buf_put(b, "0", 1);
+    if (p->n == 0) put(l, "0");
+}
+
+static const char *intern(qx_exprs *x, const char *text)
+{
+    const char *interned = qx_intern(x->names, text);
+    if (!interned) x->oom = true;
+    return interned;
 }
 
 static const qx_expr *intern_poly(qx_exprs *x, const poly *p)
 {
+    line l = {.n = 0};
     if (p->bad || x->oom) return NULL;
-    qx_buf b = QX_BUF_INIT(qx_arena_ctx(x->arena));
-    put_poly(&b, p);
-    const qx_expr *known = b.data ? qx_map_get(x->by_text, b.data) : NULL;
-    const char *text = known || !b.data || b.len > MAX_TEXT ? NULL : qx_intern(x->names, b.data);
-    qx_buf_free(&b);
-    if (known || !text) return known;
+    put_poly(&l, p);
+    if (l.over) return NULL;
+    const qx_expr *known = qx_map_get(x->by_text, l.text);
+    const char *text = known ? NULL : intern(x, l.text);
+    if (!text) return known;
     qx_expr *e = grab(x, sizeof *e);
     term *terms = grab(x, (size_t)p->n * sizeof *terms);
     if (!e || !terms) return NULL;
@@ -207,7 +234,7 @@ static const qx_expr *make_atom(qx_exprs *x, atom_kind kind, const char *text, c
     if (known) return of_atom(x, known);
     if (strlen(text) > MAX_TEXT) return NULL;
     atom *made = grab(x, sizeof *made);
-    const char *interned = qx_intern(x->names, text);
+    const char *interned = intern(x, text);
     if (!made || !interned) return NULL;
     *made = (atom){.kind = kind, .text = interned, .a = a, .b = b};
     if (qx_map_put(x->atoms, interned, made) != QX_OK) x->oom = true;

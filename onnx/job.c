@@ -127,7 +127,8 @@ qx_status qx_job_new(qx_model *m, const qx_weight *in, const qx_view *view, cons
     if (in->rank > 64) QX_FAIL(m->ctx, QX_E_SHAPE, "weight '%s' has %d dims", in->name, in->rank);
     if (in->dtype == QX_DT_STRING) QX_FAIL(m->ctx, QX_E_TYPE, "weight '%s' holds strings", in->name);
     j->range = qx_arena_alloc(m->arena, sizeof *j->range);
-    if (!j->range) return QX_E_NOMEM;
+    j->error = qx_arena_alloc(m->arena, sizeof *j->error);
+    if (!j->range || !j->error) return QX_E_NOMEM;
     QX_TRY(qx_view_check(m->ctx, in, view));
     QX_TRY(check_spec(m->ctx, j));
     QX_TRY(add_parts(m, j));

@@ -138,7 +138,7 @@ qx_status qx_tile_load(qx_run *r, qx_tile *t)
 
 void qx_tile_free(qx_run *r, qx_tile *t)
 {
-    void *blocks[] = {t->raw, t->x, t->lo, t->hi, t->scale, t->zero, t->codes, t->out};
+    void *blocks[] = {t->raw, t->x, t->given, t->lo, t->hi, t->scale, t->zero, t->codes, t->out};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) qx_free(r->ctx, blocks[i]);
 }
 
@@ -275,6 +275,7 @@ void qx_run_free(qx_run *r)
     if (r->lock) qx_lock_free(r->lock);
     qx_free(r->ctx, r->lo);
     qx_free(r->ctx, r->hi);
+    qx_free(r->ctx, r->errors);
     qx_free(r->ctx, r->all_codes);
     qx_free(r->ctx, r->all_scale);
     qx_free(r->ctx, r->all_zero);
@@ -387,6 +388,14 @@ static qx_status tile_quant(qx_run *r, qx_tile *t, qx_quant *q, const float **ef
     return QX_OK;
 }
 
+static qx_status keep_given(qx_run *r, qx_tile *t)
+{
+    const size_t n = (size_t)(t->rows * t->cols) * sizeof *t->given;
+    QX_TRY(qx_alloc_raw(r->ctx, n, (void **)&t->given));
+    memcpy(t->given, t->x, n);
+    return QX_OK;
+}
+
 /* Codes of what is loaded, to where they belong. */
 static qx_status code_loaded(qx_run *r, qx_tile *t)
 {
@@ -395,10 +404,12 @@ static qx_status code_loaded(qx_run *r, qx_tile *t)
     qx_quant q;
     const float *effective;
     if (qx_job_is_float(r->j)) return qx_run_emit_floats(r, t);
+    if (grid_step(r->j)) QX_TRY(keep_given(r, t));
     QX_TRY(tile_quant(r, t, &q, &effective));
     q.unpacked = r->scatter || r->panels || r->j->layout == QX_LAYOUT_NBITS;
     QX_TRY(qx_alloc_raw(r->ctx, (size_t)(count + qx_tile_code_room(r, t)) * (qx_job_code_bits(r->j) > 8 ? 2 : 1) + 8, (void **)&t->codes));
     if (!qx_quantize(&q, t->dtype, t->src, t->codes)) QX_FAIL(r->ctx, QX_E_TYPE, "weight '%s': cannot quantize %s to %s", name, qx_dtype_get(t->dtype)->name, qx_dtype_get(r->j->spec.codes)->name);
+    QX_TRY(qx_tile_measure(r, t, &q));
     return qx_run_emit(r, t);
 }
 
@@ -460,7 +471,9 @@ qx_status qx_job_run(qx_ctx *ctx, const qx_job *j, const qx_sink *sink)
     QX_TRY_GOTO(st, qx_run_prepare(&r, ctx, j, true));
     read_ahead(&r);
     r.sink = sink;
+    QX_TRY_GOTO(st, QX_NEW_ARRAY(ctx, r.n_tiles, &r.errors));
     QX_TRY_GOTO(st, each_tile(&r, qx_run_emit_begin, r.panels ? code_panel_tile : code_tile, qx_run_emit_end));
+    qx_run_keep_error(&r);
     if (r.bad.nan || r.bad.inf)
         qx_warn(ctx, "weight '%s' holds %lld NaN and %lld Inf elements; they are kept out of its scales", j->in->name, (long long)r.bad.nan, (long long)r.bad.inf);
 done:

@@ -7,6 +7,8 @@
 #include "base/thread.h"
 #include "onnx/job.h"
 
+typedef struct qx_tile_error { double signal, noise; } qx_tile_error; /* sums of squares */
+struct qx_job_error { atomic_int state; qx_tile_error sum; }; /* state 2: valid */
 struct qx_job_range { atomic_int state; float lo, hi, scale; int32_t zero; }; /* state 2: all are valid */
 
 typedef struct qx_run {
@@ -23,6 +25,7 @@ typedef struct qx_run {
     float *lo, *hi; int64_t n_range; /* range of the tensor or of each column; 0: scales are found tile by tile */
     float scale2;              /* two-level formats */
     float tensor_scale; int32_t tensor_zero; /* search of one scale for the tensor */
+    qx_tile_error *errors;     /* [n_tiles]; NULL: nobody will ask */
     qx_lock *lock;
     qx_nonfinite bad;
     int64_t panel_cols, row_bytes; /* panels: channels in each, bytes of one channel's codes */
@@ -34,6 +37,7 @@ typedef struct qx_tile {
     int64_t first, rows, col0, cols; /* columns of the walk that it has: all of them but in panels */
     const void *src; int dtype; /* [rows, cols] as FLOAT, FLOAT16 or BFLOAT16 */
     void *raw; float *x;
+    float *given;              /* x before a solver moved it; NULL: as it was */
     float *lo, *hi, *scale;    /* [cells] */
     int32_t *zero;
     uint8_t *codes, *out;
@@ -50,6 +54,9 @@ void qx_run_note_bad(qx_run *r, const qx_nonfinite *bad);
 /* Least-error scales (job_search.c): of a tile; of the whole tensor, before all tiles. */
 qx_status qx_run_search_tensor(qx_run *r);
 qx_status qx_tile_search(qx_run *r, qx_tile *t, const qx_grid *g);
+/* Error of the codes (job_error.c): of one tile, before its codes are put; of the whole job, at its end. */
+qx_status qx_tile_measure(qx_run *r, const qx_tile *t, const qx_quant *q);
+void qx_run_keep_error(const qx_run *r);
 /* Layouts (job_emit.c): before all tiles (of a panel), one tile, after all tiles. */
 qx_status qx_run_emit_begin(qx_run *r);
 int64_t qx_tile_code_room(const qx_run *r, const qx_tile *t); /* codes that a tile needs beyond its own */

@@ -124,6 +124,7 @@ struct qx_job {
     qx_layout layout;
     qx_weight *part[QX_PART_COUNT_]; /* NULL where the format has no such part */
     struct qx_job_range *range; /* of the whole tensor, once it is known; the engine's business */
+    struct qx_job_error *error; /* once it has run; see qx_job_sqnr */
 };
 
 /* The store: files open behind a model's weights; closed with the model. */
@@ -151,6 +152,10 @@ qx_status qx_weight_hash(qx_ctx *ctx, const qx_weight *w, uint64_t *out);
 /* Where the bytes of a job go: one call per finished range, thread safe. */
 typedef struct qx_sink { void *user; qx_status (*put)(void *user, const qx_weight *part, int64_t offset, const void *bytes, size_t n); } qx_sink;
 qx_status qx_job_run(qx_ctx *ctx, const qx_job *job, const qx_sink *sink);
+
+/* Decibels between the rows that reached the format and their rounding error, as measured while the job ran (on one row in eight of a large
+ * weight). NaN: it has not run, or has no codes; infinite: exact. */
+double qx_job_sqnr(const qx_job *job);
 
 /* Steps that every pass may use. Args: float[k] or float[n] arrays. */
 extern const qx_stepdef qx_step_scale_cols; /* x[r][c] *= arg[c] */

@@ -1,6 +1,7 @@
 /* emit.c - writes Q/DQ, DQ of weights and MatMulNBits. Every form here is one that the target was seen to execute (docs/targets.md). */
 #include "passes/emit.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -310,12 +311,13 @@ static int64_t job_bytes(const qx_job *job)
     return sum;
 }
 
-static qx_status report_weight(qx_pipeline *pipe, const qx_plan_weight *w, const qx_node *reader)
+static qx_status report_weight(qx_pipeline *pipe, const qx_plan_item *it)
 {
-    const int64_t after = job_bytes(w->job);
+    qx_plan_weight *w = it->weight;
     if (!pipe->report) return QX_OK;
-    qx_report_tensor t = {.name = w->value->name, .format = w->format, .bytes_before = (int64_t)w->tensor->bytes, .bytes_after = after, .n = w->view.n,
-                          .k = qx_view_k(&w->view), .block = w->spec.block, .sqnr = w->sqnr, .node = reader->name};
+    w->report_row = pipe->report->n_tensors;
+    qx_report_tensor t = {.name = w->value->name, .format = w->format, .bytes_before = (int64_t)w->tensor->bytes, .bytes_after = job_bytes(w->job), .n = w->view.n,
+                          .k = qx_view_k(&w->view), .block = w->spec.block, .sqnr = NAN, .input_sqnr = it->act_sqnr, .node = it->lin->node->name};
     return qx_report_add_tensor(pipe->report, &t);
 }
 
@@ -365,7 +367,7 @@ qx_status qx_emit_weight(qx_pipeline *pipe, qx_plan_item *it)
     QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &w->spec, layout_of(f), &w->job));
     QX_TRY(rewire(pipe, it, f));
     w->done = true;
-    return report_weight(pipe, w, it->lin->node);
+    return report_weight(pipe, it);
 }
 
 qx_status qx_emit_float(qx_pipeline *pipe, qx_plan_weight *w)

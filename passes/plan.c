@@ -206,7 +206,7 @@ static qx_status group_weights(qx_pipeline *pipe, qx_plan *plan)
         qx_plan_weight **slot = &of[l->w_init->id];
         if (!*slot) {
             *slot = &plan->weights[plan->n_weights++];
-            **slot = (qx_plan_weight){.value = l->w_init, .tensor = l->w, .view = l->view, .sqnr = NAN};
+            **slot = (qx_plan_weight){.value = l->w_init, .tensor = l->w, .view = l->view, .report_row = -1};
         }
         if (qx_view_same(&(*slot)->view, &l->view)) { it->weight = *slot; (*slot)->items++; (*slot)->embedding |= l->embedding; }
         else qx_item_keep(pipe, it, QX_WHY_SHARED, "used with two layouts");
@@ -306,7 +306,7 @@ static qx_status make_items(qx_pipeline *pipe, qx_plan *plan)
     memset(plan->by_node, 0xFF, plan->n_nodes * sizeof *plan->by_node); /* -1 */
     for (int64_t i = 0; i < plan->linears.count; i++) {
         const qx_linear *l = &plan->linears.items[i];
-        plan->items[i] = (qx_plan_item){.lin = l, .weight_only = l->embedding, .x_stat = qx_same_elements(l->x)};
+        plan->items[i] = (qx_plan_item){.lin = l, .weight_only = l->embedding, .x_stat = qx_same_elements(l->x), .act_sqnr = NAN};
         plan->by_node[l->node->id] = (int32_t)i;
     }
     return QX_OK;

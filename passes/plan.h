@@ -31,7 +31,7 @@ typedef struct qx_plan_weight {
     bool pruned;              /* a step before made it 2:4: zeros must stay */
     bool solved;              /* gptq or sparsegpt has put its solver behind it */
     qx_job *job;
-    double sqnr;              /* of the stored weight, NaN: not measured */
+    int64_t report_row;       /* of report->tensors; -1: none */
 } qx_plan_weight;
 
 typedef struct qx_plan_item {
@@ -51,6 +51,7 @@ typedef struct qx_plan_item {
     float act_range;          /* largest |x| that the format shall reach, chosen on the output by a WEIGHTS pass; 0: by the format's own rule */
     float act_scale;          /* decided by the format pass in run(); > 0 when act is set */
     int32_t act_zero;         /* zero point of x (UINT8) */
+    double act_sqnr;          /* of x on the rows that calibration kept, decibels; NaN: no rows, or float */
 } qx_plan_item;
 
 typedef struct qx_plan {

@@ -196,6 +196,14 @@ static qx_status input_size(job *j)
     return QX_OK;
 }
 
+/* What writing has measured of each weight. */
+static void note_errors(job *j)
+{
+    const qx_plan *plan = j->pipe->plan;
+    for (int64_t i = 0; plan && i < plan->n_weights; i++)
+        if (plan->weights[i].report_row >= 0) j->report->tensors[plan->weights[i].report_row].sqnr = qx_job_sqnr(plan->weights[i].job);
+}
+
 static qx_status write_model(job *j)
 {
     qx_write_options wo = {.external_data = j->opt->external_data, .force = j->opt->force};
@@ -203,6 +211,7 @@ static qx_status write_model(job *j)
     compare_record(j);
     QX_TRY(put_metadata(j));
     QX_TRY(j->opt->dry_run ? qx_model_write_size(j->model, &wo, &res) : qx_model_write(j->model, j->output, &wo, &res));
+    note_errors(j);
     j->report->output_bytes = res.model_bytes + res.data_bytes;
     j->report->data_path = !res.data_bytes ? NULL : j->opt->dry_run ? qx_arena_printf(j->report->arena, "%s.data", j->output) : keep(j, res.data_path);
     return stage(j, j->opt->dry_run ? "size" : "write");

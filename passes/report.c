@@ -156,6 +156,7 @@ static qx_status put_tensors(const qx_report *r, qx_jsonw *w)
         QX_TRY(qx_jsonw_int(w, "k", t->k));
         QX_TRY(qx_jsonw_int(w, "block", t->block));
         if (isfinite(t->sqnr)) QX_TRY(qx_jsonw_number(w, "sqnr_db", t->sqnr));
+        if (isfinite(t->input_sqnr)) QX_TRY(qx_jsonw_number(w, "input_sqnr_db", t->input_sqnr));
         QX_TRY(qx_jsonw_end_object(w));
     }
     return qx_jsonw_end_array(w);

@@ -18,7 +18,8 @@ typedef struct qx_report_node {
 typedef struct qx_report_tensor {
     const char *name, *format;
     int64_t bytes_before, bytes_after, n, k, block;
-    double sqnr;                     /* NaN: not measured */
+    double sqnr;                     /* of the codes, measured while they are written; NaN: not measured */
+    double input_sqnr;               /* of the quantized input that it meets, on rows that calibration kept; NaN: not measured */
     const char *node;                /* the first linear operator that reads it */
 } qx_report_tensor;
 typedef struct qx_report_output { const char *name; double sqnr_db, cosine, max_abs; int64_t count; } qx_report_output;

@@ -192,6 +192,28 @@ qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats
     return QX_WHY_NONE;
 }
 
+/* Decibels of x under its scale, on some of the rows that calibration kept for whoever asked; NaN: nobody did. */
+static double input_sqnr(const qx_plan_item *it, const qx_stats *stats)
+{
+    enum { ROWS = 64, AT_ONCE = 256 };
+    const qx_linear *l = it->lin;
+    const qx_value_stats *vs = stats ? qx_stats_get_rows(stats, l->x, l->is_conv ? &l->window : NULL) : NULL;
+    const int64_t all = vs ? (vs->n_rows < ROWS ? vs->n_rows : ROWS) * vs->row_len : 0;
+    double signal = 0, noise = 0;
+    for (int64_t i = 0, n; i < all; i += n) {
+        float x[AT_ONCE];
+        n = all - i < AT_ONCE ? all - i : AT_ONCE;
+        memcpy(x, vs->rows + i, (size_t)n * sizeof *x);
+        (void)qx_fake_quantize(&(qx_quant){.grid = {1, n, 1, n}, .format = {.codes = it->act}, .scale = &it->act_scale, .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL}, x);
+        for (int64_t k = 0; k < n; k++) {
+            const double v = vs->rows[i + k], d = x[k] - v;
+            signal += v * v;
+            noise += d * d;
+        }
+    }
+    return signal > 0 ? 10 * log10(signal / noise) : NAN;
+}
+
 static void decide_input(qx_pass *p, const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
 {
     char detail[120];
@@ -199,6 +221,7 @@ static void decide_input(qx_pass *p, const qx_scheme *s, const qx_stats *stats, 
     if (s->range_auto) mine.given = it->act_range;
     qx_why why = qx_scheme_act_scale(p, &mine, stats, it->x_stat, &it->act_scale, &it->act_zero, detail);
     if (why != QX_WHY_NONE) qx_item_keep(p->pipe, it, why, "input '%.60s' %s", it->lin->x->name, detail);
+    else it->act_sqnr = input_sqnr(it, stats);
 }
 
 /* One scale a row where rows lie on several axes (experts): a block that is the whole row says that in the standard's form. TensorRT has no blocks

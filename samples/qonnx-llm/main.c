@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-typedef struct options { const char *model, *prompt, *tokenizer, *session; int64_t tokens, head_size; llm_pick pick; int threads, quiet; } options;
+typedef struct options { const char *model, *prompt, *tokenizer, *session; int64_t tokens, head_size; llm_pick pick; int threads, quiet, help; } options;
 
 static volatile int stop_flag;
 static void on_signal(int sig) { stop_flag = sig != 0; }
@@ -28,7 +28,8 @@ static const char usage[] =
     "  --head-size N         for models that leave the size of their past open\n"
     "  --session OPTIONS     of qonnx_session_open: \"device=cuda simulate=1\"\n"
     "  --threads N           threads [all]\n"
-    "  --quiet               no line about speed\n";
+    "  --quiet               no line about speed\n"
+    "  --help                this text\n";
 
 static double seconds(void)
 {
@@ -73,6 +74,8 @@ static int parse(int argc, char **argv, options *o)
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--quiet")) {
             o->quiet = 1;
+        } else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            return o->help = 1;
         } else if (argv[i][0] != '-' && !o->model) {
             o->model = argv[i];
         } else if (i + 1 < argc && (set_text(o, argv[i], argv[i + 1]) || set_number(o, argv[i], argv[i + 1]))) {
@@ -197,6 +200,7 @@ int main(int argc, char **argv)
 {
     options o;
     if (!parse(argc, argv, &o)) return QONNX_USAGE;
+    if (o.help) return fputs(usage, stdout) < 0 ? QONNX_FAILED : QONNX_OK;
     qonnx_ctx *ctx = qonnx_open();
     if (!ctx) return QONNX_FAILED;
     qonnx_set_cancel(ctx, &stop_flag);

@@ -8,6 +8,9 @@ A model with an operator that the executor has no kernel for: formats that need 
     samples calib.npz: 14 samples, 2 held out
          2 nodes  int4 block 32
     not verified: verification of the float model: node 'own': operator acme.ops.Secret has no CPU kernel
+    weights furthest from float:
+      2[12].* dB    int4 block 32  first (re)
+      2[12].* dB    int4 block 32  second (re)
   $ qonnx quantize model.onnx --int4 --force --calib calib.npz
   warning: the samples are not used: node 'own': operator acme.ops.Secret has no CPU kernel
   opset raised from 17 to 21: INT4 needs it
@@ -17,6 +20,9 @@ A model with an operator that the executor has no kernel for: formats that need 
     samples calib.npz: 14 samples, 2 held out
          2 nodes  int4 block 32
     not verified: verification of the float model: node 'own': operator acme.ops.Secret has no CPU kernel
+    weights furthest from float:
+      2[12].* dB    int4 block 32  first (re)
+      2[12].* dB    int4 block 32  second (re)
   $ qonnx quantize model.onnx --int4 --force --verify calib.npz
   opset raised from 17 to 21: INT4 needs it
   qonnx quantize: verification of the float model: node 'own': operator acme.ops.Secret has no CPU kernel

@@ -2,6 +2,8 @@ The sample that talks: greedy text is the same every time, sampled text is the s
 
   $ qonnx-llm $MODELS/micro-llama/model.onnx --prompt "The king said to the" --tokens 8 --quiet
   The king said to the king, I have given thee a king
+  $ qonnx-llm --help | head -1
+  usage: qonnx-llm MODEL.onnx [--prompt TEXT] [options]
   $ qonnx-llm $MODELS/micro-llama/model.onnx --prompt "And it" --tokens 6 --temperature 1 --seed 5 --quiet > a; qonnx-llm $MODELS/micro-llama/model.onnx --prompt "And it" --tokens 6 --temperature 1 --seed 5 --quiet | cmp - a
   $ qonnx-llm $MODELS/micro-llama/model.onnx --prompt "" --quiet
   qonnx-llm: the prompt is empty

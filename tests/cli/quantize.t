@@ -95,8 +95,9 @@ The whole job: the output's name, what is printed, the files that appear, and ev
          1 nodes  int4 block 32
   $ qonnx quantize model.onnx --passes none -q -o same.onnx; cmp same.onnx model.onnx && echo identical
   identical
-  $ qonnx quantize model.onnx --int8 --force -q --report r.json --save-stats s.bin && grep -c '"sqnr_db"' r.json
-  3
+  $ qonnx quantize model.onnx --int8 --force -q --report r.json --save-stats s.bin && grep -c '"sqnr_db"' r.json && grep -c '"input_sqnr_db"' r.json
+  5
+  2
   $ qonnx quantize model.onnx --passes "int8(act=percentile)" --load-stats s.bin -q --no-verify -o p.onnx; echo $?
   0
   $ qonnx quantize model.onnx --int8 --load-stats model.onnx -q -o q.onnx

@@ -16,8 +16,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#define MODEL TEST_SOURCE_DIR "/tests/data/mlp/model.onnx"
-#define SAMPLES TEST_SOURCE_DIR "/tests/data/mlp/calib.npz"
+#define DATA(name) TEST_SOURCE_DIR "/tests/data/" name
 
 /* The calls that give, change and take names, in place of the C library's: the process dies before or behind the n-th of them. */
 static int names_left;
@@ -62,7 +61,7 @@ static void clear_dir(void)
 static int make_dir(void **state) { return (void)state, tmp_make(&dir, "/tmp"); }
 static int remove_dir(void **state) { return (void)state, tmp_remove(&dir); }
 
-typedef struct job { const char *passes; bool external; int threads; } job;
+typedef struct job { const char *passes; bool external; int threads; bool decoder; } job; /* of a perceptron, or of a small language model */
 typedef enum fault { NONE, MEMORY, READ, WRITE, FSYNC, RENAME } fault;
 static const qx_io_kind io_kinds[] = {[READ] = QX_IO_READ, [WRITE] = QX_IO_WRITE, [FSYNC] = QX_IO_FSYNC, [RENAME] = QX_IO_RENAME};
 
@@ -84,7 +83,7 @@ static qx_status set_all(qx_job_args *a, const job *j)
 {
     QX_TRY(qx_job_args_set(a, "output", in_dir("out.onnx")));
     QX_TRY(qx_job_args_set(a, "passes", j->passes));
-    QX_TRY(qx_job_args_set(a, "calib", SAMPLES));
+    QX_TRY(qx_job_args_set(a, "calib", j->decoder ? DATA("cache/ids.npz") : DATA("mlp/calib.npz")));
     QX_TRY(qx_job_args_set(a, "force", "1"));
     return j->external ? qx_job_args_set(a, "external-data", "1") : QX_OK;
 }
@@ -101,7 +100,7 @@ static qx_status run_job(const job *j, fault f, int64_t n, bool *unused)
     if (st == QX_OK) st = qx_job_args_options(a, &given);
     if (st == QX_OK) {
         qx_quantize_options opt = *given;
-        opt.input = MODEL;
+        opt.input = j->decoder ? DATA("cache/concat.onnx") : DATA("mlp/model.onnx");
         arm(ctx, f, n);
         st = qx_report_new(ctx, &r);
         if (st == QX_OK) st = qx_quantize_file(ctx, &opt, r);
@@ -145,12 +144,13 @@ static void reference(qx_ctx *ctx, const job *j, snapshot *s)
     take(ctx, s);
 }
 
-/* The old output is that of another pass, so old and new differ. A failure leaves the old one, or the new one when only the
- * verification behind it failed; a fault that the job could do without leaves the new one to the byte. Returns the number of faults. */
-static int every_fault(fault f, const job *new_job)
+/* Every step-th fault, so that jobs with many operations end. The old output is that of another pass, so old and new differ. A failure leaves
+ * the old one, or the new one when only the verification behind it failed; a fault that the job could do without leaves the new one to the
+ * byte. Returns the number of faults. */
+static int every_fault(fault f, int step, const job *new_job)
 {
     const qx_status code = f == MEMORY ? QX_E_NOMEM : QX_E_IO;
-    const job old_job = {"int8-weights", new_job->external, 1};
+    const job old_job = {"int8-weights", new_job->external, 1, new_job->decoder};
     qx_ctx *ctx = qx_ctx_new(NULL);
     snapshot old, new, now;
     int n = 1;
@@ -158,7 +158,7 @@ static int every_fault(fault f, const job *new_job)
     reference(ctx, &old_job, &old);
     assert_false(equal(&old, &new));
     int files = tmp_entries(&dir);
-    for (bool unused = false;; n++) {
+    for (bool unused = false;; n += step) {
         qx_status st = run_job(new_job, f, n, &unused);
         if (unused) break;
         take(ctx, &now);
@@ -174,24 +174,35 @@ static int every_fault(fault f, const job *new_job)
     return n - 1;
 }
 
-static const job weights = {"int4(block=32)", true, 1}, activations = {"int8", false, 1}, chosen = {"bias-correction,mixed(sqnr=20,formats=int4+int8,probes=1)", false, 1};
+static const job weights = {"int4(block=32)", true, 1, false}, activations = {"int8", false, 1, false};
 
 static void every_allocation(void **state)
 {
+    static const job chosen = {"bias-correction,mixed(sqnr=20,formats=int4+int8,probes=1)", false, 1, false};
     (void)state;
-    assert_true(every_fault(MEMORY, &weights) > 100);
-    assert_true(every_fault(MEMORY, &activations) > 100);
-    assert_true(every_fault(MEMORY, &chosen) > 100);
+    assert_true(every_fault(MEMORY, 1, &weights) > 100);
+    assert_true(every_fault(MEMORY, 1, &activations) > 100);
+    assert_true(every_fault(MEMORY, 1, &chosen) > 100);
+}
+
+/* Passes that solve, rotate and look for the cache of a decoder whose dims have names. */
+static void every_allocation_of_a_decoder(void **state)
+{
+    static const job jobs[] = {{"kv-cache(int8)", false, 1, true}, {"rotate,int8", false, 1, true}, {"gptq,int4(block=32)", true, 1, true}, {"awq,kv-cache(fp8),int4(block=32)", true, 1, true}};
+    (void)state;
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) assert_true(every_fault(MEMORY, 23, &jobs[i]) > 100);
+    assert_true(every_fault(READ, 3, &jobs[2]) > 2);
+    assert_true(every_fault(WRITE, 3, &jobs[3]) > 2);
 }
 
 static void every_file_operation(void **state)
 {
     (void)state;
-    assert_true(every_fault(READ, &activations) > 2);
-    assert_true(every_fault(WRITE, &weights) > 2);
-    assert_true(every_fault(WRITE, &activations) > 0);
-    assert_true(every_fault(FSYNC, &weights) >= 2);
-    assert_true(every_fault(RENAME, &weights) == 3);
+    assert_true(every_fault(READ, 1, &activations) > 2);
+    assert_true(every_fault(WRITE, 1, &weights) > 2);
+    assert_true(every_fault(WRITE, 1, &activations) > 0);
+    assert_true(every_fault(FSYNC, 1, &weights) >= 2);
+    assert_true(every_fault(RENAME, 1, &weights) == 3);
 }
 
 /* The disk is full after so many bytes: the kernel says so, not a hook. */
@@ -200,7 +211,7 @@ static void full_disk(void **state)
     (void)state;
     snapshot old, now;
     qx_ctx *ctx = qx_ctx_new(NULL);
-    const job old_job = {"int8-weights", true, 1};
+    const job old_job = {"int8-weights", true, 1, false};
     clear_dir();
     OK(run_job(&old_job, NONE, 0, NULL));
     take(ctx, &old);
@@ -272,7 +283,7 @@ typedef struct killing {
 
 static void killing_begin(killing *k)
 {
-    *k = (killing){.ctx = qx_ctx_new(NULL), .jobs = {{"int8-weights", true, 2}, {"int4(block=32)", true, 2}}};
+    *k = (killing){.ctx = qx_ctx_new(NULL), .jobs = {{"int8-weights", true, 2, false}, {"int4(block=32)", true, 2, false}}};
     clear_dir();
     for (int i = 0; i < 2; i++) {
         k->us = job_us(&k->jobs[i]);
@@ -344,7 +355,7 @@ static void failure_without_links(void **state)
 {
     (void)state;
     killing k;
-    const job jobs[2] = {{"int8-weights", true, 1}, weights};
+    const job jobs[2] = {{"int8-weights", true, 1, false}, weights};
     killing_begin(&k);
     no_links = true;
     for (int n = 1; n <= 3; n++) {
@@ -362,7 +373,8 @@ static void failure_without_links(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(every_allocation, make_dir, remove_dir), cmocka_unit_test_setup_teardown(every_file_operation, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(every_allocation, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(every_allocation_of_a_decoder, make_dir, remove_dir), cmocka_unit_test_setup_teardown(every_file_operation, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(full_disk, make_dir, remove_dir), cmocka_unit_test_setup_teardown(kill_at_random, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(kill_at_every_name, make_dir, remove_dir), cmocka_unit_test_setup_teardown(kill_without_links, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(failure_without_links, make_dir, remove_dir),

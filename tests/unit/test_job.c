@@ -191,6 +191,24 @@ static void check_dequantized(const fixture *f, const qx_job *j, const expected 
     free(x);
 }
 
+/* Of small weights whose rows start at bytes every row is measured. */
+static void check_error(const fixture *f, const qx_job *j, bool steps)
+{
+    const int bits = qx_dtype_bits(j->spec.codes);
+    const bool whole = f->k * bits % 8 == 0 && f->view.n * bits % 8 == 0 && f->view.n * f->k <= 1 << 16;
+    double signal = 0, noise = 0;
+    float *x = calloc((size_t)(f->view.n * f->k), sizeof *x);
+    if (qx_job_rows_dequantized(f->ctx, j, 0, f->view.n, x) != QX_OK) fail_msg("%s", qx_ctx_error(f->ctx));
+    for (int64_t i = 0; i < f->view.n * f->k; i++) {
+        const double v = (double)element(f, steps, i / f->k, i % f->k);
+        signal += v * v;
+        noise += (v - (double)x[i]) * (v - (double)x[i]);
+    }
+    const double want = 10 * log10(signal / noise), got = qx_job_sqnr(j);
+    if (!(fabs(got - want) < (whole ? 1e-3 : 4)) && !(isinf(want) && isinf(got))) fail_msg("%g dB, want %g dB", got, want);
+    free(x);
+}
+
 static void one(qx_dtype src, int rank, const int64_t *dims, qx_view view, qx_qspec q, qx_layout layout, bool steps)
 {
     fixture f;
@@ -199,7 +217,9 @@ static void one(qx_dtype src, int rank, const int64_t *dims, qx_view view, qx_qs
         make(&f, src, rank, dims, view, threads);
         if (qx_job_new(f.m, f.w, &f.view, steps ? two_steps(&f) : NULL, &q, layout, &j) != QX_OK) fail_msg("%s", qx_ctx_error(f.ctx));
         expected e = expect(&f, &q, steps);
+        assert_true(isnan(qx_job_sqnr(j)));
         check_codes(&f, j, &e);
+        check_error(&f, j, steps);
         check_scales(&f, j, &e);
         check_dequantized(&f, j, &e);
         free(e.scale), free(e.zero), free(e.code);
