@@ -1,4 +1,6 @@
 /* transpose.c - matrix transpose by small blocks, so that both sides stay in the cache; the same with codes packed on the way. */
+#include <string.h>
+
 #include "kernels/multi.h"
 #include "kernels/quant.h"
 
@@ -91,9 +93,10 @@ QX_INLINE void pack_rows_body(int bits, int have, uint8_t up, const uint8_t *res
 }
 QX_MULTI(static, pack_rows, (int bits, int have, uint8_t up, const uint8_t *codes, int64_t ld, int64_t n, uint8_t *out), (bits, have, up, codes, ld, n, out))
 
+/* Stored a cache line at a time: columns lie far apart, often a power of two, and shorter pieces would push each other out of the cache. */
 void qx_pack_columns(int bits, int up, int64_t rows, int64_t cols, const uint8_t *codes, uint8_t *dst, int64_t dst_ld)
 {
-    uint8_t tile[TILE_BYTES * TILE_COLS];
+    uint8_t tile[TILE_BYTES * TILE_COLS], turned[TILE_COLS * TILE_BYTES];
     const int64_t per = 8 / bits, packed = (rows + per - 1) / per;
     for (int64_t c = 0; c < cols; c += TILE_COLS)
         for (int64_t r = 0; r < packed; r += TILE_BYTES) {
@@ -102,6 +105,7 @@ void qx_pack_columns(int bits, int up, int64_t rows, int64_t cols, const uint8_t
                 const int64_t row = (r + i) * per, have = rows - row < per ? rows - row : per;
                 pack_rows(bits, (int)have, (uint8_t)up, codes + row * cols + c, cols, nc, tile + i * TILE_COLS);
             }
-            (void)qx_transpose(1, nr, nc, tile, TILE_COLS, dst + c * dst_ld + r, dst_ld);
+            transpose_bytes(nr, nc, tile, TILE_COLS, turned, TILE_BYTES);
+            for (int64_t i = 0; i < nc; i++) memcpy(dst + (c + i) * dst_ld + r, turned + i * TILE_BYTES, (size_t)nr);
         }
 }

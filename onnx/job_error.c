@@ -1,6 +1,6 @@
 /* job_error.c - how far codes are from the rows that they stand for, measured while a job makes them: what a report says of each weight.
  *
- * Of a large tile one row in eight is decoded again, which costs a few percent of coding it and moves the figure by hundredths of a
+ * Of a large weight one row in eight is decoded again, which costs a few percent of coding it and moves the figure by hundredths of a
  * decibel. The rows are those that reach the format: scaled, rotated, clipped or masked before, and as they were before a solver moves them.
  * Sums are kept for each tile and added in order, so that the number of threads does not show. */
 #include <math.h>
@@ -8,9 +8,9 @@
 #include "kernels/rows.h"
 #include "onnx/job_run.h"
 
-enum { WHOLE = 1 << 16, EVERY = 8 }; /* elements of a tile that is measured whole; of others every eighth row, which starts at a byte */
+enum { WHOLE = 1 << 16, EVERY = 8 }; /* elements of a weight that is measured whole; of others every eighth row, which starts at a byte */
 
-static int64_t row_step(const qx_tile *t, int bits) { return t->rows * t->cols > WHOLE || t->cols * bits % 8 ? EVERY : 1; }
+static int64_t row_step(const qx_run *r, const qx_tile *t, int bits) { return r->j->in->numel > WHOLE || t->cols * bits % 8 ? EVERY : 1; }
 
 /* Row i of the tile: as given into x, minus its codes' values into d. */
 static bool row_error(const qx_tile *t, const qx_quant *q, int bits, int64_t i, float *x, float *d)
@@ -36,7 +36,7 @@ qx_status qx_tile_measure(qx_run *r, const qx_tile *t, const qx_quant *q)
     bool ok = true;
     QX_TRY(qx_alloc_raw_array(r->ctx, (size_t)t->cols, 2 * sizeof *x, (void **)&x));
     float *d = x + t->cols;
-    for (int64_t i = 0; i < t->rows && ok; i += row_step(t, bits)) {
+    for (int64_t i = 0; i < t->rows && ok; i += row_step(r, t, bits)) {
         ok = row_error(t, q, bits, i, x, d);
         sum->signal += (double)qx_dot(x, x, t->cols);
         sum->noise += (double)qx_dot(d, d, t->cols);
