@@ -392,7 +392,7 @@ static void varint_input(void **state)
     for (int i = 0; i < R * C; i++) pb_varint(&packed, qx_f32_to_f16((float)(i % 97) - 48.0f));
     pb_msg(&t, 5, &packed);
     pb bytes = pb_model_with(&t);
-    fixture f = {.ctx = ctx, .view = {R, 1, C}};
+    fixture f = {.ctx = ctx, .view = {R, 1, C, 0}};
     qx_job *j;
     assert_int_equal(qx_model_read_bytes(ctx, bytes.p, bytes.n, NULL, &(qx_read_options){.skip_check = true}, &f.m), QX_OK);
     const qx_qspec cast = {.codes = QX_DT_FLOAT};
