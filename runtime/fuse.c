@@ -59,9 +59,15 @@ qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *param
     return QX_OK;
 }
 
-const qx_weight *qx_fuse_const(const qx_value *v)
+const qx_value *qx_fuse_behind(const qx_value *v)
 {
     for (int depth = 0; v && v->def && v->def->op->id == QX_OP_Identity && depth < 8; depth++) v = v->def->in[0];
+    return v;
+}
+
+const qx_weight *qx_fuse_const(const qx_value *v)
+{
+    v = qx_fuse_behind(v);
     return v && !v->is_input ? qx_value_const(v) : NULL;
 }
 

@@ -29,8 +29,9 @@ qx_rstep *qx_fuse_act_behind(const qx_fuser *f, const qx_value *v);
 bool qx_fuse_same_dims(const qx_value *a, const qx_value *b);
 /* Makes s a fused step: fn with params (in the plan's arena), these inputs (NULLs allowed), output v. */
 qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *params, const qx_value *const *in, uint32_t n_in, const qx_value *out);
-/* The constant behind v (initializer or Constant), through up to 8 Identity, by which exporters share equal ones; NULL when there
- * is none. The step reads v itself, which is worked out once. */
+/* What v is another name of: through up to 8 Identity, by which exporters share equal constants. */
+const qx_value *qx_fuse_behind(const qx_value *v);
+/* The constant (initializer or Constant) behind v; NULL when there is none. */
 const qx_weight *qx_fuse_const(const qx_value *v);
 /* The one element of a value as double: of a constant initializer or Constant, or worked out from dims that are known (exporters write the middle of a
  * row as Shape, Gather, Div). False when it is not one known, finite number. */

@@ -4,8 +4,6 @@
 #include "onnx/weight.h"
 #include "runtime/fuse.h"
 
-static const qx_weight *constant(const qx_value *v) { return v && !v->is_input ? qx_value_const(v) : NULL; }
-
 static bool is_int8(qx_dtype t, bool also_unsigned) { return t == QX_DT_INT8 || (also_unsigned && t == QX_DT_UINT8); }
 
 /* E4M3 codes: only a device multiplies them as they are. */
@@ -14,9 +12,9 @@ static bool is_fp8(const qx_fuser *f, qx_dtype t) { return f->x->device && t == 
 /* Type of the codes that a DequantizeLinear reads. */
 static qx_dtype code_type(const qx_node *dq)
 {
-    const qx_weight *z = constant(qx_node_in(dq, 2));
+    const qx_weight *z = qx_fuse_const(qx_node_in(dq, 2));
     if (z) return z->dtype;
-    if (constant(dq->in[0])) return constant(dq->in[0])->dtype;
+    if (qx_fuse_const(dq->in[0])) return qx_fuse_const(dq->in[0])->dtype;
     return dq->in[0]->type.kind == QX_KIND_TENSOR ? dq->in[0]->type.dtype : QX_DT_UNDEFINED;
 }
 
@@ -24,8 +22,8 @@ static qx_dtype code_type(const qx_node *dq)
 static const qx_node *activation(const qx_fuser *f, const qx_value *v)
 {
     const qx_node *n = qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
-    if (!n || constant(n->in[0]) || qx_attr_int(n, "block_size", 0)) return NULL;
-    const qx_weight *s = constant(n->in[1]);
+    if (!n || qx_fuse_const(n->in[0]) || qx_attr_int(n, "block_size", 0)) return NULL;
+    const qx_weight *s = qx_fuse_const(n->in[1]);
     if (!s || s->numel != 1 || !(is_int8(code_type(n), true) || is_fp8(f, code_type(n)))) return NULL;
     return n;
 }
@@ -53,15 +51,15 @@ static const qx_node *weight(const qx_fuser *f, const qx_value *v, bool *swapped
         v = t->in[0];
     }
     const qx_node *dq = qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
-    const qx_weight *w = dq ? constant(dq->in[0]) : NULL, *s = dq ? constant(dq->in[1]) : NULL;
-    if (!w || !s || !(w->dtype == QX_DT_INT8 || is_fp8(f, w->dtype)) || qx_attr_int(dq, "block_size", 0) || !all_zero(f, constant(qx_node_in(dq, 2)))) return NULL;
-    return (qx_node_in(dq, 2) && !constant(dq->in[2])) ? NULL : dq;
+    const qx_weight *w = dq ? qx_fuse_const(dq->in[0]) : NULL, *s = dq ? qx_fuse_const(dq->in[1]) : NULL;
+    if (!w || !s || !(w->dtype == QX_DT_INT8 || is_fp8(f, w->dtype)) || qx_attr_int(dq, "block_size", 0) || !all_zero(f, qx_fuse_const(qx_node_in(dq, 2)))) return NULL;
+    return (qx_node_in(dq, 2) && !qx_fuse_const(dq->in[2])) ? NULL : dq;
 }
 
 /* The scale varies along `axis` of the codes, or not at all. */
 static bool scale_along(const qx_node *dq, int axis)
 {
-    const qx_weight *w = constant(dq->in[0]), *s = constant(dq->in[1]);
+    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(dq->in[1]);
     if (s->numel == 1) return true;
     int64_t a = qx_attr_int(dq, "axis", 1);
     if (a < 0) a += w->rank;
@@ -70,7 +68,7 @@ static bool scale_along(const qx_node *dq, int axis)
 
 static bool gemm_is_plain(const qx_node *n, const qx_value *bias)
 {
-    const qx_weight *b = constant(bias);
+    const qx_weight *b = qx_fuse_const(bias);
     float alpha = qx_attr_float(n, "alpha", 1.0f), beta = qx_attr_float(n, "beta", 1.0f);
     if (qx_attr_int(n, "transA", 0) || alpha < 1 || alpha > 1 || (bias && (beta < 1 || beta > 1))) return false;
     if (!bias) return true;
@@ -89,15 +87,15 @@ qx_status qx_fuse_int8(qx_fuser *f, qx_rstep *s)
     if (fp8 != is_fp8(f, code_type(w)) || (fp8 && conv)) return QX_OK;
     const qx_value *bias = qx_node_in(n, 2);
     if (gemm && !gemm_is_plain(n, bias)) return QX_OK;
-    int rank = constant(w->in[0])->rank;
+    int rank = qx_fuse_const(w->in[0])->rank;
     bool nk = conv || swapped != (gemm && qx_attr_int(n, "transB", 0) != 0);
     if ((!conv && rank != 2) || !scale_along(w, nk ? 0 : 1)) return QX_OK;
-    const qx_weight *codes = constant(w->in[0]);
+    const qx_weight *codes = qx_fuse_const(w->in[0]);
     int64_t n_out = codes->dims[nk ? 0 : 1];
     if (n_out < 1 || codes->numel / n_out > QX_INT8_MAX_K) return QX_OK;
     qx_int8_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
     *p = (qx_int8_params){conv ? QX_INT8_CONV : gemm ? QX_INT8_GEMM : QX_INT8_MATMUL, nk, fp8};
-    const qx_value *in[QX_INT8_INPUTS] = {a->in[0], a->in[1], qx_node_in(a, 2), w->in[0], w->in[1], bias};
+    const qx_value *in[QX_INT8_INPUTS] = {a->in[0], qx_fuse_behind(a->in[1]), qx_fuse_behind(qx_node_in(a, 2)), qx_fuse_behind(w->in[0]), qx_fuse_behind(w->in[1]), qx_fuse_behind(bias)};
     return qx_fuse_set(f, s, qx_cpu_int8_linear, p, in, QX_INT8_INPUTS, n->out[0]);
 }

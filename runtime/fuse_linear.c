@@ -18,7 +18,7 @@ static bool take_weight(const qx_fuser *f, const qx_value *v, chain *c)
     int64_t n;
     const int64_t *perm = t ? qx_attr_ints(t, "perm", &n) : NULL;
     c->nk = t && !f->x->device && (!perm || (n == 2 && perm[0] == 1 && perm[1] == 0));
-    c->w = c->nk ? t->in[0] : v;
+    c->w = qx_fuse_behind(c->nk ? t->in[0] : v);
     return is_float_matrix(c->w);
 }
 

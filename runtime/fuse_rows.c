@@ -8,7 +8,7 @@ enum { LARGE = 4 << 20 }; /* bytes: smaller tables are kept */
 qx_status qx_fuse_rows(qx_fuser *f, qx_rstep *s)
 {
     const qx_node *n = qx_fuse_is(s, QX_OP_Gather);
-    const qx_weight *w = n && n->in[0] && !n->in[0]->is_input ? n->in[0]->init : NULL;
+    const qx_weight *w = n ? qx_fuse_const(n->in[0]) : NULL;
     if (!w || f->x->device || w->job || w->dtype != QX_DT_FLOAT || w->rank < 2 || w->bytes < LARGE || qx_attr_int(n, "axis", 0) != 0) return QX_OK;
     qx_rows_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");

@@ -79,6 +79,11 @@ static const run_case cases[] = {
      " { a = MatMul(x, w) t = Transpose<perm=[1,0]>(back) y = MatMul(a, t) }", 110, 2},
     {"what multiplies by one is passed on, other factors are not", HEAD(17) "g (float[1,16,9,7] x) => (float[1,16,9,7] y) <float[16,16,3,3] w = random(1), float one = {1.0}, float near = {1.0001}, float[1,1,1,1,1] wide = {1.0}, int64[4] four = {1, 16, 9, 7}>"
      " { a = Conv<pads=[1,1,1,1]>(x, w) b = Div(a, one) c = Mul(one, b) d = Conv<pads=[1,1,1,1]>(c, w) e = Mul(d, near) f = Div(e, wide) y = Reshape(f, four) }", 100, 0},
+    {"int8 product, its constants shared by Identity", HEAD(17) "g (float[3,50] x) => (float[3,20] y)\n"
+     "<float s = {0.01}, int8 z = {0}, int8[50,20] w = random(5), float[20] ws = fill(0.02)>"
+     " { si = Identity(s) wi = Identity(w) wsi = Identity(ws) q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, si, z) v = DequantizeLinear<axis=1>(wi, wsi) y = MatMul(d, v) }", 110, 2},
+    {"4-bit weight shared by Identity", HEAD(21) "g (float[2,64] x) => (float[2,32] y)\n"
+     "<int4[64,32] w = random(8), float[4,32] ws = fill(0.05)> { wi = Identity(w) wsi = Identity(ws) v = DequantizeLinear<axis=0, block_size=16>(wi, wsi) y = MatMul(x, v) }", 110, 1},
     {"a head tied to a table", HEAD(17) "g (float[3,40] x) => (float[3,50] y) <float[50,40] w = random(1)> { t = Transpose<perm=[1,0]>(w) y = MatMul(x, t) }", 110, 1},
     {"subgraph that captures", HEAD(17) "g (float[4] x, float[4] x2) => (float[4] y) <float[4] k = {1, 2, 3, 4}, int64 n = {5}, bool t = {1}>"
      " { y = Loop<body = b (int64 i, bool c, float[4] a) => (bool co, float[4] ao) { co = Identity(c) m = Mul(a, k) ao = Add(m, x2) }>(n, t, x) }", 1000, 0},
