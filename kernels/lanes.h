@@ -33,12 +33,19 @@ LANE v16 v_abs(v16 a) { return (v16){_mm512_abs_ps(a.v)}; }
 LANE v16 v_sign_of(v16 a, v16 x) { return (v16){_mm512_or_ps(a.v, _mm512_and_ps(x.v, _mm512_set1_ps(-0.0f)))}; }
 LANE v16 v_above(v16 x, v16 limit, v16 a, v16 b) { return (v16){_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GT_OQ), b.v, a.v)}; }
 LANE float v_top(v16 a) { return _mm512_reduce_max_ps(a.v); }
-LANE v16 v_bytes(const uint8_t *p) { return (v16){_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)))}; }
-LANE void v_nibbles(const uint8_t *p, v16 *lo, v16 *hi)
+typedef struct flips { __m128i bytes; __m512 nibbles; } flips; /* nibbles: the number that each code is */
+LANE flips v_flips(uint8_t flip)
+{
+    float t[16];
+    for (int i = 0; i < 16; i++) t[i] = (float)(i ^ (flip & 15));
+    return (flips){_mm_set1_epi8((char)flip), _mm512_loadu_ps(t)};
+}
+LANE v16 v_bytes(const uint8_t *p, const flips *f) { return (v16){_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)p), f->bytes)))}; }
+LANE void v_nibbles(const uint8_t *p, const flips *f, v16 *lo, v16 *hi)
 {
     const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-    lo->v = _mm512_cvtepi32_ps(_mm512_and_si512(x, _mm512_set1_epi32(15)));
-    hi->v = _mm512_cvtepi32_ps(_mm512_srli_epi32(x, 4));
+    lo->v = _mm512_permutexvar_ps(x, f->nibbles); /* looks at the low four bits only */
+    hi->v = _mm512_permutexvar_ps(_mm512_srli_epi32(x, 4), f->nibbles);
 }
 LANE float v_sum(v16 a)
 {
@@ -110,11 +117,13 @@ LANE float v_top(v16 x)
     const __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)), d = _mm_max_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_max_ss(d, _mm_shuffle_ps(d, d, 1)));
 }
-LANE __m256i v_u8x8(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)); }
-LANE v16 v_bytes(const uint8_t *p) { return (v16){_mm256_cvtepi32_ps(v_u8x8(p)), _mm256_cvtepi32_ps(v_u8x8(p + 8))}; }
-LANE void v_nibbles(const uint8_t *p, v16 *lo, v16 *hi)
+typedef struct flips { __m128i bytes; } flips;
+LANE flips v_flips(uint8_t flip) { return (flips){_mm_set1_epi8((char)flip)}; }
+LANE __m256i v_u8x8(const uint8_t *p, const flips *f) { return _mm256_cvtepu8_epi32(_mm_xor_si128(_mm_loadl_epi64((const __m128i *)(const void *)p), f->bytes)); }
+LANE v16 v_bytes(const uint8_t *p, const flips *f) { return (v16){_mm256_cvtepi32_ps(v_u8x8(p, f)), _mm256_cvtepi32_ps(v_u8x8(p + 8, f))}; }
+LANE void v_nibbles(const uint8_t *p, const flips *f, v16 *lo, v16 *hi)
 {
-    const __m256i x = v_u8x8(p), y = v_u8x8(p + 8), low = _mm256_set1_epi32(15);
+    const __m256i x = v_u8x8(p, f), y = v_u8x8(p + 8, f), low = _mm256_set1_epi32(15);
     *lo = (v16){_mm256_cvtepi32_ps(_mm256_and_si256(x, low)), _mm256_cvtepi32_ps(_mm256_and_si256(y, low))};
     *hi = (v16){_mm256_cvtepi32_ps(_mm256_srli_epi32(x, 4)), _mm256_cvtepi32_ps(_mm256_srli_epi32(y, 4))};
 }
@@ -190,10 +199,12 @@ LANE float v_top(v16 a)
     for (int i = 1; i < 16; i++) m = a.f[i] > m ? a.f[i] : m;
     return m;
 }
-LANE v16 v_bytes(const uint8_t *p) { LANES_EACH((float)p[i]); }
-LANE void v_nibbles(const uint8_t *p, v16 *lo, v16 *hi)
+typedef struct flips { uint8_t bits; } flips;
+LANE flips v_flips(uint8_t flip) { return (flips){flip}; }
+LANE v16 v_bytes(const uint8_t *p, const flips *f) { LANES_EACH((float)(p[i] ^ f->bits)); }
+LANE void v_nibbles(const uint8_t *p, const flips *f, v16 *lo, v16 *hi)
 {
-    for (int i = 0; i < 16; i++) lo->f[i] = (float)(p[i] & 15), hi->f[i] = (float)(p[i] >> 4);
+    for (int i = 0; i < 16; i++) lo->f[i] = (float)((p[i] ^ f->bits) & 15), hi->f[i] = (float)((p[i] ^ f->bits) >> 4);
 }
 typedef struct h32 { int16_t h[32]; } h32;
 #define H_EACH(expr)                                          \
@@ -241,7 +252,7 @@ LANE float v_sum(v16 a)
  * the instruction set: not for loops that must agree. v_max and v_min give b where either is NaN. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays.
  * v_top: the largest lane. v_zero_below: a, but 0 where x < least. v_above: a where x > limit, else b. v_sign_of: a >= 0 with
  * the sign of x.
- * v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes. */
+ * v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes; v_flips: bits to be turned over before (the same in both halves). */
 
 /* Lanes from n values, n <= 16, the rest 0. */
 LANE v16 v_part(const float *p, int64_t n) { return n >= 16 ? v_load(p) : v_load_n(p, n); }

@@ -7,7 +7,7 @@
 #include "kernels/multi.h"
 #include "kernels/nbits_leaf.h"
 
-enum { COLUMNS = QX_MATMUL_PANEL, MAX_BLOCKS = 256 };
+enum { COLUMNS = QX_MATMUL_PANEL, MAX_BLOCKS = 256, TOGETHER = 4 }; /* TOGETHER: columns that a dot product takes at once */
 
 static int64_t blocks_of(const qx_nbits *w) { return w->k / w->block + (w->k % w->block != 0); }
 static int64_t padded_k(const qx_nbits *w) { return blocks_of(w) * w->block; }
@@ -92,17 +92,22 @@ void qx_nbits_prepare(const qx_nbits *w, int64_t m, const float *x, int64_t ldx,
 
 int64_t qx_nbits_pieces(const qx_nbits *w) { return (w->n + COLUMNS - 1) / COLUMNS; }
 
-static float dot_column(const qx_nbits_leaf *l, const qx_nbits *w, int64_t n, const float *x)
+/* y[c] of columns [n, n + cols), cols <= TOGETHER, for one prepared row. */
+static void dot_columns(const qx_nbits_leaf *l, const qx_nbits *w, int64_t n, int64_t cols, const float *x, float *y)
 {
     const int64_t nb = blocks_of(w), pk = padded_k(w);
-    const uint8_t *c = w->codes + n * row_bytes(w), flip = (uint8_t)(!w->is_signed ? 0 : w->bits == 8 ? 0x80 : 0x88);
-    float zero[MAX_BLOCKS], y = w->bias ? w->bias[n] : 0.0f;
+    float zero[TOGETHER * MAX_BLOCKS];
+    const bool zeros = w->zero || w->zero_f;
+    for (int64_t c = 0; c < cols; c++) y[c] = w->bias ? w->bias[n + c] : 0.0f;
     for (int64_t b = 0; b < nb; b += MAX_BLOCKS) {
         const int64_t some = nb - b < MAX_BLOCKS ? nb - b : MAX_BLOCKS;
-        for (int64_t i = 0; i < some; i++) zero[i] = zero_of(w, n, b + i);
-        y += (w->bits == 8 ? l->dot8 : l->dot4)(c + b * w->block * w->bits / 8, x + b * w->block, some, w->block, w->scale + n * nb + b, zero, x + pk + b, flip);
+        for (int64_t c = 0; zeros && c < cols; c++)
+            for (int64_t i = 0; i < some; i++) zero[c * MAX_BLOCKS + i] = zero_of(w, n + c, b + i);
+        const qx_nbits_dot d = {.codes = w->codes + n * row_bytes(w) + b * w->block * w->bits / 8, .row_bytes = row_bytes(w), .scale = w->scale + n * nb + b, .ld_scale = nb,
+                                .zero = zeros ? zero : NULL, .ld_zero = MAX_BLOCKS, .zero_all = (float)top_bit(w), .x = x + b * w->block, .sum = x + pk + b,
+                                .blocks = some, .block = w->block, .flip = (uint8_t)(!w->is_signed ? 0 : w->bits == 8 ? 0x80 : 0x88)};
+        (w->bits == 8 ? l->dot8 : l->dot4)(&d, cols, y);
     }
-    return y;
 }
 
 typedef struct from { const qx_nbits *w; int64_t first; } from;
@@ -122,8 +127,8 @@ void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, 
 {
     const int64_t first = piece * COLUMNS, n = w->n - first < COLUMNS ? w->n - first : COLUMNS;
     if (by_dot(w, m)) {
-        for (int64_t j = first; j < first + n; j++)
-            for (int64_t r = 0; r < m; r++) y[r * ldy + j] = dot_column(l, w, j, scratch + r * (padded_k(w) + blocks_of(w)));
+        for (int64_t j = first; j < first + n; j += TOGETHER)
+            for (int64_t r = 0; r < m; r++) dot_columns(l, w, j, first + n - j < TOGETHER ? first + n - j : TOGETHER, scratch + r * (padded_k(w) + blocks_of(w)), y + r * ldy + j);
         return;
     }
     for (int64_t r = 0; r < m; r++)

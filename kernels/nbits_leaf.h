@@ -5,10 +5,21 @@
 #include "kernels/isa.h"
 #include "kernels/nbits.h"
 
+/* Columns side by side that read one x: codes and scales of the next one row_bytes and ld_scale further. */
+typedef struct qx_nbits_dot {
+    const uint8_t *codes; int64_t row_bytes;
+    const float *scale; int64_t ld_scale;
+    const float *zero; int64_t ld_zero;  /* zero points by block; NULL: zero_all everywhere */
+    float zero_all;
+    const float *x, *sum;                /* in prepared order; sums of its blocks */
+    int64_t blocks, block;
+    uint8_t flip;                        /* xor-ed into each byte */
+} qx_nbits_dot;
+
 typedef struct qx_nbits_leaf {
-    /* sum over blocks of scale[b] * (dot(x block, codes block) - zero[b] * sum[b]); x in prepared order, flip is xor-ed into each byte. */
-    float (*dot4)(const uint8_t *c, const float *x, int64_t blocks, int64_t block, const float *scale, const float *zero, const float *sum, uint8_t flip);
-    float (*dot8)(const uint8_t *c, const float *x, int64_t blocks, int64_t block, const float *scale, const float *zero, const float *sum, uint8_t flip);
+    /* y[c] += sum over blocks of scale[b] * (dot(x block, codes block) - zero[b] * sum[b]), for c < cols. */
+    void (*dot4)(const qx_nbits_dot *p, int64_t cols, float *y);
+    void (*dot8)(const qx_nbits_dot *p, int64_t cols, float *y);
 } qx_nbits_leaf;
 
 const qx_nbits_leaf *qx_nbits_leaf_ref(void);

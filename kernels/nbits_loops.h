@@ -1,22 +1,18 @@
-/* nbits_loops.h - dot products of codes and prepared x over sixteen lanes; included after lanes.h. Gives `leaf`.
+/* nbits_loops.h - dot products of codes and prepared x over sixteen lanes, a few columns at once so that their chains of additions overlap; included after
+ * lanes.h. Gives `leaf`. What a column gives does not depend on which others are taken with it.
  * Prepared x of 4-bit codes: each 32 elements as 16 even ones, then 16 odd ones (a byte holds one of each); a block of 16: 8 and 8. */
-
-LANE const uint8_t *flip_bytes(const uint8_t *c, uint8_t flip, uint8_t *t)
-{
-    if (!flip) return c;
-    for (int i = 0; i < 16; i++) t[i] = c[i] ^ flip;
-    return t;
-}
+enum { AT_ONCE = LANES_ISA == 512 ? 4 : 2 };
 
 /* Zero points are taken off as scale * zero * (sum of x in the block), so that the inner loop is one product. */
-LANE float corrections(int64_t blocks, const float *scale, const float *zero, const float *sum)
+LANE v16 corrections(const qx_nbits_dot *p, int64_t c)
 {
+    const float *scale = p->scale + c * p->ld_scale, *zero = p->zero ? p->zero + c * p->ld_zero : NULL;
     v16 acc = v_set(0.0f);
-    for (int64_t b = 0; b < blocks; b += 16) {
-        const int64_t n = blocks - b;
-        acc = v_fma(v_mul(v_part(scale + b, n), v_part(zero + b, n)), v_part(sum + b, n), acc);
+    for (int64_t b = 0; b < p->blocks; b += 16) {
+        const int64_t n = p->blocks - b;
+        acc = v_fma(v_mul(v_part(scale + b, n), zero ? v_part(zero + b, n) : v_set(p->zero_all)), v_part(p->sum + b, n), acc);
     }
-    return v_sum(acc);
+    return acc;
 }
 
 LANE v16 dot4_16(const uint8_t *c, const float *x, uint8_t flip)
@@ -26,36 +22,48 @@ LANE v16 dot4_16(const uint8_t *c, const float *x, uint8_t flip)
     return v_mul(v_load(q), v_load(x));
 }
 
-TARGET static float dot4(const uint8_t *c, const float *x, int64_t blocks, int64_t block, const float *scale, const float *zero, const float *sum, uint8_t flip)
+/* d[c] = dot(x, codes) over the whole lanes of one block, c < cols. */
+LANE void block_dot(const uint8_t *codes, int64_t row, const float *x, int64_t n, const flips *f, const int bits, const int cols, v16 *d)
 {
-    const int64_t wide = block / 32 * 32;
-    v16 acc = v_set(0.0f), lo, hi;
-    uint8_t t[16];
-    for (int64_t b = 0; b < blocks; b++, c += block / 2, x += block) {
-        v16 d = v_set(0.0f);
-        for (int64_t i = 0; i < wide; i += 32) {
-            v_nibbles(flip_bytes(c + i / 2, flip, t), &lo, &hi);
-            d = v_fma(hi, v_load(x + i + 16), v_fma(lo, v_load(x + i), d));
+    v16 lo, hi;
+    for (int c = 0; c < cols; c++) d[c] = v_set(0.0f);
+    for (int64_t i = 0; bits == 4 && i + 32 <= n; i += 32)
+        for (int c = 0; c < cols; c++) {
+            v_nibbles(codes + c * row + i / 2, f, &lo, &hi);
+            d[c] = v_fma(hi, v_load(x + i + 16), v_fma(lo, v_load(x + i), d[c]));
         }
-        if (wide < block) d = v_add(d, dot4_16(c + wide / 2, x + wide, flip));
-        acc = v_fma(d, v_set(scale[b]), acc);
-    }
-    return v_sum(acc) - corrections(blocks, scale, zero, sum);
+    for (int64_t i = 0; bits == 8 && i + 16 <= n; i += 16)
+        for (int c = 0; c < cols; c++) d[c] = v_fma(v_bytes(codes + c * row + i, f), v_load(x + i), d[c]);
 }
 
-TARGET static float dot8(const uint8_t *c, const float *x, int64_t blocks, int64_t block, const float *scale, const float *zero, const float *sum, uint8_t flip)
+LANE void dot_columns(const qx_nbits_dot *p, int64_t first, const int bits, const int cols, float *y)
 {
-    v16 acc = v_set(0.0f);
-    float rest = 0;
-    uint8_t t[16];
-    for (int64_t b = 0; b < blocks; b++, c += block, x += block) {
-        v16 d = v_set(0.0f);
-        int64_t i = 0;
-        for (; i + 16 <= block; i += 16) d = v_fma(v_bytes(flip_bytes(c + i, flip, t)), v_load(x + i), d);
-        for (; i < block; i++) rest += scale[b] * (float)(c[i] ^ flip) * x[i];
-        acc = v_fma(d, v_set(scale[b]), acc);
+    const flips f = v_flips(p->flip);
+    const uint8_t *codes = p->codes + first * p->row_bytes;
+    const float *x = p->x, *scale = p->scale + first * p->ld_scale;
+    const int64_t wide = p->block / (bits == 4 ? 32 : 16) * (bits == 4 ? 32 : 16);
+    v16 acc[AT_ONCE], d[AT_ONCE];
+    float rest[AT_ONCE] = {0};
+    for (int c = 0; c < cols; c++) acc[c] = v_set(0.0f);
+    for (int64_t b = 0; b < p->blocks; b++, codes += p->block * bits / 8, x += p->block) {
+        block_dot(codes, p->row_bytes, x, p->block, &f, bits, cols, d);
+        for (int c = 0; c < cols && wide < p->block; c++) {
+            if (bits == 4) d[c] = v_add(d[c], dot4_16(codes + c * p->row_bytes + wide / 2, x + wide, p->flip));
+            for (int64_t i = wide; bits == 8 && i < p->block; i++) rest[c] += scale[c * p->ld_scale + b] * (float)(codes[c * p->row_bytes + i] ^ p->flip) * x[i];
+        }
+        for (int c = 0; c < cols; c++) acc[c] = v_fma(d[c], v_set(scale[c * p->ld_scale + b]), acc[c]);
     }
-    return v_sum(acc) + rest - corrections(blocks, scale, zero, sum);
+    for (int c = 0; c < cols; c++) y[first + c] += v_sum(v_sub(acc[c], corrections(p, first + c))) + rest[c];
 }
+
+#define DOT(bits)                                                                        \
+    TARGET static void dot##bits(const qx_nbits_dot *p, int64_t cols, float *y)          \
+    {                                                                                    \
+        int64_t c = 0;                                                                   \
+        for (; c + AT_ONCE <= cols; c += AT_ONCE) dot_columns(p, c, bits, AT_ONCE, y);   \
+        for (; c < cols; c++) dot_columns(p, c, bits, 1, y);                             \
+    }
+DOT(4)
+DOT(8)
 
 static const qx_nbits_leaf leaf = {dot4, dot8};
