@@ -8,7 +8,7 @@
 #include "kernels/quant.h"
 #include "onnx/weight.h"
 
-enum { OPSET_OUTPUT_DTYPE = 21 }; /* of QuantizeLinear's attribute */
+enum { OPSET_OUTPUT_DTYPE = 21, OPSET_BLOCKS = 21 }; /* of QuantizeLinear's attribute, and of blocks */
 
 typedef struct pair { qx_dtype codes; float scale; int32_t zero; qx_value *out; struct pair *next; } pair;
 struct qx_emit { pair **of; uint32_t n; qx_map *zeros; };
@@ -205,6 +205,23 @@ qx_why qx_emit_fits(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qs
     return QX_WHY_NONE;
 }
 
+/* 8-bit rows: ONNX Runtime dequantizes the whole table at each run when a DequantizeLinear stands in front of Gather. Behind it only what was asked for. */
+static bool rows_fit(const qx_pipeline *pipe, const qx_plan_item *it)
+{
+    const qx_qspec *s = &it->weight->spec;
+    const int64_t most = pipe->opt->max_opset;
+    return pipe->opt->target == QX_TARGET_ORT && it->lin->embedding && it->lin->w_in == it->weight->value && it->lin->channel_axis == 0 && it->weight->tensor->rank == 2 &&
+           s->codes == QX_DT_INT8 && s->block == 0 && (!most || most >= OPSET_BLOCKS);
+}
+
+qx_need qx_emit_weight_need(const qx_pipeline *pipe, const qx_plan_item *it)
+{
+    qx_need need = qx_emit_need(&it->weight->spec);
+    for (int64_t i = 0; it->weight->embedding && i < pipe->plan->linears.count; i++)
+        if (pipe->plan->items[i].weight == it->weight && rows_fit(pipe, &pipe->plan->items[i])) need = qx_need_for(it->weight->spec.codes, it->weight->spec.scale, true, true);
+    return need;
+}
+
 qx_need qx_emit_need(const qx_qspec *spec) { return qx_need_for(spec->codes, spec->scale, spec->block != -1, spec->block > 0); }
 
 qx_status qx_emit_raise(qx_pipeline *pipe, qx_need need, const char *because)
@@ -295,6 +312,40 @@ static qx_status to_gather(qx_pipeline *pipe, qx_plan_item *it, qx_value *codes,
     return qx_attr_set_int(n, "block_size", s->block);
 }
 
+/* Gather of the codes and of their scales in front of a DequantizeLinear, which takes over the node's output. */
+static qx_status rows_of_codes(qx_plan_item *it, qx_value *codes, qx_value *scale)
+{
+    qx_node *n = it->lin->node, *q, *s;
+    qx_graph *g = n->graph;
+    qx_value *ids = n->in[1], *axes;
+    qx_weight *last;
+    const qx_type *like = &n->out[0]->type;
+    const qx_dtype type = it->weight->tensor->dtype;
+    const char *name = qx_arena_printf(g->model->arena, "%s_axes", n->out[0]->name);
+    if (!name) return QX_E_NOMEM;
+    QX_TRY(qx_weight_from_bytes(g->model, QX_DT_INT64, 1, &(int64_t){1}, &(int64_t){-1}, &last));
+    QX_TRY(qx_init_add(g, name, last, &axes));
+    QX_TRY(add(g, n, &(new_node){"Gather", {codes, ids}, 2, like, codes->type.dtype, n->out[0]->name, "Gather"}, &q));
+    QX_TRY(add(g, n, &(new_node){"Gather", {scale, ids}, 2, &ids->type, type, n->out[0]->name, "GatherScale"}, &s));
+    qx_type one = ids->type;
+    if (one.has_shape) one.rank = 0, one.has_shape = false;
+    QX_TRY(add(g, n, &(new_node){"Unsqueeze", {s->out[0], axes}, 2, &one, type, n->out[0]->name, "Unsqueeze"}, &s));
+    QX_TRY(qx_node_set_op(n, "", "DequantizeLinear"));
+    QX_TRY(qx_node_set_in(n, 0, q->out[0]));
+    QX_TRY(qx_node_set_in(n, 1, s->out[0]));
+    QX_TRY(qx_attr_set_int(n, "axis", -1));
+    return qx_attr_set_int(n, "block_size", it->lin->k);
+}
+
+static qx_status all_rows_of_codes(qx_pipeline *pipe, const qx_plan_weight *w, qx_value *codes, qx_value *scale)
+{
+    for (int64_t i = 0; w->embedding && i < pipe->plan->linears.count; i++) {
+        qx_plan_item *it = &pipe->plan->items[i];
+        if (it->weight == w && rows_fit(pipe, it)) QX_TRY(rows_of_codes(it, codes, scale));
+    }
+    return QX_OK;
+}
+
 /* Every linear that uses the weight becomes MatMulNBits on the same codes. */
 static qx_status all_to_nbits(qx_pipeline *pipe, const qx_plan_weight *w, qx_value *codes, qx_value *scale, qx_value *zero)
 {
@@ -333,6 +384,8 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
     if (scale2) QX_TRY(block_scales(w, scale, scale2, &scale));
     if (f == FORM_NBITS) return all_to_nbits(pipe, w, codes, scale, zero);
     if (f == FORM_GATHER) return to_gather(pipe, it, codes, scale, zero);
+    QX_TRY(all_rows_of_codes(pipe, w, codes, scale));
+    if (!w->value->n_uses) return QX_OK;
     QX_TRY(dequantizer(pipe, it, f, codes, scale, zero, &dq));
     if (f == FORM_NK_GEMM) {
         QX_TRY(qx_attr_set_int(it->lin->node, "transB", 1));

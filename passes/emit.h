@@ -23,6 +23,8 @@ qx_status qx_emit_bytes(struct qx_pipeline *pipe, const qx_plan_item *it, const 
 qx_status qx_emit_raise(struct qx_pipeline *pipe, qx_need need, const char *because);
 /* What a pair of these codes behind v needs. */
 qx_need qx_emit_pair_need(const struct qx_pipeline *pipe, const qx_value *v, qx_dtype codes);
+/* What the weight's form needs, that of an embedding which shares it included. */
+qx_need qx_emit_weight_need(const struct qx_pipeline *pipe, const qx_plan_item *it);
 /* What the forms of this weight format need. */
 qx_need qx_emit_need(const qx_qspec *spec);
 

@@ -244,7 +244,7 @@ static void decide_weight(const qx_scheme *s, const qx_stats *stats, qx_plan_ite
 static qx_status raise_opset(qx_pass *p, const qx_plan_item *it)
 {
     const qx_qspec *w = &it->weight->spec;
-    qx_need need = qx_emit_need(w), act = {0, 0};
+    qx_need need = qx_emit_weight_need(p->pipe, it), act = {0, 0};
     if (it->act) act = qx_emit_pair_need(p->pipe, it->lin->x, it->act);
     if (act.opset > need.opset) need = act;
     return qx_emit_raise(p->pipe, need, qx_dtype_get(need.opset == act.opset && it->act ? it->act : w->codes)->name);

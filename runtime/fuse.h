@@ -44,7 +44,7 @@ qx_fuse_fn qx_fuse_wq;     /* fuse_wq.c: constant low-precision weight, float ac
 qx_fuse_fn qx_fuse_attention; /* fuse_attention.c */
 qx_fuse_fn qx_fuse_group_norm; /* fuse_group_norm.c */
 qx_fuse_fn qx_fuse_linear; /* fuse_linear.c */
-qx_fuse_fn qx_fuse_rows;       /* fuse_rows.c: Gather of rows of a large constant */
+qx_fuse_fn qx_fuse_rows;       /* fuse_rows.c: Gather of rows of a large or quantized constant */
 qx_status qx_fuse_patterns(qx_fuser *f); /* fuse_patterns.def, over all steps */
 
 qx_status qx_fuse(qx_exec *x, qx_gplan *p);
@@ -72,6 +72,9 @@ typedef struct qx_norm_params { bool rms; float eps; } qx_norm_params;
 qx_cpu_fn qx_cpu_rows_of; /* input: indices; the rows are read from the file, the table is never in memory */
 struct qx_weight;
 typedef struct qx_rows_params { const struct qx_weight *table; } qx_rows_params;
+qx_cpu_fn qx_cpu_rows_dq; /* rows of a DequantizeLinear, of which only those are dequantized */
+typedef struct qx_rows_dq_params { int64_t axis, block; qx_dtype type; } qx_rows_dq_params;
+enum { QX_ROWS_DQ_INDICES, QX_ROWS_DQ_CODES, QX_ROWS_DQ_SCALE, QX_ROWS_DQ_ZERO, QX_ROWS_DQ_INPUTS };
 qx_cpu_fn qx_cpu_rope;   /* inputs x, cos, sin of whole heads: x cos + (-x_high, x_low) sin -> [batch, heads, seq, d] */
 typedef struct qx_rope_params { bool bshd; /* x is [batch, seq, heads, d] */ } qx_rope_params;
 qx_cpu_fn qx_cpu_glu;    /* input x[.., 2n]: act(one half) * the other -> [.., n] */

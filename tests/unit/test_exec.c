@@ -85,6 +85,14 @@ static const run_case cases[] = {
     {"4-bit weight shared by Identity", HEAD(21) "g (float[2,64] x) => (float[2,32] y)\n"
      "<int4[64,32] w = random(8), float[4,32] ws = fill(0.05)> { wi = Identity(w) wsi = Identity(ws) v = DequantizeLinear<axis=0, block_size=16>(wi, wsi) y = MatMul(x, v) }", 110, 1},
     {"a head tied to a table", HEAD(17) "g (float[3,40] x) => (float[3,50] y) <float[50,40] w = random(1)> { t = Transpose<perm=[1,0]>(w) y = MatMul(x, t) }", 110, 1},
+    {"rows of a table of codes", HEAD(21) "g (float[5,6] x) => (float[5,4] y) <int8[6,4] t = {-67, 24, 12, -94, -33, 107, 27, -6, 33, 21, -111, 28, -124, 105, 87, -7, -61, 14, -68, -78, 127, 56, -7, 11}, float[6] s = {0.838, 0.482, 0.643, 0.159, 0.639, 0.869}>"
+     " { i = ArgMax<axis=1, keepdims=0>(x) d = DequantizeLinear<axis=0>(t, s) y = Gather(d, i) }", 1000, 2},
+    {"rows of a table in blocks, with zero points", HEAD(21) "g (float[5,6] x) => (float[5,8] y) <uint4[6,8] t = {12, 0, 2, 5, 1, 9, 0, 8, 15, 12, 13, 12, 14, 4, 11, 3, 1, 4, 15, 6, 8, 13, 9, 13, 12, 11, 13, 7, 10, 0, 8, 5, 10, 3, 6, 8, 9, 3, 2, 15, 15, 2, 11, 2, 13, 4, 0, 9}, float[6,2] s = {0.433, 0.421, 0.128, 0.609, 0.764, 0.384, 0.591, 0.555, 0.923, 0.286, 0.244, 0.046}, uint4[6,2] z = {0, 2, 3, 1, 6, 13, 9, 8, 4, 1, 10, 10}>"
+     " { i = ArgMax<axis=1, keepdims=0>(x) d = DequantizeLinear<axis=-1, block_size=4>(t, s, z) y = Gather(d, i) }", 1000, 2},
+    {"matrices of a table of experts", HEAD(21) "g (float[5,3] x) => (float[5,4,2] y) <int8[3,4,2] t = {-35, 118, -92, 102, 93, -31, -31, -10, 95, 6, -29, 37, 94, 25, 47, 16, -101, 31, 122, 113, 80, 2, -58, -17}, float[3,2,2] s = {0.638, 0.718, 0.937, 0.443, 0.266, 0.310, 0.346, 0.791, 0.988, 0.322, 0.383, 0.593}>"
+     " { i = ArgMax<axis=1, keepdims=0>(x) d = DequantizeLinear<axis=1, block_size=2>(t, s) y = Gather(d, i) }", 1000, 2},
+    {"a table with a scale a column, and one with a single scale", HEAD(21) "g (float[5,6] x) => (float[5,4] y) <int8[6,4] t = {-93, -112, 35, 33, -42, -8, -37, 46, 107, -37, 28, 53, -56, 61, -2, -122, 23, -112, 117, 46, -122, 119, -33, -63}, float[4] s = {0.632, 0.306, 0.605, 0.186}, float one = {0.25}>"
+     " { i = ArgMax<axis=1, keepdims=0>(x) d = DequantizeLinear<axis=1>(t, s) e = DequantizeLinear(t, one) a = Gather(d, i) b = Gather(e, i) y = Add(a, b) }", 1000, 4},
     {"subgraph that captures", HEAD(17) "g (float[4] x, float[4] x2) => (float[4] y) <float[4] k = {1, 2, 3, 4}, int64 n = {5}, bool t = {1}>"
      " { y = Loop<body = b (int64 i, bool c, float[4] a) => (bool co, float[4] ao) { co = Identity(c) m = Mul(a, k) ao = Add(m, x2) }>(n, t, x) }", 1000, 0},
 };
