@@ -9,7 +9,7 @@ static const qx_argdef options[] = {
 #include "passes/job_options.def"
 #undef QX_JOB_OPTION
     {"explain", 0, QX_ARG_FLAG, NULL, NULL, "print what was done to every node, or why nothing"},
-    {"report", 0, QX_ARG_VALUE, "FILE.json", NULL, "write the whole report as JSON"},
+    {"report", 0, QX_ARG_VALUE, "FILE.json|FILE.html", NULL, "write the whole report, as JSON or as a page"},
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };
 
@@ -210,7 +210,9 @@ static qx_status write_report(cli *c, const qx_report *r, const char *path)
     qx_buf b = QX_BUF_INIT(c->ctx);
     qx_outset *set = NULL;
     qx_out *out;
-    qx_status st = qx_report_json(r, &b);
+    const size_t n = strlen(path);
+    const bool page = n > 5 && strcmp(path + n - 5, ".html") == 0;
+    qx_status st = page ? qx_report_html(r, &b) : qx_report_json(r, &b);
     if (st == QX_OK) st = qx_buf_put(&b, "\n", 1);
     if (st == QX_OK) st = qx_outset_new(c->ctx, &set);
     if (st == QX_OK) st = qx_out_open(set, path, NULL, 0, &out);

@@ -59,5 +59,6 @@ qx_status qx_report_add_layer(qx_report *r, const qx_report_layer *l);
 qx_status qx_report_add_stage(qx_report *r, const char *name, double seconds);
 qx_status qx_report_add_point(qx_report *r, const qx_report_point *p);
 qx_status qx_report_json(const qx_report *r, qx_buf *out);
+qx_status qx_report_html(const qx_report *r, qx_buf *out); /* report_html.c: one page, for people */
 
 #endif

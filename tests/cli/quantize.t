@@ -98,6 +98,9 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   $ qonnx quantize model.onnx --int8 --force -q --report r.json --save-stats s.bin && grep -c '"sqnr_db"' r.json && grep -c '"input_sqnr_db"' r.json
   5
   2
+  $ qonnx quantize model.onnx --int8 --dry-run -q --set "/fc2*=float" --report r.html > /dev/null && grep -c "<tr>" r.html; grep "fc2" r.html
+  4
+  <tr><td>/fc2/MatMul</td><td>MatMul</td><td>excluded by --exclude: --set /fc2*</td><td class=n>12.3 kB</td></tr>
   $ qonnx quantize model.onnx --passes "int8(act=percentile)" --load-stats s.bin -q --no-verify -o p.onnx; echo $?
   0
   $ qonnx quantize model.onnx --int8 --load-stats model.onnx -q -o q.onnx
