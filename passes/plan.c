@@ -156,10 +156,10 @@ static bool apply_patterns(qx_pipeline *pipe, filters *f, qx_plan_item *it)
     if (set >= 0) {
         it->pass = pipe->settings[set];
         it->asked = it->forced = it->pass != NULL;
-        if (!it->pass) qx_item_keep(pipe, it, QX_WHY_EXCLUDED, "--set %s", f->settings.items[set].text);
+        if (!it->pass) qx_item_keep(pipe, it, QX_WHY_EXCLUDED, "--set %s=float", f->settings.items[set].text);
         return it->asked;
     }
-    if (excluded >= 0) { qx_item_keep(pipe, it, QX_WHY_EXCLUDED, NULL); return false; }
+    if (excluded >= 0) { qx_item_keep(pipe, it, QX_WHY_EXCLUDED, "--exclude %s", f->exclude.items[excluded].text); return false; }
     if (f->include.n && included < 0) { qx_item_keep(pipe, it, QX_WHY_NOT_INCLUDED, NULL); return false; }
     it->asked = included >= 0;
     return true;

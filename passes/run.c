@@ -235,7 +235,7 @@ static qx_status fill_report(qx_pipeline *p, qx_report *r)
     return r->pipeline ? QX_OK : QX_E_NOMEM;
 }
 
-/* "12 few channels, 3 excluded by --exclude" of the linear operators that stayed float. */
+/* "12 few channels, 3 excluded" of the linear operators that stayed float. */
 static qx_status nothing_done(qx_pipeline *p)
 {
     int64_t counts[QX_WHY_COUNT_] = {0};

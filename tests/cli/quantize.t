@@ -55,7 +55,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: --set 'Relu' matches no linear operator of the model (2 linear operators; qonnx inspect --nodes lists names)
   [2]
   $ qonnx quantize model.onnx --int4 --exclude "*"
-  qonnx quantize: no node was quantized: of 2 linear operators 2 excluded by --exclude
+  qonnx quantize: no node was quantized: of 2 linear operators 2 excluded
   [3]
   $ qonnx quantize model.onnx --int4 --target rknn
   qonnx quantize: --target 'rknn': write one of generic|ort|tensorrt
@@ -100,7 +100,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   2
   $ qonnx quantize model.onnx --int8 --dry-run -q --set "/fc2*=float" --report r.html > /dev/null && grep -c "<tr>" r.html; grep "fc2" r.html
   4
-  <tr><td>/fc2/MatMul</td><td>MatMul</td><td>excluded by --exclude: --set /fc2*</td><td class=n>12.3 kB</td></tr>
+  <tr><td>/fc2/MatMul</td><td>MatMul</td><td>excluded: --set /fc2*=float</td><td class=n>12.3 kB</td></tr>
   $ qonnx quantize model.onnx --passes "int8(act=percentile)" --load-stats s.bin -q --no-verify -o p.onnx; echo $?
   0
   $ qonnx quantize model.onnx --int8 --load-stats model.onnx -q -o q.onnx
