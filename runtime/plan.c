@@ -297,6 +297,67 @@ qx_status qx_plan_graph(qx_exec *x, const qx_graph *g, qx_gplan **out)
     return QX_OK;
 }
 
+/* ---- Streamed weights ---- */
+
+/* Every output is made of weights alone and read anew for each use. */
+static bool is_streamed(const qx_exec *x, const qx_rstep *s)
+{
+    bool any = false;
+    for (uint32_t k = 0; k < s->n_out; k++) {
+        if (s->out[k] == QX_NO_VALUE) continue;
+        if (!x->info[s->out[k]].streamed) return false;
+        any = true;
+    }
+    return any;
+}
+
+/* place[i]: index of the step that i stands in front of; its own unless it only prepares a weight. Backwards, so that readers are placed first. */
+static qx_status place_steps(qx_exec *x, const qx_gplan *p, uint32_t *first_reader, uint32_t *place)
+{
+    id_list captured = {0};
+    qx_status st = QX_OK;
+    for (uint32_t i = 0; i < x->n_values; i++) first_reader[i] = QX_NO_VALUE;
+    for (uint32_t i = p->n_steps; st == QX_OK && i-- > 0;) {
+        const qx_rstep *s = &p->steps[i];
+        uint32_t at = i;
+        for (uint32_t k = 0; k < s->n_out && is_streamed(x, s); k++)
+            if (s->out[k] != QX_NO_VALUE && first_reader[s->out[k]] != QX_NO_VALUE && (at == i || first_reader[s->out[k]] < at)) at = first_reader[s->out[k]];
+        place[i] = at;
+        captured.n = 0;
+        st = step_captures(x, s->node, &captured);
+        for (uint32_t k = 0; k < captured.n; k++) first_reader[captured.ids[k]] = at;
+        for (uint32_t k = 0; k < s->n_in; k++)
+            if (s->in[k] != QX_NO_VALUE && (first_reader[s->in[k]] == QX_NO_VALUE || at < first_reader[s->in[k]])) first_reader[s->in[k]] = at;
+    }
+    qx_free(x->ctx, captured.ids);
+    return st;
+}
+
+/* Exporters and quantizers write what prepares weights (DequantizeLinear, Transpose) at the head of the file. Run in that order, all weights of a model
+ * that is streamed would be there at once: each goes to its first reader instead. */
+static qx_status delay_weights(qx_exec *x, qx_gplan *p)
+{
+    uint32_t *first_reader = NULL, *place = NULL, *start = NULL;
+    qx_rstep *moved = NULL;
+    qx_status st;
+    if (!x->opt.stream_weights || !p->n_steps) return QX_OK;
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, x->n_values + 1, sizeof *first_reader, (void **)&first_reader));
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, p->n_steps, sizeof *place, (void **)&place));
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, p->n_steps + 1, sizeof *start, (void **)&start));
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, p->n_steps, sizeof *moved, (void **)&moved));
+    QX_TRY_GOTO(st, place_steps(x, p, first_reader, place));
+    for (uint32_t i = 0; i < p->n_steps; i++) start[place[i] + 1]++;
+    for (uint32_t i = 0; i < p->n_steps; i++) start[i + 1] += start[i];
+    for (uint32_t i = 0; i < p->n_steps; i++) moved[start[place[i]]++] = p->steps[i]; /* in order: the reader, the last of its place, comes last */
+    memcpy(p->steps, moved, p->n_steps * sizeof *moved);
+done:
+    qx_free(x->ctx, first_reader);
+    qx_free(x->ctx, place);
+    qx_free(x->ctx, start);
+    qx_free(x->ctx, moved);
+    return st;
+}
+
 qx_status qx_plan_build(qx_exec *x)
 {
     for (uint32_t i = 0; i < x->model->graph->n_outputs && !x->no_outputs; i++) x->info[x->model->graph->outputs[i]->id].keep = true;
@@ -306,6 +367,7 @@ qx_status qx_plan_build(qx_exec *x)
     for (uint32_t i = 0; i < x->n_gplans && !x->opt.no_fuse; i++) QX_TRY(qx_fuse(x, x->gplans[i]));
     for (uint32_t i = 0; i < x->n_gplans; i++) {
         qx_classify(x, x->gplans[i], x->gplans[i] == x->main);
+        QX_TRY(delay_weights(x, x->gplans[i]));
         if (x->gplans[i] == x->main && !x->opt.no_fuse && !x->device) QX_TRY(qx_plan_layout(x, x->main));
         QX_TRY(find_last_uses(x, x->gplans[i]));
         count_consumers(x, x->gplans[i]);
