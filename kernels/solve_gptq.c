@@ -24,6 +24,9 @@ typedef struct walk {
     float *s, *z;            /* [wide] scale and zero point of the current column */
     float *keep;             /* [FOUR][wide] 1 keeps, 0 prunes */
     float *rowmajor;         /* [rows][block] for choosing scales */
+    float *chosen;           /* [wide] scales of one block, with its zero points and NVFP4 codes */
+    int32_t *chosen_zero;
+    uint8_t *chosen_code;
     uint8_t *zeros;          /* [k][wide] 1: was 0 at the start and stays so; NULL unless keep_zeros */
     float *scale; int32_t *zero; uint8_t *scale_code;
     double *loss;
@@ -36,7 +39,7 @@ static bool chooses(const qx_gptq *g) { return rounds(g) && (g->search || g->nvf
 size_t qx_gptq_scratch(const qx_gptq *g, int64_t rows)
 {
     const int64_t w = padded(rows), block = chooses(g) ? block_of(g) : 0;
-    return sizeof(float) * (size_t)(g->k * w + PANEL * w + 2 * w + FOUR * w + rows * block) + (g->keep_zeros ? (size_t)(g->k * w) : 0);
+    return sizeof(float) * (size_t)(g->k * w + PANEL * w + 2 * w + FOUR * w + rows * block + 3 * w) + (g->keep_zeros ? (size_t)(g->k * w) : 0);
 }
 
 /* ---- loops over rows ---- */
@@ -106,26 +109,29 @@ static void use_scale(walk *w, int64_t column)
     }
 }
 
+/* Of one block in all rows; the searches take sixteen rows at a time. */
 static void choose_scales(walk *w, int64_t column)
 {
     const qx_gptq *g = w->g;
     const int64_t n = least(w->block, w->k - column), at = column / w->block;
     for (int64_t r = 0; r < w->rows; r++)
         for (int64_t c = 0; c < n; c++) w->rowmajor[r * n + c] = w->wt[(column + c) * w->wide + r];
+    if (g->nvfp4) {
+        qx_nvfp4 p = *g->nvfp4;
+        if (p.weight) p.weight += column;
+        if (p.hessian) p.hessian += column * QX_NVFP4_BLOCK;
+        qx_nvfp4_search(&p, w->rowmajor, w->rows, n, w->chosen_code, w->chosen, NULL);
+    } else {
+        qx_search s = *g->search;
+        s.block = 0, s.zero_point = g->zero_point;
+        if (s.weight) s.weight += column;
+        qx_search_rows(&s, w->rowmajor, w->rows, n, w->chosen, w->zero ? w->chosen_zero : NULL, NULL);
+    }
     for (int64_t r = 0; r < w->rows; r++) {
-        const float *x = w->rowmajor + r * n;
         const int64_t i = r * w->blocks + at;
-        if (g->nvfp4) {
-            qx_nvfp4 p = *g->nvfp4;
-            if (p.weight) p.weight += column;
-            if (p.hessian) p.hessian += column * QX_NVFP4_BLOCK;
-            qx_nvfp4_search(&p, x, 1, n, w->scale_code + i, w->scale + i, NULL);
-        } else {
-            qx_search s = *g->search;
-            s.block = 0, s.zero_point = g->zero_point;
-            if (s.weight) s.weight += column;
-            qx_search_rows(&s, x, 1, n, w->scale + i, w->zero ? w->zero + i : NULL, NULL);
-        }
+        w->scale[i] = w->chosen[r];
+        if (g->nvfp4) w->scale_code[i] = w->chosen_code[r];
+        else if (w->zero) w->zero[i] = w->chosen_zero[r];
     }
 }
 
@@ -255,6 +261,9 @@ static void lay_out(walk *w, float *p)
     w->z = p, p += w->wide;
     w->keep = p, p += FOUR * w->wide;
     w->rowmajor = p, p += chooses(w->g) ? w->rows * w->block : 0;
+    w->chosen = p, p += w->wide;
+    w->chosen_zero = (int32_t *)p, p += w->wide;
+    w->chosen_code = (uint8_t *)p, p += w->wide;
     w->zeros = w->g->keep_zeros ? (uint8_t *)p : NULL;
 }
 

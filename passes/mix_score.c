@@ -44,15 +44,6 @@ static void choose_activation(const qx_mix *m, int64_t i, int format, const qx_s
     c->detail = qx_arena_strdup(f->pipe->model->arena, detail);
 }
 
-/* Half of what the codes of x span, as the search takes it. */
-static float act_reach(const qx_mix_cell *c)
-{
-    const qx_format f = {.codes = c->act, .narrow = c->act == QX_DT_INT8};
-    float lo = 0, hi = 1;
-    (void)qx_format_range(&f, &lo, &hi);
-    return c->act_scale * (c->act == QX_DT_UINT8 ? hi / 2 : hi);
-}
-
 typedef struct scratch { float *ones, *range; } scratch;
 
 static qx_status score_cell(const qx_mix *m, int64_t i, int format, const qx_value_stats *st, bool seen, const scratch *s)
@@ -62,7 +53,7 @@ static qx_status score_cell(const qx_mix *m, int64_t i, int format, const qx_val
     const qx_group alone = {.items = &it, .n = 1, .x = it->lin->x, .k = it->lin->k};
     double error = 0;
     qx_mix_give(m, i, format);
-    for (int64_t j = 0; j < alone.k; j++) s->range[j] = act_reach(c);
+    for (int64_t j = 0; j < alone.k; j++) s->range[j] = qx_scheme_reach(c->act, c->act_scale);
     qx_candidates run = {.group = &alone, .stats = st, .n = 1, .s = s->ones, .quantize_x = seen && c->act_scale > 0, .absmax = s->range, .max_rows = JUDGED, .error = &error};
     QX_TRY(qx_candidates_run(m->pass->ctx, &run));
     c->error = run.reference > 0 ? error / run.reference : 0;

@@ -15,7 +15,6 @@
 #include "passes/search.h"
 
 enum { TABLE_ROWS = 12, PICTURE_POINTS = 400, MOST_TRIES = 5 };
-static const int64_t probe_limit = 2000000000; /* weights: above, score=auto does without runs of the model */
 static const int64_t meta_bytes = 4096;        /* what the file's metadata may take */
 
 /* What was asked for; one of them. */
@@ -211,8 +210,9 @@ static int64_t probe_count(const mixed *x)
 {
     const char *score = qx_opt_text(x->pass, "score");
     const int64_t asked = qx_opt_int(x->pass, "probes");
-    if (!x->pass->pipe->samples || !strcmp(score, "layer") || (!strcmp(score, "auto") && x->weights > probe_limit)) return 0;
-    return asked ? asked : x->weights < 20000000 ? 4 : 1;
+    const int64_t usual = qx_probe_samples(x->weights);
+    if (!x->pass->pipe->samples || !strcmp(score, "layer") || (!strcmp(score, "auto") && !usual)) return 0;
+    return asked ? asked : usual ? usual : 1;
 }
 
 static qx_status open_probe(mixed *x, qx_stats *stats)

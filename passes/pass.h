@@ -36,7 +36,7 @@ typedef struct qx_passdef {
     qx_status (*rewrite)(qx_pass *p, qx_model *m);
     /* Behind run() of all formats: corrections by the codes that they chose (bias-correction). NULL: none. */
     qx_status (*finish)(qx_pass *p, qx_model *m, qx_stats *stats);
-    /* Between the sweep and the first run(): chooses formats by what was observed. May measure the model (passes/probe.h) but not edit it. NULL: nothing to choose. */
+    /* Between the sweep and the first run(), formats first: chooses by what was observed. May measure the model (passes/probe.h) but not edit it. NULL: nothing to choose. */
     qx_status (*decide)(qx_pass *p, qx_model *m, qx_stats *stats);
 } qx_passdef;
 enum {

@@ -38,7 +38,7 @@ const char *qx_pipeline_text(const qx_pipeline *p);
 void qx_pipeline_free(qx_pipeline *p);
 /* What statistics of this model are keyed by: the hash of its structure, and of passes that rewrite it before the sweep. */
 uint64_t qx_pipeline_stats_key(const qx_pipeline *p, const qx_model *m);
-/* Whether what is done to which node depends on statistics (mixed): a dry run then needs them too. */
+/* Whether a pass chooses among formats by statistics (mixed): a dry run then needs them too. */
 bool qx_pipeline_decides(const qx_pipeline *p);
 /* `sub` lives and is freed with p; freed at once when that fails. */
 qx_status qx_pipeline_adopt(qx_pipeline *p, qx_pipeline *sub);

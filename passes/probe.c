@@ -13,6 +13,9 @@
 #include "passes/rules.h"
 
 enum { TILE = 64 };
+static const int64_t few_weights = 20000000, most_weights = 2000000000;
+
+int64_t qx_probe_samples(int64_t weights) { return weights > most_weights ? 0 : weights < few_weights ? 4 : 1; }
 
 typedef struct held { qx_tensor *out; } held;
 struct qx_probe {
@@ -58,7 +61,7 @@ static qx_status add_tile(void *user, int64_t t)
     QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(rows * k + rows) * sizeof *zero, (void **)&zero));
     QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(d->rows * rows) * sizeof *y, (void **)&y));
     QX_TRY_GOTO(st, qx_rows_read(ctx, w->tensor, &w->view, NULL, first, rows, a));
-    memcpy(b, a, (size_t)(rows * k) * sizeof *b);
+    for (int64_t i = 0; i < rows * k; i++) b[i] = d->c->smooth ? a[i] * d->c->smooth[i % k] : a[i];
     qx_spec_fake(d->c->spec, rows, k, d->amax, d->importance, b, scale, zero);
     const bool both = d->xq != d->x;
     for (int64_t i = 0; i < rows * k && !both; i++) b[i] -= a[i];
@@ -79,14 +82,15 @@ done:
     return st;
 }
 
-static qx_status tensor_amax(qx_ctx *ctx, qx_plan_item *it, int64_t k, float *out)
+/* The largest |W s|. */
+static qx_status tensor_amax(qx_ctx *ctx, qx_plan_item *it, int64_t k, const float *smooth, float *out)
 {
     const qx_group one = {.items = &it, .n = 1, .x = it->lin->x, .k = k};
     float *col;
     *out = 0;
     QX_TRY(qx_alloc_array(ctx, (size_t)k, sizeof *col, (void **)&col));
     qx_status st = qx_group_columns(ctx, &one, 0, col, NULL);
-    for (int64_t j = 0; j < k && st == QX_OK; j++) *out = fmaxf(*out, col[j]);
+    for (int64_t j = 0; j < k && st == QX_OK; j++) *out = fmaxf(*out, smooth ? col[j] * smooth[j] : col[j]);
     qx_free(ctx, col);
     return st;
 }
@@ -97,13 +101,13 @@ static qx_status add_product(product *d)
     float *xq = NULL;
     qx_status st = QX_OK;
     const qx_value_stats *vs = d->p->stats ? qx_stats_get(d->p->stats, d->item->lin->x) : NULL;
-    if (vs && vs->channels.n == d->k) d->importance = vs->channels.mean_sq;
-    if (d->c->spec->block < 0) QX_TRY(tensor_amax(ctx, (qx_plan_item *)(uintptr_t)d->item, d->k, &d->amax));
+    if (vs && vs->channels.n == d->k && !d->c->smooth) d->importance = vs->channels.mean_sq;
+    if (d->c->spec->block < 0) QX_TRY(tensor_amax(ctx, (qx_plan_item *)(uintptr_t)d->item, d->k, d->c->smooth, &d->amax));
     d->xq = d->x;
     if (d->c->act && d->c->act_scale > 0) {
         const qx_format f = {.codes = d->c->act == QX_DT_UINT8 ? QX_DT_INT8 : d->c->act};
         QX_TRY(qx_alloc_raw(ctx, (size_t)(d->rows * d->k) * sizeof *xq, (void **)&xq));
-        memcpy(xq, d->x, (size_t)(d->rows * d->k) * sizeof *xq);
+        for (int64_t i = 0; i < d->rows * d->k; i++) xq[i] = d->c->smooth ? d->x[i] / d->c->smooth[i % d->k] : d->x[i];
         qx_fake_quantize(&(qx_quant){.grid = {d->rows, d->k, d->rows, d->k}, .format = f, .scale = &d->c->act_scale}, xq);
         d->xq = xq;
     }
@@ -158,6 +162,8 @@ static qx_status change_result(qx_probe *p, int64_t i, const qx_tensor *t)
     }
     if (st == QX_OK) (void)qx_from_f32(t->dtype, y, t->numel, t->data);
     qx_free(p->ctx, y);
+    qx_free(p->ctx, p->x[i]); /* its one reader is done */
+    p->x[i] = NULL;
     return st;
 }
 

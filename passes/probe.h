@@ -10,7 +10,8 @@ typedef struct qx_probe qx_probe;
 typedef struct qx_probe_change {
     int64_t item;            /* of the plan */
     const qx_qspec *spec;    /* of its weight */
-    float act_scale; qx_dtype act; /* of x; scale 0: float */
+    const float *smooth;     /* [k] x is divided by it and the columns of its weight multiplied, before either is rounded; NULL: neither */
+    float act_scale; qx_dtype act; /* of x (divided); scale 0: float */
     double error;            /* relative squared error of the result alone: how much noise an operator gets that is not a plain matrix product */
 } qx_probe_change;
 typedef struct qx_probe_effect {
@@ -18,6 +19,8 @@ typedef struct qx_probe_effect {
     double noise;            /* sum of squared differences over sum of squares, mean over the float outputs (of a language model: the logits) */
 } qx_probe_effect;
 
+/* How many samples are worth running for one choice in a model with so many weights that may change; 0: too large to run often. */
+int64_t qx_probe_samples(int64_t weights);
 /* Runs `count` samples, spread over all, in float and keeps their outputs. changes names every item that may change later (spec is not looked at). */
 qx_status qx_probe_new(struct qx_pipeline *pipe, const qx_stats *stats, qx_samples *samples, int64_t count, qx_probe **out);
 void qx_probe_free(qx_probe *p);

@@ -282,19 +282,27 @@ static qx_status decide_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
     return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", pass->def->name);
 }
 
-/* Formats are chosen while the graph is still as it was read. */
+/* Formats, and then what is done before them, are chosen while the graph is still as it was read. */
 static qx_status decide(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
 {
     p->samples = p->no_stats ? NULL : samples;
     qx_status st = each_pass(p, true, decide_pass, stats);
+    if (st == QX_OK) st = each_pass(p, false, decide_pass, stats);
     p->samples = NULL;
     return st;
+}
+
+static bool decides(const qx_pipeline *p)
+{
+    for (int i = 0; i < p->n_passes; i++)
+        if (p->passes[i]->def->decide) return true;
+    return false;
 }
 
 bool qx_pipeline_decides(const qx_pipeline *p)
 {
     for (int i = 0; i < p->n_passes; i++)
-        if (p->passes[i]->def->decide) return true;
+        if (p->passes[i]->def->decide && (p->passes[i]->def->flags & QX_PASS_MIXES)) return true;
     return false;
 }
 
@@ -329,7 +337,7 @@ qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options
     if (samples) QX_TRY(add_stage(report, "calibrate", &clock));
     QX_TRY(keep_stats(p, stats));
     QX_TRY(decide(p, samples, stats));
-    if (qx_pipeline_decides(p)) QX_TRY(add_stage(report, "choose", &clock));
+    if (decides(p)) QX_TRY(add_stage(report, "choose", &clock));
     QX_TRY(run_all(p, stats));
     QX_TRY(fill_report(p, report));
     return add_stage(report, "rewrite", &clock);

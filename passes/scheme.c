@@ -214,6 +214,14 @@ static double input_sqnr(const qx_plan_item *it, const qx_stats *stats)
     return signal > 0 ? 10 * log10(signal / noise) : NAN;
 }
 
+float qx_scheme_reach(qx_dtype act, float scale)
+{
+    const qx_format f = {.codes = act, .narrow = act == QX_DT_INT8};
+    float lo = 0, hi = 1;
+    (void)qx_format_range(&f, &lo, &hi);
+    return scale * (act == QX_DT_UINT8 ? hi / 2 : hi);
+}
+
 static void decide_input(qx_pass *p, const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
 {
     char detail[120];

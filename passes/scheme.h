@@ -32,6 +32,8 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
 qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats);
 /* The scale of a value by its statistics, rounded to its type; the reason when it may not be written. */
 qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero, char detail[120]);
+/* The largest |x| that the codes of an activation span under a scale; of UINT8: half of what they span. */
+float qx_scheme_reach(qx_dtype act, float scale);
 /* Options that formats with activations share: act, percentile, step-fraction. `without`: what act=auto is where smoothquant chose no range. */
 qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format, qx_range_method without);
 bool qx_scheme_range_auto(const qx_pass *p);

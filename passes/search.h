@@ -16,13 +16,16 @@ typedef struct qx_candidates {
     const float *clip;             /* [n] share of that range that the grid of activations reaches; NULL: all of it */
     int64_t max_rows;              /* of the sampled rows that are judged, from the front (0: as many as memory allows, at most 128); the rows with the
                                       largest values are judged beside them, each like a sampled one: few, but the tokens that all others attend to */
+    int64_t seen;                  /* rows of calibration that the range is the largest of: the error then holds what clipping larger values in rows nobody has
+                                      seen is expected to cost (search.c); 0: the judged rows alone */
     double *error;                 /* [n] out; [0] is for whatever candidate 0 is */
-    double reference;              /* out: || X W' ||^2 */
+    double reference;              /* out: || X W' ||^2 of the rows as they are weighed */
+    double usual;                  /* out: |y|^2 of the median row */
 } qx_candidates;
 
 qx_status qx_candidates_run(qx_ctx *ctx, qx_candidates *c);
-/* Format of the group's input where an item of it is quantized (some may stay float); UNDEFINED: none is. */
-qx_dtype qx_group_act(const qx_group *g);
+/* The first operator of the group that reads x quantized (some may stay float); NULL: none does. */
+const qx_plan_item *qx_group_quantized(const qx_group *g);
 /* Refuses a group whose weights were pruned or solved already: smoothing belongs before that. */
 qx_status qx_group_untouched(const qx_pass *p, const qx_group *g);
 /* Column maxima of all weights of the group, after their steps: w[k] = max over rows of |W|. mean (may be NULL): mean over rows of
