@@ -89,6 +89,10 @@ static void interning(void **state)
     assert_ptr_equal(qx_intern_n(s, "weight_scale", 6), a);
     assert_ptr_not_equal(qx_intern_n(s, "weight_scale", 7), a);
     assert_string_equal(qx_intern_n(s, "weight_scale", 7), "weight_");
+    static const char kept[] = "kept by the caller", known[] = "weight";
+    assert_ptr_equal(qx_intern_kept(s, kept), kept);
+    assert_ptr_equal(qx_intern(s, "kept by the caller"), kept);
+    assert_ptr_equal(qx_intern_kept(s, known), a);
     qx_strings_free(s);
 }
 

@@ -101,6 +101,30 @@ static void arena(void **state)
     assert_int_equal(qx_mem_in_use(ctx), 0);
 }
 
+/* Large objects go at once, small ones (the first of a chunk among them) with the arena, and what is left is untouched. */
+static void released(void **state)
+{
+    enum { LARGE = 1 << 20 };
+    qx_ctx *ctx = *state;
+    qx_arena *a;
+    OK(qx_arena_new(ctx, &a));
+    char *first = qx_arena_strdup(a, "first"), *large[3];
+    for (int i = 0; i < 3; i++) large[i] = memset(qx_arena_alloc(a, LARGE), i, LARGE);
+    const size_t before = qx_mem_in_use(ctx);
+    qx_arena_release(a, large[1]);
+    assert_true(qx_mem_in_use(ctx) <= before - LARGE);
+    qx_arena_release(a, NULL);
+    qx_arena_release(a, first + 1);
+#ifndef __SANITIZE_ADDRESS__ /* there every object is a block of its own */
+    qx_arena_release(a, first);
+    assert_string_equal(first, "first");
+#endif
+    assert_true(large[0][LARGE - 1] == 0 && large[2][0] == 2);
+    assert_non_null(qx_arena_strdup(a, "more"));
+    qx_arena_free(a);
+    assert_int_equal(qx_mem_in_use(ctx), 0);
+}
+
 static void buffer(void **state)
 {
     qx_ctx *ctx = *state;
@@ -161,7 +185,7 @@ static void every_allocation_may_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(arithmetic), TEST(dims), TEST(blocks), TEST(budget), TEST(arena), TEST(buffer), TEST(every_allocation_may_fail),
+        TEST(arithmetic), TEST(dims), TEST(blocks), TEST(budget), TEST(arena), TEST(released), TEST(buffer), TEST(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
