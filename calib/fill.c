@@ -102,6 +102,14 @@ static int64_t head_size(const qx_value *past)
     return width % parts ? -1 : width / parts;
 }
 
+/* A size for a dim whose name says nothing: one sample, a picture of 256 x 256 (few channels) or a latent of 64 x 64, a second of sound, else a sequence. */
+static int64_t guess(const qx_type *t, int d, const qx_dims_given *g)
+{
+    if (d == 0) return g->batch;
+    if (t->rank >= 4) return (t->dims[1].n > 0 && t->dims[1].n <= 4) || (t->dims[t->rank - 1].n > 0 && t->dims[t->rank - 1].n <= 4) ? 256 : 64;
+    return t->rank == 2 && qx_dtype_is_float(t->dtype) ? 16000 : g->seq;
+}
+
 qx_status qx_input_dims(qx_ctx *ctx, const qx_value *input, const qx_dims_given *g, int64_t *dims)
 {
     const qx_type *t = &input->type;
@@ -110,6 +118,10 @@ qx_status qx_input_dims(qx_ctx *ctx, const qx_value *input, const qx_dims_given 
         dims[d] = t->dims[d].n;
         if (dims[d] >= 0 || (t->dims[d].sym && symbol_value(t->dims[d].sym, g, &dims[d]))) continue;
         if (qx_role_of(input) == QX_ROLE_PAST && d == t->rank - 1 && (dims[d] = head_size(input)) > 0) continue;
+        if (g->guess) {
+            dims[d] = guess(t, d, g);
+            continue;
+        }
         QX_FAIL(ctx, QX_E_USAGE, "input '%s': dim %d ('%s') is open and its name does not tell its size: give --dim %s=N", input->name, d, t->dims[d].sym ? t->dims[d].sym : "?", t->dims[d].sym ? t->dims[d].sym : "NAME");
     }
     return QX_OK;
@@ -117,19 +129,31 @@ qx_status qx_input_dims(qx_ctx *ctx, const qx_value *input, const qx_dims_given 
 
 /* ---- contents ---- */
 
-int64_t qx_embedding_rows(const qx_value *input)
+/* Input `index` of n holds row numbers of this table; NULL when it does not. */
+static const qx_value *indexed_table(const qx_node *n, uint32_t index)
 {
-    for (const qx_use *u = input->uses; u; u = u->next) {
-        const qx_node *n = u->node;
-        if (!strcmp(n->op_type, "Cast")) {
-            int64_t rows = n->out[0] ? qx_embedding_rows(n->out[0]) : 0;
-            if (rows) return rows;
-        }
-        const qx_weight *w = u->index == 1 && !strcmp(n->op_type, "Gather") && n->in[0] ? qx_value_const(n->in[0]) : NULL;
-        if (w && w->rank == 2 && qx_attr_int(n, "axis", 0) == 0) return w->dims[0];
-    }
-    return 0;
+    if (!strcmp(n->op_type, "EmbedLayerNormalization")) return index < 2 ? qx_node_in(n, index ? 4 : 2) : NULL;
+    bool gathers = (!strcmp(n->op_type, "Gather") && qx_attr_int(n, "axis", 0) == 0) || (!strcmp(n->op_type, "GatherBlockQuantized") && qx_attr_int(n, "gather_axis", 0) == 0);
+    return gathers && index == 1 ? n->in[0] : NULL;
 }
+
+enum { MAX_CHAIN = 64 };
+
+static int64_t rows_below(const qx_value *v, int depth)
+{
+    static const char *const same[] = {"Cast", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Transpose", "Expand", NULL};
+    int64_t least = 0;
+    for (const qx_use *u = v->uses; u && depth < MAX_CHAIN; u = u->next) {
+        const qx_value *table = indexed_table(u->node, u->index);
+        int64_t rows = 0;
+        if (table && table->type.kind == QX_KIND_TENSOR && table->type.has_shape && table->type.rank == 2) rows = table->type.dims[0].n;
+        else if (u->index == 0 && is_word(u->node->op_type, same) && u->node->out[0]) rows = rows_below(u->node->out[0], depth + 1);
+        if (rows > 0 && (!least || rows < least)) least = rows;
+    }
+    return least;
+}
+
+int64_t qx_embedding_rows(const qx_value *input) { return rows_below(input, 0); }
 
 qx_status qx_set_element(qx_ctx *ctx, qx_tensor *t, int64_t i, double v, const char *name)
 {

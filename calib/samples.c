@@ -177,7 +177,7 @@ static qx_status open_all(qx_samples *s, const qx_samples_options *o)
     s->embedding = qx_arena_array(s->arena, n + 1, sizeof *s->embedding);
     if (!s->tensors || !s->feeds || !s->embedding) return QX_E_NOMEM;
     for (uint32_t i = 0; i < n; i++)
-        if (qx_role_of(s->model->graph->inputs[i]) == QX_ROLE_IDS) s->embedding[i] = qx_embedding_rows(s->model->graph->inputs[i]);
+        if (!qx_dtype_is_float(s->model->graph->inputs[i]->type.dtype)) s->embedding[i] = qx_embedding_rows(s->model->graph->inputs[i]);
     QX_TRY(add_sources(s, o));
     share_out(s, o);
     return describe(s, o);

@@ -20,6 +20,9 @@ typedef struct qx_samples_options {
 
 /* Opens and checks against the model's inputs: names, types, ranks and fixed dims, both lists in the message. */
 qx_status qx_samples_open(qx_ctx *ctx, qx_model *m, const qx_samples_options *opt, qx_samples **out);
+/* Made-up samples whose length nobody gave: tried on the model, and halved (down to 8) until one runs; *seq_len is what became of it. When none
+ * does: its error, with the sizes that were tried. Other samples are left as they are. */
+qx_status qx_samples_fit(qx_samples *s, const qx_exec_options *options, int64_t *seq_len);
 void qx_samples_close(qx_samples *s);
 int64_t qx_samples_count(const qx_samples *s);            /* calibration samples */
 int64_t qx_samples_held_out(const qx_samples *s);          /* verification samples, [count, count + held_out) */

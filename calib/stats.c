@@ -96,8 +96,8 @@ static qx_entry *find(const qx_stats *s, const qx_value *v)
 {
     value_key k;
     const char *name = key_of(v, &k);
-    qx_entry *e = qx_map_get(s->by_name, name);
-    return e ? e : qx_map_get(s->aliases, name);
+    qx_entry *e = qx_map_get(s->by_name, name), *alias = e && e->o.range.n ? NULL : qx_map_get(s->aliases, name);
+    return alias ? alias : e;
 }
 
 /* Name of the second, third... way in which rows are cut from a value: convolutions with other windows on the same input. */
@@ -408,8 +408,8 @@ static qx_status split_alias(qx_stats *s, const qx_value *v)
 {
     value_key k;
     const char *own = key_of(v, &k);
-    const qx_entry *from = qx_map_get(s->aliases, own);
-    if (!from || qx_map_get(s->by_name, own)) return QX_OK;
+    const qx_entry *from = qx_map_get(s->aliases, own), *there = qx_map_get(s->by_name, own);
+    if (!from || (there && there->o.range.n)) return QX_OK;
     const char *name = from->o.name;
     for (int64_t i = 0, n = qx_stats_count(s); i < n; i++) {
         const qx_entry *e = qx_stats_entry_at(s, i);

@@ -81,6 +81,7 @@ qx_status qx_stats_scale_channels(qx_stats *s, const qx_value *v, const float *f
 /* The value's channels had delta[n] added (bias absorption): ranges, channels and rows follow, the histogram is made anew. QX_E_UNSUPPORTED with a Gram matrix of
  * im2col rows, whose sums are not known. */
 qx_status qx_stats_shift_channels(qx_stats *s, const qx_value *v, const float *delta, int64_t n);
+/* `to` has the statistics of `from` unless samples reached it itself. */
 qx_status qx_stats_alias(qx_stats *s, const qx_value *from, const qx_value *to);
 
 qx_status qx_stats_save(qx_stats *s, const char *path, bool with_gram);

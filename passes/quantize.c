@@ -91,6 +91,7 @@ static qx_status open_samples(job *j)
     }
     if (!has_source(&j->so)) return QX_OK;
     QX_TRY(qx_samples_open(j->ctx, j->model, &j->so, &j->samples));
+    if (!j->so.seq_len && !j->opt->dry_run) QX_TRY(qx_samples_fit(j->samples, &j->opt->exec, &j->so.seq_len));
     j->report->samples = keep(j, qx_samples_describe(j->samples));
     return QX_OK;
 }

@@ -256,6 +256,31 @@ static bool has_format(const qx_pipeline *p)
 
 enum { CHECKPOINT_SECONDS = 10 };
 
+static bool reached(const qx_stats *stats, const qx_value *v)
+{
+    const qx_value_stats *s = qx_stats_get(stats, v);
+    return s && s->count > 0;
+}
+
+/* A weight in both branches of an If (decoders with and without a cache in one file): where no sample took the one branch, what the weight meets in the
+ * other stands for it. */
+static qx_status share_reached(qx_pipeline *p, qx_stats *stats)
+{
+    qx_plan_item *items = p->plan->items, **of;
+    QX_TRY(qx_alloc_array(p->ctx, (size_t)p->plan->n_weights + 1, sizeof(qx_plan_item *), (void **)&of));
+    for (int64_t i = 0; i < p->plan->linears.count; i++)
+        if (items[i].weight && reached(stats, items[i].x_stat)) of[items[i].weight - p->plan->weights] = &items[i];
+    qx_status st = QX_OK;
+    for (int64_t i = 0; i < p->plan->linears.count && st == QX_OK; i++) {
+        const qx_plan_item *other = items[i].weight ? of[items[i].weight - p->plan->weights] : NULL;
+        if (!other || reached(stats, items[i].x_stat)) continue;
+        st = qx_stats_alias(stats, other->x_stat, items[i].x_stat);
+        if (st == QX_OK && other->lin->x != other->x_stat && reached(stats, other->lin->x)) st = qx_stats_alias(stats, other->lin->x, items[i].lin->x);
+    }
+    qx_free(p->ctx, of);
+    return st;
+}
+
 static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
 {
     qx_exec *exec;
@@ -270,6 +295,7 @@ static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
     QX_TRY(st);
     st = qx_stats_resumable(stats, p->opt->resume, CHECKPOINT_SECONDS);
     if (st == QX_OK) st = qx_stats_collect(stats, exec, samples);
+    if (st == QX_OK) st = share_reached(p, stats);
     if (st == QX_OK && p->report) p->report->device = qx_arena_strdup(p->report->arena, qx_exec_device_name(exec));
     qx_exec_free(exec);
     return st;
