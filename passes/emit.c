@@ -72,16 +72,41 @@ qx_need qx_emit_pair_need(const qx_pipeline *pipe, const qx_value *v, qx_dtype c
     return hides_zero(pipe, v, codes) ? (qx_need){OPSET_OUTPUT_DTYPE, 10} : qx_need_for(codes, v->type.dtype, false, false);
 }
 
+/* The opset when every format has written its weights. */
+static int64_t opset_to_be(const qx_pipeline *pipe, const qx_graph *g)
+{
+    int64_t opset = qx_graph_opset(g, "");
+    for (int64_t i = 0; i < pipe->plan->linears.count; i++) {
+        const qx_plan_item *it = &pipe->plan->items[i];
+        const int64_t need = it->pass && it->weight ? qx_emit_need(&it->weight->spec).opset : 0;
+        opset = need > opset ? need : opset;
+    }
+    return opset;
+}
+
+/* From opset 21 on ONNX Runtime (1.31) does not load INT8 codes in front of a MatMul of rank 3 with a bias: it makes a Gemm of both, and the pair that it
+ * moves behind the Reshape gets a zero point of another type. UINT8 with zero point 128 is the same grid and loads. TensorRT has no such codes. */
+static bool shifts_codes(const qx_pipeline *pipe, const qx_value *v, qx_dtype codes)
+{
+    if (codes != QX_DT_INT8 || pipe->opt->target == QX_TARGET_TENSORRT || opset_to_be(pipe, v->graph) < 21) return false;
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        const qx_value *y = u->node->out[0];
+        if (u->node->op->id == QX_OP_MatMul && y && y->n_uses == 1 && y->uses->node->op->id == QX_OP_Add) return true;
+    }
+    return false;
+}
+
 static qx_status standard_pair(const qx_pipeline *pipe, qx_value *v, const pair *p, qx_value **out)
 {
     qx_graph *g = v->graph;
     qx_node *at = place_after(v), *q, *dq;
     qx_value *scale, *zero;
-    const bool hidden = hides_zero(pipe, v, p->codes);
+    const bool hidden = hides_zero(pipe, v, p->codes), shifted = shifts_codes(pipe, v, p->codes);
+    const qx_dtype codes = shifted ? QX_DT_UINT8 : p->codes;
     QX_TRY(scalar(g, v->name, "scale", v->type.dtype, p->scale, &scale));
-    QX_TRY(scalar(g, v->name, "zero_point", p->codes, (float)p->zero, &zero));
-    QX_TRY(add(g, at, &(new_node){"QuantizeLinear", {v, scale, zero}, hidden ? 2u : 3u, &v->type, p->codes, v->name, "QuantizeLinear"}, &q));
-    if (hidden) QX_TRY(qx_attr_set_int(q, "output_dtype", p->codes));
+    QX_TRY(scalar(g, v->name, "zero_point", codes, (float)(shifted ? p->zero + 128 : p->zero), &zero));
+    QX_TRY(add(g, at, &(new_node){"QuantizeLinear", {v, scale, zero}, hidden ? 2u : 3u, &v->type, codes, v->name, "QuantizeLinear"}, &q));
+    if (hidden) QX_TRY(qx_attr_set_int(q, "output_dtype", codes));
     QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {q->out[0], scale, zero}, 3, &v->type, v->type.dtype, v->name, "DequantizeLinear"}, &dq));
     *out = dq->out[0];
     return QX_OK;

@@ -182,12 +182,15 @@ static void apply_rules(qx_pipeline *pipe, qx_plan_item *it, bool vision)
     else if (!it->asked && (what = qx_rule_name(l, vision)) != NULL) qx_item_keep(pipe, it, QX_WHY_DEFAULT_NAME, "%s", what);
 }
 
-/* Rules for a vision branch apply when something else is there to quantize. */
-static bool has_other_branch(const qx_plan *plan)
+/* Rules for a vision branch apply when it is one: when the rest, a language model, weighs more than twice as much. Of two towers both are quantized. */
+static bool has_vision_branch(const qx_plan *plan)
 {
-    for (int64_t i = 0; i < plan->linears.count; i++)
-        if (plan->items[i].lin->w && !plan->items[i].lin->embedding && !qx_rule_is_vision(plan->items[i].lin)) return true;
-    return false;
+    int64_t vision = 0, rest = 0;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        const qx_linear *l = plan->items[i].lin;
+        if (l->w && !l->embedding) *(qx_rule_is_vision(l) ? &vision : &rest) += l->w->numel;
+    }
+    return rest / 2 > vision;
 }
 
 /* ---- weights that are used twice ------------------------------------------------------------------------------------ */
@@ -275,7 +278,7 @@ static qx_status compile_all(qx_pipeline *pipe, filters *f)
 static qx_status decide(qx_pipeline *pipe, filters *f)
 {
     qx_plan *plan = pipe->plan;
-    bool vision = has_other_branch(plan);
+    bool vision = has_vision_branch(plan);
     for (int64_t i = 0; i < plan->linears.count; i++) {
         qx_plan_item *it = &plan->items[i];
         if (it->why == QX_WHY_NONE && apply_patterns(pipe, f, it)) apply_rules(pipe, it, vision);

@@ -19,7 +19,7 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     char detail[120];
     const char *why_detail;
     const qx_linear *l = it->lin;
-    if (l->is_conv && !s->conv) { qx_item_keep(p->pipe, it, QX_WHY_NOT_ELIGIBLE, "a convolution"); return; }
+    if (l->is_conv && !s->conv) { qx_item_keep(p->pipe, it, QX_WHY_NOT_ELIGIBLE, "a convolution; --set op:Conv=int8-weights stores it in INT8"); return; }
     if (s->end_block >= 0 && l->is_conv && !it->asked && (qx_rule_up_block(l) == s->end_block || qx_path_has(l->path, "down_blocks.0", false))) {
         qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "works at the size of the output");
         return;
