@@ -1,5 +1,6 @@
 /* isa.h - which instruction set the fast loops may use. Every fast file is one set of loops compiled once for each row below
- * (function attribute target, so that the build itself stays plain x86-64); all rows give the same bits. */
+ * (function attribute target, so that the build itself stays plain x86-64). All rows give the same bits, but for products and what
+ * kernels/vmath_leaf.h has, which fuse multiplication and addition where the CPU does. */
 #ifndef QX_KERNELS_ISA_H
 #define QX_KERNELS_ISA_H
 

@@ -126,7 +126,7 @@ static void place(const gqa *g, const float *x, const float *norm, int64_t pos, 
 static void store(const qx_kv_codes *k, int64_t head, int64_t row, float *x, uint8_t *codes)
 {
     qx_kv_encode(k, head, x, codes + row * k->row_bytes);
-    qx_kv_decode(k, head, codes + row * k->row_bytes, x);
+    qx_kv_decode(k, head, 1, codes + row * k->row_bytes, x);
 }
 
 /* One token: its queries rotated, its key and value put into the caches. */
@@ -173,7 +173,7 @@ static qx_status code_head(void *user, int64_t i)
         const int64_t keep = from ? g->past_cap : 0;
         if (keep) memcpy(to, from + i * g->past_cap * k->row_bytes, (size_t)(keep * k->row_bytes));
         memset(to + keep * k->row_bytes, k->type == QX_DT_UINT8 ? 0x88 : 0, (size_t)((g->cap - keep) * k->row_bytes)); /* codes of 0 */
-        for (int64_t r = 0; r < g->cap; r++) qx_kv_decode(k, i % g->kv_heads, to + r * k->row_bytes, x + r * g->d);
+        qx_kv_decode(k, i % g->kv_heads, g->cap, to, x);
     }
     return QX_OK;
 }

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "kernels/dtype.h"
+#include "kernels/pointwise.h"
 #include "kernels/scalar.h"
 
 qx_status qx_kv_codes_read(qx_call *c, qx_dtype type, uint32_t scale_in, const char *quant_attr, int64_t heads, int64_t d, qx_kv_codes *out)
@@ -31,13 +33,13 @@ void qx_kv_encode(const qx_kv_codes *k, int64_t head, const float *x, uint8_t *c
     }
 }
 
-void qx_kv_decode(const qx_kv_codes *k, int64_t head, const uint8_t *codes, float *x)
+void qx_kv_decode(const qx_kv_codes *k, int64_t head, int64_t rows, const uint8_t *codes, float *x)
 {
-    for (int64_t i = 0; i < k->d; i++) {
-        float v;
-        if (k->type == QX_DT_FLOAT8E4M3FN) v = qx_sc_e4m3_to_f32(codes[i]);
-        else if (k->type == QX_DT_INT8) v = (float)(int8_t)codes[i];
-        else v = (float)((codes[i / 2] >> (i % 2 * 4) & 15) - 8);
-        x[i] = v * k->scale[k->per_channel ? head * k->d + i : 0];
-    }
+    qx_binary_fn *mul = qx_binary_find(QX_B_MUL, QX_DT_FLOAT);
+    const bool four = k->type == QX_DT_UINT8;
+    const int64_t n = rows * k->d;
+    (void)qx_to_f32(four ? QX_DT_UINT4 : k->type, codes, n, x);
+    if (four) qx_binary_find(QX_B_SUB, QX_DT_FLOAT)(x, 1, &(float){8.0f}, 0, x, n);
+    if (!k->per_channel) mul(x, 1, k->scale, 0, x, n);
+    for (int64_t r = 0; k->per_channel && r < rows; r++) mul(x + r * k->d, 1, k->scale + head * k->d, 1, x + r * k->d, k->d);
 }

@@ -11,8 +11,8 @@ typedef struct qx_kv_codes {
 } qx_kv_codes;
 /* From the cache's type, the scale at input `scale_in` and attribute quant_attr ("PER_TENSOR", "PER_CHANNEL"); E_SHAPE or E_UNSUPPORTED by name. */
 qx_status qx_kv_codes_read(qx_call *c, qx_dtype type, uint32_t scale_in, const char *quant_attr, int64_t heads, int64_t d, qx_kv_codes *out);
-/* code = clamp(rne(x / scale)); x = code * scale. */
+/* One row of a head: code = clamp(rne(x / scale)). Rows of a head: x = code * scale. */
 void qx_kv_encode(const qx_kv_codes *k, int64_t head, const float *x, uint8_t *codes);
-void qx_kv_decode(const qx_kv_codes *k, int64_t head, const uint8_t *codes, float *x);
+void qx_kv_decode(const qx_kv_codes *k, int64_t head, int64_t rows, const uint8_t *codes, float *x);
 
 #endif

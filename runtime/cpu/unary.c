@@ -1,6 +1,7 @@
 /* unary.c - every operator that is one function of one element. fp16 and bf16 go through float in small tiles. */
 #include <math.h>
 
+#include "kernels/vmath_leaf.h"
 #include "runtime/cpu/half.h"
 #include "runtime/cpu/unary.h"
 
@@ -36,13 +37,24 @@ static qx_status piece(void *user, int64_t i)
     return QX_OK;
 }
 
+static void silu_row(const void *x, void *y, int64_t n, const float *p) { (void)p, qx_vmath_cpu(qx_isa_best())->silu(x, y, n); }
+static void gelu_row(const void *x, void *y, int64_t n, const float *p) { (void)p, qx_vmath_cpu(qx_isa_best())->gelu(x, y, n); }
+
+/* The two that models spend time in have faster rows. */
+static qx_unary_fn *find(qx_unary op, qx_dtype dtype, const float p[2])
+{
+    if (dtype == QX_DT_FLOAT && op == QX_U_GELU) return gelu_row;
+    if (dtype == QX_DT_FLOAT && op == QX_U_SWISH && !(p[0] < 1 || p[0] > 1)) return silu_row;
+    return qx_unary_find(op, dtype);
+}
+
 qx_status qx_unary_run(qx_call *c, qx_unary op, const float p[2])
 {
     const qx_tensor *x;
     qx_tensor *y = NULL;
     QX_TRY(qx_call_need(c, 0, &x));
     bool half = x->dtype == QX_DT_FLOAT16 || x->dtype == QX_DT_BFLOAT16;
-    job j = {.fn = qx_unary_find(op, half ? QX_DT_FLOAT : x->dtype), .x = x, .size = qx_dtype_bits(x->dtype) / 8, .half = half, .p = {p[0], p[1]}};
+    job j = {.fn = find(op, half ? QX_DT_FLOAT : x->dtype, p), .x = x, .size = qx_dtype_bits(x->dtype) / 8, .half = half, .p = {p[0], p[1]}};
     if (!j.fn || x->is_sequence) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(x->dtype)->text);
     QX_TRY(qx_call_out_reuse(c, 0, 0, x->dtype, x->rank, x->dims, &y));
     j.y = y->data;

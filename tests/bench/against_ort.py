@@ -6,7 +6,7 @@ against_ort.py [-t 1] [-n 15] [--bench build/bin/bench_exec] [CASE ...]
 
 On one thread processor time is compared (a busy machine shows least there), on more wall time. "ratio" is ORT's time by ours: over 1 is
 faster than ONNX Runtime; of the minima and of the medians. "start" is everything up to the first result: ours by ORT's session + run.
-QONNX_MODELS is the folder of exported models; SMOLLM2 that of SmolLM2-135M (tests/README.md)."""
+QONNX_MODELS is the folder of exported models; SMOLLM2 that of SmolLM2-135M (tests/README.md); SDXL_BLOCKS what make_block.py wrote."""
 import argparse, os, statistics, subprocess, sys, tempfile, time
 
 import numpy as np
@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 MODELS = os.environ.get("QONNX_MODELS", "")
 SMOL = os.environ.get("SMOLLM2", "")
+BLOCKS = os.environ.get("SDXL_BLOCKS", "")
 
 
 def tokens(n):
@@ -37,14 +38,15 @@ CASES = {
     "vae128": ("{m}/micro-sdxl/vae_decoder", latents(128)), "vae512": ("{m}/micro-sdxl/vae_decoder", latents(512)),
     "vae-decoder": ("{m}/vae-decoder", None), "bert": ("{m}/bert", None), "bert128": ("{m}/bert", tokens(128)),
     "clip-text": ("{m}/clip-text", None), "micro-llama": ("{m}/micro-llama", None), "sd3": ("{m}/sd3-mmdit-dynamo", None),
-    "smollm2-prefill256": ("{s}", tokens(256)),
+    "block640": ("{b}/block640", None), "block1280": ("{b}/block1280", None),
+    "smollm2-prefill256": ("{s}", tokens(256)), "smollm2-1": ("{s}", tokens(1)),
 }
 
 
 def case_files(name, tmp):
     if ":" in name: return name.split(":")
     folder, make = CASES[name]
-    folder = folder.format(m=MODELS, s=SMOL)
+    folder = folder.format(m=MODELS, s=SMOL, b=BLOCKS)
     model, sample = f"{folder}/model.onnx", f"{folder}/sample.npz"
     if not os.path.exists(model): return None
     if not make: return model, sample

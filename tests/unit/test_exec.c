@@ -66,6 +66,8 @@ static const run_case cases[] = {
     {"gated unit by slices", HEAD(17) "g (float[3,7,40] x) => (float[3,7,20] y) <float h = {0.5}, float one = {1.0}, float r = {1.4142135},"
      " int64[1] zero = {0}, int64[1] half = {20}, int64[1] end = {9223372036854775807}, int64[1] last = {-1}>"
      " { v = Slice(x, zero, half, last) g = Slice(x, half, end, last) a = Div(g, r) e = Erf(a) b = Add(e, one) c = Mul(g, b) d = Mul(c, h) y = Mul(v, d) }", 110, 1},
+    {"gated unit by Split", HEAD(17) "g (float[3,7,40] x) => (float[3,7,20] y) <float h = {0.5}, float one = {1.0}, float r = {1.4142135}>"
+     " { v, g = Split<axis=-1>(x) a = Div(g, r) e = Erf(a) b = Add(e, one) c = Mul(g, b) d = Mul(c, h) y = Mul(v, d) }", 110, 1},
     {"gate, value, product back and residual", HEAD(17) "g (float[3,7,40] x) => (float[3,7,40] y) <float[40,24] w1 = random(1), float[40,24] w2 = random(2), float[24,40] w3 = random(3), float[40] b = random(4)>"
      " { a = MatMul(x, w1) s = Sigmoid(a) g = Mul(a, s) u = MatMul(x, w2) h = Mul(g, u) d = MatMul(h, w3) db = Add(b, d) y = Add(x, db) }", 110, 3},
     {"a residual that is broadcast is added by itself", HEAD(17) "g (float[3,7,40] x, float[7,24] r) => (float[3,7,24] y) <float[40,24] w = random(1)> { a = MatMul(x, w) y = Add(a, r) }", 110, 0},
