@@ -60,8 +60,8 @@ static const row rows[] = {
     {"passes", 0, TEXT, AT(passes), 0, 0, "TEXT", "passes or preset to collect for; default: what every level of int8 and fp8 needs"},
     {"stats", 0, TEXT, AT(stats), 0, 0, "FILE", "where the statistics go, for `qonnx quantize --load-stats`"},
     {"quantize", 0, TEXT, AT(quantize), 0, 0, "FORMAT", "fp8, int8, a preset or passes: writes a whole pipeline folder to --out"},
-    {"set", 0, TEXT, AT(set), 0, 0, "P=FORMAT", "as in qonnx quantize"},
-    {"exclude", 0, TEXT, AT(exclude), 0, 0, "PATTERN", "as in qonnx quantize"},
+    {"set", 0, LIST, AT(set), 0, 0, "P=FORMAT", "as in qonnx quantize; may be given several times"},
+    {"exclude", 0, LIST, AT(exclude), 0, 0, "PATTERN", "the same"},
     {"force", 0, FLAG, AT(force), 0, 0, NULL, "replace an output folder that exists"},
     {"Running", 0, GROUP, 0, 0, 0, NULL, NULL},
     {"device", 0, TEXT, AT(device), 0, 0, "NAME", "auto, cpu or cuda"},
@@ -215,5 +215,7 @@ int sx_options_parse(sx_err *e, int argc, char **argv, sx_options *o)
 void sx_options_free(sx_options *o)
 {
     sx_free(o->prompts.v);
+    sx_free(o->set.v);
+    sx_free(o->exclude.v);
     *o = (sx_options){0};
 }

@@ -10,14 +10,14 @@
 typedef struct sx_list { const char **v; int n; } sx_list;
 typedef struct sx_options {
     const char *dir;
-    sx_list prompts;
+    sx_list prompts, set, exclude;
     const char *prompts_file, *negative, *out, *sheet, *steps_preview;
     int64_t steps, count, seed, width, height, clip_skip, threads;
     double guidance, eta, strength, min_psnr, refiner_start, refiner_strength;
     const char *size, *scheduler, *spacing, *prediction, *rng, *noise, *init, *refiner, *refiner_mode;
     sx_override over;
     bool ref, json, quiet, verbose, force, simulate, help, version, show_prompts;
-    const char *ref_dir, *report, *calibrate, *stats, *quantize, *passes, *device, *compute, *max_memory, *set, *exclude, *lpips, *clip, *clip_text;
+    const char *ref_dir, *report, *calibrate, *stats, *quantize, *passes, *device, *compute, *max_memory, *lpips, *clip, *clip_text;
 } sx_options;
 
 /* Numbers that were not given are NAN or -1. */

@@ -135,8 +135,8 @@ static int quantize_unet(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const c
     const char *passes = sx_quantize_passes(o->quantize);
     if (qonnx_job_set(j, "preset", passes) != QONNX_OK) SX_TRY_GOTO(rc, job_set(e, ctx, j, "passes", passes)); /* a text, not a name */
     SX_TRY_GOTO(rc, job_set(e, ctx, j, "load-stats", stats));
-    SX_TRY_GOTO(rc, job_set(e, ctx, j, "set", o->set));
-    SX_TRY_GOTO(rc, job_set(e, ctx, j, "exclude", o->exclude));
+    for (int i = 0; i < o->set.n; i++) SX_TRY_GOTO(rc, job_set(e, ctx, j, "set", o->set.v[i]));
+    for (int i = 0; i < o->exclude.n; i++) SX_TRY_GOTO(rc, job_set(e, ctx, j, "exclude", o->exclude.v[i]));
     SX_TRY_GOTO(rc, job_set(e, ctx, j, "no-verify", "1")); /* --ref --report judges whole pictures */
     c = qonnx_job_run(j);
     if (c != QONNX_OK) rc = sx_fail(e, (int)c, "quantize: %s", qonnx_error(ctx));

@@ -69,6 +69,14 @@ Schedulers and sizes that are not there; networks in the wrong place.
   qonnx-sdxl: cannot write 'no/such/folder/x.png': folder 'no/such/folder': No such file or directory
   [1]
 
+Several settings for one folder: both reach the job (a pattern that matches nothing is an error).
+
+  $ draw --quantize int8-weights --set "up_blocks.1.*=float" --set "down_blocks.0.*=float" --exclude "*conv_shortcut*" --exclude "mid_block.*" --json -o q8 > report.json; grep -o '"nodes_quantized": *[0-9]*' report.json; rm -r q8 report.json
+  "nodes_quantized": 43
+  $ draw --quantize int8-weights --set "up_blocks.1.*=float" --set "nowhere*=float" -o q8
+  qonnx-sdxl: quantize: --set 'nowhere*' matches no node or weight of the model; did you mean Where? (101 linear operators; qonnx inspect --nodes lists names)
+  [2]
+
 Nothing half written: no picture, no folder.
 
   $ draw --quantize int8 --calibrate none.txt -o q
