@@ -88,12 +88,8 @@ static int64_t opset_to_be(const qx_pipeline *pipe, const qx_graph *g)
  * moves behind the Reshape gets a zero point of another type. UINT8 with zero point 128 is the same grid and loads. TensorRT has no such codes. */
 static bool shifts_codes(const qx_pipeline *pipe, const qx_value *v, qx_dtype codes)
 {
-    if (codes != QX_DT_INT8 || pipe->opt->target == QX_TARGET_TENSORRT || opset_to_be(pipe, v->graph) < 21) return false;
-    for (const qx_use *u = v->uses; u; u = u->next) {
-        const qx_value *y = u->node->out[0];
-        if (u->node->op->id == QX_OP_MatMul && y && y->n_uses == 1 && y->uses->node->op->id == QX_OP_Add) return true;
-    }
-    return false;
+    if (codes != QX_DT_INT8 || pipe->opt->target == QX_TARGET_TENSORRT || opset_to_be(pipe, v->graph) < QX_ORT_BIASED_OPSET) return false;
+    return qx_feeds_biased_matmul(v);
 }
 
 static qx_status standard_pair(const qx_pipeline *pipe, qx_value *v, const pair *p, qx_value **out)

@@ -92,6 +92,16 @@ qx_status qx_linears_find(qx_model *m, qx_linears *out)
     return st;
 }
 
+bool qx_feeds_biased_matmul(const qx_value *v)
+{
+    if (v->type.kind == QX_KIND_TENSOR && v->type.has_shape && v->type.rank == 2) return false;
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        const qx_value *y = u->node->op->id == QX_OP_MatMul && u->index == 0 ? u->node->out[0] : NULL;
+        if (y && y->n_uses == 1 && y->uses->node->op->id == QX_OP_Add) return true;
+    }
+    return false;
+}
+
 /* ---- attention ---------------------------------------------------------------------------------------------------- */
 
 enum { MAX_WALK = 8 };

@@ -44,6 +44,11 @@ bool qx_const_trace(const qx_value *v, qx_const_view *out);
 /* The same, through Gather and GatherND(constant, indices) too: axes that the indices make are QX_AXIS_PICKED. */
 bool qx_weight_trace(const qx_value *v, qx_const_view *out);
 
+/* Whether a MatMul that only an Add reads has v, which is no matrix, as its input: ONNX Runtime makes a Gemm of the two, and from this opset on the INT8 pair
+ * in front of it is ill-typed then (docs/targets.md). */
+enum { QX_ORT_BIASED_OPSET = 21 };
+bool qx_feeds_biased_matmul(const qx_value *v);
+
 /* Attention products (MatMul with two variable inputs around a Softmax). */
 typedef struct qx_attention { qx_node *qk, *softmax, *pv; qx_value *mask; int64_t head_size; } qx_attention;
 qx_status qx_attentions_find(qx_model *m, qx_attention **out, int64_t *count);

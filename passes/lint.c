@@ -133,6 +133,12 @@ static void ort_blocked_axis0(linter *l, const qx_node *n)
         if (is_op(u->node, QX_OP_MatMul)) FIND(l, n, "blocks along axis 0 before MatMul are computed with 8-bit activations inside (about 4e-3 relative)");
 }
 
+static void ort_int8_bias(linter *l, const qx_node *n)
+{
+    if (!is_op(n, QX_OP_DequantizeLinear) || code_type(n) != QX_DT_INT8 || is_weight_dq(n) || qx_graph_opset(n->graph, "") < QX_ORT_BIASED_OPSET) return;
+    if (qx_feeds_biased_matmul(n->out[0])) FIND(l, n, "INT8 codes in front of a MatMul with a bias do not load from opset 21 on (UINT8 with zero point 128 does)");
+}
+
 static void ort_nbits_block(linter *l, const qx_node *n)
 {
     if (!is_op(n, QX_OP_ms_MatMulNBits)) return;
@@ -167,6 +173,7 @@ static const struct rule { const char *name, *brief; unsigned targets; bool erro
     {"fp8-codes", "float8 codes that are transposed or reshaped", ORT, true, ort_fp8_codes_moved},
     {"no-kernel", "types without a CPU kernel", ORT, true, ort_no_kernel},
     {"blocked-axis0", "blocked weights that are computed with 8-bit activations", ORT, false, ort_blocked_axis0},
+    {"int8-bias", "INT8 inputs of a MatMul with a bias, from opset 21 on", ORT, true, ort_int8_bias},
     {"nbits-block", "MatMulNBits block sizes that are computed wrong", ORT, true, ort_nbits_block},
 };
 
