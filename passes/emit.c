@@ -78,7 +78,7 @@ static int64_t opset_to_be(const qx_pipeline *pipe, const qx_graph *g)
     int64_t opset = qx_graph_opset(g, "");
     for (int64_t i = 0; i < pipe->plan->linears.count; i++) {
         const qx_plan_item *it = &pipe->plan->items[i];
-        const int64_t need = it->pass && it->weight ? qx_emit_need(&it->weight->spec).opset : 0;
+        const int64_t need = it->pass && it->weight ? qx_emit_weight_need(pipe, it).opset : 0;
         opset = need > opset ? need : opset;
     }
     return opset;
@@ -169,10 +169,10 @@ typedef enum form { FORM_SAME, FORM_NK_TRANSPOSE, FORM_NK_GEMM, FORM_NBITS, FORM
 
 static bool power_of_two(int64_t v) { return v > 0 && (v & (v - 1)) == 0; }
 
-/* MatMulNBits multiplies by a [N, K] matrix of 4 (or 8) bit blocks; the scales have the type of x. */
+/* MatMulNBits multiplies by a [N, K] matrix of blocks of 4 or 8 bits; the scales have the type of x. */
 static bool nbits_fits(const qx_pipeline *pipe, const qx_linear *l, const qx_qspec *s)
 {
-    bool bits = s->codes == QX_DT_INT4 || s->codes == QX_DT_UINT4;
+    bool bits = s->codes == QX_DT_INT4 || s->codes == QX_DT_UINT4 || s->codes == QX_DT_INT8;
     if (pipe->opt->target != QX_TARGET_ORT || !bits || s->block < 16 || !power_of_two(s->block) || s->block > 256) return false;
     return l->node->op->id == QX_OP_MatMul && l->plain && l->w->rank == 2 && (l->x->type.dtype == QX_DT_FLOAT || l->x->type.dtype == QX_DT_FLOAT16);
 }
@@ -194,8 +194,8 @@ static bool all_nbits(const qx_pipeline *pipe, const qx_plan_weight *w)
     return true;
 }
 
-/* ONNX Runtime's CPU provider multiplies with 8-bit activations (5 dB worse, measured) when an INT8 weight's dequantizer feeds MatMul directly
- * and the activation is float; behind a Transpose it computes what is written. */
+/* ONNX Runtime's CPU provider multiplies with 8-bit activations (5 dB worse, measured) when an INT8 weight's dequantizer feeds MatMul or Gemm directly
+ * and the activation is float; behind a Transpose it computes what is written, at least below opset 21. For what MatMulNBits cannot hold. */
 static bool integer_weight_only(const qx_pipeline *pipe, const qx_plan_item *it)
 {
     const qx_linear *l = it->lin;
@@ -214,6 +214,23 @@ static form choose_form(const qx_pipeline *pipe, const qx_plan_item *it)
     if (last || w->tensor->rank != 2 || pipe->opt->target == QX_TARGET_TENSORRT) return FORM_SAME;
     bool flips = l->node->op->id == QX_OP_Gemm && l->w_index == 1 && w->items == 1 && w->value->n_uses == 1 && l->w_in == w->value;
     return flips ? FORM_NK_GEMM : FORM_NK_TRANSPOSE;
+}
+
+/* Rows of K elements are filled up to whole blocks: no more than a sixteenth is wasted, where that is possible. */
+static int64_t nbits_block(int64_t k)
+{
+    enum { MOST = 128, LEAST = 16 };
+    int64_t block = MOST;
+    while (block > LEAST && (k + block - 1) / block * block - k > k / 16) block /= 2;
+    return block;
+}
+
+void qx_emit_prefer_blocks(const qx_pipeline *pipe, qx_plan_item *it)
+{
+    qx_qspec *s = &it->weight->spec;
+    if (pipe->opt->target != QX_TARGET_ORT || it->act || s->codes != QX_DT_INT8 || s->block != 0) return;
+    s->block = nbits_block(it->lin->k);
+    if (choose_form(pipe, it) != FORM_NBITS) s->block = 0;
 }
 
 qx_why qx_emit_fits(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, const char **detail)

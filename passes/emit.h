@@ -21,6 +21,8 @@ qx_why qx_emit_fits(const struct qx_pipeline *pipe, const qx_plan_item *it, cons
 qx_status qx_emit_bytes(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, bool external, int64_t *bytes);
 /* qx_opset_raise within --max-opset and --max-ir. */
 qx_status qx_emit_raise(struct qx_pipeline *pipe, qx_need need, const char *because);
+/* INT8 weights with float activations, for ort: blocks instead of one scale a row where MatMulNBits can then hold them. At plan time. */
+void qx_emit_prefer_blocks(const struct qx_pipeline *pipe, qx_plan_item *it);
 /* What a pair of these codes behind v needs. */
 qx_need qx_emit_pair_need(const struct qx_pipeline *pipe, const qx_value *v, qx_dtype codes);
 /* What the weight's form needs, that of an embedding which shares it included. */

@@ -49,18 +49,20 @@ static qx_status want_input(qx_pass *p, const qx_scheme *s, qx_stats *stats, con
     return qx_stats_want(stats, &r);
 }
 
-static void fill_item(const qx_scheme *s, qx_plan_item *it)
+static void fill_item(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     qx_plan_weight *w = it->weight;
     w->spec = s->weight;
     if (!w->spec.scale) w->spec.scale = w->tensor->dtype;
     w->format = s->name;
     it->act = it->weight_only ? QX_DT_UNDEFINED : s->act;
-    if (!it->weight_only || it->asked) return;
-    w->spec.codes = QX_DT_INT8; /* with float inputs nothing asks for the codes of the inputs: the most accurate 8 bits */
-    w->spec.narrow = true;
-    w->spec.block = 0;
-    w->format = "int8-weights";
+    if (it->weight_only && !it->asked) {
+        w->spec.codes = QX_DT_INT8; /* with float inputs nothing asks for the codes of the inputs: the most accurate 8 bits */
+        w->spec.narrow = true;
+        w->spec.block = 0;
+        w->format = "int8-weights";
+    }
+    qx_emit_prefer_blocks(p->pipe, it);
 }
 
 static bool is_main(const qx_pass *p)
@@ -107,7 +109,7 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
     qx_plan_settle(p->pipe);
     for (int64_t i = 0; i < plan->linears.count; i++) {
         if (plan->items[i].pass != p) continue;
-        fill_item(s, &plan->items[i]);
+        fill_item(p, s, &plan->items[i]);
         QX_TRY(want_input(p, s, stats, &plan->items[i]));
     }
     if (s->residual) QX_TRY(qx_residual_plan(p, stats, s));
