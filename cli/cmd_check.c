@@ -47,10 +47,23 @@ static qx_status print_json(cli *c, const qx_finding *f, int64_t n)
     return cli_print_buf(c, &b);
 }
 
+/* Findings of the same rule among the first n. */
+static int64_t same_rule(const qx_finding *f, int64_t n, const char *rule)
+{
+    int64_t same = 0;
+    for (int64_t i = 0; i < n; i++) same += strcmp(f[i].rule, rule) == 0;
+    return same;
+}
+
+/* Ten of each rule: a model of thousands of layers breaks a rule as often. */
 static void print_text(cli *c, const qx_finding *f, int64_t n, int64_t errors)
 {
-    for (int64_t i = 0; i < n; i++)
-        cli_print("%s: %s (%s): %s [%s]\n", f[i].error ? "error" : "warning", cli_show(c, f[i].node), f[i].op, cli_show(c, f[i].text), f[i].rule);
+    enum { SHOWN = 10 };
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t before = c->verbose ? 0 : same_rule(f, i, f[i].rule);
+        if (before < SHOWN) cli_print("%s: %s (%s): %s [%s]\n", f[i].error ? "error" : "warning", cli_show(c, f[i].node), f[i].op, cli_show(c, f[i].text), f[i].rule);
+        if (before == SHOWN) cli_print("... and %lld more [%s] (--verbose prints all)\n", (long long)(same_rule(f, n, f[i].rule) - SHOWN), f[i].rule);
+    }
     if (n) cli_print("%s: %lld errors, %lld warnings\n", cli_show(c, c->args[0]), (long long)errors, (long long)(n - errors));
     else cli_print("%s: ok\n", cli_show(c, c->args[0]));
 }

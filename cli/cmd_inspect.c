@@ -91,6 +91,7 @@ static void print_quantizable(cli *c, const qx_summary *s)
     if (s->quantized_nodes) cli_print("  quantized already: %lld nodes\n", (long long)s->quantized_nodes);
     cli_print("  quantizable %lld of %lld linear operators have constant weights, %s", (long long)s->linear_constant, (long long)s->linear, cli_bytes(c, s->linear_bytes));
     if (s->kept_bytes) cli_print(" (%s kept by default)", cli_bytes(c, s->kept_bytes));
+    if (s->embedding_bytes) cli_print("; embeddings %s (--set \"*embed*=int8-weights\")", cli_bytes(c, s->embedding_bytes));
     cli_print("; %lld attentions\n", (long long)s->attentions);
     if (s->linear_bytes) cli_print("  saves    %s in 8 bit (--int8, --fp8), %s in 4 bit (--int4)\n", cli_bytes(c, s->saves_8bit), cli_bytes(c, s->saves_4bit));
 }
@@ -181,6 +182,7 @@ static qx_status totals_json(qx_jsonw *w, const qx_summary *s)
     QX_TRY(qx_jsonw_int(w, "linear_constant", s->linear_constant));
     QX_TRY(qx_jsonw_int(w, "linear_bytes", s->linear_bytes));
     QX_TRY(qx_jsonw_int(w, "kept_bytes", s->kept_bytes));
+    QX_TRY(qx_jsonw_int(w, "embedding_bytes", s->embedding_bytes));
     QX_TRY(qx_jsonw_int(w, "saves_8bit", s->saves_8bit));
     QX_TRY(qx_jsonw_int(w, "saves_4bit", s->saves_4bit));
     QX_TRY(qx_jsonw_int(w, "quantized_nodes", s->quantized_nodes));

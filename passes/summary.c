@@ -86,7 +86,10 @@ static qx_status count_node(void *user, qx_node *n)
 static void count_linear(counter *c, const qx_linear *l, bool counted)
 {
     qx_summary *s = c->s;
-    if (l->embedding) return;
+    if (l->embedding) {
+        if (!counted) s->embedding_bytes += (int64_t)l->w->bytes;
+        return;
+    }
     s->linear++;
     if (!l->w) return;
     s->linear_constant++;
@@ -121,8 +124,9 @@ static qx_status count_linears(counter *c, qx_model *m)
     QX_TRY(qx_attentions_find(m, &attentions, &c->s->attentions));
     QX_TRY(qx_alloc(m->ctx, (size_t)m->n_values + 1, (void **)&seen));
     qx_status st = QX_OK;
-    for (int64_t i = 0; i < ls.count && st == QX_OK; i++) {
-        const qx_linear *l = &ls.items[i];
+    for (int64_t k = 0; k < 2 * ls.count && st == QX_OK; k++) { /* embeddings last: a table that a head shares is the head's */
+        const qx_linear *l = &ls.items[k % ls.count];
+        if (l->embedding != (k >= ls.count)) continue;
         bool counted = l->w && seen[l->w_init->id];
         count_linear(c, l, counted);
         if (!l->w || counted) continue;

@@ -13,6 +13,7 @@ typedef struct qx_summary {
     qx_op_total *ops; int64_t n_ops;       /* most nodes first, then by name */
     int64_t linear, linear_constant;       /* linear operators; those with a constant float weight */
     int64_t linear_bytes, kept_bytes;      /* bytes of their weights; of those that default rules keep float */
+    int64_t embedding_bytes;               /* of embedding tables, no linear operators; what a head shares is counted there */
     int64_t saves_8bit, saves_4bit;        /* bytes that int8-weights and int4 (block 32) would save */
     int64_t quantized_nodes;               /* Q/DQ and operators with low-precision weights */
     int64_t attentions;

@@ -51,3 +51,14 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
     negative-scale=true
         let the search use a negative scale, so that the largest value lands on -8
         true|false
+
+Ten findings of a rule are enough.
+
+  $ qonnx quantize $MODELS/micro-llama/model.onnx --passes int8-weights -o many.onnx --no-verify --quiet > /dev/null
+  $ qonnx check many.onnx --target tensorrt | tail -2
+  ... and 25 more [half-quantized] (--verbose prints all)
+  many.onnx: 0 errors, 35 warnings
+  $ qonnx check many.onnx --target tensorrt --verbose | wc -l
+  36
+  $ qonnx inspect $MODELS/micro-llama/model.onnx | grep quantizable
+  quantizable
