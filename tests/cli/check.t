@@ -61,4 +61,4 @@ Ten findings of a rule are enough.
   $ qonnx check many.onnx --target tensorrt --verbose | wc -l
   36
   $ qonnx inspect $MODELS/micro-llama/model.onnx | grep quantizable
-  quantizable
+    quantizable 36 of 46 linear operators have constant weights, 9.44 MB (1.57 MB kept by default); embeddings 1.57 MB (--set "*embed*=int8-weights"); 5 attentions
