@@ -161,17 +161,11 @@ static qx_status scale_weight(qx_model *m, const layer *l)
 {
     const int64_t n = l->lin->n, k = l->lin->k;
     float *rows = qx_arena_array(m->arena, (size_t)n, sizeof *rows), *cols = qx_arena_array(m->arena, (size_t)k, sizeof *cols);
-    qx_qspec *spec = qx_arena_alloc(m->arena, sizeof *spec);
-    qx_job *job;
-    if (!rows || !cols || !spec) return QX_E_NOMEM;
+    if (!rows || !cols) return QX_E_NOMEM;
     for (int64_t r = 0; r < n; r++) rows[r] = l->row[r] * (l->depthwise ? l->col[channel_at(l, r, 0)] : 1);
     for (int64_t j = 0; j < k; j++) cols[j] = l->depthwise ? 1 : l->col[j / l->spatial];
     const qx_step *step = qx_step_new(m, &qx_step_scale_cols, NULL, cols);
-    step = step ? qx_step_new(m, &qx_step_scale_rows, step, rows) : NULL;
-    if (!step) return QX_E_NOMEM;
-    spec->codes = l->lin->w->dtype;
-    QX_TRY(qx_job_new(m, l->lin->w, &l->lin->view, step, spec, QX_LAYOUT_SAME, &job));
-    return qx_init_replace(l->lin->w_init, job->part[QX_PART_CODES]);
+    return step ? qx_linear_store(m, l->lin, qx_step_new(m, &qx_step_scale_rows, step, rows)) : QX_E_NOMEM;
 }
 
 static qx_status rewrite(qx_pass *p, qx_model *m)

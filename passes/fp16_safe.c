@@ -128,15 +128,9 @@ static bool is_scaled(state *s, const qx_value *v) { return !s->fixed[root(s, v-
 static qx_status scale_weight(qx_model *m, const qx_linear *l, float factor)
 {
     float *rows = qx_arena_array(m->arena, (size_t)l->n, sizeof *rows);
-    qx_qspec *spec = qx_arena_alloc(m->arena, sizeof *spec);
-    qx_job *job;
-    if (!rows || !spec) return QX_E_NOMEM;
+    if (!rows) return QX_E_NOMEM;
     for (int64_t i = 0; i < l->n; i++) rows[i] = factor;
-    const qx_step *step = qx_step_new(m, &qx_step_scale_rows, NULL, rows);
-    if (!step) return QX_E_NOMEM;
-    spec->codes = l->w->dtype;
-    QX_TRY(qx_job_new(m, l->w, &l->view, step, spec, QX_LAYOUT_SAME, &job));
-    return qx_init_replace(l->w_init, job->part[QX_PART_CODES]);
+    return qx_linear_store(m, l, qx_step_new(m, &qx_step_scale_rows, NULL, rows));
 }
 
 static qx_status scale_bias(qx_model *m, qx_linear *l, float factor)

@@ -102,6 +102,16 @@ bool qx_feeds_biased_matmul(const qx_value *v)
     return false;
 }
 
+qx_status qx_linear_store(qx_model *m, const qx_linear *l, const qx_step *step)
+{
+    qx_qspec *spec = qx_arena_alloc(m->arena, sizeof *spec);
+    qx_job *job;
+    if (!spec || !step) return QX_E_NOMEM;
+    spec->codes = l->w->dtype;
+    QX_TRY(qx_job_new(m, l->w, &l->view, step, spec, QX_LAYOUT_SAME, &job));
+    return qx_init_replace(l->w_init, job->part[QX_PART_CODES]);
+}
+
 /* ---- attention ---------------------------------------------------------------------------------------------------- */
 
 enum { MAX_WALK = 8 };

@@ -36,6 +36,9 @@ typedef struct qx_linears { qx_linear *items; int64_t count; int64_t n_groups; }
 /* All candidates of the model in graph order, subgraphs and functions included; those with a variable weight too (w NULL). In the model's arena. */
 qx_status qx_linears_find(qx_model *m, qx_linears *out);
 
+/* The weight again, in its own type, behind `step`: for exact changes before the sweep. Only for an initializer (w_init->init) that nothing else reads. */
+qx_status qx_linear_store(qx_model *m, const qx_linear *l, const qx_step *step);
+
 /* The tensor at the end of a chain of Transpose, Cast, Identity and reshapes that only add or drop dims of 1. axes: for each axis that the
  * consumer sees, the axis of the stored tensor (-1: a dim of 1 that is not stored). */
 enum { QX_AXIS_PICKED = -2 };
