@@ -125,11 +125,22 @@ static void settle_all(qx_observer *o)
 
 /* ---- the view ---- */
 
+enum { SHOWN = 7 }; /* arrays of a channel's statistics */
+
+/* A search that weighs columns by mean squares of a few rows fits those rows: as many rows as FEW count as if all channels were alike in them. */
+static void share_out(const float *mean_sq, int64_t n, double rows, float *importance)
+{
+    enum { FEW = 256 };
+    double mean = 0;
+    for (int64_t i = 0; i < n; i++) mean += (double)mean_sq[i] / (double)n;
+    for (int64_t i = 0; i < n; i++) importance[i] = (float)((rows * (double)mean_sq[i] + FEW * mean) / (rows + FEW));
+}
+
 static float *show_channels(qx_observer *o, float *at)
 {
     const qx_channels *c = &o->channels;
     double inv = c->rows > 0 ? 1 / c->rows : 0;
-    float *absmax = at, *min = at + c->n, *max = at + 2 * c->n, *mean_abs = at + 3 * c->n, *mean_sq = at + 4 * c->n, *mean = at + 5 * c->n;
+    float *absmax = at, *min = at + c->n, *max = at + 2 * c->n, *mean_abs = at + 3 * c->n, *mean_sq = at + 4 * c->n, *mean = at + 5 * c->n, *importance = at + 6 * c->n;
     for (int64_t i = 0; i < c->n; i++) {
         min[i] = c->acc.min[i];
         max[i] = c->acc.max[i];
@@ -138,8 +149,9 @@ static float *show_channels(qx_observer *o, float *at)
         mean_sq[i] = (float)(qx_dd_value(c->acc.sq[i]) * inv);
         mean[i] = (float)(qx_dd_value(c->acc.sum[i]) * inv);
     }
-    o->view.channels = (qx_channel_stats){c->n, absmax, min, max, mean_abs, mean_sq, mean};
-    return at + 6 * c->n;
+    share_out(mean_sq, c->n, c->rows, importance);
+    o->view.channels = (qx_channel_stats){c->n, absmax, min, max, mean_abs, mean_sq, mean, importance};
+    return at + SHOWN * c->n;
 }
 
 static void show_steps(qx_observer *o, double *at)
@@ -168,7 +180,7 @@ qx_status qx_observer_finish(qx_ctx *ctx, qx_observer *o)
     settle_all(o);
     size_t steps = (size_t)o->steps.n * (2 * sizeof(double) + 2 * sizeof(float));
     void *shown;
-    QX_TRY(qx_alloc(ctx, steps + (size_t)o->channels.n * 6 * sizeof(float), &shown));
+    QX_TRY(qx_alloc(ctx, steps + (size_t)o->channels.n * SHOWN * sizeof(float), &shown));
     qx_free(ctx, o->shown);
     o->shown = shown;
     const qx_scan *r = &o->range;

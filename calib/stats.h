@@ -32,7 +32,7 @@ typedef struct qx_stat_request {
 /* percentile etc. are read off the same histogram afterwards, so a method can be changed without a new sweep. */
 typedef enum qx_range_method { QX_RANGE_MAX, QX_RANGE_PERCENTILE, QX_RANGE_ENTROPY, QX_RANGE_MSE, QX_RANGE_STEPS_MIN_MEAN, QX_RANGE_STEPS_MEAN_MAX } qx_range_method;
 
-typedef struct qx_channel_stats { int64_t n; const float *absmax, *min, *max, *mean_abs, *mean_sq, *mean; } qx_channel_stats; /* arrays [n] */
+typedef struct qx_channel_stats { int64_t n; const float *absmax, *min, *max, *mean_abs, *mean_sq, *mean, *importance; } qx_channel_stats; /* arrays [n]; importance: mean_sq, the nearer to its average the fewer rows were seen */
 typedef struct qx_value_stats {
     const char *name;
     int64_t count, zeros, samples;

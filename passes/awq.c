@@ -96,8 +96,8 @@ done:
 static qx_status weigh(qx_pass *p, const qx_group *g, qx_stats *stats)
 {
     const qx_value_stats *st = qx_stats_get(stats, g->items[0]->lin->x);
-    if (!st || st->channels.n != g->k || !st->channels.mean_sq) return QX_OK;
-    float *importance = qx_arena_memdup(p->pipe->model->arena, st->channels.mean_sq, (size_t)g->k * sizeof(float));
+    if (!st || st->channels.n != g->k || !st->channels.importance) return QX_OK;
+    float *importance = qx_arena_memdup(p->pipe->model->arena, st->channels.importance, (size_t)g->k * sizeof(float));
     if (!importance) return QX_E_NOMEM;
     for (int64_t i = 0; i < g->n; i++) {
         qx_qspec *spec = &g->items[i]->weight->spec;

@@ -101,7 +101,7 @@ static qx_status add_product(product *d)
     float *xq = NULL;
     qx_status st = QX_OK;
     const qx_value_stats *vs = d->p->stats ? qx_stats_get(d->p->stats, d->item->lin->x) : NULL;
-    if (vs && vs->channels.n == d->k && !d->c->smooth) d->importance = vs->channels.mean_sq;
+    if (vs && vs->channels.n == d->k && !d->c->smooth) d->importance = vs->channels.importance;
     if (d->c->spec->block < 0) QX_TRY(tensor_amax(ctx, (qx_plan_item *)(uintptr_t)d->item, d->k, d->c->smooth, &d->amax));
     d->xq = d->x;
     if (d->c->act && d->c->act_scale > 0) {

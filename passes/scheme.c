@@ -246,7 +246,7 @@ static void scale_rows(const qx_pass *p, qx_plan_item *it)
 static void decide_weight(const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
 {
     const qx_value_stats *vs = s->importance && stats && it->lin->by_rows ? qx_stats_get(stats, it->lin->x) : NULL;
-    if (vs && vs->channels.n == it->lin->k && !it->weight->spec.importance) it->weight->spec.importance = vs->channels.mean_sq;
+    if (vs && vs->channels.n == it->lin->k && !it->weight->spec.importance) it->weight->spec.importance = vs->channels.importance;
 }
 
 /* ---- run -------------------------------------------------------------------------------------------------------------- */

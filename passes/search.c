@@ -287,7 +287,7 @@ static qx_status tile_errors(void *user, int64_t t)
     const qx_plan_item *it = tile_at(c->group, t, &first, &rows);
     float *w = NULL, *wq = NULL, *y = NULL, *scale = NULL, *imp = NULL;
     int32_t *zero = NULL;
-    const float *sq = c->stats->channels.n == k ? c->stats->channels.mean_sq : NULL;
+    const float *sq = c->stats->channels.n == k ? c->stats->channels.importance : NULL;
     double *part = r->part + t * (c->n + 1);
     qx_status st;
     QX_TRY_GOTO(st, qx_check_cancel(r->ctx));
