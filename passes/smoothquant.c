@@ -161,11 +161,12 @@ done:
 /* Runs the model with single groups quantized. Without samples, or in a model too large to run often, nothing is measured. */
 static qx_status measure(qx_pass *p, smooth_state *s, const qx_stats *stats)
 {
-    const int64_t probes = qx_opt_int(p, "probes"), count = qx_probe_samples(all_elements(s));
+    const int64_t probes = qx_opt_int(p, "probes"), most = qx_probe_samples(all_elements(s));
     trial t = {.p = p, .s = s, .stats = stats};
     int64_t k = 1;
     qx_status st;
-    if (!probes || !count || !p->pipe->samples) return QX_OK;
+    if (!probes || !most || !p->pipe->samples) return QX_OK;
+    const int64_t half = qx_samples_count(p->pipe->samples) / (2 * (probes + 2)), count = half < 1 ? 1 : half < most ? half : most; /* of a sweep, when it can be */
     for (int64_t i = 0; i < s->n; i++) k += s->groups[i].k;
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)p->pipe->plan->linears.count + 1, sizeof *t.changes, (void **)&t.changes));
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)k, sizeof *t.factors, (void **)&t.factors));
