@@ -33,6 +33,7 @@ static bool node_attr(qx_node_view *v, const qx_attr *a)
     }
 }
 
+static bool no_attrs(qx_node_view *v, const void *p) { return (void)v, (void)p, true; }
 static bool act_attrs(qx_node_view *v, const void *p) { return put_int(v, "act", (int64_t)((const qx_act_params *)p)->act); }
 static bool linear_attrs(qx_node_view *v, const void *p) { return put_int(v, "act", (int64_t)((const qx_linear_params *)p)->act); }
 static bool rope_attrs(qx_node_view *v, const void *p) { return put_int(v, "bshd", ((const qx_rope_params *)p)->bshd); }
@@ -80,6 +81,7 @@ static const fused_row fused_rows[] = {
     {qx_cpu_act, "Act", act_attrs, false}, {qx_cpu_linear, "Linear", linear_attrs, false}, {qx_cpu_gn, "GroupNorm", gn_attrs, false},
     {qx_cpu_attn, "Attention", attn_attrs, false}, {qx_cpu_int8_linear, "Int8Linear", int8_attrs, true}, {qx_cpu_wq_linear, "CodesLinear", wq_attrs, false},
     {qx_cpu_row_norm, "RowNorm", norm_attrs, false}, {qx_cpu_rope, "Rotate", rope_attrs, false}, {qx_cpu_glu, "Glu", glu_attrs, false},
+    {qx_cpu_identity, "Same", no_attrs, false},
 };
 
 static bool describe_fused(const qx_rstep *s, qx_node_view *out)

@@ -84,7 +84,7 @@ qx_status qx_fuse_int8(qx_fuser *f, qx_rstep *s)
     const qx_node *a = activation(f, n->in[0]), *w = a ? weight(f, n->in[1], &swapped) : NULL;
     if (!a || !w || (swapped && conv)) return QX_OK;
     const bool fp8 = is_fp8(f, code_type(a));
-    if (fp8 != is_fp8(f, code_type(w)) || (fp8 && conv)) return QX_OK;
+    if (fp8 != is_fp8(f, code_type(w))) return QX_OK;
     const qx_value *bias = qx_node_in(n, 2);
     if (gemm && !gemm_is_plain(n, bias)) return QX_OK;
     int rank = qx_fuse_const(w->in[0])->rank;

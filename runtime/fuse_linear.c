@@ -81,13 +81,9 @@ qx_status qx_fuse_linear(qx_fuser *f, qx_rstep *s)
     if (!mm || !take_weight(f, mm->in[1], &c)) return QX_OK;
     c.v = mm->out[0];
     take_bias(f, &c, qx_fuse_const(c.w)->dims[!c.nk]);
-    if (f->x->device) { /* the form that plugins know: with a bias, and the activation behind it */
-        if (c.bias) take_act(f, &c);
-    } else {
-        take_act(f, &c);
-        c.mul = take_same(f, &c, QX_OP_Mul);
-        c.add = take_same(f, &c, QX_OP_Add);
-    }
+    take_act(f, &c);
+    c.mul = take_same(f, &c, QX_OP_Mul);
+    c.add = take_same(f, &c, QX_OP_Add);
     const bool stored = reads_itself(f, c.w);
     if (c.last == s && !c.nk && !stored) return QX_OK;
     qx_linear_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
@@ -95,5 +91,5 @@ qx_status qx_fuse_linear(qx_fuser *f, qx_rstep *s)
     *p = (qx_linear_params){c.act, c.nk};
     const qx_value *in[QX_LINEAR_INPUTS] = {mm->in[0], c.w, c.bias, c.mul, c.add};
     c.last->stored = stored ? 1 << QX_LINEAR_W : 0;
-    return qx_fuse_set(f, c.last, qx_cpu_linear, p, in, f->x->device ? 3 : QX_LINEAR_INPUTS, c.v);
+    return qx_fuse_set(f, c.last, qx_cpu_linear, p, in, QX_LINEAR_INPUTS, c.v);
 }

@@ -175,14 +175,13 @@ static qx_status build_geglu(qx_fuser *f, qx_rstep *s, const qx_match *m)
 
 qx_status qx_fuse_patterns(qx_fuser *f)
 {
-    static const struct { bool host_only; const char *pattern; build_fn *build; } rows[] = {
-#define QX_PATTERN(name, host_only, pattern, build) {host_only, pattern, build},
+    static const struct { const char *pattern; build_fn *build; } rows[] = {
+#define QX_PATTERN(name, pattern, build) {pattern, build},
 #include "runtime/fuse_patterns.def"
 #undef QX_PATTERN
     };
     qx_match m;
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
-        if (rows[r].host_only && f->x->device) continue;
         for (uint32_t i = 0; i < f->p->n_steps; i++) {
             qx_rstep *s = &f->p->steps[i];
             if (!s->fused && !s->ref_attrs && qx_fuse_match(f, s, rows[r].pattern, &m)) QX_TRY(rows[r].build(f, s, &m));

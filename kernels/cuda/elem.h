@@ -61,6 +61,62 @@ QX_HD void qk_put_real(void *p, int dt, int64_t i, float v)
     else ((uint16_t *)p)[i] = qk_f32_to_bf16(v);
 }
 
+/* 16 bytes at an address that is a multiple of 16, in one load. */
+QX_HD void qk_load16(const void *p, uint32_t *out)
+{
+#ifdef __CUDACC__
+    const uint4 v = *(const uint4 *)p;
+    out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
+#else
+    memcpy(out, p, 16);
+#endif
+}
+
+QX_HD void qk_store16(void *p, const uint32_t *v)
+{
+#ifdef __CUDACC__
+    *(uint4 *)p = make_uint4(v[0], v[1], v[2], v[3]);
+#else
+    memcpy(p, v, 16);
+#endif
+}
+
+enum { QK_WIDE = 8 }; /* elements that a thread of the hot kernels takes at a time: one or two loads of 16 bytes */
+
+/* Eight reals that begin at a multiple of 16 bytes. */
+QX_HD void qk_real8(const void *p, int dt, int64_t i, float *v)
+{
+    uint32_t r[8];
+    if (dt == QK_F32) {
+        qk_load16((const float *)p + i, r);
+        qk_load16((const float *)p + i + 4, r + 4);
+        for (int k = 0; k < 8; k++) v[k] = qx_of_bits(r[k]);
+        return;
+    }
+    qk_load16((const uint16_t *)p + i, r);
+    for (int k = 0; k < 8; k++) {
+        const uint16_t h = (uint16_t)(r[k / 2] >> (16 * (k % 2)));
+        v[k] = dt == QK_F16 ? qk_f16_to_f32(h) : qx_sc_bf16_to_f32(h);
+    }
+}
+
+QX_HD void qk_put_real8(void *p, int dt, int64_t i, const float *v)
+{
+    uint32_t r[8];
+    if (dt == QK_F32) {
+        for (int k = 0; k < 8; k++) r[k] = qx_bits_of(v[k]);
+        qk_store16((float *)p + i, r);
+        qk_store16((float *)p + i + 4, r + 4);
+        return;
+    }
+    for (int k = 0; k < 4; k++)
+        r[k] = dt == QK_F16 ? qk_f32_to_f16(v[2 * k]) | (uint32_t)qk_f32_to_f16(v[2 * k + 1]) << 16 : qk_f32_to_bf16(v[2 * k]) | (uint32_t)qk_f32_to_bf16(v[2 * k + 1]) << 16;
+    qk_store16((uint16_t *)p + i, r);
+}
+
+/* Whether pieces of eight begin at multiples of 16 bytes: for the launch functions. */
+static inline int qk_is_wide(const void *p) { return (uintptr_t)p % 16 == 0; }
+
 QX_HD float qk_small_float(uint8_t c, int dt)
 {
     switch (dt) {
@@ -149,26 +205,6 @@ QX_HD void qk_move(const void *src, int64_t s, void *dst, int64_t d, int size)
     case 4: ((uint32_t *)dst)[d] = ((const uint32_t *)src)[s]; break;
     default: ((uint64_t *)dst)[d] = ((const uint64_t *)src)[s]; break;
     }
-}
-
-/* 16 bytes at an address that is a multiple of 16, in one load. */
-QX_HD void qk_load16(const void *p, uint32_t *out)
-{
-#ifdef __CUDACC__
-    const uint4 v = *(const uint4 *)p;
-    out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
-#else
-    memcpy(out, p, 16);
-#endif
-}
-
-QX_HD void qk_store16(void *p, const uint32_t *v)
-{
-#ifdef __CUDACC__
-    *(uint4 *)p = make_uint4(v[0], v[1], v[2], v[3]);
-#else
-    memcpy(p, v, 16);
-#endif
 }
 
 QX_HD void qk_zero(void *dst, int64_t d, int size)

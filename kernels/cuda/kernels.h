@@ -16,7 +16,7 @@ typedef void *qk_queue;
 enum { QK_RANK = 8 };
 
 /* y[i] = f(x[i]); op: qx_unary (kernels/pointwise.h). dtype real, or an integer type for ABS, NEG, SIGN, RELU. */
-typedef struct qk_unary_args { const void *x; void *y; int64_t n; int32_t op, dtype; float p[2]; } qk_unary_args;
+typedef struct qk_unary_args { const void *x; void *y; int64_t n; int32_t op, dtype; float p[2]; int32_t wide; } qk_unary_args; /* wide: set by qk_unary */
 int qk_unary(qk_queue q, const qk_unary_args *a);
 /* Not (bool), BitwiseNot: y = x ^ flip by bytes. IsNaN, IsInf: kind 0 nan, bit 0 of kind 1..3: +Inf, bit 1: -Inf. */
 typedef struct qk_flip_args { const void *x; void *y; int64_t n; int32_t flip; } qk_flip_args;
@@ -31,7 +31,7 @@ int qk_clip(qk_queue q, const qk_clip_args *a);
 typedef struct qk_binary_args {
     const void *a, *b; void *y;
     int64_t n;
-    int32_t rank, op, dtype;
+    int32_t rank, op, dtype, wide; /* wide: set by qk_binary */
     int64_t dims[QK_RANK], sa[QK_RANK], sb[QK_RANK];
 } qk_binary_args;
 int qk_binary(qk_queue q, const qk_binary_args *a);
@@ -57,8 +57,9 @@ typedef struct qk_copy_args {
     int64_t dims[QK_RANK], ss[QK_RANK], ds[QK_RANK];
 } qk_copy_args;
 int qk_copy(qk_queue q, const qk_copy_args *a);
-/* [batch][rows][cols] -> [batch][cols][rows] through shared memory. */
-typedef struct qk_turn_args { const void *src; void *dst; int64_t batch, rows, cols; int32_t size; } qk_turn_args;
+/* [batch][rows][cols] -> [batch][cols][rows] through shared memory. width > 0: column c goes to place first + c / width * step + c % width of out_cols: a picture inside
+ * of a larger one. flip: bytes are changed by it (size 1). */
+typedef struct qk_turn_args { const void *src; void *dst; int64_t batch, rows, cols; int32_t size, flip; int64_t width, step, first, out_cols; } qk_turn_args;
 int qk_turn(qk_queue q, const qk_turn_args *a);
 /* n elements of `size` bytes set to the low bytes of value. */
 typedef struct qk_fill_args { void *dst; int64_t n; uint64_t value; int32_t size; } qk_fill_args;
@@ -101,7 +102,7 @@ typedef struct qk_norm_args {
 } qk_norm_args;
 int qk_norm(qk_queue q, const qk_norm_args *a);
 /* One block a group: n elements from g n on, channels of `inner` elements; gamma, beta by channel (g channels/groups + k); silu behind. NHWC = 0. */
-typedef struct qk_group_norm_args { const void *x, *gamma, *beta; void *y; int64_t groups_total, groups, channels, inner; int32_t dtype, ptype, silu; float eps; } qk_group_norm_args;
+typedef struct qk_group_norm_args { const void *x, *gamma, *beta; void *y; int64_t groups_total, groups, channels, inner; int32_t dtype, ptype, silu; float eps; int32_t wide; } qk_group_norm_args; /* wide: set by qk_group_norm */
 int qk_group_norm(qk_queue q, const qk_group_norm_args *a);
 /* Reduce over `mid` axes: x viewed as [outer][d][inner]. op: qx_reduce (kernels/rows.h). dtype real or an integer type (SUM MAX MIN PROD). */
 typedef struct qk_reduce_args { const void *x; void *y; int64_t outer, d, inner; int32_t dtype, op; } qk_reduce_args;
@@ -228,9 +229,9 @@ int qk_im2col(qk_queue q, const qk_im2col_args *a);
 typedef struct qk_bias_rows_args { const void *x, *bias, *mul, *plus; void *y; int64_t rows, n; int32_t dtype, btype, act; } qk_bias_rows_args;
 int qk_bias_act(qk_queue q, const qk_bias_rows_args *a);
 
-/* Observers (results in device memory of the caller). Partial results of up to 256 blocks are folded by the host in order. */
+/* Observers (results in device memory of the caller). Partial results of the blocks are folded by the host in order. */
 typedef struct qk_scan_part { float min, max, absmax; int64_t zeros, nonfinite; double sum[2], abs[2], sq[2]; } qk_scan_part;
-typedef struct qk_scan_args { const void *x; qk_scan_part *parts; int64_t n; int32_t dtype, n_parts; } qk_scan_args;
+typedef struct qk_scan_args { const void *x; qk_scan_part *parts; int64_t n; int32_t dtype, n_parts, wide; } qk_scan_args; /* wide: set by qk_scan */
 int qk_scan(qk_queue q, const qk_scan_args *a);
 typedef struct qk_hist_args { const void *x; uint32_t *bins; int64_t n; int32_t dtype; float inv_width; } qk_hist_args; /* bins[4096] */
 int qk_histogram(qk_queue q, const qk_hist_args *a);

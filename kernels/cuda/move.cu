@@ -29,8 +29,11 @@ QK_KERNEL(turn_kernel, qk_turn_args)
     }
     QK_SYNC();
     QK_THREADS(t) {
-        for (int k = t / TILE; k < TILE; k += TILE_ROWS)
-            if (c0 + k < a.cols && r0 + t % TILE < a.rows) qk_move(&tile[t % TILE * (TILE + 1) + k], 0, a.dst, base + (c0 + k) * a.rows + r0 + t % TILE, a.size);
+        for (int k = t / TILE; k < TILE; k += TILE_ROWS) {
+            const int64_t c = c0 + k, at = a.width ? a.first + c / a.width * a.step + c % a.width : c, out = a.width ? a.out_cols : a.cols;
+            uint64_t v = tile[t % TILE * (TILE + 1) + k] ^ (uint64_t)(uint32_t)a.flip; /* the low bytes, as every device and host that runs this */
+            if (c < a.cols && r0 + t % TILE < a.rows) qk_move(&v, 0, a.dst, (b * out + at) * a.rows + r0 + t % TILE, a.size);
+        }
     }
 }
 QK_HOST(turn_kernel, qk_turn_args)

@@ -4,7 +4,7 @@
 
 #include "kernels/cuda/elem.h"
 
-enum { SCAN_THREADS = 128 };
+enum { SCAN_THREADS = 128, COLUMN_THREADS = 128 };
 
 /* (hi, lo) += v without losing what does not fit in hi. */
 QX_HD void pair_add(double *p, double v)
@@ -37,42 +37,56 @@ QX_HD void part_add(qk_scan_part *p, float x, int first)
     pair_add(p->sq, (double)x * (double)x);
 }
 
-/* Every part covers the elements i with i / SCAN_THREADS % n_parts equal to it; a thread's result is folded into its block's in order of threads. */
+/* What `o` saw joins p. */
+QX_HD void part_join(qk_scan_part *p, const qk_scan_part *o)
+{
+    p->min = o->min < p->min ? o->min : p->min;
+    p->max = o->max > p->max ? o->max : p->max;
+    p->absmax = o->absmax > p->absmax ? o->absmax : p->absmax;
+    p->zeros += o->zeros;
+    p->nonfinite += o->nonfinite;
+    for (int j = 0; j < 2; j++) {
+        pair_add(p->sum, o->sum[j]);
+        pair_add(p->abs, o->abs[j]);
+        pair_add(p->sq, o->sq[j]);
+    }
+}
+
+/* Pieces of eight (wide) or single elements go round the threads of all blocks; a thread's result is folded into its block's in order of threads. */
 QK_KERNEL(scan_kernel, qk_scan_args)
 {
     QK_SHARED(qk_scan_part, all, SCAN_THREADS);
+    const int each = a.wide ? QK_WIDE : 1;
     QK_THREADS(t) {
         qk_scan_part p;
-        part_start(&p);
+        float v[QK_WIDE];
         int first = 1;
-        for (int64_t i = QK_BLOCK * SCAN_THREADS + t; i < a.n; i += QK_BLOCKS * SCAN_THREADS) {
-            part_add(&p, qk_get(a.x, a.dtype, i), first);
-            first = 0;
+        part_start(&p);
+        for (int64_t i = (QK_BLOCK * SCAN_THREADS + t) * each; i < a.n; i += QK_BLOCKS * SCAN_THREADS * each) {
+            if (a.wide) qk_real8(a.x, a.dtype, i, v);
+            else v[0] = qk_get(a.x, a.dtype, i);
+            for (int k = 0; k < each; k++) {
+                part_add(&p, v[k], first);
+                first = 0;
+            }
         }
         all[t] = p;
     }
     QK_SYNC();
     QK_THREADS(t) if (t == 0) {
         qk_scan_part p = all[0];
-        const int64_t here = a.n - QK_BLOCK * SCAN_THREADS; /* threads that saw an element */
-        for (int k = 1; k < SCAN_THREADS && k < here; k++) {
-            const qk_scan_part *o = &all[k];
-            p.min = o->min < p.min ? o->min : p.min;
-            p.max = o->max > p.max ? o->max : p.max;
-            p.absmax = o->absmax > p.absmax ? o->absmax : p.absmax;
-            p.zeros += o->zeros;
-            p.nonfinite += o->nonfinite;
-            for (int j = 0; j < 2; j++) {
-                pair_add(p.sum, o->sum[j]);
-                pair_add(p.abs, o->abs[j]);
-                pair_add(p.sq, o->sq[j]);
-            }
-        }
+        const int64_t here = (a.n - QK_BLOCK * SCAN_THREADS * each + each - 1) / each; /* threads that saw an element */
+        for (int k = 1; k < SCAN_THREADS && k < here; k++) part_join(&p, &all[k]);
         a.parts[QK_BLOCK] = p;
     }
 }
 QK_HOST(scan_kernel, qk_scan_args)
-QK_EXTERN int qk_scan(qk_queue q, const qk_scan_args *a) { return QK_LAUNCH(scan_kernel, a->n_parts, SCAN_THREADS, q, a); }
+QK_EXTERN int qk_scan(qk_queue q, const qk_scan_args *args)
+{
+    qk_scan_args a = *args;
+    a.wide = qk_is_real(a.dtype) && a.n % QK_WIDE == 0 && qk_is_wide(a.x) && (int64_t)a.n_parts * SCAN_THREADS <= a.n / QK_WIDE; /* every block gets one */
+    return QK_LAUNCH(scan_kernel, a.n_parts, SCAN_THREADS, q, &a);
+}
 
 /* A histogram of a block in shared memory, added to the whole at the end: counts, so the order does not matter. */
 enum { BINS = 4096, HIST_THREADS = 256 };
@@ -95,28 +109,49 @@ QK_EXTERN int qk_histogram(qk_queue q, const qk_hist_args *a)
     return QK_LAUNCH(histogram_kernel, blocks > 512 ? 512 : blocks, HIST_THREADS, q, a);
 }
 
-/* A thread a channel when channels are neighbours in memory (inner 1), a block a channel otherwise; both add in order. */
+QX_HD void put_column(const qk_columns_args *a, int64_t c, const qk_scan_part *p)
+{
+    a->min[c] = p->min;
+    a->max[c] = p->max;
+    a->sum[2 * c] = p->sum[0], a->sum[2 * c + 1] = p->sum[1];
+    a->abs[2 * c] = p->abs[0], a->abs[2 * c + 1] = p->abs[1];
+    a->sq[2 * c] = p->sq[0], a->sq[2 * c + 1] = p->sq[1];
+}
+
+/* Channels that are neighbours in memory (inner 1): a thread a channel, so that a warp reads in a row. */
 QK_KERNEL(columns_kernel, qk_columns_args)
 {
     QK_EACH(c, a.channels) {
         qk_scan_part p;
         part_start(&p);
-        int first = 1;
-        for (int64_t o = 0; o < a.outer; o++)
-            for (int64_t i = 0; i < a.inner; i++) {
-                part_add(&p, qk_get(a.x, a.dtype, (o * a.channels + c) * a.inner + i), first);
-                first = 0;
-            }
-        a.min[c] = p.min;
-        a.max[c] = p.max;
-        a.sum[2 * c] = p.sum[0], a.sum[2 * c + 1] = p.sum[1];
-        a.abs[2 * c] = p.abs[0], a.abs[2 * c + 1] = p.abs[1];
-        a.sq[2 * c] = p.sq[0], a.sq[2 * c + 1] = p.sq[1];
+        for (int64_t o = 0; o < a.outer; o++) part_add(&p, qk_get(a.x, a.dtype, o * a.channels + c), o == 0);
+        put_column(&a, c, &p);
     }
 }
 QK_HOST(columns_kernel, qk_columns_args)
+
+/* Channels of pictures: a block a channel, its threads along the picture; their parts are joined in order. */
+QK_KERNEL(planes_kernel, qk_columns_args)
+{
+    QK_SHARED(qk_scan_part, all, COLUMN_THREADS);
+    const int64_t n = a.outer * a.inner;
+    QK_THREADS(t) {
+        qk_scan_part p;
+        part_start(&p);
+        for (int64_t i = t; i < n; i += COLUMN_THREADS) part_add(&p, qk_get(a.x, a.dtype, (i / a.inner * a.channels + QK_BLOCK) * a.inner + i % a.inner), i == t);
+        all[t] = p;
+    }
+    QK_SYNC();
+    QK_THREADS(t) if (t == 0) {
+        qk_scan_part p = all[0];
+        for (int k = 1; k < COLUMN_THREADS && k < n; k++) part_join(&p, &all[k]);
+        put_column(&a, QK_BLOCK, &p);
+    }
+}
+QK_HOST(planes_kernel, qk_columns_args)
 QK_EXTERN int qk_columns(qk_queue q, const qk_columns_args *a)
 {
+    if (a->inner > 1) return QK_LAUNCH(planes_kernel, a->channels, COLUMN_THREADS, q, a);
     return QK_LAUNCH(columns_kernel, QK_EACH_BLOCKS(a->channels * 8), 32, q, a);
 }
 

@@ -30,13 +30,25 @@ QX_HD int64_t unary_int(int op, int64_t v)
 
 QK_KERNEL(unary_kernel, qk_unary_args)
 {
+    QK_EACH(piece, a.wide ? a.n / QK_WIDE : 0) {
+        float v[QK_WIDE];
+        qk_real8(a.x, a.dtype, piece * QK_WIDE, v);
+        for (int k = 0; k < QK_WIDE; k++) v[k] = unary_real(a.op, v[k], a.p);
+        qk_put_real8(a.y, a.dtype, piece * QK_WIDE, v);
+    }
+    if (a.wide) return;
     QK_EACH(i, a.n) {
         if (qk_is_real(a.dtype)) qk_put_real(a.y, a.dtype, i, unary_real(a.op, qk_real(a.x, a.dtype, i), a.p));
         else qk_put_int(a.y, a.dtype, i, unary_int(a.op, qk_int(a.x, a.dtype, i)));
     }
 }
 QK_HOST(unary_kernel, qk_unary_args)
-QK_EXTERN int qk_unary(qk_queue q, const qk_unary_args *a) { return QK_LAUNCH(unary_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
+QK_EXTERN int qk_unary(qk_queue q, const qk_unary_args *args)
+{
+    qk_unary_args a = *args;
+    a.wide = qk_is_real(a.dtype) && a.n % QK_WIDE == 0 && qk_is_wide(a.x) && qk_is_wide(a.y);
+    return QK_LAUNCH(unary_kernel, QK_EACH_BLOCKS(a.wide ? a.n / QK_WIDE : a.n), 256, q, &a);
+}
 
 QK_KERNEL(flip_kernel, qk_flip_args)
 {
@@ -135,8 +147,28 @@ QX_HD int64_t binary_int(int op, int64_t u, int64_t v)
 #define COMPARE(op, u, v) \
     ((op) == QX_B_EQUAL ? (u) == (v) : (op) == QX_B_LESS ? (u) < (v) : (op) == QX_B_LESS_EQUAL ? (u) <= (v) : (op) == QX_B_GREATER ? (u) > (v) : (u) >= (v))
 
+/* Eight neighbours of one operand: in a row, or one for all of them. */
+QX_HD void binary_operand(const void *p, const qk_binary_args *a, const int64_t *stride, int64_t i, float *v)
+{
+    const int64_t at = qk_offset(i, a->rank, a->dims, stride);
+    if (stride[a->rank - 1] == 1) {
+        qk_real8(p, a->dtype, at, v);
+        return;
+    }
+    const float one = qk_real(p, a->dtype, at);
+    for (int k = 0; k < QK_WIDE; k++) v[k] = one;
+}
+
 QK_KERNEL(binary_kernel, qk_binary_args)
 {
+    QK_EACH(piece, a.wide ? a.n / QK_WIDE : 0) {
+        float u[QK_WIDE], v[QK_WIDE];
+        binary_operand(a.a, &a, a.sa, piece * QK_WIDE, u);
+        binary_operand(a.b, &a, a.sb, piece * QK_WIDE, v);
+        for (int k = 0; k < QK_WIDE; k++) u[k] = binary_real(a.op, u[k], v[k]);
+        qk_put_real8(a.y, a.dtype, piece * QK_WIDE, u);
+    }
+    if (a.wide) return;
     const int compare = a.op >= QX_B_EQUAL && a.op <= QX_B_GREATER_EQUAL, real = qk_is_real(a.dtype);
     QK_EACH(i, a.n) {
         const int64_t ia = qk_offset(i, a.rank, a.dims, a.sa), ib = qk_offset(i, a.rank, a.dims, a.sb);
@@ -152,7 +184,22 @@ QK_KERNEL(binary_kernel, qk_binary_args)
     }
 }
 QK_HOST(binary_kernel, qk_binary_args)
-QK_EXTERN int qk_binary(qk_queue q, const qk_binary_args *a) { return QK_LAUNCH(binary_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
+/* Pieces of eight along the last axis: an operand walks through it or stands still, and all its rows begin at multiples of 16 bytes. */
+static int operand_is_wide(const void *p, const qk_binary_args *a, const int64_t *stride)
+{
+    if (stride[a->rank - 1] == 0) return 1;
+    for (int k = 0; k + 1 < a->rank; k++)
+        if (stride[k] % QK_WIDE) return 0;
+    return stride[a->rank - 1] == 1 && qk_is_wide(p);
+}
+
+QK_EXTERN int qk_binary(qk_queue q, const qk_binary_args *args)
+{
+    qk_binary_args a = *args;
+    const int compare = a.op >= QX_B_EQUAL && a.op <= QX_B_GREATER_EQUAL;
+    a.wide = qk_is_real(a.dtype) && !compare && a.rank > 0 && a.dims[a.rank - 1] % QK_WIDE == 0 && qk_is_wide(a.y) && operand_is_wide(a.a, &a, a.sa) && operand_is_wide(a.b, &a, a.sb);
+    return QK_LAUNCH(binary_kernel, QK_EACH_BLOCKS(a.wide ? a.n / QK_WIDE : a.n), 256, q, &a);
+}
 
 QK_KERNEL(where_kernel, qk_where_args)
 {

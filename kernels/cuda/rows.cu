@@ -98,41 +98,66 @@ QK_EXTERN int qk_norm(qk_queue q, const qk_norm_args *a)
     return QK_LAUNCH(norm_kernel, a->rows, threads, q, a);
 }
 
-/* A group is long (a tenth of a picture): two passes over it come from L2. Partial sums of threads are at most a few thousand long. */
-QK_KERNEL(group_norm_kernel, qk_group_norm_args)
+/* A group is long (a tenth of a picture) and there are few: a block of a thousand threads, eight neighbours a thread where rows allow it. Two of the three passes over
+ * it come from L2. */
+enum { GROUP_THREADS = 1024 };
+
+QX_HD void group_part(const qk_group_norm_args *a, int64_t at, float *v)
 {
-    QK_SHARED(float, red, ROW_THREADS);
+    if (a->wide) qk_real8(a->x, a->dtype, at, v);
+    else v[0] = qk_real(a->x, a->dtype, at);
+}
+
+QK_KERNEL_RESIDENT(group_norm_kernel, qk_group_norm_args, GROUP_THREADS, 1)
+{
+    QK_SHARED(float, red, GROUP_THREADS);
+    const int each = a.wide ? QK_WIDE : 1;
     const int64_t per = a.channels / a.groups, n = per * a.inner, base = QK_BLOCK * n, c0 = QK_BLOCK % a.groups * per;
     QK_THREADS(t) {
-        float s = 0;
-        for (int64_t k = t; k < n; k += QK_NT) s += qk_real(a.x, a.dtype, base + k);
+        float s = 0, v[QK_WIDE];
+        for (int64_t k = t * each; k < n; k += QK_NT * each) {
+            group_part(&a, base + k, v);
+            for (int j = 0; j < each; j++) s += v[j];
+        }
         red[t] = s;
     }
     QK_FOLD(red, u + v);
     const float mean = red[0] / (float)n;
     QK_SYNC();
     QK_THREADS(t) {
-        float s = 0;
-        for (int64_t k = t; k < n; k += QK_NT) {
-            const float x = qk_real(a.x, a.dtype, base + k) - mean;
-            s += x * x;
+        float s = 0, v[QK_WIDE];
+        for (int64_t k = t * each; k < n; k += QK_NT * each) {
+            group_part(&a, base + k, v);
+            for (int j = 0; j < each; j++) s += (v[j] - mean) * (v[j] - mean);
         }
         red[t] = s;
     }
     QK_FOLD(red, u + v);
     const float inv = 1.0f / sqrtf(red[0] / (float)n + a.eps);
     QK_THREADS(t) {
-        for (int64_t k = t; k < n; k += QK_NT) {
-            const int64_t c = c0 + k / a.inner;
-            float y = (qk_real(a.x, a.dtype, base + k) - mean) * inv;
-            if (a.gamma) y *= qk_real(a.gamma, a.ptype, c);
-            if (a.beta) y += qk_real(a.beta, a.ptype, c);
-            qk_put_real(a.y, a.dtype, base + k, a.silu ? y * fm_sigmoid(y) : y);
+        float v[QK_WIDE];
+        for (int64_t k = t * each; k < n; k += QK_NT * each) {
+            const int64_t c = c0 + k / a.inner; /* the same for a piece: inner is a multiple of it */
+            const float gamma = a.gamma ? qk_real(a.gamma, a.ptype, c) : 1.0f, beta = a.beta ? qk_real(a.beta, a.ptype, c) : 0.0f;
+            group_part(&a, base + k, v);
+            for (int j = 0; j < each; j++) {
+                float y = (v[j] - mean) * inv;
+                if (a.gamma) y *= gamma;
+                if (a.beta) y += beta;
+                v[j] = a.silu ? y * fm_sigmoid(y) : y;
+            }
+            if (a.wide) qk_put_real8(a.y, a.dtype, base + k, v);
+            else qk_put_real(a.y, a.dtype, base + k, v[0]);
         }
     }
 }
 QK_HOST(group_norm_kernel, qk_group_norm_args)
-QK_EXTERN int qk_group_norm(qk_queue q, const qk_group_norm_args *a) { return QK_LAUNCH(group_norm_kernel, a->groups_total, ROW_THREADS, q, a); }
+QK_EXTERN int qk_group_norm(qk_queue q, const qk_group_norm_args *args)
+{
+    qk_group_norm_args a = *args;
+    a.wide = a.inner % QK_WIDE == 0 && qk_is_wide(a.x) && qk_is_wide(a.y);
+    return QK_LAUNCH(group_norm_kernel, a.groups_total, GROUP_THREADS, q, &a);
+}
 
 /* ---- reductions ---- */
 

@@ -58,7 +58,7 @@ static qx_status describe(const cu_build *b, const qx_dev_tensor *x, const qx_de
     return pads(b, c);
 }
 
-typedef struct conv_args { qk_im2col_args cols; qk_gemm_args g; qk_int8_args i8; cu_conv c; int64_t k, pixels; int bias; bool codes; const cu_conv_plan *plan; } conv_args;
+typedef struct conv_args { qk_im2col_args cols; qk_gemm_args g; qk_int8_args i8; cu_conv c; int64_t k, pixels; uint32_t bias; bool codes, fp8; } conv_args;
 
 static qk_im2col_args columns_of(const cu_conv *c, int size, int zero)
 {
@@ -84,10 +84,11 @@ static qx_status one_part(const cu_run *r, const conv_args *p, int64_t image, in
     cols.first_channel = group * cols.group_channels;
     QX_TRY(cu_launched(r->d->m, qk_im2col(r->q, &cols)));
     const void *wg = (const char *)w + (size_t)(first * p->k) * esize;
-    const void *bg = bias ? (const char *)bias + (size_t)first * (size_t)cu_bytes(p->codes ? p->i8.btype : p->g.btype) : NULL;
+    const void *bg = bias ? (const char *)bias + (size_t)first * (size_t)cu_bytes(p->g.btype) : NULL;
     void *y = (char *)r->out[0].data + (size_t)((image * c->out_ch + first) * p->pixels) * ysize;
-    if (!p->codes) {
+    if (!p->codes || p->fp8) {
         qk_gemm_args g = p->g;
+        if (g.col_scale && !g.col_one) g.col_scale += first;
         g.x = r->ws;
         g.w = wg;
         g.bias = bg;
@@ -107,7 +108,6 @@ static qx_status conv_run(const cu_run *r)
 {
     const conv_args *p = r->args;
     const void *x = r->in[0].data, *w = r->in[p->codes ? QX_INT8_W : 1].data, *bias = p->bias ? r->in[p->bias].data : NULL;
-    if (p->plan) return cu_conv_run(r->d, p->plan, x, w, bias, r->out[0].data, r->ws);
     for (int64_t i = 0; i < p->c.batch; i++)
         for (int64_t g = 0; g < p->c.group; g++) QX_TRY(one_part(r, p, i, g, x, w, bias));
     return QX_OK;
@@ -133,20 +133,15 @@ static qx_status conv_place(const cu_build *b)
 static qx_status conv_compile(cu_build *b)
 {
     const qx_dev_tensor *x = &b->in[0], *w = &b->in[1];
-    conv_args p = {.bias = cu_has(b, 2) ? 2 : 0};
+    conv_args p = {.bias = cu_has(b, 2) ? 2u : 0};
     QX_TRY(describe(b, x, w, &p.c));
     if (!cu_real(x->dtype) || w->dtype != x->dtype || (p.bias && (b->in[2].numel != p.c.out_ch || b->in[2].dtype != x->dtype)))
         CU_NO(b, "a convolution of %s by %s", qx_dtype_get(x->dtype)->text, qx_dtype_get(w->dtype)->text);
-    p.c.type = x->dtype;
-    p.c.has_bias = p.bias != 0;
-    cu_conv_plan *plan = NULL;
-    bool taken = false;
-    QX_TRY(cu_conv_new(b->d, &p.c, &plan, &b->step->workspace, &taken));
-    if (taken) {
-        cu_step_plan(b, plan, cu_conv_free, "cuDNN");
-        p.plan = plan;
-        return cu_step(b, conv_run, &p, sizeof p);
-    }
+    bool taken;
+    cu_lib_conv q = {.c = p.c, .x = 0, .w = 1, .bias = p.bias};
+    q.c.type = q.c.ytype = x->dtype;
+    QX_TRY(cu_conv_by_library(b, &q, &taken));
+    if (taken) return QX_OK;
     int64_t pixels = p.c.out[0] * p.c.out[1] * p.c.out[2], k = p.c.in_ch / p.c.group * p.c.kernel[0] * p.c.kernel[1] * p.c.kernel[2];
     p.g = (qk_gemm_args){.m = pixels, .n = p.c.out_ch / p.c.group, .k = k, .batch = 1, .xr = k, .xc = 1, .wr = 1, .wc = k, .yr = 1, .yc = pixels, .dtype = x->dtype, .wtype = x->dtype,
                          .ytype = b->out[0].dtype, .btype = x->dtype, .alpha = 1};
@@ -154,40 +149,55 @@ static qx_status conv_compile(cu_build *b)
 }
 const cu_adapter qx_cuda_conv = {conv_place, conv_compile};
 
-/* ---- integer codes: the plan's Int8Linear (runtime/fuse.h); products in lowp.c ---- */
+/* ---- codes: the plan's Int8Linear and Fp8Linear (runtime/fuse.h); products in lowp.c ---- */
 
-static qx_status int8_conv(cu_build *b, qk_int8_args *a)
+/* Our own: E4M3 goes through the product of any types, integers through theirs. */
+static void own_product(const cu_build *b, conv_args *p, const cu_lib_conv *q, int64_t pixels, int64_t k)
+{
+    const int64_t n = p->c.out_ch / p->c.group;
+    const int btype = p->bias ? b->in[p->bias].dtype : 0, ytype = b->out[0].dtype;
+    p->i8 = (qk_int8_args){.m = pixels, .n = n, .k = k, .wr = 1, .wc = k, .yr = 1, .yc = pixels, .x_unsigned = b->in[q->x].dtype == QX_DT_UINT8, .zx = q->zero + (q->flip ? 128 : 0), .ytype = ytype,
+                           .btype = btype, .sw = q->scale, .sw_one = q->one, .sx = 1};
+    p->g = (qk_gemm_args){.m = pixels, .n = n, .k = k, .batch = 1, .xr = k, .xc = 1, .wr = 1, .wc = k, .yr = 1, .yc = pixels, .dtype = b->in[q->x].dtype, .wtype = b->in[q->w].dtype, .ytype = ytype,
+                          .btype = btype, .alpha = 1, .col_scale = q->scale, .col_one = q->one};
+}
+
+static qx_status codes_conv(cu_build *b, bool fp8)
 {
     const qx_dev_tensor *x = &b->in[QX_INT8_X], *w = &b->in[QX_INT8_W];
-    conv_args p = {.codes = true, .bias = cu_has(b, QX_INT8_BIAS) ? QX_INT8_BIAS : 0};
-    QX_TRY(describe(b, x, w, &p.c));
-    if (p.bias && b->in[p.bias].numel != p.c.out_ch) CU_NO(b, "bias of %lld elements for %lld channels", (long long)b->in[p.bias].numel, (long long)p.c.out_ch);
-    bool one;
+    conv_args p = {.codes = true, .fp8 = fp8, .bias = cu_has(b, QX_INT8_BIAS) ? QX_INT8_BIAS : 0};
+    cu_lib_conv q = {.x = QX_INT8_X, .w = QX_INT8_W, .bias = p.bias, .flip = x->dtype == QX_DT_UINT8};
+    bool taken;
     float sx;
-    QX_TRY(cu_codes_scales(b, p.c.out_ch, &a->sw, &one, &sx));
-    a->sw_one = one;
-    a->sx = 1;
-    a->zx = cu_codes_zero(b);
-    int64_t pixels = p.c.out[0] * p.c.out[1] * p.c.out[2], k = p.c.in_ch / p.c.group * p.c.kernel[0] * p.c.kernel[1] * p.c.kernel[2];
-    p.i8 = *a;
-    p.i8.m = pixels;
-    p.i8.n = p.c.out_ch / p.c.group;
-    p.i8.k = k;
-    p.i8.wr = 1;
-    p.i8.wc = k;
-    p.i8.yr = 1;
-    p.i8.yc = pixels;
-    return own_conv(b, &p, 1, a->zx & 0xff);
+    QX_TRY(describe(b, x, w, &p.c));
+    if (!cu_real(b->out[0].dtype) || (p.bias && (!cu_real(b->in[p.bias].dtype) || b->in[p.bias].numel != p.c.out_ch)))
+        CU_NO(b, "a result of %s, a bias of %lld elements for %lld channels", qx_dtype_get(b->out[0].dtype)->text, p.bias ? (long long)b->in[p.bias].numel : 0LL, (long long)p.c.out_ch);
+    QX_TRY(cu_codes_scales(b, p.c.out_ch, &q.scale, &q.one, &sx));
+    q.zero = fp8 ? 0 : cu_codes_zero(b) - (q.flip ? 128 : 0);
+    q.c = p.c;
+    q.c.type = fp8 ? QX_DT_FLOAT8E4M3FN : QX_DT_INT8;
+    q.c.ytype = b->out[0].dtype;
+    QX_TRY(cu_conv_by_library(b, &q, &taken));
+    if (taken) return QX_OK;
+    const int64_t pixels = cu_prod(p.c.out, 0, 3), k = p.c.in_ch / p.c.group * cu_prod(p.c.kernel, 0, 3);
+    own_product(b, &p, &q, pixels, k);
+    return own_conv(b, &p, 1, p.fp8 ? 0 : p.i8.zx & 0xff);
 }
 
 static qx_status int8_compile(cu_build *b)
 {
     const int x = b->in[QX_INT8_X].dtype, w = b->in[QX_INT8_W].dtype;
-    if (cu_int(b, "kind", 0) != QX_INT8_CONV) return cu_int8_product(b);
-    if ((x != QX_DT_INT8 && x != QX_DT_UINT8) || w != QX_DT_INT8 || !cu_real(b->out[0].dtype) || (cu_has(b, QX_INT8_BIAS) && !cu_real(b->in[QX_INT8_BIAS].dtype)))
-        CU_NO(b, "codes of %s by %s", qx_dtype_get(x)->text, qx_dtype_get(w)->text);
-    qk_int8_args a = {.x_unsigned = x == QX_DT_UINT8, .ytype = b->out[0].dtype, .btype = cu_has(b, QX_INT8_BIAS) ? b->in[QX_INT8_BIAS].dtype : 0};
-    return int8_conv(b, &a);
+    if ((x != QX_DT_INT8 && x != QX_DT_UINT8) || w != QX_DT_INT8) CU_NO(b, "codes of %s by %s", qx_dtype_get(x)->text, qx_dtype_get(w)->text);
+    return cu_int(b, "kind", 0) == QX_INT8_CONV ? codes_conv(b, false) : cu_codes_product(b, false);
 }
 extern const cu_adapter cu_int8_linear;
 const cu_adapter cu_int8_linear = {cu_codes_place, int8_compile};
+
+static qx_status fp8_compile(cu_build *b)
+{
+    const int x = b->in[QX_INT8_X].dtype, w = b->in[QX_INT8_W].dtype;
+    if (x != QX_DT_FLOAT8E4M3FN || w != QX_DT_FLOAT8E4M3FN) CU_NO(b, "codes of %s by %s", qx_dtype_get(x)->text, qx_dtype_get(w)->text);
+    return cu_int(b, "kind", 0) == QX_INT8_CONV ? codes_conv(b, true) : cu_codes_product(b, true);
+}
+extern const cu_adapter cu_fp8_linear;
+const cu_adapter cu_fp8_linear = {cu_codes_place, fp8_compile};

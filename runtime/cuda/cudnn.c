@@ -1,12 +1,11 @@
 /* cudnn.c - convolutions and attention by cuDNN's graph interface: tensors, operations, graph; then the library's own list of engines, and the first that can be planned
- * on this device. No engine: not taken. cuDNN's matrix units want the channels innermost, our values lie with them second: 16-bit pictures are turned in and out
- * (memory traffic of two copies), the weight once. Compiled, never run on a device: see docs/gpu.md. */
+ * on this device. No engine: not taken. What stands around a convolution is conv_lib.c. Compiled, never run on a device: see docs/gpu.md. */
 #include "runtime/cuda/library.h"
 
 #include <cudnn_graph.h>
 #include <string.h>
 
-enum { ID_X = 'x', ID_W = 'w', ID_Y = 'y', ID_B = 'b', ID_T = 't', ID_K = 'k', ID_V = 'v', ID_S = 's', MOST_ENGINES = 8, MOST_PARTS = 16 };
+enum { ID_X = 1, ID_W, ID_Y, ID_B, ID_K, ID_V, ID_S, ID_T, /* and the one behind it */ MOST_ENGINES = 8, MOST_PARTS = 24 };
 
 /* Everything that was made for one plan, destroyed together. ok false: something was refused. */
 typedef struct graph { cudnnHandle_t handle; cudnnBackendDescriptor_t all[MOST_PARTS + MOST_ENGINES]; int n; bool ok; } graph;
@@ -141,16 +140,26 @@ static qx_status execute(qx_dev *d, const engine *e, const int64_t *ids, void **
     return QX_OK;
 }
 
-static cudnnDataType_t type_of(int dt) { return dt == QX_DT_FLOAT16 ? CUDNN_DATA_HALF : dt == QX_DT_BFLOAT16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT; }
+static cudnnDataType_t type_of(int dt)
+{
+    switch (dt) {
+    case QX_DT_FLOAT16: return CUDNN_DATA_HALF;
+    case QX_DT_BFLOAT16: return CUDNN_DATA_BFLOAT16;
+    case QX_DT_INT8: return CUDNN_DATA_INT8;
+    case QX_DT_INT32: return CUDNN_DATA_INT32;
+    case QX_DT_FLOAT8E4M3FN: return CUDNN_DATA_FP8_E4M3;
+    default: return CUDNN_DATA_FLOAT;
+    }
+}
 
 /* ---- convolution ---- */
 
-struct cu_conv_plan { engine e; cu_conv c; bool turned; size_t x_bytes, w_bytes; };
+struct cu_conv_plan { engine e; bool has_scale, has_bias; };
 
-/* Logical order N, C, spatial; memory with the channels innermost when turned. */
-static void picture(tensor *t, int64_t n, int64_t ch, int spatial, const int64_t *dims, bool turned)
+/* Logical order N, C, spatial; memory with the channels innermost when `last`. */
+static void picture(tensor *t, int64_t n, int64_t ch, int spatial, const int64_t *dims, bool last)
 {
-    int64_t s = turned ? ch : 1;
+    int64_t s = last ? ch : 1;
     t->rank = spatial + 2;
     t->dims[0] = n;
     t->dims[1] = ch;
@@ -159,14 +168,14 @@ static void picture(tensor *t, int64_t n, int64_t ch, int spatial, const int64_t
         t->strides[2 + i] = s;
         s *= dims[i];
     }
-    t->strides[1] = turned ? 1 : s;
-    t->strides[0] = turned ? s : s * ch;
+    t->strides[1] = last ? 1 : s;
+    t->strides[0] = last ? s : s * ch;
 }
 
 static cudnnBackendDescriptor_t conv_operation(graph *g, const cu_conv *c, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t w, cudnnBackendDescriptor_t y)
 {
     const int64_t spatial = c->spatial;
-    const cudnnDataType_t comp = CUDNN_DATA_FLOAT;
+    const cudnnDataType_t comp = c->type == QX_DT_INT8 ? CUDNN_DATA_INT32 : CUDNN_DATA_FLOAT;
     const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
     const float one = 1, zero = 0;
     cudnnBackendDescriptor_t d = make(g, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
@@ -189,9 +198,8 @@ static cudnnBackendDescriptor_t conv_operation(graph *g, const cu_conv *c, cudnn
     return op;
 }
 
-static cudnnBackendDescriptor_t add_operation(graph *g, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y)
+static cudnnBackendDescriptor_t pointwise_operation(graph *g, cudnnPointwiseMode_t mode, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y)
 {
-    const cudnnPointwiseMode_t mode = CUDNN_POINTWISE_ADD;
     const cudnnDataType_t prec = CUDNN_DATA_FLOAT;
     cudnnBackendDescriptor_t d = make(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
     set(g, d, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
@@ -206,30 +214,37 @@ static cudnnBackendDescriptor_t add_operation(graph *g, cudnnBackendDescriptor_t
     return op;
 }
 
-static bool plan_conv(engine *e, const cu_conv *c, bool turned, cudnnBackendHeurMode_t mode)
+/* y = conv(x, w), then times the scale, then plus the bias: whatever is not last is virtual and f32. Sources: NVIDIA's cudnn-frontend, samples/cpp/convolution/fp8_fprop.cpp
+ * (scales as pointwise products behind the convolution) and int8_fprop.cpp (INT32 results, INT32 arithmetic). */
+static bool plan_conv(engine *e, const cu_conv *c, cudnnBackendHeurMode_t mode)
 {
     graph *g = &e->g;
-    const cudnnDataType_t type = type_of(c->type);
+    const cudnnDataType_t type = type_of(c->type), ytype = type_of(c->ytype);
     const int64_t ones[3] = {1, 1, 1};
-    tensor x = {.id = ID_X, .type = type}, w = {.id = ID_W, .type = type}, y = {.id = ID_Y, .type = type}, b = {.id = ID_B, .type = type};
+    tensor x = {.id = ID_X, .type = type}, w = {.id = ID_W, .type = type}, y = {.id = ID_Y, .type = ytype}, b = {.id = ID_B, .type = ytype}, s = {.id = ID_S, .type = CUDNN_DATA_FLOAT};
     g->ok = true;
-    picture(&x, c->batch, c->in_ch, c->spatial, c->in, turned);
-    picture(&w, c->out_ch, c->in_ch / c->group, c->spatial, c->kernel, turned);
-    picture(&y, c->batch, c->out_ch, c->spatial, c->out, turned);
-    picture(&b, 1, c->out_ch, c->spatial, ones, turned);
-    tensor t = y;
-    t.id = ID_T;
-    t.type = CUDNN_DATA_FLOAT;
-    t.internal = true;
-    cudnnBackendDescriptor_t dx = make_tensor(g, &x), dw = make_tensor(g, &w), dy = make_tensor(g, &y), ops[2];
-    if (!c->has_bias) {
-        ops[0] = conv_operation(g, c, dx, dw, dy);
-        return g->ok && plan_graph(e, ops, 1, mode, !turned);
+    picture(&x, c->batch, c->in_ch, c->spatial, c->in, c->last);
+    picture(&w, c->out_ch, c->in_ch / c->group, c->spatial, c->kernel, c->last);
+    picture(&y, c->batch, c->out_ch, c->spatial, c->out, c->last);
+    picture(&b, 1, c->out_ch, c->spatial, ones, c->last);
+    picture(&s, 1, c->out_ch, c->spatial, ones, c->last);
+    tensor between[2] = {y, y};
+    for (int i = 0; i < 2; i++) {
+        between[i].id = ID_T + i;
+        between[i].type = CUDNN_DATA_FLOAT;
+        between[i].internal = true;
     }
-    cudnnBackendDescriptor_t db = make_tensor(g, &b), dt = make_tensor(g, &t);
-    ops[0] = conv_operation(g, c, dx, dw, dt);
-    ops[1] = add_operation(g, dt, db, dy);
-    return g->ok && plan_graph(e, ops, 2, mode, !turned);
+    const int n_ops = 1 + c->has_scale + c->has_bias;
+    int n = 0;
+    cudnnBackendDescriptor_t at = make_tensor(g, n_ops > 1 ? &between[0] : &y), ops[3], next;
+    ops[n++] = conv_operation(g, c, make_tensor(g, &x), make_tensor(g, &w), at);
+    if (c->has_scale) {
+        next = make_tensor(g, c->has_bias ? &between[1] : &y);
+        ops[n++] = pointwise_operation(g, CUDNN_POINTWISE_MUL, at, make_tensor(g, &s), next);
+        at = next;
+    }
+    if (c->has_bias) ops[n++] = pointwise_operation(g, CUDNN_POINTWISE_ADD, at, make_tensor(g, &b), make_tensor(g, &y));
+    return g->ok && plan_graph(e, ops, n, mode, c->type == QX_DT_FLOAT);
 }
 
 void cu_conv_free(qx_dev *d, void *block)
@@ -248,51 +263,37 @@ qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_conv_plan **out, size_t *w
     *out = NULL;
     *workspace = 0;
     *taken = false;
-    if (c->spatial < 2 || c->type == QX_DT_UNDEFINED) return QX_OK; /* one axis: our own */
+    if (c->spatial < 2) return QX_OK; /* one axis: our own */
+    if (c->type == QX_DT_FLOAT8E4M3FN && d->info.major * 10 + d->info.minor < 89) return QX_OK;
     QX_TRY(handle_of(d, &handle));
     QX_TRY(QX_NEW(d->ctx, &p));
-    p->c = *c;
-    p->turned = c->type != QX_DT_FLOAT;
+    p->has_scale = c->has_scale;
+    p->has_bias = c->has_bias;
     for (size_t i = 0; i < sizeof modes / sizeof *modes && !*taken; i++) {
         p->e.g = (graph){.handle = handle};
-        *taken = plan_conv(&p->e, c, p->turned, modes[i]);
+        *taken = plan_conv(&p->e, c, modes[i]);
         if (!*taken) engine_drop(&p->e);
     }
     if (!*taken) {
         qx_free(d->ctx, p);
         return QX_OK;
     }
-    const size_t size = (size_t)cu_bytes(c->type);
-    p->x_bytes = cu_round((size_t)(c->batch * c->in_ch * cu_prod(c->in, 0, 3)) * size);
-    p->w_bytes = cu_round((size_t)(c->out_ch * (c->in_ch / c->group) * cu_prod(c->kernel, 0, 3)) * size);
-    const size_t y_bytes = cu_round((size_t)(c->batch * c->out_ch * cu_prod(c->out, 0, 3)) * size);
-    *workspace = cu_round(p->e.workspace) + (p->turned ? p->x_bytes + p->w_bytes + y_bytes : 0);
+    *workspace = p->e.workspace;
     *out = p;
     return QX_OK;
 }
 
-/* [batch][rows][cols] to [batch][cols][rows]; one of them 1: the same order. */
-static qx_status turn(qx_dev *d, const void *from, void *to, int64_t batch, int64_t rows, int64_t cols, int type)
+qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const cu_conv_data *a)
 {
-    const qk_turn_args a = {from, to, batch, rows, cols, cu_bytes(type)};
-    return cu_launched(d->m, qk_turn(d->q, &a));
+    int64_t ids[5] = {ID_X, ID_W, ID_Y};
+    void *pointers[5] = {(void *)(uintptr_t)a->x, (void *)(uintptr_t)a->w, a->y};
+    int n = 3;
+    if (p->has_scale) ids[n] = ID_S, pointers[n++] = (void *)(uintptr_t)a->scale;
+    if (p->has_bias) ids[n] = ID_B, pointers[n++] = (void *)(uintptr_t)a->bias;
+    return execute(d, &p->e, ids, pointers, n, a->ws);
 }
 
-qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const void *x, const void *w, const void *bias, void *y, void *ws)
-{
-    const cu_conv *c = &p->c;
-    const int64_t ids[4] = {ID_X, ID_W, ID_Y, ID_B};
-    char *own = ws, *tx = own + cu_round(p->e.workspace), *tw = tx + p->x_bytes, *ty = tw + p->w_bytes;
-    void *pointers[4] = {p->turned ? tx : (void *)(uintptr_t)x, p->turned ? tw : (void *)(uintptr_t)w, p->turned ? ty : y, (void *)(uintptr_t)bias};
-    if (p->turned) {
-        QX_TRY(turn(d, x, tx, c->batch, c->in_ch, cu_prod(c->in, 0, 3), c->type));
-        QX_TRY(turn(d, w, tw, c->out_ch, c->in_ch / c->group, cu_prod(c->kernel, 0, 3), c->type));
-    }
-    QX_TRY(execute(d, &p->e, ids, pointers, bias ? 4 : 3, own));
-    return p->turned ? turn(d, ty, y, c->batch, cu_prod(c->out, 0, 3), c->out_ch, c->type) : QX_OK;
-}
-
-/* ---- attention without a mask ---- */
+/* ---- attention without a mask: the unified operation, from cuDNN 9.13.1 on, which takes query, key, value and scale (cudnn-frontend, sdpa_support_surface.h) ---- */
 
 struct cu_sdpa_plan { engine e; float scale; };
 

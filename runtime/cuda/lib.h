@@ -8,31 +8,38 @@
 qx_status cu_lib_open(qx_dev *d);
 void cu_lib_close(qx_dev *d);
 
-/* y[b] = alpha x[b] w[b] + bias, all row-major: x [m, k], w [k, n] (or [n, k]: w_nk), y [m, n]; batch strides in elements, 0: shared. type: of x and w; INT8: y is
+/* y[b] = alpha x[b] w[b] + bias (+ add, as y: has_add), all row-major: x [m, k], w [k, n] (or [n, k]: w_nk), y [m, n]; batch strides in elements, 0: shared. type: of x and w; INT8: y is
  * INT32 and w_nk. E4M3, E5M2: w_nk, and device pointers to the scales (f32) of x and w. bias [n] of the type of y (f16 for 8-bit floats), or NULL. */
 typedef struct cu_product {
     int type, ytype;
     int64_t m, n, k, batch, bx, bw, by;
-    bool w_nk, x_km, has_bias;     /* x_km: x is stored [k, m] */
+    bool w_nk, x_km, has_bias, has_add; /* x_km: x is stored [k, m] */
     float alpha;
     int scale_mode;                /* 8-bit floats: 0 one scale each, 1 a scale a row of x and a row of w */
 } cu_product;
 typedef struct cu_product_plan cu_product_plan;
 qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, size_t *workspace, bool *taken);
-typedef struct cu_product_data { const void *x, *w, *bias; void *y; const float *sx, *sw; void *ws; } cu_product_data;
+typedef struct cu_product_data { const void *x, *w, *bias, *add; void *y; const float *sx, *sw; void *ws; } cu_product_data;
 qx_status cu_product_run(qx_dev *d, const cu_product_plan *p, const cu_product_data *a);
 void cu_product_free(qx_dev *d, void *plan);
 
-/* y = conv(x, w) + bias in NCHW memory; type f16, bf16 or f32. */
+/* y = conv(x, w) * scale + bias, in NCHW memory, or with the channels innermost (`last`: x, w, y). type: f32, f16, bf16 (no scale); E4M3 with scale [out_ch] in f32; INT8 with
+ * INT32 sums and nothing behind them. bias [out_ch] of ytype. */
 typedef struct cu_conv {
-    int type, spatial;
+    int type, ytype, spatial;
     int64_t batch, in_ch, out_ch, group, in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];
-    bool has_bias;
+    bool last, has_scale, has_bias;
 } cu_conv;
 typedef struct cu_conv_plan cu_conv_plan;
 qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_conv_plan **out, size_t *workspace, bool *taken);
-qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const void *x, const void *w, const void *bias, void *y, void *ws);
+typedef struct cu_conv_data { const void *x, *w, *bias; const float *scale; void *y, *ws; } cu_conv_data;
+qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const cu_conv_data *a);
 void cu_conv_free(qx_dev *d, void *plan);
+
+/* conv_lib.c: a step that is a convolution by the library, of NCHW values. type INT8: x may be unsigned codes (flip: made signed by their top bit; zero is that of the signed
+ * codes). scale on the device, for codes: of sums, one or [out_ch]. *taken false: the library has no engine, the step is not made. */
+typedef struct cu_lib_conv { cu_conv c; uint32_t x, w, bias; const float *scale; bool one, flip; int32_t zero; } cu_lib_conv; /* x, w, bias: input numbers, bias 0: none */
+qx_status cu_conv_by_library(cu_build *b, cu_lib_conv *q, bool *taken);
 
 /* o = softmax(scale q k') v; f16 or bf16, no mask; strides as in qk_attn_view. */
 typedef struct cu_sdpa { int type; int64_t batch, heads, kv_heads, rows, keys, d, dv; int64_t q[4], k[4], v[4], o[4]; float scale; } cu_sdpa;
@@ -45,7 +52,7 @@ void cu_sdpa_free(qx_dev *d, void *plan);
 qx_status cu_codes_place(const cu_build *b);
 qx_status cu_codes_scales(cu_build *b, int64_t n, const float **out, bool *one, float *sx);
 int cu_codes_zero(const cu_build *b);
-qx_status cu_int8_product(cu_build *b);
+qx_status cu_codes_product(cu_build *b, bool fp8);
 
 /* sparse.c: the 2:4 form of constant input `input`, W[n, k] (nk) or [k, n], when it was asked for (QX_DEV_SPARSE), is one and a kernel takes it: the step keeps it, and weight,
  * dims and dtype are set in *out. Else *out stays as it is (values NULL). */

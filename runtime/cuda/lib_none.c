@@ -1,4 +1,4 @@
-/* lib_none.c - the host build has no vendor library: convolutions, attention and products of reals are taken by the plugin's own kernels. Products of codes are
+/* lib_none.c - the host build has no vendor library: attention and products of reals are taken by the plugin's own kernels. Products of codes and convolutions are
  * done here in plain C, within the rules of the library, so that what the plugin puts around them is run by the tests. */
 #include "runtime/cuda/lib.h"
 
@@ -55,22 +55,59 @@ qx_status cu_product_run(qx_dev *d, const cu_product_plan *plan, const cu_produc
 
 void cu_product_free(qx_dev *d, void *plan) { qx_free(d->ctx, plan); }
 
+/* Convolutions with the channels innermost, over two axes. */
+struct cu_conv_plan { cu_conv c; };
+
 qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_conv_plan **out, size_t *workspace, bool *taken)
 {
-    (void)d, (void)c;
     *out = NULL;
     *workspace = 0;
-    *taken = false;
+    *taken = c->last && c->spatial == 2 && c->group == 1 && c->in_ch % (c->type == QX_DT_INT8 ? 4 : c->type == QX_DT_FLOAT8E4M3FN ? 16 : 8) == 0;
+    if (!*taken) return QX_OK;
+    QX_TRY(QX_NEW(d->ctx, out));
+    (*out)->c = *c;
     return QX_OK;
 }
 
-qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const void *x, const void *w, const void *bias, void *y, void *ws)
+static float number(int type, const void *p, int64_t i)
 {
-    (void)p, (void)x, (void)w, (void)bias, (void)y, (void)ws;
-    QX_FAIL(d->ctx, QX_E_UNSUPPORTED, "no library for convolutions");
+    float v;
+    if (type == QX_DT_INT8) return (float)((const int8_t *)p)[i];
+    qx_to_f32(type, (const char *)p + i * (qx_dtype_bits(type) / 8), 1, &v);
+    return v;
 }
 
-void cu_conv_free(qx_dev *d, void *plan) { (void)d, (void)plan; }
+static double taps(const cu_conv *c, const cu_conv_data *a, int64_t b, int64_t oy, int64_t ox, int64_t n)
+{
+    double s = 0;
+    for (int64_t k = 0; k < c->kernel[0] * c->kernel[1]; k++) {
+        const int64_t y = oy * c->stride[0] + k / c->kernel[1] * c->dilation[0] - c->begin[0], x = ox * c->stride[1] + k % c->kernel[1] * c->dilation[1] - c->begin[1];
+        if (y < 0 || y >= c->in[0] || x < 0 || x >= c->in[1]) continue;
+        for (int64_t i = 0; i < c->in_ch; i++)
+            s += (double)number(c->type, a->x, ((b * c->in[0] + y) * c->in[1] + x) * c->in_ch + i) * (double)number(c->type, a->w, (n * c->kernel[0] * c->kernel[1] + k) * c->in_ch + i);
+    }
+    return s;
+}
+
+qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const cu_conv_data *a)
+{
+    const cu_conv *c = &p->c;
+    (void)d;
+    for (int64_t i = 0; i < c->batch * c->out[0] * c->out[1] * c->out_ch; i++) {
+        const int64_t n = i % c->out_ch, ox = i / c->out_ch % c->out[1], oy = i / c->out_ch / c->out[1] % c->out[0], b = i / c->out_ch / c->out[1] / c->out[0];
+        const double s = taps(c, a, b, oy, ox, n);
+        if (c->ytype == QX_DT_INT32) {
+            ((int32_t *)a->y)[i] = (int32_t)s;
+            continue;
+        }
+        float v = (float)s * (c->has_scale ? a->scale[n] : 1.0f);
+        if (c->has_bias) v += number(c->ytype, a->bias, n);
+        qx_from_f32(c->ytype, &v, 1, (char *)a->y + i * (qx_dtype_bits(c->ytype) / 8));
+    }
+    return QX_OK;
+}
+
+void cu_conv_free(qx_dev *d, void *plan) { qx_free(d->ctx, plan); }
 
 qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_sdpa_plan **out, size_t *workspace, bool *taken)
 {

@@ -107,7 +107,7 @@ static qx_status turned_weight(cu_build *b, args *p, int64_t n, int64_t k, bool 
     void *dev;
     if (nk) return QX_OK;
     QX_TRY(cu_step_memory(b, NULL, (size_t)(n * k), &dev));
-    const qk_turn_args t = {b->in[W].data, dev, 1, k, n, 1};
+    const qk_turn_args t = {.src = b->in[W].data, .dst = dev, .batch = 1, .rows = k, .cols = n, .size = 1};
     p->w = dev;
     return cu_launched(b->d->m, qk_turn(b->d->q, &t));
 }
@@ -205,7 +205,7 @@ static qx_status dims_of(cu_build *b, qk_int8_args *a, bool nk)
     return QX_OK;
 }
 
-static qx_status compile(cu_build *b, bool fp8)
+qx_status cu_codes_product(cu_build *b, bool fp8)
 {
     args p = {.fp8 = fp8, .bias = cu_has(b, BIAS) ? BIAS : 0};
     const bool nk = cu_int(b, "nk", 0) != 0;
@@ -227,18 +227,3 @@ static qx_status compile(cu_build *b, bool fp8)
     if (!b->step->kernel) b->step->kernel = "product";
     return cu_step(b, run, &p, sizeof p);
 }
-
-qx_status cu_int8_product(cu_build *b)
-{
-    const int x = b->in[X].dtype;
-    if ((x != QX_DT_INT8 && x != QX_DT_UINT8) || b->in[W].dtype != QX_DT_INT8) CU_NO(b, "codes of %s by %s", qx_dtype_get(x)->text, qx_dtype_get(b->in[W].dtype)->text);
-    return compile(b, false);
-}
-
-static qx_status fp8_compile(cu_build *b)
-{
-    if (b->in[X].dtype != QX_DT_FLOAT8E4M3FN || b->in[W].dtype != QX_DT_FLOAT8E4M3FN) CU_NO(b, "codes of %s by %s", qx_dtype_get(b->in[X].dtype)->text, qx_dtype_get(b->in[W].dtype)->text);
-    return compile(b, true);
-}
-extern const cu_adapter cu_fp8_linear;
-const cu_adapter cu_fp8_linear = {cu_codes_place, fp8_compile};

@@ -19,7 +19,7 @@ typedef struct product_args {
     qk_bias_rows_args tail;
     qk_sparse_args sparse;       /* values NULL: dense */
     int bias, add, mul, plus;    /* input numbers, 0: none */
-    bool has_tail;
+    bool has_tail, added;        /* added: the library adds `plus` */
     const cu_product_plan *plan; /* NULL: our own */
 } product_args;
 
@@ -41,7 +41,7 @@ static qx_status product_run(const cu_run *r)
         s.y = g.y;
         QX_TRY(cu_launched(r->d->m, qk_sparse_gemm(r->q, &s)));
     } else if (p->plan) {
-        const cu_product_data a = {.x = g.x, .w = g.w, .bias = g.bias, .y = g.y, .ws = r->ws};
+        const cu_product_data a = {.x = g.x, .w = g.w, .bias = g.bias, .add = p->added ? g.plus : NULL, .y = g.y, .ws = r->ws};
         QX_TRY(cu_product_run(r->d, p->plan, &a));
     } else {
         return cu_launched(r->d->m, qk_gemm(r->q, &g));
@@ -50,7 +50,7 @@ static qx_status product_run(const cu_run *r)
     qk_bias_rows_args tail = p->tail;
     tail.x = tail.y = g.y;
     tail.mul = g.mul;
-    tail.plus = g.plus;
+    tail.plus = p->added ? NULL : g.plus;
     return cu_launched(r->d->m, qk_bias_act(r->q, &tail));
 }
 
@@ -67,12 +67,13 @@ static qx_status by_library(cu_build *b, product_args *p)
 {
     const qk_gemm_args *g = &p->g;
     const cu_product q = {.type = g->dtype, .ytype = g->ytype, .m = g->m, .n = g->n, .k = g->k, .batch = g->batch, .bx = g->brank ? g->bx[0] : 0, .bw = g->brank ? g->bw[0] : 0,
-                          .by = g->by, .w_nk = g->wc != 1, .x_km = g->xc != 1, .has_bias = p->bias != 0, .alpha = g->alpha};
+                          .by = g->by, .w_nk = g->wc != 1, .x_km = g->xc != 1, .has_bias = p->bias != 0, .has_add = p->plus && !p->mul && g->act == QX_ACT_NONE, .alpha = g->alpha};
     cu_product_plan *plan = NULL;
     bool taken = false;
     QX_TRY(cu_product_new(b->d, &q, &plan, &b->step->workspace, &taken));
     if (taken) cu_step_plan(b, plan, cu_product_free, "cublasLt");
     p->plan = plan;
+    p->added = taken && q.has_add;
     return QX_OK;
 }
 
@@ -86,7 +87,7 @@ static qx_status product_step(cu_build *b, product_args *p)
         p->sparse.m = g->m;
         p->sparse.ytype = g->ytype;
         p->sparse.alpha = g->alpha;
-        p->has_tail = g->act != QX_ACT_NONE || p->mul || p->plus;
+        p->has_tail = g->act != QX_ACT_NONE || p->mul || (p->plus && !p->added);
         p->tail = (qk_bias_rows_args){.rows = g->batch * g->m, .n = g->n, .dtype = g->ytype, .act = g->act};
     }
     if (!b->step->kernel) b->step->kernel = "product";

@@ -29,23 +29,26 @@ static void join(qx_dev_scan *into, const qk_scan_part *p, bool first)
     }
 }
 
-enum { PARTS = 256, PART_ELEMENTS = 128, BINS = 4096 };
+enum { PARTS = 1024, PART_ELEMENTS = 1024, BINS = 4096 }; /* a part: 128 threads with eight elements each at least */
 
 static qx_status scan(qx_dev *d, const qx_dev_tensor *t, qx_dev_scan *out)
 {
-    qk_scan_part host[PARTS];
+    qk_scan_part *host = NULL;
     qk_scan_args a = {.x = t->data, .n = t->numel, .dtype = t->dtype};
     int64_t parts = (t->numel + PART_ELEMENTS - 1) / PART_ELEMENTS;
     memset(out, 0, sizeof *out);
     if (t->numel == 0) return QX_OK;
     a.n_parts = (int32_t)(parts > PARTS ? PARTS : parts);
-    void *dev;
-    QX_TRY(cu_alloc(d->m, sizeof host, &dev));
+    const size_t bytes = (size_t)a.n_parts * sizeof *host;
+    void *dev = NULL;
+    QX_TRY(QX_NEW_ARRAY(d->ctx, (size_t)a.n_parts, &host));
+    qx_status st = cu_alloc(d->m, bytes, &dev);
     a.parts = dev;
-    qx_status st = cu_launched(d->m, qk_scan(d->q, &a));
-    if (st == QX_OK) st = cu_download(d->m, host, dev, (size_t)a.n_parts * sizeof *host);
-    cu_release(d->m, dev);
+    if (st == QX_OK) st = cu_launched(d->m, qk_scan(d->q, &a));
+    if (st == QX_OK) st = cu_download(d->m, host, dev, bytes);
+    if (dev) cu_release(d->m, dev);
     for (int i = 0; i < a.n_parts && st == QX_OK; i++) join(out, &host[i], i == 0);
+    qx_free(d->ctx, host);
     return st;
 }
 

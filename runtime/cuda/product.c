@@ -12,7 +12,7 @@ struct cu_product_plan {
     cublasLtMatrixLayout_t a, b, c; /* weight, activation, result */
     cublasLtMatmulAlgo_t algo;
     size_t workspace;
-    float alpha;
+    float alpha, beta;
     bool whole;                     /* INT32 result: alpha and beta are whole numbers */
 };
 
@@ -82,6 +82,7 @@ static bool make_desc(cu_product_plan *plan, const cu_product *p)
     }
     plan->whole = whole;
     plan->alpha = p->alpha;
+    plan->beta = p->has_add ? 1.0f : 0.0f;
     return true;
 }
 
@@ -111,6 +112,15 @@ static uint32_t alignment(const cu_product *p)
     return align;
 }
 
+/* The heuristic looks at whether bias and scales are there and how they are aligned, so something is in their places when it is asked (as in NVIDIA's CUDALibrarySamples,
+ * cuBLASLt/LtFp8Matmul); run puts in what is meant. */
+static bool stand_ins(qx_dev *d, cu_product_plan *plan, const cu_product *p)
+{
+    const void *any = d->bad; /* aligned as every block */
+    if (p->has_bias && !SET(plan, BIAS_POINTER, any)) return false;
+    return !is_fp8(p->type) || (SET(plan, A_SCALE_POINTER, any) && SET(plan, B_SCALE_POINTER, any));
+}
+
 static bool choose(qx_dev *d, cu_product_plan *plan, const cu_product *p)
 {
     cublasLtMatmulPreference_t pref = NULL;
@@ -119,7 +129,7 @@ static bool choose(qx_dev *d, cu_product_plan *plan, const cu_product *p)
     const uint32_t align = alignment(p);
     int found = 0;
     memset(&best, 0, sizeof best);
-    if (cublasLtMatmulPreferenceCreate(&pref) != CUBLAS_STATUS_SUCCESS) return false;
+    if (!stand_ins(d, plan, p) || cublasLtMatmulPreferenceCreate(&pref) != CUBLAS_STATUS_SUCCESS) return false;
     bool ok = cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most) == CUBLAS_STATUS_SUCCESS;
     static const cublasLtMatmulPreferenceAttributes_t which[] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
                                                                  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
@@ -163,11 +173,11 @@ qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, 
 qx_status cu_product_run(qx_dev *d, const cu_product_plan *p, const cu_product_data *a)
 {
     const int32_t one = 1, nil = 0;
-    const float zero = 0;
+    const void *c = a->add ? a->add : a->y; /* y = alpha x w + beta c + bias */
     if (a->bias && !SET(p, BIAS_POINTER, a->bias)) QX_FAIL(d->ctx, QX_E_FAIL, "cuBLASLt: bias");
     if (a->sw && (!SET(p, A_SCALE_POINTER, a->sw) || !SET(p, B_SCALE_POINTER, a->sx))) QX_FAIL(d->ctx, QX_E_FAIL, "cuBLASLt: scales");
-    cublasStatus_t st = cublasLtMatmul(((cu_library *)d->lib)->lt, p->desc, p->whole ? (const void *)&one : &p->alpha, a->w, p->a, a->x, p->b, p->whole ? (const void *)&nil : &zero,
-                                       a->y, p->c, a->y, p->c, &p->algo, a->ws, p->workspace, (cudaStream_t)d->q);
+    cublasStatus_t st = cublasLtMatmul(((cu_library *)d->lib)->lt, p->desc, p->whole ? (const void *)&one : &p->alpha, a->w, p->a, a->x, p->b, p->whole ? (const void *)&nil : &p->beta,
+                                       c, p->c, a->y, p->c, &p->algo, a->ws, p->workspace, (cudaStream_t)d->q);
     if (st != CUBLAS_STATUS_SUCCESS) QX_FAIL(d->ctx, QX_E_FAIL, "cuBLASLt: %s", cublasLtGetStatusString(st));
     return QX_OK;
 }

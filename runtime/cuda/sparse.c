@@ -16,7 +16,7 @@ static qx_status as_rows(cu_build *b, const qx_dev_tensor *w, int64_t n, int64_t
     *turned = NULL;
     if (nk) return QX_OK;
     QX_TRY(cu_alloc(b->d->m, w->bytes, turned));
-    const qk_turn_args t = {w->data, *turned, 1, k, n, cu_bytes(w->dtype)};
+    const qk_turn_args t = {.src = w->data, .dst = *turned, .batch = 1, .rows = k, .cols = n, .size = cu_bytes(w->dtype)};
     return cu_launched(b->d->m, qk_turn(b->d->q, &t));
 }
 

@@ -270,7 +270,9 @@ static verdict run_set(runner *r, const char *dir)
     if (v == PASSED) v = judge(r, qx_exec_run(r->x, feeds, n_in, NULL, (int)g->n_outputs, got), "run");
     for (int i = 0; v == PASSED && i < n_out; i++) {
         char why[400] = "";
-        if (same_tensor(r->ctx, &got[i], &want[i], r->rtol, r->atol, why, sizeof why)) continue;
+        /* a device's matrix units take the weights of a softmax in half precision: one more rounding of 2^-11 */
+        const double rtol = plugin.plugin_dir && want[i].dtype == QX_DT_FLOAT16 ? 1.5 * r->rtol : r->rtol;
+        if (same_tensor(r->ctx, &got[i], &want[i], rtol, r->atol, why, sizeof why)) continue;
         snprintf(r->why, r->cap, "output '%.60s': %s", g->outputs[i]->name, why);
         v = FAILED;
     }

@@ -73,6 +73,17 @@ static const step_case cases[] = {
     {"half grouped queries, one token, long cache, sinks", HEAD(17) "g (float[1,1,64] x, float[1,1,32] k, float[1,1,32] v, float[1,2,1200,16] pk, float[1,2,1200,16] pv, float[4] sink) => (float[1,1,64] y)\n"
      "<int32[1] lens = {1200}, int32[1] total = {1201}> { xh = Cast<to=10>(x) kh = Cast<to=10>(k) vh = Cast<to=10>(v) pkh = Cast<to=10>(pk) pvh = Cast<to=10>(pv) sh = Cast<to=10>(sink)"
      " o, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2>(xh, kh, vh, pkh, pvh, lens, total, , , , , sh) y = Cast<to=1>(o) }", 50, "attention"},
+    {"int8 convolution by the library, zero point, strides", HEAD(17) "g (float[2,8,9,11] x) => (float[2,6,5,6] y)\n"
+     "<float s = {0.01}, uint8 z = {119}, int8[6,8,3,3] w = random(6), float[6] ws = fill(0.02), float[6] b = random(7)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,2,1,1], strides=[2,2]>(d, v, b) }", 110, "cuDNN"},
+    {"fp8 convolution by the library", HEAD(19) "g (float[2,16,9,7] x) => (float[2,6,9,7] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[6,16,3,3] w = random(5), float ws = {0.02}, float[6] b = random(7)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(w, ws) y = Conv<pads=[1,1,1,1]>(d, v, b) }", 110, "cuDNN"},
+    {"fp8 convolution widened to f16", HEAD(19) "g (float[2,8,9,7] x) => (float[2,6,9,7] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[6,8,3,3] w = random(5), float[6] ws = fill(0.02)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1]>(d, v) }", 110, "cuDNN"},
+    {"fp8 convolution of our own, groups", HEAD(19) "g (float[2,6,9,7] x) => (float[2,4,9,7] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[4,3,3,3] w = random(5), float[4] ws = fill(0.02), float[4] b = random(7)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1], group=2>(d, v, b) }", 110, "patches"},
+    {"half convolution by the library", HEAD(17) "g (float[2,8,9,7] x) => (float[2,6,5,4] y) <float16[6,8,3,3] w = random(5), float16[6] b = random(7)>"
+     " { h = Cast<to=10>(x) c = Conv<pads=[1,1,1,1], strides=[2,2]>(h, w, b) y = Cast<to=1>(c) }", 50, "cuDNN"},
     {"half precision", HEAD(17) "g (float[6,40] x) => (float[6,24] y) <float16[40,24] w = random(1), float16[24] b = random(2)>"
      " { h = Cast<to=10>(x) a = MatMul(h, w) c = Add(a, b) e = Erf(c) f = Softmax(e) y = Cast<to=1>(f) }", 50, NULL},
 };
