@@ -114,6 +114,16 @@ QX_HD void qk_put_real8(void *p, int dt, int64_t i, const float *v)
     qk_store16((uint16_t *)p + i, r);
 }
 
+/* Eight bytes at an address that is a multiple of 8. */
+QX_HD void qk_store8(void *p, const uint32_t *v)
+{
+#ifdef __CUDACC__
+    *(uint2 *)p = make_uint2(v[0], v[1]);
+#else
+    memcpy(p, v, 8);
+#endif
+}
+
 /* Whether pieces of eight begin at multiples of 16 bytes: for the launch functions. */
 static inline int qk_is_wide(const void *p) { return (uintptr_t)p % 16 == 0; }
 

@@ -111,20 +111,32 @@ QK_EXTERN int qk_int8_gemm(qk_queue q, const qk_int8_args *a)
     return QK_LAUNCH(int8_kernel, ((a->m + T - 1) / T) * ((a->n + T - 1) / T), GEMM_THREADS, q, a);
 }
 
+/* Element i, in column n. */
+QX_HD float scaled(const qk_scale_args *a, int64_t i, int64_t n)
+{
+    float v = a->whole ? (float)(((const int32_t *)a->acc)[i] - (a->sums ? a->zx * a->sums[n] : 0)) : ((const float *)a->acc)[i];
+    v *= a->scale[a->one ? 0 : n];
+    return a->bias ? v + qk_real(a->bias, a->btype, n) : v;
+}
+
 QK_KERNEL(scale_kernel, qk_scale_args)
 {
-    QK_EACH(i, a.m * a.n) {
-        const int64_t n = i % a.n;
-        float v;
-        if (a.whole) v = (float)(((const int32_t *)a.acc)[i] - (a.sums ? a.zx * a.sums[n] : 0));
-        else v = ((const float *)a.acc)[i];
-        v *= a.scale[a.one ? 0 : n];
-        if (a.bias) v += qk_real(a.bias, a.btype, n);
-        qk_put_real(a.y, a.ytype, i, v);
+    QK_EACH(piece, a.wide ? a.m * a.n / QK_WIDE : 0) {
+        const int64_t i = piece * QK_WIDE, n = i % a.n;
+        float v[QK_WIDE];
+        for (int k = 0; k < QK_WIDE; k++) v[k] = scaled(&a, i + k, n + k);
+        qk_put_real8(a.y, a.ytype, i, v);
     }
+    if (a.wide) return;
+    QK_EACH(i, a.m * a.n) qk_put_real(a.y, a.ytype, i, scaled(&a, i, i % a.n));
 }
 QK_HOST(scale_kernel, qk_scale_args)
-QK_EXTERN int qk_scale_rows(qk_queue q, const qk_scale_args *a) { return QK_LAUNCH(scale_kernel, QK_EACH_BLOCKS(a->m * a->n), 256, q, a); }
+QK_EXTERN int qk_scale_rows(qk_queue q, const qk_scale_args *args)
+{
+    qk_scale_args a = *args;
+    a.wide = a.n % QK_WIDE == 0 && qk_is_wide(a.y);
+    return QK_LAUNCH(scale_kernel, QK_EACH_BLOCKS(a.wide ? a.m * a.n / QK_WIDE : a.m * a.n), 256, q, &a);
+}
 
 QK_KERNEL(sums_kernel, qk_sums_args)
 {

@@ -131,7 +131,7 @@ int qk_rope(qk_queue q, const qk_rope_args *a);
 typedef struct qk_rotate_args { const void *x, *cos, *sin; void *y; int64_t heads, seq, d, n; int64_t sx[3], sc[3], ss[3]; int32_t dtype, ttype; } qk_rotate_args;
 int qk_rotate(qk_queue q, const qk_rotate_args *a);
 /* Rows of 2 d: y[r][i] = act(one half) * the other; upper: the second half is activated. */
-typedef struct qk_glu_args { const void *x; void *y; int64_t rows, d; int32_t dtype, act, upper; } qk_glu_args;
+typedef struct qk_glu_args { const void *x; void *y; int64_t rows, d; int32_t dtype, act, upper, wide; } qk_glu_args; /* wide: set by qk_glu */
 int qk_glu(qk_queue q, const qk_glu_args *a);
 
 /* Resize of [n, c, in...] over the last 1 to 3 axes. For output index o of axis k two source indices and the weight of the second, made by the host. */
@@ -149,7 +149,7 @@ typedef struct qk_quant_args {
     const void *x, *scale, *zero; void *y;
     int64_t outer, d, inner, block, blocks;
     int32_t kind;             /* 0 per tensor, 1 per axis, 2 blocked */
-    int32_t dtype, codes, stype, saturate;
+    int32_t dtype, codes, stype, saturate, wide; /* wide: set by qk_quantize */
 } qk_quant_args;
 int qk_quantize(qk_queue q, const qk_quant_args *a);
 int qk_dequantize(qk_queue q, const qk_quant_args *a); /* x: codes (also int32); y: dtype */
@@ -193,7 +193,7 @@ typedef struct qk_int8_args {
 int qk_int8_gemm(qk_queue q, const qk_int8_args *a);
 
 /* y = (acc - zx sums[n]) * scale[n] + bias[n]: behind a library's product of codes. whole: acc is int32, else f32. sums NULL: zx is 0. */
-typedef struct qk_scale_args { const void *acc; const int32_t *sums; const float *scale; const void *bias; void *y; int64_t m, n; int32_t whole, zx, one, ytype, btype; } qk_scale_args;
+typedef struct qk_scale_args { const void *acc; const int32_t *sums; const float *scale; const void *bias; void *y; int64_t m, n; int32_t whole, zx, one, ytype, btype, wide; } qk_scale_args; /* wide: set by qk_scale_rows */
 int qk_scale_rows(qk_queue q, const qk_scale_args *a);
 /* sums[i] = sum of w[i][0 .. k) */
 typedef struct qk_sums_args { const void *w; int32_t *sums; int64_t n, k; } qk_sums_args;

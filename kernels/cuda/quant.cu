@@ -38,18 +38,42 @@ QX_HD uint32_t int_code(float v, int32_t z, int dt)
     return (uint32_t)((int32_t)qx_rne_clamp(v, lo - (float)z, hi - (float)z) + z);
 }
 
+/* The code of v, a number in units of the scale. */
+QX_HD uint32_t code_of_scaled(const qk_quant_args *a, float v, int32_t zero)
+{
+    if (is_int_code(a->codes)) return int_code(v, zero, a->codes);
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+    if (a->codes == QK_E4M3 && a->saturate) { /* the card's own, in pairs; a NaN is 0x7F */
+        uint16_t pair;
+        asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.0f), "f"(v));
+        return pair & 0xffu;
+    }
+#endif
+    return a->codes == QK_E2M1 ? qx_sc_f32_to_e2m1(v) : qk_to_small_float(v, a->codes, a->saturate);
+}
+
 QX_HD uint32_t code_of(const qk_quant_args *a, int64_t i)
 {
     const int64_t c = scale_index(a, i);
-    const float v = qk_real(a->x, a->dtype, i) / qk_get(a->scale, a->stype, c);
-    if (is_int_code(a->codes)) return int_code(v, a->zero ? (int32_t)qk_int(a->zero, a->codes, c) : 0, a->codes);
-    return a->codes == QK_E2M1 ? qx_sc_f32_to_e2m1(v) : qk_to_small_float(v, a->codes, a->saturate);
+    return code_of_scaled(a, qk_real(a->x, a->dtype, i) / qk_get(a->scale, a->stype, c), a->zero && is_int_code(a->codes) ? (int32_t)qk_int(a->zero, a->codes, c) : 0);
 }
 
 QK_KERNEL(quantize_kernel, qk_quant_args)
 {
     const int bits = code_bits(a.codes), per = bits < 8 ? 8 / bits : 1;
     const int64_t n = a.outer * a.d * a.inner;
+    if (a.wide) { /* one scale, codes of a byte: what stands before products */
+        const float scale = qk_get(a.scale, a.stype, 0);
+        const int32_t zero = a.zero && is_int_code(a.codes) ? (int32_t)qk_int(a.zero, a.codes, 0) : 0;
+        QK_EACH(piece, n / QK_WIDE) {
+            float v[QK_WIDE];
+            uint32_t r[2] = {0, 0};
+            qk_real8(a.x, a.dtype, piece * QK_WIDE, v);
+            for (int k = 0; k < QK_WIDE; k++) r[k / 4] |= (code_of_scaled(&a, v[k] / scale, zero) & 0xffu) << (8 * (k % 4));
+            qk_store8((uint8_t *)a.y + piece * QK_WIDE, r);
+        }
+        return;
+    }
     QK_EACH(item, (n + per - 1) / per) {
         uint64_t v = 0; /* as wide as the widest move */
         for (int k = 0; k < per && item * per + k < n; k++) {
@@ -60,7 +84,13 @@ QK_KERNEL(quantize_kernel, qk_quant_args)
     }
 }
 QK_HOST(quantize_kernel, qk_quant_args)
-QK_EXTERN int qk_quantize(qk_queue q, const qk_quant_args *a) { return QK_LAUNCH(quantize_kernel, QK_EACH_BLOCKS(a->outer * a->d * a->inner), 256, q, a); }
+QK_EXTERN int qk_quantize(qk_queue q, const qk_quant_args *args)
+{
+    qk_quant_args a = *args;
+    const int64_t n = a.outer * a.d * a.inner;
+    a.wide = a.kind == 0 && code_bits(a.codes) == 8 && n % QK_WIDE == 0 && qk_is_wide(a.x) && qk_is_wide(a.y);
+    return QK_LAUNCH(quantize_kernel, QK_EACH_BLOCKS(a.wide ? n / QK_WIDE : n), 256, q, &a);
+}
 
 QK_KERNEL(dequantize_kernel, qk_quant_args)
 {
@@ -123,7 +153,8 @@ QK_HOST(dynamic_kernel, qk_dynamic_args)
 
 QK_EXTERN int qk_dynamic_quant(qk_queue q, const qk_dynamic_args *a)
 {
-    const qk_quant_args quant = {a->x, a->scale, a->zero, a->y, 1, a->n, 1, 1, 1, 0, a->dtype, QK_U8, QK_F32, 1};
+    const qk_quant_args quant = {.x = a->x, .scale = a->scale, .zero = a->zero, .y = a->y, .outer = 1, .d = a->n, .inner = 1, .block = 1, .blocks = 1, .kind = 0, .dtype = a->dtype, .codes = QK_U8,
+                                 .stype = QK_F32, .saturate = 1};
     int err = QK_LAUNCH(range_kernel, PARTS, 256, q, a);
     if (!err) err = QK_LAUNCH(dynamic_kernel, 1, 32, q, a);
     return err ? err : qk_quantize(q, &quant);

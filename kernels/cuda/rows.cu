@@ -333,6 +333,15 @@ QK_EXTERN int qk_rotate(qk_queue q, const qk_rotate_args *a) { return QK_LAUNCH(
 
 QK_KERNEL(glu_kernel, qk_glu_args)
 {
+    QK_EACH(piece, a.wide ? a.rows * a.d / QK_WIDE : 0) {
+        const int64_t i = piece * QK_WIDE, low = i / a.d * 2 * a.d + i % a.d, high = low + a.d;
+        float u[QK_WIDE], v[QK_WIDE];
+        qk_real8(a.x, a.dtype, a.upper ? high : low, u);
+        qk_real8(a.x, a.dtype, a.upper ? low : high, v);
+        for (int k = 0; k < QK_WIDE; k++) u[k] = act_of(a.act, u[k]) * v[k];
+        qk_put_real8(a.y, a.dtype, i, u);
+    }
+    if (a.wide) return;
     QK_EACH(i, a.rows * a.d) {
         const int64_t low = i / a.d * 2 * a.d + i % a.d, high = low + a.d;
         const float g = act_of(a.act, qk_real(a.x, a.dtype, a.upper ? high : low));
@@ -340,7 +349,12 @@ QK_KERNEL(glu_kernel, qk_glu_args)
     }
 }
 QK_HOST(glu_kernel, qk_glu_args)
-QK_EXTERN int qk_glu(qk_queue q, const qk_glu_args *a) { return QK_LAUNCH(glu_kernel, QK_EACH_BLOCKS(a->rows * a->d), 256, q, a); }
+QK_EXTERN int qk_glu(qk_queue q, const qk_glu_args *args)
+{
+    qk_glu_args a = *args;
+    a.wide = a.d % QK_WIDE == 0 && qk_is_wide(a.x) && qk_is_wide(a.y);
+    return QK_LAUNCH(glu_kernel, QK_EACH_BLOCKS(a.wide ? a.rows * a.d / QK_WIDE : a.rows * a.d), 256, q, &a);
+}
 
 /* ---- resize ---- */
 
