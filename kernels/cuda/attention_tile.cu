@@ -269,16 +269,15 @@ QK_INSIDE void tile_body(const qk_attn_args *a, const int64_t block, const int q
     QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) store_row(a, &w, t, h, D, QK_MY(out), QK_MY(top)[h], QK_MY(two)[h]);
 }
 
-/* The kernels: head sizes up to 64, 128 and 256, f16 and bf16. */
+/* The kernels: head sizes up to 64 and 128 in f16 and bf16; up to 256, which are rare, in one that looks at the type (each takes seconds to compile). */
 #define TILE_KERNEL(name, d, keys, bf) \
     QK_KERNEL_RESIDENT(name, qk_attn_args, THREADS, d == 64 ? 3 : 2) { tile_body(&a, QK_BLOCK, QK_NT, d, keys, bf); } \
     QK_HOST(name, qk_attn_args)
 TILE_KERNEL(tile_f16_64, 64, 64, 0)
 TILE_KERNEL(tile_f16_128, 128, 64, 0)
-TILE_KERNEL(tile_f16_256, 256, 32, 0)
 TILE_KERNEL(tile_bf16_64, 64, 64, 1)
 TILE_KERNEL(tile_bf16_128, 128, 64, 1)
-TILE_KERNEL(tile_bf16_256, 256, 32, 1)
+TILE_KERNEL(tile_256, 256, 32, a.dtype == QK_BF16)
 
 /* Parts of all splits into one result: maxima are in units of log2. */
 QK_KERNEL(join_kernel, qk_attn_args)
@@ -312,7 +311,7 @@ static int launch_tiles(qk_queue q, const qk_attn_args *a, int64_t blocks)
     const int bf = a->dtype == QK_BF16;
     if (d <= 64) return bf ? QK_LAUNCH(tile_bf16_64, blocks, THREADS, q, a) : QK_LAUNCH(tile_f16_64, blocks, THREADS, q, a);
     if (d <= 128) return bf ? QK_LAUNCH(tile_bf16_128, blocks, THREADS, q, a) : QK_LAUNCH(tile_f16_128, blocks, THREADS, q, a);
-    return bf ? QK_LAUNCH(tile_bf16_256, blocks, THREADS, q, a) : QK_LAUNCH(tile_f16_256, blocks, THREADS, q, a);
+    return QK_LAUNCH(tile_256, blocks, THREADS, q, a);
 }
 
 static int64_t tile_blocks(const qk_attn_args *a) { return a->batch * a->kv_heads * ((a->rows * (a->heads / a->kv_heads) + ROWS - 1) / ROWS); }
