@@ -106,7 +106,7 @@ static void die_at(void *user, const char *stage, int64_t done, int64_t total)
 /* A process that is killed when it begins sample `at` of the sweep. */
 static void killed_sweep(const char *checkpoint, int64_t at)
 {
-    int status;
+    int status = 0;
     pid_t pid = fork();
     if (pid == 0) {
         qx_ctx_options o = {.threads = 1, .progress = die_at, .user = &at};
