@@ -61,8 +61,11 @@ static qx_status choose_group(qx_pass *p, const qx_group *g, const qx_stats *sta
     if (search && st->count / g->k < least_rows) return note_all(p, g, "too few rows seen");
     qx_fold_find(p->pipe, g, &fold);
     if (fold.kind == QX_FOLD_MUL && !qx_opt_bool(p, "mul")) return note_all(p, g, "nowhere to fold");
+    QX_TRY(qx_smooth_choose(p, g, stats, search ? NULL : &fixed, &d->choice));
+    if (search && fold.kind == QX_FOLD_MUL && d->choice.smooth && d->choice.gain_db < qx_opt_float(p, "mul-gain"))
+        return note_all(p, g, "nowhere to fold, and a Mul gains too little");
     d->judged = true;
-    return qx_smooth_choose(p, g, stats, search ? NULL : &fixed, &d->choice);
+    return QX_OK;
 }
 
 /* ---- what stays float ---- */
@@ -280,6 +283,7 @@ static const qx_option options[] = {
     {"float-share", QX_OPT_FLOAT, "10", 0, 100, NULL, "but never more than this share of the weights, in percent"},
     {"probes", QX_OPT_INT, "12", 0, 1000, NULL, "groups whose effect is measured, of those with the largest errors; each takes a run of the model over one to four samples"},
     {"mul", QX_OPT_BOOL, "true", 0, 0, NULL, "insert a Mul where the factor cannot be folded upstream"},
+    {"mul-gain", QX_OPT_FLOAT, "3", 0, 100, NULL, "and it lessens the error of its readers by so many dB (a searched alpha)"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
