@@ -103,8 +103,9 @@ static const qx_node *scores(const qx_fuser *f, const qx_value *v, double *scale
     return n;
 }
 
-static const qx_value *key(const qx_fuser *f, const qx_value *v, double *scale, qx_attn_params *p)
+static const qx_value *key(const qx_fuser *f, const qx_value *v, double *scale, qx_attn_params *p, bool *repeated)
 {
+    *repeated = false;
     v = peel_scale(f, v, scale);
     const qx_node *t = qx_fuse_is(qx_fuse_def(f, v), QX_OP_Transpose);
     bool bshd;
@@ -116,8 +117,9 @@ static const qx_value *key(const qx_fuser *f, const qx_value *v, double *scale, 
     }
     if (!swaps_last(t)) return v;
     p->k_layout = QX_K_BHSD;
-    v = peel_repeat(f, peel_scale(f, t->in[0], scale));
-    v = peel_heads(f, v, &bshd);
+    const qx_value *all = peel_scale(f, t->in[0], scale), *heads = peel_repeat(f, all);
+    *repeated = heads != all;
+    v = peel_heads(f, heads, &bshd);
     if (bshd) p->k_layout = QX_K_BSHD;
     return v;
 }
@@ -145,8 +147,11 @@ static bool find(const qx_fuser *f, qx_rstep *s, match *m)
     }
     if (!qk) return false;
     m->q = peel_heads(f, peel_scale(f, qk->in[0], &scale), &m->p.q_bshd);
-    m->k = key(f, qk->in[1], &scale, &m->p);
-    m->v = peel_heads(f, peel_repeat(f, pv->in[1]), &m->p.v_bshd);
+    bool repeated;
+    m->k = key(f, qk->in[1], &scale, &m->p, &repeated);
+    const qx_value *heads = repeated ? peel_repeat(f, pv->in[1]) : pv->in[1]; /* keys and values must have as many heads */
+    if (repeated && heads == pv->in[1]) return false;
+    m->v = peel_heads(f, heads, &m->p.v_bshd);
     m->p.scale = (float)scale;
     m->out = pv->out[0];
     m->at = s;

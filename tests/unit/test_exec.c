@@ -15,6 +15,9 @@ static const run_case cases[] = {
     {"attention read through transpositions", HEAD(17) "g (float[1,600,2,32] q, float[1,600,2,32] k, float[1,600,2,32] v) => (float[1,600,2,32] y)\n"
      "<float c = {0.42}> { qt = Transpose<perm=[0,2,1,3]>(q) kt = Transpose<perm=[0,2,3,1]>(k) vt = Transpose<perm=[0,2,1,3]>(v) qs = Mul(qt, c) ks = Mul(kt, c)"
      " s = MatMul(qs, ks) p = Softmax<axis=-1>(s) o = MatMul(p, vt) y = Transpose<perm=[0,2,1,3]>(o) }", 110, 0},
+    {"attention whose values alone were repeated for their heads", HEAD(17) "g (float[1,2,9,8] q, float[1,2,8,11] k, float[1,1,11,8] v) => (float[1,2,9,8] y)\n"
+     "<int64[1] two = {2}, int64[5] more = {1, 1, 2, 11, 8}, int64[4] shape = {1, 2, 11, 8}> { s = MatMul(q, k) p = Softmax<axis=-1>(s)"
+     " u = Unsqueeze(v, two) e = Expand(u, more) r = Reshape(e, shape) y = MatMul(p, r) }", 110, 0},
     {"gelu, half first", HEAD(17) "g (float[5,33] x) => (float[5,33] y) <float h = {0.5}, float one = {1.0}, float r = {1.4142135}>"
      " { a = Div(x, r) e = Erf(a) b = Add(e, one) c = Mul(x, b) y = Mul(c, h) }", 110, 0},
     {"linear with bias and silu", HEAD(17) "g (float[3,7,40] x) => (float[3,7,24] y) <float[40,24] w = random(1), float[24] b = random(2)>"
