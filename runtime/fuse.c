@@ -72,7 +72,7 @@ const qx_weight *qx_fuse_const(const qx_value *v)
 }
 
 /* Shape inference over the whole model, with the declared dims. */
-struct qx_fuse_facts { bool tried; qx_infer *infer; };
+struct qx_fuse_facts { bool tried, no_memory; qx_infer *infer; };
 
 static bool inferred_scalar(const qx_fuser *f, const qx_value *v, double *out)
 {
@@ -81,10 +81,13 @@ static bool inferred_scalar(const qx_fuser *f, const qx_value *v, double *out)
     if (!k->tried) {
         k->tried = true;
         qx_model *m = f->x->model;
-        if (qx_infer_new(m, &k->infer) != QX_OK || qx_infer_graph(k->infer, m->graph) != QX_OK) {
+        qx_status st = qx_infer_new(m, &k->infer);
+        if (st == QX_OK) st = qx_infer_graph(k->infer, m->graph);
+        if (st != QX_OK) {
             if (k->infer) qx_infer_free(k->infer);
             k->infer = NULL;
-            qx_ctx_clear_error(f->x->ctx); /* nothing is known then */
+            k->no_memory = st == QX_E_NOMEM;
+            if (!k->no_memory) qx_ctx_clear_error(f->x->ctx); /* nothing is known then */
         }
     }
     const qx_content *c = k->infer ? qx_infer_content(k->infer, v) : NULL;
@@ -175,5 +178,6 @@ qx_status qx_fuse(qx_exec *x, qx_gplan *p)
     if (st == QX_OK) st = each_step(&f, qx_fuse_rows);
     qx_free(x->ctx, f.def);
     if (facts.infer) qx_infer_free(facts.infer);
+    if (st == QX_OK && facts.no_memory) return QX_E_NOMEM;
     return st == QX_OK ? drop_dead(x, p) : st;
 }
