@@ -283,7 +283,7 @@ static const qx_option options[] = {
     {"float-share", QX_OPT_FLOAT, "10", 0, 100, NULL, "but never more than this share of the weights, in percent"},
     {"probes", QX_OPT_INT, "12", 0, 1000, NULL, "groups whose effect is measured, of those with the largest errors; each takes a run of the model over one to four samples"},
     {"mul", QX_OPT_BOOL, "true", 0, 0, NULL, "insert a Mul where the factor cannot be folded upstream"},
-    {"mul-gain", QX_OPT_FLOAT, "3", 0, 100, NULL, "and it lessens the error of its readers by so many dB (a searched alpha)"},
+    {"mul-gain", QX_OPT_FLOAT, "3", 0, 100, NULL, "the Mul has to lessen the error of its readers by so many dB, where alpha is searched"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
