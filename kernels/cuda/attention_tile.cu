@@ -5,6 +5,7 @@
  * product's result is that of the next one's left operand. When there are too few blocks for the card, the keys are shared out over `splits` of them and a second
  * kernel joins the parts, in order. Fragment layouts: PTX ISA, "Matrix Fragments for mma.m16n8k16" and "ldmatrix"; on the host both are functions with that meaning. */
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/mma.h"
 
 enum {
     WARPS = 4, WARP_ROWS = 16, ROWS = WARPS * WARP_ROWS, THREADS = WARPS * 32, PAD = 8, /* halves behind a row: lanes of a fragment meet different banks */
@@ -19,41 +20,9 @@ QK_INSIDE float exp2_of(float x)
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-#define MMA(bf, c, ci, a, ai, b, bi) mma16(bf, (c) + (ci), (a) + (ai), (b) + (bi))
-QK_INSIDE void mma16(bool bf, float *c, const uint32_t *a, const uint32_t *b)
-{
-    if (bf)
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-    else
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-/* Four 8 x 8 matrices from rows in shared memory, whose addresses the lanes give. */
-QK_INSIDE void ldmatrix(bool turned, uint32_t *r, const uint16_t *row)
-{
-    const uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
-    if (turned) asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
-    else asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
-}
 #else
 #define LANE_XOR(name, i, mask) name##_of[t ^ (mask)][i]
 #define exp2_of exp2f
-#define MMA(bf, c, ci, a, ai, b, bi) \
-    host_mma16(bf, &QK_MY(c)[ci], &a##_of[t / 32 * 32][ai], (int)(sizeof a##_of[0] / sizeof(uint32_t)), &b##_of[t / 32 * 32][bi], (int)(sizeof b##_of[0] / sizeof(uint32_t)), t % 32)
-static float host_half(int bf, uint32_t reg, int high)
-{
-    const uint16_t code = (uint16_t)(reg >> (16 * high));
-    return bf ? qx_sc_bf16_to_f32(code) : qx_sc_f16_to_f32(code);
-}
-static void host_mma16(int bf, float *c, const uint32_t *a, int a_lane, const uint32_t *b, int b_lane, int lane)
-{
-    for (int i = 0; i < 4; i++) {
-        const int row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
-        for (int k = 0; k < 16; k++)
-            c[i] += host_half(bf, a[(row % 8 * 4 + k % 8 / 2) * a_lane + row / 8 + k / 8 * 2], k % 2) * host_half(bf, b[(col * 4 + k % 8 / 2) * b_lane + k / 8], k % 2);
-    }
-}
 #endif
 
 /* Masks with a tensor and soft caps are rare and long: a call, not a copy for each of the unrolled elements. */
@@ -234,8 +203,8 @@ QK_INSIDE void tile_body(const qk_attn_args *a, const int64_t block, const int q
             QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(sc)[4 * j + i] = 0;
             QK_UNROLL for (int d = 0; d < D / 32; d++) {
                 QK_THREADS(t) fragments(0, QK_MY(bv), ks, D + PAD, 8 * j, 32 * d, t % 32);
-                QK_THREADS(t) MMA(bf, sc, 4 * j, qf, 8 * d, bv, 0);
-                QK_THREADS(t) MMA(bf, sc, 4 * j, qf, 8 * d + 4, bv, 2);
+                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qf, 8 * d, bv, 0);
+                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qf, 8 * d + 4, bv, 2);
             }
         }
         QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = finish_scores(a, &w, k0, t, h, plain, KEYS, QK_MY(sc));
@@ -259,8 +228,8 @@ QK_INSIDE void tile_body(const qk_attn_args *a, const int64_t block, const int q
             QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(pf)[i] = packed(bf, QK_MY(sc)[8 * k + 2 * i], QK_MY(sc)[8 * k + 2 * i + 1]);
             QK_UNROLL for (int d = 0; d < D / 16; d++) {
                 QK_THREADS(t) fragments(1, QK_MY(bv), vs, D + PAD, 16 * k, 16 * d, t % 32);
-                QK_THREADS(t) MMA(bf, out, 8 * d, pf, 0, bv, 0);
-                QK_THREADS(t) MMA(bf, out, 8 * d + 4, pf, 0, bv, 2);
+                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, out, 8 * d, pf, 0, bv, 0);
+                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, out, 8 * d + 4, pf, 0, bv, 2);
             }
         }
     }

@@ -1,5 +1,5 @@
-/* gemm.cu - matrix products of our own: any strides and types with f32 sums (what cuBLASLt does not take), integer products, products with weights of 2, 4 or 8 bits
- * that are expanded on the way, and bias with activation. Tiles of 64 x 64 in shared memory; a product's terms are added in order of k by fused multiply-adds. */
+/* gemm.cu - matrix products of our own: any strides and types with f32 sums (what cuBLASLt does not take), integer products, and what stands behind a product: scales, bias and
+ * activation. Tiles of 64 x 64 in shared memory; a product's terms are added in order of k by fused multiply-adds. Weights of few bits: codes.cu. */
 #include <math.h>
 
 #include "kernels/cuda/act.h"
@@ -148,61 +148,6 @@ QK_KERNEL(sums_kernel, qk_sums_args)
 }
 QK_HOST(sums_kernel, qk_sums_args)
 QK_EXTERN int qk_row_sums(qk_queue q, const qk_sums_args *a) { return QK_LAUNCH(sums_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
-
-/* ---- codes of 2, 4, 8 bits, float activation ---- */
-
-QX_HD int codes_bits(int dt) { return dt == QK_I4 || dt == QK_U4 ? 4 : dt == QK_I2 || dt == QK_U2 ? 2 : 8; }
-
-QX_HD float weight_at(const qk_codes_args *a, int64_t n, int64_t k)
-{
-    const int bits = codes_bits(a->ctype);
-    const int64_t block = a->block ? k / a->block : 0, s = n * a->s_n + block * a->s_k;
-    const void *row = (const uint8_t *)a->codes + n * a->row_bytes;
-    const int64_t i = a->row_bytes ? k : a->nk ? n * a->k + k : k * a->n + n;
-    int64_t z = a->bias_zero;
-    if (a->zero) z = a->z_row_bits ? (int64_t)qk_nibble((const uint8_t *)a->zero + n * (a->z_row_bits / 8), bits < 8 ? bits : 8, block) : qk_int(a->zero, a->ctype, s);
-    return (float)(qk_int(row, a->ctype, i) - z) * qk_real(a->scale, a->stype, s);
-}
-
-/* Few rows (decoding): a block computes 8 columns, 32 threads a column over k; every code is read once for all rows. Bound by reading the codes. */
-enum { GEMV_ROWS = 8, GEMV_COLS = 8, GEMV_THREADS = 256 };
-QK_KERNEL(gemv_kernel, qk_codes_args)
-{
-    QK_SHARED(float, red, GEMV_ROWS * GEMV_THREADS);
-    const int64_t blocks_n = (a.n + GEMV_COLS - 1) / GEMV_COLS, n0 = QK_BLOCK % blocks_n * GEMV_COLS, m0 = QK_BLOCK / blocks_n * GEMV_ROWS;
-    QK_THREADS(t) {
-        const int64_t n = n0 + t / 32;
-        float sum[GEMV_ROWS];
-        for (int r = 0; r < GEMV_ROWS; r++) sum[r] = 0;
-        for (int64_t k = t % 32; n < a.n && k < a.k; k += 32) {
-            const float w = weight_at(&a, n, k);
-            for (int r = 0; r < GEMV_ROWS && m0 + r < a.m; r++) sum[r] = fmaf(qk_real(a.x, a.dtype, (m0 + r) * a.k + k), w, sum[r]);
-        }
-        for (int r = 0; r < GEMV_ROWS; r++) red[r * GEMV_THREADS + t] = sum[r];
-    }
-    QK_SYNC();
-    QK_THREADS(t) {
-        const int64_t r = t / GEMV_COLS, n = n0 + t % GEMV_COLS;
-        if (t < GEMV_ROWS * GEMV_COLS && n < a.n && m0 + r < a.m) {
-            float s = 0;
-            for (int k = 0; k < 32; k++) s += red[r * GEMV_THREADS + t % GEMV_COLS * 32 + k];
-            if (a.bias) s += qk_real(a.bias, a.btype, n);
-            qk_put_real(a.y, a.dtype, (m0 + r) * a.n + n, act_of(a.act, s));
-        }
-    }
-}
-QK_HOST(gemv_kernel, qk_codes_args)
-QK_EXTERN int qk_codes_linear(qk_queue q, const qk_codes_args *a)
-{
-    return QK_LAUNCH(gemv_kernel, ((a->n + GEMV_COLS - 1) / GEMV_COLS) * ((a->m + GEMV_ROWS - 1) / GEMV_ROWS), GEMV_THREADS, q, a);
-}
-
-QK_KERNEL(expand_kernel, qk_codes_args)
-{
-    QK_EACH(i, a.n * a.k) qk_put_real(a.y, a.dtype, i, weight_at(&a, i / a.k, i % a.k));
-}
-QK_HOST(expand_kernel, qk_codes_args)
-QK_EXTERN int qk_codes_expand(qk_queue q, const qk_codes_args *a) { return QK_LAUNCH(expand_kernel, QK_EACH_BLOCKS(a->n * a->k), 256, q, a); }
 
 QK_KERNEL(bias_kernel, qk_bias_rows_args)
 {

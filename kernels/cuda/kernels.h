@@ -46,7 +46,7 @@ typedef struct qk_where_args {
 int qk_where(qk_queue q, const qk_where_args *a);
 
 /* Cast as in runtime/cpu/cast.c, all numeric types but f64 <-> 64-bit integers beyond 2^53 (not taken). */
-typedef struct qk_cast_args { const void *x; void *y; int64_t n; int32_t from, to, saturate; } qk_cast_args;
+typedef struct qk_cast_args { const void *x; void *y; int64_t n; int32_t from, to, saturate, wide; } qk_cast_args; /* wide: set by qk_cast */
 int qk_cast(qk_queue q, const qk_cast_args *a);
 
 /* dst[d0 + sum i ds] = src[s0 + sum i ss]: Transpose, Slice, Split, Concat, Expand, and Pad's inside. size 1, 2, 4, 8 bytes. */
@@ -181,7 +181,8 @@ typedef struct qk_codes_args {
     int32_t bias_zero;                     /* value of a missing zero point */
 } qk_codes_args;
 int qk_codes_linear(qk_queue q, const qk_codes_args *a);
-int qk_codes_expand(qk_queue q, const qk_codes_args *a); /* y[n, k] = the weight as numbers of dtype; x, m, bias are not looked at */
+int qk_codes_expand(qk_queue q, const qk_codes_args *a); /* y[n, k] = the weight as numbers of dtype; m and bias are not looked at */
+int qk_codes_turn(qk_queue q, const qk_codes_args *a);   /* y[n, k] = codes [k, n], packed flat as they were; only y, codes, n, k and ctype are looked at */
 
 /* Integer product of codes with a scale: y[m, n] = (x - zx)[m, k] (w)[.., n] * (sx sw[n]) + bias[n]. w [n, k] or [k, n] by strides. */
 typedef struct qk_int8_args {

@@ -270,9 +270,22 @@ QX_HD int type_bits(int dt)
     return dt == QK_U2 || dt == QK_I2 ? 2 : 8;
 }
 
-/* One thread an element, or a byte of packed elements: two threads never write the same byte. */
+QX_HD int is_small_float(int dt) { return dt >= QK_E4M3 && dt <= QK_E5M2FNUZ; }
+
+/* Reals, and 8-bit floats to reals: eight at a time. */
+QK_INSIDE void cast8(const qk_cast_args *a, int64_t i)
+{
+    float v[QK_WIDE];
+    if (is_small_float(a->from)) QK_UNROLL for (int k = 0; k < QK_WIDE; k++) v[k] = qk_small_float(((const uint8_t *)a->x)[i + k], a->from);
+    else qk_real8(a->x, a->from, i, v);
+    qk_put_real8(a->y, a->to, i, v);
+}
+
+/* One thread a piece of eight, an element, or a byte of packed elements: two threads never write the same byte. */
 QK_KERNEL(cast_kernel, qk_cast_args)
 {
+    QK_EACH(piece, a.wide ? a.n / QK_WIDE : 0) cast8(&a, piece * QK_WIDE);
+    if (a.wide) return;
     const int bits = type_bits(a.to), per = bits < 8 ? 8 / bits : 1;
     QK_EACH(item, (a.n + per - 1) / per) {
         uint64_t v = 0;
@@ -284,4 +297,9 @@ QK_KERNEL(cast_kernel, qk_cast_args)
     }
 }
 QK_HOST(cast_kernel, qk_cast_args)
-QK_EXTERN int qk_cast(qk_queue q, const qk_cast_args *a) { return QK_LAUNCH(cast_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
+QK_EXTERN int qk_cast(qk_queue q, const qk_cast_args *args)
+{
+    qk_cast_args a = *args;
+    a.wide = (qk_is_real(a.from) || is_small_float(a.from)) && qk_is_real(a.to) && a.n % QK_WIDE == 0 && qk_is_wide(a.x) && qk_is_wide(a.y);
+    return QK_LAUNCH(cast_kernel, QK_EACH_BLOCKS(a.wide ? a.n / QK_WIDE : a.n), 256, q, &a);
+}

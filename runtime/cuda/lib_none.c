@@ -14,22 +14,28 @@ struct cu_product_plan { cu_product p; };
 
 qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, size_t *workspace, bool *taken)
 {
-    const bool int8 = p->type == QX_DT_INT8, fp8 = p->type == QX_DT_FLOAT8E4M3FN;
+    const int rows = p->type == QX_DT_INT8 ? 4 : p->type == QX_DT_FLOAT8E4M3FN ? 16 : p->type == QX_DT_FLOAT16 && p->ytype == QX_DT_FLOAT ? 8 : 0; /* f16: widened codes */
     *out = NULL;
     *workspace = 0;
-    *taken = (int8 && p->k % 4 == 0 && p->n % 4 == 0) || (fp8 && p->k % 16 == 0 && p->n % 16 == 0);
+    *taken = rows && p->k % rows == 0 && p->n % rows == 0;
     if (!*taken) return QX_OK;
     QX_TRY(QX_NEW(d->ctx, out));
     (*out)->p = *p;
     return QX_OK;
 }
 
+static float number(int type, const void *p, int64_t i)
+{
+    float v;
+    if (type == QX_DT_INT8) return (float)((const int8_t *)p)[i];
+    qx_to_f32(type, (const char *)p + i * (qx_dtype_bits(type) / 8), 1, &v);
+    return v;
+}
+
 static double dot(const cu_product *p, const cu_product_data *a, int64_t m, int64_t n)
 {
-    const uint8_t *x = (const uint8_t *)a->x + m * p->k, *w = (const uint8_t *)a->w + n * p->k;
     double s = 0;
-    for (int64_t k = 0; k < p->k; k++)
-        s += p->type == QX_DT_INT8 ? (double)((int8_t)x[k] * (int8_t)w[k]) : (double)qx_e4m3_to_f32(x[k]) * (double)qx_e4m3_to_f32(w[k]);
+    for (int64_t k = 0; k < p->k; k++) s += (double)number(p->type, a->x, m * p->k + k) * (double)number(p->type, a->w, n * p->k + k);
     return s;
 }
 
@@ -45,7 +51,7 @@ qx_status cu_product_run(qx_dev *d, const cu_product_plan *plan, const cu_produc
             ((int32_t *)a->y)[i] = (int32_t)dot(p, a, m, n);
             continue;
         }
-        v *= a->sx[p->scale_mode ? m : 0] * a->sw[p->scale_mode ? n : 0];
+        if (a->sx) v *= a->sx[p->scale_mode ? m : 0] * a->sw[p->scale_mode ? n : 0];
         if (p->has_bias) qx_to_f32(p->ytype, (const char *)a->bias + n * size, 1, &b);
         v += b;
         qx_from_f32(p->ytype, &v, 1, (char *)a->y + i * size);
@@ -67,14 +73,6 @@ qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_conv_plan **out, size_t *w
     QX_TRY(QX_NEW(d->ctx, out));
     (*out)->c = *c;
     return QX_OK;
-}
-
-static float number(int type, const void *p, int64_t i)
-{
-    float v;
-    if (type == QX_DT_INT8) return (float)((const int8_t *)p)[i];
-    qx_to_f32(type, (const char *)p + i * (qx_dtype_bits(type) / 8), 1, &v);
-    return v;
 }
 
 static double taps(const cu_conv *c, const cu_conv_data *a, int64_t b, int64_t oy, int64_t ox, int64_t n)

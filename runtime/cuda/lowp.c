@@ -1,6 +1,7 @@
 /* lowp.c - adapters of the plan's products of codes: INT8 and FP8 activations by INT8 and FP8 weights. cuBLASLt multiplies the codes where it takes the problem, a small
- * kernel behind it puts in scales, zero point and bias; else kernels/cuda/gemm.cu does both. What depends on the constant weight only (its transposition, the sums of its
- * columns, the scales) is made once, when the step is compiled. */
+ * kernel behind it puts in scales, zero point and bias; FP8 that it does not take (cards before sm_89, K or N that are no multiples of 16) is multiplied as f16, which holds all
+ * its numbers; else kernels/cuda/gemm.cu does it. What depends on the constant weight only (its transposition, the sums of its columns, the scales, its f16 form) is made
+ * once, when the step is compiled. */
 #include <string.h>
 
 #include "runtime/cuda/lib.h"
@@ -49,9 +50,9 @@ typedef struct args {
     qk_sparse_args sparse;     /* values NULL: dense */
     const void *w;             /* [n, k] made at compile time; NULL: the input is that already */
     const float *sx, *sw;      /* of the library's FP8 product; NULL: no scales */
-    size_t acc_bytes, flip_bytes;
+    size_t acc_bytes, x_bytes; /* in the workspace: sums, and x when it is not multiplied as it is */
     int bias;
-    bool fp8, flip, tailed;    /* flip: unsigned codes become signed ones; tailed: the library writes sums, the tail the result */
+    bool fp8, flip, widen, tailed; /* flip: unsigned codes become signed ones; widen: FP8 becomes f16; tailed: the library writes sums, the tail the result */
 } args;
 
 static qx_status own_run(const cu_run *r, const args *p, const void *bias)
@@ -72,17 +73,25 @@ static qx_status own_run(const cu_run *r, const args *p, const void *bias)
     return cu_launched(r->d->m, qk_int8_gemm(r->q, &a));
 }
 
+/* x as the library multiplies it, at `to` when it has to be made. */
+static qx_status staged_x(const cu_run *r, const args *p, void *to, const void **x)
+{
+    const int64_t n = r->in[X].numel;
+    *x = r->in[X].data;
+    if (!p->flip && !p->widen) return QX_OK;
+    const qk_flip_args f = {*x, to, n, 0x80};
+    const qk_cast_args c = {.x = *x, .y = to, .n = n, .from = r->in[X].dtype, .to = QX_DT_FLOAT16};
+    *x = to;
+    return cu_launched(r->d->m, p->flip ? qk_flip(r->q, &f) : qk_cast(r->q, &c));
+}
+
 static qx_status run(const cu_run *r)
 {
     const args *p = r->args;
-    const void *bias = p->bias ? r->in[p->bias].data : NULL, *x = r->in[X].data;
-    char *acc = r->ws, *flipped = acc + p->acc_bytes;
+    const void *bias = p->bias ? r->in[p->bias].data : NULL, *x;
+    char *acc = r->ws, *staged = acc + p->acc_bytes;
     if (!p->plan && !p->sparse.values) return own_run(r, p, bias);
-    if (p->flip) {
-        const qk_flip_args f = {x, flipped, r->in[X].numel, 0x80};
-        QX_TRY(cu_launched(r->d->m, qk_flip(r->q, &f)));
-        x = flipped;
-    }
+    QX_TRY(staged_x(r, p, staged, &x));
     if (p->sparse.values) {
         qk_sparse_args s = p->sparse;
         s.x = x;
@@ -90,7 +99,7 @@ static qx_status run(const cu_run *r)
         QX_TRY(cu_launched(r->d->m, qk_sparse_gemm(r->q, &s)));
     } else {
         const cu_product_data d = {.x = x, .w = p->w ? p->w : r->in[W].data, .bias = p->tailed ? NULL : bias, .y = p->tailed ? acc : r->out[0].data, .sx = p->sx, .sw = p->sw,
-                                   .ws = flipped + p->flip_bytes};
+                                   .ws = staged + p->x_bytes};
         QX_TRY(cu_product_run(r->d, p->plan, &d));
     }
     if (!p->tailed) return QX_OK;
@@ -110,6 +119,16 @@ static qx_status turned_weight(cu_build *b, args *p, int64_t n, int64_t k, bool 
     const qk_turn_args t = {.src = b->in[W].data, .dst = dev, .batch = 1, .rows = k, .cols = n, .size = 1};
     p->w = dev;
     return cu_launched(b->d->m, qk_turn(b->d->q, &t));
+}
+
+/* The weight [n, k] of FP8 codes in f16. */
+static qx_status widened_weight(cu_build *b, args *p, int64_t n, int64_t k)
+{
+    void *dev;
+    QX_TRY(cu_step_memory(b, NULL, (size_t)(n * k) * sizeof(uint16_t), &dev));
+    const qk_cast_args c = {.x = p->w ? p->w : b->in[W].data, .y = dev, .n = n * k, .from = b->in[W].dtype, .to = QX_DT_FLOAT16};
+    p->w = dev;
+    return cu_launched(b->d->m, qk_cast(b->d->q, &c));
 }
 
 static qx_status column_sums(cu_build *b, args *p, int64_t n, int64_t k)
@@ -147,7 +166,7 @@ static qx_status fp8_scales(cu_build *b, args *p, int64_t m, bool one, cu_produc
     return st;
 }
 
-/* *taken: the library has an algorithm; sparse: the weight has a 2:4 form and needs none. */
+/* *taken: the library has an algorithm for the codes, or for FP8 ones widened to f16. */
 static qx_status by_library(cu_build *b, args *p, const qk_int8_args *a, bool one, bool *taken, size_t *ws)
 {
     const bool fp8 = p->fp8;
@@ -156,8 +175,16 @@ static qx_status by_library(cu_build *b, args *p, const qk_int8_args *a, bool on
     cu_product_plan *plan = NULL;
     if (fp8) QX_TRY(fp8_scales(b, p, a->m, one, &q));
     else p->tailed = true;
-    if (fp8 && q.has_bias && b->in[BIAS].dtype != q.ytype) return QX_OK;
-    QX_TRY(cu_product_new(b->d, &q, &plan, ws, taken));
+    if (!q.has_bias || b->in[BIAS].dtype == q.ytype) QX_TRY(cu_product_new(b->d, &q, &plan, ws, taken));
+    if (!*taken && fp8) {
+        q.type = QX_DT_FLOAT16;
+        q.ytype = QX_DT_FLOAT;
+        q.has_bias = false;
+        q.scale_mode = 0;
+        p->widen = p->tailed = true;
+        p->sx = p->sw = NULL;
+        QX_TRY(cu_product_new(b->d, &q, &plan, ws, taken));
+    }
     if (*taken) cu_step_plan(b, plan, cu_product_free, "cublasLt");
     p->plan = plan;
     return QX_OK;
@@ -182,10 +209,11 @@ static qx_status with_units(cu_build *b, args *p, const qk_int8_args *a, bool nk
     p->tail.zx = a->zx - (p->flip ? 128 : 0);
     const bool sums = !p->fp8 && p->tail.zx;
     if (p->plan || sums) QX_TRY(turned_weight(b, p, a->n, a->k, nk));
+    if (p->plan && p->widen) QX_TRY(widened_weight(b, p, a->n, a->k));
     if (sums) QX_TRY(column_sums(b, p, a->n, a->k));
     p->acc_bytes = p->tailed ? cu_round((size_t)(a->m * a->n) * 4) : 0;
-    p->flip_bytes = p->flip ? cu_round((size_t)(a->m * a->k)) : 0;
-    b->step->workspace = p->acc_bytes + p->flip_bytes + ws;
+    p->x_bytes = p->flip || p->widen ? cu_round((size_t)(a->m * a->k) * (p->widen ? sizeof(uint16_t) : 1)) : 0;
+    b->step->workspace = p->acc_bytes + p->x_bytes + ws;
     return QX_OK;
 }
 

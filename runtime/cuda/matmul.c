@@ -197,7 +197,7 @@ const cu_adapter cu_linear = {two_real_place, linear_compile};
 
 /* ---- weights of few bits ---- */
 
-typedef struct codes_args { qk_codes_args c; qk_gemm_args g; int zero, bias; bool expand; const cu_product_plan *plan; } codes_args;
+typedef struct codes_args { qk_codes_args c; qk_gemm_args g; int zero, bias; bool expand; const void *turned; const cu_product_plan *plan; } codes_args; /* turned: the codes as [n, k], NULL: as they are */
 enum { EXPAND_FROM_ROWS = 32 }; /* more rows than this: the weight is expanded once and multiplied by the library */
 
 static qx_status codes_run(const cu_run *r)
@@ -205,7 +205,7 @@ static qx_status codes_run(const cu_run *r)
     const codes_args *p = r->args;
     qk_codes_args c = p->c;
     c.x = r->in[0].data;
-    c.codes = r->in[1].data;
+    c.codes = p->turned ? p->turned : r->in[1].data;
     c.scale = r->in[2].data;
     c.zero = p->zero ? r->in[p->zero].data : NULL;
     c.bias = p->bias ? r->in[p->bias].data : NULL;
@@ -230,6 +230,7 @@ static qx_status codes_step(cu_build *b, codes_args *p)
     const qx_dev_tensor *x = &b->in[0];
     if (!cu_real(x->dtype) || !cu_real(c->stype) || (p->bias && !cu_real(b->in[p->bias].dtype))) CU_NO(b, "an activation of %s with scales of %s", qx_dtype_get(x->dtype)->text, qx_dtype_get(c->stype)->text);
     if (x->rank < 1 || x->dims[x->rank - 1] != c->k) CU_BAD(b, "rows of %lld by a weight with K = %lld", (long long)(x->rank ? x->dims[x->rank - 1] : 0), (long long)c->k);
+    if (c->k > INT32_MAX || c->block > INT32_MAX) CU_NO(b, "K = %lld in blocks of %lld", (long long)c->k, (long long)c->block);
     c->m = x->numel / c->k;
     b->step->kernel = "product";
     c->dtype = x->dtype;
@@ -280,6 +281,19 @@ const cu_adapter qx_cuda_matmul_nbits = {nbits_place, nbits_compile};
 
 static qx_status codes_place(const cu_build *b) { return cu_want_real(b, 0); }
 
+/* Constant codes are kept with k innermost, where a column is read in wide loads. Their scales stay where they are. */
+static qx_status turned_codes(cu_build *b, codes_args *p)
+{
+    const qx_dev_tensor *w = &b->in[QX_WQ_CODES];
+    void *dev;
+    if (p->c.nk || !(w->flags & QX_DEV_CONST)) return QX_OK;
+    QX_TRY(cu_step_memory(b, NULL, w->bytes, &dev));
+    p->turned = dev;
+    p->c.nk = 1;
+    const qk_codes_args t = {.codes = w->data, .y = dev, .n = p->c.n, .k = p->c.k, .ctype = p->c.ctype};
+    return cu_launched(b->d->m, qk_codes_turn(b->d->q, &t));
+}
+
 static qx_status codes_compile(cu_build *b)
 {
     const qx_dev_tensor *w = &b->in[QX_WQ_CODES], *s = &b->in[QX_WQ_SCALE];
@@ -295,6 +309,7 @@ static qx_status codes_compile(cu_build *b)
     if (s->numel != need || (p.zero && b->in[p.zero].numel != need)) CU_BAD(b, "%lld scales, %lld are needed", (long long)s->numel, (long long)need);
     c->s_n = need == 1 ? 0 : c->block ? (nk ? c->blocks : 1) : 1;
     c->s_k = c->block ? (nk ? 1 : c->n) : 0;
+    QX_TRY(turned_codes(b, &p));
     return codes_step(b, &p);
 }
 extern const cu_adapter cu_codes_linear;

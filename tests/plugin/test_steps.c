@@ -40,10 +40,18 @@ static const step_case cases[] = {
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Gemm<transB=1>(d, v, b) }", 110, NULL},
     {"fp8 product of our own", HEAD(19) "g (float[5,40] x) => (float[5,21] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[40,21] w = random(5), float[21] ws = fill(0.02)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 110, NULL},
+    {"fp8 product widened to half", HEAD(19) "g (float[5,40] x) => (float[5,24] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[40,24] w = random(5), float[24] ws = fill(0.02), float[24] b = random(3)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = Gemm(d, v, b) }", 110, "cublasLt"},
     {"4-bit weight in blocks, few rows", HEAD(21) "g (float[2,64] x) => (float[2,32] y)\n"
      "<int4[64,32] w = random(8), float[4,32] ws = fill(0.05)> { v = DequantizeLinear<axis=0, block_size=16>(w, ws) y = MatMul(x, v) }", 110, NULL},
     {"4-bit weight in blocks, many rows", HEAD(21) "g (float[70,64] x) => (float[70,32] y)\n"
      "<uint4[32,64] w = random(8), float[32,4] ws = fill(0.05), uint4[32,4] wz = random(9)> { v = DequantizeLinear<axis=1, block_size=16>(w, ws, wz) t = Transpose<perm=[1,0]>(v) y = MatMul(x, t) }", 110, NULL},
+    {"4-bit weight by matrix units, half", HEAD(21) "g (float[11,416] x) => (float[11,40] y) <int4[416,40] w = random(8), float16[13,40] ws = random(5), int4[13,40] wz = random(9), float16[40] b = random(6)>"
+     " { h = Cast<to=10>(x) v = DequantizeLinear<axis=0, block_size=32>(w, ws, wz) a = MatMul(h, v) c = Add(a, b) y = Cast<to=1>(c) }", 50, NULL},
+    {"4-bit weight by matrix units, bfloat16", HEAD(23) "g (float[3,2304] x) => (float[3,24] y) <uint4[24,2304] w = random(8), bfloat16[24,36] ws = random(5), uint4[24,36] wz = random(9)>"
+     " { h = Cast<to=16>(x) v = DequantizeLinear<axis=1, block_size=64>(w, ws, wz) t = Transpose<perm=[1,0]>(v) a = MatMul(h, t) y = Cast<to=1>(a) }", 34, NULL},
+    {"2-bit weight, one scale a column", HEAD(25) "g (float[9,48] x) => (float[9,33] y) <uint2[33,48] w = random(8), float[33] ws = fill(0.05), uint2[33] wz = random(3)>"
+     " { v = DequantizeLinear<axis=0>(w, ws, wz) t = Transpose<perm=[1,0]>(v) y = MatMul(x, t) }", 110, NULL},
     {"8-bit weight, one scale a column", HEAD(21) "g (float[40,64] x) => (float[40,32] y)\n"
      "<int8[64,32] w = random(8), float[32] ws = fill(0.05)> { v = DequantizeLinear<axis=1>(w, ws) y = MatMul(x, v) }", 110, NULL},
     {"2:4 product in half precision, bias and silu", HEAD(17) "g (float[21,64] x) => (float[21,48] y)\n"
