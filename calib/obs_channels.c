@@ -69,11 +69,14 @@ static qx_status begin(qx_ctx *ctx, qx_channels *c, int rank, const int64_t *dim
     return QX_OK;
 }
 
-qx_status qx_channels_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_channels *c, const qx_tensor *t, int axis, const char *name)
+qx_status qx_channels_ask(qx_ctx *ctx, qx_channels *c, const qx_tensor *t, int axis, const char *name, qx_look *look)
 {
     job j;
     QX_TRY(begin(ctx, c, t->rank, t->dims, axis, name, &j));
-    return qx_exec_columns(exec, t, j.outer, c->n, j.inner, &c->acc);
+    look->outer = j.outer;
+    look->channels = c->n;
+    look->inner = j.inner;
+    return QX_OK;
 }
 
 qx_status qx_channels_add(qx_ctx *ctx, qx_channels *c, const float *x, int rank, const int64_t *dims, int axis, const char *name)
@@ -85,19 +88,24 @@ qx_status qx_channels_add(qx_ctx *ctx, qx_channels *c, const float *x, int rank,
     return qx_parallel(ctx, c->n, runs_piece, &j);
 }
 
+void qx_channels_add_seen(qx_channels *c, const qx_columns *seen)
+{
+    const qx_columns *a = &c->acc;
+    for (int64_t i = 0; i < c->n; i++) {
+        if (seen->min[i] < a->min[i]) a->min[i] = seen->min[i];
+        if (seen->max[i] > a->max[i]) a->max[i] = seen->max[i];
+        a->sum[i] = qx_dd_join(a->sum[i], seen->sum[i]);
+        a->abs[i] = qx_dd_join(a->abs[i], seen->abs[i]);
+        a->sq[i] = qx_dd_join(a->sq[i], seen->sq[i]);
+    }
+}
+
 qx_status qx_channels_join(qx_ctx *ctx, qx_channels *into, const qx_channels *from, const char *name)
 {
     if (!from->n) return QX_OK;
     if (!into->n) QX_TRY(make(ctx, into, from->n));
     if (into->n != from->n) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': %lld channels in one store, %lld in the other", name, (long long)into->n, (long long)from->n);
-    const qx_columns *a = &into->acc, *b = &from->acc;
-    for (int64_t i = 0; i < from->n; i++) {
-        if (b->min[i] < a->min[i]) a->min[i] = b->min[i];
-        if (b->max[i] > a->max[i]) a->max[i] = b->max[i];
-        a->sum[i] = qx_dd_join(a->sum[i], b->sum[i]);
-        a->abs[i] = qx_dd_join(a->abs[i], b->abs[i]);
-        a->sq[i] = qx_dd_join(a->sq[i], b->sq[i]);
-    }
+    qx_channels_add_seen(into, &from->acc);
     into->rows += from->rows;
     return QX_OK;
 }

@@ -102,15 +102,26 @@ static void add_tile(double *tile, const double *full, int64_t k, int64_t i, int
 
 qx_status qx_gram_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_gram *g, const qx_tensor *t)
 {
-    const int64_t k = t->dims[t->rank - 1], p = panels_of(k);
-    double *full;
+    const int64_t k = t->dims[t->rank - 1];
     if (!g->tiles) QX_TRY(open_gram(ctx, g, k, 1));
     if (g->k != k || g->groups != 1) QX_FAIL(ctx, QX_E_SHAPE, "rows of %lld elements now, %lld x %lld before", (long long)k, (long long)g->groups, (long long)g->k);
-    QX_TRY(qx_alloc_raw(ctx, (size_t)(k * k) * sizeof *full, (void **)&full));
-    qx_status st = qx_exec_gram(exec, t, full);
-    for (int64_t i = 0; i < p && st == QX_OK; i++)
-        for (int64_t j = i; j < p; j++) add_tile(g->tiles + tile_at(p, i, j) * TT, full, k, i, j);
+    QX_TRY(qx_exec_gram_add(exec, t, &g->on_device));
     g->rows += t->numel / k;
+    return QX_OK;
+}
+
+qx_status qx_gram_take(qx_ctx *ctx, qx_exec *exec, qx_gram *g, bool wanted)
+{
+    void *sum = g->on_device;
+    const int64_t k = g->k, p = panels_of(k);
+    double *full = NULL;
+    if (!sum) return QX_OK;
+    g->on_device = NULL;
+    const qx_status room = wanted ? qx_alloc_raw(ctx, (size_t)(k * k) * sizeof *full, (void **)&full) : QX_OK;
+    qx_status st = qx_exec_gram_take(exec, sum, full); /* in any case: the device wants its memory back */
+    if (room != QX_OK) st = room;
+    for (int64_t i = 0; i < p && st == QX_OK && full; i++)
+        for (int64_t j = i; j < p; j++) add_tile(g->tiles + tile_at(p, i, j) * TT, full, k, i, j);
     qx_free(ctx, full);
     return st;
 }

@@ -77,15 +77,17 @@ static void widen(qx_hist *h, int exp)
     }
 }
 
-qx_status qx_hist_cover(qx_ctx *ctx, qx_hist *h, float absmax)
+/* The histogram can take numbers below 4096 * 2^exp from here on. */
+static qx_status reach(qx_ctx *ctx, qx_hist *h, int exp)
 {
-    int exp = exp_for(absmax);
     if (!h->bins) QX_TRY(QX_NEW_ARRAY(ctx, QX_HIST_BINS, &h->bins));
     if (!h->set) h->exp = exp;
     h->set = true;
     widen(h, exp);
     return QX_OK;
 }
+
+qx_status qx_hist_cover(qx_ctx *ctx, qx_hist *h, float absmax) { return reach(ctx, h, exp_for(absmax)); }
 
 typedef struct hist_job { const float *x; int64_t n, pieces; float inv; uint32_t *bins; } hist_job; /* bins[pieces][QX_HIST_BINS] */
 
@@ -115,15 +117,22 @@ qx_status qx_hist_add(qx_ctx *ctx, qx_hist *h, const float *x, int64_t n, float 
     return st;
 }
 
+/* Where bin i of a histogram that is finer by `shift` lies. */
+static int coarser(int i, int shift) { return shift < 12 ? i >> shift : 0; }
+
+qx_status qx_hist_add_seen(qx_ctx *ctx, qx_hist *h, const uint32_t *bins, int exp, int64_t zeros)
+{
+    QX_TRY(reach(ctx, h, exp));
+    for (int i = 0; i < QX_HIST_BINS; i++) h->bins[coarser(i, h->exp - exp)] += bins[i];
+    h->bins[0] -= (uint64_t)zeros;
+    return QX_OK;
+}
+
 qx_status qx_hist_join(qx_ctx *ctx, qx_hist *into, const qx_hist *from)
 {
     if (!from->set) return QX_OK;
-    if (!into->bins) QX_TRY(QX_NEW_ARRAY(ctx, QX_HIST_BINS, &into->bins));
-    if (!into->set) into->exp = from->exp;
-    into->set = true;
-    widen(into, from->exp);
-    int shift = into->exp - from->exp;
-    for (int i = 0; i < QX_HIST_BINS; i++) into->bins[shift < 12 ? i >> shift : 0] += from->bins[i];
+    QX_TRY(reach(ctx, into, from->exp));
+    for (int i = 0; i < QX_HIST_BINS; i++) into->bins[coarser(i, into->exp - from->exp)] += from->bins[i];
     return QX_OK;
 }
 

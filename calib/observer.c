@@ -71,30 +71,61 @@ qx_status qx_observer_add(qx_ctx *ctx, qx_observer *o, const qx_tensor *t, doubl
     return st;
 }
 
-enum { GRAM_ON_DEVICE = 8192 }; /* columns: 512 MB come to the host for each tensor then */
+/* ---- on a device ---- */
 
-qx_status qx_observer_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_tensor *t, double step, bool *taken)
+enum { GRAM_ON_DEVICE = 32768 }; /* columns: 8 GB there and, for a moment, here */
+
+typedef struct looking { qx_ctx *ctx; qx_observer *o; double step; int64_t sample; } looking;
+
+static qx_status add_seen(const looking *l, const qx_seen *seen)
 {
-    qx_scan s;
+    qx_observer *o = l->o;
+    const qx_scan *s = &seen->scan;
+    if (s->nonfinite) QX_FAIL(l->ctx, QX_E_NUMERIC, "sample %lld: '%s' holds NaN or Inf (--device cpu says where)", (long long)l->sample, o->name);
+    if (o->doing & QX_STAT_RANGE) {
+        o->samples++;
+        qx_range_join(&o->range, s);
+    }
+    if (seen->bins) QX_TRY(qx_hist_add_seen(l->ctx, &o->hist, seen->bins, seen->exp, s->zeros));
+    if (seen->channels) qx_channels_add_seen(&o->channels, &seen->columns);
+    return o->doing & QX_STAT_STEPS ? qx_steps_add(l->ctx, &o->steps, &(qx_step_row){l->step, {s->absmax, 0}, s->absmax, 1}) : QX_OK;
+}
+
+static qx_status looked(void *user, const qx_seen *seen)
+{
+    const looking l = *(const looking *)user;
+    qx_free(l.ctx, user);
+    return seen ? add_seen(&l, seen) : QX_OK;
+}
+
+static qx_status look_at(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_tensor *t, double step, int64_t sample)
+{
+    qx_look what = {.histogram = (o->doing & QX_STAT_HISTOGRAM) != 0};
+    looking *l;
+    if (o->doing & QX_STAT_CHANNELS) QX_TRY(qx_channels_ask(ctx, &o->channels, t, o->axis, o->name, &what));
+    QX_TRY(QX_NEW(ctx, &l));
+    *l = (looking){ctx, o, step, sample};
+    const qx_status st = qx_exec_look(exec, t, &what, looked, l);
+    if (st != QX_OK) qx_free(ctx, l);
+    return st;
+}
+
+qx_status qx_observer_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_tensor *t, double step, int64_t sample, bool *taken)
+{
     const bool gram = o->doing & QX_STAT_GRAM;
     *taken = t->numel == 0;
     if (*taken || (o->doing & QX_STAT_ROWS) || t->numel > INT32_MAX) return QX_OK;
     if (gram && (o->has_window || t->rank < 1 || t->dims[t->rank - 1] > GRAM_ON_DEVICE)) return QX_OK;
-    QX_TRY(qx_exec_scan(exec, t, &s));
-    if (s.nonfinite) return QX_OK;
+    if (gram) {
+        const qx_status st = qx_gram_add_on_device(ctx, exec, &o->gram, t);
+        if (st == QX_E_NOMEM && !o->gram.on_device) { /* no room for the sum there: it is made here */
+            qx_ctx_clear_error(ctx);
+            return QX_OK;
+        }
+        QX_TRY(st);
+    }
     *taken = true;
-    if (o->doing & QX_STAT_RANGE) {
-        o->samples++;
-        qx_range_join(&o->range, &s);
-    }
-    if (o->doing & QX_STAT_HISTOGRAM) {
-        QX_TRY(qx_hist_cover(ctx, &o->hist, s.absmax));
-        QX_TRY(qx_exec_histogram(exec, t, ldexpf(1, -o->hist.exp), o->hist.bins));
-        o->hist.bins[0] -= (uint64_t)s.zeros;
-    }
-    if (o->doing & QX_STAT_CHANNELS) QX_TRY(qx_channels_add_on_device(ctx, exec, &o->channels, t, o->axis, o->name));
-    if (o->doing & QX_STAT_STEPS) QX_TRY(qx_steps_add(ctx, &o->steps, &(qx_step_row){step, {s.absmax, 0}, s.absmax, 1}));
-    return gram ? qx_gram_add_on_device(ctx, exec, &o->gram, t) : QX_OK;
+    return look_at(ctx, exec, o, t, step, sample);
 }
 
 /* ---- settling ---- */

@@ -20,6 +20,8 @@ qx_status qx_hist_add(qx_ctx *ctx, qx_hist *h, const float *x, int64_t n, float 
 qx_status qx_hist_join(qx_ctx *ctx, qx_hist *into, const qx_hist *from);
 /* Widens until absmax fits. */
 qx_status qx_hist_cover(qx_ctx *ctx, qx_hist *h, float absmax);
+/* What a device counted in bins of width 2^exp, zeros among them. */
+qx_status qx_hist_add_seen(qx_ctx *ctx, qx_hist *h, const uint32_t *bins, int exp, int64_t zeros);
 void qx_hist_free(qx_ctx *ctx, qx_hist *h);
 
 void qx_range_join(qx_scan *into, const qx_scan *from);
@@ -27,7 +29,9 @@ qx_status qx_range_of(qx_ctx *ctx, const float *x, int64_t n, qx_scan *out); /* 
 
 typedef struct qx_channels { int64_t n; qx_columns acc; double rows; } qx_channels; /* rows: elements that each channel has seen */
 qx_status qx_channels_add(qx_ctx *ctx, qx_channels *c, const float *x, int rank, const int64_t *dims, int axis, const char *name);
-qx_status qx_channels_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_channels *c, const qx_tensor *t, int axis, const char *name);
+/* For a tensor on a device: what has to be asked of it, and what was seen of c->n channels. */
+qx_status qx_channels_ask(qx_ctx *ctx, qx_channels *c, const qx_tensor *t, int axis, const char *name, qx_look *look);
+void qx_channels_add_seen(qx_channels *c, const qx_columns *seen);
 qx_status qx_channels_join(qx_ctx *ctx, qx_channels *into, const qx_channels *from, const char *name);
 void qx_channels_free(qx_ctx *ctx, qx_channels *c);
 
@@ -45,12 +49,14 @@ typedef struct qx_gram {
     float *pending; int64_t n_pending; /* rows that do not fill a block yet: [QX_GRAM_ROWS][groups * k] */
     float *full;             /* when finished: [groups][k][k] */
     struct qx_file *disk;    /* full is a read-only mapping of it; NULL: memory */
+    void *on_device;         /* a sum that has not been taken; NULL: none */
 } qx_gram;
 size_t qx_gram_bytes(int64_t k, int64_t groups); /* what collecting takes */
 int64_t qx_gram_tile_count(int64_t k, int64_t groups); /* doubles in tiles */
 size_t qx_gram_extra(int64_t k, int64_t groups); /* and in passing, for one matrix at a time */
 qx_status qx_gram_add(qx_ctx *ctx, qx_gram *g, const float *x, int64_t rows, int64_t stride, int64_t k, int64_t groups);
-qx_status qx_gram_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_gram *g, const qx_tensor *t); /* rows of the last axis, summed in f64 */
+qx_status qx_gram_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_gram *g, const qx_tensor *t); /* rows of the last axis, summed there; QX_E_NOMEM: no room for the first */
+qx_status qx_gram_take(qx_ctx *ctx, qx_exec *exec, qx_gram *g, bool wanted); /* what is summed there comes here; not wanted: is thrown away */
 qx_status qx_gram_finish(qx_ctx *ctx, qx_gram *g); /* tiles -> full */
 qx_status qx_gram_join(qx_ctx *ctx, qx_gram *into, const qx_gram *from, const char *name); /* both finished */
 qx_status qx_gram_spill(qx_ctx *ctx, qx_gram *g); /* full -> an unnamed file on disk, mapped */
@@ -85,8 +91,9 @@ typedef struct qx_observer {
 } qx_observer;
 /* Feeds one tensor. dtype as the executor has it; x is converted when it is not float32. */
 qx_status qx_observer_add(qx_ctx *ctx, qx_observer *o, const qx_tensor *t, double step);
-/* The same for a tensor on a device. *taken false: something wanted needs the tensor itself (rows, Gram matrix), or it holds what is not finite: nothing was added, fetch it. */
-qx_status qx_observer_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_tensor *t, double step, bool *taken);
+/* The same for a tensor on a device, of sample `sample`: it has been added when the run is over, and what is not finite is an error then. *taken false: something wanted needs
+ * the tensor itself (rows, a Gram matrix of patches): nothing was added, fetch it. */
+qx_status qx_observer_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_tensor *t, double step, int64_t sample, bool *taken);
 qx_status qx_observer_finish(qx_ctx *ctx, qx_observer *o); /* makes the view */
 qx_status qx_observer_join(qx_ctx *ctx, qx_observer *into, const qx_observer *from);
 /* Throws away what `kinds` hold, to be collected anew. */

@@ -85,6 +85,7 @@ qx_status qx_checkpoint_after(qx_stats *s, int64_t done, int64_t n)
             QX_TRY(qx_reservoir_sort(s->ctx, &e->o.rows));
             QX_TRY(qx_reservoir_sort(s->ctx, &e->o.tops));
         }
+    QX_TRY(qx_stats_take_grams(s, true));
     QX_TRY(qx_stats_save_part(s, c->path, done));
     c->last = qx_clock_seconds();
     c->took = c->last - now;

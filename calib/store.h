@@ -32,6 +32,9 @@ struct qx_stats {
 qx_status qx_stats_entry(qx_stats *s, const char *name, qx_entry **out); /* found or made */
 qx_entry *qx_stats_entry_at(const qx_stats *s, int64_t i);
 
+/* sweep.c: what a device has summed up of all watched values comes to the host; not wanted: is thrown away. */
+qx_status qx_stats_take_grams(qx_stats *s, bool wanted);
+
 /* stats_file.c: the state of a sweep behind `done` samples. */
 qx_status qx_stats_save_part(qx_stats *s, const char *path, int64_t done);
 qx_status qx_stats_load_part(qx_stats *s, const char *path, int64_t *done); /* into an empty store; its observers are `doing` then */

@@ -17,7 +17,7 @@ static qx_status add(qx_stats *s, qx_observer *o, const qx_value *v, const qx_te
 {
     bool taken = false;
     if ((*t)->on_device) {
-        QX_TRY(qx_observer_add_on_device(s->ctx, s->watching, o, *t, s->step, &taken));
+        QX_TRY(qx_observer_add_on_device(s->ctx, s->watching, o, *t, s->step, s->runs, &taken));
         if (taken) return QX_OK;
         QX_TRY(qx_exec_fetch(s->watching, v, t));
     }
@@ -82,8 +82,20 @@ static void start_all(qx_stats *s, uint32_t without)
         }
 }
 
+qx_status qx_stats_take_grams(qx_stats *s, bool wanted)
+{
+    qx_status st = QX_OK;
+    for (int w = 0; w < s->n_watched; w++)
+        for (qx_entry *e = s->watched[w]; e; e = e->next) {
+            const qx_status one = qx_gram_take(s->ctx, s->watching, &e->o.gram, wanted && st == QX_OK);
+            if (st == QX_OK) st = one;
+        }
+    return st;
+}
+
 static qx_status finish_all(qx_stats *s)
 {
+    QX_TRY(qx_stats_take_grams(s, true));
     for (int w = 0; w < s->n_watched; w++)
         for (qx_entry *e = s->watched[w]; e; e = e->next)
             if (e->o.doing) QX_TRY(qx_observer_finish(s->ctx, &e->o));
@@ -316,6 +328,7 @@ qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples)
         if (s->checkpoint.path) qx_log(s->ctx, QX_LOG_INFO, "%s: no checkpoints when Gram matrices may take several sweeps", s->checkpoint.path);
         st = sweep_in_parts(s, exec, samples, need);
     }
+    (void)qx_stats_take_grams(s, false); /* left behind by a sweep that failed */
     qx_exec_want_outputs(exec, true);
     qx_status off = qx_exec_watch(exec, NULL, 0, NULL, NULL);
     return st == QX_OK ? off : st;

@@ -11,6 +11,7 @@
 #ifndef QX_RUNTIME_BACKEND_H
 #define QX_RUNTIME_BACKEND_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,7 +19,7 @@
 extern "C" {
 #endif
 
-enum { QX_BACKEND_ABI = 2, QX_DEV_RANK = 8 };
+enum { QX_BACKEND_ABI = 3, QX_DEV_RANK = 8 };
 
 typedef enum qx_dev_status {
     QX_DEV_OK,
@@ -26,6 +27,7 @@ typedef enum qx_dev_status {
     QX_DEV_UNSUPPORTED, /* no kernel for this node, type or shape */
     QX_DEV_NOMEM,
     QX_DEV_BAD_SHAPE,   /* the node's inputs do not fit each other */
+    QX_DEV_FULL,        /* no room for another look before gather() */
 } qx_dev_status;
 
 typedef enum qx_dev_attr_kind { QX_DEV_INT = 1, QX_DEV_FLOAT, QX_DEV_STRING, QX_DEV_INTS, QX_DEV_FLOATS } qx_dev_attr_kind;
@@ -78,11 +80,15 @@ typedef struct qx_dev_info {
 typedef struct qx_dev qx_dev;           /* an open device with its queue */
 typedef struct qx_dev_step qx_dev_step; /* a node compiled for shapes */
 typedef struct qx_dev_graph qx_dev_graph;
+typedef struct qx_dev_gram qx_dev_gram; /* a sum of Gram matrices on the device */
 
 /* What calibration wants to know of n elements; the same definitions as qx_scan in kernels/observe.h. Sums are hi + lo. */
 typedef struct qx_dev_scan { float min, max, absmax; int64_t zeros, nonfinite; double sum[2], abs[2], sumsq[2]; } qx_dev_scan;
-/* Per channel of [outer, channels, inner]; arrays of [channels] on the host, overwritten. */
-typedef struct qx_dev_columns { int64_t outer, channels, inner; float *min, *max; double *sum, *abs, *sumsq; } qx_dev_columns;
+/* What calibration asks of a tensor beside that. channels 0: nothing of channels; else the tensor is [outer, channels, inner]. */
+typedef struct qx_dev_look { bool histogram; int64_t outer, channels, inner; } qx_dev_look;
+/* What was seen. bins [4096], of width 2^exp, the smallest with absmax < 4096 * 2^exp (at least 2^-120): bin = (int)(|x| / 2^exp) of what is finite. Arrays of [channels];
+ * sums of [channels][2]. NULL: not asked for. */
+typedef struct qx_dev_seen { qx_dev_scan scan; int32_t exp; const uint32_t *bins; int64_t channels; const float *min, *max; const double *sum, *abs, *sumsq; } qx_dev_seen;
 
 typedef struct qx_backend {
     uint32_t abi, struct_size; /* QX_BACKEND_ABI, sizeof(qx_backend) */
@@ -118,12 +124,14 @@ typedef struct qx_backend {
     qx_dev_status (*replay)(qx_dev *d, qx_dev_graph *g);
     void (*drop_graph)(qx_dev *d, qx_dev_graph *g);
 
-    /* Observers; all wait for the result. bins: [4096] on the host, added to, bin = (int)(|x| * inv_width). gram: X'X of `rows` rows of k
-     * elements, [k, k] on the host; elements at and above the diagonal are set. */
-    qx_dev_status (*scan)(qx_dev *d, const qx_dev_tensor *t, qx_dev_scan *out);
-    qx_dev_status (*histogram)(qx_dev *d, const qx_dev_tensor *t, float inv_width, uint64_t *bins);
-    qx_dev_status (*columns)(qx_dev *d, const qx_dev_tensor *t, const qx_dev_columns *c);
-    qx_dev_status (*gram)(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, double *gram);
+    /* Observers. A look is put into the queue and nobody waits for it; gather() waits and gives the results of the n looks since the last one, in their order. What they point to
+     * stays until the next look. */
+    qx_dev_status (*look)(qx_dev *d, const qx_dev_tensor *t, const qx_dev_look *what);
+    qx_dev_status (*gather)(qx_dev *d, qx_dev_seen *out, int64_t n);
+    /* *g += X'X of `rows` rows of k elements; made when it is NULL (QX_DEV_NOMEM: the device has no room to spare). take: waits, gives the elements at and above the diagonal of
+     * [k, k] on the host (gram NULL: nothing), and frees it. */
+    qx_dev_status (*gram_add)(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, qx_dev_gram **g);
+    qx_dev_status (*gram_take)(qx_dev *d, qx_dev_gram *g, double *gram);
 } qx_backend;
 
 typedef const qx_backend *qonnx_backend_fn(uint32_t abi);

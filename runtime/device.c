@@ -17,7 +17,7 @@ enum { DEVICE_ALIGN = 256 };
 
 qx_status qx_device_status(const qx_exec *x, qx_dev_status st, const char *doing)
 {
-    static const qx_status codes[] = {QX_OK, QX_E_FAIL, QX_E_UNSUPPORTED, QX_E_NOMEM, QX_E_SHAPE};
+    static const qx_status codes[] = {QX_OK, QX_E_FAIL, QX_E_UNSUPPORTED, QX_E_NOMEM, QX_E_SHAPE, QX_E_FAIL};
     const qx_gpu *d = x->device;
     if (st == QX_DEV_OK) return QX_OK;
     qx_status code = (unsigned)st < sizeof codes / sizeof *codes ? codes[st] : QX_E_FAIL;
@@ -68,6 +68,7 @@ void qx_device_free(qx_exec *x)
         d->free_blocks = b->next_free;
         qx_free(x->ctx, b);
     }
+    qx_free(x->ctx, d->looks);
     if (d->arena) d->b->release(d->dev, d->arena);
     d->b->close(d->dev);
     qx_free(x->ctx, d);

@@ -53,6 +53,7 @@ typedef struct qx_gpu {
     bool replay, record, no_graphs;
     bool changing;            /* a step has an argument on the host whose content may change from run to run: no recordings */
     int64_t alloc_i, clock, host_touches; /* of this run */
+    struct qx_pending_look *looks; int64_t n_looks, cap_looks; /* whose results have not been gathered */
     qx_dblock *free_blocks;
 } qx_gpu;
 
@@ -85,5 +86,8 @@ void qx_dev_plan_free(qx_exec *x, qx_dev_plan *p);
 qx_status qx_device_start(qx_exec *x);      /* of a run: arena, feeds */
 qx_status qx_device_step(qx_exec *x, qx_rstep *s);
 qx_status qx_device_run_main(qx_exec *x);
+
+/* device_observe.c: hands out what the looks of this run saw; st not QX_OK: the run failed, nobody gets anything. Returns st, or what went wrong here. */
+qx_status qx_device_gather(qx_exec *x, qx_status st);
 
 #endif

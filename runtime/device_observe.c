@@ -1,6 +1,9 @@
-/* device_observe.c - observers of watched values that lie on a device: only results come to the host. */
+/* device_observe.c - observers of watched values that lie on a device: only results come to the host, and nobody waits for them before the run ends or the device has no room for
+ * more of them. */
 #include "kernels/observe.h"
 #include "runtime/device.h"
+
+typedef struct qx_pending_look { qx_look_fn *fn; void *user; int64_t numel; } qx_pending_look;
 
 qx_status qx_exec_fetch(qx_exec *x, const qx_value *v, const qx_tensor **t)
 {
@@ -16,51 +19,72 @@ static qx_dev_tensor plain_view(const qx_tensor *t)
     return d;
 }
 
-qx_status qx_exec_scan(qx_exec *x, const qx_tensor *t, qx_scan *out)
+static qx_dd *pairs(const double *p) { return (qx_dd *)(uintptr_t)p; } /* hi, lo */
+
+static qx_seen seen_of(const qx_dev_seen *s, int64_t numel)
 {
-    const qx_dev_tensor d = plain_view(t);
-    qx_dev_scan s;
-    QX_TRY(qx_device_status(x, x->device->b->scan(x->device->dev, &d, &s), "scan"));
-    *out = (qx_scan){.min = s.min, .max = s.max, .absmax = s.absmax, .n = t->numel, .zeros = s.zeros, .nonfinite = s.nonfinite != 0, .sum = {s.sum[0], s.sum[1]},
-                     .abs = {s.abs[0], s.abs[1]}, .sumsq = {s.sumsq[0], s.sumsq[1]}};
-    return QX_OK;
+    const qx_dev_scan *r = &s->scan;
+    return (qx_seen){.scan = {.min = r->min, .max = r->max, .absmax = r->absmax, .n = numel, .zeros = r->zeros, .nonfinite = r->nonfinite != 0, .sum = {r->sum[0], r->sum[1]},
+                              .abs = {r->abs[0], r->abs[1]}, .sumsq = {r->sumsq[0], r->sumsq[1]}},
+                     .exp = s->exp, .bins = s->bins, .channels = s->channels,
+                     .columns = {(float *)(uintptr_t)s->min, (float *)(uintptr_t)s->max, pairs(s->sum), pairs(s->abs), pairs(s->sumsq)}};
 }
 
-qx_status qx_exec_histogram(qx_exec *x, const qx_tensor *t, float inv_width, uint64_t *bins)
+/* Everyone is told once, whatever happens: what they keep for it is theirs to free. */
+qx_status qx_device_gather(qx_exec *x, qx_status st)
 {
-    const qx_dev_tensor d = plain_view(t);
-    return qx_device_status(x, x->device->b->histogram(x->device->dev, &d, inv_width, bins), "histogram");
-}
-
-static void join(const qx_columns *acc, const qx_dev_columns *c)
-{
-    for (int64_t i = 0; i < c->channels; i++) {
-        if (c->min[i] < acc->min[i]) acc->min[i] = c->min[i];
-        if (c->max[i] > acc->max[i]) acc->max[i] = c->max[i];
-        acc->sum[i] = qx_dd_join(acc->sum[i], (qx_dd){c->sum[2 * i], c->sum[2 * i + 1]});
-        acc->abs[i] = qx_dd_join(acc->abs[i], (qx_dd){c->abs[2 * i], c->abs[2 * i + 1]});
-        acc->sq[i] = qx_dd_join(acc->sq[i], (qx_dd){c->sumsq[2 * i], c->sumsq[2 * i + 1]});
+    qx_gpu *d = x->device;
+    const int64_t n = d->n_looks;
+    qx_dev_seen *seen = NULL;
+    if (!n) return st;
+    d->n_looks = 0;
+    const qx_status room = qx_alloc_array(x->ctx, (size_t)n, sizeof *seen, (void **)&seen);
+    if (st == QX_OK) st = room;
+    const qx_dev_status got = d->b->gather(d->dev, seen, room == QX_OK ? n : 0); /* a failed run's too: they are out of the way then */
+    if (st == QX_OK) st = qx_device_status(x, got, "gather what was observed");
+    for (int64_t i = 0; i < n; i++) {
+        const qx_pending_look *l = &d->looks[i];
+        const qx_seen s = st == QX_OK ? seen_of(&seen[i], l->numel) : (qx_seen){.exp = 0};
+        const qx_status told = l->fn(l->user, st == QX_OK ? &s : NULL);
+        if (st == QX_OK) st = told;
     }
-}
-
-qx_status qx_exec_columns(qx_exec *x, const qx_tensor *t, int64_t outer, int64_t n, int64_t inner, const qx_columns *acc)
-{
-    const qx_dev_tensor d = plain_view(t);
-    double *sums = NULL;
-    float *ends = NULL;
-    QX_TRY(QX_NEW_ARRAY(x->ctx, 6 * n, &sums));
-    qx_status st = QX_NEW_ARRAY(x->ctx, 2 * n, &ends);
-    const qx_dev_columns c = {outer, n, inner, ends, ends + n, sums, sums + 2 * n, sums + 4 * n};
-    if (st == QX_OK) st = qx_device_status(x, x->device->b->columns(x->device->dev, &d, &c), "columns");
-    if (st == QX_OK) join(acc, &c);
-    qx_free(x->ctx, sums);
-    qx_free(x->ctx, ends);
+    qx_free(x->ctx, seen);
     return st;
 }
 
-qx_status qx_exec_gram(qx_exec *x, const qx_tensor *t, double *gram)
+static qx_status one_more(qx_exec *x)
 {
-    const qx_dev_tensor d = plain_view(t);
-    const int64_t k = t->rank ? t->dims[t->rank - 1] : 1;
-    return qx_device_status(x, x->device->b->gram(x->device->dev, &d, k ? t->numel / k : 0, k, gram), "Gram matrix");
+    qx_gpu *d = x->device;
+    if (d->n_looks == d->cap_looks) {
+        const int64_t cap = d->cap_looks ? 2 * d->cap_looks : 256;
+        QX_TRY(qx_regrow(x->ctx, (void **)&d->looks, (size_t)d->cap_looks * sizeof *d->looks, (size_t)cap * sizeof *d->looks));
+        d->cap_looks = cap;
+    }
+    return QX_OK;
 }
+
+qx_status qx_exec_look(qx_exec *x, const qx_tensor *t, const qx_look *what, qx_look_fn *fn, void *user)
+{
+    qx_gpu *d = x->device;
+    const qx_dev_tensor v = plain_view(t);
+    const qx_dev_look w = {what->histogram, what->outer, what->channels, what->inner};
+    const qx_pending_look look = {fn, user, t->numel};
+    QX_TRY(one_more(x));
+    qx_dev_status st = d->b->look(d->dev, &v, &w);
+    if (st == QX_DEV_FULL) {
+        QX_TRY(qx_device_gather(x, QX_OK));
+        st = d->b->look(d->dev, &v, &w);
+    }
+    QX_TRY(qx_device_status(x, st, "observe"));
+    d->looks[d->n_looks++] = look;
+    return QX_OK;
+}
+
+qx_status qx_exec_gram_add(qx_exec *x, const qx_tensor *t, void **sum)
+{
+    const qx_dev_tensor v = plain_view(t);
+    const int64_t k = t->rank ? t->dims[t->rank - 1] : 1;
+    return qx_device_status(x, x->device->b->gram_add(x->device->dev, &v, k ? t->numel / k : 0, k, (qx_dev_gram **)sum), "Gram matrix");
+}
+
+qx_status qx_exec_gram_take(qx_exec *x, void *sum, double *gram) { return qx_device_status(x, x->device->b->gram_take(x->device->dev, sum, gram), "Gram matrix"); }

@@ -171,7 +171,7 @@ static qx_status record_run(qx_exec *x, qx_dev_plan *p)
     return st;
 }
 
-qx_status qx_device_run_main(qx_exec *x)
+static qx_status run_main(qx_exec *x)
 {
     qx_gpu *d = x->device;
     qx_dev_plan *p = x->cur->dev;
@@ -189,3 +189,5 @@ qx_status qx_device_run_main(qx_exec *x)
     }
     return QX_OK;
 }
+
+qx_status qx_device_run_main(qx_exec *x) { return qx_device_gather(x, run_main(x)); }

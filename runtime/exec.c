@@ -665,7 +665,7 @@ void qx_exec_want_outputs(qx_exec *x, bool wanted)
     qx_plan_free(x);
 }
 
-void qx_exec_watch_in_place(qx_exec *x, bool on) { x->watch_in_place = on && x->device && x->device->b->scan; }
+void qx_exec_watch_in_place(qx_exec *x, bool on) { x->watch_in_place = on && x->device && x->device->b->look; }
 
 void qx_exec_profile(qx_exec *x, bool on) { x->profile = on; }
 

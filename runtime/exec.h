@@ -5,6 +5,7 @@
 #ifndef QX_RUNTIME_EXEC_H
 #define QX_RUNTIME_EXEC_H
 
+#include "kernels/observe.h"
 #include "onnx/io.h"
 #include "runtime/tensor.h"
 
@@ -58,14 +59,21 @@ void qx_exec_want_outputs(qx_exec *x, bool wanted);
  * memory). The functions below look at it there; qx_exec_fetch brings it to the host. Switched off by qx_exec_watch. */
 void qx_exec_watch_in_place(qx_exec *x, bool on);
 qx_status qx_exec_fetch(qx_exec *x, const qx_value *v, const qx_tensor **t);
-/* As qx_scan_f32, qx_hist_f32 (added to bins[4096]) and qx_columns_f32 of [outer, n, inner] (joined to acc); kernels/observe.h. */
-struct qx_scan;
-struct qx_columns;
-qx_status qx_exec_scan(qx_exec *x, const qx_tensor *t, struct qx_scan *out);
-qx_status qx_exec_histogram(qx_exec *x, const qx_tensor *t, float inv_width, uint64_t *bins);
-qx_status qx_exec_columns(qx_exec *x, const qx_tensor *t, int64_t outer, int64_t n, int64_t inner, const struct qx_columns *acc);
-/* X'X of t as rows of its last axis k: gram[k, k] in f64, at and above the diagonal. */
-qx_status qx_exec_gram(qx_exec *x, const qx_tensor *t, double *gram);
+
+/* Looks at t without waiting: range, and what else is asked for (channels 0: nothing of them; else t is [outer, channels, inner]). fn gets the result when the run ends, at the
+ * latest, once and in the order of the looks; with NULL when the run failed. Nothing of it stays after the call. Not called when this fails. */
+typedef struct qx_look { bool histogram; int64_t outer, channels, inner; } qx_look;
+typedef struct qx_seen {
+    qx_scan scan;
+    int exp; const uint32_t *bins;    /* [4096], of width 2^exp, zeros among them; NULL: not asked for */
+    int64_t channels; qx_columns columns; /* to be read only */
+} qx_seen;
+typedef qx_status qx_look_fn(void *user, const qx_seen *seen);
+qx_status qx_exec_look(qx_exec *x, const qx_tensor *t, const qx_look *what, qx_look_fn *fn, void *user);
+/* *sum += X'X of t as rows of its last axis k, on the device; made when *sum is NULL: QX_E_NOMEM when there is no room for it. take: gram[k, k] in f64, at and above the
+ * diagonal (NULL: thrown away), and frees it. */
+qx_status qx_exec_gram_add(qx_exec *x, const qx_tensor *t, void **sum);
+qx_status qx_exec_gram_take(qx_exec *x, void *sum, double *gram);
 
 /* For models whose weights do not fit in memory: runs `samples` samples together, a stretch of steps (weights of at most weight_budget bytes) after the
  * other, so that each weight is read once. Watches are told as in single runs, but stretch by stretch; nothing is returned. get gives the feeds of a

@@ -234,11 +234,13 @@ int qk_bias_act(qk_queue q, const qk_bias_rows_args *a);
 typedef struct qk_scan_part { float min, max, absmax; int64_t zeros, nonfinite; double sum[2], abs[2], sq[2]; } qk_scan_part;
 typedef struct qk_scan_args { const void *x; qk_scan_part *parts; int64_t n; int32_t dtype, n_parts, wide; } qk_scan_args; /* wide: set by qk_scan */
 int qk_scan(qk_queue q, const qk_scan_args *a);
-typedef struct qk_hist_args { const void *x; uint32_t *bins; int64_t n; int32_t dtype; float inv_width; } qk_hist_args; /* bins[4096] */
+/* bins[4096] += counts of |x| / 2^*exp, which is chosen by the parts of a scan before: the smallest with absmax < 4096 * 2^exp, at least -120. What is not finite is not counted. */
+typedef struct qk_hist_args { const void *x; const qk_scan_part *parts; uint32_t *bins; int32_t *exp; int64_t n; int32_t dtype, n_parts; } qk_hist_args;
 int qk_histogram(qk_queue q, const qk_hist_args *a);
 typedef struct qk_columns_args { const void *x; float *min, *max; double *sum, *abs, *sq; int64_t outer, channels, inner; int32_t dtype; } qk_columns_args;
 int qk_columns(qk_queue q, const qk_columns_args *a);
-typedef struct qk_gram_args { const void *x; double *gram; int64_t rows, stride, k; int32_t dtype; } qk_gram_args;
+/* gram[k, k] += X'X of rows [rows, k], at and above the diagonal (tiles that lie on it whole). dtype real. */
+typedef struct qk_gram_args { const void *x; double *gram; int64_t rows, k; int32_t dtype, wide; } qk_gram_args; /* wide: set by qk_gram */
 int qk_gram(qk_queue q, const qk_gram_args *a);
 
 /* 2:4 sparse weights. compress: w[n, k] (f16, int8 or E4M3; N a multiple of 16, K of 32 (f16) or 64) with two non-zeros of four becomes values[n, k/2] and metadata, in

@@ -1,5 +1,5 @@
-/* observe.cu - what calibration wants to know of a tensor, worked out where it lies: range and sums, histogram, columns, Gram matrix. Definitions as in
- * kernels/observe.h: maxima and counts are exact, sums are pairs hi + lo of error-free additions, products of a Gram matrix are exact in f64. */
+/* observe.cu - what calibration wants to know of a tensor, worked out where it lies: range and sums, histogram, columns. Definitions as in
+ * kernels/observe.h: maxima and counts are exact, sums are pairs hi + lo of error-free additions. Gram matrices: gram.cu. */
 #include <math.h>
 
 #include "kernels/cuda/elem.h"
@@ -89,16 +89,31 @@ QK_EXTERN int qk_scan(qk_queue q, const qk_scan_args *args)
 }
 
 /* A histogram of a block in shared memory, added to the whole at the end: counts, so the order does not matter. */
-enum { BINS = 4096, HIST_THREADS = 256 };
+enum { BINS = 4096, HIST_THREADS = 256, EXP_FLOOR = -120 };
+QX_HD int exp_for(float absmax)
+{
+    const int e = (int)(qx_bits_of(absmax) >> 23) - 126 - 12; /* absmax < 2^(e + 12); numbers below the normal ones are far below the floor */
+    return e > EXP_FLOOR ? e : EXP_FLOOR;
+}
+
 QK_KERNEL(histogram_kernel, qk_hist_args)
 {
     QK_SHARED(uint32_t, own, BINS);
-    QK_THREADS(t) for (int k = t; k < BINS; k += QK_NT) own[k] = 0;
-    QK_SYNC();
-    QK_THREADS(t) for (int64_t i = QK_BLOCK * QK_NT + t; i < a.n; i += QK_BLOCKS * QK_NT) {
-        const int bin = (int)(fabsf(qk_get(a.x, a.dtype, i)) * a.inv_width);
-        QK_ADD_COUNT32(&own[bin < BINS ? bin : BINS - 1], 1u);
+    QK_SHARED(float, most, HIST_THREADS);
+    QK_THREADS(t) {
+        for (int k = t; k < BINS; k += QK_NT) own[k] = 0;
+        most[t] = 0;
+        for (int k = t; k < a.n_parts; k += QK_NT) most[t] = a.parts[k].absmax > most[t] ? a.parts[k].absmax : most[t];
     }
+    QK_FOLD(most, u > v ? u : v);
+    const int exp = exp_for(most[0]);
+    const float inv_width = qx_of_bits((uint32_t)(127 - exp) << 23);
+    QK_THREADS(t) for (int64_t i = QK_BLOCK * QK_NT + t; i < a.n; i += QK_BLOCKS * QK_NT) {
+        const float m = fabsf(qk_get(a.x, a.dtype, i));
+        const int bin = m <= most[0] ? (int)(m * inv_width) : -1;
+        if (bin >= 0) QK_ADD_COUNT32(&own[bin < BINS ? bin : BINS - 1], 1u);
+    }
+    QK_THREADS(t) if (t == 0 && QK_BLOCK == 0) *a.exp = exp;
     QK_SYNC();
     QK_THREADS(t) for (int k = t; k < BINS; k += QK_NT) if (own[k]) QK_ADD_COUNT32(&a.bins[k], own[k]);
 }
@@ -153,41 +168,4 @@ QK_EXTERN int qk_columns(qk_queue q, const qk_columns_args *a)
 {
     if (a->inner > 1) return QK_LAUNCH(planes_kernel, a->channels, COLUMN_THREADS, q, a);
     return QK_LAUNCH(columns_kernel, QK_EACH_BLOCKS(a->channels * 8), 32, q, a);
-}
-
-/* gram[i][j] += sum over rows of x[r][i] x[r][j], for the tiles on and above the diagonal; mirrored by the host at the end. A product of two floats is exact in
- * f64, so only the sums round. */
-enum { GT = 32, GR = 16, GRAM_THREADS = 256, GRAM_PER = GT * GT / GRAM_THREADS };
-QK_KERNEL(gram_kernel, qk_gram_args)
-{
-    QK_SHARED(float, xi, GR * GT);
-    QK_SHARED(float, xj, GR * GT);
-    QK_PRIVATE(double, acc, GRAM_PER);
-    const int64_t tiles = (a.k + GT - 1) / GT, i0 = QK_BLOCK / tiles * GT, j0 = QK_BLOCK % tiles * GT;
-    if (j0 < i0) return; /* the whole block */
-    QK_THREADS(t) for (int i = 0; i < GRAM_PER; i++) QK_MY(acc)[i] = 0;
-    for (int64_t r0 = 0; r0 < a.rows; r0 += GR) {
-        QK_THREADS(t) for (int e = t; e < GR * GT; e += QK_NT) {
-            const int64_t r = r0 + e / GT, i = i0 + e % GT, j = j0 + e % GT;
-            xi[e] = r < a.rows && i < a.k ? qk_get(a.x, a.dtype, r * a.stride + i) : 0.0f;
-            xj[e] = r < a.rows && j < a.k ? qk_get(a.x, a.dtype, r * a.stride + j) : 0.0f;
-        }
-        QK_SYNC();
-        QK_THREADS(t) for (int r = 0; r < GR; r++)
-            for (int i = 0; i < GRAM_PER; i++) {
-                const int e = t + i * GRAM_THREADS;
-                QK_MY(acc)[i] += (double)xi[r * GT + e / GT] * (double)xj[r * GT + e % GT];
-            }
-        QK_SYNC();
-    }
-    QK_THREADS(t) for (int i = 0; i < GRAM_PER; i++) {
-        const int e = t + i * GRAM_THREADS;
-        if (i0 + e / GT < a.k && j0 + e % GT < a.k) a.gram[(i0 + e / GT) * a.k + j0 + e % GT] += QK_MY(acc)[i];
-    }
-}
-QK_HOST(gram_kernel, qk_gram_args)
-QK_EXTERN int qk_gram(qk_queue q, const qk_gram_args *a)
-{
-    const int64_t tiles = (a->k + GT - 1) / GT;
-    return QK_LAUNCH(gram_kernel, tiles * tiles, GRAM_THREADS, q, a);
 }

@@ -59,9 +59,10 @@ qx_status cu_codes_product(cu_build *b, bool fp8);
 qx_status cu_sparse_weight(cu_build *b, uint32_t input, int64_t n, int64_t k, bool nk, qk_sparse_args *out);
 
 /* observe.c: the observers of the interface. */
-qx_dev_status cu_observe_scan(qx_dev *d, const qx_dev_tensor *t, qx_dev_scan *out);
-qx_dev_status cu_observe_histogram(qx_dev *d, const qx_dev_tensor *t, float inv_width, uint64_t *bins);
-qx_dev_status cu_observe_columns(qx_dev *d, const qx_dev_tensor *t, const qx_dev_columns *c);
-qx_dev_status cu_observe_gram(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, double *gram);
+qx_dev_status cu_observe_look(qx_dev *d, const qx_dev_tensor *t, const qx_dev_look *what);
+qx_dev_status cu_observe_gather(qx_dev *d, qx_dev_seen *out, int64_t n);
+qx_dev_status cu_observe_gram_add(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, qx_dev_gram **g);
+qx_dev_status cu_observe_gram_take(qx_dev *d, qx_dev_gram *g, double *gram);
+void cu_observe_close(qx_dev *d);
 
 #endif

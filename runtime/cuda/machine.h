@@ -22,6 +22,10 @@ void cu_release(cu_machine *m, void *p);
 /* From the host through two pinned buffers that take turns: `from` may change when it returns, the copy itself is in the queue. */
 qx_status cu_upload(cu_machine *m, void *to, const void *from, size_t bytes);
 qx_status cu_download(cu_machine *m, void *to, const void *from, size_t bytes); /* waits */
+/* Memory of the host that the device writes to by itself, and a copy to it that nobody waits for. */
+qx_status cu_pinned(cu_machine *m, size_t bytes, void **out);
+void cu_unpin(cu_machine *m, void *p);
+qx_status cu_download_later(cu_machine *m, void *to, const void *from, size_t bytes);
 qx_status cu_zero(cu_machine *m, void *p, size_t bytes);
 qx_status cu_copy(cu_machine *m, void *to, const void *from, size_t bytes);     /* on the device */
 qx_status cu_sync(cu_machine *m);

@@ -141,6 +141,25 @@ qx_status cu_download(cu_machine *m, void *to, const void *from, size_t bytes)
     return cu_sync(m);
 }
 
+qx_status cu_pinned(cu_machine *m, size_t bytes, void **out)
+{
+    *out = NULL;
+    CU(m, cudaMallocHost(out, bytes), "pinned buffer");
+    return QX_OK;
+}
+
+void cu_unpin(cu_machine *m, void *p)
+{
+    (void)m;
+    if (p) cudaFreeHost(p);
+}
+
+qx_status cu_download_later(cu_machine *m, void *to, const void *from, size_t bytes)
+{
+    CU(m, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, m->stream), "download");
+    return QX_OK;
+}
+
 qx_status cu_zero(cu_machine *m, void *p, size_t bytes)
 {
     CU(m, cudaMemsetAsync(p, 0, bytes, m->stream), "clear");

@@ -45,6 +45,9 @@ static qx_status copy(void *to, const void *from, size_t bytes)
 
 qx_status cu_upload(cu_machine *m, void *to, const void *from, size_t bytes) { return (void)m, copy(to, from, bytes); }
 qx_status cu_download(cu_machine *m, void *to, const void *from, size_t bytes) { return (void)m, copy(to, from, bytes); }
+qx_status cu_pinned(cu_machine *m, size_t bytes, void **out) { return qx_alloc_raw(m->ctx, bytes, out); }
+void cu_unpin(cu_machine *m, void *p) { qx_free(m->ctx, p); }
+qx_status cu_download_later(cu_machine *m, void *to, const void *from, size_t bytes) { return (void)m, copy(to, from, bytes); }
 qx_status cu_copy(cu_machine *m, void *to, const void *from, size_t bytes) { return (void)m, copy(to, from, bytes); }
 qx_status cu_sync(cu_machine *m) { return (void)m, QX_OK; }
 

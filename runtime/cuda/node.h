@@ -18,6 +18,7 @@ struct qx_dev {
     int32_t *bad;        /* on the device: set by a kernel that met an index out of range; looked at by download */
     qx_dev_info info;
     void *lib;           /* cuBLASLt and cuDNN (lib.h) */
+    struct cu_looks *looks; /* what observers saw and nobody has gathered yet (observe.c) */
 };
 
 typedef struct cu_build {

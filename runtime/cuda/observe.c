@@ -1,12 +1,109 @@
-/* observe.c - observers on the device: only results come back (a few KB), never a tensor. */
+/* observe.c - observers on the device: only results come back (some KB a tensor), never a tensor, and nobody waits for them. A look is a few kernels and a copy into pinned memory
+ * of the host, all in the queue; what they left there is read when the executor gathers, at the end of a run. Gram matrices are summed on the device until they are taken. */
 #include <string.h>
 
 #include "runtime/cuda/lib.h"
+
+enum { PARTS = 1024, PART_ELEMENTS = 1024, BINS = 4096, ROOM = 64 << 20 }; /* a part: 128 threads with eight elements each at least */
+
+/* Where the parts of a result lie in its block, which is the same on the device and in pinned memory. */
+typedef struct look { int64_t channels; int32_t n_parts; size_t at, columns, bins, exp, bytes; bool histogram; } look;
+struct cu_looks { char *pinned; size_t room, used; look *all; int64_t n, cap; };
 
 static qx_dev_status done(qx_status st)
 {
     return st == QX_OK ? QX_DEV_OK : st == QX_E_NOMEM ? QX_DEV_NOMEM : QX_DEV_FAILED;
 }
+
+static look layout(const qx_dev_tensor *t, const qx_dev_look *what)
+{
+    const int64_t parts = (t->numel + PART_ELEMENTS - 1) / PART_ELEMENTS;
+    look l = {.channels = what->channels, .n_parts = (int32_t)(parts > PARTS ? PARTS : parts), .histogram = what->histogram};
+    l.columns = cu_round((size_t)l.n_parts * sizeof(qk_scan_part));
+    l.bins = l.columns + cu_round((size_t)l.channels * (6 * sizeof(double) + 2 * sizeof(float)));
+    l.exp = l.bins + (l.histogram ? BINS * sizeof(uint32_t) : 0);
+    l.bytes = cu_round(l.exp + sizeof(int32_t));
+    return l;
+}
+
+/* Room for one more result; *full: only after gather(). */
+static qx_status make_room(qx_dev *d, look *l, bool *full)
+{
+    struct cu_looks *s = d->looks;
+    *full = false;
+    if (!s) QX_TRY(QX_NEW(d->ctx, &d->looks));
+    s = d->looks;
+    if (s->used + l->bytes > s->room) {
+        *full = s->n > 0;
+        if (*full) return QX_OK;
+        cu_unpin(d->m, s->pinned);
+        s->pinned = NULL;
+        s->room = 0;
+        const size_t room = l->bytes > ROOM ? l->bytes : ROOM;
+        QX_TRY(cu_pinned(d->m, room, (void **)&s->pinned));
+        s->room = room;
+    }
+    if (s->n == s->cap) {
+        const int64_t cap = s->cap ? 2 * s->cap : 256;
+        QX_TRY(qx_regrow(d->ctx, (void **)&s->all, (size_t)s->cap * sizeof *s->all, (size_t)cap * sizeof *s->all));
+        s->cap = cap;
+    }
+    l->at = s->used;
+    return QX_OK;
+}
+
+/* Columns: sums (pairs) first, for their alignment. */
+static qk_columns_args columns_args(const qx_dev_tensor *t, const qx_dev_look *what, char *block)
+{
+    double *s = (double *)(void *)block;
+    const int64_t n = what->channels;
+    float *f = (float *)(void *)(s + 6 * n);
+    return (qk_columns_args){.x = t->data, .min = f, .max = f + n, .sum = s, .abs = s + 2 * n, .sq = s + 4 * n, .outer = what->outer, .channels = n, .inner = what->inner, .dtype = t->dtype};
+}
+
+static qx_status launch(qx_dev *d, const qx_dev_tensor *t, const qx_dev_look *what, const look *l, char *block)
+{
+    qk_scan_part *parts = (qk_scan_part *)(void *)block;
+    const qk_scan_args scan = {.x = t->data, .parts = parts, .n = t->numel, .dtype = t->dtype, .n_parts = l->n_parts};
+    QX_TRY(cu_launched(d->m, qk_scan(d->q, &scan)));
+    if (l->channels) {
+        const qk_columns_args c = columns_args(t, what, block + l->columns);
+        QX_TRY(cu_launched(d->m, qk_columns(d->q, &c)));
+    }
+    if (!l->histogram) return QX_OK;
+    const qk_hist_args h = {.x = t->data, .parts = parts, .bins = (uint32_t *)(void *)(block + l->bins), .exp = (int32_t *)(void *)(block + l->exp), .n = t->numel, .dtype = t->dtype, .n_parts = l->n_parts};
+    QX_TRY(cu_zero(d->m, h.bins, BINS * sizeof *h.bins));
+    return cu_launched(d->m, qk_histogram(d->q, &h));
+}
+
+static qx_status add_look(qx_dev *d, const qx_dev_tensor *t, const qx_dev_look *what, bool *full)
+{
+    look l = layout(t, what);
+    void *block;
+    if (t->numel < 1 || t->numel > UINT32_MAX || what->channels < 0) QX_FAIL(d->ctx, QX_E_UNSUPPORTED, "a look at %lld elements", (long long)t->numel);
+    QX_TRY(make_room(d, &l, full));
+    if (*full) return QX_OK;
+    struct cu_looks *s = d->looks;
+    QX_TRY(cu_alloc(d->m, l.bytes, &block));
+    qx_status st = launch(d, t, what, &l, block);
+    if (st == QX_OK) st = cu_download_later(d->m, s->pinned + l.at, block, l.bytes);
+    cu_release(d->m, block);
+    if (st != QX_OK) return st;
+    s->used += l.bytes;
+    s->all[s->n++] = l;
+    return QX_OK;
+}
+
+qx_dev_status cu_observe_look(qx_dev *d, const qx_dev_tensor *t, const qx_dev_look *what)
+{
+    bool full = false;
+    qx_ctx_clear_error(d->ctx);
+    cu_machine_enter(d->m);
+    const qx_dev_status st = done(add_look(d, t, what, &full));
+    return st == QX_DEV_OK && full ? QX_DEV_FULL : st;
+}
+
+/* ---- what they saw ---- */
 
 static void pair_add(double *p, double v)
 {
@@ -29,114 +126,93 @@ static void join(qx_dev_scan *into, const qk_scan_part *p, bool first)
     }
 }
 
-enum { PARTS = 1024, PART_ELEMENTS = 1024, BINS = 4096 }; /* a part: 128 threads with eight elements each at least */
-
-static qx_status scan(qx_dev *d, const qx_dev_tensor *t, qx_dev_scan *out)
+static void read_look(const struct cu_looks *s, const look *l, qx_dev_seen *out)
 {
-    qk_scan_part *host = NULL;
-    qk_scan_args a = {.x = t->data, .n = t->numel, .dtype = t->dtype};
-    int64_t parts = (t->numel + PART_ELEMENTS - 1) / PART_ELEMENTS;
+    const char *block = s->pinned + l->at;
+    const qk_scan_part *parts = (const qk_scan_part *)(const void *)block;
     memset(out, 0, sizeof *out);
-    if (t->numel == 0) return QX_OK;
-    a.n_parts = (int32_t)(parts > PARTS ? PARTS : parts);
-    const size_t bytes = (size_t)a.n_parts * sizeof *host;
-    void *dev = NULL;
-    QX_TRY(QX_NEW_ARRAY(d->ctx, (size_t)a.n_parts, &host));
-    qx_status st = cu_alloc(d->m, bytes, &dev);
-    a.parts = dev;
-    if (st == QX_OK) st = cu_launched(d->m, qk_scan(d->q, &a));
-    if (st == QX_OK) st = cu_download(d->m, host, dev, bytes);
-    if (dev) cu_release(d->m, dev);
-    for (int i = 0; i < a.n_parts && st == QX_OK; i++) join(out, &host[i], i == 0);
-    qx_free(d->ctx, host);
-    return st;
-}
-
-qx_dev_status cu_observe_scan(qx_dev *d, const qx_dev_tensor *t, qx_dev_scan *out)
-{
-    qx_ctx_clear_error(d->ctx);
-    cu_machine_enter(d->m);
-    return done(scan(d, t, out));
-}
-
-static qx_status histogram(qx_dev *d, const qx_dev_tensor *t, float inv_width, uint64_t *bins)
-{
-    uint32_t *host = NULL;
-    void *dev;
-    if (t->numel > UINT32_MAX) QX_FAIL(d->ctx, QX_E_UNSUPPORTED, "a histogram of %lld elements", (long long)t->numel);
-    QX_TRY(QX_NEW_ARRAY(d->ctx, BINS, &host));
-    qx_status st = cu_alloc(d->m, BINS * sizeof *host, &dev);
-    if (st == QX_OK) {
-        const qk_hist_args a = {.x = t->data, .bins = dev, .n = t->numel, .dtype = t->dtype, .inv_width = inv_width};
-        st = cu_zero(d->m, dev, BINS * sizeof *host);
-        if (st == QX_OK && t->numel) st = cu_launched(d->m, qk_histogram(d->q, &a));
-        if (st == QX_OK) st = cu_download(d->m, host, dev, BINS * sizeof *host);
-        cu_release(d->m, dev);
+    for (int i = 0; i < l->n_parts; i++) join(&out->scan, &parts[i], i == 0);
+    if (l->histogram) {
+        out->bins = (const uint32_t *)(const void *)(block + l->bins);
+        memcpy(&out->exp, block + l->exp, sizeof out->exp);
     }
-    for (int i = 0; i < BINS && st == QX_OK; i++) bins[i] += host[i];
-    qx_free(d->ctx, host);
-    return st;
+    if (!(out->channels = l->channels)) return;
+    out->sum = (const double *)(const void *)(block + l->columns);
+    out->abs = out->sum + 2 * l->channels;
+    out->sumsq = out->abs + 2 * l->channels;
+    out->min = (const float *)(const void *)(out->sumsq + 2 * l->channels);
+    out->max = out->min + l->channels;
 }
 
-qx_dev_status cu_observe_histogram(qx_dev *d, const qx_dev_tensor *t, float inv_width, uint64_t *bins)
+qx_dev_status cu_observe_gather(qx_dev *d, qx_dev_seen *out, int64_t n)
 {
+    struct cu_looks *s = d->looks;
     qx_ctx_clear_error(d->ctx);
     cu_machine_enter(d->m);
-    return done(histogram(d, t, inv_width, bins));
+    qx_status st = cu_sync(d->m);
+    if (st == QX_OK && n != (s ? s->n : 0)) st = qx_fail(d->ctx, QX_E_FAIL, "%lld looks are gathered, there were %lld", (long long)n, (long long)(s ? s->n : 0));
+    for (int64_t i = 0; i < n && st == QX_OK; i++) read_look(s, &s->all[i], &out[i]);
+    if (s) s->n = 0, s->used = 0;
+    return done(st);
 }
 
-/* One block of device memory: sums (pairs) first, for their alignment. */
-static qx_status columns(qx_dev *d, const qx_dev_tensor *t, const qx_dev_columns *c)
+void cu_observe_close(qx_dev *d)
 {
-    const size_t n = (size_t)c->channels, bytes = n * (6 * sizeof(double) + 2 * sizeof(float));
-    void *dev, *host = NULL;
-    QX_TRY(qx_alloc(d->ctx, bytes, &host));
-    qx_status st = cu_alloc(d->m, bytes, &dev);
-    if (st == QX_OK) {
-        double *s = dev;
-        float *f = (float *)(void *)(s + 6 * n);
-        const qk_columns_args a = {.x = t->data, .min = f, .max = f + n, .sum = s, .abs = s + 2 * n, .sq = s + 4 * n, .outer = c->outer, .channels = c->channels, .inner = c->inner, .dtype = t->dtype};
-        st = cu_launched(d->m, qk_columns(d->q, &a));
-        if (st == QX_OK) st = cu_download(d->m, host, dev, bytes);
-        cu_release(d->m, dev);
+    struct cu_looks *s = d->looks;
+    if (!s) return;
+    cu_sync(d->m); /* copies may still be under way */
+    cu_unpin(d->m, s->pinned);
+    qx_free(d->ctx, s->all);
+    qx_free(d->ctx, s);
+    d->looks = NULL;
+}
+
+/* ---- Gram matrices ---- */
+
+struct qx_dev_gram { void *sums; int64_t k; };
+
+/* Half of what is free at most: the model needs the rest. */
+static qx_status gram_new(qx_dev *d, int64_t k, qx_dev_gram **out)
+{
+    const size_t bytes = (size_t)(k * k) * sizeof(double);
+    qx_dev_info info;
+    qx_dev_gram *g = NULL;
+    cu_machine_info(d->m, &info);
+    if (bytes > info.memory_free / 2) QX_FAIL(d->ctx, QX_E_NOMEM, "a Gram matrix of %zu bytes, %zu are free", bytes, info.memory_free);
+    QX_TRY(QX_NEW(d->ctx, &g));
+    g->k = k;
+    qx_status st = cu_alloc(d->m, bytes, &g->sums);
+    if (st == QX_OK) st = cu_zero(d->m, g->sums, bytes);
+    if (st == QX_OK) *out = g;
+    else {
+        cu_release(d->m, g->sums);
+        qx_free(d->ctx, g);
     }
-    if (st == QX_OK) {
-        const double *s = host;
-        const float *f = (const float *)(const void *)(s + 6 * n);
-        memcpy(c->sum, s, 2 * n * sizeof *s);
-        memcpy(c->abs, s + 2 * n, 2 * n * sizeof *s);
-        memcpy(c->sumsq, s + 4 * n, 2 * n * sizeof *s);
-        memcpy(c->min, f, n * sizeof *f);
-        memcpy(c->max, f + n, n * sizeof *f);
-    }
-    qx_free(d->ctx, host);
     return st;
 }
 
-qx_dev_status cu_observe_columns(qx_dev *d, const qx_dev_tensor *t, const qx_dev_columns *c)
+static qx_status gram_add(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, qx_dev_gram **g)
+{
+    if (k < 1 || k > INT32_MAX) QX_FAIL(d->ctx, QX_E_UNSUPPORTED, "a Gram matrix of %lld columns", (long long)k);
+    if (!*g) QX_TRY(gram_new(d, k, g));
+    if ((*g)->k != k) QX_FAIL(d->ctx, QX_E_SHAPE, "rows of %lld elements now, %lld before", (long long)k, (long long)(*g)->k);
+    const qk_gram_args a = {.x = t->data, .gram = (*g)->sums, .rows = rows, .k = k, .dtype = t->dtype};
+    return rows ? cu_launched(d->m, qk_gram(d->q, &a)) : QX_OK;
+}
+
+qx_dev_status cu_observe_gram_add(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, qx_dev_gram **g)
 {
     qx_ctx_clear_error(d->ctx);
     cu_machine_enter(d->m);
-    return done(columns(d, t, c));
+    return done(gram_add(d, t, rows, k, g));
 }
 
-static qx_status gram(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, double *out)
-{
-    const size_t bytes = (size_t)(k * k) * sizeof *out;
-    void *dev;
-    if (k < 1) return QX_OK;
-    QX_TRY(cu_alloc(d->m, bytes, &dev));
-    const qk_gram_args a = {.x = t->data, .gram = dev, .rows = rows, .stride = k, .k = k, .dtype = t->dtype};
-    qx_status st = cu_zero(d->m, dev, bytes);
-    if (st == QX_OK && rows) st = cu_launched(d->m, qk_gram(d->q, &a));
-    if (st == QX_OK) st = cu_download(d->m, out, dev, bytes);
-    cu_release(d->m, dev);
-    return st;
-}
-
-qx_dev_status cu_observe_gram(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, double *out)
+qx_dev_status cu_observe_gram_take(qx_dev *d, qx_dev_gram *g, double *gram)
 {
     qx_ctx_clear_error(d->ctx);
     cu_machine_enter(d->m);
-    return done(gram(d, t, rows, k, out));
+    const qx_status st = gram ? cu_download(d->m, gram, g->sums, (size_t)(g->k * g->k) * sizeof *gram) : QX_OK;
+    cu_release(d->m, g->sums);
+    qx_free(d->ctx, g);
+    return done(st);
 }

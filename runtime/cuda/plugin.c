@@ -28,6 +28,7 @@ static void dev_close(qx_dev *d)
 {
     qx_ctx *ctx = d->ctx;
     cu_lib_close(d);
+    if (d->m) cu_observe_close(d);
     if (d->bad) cu_release(d->m, d->bad);
     if (d->m) cu_machine_close(d->m);
     qx_free(ctx, d);
@@ -207,8 +208,8 @@ static const qx_backend table = {
     .abi = QX_BACKEND_ABI, .struct_size = sizeof table, .name = "cuda", .open = dev_open, .close = dev_close, .info = dev_info, .error = dev_error, .alloc = dev_alloc,
     .release = dev_release, .upload = dev_upload, .download = dev_download, .sync = dev_sync, .place = dev_place, .compile = dev_compile, .run = dev_run, .drop = dev_drop,
     .kernel = dev_kernel, .mark = dev_mark, .elapsed = dev_elapsed,
-    .capture_begin = dev_capture_begin, .capture_end = dev_capture_end, .replay = dev_replay, .drop_graph = dev_drop_graph, .scan = cu_observe_scan,
-    .histogram = cu_observe_histogram, .columns = cu_observe_columns, .gram = cu_observe_gram,
+    .capture_begin = dev_capture_begin, .capture_end = dev_capture_end, .replay = dev_replay, .drop_graph = dev_drop_graph, .look = cu_observe_look,
+    .gather = cu_observe_gather, .gram_add = cu_observe_gram_add, .gram_take = cu_observe_gram_take,
 };
 
 __attribute__((visibility("default"))) const qx_backend *qonnx_backend(uint32_t abi);

@@ -145,61 +145,77 @@ static void steps(void **state)
 
 /* ---- observers ---- */
 
-typedef struct observing { qx_exec *x; const float *data; int calls; } observing;
+/* Two looks at the value in each run (as rows of 50, and as [2, 3, 50]), and its Gram matrix over all runs. */
+typedef struct observing { qx_exec *x; const float *data; void *gram; int calls, seen; } observing;
+static const qx_look asked[2] = {{true, 6, 50, 1}, {false, 2, 3, 50}};
 
 static void same_pair(qx_dd a, qx_dd b) { assert_true(fabs(qx_dd_value(a) - qx_dd_value(b)) <= 1e-12 * (1 + fabs(qx_dd_value(a)))); }
 
-static void compare_columns(const observing *o, const qx_tensor *t, int64_t outer, int64_t n, int64_t inner)
+static void compare_columns(const observing *o, const qx_seen *seen, const qx_look *as)
 {
-    float ends[2][2][64];
-    qx_dd sums[2][3][64];
+    float ends[2][64];
+    qx_dd sums[3][64];
+    const qx_columns want = {ends[0], ends[1], sums[0], sums[1], sums[2]}, *got = &seen->columns;
     memset(sums, 0, sizeof sums);
-    for (int side = 0; side < 2; side++)
-        for (int64_t i = 0; i < n; i++) ends[side][0][i] = 1e30f, ends[side][1][i] = -1e30f;
-    const qx_columns acc[2] = {{ends[0][0], ends[0][1], sums[0][0], sums[0][1], sums[0][2]}, {ends[1][0], ends[1][1], sums[1][0], sums[1][1], sums[1][2]}};
-    assert_int_equal(qx_exec_columns(o->x, t, outer, n, inner, &acc[0]), QX_OK);
-    for (int64_t p = 0; p < outer * inner; p++) {
+    assert_int_equal(seen->channels, as->channels);
+    for (int64_t i = 0; i < as->channels; i++) ends[0][i] = 1e30f, ends[1][i] = -1e30f;
+    for (int64_t p = 0; p < as->outer * as->inner; p++) {
         float row[64];
-        for (int64_t c = 0; c < n; c++) row[c] = o->data[(p / inner * n + c) * inner + p % inner];
-        qx_columns_f32(row, 1, n, n, &acc[1]);
+        for (int64_t c = 0; c < as->channels; c++) row[c] = o->data[(p / as->inner * as->channels + c) * as->inner + p % as->inner];
+        qx_columns_f32(row, 1, as->channels, as->channels, &want);
     }
-    for (int64_t c = 0; c < n; c++) {
-        assert_true(ends[0][0][c] == ends[1][0][c] && ends[0][1][c] == ends[1][1][c]);
-        for (int k = 0; k < 3; k++) same_pair(sums[0][k][c], sums[1][k][c]);
+    for (int64_t c = 0; c < as->channels; c++) {
+        assert_true(want.min[c] == got->min[c] && want.max[c] == got->max[c]);
+        same_pair(want.sum[c], got->sum[c]);
+        same_pair(want.abs[c], got->abs[c]);
+        same_pair(want.sq[c], got->sq[c]);
     }
+}
+
+static qx_status looked(void *user, const qx_seen *s)
+{
+    observing *o = user;
+    const qx_look *as = &asked[o->seen++ % 2];
+    const qx_scan b = qx_scan_f32(o->data, 300), *a = &s->scan;
+    uint32_t want[4096] = {0};
+    assert_true(a->min == b.min && a->max == b.max && a->absmax == b.absmax && a->zeros == b.zeros && a->n == b.n && !a->nonfinite);
+    same_pair(a->sum, b.sum);
+    same_pair(a->abs, b.abs);
+    same_pair(a->sumsq, b.sumsq);
+    compare_columns(o, s, as);
+    assert_true((s->bins != NULL) == as->histogram);
+    if (!s->bins) return QX_OK;
+    assert_true(b.absmax < ldexpf(4096, s->exp) && b.absmax >= ldexpf(2048, s->exp));
+    qx_hist_f32(o->data, 300, ldexpf(1, -s->exp), want);
+    assert_memory_equal(s->bins, want, sizeof want);
+    return QX_OK;
 }
 
 static qx_status watch(void *user, int i, const qx_value *v, const qx_tensor *t)
 {
     observing *o = user;
-    qx_scan a, b = qx_scan_f32(o->data, t->numel);
-    uint64_t bins[4096] = {0};
-    uint32_t want[4096] = {0};
-    (void)i, (void)v;
-    assert_true(t->on_device);
-    assert_int_equal(qx_exec_scan(o->x, t, &a), QX_OK);
-    assert_true(a.min == b.min && a.max == b.max && a.absmax == b.absmax && a.zeros == b.zeros && a.n == b.n && !a.nonfinite);
-    same_pair(a.sum, b.sum);
-    same_pair(a.abs, b.abs);
-    same_pair(a.sumsq, b.sumsq);
-    assert_int_equal(qx_exec_histogram(o->x, t, 1024, bins), QX_OK);
-    qx_hist_f32(o->data, t->numel, 1024, want);
-    for (int k = 0; k < 4096; k++) assert_int_equal(bins[k], want[k]);
-    compare_columns(o, t, 6, 50, 1);
-    compare_columns(o, t, 2, 3, 50);
-    double gram[50 * 50];
-    assert_int_equal(qx_exec_gram(o->x, t, gram), QX_OK);
-    for (int r = 0; r < 50; r++)
-        for (int c = r; c < 50; c++) {
-            double want_g = 0;
-            for (int k = 0; k < 6; k++) want_g += (double)o->data[k * 50 + r] * (double)o->data[k * 50 + c];
-            assert_true(fabs(gram[r * 50 + c] - want_g) <= 1e-12);
-        }
-    o->calls++;
     const qx_tensor *host = NULL;
+    (void)i;
+    assert_true(t->on_device);
+    for (int k = 0; k < 2; k++) assert_int_equal(qx_exec_look(o->x, t, &asked[k], looked, o), QX_OK);
+    assert_int_equal(qx_exec_gram_add(o->x, t, &o->gram), QX_OK);
+    assert_int_equal(o->seen, 2 * o->calls); /* nobody has waited yet */
+    o->calls++;
     assert_int_equal(qx_exec_fetch(o->x, v, &host), QX_OK);
     assert_memory_equal(host->data, o->data, host->bytes);
     return QX_OK;
+}
+
+static void compare_gram(observing *o, int runs)
+{
+    double gram[50 * 50];
+    assert_int_equal(qx_exec_gram_take(o->x, o->gram, gram), QX_OK);
+    for (int r = 0; r < 50; r++)
+        for (int c = r; c < 50; c++) {
+            double want = 0;
+            for (int k = 0; k < 6; k++) want += runs * (double)o->data[k * 50 + r] * (double)o->data[k * 50 + c];
+            assert_true(fabs(gram[r * 50 + c] - want) <= 2e-6 * runs);
+        }
 }
 
 static void observers(void **state)
@@ -224,6 +240,8 @@ static void observers(void **state)
         qx_tensor_free(f.ctx, &y);
     }
     assert_int_equal(ob.calls, 2);
+    assert_int_equal(ob.seen, 4);
+    compare_gram(&ob, 2);
     qx_exec_free(ob.x);
     free_feeds(&f, &in);
     unload(&f);
