@@ -8,6 +8,8 @@
 
 #include "onnx/weight.h"
 
+enum { MAX_CHAIN = 64 };
+
 typedef struct role_row { const char *part; qx_role role; } role_row; /* the first row whose part is in the lower-case name wins */
 static const role_row roles[] = {
     {"past", QX_ROLE_PAST}, {"use_cache", QX_ROLE_CACHE_FLAG}, {"token_type", QX_ROLE_TOKEN_TYPE}, {"segment_ids", QX_ROLE_TOKEN_TYPE}, {"position", QX_ROLE_POSITION},
@@ -36,6 +38,13 @@ static bool is_word(const char *s, const char *const *words)
 {
     for (; *words; words++)
         if (!strcmp(s, *words)) return true;
+    return false;
+}
+
+static bool is_fixed(const char *sym, const qx_dims_given *g)
+{
+    for (int i = 0; sym && i < g->n_fixes; i++)
+        if (!strcmp(g->fixes[i].name, sym)) return true;
     return false;
 }
 
@@ -102,6 +111,27 @@ static int64_t head_size(const qx_value *past)
     return width % parts ? -1 : width / parts;
 }
 
+/* What a weight fixes of an open dim: the columns that a product sums over, the channels of a convolution or a norm. -1: nothing known.
+ * Followed through operators whose result has the dims of their input. */
+static int64_t weight_dim(const qx_value *v, int d, int depth)
+{
+    static const char *const same[] = {"Cast", "Identity", "Relu", "Sigmoid", "Tanh", "Gelu", "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "Dropout", "QuantizeLinear", "DequantizeLinear", NULL};
+    const int last = v->type.rank - 1;
+    for (const qx_use *u = v->uses; u && depth < MAX_CHAIN; u = u->next) {
+        const qx_node *n = u->node;
+        const qx_value *w = qx_node_in(n, 1);
+        const qx_type *t = w && w->type.kind == QX_KIND_TENSOR && w->type.has_shape ? &w->type : NULL;
+        if (u->index) continue;
+        if (!strcmp(n->op_type, "MatMul") && t && t->rank >= 2 && d == last) return t->dims[t->rank - 2].n;
+        if (!strcmp(n->op_type, "Gemm") && t && t->rank == 2 && d == last && !qx_attr_int(n, "transA", 0)) return t->dims[qx_attr_int(n, "transB", 0) ? 1 : 0].n;
+        if (!strcmp(n->op_type, "Conv") && t && t->rank > 2 && d == 1 && t->dims[1].n > 0 && t->dims[1].n < INT32_MAX) return t->dims[1].n * qx_attr_int(n, "group", 1);
+        if (!strcmp(n->op_type, "BatchNormalization") && t && t->rank == 1 && d == 1) return t->dims[0].n;
+        int64_t behind = is_word(n->op_type, same) && n->out[0] ? weight_dim(n->out[0], d, depth + 1) : -1;
+        if (behind > 0) return behind;
+    }
+    return -1;
+}
+
 /* A size for a dim whose name says nothing: one sample, a picture of 256 x 256 (few channels) or a latent of 64 x 64, a second of sound, else a sequence. */
 static int64_t guess(const qx_type *t, int d, const qx_dims_given *g)
 {
@@ -116,6 +146,7 @@ qx_status qx_input_dims(qx_ctx *ctx, const qx_value *input, const qx_dims_given 
     if (t->kind != QX_KIND_TENSOR || !t->has_shape || t->rank > QX_MAX_RANK) QX_FAIL(ctx, QX_E_USAGE, "input '%s' has no known shape: give it in an .npz file", input->name);
     for (int d = 0; d < t->rank; d++) {
         dims[d] = t->dims[d].n;
+        if (dims[d] < 0 && !is_fixed(t->dims[d].sym, g)) dims[d] = weight_dim(input, d, 0);
         if (dims[d] >= 0 || (t->dims[d].sym && symbol_value(t->dims[d].sym, g, &dims[d]))) continue;
         if (qx_role_of(input) == QX_ROLE_PAST && d == t->rank - 1 && (dims[d] = head_size(input)) > 0) continue;
         if (g->guess) {
@@ -137,8 +168,6 @@ static const qx_value *indexed_table(const qx_node *n, uint32_t index)
     return gathers && index == 1 ? n->in[0] : NULL;
 }
 
-enum { MAX_CHAIN = 64 };
-
 static int64_t rows_below(const qx_value *v, int depth)
 {
     static const char *const same[] = {"Cast", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Transpose", "Expand", NULL};
@@ -152,6 +181,8 @@ static int64_t rows_below(const qx_value *v, int depth)
     }
     return least;
 }
+
+bool qx_input_idle(const qx_value *input) { return !input->uses && !input->is_output; }
 
 int64_t qx_embedding_rows(const qx_value *input) { return rows_below(input, 0); }
 

@@ -10,6 +10,8 @@ qx_role qx_role_of(const qx_value *input);
 typedef struct qx_dims_given { int64_t batch, seq, past; const qx_dim_fix *fixes; int n_fixes; bool guess; } qx_dims_given; /* guess: any open dim has a size */
 /* Dims of an input; without guess a symbol whose name tells nothing is QX_E_USAGE and says which --dim to give. */
 qx_status qx_input_dims(qx_ctx *ctx, const qx_value *input, const qx_dims_given *g, int64_t *dims);
+/* Whether nothing reads this input: it needs no content. */
+bool qx_input_idle(const qx_value *input);
 /* Rows of the smallest table that an input of ids indexes, in subgraphs too; 0 when there is none. */
 int64_t qx_embedding_rows(const qx_value *input);
 /* Allocates and fills by role: masks 1, positions past.., past 0 (usually empty), ids 0, everything else 0. */

@@ -131,9 +131,10 @@ static qx_status open_archive(qx_npz *z)
     int code = 0;
     z->zip = zip_open(z->path, ZIP_RDONLY | ZIP_CHECKCONS, &code);
     if (z->zip) return read_directory(z);
+    if (code == ZIP_ER_NOENT) QX_FAIL(z->ctx, QX_E_IO, "%s: no such file", z->path);
     zip_error_t e;
     zip_error_init_with_code(&e, code);
-    qx_status st = qx_fail(z->ctx, code == ZIP_ER_NOENT || code == ZIP_ER_OPEN || code == ZIP_ER_READ ? QX_E_IO : QX_E_FORMAT, "%s: not a readable .npz archive: %s",
+    qx_status st = qx_fail(z->ctx, code == ZIP_ER_OPEN || code == ZIP_ER_READ ? QX_E_IO : QX_E_FORMAT, "%s: not a readable .npz archive: %s",
                            z->path, zip_error_strerror(&e));
     zip_error_fini(&e);
     return st;
@@ -186,9 +187,17 @@ static qx_status parse_dims(qx_npz *z, const char *spec, const char *p, int64_t 
     return QX_OK;
 }
 
+/* "name=file.npy" */
+static qx_status add_named(qx_npz *z, const char *spec, const char *equals)
+{
+    const char *name = qx_arena_strndup(z->arena, spec, (size_t)(equals - spec));
+    return name ? add_npy_file(z, equals + 1, name) : QX_E_NOMEM;
+}
+
 static qx_status add_raw(qx_npz *z, const char *spec)
 {
     const char *equals = strchr(spec, '='), *bracket = strrchr(spec, '['), *colon = bracket;
+    if (equals && qx_has_suffix(spec, ".npy")) return add_named(z, spec, equals);
     while (colon && colon > equals && *colon != ':') colon--;
     if (!equals || !bracket || colon <= equals) QX_FAIL(z->ctx, QX_E_USAGE, "'%s': expected name=file:f32[2,3]", spec);
     const char *name = qx_arena_strndup(z->arena, spec, (size_t)(equals - spec)), *path = qx_arena_strndup(z->arena, equals + 1, (size_t)(colon - equals - 1));

@@ -68,45 +68,13 @@ static qx_status nothing_given(qx_samples *s)
 
 /* ---- opening ---- */
 
-static qx_status add_archives(qx_samples *s, const char *dir, const char *suffix)
-{
-    const char **names;
-    int n;
-    QX_TRY(qx_folder_list(s->arena, dir, suffix, &names, &n));
-    for (int i = 0; i < n; i++) {
-        const char *path = qx_arena_printf(s->arena, "%s/%s", dir, names[i]);
-        qx_npz *z;
-        if (!path) return QX_E_NOMEM;
-        QX_TRY(qx_npz_open(s->ctx, path, &z));
-        if (!suffix && qx_npz_count(z) == 0) qx_npz_close(z); /* a folder without arrays */
-        else QX_TRY(qx_source_npz(s, z));
-    }
-    return QX_OK;
-}
-
-/* A folder: its .npz files, its .npy files together as one set of arrays, and each sub-folder of .npy files. */
-static qx_status add_folder(qx_samples *s, const char *dir)
-{
-    const char **names;
-    int n, before = s->n_sources;
-    QX_TRY(add_archives(s, dir, ".npz"));
-    QX_TRY(qx_folder_list(s->arena, dir, ".npy", &names, &n));
-    if (n) {
-        qx_npz *z;
-        QX_TRY(qx_npz_open(s->ctx, dir, &z));
-        QX_TRY(qx_source_npz(s, z));
-    }
-    QX_TRY(add_archives(s, dir, NULL));
-    if (s->n_sources == before) QX_FAIL(s->ctx, QX_E_USAGE, "%s: no .npz or .npy files in this folder", dir);
-    return QX_OK;
-}
-
-/* "name=file.raw:f32[2,3]"; an existing file is never taken for one. */
+/* "name=file.raw:f32[2,3]", "name=file.npy"; an existing file is never taken for one. */
 static bool is_raw(const char *path)
 {
     struct stat sb;
     const char *equals = strchr(path, '='), *bracket = strrchr(path, '[');
-    return stat(path, &sb) != 0 && equals && bracket && bracket > equals && strchr(bracket, ']');
+    if (stat(path, &sb) == 0 || !equals) return false;
+    return qx_has_suffix(path, ".npy") || (bracket && bracket > equals && strchr(bracket, ']'));
 }
 
 static qx_status add_paths(qx_samples *s, const qx_samples_options *o)
@@ -120,7 +88,7 @@ static qx_status add_paths(qx_samples *s, const qx_samples_options *o)
         if (is_raw(o->paths[i])) {
             raw[n_raw++] = o->paths[i];
         } else if (stat(o->paths[i], &sb) == 0 && S_ISDIR(sb.st_mode)) {
-            QX_TRY(add_folder(s, o->paths[i]));
+            QX_TRY(qx_source_folder(s, o->paths[i]));
         } else {
             QX_TRY(qx_npz_open(s->ctx, o->paths[i], &z));
             QX_TRY(qx_source_npz(s, z));
@@ -229,6 +197,25 @@ static qx_status check_finite(qx_samples *s, const qx_value *v, const qx_tensor 
     return QX_OK;
 }
 
+/* Data that the network can hardly have been trained on, said once: a picture of whole numbers up to 255, a constant. */
+static void look(qx_samples *s, const qx_value *v, const qx_tensor *t)
+{
+    enum { FEW = 64 };
+    double low = INFINITY, high = -INFINITY;
+    bool whole = true;
+    qx_role role = qx_role_of(v);
+    if (!qx_dtype_is_float(t->dtype) || t->numel < FEW || role == QX_ROLE_MASK || role == QX_ROLE_PAST || role == QX_ROLE_TIMESTEP) return;
+    for (int64_t i = 0; i < t->numel; i++) {
+        double x = element(t, i);
+        low = x < low ? x : low;
+        high = x > high ? x : high;
+        whole = whole && x == floor(x);
+    }
+    if (low == high) qx_warn(s->ctx, "%s: input '%s' is %g everywhere: ranges found with it mean nothing", s->sources[0].label, v->name, low);
+    else if (whole && t->rank >= 3 && low >= 0 && high <= 255 && high > 127)
+        qx_warn(s->ctx, "%s: input '%s' holds whole numbers from %g to %g, like a picture that is not scaled yet: calibrate with what the model gets", s->sources[0].label, v->name, low, high);
+}
+
 static qx_status check_sample(qx_samples *s)
 {
     const qx_graph *g = s->model->graph;
@@ -239,7 +226,9 @@ static qx_status check_sample(qx_samples *s)
         s->feeds[s->n_feeds++] = (qx_feed){g->inputs[i]->name, t};
         if (s->embedding[i]) QX_TRY(check_ids(s, g->inputs[i], t, s->embedding[i]));
         QX_TRY(check_finite(s, g->inputs[i], t));
+        if (!s->looked && !s->synthetic) look(s, g->inputs[i], t);
     }
+    s->looked = true;
     return QX_OK;
 }
 

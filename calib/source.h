@@ -32,13 +32,14 @@ struct qx_samples {
     qx_feed *feeds; int n_feeds;
     int64_t *embedding;           /* [n_inputs] rows that ids may index; 0: no limit known */
     const char *description;
-    bool synthetic;
+    bool synthetic, looked;       /* looked: at the first sample, for data that cannot be meant */
 };
 
 qx_status qx_source_add(qx_samples *s, const qx_sourcedef *def, const char *label, int64_t count, void *state);
 /* Token ids of a whole text file; freed with qx_free. */
 qx_status qx_text_ids(qx_ctx *ctx, const char *path, const char *tokenizer, int64_t **ids, int64_t *n);
 /* Each opens one kind of source and adds it. */
+qx_status qx_source_folder(qx_samples *s, const char *dir);
 qx_status qx_source_npz(qx_samples *s, qx_npz *z);  /* takes z over, also on failure */
 qx_status qx_source_text(qx_samples *s, const char *text, const char *tokenizer, int64_t seq_len);
 qx_status qx_source_random(qx_samples *s, int64_t n, uint64_t seed);

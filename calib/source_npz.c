@@ -30,24 +30,53 @@ static bool dims_fit(const qx_type *t, const int64_t *dims)
     return true;
 }
 
-static qx_status misfit(qx_samples *s, const arrays *a, const qx_value *v, const qx_tensor *t)
+/* What may have been meant by an array whose dims do not fit. */
+static const char *hint(const qx_type *t, const qx_tensor *given)
+{
+    const int64_t *d = given->dims;
+    if (given->rank == t->rank - 1 && dims_fit(&(qx_type){.rank = t->rank - 1, .dims = t->dims + 1}, d)) return "a batch axis in front is missing";
+    if (given->rank == 4 && t->rank == 4 && dims_fit(t, (const int64_t[]){d[0], d[3], d[1], d[2]})) return "channels last: transpose(0,3,1,2) would fit";
+    if (given->rank == 4 && t->rank == 4 && dims_fit(t, (const int64_t[]){d[0], d[2], d[3], d[1]})) return "channels first: transpose(0,2,3,1) would fit";
+    return "one axis more in front: a list of samples";
+}
+
+static qx_status misfit(qx_samples *s, const arrays *a, const qx_value *v, const plug *p)
 {
     char shape[128];
-    QX_FAIL(s->ctx, t->dtype && type_fits(t->dtype, v->type.dtype) ? QX_E_SHAPE : QX_E_TYPE, "%s: array '%s' is %s; the model takes: %s (one axis more in front: a list of samples)", qx_npz_path(a->z), v->name,
-            qx_tensor_describe(t, shape, sizeof shape), qx_inputs_text(s));
+    const char *name = qx_npz_name(a->z, p->array), *is = qx_tensor_describe(&p->t, shape, sizeof shape);
+    if (!type_fits(p->t.dtype, v->type.dtype)) QX_FAIL(s->ctx, QX_E_TYPE, "%s: array '%s' is %s, not %s; the model takes: %s", qx_npz_path(a->z), name, is, qx_dtype_get(v->type.dtype)->text, qx_inputs_text(s));
+    QX_FAIL(s->ctx, QX_E_SHAPE, "%s: array '%s' is %s; the model takes: %s (%s)", qx_npz_path(a->z), name, is, qx_inputs_text(s), hint(&v->type, &p->t));
+}
+
+/* A list of nothing: only a past, and what the model declares empty, may be. */
+static bool is_empty(const qx_value *v, const qx_tensor *t)
+{
+    for (int d = 0; v->type.has_shape && d < v->type.rank; d++)
+        if (v->type.dims[d].n == 0) return false;
+    return t->numel == 0 && qx_role_of(v) != QX_ROLE_PAST;
+}
+
+/* The array of this input: the one of its name, or the only one there is for the only input. */
+static int array_for(const qx_samples *s, const qx_npz *z, const qx_value *v)
+{
+    const qx_graph *g = s->model->graph;
+    int at = qx_npz_find(z, v->name), wanted = 0;
+    for (uint32_t i = 0; i < g->n_inputs; i++) wanted += !g->inputs[i]->init && !qx_input_idle(g->inputs[i]);
+    return at < 0 && wanted == 1 && qx_npz_count(z) == 1 && !v->init && !qx_input_idle(v) ? 0 : at;
 }
 
 static qx_status plug_in(qx_samples *s, arrays *a, const qx_value *v, plug *p)
 {
-    p->array = qx_npz_find(a->z, v->name);
+    p->array = array_for(s, a->z, v);
     if (p->array < 0) return QX_OK;
     QX_TRY(qx_npz_describe(a->z, p->array, &p->t));
     const qx_type *t = &v->type;
-    if (t->kind != QX_KIND_TENSOR || !type_fits(p->t.dtype, t->dtype)) return misfit(s, a, v, &p->t);
+    if (t->kind != QX_KIND_TENSOR || !type_fits(p->t.dtype, t->dtype)) return misfit(s, a, v, p);
+    if (is_empty(v, &p->t)) QX_FAIL(s->ctx, QX_E_SHAPE, "%s: array '%s' is empty", qx_npz_path(a->z), qx_npz_name(a->z, p->array));
     if (!t->has_shape) return QX_OK;
     p->stacked = p->t.rank == t->rank + 1;
-    if (p->t.rank != t->rank && !p->stacked) return misfit(s, a, v, &p->t);
-    return dims_fit(t, p->t.dims + p->stacked) ? QX_OK : misfit(s, a, v, &p->t);
+    if (p->t.rank != t->rank && !p->stacked) return misfit(s, a, v, p);
+    return dims_fit(t, p->t.dims + p->stacked) ? QX_OK : misfit(s, a, v, p);
 }
 
 static const char *names_of(qx_samples *s, const qx_npz *z)
@@ -60,6 +89,14 @@ static const char *names_of(qx_samples *s, const qx_npz *z)
     return text ? text : "?";
 }
 
+/* Before arrays are called missing: what is there must be arrays. */
+static qx_status readable(qx_npz *z)
+{
+    qx_tensor t;
+    for (int i = 0; i < qx_npz_count(z); i++) QX_TRY(qx_npz_describe(z, i, &t));
+    return QX_OK;
+}
+
 static qx_status plug_all(qx_samples *s, arrays *a)
 {
     const qx_graph *g = s->model->graph;
@@ -67,7 +104,8 @@ static qx_status plug_all(qx_samples *s, arrays *a)
     for (uint32_t i = 0; i < g->n_inputs; i++) {
         QX_TRY(plug_in(s, a, g->inputs[i], &a->plugs[i]));
         used += a->plugs[i].array >= 0;
-        if (a->plugs[i].array >= 0 || g->inputs[i]->init) continue;
+        if (a->plugs[i].array >= 0 || g->inputs[i]->init || qx_input_idle(g->inputs[i])) continue;
+        QX_TRY(readable(a->z));
         QX_FAIL(s->ctx, QX_E_USAGE, "%s has no array '%s'. It holds: %s. The model takes: %s", qx_npz_path(a->z), g->inputs[i]->name, names_of(s, a->z), qx_inputs_text(s));
     }
     if (used < qx_npz_count(a->z)) qx_warn(s->ctx, "%s: %d of its arrays are no inputs of the model (%s)", qx_npz_path(a->z), qx_npz_count(a->z) - used, names_of(s, a->z));

@@ -59,7 +59,7 @@ static qx_status random_get(qx_source_of *src, int64_t i, qx_tensor *out)
     qx_dims_given dims = s->dims;
     if (cached) dims.past = dims.seq / 2;
     for (uint32_t k = 0; k < g->n_inputs; k++) {
-        if (g->inputs[k]->init) continue;
+        if (g->inputs[k]->init || qx_input_idle(g->inputs[k])) continue;
         noise mix = {seed + (uint64_t)i * 0x10001 + ((uint64_t)k << 40)};
         QX_TRY(qx_fill_input(s->ctx, g->inputs[k], &dims, &out[k]));
         QX_TRY(fill_random(s, g->inputs[k], s->embedding[k], next(&mix), part, cached, &out[k]));
@@ -80,7 +80,7 @@ qx_status qx_source_random(qx_samples *s, int64_t n, uint64_t seed)
     *state = seed;
     s->dims.guess = true;
     for (uint32_t i = 0; i < s->model->graph->n_inputs; i++) /* what has no shape at all is said now, not at the first sample */
-        if (!s->model->graph->inputs[i]->init) QX_TRY(qx_input_dims(s->ctx, s->model->graph->inputs[i], &s->dims, dims));
+        if (!s->model->graph->inputs[i]->init && !qx_input_idle(s->model->graph->inputs[i])) QX_TRY(qx_input_dims(s->ctx, s->model->graph->inputs[i], &s->dims, dims));
     s->synthetic = true;
     return qx_source_add(s, &random_source, label, n, state);
 }
@@ -96,7 +96,7 @@ static bool is_guessed(const qx_samples *s)
     sure.guess = false;
     for (uint32_t i = 0; i < s->model->graph->n_inputs; i++) {
         const qx_value *v = s->model->graph->inputs[i];
-        if (v->init) continue;
+        if (v->init || qx_input_idle(v)) continue;
         if (qx_input_dims(s->ctx, v, &sure, dims) != QX_OK) return qx_ctx_clear_error(s->ctx), true;
         if (qx_input_dims(s->ctx, v, &half, shorter) == QX_OK && memcmp(dims, shorter, (size_t)v->type.rank * sizeof *dims) != 0) return true;
     }

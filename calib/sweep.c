@@ -316,7 +316,7 @@ qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples)
     if (!pending(s)) return QX_OK;
     if (qx_samples_count(samples) < 1) QX_FAIL(s->ctx, QX_E_USAGE, "statistics are wanted, but there are no samples");
     if (!(s->described = qx_arena_strdup(s->arena, qx_samples_describe(samples)))) return QX_E_NOMEM;
-    qx_exec_want_outputs(exec, false);
+    bool outputs = qx_exec_want_outputs(exec, false);
     QX_TRY(watch_pending(s, exec));
     size_t need = grams_need(s), cap = qx_ctx_max_memory(s->ctx), in_use = qx_mem_in_use(s->ctx);
     bool plenty = need == 0 || (cap ? need < (cap - (in_use < cap ? in_use : cap)) / 16 : need < gram_budget(s, exec));
@@ -329,7 +329,7 @@ qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples)
         st = sweep_in_parts(s, exec, samples, need);
     }
     (void)qx_stats_take_grams(s, false); /* left behind by a sweep that failed */
-    qx_exec_want_outputs(exec, true);
+    qx_exec_want_outputs(exec, outputs);
     qx_status off = qx_exec_watch(exec, NULL, 0, NULL, NULL);
     return st == QX_OK ? off : st;
 }

@@ -83,9 +83,9 @@ static qx_status compute(folder *f, const qx_exec_options *options)
     qx_exec *x = NULL;
     qx_exec_options eo = *options;
     eo.device = QX_DEVICE_CPU;
+    eo.only_watched = true;
     qx_status st = qx_exec_new(f->m->ctx, f->m, &eo, &x);
     if (st != QX_OK) return st;
-    qx_exec_want_outputs(x, false);
     st = qx_exec_watch(x, f->values, f->n, keep, f);
     if (st == QX_OK) st = qx_exec_run(x, NULL, 0, (const char *const[]){""}, 0, NULL);
     qx_exec_free(x);

@@ -26,7 +26,8 @@ struct qx_probe {
     qx_exec *exec;
     int64_t count;
     held *ref;                       /* [count] */
-    const char **names; bool *logits; int n_out; bool any_logits;
+    qx_ends ends;                    /* where the outputs are compared */
+    bool *logits, any_logits;
     qx_value **watched; int n_watched;
     const qx_probe_change **change;  /* [items]: of this run, or NULL */
     float **x; int64_t *x_len;       /* [items]: copies of inputs in this run */
@@ -246,7 +247,7 @@ done:
 
 static void free_outputs(qx_probe *p, qx_tensor *out)
 {
-    for (int i = 0; out && i < p->n_out; i++) qx_tensor_free(p->ctx, &out[i]);
+    for (int i = 0; out && i < p->ends.n; i++) qx_tensor_free(p->ctx, &out[i]);
     qx_free(p->ctx, out);
 }
 
@@ -255,9 +256,9 @@ static qx_status run_sample(qx_probe *p, int64_t i, qx_tensor **out)
     const qx_feed *feeds;
     int n;
     QX_TRY(qx_check_cancel(p->ctx));
-    QX_TRY(qx_alloc_array(p->ctx, (size_t)p->n_out, sizeof **out, (void **)out));
+    QX_TRY(qx_alloc_array(p->ctx, (size_t)p->ends.n + 1, sizeof **out, (void **)out));
     QX_TRY(qx_samples_get(p->samples, i * qx_samples_count(p->samples) / p->count, &feeds, &n));
-    return qx_exec_run(p->exec, feeds, n, NULL, p->n_out, *out);
+    return qx_exec_run(p->exec, feeds, n, p->ends.names, p->ends.n, *out);
 }
 
 static void forget(qx_probe *p)
@@ -278,7 +279,7 @@ qx_status qx_probe_run(qx_probe *p, const qx_probe_change *changes, int64_t n, q
     for (int64_t i = 0; i < p->count && st == QX_OK; i++) {
         qx_tensor *got = NULL;
         st = run_sample(p, i, &got);
-        for (int o = 0; o < p->n_out && st == QX_OK; o++) st = compare(p, o, &p->ref[i].out[o], &got[o], &s);
+        for (int o = 0; o < p->ends.n && st == QX_OK; o++) st = compare(p, o, &p->ref[i].out[o], &got[o], &s);
         free_outputs(p, got);
     }
     forget(p);
@@ -300,7 +301,7 @@ static qx_status watch(qx_probe *p)
         const qx_linear *l = plan->items[i].lin;
         qx_value *v[2] = {l->x, l->node->out[0]};
         for (int j = 0; j < 2 && plan->items[i].weight && l->node->graph == p->pipe->model->graph; j++)
-            if (v[j] && v[j]->graph == l->node->graph && !seen[v[j]->id]) seen[v[j]->id] = 1, p->watched[p->n_watched++] = v[j];
+            if (v[j] && v[j]->graph == l->node->graph && p->ends.can[v[j]->id] && !seen[v[j]->id]) seen[v[j]->id] = 1, p->watched[p->n_watched++] = v[j];
     }
     qx_free(p->ctx, seen);
     return st == QX_OK ? qx_exec_watch(p->exec, p->watched, p->n_watched, on_value, p) : st;
@@ -308,11 +309,11 @@ static qx_status watch(qx_probe *p)
 
 static void find_logits(qx_probe *p)
 {
-    const qx_graph *g = p->pipe->model->graph;
     const qx_plan *plan = p->pipe->plan;
-    for (int i = 0; i < p->n_out; i++) {
-        p->logits[i] = strcmp(g->outputs[i]->name, "logits") == 0;
-        for (int64_t k = 0; k < plan->linears.count && !p->logits[i]; k++) p->logits[i] = qx_rule_head_output(plan->items[k].lin) == g->outputs[i];
+    for (int i = 0; i < p->ends.n; i++) {
+        const qx_value *v = qx_graph_find(p->pipe->model->graph, p->ends.names[i]);
+        p->logits[i] = strcmp(p->ends.names[i], "logits") == 0;
+        for (int64_t k = 0; k < plan->linears.count && !p->logits[i]; k++) p->logits[i] = qx_rule_head_output(plan->items[k].lin) == v;
         p->any_logits = p->any_logits || p->logits[i];
     }
 }
@@ -320,9 +321,10 @@ static void find_logits(qx_probe *p)
 static qx_status make(qx_probe *p)
 {
     const size_t items = (size_t)p->pipe->plan->linears.count + 1;
-    const qx_exec_options eo = {.device = QX_DEVICE_CPU};
+    const qx_exec_options eo = {.device = QX_DEVICE_CPU, .only_watched = true};
+    QX_TRY(qx_exec_ends(p->ctx, p->pipe->model, &p->ends));
     QX_TRY(qx_alloc_array(p->ctx, (size_t)p->count, sizeof *p->ref, (void **)&p->ref));
-    QX_TRY(qx_alloc_array(p->ctx, (size_t)p->n_out + 1, sizeof *p->logits, (void **)&p->logits));
+    QX_TRY(qx_alloc_array(p->ctx, (size_t)p->ends.n + 1, sizeof *p->logits, (void **)&p->logits));
     QX_TRY(qx_alloc_array(p->ctx, items, sizeof *p->change, (void **)&p->change));
     QX_TRY(qx_alloc_array(p->ctx, items, sizeof *p->x, (void **)&p->x));
     QX_TRY(qx_alloc_array(p->ctx, items, sizeof *p->x_len, (void **)&p->x_len));
@@ -339,7 +341,7 @@ qx_status qx_probe_new(struct qx_pipeline *pipe, const qx_stats *stats, qx_sampl
     *out = NULL;
     if (count > qx_samples_count(samples)) count = qx_samples_count(samples);
     QX_TRY(QX_NEW(pipe->ctx, &p));
-    *p = (qx_probe){.ctx = pipe->ctx, .pipe = pipe, .stats = stats, .samples = samples, .count = count, .n_out = (int)pipe->model->graph->n_outputs};
+    *p = (qx_probe){.ctx = pipe->ctx, .pipe = pipe, .stats = stats, .samples = samples, .count = count};
     qx_status st = make(p);
     if (st == QX_OK) *out = p;
     else qx_probe_free(p);
@@ -352,6 +354,7 @@ void qx_probe_free(qx_probe *p)
     forget(p);
     qx_exec_free(p->exec);
     for (int64_t i = 0; p->ref && i < p->count; i++) free_outputs(p, p->ref[i].out);
+    qx_ends_free(p->ctx, &p->ends);
     void *list[] = {p->ref, p->logits, p->watched, p->change, p->x, p->x_len};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(p->ctx, list[i]);
     qx_free(p->ctx, p);

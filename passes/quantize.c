@@ -251,6 +251,7 @@ static qx_status verify_models(job *j, qx_model *before, qx_model *after)
     qx_exec_options eo = j->opt->exec;
     eo.allow_fallback = true;
     eo.tell_device = false; /* calibration has told */
+    eo.only_watched = true;
     qx_status st = choose_verification(j, before, &samples, &first, &count);
     if (st == QX_OK) st = qx_verify_run(j->ctx, before, after, samples, first, count, &eo, j->report);
     qx_samples_close(samples);

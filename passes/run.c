@@ -290,11 +290,11 @@ static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
     if (!samples || p->no_stats) return QX_OK;
     qx_exec_options eo = p->opt->exec;
     eo.allow_fallback = true;
-    qx_status st = qx_exec_new(p->ctx, p->model, &eo, &exec);
-    if (st == QX_E_UNSUPPORTED) return qx_note(p->ctx, st, "calibration runs the model (--int4, --passes int8-weights and fp8-weights need no run)");
-    QX_TRY(st);
-    st = qx_stats_resumable(stats, p->opt->resume, CHECKPOINT_SECONDS);
+    eo.only_watched = true; /* a detector's or classifier's tail (ZipMap, a TensorRT plugin) need not run */
+    QX_TRY(qx_exec_new(p->ctx, p->model, &eo, &exec));
+    qx_status st = qx_stats_resumable(stats, p->opt->resume, CHECKPOINT_SECONDS);
     if (st == QX_OK) st = qx_stats_collect(stats, exec, samples);
+    if (st == QX_E_UNSUPPORTED) st = qx_note(p->ctx, st, "calibration runs the model as far as the last operator that is quantized (--exclude what lies behind; --int4, --passes int8-weights and fp8-weights need no run)");
     if (st == QX_OK) st = share_reached(p, stats);
     if (st == QX_OK && p->report) p->report->device = qx_arena_strdup(p->report->arena, qx_exec_device_name(exec));
     qx_exec_free(exec);

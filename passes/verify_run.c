@@ -42,7 +42,8 @@ typedef struct verifier {
     layer *layers; int n_layers;
     qx_value **watched[2];
     bool second;
-    sums *outputs; qx_tensor *held[2]; int n_outputs;
+    qx_ends ends;            /* what is compared: the outputs, or where an operator without a kernel follows, what it reads */
+    sums *outputs; qx_tensor *held[2];
 } verifier;
 
 /* Places are spread evenly, the same for both models as shapes agree. */
@@ -84,13 +85,22 @@ static qx_status choose_layers(verifier *f, qx_model *before, qx_model *after, c
         const char *name = node->name[0] ? node->name : a ? a->name : "";
         const qx_report_node *rn = qx_map_get(formats, name);
         qx_value *b = a && rn ? qx_graph_find(after->graph, a->name) : NULL;
-        if (!b || f->n_layers == MAX_LAYERS || f->n_layers == n) continue;
+        if (!b || !f->ends.can[a->id] || f->n_layers == MAX_LAYERS || f->n_layers == n) continue;
         f->watched[0][f->n_layers] = a;
         f->watched[1][f->n_layers] = b;
         f->layers[f->n_layers++] = (layer){.name = rn->name, .op = rn->op, .format = rn->format};
     }
     qx_map_free(formats);
     return QX_OK;
+}
+
+/* What stands in for an output must be in both models. */
+static void keep_common(qx_ends *e, const qx_model *after)
+{
+    int kept = 0;
+    for (int i = 0; i < e->n; i++)
+        if (qx_graph_find(after->graph, e->names[i])) e->names[kept++] = e->names[i];
+    e->n = kept;
 }
 
 static qx_status open_both(verifier *f, qx_model *before, qx_model *after, const qx_exec_options *eo)
@@ -100,9 +110,9 @@ static qx_status open_both(verifier *f, qx_model *before, qx_model *after, const
         qx_status st = qx_exec_new(f->ctx, models[i], eo, &f->exec[i]);
         if (st != QX_OK) return qx_note(f->ctx, st, "verification of the %s model", i ? "quantized" : "float");
         QX_TRY(qx_exec_watch(f->exec[i], f->watched[i], f->n_layers, on_layer, f));
-        QX_TRY(qx_alloc_array(f->ctx, (size_t)f->n_outputs, sizeof(qx_tensor), (void **)&f->held[i]));
+        QX_TRY(qx_alloc_array(f->ctx, (size_t)f->ends.n + 1, sizeof(qx_tensor), (void **)&f->held[i]));
     }
-    return qx_alloc_array(f->ctx, (size_t)f->n_outputs, sizeof *f->outputs, (void **)&f->outputs);
+    return qx_alloc_array(f->ctx, (size_t)f->ends.n + 1, sizeof *f->outputs, (void **)&f->outputs);
 }
 
 static qx_status compare_output(verifier *f, int i, const char *name)
@@ -125,7 +135,7 @@ static qx_status compare_output(verifier *f, int i, const char *name)
 
 static void drop_held(verifier *f, int which)
 {
-    for (int i = 0; f->held[which] && i < f->n_outputs; i++) {
+    for (int i = 0; f->held[which] && i < f->ends.n; i++) {
         qx_tensor_free(f->ctx, &f->held[which][i]);
         f->held[which][i] = (qx_tensor){0};
     }
@@ -152,7 +162,7 @@ static qx_status run_quantized(verifier *f, const qx_feed *feeds, int n)
     QX_TRY_GOTO(st, QX_NEW_ARRAY(f->ctx, n + 1, &own));
     QX_TRY_GOTO(st, QX_NEW_ARRAY(f->ctx, n + 1, &codes));
     QX_TRY_GOTO(st, coded_feeds(f, feeds, n, own, codes));
-    st = qx_exec_run(f->exec[1], own, n, NULL, f->n_outputs, f->held[1]);
+    st = qx_exec_run(f->exec[1], own, n, f->ends.names, f->ends.n, f->held[1]);
 done:
     for (int i = 0; codes && i < n; i++) qx_tensor_free(f->ctx, &codes[i]);
     qx_free(f->ctx, codes);
@@ -160,7 +170,7 @@ done:
     return st;
 }
 
-static qx_status run_sample(verifier *f, qx_samples *samples, int64_t i, const qx_model *m)
+static qx_status run_sample(verifier *f, qx_samples *samples, int64_t i)
 {
     const qx_feed *feeds;
     int n_feeds;
@@ -168,9 +178,9 @@ static qx_status run_sample(verifier *f, qx_samples *samples, int64_t i, const q
     for (int k = 0; k < 2 && st == QX_OK; k++) {
         f->second = k == 1;
         st = qx_samples_get(samples, i, &feeds, &n_feeds);
-        if (st == QX_OK) st = k ? run_quantized(f, feeds, n_feeds) : qx_exec_run(f->exec[0], feeds, n_feeds, NULL, f->n_outputs, f->held[0]);
+        if (st == QX_OK) st = k ? run_quantized(f, feeds, n_feeds) : qx_exec_run(f->exec[0], feeds, n_feeds, f->ends.names, f->ends.n, f->held[0]);
     }
-    for (int o = 0; o < f->n_outputs && st == QX_OK; o++) st = compare_output(f, o, m->graph->outputs[o]->name);
+    for (int o = 0; o < f->ends.n && st == QX_OK; o++) st = compare_output(f, o, f->ends.names[o]);
     drop_held(f, 0);
     drop_held(f, 1);
     return st;
@@ -191,11 +201,12 @@ static qx_status note_overflow(const char *name, const sums *s, qx_report *r)
     return r->verify_note ? QX_OK : QX_E_NOMEM;
 }
 
-static qx_status fill(verifier *f, const qx_model *m, qx_report *r)
+static qx_status fill(verifier *f, qx_report *r)
 {
-    for (int i = 0; i < f->n_outputs; i++) {
+    if (!f->ends.all) r->verify_note = f->ends.n ? "measured as far as the operators have kernels" : "not verified: an operator without a kernel stands before every output";
+    for (int i = 0; i < f->ends.n; i++) {
         const sums *s = &f->outputs[i];
-        qx_report_output o = {m->graph->outputs[i]->name, sqnr(s), cosine(s), s->max, s->n};
+        qx_report_output o = {f->ends.names[i], sqnr(s), cosine(s), s->max, s->n};
         if (s->n) QX_TRY(qx_report_add_output(r, &o));
         QX_TRY(note_overflow(o.name, s, r));
     }
@@ -214,16 +225,19 @@ static qx_status fill(verifier *f, const qx_model *m, qx_report *r)
 
 qx_status qx_verify_run(qx_ctx *ctx, qx_model *before, qx_model *after, qx_samples *samples, int64_t first, int64_t count, const qx_exec_options *eo, qx_report *r)
 {
-    verifier f = {.ctx = ctx, .after = after, .n_outputs = (int)before->graph->n_outputs};
-    qx_status st = choose_layers(&f, before, after, r);
+    verifier f = {.ctx = ctx, .after = after};
+    qx_status st = qx_exec_ends(ctx, before, &f.ends);
+    keep_common(&f.ends, after);
+    if (st == QX_OK) st = choose_layers(&f, before, after, r);
     if (st == QX_OK) st = open_both(&f, before, after, eo);
     for (int64_t i = 0; i < count && st == QX_OK; i++) {
         qx_progress(ctx, "verify", i, count);
         st = qx_check_cancel(ctx);
-        if (st == QX_OK) st = run_sample(&f, samples, first + i, before);
+        if (st == QX_OK) st = run_sample(&f, samples, first + i);
     }
     qx_progress(ctx, "verify", count, count);
-    if (st == QX_OK) st = fill(&f, before, r);
+    if (st == QX_OK) st = fill(&f, r);
+    qx_ends_free(ctx, &f.ends);
     for (int i = 0; i < 2; i++) {
         qx_exec_free(f.exec[i]);
         qx_free(ctx, f.watched[i]);

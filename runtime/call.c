@@ -507,7 +507,7 @@ qx_status qx_call_graph(qx_call *c, qx_graph *g, const qx_tensor *const *in, uin
 
 qx_status qx_cpu_function_call(qx_call *c)
 {
-    const qx_function *f = qx_plan_function(c->exec, c->node);
+    const qx_function *f = qx_plan_function(c->exec->model, c->node);
     if (!f) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "no such function");
     qx_frame frame = {c->node, f, c->frame};
     qx_call inner = *c;

@@ -331,8 +331,7 @@ qx_status qx_bind_feeds(qx_exec *x, const qx_feed *feeds, int n)
     for (uint32_t k = 0; k < g->n_inputs; k++) {
         const qx_value *v = g->inputs[k];
         if (!x->slots[v->id].set && v->init) QX_TRY(qx_const_load(x, v));
-        if (!x->slots[v->id].set && x->no_outputs && !x->info[v->id].needed) continue;
-        if (!x->slots[v->id].set) QX_FAIL(x->ctx, QX_E_USAGE, "input '%s' is missing (%d given, the model has %u)", v->name, n, g->n_inputs);
+        if (!x->slots[v->id].set && x->info[v->id].needed) QX_FAIL(x->ctx, QX_E_USAGE, "input '%s' is missing (%d given, the model has %u)", v->name, n, g->n_inputs);
     }
     return QX_OK;
 }
@@ -578,6 +577,7 @@ qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_e
     x->model = m;
     if (opt) x->opt = *opt;
     x->n_values = m->n_values;
+    x->no_outputs = x->opt.only_watched;
     if (x->opt.bf16 && !qx_dnnl_has_bf16()) QX_TRY_GOTO(st, qx_fail(ctx, QX_E_UNSUPPORTED, "compute bf16: this CPU has no bfloat16 products (AVX512_BF16 or AMX), or oneDNN is not built in"));
     QX_TRY_GOTO(st, qx_device_open(x));
     x->opt.plugin_dir = NULL; /* the caller's; not needed any more */
@@ -658,11 +658,13 @@ qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn 
     return qx_ensure_plan(x);
 }
 
-void qx_exec_want_outputs(qx_exec *x, bool wanted)
+bool qx_exec_want_outputs(qx_exec *x, bool wanted)
 {
-    if (x->no_outputs == !wanted) return;
+    bool before = !x->no_outputs;
+    if (before == wanted) return before;
     x->no_outputs = !wanted;
     qx_plan_free(x);
+    return before;
 }
 
 void qx_exec_watch_in_place(qx_exec *x, bool on) { x->watch_in_place = on && x->device && x->device->b->look; }

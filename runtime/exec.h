@@ -17,6 +17,7 @@ typedef struct qx_exec_options {
     bool sparse;          /* products by weights whose zeros are 2:4 run on units for sparse products, on a device that has them */
     bool no_fuse;         /* every node by itself (debugging, reference) */
     bool trace_nan;       /* stop at the first node that makes a NaN or Inf out of finite inputs, naming it */
+    bool only_watched;    /* as after qx_exec_want_outputs(x, false): operators that nothing watched hangs on may lack a kernel */
     bool stream_weights;  /* weights are read, converted and packed for each use and not kept; chosen by itself where they would take too much (see qx_exec_new) */
     int64_t max_loop;     /* trip limit of Loop; 0: 1,000,000 */
     qx_device device; int device_index;
@@ -36,8 +37,18 @@ const char *qx_exec_device_name(const qx_exec *x);
 /* "auto", "cpu", "cuda" or "cuda:N" into the three device fields; anything else is QX_E_USAGE. */
 qx_status qx_exec_set_device(qx_ctx *ctx, const char *text, qx_exec_options *o);
 
+/* How far an executor gets where it lacks kernels: the outputs that it can compute, and for the others the last values before the operators without one
+ * (their inputs). Names are the model's; free with qx_ends_free. A run with only_watched that asks for these names works. */
+typedef struct qx_ends {
+    const char **names; int n;
+    uint8_t *can;          /* [n_values] by value id: it can be computed */
+    bool all;              /* every operator has a kernel: names are the graph's outputs in order */
+} qx_ends;
+qx_status qx_exec_ends(qx_ctx *ctx, const qx_model *m, qx_ends *out);
+void qx_ends_free(qx_ctx *ctx, qx_ends *e);
+
 typedef struct qx_feed { const char *name; const qx_tensor *tensor; } qx_feed;
-/* Inputs by name; those with a default may be missing. Wrong name, type, rank or dim: an error with expected and given.
+/* Inputs by name; those with a default may be missing, and those that nothing reads. Wrong name, type, rank or dim: an error with expected and given.
  * out_names NULL: all graph outputs in order. outs[i] is allocated here; the caller frees it with qx_tensor_free. */
 qx_status qx_exec_run(qx_exec *x, const qx_feed *feeds, int n_feeds, const char *const *out_names, int n_outs, qx_tensor *outs);
 
@@ -51,9 +62,8 @@ qx_status qx_exec_expose(qx_exec *x, qx_value *v);
 typedef qx_status qx_watch_fn(void *user, int watch, const qx_value *v, const qx_tensor *t);
 qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn *fn, void *user);
 
-/* false: runs compute what is watched or exposed and nothing else (calibration); the model's outputs are not there then, and inputs that
- * nothing of it reads may be missing. */
-void qx_exec_want_outputs(qx_exec *x, bool wanted);
+/* false: runs compute what is watched or exposed and nothing else (calibration); the model's outputs are not there then. Returns what held before. */
+bool qx_exec_want_outputs(qx_exec *x, bool wanted);
 
 /* For observers that can look at a tensor where it lies: with `on`, a watched value that is on a device is handed over as it is (on_device, data is device
  * memory). The functions below look at it there; qx_exec_fetch brings it to the host. Switched off by qx_exec_watch. */

@@ -71,10 +71,10 @@ static bool has_refs(const qx_node *n)
     return false;
 }
 
-const qx_function *qx_plan_function(const qx_exec *x, const qx_node *n)
+const qx_function *qx_plan_function(const qx_model *m, const qx_node *n)
 {
-    for (uint32_t i = 0; i < x->model->n_functions; i++) {
-        const qx_function *f = x->model->functions[i];
+    for (uint32_t i = 0; i < m->n_functions; i++) {
+        const qx_function *f = m->functions[i];
         const char *fo = f->overload ? f->overload : "", *no = n->overload ? n->overload : "";
         if (f->name == n->op_type && strcmp(f->domain, n->domain) == 0 && strcmp(fo, no) == 0) return f;
     }
@@ -103,7 +103,7 @@ static qx_status step_fill(qx_exec *x, qx_rstep *s, const qx_node *n)
         if (n->out[i] && x->info[n->out[i]->id].watched) s->watched = true;
     }
     s->ref_attrs = has_refs(n);
-    const qx_function *f = qx_plan_function(x, n);
+    const qx_function *f = qx_plan_function(x->model, n);
     s->fn = f ? qx_cpu_function_call : qx_cpu_find(n->op);
     if (s->fn == qx_cpu_none)
         QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "node '%s': operator %s%s%s has no CPU kernel", n->name, n->domain, *n->domain ? "." : "", n->op_type);

@@ -134,7 +134,7 @@ void qx_plan_free(qx_exec *x);
 qx_status qx_plan_graph(qx_exec *x, const qx_graph *g, qx_gplan **out); /* of a subgraph or function body; made at most once */
 /* Sets need[id] for every value that the step reads, also through its subgraphs. */
 qx_status qx_plan_mark_inputs(qx_exec *x, const qx_rstep *s, uint8_t *need);
-const qx_function *qx_plan_function(const qx_exec *x, const qx_node *n);
+const qx_function *qx_plan_function(const qx_model *m, const qx_node *n);
 
 /* classes.c: content and shape classes of every value of one graph, given those of what it captures. */
 void qx_classify(qx_exec *x, qx_gplan *p, bool is_main);

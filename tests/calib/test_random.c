@@ -87,11 +87,23 @@ static void no_length_will_do(void **state)
     drop(&r);
 }
 
+static void open_dims_that_weights_fix(void **state)
+{
+    (void)state;
+    made r = make(HEAD(17) "g (float[n,n] x, float[a,b,c,d] picture, float[p,q] z, float[5] idle) => (y, u, v) <float[3,2] w = {1,2,3,4,5,6}, "
+                           "float[2,3,1,1] k = {1,2,3,4,5,6}, float[2,4] t = {1,2,3,4,5,6,7,8}> { y = MatMul (x, w) s = Sigmoid (picture) u = Conv <group = 2> (s, k) v = Gemm <transB = 1> (z, t) }");
+    get(&r);
+    assert_int_equal(r.n, 3); /* nothing for the input that nobody reads */
+    static const char *const dims[] = {"f32[1,3]", "f32[1,6,64,64]", "f32[1,4]"};
+    for (int i = 0; i < 3; i++) assert_dims(r.feeds[i].tensor, dims[i]);
+    drop(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_fit_the_table_behind_a_reshape), cmocka_unit_test(pictures_of_bytes_and_open_dims),
-        cmocka_unit_test(the_length_is_halved_until_the_model_runs), cmocka_unit_test(no_length_will_do),
+        cmocka_unit_test(open_dims_that_weights_fix), cmocka_unit_test(the_length_is_halved_until_the_model_runs), cmocka_unit_test(no_length_will_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -397,9 +397,37 @@ static void nan_is_traced_to_its_node(void **state)
     unload(&f);
 }
 
+/* The output behind an operator that nobody knows is stood in for by what that operator reads; the rest runs. */
+static void ends_before_unknown_operators(void **state)
+{
+    (void)state;
+    fixture f = load(HEAD(17) "g (float[2,3] x) => (float[2,3] y, float[2,3] z, float[2,3] w)\n"
+                              "{ a = Relu (x) b = Neg (a) c = com.microsoft.Unheard (b, x) y = Abs (c) z = Exp (a) w = com.microsoft.Unheard (z) }");
+    qx_ends e;
+    qx_exec *x;
+    ok(&f, qx_exec_ends(f.ctx, f.m, &e));
+    assert_false(e.all);
+    assert_int_equal(e.n, 2);
+    assert_string_equal(e.names[0], "z");
+    assert_string_equal(e.names[1], "b");
+    assert_true(e.can[value(&f, "b")->id] && !e.can[value(&f, "c")->id] && !e.can[value(&f, "y")->id]);
+    assert_int_equal(qx_exec_new(f.ctx, f.m, NULL, &x), QX_E_UNSUPPORTED);
+    qx_ctx_clear_error(f.ctx);
+    ok(&f, qx_exec_new(f.ctx, f.m, &(qx_exec_options){.only_watched = true}, &x));
+    float data[6] = {-1, 2, -3, 4, -5, 6};
+    qx_tensor in = {.dtype = QX_DT_FLOAT, .rank = 2, .dims = {2, 3}, .numel = 6, .bytes = sizeof data, .data = data}, out[2];
+    ok(&f, qx_exec_run(x, &(qx_feed){"x", &in}, 1, e.names, 2, out));
+    assert_true(((float *)out[1].data)[1] == -2 && ((float *)out[1].data)[2] == 0);
+    for (int i = 0; i < 2; i++) qx_tensor_free(f.ctx, &out[i]);
+    qx_exec_free(x);
+    qx_ends_free(f.ctx, &e);
+    unload(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ends_before_unknown_operators),
         cmocka_unit_test(fused_is_plain), cmocka_unit_test(same_bytes_for_any_threads), cmocka_unit_test(channels_last_weights), cmocka_unit_test(shapes_may_change),
         cmocka_unit_test(watched_values_are_told), cmocka_unit_test(watched_pictures_are_plain), cmocka_unit_test(failures_leave_nothing_behind), cmocka_unit_test(wrong_feeds_are_named),
         cmocka_unit_test(nan_is_traced_to_its_node)};
