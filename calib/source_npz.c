@@ -5,6 +5,7 @@
 #include "calib/source.h"
 
 #include "base/checked.h"
+#include "calib/folder.h"
 
 #include <ctype.h>
 #include <string.h>
@@ -56,13 +57,14 @@ static bool is_empty(const qx_value *v, const qx_tensor *t)
     return t->numel == 0 && qx_role_of(v) != QX_ROLE_PAST;
 }
 
-/* The array of this input: the one of its name, or the only one there is for the only input. */
+/* The array of this input: the one of its name, or for the only input the only array, when nobody named it (a .npy file, numpy's "arr_0"). */
 static int array_for(const qx_samples *s, const qx_npz *z, const qx_value *v)
 {
     const qx_graph *g = s->model->graph;
     int at = qx_npz_find(z, v->name), wanted = 0;
+    bool nameless = qx_npz_count(z) == 1 && (qx_has_suffix(qx_npz_path(z), ".npy") || !strcmp(qx_npz_name(z, 0), "arr_0"));
     for (uint32_t i = 0; i < g->n_inputs; i++) wanted += !g->inputs[i]->init && !qx_input_idle(g->inputs[i]);
-    return at < 0 && wanted == 1 && qx_npz_count(z) == 1 && !v->init && !qx_input_idle(v) ? 0 : at;
+    return at < 0 && nameless && wanted == 1 && !v->init && !qx_input_idle(v) ? 0 : at;
 }
 
 static qx_status plug_in(qx_samples *s, arrays *a, const qx_value *v, plug *p)
@@ -72,10 +74,10 @@ static qx_status plug_in(qx_samples *s, arrays *a, const qx_value *v, plug *p)
     QX_TRY(qx_npz_describe(a->z, p->array, &p->t));
     const qx_type *t = &v->type;
     if (t->kind != QX_KIND_TENSOR || !type_fits(p->t.dtype, t->dtype)) return misfit(s, a, v, p);
-    if (is_empty(v, &p->t)) QX_FAIL(s->ctx, QX_E_SHAPE, "%s: array '%s' is empty", qx_npz_path(a->z), qx_npz_name(a->z, p->array));
     if (!t->has_shape) return QX_OK;
     p->stacked = p->t.rank == t->rank + 1;
     if (p->t.rank != t->rank && !p->stacked) return misfit(s, a, v, p);
+    if (!p->stacked && is_empty(v, &p->t)) QX_FAIL(s->ctx, QX_E_SHAPE, "%s: array '%s' is empty", qx_npz_path(a->z), qx_npz_name(a->z, p->array));
     return dims_fit(t, p->t.dims + p->stacked) ? QX_OK : misfit(s, a, v, p);
 }
 

@@ -107,7 +107,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: model.onnx: not a statistics file (it does not start with "qonnx-stats ")
   [1]
   $ qonnx quantize model.onnx --int8 --verify nosuch.npz -q -o q.onnx
-  qonnx quantize: nosuch.npz: not a readable .npz archive: No such file
+  qonnx quantize: nosuch.npz: no such file
   [1]
   $ qonnx quantize model.onnx --int4 -n --max-opset 20
   qonnx quantize: pass int4: INT4 needs opset 21, --max-opset allows 20
