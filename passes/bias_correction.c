@@ -12,9 +12,18 @@
 #include "passes/bias.h"
 #include "passes/search.h"
 
-static qx_stat_request request(const qx_linear *l)
+/* Rows of the channels of x, for a convolution one a pixel: a hundredth of the memory that its im2col rows would take, and as good for a mean. */
+static qx_conv_window pixels(const qx_linear *l)
 {
-    return (qx_stat_request){.value = l->x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | (l->group > 1 ? 0 : QX_STAT_ROWS), .axis = l->is_conv ? 1 : -1, .window = l->is_conv && l->group == 1 ? &l->window : NULL};
+    qx_conv_window w = {.rank = l->window.rank, .group = 1};
+    for (int i = 0; i < 3; i++) w.kernel[i] = w.stride[i] = w.dilation[i] = 1;
+    return w;
+}
+
+static qx_status want_means(qx_stats *stats, const qx_linear *l)
+{
+    const qx_conv_window w = pixels(l);
+    return qx_stats_want(stats, &(qx_stat_request){.value = l->x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = l->is_conv ? 1 : -1, .window = l->is_conv ? &w : NULL});
 }
 
 static bool wants(const qx_plan_item *it) { return it->pass && it->weight && qx_bias_can_change(it->lin) && it->lin->node->op->id != QX_OP_ConvTranspose; }
@@ -24,13 +33,12 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     const qx_plan *plan = p->pipe->plan;
     (void)m;
     for (int64_t i = 0; i < plan->linears.count; i++) {
-        const qx_stat_request r = request(plan->items[i].lin);
-        if (wants(&plan->items[i])) QX_TRY(qx_stats_want(stats, &r));
+        if (wants(&plan->items[i])) QX_TRY(want_means(stats, plan->items[i].lin));
     }
     return QX_OK;
 }
 
-/* Mean of column j of the rows that row r of W meets. */
+/* The channel of x that column j of row r of W meets. */
 static int64_t channel_of(const qx_linear *l, int64_t r, int64_t j)
 {
     if (!l->is_conv) return j;
@@ -38,74 +46,85 @@ static int64_t channel_of(const qx_linear *l, int64_t r, int64_t j)
     return r / (l->n / l->group) * in + j / spatial;
 }
 
-/* out[k]: mean of Q(x) - x over the sampled rows; false: x stays float, or nothing was sampled. */
-static bool input_shift(const qx_plan_item *it, const qx_value_stats *rows, float *row, float *out)
+/* shift[channels]: mean of Q(x) - x over the sampled rows; zeros where x stays float, or nothing was sampled. */
+static void input_shift(const qx_plan_item *it, const qx_value_stats *rows, int64_t channels, float *row, float *shift)
 {
-    const int64_t k = it->lin->k;
-    if (!it->act || !(it->act_scale > 0) || !rows || rows->n_rows < 1 || rows->row_len != k) return false;
-    const qx_quant q = {.grid = {1, k, 1, k}, .format = {.codes = it->act}, .scale = &it->act_scale, .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL};
-    memset(out, 0, (size_t)k * sizeof *out);
+    memset(shift, 0, (size_t)channels * sizeof *shift);
+    if (!it->act || !(it->act_scale > 0) || !rows || rows->n_rows < 1 || rows->row_len != channels) return;
+    const qx_quant q = {.grid = {1, channels, 1, channels}, .format = {.codes = it->act}, .scale = &it->act_scale, .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL};
     for (int64_t r = 0; r < rows->n_rows; r++) {
-        memcpy(row, rows->rows + r * k, (size_t)k * sizeof *row);
+        memcpy(row, rows->rows + r * channels, (size_t)channels * sizeof *row);
         (void)qx_fake_quantize(&q, row);
-        for (int64_t j = 0; j < k; j++) out[j] += (row[j] - rows->rows[r * k + j]) / (float)rows->n_rows;
-    }
-    return true;
-}
-
-/* shift[n] = E[Wq xq] - E[W x]; w and wq are [n][k]. */
-static void expected_error(const qx_linear *l, const qx_channel_stats *x, const float *w, const float *wq, const float *dx, float *shift)
-{
-    for (int64_t r = 0; r < l->n; r++) {
-        double sum = 0;
-        for (int64_t j = 0; j < l->k; j++) {
-            sum += ((double)wq[r * l->k + j] - (double)w[r * l->k + j]) * (double)x->mean[channel_of(l, r, j)];
-            if (dx) sum += (double)wq[r * l->k + j] * (double)dx[j];
-        }
-        shift[r] = (float)-sum;
+        for (int64_t j = 0; j < channels; j++) shift[j] += (row[j] - rows->rows[r * channels + j]) / (float)rows->n_rows;
     }
 }
 
-typedef struct buffers { float *w, *wq, *row, *dx, *shift; } buffers;
+typedef struct corrector {
+    qx_pass *p;
+    const qx_plan_item *it;
+    const float *mean, *shift; /* [channels] of x, and of its rounding */
+    int64_t tile;              /* rows of W at a time */
+    float *w, *wq;             /* [tile][k] */
+    float *add;                /* [n] to the bias */
+} corrector;
 
-static qx_status correct_with(qx_pass *p, qx_plan_item *it, const qx_stats *stats, const qx_value_stats *st, buffers *b)
+/* add[n] = E[W x] - E[Wq xq] of some rows of W. */
+static qx_status correct_tile(corrector *c, int64_t first, int64_t rows)
 {
-    const qx_plan_weight *w = it->weight;
-    qx_linear *l = &p->pipe->plan->linears.items[it->lin->index];
-    const int64_t n = l->n;
-    double before = 0;
-    const qx_value_stats *rows = l->group > 1 ? NULL : qx_stats_get_rows(stats, l->x, l->is_conv ? &l->window : NULL);
-    const bool shifted = input_shift(it, rows, b->row, b->dx);
+    const qx_plan_weight *w = c->it->weight;
+    const qx_linear *l = c->it->lin;
     /* steps in front of a solver's are part of W; what the solver does is rounding */
     const qx_step *steps = w->steps && w->steps->def->grid ? w->steps->prev : w->steps;
-    QX_TRY(qx_rows_read(p->ctx, w->tensor, &w->view, steps, 0, n, b->w));
-    QX_TRY(qx_job_rows_dequantized(p->ctx, w->job, 0, n, b->wq));
-    expected_error(l, &st->channels, b->w, b->wq, shifted ? b->dx : NULL, b->shift);
-    for (int64_t i = 0; i < n; i++) before = fmax(before, fabs((double)b->shift[i]));
-    QX_TRY(qx_bias_change(p->pipe->model, l, NULL, b->shift));
-    return qx_item_note(p->pipe, it, "bias corrected (%.2g at most)", before);
+    QX_TRY(qx_rows_read(c->p->ctx, w->tensor, &w->view, steps, first, rows, c->w));
+    QX_TRY(qx_job_rows_dequantized(c->p->ctx, w->job, first, rows, c->wq));
+    for (int64_t r = 0; r < rows; r++) {
+        double sum = 0;
+        for (int64_t j = 0; j < l->k; j++) {
+            const int64_t at = channel_of(l, first + r, j);
+            const double was = (double)c->w[r * l->k + j], is = (double)c->wq[r * l->k + j];
+            sum += (is - was) * (double)c->mean[at] + is * (double)c->shift[at];
+        }
+        c->add[first + r] = (float)-sum;
+    }
+    return QX_OK;
+}
+
+static qx_status correct_all(corrector *c)
+{
+    qx_linear *l = &c->p->pipe->plan->linears.items[c->it->lin->index];
+    double most = 0;
+    for (int64_t first = 0; first < l->n; first += c->tile) QX_TRY(correct_tile(c, first, l->n - first < c->tile ? l->n - first : c->tile));
+    for (int64_t i = 0; i < l->n; i++) most = fmax(most, fabs((double)c->add[i]));
+    QX_TRY(qx_bias_change(c->p->pipe->model, l, NULL, c->add));
+    return qx_item_note(c->p->pipe, &c->p->pipe->plan->items[l->index], "bias corrected (%.2g at most)", most);
 }
 
 static qx_status correct(qx_pass *p, qx_plan_item *it, const qx_stats *stats)
 {
+    enum { AT_ONCE = 1 << 20 }; /* elements of W */
     const qx_linear *l = it->lin;
     const qx_value_stats *st = qx_stats_get(stats, l->x);
     const int64_t channels = l->is_conv ? l->w->dims[1] * l->group : l->k;
-    buffers b = {0};
-    qx_status s;
+    const qx_conv_window window = pixels(l);
     if (!st || st->channels.n != channels) return qx_item_note(p->pipe, it, "bias-correction: not observed");
-    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)(l->n * l->k) * sizeof *b.w, (void **)&b.w));
-    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)(l->n * l->k) * sizeof *b.wq, (void **)&b.wq));
-    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)l->k * sizeof *b.row, (void **)&b.row));
-    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)l->k * sizeof *b.dx, (void **)&b.dx));
-    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)l->n * sizeof *b.shift, (void **)&b.shift));
-    s = correct_with(p, it, stats, st, &b);
+    corrector c = {.p = p, .it = it, .mean = st->channels.mean, .tile = l->k < AT_ONCE ? AT_ONCE / l->k : 1};
+    float *shift = NULL, *row = NULL;
+    qx_status s;
+    if (c.tile > l->n) c.tile = l->n;
+    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)channels * sizeof *shift, (void **)&shift));
+    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)channels * sizeof *row, (void **)&row));
+    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)(c.tile * l->k) * sizeof *c.w, (void **)&c.w));
+    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)(c.tile * l->k) * sizeof *c.wq, (void **)&c.wq));
+    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)l->n * sizeof *c.add, (void **)&c.add));
+    input_shift(it, qx_stats_get_rows(stats, l->x, l->is_conv ? &window : NULL), channels, row, shift);
+    c.shift = shift;
+    s = correct_all(&c);
 done:
-    qx_free(p->ctx, b.w);
-    qx_free(p->ctx, b.wq);
-    qx_free(p->ctx, b.row);
-    qx_free(p->ctx, b.dx);
-    qx_free(p->ctx, b.shift);
+    qx_free(p->ctx, shift);
+    qx_free(p->ctx, row);
+    qx_free(p->ctx, c.w);
+    qx_free(p->ctx, c.wq);
+    qx_free(p->ctx, c.add);
     return s;
 }
 

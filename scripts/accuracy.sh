@@ -40,7 +40,7 @@ int8(act=max)
 int8(act=percentile)
 int8(act=entropy)
 int8(act=mse)
-smoothquant,int8
+smoothquant,bias-correction,int8
 fp8
 smoothquant,fp8
 int8-weights

@@ -4,6 +4,6 @@ set -eu
 cd "$(dirname "$0")/.."
 scripts/build.sh
 model=samples/models/micro-llama
-build/qonnx quantize $model/model.onnx -o build/micro-llama.int8.onnx --passes "smoothquant,int8" --text $model/calib.txt --tokenizer $model/tokenizer.json \
+build/qonnx quantize $model/model.onnx -o build/micro-llama.int8.onnx --int8 --text $model/calib.txt --tokenizer $model/tokenizer.json \
   --seq-len 256 --samples 32 --force
 build/qonnx eval build/micro-llama.int8.onnx --ref $model/model.onnx --text $model/heldout.txt --tokenizer $model/tokenizer.json --seq-len 256 --samples 8

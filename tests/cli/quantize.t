@@ -28,7 +28,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx
   [2]
   $ qonnx quantize model.onnx --int8 --int4
-  qonnx quantize: two formats are asked for, 'smoothquant,int8' and 'int4': give one, and --set "PATTERN=FORMAT" for some nodes
+  qonnx quantize: two formats are asked for, 'smoothquant,bias-correction,int8' and 'int4': give one, and --set "PATTERN=FORMAT" for some nodes
   [2]
   $ qonnx quantize model.onnx --passes "int8,awq"
   qonnx quantize: awq changes float weights and must come before the format: write "awq,int8"

@@ -15,7 +15,7 @@ from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
 ort.set_default_logger_severity(4)
 logging.disable(logging.CRITICAL)
-FORMATS = ["int8", "fp8", "int4", "int8-weights", "smoothquant,int8", "awq,int4", "sparsity,int8"]
+FORMATS = ["int8", "fp8", "int4", "int8-weights", "smoothquant,bias-correction,int8", "awq,int4", "sparsity,int8"]
 FLOAT_DB = {"float32": 100.0, "float16": 50.0, "bfloat16": 30.0}  # our executor against ONNX Runtime in float
 EQUAL_DB = 55.0                                                   # ... and on a quantized file
 # An activation on the border of two codes may fall either way after a sum in another order: then two runtimes differ by a part of
@@ -157,7 +157,7 @@ def as_initializers(model, out):
 def peer_file(model, fmt, samples, out):
     """ONNX Runtime's own quantizer: what it writes for this format; None where it has none."""
     from onnxruntime.quantization import quantize_static, QuantFormat, QuantType
-    fmt = fmt.removeprefix("smoothquant,").removeprefix("awq,")
+    fmt = fmt.removeprefix("smoothquant,").removeprefix("awq,").removeprefix("bias-correction,")
     if fmt == "int8":
         quantize_static(str(model), str(out), Reader(samples), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
                         op_types_to_quantize=["MatMul", "Gemm", "Conv", "ConvTranspose"], extra_options={"ActivationSymmetric": True, "WeightSymmetric": True})

@@ -129,7 +129,7 @@ static void test_settings(void **state)
     expect_setting_error(ctx, a, "set", "=int8", "write PATTERN=FORMAT");
     expect_setting_error(ctx, a, "preset", "nosuch", "there is no preset");
     assert_int_equal(qx_job_args_options(a, &o), QX_OK);
-    assert_string_equal(o->passes, "smoothquant,int8");
+    assert_string_equal(o->passes, "smoothquant,bias-correction,int8");
     assert_string_equal(o->settings[0].pattern, "a=b");
     assert_string_equal(o->settings[0].format, "int4(block=64)");
     assert_int_equal(o->n_exclude, 20);
