@@ -18,6 +18,7 @@ LANE void v_store(float *p, v16 a) { _mm512_storeu_ps(p, a.v); }
 LANE v16 v_add(v16 a, v16 b) { return (v16){_mm512_add_ps(a.v, b.v)}; }
 LANE v16 v_sub(v16 a, v16 b) { return (v16){_mm512_sub_ps(a.v, b.v)}; }
 LANE v16 v_mul(v16 a, v16 b) { return (v16){_mm512_mul_ps(a.v, b.v)}; }
+LANE v16 v_div(v16 a, v16 b) { return (v16){_mm512_div_ps(a.v, b.v)}; }
 LANE v16 v_min(v16 a, v16 b) { return (v16){_mm512_min_ps(a.v, b.v)}; }
 LANE v16 v_max(v16 a, v16 b) { return (v16){_mm512_max_ps(a.v, b.v)}; }
 LANE v16 v_rne(v16 a) { return (v16){_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
@@ -70,6 +71,9 @@ LANE h32 h_min(h32 a, h32 b) { return (h32){_mm512_min_epi16(a.v, b.v)}; }
 LANE h32 h_max(h32 a, h32 b) { return (h32){_mm512_max_epi16(a.v, b.v)}; }
 LANE h32 h_madd(h32 a, h32 b) { return (h32){_mm512_madd_epi16(a.v, b.v)}; }
 LANE h32 h_add32(h32 a, h32 b) { return (h32){_mm512_add_epi32(a.v, b.v)}; }
+LANE h32 h_round(v16 a) { return (h32){_mm512_cvt_roundps_epi32(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+LANE h32 h_halves(h32 a, h32 b) { return (h32){_mm512_mask_blend_epi16(0xaaaaaaaau, a.v, _mm512_slli_epi32(b.v, 16))}; }
+LANE v16 v_words(h32 a) { return (v16){_mm512_cvtepi32_ps(a.v)}; }
 #elif LANES_ISA == 2
 #include <immintrin.h>
 #define TARGET QX_TARGET_AVX2
@@ -87,6 +91,7 @@ LANE void v_store(float *p, v16 x) { _mm256_storeu_ps(p, x.a), _mm256_storeu_ps(
 LANE v16 v_add(v16 x, v16 y) { return (v16){_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
 LANE v16 v_sub(v16 x, v16 y) { return (v16){_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
 LANE v16 v_mul(v16 x, v16 y) { return (v16){_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+LANE v16 v_div(v16 x, v16 y) { return (v16){_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
 LANE v16 v_min(v16 x, v16 y) { return (v16){_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
 LANE v16 v_max(v16 x, v16 y) { return (v16){_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 LANE __m256 v_rne8(__m256 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -155,6 +160,12 @@ LANE h32 h_min(h32 x, h32 y) { return H_EACH(_mm256_min_epi16, x, y); }
 LANE h32 h_max(h32 x, h32 y) { return H_EACH(_mm256_max_epi16, x, y); }
 LANE h32 h_madd(h32 x, h32 y) { return H_EACH(_mm256_madd_epi16, x, y); }
 LANE h32 h_add32(h32 x, h32 y) { return H_EACH(_mm256_add_epi32, x, y); }
+LANE h32 h_round(v16 x) { return (h32){_mm256_cvtps_epi32(v_rne8(x.a)), _mm256_cvtps_epi32(v_rne8(x.b))}; }
+LANE h32 h_halves(h32 x, h32 y)
+{
+    return (h32){_mm256_blend_epi16(x.a, _mm256_slli_epi32(y.a, 16), 0xaa), _mm256_blend_epi16(x.b, _mm256_slli_epi32(y.b, 16), 0xaa)};
+}
+LANE v16 v_words(h32 x) { return (v16){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 #else
 #define TARGET
 #define LANE static inline __attribute__((unused)) /* not forced inline: sixteen-fold bodies would make sanitizer builds crawl */
@@ -170,6 +181,7 @@ LANE void v_store(float *p, v16 a) { memcpy(p, a.f, sizeof a.f); }
 LANE v16 v_add(v16 a, v16 b) { LANES_EACH(a.f[i] + b.f[i]); }
 LANE v16 v_sub(v16 a, v16 b) { LANES_EACH(a.f[i] - b.f[i]); }
 LANE v16 v_mul(v16 a, v16 b) { LANES_EACH(a.f[i] * b.f[i]); }
+LANE v16 v_div(v16 a, v16 b) { LANES_EACH(a.f[i] / b.f[i]); }
 LANE v16 v_min(v16 a, v16 b) { LANES_EACH(a.f[i] < b.f[i] ? a.f[i] : b.f[i]); }
 LANE v16 v_max(v16 a, v16 b) { LANES_EACH(a.f[i] > b.f[i] ? a.f[i] : b.f[i]); }
 LANE v16 v_rne(v16 a) { LANES_EACH(qx_rne(a.f[i])); }
@@ -238,6 +250,23 @@ LANE h32 h_add32(h32 a, h32 b)
     for (int i = 0; i < 16; i++) w[i] += v[i];
     return h_load(w);
 }
+LANE h32 h_round(v16 a)
+{
+    int32_t w[16];
+    for (int i = 0; i < 16; i++) w[i] = (int32_t)qx_rne(a.f[i]);
+    return h_load(w);
+}
+LANE h32 h_halves(h32 a, h32 b)
+{
+    for (int i = 0; i < 16; i++) a.h[2 * i + 1] = b.h[2 * i];
+    return a;
+}
+LANE v16 v_words(h32 a)
+{
+    int32_t w[16];
+    h_store(w, a);
+    LANES_EACH((float)w[i]);
+}
 LANE float v_sum(v16 a)
 {
     for (int step = 8; step > 0; step /= 2)
@@ -246,7 +275,8 @@ LANE float v_sum(v16 a)
 }
 #endif
 
-/* h32: the same lanes as words of two 16-bit halves; h_mulr rounds x * y / 2^15 half by half, h_madd multiplies halves and adds the two, h_add32 adds words.
+/* h32: the same lanes as words of two 16-bit halves; h_mulr rounds x * y / 2^15 half by half, h_madd multiplies halves and adds the two, h_add32 adds words; h_round: |a| < 2^22 rounded
+ * half to even, h_halves: the low halves of both, a's below; v_words: words as floats.
  * v_mini_round: adding 1.5 * 2^23 steps of the format's spacing at y's exponent lets the FPU round half to even; a result of 0 may lose its sign.
  * v_fma (fused, but for plain C) and v_rcp (1 / a within two units of the last place, for normal 1 / a) are the operations whose last bit depends on
  * the instruction set: not for loops that must agree. v_max and v_min give b where either is NaN. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays.

@@ -178,7 +178,7 @@ static void sweep_lanes(block *b, int n, uint8_t *code)
     window_scales(start, b->global, s, inv);
     (void)qx_transpose(4, n, B, b[0].x, (int64_t)(sizeof *b / sizeof(float)), x, QX_LANES);
     if (b->weighted) (void)qx_transpose(4, n, B, b[0].w, (int64_t)(sizeof *b / sizeof(float)), w, QX_LANES);
-    b->leaf->lanes.errors[QX_ROUND_E2M1](x, b->weighted ? w : NULL, B, s, inv, none, none, WINDOW, err);
+    b->leaf->lanes.errors[QX_ROUND_E2M1](x, QX_LANES, b->weighted ? w : NULL, B, s, inv, none, none, WINDOW, err);
     best_of_window(err, pick, least);
     for (int l = 0; l < n; l++) {
         if (b[l].amax == 0.0f) code[l] = ONE_CODE;

@@ -59,16 +59,31 @@ void qx_scale_from_amax(const qx_format *f, const float *amax, int64_t n, float 
     qx_scales_stored(f, scale, n, adjusted);
 }
 
+QX_INLINE void widths_body(const float *restrict lo, const float *restrict hi, int64_t n, float steps, float *restrict scale)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float a = lo[i] < 0 ? lo[i] : 0.0f, b = hi[i] > 0 ? hi[i] : 0.0f, all = b - a;
+        const float s = all - all == 0.0f ? all / steps : b / steps - a / steps; /* no overflow when a and b are near FLT_MAX */
+        scale[i] = a == b ? 1.0f : s == 0.0f ? FLT_TRUE_MIN : s;
+    }
+}
+QX_MULTI(static, widths, (const float *lo, const float *hi, int64_t n, float steps, float *scale), (lo, hi, n, steps, scale))
+
+QX_INLINE void zeros_body(const float *restrict lo, const float *restrict hi, int64_t n, float qlo, float qhi, float *restrict scale, int32_t *restrict zero)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float a = lo[i] < 0 ? lo[i] : 0.0f, b = hi[i] > 0 ? hi[i] : 0.0f;
+        scale[i] = a == b ? 1.0f : scale[i];
+        zero[i] = (int32_t)qx_rne_clamp(qlo - a / scale[i], qlo, qhi);
+    }
+}
+QX_MULTI(static, zeros, (const float *lo, const float *hi, int64_t n, float qlo, float qhi, float *scale, int32_t *zero), (lo, hi, n, qlo, qhi, scale, zero))
+
 void qx_scale_from_range(const qx_format *f, const float *lo, const float *hi, int64_t n, float *scale, int32_t *zero, int64_t *adjusted)
 {
     float qlo = 0, qhi = 1;
     qx_format_range(f, &qlo, &qhi);
-    for (int64_t i = 0; i < n; i++) {
-        const float a = lo[i] < 0 ? lo[i] : 0.0f, b = hi[i] > 0 ? hi[i] : 0.0f;
-        const float wide = (b / (qhi - qlo)) - (a / (qhi - qlo)); /* no overflow when a and b are near FLT_MAX */
-        const float s = (b - a) - (b - a) == 0.0f ? (b - a) / (qhi - qlo) : wide;
-        scale[i] = a == b ? 1.0f : qx_scale_stored(f, s == 0.0f ? FLT_TRUE_MIN : s, adjusted);
-        const float z = qlo - a / scale[i];
-        zero[i] = (int32_t)qx_rne_clamp(z, qlo, qhi);
-    }
+    widths(lo, hi, n, qhi - qlo, scale);
+    qx_scales_stored(f, scale, n, adjusted);
+    zeros(lo, hi, n, qlo, qhi, scale, zero);
 }

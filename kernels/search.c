@@ -3,7 +3,8 @@
  *
  * Integer codes: for given codes q the best scale is A / B with A = sum w x q, B = sum w q^2, and it leaves sum w x^2 - A^2 / B. So a candidate is not
  * judged by its own error but by A^2 / B: a coarse grid finds the codes, the division the scale. Codes of up to four bits without weights are
- * summed in 16-bit fixed point (x in units of the largest value / 1023), twice as many at a time and free of rounding; the last word is an error in float.
+ * summed in 16-bit fixed point (x in units of the largest value / 1023), twice as many at a time and free of rounding. There the rule's scale loses by
+ * those sums too; elsewhere, where noise is small beside them, by errors in float.
  * Order of candidates is fixed and a later one must be strictly better, so results do not depend on anything but the numbers. */
 #include "kernels/search.h"
 
@@ -13,10 +14,7 @@
 #include "kernels/scalar.h"
 #include "kernels/search_leaf.h"
 
-enum { PIECE = 256, MAX_GRID = 40, MAX_CANDIDATES = 42, FIXED_TOP = 1023 };
-
-/* Multipliers and limits of candidates in fixed point, each value twice in a word. */
-typedef struct packed { int32_t mul[MAX_CANDIDATES * QX_LANES], lo[MAX_CANDIDATES * QX_LANES], hi[MAX_CANDIDATES * QX_LANES]; } packed;
+enum { PIECE = 256, MAX_GRID = 40, MAX_CANDIDATES = 42 };
 
 typedef struct plan {
     const qx_search_leaf *leaf;
@@ -26,9 +24,9 @@ typedef struct plan {
     float grid[MAX_GRID];       /* factors of the scale, the first is 1 */
     int n_grid, rounds;         /* of least squares after the grid */
     bool fixed;                 /* sums in fixed point */
+    bool wants_error;
     int bases;                  /* symmetric: largest value on the highest code; and on the lowest */
-    float inv[MAX_CANDIDATES * QX_LANES]; /* symmetric candidates: codes per unit of x for a largest value of 1; rows of QX_LANES */
-    packed symmetric;           /* the same in fixed point */
+    struct { float inv[MAX_CANDIDATES * QX_LANES], lo[MAX_CANDIDATES * QX_LANES], hi[MAX_CANDIDATES * QX_LANES]; } symmetric; /* candidates for a largest value of 1 */
 } plan;
 
 /* Candidates of sixteen blocks: rows of QX_LANES. */
@@ -43,7 +41,8 @@ typedef struct group {
     const float *x[QX_LANES], *w[QX_LANES];
     int64_t n[QX_LANES], longest, step;
     bool weighted;
-    float *tile, *wtile;
+    float *room, *wtile;
+    const float *tile; int64_t ld; /* the piece: element i of the lanes at tile + i * ld; in `room`, or where it lies */
     int64_t loaded;
     int32_t *fixed; int64_t fixed_loaded; /* the same piece in fixed point, two elements a word */
 } group;
@@ -78,35 +77,15 @@ static void make_grid(plan *p)
     }
 }
 
-QX_INLINE void pairs_body(const float *restrict v, float factor, int n, int32_t *restrict out)
-{
-    for (int i = 0; i < n * QX_LANES; i++) {
-        const float f = v[i] * factor, g = f < -32767.0f ? -32767.0f : f > 32767.0f ? 32767.0f : f;
-        const uint32_t half = qx_bits_of(g + 0x1.8p23f) & 0xffffu;
-        out[i] = (int32_t)(half | half << 16);
-    }
-}
-QX_MULTI(static, pairs, (const float *v, float factor, int n, int32_t *out), (v, factor, n, out)) /* rounded, twice in a word */
-
-static void pack_candidates(int n, const float *inv, const float *lo, const float *hi, packed *k)
-{
-    pairs(inv, 32768.0f / (float)FIXED_TOP, n, k->mul);
-    pairs(lo, 1, n, k->lo);
-    pairs(hi, 1, n, k->hi);
-}
-
 /* What all blocks have in common: the largest value on the highest code, or on the lowest. */
 static void plan_symmetric(plan *p)
 {
-    float lo[MAX_CANDIDATES * QX_LANES], hi[MAX_CANDIDATES * QX_LANES];
     p->bases = !p->s->format.narrow && p->lo < 0 ? 2 : 1;
-    const int n = p->bases * p->n_grid;
-    for (int i = 0; i < n * QX_LANES; i++) {
+    for (int i = 0; i < p->bases * p->n_grid * QX_LANES; i++) {
         const int c = i / QX_LANES;
-        p->inv[i] = (c < p->n_grid ? p->hi : p->s->format.negative ? p->lo : -p->lo) / p->grid[c % p->n_grid];
-        lo[i] = p->lo, hi[i] = p->hi;
+        p->symmetric.inv[i] = (c < p->n_grid ? p->hi : p->s->format.negative ? p->lo : -p->lo) / p->grid[c % p->n_grid];
+        p->symmetric.lo[i] = p->lo, p->symmetric.hi[i] = p->hi;
     }
-    if (p->fixed) pack_candidates(n, p->inv, lo, hi, &p->symmetric);
 }
 
 static bool plan_init(plan *p, const qx_search_leaf *l, const qx_search *s)
@@ -143,21 +122,23 @@ static bool even_steps(const group *g, const float *const *from, int64_t end)
 
 static void load_tile(const group *g, const float *const *from, int64_t step, int64_t at, int64_t m, float *tile)
 {
-    if (!even_steps(g, from, at + m)) turn(g, from, step, at, m, tile);
-    else if (step == 1) (void)qx_transpose(4, QX_LANES, m, from[0] + at, from[1] - from[0], tile, QX_LANES);
-    else if (from[1] - from[0] == 1) for (int64_t i = 0; i < m; i++) memcpy(tile + i * QX_LANES, from[0] + (at + i) * step, sizeof(float[QX_LANES]));
+    if (step == 1 && even_steps(g, from, at + m)) (void)qx_transpose(4, QX_LANES, m, from[0] + at, from[1] - from[0], tile, QX_LANES);
     else turn(g, from, step, at, m, tile);
 }
 
-/* Elements [at, at + m) of all blocks; the tile of the only piece is kept. */
+/* Elements [at, at + m) of all blocks; the tile of the only piece is kept. Columns beside each other are lanes as they lie. */
 static int64_t load_piece(group *g, int64_t at)
 {
     const int64_t m = g->longest - at < PIECE ? g->longest - at : PIECE;
-    if (g->loaded != at) {
-        load_tile(g, g->x, g->step, at, m, g->tile);
-        if (g->weighted) load_tile(g, g->w, 1, at, m, g->wtile);
-        g->loaded = at;
+    if (g->loaded == at) return m;
+    g->loaded = at;
+    if (g->weighted) load_tile(g, g->w, 1, at, m, g->wtile);
+    if (g->step != 1 && g->x[1] - g->x[0] == 1 && even_steps(g, g->x, at + m)) {
+        g->tile = g->x[0] + at * g->step, g->ld = g->step;
+        return m;
     }
+    load_tile(g, g->x, g->step, at, m, g->room);
+    g->tile = g->room, g->ld = QX_LANES;
     return m;
 }
 
@@ -186,7 +167,7 @@ static void errors_of(const plan *p, group *g, const candidates *c, double *err)
     for (int i = 0; i < c->n * QX_LANES; i++) err[i] = 0;
     for (int64_t at = 0; at < g->longest; at += PIECE) {
         const int64_t m = load_piece(g, at);
-        p->leaf->lanes.errors[p->kind](g->tile, weights_of(g), m, c->scale, c->inv, c->lo, c->hi, c->n, part);
+        p->leaf->lanes.errors[p->kind](g->tile, g->ld, weights_of(g), m, c->scale, c->inv, c->lo, c->hi, c->n, part);
         add_errors(part, c->n, err);
     }
 }
@@ -204,11 +185,15 @@ QX_INLINE void take_best_body(const candidates *c, const double *err, choice *be
 }
 QX_MULTI(static, take_best, (const candidates *c, const double *err, choice *best), (c, err, best))
 
-/* The candidate scales, rounded as they are stored, by their errors. */
+/* The candidate scales, rounded as they are stored, by their errors. An only one is judged where its error is asked for. */
 static void judge(const plan *p, group *g, candidates *c, choice *best)
 {
     double err[MAX_CANDIDATES * QX_LANES];
     qx_scales_stored(&p->s->format, c->scale, (int64_t)c->n * QX_LANES, NULL);
+    if (c->n == 1 && !p->wants_error) {
+        memcpy(best->scale, c->scale, sizeof best->scale), memcpy(best->lo, c->lo, sizeof best->lo);
+        return;
+    }
     finish(c, p->hi - p->lo);
     errors_of(p, g, c, err);
     take_best(c, err, best);
@@ -216,50 +201,15 @@ static void judge(const plan *p, group *g, candidates *c, choice *best)
 
 /* ---- integers: codes by a grid, scales by least squares ---- */
 
-/* unit: what a lane's x is multiplied by before anything else, so that candidates are the same for all lanes; scale: in the units of x so multiplied. */
-typedef struct fit { float scale[QX_LANES], lo[QX_LANES], gain[QX_LANES], unit[QX_LANES]; } fit; /* gain: A^2 / B */
+/* unit: what a lane's x is multiplied by before anything else, so that candidates are the same for all lanes; scales are in the units of x so multiplied. */
+typedef struct fit { qx_fit best; float unit[QX_LANES], rule_a[QX_LANES], rule_b[QX_LANES]; } fit; /* rule_a, rule_b: A and B of the first candidate */
 
-QX_INLINE void to_fixed_body(const float *restrict x, int64_t m, const float *restrict unit, int32_t *restrict out)
+static void moments_fixed(const plan *p, group *g, const qx_try *t, const fit *f, float *a, float *b)
 {
-    const float magic = 0x1.8p23f; /* rounds into the low bits */
-    for (int64_t i = 0; i < m; i += 2)
-        for (int l = 0; l < QX_LANES; l++) {
-            const float top = (float)FIXED_TOP * unit[l], a = x[i * QX_LANES + l] * top, b = x[(i + 1) * QX_LANES + l] * top;
-            out[i / 2 * QX_LANES + l] = (int32_t)((qx_bits_of(a + magic) & 0xffffu) | qx_bits_of(b + magic) << 16);
-        }
-}
-QX_MULTI(static, to_fixed, (const float *x, int64_t m, const float *unit, int32_t *out), (x, m, unit, out))
-
-static void load_fixed(group *g, int64_t at, int64_t m, const float *unit)
-{
-    if (g->fixed_loaded == at) return;
-    if (m % 2) memset(g->tile + m * QX_LANES, 0, sizeof(float[QX_LANES]));
-    to_fixed(g->tile, m, unit, g->fixed);
-    g->fixed_loaded = at;
-}
-
-QX_INLINE void add_ints_body(const int32_t *restrict part, int n, float *restrict sum)
-{
-    for (int i = 0; i < n * QX_LANES; i++) sum[i] += (float)part[i];
-}
-QX_MULTI(static, add_ints, (const int32_t *part, int n, float *sum), (part, n, sum))
-
-QX_INLINE void add_floats_body(const float *restrict part, int n, float *restrict sum)
-{
-    for (int i = 0; i < n * QX_LANES; i++) sum[i] += part[i];
-}
-QX_MULTI(static, add_floats, (const float *part, int n, float *sum), (part, n, sum))
-
-/* A and B of every candidate, x in its unit; in fixed point A is FIXED_TOP times too large. */
-static void moments_fixed(const plan *p, group *g, const packed *k, int n, const fit *f, float *a, float *b)
-{
-    int32_t pa[MAX_CANDIDATES * QX_LANES], pb[MAX_CANDIDATES * QX_LANES];
     for (int64_t at = 0; at < g->longest; at += PIECE) {
         const int64_t m = load_piece(g, at);
-        load_fixed(g, at, m, f->unit);
-        p->leaf->lanes.fixed(g->fixed, (m + 1) / 2, k->mul, k->lo, k->hi, n, pa, pb);
-        add_ints(pa, n, a);
-        add_ints(pb, n, b);
+        if (g->fixed_loaded != at) p->leaf->lanes.to_fixed(g->tile, g->ld, m, f->unit, g->fixed), g->fixed_loaded = at;
+        p->leaf->lanes.fixed(g->fixed, (m + 1) / 2, t, a, b);
     }
 }
 
@@ -270,80 +220,75 @@ QX_INLINE void times_unit_body(const float *v, const float *restrict unit, int n
 }
 QX_MULTI(static, times_unit, (const float *v, const float *unit, int n, float *out), (v, unit, n, out))
 
-static void moments_float(const plan *p, group *g, const candidates *c, const fit *f, float *a, float *b)
+static void moments_float(const plan *p, group *g, const qx_try *t, const fit *f, float *a, float *b)
 {
-    float pa[MAX_CANDIDATES * QX_LANES], pb[MAX_CANDIDATES * QX_LANES], inv[MAX_CANDIDATES * QX_LANES];
-    times_unit(c->inv, f->unit, c->n, inv);
+    float inv[MAX_CANDIDATES * QX_LANES];
+    const qx_try raw = {inv, t->lo, t->hi, t->m};
+    times_unit(t->inv, f->unit, t->m, inv);
     for (int64_t at = 0; at < g->longest; at += PIECE) {
         const int64_t m = load_piece(g, at);
-        p->leaf->lanes.moments(g->tile, weights_of(g), m, inv, c->lo, c->hi, c->n, pa, pb);
-        times_unit(pa, f->unit, c->n, pa);
-        add_floats(pa, c->n, a);
-        add_floats(pb, c->n, b);
+        p->leaf->lanes.moments(g->tile, g->ld, weights_of(g), m, &raw, a, b);
     }
+    times_unit(a, f->unit, t->m, a);
 }
 
-QX_INLINE void take_fit_body(const candidates *c, const float *restrict a, const float *restrict b, float per_a, fit *f)
+static void try_codes(const plan *p, group *g, const qx_try *t, fit *f, float *a, float *b)
 {
-    for (int i = 0; i < c->n; i++)
-        for (int l = 0; l < QX_LANES; l++) {
-            const int at = i * QX_LANES + l;
-            const float up = a[at] * per_a, slope = up / b[at], gain = up * slope;
-            const int better = (b[at] > 0.0f) & (gain > f->gain[l]) & ((slope > 0.0f) == (c->inv[at] > 0.0f));
-            f->scale[l] = better ? slope : f->scale[l];
-            f->lo[l] = better ? c->lo[at] : f->lo[l];
-            f->gain[l] = better ? gain : f->gain[l];
-        }
-}
-QX_MULTI(static, take_fit, (const candidates *c, const float *a, const float *b, float per_a, fit *f), (c, a, b, per_a, f))
-
-/* Candidates have inv and lo; `ready` when they are packed already. */
-static void try_codes(const plan *p, group *g, candidates *c, const packed *ready, fit *f)
-{
-    float a[MAX_CANDIDATES * QX_LANES], b[MAX_CANDIDATES * QX_LANES];
-    packed own;
-    for (int i = 0; i < c->n * QX_LANES; i++) c->hi[i] = c->lo[i] + (p->hi - p->lo), a[i] = b[i] = 0;
-    if (p->fixed && !ready) pack_candidates(c->n, c->inv, c->lo, c->hi, &own);
-    if (p->fixed) moments_fixed(p, g, ready ? ready : &own, c->n, f, a, b);
-    else moments_float(p, g, c, f, a, b);
-    take_fit(c, a, b, p->fixed ? 1.0f / (float)FIXED_TOP : 1.0f, f);
+    memset(a, 0, sizeof(float[QX_LANES]) * (size_t)t->m), memset(b, 0, sizeof(float[QX_LANES]) * (size_t)t->m);
+    if (p->fixed) moments_fixed(p, g, t, f, a, b);
+    else moments_float(p, g, t, f, a, b);
+    p->leaf->lanes.take(t, a, b, &f->best);
 }
 
 QX_INLINE void start_body(const float *restrict rule, const float *restrict lo, fit *restrict f)
 {
-    for (int l = 0; l < QX_LANES; l++) f->scale[l] = rule[l] * f->unit[l], f->lo[l] = lo[l], f->gain[l] = 0.0f;
+    for (int l = 0; l < QX_LANES; l++) f->best.scale[l] = rule[l] * f->unit[l], f->best.lo[l] = lo[l], f->best.gain[l] = 0.0f;
 }
 QX_MULTI(static, start, (const float *rule, const float *lo, fit *f), (rule, lo, f))
 
-QX_INLINE void again_body(const fit *restrict f, candidates *restrict c)
+QX_INLINE void again_body(const qx_fit *restrict f, float top, float *restrict inv, float *restrict lo, float *restrict hi)
 {
-    for (int l = 0; l < QX_LANES; l++) c->inv[l] = 1.0f / f->scale[l], c->lo[l] = f->lo[l];
+    for (int l = 0; l < QX_LANES; l++) inv[l] = 1.0f / f->scale[l], lo[l] = f->lo[l], hi[l] = f->lo[l] + top;
 }
-QX_MULTI(static, again, (const fit *f, candidates *c), (f, c)) /* the best scale so far as the only candidate */
+QX_MULTI(static, again, (const qx_fit *f, float top, float *inv, float *lo, float *hi), (f, top, inv, lo, hi)) /* the best scale so far as the only candidate */
 
 QX_INLINE void finalists_body(const float *restrict rule, const float *restrict lo, const fit *restrict f, candidates *restrict c)
 {
     for (int l = 0; l < QX_LANES; l++) {
-        const float fitted = f->scale[l] / f->unit[l];
-        c->scale[l] = rule[l], c->scale[QX_LANES + l] = f->gain[l] > 0 ? fitted : rule[l];
-        c->lo[l] = lo[l], c->lo[QX_LANES + l] = f->lo[l];
+        const float fitted = f->best.scale[l] / f->unit[l];
+        c->scale[l] = rule[l], c->scale[QX_LANES + l] = f->best.gain[l] > 0 ? fitted : rule[l];
+        c->lo[l] = lo[l], c->lo[QX_LANES + l] = f->best.lo[l];
     }
 }
 QX_MULTI(static, finalists, (const float *rule, const float *lo, const fit *f, candidates *c), (rule, lo, f, c))
 
-/* Grid, then the codes that the best scale so far makes. `rule` is the scale without a search, rule_lo its lowest code; the better of the two as
- * stored is chosen. f->unit is set. */
-static void fit_codes(const plan *p, group *g, candidates *c, const float *rule, const float *rule_lo, fit *f, choice *best)
+/* The fitted scale where it gains more than the rule by the sums in fixed point, and by more than those may be off. */
+QX_INLINE void better_body(const float *restrict rule, const float *restrict lo, const fit *restrict f, candidates *restrict c)
 {
-    start(rule, rule_lo, f);
-    try_codes(p, g, c, p->s->zero_point ? NULL : &p->symmetric, f);
-    c->n = 1;
-    for (int round = 0; round < p->rounds; round++) {
-        again(f, c);
-        try_codes(p, g, c, NULL, f);
+    for (int l = 0; l < QX_LANES; l++) {
+        const float s = rule[l] * qx_of_bits(qx_bits_of(f->unit[l]) & 0x7fffffffu), plain = s * (2.0f * f->rule_a[l] - s * f->rule_b[l]);
+        const float gain = f->best.gain[l], fitted = f->best.scale[l] / f->unit[l];
+        const int better = gain - plain > 1e-4f * gain;
+        c->scale[l] = better ? fitted : rule[l];
+        c->lo[l] = better ? f->best.lo[l] : lo[l];
     }
-    finalists(rule, rule_lo, f, c);
-    c->n = 2;
+}
+QX_MULTI(static, better, (const float *rule, const float *lo, const fit *f, candidates *c), (rule, lo, f, c))
+
+/* Grid, then the codes that the best scale so far makes. `rule` is the scale without a search, rule_lo its lowest code; the better of the two as
+ * stored is chosen. f->unit is set; the first candidate is the rule's. */
+static void fit_codes(const plan *p, group *g, const qx_try *grid, const float *rule, const float *rule_lo, fit *f, candidates *c, choice *best)
+{
+    float a[MAX_CANDIDATES * QX_LANES], b[MAX_CANDIDATES * QX_LANES], inv[QX_LANES], lo[QX_LANES], hi[QX_LANES];
+    start(rule, rule_lo, f);
+    try_codes(p, g, grid, f, a, b);
+    memcpy(f->rule_a, a, sizeof f->rule_a), memcpy(f->rule_b, b, sizeof f->rule_b);
+    for (int round = 0; round < p->rounds; round++) {
+        again(&f->best, p->hi - p->lo, inv, lo, hi);
+        try_codes(p, g, &(qx_try){inv, lo, hi, 1}, f, a, b);
+    }
+    if (p->fixed) better(rule, rule_lo, f, c), c->n = 1;
+    else finalists(rule, rule_lo, f, c), c->n = 2;
     judge(p, g, c, best);
 }
 
@@ -360,14 +305,10 @@ QX_MULTI(static, symmetric_rule, (const float *least, const float *most, float t
 /* The largest value is made 1 where scales may be negative, +-1 elsewhere. */
 static void symmetric_codes(const plan *p, group *g, const float *least, const float *most, candidates *c, choice *best)
 {
-    float rule[QX_LANES], lo[QX_LANES];
+    float rule[QX_LANES];
     fit f;
     symmetric_rule(least, most, p->hi, p->s->format.negative, rule, f.unit);
-    for (int l = 0; l < QX_LANES; l++) lo[l] = p->lo;
-    c->n = p->bases * p->n_grid;
-    memcpy(c->inv, p->inv, sizeof(float[QX_LANES]) * (size_t)c->n);
-    for (int i = 0; i < c->n * QX_LANES; i++) c->lo[i] = p->lo;
-    fit_codes(p, g, c, rule, lo, &f, best);
+    fit_codes(p, g, &(qx_try){p->symmetric.inv, p->symmetric.lo, p->symmetric.hi, p->bases * p->n_grid}, rule, p->symmetric.lo, &f, c, best);
 }
 
 /* Each factor gives three candidates: the rounded zero point and its neighbours (clamped, so one may come twice). */
@@ -392,7 +333,8 @@ static void zero_codes(const plan *p, group *g, const float *least, const float 
             }
         for (int l = 0; l < QX_LANES && i == 0; l++) rule[l] = s[l], rule_lo[l] = p->lo - (float)z[l];
     }
-    fit_codes(p, g, c, rule, rule_lo, &f, best);
+    for (int i = 0; i < c->n * QX_LANES; i++) c->hi[i] = c->lo[i] + (p->hi - p->lo);
+    fit_codes(p, g, &(qx_try){c->inv, c->lo, c->hi, c->n}, rule, rule_lo, &f, c, best);
 }
 
 /* ---- floats: the grid itself ---- */
@@ -413,7 +355,7 @@ static void search_group(const plan *p, group *g, choice *best)
     for (int l = 0; l < QX_LANES; l++) best->scale[l] = 1, best->lo[l] = p->lo, best->err[l] = -1;
     for (int64_t at = 0; at < g->longest; at += PIECE) {
         const int64_t m = load_piece(g, at);
-        p->leaf->lanes.range(g->tile, m, least, most);
+        p->leaf->lanes.range(g->tile, g->ld, m, least, most);
     }
     if (p->kind != QX_ROUND_INT) float_codes(p, g, least, most, &c, best);
     else if (p->s->zero_point) zero_codes(p, g, least, most, &c, best);
@@ -450,9 +392,10 @@ bool qx_search_rows_using(const qx_search_leaf *l, const qx_search *s, const flo
     if (!plan_init(&p, l, s) || (s->zero_point && !zero)) return false;
     const int64_t block = s->block > 0 ? s->block : (k > 0 ? k : 1);
     const lay y = {rows, k, block, qx_cells_of(k, block), s->columns ? 1 : k, s->columns ? rows : 1};
-    float tile[(PIECE + 1) * QX_LANES], wtile[PIECE * QX_LANES];
+    p.wants_error = err != NULL;
+    float room[PIECE * QX_LANES], wtile[PIECE * QX_LANES];
     int32_t fixed[(PIECE + 1) / 2 * QX_LANES];
-    group g = {.tile = tile, .wtile = wtile, .fixed = fixed};
+    group g = {.room = room, .wtile = wtile, .fixed = fixed};
     for (int64_t first = 0; first < rows * y.along; first += QX_LANES) {
         choice best;
         place_group(s, x, &y, first, &g);

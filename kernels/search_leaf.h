@@ -7,18 +7,27 @@
 
 typedef enum qx_grid_kind { QX_ROUND_INT, QX_ROUND_E4M3, QX_ROUND_E5M2, QX_ROUND_E2M1, QX_ROUND_COUNT_ } qx_grid_kind;
 
-enum { QX_LANES = 16 };
+enum { QX_LANES = 16, QX_FIXED_TOP = 1023 };
 
-/* Sixteen blocks at once, one a lane: x and w are tiles [n][QX_LANES]; scales and results are rows of QX_LANES. Sums run in order of n. */
+/* Candidates of sixteen blocks for integer codes: inv[c][lane] codes per unit of x, lo and hi the limits of codes minus zero point. */
+typedef struct qx_try { const float *inv, *lo, *hi; int m; } qx_try;
+/* The best of the candidates so far: scale A / B and gain A^2 / B, A = sum w x q, B = sum w q^2, and lowest code minus zero point; rows of lanes. */
+typedef struct qx_fit { float scale[QX_LANES], gain[QX_LANES], lo[QX_LANES]; } qx_fit;
+
+/* Sixteen blocks at once, one a lane: x is a tile [n][ldx], w one of [n][QX_LANES]; scales and results are rows of QX_LANES. Sums run in order of n. */
 typedef struct qx_lane_leaf {
     /* err[c][lane] = sum w (x - s q)^2 for candidate c < m with scale s[c][lane], inverse inv[c][lane], code limits lo[c][lane], hi[c][lane]. */
-    void (*errors[QX_ROUND_COUNT_])(const float *x, const float *w, int64_t n, const float *s, const float *inv, const float *lo, const float *hi, int m, float *err);
-    /* num[c][lane] = sum w x q, den[c][lane] = sum w q^2 with the integer q of candidate c < m. */
-    void (*moments)(const float *x, const float *w, int64_t n, const float *inv, const float *lo, const float *hi, int m, float *num, float *den);
-    /* The same in 16-bit fixed point: x[pairs][QX_LANES], each word two consecutive elements (the first in the low half); mul, lo and hi hold their value
-     * twice in a word; q = clamp(round(x * mul / 2^15)). At most 256 elements; |x| <= 1023, |q| <= 16: sums stay below 2^24. */
-    void (*fixed)(const int32_t *x, int64_t pairs, const int32_t *mul, const int32_t *lo, const int32_t *hi, int m, int32_t *num, int32_t *den);
-    void (*range)(const float *x, int64_t n, float *lo, float *hi); /* widens lo and hi */
+    void (*errors[QX_ROUND_COUNT_])(const float *x, int64_t ldx, const float *w, int64_t n, const float *s, const float *inv, const float *lo, const float *hi, int m, float *err);
+    /* a[c][lane] += sum w x q, b[c][lane] += sum w q^2 with the integer q of each candidate. */
+    void (*moments)(const float *x, int64_t ldx, const float *w, int64_t n, const qx_try *t, float *a, float *b);
+    /* The same in 16-bit fixed point: x[pairs][QX_LANES], each word two consecutive elements (the first in the low half), in units of 1 / QX_FIXED_TOP;
+     * q = clamp(round(x * mul / 2^15)), mul = inv * 2^15 / QX_FIXED_TOP. At most 256 elements; |x| <= QX_FIXED_TOP, |q| <= 16: sums stay below 2^24. */
+    void (*fixed)(const int32_t *x, int64_t pairs, const qx_try *t, float *a, float *b);
+    /* x * unit[lane] as fixed takes it. */
+    void (*to_fixed)(const float *x, int64_t ldx, int64_t n, const float *unit, int32_t *out);
+    /* Keeps in *f the first candidate of the largest gain above what is there, A / B of the sign of its inv. */
+    void (*take)(const qx_try *t, const float *a, const float *b, qx_fit *f);
+    void (*range)(const float *x, int64_t ldx, int64_t n, float *lo, float *hi); /* widens lo and hi */
 } qx_lane_leaf;
 
 typedef struct qx_search_leaf {

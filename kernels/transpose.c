@@ -83,29 +83,42 @@ bool qx_transpose(int elem_size, int64_t rows, int64_t cols, const void *src, in
 
 enum { TILE_BYTES = 64, TILE_COLS = 64 };
 
-/* One packed row from `have` rows of codes, ld apart. */
-QX_INLINE void pack_rows_body(int bits, int have, uint8_t up, const uint8_t *restrict codes, int64_t ld, int64_t n, uint8_t *restrict out)
-{
-    const uint8_t mask = (uint8_t)((1u << bits) - 1u);
-    for (int64_t c = 0; c < n; c++) out[c] = (uint8_t)((codes[c] + up) & mask);
-    for (int j = 1; j < have; j++)
-        for (int64_t c = 0; c < n; c++) out[c] = (uint8_t)(out[c] | ((codes[j * ld + c] + up) & mask) << (j * bits));
-}
-QX_MULTI(static, pack_rows, (int bits, int have, uint8_t up, const uint8_t *codes, int64_t ld, int64_t n, uint8_t *out), (bits, have, up, codes, ld, n, out))
+typedef struct packing { int bits; uint8_t up; int64_t rows, cols; const uint8_t *codes; } packing;
 
-/* Stored a cache line at a time: columns lie far apart, often a power of two, and shorter pieces would push each other out of the cache. */
+/* Packed rows r .. r + nr of columns c .. c + nc into tile[nr][TILE_COLS]. */
+QX_INLINE void pack_tile_body(const packing *p, int64_t r, int64_t nr, int64_t c, int64_t nc, uint8_t *restrict tile)
+{
+    const int bits = p->bits;
+    const int64_t per = 8 / bits, ld = p->cols;
+    const uint8_t mask = (uint8_t)((1u << bits) - 1u), up = p->up;
+    for (int64_t i = 0; i < nr; i++, tile += TILE_COLS) {
+        const int64_t row = (r + i) * per, have = p->rows - row < per ? p->rows - row : per;
+        const uint8_t *restrict x = p->codes + row * ld + c;
+        if (bits == 4 && have == 2) {
+            for (int64_t k = 0; k < nc; k++) tile[k] = (uint8_t)(((x[k] + up) & 15) | (x[ld + k] + up) << 4);
+            continue;
+        }
+        for (int64_t k = 0; k < nc; k++) tile[k] = (uint8_t)((x[k] + up) & mask);
+        for (int64_t j = 1; j < have; j++)
+            for (int64_t k = 0; k < nc; k++) tile[k] = (uint8_t)(tile[k] | ((x[j * ld + k] + up) & mask) << (j * bits));
+    }
+}
+QX_MULTI(static, pack_tile, (const packing *p, int64_t r, int64_t nr, int64_t c, int64_t nc, uint8_t *tile), (p, r, nr, c, nc, tile))
+
+/* Stored a cache line at a time: columns lie far apart, often a power of two, and shorter pieces would push each other out of the cache. The lines
+ * are asked for before the work that fills them. */
 void qx_pack_columns(int bits, int up, int64_t rows, int64_t cols, const uint8_t *codes, uint8_t *dst, int64_t dst_ld)
 {
     uint8_t tile[TILE_BYTES * TILE_COLS], turned[TILE_COLS * TILE_BYTES];
+    const packing p = {bits, (uint8_t)up, rows, cols, codes};
     const int64_t per = 8 / bits, packed = (rows + per - 1) / per;
     for (int64_t c = 0; c < cols; c += TILE_COLS)
         for (int64_t r = 0; r < packed; r += TILE_BYTES) {
             const int64_t nc = cols - c < TILE_COLS ? cols - c : TILE_COLS, nr = packed - r < TILE_BYTES ? packed - r : TILE_BYTES;
-            for (int64_t i = 0; i < nr; i++) {
-                const int64_t row = (r + i) * per, have = rows - row < per ? rows - row : per;
-                pack_rows(bits, (int)have, (uint8_t)up, codes + row * cols + c, cols, nc, tile + i * TILE_COLS);
-            }
+            for (int64_t i = 0; i < nc; i++) __builtin_prefetch(dst + (c + i) * dst_ld + r, 1);
+            pack_tile(&p, r, nr, c, nc, tile);
             transpose_bytes(nr, nc, tile, TILE_COLS, turned, TILE_BYTES);
-            for (int64_t i = 0; i < nc; i++) memcpy(dst + (c + i) * dst_ld + r, turned + i * TILE_BYTES, (size_t)nr);
+            for (int64_t i = 0; i < nc && nr == TILE_BYTES; i++) memcpy(dst + (c + i) * dst_ld + r, turned + i * TILE_BYTES, TILE_BYTES);
+            for (int64_t i = 0; i < nc && nr < TILE_BYTES; i++) memcpy(dst + (c + i) * dst_ld + r, turned + i * TILE_BYTES, (size_t)nr);
         }
 }

@@ -14,10 +14,10 @@ static qx_status put(const qx_run *r, qx_part part, int64_t offset, const void *
 static qx_status put_scales(qx_run *r, int64_t at, int64_t count, const float *scale)
 {
     const qx_dtype dtype = r->j->spec.scale;
-    void *raw;
-    QX_TRY(qx_alloc_raw_array(r->ctx, (size_t)count, 4, &raw));
-    qx_status st = qx_from_f32(dtype, scale, count, raw) ? QX_OK : qx_fail(r->ctx, QX_E_TYPE, "weight '%s': scales of %s", r->j->in->name, qx_dtype_get(dtype)->name);
     const size_t size = (size_t)qx_dtype_bits(dtype) / 8;
+    void *raw;
+    QX_TRY(qx_alloc_raw_array(r->ctx, (size_t)count, size, &raw));
+    qx_status st = qx_from_f32(dtype, scale, count, raw) ? QX_OK : qx_fail(r->ctx, QX_E_TYPE, "weight '%s': scales of %s", r->j->in->name, qx_dtype_get(dtype)->name);
     if (st == QX_OK) st = put(r, QX_PART_SCALE, at * (int64_t)size, raw, (size_t)count * size);
     qx_free(r->ctx, raw);
     return st;
