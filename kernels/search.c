@@ -12,9 +12,9 @@
 
 #include "kernels/multi.h"
 #include "kernels/scalar.h"
-#include "kernels/search_leaf.h"
+#include "kernels/search_group.h"
 
-enum { PIECE = 256, MAX_GRID = 40, MAX_CANDIDATES = 42 };
+enum { MAX_GRID = 40, MAX_CANDIDATES = 42 };
 
 typedef struct plan {
     const qx_search_leaf *leaf;
@@ -35,17 +35,6 @@ typedef struct candidates {
     int n;
 } candidates;
 typedef struct choice { float scale[QX_LANES], lo[QX_LANES]; double err[QX_LANES]; } choice; /* lo: lowest code minus zero point */
-
-/* Where the sixteen blocks lie: element i of a lane at x[lane][i * step]. Lanes without a block have n 0. */
-typedef struct group {
-    const float *x[QX_LANES], *w[QX_LANES];
-    int64_t n[QX_LANES], longest, step;
-    bool weighted;
-    float *room, *wtile;
-    const float *tile; int64_t ld; /* the piece: element i of the lanes at tile + i * ld; in `room`, or where it lies */
-    int64_t loaded;
-    int32_t *fixed; int64_t fixed_loaded; /* the same piece in fixed point, two elements a word */
-} group;
 
 static bool kind_of(qx_dtype codes, qx_grid_kind *k)
 {
@@ -99,51 +88,6 @@ static bool plan_init(plan *p, const qx_search_leaf *l, const qx_search *s)
     return true;
 }
 
-/* ---- tiles: PIECE elements of sixteen blocks, turned so that a block is a lane ---- */
-
-QX_INLINE void turn_body(const group *g, const float *const *from, int64_t step, int64_t at, int64_t m, float *restrict tile)
-{
-    for (int l = 0; l < QX_LANES; l++) {
-        const int64_t have = g->n[l] - at, n = have < 0 ? 0 : have < m ? have : m;
-        const float *restrict x = from[l] + at * step;
-        for (int64_t i = 0; i < n; i++) tile[i * QX_LANES + l] = x[i * step];
-        for (int64_t i = n; i < m; i++) tile[i * QX_LANES + l] = 0.0f;
-    }
-}
-QX_MULTI(static, turn, (const group *g, const float *const *from, int64_t step, int64_t at, int64_t m, float *tile), (g, from, step, at, m, tile))
-
-/* Blocks at equal distances, none too short. */
-static bool even_steps(const group *g, const float *const *from, int64_t end)
-{
-    for (int l = 0; l < QX_LANES; l++)
-        if (g->n[l] < end || from[l] - from[0] != l * (from[1] - from[0]) || from[1] < from[0]) return false;
-    return true;
-}
-
-static void load_tile(const group *g, const float *const *from, int64_t step, int64_t at, int64_t m, float *tile)
-{
-    if (step == 1 && even_steps(g, from, at + m)) (void)qx_transpose(4, QX_LANES, m, from[0] + at, from[1] - from[0], tile, QX_LANES);
-    else turn(g, from, step, at, m, tile);
-}
-
-/* Elements [at, at + m) of all blocks; the tile of the only piece is kept. Columns beside each other are lanes as they lie. */
-static int64_t load_piece(group *g, int64_t at)
-{
-    const int64_t m = g->longest - at < PIECE ? g->longest - at : PIECE;
-    if (g->loaded == at) return m;
-    g->loaded = at;
-    if (g->weighted) load_tile(g, g->w, 1, at, m, g->wtile);
-    if (g->step != 1 && g->x[1] - g->x[0] == 1 && even_steps(g, g->x, at + m)) {
-        g->tile = g->x[0] + at * g->step, g->ld = g->step;
-        return m;
-    }
-    load_tile(g, g->x, g->step, at, m, g->room);
-    g->tile = g->room, g->ld = QX_LANES;
-    return m;
-}
-
-static const float *weights_of(const group *g) { return g->weighted ? g->wtile : NULL; }
-
 /* ---- errors of candidates ---- */
 
 QX_INLINE void finish_body(candidates *c, float hi_lo)
@@ -161,13 +105,13 @@ QX_INLINE void add_errors_body(const float *restrict part, int n, double *restri
 }
 QX_MULTI(static, add_errors, (const float *part, int n, double *err), (part, n, err))
 
-static void errors_of(const plan *p, group *g, const candidates *c, double *err)
+static void errors_of(const plan *p, qx_group *g, const candidates *c, double *err)
 {
     float part[MAX_CANDIDATES * QX_LANES];
     for (int i = 0; i < c->n * QX_LANES; i++) err[i] = 0;
-    for (int64_t at = 0; at < g->longest; at += PIECE) {
-        const int64_t m = load_piece(g, at);
-        p->leaf->lanes.errors[p->kind](g->tile, g->ld, weights_of(g), m, c->scale, c->inv, c->lo, c->hi, c->n, part);
+    for (int64_t at = 0; at < g->longest; at += QX_PIECE) {
+        const int64_t m = qx_group_load(g, at);
+        p->leaf->lanes.errors[p->kind](g->tile, g->ld, qx_group_weights(g), m, c->scale, c->inv, c->lo, c->hi, c->n, part);
         add_errors(part, c->n, err);
     }
 }
@@ -186,7 +130,7 @@ QX_INLINE void take_best_body(const candidates *c, const double *err, choice *be
 QX_MULTI(static, take_best, (const candidates *c, const double *err, choice *best), (c, err, best))
 
 /* The candidate scales, rounded as they are stored, by their errors. An only one is judged where its error is asked for. */
-static void judge(const plan *p, group *g, candidates *c, choice *best)
+static void judge(const plan *p, qx_group *g, candidates *c, choice *best)
 {
     double err[MAX_CANDIDATES * QX_LANES];
     qx_scales_stored(&p->s->format, c->scale, (int64_t)c->n * QX_LANES, NULL);
@@ -204,10 +148,10 @@ static void judge(const plan *p, group *g, candidates *c, choice *best)
 /* unit: what a lane's x is multiplied by before anything else, so that candidates are the same for all lanes; scales are in the units of x so multiplied. */
 typedef struct fit { qx_fit best; float unit[QX_LANES], rule_a[QX_LANES], rule_b[QX_LANES]; } fit; /* rule_a, rule_b: A and B of the first candidate */
 
-static void moments_fixed(const plan *p, group *g, const qx_try *t, const fit *f, float *a, float *b)
+static void moments_fixed(const plan *p, qx_group *g, const qx_try *t, const fit *f, float *a, float *b)
 {
-    for (int64_t at = 0; at < g->longest; at += PIECE) {
-        const int64_t m = load_piece(g, at);
+    for (int64_t at = 0; at < g->longest; at += QX_PIECE) {
+        const int64_t m = qx_group_load(g, at);
         if (g->fixed_loaded != at) p->leaf->lanes.to_fixed(g->tile, g->ld, m, f->unit, g->fixed), g->fixed_loaded = at;
         p->leaf->lanes.fixed(g->fixed, (m + 1) / 2, t, a, b);
     }
@@ -220,19 +164,19 @@ QX_INLINE void times_unit_body(const float *v, const float *restrict unit, int n
 }
 QX_MULTI(static, times_unit, (const float *v, const float *unit, int n, float *out), (v, unit, n, out))
 
-static void moments_float(const plan *p, group *g, const qx_try *t, const fit *f, float *a, float *b)
+static void moments_float(const plan *p, qx_group *g, const qx_try *t, const fit *f, float *a, float *b)
 {
     float inv[MAX_CANDIDATES * QX_LANES];
     const qx_try raw = {inv, t->lo, t->hi, t->m};
     times_unit(t->inv, f->unit, t->m, inv);
-    for (int64_t at = 0; at < g->longest; at += PIECE) {
-        const int64_t m = load_piece(g, at);
-        p->leaf->lanes.moments(g->tile, g->ld, weights_of(g), m, &raw, a, b);
+    for (int64_t at = 0; at < g->longest; at += QX_PIECE) {
+        const int64_t m = qx_group_load(g, at);
+        p->leaf->lanes.moments(g->tile, g->ld, qx_group_weights(g), m, &raw, a, b);
     }
     times_unit(a, f->unit, t->m, a);
 }
 
-static void try_codes(const plan *p, group *g, const qx_try *t, fit *f, float *a, float *b)
+static void try_codes(const plan *p, qx_group *g, const qx_try *t, fit *f, float *a, float *b)
 {
     memset(a, 0, sizeof(float[QX_LANES]) * (size_t)t->m), memset(b, 0, sizeof(float[QX_LANES]) * (size_t)t->m);
     if (p->fixed) moments_fixed(p, g, t, f, a, b);
@@ -277,7 +221,7 @@ QX_MULTI(static, better, (const float *rule, const float *lo, const fit *f, cand
 
 /* Grid, then the codes that the best scale so far makes. `rule` is the scale without a search, rule_lo its lowest code; the better of the two as
  * stored is chosen. f->unit is set; the first candidate is the rule's. */
-static void fit_codes(const plan *p, group *g, const qx_try *grid, const float *rule, const float *rule_lo, fit *f, candidates *c, choice *best)
+static void fit_codes(const plan *p, qx_group *g, const qx_try *grid, const float *rule, const float *rule_lo, fit *f, candidates *c, choice *best)
 {
     float a[MAX_CANDIDATES * QX_LANES], b[MAX_CANDIDATES * QX_LANES], inv[QX_LANES], lo[QX_LANES], hi[QX_LANES];
     start(rule, rule_lo, f);
@@ -303,7 +247,7 @@ QX_INLINE void symmetric_rule_body(const float *restrict least, const float *res
 QX_MULTI(static, symmetric_rule, (const float *least, const float *most, float top, int negative, float *rule, float *unit), (least, most, top, negative, rule, unit))
 
 /* The largest value is made 1 where scales may be negative, +-1 elsewhere. */
-static void symmetric_codes(const plan *p, group *g, const float *least, const float *most, candidates *c, choice *best)
+static void symmetric_codes(const plan *p, qx_group *g, const float *least, const float *most, candidates *c, choice *best)
 {
     float rule[QX_LANES];
     fit f;
@@ -312,7 +256,7 @@ static void symmetric_codes(const plan *p, group *g, const float *least, const f
 }
 
 /* Each factor gives three candidates: the rounded zero point and its neighbours (clamped, so one may come twice). */
-static void zero_codes(const plan *p, group *g, const float *least, const float *most, candidates *c, choice *best)
+static void zero_codes(const plan *p, qx_group *g, const float *least, const float *most, candidates *c, choice *best)
 {
     float rule[QX_LANES], rule_lo[QX_LANES], a[QX_LANES], b[QX_LANES], s[QX_LANES];
     int32_t z[QX_LANES];
@@ -339,7 +283,7 @@ static void zero_codes(const plan *p, group *g, const float *least, const float 
 
 /* ---- floats: the grid itself ---- */
 
-static void float_codes(const plan *p, group *g, const float *least, const float *most, candidates *c, choice *best)
+static void float_codes(const plan *p, qx_group *g, const float *least, const float *most, candidates *c, choice *best)
 {
     c->n = p->n_grid;
     for (int i = 0; i < c->n; i++)
@@ -348,13 +292,13 @@ static void float_codes(const plan *p, group *g, const float *least, const float
     judge(p, g, c, best);
 }
 
-static void search_group(const plan *p, group *g, choice *best)
+static void search_group(const plan *p, qx_group *g, choice *best)
 {
     candidates c;
     float least[QX_LANES] = {0}, most[QX_LANES] = {0};
     for (int l = 0; l < QX_LANES; l++) best->scale[l] = 1, best->lo[l] = p->lo, best->err[l] = -1;
-    for (int64_t at = 0; at < g->longest; at += PIECE) {
-        const int64_t m = load_piece(g, at);
+    for (int64_t at = 0; at < g->longest; at += QX_PIECE) {
+        const int64_t m = qx_group_load(g, at);
         p->leaf->lanes.range(g->tile, g->ld, m, least, most);
     }
     if (p->kind != QX_ROUND_INT) float_codes(p, g, least, most, &c, best);
@@ -367,40 +311,19 @@ static void search_group(const plan *p, group *g, choice *best)
     }
 }
 
-/* How blocks lie: `along` of them follow each other along k in each of `rows` channels; x(row, j) at row * row_step + j * step. */
-typedef struct lay { int64_t rows, k, block, along, row_step, step; } lay;
-
-/* Blocks first .. first + QX_LANES of the output: [rows][along], or [along][rows] by columns. */
-static void place_group(const qx_search *s, const float *x, const lay *y, int64_t first, group *g)
-{
-    const int64_t total = y->rows * y->along, fast_end = s->columns ? y->rows : y->along;
-    int64_t fast = first % fast_end, slow = first / fast_end;
-    g->longest = 0, g->loaded = -1, g->fixed_loaded = -1, g->weighted = s->weight != NULL, g->step = y->step;
-    for (int64_t l = 0; l < QX_LANES; l++) {
-        const int64_t row = s->columns ? fast : slow, at = (s->columns ? slow : fast) * y->block, n = y->k - at < y->block ? y->k - at : y->block;
-        const bool there = first + l < total;
-        g->x[l] = there ? x + row * y->row_step + at * y->step : g->x[0], g->w[l] = !s->weight ? NULL : there ? s->weight + at : g->w[0];
-        g->n[l] = there ? n : 0;
-        g->longest = g->n[l] > g->longest ? g->n[l] : g->longest;
-        if (++fast == fast_end) fast = 0, slow++;
-    }
-}
-
 bool qx_search_rows_using(const qx_search_leaf *l, const qx_search *s, const float *x, int64_t rows, int64_t k, float *scale, int32_t *zero, double *err)
 {
     plan p;
     if (!plan_init(&p, l, s) || (s->zero_point && !zero)) return false;
-    const int64_t block = s->block > 0 ? s->block : (k > 0 ? k : 1);
-    const lay y = {rows, k, block, qx_cells_of(k, block), s->columns ? 1 : k, s->columns ? rows : 1};
+    const qx_lay y = {rows, k, s->block > 0 ? s->block : (k > 0 ? k : 1), s->columns, s->weight};
+    const int64_t total = rows * qx_lay_along(&y);
+    qx_group g;
     p.wants_error = err != NULL;
-    float room[PIECE * QX_LANES], wtile[PIECE * QX_LANES];
-    int32_t fixed[(PIECE + 1) / 2 * QX_LANES];
-    group g = {.room = room, .wtile = wtile, .fixed = fixed};
-    for (int64_t first = 0; first < rows * y.along; first += QX_LANES) {
+    for (int64_t first = 0; first < total; first += QX_LANES) {
         choice best;
-        place_group(s, x, &y, first, &g);
+        qx_group_place(&g, &y, x, first);
         search_group(&p, &g, &best);
-        for (int64_t i = first; i < rows * y.along && i < first + QX_LANES; i++) {
+        for (int64_t i = first; i < total && i < first + QX_LANES; i++) {
             scale[i] = best.scale[i - first];
             if (zero) zero[i] = (int32_t)(p.lo - best.lo[i - first]);
             if (err) err[i] = best.err[i - first];
@@ -420,8 +343,8 @@ bool qx_search_errors_using(const qx_search_leaf *l, const qx_search *s, const f
             const float z = zero ? (float)zero[first + i] : 0.0f;
             inv[i] = 1.0f / scale[first + i], lo[i] = p.lo - z, hi[i] = p.hi - z;
         }
-        for (int64_t at = 0; at < n; at += PIECE) {
-            const int64_t some_n = n - at < PIECE ? n - at : PIECE;
+        for (int64_t at = 0; at < n; at += QX_PIECE) {
+            const int64_t some_n = n - at < QX_PIECE ? n - at : QX_PIECE;
             l->errors[p.kind](x + at, s->weight ? s->weight + at : NULL, some_n, scale + first, inv, lo, hi, some, part);
             for (int i = 0; i < some; i++) err[first + i] += (double)part[i];
         }

@@ -36,25 +36,17 @@ bool qx_search_errors(const qx_search *s, const float *x, int64_t n, const float
 /* ---- NVFP4: E2M1 codes in blocks of 16, E4M3 block scales, one float for the tensor ---- */
 
 enum { QX_NVFP4_BLOCK = 16 };
-typedef enum qx_nvfp4_rule {
-    QX_NVFP4_AMAX,          /* E4M3(blockamax / 6 / global) */
-    QX_NVFP4_FOUR_OVER_SIX, /* the better of mapping blockamax to 6 and to 4 */
-    QX_NVFP4_SWEEP,         /* all 126 positive finite E4M3 codes */
-} qx_nvfp4_rule;
-
 typedef struct qx_nvfp4 {
     float global;          /* scale of the tensor, from qx_nvfp4_global */
-    qx_nvfp4_rule rule;
     const float *weight;   /* [k] importance; NULL: 1 */
-    const float *hessian;  /* [ceil(k/16)][16][16] symmetric: error dw' H dw instead of the weighted sum; NULL: off */
     bool columns;          /* as in qx_search */
 } qx_nvfp4;
 
-/* amax / (6 * 448); with four_over_six amax / (6 * 256), which leaves the headroom that mapping to 4 needs. 1 when amax is 0. */
-float qx_nvfp4_global(float amax, bool four_over_six);
-/* Per row and block of 16 (the last may be shorter): code[] is the E4M3 block scale as stored, scale[] = value(code) * global in float:
+/* amax / (6 * 448); 1 when amax is 0. */
+float qx_nvfp4_global(float amax);
+/* Per row and block of 16 (the last may be shorter): code[] is the E4M3 block scale of least error as stored, scale[] = value(code) * global in float:
  * what the codes are divided by and what two DequantizeLinear give. Codes lie in [2^-9, 448]; an all-zero block stores 1.0.
- * err[] may be NULL. Of equal errors the amax rule's code wins, then larger codes going up, then smaller ones going down. */
+ * err[] may be NULL. Of equal errors the amax rule's code, E4M3(blockamax / 6 / global), wins, then larger codes going up, then smaller ones going down. */
 void qx_nvfp4_search(const qx_nvfp4 *p, const float *x, int64_t rows, int64_t k, uint8_t *code, float *scale, double *err);
 
 #endif

@@ -27,6 +27,7 @@ typedef struct qx_lane_leaf {
     void (*to_fixed)(const float *x, int64_t ldx, int64_t n, const float *unit, int32_t *out);
     /* Keeps in *f the first candidate of the largest gain above what is there, A / B of the sign of its inv. */
     void (*take)(const qx_try *t, const float *a, const float *b, qx_fit *f);
+    void (*least)(const float *v, int m, float *least, float *which); /* of v[m][lane]: the smallest and the index of the first such */
     void (*range)(const float *x, int64_t ldx, int64_t n, float *lo, float *hi); /* widens lo and hi */
 } qx_lane_leaf;
 
@@ -34,8 +35,6 @@ typedef struct qx_search_leaf {
     qx_lane_leaf lanes;
     /* err[i] = sum w (x - s_i q)^2, q = x * inv_i rounded and clamped to [lo_i, hi_i] (integers) or to the format (lo, hi unused). n <= 256. */
     void (*errors[QX_ROUND_COUNT_])(const float *x, const float *w, int64_t n, const float *s, const float *inv, const float *lo, const float *hi, int m, float *err);
-    /* dw' H dw of a block of 16 quantized to E2M1 under s. */
-    float (*hessian_error)(const float *x16, const float *h, float s, float inv);
 } qx_search_leaf;
 
 const qx_search_leaf *qx_search_leaf_ref(void);

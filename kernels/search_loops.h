@@ -45,16 +45,6 @@ ERROR_LOOP(errors_e4m3, v_mini_round(y, 3, 7, 448.0f))
 ERROR_LOOP(errors_e5m2, v_mini_round(y, 2, 15, 57344.0f))
 ERROR_LOOP(errors_e2m1, v_mini_round(y, 1, 1, 6.0f))
 
-TARGET static float hessian_error(const float *x16, const float *h, float s, float inv)
-{
-    const v16 xv = v_load(x16), d = v_sub(xv, v_mul(v_mini_round(v_mul(xv, v_set(inv)), 1, 1, 6.0f), v_set(s)));
-    float each[16];
-    v_store(each, d);
-    v16 sum = v_set(0.0f); /* row i of H times d_i, summed over i: H d, as H is symmetric */
-    for (int i = 0; i < 16; i++) sum = v_add(sum, v_mul(v_load(h + 16 * i), v_set(each[i])));
-    return v_sum(v_mul(sum, d));
-}
-
 /* ---- sixteen blocks, one a lane ---- */
 
 #define LANE_STEP(j, q_expr)                                                                                                 \
@@ -208,6 +198,17 @@ TARGET static void lane_take(const qx_try *t, const float *a, const float *b, qx
     v_store(f->scale, scale), v_store(f->gain, gain), v_store(f->lo, lo);
 }
 
+TARGET static void lane_least(const float *v, int m, float *least, float *which)
+{
+    v16 best = v_load(v), at = v_set(0.0f);
+    for (int c = 1; c < m; c++) {
+        const v16 x = v_load(v + 16 * c);
+        at = v_above(best, x, v_set((float)c), at);
+        best = v_above(best, x, x, best);
+    }
+    v_store(least, best), v_store(which, at);
+}
+
 TARGET static void lane_range(const float *x, int64_t ldx, int64_t n, float *lo, float *hi)
 {
     v16 a = v_load(lo), b = v_load(hi);
@@ -217,9 +218,8 @@ TARGET static void lane_range(const float *x, int64_t ldx, int64_t n, float *lo,
 
 static const qx_search_leaf leaf = {
     .lanes = {.errors = {[QX_ROUND_INT] = lane_errors_int, [QX_ROUND_E4M3] = lane_errors_e4m3, [QX_ROUND_E5M2] = lane_errors_e5m2, [QX_ROUND_E2M1] = lane_errors_e2m1},
-              .moments = lane_moments, .fixed = lane_fixed, .to_fixed = lane_to_fixed, .take = lane_take, .range = lane_range},
+              .moments = lane_moments, .fixed = lane_fixed, .to_fixed = lane_to_fixed, .take = lane_take, .least = lane_least, .range = lane_range},
     .errors = {[QX_ROUND_INT] = errors_int, [QX_ROUND_E4M3] = errors_e4m3, [QX_ROUND_E5M2] = errors_e5m2, [QX_ROUND_E2M1] = errors_e2m1},
-    .hessian_error = hessian_error,
 };
 #undef ERROR_LOOP
 #undef ERROR_STEP

@@ -119,7 +119,6 @@ static void choose_scales(walk *w, int64_t column)
     if (g->nvfp4) {
         qx_nvfp4 p = *g->nvfp4;
         if (p.weight) p.weight += column;
-        if (p.hessian) p.hessian += column * QX_NVFP4_BLOCK;
         qx_nvfp4_search(&p, w->rowmajor, w->rows, n, w->chosen_code, w->chosen, NULL);
     } else {
         qx_search s = *g->search;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "kernels/search.h"
 #include "onnx/job.h"
 #include "onnx/job_run.h"
 
@@ -264,9 +265,7 @@ qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j, bool all)
         keep_range(r);
     }
     if (!qx_job_is_two_level(j)) return QX_OK;
-    const float amax = fmaxf(-r->lo[0], r->hi[0]);
-    r->scale2 = amax > 0 ? amax / (6.0f * 448.0f) : 1.0f;
-    if (r->scale2 < 0x1p-126f) r->scale2 = 0x1p-126f;
+    r->scale2 = qx_nvfp4_global(fmaxf(-r->lo[0], r->hi[0]));
     return QX_OK;
 }
 

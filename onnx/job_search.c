@@ -30,7 +30,7 @@ static const float *importance(const qx_run *r, const qx_tile *t)
 static qx_status search_two_level(qx_run *r, qx_tile *t, const float *x)
 {
     const int64_t rows = r->columns ? t->cols : t->rows, k = r->columns ? t->rows : t->cols, cells = rows * qx_cells_of(k, QX_NVFP4_BLOCK);
-    const qx_nvfp4 p = {.global = r->scale2, .rule = QX_NVFP4_SWEEP, .weight = importance(r, t), .columns = r->columns};
+    const qx_nvfp4 p = {.global = r->scale2, .weight = importance(r, t), .columns = r->columns};
     uint8_t *code;
     if (r->j->spec.block != QX_NVFP4_BLOCK) QX_FAIL(r->ctx, QX_E_SHAPE, "weight '%s': NVFP4 has blocks of %d, not %lld", r->j->in->name, QX_NVFP4_BLOCK, (long long)r->j->spec.block);
     QX_TRY(qx_alloc_raw(r->ctx, (size_t)cells, (void **)&code));

@@ -150,7 +150,7 @@ static qx_status solve_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, 
     const solve_live *l = v->live;
     const bool given = scales_before(t, x, rows, scale, zero);
     const qx_search search = {.format = t->format, .weight = l->diag};
-    const qx_nvfp4 nvfp4 = {.global = two_level(t->spec) ? qx_nvfp4_global(l->amax, false) : 1, .rule = QX_NVFP4_SWEEP, .weight = l->diag};
+    const qx_nvfp4 nvfp4 = {.global = two_level(t->spec) ? qx_nvfp4_global(l->amax) : 1, .weight = l->diag};
     if (l->failed || !v->spec.compensate) {
         if (!given) QX_FAIL(ctx, QX_E_NUMERIC, "weight '%s': no scales to round with", v->name);
         round_rows(t, x, rows, scale, zero);

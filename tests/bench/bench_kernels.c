@@ -99,12 +99,12 @@ static double memcpy_seconds(const data *d, size_t bytes)
 
 /* ---- searches, solvers, products: millions of weights a second, billions of operations a second ---- */
 
-typedef struct search_case { const char *name; qx_dtype codes, scale; int64_t block; bool zero; int nvfp4; } search_case;
+typedef struct search_case { const char *name; qx_dtype codes, scale; int64_t block; bool zero, nvfp4; } search_case;
 static const search_case searches[] = {
-    {"search int4 f16 block 32", QX_DT_INT4, QX_DT_FLOAT16, 32, false, -1}, {"search int4 f16 block 128", QX_DT_INT4, QX_DT_FLOAT16, 128, false, -1},
-    {"search uint4 f16 block 32", QX_DT_UINT4, QX_DT_FLOAT16, 32, true, -1}, {"search int8 rows", QX_DT_INT8, QX_DT_FLOAT, 0, false, -1},
-    {"search fp8 rows", QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT, 0, false, -1}, {"nvfp4 four over six", QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E4M3FN, 16, false, QX_NVFP4_FOUR_OVER_SIX},
-    {"nvfp4 sweep", QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E4M3FN, 16, false, QX_NVFP4_SWEEP}};
+    {"search int4 f16 block 32", QX_DT_INT4, QX_DT_FLOAT16, 32, false, false}, {"search int4 f16 block 128", QX_DT_INT4, QX_DT_FLOAT16, 128, false, false},
+    {"search uint4 f16 block 32", QX_DT_UINT4, QX_DT_FLOAT16, 32, true, false}, {"search int8 rows", QX_DT_INT8, QX_DT_FLOAT, 0, false, false},
+    {"search fp8 rows", QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT, 0, false, false},
+    {"search nvfp4", QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E4M3FN, 16, false, true}};
 
 static void bench_searches(const data *d, const char *filter)
 {
@@ -113,9 +113,9 @@ static void bench_searches(const data *d, const char *filter)
         const search_case *c = &searches[i];
         if (filter && !strstr(c->name, filter)) continue;
         const qx_search s = {.format = {.codes = c->codes, .scale = c->scale, .negative = true}, .block = c->block, .zero_point = c->zero};
-        const qx_nvfp4 nv = {.global = qx_nvfp4_global(1, c->nvfp4 == QX_NVFP4_FOUR_OVER_SIX), .rule = c->nvfp4 > 0 ? (qx_nvfp4_rule)c->nvfp4 : QX_NVFP4_AMAX};
+        const qx_nvfp4 nv = {.global = qx_nvfp4_global(1)};
         const double t = now();
-        if (c->nvfp4 >= 0) qx_nvfp4_search(&nv, d->f32, rows, k, d->out, d->scale2, NULL);
+        if (c->nvfp4) qx_nvfp4_search(&nv, d->f32, rows, k, d->out, d->scale2, NULL);
         else qx_search_rows(&s, d->f32, rows, k, d->scale2, d->zero, NULL);
         printf("%-28s %8.1f Melem/s\n", c->name, (double)(rows * k) / (now() - t) * 1e-6);
     }

@@ -185,91 +185,100 @@ static void errors_over_tiles(void **state)
 
 static uint8_t code[MAX_N], code2[MAX_N];
 
-static double block_error(const float *b, float s, const float *h, const float *weight)
+static double block_error(const float *b, float s, const float *weight)
 {
-    double d[16], e = 0;
-    for (int i = 0; i < 16; i++) d[i] = (double)b[i] - (double)(qx_e2m1_to_f32(qx_f32_to_e2m1(b[i] / s)) * s);
-    for (int i = 0; i < 16; i++)
-        for (int j = 0; j < 16; j++) e += h ? d[i] * (double)h[16 * i + j] * d[j] : i == j ? (double)(weight ? weight[i] : 1.0f) * d[i] * d[i] : 0.0;
+    double e = 0;
+    for (int i = 0; i < 16; i++) {
+        const double d = (double)b[i] - (double)(qx_e2m1_to_f32(qx_f32_to_e2m1(b[i] / s)) * s);
+        e += (double)(weight ? weight[i] : 1.0f) * d * d;
+    }
     return e;
 }
 
 static void nvfp4_vectors(void **state)
 {
     (void)state;
-    assert_true(fabsf(qx_nvfp4_global(1.1f, false) - 1.1f / 448 / 6) < 1e-10f);
-    assert_true(qx_nvfp4_global(3, true) == qx_nvfp4_global(3, false) * (448.0f / 256.0f));
-    assert_true(qx_nvfp4_global(0, false) == 1);
-    for (int i = 0; i < 16; i++) x[i] = .01f * (float)(i - 8);
-    const qx_nvfp4 p = {.global = qx_nvfp4_global(1.6f, false)};
+    static const float grid[16] = {-6, -4, -3, -2, -1.5f, -1, -.5f, 0, .5f, 1, 1.5f, 2, 3, 4, 6, 1};
+    assert_true(fabsf(qx_nvfp4_global(1.1f) - 1.1f / 448 / 6) < 1e-10f);
+    assert_true(qx_nvfp4_global(0) == 1);
+    const qx_nvfp4 p = {.global = qx_nvfp4_global(1.6f)};
+    assert_true(fabsf(p.global - 5.952381e-4f) < 1e-10f);
+    for (int i = 0; i < 16; i++) x[i] = grid[i] * (22.0f * p.global); /* exact under one code only */
     qx_nvfp4_search(&p, x, 1, 16, code, scale, err);
     assert_int_equal(code[0], 0x5B);
-    assert_true(scale[0] == 22.0f * p.global && fabsf(p.global - 5.952381e-4f) < 1e-10f);
+    assert_true(scale[0] == 22.0f * p.global && err[0] < 1e-12);
     uint8_t packed[8];
     const qx_quant q = {.grid = {1, 16, 1, 16}, .format = {.codes = QX_DT_FLOAT4E2M1}, .scale = scale};
     assert_true(qx_quantize(&q, QX_DT_FLOAT, x, packed));
-    assert_memory_equal(packed, ((const uint8_t[]){0xFF, 0xEE, 0xCD, 0xAB, 0x20, 0x43, 0x65, 0x76}), 8);
+    assert_memory_equal(packed, ((const uint8_t[]){0xEF, 0xCD, 0xAB, 0x09, 0x21, 0x43, 0x65, 0x27}), 8);
 }
 
 static void nvfp4_extremes(void **state)
 {
     (void)state;
     for (int i = 0; i < 48; i++) x[i] = i < 16 ? 1e-10f : i < 32 ? 1e9f : 0;
-    for (int rule = QX_NVFP4_AMAX; rule <= QX_NVFP4_SWEEP; rule++) {
-        qx_nvfp4_search(&(qx_nvfp4){.global = qx_nvfp4_global(1, false), .rule = (qx_nvfp4_rule)rule}, x, 1, 48, code, scale, err);
-        assert_true(code[0] >= 1 && code[1] == 0x7e && code[2] == 0x38);
-        qx_nvfp4_search(&(qx_nvfp4){.global = qx_nvfp4_global(1e-44f, false), .rule = (qx_nvfp4_rule)rule}, x, 1, 48, code, scale, err);
-        for (int i = 0; i < 3; i++) assert_true(code[i] >= 1 && code[i] <= 0x7e && isfinite(scale[i]) && scale[i] > 0);
+    qx_nvfp4_search(&(qx_nvfp4){.global = qx_nvfp4_global(1)}, x, 1, 48, code, scale, err);
+    assert_true(code[0] >= 1 && code[1] == 0x7e && code[2] == 0x38 && err[2] == 0);
+    qx_nvfp4_search(&(qx_nvfp4){.global = qx_nvfp4_global(1e-44f)}, x, 1, 48, code, scale, err);
+    for (int i = 0; i < 3; i++) assert_true(code[i] >= 1 && code[i] <= 0x7e && isfinite(scale[i]) && scale[i] > 0);
+}
+
+/* Blocks of many kinds: normal, with one outlier, all but equal, mostly zeros, far below the tensor's largest. */
+static void nvfp4_blocks(int blocks)
+{
+    uint32_t s = 77;
+    normals(16 * blocks, 12);
+    for (int i = 0; i < 16 * blocks; i++) {
+        const int kind = i / 16 % 6;
+        if (kind == 1 && i % 16 == 3) x[i] *= 20;
+        if (kind == 2) x[i] = 1 + .1f * rng_uniform(&s);
+        if (kind == 3 && i % 4) x[i] = 0;
+        if (kind == 4) x[i] *= ldexpf(1, -(int)(16 * rng_uniform(&s)));
+        if (kind == 5) x[i] = copysignf(expf(2 * x[i]), x[i]);
     }
 }
 
-static void nvfp4_rules(void **state)
+/* As good as each of the 126 codes tried one by one, on every instruction set, along rows and along columns. */
+static void nvfp4_exhaustive(void **state)
 {
     (void)state;
-    static float h[64 * 256];
-    uint32_t s = 11;
-    normals(64 * 16, 12);
-    for (int b = 0; b < 64; b++) /* x x' summed over 20 tokens: symmetric, positive */
-        for (int t = 0; t < 20; t++) {
-            float v[16];
-            for (int i = 0; i < 16; i++) v[i] = rng_normal(&s) + (i ? v[i - 1] : 0);
-            for (int i = 0; i < 256; i++) h[256 * b + i] += v[i / 16] * v[i % 16];
+    enum { BLOCKS = MAX_N / 16, ROWS = 32, K = MAX_N / ROWS };
+    static float turned[MAX_N];
+    nvfp4_blocks(BLOCKS);
+    (void)qx_transpose(4, ROWS, K, x, K, turned, ROWS);
+    for (int weighted = 0; weighted < 2; weighted++) {
+        qx_nvfp4 p = {.global = qx_nvfp4_global(30), .weight = weighted ? w : NULL};
+        for (int isa = -1; isa <= (int)qx_isa_best(); isa++) {
+            p.columns = false;
+            qx_nvfp4_search_using(leaf_at(isa), &p, x, ROWS, K, code, scale, err);
+            if (isa < 0) memcpy(code2, code, sizeof code), memcpy(err2, err, sizeof err);
+            assert_memory_equal(code, code2, BLOCKS);
+            assert_memory_equal(err, err2, BLOCKS * sizeof *err);
+            p.columns = true;
+            qx_nvfp4_search_using(leaf_at(isa), &p, turned, ROWS, K, code, scale2, NULL);
+            for (int b = 0; b < BLOCKS; b++) assert_int_equal(code[b % (K / 16) * ROWS + b / (K / 16)], code2[b]);
         }
-    for (int mode = 0; mode < 3; mode++)
-        for (int rule = QX_NVFP4_AMAX; rule <= QX_NVFP4_SWEEP; rule++) {
-            const qx_nvfp4 p = {.global = qx_nvfp4_global(4, rule == QX_NVFP4_FOUR_OVER_SIX), .rule = (qx_nvfp4_rule)rule,
-                                .weight = mode == 1 ? w : NULL, .hessian = mode == 2 ? h : NULL};
-            for (int isa = -1; isa <= (int)qx_isa_best(); isa++) {
-                qx_nvfp4_search_using(leaf_at(isa), &p, x, 1, 1024, code, scale, err);
-                if (isa < 0) memcpy(code2, code, sizeof code), memcpy(err2, err, sizeof err);
-                assert_memory_equal(code, code2, 64);
-                assert_memory_equal(err, err2, 64 * sizeof *err);
-            }
-            for (int b = 0; b < 64; b++) {
-                const float *hb = mode == 2 ? h + 256 * b : NULL, *wb = mode == 1 ? w + 16 * b : NULL;
-                float amax = 0;
-                for (int i = 0; i < 16; i++) amax = fmaxf(amax, fabsf(x[16 * b + i]));
-                const double got = block_error(x + 16 * b, scale[b], hb, wb);
-                const int six = qx_f32_to_e4m3(amax / 6 / p.global, 1), four = qx_f32_to_e4m3(amax / 4 / p.global, 1);
-                if (rule == QX_NVFP4_AMAX) assert_int_equal(code[b], six);
-                if (rule == QX_NVFP4_FOUR_OVER_SIX) assert_true(code[b] == six || code[b] == four);
-                for (int c = 1; c < 0x7f; c++) {
-                    const double e = block_error(x + 16 * b, qx_e4m3_to_f32((uint8_t)c) * p.global, hb, wb);
-                    if (rule == QX_NVFP4_SWEEP || (rule == QX_NVFP4_FOUR_OVER_SIX && (c == six || c == four))) assert_true(got <= e * (1 + 1e-4) + 1e-9);
-                }
+        for (int b = 0; b < BLOCKS; b++) {
+            const float *block = x + 16 * b, *weight = weighted ? w + 16 * b % K : NULL;
+            const double got = block_error(block, scale[b], weight);
+            assert_true(fabs(got - err[b]) <= 1e-4 * got + 1e-9);
+            for (int c = 1; c < 0x7f; c++) {
+                const double e = block_error(block, qx_e4m3_to_f32((uint8_t)c) * p.global, weight);
+                if (!(got <= e * (1 + 1e-4) + 1e-9)) fail_msg("block %d: code %d costs %g, code %d %g", b, code2[b], got, c, e);
             }
         }
+    }
 }
 
 static void nvfp4_partial_block(void **state)
 {
     (void)state;
     normals(40, 5);
-    qx_nvfp4_search(&(qx_nvfp4){.global = qx_nvfp4_global(3, false), .rule = QX_NVFP4_SWEEP, .weight = w}, x, 2, 20, code, scale, err);
+    qx_nvfp4_search(&(qx_nvfp4){.global = qx_nvfp4_global(3), .weight = w}, x, 2, 20, code, scale, err);
     memcpy(y, x, 4 * sizeof *x);
     float pad[16] = {0};
     memcpy(pad, x + 16, 4 * sizeof *pad);
-    qx_nvfp4_search(&(qx_nvfp4){.global = qx_nvfp4_global(3, false), .rule = QX_NVFP4_SWEEP, .weight = w + 16}, pad, 1, 16, code2, scale2, err2);
+    qx_nvfp4_search(&(qx_nvfp4){.global = qx_nvfp4_global(3), .weight = w + 16}, pad, 1, 16, code2, scale2, err2);
     assert_int_equal(code[1], code2[0]);
 }
 
@@ -291,7 +300,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(search_never_loses), cmocka_unit_test(int4_gaussian_gain), cmocka_unit_test(weights_of_one), cmocka_unit_test(observers_bounds),
         cmocka_unit_test(negative_scales), cmocka_unit_test(degenerate_blocks), cmocka_unit_test(errors_over_tiles),
-        cmocka_unit_test(nvfp4_vectors), cmocka_unit_test(nvfp4_extremes), cmocka_unit_test(nvfp4_rules),
+        cmocka_unit_test(nvfp4_vectors), cmocka_unit_test(nvfp4_extremes), cmocka_unit_test(nvfp4_exhaustive),
         cmocka_unit_test(nvfp4_partial_block), cmocka_unit_test(mx_exponents),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

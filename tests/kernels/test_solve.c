@@ -186,7 +186,7 @@ static void gptq_beats_rounding(void **state)
         assert_true(qx_factor_inverse(&(qx_factor){.h = h, .k = k, .damp = .01}, u, fs, &damping));
         const qx_format f = {.codes = c->codes, .scale = c->scale, .negative = true};
         const qx_search s = {.format = f, .block = c->block, .zero_point = c->zero};
-        const qx_nvfp4 nv = {.global = qx_nvfp4_global(.5f, false), .rule = QX_NVFP4_SWEEP};
+        const qx_nvfp4 nv = {.global = qx_nvfp4_global(.5f)};
         memcpy(rtn, w, sizeof *w * (size_t)(ROWS * k));
         if (c->nvfp4) qx_nvfp4_search(&nv, w, ROWS, k, code, scale, NULL);
         else assert_true(qx_search_rows(&s, w, ROWS, k, scale, zero, NULL));
