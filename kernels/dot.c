@@ -1,4 +1,5 @@
-/* dot.c - see dot.h. A block of MR x NR results is kept in registers while k runs once over both operands. */
+/* dot.c - see dot.h. A block of up to MR x NR results is kept in registers while k runs once over both operands: the rows of a stay in the first
+ * level of cache while rows of b stream by. */
 #include "kernels/dot.h"
 
 #include "kernels/isa.h"
@@ -6,13 +7,14 @@
 #include <immintrin.h>
 #endif
 
-enum { MR = 4, NR = 4, KB = 2048 };
+enum { MR = 6, NR = 4, KB = 2048 };
 
-typedef void block_fn(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR]);
+/* Blocks of rows x NR results; NR rows of b are there (ldb 0: the same one again). */
+typedef void block_fn(int rows, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR]);
 
-static void block_base(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
+static void block_base(int rows, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
 {
-    for (int i = 0; i < MR; i++)
+    for (int i = 0; i < rows; i++)
         for (int j = 0; j < NR; j++) {
             float s = 0;
             for (int64_t p = 0; p < k; p++) s += a[i * lda + p] * b[j * ldb + p];
@@ -21,28 +23,29 @@ static void block_base(int64_t k, const float *a, int64_t lda, const float *b, i
 }
 
 #if defined(__x86_64__)
-QX_TARGET_AVX512 static void block_avx512(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
+/* rows is a constant where these are called, so that the loops over it unroll and the sums stay in registers. */
+QX_TARGET_AVX512 static inline __attribute__((always_inline)) void rows_avx512(const int rows, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
 {
     __m512 acc[MR][NR];
-    for (int i = 0; i < MR; i++)
+    for (int i = 0; i < rows; i++)
         for (int j = 0; j < NR; j++) acc[i][j] = _mm512_setzero_ps();
     int64_t p = 0;
     for (; p + 16 <= k; p += 16) {
         __m512 vb[NR];
         for (int j = 0; j < NR; j++) vb[j] = _mm512_loadu_ps(b + j * ldb + p);
-        for (int i = 0; i < MR; i++) {
+        for (int i = 0; i < rows; i++) {
             const __m512 va = _mm512_loadu_ps(a + i * lda + p);
             for (int j = 0; j < NR; j++) acc[i][j] = _mm512_fmadd_ps(va, vb[j], acc[i][j]);
         }
     }
     if (p < k) {
         const __mmask16 mask = (__mmask16)((1u << (k - p)) - 1);
-        for (int i = 0; i < MR; i++) {
+        for (int i = 0; i < rows; i++) {
             const __m512 va = _mm512_maskz_loadu_ps(mask, a + i * lda + p);
             for (int j = 0; j < NR; j++) acc[i][j] = _mm512_fmadd_ps(va, _mm512_maskz_loadu_ps(mask, b + j * ldb + p), acc[i][j]);
         }
     }
-    for (int i = 0; i < MR; i++)
+    for (int i = 0; i < rows; i++)
         for (int j = 0; j < NR; j++) out[i][j] = _mm512_reduce_add_ps(acc[i][j]);
 }
 
@@ -53,21 +56,21 @@ QX_TARGET_AVX2 static float sum8(__m256 v)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
-QX_TARGET_AVX2 static void block_avx2(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
+QX_TARGET_AVX2 static inline __attribute__((always_inline)) void rows_avx2(const int rows, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
 {
     const int64_t whole = k / 8 * 8;
-    for (int h = 0; h < NR; h += 2) { /* two columns at a time: 8 sums fit the 16 registers */
+    for (int h = 0; h < NR; h += 2) { /* two columns at a time: twelve sums fit the 16 registers */
         __m256 acc[MR][2];
-        for (int i = 0; i < MR; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
+        for (int i = 0; i < rows; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
         for (int64_t p = 0; p < whole; p += 8) {
             const __m256 b0 = _mm256_loadu_ps(b + h * ldb + p), b1 = _mm256_loadu_ps(b + (h + 1) * ldb + p);
-            for (int i = 0; i < MR; i++) {
+            for (int i = 0; i < rows; i++) {
                 const __m256 va = _mm256_loadu_ps(a + i * lda + p);
                 acc[i][0] = _mm256_fmadd_ps(va, b0, acc[i][0]);
                 acc[i][1] = _mm256_fmadd_ps(va, b1, acc[i][1]);
             }
         }
-        for (int i = 0; i < MR; i++)
+        for (int i = 0; i < rows; i++)
             for (int j = 0; j < 2; j++) {
                 float s = sum8(acc[i][j]);
                 for (int64_t p = whole; p < k; p++) s += a[i * lda + p] * b[(h + j) * ldb + p];
@@ -75,6 +78,21 @@ QX_TARGET_AVX2 static void block_avx2(int64_t k, const float *a, int64_t lda, co
             }
     }
 }
+
+#define BLOCK(name, TARGET)                                                                                                              \
+    TARGET static void block_##name(int rows, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR]) \
+    {                                                                                                                                    \
+        switch (rows) {                                                                                                                  \
+        case 6: rows_##name(6, k, a, lda, b, ldb, out); break;                                                                           \
+        case 5: rows_##name(5, k, a, lda, b, ldb, out); break;                                                                           \
+        case 4: rows_##name(4, k, a, lda, b, ldb, out); break;                                                                           \
+        case 3: rows_##name(3, k, a, lda, b, ldb, out); break;                                                                           \
+        case 2: rows_##name(2, k, a, lda, b, ldb, out); break;                                                                           \
+        default: rows_##name(1, k, a, lda, b, ldb, out); break;                                                                          \
+        }                                                                                                                                \
+    }
+BLOCK(avx512, QX_TARGET_AVX512)
+BLOCK(avx2, QX_TARGET_AVX2)
 #endif
 
 static block_fn *pick(void)
@@ -87,20 +105,21 @@ static block_fn *pick(void)
     return block_base;
 }
 
-/* A block at the edge: fewer than MR rows or NR columns. Missing rows read row 0 again, so that no memory behind the operands is touched. */
-static void block_any(block_fn *fn, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
+/* At the edge, where fewer than NR rows of b are left, each is taken NR times: no memory behind the operand is touched. */
+static void block_any(block_fn *fn, int rows, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
 {
-    if (m >= MR && n >= NR) {
-        fn(k, a, lda, b, ldb, out);
+    if (n >= NR) {
+        fn(rows, k, a, lda, b, ldb, out);
         return;
     }
     float part[MR][NR];
-    for (int64_t i = 0; i < m && i < MR; i++)
-        for (int64_t j = 0; j < n && j < NR; j++) {
-            fn(k, a + i * lda, 0, b + j * ldb, 0, part);
-            out[i][j] = part[0][0];
-        }
+    for (int64_t j = 0; j < n; j++) {
+        fn(rows, k, a, lda, b + j * ldb, 0, part);
+        for (int i = 0; i < rows; i++) out[i][j] = part[i][0];
+    }
 }
+
+static int rows_at(int64_t m, int64_t i) { return m - i < MR ? (int)(m - i) : MR; }
 
 void qx_gemm_nt(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc)
 {
@@ -108,9 +127,9 @@ void qx_gemm_nt(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, co
     float out[MR][NR];
     for (int64_t k0 = 0; k0 < k || k0 == 0; k0 += KB) {
         const int64_t kn = k - k0 < KB ? k - k0 : KB;
-        for (int64_t j = 0; j < n; j += NR)
-            for (int64_t i = 0; i < m; i += MR) {
-                block_any(fn, m - i, n - j, kn, a + i * lda + k0, lda, b + j * ldb + k0, ldb, out);
+        for (int64_t i = 0; i < m; i += MR)
+            for (int64_t j = 0; j < n; j += NR) {
+                block_any(fn, rows_at(m, i), n - j, kn, a + i * lda + k0, lda, b + j * ldb + k0, ldb, out);
                 for (int64_t y = 0; y < MR && i + y < m; y++)
                     for (int64_t x = 0; x < NR && j + x < n; x++) {
                         float *to = &c[(i + y) * ldc + j + x];
@@ -125,10 +144,10 @@ double qx_gemm_nt_error(int64_t m, int64_t n, int64_t k, const float *a, int64_t
     block_fn *fn = pick();
     float out[MR][NR];
     double sum = 0;
-    for (int64_t j = 0; j < n; j += NR)
-        for (int64_t i = 0; i < m; i += MR) {
+    for (int64_t i = 0; i < m; i += MR)
+        for (int64_t j = 0; j < n; j += NR) {
             double block = 0;
-            block_any(fn, m - i, n - j, k, a + i * lda, lda, b + j * ldb, ldb, out);
+            block_any(fn, rows_at(m, i), n - j, k, a + i * lda, lda, b + j * ldb, ldb, out);
             for (int64_t y = 0; y < MR && i + y < m; y++)
                 for (int64_t x = 0; x < NR && j + x < n; x++) {
                     const double d = (double)c[(i + y) * ldc + j + x] - (double)out[y][x];

@@ -8,7 +8,7 @@
 
 #include "passes/search.h"
 
-enum { GRID = 20 };
+enum { GRID = 20, JUDGED = 128 };
 static const double least_gain_db = 0.3; /* below this the sampled rows cannot tell a gain from chance */
 
 typedef struct awq_state { qx_group *groups; int64_t n; } awq_state;
@@ -56,8 +56,11 @@ static qx_status search(qx_pass *p, const qx_group *g, const qx_fold *fold, cons
     double error[GRID + 1];
     for (int64_t j = 0; j < g->k; j++) s[j] = 1;
     for (int64_t i = 1; i <= GRID; i++) factors(fold, st->channels.mean_abs, w, g->k, (double)i / GRID, s + i * g->k);
-    qx_candidates c = {.group = g, .stats = st, .n = GRID + 1, .s = s, .error = error};
-    QX_TRY(qx_candidates_run(p->ctx, &c));
+    qx_judge *judge;
+    QX_TRY(qx_judge_new(p->ctx, g, st, JUDGED, &judge));
+    const qx_status status = qx_judge_run(judge, &(qx_candidates){.n = GRID + 1, .s = s}, error);
+    qx_judge_free(judge);
+    QX_TRY(status);
     *best = 0;
     for (int64_t i = 1; i <= GRID; i++)
         if (error[i] < error[*best]) *best = i;

@@ -44,44 +44,55 @@ static void choose_activation(const qx_mix *m, int64_t i, int format, const qx_s
     c->detail = qx_arena_strdup(f->pipe->model->arena, detail);
 }
 
-typedef struct scratch { float *ones, *range; } scratch;
+typedef struct scorer { const qx_mix *m; int64_t item; qx_judge *judge; bool seen; float *ones, *range; } scorer; /* seen: the rows are the input's own */
 
-static qx_status score_cell(const qx_mix *m, int64_t i, int format, const qx_value_stats *st, bool seen, const scratch *s)
+static qx_status score_cell(const scorer *s, int format)
 {
-    qx_plan_item *it = &m->pass->pipe->plan->items[i];
-    qx_mix_cell *c = qx_mix_at(m, i, format);
-    const qx_group alone = {.items = &it, .n = 1, .x = it->lin->x, .k = it->lin->k};
+    const qx_mix *m = s->m;
+    const qx_linear *l = m->pass->pipe->plan->items[s->item].lin;
+    qx_mix_cell *c = qx_mix_at(m, s->item, format);
+    const double reference = qx_judge_reference(s->judge);
     double error = 0;
-    qx_mix_give(m, i, format);
-    for (int64_t j = 0; j < alone.k; j++) s->range[j] = qx_scheme_reach(c->act, c->act_scale);
-    qx_candidates run = {.group = &alone, .stats = st, .n = 1, .s = s->ones, .quantize_x = seen && c->act_scale > 0, .absmax = s->range, .max_rows = JUDGED, .error = &error};
-    QX_TRY(qx_candidates_run(m->pass->ctx, &run));
-    c->error = run.reference > 0 ? error / run.reference : 0;
-    if (!isfinite(c->error)) QX_FAIL(m->pass->ctx, QX_E_NUMERIC, "operator '%s' in %s: its error is not finite", it->lin->node->name, c->format ? c->format : "?");
+    qx_mix_give(m, s->item, format);
+    for (int64_t j = 0; j < l->k; j++) s->range[j] = qx_scheme_reach(c->act, c->act_scale);
+    const qx_candidates one = {.n = 1, .s = s->ones, .quantize_x = s->seen && c->act_scale > 0, .absmax = s->range};
+    QX_TRY(qx_judge_run(s->judge, &one, &error));
+    c->error = reference > 0 ? error / reference : 0;
+    if (!isfinite(c->error)) QX_FAIL(m->pass->ctx, QX_E_NUMERIC, "operator '%s' in %s: its error is not finite", l->node->name, c->format ? c->format : "?");
+    return QX_OK;
+}
+
+static qx_status score_formats(const scorer *s, const qx_stats *stats)
+{
+    for (int f = 0; f < s->m->n; f++) {
+        if (!qx_mix_at(s->m, s->item, f)->ok) continue;
+        if (stats) choose_activation(s->m, s->item, f, stats);
+        if (qx_mix_at(s->m, s->item, f)->ok) QX_TRY(score_cell(s, f));
+    }
     return QX_OK;
 }
 
 static qx_status score_item(const qx_mix *m, int64_t i, const qx_stats *stats)
 {
-    const qx_linear *l = m->pass->pipe->plan->items[i].lin;
-    const qx_value_stats *st = observed(stats, l);
+    qx_ctx *ctx = m->pass->ctx;
+    qx_plan_item *it = &m->pass->pipe->plan->items[i];
+    const qx_group alone = {.items = &it, .n = 1, .x = it->lin->x, .k = it->lin->k};
+    const qx_value_stats *st = observed(stats, it->lin);
     qx_value_stats own;
-    scratch s = {0};
+    scorer s = {.m = m, .item = i, .seen = st != NULL};
     float *rows = NULL;
     qx_status status = QX_OK;
-    QX_TRY_GOTO(status, qx_alloc_array(m->pass->ctx, (size_t)l->k, sizeof *s.ones, (void **)&s.ones));
-    QX_TRY_GOTO(status, qx_alloc_array(m->pass->ctx, (size_t)l->k, sizeof *s.range, (void **)&s.range));
-    if (!st) QX_TRY_GOTO(status, made_up_rows(m->pass->ctx, l->k, &own, &rows));
-    for (int64_t j = 0; j < l->k; j++) s.ones[j] = 1;
-    for (int f = 0; f < m->n; f++) {
-        if (!qx_mix_at(m, i, f)->ok) continue;
-        if (stats) choose_activation(m, i, f, stats);
-        if (qx_mix_at(m, i, f)->ok) QX_TRY_GOTO(status, score_cell(m, i, f, st ? st : &own, st != NULL, &s));
-    }
+    QX_TRY_GOTO(status, qx_alloc_array(ctx, (size_t)alone.k, sizeof *s.ones, (void **)&s.ones));
+    QX_TRY_GOTO(status, qx_alloc_array(ctx, (size_t)alone.k, sizeof *s.range, (void **)&s.range));
+    if (!st) QX_TRY_GOTO(status, made_up_rows(ctx, alone.k, &own, &rows));
+    for (int64_t j = 0; j < alone.k; j++) s.ones[j] = 1;
+    QX_TRY_GOTO(status, qx_judge_new(ctx, &alone, st ? st : &own, JUDGED, &s.judge));
+    status = score_formats(&s, stats);
 done:
-    qx_free(m->pass->ctx, s.ones);
-    qx_free(m->pass->ctx, s.range);
-    qx_free(m->pass->ctx, rows);
+    qx_judge_free(s.judge);
+    qx_free(ctx, s.ones);
+    qx_free(ctx, s.range);
+    qx_free(ctx, rows);
     return status;
 }
 

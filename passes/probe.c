@@ -17,7 +17,7 @@ static const int64_t few_weights = 20000000, most_weights = 2000000000;
 
 int64_t qx_probe_samples(int64_t weights) { return weights > most_weights ? 0 : weights < few_weights ? 4 : 1; }
 
-typedef struct held { qx_tensor *out; } held;
+typedef struct held { qx_tensor *out; double **norm; } held; /* norm[output][rows]: log-sum-exp of each row of logits */
 struct qx_probe {
     qx_ctx *ctx;
     struct qx_pipeline *pipe;
@@ -198,47 +198,79 @@ static qx_status on_value(void *user, int watch, const qx_value *v, const qx_ten
 
 /* ---- effect ------------------------------------------------------------------------------------------------------------------ */
 
-typedef struct rows { const float *a, *b; int64_t n; double *kl; } rows;
-
-static qx_status row_kl(void *user, int64_t r)
+/* Elements as float: the tensor's own when it is one (then *owned stays NULL). */
+static qx_status as_f32(qx_ctx *ctx, const qx_tensor *t, const float **out, float **owned)
 {
-    const rows *s = user;
-    const float *a = s->a + r * s->n, *b = s->b + r * s->n;
-    s->kl[r] = qx_divergence(a, qx_log_sum_exp(a, s->n), b, qx_log_sum_exp(b, s->n), s->n);
+    *owned = NULL;
+    *out = t->data;
+    if (t->dtype == QX_DT_FLOAT) return QX_OK;
+    QX_TRY(qx_alloc_raw(ctx, (size_t)t->numel * sizeof **owned + 1, (void **)owned));
+    (void)qx_to_f32(t->dtype, t->data, t->numel, *owned);
+    *out = *owned;
     return QX_OK;
 }
 
-typedef struct sums { double kl, noise; int64_t kl_rows, outputs; } sums;
+enum { PIECE = 1 << 16 }; /* elements that are compared at a time, when they are no logits */
 
-static qx_status add_kl(qx_probe *p, const qx_tensor *t, const float *a, const float *b, sums *s)
+typedef struct sums { double kl, noise; int64_t kl_rows, outputs; } sums;
+typedef struct rows { const float *a, *b; int64_t n, all; const double *norm; double *kl, *signal, *noise; } rows; /* n: elements of a row, of `all` */
+
+static qx_status row_norm(void *user, int64_t r)
 {
-    const int64_t n = t->dims[t->rank - 1], count = n ? t->numel / n : 0;
-    rows r = {a, b, n, NULL};
-    QX_TRY(qx_alloc_array(p->ctx, (size_t)count + 1, sizeof *r.kl, (void **)&r.kl));
-    qx_status st = qx_parallel(p->ctx, count, row_kl, &r);
-    for (int64_t i = 0; i < count; i++) s->kl += r.kl[i];
-    s->kl_rows += count;
-    qx_free(p->ctx, r.kl);
+    const rows *s = user;
+    s->kl[r] = qx_log_sum_exp(s->a + r * s->n, s->n);
+    return QX_OK;
+}
+
+static qx_status compare_row(void *user, int64_t r)
+{
+    const rows *s = user;
+    const float *a = s->a + r * s->n, *b = s->b + r * s->n;
+    const int64_t n = s->all - r * s->n < s->n ? s->all - r * s->n : s->n;
+    for (int64_t i = 0; i < n; i++) {
+        const double d = (double)a[i] - (double)b[i];
+        s->signal[r] += (double)a[i] * (double)a[i];
+        s->noise[r] += d * d;
+    }
+    if (s->norm) s->kl[r] = qx_divergence(a, s->norm[r], b, qx_log_sum_exp(b, n), n);
+    return QX_OK;
+}
+
+static int64_t row_count(const rows *r) { return (r->all + r->n - 1) / r->n; }
+
+static qx_status compare_rows(qx_ctx *ctx, rows *r, sums *s)
+{
+    const int64_t count = row_count(r);
+    double signal = 0, noise = 0;
+    QX_TRY(qx_alloc_array(ctx, (size_t)(3 * count) + 1, sizeof *r->kl, (void **)&r->kl));
+    r->signal = r->kl + count;
+    r->noise = r->signal + count;
+    qx_status st = qx_parallel(ctx, count, compare_row, r);
+    for (int64_t i = 0; i < count; i++) s->kl += r->kl[i], signal += r->signal[i], noise += r->noise[i];
+    if (r->norm) s->kl_rows += count;
+    if (signal > 0) s->noise += noise / signal, s->outputs++;
+    qx_free(ctx, r->kl);
     return st;
 }
 
-static qx_status compare(qx_probe *p, int o, const qx_tensor *ref, const qx_tensor *t, sums *s)
+static bool is_compared(const qx_probe *p, int o, const qx_tensor *t)
 {
+    return !t->is_sequence && !t->is_optional && qx_dtype_is_float(t->dtype) && (!p->any_logits || p->logits[o]) && t->rank >= 1 && t->numel > 0;
+}
+
+static int64_t row_length(const qx_probe *p, int o, const qx_tensor *t) { return p->logits[o] ? t->dims[t->rank - 1] : PIECE; }
+
+static qx_status compare(qx_probe *p, int o, const held *h, const qx_tensor *t, sums *s)
+{
+    const qx_tensor *ref = &h->out[o];
     float *a = NULL, *b = NULL;
-    double signal = 0, noise = 0;
-    qx_status st = QX_OK;
-    if (ref->is_sequence || ref->is_optional || !qx_dtype_is_float(ref->dtype) || (p->any_logits && !p->logits[o]) || ref->numel != t->numel || ref->rank < 1) return QX_OK;
-    QX_TRY_GOTO(st, qx_alloc_raw(p->ctx, (size_t)ref->numel * sizeof *a + 1, (void **)&a));
-    QX_TRY_GOTO(st, qx_alloc_raw(p->ctx, (size_t)ref->numel * sizeof *b + 1, (void **)&b));
-    (void)qx_to_f32(ref->dtype, ref->data, ref->numel, a);
-    (void)qx_to_f32(t->dtype, t->data, t->numel, b);
-    for (int64_t i = 0; i < ref->numel; i++) {
-        const double d = (double)a[i] - (double)b[i];
-        signal += (double)a[i] * (double)a[i];
-        noise += d * d;
-    }
-    if (signal > 0) s->noise += noise / signal, s->outputs++;
-    if (p->logits[o]) st = add_kl(p, ref, a, b, s);
+    rows r = {.all = ref->numel, .norm = h->norm[o]};
+    qx_status st;
+    if (!is_compared(p, o, ref) || ref->numel != t->numel) return QX_OK;
+    r.n = row_length(p, o, ref);
+    QX_TRY_GOTO(st, as_f32(p->ctx, ref, &r.a, &a));
+    QX_TRY_GOTO(st, as_f32(p->ctx, t, &r.b, &b));
+    st = compare_rows(p->ctx, &r, s);
 done:
     qx_free(p->ctx, a);
     qx_free(p->ctx, b);
@@ -279,7 +311,7 @@ qx_status qx_probe_run(qx_probe *p, const qx_probe_change *changes, int64_t n, q
     for (int64_t i = 0; i < p->count && st == QX_OK; i++) {
         qx_tensor *got = NULL;
         st = run_sample(p, i, &got);
-        for (int o = 0; o < p->ends.n && st == QX_OK; o++) st = compare(p, o, &p->ref[i].out[o], &got[o], &s);
+        for (int o = 0; o < p->ends.n && st == QX_OK; o++) st = compare(p, o, &p->ref[i], &got[o], &s);
         free_outputs(p, got);
     }
     forget(p);
@@ -318,6 +350,32 @@ static void find_logits(qx_probe *p)
     }
 }
 
+/* Log sums of the float logits, which every comparison needs. */
+static qx_status norms(qx_probe *p, held *h)
+{
+    QX_TRY(qx_alloc_array(p->ctx, (size_t)p->ends.n + 1, sizeof *h->norm, (void **)&h->norm));
+    for (int o = 0; o < p->ends.n; o++) {
+        float *own;
+        rows r = {.all = h->out[o].numel};
+        if (!p->logits[o] || !is_compared(p, o, &h->out[o])) continue;
+        r.n = row_length(p, o, &h->out[o]);
+        QX_TRY(qx_alloc_array(p->ctx, (size_t)row_count(&r), sizeof *r.kl, (void **)&h->norm[o]));
+        r.kl = h->norm[o];
+        QX_TRY(as_f32(p->ctx, &h->out[o], &r.a, &own));
+        const qx_status st = qx_parallel(p->ctx, row_count(&r), row_norm, &r);
+        qx_free(p->ctx, own);
+        QX_TRY(st);
+    }
+    return QX_OK;
+}
+
+static void free_held(qx_probe *p, held *h)
+{
+    free_outputs(p, h->out);
+    for (int o = 0; h->norm && o < p->ends.n; o++) qx_free(p->ctx, h->norm[o]);
+    qx_free(p->ctx, h->norm);
+}
+
 static qx_status make(qx_probe *p)
 {
     const size_t items = (size_t)p->pipe->plan->linears.count + 1;
@@ -331,7 +389,10 @@ static qx_status make(qx_probe *p)
     find_logits(p);
     QX_TRY(qx_exec_new(p->ctx, p->pipe->model, &eo, &p->exec));
     QX_TRY(watch(p));
-    for (int64_t i = 0; i < p->count; i++) QX_TRY(run_sample(p, i, &p->ref[i].out));
+    for (int64_t i = 0; i < p->count; i++) {
+        QX_TRY(run_sample(p, i, &p->ref[i].out));
+        QX_TRY(norms(p, &p->ref[i]));
+    }
     return QX_OK;
 }
 
@@ -353,7 +414,7 @@ void qx_probe_free(qx_probe *p)
     if (!p) return;
     forget(p);
     qx_exec_free(p->exec);
-    for (int64_t i = 0; p->ref && i < p->count; i++) free_outputs(p, p->ref[i].out);
+    for (int64_t i = 0; p->ref && i < p->count; i++) free_held(p, &p->ref[i]);
     qx_ends_free(p->ctx, &p->ends);
     void *list[] = {p->ref, p->logits, p->watched, p->change, p->x, p->x_len};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(p->ctx, list[i]);

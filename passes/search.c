@@ -11,7 +11,7 @@
 #include "kernels/quant.h"
 #include "kernels/search.h"
 
-enum { TILE = 64, ROWS_MIN = 16, ROWS_MAX = 128 };
+enum { TILE = 64, JUDGED_TILES = 16 };
 static const int64_t candidate_bytes = (int64_t)48 << 20; /* for the candidates' copies of X */
 
 static void fake_searched(const qx_qspec *spec, int64_t rows, int64_t k, const float *importance, float *x, float *scale, int32_t *zero)
@@ -42,7 +42,7 @@ void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_am
 
 /* ---- columns ---- */
 
-typedef struct columns { qx_ctx *ctx; const qx_group *g; int64_t block, tiles; float *max, *mean; qx_lock *lock; } columns;
+enum { STRIP = 512 }; /* rows of W read together: a [K,N] weight is then read in long runs */
 
 static int64_t tiles_of(const qx_group *g)
 {
@@ -51,81 +51,102 @@ static int64_t tiles_of(const qx_group *g)
     return t;
 }
 
-/* Which item and row tile number t of the group is. */
-static const qx_plan_item *tile_at(const qx_group *g, int64_t t, int64_t *first, int64_t *rows)
-{
-    for (int64_t i = 0; i < g->n; i++) {
-        const int64_t n = g->items[i]->lin->n, here = qx_cells_of(n, TILE);
-        if (t >= here) {
-            t -= here;
-            continue;
-        }
-        *first = t * TILE;
-        *rows = n - *first < TILE ? n - *first : TILE;
-        return g->items[i];
-    }
-    return NULL;
-}
-
 static qx_status read_tile(qx_ctx *ctx, const qx_plan_item *it, int64_t first, int64_t rows, float *x)
 {
     return qx_rows_read(ctx, it->weight->tensor, &it->weight->view, it->weight->steps, first, rows, x);
 }
 
-static void add_columns(const columns *c, const float *x, int64_t rows, float *max, double *mean)
+typedef struct strip { const qx_plan_item *item; int64_t first, rows; } strip;
+typedef struct columns { qx_ctx *ctx; int64_t k, block; strip *strips; int64_t n; float *max; double *sum; } columns; /* max, sum [n][k] */
+
+static void add_columns(const float *x, int64_t rows, int64_t k, int64_t block, float *max, double *sum)
 {
-    const int64_t k = c->g->k, block = c->block > 0 ? c->block : k;
     for (int64_t r = 0; r < rows; r++)
         for (int64_t b = 0; b < k; b += block) {
             const int64_t end = b + block < k ? b + block : k;
             float top = 0;
-            for (int64_t j = b; j < end; j++) top = fmaxf(top, fabsf(x[r * k + j]));
             for (int64_t j = b; j < end; j++) {
                 const float a = fabsf(x[r * k + j]);
-                max[j] = fmaxf(max[j], a);
-                if (top > 0) mean[j] += (double)(a / top);
+                top = a > top ? a : top;
+                max[j] = a > max[j] ? a : max[j];
             }
+            for (int64_t j = b; sum && top > 0 && j < end; j++) sum[j] += (double)(fabsf(x[r * k + j]) / top);
         }
 }
 
-/* Tiles are folded in order, so that the mean does not depend on the threads. */
-qx_status qx_group_columns(qx_ctx *ctx, const qx_group *g, int64_t block, float *w, float *mean)
+static qx_status strip_columns(void *user, int64_t i)
 {
-    columns c = {.ctx = ctx, .g = g, .block = block, .tiles = tiles_of(g), .max = w, .mean = mean};
-    float *x = NULL;
-    double *sum = NULL;
-    int64_t total = 0;
-    qx_status st = qx_alloc_raw(ctx, (size_t)(TILE * g->k) * sizeof *x, (void **)&x);
-    if (st == QX_OK) st = qx_alloc_array(ctx, (size_t)g->k, sizeof *sum, (void **)&sum);
-    memset(w, 0, (size_t)g->k * sizeof *w);
-    for (int64_t t = 0; st == QX_OK && t < c.tiles; t++) {
-        int64_t first = 0, rows = 0;
-        const qx_plan_item *it = tile_at(g, t, &first, &rows);
-        st = read_tile(ctx, it, first, rows, x);
-        if (st == QX_OK) add_columns(&c, x, rows, w, sum);
-        total += rows;
-    }
-    for (int64_t j = 0; st == QX_OK && mean && j < g->k; j++) mean[j] = (float)(sum[j] / (double)total);
-    qx_free(ctx, x);
-    qx_free(ctx, sum);
+    const columns *c = user;
+    const strip *s = &c->strips[i];
+    float *x;
+    QX_TRY(qx_alloc_raw(c->ctx, (size_t)(s->rows * c->k) * sizeof *x, (void **)&x));
+    const qx_status st = read_tile(c->ctx, s->item, s->first, s->rows, x);
+    if (st == QX_OK) add_columns(x, s->rows, c->k, c->block, c->max + i * c->k, c->sum ? c->sum + i * c->k : NULL);
+    qx_free(c->ctx, x);
     return st;
 }
 
-/* ---- candidates ---- */
+static qx_status list_strips(const qx_group *g, columns *c)
+{
+    int64_t most = 0;
+    for (int64_t i = 0; i < g->n; i++) most += qx_cells_of(g->items[i]->lin->n, STRIP);
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)most, sizeof *c->strips, (void **)&c->strips));
+    for (int64_t i = 0; i < g->n; i++)
+        for (int64_t first = 0, n = g->items[i]->lin->n; first < n; first += STRIP)
+            c->strips[c->n++] = (strip){g->items[i], first, n - first < STRIP ? n - first : STRIP};
+    return QX_OK;
+}
 
-typedef struct run {
+/* Strips are folded in order, so that the mean does not depend on the threads. */
+static void join_columns(const columns *c, float *w, float *mean)
+{
+    int64_t rows = 0;
+    for (int64_t i = 0; i < c->n; i++) rows += c->strips[i].rows;
+    for (int64_t j = 0; j < c->k; j++) {
+        double sum = 0;
+        w[j] = 0;
+        for (int64_t i = 0; i < c->n; i++) {
+            w[j] = fmaxf(w[j], c->max[i * c->k + j]);
+            if (mean) sum += c->sum[i * c->k + j];
+        }
+        if (mean) mean[j] = (float)(sum / (double)rows);
+    }
+}
+
+qx_status qx_group_columns(qx_ctx *ctx, const qx_group *g, int64_t block, float *w, float *mean)
+{
+    columns c = {.ctx = ctx, .k = g->k, .block = block > 0 ? block : g->k};
+    qx_status st;
+    QX_TRY_GOTO(st, list_strips(g, &c));
+    QX_TRY_GOTO(st, qx_alloc_array(ctx, (size_t)(c.n * c.k), sizeof *c.max, (void **)&c.max));
+    if (mean) QX_TRY_GOTO(st, qx_alloc_array(ctx, (size_t)(c.n * c.k), sizeof *c.sum, (void **)&c.sum));
+    QX_TRY_GOTO(st, qx_parallel(ctx, c.n, strip_columns, &c));
+    join_columns(&c, w, mean);
+done:
+    qx_free(ctx, c.strips);
+    qx_free(ctx, c.max);
+    qx_free(ctx, c.sum);
+    return st;
+}
+
+/* ---- what candidates are judged on ---- */
+
+typedef struct piece { int64_t item, first, rows, at; } piece; /* rows of an item's weight; `at`: how many lie before them in w */
+
+struct qx_judge {
     qx_ctx *ctx;
-    qx_candidates *c;
-    int64_t k, rows, tiles; /* rows: sampled ones, then those with the largest values */
-    int64_t sampled;
-    float *raw;       /* [rows][k] as collected */
-    float *xs;        /* [n][rows][k]: X / s, quantized when asked, rows weighed */
-    float *x;         /* [rows][k], rows weighed */
-    float *weigh;     /* [rows] */
-    double *colsq;    /* [k] squares of a column of the group's weights, summed */
-    float *amax;      /* [n][items]: of W s, where the spec has one scale for the tensor */
-    double *part;     /* [tiles][n + 1] */
-} run;
+    const qx_group *group;
+    const qx_value_stats *stats;
+    int64_t k, rows, sampled;      /* rows of x: sampled ones, then those with the largest values */
+    piece *pieces; int64_t n_pieces, n_weights;
+    float *w;                      /* [n_weights][k] */
+    float *raw;                    /* [rows][k] as collected */
+    float *weigh;                  /* [rows] */
+    float *y;                      /* raw W', rows weighed: [rows][piece rows] for one piece behind the other */
+    double *part;                  /* [pieces][rows + k] */
+    double *colsq;                 /* [k] squares of a column of w, summed */
+    double reference, usual;       /* of the weights that are judged */
+};
 
 const qx_plan_item *qx_group_quantized(const qx_group *g)
 {
@@ -134,75 +155,42 @@ const qx_plan_item *qx_group_quantized(const qx_group *g)
     return NULL;
 }
 
-static int64_t rows_for(const qx_candidates *c)
+static void weigh_rows(const qx_judge *j, float *x, int64_t n)
 {
-    int64_t rows = candidate_bytes / 4 / (c->n * c->group->k);
-    rows = rows < ROWS_MIN ? ROWS_MIN : rows > ROWS_MAX ? ROWS_MAX : rows;
-    if (c->max_rows && rows > c->max_rows) rows = c->max_rows;
-    return rows < c->stats->n_rows ? rows : c->stats->n_rows;
+    for (int64_t a = 0; a < j->rows; a++)
+        for (int64_t i = 0; i < n; i++) x[a * n + i] *= j->weigh[a];
 }
 
-static void weigh_rows(const run *r, float *x)
+/* Every so many tiles of the group's weights, evenly: candidates differ in the same way on all of them. */
+static qx_status choose_pieces(qx_judge *j)
 {
-    for (int64_t a = 0; a < r->rows; a++)
-        for (int64_t j = 0; j < r->k; j++) x[a * r->k + j] *= r->weigh[a];
-}
-
-/* The largest |x / s| that the grid of candidate i reaches. */
-static float reach(const run *r, int64_t i)
-{
-    const qx_candidates *c = r->c;
-    const float *s = c->s + i * r->k, *range = c->absmax ? c->absmax : c->stats->channels.absmax;
-    float top = 0;
-    for (int64_t j = 0; j < r->k; j++) top = fmaxf(top, range[j] / s[j]);
-    return c->clip ? top * c->clip[i] : top;
-}
-
-/* X / s of candidate i, on the activation's grid: one scale from the largest channel maximum. */
-static qx_status make_x(void *user, int64_t i)
-{
-    run *r = user;
-    const qx_candidates *c = r->c;
-    const float *s = c->s + i * r->k;
-    float *y = r->xs + i * r->rows * r->k;
-    const float top = reach(r, i);
-    for (int64_t a = 0; a < r->rows; a++)
-        for (int64_t j = 0; j < r->k; j++) y[a * r->k + j] = r->raw[a * r->k + j] / s[j];
-    if (!c->quantize_x) return weigh_rows(r, y), QX_OK;
-    const qx_dtype act = qx_group_quantized(c->group)->act;
-    const qx_format f = {.codes = act == QX_DT_UINT8 ? QX_DT_INT8 : act, .scale = QX_DT_FLOAT};
-    float scale;
-    qx_scale_from_amax(&f, &top, 1, &scale, NULL);
-    qx_fake_quantize(&(qx_quant){.grid = {r->rows, r->k, r->rows, r->k}, .format = f, .scale = &scale}, y);
-    weigh_rows(r, y);
+    const qx_group *g = j->group;
+    const int64_t tiles = tiles_of(g), stride = qx_cells_of(tiles, JUDGED_TILES);
+    QX_TRY(qx_alloc_array(j->ctx, (size_t)qx_cells_of(tiles, stride) + 1, sizeof *j->pieces, (void **)&j->pieces));
+    for (int64_t i = 0, t = 0; i < g->n; i++)
+        for (int64_t first = 0; first < g->items[i]->lin->n; first += TILE, t++) {
+            if (t % stride) continue;
+            const int64_t left = g->items[i]->lin->n - first, rows = left < TILE ? left : TILE;
+            j->pieces[j->n_pieces++] = (piece){i, first, rows, j->n_weights};
+            j->n_weights += rows;
+        }
     return QX_OK;
 }
 
-/* ---- the weight of a row ---- */
-
-/* |X W'|^2 of every row over one tile of weights, and the squares of its columns: part[rows + k]. */
-static qx_status tile_norms(void *user, int64_t t)
+/* A piece of weights, what it makes of the rows, their squares and those of its columns. */
+static qx_status open_piece(void *user, int64_t t)
 {
-    run *r = user;
-    int64_t first = 0, rows = 0;
-    const qx_plan_item *it = tile_at(r->c->group, t, &first, &rows);
-    float *w = NULL, *y = NULL;
-    double *part = r->part + t * (r->rows + r->k);
-    qx_status st;
-    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * r->k) * sizeof *w, (void **)&w));
-    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * r->rows) * sizeof *y, (void **)&y));
-    QX_TRY_GOTO(st, read_tile(r->ctx, it, first, rows, w));
-    qx_gemm_nt(r->rows, rows, r->k, r->raw, r->k, w, r->k, y, rows);
-    for (int64_t a = 0; a < r->rows; a++) {
-        part[a] = 0;
-        for (int64_t j = 0; j < rows; j++) part[a] += (double)y[a * rows + j] * (double)y[a * rows + j];
-    }
-    for (int64_t a = 0; a < rows; a++)
-        for (int64_t j = 0; j < r->k; j++) part[r->rows + j] += (double)w[a * r->k + j] * (double)w[a * r->k + j];
-done:
-    qx_free(r->ctx, w);
-    qx_free(r->ctx, y);
-    return st;
+    qx_judge *j = user;
+    const piece *p = &j->pieces[t];
+    float *w = j->w + p->at * j->k, *y = j->y + p->at * j->rows;
+    double *norm = j->part + t * (j->rows + j->k), *square = norm + j->rows;
+    QX_TRY(read_tile(j->ctx, j->group->items[p->item], p->first, p->rows, w));
+    qx_gemm_nt(j->rows, p->rows, j->k, j->raw, j->k, w, j->k, y, p->rows);
+    for (int64_t a = 0; a < j->rows; a++)
+        for (int64_t i = 0; i < p->rows; i++) norm[a] += (double)y[a * p->rows + i] * (double)y[a * p->rows + i];
+    for (int64_t a = 0; a < p->rows; a++)
+        for (int64_t i = 0; i < j->k; i++) square[i] += (double)w[a * j->k + i] * (double)w[a * j->k + i];
+    return QX_OK;
 }
 
 static int by_value(const void *a, const void *b)
@@ -216,40 +204,118 @@ static void add_doubles(const double *from, int64_t n, double *to)
     for (int64_t i = 0; i < n; i++) to[i] += from[i];
 }
 
-/* The rows that are judged. */
-static void gather_rows(run *r)
-{
-    const qx_value_stats *st = r->c->stats;
-    memcpy(r->raw, st->rows, (size_t)(r->sampled * r->k) * sizeof *r->raw);
-    if (r->rows > r->sampled) memcpy(r->raw + r->sampled * r->k, st->tops, (size_t)((r->rows - r->sampled) * r->k) * sizeof *r->raw);
-}
-
 /* 1 / max(|y|, median |y|): a few tokens with enormous values (attention sinks) would otherwise decide alone, though what comes behind
  * (a residual stream of the same size, a norm) only sees their error in relation to them. */
-static qx_status weigh(run *r)
+static qx_status weigh(qx_judge *j)
 {
-    double *norm = NULL;
-    qx_status st;
-    QX_TRY(qx_alloc_array(r->ctx, (size_t)(2 * r->rows), sizeof *norm, (void **)&norm));
-    double *sorted = norm + r->rows;
-    QX_TRY_GOTO(st, qx_parallel(r->ctx, r->tiles, tile_norms, r));
-    for (int64_t t = 0; t < r->tiles; t++) {
-        const double *part = r->part + t * (r->rows + r->k);
-        add_doubles(part, r->rows, norm);
-        add_doubles(part + r->rows, r->k, r->colsq);
+    double *norm;
+    QX_TRY(qx_alloc_array(j->ctx, (size_t)(2 * j->rows), sizeof *norm, (void **)&norm));
+    double *sorted = norm + j->rows;
+    for (int64_t t = 0; t < j->n_pieces; t++) {
+        add_doubles(j->part + t * (j->rows + j->k), j->rows, norm);
+        add_doubles(j->part + t * (j->rows + j->k) + j->rows, j->k, j->colsq);
     }
-    memcpy(sorted, norm, (size_t)r->sampled * sizeof *norm);
-    qsort(sorted, (size_t)r->sampled, sizeof *sorted, by_value);
-    r->c->usual = sorted[r->sampled / 2];
-    for (int64_t a = 0; a < r->rows; a++) {
-        const double most = fmax(norm[a], r->c->usual);
-        r->weigh[a] = most > 0 ? (float)(1 / sqrt(most)) : 1;
+    memcpy(sorted, norm, (size_t)j->sampled * sizeof *norm);
+    qsort(sorted, (size_t)j->sampled, sizeof *sorted, by_value);
+    j->usual = sorted[j->sampled / 2];
+    for (int64_t a = 0; a < j->rows; a++) {
+        const double most = fmax(norm[a], j->usual);
+        j->weigh[a] = most > 0 ? (float)(1 / sqrt(most)) : 1;
+        j->reference += norm[a] * (double)j->weigh[a] * (double)j->weigh[a];
     }
-    memcpy(r->x, r->raw, (size_t)(r->rows * r->k) * sizeof *r->x);
-    weigh_rows(r, r->x);
-done:
-    qx_free(r->ctx, norm);
+    for (int64_t t = 0; t < j->n_pieces; t++) weigh_rows(j, j->y + j->pieces[t].at * j->rows, j->pieces[t].rows);
+    qx_free(j->ctx, norm);
+    return QX_OK;
+}
+
+static qx_status open_judge(qx_judge *j)
+{
+    const size_t rows = (size_t)j->rows, k = (size_t)j->k;
+    QX_TRY(choose_pieces(j));
+    QX_TRY(qx_alloc_raw(j->ctx, (size_t)j->n_weights * k * sizeof *j->w, (void **)&j->w));
+    QX_TRY(qx_alloc_raw(j->ctx, rows * k * sizeof *j->raw, (void **)&j->raw));
+    QX_TRY(qx_alloc_raw(j->ctx, (size_t)j->n_weights * rows * sizeof *j->y, (void **)&j->y));
+    QX_TRY(qx_alloc_raw(j->ctx, rows * sizeof *j->weigh, (void **)&j->weigh));
+    QX_TRY(qx_alloc_array(j->ctx, k, sizeof *j->colsq, (void **)&j->colsq));
+    QX_TRY(qx_alloc_array(j->ctx, (size_t)j->n_pieces * (rows + k), sizeof *j->part, (void **)&j->part));
+    memcpy(j->raw, j->stats->rows, (size_t)j->sampled * k * sizeof *j->raw);
+    if (j->rows > j->sampled) memcpy(j->raw + (size_t)j->sampled * k, j->stats->tops, (rows - (size_t)j->sampled) * k * sizeof *j->raw);
+    QX_TRY(qx_parallel(j->ctx, j->n_pieces, open_piece, j));
+    return weigh(j);
+}
+
+qx_status qx_judge_new(qx_ctx *ctx, const qx_group *g, const qx_value_stats *stats, int64_t most_rows, qx_judge **out)
+{
+    *out = NULL;
+    QX_TRY(QX_NEW(ctx, out));
+    qx_judge *j = *out;
+    *j = (qx_judge){.ctx = ctx, .group = g, .stats = stats, .k = g->k, .sampled = most_rows < stats->n_rows ? most_rows : stats->n_rows};
+    j->rows = j->sampled + stats->n_tops;
+    const qx_status st = open_judge(j);
+    if (st == QX_OK) return QX_OK;
+    qx_judge_free(j);
+    *out = NULL;
     return st;
+}
+
+void qx_judge_free(qx_judge *j)
+{
+    if (!j) return;
+    void *list[] = {j->pieces, j->w, j->raw, j->weigh, j->y, j->part, j->colsq};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(j->ctx, list[i]);
+    qx_free(j->ctx, j);
+}
+
+double qx_judge_reference(const qx_judge *j) { return j->reference; }
+
+double qx_judge_usual(const qx_judge *j)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < j->group->n; i++) n += j->group->items[i]->lin->n;
+    return j->usual * (double)n / (double)j->n_weights;
+}
+
+/* ---- candidates ---- */
+
+typedef struct run {
+    qx_judge *j;
+    const qx_candidates *c;
+    int64_t first;    /* the candidates of this round start here */
+    float *xs;        /* [candidates of a round][rows][k]: X / s, quantized when asked, rows weighed */
+    float *amax;      /* [n][items]: of W s, where the spec has one scale for the tensor */
+    double *part;     /* [n][pieces] */
+} run;
+
+static const float *range_of(const run *r) { return r->c->absmax ? r->c->absmax : r->j->stats->channels.absmax; }
+
+/* The largest |x / s| that the grid of candidate i reaches. */
+static float reach(const run *r, int64_t i)
+{
+    const float *s = r->c->s + i * r->j->k, *range = range_of(r);
+    float top = 0;
+    for (int64_t j = 0; j < r->j->k; j++) top = fmaxf(top, range[j] / s[j]);
+    return r->c->clip ? top * r->c->clip[i] : top;
+}
+
+/* X / s of a candidate, on the activation's grid: one scale from the largest channel maximum. */
+static qx_status make_x(void *user, int64_t at)
+{
+    const run *r = user;
+    const qx_judge *j = r->j;
+    const int64_t i = r->first + at, k = j->k;
+    const float *s = r->c->s + i * k, top = r->c->quantize_x ? reach(r, i) : 0;
+    float *y = r->xs + at * j->rows * k;
+    for (int64_t a = 0; a < j->rows; a++)
+        for (int64_t c = 0; c < k; c++) y[a * k + c] = j->raw[a * k + c] / s[c];
+    if (r->c->quantize_x) {
+        const qx_dtype act = qx_group_quantized(j->group)->act;
+        const qx_format f = {.codes = act == QX_DT_UINT8 ? QX_DT_INT8 : act, .scale = QX_DT_FLOAT};
+        float scale;
+        qx_scale_from_amax(&f, &top, 1, &scale, NULL);
+        qx_fake_quantize(&(qx_quant){.grid = {j->rows, k, j->rows, k}, .format = f, .scale = &scale}, y);
+    }
+    weigh_rows(j, y, k);
+    return QX_OK;
 }
 
 /* ---- rows that nobody has seen ---- */
@@ -259,117 +325,97 @@ done:
  * times the squares of the weights it meets. Judged rows do not show it: few are extreme, and a large alpha leaves every channel without headroom. */
 static double unseen_error(const run *r, int64_t i)
 {
-    const qx_candidates *c = r->c;
-    const float top = reach(r, i), *s = c->s + i * r->k, *range = c->absmax ? c->absmax : c->stats->channels.absmax;
+    const qx_judge *j = r->j;
+    const float top = reach(r, i), *s = r->c->s + i * j->k, *range = range_of(r);
     double sum = 0;
-    for (int64_t j = 0; j < r->k && c->seen; j++) {
-        const double m = (double)range[j], room = m > 0 ? fmax((double)(top * s[j]) / m, 1) : 1, energy = m * m * r->colsq[j];
-        sum += energy / (10 * pow(room, 4)) / fmax(fmax(r->c->usual, energy * room * room), 1e-300);
+    for (int64_t c = 0; c < j->k; c++) {
+        const double m = (double)range[c], room = m > 0 ? fmax((double)(top * s[c]) / m, 1) : 1, energy = m * m * j->colsq[c];
+        sum += energy / (10 * pow(room, 4)) / fmax(fmax(j->usual, energy * room * room), 1e-300);
     }
-    return c->seen ? sum * 2 * (double)r->rows / (double)c->seen : 0;
+    return sum * 2 * (double)j->rows / (double)r->c->seen;
 }
 
 /* ---- errors ---- */
 
-static int64_t item_index(const qx_group *g, const qx_plan_item *it)
-{
-    for (int64_t i = 0; i < g->n; i++)
-        if (g->items[i] == it) return i;
-    return 0;
-}
-
-static qx_status tile_errors(void *user, int64_t t)
+/* Candidate `first + at / pieces` on one piece of the weights. */
+static qx_status piece_error(void *user, int64_t at)
 {
     run *r = user;
-    qx_candidates *c = r->c;
-    const int64_t k = r->k;
-    int64_t first = 0, rows = 0;
-    const qx_plan_item *it = tile_at(c->group, t, &first, &rows);
-    float *w = NULL, *wq = NULL, *y = NULL, *scale = NULL, *imp = NULL;
+    const qx_judge *j = r->j;
+    const int64_t k = j->k, slot = at / j->n_pieces, i = r->first + slot, t = at % j->n_pieces;
+    const piece *p = &j->pieces[t];
+    const qx_qspec *spec = &j->group->items[p->item]->weight->spec;
+    const float *s = r->c->s + i * k, *w = j->w + p->at * k, *sq = j->stats->channels.n == k ? j->stats->channels.importance : NULL;
+    float *wq = NULL, *scale = NULL, *imp = NULL;
     int32_t *zero = NULL;
-    const float *sq = c->stats->channels.n == k ? c->stats->channels.importance : NULL;
-    double *part = r->part + t * (c->n + 1);
     qx_status st;
-    QX_TRY_GOTO(st, qx_check_cancel(r->ctx));
-    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * k) * sizeof *w, (void **)&w));
-    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * k) * sizeof *wq, (void **)&wq));
-    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * k + rows) * sizeof *scale, (void **)&scale));
-    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * k + rows) * sizeof *zero, (void **)&zero));
-    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)k * sizeof *imp, (void **)&imp));
-    QX_TRY_GOTO(st, qx_alloc_raw(r->ctx, (size_t)(rows * r->rows) * sizeof *y, (void **)&y));
-    QX_TRY_GOTO(st, read_tile(r->ctx, it, first, rows, w));
-    qx_gemm_nt(r->rows, rows, k, r->x, k, w, k, y, rows);
-    for (int64_t i = 0; i < r->rows * rows; i++) part[c->n] += (double)y[i] * (double)y[i];
-    for (int64_t i = 0; i < c->n; i++) {
-        const float *s = c->s + i * k;
-        for (int64_t a = 0; a < rows; a++)
-            for (int64_t j = 0; j < k; j++) wq[a * k + j] = w[a * k + j] * s[j];
-        for (int64_t j = 0; sq && j < k; j++) imp[j] = sq[j] / (s[j] * s[j]);
-        if (it->weight->spec.codes) qx_spec_fake(&it->weight->spec, rows, k, r->amax[i * c->group->n + item_index(c->group, it)], sq ? imp : NULL, wq, scale, zero);
-        part[i] = qx_gemm_nt_error(r->rows, rows, k, r->xs + i * r->rows * k, k, wq, k, y, rows);
-    }
+    QX_TRY_GOTO(st, qx_check_cancel(j->ctx));
+    QX_TRY_GOTO(st, qx_alloc_raw(j->ctx, (size_t)(p->rows * k) * sizeof *wq, (void **)&wq));
+    QX_TRY_GOTO(st, qx_alloc_raw(j->ctx, (size_t)(p->rows * k + p->rows) * sizeof *scale, (void **)&scale));
+    QX_TRY_GOTO(st, qx_alloc_raw(j->ctx, (size_t)(p->rows * k + p->rows) * sizeof *zero, (void **)&zero));
+    QX_TRY_GOTO(st, qx_alloc_raw(j->ctx, (size_t)k * sizeof *imp, (void **)&imp));
+    for (int64_t a = 0; a < p->rows; a++)
+        for (int64_t c = 0; c < k; c++) wq[a * k + c] = w[a * k + c] * s[c];
+    for (int64_t c = 0; sq && c < k; c++) imp[c] = sq[c] / (s[c] * s[c]);
+    if (spec->codes) qx_spec_fake(spec, p->rows, k, r->amax[i * j->group->n + p->item], sq ? imp : NULL, wq, scale, zero);
+    r->part[i * j->n_pieces + t] = qx_gemm_nt_error(j->rows, p->rows, k, r->xs + slot * j->rows * k, k, wq, k, j->y + p->at * j->rows, p->rows);
 done:
-    qx_free(r->ctx, w);
-    qx_free(r->ctx, wq);
-    qx_free(r->ctx, scale);
-    qx_free(r->ctx, zero);
-    qx_free(r->ctx, imp);
-    qx_free(r->ctx, y);
+    qx_free(j->ctx, wq);
+    qx_free(j->ctx, scale);
+    qx_free(j->ctx, imp);
+    qx_free(j->ctx, zero);
     return st;
 }
 
 /* Tensor maxima of W s for every candidate and item, where needed. */
 static qx_status tensor_maxima(run *r)
 {
-    const qx_group *g = r->c->group;
+    const qx_group *g = r->j->group;
+    qx_ctx *ctx = r->j->ctx;
     float *col = NULL;
     qx_status st = QX_OK;
     for (int64_t i = 0; st == QX_OK && i < g->n; i++) {
         if (g->items[i]->weight->spec.block >= 0) continue;
         qx_group one = {.items = &g->items[i], .n = 1, .x = g->x, .k = g->k};
-        if (!col) st = qx_alloc_array(r->ctx, (size_t)g->k, sizeof *col, (void **)&col);
-        if (st == QX_OK) st = qx_group_columns(r->ctx, &one, 0, col, NULL);
+        if (!col) st = qx_alloc_array(ctx, (size_t)g->k, sizeof *col, (void **)&col);
+        if (st == QX_OK) st = qx_group_columns(ctx, &one, 0, col, NULL);
         for (int64_t a = 0; st == QX_OK && a < r->c->n; a++)
             for (int64_t j = 0; j < g->k; j++) r->amax[a * g->n + i] = fmaxf(r->amax[a * g->n + i], col[j] * r->c->s[a * g->k + j]);
     }
-    qx_free(r->ctx, col);
+    qx_free(ctx, col);
     return st;
 }
 
-qx_status qx_candidates_run(qx_ctx *ctx, qx_candidates *c)
+/* As many candidates at a time as their copies of X may take memory. */
+static qx_status run_rounds(run *r)
 {
-    run r = {.ctx = ctx, .c = c, .k = c->group->k, .sampled = rows_for(c), .tiles = tiles_of(c->group)};
-    r.rows = r.sampled + c->stats->n_tops;
-    const size_t parts = (size_t)(r.tiles * (c->n + 1 > r.rows + r.k ? c->n + 1 : r.rows + r.k));
+    const qx_judge *j = r->j;
+    const int64_t n = r->c->n, fit = candidate_bytes / (int64_t)sizeof *r->xs / (j->rows * j->k + 1), most = fit < 1 ? 1 : fit < n ? fit : n;
+    QX_TRY(qx_alloc_raw(j->ctx, (size_t)(most * j->rows * j->k) * sizeof *r->xs, (void **)&r->xs));
+    for (r->first = 0; r->first < n; r->first += most) {
+        const int64_t now = n - r->first < most ? n - r->first : most;
+        QX_TRY(qx_parallel(j->ctx, now, make_x, r));
+        QX_TRY(qx_parallel(j->ctx, now * j->n_pieces, piece_error, r));
+    }
+    return QX_OK;
+}
+
+qx_status qx_judge_run(qx_judge *j, const qx_candidates *c, double *error)
+{
+    run r = {.j = j, .c = c};
     qx_status st;
-    QX_TRY_GOTO(st, qx_alloc_array(ctx, parts, sizeof *r.part, (void **)&r.part));
-    QX_TRY_GOTO(st, qx_alloc_array(ctx, (size_t)(c->n * c->group->n), sizeof *r.amax, (void **)&r.amax));
-    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(c->n * r.rows * r.k) * sizeof *r.xs, (void **)&r.xs));
-    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(r.rows * r.k) * sizeof *r.raw, (void **)&r.raw));
-    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(r.rows * r.k) * sizeof *r.x, (void **)&r.x));
-    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)r.rows * sizeof *r.weigh, (void **)&r.weigh));
-    QX_TRY_GOTO(st, qx_alloc_array(ctx, (size_t)r.k, sizeof *r.colsq, (void **)&r.colsq));
-    gather_rows(&r);
-    QX_TRY_GOTO(st, weigh(&r));
-    memset(r.part, 0, parts * sizeof *r.part);
+    QX_TRY_GOTO(st, qx_alloc_array(j->ctx, (size_t)(c->n * j->n_pieces) + 1, sizeof *r.part, (void **)&r.part));
+    QX_TRY_GOTO(st, qx_alloc_array(j->ctx, (size_t)(c->n * j->group->n), sizeof *r.amax, (void **)&r.amax));
     QX_TRY_GOTO(st, tensor_maxima(&r));
-    QX_TRY_GOTO(st, qx_parallel(ctx, c->n, make_x, &r));
-    QX_TRY_GOTO(st, qx_parallel(ctx, r.tiles, tile_errors, &r));
-    c->reference = 0;
-    for (int64_t i = 0; i <= c->n; i++) {
-        double sum = 0;
-        for (int64_t t = 0; t < r.tiles; t++) sum += r.part[t * (c->n + 1) + i];
-        if (i < c->n) c->error[i] = sum + unseen_error(&r, i);
-        else c->reference = sum;
+    QX_TRY_GOTO(st, run_rounds(&r));
+    for (int64_t i = 0; i < c->n; i++) {
+        error[i] = c->seen ? unseen_error(&r, i) : 0;
+        for (int64_t t = 0; t < j->n_pieces; t++) error[i] += r.part[i * j->n_pieces + t];
     }
 done:
-    qx_free(ctx, r.part);
-    qx_free(ctx, r.amax);
-    qx_free(ctx, r.xs);
-    qx_free(ctx, r.raw);
-    qx_free(ctx, r.x);
-    qx_free(ctx, r.weigh);
-    qx_free(ctx, r.colsq);
+    qx_free(j->ctx, r.part);
+    qx_free(j->ctx, r.amax);
+    qx_free(j->ctx, r.xs);
     return st;
 }
 

@@ -1,29 +1,31 @@
-/* search.h - the error that a candidate factor s[k] gives a group of linears: || X W' - Q(X / s) Q(W s)' ||^2 over sampled rows of X, summed over the
- * group. Rows whose output is larger than the median row's count by their relative error. Weights are read tile by tile for all candidates together;
- * no candidate ever exists as a whole matrix. */
+/* search.h - the error that a candidate factor s[k] gives a group of linears: || X W' - Q(X / s) Q(W s)' ||^2 over sampled rows of X and, of large
+ * groups, sampled rows of W. Rows whose output is larger than the median row's count by their relative error. What is judged is read once and kept
+ * (some 1,000 rows of weights); no candidate ever exists as a whole matrix. */
 #ifndef QX_PASSES_SEARCH_H
 #define QX_PASSES_SEARCH_H
 
 #include "passes/fold.h"
 
+typedef struct qx_judge qx_judge;
+/* stats: of g->x, with rows. Judged are its first most_rows sampled rows, and beside them the rows with the largest values, each like a sampled one: few, but
+ * the tokens that all others attend to. The group and the statistics must stay as they are while the judge is used. */
+qx_status qx_judge_new(qx_ctx *ctx, const qx_group *g, const qx_value_stats *stats, int64_t most_rows, qx_judge **out);
+void qx_judge_free(qx_judge *j);
+double qx_judge_reference(const qx_judge *j); /* || X W' ||^2 of what is judged, rows as they are weighed */
+double qx_judge_usual(const qx_judge *j);     /* |y|^2 of the median row over all outputs of the group */
+
 typedef struct qx_candidates {
-    const qx_group *group;
-    const qx_value_stats *stats;   /* of group->x: rows and channels */
     int64_t n;                     /* candidates */
     const float *s;                /* [n][k] */
     bool quantize_x;               /* activations are quantized too (W8A8) */
     const float *absmax;           /* [k] range of x that the activation scale comes from; NULL: stats->channels.absmax */
     const float *clip;             /* [n] share of that range that the grid of activations reaches; NULL: all of it */
-    int64_t max_rows;              /* of the sampled rows that are judged, from the front (0: as many as memory allows, at most 128); the rows with the
-                                      largest values are judged beside them, each like a sampled one: few, but the tokens that all others attend to */
     int64_t seen;                  /* rows of calibration that the range is the largest of: the error then holds what clipping larger values in rows nobody has
                                       seen is expected to cost (search.c); 0: the judged rows alone */
-    double *error;                 /* [n] out; [0] is for whatever candidate 0 is */
-    double reference;              /* out: || X W' ||^2 of the rows as they are weighed */
-    double usual;                  /* out: |y|^2 of the median row */
 } qx_candidates;
+/* error[n]: of each candidate, in the units of qx_judge_reference, with the formats that the group's items have now. */
+qx_status qx_judge_run(qx_judge *j, const qx_candidates *c, double *error);
 
-qx_status qx_candidates_run(qx_ctx *ctx, qx_candidates *c);
 /* The first operator of the group that reads x quantized (some may stay float); NULL: none does. */
 const qx_plan_item *qx_group_quantized(const qx_group *g);
 /* Refuses a group whose weights were pruned or solved already: smoothing belongs before that. */

@@ -6,7 +6,7 @@
 
 #include "passes/scheme.h"
 
-enum { MOST = 12 }; /* candidates that are judged together */
+enum { MOST = 8 }; /* candidates that are judged together */
 static const double least_gain_db = 0.3; /* below this the sampled rows cannot tell a gain from chance */
 
 /* s for one alpha; a dead channel keeps 1. Clamped, and rounded to nothing: factors are exact in float. */
@@ -21,7 +21,7 @@ static void factors(const float *x, const float *w, int64_t k, double alpha, flo
 typedef struct candidate { double alpha; float clip; bool smooth; } candidate;
 
 /* w[k]: column maxima. range[k]: of x as if the judged rows had not been there. */
-typedef struct finder { qx_pass *p; const qx_group *g; qx_fold fold; const qx_value_stats *st; float *w, *range; int64_t judged; double plain, reference, usual; } finder; /* plain: error without smoothing */
+typedef struct finder { qx_pass *p; const qx_group *g; qx_fold fold; const qx_value_stats *st; float *w, *range; qx_judge *judge; double plain; } finder; /* plain: error without smoothing */
 
 static void fill(const finder *f, const float *range, double alpha, bool smooth, float *s)
 {
@@ -74,9 +74,8 @@ static qx_status judge(finder *f, const candidate *list, int n, double *error)
     float clip[MOST], *s;
     QX_TRY(qx_alloc_raw(f->p->ctx, (size_t)(n * k) * sizeof *s, (void **)&s));
     for (int i = 0; i < n; i++) fill(f, f->range, list[i].alpha, list[i].smooth, s + i * k), clip[i] = list[i].clip;
-    qx_candidates c = {.group = f->g, .stats = f->st, .n = n, .s = s, .quantize_x = true, .absmax = f->range, .clip = clip, .max_rows = f->judged, .seen = f->st->count / k, .error = error};
-    const qx_status st = qx_candidates_run(f->p->ctx, &c);
-    f->reference = c.reference, f->usual = c.usual;
+    const qx_candidates c = {.n = n, .s = s, .quantize_x = true, .absmax = f->range, .clip = clip, .seen = f->st->count / k};
+    const qx_status st = qx_judge_run(f->judge, &c, error);
     qx_free(f->p->ctx, s);
     return st;
 }
@@ -88,43 +87,52 @@ static void take_best(const candidate *list, const double *error, int n, found *
         if (error[i] < best->error) *best = (found){list[i], error[i]};
 }
 
-/* alpha over the whole range of x. What the format does without smoothing is what all have to beat. */
+static qx_status try_alphas(finder *f, const double *alpha, int n, float clip, found *best)
+{
+    candidate list[MOST] = {{0}};
+    double error[MOST];
+    int m = 0;
+    for (int i = 0; i < n; i++)
+        if (alpha[i] >= 0 && alpha[i] <= 1) list[m++] = (candidate){alpha[i], clip, true};
+    QX_TRY(judge(f, list, m, error));
+    take_best(list, error, m, best);
+    return QX_OK;
+}
+
+/* Both neighbours of the best alpha. */
+static qx_status search_beside(finder *f, double step, found *best)
+{
+    const double beside[] = {best->is.alpha - step, best->is.alpha + step};
+    return try_alphas(f, beside, 2, best->is.clip, best);
+}
+
+/* alpha over the whole range of x: coarsely, then beside the best. What the format does without smoothing is what all have to beat. */
 static qx_status search_alpha(finder *f, float plain, const double *fixed, found *best)
 {
-    candidate list[MOST] = {{0, plain, false}};
-    double error[MOST];
-    int n = 1;
-    if (fixed) list[n++] = (candidate){*fixed, 1, true};
-    for (int i = 0; !fixed && i <= 9; i++) list[n++] = (candidate){i / 10.0, 1, true};
-    QX_TRY(judge(f, list, n, error));
-    f->plain = error[0];
+    static const double coarse[] = {0, 0.2, 0.4, 0.6, 0.8};
+    const candidate none = {0, plain, false};
+    QX_TRY(judge(f, &none, 1, &f->plain));
     best->error = INFINITY;
-    take_best(list + 1, error + 1, n - 1, best);
-    if (!fixed && !(10 * log10(f->plain / fmax(best->error, 1e-300)) >= least_gain_db)) *best = (found){list[0], error[0]};
+    if (fixed) return try_alphas(f, fixed, 1, 1, best);
+    QX_TRY(try_alphas(f, coarse, sizeof coarse / sizeof *coarse, 1, best));
+    QX_TRY(search_beside(f, 0.1, best));
+    if (!(10 * log10(f->plain / fmax(best->error, 1e-300)) >= least_gain_db)) *best = (found){none, f->plain};
     return QX_OK;
 }
 
-/* How much of the range the grid should reach: the product of a gate has a long tail, and what clipping it costs only the output can tell. */
+/* How much of the range the grid should reach: the product of a gate has a long tail, and what clipping it costs only the output can tell. Less and less,
+ * as long as that helps. */
 static qx_status search_clip(finder *f, found *best)
 {
-    candidate list[MOST];
-    double error[MOST];
-    int n = 0;
-    for (int i = 1; i < 8; i++) list[n++] = (candidate){best->is.alpha, 1 - 0.1f * (float)i, true};
-    QX_TRY(judge(f, list, n, error));
-    take_best(list, error, n, best);
-    return QX_OK;
-}
-
-static qx_status search_beside(finder *f, found *best)
-{
-    candidate list[MOST];
-    double error[MOST];
-    int n = 0;
-    for (int i = -1; i <= 1; i += 2)
-        if (best->is.alpha + 0.05 * i >= 0 && best->is.alpha + 0.05 * i <= 1) list[n++] = (candidate){best->is.alpha + 0.05 * i, best->is.clip, true};
-    QX_TRY(judge(f, list, n, error));
-    take_best(list, error, n, best);
+    for (int i = 1; i < 8; i += 2) {
+        const double before = best->error;
+        candidate list[2];
+        double error[2];
+        for (int j = 0; j < 2; j++) list[j] = (candidate){best->is.alpha, 1 - 0.1f * (float)(i + j), true};
+        QX_TRY(judge(f, list, 2, error));
+        take_best(list, error, 2, best);
+        if (!(best->error < before)) break;
+    }
     return QX_OK;
 }
 
@@ -141,6 +149,7 @@ static void close_finder(finder *f)
 {
     qx_free(f->p->ctx, f->w);
     qx_free(f->p->ctx, f->range);
+    qx_judge_free(f->judge);
 }
 
 qx_status qx_smooth_choose(qx_pass *p, const qx_group *g, const qx_stats *stats, const double *fixed, qx_smooth *out)
@@ -149,14 +158,16 @@ qx_status qx_smooth_choose(qx_pass *p, const qx_group *g, const qx_stats *stats,
     found best = {0};
     qx_status st;
     QX_TRY_GOTO(st, open_finder(&f));
-    f.judged = f.st->n_rows < 4 ? f.st->n_rows : f.st->n_rows / 4;
-    range_without_judged(f.st, f.judged, f.range);
+    const int64_t judged = f.st->n_rows < 4 ? f.st->n_rows : f.st->n_rows / 4;
+    range_without_judged(f.st, judged, f.range);
+    QX_TRY_GOTO(st, qx_judge_new(p->ctx, g, f.st, judged, &f.judge));
     const float top = largest(f.range, NULL, g->k);
     QX_TRY_GOTO(st, search_alpha(&f, top > 0 ? plain_reach(g, stats, top) / top : 1, fixed, &best));
     if (best.is.smooth && !qx_dtype_is_float(qx_group_quantized(g)->act)) QX_TRY_GOTO(st, search_clip(&f, &best));
-    if (best.is.smooth && !fixed) QX_TRY_GOTO(st, search_beside(&f, &best));
+    if (best.is.smooth && !fixed) QX_TRY_GOTO(st, search_beside(&f, 0.05, &best));
+    const double reference = qx_judge_reference(f.judge);
     *out = (qx_smooth){.alpha = best.is.alpha, .smooth = best.is.smooth, .clip = best.is.clip, .gain_db = 10 * log10(f.plain / fmax(best.error, 1e-300)),
-                       .left_db = 10 * log10(f.reference / fmax(best.error, 1e-300)), .error = best.error / fmax(f.reference, 1e-300) * f.usual};
+                       .left_db = 10 * log10(reference / fmax(best.error, 1e-300)), .error = best.error / fmax(reference, 1e-300) * qx_judge_usual(f.judge)};
 done:
     close_finder(&f);
     return st;

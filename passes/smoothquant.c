@@ -137,6 +137,7 @@ static qx_status measure_one(trial *t, int64_t i, double all)
     QX_TRY(qx_probe_run(t->probe, t->changes, t->n, &e));
     t->s->is[i].measured = true;
     t->s->is[i].effect = all > 0 ? size_of(&e) / all : 0;
+    qx_log(t->p->ctx, QX_LOG_DEBUG, "input '%s' quantized alone: %.1f %% of all effect on the output", t->s->groups[i].x->name, 100 * t->s->is[i].effect);
     return QX_OK;
 }
 
