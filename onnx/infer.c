@@ -133,7 +133,9 @@ qx_content *qx_ix_weight_content(qx_infer *ix, const qx_weight *w)
     if (w->numel > QX_CONTENT_MAX || w->dtype == QX_DT_STRING || w->bytes > 16 * QX_CONTENT_MAX) return NULL;
     void *data = qx_arena_alloc(ix->arena, w->bytes ? w->bytes : 1);
     if (!data) return NULL;
-    if (qx_weight_read(ix->ctx, w, data) != QX_OK) { /* the reader or the checker tells about a broken weight; here it is unknown */
+    qx_status st = qx_weight_read(ix->ctx, w, data);
+    if (st != QX_OK) { /* the reader or the checker tells about a broken weight; here it is unknown */
+        ix->no_memory |= st == QX_E_NOMEM;
         qx_ctx_clear_error(ix->ctx);
         return NULL;
     }
@@ -268,6 +270,12 @@ qx_status qx_ix_enter(qx_infer *ix, qx_graph *g)
     return QX_OK;
 }
 
+qx_status qx_infer_status(const qx_infer *ix)
+{
+    if (ix->no_memory || qx_exprs_out_of_memory(ix->exprs)) return QX_IX_NOMEM(ix);
+    return qx_arena_status(ix->arena);
+}
+
 qx_status qx_infer_graph(qx_infer *ix, qx_graph *g)
 {
     QX_FOR_NODES(g, n) QX_TRY(qx_infer_node(ix, n));
@@ -307,8 +315,8 @@ qx_status qx_infer_node(qx_infer *ix, qx_node *n)
     ix->budget--;
     if (n->callee) QX_TRY(call_function(ix, n));
     else if (n->op->infer) QX_TRY((qx_status)n->op->infer(ix, n));
-    if (!settle_outputs(ix, n) || qx_exprs_out_of_memory(ix->exprs)) return QX_IX_NOMEM(ix);
-    return QX_OK;
+    if (!settle_outputs(ix, n)) return QX_IX_NOMEM(ix);
+    return qx_infer_status(ix);
 }
 
 /* ---- a whole model ---------------------------------------------------------------------------------------------------- */

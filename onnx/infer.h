@@ -33,6 +33,9 @@ qx_status qx_infer_give_type(qx_infer *ix, const qx_value *v, const qx_type *t);
 /* All nodes of a graph in order, bodies and called functions too. An impossible shape is QX_E_SHAPE (or E_TYPE) naming the node and the numbers. */
 qx_status qx_infer_graph(qx_infer *ix, qx_graph *g);
 qx_status qx_infer_node(qx_infer *ix, qx_node *n);
+/* Whether memory ran out since the beginning (QX_E_NOMEM): what qx_infer_type and qx_infer_content do not know may have been lost, then. Every node
+ * looks by itself; ask after looking at values. */
+qx_status qx_infer_status(const qx_infer *ix);
 /* What is known; kind NONE when nothing. Valid until qx_infer_free. */
 const qx_type *qx_infer_type(const qx_infer *ix, const qx_value *v);
 /* NULL when not known; single elements may still be QX_NUM_UNKNOWN. */

@@ -23,6 +23,7 @@ struct qx_infer {
     qx_frame *frame;
     int depth;
     bool concrete;
+    bool no_memory;        /* a constant could not be read for want of it; the arena and the expressions remember their own */
     int64_t budget;        /* nodes that may still be visited before calls are cut short */
     int warned;
 };

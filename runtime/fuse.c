@@ -83,17 +83,22 @@ static bool inferred_scalar(const qx_fuser *f, const qx_value *v, double *out)
         qx_model *m = f->x->model;
         qx_status st = qx_infer_new(m, &k->infer);
         if (st == QX_OK) st = qx_infer_graph(k->infer, m->graph);
-        if (st != QX_OK) {
+        if (!qx_fuse_ok(f, st)) { /* nothing is known then */
             if (k->infer) qx_infer_free(k->infer);
             k->infer = NULL;
-            k->no_memory = st == QX_E_NOMEM;
-            if (!k->no_memory) qx_ctx_clear_error(f->x->ctx); /* nothing is known then */
         }
     }
     const qx_content *c = k->infer ? qx_infer_content(k->infer, v) : NULL;
-    if (!c || c->n != 1 || (c->v[0].kind != QX_NUM_INT && c->v[0].kind != QX_NUM_REAL)) return false;
+    if (!k->infer || !qx_fuse_ok(f, qx_infer_status(k->infer)) || !c || c->n != 1 || (c->v[0].kind != QX_NUM_INT && c->v[0].kind != QX_NUM_REAL)) return false;
     *out = c->v[0].kind == QX_NUM_INT ? (double)c->v[0].i : c->v[0].f;
     return isfinite(*out);
+}
+
+bool qx_fuse_ok(const qx_fuser *f, qx_status st)
+{
+    f->facts->no_memory |= st == QX_E_NOMEM;
+    if (st != QX_OK && st != QX_E_NOMEM) qx_ctx_clear_error(f->x->ctx);
+    return st == QX_OK;
 }
 
 static bool const_scalar(const qx_fuser *f, const qx_value *v, double *out)
@@ -101,7 +106,7 @@ static bool const_scalar(const qx_fuser *f, const qx_value *v, double *out)
     uint64_t raw[2] = {0, 0};
     float x;
     const qx_weight *w = qx_fuse_const(v);
-    if (!w || w->numel != 1 || w->bytes > sizeof raw || w->dtype == QX_DT_STRING || qx_weight_read(f->x->ctx, w, raw) != QX_OK) return false;
+    if (!w || w->numel != 1 || w->bytes > sizeof raw || w->dtype == QX_DT_STRING || !qx_fuse_ok(f, qx_weight_read(f->x->ctx, w, raw))) return false;
     if (w->dtype == QX_DT_DOUBLE) memcpy(out, raw, sizeof *out);
     else if (w->dtype == QX_DT_INT64) *out = (double)(int64_t)raw[0];
     else if (qx_to_f32(w->dtype, raw, 1, &x)) *out = (double)x;

@@ -33,6 +33,9 @@ qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *param
 const qx_value *qx_fuse_behind(const qx_value *v);
 /* The constant (initializer or Constant) behind v; NULL when there is none. */
 const qx_weight *qx_fuse_const(const qx_value *v);
+/* Whether a look at a constant went well. One that cannot be read is nothing to fuse, and the step that needs it tells why; memory that ran out is
+ * remembered, and the plan fails by it. */
+bool qx_fuse_ok(const qx_fuser *f, qx_status st);
 /* The one element of a value as double: of a constant initializer or Constant, or worked out from dims that are known (exporters write the middle of a
  * row as Shape, Gather, Div). False when it is not one known, finite number. */
 bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out);

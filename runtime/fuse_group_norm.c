@@ -7,7 +7,7 @@
 static bool all_are(const qx_fuser *f, const qx_weight *w, float want)
 {
     float v[256];
-    if (!w || w->job || w->numel > 256 || qx_weight_read_f32(f->x->ctx, w, 0, w->numel, v) != QX_OK) return false;
+    if (!w || w->job || w->numel > 256 || !qx_fuse_ok(f, qx_weight_read_f32(f->x->ctx, w, 0, w->numel, v))) return false;
     for (int64_t i = 0; i < w->numel; i++)
         if (v[i] < want || v[i] > want) return false;
     return true;

@@ -32,7 +32,7 @@ static bool all_zero(const qx_fuser *f, const qx_weight *z)
 {
     int8_t buf[4096];
     if (!z) return true;
-    if (z->bytes > sizeof buf || qx_weight_read(f->x->ctx, z, buf) != QX_OK) return false;
+    if (z->bytes > sizeof buf || !qx_fuse_ok(f, qx_weight_read(f->x->ctx, z, buf))) return false;
     for (size_t i = 0; i < z->bytes; i++)
         if (buf[i]) return false;
     return true;
