@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""ONNX Runtime's quantizers on a language model, judged as scripts/accuracy.sh judges qonnx: same windows for calibration, same held-out tokens.
+"""The peers' quantizers on a language model, judged as scripts/accuracy.sh judges qonnx: same windows for calibration, same held-out tokens.
 
-  llm_peers.py MODEL_DIR [CALIBRATION_WINDOWS [EVALUATION_WINDOWS]]
+  llm_peers.py MODEL_DIR [--calib WINDOWS] [--held WINDOWS] [--modelopt PYTHON]
 
-MODEL_DIR holds model.onnx, tokenizer.json, calib.txt and heldout.txt (scripts/prose.py makes the last two). Needs onnx, onnxruntime, tokenizers, numpy.
-Prints perplexity, mean KL to the float model, top-1 agreement and the seconds that quantizing took.
+MODEL_DIR holds model.onnx, tokenizer.json, calib.txt and heldout.txt (scripts/prose.py makes the last two). Needs onnx, onnx_ir, onnxruntime, tokenizers, numpy;
+PYTHON is an interpreter that has nvidia-modelopt[onnx] as well. Every quantizer runs in a process of its own. Prints perplexity, mean KL to the float
+model, top-1 agreement, and the seconds and the peak memory that quantizing took.
 """
+import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -55,14 +58,14 @@ def log_probabilities(path, held):
         yield w, logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
 
 
-def judge(label, path, reference, held, seconds):
+def judge(label, path, reference, held, cost):
     loss = kl = same = n = 0
     for (w, p), (_, q) in zip(log_probabilities(reference, held), log_probabilities(path, held)):
         loss -= q[np.arange(SEQ), w[1:]].sum()
         kl += (np.exp(p) * (p - q)).sum()
         same += (p.argmax(1) == q.argmax(1)).sum()
         n += SEQ
-    print(f"| {label} | {np.exp(loss / n):.3f} | {kl / n:.4f} | {100 * same / n:.1f} % | {seconds:.0f} |", flush=True)
+    print(f"| {label} | {np.exp(loss / n):.3f} | {kl / n:.4f} | {100 * same / n:.1f} % | {cost} |", flush=True)
 
 
 class Reader(CalibrationDataReader):
@@ -74,35 +77,66 @@ class Reader(CalibrationDataReader):
         return next(self.feeds, None)
 
 
-def int8(source, target, calib):
+def ort_int8(source, target, calib):
     quantize_static(source, target, Reader(source, calib), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
                     calibrate_method=CalibrationMethod.MinMax, op_types_to_quantize=["MatMul", "Gemm"], use_external_data_format=True,
                     extra_options={"ActivationSymmetric": True})
 
 
-def int4(source, target, block):
+def ort_int4(source, target, block):
     q = matmul_nbits_quantizer.MatMulNBitsQuantizer(onnx.load(source), block_size=block, is_symmetric=True)
     q.process()
     q.model.save_model_to_file(target, True)
 
 
+def modelopt(source, target, calib, mode, method, **options):
+    from modelopt.onnx.quantization import quantize
+    quantize(source, quantize_mode=mode, calibration_method=method, calibration_data_reader=Reader(source, calib), calibration_eps=["cpu"], output_path=target,
+             use_external_data_format=True, high_precision_dtype="fp32", log_level="ERROR", **options)
+
+
+# label: whether it is Model Optimizer's, and what makes the file
+JOBS = {
+    "ONNX Runtime INT4, block 32 (MatMulNBits)": (False, lambda source, out, calib: ort_int4(source, out, 32)),
+    "ONNX Runtime INT4, block 128 (MatMulNBits)": (False, lambda source, out, calib: ort_int4(source, out, 128)),
+    "ONNX Runtime INT8, static, max": (False, ort_int8),
+    "Model Optimizer INT4, block 128, rtn": (True, lambda *a: modelopt(*a, "int4", "rtn_dq", block_size=128)),
+    "Model Optimizer INT8, max": (True, lambda *a: modelopt(*a, "int8", "max")),
+    "Model Optimizer FP8, max": (True, lambda *a: modelopt(*a, "fp8", "max")),
+    "Model Optimizer INT4, block 128, awq_lite": (True, lambda *a: modelopt(*a, "int4", "awq_lite", block_size=128)),
+}
+
+
+def make(python, label, o, out):
+    """Seconds and peak memory of a quantizer as a process of its own; its last line when it fails."""
+    start = time.time()
+    p = subprocess.Popen([python, os.path.abspath(__file__), o.folder, "--calib", str(o.calib), "--make", label, out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    text = p.stdout.read()
+    _, status, use = os.wait4(p.pid, 0)
+    cost = f"{time.time() - start:.0f} | {use.ru_maxrss / 1024:.0f}"
+    return cost, None if status == 0 else (text.strip().splitlines() or ["no message"])[-1]
+
+
 def main():
-    directory = sys.argv[1]
-    calib = windows(directory, "calib.txt", int(sys.argv[2]) if len(sys.argv) > 2 else 32)
-    held = windows(directory, "heldout.txt", int(sys.argv[3]) if len(sys.argv) > 3 else 20)
-    source = os.path.join(directory, "model.onnx")
-    print("| tool | perplexity | mean KL | same top-1 | seconds |\n|---|---|---|---|---|")
-    judge("float", source, source, held, 0)
-    jobs = {
-        "INT4, block 32 (MatMulNBits)": lambda out: int4(source, out, 32),
-        "INT4, block 128 (MatMulNBits)": lambda out: int4(source, out, 128),
-        "INT8, static, max": lambda out: int8(source, out, calib),
-    }
-    for label, job in jobs.items():
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("folder"), a.add_argument("--calib", type=int, default=32), a.add_argument("--held", type=int, default=20), a.add_argument("--modelopt")
+    a.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
+    o = a.parse_args()
+    source = os.path.join(o.folder, "model.onnx")
+    if o.make:
+        return JOBS[o.make[0]][1](source, o.make[1], windows(o.folder, "calib.txt", o.calib))
+    held = windows(o.folder, "heldout.txt", o.held)
+    print("| tool | perplexity | mean KL | same top-1 | seconds | MB |\n|---|---|---|---|---|---|")
+    judge("float", source, source, held, "0 | 0")
+    for label, (theirs, _) in JOBS.items():
+        python = o.modelopt if theirs else sys.executable
         with tempfile.TemporaryDirectory() as tmp:
-            out, start = os.path.join(tmp, "out.onnx"), time.time()
-            job(out)
-            judge(f"ONNX Runtime {ort.__version__} {label}", out, source, held, time.time() - start)
+            out = os.path.join(tmp, "out.onnx")
+            cost, trouble = make(python, label, o, out) if python else ("", "no --modelopt")
+            try:
+                print(f"| {label} | {trouble} | | | {cost} |", flush=True) if trouble else judge(label, out, source, held, cost)
+            except Exception as e:  # a file that does not load is a result
+                print(f"| {label} | {str(e).splitlines()[0]} | | | {cost} |", flush=True)
 
 
 if __name__ == "__main__":
