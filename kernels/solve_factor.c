@@ -1,5 +1,5 @@
 /* solve_factor.c - blocked Cholesky, triangular inverse, and the factor of the inverse that GPTQ and SparseGPT walk along. Nearly all work is
- * in the product that the caller hands in; what is left are 128-column blocks on one thread. */
+ * in the product that the caller hands in; what is left are 128-column blocks on one thread. Before it, H with few rows is made trustworthy. */
 #include <math.h>
 #include <string.h>
 
@@ -149,6 +149,31 @@ bool qx_factor_inverse(const qx_factor *f, float *u, float *scratch, double *dam
         damp = damp > 0 ? damp * 10 : 0.01;
     }
     return false;
+}
+
+/* Sum of r^2 over the pairs of one row below the diagonal, and how many pairs there are. */
+static void correlations(const float *h, int64_t k, int64_t i, double *square, double *pairs)
+{
+    const double d = (double)h[i * k + i];
+    for (int64_t j = 0; d > 0 && j < i; j++) {
+        const double e = (double)h[j * k + j], x = (double)h[i * k + j];
+        if (!(e > 0)) continue;
+        *square += x / d * (x / e);
+        *pairs += 1;
+    }
+}
+
+double qx_shrink_gram(float *h, int64_t k, double rows, double strength)
+{
+    double square = 0, pairs = 0;
+    if (!(strength > 0)) return 0;
+    for (int64_t i = 0; i < k; i++) correlations(h, k, i, &square, &pairs);
+    const double noise = strength * (pairs + square), seen = rows * square;
+    const double share = noise < seen ? noise / seen : 1;
+    for (int64_t i = 0; i < k; i++)
+        for (int64_t j = 0; j < k; j++)
+            if (i != j) h[i * k + j] *= (float)(1 - share);
+    return share;
 }
 
 /* Sifts down in a heap with the smallest (diagonal, then the largest index) on top, so that the sorted order falls. */

@@ -34,7 +34,7 @@ static qx_status solve_item(qx_pass *p, qx_plan_item *it, qx_stats *stats)
     const qx_qspec *q = &it->weight->spec;
     const bool on_the_way = q->codes == QX_DT_FLOAT4E2M1 && q->scale == QX_DT_FLOAT8E4M3FN; /* nvfp4 chooses its scales on the way, so columns go in order */
     const qx_solve_spec spec = {.compensate = true, .keep_zeros = it->weight->pruned, .act_order = qx_opt_bool(p, "act-order") && !on_the_way, .refine = (int)qx_opt_int(p, "refine"),
-                                .damp = qx_opt_float(p, "damp"), .gram = st->gram, .k = k, .spatial = 1};
+                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = st->gram, .gram_rows = st->gram_rows, .k = k, .spatial = 1};
     it->weight->solved = true;
     QX_TRY(qx_solve_step(p->pipe, it->weight, &spec));
     return qx_item_note(p->pipe, it, "gptq");
@@ -52,6 +52,7 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 static const qx_option options[] = {
     {"act-order", QX_OPT_BOOL, "true", 0, 1, NULL, "columns with large inputs first; block scales are then chosen beforehand (nvfp4: in order)"},
     {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
+    QX_SHRINK_OPTION,
     {"refine", QX_OPT_INT, "2", 0, 100, NULL, "sweeps of coordinate descent on the codes afterwards"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };

@@ -86,6 +86,7 @@ static qx_status factor(qx_ctx *ctx, const solve *v, solve_live *l)
     QX_TRY(qx_alloc_raw(ctx, (size_t)(k * k) * sizeof *l->u, (void **)&l->u));
     QX_TRY(qx_alloc_raw(ctx, (size_t)k * sizeof *l->diag, (void **)&l->diag));
     order_gram(v, l->h);
+    qx_shrink_gram(l->h, k, (double)v->spec.gram_rows, v->spec.shrink);
     for (int64_t j = 0; j < k; j++) l->diag[j] = l->h[j * k + j];
     if (v->spec.act_order) {
         QX_TRY(qx_alloc_raw(ctx, (size_t)k * sizeof *l->perm, (void **)&l->perm));

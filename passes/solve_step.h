@@ -13,10 +13,14 @@ typedef struct qx_solve_spec {
     bool act_order;      /* columns by falling diagonal of H; scales are then chosen beforehand */
     int refine;          /* sweeps of coordinate descent on the codes afterwards */
     double damp;         /* share of the mean diagonal */
+    double shrink;       /* strength of qx_shrink_gram */
     const float *gram;   /* [k][k], lives as long as the statistics */
+    int64_t gram_rows;   /* how many rows it is the sum of */
     int64_t k;
     int64_t spatial;     /* kernel positions of a convolution: columns are (channel, position), 2:4 groups run over channels; 1: plain */
 } qx_solve_spec;
+
+#define QX_SHRINK_OPTION {"shrink", QX_OPT_FLOAT, "3", 0, 1000, NULL, "how much correlations between inputs that few rows show are distrusted; 0 takes H as it is"}
 
 /* Puts the step behind the weight's other steps. With a format it decides scales and codes together (and must stay the last step). */
 qx_status qx_solve_step(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_solve_spec *spec);

@@ -85,7 +85,8 @@ static qx_status prune(qx_pass *p, qx_plan_item *it, qx_stats *stats)
     it->weight->pruned = true;
     QX_TRY(qx_item_note(p->pipe, it, "2:4 %s", names[how]));
     if (how != SPARSEGPT) return qx_mask_step(p->pipe, it->weight, norm, spatial);
-    const qx_solve_spec spec = {.compensate = true, .prune = true, .stay_float = gptq_follows(p), .damp = qx_opt_float(p, "damp"), .gram = st->gram, .k = k, .spatial = spatial};
+    const qx_solve_spec spec = {.compensate = true, .prune = true, .stay_float = gptq_follows(p),
+                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = st->gram, .gram_rows = st->gram_rows, .k = k, .spatial = spatial};
     if (!gptq_follows(p)) it->weight->solved = it->weight->spec.codes != QX_DT_UNDEFINED;
     return qx_solve_step(p->pipe, it->weight, &spec);
 }
@@ -109,6 +110,7 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 static const qx_option options[] = {
     {"method", QX_OPT_CHOICE, "sparsegpt", 0, 0, "magnitude|wanda|sparsegpt", "how the two of each four weights are chosen; sparsegpt also makes up for them"},
     {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
+    QX_SHRINK_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 

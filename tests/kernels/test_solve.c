@@ -96,6 +96,42 @@ static void factor_of_large(void **state) /* several blocks: U' U (H + damping) 
     free(w), free(h), free(u), free(scratch), free(p), free(q);
 }
 
+/* Squared distance of H / rows to the covariance it was drawn from: 1 on the diagonal, r between neighbours of a pair. */
+static double off_truth(const float *h, int64_t k, double rows, float r)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < k * k; i++) {
+        const float want = i / k == i % k ? 1 : i / k / 2 == i % k / 2 ? r : 0;
+        const double d = (double)h[i] / rows - (double)want;
+        sum += d * d;
+    }
+    return sum;
+}
+
+static void gram_shrinks_towards_the_truth(void **state)
+{
+    (void)state;
+    enum { K = 40, ROWS = 20 };
+    float x[ROWS * K], h[K * K], kept[K * K];
+    uint32_t seed = 9;
+    for (int64_t i = 0; i < ROWS * K; i++) {
+        x[i] = rng_normal(&seed);
+        if (i % 2) x[i] = .8f * x[i - 1] + .6f * x[i];
+    }
+    qx_matmul_f32(NULL, &(qx_matmul){K, K, ROWS, x, 1, K, x, K, 1, h, K, 1, 0});
+    memcpy(kept, h, sizeof h);
+    assert_true(qx_shrink_gram(h, K, ROWS, 0) == 0);
+    assert_memory_equal(h, kept, sizeof h);
+    const double before = off_truth(h, K, ROWS, .8f), share = qx_shrink_gram(h, K, ROWS, 1);
+    assert_true(share > .2 && share < .9);
+    assert_true(off_truth(h, K, ROWS, .8f) < .7 * before);
+    for (int64_t i = 0; i < K; i++) assert_true(h[i * K + i] == kept[i * K + i]);
+    float pair[9] = {4, 1, 0, 1, 1, 0, 0, 0, 0}; /* r^2 = 1/4, one pair, the third input is always 0: (1 + 1/4) / (10 / 4) */
+    assert_true(fabs(qx_shrink_gram(pair, 3, 10, 1) - .5) < 1e-12 && pair[1] == .5f && pair[3] == .5f && pair[0] == 4);
+    assert_true(qx_shrink_gram(pair, 3, 2, 1) == 1 && pair[1] == 0);
+    assert_true(qx_shrink_gram(pair, 3, 2, 1) == 1); /* nothing correlates any more */
+}
+
 static void factor_refuses(void **state)
 {
     (void)state;
@@ -347,7 +383,7 @@ static void hadamard_is_orthogonal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(matmul_matches_loops), cmocka_unit_test(factor_matches_numpy), cmocka_unit_test(factor_of_large), cmocka_unit_test(factor_refuses),
+        cmocka_unit_test(matmul_matches_loops), cmocka_unit_test(factor_matches_numpy), cmocka_unit_test(factor_of_large), cmocka_unit_test(factor_refuses), cmocka_unit_test(gram_shrinks_towards_the_truth),
         cmocka_unit_test(gptq_matches_numpy), cmocka_unit_test(quad_error_matches_numpy), cmocka_unit_test(gptq_beats_rounding),
         cmocka_unit_test(sparse_masks_hold), cmocka_unit_test(masks_break_ties_early), cmocka_unit_test(lowrank_reaches_svd),
         cmocka_unit_test(hadamard_is_orthogonal),
