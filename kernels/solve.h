@@ -77,14 +77,16 @@ typedef struct qx_refine {
     const float *h;            /* [k][k] */
     qx_format format;
     int64_t block;             /* 0: whole rows */
-    const float *scale;        /* [rows][blocks] */
+    float *scale;              /* [rows][blocks] */
     const int32_t *zero;       /* NULL: 0 */
     const uint8_t *mask;       /* [rows][k], 0: stays 0; NULL: none */
     int sweeps;                /* over the columns, at most; 0: 4 */
+    bool rescale;              /* between two sweeps scales move to where, for the codes as they are, the error is least */
+    qx_matmul_fn *mm; void *user; /* NULL: qx_matmul_f32 */
 } qx_refine;
 size_t qx_refine_scratch(const qx_refine *r, int64_t rows);
-/* Coordinate descent on the codes: each weight in turn moves to the grid value nearest to what minimises (w0 - w) H (w0 - w)' with the others
- * fixed. w0 is the float target, w the dequantized solution so far (its values lie on the grid), both [rows][k]; w is improved in place. err[rows] (may be
+/* Coordinate descent on the codes (and scales): each weight in turn moves to the grid value nearest to what minimises (w0 - w) H (w0 - w)' with the others
+ * fixed. w0 is the float target, w the dequantized solution so far (its values lie on the grid), both [rows][k]; w is improved in place, and scale with it. err[rows] (may be
  * NULL): the error afterwards, never larger than before. */
 bool qx_refine_rows(const qx_refine *r, const float *w0, float *w, int64_t rows, double *err, void *scratch);
 

@@ -53,11 +53,11 @@ static const qx_option options[] = {
     {"act-order", QX_OPT_BOOL, "true", 0, 1, NULL, "columns with large inputs first; block scales are then chosen beforehand (nvfp4: in order)"},
     {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
     QX_SHRINK_OPTION,
-    {"refine", QX_OPT_INT, "2", 0, 100, NULL, "sweeps of coordinate descent on the codes afterwards"},
+    {"refine", QX_OPT_INT, "2", 0, 100, NULL, "sweeps of coordinate descent on codes and scales afterwards"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
 const qx_passdef qx_pass_gptq = {
     .name = "gptq", .brief = "round weights so that later columns make up for each error", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED, .plan = plan, .run = run,
     .doc = "For each row of W: q = Q(w_j), e = (w_j - q) / U_jj, w_later -= e U_j,later with U'U = inv(H + damp mean(diag H)).\n"
-           "H = X'X is collected once. refine=N then moves single codes while tr(dW H dW') falls. Put it before the format: gptq,int4."};
+           "H = X'X is collected once. refine=N then moves single codes and scales while tr(dW H dW') falls. Put it before the format: gptq,int4."};

@@ -163,7 +163,7 @@ static qx_status solve_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, 
     if (!qx_gptq_rows(&g, x, rows, scale, zero, t->codes, NULL, t->scratch))
         QX_FAIL(ctx, QX_E_UNSUPPORTED, "weight '%s': the solver does not take %s in blocks of %lld", v->name, qx_dtype_get(t->spec->codes)->name, (long long)t->spec->block);
     if (!v->spec.refine || two_level(t->spec)) return QX_OK;
-    const qx_refine r = {.k = t->k, .h = l->h, .format = t->format, .block = g.block, .scale = scale, .zero = zero, .sweeps = v->spec.refine};
+    const qx_refine r = {.k = t->k, .h = l->h, .format = t->format, .block = g.block, .scale = scale, .zero = zero, .sweeps = v->spec.refine, .rescale = t->spec->block >= 0};
     uint8_t *mask = NULL;
     qx_refine masked = r;
     if (v->spec.prune || v->spec.keep_zeros) { /* zeros stay where they are */
