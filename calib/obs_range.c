@@ -89,7 +89,7 @@ static qx_status reach(qx_ctx *ctx, qx_hist *h, int exp)
 
 qx_status qx_hist_cover(qx_ctx *ctx, qx_hist *h, float absmax) { return reach(ctx, h, exp_for(absmax)); }
 
-typedef struct hist_job { const float *x; int64_t n, pieces; float inv; uint32_t *bins; } hist_job; /* bins[pieces][QX_HIST_BINS] */
+typedef struct hist_job { const float *x; int64_t n, pieces; float inv; uint64_t *bins; } hist_job; /* bins[pieces][QX_HIST_BINS] */
 
 static qx_status hist_piece(void *user, int64_t i)
 {
@@ -99,22 +99,25 @@ static qx_status hist_piece(void *user, int64_t i)
     return QX_OK;
 }
 
+static qx_status hist_by_pieces(qx_ctx *ctx, qx_hist *h, hist_job *j)
+{
+    QX_TRY(QX_NEW_ARRAY(ctx, j->pieces * QX_HIST_BINS, &j->bins));
+    qx_status st = qx_parallel(ctx, j->pieces, hist_piece, j);
+    for (int64_t i = 0; i < j->pieces && st == QX_OK; i++)
+        for (int64_t b = 0; b < QX_HIST_BINS; b++) h->bins[b] += j->bins[i * QX_HIST_BINS + b];
+    qx_free(ctx, j->bins);
+    return st;
+}
+
+/* A tensor that one thread counts goes straight into the bins: most touch few of them, and a model's histograms are larger than a cache. */
 qx_status qx_hist_add(qx_ctx *ctx, qx_hist *h, const float *x, int64_t n, float absmax, int64_t zeros)
 {
     QX_TRY(qx_hist_cover(ctx, h, absmax));
-    for (; n > INT32_MAX; x += INT32_MAX, n -= INT32_MAX) { /* 32-bit counts inside a call */
-        int64_t z = 0;
-        for (int64_t i = 0; i < INT32_MAX; i++) z += x[i] == 0;
-        QX_TRY(qx_hist_add(ctx, h, x, INT32_MAX, 0, z));
-        zeros -= z;
-    }
-    hist_job j = {.x = x, .n = n, .pieces = n > 4 * PIECE ? qx_ctx_threads(ctx) : 1, .inv = ldexpf(1, -h->exp)};
-    QX_TRY(QX_NEW_ARRAY(ctx, j.pieces * QX_HIST_BINS, &j.bins));
-    qx_status st = qx_parallel(ctx, j.pieces, hist_piece, &j);
-    for (int64_t i = 0; i < j.pieces * QX_HIST_BINS && st == QX_OK; i++) h->bins[i % QX_HIST_BINS] += j.bins[i];
-    if (st == QX_OK) h->bins[0] -= (uint64_t)zeros;
-    qx_free(ctx, j.bins);
-    return st;
+    hist_job j = {.x = x, .n = n, .pieces = n > 4 * PIECE ? qx_ctx_threads(ctx) : 1, .inv = ldexpf(1, -h->exp), .bins = h->bins};
+    if (j.pieces > 1) QX_TRY(hist_by_pieces(ctx, h, &j));
+    else QX_TRY(hist_piece(&j, 0));
+    h->bins[0] -= (uint64_t)zeros;
+    return QX_OK;
 }
 
 /* Where bin i of a histogram that is finer by `shift` lies. */

@@ -51,7 +51,7 @@ TARGET static qx_scan FN(scan)(const float *x, int64_t n)
     return s;
 }
 
-TARGET static void FN(hist)(const float *x, int64_t n, float inv_width, uint32_t *bins)
+TARGET static void FN(hist)(const float *x, int64_t n, float inv_width, uint64_t *bins)
 {
     const v8i magnitude = splat8i(0x7fffffff);
     int64_t i = 0;

@@ -57,7 +57,7 @@ static const row rows[] = {
     {"min-psnr", 0, NUM, AT(min_psnr), 0, 1000, "DB", "exit with 4 when the mean is below"},
     {"Quantizing", 0, GROUP, 0, 0, 0, NULL, NULL},
     {"calibrate", 0, TEXT, AT(calibrate), 0, 0, "FILE", "run these prompts ('builtin' too) and collect statistics of the UNet"},
-    {"passes", 0, TEXT, AT(passes), 0, 0, "TEXT", "passes or preset to collect for; default: what every level of int8 and fp8 needs"},
+    {"passes", 0, TEXT, AT(passes), 0, 0, "TEXT", "passes or preset to collect for; default: fp8(level=4), which serves both presets, fp8 at every level and int8 to level 3"},
     {"stats", 0, TEXT, AT(stats), 0, 0, "FILE", "where the statistics go, for `qonnx quantize --load-stats`"},
     {"quantize", 0, TEXT, AT(quantize), 0, 0, "FORMAT", "fp8, int8, a preset or passes: writes a whole pipeline folder to --out"},
     {"set", 0, LIST, AT(set), 0, 0, "P=FORMAT", "as in qonnx quantize; may be given several times"},

@@ -67,10 +67,10 @@ static void histograms(void **state)
     (void)state;
     static float x[999];
     for (int i = 0; i < 999; i++) x[i] = fmodf(noise(), 3.9f);
-    uint32_t want[1024] = {0};
+    uint64_t want[1024] = {0};
     for (int i = 0; i < 999; i++) want[(int)floorf(fabsf(x[i]) * 256)]++;
     for (int isa = 0; isa < QX_ISA_COUNT_; isa++) {
-        uint32_t got[1024] = {0};
+        uint64_t got[1024] = {0};
         if (!leaf_of(isa)) continue;
         leaf_of(isa)->hist(x, 999, 256, got);
         assert_memory_equal(got, want, sizeof want);
