@@ -102,6 +102,6 @@ void qx_observer_reset(qx_ctx *ctx, qx_observer *o);
 /* Thresholds off a histogram (calib/threshold.c). */
 float qx_hist_percentile(const qx_hist *h, const qx_scan *range, double percentile, bool skip_zeros);
 float qx_hist_entropy(const qx_hist *h, const qx_scan *range);
-float qx_hist_mse(const qx_hist *h, const qx_scan *range, float levels, qx_dtype format);
+float qx_hist_mse(const qx_hist *h, const qx_scan *range, float levels, qx_dtype format); /* UINT8: with a zero point, whatever levels says */
 
 #endif

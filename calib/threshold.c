@@ -84,22 +84,29 @@ float qx_hist_entropy(const qx_hist *h, const qx_scan *range)
 
 /* ---- mean squared error ---- */
 
-static double round_to(double x, double scale, float levels, qx_dtype format)
+/* Size of a step when |x| up to t shall be representable. UINT8 has a zero point: its 255 steps span what of [-t, t] holds values. */
+static double step_of(const qx_scan *range, double t, float levels, qx_dtype format)
+{
+    if (format != QX_DT_UINT8) return t / (double)levels;
+    const double lo = fmin(0, fmax((double)range->min, -t)), hi = fmax(0, fmin((double)range->max, t));
+    return (hi - lo) / 255;
+}
+
+static double round_to(double x, double scale, double t, qx_dtype format)
 {
     double q = x / scale;
     if (format == QX_DT_FLOAT8E4M3FN) return (double)qx_e4m3_to_f32(qx_f32_to_e4m3((float)q, 1)) * scale;
     if (format == QX_DT_FLOAT8E5M2) return (double)qx_e5m2_to_f32(qx_f32_to_e5m2((float)q, 1)) * scale;
     if (format == QX_DT_FLOAT4E2M1) return (double)qx_e2m1_to_f32(qx_f32_to_e2m1((float)q)) * scale;
-    q = nearbyint(q);
-    return (q < levels ? q : (double)levels) * scale;
+    return fmin(nearbyint(q) * scale, t);
 }
 
-static double error_at(const qx_hist *h, int used, int edge, float levels, qx_dtype format)
+static double error_at(const qx_hist *h, const qx_scan *range, int used, int edge, float levels, qx_dtype format)
 {
-    double w = width_of(h), scale = edge * w / (double)levels, sum = 0;
+    double w = width_of(h), t = edge * w, scale = step_of(range, t, levels, format), sum = 0;
     for (int i = 0; i < used; i++) {
         if (!h->bins[i]) continue;
-        double x = (i + 0.5) * w, d = round_to(x, scale, levels, format) - x;
+        double x = (i + 0.5) * w, d = round_to(x, scale, t, format) - x;
         sum += (double)h->bins[i] * d * d;
     }
     return sum;
@@ -114,12 +121,12 @@ float qx_hist_mse(const qx_hist *h, const qx_scan *range, float levels, qx_dtype
     double best = INFINITY;
     int at = used, step = used > COARSE ? used / COARSE : 1;
     for (int e = used; e > 0; e -= step) {
-        double err = error_at(h, used, e, levels, format);
+        double err = error_at(h, range, used, e, levels, format);
         if (err < best) best = err, at = e;
     }
     int from = at - step > 0 ? at - step + 1 : 1, to = at + step - 1 < used ? at + step - 1 : used;
     for (int e = from; e <= to; e++) {
-        double err = error_at(h, used, e, levels, format);
+        double err = error_at(h, range, used, e, levels, format);
         if (err < best) best = err, at = e;
     }
     return at == used ? range->absmax : at_most(at * width_of(h), range->absmax);

@@ -76,6 +76,39 @@ static void entropy_and_mse(void **state)
     assert_true(threshold_of(ctx, zeros, 8, QX_RANGE_MSE, 0, 127, false) == 0);
 }
 
+/* Squared error of x on the grid of UINT8 with a zero point whose range is [min, t]. */
+static double uint8_error(const float *x, int n, float min, float t)
+{
+    double step = ((double)t - min) / 255, sum = 0;
+    for (int i = 0; i < n; i++) {
+        double q = fmin(fmax(nearbyint((x[i] - min) / step), 0), 255), d = q * step + min - x[i];
+        sum += d * d;
+    }
+    return sum;
+}
+
+/* SiLU outputs: a grid with a zero point is twice as fine as INT8's there, so clipping pays off less. */
+static void mse_with_a_zero_point(void **state)
+{
+    enum { N = 20000 };
+    static float x[N];
+    float min = 0, max = 0;
+    for (int i = 0; i < N; i++) {
+        float v = noise() * (i % 200 ? 1 : 12);
+        x[i] = v / (1 + expf(-v));
+        min = fminf(min, x[i]), max = fmaxf(max, x[i]);
+    }
+    qx_observer o = observer(QX_STAT_RANGE | QX_STAT_HISTOGRAM);
+    feed(*state, &o, x, 1, &(int64_t){N});
+    const float t = qx_hist_mse(&o.hist, &o.range, 127, QX_DT_UINT8), narrow = qx_hist_mse(&o.hist, &o.range, 127, QX_DT_INT8);
+    double best = INFINITY;
+    for (int i = 1; i <= 400; i++) best = fmin(best, uint8_error(x, N, min, max * (float)i / 400));
+    assert_true(narrow < t && t <= max);
+    assert_true(uint8_error(x, N, min, t) <= 1.02 * best);
+    assert_true(uint8_error(x, N, min, narrow) > 1.05 * best);
+    qx_observer_reset(*state, &o);
+}
+
 enum { PAIRED = QX_HIST_BINS / 2 };
 
 /* KL(P || Q) for one threshold, as TensorRT published it: P and Q as whole arrays, Q merged into 128 levels and spread over its bins that hold anything. */
@@ -344,6 +377,6 @@ static void steps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(percentiles), TEST(entropy_and_mse), TEST(entropy_as_published), TEST(mse_is_not_worse_than_max), TEST(cutting_does_not_matter), TEST(order_does_not_matter), TEST(merging_equals_one_run),
-                                       TEST(gram_is_exact), TEST(im2col), TEST(channels_in_the_middle), TEST(bad_data), TEST(steps)};
+                                       TEST(gram_is_exact), TEST(im2col), TEST(channels_in_the_middle), TEST(bad_data), TEST(steps), TEST(mse_with_a_zero_point)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
