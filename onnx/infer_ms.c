@@ -55,7 +55,9 @@ int qx_infer_ms_gqa(qx_infer *ix, qx_node *n)
     bool packed = !qx_ix_given(n, 1);
     qx_dim size = div_dim(ix, q->dims[2], packed ? heads + 2 * kv : heads);
     const qx_content *total = qx_ix_content(ix, n, 6);
+    const qx_type *past;
     qx_dim length = total && total->n == 1 ? qx_dim_of_num(ix, total->v[0]) : qx_dim_unknown();
+    if (length.n >= 0 && qx_ix_shaped(ix, n, 3, &past) && past->rank == 4 && past->dims[2].n > length.n) length = past->dims[2]; /* a cache with room to spare stays as long */
     QX_TRY(out_dims(ix, n, 0, dtype, 3, (qx_dim[]){q->dims[0], q->dims[1], qx_dim_mul(ix, size, qx_dim_of(heads))}));
     QX_TRY(present(ix, n, 1, 3, q->dims[0], kv, length, size, dtype));
     QX_TRY(present(ix, n, 2, 4, q->dims[0], kv, length, size, dtype));

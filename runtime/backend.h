@@ -67,6 +67,7 @@ typedef struct qx_dev_tensor {
 
 typedef struct qx_dev_place {
     uint32_t host_in;  /* bit i: input i is wanted on the host (shapes, axes, scalars that are arguments of the kernel) */
+    uint32_t shape_in; /* bit i: the kernel reads input i on the device, but its content decides dims of the outputs: compile() again only when those change */
     int32_t view;      /* output 0 is input 0 under other dims: no kernel runs, compile() and run() are not called */
 } qx_dev_place;
 

@@ -24,7 +24,7 @@ static const shape_rule shape_rules[] = {
     {QX_OP_ms_SkipSimplifiedLayerNormalization, 0}, {QX_OP_ms_SkipLayerNormalization, 0}, {QX_OP_ms_MatMulNBits, 0},
     {QX_OP_ms_GatherBlockQuantized, 0}, {QX_OP_ms_RotaryEmbedding, 0}, {QX_OP_ms_FusedMatMul, 0}, {QX_OP_ms_QuickGelu, 0},
     {QX_OP_ms_FastGelu, 0}, {QX_OP_ms_BiasGelu, 0}, {QX_OP_ms_QuantizeLinear, 0}, {QX_OP_ms_DequantizeLinear, 0},
-    {QX_OP_ms_GroupQueryAttention, 0x60}, {QX_OP_ms_FusedGemm, 0}, {QX_OP_ms_FusedConv, 0}, {QX_OP_ms_NhwcConv, 0}, {QX_OP_ms_NhwcFusedConv, 0},
+    {QX_OP_ms_GroupQueryAttention, 0x40}, {QX_OP_ms_FusedGemm, 0}, {QX_OP_ms_FusedConv, 0}, {QX_OP_ms_NhwcConv, 0}, {QX_OP_ms_NhwcFusedConv, 0},
     {QX_OP_ms_MatMulIntegerToFloat, 0}, {QX_OP_ms_DynamicQuantizeMatMul, 0}, {QX_OP_ms_QGemm, 0}, {QX_OP_ms_QLinearConv, 0},
     {QX_OP_ms_MatMulInteger16, 0}, {QX_OP_LRN, 0}, {QX_OP_MeanVarianceNormalization, 0}, {QX_OP_CausalConvWithState, 0},
     {QX_OP_ms_CausalConvWithState, 0}, {QX_OP_LinearAttention, 0}, {QX_OP_ms_LinearAttention, 0}, {QX_OP_ms_MultiHeadAttention, 0},

@@ -52,6 +52,7 @@ typedef struct qx_gpu {
     void *arena; size_t arena_cap;
     bool replay, record, no_graphs;
     bool changing;            /* a step has an argument on the host whose content may change from run to run: no recordings */
+    bool reshaping;           /* a feed's content decides dims: looked at before a recording is replayed */
     int64_t alloc_i, clock, host_touches; /* of this run */
     struct qx_pending_look *looks; int64_t n_looks, cap_looks; /* whose results have not been gathered */
     qx_dblock *free_blocks;
@@ -80,6 +81,8 @@ bool qx_device_describe(const qx_rstep *s, qx_node_view *out);
 qx_status qx_device_compile(qx_exec *x, qx_rstep *s, const qx_tensor *const *in, qx_dev_code **out);
 /* Input i of the step as the plugin sees it. */
 void qx_device_tensor(const qx_exec *x, const qx_rstep *s, uint32_t i, const qx_tensor *t, qx_dev_tensor *out);
+/* Whether all steps still give the dims that they were compiled for, by the contents of this run's feeds. */
+qx_status qx_device_dims_hold(qx_exec *x, bool *hold);
 void qx_dev_plan_free(qx_exec *x, qx_dev_plan *p);
 
 /* device_run.c */

@@ -137,7 +137,7 @@ static qx_status place_step(qx_exec *x, qx_rstep *s, const char **why)
 {
     qx_gpu *d = x->device;
     qx_node_view v;
-    qx_dev_place place = {0, 0};
+    qx_dev_place place = {0};
     qx_dev_tensor *in = NULL;
     *why = "it has subgraphs, or attributes that a device kernel cannot take";
     if (s->klass != QX_CLASS_DATA || s->ref_attrs || s->fn == qx_cpu_function_call || s->n_in > 32 || !qx_device_describe(s, &v)) return QX_OK;
@@ -149,8 +149,13 @@ static qx_status place_step(qx_exec *x, qx_rstep *s, const char **why)
     s->on_device = st == QX_DEV_OK;
     s->view = place.view != 0;
     s->host_in = place.host_in;
-    for (uint32_t i = 0; i < s->n_in && s->on_device; i++)
-        if ((s->host_in >> i & 1) && s->in[i] != QX_NO_VALUE && x->info[s->in[i]].content == QX_CLASS_DATA) d->changing = true;
+    s->shape_in = 0;
+    for (uint32_t i = 0; i < s->n_in && s->on_device; i++) {
+        if (s->in[i] == QX_NO_VALUE || x->info[s->in[i]].content != QX_CLASS_DATA) continue;
+        s->shape_in |= place.shape_in & 1u << i;
+        if (s->shape_in >> i & 1) d->reshaping = true;
+        if ((s->host_in >> i & 1) || ((s->shape_in >> i & 1) && s->in_value[i]->def)) d->changing = true;
+    }
     return QX_OK;
 }
 
@@ -158,7 +163,7 @@ qx_status qx_device_place(qx_exec *x)
 {
     qx_gpu *d = x->device;
     d->n_steps = d->n_host = 0;
-    d->changing = false;
+    d->changing = d->reshaping = false;
     for (uint32_t i = 0; i < x->main->n_steps; i++) {
         qx_rstep *s = &x->main->steps[i];
         const char *why;
@@ -243,15 +248,49 @@ static bool same_shape(const qx_tensor *a, const qx_tensor *b)
     return a->dtype == b->dtype && a->rank == b->rank && memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims) == 0;
 }
 
-/* Arguments on the host may change the result without changing a shape: only constants and shape values are certain to stay. */
-static bool still_fits(const qx_exec *x, const qx_rstep *s, const qx_dev_code *c, const qx_tensor *const *in)
+/* Whether the outputs have the dims that the step was compiled for, with what the inputs hold now. */
+static qx_status same_outputs(qx_exec *x, const qx_rstep *s, const qx_dev_code *c, const qx_tensor *const *in, bool *same)
 {
-    if (!c->step) return false;
-    for (uint32_t i = 0; i < s->n_in; i++) {
-        if (!same_shape(&c->in[i], in[i])) return false;
-        if (in[i] && (s->host_in >> i & 1) && x->info[s->in[i]].content == QX_CLASS_DATA) return false;
+    qx_dev_plan *p = x->cur->dev;
+    int64_t dims[QX_MAX_RANK];
+    if (!p->infer) QX_TRY(infer_start(x, p));
+    QX_TRY(infer_step(p, s, in));
+    for (uint32_t i = 0; i < s->n_out && *same; i++)
+        if (s->out_value[i]) *same = dims_of(qx_infer_type(p->infer, s->out_value[i]), dims) && memcmp(dims, c->out[i].dims, (size_t)c->out[i].rank * sizeof *dims) == 0;
+    return QX_OK;
+}
+
+/* Arguments on the host may change the result without changing a shape: only constants and shape values are certain to stay. */
+static qx_status still_fits(qx_exec *x, const qx_rstep *s, const qx_dev_code *c, const qx_tensor *const *in, bool *fits)
+{
+    *fits = c->step != NULL;
+    for (uint32_t i = 0; i < s->n_in && *fits; i++) {
+        *fits = same_shape(&c->in[i], in[i]);
+        if (in[i] && (s->host_in >> i & 1) && x->info[s->in[i]].content == QX_CLASS_DATA) *fits = false;
     }
-    return true;
+    return *fits && s->shape_in ? same_outputs(x, s, c, in, fits) : QX_OK;
+}
+
+static qx_status step_holds(qx_exec *x, const qx_rstep *s, const qx_dev_code *c, bool *hold)
+{
+    const qx_tensor *in[32];
+    qx_tensor shapes[32];
+    for (uint32_t i = 0; i < s->n_in; i++) {
+        shapes[i] = c->in[i];
+        shapes[i].on_device = true; /* what the values of the last run held is not there any more */
+        in[i] = c->in[i].dtype == QX_DT_UNDEFINED ? NULL : s->shape_in >> i & 1 ? &x->slots[s->in[i]].t : &shapes[i];
+    }
+    return same_outputs(x, s, c, in, hold);
+}
+
+qx_status qx_device_dims_hold(qx_exec *x, bool *hold)
+{
+    *hold = true;
+    for (uint32_t i = 0; i < x->main->n_steps && *hold; i++) {
+        const qx_dev_code *c = &x->cur->dev->codes[i];
+        if (x->main->steps[i].shape_in && c->step) QX_TRY(step_holds(x, &x->main->steps[i], c, hold));
+    }
+    return QX_OK;
 }
 
 static void code_drop(qx_exec *x, qx_dev_code *c)
@@ -296,8 +335,10 @@ qx_status qx_device_compile(qx_exec *x, qx_rstep *s, const qx_tensor *const *in,
 {
     qx_dev_plan *p = x->cur->dev;
     qx_dev_code *c = &p->codes[s - x->main->steps];
+    bool fits;
     *out = c;
-    if (still_fits(x, s, c, in) || (s->view && c->tried && c->in && same_shape(&c->in[0], in[0]) && x->info[s->out[0]].shape_fixed)) return QX_OK;
+    QX_TRY(still_fits(x, s, c, in, &fits));
+    if (fits || (s->view && c->tried && c->in && same_shape(&c->in[0], in[0]) && x->info[s->out[0]].shape_fixed)) return QX_OK;
     bool again = c->tried;
     code_drop(x, c);
     QX_TRY(qx_alloc_array(x->ctx, s->n_in + s->n_out + 1, sizeof *c->in, (void **)&c->in));

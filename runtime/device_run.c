@@ -20,7 +20,7 @@ static qx_status bind(qx_exec *x, qx_rstep *s, const qx_tensor **in)
         if (!slot->set && v->init) QX_TRY(qx_const_load(x, v));
         if (!slot->set) QX_FAIL(x->ctx, QX_E_FORMAT, "node '%s': input '%s' has not been computed", s->node->name, v->name);
         bool on_host = s->host_in >> i & 1;
-        if (on_host && slot->t.on_device) QX_TRY(qx_device_fetch(x, s->in[i]));
+        if ((on_host || (s->shape_in >> i & 1)) && slot->t.on_device) QX_TRY(qx_device_fetch(x, s->in[i]));
         if (on_host && !slot->t.data) QX_TRY(qx_const_load(x, v));
         if (!on_host) QX_TRY(qx_device_send(x, v));
         in[i] = &slot->t;
@@ -171,11 +171,24 @@ static qx_status record_run(qx_exec *x, qx_dev_plan *p)
     return st;
 }
 
+/* Dims that follow from the content of a feed (how long a cache becomes) may be others than those of the recording. */
+static qx_status drop_if_reshaped(qx_exec *x, qx_dev_plan *p)
+{
+    bool hold;
+    QX_TRY(qx_device_dims_hold(x, &hold));
+    if (hold) return QX_OK;
+    x->device->b->drop_graph(x->device->dev, p->graph);
+    p->graph = NULL;
+    p->steady = false;
+    return QX_OK;
+}
+
 static qx_status run_main(qx_exec *x)
 {
     qx_gpu *d = x->device;
     qx_dev_plan *p = x->cur->dev;
     bool whole = d->b->capture_begin && !d->no_graphs && d->n_steps && !wants_every_step(x);
+    if (whole && p->graph && d->reshaping) QX_TRY(drop_if_reshaped(x, p));
     if (whole && p->graph) {
         QX_TRY(qx_device_status(x, d->b->replay(d->dev, p->graph), "replay"));
         return place_ends(x, p);
@@ -183,7 +196,7 @@ static qx_status run_main(qx_exec *x)
     if (whole && p->steady) return record_run(x, p);
     QX_TRY(qx_run_graph(x, x->main, NULL));
     p->steady = d->replay && !d->host_touches;
-    if (!d->changing) { /* compiled for good */
+    if (!d->changing && !d->reshaping) { /* compiled for good */
         qx_infer_free(p->infer);
         p->infer = NULL;
     }

@@ -45,6 +45,7 @@ typedef struct qx_rstep {
     bool streams;             /* an input is streamed: what the adapter packed is dropped after the step */
     bool on_device, view;     /* runs on the device; view: output 0 is input 0 under other dims */
     uint32_t host_in;         /* on the device: bit i: input i is an argument that the host must know */
+    uint32_t shape_in;        /* bit i: input i is read there, and its content, which changes from run to run, decides dims of the outputs */
     bool native;              /* the adapter reads and writes blocked layouts itself */
     bool blocked_in, blocked_out; /* not native, and an input or output has a blocked layout: converted around the call */
     uint64_t dropped;         /* bit i: constant input i is not needed any more */

@@ -218,6 +218,19 @@ typedef struct qk_attn_args {
 int qk_attention_splits(const qk_attn_args *a); /* how many are worth it */
 int qk_attention(qk_queue q, const qk_attn_args *a);
 
+/* GroupQueryAttention's lengths by batch entry: keys in all (seq + 1), keys before the new ones (0 for a prompt: rows == total), the latter once more in 64 bits. What does not
+ * fit caches of past_cap and cap rows sets *bad and counts as a prompt. */
+typedef struct qk_lengths_args { const void *seq, *total; int32_t *lengths, *offsets; int64_t *starts; int32_t *bad; int64_t batch, rows, past_cap, cap; int32_t stype, ttype; } qk_lengths_args;
+int qk_cache_lengths(qk_queue q, const qk_lengths_args *a);
+/* cache [batch, heads, cap, d] = past [batch, heads, past_cap, d] with the new rows from starts[b] on, zeros behind the old ones. New rows by strides of batch, row, head. codes
+ * I8, E4M3, U4 (two a byte, plus 8; d a multiple of 8): the caches hold codes of scale [1] or [heads, d], and values (of dtype) gets what they stand for. codes 0: dtype. */
+typedef struct qk_cache_args {
+    const void *past, *fresh, *scale; void *cache, *values; const int64_t *starts;
+    int64_t batch, heads, rows, past_cap, cap, d, fb, fs, fh;
+    int32_t dtype, codes, stype, per_channel, wide; /* wide: set by qk_cache_fill */
+} qk_cache_args;
+int qk_cache_fill(qk_queue q, const qk_cache_args *a);
+
 /* Columns of a convolution: col[n][out pixels][c kh kw of a group], c slowest, or the input pixel patch in NCHW. */
 typedef struct qk_im2col_args {
     const void *x; void *y;

@@ -48,6 +48,10 @@ qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_sdpa_plan **out, size_t *w
 qx_status cu_sdpa_run(qx_dev *d, const cu_sdpa_plan *p, const void *q, const void *k, const void *v, void *o, void *ws);
 void cu_sdpa_free(qx_dev *d, void *plan);
 
+/* attention.c: our own kernel: how many blocks share the keys of a row, and the memory for their parts. */
+enum { CU_MOST_HEAD = 256 };
+size_t cu_own_attention(cu_build *b, qk_attn_args *a);
+
 /* lowp.c: products of codes, and what the convolution of codes shares with them: inputs wanted on the host, scales of x and w as one, zero point of x. */
 qx_status cu_codes_place(const cu_build *b);
 qx_status cu_codes_scales(cu_build *b, int64_t n, const float **out, bool *one, float *sx);

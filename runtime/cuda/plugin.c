@@ -100,7 +100,7 @@ static qx_status check_indices(qx_dev *d)
     QX_TRY(cu_download(d->m, &bad, d->bad, sizeof bad));
     if (!bad) return QX_OK;
     QX_TRY(cu_zero(d->m, d->bad, sizeof *d->bad));
-    QX_FAIL(d->ctx, QX_E_SHAPE, "an index of a Gather, Scatter or rotary embedding was out of range (--device cpu names the node)");
+    QX_FAIL(d->ctx, QX_E_SHAPE, "an index of a Gather, Scatter or rotary embedding, or a length of GroupQueryAttention, was out of range (--device cpu names the node)");
 }
 
 static qx_dev_status dev_download(qx_dev *d, void *to, const void *from, size_t bytes)
@@ -129,7 +129,7 @@ static qx_status place(const cu_build *b, const cu_adapter *a)
 static qx_dev_status dev_place(qx_dev *d, const qx_dev_node *n, const qx_dev_tensor *in, qx_dev_place *out)
 {
     cu_build b = {.d = d, .node = n, .in = in, .place = out};
-    *out = (qx_dev_place){0, 0};
+    *out = (qx_dev_place){0};
     enter(d);
     const cu_adapter *a = cu_find(n, &b.op);
     return status_of(place(&b, a));

@@ -114,7 +114,7 @@ static qx_dev_status mock_sync(qx_dev *d) { return d->recording ? QX_DEV_FAILED 
 static qx_dev_status mock_place(qx_dev *d, const qx_dev_node *n, const qx_dev_tensor *in, qx_dev_place *out)
 {
     static const char *const known[] = {"Add", "Relu", "MatMul", "Reshape"};
-    *out = (qx_dev_place){0, 0};
+    *out = (qx_dev_place){0};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (!strcmp(n->op, known[i]) && in[0].dtype == 1) {
             out->view = i == 3;

@@ -15,6 +15,11 @@ typedef struct step_case { const char *name, *text; double min_db; const char *k
 #define DQ_INT8 "float s = {0.01}, uint8 z = {117}, int8[64,48] w = random(5), float[48] ws = fill(0.02)"
 #define GQA_INPUTS "g (float[2,3,64] x, float[2,3,32] k, float[2,3,32] v, float[2,2,6,16] pk, float[2,2,6,16] pv, float[1,4,3,9] bias, float[4] sink) => (float[2,3,64] y)\n" \
     "<int32[2] lens = {8, 5}, int32[1] total = {9}> "
+/* Caches of codes; row: bytes of one, for heads of 16. */
+#define CODED_GQA(type, row, scales, mode, bits, ks, vs) \
+    "g (float[2,3,64] x, float[2,3,32] k, float[2,3,32] v) => (float[2,3,64] y)\n" \
+    "<int32[2] lens = {8, 5}, int32[1] total = {9}, " type "[2,2,6," #row "] pk = random(3), " type "[2,2,6," #row "] pv = random(4), float" scales " ks = " ks ", float" scales " vs = " vs ">" \
+    " { y, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2, k_quant_type=\"" mode "\", v_quant_type=\"" mode "\", kv_cache_bit_width=" #bits ">(x, k, v, pk, pv, lens, total, , , , , , ks, vs) }"
 static const step_case cases[] = {
     {"attention with mask", HEAD(17) "g (float[2,4,9,8] x, float[2,4,11,8] k, float[2,4,11,8] v, float[2,1,9,11] mask) => (float[2,9,4,8] y)\n"
      "<float c = {0.35}> { kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(x, kt) t = Mul(s, c) u = Add(t, mask) p = Softmax<axis=-1>(u) o = MatMul(p, v) y = Transpose<perm=[0,2,1,3]>(o) }", 110, NULL},
@@ -76,6 +81,12 @@ static const step_case cases[] = {
     {"grouped queries, bias and sinks", HEAD(17) GQA_INPUTS "{ o, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2>(x, k, v, pk, pv, lens, total, , , , bias, sink) y = Identity(o) }", 110, "attention"},
     {"grouped queries, smooth softmax and a window", HEAD(17) GQA_INPUTS
      "{ o, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2, smooth_softmax=1, local_window_size=3>(x, k, v, pk, pv, lens, total) y = Identity(o) }", 110, "attention"},
+    {"grouped queries, norms, rotary, packed", HEAD(17) "g (float[2,3,128] x, float[2,2,6,16] pk, float[2,2,6,16] pv, float[16] qn, float[16] kn) => (float[2,3,64] y)\n"
+     "<int32[2] lens = {8, 5}, int32[1] total = {9}, float[16,6] c = random(1), float[16,6] s = random(2)>"
+     " { o, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2, do_rotary=1, qk_norm_epsilon=0.001>(x, , , pk, pv, lens, total, c, s, , , , , , qn, kn) y = Identity(o) }", 110, "attention"},
+    {"grouped queries, caches of int8", HEAD(17) CODED_GQA("int8", 16, "", "PER_TENSOR", 8, "{0.02}", "{0.03}"), 110, "attention"},
+    {"grouped queries, caches of fp8 by channel", HEAD(19) CODED_GQA("float8e4m3fn", 16, "[32]", "PER_CHANNEL", 8, "fill(0.02)", "fill(0.01)"), 110, "attention"},
+    {"grouped queries, caches of 4 bits", HEAD(17) CODED_GQA("uint8", 8, "[32]", "PER_CHANNEL", 4, "fill(0.2)", "fill(0.1)"), 110, "attention"},
     {"half grouped queries, bias and sinks", HEAD(17) GQA_INPUTS "{ xh = Cast<to=10>(x) kh = Cast<to=10>(k) vh = Cast<to=10>(v) pkh = Cast<to=10>(pk) pvh = Cast<to=10>(pv) bh = Cast<to=10>(bias) sh = Cast<to=10>(sink)"
      " o, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2>(xh, kh, vh, pkh, pvh, lens, total, , , , bh, sh) y = Cast<to=1>(o) }", 50, "attention"},
     {"half grouped queries, one token, long cache, sinks", HEAD(17) "g (float[1,1,64] x, float[1,1,32] k, float[1,1,32] v, float[1,2,1200,16] pk, float[1,2,1200,16] pv, float[4] sink) => (float[1,1,64] y)\n"
@@ -141,6 +152,40 @@ static void steps(void **state)
         free_feeds(&f, &in);
         unload(&f);
     }
+}
+
+/* ---- a decoder's steps: lengths are fed, caches stay as long as they are until they are too short ---- */
+
+static void decoding(void **state)
+{
+    (void)state;
+    fixture f = load(HEAD(17) "g (float[2,1,64] q, float[2,1,32] k, float[2,1,32] v, float[2,2,12,16] pk, float[2,2,12,16] pv, int32[2] lens, int32[1] total) => (float[2,1,64] y)"
+                              " { y, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2>(q, k, v, pk, pv, lens, total) }");
+    const qx_exec_options cpu = {.device = QX_DEVICE_CPU}, dev = on_host_form();
+    feeds in;
+    ok(&f, qx_infer_shapes(f.m, NULL, 0));
+    make_feeds(&f, &in);
+    for (int i = 5; i < 7; i++) in.t[i].dtype = QX_DT_INT32; /* as wide as the floats that were made */
+    qx_exec *a = make_exec(&f, &cpu), *b = make_exec(&f, &dev);
+    for (int32_t total = 5; total < 15; total += 2) { /* 13: longer than the cache */
+        qx_tensor want, got;
+        ((int32_t *)in.t[5].data)[0] = total - 1;
+        ((int32_t *)in.t[5].data)[1] = total - 4;
+        *(int32_t *)in.t[6].data = total;
+        run(&f, a, &in, &want);
+        run(&f, b, &in, &got);
+        assert_true(sqnr(&want, &got) > 110);
+        qx_tensor_free(f.ctx, &want);
+        qx_tensor_free(f.ctx, &got);
+    }
+    ((int32_t *)in.t[5].data)[1] = 40; /* beyond every cache: an error, and nothing out of bounds */
+    qx_tensor none;
+    assert_int_equal(qx_exec_run(b, in.f, in.n, NULL, 1, &none), QX_E_SHAPE);
+    assert_non_null(strstr(qx_ctx_error(f.ctx), "GroupQueryAttention"));
+    qx_exec_free(a);
+    qx_exec_free(b);
+    free_feeds(&f, &in);
+    unload(&f);
 }
 
 /* ---- observers ---- */
@@ -249,6 +294,6 @@ static void observers(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(steps), cmocka_unit_test(observers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(steps), cmocka_unit_test(decoding), cmocka_unit_test(observers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
