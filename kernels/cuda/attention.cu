@@ -4,17 +4,17 @@
 
 enum { BQ = 16, BK = 16, MOST_D = 256, ATTN_THREADS = 256, OUT_PER = BQ * MOST_D / ATTN_THREADS };
 
-typedef struct place { attn_batch p; int64_t h, hk, r0, first, last; } place;
+typedef struct place { attn_batch p; int h, hk, r0, first, last; } place;
 
 QX_HD place place_of(const qk_attn_args *a, int64_t block)
 {
     const int64_t tiles = (a->rows + BQ - 1) / BQ;
     place w;
-    w.r0 = block % tiles * BQ;
-    w.h = block / tiles % a->heads;
-    w.hk = w.h / (a->heads / a->kv_heads);
-    w.p = attn_batch_of(a, block / tiles / a->heads);
-    attn_span(a, &w.p, w.r0, w.r0 + BQ - 1, BK, &w.first, &w.last);
+    w.r0 = (int)(block % tiles) * BQ;
+    w.h = (int)(block / tiles % a->heads);
+    w.hk = w.h / (int)(a->heads / a->kv_heads);
+    w.p = attn_batch_of(a, (int)(block / tiles / a->heads));
+    attn_span(a, w.p, w.r0, w.r0 + BQ - 1, BK, &w.first, &w.last);
     return w;
 }
 
@@ -40,7 +40,7 @@ QK_KERNEL(attention_kernel, qk_attn_args)
             sum[t] = 0;
         }
     }
-    for (int64_t k0 = w.first; k0 < w.last; k0 += BK) {
+    for (int k0 = w.first; k0 < w.last; k0 += BK) {
         QK_SYNC();
         QK_THREADS(t) for (int e = t; e < BK * a.dk; e += QK_NT) {
             /* neighbours of a warp read along the stride that is 1 */
@@ -52,8 +52,8 @@ QK_KERNEL(attention_kernel, qk_attn_args)
             const int r = t / BK, j = t % BK;
             float s = 0;
             for (int64_t d = 0; d < a.dk; d++) s = fmaf(qs[r * MOST_D + d], ks[j * MOST_D + d], s);
-            const int sees = w.r0 + r < a.rows && attn_sees(&a, &w.p, w.r0 + r, k0 + j);
-            sc[r * (BK + 1) + j] = sees ? attn_score(&a, &w.p, w.h, w.r0 + r, k0 + j, s * a.scale) : none;
+            const int sees = w.r0 + r < a.rows && attn_sees(&a, w.p, w.r0 + r, k0 + j);
+            sc[r * (BK + 1) + j] = sees ? attn_score(&a, w.p.b, w.h, w.r0 + r, k0 + j, s * a.scale) : none;
         }
         QK_SYNC();
         QK_THREADS(t) if (t < BQ) {

@@ -7,42 +7,42 @@
 #include "kernels/cuda/elem.h"
 #include "kernels/fmath.h"
 
-/* A batch entry: how many keys count, and where its first query stands among them. */
-typedef struct attn_batch { int64_t b, keys, offset; } attn_batch;
-QX_HD attn_batch attn_batch_of(const qk_attn_args *a, int64_t b)
+/* A batch entry: how many keys count, and where its first query stands among them. Rows and keys are within 31 bits (the adapters see to it). */
+typedef struct attn_batch { int b, keys, offset; } attn_batch;
+QX_HD attn_batch attn_batch_of(const qk_attn_args *a, int b)
 {
-    attn_batch p = {b, a->lengths ? a->lengths[b] : a->keys, a->offsets ? a->offsets[b] : a->offset};
-    p.keys = p.keys < a->keys ? p.keys : a->keys;
+    attn_batch p = {b, a->lengths ? a->lengths[b] : (int)a->keys, a->offsets ? a->offsets[b] : (int)a->offset};
+    p.keys = p.keys < (int)a->keys ? p.keys : (int)a->keys;
     return p;
 }
 
 /* Keys [*first, *last) are all that rows row0 .. row1 can see by length, causality and window; *first is a multiple of `tile`. */
-QX_HD void attn_span(const qk_attn_args *a, const attn_batch *p, int64_t row0, int64_t row1, int64_t tile, int64_t *first, int64_t *last)
+QX_HD void attn_span(const qk_attn_args *a, attn_batch p, int row0, int row1, int tile, int *first, int *last)
 {
     *first = 0;
-    *last = p->keys;
-    if (a->causal && row1 + p->offset + 1 < *last) *last = row1 + p->offset + 1;
-    if (a->left >= 0 && row0 + p->offset > a->left) *first = (row0 + p->offset - a->left) / tile * tile;
+    *last = p.keys;
+    if (a->causal && row1 + p.offset + 1 < *last) *last = row1 + p.offset + 1;
+    if (a->left >= 0 && row0 + p.offset > a->left) *first = (int)(row0 + p.offset - a->left) / tile * tile;
 }
 
 /* Whether a query in this row sees the key at all. */
-QX_HD int attn_sees(const qk_attn_args *a, const attn_batch *p, int64_t row, int64_t key)
+QX_HD int attn_sees(const qk_attn_args *a, attn_batch p, int row, int key)
 {
-    return key < p->keys && (!a->causal || key <= row + p->offset) && (a->left < 0 || key >= row + p->offset - a->left);
+    return key < p.keys && (!a->causal || key <= row + p.offset) && (a->left < 0 || key >= row + p.offset - a->left);
 }
 
 /* The score s of a pair that sees each other, as softmax gets it. */
-QX_HD float attn_score(const qk_attn_args *a, const attn_batch *p, int64_t h, int64_t row, int64_t key, float s)
+QX_HD float attn_score(const qk_attn_args *a, int b, int h, int row, int key, float s)
 {
     if (a->softcap > 0) s = a->softcap * fm_tanh(s / a->softcap);
     if (!a->mask.p) return s;
-    const int64_t at = p->b * a->mask.b + h * a->mask.h + row * a->mask.s + key * a->mask.d;
+    const int64_t at = b * a->mask.b + h * a->mask.h + row * a->mask.s + key * a->mask.d;
     if (a->mtype == QK_BOOL) return ((const uint8_t *)a->mask.p)[at] ? s : qx_of_bits(0xff800000u);
     return s + qk_real(a->mask.p, a->mtype, at);
 }
 
 /* The head's extra score; *is 0: it has none. */
-QX_HD float attn_sink(const qk_attn_args *a, int64_t h, int *is)
+QX_HD float attn_sink(const qk_attn_args *a, int h, int *is)
 {
     *is = a->sink != 0;
     return *is ? qk_real(a->sink, a->stype, h) : 0.0f;

@@ -9,7 +9,7 @@
 
 enum {
     WARPS = 4, WARP_ROWS = 16, ROWS = WARPS * WARP_ROWS, THREADS = WARPS * 32, PAD = 8, /* halves behind a row: lanes of a fragment meet different banks */
-    MOST_D = 256, MOST_KEYS = 64, TILE = MOST_KEYS * (128 + PAD)                          /* 32 keys of 256, 64 of up to 128 */
+    MOST_D = 256, MOST_KEYS = 64, TILE = MOST_KEYS * (128 + PAD)                          /* 16 keys of 256, 64 of up to 128 */
 };
 
 #ifdef __CUDACC__
@@ -26,7 +26,7 @@ QK_INSIDE float exp2_of(float x)
 #endif
 
 /* Masks with a tensor and soft caps are rare and long: a call, not a copy for each of the unrolled elements. */
-QK_APART float attn_score_apart(const qk_attn_args *a, const attn_batch *p, int64_t h, int64_t row, int64_t key, float s) { return attn_score(a, p, h, row, key, s); }
+QK_APART float attn_score_apart(const qk_attn_args *a, int b, int h, int row, int key, float s) { return attn_score(a, b, h, row, key, s); }
 
 /* Four fragments of a right operand for lane t: element (k, n) of 16 x 8. plain: from rows n of [key][d], columns d0 .. d0 + 31: two steps of k. turned: from rows k of
  * [key][d], columns d0 .. d0 + 15: two tiles of n. */
@@ -44,23 +44,23 @@ QK_INSIDE void fragments(int turned, uint32_t *r, const uint16_t *tile, int ld, 
 #endif
 }
 
-typedef struct tile_place { attn_batch p; int64_t hk, v0, first, last, rows; int split; } tile_place; /* rows: virtual ones */
+typedef struct tile_place { attn_batch p; int hk, v0, first, last, rows, group, split; } tile_place; /* rows: virtual ones; group: query heads of a key head */
 
 QX_HD tile_place tile_place_of(const qk_attn_args *a, int64_t block, int keys)
 {
-    const int64_t group = a->heads / a->kv_heads;
     tile_place w;
-    int64_t first, last;
-    w.rows = a->rows * group;
-    const int64_t tiles = (w.rows + ROWS - 1) / ROWS;
+    int first, last;
+    w.group = (int)(a->heads / a->kv_heads);
+    w.rows = (int)a->rows * w.group;
+    const int tiles = (w.rows + ROWS - 1) / ROWS;
     w.split = (int)(block % a->splits);
     block /= a->splits;
-    w.v0 = block % tiles * ROWS;
-    w.hk = block / tiles % a->kv_heads;
-    w.p = attn_batch_of(a, block / tiles / a->kv_heads);
-    const int64_t v1 = w.v0 + ROWS < w.rows ? w.v0 + ROWS : w.rows;
-    attn_span(a, &w.p, w.v0 / group, (v1 - 1) / group, keys, &first, &last);
-    const int64_t steps = last > first ? (last - first + keys - 1) / keys : 0, each = (steps + a->splits - 1) / a->splits * keys;
+    w.v0 = (int)(block % tiles) * ROWS;
+    w.hk = (int)(block / tiles % a->kv_heads);
+    w.p = attn_batch_of(a, (int)(block / tiles / a->kv_heads));
+    const int v1 = w.v0 + ROWS < w.rows ? w.v0 + ROWS : w.rows;
+    attn_span(a, w.p, w.v0 / w.group, (v1 - 1) / w.group, keys, &first, &last);
+    const int steps = last > first ? (last - first + keys - 1) / keys : 0, each = (steps + a->splits - 1) / a->splits * keys;
     w.first = first + w.split * each;
     w.last = w.first + each < last ? w.first + each : last;
     return w;
@@ -68,15 +68,15 @@ QX_HD tile_place tile_place_of(const qk_attn_args *a, int64_t block, int keys)
 
 QX_HD uint16_t half_at(const void *p, int64_t i) { return ((const uint16_t *)p)[i]; }
 
-/* Rows k0 .. of keys or values into [keys][width + PAD], zeros where there is nothing. */
-QX_HD void load_tile(uint16_t *to, const qk_attn_view *v, int64_t base, int64_t k0, int64_t last, int64_t d, int width, int keys, int whole, int t)
+/* Rows k0 .. of keys or values into [keys][width + PAD], zeros where there is nothing. Complete behind a wait for the group and a barrier. */
+QK_INSIDE void load_tile(uint16_t *to, const qk_attn_view *v, int64_t base, int k0, int last, int64_t d, int width, int keys, int whole, int t)
 {
     const int ld = width + PAD;
-    if (whole) { /* sixteen bytes at a time */
+    if (whole) { /* sixteen bytes at a time, which nobody waits for here */
+        const uint16_t *from = (const uint16_t *)v->p + base;
         for (int e = t * 8; e < keys * width; e += THREADS * 8) {
-            uint32_t r[4] = {0, 0, 0, 0};
-            if (k0 + e / width < last && e % width < d) qk_load16((const uint16_t *)v->p + base + (k0 + e / width) * v->s + e % width, r);
-            qk_store16(to + e / width * ld + e % width, r);
+            const int some = k0 + e / width < last && e % width < d;
+            qk_copy_async(to + e / width * ld + e % width, some ? from + (k0 + e / width) * v->s + e % width : from, some);
         }
         return;
     }
@@ -93,39 +93,47 @@ QX_HD uint32_t packed(int bf, float low, float high)
 }
 
 /* A virtual row of the block: -1: none. */
-typedef struct query_row { int64_t h, row; } query_row;
-QX_HD query_row query_row_of(const qk_attn_args *a, const tile_place *w, int t, int half)
+typedef struct query_row { int h, row; } query_row;
+QX_HD query_row query_row_of(const tile_place *w, int t, int half)
 {
-    const int64_t group = a->heads / a->kv_heads, v = w->v0 + t / 32 * WARP_ROWS + t % 32 / 4 + half * 8;
-    const query_row r = {w->hk * group + v % group, v < w->rows ? v / group : -1};
+    const int v = w->v0 + t / 32 * WARP_ROWS + t % 32 / 4 + half * 8;
+    const query_row r = {w->hk * w->group + v % w->group, v < w->rows ? v / w->group : -1};
     return r;
 }
 
-/* The left operand's registers of the warp: row g or g + 8, columns 2 t and behind it, of step i / 4. */
-QK_INSIDE void load_query(const qk_attn_args *a, const tile_place *w, int t, int half, const int D, uint32_t *qf)
+/* Columns of the query from HELD on lie in shared memory, behind the tiles of keys (rows of warps 0 and 1) and values: there are not registers enough for them. */
+enum { HELD = 128, SPARE = HELD + PAD };
+QX_HD uint16_t *spare_row(uint16_t *ks, uint16_t *vs, int t, int half, int tile)
 {
-    const query_row r = query_row_of(a, w, t, half);
+    return (t / 64 ? vs : ks) + tile + (t / 32 % 2 * WARP_ROWS + t % 32 / 4 + half * 8) * SPARE + t % 4 * 2;
+}
+
+/* The left operand's registers of the warp: row g or g + 8, columns 2 t and behind it, of step i / 4. */
+QK_INSIDE void load_query(const qk_attn_args *a, const tile_place *w, int t, int half, const int D, uint32_t *qf, uint16_t *spare)
+{
+    const query_row r = query_row_of(w, t, half);
     const uint16_t *q = (const uint16_t *)a->q.p + (w->p.b * a->q.b + r.h * a->q.h + r.row * a->q.s);
     QK_UNROLL for (int i = 0; i < D / 8; i++) {
         const int64_t d = i * 8 + t % 4 * 2;
         const uint32_t low = r.row >= 0 && d < a->dk ? q[d * a->q.d] : 0u, high = r.row >= 0 && d + 1 < a->dk ? q[(d + 1) * a->q.d] : 0u;
-        qf[i / 2 * 4 + i % 2 * 2 + half] = low | high << 16;
+        if (i < HELD / 8) qf[i / 2 * 4 + i % 2 * 2 + half] = low | high << 16;
+        else *(uint32_t *)(void *)(spare + i * 8 - HELD) = low | high << 16;
     }
 }
 
 /* Scores of one row to units of log2, with everything that masks them; the largest. */
-QK_INSIDE float finish_scores(const qk_attn_args *a, const tile_place *w, int64_t k0, int t, int half, int plain, const int KEYS, float *sc)
+QK_INSIDE float finish_scores(const qk_attn_args *a, const tile_place *w, int k0, int t, int half, int plain, const int KEYS, float *sc)
 {
-    const query_row r = query_row_of(a, w, t, half);
+    const query_row r = query_row_of(w, t, half);
     const float none = qx_of_bits(0xff800000u), log2e = 1.44269504f;
     const int own = a->mask.p || a->softcap > 0;
     float most = none;
     QK_UNROLL for (int i = 0; i < KEYS / 4; i++) {
         const int at = i / 2 * 4 + half * 2 + i % 2;
-        const int64_t key = k0 + i / 2 * 8 + t % 4 * 2 + i % 2;
-        const int sees = plain || (r.row >= 0 && attn_sees(a, &w->p, r.row, key));
+        const int key = k0 + i / 2 * 8 + t % 4 * 2 + i % 2;
+        const int sees = plain || (r.row >= 0 && attn_sees(a, w->p, r.row, key));
         sc[at] = sees ? sc[at] * a->scale : none;
-        if (own && sees) sc[at] = attn_score_apart(a, &w->p, r.h, r.row, key, sc[at]);
+        if (own && sees) sc[at] = attn_score_apart(a, w->p.b, r.h, r.row, key, sc[at]);
         sc[at] *= log2e;
         most = sc[at] > most ? sc[at] : most;
     }
@@ -133,14 +141,14 @@ QK_INSIDE float finish_scores(const qk_attn_args *a, const tile_place *w, int64_
 }
 
 /* Nothing but the scale stands between product and softmax for any pair of the tile. */
-QX_HD int tile_is_plain(const qk_attn_args *a, const tile_place *w, int64_t k0, int keys)
+QX_HD int tile_is_plain(const qk_attn_args *a, const tile_place *w, int k0, int keys)
 {
     if (a->mask.p || a->left >= 0 || a->softcap > 0 || k0 + keys > w->last) return 0;
-    return !a->causal || k0 + keys - 1 <= w->v0 / (a->heads / a->kv_heads) + w->p.offset;
+    return !a->causal || k0 + keys - 1 <= w->v0 / w->group + w->p.offset;
 }
 
 /* What turns a row's sums into its result: `top` is in units of log2. A row without a key gives 0. */
-QK_INSIDE float attn_factor(const qk_attn_args *a, int64_t h, float top, float sum)
+QK_INSIDE float attn_factor(const qk_attn_args *a, int h, float top, float sum)
 {
     int is;
     const float sink = attn_sink(a, h, &is) * 1.44269504f, m = is && sink > top ? sink : top;
@@ -152,9 +160,9 @@ QK_INSIDE float attn_factor(const qk_attn_args *a, int64_t h, float top, float s
 /* A row of the result, or of a part: part[split][b][h][row] is [dv] sums, their maximum and their weight. */
 QK_INSIDE void store_row(const qk_attn_args *a, const tile_place *w, int t, int half, const int D, const float *out, float top, float sum)
 {
-    const query_row r = query_row_of(a, w, t, half);
+    const query_row r = query_row_of(w, t, half);
     const float inv = attn_factor(a, r.h, top, sum);
-    const int64_t at = w->p.b * a->yb + r.h * a->yh + r.row * a->ys, part = (((w->split * a->batch + w->p.b) * a->heads + r.h) * a->rows + r.row) * (a->dv + 2);
+    const int64_t at = w->p.b * a->yb + r.h * a->yh + r.row * a->ys, part = ((((int64_t)w->split * a->batch + w->p.b) * a->heads + r.h) * a->rows + r.row) * (a->dv + 2);
     if (r.row < 0) return;
     QK_UNROLL for (int i = 0; i < D / 4; i++) {
         const int64_t d = i / 2 * 8 + t % 4 * 2 + i % 2;
@@ -171,7 +179,8 @@ QK_INSIDE void tile_body(const qk_attn_args *a, const int64_t block, const int q
 {
     QK_SHARED(uint16_t, ks, TILE);
     QK_SHARED(uint16_t, vs, TILE);
-    QK_PRIVATE(uint32_t, qf, MOST_D / 16 * 4);
+    QK_PRIVATE(uint32_t, qf, HELD / 16 * 4);
+    QK_PRIVATE(uint32_t, qv, 8);
     QK_PRIVATE(float, out, MOST_D / 8 * 4);
     QK_PRIVATE(float, sc, MOST_KEYS / 8 * 4);
     QK_PRIVATE(uint32_t, pf, 4);
@@ -186,27 +195,38 @@ QK_INSIDE void tile_body(const qk_attn_args *a, const int64_t block, const int q
     (void)qk_nt;
     QK_THREADS(t) {
         QK_UNROLL for (int h = 0; h < 2; h++) {
-            load_query(a, &w, t, h, D, QK_MY(qf));
+            load_query(a, &w, t, h, D, QK_MY(qf), spare_row(ks, vs, t, h, KEYS * (D + PAD)));
             QK_MY(top)[h] = none, QK_MY(sum)[h] = 0;
         }
         QK_UNROLL for (int i = 0; i < D / 2; i++) QK_MY(out)[i] = 0;
     }
-    for (int64_t k0 = w.first; k0 < w.last; k0 += KEYS) {
+    /* Values come while keys are multiplied, the next keys while values are: one buffer each is enough. */
+    if (w.first < w.last) QK_THREADS(t) load_tile(ks, &a->k, k_base, w.first, w.last, a->dk, D, KEYS, a->whole & 1, t);
+    QK_ASYNC_GROUP();
+    for (int k0 = w.first; k0 < w.last; k0 += KEYS) {
         const int plain = tile_is_plain(a, &w, k0, KEYS);
-        QK_SYNC(); /* everybody is done with the last tile */
-        QK_THREADS(t) {
-            load_tile(ks, &a->k, k_base, k0, w.last, a->dk, D, KEYS, a->whole & 1, t);
-            load_tile(vs, &a->v, v_base, k0, w.last, a->dv, D, KEYS, a->whole & 2, t);
-        }
-        QK_SYNC();
+        QK_ASYNC_WAIT(0);
+        QK_SYNC(); /* the keys are here, and everybody is done with the values before */
+        QK_THREADS(t) load_tile(vs, &a->v, v_base, k0, w.last, a->dv, D, KEYS, a->whole & 2, t);
+        QK_ASYNC_GROUP();
         QK_UNROLL for (int j = 0; j < KEYS / 8; j++) {
             QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(sc)[4 * j + i] = 0;
             QK_UNROLL for (int d = 0; d < D / 32; d++) {
                 QK_THREADS(t) fragments(0, QK_MY(bv), ks, D + PAD, 8 * j, 32 * d, t % 32);
-                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qf, 8 * d, bv, 0);
-                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qf, 8 * d + 4, bv, 2);
+                if (32 * d < HELD) {
+                    QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qf, 8 * d, bv, 0);
+                    QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qf, 8 * d + 4, bv, 2);
+                } else {
+                    QK_THREADS(t) QK_UNROLL for (int i = 0; i < 8; i++)
+                        QK_MY(qv)[i] = *(const uint32_t *)(const void *)(spare_row(ks, vs, t, i % 2, KEYS * (D + PAD)) + 32 * d - HELD + i / 2 * 8);
+                    QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qv, 0, bv, 0);
+                    QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qv, 4, bv, 2);
+                }
             }
         }
+        QK_SYNC(); /* everybody is done with the keys */
+        if (k0 + KEYS < w.last) QK_THREADS(t) load_tile(ks, &a->k, k_base, k0 + KEYS, w.last, a->dk, D, KEYS, a->whole & 1, t);
+        QK_ASYNC_GROUP();
         QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = finish_scores(a, &w, k0, t, h, plain, KEYS, QK_MY(sc));
         QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(two)[h] = fmaxf(QK_MY(one)[h], LANE_XOR(one, h, 1));
         QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = fmaxf(QK_MY(two)[h], LANE_XOR(two, h, 2));
@@ -224,6 +244,8 @@ QK_INSIDE void tile_body(const qk_attn_args *a, const int64_t block, const int q
                 QK_UNROLL for (int i = 0; i < D / 4; i++) QK_MY(out)[i / 2 * 4 + h * 2 + i % 2] *= shrink;
             }
         }
+        QK_ASYNC_WAIT(1);
+        QK_SYNC(); /* the values are here */
         QK_UNROLL for (int k = 0; k < KEYS / 16; k++) {
             QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(pf)[i] = packed(bf, QK_MY(sc)[8 * k + 2 * i], QK_MY(sc)[8 * k + 2 * i + 1]);
             QK_UNROLL for (int d = 0; d < D / 16; d++) {
@@ -238,7 +260,7 @@ QK_INSIDE void tile_body(const qk_attn_args *a, const int64_t block, const int q
     QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) store_row(a, &w, t, h, D, QK_MY(out), QK_MY(top)[h], QK_MY(two)[h]);
 }
 
-/* The kernels: head sizes up to 64 and 128 in f16 and bf16; up to 256, which are rare, in one that looks at the type (each takes seconds to compile). */
+/* The kernels: head sizes up to 64, 128 and 256 in f16 and bf16. */
 #define TILE_KERNEL(name, d, keys, bf) \
     QK_KERNEL_RESIDENT(name, qk_attn_args, THREADS, d == 64 ? 3 : 2) { tile_body(&a, QK_BLOCK, QK_NT, d, keys, bf); } \
     QK_HOST(name, qk_attn_args)
@@ -246,7 +268,8 @@ TILE_KERNEL(tile_f16_64, 64, 64, 0)
 TILE_KERNEL(tile_f16_128, 128, 64, 0)
 TILE_KERNEL(tile_bf16_64, 64, 64, 1)
 TILE_KERNEL(tile_bf16_128, 128, 64, 1)
-TILE_KERNEL(tile_256, 256, 32, a.dtype == QK_BF16)
+TILE_KERNEL(tile_f16_256, 256, 16, 0)
+TILE_KERNEL(tile_bf16_256, 256, 16, 1)
 
 /* Parts of all splits into one result: maxima are in units of log2. */
 QK_KERNEL(join_kernel, qk_attn_args)
@@ -263,7 +286,7 @@ QK_KERNEL(join_kernel, qk_attn_args)
             o += f * p[s * stride + i % a.dv];
         }
         const int64_t row = i / a.dv % a.rows, h = i / a.dv / a.rows % a.heads, b = i / a.dv / a.rows / a.heads;
-        qk_put_real(a.y, a.dtype, b * a.yb + h * a.yh + row * a.ys + i % a.dv, o * attn_factor(&a, h, top, sum));
+        qk_put_real(a.y, a.dtype, b * a.yb + h * a.yh + row * a.ys + i % a.dv, o * attn_factor(&a, (int)h, top, sum));
     }
 }
 QK_HOST(join_kernel, qk_attn_args)
@@ -280,7 +303,7 @@ static int launch_tiles(qk_queue q, const qk_attn_args *a, int64_t blocks)
     const int bf = a->dtype == QK_BF16;
     if (d <= 64) return bf ? QK_LAUNCH(tile_bf16_64, blocks, THREADS, q, a) : QK_LAUNCH(tile_f16_64, blocks, THREADS, q, a);
     if (d <= 128) return bf ? QK_LAUNCH(tile_bf16_128, blocks, THREADS, q, a) : QK_LAUNCH(tile_f16_128, blocks, THREADS, q, a);
-    return QK_LAUNCH(tile_256, blocks, THREADS, q, a);
+    return bf ? QK_LAUNCH(tile_bf16_256, blocks, THREADS, q, a) : QK_LAUNCH(tile_f16_256, blocks, THREADS, q, a);
 }
 
 static int64_t tile_blocks(const qk_attn_args *a) { return a->batch * a->kv_heads * ((a->rows * (a->heads / a->kv_heads) + ROWS - 1) / ROWS); }

@@ -1,4 +1,5 @@
-/* mma.h - the matrix instructions of a warp: C[16, 8] += A[16, K] B[K, 8] with f32 sums, and ldmatrix, which loads their operands from shared memory.
+/* mma.h - the matrix instructions of a warp: C[16, 8] += A[16, K] B[K, 8] with f32 sums; ldmatrix, which loads their operands from shared memory; and copies into shared memory that go
+ * on while the warp computes.
  *
  * Who holds what (PTX ISA, "Matrix Fragments for mma.m16n8k8", "k16" and "k32" are one rule): a register has e = 1, 2 or 4 elements (tf32, 16 bit, 8 bit) that are neighbours
  * along K, and K = 8 e. With lane = 4 g + t: A's register r holds row g + 8 (r % 2), columns e (t + 4 (r / 2)) on; B's register r holds column g, rows e (t + 4 r) on; C's
@@ -24,6 +25,14 @@ QK_INSIDE void mma_of(const int kind, float *c, const uint32_t *a, const uint32_
     else if (kind == QK_E4M3) MMA_ASM("m16n8k32.row.col.f32.e4m3.e4m3.f32", c, a, b);
 #endif
 }
+/* Sixteen bytes from global to shared memory, or sixteen zeros (`from` must be an address all the same). They are there when the group that they belong to has been waited for and
+ * the block has met at a barrier. QK_ASYNC_WAIT(n): all groups but the last n. */
+QK_INSIDE void qk_copy_async(void *to, const void *from, int some)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(some ? 16 : 0) : "memory");
+}
+#define QK_ASYNC_GROUP() asm volatile("cp.async.commit_group;" ::: "memory")
+#define QK_ASYNC_WAIT(n) asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory")
 /* Four 8 x 8 matrices from rows in shared memory, whose addresses the lanes give. */
 QK_INSIDE void ldmatrix(bool turned, uint32_t *r, const uint16_t *row)
 {
@@ -32,6 +41,13 @@ QK_INSIDE void ldmatrix(bool turned, uint32_t *r, const uint16_t *row)
     else asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
 }
 #else
+static inline void qk_copy_async(void *to, const void *from, int some)
+{
+    if (some) memcpy(to, from, 16);
+    else memset(to, 0, 16);
+}
+#define QK_ASYNC_GROUP() ((void)0)
+#define QK_ASYNC_WAIT(n) ((void)0)
 #define MMA(kind, c, ci, a, ai, b, bi)                                                                                                                              \
     host_mma_of(kind, &QK_MY(c)[ci], (mma_lanes){&a##_of[t / 32 * 32][ai], (int)(sizeof a##_of[0] / sizeof(uint32_t))},                                             \
                 (mma_lanes){&b##_of[t / 32 * 32][bi], (int)(sizeof b##_of[0] / sizeof(uint32_t))}, t % 32)

@@ -104,6 +104,7 @@ static qx_status shapes(const cu_build *b, qk_attn_args *a, const dims4 *q, cons
     a->batch = q->b > k->b ? q->b : k->b;
     if (q->d != k->d || k->s != v->s || k->h != v->h || k->h < 1 || q->h % k->h || (q->b != a->batch && q->b != 1) || (k->b != a->batch && k->b != 1) || (v->b != a->batch && v->b != 1))
         CU_BAD(b, "query [%lld,%lld,%lld,%lld], %lld keys of %lld in %lld heads", (long long)q->b, (long long)q->h, (long long)q->s, (long long)q->d, (long long)k->s, (long long)k->d, (long long)k->h);
+    if (q->s > INT32_MAX / q->h || k->s > INT32_MAX) CU_NO(b, "%lld rows in %lld heads and %lld keys", (long long)q->s, (long long)q->h, (long long)k->s);
     a->heads = q->h;
     a->kv_heads = k->h;
     a->rows = q->s;

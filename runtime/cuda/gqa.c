@@ -150,6 +150,7 @@ static qx_status gqa_lengths(const cu_build *b, gqa_args *g)
     const qx_dev_tensor *seq = &b->in[SEQLENS], *total = &b->in[TOTAL];
     if (!cu_has(b, SEQLENS) || !cu_has(b, TOTAL) || !cu_integer(seq->dtype) || !cu_integer(total->dtype)) CU_BAD(b, "seqlens_k and total_sequence_length must be integers");
     if (seq->numel != g->a.batch || total->numel != 1) CU_BAD(b, "%lld lengths for batch %lld", (long long)seq->numel, (long long)g->a.batch);
+    if (g->a.keys > INT32_MAX) CU_NO(b, "%lld keys", (long long)g->a.keys);
     if (g->a.keys < g->a.rows) CU_BAD(b, "caches of %lld rows for %lld new tokens", (long long)g->a.keys, (long long)g->a.rows);
     g->lengths = (qk_lengths_args){.batch = g->a.batch, .rows = g->a.rows, .past_cap = g->k.past_cap, .cap = g->a.keys, .stype = seq->dtype, .ttype = total->dtype};
     return QX_OK;
@@ -219,6 +220,7 @@ static qx_status gqa_heads(const cu_build *b, gqa_args *g)
     const int64_t parts = g->packed ? a->heads + 2 * a->kv_heads : a->heads;
     if (a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads || q->dims[2] % parts) CU_BAD(b, "%lld heads and %lld key heads in rows of %lld", (long long)a->heads, (long long)a->kv_heads, (long long)q->dims[2]);
     a->dk = a->dv = q->dims[2] / parts;
+    if (a->rows > INT32_MAX / a->heads) CU_NO(b, "%lld rows in %lld heads", (long long)a->rows, (long long)a->heads);
     if (a->dk > CU_MOST_HEAD) CU_NO(b, "heads of %lld: at most %d", (long long)a->dk, CU_MOST_HEAD);
     const int64_t need = a->batch * a->rows * a->kv_heads * a->dk;
     for (uint32_t i = KEY; i <= VALUE && !g->packed; i++)
