@@ -129,3 +129,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   $ qonnx quantize model.onnx --like model.onnx -q
   qonnx quantize: 'model.onnx' does not say how it was made \(no qonnx.passes in its metadata\): .* (re)
   [2]
+  $ L=$MODELS/micro-llama; qonnx quantize $L/model.onnx --int4 --text $L/calib.txt --tokenizer $L/tokenizer.json --seq-len 64 --samples 2 --no-verify -q -o t.onnx --report t.json
+  $ grep -o '"pipeline": "[a-z]*' t.json; qonnx quantize $L/model.onnx --int4 --no-verify -q -o u.onnx --report u.json; grep -o '"pipeline": "[a-z0-9]*' u.json
+  "pipeline": "gptq
+  "pipeline": "int4
