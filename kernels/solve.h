@@ -78,6 +78,7 @@ typedef struct qx_refine {
     qx_format format;
     int64_t block;             /* 0: whole rows */
     float *scale;              /* [rows][blocks] */
+    float global;              /* of two levels: scale is this times what is stored; 0: 1 */
     const int32_t *zero;       /* NULL: 0 */
     const uint8_t *mask;       /* [rows][k], 0: stays 0; NULL: none */
     int sweeps;                /* over the columns, at most; 0: 4 */

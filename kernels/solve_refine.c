@@ -55,11 +55,11 @@ static int64_t sweep(const tile *t, int64_t row, float *w)
 static bool better_scale(const tile *t, int64_t row, int64_t b, const float *w, const float *v, float *out)
 {
     const int64_t end = (b + 1) * t->block < t->k ? (b + 1) * t->block : t->k;
-    const float *g = t->g + row * t->k, s = t->r->scale[row * t->blocks + b];
+    const float *g = t->g + row * t->k, s = t->r->scale[row * t->blocks + b], global = t->r->global > 0 ? t->r->global : 1.0f;
     double slope = 0, bend = 0;
     for (int64_t j = b * t->block; j < end; j++) slope += (double)w[j] * (double)g[j], bend += (double)w[j] * (double)v[j];
     if (!(bend > 0)) return false;
-    *out = qx_scale_stored(&t->r->format, (float)((double)s * (1 + slope / bend)), NULL);
+    *out = global * qx_scale_stored(&t->r->format, (float)((double)(s / global) * (1 + slope / bend)), NULL);
     const double by = (double)*out / (double)s - 1;
     return by * (2 * slope - by * bend) > 0; /* what the error falls by */
 }

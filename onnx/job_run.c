@@ -216,11 +216,12 @@ static void keep_range(qx_run *r)
     atomic_store(&known->state, 2);
 }
 
-static qx_status begin_steps(qx_ctx *ctx, const qx_job *j)
+/* From the first on: a later one may read rows through those before it. */
+static qx_status begin_steps(qx_ctx *ctx, const qx_job *j, const qx_step *s)
 {
-    for (const qx_step *s = j->steps; s; s = s->prev)
-        if (s->def->begin) QX_TRY(s->def->begin(ctx, s, &j->spec, qx_view_k(&j->view)));
-    return QX_OK;
+    if (!s) return QX_OK;
+    QX_TRY(begin_steps(ctx, j, s->prev));
+    return s->def->begin ? s->def->begin(ctx, s, &j->spec, qx_view_k(&j->view)) : QX_OK;
 }
 
 static void end_steps(qx_ctx *ctx, const qx_job *j)
@@ -254,7 +255,7 @@ qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j, bool all)
     if (all && wants_content(j)) QX_TRY(bring_content(r, j));
     set_walk(r);
     QX_TRY(qx_lock_new(ctx, &r->lock));
-    QX_TRY(begin_steps(ctx, j));
+    QX_TRY(begin_steps(ctx, j, j->steps));
     if (!wants_range(r)) return QX_OK;
     r->n_range = range_cells(r);
     QX_TRY(QX_NEW_ARRAY(ctx, r->n_range, &r->lo));

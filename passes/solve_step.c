@@ -162,8 +162,8 @@ static qx_status solve_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, 
                        .search = given || two_level(t->spec) ? NULL : &search, .nvfp4 = two_level(t->spec) ? &nvfp4 : NULL, .keep_zeros = v->spec.keep_zeros, .prune_2_4 = v->spec.prune};
     if (!qx_gptq_rows(&g, x, rows, scale, zero, t->codes, NULL, t->scratch))
         QX_FAIL(ctx, QX_E_UNSUPPORTED, "weight '%s': the solver does not take %s in blocks of %lld", v->name, qx_dtype_get(t->spec->codes)->name, (long long)t->spec->block);
-    if (!v->spec.refine || two_level(t->spec)) return QX_OK;
-    const qx_refine r = {.k = t->k, .h = l->h, .format = t->format, .block = g.block, .scale = scale, .zero = zero, .sweeps = v->spec.refine, .rescale = t->spec->block >= 0};
+    if (!v->spec.refine) return QX_OK;
+    const qx_refine r = {.k = t->k, .h = l->h, .format = t->format, .block = g.block, .scale = scale, .global = nvfp4.global, .zero = zero, .sweeps = v->spec.refine, .rescale = t->spec->block >= 0};
     uint8_t *mask = NULL;
     qx_refine masked = r;
     if (v->spec.prune || v->spec.keep_zeros) { /* zeros stay where they are */
@@ -178,7 +178,8 @@ static qx_status solve_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, 
 static void store_scales(const tile *t, int64_t rows, float *scale)
 {
     if (!two_level(t->spec)) return;
-    for (int64_t i = 0; i < rows * t->blocks; i++) scale[i] = qx_e4m3_to_f32(t->codes[i]);
+    const float global = qx_nvfp4_global(t->v->live->amax);
+    for (int64_t i = 0; i < rows * t->blocks; i++) scale[i] = qx_scale_stored(&t->format, scale[i] / global, NULL);
 }
 
 /* For the greediest of the forms that solve_rows may ask for. */

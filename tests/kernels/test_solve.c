@@ -261,10 +261,10 @@ static void gptq_beats_rounding(void **state)
         memcpy(rtn, out, sizeof *w * (size_t)(ROWS * k));
         assert_true(qx_fake_quantize(&q, rtn));
         close_to(rtn, out, ROWS * k, 0); /* already on the grid */
-        qx_refine rf = {.k = k, .h = h, .format = f, .block = c->block, .scale = scale, .zero = q.zero};
+        qx_refine rf = {.k = k, .h = h, .format = f, .block = c->block, .scale = scale, .global = c->nvfp4 ? nv.global : 0, .zero = q.zero};
         const double refined = refine_checked(&rf, w, out, ROWS);
         assert_true(refined <= after * (1 + 1e-5));
-        rf.rescale = !c->nvfp4; /* whose scales carry the tensor's factor */
+        rf.rescale = true;
         const double rescaled = refine_checked(&rf, w, out, ROWS);
         assert_true(rescaled <= refined * (1 + 1e-5));
         gained += refined > 1.01 * rescaled;
