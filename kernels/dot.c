@@ -2,7 +2,7 @@
  * level of cache while rows of b stream by. */
 #include "kernels/dot.h"
 
-#include "kernels/isa.h"
+#include "kernels/multi.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -157,3 +157,16 @@ double qx_gemm_nt_error(int64_t m, int64_t n, int64_t k, const float *a, int64_t
         }
     return sum;
 }
+
+QX_INLINE void qx_row_times_body(int64_t n, int64_t k, const float *a, const float *b, int64_t ldb, float *restrict y)
+{
+    int64_t p = k % 4;
+    for (int64_t j = 0; j < n; j++) y[j] = 0;
+    for (int64_t i = 0; i < p; i++)
+        for (int64_t j = 0; j < n; j++) y[j] += a[i] * b[i * ldb + j];
+    for (; p < k; p += 4) {
+        const float *b0 = b + p * ldb, *b1 = b0 + ldb, *b2 = b1 + ldb, *b3 = b2 + ldb;
+        for (int64_t j = 0; j < n; j++) y[j] = (((y[j] + a[p] * b0[j]) + a[p + 1] * b1[j]) + a[p + 2] * b2[j]) + a[p + 3] * b3[j];
+    }
+}
+QX_MULTI(, qx_row_times, (int64_t n, int64_t k, const float *a, const float *b, int64_t ldb, float *y), (n, k, a, b, ldb, y))

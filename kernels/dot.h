@@ -11,4 +11,7 @@ void qx_gemm_nt(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, co
 /* The same, and adds up: returns the sum over i, j of (c[i][j] - sum)^2, leaving c alone. What a search asks: how far is this from the reference c. */
 double qx_gemm_nt_error(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, const float *c, int64_t ldc);
 
+/* y[j] = sum over p of a[p] b[p][j]: one row by a matrix as it is stored; b [k, n] (ldb). Without fused multiply-add: the same bits everywhere. */
+void qx_row_times(int64_t n, int64_t k, const float *a, const float *b, int64_t ldb, float *y);
+
 #endif

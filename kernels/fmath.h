@@ -26,13 +26,11 @@ QX_HD float fm_float(int32_t i)
     return x;
 }
 
-/* 2^n r with |r| <= ln2 / 2; the power is applied in two halves so that the ends of the range come out right. */
-QX_HD float fm_exp(float x)
+/* c = n ln2 + r, |r| <= ln2 / 2, for |c| <= 104: gives e^r - 1 and n. */
+QX_HD float fm_exp_rest(float c, int32_t *n)
 {
-    float c = x < -104.0f ? -104.0f : x;
-    c = c > 89.0f ? 89.0f : c;
     float t = c * 1.44269504f + 12582912.0f;
-    int32_t n = fm_bits(t) - 0x4B400000;
+    *n = fm_bits(t) - 0x4B400000;
     t -= 12582912.0f;
     float r = c - t * 0.693359375f;
     r = r + t * 2.12194440e-4f;
@@ -42,9 +40,28 @@ QX_HD float fm_exp(float x)
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    int32_t h = n >> 1;
-    return p * fm_float((int32_t)((uint32_t)(h + 127) * 8388608u)) * fm_float((int32_t)((uint32_t)(n - h + 127) * 8388608u)); /* unsigned: n of a NaN is any number */
+    return p * r * r + r;
+}
+
+QX_HD float fm_pow2(int32_t n) { return fm_float((int32_t)((uint32_t)(n + 127) * 8388608u)); } /* unsigned: n of a NaN is any number */
+
+/* The power of two is applied in two halves so that the ends of the range come out right. */
+QX_HD float fm_exp(float x)
+{
+    float c = x < -104.0f ? -104.0f : x;
+    int32_t n;
+    c = c > 89.0f ? 89.0f : c;
+    const float p = fm_exp_rest(c, &n) + 1.0f;
+    const int32_t h = n >> 1;
+    return p * fm_pow2(h) * fm_pow2(n - h);
+}
+
+/* e^x - 1 for x <= 88. */
+QX_HD float fm_expm1(float x)
+{
+    int32_t n;
+    const float rest = fm_exp_rest(x < -25.0f ? -25.0f : x, &n), scale = fm_pow2(n);
+    return scale * rest + (scale - 1.0f);
 }
 
 QX_HD float fm_sigmoid(float x)
@@ -88,6 +105,36 @@ QX_HD float fm_erf(float x)
     float small = q * x + x;
     float y = t > 0.927734375f ? big : small;
     return x != x ? x : y;
+}
+
+/* Clamped to [0, 1]; NaN stays. */
+QX_HD float fm_unit(float x)
+{
+    const float low = x < 0.0f ? 0.0f : x;
+    return low > 1.0f ? 1.0f : low;
+}
+
+/* x tanh(log(1 + e^x)), which is x (u^2 - 1) / (u^2 + 1) with u = 1 + e^x; from 20 on x. */
+QX_HD float fm_mish(float x)
+{
+    const float e = fm_exp(x > 20.0f ? 20.0f : x), n = e * (e + 2.0f);
+    return x > 20.0f ? x : x * (n / (n + 2.0f));
+}
+
+/* sin(x + quarters pi/2) for |x| <= FM_TRIG_MOST, reduced in double. */
+#define FM_TRIG_MOST 1e6f
+QX_HD float fm_trig(float x, int32_t quarters)
+{
+    const double n = ((double)x * 0.63661977236758134 + 6755399441055744.0) - 6755399441055744.0;
+    const float r = (float)(((double)x - n * 1.5707963267948966) - n * 6.123233995736766e-17), s = r * r;
+    const int32_t q = (int32_t)n + quarters;
+    float c = 2.443315711809948e-5f, d = -1.9515295891e-4f;
+    c = c * s - 1.388731625493765e-3f;
+    c = c * s + 4.166664568298827e-2f;
+    d = d * s + 8.3321608736e-3f;
+    d = d * s - 1.6666654611e-1f;
+    const float cosine = c * s * s - 0.5f * s + 1.0f, sine = d * s * r + r, v = q & 1 ? cosine : sine;
+    return q & 2 ? -v : v;
 }
 
 QX_HD float fm_gelu(float x) { return 0.5f * x * (1.0f + fm_erf(x * 0.70710678118654752f)); }

@@ -3,7 +3,7 @@
 
 #include "runtime/cpu/op.h"
 
-typedef struct bn { int64_t batch, ch, inner; const float *x, *scale, *bias, *mean, *var; float *y; double eps; } bn;
+typedef struct bn { int64_t batch, ch, inner; const float *x, *scale, *bias, *mean, *var; float *y, *factor; double eps; } bn;
 
 static qx_status read(qx_call *c, bn *b)
 {
@@ -24,12 +24,36 @@ static qx_status read(qx_call *c, bn *b)
     return qx_call_in_f32(c, 0, &b->x);
 }
 
+/* scale / sqrt(var + eps) of each channel. */
+static qx_status factors(qx_call *c, bn *b)
+{
+    QX_TRY(QX_CALL_SCRATCH(c, b->ch + 1, &b->factor));
+    for (int64_t k = 0; k < b->ch; k++) b->factor[k] = (float)((double)b->scale[k] / sqrt((double)b->var[k] + b->eps));
+    return QX_OK;
+}
+
 static qx_status apply(void *user, int64_t r)
 {
     const bn *b = user;
     const int64_t k = r % b->ch;
-    const float a = (float)((double)b->scale[k] / sqrt((double)b->var[k] + b->eps)), m = b->mean[k], add = b->bias[k];
+    const float a = b->factor[k], m = b->mean[k], add = b->bias[k];
     for (int64_t i = r * b->inner; i < (r + 1) * b->inner; i++) b->y[i] = (b->x[i] - m) * a + add;
+    return QX_OK;
+}
+
+enum { ROWS = 64 }; /* rows of channels a piece */
+
+/* Channels last: inner is 1. */
+static qx_status apply_rows(void *user, int64_t piece)
+{
+    const bn *b = user;
+    const int64_t end = (piece + 1) * ROWS < b->batch ? (piece + 1) * ROWS : b->batch;
+    const float *restrict a = b->factor, *restrict m = b->mean, *restrict add = b->bias;
+    for (int64_t r = piece * ROWS; r < end; r++) {
+        const float *x = b->x + r * b->ch;
+        float *y = b->y + r * b->ch;
+        for (int64_t k = 0; k < b->ch; k++) y[k] = (x[k] - m[k]) * a[k] + add[k];
+    }
     return QX_OK;
 }
 
@@ -79,5 +103,7 @@ qx_status qx_cpu_batch_norm(qx_call *c)
     QX_TRY(read(c, &b));
     QX_TRY(qx_call_out_f32(c, 0, c->in[0]->dtype, c->in[0]->rank, c->in[0]->dims, &b.y));
     if (qx_call_int(c, "training_mode", 0) || (c->version < 7 && !qx_call_int(c, "is_test", 0))) QX_TRY(train(c, &b));
+    QX_TRY(factors(c, &b));
+    if (b.inner == 1) return qx_parallel(c->ctx, (b.batch + ROWS - 1) / ROWS, apply_rows, &b);
     return b.inner ? qx_parallel(c->ctx, b.batch * b.ch, apply, &b) : QX_OK;
 }

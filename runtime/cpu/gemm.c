@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "kernels/dot.h"
 #include "kernels/gemm.h"
 #include "kernels/vmath_leaf.h"
 #include "onnx/weight.h"
@@ -189,10 +190,37 @@ static qx_status own_bmm(qx_call *c, const qx_bmm *g)
     return qx_parallel(c->ctx, g->batch * j.blocks * j.panels, bmm_piece, &j);
 }
 
+/* ---- One row: read once, and never packed ---- */
+
+enum { ROW_COLS = 512 };
+typedef struct row_job { const qx_bmm *g; int64_t pieces; } row_job;
+
+static bool is_row(const qx_bmm *g) { return g->m == 1 && (g->sa[2] == 1 || g->k == 1) && (g->sb[2] == 1 || g->sb[1] == 1); }
+
+static qx_status row_piece(void *user, int64_t i)
+{
+    const row_job *j = user;
+    const qx_bmm *g = j->g;
+    const int64_t b = i / j->pieces, first = i % j->pieces * ROW_COLS, n = g->n - first < ROW_COLS ? g->n - first : ROW_COLS;
+    const float *x = g->a + b * g->sa[0], *w = g->b + b * g->sb[0] + first * g->sb[2];
+    float *y = g->y + b * g->n + first;
+    if (g->sb[2] == 1) qx_row_times(n, g->k, x, w, g->sb[1], y);
+    else qx_gemm_nt(1, n, g->k, x, g->k, w, g->sb[2], y, n);
+    return QX_OK;
+}
+
+static qx_status row_bmm(qx_call *c, const qx_bmm *g)
+{
+    row_job j = {g, (g->n + ROW_COLS - 1) / ROW_COLS};
+    qx_call_note_kernel(c, "row", 2.0 * (double)g->batch * (double)g->k * (double)g->n);
+    return qx_parallel(c->ctx, g->batch * j.pieces, row_piece, &j);
+}
+
 qx_status qx_bmm_run(qx_call *c, qx_bmm_state **state, const qx_bmm *g)
 {
     bool done = false;
     if (g->batch == 0 || g->m == 0 || g->n == 0) return QX_OK;
+    if (is_row(g)) return row_bmm(c, g);
     if (!*state) QX_TRY(QX_NEW(c->ctx, state));
     QX_TRY(qx_dnnl_bmm_run(c, &(*state)->dnnl, g, &done));
     return done ? QX_OK : own_bmm(c, g);
@@ -306,8 +334,47 @@ static qx_status own_conv_any_layout(qx_call *c, const qx_conv_shape *s, const f
     return s->y_block ? qx_dnnl_reblock(c, dy, 0, out, s->y_block, y) : QX_OK;
 }
 
-qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *s, const float *x, const float *w, const float *bias, qx_act act, float *y)
+static void move_axis(qx_conv_shape *s, int from, int to)
 {
+    s->in[to] = s->in[from], s->out[to] = s->out[from], s->kernel[to] = s->kernel[from], s->stride[to] = s->stride[from], s->dilation[to] = s->dilation[from];
+    s->begin[to] = s->begin[from], s->end[to] = s->end[from];
+    s->in[from] = s->out[from] = s->kernel[from] = s->stride[from] = s->dilation[from] = 1;
+    s->begin[from] = s->end[from] = 0;
+}
+
+/* A line, or a picture of width 1, is a picture of height 1: the library's kernels work along rows, and it has none for some lines. */
+static void as_picture(qx_conv_shape *s)
+{
+    const bool thin = s->spatial == 2 && s->in[1] == 1 && s->out[1] == 1 && s->kernel[1] == 1 && s->begin[1] == 0 && s->end[1] == 0;
+    if (s->spatial != 1 && !thin) return;
+    s->spatial = 2;
+    move_axis(s, 0, 1);
+}
+
+/* Several outputs from each channel: as many copies of the channel make it an ordinary depthwise convolution, which the library has. */
+static qx_status repeat_channels(qx_call *c, qx_conv_shape *s, const float **x)
+{
+    const int64_t times = s->out_ch / s->in_ch, plane = qx_prod(s->in, 0, s->spatial);
+    float *plain = NULL, *all = NULL;
+    if (s->group == 1 || s->group != s->in_ch || times == 1) return QX_OK;
+    if (s->x_block) {
+        QX_TRY(QX_CALL_SCRATCH(c, s->batch * s->in_ch * plane, &plain));
+        QX_TRY(qx_dnnl_reblock(c, (int64_t[]){s->batch, s->in_ch, s->in[0], s->in[1]}, s->x_block, *x, 0, plain));
+        *x = plain;
+    }
+    QX_TRY(QX_CALL_SCRATCH(c, s->batch * s->out_ch * plane, &all));
+    for (int64_t i = 0; i < s->batch * s->out_ch; i++) memcpy(all + i * plane, *x + i / times * plane, (size_t)plane * sizeof *all);
+    *x = all;
+    s->in_ch = s->group = s->out_ch;
+    s->x_block = 0;
+    return QX_OK;
+}
+
+qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *shape, const float *x, const float *w, const float *bias, qx_act act, float *y)
+{
+    qx_conv_shape seen = *shape, *s = &seen;
+    as_picture(s);
+    QX_TRY(repeat_channels(c, s, &x));
     if (!*state) QX_TRY(conv_state(c, state, s, w));
     if ((*state)->dnnl) return qx_dnnl_conv_run(c, (*state)->dnnl, s, x, bias, act, y);
     return own_conv_any_layout(c, s, x, (*state)->w, bias, act, y);

@@ -1,32 +1,43 @@
-/* rnn.c - RNN, GRU, LSTM in float: both directions, layouts 0 and 1, sequence lengths, peepholes, clip, the standard's activations. */
-#include <math.h>
+/* rnn.c - RNN, GRU, LSTM in float: both directions, layouts 0 and 1, sequence lengths, peepholes, clip, the standard's activations.
+ * What inputs add to the gates is one product for many steps; a step multiplies the states of the whole batch. */
 #include <string.h>
 
+#include "kernels/dot.h"
+#include "kernels/pointwise.h"
 #include "runtime/cpu/op.h"
 
-/* ---- Activations ---- */
+enum { STEPS = 64 }; /* whose input products are made at once */
 
-typedef float act_fn(float x, float alpha, float beta);
-static float a_sigmoid(float x, float a, float b) { (void)a; (void)b; return 1.0f / (1.0f + expf(-x)); }
-static float a_tanh(float x, float a, float b) { (void)a; (void)b; return tanhf(x); }
-static float a_relu(float x, float a, float b) { (void)a; (void)b; return x > 0 ? x : 0; }
-static float a_affine(float x, float a, float b) { return a * x + b; }
-static float a_leaky(float x, float a, float b) { (void)b; return x >= 0 ? x : a * x; }
-static float a_thresholded(float x, float a, float b) { (void)b; return x >= a ? x : 0; }
-static float a_scaled_tanh(float x, float a, float b) { return a * tanhf(b * x); }
-static float a_hard_sigmoid(float x, float a, float b) { return fminf(fmaxf(a * x + b, 0), 1); }
-static float a_elu(float x, float a, float b) { (void)b; return x >= 0 ? x : a * (expf(x) - 1); }
-static float a_softsign(float x, float a, float b) { (void)a; (void)b; return x / (1 + fabsf(x)); }
-static float a_softplus(float x, float a, float b) { (void)a; (void)b; return log1pf(expf(x)); }
+/* ---- Activations of a row ---- */
 
-static const struct { const char *name; act_fn *fn; float alpha, beta; } act_table[] = {
-    {"Sigmoid", a_sigmoid, 0, 0}, {"Tanh", a_tanh, 0, 0}, {"Relu", a_relu, 0, 0}, {"Affine", a_affine, 1, 0}, {"LeakyRelu", a_leaky, 0.01f, 0},
-    {"ThresholdedRelu", a_thresholded, 1, 0}, {"ScaledTanh", a_scaled_tanh, 1, 1}, {"HardSigmoid", a_hard_sigmoid, 0.2f, 0.5f}, {"Elu", a_elu, 1, 0},
-    {"Softsign", a_softsign, 0, 0}, {"Softplus", a_softplus, 0, 0},
+/* What goes beyond one unary function: Affine is a x + b, ScaledTanh a tanh(b x). */
+typedef enum act_form { ACT_UNARY, ACT_AFFINE, ACT_SCALED_TANH } act_form;
+typedef struct act { const char *name; act_form form; qx_unary fn; int n_params; float p[2]; } act;
+static const act act_table[] = {
+    {"Sigmoid", ACT_UNARY, QX_U_SIGMOID, 0, {0, 0}}, {"Tanh", ACT_UNARY, QX_U_TANH, 0, {0, 0}}, {"Relu", ACT_UNARY, QX_U_RELU, 0, {0, 0}},
+    {"Affine", ACT_AFFINE, QX_U_COUNT_, 2, {1, 0}}, {"LeakyRelu", ACT_UNARY, QX_U_LEAKY_RELU, 1, {0.01f, 0}},
+    {"ThresholdedRelu", ACT_UNARY, QX_U_THRESHOLDED, 1, {1, 0}}, {"ScaledTanh", ACT_SCALED_TANH, QX_U_COUNT_, 2, {1, 1}},
+    {"HardSigmoid", ACT_UNARY, QX_U_HARDSIGMOID, 2, {0.2f, 0.5f}}, {"Elu", ACT_UNARY, QX_U_ELU, 1, {1, 0}}, {"Softsign", ACT_UNARY, QX_U_SOFTSIGN, 0, {0, 0}},
+    {"Softplus", ACT_UNARY, QX_U_SOFTPLUS, 0, {0, 0}},
 };
-typedef struct act { act_fn *fn; float alpha, beta; } act;
 
-static inline float apply(const act *a, float x) { return a->fn(x, a->alpha, a->beta); }
+static void scale_row(float *v, int64_t n, float by, float add)
+{
+    for (int64_t i = 0; i < n; i++) v[i] = by * v[i] + add;
+}
+
+static void act_row(const act *a, float *v, int64_t n)
+{
+    if (a->form == ACT_AFFINE) {
+        scale_row(v, n, a->p[0], a->p[1]);
+    } else if (a->form == ACT_SCALED_TANH) {
+        scale_row(v, n, a->p[1], 0);
+        qx_unary_find(QX_U_TANH, QX_DT_FLOAT)(v, v, n, a->p);
+        scale_row(v, n, a->p[0], 0);
+    } else {
+        qx_unary_find(a->fn, QX_DT_FLOAT)(v, v, n, a->p);
+    }
+}
 
 /* ---- Set-up ---- */
 
@@ -41,14 +52,16 @@ typedef struct rnn {
     bool linear_before_reset, input_forget;
     act acts[6];
     float *y, *yh, *yc;
-    float *h, *c, *g; /* state [hidden] twice, gates [gates * hidden * 2] of one batch entry */
+    float *h, *c;            /* [dirs][batch][hidden]: the state */
+    float *rows;             /* [dirs][STEPS * batch][input]: inputs in the order in which a direction takes them */
+    float *gx, *gh, *room;   /* [dirs] of gates: x W' + Wb [STEPS * batch][gates * hidden], h R' + Rb [batch][gates * hidden], [hidden] */
 } rnn;
 
 static qx_status find_act(qx_call *c, const char *name, act *a)
 {
     for (size_t i = 0; i < sizeof act_table / sizeof act_table[0]; i++)
         if (!strcasecmp(act_table[i].name, name)) {
-            *a = (act){act_table[i].fn, act_table[i].alpha, act_table[i].beta};
+            *a = act_table[i];
             return QX_OK;
         }
     QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "activation '%.40s'", name);
@@ -65,10 +78,8 @@ static qx_status read_acts(qx_call *c, rnn *k, const char *const *defaults)
         act *a = &k->acts[i];
         QX_TRY(find_act(c, names ? names->strings[i] : defaults[i % k->n_acts], a));
         /* alpha and beta are lists over the activations that take one, in order */
-        const bool takes_a = a->fn == a_affine || a->fn == a_leaky || a->fn == a_thresholded || a->fn == a_scaled_tanh || a->fn == a_hard_sigmoid || a->fn == a_elu;
-        const bool takes_b = a->fn == a_affine || a->fn == a_scaled_tanh || a->fn == a_hard_sigmoid;
-        if (takes_a && ia < na) a->alpha = alpha[ia++];
-        if (takes_b && ib < nb) a->beta = beta[ib++];
+        if (a->n_params > 0 && ia < na) a->p[0] = alpha[ia++];
+        if (a->n_params > 1 && ib < nb) a->p[1] = beta[ib++];
     }
     return QX_OK;
 }
@@ -85,7 +96,7 @@ static qx_status expect(qx_call *c, uint32_t i, int rank, const int64_t *dims, c
     return qx_call_in_f32(c, i, out);
 }
 
-static qx_status read_inputs(qx_call *c, rnn *k, const qx_tensor *x, const qx_tensor *w)
+static qx_status read_inputs(qx_call *c, rnn *k)
 {
     const int64_t d = k->dirs, h = k->hidden, g = k->gates;
     const int64_t state0[3] = {k->batch_first ? k->batch : d, k->batch_first ? d : k->batch, h};
@@ -100,9 +111,20 @@ static qx_status read_inputs(qx_call *c, rnn *k, const qx_tensor *x, const qx_te
     if (!k->w || !k->r) QX_CALL_FAIL(c, QX_E_FORMAT, "W or R is missing");
     for (int64_t i = 0; i < k->n_lens; i++)
         if (k->lens[i] < 0 || k->lens[i] > k->seq) QX_CALL_FAIL(c, QX_E_SHAPE, "sequence_lens[%lld] is %lld of %lld", (long long)i, (long long)k->lens[i], (long long)k->seq);
-    (void)x;
-    (void)w;
     return QX_OK;
+}
+
+static int64_t chunk_steps(const rnn *k) { return k->seq < STEPS ? k->seq : STEPS; }
+
+static qx_status workspace(qx_call *c, rnn *k)
+{
+    const int64_t rows = k->dirs * k->batch, all = rows * chunk_steps(k), g = k->gates * k->hidden;
+    QX_TRY(QX_CALL_SCRATCH(c, rows * k->hidden + 1, &k->h));
+    QX_TRY(QX_CALL_SCRATCH(c, rows * k->hidden + 1, &k->c));
+    QX_TRY(QX_CALL_SCRATCH(c, all * k->input + 1, &k->rows));
+    QX_TRY(QX_CALL_SCRATCH(c, all * g + 1, &k->gx));
+    QX_TRY(QX_CALL_SCRATCH(c, rows * g + 1, &k->gh));
+    return QX_CALL_SCRATCH(c, k->dirs * k->hidden, &k->room);
 }
 
 static qx_status setup(qx_call *c, rnn *k, int gates, int n_acts, const char *const *defaults)
@@ -124,127 +146,176 @@ static qx_status setup(qx_call *c, rnn *k, int gates, int n_acts, const char *co
     if (k->hidden <= 0 || k->hidden != w->dims[1] / gates) QX_CALL_FAIL(c, QX_E_SHAPE, "hidden_size %lld, W has %lld", (long long)k->hidden, (long long)(w->dims[1] / gates));
     k->clip = qx_call_float(c, "clip", 0);
     QX_TRY(read_acts(c, k, defaults));
-    QX_TRY(read_inputs(c, k, x, w));
+    QX_TRY(read_inputs(c, k));
     const int64_t full[4] = {k->batch_first ? k->batch : k->seq, k->batch_first ? k->seq : k->dirs, k->batch_first ? k->dirs : k->batch, k->hidden};
     const int64_t last[3] = {k->batch_first ? k->batch : k->dirs, k->batch_first ? k->dirs : k->batch, k->hidden};
     if (c->n_out > 0) QX_TRY(qx_call_out_f32(c, 0, x->dtype, 4, full, &k->y));
     if (c->n_out > 1) QX_TRY(qx_call_out_f32(c, 1, x->dtype, 3, last, &k->yh));
     if (c->n_out > 2) QX_TRY(qx_call_out_f32(c, 2, x->dtype, 3, last, &k->yc));
     if (k->y) memset(k->y, 0, (size_t)(k->seq * k->dirs * k->batch * k->hidden) * sizeof *k->y);
-    QX_TRY(QX_CALL_SCRATCH(c, k->hidden, &k->h));
-    QX_TRY(QX_CALL_SCRATCH(c, k->hidden, &k->c));
-    return QX_CALL_SCRATCH(c, 2 * gates * k->hidden, &k->g);
+    return workspace(c, k);
 }
 
-/* ---- Cells: g holds W x + Wb in [0, gates * hidden) and R h + Rb behind it ---- */
+/* ---- Cells: one batch entry, one step; gx is x W' + Wb, gh is h R' + Rb, both [gates][hidden] and used up ---- */
 
-static float clipped(const rnn *k, float v)
+typedef struct cell { const rnn *k; int d; float *gx, *gh, *h, *c, *room; } cell;
+
+static void clip_row(const rnn *k, float *v, int64_t n)
 {
-    return k->clip > 0 ? fminf(fmaxf(v, -k->clip), k->clip) : v;
+    for (int64_t i = 0; i < n && k->clip > 0; i++) {
+        const float low = v[i] < -k->clip ? -k->clip : v[i];
+        v[i] = low > k->clip ? k->clip : low;
+    }
 }
 
-static void cell_rnn(const rnn *k, int d, const float *gx, const float *gh)
+/* act(clip(v + add)) of one gate. */
+static void gate(const rnn *k, const act *a, float *v, const float *add, int64_t n)
 {
-    for (int64_t j = 0; j < k->hidden; j++) k->h[j] = apply(&k->acts[d], clipped(k, gx[j] + gh[j]));
+    for (int64_t i = 0; i < n; i++) v[i] += add[i];
+    clip_row(k, v, n);
+    act_row(a, v, n);
 }
 
-/* Gate order z, r, h. Without linear_before_reset the hidden part of h is R_h (r . h), worked out by the caller's matrix. */
-static void cell_gru(const rnn *k, int d, const float *gx, const float *gh)
+static void cell_rnn(const cell *s)
 {
+    gate(s->k, &s->k->acts[s->d], s->gx, s->gh, s->k->hidden);
+    memcpy(s->h, s->gx, (size_t)s->k->hidden * sizeof *s->h);
+}
+
+/* Gate order z, r, h. Without linear_before_reset the hidden part of h is R_h (r . h) + Rb_h. */
+static void cell_gru(const cell *s)
+{
+    const rnn *k = s->k;
     const int64_t n = k->hidden;
-    const act *f = &k->acts[2 * d], *g = &k->acts[2 * d + 1];
-    const float *rh = k->r + (d * 3 + 2) * n * n, *rb = k->b ? k->b + d * 6 * n + 5 * n : NULL;
-    float *z = k->c, *reset = (float *)(uintptr_t)gx; /* gx of z and r are used up in order */
-    for (int64_t j = 0; j < n; j++) {
-        z[j] = apply(f, clipped(k, gx[j] + gh[j]));
-        reset[j] = apply(f, clipped(k, gx[n + j] + gh[n + j]));
+    const act *f = &k->acts[2 * s->d], *g = f + 1;
+    float *z = s->gx, *reset = s->gx + n, *cand = s->gx + 2 * n, *hidden = s->gh + 2 * n;
+    gate(k, f, z, s->gh, n);
+    gate(k, f, reset, s->gh + n, n);
+    if (k->linear_before_reset) {
+        for (int64_t j = 0; j < n; j++) hidden[j] *= reset[j];
+    } else {
+        for (int64_t j = 0; j < n; j++) s->room[j] = reset[j] * s->h[j];
+        qx_gemm_nt(1, n, n, s->room, n, k->r + (s->d * 3 + 2) * n * n, n, hidden, n);
+        for (int64_t j = 0; j < n && k->b; j++) hidden[j] += k->b[s->d * 6 * n + 5 * n + j];
     }
-    float *cand = (float *)(uintptr_t)gh; /* likewise */
-    for (int64_t j = 0; j < n; j++) {
-        double s;
-        if (k->linear_before_reset) {
-            s = (double)reset[j] * gh[2 * n + j];
-        } else {
-            s = rb ? rb[j] : 0;
-            for (int64_t i = 0; i < n; i++) s += (double)rh[j * n + i] * ((double)reset[i] * k->h[i]);
-        }
-        cand[j] = apply(g, clipped(k, gx[2 * n + j] + (float)s));
-    }
-    for (int64_t j = 0; j < n; j++) k->h[j] = (1 - z[j]) * cand[j] + z[j] * k->h[j];
+    gate(k, g, cand, hidden, n);
+    for (int64_t j = 0; j < n; j++) s->h[j] = (1 - z[j]) * cand[j] + z[j] * s->h[j];
+}
+
+static void add_peephole(float *v, const float *p, const float *c, int64_t n)
+{
+    for (int64_t j = 0; j < n && p; j++) v[j] += p[j] * c[j];
 }
 
 /* Gate order i, o, f, c; peepholes i, o, f. */
-static void cell_lstm(const rnn *k, int d, const float *gx, const float *gh)
+static void cell_lstm(const cell *s)
 {
+    const rnn *k = s->k;
     const int64_t n = k->hidden;
-    const float *p = k->p ? k->p + d * 3 * n : NULL;
-    const act *a = &k->acts[3 * d];
-    for (int64_t j = 0; j < n; j++) {
-        const float i = apply(&a[0], clipped(k, gx[j] + gh[j] + (p ? p[j] * k->c[j] : 0)));
-        const float f = k->input_forget ? 1 - i : apply(&a[0], clipped(k, gx[2 * n + j] + gh[2 * n + j] + (p ? p[2 * n + j] * k->c[j] : 0)));
-        const float cc = apply(&a[1], clipped(k, gx[3 * n + j] + gh[3 * n + j]));
-        const float cell = f * k->c[j] + i * cc;
-        const float o = apply(&a[0], clipped(k, gx[n + j] + gh[n + j] + (p ? p[n + j] * cell : 0)));
-        k->c[j] = cell;
-        k->h[j] = o * apply(&a[2], cell);
-    }
+    const float *p = k->p ? k->p + s->d * 3 * n : NULL;
+    const act *a = &k->acts[3 * s->d];
+    float *i = s->gx, *o = s->gx + n, *f = s->gx + 2 * n, *cc = s->gx + 3 * n;
+    add_peephole(i, p, s->c, n);
+    gate(k, &a[0], i, s->gh, n);
+    add_peephole(f, p ? p + 2 * n : NULL, s->c, n);
+    if (k->input_forget) for (int64_t j = 0; j < n; j++) f[j] = 1 - i[j];
+    else gate(k, &a[0], f, s->gh + 2 * n, n);
+    gate(k, &a[1], cc, s->gh + 3 * n, n);
+    for (int64_t j = 0; j < n; j++) s->c[j] = f[j] * s->c[j] + i[j] * cc[j];
+    add_peephole(o, p ? p + n : NULL, s->c, n);
+    gate(k, &a[0], o, s->gh + n, n);
+    memcpy(s->room, s->c, (size_t)n * sizeof *s->room);
+    act_row(&a[2], s->room, n);
+    for (int64_t j = 0; j < n; j++) s->h[j] = o[j] * s->room[j];
 }
 
-/* ---- The walk over directions, batch and time ---- */
+/* ---- The walk: directions side by side, in each some steps of all batch entries at a time ---- */
 
-static void gates_of(const float *m, const float *bias, const float *x, int64_t rows, int64_t cols, float *out)
+typedef void cell_fn(const cell *s);
+typedef struct walk { qx_ctx *ctx; const rnn *k; cell_fn *fn; } walk;
+
+static int64_t length_of(const rnn *k, int64_t b) { return k->n_lens ? k->lens[b < k->n_lens ? b : k->n_lens - 1] : k->seq; }
+static int64_t state_at(const rnn *k, int d, int64_t b) { return (k->batch_first ? b * k->dirs + d : d * k->batch + b) * k->hidden; }
+
+/* Where step s of entry b lies in time. */
+static int64_t time_of(const rnn *k, int d, int64_t s, int64_t b) { return k->reverse_only || d == 1 ? length_of(k, b) - 1 - s : s; }
+
+static void copy_or_zero(float *to, const float *from, int64_t at, int64_t n)
 {
+    if (from) memcpy(to, from + at, (size_t)n * sizeof *to);
+    else memset(to, 0, (size_t)n * sizeof *to);
+}
+
+static void add_bias(float *g, const float *bias, int64_t rows, int64_t n)
+{
+    for (int64_t r = 0; r < rows && bias; r++)
+        for (int64_t i = 0; i < n; i++) g[r * n + i] += bias[i];
+}
+
+/* x W' + Wb of steps [s0, s0 + steps), entry by entry in each; entries that have ended get zeros. */
+static void input_gates(const rnn *k, int d, int64_t s0, int64_t steps, float *gx)
+{
+    const int64_t gn = k->gates * k->hidden, rows = steps * k->batch;
+    float *x = k->rows + d * chunk_steps(k) * k->batch * k->input;
     for (int64_t r = 0; r < rows; r++) {
-        double s = bias ? bias[r] : 0;
-        for (int64_t i = 0; i < cols; i++) s += (double)m[r * cols + i] * x[i];
-        out[r] = (float)s;
+        const int64_t b = r % k->batch, s = s0 + r / k->batch, t = time_of(k, d, s, b);
+        const bool there = s < length_of(k, b);
+        copy_or_zero(x + r * k->input, there ? k->x : NULL, (k->batch_first ? b * k->seq + t : t * k->batch + b) * k->input, k->input);
+    }
+    qx_gemm_nt(rows, gn, k->input, x, k->input, k->w + d * gn * k->input, k->input, gx, gn);
+    add_bias(gx, k->b ? k->b + d * 2 * gn : NULL, rows, gn);
+}
+
+static void one_step(const walk *w, int d, int64_t s, float *gx)
+{
+    const rnn *k = w->k;
+    const int64_t n = k->hidden, gn = k->gates * n;
+    float *h = k->h + d * k->batch * n, *gh = k->gh + d * k->batch * gn;
+    qx_gemm_nt(k->batch, gn, n, h, n, k->r + d * gn * n, n, gh, gn);
+    add_bias(gh, k->b ? k->b + d * 2 * gn + gn : NULL, k->batch, gn);
+    for (int64_t b = 0; b < k->batch; b++) {
+        if (s >= length_of(k, b)) continue;
+        const int64_t t = time_of(k, d, s, b), at = k->batch_first ? (b * k->seq + t) * k->dirs + d : (t * k->dirs + d) * k->batch + b;
+        w->fn(&(cell){k, d, gx + b * gn, gh + b * gn, h + b * n, k->c + (d * k->batch + b) * n, k->room + d * n});
+        if (k->y) memcpy(k->y + at * n, h + b * n, (size_t)n * sizeof *k->y);
     }
 }
 
-typedef void cell_fn(const rnn *k, int d, const float *gx, const float *gh);
-
-static int64_t state_at(const rnn *k, int d, int64_t b)
+static qx_status walk_direction(void *user, int64_t direction)
 {
-    return (k->batch_first ? b * k->dirs + d : d * k->batch + b) * k->hidden;
-}
-
-static void walk_one(const rnn *k, cell_fn *cell, int d, int64_t b)
-{
-    const int64_t n = k->hidden, gn = k->gates * n, len = k->n_lens ? k->lens[b < k->n_lens ? b : k->n_lens - 1] : k->seq;
-    const bool back = k->reverse_only || d == 1;
-    const float *bias = k->b ? k->b + d * 2 * gn : NULL;
-    if (k->h0) memcpy(k->h, k->h0 + state_at(k, d, b), (size_t)n * sizeof *k->h);
-    else memset(k->h, 0, (size_t)n * sizeof *k->h);
-    if (k->c0) memcpy(k->c, k->c0 + state_at(k, d, b), (size_t)n * sizeof *k->c);
-    else memset(k->c, 0, (size_t)n * sizeof *k->c);
-    for (int64_t s = 0; s < len; s++) {
-        const int64_t t = back ? len - 1 - s : s;
-        const float *x = k->x + (k->batch_first ? b * k->seq + t : t * k->batch + b) * k->input;
-        gates_of(k->w + d * gn * k->input, bias, x, gn, k->input, k->g);
-        gates_of(k->r + d * gn * n, bias ? bias + gn : NULL, k->h, gn, n, k->g + gn);
-        cell(k, d, k->g, k->g + gn);
-        const int64_t at = k->batch_first ? (b * k->seq + t) * k->dirs + d : (t * k->dirs + d) * k->batch + b;
-        if (k->y) memcpy(k->y + at * n, k->h, (size_t)n * sizeof *k->y);
+    const walk *w = user;
+    const rnn *k = w->k;
+    const int d = (int)direction;
+    const int64_t n = k->hidden, gn = k->gates * n, most = chunk_steps(k);
+    float *gx = k->gx + d * most * k->batch * gn;
+    for (int64_t b = 0; b < k->batch; b++) {
+        copy_or_zero(k->h + (d * k->batch + b) * n, k->h0, state_at(k, d, b), n);
+        copy_or_zero(k->c + (d * k->batch + b) * n, k->c0, state_at(k, d, b), n);
     }
-    if (k->yh) memcpy(k->yh + state_at(k, d, b), k->h, (size_t)n * sizeof *k->h);
-    if (k->yc) memcpy(k->yc + state_at(k, d, b), k->c, (size_t)n * sizeof *k->c);
-}
-
-static qx_status walk(qx_call *c, const rnn *k, cell_fn *cell)
-{
-    for (int d = 0; d < k->dirs; d++)
-        for (int64_t b = 0; b < k->batch; b++) {
-            QX_TRY(qx_check_cancel(c->ctx));
-            walk_one(k, cell, d, b);
-        }
+    for (int64_t s0 = 0; s0 < k->seq; s0 += most) {
+        const int64_t steps = k->seq - s0 < most ? k->seq - s0 : most;
+        QX_TRY(qx_check_cancel(w->ctx));
+        input_gates(k, d, s0, steps, gx);
+        for (int64_t s = 0; s < steps; s++) one_step(w, d, s0 + s, gx + s * k->batch * gn);
+    }
+    for (int64_t b = 0; b < k->batch; b++) {
+        if (k->yh) memcpy(k->yh + state_at(k, d, b), k->h + (d * k->batch + b) * n, (size_t)n * sizeof *k->yh);
+        if (k->yc) memcpy(k->yc + state_at(k, d, b), k->c + (d * k->batch + b) * n, (size_t)n * sizeof *k->yc);
+    }
     return QX_OK;
+}
+
+static qx_status run(qx_call *c, const rnn *k, cell_fn *fn)
+{
+    walk w = {c->ctx, k, fn};
+    return qx_parallel(c->ctx, k->dirs, walk_direction, &w);
 }
 
 qx_status qx_cpu_rnn(qx_call *c)
 {
     rnn k = {0};
     QX_TRY(setup(c, &k, 1, 1, (const char *const[]){"Tanh"}));
-    return walk(c, &k, cell_rnn);
+    return run(c, &k, cell_rnn);
 }
 
 qx_status qx_cpu_gru(qx_call *c)
@@ -252,7 +323,7 @@ qx_status qx_cpu_gru(qx_call *c)
     rnn k = {0};
     k.linear_before_reset = qx_call_int(c, "linear_before_reset", 0) != 0;
     QX_TRY(setup(c, &k, 3, 2, (const char *const[]){"Sigmoid", "Tanh"}));
-    return walk(c, &k, cell_gru);
+    return run(c, &k, cell_gru);
 }
 
 qx_status qx_cpu_lstm(qx_call *c)
@@ -260,5 +331,5 @@ qx_status qx_cpu_lstm(qx_call *c)
     rnn k = {0};
     k.input_forget = qx_call_int(c, "input_forget", 0) != 0;
     QX_TRY(setup(c, &k, 4, 3, (const char *const[]){"Sigmoid", "Tanh", "Tanh"}));
-    return walk(c, &k, cell_lstm);
+    return run(c, &k, cell_lstm);
 }

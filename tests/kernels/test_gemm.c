@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "kernels/attention.h"
+#include "kernels/dot.h"
 #include "kernels/gemm.h"
 #include "kernels/int8.h"
 #include "kernels/matmul.h"
@@ -174,8 +175,33 @@ static void masked_away(void **state)
     }
 }
 
+/* Rows by rows, and one row by a matrix as it lies: every size around the 4 x 4 block, bits that do not depend on the neighbours. */
+static void rows_by_rows(void **state)
+{
+    enum { MOST = 9, K = 83 };
+    static float a[MOST * K], b[MOST * K], bt[K * MOST], c[MOST * MOST], one[MOST];
+    uint32_t s = 5;
+    (void)state;
+    fill_normal(a, MOST * K, &s), fill_normal(b, MOST * K, &s);
+    for (int64_t i = 0; i < MOST * K; i++) bt[i % K * MOST + i / K] = b[i];
+    for (int64_t m = 1; m <= MOST; m++)
+        for (int64_t n = 1; n <= MOST; n++)
+            for (int64_t k = 1; k <= K; k += k < 5 ? 1 : 13) {
+                qx_gemm_nt(m, n, k, a, K, b, K, c, MOST);
+                for (int64_t i = 0; i < m * n; i++) {
+                    double want = 0;
+                    for (int64_t p = 0; p < k; p++) want += (double)a[i / n * K + p] * (double)b[i % n * K + p];
+                    expect("rows by rows", c[i / n * MOST + i % n], want, 9, i);
+                }
+                qx_gemm_nt(1, n, k, a, K, b, K, one, MOST);
+                assert_memory_equal(one, c, (size_t)n * sizeof *one);
+                qx_row_times(n, k, a, bt, MOST, one);
+                for (int64_t j = 0; j < n; j++) expect("row times matrix", one[j], (double)c[j], 9, j);
+            }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(integer_rows), cmocka_unit_test(attention), cmocka_unit_test(masked_away)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(rows_by_rows), cmocka_unit_test(integer_rows), cmocka_unit_test(attention), cmocka_unit_test(masked_away)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

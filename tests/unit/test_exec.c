@@ -173,6 +173,51 @@ static void channels_last_weights(void **state)
     }
 }
 
+/* Convolutions of lines, of pictures of width 1, with several outputs a channel: all by one loop here. */
+typedef struct line_conv { const char *text; int64_t group, in_ch, out_ch, in, kernel, stride, dilation, begin, out; } line_conv;
+
+static void line_reference(const line_conv *l, const float *x, const float *w, const float *b, float *y)
+{
+    const int64_t per = l->in_ch / l->group;
+    for (int64_t o = 0; o < l->out_ch; o++)
+        for (int64_t p = 0; p < l->out; p++) {
+            double sum = (double)b[o];
+            for (int64_t c = 0; c < per; c++)
+                for (int64_t k = 0; k < l->kernel; k++) {
+                    const int64_t at = p * l->stride - l->begin + k * l->dilation, from = o / (l->out_ch / l->group) * per + c;
+                    if (at >= 0 && at < l->in) sum += (double)x[from * l->in + at] * (double)w[(o * per + c) * l->kernel + k];
+                }
+            y[o * l->out + p] = (float)sum;
+        }
+}
+
+static void lines_and_copies(void **state)
+{
+    (void)state;
+    static const line_conv lines[] = {
+        {HEAD(17) "g (float[1,12,40] x, float[12,1,9] w, float[12] b) => (float[1,12,40] y) { y = Conv<group=12, pads=[4,4]>(x, w, b) }", 12, 12, 12, 40, 9, 1, 1, 4, 40},
+        {HEAD(17) "g (float[1,16,33] x, float[48,1,5] w, float[48] b) => (float[1,48,15] y) { y = Conv<group=16, strides=[2], dilations=[2], pads=[3,2]>(x, w, b) }", 16, 16, 48, 33, 5, 2, 2, 3, 15},
+        {HEAD(17) "g (float[1,20,50,1] x, float[32,20,5,1] w, float[32] b) => (float[1,32,48,1] y) { y = Conv<pads=[2,0,0,0]>(x, w, b) }", 1, 20, 32, 50, 5, 1, 1, 2, 48},
+        {HEAD(17) "g (float[1,6,30] x, float[9,2,3] w, float[9] b) => (float[1,9,28] y) { y = Conv<group=3>(x, w, b) }", 3, 6, 9, 30, 3, 1, 1, 0, 28}};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        static float want[48 * 48];
+        feeds in;
+        qx_tensor y, reference;
+        fixture f = load(lines[i].text);
+        make_feeds(&f, &in);
+        qx_exec *x = make_exec(&f, NULL);
+        run(&f, x, &in, &y);
+        reference = y, reference.data = want;
+        assert_true((size_t)y.numel <= sizeof want / sizeof *want);
+        line_reference(&lines[i], in.t[0].data, in.t[1].data, in.t[2].data, want);
+        if (!(sqnr(&reference, &y) > 110)) fail_msg("case %zu: %.1f dB", i, sqnr(&reference, &y));
+        qx_tensor_free(f.ctx, &y);
+        qx_exec_free(x);
+        free_feeds(&f, &in);
+        unload(&f);
+    }
+}
+
 /* The output of one case on a context with so many threads. */
 static void run_threads(const run_case *rc, int threads, float **out, size_t *bytes)
 {
@@ -428,7 +473,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ends_before_unknown_operators),
-        cmocka_unit_test(fused_is_plain), cmocka_unit_test(same_bytes_for_any_threads), cmocka_unit_test(channels_last_weights), cmocka_unit_test(shapes_may_change),
+        cmocka_unit_test(fused_is_plain), cmocka_unit_test(same_bytes_for_any_threads), cmocka_unit_test(channels_last_weights), cmocka_unit_test(lines_and_copies), cmocka_unit_test(shapes_may_change),
         cmocka_unit_test(watched_values_are_told), cmocka_unit_test(watched_pictures_are_plain), cmocka_unit_test(failures_leave_nothing_behind), cmocka_unit_test(wrong_feeds_are_named),
         cmocka_unit_test(nan_is_traced_to_its_node)};
     return cmocka_run_group_tests(tests, NULL, NULL);
