@@ -160,10 +160,17 @@ qx_status qx_cpu_scatter(qx_call *c)
     QX_TRY(start(c, x, u, op, &size, &y));
     qx_strides(x->dims, x->rank, xs);
     qx_strides(u->dims, u->rank, us);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t at = 0;
-        for (int d = 0; d < x->rank; d++) at += (d == axis ? idx[i] + (idx[i] < 0 ? x->dims[d] : 0) : i / us[d] % u->dims[d]) * xs[d];
-        combine_one(op, x->dtype, size, (char *)y->data + at * size, (const char *)u->data + i * size);
+    const int last = x->rank - 1;
+    const int64_t line = u->dims[last]; /* updates along the last axis: where the others lead to is the same for all */
+    for (int64_t i = 0; i < n; i += line) {
+        int64_t base = 0;
+        for (int d = 0; d < last; d++) base += d == axis ? 0 : i / us[d] % u->dims[d] * xs[d];
+        for (int64_t k = i; k < i + line; k++) {
+            const int64_t at = base + (axis == last ? 0 : k - i) + (idx[k] + (idx[k] < 0 ? x->dims[axis] : 0)) * xs[axis];
+            char *to = (char *)y->data + at * size;
+            if (op == SET && size == 4) memcpy(to, (const char *)u->data + 4 * k, 4);
+            else combine_one(op, x->dtype, size, to, (const char *)u->data + k * size);
+        }
     }
     return x->dtype == QX_DT_STRING ? qx_own_strings(c, y) : QX_OK;
 }

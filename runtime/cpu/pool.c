@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/multi.h"
 #include "runtime/cpu/pool.h"
 
 typedef enum pool_kind { MAX, AVERAGE, LP } pool_kind;
@@ -143,15 +144,23 @@ static float pool_one(const pool *p, const float *x, const taps t[3], int64_t *a
 
 enum { RUN = 128 };
 
-static void max_run(const float *restrict row, int64_t step, float *restrict m, int64_t n)
-{
-    for (int64_t c = 0; c < n; c++) m[c] = row[c * step] > m[c] || row[c * step] != row[c * step] ? row[c * step] : m[c];
-}
+#define COLUMNS(step, body)                                      \
+    if ((step) == 1) for (int64_t c = 0; c < n; c++) { const float v = row[c]; body; }         \
+    else if ((step) == 2) for (int64_t c = 0; c < n; c++) { const float v = row[2 * c]; body; } \
+    else for (int64_t c = 0; c < n; c++) { const float v = row[c * (step)]; body; }
 
-static void sum_run(const float *restrict row, int64_t step, double *restrict s, int64_t n)
+QX_INLINE void max_run_body(const float *restrict row, int64_t step, float *restrict m, int64_t n)
 {
-    for (int64_t c = 0; c < n; c++) s[c] += (double)row[c * step];
+    COLUMNS(step, m[c] = (v > m[c]) | (v != v) ? v : m[c])
 }
+QX_MULTI(static, max_run, (const float *row, int64_t step, float *m, int64_t n), (row, step, m, n))
+
+QX_INLINE void sum_run_body(const float *restrict row, int64_t step, double *restrict s, int64_t n)
+{
+    COLUMNS(step, s[c] += (double)v)
+}
+QX_MULTI(static, sum_run, (const float *row, int64_t step, double *s, int64_t n), (row, step, s, n))
+#undef COLUMNS
 
 /* Output columns [first, first + n) of one row; t: the taps of the other axes. */
 static void run_of_columns(const pool *p, const float *x, const taps t[2], int64_t first, int64_t n, float *y)
@@ -281,15 +290,26 @@ qx_status qx_cpu_ms_nhwc_pool(qx_call *c)
 
 typedef struct global_job { const float *x; float *y; int64_t n; double p; pool_kind kind; } global_job;
 
+/* In eight sums: one would wait for itself at every element. */
+static double sum_of(const float *x, int64_t n)
+{
+    double s[8] = {0};
+    int64_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        for (int l = 0; l < 8; l++) s[l] += (double)x[k + l];
+    for (; k < n; k++) s[k % 8] += (double)x[k];
+    return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
+}
+
 static qx_status global_piece(void *user, int64_t i)
 {
     const global_job *j = user;
     const float *x = j->x + i * j->n;
-    double s = j->kind == MAX ? -INFINITY : 0;
-    for (int64_t k = 0; k < j->n; k++) {
+    double s = j->kind == MAX ? -INFINITY : j->kind == AVERAGE ? sum_of(x, j->n) : 0;
+    for (int64_t k = 0; k < j->n && j->kind != AVERAGE; k++) {
         const double v = (double)x[k];
         if (j->kind == MAX) s = v > s || isnan(v) ? v : s;
-        else s += j->kind == AVERAGE ? v : pow(fabs(v), j->p);
+        else s += pow(fabs(v), j->p);
     }
     j->y[i] = (float)(j->kind == AVERAGE ? s / (double)j->n : j->kind == LP ? pow(s, 1.0 / j->p) : s);
     return QX_OK;

@@ -2,6 +2,7 @@
  * DeformConv, MaxUnpool. Plain loops in float, formulas as in the standard. */
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/cpu/op.h"
@@ -15,78 +16,100 @@ static qx_status need_rank(qx_call *c, uint32_t i, int rank, const qx_tensor **t
 
 /* ---- NonMaxSuppression ---- */
 
-typedef struct box { float y1, x1, y2, x2; } box;
+typedef struct box { float y1, x1, y2, x2, area; } box;
 
 static box box_at(const float *p, bool center)
 {
-    if (center) return (box){p[1] - p[3] / 2, p[0] - p[2] / 2, p[1] + p[3] / 2, p[0] + p[2] / 2};
-    return (box){fminf(p[0], p[2]), fminf(p[1], p[3]), fmaxf(p[0], p[2]), fmaxf(p[1], p[3])};
+    box b = {p[1] - p[3] / 2, p[0] - p[2] / 2, p[1] + p[3] / 2, p[0] + p[2] / 2, 0};
+    if (!center) b = (box){fminf(p[0], p[2]), fminf(p[1], p[3]), fmaxf(p[0], p[2]), fmaxf(p[1], p[3]), 0};
+    b.area = (b.y2 - b.y1) * (b.x2 - b.x1);
+    return b;
 }
 
-static float overlap(box a, box b)
+static float overlap(const box *a, const box *b)
 {
-    const float h = fminf(a.y2, b.y2) - fmaxf(a.y1, b.y1), w = fminf(a.x2, b.x2) - fmaxf(a.x1, b.x1);
-    const float inter = h > 0 && w > 0 ? h * w : 0;
-    const float sum = (a.y2 - a.y1) * (a.x2 - a.x1) + (b.y2 - b.y1) * (b.x2 - b.x1) - inter;
+    const float h = fminf(a->y2, b->y2) - fmaxf(a->y1, b->y1), w = fminf(a->x2, b->x2) - fmaxf(a->x1, b->x1);
+    const float inter = h > 0 && w > 0 ? h * w : 0, sum = a->area + b->area - inter;
     return sum > 0 ? inter / sum : 0;
 }
 
-typedef struct nms { const float *boxes, *scores; int64_t n, most; float iou, score; bool center, has_score; int64_t *picked; uint8_t *used; } nms;
+typedef struct candidate { float score; int64_t index; } candidate;
+typedef struct nms {
+    const float *scores; /* [batches][classes][n] */
+    box *boxes;          /* [batches][n] */
+    int64_t classes, n, most;
+    float iou, score;
+    bool has_score;
+    candidate *order;    /* [threads][n] */
+    int64_t *picked;     /* [batches][classes][most], of which count[batch][class] are used */
+    int64_t *count;
+} nms;
 
-/* Greedy selection of one class; returns how many. Ties go to the lower index. */
-static int64_t nms_class(const nms *k)
+/* Best score first, of equal ones the lower index. */
+static int by_score(const void *a, const void *b)
 {
-    int64_t count = 0;
-    memset(k->used, 0, (size_t)k->n);
-    while (count < k->most) {
-        int64_t best = -1;
-        for (int64_t i = 0; i < k->n; i++)
-            if (!k->used[i] && (!k->has_score || k->scores[i] > k->score) && (best < 0 || k->scores[i] > k->scores[best])) best = i;
-        if (best < 0) break;
-        k->used[best] = 1;
-        bool keep = true;
-        for (int64_t j = 0; keep && j < count; j++)
-            keep = overlap(box_at(k->boxes + 4 * best, k->center), box_at(k->boxes + 4 * k->picked[j], k->center)) <= k->iou;
-        if (keep) k->picked[count++] = best;
-    }
-    return count;
+    const candidate *x = a, *y = b;
+    if (x->score > y->score || x->score < y->score) return x->score > y->score ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
 }
 
-qx_status qx_cpu_nms(qx_call *c)
+/* Greedy selection of one class. NaN counts as the lowest score. */
+static qx_status nms_class(void *user, int64_t at)
+{
+    const nms *k = user;
+    const float *scores = k->scores + at * k->n;
+    const box *boxes = k->boxes + at / k->classes * k->n;
+    candidate *order = k->order + qx_thread_index() * k->n;
+    int64_t *picked = k->picked + at * k->most, n = 0, count = 0;
+    for (int64_t i = 0; i < k->n; i++)
+        if (!k->has_score || scores[i] > k->score) order[n++] = (candidate){scores[i] == scores[i] ? scores[i] : -INFINITY, i};
+    qsort(order, (size_t)n, sizeof *order, by_score);
+    for (int64_t i = 0; i < n && count < k->most; i++) {
+        bool keep = true;
+        for (int64_t j = 0; keep && j < count; j++) keep = overlap(&boxes[order[i].index], &boxes[picked[j]]) <= k->iou;
+        if (keep) picked[count++] = order[i].index;
+    }
+    k->count[at] = count;
+    return QX_OK;
+}
+
+static qx_status nms_read(qx_call *c, nms *k, int64_t *batches)
 {
     const qx_tensor *b, *s;
-    const float *boxes, *scores;
+    const float *boxes;
     double iou, score;
-    nms k = {.center = qx_call_int(c, "center_point_box", 0) != 0, .has_score = qx_call_in(c, 4) != NULL};
+    const bool center = qx_call_int(c, "center_point_box", 0) != 0;
     QX_TRY(need_rank(c, 0, 3, &b));
     QX_TRY(need_rank(c, 1, 3, &s));
     if (b->dims[2] != 4 || b->dims[0] != s->dims[0] || b->dims[1] != s->dims[2]) QX_CALL_FAIL(c, QX_E_SHAPE, "boxes and scores do not fit");
     QX_TRY(qx_call_in_f32(c, 0, &boxes));
-    QX_TRY(qx_call_in_f32(c, 1, &scores));
-    QX_TRY(qx_call_scalar_i64(c, 2, 0, &k.most));
+    QX_TRY(qx_call_in_f32(c, 1, &k->scores));
+    QX_TRY(qx_call_scalar_i64(c, 2, 0, &k->most));
     QX_TRY(qx_call_scalar_f64(c, 3, 0, &iou));
     QX_TRY(qx_call_scalar_f64(c, 4, 0, &score));
-    k.iou = (float)iou;
-    k.score = (float)score;
-    k.n = b->dims[1];
-    const int64_t classes = s->dims[1], batches = b->dims[0];
-    if (k.most > k.n) k.most = k.n;
-    int64_t (*rows)[3], n_rows = 0, dims[2];
-    QX_TRY(QX_CALL_SCRATCH(c, k.n + 1, &k.picked));
-    QX_TRY(QX_CALL_SCRATCH(c, k.n + 1, &k.used));
-    QX_TRY(QX_CALL_SCRATCH(c, batches * classes * (k.most > 0 ? k.most : 0) + 1, &rows));
-    for (int64_t bi = 0; bi < batches; bi++)
-        for (int64_t ci = 0; ci < classes; ci++) {
-            k.boxes = boxes + bi * k.n * 4;
-            k.scores = scores + (bi * classes + ci) * k.n;
-            const int64_t got = nms_class(&k);
-            for (int64_t i = 0; i < got; i++, n_rows++) rows[n_rows][0] = bi, rows[n_rows][1] = ci, rows[n_rows][2] = k.picked[i];
-        }
+    *k = (nms){.scores = k->scores, .classes = s->dims[1], .n = b->dims[1], .most = k->most, .iou = (float)iou, .score = (float)score, .has_score = qx_call_in(c, 4) != NULL};
+    *batches = b->dims[0];
+    k->most = k->most < 0 ? 0 : k->most > k->n ? k->n : k->most;
+    QX_TRY(QX_CALL_SCRATCH(c, *batches * k->n + 1, &k->boxes));
+    for (int64_t i = 0; i < *batches * k->n; i++) k->boxes[i] = box_at(boxes + 4 * i, center);
+    QX_TRY(QX_CALL_SCRATCH(c, qx_ctx_threads(c->ctx) * k->n + 1, &k->order));
+    QX_TRY(QX_CALL_SCRATCH(c, *batches * k->classes * k->most + 1, &k->picked));
+    return QX_CALL_SCRATCH(c, *batches * k->classes + 1, &k->count);
+}
+
+qx_status qx_cpu_nms(qx_call *c)
+{
+    nms k;
+    int64_t batches, rows = 0;
     qx_tensor *y;
-    dims[0] = n_rows;
-    dims[1] = 3;
-    QX_TRY(qx_call_out(c, 0, QX_DT_INT64, 2, dims, &y));
-    if (n_rows) memcpy(y->data, rows, y->bytes);
+    QX_TRY(nms_read(c, &k, &batches));
+    const int64_t lists = batches * k.classes;
+    QX_TRY(qx_parallel(c->ctx, lists, nms_class, &k));
+    for (int64_t i = 0; i < lists; i++) rows += k.count[i];
+    QX_TRY(qx_call_out(c, 0, QX_DT_INT64, 2, (int64_t[]){rows, 3}, &y));
+    int64_t (*row)[3] = y->data;
+    for (int64_t i = 0; i < lists; i++)
+        for (int64_t j = 0; j < k.count[i]; j++, row++) (*row)[0] = i / k.classes, (*row)[1] = i % k.classes, (*row)[2] = k.picked[i * k.most + j];
     return QX_OK;
 }
 
@@ -109,68 +132,98 @@ static float bilinear_zero(const float *x, int64_t h, int64_t w, float fy, float
 
 typedef struct roi { const float *x; int64_t h, w, oh, ow, ratio; float scale, offset; bool max; } roi;
 
-static float roi_bin(const roi *k, float y0, float x0, float bin_h, float bin_w, int64_t gh, int64_t gw)
+/* Where one sample falls on an axis: between lo and hi, at `part` from lo; out: outside of the picture. */
+typedef struct roi_tap { int64_t lo, hi; float part; bool out; } roi_tap;
+
+/* The samples of n bins of `grid` samples each. */
+static void taps_of(float start, float bin, int64_t n, int64_t grid, int64_t len, roi_tap *t)
+{
+    for (int64_t i = 0; i < n * grid; i++) {
+        float f = start + (float)(i / grid) * bin;
+        f = f + ((float)(i % grid) + 0.5f) * bin / (float)grid;
+        t[i].out = f < -1 || f > (float)len;
+        f = fminf(fmaxf(f, 0), (float)(len - 1));
+        t[i].lo = (int64_t)f;
+        t[i].hi = t[i].lo + 1 < len ? t[i].lo + 1 : t[i].lo;
+        t[i].part = f - (float)t[i].lo;
+    }
+}
+
+static float roi_bin(const roi *k, const roi_tap *ty, int64_t gh, const roi_tap *tx, int64_t gw)
 {
     float best = -FLT_MAX, sum = 0;
-    for (int64_t iy = 0; iy < gh; iy++)
+    for (int64_t iy = 0; iy < gh; iy++) {
+        const float a = ty[iy].part, *top = k->x + ty[iy].lo * k->w, *low = k->x + ty[iy].hi * k->w;
         for (int64_t ix = 0; ix < gw; ix++) {
-            float fy = y0 + ((float)iy + 0.5f) * bin_h / (float)gh, fx = x0 + ((float)ix + 0.5f) * bin_w / (float)gw;
-            if (fy < -1 || fy > (float)k->h || fx < -1 || fx > (float)k->w) {
+            if (ty[iy].out || tx[ix].out) {
                 best = fmaxf(best, 0);
                 continue;
             }
-            fy = fminf(fmaxf(fy, 0), (float)(k->h - 1));
-            fx = fminf(fmaxf(fx, 0), (float)(k->w - 1));
-            const int64_t i = (int64_t)fy, j = (int64_t)fx, i1 = i + 1 < k->h ? i + 1 : i, j1 = j + 1 < k->w ? j + 1 : j;
-            const float a = fy - (float)i, b = fx - (float)j;
-            const float v00 = (1 - a) * (1 - b) * k->x[i * k->w + j], v01 = (1 - a) * b * k->x[i * k->w + j1];
-            const float v10 = a * (1 - b) * k->x[i1 * k->w + j], v11 = a * b * k->x[i1 * k->w + j1];
+            const float b = tx[ix].part, v00 = (1 - a) * (1 - b) * top[tx[ix].lo], v01 = (1 - a) * b * top[tx[ix].hi];
+            const float v10 = a * (1 - b) * low[tx[ix].lo], v11 = a * b * low[tx[ix].hi];
             sum += v00 + v01 + v10 + v11;
-            best = fmaxf(best, fmaxf(fmaxf(v00, v01), fmaxf(v10, v11)));
+            if (k->max) best = fmaxf(best, fmaxf(fmaxf(v00, v01), fmaxf(v10, v11)));
         }
+    }
     return k->max ? best : sum / (float)(gh * gw > 0 ? gh * gw : 1);
 }
 
-static void roi_one(const roi *k, const float *r, float *y)
+/* One region in all channels: its samples lie at the same places in each. */
+static qx_status roi_one(qx_ctx *ctx, const roi *shared, const float *r, int64_t channels, float *y)
 {
-    const float x0 = r[0] * k->scale - k->offset, y0 = r[1] * k->scale - k->offset;
-    float w = r[2] * k->scale - k->offset - x0, h = r[3] * k->scale - k->offset - y0;
-    if (k->offset == 0) {
+    roi k = *shared;
+    const float x0 = r[0] * k.scale - k.offset, y0 = r[1] * k.scale - k.offset;
+    float w = r[2] * k.scale - k.offset - x0, h = r[3] * k.scale - k.offset - y0;
+    if (k.offset == 0) {
         w = fmaxf(w, 1);
         h = fmaxf(h, 1);
     }
-    const float bh = h / (float)k->oh, bw = w / (float)k->ow;
-    const int64_t gh = k->ratio > 0 ? k->ratio : (int64_t)ceilf(bh), gw = k->ratio > 0 ? k->ratio : (int64_t)ceilf(bw);
-    for (int64_t i = 0; i < k->oh; i++)
-        for (int64_t j = 0; j < k->ow; j++) y[i * k->ow + j] = roi_bin(k, y0 + (float)i * bh, x0 + (float)j * bw, bh, bw, gh, gw);
+    const float bh = h / (float)k.oh, bw = w / (float)k.ow;
+    if (!(fabsf(bh) < 1e6f && fabsf(bw) < 1e6f)) QX_FAIL(ctx, QX_E_SHAPE, "a region of %g by %g", (double)w, (double)h);
+    const int64_t gh = k.ratio > 0 ? k.ratio : bh > 0 ? (int64_t)ceilf(bh) : 0, gw = k.ratio > 0 ? k.ratio : bw > 0 ? (int64_t)ceilf(bw) : 0;
+    roi_tap *t;
+    QX_TRY(QX_NEW_ARRAY(ctx, k.oh * gh + k.ow * gw + 1, &t));
+    roi_tap *tx = t + k.oh * gh;
+    taps_of(y0, bh, k.oh, gh, k.h, t);
+    taps_of(x0, bw, k.ow, gw, k.w, tx);
+    for (int64_t ch = 0; ch < channels; ch++, k.x += k.h * k.w)
+        for (int64_t i = 0; i < k.oh; i++)
+            for (int64_t j = 0; j < k.ow; j++) *y++ = roi_bin(&k, t + i * gh, gh, tx + j * gw, gw);
+    qx_free(ctx, t);
+    return QX_OK;
+}
+
+typedef struct roi_job { qx_ctx *ctx; roi k; const float *x, *rois; const int64_t *batch; int64_t channels; float *y; } roi_job;
+
+static qx_status roi_piece(void *user, int64_t i)
+{
+    const roi_job *j = user;
+    roi k = j->k;
+    k.x = j->x + j->batch[i] * j->channels * k.h * k.w;
+    return roi_one(j->ctx, &k, j->rois + 4 * i, j->channels, j->y + i * j->channels * k.oh * k.ow);
 }
 
 qx_status qx_cpu_roi_align(qx_call *c)
 {
     const qx_tensor *x, *r, *bi;
-    const float *xf, *rf;
-    const int64_t *batch;
+    roi_job j = {.ctx = c->ctx};
     int64_t n_batch;
-    float *y;
     QX_TRY(need_rank(c, 0, 4, &x));
     QX_TRY(need_rank(c, 1, 2, &r));
     QX_TRY(need_rank(c, 2, 1, &bi));
-    QX_TRY(qx_call_in_f32(c, 0, &xf));
-    QX_TRY(qx_call_in_f32(c, 1, &rf));
-    QX_TRY(qx_call_in_i64(c, 2, &batch, &n_batch));
+    QX_TRY(qx_call_in_f32(c, 0, &j.x));
+    QX_TRY(qx_call_in_f32(c, 1, &j.rois));
+    QX_TRY(qx_call_in_i64(c, 2, &j.batch, &n_batch));
     const bool half = !strcmp(qx_call_str(c, "coordinate_transformation_mode", c->version >= 16 ? "half_pixel" : "output_half_pixel"), "half_pixel");
-    roi k = {.h = x->dims[2], .w = x->dims[3], .oh = qx_call_int(c, "output_height", 1), .ow = qx_call_int(c, "output_width", 1), .ratio = qx_call_int(c, "sampling_ratio", 0),
-             .scale = qx_call_float(c, "spatial_scale", 1), .offset = half ? 0.5f : 0, .max = !strcmp(qx_call_str(c, "mode", "avg"), "max")};
-    if (r->dims[1] != 4 || n_batch != r->dims[0] || k.oh <= 0 || k.ow <= 0 || k.ratio < 0 || k.ratio > 1024) QX_CALL_FAIL(c, QX_E_SHAPE, "rois, batch_indices or output size do not fit");
-    const int64_t dims[4] = {r->dims[0], x->dims[1], k.oh, k.ow};
-    QX_TRY(qx_call_out_f32(c, 0, x->dtype, 4, dims, &y));
-    for (int64_t i = 0; i < dims[0]; i++)
-        for (int64_t ch = 0; ch < dims[1]; ch++) {
-            if (batch[i] < 0 || batch[i] >= x->dims[0]) QX_CALL_FAIL(c, QX_E_SHAPE, "batch index %lld of %lld", (long long)batch[i], (long long)x->dims[0]);
-            k.x = xf + (batch[i] * dims[1] + ch) * k.h * k.w;
-            roi_one(&k, rf + 4 * i, y + (i * dims[1] + ch) * k.oh * k.ow);
-        }
-    return QX_OK;
+    j.k = (roi){.h = x->dims[2], .w = x->dims[3], .oh = qx_call_int(c, "output_height", 1), .ow = qx_call_int(c, "output_width", 1), .ratio = qx_call_int(c, "sampling_ratio", 0),
+                .scale = qx_call_float(c, "spatial_scale", 1), .offset = half ? 0.5f : 0, .max = !strcmp(qx_call_str(c, "mode", "avg"), "max")};
+    j.channels = x->dims[1];
+    if (r->dims[1] != 4 || n_batch != r->dims[0] || j.k.oh <= 0 || j.k.ow <= 0 || j.k.ratio < 0 || j.k.ratio > 1024) QX_CALL_FAIL(c, QX_E_SHAPE, "rois, batch_indices or output size do not fit");
+    for (int64_t i = 0; i < n_batch; i++)
+        if (j.batch[i] < 0 || j.batch[i] >= x->dims[0]) QX_CALL_FAIL(c, QX_E_SHAPE, "batch index %lld of %lld", (long long)j.batch[i], (long long)x->dims[0]);
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, 4, (int64_t[]){r->dims[0], x->dims[1], j.k.oh, j.k.ow}, &j.y));
+    if (j.k.h == 0 || j.k.w == 0) QX_CALL_FAIL(c, QX_E_SHAPE, "a picture of %lld x %lld", (long long)j.k.h, (long long)j.k.w);
+    return qx_parallel(c->ctx, n_batch, roi_piece, &j);
 }
 
 static void max_roi_one(const roi *k, const float *r, float *y)
