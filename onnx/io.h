@@ -21,6 +21,8 @@ qx_status qx_model_read_bytes(qx_ctx *ctx, const void *bytes, size_t n, const ch
 /* Empty model: arena, name table and store are there, everything else is zero. path may be NULL. */
 qx_status qx_model_new(qx_ctx *ctx, const char *path, qx_model **out);
 void qx_model_free(qx_model *m);
+/* What the tensors of its external data files take, each place once; 0 for a model in one file. */
+int64_t qx_model_external_bytes(const qx_model *m);
 
 typedef struct qx_write_options {
     bool external_data;        /* always write OUT.onnx.data; otherwise only when initializers exceed inline_limit */

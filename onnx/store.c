@@ -334,6 +334,17 @@ static int by_offset(const void *pa, const void *pb)
     return (a->length > b->length) - (a->length < b->length);
 }
 
+int64_t qx_model_external_bytes(const qx_model *m)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; m->store && i < m->store->n_files; i++) {
+        const qx_ext_file *f = m->store->files[i];
+        for (int64_t k = 0; k < f->n_ranges; k++) /* sorted: tied weights are neighbours */
+            if (!k || f->ranges[k].offset != f->ranges[k - 1].offset) sum += f->ranges[k].length;
+    }
+    return sum;
+}
+
 qx_status qx_store_check_overlaps(qx_model *m)
 {
     for (int64_t i = 0; i < m->store->n_files; i++) {

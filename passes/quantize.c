@@ -180,23 +180,6 @@ static qx_status put_metadata(job *j)
     return QX_OK;
 }
 
-static qx_status sum_input(void *user, qx_graph *g)
-{
-    int64_t *total = user;
-    for (uint32_t i = 0; i < g->n_inits; i++)
-        if (g->inits[i]->init) *total += (int64_t)g->inits[i]->init->bytes;
-    return QX_OK;
-}
-
-/* The model file and what its weights take outside of it. */
-static qx_status input_size(job *j)
-{
-    int64_t weights = 0, file = file_size(j->opt->input);
-    QX_TRY(qx_model_each_graph(j->model, sum_input, &weights));
-    j->report->input_bytes = weights > file ? weights + file : file;
-    return QX_OK;
-}
-
 /* What writing has measured of each weight. */
 static void note_errors(job *j)
 {
@@ -316,7 +299,7 @@ static qx_status run_job(job *j)
     QX_TRY(read_model(j));
     if (j->opt->frontier && !qx_pipeline_decides(j->pipe)) QX_FAIL(j->ctx, QX_E_USAGE, "frontier '%s': no pass chooses among formats; ask for --target-size or --target-sqnr", j->opt->frontier);
     QX_TRY(check_output(j));
-    QX_TRY(input_size(j));
+    j->report->input_bytes = file_size(j->opt->input) + qx_model_external_bytes(j->model);
     QX_TRY(check_verify(j));
     QX_TRY(prepare(j));
     /* Samples that merely lie beside the model do not fill the gaps of statistics that the user named: they may be of another kind. */

@@ -323,8 +323,10 @@ static void e36_e37_tied_and_overlapping(void **state)
     float more[8] = {0};
     put_file(at(p, "in/more.bin"), more, sizeof more);
     OK(load_two(p, "0", "0", true, &m));
+    assert_int_equal(qx_model_external_bytes(m), 16);
     qx_model_free(m);
     OK(load_two(p, "0", "16", true, &m));
+    assert_int_equal(qx_model_external_bytes(m), 32);
     qx_model_free(m);
     assert_int_equal(qx_ctx_warnings(p->ctx), 0);
     OK(load_two(p, "0", "8", false, &m));
