@@ -2,6 +2,7 @@
  * want (their plan() sees the same graph), so the file holds what quantize needs and nothing else. */
 #include "include/facade.h"
 #include "passes/pipeline.h"
+#include "passes/plan.h"
 
 struct qonnx_calibration { qonnx_session *session; qx_stats *stats; };
 
@@ -12,6 +13,7 @@ static qx_status begin(qonnx_session *s, const char *passes, qonnx_calibration *
     qx_quantize_options opt = {.passes = passes};
     qx_status st = qx_stats_new(qx, s->model->graph_hash, &c->stats);
     if (st == QX_OK) st = qx_pipeline_parse(qx, opt.passes, &p);
+    if (st == QX_OK) p->have_data = true; /* the caller's runs: what passes want only when there is data, too */
     if (st == QX_OK) st = qx_pipeline_plan(p, s->model, &opt, c->stats);
     if (st == QX_OK) st = qx_stats_attach(c->stats, s->exec, s->model);
     qx_pipeline_free(p);

@@ -1,7 +1,7 @@
 /* svdquant.c - a low-rank branch in plain ONNX nodes takes what few bits cannot hold (arXiv 2411.05007): y = Q(W - B A) x + B (A x).
  *
- * B A is the best rank-r part of W in the norm of the layer's output when channels are independent: the columns of W are weighed by the root mean square of
- * their input before the decomposition. The branch is stored in the model's own float type, and what is subtracted from W is the rounded product, so that
+ * B A is the best rank-r part of W with its columns weighed by the square root of their input's root mean square: the full weight would be right for what B A
+ * leaves out, but what is left is rounded, and rounding costs every column of a block the same. The branch is stored in the model's own float type, and what is subtracted from W is the rounded product, so that
  * nothing is lost between the two. Put smoothing before it ("awq(mode=lite),svdquant,int4"): both branches read the same smoothed input. */
 #include <math.h>
 #include <string.h>
@@ -49,14 +49,14 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 
 /* ---- the decomposition ---- */
 
-/* Root mean square of each input channel; 1 without statistics. Dead channels count as the smallest live one, so that the inverse exists. */
+/* Square root of the root mean square of each input channel; 1 without statistics. Dead channels count as the smallest live one, so that the inverse exists. */
 static void weights_of(const qx_stats *stats, const qx_plan_item *it, float *d)
 {
     const qx_value_stats *st = qx_stats_get(stats, it->lin->x);
     const int64_t k = it->lin->k;
     float least = INFINITY;
     for (int64_t j = 0; j < k; j++) {
-        d[j] = st && st->channels.n == k && st->channels.mean_sq ? sqrtf(st->channels.mean_sq[j]) : 1;
+        d[j] = st && st->channels.n == k && st->channels.mean_sq ? sqrtf(sqrtf(st->channels.mean_sq[j])) : 1;
         if (d[j] > 0 && d[j] < least) least = d[j];
     }
     for (int64_t j = 0; j < k; j++)

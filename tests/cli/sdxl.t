@@ -77,6 +77,12 @@ Several settings for one folder: both reach the job (a pattern that matches noth
   qonnx-sdxl: quantize: --set 'nowhere*' matches no node or weight of the model; did you mean Where? (101 linear operators; qonnx inspect --nodes lists names)
   [2]
 
+Statistics of the pipeline hold what the passes will ask for, also what they only want when there is data: nothing is lacking later.
+
+  $ printf 'a red circle\n' > one.txt; draw --calibrate one.txt --passes "svdquant(rank=4),int4(block=32)" --stats s.stats | grep -o '^s.stats'
+  s.stats
+  $ qonnx quantize $P/unet/model.onnx --passes "svdquant(rank=4),int4(block=32)" --load-stats s.stats --no-verify -o s.onnx -q; rm one.txt s.stats s.onnx
+
 Nothing half written: no picture, no folder.
 
   $ draw --quantize int8 --calibrate none.txt -o q
