@@ -16,7 +16,7 @@ static const qx_option options[] = {
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     double level = qx_opt_float(p, "level");
-    qx_scheme s = {.name = "fp8", .family = QX_FAMILY_FP8, .conv = true, .act = QX_DT_FLOAT8E4M3FN, .levels = 448, .level = level,
+    qx_scheme s = {.name = "fp8", .family = QX_FAMILY_FP8, .act = QX_DT_FLOAT8E4M3FN, .levels = 448, .level = level,
                    .attention = level >= 4 || qx_opt_bool(p, "attention"), .rest = qx_scheme_rest(p), .keep_end = qx_scheme_keep_end(p), .residual = qx_scheme_fuses(p, "residual"),
                    .concat = qx_scheme_fuses(p, "concat")};
     s.weight = (qx_qspec){.codes = QX_DT_FLOAT8E4M3FN, .block = qx_opt_text(p, "weights")[0] == 't' ? -1 : 0, .rule = QX_SCALE_AMAX};

@@ -4,9 +4,9 @@
 #include "passes/search.h"
 #include "passes/solve_step.h"
 
-static bool wants(const qx_plan_item *it)
+static bool wants(const qx_pass *p, const qx_plan_item *it)
 {
-    return it->pass && it->weight && it->weight->spec.codes && it->lin->group <= 1 && (it->lin->by_rows || it->lin->is_conv);
+    return it->pass && it->weight && it->weight->spec.codes && qx_dtype_bits(it->weight->spec.codes) <= qx_opt_int(p, "bits") && it->lin->group <= 1 && (it->lin->by_rows || it->lin->is_conv);
 }
 
 static qx_stat_request gram_of(const qx_plan_item *it)
@@ -21,7 +21,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     (void)m;
     for (int64_t i = 0; i < plan->linears.count; i++) {
         const qx_stat_request r = gram_of(&plan->items[i]);
-        if (wants(&plan->items[i])) QX_TRY(qx_stats_want(stats, &r));
+        if (wants(p, &plan->items[i])) QX_TRY(qx_stats_want(stats, &r));
     }
     return QX_OK;
 }
@@ -45,7 +45,7 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
     qx_plan *plan = p->pipe->plan;
     (void)m;
     for (int64_t i = 0; i < plan->linears.count; i++)
-        if (wants(&plan->items[i]) && !plan->items[i].weight->solved) QX_TRY(solve_item(p, &plan->items[i], stats));
+        if (wants(p, &plan->items[i]) && !plan->items[i].weight->solved) QX_TRY(solve_item(p, &plan->items[i], stats));
     return QX_OK;
 }
 
@@ -54,6 +54,7 @@ static const qx_option options[] = {
     {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
     QX_SHRINK_OPTION,
     {"refine", QX_OPT_INT, "2", 0, 100, NULL, "sweeps of coordinate descent on codes and scales afterwards"},
+    {"bits", QX_OPT_INT, "8", 2, 8, NULL, "only weights of at most so many bits; others are rounded to nearest"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 

@@ -18,7 +18,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     bool zero = qx_opt_bool(p, "zero-point") && p->pipe->opt->target != QX_TARGET_TENSORRT; /* whose INT8 is symmetric */
     double level = qx_opt_float(p, "level");
-    qx_scheme s = {.name = "int8", .family = QX_FAMILY_INT8, .conv = true, .act = zero ? QX_DT_UINT8 : QX_DT_INT8, .levels = 127, .act_zero = zero, .level = level,
+    qx_scheme s = {.name = "int8", .family = QX_FAMILY_INT8, .act = zero ? QX_DT_UINT8 : QX_DT_INT8, .levels = 127, .act_zero = zero, .level = level,
                    .attention = level >= 4 || qx_opt_bool(p, "attention"), .rest = qx_scheme_rest(p), .keep_end = qx_scheme_keep_end(p), .residual = qx_scheme_fuses(p, "residual"),
                    .concat = !zero && qx_scheme_fuses(p, "concat")};
     s.weight = (qx_qspec){.codes = QX_DT_INT8, .block = qx_opt_text(p, "weights")[0] == 't' ? -1 : 0, .narrow = true, .rule = QX_SCALE_AMAX};

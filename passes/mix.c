@@ -197,7 +197,7 @@ static qx_status fill_cell(qx_mix *m, int64_t i, int format)
         c->why = QX_WHY_SHARED;
         c->detail = "the embedding needs 8 bits";
     }
-    if (c->ok && format < m->n) m->names[format] = c->format;
+    if (c->ok && format < m->n && (!m->names[format] || !c->weight_only)) m->names[format] = c->format;
     if (!c->ok || (it->weight->items > 1 && !qx_plan_first_reader(plan, i))) return QX_OK;
     c->bytes = qx_write_tensor_bytes((int64_t)it->weight->tensor->bytes, m->external);
     if (format == m->n) return QX_OK;
@@ -217,6 +217,7 @@ static qx_status plan_format(qx_mix *m, int format, qx_stats *stats)
         it->pass = f;
         it->why = QX_WHY_NONE;
         it->detail = NULL;
+        it->weight_only = it->lin->embedding;
         it->act = QX_DT_UNDEFINED;
         it->weight->spec = (qx_qspec){0};
         it->weight->format = NULL;

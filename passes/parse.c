@@ -1,4 +1,4 @@
-/* parse.c - pipeline text to passes: "smoothquant(alpha=auto),int8(act=entropy)".
+/* parse.c - pipeline text to passes: "smoothquant(alpha=auto),int8(act=entropy)". "gptq?,int4": the pass is left out when there are no samples.
  *
  * Names, options, types and bounds come from the passes' tables; the order rules from their flags. Every message says what to write
  * instead. The expanded text (every option written out) is what an output file's metadata carries. */
@@ -214,6 +214,18 @@ static void fill_defaults(qx_pass *pass)
         if (!pass->values[i]) pass->values[i] = pass->def->options[i].def;
 }
 
+/* The '?' of a pass that is left out when there are no samples. */
+static qx_status parse_mark(parser *p, qx_pass *pass)
+{
+    if (*p->at != '?') return QX_OK;
+    if (!(pass->def->flags & QX_PASS_CALIBRATED) || (pass->def->flags & QX_PASS_FORMAT))
+        QX_FAIL(p->ctx, QX_E_USAGE, "%s?: '?' leaves a pass out when there are no samples; %s is %s", pass->def->name, pass->def->name, pass->def->flags & QX_PASS_FORMAT ? "a format" : "one that needs none");
+    pass->optional = true;
+    p->at++;
+    skip_space(p);
+    return QX_OK;
+}
+
 static qx_status parse_pass(parser *p, qx_pass **out)
 {
     skip_space(p);
@@ -228,6 +240,7 @@ static qx_status parse_pass(parser *p, qx_pass **out)
     pass->values = qx_arena_array(p->pipe->arena, (size_t)option_count(d) + 1, sizeof *pass->values);
     if (!pass->values) return QX_E_NOMEM;
     skip_space(p);
+    QX_TRY(parse_mark(p, pass));
     QX_TRY(parse_options(p, pass));
     fill_defaults(pass);
     skip_space(p);
@@ -238,7 +251,7 @@ static qx_status parse_pass(parser *p, qx_pass **out)
 /* Writes name(option=value,...) with every option. */
 static qx_status expand(const qx_pass *pass, qx_buf *b)
 {
-    QX_TRY(qx_buf_printf(b, "%s%s", b->len ? "," : "", pass->def->name));
+    QX_TRY(qx_buf_printf(b, "%s%s%s", b->len ? "," : "", pass->def->name, pass->optional ? "?" : ""));
     int n = option_count(pass->def);
     for (int i = 0; i < n; i++)
         QX_TRY(qx_buf_printf(b, "%s%s=%s%s", i ? "," : "(", pass->def->options[i].name, pass->values[i], i + 1 == n ? ")" : ""));
@@ -274,22 +287,40 @@ static qx_status check_order(const qx_pipeline *pipe)
     return QX_OK;
 }
 
-static qx_status parse_all(parser *p)
+static qx_status write_text(qx_pipeline *pipe)
 {
-    qx_pipeline *pipe = p->pipe;
-    qx_buf b = QX_BUF_INIT(p->ctx);
+    qx_buf b = QX_BUF_INIT(pipe->ctx);
     qx_status st = QX_OK;
-    for (;;) {
-        if (pipe->n_passes == MAX_PASSES) { st = qx_fail(p->ctx, QX_E_USAGE, "more than %d passes", MAX_PASSES); break; }
-        if ((st = parse_pass(p, &pipe->passes[pipe->n_passes])) != QX_OK) break;
-        if ((st = expand(pipe->passes[pipe->n_passes++], &b)) != QX_OK) break;
-        if (!*p->at) break;
-        if (*p->at != ',') { st = qx_fail(p->ctx, QX_E_USAGE, "',' is expected between passes at '%.40s'", p->at); break; }
-        p->at++;
-    }
+    for (int i = 0; i < pipe->n_passes && st == QX_OK; i++) st = expand(pipe->passes[i], &b);
     if (st == QX_OK && !(pipe->text = qx_arena_strdup(pipe->arena, b.data ? b.data : ""))) st = QX_E_NOMEM;
     qx_buf_free(&b);
     return st;
+}
+
+qx_status qx_pipeline_settle(qx_pipeline *p, bool have_samples)
+{
+    int kept = 0;
+    for (int i = 0; i < p->n_passes; i++) {
+        qx_pass *pass = p->passes[i];
+        if (pass->optional && !have_samples) continue;
+        pass->optional = false;
+        p->passes[kept++] = pass;
+    }
+    p->n_passes = kept;
+    return write_text(p);
+}
+
+static qx_status parse_all(parser *p)
+{
+    qx_pipeline *pipe = p->pipe;
+    for (;;) {
+        if (pipe->n_passes == MAX_PASSES) QX_FAIL(p->ctx, QX_E_USAGE, "more than %d passes", MAX_PASSES);
+        QX_TRY(parse_pass(p, &pipe->passes[pipe->n_passes]));
+        pipe->n_passes++;
+        if (!*p->at) return write_text(pipe);
+        if (*p->at != ',') QX_FAIL(p->ctx, QX_E_USAGE, "',' is expected between passes at '%.40s'", p->at);
+        p->at++;
+    }
 }
 
 static qx_status new_pipeline(qx_ctx *ctx, qx_pipeline **out)

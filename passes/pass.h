@@ -54,6 +54,7 @@ struct qx_pass {
     qx_ctx *ctx;
     struct qx_pipeline *pipe;     /* passes/pipeline.h: target, filters, report, format decisions */
     const char **values;          /* by option index, as text that was checked */
+    bool optional;                /* written "name?": left out when there are no samples */
     void *state;                  /* what plan() leaves for run(); in the model's arena */
 };
 bool qx_opt_bool(const qx_pass *p, const char *name);

@@ -36,6 +36,8 @@ qx_status qx_pipeline_parse(qx_ctx *ctx, const char *text, qx_pipeline **out);
 /* With every option written out: what is stored in the output's metadata ("qonnx.passes"). */
 const char *qx_pipeline_text(const qx_pipeline *p);
 void qx_pipeline_free(qx_pipeline *p);
+/* Passes written "name?" become ordinary ones when there are samples and go when there are none; the text says what is left. A plan does it by itself. */
+qx_status qx_pipeline_settle(qx_pipeline *p, bool have_samples);
 /* What statistics of this model are keyed by: the hash of its structure, and of passes that rewrite it before the sweep. */
 uint64_t qx_pipeline_stats_key(const qx_pipeline *p, const qx_model *m);
 /* Whether a pass chooses among formats by statistics (mixed): a dry run then needs them too. */

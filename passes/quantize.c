@@ -46,7 +46,8 @@ static const char *label_of(const qx_pipeline *p) { return p->passes[p->n_passes
 static uint32_t flags_of(const job *j)
 {
     uint32_t flags = 0;
-    for (int i = 0; i < j->pipe->n_passes; i++) flags |= j->pipe->passes[i]->def->flags;
+    for (int i = 0; i < j->pipe->n_passes; i++)
+        if (!j->pipe->passes[i]->optional) flags |= j->pipe->passes[i]->def->flags;
     return flags;
 }
 

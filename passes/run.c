@@ -178,6 +178,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
     p->model = m;
     const qx_samples_options *so = &p->opt->samples;
     p->have_data |= so->n_paths > 0 || so->text || so->random > 0 || p->opt->load_stats != NULL;
+    QX_TRY(qx_pipeline_settle(p, p->have_data && !p->no_stats && !p->opt->dry_run));
     QX_TRY(refuse_quantized(p, m));
     QX_TRY(parse_settings(p));
     if (changes_model(p)) {

@@ -14,12 +14,23 @@
 
 static bool is_plain_float(qx_dtype t) { return t == QX_DT_FLOAT || t == QX_DT_FLOAT16 || t == QX_DT_BFLOAT16; }
 
+/* What an operator with float inputs gets where its pass's own format is not meant or does not fit: the most accurate 8 bits. */
+static const qx_qspec eight_bits = {.codes = QX_DT_INT8, .narrow = true, .rule = QX_SCALE_AMAX};
+
+/* Weights that have no blocks (convolutions, contractions over several axes) take most of some files; in 8 bits with a scale a channel they lose far less than
+ * those in blocks. First and last convolutions stay float. */
+static qx_why takes_eight(const qx_pass *p, const qx_plan_item *it, char sizes[120], const char **detail)
+{
+    const qx_why why = qx_rule_size(it->lin, QX_FAMILY_INT8, sizes, 120);
+    *detail = sizes;
+    return why != QX_WHY_NONE ? why : qx_emit_fits(p->pipe, it, &eight_bits, detail);
+}
+
 static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     char detail[120];
     const char *why_detail;
     const qx_linear *l = it->lin;
-    if (l->is_conv && !s->conv) { qx_item_keep(p->pipe, it, QX_WHY_NOT_ELIGIBLE, "a convolution; --set op:Conv=int8-weights stores it in INT8"); return; }
     if (s->end_block >= 0 && l->is_conv && !it->asked && (qx_rule_up_block(l) == s->end_block || qx_path_has(l->path, "down_blocks.0", false))) {
         qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "works at the size of the output");
         return;
@@ -33,7 +44,10 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     qx_why why = it->forced ? QX_WHY_NONE : qx_rule_size(l, s->family, detail, sizeof detail);
     if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
     why = qx_emit_fits(p->pipe, it, &s->weight, &why_detail);
-    if (why != QX_WHY_NONE) qx_item_keep(p->pipe, it, why, "%s", why_detail);
+    if (why == QX_WHY_NONE) return;
+    if (s->unblocked && !it->forced) why = takes_eight(p, it, detail, &why_detail);
+    if (why == QX_WHY_NONE) it->weight_only = true;
+    else qx_item_keep(p->pipe, it, why, "%s", why_detail);
 }
 
 /* Diffusion recipes (level > 0) ask for histogram and steps together, so that one statistics file serves every way of choosing the range. */
@@ -52,16 +66,11 @@ static qx_status want_input(qx_pass *p, const qx_scheme *s, qx_stats *stats, con
 static void fill_item(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     qx_plan_weight *w = it->weight;
-    w->spec = s->weight;
+    const bool eight = it->weight_only && !(it->asked && it->lin->embedding);
+    w->spec = eight ? eight_bits : s->weight;
     if (!w->spec.scale) w->spec.scale = w->tensor->dtype;
-    w->format = s->name;
+    w->format = eight ? "int8-weights" : s->name;
     it->act = it->weight_only ? QX_DT_UNDEFINED : s->act;
-    if (it->weight_only && !it->asked) {
-        w->spec.codes = QX_DT_INT8; /* with float inputs nothing asks for the codes of the inputs: the most accurate 8 bits */
-        w->spec.narrow = true;
-        w->spec.block = 0;
-        w->format = "int8-weights";
-    }
     qx_emit_prefer_blocks(p->pipe, it);
 }
 
@@ -132,6 +141,8 @@ qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format
 }
 
 bool qx_scheme_keep_end(const qx_pass *p) { return qx_opt_text(p, "end")[0] == 'f'; }
+
+bool qx_scheme_unblocked(const qx_pass *p) { return qx_opt_text(p, "unblocked")[0] == 'i'; }
 
 bool qx_scheme_rest(const qx_pass *p) { return qx_opt_text(p, "rest")[0] == 'w'; }
 

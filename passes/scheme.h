@@ -10,7 +10,6 @@ typedef struct qx_scheme {
     qx_family family;        /* size rules */
     qx_qspec weight;         /* template; the scale type follows the weight's unless scale is set (E8M0 ...) */
     bool importance;         /* weigh the search by E[x^2] when there is data */
-    bool conv;               /* convolutions too */
     qx_dtype act;            /* QX_DT_UNDEFINED: weights only */
     float levels;            /* positive levels of act: 127, 448 */
     bool act_zero;           /* activations with a zero point (UINT8) */
@@ -20,6 +19,7 @@ typedef struct qx_scheme {
     double level;            /* 0: no levels */
     bool attention;          /* products of attention too */
     bool rest;               /* weights of operators that stay float for their name or level: stored in INT8 all the same */
+    bool unblocked;          /* weights that have no blocks: INT8 with a scale a channel (else float) */
     bool keep_end;           /* convolutions of a UNet's first down and last up block: x stays float */
     int end_block;           /* its number, -1: none; found by qx_scheme_plan */
     bool residual;           /* skip inputs of residual Adds in convolution networks */
@@ -41,6 +41,10 @@ bool qx_scheme_range_auto(const qx_pass *p);
     {"act", QX_OPT_CHOICE, "auto", 0, 0, "auto|max|percentile|entropy|mse|steps-min-mean|steps-mean-max", "how the range of an activation is chosen; auto: by smoothquant on the output, without it " without}, \
     {"percentile", QX_OPT_FLOAT, "99.999", 50, 100, NULL, "for act=percentile: how much of |x| is inside the range"}, \
     {"step-fraction", QX_OPT_FLOAT, "1", 0, 1, NULL, "for act=steps-*: the first part of the diffusion steps that counts"}
+
+/* The unblocked option of formats in blocks: "int8". */
+bool qx_scheme_unblocked(const qx_pass *p);
+#define QX_SCHEME_UNBLOCKED_OPTION {"unblocked", QX_OPT_CHOICE, "int8", 0, 0, "int8|float", "weights that have no blocks (convolutions, Einsum over several axes): INT8 with a scale per channel, or float"}
 
 /* The rest option: "weights". */
 bool qx_scheme_rest(const qx_pass *p);

@@ -246,12 +246,6 @@ static bool was_given(void *user, const char *name)
     return false;
 }
 
-/* --int4 beside a text: weights are rounded so that they make up for each other, which is what samples can buy. */
-static void use_text(qx_job_args *a)
-{
-    if (a->opt.samples.text && was_given(a->given, "int4")) a->opt.passes = "gptq,int4";
-}
-
 /* --like: what the record says and nobody has set. */
 static qx_status replay(qx_job_args *a)
 {
@@ -269,7 +263,6 @@ qx_status qx_job_args_options(qx_job_args *a, const qx_quantize_options **out)
 {
     qx_quantize_options *o = &a->opt;
     QX_TRY(replay(a));
-    use_text(a);
     QX_TRY(add_mixed(a));
     if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx");
     o->samples.paths = a->lists[L_CALIB]; o->samples.n_paths = a->n_lists[L_CALIB];

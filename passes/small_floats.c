@@ -6,12 +6,13 @@
 
 static const qx_option options[] = {
     {"scale", QX_OPT_CHOICE, "search", 0, 0, "search|amax", "block scale of least squared error, or amax over the largest code"},
+    QX_SCHEME_UNBLOCKED_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats, qx_dtype codes, qx_dtype scale, int64_t block)
 {
-    qx_scheme s = {.name = p->def->name, .family = QX_FAMILY_WEIGHT_ONLY, .importance = true};
+    qx_scheme s = {.name = p->def->name, .family = QX_FAMILY_WEIGHT_ONLY, .importance = true, .unblocked = qx_scheme_unblocked(p)};
     s.weight = (qx_qspec){.codes = codes, .scale = scale, .block = block, .rule = qx_opt_text(p, "scale")[0] == 's' ? QX_SCALE_SEARCH : QX_SCALE_AMAX};
     return qx_scheme_plan(p, m, stats, &s);
 }

@@ -9,6 +9,7 @@ static const qx_option int4_options[] = {
     {"zero-point", QX_OPT_BOOL, "false", 0, 1, NULL, "asymmetric blocks with a zero point (not for tensorrt)"},
     {"scale", QX_OPT_CHOICE, "search", 0, 0, "search|amax", "block scale of least squared error, or amax/7"},
     {"negative-scale", QX_OPT_BOOL, "true", 0, 1, NULL, "let the search use a negative scale, so that the largest value lands on -8"},
+    QX_SCHEME_UNBLOCKED_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 static const qx_option eight_options[] = {
@@ -31,7 +32,7 @@ static qx_status plan_int4(qx_pass *p, qx_model *m, qx_stats *stats)
     bool zero = qx_opt_bool(p, "zero-point");
     if (zero && p->pipe->opt->target == QX_TARGET_TENSORRT)
         QX_FAIL(p->ctx, QX_E_USAGE, "int4(zero-point=true): TensorRT's INT4 is symmetric; leave it out or use another --target");
-    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true};
+    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true, .unblocked = qx_scheme_unblocked(p)};
     s.weight = (qx_qspec){.codes = zero ? QX_DT_UINT4 : QX_DT_INT4, .block = qx_opt_int(p, "block"), .zero_point = zero,
                           .allow_negative_scale = qx_opt_bool(p, "negative-scale"), .rule = rule_of(p)};
     QX_TRY(with_name(p, &s, "int4"));
@@ -40,7 +41,7 @@ static qx_status plan_int4(qx_pass *p, qx_model *m, qx_stats *stats)
 
 static qx_status plan_eight(qx_pass *p, qx_model *m, qx_stats *stats, qx_dtype codes, const char *name)
 {
-    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .conv = qx_opt_int(p, "block") == 0, .importance = true};
+    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true};
     s.weight = (qx_qspec){.codes = codes, .block = qx_opt_int(p, "block"), .narrow = codes == QX_DT_INT8, .rule = rule_of(p)};
     QX_TRY(with_name(p, &s, name));
     return qx_scheme_plan(p, m, stats, &s);
@@ -53,7 +54,8 @@ const qx_passdef qx_pass_int4 = {
     .name = "int4", .brief = "INT4 weights in blocks; activations stay float", .options = int4_options, .flags = QX_PASS_FORMAT, .plan = plan_int4, .run = qx_scheme_run,
     .doc = "W in blocks of `block` elements along the contraction, 4 bits each and one scale a block. The scale is searched per\n"
            "block: the largest value on 7 or on -8, shrunk in a few steps and fitted by least squares to the codes it gives,\n"
-           "weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded). The head of a language model is kept.\n"
+           "weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded). The head of a language model is kept;\n"
+           "convolutions, which have no blocks, are stored in INT8 with a scale per channel.\n"
            "--target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose."};
 const qx_passdef qx_pass_int8_weights = {
     .name = "int8-weights", .brief = "INT8 weights; activations stay float", .options = eight_options, .flags = QX_PASS_FORMAT, .plan = plan_int8, .run = qx_scheme_run,

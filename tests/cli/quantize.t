@@ -28,7 +28,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx
   [2]
   $ qonnx quantize model.onnx --int8 --int4
-  qonnx quantize: two formats are asked for, 'smoothquant,bias-correction,int8' and 'int4': give one, and --set "PATTERN=FORMAT" for some nodes
+  qonnx quantize: two formats are asked for, 'smoothquant,bias-correction,int8' and 'gptq?(bits=4),int4': give one, and --set "PATTERN=FORMAT" for some nodes
   [2]
   $ qonnx quantize model.onnx --passes "int8,awq"
   qonnx quantize: awq changes float weights and must come before the format: write "awq,int8"
@@ -75,6 +75,13 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   $ qonnx quantize model.int8.onnx --int4
   qonnx quantize: the model is quantized already: 6 nodes such as 'fc2.weight_DequantizeLinear' (DequantizeLinear); --allow-requantize quantizes what is still float
   [3]
+  $ qonnx quantize model.onnx --int4 -q -o plain.onnx && qonnx inspect plain.onnx --json | grep -o '"qonnx.passes": "[a-z0-9]*'
+  "qonnx.passes": "int4
+  $ qonnx quantize model.onnx --int4 --calib calib.npz -q -o solved.onnx && qonnx inspect solved.onnx --json | grep -o '"qonnx.passes": "[a-z0-9]*(\|),[a-z0-9]*('
+  "qonnx.passes": "gptq(
+  ),int4(
+  $ cmp -s plain.onnx solved.onnx || echo rounded in another way
+  rounded in another way
   $ qonnx quantize model.onnx --int4 --min-sqnr 100 -o gate.onnx -q
   qonnx quantize: output 'y' has .* dB, --min-sqnr asks for 100.00 dB (re)
   [4]

@@ -32,10 +32,28 @@ static void test_expansion(void **state)
     qx_ctx *ctx = qx_ctx_new(NULL);
     (void)state;
     expect_text(ctx, "none", "none");
-    expect_text(ctx, "int4", "int4(block=32,zero-point=false,scale=search,negative-scale=true)");
-    expect_text(ctx, " int4 ( block = 128 , zero-point ) ", "int4(block=128,zero-point=true,scale=search,negative-scale=true)");
-    expect_text(ctx, "int4(amax,zero-point=no)", "int4(block=32,zero-point=false,scale=amax,negative-scale=true)");
+    expect_text(ctx, "int4", "int4(block=32,zero-point=false,scale=search,negative-scale=true,unblocked=int8)");
+    expect_text(ctx, " int4 ( block = 128 , zero-point ) ", "int4(block=128,zero-point=true,scale=search,negative-scale=true,unblocked=int8)");
+    expect_text(ctx, "int4(amax,zero-point=no)", "int4(block=32,zero-point=false,scale=amax,negative-scale=true,unblocked=int8)");
     expect_text(ctx, "int8-weights()", "int8-weights(block=0,scale=amax)");
+    expect_text(ctx, "bias-correction?, int8-weights", "bias-correction?,int8-weights(block=0,scale=amax)");
+    qx_ctx_free(ctx);
+}
+
+/* "name?" is an ordinary pass when there are samples and none when there are not. */
+static void test_optional(void **state)
+{
+    qx_ctx *ctx = qx_ctx_new(NULL);
+    (void)state;
+    for (int with = 0; with < 2; with++) {
+        qx_pipeline *p;
+        assert_int_equal(qx_pipeline_parse(ctx, "bias-correction ? ,int8-weights", &p), QX_OK);
+        assert_int_equal(qx_pipeline_settle(p, with), QX_OK);
+        assert_string_equal(qx_pipeline_text(p), with ? "bias-correction,int8-weights(block=0,scale=amax)" : "int8-weights(block=0,scale=amax)");
+        qx_pipeline_free(p);
+    }
+    expect_error(ctx, "int4?", "int4 is a format");
+    expect_error(ctx, "rotate?,int4", "rotate is one that needs none");
     qx_ctx_free(ctx);
 }
 
@@ -159,7 +177,7 @@ static void test_paths(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_expansion), cmocka_unit_test(test_errors), cmocka_unit_test(test_presets),
+        cmocka_unit_test(test_expansion), cmocka_unit_test(test_optional), cmocka_unit_test(test_errors), cmocka_unit_test(test_presets),
         cmocka_unit_test(test_bounds),    cmocka_unit_test(test_settings), cmocka_unit_test(test_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
