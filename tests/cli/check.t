@@ -35,7 +35,8 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   
   W in blocks of `block` elements along the contraction, 4 bits each and one scale a block. The scale is searched per
   block: the largest value on 7 or on -8, shrunk in a few steps and fitted by least squares to the codes it gives,
-  weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded). The head of a language model is kept.
+  weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded). The head of a language model is kept;
+  convolutions, which have no blocks, are stored in INT8 with a scale per channel.
   --target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose.
   
   options:
@@ -51,6 +52,9 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
     negative-scale=true
         let the search use a negative scale, so that the largest value lands on -8
         true|false
+    unblocked=int8
+        weights that have no blocks (convolutions, Einsum over several axes): INT8 with a scale per channel, or float
+        int8|float
 
 Ten findings of a rule are enough.
 
