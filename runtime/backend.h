@@ -76,6 +76,7 @@ typedef struct qx_dev_info {
     size_t memory_total, memory_free;
     int32_t major, minor;    /* compute capability */
     int32_t driver, runtime; /* versions as the vendor counts them */
+    char notes[256];         /* what a user should know of it (a library that is missing); empty: nothing */
 } qx_dev_info;
 
 typedef struct qx_dev qx_dev;           /* an open device with its queue */
@@ -94,6 +95,7 @@ typedef struct qx_dev_seen { qx_dev_scan scan; int32_t exp; const uint32_t *bins
 typedef struct qx_backend {
     uint32_t abi, struct_size; /* QX_BACKEND_ABI, sizeof(qx_backend) */
     const char *name;          /* "cuda" */
+    uint32_t chains;           /* 1: has a kernel for the fused step "Chain" */
 
     /* index -1: the first usable device. On failure *out is NULL and text holds the reason. */
     qx_dev_status (*open)(int32_t index, qx_dev **out, char *text, size_t cap);

@@ -40,6 +40,7 @@ static qx_status open_backend(qx_exec *x, const qx_backend *b)
     memset(&info, 0, sizeof info);
     b->info(d->dev, &info);
     snprintf(d->name, sizeof d->name, "%s:%d %s", b->name, index < 0 ? 0 : (int)index, info.name);
+    if (*info.notes) qx_log(x->ctx, QX_LOG_WARN, "%s: %s", d->name, info.notes);
     x->device = d;
     return QX_OK;
 }

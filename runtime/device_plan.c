@@ -60,13 +60,20 @@ static bool attn_attrs(qx_node_view *v, const void *params)
 {
     const qx_attn_params *p = params;
     return put_float(v, "scale", p->scale) && put_int(v, "k_layout", (int64_t)p->k_layout) && put_int(v, "q_bshd", p->q_bshd) &&
-           put_int(v, "v_bshd", p->v_bshd) && put_int(v, "out_bshd", p->out_bshd);
+           put_int(v, "v_bshd", p->v_bshd) && put_int(v, "out_bshd", p->out_bshd) && put_float(v, "p_scale", p->p_scale);
 }
 
 static bool int8_attrs(qx_node_view *v, const void *params)
 {
     const qx_int8_params *p = params;
     return put_int(v, "kind", (int64_t)p->kind) && put_int(v, "nk", p->w_nk);
+}
+
+static bool chain_attrs(qx_node_view *v, const void *params)
+{
+    const qx_chain_params *p = params;
+    return put_attr(v, (qx_dev_attr){.name = "ops", .kind = QX_DEV_INTS, .ints = p->ops, .n = (int64_t)p->n * QX_CHAIN_FIELDS}) &&
+           put_attr(v, (qx_dev_attr){.name = "p", .kind = QX_DEV_FLOATS, .floats = p->p, .n = 2 * (int64_t)p->n});
 }
 
 static bool wq_attrs(qx_node_view *v, const void *params)
@@ -81,7 +88,7 @@ static const fused_row fused_rows[] = {
     {qx_cpu_act, "Act", act_attrs, false}, {qx_cpu_linear, "Linear", linear_attrs, false}, {qx_cpu_gn, "GroupNorm", gn_attrs, false},
     {qx_cpu_attn, "Attention", attn_attrs, false}, {qx_cpu_int8_linear, "Int8Linear", int8_attrs, true}, {qx_cpu_wq_linear, "CodesLinear", wq_attrs, false},
     {qx_cpu_row_norm, "RowNorm", norm_attrs, false}, {qx_cpu_rope, "Rotate", rope_attrs, false}, {qx_cpu_glu, "Glu", glu_attrs, false},
-    {qx_cpu_identity, "Same", no_attrs, false},
+    {qx_cpu_identity, "Same", no_attrs, false}, {qx_cpu_chain, "Chain", chain_attrs, false},
 };
 
 static bool describe_fused(const qx_rstep *s, qx_node_view *out)

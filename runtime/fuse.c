@@ -181,6 +181,7 @@ qx_status qx_fuse(qx_exec *x, qx_gplan *p)
     if (st == QX_OK) st = each_step(&f, qx_fuse_group_norm);
     if (st == QX_OK) st = each_step(&f, qx_fuse_linear);
     if (st == QX_OK) st = each_step(&f, qx_fuse_rows);
+    if (st == QX_OK) st = each_step(&f, qx_fuse_chain);
     qx_free(x->ctx, f.def);
     if (facts.infer) qx_infer_free(facts.infer);
     if (st == QX_OK && facts.no_memory) return QX_E_NOMEM;

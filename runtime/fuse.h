@@ -48,11 +48,17 @@ qx_fuse_fn qx_fuse_attention; /* fuse_attention.c */
 qx_fuse_fn qx_fuse_group_norm; /* fuse_group_norm.c */
 qx_fuse_fn qx_fuse_linear; /* fuse_linear.c */
 qx_fuse_fn qx_fuse_rows;       /* fuse_rows.c: Gather of rows of a large or quantized constant */
+qx_fuse_fn qx_fuse_chain;      /* fuse_chain.c: pointwise nodes one behind the other, on devices */
 qx_status qx_fuse_patterns(qx_fuser *f); /* fuse_patterns.def, over all steps */
 
 qx_status qx_fuse(qx_exec *x, qx_gplan *p);
 
 /* Fused kernels. */
+/* Operations on a running value that begins as input 0: fields of ops are a qx_unary or qx_binary, whether it is the latter, whether the running value is its right operand, and the
+ * number of the input that is the other one; p: two parameters each. */
+qx_cpu_fn qx_cpu_chain;
+enum { QX_CHAIN_OPS = 8, QX_CHAIN_FN = 0, QX_CHAIN_BINARY, QX_CHAIN_SWAPPED, QX_CHAIN_INPUT, QX_CHAIN_FIELDS };
+typedef struct qx_chain_params { int n; int64_t ops[QX_CHAIN_OPS * QX_CHAIN_FIELDS]; float p[QX_CHAIN_OPS * 2]; } qx_chain_params;
 qx_cpu_fn qx_cpu_int8_linear;
 typedef enum qx_int8_kind { QX_INT8_MATMUL, QX_INT8_GEMM, QX_INT8_CONV } qx_int8_kind;
 typedef struct qx_int8_params { qx_int8_kind kind; bool w_nk, fp8; /* weight codes are [n, k]; E4M3 instead of integers: on devices only */ } qx_int8_params;
@@ -82,6 +88,6 @@ qx_cpu_fn qx_cpu_rope;   /* inputs x, cos, sin of whole heads: x cos + (-x_high,
 typedef struct qx_rope_params { bool bshd; /* x is [batch, seq, heads, d] */ } qx_rope_params;
 qx_cpu_fn qx_cpu_glu;    /* input x[.., 2n]: act(one half) * the other -> [.., n] */
 typedef struct qx_glu_params { qx_act act; bool upper; /* the second half is activated */ } qx_glu_params;
-typedef struct qx_attn_params { float scale; qx_k_layout k_layout; bool q_bshd, v_bshd, out_bshd; } qx_attn_params;
+typedef struct qx_attn_params { float scale; qx_k_layout k_layout; bool q_bshd, v_bshd, out_bshd; float p_scale; /* > 0: probabilities in E4M3 codes of this scale (on devices only) */ } qx_attn_params;
 
 #endif

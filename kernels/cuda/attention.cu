@@ -61,8 +61,9 @@ QK_KERNEL(attention_kernel, qk_attn_args)
             for (int j = 0; j < BK; j++) m = sc[t * (BK + 1) + j] > m ? sc[t * (BK + 1) + j] : m;
             const float keep = m == none ? 0.0f : m;
             for (int j = 0; j < BK; j++) {
-                sc[t * (BK + 1) + j] = fm_exp(sc[t * (BK + 1) + j] - keep);
-                s += sc[t * (BK + 1) + j];
+                const float p = fm_exp(sc[t * (BK + 1) + j] - keep);
+                sc[t * (BK + 1) + j] = attn_weight(&a, p);
+                s += p;
             }
             shrink[t] = top[t] == none ? 0.0f : fm_exp(top[t] - keep);
             sum[t] = sum[t] * shrink[t] + s;
@@ -91,7 +92,7 @@ QK_KERNEL(attention_kernel, qk_attn_args)
         const int e = t + i * ATTN_THREADS, r = e / MOST_D, d = e % MOST_D;
         if (a.sink) QK_MY(acc)[i] *= shrink[r];
         if (d < a.dv && w.r0 + r < a.rows) /* a row without a key gives 0 */
-            qk_put_real(a.y, a.dtype, w.p.b * a.yb + w.h * a.yh + (w.r0 + r) * a.ys + d, sum[r] > 0 ? QK_MY(acc)[i] / sum[r] : 0.0f);
+            qk_put_real(a.y, a.dtype, w.p.b * a.yb + w.h * a.yh + (w.r0 + r) * a.ys + d, sum[r] > 0 ? QK_MY(acc)[i] * attn_unit(&a) / sum[r] : 0.0f);
     }
 }
 QK_HOST(attention_kernel, qk_attn_args)

@@ -48,6 +48,26 @@ QX_HD float attn_sink(const qk_attn_args *a, int h, int *is)
     return *is ? qk_real(a->sink, a->stype, h) : 0.0f;
 }
 
+/* v rounded to E4M3, saturated. */
+#if !defined(__CUDA_ARCH__)
+#define attn_e4m3(v) qx_sc_e4m3_to_f32(qx_sc_f32_to_e4m3(v, 1))
+#elif __CUDA_ARCH__ >= 890
+static __device__ __forceinline__ float attn_e4m3(float v)
+{
+    uint16_t codes;
+    uint32_t halves;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(codes) : "f"(0.0f), "f"(v));
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(codes));
+    return qk_f16_to_f32((uint16_t)halves);
+}
+#else
+QK_APART float attn_e4m3(float v) { return qx_sc_e4m3_to_f32(qx_sc_f32_to_e4m3(v, 1)); }
+#endif
+
+/* What a probability is multiplied with, and what its products with values are multiplied with in the end. */
+QX_HD float attn_weight(const qk_attn_args *a, float p) { return a->p_scale > 0 ? attn_e4m3(p / a->p_scale) : p; }
+QX_HD float attn_unit(const qk_attn_args *a) { return a->p_scale > 0 ? a->p_scale : 1.0f; }
+
 /* attention_tile.cu: f16 and bf16 by matrix units. */
 int qk_attention_tile(qk_queue q, const qk_attn_args *a);
 

@@ -154,7 +154,7 @@ QK_INSIDE float attn_factor(const qk_attn_args *a, int h, float top, float sum)
     const float sink = attn_sink(a, h, &is) * 1.44269504f, m = is && sink > top ? sink : top;
     if (!(sum > 0)) return 0.0f;
     const float f = exp2_of(top - m);
-    return f / (sum * f + (is ? exp2_of(sink - m) : 0.0f));
+    return f * attn_unit(a) / (sum * f + (is ? exp2_of(sink - m) : 0.0f));
 }
 
 /* A row of the result, or of a part: part[split][b][h][row] is [dv] sums, their maximum and their weight. */
@@ -247,7 +247,7 @@ QK_INSIDE void tile_body(const qk_attn_args *a, const int64_t block, const int q
         QK_ASYNC_WAIT(1);
         QK_SYNC(); /* the values are here */
         QK_UNROLL for (int k = 0; k < KEYS / 16; k++) {
-            QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(pf)[i] = packed(bf, QK_MY(sc)[8 * k + 2 * i], QK_MY(sc)[8 * k + 2 * i + 1]);
+            QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(pf)[i] = packed(bf, attn_weight(a, QK_MY(sc)[8 * k + 2 * i]), attn_weight(a, QK_MY(sc)[8 * k + 2 * i + 1]));
             QK_UNROLL for (int d = 0; d < D / 16; d++) {
                 QK_THREADS(t) fragments(1, QK_MY(bv), vs, D + PAD, 16 * k, 16 * d, t % 32);
                 QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, out, 8 * d, pf, 0, bv, 0);
@@ -308,10 +308,10 @@ static int launch_tiles(qk_queue q, const qk_attn_args *a, int64_t blocks)
 
 static int64_t tile_blocks(const qk_attn_args *a) { return a->batch * a->kv_heads * ((a->rows * (a->heads / a->kv_heads) + ROWS - 1) / ROWS); }
 
-/* Splits that fill a card of some hundred multiprocessors, each with at least four tiles of keys. */
+/* Splits that fill a card of some hundred multiprocessors, each with at least two tiles of keys. */
 QK_EXTERN int qk_attention_splits(const qk_attn_args *a)
 {
-    enum { ENOUGH = 256, LEAST_KEYS = 256, MOST = 32 };
+    enum { ENOUGH = 256, LEAST_KEYS = 128, MOST = 32 };
     const int64_t blocks = tile_blocks(a), by_keys = a->keys / LEAST_KEYS;
     int64_t n = blocks > 0 ? ENOUGH / blocks : 1;
     n = n < by_keys ? n : by_keys;

@@ -149,6 +149,30 @@ QK_KERNEL(sums_kernel, qk_sums_args)
 QK_HOST(sums_kernel, qk_sums_args)
 QK_EXTERN int qk_row_sums(qk_queue q, const qk_sums_args *a) { return QK_LAUNCH(sums_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
+QK_KERNEL(bias_wide_kernel, qk_bias_rows_args)
+{
+    QK_EACH(piece, a.rows * a.n / QK_WIDE) {
+        const int64_t at = piece * QK_WIDE;
+        float v[QK_WIDE], u[QK_WIDE];
+        qk_real8(a.x, a.dtype, at, v);
+        if (a.bias) {
+            qk_real8(a.bias, a.btype, at % a.n, u);
+            QK_UNROLL for (int i = 0; i < QK_WIDE; i++) v[i] += u[i];
+        }
+        QK_UNROLL for (int i = 0; i < QK_WIDE; i++) v[i] = act_of(a.act, v[i]);
+        if (a.mul) {
+            qk_real8(a.mul, a.dtype, at, u);
+            QK_UNROLL for (int i = 0; i < QK_WIDE; i++) v[i] *= u[i];
+        }
+        if (a.plus) {
+            qk_real8(a.plus, a.dtype, at, u);
+            QK_UNROLL for (int i = 0; i < QK_WIDE; i++) v[i] += u[i];
+        }
+        qk_put_real8(a.y, a.dtype, at, v);
+    }
+}
+QK_HOST(bias_wide_kernel, qk_bias_rows_args)
+
 QK_KERNEL(bias_kernel, qk_bias_rows_args)
 {
     QK_EACH(i, a.rows * a.n) {
@@ -161,4 +185,9 @@ QK_KERNEL(bias_kernel, qk_bias_rows_args)
     }
 }
 QK_HOST(bias_kernel, qk_bias_rows_args)
-QK_EXTERN int qk_bias_act(qk_queue q, const qk_bias_rows_args *a) { return QK_LAUNCH(bias_kernel, QK_EACH_BLOCKS(a->rows * a->n), 256, q, a); }
+QK_EXTERN int qk_bias_act(qk_queue q, const qk_bias_rows_args *a)
+{
+    if (a->n % QK_WIDE == 0 && qk_is_wide(a->x) && qk_is_wide(a->bias) && qk_is_wide(a->mul) && qk_is_wide(a->plus) && qk_is_wide(a->y))
+        return QK_LAUNCH(bias_wide_kernel, QK_EACH_BLOCKS(a->rows * a->n / QK_WIDE), 256, q, a);
+    return QK_LAUNCH(bias_kernel, QK_EACH_BLOCKS(a->rows * a->n), 256, q, a);
+}

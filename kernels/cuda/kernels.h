@@ -36,6 +36,19 @@ typedef struct qk_binary_args {
 } qk_binary_args;
 int qk_binary(qk_queue q, const qk_binary_args *a);
 
+/* Pointwise operations one behind the other on reals of one type: v = in[0], then v = f(v) (fn: qx_unary), or v = v op in[input] (swapped: in[input] op v; fn: qx_binary), rounded to the
+ * type each time; y = v. in[0] and y are dense, the others broadcast by strides. */
+enum { QK_CHAIN = 8 };
+typedef struct qk_chain_op { int32_t fn, binary, swapped, input; float p[2]; } qk_chain_op;
+typedef struct qk_chain_args {
+    const void *in[QK_CHAIN + 1]; void *y;
+    int64_t n;
+    int32_t rank, dtype, n_in, n_ops;
+    int64_t dims[QK_RANK], strides[QK_CHAIN + 1][QK_RANK];
+    qk_chain_op ops[QK_CHAIN];
+} qk_chain_args;
+int qk_chain(qk_queue q, const qk_chain_args *a);
+
 /* y = c ? a : b on elements of `size` bytes. */
 typedef struct qk_where_args {
     const void *c, *a, *b; void *y;
@@ -212,6 +225,7 @@ typedef struct qk_attn_args {
     int64_t offset, left;
     int32_t dtype, mtype, causal;
     float scale, softcap;
+    float p_scale;                    /* > 0: probabilities, before they are divided by their sum, are rounded to E4M3 in units of it */
     float *part; int32_t splits;      /* f16, bf16: keys shared out over so many blocks; part: [splits][batch heads rows][dv + 2], not looked at for 1 */
     int32_t whole;                    /* set by qk_attention */
 } qk_attn_args;

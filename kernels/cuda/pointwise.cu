@@ -1,32 +1,6 @@
-/* pointwise.cu - element by element: unary functions, binary operations under broadcasting, selection, casts. Bound by memory, so the type of an element is looked up
- * when it is read instead of being compiled in: one kernel serves all types. The formulas are those of the CPU (kernels/unary.def, kernels/scalar.h). */
-#include <math.h>
-
-#include "kernels/cuda/elem.h"
-#include "kernels/fmath.h"
-#include "kernels/pointwise.h"
-
-#define QX_SIGN(v) (((v) > 0) - ((v) < 0))
-
-QX_HD float unary_real(int op, float v, const float *p)
-{
-    switch (op) {
-#define QX_UNARY(name, fexpr, dexpr) case QX_U_##name: return (float)(fexpr);
-#include "kernels/unary.def"
-#undef QX_UNARY
-    default: return v;
-    }
-}
-
-QX_HD int64_t unary_int(int op, int64_t v)
-{
-    switch (op) {
-    case QX_U_ABS: return v < 0 ? (int64_t)(0 - (uint64_t)v) : v;
-    case QX_U_NEG: return (int64_t)(0 - (uint64_t)v);
-    case QX_U_SIGN: return QX_SIGN(v);
-    default: return v > 0 ? v : 0; /* RELU */
-    }
-}
+/* pointwise.cu - element by element: unary functions, binary operations under broadcasting, chains of both, selection, casts. Bound by memory, so the type of an element is
+ * looked up when it is read instead of being compiled in: one kernel serves all types. */
+#include "kernels/cuda/ops.h"
 
 QK_KERNEL(unary_kernel, qk_unary_args)
 {
@@ -85,77 +59,20 @@ QK_KERNEL(clip_kernel, qk_clip_args)
 QK_HOST(clip_kernel, qk_clip_args)
 QK_EXTERN int qk_clip(qk_queue q, const qk_clip_args *a) { return QK_LAUNCH(clip_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
-/* ---- binary; the definitions of kernels/cpu/binary.c ---- */
-
-QX_HD float mod_real(float u, float v)
-{
-    const float r = fmodf(u, v);
-    return r == 0 ? copysignf(0.0f, v) : (r < 0) != (v < 0) ? r + v : r;
-}
-
-QX_HD float pow_real(float u, float v) { return v == 2.0f ? u * u : v == 3.0f ? u * u * u : v == 1.0f ? u : powf(u, v); }
-
-QX_HD float binary_real(int op, float u, float v)
-{
-    switch (op) {
-    case QX_B_ADD: return u + v;
-    case QX_B_SUB: return u - v;
-    case QX_B_MUL: return u * v;
-    case QX_B_DIV: return u / v;
-    case QX_B_POW: return pow_real(u, v);
-    case QX_B_MIN: return u != u ? u : v != v ? v : u < v ? u : v;
-    case QX_B_MAX: return u != u ? u : v != v ? v : u > v ? u : v;
-    case QX_B_MOD: return mod_real(u, v);
-    case QX_B_FMOD: return fmodf(u, v);
-    default: return u < 0 ? u * v : u; /* PRELU */
-    }
-}
-
-QX_HD int64_t div_int(int64_t u, int64_t v) { return v == 0 ? 0 : v == -1 ? (int64_t)(0 - (uint64_t)u) : u / v; }
-QX_HD int64_t rem_int(int64_t u, int64_t v) { return v == 0 || v == -1 ? 0 : u % v; }
-
-QX_HD int64_t pow_int(int64_t u, int64_t v)
-{
-    uint64_t r = 1, x = (uint64_t)u;
-    if (v < 0) return u == 1 ? 1 : u == -1 ? (v % 2 ? -1 : 1) : 0;
-    for (uint64_t e = (uint64_t)v; e; e >>= 1) {
-        if (e & 1) r *= x;
-        x *= x;
-    }
-    return (int64_t)r;
-}
-
-QX_HD int64_t binary_int(int op, int64_t u, int64_t v)
-{
-    switch (op) {
-    case QX_B_ADD: return (int64_t)((uint64_t)u + (uint64_t)v);
-    case QX_B_SUB: return (int64_t)((uint64_t)u - (uint64_t)v);
-    case QX_B_MUL: return (int64_t)((uint64_t)u * (uint64_t)v);
-    case QX_B_DIV: return div_int(u, v);
-    case QX_B_POW: return pow_int(u, v);
-    case QX_B_MIN: return u < v ? u : v;
-    case QX_B_MAX: return u > v ? u : v;
-    case QX_B_MOD: { const int64_t r = rem_int(u, v); return r != 0 && (r < 0) != (v < 0) ? r + v : r; }
-    case QX_B_FMOD: return rem_int(u, v);
-    case QX_B_PRELU: return u < 0 ? (int64_t)((uint64_t)u * (uint64_t)v) : u;
-    case QX_B_AND: return u & v;
-    case QX_B_OR: return u | v;
-    default: return u ^ v; /* XOR */
-    }
-}
+/* ---- binary ---- */
 
 #define COMPARE(op, u, v) \
     ((op) == QX_B_EQUAL ? (u) == (v) : (op) == QX_B_LESS ? (u) < (v) : (op) == QX_B_LESS_EQUAL ? (u) <= (v) : (op) == QX_B_GREATER ? (u) > (v) : (u) >= (v))
 
 /* Eight neighbours of one operand: in a row, or one for all of them. */
-QX_HD void binary_operand(const void *p, const qk_binary_args *a, const int64_t *stride, int64_t i, float *v)
+QX_HD void operand8(const void *p, int dtype, int rank, const int64_t *dims, const int64_t *stride, int64_t i, float *v)
 {
-    const int64_t at = qk_offset(i, a->rank, a->dims, stride);
-    if (stride[a->rank - 1] == 1) {
-        qk_real8(p, a->dtype, at, v);
+    const int64_t at = qk_offset(i, rank, dims, stride);
+    if (stride[rank - 1] == 1) {
+        qk_real8(p, dtype, at, v);
         return;
     }
-    const float one = qk_real(p, a->dtype, at);
+    const float one = qk_real(p, dtype, at);
     for (int k = 0; k < QK_WIDE; k++) v[k] = one;
 }
 
@@ -163,8 +80,8 @@ QK_KERNEL(binary_kernel, qk_binary_args)
 {
     QK_EACH(piece, a.wide ? a.n / QK_WIDE : 0) {
         float u[QK_WIDE], v[QK_WIDE];
-        binary_operand(a.a, &a, a.sa, piece * QK_WIDE, u);
-        binary_operand(a.b, &a, a.sb, piece * QK_WIDE, v);
+        operand8(a.a, a.dtype, a.rank, a.dims, a.sa, piece * QK_WIDE, u);
+        operand8(a.b, a.dtype, a.rank, a.dims, a.sb, piece * QK_WIDE, v);
         for (int k = 0; k < QK_WIDE; k++) u[k] = binary_real(a.op, u[k], v[k]);
         qk_put_real8(a.y, a.dtype, piece * QK_WIDE, u);
     }
@@ -185,20 +102,61 @@ QK_KERNEL(binary_kernel, qk_binary_args)
 }
 QK_HOST(binary_kernel, qk_binary_args)
 /* Pieces of eight along the last axis: an operand walks through it or stands still, and all its rows begin at multiples of 16 bytes. */
-static int operand_is_wide(const void *p, const qk_binary_args *a, const int64_t *stride)
+static int operand_is_wide(const void *p, int rank, const int64_t *stride)
 {
-    if (stride[a->rank - 1] == 0) return 1;
-    for (int k = 0; k + 1 < a->rank; k++)
+    if (stride[rank - 1] == 0) return 1;
+    for (int k = 0; k + 1 < rank; k++)
         if (stride[k] % QK_WIDE) return 0;
-    return stride[a->rank - 1] == 1 && qk_is_wide(p);
+    return stride[rank - 1] == 1 && qk_is_wide(p);
 }
 
 QK_EXTERN int qk_binary(qk_queue q, const qk_binary_args *args)
 {
     qk_binary_args a = *args;
     const int compare = a.op >= QX_B_EQUAL && a.op <= QX_B_GREATER_EQUAL;
-    a.wide = qk_is_real(a.dtype) && !compare && a.rank > 0 && a.dims[a.rank - 1] % QK_WIDE == 0 && qk_is_wide(a.y) && operand_is_wide(a.a, &a, a.sa) && operand_is_wide(a.b, &a, a.sb);
+    a.wide = qk_is_real(a.dtype) && !compare && a.rank > 0 && a.dims[a.rank - 1] % QK_WIDE == 0 && qk_is_wide(a.y) && operand_is_wide(a.a, a.rank, a.sa) && operand_is_wide(a.b, a.rank, a.sb);
     return QK_LAUNCH(binary_kernel, QK_EACH_BLOCKS(a.wide ? a.n / QK_WIDE : a.n), 256, q, &a);
+}
+
+/* ---- chains ---- */
+
+/* The running value as its type would keep it between two nodes. */
+QX_HD float kept(float v, int dtype)
+{
+    if (dtype == QK_F32) return v;
+    return dtype == QK_F16 ? qk_f16_to_f32(qk_f32_to_f16(v)) : qx_sc_bf16_to_f32(qk_f32_to_bf16(v));
+}
+
+/* Pieces of EACH elements: the same few operations on all of them. */
+QK_INSIDE void chain_piece(const qk_chain_args *a, const int64_t i, const int EACH)
+{
+    float v[QK_WIDE], u[QK_WIDE];
+    if (EACH == 1) v[0] = qk_real(a->in[0], a->dtype, i);
+    else qk_real8(a->in[0], a->dtype, i, v);
+    for (int o = 0; o < a->n_ops; o++) {
+        const qk_chain_op *op = &a->ops[o];
+        if (op->binary && EACH == 1) u[0] = qk_real(a->in[op->input], a->dtype, qk_offset(i, a->rank, a->dims, a->strides[op->input]));
+        else if (op->binary) operand8(a->in[op->input], a->dtype, a->rank, a->dims, a->strides[op->input], i, u);
+        QK_UNROLL for (int k = 0; k < EACH; k++) {
+            if (!op->binary) v[k] = unary_real(op->fn, v[k], op->p);
+            else v[k] = op->swapped ? binary_real(op->fn, u[k], v[k]) : binary_real(op->fn, v[k], u[k]);
+            v[k] = kept(v[k], a->dtype);
+        }
+    }
+    if (EACH == 1) qk_put_real(a->y, a->dtype, i, v[0]);
+    else qk_put_real8(a->y, a->dtype, i, v);
+}
+
+QK_KERNEL(chain_kernel, qk_chain_args) { QK_EACH(i, a.n) chain_piece(&a, i, 1); }
+QK_HOST(chain_kernel, qk_chain_args)
+QK_KERNEL(chain_wide_kernel, qk_chain_args) { QK_EACH(piece, a.n / QK_WIDE) chain_piece(&a, piece * QK_WIDE, QK_WIDE); }
+QK_HOST(chain_wide_kernel, qk_chain_args)
+QK_EXTERN int qk_chain(qk_queue q, const qk_chain_args *a)
+{
+    int wide = a->dims[a->rank - 1] % QK_WIDE == 0 && qk_is_wide(a->in[0]) && qk_is_wide(a->y);
+    for (int i = 1; i < a->n_in && wide; i++) wide = operand_is_wide(a->in[i], a->rank, a->strides[i]);
+    if (wide) return QK_LAUNCH(chain_wide_kernel, QK_EACH_BLOCKS(a->n / QK_WIDE), 256, q, a);
+    return QK_LAUNCH(chain_kernel, QK_EACH_BLOCKS(a->n), 256, q, a);
 }
 
 QK_KERNEL(where_kernel, qk_where_args)

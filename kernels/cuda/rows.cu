@@ -45,56 +45,100 @@ QK_EXTERN int qk_softmax(qk_queue q, const qk_softmax_args *a)
     return QK_LAUNCH(softmax_kernel, a->outer * a->inner, threads, q, a);
 }
 
-/* x, with what is added to it in front of the norm. */
-QX_HD float norm_input(const qk_norm_args *a, int64_t at, int64_t k)
+/* EACH neighbours from `at` on. */
+QK_INSIDE void reals_at(const void *p, int dtype, int64_t at, float *v, const int EACH)
 {
-    float x = qk_real(a->x, a->dtype, at);
-    if (a->skip) x += qk_real(a->skip, a->dtype, at);
-    return a->bias ? x + qk_real(a->bias, a->ptype, k) : x;
+    if (EACH == 1) v[0] = qk_real(p, dtype, at);
+    else qk_real8(p, dtype, at, v);
 }
 
-QK_KERNEL(norm_kernel, qk_norm_args)
+QK_INSIDE void put_reals(void *p, int dtype, int64_t at, const float *v, const int EACH)
+{
+    if (EACH == 1) qk_put_real(p, dtype, at, v[0]);
+    else qk_put_real8(p, dtype, at, v);
+}
+
+/* Those from column k of the row on, with what is added to them in front of the norm. */
+QK_INSIDE void norm_inputs(const qk_norm_args *a, int64_t base, int64_t k, float *v, const int EACH)
+{
+    float u[QK_WIDE];
+    reals_at(a->x, a->dtype, base + k, v, EACH);
+    if (a->skip) {
+        reals_at(a->skip, a->dtype, base + k, u, EACH);
+        QK_UNROLL for (int i = 0; i < EACH; i++) v[i] += u[i];
+    }
+    if (a->bias) {
+        reals_at(a->bias, a->ptype, k, u, EACH);
+        QK_UNROLL for (int i = 0; i < EACH; i++) v[i] += u[i];
+    }
+}
+
+/* (v - mean) inv gamma + beta. */
+QK_INSIDE void norm_apply(const qk_norm_args *a, int64_t k, float mean, float inv, float *v, const int EACH)
+{
+    float u[QK_WIDE];
+    QK_UNROLL for (int i = 0; i < EACH; i++) v[i] = (v[i] - mean) * inv;
+    if (a->gamma) {
+        reals_at(a->gamma, a->ptype, k, u, EACH);
+        QK_UNROLL for (int i = 0; i < EACH; i++) v[i] *= u[i];
+    }
+    if (a->beta) {
+        reals_at(a->beta, a->ptype, k, u, EACH);
+        QK_UNROLL for (int i = 0; i < EACH; i++) v[i] += u[i];
+    }
+}
+
+QK_INSIDE void norm_body(const qk_norm_args *a, const int64_t block, const int qk_nt, const int EACH)
 {
     QK_SHARED(float, red, ROW_THREADS);
-    const int64_t base = QK_BLOCK * a.d;
+    const int64_t base = block * a->d;
     float mean = 0;
-    if (!a.rms) {
+    if (!a->rms) {
         QK_THREADS(t) {
-            float s = 0;
-            for (int64_t k = t; k < a.d; k += QK_NT) s += norm_input(&a, base + k, k);
+            float s = 0, v[QK_WIDE];
+            for (int64_t k = t * EACH; k < a->d; k += qk_nt * EACH) {
+                norm_inputs(a, base, k, v, EACH);
+                QK_UNROLL for (int i = 0; i < EACH; i++) s += v[i];
+            }
             red[t] = s;
         }
         QK_FOLD(red, u + v);
-        mean = red[0] / (float)a.d;
+        mean = red[0] / (float)a->d;
         QK_SYNC();
     }
     QK_THREADS(t) {
-        float s = 0;
-        for (int64_t k = t; k < a.d; k += QK_NT) {
-            const float x = norm_input(&a, base + k, k) - mean;
-            s += x * x;
+        float s = 0, v[QK_WIDE];
+        for (int64_t k = t * EACH; k < a->d; k += qk_nt * EACH) {
+            norm_inputs(a, base, k, v, EACH);
+            QK_UNROLL for (int i = 0; i < EACH; i++) s += (v[i] - mean) * (v[i] - mean);
         }
         red[t] = s;
     }
     QK_FOLD(red, u + v);
-    const float inv = 1.0f / sqrtf(red[0] / (float)a.d + a.eps);
+    const float inv = 1.0f / sqrtf(red[0] / (float)a->d + a->eps);
     QK_THREADS(t) {
-        if (t == 0 && a.mean) a.mean[QK_BLOCK] = mean;
-        if (t == 0 && a.inv) a.inv[QK_BLOCK] = inv;
-        for (int64_t k = t; k < a.d; k += QK_NT) {
-            const float x = norm_input(&a, base + k, k);
-            float y = (x - mean) * inv;
-            if (a.gamma) y *= qk_real(a.gamma, a.ptype, k);
-            if (a.beta) y += qk_real(a.beta, a.ptype, k);
-            if (a.sum) qk_put_real(a.sum, a.dtype, base + k, x);
-            qk_put_real(a.y, a.dtype, base + k, y);
+        float v[QK_WIDE];
+        if (t == 0 && a->mean) a->mean[block] = mean;
+        if (t == 0 && a->inv) a->inv[block] = inv;
+        for (int64_t k = t * EACH; k < a->d; k += qk_nt * EACH) {
+            norm_inputs(a, base, k, v, EACH);
+            if (a->sum) put_reals(a->sum, a->dtype, base + k, v, EACH);
+            norm_apply(a, k, mean, inv, v, EACH);
+            put_reals(a->y, a->dtype, base + k, v, EACH);
         }
     }
 }
+
+QK_KERNEL(norm_kernel, qk_norm_args) { norm_body(&a, QK_BLOCK, QK_NT, 1); }
 QK_HOST(norm_kernel, qk_norm_args)
+QK_KERNEL(norm_wide_kernel, qk_norm_args) { norm_body(&a, QK_BLOCK, QK_NT, QK_WIDE); }
+QK_HOST(norm_wide_kernel, qk_norm_args)
 QK_EXTERN int qk_norm(qk_queue q, const qk_norm_args *a)
 {
-    const int threads = a->d <= 32 ? 32 : a->d <= 128 ? 128 : ROW_THREADS;
+    const int wide = a->d % QK_WIDE == 0 && qk_is_wide(a->x) && qk_is_wide(a->skip) && qk_is_wide(a->bias) && qk_is_wide(a->gamma) && qk_is_wide(a->beta) && qk_is_wide(a->y) && qk_is_wide(a->sum);
+    const int64_t work = wide ? a->d / QK_WIDE : a->d;
+    const int threads = work <= 32 ? 32 : work <= 128 ? 128 : ROW_THREADS;
+    if (wide) return QK_LAUNCH(norm_wide_kernel, a->rows, threads, q, a);
     return QK_LAUNCH(norm_kernel, a->rows, threads, q, a);
 }
 

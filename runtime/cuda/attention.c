@@ -77,12 +77,12 @@ static void copy4(int64_t *to, const qk_attn_view *v)
     to[3] = v->d;
 }
 
-/* cuDNN takes it when nothing is masked. */
+/* cuDNN takes it when nothing is masked, nor probabilities rounded. */
 static qx_status attn_step(cu_build *b, attn_args *p)
 {
     qk_attn_args *a = &p->a;
     if (a->dk > CU_MOST_HEAD || a->dv > CU_MOST_HEAD) CU_NO(b, "heads of %lld and %lld: at most %d", (long long)a->dk, (long long)a->dv, CU_MOST_HEAD);
-    if (!p->mask && !a->causal && a->left < 0 && !(a->softcap > 0) && a->dtype != QX_DT_FLOAT) {
+    if (!p->mask && !a->causal && a->left < 0 && !(a->softcap > 0) && !(a->p_scale > 0) && a->dtype != QX_DT_FLOAT) {
         cu_sdpa s = {.type = a->dtype, .batch = a->batch, .heads = a->heads, .kv_heads = a->kv_heads, .rows = a->rows, .keys = a->keys, .d = a->dk, .dv = a->dv, .scale = a->scale,
                      .o = {a->yb, a->yh, a->ys, 1}};
         copy4(s.q, &a->q);
@@ -128,7 +128,7 @@ static qx_status with_mask(const cu_build *b, attn_args *p, int rank, bool may_b
 
 static qx_status fused_compile(cu_build *b)
 {
-    attn_args p = {.a = {.scale = cu_float(b, "scale", 1), .left = -1, .dtype = b->in[0].dtype}};
+    attn_args p = {.a = {.scale = cu_float(b, "scale", 1), .left = -1, .dtype = b->in[0].dtype, .p_scale = cu_float(b, "p_scale", 0)}};
     qk_attn_args *a = &p.a;
     int64_t layout = cu_int(b, "k_layout", 0);
     dims4 q, k, v;

@@ -2,34 +2,33 @@
  * on this device. No engine: not taken. What stands around a convolution is conv_lib.c. Compiled, never run on a device: see docs/gpu.md. */
 #include "runtime/cuda/library.h"
 
-#include <cudnn_graph.h>
 #include <string.h>
 
 enum { ID_X = 1, ID_W, ID_Y, ID_B, ID_K, ID_V, ID_S, ID_T, /* and the one behind it */ MOST_ENGINES = 8, MOST_PARTS = 24 };
 
 /* Everything that was made for one plan, destroyed together. ok false: something was refused. */
-typedef struct graph { cudnnHandle_t handle; cudnnBackendDescriptor_t all[MOST_PARTS + MOST_ENGINES]; int n; bool ok; } graph;
+typedef struct graph { const cu_dnn *c; cudnnHandle_t handle; cudnnBackendDescriptor_t all[MOST_PARTS + MOST_ENGINES]; int n; bool ok; } graph;
 typedef struct engine { graph g; cudnnBackendDescriptor_t plan; size_t workspace; } engine;
 
 static void forget(graph *g)
 {
-    while (g->n > 0) cudnnBackendDestroyDescriptor(g->all[--g->n]);
+    while (g->n > 0) g->c->cudnnBackendDestroyDescriptor(g->all[--g->n]);
 }
 
 static cudnnBackendDescriptor_t make(graph *g, cudnnBackendDescriptorType_t type)
 {
     cudnnBackendDescriptor_t d = NULL;
-    g->ok = g->ok && g->n < MOST_PARTS + MOST_ENGINES && cudnnBackendCreateDescriptor(type, &d) == CUDNN_STATUS_SUCCESS;
+    g->ok = g->ok && g->n < MOST_PARTS + MOST_ENGINES && g->c->cudnnBackendCreateDescriptor(type, &d) == CUDNN_STATUS_SUCCESS;
     if (g->ok) g->all[g->n++] = d;
     return d;
 }
 
 static void set(graph *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t n, const void *v)
 {
-    g->ok = g->ok && cudnnBackendSetAttribute(d, name, type, n, v) == CUDNN_STATUS_SUCCESS;
+    g->ok = g->ok && g->c->cudnnBackendSetAttribute(d, name, type, n, v) == CUDNN_STATUS_SUCCESS;
 }
 
-static void done(graph *g, cudnnBackendDescriptor_t d) { g->ok = g->ok && cudnnBackendFinalize(d) == CUDNN_STATUS_SUCCESS; }
+static void done(graph *g, cudnnBackendDescriptor_t d) { g->ok = g->ok && g->c->cudnnBackendFinalize(d) == CUDNN_STATUS_SUCCESS; }
 
 typedef struct tensor { int64_t id; cudnnDataType_t type; int rank; int64_t dims[5], strides[5]; bool internal, by_value; } tensor;
 
@@ -49,15 +48,15 @@ static cudnnBackendDescriptor_t make_tensor(graph *g, const tensor *t)
 }
 
 /* Whether the engine may round f32 operands (TF32, or half in matrix units): not for f32, whose results are compared with the CPU's. */
-static bool rounds_operands(cudnnBackendDescriptor_t config)
+static bool rounds_operands(const cu_dnn *c, cudnnBackendDescriptor_t config)
 {
     cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
-    graph g = {.ok = true};
+    graph g = {.c = c, .ok = true};
     int64_t n = 0;
     bool yes = true;
     cudnnBackendDescriptor_t engine_desc = make(&g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-    if (g.ok && cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n, &engine_desc) == CUDNN_STATUS_SUCCESS &&
-        cudnnBackendGetAttribute(engine_desc, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &n, notes) == CUDNN_STATUS_SUCCESS) {
+    if (g.ok && c->cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n, &engine_desc) == CUDNN_STATUS_SUCCESS &&
+        c->cudnnBackendGetAttribute(engine_desc, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &n, notes) == CUDNN_STATUS_SUCCESS) {
         yes = false;
         for (int64_t i = 0; i < n; i++) yes = yes || notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE || notes[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS;
     }
@@ -79,16 +78,16 @@ static bool plan_graph(engine *e, const cudnnBackendDescriptor_t *ops, int n_ops
     set(g, heur, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
     done(g, heur);
     for (int i = 0; i < MOST_ENGINES; i++) configs[i] = make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-    if (!g->ok || cudnnBackendGetAttribute(heur, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, MOST_ENGINES, &offered, configs) != CUDNN_STATUS_SUCCESS) return false;
+    if (!g->ok || g->c->cudnnBackendGetAttribute(heur, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, MOST_ENGINES, &offered, configs) != CUDNN_STATUS_SUCCESS) return false;
     for (int64_t i = 0; i < offered && i < MOST_ENGINES; i++) {
-        if (exact && rounds_operands(configs[i])) continue;
-        graph one = {.handle = g->handle, .ok = true};
+        if (exact && rounds_operands(g->c, configs[i])) continue;
+        graph one = {.c = g->c, .handle = g->handle, .ok = true};
         cudnnBackendDescriptor_t plan = make(&one, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
         int64_t bytes = 0, count = 0;
         set(&one, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &g->handle);
         set(&one, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &configs[i]);
         done(&one, plan);
-        if (one.ok && cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count, &bytes) == CUDNN_STATUS_SUCCESS && bytes >= 0) {
+        if (one.ok && g->c->cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count, &bytes) == CUDNN_STATUS_SUCCESS && bytes >= 0) {
             e->plan = plan;
             e->workspace = (size_t)bytes;
             return true;
@@ -100,43 +99,35 @@ static bool plan_graph(engine *e, const cudnnBackendDescriptor_t *ops, int n_ops
 
 static void engine_drop(engine *e)
 {
-    if (e->plan) cudnnBackendDestroyDescriptor(e->plan);
+    if (e->plan) e->g.c->cudnnBackendDestroyDescriptor(e->plan);
     e->plan = NULL;
     forget(&e->g);
 }
 
-static qx_status handle_of(qx_dev *d, cudnnHandle_t *out)
+/* A graph of the device's library, which is made when first needed; false: there is none, or it does not want this device. */
+static bool start(qx_dev *d, graph *g)
 {
     cu_library *l = d->lib;
-    cudnnHandle_t h = l->cudnn;
-    if (!h) {
-        cudnnStatus_t st = cudnnCreate(&h);
-        if (st == CUDNN_STATUS_SUCCESS) st = cudnnSetStream(h, (cudaStream_t)d->q);
-        if (st != CUDNN_STATUS_SUCCESS) QX_FAIL(d->ctx, QX_E_UNSUPPORTED, "cuDNN: %s", cudnnGetErrorString(st));
-        l->cudnn = h;
+    if (l->has_dnn && !l->cudnn) {
+        cudnnStatus_t st = l->dnn.cudnnCreate(&l->cudnn);
+        if (st == CUDNN_STATUS_SUCCESS) st = l->dnn.cudnnSetStream(l->cudnn, (cudaStream_t)d->q);
+        l->has_dnn = st == CUDNN_STATUS_SUCCESS;
     }
-    *out = h;
-    return QX_OK;
-}
-
-void cu_cudnn_close(qx_dev *d)
-{
-    cu_library *l = d->lib;
-    if (l->cudnn) cudnnDestroy(l->cudnn);
-    l->cudnn = NULL;
+    *g = (graph){.c = &l->dnn, .handle = l->cudnn, .ok = true};
+    return l->has_dnn;
 }
 
 static qx_status execute(qx_dev *d, const engine *e, const int64_t *ids, void **pointers, int n, void *ws)
 {
-    graph g = {.handle = e->g.handle, .ok = true};
+    graph g = {.c = e->g.c, .handle = e->g.handle, .ok = true};
     cudnnBackendDescriptor_t pack = make(&g, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
     set(&g, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, ids);
     set(&g, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, pointers);
     set(&g, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &ws);
     done(&g, pack);
-    cudnnStatus_t st = g.ok ? cudnnBackendExecute(g.handle, e->plan, pack) : CUDNN_STATUS_BAD_PARAM;
+    cudnnStatus_t st = g.ok ? e->g.c->cudnnBackendExecute(g.handle, e->plan, pack) : CUDNN_STATUS_BAD_PARAM;
     forget(&g);
-    if (st != CUDNN_STATUS_SUCCESS) QX_FAIL(d->ctx, QX_E_FAIL, "cuDNN: %s", cudnnGetErrorString(st));
+    if (st != CUDNN_STATUS_SUCCESS) QX_FAIL(d->ctx, QX_E_FAIL, "cuDNN: %s", e->g.c->cudnnGetErrorString(st));
     return QX_OK;
 }
 
@@ -222,7 +213,6 @@ static bool plan_conv(engine *e, const cu_conv *c, cudnnBackendHeurMode_t mode)
     const cudnnDataType_t type = type_of(c->type), ytype = type_of(c->ytype);
     const int64_t ones[3] = {1, 1, 1};
     tensor x = {.id = ID_X, .type = type}, w = {.id = ID_W, .type = type}, y = {.id = ID_Y, .type = ytype}, b = {.id = ID_B, .type = ytype}, s = {.id = ID_S, .type = CUDNN_DATA_FLOAT};
-    g->ok = true;
     picture(&x, c->batch, c->in_ch, c->spatial, c->in, c->last);
     picture(&w, c->out_ch, c->in_ch / c->group, c->spatial, c->kernel, c->last);
     picture(&y, c->batch, c->out_ch, c->spatial, c->out, c->last);
@@ -259,18 +249,18 @@ qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_conv_plan **out, size_t *w
 {
     static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
     cu_conv_plan *p = NULL;
-    cudnnHandle_t handle;
+    graph g;
     *out = NULL;
     *workspace = 0;
     *taken = false;
     if (c->spatial < 2) return QX_OK; /* one axis: our own */
     if (c->type == QX_DT_FLOAT8E4M3FN && d->info.major * 10 + d->info.minor < 89) return QX_OK;
-    QX_TRY(handle_of(d, &handle));
+    if (!start(d, &g)) return QX_OK;
     QX_TRY(QX_NEW(d->ctx, &p));
     p->has_scale = c->has_scale;
     p->has_bias = c->has_bias;
     for (size_t i = 0; i < sizeof modes / sizeof *modes && !*taken; i++) {
-        p->e.g = (graph){.handle = handle};
+        p->e.g = g;
         *taken = plan_conv(&p->e, c, modes[i]);
         if (!*taken) engine_drop(&p->e);
     }
@@ -304,7 +294,6 @@ static bool plan_sdpa(engine *e, const cu_sdpa *s, cudnnBackendHeurMode_t mode)
     tensor q = {ID_X, type, 4, {s->batch, s->heads, s->rows, s->d}, {0}, false, false}, k = {ID_K, type, 4, {s->batch, s->kv_heads, s->keys, s->d}, {0}, false, false};
     tensor v = {ID_V, type, 4, {s->batch, s->kv_heads, s->keys, s->dv}, {0}, false, false}, o = {ID_Y, type, 4, {s->batch, s->heads, s->rows, s->dv}, {0}, false, false};
     tensor scale = {ID_S, CUDNN_DATA_FLOAT, 4, {1, 1, 1, 1}, {1, 1, 1, 1}, false, true};
-    g->ok = true;
     memcpy(q.strides, s->q, sizeof s->q);
     memcpy(k.strides, s->k, sizeof s->k);
     memcpy(v.strides, s->v, sizeof s->v);
@@ -331,15 +320,15 @@ void cu_sdpa_free(qx_dev *d, void *block)
 qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_sdpa_plan **out, size_t *workspace, bool *taken)
 {
     cu_sdpa_plan *p = NULL;
-    cudnnHandle_t handle;
+    graph g;
     *out = NULL;
     *workspace = 0;
     *taken = false;
     if (s->k[3] != 1 || s->q[0] == 0 || s->k[0] == 0 || s->v[0] == 0 || s->d % 8 || s->dv % 8) return QX_OK; /* turned keys, shared batches, odd heads: our own */
-    QX_TRY(handle_of(d, &handle));
+    if (!start(d, &g)) return QX_OK;
     QX_TRY(QX_NEW(d->ctx, &p));
     p->scale = s->scale;
-    p->e.g = (graph){.handle = handle};
+    p->e.g = g;
     *taken = plan_sdpa(&p->e, s, CUDNN_HEUR_MODE_A);
     if (!*taken) {
         cu_sdpa_free(d, p);

@@ -1,13 +1,31 @@
-/* library.h - handles of the vendor's libraries of one device. Internal to product.c and cudnn.c. */
+/* library.h - the vendor's libraries of one device: handles, and their functions, which are looked up when the plugin runs (library.c), so that it starts where one of them is not
+ * installed. Internal to product.c and cudnn.c. */
 #ifndef QX_RUNTIME_CUDA_LIBRARY_H
 #define QX_RUNTIME_CUDA_LIBRARY_H
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
+#include <cudnn_graph.h>
 
 #include "runtime/cuda/lib.h"
 
-typedef struct cu_library { cublasLtHandle_t lt; void *cudnn; } cu_library; /* cudnn: made when first needed */
-void cu_cudnn_close(qx_dev *d);
+#define CU_BLAS(X)                                                                                                                                                       \
+    X(cublasLtCreate) X(cublasLtDestroy) X(cublasLtGetStatusString) X(cublasLtMatmul) X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescDestroy)  \
+    X(cublasLtMatmulDescSetAttribute) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatrixLayoutCreate) \
+    X(cublasLtMatrixLayoutDestroy) X(cublasLtMatrixLayoutSetAttribute)
+#define CU_DNN(X)                                                                                                                                          \
+    X(cudnnCreate) X(cudnnDestroy) X(cudnnGetErrorString) X(cudnnSetStream) X(cudnnBackendCreateDescriptor) X(cudnnBackendDestroyDescriptor) X(cudnnBackendExecute) \
+    X(cudnnBackendFinalize) X(cudnnBackendGetAttribute) X(cudnnBackendSetAttribute)
+#define CU_POINTER(name) __typeof__(name) *name;
+typedef struct cu_blas { CU_BLAS(CU_POINTER) } cu_blas;
+typedef struct cu_dnn { CU_DNN(CU_POINTER) } cu_dnn;
+
+typedef struct cu_library {
+    bool has_blas, has_dnn;
+    cu_blas blas;
+    cu_dnn dnn;
+    cublasLtHandle_t lt;
+    cudnnHandle_t cudnn; /* made when first needed */
+} cu_library;
 
 #endif

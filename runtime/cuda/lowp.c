@@ -110,25 +110,34 @@ static qx_status run(const cu_run *r)
     return cu_launched(r->d->m, qk_scale_rows(r->q, &t));
 }
 
+static qx_status turn(const cu_build *b, int64_t n, int64_t k, void *to)
+{
+    const qk_turn_args t = {.src = b->in[W].data, .dst = to, .batch = 1, .rows = k, .cols = n, .size = 1};
+    return cu_launched(b->d->m, qk_turn(b->d->q, &t));
+}
+
 /* The weight with k innermost. */
 static qx_status turned_weight(cu_build *b, args *p, int64_t n, int64_t k, bool nk)
 {
     void *dev;
     if (nk) return QX_OK;
     QX_TRY(cu_step_memory(b, NULL, (size_t)(n * k), &dev));
-    const qk_turn_args t = {.src = b->in[W].data, .dst = dev, .batch = 1, .rows = k, .cols = n, .size = 1};
     p->w = dev;
-    return cu_launched(b->d->m, qk_turn(b->d->q, &t));
+    return turn(b, n, k, dev);
 }
 
-/* The weight [n, k] of FP8 codes in f16. */
-static qx_status widened_weight(cu_build *b, args *p, int64_t n, int64_t k)
+/* The same of FP8 codes in f16. */
+static qx_status widened_weight(cu_build *b, args *p, int64_t n, int64_t k, bool nk)
 {
-    void *dev;
+    void *dev, *codes = NULL; /* with k innermost, while it is needed */
     QX_TRY(cu_step_memory(b, NULL, (size_t)(n * k) * sizeof(uint16_t), &dev));
-    const qk_cast_args c = {.x = p->w ? p->w : b->in[W].data, .y = dev, .n = n * k, .from = b->in[W].dtype, .to = QX_DT_FLOAT16};
     p->w = dev;
-    return cu_launched(b->d->m, qk_cast(b->d->q, &c));
+    if (!nk) QX_TRY(cu_alloc(b->d->m, (size_t)(n * k), &codes));
+    qx_status st = nk ? QX_OK : turn(b, n, k, codes);
+    const qk_cast_args c = {.x = nk ? b->in[W].data : codes, .y = dev, .n = n * k, .from = b->in[W].dtype, .to = QX_DT_FLOAT16};
+    if (st == QX_OK) st = cu_launched(b->d->m, qk_cast(b->d->q, &c));
+    cu_release(b->d->m, codes);
+    return st;
 }
 
 static qx_status column_sums(cu_build *b, args *p, int64_t n, int64_t k)
@@ -208,8 +217,8 @@ static qx_status with_units(cu_build *b, args *p, const qk_int8_args *a, bool nk
     p->flip = !p->fp8 && a->x_unsigned;
     p->tail.zx = a->zx - (p->flip ? 128 : 0);
     const bool sums = !p->fp8 && p->tail.zx;
-    if (p->plan || sums) QX_TRY(turned_weight(b, p, a->n, a->k, nk));
-    if (p->plan && p->widen) QX_TRY(widened_weight(b, p, a->n, a->k));
+    if (p->plan && p->widen) QX_TRY(widened_weight(b, p, a->n, a->k, nk));
+    else if (p->plan || sums) QX_TRY(turned_weight(b, p, a->n, a->k, nk));
     if (sums) QX_TRY(column_sums(b, p, a->n, a->k));
     p->acc_bytes = p->tailed ? cu_round((size_t)(a->m * a->n) * 4) : 0;
     p->x_bytes = p->flip || p->widen ? cu_round((size_t)(a->m * a->k) * (p->widen ? sizeof(uint16_t) : 1)) : 0;

@@ -69,6 +69,7 @@ static qx_dev_status dev_open(int32_t index, qx_dev **out, char *text, size_t ca
 static qx_dev_status dev_info(qx_dev *d, qx_dev_info *out)
 {
     cu_machine_info(d->m, out);
+    memcpy(out->notes, d->info.notes, sizeof out->notes);
     return QX_DEV_OK;
 }
 
@@ -205,7 +206,7 @@ static qx_dev_status dev_replay(qx_dev *d, qx_dev_graph *g)
 static void dev_drop_graph(qx_dev *d, qx_dev_graph *g) { cu_drop_graph(d->m, g); }
 
 static const qx_backend table = {
-    .abi = QX_BACKEND_ABI, .struct_size = sizeof table, .name = "cuda", .open = dev_open, .close = dev_close, .info = dev_info, .error = dev_error, .alloc = dev_alloc,
+    .abi = QX_BACKEND_ABI, .struct_size = sizeof table, .name = "cuda", .chains = 1, .open = dev_open, .close = dev_close, .info = dev_info, .error = dev_error, .alloc = dev_alloc,
     .release = dev_release, .upload = dev_upload, .download = dev_download, .sync = dev_sync, .place = dev_place, .compile = dev_compile, .run = dev_run, .drop = dev_drop,
     .kernel = dev_kernel, .mark = dev_mark, .elapsed = dev_elapsed,
     .capture_begin = dev_capture_begin, .capture_end = dev_capture_end, .replay = dev_replay, .drop_graph = dev_drop_graph, .look = cu_observe_look,

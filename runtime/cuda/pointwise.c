@@ -5,6 +5,7 @@
 #include "kernels/pointwise.h"
 #include "runtime/cpu/gemm.h"
 #include "runtime/cuda/node.h"
+#include "runtime/fuse.h"
 
 /* ---- one operand ---- */
 
@@ -203,6 +204,54 @@ static qx_status binary_compile(cu_build *b)
     return cu_step(b, binary_run, &a, sizeof a);
 }
 const cu_adapter qx_cuda_binary = {binary_place, binary_compile};
+
+/* ---- chains of the plan (runtime/fuse.h) ---- */
+
+static qx_status chain_place(const cu_build *b)
+{
+    for (uint32_t i = 0; i < b->node->n_in; i++) QX_TRY(cu_want_real(b, i));
+    return QX_OK;
+}
+
+static qx_status chain_run(const cu_run *r)
+{
+    qk_chain_args a = *(const qk_chain_args *)r->args;
+    for (int i = 0; i < a.n_in; i++) a.in[i] = r->in[i].data;
+    a.y = r->out[0].data;
+    return cu_launched(r->d->m, qk_chain(r->q, &a));
+}
+
+static qx_status chain_ops(const cu_build *b, qk_chain_args *a)
+{
+    int64_t n;
+    const int64_t *ops = cu_ints(b, "ops", &n);
+    const qx_dev_attr *p = cu_attr(b, "p");
+    a->n_ops = (int32_t)(n / QX_CHAIN_FIELDS);
+    if (!ops || !p || a->n_ops < 1 || a->n_ops > QK_CHAIN || p->n != 2 * a->n_ops) CU_BAD(b, "a chain of %lld fields", (long long)n);
+    for (int i = 0; i < a->n_ops; i++) {
+        const int64_t *f = ops + QX_CHAIN_FIELDS * i;
+        a->ops[i] = (qk_chain_op){(int32_t)f[QX_CHAIN_FN], f[QX_CHAIN_BINARY] != 0, f[QX_CHAIN_SWAPPED] != 0, (int32_t)f[QX_CHAIN_INPUT], {p->floats[2 * i], p->floats[2 * i + 1]}};
+        if (f[QX_CHAIN_INPUT] < 0 || f[QX_CHAIN_INPUT] >= a->n_in) CU_BAD(b, "input %lld of a chain with %d", (long long)f[QX_CHAIN_INPUT], a->n_in);
+    }
+    return QX_OK;
+}
+
+static qx_status chain_compile(cu_build *b)
+{
+    qk_chain_args a = {.n = b->out[0].numel, .dtype = b->out[0].dtype, .n_in = (int32_t)b->node->n_in};
+    if (a.n_in < 1 || a.n_in > QK_CHAIN + 1 || !cu_real(a.dtype)) CU_NO(b, "a chain with %d inputs of %s", a.n_in, qx_dtype_get(a.dtype)->text);
+    memcpy(a.dims, b->out[0].dims, sizeof a.dims);
+    for (int i = 0; i < a.n_in; i++) {
+        if (b->in[i].dtype != a.dtype) CU_NO(b, "operands of %s and %s", qx_dtype_get(b->in[i].dtype)->text, qx_dtype_get(a.dtype)->text);
+        QX_TRY(cu_broadcast(b, &b->in[i], &b->out[0], a.strides[i]));
+    }
+    if (b->in[0].numel != a.n) CU_BAD(b, "a chain of %lld elements that begins with %lld", (long long)a.n, (long long)b->in[0].numel);
+    a.rank = cu_collapse(b->out[0].rank, a.dims, a.n_in, a.strides);
+    QX_TRY(chain_ops(b, &a));
+    return cu_step(b, chain_run, &a, sizeof a);
+}
+extern const cu_adapter cu_chain;
+const cu_adapter cu_chain = {chain_place, chain_compile};
 
 /* ---- Where ---- */
 

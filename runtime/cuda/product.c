@@ -8,6 +8,7 @@
 enum { WORKSPACE = 32 << 20, ALIGN_BYTES = 16 };
 
 struct cu_product_plan {
+    const cu_library *l;
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, c; /* weight, activation, result */
     cublasLtMatmulAlgo_t algo;
@@ -15,26 +16,6 @@ struct cu_product_plan {
     float alpha, beta;
     bool whole;                     /* INT32 result: alpha and beta are whole numbers */
 };
-
-qx_status cu_lib_open(qx_dev *d)
-{
-    cu_library *l = NULL;
-    QX_TRY(QX_NEW(d->ctx, &l));
-    d->lib = l;
-    cublasStatus_t st = cublasLtCreate(&l->lt);
-    if (st != CUBLAS_STATUS_SUCCESS) QX_FAIL(d->ctx, QX_E_UNSUPPORTED, "cuBLASLt: %s", cublasLtGetStatusString(st));
-    return QX_OK;
-}
-
-void cu_lib_close(qx_dev *d)
-{
-    cu_library *l = d->lib;
-    if (!l) return;
-    cu_cudnn_close(d);
-    if (l->lt) cublasLtDestroy(l->lt);
-    qx_free(d->ctx, l);
-    d->lib = NULL;
-}
 
 static bool data_type(int dt, cudaDataType_t *out)
 {
@@ -62,13 +43,13 @@ static bool within_rules(const qx_dev *d, const cu_product *p)
     return true;
 }
 
-#define SET(plan, name, value) (cublasLtMatmulDescSetAttribute((plan)->desc, CUBLASLT_MATMUL_DESC_##name, &(value), sizeof(value)) == CUBLAS_STATUS_SUCCESS)
+#define SET(plan, name, value) ((plan)->l->blas.cublasLtMatmulDescSetAttribute((plan)->desc, CUBLASLT_MATMUL_DESC_##name, &(value), sizeof(value)) == CUBLAS_STATUS_SUCCESS)
 
 static bool make_desc(cu_product_plan *plan, const cu_product *p)
 {
     const cublasOperation_t yes = CUBLAS_OP_T, no = CUBLAS_OP_N;
     const bool whole = p->type == QX_DT_INT8;
-    if (cublasLtMatmulDescCreate(&plan->desc, whole ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, whole ? CUDA_R_32I : CUDA_R_32F) != CUBLAS_STATUS_SUCCESS) return false;
+    if (plan->l->blas.cublasLtMatmulDescCreate(&plan->desc, whole ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, whole ? CUDA_R_32I : CUDA_R_32F) != CUBLAS_STATUS_SUCCESS) return false;
     /* row-major w[k, n] is column-major [n, k]: as A it is taken as it is; w[n, k] is turned. Likewise x. */
     if (!SET(plan, TRANSA, *(p->w_nk ? &yes : &no)) || !SET(plan, TRANSB, *(p->x_km ? &yes : &no))) return false;
     if (p->has_bias) {
@@ -86,21 +67,21 @@ static bool make_desc(cu_product_plan *plan, const cu_product *p)
     return true;
 }
 
-static bool layout(cublasLtMatrixLayout_t *out, cudaDataType_t type, int64_t rows, int64_t cols, int64_t batch, int64_t stride)
+static bool layout(const cu_blas *c, cublasLtMatrixLayout_t *out, cudaDataType_t type, int64_t rows, int64_t cols, int64_t batch, int64_t stride)
 {
     const int32_t n = (int32_t)batch;
-    if (cublasLtMatrixLayoutCreate(out, type, (uint64_t)rows, (uint64_t)cols, rows) != CUBLAS_STATUS_SUCCESS) return false;
+    if (c->cublasLtMatrixLayoutCreate(out, type, (uint64_t)rows, (uint64_t)cols, rows) != CUBLAS_STATUS_SUCCESS) return false;
     if (batch == 1) return true;
-    return cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &n, sizeof n) == CUBLAS_STATUS_SUCCESS &&
-           cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride) == CUBLAS_STATUS_SUCCESS;
+    return c->cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &n, sizeof n) == CUBLAS_STATUS_SUCCESS &&
+           c->cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride) == CUBLAS_STATUS_SUCCESS;
 }
 
 static bool make_layouts(cu_product_plan *plan, const cu_product *p)
 {
     cudaDataType_t in, out;
     if (!data_type(p->type, &in) || !data_type(p->ytype, &out)) return false;
-    return layout(&plan->a, in, p->w_nk ? p->k : p->n, p->w_nk ? p->n : p->k, p->batch, p->bw) &&
-           layout(&plan->b, in, p->x_km ? p->m : p->k, p->x_km ? p->k : p->m, p->batch, p->bx) && layout(&plan->c, out, p->n, p->m, p->batch, p->by);
+    return layout(&plan->l->blas, &plan->a, in, p->w_nk ? p->k : p->n, p->w_nk ? p->n : p->k, p->batch, p->bw) &&
+           layout(&plan->l->blas, &plan->b, in, p->x_km ? p->m : p->k, p->x_km ? p->k : p->m, p->batch, p->bx) && layout(&plan->l->blas, &plan->c, out, p->n, p->m, p->batch, p->by);
 }
 
 /* Addresses only matter by their alignment here: offsets of a batch in elements of two bytes may be odd multiples of 2. */
@@ -129,13 +110,13 @@ static bool choose(qx_dev *d, cu_product_plan *plan, const cu_product *p)
     const uint32_t align = alignment(p);
     int found = 0;
     memset(&best, 0, sizeof best);
-    if (!stand_ins(d, plan, p) || cublasLtMatmulPreferenceCreate(&pref) != CUBLAS_STATUS_SUCCESS) return false;
-    bool ok = cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most) == CUBLAS_STATUS_SUCCESS;
+    if (!stand_ins(d, plan, p) || plan->l->blas.cublasLtMatmulPreferenceCreate(&pref) != CUBLAS_STATUS_SUCCESS) return false;
+    bool ok = plan->l->blas.cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most) == CUBLAS_STATUS_SUCCESS;
     static const cublasLtMatmulPreferenceAttributes_t which[] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
                                                                  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
-    for (int i = 0; i < 4 && ok; i++) ok = cublasLtMatmulPreferenceSetAttribute(pref, which[i], &align, sizeof align) == CUBLAS_STATUS_SUCCESS;
-    ok = ok && cublasLtMatmulAlgoGetHeuristic(((cu_library *)d->lib)->lt, plan->desc, plan->a, plan->b, plan->c, plan->c, pref, 1, &best, &found) == CUBLAS_STATUS_SUCCESS && found > 0;
-    cublasLtMatmulPreferenceDestroy(pref);
+    for (int i = 0; i < 4 && ok; i++) ok = plan->l->blas.cublasLtMatmulPreferenceSetAttribute(pref, which[i], &align, sizeof align) == CUBLAS_STATUS_SUCCESS;
+    ok = ok && plan->l->blas.cublasLtMatmulAlgoGetHeuristic(plan->l->lt, plan->desc, plan->a, plan->b, plan->c, plan->c, pref, 1, &best, &found) == CUBLAS_STATUS_SUCCESS && found > 0;
+    plan->l->blas.cublasLtMatmulPreferenceDestroy(pref);
     plan->algo = best.algo;
     plan->workspace = best.workspaceSize;
     return ok;
@@ -145,10 +126,10 @@ void cu_product_free(qx_dev *d, void *block)
 {
     cu_product_plan *p = block;
     if (!p) return;
-    if (p->a) cublasLtMatrixLayoutDestroy(p->a);
-    if (p->b) cublasLtMatrixLayoutDestroy(p->b);
-    if (p->c) cublasLtMatrixLayoutDestroy(p->c);
-    if (p->desc) cublasLtMatmulDescDestroy(p->desc);
+    if (p->a) p->l->blas.cublasLtMatrixLayoutDestroy(p->a);
+    if (p->b) p->l->blas.cublasLtMatrixLayoutDestroy(p->b);
+    if (p->c) p->l->blas.cublasLtMatrixLayoutDestroy(p->c);
+    if (p->desc) p->l->blas.cublasLtMatmulDescDestroy(p->desc);
     qx_free(d->ctx, p);
 }
 
@@ -158,8 +139,9 @@ qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, 
     *out = NULL;
     *workspace = 0;
     *taken = false;
-    if (!within_rules(d, p)) return QX_OK;
+    if (!((const cu_library *)d->lib)->has_blas || !within_rules(d, p)) return QX_OK;
     QX_TRY(QX_NEW(d->ctx, &plan));
+    plan->l = d->lib;
     *taken = make_desc(plan, p) && make_layouts(plan, p) && choose(d, plan, p);
     if (!*taken) {
         cu_product_free(d, plan);
@@ -176,8 +158,8 @@ qx_status cu_product_run(qx_dev *d, const cu_product_plan *p, const cu_product_d
     const void *c = a->add ? a->add : a->y; /* y = alpha x w + beta c + bias */
     if (a->bias && !SET(p, BIAS_POINTER, a->bias)) QX_FAIL(d->ctx, QX_E_FAIL, "cuBLASLt: bias");
     if (a->sw && (!SET(p, A_SCALE_POINTER, a->sw) || !SET(p, B_SCALE_POINTER, a->sx))) QX_FAIL(d->ctx, QX_E_FAIL, "cuBLASLt: scales");
-    cublasStatus_t st = cublasLtMatmul(((cu_library *)d->lib)->lt, p->desc, p->whole ? (const void *)&one : &p->alpha, a->w, p->a, a->x, p->b, p->whole ? (const void *)&nil : &p->beta,
+    cublasStatus_t st = p->l->blas.cublasLtMatmul(p->l->lt, p->desc, p->whole ? (const void *)&one : &p->alpha, a->w, p->a, a->x, p->b, p->whole ? (const void *)&nil : &p->beta,
                                        c, p->c, a->y, p->c, &p->algo, a->ws, p->workspace, (cudaStream_t)d->q);
-    if (st != CUBLAS_STATUS_SUCCESS) QX_FAIL(d->ctx, QX_E_FAIL, "cuBLASLt: %s", cublasLtGetStatusString(st));
+    if (st != CUBLAS_STATUS_SUCCESS) QX_FAIL(d->ctx, QX_E_FAIL, "cuBLASLt: %s", p->l->blas.cublasLtGetStatusString(st));
     return QX_OK;
 }

@@ -1,16 +1,28 @@
 #!/usr/bin/env bash
 # run.sh [--host] [BUILD] - everything on a machine with a GPU, in under eight minutes: builds, runs the tests labelled gpu, compute-sanitizer where it is installed, times models
 # with the shapes of SDXL's UNet and Llama 8B (made on the spot, random weights) and those of QONNX_MODELS (default samples/models), and puts the results into
-# docs/gpu.md between its markers. Parts that would start too late are left out by name.
+# docs/gpu.md between its markers. Parts that would start too late are left out by name; a part that fails stops no other; what is known so far stands in
+# QONNX_GPU_RESULTS (default BUILD/gpu-results) at any time.
 # --host: the same script with the host form of the plugin, small shapes and a copy of the page, which it prints: what a machine without a GPU can check of it.
+# --prepare DIR [--host] [BUILD]: makes a bundle of all that for a machine without a compiler (prepare.sh). In a bundle BUILD has a file `bundle`, and nothing is built.
 set -eu
 cd "$(dirname "$0")/../.."
 host=
-if [ "${1:-}" = --host ]; then
-  host=1
-  shift
-fi
+case ${1:-} in
+  --prepare)
+    shift
+    exec tests/gpu/prepare.sh "$@"
+    ;;
+  --host)
+    host=1
+    shift
+    ;;
+esac
 build=$(cd "${1:-build}" && pwd)
+bundle=$(cat "$build/bundle" 2>/dev/null || true)
+if [ "$bundle" = host ]; then host=1; fi
+results=${QONNX_GPU_RESULTS:-$build/gpu-results}
+mkdir -p "$results"
 page=docs/gpu.md limit=${QONNX_GPU_SECONDS:-400} plugin=$build size=full runs=30
 best_rows="8192 8192" few_rows="8 8192" tokens=2048 near=2 far=6 few=2 more=6
 # Models of tens of GB go to memory where there is enough of it.
@@ -19,12 +31,25 @@ if [ "${room:-0}" -gt 40000000 ]; then scratch=/dev/shm; else scratch=${TMPDIR:-
 out=$(mktemp -d "$scratch/qonnx-gpu.XXXXXX")
 trap 'rm -rf "$out"' EXIT
 if [ -n "$host" ]; then
-  plugin=$build/plugin-host size=tiny runs=1 best_rows="64 128" few_rows="8 128" tokens=6 near=1 far=2 few=1 more=2
+  size=tiny runs=1 best_rows="64 128" few_rows="8 128" tokens=6 near=1 far=2 few=1 more=2
+  if [ -z "$bundle" ]; then plugin=$build/plugin-host; fi
   cp docs/gpu.md "$out/gpu.md"
   page=$out/gpu.md
 fi
 export QONNX_MODELS=${QONNX_MODELS:-$PWD/samples/models} QONNX_PLUGIN_PATH=$plugin OMP_WAIT_POLICY=passive
-q=$build/qonnx shapes=$build/bin/gpu_shapes table=$out/table
+q=$build/qonnx shapes=$build/bin/gpu_shapes table=$results/table.md
+if [ -d "$build/node-standard" ]; then export QONNX_NODE_DATA=$build/node-standard; fi
+publish() { # the table into the page, and the page to where the results go
+  awk -v table="$table" '
+    /<!-- measured -->/ { print; while ((getline line < table) > 0) print line; skip = 1; next }
+    /<!-- end -->/ { skip = 0 }
+    !skip' "$page" >"$out/page"
+  cp "$out/page" "$page"
+  cp "$out/page" "$results/gpu.md"
+}
+# CUDA's libraries where the loader does not look by itself: toolkits, and what pip installs.
+vendor=$(timeout 20 find /usr/local /usr/lib /opt "${HOME:-/root}" -maxdepth 8 \( -name 'libcublasLt.so.1[23]' -o -name 'libcudnn.so.9' \) 2>/dev/null | xargs -r -n 1 dirname | sort -u | tr '\n' ':')
+export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}${vendor%:}"
 
 in_time() { # WHAT: false, with a line, when it is too late to start
   [ "$SECONDS" -lt "$limit" ] && return 0
@@ -58,18 +83,36 @@ made() { # NAME KIND ARGUMENT...: a model in $out/NAME, its flops in $out/NAME/a
 
 # ---- build and tests ----
 
-if [ -z "$host" ]; then
+if [ -z "$host$bundle" ]; then
   cmake -G Ninja -B "$build" -DCMAKE_BUILD_TYPE=Release -DQONNX_CUDA=ON >"$out/cmake"
-  cmake --build "$build" --target qonnx_cli qonnx_plugin_cuda plugin_test_models node_cases gpu_shapes >"$out/made" || { tail -n 30 "$out/made"; exit 1; }
+  cmake --build "$build" --target qonnx_cli qonnx_plugin_cuda plugin_test_models plugin_test_steps node_cases gpu_shapes >"$out/made" || { tail -n 30 "$out/made"; exit 1; }
 fi
-"$q" run tests/data/mlp/model.onnx -i tests/data/mlp/calib.npz --device cuda --json >"$out/first" || { echo "no device: nothing to do"; exit 1; }
+"$q" run tests/data/mlp/model.onnx -i tests/data/mlp/calib.npz --device cuda --json >"$out/first" 2>"$results/first.err" || {
+  echo "The device cannot be used: $(tail -n 1 "$results/first.err")" | tee "$table"
+  { nvidia-smi || true; ldd "$plugin/qonnx-cuda.so" || true; echo "CUDA's libraries: $vendor"; } >>"$results/first.err" 2>&1
+  exit 1
+}
+: >"$table"
+trap 'publish; rm -rf "$out"' EXIT
 name=$(sed -n 's/.*"device": "\(.*\)".*/\1/p' "$out/first")
-passed="the tests were not run"
-if [ -z "$host" ]; then
-  ctest --test-dir "$build" -L gpu --output-on-failure >"$out/ctest" || true
-  tail -n 20 "$out/ctest"
-  passed=$(grep -E 'tests passed' "$out/ctest")
-fi
+suite() { # NAME COMMAND...: what it said stays in the results
+  local name=$1 rc=0
+  shift
+  QONNX_TEST_PLUGIN=$plugin timeout 150 "$@" >"$results/$name.log" 2>&1 || rc=$?
+  case $rc in
+    0) rc=passed ;;
+    77) rc=skipped ;;
+    124) rc="stopped after 150 s" ;;
+    *) rc="failed ($rc)" ;;
+  esac
+  echo "Test $name: $rc. $(tail -n 1 "$results/$name.log" | cut -c 1-200)" | tee -a "$table"
+  echo >>"$table"
+}
+echo "Device: $name. $(tail -n 1 "$results/first.err" | cut -c 1-300)" | tee -a "$table"
+echo >>"$table"
+suite steps "$build/bin/plugin_test_steps"
+suite models "$build/bin/plugin_test_models"
+if [ -z "$host" ]; then suite node tests/node/run.sh "$build" "$build/bin/node_cases" --plugin "$plugin"; fi
 checked="compute-sanitizer is not installed"
 if [ -z "$host" ] && command -v compute-sanitizer >/dev/null; then
   checked=
@@ -82,9 +125,9 @@ if [ -z "$host" ] && command -v compute-sanitizer >/dev/null; then
   done
 fi
 {
-  echo "Device: $name. $passed. $checked"
+  echo "$checked"
   echo
-} >"$table"
+} >>"$table"
 
 # ---- the libraries' best rate, and 2:4 against dense ----
 
@@ -216,11 +259,7 @@ done
 echo "" >>"$table"
 echo "The whole took $SECONDS s." >>"$table"
 
-awk -v table="$table" '
-  /<!-- measured -->/ { print; while ((getline line < table) > 0) print line; skip = 1; next }
-  /<!-- end -->/ { skip = 0 }
-  !skip' "$page" >"$out/page"
-cp "$out/page" "$page"
+publish
 sed -n '/<!-- measured -->/,/<!-- end -->/p' "$page"
 if [ -n "$host" ]; then # as a test: everything ran, and every table has its rows
   ! grep -E '^(Not|Left)' "$table" && [ "$(grep -c '^| [a-z]' "$table")" -eq 23 ]
