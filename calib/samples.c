@@ -13,6 +13,8 @@ int64_t qx_samples_held_out(const qx_samples *s) { return s->held; }
 const char *qx_samples_describe(const qx_samples *s) { return s->description; }
 bool qx_samples_synthetic(const qx_samples *s) { return s->synthetic; }
 
+void qx_samples_half(qx_samples *s, bool half) { s->half = half; }
+
 qx_status qx_source_add(qx_samples *s, const qx_sourcedef *def, const char *label, int64_t count, void *state)
 {
     if (s->n_sources == s->cap_sources) {

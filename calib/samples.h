@@ -28,6 +28,9 @@ int64_t qx_samples_count(const qx_samples *s);            /* calibration samples
 int64_t qx_samples_held_out(const qx_samples *s);          /* verification samples, [count, count + held_out) */
 /* Feeds of sample i; the tensors belong to the reader and live until the next call. */
 qx_status qx_samples_get(qx_samples *s, int64_t i, const qx_feed **feeds, int *n_feeds);
+/* Whether windows of text end in their middle from now on, where the model takes any length; other samples stay whole. For measurements that are only
+ * compared with each other. */
+void qx_samples_half(qx_samples *s, bool half);
 /* "calib.npz: 32 samples", "random, seed 7: 4 samples (not real data)": goes into report and metadata. */
 const char *qx_samples_describe(const qx_samples *s);
 bool qx_samples_synthetic(const qx_samples *s);

@@ -26,6 +26,7 @@ struct qx_samples {
     qx_arena *arena;
     qx_model *model;
     qx_dims_given dims;
+    bool half;                    /* windows of text end in their middle */
     qx_source_of *sources; int n_sources, cap_sources;
     int64_t all, count, held;     /* there are; for calibration; for verification, behind those */
     qx_tensor *tensors;           /* [n_inputs] of the sample that was handed out last */

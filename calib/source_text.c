@@ -5,7 +5,9 @@
 
 #include <string.h>
 
-typedef struct chunks { int64_t *ids, n, len; } chunks;
+enum { SHORT = 64 }; /* windows of fewer tokens are never halved */
+
+typedef struct chunks { int64_t *ids, n, len; bool fixed; } chunks; /* fixed: the model takes windows of this length only */
 
 static qx_status ids_into(qx_samples *s, const qx_value *v, qx_tensor *t, const int64_t *ids, int64_t n)
 {
@@ -25,6 +27,7 @@ static qx_status text_get(qx_source_of *src, int64_t i, qx_tensor *out)
     qx_dims_given dims = s->dims;
     int64_t from = i * c->len;
     dims.seq = c->n - from < c->len ? c->n - from : c->len;
+    if (s->half && !c->fixed && dims.seq >= SHORT) dims.seq /= 2;
     for (uint32_t k = 0; k < g->n_inputs; k++) {
         const qx_value *v = g->inputs[k];
         if (v->init && qx_role_of(v) != QX_ROLE_IDS) continue;
@@ -79,6 +82,7 @@ qx_status qx_source_text(qx_samples *s, const char *text, const char *tokenizer,
     if (!c) return QX_E_NOMEM;
     int64_t fixed = fixed_length(s);
     c->len = fixed ? fixed : seq_len;
+    c->fixed = fixed > 0;
     s->dims.seq = c->len;
     QX_TRY(qx_text_ids(s->ctx, text, tokenizer, &c->ids, &c->n));
     int64_t count = c->n / c->len; /* a remainder shorter than a window is left out */

@@ -75,20 +75,22 @@ void qx_mask_2_4(const float *w, int64_t rows, int64_t k, const float *norm, uin
 typedef struct qx_refine {
     int64_t k;
     const float *h;            /* [k][k] */
-    qx_format format;
+    qx_format format;          /* codes FLOAT: no grid, each weight goes to its optimum */
     int64_t block;             /* 0: whole rows */
-    float *scale;              /* [rows][blocks] */
+    float *scale;              /* [rows][blocks]; FLOAT: not looked at */
     float global;              /* of two levels: scale is this times what is stored; 0: 1 */
     const int32_t *zero;       /* NULL: 0 */
     const uint8_t *mask;       /* [rows][k], 0: stays 0; NULL: none */
+    bool prune_2_4;            /* FLOAT only, no mask: which two of each four columns are kept is chosen anew, together with their values */
     int sweeps;                /* over the columns, at most; 0: 4 */
     bool rescale;              /* between two sweeps scales move to where, for the codes as they are, the error is least */
     qx_matmul_fn *mm; void *user; /* NULL: qx_matmul_f32 */
 } qx_refine;
 size_t qx_refine_scratch(const qx_refine *r, int64_t rows);
-/* Coordinate descent on the codes (and scales): each weight in turn moves to the grid value nearest to what minimises (w0 - w) H (w0 - w)' with the others
- * fixed. w0 is the float target, w the dequantized solution so far (its values lie on the grid), both [rows][k]; w is improved in place, and scale with it. err[rows] (may be
- * NULL): the error afterwards, never larger than before. */
+/* Coordinate descent: each weight in turn (prune_2_4: each four of a row together, over the six pairs that may be kept) moves to what minimises
+ * (w0 - w) H (w0 - w)' with the others fixed, rounded to the grid; scales too, when asked. w0 is the float target, w the solution so far (its values lie on the grid), both
+ * [rows][k]; w is improved in place, and scale with it. err[rows] (may be NULL): the error afterwards, never larger than before. false: format not supported or fields that
+ * contradict each other. */
 bool qx_refine_rows(const qx_refine *r, const float *w0, float *w, int64_t rows, double *err, void *scratch);
 
 /* ---- low rank ---- */

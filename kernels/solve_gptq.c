@@ -8,11 +8,11 @@
 #include "kernels/multi.h"
 #include "kernels/scalar.h"
 #include "kernels/solve.h"
+#include "kernels/solve_columns.h"
 
-enum { PANEL = 64, FOUR = 4, WIDE = 16 };
+enum { PANEL = QX_COLUMNS_PANEL, FOUR = QX_COLUMNS_FOUR };
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t padded(int64_t rows) { return (rows + WIDE - 1) / WIDE * WIDE; }
 
 typedef struct walk {
     const qx_gptq *g;
@@ -38,7 +38,7 @@ static bool chooses(const qx_gptq *g) { return rounds(g) && (g->search || g->nvf
 
 size_t qx_gptq_scratch(const qx_gptq *g, int64_t rows)
 {
-    const int64_t w = padded(rows), block = chooses(g) ? block_of(g) : 0;
+    const int64_t w = qx_columns_padded(rows), block = chooses(g) ? block_of(g) : 0;
     return sizeof(float) * (size_t)(g->k * w + PANEL * w + 2 * w + FOUR * w + rows * block + 3 * w) + (g->keep_zeros ? (size_t)(g->k * w) : 0);
 }
 
@@ -72,31 +72,6 @@ QX_INLINE void round_none_body(int64_t n, float *restrict x, const float *restri
     }
 }
 QX_MULTI(static, round_none, (int64_t n, float *x, const float *keep, float d, float *e), (n, x, keep, d, e))
-
-/* x[c] -= sum over p < np of u[p][c] e[p] for four columns: u has row stride ldu, columns beside each other. */
-QX_INLINE void pull_four_body(int64_t wide, int64_t np, int columns, const float *u, int64_t ldu, const float *e, float *x)
-{
-    for (int64_t i = 0; i < wide; i += WIDE) {
-        float acc[FOUR][WIDE];
-        for (int c = 0; c < FOUR; c++)
-            for (int j = 0; j < WIDE; j++) acc[c][j] = c < columns ? x[c * wide + i + j] : 0.0f;
-        for (int64_t p = 0; p < np; p++) {
-            const float *ep = e + p * wide + i, *up = u + p * ldu;
-            const float f[FOUR] = {up[0], columns > 1 ? up[1] : 0.0f, columns > 2 ? up[2] : 0.0f, columns > 3 ? up[3] : 0.0f};
-            for (int c = 0; c < FOUR; c++)
-                for (int j = 0; j < WIDE; j++) acc[c][j] -= f[c] * ep[j];
-        }
-        for (int c = 0; c < columns; c++)
-            for (int j = 0; j < WIDE; j++) x[c * wide + i + j] = acc[c][j];
-    }
-}
-QX_MULTI(static, pull_four, (int64_t wide, int64_t np, int columns, const float *u, int64_t ldu, const float *e, float *x), (wide, np, columns, u, ldu, e, x))
-
-QX_INLINE void push_one_body(int64_t wide, float f, const float *restrict e, float *restrict x)
-{
-    for (int64_t i = 0; i < wide; i++) x[i] -= f * e[i];
-}
-QX_MULTI(static, push_one, (int64_t wide, float f, const float *e, float *x), (wide, f, e, x))
 
 /* ---- scales and masks ---- */
 
@@ -187,7 +162,7 @@ static void solve_four(walk *w, int64_t first, int64_t j, int64_t n)
 {
     const qx_gptq *g = w->g;
     const float *u = g->u;
-    pull_four(w->wide, j - first, (int)n, u + first * w->k + j, w->k, w->e, w->wt + j * w->wide);
+    qx_columns_pull(w->wide, j - first, (int)n, u + first * w->k + j, w->k, w->e, w->wt + j * w->wide);
     make_keep(w, j, n);
     if (g->prune_2_4 && n == FOUR) prune_four(w, j);
     for (int64_t c = 0; c < n; c++) {
@@ -195,7 +170,7 @@ static void solve_four(walk *w, int64_t first, int64_t j, int64_t n)
         if (rounds(g) && (g->perm || column % w->block == 0)) use_scale(w, column);
         float *e = w->e + (j + c - first) * w->wide;
         round_column(w, j + c, w->keep + c * w->wide, e);
-        for (int64_t d = c + 1; d < n; d++) push_one(w->wide, u[(j + c) * w->k + j + d], e, w->wt + (j + d) * w->wide);
+        for (int64_t d = c + 1; d < n; d++) qx_columns_push(w->wide, u[(j + c) * w->k + j + d], e, w->wt + (j + d) * w->wide);
     }
 }
 
@@ -269,7 +244,7 @@ static void lay_out(walk *w, float *p)
 bool qx_gptq_rows(const qx_gptq *g, float *w, int64_t rows, float *scale, int32_t *zero, uint8_t *scale_code, double *loss, void *scratch)
 {
     if (!valid(g, scale, zero, scale_code)) return false;
-    walk s = {.g = g, .k = g->k, .rows = rows, .wide = padded(rows), .block = block_of(g), .scale = scale, .zero = g->zero_point ? zero : NULL,
+    walk s = {.g = g, .k = g->k, .rows = rows, .wide = qx_columns_padded(rows), .block = block_of(g), .scale = scale, .zero = g->zero_point ? zero : NULL,
               .scale_code = scale_code, .loss = loss};
     s.blocks = qx_cells_of(g->k, s.block);
     s.panel = panel_of(g, s.block);

@@ -218,7 +218,7 @@ static int64_t probe_count(const mixed *x)
 static qx_status open_probe(mixed *x, qx_stats *stats)
 {
     const int64_t count = probe_count(x);
-    if (count) return qx_probe_new(x->pass->pipe, stats, x->pass->pipe->samples, count, &x->probe);
+    if (count) return qx_probe_new(x->pass->pipe, stats, x->pass->pipe->samples, count, false, &x->probe);
     if (x->goal.sqnr > 0) QX_FAIL(x->pass->ctx, QX_E_USAGE, "mixed(sqnr=%g) measures the output and needs samples and score=output", x->goal.sqnr);
     if (!strcmp(qx_opt_text(x->pass, "score"), "output")) QX_FAIL(x->pass->ctx, QX_E_USAGE, "mixed(score=output) runs the model and needs samples, not only statistics");
     qx_log(x->pass->ctx, QX_LOG_INFO, "formats are chosen by each layer's own error: %s", x->pass->pipe->samples ? "score=layer, or a model too large for score=auto" : "there are no samples to run");

@@ -24,7 +24,7 @@ struct qx_probe {
     const qx_stats *stats;
     qx_samples *samples;
     qx_exec *exec;
-    int64_t count;
+    int64_t count; bool half;
     held *ref;                       /* [count] */
     qx_ends ends;                    /* where the outputs are compared */
     bool *logits, any_logits;
@@ -289,7 +289,10 @@ static qx_status run_sample(qx_probe *p, int64_t i, qx_tensor **out)
     int n;
     QX_TRY(qx_check_cancel(p->ctx));
     QX_TRY(qx_alloc_array(p->ctx, (size_t)p->ends.n + 1, sizeof **out, (void **)out));
-    QX_TRY(qx_samples_get(p->samples, i * qx_samples_count(p->samples) / p->count, &feeds, &n));
+    qx_samples_half(p->samples, p->half);
+    const qx_status st = qx_samples_get(p->samples, i * qx_samples_count(p->samples) / p->count, &feeds, &n);
+    qx_samples_half(p->samples, false);
+    QX_TRY(st);
     return qx_exec_run(p->exec, feeds, n, p->ends.names, p->ends.n, *out);
 }
 
@@ -396,13 +399,13 @@ static qx_status make(qx_probe *p)
     return QX_OK;
 }
 
-qx_status qx_probe_new(struct qx_pipeline *pipe, const qx_stats *stats, qx_samples *samples, int64_t count, qx_probe **out)
+qx_status qx_probe_new(struct qx_pipeline *pipe, const qx_stats *stats, qx_samples *samples, int64_t count, bool half, qx_probe **out)
 {
     qx_probe *p;
     *out = NULL;
     if (count > qx_samples_count(samples)) count = qx_samples_count(samples);
     QX_TRY(QX_NEW(pipe->ctx, &p));
-    *p = (qx_probe){.ctx = pipe->ctx, .pipe = pipe, .stats = stats, .samples = samples, .count = count};
+    *p = (qx_probe){.ctx = pipe->ctx, .pipe = pipe, .stats = stats, .samples = samples, .count = count, .half = half};
     qx_status st = make(p);
     if (st == QX_OK) *out = p;
     else qx_probe_free(p);

@@ -21,8 +21,8 @@ typedef struct qx_probe_effect {
 
 /* How many samples are worth running for one choice in a model with so many weights that may change; 0: too large to run often. */
 int64_t qx_probe_samples(int64_t weights);
-/* Runs `count` samples, spread over all, in float and keeps their outputs. changes names every item that may change later (spec is not looked at). */
-qx_status qx_probe_new(struct qx_pipeline *pipe, const qx_stats *stats, qx_samples *samples, int64_t count, qx_probe **out);
+/* Runs `count` samples, spread over all, in float and keeps their outputs. half: of windows of text only the first half. */
+qx_status qx_probe_new(struct qx_pipeline *pipe, const qx_stats *stats, qx_samples *samples, int64_t count, bool half, qx_probe **out);
 void qx_probe_free(qx_probe *p);
 qx_status qx_probe_run(qx_probe *p, const qx_probe_change *changes, int64_t n, qx_probe_effect *out);
 

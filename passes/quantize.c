@@ -204,7 +204,7 @@ static qx_status write_model(job *j)
 
 /* ---- verification ------------------------------------------------------------------------------------------------------- */
 
-enum { MOST_VERIFIED = 8 };
+enum { MOST_VERIFIED = 8, LEAST_VERIFIED = 2, VERIFIED_SHARE = 16 }; /* both models run on each: a sixteenth of the samples is an eighth of the sweep */
 
 /* Which samples: --verify's own, else those that calibration did not see, else (said) the ones it saw. */
 static qx_status choose_verification(job *j, qx_model *before, qx_samples **out, int64_t *first, int64_t *count)
@@ -216,8 +216,10 @@ static qx_status choose_verification(job *j, qx_model *before, qx_samples **out,
         *count = qx_samples_count(*out);
     } else {
         QX_TRY(qx_samples_open(j->ctx, before, &j->so, out));
+        const int64_t share = qx_samples_count(*out) / VERIFIED_SHARE, most = share < LEAST_VERIFIED ? LEAST_VERIFIED : share;
         *first = qx_samples_count(*out);
         *count = qx_samples_held_out(*out);
+        if (*count > most) *count = most;
         if (!*count) {
             *count = *first;
             *first = 0;
@@ -311,6 +313,8 @@ static qx_status run_job(job *j)
     QX_TRY(qx_arena_status(j->report->arena));
     QX_TRY(write_model(j));
     if (j->opt->frontier) QX_TRY(qx_frontier_png(j->report, j->opt->frontier));
+    qx_stats_free(j->stats); /* rows and Gram matrices: verification needs the memory for two models */
+    j->stats = NULL;
     QX_TRY(verify(j));
     return qx_arena_status(j->report->arena);
 }

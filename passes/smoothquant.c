@@ -174,7 +174,7 @@ static qx_status measure(qx_pass *p, smooth_state *s, const qx_stats *stats)
     for (int64_t i = 0; i < s->n; i++) k += s->groups[i].k;
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)p->pipe->plan->linears.count + 1, sizeof *t.changes, (void **)&t.changes));
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)k, sizeof *t.factors, (void **)&t.factors));
-    QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, p->pipe->samples, count, &t.probe));
+    QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, p->pipe->samples, count, true, &t.probe));
     st = measure_suspects(&t, probes);
 done:
     qx_probe_free(t.probe);
@@ -282,7 +282,7 @@ static const qx_option options[] = {
     {"float-effect", QX_OPT_FLOAT, "5", 0, 100, NULL, "what alone moves the model's output by this many percent of what all together do stays float, the worst first"},
     {"float-below", QX_OPT_FLOAT, "20", 0, 100, NULL, "and then operators whose output is less than so many dB above the error that is left"},
     {"float-share", QX_OPT_FLOAT, "10", 0, 100, NULL, "but never more than this share of the weights, in percent"},
-    {"probes", QX_OPT_INT, "12", 0, 1000, NULL, "groups whose effect is measured, of those with the largest errors; each takes a run of the model over one to four samples"},
+    {"probes", QX_OPT_INT, "12", 0, 1000, NULL, "groups whose effect is measured, of those with the largest errors; each takes a run of the model over one to four samples, of text their first halves"},
     {"mul", QX_OPT_BOOL, "true", 0, 0, NULL, "insert a Mul where the factor cannot be folded upstream"},
     {"mul-gain", QX_OPT_FLOAT, "3", 0, 100, NULL, "the Mul has to lessen the error of its readers by so many dB, where alpha is searched"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},

@@ -96,6 +96,7 @@ static qx_status factor(qx_ctx *ctx, const solve *v, solve_live *l)
     const qx_factor f = {.h = l->h, .k = k, .perm = l->perm, .damp = v->spec.damp};
     l->failed = !qx_factor_inverse(&f, l->u, scratch, &damping);
     qx_free(ctx, scratch);
+    for (int64_t j = 0; j < k && v->spec.prune && !l->failed; j++) l->h[j * k + j] += (float)damping; /* pairs are swapped for what SparseGPT chose them by */
     st = QX_OK;
     if (l->failed) qx_warn(ctx, "weight '%s': the Gram matrix of its input cannot be factored, even damped: rounded to nearest instead", v->name);
     return st;
@@ -145,33 +146,59 @@ static void round_rows(const tile *t, float *x, int64_t rows, const float *scale
     qx_fake_quantize(&q, x);
 }
 
+static void prune_by_size(int64_t k, float *x, int64_t rows, uint8_t *mask)
+{
+    qx_mask_2_4(x, rows, k, NULL, mask);
+    for (int64_t i = 0; i < rows * k; i++)
+        if (!mask[i]) x[i] = 0;
+}
+
+/* SparseGPT's choice, in float, and what swaps make of it; without a factor of H the largest stay. w0: room for a copy. */
+static qx_status prune_rows(qx_ctx *ctx, const solve *v, int64_t k, float *x, int64_t rows, float *w0, void *scratch)
+{
+    if (v->live->failed) return prune_by_size(k, x, rows, scratch), QX_OK;
+    const qx_format plain = {.codes = QX_DT_FLOAT};
+    const qx_gptq g = {.k = k, .u = v->live->u, .format = plain, .prune_2_4 = true};
+    const qx_refine r = {.k = k, .h = v->live->h, .format = plain, .prune_2_4 = true, .sweeps = v->spec.swaps};
+    memcpy(w0, x, (size_t)(rows * k) * sizeof *x);
+    const bool done = qx_gptq_rows(&g, x, rows, NULL, NULL, NULL, NULL, scratch) && (!v->spec.swaps || qx_refine_rows(&r, w0, x, rows, NULL, scratch));
+    return done ? QX_OK : qx_fail(ctx, QX_E_UNSUPPORTED, "weight '%s': the solver does not prune it", v->name);
+}
+
+/* Coordinate descent on the codes; zeros of a pruning stay where they are. */
+static qx_status refine_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, float *scale, const int32_t *zero)
+{
+    const solve *v = t->v;
+    qx_refine r = {.k = t->k, .h = v->live->h, .format = t->format, .block = t->spec->block < 0 ? 0 : t->spec->block, .scale = scale, .zero = zero, .sweeps = v->spec.refine,
+                   .global = two_level(t->spec) ? qx_nvfp4_global(v->live->amax) : 1, .rescale = t->spec->block >= 0};
+    if (!v->spec.refine) return QX_OK;
+    if (v->spec.prune || v->spec.keep_zeros) {
+        for (int64_t i = 0; i < rows * t->k; i++) t->codes[i] = x[i] != 0;
+        r.mask = t->codes;
+    }
+    return qx_refine_rows(&r, t->w0, x, rows, NULL, t->scratch) ? QX_OK : qx_fail(ctx, QX_E_UNSUPPORTED, "weight '%s': refine does not take %s", v->name, qx_dtype_get(t->spec->codes)->name);
+}
+
 static qx_status solve_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, float *scale, int32_t *zero)
 {
     const solve *v = t->v;
     const solve_live *l = v->live;
+    const bool solves = v->spec.compensate && !l->failed;
+    if (v->spec.prune) QX_TRY(prune_rows(ctx, v, t->k, x, rows, t->w0, t->scratch));
     const bool given = scales_before(t, x, rows, scale, zero);
     const qx_search search = {.format = t->format, .weight = l->diag};
     const qx_nvfp4 nvfp4 = {.global = two_level(t->spec) ? qx_nvfp4_global(l->amax) : 1, .weight = l->diag};
-    if (l->failed || !v->spec.compensate) {
-        if (!given) QX_FAIL(ctx, QX_E_NUMERIC, "weight '%s': no scales to round with", v->name);
+    if (!solves) {
+        if (!given) qx_nvfp4_search(&nvfp4, x, rows, t->k, t->codes, scale, NULL);
         round_rows(t, x, rows, scale, zero);
         return QX_OK;
     }
-    if (v->spec.refine) memcpy(t->w0, x, (size_t)(rows * t->k) * sizeof *x);
+    if (!v->spec.prune) memcpy(t->w0, x, (size_t)(rows * t->k) * sizeof *x);
     const qx_gptq g = {.k = t->k, .u = l->u, .perm = l->perm, .format = t->format, .block = t->spec->block < 0 ? 0 : t->spec->block, .zero_point = t->spec->zero_point,
-                       .search = given || two_level(t->spec) ? NULL : &search, .nvfp4 = two_level(t->spec) ? &nvfp4 : NULL, .keep_zeros = v->spec.keep_zeros, .prune_2_4 = v->spec.prune};
+                       .search = given || two_level(t->spec) ? NULL : &search, .nvfp4 = two_level(t->spec) ? &nvfp4 : NULL, .keep_zeros = v->spec.keep_zeros || v->spec.prune};
     if (!qx_gptq_rows(&g, x, rows, scale, zero, t->codes, NULL, t->scratch))
         QX_FAIL(ctx, QX_E_UNSUPPORTED, "weight '%s': the solver does not take %s in blocks of %lld", v->name, qx_dtype_get(t->spec->codes)->name, (long long)t->spec->block);
-    if (!v->spec.refine) return QX_OK;
-    const qx_refine r = {.k = t->k, .h = l->h, .format = t->format, .block = g.block, .scale = scale, .global = nvfp4.global, .zero = zero, .sweeps = v->spec.refine, .rescale = t->spec->block >= 0};
-    uint8_t *mask = NULL;
-    qx_refine masked = r;
-    if (v->spec.prune || v->spec.keep_zeros) { /* zeros stay where they are */
-        mask = t->codes;
-        for (int64_t i = 0; i < rows * t->k; i++) mask[i] = x[i] != 0;
-        masked.mask = mask;
-    }
-    return qx_refine_rows(&masked, t->w0, x, rows, NULL, t->scratch) ? QX_OK : qx_fail(ctx, QX_E_UNSUPPORTED, "weight '%s': refine does not take %s", v->name, qx_dtype_get(t->spec->codes)->name);
+    return refine_rows(ctx, t, x, rows, scale, zero);
 }
 
 /* NVFP4 block scales are handed back as stored, without the tensor's factor. */
@@ -188,7 +215,7 @@ static size_t solver_scratch(const solve *v, const qx_qspec *spec, int64_t k)
     const qx_search search = {0};
     const qx_gptq g = {.k = k, .block = spec && spec->block > 0 ? spec->block : 0, .format = {.codes = spec ? spec->codes : QX_DT_FLOAT}, .search = &search, .keep_zeros = true};
     const qx_refine r = {.k = k, .block = g.block};
-    const size_t a = qx_gptq_scratch(&g, ROWS), b = v->spec.refine ? qx_refine_scratch(&r, ROWS) : 0;
+    const size_t a = qx_gptq_scratch(&g, ROWS), b = v->spec.refine || v->spec.swaps ? qx_refine_scratch(&r, ROWS) : 0;
     return a > b ? a : b;
 }
 
@@ -245,17 +272,10 @@ static qx_status float_rows(qx_ctx *ctx, const qx_step *s, int64_t first, int64_
     (void)scratch;
     if (!v->live) QX_FAIL(ctx, QX_E_FAIL, "weight '%s': pruning asked for outside a job", v->name);
     QX_TRY_GOTO(st, make_buffers(ctx, v, NULL, k, &b));
-    const qx_gptq g = {.k = k, .u = v->live->u, .perm = NULL, .format = {.codes = QX_DT_FLOAT}, .prune_2_4 = true};
     for (int64_t r = 0; r < rows; r += ROWS) {
         const int64_t n = rows - r < ROWS ? rows - r : ROWS;
         to_solver(v->spec.spatial, n, k, x + r * k, b.y);
-        if (v->live->failed) {
-            qx_mask_2_4(b.y, n, k, NULL, b.codes);
-            for (int64_t i = 0; i < n * k; i++)
-                if (!b.codes[i]) b.y[i] = 0;
-        } else if (!qx_gptq_rows(&g, b.y, n, NULL, NULL, NULL, NULL, b.scratch)) {
-            QX_TRY_GOTO(st, qx_fail(ctx, QX_E_UNSUPPORTED, "weight '%s': the solver does not prune it", v->name));
-        }
+        QX_TRY_GOTO(st, prune_rows(ctx, v, k, b.y, n, b.w0, b.scratch));
         from_solver(v->spec.spatial, n, k, b.y, x + r * k);
     }
 done:

@@ -7,7 +7,8 @@
 
 typedef struct qx_solve_spec {
     bool compensate;     /* spread each error over later columns (GPTQ, SparseGPT); needs gram */
-    bool prune;          /* 2:4 by w^2 / U(j,j)^2 on the compensated weights (SparseGPT) */
+    bool prune;          /* 2:4 by w^2 / U(j,j)^2 on the compensated weights (SparseGPT), then: */
+    int swaps;           /* sweeps that choose each pair of four anew, with what is left moved to where it serves best */
     bool stay_float;     /* prune in float though a format follows: gptq rounds later */
     bool keep_zeros;     /* zeros of an earlier pruning stay */
     bool act_order;      /* columns by falling diagonal of H; scales are then chosen beforehand */

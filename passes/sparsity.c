@@ -1,7 +1,8 @@
 /* sparsity.c - 2:4 structured sparsity: of each 4 consecutive weights along the contraction two become exactly 0, the form that sparse tensor cores run.
  *
  * magnitude keeps the largest |w|; wanda the largest |w| * rms of the input channel; sparsegpt (arXiv 2301.00774) prunes column by column and lets the
- * surviving weights make up for it, and with a format behind it prunes and rounds in the same solve. Convolutions group along input channels. */
+ * surviving weights make up for it; then each pair of a four is chosen anew, together with the values that serve the output best, while that helps.
+ * With a format behind it rounding follows in the same job. Convolutions group along input channels. */
 #include <math.h>
 #include <string.h>
 
@@ -85,7 +86,7 @@ static qx_status prune(qx_pass *p, qx_plan_item *it, qx_stats *stats)
     it->weight->pruned = true;
     QX_TRY(qx_item_note(p->pipe, it, "2:4 %s", names[how]));
     if (how != SPARSEGPT) return qx_mask_step(p->pipe, it->weight, norm, spatial);
-    const qx_solve_spec spec = {.compensate = true, .prune = true, .stay_float = gptq_follows(p),
+    const qx_solve_spec spec = {.compensate = true, .prune = true, .swaps = (int)qx_opt_int(p, "swaps"), .stay_float = gptq_follows(p),
                                 .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = st->gram, .gram_rows = st->gram_rows, .k = k, .spatial = spatial};
     if (!gptq_follows(p)) it->weight->solved = it->weight->spec.codes != QX_DT_UNDEFINED;
     return qx_solve_step(p->pipe, it->weight, &spec);
@@ -109,6 +110,7 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 
 static const qx_option options[] = {
     {"method", QX_OPT_CHOICE, "sparsegpt", 0, 0, "magnitude|wanda|sparsegpt", "how the two of each four weights are chosen; sparsegpt also makes up for them"},
+    {"swaps", QX_OPT_INT, "2", 0, 100, NULL, "sparsegpt: sweeps that choose the two of each four anew, with the values that serve the output best"},
     {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
     QX_SHRINK_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
@@ -116,5 +118,6 @@ static const qx_option options[] = {
 
 const qx_passdef qx_pass_sparsity = {
     .name = "sparsity", .brief = "2:4 structured sparsity along the contraction", .options = options, .flags = QX_PASS_WEIGHTS, .plan = plan, .run = run,
-    .doc = "Two of each four weights along the contraction become 0. With a format behind it (sparsity,int8) pruning and rounding are one\n"
-           "solve, and zeros are exact in the codes. Layers need a multiple of 8 outputs and of 16 inputs; others keep their weights and say so."};
+    .doc = "Two of each four weights along the contraction become 0. sparsegpt chooses column by column; swaps then choose each pair anew together with\n"
+           "its values while tr(dW H dW') falls. With a format behind it (sparsity,int8) rounding makes up for itself too, and zeros are exact in the codes.\n"
+           "Layers need a multiple of 8 outputs and of 16 inputs; others keep their weights and say so."};

@@ -321,6 +321,102 @@ static void sparse_masks_hold(void **state)
     for (int i = 0; i < COUNT(bad); i++) assert_false(qx_gptq_rows(&bad[i], both, ROWS, scale, NULL, NULL, NULL, fs));
 }
 
+/* Solves the two kept weights of each group together by brute force: the least error over all 6^groups masks, each with its least-squares values. */
+enum { TINY = 8 };
+static double least_error(const float *w, const float *h, const bool *keep)
+{
+    double a[TINY][TINY + 1], d[TINY];
+    int at[TINY], n = 0;
+    for (int i = 0; i < TINY; i++)
+        if (keep[i]) at[n++] = i;
+    for (int i = 0; i < n; i++) { /* H_KK v = H_K: w */
+        a[i][n] = 0;
+        for (int j = 0; j < n; j++) a[i][j] = (double)h[at[i] * TINY + at[j]];
+        for (int j = 0; j < TINY; j++) a[i][n] += (double)h[at[i] * TINY + j] * (double)w[j];
+    }
+    for (int i = 0; i < n; i++)
+        for (int r = 0; r < n; r++) {
+            const double f = a[r][i] / a[i][i];
+            for (int j = i; j <= n && r != i; j++) a[r][j] -= f * a[i][j];
+        }
+    for (int i = 0; i < TINY; i++) d[i] = (double)w[i];
+    for (int i = 0; i < n; i++) d[at[i]] -= a[i][n] / a[i][i];
+    double e = 0;
+    for (int i = 0; i < TINY; i++)
+        for (int j = 0; j < TINY; j++) e += d[i] * (double)h[i * TINY + j] * d[j];
+    return e;
+}
+
+static double best_of_all_masks(const float *w, const float *h)
+{
+    static const uint8_t pairs[6] = {3, 5, 9, 6, 10, 12};
+    double best = 1e300;
+    for (int a = 0; a < 36; a++) {
+        bool keep[TINY];
+        for (int i = 0; i < TINY; i++) keep[i] = pairs[i < 4 ? a / 6 : a % 6] >> (i % 4) & 1;
+        best = fmin(best, least_error(w, h, keep));
+    }
+    return best;
+}
+
+/* Swaps: never worse than SparseGPT, close to the best of all masks, stationary in the values that stay. */
+static void swaps_choose_pairs(void **state)
+{
+    (void)state;
+    enum { ROWS = 40 };
+    static float w[ROWS * TINY], h[TINY * TINY], u[TINY * TINY], fs[128 * TINY], before[ROWS * TINY], after[ROWS * TINY];
+    double damping, err[ROWS], was = 0, is = 0, best = 0;
+    problem(ROWS, TINY, 60, 11, w, h);
+    assert_true(qx_factor_inverse(&(qx_factor){.h = h, .k = TINY, .damp = .01}, u, fs, &damping));
+    solve(&(qx_gptq){.k = TINY, .u = u, .format = {.codes = QX_DT_FLOAT}, .prune_2_4 = true}, w, ROWS, ROWS, fs, before);
+    memcpy(after, before, sizeof after);
+    qx_refine rf = {.k = TINY, .h = h, .format = {.codes = QX_DT_FLOAT}, .prune_2_4 = true, .sweeps = 1000};
+    void *scratch = malloc(qx_refine_scratch(&rf, ROWS));
+    assert_true(qx_refine_rows(&rf, w, after, ROWS, err, scratch));
+    for (int r = 0; r < ROWS; r++) {
+        const double e0 = total_error(w + r * TINY, before + r * TINY, h, 1, TINY), e1 = total_error(w + r * TINY, after + r * TINY, h, 1, TINY);
+        bool keep[TINY];
+        for (int i = 0; i < TINY; i++) keep[i] = after[r * TINY + i] != 0;
+        assert_true(e1 <= e0 * (1 + 1e-4));
+        assert_true(fabs(e1 - err[r]) <= 1e-4 * e1);
+        assert_true(fabs(e1 - least_error(w + r * TINY, h, keep)) <= 2e-3 * e1);
+        for (int g = 0; g < TINY; g += 4) assert_int_equal(nonzeros(after + r * TINY + g), 2);
+        was += e0, is += e1, best += best_of_all_masks(w + r * TINY, h);
+    }
+    assert_true(best <= is * (1 + 1e-5));
+    if (!(is - best < 0.35 * (was - best))) fail_msg("swaps leave %g, SparseGPT %g, the best masks %g", is, was, best);
+    rf.mask = (const uint8_t *)"";
+    assert_false(qx_refine_rows(&rf, w, after, ROWS, NULL, scratch));
+    rf = (qx_refine){.k = TINY, .h = h, .format = {.codes = QX_DT_INT8}, .prune_2_4 = true};
+    assert_false(qx_refine_rows(&rf, w, after, ROWS, NULL, scratch));
+    free(scratch);
+}
+
+/* Dead inputs, inputs that are the same, a last group of fewer than four, rows in tiles of any number. */
+static void swaps_take_what_comes(void **state)
+{
+    (void)state;
+    enum { ROWS = 21, K = 70 };
+    static float w[ROWS * K], h[K * K], whole[ROWS * K], parts[ROWS * K];
+    static uint8_t mask[ROWS * K];
+    problem(ROWS, K, 30, 3, w, h); /* fewer rows than columns: H has no inverse */
+    for (int i = 0; i < K; i++) h[5 * K + i] = h[i * K + 5] = 0, h[9 * K + i] = h[8 * K + i];
+    for (int i = 0; i < K; i++) h[i * K + 9] = h[i * K + 8];
+    qx_mask_2_4(w, ROWS, K, NULL, mask);
+    for (int i = 0; i < ROWS * K; i++) whole[i] = parts[i] = mask[i] ? w[i] : 0;
+    const qx_refine rf = {.k = K, .h = h, .format = {.codes = QX_DT_FLOAT}, .prune_2_4 = true, .sweeps = 20};
+    void *scratch = malloc(qx_refine_scratch(&rf, ROWS));
+    const double before = total_error(w, whole, h, ROWS, K);
+    assert_true(qx_refine_rows(&rf, w, whole, ROWS, NULL, scratch));
+    assert_true(total_error(w, whole, h, ROWS, K) < before);
+    for (int r = 0; r < ROWS; r += 4) assert_true(qx_refine_rows(&rf, w + r * K, parts + r * K, ROWS - r < 4 ? ROWS - r : 4, NULL, scratch));
+    assert_memory_equal(whole, parts, sizeof whole);
+    for (int r = 0; r < ROWS; r++)
+        for (int g = 0; g + 4 <= K; g += 4) assert_true(nonzeros(whole + r * K + g) <= 2);
+    for (int i = 0; i < ROWS * K; i++) assert_true(isfinite(whole[i]));
+    free(scratch);
+}
+
 static void masks_break_ties_early(void **state)
 {
     (void)state;
@@ -403,7 +499,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matmul_matches_loops), cmocka_unit_test(factor_matches_numpy), cmocka_unit_test(factor_of_large), cmocka_unit_test(factor_refuses), cmocka_unit_test(gram_shrinks_towards_the_truth),
         cmocka_unit_test(gptq_matches_numpy), cmocka_unit_test(quad_error_matches_numpy), cmocka_unit_test(gptq_beats_rounding),
-        cmocka_unit_test(sparse_masks_hold), cmocka_unit_test(masks_break_ties_early), cmocka_unit_test(lowrank_reaches_svd),
+        cmocka_unit_test(sparse_masks_hold), cmocka_unit_test(swaps_choose_pairs), cmocka_unit_test(swaps_take_what_comes), cmocka_unit_test(masks_break_ties_early), cmocka_unit_test(lowrank_reaches_svd),
         cmocka_unit_test(hadamard_is_orthogonal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
