@@ -119,6 +119,21 @@ static role first_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint
     return may_block(l, s->in[0]) && s->n_out == 1 && may_block(l, s->out[0]) ? ROLE_TIED : ROLE_PLAIN;
 }
 
+/* Not for training, whose statistics run over plain pictures. */
+static role batch_norm_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
+{
+    *n = 0;
+    const bool trains = qx_attr_int(s->node, "training_mode", 0) || s->node->op->since < 7;
+    return trains ? ROLE_PLAIN : first_role(l, s, tied, n);
+}
+
+/* Maxima and averages; their places and other norms know plain pictures. */
+static role pool_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
+{
+    *n = 0;
+    return s->n_out != 1 || s->node->op->id == QX_OP_LpPool ? ROLE_PLAIN : first_role(l, s, tied, n);
+}
+
 static role binary_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
     *n = 0;
@@ -155,7 +170,7 @@ static role resize_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uin
 static role role_of(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
     static const struct { qx_cpu_fn *fn; role_fn *role; } table[] = {
-        {qx_cpu_conv, conv_role}, {qx_cpu_gn, first_role}, {qx_cpu_act, first_role}, {qx_cpu_unary, first_role}, {qx_cpu_identity, first_role}, {qx_cpu_binary, binary_role},
+        {qx_cpu_conv, conv_role}, {qx_cpu_gn, first_role}, {qx_cpu_act, first_role}, {qx_cpu_unary, first_role}, {qx_cpu_identity, first_role}, {qx_cpu_clip, first_role}, {qx_cpu_batch_norm, batch_norm_role}, {qx_cpu_pool, pool_role}, {qx_cpu_binary, binary_role},
         {qx_cpu_group_norm, first_role}, {qx_cpu_concat, concat_role}, {qx_cpu_resize, resize_role}, {qx_cpu_shape, dims_role}};
     *n = 0;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)

@@ -1,9 +1,10 @@
 /* batch_norm.c - BatchNormalization: with the statistics that it is given, and (training) with those of the batch, which also move the running ones. */
 #include <math.h>
 
+#include "kernels/multi.h"
 #include "runtime/cpu/op.h"
 
-typedef struct bn { int64_t batch, ch, inner; const float *x, *scale, *bias, *mean, *var; float *y, *factor; double eps; } bn;
+typedef struct bn { int64_t batch, ch, inner; int block; const float *x, *scale, *bias, *mean, *var; float *y, *factor; double eps; } bn;
 
 static qx_status read(qx_call *c, bn *b)
 {
@@ -57,6 +58,24 @@ static qx_status apply_rows(void *user, int64_t piece)
     return QX_OK;
 }
 
+/* Channels side by side, as convolutions leave them. */
+QX_INLINE void lanes_body(int n, int64_t points, const float *restrict x, const float *restrict a, const float *restrict m, const float *restrict add, float *restrict y)
+{
+    for (int64_t i = 0; i < points; i++)
+        for (int l = 0; l < n; l++) y[i * n + l] = (x[i * n + l] - m[l]) * a[l] + add[l];
+}
+QX_INLINE void lanes16_body(int64_t points, const float *x, const float *a, const float *m, const float *add, float *y) { lanes_body(16, points, x, a, m, add, y); }
+QX_MULTI(static, lanes16, (int64_t points, const float *x, const float *a, const float *m, const float *add, float *y), (points, x, a, m, add, y))
+
+static qx_status apply_lanes(void *user, int64_t r)
+{
+    const bn *b = user;
+    const int64_t k = r * b->block % b->ch, at = r * b->block * b->inner;
+    if (b->block == 16) lanes16(b->inner, b->x + at, b->factor + k, b->mean + k, b->bias + k, b->y + at);
+    else lanes_body(b->block, b->inner, b->x + at, b->factor + k, b->mean + k, b->bias + k, b->y + at);
+    return QX_OK;
+}
+
 /* Mean and variance (of the population) of channel k. */
 static void moments(const bn *b, int64_t k, double *mean, double *var)
 {
@@ -104,6 +123,8 @@ qx_status qx_cpu_batch_norm(qx_call *c)
     QX_TRY(qx_call_out_f32(c, 0, c->in[0]->dtype, c->in[0]->rank, c->in[0]->dims, &b.y));
     if (qx_call_int(c, "training_mode", 0) || (c->version < 7 && !qx_call_int(c, "is_test", 0))) QX_TRY(train(c, &b));
     QX_TRY(factors(c, &b));
+    b.block = qx_call_in_block(c, 0);
+    if (b.block) return qx_parallel(c->ctx, b.batch * b.ch / b.block, apply_lanes, &b);
     if (b.inner == 1) return qx_parallel(c->ctx, (b.batch + ROWS - 1) / ROWS, apply_rows, &b);
     return b.inner ? qx_parallel(c->ctx, b.batch * b.ch, apply, &b) : QX_OK;
 }

@@ -12,7 +12,7 @@ typedef struct pool {
     const float *x;
     float *y;
     int64_t *arg;                /* flat index of the maximum in the input; NULL: not asked for */
-    int spatial;
+    int spatial, block;          /* block: channels side by side; 0: plain */
     int64_t in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];
     int64_t plane, out_plane;
     float p;
@@ -93,6 +93,10 @@ typedef struct taps { int64_t lo, n, padded; } taps;
 static taps taps_at(const pool *p, int axis, int64_t o)
 {
     const int64_t first = o * p->stride[axis] - p->begin[axis], d = p->dilation[axis], in = p->in[axis], kernel = p->kernel[axis], to = in + p->end[axis];
+    if (d == 1) { /* the same without divisions */
+        const int64_t lo = first < 0 ? 0 : first, hi = first + kernel < in ? first + kernel : in, pad = to - first;
+        return (taps){lo, hi > lo ? hi - lo : 0, pad < kernel ? pad < 0 ? 0 : pad : kernel};
+    }
     const int64_t skip = first < 0 ? (-first + d - 1) / d : 0, pad = to > first ? (to - first + d - 1) / d : 0;
     int64_t end = in > first ? (in - first + d - 1) / d : 0;
     end = end < kernel ? end : kernel;
@@ -132,12 +136,14 @@ static double total(const pool *p, const float *x, const taps t[3])
     return s;
 }
 
+static double divisor(const pool *p, const taps t[3]) { return (double)(p->count_pad ? t[0].padded * t[1].padded * t[2].padded : t[0].n * t[1].n * t[2].n); }
+
 static float pool_one(const pool *p, const float *x, const taps t[3], int64_t *arg)
 {
     if (p->kind == MAX) return maximum(p, x, t, arg);
     const double s = total(p, x, t);
     if (p->kind == LP) return (float)pow(s, 1.0 / (double)p->p);
-    return (float)(s / (double)(p->count_pad ? t[0].padded * t[1].padded * t[2].padded : t[0].n * t[1].n * t[2].n));
+    return (float)(s / divisor(p, t));
 }
 
 /* ---- Columns whose taps are all inside of the input: tap by tap over a run of them, in the same order as one by one ---- */
@@ -215,6 +221,48 @@ static qx_status pool_piece(void *user, int64_t plane)
     return QX_OK;
 }
 
+/* ---- Channels side by side, as convolutions leave them: every tap is a vector ---- */
+
+enum { MOST_LANES = 16 };
+
+QX_INLINE void lanes_one(const pool *p, const float *restrict x, const taps t[3], int lanes, float *restrict y)
+{
+    double sum[MOST_LANES];
+    float most[MOST_LANES];
+    for (int l = 0; l < lanes; l++) sum[l] = 0, most[l] = -INFINITY;
+    for (int64_t b = 0; b < t[1].n; b++) {
+        const float *row = x + ((t[1].lo + b * p->dilation[1]) * p->in[2] + t[2].lo) * lanes;
+        for (int64_t c = 0; c < t[2].n; c++, row += p->dilation[2] * lanes)
+            for (int l = 0; l < lanes; l++) {
+                if (p->kind == MAX) most[l] = (row[l] > most[l]) | (row[l] != row[l]) ? row[l] : most[l];
+                else sum[l] += (double)row[l];
+            }
+    }
+    const double count = divisor(p, t);
+    for (int l = 0; l < lanes; l++) y[l] = p->kind == MAX ? most[l] : (float)(sum[l] / count);
+}
+
+QX_INLINE void lanes_plane_body(const pool *p, const float *x, float *y)
+{
+    taps t[3] = {{0, 1, 1}};
+    for (int64_t b = 0; b < p->out[1]; b++) {
+        t[1] = taps_at(p, 1, b);
+        for (int64_t c = 0; c < p->out[2]; c++, y += p->block) {
+            t[2] = taps_at(p, 2, c);
+            if (p->block == MOST_LANES) lanes_one(p, x, t, MOST_LANES, y);
+            else lanes_one(p, x, t, p->block, y);
+        }
+    }
+}
+QX_MULTI(static, lanes_plane, (const pool *p, const float *x, float *y), (p, x, y))
+
+static qx_status lanes_piece(void *user, int64_t i)
+{
+    const pool *p = user;
+    lanes_plane(p, p->x + i * p->plane * p->block, p->y + i * p->out_plane * p->block);
+    return QX_OK;
+}
+
 static void out_dims(const pool *p, const qx_tensor *x, int64_t *dims)
 {
     dims[0] = x->dims[0];
@@ -261,6 +309,8 @@ qx_status qx_cpu_pool(qx_call *c)
         QX_TRY(qx_call_out(c, 1, QX_DT_INT64, x->rank, dims, &arg));
         p.arg = arg->data;
     }
+    p.block = qx_call_in_block(c, 0);
+    if (p.block) return qx_parallel(c->ctx, x->dims[0] * x->dims[1] / p.block, lanes_piece, &p);
     QX_TRY(qx_parallel(c->ctx, x->dims[0] * x->dims[1], pool_piece, &p));
     return y ? write_codes(c, x, y->numel, p.y, y->data) : QX_OK;
 }
