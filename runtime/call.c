@@ -225,17 +225,21 @@ qx_status qx_call_axis(const qx_call *c, int64_t axis, int rank, int *out)
     return QX_OK;
 }
 
-int qx_call_in_block(const qx_call *c, uint32_t i)
+int qx_call_in_layout(const qx_call *c, uint32_t i)
 {
     uint32_t id = c->step->native && i < c->step->n_in ? c->step->in[i] : QX_NO_VALUE;
     return id == QX_NO_VALUE ? 0 : c->exec->info[id].block;
 }
 
-int qx_call_out_block(const qx_call *c, uint32_t i)
+int qx_call_out_layout(const qx_call *c, uint32_t i)
 {
     uint32_t id = c->step->native && i < c->step->n_out ? c->step->out[i] : QX_NO_VALUE;
     return id == QX_NO_VALUE ? 0 : c->exec->info[id].block;
 }
+
+static int block_of_layout(int layout) { return layout < 0 ? -layout : layout; }
+int qx_call_in_block(const qx_call *c, uint32_t i) { return block_of_layout(qx_call_in_layout(c, i)); }
+int qx_call_out_block(const qx_call *c, uint32_t i) { return block_of_layout(qx_call_out_layout(c, i)); }
 
 /* ---- Outputs ---- */
 
@@ -245,8 +249,8 @@ static qx_call_rt *rt_of(qx_call *c) { return (qx_call_rt *)c; } /* c is the fir
 static qx_status check_blocked(const qx_call *c, uint32_t i, qx_dtype dtype, int rank, const int64_t *dims)
 {
     uint32_t id = i < c->step->n_out ? c->step->out[i] : QX_NO_VALUE;
-    int block = id == QX_NO_VALUE ? 0 : c->exec->info[id].block;
-    if (!block || (dtype == QX_DT_FLOAT && rank == 4 && dims[1] % block == 0)) return QX_OK;
+    const int layout = id == QX_NO_VALUE ? 0 : c->exec->info[id].block, block = block_of_layout(layout);
+    if (!block || (dtype == QX_DT_FLOAT && rank == 4 && (layout < 0 ? dims[1] == block : dims[1] % block == 0))) return QX_OK;
     qx_tensor t = {.dtype = dtype, .rank = rank};
     char got[96];
     for (int k = 0; k < rank && k < QX_MAX_RANK; k++) t.dims[k] = dims[k];

@@ -1,5 +1,5 @@
 /* layout.c - keeps the pictures of a chain of convolutions in the layout in which convolutions run (8 or 16 channels side by side), so that they
- * are not reordered at every node.
+ * are not reordered at every node; or with all channels side by side, where many pictures are not made of whole blocks.
  *
  * Convolutions read and write either layout. Pointwise operators, normalisations over channel groups, resizing and concatenation of channels
  * work in place of layout too, but need all their pictures in the same one: such values are tied. Every other operator knows plain tensors:
@@ -13,8 +13,9 @@
 
 enum { NO_SET = -1, MAX_TIED = 16 };
 
-typedef struct set { int32_t parent, gain; } set; /* gain: reorderings spared by blocking minus those it costs */
-typedef struct layouts { qx_exec *x; qx_gplan *p; int block; set *sets; } layouts; /* sets: by value id; parent NO_SET: stays plain */
+typedef struct set { int32_t parent, gain, channels; } set; /* gain: reorderings spared by blocking minus those it costs */
+/* sets: by value id; parent NO_SET: stays plain. last: all channels side by side instead of blocks of them. */
+typedef struct layouts { qx_exec *x; qx_gplan *p; int block; bool last; set *sets; } layouts;
 
 static int32_t root(layouts *l, uint32_t id)
 {
@@ -35,12 +36,30 @@ static void tie(layouts *l, uint32_t a, uint32_t b)
 
 /* ---- Candidates ---- */
 
+static bool known_channels(const qx_value *v)
+{
+    const qx_type *t = &v->type;
+    return t->kind == QX_KIND_TENSOR && t->dtype == QX_DT_FLOAT && t->has_shape && t->rank == 4 && t->dims[1].n > 1 && t->dims[1].n <= INT32_MAX;
+}
+
+/* Of what convolutions read and write, so much is no whole number of blocks that channels last serve the graph better. Only where the library has
+ * kernels for that: those with blocks of 16. */
+static bool channels_last(const layouts *l)
+{
+    int64_t odd = 0, all = 0;
+    for (uint32_t k = 0; k < l->p->n_steps && l->block == 16; k++) {
+        const qx_rstep *s = &l->p->steps[k];
+        if (s->fn != qx_cpu_conv || s->out[0] == QX_NO_VALUE || !known_channels(s->out_value[0])) continue;
+        odd += s->out_value[0]->type.dims[1].n % l->block != 0;
+        all++;
+    }
+    return 4 * odd > all;
+}
+
 static bool is_picture(const layouts *l, const qx_value *v)
 {
     const qx_vinfo *i = &l->x->info[v->id];
-    const qx_type *t = &v->type;
-    return t->kind == QX_KIND_TENSOR && t->dtype == QX_DT_FLOAT && t->has_shape && t->rank == 4 && t->dims[1].n > 0 && t->dims[1].n % l->block == 0 &&
-           !i->keep && i->content == QX_CLASS_DATA && v->graph == l->p->graph && !v->is_output;
+    return known_channels(v) && (l->last || v->type.dims[1].n % l->block == 0) && !i->keep && i->content == QX_CLASS_DATA && v->graph == l->p->graph && !v->is_output;
 }
 
 /* Values that a subgraph of the step reads stay plain: their readers are not steps of this plan. */
@@ -59,7 +78,11 @@ static qx_status candidates(layouts *l)
     for (uint32_t id = 0; id < l->x->n_values; id++) l->sets[id].parent = NO_SET;
     for (uint32_t k = 0; k < l->p->n_steps; k++)
         for (uint32_t i = 0; i < l->p->steps[k].n_out; i++)
-            if (l->p->steps[k].out[i] != QX_NO_VALUE && is_picture(l, l->p->steps[k].out_value[i])) l->sets[l->p->steps[k].out[i]].parent = (int32_t)l->p->steps[k].out[i];
+            if (l->p->steps[k].out[i] != QX_NO_VALUE && is_picture(l, l->p->steps[k].out_value[i])) {
+                const int32_t id = (int32_t)l->p->steps[k].out[i];
+                l->sets[id].parent = id;
+                l->sets[id].channels = (int32_t)l->p->steps[k].out_value[i]->type.dims[1].n;
+            }
     QX_TRY(qx_alloc_array(l->x->ctx, (size_t)l->x->n_values + 1, 1, (void **)&need));
     qx_status st = QX_OK;
     for (uint32_t k = 0; k < l->p->n_steps && st == QX_OK; k++) {
@@ -119,6 +142,13 @@ static role first_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint
     return may_block(l, s->in[0]) && s->n_out == 1 && may_block(l, s->out[0]) ? ROLE_TIED : ROLE_PLAIN;
 }
 
+/* Its moments are those of a block's lanes. */
+static role group_norm_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
+{
+    *n = 0;
+    return l->last ? ROLE_PLAIN : first_role(l, s, tied, n);
+}
+
 /* Not for training, whose statistics run over plain pictures. */
 static role batch_norm_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
@@ -170,8 +200,9 @@ static role resize_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uin
 static role role_of(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
     static const struct { qx_cpu_fn *fn; role_fn *role; } table[] = {
-        {qx_cpu_conv, conv_role}, {qx_cpu_gn, first_role}, {qx_cpu_act, first_role}, {qx_cpu_unary, first_role}, {qx_cpu_identity, first_role}, {qx_cpu_clip, first_role}, {qx_cpu_batch_norm, batch_norm_role}, {qx_cpu_pool, pool_role}, {qx_cpu_binary, binary_role},
-        {qx_cpu_group_norm, first_role}, {qx_cpu_concat, concat_role}, {qx_cpu_resize, resize_role}, {qx_cpu_shape, dims_role}};
+        {qx_cpu_conv, conv_role}, {qx_cpu_gn, group_norm_role}, {qx_cpu_group_norm, group_norm_role}, {qx_cpu_batch_norm, batch_norm_role}, {qx_cpu_pool, pool_role},
+        {qx_cpu_act, first_role}, {qx_cpu_unary, first_role}, {qx_cpu_clip, first_role}, {qx_cpu_identity, first_role}, {qx_cpu_binary, binary_role},
+        {qx_cpu_concat, concat_role}, {qx_cpu_resize, resize_role}, {qx_cpu_shape, dims_role}};
     *n = 0;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (table[i].fn == s->fn) return table[i].role(l, s, tied, n);
@@ -209,13 +240,14 @@ static void settle(layouts *l, qx_rstep *s)
 
 qx_status qx_plan_layout(qx_exec *x, qx_gplan *p)
 {
-    layouts l = {x, p, qx_dnnl_block(), NULL};
+    layouts l = {.x = x, .p = p, .block = qx_dnnl_block()};
     if (!l.block) return QX_OK;
+    l.last = channels_last(&l);
     QX_TRY(qx_alloc_array(x->ctx, (size_t)x->n_values + 1, sizeof *l.sets, (void **)&l.sets));
     qx_status st = candidates(&l);
     for (uint32_t i = 0; i < p->n_steps && st == QX_OK; i++) weigh(&l, &p->steps[i]);
     for (uint32_t id = 0; id < x->n_values && st == QX_OK; id++)
-        if (may_block(&l, id) && l.sets[root(&l, id)].gain > 0) x->info[id].block = (uint8_t)l.block;
+        if (may_block(&l, id) && l.sets[root(&l, id)].gain > 0) x->info[id].block = l.last ? -l.sets[id].channels : l.block;
     for (uint32_t i = 0; i < p->n_steps && st == QX_OK; i++) settle(&l, &p->steps[i]);
     qx_free(x->ctx, l.sets);
     return st;

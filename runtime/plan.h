@@ -70,7 +70,7 @@ typedef struct qx_vinfo {
     bool keep;                 /* graph output, or asked for by name: not released, made outside the arena */
     bool watched;
     bool needed;               /* a graph input that the plan reads */
-    uint8_t block;             /* layout in memory: channels side by side (runtime/layout.c); 0: plain */
+    int32_t block;             /* layout in memory (runtime/layout.c): so many channels side by side; -C: all of them, channels last; 0: plain */
     bool streamed;             /* made of weights alone, but read anew for each use (stream_weights) */
     int32_t consumers;         /* steps that still need a constant's content */
 } qx_vinfo;

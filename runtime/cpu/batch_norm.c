@@ -59,20 +59,22 @@ static qx_status apply_rows(void *user, int64_t piece)
 }
 
 /* Channels side by side, as convolutions leave them. */
-QX_INLINE void lanes_body(int n, int64_t points, const float *restrict x, const float *restrict a, const float *restrict m, const float *restrict add, float *restrict y)
+QX_INLINE void lanes_any_body(int n, int64_t points, const float *restrict x, const float *restrict a, const float *restrict m, const float *restrict add, float *restrict y)
 {
     for (int64_t i = 0; i < points; i++)
         for (int l = 0; l < n; l++) y[i * n + l] = (x[i * n + l] - m[l]) * a[l] + add[l];
 }
-QX_INLINE void lanes16_body(int64_t points, const float *x, const float *a, const float *m, const float *add, float *y) { lanes_body(16, points, x, a, m, add, y); }
+QX_INLINE void lanes16_body(int64_t points, const float *x, const float *a, const float *m, const float *add, float *y) { lanes_any_body(16, points, x, a, m, add, y); }
 QX_MULTI(static, lanes16, (int64_t points, const float *x, const float *a, const float *m, const float *add, float *y), (points, x, a, m, add, y))
+
+QX_MULTI(static, lanes_any, (int n, int64_t points, const float *x, const float *a, const float *m, const float *add, float *y), (n, points, x, a, m, add, y))
 
 static qx_status apply_lanes(void *user, int64_t r)
 {
     const bn *b = user;
     const int64_t k = r * b->block % b->ch, at = r * b->block * b->inner;
     if (b->block == 16) lanes16(b->inner, b->x + at, b->factor + k, b->mean + k, b->bias + k, b->y + at);
-    else lanes_body(b->block, b->inner, b->x + at, b->factor + k, b->mean + k, b->bias + k, b->y + at);
+    else lanes_any(b->block, b->inner, b->x + at, b->factor + k, b->mean + k, b->bias + k, b->y + at);
     return QX_OK;
 }
 

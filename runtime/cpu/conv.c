@@ -128,8 +128,8 @@ static qx_status run(qx_call *c, bool last)
     const bool turned = last && w->rank == x->rank && qx_nhwc_weight_is_last(c->node, view.dims[1], qx_call_int(c, "group", 1), w->dims[w->rank - 1]);
     if (turned) QX_TRY(qx_nhwc_view(c, w, &weight));
     QX_TRY(qx_conv_shape_of(c, &view, &weight, &s));
-    s.x_block = qx_call_in_block(c, 0);
-    s.y_block = qx_call_out_block(c, 0);
+    s.x_block = qx_call_in_layout(c, 0);
+    s.y_block = qx_call_out_layout(c, 0);
     QX_TRY(qx_activation_read(c, &act));
     if (!qx_dtype_is_float(x->dtype)) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(x->dtype)->text);
     QX_TRY(qx_call_in_f32(c, 0, &fx));

@@ -38,7 +38,7 @@ typedef struct qx_conv_shape {
     int spatial;
     int64_t batch, in_ch, out_ch, group;
     int64_t in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];
-    int x_block, y_block; /* layout of x and y: channels side by side (runtime/layout.h); 0: plain */
+    int x_block, y_block; /* layout of x and y, as qx_call_in_layout has it */
 } qx_conv_shape;
 typedef struct qx_conv qx_conv; /* packed weights and primitives of one node */
 /* *state is made at the first call, from w [out_ch, in_ch / group, kernel...]; later calls may pass w NULL. */

@@ -172,6 +172,7 @@ qx_status qx_cpu_concat(qx_call *c)
     }
     QX_TRY(qx_call_out(c, 0, first->dtype, first->rank, dims, &y));
     int64_t outer = qx_prod(dims, 0, axis), inner = qx_prod(dims, axis + 1, first->rank) * size;
+    if (qx_call_out_layout(c, 0) < 0) outer *= inner / size, inner = size; /* channels last, and the axis is theirs */
     for (uint32_t i = 0; i < c->n_in; i++) {
         int64_t n = c->in[i]->dims[axis] * inner;
         block_job j = {c->in[i]->data, (char *)y->data + at, n, dims[axis] * inner, n, outer, 1};

@@ -45,9 +45,12 @@ qx_status qx_call_fail(const qx_call *c, qx_status code, const char *fmt, ...) _
 #define QX_CALL_FAIL(c, code, ...) return (qx_call_fail((c), (code), __VA_ARGS__), (code))
 
 /* ---- Layout: only for adapters that runtime/layout.c lists; all others see plain tensors ---- Channels that lie side by side in the memory of a
- * tensor [N, C, H, W] (its dims stay as they are): [N, C / block, H, W, block]. 0: plain. */
+ * tensor [N, C, H, W] (its dims stay as they are): [N, C / block, H, W, block]. 0: plain. The layout of a convolution says more: -C is [N, H, W, C]
+ * (a block of C for all others), which its kernels tell from a block. */
 int qx_call_in_block(const qx_call *c, uint32_t i);
 int qx_call_out_block(const qx_call *c, uint32_t i);
+int qx_call_in_layout(const qx_call *c, uint32_t i);
+int qx_call_out_layout(const qx_call *c, uint32_t i);
 
 /* ---- Attributes ---- */
 const qx_attr *qx_call_attr(const qx_call *c, const char *name); /* NULL when absent */

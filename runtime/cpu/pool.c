@@ -225,14 +225,15 @@ static qx_status pool_piece(void *user, int64_t plane)
 
 enum { MOST_LANES = 16 };
 
+/* `lanes` channels of the `p->block` that lie side by side. */
 QX_INLINE void lanes_one(const pool *p, const float *restrict x, const taps t[3], int lanes, float *restrict y)
 {
     double sum[MOST_LANES];
     float most[MOST_LANES];
     for (int l = 0; l < lanes; l++) sum[l] = 0, most[l] = -INFINITY;
     for (int64_t b = 0; b < t[1].n; b++) {
-        const float *row = x + ((t[1].lo + b * p->dilation[1]) * p->in[2] + t[2].lo) * lanes;
-        for (int64_t c = 0; c < t[2].n; c++, row += p->dilation[2] * lanes)
+        const float *row = x + ((t[1].lo + b * p->dilation[1]) * p->in[2] + t[2].lo) * p->block;
+        for (int64_t c = 0; c < t[2].n; c++, row += p->dilation[2] * p->block)
             for (int l = 0; l < lanes; l++) {
                 if (p->kind == MAX) most[l] = (row[l] > most[l]) | (row[l] != row[l]) ? row[l] : most[l];
                 else sum[l] += (double)row[l];
@@ -249,8 +250,9 @@ QX_INLINE void lanes_plane_body(const pool *p, const float *x, float *y)
         t[1] = taps_at(p, 1, b);
         for (int64_t c = 0; c < p->out[2]; c++, y += p->block) {
             t[2] = taps_at(p, 2, c);
-            if (p->block == MOST_LANES) lanes_one(p, x, t, MOST_LANES, y);
-            else lanes_one(p, x, t, p->block, y);
+            int at = 0;
+            for (; at + MOST_LANES <= p->block; at += MOST_LANES) lanes_one(p, x + at, t, MOST_LANES, y + at);
+            if (at < p->block) lanes_one(p, x + at, t, p->block - at, y + at);
         }
     }
 }

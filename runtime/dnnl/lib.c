@@ -258,7 +258,7 @@ static qx_status plain_md(qx_call *c, const int64_t dims[4], dnnl_memory_desc_t 
 qx_status qx_dn_blocked_md(qx_call *c, const int64_t dims[4], int block, dnnl_memory_desc_t *md)
 {
     dnnl_dims_t d = {dims[0], dims[1], dims[2], dims[3]};
-    QX_DN(c, dnnl_memory_desc_init_by_tag(md, 4, d, dnnl_f32, block == 16 ? dnnl_nChw16c : dnnl_nChw8c));
+    QX_DN(c, dnnl_memory_desc_init_by_tag(md, 4, d, dnnl_f32, block < 0 ? dnnl_nhwc : block == 16 ? dnnl_nChw16c : dnnl_nChw8c));
     return QX_OK;
 }
 
