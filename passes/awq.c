@@ -120,7 +120,6 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
     for (int64_t i = 0; i < s->n; i++) {
         const qx_group *g = &s->groups[i];
         if (!wants(g)) continue;
-        QX_TRY(qx_group_untouched(p, g));
         QX_TRY(qx_check_cancel(p->ctx));
         qx_progress(p->ctx, "awq", i, s->n);
         const qx_value_stats *st = qx_stats_get(stats, g->x);
@@ -143,5 +142,5 @@ static const qx_option options[] = {
 
 const qx_passdef qx_pass_awq = {
     .name = "awq", .brief = "scale and clip weights for the activations they meet, before int4 and other weight-only formats", .options = options,
-    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED, .plan = plan, .run = run,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED, .order = 1, .plan = plan, .run = run,
 };

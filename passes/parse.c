@@ -267,6 +267,8 @@ static qx_status check_pair(qx_ctx *ctx, const qx_passdef *a, const qx_passdef *
         QX_FAIL(ctx, QX_E_USAGE, "%s and %s: a mix chooses among formats by itself; leave the other out and name it in formats=, as in \"mixed(size=70%%,formats=int4+int8+float)\"", a->name, b->name);
     if ((a->flags & QX_PASS_FORMAT) && (b->flags & QX_PASS_FORMAT))
         QX_FAIL(ctx, QX_E_USAGE, "%s and %s are both formats and a node can have one; write one of them, and --set \"PATTERN=%s\" for some nodes", a->name, b->name, b->name);
+    if (b->order && b->order < a->order)
+        QX_FAIL(ctx, QX_E_USAGE, "%s changes weights that %s has pruned or rounded already: write \"%s,%s\"", b->name, a->name, b->name, a->name);
     if ((a->flags & QX_PASS_FORMAT) && (b->flags & QX_PASS_WEIGHTS))
         QX_FAIL(ctx, QX_E_USAGE, "%s changes float weights and must come before the format: write \"%s,%s\"", b->name, b->name, a->name);
     return QX_OK;

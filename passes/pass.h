@@ -29,6 +29,7 @@ typedef struct qx_passdef {
     const char *name, *brief;
     const qx_option *options;     /* NULL: none */
     uint32_t flags;
+    int order;                    /* of passes that change weights: one may not follow another of a higher order; 0: anywhere */
     const char *doc;              /* longer help for `qonnx passes NAME`: formula, source, when to use; NULL: none */
     qx_status (*plan)(qx_pass *p, qx_model *m, qx_stats *stats); /* NULL: nothing to ask */
     qx_status (*run)(qx_pass *p, qx_model *m, qx_stats *stats);

@@ -419,14 +419,6 @@ done:
     return st;
 }
 
-qx_status qx_group_untouched(const qx_pass *p, const qx_group *g)
-{
-    for (int64_t i = 0; i < g->n; i++)
-        if (g->items[i]->weight->pruned || g->items[i]->weight->solved)
-            QX_FAIL(p->ctx, QX_E_USAGE, "%s changes weights that a pass before it has pruned or rounded: write it first, as in \"%s,sparsity,...\"", p->def->name, p->def->name);
-    return QX_OK;
-}
-
 qx_status qx_item_note(struct qx_pipeline *pipe, qx_plan_item *it, const char *fmt, ...)
 {
     char text[200];

@@ -28,8 +28,6 @@ qx_status qx_judge_run(qx_judge *j, const qx_candidates *c, double *error);
 
 /* The first operator of the group that reads x quantized (some may stay float); NULL: none does. */
 const qx_plan_item *qx_group_quantized(const qx_group *g);
-/* Refuses a group whose weights were pruned or solved already: smoothing belongs before that. */
-qx_status qx_group_untouched(const qx_pass *p, const qx_group *g);
 /* Column maxima of all weights of the group, after their steps: w[k] = max over rows of |W|. mean (may be NULL): mean over rows of
  * |W| / max of its block (AWQ's weight scale). */
 qx_status qx_group_columns(qx_ctx *ctx, const qx_group *g, int64_t block, float *w, float *mean);

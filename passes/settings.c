@@ -246,6 +246,13 @@ static bool was_given(void *user, const char *name)
     return false;
 }
 
+/* --fp8 beside a text, that is for a language model: half of the loss is the weights', and outlier channels are the rest. Networks of convolutions, that
+ * samples in files are mostly for, gain nothing by it. */
+static void use_text(qx_job_args *a)
+{
+    if (a->opt.samples.text && was_given(a->given, "fp8")) a->opt.passes = "smoothquant,gptq,fp8";
+}
+
 /* --like: what the record says and nobody has set. */
 static qx_status replay(qx_job_args *a)
 {
@@ -263,6 +270,7 @@ qx_status qx_job_args_options(qx_job_args *a, const qx_quantize_options **out)
 {
     qx_quantize_options *o = &a->opt;
     QX_TRY(replay(a));
+    use_text(a);
     QX_TRY(add_mixed(a));
     if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx");
     o->samples.paths = a->lists[L_CALIB]; o->samples.n_paths = a->n_lists[L_CALIB];

@@ -270,10 +270,8 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     const smooth_state *s = p->state;
     (void)m;
-    for (int64_t i = 0; i < s->n; i++) {
-        if (qx_group_quantized(&s->groups[i])) QX_TRY(qx_group_untouched(p, &s->groups[i]));
+    for (int64_t i = 0; i < s->n; i++)
         if (s->is[i].judged) QX_TRY(smooth_group(p, &s->groups[i], stats, &s->is[i].choice));
-    }
     return QX_OK;
 }
 
@@ -289,5 +287,5 @@ static const qx_option options[] = {
 };
 
 const qx_passdef qx_pass_smoothquant = {
-    .name = "smoothquant", .brief = "balance activations and weights before int8 or fp8", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED, .plan = plan, .decide = decide, .run = run,
+    .name = "smoothquant", .brief = "balance activations and weights before int8 or fp8", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED, .order = 1, .plan = plan, .decide = decide, .run = run,
 };

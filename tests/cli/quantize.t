@@ -136,7 +136,15 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   $ qonnx quantize model.onnx --like model.onnx -q
   qonnx quantize: 'model.onnx' does not say how it was made \(no qonnx.passes in its metadata\): .* (re)
   [2]
-  $ L=$MODELS/micro-llama; qonnx quantize $L/model.onnx --int4 --text $L/calib.txt --tokenizer $L/tokenizer.json --seq-len 64 --samples 2 --no-verify -q -o t.onnx --report t.json
-  $ grep -o '"pipeline": "[a-z]*' t.json; qonnx quantize $L/model.onnx --int4 --no-verify -q -o u.onnx --report u.json; grep -o '"pipeline": "[a-z0-9]*' u.json
-  "pipeline": "gptq
-  "pipeline": "int4
+  $ L=$MODELS/micro-llama; how() { qonnx quantize $L/model.onnx "$@" --no-verify -q -f -o t.onnx --report t.json; grep -o '"pipeline": .*' t.json | grep -oE '"[a-z0-9]+\(|\),[a-z0-9]+' | tr -d '"(),' | xargs; }
+  $ text="--text $L/calib.txt --tokenizer $L/tokenizer.json --seq-len 64 --samples 2"; how --int4; how --int4 $text; how --fp8 $text; how --passes fp8 $text
+  int4
+  gptq int4
+  smoothquant gptq fp8
+  fp8
+  $ for p in gptq,sparsity,int4 gptq,awq,int4 sparsity,smoothquant,int8 gptq,svdquant,int4; do qonnx quantize model.onnx --passes $p; done
+  qonnx quantize: sparsity changes weights that gptq has pruned or rounded already: write "sparsity,gptq"
+  qonnx quantize: awq changes weights that gptq has pruned or rounded already: write "awq,gptq"
+  qonnx quantize: smoothquant changes weights that sparsity has pruned or rounded already: write "smoothquant,sparsity"
+  qonnx quantize: svdquant changes weights that gptq has pruned or rounded already: write "svdquant,gptq"
+  [2]
