@@ -1,4 +1,4 @@
-/* fuse_chain.c - pointwise nodes one behind the other as one step, for devices that have a kernel for it: each of them is bound by reading and writing memory, which is done once then.
+/* fuse_chain.c - pointwise nodes of the main graph, one behind the other, as one step for devices that have a kernel for it: each of them is bound by reading and writing memory, which is done once then.
  * The values in between are rounded to their type as if they had been stored. What has a fused step of its own (activations, residuals of products) comes before this. */
 #include <string.h>
 
@@ -110,11 +110,9 @@ qx_status qx_fuse_chain(qx_fuser *f, qx_rstep *s)
 {
     link links[QX_CHAIN_OPS];
     int n = 1;
-    if (!f->x->device || !f->x->device->b->chains || !as_link(s, &links[0]) || !is_last(f, s)) return QX_OK;
+    if (!f->x->device || !f->x->device->b->chains || f->p->graph != f->x->model->graph || !as_link(s, &links[0]) || !is_last(f, s)) return QX_OK;
     while (n < QX_CHAIN_OPS && link_before(f, &links[n - 1], &links[n])) n++;
     link *first = &links[n - 1];
     first->main = runs_through(first, 0) ? 0 : 1;
     return n > 1 && runs_through(first, (uint32_t)first->main) ? build(f, s, links, n) : QX_OK;
 }
-
-qx_status qx_cpu_chain(qx_call *c) { QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "a chain of pointwise nodes runs on devices only"); }

@@ -91,7 +91,8 @@ QK_EXTERN int qk_gram(qk_queue q, const qk_gram_args *args)
 {
     qk_gram_args a = *args;
     const int64_t tiles = (a.k + TILE - 1) / TILE;
-    a.wide = a.k % QK_WIDE == 0 && qk_is_wide(a.x);
-    if (a.dtype == QK_F32) return QK_LAUNCH(gram_split_kernel, tiles * (tiles + 1) / 2, THREADS, q, &a);
+    const int halves = a.dtype == QK_F16 || a.dtype == QK_BF16;
+    a.wide = qk_is_real(a.dtype) && a.k % QK_WIDE == 0 && qk_is_wide(a.x);
+    if (!halves) return QK_LAUNCH(gram_split_kernel, tiles * (tiles + 1) / 2, THREADS, q, &a);
     return QK_LAUNCH(gram_kernel, tiles * (tiles + 1) / 2, THREADS, q, &a);
 }

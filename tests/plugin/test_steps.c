@@ -110,6 +110,8 @@ static const step_case cases[] = {
      " { h = Cast<to=10>(x) c = Conv<pads=[1,1,1,1], strides=[2,2]>(h, w, b) y = Cast<to=1>(c) }", 50, "cuDNN"},
     {"a chain: swapped operands, scalars, a row, parameters", HEAD(17) "g (float[3,5,16] x, float[3,5,16] r, float[16] row, float[5,1] col) => (float[3,5,16] y) <float c = {2.5}>"
      " { a = Sub(c, x) b = Tanh(a) d = Mul(b, row) e = LeakyRelu<alpha=0.3>(d) h = Div(e, col) i = Add(r, h) y = Max(i, c) }", 140, "own"},
+    {"a chain of constants", HEAD(17) "g (float[3,8] x) => (float[3,8] y) <float16[3,8] w = random(1), float16[8] row = random(2), float16 c = {0.5}>"
+     " { a = Sub(c, w) b = Exp(a) d = Mul(b, row) h = Cast<to=10>(x) k = Transpose<perm=[1,0]>(d) e = MatMul(h, k) f = MatMul(e, d) y = Cast<to=1>(f) }", 60, NULL},
     {"a chain of halves, odd rows", HEAD(17) "g (float[3,7] x, float[3,7] r) => (float[3,7] y)"
      " { xh = Cast<to=10>(x) rh = Cast<to=10>(r) a = Mul(rh, rh) b = Sqrt(a) c = Sub(b, xh) d = Abs(a) e = Sigmoid(c) f = Add(e, d) y = Cast<to=1>(f) }", 50, NULL},
     {"half precision", HEAD(17) "g (float[6,40] x) => (float[6,24] y) <float16[40,24] w = random(1), float16[24] b = random(2)>"
