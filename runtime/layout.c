@@ -128,6 +128,7 @@ static role conv_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint3
     return s->n_in > 3 ? ROLE_PLAIN : ROLE_CONV; /* a residual would have to follow the layout */
 }
 
+/* Reads any layout, and what it writes is the same in all: the dims, or one pixel a channel. */
 static role dims_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
     (void)l, (void)s, (void)tied;
@@ -202,7 +203,7 @@ static role role_of(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_
     static const struct { qx_cpu_fn *fn; role_fn *role; } table[] = {
         {qx_cpu_conv, conv_role}, {qx_cpu_gn, group_norm_role}, {qx_cpu_group_norm, group_norm_role}, {qx_cpu_batch_norm, batch_norm_role}, {qx_cpu_pool, pool_role},
         {qx_cpu_act, first_role}, {qx_cpu_unary, first_role}, {qx_cpu_clip, first_role}, {qx_cpu_identity, first_role}, {qx_cpu_binary, binary_role},
-        {qx_cpu_concat, concat_role}, {qx_cpu_resize, resize_role}, {qx_cpu_shape, dims_role}};
+        {qx_cpu_concat, concat_role}, {qx_cpu_resize, resize_role}, {qx_cpu_shape, dims_role}, {qx_cpu_global_pool, dims_role}};
     *n = 0;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (table[i].fn == s->fn) return table[i].role(l, s, tied, n);

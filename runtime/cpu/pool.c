@@ -340,7 +340,7 @@ qx_status qx_cpu_ms_nhwc_pool(qx_call *c)
     return write_codes(c, x, y->numel, flipped, y->data);
 }
 
-typedef struct global_job { const float *x; float *y; int64_t n; double p; pool_kind kind; } global_job;
+typedef struct global_job { const float *x; float *y; int64_t n; double p; pool_kind kind; int block; } global_job;
 
 /* In eight sums: one would wait for itself at every element. */
 static double sum_of(const float *x, int64_t n)
@@ -353,6 +353,8 @@ static double sum_of(const float *x, int64_t n)
     return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
 }
 
+static float global_end(const global_job *j, double s) { return (float)(j->kind == AVERAGE ? s / (double)j->n : j->kind == LP ? pow(s, 1.0 / j->p) : s); }
+
 static qx_status global_piece(void *user, int64_t i)
 {
     const global_job *j = user;
@@ -363,7 +365,31 @@ static qx_status global_piece(void *user, int64_t i)
         if (j->kind == MAX) s = v > s || isnan(v) ? v : s;
         else s += pow(fabs(v), j->p);
     }
-    j->y[i] = (float)(j->kind == AVERAGE ? s / (double)j->n : j->kind == LP ? pow(s, 1.0 / j->p) : s);
+    j->y[i] = global_end(j, s);
+    return QX_OK;
+}
+
+/* `lanes` channels of those that lie side by side. */
+static void global_lanes(const global_job *j, const float *x, int lanes, float *y)
+{
+    double s[MOST_LANES];
+    for (int l = 0; l < lanes; l++) s[l] = j->kind == MAX ? -INFINITY : 0;
+    for (int64_t k = 0; k < j->n; k++, x += j->block)
+        for (int l = 0; l < lanes; l++) {
+            const double v = (double)x[l];
+            if (j->kind == AVERAGE) s[l] += v;
+            else if (j->kind == MAX) s[l] = (v > s[l]) | (v != v) ? v : s[l];
+            else s[l] += pow(fabs(v), j->p);
+        }
+    for (int l = 0; l < lanes; l++) y[l] = global_end(j, s[l]);
+}
+
+/* One pixel an output: the same in memory whatever its layout. */
+static qx_status global_lanes_piece(void *user, int64_t i)
+{
+    const global_job *j = user;
+    const float *x = j->x + i * j->n * j->block;
+    for (int at = 0; at < j->block; at += MOST_LANES) global_lanes(j, x + at, j->block - at < MOST_LANES ? j->block - at : MOST_LANES, j->y + i * j->block + at);
     return QX_OK;
 }
 
@@ -380,5 +406,7 @@ qx_status qx_cpu_global_pool(qx_call *c)
     for (int i = 0; i < x->rank; i++) dims[i] = i < 2 ? x->dims[i] : 1;
     QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &j.y));
     j.n = qx_prod(x->dims, 2, x->rank);
+    j.block = qx_call_in_block(c, 0);
+    if (j.block) return qx_parallel(c->ctx, x->dims[0] * x->dims[1] / j.block, global_lanes_piece, &j);
     return qx_parallel(c->ctx, x->dims[0] * x->dims[1], global_piece, &j);
 }

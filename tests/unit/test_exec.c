@@ -54,13 +54,13 @@ static const run_case cases[] = {
      " float[32] z = random(6), float[32] v = fill(0.7), float[32,1,1] ch = random(7), float lo = {-0.2}, float hi = {0.9}, float[4] scales = {1, 1, 2, 2}, float[0] roi = {}>"
      " { a = Conv<pads=[1,1,1,1]>(x, w1) b = BatchNormalization(a, k, z, z, v) c = Clip(b, lo, hi) d = Conv<pads=[1,1,1,1], group=32>(c, w2) m = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(d)"
      " p = AveragePool<kernel_shape=[3,2], pads=[1,0,1,1]>(d) e = Mul(m, ch) f = Conv(e, w3) j = Concat<axis=1>(f, p) s = AveragePool<kernel_shape=[2,3], strides=[2,2], pads=[0,1,1,1], count_include_pad=1>(j)"
-     " up = Resize<mode=\"nearest\", coordinate_transformation_mode=\"asymmetric\", nearest_mode=\"floor\">(s, roi, scales) h = HardSwish(up) y = Conv<pads=[1,1,1,1]>(h, w4) }", 100, 0},
+     " up = Resize<mode=\"nearest\", coordinate_transformation_mode=\"asymmetric\", nearest_mode=\"floor\">(s, roi, scales) g = GlobalAveragePool(up) gm = GlobalMaxPool(up) gg = Mul(g, gm) u = Add(up, gg) h = HardSwish(u) y = Conv<pads=[1,1,1,1]>(h, w4) }", 100, 0},
     {"the same with channels last", HEAD(17) "g (float[2,5,13,11] x) => (float[2,6,14,12] y)\n"
      "<float[20,5,3,3] w1 = random(1), float[20,1,3,3] w2 = random(2), float[37,20,1,1] w3 = random(3), float[6,57,3,3] w4 = random(4), float[20] k = random(5),"
      " float[20] z = random(6), float[20] v = fill(0.7), float[20,1,1] ch = random(7), float lo = {-0.2}, float hi = {0.9}, float[4] scales = {1, 1, 2, 2}, float[0] roi = {}>"
      " { a = Conv<pads=[1,1,1,1]>(x, w1) b = BatchNormalization(a, k, z, z, v) c = Clip(b, lo, hi) d = Conv<pads=[1,1,1,1], group=20>(c, w2) m = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(d)"
      " p = AveragePool<kernel_shape=[3,2], pads=[1,0,1,1]>(d) e = Mul(m, ch) f = Conv(e, w3) j = Concat<axis=1>(f, p) s = AveragePool<kernel_shape=[2,3], strides=[2,2], pads=[0,1,1,1], count_include_pad=1>(j)"
-     " up = Resize<mode=\"nearest\", coordinate_transformation_mode=\"asymmetric\", nearest_mode=\"floor\">(s, roi, scales) h = HardSwish(up) y = Conv<pads=[1,1,1,1]>(h, w4) }", 100, 0},
+     " up = Resize<mode=\"nearest\", coordinate_transformation_mode=\"asymmetric\", nearest_mode=\"floor\">(s, roi, scales) g = GlobalAveragePool(up) gm = GlobalMaxPool(up) gg = Mul(g, gm) u = Add(up, gg) h = HardSwish(u) y = Conv<pads=[1,1,1,1]>(h, w4) }", 100, 0},
     {"gelu of tanh", HEAD(17) "g (float[5,33] x) => (float[5,33] y) <float h = {0.5}, float one = {1.0}, float r = {0.7978846}, float k = {0.044715}, float three = {3.0}>"
      " { p = Pow(x, three) kp = Mul(p, k) s = Add(x, kp) rs = Mul(r, s) t = Tanh(rs) o = Add(one, t) hx = Mul(x, h) y = Mul(hx, o) }", 105, 1},
     {"rms norm by reciprocal", HEAD(18) "g (float[3,5,40] x) => (float[3,5,40] y) <float two = {2.0}, float e = {0.00001}, int64[1] last = {-1}, float[40] w = random(3)>"
