@@ -107,6 +107,7 @@ typedef struct qx_qspec {
     qx_scale_rule rule;
     const float *given;   /* QX_SCALE_GIVEN: [n][blocks] */
     const float *importance; /* [k] weight of the squared error in SEARCH (E[x^2]); NULL: 1 */
+    float amax;           /* two levels of scales: the second level reaches this far even if the weight does not; 0: as far as the weight does */
     const int32_t *given_zero; /* QX_SCALE_GIVEN with zero_point: [n][blocks]; NULL: from each block's range under the given scale */
 } qx_qspec;
 

@@ -111,7 +111,10 @@ static qx_status begin(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int6
     QX_TRY(QX_NEW(ctx, &v->live));
     if (v->spec.k != k) QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': Gram matrix of %lld channels for k = %lld", v->name, (long long)v->spec.k, (long long)k);
     if (v->spec.compensate) QX_TRY(factor(ctx, v, v->live));
-    return spec->block < 0 || two_level(spec) ? tensor_amax(ctx, v, s, k, &v->live->amax) : QX_OK;
+    if (spec->block >= 0 && !two_level(spec)) return QX_OK;
+    QX_TRY(tensor_amax(ctx, v, s, k, &v->live->amax));
+    v->live->amax = fmaxf(v->live->amax, spec->amax);
+    return QX_OK;
 }
 
 /* ---- the tile ---- */
