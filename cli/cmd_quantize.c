@@ -113,12 +113,29 @@ static void print_counts(cli *c, const qx_report *r)
     for (int i = 0; i < n; i++) print_kept(c, &counts[i]);
 }
 
+static void print_output(cli *c, const qx_report_output *o)
+{
+    cli_print("  output %-24s ", cli_show(c, o->name));
+    if (!isnan(o->equal)) cli_print("%.2f %% of %lld values equal", 100 * o->equal, (long long)o->count);
+    else if (o->count) cli_print("SQNR %-9s cosine %.6f  largest difference %.4g", decibel(c, o->sqnr_db), o->cosine, o->max_abs);
+    if (!isnan(o->top1)) cli_print("  same largest score %.1f %%", 100 * o->top1);
+    cli_print("%s%s\n", o->note && o->count ? "  " : "", o->note ? o->note : "");
+}
+
+/* Decoders have dozens of caches as outputs: behind the first few, only those that say something. */
+enum { SHOWN = 6 };
+static const double FINE_DB = 30;
+static bool worth_showing(const qx_report_output *o) { return o->note || !isnan(o->top1) || (isnan(o->equal) ? !(o->sqnr_db >= FINE_DB) : o->equal < 1); }
+
 static void print_quality(cli *c, const qx_report *r)
 {
+    int64_t left = 0;
     for (int64_t i = 0; i < r->n_outputs; i++) {
-        const qx_report_output *o = &r->outputs[i];
-        cli_print("  output %-24s SQNR %-9s cosine %.6f  largest difference %.4g\n", cli_show(c, o->name), decibel(c, o->sqnr_db), o->cosine, o->max_abs);
+        if (i < SHOWN || worth_showing(&r->outputs[i])) print_output(c, &r->outputs[i]);
+        else left++;
     }
+    if (left) cli_print("  %lld more outputs, each within %g dB of float or all equal\n", (long long)left, FINE_DB);
+    if (r->verdict) cli_print("  verdict %s\n", r->verdict);
     if (r->verify_note) cli_print("  %s\n", r->verify_note);
     if (!r->n_layers) return;
     cli_print("  furthest from float:\n");

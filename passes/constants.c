@@ -9,6 +9,7 @@
 #include "onnx/edit.h"
 #include "onnx/weight.h"
 #include "passes/linear.h"
+#include "passes/quantized.h"
 #include "runtime/exec.h"
 
 enum { MAX_DEPTH = 64 };
@@ -44,6 +45,7 @@ static int64_t largest_constant(folder *f, const qx_value *v, int depth)
     if (*known) return *known;
     const qx_weight *w = v->is_input ? NULL : qx_value_const(v);
     if (w) return *known = w->numel > 0 ? w->numel : 1;
+    if (qx_expands_codes(v)) return *known = -1;
     return *known = v->def ? largest_operand(f, v->def, depth) : -1;
 }
 

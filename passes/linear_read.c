@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "onnx/weight.h"
+#include "passes/quantized.h"
 
 enum { MAX_AXES = 8, LEAST_TABLE = 16 };
 
@@ -120,7 +121,7 @@ static bool read_matmul(qx_linear *l)
     for (uint32_t weight = 2; weight-- > 0;) { /* on the right, or else on the left */
         use_input(l, weight);
         const bool constant = qx_weight_trace(l->w_in, &c);
-        l->quantized = c.quantized;
+        l->quantized = c.quantized || qx_expands_codes(l->w_in);
         if (constant) read_side(l, &c);
         if (l->w || l->quantized) return true;
     }
@@ -248,7 +249,7 @@ static bool read_conv(qx_linear *l)
     const int channel = transposed ? 1 : 0;
     bool stored = constant && c.rank == c.tensor->rank && c.rank >= 3 && c.rank <= 5;
     l->is_conv = true;
-    l->quantized = c.quantized;
+    l->quantized = c.quantized || qx_expands_codes(l->w_in);
     for (int i = 0; stored && i < c.rank; i++) seen[i] = i != channel, stored = c.axes[i] == i || (c.axes[i] < 0 && c.tensor->dims[i] == 1);
     if (!stored) return true;
     set_weight(l, &c, seen);

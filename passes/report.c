@@ -68,6 +68,7 @@ qx_status qx_report_add_output(qx_report *r, const qx_report_output *o)
 {
     qx_report_output x = *o;
     x.name = keep(r, o->name);
+    x.note = keep(r, o->note);
     ADD(r, outputs, n_outputs, &x);
     return QX_OK;
 }
@@ -118,6 +119,7 @@ static qx_status put_head(const qx_report *r, qx_jsonw *w)
     QX_TRY(qx_jsonw_int(w, "peak_rss", r->peak_rss));
     QX_TRY(qx_jsonw_int(w, "nodes_quantized", r->n_quantized));
     QX_TRY(qx_jsonw_int(w, "warnings", r->warnings));
+    QX_TRY(put_text(w, "verdict", r->verdict));
     return put_text(w, "verify_note", r->verify_note);
 }
 
@@ -173,6 +175,9 @@ static qx_status put_quality(const qx_report *r, qx_jsonw *w)
         QX_TRY(qx_jsonw_number(w, "cosine", o->cosine));
         QX_TRY(qx_jsonw_number(w, "max_abs", o->max_abs));
         QX_TRY(qx_jsonw_int(w, "elements", o->count));
+        QX_TRY(qx_jsonw_number(w, "equal", o->equal));
+        QX_TRY(qx_jsonw_number(w, "same_top1", o->top1));
+        QX_TRY(put_text(w, "note", o->note));
         QX_TRY(qx_jsonw_end_object(w));
     }
     QX_TRY(qx_jsonw_end_array(w));

@@ -22,7 +22,9 @@ typedef struct qx_report_tensor {
     double input_sqnr;               /* of the quantized input that it meets, on rows that calibration kept; NaN: not measured */
     const char *node;                /* the first linear operator that reads it */
 } qx_report_tensor;
-typedef struct qx_report_output { const char *name; double sqnr_db, cosine, max_abs; int64_t count; } qx_report_output;
+/* sqnr_db, cosine: of float values; equal: share of integer or boolean values that are the same; top1: share of rows of scores whose largest is the same. NaN: not of
+ * this kind. note: why nothing or little can be said; NULL. */
+typedef struct qx_report_output { const char *name; double sqnr_db, cosine, max_abs; int64_t count; double equal, top1; const char *note; } qx_report_output;
 typedef struct qx_report_layer { const char *name, *op, *format; double sqnr_db, cosine; } qx_report_layer; /* float against quantized at this value */
 /* A choice of formats (mixed): on the frontier, or (with a label) one that it is compared with. kl and noise are predicted sums; NaN: unknown. */
 typedef struct qx_report_point {
@@ -47,6 +49,7 @@ typedef struct qx_report {
     qx_report_stage *stages; int64_t n_stages;
     qx_report_point *points; int64_t n_points;
     const char *verify_note;
+    const char *verdict;                           /* what the outputs say together, in words; NULL: nothing was compared */
     int64_t warnings; int64_t n_quantized;
 } qx_report;
 

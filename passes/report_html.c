@@ -59,6 +59,7 @@ static qx_status put_head(const qx_report *r, qx_buf *b)
     QX_TRY(fact(b, "from", r->input));
     QX_TRY(fact(b, "passes", r->pipeline));
     QX_TRY(fact(b, "samples", r->samples));
+    QX_TRY(fact(b, "verdict", r->verdict));
     QX_TRY(fact(b, "verified", r->verify_note));
     QX_TRY(qx_buf_printf(b, "<dt>size</dt><dd>%s &rarr; %s (%.0f%%)</dd>\n", qx_format_bytes(r->input_bytes, before, sizeof before), qx_format_bytes(r->output_bytes, after, sizeof after),
                          r->input_bytes ? 100.0 * (double)r->output_bytes / (double)r->input_bytes : 100.0));
@@ -70,13 +71,17 @@ static qx_status put_head(const qx_report *r, qx_buf *b)
 static qx_status put_outputs(const qx_report *r, qx_buf *b)
 {
     if (!r->n_outputs) return QX_OK;
-    QX_TRY(qx_buf_printf(b, "<h2>Outputs</h2>\n<table><tr><th>output<th class=n>SQNR<th class=n>cosine<th class=n>largest difference</tr>\n"));
+    QX_TRY(qx_buf_printf(b, "<h2>Outputs</h2>\n<table><tr><th>output<th class=n>SQNR<th class=n>cosine<th class=n>largest difference<th class=n>same<th></tr>\n"));
     for (int64_t i = 0; i < r->n_outputs; i++) {
         const qx_report_output *o = &r->outputs[i];
         QX_TRY(qx_buf_printf(b, "<tr>"));
         QX_TRY(cell(b, o->name));
         QX_TRY(decibel_cell(b, o->sqnr_db));
-        QX_TRY(qx_buf_printf(b, "<td class=n>%.6f</td><td class=n>%.4g</td></tr>\n", o->cosine, o->max_abs));
+        const double same = isnan(o->equal) ? o->top1 : o->equal;
+        QX_TRY(qx_buf_printf(b, "<td class=n>%.6f</td><td class=n>%.4g</td>", o->cosine, o->max_abs));
+        QX_TRY(isnan(same) ? qx_buf_printf(b, "<td></td>") : qx_buf_printf(b, "<td class=n>%.1f %%%s</td>", 100 * same, isnan(o->equal) ? " of top 1" : ""));
+        QX_TRY(cell(b, o->note ? o->note : ""));
+        QX_TRY(qx_buf_printf(b, "</tr>\n"));
     }
     return qx_buf_printf(b, "</table>\n");
 }

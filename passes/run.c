@@ -6,6 +6,7 @@
 #include "base/thread.h"
 #include "passes/constants.h"
 #include "passes/emit.h"
+#include "passes/quantized.h"
 
 static const qx_quantize_options no_options;
 
@@ -59,7 +60,7 @@ typedef struct scan { const qx_node *first; int64_t count; } scan;
 static qx_status find_quantized(void *user, qx_node *n)
 {
     scan *s = user;
-    if (!(n->op->traits & (QX_T_QDQ | QX_T_QUANTIZED))) return QX_OK;
+    if (!qx_quantized_node(n)) return QX_OK;
     if (!s->first) s->first = n;
     s->count++;
     return QX_OK;

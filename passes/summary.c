@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "onnx/weight.h"
+#include "passes/quantized.h"
 #include "passes/rules.h"
 
 enum { MAX_TYPES = 40 };
@@ -78,7 +79,7 @@ static qx_status count_node(void *user, qx_node *n)
     row->nodes++;
     c->s->nodes++;
     count_constant(c->s, n);
-    c->s->quantized_nodes += (n->op->traits & (QX_T_QDQ | QX_T_QUANTIZED)) != 0;
+    c->s->quantized_nodes += qx_quantized_node(n);
     return QX_OK;
 }
 

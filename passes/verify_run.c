@@ -7,34 +7,11 @@
 #include "base/map.h"
 #include "passes/job.h"
 #include "passes/kv_cache.h"
+#include "passes/verify_outputs.h"
 
 enum { PLACES = 2048, WORST = 10, MAX_LAYERS = 4096 };
 
-/* Sums over pairs (a float model, b quantized). */
-typedef struct sums { double aa, bb, ab, dd, max; int64_t n, bad[2]; } sums;
-
-static void add_pair(sums *s, double a, double b)
-{
-    double d = a - b;
-    s->bad[0] += !isfinite(a);
-    s->bad[1] += !isfinite(b);
-    s->aa += a * a;
-    s->bb += b * b;
-    s->ab += a * b;
-    s->dd += d * d;
-    if (!(fabs(d) <= s->max)) s->max = fabs(d); /* NaN sticks */
-    s->n++;
-}
-
-static double sqnr(const sums *s)
-{
-    if (s->dd == 0) return 300;
-    return s->aa > 0 ? 10 * log10(s->aa / s->dd) : -300;
-}
-
-static double cosine(const sums *s) { return s->aa > 0 && s->bb > 0 ? s->ab / sqrt(s->aa * s->bb) : s->aa == s->bb; }
-
-typedef struct layer { const char *name, *op, *format; sums s; float places[PLACES]; int64_t n; } layer;
+typedef struct layer { const char *name, *op, *format; qx_pairs s; float places[PLACES]; int64_t n; } layer;
 typedef struct verifier {
     qx_ctx *ctx;
     qx_exec *exec[2];
@@ -43,7 +20,7 @@ typedef struct verifier {
     qx_value **watched[2];
     bool second;
     qx_ends ends;            /* what is compared: the outputs, or where an operator without a kernel follows, what it reads */
-    sums *outputs; qx_tensor *held[2];
+    qx_output_meter *outputs; qx_tensor *held[2];
 } verifier;
 
 /* Places are spread evenly, the same for both models as shapes agree. */
@@ -60,7 +37,7 @@ static qx_status on_layer(void *user, int watch, const qx_value *v, const qx_ten
     for (int64_t i = 0; i < n; i++) {
         float x;
         qx_to_f32(t->dtype, (const char *)t->data + (size_t)(i * step) * size, 1, &x);
-        if (f->second) add_pair(&l->s, (double)l->places[i], (double)x);
+        if (f->second) qx_pairs_add(&l->s, (double)l->places[i], (double)x);
         else l->places[i] = x;
     }
     l->n = n;
@@ -112,23 +89,12 @@ static qx_status open_both(verifier *f, qx_model *before, qx_model *after, const
         QX_TRY(qx_exec_watch(f->exec[i], f->watched[i], f->n_layers, on_layer, f));
         QX_TRY(qx_alloc_array(f->ctx, (size_t)f->ends.n + 1, sizeof(qx_tensor), (void **)&f->held[i]));
     }
-    return qx_alloc_array(f->ctx, (size_t)f->ends.n + 1, sizeof *f->outputs, (void **)&f->outputs);
-}
-
-static qx_status compare_output(verifier *f, int i, const char *name)
-{
-    enum { PIECE = 4096 };
-    float a[PIECE], b[PIECE];
-    const qx_tensor *x = &f->held[0][i], *y = &f->held[1][i];
-    if (x->is_sequence || x->is_optional || !qx_dtype_is_float(x->dtype)) return QX_OK;
-    if (y->dtype != x->dtype && qx_dtype_bits(y->dtype) <= 8) return QX_OK; /* codes (a cache): not comparable without their scale */
-    if (x->numel != y->numel) QX_FAIL(f->ctx, QX_E_SHAPE, "verification: output '%s' has %lld elements in float and %lld quantized", name, (long long)x->numel, (long long)y->numel);
-    size_t sx = (size_t)qx_dtype_bits(x->dtype) / 8, sy = (size_t)qx_dtype_bits(y->dtype) / 8;
-    for (int64_t at = 0; at < x->numel; at += PIECE) {
-        int64_t n = x->numel - at < PIECE ? x->numel - at : PIECE;
-        qx_to_f32(x->dtype, (const char *)x->data + (size_t)at * sx, n, a);
-        qx_to_f32(y->dtype, (const char *)y->data + (size_t)at * sy, n, b);
-        for (int64_t k = 0; k < n; k++) add_pair(&f->outputs[i], (double)a[k], (double)b[k]);
+    QX_TRY(qx_alloc_array(f->ctx, (size_t)f->ends.n + 1, sizeof *f->outputs, (void **)&f->outputs));
+    bool detector = false;
+    QX_FOR_NODES(before->graph, n) detector = detector || n->op->id == QX_OP_NonMaxSuppression;
+    for (int i = 0; i < f->ends.n; i++) {
+        qx_meter_start(&f->outputs[i], f->ends.names[i], qx_graph_find(before->graph, f->ends.names[i]));
+        f->outputs[i].list = detector;
     }
     return QX_OK;
 }
@@ -180,7 +146,7 @@ static qx_status run_sample(verifier *f, qx_samples *samples, int64_t i)
         st = qx_samples_get(samples, i, &feeds, &n_feeds);
         if (st == QX_OK) st = k ? run_quantized(f, feeds, n_feeds) : qx_exec_run(f->exec[0], feeds, n_feeds, f->ends.names, f->ends.n, f->held[0]);
     }
-    for (int o = 0; o < f->ends.n && st == QX_OK; o++) st = compare_output(f, o, f->ends.names[o]);
+    for (int o = 0; o < f->ends.n && st == QX_OK; o++) qx_meter_add(&f->outputs[o], &f->held[0][o], &f->held[1][o]);
     drop_held(f, 0);
     drop_held(f, 1);
     return st;
@@ -189,27 +155,14 @@ static qx_status run_sample(verifier *f, qx_samples *samples, int64_t i)
 static int by_sqnr(const void *a, const void *b)
 {
     const layer *x = a, *y = b;
-    double d = sqnr(&x->s) - sqnr(&y->s);
+    double d = qx_pairs_sqnr(&x->s) - qx_pairs_sqnr(&y->s);
     return d < 0 ? -1 : d > 0 ? 1 : strcmp(x->name, y->name);
-}
-
-/* A float model that overflows by itself (a float16 VAE) has nothing to compare with: say so instead of numbers alone. */
-static qx_status note_overflow(const char *name, const sums *s, qx_report *r)
-{
-    if (!s->bad[0]) return QX_OK;
-    r->verify_note = qx_arena_printf(r->arena, "output '%s': %lld of %lld values of the model before are not finite, %lld after", name, (long long)s->bad[0], (long long)s->n, (long long)s->bad[1]);
-    return r->verify_note ? QX_OK : QX_E_NOMEM;
 }
 
 static qx_status fill(verifier *f, qx_report *r)
 {
     if (!f->ends.all) r->verify_note = f->ends.n ? "measured as far as the operators have kernels" : "not verified: an operator without a kernel stands before every output";
-    for (int i = 0; i < f->ends.n; i++) {
-        const sums *s = &f->outputs[i];
-        qx_report_output o = {f->ends.names[i], sqnr(s), cosine(s), s->max, s->n};
-        if (s->n) QX_TRY(qx_report_add_output(r, &o));
-        QX_TRY(note_overflow(o.name, s, r));
-    }
+    QX_TRY(qx_meters_report(f->outputs, f->ends.n, r));
     int kept = 0;
     for (int i = 0; i < f->n_layers; i++)
         if (f->layers[i].s.n && kept != i) f->layers[kept++] = f->layers[i];
@@ -217,7 +170,7 @@ static qx_status fill(verifier *f, qx_report *r)
     qsort(f->layers, (size_t)kept, sizeof *f->layers, by_sqnr);
     for (int i = 0; i < kept && i < WORST; i++) {
         const layer *l = &f->layers[i];
-        qx_report_layer rl = {l->name, l->op, l->format, sqnr(&l->s), cosine(&l->s)};
+        qx_report_layer rl = {l->name, l->op, l->format, qx_pairs_sqnr(&l->s), qx_pairs_cosine(&l->s)};
         QX_TRY(qx_report_add_layer(r, &rl));
     }
     return QX_OK;

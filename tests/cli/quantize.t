@@ -7,6 +7,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
     samples calib.npz: 14 samples, 2 held out
          2 nodes  int8
     output y +SQNR .* (re)
+    verdict very close to the float model
     furthest from float:
   ...
   $ ls

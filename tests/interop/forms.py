@@ -47,6 +47,10 @@ def cases():
     experts = [N("MatMul", ["x", "up"], ["u"], name="/up/MatMul"), N("Relu", ["u"], ["r"]), N("Transpose", ["down"], ["d"], perm=[0, 2, 1]),
                N("MatMul", ["r", "d"], ["y"], name="/down/MatMul")]
     yield "experts", experts, [x("x", 3, 7, 64)], [x("y", 3, 7, 64)], [weight("up", 3, 64, 96), weight("down", 3, 64, 96)], [], ["up", "down"]
+    conv = [N("Conv", ["x", "c"], ["y"], name="/c/Conv", pads=[1, 1, 1, 1])]
+    yield "conv", conv, [x("x", 2, 32, 8, 8)], [x("y", 2, 48, 8, 8)], [weight("c", 48, 32, 3, 3)], [], ["c"]
+    axes = [N("Einsum", ["x", "o"], ["y"], name="/o/Einsum", equation="bshk,hkd->bsd")]
+    yield "einsum-axes", axes, [x("x", 2, 7, 4, 16)], [x("y", 2, 7, 64)], [weight("o", 4, 16, 64)], [], ["o"]
     odd = [N("MatMul", ["x", "up"], ["y"], name="/up/MatMul")]
     yield "experts-odd", odd, [x("x", 3, 7, 50)], [x("y", 3, 7, 33)], [weight("up", 3, 50, 33)], [], ["up"]
     picked = [N("Gather", ["up", "e"], ["ug"]), N("MatMul", ["x", "ug"], ["y"], name="/up/MatMul")]
