@@ -2,22 +2,9 @@
  * The values in between are rounded to their type as if they had been stored. What has a fused step of its own (activations, residuals of products) comes before this. */
 #include <string.h>
 
-#include "kernels/pointwise.h"
 #include "runtime/device.h"
 #include "runtime/fuse.h"
-
-typedef struct unary_row { qx_op_id op; qx_unary fn; const char *p0; float d0; const char *p1; float d1; } unary_row;
-static const unary_row unary_rows[] = {
-#define UNARY_OP(op, fn, p0, d0, p1, d1) {op, fn, p0, d0, p1, d1},
-#include "runtime/unary_ops.def"
-#undef UNARY_OP
-};
-typedef struct binary_row { qx_op_id op; qx_binary fn; bool to_bool; } binary_row;
-static const binary_row binary_rows[] = {
-#define BINARY_OP(op, fn, to_bool) {op, fn, to_bool},
-#include "runtime/binary_ops.def"
-#undef BINARY_OP
-};
+#include "runtime/pointwise_ops.h"
 
 /* A link: a node as an operation on the running value. */
 typedef struct link { qx_rstep *step; int64_t fn; bool binary; float p[2]; int main; } link; /* main: the input that is the running value */
@@ -29,24 +16,18 @@ static bool real_value(const qx_value *v)
 
 static bool unary_link(const qx_node *n, link *out)
 {
-    for (size_t i = 0; i < sizeof unary_rows / sizeof *unary_rows; i++) {
-        const unary_row *r = &unary_rows[i];
-        if (r->op != n->op->id || (r->op == QX_OP_Gelu && qx_node_attr(n, "approximate"))) continue;
-        *out = (link){.fn = (int64_t)r->fn, .p = {r->p0 ? qx_attr_float(n, r->p0, r->d0) : 0, r->p1 ? qx_attr_float(n, r->p1, r->d1) : 0}};
-        return true;
-    }
-    return false;
+    const qx_unary_row *r = qx_unary_row_of(n->op->id);
+    if (!r || (r->op == QX_OP_Gelu && qx_node_attr(n, "approximate"))) return false;
+    *out = (link){.fn = (int64_t)r->fn, .p = {r->p0 ? qx_attr_float(n, r->p0, r->d0) : 0, r->p1 ? qx_attr_float(n, r->p1, r->d1) : 0}};
+    return true;
 }
 
 static bool binary_link(const qx_node *n, link *out)
 {
-    if (n->n_in != 2 || n->op->since < 7 || n->op->id == QX_OP_Mean) return false;
-    for (size_t i = 0; i < sizeof binary_rows / sizeof *binary_rows; i++) {
-        if (binary_rows[i].op != n->op->id || binary_rows[i].to_bool) continue;
-        *out = (link){.fn = (int64_t)binary_rows[i].fn, .binary = true};
-        return true;
-    }
-    return false;
+    const qx_binary_row *r = qx_binary_row_of(n->op->id);
+    if (!r || r->to_bool || n->n_in != 2 || n->op->since < 7 || r->op == QX_OP_Mean) return false;
+    *out = (link){.fn = (int64_t)r->fn, .binary = true};
+    return true;
 }
 
 /* The step as a link, when it is one; which input is the running value is not decided yet. */

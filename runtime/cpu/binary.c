@@ -1,14 +1,7 @@
 /* binary.c - operators of two broadcast operands (and the variadic Min, Max, Sum, Mean folded over them), and Where. */
-#include "kernels/pointwise.h"
 #include "runtime/cpu/broadcast.h"
 #include "runtime/cpu/half.h"
-
-typedef struct binary_row { qx_op_id op; qx_binary fn; bool to_bool; } binary_row;
-static const binary_row rows[] = {
-#define BINARY_OP(op, fn, to_bool) {op, fn, to_bool},
-#include "runtime/binary_ops.def"
-#undef BINARY_OP
-};
+#include "runtime/pointwise_ops.h"
 
 enum { PIECE = 1 << 14 };
 
@@ -155,13 +148,6 @@ static qx_status string_equal(qx_call *c, const qx_bcast *bc, const qx_tensor *a
     return QX_OK;
 }
 
-static const binary_row *find_row(const qx_call *c)
-{
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (rows[i].op == c->node->op->id) return &rows[i];
-    return NULL;
-}
-
 static qx_binary kernel_of(const qx_call *c, qx_binary fn)
 {
     if (c->node->op->id == QX_OP_Mod) return qx_call_int(c, "fmod", 0) ? QX_B_FMOD : QX_B_MOD;
@@ -188,7 +174,7 @@ qx_status qx_cpu_binary(qx_call *c)
     const qx_tensor *a, *b;
     qx_tensor own, *y = NULL, old;
     qx_bcast bc;
-    const binary_row *row = find_row(c);
+    const qx_binary_row *row = qx_binary_row_of(c->node->op->id);
     qx_binary fn = kernel_of(c, row ? row->fn : QX_B_COUNT_);
     bool to_bool = row && row->to_bool;
     if (fn == QX_B_COUNT_) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "not in the table of binary functions");
@@ -219,7 +205,7 @@ qx_status qx_cpu_binary(qx_call *c)
 /* Min, Max, Sum, Mean: folded from the left. */
 qx_status qx_cpu_variadic(qx_call *c)
 {
-    const binary_row *row = find_row(c);
+    const qx_binary_row *row = qx_binary_row_of(c->node->op->id);
     const qx_tensor *first;
     qx_tensor *y = NULL, acc;
     qx_bcast bc = {0};

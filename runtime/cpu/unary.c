@@ -4,14 +4,7 @@
 #include "kernels/vmath_leaf.h"
 #include "runtime/cpu/half.h"
 #include "runtime/cpu/unary.h"
-
-/* Operator, kernel, and its parameters as attribute names with their defaults. */
-typedef struct unary_row { qx_op_id op; qx_unary fn; const char *p0; float d0; const char *p1; float d1; } unary_row;
-static const unary_row rows[] = {
-#define UNARY_OP(op, fn, p0, d0, p1, d1) {op, fn, p0, d0, p1, d1},
-#include "runtime/unary_ops.def"
-#undef UNARY_OP
-};
+#include "runtime/pointwise_ops.h"
 
 enum { PIECE = 1 << 14 }; /* elements a piece */
 
@@ -63,14 +56,11 @@ qx_status qx_unary_run(qx_call *c, qx_unary op, const float p[2])
 
 qx_status qx_cpu_unary(qx_call *c)
 {
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        if (rows[i].op != c->node->op->id) continue;
-        float p[2] = {rows[i].p0 ? qx_call_float(c, rows[i].p0, rows[i].d0) : 0, rows[i].p1 ? qx_call_float(c, rows[i].p1, rows[i].d1) : 0};
-        qx_unary fn = rows[i].fn;
-        if (rows[i].op == QX_OP_Gelu && *qx_call_str(c, "approximate", "none") == 't') fn = QX_U_GELU_TANH;
-        return qx_unary_run(c, fn, p);
-    }
-    QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "not in the table of unary functions");
+    const qx_unary_row *r = qx_unary_row_of(c->node->op->id);
+    if (!r) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "not in the table of unary functions");
+    const float p[2] = {r->p0 ? qx_call_float(c, r->p0, r->d0) : 0, r->p1 ? qx_call_float(c, r->p1, r->d1) : 0};
+    const bool by_tanh = r->op == QX_OP_Gelu && *qx_call_str(c, "approximate", "none") == 't';
+    return qx_unary_run(c, by_tanh ? QX_U_GELU_TANH : r->fn, p);
 }
 
 /* Not: bool. BitwiseNot: integers. IsNaN, IsInf: float to bool. */

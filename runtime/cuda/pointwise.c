@@ -2,26 +2,12 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/pointwise.h"
 #include "runtime/cpu/gemm.h"
 #include "runtime/cuda/node.h"
 #include "runtime/fuse.h"
+#include "runtime/pointwise_ops.h"
 
 /* ---- one operand ---- */
-
-typedef struct unary_row { qx_op_id op; qx_unary fn; const char *p0; float d0; const char *p1; float d1; } unary_row;
-static const unary_row unary_rows[] = {
-#define UNARY_OP(op, fn, p0, d0, p1, d1) {op, fn, p0, d0, p1, d1},
-#include "runtime/unary_ops.def"
-#undef UNARY_OP
-};
-
-static const unary_row *unary_row_of(const cu_build *b)
-{
-    for (size_t i = 0; i < sizeof unary_rows / sizeof *unary_rows; i++)
-        if (unary_rows[i].op == b->op) return &unary_rows[i];
-    return NULL;
-}
 
 static bool unary_takes(qx_unary fn, int dtype)
 {
@@ -31,7 +17,7 @@ static bool unary_takes(qx_unary fn, int dtype)
 
 static qx_status unary_place(const cu_build *b)
 {
-    const unary_row *r = unary_row_of(b);
+    const qx_unary_row *r = qx_unary_row_of(b->op);
     if (!r) CU_NO(b, "not in the table of unary functions");
     if (b->in[0].dtype && !unary_takes(r->fn, b->in[0].dtype)) CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[0].dtype)->text);
     return QX_OK;
@@ -54,7 +40,7 @@ static qx_status unary_step(cu_build *b, qx_unary fn, float p0, float p1)
 
 static qx_status unary_compile(cu_build *b)
 {
-    const unary_row *r = unary_row_of(b);
+    const qx_unary_row *r = qx_unary_row_of(b->op);
     qx_unary fn = r->fn;
     if (r->op == QX_OP_Gelu && cu_is(b, "approximate", "tanh", false)) fn = QX_U_GELU_TANH;
     return unary_step(b, fn, r->p0 ? cu_float(b, r->p0, r->d0) : 0, r->p1 ? cu_float(b, r->p1, r->d1) : 0);
@@ -153,23 +139,9 @@ const cu_adapter qx_cuda_clip = {clip_place, clip_compile};
 
 /* ---- two operands ---- */
 
-typedef struct binary_row { qx_op_id op; qx_binary fn; bool to_bool; } binary_row;
-static const binary_row binary_rows[] = {
-#define BINARY_OP(op, fn, to_bool) {op, fn, to_bool},
-#include "runtime/binary_ops.def"
-#undef BINARY_OP
-};
-
-static const binary_row *binary_row_of(const cu_build *b)
-{
-    for (size_t i = 0; i < sizeof binary_rows / sizeof *binary_rows; i++)
-        if (binary_rows[i].op == b->op) return &binary_rows[i];
-    return NULL;
-}
-
 static qx_status binary_place(const cu_build *b)
 {
-    const binary_row *r = binary_row_of(b);
+    const qx_binary_row *r = qx_binary_row_of(b->op);
     if (!r) CU_NO(b, "not in the table of binary functions");
     if (b->node->version < 7 && cu_int(b, "broadcast", 0)) CU_NO(b, "the broadcast of version %d", b->node->version);
     if (b->node->n_in != 2) CU_NO(b, "%u operands", b->node->n_in);
@@ -189,7 +161,7 @@ static qx_status binary_run(const cu_run *r)
 
 static qx_status binary_compile(cu_build *b)
 {
-    const binary_row *row = binary_row_of(b);
+    const qx_binary_row *row = qx_binary_row_of(b->op);
     qk_binary_args a = {.n = b->out[0].numel, .dtype = b->in[0].dtype, .op = (int32_t)row->fn};
     int64_t s[2][QK_RANK] = {{0}};
     if (row->op == QX_OP_Mod && cu_int(b, "fmod", 0)) a.op = QX_B_FMOD;
