@@ -320,9 +320,13 @@ static qx_status make_x(void *user, int64_t at)
 
 /* ---- rows that nobody has seen ---- */
 
-/* Rows of other texts exceed the largest value m of a channel about twice in as many rows as calibration saw, by sizes that follow a power law:
- * P(|x| > u m) = u^-6 (fitted to down projections of language models). Where the grid reaches c m, c >= 1, each of them loses E (|x| - c m)^2 = m^2 / (10 c^4),
- * times the squares of the weights it meets. Judged rows do not show it: few are extreme, and a large alpha leaves every channel without headroom. */
+/* Among exchangeable rows one in as many new ones as were seen exceeds the largest value m that was seen, whatever the distribution: each of 2 N rows is the
+ * largest alike often. Behind m the tail falls as P(|x| > u m) = u^-6 (fitted to down projections of language models; a Gaussian's falls faster), so a grid that
+ * reaches c m, c >= 1, loses the integral of 2 (u - c) u^-6 over u > c, times m^2. */
+double qx_unseen_loss(double room) { return 1 / (10 * pow(room, 4)); }
+
+/* What clipping costs in rows that nobody has seen, times the squares of the weights it meets. Judged rows do not show it: few are extreme, and a large alpha
+ * leaves every channel without headroom. Twice: texts differ from each other by more than rows of one text do. */
 static double unseen_error(const run *r, int64_t i)
 {
     const qx_judge *j = r->j;
@@ -330,7 +334,7 @@ static double unseen_error(const run *r, int64_t i)
     double sum = 0;
     for (int64_t c = 0; c < j->k; c++) {
         const double m = (double)range[c], room = m > 0 ? fmax((double)(top * s[c]) / m, 1) : 1, energy = m * m * j->colsq[c];
-        sum += energy / (10 * pow(room, 4)) / fmax(fmax(j->usual, energy * room * room), 1e-300);
+        sum += energy * qx_unseen_loss(room) / fmax(fmax(j->usual, energy * room * room), 1e-300);
     }
     return sum * 2 * (double)j->rows / (double)r->c->seen;
 }

@@ -26,6 +26,9 @@ typedef struct qx_candidates {
 /* error[n]: of each candidate, in the units of qx_judge_reference, with the formats that the group's items have now. */
 qx_status qx_judge_run(qx_judge *j, const qx_candidates *c, double *error);
 
+/* What a channel with the largest seen value m is expected to lose, in units of m^2, in as many new rows as were seen when the grid reaches room m (>= m): the sum of
+ * (|x| - room m)^2 over the rows beyond. */
+double qx_unseen_loss(double room);
 /* The first operator of the group that reads x quantized (some may stay float); NULL: none does. */
 const qx_plan_item *qx_group_quantized(const qx_group *g);
 /* Column maxima of all weights of the group, after their steps: w[k] = max over rows of |W|. mean (may be NULL): mean over rows of
