@@ -213,12 +213,21 @@ static int check_target(sx_err *e, const sx_options *o, const sx_folder *f, cons
     return rc;
 }
 
+/* The presets behind fp8 and int8 want ranges; without them the library would look for samples beside the model, which a pipeline folder hardly has. */
+static int check_statistics(sx_err *e, const sx_options *o)
+{
+    bool preset = sx_quantize_passes(o->quantize) != o->quantize;
+    if (!preset || o->calibrate || o->stats) return SX_OK;
+    return sx_fail(e, SX_USAGE, "--quantize %s needs statistics: --calibrate FILE runs the pipeline on the prompts of a file ('builtin': 64 that come along), --stats FILE takes earlier ones", o->quantize);
+}
+
 int sx_quantize_folder(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder *f, char **report)
 {
     char *target = NULL, *made = NULL, *old = NULL, *stats = NULL;
     int rc;
     *report = NULL;
     if (!o->out) return sx_fail(e, SX_USAGE, "--quantize needs --out NEWDIR");
+    SX_TRY(check_statistics(e, o));
     SX_TRY_GOTO(rc, sx_strdup(e, o->out, &target));
     trim_slashes(target);
     SX_TRY_GOTO(rc, check_target(e, o, f, target));

@@ -85,6 +85,9 @@ Statistics of the pipeline hold what the passes will ask for, also what they onl
 
 Nothing half written: no picture, no folder.
 
+  $ draw --quantize int8 -o q
+  qonnx-sdxl: --quantize int8 needs statistics: --calibrate FILE runs the pipeline on the prompts of a file ('builtin': 64 that come along), --stats FILE takes earlier ones
+  [2]
   $ draw --quantize int8 --calibrate none.txt -o q
   qonnx-sdxl: cannot open 'none.txt': No such file or directory
   [1]
