@@ -157,7 +157,7 @@ enum { RUN = 128 };
 
 QX_INLINE void max_run_body(const float *restrict row, int64_t step, float *restrict m, int64_t n)
 {
-    COLUMNS(step, m[c] = (v > m[c]) | (v != v) ? v : m[c])
+    COLUMNS(step, m[c] = ((v > m[c]) | (v != v)) ? v : m[c])
 }
 QX_MULTI(static, max_run, (const float *row, int64_t step, float *m, int64_t n), (row, step, m, n))
 
@@ -235,7 +235,7 @@ QX_INLINE void lanes_one(const pool *p, const float *restrict x, const taps t[3]
         const float *row = x + ((t[1].lo + b * p->dilation[1]) * p->in[2] + t[2].lo) * p->block;
         for (int64_t c = 0; c < t[2].n; c++, row += p->dilation[2] * p->block)
             for (int l = 0; l < lanes; l++) {
-                if (p->kind == MAX) most[l] = (row[l] > most[l]) | (row[l] != row[l]) ? row[l] : most[l];
+                if (p->kind == MAX) most[l] = ((row[l] > most[l]) | (row[l] != row[l])) ? row[l] : most[l];
                 else sum[l] += (double)row[l];
             }
     }
@@ -378,7 +378,7 @@ static void global_lanes(const global_job *j, const float *x, int lanes, float *
         for (int l = 0; l < lanes; l++) {
             const double v = (double)x[l];
             if (j->kind == AVERAGE) s[l] += v;
-            else if (j->kind == MAX) s[l] = (v > s[l]) | (v != v) ? v : s[l];
+            else if (j->kind == MAX) s[l] = ((v > s[l]) | (v != v)) ? v : s[l];
             else s[l] += pow(fabs(v), j->p);
         }
     for (int l = 0; l < lanes; l++) y[l] = global_end(j, s[l]);

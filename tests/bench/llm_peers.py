@@ -71,10 +71,17 @@ def judge(label, path, reference, held, cost):
 class Reader(CalibrationDataReader):
     def __init__(self, path, calib):
         inputs = session(path).get_inputs()
-        self.feeds = iter([feed(inputs, w[:SEQ]) for w in calib])
+        self.feeds = [feed(inputs, w[:SEQ]) for w in calib]
+        self.rewind()
 
     def get_next(self):
-        return next(self.feeds, None)
+        return next(self.at, None)
+
+    def rewind(self):  # this and the next: what Model Optimizer asks for as well
+        self.at = iter(self.feeds)
+
+    def get_first(self):
+        return self.feeds[0]
 
 
 def ort_int8(source, target, calib):
