@@ -103,7 +103,7 @@ static void allow_many_files(void)
  * unless the user has chosen; where that fails it goes on as it is. */
 static void spin_briefly(char **argv)
 {
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("GOMP_SPINCOUNT", "2000", 0) != 0) return;
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("GOMP_SPINCOUNT", "6000", 0) != 0) return;
     (void)execv("/proc/self/exe", argv);
 }
 

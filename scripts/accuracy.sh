@@ -43,6 +43,7 @@ int8(act=mse)
 smoothquant,bias-correction,int8
 fp8
 smoothquant,fp8
+smoothquant,gptq,fp8
 int8-weights
 fp8-weights
 int4(block=32)
