@@ -59,6 +59,6 @@ static const qx_option options[] = {
 };
 
 const qx_passdef qx_pass_gptq = {
-    .name = "gptq", .brief = "round weights so that later columns make up for each error", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED, .order = 3, .plan = plan, .run = run,
+    .name = "gptq", .brief = "round weights so that later columns make up for each error", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT, .order = 3, .plan = plan, .run = run,
     .doc = "For each row of W: q = Q(w_j), e = (w_j - q) / U_jj, w_later -= e U_j,later with U'U = inv(H + damp mean(diag H)).\n"
-           "H = X'X is collected once. refine=N then moves single codes and scales while tr(dW H dW') falls. Put it before the format: gptq,int4."};
+           "H = X'X is collected once; shrink takes back correlations that few rows show by chance. refine=N then moves single codes and scales while tr(dW H dW') falls. Put it before the format: gptq,int4."};

@@ -45,7 +45,7 @@ enum {
     QX_PASS_WEIGHTS = 1u << 1,    /* changes weights in float before a format: smoothquant, awq, gptq, sparsity, rotate */
     QX_PASS_CALIBRATED = 1u << 2, /* needs statistics */
     QX_PASS_INTERNAL = 1u << 3,   /* not offered to users by itself */
-    QX_PASS_NEEDS_FORMAT = 1u << 4, /* pointless without a format behind it: smoothquant, awq, gptq */
+    QX_PASS_NEEDS_FORMAT = 1u << 4, /* pointless without a format behind it: smoothquant, awq, svdquant, gptq, bias-correction */
     QX_PASS_MIXES = 1u << 5,      /* a FORMAT pass that chooses among other formats: mixed, role-mix */
 };
 

@@ -287,5 +287,5 @@ static const qx_option options[] = {
 };
 
 const qx_passdef qx_pass_smoothquant = {
-    .name = "smoothquant", .brief = "balance activations and weights before int8 or fp8", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED, .order = 1, .plan = plan, .decide = decide, .run = run,
+    .name = "smoothquant", .brief = "balance activations and weights before int8 or fp8", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT, .order = 1, .plan = plan, .decide = decide, .run = run,
 };

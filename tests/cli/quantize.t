@@ -143,6 +143,12 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   gptq int4
   smoothquant gptq fp8
   fp8
+  $ for p in gptq awq smoothquant sparsity,gptq; do qonnx quantize model.onnx --passes $p; done
+  qonnx quantize: gptq prepares weights for a format and does nothing by itself: write "gptq,int8" or another format behind it
+  qonnx quantize: awq prepares weights for a format and does nothing by itself: write "awq,int8" or another format behind it
+  qonnx quantize: smoothquant prepares weights for a format and does nothing by itself: write "smoothquant,int8" or another format behind it
+  qonnx quantize: gptq prepares weights for a format and does nothing by itself: write "gptq,int8" or another format behind it
+  [2]
   $ for p in gptq,sparsity,int4 gptq,awq,int4 sparsity,smoothquant,int8 gptq,svdquant,int4; do qonnx quantize model.onnx --passes $p; done
   qonnx quantize: sparsity changes weights that gptq has pruned or rounded already: write "sparsity,gptq"
   qonnx quantize: awq changes weights that gptq has pruned or rounded already: write "awq,gptq"
