@@ -33,12 +33,6 @@ static void keep_both(qx_pass *p, const qx_attention *a, qx_why why, const char 
     }
 }
 
-static qx_status want(qx_stats *stats, const qx_scheme *s, const qx_value *v)
-{
-    qx_stat_request r = {.value = qx_same_elements((qx_value *)v), .kinds = QX_STAT_RANGE | (s->range.method != QX_RANGE_MAX ? QX_STAT_HISTOGRAM : 0), .axis = -1};
-    return qx_stats_want(stats, &r);
-}
-
 qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s)
 {
     const qx_plan *plan = p->pipe->plan;
@@ -47,9 +41,9 @@ qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s)
         if (!is_mine(p, a)) continue;
         qx_why why = check(s, p->pipe, a);
         if (why != QX_WHY_NONE) { keep_both(p, a, why, NULL); continue; }
-        QX_TRY(want(stats, s, a->qk->in[0]));
-        QX_TRY(want(stats, s, a->qk->in[1]));
-        QX_TRY(want(stats, s, a->pv->in[1]));
+        QX_TRY(qx_scheme_want_range(s, stats, qx_same_elements(a->qk->in[0])));
+        QX_TRY(qx_scheme_want_range(s, stats, qx_same_elements(a->qk->in[1])));
+        QX_TRY(qx_scheme_want_range(s, stats, qx_same_elements(a->pv->in[1])));
     }
     return QX_OK;
 }

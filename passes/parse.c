@@ -356,6 +356,21 @@ qx_status qx_pipeline_parse(qx_ctx *ctx, const char *text, qx_pipeline **out)
 
 const char *qx_pipeline_text(const qx_pipeline *p) { return p->text; }
 
+qx_status qx_pipeline_set(qx_pipeline *pipe, const char *option, const char *value)
+{
+    parser p = {pipe->ctx, pipe, ""};
+    bool found = false;
+    for (int i = 0; i < pipe->n_passes; i++) {
+        qx_pass *pass = pipe->passes[i];
+        int k = named_option(pass->def, option);
+        if (k < 0) continue;
+        QX_TRY(check_value(&p, pass->def, &pass->def->options[k], value, &pass->values[k]));
+        found = true;
+    }
+    if (!found) QX_FAIL(pipe->ctx, QX_E_USAGE, "no pass of '%.200s' has an option '%s'", pipe->text, option);
+    return write_text(pipe);
+}
+
 qx_status qx_pipeline_adopt(qx_pipeline *p, qx_pipeline *sub)
 {
     if (p->n_subs == p->cap_subs) {

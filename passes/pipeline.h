@@ -11,6 +11,7 @@ typedef struct qx_quantize_options {
     const char *input, *output;          /* output NULL: derived (unet.fp8.onnx) */
     const char *passes;                  /* "smoothquant(alpha=auto),int8"; presets are expanded before */
     const char *target_size, *target_sqnr, *formats; /* short for the pass mixed, which is put behind `passes` (settings.c) */
+    const char *level;                   /* --level: the diffusion recipe's, set in the format of `passes` (settings.c) */
     const char *like_path;               /* --like: a model whose record (passes/record.h) settings.c replays */
     const struct qx_record *like;        /* that record, for comparing; NULL: none */
     const char *frontier;                /* PNG of the choices that mixed had; NULL: none */
@@ -36,6 +37,8 @@ qx_status qx_pipeline_parse(qx_ctx *ctx, const char *text, qx_pipeline **out);
 /* With every option written out: what is stored in the output's metadata ("qonnx.passes"). */
 const char *qx_pipeline_text(const qx_pipeline *p);
 void qx_pipeline_free(qx_pipeline *p);
+/* Sets an option in every pass that has one of this name; QX_E_USAGE when none has. `value` has to live as long as p. */
+qx_status qx_pipeline_set(qx_pipeline *p, const char *option, const char *value);
 /* Passes written "name?" become ordinary ones when there are samples and go when there are none; the text says what is left. A plan does it by itself. */
 qx_status qx_pipeline_settle(qx_pipeline *p, bool have_samples);
 /* What statistics of this model are keyed by: the hash of its structure, and of passes that rewrite it before the sweep. */

@@ -120,8 +120,7 @@ static qx_status visit(void *user, qx_node *n)
     const qx_value *skip = n->in[1 - branch];
     if (skip->type.kind != QX_KIND_TENSOR || n->in[branch]->type.dtype != skip->type.dtype) return QX_OK;
     if (f->writing) return write_skip(f, n, (uint32_t)(1 - branch));
-    qx_stat_request r = {.value = qx_same_elements((qx_value *)skip), .kinds = QX_STAT_RANGE | (f->s->range.method != QX_RANGE_MAX ? QX_STAT_HISTOGRAM : 0), .axis = -1};
-    return qx_stats_want(f->stats, &r);
+    return qx_scheme_want_range(f->s, f->stats, qx_same_elements((qx_value *)skip));
 }
 
 /* Only the skip of an Add whose input does not come from another pair is looked at, so both phases see the same graph: run() comes before

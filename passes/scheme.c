@@ -51,14 +51,18 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     else qx_item_keep(p->pipe, it, why, "%s", why_detail);
 }
 
-/* Diffusion recipes (level > 0) ask for histogram and steps together, so that one statistics file serves every way of choosing the range. */
+qx_status qx_scheme_want_range(const qx_scheme *s, qx_stats *stats, qx_value *v)
+{
+    bool steps = s->range.method == QX_RANGE_STEPS_MIN_MEAN || s->range.method == QX_RANGE_STEPS_MEAN_MAX, all = s->level > 0;
+    qx_stat_request r = {.value = v, .kinds = QX_STAT_RANGE, .axis = -1};
+    if (all || steps) r.kinds |= QX_STAT_STEPS;
+    if (all || (!steps && s->range.method != QX_RANGE_MAX)) r.kinds |= QX_STAT_HISTOGRAM;
+    return qx_stats_want(stats, &r);
+}
+
 static qx_status want_input(qx_pass *p, const qx_scheme *s, qx_stats *stats, const qx_plan_item *it)
 {
-    if (s->act && !it->weight_only) {
-        bool steps = s->range.method == QX_RANGE_STEPS_MIN_MEAN || s->range.method == QX_RANGE_STEPS_MEAN_MAX;
-        qx_stat_request r = {.value = it->x_stat, .kinds = QX_STAT_RANGE | (steps || s->level > 0 ? QX_STAT_STEPS : 0) | ((!steps && s->range.method != QX_RANGE_MAX) || s->level > 0 ? QX_STAT_HISTOGRAM : 0), .axis = -1};
-        QX_TRY(qx_stats_want(stats, &r));
-    }
+    if (s->act && !it->weight_only) QX_TRY(qx_scheme_want_range(s, stats, it->x_stat));
     if (!s->importance || !p->pipe->have_data || !it->lin->by_rows) return QX_OK;
     qx_stat_request r = {.value = it->lin->x, .kinds = QX_STAT_CHANNELS, .axis = -1};
     return qx_stats_want(stats, &r);

@@ -238,6 +238,20 @@ static qx_status add_mixed(qx_job_args *a)
     return o->passes ? QX_OK : QX_E_NOMEM;
 }
 
+/* --level is short for the option of int8 and fp8. */
+static qx_status set_level(qx_job_args *a)
+{
+    qx_quantize_options *o = &a->opt;
+    qx_pipeline *pipe;
+    if (!o->level || !o->passes) return QX_OK;
+    QX_TRY(qx_pipeline_parse(a->ctx, o->passes, &pipe));
+    qx_status st = qx_pipeline_set(pipe, "level", o->level);
+    if (st == QX_OK && !(o->passes = qx_arena_strdup(a->arena, qx_pipeline_text(pipe)))) st = QX_E_NOMEM;
+    qx_pipeline_free(pipe);
+    o->level = NULL;
+    return st == QX_OK ? QX_OK : qx_note(a->ctx, st, "--level");
+}
+
 static bool was_given(void *user, const char *name)
 {
     const bool *given = user;
@@ -272,6 +286,7 @@ qx_status qx_job_args_options(qx_job_args *a, const qx_quantize_options **out)
     QX_TRY(replay(a));
     use_text(a);
     QX_TRY(add_mixed(a));
+    QX_TRY(set_level(a));
     if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx");
     o->samples.paths = a->lists[L_CALIB]; o->samples.n_paths = a->n_lists[L_CALIB];
     o->include = a->lists[L_INCLUDE]; o->n_include = a->n_lists[L_INCLUDE];

@@ -64,6 +64,8 @@ static int average_drift(sx_err *e, sx_comparison *c)
     return SX_OK;
 }
 
+double sx_per_step(const sx_batch *b) { return b->step_count ? b->step_total / (double)b->step_count : NAN; }
+
 int sx_compare_batches(sx_err *e, const sx_batch *ref, const sx_batch *test, sx_comparison *c)
 {
     *c = (sx_comparison){.ref = ref, .test = test, .n = test->n, .mean_lpips = NAN, .mean_clip_ref = NAN, .mean_clip = NAN};

@@ -23,7 +23,8 @@ typedef struct sx_comparison {
 
 int sx_compare_batches(sx_err *e, const sx_batch *ref, const sx_batch *test, sx_comparison *out);
 void sx_comparison_free(sx_comparison *c);
-/* report.html (one file), report.json, sheet.png, drift.png and the pictures into dir. */
+double sx_per_step(const sx_batch *b); /* seconds; NaN without steps */
+/* report.html (one file), report.json, sheet.png, drift.png and the pictures and differences into dir. */
 int sx_report_write(sx_err *e, const sx_comparison *c, double min_psnr, const char *dir);
 /* The JSON of the comparison, also for standard output. */
 void sx_report_json(const sx_comparison *c, double min_psnr, sx_text *out);

@@ -5,24 +5,38 @@
 
 #include "image.h"
 
-enum { GAP = 6, LINE = 12, MOST_CELL = 1024 };
+enum { GAP = 6, LINE = 12, MOST_CELL = 1024, MOST_LINES = 4 };
 #define PAPER 0xF4F4F2u
 #define INK 0x202020u
 #define GRID 0xD8D8D4u
 
-static int label_lines(const char *s, int per_line) { return s && *s ? ((int)strlen(s) + per_line - 1) / per_line : 0; }
+/* Letters of s on its first line: up to the last space that fits, or as many as fit. */
+static size_t line_length(const char *s, size_t per_line)
+{
+    size_t n = strlen(s), k = per_line;
+    if (n <= per_line) return n;
+    while (k > 0 && s[k] != ' ') k--;
+    return k ? k : per_line;
+}
 
-static void draw_label(sx_image *on, int x, int y, int per_line, const char *s)
+static int label_lines(const char *s, size_t per_line)
+{
+    int lines = 0;
+    for (; *s; lines++) {
+        s += line_length(s, per_line);
+        s += strspn(s, " ");
+    }
+    return lines;
+}
+
+static void draw_label(sx_image *on, int x, int y, size_t per_line, int lines, const char *s)
 {
     char part[256];
-    for (size_t n = strlen(s); n; y += LINE) {
-        size_t k = n < (size_t)per_line ? n : (size_t)per_line;
-        if (k >= sizeof part) k = sizeof part - 1;
-        memcpy(part, s, k);
-        part[k] = 0;
+    for (; *s && lines > 0; y += LINE, lines--) {
+        size_t k = line_length(s, per_line);
+        snprintf(part, sizeof part, "%.*s", (int)k, s);
         sx_draw_text(on, x, y, 1, INK, part);
-        s += k;
-        n -= k;
+        s += k + strspn(s + k, " ");
     }
 }
 
@@ -57,15 +71,16 @@ int sx_contact_sheet(sx_err *e, const sx_image *pics, const char *const *labels,
     if (columns > n) columns = n;
     double k = fit(pics, n, cell > 0 && cell < MOST_CELL ? cell : MOST_CELL, &cw, &ch);
     while (columns > 1 && columns * (cw + GAP) + GAP > SX_MAX_SIDE) columns--;
-    int per_line = cw / 6 > 0 ? cw / 6 : 1, rows = (n + columns - 1) / columns;
-    for (int i = 0; labels && i < n; i++) lines = (int)fmax(lines, fmin(4, label_lines(labels[i], per_line)));
+    size_t per_line = cw / 6 > 0 ? (size_t)(cw / 6) : 1;
+    int rows = (n + columns - 1) / columns;
+    for (int i = 0; labels && i < n; i++) lines = labels[i] ? (int)fmax(lines, fmin(MOST_LINES, label_lines(labels[i], per_line))) : lines;
     int step = ch + GAP + lines * LINE;
     SX_TRY(sx_image_new(e, columns * (cw + GAP) + GAP, rows * step + GAP, PAPER, out));
     int rc = SX_OK;
     for (int i = 0; rc == SX_OK && i < n; i++) {
         int x = GAP + i % columns * (cw + GAP), y = GAP + i / columns * step;
         rc = draw_cell(e, out, x, y, &pics[i], k);
-        if (labels && labels[i]) draw_label(out, x, y + ch + 3, per_line, labels[i]);
+        if (labels && labels[i]) draw_label(out, x, y + ch + 3, per_line, lines, labels[i]);
     }
     if (rc != SX_OK) sx_image_free(out);
     return rc;

@@ -26,6 +26,7 @@ A quantized UNet against the folder's own: the report, the gate.
   rep/report.html
   [4]
   $ ls rep; grep -o '"verdict": "[a-z]*"' rep/report.json
+  diff-000.png
   drift.png
   ref-000.png
   report.html
@@ -81,7 +82,25 @@ Statistics of the pipeline hold what the passes will ask for, also what they onl
 
   $ printf 'a red circle\n' > one.txt; draw --calibrate one.txt --passes "svdquant(rank=4),int4(block=32)" --stats s.stats | grep -o '^s.stats'
   s.stats
-  $ qonnx quantize $P/unet/model.onnx --passes "svdquant(rank=4),int4(block=32)" --load-stats s.stats --no-verify -o s.onnx -q; rm one.txt s.stats s.onnx
+  $ qonnx quantize $P/unet/model.onnx --passes "svdquant(rank=4),int4(block=32)" --load-stats s.stats --no-verify -o s.onnx -q; rm s.stats s.onnx
+
+What --calibrate collects unasked serves every level and every way of choosing ranges, the products of attention included.
+
+  $ qonnx-sdxl $M --calibrate one.txt --steps 2 --stats s.stats -q >/dev/null
+  $ for act in mse steps-mean-max; do qonnx quantize $M/unet/model.onnx --passes "fp8(level=4,act=$act)" --load-stats s.stats --no-verify -o s.onnx -f -q || echo "$act failed"; done
+  $ for level in 1 2 2.5 3 4; do qonnx quantize $M/unet/model.onnx --preset sdxl-int8 --level $level --dry-run | grep -oE "[0-9]+ nodes  int8$"; done
+  27 nodes  int8
+  61 nodes  int8
+  163 nodes  int8
+  208 nodes  int8
+  276 nodes  int8
+  $ qonnx quantize $P/unet/model.onnx --preset sdxl-int8 --level 7 -o s.onnx
+  qonnx quantize: --level: int8(level=7): not in [0, 4]
+  [2]
+  $ qonnx quantize $P/unet/model.onnx --passes int4 --level 3 -o s.onnx
+  qonnx quantize: --level: no pass of 'int4.*' has an option 'level' (re)
+  [2]
+  $ rm one.txt s.stats s.onnx
 
 Nothing half written: no picture, no folder.
 
