@@ -186,12 +186,18 @@ static int table(sx_err *e, sx_text *t, const sx_comparison *c, sx_image *diffs,
     return rc;
 }
 
+static const char page_start[] =
+    "<!doctype html><html lang=en><meta charset=utf-8><title>qonnx-sdxl comparison</title><style>\n"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#202020;background:#f4f4f2}\n"
+    "table{border-collapse:collapse}td,th{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #d8d8d4}th{font-weight:600}\n"
+    ".l{text-align:left}.bad{background:#f6d9d5}img{max-width:100%}code{background:#e8e8e4;padding:0 .2rem}\n"
+    ".pictures img{width:9rem;max-width:none;display:block}.pictures td,.pictures th{padding:.3rem .4rem}\n";
+
 static void head(sx_text *t, const sx_comparison *c, double min_psnr)
 {
     const sx_plan *p = &c->test->plan;
-    sx_text_add(t, "<!doctype html><html lang=en><meta charset=utf-8><title>qonnx-sdxl comparison</title><style>body{font:15px/1.5 system-ui,sans-serif;max-width:80rem;margin:2rem auto;"
-                   "padding:0 1rem;color:#202020;background:#f4f4f2}table{border-collapse:collapse}td,th{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #d8d8d4}.l{text-align:left}"
-                   "th{font-weight:600}.bad{background:#f6d9d5}img{max-width:100%%}.pictures img{width:9rem;max-width:none;display:block}.pictures td,.pictures th{padding:.3rem .4rem}code{background:#e8e8e4;padding:0 .2rem}</style>\n<h1>Same seeds, two pipelines</h1>\n<p>Reference <code>");
+    sx_text_put(t, page_start, sizeof page_start - 1);
+    sx_text_add(t, "</style>\n<h1>Same seeds, two pipelines</h1>\n<p>Reference <code>");
     sx_text_html(t, c->ref->folder->model[SX_UNET]);
     sx_text_add(t, "</code>, test <code>");
     sx_text_html(t, c->test->folder->model[SX_UNET]);
