@@ -55,6 +55,14 @@ static qx_status print_rows(cli *c, const char *title, const row *rows, int n, i
     return QX_OK;
 }
 
+/* Where a library could have done the work and does not: its words, once. */
+static bool first_note(const qx_node_time *t, int i)
+{
+    for (int k = 0; k < i; k++)
+        if (t[k].note && t[i].note && strcmp(t[k].note, t[i].note) == 0) return false;
+    return t[i].note != NULL;
+}
+
 qx_status cli_profile_print(cli *c, const qx_node_time *t, int n)
 {
     row *rows = NULL;
@@ -67,6 +75,8 @@ qx_status cli_profile_print(cli *c, const qx_node_time *t, int n)
     qsort(rows, (size_t)n, sizeof *rows, slower_first);
     cli_print("\n");
     if (st == QX_OK) st = print_rows(c, "node", rows, n, 20, total);
+    for (int i = 0; i < n && st == QX_OK; i++)
+        if (first_note(t, i)) cli_print("%s: %s\n", cli_show(c, t[i].name), t[i].note);
     qx_free(c->ctx, rows);
     return st;
 }
@@ -84,7 +94,11 @@ qx_status cli_profile_json(cli *c, qx_jsonw *w, const qx_node_time *t, int n)
         QX_TRY_GOTO(st, qx_jsonw_int(w, "calls", rows[i].calls));
         QX_TRY_GOTO(st, qx_jsonw_end_object(w));
     }
-    if (st == QX_OK) st = qx_jsonw_end_array(w);
+    QX_TRY_GOTO(st, qx_jsonw_end_array(w));
+    QX_TRY_GOTO(st, qx_jsonw_begin_array(w, "notes"));
+    for (int i = 0; i < n; i++)
+        if (first_note(t, i)) QX_TRY_GOTO(st, qx_jsonw_string(w, NULL, qx_arena_printf(c->arena, "%s: %s", t[i].name, t[i].note)));
+    QX_TRY_GOTO(st, qx_jsonw_end_array(w));
 done:
     qx_free(c->ctx, rows);
     return st;

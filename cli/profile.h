@@ -6,7 +6,7 @@
 #include "runtime/exec.h"
 
 qx_status cli_profile_print(cli *c, const qx_node_time *t, int n);
-/* Member "kernels" of an open object: seconds and calls by what ran the steps. */
+/* Members of an open object. "kernels": seconds and calls by what ran the steps; "notes": what libraries answered that did not run one. */
 qx_status cli_profile_json(cli *c, qx_jsonw *w, const qx_node_time *t, int n);
 /* Chrome trace (events one after another, as the executor runs them). */
 qx_status cli_profile_trace(cli *c, const qx_node_time *t, int n, const char *path);

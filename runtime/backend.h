@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-enum { QX_BACKEND_ABI = 3, QX_DEV_RANK = 8 };
+enum { QX_BACKEND_ABI = 4, QX_DEV_RANK = 8 };
 
 typedef enum qx_dev_status {
     QX_DEV_OK,
@@ -117,6 +117,8 @@ typedef struct qx_backend {
     void (*drop)(qx_dev *d, qx_dev_step *step);
     /* What runs the step, for profiles: "own", "cublasLt", "cuDNN", ... Lives as long as the plugin. */
     const char *(*kernel)(const qx_dev_step *step);
+    /* Why a library that might have run the step does not, with its own words; NULL: nothing to say. Lives as long as the step. */
+    const char *(*why)(const qx_dev_step *step);
     /* Puts mark `index` (0 or 1) into the queue; elapsed() waits for both marks and gives the device's time between them. */
     qx_dev_status (*mark)(qx_dev *d, uint32_t index);
     qx_dev_status (*elapsed)(qx_dev *d, uint32_t from, uint32_t to, double *seconds);

@@ -51,6 +51,7 @@ typedef struct qx_gpu {
     size_t live, peak, resident, budget; /* bytes; resident: constants; budget 0: no limit */
     void *arena; size_t arena_cap;
     bool replay, record, no_graphs;
+    bool unrecordable;        /* the run that failed was one that was recorded */
     bool changing;            /* a step has an argument on the host whose content may change from run to run: no recordings */
     bool reshaping;           /* a feed's content decides dims: looked at before a recording is replayed */
     int64_t alloc_i, clock, host_touches; /* of this run */
@@ -89,6 +90,8 @@ void qx_dev_plan_free(qx_exec *x, qx_dev_plan *p);
 qx_status qx_device_start(qx_exec *x);      /* of a run: arena, feeds */
 qx_status qx_device_step(qx_exec *x, qx_rstep *s);
 qx_status qx_device_run_main(qx_exec *x);
+/* A run has failed. True: because it was recorded, which is not tried any more; the run may be repeated. The error is gone to the log. */
+bool qx_device_run_again(qx_exec *x);
 
 /* device_observe.c: hands out what the looks of this run saw; st not QX_OK: the run failed, nobody gets anything. Returns st, or what went wrong here. */
 qx_status qx_device_gather(qx_exec *x, qx_status st);

@@ -76,6 +76,7 @@ static qx_status timed_kernel(qx_exec *x, qx_rstep *s, const qx_tensor *const *i
     s->seconds += seconds;
     s->calls++;
     s->kernel = d->b->kernel(c->step);
+    s->note = d->b->why(c->step);
     return QX_OK;
 }
 
@@ -155,6 +156,7 @@ static qx_status record_run(qx_exec *x, qx_dev_plan *p)
         d->no_graphs = true;
         return qx_run_graph(x, x->main, NULL);
     }
+    d->unrecordable = true; /* until it is known better */
     QX_TRY(qx_device_status(x, begun, "record"));
     qx_status st = qx_run_graph(x, x->main, NULL);
     if (st == QX_OK) st = remember_ends(x, p);
@@ -163,6 +165,7 @@ static qx_status record_run(qx_exec *x, qx_dev_plan *p)
         return st;
     }
     QX_TRY(qx_device_status(x, d->b->capture_end(d->dev, &p->graph), "record"));
+    d->unrecordable = false;
     st = qx_device_status(x, d->b->replay(d->dev, p->graph), "replay");
     if (d->replay && !d->host_touches) return st;
     d->b->drop_graph(d->dev, p->graph); /* the run went another way than those before: good for this time only */
@@ -201,6 +204,17 @@ static qx_status run_main(qx_exec *x)
         p->infer = NULL;
     }
     return QX_OK;
+}
+
+bool qx_device_run_again(qx_exec *x)
+{
+    qx_gpu *d = x->device;
+    if (!d || !d->unrecordable) return false;
+    d->unrecordable = false;
+    d->no_graphs = true;
+    qx_log(x->ctx, QX_LOG_WARN, "%s: runs are not recorded, they go step by step: %s", d->name, qx_ctx_error(x->ctx));
+    qx_ctx_clear_error(x->ctx);
+    return true;
 }
 
 qx_status qx_device_run_main(qx_exec *x) { return qx_device_gather(x, run_main(x)); }

@@ -527,6 +527,7 @@ static void reset_times(qx_exec *x)
             qx_rstep *s = &x->gplans[i]->steps[k];
             s->seconds = s->flops = s->bytes = 0;
             s->calls = 0;
+            s->note = NULL;
         }
 }
 
@@ -543,6 +544,10 @@ qx_status qx_exec_run(qx_exec *x, const qx_feed *feeds, int n_feeds, const char 
     reset_times(x);
     x->peak = x->live;
     st = run_once(x, feeds, n_feeds);
+    if (st != QX_OK && qx_device_run_again(x)) {
+        qx_end_run(x);
+        st = run_once(x, feeds, n_feeds);
+    }
     for (; st == QX_OK && given < n_outs; given++) st = give_output(x, vals[given], &outs[given]);
     qx_end_run(x);
     for (int i = 0; st != QX_OK && i < given; i++) qx_tensor_free(x->ctx, &outs[i]);
@@ -684,7 +689,7 @@ const qx_node_time *qx_exec_times(const qx_exec *cx, int *count)
             const qx_rstep *s = &x->gplans[i]->steps[k];
             if (!s->calls) continue;
             const char *name = *s->node->name || !s->n_out || !s->out_value[0] ? s->node->name : s->out_value[0]->name;
-            x->times[n++] = (qx_node_time){name, s->node->op_type, s->seconds, s->flops, s->bytes, s->kernel, s->calls};
+            x->times[n++] = (qx_node_time){name, s->node->op_type, s->seconds, s->flops, s->bytes, s->kernel, s->calls, s->note};
         }
     *count = n;
     return x->times;

@@ -92,7 +92,7 @@ typedef qx_status qx_sweep_feeds(void *user, int64_t sample, const qx_feed **fee
 qx_status qx_exec_sweep(qx_exec *x, int64_t samples, qx_sweep_feeds *get, void *user, int64_t weight_budget);
 qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes); /* of the plan's steps, packed */
 
-typedef struct qx_node_time { const char *name, *op; double seconds; double flops; double bytes; const char *kernel; int64_t calls; } qx_node_time;
+typedef struct qx_node_time { const char *name, *op; double seconds; double flops; double bytes; const char *kernel; int64_t calls; const char *note; } qx_node_time; /* note: why a library did not do it; NULL: nothing to say */
 /* Switches timing on; the table is by node in execution order and valid until the next run. */
 void qx_exec_profile(qx_exec *x, bool on);
 const qx_node_time *qx_exec_times(const qx_exec *x, int *count);

@@ -52,7 +52,7 @@ typedef struct qx_rstep {
     uint64_t stored;          /* bit i: input i is an initializer that the adapter reads from the model itself; bound as dims only */
     void *state;
     void (*drop)(qx_ctx *ctx, void *state);
-    const char *kernel;
+    const char *kernel, *note; /* of the last timed run: what did the work, why a library did not */
     double seconds, flops, bytes;
     int64_t calls;
 } qx_rstep;

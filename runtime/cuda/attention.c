@@ -58,7 +58,10 @@ static qx_status attn_run(const cu_run *r)
     a.mask.p = p->mask ? r->in[p->mask].data : NULL;
     a.y = r->out[0].data;
     a.part = r->ws;
-    if (p->plan) return cu_sdpa_run(r->d, p->plan, a.q.p, a.k.p, a.v.p, a.y, r->ws);
+    bool done = false;
+    if (p->plan) QX_TRY(cu_sdpa_run(r->d, p->plan, a.q.p, a.k.p, a.v.p, a.y, r->ws, &done));
+    if (done) return QX_OK;
+    r->step->kernel = "attention";
     return cu_launched(r->d->m, qk_attention(r->q, &a));
 }
 

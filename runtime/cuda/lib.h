@@ -1,5 +1,5 @@
 /* lib.h - what the vendor's libraries do: products by cuBLASLt, convolutions and attention by cuDNN. Each asks the library whether it has an engine for exactly this
- * problem when the step is compiled; *taken false: it has none (or this is the host build, lib_none.c), and the caller's own kernel does it. */
+ * problem when the step is compiled; *taken false: it has none (or this is the host build, lib_none.c), cu_refused() has its answer, and the caller's own kernel does it. */
 #ifndef QX_RUNTIME_CUDA_LIB_H
 #define QX_RUNTIME_CUDA_LIB_H
 
@@ -20,7 +20,8 @@ typedef struct cu_product {
 typedef struct cu_product_plan cu_product_plan;
 qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, size_t *workspace, bool *taken);
 typedef struct cu_product_data { const void *x, *w, *bias, *add; void *y; const float *sx, *sw; void *ws; } cu_product_data;
-qx_status cu_product_run(qx_dev *d, const cu_product_plan *p, const cu_product_data *a);
+/* *done false: every algorithm that was offered refuses to start, and nothing was queued: as if it had never been taken. */
+qx_status cu_product_run(qx_dev *d, cu_product_plan *p, const cu_product_data *a, bool *done);
 void cu_product_free(qx_dev *d, void *plan);
 
 /* y = conv(x, w) * scale + bias, in NCHW memory, or with the channels innermost (`last`: x, w, y). type: f32, f16, bf16 (no scale); E4M3 with scale [out_ch] in f32; INT8 with
@@ -45,7 +46,7 @@ qx_status cu_conv_by_library(cu_build *b, cu_lib_conv *q, bool *taken);
 typedef struct cu_sdpa { int type; int64_t batch, heads, kv_heads, rows, keys, d, dv; int64_t q[4], k[4], v[4], o[4]; float scale; } cu_sdpa;
 typedef struct cu_sdpa_plan cu_sdpa_plan;
 qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_sdpa_plan **out, size_t *workspace, bool *taken);
-qx_status cu_sdpa_run(qx_dev *d, const cu_sdpa_plan *p, const void *q, const void *k, const void *v, void *o, void *ws);
+qx_status cu_sdpa_run(qx_dev *d, const cu_sdpa_plan *p, const void *q, const void *k, const void *v, void *o, void *ws, bool *done); /* as for products */
 void cu_sdpa_free(qx_dev *d, void *plan);
 
 /* attention.c: our own kernel: how many blocks share the keys of a row, and the memory for their parts. */

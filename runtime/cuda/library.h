@@ -14,7 +14,7 @@
     X(cublasLtMatmulDescSetAttribute) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatrixLayoutCreate) \
     X(cublasLtMatrixLayoutDestroy) X(cublasLtMatrixLayoutSetAttribute)
 #define CU_DNN(X)                                                                                                                                          \
-    X(cudnnCreate) X(cudnnDestroy) X(cudnnGetErrorString) X(cudnnSetStream) X(cudnnBackendCreateDescriptor) X(cudnnBackendDestroyDescriptor) X(cudnnBackendExecute) \
+    X(cudnnCreate) X(cudnnDestroy) X(cudnnGetErrorString) X(cudnnGetLastErrorString) X(cudnnSetStream) X(cudnnBackendCreateDescriptor) X(cudnnBackendDestroyDescriptor) X(cudnnBackendExecute) \
     X(cudnnBackendFinalize) X(cudnnBackendGetAttribute) X(cudnnBackendSetAttribute)
 #define CU_POINTER(name) __typeof__(name) *name;
 typedef struct cu_blas { CU_BLAS(CU_POINTER) } cu_blas;

@@ -46,7 +46,7 @@ typedef struct args {
     qk_int8_args own;          /* without the library: INT8 */
     qk_gemm_args own_fp8;      /* and FP8 */
     qk_scale_args tail;
-    const cu_product_plan *plan;
+    cu_product_plan *plan;
     qk_sparse_args sparse;     /* values NULL: dense */
     const void *w;             /* [n, k] made at compile time; NULL: the input is that already */
     const float *sx, *sw;      /* of the library's FP8 product; NULL: no scales */
@@ -57,6 +57,7 @@ typedef struct args {
 
 static qx_status own_run(const cu_run *r, const args *p, const void *bias)
 {
+    r->step->kernel = "product";
     if (p->fp8) {
         qk_gemm_args g = p->own_fp8;
         g.x = r->in[X].data;
@@ -100,7 +101,9 @@ static qx_status run(const cu_run *r)
     } else {
         const cu_product_data d = {.x = x, .w = p->w ? p->w : r->in[W].data, .bias = p->tailed ? NULL : bias, .y = p->tailed ? acc : r->out[0].data, .sx = p->sx, .sw = p->sw,
                                    .ws = staged + p->x_bytes};
-        QX_TRY(cu_product_run(r->d, p->plan, &d));
+        bool done;
+        QX_TRY(cu_product_run(r->d, p->plan, &d, &done));
+        if (!done) return own_run(r, p, bias);
     }
     if (!p->tailed) return QX_OK;
     qk_scale_args t = p->tail;
@@ -149,54 +152,50 @@ static qx_status column_sums(cu_build *b, args *p, int64_t n, int64_t k)
     return cu_launched(b->d->m, qk_row_sums(b->d->q, &s));
 }
 
-/* Where the library's FP8 product gets its scales from: one pair; a vector for rows and columns (sm_90); else ones, and the tail scales. */
-static qx_status fp8_scales(cu_build *b, args *p, int64_t m, bool one, cu_product *q)
+/* Ways in which the library may multiply FP8 codes, best first: with our scales and bias; plain sums in f32; the codes as f16. The tail stands behind the others. */
+typedef enum fp8_way { SCALED, SUMS, WIDENED, FP8_WAYS } fp8_way;
+
+/* False: not a way for this step, since a bias must have the type of the result, and f32 has no place in an epilogue of FP8. */
+static bool describe_fp8(const cu_build *b, const args *p, fp8_way way, bool one, cu_product *q)
 {
-    static const float unit = 1.0f;
-    void *dev;
-    /* a bias of f32 has no place in the library's epilogue */
-    const bool can = !(q->has_bias && q->ytype == QX_DT_FLOAT), vectors = can && !one && b->d->info.major == 9;
-    const int64_t count = vectors ? m : 1;
+    const int ytype = b->out[0].dtype;
+    q->type = way == WIDENED ? QX_DT_FLOAT16 : b->in[X].dtype;
+    q->ytype = way == SCALED ? ytype : QX_DT_FLOAT;
+    q->has_bias = way == SCALED && p->bias;
+    q->scale_mode = way == SCALED && !one;
+    return !q->has_bias || (ytype != QX_DT_FLOAT && b->in[BIAS].dtype == ytype);
+}
+
+/* The library wants scales of both operands. Those of x are in the weight's, so x has ones; where the tail scales, both have. */
+static qx_status fp8_scales(cu_build *b, args *p, const cu_product *q)
+{
+    const int64_t count = q->scale_mode ? q->m : 1;
     float *host = NULL;
-    QX_TRY(cu_step_memory(b, &unit, sizeof unit, &dev));
-    p->sx = dev;
-    p->tailed = !can || (!one && !vectors);
-    p->sw = p->tailed ? dev : p->tail.scale;
-    q->scale_mode = vectors;
-    if (p->tailed) q->ytype = QX_DT_FLOAT;
-    if (p->tailed) q->has_bias = false;
-    if (!vectors) return QX_OK;
+    void *dev;
     QX_TRY(qx_alloc_array(b->d->ctx, (size_t)count, sizeof *host, (void **)&host));
-    for (int64_t i = 0; i < count; i++) host[i] = 1.0f; /* both scales are in the columns' */
-    qx_status st = cu_step_memory(b, host, (size_t)count * sizeof *host, &dev);
+    for (int64_t i = 0; i < count; i++) host[i] = 1.0f;
+    const qx_status st = cu_step_memory(b, host, (size_t)count * sizeof *host, &dev);
     qx_free(b->d->ctx, host);
     p->sx = dev;
-    p->sw = p->tail.scale;
+    p->sw = p->tailed ? dev : p->tail.scale;
     return st;
 }
 
 /* *taken: the library has an algorithm for the codes, or for FP8 ones widened to f16. */
 static qx_status by_library(cu_build *b, args *p, const qk_int8_args *a, bool one, bool *taken, size_t *ws)
 {
-    const bool fp8 = p->fp8;
-    cu_product q = {.type = fp8 ? b->in[X].dtype : QX_DT_INT8, .ytype = fp8 ? b->out[0].dtype : QX_DT_INT32, .m = a->m, .n = a->n, .k = a->k, .batch = 1, .w_nk = true, .alpha = 1,
-                    .has_bias = fp8 && p->bias};
-    cu_product_plan *plan = NULL;
-    if (fp8) QX_TRY(fp8_scales(b, p, a->m, one, &q));
-    else p->tailed = true;
-    if (!q.has_bias || b->in[BIAS].dtype == q.ytype) QX_TRY(cu_product_new(b->d, &q, &plan, ws, taken));
-    if (!*taken && fp8) {
-        q.type = QX_DT_FLOAT16;
-        q.ytype = QX_DT_FLOAT;
-        q.has_bias = false;
-        q.scale_mode = 0;
-        p->widen = p->tailed = true;
-        p->sx = p->sw = NULL;
-        QX_TRY(cu_product_new(b->d, &q, &plan, ws, taken));
+    cu_product q = {.type = QX_DT_INT8, .ytype = QX_DT_INT32, .m = a->m, .n = a->n, .k = a->k, .batch = 1, .w_nk = true, .alpha = 1};
+    p->tailed = true;
+    if (!p->fp8) QX_TRY(cu_product_new(b->d, &q, &p->plan, ws, taken));
+    for (fp8_way way = SCALED; p->fp8 && way < FP8_WAYS && !*taken; way++) {
+        if (!describe_fp8(b, p, way, one, &q)) continue;
+        QX_TRY(cu_product_new(b->d, &q, &p->plan, ws, taken));
+        p->tailed = way != SCALED;
+        p->widen = way == WIDENED;
     }
-    if (*taken) cu_step_plan(b, plan, cu_product_free, "cublasLt");
-    p->plan = plan;
-    return QX_OK;
+    if (!*taken) return QX_OK;
+    cu_step_plan(b, p->plan, cu_product_free, "cublasLt");
+    return p->fp8 && !p->widen ? fp8_scales(b, p, &q) : QX_OK;
 }
 
 /* Sparse units when that was asked for, else the library, and everything that their product needs around it; else our own. */
@@ -261,6 +260,5 @@ qx_status cu_codes_product(cu_build *b, bool fp8)
                                .wtype = b->in[W].dtype, .ytype = a->ytype, .btype = a->btype, .alpha = 1, .col_scale = a->sw, .col_one = one};
     p.tail = (qk_scale_args){.scale = a->sw, .m = a->m, .n = a->n, .whole = !fp8, .one = one, .ytype = a->ytype, .btype = a->btype};
     QX_TRY(with_units(b, &p, a, nk, one));
-    if (!b->step->kernel) b->step->kernel = "product";
     return cu_step(b, run, &p, sizeof p);
 }

@@ -6,7 +6,8 @@
 
 #include "runtime/cuda/machine.h"
 
-enum { STAGES = 2, MARKS = 2, MIN_MAJOR = 8, MIN_DRIVER = 13000 };
+/* The runtime is linked in, and a runtime runs on every driver of its own major version and of later ones. */
+enum { STAGES = 2, MARKS = 2, MIN_MAJOR = 8, MIN_DRIVER = CUDART_VERSION / 1000 * 1000 };
 static const size_t stage_bytes = (size_t)16 << 20;
 
 struct cu_machine {
@@ -38,7 +39,8 @@ static qx_status usable(qx_ctx *ctx, int index, struct cudaDeviceProp *prop)
     int count = 0, driver = 0;
     cudaError_t e = cudaDriverGetVersion(&driver);
     if (e != cudaSuccess || driver == 0) QX_FAIL(ctx, QX_E_UNSUPPORTED, "no NVIDIA driver is installed");
-    if (driver < MIN_DRIVER) QX_FAIL(ctx, QX_E_UNSUPPORTED, "the driver speaks CUDA %d.%d, %d.%d is needed", driver / 1000, driver % 1000 / 10, MIN_DRIVER / 1000, MIN_DRIVER % 1000 / 10);
+    if (driver < MIN_DRIVER) QX_FAIL(ctx, QX_E_UNSUPPORTED, "the driver speaks CUDA %d.%d, %d.0 is needed, since this plugin was built with a toolkit of CUDA %d", driver / 1000, driver % 1000 / 10, MIN_DRIVER / 1000,
+                                      CUDART_VERSION / 1000);
     e = cudaGetDeviceCount(&count);
     if (e != cudaSuccess) QX_FAIL(ctx, QX_E_UNSUPPORTED, "%s", cudaGetErrorString(e));
     if (index >= count || count == 0) QX_FAIL(ctx, QX_E_UNSUPPORTED, "no device %d: there are %d", index, count);

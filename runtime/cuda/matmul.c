@@ -20,8 +20,19 @@ typedef struct product_args {
     qk_sparse_args sparse;       /* values NULL: dense */
     int bias, add, mul, plus;    /* input numbers, 0: none */
     bool has_tail, added;        /* added: the library adds `plus` */
-    const cu_product_plan *plan; /* NULL: our own */
+    cu_product_plan *plan;       /* NULL: our own */
 } product_args;
+
+/* By the library, or by our own kernel: *whole, since that does what stands behind a product too. */
+static qx_status product(const cu_run *r, cu_product_plan *plan, const cu_product_data *a, const qk_gemm_args *g, bool *whole)
+{
+    bool done = false;
+    if (plan) QX_TRY(cu_product_run(r->d, plan, a, &done));
+    *whole = !done;
+    if (done) return QX_OK;
+    r->step->kernel = "product";
+    return cu_launched(r->d->m, qk_gemm(r->q, g));
+}
 
 static qx_status product_run(const cu_run *r)
 {
@@ -40,11 +51,11 @@ static qx_status product_run(const cu_run *r)
         s.bias = g.bias;
         s.y = g.y;
         QX_TRY(cu_launched(r->d->m, qk_sparse_gemm(r->q, &s)));
-    } else if (p->plan) {
-        const cu_product_data a = {.x = g.x, .w = g.w, .bias = g.bias, .add = p->added ? g.plus : NULL, .y = g.y, .ws = r->ws};
-        QX_TRY(cu_product_run(r->d, p->plan, &a));
     } else {
-        return cu_launched(r->d->m, qk_gemm(r->q, &g));
+        const cu_product_data a = {.x = g.x, .w = g.w, .bias = g.bias, .add = p->added ? g.plus : NULL, .y = g.y, .ws = r->ws};
+        bool whole;
+        QX_TRY(product(r, p->plan, &a, &g, &whole));
+        if (whole) return QX_OK;
     }
     if (!p->has_tail) return QX_OK;
     qk_bias_rows_args tail = p->tail;
@@ -90,7 +101,6 @@ static qx_status product_step(cu_build *b, product_args *p)
         p->has_tail = g->act != QX_ACT_NONE || p->mul || (p->plus && !p->added);
         p->tail = (qk_bias_rows_args){.rows = g->batch * g->m, .n = g->n, .dtype = g->ytype, .act = g->act};
     }
-    if (!b->step->kernel) b->step->kernel = "product";
     return cu_step(b, product_run, p, sizeof *p);
 }
 
@@ -197,7 +207,7 @@ const cu_adapter cu_linear = {two_real_place, linear_compile};
 
 /* ---- weights of few bits ---- */
 
-typedef struct codes_args { qk_codes_args c; qk_gemm_args g; int zero, bias; bool expand; const void *turned; const cu_product_plan *plan; } codes_args; /* turned: the codes as [n, k], NULL: as they are */
+typedef struct codes_args { qk_codes_args c; qk_gemm_args g; int zero, bias; bool expand; const void *turned; cu_product_plan *plan; } codes_args; /* turned: the codes as [n, k], NULL: as they are */
 enum { EXPAND_FROM_ROWS = 32 }; /* more rows than this: the weight is expanded once and multiplied by the library */
 
 static qx_status codes_run(const cu_run *r)
@@ -218,10 +228,10 @@ static qx_status codes_run(const cu_run *r)
     g.w = r->ws;
     g.bias = c.bias;
     g.y = r->out[0].data;
-    if (!p->plan) return cu_launched(r->d->m, qk_gemm(r->q, &g));
     const size_t used = cu_round((size_t)(c.n * c.k) * (size_t)cu_bytes(c.dtype));
     const cu_product_data a = {.x = g.x, .w = g.w, .bias = g.bias, .y = g.y, .ws = (char *)r->ws + used};
-    return cu_product_run(r->d, p->plan, &a);
+    bool whole;
+    return product(r, p->plan, &a, &g, &whole);
 }
 
 static qx_status codes_step(cu_build *b, codes_args *p)

@@ -1,7 +1,17 @@
 /* node.c - what adapters share: attributes, arguments, shapes, steps. */
 #include "runtime/cuda/node.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
+
+void cu_refused(qx_dev *d, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    vsnprintf(d->why, sizeof d->why, format, list);
+    va_end(list);
+}
 
 qx_status cu_step(cu_build *b, cu_run_fn *run, const void *args, size_t size)
 {

@@ -11,12 +11,14 @@
 #include "onnx/ops.h"
 #include "runtime/cuda/machine.h"
 
+enum { CU_WHY = 256 };
 struct qx_dev {
     qx_ctx *ctx;         /* its own: memory of the plugin and the text of the last failure */
     cu_machine *m;
     qk_queue q;
     int32_t *bad;        /* on the device: set by a kernel that met an index out of range; looked at by download */
     qx_dev_info info;
+    char why[CU_WHY];    /* what a library answered to the step that is being compiled or run and that it does not take; plugin.c hands it to the step */
     void *lib;           /* cuBLASLt and cuDNN (lib.h) */
     struct cu_looks *looks; /* what observers saw and nobody has gathered yet (observe.c) */
 };
@@ -30,7 +32,7 @@ typedef struct cu_build {
     qx_dev_step *step;             /* compile() only */
 } cu_build;
 
-typedef struct cu_run { qx_dev *d; qk_queue q; const void *args; const qx_dev_tensor *in, *out; void *ws; } cu_run;
+typedef struct cu_run { qx_dev *d; qx_dev_step *step; qk_queue q; const void *args; const qx_dev_tensor *in, *out; void *ws; } cu_run;
 typedef qx_status cu_run_fn(const cu_run *r);
 
 struct qx_dev_step {
@@ -41,6 +43,7 @@ struct qx_dev_step {
     void *memory[4]; int n_memory;             /* device memory that goes with the step */
     void *plan; void (*drop)(qx_dev *d, void *plan); /* of a library */
     const char *kernel;                        /* what does the work, for profiles */
+    char why[CU_WHY];                          /* why no library does; empty: nothing to say */
 };
 
 typedef struct cu_adapter { qx_status (*place)(const cu_build *b); qx_status (*compile)(cu_build *b); } cu_adapter;
@@ -48,6 +51,8 @@ typedef struct cu_adapter { qx_status (*place)(const cu_build *b); qx_status (*c
 /* "no kernel for ..." and "inputs do not fit". */
 #define CU_NO(b, ...) QX_FAIL((b)->d->ctx, QX_E_UNSUPPORTED, __VA_ARGS__)
 #define CU_BAD(b, ...) QX_FAIL((b)->d->ctx, QX_E_SHAPE, __VA_ARGS__)
+/* A library does not take the step: its answer, which is no failure. */
+__attribute__((format(printf, 2, 3))) void cu_refused(qx_dev *d, const char *format, ...);
 
 /* In the arguments of a step: a pointer that its run function will fill in; NULL stays NULL. */
 #define CU_LATER ((void *)1)

@@ -21,6 +21,7 @@ static qx_dev_status status_of(qx_status st)
 static void enter(qx_dev *d)
 {
     qx_ctx_clear_error(d->ctx);
+    *d->why = 0;
     cu_machine_enter(d->m);
 }
 
@@ -136,6 +137,12 @@ static qx_dev_status dev_place(qx_dev *d, const qx_dev_node *n, const qx_dev_ten
     return status_of(place(&b, a));
 }
 
+/* What the libraries answered stays with the step. */
+static void keep_why(const qx_dev *d, qx_dev_step *s)
+{
+    if (*d->why) memcpy(s->why, d->why, sizeof s->why);
+}
+
 static void dev_drop(qx_dev *d, qx_dev_step *s)
 {
     if (!s) return;
@@ -159,6 +166,7 @@ static qx_dev_status dev_compile(qx_dev *d, const qx_dev_node *n, const qx_dev_t
         dev_drop(d, b.step);
         return status_of(st);
     }
+    keep_why(d, b.step);
     b.step->empty = true;
     for (uint32_t i = 0; i < n->n_out; i++) b.step->empty = b.step->empty && (!out[i].dtype || out[i].numel == 0);
     *step = b.step;
@@ -168,12 +176,16 @@ static qx_dev_status dev_compile(qx_dev *d, const qx_dev_node *n, const qx_dev_t
 
 static qx_dev_status dev_run(qx_dev *d, qx_dev_step *s, const qx_dev_tensor *in, const qx_dev_tensor *out, void *workspace)
 {
-    cu_run r = {d, d->q, s->args, in, out, workspace};
+    const cu_run r = {d, s, d->q, s->args, in, out, workspace};
     enter(d);
-    return s->empty ? QX_DEV_OK : status_of(s->run(&r));
+    if (s->empty) return QX_DEV_OK;
+    const qx_status st = s->run(&r);
+    keep_why(d, s);
+    return status_of(st);
 }
 
 static const char *dev_kernel(const qx_dev_step *s) { return s->kernel; }
+static const char *dev_why(const qx_dev_step *s) { return *s->why ? s->why : NULL; }
 
 static qx_dev_status dev_mark(qx_dev *d, uint32_t index)
 {
@@ -208,7 +220,7 @@ static void dev_drop_graph(qx_dev *d, qx_dev_graph *g) { cu_drop_graph(d->m, g);
 static const qx_backend table = {
     .abi = QX_BACKEND_ABI, .struct_size = sizeof table, .name = "cuda", .chains = 1, .open = dev_open, .close = dev_close, .info = dev_info, .error = dev_error, .alloc = dev_alloc,
     .release = dev_release, .upload = dev_upload, .download = dev_download, .sync = dev_sync, .place = dev_place, .compile = dev_compile, .run = dev_run, .drop = dev_drop,
-    .kernel = dev_kernel, .mark = dev_mark, .elapsed = dev_elapsed,
+    .kernel = dev_kernel, .why = dev_why, .mark = dev_mark, .elapsed = dev_elapsed,
     .capture_begin = dev_capture_begin, .capture_end = dev_capture_end, .replay = dev_replay, .drop_graph = dev_drop_graph, .look = cu_observe_look,
     .gather = cu_observe_gather, .gram_add = cu_observe_gram_add, .gram_take = cu_observe_gram_take,
 };

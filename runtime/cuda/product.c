@@ -5,16 +5,17 @@
 
 #include <string.h>
 
-enum { WORKSPACE = 32 << 20, ALIGN_BYTES = 16 };
+enum { WORKSPACE = 32 << 20, ALIGN_BYTES = 16, CHOICES = 4 };
 
 struct cu_product_plan {
     const cu_library *l;
+    cu_product p;
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, c; /* weight, activation, result */
-    cublasLtMatmulAlgo_t algo;
-    size_t workspace;
-    float alpha, beta;
-    bool whole;                     /* INT32 result: alpha and beta are whole numbers */
+    cublasLtMatmulAlgo_t algos[CHOICES];
+    int n_algos, at;                /* those before `at` were refused when they ran */
+    size_t workspace;               /* of the hungriest */
+    cublasStatus_t status;          /* the last answer that was no success */
 };
 
 static bool data_type(int dt, cudaDataType_t *out)
@@ -43,13 +44,19 @@ static bool within_rules(const qx_dev *d, const cu_product *p)
     return true;
 }
 
-#define SET(plan, name, value) ((plan)->l->blas.cublasLtMatmulDescSetAttribute((plan)->desc, CUBLASLT_MATMUL_DESC_##name, &(value), sizeof(value)) == CUBLAS_STATUS_SUCCESS)
+static bool ok(cu_product_plan *plan, cublasStatus_t st)
+{
+    if (st != CUBLAS_STATUS_SUCCESS) plan->status = st;
+    return st == CUBLAS_STATUS_SUCCESS;
+}
+
+#define SET(plan, name, value) ok(plan, (plan)->l->blas.cublasLtMatmulDescSetAttribute((plan)->desc, CUBLASLT_MATMUL_DESC_##name, &(value), sizeof(value)))
 
 static bool make_desc(cu_product_plan *plan, const cu_product *p)
 {
     const cublasOperation_t yes = CUBLAS_OP_T, no = CUBLAS_OP_N;
     const bool whole = p->type == QX_DT_INT8;
-    if (plan->l->blas.cublasLtMatmulDescCreate(&plan->desc, whole ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, whole ? CUDA_R_32I : CUDA_R_32F) != CUBLAS_STATUS_SUCCESS) return false;
+    if (!ok(plan, plan->l->blas.cublasLtMatmulDescCreate(&plan->desc, whole ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, whole ? CUDA_R_32I : CUDA_R_32F))) return false;
     /* row-major w[k, n] is column-major [n, k]: as A it is taken as it is; w[n, k] is turned. Likewise x. */
     if (!SET(plan, TRANSA, *(p->w_nk ? &yes : &no)) || !SET(plan, TRANSB, *(p->x_km ? &yes : &no))) return false;
     if (p->has_bias) {
@@ -61,27 +68,25 @@ static bool make_desc(cu_product_plan *plan, const cu_product *p)
         const int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
         if (!SET(plan, A_SCALE_MODE, mode) || !SET(plan, B_SCALE_MODE, mode)) return false;
     }
-    plan->whole = whole;
-    plan->alpha = p->alpha;
-    plan->beta = p->has_add ? 1.0f : 0.0f;
     return true;
 }
 
-static bool layout(const cu_blas *c, cublasLtMatrixLayout_t *out, cudaDataType_t type, int64_t rows, int64_t cols, int64_t batch, int64_t stride)
+static bool layout(cu_product_plan *plan, cublasLtMatrixLayout_t *out, cudaDataType_t type, int64_t rows, int64_t cols, int64_t stride)
 {
-    const int32_t n = (int32_t)batch;
-    if (c->cublasLtMatrixLayoutCreate(out, type, (uint64_t)rows, (uint64_t)cols, rows) != CUBLAS_STATUS_SUCCESS) return false;
-    if (batch == 1) return true;
-    return c->cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &n, sizeof n) == CUBLAS_STATUS_SUCCESS &&
-           c->cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride) == CUBLAS_STATUS_SUCCESS;
+    const cu_blas *c = &plan->l->blas;
+    const int32_t n = (int32_t)plan->p.batch;
+    if (!ok(plan, c->cublasLtMatrixLayoutCreate(out, type, (uint64_t)rows, (uint64_t)cols, rows))) return false;
+    if (n == 1) return true;
+    return ok(plan, c->cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &n, sizeof n)) &&
+           ok(plan, c->cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride));
 }
 
 static bool make_layouts(cu_product_plan *plan, const cu_product *p)
 {
     cudaDataType_t in, out;
     if (!data_type(p->type, &in) || !data_type(p->ytype, &out)) return false;
-    return layout(&plan->l->blas, &plan->a, in, p->w_nk ? p->k : p->n, p->w_nk ? p->n : p->k, p->batch, p->bw) &&
-           layout(&plan->l->blas, &plan->b, in, p->x_km ? p->m : p->k, p->x_km ? p->k : p->m, p->batch, p->bx) && layout(&plan->l->blas, &plan->c, out, p->n, p->m, p->batch, p->by);
+    return layout(plan, &plan->a, in, p->w_nk ? p->k : p->n, p->w_nk ? p->n : p->k, p->bw) && layout(plan, &plan->b, in, p->x_km ? p->m : p->k, p->x_km ? p->k : p->m, p->bx) &&
+           layout(plan, &plan->c, out, p->n, p->m, p->by);
 }
 
 /* Addresses only matter by their alignment here: offsets of a batch in elements of two bytes may be odd multiples of 2. */
@@ -102,24 +107,27 @@ static bool stand_ins(qx_dev *d, cu_product_plan *plan, const cu_product *p)
     return !is_fp8(p->type) || (SET(plan, A_SCALE_POINTER, any) && SET(plan, B_SCALE_POINTER, any));
 }
 
+/* The best few, best first: that an algorithm is offered does not yet mean that it starts. */
 static bool choose(qx_dev *d, cu_product_plan *plan, const cu_product *p)
 {
-    cublasLtMatmulPreference_t pref = NULL;
-    cublasLtMatmulHeuristicResult_t best;
-    const size_t most = WORKSPACE;
-    const uint32_t align = alignment(p);
-    int found = 0;
-    memset(&best, 0, sizeof best);
-    if (!stand_ins(d, plan, p) || plan->l->blas.cublasLtMatmulPreferenceCreate(&pref) != CUBLAS_STATUS_SUCCESS) return false;
-    bool ok = plan->l->blas.cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most) == CUBLAS_STATUS_SUCCESS;
     static const cublasLtMatmulPreferenceAttributes_t which[] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
                                                                  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
-    for (int i = 0; i < 4 && ok; i++) ok = plan->l->blas.cublasLtMatmulPreferenceSetAttribute(pref, which[i], &align, sizeof align) == CUBLAS_STATUS_SUCCESS;
-    ok = ok && plan->l->blas.cublasLtMatmulAlgoGetHeuristic(plan->l->lt, plan->desc, plan->a, plan->b, plan->c, plan->c, pref, 1, &best, &found) == CUBLAS_STATUS_SUCCESS && found > 0;
-    plan->l->blas.cublasLtMatmulPreferenceDestroy(pref);
-    plan->algo = best.algo;
-    plan->workspace = best.workspaceSize;
-    return ok;
+    const cu_blas *c = &plan->l->blas;
+    cublasLtMatmulPreference_t pref = NULL;
+    cublasLtMatmulHeuristicResult_t found[CHOICES];
+    const size_t most = WORKSPACE;
+    const uint32_t align = alignment(p);
+    memset(found, 0, sizeof found);
+    if (!stand_ins(d, plan, p) || !ok(plan, c->cublasLtMatmulPreferenceCreate(&pref))) return false;
+    bool set = ok(plan, c->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most));
+    for (int i = 0; i < 4 && set; i++) set = ok(plan, c->cublasLtMatmulPreferenceSetAttribute(pref, which[i], &align, sizeof align));
+    set = set && ok(plan, c->cublasLtMatmulAlgoGetHeuristic(plan->l->lt, plan->desc, plan->a, plan->b, plan->c, plan->c, pref, CHOICES, found, &plan->n_algos));
+    c->cublasLtMatmulPreferenceDestroy(pref);
+    for (int i = 0; i < plan->n_algos && set; i++) {
+        plan->algos[i] = found[i].algo;
+        if (found[i].workspaceSize > plan->workspace) plan->workspace = found[i].workspaceSize;
+    }
+    return set && plan->n_algos > 0;
 }
 
 void cu_product_free(qx_dev *d, void *block)
@@ -133,6 +141,16 @@ void cu_product_free(qx_dev *d, void *block)
     qx_free(d->ctx, p);
 }
 
+/* The problem in words, for whoever looks why it was not taken. */
+static void say_refused(qx_dev *d, const cu_product_plan *plan)
+{
+    static const char *const scales[] = {"", ", a scale a row"};
+    const cu_product *p = &plan->p;
+    cu_refused(d, "cuBLASLt: %s for %s x[%lld, %lld] w[%lld, %lld]%s -> %s%s%s%s, batch %lld", plan->l->blas.cublasLtGetStatusString(plan->status), qx_dtype_get(p->type)->text,
+               (long long)p->m, (long long)p->k, (long long)p->k, (long long)p->n, p->w_nk ? "'" : "", qx_dtype_get(p->ytype)->text, p->has_bias ? " + bias" : "", p->has_add ? " + y" : "",
+               scales[p->scale_mode], (long long)p->batch);
+}
+
 qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, size_t *workspace, bool *taken)
 {
     cu_product_plan *plan = NULL;
@@ -142,8 +160,11 @@ qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, 
     if (!((const cu_library *)d->lib)->has_blas || !within_rules(d, p)) return QX_OK;
     QX_TRY(QX_NEW(d->ctx, &plan));
     plan->l = d->lib;
+    plan->p = *p;
+    plan->status = CUBLAS_STATUS_NOT_SUPPORTED; /* what an empty answer means */
     *taken = make_desc(plan, p) && make_layouts(plan, p) && choose(d, plan, p);
     if (!*taken) {
+        say_refused(d, plan);
         cu_product_free(d, plan);
         return QX_OK;
     }
@@ -152,14 +173,30 @@ qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, 
     return QX_OK;
 }
 
-qx_status cu_product_run(qx_dev *d, const cu_product_plan *p, const cu_product_data *a)
+static cublasStatus_t start(const qx_dev *d, const cu_product_plan *p, const cu_product_data *a)
 {
     const int32_t one = 1, nil = 0;
+    const float unit = 1, none = 0;
+    const bool whole = p->p.type == QX_DT_INT8; /* alpha and beta have the type of the sums */
+    const void *alpha = whole ? (const void *)&one : &p->p.alpha, *beta = whole ? (const void *)&nil : p->p.has_add ? &unit : &none;
     const void *c = a->add ? a->add : a->y; /* y = alpha x w + beta c + bias */
+    return p->l->blas.cublasLtMatmul(p->l->lt, p->desc, alpha, a->w, p->a, a->x, p->b, beta, c, p->c, a->y, p->c, &p->algos[p->at], a->ws, p->workspace, (cudaStream_t)d->q);
+}
+
+/* Answers with which nothing has been queued, so that another algorithm may be tried. */
+static bool is_refusal(cublasStatus_t st) { return st == CUBLAS_STATUS_NOT_SUPPORTED || st == CUBLAS_STATUS_INVALID_VALUE || st == CUBLAS_STATUS_ARCH_MISMATCH; }
+
+qx_status cu_product_run(qx_dev *d, cu_product_plan *p, const cu_product_data *a, bool *done)
+{
+    *done = false;
     if (a->bias && !SET(p, BIAS_POINTER, a->bias)) QX_FAIL(d->ctx, QX_E_FAIL, "cuBLASLt: bias");
     if (a->sw && (!SET(p, A_SCALE_POINTER, a->sw) || !SET(p, B_SCALE_POINTER, a->sx))) QX_FAIL(d->ctx, QX_E_FAIL, "cuBLASLt: scales");
-    cublasStatus_t st = p->l->blas.cublasLtMatmul(p->l->lt, p->desc, p->whole ? (const void *)&one : &p->alpha, a->w, p->a, a->x, p->b, p->whole ? (const void *)&nil : &p->beta,
-                                       c, p->c, a->y, p->c, &p->algo, a->ws, p->workspace, (cudaStream_t)d->q);
-    if (st != CUBLAS_STATUS_SUCCESS) QX_FAIL(d->ctx, QX_E_FAIL, "cuBLASLt: %s", p->l->blas.cublasLtGetStatusString(st));
+    for (; p->at < p->n_algos; p->at++) {
+        p->status = start(d, p, a);
+        *done = p->status == CUBLAS_STATUS_SUCCESS;
+        if (*done) return QX_OK;
+        say_refused(d, p);
+        if (!is_refusal(p->status)) QX_FAIL(d->ctx, QX_E_FAIL, "%s (algorithm %d of %d)", d->why, p->at + 1, p->n_algos);
+    }
     return QX_OK;
 }

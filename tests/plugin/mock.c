@@ -11,7 +11,7 @@
 
 #include "runtime/backend.h"
 
-enum { GOOD, OTHER_ABI, OTHER_SIZE, REFUSES, NO_DEVICE, SMALL_MEMORY };
+enum { GOOD, OTHER_ABI, OTHER_SIZE, REFUSES, NO_DEVICE, SMALL_MEMORY, NO_RECORDING };
 #ifndef MOCK_KIND
 #define MOCK_KIND GOOD
 #endif
@@ -168,6 +168,7 @@ static qx_dev_status mock_run(qx_dev *d, qx_dev_step *step, const qx_dev_tensor 
 }
 
 static const char *mock_kernel(const qx_dev_step *step) { return step->op; }
+static const char *mock_why(const qx_dev_step *step) { return step->op[0] == 'M' ? "the mock has no library" : NULL; }
 
 static qx_dev_status mock_mark(qx_dev *d, uint32_t index) { return (void)d, index < 2 ? QX_DEV_OK : QX_DEV_FAILED; }
 
@@ -194,9 +195,12 @@ static qx_dev_status mock_capture_begin(qx_dev *d)
 static qx_dev_status mock_capture_end(qx_dev *d, qx_dev_graph **out)
 {
     d->recording = false;
-    if (out) *out = d->graph;
-    else free(d->graph);
-    return QX_DEV_OK;
+    if (out && MOCK_KIND != NO_RECORDING) {
+        *out = d->graph;
+        return QX_DEV_OK;
+    }
+    free(d->graph);
+    return out ? fail(d, QX_DEV_FAILED, "the mock records nothing") : QX_DEV_OK;
 }
 
 static qx_dev_status mock_replay(qx_dev *d, qx_dev_graph *g)
@@ -218,7 +222,7 @@ static const qx_backend table = {
     .struct_size = sizeof table - (MOCK_KIND == OTHER_SIZE ? 8 : 0),
     .name = "mock", .open = mock_open, .close = mock_close, .info = mock_info, .error = mock_error, .alloc = mock_alloc, .release = mock_release,
     .upload = mock_upload, .download = mock_download, .sync = mock_sync, .place = mock_place, .compile = mock_compile, .run = mock_run, .drop = mock_drop,
-    .kernel = mock_kernel, .mark = mock_mark, .elapsed = mock_elapsed,
+    .kernel = mock_kernel, .why = mock_why, .mark = mock_mark, .elapsed = mock_elapsed,
     .capture_begin = mock_capture_begin, .capture_end = mock_capture_end, .replay = mock_replay, .drop_graph = mock_drop_graph,
 };
 

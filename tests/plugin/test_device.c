@@ -37,7 +37,7 @@ static qx_tensor filled(const fixture *f, int rank, const int64_t *dims, unsigne
 static void refused(void **state)
 {
     static const struct { const char *kind, *part; } rows[] = {
-        {"nowhere", "qonnx-cuda.so is not installed"}, {"other_abi", "plugin interface 4 of"}, {"other_size", "this program 3 of"}, {"refuses", "does not speak plugin interface 3"},
+        {"nowhere", "qonnx-cuda.so is not installed"}, {"other_abi", "plugin interface 5 of"}, {"other_size", "this program 4 of"}, {"refuses", "does not speak plugin interface 4"},
         {"no_device", "the mock has none"}, {"no_symbol", "no function qonnx_backend"}, {"missing_library", "libabsent.so: cannot open shared object file"},
     };
     (void)state;
@@ -130,29 +130,74 @@ static void same(const qx_tensor *a, const qx_tensor *b)
     }
 }
 
-/* The first run records memory, the second runs in the arena, the third is recorded by the device, later ones are replays; shapes change between. */
-static void as_on_the_cpu(void **state)
+/* Shapes change between the runs. */
+static void run_both(const fixture *f, const char *kind)
 {
-    (void)state;
     static const int64_t rows[] = {3, 3, 3, 3, 7, 3, 7, 7, 7, 1, 3};
-    fixture f = load(mlp);
     qx_exec *cpu = NULL, *dev = NULL;
-    qx_exec_options o = on("good"), c = {.device = QX_DEVICE_CPU, .no_fuse = true};
+    qx_exec_options o = on(kind), c = {.device = QX_DEVICE_CPU, .no_fuse = true};
     o.no_fuse = true;
-    ok(&f, qx_exec_new(f.ctx, f.m, &c, &cpu));
-    ok(&f, qx_exec_new(f.ctx, f.m, &o, &dev));
+    ok(f, qx_exec_new(f->ctx, f->m, &c, &cpu));
+    ok(f, qx_exec_new(f->ctx, f->m, &o, &dev));
     for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
         qx_tensor a[2], b[2];
-        run_mlp(&f, cpu, rows[i], i, a);
-        run_mlp(&f, dev, rows[i], i, b);
+        run_mlp(f, cpu, rows[i], i, a);
+        run_mlp(f, dev, rows[i], i, b);
         for (int k = 0; k < 2; k++) {
             same(&a[k], &b[k]);
-            qx_tensor_free(f.ctx, &a[k]);
-            qx_tensor_free(f.ctx, &b[k]);
+            qx_tensor_free(f->ctx, &a[k]);
+            qx_tensor_free(f->ctx, &b[k]);
         }
     }
     qx_exec_free(cpu);
     qx_exec_free(dev);
+}
+
+/* The first run records memory, the second runs in the arena, the third is recorded by the device, later ones are replays. */
+static void as_on_the_cpu(void **state)
+{
+    (void)state;
+    fixture f = load(mlp);
+    run_both(&f, "good");
+    unload(&f);
+}
+
+/* A recording that fails costs a line and nothing else: that run is repeated step by step, as all after it. */
+static void no_recording(void **state)
+{
+    (void)state;
+    lines l = {0};
+    qx_ctx_options co = {.log = keep_line, .user = &l};
+    fixture f = {.ctx = qx_ctx_new(&co)};
+    ok(&f, qx_model_parse_text(f.ctx, mlp, &f.m));
+    run_both(&f, "no_recording");
+    assert_int_equal(l.n, 1);
+    if (!strstr(l.last, "runs are not recorded") || !strstr(l.last, "the mock records nothing")) fail_msg("%s", l.last);
+    assert_string_equal(qx_ctx_error(f.ctx), "");
+    unload(&f);
+}
+
+/* A timed run tells beside each step what did it, and why not a library. */
+static void notes(void **state)
+{
+    (void)state;
+    fixture f = load(mlp);
+    qx_exec *x = NULL;
+    qx_exec_options o = on("good");
+    qx_tensor out[2];
+    int n, noted = 0;
+    o.no_fuse = true;
+    ok(&f, qx_exec_new(f.ctx, f.m, &o, &x));
+    qx_exec_profile(x, true);
+    run_mlp(&f, x, 3, 1, out);
+    const qx_node_time *t = qx_exec_times(x, &n);
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(t[i].note != NULL, strcmp(t[i].op, "MatMul") == 0);
+        noted += t[i].note && strcmp(t[i].note, "the mock has no library") == 0;
+    }
+    assert_true(noted > 0);
+    for (int k = 0; k < 2; k++) qx_tensor_free(f.ctx, &out[k]);
+    qx_exec_free(x);
     unload(&f);
 }
 
@@ -274,7 +319,7 @@ static void wrong_shapes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(refused), cmocka_unit_test(auto_falls_back), cmocka_unit_test(device_texts), cmocka_unit_test(as_on_the_cpu), cmocka_unit_test(fallback),
+        cmocka_unit_test(refused), cmocka_unit_test(auto_falls_back), cmocka_unit_test(device_texts), cmocka_unit_test(as_on_the_cpu), cmocka_unit_test(no_recording), cmocka_unit_test(notes), cmocka_unit_test(fallback),
         cmocka_unit_test(watches), cmocka_unit_test(little_memory), cmocka_unit_test(wrong_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
