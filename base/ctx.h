@@ -25,7 +25,7 @@ struct qx_ctx {
     char error[QX_MESSAGE_MAX];
     atomic_int warnings;
     atomic_int regions;    /* parallel regions that run now: while > 0 the first failure wins */
-    atomic_size_t in_use, peak;
+    atomic_size_t in_use, peak, recent; /* recent: the peak since it was last asked for */
     atomic_int_least64_t alloc_fail;
     atomic_int_least64_t io_fail[4]; /* by qx_io_kind */
 };

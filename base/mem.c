@@ -41,10 +41,10 @@ static qx_status no_memory(qx_ctx *ctx, size_t size)
     return qx_fail(ctx, QX_E_NOMEM, "out of memory: %zu bytes wanted, %zu in use", size, qx_mem_in_use(ctx));
 }
 
-static void raise_peak(qx_ctx *ctx, size_t now)
+static void raise(atomic_size_t *peak, size_t now)
 {
-    size_t peak = atomic_load_explicit(&ctx->peak, memory_order_relaxed);
-    while (now > peak && !atomic_compare_exchange_weak(&ctx->peak, &peak, now)) {}
+    size_t was = atomic_load_explicit(peak, memory_order_relaxed);
+    while (now > was && !atomic_compare_exchange_weak(peak, &was, now)) {}
 }
 
 qx_status qx_mem_reserve(qx_ctx *ctx, size_t size)
@@ -56,7 +56,8 @@ qx_status qx_mem_reserve(qx_ctx *ctx, size_t size)
         atomic_fetch_sub(&ctx->in_use, size);
         return qx_fail(ctx, QX_E_BUDGET, "%zu bytes wanted with %zu in use, but the memory limit is %zu bytes", size, old, cap);
     }
-    raise_peak(ctx, old + size);
+    raise(&ctx->peak, old + size);
+    raise(&ctx->recent, old + size);
     return QX_OK;
 }
 
@@ -172,6 +173,11 @@ size_t qx_mem_in_use(const qx_ctx *ctx)
 size_t qx_mem_peak(const qx_ctx *ctx)
 {
     return atomic_load(&ctx->peak);
+}
+
+size_t qx_mem_take_peak(qx_ctx *ctx)
+{
+    return atomic_exchange(&ctx->recent, qx_mem_in_use(ctx));
 }
 
 void qx_mem_fail_at(qx_ctx *ctx, int64_t n)

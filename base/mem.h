@@ -19,6 +19,8 @@ void qx_free(qx_ctx *ctx, void *ptr);
 uint64_t qx_machine_memory(void);
 size_t qx_mem_in_use(const qx_ctx *ctx);
 size_t qx_mem_peak(const qx_ctx *ctx);
+/* The most that was in use since the last call (at first: since the start). Not while other threads allocate. */
+size_t qx_mem_take_peak(qx_ctx *ctx);
 /* Test hook: the n-th allocation from now (1-based) fails with QX_E_NOMEM; 0 switches it off. */
 void qx_mem_fail_at(qx_ctx *ctx, int64_t n);
 /* Allocations until it fails; 0 or less: it has failed (or was off). */

@@ -5,12 +5,10 @@
 #include "calib/observer.h"
 
 #include "base/checked.h"
-#include "base/file.h"
+#include "base/spool.h"
 #include "base/thread.h"
 
-#include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { T = QX_GRAM_TILE, TT = T * T };
 
@@ -186,34 +184,18 @@ qx_status qx_gram_join(qx_ctx *ctx, qx_gram *into, const qx_gram *from, const ch
 
 /* ---- on disk ---- */
 
-static qx_status write_all(qx_ctx *ctx, int fd, const void *p, size_t n)
-{
-    for (size_t done = 0; done < n;) {
-        ssize_t w = pwrite(fd, (const char *)p + done, n - done, (off_t)done);
-        if (w <= 0) QX_FAIL(ctx, QX_E_IO, "moving a Gram matrix of %zu MB to /var/tmp: %zu bytes written", n >> 20, done);
-        done += (size_t)w;
-    }
-    return QX_OK;
-}
-
 qx_status qx_gram_spill(qx_ctx *ctx, qx_gram *g)
 {
-    if (!g->full || g->disk) return QX_OK;
-    int fd = open("/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0) QX_FAIL(ctx, QX_E_IO, "a file for Gram matrices cannot be made in /var/tmp");
-    qx_status st = write_all(ctx, fd, g->full, (size_t)(g->groups * g->k * g->k) * sizeof *g->full);
-    if (st != QX_OK) {
-        close(fd);
-        return st;
-    }
+    qx_spool *spool;
     qx_file *file;
     const uint8_t *mapped;
-    QX_TRY(qx_file_from_fd(ctx, fd, "/var/tmp (Gram matrix)", &file));
+    if (!g->full || g->disk) return QX_OK;
+    QX_TRY(qx_spool_open(ctx, "a Gram matrix", &spool));
+    qx_status st = qx_spool_put(spool, g->full, (size_t)(g->groups * g->k * g->k) * sizeof *g->full);
+    if (st != QX_OK) return qx_spool_close(spool), st;
+    QX_TRY(qx_spool_to_file(spool, &file));
     st = qx_file_map(file, &mapped);
-    if (st != QX_OK) {
-        qx_file_close(file);
-        return st;
-    }
+    if (st != QX_OK) return qx_file_close(file), st;
     drop_full(ctx, g);
     g->disk = file;
     g->full = (float *)(uintptr_t)mapped;

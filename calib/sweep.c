@@ -284,14 +284,14 @@ static qx_status choose_grams(qx_stats *s, size_t budget, int64_t *chosen, size_
     return QX_OK;
 }
 
-static qx_status spill_finished(qx_stats *s)
+qx_status qx_stats_park(qx_stats *s, size_t least)
 {
-    for (int w = 0; w < s->n_watched; w++)
-        for (qx_entry *e = s->watched[w]; e; e = e->next)
-            if (e->o.have & QX_STAT_GRAM) {
-                QX_TRY(qx_gram_spill(s->ctx, &e->o.gram));
-                e->o.view.gram = e->o.gram.full;
-            }
+    for (int64_t i = 0; i < qx_stats_count(s); i++) {
+        qx_entry *e = qx_stats_entry_at(s, i);
+        if (!(e->o.have & QX_STAT_GRAM) || (size_t)(e->o.gram.groups * e->o.gram.k * e->o.gram.k) * sizeof(float) < least) continue;
+        QX_TRY(qx_gram_spill(s->ctx, &e->o.gram));
+        e->o.view.gram = e->o.gram.full;
+    }
     return QX_OK;
 }
 
@@ -307,7 +307,7 @@ static qx_status sweep_in_parts(qx_stats *s, qx_exec *exec, qx_samples *samples,
         if (part > 1 && !chosen) return QX_OK;
         say_part(s, part, need, budget, bytes);
         QX_TRY(sweep(s, exec, samples, false));
-        if (bytes < need) QX_TRY(spill_finished(s));
+        if (bytes < need) QX_TRY(qx_stats_park(s, 0));
     }
 }
 

@@ -26,12 +26,7 @@ typedef struct job {
     double clock;
 } job;
 
-static qx_status stage(job *j, const char *name)
-{
-    double now = qx_clock_seconds(), seconds = now - j->clock;
-    j->clock = now;
-    return qx_report_add_stage(j->report, name, seconds);
-}
+static qx_status stage(job *j, const char *name) { return qx_report_add_stage(j->report, name, &j->clock); }
 
 static const char *keep(job *j, const char *s) { return s ? qx_arena_strdup(j->report->arena, s) : NULL; }
 

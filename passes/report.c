@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "passes/report.h"
 
 qx_status qx_report_new(qx_ctx *ctx, qx_report **out)
@@ -83,9 +84,11 @@ qx_status qx_report_add_layer(qx_report *r, const qx_report_layer *l)
     return QX_OK;
 }
 
-qx_status qx_report_add_stage(qx_report *r, const char *name, double seconds)
+qx_status qx_report_add_stage(qx_report *r, const char *name, double *since)
 {
-    qx_report_stage x = {keep(r, name), seconds};
+    const double now = qx_clock_seconds();
+    qx_report_stage x = {keep(r, name), now - *since, (int64_t)qx_mem_take_peak(r->ctx)};
+    *since = now;
     ADD(r, stages, n_stages, &x);
     return QX_OK;
 }
@@ -202,6 +205,7 @@ static qx_status put_stages(const qx_report *r, qx_jsonw *w)
         QX_TRY(qx_jsonw_begin_object(w, NULL));
         QX_TRY(qx_jsonw_string(w, "name", r->stages[i].name));
         QX_TRY(qx_jsonw_number(w, "seconds", r->stages[i].seconds));
+        QX_TRY(qx_jsonw_int(w, "peak_bytes", r->stages[i].bytes));
         QX_TRY(qx_jsonw_end_object(w));
     }
     return qx_jsonw_end_array(w);

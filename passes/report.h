@@ -34,7 +34,7 @@ typedef struct qx_report_point {
     double measured_kl, measured_noise; /* of the chosen one, before anything was written */
     bool shown, chosen;
 } qx_report_point;
-typedef struct qx_report_stage { const char *name; double seconds; } qx_report_stage;
+typedef struct qx_report_stage { const char *name; double seconds; int64_t bytes; } qx_report_stage; /* bytes: the most that was in use meanwhile */
 
 typedef struct qx_report {
     qx_ctx *ctx; qx_arena *arena;
@@ -59,7 +59,7 @@ qx_status qx_report_add_node(qx_report *r, const qx_report_node *n);
 qx_status qx_report_add_tensor(qx_report *r, const qx_report_tensor *t);
 qx_status qx_report_add_output(qx_report *r, const qx_report_output *o);
 qx_status qx_report_add_layer(qx_report *r, const qx_report_layer *l);
-qx_status qx_report_add_stage(qx_report *r, const char *name, double seconds);
+qx_status qx_report_add_stage(qx_report *r, const char *name, double *since); /* now ends what began at *since (qx_clock_seconds), which becomes now */
 qx_status qx_report_add_point(qx_report *r, const qx_report_point *p);
 qx_status qx_report_json(const qx_report *r, qx_buf *out);
 qx_status qx_report_html(const qx_report *r, qx_buf *out); /* report_html.c: one page, for people */

@@ -198,12 +198,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
 
 /* ---- after --------------------------------------------------------------------------------------------------------------- */
 
-static qx_status add_stage(qx_report *r, const char *name, double *since)
-{
-    double now = qx_clock_seconds(), seconds = now - *since;
-    *since = now;
-    return r ? qx_report_add_stage(r, name, seconds) : QX_OK;
-}
+static qx_status add_stage(qx_report *r, const char *name, double *since) { return r ? qx_report_add_stage(r, name, since) : QX_OK; }
 
 /* Linear operators that stayed float say so, with the reason of the plan. */
 static qx_status explain_items(qx_pipeline *p)
@@ -256,7 +251,7 @@ static bool has_format(const qx_pipeline *p)
     return false;
 }
 
-enum { CHECKPOINT_SECONDS = 10 };
+enum { CHECKPOINT_SECONDS = 10, PARKED_GRAM = 1 << 20 }; /* of smaller Gram matrices a file costs more than it saves */
 
 static bool reached(const qx_stats *stats, const qx_value *v)
 {
@@ -310,21 +305,22 @@ static qx_status decide_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
     return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", pass->def->name);
 }
 
-/* Formats, and then what is done before them, are chosen while the graph is still as it was read. */
-static qx_status decide(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
-{
-    p->samples = p->no_stats ? NULL : samples;
-    qx_status st = each_pass(p, true, decide_pass, stats);
-    if (st == QX_OK) st = each_pass(p, false, decide_pass, stats);
-    p->samples = NULL;
-    return st;
-}
-
 static bool decides(const qx_pipeline *p)
 {
     for (int i = 0; i < p->n_passes; i++)
         if (p->passes[i]->def->decide) return true;
     return false;
+}
+
+/* Formats, and then what is done before them, are chosen while the graph is still as it was read. */
+static qx_status decide(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
+{
+    p->samples = p->no_stats ? NULL : samples;
+    qx_status st = p->samples && decides(p) ? qx_stats_park(stats, PARKED_GRAM) : QX_OK; /* the model runs again, with all its weights */
+    if (st == QX_OK) st = each_pass(p, true, decide_pass, stats);
+    if (st == QX_OK) st = each_pass(p, false, decide_pass, stats);
+    p->samples = NULL;
+    return st;
 }
 
 bool qx_pipeline_decides(const qx_pipeline *p)

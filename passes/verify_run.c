@@ -5,22 +5,25 @@
 #include <string.h>
 
 #include "base/map.h"
+#include "base/spool.h"
 #include "passes/job.h"
 #include "passes/kv_cache.h"
 #include "passes/verify_outputs.h"
 
-enum { PLACES = 2048, WORST = 10, MAX_LAYERS = 4096 };
+enum { PLACES = 4096, WORST = 10, MAX_LAYERS = 4096 }; /* PLACES: of all samples together */
 
-typedef struct layer { const char *name, *op, *format; qx_pairs s; float places[PLACES]; int64_t n; } layer;
+typedef struct layer { const char *name, *op, *format; qx_pairs s; float *places; int64_t *n; } layer; /* places [samples][places] of the float model, n [samples] of them */
 typedef struct verifier {
     qx_ctx *ctx;
-    qx_exec *exec[2];
+    qx_exec *exec;           /* of the model that runs now */
     const qx_model *after;
+    int64_t sample, samples, places;
     layer *layers; int n_layers;
     qx_value **watched[2];
     bool second;
     qx_ends ends;            /* what is compared: the outputs, or where an operator without a kernel follows, what it reads */
-    qx_output_meter *outputs; qx_tensor *held[2];
+    qx_output_meter *outputs;
+    qx_spool *floats;        /* the float model's outputs */
 } verifier;
 
 /* Places are spread evenly, the same for both models as shapes agree. */
@@ -30,17 +33,26 @@ static qx_status on_layer(void *user, int watch, const qx_value *v, const qx_ten
     layer *l = &f->layers[watch];
     (void)v;
     if (t->on_device || !qx_dtype_is_float(t->dtype)) return QX_OK;
-    int64_t step = t->numel > PLACES ? t->numel / PLACES : 1, n = t->numel / step;
-    if (n > PLACES) n = PLACES;
-    if (f->second && n != l->n) return QX_OK;
+    int64_t step = t->numel > f->places ? t->numel / f->places : 1, n = t->numel / step;
+    if (n > f->places) n = f->places;
+    if (f->second && n != l->n[f->sample]) return QX_OK;
     size_t size = (size_t)qx_dtype_bits(t->dtype) / 8;
     for (int64_t i = 0; i < n; i++) {
-        float x;
+        float x, *at = &l->places[f->sample * f->places + i];
         qx_to_f32(t->dtype, (const char *)t->data + (size_t)(i * step) * size, 1, &x);
-        if (f->second) qx_pairs_add(&l->s, (double)l->places[i], (double)x);
-        else l->places[i] = x;
+        if (f->second) qx_pairs_add(&l->s, (double)*at, (double)x);
+        else *at = x;
     }
-    l->n = n;
+    l->n[f->sample] = n;
+    return QX_OK;
+}
+
+static qx_status make_places(verifier *f)
+{
+    for (int i = 0; i < f->n_layers; i++) {
+        QX_TRY(qx_alloc_array(f->ctx, (size_t)(f->samples * f->places), sizeof(float), (void **)&f->layers[i].places));
+        QX_TRY(qx_alloc_array(f->ctx, (size_t)f->samples, sizeof(int64_t), (void **)&f->layers[i].n));
+    }
     return QX_OK;
 }
 
@@ -68,7 +80,7 @@ static qx_status choose_layers(verifier *f, qx_model *before, qx_model *after, c
         f->layers[f->n_layers++] = (layer){.name = rn->name, .op = rn->op, .format = rn->format};
     }
     qx_map_free(formats);
-    return QX_OK;
+    return make_places(f);
 }
 
 /* What stands in for an output must be in both models. */
@@ -80,17 +92,10 @@ static void keep_common(qx_ends *e, const qx_model *after)
     e->n = kept;
 }
 
-static qx_status open_both(verifier *f, qx_model *before, qx_model *after, const qx_exec_options *eo)
+static qx_status start_meters(verifier *f, const qx_model *before)
 {
-    qx_model *const models[2] = {before, after};
-    for (int i = 0; i < 2; i++) {
-        qx_status st = qx_exec_new(f->ctx, models[i], eo, &f->exec[i]);
-        if (st != QX_OK) return qx_note(f->ctx, st, "verification of the %s model", i ? "quantized" : "float");
-        QX_TRY(qx_exec_watch(f->exec[i], f->watched[i], f->n_layers, on_layer, f));
-        QX_TRY(qx_alloc_array(f->ctx, (size_t)f->ends.n + 1, sizeof(qx_tensor), (void **)&f->held[i]));
-    }
-    QX_TRY(qx_alloc_array(f->ctx, (size_t)f->ends.n + 1, sizeof *f->outputs, (void **)&f->outputs));
     bool detector = false;
+    QX_TRY(qx_alloc_array(f->ctx, (size_t)f->ends.n + 1, sizeof *f->outputs, (void **)&f->outputs));
     QX_FOR_NODES(before->graph, n) detector = detector || n->op->id == QX_OP_NonMaxSuppression;
     for (int i = 0; i < f->ends.n; i++) {
         qx_meter_start(&f->outputs[i], f->ends.names[i], qx_graph_find(before->graph, f->ends.names[i]));
@@ -99,12 +104,36 @@ static qx_status open_both(verifier *f, qx_model *before, qx_model *after, const
     return QX_OK;
 }
 
-static void drop_held(verifier *f, int which)
+/* ---- one sample ---------------------------------------------------------------------------------------------------------- */
+
+/* What is no plain tensor is not compared: only that it is none is kept. */
+static bool is_plain(const qx_tensor *t) { return !t->is_sequence && !t->is_optional && t->dtype != QX_DT_STRING; }
+
+static qx_status put_tensor(qx_spool *s, const qx_tensor *t)
 {
-    for (int i = 0; f->held[which] && i < f->ends.n; i++) {
-        qx_tensor_free(f->ctx, &f->held[which][i]);
-        f->held[which][i] = (qx_tensor){0};
-    }
+    qx_tensor head = *t;
+    head.data = NULL;
+    head.items = NULL;
+    head.n_items = 0;
+    QX_TRY(qx_spool_put(s, &head, sizeof head));
+    return is_plain(t) ? qx_spool_put(s, t->data, t->bytes) : QX_OK;
+}
+
+static qx_status get_tensor(qx_ctx *ctx, qx_spool *s, qx_tensor *t)
+{
+    QX_TRY(qx_spool_get(s, t, sizeof *t));
+    if (!is_plain(t)) return QX_OK;
+    const qx_status st = qx_alloc_raw(ctx, t->bytes, &t->data);
+    return st == QX_OK ? qx_spool_get(s, t->data, t->bytes) : st;
+}
+
+static qx_status compare(verifier *f, int i, const qx_tensor *b)
+{
+    qx_tensor a = {0};
+    const qx_status st = get_tensor(f->ctx, f->floats, &a);
+    if (st == QX_OK) qx_meter_add(&f->outputs[i], &a, b);
+    if (is_plain(&a)) qx_free(f->ctx, a.data);
+    return st;
 }
 
 /* A sample for the quantized model: caches that it takes as codes are encoded. */
@@ -120,7 +149,7 @@ static qx_status coded_feeds(verifier *f, const qx_feed *feeds, int n, qx_feed *
     return QX_OK;
 }
 
-static qx_status run_quantized(verifier *f, const qx_feed *feeds, int n)
+static qx_status run_quantized(verifier *f, const qx_feed *feeds, int n, qx_tensor *out)
 {
     qx_feed *own = NULL;
     qx_tensor *codes = NULL;
@@ -128,7 +157,7 @@ static qx_status run_quantized(verifier *f, const qx_feed *feeds, int n)
     QX_TRY_GOTO(st, QX_NEW_ARRAY(f->ctx, n + 1, &own));
     QX_TRY_GOTO(st, QX_NEW_ARRAY(f->ctx, n + 1, &codes));
     QX_TRY_GOTO(st, coded_feeds(f, feeds, n, own, codes));
-    st = qx_exec_run(f->exec[1], own, n, f->ends.names, f->ends.n, f->held[1]);
+    st = qx_exec_run(f->exec, own, n, f->ends.names, f->ends.n, out);
 done:
     for (int i = 0; codes && i < n; i++) qx_tensor_free(f->ctx, &codes[i]);
     qx_free(f->ctx, codes);
@@ -136,19 +165,51 @@ done:
     return st;
 }
 
-static qx_status run_sample(verifier *f, qx_samples *samples, int64_t i)
+static qx_status run_sample(verifier *f, const qx_feed *feeds, int n)
+{
+    qx_tensor *out;
+    QX_TRY(qx_alloc_array(f->ctx, (size_t)f->ends.n + 1, sizeof *out, (void **)&out));
+    qx_status st = f->second ? run_quantized(f, feeds, n, out) : qx_exec_run(f->exec, feeds, n, f->ends.names, f->ends.n, out);
+    for (int i = 0; i < f->ends.n && st == QX_OK; i++) st = f->second ? compare(f, i, &out[i]) : put_tensor(f->floats, &out[i]);
+    for (int i = 0; i < f->ends.n; i++) qx_tensor_free(f->ctx, &out[i]);
+    qx_free(f->ctx, out);
+    return st;
+}
+
+/* ---- one model ----------------------------------------------------------------------------------------------------------- */
+
+static qx_status run_samples(verifier *f, qx_samples *samples, int64_t first)
 {
     const qx_feed *feeds;
-    int n_feeds;
-    qx_status st = QX_OK;
-    for (int k = 0; k < 2 && st == QX_OK; k++) {
-        f->second = k == 1;
-        st = qx_samples_get(samples, i, &feeds, &n_feeds);
-        if (st == QX_OK) st = k ? run_quantized(f, feeds, n_feeds) : qx_exec_run(f->exec[0], feeds, n_feeds, f->ends.names, f->ends.n, f->held[0]);
+    int n;
+    const int64_t done = f->second ? f->samples : 0;
+    for (f->sample = 0; f->sample < f->samples; f->sample++) {
+        qx_progress(f->ctx, "verify", done + f->sample, 2 * f->samples);
+        QX_TRY(qx_check_cancel(f->ctx));
+        QX_TRY(qx_samples_get(samples, first + f->sample, &feeds, &n));
+        QX_TRY(run_sample(f, feeds, n));
     }
-    for (int o = 0; o < f->ends.n && st == QX_OK; o++) qx_meter_add(&f->outputs[o], &f->held[0][o], &f->held[1][o]);
-    drop_held(f, 0);
-    drop_held(f, 1);
+    return QX_OK;
+}
+
+/* One model after the other, so that never both have their weights in memory. */
+static qx_status run_model(verifier *f, qx_model *m, bool second, const qx_exec_options *eo, qx_samples *samples, int64_t first)
+{
+    f->second = second;
+    qx_status st = qx_exec_new(f->ctx, m, eo, &f->exec);
+    if (st != QX_OK) return qx_note(f->ctx, st, "verification of the %s model", second ? "quantized" : "float");
+    st = qx_exec_watch(f->exec, f->watched[second], f->n_layers, on_layer, f);
+    if (st == QX_OK) st = run_samples(f, samples, first);
+    qx_exec_free(f->exec);
+    return st;
+}
+
+static qx_status run_both(verifier *f, qx_model *before, qx_model *after, const qx_exec_options *eo, qx_samples *samples, int64_t first)
+{
+    qx_status st = run_model(f, before, false, eo, samples, first);
+    qx_spool_rewind(f->floats);
+    if (st == QX_OK) st = run_model(f, after, true, eo, samples, first);
+    qx_progress(f->ctx, "verify", 2 * f->samples, 2 * f->samples);
     return st;
 }
 
@@ -164,39 +225,42 @@ static qx_status fill(verifier *f, qx_report *r)
     if (!f->ends.all) r->verify_note = f->ends.n ? "measured as far as the operators have kernels" : "not verified: an operator without a kernel stands before every output";
     QX_TRY(qx_meters_report(f->outputs, f->ends.n, r));
     int kept = 0;
-    for (int i = 0; i < f->n_layers; i++)
-        if (f->layers[i].s.n && kept != i) f->layers[kept++] = f->layers[i];
-        else kept += f->layers[i].s.n != 0;
-    qsort(f->layers, (size_t)kept, sizeof *f->layers, by_sqnr);
-    for (int i = 0; i < kept && i < WORST; i++) {
+    qsort(f->layers, (size_t)f->n_layers, sizeof *f->layers, by_sqnr);
+    for (int i = 0; i < f->n_layers && kept < WORST; i++) {
         const layer *l = &f->layers[i];
+        if (!l->s.n) continue;
+        kept++;
         qx_report_layer rl = {l->name, l->op, l->format, qx_pairs_sqnr(&l->s), qx_pairs_cosine(&l->s)};
         QX_TRY(qx_report_add_layer(r, &rl));
     }
     return QX_OK;
 }
 
+static void free_all(verifier *f)
+{
+    qx_spool_close(f->floats);
+    qx_ends_free(f->ctx, &f->ends);
+    for (int i = 0; i < 2; i++) qx_free(f->ctx, f->watched[i]);
+    for (int i = 0; i < f->n_layers; i++) {
+        qx_free(f->ctx, f->layers[i].places);
+        qx_free(f->ctx, f->layers[i].n);
+    }
+    qx_free(f->ctx, f->layers);
+    qx_free(f->ctx, f->outputs);
+}
+
 qx_status qx_verify_run(qx_ctx *ctx, qx_model *before, qx_model *after, qx_samples *samples, int64_t first, int64_t count, const qx_exec_options *eo, qx_report *r)
 {
-    verifier f = {.ctx = ctx, .after = after};
-    qx_status st = qx_exec_ends(ctx, before, &f.ends);
+    verifier f = {.ctx = ctx, .after = after, .samples = count, .places = PLACES / (count > 0 ? count : 1)};
+    qx_status st;
+    QX_TRY_GOTO(st, qx_exec_ends(ctx, before, &f.ends));
     keep_common(&f.ends, after);
-    if (st == QX_OK) st = choose_layers(&f, before, after, r);
-    if (st == QX_OK) st = open_both(&f, before, after, eo);
-    for (int64_t i = 0; i < count && st == QX_OK; i++) {
-        qx_progress(ctx, "verify", i, count);
-        st = qx_check_cancel(ctx);
-        if (st == QX_OK) st = run_sample(&f, samples, first + i);
-    }
-    qx_progress(ctx, "verify", count, count);
-    if (st == QX_OK) st = fill(&f, r);
-    qx_ends_free(ctx, &f.ends);
-    for (int i = 0; i < 2; i++) {
-        qx_exec_free(f.exec[i]);
-        qx_free(ctx, f.watched[i]);
-        qx_free(ctx, f.held[i]);
-    }
-    qx_free(ctx, f.layers);
-    qx_free(ctx, f.outputs);
+    QX_TRY_GOTO(st, choose_layers(&f, before, after, r));
+    QX_TRY_GOTO(st, start_meters(&f, before));
+    QX_TRY_GOTO(st, qx_spool_open(ctx, "outputs of the float model", &f.floats));
+    QX_TRY_GOTO(st, run_both(&f, before, after, eo, samples, first));
+    st = fill(&f, r);
+done:
+    free_all(&f);
     return st;
 }

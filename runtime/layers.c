@@ -1,42 +1,18 @@
 /* layers.c - a sweep over samples for models whose weights do not fit in memory: the steps are cut into stretches, and every stretch is run for all
  * samples before the next one begins. So each weight is read and packed once a sweep. What is alive between two stretches waits in an unnamed file, sample
  * after sample, and is read back in the same order. Each step sees the same inputs as in a run from end to end, so results are the same bits. */
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/spool.h"
 #include "onnx/weight.h"
 #include "runtime/plan.h"
 
 /* ---- The file between two stretches ---- */
 
-typedef struct spill { int fd; off_t at; } spill;
 typedef struct spilled { uint32_t id; qx_tensor t; } spilled; /* followed by the tensor's bytes; id QX_NO_VALUE ends a sample */
 
-static qx_status spill_open(qx_exec *x, spill *s)
-{
-    s->at = 0;
-    s->fd = open("/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (s->fd < 0) QX_FAIL(x->ctx, QX_E_IO, "a file for activations cannot be made in /var/tmp: %s", strerror(errno));
-    return QX_OK;
-}
-
-static qx_status spill_move(qx_exec *x, spill *s, void *data, size_t bytes, bool write)
-{
-    for (size_t done = 0; done < bytes;) {
-        char *at = (char *)data + done;
-        ssize_t n = write ? pwrite(s->fd, at, bytes - done, s->at) : pread(s->fd, at, bytes - done, s->at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) QX_FAIL(x->ctx, QX_E_IO, "spilled activations: %zu of %zu bytes %s: %s", done, bytes, write ? "written" : "read", n < 0 ? strerror(errno) : "end of file");
-        done += (size_t)n;
-        s->at += n;
-    }
-    return QX_OK;
-}
-
 /* Everything that later steps need of this sample and that its feeds and the constants do not bring back. */
-static qx_status spill_save(qx_exec *x, spill *s)
+static qx_status spill_save(qx_exec *x, qx_spool *s)
 {
     spilled h;
     memset(&h, 0, sizeof h);
@@ -47,18 +23,18 @@ static qx_status spill_save(qx_exec *x, spill *s)
         h.id = id;
         h.t = slot->t;
         h.t.data = NULL;
-        QX_TRY(spill_move(x, s, &h, sizeof h, true));
-        QX_TRY(spill_move(x, s, slot->t.data, slot->t.bytes, true));
+        QX_TRY(qx_spool_put(s, &h, sizeof h));
+        QX_TRY(qx_spool_put(s, slot->t.data, slot->t.bytes));
     }
     h.id = QX_NO_VALUE;
-    return spill_move(x, s, &h, sizeof h, true);
+    return qx_spool_put(s, &h, sizeof h);
 }
 
-static qx_status spill_load(qx_exec *x, spill *s)
+static qx_status spill_load(qx_exec *x, qx_spool *s)
 {
     spilled h;
     for (;;) {
-        QX_TRY(spill_move(x, s, &h, sizeof h, false));
+        QX_TRY(qx_spool_get(s, &h, sizeof h));
         if (h.id == QX_NO_VALUE) return QX_OK;
         qx_slot *slot = &x->slots[h.id];
         qx_slot_clear(x, slot);
@@ -66,7 +42,7 @@ static qx_status spill_load(qx_exec *x, spill *s)
         slot->t = h.t;
         slot->t.data = slot->block->data;
         slot->set = true;
-        QX_TRY(spill_move(x, s, slot->t.data, h.t.bytes, false));
+        QX_TRY(qx_spool_get(s, slot->t.data, h.t.bytes));
     }
 }
 
@@ -118,7 +94,7 @@ static void drop_weights(qx_exec *x, uint32_t from, uint32_t to)
     }
 }
 
-typedef struct sweep { qx_exec *x; qx_sweep_feeds *get; void *user; int64_t samples; spill in, out; size_t base, most; } sweep;
+typedef struct sweep { qx_exec *x; qx_sweep_feeds *get; void *user; int64_t samples; qx_spool *in, *out; size_t base, most; } sweep;
 
 static qx_status stretch_of_sample(sweep *w, int64_t i, uint32_t from, uint32_t to)
 {
@@ -128,7 +104,7 @@ static qx_status stretch_of_sample(sweep *w, int64_t i, uint32_t from, uint32_t 
     QX_TRY(w->get(w->user, i, &feeds, &n));
     QX_TRY(qx_bind_feeds(x, feeds, n));
     if (from == 0) QX_TRY(qx_tell_interface(x));
-    else QX_TRY(spill_load(x, &w->in));
+    else QX_TRY(spill_load(x, w->in));
     for (uint32_t k = from; k < to; k++) {
         qx_rstep *s = &x->main->steps[k];
         if (s->klass == QX_CLASS_CONST && s->done) continue;
@@ -137,13 +113,14 @@ static qx_status stretch_of_sample(sweep *w, int64_t i, uint32_t from, uint32_t 
         size_t used = qx_mem_in_use(x->ctx) - w->base;
         if (used > w->most) w->most = used;
     }
-    return to < x->main->n_steps ? spill_save(x, &w->out) : QX_OK;
+    return to < x->main->n_steps ? spill_save(x, w->out) : QX_OK;
 }
 
 static qx_status stretch(sweep *w, uint32_t from, uint32_t to)
 {
     qx_status st = QX_OK;
-    w->in.at = w->out.at = 0;
+    qx_spool_rewind(w->in);
+    qx_spool_rewind(w->out);
     for (int64_t i = 0; i < w->samples && st == QX_OK; i++) {
         st = stretch_of_sample(w, i, from, to);
         qx_end_run(w->x);
@@ -161,7 +138,7 @@ static qx_status all_stretches(sweep *w, int64_t budget)
         to = stretch_end(x->main, from, budget);
         qx_progress(x->ctx, "calibrate layer by layer", from, x->main->n_steps);
         QX_TRY(stretch(w, from, to));
-        spill t = w->in;
+        qx_spool *t = w->in;
         w->in = w->out;
         w->out = t;
     }
@@ -171,7 +148,7 @@ static qx_status all_stretches(sweep *w, int64_t budget)
 qx_status qx_exec_sweep(qx_exec *x, int64_t samples, qx_sweep_feeds *get, void *user, int64_t weight_budget)
 {
     qx_shape_plan shapes = {.key = NULL}; /* nothing is kept from run to run */
-    sweep w = {.x = x, .get = get, .user = user, .samples = samples, .in = {.fd = -1}, .out = {.fd = -1}, .base = qx_mem_in_use(x->ctx)};
+    sweep w = {.x = x, .get = get, .user = user, .samples = samples, .base = qx_mem_in_use(x->ctx)};
     bool streams = x->opt.stream_weights;
     x->opt.stream_weights = false; /* within a stretch weights stay */
     if (streams) qx_plan_free(x);
@@ -179,12 +156,12 @@ qx_status qx_exec_sweep(qx_exec *x, int64_t samples, qx_sweep_feeds *get, void *
     if (x->device) QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "layer by layer: on the CPU only");
     x->cur = &shapes;
     x->record = x->replay = false;
-    qx_status st = spill_open(x, &w.in);
-    if (st == QX_OK) st = spill_open(x, &w.out);
+    qx_status st = qx_spool_open(x->ctx, "activations between two layers", &w.in);
+    if (st == QX_OK) st = qx_spool_open(x->ctx, "activations between two layers", &w.out);
     if (st == QX_OK && x->main->n_cache) st = qx_alloc_array(x->ctx, x->main->n_cache, sizeof *shapes.values, (void **)&shapes.values);
     if (st == QX_OK) st = all_stretches(&w, weight_budget);
-    if (w.in.fd >= 0) close(w.in.fd);
-    if (w.out.fd >= 0) close(w.out.fd);
+    qx_spool_close(w.in);
+    qx_spool_close(w.out);
     qx_shape_plan_reset(x, &shapes);
     x->cur = NULL;
     x->opt.stream_weights = streams;

@@ -1,0 +1,81 @@
+/* spool.c - see spool.h. */
+#include "base/spool.h"
+
+#include "base/ctx.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+static const char folder[] = "/var/tmp";
+
+struct qx_spool { qx_ctx *ctx; const char *what; int fd; off_t at; };
+
+qx_status qx_spool_open(qx_ctx *ctx, const char *what, qx_spool **out)
+{
+    char why[128];
+    *out = NULL;
+    const int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0) QX_FAIL(ctx, QX_E_IO, "a file for %s cannot be made in %s: %s", what, folder, qx_errno_text(errno, why, sizeof why));
+    const qx_status st = QX_NEW(ctx, out);
+    if (st != QX_OK) return close(fd), st;
+    **out = (qx_spool){.ctx = ctx, .what = what, .fd = fd};
+    return QX_OK;
+}
+
+void qx_spool_close(qx_spool *s)
+{
+    if (!s) return;
+    if (s->fd >= 0) close(s->fd);
+    qx_free(s->ctx, s);
+}
+
+void qx_spool_rewind(qx_spool *s) { s->at = 0; }
+
+static bool fails(qx_spool *s, qx_io_kind kind)
+{
+    if (!qx_countdown(&s->ctx->io_fail[kind])) return false;
+    errno = EIO;
+    return true;
+}
+
+static qx_status stopped(const qx_spool *s, size_t done, size_t n, const char *how)
+{
+    char why[128];
+    QX_FAIL(s->ctx, QX_E_IO, "%s in %s: %zu of %zu bytes %s at %lld: %s", s->what, folder, done, n, how, (long long)s->at, errno ? qx_errno_text(errno, why, sizeof why) : "end of file");
+}
+
+qx_status qx_spool_put(qx_spool *s, const void *data, size_t n)
+{
+    for (size_t done = 0; done < n;) {
+        errno = 0;
+        const ssize_t w = fails(s, QX_IO_WRITE) ? -1 : pwrite(s->fd, (const char *)data + done, n - done, s->at);
+        if (w < 0 && errno == EINTR) continue;
+        if (w <= 0) return stopped(s, done, n, "written");
+        done += (size_t)w;
+        s->at += w;
+    }
+    return QX_OK;
+}
+
+qx_status qx_spool_get(qx_spool *s, void *data, size_t n)
+{
+    for (size_t done = 0; done < n;) {
+        errno = 0;
+        const ssize_t r = fails(s, QX_IO_READ) ? -1 : pread(s->fd, (char *)data + done, n - done, s->at);
+        if (r < 0 && errno == EINTR) continue;
+        if (r <= 0) return stopped(s, done, n, "read");
+        done += (size_t)r;
+        s->at += r;
+    }
+    return QX_OK;
+}
+
+qx_status qx_spool_to_file(qx_spool *s, qx_file **out)
+{
+    const int fd = s->fd;
+    s->fd = -1;
+    const qx_status st = qx_file_from_fd(s->ctx, fd, s->what, out);
+    qx_spool_close(s);
+    return st;
+}
