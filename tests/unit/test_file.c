@@ -1,6 +1,6 @@
 /* test_file.c - exact reads, and the promise of output sets: all the new files, or all the old ones, and no litter. */
 #include "tmp_dir.h"
-#include "base/file.h"
+#include "base/spool.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -222,13 +222,52 @@ static void the_living_are_left_alone(void **state)
     assert_file(ctx, in_dir("model"), "quick");
 }
 
+static void spooling(void **state)
+{
+    qx_ctx *ctx = *state;
+    qx_spool *s;
+    qx_file *f;
+    char b[8] = "";
+    OK(qx_spool_open(ctx, "a test", &s));
+    OK(qx_spool_put(s, "one", 3));
+    OK(qx_spool_put(s, "three", 5));
+    qx_spool_rewind(s);
+    OK(qx_spool_get(s, b, 3));
+    assert_memory_equal(b, "one", 3);
+    OK(qx_spool_get(s, b, 4));
+    assert_memory_equal(b, "thre", 4);
+    FAILS(qx_spool_get(s, b, 2), QX_E_IO);
+    MESSAGE_HAS(ctx, "a test in /var/tmp: 1 of 2 bytes read at 8: end of file");
+    qx_io_fail_at(ctx, QX_IO_WRITE, 1);
+    FAILS(qx_spool_put(s, "x", 1), QX_E_IO);
+    OK(qx_spool_to_file(s, &f));
+    assert_int_equal(qx_file_size(f), 8);
+    OK(qx_file_read(f, 3, 5, b));
+    assert_memory_equal(b, "three", 5);
+    qx_file_close(f);
+    assert_int_equal(qx_mem_in_use(ctx), 0);
+}
+
+static void recent_peak(void **state)
+{
+    qx_ctx *ctx = *state;
+    void *a, *b;
+    OK(qx_alloc(ctx, 1000, &a));
+    OK(qx_alloc(ctx, 5000, &b));
+    qx_free(ctx, b);
+    assert_true(qx_mem_take_peak(ctx) >= 6000);
+    assert_true(qx_mem_take_peak(ctx) < 6000); /* since then: what is still there */
+    assert_true(qx_mem_peak(ctx) >= 6000);
+    qx_free(ctx, a);
+}
+
 #define FILES(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         FILES(reading), FILES(not_files), FILES(commit_and_abandon), FILES(refused_targets), FILES(copying),
-        FILES(every_fault_keeps_the_old), FILES(litter_of_the_killed_is_removed), FILES(the_living_are_left_alone),
+        FILES(every_fault_keeps_the_old), FILES(litter_of_the_killed_is_removed), FILES(the_living_are_left_alone), FILES(spooling), FILES(recent_peak),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
