@@ -105,7 +105,7 @@ static qx_status add_paths(qx_samples *s, const qx_samples_options *o)
 static qx_status add_sources(qx_samples *s, const qx_samples_options *o)
 {
     QX_TRY(add_paths(s, o));
-    if (o->text && !o->tokenizer) QX_FAIL(s->ctx, QX_E_USAGE, "--text %s needs --tokenizer tokenizer.json", o->text);
+    if (o->text && !o->tokenizer) QX_FAIL(s->ctx, QX_E_USAGE, "--text %s needs --tokenizer tokenizer.json: none lies beside the model or in the folder above", o->text);
     if (o->text) QX_TRY(qx_source_text(s, o->text, o->tokenizer, s->dims.seq));
     if (o->random > 0) QX_TRY(qx_source_random(s, o->random, o->seed));
     if (!s->n_sources) return nothing_given(s);
@@ -132,9 +132,10 @@ static qx_status describe(qx_samples *s, const qx_samples_options *o)
 {
     const char *more = s->n_sources > 1 ? qx_arena_printf(s->arena, " and %d more", s->n_sources - 1) : "";
     const char *held = s->held ? qx_arena_printf(s->arena, ", %lld held out", (long long)s->held) : "";
+    const char *plural = s->count == 1 ? "" : "s";
     if (!more || !held) return QX_E_NOMEM;
-    if (s->synthetic && s->n_sources == 1) s->description = qx_arena_printf(s->arena, "random, seed %llu: %lld samples (not real data)", (unsigned long long)o->seed, (long long)s->count);
-    else s->description = qx_arena_printf(s->arena, "%s%s: %lld samples%s", s->sources[0].label, more, (long long)s->count, held);
+    if (s->synthetic && s->n_sources == 1) s->description = qx_arena_printf(s->arena, "random, seed %llu: %lld sample%s (not real data)", (unsigned long long)o->seed, (long long)s->count, plural);
+    else s->description = qx_arena_printf(s->arena, "%s%s: %lld sample%s%s", s->sources[0].label, more, (long long)s->count, plural, held);
     return s->description ? QX_OK : QX_E_NOMEM;
 }
 

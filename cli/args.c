@@ -46,10 +46,12 @@ static int find_letter(const cli_command *cmd, char letter)
     return -1;
 }
 
-static qx_status unknown(qx_ctx *ctx, const cli_command *cmd, const char *word, const char *name, size_t len)
+static qx_status unknown(qx_ctx *ctx, qx_arena *arena, const cli_command *cmd, const char *word, const char *name, size_t len)
 {
     char hint[80];
     qx_nearest near = qx_nearest_to(name, len);
+    const char *instead = cmd->instead ? cmd->instead(arena, qx_arena_strndup(arena, name, len)) : NULL;
+    if (instead) QX_FAIL(ctx, QX_E_USAGE, "unknown option '%s'; here: %s", word, instead);
     for (int i = 0, n = option_count(cmd); i < n; i++) qx_nearest_offer(&near, option_at(cmd, i)->name, strlen(option_at(cmd, i)->name));
     QX_FAIL(ctx, QX_E_USAGE, "unknown option '%s'%s (qonnx %s --help lists all)", word, qx_nearest_text(&near, "--", hint, sizeof hint), cmd->name);
 }
@@ -57,13 +59,13 @@ static qx_status unknown(qx_ctx *ctx, const cli_command *cmd, const char *word, 
 typedef struct word { int option; const char *value; bool takes_next; } word;
 
 /* What one word that starts with '-' means. */
-static qx_status read_word(qx_ctx *ctx, const cli_command *cmd, const char *arg, word *w)
+static qx_status read_word(qx_ctx *ctx, qx_arena *arena, const cli_command *cmd, const char *arg, word *w)
 {
     bool is_long = arg[1] == '-';
     const char *name = arg + (is_long ? 2 : 1);
     size_t len = is_long ? strcspn(name, "=") : 1;
     *w = (word){is_long ? find_option(cmd, name, len) : find_letter(cmd, *name), NULL, false};
-    if (w->option < 0) return unknown(ctx, cmd, arg, name, is_long ? len : strlen(name));
+    if (w->option < 0) return unknown(ctx, arena, cmd, arg, name, is_long ? len : strlen(name));
     bool flag = option_at(cmd, w->option)->kind == QX_ARG_FLAG;
     bool more = name[len] != 0;
     if (flag && more) QX_FAIL(ctx, QX_E_USAGE, "option '%s' takes no value", arg);
@@ -109,7 +111,7 @@ qx_status cli_parse(qx_ctx *ctx, qx_arena *arena, const cli_command *cmd, int ar
         if (only_args || arg[0] != '-' || !arg[1]) { out->args[out->n_args++] = arg; continue; }
         if (strcmp(arg, "--") == 0) { only_args = true; continue; }
         word w;
-        QX_TRY(read_word(ctx, cmd, arg, &w));
+        QX_TRY(read_word(ctx, arena, cmd, arg, &w));
         if (w.takes_next) {
             if (i + 1 == argc) QX_FAIL(ctx, QX_E_USAGE, "option '%s' needs a value (%s)", arg, option_at(cmd, w.option)->meta);
             w.value = argv[++i];

@@ -15,6 +15,7 @@
 #include "passes/settings.h"
 
 typedef struct cli cli;
+typedef struct cli_group { const char *first, *title; } cli_group; /* the options from `first` on, until the next group */
 typedef struct cli_command {
     const char *name, *brief;
     const char *synopsis;        /* "MODEL [-o OUT.onnx] (--fp8 | ...)": what follows the name in usage lines */
@@ -23,6 +24,9 @@ typedef struct cli_command {
     const qx_argdef *options;    /* own options, ends with name NULL; NULL: none. Common ones are added: see cli_common */
     int min_args, max_args;      /* positional arguments; max -1: any number */
     bool hidden;
+    const cli_group *groups;     /* headings of --help, ends with first NULL; NULL: none */
+    /* What to write instead of a word that is no option here, because other tools call it so; NULL: nothing known. */
+    const char *(*instead)(qx_arena *arena, const char *word);
     qx_status (*run)(cli *c);
 } cli_command;
 
@@ -59,6 +63,15 @@ void cli_print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *cli_show(cli *c, const char *name);
 const char *cli_bytes(cli *c, int64_t bytes);
 qx_status cli_print_buf(cli *c, qx_buf *b); /* the whole buffer to stdout, newline added; frees it */
+
+/* Columns of the terminal behind f (COLUMNS says otherwise); 100 elsewhere. */
+int cli_columns(FILE *f);
+/* Words of text in lines no longer than that, each but the first (which begins at column `at`) indented; ends with a newline. A line that begins
+ * with a space stays as it is, and an empty one separates paragraphs. */
+void cli_wrap(FILE *f, const char *text, int at, int indent);
+/* What turns a colour on, or CLI_PLAIN off: "" where f is no terminal, or NO_COLOR is set (no-color.org). */
+typedef enum cli_colour { CLI_PLAIN, CLI_RED, CLI_GREEN, CLI_YELLOW, CLI_BOLD } cli_colour;
+const char *cli_colour_on(FILE *f, cli_colour colour);
 
 /* Columns with aligned cells: widths are measured first. Rows are arrays of n_cols strings; align: 'l' or 'r' per column. */
 void cli_table(FILE *out, const char *const *cells, int n_rows, int n_cols, const char *align);

@@ -13,7 +13,7 @@ enum { MAX_MODELS = 2 };
 typedef struct side { const char *path; bool sparse; cli_session s; cli_feeds f; double *seconds; double median, mad, start; } side;
 
 static const qx_argdef options[] = {
-    {"input", 'i', QX_ARG_VALUE, "FILE.npz", NULL, "arrays named like the model's inputs"},
+    {"input", 'i', QX_ARG_VALUE, "FILE.npz", "sample*.npz beside the model, else made up", "arrays named like the model's inputs"},
     {"runs", 'n', QX_ARG_VALUE, "N", "20", "timed runs of each model (after two that are not timed)"},
     {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
     {"no-fuse", 0, QX_ARG_FLAG, NULL, NULL, "every node by itself"},
@@ -43,7 +43,7 @@ static void summarize(side *s, int64_t n)
     s->mad = median(s->seconds, n);
 }
 
-static qx_status open_side(cli *c, int64_t runs, side *s)
+static qx_status open_side(cli *c, int64_t runs, const side *first, side *s)
 {
     const char *compute = cli_value(c, "compute");
     qx_exec_options o = {.simulate = cli_flag(c, "simulate"), .no_fuse = cli_flag(c, "no-fuse"), .bf16 = compute && strcmp(compute, "bf16") == 0, .sparse = s->sparse};
@@ -51,7 +51,7 @@ static qx_status open_side(cli *c, int64_t runs, side *s)
     double t0 = qx_clock_seconds();
     QX_TRY(cli_session_open(c, s->path, &o, &s->s));
     if (s->sparse && strcmp(qx_exec_device_name(s->s.exec), "cpu") == 0) QX_FAIL(c->ctx, QX_E_UNSUPPORTED, "--sparse: the CPU has no units for 2:4 products; --device cuda says why there is no other");
-    QX_TRY(cli_feeds_open(c, s->s.model, cli_value(c, "input"), &s->f));
+    QX_TRY(cli_feeds_open(c, s->s.model, first == s ? NULL : &first->f, &s->f));
     QX_TRY(cli_session_run(c, &s->s, &s->f));
     s->start = qx_clock_seconds() - t0;
     QX_TRY(cli_session_run(c, &s->s, &s->f));
@@ -113,7 +113,7 @@ static qx_status bench(cli *c, side *sides, int n)
 {
     int64_t runs;
     QX_TRY(cli_int(c, "runs", 20, 1, 100000, &runs));
-    for (int i = 0; i < n; i++) QX_TRY(open_side(c, runs, &sides[i]));
+    for (int i = 0; i < n; i++) QX_TRY(open_side(c, runs, sides, &sides[i]));
     for (int64_t r = 0; r < runs; r++)
         for (int i = 0; i < n; i++) {
             double t0 = qx_clock_seconds();
@@ -129,7 +129,6 @@ static qx_status run(cli *c)
 {
     side sides[MAX_MODELS];
     memset(sides, 0, sizeof sides);
-    if (!cli_value(c, "input")) QX_FAIL(c->ctx, QX_E_USAGE, "give the inputs with -i FILE.npz");
     const bool sparse = cli_flag(c, "sparse");
     const int n = sparse ? 2 : c->n_args;
     if (sparse && c->n_args != 1) QX_FAIL(c->ctx, QX_E_USAGE, "--sparse times one model");
@@ -145,6 +144,6 @@ static qx_status run(cli *c)
 }
 
 const cli_command cli_command_bench = {
-    .name = "bench", .brief = "time one or two models on the same inputs", .synopsis = "MODEL [MODEL2] -i IN.npz",
+    .name = "bench", .brief = "time one or two models on the same inputs", .synopsis = "MODEL [MODEL2] [-i IN.npz]",
     .text = "Two runs warm up; then the models take turns. Prints the median and the median absolute deviation.",
     .examples = "qonnx bench model.onnx model.int8.onnx -i sample.npz", .options = options, .min_args = 1, .max_args = MAX_MODELS, .run = run};

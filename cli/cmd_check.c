@@ -14,17 +14,6 @@ static const qx_argdef options[] = {
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };
 
-static qx_status read_target(cli *c, qx_target *out)
-{
-    static const char *const names[] = {"generic", "ort", "tensorrt"};
-    const char *text = cli_value(c, "target");
-    *out = QX_TARGET_GENERIC;
-    for (int i = 0; text && i < 3; i++)
-        if (strcmp(text, names[i]) == 0) { *out = (qx_target)i; return QX_OK; }
-    if (text) QX_FAIL(c->ctx, QX_E_USAGE, "--target '%s': write generic, ort or tensorrt", text);
-    return QX_OK;
-}
-
 static qx_status print_json(cli *c, const qx_finding *f, int64_t n)
 {
     qx_buf b = QX_BUF_INIT(c->ctx);
@@ -106,10 +95,10 @@ static qx_status check_sparsity(cli *c, qx_model *m)
 
 static qx_status check(cli *c, qx_model *m)
 {
-    qx_target target;
+    qx_target target = QX_TARGET_GENERIC;
     qx_finding *f;
     int64_t n, errors = 0;
-    QX_TRY(read_target(c, &target));
+    if (cli_value(c, "target")) QX_TRY(qx_target_parse(c->ctx, cli_value(c, "target"), &target));
     QX_TRY(qx_lint(m, target, c->arena, &f, &n));
     for (int64_t i = 0; i < n; i++) errors += f[i].error;
     if (c->json) QX_TRY(print_json(c, f, n));

@@ -3,7 +3,7 @@
 #include "cli/device.h"
 
 static const qx_argdef options[] = {
-    {"input", 'i', QX_ARG_VALUE, "FILE.npz", NULL, "arrays named like the models' inputs"},
+    {"input", 'i', QX_ARG_VALUE, "FILE.npz", "sample*.npz beside the model, else made up", "arrays named like the models' inputs"},
     {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
     {"min-sqnr", 0, QX_ARG_VALUE, "DB", NULL, "exit code 4 when an output's SQNR is lower"},
     {"nodes", 0, QX_ARG_FLAG, NULL, NULL, "also every value that both compute under one name: the first that differs, and the ten furthest apart"},
@@ -76,8 +76,8 @@ static qx_status open_both(cli *c, comparison *p)
     QX_TRY(cli_session_open(c, c->args[0], &o, &p->a));
     QX_TRY(cli_session_open(c, c->args[1], &o, &p->b));
     if (p->a.n_outs != p->b.n_outs) QX_FAIL(c->ctx, QX_E_SHAPE, "%d outputs and %d outputs", p->a.n_outs, p->b.n_outs);
-    QX_TRY(cli_feeds_open(c, p->a.model, cli_value(c, "input"), &p->fa));
-    QX_TRY(cli_feeds_open(c, p->b.model, cli_value(c, "input"), &p->fb));
+    QX_TRY(cli_feeds_open(c, p->a.model, NULL, &p->fa));
+    QX_TRY(cli_feeds_open(c, p->b.model, &p->fa, &p->fb));
     return cli_flag(c, "nodes") ? cli_nodes_watch(c, &p->a, &p->b, &p->watch) : QX_OK;
 }
 
@@ -107,7 +107,6 @@ static qx_status compare(cli *c, comparison *p)
 static qx_status run(cli *c)
 {
     comparison p = {0};
-    if (!cli_value(c, "input")) QX_FAIL(c->ctx, QX_E_USAGE, "give the inputs with -i FILE.npz");
     qx_status st = compare(c, &p);
     cli_nodes_free(c, p.watch);
     cli_feeds_close(c, &p.fa);
@@ -118,6 +117,6 @@ static qx_status run(cli *c)
 }
 
 const cli_command cli_command_compare = {
-    .name = "compare", .brief = "compare the outputs of two models on the same inputs", .synopsis = "A B -i IN.npz",
+    .name = "compare", .brief = "compare the outputs of two models on the same inputs", .synopsis = "A B [-i IN.npz]",
     .text = "A is the reference: SQNR = 10 log10(sum a^2 / sum (a - b)^2) for each output. With --nodes values inside the models too, in 65,536 places at most.",
     .examples = "qonnx compare model.onnx model.int8.onnx -i heldout.npz --min-sqnr 20\nqonnx compare model.onnx model.int8.onnx -i heldout.npz --nodes --below 30", .options = options, .min_args = 2, .max_args = 2, .run = run};

@@ -3,10 +3,11 @@
 
 #include "calib/eval.h"
 #include "cli/device.h"
+#include "passes/find.h"
 
 static const qx_argdef options[] = {
     {"text", 0, QX_ARG_VALUE, "FILE", NULL, "UTF-8 text to predict"},
-    {"tokenizer", 0, QX_ARG_VALUE, "FILE.json", NULL, "tokenizer.json of the model"},
+    {"tokenizer", 0, QX_ARG_VALUE, "FILE.json", "tokenizer.json beside MODEL or one folder above", "tokenizer of the model"},
     {"ref", 0, QX_ARG_VALUE, "FLOAT.onnx", NULL, "model to compare with: KL divergence and top-1 agreement a token"},
     {"seq-len", 0, QX_ARG_VALUE, "N", "256", "tokens in a window; each window starts anew"},
     {"samples", 0, QX_ARG_VALUE, "N", NULL, "at most this many windows from the start of the text"},
@@ -57,6 +58,8 @@ static qx_status evaluate(cli *c, qx_model *m, qx_model *ref, qx_eval_result *r)
 {
     qx_dim_fix *dims;
     qx_eval_options o = {.text = cli_value(c, "text"), .tokenizer = cli_value(c, "tokenizer"), .exec.simulate = cli_flag(c, "simulate")};
+    if (!o.tokenizer) QX_TRY(qx_find_tokenizer(c->arena, c->args[0], &o.tokenizer));
+    if (!o.tokenizer && ref) QX_TRY(qx_find_tokenizer(c->arena, ref->path, &o.tokenizer));
     QX_TRY(cli_device(c, &o.exec));
     QX_TRY(cli_int(c, "seq-len", 256, 2, 1 << 20, &o.seq_len));
     QX_TRY(cli_int(c, "samples", 0, 1, INT32_MAX, &o.windows));
@@ -96,10 +99,10 @@ static qx_status run(cli *c)
 const cli_command cli_command_eval = {
     .name = "eval",
     .brief = "perplexity of a language model, and its distance from another",
-    .synopsis = "MODEL --text FILE --tokenizer FILE.json [--ref FLOAT.onnx] [--seq-len N] [--samples N] [--max-kl X] [--json]",
+    .synopsis = "MODEL --text FILE [--tokenizer FILE.json] [--ref FLOAT.onnx] [--seq-len N] [--samples N] [--max-kl X] [--json]",
     .text = "Predicts every token of the text from those before it in its window and prints the perplexity; with --ref also how far the predictions are from the reference's: the mean KL divergence in nats a token, "
             "and how often both put the same token first. Models with past_key_values are run with an empty past.",
-    .examples = "qonnx eval model.int4.onnx --ref model.onnx --text heldout.txt --tokenizer tokenizer.json",
+    .examples = "qonnx eval model.int4.onnx --ref model.onnx --text heldout.txt",
     .options = options,
     .min_args = 1,
     .max_args = 1,

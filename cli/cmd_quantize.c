@@ -1,8 +1,9 @@
-/* cmd_quantize.c - `qonnx quantize`: options to the job, and its report for a person (or as JSON). */
-#include <math.h>
+/* cmd_quantize.c - `qonnx quantize`: options to the job, and its report printed. */
+#include <ctype.h>
 #include <string.h>
 
 #include "cli/device.h"
+#include "cli/report.h"
 
 static const qx_argdef options[] = {
 #define QX_JOB_OPTION(name, letter, kind, meta, def, help, type, offset, min, max, text) {name, letter, kind, meta, def, help},
@@ -13,253 +14,53 @@ static const qx_argdef options[] = {
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };
 
-/* ---- the report ----------------------------------------------------------------------------------------------------------- */
+static const cli_group groups[] = {
+    {"fp8", "format"}, {"output", "output"}, {"calib", "samples"}, {"include", "nodes"}, {"dim", "input"}, {"device", "device"}, {"explain", "report"}, {NULL, NULL},
+};
 
-typedef struct table { cli *c; const char **cells; int n, cap; } table;
+static const struct { const char *word, *instead; } foreign[] = {
+#define CLI_FOREIGN(word, instead) {word, instead},
+#include "cli/foreign.def"
+#undef CLI_FOREIGN
+};
 
-static const char *text(cli *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static const char *text(cli *c, const char *fmt, ...)
+/* Letters of either case, '_' as '-'. */
+static bool same_word(const char *a, const char *b)
 {
-    char line[160];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(line, sizeof line, fmt, ap);
-    va_end(ap);
-    const char *s = qx_arena_strdup(c->arena, line);
-    return s ? s : "?";
+    for (; *a && *b; a++, b++)
+        if ((*a == '_' ? '-' : tolower((unsigned char)*a)) != *b) return false;
+    return !*a && !*b;
 }
 
-static const char **new_cells(cli *c, int64_t rows, int cols) { return qx_arena_array(c->arena, (size_t)(rows * cols) + 1, sizeof(char *)); }
-
-static const char *decibel(cli *c, double db) { return db >= 299 ? "exact" : isnan(db) ? "nan" : text(c, "%.1f dB", db); }
-
-static void print_tensors(cli *c, const qx_report *r)
+static const char *instead(qx_arena *arena, const char *word)
 {
-    const char **cells = new_cells(c, r->n_tensors + 1, 5);
-    if (!cells) return;
-    const char *head[5] = {"weight of", "N x K", "format", "before", "after"};
-    memcpy(cells, head, sizeof head);
-    for (int64_t i = 0; i < r->n_tensors; i++) {
-        const qx_report_tensor *t = &r->tensors[i];
-        const char **row = cells + (i + 1) * 5;
-        row[0] = cli_show(c, t->node && *t->node ? t->node : t->name);
-        row[1] = text(c, "%lld x %lld", (long long)t->n, (long long)t->k);
-        row[2] = t->format ? t->format : "float";
-        row[3] = cli_bytes(c, t->bytes_before);
-        row[4] = cli_bytes(c, t->bytes_after);
-    }
-    cli_table(stdout, cells, (int)r->n_tensors + 1, 5, "lrlrr");
+    int n;
+    const char *text, *brief;
+    const qx_passdef *const *passes = qx_passes(&n);
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
+        if (same_word(word, foreign[i].word)) return foreign[i].instead;
+    for (int i = 0; i < qx_preset_count(); i++)
+        if (same_word(word, qx_preset_at(i, &text, &brief))) return qx_arena_printf(arena, "--preset %s", qx_preset_at(i, &text, &brief));
+    for (int i = 0; i < n; i++)
+        if (same_word(word, passes[i]->name)) return qx_arena_printf(arena, "--passes %s%s", passes[i]->name, passes[i]->flags & QX_PASS_FORMAT ? "" : ",FORMAT");
+    return NULL;
 }
 
-static void print_explain(cli *c, const qx_report *r)
+/* `quantize IN OUT`, as cp has it: -o says the same. */
+static qx_status set_output(cli *c, qx_job_args *a)
 {
-    for (int64_t i = 0; i < r->n_nodes; i++) {
-        const qx_report_node *n = &r->nodes[i];
-        cli_print("%-10s %s (%s%s%s)%s%s%s\n", n->format ? n->format : "float", cli_show(c, n->name), n->op, n->scope ? ", " : "", n->scope ? cli_show(c, n->scope) : "", n->graph && *n->graph ? " in " : "",
-                  n->graph && *n->graph ? cli_show(c, n->graph) : "", n->reason ? text(c, ": %s", n->reason) : n->notes ? text(c, ": %s", n->notes) : "");
-    }
+    if (c->n_args < 2) return QX_OK;
+    const char *out = c->args[1], *hint = instead(c->arena, out);
+    const size_t n = strlen(out);
+    if (cli_value(c, "output")) QX_FAIL(c->ctx, QX_E_USAGE, "two outputs are named, '%s' and '%s': give one", out, cli_value(c, "output"));
+    if (n < 6 || strcmp(out + n - 5, ".onnx") != 0)
+        QX_FAIL(c->ctx, QX_E_USAGE, "'%s' is no output (OUT.onnx); formats are options%s%s", out, hint ? ", here: " : ": --fp8, --int8, --int4, --passes TEXT", hint ? hint : "");
+    return qx_job_args_set(a, "output", out);
 }
-
-enum { DETAILS = 4 };
-typedef struct count { const char *key; int64_t n, float_bytes; const char *details[DETAILS + 1]; int n_details; } count;
-
-/* What stands behind the ':' of a reason, each once, while there are few. */
-static void add_detail(count *c, const char *reason)
-{
-    const char *colon = strchr(reason, ':');
-    if (!colon) return;
-    for (int i = 0; i < c->n_details; i++)
-        if (strcmp(c->details[i], colon + 2) == 0) return;
-    if (c->n_details <= DETAILS) c->details[c->n_details++] = colon + 2;
-}
-
-/* Counts by format (applied) or by reason up to ':' (kept), in order of appearance. */
-static int tally(const qx_report *r, bool applied, count *out, int cap)
-{
-    int n = 0;
-    for (int64_t i = 0; i < r->n_nodes; i++) {
-        const qx_report_node *node = &r->nodes[i];
-        const char *key = applied ? node->format : node->format ? NULL : node->reason;
-        if (!key || strcmp(key, "not a linear operator") == 0) continue;
-        size_t len = applied ? strlen(key) : strcspn(key, ":");
-        int k = 0;
-        while (k < n && (strncmp(out[k].key, key, len) != 0 || (out[k].key[len] && out[k].key[len] != ':'))) k++;
-        if (k == cap) continue;
-        if (k == n) out[n++] = (count){.key = key};
-        out[k].n++;
-        out[k].float_bytes += node->float_bytes;
-        if (!applied) add_detail(&out[k], key);
-    }
-    return n;
-}
-
-/* "3 left in float: kept by default (embedding, language model head), 1.57 MB" */
-static void print_kept(cli *c, const count *k)
-{
-    cli_print("  %6lld left in float: %.*s", (long long)k->n, (int)strcspn(k->key, ":"), k->key);
-    for (int i = 0; k->n_details <= DETAILS && i < k->n_details; i++) cli_print("%s%s", i ? ", " : " (", cli_show(c, k->details[i]));
-    if (k->n_details && k->n_details <= DETAILS) cli_print(")");
-    if (k->float_bytes) cli_print(", %s", cli_bytes(c, k->float_bytes));
-    cli_print("\n");
-}
-
-static void print_counts(cli *c, const qx_report *r)
-{
-    enum { CAP = 32 };
-    count counts[CAP];
-    int n = tally(r, true, counts, CAP);
-    for (int i = 0; i < n; i++) cli_print("  %6lld nodes  %s\n", (long long)counts[i].n, counts[i].key);
-    n = tally(r, false, counts, CAP);
-    for (int i = 0; i < n; i++) print_kept(c, &counts[i]);
-}
-
-static void print_output(cli *c, const qx_report_output *o)
-{
-    cli_print("  output %-24s ", cli_show(c, o->name));
-    if (!isnan(o->equal)) cli_print("%.2f %% of %lld values equal", 100 * o->equal, (long long)o->count);
-    else if (o->count) cli_print("SQNR %-9s cosine %.6f  largest difference %.4g", decibel(c, o->sqnr_db), o->cosine, o->max_abs);
-    if (!isnan(o->top1)) cli_print("  same largest score %.1f %%", 100 * o->top1);
-    cli_print("%s%s\n", o->note && o->count ? "  " : "", o->note ? o->note : "");
-}
-
-/* Decoders have dozens of caches as outputs: behind the first few, only those that say something. */
-enum { SHOWN = 6 };
-static const double FINE_DB = 30;
-static bool worth_showing(const qx_report_output *o) { return o->note || !isnan(o->top1) || (isnan(o->equal) ? !(o->sqnr_db >= FINE_DB) : o->equal < 1); }
-
-static void print_quality(cli *c, const qx_report *r)
-{
-    int64_t left = 0;
-    for (int64_t i = 0; i < r->n_outputs; i++) {
-        if (i < SHOWN || worth_showing(&r->outputs[i])) print_output(c, &r->outputs[i]);
-        else left++;
-    }
-    if (left) cli_print("  %lld more outputs, each within %g dB of float or all equal\n", (long long)left, FINE_DB);
-    if (r->verdict) cli_print("  verdict %s\n", r->verdict);
-    if (r->verify_note) cli_print("  %s\n", r->verify_note);
-    if (!r->n_layers) return;
-    cli_print("  furthest from float:\n");
-    const char **cells = new_cells(c, r->n_layers, 4);
-    for (int64_t i = 0; cells && i < r->n_layers; i++) {
-        const char **row = cells + i * 4;
-        row[0] = text(c, "    %s", decibel(c, r->layers[i].sqnr_db));
-        row[1] = text(c, "cosine %.5f", r->layers[i].cosine);
-        row[2] = r->layers[i].format;
-        row[3] = cli_show(c, r->layers[i].name);
-    }
-    if (cells) cli_table(stdout, cells, (int)r->n_layers, 4, "rlll");
-}
-
-/* Of the weights alone: known without samples. */
-static void print_worst_weights(cli *c, const qx_report *r)
-{
-    enum { MOST = 10 };
-    const qx_report_tensor *worst[MOST + 1];
-    int n = 0;
-    for (int64_t i = 0; i < r->n_tensors; i++) {
-        int at = n;
-        if (!isfinite(r->tensors[i].sqnr)) continue;
-        for (; at > 0 && r->tensors[i].sqnr < worst[at - 1]->sqnr; at--) worst[at] = worst[at - 1];
-        worst[at] = &r->tensors[i];
-        if (n < MOST) n++;
-    }
-    const char **cells = new_cells(c, n, 4);
-    if (!cells || !n) return;
-    cli_print("  weights furthest from float:\n");
-    for (int i = 0; i < n; i++) {
-        const char **row = cells + i * 4;
-        row[0] = text(c, "    %s", decibel(c, worst[i]->sqnr));
-        row[1] = isfinite(worst[i]->input_sqnr) ? text(c, "input %s", decibel(c, worst[i]->input_sqnr)) : "";
-        row[2] = worst[i]->format ? worst[i]->format : "";
-        row[3] = cli_show(c, worst[i]->node && *worst[i]->node ? worst[i]->node : worst[i]->name);
-    }
-    cli_table(stdout, cells, n, 4, "rlll");
-}
-
-static const char *nats(cli *c, double v) { return isfinite(v) ? text(c, "%.4f", v) : "-"; }
-static const char *noise(cli *c, double v) { return isfinite(v) && v > 0 ? text(c, "%.1f dB", -10 * log10(v)) : "-"; }
-
-static void print_frontier(cli *c, const qx_report *r)
-{
-    enum { COLS = 7 };
-    const char **cells = new_cells(c, r->n_points + 1, COLS);
-    int rows = 1;
-    if (!r->n_points || !cells) return;
-    cli_print("  choices of formats (KL and noise predicted; of the chosen one measured on samples):\n");
-    static const char *const head[COLS] = {"", "    bytes", "bits/weight", "KL", "SQNR", "", "formats"};
-    memcpy(cells, head, sizeof head);
-    for (int64_t i = 0; i < r->n_points; i++) {
-        const qx_report_point *p = &r->points[i];
-        const char **row = cells + rows * COLS;
-        if (!p->shown) continue;
-        row[0] = p->chosen ? "  >" : "";
-        row[1] = cli_bytes(c, p->bytes);
-        row[2] = text(c, "%.2f", p->bits);
-        row[3] = nats(c, p->chosen ? p->measured_kl : p->kl);
-        row[4] = noise(c, p->chosen ? p->measured_noise : p->noise);
-        row[5] = p->label ? p->label : "";
-        row[6] = p->formats;
-        rows++;
-    }
-    cli_table(stdout, cells, rows, COLS, "lrrrrll");
-}
-
-static void print_summary(cli *c, const qx_report *r, bool dry)
-{
-    double seconds = 0;
-    for (int64_t i = 0; i < r->n_stages; i++) seconds += r->stages[i].seconds;
-    double ratio = r->input_bytes > 0 ? (double)r->output_bytes / (double)r->input_bytes : 0;
-    cli_print("%s %s -> %s%s\n", dry ? "plan:" : "wrote", cli_show(c, r->input), cli_show(c, r->output), dry ? " (nothing is written)" : "");
-    cli_print("  size   %s -> %s (%.0f%%)%s%s\n", cli_bytes(c, r->input_bytes), cli_bytes(c, r->output_bytes), ratio * 100, r->data_path ? ", weights in " : "",
-              r->data_path ? cli_show(c, r->data_path) : "");
-    cli_print("  time   %.2f s (", seconds);
-    for (int64_t i = 0; i < r->n_stages; i++) cli_print("%s%s %.2f", i ? ", " : "", r->stages[i].name, r->stages[i].seconds);
-    cli_print(")   memory %s\n", cli_bytes(c, r->peak_rss));
-    if (r->samples) cli_print("  samples %s\n", cli_show(c, r->samples));
-    print_counts(c, r);
-    print_frontier(c, r);
-    print_quality(c, r);
-    if (!r->n_outputs || cli_flag(c, "explain")) print_worst_weights(c, r);
-}
-
-static qx_status write_report(cli *c, const qx_report *r, const char *path)
-{
-    qx_buf b = QX_BUF_INIT(c->ctx);
-    qx_outset *set = NULL;
-    qx_out *out;
-    const size_t n = strlen(path);
-    const bool page = n > 5 && strcmp(path + n - 5, ".html") == 0;
-    qx_status st = page ? qx_report_html(r, &b) : qx_report_json(r, &b);
-    if (st == QX_OK) st = qx_buf_put(&b, "\n", 1);
-    if (st == QX_OK) st = qx_outset_new(c->ctx, &set);
-    if (st == QX_OK) st = qx_out_open(set, path, NULL, 0, &out);
-    if (st == QX_OK) st = qx_out_write_at(out, 0, b.data, b.len);
-    if (st == QX_OK) st = qx_outset_commit(set);
-    if (set) qx_outset_free(set);
-    qx_buf_free(&b);
-    return st;
-}
-
-static qx_status print_report(cli *c, const qx_report *r)
-{
-    bool dry = cli_flag(c, "dry-run");
-    if (cli_value(c, "report")) QX_TRY(write_report(c, r, cli_value(c, "report")));
-    if (c->json) {
-        qx_buf b = QX_BUF_INIT(c->ctx);
-        QX_TRY(qx_report_json(r, &b));
-        return cli_print_buf(c, &b);
-    }
-    if (c->quiet && !dry && !cli_flag(c, "explain")) return QX_OK;
-    if (cli_flag(c, "explain")) print_explain(c, r);
-    if (dry) print_tensors(c, r);
-    print_summary(c, r, dry);
-    return QX_OK;
-}
-
-/* ---- the command ------------------------------------------------------------------------------------------------------------ */
 
 static qx_status set_options(cli *c, qx_job_args *a)
 {
+    QX_TRY(set_output(c, a));
     if (cli_plugin_path()) QX_TRY(qx_job_args_set(a, "plugin-dir", cli_plugin_path()));
     for (const qx_argdef *o = qx_job_argdefs; o->name; o++) {
         const char *const *values;
@@ -279,7 +80,7 @@ static qx_status quantize(cli *c, qx_job_args *a, qx_report *r)
     full.input = c->args[0];
     qx_status st = qx_quantize_file(c->ctx, &full, r);
     if (st == QX_OK || st == QX_E_GATE) {
-        qx_status printed = print_report(c, r);
+        qx_status printed = cli_report(c, r);
         if (st == QX_OK) st = printed;
     }
     return st;
@@ -298,12 +99,12 @@ static qx_status run(cli *c)
 }
 
 const cli_command cli_command_quantize = {
-    .name = "quantize", .brief = "rewrite a model for low precision", .options = options, .min_args = 1, .max_args = 1, .run = run,
-    .synopsis = "MODEL.onnx [-o OUT.onnx] (--fp8 | --int8 | --int4 | --preset NAME | --passes TEXT) [options]",
-    .text = "Reads MODEL.onnx, calibrates where the format needs it, writes OUT.onnx (derived: unet.onnx gives unet.fp8.onnx) completely or not\n"
-            "at all, runs float and quantized on samples that calibration did not see, and prints sizes, time and quality.\n"
-            "Samples are found beside the model when named sample*.npz or calib*.npz.",
+    .name = "quantize", .brief = "rewrite a model for low precision", .options = options, .min_args = 1, .max_args = 2, .groups = groups, .instead = instead, .run = run,
+    .synopsis = "MODEL.onnx [OUT.onnx] (--fp8 | --int8 | --int4 | --preset NAME | --passes TEXT) [options]",
+    .text = "Reads MODEL.onnx, calibrates where the format needs it, writes OUT.onnx (derived: unet.onnx gives unet.fp8.onnx) completely or not "
+            "at all, runs float and quantized on samples that calibration did not see, and prints sizes, time and quality. "
+            "Samples are found beside the model when named sample*.npz or calib*.npz, and so is tokenizer.json for --text.",
     .examples = "qonnx quantize unet.onnx --fp8\n"
-                "qonnx quantize llm.onnx --int8 --text calib.txt --tokenizer tokenizer.json\n"
+                "qonnx quantize llm.onnx --int8 --text calib.txt\n"
                 "qonnx quantize llm.onnx --int4 --target ort --set \"lm_head*=int8-weights\"\n"
                 "qonnx quantize unet.onnx --passes \"int8(act=percentile,percentile=99.99)\" --exclude \"*time_emb*\" --dry-run"};

@@ -7,7 +7,7 @@
 #include "cli/profile.h"
 
 static const qx_argdef options[] = {
-    {"input", 'i', QX_ARG_VALUE, "FILE.npz", NULL, "arrays named like the model's inputs"},
+    {"input", 'i', QX_ARG_VALUE, "FILE.npz", "sample*.npz beside the model, else made up", "arrays named like the model's inputs"},
     {"output", 'o', QX_ARG_VALUE, "FILE.npz", NULL, "where the outputs go; none: only their shapes are printed"},
     {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
     {"compute", 0, QX_ARG_VALUE, "f32|bf16", "f32", "arithmetic of matrix products and convolutions; bf16 needs a CPU with AVX512_BF16 or AMX"},
@@ -84,7 +84,7 @@ static qx_status run_model(cli *c, cli_session *s, cli_feeds *f)
     bool timed = cli_flag(c, "profile");
     QX_TRY(exec_options(c, &o));
     QX_TRY(cli_session_open(c, c->args[0], &o, s));
-    QX_TRY(cli_feeds_open(c, s->model, cli_value(c, "input"), f));
+    QX_TRY(cli_feeds_open(c, s->model, NULL, f));
     for (int warm = 0; timed && warm < 2; warm++) QX_TRY(cli_session_run(c, s, f)); /* planning, packing and fresh memory are not what is asked about */
     qx_exec_profile(s->exec, timed);
     double t0 = qx_clock_seconds();
@@ -100,7 +100,6 @@ static qx_status run(cli *c)
 {
     cli_session s = {0};
     cli_feeds f = {0};
-    if (!cli_value(c, "input")) QX_FAIL(c->ctx, QX_E_USAGE, "give the inputs with -i FILE.npz");
     if (c->n_args > 1 && !cli_flag(c, "profile")) QX_FAIL(c->ctx, QX_E_USAGE, "'%s': only --profile takes a second argument", c->args[1]);
     qx_status st = run_model(c, &s, &f);
     cli_feeds_close(c, &f);
@@ -109,7 +108,7 @@ static qx_status run(cli *c)
 }
 
 const cli_command cli_command_run = {
-    .name = "run", .brief = "run a model on arrays of an .npz file", .synopsis = "MODEL -i IN.npz [-o OUT.npz] [--profile [TRACE.json]]",
+    .name = "run", .brief = "run a model on arrays of an .npz file, or a sample beside it", .synopsis = "MODEL [-i IN.npz] [-o OUT.npz] [--profile [TRACE.json]]",
     .text = "Runs a float or quantized model. Wrong names, types, ranks or dims are errors that name the input.",
     .examples = "qonnx run model.onnx -i sample.npz -o out.npz\nqonnx run model.onnx -i sample.npz --profile trace.json",
     .options = options, .min_args = 1, .max_args = 2, .run = run};

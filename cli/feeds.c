@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "onnx/io.h"
+#include "passes/find.h"
 
 static bool is_input(const qx_model *m, const char *name)
 {
@@ -12,13 +13,14 @@ static bool is_input(const qx_model *m, const char *name)
     return false;
 }
 
-qx_status cli_feeds_open(cli *c, const qx_model *m, const char *path, cli_feeds *out)
+static qx_status open_file(cli *c, const qx_model *m, const char *path, cli_feeds *out)
 {
-    memset(out, 0, sizeof *out);
+    qx_feed *feeds;
     QX_TRY(qx_npz_open(c->ctx, path, &out->npz));
     int n = qx_npz_count(out->npz);
     QX_TRY(qx_alloc_array(c->ctx, (size_t)n + 1, sizeof *out->tensors, (void **)&out->tensors));
-    QX_TRY(qx_alloc_array(c->ctx, (size_t)n + 1, sizeof *out->feeds, (void **)&out->feeds));
+    out->feeds = feeds = qx_arena_array(c->arena, (size_t)n + 1, sizeof *feeds);
+    if (!feeds) QX_FAIL(c->ctx, QX_E_NOMEM, "out of memory");
     for (int i = 0; i < n; i++) {
         const char *name = qx_npz_name(out->npz, i);
         if (!is_input(m, name)) {
@@ -26,19 +28,46 @@ qx_status cli_feeds_open(cli *c, const qx_model *m, const char *path, cli_feeds 
             continue;
         }
         QX_TRY(qx_npz_read(out->npz, i, &out->tensors[out->n]));
-        out->feeds[out->n] = (qx_feed){name, &out->tensors[out->n]};
+        feeds[out->n] = (qx_feed){name, &out->tensors[out->n]};
         out->n++;
     }
     return QX_OK;
 }
 
+/* Nothing was given: a smoke test, or a first timing. */
+static qx_status open_found(cli *c, qx_model *m, cli_feeds *out)
+{
+    const char **paths;
+    int64_t seq_len = 0;
+    qx_samples_options o = {0};
+    const qx_exec_options cpu = {0};
+    QX_TRY(qx_find_samples(c->ctx, c->arena, m->path, &paths, &o.n_paths));
+    if (o.n_paths) o.paths = paths;
+    else o.random = 1;
+    QX_TRY(qx_samples_open(c->ctx, m, &o, &out->samples));
+    if (o.random) QX_TRY(qx_samples_fit(out->samples, &cpu, &seq_len));
+    if (o.random) qx_log(c->ctx, QX_LOG_INFO, "inputs are made up (no sample*.npz beside the model); -i FILE.npz gives others");
+    else qx_log(c->ctx, QX_LOG_INFO, "inputs: the first sample of %s; -i FILE.npz gives others", paths[0]);
+    return qx_samples_get(out->samples, 0, &out->feeds, &out->n);
+}
+
+qx_status cli_feeds_open(cli *c, qx_model *m, const cli_feeds *first, cli_feeds *out)
+{
+    *out = (cli_feeds){0};
+    if (cli_value(c, "input")) return open_file(c, m, cli_value(c, "input"), out);
+    if (!first) return open_found(c, m, out);
+    out->feeds = first->feeds;
+    out->n = first->n;
+    return QX_OK;
+}
+
 void cli_feeds_close(cli *c, cli_feeds *f)
 {
-    for (int i = 0; i < f->n; i++) qx_tensor_free(c->ctx, &f->tensors[i]);
+    for (int i = 0; f->npz && i < f->n; i++) qx_tensor_free(c->ctx, &f->tensors[i]);
     qx_free(c->ctx, f->tensors);
-    qx_free(c->ctx, f->feeds);
     if (f->npz) qx_npz_close(f->npz);
-    memset(f, 0, sizeof *f);
+    if (f->samples) qx_samples_close(f->samples);
+    *f = (cli_feeds){0};
 }
 
 qx_status cli_session_open(cli *c, const char *path, const qx_exec_options *opt, cli_session *out)

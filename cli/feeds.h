@@ -1,4 +1,4 @@
-/* feeds.h - arrays of an .npz file as feeds of a model, and the model's outputs back: shared by run, bench and compare. */
+/* feeds.h - arrays as feeds of a model, and the model's outputs back: shared by run, bench and compare. */
 #ifndef QX_CLI_FEEDS_H
 #define QX_CLI_FEEDS_H
 
@@ -6,9 +6,10 @@
 #include "cli/cli.h"
 #include "runtime/exec.h"
 
-typedef struct cli_feeds { qx_tensor *tensors; qx_feed *feeds; int n; qx_npz *npz; } cli_feeds;
-/* Every array of the file whose name is an input of the model (others are left out, with a warning). */
-qx_status cli_feeds_open(cli *c, const qx_model *m, const char *path, cli_feeds *out);
+typedef struct cli_feeds { const qx_feed *feeds; int n; qx_tensor *tensors; qx_npz *npz; qx_samples *samples; } cli_feeds;
+/* The arrays of --input whose names are inputs of the model (others are left out, with a warning). Without --input: what `first` has (NULL: nothing),
+ * else the first sample of sample*.npz or calib*.npz beside the model, else made-up arrays; a log line says which. */
+qx_status cli_feeds_open(cli *c, qx_model *m, const cli_feeds *first, cli_feeds *out);
 void cli_feeds_close(cli *c, cli_feeds *f);
 
 typedef struct cli_session { qx_model *model; qx_exec *exec; qx_tensor *outs; int n_outs; } cli_session;

@@ -1,4 +1,5 @@
 /* help.c - usage of one command and the overview, from the tables. */
+#include <ctype.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -37,23 +38,34 @@ qx_status cli_no_command(qx_ctx *ctx, const char *name)
     QX_FAIL(ctx, QX_E_USAGE, "there is no command '%s'%s (qonnx help lists them)", name, qx_nearest_text(&near, "", hint, sizeof hint));
 }
 
+enum { LEFT = 33, NARROW = 70 };
+
 static void print_option(FILE *f, const qx_argdef *o)
 {
-    char left[80];
+    char left[80], text[400];
     int n = snprintf(left, sizeof left, "  %s%c%s--%s%s%s", o->letter ? "-" : " ", o->letter ? o->letter : ' ', o->letter ? ", " : "  ",
                      o->name, o->meta ? " " : "", o->meta ? o->meta : "");
-    fprintf(f, n > 32 ? "%s\n%33s" : "%-33s", left, "");
-    fprintf(f, "%s", o->help);
-    if (o->kind == QX_ARG_LIST) fprintf(f, " (may be repeated)");
-    if (o->def) fprintf(f, " [%s]", o->def);
-    fputc('\n', f);
+    const int indent = cli_columns(f) < NARROW ? 10 : LEFT;
+    snprintf(text, sizeof text, "%s%s%s%s%s", o->help, o->kind == QX_ARG_LIST ? " (may be repeated)" : "", o->def ? " [" : "", o->def ? o->def : "", o->def ? "]" : "");
+    if (n >= indent) fprintf(f, "%s\n%*s", left, indent, "");
+    else fprintf(f, "%-*s", indent, left);
+    cli_wrap(f, text, indent, indent);
 }
 
-static void print_options(FILE *f, const char *title, const qx_argdef *t)
+static const char *heading(const cli_group *g, const char *option)
 {
-    if (!t || !t->name) return;
-    fprintf(f, "\n%s:\n", title);
-    for (; t->name; t++) print_option(f, t);
+    for (; g && g->first; g++)
+        if (strcmp(g->first, option) == 0) return g->title;
+    return NULL;
+}
+
+static void print_options(FILE *f, const char *title, const qx_argdef *t, const cli_group *groups)
+{
+    for (int i = 0; t && t[i].name; i++) {
+        const char *group = heading(groups, t[i].name);
+        if (i == 0 || group) fprintf(f, "\n%s:\n", group ? group : title);
+        print_option(f, &t[i]);
+    }
 }
 
 static void print_indented(FILE *f, const char *text)
@@ -67,10 +79,12 @@ static void print_indented(FILE *f, const char *text)
 
 void cli_usage(FILE *f, const cli_command *cmd)
 {
-    fprintf(f, "usage: qonnx %s %s\n\n%s.\n", cmd->name, cmd->synopsis, cmd->brief);
-    if (cmd->text) fprintf(f, "\n%s\n", cmd->text);
-    print_options(f, "options", cmd->options);
-    print_options(f, "common options", cli_common);
+    const int n = fprintf(f, "usage: qonnx %s ", cmd->name);
+    cli_wrap(f, cmd->synopsis, n, n);
+    fprintf(f, "\n%c%s.\n", toupper((unsigned char)cmd->brief[0]), cmd->brief + 1);
+    if (cmd->text) { fputc('\n', f); cli_wrap(f, cmd->text, 0, 0); }
+    print_options(f, "options", cmd->options, cmd->groups);
+    print_options(f, "common options", cli_common, NULL);
     if (cmd->examples) {
         fprintf(f, "\nexamples:\n");
         print_indented(f, cmd->examples);

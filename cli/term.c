@@ -1,17 +1,38 @@
 /* term.c - what a person sees while qonnx works: a bar with ETA on a terminal, plain lines elsewhere; and tables. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/thread.h"
 #include "cli/cli.h"
 
-enum { BAR = 28 };
+static bool is_terminal(FILE *f)
+{
+    const char *term = getenv("TERM");
+    return isatty(fileno(f)) && term && strcmp(term, "dumb") != 0;
+}
+
+int cli_columns(FILE *f)
+{
+    enum { ELSEWHERE = 100 };
+    const char *set = getenv("COLUMNS");
+    struct winsize w;
+    const long columns = set ? strtol(set, NULL, 10) : 0;
+    if (columns > 0 && columns < 10000) return (int)columns;
+    return ioctl(fileno(f), TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : ELSEWHERE;
+}
+
+const char *cli_colour_on(FILE *f, cli_colour colour)
+{
+    static const char *const codes[] = {"\033[0m", "\033[1;31m", "\033[1;32m", "\033[1;33m", "\033[1m"};
+    const char *off = getenv("NO_COLOR");
+    return is_terminal(f) && !(off && *off) ? codes[colour] : "";
+}
 
 void cli_term_init(cli_term *t, bool quiet, bool verbose)
 {
-    const char *term = getenv("TERM");
-    *t = (cli_term){.quiet = quiet, .verbose = verbose, .tty = isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0};
+    *t = (cli_term){.quiet = quiet, .verbose = verbose, .tty = is_terminal(stderr)};
 }
 
 void cli_term_clear(cli_term *t)
@@ -25,7 +46,8 @@ void cli_term_log(void *user, qx_log_level level, const char *text)
     cli_term *t = user;
     if (level != QX_LOG_WARN && (t->quiet || (level == QX_LOG_DEBUG && !t->verbose))) return;
     cli_term_clear(t);
-    fprintf(stderr, "%s%s\n", level == QX_LOG_WARN ? "warning: " : "", text);
+    if (level == QX_LOG_WARN) fprintf(stderr, "%swarning:%s ", cli_colour_on(stderr, CLI_YELLOW), cli_colour_on(stderr, CLI_PLAIN));
+    fprintf(stderr, "%s\n", text);
 }
 
 static void new_stage(cli_term *t, const char *stage, double now)
@@ -43,15 +65,25 @@ static void format_eta(double seconds, char *out, size_t cap)
     else snprintf(out, cap, "%lds", s);
 }
 
+/* "calibrate    [#####....]  18% 3/16  ETA 12s", on one line of the terminal: a bar that has no room is left out. */
 static void draw(cli_term *t, int64_t done, int64_t total, double now)
 {
-    char bar[BAR + 1], eta[24] = "";
-    double part = total > 0 ? (double)done / (double)total : 0;
-    for (int i = 0; i < BAR; i++) bar[i] = i < (int)(part * BAR) ? '#' : '.';
-    bar[BAR] = 0;
-    if (part > 0.02 && part < 1) format_eta((now - t->started) * (1 - part) / part, eta, sizeof eta);
-    fprintf(stderr, "\r\033[K%-12s [%s] %3d%% %lld/%lld%s%s", t->stage, bar, (int)(part * 100), (long long)done, (long long)total,
-            eta[0] ? "  ETA " : "", eta);
+    enum { LONGEST = 28, SHORTEST = 6 };
+    char bar[LONGEST + 4] = "", eta[32] = "", counts[48];
+    const double part = total > 0 ? (double)done / (double)total : 0;
+    if (part > 0.02 && part < 1) { memcpy(eta, "  ETA ", 6); format_eta((now - t->started) * (1 - part) / part, eta + 6, sizeof eta - 6); }
+    snprintf(counts, sizeof counts, "%3d%% %lld/%lld", (int)(part * 100), (long long)done, (long long)total);
+    const int digits = snprintf(NULL, 0, "%lld", (long long)total), columns = cli_columns(stderr);
+    const int room = columns - 1 - (12 + 4 + 6 + 2 * digits + 14 /* "  ETA 59m 59s" */);
+    const int width = room > LONGEST ? LONGEST : room;
+    if (width >= SHORTEST) {
+        bar[0] = '[';
+        for (int i = 0; i < width; i++) bar[1 + i] = i < (int)(part * width) ? '#' : '.';
+        memcpy(bar + 1 + width, "] ", 3);
+    }
+    char line[192];
+    snprintf(line, sizeof line, "%-12s %s%s%s", t->stage, bar, counts, eta);
+    fprintf(stderr, "\r\033[K%.*s", columns - 1, line);
     fflush(stderr);
     t->drawn = true;
     t->last = now;
@@ -136,4 +168,30 @@ void cli_table(FILE *out, const char *const *cells, int n_rows, int n_cols, cons
             fputs(last ? "\n" : "  ", out);
         }
     }
+}
+
+void cli_wrap(FILE *f, const char *text, int at, int indent)
+{
+    const int last = cli_columns(f) - 1;
+    int col = at;
+    bool fresh = true; /* no word stands on this line yet */
+    for (const char *s = text; *s;) {
+        if (*s == '\n' && (s[1] == ' ' || s[1] == '\n')) { /* a line that is meant so, or the end of a paragraph */
+            const size_t n = strcspn(s + 1, "\n");
+            fprintf(f, "\n%*s%.*s", n ? indent : 0, "", (int)n, s + 1);
+            s += 1 + n;
+            fresh = false;
+            col = last;
+        } else if (*s == ' ' || *s == '\n') {
+            s++;
+        } else {
+            const int n = (int)strcspn(s, " \n");
+            if (!fresh && col + 1 + n > last) { fprintf(f, "\n%*s", indent, ""); col = indent; fresh = true; }
+            fprintf(f, "%s%.*s", fresh ? "" : " ", n, s);
+            col += n + !fresh;
+            fresh = false;
+            s += n;
+        }
+    }
+    fputc('\n', f);
 }

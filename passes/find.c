@@ -1,12 +1,13 @@
-/* find.c - what a person did not say: where samples lie, what to give when there are none, what the output is called. */
+/* find.c - see find.h. */
 #include <dirent.h>
 #include <fnmatch.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buf.h"
-#include "passes/job.h"
+#include "passes/find.h"
 
 enum { MAX_FOUND = 256 };
 
@@ -27,6 +28,20 @@ qx_status qx_find_samples(qx_ctx *ctx, qx_arena *arena, const char *model_path, 
         if (is_sample(e->d_name) && ((*paths)[*n] = qx_arena_printf(arena, "%s%s", slash ? dir : "", e->d_name))) ++*n;
     closedir(d);
     qsort(*paths, (size_t)*n, sizeof **paths, by_name);
+    return QX_OK;
+}
+
+qx_status qx_find_tokenizer(qx_arena *arena, const char *model_path, const char **out)
+{
+    static const char *const places[] = {"", "../"};
+    const char *slash = strrchr(model_path, '/');
+    const int dir = slash ? (int)(slash - model_path) + 1 : 0;
+    *out = NULL;
+    for (size_t i = 0; i < sizeof places / sizeof *places && !*out; i++) {
+        const char *path = qx_arena_printf(arena, "%.*s%stokenizer.json", dir, model_path, places[i]);
+        if (!path) return QX_E_NOMEM;
+        if (access(path, R_OK) == 0) *out = path;
+    }
     return QX_OK;
 }
 
@@ -57,7 +72,7 @@ qx_status qx_no_samples(qx_ctx *ctx, const qx_model *m)
         "%s"
         "  --random 4             made-up samples: for a try only, quality will suffer\n"
         "  --int4, --passes int8-weights, --passes fp8-weights     store weights in few bits, need no samples",
-        b.data ? b.data : "", tokens ? "  --text FILE --tokenizer tokenizer.json     plain text, for this language model\n" : "");
+        b.data ? b.data : "", tokens ? "  --text FILE            plain text, for this language model (--tokenizer FILE when tokenizer.json is not beside it)\n" : "");
     qx_buf_free(&b);
     return st;
 }

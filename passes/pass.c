@@ -22,6 +22,17 @@ const qx_passdef *const *qx_passes(int *count)
     return all;
 }
 
+static const struct { const char *name, *also; } targets[] = {{"generic", "onnx"}, {"ort", "onnxruntime"}, {"tensorrt", "trt"}};
+
+const char *qx_target_name(qx_target t) { return targets[t].name; }
+
+qx_status qx_target_parse(qx_ctx *ctx, const char *text, qx_target *out)
+{
+    for (size_t i = 0; i < sizeof targets / sizeof *targets; i++)
+        if (strcmp(text, targets[i].name) == 0 || strcmp(text, targets[i].also) == 0) { *out = (qx_target)i; return QX_OK; }
+    QX_FAIL(ctx, QX_E_USAGE, "--target '%s': write one of generic|ort|tensorrt", text);
+}
+
 const char *qx_why_text(qx_why w)
 {
     static const char *const texts[QX_WHY_COUNT_] = {

@@ -24,6 +24,10 @@ typedef struct qx_option { const char *name; qx_option_type type; const char *de
 /* Ends with name NULL. choices: "max|percentile|entropy|mse"; INT and FLOAT options may have choices too: words allowed beside numbers ("auto"). */
 
 typedef enum qx_target { QX_TARGET_GENERIC, QX_TARGET_ORT, QX_TARGET_TENSORRT } qx_target;
+/* "generic", "ort", "tensorrt". */
+const char *qx_target_name(qx_target t);
+/* By name, or as people also call them ("trt", "onnxruntime"); QX_E_USAGE for others. */
+qx_status qx_target_parse(qx_ctx *ctx, const char *text, qx_target *out);
 typedef struct qx_pass qx_pass;
 typedef struct qx_passdef {
     const char *name, *brief;

@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "base/thread.h"
+#include "passes/find.h"
 #include "passes/frontier_png.h"
+#include "passes/hints.h"
 #include "passes/job.h"
 #include "passes/record.h"
 
@@ -86,6 +88,7 @@ static qx_status open_samples(job *j)
         j->found = j->so.n_paths > 0;
     }
     if (!has_source(&j->so)) return QX_OK;
+    if (j->so.text && !j->so.tokenizer) QX_TRY(qx_find_tokenizer(j->report->arena, j->opt->input, &j->so.tokenizer));
     QX_TRY(qx_samples_open(j->ctx, j->model, &j->so, &j->samples));
     if (!j->so.seq_len && !j->opt->dry_run) QX_TRY(qx_samples_fit(j->samples, &j->opt->exec, &j->so.seq_len));
     j->report->samples = keep(j, qx_samples_describe(j->samples));
@@ -155,13 +158,12 @@ static void compare_record(job *j)
 
 static qx_status put_metadata(job *j)
 {
-    static const char *const targets[] = {"generic", "ort", "tensorrt"};
     char hash[20], seed[24];
     if (!j->model->dirty) return QX_OK;
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)j->model->graph_hash);
     QX_TRY(set_meta(j, "qonnx.version", QONNX_VERSION));
     QX_TRY(set_meta(j, "qonnx.passes", qx_pipeline_text(j->pipe)));
-    QX_TRY(set_meta(j, "qonnx.target", targets[j->opt->target]));
+    QX_TRY(set_meta(j, "qonnx.target", qx_target_name(j->opt->target)));
     QX_TRY(set_meta(j, "qonnx.source", hash));
     QX_TRY(put_options(j));
     if (j->pipe->have_data) {
@@ -314,6 +316,7 @@ static qx_status run_job(job *j)
     qx_stats_free(j->stats); /* rows and Gram matrices: verification needs the memory for two models */
     j->stats = NULL;
     QX_TRY(verify(j));
+    QX_TRY(qx_hints_add(j->report, j->model, j->pipe, j->opt, j->samples));
     return qx_arena_status(j->report->arena);
 }
 

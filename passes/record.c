@@ -81,14 +81,13 @@ static qx_status put_samples(qx_jsonw *w, const qx_quantize_options *o)
 
 qx_status qx_record_options(qx_ctx *ctx, const qx_quantize_options *o, qx_buf *out)
 {
-    static const char *const targets[] = {"generic", "ort", "tensorrt"};
     qx_jsonw w;
     qx_jsonw_init(&w, out, false);
     QX_TRY(qx_jsonw_begin_object(&w, NULL));
     QX_TRY(put_list(&w, "include", o->include, o->n_include));
     QX_TRY(put_list(&w, "exclude", o->exclude, o->n_exclude));
     QX_TRY(put_pairs(ctx, &w, o));
-    if (o->target) QX_TRY(qx_jsonw_string(&w, "target", targets[o->target]));
+    if (o->target) QX_TRY(qx_jsonw_string(&w, "target", qx_target_name(o->target)));
     QX_TRY(put_number(&w, "max-opset", o->max_opset));
     QX_TRY(put_number(&w, "max-ir", o->max_ir));
     if (o->external_data) QX_TRY(qx_jsonw_string(&w, "external-data", "1"));

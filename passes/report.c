@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "passes/pass.h"
 #include "passes/report.h"
 
 qx_status qx_report_new(qx_ctx *ctx, qx_report **out)
@@ -102,6 +103,13 @@ qx_status qx_report_add_point(qx_report *r, const qx_report_point *p)
     return QX_OK;
 }
 
+qx_fate qx_report_fate(const qx_report_node *n)
+{
+    if (n->format) return QX_FATE_QUANTIZED;
+    if (!n->reason || strcmp(n->reason, qx_why_text(QX_WHY_NOT_LINEAR)) == 0) return QX_FATE_NOT_LINEAR;
+    return strcmp(n->reason, qx_why_text(QX_WHY_MERGED)) == 0 ? QX_FATE_MERGED : QX_FATE_FLOAT;
+}
+
 static qx_status put_text(qx_jsonw *w, const char *key, const char *value)
 {
     return value ? qx_jsonw_string(w, key, value) : qx_jsonw_null(w, key);
@@ -123,6 +131,9 @@ static qx_status put_head(const qx_report *r, qx_jsonw *w)
     QX_TRY(qx_jsonw_int(w, "nodes_quantized", r->n_quantized));
     QX_TRY(qx_jsonw_int(w, "warnings", r->warnings));
     QX_TRY(put_text(w, "verdict", r->verdict));
+    QX_TRY(qx_jsonw_begin_array(w, "hints"));
+    for (int i = 0; i < r->n_hints; i++) QX_TRY(qx_jsonw_string(w, NULL, r->hints[i]));
+    QX_TRY(qx_jsonw_end_array(w));
     return put_text(w, "verify_note", r->verify_note);
 }
 

@@ -36,6 +36,10 @@ typedef struct qx_report_point {
 } qx_report_point;
 typedef struct qx_report_stage { const char *name; double seconds; int64_t bytes; } qx_report_stage; /* bytes: the most that was in use meanwhile */
 
+/* What the outputs say together, worst first. BROKEN: values that are not finite where the float model gives none. */
+typedef enum qx_grade { QX_GRADE_NONE, QX_GRADE_BROKEN, QX_GRADE_FAR, QX_GRADE_DIFFERS, QX_GRADE_CLOSE, QX_GRADE_VERY_CLOSE } qx_grade;
+enum { QX_MOST_HINTS = 3 };
+
 typedef struct qx_report {
     qx_ctx *ctx; qx_arena *arena;
     qx_strings *words;                             /* operators, formats, reasons: what many rows share */
@@ -49,9 +53,15 @@ typedef struct qx_report {
     qx_report_stage *stages; int64_t n_stages;
     qx_report_point *points; int64_t n_points;
     const char *verify_note;
-    const char *verdict;                           /* what the outputs say together, in words; NULL: nothing was compared */
+    qx_grade grade;                                /* NONE: nothing was compared */
+    const char *verdict;                           /* the grade in words; NULL: none */
+    const char *hints[QX_MOST_HINTS]; int n_hints; /* what would make it better, for this model and this job */
     int64_t warnings; int64_t n_quantized;
 } qx_report;
+
+/* What became of a node that was looked at. */
+typedef enum qx_fate { QX_FATE_QUANTIZED, QX_FATE_MERGED, QX_FATE_FLOAT, QX_FATE_NOT_LINEAR } qx_fate;
+qx_fate qx_report_fate(const qx_report_node *n);
 
 qx_status qx_report_new(qx_ctx *ctx, qx_report **out);
 void qx_report_free(qx_report *r);

@@ -123,14 +123,12 @@ static qx_status put_tensors(const qx_report *r, qx_buf *b)
     return qx_buf_printf(b, "</table>\n");
 }
 
-static bool stays_float(const qx_report_node *n) { return !n->format && n->reason && strcmp(n->reason, "not a linear operator") != 0; }
-
 static qx_status put_kept(const qx_report *r, qx_buf *b)
 {
     QX_TRY(qx_buf_printf(b, "<h2>Left in float</h2>\n<table><tr><th>node<th>operator<th>why<th class=n>weight</tr>\n"));
     for (int64_t i = 0; i < r->n_nodes; i++) {
         const qx_report_node *n = &r->nodes[i];
-        if (!stays_float(n)) continue;
+        if (qx_report_fate(n) != QX_FATE_FLOAT) continue;
         QX_TRY(qx_buf_printf(b, "<tr>"));
         QX_TRY(cell(b, n->name));
         QX_TRY(cell(b, n->op));

@@ -104,7 +104,7 @@ static qx_status write_skip(finder *f, qx_node *add, uint32_t skip)
     char detail[120];
     qx_value *out;
     qx_why why = qx_scheme_act_scale(f->p, f->s, f->stats, qx_same_elements(add->in[skip]), &scale, &zero, detail);
-    if (qx_skipf(f->p, add, why, "skip input: %s", detail)) return QX_OK;
+    if (qx_skipf(f->p, add, why, "skip input%s%s", *detail ? ": " : "", detail)) return QX_OK;
     QX_TRY(qx_emit_pair(f->p->pipe, add->in[skip], f->s->act, scale, zero, &out));
     QX_TRY(qx_node_set_in(add, skip, out));
     qx_applied(f->p, add, f->s->name);

@@ -115,31 +115,20 @@ static qx_status add_setting(qx_job_args *a, const char *value)
     return QX_OK;
 }
 
-/* Index of value in "a|b|c", or QX_E_USAGE. */
-static qx_status choice(qx_job_args *a, const row *r, const char *value, int *out)
-{
-    const char *c = r->arg.meta;
-    char hint[80];
-    qx_nearest near = qx_nearest_to(value, strlen(value));
-    for (int i = 0; *c; i++) {
-        size_t n = strcspn(c, "|");
-        qx_nearest_offer(&near, c, n);
-        if (strlen(value) == n && memcmp(c, value, n) == 0) { *out = i; return QX_OK; }
-        c += n + (c[n] == '|');
-    }
-    QX_FAIL(a->ctx, QX_E_USAGE, "--%s '%s': write one of %s%s", r->arg.name, value, r->arg.meta, qx_nearest_text(&near, "", hint, sizeof hint));
-}
-
 static qx_status no_preset(qx_job_args *a, const char *value)
 {
     char hint[80];
     const char *text, *brief;
+    qx_buf all = QX_BUF_INIT(a->ctx);
     qx_nearest near = qx_nearest_to(value, strlen(value));
     for (int i = 0; i < qx_preset_count(); i++) {
         const char *name = qx_preset_at(i, &text, &brief);
         qx_nearest_offer(&near, name, strlen(name));
+        qx_buf_printf(&all, "%s%s", i ? ", " : "", name);
     }
-    QX_FAIL(a->ctx, QX_E_USAGE, "--preset: there is no preset '%s'%s (qonnx passes lists them)", value, qx_nearest_text(&near, "", hint, sizeof hint));
+    qx_status st = qx_fail(a->ctx, QX_E_USAGE, "--preset: there is no preset '%s'%s there are: %s", value, near.best ? qx_nearest_text(&near, "", hint, sizeof hint) : ";", all.data ? all.data : "?");
+    qx_buf_free(&all);
+    return st;
 }
 
 static qx_status set_passes(qx_job_args *a, const row *r, const char *value)
@@ -179,14 +168,13 @@ static qx_status set_size(qx_job_args *a, const row *r, const char *value, void 
 static qx_status set_row(qx_job_args *a, const row *r, const char *value)
 {
     char *field = (char *)&a->opt + r->offset;
-    int i = 0;
     switch (r->type) {
     case T_TEXT: *(const char **)(void *)field = value; return QX_OK;
     case T_LIST: return add_text(a, r->offset, value);
     case T_DIM: return add_dim(a, value);
     case T_SET: return add_setting(a, value);
     case T_PASSES: return r->arg.kind == QX_ARG_FLAG && strcmp(value, "0") == 0 ? QX_OK : set_passes(a, r, value);
-    case T_TARGET: QX_TRY(choice(a, r, value, &i)); a->opt.target = (qx_target)i; return QX_OK;
+    case T_TARGET: return qx_target_parse(a->ctx, value, &a->opt.target);
     case T_DEVICE: return qx_exec_set_device(a->ctx, value, &a->opt.exec) == QX_OK ? QX_OK : qx_note(a->ctx, QX_E_USAGE, "--device");
     case T_SIZE: return set_size(a, r, value, field);
     case T_FLAG: *(bool *)field = strcmp(value, "1") == 0; return QX_OK;

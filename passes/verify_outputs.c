@@ -100,11 +100,11 @@ void qx_meter_add(qx_output_meter *m, const qx_tensor *a, const qx_tensor *b)
 /* ---- all of them ------------------------------------------------------------------------------------------------------------ */
 
 /* What the worst output says: decibels of values, or the share of rows whose largest score stays the largest. */
-static const struct level { double db, top; const char *words; } levels[] = {
-    {30, 0.98, "very close to the float model"},
-    {20, 0.93, "close to the float model"},
-    {10, 0.80, "results will differ from the float model's; try more samples, or --set \"PATTERN=float\" for the layers that are furthest from it"},
-    {-INFINITY, 0, "far from the float model: more samples, another format, or --set \"PATTERN=float\" for the layers that are furthest from it"},
+static const struct level { double db, top; qx_grade grade; const char *words; } levels[] = {
+    {30, 0.98, QX_GRADE_VERY_CLOSE, "very close to the float model"},
+    {20, 0.93, QX_GRADE_CLOSE, "close to the float model"},
+    {10, 0.80, QX_GRADE_DIFFERS, "results will differ from the float model's"},
+    {-INFINITY, 0, QX_GRADE_FAR, "far from the float model"},
 };
 
 /* Scores are judged by which is largest, everything else by its decibels. */
@@ -121,6 +121,7 @@ static void set_verdict(const qx_output_meter *m, int n, qx_report *r)
         any = true;
         while (!reaches(o, &levels[at])) at++; /* the last one is reached by all */
     }
+    r->grade = broken ? QX_GRADE_BROKEN : any ? levels[at].grade : QX_GRADE_NONE;
     r->verdict = broken ? "BROKEN: it gives values that are not finite where the float model gives none" : any ? levels[at].words : NULL;
 }
 

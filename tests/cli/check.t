@@ -25,7 +25,7 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   $ qonnx check g4.onnx --target ort
   g4.onnx: ok
   $ qonnx check g4.onnx --target npu
-  qonnx check: --target 'npu': write generic, ort or tensorrt
+  qonnx check: --target 'npu': write one of generic|ort|tensorrt
   [2]
   $ qonnx passes nosuch
   qonnx passes: there is no pass 'nosuch' (qonnx passes lists them)

@@ -23,9 +23,21 @@ Two models on the same inputs: their outputs, and with --nodes every value that 
   qonnx compare: output 'y': SQNR 36.57 dB, at least 200.00 dB is asked for
   y                                SQNR   36.57 dB  cosine 0.99988983  max |a-b| 0.03758
   [4]
+
+Without -i: a sample beside the first model, else arrays that are made up, the same for both.
+
   $ qonnx compare model.onnx q.onnx
-  qonnx compare: give the inputs with -i FILE.npz
-  [2]
+  inputs: the first sample of calib.npz; -i FILE.npz gives others
+  y                                SQNR   3[0-9].* (re)
+  $ mkdir alone; cp model.onnx alone; qonnx compare alone/model.onnx q.onnx
+  inputs are made up (no sample*.npz beside the model); -i FILE.npz gives others
+  y                                SQNR   [1-4][0-9].* (re)
+  $ qonnx bench alone/model.onnx q.onnx --runs 2 2>&1 | sed 's/[0-9.]* ms.*/T/; s/takes .*/takes/'
+  inputs are made up (no sample*.npz beside the model); -i FILE.npz gives others
+  2 runs, [0-9]+ threads, cpu (re)
+  alone/model.onnx +T (re)
+  q.onnx +T (re)
+  the second takes
   $ qonnx compare model.onnx q.onnx -i calib.npz --below much
   qonnx compare: --below: 'much' is not a number
   [2]

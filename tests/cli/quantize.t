@@ -7,9 +7,10 @@ The whole job: the output's name, what is printed, the files that appear, and ev
     samples calib.npz: 14 samples, 2 held out
          2 nodes  int8
     output y +SQNR .* (re)
-    verdict very close to the float model
     furthest from float:
-  ...
+      .* dB  cosine .*  int8  /fc[12]/MatMul (re)
+      .* dB  cosine .*  int8  /fc[12]/MatMul (re)
+    verdict very close to the float model
   $ ls
   calib.npz
   model.int8.onnx
@@ -27,6 +28,35 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   [2]
   $ qonnx quantize model.onnx
   qonnx quantize: no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx
+  [2]
+  $ qonnx quantize model.onnx few.onnx --fp8 --samples 2 2>/dev/null | tail -n 2
+    verdict close to the float model
+    hint    calibrated on 2 samples; 32 show more of what the model will meet (--calib FILE.npz|DIR)
+  $ qonnx quantize model.onnx made-up.onnx --fp8 --random 9 2>/dev/null | tail -n 1
+    hint    calibrated on made-up samples; real ones give other ranges (--calib FILE.npz|DIR)
+  $ qonnx quantize $MODELS/micro-sdxl/unet/model.onnx --fp8 --random 9 --dry-run 2>/dev/null | tail -n 1
+    hint    a diffusion UNet: --preset sdxl-fp8 places formats as its published recipes do
+  $ qonnx quantize $MODELS/sd3-mmdit-dynamo/model.onnx --int8 --random 9 --dry-run 2>/dev/null | tail -n 1
+    hint    a diffusion transformer: --preset dit-int8 places formats as its published recipes do
+  $ qonnx quantize model.onnx second.onnx --int4 -q && ls second.onnx
+  second.onnx
+  $ qonnx quantize model.onnx second.onnx --int4 -o third.onnx
+  qonnx quantize: two outputs are named, 'second.onnx' and 'third.onnx': give one
+  [2]
+  $ qonnx quantize model.onnx Q4_K_M
+  qonnx quantize: 'Q4_K_M' is no output (OUT.onnx); formats are options, here: --preset int4-mix
+  [2]
+  $ qonnx quantize model.onnx int9
+  qonnx quantize: 'int9' is no output (OUT.onnx); formats are options: --fp8, --int8, --int4, --passes TEXT
+  [2]
+  $ qonnx quantize model.onnx --int8 --nodes_to_exclude fc1
+  qonnx quantize: unknown option '--nodes_to_exclude'; here: --exclude PATTERN (may be repeated)
+  [2]
+  $ qonnx quantize model.onnx --nvfp4
+  qonnx quantize: unknown option '--nvfp4'; here: --passes nvfp4
+  [2]
+  $ qonnx quantize model.onnx --preset int3
+  qonnx quantize: --preset: there is no preset 'int3'; did you mean int8[?] there are: fp8, int8, int4, .* (re)
   [2]
   $ qonnx quantize model.onnx --int8 --int4
   qonnx quantize: two formats are asked for, 'smoothquant,bias-correction,int8' and 'gptq?(bits=4),int4': give one, and --set "PATTERN=FORMAT" for some nodes
@@ -99,8 +129,9 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   plan: model.onnx -> model.int4.onnx (nothing is written)
     size   37.5 kB -> 9.[78][0-9] kB \(26%\) (re)
     time
-         1 nodes  int8-weights
-         1 nodes  int4 block 32
+         1 node   int8-weights
+         1 node   int4 block 32
+    hint    rounded without samples; with them (--calib FILE.npz|DIR) GPTQ makes up for much of the loss
   $ qonnx quantize model.onnx --passes none -q -o same.onnx; cmp same.onnx model.onnx && echo identical
   identical
   $ qonnx quantize model.onnx --int8 --force -q --report r.json --save-stats s.bin && grep -c '"sqnr_db"' r.json && grep -c '"input_sqnr_db"' r.json

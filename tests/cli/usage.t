@@ -19,9 +19,11 @@ Wrong use says what is wrong and exits with 2.
   [1]
   $ qonnx --version
   qonnx 0.1.0
-  $ qonnx run $DATA/mlp/model.onnx
-  qonnx run: give the inputs with -i FILE.npz
-  [2]
+  $ qonnx version
+  qonnx 0.1.0
+  $ qonnx run $DATA/mlp/model.onnx 2>&1 | head -2
+  inputs: the first sample of $SOURCE/tests/data/mlp/calib.npz; -i FILE.npz gives others
+  y f32[1,32]
   $ qonnx inspect $DATA/mlp/model.onnx --threads 0
   qonnx inspect: --threads: 0 is not in [1, 1024]
   [2]
@@ -37,3 +39,13 @@ A loop limit below 1 is wrong use.
   $ qonnx run $DATA/mlp/model.onnx -i $DATA/mlp/calib.npz --max-loop 0
   qonnx run: --max-loop: 0 is not in [1, 9223372036854775807]
   [2]
+
+Help fits the terminal.
+
+  $ COLUMNS=60 qonnx run --help | head -4
+  usage: qonnx run MODEL [-i IN.npz] [-o OUT.npz] [--profile
+                   [TRACE.json]]
+  
+  Run a model on arrays of an .npz file, or a sample beside it.
+  $ for c in quantize run compare bench eval stats inspect check passes help; do COLUMNS=72 qonnx $c --help; done | sed '/^examples/,/^usage/d' | awk 'length > 72' | wc -l
+  0

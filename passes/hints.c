@@ -1,0 +1,69 @@
+/* hints.c - see hints.h. A hint names an option that was not given and is known to help models of this kind (docs/accuracy.md, docs/sdxl.md). */
+#include "passes/hints.h"
+
+#include <string.h>
+
+#include "calib/fill.h"
+
+typedef enum kind { KIND_OTHER, KIND_LANGUAGE, KIND_UNET, KIND_DIFFUSION_TRANSFORMER } kind;
+
+static bool has_role(const qx_model *m, qx_role role)
+{
+    for (uint32_t i = 0; i < m->graph->n_inputs; i++)
+        if (!m->graph->inputs[i]->init && qx_role_of(m->graph->inputs[i]) == role) return true;
+    return false;
+}
+
+/* Diffusion models take a timestep; patches of transformers come from one or two convolutions, those of UNets from dozens. */
+static kind kind_of(const qx_model *m)
+{
+    enum { MANY = 8 };
+    int convolutions = 0;
+    if (has_role(m, QX_ROLE_IDS)) return KIND_LANGUAGE;
+    if (!has_role(m, QX_ROLE_TIMESTEP)) return KIND_OTHER;
+    for (const qx_node *n = m->graph->first; n && convolutions < MANY; n = n->next) convolutions += n->op->id == QX_OP_Conv;
+    return convolutions == MANY ? KIND_UNET : KIND_DIFFUSION_TRANSFORMER;
+}
+
+static qx_status add(qx_report *r, const char *text)
+{
+    if (!text) return QX_E_NOMEM;
+    if (r->n_hints < QX_MOST_HINTS) r->hints[r->n_hints++] = text;
+    return QX_OK;
+}
+
+/* A pass written "name?", for which samples are optional, and nobody gave any. */
+static bool left_one_out(const qx_pipeline *p, const qx_quantize_options *opt)
+{
+    if (opt->samples.n_paths || opt->samples.text || opt->samples.random || opt->load_stats) return false;
+    return !p->have_data && strchr(opt->passes, '?');
+}
+
+static qx_status about_samples(qx_report *r, kind k, const qx_pipeline *pipe, const qx_quantize_options *opt, const qx_samples *samples)
+{
+    enum { FEW = 8 };
+    const char *more = k == KIND_LANGUAGE ? "--text FILE" : "--calib FILE.npz|DIR";
+    if (left_one_out(pipe, opt)) return add(r, qx_arena_printf(r->arena, "rounded without samples; with them (%s) GPTQ makes up for much of the loss", more));
+    if (!pipe->have_data || !samples) return QX_OK;
+    if (qx_samples_synthetic(samples)) return add(r, qx_arena_printf(r->arena, "calibrated on made-up samples; real ones give other ranges (%s)", more));
+    const long long n = (long long)qx_samples_count(samples);
+    return n >= FEW ? QX_OK : add(r, qx_arena_printf(r->arena, "calibrated on %lld sample%s; 32 show more of what the model will meet (%s)", n, n == 1 ? "" : "s", more));
+}
+
+/* The plain formats treat a diffusion model as any network; its presets follow the published recipes. */
+static qx_status about_preset(qx_report *r, kind k, const char *passes)
+{
+    const bool fp8 = strcmp(passes, "fp8") == 0, int8 = strcmp(passes, qx_preset_text("int8")) == 0;
+    if (!(fp8 || int8) || (k != KIND_UNET && k != KIND_DIFFUSION_TRANSFORMER)) return QX_OK;
+    return add(r, qx_arena_printf(r->arena, "a diffusion %s: --preset %s-%s places formats as its published recipes do", k == KIND_UNET ? "UNet" : "transformer", k == KIND_UNET ? "sdxl" : "dit",
+                                  fp8 ? "fp8" : "int8"));
+}
+
+qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *pipe, const qx_quantize_options *opt, const qx_samples *samples)
+{
+    const kind k = kind_of(m);
+    QX_TRY(about_samples(report, k, pipe, opt, samples));
+    QX_TRY(about_preset(report, k, opt->passes));
+    if (report->grade != QX_GRADE_FAR && report->grade != QX_GRADE_DIFFERS) return QX_OK;
+    return add(report, "more bits where they matter: --target-sqnr 20 finds where, or --set \"PATTERN=int8-weights\" (or =float) for the layers that are furthest");
+}
