@@ -6,7 +6,7 @@
 
 #include "onnx/weight.h"
 
-typedef enum group { every, head, vision } group;
+typedef enum group { every, head, vision, fine } group;
 static const struct keep { group g; const char *path, *what; } keeps[] = {
 #define QX_KEEP(g, path, what) {g, path, what},
 #include "passes/keep.def"
@@ -50,7 +50,7 @@ const char *qx_rule_name(const qx_linear *l, bool with_vision)
 {
     const struct keep *k = find_keep(l);
     if (l->embedding) return "embedding";
-    if (k && (k->g != vision || with_vision)) return k->what;
+    if (k && k->g != fine && (k->g != vision || with_vision)) return k->what;
     return qx_rule_is_head(l) ? "language model head" : NULL;
 }
 
@@ -58,6 +58,12 @@ bool qx_rule_is_vision(const qx_linear *l)
 {
     const struct keep *k = find_keep(l);
     return k && k->g == vision;
+}
+
+bool qx_rule_wants_eight(const qx_linear *l)
+{
+    const struct keep *k = find_keep(l);
+    return k && k->g == fine;
 }
 
 const qx_value *qx_rule_head_output(const qx_linear *l)

@@ -10,6 +10,8 @@ bool qx_path_has(const char *name, const char *path, bool only_first);
 const char *qx_rule_name(const qx_linear *l, bool vision);
 /* True when only the rules of the vision branch would keep it. */
 bool qx_rule_is_vision(const qx_linear *l);
+/* Too sensitive for 4 bits by its name (a diffusion transformer's modulation): 8 instead. */
+bool qx_rule_wants_eight(const qx_linear *l);
 /* Named like a language model head, or one by qx_rule_is_head. */
 bool qx_rule_names_head(const qx_linear *l);
 /* A projection onto a vocabulary that is (through pointwise operators) a graph output: a head without a telling name. */

@@ -27,6 +27,13 @@ static qx_why takes_eight(const qx_pass *p, const qx_plan_item *it, char sizes[1
     return why != QX_WHY_NONE ? why : qx_emit_fits(p->pipe, it, &eight_bits, detail);
 }
 
+static bool wants_eight(const qx_pass *p, const qx_scheme *s, const qx_plan_item *it)
+{
+    char sizes[120];
+    const char *detail;
+    return !it->forced && qx_dtype_bits(s->weight.codes) == 4 && qx_rule_wants_eight(it->lin) && takes_eight(p, it, sizes, &detail) == QX_WHY_NONE;
+}
+
 static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     char detail[120];
@@ -44,6 +51,7 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     if (s->act && !it->weight_only && l->x->type.kind != QX_KIND_TENSOR) { qx_item_keep(p->pipe, it, QX_WHY_UNKNOWN_SHAPE, "type of '%.80s'", l->x->name); return; }
     qx_why why = it->forced ? QX_WHY_NONE : qx_rule_size(l, s->family, detail, sizeof detail);
     if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
+    if (wants_eight(p, s, it)) { it->weight_only = true; return; }
     why = qx_emit_fits(p->pipe, it, &s->weight, &why_detail);
     if (why == QX_WHY_NONE) return;
     if (s->unblocked && !it->forced) why = takes_eight(p, it, detail, &why_detail);

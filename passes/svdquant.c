@@ -32,7 +32,7 @@ static const qx_stepdef def_subtract = {.name = "low-rank residual", .rows = sub
 static bool wants(const qx_plan_item *it)
 {
     const qx_op_id op = it->lin->node->op->id;
-    if (!it->pass || !it->weight || !it->weight->spec.codes || !it->lin->plain || it->weight->items != 1) return false;
+    if (!it->pass || it->weight_only || !it->weight || !it->weight->spec.codes || !it->lin->plain || it->weight->items != 1) return false;
     if (op == QX_OP_Gemm) return qx_attr_float(it->lin->node, "alpha", 1) == 1;
     return op == QX_OP_MatMul;
 }
