@@ -67,6 +67,13 @@ LANE h32 h_set(int32_t w) { return (h32){_mm512_set1_epi32(w)}; }
 LANE h32 h_load(const int32_t *p) { return (h32){_mm512_loadu_si512(p)}; }
 LANE void h_store(int32_t *p, h32 a) { _mm512_storeu_si512(p, a.v); }
 LANE h32 h_mulr(h32 a, h32 b) { return (h32){_mm512_mulhrs_epi16(a.v, b.v)}; }
+LANE h32 h_mulhi(h32 a, h32 b) { return (h32){_mm512_mulhi_epi16(a.v, b.v)}; }
+LANE h32 h_abs(h32 a) { return (h32){_mm512_abs_epi16(a.v)}; }
+LANE h32 h_e2m1(h32 a)
+{
+    const __m512i twice = _mm512_cvtepu8_epi16(_mm256_setr_epi8(0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 6, 6, 6, 6, 8, 8, 8, 8, 8, 8, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12));
+    return (h32){_mm512_permutexvar_epi16(_mm512_min_epi16(a.v, _mm512_set1_epi16(20)), twice)};
+}
 LANE h32 h_min(h32 a, h32 b) { return (h32){_mm512_min_epi16(a.v, b.v)}; }
 LANE h32 h_max(h32 a, h32 b) { return (h32){_mm512_max_epi16(a.v, b.v)}; }
 LANE h32 h_madd(h32 a, h32 b) { return (h32){_mm512_madd_epi16(a.v, b.v)}; }
@@ -156,6 +163,15 @@ LANE h32 h_set(int32_t w) { return (h32){_mm256_set1_epi32(w), _mm256_set1_epi32
 LANE h32 h_load(const int32_t *p) { return (h32){_mm256_loadu_si256((const __m256i *)(const void *)p), _mm256_loadu_si256((const __m256i *)(const void *)(p + 8))}; }
 LANE void h_store(int32_t *p, h32 x) { _mm256_storeu_si256((__m256i *)(void *)p, x.a), _mm256_storeu_si256((__m256i *)(void *)(p + 8), x.b); }
 LANE h32 h_mulr(h32 x, h32 y) { return H_EACH(_mm256_mulhrs_epi16, x, y); }
+LANE h32 h_mulhi(h32 x, h32 y) { return H_EACH(_mm256_mulhi_epi16, x, y); }
+LANE h32 h_abs(h32 x) { return (h32){_mm256_abs_epi16(x.a), _mm256_abs_epi16(x.b)}; }
+LANE __m256i h_e2m1_16(__m256i a)
+{
+    const __m256i twice = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 6, 6, 6, 6, 8, 8)), top = _mm256_set1_epi16(20);
+    const __m256i at = _mm256_min_epi16(a, top), low = _mm256_shuffle_epi8(twice, _mm256_min_epi16(at, _mm256_set1_epi16(15)));
+    return _mm256_add_epi16(low, _mm256_and_si256(_mm256_cmpeq_epi16(at, top), _mm256_set1_epi16(4)));
+}
+LANE h32 h_e2m1(h32 x) { return (h32){h_e2m1_16(x.a), h_e2m1_16(x.b)}; }
 LANE h32 h_min(h32 x, h32 y) { return H_EACH(_mm256_min_epi16, x, y); }
 LANE h32 h_max(h32 x, h32 y) { return H_EACH(_mm256_max_epi16, x, y); }
 LANE h32 h_madd(h32 x, h32 y) { return H_EACH(_mm256_madd_epi16, x, y); }
@@ -235,6 +251,13 @@ LANE void h_store(int32_t *p, h32 a)
 }
 LANE h32 h_set(int32_t w) { H_EACH(i % 2 ? w >> 16 : w & 0xffff); }
 LANE h32 h_mulr(h32 a, h32 b) { H_EACH((a.h[i] * b.h[i] + 0x4000) >> 15); }
+LANE h32 h_mulhi(h32 a, h32 b) { H_EACH((a.h[i] * b.h[i]) >> 16); }
+LANE h32 h_abs(h32 a) { H_EACH(a.h[i] < 0 ? -a.h[i] : a.h[i]); }
+LANE h32 h_e2m1(h32 a)
+{
+    static const int8_t twice[21] = {0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 6, 6, 6, 6, 8, 8, 8, 8, 8, 8, 12};
+    H_EACH(twice[a.h[i] < 20 ? a.h[i] : 20]);
+}
 LANE h32 h_min(h32 a, h32 b) { H_EACH(a.h[i] < b.h[i] ? a.h[i] : b.h[i]); }
 LANE h32 h_max(h32 a, h32 b) { H_EACH(a.h[i] > b.h[i] ? a.h[i] : b.h[i]); }
 LANE h32 h_madd(h32 a, h32 b)
@@ -275,7 +298,8 @@ LANE float v_sum(v16 a)
 }
 #endif
 
-/* h32: the same lanes as words of two 16-bit halves; h_mulr rounds x * y / 2^15 half by half, h_madd multiplies halves and adds the two, h_add32 adds words; h_round: |a| < 2^22 rounded
+/* h32: the same lanes as words of two 16-bit halves; h_mulr rounds x * y / 2^15 half by half, h_mulhi rounds x * y / 2^16 down, h_e2m1: twice the E2M1
+ * value nearest to x / 4, x >= 0 (half way: the larger), h_madd multiplies halves and adds the two, h_add32 adds words; h_round: |a| < 2^22 rounded
  * half to even, h_halves: the low halves of both, a's below; v_words: words as floats.
  * v_mini_round: adding 1.5 * 2^23 steps of the format's spacing at y's exponent lets the FPU round half to even; a result of 0 may lose its sign.
  * v_fma (fused, but for plain C) and v_rcp (1 / a within two units of the last place, for normal 1 / a) are the operations whose last bit depends on

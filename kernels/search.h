@@ -6,7 +6,7 @@
  * x * (1 / s); the codes themselves are made with a true division by qx_quantize.
  *
  * Integer codes, symmetric: the largest magnitude on the highest code, or (without format.narrow) on the lowest - by a negative scale where
- *   format.negative allows it and the value is positive - and four to six scales shrunk from each (14 for 8 bits and more). The codes with the largest
+ *   format.negative allows it and the value is positive - and one to thirteen scales shrunk from these. The codes with the largest
  *   A^2 / B, A = sum w x q, B = sum w q^2, are kept and give the scale A / B, once more after the codes were made anew with it.
  * Integer codes with zero points: the range (extended to 0) times a grid, zero points beside the rounded one, then the same.
  * Float codes: amax/top times the grid 1 .. 1/2 (an octave: a factor of two only moves the exponent), 21 steps for 8 bits and 11 for 4; with
@@ -45,7 +45,8 @@ typedef struct qx_nvfp4 {
 /* amax / (6 * 448); 1 when amax is 0. */
 float qx_nvfp4_global(float amax);
 /* Per row and block of 16 (the last may be shorter): code[] is the E4M3 block scale of least error as stored, scale[] = value(code) * global in float:
- * what the codes are divided by and what two DequantizeLinear give. Codes lie in [2^-9, 448]; an all-zero block stores 1.0.
+ * what the codes are divided by and what two DequantizeLinear give. Codes lie in [2^-9, 448]; an all-zero block stores 1.0. Least of all codes from two
+ * (weighted: six) below the amax rule's to seven above it: without weights of all 126, but for what sums in 16-bit fixed point do not tell apart.
  * err[] may be NULL. Of equal errors the amax rule's code, E4M3(blockamax / 6 / global), wins, then larger codes going up, then smaller ones going down. */
 void qx_nvfp4_search(const qx_nvfp4 *p, const float *x, int64_t rows, int64_t k, uint8_t *code, float *scale, double *err);
 

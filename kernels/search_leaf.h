@@ -7,7 +7,7 @@
 
 typedef enum qx_grid_kind { QX_ROUND_INT, QX_ROUND_E4M3, QX_ROUND_E5M2, QX_ROUND_E2M1, QX_ROUND_COUNT_ } qx_grid_kind;
 
-enum { QX_LANES = 16, QX_FIXED_TOP = 1023 };
+enum { QX_LANES = 16, QX_FIXED_TOP = 1023, QX_FIXED_E2M1 = 4095 }; /* what 1 is in fixed point */
 
 /* Candidates of sixteen blocks for integer codes: inv[c][lane] codes per unit of x, lo and hi the limits of codes minus zero point. */
 typedef struct qx_try { const float *inv, *lo, *hi; int m; } qx_try;
@@ -23,8 +23,10 @@ typedef struct qx_lane_leaf {
     /* The same in 16-bit fixed point: x[pairs][QX_LANES], each word two consecutive elements (the first in the low half), in units of 1 / QX_FIXED_TOP;
      * q = clamp(round(x * mul / 2^15)), mul = inv * 2^15 / QX_FIXED_TOP. At most 256 elements; |x| <= QX_FIXED_TOP, |q| <= 16: sums stay below 2^24. */
     void (*fixed)(const int32_t *x, int64_t pairs, const qx_try *t, float *a, float *b);
-    /* x * unit[lane] as fixed takes it. */
-    void (*to_fixed)(const float *x, int64_t ldx, int64_t n, const float *unit, int32_t *out);
+    /* For E2M1: err[c][lane] = sum (x - s q)^2 - sum x^2, |x| <= 1 in units of 1 / QX_FIXED_E2M1, q = |x| * inv rounded to the format, half up; s and inv for such x. */
+    void (*fixed_e2m1)(const int32_t *x, int64_t pairs, const float *s, const float *inv, int m, float *err);
+    /* x * unit[lane] * top, rounded, as the two before take it. */
+    void (*to_fixed)(const float *x, int64_t ldx, int64_t n, const float *unit, int top, int32_t *out);
     /* Keeps in *f the first candidate of the largest gain above what is there, A / B of the sign of its inv. */
     void (*take)(const qx_try *t, const float *a, const float *b, qx_fit *f);
     void (*least)(const float *v, int m, float *least, float *which); /* of v[m][lane]: the smallest and the index of the first such */

@@ -173,12 +173,57 @@ TARGET static void lane_fixed(const int32_t *x, int64_t pairs, const qx_try *t, 
 #undef FIXED_STEP
 #undef FIXED_END
 
-TARGET static void lane_to_fixed(const float *x, int64_t ldx, int64_t n, const float *unit, int32_t *out)
+/* E2M1 in fixed point: quarters of a code, rounded down, look up twice the code's value. */
+#define E2M1_BEGIN(j)                                                                                                        \
+    const h32 mul##j = twice(v_mul(v_load(inv + 16 * (c + j)), v_set(4.0f * 65536.0f / (float)QX_FIXED_E2M1)));              \
+    h32 up##j = h_set(0), down##j = h_set(0)
+#define E2M1_STEP(j)                                                                                                         \
+    do {                                                                                                                     \
+        const h32 q = h_e2m1(h_mulhi(xv, mul##j));                                                                           \
+        up##j = h_add32(up##j, h_madd(q, xv)), down##j = h_add32(down##j, h_madd(q, q));                                     \
+    } while (0)
+#define E2M1_END(j)                                                                                                          \
+    do {                                                                                                                     \
+        const v16 half = v_mul(v_load(s + 16 * (c + j)), v_set(0.5f));                                                       \
+        const v16 a = v_mul(v_words(up##j), v_set(2.0f / (float)QX_FIXED_E2M1));                                             \
+        v_store(err + 16 * (c + j), v_mul(half, v_sub(v_mul(half, v_words(down##j)), a)));                                   \
+    } while (0)
+#define E2M1_LOOP(steps)                                                                                                     \
+    for (int64_t i = 0; i < pairs; i++) {                                                                                    \
+        const h32 xv = h_abs(h_load(x + 16 * i));                                                                            \
+        steps;                                                                                                               \
+    }
+TARGET static void lane_fixed_e2m1(const int32_t *x, int64_t pairs, const float *s, const float *inv, int m, float *err)
 {
-    const v16 top = v_mul(v_load(unit), v_set((float)QX_FIXED_TOP));
+    int c = 0;
+    for (; c + 4 <= m; c += 4) {
+        E2M1_BEGIN(0);
+        E2M1_BEGIN(1);
+        E2M1_BEGIN(2);
+        E2M1_BEGIN(3);
+        E2M1_LOOP(E2M1_STEP(0); E2M1_STEP(1); E2M1_STEP(2); E2M1_STEP(3))
+        E2M1_END(0);
+        E2M1_END(1);
+        E2M1_END(2);
+        E2M1_END(3);
+    }
+    for (; c < m; c++) {
+        E2M1_BEGIN(0);
+        E2M1_LOOP(E2M1_STEP(0))
+        E2M1_END(0);
+    }
+}
+#undef E2M1_BEGIN
+#undef E2M1_STEP
+#undef E2M1_END
+#undef E2M1_LOOP
+
+TARGET static void lane_to_fixed(const float *x, int64_t ldx, int64_t n, const float *unit, int top, int32_t *out)
+{
+    const v16 one = v_mul(v_load(unit), v_set((float)top));
     for (int64_t i = 0; i < n; i += 2) {
-        const h32 first = h_round(v_mul(v_load(x + ldx * i), top));
-        const h32 second = i + 1 < n ? h_round(v_mul(v_load(x + ldx * (i + 1)), top)) : h_set(0);
+        const h32 first = h_round(v_mul(v_load(x + ldx * i), one));
+        const h32 second = i + 1 < n ? h_round(v_mul(v_load(x + ldx * (i + 1)), one)) : h_set(0);
         h_store(out + 8 * i, h_halves(first, second));
     }
 }
@@ -218,7 +263,7 @@ TARGET static void lane_range(const float *x, int64_t ldx, int64_t n, float *lo,
 
 static const qx_search_leaf leaf = {
     .lanes = {.errors = {[QX_ROUND_INT] = lane_errors_int, [QX_ROUND_E4M3] = lane_errors_e4m3, [QX_ROUND_E5M2] = lane_errors_e5m2, [QX_ROUND_E2M1] = lane_errors_e2m1},
-              .moments = lane_moments, .fixed = lane_fixed, .to_fixed = lane_to_fixed, .take = lane_take, .least = lane_least, .range = lane_range},
+              .moments = lane_moments, .fixed = lane_fixed, .fixed_e2m1 = lane_fixed_e2m1, .to_fixed = lane_to_fixed, .take = lane_take, .least = lane_least, .range = lane_range},
     .errors = {[QX_ROUND_INT] = errors_int, [QX_ROUND_E4M3] = errors_e4m3, [QX_ROUND_E5M2] = errors_e5m2, [QX_ROUND_E2M1] = errors_e2m1},
 };
 #undef ERROR_LOOP
