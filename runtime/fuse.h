@@ -48,6 +48,7 @@ qx_fuse_fn qx_fuse_attention; /* fuse_attention.c */
 qx_fuse_fn qx_fuse_group_norm; /* fuse_group_norm.c */
 qx_fuse_fn qx_fuse_linear; /* fuse_linear.c */
 qx_fuse_fn qx_fuse_rows;       /* fuse_rows.c: Gather of rows of a large or quantized constant */
+qx_fuse_fn qx_fuse_experts;    /* fuse_experts.c: product with matrices that Gather picks from a constant table */
 qx_fuse_fn qx_fuse_chain;      /* fuse_chain.c: pointwise nodes one behind the other, on devices */
 qx_status qx_fuse_patterns(qx_fuser *f); /* fuse_patterns.def, over all steps */
 
@@ -84,6 +85,12 @@ typedef struct qx_rows_params { const struct qx_weight *table; } qx_rows_params;
 qx_cpu_fn qx_cpu_rows_dq; /* rows of a DequantizeLinear, of which only those are dequantized */
 typedef struct qx_rows_dq_params { int64_t axis, block; qx_dtype type; } qx_rows_dq_params;
 enum { QX_ROWS_DQ_INDICES, QX_ROWS_DQ_CODES, QX_ROWS_DQ_SCALE, QX_ROWS_DQ_ZERO, QX_ROWS_DQ_INPUTS };
+/* The DequantizeLinear of constants behind a table, when each row can be dequantized by itself: rows of whole bytes, no block over rows. NULL: none. */
+const qx_node *qx_fuse_code_table(const qx_fuser *f, const qx_value *table);
+qx_rows_dq_params qx_fuse_code_params(const qx_node *dq);
+qx_cpu_fn qx_cpu_experts; /* MatMul of x by the matrices table[experts, a, b] that the indices name; SCALE and ZERO: the table is of codes */
+enum { QX_EXPERTS_X, QX_EXPERTS_INDEX, QX_EXPERTS_TABLE, QX_EXPERTS_SCALE, QX_EXPERTS_ZERO, QX_EXPERTS_INPUTS };
+typedef struct qx_experts_params { bool left, nd; /* the matrices are the left operands; indices as GatherND has them */ qx_rows_dq_params dq; } qx_experts_params;
 qx_cpu_fn qx_cpu_rope;   /* inputs x, cos, sin of whole heads: x cos + (-x_high, x_low) sin -> [batch, heads, seq, d] */
 typedef struct qx_rope_params { bool bshd; /* x is [batch, seq, heads, d] */ } qx_rope_params;
 qx_cpu_fn qx_cpu_glu;    /* input x[.., 2n]: act(one half) * the other -> [.., n] */

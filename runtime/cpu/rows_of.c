@@ -2,8 +2,7 @@
 #include <string.h>
 
 #include "onnx/weight.h"
-#include "runtime/cpu/qdq.h"
-#include "runtime/fuse.h"
+#include "runtime/cpu/rows_of.h"
 
 /* Output [dims of the indices][dims of a row], and the indices, none negative. */
 static qx_status make_output(qx_call *c, qx_dtype dtype, int rank, const int64_t *table, const int64_t **idx, int64_t *n, qx_tensor **y)
@@ -62,25 +61,38 @@ static qx_status pick_scales(qx_call *c, const qx_tensor *codes, const int64_t *
     return QX_OK;
 }
 
+qx_status qx_code_table_open(qx_call *c, const qx_rows_dq_params *f, uint32_t first, qx_code_table *out)
+{
+    const qx_tensor *scale, *zero = qx_call_in(c, first + 2);
+    *out = (qx_code_table){.type = f->type};
+    QX_TRY(qx_call_need(c, first, &out->codes));
+    QX_TRY(qx_call_need(c, first + 1, &scale));
+    QX_TRY(qx_qlayout_make(c, out->codes, scale, f->axis, f->block, &out->p.layout));
+    if (zero && zero->numel != scale->numel) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld zero points, %lld scales", (long long)zero->numel, (long long)scale->numel);
+    QX_TRY(qx_call_in_f32(c, first + 1, &out->p.scale));
+    QX_TRY(qx_q_zeros(c, zero, &out->p.zero));
+    out->p.codes = out->codes->dtype;
+    out->row = out->codes->numel / out->codes->dims[0];
+    return QX_OK;
+}
+
+qx_status qx_code_table_read(qx_call *c, const qx_code_table *t, const int64_t *idx, int64_t n, void *y)
+{
+    char *picked;
+    qx_qparams p = t->p;
+    QX_TRY(pick(c, t->codes->data, idx, n, t->row * qx_dtype_bits(p.codes) / 8, &picked));
+    QX_TRY(pick_scales(c, t->codes, idx, n, &p));
+    return qx_dq_tensor(c, &p, picked, n * t->row, t->type, y);
+}
+
 qx_status qx_cpu_rows_dq(qx_call *c)
 {
     const qx_rows_dq_params *f = c->fused;
-    const qx_tensor *codes, *scale, *zero = qx_call_in(c, QX_ROWS_DQ_ZERO);
     const int64_t *idx;
     int64_t n;
     qx_tensor *y = NULL;
-    char *picked;
-    qx_qparams p = {0};
-    QX_TRY(qx_call_need(c, QX_ROWS_DQ_CODES, &codes));
-    QX_TRY(qx_call_need(c, QX_ROWS_DQ_SCALE, &scale));
-    QX_TRY(qx_qlayout_make(c, codes, scale, f->axis, f->block, &p.layout));
-    if (zero && zero->numel != scale->numel) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld zero points, %lld scales", (long long)zero->numel, (long long)scale->numel);
-    QX_TRY(qx_call_in_f32(c, QX_ROWS_DQ_SCALE, &p.scale));
-    QX_TRY(qx_q_zeros(c, zero, &p.zero));
-    p.codes = codes->dtype;
-    QX_TRY(make_output(c, f->type, codes->rank, codes->dims, &idx, &n, &y));
-    if (y->numel == 0) return QX_OK;
-    QX_TRY(pick(c, codes->data, idx, n, codes->numel / codes->dims[0] * qx_dtype_bits(codes->dtype) / 8, &picked));
-    QX_TRY(pick_scales(c, codes, idx, n, &p));
-    return qx_dq_tensor(c, &p, picked, y->numel, f->type, y->data);
+    qx_code_table t;
+    QX_TRY(qx_code_table_open(c, f, QX_ROWS_DQ_CODES, &t));
+    QX_TRY(make_output(c, f->type, t.codes->rank, t.codes->dims, &idx, &n, &y));
+    return y->numel ? qx_code_table_read(c, &t, idx, n, y->data) : QX_OK;
 }

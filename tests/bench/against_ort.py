@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Speed of the executor against ONNX Runtime's CPU provider, run by run in turns, so that whatever else the machine does hits both.
+"""Speed of the executor against ONNX Runtime's CPU provider, in turns of two runs of which the second counts, so that whatever else the machine does hits both.
 
 against_ort.py [-t 1] [-n 15] [--bench build/bin/bench_exec] [CASE ...]
     CASE is the name of one of the cases below (default: all whose files are there), or MODEL.onnx:INPUTS.npz.
@@ -100,6 +100,7 @@ def measure(name, files, a):
     for i in range(a.runs + 1):
         for side, out in ((theirs, t), (ours, o)) if i % 2 else ((ours, o), (theirs, t)):
             if a.threads > 1: time.sleep(0.02) # the other side's threads stop spinning
+            side.run() # its data back into the caches, from which the other side's run has driven it
             v = side.run()[which]
             if i: out.append(v)
     m = statistics.median

@@ -110,6 +110,18 @@ static const run_case cases[] = {
      " { i = ArgMax<axis=1, keepdims=0>(x) d = DequantizeLinear<axis=1, block_size=2>(t, s) y = Gather(d, i) }", 1000, 2},
     {"a table with a scale a column, and one with a single scale", HEAD(21) "g (float[5,6] x) => (float[5,4] y) <int8[6,4] t = {-93, -112, 35, 33, -42, -8, -37, 46, 107, -37, 28, 53, -56, 61, -2, -122, 23, -112, 117, 46, -122, 119, -33, -63}, float[4] s = {0.632, 0.306, 0.605, 0.186}, float one = {0.25}>"
      " { i = ArgMax<axis=1, keepdims=0>(x) d = DequantizeLinear<axis=1>(t, s) e = DequantizeLinear(t, one) a = Gather(d, i) b = Gather(e, i) y = Add(a, b) }", 1000, 4},
+    {"experts on the left, a column for each index", HEAD(21) "g (float[70,3] r, float[70,40,1] x) => (float[70,37,1] y) <float[3,37,40] t = random(1)>"
+     " { i = ArgMax<axis=1, keepdims=0>(r) w = Gather(t, i) y = MatMul(w, x) }", 110, 2},
+    {"experts on the right, two rows for each index", HEAD(21) "g (float[9,5] r, float[9,2,40] x) => (float[9,2,70] y) <float[5,40,70] t = random(1)>"
+     " { i = ArgMax<axis=1, keepdims=0>(r) w = Gather(t, i) y = MatMul(x, w) }", 110, 2},
+    {"experts by GatherND, three columns for each index, in float16", HEAD(21) "g (float[4,2,5] r, float[2,40,3] x) => (float[4,2,37,3] y) <float16[5,37,40] t = random(1)>"
+     " { i = ArgMax<axis=2, keepdims=1>(r) h = Cast<to=10>(x) w = GatherND(t, i) p = MatMul(w, h) y = Cast<to=1>(p) }", 100, 4},
+    {"experts counted from the end, one row for all indices", HEAD(21) "g (float[9,5] r, float[40] x) => (float[9,70] y) <float[5,40,70] t = random(1), int64 five = {5}>"
+     " { i = ArgMax<axis=1, keepdims=0>(r) e = Sub(i, five) w = Gather(t, e) y = MatMul(x, w) }", 110, 3},
+    {"experts in codes", HEAD(21) "g (float[70,3] r, float[70,40,1] x) => (float[70,37,1] y) <int8[3,37,40] t = random(1), float[37] s = fill(0.03)>"
+     " { i = ArgMax<axis=1, keepdims=0>(r) d = DequantizeLinear<axis=1>(t, s) w = Gather(d, i) y = MatMul(w, x) }", 110, 2},
+    {"experts in 4-bit blocks", HEAD(21) "g (float[9,5] r, float[9,2,40] x) => (float[9,2,70] y) <uint4[5,40,70] t = random(1), float[5,5,70] s = fill(0.03), uint4[5,5,70] z = random(3)>"
+     " { i = ArgMax<axis=1, keepdims=0>(r) d = DequantizeLinear<axis=1, block_size=8>(t, s, z) w = Gather(d, i) y = MatMul(x, w) }", 110, 2},
     {"subgraph that captures", HEAD(17) "g (float[4] x, float[4] x2) => (float[4] y) <float[4] k = {1, 2, 3, 4}, int64 n = {5}, bool t = {1}>"
      " { y = Loop<body = b (int64 i, bool c, float[4] a) => (bool co, float[4] ao) { co = Identity(c) m = Mul(a, k) ao = Add(m, x2) }>(n, t, x) }", 1000, 0},
 };
