@@ -241,13 +241,12 @@ qx_status qx_stats_threshold_at(const qx_stats *s, int64_t i, const qx_range_opt
     return threshold(s, e, e->o.name, o, out);
 }
 
-qx_status qx_stats_min_max(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *min, float *max)
+qx_status qx_stats_min_max(const qx_stats *s, const qx_value *v, float reach, float *min, float *max)
 {
-    float t;
-    QX_TRY(qx_stats_threshold(s, v, o, &t));
-    const qx_scan *r = &find(s, v)->o.range;
-    *min = fminf(0, fmaxf(r->min, -t));
-    *max = fmaxf(0, fminf(r->max, t));
+    const qx_entry *e = find(s, v);
+    QX_TRY(need(s, e, v->name, QX_STAT_RANGE, "its range"));
+    *min = fminf(0, fmaxf(e->o.range.min, -reach));
+    *max = fmaxf(0, fminf(e->o.range.max, reach));
     return QX_OK;
 }
 

@@ -74,8 +74,8 @@ const qx_value_stats *qx_stats_get_rows(const qx_stats *s, const qx_value *v, co
 /* Threshold (absmax to scale by) by a method; levels: positive levels of the format (127, 448, ...); fp8 formats pass is_fp8 for MSE. */
 typedef struct qx_range_options { qx_range_method method; double percentile; double step_fraction; float levels; qx_dtype format; bool skip_zeros; } qx_range_options; /* skip_zeros: percentile of what is not 0 */
 qx_status qx_stats_threshold(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *out);
-/* Signed range for asymmetric formats by the same methods; always contains 0. */
-qx_status qx_stats_min_max(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *min, float *max);
+/* The signed range that was seen, cut to [-reach, reach], for formats with a zero point; always contains 0. */
+qx_status qx_stats_min_max(const qx_stats *s, const qx_value *v, float reach, float *min, float *max);
 
 /* The value's channels were multiplied by factor[n] (smoothing): range, channels, rows and Gram follow exactly; the histogram is made anew
  * from channel bounds and rows. An alias serves `to` with the statistics of `from`, until `to` is scaled: then it has its own. */

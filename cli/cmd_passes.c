@@ -7,9 +7,9 @@ static const char *const type_names[] = {"true|false", "integer", "number", "", 
 
 static void print_bounds(const qx_option *o)
 {
-    bool number = o->type == QX_OPT_INT || o->type == QX_OPT_FLOAT;
-    if (o->choices) cli_print("%s%s", o->choices, number ? "|" : "");
-    if (!o->choices || number) cli_print("%s", type_names[o->type]);
+    bool number = o->type == QX_OPT_INT || o->type == QX_OPT_FLOAT, typed = number || o->type == QX_OPT_BOOL;
+    if (o->choices) cli_print("%s%s", o->choices, typed ? "|" : "");
+    if (!o->choices || typed) cli_print("%s", type_names[o->type]);
     if (number) cli_print(" in [%g, %g]", o->min, o->max);
 }
 

@@ -93,7 +93,7 @@ static qx_status check_number(qx_ctx *ctx, const qx_passdef *d, const qx_option 
     QX_FAIL(ctx, QX_E_USAGE, "%s(%s=%g): not in [%g, %g]", d->name, o->name, v, o->min, o->max);
 }
 
-/* Checks a value and gives its canonical text. A number option may name words in `choices` too ("auto"). */
+/* Checks a value and gives its canonical text. An option that is no choice may name words in `choices` too ("auto"). */
 static qx_status check_value(parser *p, const qx_passdef *d, const qx_option *o, const char *value, const char **out)
 {
     int64_t i;

@@ -13,6 +13,7 @@ typedef struct qx_scheme {
     qx_dtype act;            /* QX_DT_UNDEFINED: weights only */
     float levels;            /* positive levels of act: 127, 448 */
     bool act_zero;           /* activations with a zero point (UINT8) */
+    bool act_zero_auto;      /* ... those of linear operators that lie mostly on one side of 0 */
     qx_range_options range;
     bool range_auto;         /* a range that a WEIGHTS pass chose on the output (item->act_range) comes before `range` */
     float given;             /* such a range, for one item; 0: none */

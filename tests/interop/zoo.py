@@ -157,7 +157,7 @@ def as_initializers(model, out):
 def peer_file(model, fmt, samples, out):
     """ONNX Runtime's own quantizer: what it writes for this format; None where it has none."""
     from onnxruntime.quantization import quantize_static, QuantFormat, QuantType
-    fmt = fmt.removeprefix("smoothquant,").removeprefix("awq,").removeprefix("bias-correction,")
+    fmt = fmt.split(",")[-1].split("(")[0]  # it has no preparing passes
     if fmt == "int8":
         quantize_static(str(model), str(out), Reader(samples), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
                         op_types_to_quantize=["MatMul", "Gemm", "Conv", "ConvTranspose"], extra_options={"ActivationSymmetric": True, "WeightSymmetric": True})
