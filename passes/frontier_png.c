@@ -1,16 +1,15 @@
-/* frontier_png.c - see frontier_png.h. A small canvas, a 5 x 7 font, and libpng at the end. */
-#include "passes/frontier_png.h"
+/* frontier_png.c - the picture of frontier.h as a file. A small canvas, a 5 x 7 font, and libpng at the end. */
+#include "passes/frontier.h"
 
-#include <math.h>
 #include <png.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
 
-enum { WIDTH = 800, HEIGHT = 480, LEFT = 84, RIGHT = 40, TOP = 34, BOTTOM = 56, DECADES = 8 };
+enum { WIDTH = 800, HEIGHT = 480, LEFT = 84, RIGHT = 40, TOP = 34, BOTTOM = 56 };
 typedef struct colour { uint8_t r, g, b; } colour;
-typedef struct canvas { uint8_t *rgb; double x0, x1, y0, y1; /* bytes, log10 of the loss */ } canvas;
+typedef struct canvas { uint8_t *rgb; qx_axes axes; } canvas;
 
 static const colour black = {30, 30, 30}, grey = {224, 224, 224}, blue = {31, 97, 181}, red = {200, 40, 40}, orange = {222, 130, 20};
 
@@ -60,67 +59,38 @@ static void write_text(const canvas *c, int x, int y, const char *s, colour k)
     }
 }
 
-static int at_x(const canvas *c, double bytes) { return LEFT + (int)((bytes - c->x0) / (c->x1 - c->x0) * (WIDTH - LEFT - RIGHT)); }
-static int at_y(const canvas *c, double loss)
-{
-    const double l = log10(fmax(loss, 1e-300));
-    return TOP + (int)((c->y1 - fmin(fmax(l, c->y0), c->y1)) / (c->y1 - c->y0) * (HEIGHT - TOP - BOTTOM));
-}
+static int at_x(double x) { return LEFT + (int)(x * (WIDTH - LEFT - RIGHT)); }
+static int at_y(double y) { return TOP + (int)(y * (HEIGHT - TOP - BOTTOM)); }
 
-static bool by_kl(const qx_report *r)
+static void draw_axes(const canvas *c)
 {
-    for (int64_t i = 0; i < r->n_points; i++)
-        if (!isfinite(r->points[i].kl)) return false;
-    return true;
-}
-
-static double loss_of(const qx_report_point *p, bool kl) { return kl ? p->kl : p->noise; }
-
-/* Ends of both axes: all sizes; at most DECADES decades of loss below the largest. */
-static void scale_axes(canvas *c, const qx_report *r, bool kl)
-{
-    double least = INFINITY, most = 0;
-    c->x0 = INFINITY;
-    for (int64_t i = 0; i < r->n_points; i++) {
-        const double b = (double)r->points[i].bytes, l = loss_of(&r->points[i], kl);
-        c->x0 = fmin(c->x0, b);
-        c->x1 = fmax(c->x1, b);
-        if (l > 0) least = fmin(least, l), most = fmax(most, l);
-    }
-    if (!(most > 0)) least = most = 1;
-    c->x1 = c->x1 > c->x0 ? c->x1 : c->x0 + 1;
-    c->y1 = ceil(log10(most) + 1e-9);
-    c->y0 = fmax(floor(log10(least)), c->y1 - DECADES);
-    if (c->y0 >= c->y1) c->y0 = c->y1 - 1;
-}
-
-static void draw_axes(const canvas *c, bool kl)
-{
+    const qx_axes *a = &c->axes;
     char text[32];
-    for (int d = (int)c->y0; d <= (int)c->y1; d++) {
-        const int y = at_y(c, pow(10, d));
+    for (int d = (int)a->y0; d <= (int)a->y1; d++) {
+        const int y = at_y((a->y1 - d) / (a->y1 - a->y0));
         line(c, LEFT, y, WIDTH - RIGHT, y, grey);
         snprintf(text, sizeof text, "1E%d", d);
         write_text(c, LEFT - 40, y - 3, text, black);
     }
     for (int i = 0; i <= 6; i++) {
-        const double b = c->x0 + (c->x1 - c->x0) * i / 6;
-        line(c, at_x(c, b), TOP, at_x(c, b), HEIGHT - BOTTOM, grey);
+        const double b = a->x0 + (a->x1 - a->x0) * i / 6;
+        const int x = at_x(i / 6.0);
+        line(c, x, TOP, x, HEIGHT - BOTTOM, grey);
         snprintf(text, sizeof text, b >= 1e9 ? "%.2f GB" : "%.2f MB", b / (b >= 1e9 ? 1e9 : 1e6));
-        write_text(c, at_x(c, b) - 24, HEIGHT - BOTTOM + 10, text, black);
+        write_text(c, x - 24, HEIGHT - BOTTOM + 10, text, black);
     }
     line(c, LEFT, TOP, LEFT, HEIGHT - BOTTOM, black);
     line(c, LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, black);
-    write_text(c, LEFT, 12, kl ? "PREDICTED KL TO THE FLOAT MODEL, NATS" : "PREDICTED NOISE, RELATIVE TO THE OUTPUT", black);
+    write_text(c, LEFT, 12, a->kl ? "PREDICTED KL TO THE FLOAT MODEL, NATS" : "PREDICTED NOISE, RELATIVE TO THE OUTPUT", black);
     write_text(c, WIDTH / 2 - 60, HEIGHT - 22, "SIZE OF THE FILE", black);
 }
 
-static void draw_points(const canvas *c, const qx_report *r, bool kl)
+static void draw_points(const canvas *c, const qx_report *r)
 {
     int px = -1, py = -1;
     for (int64_t i = 0; i < r->n_points; i++) {
         const qx_report_point *p = &r->points[i];
-        const int x = at_x(c, (double)p->bytes), y = at_y(c, loss_of(p, kl));
+        const int x = at_x(qx_frontier_x(&c->axes, p)), y = at_y(qx_frontier_y(&c->axes, p));
         if (p->label) continue;
         if (px >= 0) line(c, px, py, x, y, blue);
         disc(c, x, y, 2, blue);
@@ -128,7 +98,7 @@ static void draw_points(const canvas *c, const qx_report *r, bool kl)
     }
     for (int64_t i = 0; i < r->n_points; i++) {
         const qx_report_point *p = &r->points[i];
-        const int x = at_x(c, (double)p->bytes), y = at_y(c, loss_of(p, kl));
+        const int x = at_x(qx_frontier_x(&c->axes, p)), y = at_y(qx_frontier_y(&c->axes, p));
         const char *label = p->chosen ? "CHOSEN" : p->label;
         if (!label) continue;
         disc(c, x, y, 4, p->chosen ? red : orange);
@@ -164,14 +134,13 @@ qx_status qx_frontier_png(const qx_report *r, const char *path)
     canvas c = {0};
     void *png = NULL;
     size_t size;
-    const bool kl = by_kl(r);
     qx_status st;
     if (!r->n_points) QX_FAIL(r->ctx, QX_E_USAGE, "frontier '%s': no pass chose among formats; ask for --target-size or --target-sqnr", path);
     QX_TRY(qx_alloc_raw(r->ctx, (size_t)WIDTH * HEIGHT * 3, (void **)&c.rgb));
     memset(c.rgb, 255, (size_t)WIDTH * HEIGHT * 3);
-    scale_axes(&c, r, kl);
-    draw_axes(&c, kl);
-    draw_points(&c, r, kl);
+    c.axes = qx_frontier_axes(r);
+    draw_axes(&c);
+    draw_points(&c, r);
     st = encode(r->ctx, &c, &png, &size);
     if (st == QX_OK) st = save(r->ctx, path, png, size);
     qx_free(r->ctx, png);

@@ -9,7 +9,7 @@
 
 #include "base/thread.h"
 #include "passes/find.h"
-#include "passes/frontier_png.h"
+#include "passes/frontier.h"
 #include "passes/hints.h"
 #include "passes/job.h"
 #include "passes/record.h"
