@@ -10,14 +10,21 @@
 #include "passes/report.h"
 
 static const char style[] =
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#1d2733}h1{font-size:1.5em;margin:0;word-break:break-all}h2{font-size:1.1em;margin:2.2em 0 .5em}"
-    "table{border-collapse:collapse;width:100%}td,th{padding:.25em .6em;text-align:left;border-bottom:1px solid #e3e7ec;vertical-align:top}th{color:#5a6673;font-weight:600;font-size:.85em}"
-    "td{word-break:break-all}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}.w{word-break:normal;white-space:nowrap}.grey{color:#5a6673}code{font-size:.9em;word-break:break-all}"
-    ".cards{display:flex;flex-wrap:wrap;gap:1em;margin:1.4em 0}.card{flex:1 1 9em;border:1px solid #e3e7ec;border-radius:8px;padding:.7em 1em}.card b{display:block;font-size:1.45em}.card span{color:#5a6673;font-size:.9em}"
-    ".badge{display:inline-block;border-radius:6px;padding:.3em .9em;color:#fff;font-weight:600;margin-top:.8em}.g0{background:#5a6673}.g1,.g2{background:#b3261e}.g3{background:#b26a00}.g4{background:#2e7d32}.g5{background:#1b6e2a}"
-    ".bar{height:.75em;background:#e3e7ec;border-radius:3px;min-width:2px;margin-top:.35em;overflow:hidden}.bar i{display:block;height:100%;background:#2f6fb2}i.low{background:#b3261e}i.mid{background:#d9822b}i.high{background:#2e7d32}"
-    ".stack{display:flex;height:1.6em;border-radius:5px;overflow:hidden;background:#eef1f4}.stack i{display:block}.key{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .4em 0 1em}.hint{background:#eef4fb;border-radius:6px;padding:.5em .9em;margin:.4em 0}"
-    "summary{cursor:pointer;font-size:1.1em;font-weight:600;margin:2.2em 0 .5em}dt{font-weight:600;float:left;clear:left;width:7em}dd{margin:0 0 .2em 7em}svg text{font:12px system-ui,sans-serif;fill:#5a6673}@media print{details{display:block}}";
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#1d2733}h1{font-size:1.5em;margin:0;word-break:break-all}"
+    "h2{font-size:1.1em;margin:2.2em 0 .5em}table{border-collapse:collapse;width:100%}"
+    "td,th{padding:.25em .6em;text-align:left;border-bottom:1px solid #e3e7ec;vertical-align:top}th{color:#5a6673;font-weight:600;font-size:.85em}"
+    "td{word-break:break-all}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}.w{word-break:normal;white-space:nowrap}"
+    ".grey{color:#5a6673}code{font-size:.9em;word-break:break-all}.cards{display:flex;flex-wrap:wrap;gap:1em;margin:1.4em 0}"
+    ".card{flex:1 1 9em;border:1px solid #e3e7ec;border-radius:8px;padding:.7em 1em}.card b{display:block;font-size:1.45em}"
+    ".card span{color:#5a6673;font-size:.9em}.badge{display:inline-block;border-radius:6px;padding:.3em .9em;color:#fff;font-weight:600;margin-top:.8em}"
+    ".g0{background:#5a6673}.g1,.g2{background:#b3261e}.g3{background:#b26a00}.g4{background:#2e7d32}.g5{background:#1b6e2a}"
+    ".bar{height:.75em;background:#e3e7ec;border-radius:3px;min-width:2px;margin-top:.35em;overflow:hidden}"
+    ".bar i{display:block;height:100%;background:#2f6fb2}i.low{background:#b3261e}i.mid{background:#d9822b}i.high{background:#2e7d32}"
+    ".stack{display:flex;height:1.6em;border-radius:5px;overflow:hidden;background:#eef1f4}.stack i{display:block}"
+    ".key{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .4em 0 1em}"
+    ".hint{background:#eef4fb;border-radius:6px;padding:.5em .9em;margin:.4em 0}summary{cursor:pointer;font-size:1.1em;font-weight:600;margin:2.2em 0 .5em}"
+    "dt{font-weight:600;float:left;clear:left;width:7em}dd{margin:0 0 .2em 7em}svg text{font:12px system-ui,sans-serif;fill:#5a6673}"
+    "@media print{details{display:block}}";
 
 static qx_status put(qx_buf *b, const char *text)
 {
@@ -215,7 +222,8 @@ static qx_status put_tensors(const qx_report *r, qx_buf *b)
     int64_t largest = 1;
     for (int64_t i = 0; i < r->n_tensors; i++)
         if (r->tensors[i].bytes_before > largest) largest = r->tensors[i].bytes_before;
-    QX_TRY(qx_buf_printf(b, "<details%s><summary>%lld weights</summary>\n<table><tr><th>read by<th class=n>N &times; K<th>format<th class=n>before<th class=n>after<th class=n>SQNR<th style=\"width:20%%\"></tr>\n", r->n_tensors <= FEW_ROWS ? " open" : "", (long long)r->n_tensors));
+    QX_TRY(qx_buf_printf(b, "<details%s><summary>%lld weights</summary>\n<table><tr><th>read by<th class=n>N &times; K<th>format<th class=n>before<th class=n>after<th class=n>SQNR"
+                            "<th style=\"width:20%%\"></tr>\n", r->n_tensors <= FEW_ROWS ? " open" : "", (long long)r->n_tensors));
     for (int64_t i = 0; i < r->n_tensors; i++) {
         const qx_report_tensor *t = &r->tensors[i];
         const double before = (double)t->bytes_before;
@@ -242,7 +250,8 @@ static qx_status put_kept(const qx_report *r, qx_buf *b)
 {
     const int64_t kept = count_kept(r);
     if (!kept) return QX_OK;
-    QX_TRY(qx_buf_printf(b, "<details%s><summary>%lld nodes left in float, and why</summary>\n<table><tr><th>node<th>operator<th>why<th class=n>weight</tr>\n", kept <= FEW_ROWS ? " open" : "", (long long)kept));
+    QX_TRY(qx_buf_printf(b, "<details%s><summary>%lld nodes left in float, and why</summary>\n"
+                            "<table><tr><th>node<th>operator<th>why<th class=n>weight</tr>\n", kept <= FEW_ROWS ? " open" : "", (long long)kept));
     for (int64_t i = 0; i < r->n_nodes; i++) {
         const qx_report_node *n = &r->nodes[i];
         if (qx_report_fate(n) != QX_FATE_FLOAT) continue;
