@@ -90,11 +90,11 @@ QX_HD void qk_real8(const void *p, int dt, int64_t i, float *v)
     if (dt == QK_F32) {
         qk_load16((const float *)p + i, r);
         qk_load16((const float *)p + i + 4, r + 4);
-        for (int k = 0; k < 8; k++) v[k] = qx_of_bits(r[k]);
+        QK_UNROLL for (int k = 0; k < 8; k++) v[k] = qx_of_bits(r[k]);
         return;
     }
     qk_load16((const uint16_t *)p + i, r);
-    for (int k = 0; k < 8; k++) {
+    QK_UNROLL for (int k = 0; k < 8; k++) {
         const uint16_t h = (uint16_t)(r[k / 2] >> (16 * (k % 2)));
         v[k] = dt == QK_F16 ? qk_f16_to_f32(h) : qx_sc_bf16_to_f32(h);
     }
@@ -104,12 +104,12 @@ QX_HD void qk_put_real8(void *p, int dt, int64_t i, const float *v)
 {
     uint32_t r[8];
     if (dt == QK_F32) {
-        for (int k = 0; k < 8; k++) r[k] = qx_bits_of(v[k]);
+        QK_UNROLL for (int k = 0; k < 8; k++) r[k] = qx_bits_of(v[k]);
         qk_store16((float *)p + i, r);
         qk_store16((float *)p + i + 4, r + 4);
         return;
     }
-    for (int k = 0; k < 4; k++)
+    QK_UNROLL for (int k = 0; k < 4; k++)
         r[k] = dt == QK_F16 ? qk_f32_to_f16(v[2 * k]) | (uint32_t)qk_f32_to_f16(v[2 * k + 1]) << 16 : qk_f32_to_bf16(v[2 * k]) | (uint32_t)qk_f32_to_bf16(v[2 * k + 1]) << 16;
     qk_store16((uint16_t *)p + i, r);
 }

@@ -23,7 +23,8 @@ QX_HD tile_at tile_of(const qk_gemm_args *a, int64_t block)
     return at;
 }
 
-QX_HD void gemm_store(const qk_gemm_args *a, const tile_at *at, int64_t m, int64_t n, float sum)
+/* A call: sixteen copies of it, one for each sum of a thread, would be long. */
+QK_APART void gemm_store(const qk_gemm_args *a, const tile_at *at, int64_t m, int64_t n, float sum)
 {
     if (m >= a->m || n >= a->n) return;
     float v = a->alpha * sum;
@@ -43,7 +44,7 @@ QK_KERNEL(gemm_kernel, qk_gemm_args)
     QK_SHARED(float, ws, TK * T); /* [k][column] */
     QK_PRIVATE(float, acc, PER);
     const tile_at at = tile_of(&a, QK_BLOCK);
-    QK_THREADS(t) for (int i = 0; i < PER; i++) QK_MY(acc)[i] = 0;
+    QK_THREADS(t) QK_UNROLL for (int i = 0; i < PER; i++) QK_MY(acc)[i] = 0;
     for (int64_t k0 = 0; k0 < a.k; k0 += TK) {
         QK_THREADS(t) {
             for (int e = t; e < TK * T; e += QK_NT) {
@@ -58,11 +59,11 @@ QK_KERNEL(gemm_kernel, qk_gemm_args)
         QK_THREADS(t) {
             const int r = t / 16 * 4, c = t % 16 * 4;
             for (int k = 0; k < TK; k++)
-                for (int i = 0; i < PER; i++) QK_MY(acc)[i] = fmaf(xs[k * T + r + i / 4], ws[k * T + c + i % 4], QK_MY(acc)[i]);
+                QK_UNROLL for (int i = 0; i < PER; i++) QK_MY(acc)[i] = fmaf(xs[k * T + r + i / 4], ws[k * T + c + i % 4], QK_MY(acc)[i]);
         }
         QK_SYNC();
     }
-    QK_THREADS(t) for (int i = 0; i < PER; i++) gemm_store(&a, &at, at.m0 + t / 16 * 4 + i / 4, at.n0 + t % 16 * 4 + i % 4, QK_MY(acc)[i]);
+    QK_THREADS(t) QK_UNROLL for (int i = 0; i < PER; i++) gemm_store(&a, &at, at.m0 + t / 16 * 4 + i / 4, at.n0 + t % 16 * 4 + i % 4, QK_MY(acc)[i]);
 }
 QK_HOST(gemm_kernel, qk_gemm_args)
 QK_EXTERN int qk_gemm(qk_queue q, const qk_gemm_args *a)

@@ -115,7 +115,7 @@ typedef struct qk_norm_args {
 } qk_norm_args;
 int qk_norm(qk_queue q, const qk_norm_args *a);
 /* One block a group: n elements from g n on, channels of `inner` elements; gamma, beta by channel (g channels/groups + k); silu behind. NHWC = 0. */
-typedef struct qk_group_norm_args { const void *x, *gamma, *beta; void *y; int64_t groups_total, groups, channels, inner; int32_t dtype, ptype, silu; float eps; int32_t wide; } qk_group_norm_args; /* wide: set by qk_group_norm */
+typedef struct qk_group_norm_args { const void *x, *gamma, *beta; void *y; int64_t groups_total, groups, channels, inner; int32_t dtype, ptype, silu; float eps; } qk_group_norm_args;
 int qk_group_norm(qk_queue q, const qk_group_norm_args *a);
 /* Reduce over `mid` axes: x viewed as [outer][d][inner]. op: qx_reduce (kernels/rows.h). dtype real or an integer type (SUM MAX MIN PROD). */
 typedef struct qk_reduce_args { const void *x; void *y; int64_t outer, d, inner; int32_t dtype, op; } qk_reduce_args;

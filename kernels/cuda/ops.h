@@ -1,4 +1,4 @@
-/* ops.h - one element of the pointwise operators; the formulas are those of the CPU (kernels/unary.def, kernels/cpu/binary.c, kernels/scalar.h). */
+/* ops.h - pointwise operators on EACH elements, a constant: which one it is is looked up once for all of them, and they stay in registers. The formulas are those of the CPU (kernels/unary.def, kernels/cpu/binary.c, kernels/scalar.h). */
 #ifndef QX_KERNELS_CUDA_OPS_H
 #define QX_KERNELS_CUDA_OPS_H
 
@@ -10,13 +10,19 @@
 
 #define QX_SIGN(v) (((v) > 0) - ((v) < 0))
 
-QX_HD float unary_real(int op, float v, const float *p)
+QK_INSIDE void unary_reals(int op, float *w, const float *p, const int EACH)
 {
     switch (op) {
-#define QX_UNARY(name, fexpr, dexpr) case QX_U_##name: return (float)(fexpr);
+#define QX_UNARY(name, fexpr, dexpr)               \
+    case QX_U_##name:                              \
+        QK_UNROLL for (int k = 0; k < EACH; k++) { \
+            const float v = w[k];                  \
+            w[k] = (float)(fexpr);                 \
+        }                                          \
+        break;
 #include "kernels/unary.def"
 #undef QX_UNARY
-    default: return v;
+    default: break;
     }
 }
 
@@ -40,20 +46,36 @@ QX_HD float mod_real(float u, float v)
 
 QX_HD float pow_real(float u, float v) { return v == 2.0f ? u * u : v == 3.0f ? u * u * u : v == 1.0f ? u : powf(u, v); }
 
-QX_HD float binary_real(int op, float u, float v)
+/* Long, and rare: a call. */
+QK_APART float binary_apart(int op, float u, float v)
 {
     switch (op) {
-    case QX_B_ADD: return u + v;
-    case QX_B_SUB: return u - v;
-    case QX_B_MUL: return u * v;
-    case QX_B_DIV: return u / v;
     case QX_B_POW: return pow_real(u, v);
-    case QX_B_MIN: return u != u ? u : v != v ? v : u < v ? u : v;
-    case QX_B_MAX: return u != u ? u : v != v ? v : u > v ? u : v;
     case QX_B_MOD: return mod_real(u, v);
     case QX_B_FMOD: return fmodf(u, v);
     default: return u < 0 ? u * v : u; /* PRELU */
     }
+}
+
+/* x op= y, or x = y op x: swapped. */
+QK_INSIDE void binary_reals(int op, float *x, const float *y, int swapped, const int EACH)
+{
+#define QX_EACH_OF(expr)                                               \
+    QK_UNROLL for (int k = 0; k < EACH; k++) {                         \
+        const float u = swapped ? y[k] : x[k], v = swapped ? x[k] : y[k]; \
+        x[k] = (expr);                                                 \
+    }                                                                  \
+    break
+    switch (op) {
+    case QX_B_ADD: QX_EACH_OF(u + v);
+    case QX_B_SUB: QX_EACH_OF(u - v);
+    case QX_B_MUL: QX_EACH_OF(u * v);
+    case QX_B_DIV: QX_EACH_OF(u / v);
+    case QX_B_MIN: QX_EACH_OF(u != u ? u : v != v ? v : u < v ? u : v);
+    case QX_B_MAX: QX_EACH_OF(u != u ? u : v != v ? v : u > v ? u : v);
+    default: QX_EACH_OF(binary_apart(op, u, v));
+    }
+#undef QX_EACH_OF
 }
 
 QX_HD int64_t div_int(int64_t u, int64_t v) { return v == 0 ? 0 : v == -1 ? (int64_t)(0 - (uint64_t)u) : u / v; }

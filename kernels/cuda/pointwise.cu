@@ -7,13 +7,18 @@ QK_KERNEL(unary_kernel, qk_unary_args)
     QK_EACH(piece, a.wide ? a.n / QK_WIDE : 0) {
         float v[QK_WIDE];
         qk_real8(a.x, a.dtype, piece * QK_WIDE, v);
-        for (int k = 0; k < QK_WIDE; k++) v[k] = unary_real(a.op, v[k], a.p);
+        unary_reals(a.op, v, a.p, QK_WIDE);
         qk_put_real8(a.y, a.dtype, piece * QK_WIDE, v);
     }
     if (a.wide) return;
     QK_EACH(i, a.n) {
-        if (qk_is_real(a.dtype)) qk_put_real(a.y, a.dtype, i, unary_real(a.op, qk_real(a.x, a.dtype, i), a.p));
-        else qk_put_int(a.y, a.dtype, i, unary_int(a.op, qk_int(a.x, a.dtype, i)));
+        if (!qk_is_real(a.dtype)) {
+            qk_put_int(a.y, a.dtype, i, unary_int(a.op, qk_int(a.x, a.dtype, i)));
+            continue;
+        }
+        float v = qk_real(a.x, a.dtype, i);
+        unary_reals(a.op, &v, a.p, 1);
+        qk_put_real(a.y, a.dtype, i, v);
     }
 }
 QK_HOST(unary_kernel, qk_unary_args)
@@ -73,7 +78,7 @@ QX_HD void operand8(const void *p, int dtype, int rank, const int64_t *dims, con
         return;
     }
     const float one = qk_real(p, dtype, at);
-    for (int k = 0; k < QK_WIDE; k++) v[k] = one;
+    QK_UNROLL for (int k = 0; k < QK_WIDE; k++) v[k] = one;
 }
 
 QK_KERNEL(binary_kernel, qk_binary_args)
@@ -82,7 +87,7 @@ QK_KERNEL(binary_kernel, qk_binary_args)
         float u[QK_WIDE], v[QK_WIDE];
         operand8(a.a, a.dtype, a.rank, a.dims, a.sa, piece * QK_WIDE, u);
         operand8(a.b, a.dtype, a.rank, a.dims, a.sb, piece * QK_WIDE, v);
-        for (int k = 0; k < QK_WIDE; k++) u[k] = binary_real(a.op, u[k], v[k]);
+        binary_reals(a.op, u, v, 0, QK_WIDE);
         qk_put_real8(a.y, a.dtype, piece * QK_WIDE, u);
     }
     if (a.wide) return;
@@ -90,9 +95,13 @@ QK_KERNEL(binary_kernel, qk_binary_args)
     QK_EACH(i, a.n) {
         const int64_t ia = qk_offset(i, a.rank, a.dims, a.sa), ib = qk_offset(i, a.rank, a.dims, a.sb);
         if (real) {
-            const float u = qk_real(a.a, a.dtype, ia), v = qk_real(a.b, a.dtype, ib);
-            if (compare) ((uint8_t *)a.y)[i] = (uint8_t)COMPARE(a.op, u, v);
-            else qk_put_real(a.y, a.dtype, i, binary_real(a.op, u, v));
+            float u = qk_real(a.a, a.dtype, ia), v = qk_real(a.b, a.dtype, ib);
+            if (compare) {
+                ((uint8_t *)a.y)[i] = (uint8_t)COMPARE(a.op, u, v);
+                continue;
+            }
+            binary_reals(a.op, &u, &v, 0, 1);
+            qk_put_real(a.y, a.dtype, i, u);
         } else {
             const int64_t u = qk_int(a.a, a.dtype, ia), v = qk_int(a.b, a.dtype, ib);
             if (compare) ((uint8_t *)a.y)[i] = (uint8_t)COMPARE(a.op, u, v);
@@ -137,11 +146,9 @@ QK_INSIDE void chain_piece(const qk_chain_args *a, const int64_t i, const int EA
         const qk_chain_op *op = &a->ops[o];
         if (op->binary && EACH == 1) u[0] = qk_real(a->in[op->input], a->dtype, qk_offset(i, a->rank, a->dims, a->strides[op->input]));
         else if (op->binary) operand8(a->in[op->input], a->dtype, a->rank, a->dims, a->strides[op->input], i, u);
-        QK_UNROLL for (int k = 0; k < EACH; k++) {
-            if (!op->binary) v[k] = unary_real(op->fn, v[k], op->p);
-            else v[k] = op->swapped ? binary_real(op->fn, u[k], v[k]) : binary_real(op->fn, v[k], u[k]);
-            v[k] = kept(v[k], a->dtype);
-        }
+        if (op->binary) binary_reals(op->fn, v, u, op->swapped, EACH);
+        else unary_reals(op->fn, v, op->p, EACH);
+        QK_UNROLL for (int k = 0; k < EACH; k++) v[k] = kept(v[k], a->dtype);
     }
     if (EACH == 1) qk_put_real(a->y, a->dtype, i, v[0]);
     else qk_put_real8(a->y, a->dtype, i, v);

@@ -146,22 +146,15 @@ QK_EXTERN int qk_norm(qk_queue q, const qk_norm_args *a)
  * it come from L2. */
 enum { GROUP_THREADS = 1024 };
 
-QX_HD void group_part(const qk_group_norm_args *a, int64_t at, float *v)
-{
-    if (a->wide) qk_real8(a->x, a->dtype, at, v);
-    else v[0] = qk_real(a->x, a->dtype, at);
-}
-
-QK_KERNEL_RESIDENT(group_norm_kernel, qk_group_norm_args, GROUP_THREADS, 1)
+QK_INSIDE void group_norm_body(const qk_group_norm_args *a, const int64_t block, const int qk_nt, const int EACH)
 {
     QK_SHARED(float, red, GROUP_THREADS);
-    const int each = a.wide ? QK_WIDE : 1;
-    const int64_t per = a.channels / a.groups, n = per * a.inner, base = QK_BLOCK * n, c0 = QK_BLOCK % a.groups * per;
+    const int64_t per = a->channels / a->groups, n = per * a->inner, base = block * n, c0 = block % a->groups * per;
     QK_THREADS(t) {
         float s = 0, v[QK_WIDE];
-        for (int64_t k = t * each; k < n; k += QK_NT * each) {
-            group_part(&a, base + k, v);
-            for (int j = 0; j < each; j++) s += v[j];
+        for (int64_t k = t * EACH; k < n; k += qk_nt * EACH) {
+            reals_at(a->x, a->dtype, base + k, v, EACH);
+            QK_UNROLL for (int j = 0; j < EACH; j++) s += v[j];
         }
         red[t] = s;
     }
@@ -170,37 +163,39 @@ QK_KERNEL_RESIDENT(group_norm_kernel, qk_group_norm_args, GROUP_THREADS, 1)
     QK_SYNC();
     QK_THREADS(t) {
         float s = 0, v[QK_WIDE];
-        for (int64_t k = t * each; k < n; k += QK_NT * each) {
-            group_part(&a, base + k, v);
-            for (int j = 0; j < each; j++) s += (v[j] - mean) * (v[j] - mean);
+        for (int64_t k = t * EACH; k < n; k += qk_nt * EACH) {
+            reals_at(a->x, a->dtype, base + k, v, EACH);
+            QK_UNROLL for (int j = 0; j < EACH; j++) s += (v[j] - mean) * (v[j] - mean);
         }
         red[t] = s;
     }
     QK_FOLD(red, u + v);
-    const float inv = 1.0f / sqrtf(red[0] / (float)n + a.eps);
+    const float inv = 1.0f / sqrtf(red[0] / (float)n + a->eps);
     QK_THREADS(t) {
         float v[QK_WIDE];
-        for (int64_t k = t * each; k < n; k += QK_NT * each) {
-            const int64_t c = c0 + k / a.inner; /* the same for a piece: inner is a multiple of it */
-            const float gamma = a.gamma ? qk_real(a.gamma, a.ptype, c) : 1.0f, beta = a.beta ? qk_real(a.beta, a.ptype, c) : 0.0f;
-            group_part(&a, base + k, v);
-            for (int j = 0; j < each; j++) {
+        for (int64_t k = t * EACH; k < n; k += qk_nt * EACH) {
+            const int64_t c = c0 + k / a->inner; /* the same for a piece: inner is a multiple of it */
+            const float gamma = a->gamma ? qk_real(a->gamma, a->ptype, c) : 1.0f, beta = a->beta ? qk_real(a->beta, a->ptype, c) : 0.0f;
+            reals_at(a->x, a->dtype, base + k, v, EACH);
+            QK_UNROLL for (int j = 0; j < EACH; j++) {
                 float y = (v[j] - mean) * inv;
-                if (a.gamma) y *= gamma;
-                if (a.beta) y += beta;
-                v[j] = a.silu ? y * fm_sigmoid(y) : y;
+                if (a->gamma) y *= gamma;
+                if (a->beta) y += beta;
+                v[j] = a->silu ? y * fm_sigmoid(y) : y;
             }
-            if (a.wide) qk_put_real8(a.y, a.dtype, base + k, v);
-            else qk_put_real(a.y, a.dtype, base + k, v[0]);
+            put_reals(a->y, a->dtype, base + k, v, EACH);
         }
     }
 }
+
+QK_KERNEL_RESIDENT(group_norm_kernel, qk_group_norm_args, GROUP_THREADS, 1) { group_norm_body(&a, QK_BLOCK, QK_NT, 1); }
 QK_HOST(group_norm_kernel, qk_group_norm_args)
-QK_EXTERN int qk_group_norm(qk_queue q, const qk_group_norm_args *args)
+QK_KERNEL_RESIDENT(group_norm_wide_kernel, qk_group_norm_args, GROUP_THREADS, 1) { group_norm_body(&a, QK_BLOCK, QK_NT, QK_WIDE); }
+QK_HOST(group_norm_wide_kernel, qk_group_norm_args)
+QK_EXTERN int qk_group_norm(qk_queue q, const qk_group_norm_args *a)
 {
-    qk_group_norm_args a = *args;
-    a.wide = a.inner % QK_WIDE == 0 && qk_is_wide(a.x) && qk_is_wide(a.y);
-    return QK_LAUNCH(group_norm_kernel, a.groups_total, GROUP_THREADS, q, &a);
+    if (a->inner % QK_WIDE == 0 && qk_is_wide(a->x) && qk_is_wide(a->y)) return QK_LAUNCH(group_norm_wide_kernel, a->groups_total, GROUP_THREADS, q, a);
+    return QK_LAUNCH(group_norm_kernel, a->groups_total, GROUP_THREADS, q, a);
 }
 
 /* ---- reductions ---- */

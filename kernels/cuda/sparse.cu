@@ -123,9 +123,9 @@ static void host_mma(int dtype, const uint32_t (*a)[AHEAD * 4], const uint32_t (
 /* ---- product ---- */
 
 /* Four bytes of activation row `token` from column k on; zeros behind the last token. */
-QX_HD uint32_t activation(const qk_sparse_args *a, int64_t token, int64_t k)
+QX_HD uint32_t activation(const qk_sparse_args *a, const int dtype, int64_t token, int64_t k)
 {
-    const int size = a->dtype == QK_F16 ? 2 : 1;
+    const int size = dtype == QK_F16 ? 2 : 1;
     return token < a->m ? *(const uint32_t *)(const void *)((const uint8_t *)a->x + (token * a->k + k) * size) : 0u;
 }
 
@@ -143,58 +143,67 @@ QX_HD void sparse_store(const qk_sparse_args *a, int64_t token, int64_t row, uin
 
 /* A block has 16 rows of the weight and up to 16 tokens. With few tokens the time is that of reading the weight: the warps take turns along k, each with the loads of
  * AHEAD tiles under way, and their sums are added in the order of the warps. */
-QK_KERNEL_RESIDENT(sparse_kernel, qk_sparse_args, WARPS * LANES, 2)
+QK_INSIDE void sparse_body(const qk_sparse_args *a, const int64_t block, const int qk_nt, const int dtype)
 {
     QK_SHARED(uint32_t, red, WARPS * TILE_OUT);
     QK_PRIVATE(uint32_t, acc, TOKEN_TILES * 4);
     QK_PRIVATE(uint32_t, av, AHEAD * 4);
     QK_PRIVATE(uint32_t, ev, AHEAD);
     QK_PRIVATE(uint32_t, bv, 4);
-    const int f16 = a.dtype == QK_F16, kt = tile_k(a.dtype);
-    const int64_t tiles_k = a.k / kt, row0 = QK_BLOCK % (a.n / TILE_M), tok0 = QK_BLOCK / (a.n / TILE_M) * TOKENS * TOKEN_TILES;
-    QK_THREADS(t) for (int i = 0; i < TOKEN_TILES * 4; i++) QK_MY(acc)[i] = 0;
+    const int f16 = dtype == QK_F16, kt = tile_k(dtype);
+    const int64_t tiles_k = a->k / kt, row0 = block % (a->n / TILE_M), tok0 = block / (a->n / TILE_M) * TOKENS * TOKEN_TILES;
+    QK_THREADS(t) QK_UNROLL for (int i = 0; i < TOKEN_TILES * 4; i++) QK_MY(acc)[i] = 0;
     for (int64_t k0 = 0; k0 < tiles_k; k0 += WARPS * AHEAD) {
-        QK_THREADS(t) for (int s = 0; s < AHEAD; s++) {
+        QK_THREADS(t) QK_UNROLL for (int s = 0; s < AHEAD; s++) {
             const int64_t kk = k0 + s * WARPS + t / LANES, tile = row0 * tiles_k + kk;
             if (kk >= tiles_k) continue;
-            qk_load16((const uint32_t *)a.values + (tile * LANES + t % LANES) * 4, &QK_MY(av)[s * 4]);
-            QK_MY(ev)[s] = f16 ? a.meta[tile * 16 + t % LANES / 4 * 2 + t % 2] : a.meta[tile * 32 + t % LANES];
+            qk_load16((const uint32_t *)a->values + (tile * LANES + t % LANES) * 4, &QK_MY(av)[s * 4]);
+            QK_MY(ev)[s] = f16 ? a->meta[tile * 16 + t % LANES / 4 * 2 + t % 2] : a->meta[tile * 32 + t % LANES];
         }
-        for (int s = 0; s < AHEAD; s++)
-            for (int j = 0; j < TOKEN_TILES; j++) {
-                if (tok0 + j * TOKENS >= a.m) continue;
+        QK_UNROLL for (int s = 0; s < AHEAD; s++)
+            QK_UNROLL for (int j = 0; j < TOKEN_TILES; j++) {
+                if (tok0 + j * TOKENS >= a->m) continue;
                 QK_THREADS(t) {
                     const int64_t kk = k0 + s * WARPS + t / LANES;
-                    for (int r = 0; r < 4 && kk < tiles_k; r++)
-                        QK_MY(bv)[r] = activation(&a, tok0 + j * TOKENS + t % LANES / 4, kk * kt + (f16 ? t % 4 * 2 + 8 * r : t % 4 * 4 + 16 * r));
+                    QK_UNROLL for (int r = 0; r < 4; r++)
+                        QK_MY(bv)[r] = kk >= tiles_k ? 0u : activation(a, dtype, tok0 + j * TOKENS + t % LANES / 4, kk * kt + (f16 ? t % 4 * 2 + 8 * r : t % 4 * 4 + 16 * r));
                 }
                 QK_THREADS(t) if (k0 + s * WARPS + t / LANES < tiles_k) { /* the same for all lanes of a warp */
 #ifdef __CUDACC__
-                    mma_sp(a.dtype, acc + 4 * j, av + 4 * s, bv, ev[s]);
+                    mma_sp(dtype, acc + 4 * j, av + 4 * s, bv, ev[s]);
 #else
                     const int w = t / LANES * LANES;
-                    host_mma(a.dtype, (const uint32_t (*)[AHEAD * 4])&av_of[w], (const uint32_t (*)[4])&bv_of[w], (const uint32_t (*)[AHEAD])&ev_of[w], s, t % LANES, &acc_of[t][4 * j]);
+                    host_mma(dtype, (const uint32_t (*)[AHEAD * 4])&av_of[w], (const uint32_t (*)[4])&bv_of[w], (const uint32_t (*)[AHEAD])&ev_of[w], s, t % LANES, &acc_of[t][4 * j]);
 #endif
                 }
             }
     }
-    QK_THREADS(t) for (int i = 0; i < TOKEN_TILES * 4; i++) {
+    QK_THREADS(t) QK_UNROLL for (int i = 0; i < TOKEN_TILES * 4; i++) {
         const int row = t % LANES / 4 + i % 4 / 2 * 8, token = i / 4 * TOKENS + t % 4 * 2 + i % 2;
         red[t / LANES * TILE_OUT + token * TILE_M + row] = QK_MY(acc)[i];
     }
     QK_SYNC();
-    QK_THREADS(t) for (int e = t; e < TILE_OUT; e += QK_NT) {
+    QK_THREADS(t) for (int e = t; e < TILE_OUT; e += qk_nt) {
         uint32_t sum = red[e];
         for (int w = 1; w < WARPS; w++) {
             const uint32_t v = red[w * TILE_OUT + e];
-            sum = a.dtype == QK_I8 ? sum + v : qx_bits_of(qx_of_bits(sum) + qx_of_bits(v));
+            sum = dtype == QK_I8 ? sum + v : qx_bits_of(qx_of_bits(sum) + qx_of_bits(v));
         }
-        sparse_store(&a, tok0 + e / TILE_M, row0 * TILE_M + e % TILE_M, sum);
+        sparse_store(a, tok0 + e / TILE_M, row0 * TILE_M + e % TILE_M, sum);
     }
 }
-QK_HOST(sparse_kernel, qk_sparse_args)
+
+/* E4M3 is an instruction of sm_89 and 120; on 90 and 100 the compiler makes two of f16 of it and conversions, which want registers. */
+#define SPARSE_KERNEL(name, dtype, resident)                                                                        \
+    QK_KERNEL_RESIDENT(name, qk_sparse_args, WARPS * LANES, resident) { sparse_body(&a, QK_BLOCK, QK_NT, dtype); } \
+    QK_HOST(name, qk_sparse_args)
+SPARSE_KERNEL(sparse_f16, QK_F16, 2)
+SPARSE_KERNEL(sparse_s8, QK_I8, 2)
+SPARSE_KERNEL(sparse_e4m3, QK_E4M3, 1)
 QK_EXTERN int qk_sparse_gemm(qk_queue q, const qk_sparse_args *a)
 {
-    const int64_t tokens = (a->m + TOKENS * TOKEN_TILES - 1) / (TOKENS * TOKEN_TILES);
-    return QK_LAUNCH(sparse_kernel, a->n / TILE_M * tokens, WARPS * LANES, q, a);
+    const int64_t blocks = a->n / TILE_M * ((a->m + TOKENS * TOKEN_TILES - 1) / (TOKENS * TOKEN_TILES));
+    if (a->dtype == QK_F16) return QK_LAUNCH(sparse_f16, blocks, WARPS * LANES, q, a);
+    if (a->dtype == QK_I8) return QK_LAUNCH(sparse_s8, blocks, WARPS * LANES, q, a);
+    return QK_LAUNCH(sparse_e4m3, blocks, WARPS * LANES, q, a);
 }
