@@ -2,6 +2,7 @@
 #include "calib/source.h"
 
 #include "calib/folder.h"
+#include "onnx/infer.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -48,17 +49,7 @@ void qx_samples_close(qx_samples *s)
 const char *qx_inputs_text(qx_samples *s)
 {
     qx_buf b = QX_BUF_INIT(s->ctx);
-    qx_status st = QX_OK;
-    for (uint32_t i = 0; i < s->model->graph->n_inputs && st == QX_OK && b.len < 2048; i++) {
-        const qx_value *v = s->model->graph->inputs[i];
-        const qx_type *t = &v->type;
-        char name[80];
-        st = qx_buf_printf(&b, "%s%s %s[", i ? ", " : "", qx_printable(v->name, name, sizeof name), qx_dtype_get(t->dtype)->text);
-        for (int d = 0; d < t->rank && st == QX_OK && t->has_shape; d++)
-            st = t->dims[d].n >= 0 ? qx_buf_printf(&b, "%s%lld", d ? "," : "", (long long)t->dims[d].n) : qx_buf_printf(&b, "%s%s", d ? "," : "", t->dims[d].sym ? t->dims[d].sym : "?");
-        if (st == QX_OK) st = qx_buf_printf(&b, "]");
-    }
-    const char *text = st == QX_OK ? qx_arena_strndup(s->arena, b.data ? b.data : "none", b.data ? b.len : 4) : NULL;
+    const char *text = qx_inputs_describe(s->model->graph, &b) == QX_OK ? qx_arena_strndup(s->arena, b.data, b.len) : NULL;
     qx_buf_free(&b);
     return text ? text : "?";
 }

@@ -17,22 +17,7 @@ static const qx_argdef options[] = {
 static qx_status print_json(cli *c, const qx_finding *f, int64_t n)
 {
     qx_buf b = QX_BUF_INIT(c->ctx);
-    qx_jsonw w;
-    qx_jsonw_init(&w, &b, true);
-    QX_TRY(qx_jsonw_begin_object(&w, NULL));
-    QX_TRY(qx_jsonw_string(&w, "model", c->args[0]));
-    QX_TRY(qx_jsonw_begin_array(&w, "findings"));
-    for (int64_t i = 0; i < n; i++) {
-        QX_TRY(qx_jsonw_begin_object(&w, NULL));
-        QX_TRY(qx_jsonw_string(&w, "rule", f[i].rule));
-        QX_TRY(qx_jsonw_string(&w, "severity", f[i].error ? "error" : "warning"));
-        QX_TRY(qx_jsonw_string(&w, "node", f[i].node));
-        QX_TRY(qx_jsonw_string(&w, "op", f[i].op));
-        QX_TRY(qx_jsonw_string(&w, "text", f[i].text));
-        QX_TRY(qx_jsonw_end_object(&w));
-    }
-    QX_TRY(qx_jsonw_end_array(&w));
-    QX_TRY(qx_jsonw_end_object(&w));
+    QX_TRY(qx_lint_json(c->args[0], f, n, &b));
     return cli_print_buf(c, &b);
 }
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "onnx/infer.h"
 #include "onnx/weight.h"
 #include "passes/summary.h"
 
@@ -15,34 +16,16 @@ static const qx_argdef options[] = {
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };
 
-/* "f32[batch,3,224,?]" in the arena. */
 static const char *type_text(cli *c, const qx_type *t)
 {
-    static const char *const kinds[] = {"?", "tensor", "sparse", "sequence", "optional", "map"};
-    qx_buf b = QX_BUF_INIT(c->ctx);
-    if (t->kind != QX_KIND_TENSOR) return kinds[t->kind];
-    qx_buf_printf(&b, "%s", qx_dtype_get(t->dtype)->text);
-    if (!t->has_shape) qx_buf_printf(&b, "[...]");
-    for (int i = 0; t->has_shape && i <= t->rank; i++) {
-        const char *sep = i == 0 ? "[" : i < t->rank ? "," : "]";
-        if (i == t->rank) { qx_buf_printf(&b, "%s", t->rank ? "]" : "[]"); break; }
-        if (t->dims[i].n >= 0) qx_buf_printf(&b, "%s%lld", sep, (long long)t->dims[i].n);
-        else qx_buf_printf(&b, "%s%s", sep, t->dims[i].sym ? t->dims[i].sym : "?");
-    }
-    const char *out = cli_show(c, b.data);
-    qx_buf_free(&b);
-    return out;
+    char text[256];
+    return cli_show(c, qx_type_describe(t, text, sizeof text));
 }
 
-static const char *dims_text(cli *c, const qx_weight *w)
+static const char *weight_text(cli *c, const qx_weight *w)
 {
-    qx_buf b = QX_BUF_INIT(c->ctx);
-    qx_buf_printf(&b, "%s[", qx_dtype_get(w->dtype)->text);
-    for (int i = 0; i < w->rank; i++) qx_buf_printf(&b, "%s%lld", i ? "," : "", (long long)w->dims[i]);
-    qx_buf_printf(&b, "]");
-    const char *out = cli_show(c, b.data);
-    qx_buf_free(&b);
-    return out;
+    char text[256];
+    return cli_show(c, qx_weight_describe(w, text, sizeof text));
 }
 
 static const char *place_text(const qx_weight *w)
@@ -53,8 +36,6 @@ static const char *place_text(const qx_weight *w)
     default: return "-";
     }
 }
-
-/* ---- people ----------------------------------------------------------------------------------------------------------------- */
 
 static void print_ports(cli *c, const qx_model *m)
 {
@@ -113,130 +94,15 @@ static qx_status print_tensors(void *user, qx_graph *g)
     cli *c = user;
     for (uint32_t i = 0; i < g->n_inits; i++) {
         const qx_weight *w = g->inits[i]->init;
-        if (w) cli_print("%-40s %-24s %10s  %-6s %lld readers\n", cli_show(c, g->inits[i]->name), dims_text(c, w), cli_bytes(c, (int64_t)w->bytes), place_text(w), (long long)g->inits[i]->n_uses);
+        if (w) cli_print("%-40s %-24s %10s  %-6s %lld readers\n", cli_show(c, g->inits[i]->name), weight_text(c, w), cli_bytes(c, (int64_t)w->bytes), place_text(w), (long long)g->inits[i]->n_uses);
     }
     return qx_check_cancel(c->ctx);
-}
-
-/* ---- programs --------------------------------------------------------------------------------------------------------------- */
-
-static qx_status port_json(cli *c, qx_jsonw *w, const qx_value *v)
-{
-    QX_TRY(qx_jsonw_begin_object(w, NULL));
-    QX_TRY(qx_jsonw_string(w, "name", v->name));
-    QX_TRY(qx_jsonw_string(w, "type", type_text(c, &v->type)));
-    return qx_jsonw_end_object(w);
-}
-
-static qx_status ports_json(cli *c, qx_jsonw *w, const char *key, qx_value *const *v, uint32_t n)
-{
-    QX_TRY(qx_jsonw_begin_array(w, key));
-    for (uint32_t i = 0; i < n; i++)
-        if (!v[i]->init) QX_TRY(port_json(c, w, v[i]));
-    return qx_jsonw_end_array(w);
-}
-
-typedef struct writer { cli *c; qx_jsonw *w; } writer;
-
-static qx_status node_json(void *user, qx_node *n)
-{
-    writer *x = user;
-    QX_TRY(qx_jsonw_begin_object(x->w, NULL));
-    QX_TRY(qx_jsonw_string(x->w, "name", n->name));
-    QX_TRY(qx_jsonw_string(x->w, "op", n->op_type));
-    if (*n->domain) QX_TRY(qx_jsonw_string(x->w, "domain", n->domain));
-    QX_TRY(qx_jsonw_begin_array(x->w, "inputs"));
-    for (uint32_t i = 0; i < n->n_in; i++) QX_TRY(qx_jsonw_string(x->w, NULL, n->in[i] ? n->in[i]->name : ""));
-    QX_TRY(qx_jsonw_end_array(x->w));
-    QX_TRY(qx_jsonw_begin_array(x->w, "outputs"));
-    for (uint32_t i = 0; i < n->n_out; i++)
-        if (n->out[i]) QX_TRY(port_json(x->c, x->w, n->out[i]));
-    QX_TRY(qx_jsonw_end_array(x->w));
-    return qx_jsonw_end_object(x->w);
-}
-
-static qx_status tensor_json(void *user, qx_graph *g)
-{
-    writer *x = user;
-    for (uint32_t i = 0; i < g->n_inits; i++) {
-        const qx_weight *t = g->inits[i]->init;
-        if (!t) continue;
-        QX_TRY(qx_jsonw_begin_object(x->w, NULL));
-        QX_TRY(qx_jsonw_string(x->w, "name", g->inits[i]->name));
-        QX_TRY(qx_jsonw_string(x->w, "type", dims_text(x->c, t)));
-        QX_TRY(qx_jsonw_int(x->w, "bytes", (int64_t)t->bytes));
-        QX_TRY(qx_jsonw_int(x->w, "readers", g->inits[i]->n_uses));
-        QX_TRY(qx_jsonw_end_object(x->w));
-    }
-    return QX_OK;
-}
-
-static qx_status totals_json(qx_jsonw *w, const qx_summary *s)
-{
-    QX_TRY(qx_jsonw_int(w, "nodes", s->nodes));
-    QX_TRY(qx_jsonw_int(w, "functions", s->functions));
-    QX_TRY(qx_jsonw_int(w, "tensors", s->tensors));
-    QX_TRY(qx_jsonw_int(w, "parameters", s->parameters));
-    QX_TRY(qx_jsonw_int(w, "bytes", s->bytes));
-    QX_TRY(qx_jsonw_int(w, "linear", s->linear));
-    QX_TRY(qx_jsonw_int(w, "linear_constant", s->linear_constant));
-    QX_TRY(qx_jsonw_int(w, "linear_bytes", s->linear_bytes));
-    QX_TRY(qx_jsonw_int(w, "kept_bytes", s->kept_bytes));
-    QX_TRY(qx_jsonw_int(w, "embedding_bytes", s->embedding_bytes));
-    QX_TRY(qx_jsonw_int(w, "saves_8bit", s->saves_8bit));
-    QX_TRY(qx_jsonw_int(w, "saves_4bit", s->saves_4bit));
-    QX_TRY(qx_jsonw_int(w, "quantized_nodes", s->quantized_nodes));
-    QX_TRY(qx_jsonw_int(w, "attentions", s->attentions));
-    QX_TRY(qx_jsonw_begin_object(w, "bytes_by_type"));
-    for (int64_t i = 0; i < s->n_types; i++) QX_TRY(qx_jsonw_int(w, qx_dtype_get(s->types[i].dtype)->text, s->types[i].bytes));
-    QX_TRY(qx_jsonw_end_object(w));
-    QX_TRY(qx_jsonw_begin_array(w, "operators"));
-    for (int64_t i = 0; i < s->n_ops; i++) {
-        QX_TRY(qx_jsonw_begin_object(w, NULL));
-        QX_TRY(qx_jsonw_string(w, "op", s->ops[i].op));
-        if (*s->ops[i].domain) QX_TRY(qx_jsonw_string(w, "domain", s->ops[i].domain));
-        QX_TRY(qx_jsonw_int(w, "nodes", s->ops[i].nodes));
-        QX_TRY(qx_jsonw_int(w, "weight_bytes", s->ops[i].weight_bytes));
-        QX_TRY(qx_jsonw_end_object(w));
-    }
-    return qx_jsonw_end_array(w);
-}
-
-static qx_status head_json(cli *c, qx_jsonw *w, const qx_model *m)
-{
-    QX_TRY(qx_jsonw_string(w, "model", m->path));
-    QX_TRY(qx_jsonw_int(w, "ir_version", m->ir_version));
-    QX_TRY(qx_jsonw_begin_object(w, "opsets"));
-    for (uint32_t i = 0; i < m->n_opsets; i++) QX_TRY(qx_jsonw_int(w, m->opsets[i].domain, m->opsets[i].version));
-    QX_TRY(qx_jsonw_end_object(w));
-    QX_TRY(qx_jsonw_string(w, "producer", m->producer_name ? m->producer_name : ""));
-    QX_TRY(ports_json(c, w, "inputs", m->graph->inputs, m->graph->n_inputs));
-    QX_TRY(ports_json(c, w, "outputs", m->graph->outputs, m->graph->n_outputs));
-    QX_TRY(qx_jsonw_begin_object(w, "metadata"));
-    for (uint32_t i = 0; i < m->n_meta; i++) QX_TRY(qx_jsonw_string(w, m->meta[i].key, m->meta[i].value));
-    return qx_jsonw_end_object(w);
 }
 
 static qx_status print_json(cli *c, qx_model *m, const qx_summary *s)
 {
     qx_buf b = QX_BUF_INIT(c->ctx);
-    qx_jsonw w;
-    writer x = {c, &w};
-    qx_jsonw_init(&w, &b, true);
-    QX_TRY(qx_jsonw_begin_object(&w, NULL));
-    QX_TRY(head_json(c, &w, m));
-    QX_TRY(totals_json(&w, s));
-    if (cli_flag(c, "nodes")) {
-        QX_TRY(qx_jsonw_begin_array(&w, "node_list"));
-        QX_TRY(qx_model_each_node(m, node_json, &x));
-        QX_TRY(qx_jsonw_end_array(&w));
-    }
-    if (cli_flag(c, "tensors")) {
-        QX_TRY(qx_jsonw_begin_array(&w, "tensor_list"));
-        QX_TRY(qx_model_each_graph(m, tensor_json, &x));
-        QX_TRY(qx_jsonw_end_array(&w));
-    }
-    QX_TRY(qx_jsonw_end_object(&w));
+    QX_TRY(qx_summary_json(m, s, cli_flag(c, "nodes"), cli_flag(c, "tensors"), &b));
     return cli_print_buf(c, &b);
 }
 

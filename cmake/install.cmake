@@ -12,7 +12,7 @@ target_link_libraries(qonnx_shared PRIVATE qonnx_flags PkgConfig::DEPS m ${CMAKE
 if(QONNX_DNNL)
   target_link_libraries(qonnx_shared PRIVATE ${DNNL_LIB})
 endif()
-set_target_properties(qonnx_shared PROPERTIES OUTPUT_NAME qonnx EXPORT_NAME qonnx VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} LINKER_LANGUAGE C)
+set_target_properties(qonnx_shared PROPERTIES OUTPUT_NAME qonnx EXPORT_NAME qonnx VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR} LINKER_LANGUAGE C)
 
 install(TARGETS qonnx_shared EXPORT qonnx LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS qonnx ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})

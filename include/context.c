@@ -35,6 +35,7 @@ qonnx_ctx *qonnx_open(void)
         return NULL;
     }
     c->qx = boot;
+    c->text = (qx_buf)QX_BUF_INIT(boot);
     qx_ctx_configure(boot, &(qx_ctx_options){.log = forward_log, .progress = forward_progress, .user = c});
     return c;
 }
@@ -43,6 +44,7 @@ void qonnx_close(qonnx_ctx *c)
 {
     if (!c) return;
     qx_ctx *qx = c->qx;
+    qx_buf_free(&c->text);
     qx_free(qx, c);
     qx_ctx_free(qx);
 }

@@ -3,6 +3,7 @@
 #ifndef QX_FACADE_H
 #define QX_FACADE_H
 
+#include "base/buf.h"
 #include "calib/stats.h"
 #include "include/qonnx.h"
 
@@ -13,6 +14,7 @@ struct qonnx_ctx {
     void *user;
     const volatile int *cancel;
     qx_ctx_options opt;
+    qx_buf text;       /* what qonnx_inspect and qonnx_check handed out last */
 };
 
 struct qonnx_session {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/text.h"
 #include "onnx/edit.h"
 #include "onnx/infer_state.h"
 #include "onnx/make.h"
@@ -460,4 +461,16 @@ const char *qx_type_describe(const qx_type *t, char *buf, size_t cap)
     if (cap) buf[0] = '\0';
     describe(t, buf, cap, 0, 0);
     return buf;
+}
+
+qx_status qx_inputs_describe(const qx_graph *g, qx_buf *out)
+{
+    enum { MOST = 2048 };
+    char name[80], type[160];
+    for (uint32_t i = 0; i < g->n_inputs && out->len < MOST; i++) {
+        const qx_value *v = g->inputs[i];
+        if (v->init) continue;
+        QX_TRY(qx_buf_printf(out, "%s%s %s", out->len ? ", " : "", qx_printable(v->name, name, sizeof name), qx_type_describe(&v->type, type, sizeof type)));
+    }
+    return out->len ? QX_OK : qx_buf_printf(out, "none");
 }

@@ -10,6 +10,7 @@
 #ifndef QX_ONNX_INFER_H
 #define QX_ONNX_INFER_H
 
+#include "base/buf.h"
 #include "onnx/graph.h"
 
 enum { QX_CONTENT_MAX = 1024 };
@@ -43,6 +44,8 @@ const qx_content *qx_infer_content(qx_infer *ix, const qx_value *v);
 
 /* "f32[batch,3,2*height]", "seq(f32[?])", "?" */
 const char *qx_type_describe(const qx_type *t, char *buf, size_t cap);
+/* "x f32[batch,64], y i64[batch]": the inputs of a graph that have no default, for messages; names printable, 2 KB at most. */
+qx_status qx_inputs_describe(const qx_graph *g, qx_buf *out);
 
 /* Whether a channels-last convolution stores its weight as [M, kernel..., C / group]: NhwcConv does (its documentation says otherwise,
  * the optimizer that writes it and the CUDA kernel that runs it do not), its fused and integer relatives do not. -1: not known. */

@@ -1,6 +1,7 @@
 /* weight.c - making weights from bytes and reading what they hold, whole or by ranges, whatever their source. */
 #include "onnx/source.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -137,4 +138,12 @@ qx_status qx_weight_hash(qx_ctx *ctx, const qx_weight *w, uint64_t *out)
     qx_free(ctx, buf);
     *out = h[0];
     return st;
+}
+
+const char *qx_weight_describe(const qx_weight *w, char *buf, size_t cap)
+{
+    size_t at = (size_t)snprintf(buf, cap, "%s[", qx_dtype_get(w->dtype)->text);
+    for (int i = 0; i < w->rank && at < cap; i++) at += (size_t)snprintf(buf + at, cap - at, "%s%lld", i ? "," : "", (long long)w->dims[i]);
+    if (at < cap) snprintf(buf + at, cap - at, "]");
+    return buf;
 }

@@ -139,6 +139,8 @@ qx_status qx_job_new(qx_model *m, const qx_weight *in, const qx_view *view, cons
 /* New last step on top of prev. arg must live in the model's arena. */
 const qx_step *qx_step_new(qx_model *m, const qx_stepdef *def, const qx_step *prev, const void *arg);
 
+/* "f32[64,3,7,7]", into buf. */
+const char *qx_weight_describe(const qx_weight *w, char *buf, size_t cap);
 /* Whole content into out[w->bytes], packed as ONNX's raw_data; runs the job when there is one. Thread safe. */
 qx_status qx_weight_read(qx_ctx *ctx, const qx_weight *w, void *out);
 /* Elements [first, first + count) of a weight WITHOUT a job as float, in storage order. */

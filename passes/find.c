@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "onnx/infer.h"
 #include "passes/find.h"
 
 enum { MAX_FOUND = 256 };
@@ -45,27 +46,12 @@ qx_status qx_find_tokenizer(qx_arena *arena, const char *model_path, const char 
     return QX_OK;
 }
 
-static void describe_input(qx_buf *b, const qx_value *v)
-{
-    qx_buf_printf(b, "%s%s %s[", b->len ? ", " : "", v->name, qx_dtype_get(v->type.dtype)->text);
-    for (int i = 0; v->type.has_shape && i < v->type.rank; i++) {
-        const qx_dim *d = &v->type.dims[i];
-        if (d->n >= 0) qx_buf_printf(b, "%s%lld", i ? "," : "", (long long)d->n);
-        else qx_buf_printf(b, "%s%s", i ? "," : "", d->sym ? d->sym : "?");
-    }
-    qx_buf_printf(b, "]");
-}
-
 qx_status qx_no_samples(qx_ctx *ctx, const qx_model *m)
 {
     qx_buf b = QX_BUF_INIT(ctx);
     bool tokens = false;
-    for (uint32_t i = 0; i < m->graph->n_inputs; i++) {
-        const qx_value *v = m->graph->inputs[i];
-        if (v->init) continue;
-        describe_input(&b, v);
-        tokens |= strstr(v->name, "input_ids") != NULL;
-    }
+    for (uint32_t i = 0; i < m->graph->n_inputs; i++) tokens |= strstr(m->graph->inputs[i]->name, "input_ids") != NULL;
+    (void)qx_inputs_describe(m->graph, &b); /* what does not fit is left out of the message */
     qx_status st = qx_fail(ctx, QX_E_USAGE,
         "this format needs samples to calibrate with, and none are beside the model (sample*.npz, calib*.npz). Give one of:\n"
         "  --calib FILE.npz       arrays named like the inputs: %.2000s\n"

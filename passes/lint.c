@@ -209,3 +209,23 @@ qx_status qx_lint(qx_model *m, qx_target target, qx_arena *arena, qx_finding **o
     *count = l.n;
     return QX_OK;
 }
+
+qx_status qx_lint_json(const char *model, const qx_finding *f, int64_t n, qx_buf *out)
+{
+    qx_jsonw w;
+    qx_jsonw_init(&w, out, true);
+    QX_TRY(qx_jsonw_begin_object(&w, NULL));
+    QX_TRY(qx_jsonw_string(&w, "model", model));
+    QX_TRY(qx_jsonw_begin_array(&w, "findings"));
+    for (int64_t i = 0; i < n; i++) {
+        QX_TRY(qx_jsonw_begin_object(&w, NULL));
+        QX_TRY(qx_jsonw_string(&w, "rule", f[i].rule));
+        QX_TRY(qx_jsonw_string(&w, "severity", f[i].error ? "error" : "warning"));
+        QX_TRY(qx_jsonw_string(&w, "node", f[i].node));
+        QX_TRY(qx_jsonw_string(&w, "op", f[i].op));
+        QX_TRY(qx_jsonw_string(&w, "text", f[i].text));
+        QX_TRY(qx_jsonw_end_object(&w));
+    }
+    QX_TRY(qx_jsonw_end_array(&w));
+    return qx_jsonw_end_object(&w);
+}

@@ -2,6 +2,7 @@
 #ifndef QX_PASSES_LINT_H
 #define QX_PASSES_LINT_H
 
+#include "base/json.h"
 #include "passes/pass.h"
 
 typedef struct qx_finding {
@@ -13,6 +14,8 @@ typedef struct qx_finding {
 
 /* Findings in graph order; strings and array live in `arena`. Target generic: rules of the standard only. */
 qx_status qx_lint(qx_model *m, qx_target target, qx_arena *arena, qx_finding **out, int64_t *count);
+/* {"model": ..., "findings": [{"rule", "severity", "node", "op", "text"}, ...]} */
+qx_status qx_lint_json(const char *model, const qx_finding *f, int64_t n, qx_buf *out);
 /* The rules: name, one line each; NULL behind the last. */
 const char *qx_lint_rule(int i, const char **brief);
 

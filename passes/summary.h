@@ -2,6 +2,7 @@
 #ifndef QX_PASSES_SUMMARY_H
 #define QX_PASSES_SUMMARY_H
 
+#include "base/json.h"
 #include "passes/linear.h"
 
 typedef struct qx_type_total { qx_dtype dtype; int64_t tensors, elements, bytes; } qx_type_total;
@@ -20,5 +21,7 @@ typedef struct qx_summary {
 } qx_summary;
 /* Arrays live in `arena`. */
 qx_status qx_summarize(qx_model *m, qx_arena *arena, qx_summary *out);
+/* The summary, inputs, outputs and metadata as one JSON object (summary_json.c); nodes, tensors: lists of all of them too. */
+qx_status qx_summary_json(qx_model *m, const qx_summary *s, bool nodes, bool tensors, qx_buf *out);
 
 #endif
