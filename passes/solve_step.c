@@ -289,6 +289,37 @@ done:
 static const qx_stepdef def_solve = {.name = "solve", .grid = grid, .begin = begin, .end = end};
 static const qx_stepdef def_prune = {.name = "prune 2:4", .rows = float_rows, .begin = begin, .end = end};
 
+static qx_status add_gram(qx_arena *arena, const qx_value_stats *st, float **sum, const float **gram)
+{
+    const size_t n = (size_t)(st->gram_k * st->gram_k);
+    if (!*gram) return *gram = st->gram, QX_OK;
+    if (!*sum) {
+        *sum = qx_arena_array(arena, n, sizeof **sum);
+        if (!*sum) return QX_E_NOMEM;
+        memcpy(*sum, *gram, n * sizeof **sum);
+        *gram = *sum;
+    }
+    for (size_t i = 0; i < n; i++) (*sum)[i] += st->gram[i];
+    return QX_OK;
+}
+
+qx_status qx_weight_gram(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_stats *stats, const float **gram, int64_t *rows)
+{
+    const qx_plan *plan = pipe->plan;
+    float *sum = NULL;
+    *gram = NULL;
+    *rows = 0;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        const qx_plan_item *reader = &plan->items[i];
+        if (reader->weight != it->weight) continue;
+        const qx_value_stats *st = qx_stats_get(stats, reader->lin->x);
+        if (!st || !st->gram || st->gram_k != qx_view_k(&it->lin->view) || st->gram_rows < 1) continue;
+        QX_TRY(add_gram(pipe->model->arena, st, &sum, gram));
+        *rows += st->gram_rows;
+    }
+    return QX_OK;
+}
+
 qx_status qx_solve_step(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_solve_spec *spec)
 {
     solve *v = qx_arena_alloc(pipe->model->arena, sizeof *v);

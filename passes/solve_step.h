@@ -21,6 +21,9 @@ typedef struct qx_solve_spec {
     int64_t spatial;     /* kernel positions of a convolution: columns are (channel, position), 2:4 groups run over channels; 1: plain */
 } qx_solve_spec;
 
+/* H of all operators that read the weight of `it`: a matrix of the statistics, or their sum in the model's arena. *rows 0: none was observed. */
+qx_status qx_weight_gram(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_stats *stats, const float **gram, int64_t *rows);
+
 #define QX_SHRINK_OPTION {"shrink", QX_OPT_FLOAT, "3", 0, 1000, NULL, "how much correlations between inputs that few rows show are distrusted; 0 takes H as it is"}
 
 /* Puts the step behind the weight's other steps. With a format it decides scales and codes together (and must stay the last step). */

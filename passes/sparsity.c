@@ -51,14 +51,14 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 }
 
 /* Root mean square of each column of X, in the solver's order of columns. */
-static qx_status norms(qx_pass *p, const qx_value_stats *st, int64_t spatial, const float **out)
+static qx_status norms(qx_pass *p, const float *gram, int64_t rows, int64_t k, int64_t spatial, const float **out)
 {
-    const int64_t k = st->gram_k, c = k / spatial;
+    const int64_t c = k / spatial;
     float *norm = qx_arena_array(p->pipe->model->arena, (size_t)k, sizeof *norm);
     if (!norm) return QX_E_NOMEM;
     for (int64_t j = 0; j < k; j++) {
         const int64_t at = j % c * spatial + j / c;
-        norm[j] = sqrtf(st->gram[at * k + at] / (float)st->gram_rows);
+        norm[j] = sqrtf(gram[at * k + at] / (float)rows);
     }
     *out = norm;
     return QX_OK;
@@ -74,20 +74,21 @@ static bool gptq_follows(const qx_pass *p)
 static qx_status prune(qx_pass *p, qx_plan_item *it, qx_stats *stats)
 {
     static const char *const names[] = {"magnitude", "wanda", "sparsegpt"};
-    const qx_value_stats *st = qx_stats_get(stats, it->lin->x);
     const int64_t k = qx_view_k(&it->lin->view), spatial = spatial_of(it);
     method how = method_of(p);
-    const float *norm = NULL;
-    if (how != MAGNITUDE && (!st || !st->gram || st->gram_k != k || st->gram_rows < 1)) {
+    const float *norm = NULL, *gram;
+    int64_t rows;
+    QX_TRY(qx_weight_gram(p->pipe, it, stats, &gram, &rows));
+    if (how != MAGNITUDE && !rows) {
         QX_TRY(qx_item_note(p->pipe, it, "2:4: input not observed, by magnitude"));
         how = MAGNITUDE;
     }
-    if (how == WANDA) QX_TRY(norms(p, st, spatial, &norm));
+    if (how == WANDA) QX_TRY(norms(p, gram, rows, k, spatial, &norm));
     it->weight->pruned = true;
     QX_TRY(qx_item_note(p->pipe, it, "2:4 %s", names[how]));
     if (how != SPARSEGPT) return qx_mask_step(p->pipe, it->weight, norm, spatial);
     const qx_solve_spec spec = {.compensate = true, .prune = true, .swaps = (int)qx_opt_int(p, "swaps"), .stay_float = gptq_follows(p),
-                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = st->gram, .gram_rows = st->gram_rows, .k = k, .spatial = spatial};
+                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram, .gram_rows = rows, .k = k, .spatial = spatial};
     if (!gptq_follows(p)) it->weight->solved = it->weight->spec.codes != QX_DT_UNDEFINED;
     return qx_solve_step(p->pipe, it->weight, &spec);
 }
