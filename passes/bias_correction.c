@@ -2,8 +2,8 @@
  * running the model): E[Wq xq] - E[W x] is subtracted from the bias. Rounding errors of a channel do not cancel when its inputs are far from zero mean, as they are
  * behind a Relu; the shift would travel through the network.
  *
- * E[x] is the mean of each channel from the one sweep; E[xq] adds what rounding x does to sampled rows on average. It comes last (finish), when
- * the codes of the weight are decided: gptq, clipping and smoothing are all in them. */
+ * Both means are taken over the rows that calibration keeps, which are all different (a convolution's are pixels). It comes last (finish), when the codes of
+ * the weight are decided: gptq, clipping and smoothing are all in them. */
 #include <math.h>
 #include <string.h>
 
@@ -46,11 +46,21 @@ static int64_t channel_of(const qx_linear *l, int64_t r, int64_t j)
     return r / (l->n / l->group) * in + j / spatial;
 }
 
-/* shift[channels]: mean of Q(x) - x over the sampled rows; zeros where x stays float, or nothing was sampled. */
+/* mean[channels] of x over the sampled rows. They are all different: padding and white paper count once, since what they cost elsewhere (7 dB of a tagger
+ * whose words are padded to 64 letters) is more than they matter. Without rows the mean of everything. */
+static bool input_mean(const qx_value_stats *st, const qx_value_stats *rows, int64_t channels, float *mean)
+{
+    const bool sampled = rows && rows->n_rows > 0 && rows->row_len == channels;
+    for (int64_t j = 0; j < channels; j++) mean[j] = sampled ? 0 : st->channels.mean[j];
+    for (int64_t r = 0; sampled && r < rows->n_rows; r++)
+        for (int64_t j = 0; j < channels; j++) mean[j] += rows->rows[r * channels + j] / (float)rows->n_rows;
+    return sampled;
+}
+
+/* shift[channels]: mean of Q(x) - x over the same rows; zeros where x stays float. */
 static void input_shift(const qx_plan_item *it, const qx_value_stats *rows, int64_t channels, float *row, float *shift)
 {
-    memset(shift, 0, (size_t)channels * sizeof *shift);
-    if (!it->act || !(it->act_scale > 0) || !rows || rows->n_rows < 1 || rows->row_len != channels) return;
+    if (!it->act || !(it->act_scale > 0)) return;
     const qx_quant q = {.grid = {1, channels, 1, channels}, .format = {.codes = it->act}, .scale = &it->act_scale, .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL};
     for (int64_t r = 0; r < rows->n_rows; r++) {
         memcpy(row, rows->rows + r * channels, (size_t)channels * sizeof *row);
@@ -107,19 +117,23 @@ static qx_status correct(qx_pass *p, qx_plan_item *it, const qx_stats *stats)
     const int64_t channels = l->is_conv ? l->w->dims[1] * l->group : l->k;
     const qx_conv_window window = pixels(l);
     if (!st || st->channels.n != channels) return qx_item_note(p->pipe, it, "bias-correction: not observed");
-    corrector c = {.p = p, .it = it, .mean = st->channels.mean, .tile = l->k < AT_ONCE ? AT_ONCE / l->k : 1};
-    float *shift = NULL, *row = NULL;
+    const qx_value_stats *rows = qx_stats_get_rows(stats, l->x, l->is_conv ? &window : NULL);
+    float *mean = NULL, *shift = NULL, *row = NULL;
     qx_status s;
+    corrector c = {.p = p, .it = it, .tile = l->k < AT_ONCE ? AT_ONCE / l->k : 1};
     if (c.tile > l->n) c.tile = l->n;
-    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)channels * sizeof *shift, (void **)&shift));
+    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)channels * sizeof *mean, (void **)&mean));
+    QX_TRY_GOTO(s, qx_alloc_array(p->ctx, (size_t)channels, sizeof *shift, (void **)&shift));
     QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)channels * sizeof *row, (void **)&row));
     QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)(c.tile * l->k) * sizeof *c.w, (void **)&c.w));
     QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)(c.tile * l->k) * sizeof *c.wq, (void **)&c.wq));
     QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)l->n * sizeof *c.add, (void **)&c.add));
-    input_shift(it, qx_stats_get_rows(stats, l->x, l->is_conv ? &window : NULL), channels, row, shift);
+    if (input_mean(st, rows, channels, mean)) input_shift(it, rows, channels, row, shift);
+    c.mean = mean;
     c.shift = shift;
     s = correct_all(&c);
 done:
+    qx_free(p->ctx, mean);
     qx_free(p->ctx, shift);
     qx_free(p->ctx, row);
     qx_free(p->ctx, c.w);
@@ -152,5 +166,5 @@ static qx_status finish(qx_pass *p, qx_model *m, qx_stats *stats)
 const qx_passdef qx_pass_bias_correction = {
     .name = "bias-correction", .brief = "take the mean of each layer's rounding error out of its bias", .flags = QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT,
     .plan = plan, .run = run, .finish = finish,
-    .doc = "bias -= E[Wq xq] - E[W x], with E[x] of every channel from the sweep and E[xq] - E[x] from sampled rows. For operators that have a bias\n"
+    .doc = "bias -= E[Wq xq] - E[W x], both means over sampled rows that are all different. For operators that have a bias\n"
            "(convolutions and Gemm get one). Reads every weight once more. Goes with any format: \"bias-correction,int8\"."};
