@@ -9,6 +9,7 @@ static const qx_argdef options[] = {
     {"target", 't', QX_ARG_VALUE, "generic|ort|tensorrt", "generic", "also what this runtime will not load, fuse or compute exactly"},
     {"sparsity", 0, QX_ARG_FLAG, NULL, NULL, "which weights hold the 2:4 pattern, group by group; fails when none does"},
     {"strict", 0, QX_ARG_FLAG, NULL, NULL, "warnings about the file are errors"},
+    {"fix-order", 0, QX_ARG_FLAG, NULL, NULL, "sort nodes that the file lists before what they need"},
     {"allow-symlinks", 0, QX_ARG_FLAG, NULL, NULL, "follow symlinks to external data"},
     {"external-data-root", 0, QX_ARG_VALUE, "DIR", NULL, "allow external data to lie in DIR"},
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
@@ -95,7 +96,7 @@ static qx_status check(cli *c, qx_model *m)
 static qx_status run(cli *c)
 {
     qx_model *m;
-    qx_read_options ro = {.strict = cli_flag(c, "strict"), .allow_symlinks = cli_flag(c, "allow-symlinks"), .external_data_root = cli_value(c, "external-data-root")};
+    qx_read_options ro = {.strict = cli_flag(c, "strict"), .fix_order = cli_flag(c, "fix-order"), .allow_symlinks = cli_flag(c, "allow-symlinks"), .external_data_root = cli_value(c, "external-data-root")};
     QX_TRY(qx_model_read(c->ctx, c->args[0], &ro, &m));
     qx_status st = cli_flag(c, "sparsity") ? check_sparsity(c, m) : check(c, m);
     qx_model_free(m);

@@ -11,6 +11,7 @@ static const qx_argdef options[] = {
     {"tensors", 0, QX_ARG_FLAG, NULL, NULL, "one line an initializer"},
     {"dim", 0, QX_ARG_LIST, "NAME=N", NULL, "fix a symbolic dimension"},
     {"skip-check", 0, QX_ARG_FLAG, NULL, NULL, "look at a file that the checker refuses"},
+    {"fix-order", 0, QX_ARG_FLAG, NULL, NULL, "sort nodes that the file lists before what they need"},
     {"allow-symlinks", 0, QX_ARG_FLAG, NULL, NULL, "follow symlinks to external data"},
     {"external-data-root", 0, QX_ARG_VALUE, "DIR", NULL, "allow external data to lie in DIR"},
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
@@ -126,7 +127,7 @@ static qx_status inspect(cli *c, qx_model *m)
 static qx_status run(cli *c)
 {
     qx_model *m;
-    qx_read_options ro = {.skip_check = cli_flag(c, "skip-check"), .skip_checksum = true, .missing_data_ok = true, .allow_symlinks = cli_flag(c, "allow-symlinks"),
+    qx_read_options ro = {.skip_check = cli_flag(c, "skip-check"), .skip_checksum = true, .missing_data_ok = true, .fix_order = cli_flag(c, "fix-order"), .allow_symlinks = cli_flag(c, "allow-symlinks"),
                           .external_data_root = cli_value(c, "external-data-root")};
     QX_TRY(qx_model_read(c->ctx, c->args[0], &ro, &m));
     qx_status st = inspect(c, m);

@@ -107,7 +107,7 @@ static qx_status wrong_order(qx_checker *c, const qx_node *n, const qx_value *v)
     if (!outer) QX_REFUSE(c, "%s uses '%s' of a graph that does not enclose it", QX_LABEL(n), QX_SHOWN(v->name));
     QX_TRY(leads_to(c, outer, v->def, &cycle));
     if (cycle) QX_REFUSE(c, "%s is part of a cycle: it uses '%s', which depends on it", QX_LABEL(n), QX_SHOWN(v->name));
-    QX_REFUSE(c, "nodes are not sorted: %s uses '%s' before %s makes it", QX_LABEL(n), QX_SHOWN(v->name), QX_LABEL(v->def));
+    QX_REFUSE(c, "nodes are not sorted: %s uses '%s' before %s makes it (--fix-order puts them in order)", QX_LABEL(n), QX_SHOWN(v->name), QX_LABEL(v->def));
 }
 
 static qx_status check_uses(qx_checker *c, const qx_node *n)

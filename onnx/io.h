@@ -11,6 +11,7 @@ typedef struct qx_read_options {
     const char *external_data_root; /* another directory that external data may lie in; NULL: beside the model only */
     bool skip_check;                /* structure is parsed but qx_check and qx_infer_shapes are not run (inspect of broken files) */
     bool skip_checksum;
+    bool fix_order;                 /* nodes that are listed before what they need are put in order, with a warning, instead of refused */
     bool missing_data_ok;           /* external files that are not there are only a warning: sizes are known, contents are not (inspect, dry run) */
 } qx_read_options;
 

@@ -1,4 +1,5 @@
 /* reader.c - model files in: store, wire scan, IR, checks. Structure only; what weights hold is read when somebody needs it. */
+#include "onnx/edit.h"
 #include "onnx/store.h"
 
 qx_status qx_model_new(qx_ctx *ctx, const char *path, qx_model **out)
@@ -33,6 +34,14 @@ void qx_model_free(qx_model *m)
     qx_arena_free(m->arena);
 }
 
+static qx_status fix_order(qx_model *m)
+{
+    int64_t moved;
+    QX_TRY(qx_sort_nodes(m, &moved));
+    if (moved) qx_warn(m->ctx, "nodes are not sorted: %lld that others need were moved before them", (long long)moved);
+    return QX_OK;
+}
+
 static qx_status build(qx_model *m, const char *name)
 {
     qx_store *s = m->store;
@@ -43,6 +52,7 @@ static qx_status build(qx_model *m, const char *name)
     QX_TRY(qx_build_model(m, (Onnx__ModelProto *)msg));
     QX_TRY(qx_store_check_overlaps(m));
     if (s->opt.skip_check) return QX_OK;
+    if (s->opt.fix_order) QX_TRY(fix_order(m));
     QX_TRY(qx_check(m, s->opt.strict));
     QX_TRY(qx_infer_shapes(m, NULL, 0));
     return qx_arena_status(m->arena); /* a shape that was lost for want of memory is not one that could not be known */

@@ -147,3 +147,41 @@ const char *qx_weight_describe(const qx_weight *w, char *buf, size_t cap)
     if (at < cap) snprintf(buf + at, cap - at, "]");
     return buf;
 }
+
+/* Index of value i in the flattened tensor, or -1: the file may have changed since it was checked. */
+static int64_t sparse_place(const qx_sparse *s, const int64_t *at, int64_t total)
+{
+    const int width = s->indices->rank == 2 ? s->rank : 1;
+    int64_t flat = 0;
+    for (int k = 0; k < width; k++) {
+        const int64_t limit = width == 1 ? total : s->dims[k];
+        if (at[k] < 0 || at[k] >= limit) return -1;
+        flat = flat * (width == 1 ? 1 : limit) + at[k];
+    }
+    return flat;
+}
+
+qx_status qx_sparse_read(qx_ctx *ctx, const qx_sparse *s, void *out)
+{
+    const qx_weight *v = s->values;
+    const int bits = qx_dtype_bits(v->dtype);
+    const size_t size = (size_t)bits / 8, width = s->indices->rank == 2 ? (size_t)s->rank : 1;
+    uint8_t *values = NULL;
+    int64_t *places = NULL, total;
+    qx_status st;
+    if (v->dtype == QX_DT_STRING || bits % 8 || !qx_dims_product(s->dims, s->rank, &total)) QX_FAIL(ctx, QX_E_UNSUPPORTED, "sparse tensor '%s' of %s", v->name, qx_dtype_get(v->dtype)->text);
+    QX_TRY_GOTO(st, qx_alloc_raw(ctx, v->bytes, (void **)&values));
+    QX_TRY_GOTO(st, qx_alloc_raw(ctx, s->indices->bytes, (void **)&places));
+    QX_TRY_GOTO(st, qx_weight_read(ctx, v, values));
+    QX_TRY_GOTO(st, qx_weight_read(ctx, s->indices, places));
+    memset(out, 0, (size_t)total * size);
+    for (int64_t i = 0; i < v->numel && st == QX_OK; i++) {
+        const int64_t to = sparse_place(s, places + (size_t)i * width, total);
+        if (to < 0) st = qx_fail(ctx, QX_E_FORMAT, "sparse tensor '%s': value %lld lies outside of it", v->name, (long long)i);
+        else memcpy((uint8_t *)out + (size_t)to * size, values + (size_t)i * size, size);
+    }
+done:
+    qx_free(ctx, values);
+    qx_free(ctx, places);
+    return st;
+}

@@ -143,6 +143,8 @@ const qx_step *qx_step_new(qx_model *m, const qx_stepdef *def, const qx_step *pr
 const char *qx_weight_describe(const qx_weight *w, char *buf, size_t cap);
 /* Whole content into out[w->bytes], packed as ONNX's raw_data; runs the job when there is one. Thread safe. */
 qx_status qx_weight_read(qx_ctx *ctx, const qx_weight *w, void *out);
+/* The dense content of a checked sparse tensor, row by row, 0 where nothing is stored. Elements of whole bytes only. */
+qx_status qx_sparse_read(qx_ctx *ctx, const qx_sparse *s, void *out);
 /* Elements [first, first + count) of a weight WITHOUT a job as float, in storage order. */
 qx_status qx_weight_read_f32(qx_ctx *ctx, const qx_weight *w, int64_t first, int64_t count, float *out);
 /* Rows [first, first + rows) of the canonical matrix after all steps, before the format: x[rows][k]. Works for any weight and view. */

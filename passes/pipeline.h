@@ -23,7 +23,7 @@ typedef struct qx_quantize_options {
     const qx_setting *settings; int n_settings;
     qx_target target;
     const qx_dim_fix *dims; int n_dims;
-    bool dry_run, no_verify, force, external_data, strict, allow_symlinks, allow_requantize, verify_each;
+    bool dry_run, no_verify, force, external_data, strict, fix_order, allow_symlinks, allow_requantize, verify_each;
     const char *external_data_root;
     const char *const *verify; int n_verify; /* --verify FILE.npz */
     double min_sqnr; bool has_min_sqnr;

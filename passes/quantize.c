@@ -53,7 +53,7 @@ static uint32_t flags_of(const job *j)
 static qx_status read_model(job *j)
 {
     const qx_quantize_options *o = j->opt;
-    qx_read_options ro = {.strict = o->strict, .allow_symlinks = o->allow_symlinks, .external_data_root = o->external_data_root, .missing_data_ok = o->dry_run};
+    qx_read_options ro = {.strict = o->strict, .fix_order = o->fix_order, .allow_symlinks = o->allow_symlinks, .external_data_root = o->external_data_root, .missing_data_ok = o->dry_run};
     QX_TRY(qx_pipeline_parse(j->ctx, o->passes, &j->pipe));
     QX_TRY(qx_model_read(j->ctx, o->input, &ro, &j->model));
     if (o->n_dims) QX_TRY(qx_infer_shapes(j->model, o->dims, o->n_dims));
@@ -255,7 +255,7 @@ static qx_status verify(job *j)
 {
     qx_model *before = NULL, *after = NULL;
     const qx_quantize_options *o = j->opt;
-    qx_read_options ro = {.allow_symlinks = o->allow_symlinks, .external_data_root = o->external_data_root};
+    qx_read_options ro = {.fix_order = o->fix_order, .allow_symlinks = o->allow_symlinks, .external_data_root = o->external_data_root};
     if (o->no_verify || o->dry_run || !j->model->dirty) { j->report->verify_note = o->no_verify ? "not verified: --no-verify" : NULL; return QX_OK; }
     if (!j->samples && !o->n_verify) { j->report->verify_note = "not verified: no samples (--verify FILE.npz)"; return QX_OK; }
     qx_status st = qx_model_read(j->ctx, o->input, &ro, &before);

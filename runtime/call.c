@@ -471,7 +471,7 @@ static void lend(qx_exec *x, const qx_value *v, const qx_tensor *t)
 static qx_status take_output(qx_exec *x, const qx_graph *g, const qx_value *v, qx_tensor *out)
 {
     qx_slot *s = &x->slots[v->id];
-    if (v->init || (v->def && v->def->graph != g)) QX_TRY(qx_const_load(x, v));
+    if (!v->def || v->def->graph != g) QX_TRY(qx_const_load(x, v));
     if (!s->set) QX_FAIL(x->ctx, QX_E_FORMAT, "subgraph '%s': output '%s' was not computed", g->name ? g->name : "", v->name);
     bool sole = v->graph == g && x->info[v->id].content != QX_CLASS_CONST;
     if (sole && s->owned) {
@@ -497,8 +497,9 @@ qx_status qx_call_graph(qx_call *c, qx_graph *g, const qx_tensor *const *in, uin
     QX_TRY(qx_plan_graph(x, g, &p));
     for (uint32_t i = 0; i < n_out; i++) memset(&out[i], 0, sizeof out[i]);
     for (uint32_t i = 0; i < n_in; i++) lend(x, g->inputs[i], in[i]);
+    qx_status st = qx_tell_interface(x, g);
     x->depth++;
-    qx_status st = qx_run_graph(x, p, c->frame);
+    if (st == QX_OK) st = qx_run_graph(x, p, c->frame);
     uint32_t taken = 0;
     for (; st == QX_OK && taken < n_out; taken++) st = take_output(x, g, g->outputs[taken], &out[taken]);
     x->depth--;

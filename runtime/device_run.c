@@ -17,7 +17,7 @@ static qx_status bind(qx_exec *x, qx_rstep *s, const qx_tensor **in)
         if (s->in[i] == QX_NO_VALUE) continue;
         const qx_value *v = s->in_value[i];
         qx_slot *slot = &x->slots[s->in[i]];
-        if (!slot->set && v->init) QX_TRY(qx_const_load(x, v));
+        if (!slot->set) QX_TRY(qx_const_load(x, v));
         if (!slot->set) QX_FAIL(x->ctx, QX_E_FORMAT, "node '%s': input '%s' has not been computed", s->node->name, v->name);
         bool on_host = s->host_in >> i & 1;
         if ((on_host || (s->shape_in >> i & 1)) && slot->t.on_device) QX_TRY(qx_device_fetch(x, s->in[i]));

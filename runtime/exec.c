@@ -14,7 +14,8 @@ static qx_status const_shape(qx_exec *x, const qx_value *v)
 {
     qx_slot *s = &x->slots[v->id];
     if (s->set) return QX_OK;
-    qx_status st = qx_tensor_shape(x->ctx, &s->t, v->init->dtype, v->init->rank, v->init->dims);
+    qx_status st = v->sparse ? qx_tensor_shape(x->ctx, &s->t, v->sparse->values->dtype, v->sparse->rank, v->sparse->dims)
+                             : qx_tensor_shape(x->ctx, &s->t, v->init->dtype, v->init->rank, v->init->dims);
     if (st != QX_OK) return qx_note(x->ctx, st, "initializer '%s'", v->name);
     s->set = true;
     return QX_OK;
@@ -24,14 +25,14 @@ qx_status qx_const_load(qx_exec *x, const qx_value *v)
 {
     qx_slot *s = &x->slots[v->id];
     const qx_weight *w = v->init;
-    if (!w || (s->set && (s->t.data || s->borrowed))) return QX_OK;
+    if ((!w && !v->sparse) || (s->set && (s->t.data || s->borrowed))) return QX_OK;
     QX_TRY(const_shape(x, v));
     if (x->info[v->id].consumers <= 0 && !x->info[v->id].keep && !x->info[v->id].watched) return QX_OK; /* dropped by all */
-    if (w->dtype == QX_DT_STRING) {
+    if (s->t.dtype == QX_DT_STRING) {
         QX_TRY(qx_alloc(x->ctx, s->t.bytes, &s->t.data));
         s->owned = true;
         char **to = s->t.data;
-        for (int64_t i = 0; w->src.strings && i < w->numel; i++) {
+        for (int64_t i = 0; w && w->src.strings && i < w->numel; i++) {
             QX_TRY(qx_alloc(x->ctx, w->src.string_lens[i] + 1, (void **)&to[i]));
             memcpy(to[i], w->src.strings[i], w->src.string_lens[i]);
         }
@@ -39,7 +40,7 @@ qx_status qx_const_load(qx_exec *x, const qx_value *v)
     }
     QX_TRY(qx_const_block(x, s->t.bytes, &s->block));
     s->t.data = s->block->data;
-    qx_status st = qx_weight_read(x->ctx, w, s->t.data);
+    qx_status st = v->sparse ? qx_sparse_read(x->ctx, v->sparse, s->t.data) : qx_weight_read(x->ctx, w, s->t.data);
     return st == QX_OK ? QX_OK : qx_note(x->ctx, st, "initializer '%s'", v->name);
 }
 
@@ -77,11 +78,11 @@ static qx_status tell(qx_exec *x, qx_rstep *s, const qx_value *v)
     return QX_OK;
 }
 
-qx_status qx_tell_interface(qx_exec *x)
+qx_status qx_tell_interface(qx_exec *x, const qx_graph *g)
 {
     for (int i = 0; i < x->n_watch; i++) {
         const qx_value *v = x->watch[i];
-        if (v->def) continue;
+        if (v->def || v->graph != g) continue;
         QX_TRY(qx_const_load(x, v));
         if (x->slots[v->id].set) QX_TRY(x->watch_fn(x->watch_user, i, v, &x->slots[v->id].t));
     }
@@ -133,7 +134,7 @@ static qx_status bind_inputs(qx_exec *x, const qx_rstep *s, const qx_tensor **in
         qx_slot *slot = &x->slots[s->in[i]];
         const qx_value *v = s->in_value[i];
         if (i < 64 && (s->stored >> i & 1)) QX_TRY(const_shape(x, v));
-        else if ((!slot->set || !slot->t.data) && v->init && !slot->borrowed) QX_TRY(qx_const_load(x, v));
+        else if ((!slot->set || !slot->t.data) && !slot->borrowed) QX_TRY(qx_const_load(x, v));
         if (slot->t.on_device) QX_TRY(qx_device_fetch(x, s->in[i]));
         if (slot->set) in[i] = &slot->t; /* not set: an optional function input that the call left out */
         else if (!v->is_input) QX_FAIL(x->ctx, QX_E_FORMAT, "node '%s': input '%s' has not been computed", s->node->name, v->name);
@@ -330,7 +331,7 @@ qx_status qx_bind_feeds(qx_exec *x, const qx_feed *feeds, int n)
     }
     for (uint32_t k = 0; k < g->n_inputs; k++) {
         const qx_value *v = g->inputs[k];
-        if (!x->slots[v->id].set && v->init) QX_TRY(qx_const_load(x, v));
+        if (!x->slots[v->id].set) QX_TRY(qx_const_load(x, v));
         if (!x->slots[v->id].set && x->info[v->id].needed) QX_FAIL(x->ctx, QX_E_USAGE, "input '%s' is missing (%d given, the model has %u)", v->name, n, g->n_inputs);
     }
     return QX_OK;
@@ -508,7 +509,7 @@ static qx_status run_once(qx_exec *x, const qx_feed *feeds, int n_feeds)
     if (x->device) QX_TRY(qx_device_start(x));
     if (!x->cur->values && x->main->n_cache) QX_TRY(qx_alloc_array(x->ctx, x->main->n_cache, sizeof *x->cur->values, (void **)&x->cur->values));
     restore_cache(x);
-    QX_TRY(qx_tell_interface(x));
+    QX_TRY(qx_tell_interface(x, x->model->graph));
     qx_status st = x->device ? qx_device_run_main(x) : qx_run_graph(x, x->main, NULL);
     if (st == QX_OK) {
         x->cur->cached = true;

@@ -56,7 +56,7 @@ qx_status qx_exec_run(qx_exec *x, const qx_feed *feeds, int n_feeds, const char 
 qx_status qx_exec_expose(qx_exec *x, qx_value *v);
 
 /* Watches: fn is called with the content of each watched value right after its producer ran (inputs and initializers: at the start
- * of the run; values inside Loop bodies: each time). A watched value is always materialised, so fusion stops there. Set before the
+ * of the run or of their body; values inside Loop bodies: each time). A watched value is always materialised, so fusion stops there. Set before the
  * first run; n = 0 removes. The tensor is only valid during the call. Calls come from one thread, in execution order. fn may change the
  * elements (through data, on the host) of a result that a node has just made: later readers see them. Inputs and constants are not its own. */
 typedef qx_status qx_watch_fn(void *user, int watch, const qx_value *v, const qx_tensor *t);

@@ -103,7 +103,7 @@ static qx_status stretch_of_sample(sweep *w, int64_t i, uint32_t from, uint32_t 
     int n;
     QX_TRY(w->get(w->user, i, &feeds, &n));
     QX_TRY(qx_bind_feeds(x, feeds, n));
-    if (from == 0) QX_TRY(qx_tell_interface(x));
+    if (from == 0) QX_TRY(qx_tell_interface(x, x->model->graph));
     else QX_TRY(spill_load(x, w->in));
     for (uint32_t k = from; k < to; k++) {
         qx_rstep *s = &x->main->steps[k];

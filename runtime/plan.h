@@ -173,12 +173,12 @@ bool qx_holds_watched(const qx_exec *x, const qx_node *n);
 /* exec.c: one run is qx_bind_feeds, qx_tell_interface, the steps, qx_end_run. */
 qx_status qx_ensure_plan(qx_exec *x);
 qx_status qx_bind_feeds(qx_exec *x, const qx_feed *feeds, int n);
-qx_status qx_tell_interface(qx_exec *x);  /* watches of inputs and initializers */
+qx_status qx_tell_interface(qx_exec *x, const qx_graph *g);  /* watches of inputs and initializers of the model or of a body that is about to run */
 qx_status qx_run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame);
 void qx_drop_state(qx_exec *x, qx_rstep *s);
 void qx_end_run(qx_exec *x);              /* empties every slot that does not outlive the run */
 qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame);
-/* Makes sure that a constant is in its slot. */
+/* Makes sure that a constant is in its slot; nothing for other values. */
 qx_status qx_const_load(qx_exec *x, const qx_value *v);
 qx_cpu_fn qx_cpu_function_call; /* a node that calls a local function of the model (runtime/call.c) */
 

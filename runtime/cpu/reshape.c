@@ -170,7 +170,11 @@ qx_status qx_cpu_constant(qx_call *c)
     }
     if ((a = qx_call_attr(c, "value_string"))) return const_strings(c, (const char *const[]){a->s}, &a->s_len, 0, 1);
     if ((a = qx_call_attr(c, "value_strings"))) return const_strings(c, a->strings, a->string_lens, 1, a->n);
-    QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "Constant without a dense value");
+    if ((a = qx_call_attr(c, "sparse_value")) && a->sparse) {
+        QX_TRY(qx_call_out(c, 0, a->sparse->values->dtype, a->sparse->rank, a->sparse->dims, &y));
+        return qx_sparse_read(c->ctx, a->sparse, y->data);
+    }
+    QX_CALL_FAIL(c, QX_E_FORMAT, "Constant without a value");
 }
 
 static void fill(void *dst, const void *one, int64_t n, size_t size)

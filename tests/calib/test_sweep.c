@@ -570,8 +570,31 @@ static void branches_with_the_same_names(void **state)
     close_world(&again);
 }
 
+/* What a Scan hands to its body has no producer in any graph; every trip counts. */
+static void inputs_of_bodies(void **state)
+{
+    qx_ctx *ctx = *state;
+    world w;
+    qx_samples *samples;
+    const char *path = in_dir("scanned.npz");
+    save_x(ctx, path, "x", (float[]){1, 2, -3, 4, 5, -6}, 2, (int64_t[]){3, 2});
+    OK(qx_model_parse_text(ctx, "<ir_version: 8, opset_import: [\"\" : 17]> g (float[3,2] x) => (float[3,2] y) {"
+                                "y = Scan <num_scan_inputs = 1, body = row (float[2] e) => (float[2] o) { o = Neg (e) }> (x) }", &w.m));
+    OK(qx_exec_new(ctx, w.m, NULL, &w.x));
+    OK(qx_stats_new(ctx, w.m->graph_hash, &w.s));
+    const qx_value *e = qx_node_attr(w.m->graph->first, "body")->graph->inputs[0];
+    OK(qx_stats_want(w.s, &(qx_stat_request){.value = e, .kinds = QX_STAT_RANGE, .axis = -1}));
+    OK(qx_samples_open(ctx, w.m, &(qx_samples_options){.paths = &path, .n_paths = 1}, &samples));
+    OK(qx_stats_collect(w.s, w.x, samples));
+    assert_float_equal(qx_stats_get(w.s, e)->min, -6, 0);
+    assert_float_equal(qx_stats_get(w.s, e)->max, 5, 0);
+    assert_int_equal(qx_stats_get(w.s, e)->count, 6);
+    qx_samples_close(samples);
+    close_world(&w);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(going_on_after_a_kill), TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(layer_by_layer), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit), TEST(branches_with_the_same_names)};
+    const struct CMUnitTest tests[] = {TEST(going_on_after_a_kill), TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(layer_by_layer), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit), TEST(branches_with_the_same_names), TEST(inputs_of_bodies)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -98,6 +98,34 @@ static void models_that_pass(void **state)
     }
 }
 
+/* ---- nodes out of order ------------------------------------------------------------------------------------------------------- */
+
+static const struct { const char *text, *sorted; int64_t moved; } orders[] = {
+    {HEAD(17) "g (float x) => (float y) { y = Neg (c) c = Exp (b) b = Abs (a) a = Sqrt (x) }", "Sqrt Abs Exp Neg", 3},
+    {HEAD(17) "g (float x) => (float y) { p = Sin (x) y = Add (q, p) r = Cos (x) q = Exp (r) z = Abs (x) }", "Sin Cos Exp Add Abs", 2},
+    {HEAD(17) "g (float x) => (float y) { a = Sqrt (x) b = Exp (x) y = Add (b, a) }", "Sqrt Exp Add", 0},
+    {HEAD(17) "g (float x, bool c) => (float y) { y = If <then_branch = t () => (p) { p = Neg (h) }, else_branch = e () => (q) { q = Abs (k) k = Exp (h) }> (c) h = Sqrt (x) }", "Sqrt If", 2},
+    {HEAD(17) "g (float x) => (float y) { a = Add (x, b) b = Neg (a) y = Exp (b) }", NULL, 0}, /* a cycle is none the less refused */
+};
+
+static void nodes_out_of_order(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
+        fixture f = {.ctx = qx_ctx_new(NULL)};
+        char got[200] = "";
+        int64_t moved = -1;
+        ok(&f, qx_model_parse_text_raw(f.ctx, orders[i].text, &f.m));
+        ok(&f, qx_sort_nodes(f.m, &moved));
+        assert_int_equal(moved, orders[i].moved);
+        assert_int_equal(f.m->dirty, moved > 0);
+        QX_FOR_NODES(f.m->graph, n) snprintf(got + strlen(got), sizeof got - strlen(got), "%s%s", *got ? " " : "", n->op_type);
+        if (orders[i].sorted) ok(&f, qx_check(f.m, true)), assert_string_equal(got, orders[i].sorted);
+        else assert_int_equal(qx_check(f.m, true), QX_E_FORMAT);
+        unload(&f);
+    }
+}
+
 /* ---- call chains --------------------------------------------------------------------------------------------------------------- */
 
 /* `count` functions, each calling the next; the last one is a Neg. */
@@ -400,7 +428,7 @@ static void strict_mode_turns_warnings_into_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(models_that_are_refused), cmocka_unit_test(models_that_pass), cmocka_unit_test(call_chains_have_a_limit), cmocka_unit_test(the_number_of_functions_has_a_limit),
+        cmocka_unit_test(models_that_are_refused), cmocka_unit_test(models_that_pass), cmocka_unit_test(nodes_out_of_order), cmocka_unit_test(call_chains_have_a_limit), cmocka_unit_test(the_number_of_functions_has_a_limit),
         cmocka_unit_test(many_calls_cost_bounded_time), cmocka_unit_test(subgraphs_have_a_limit), cmocka_unit_test(ranks_have_a_limit), cmocka_unit_test(nested_types_have_a_limit), cmocka_unit_test(imports_have_a_limit), cmocka_unit_test(models_without_parts), cmocka_unit_test(a_node_without_inputs_and_outputs),
         cmocka_unit_test(attributes_and_their_types), cmocka_unit_test(a_reference_with_a_value), cmocka_unit_test(sparse_initializers), cmocka_unit_test(strict_mode_turns_warnings_into_errors),
     };
