@@ -109,11 +109,13 @@ static qx_status hist_by_pieces(qx_ctx *ctx, qx_hist *h, hist_job *j)
     return st;
 }
 
-/* A tensor that one thread counts goes straight into the bins: most touch few of them, and a model's histograms are larger than a cache. */
+/* A tensor that one thread counts goes straight into the bins. A model's histograms are larger than a cache, so those of a tensor that touches most of its
+ * own are fetched in order first. */
 qx_status qx_hist_add(qx_ctx *ctx, qx_hist *h, const float *x, int64_t n, float absmax, int64_t zeros)
 {
     QX_TRY(qx_hist_cover(ctx, h, absmax));
     hist_job j = {.x = x, .n = n, .pieces = n > 4 * PIECE ? qx_ctx_threads(ctx) : 1, .inv = ldexpf(1, -h->exp), .bins = h->bins};
+    for (int b = 0; n >= QX_HIST_BINS && b < QX_HIST_BINS; b += 8) __builtin_prefetch(h->bins + b, 1);
     if (j.pieces > 1) QX_TRY(hist_by_pieces(ctx, h, &j));
     else QX_TRY(hist_piece(&j, 0));
     h->bins[0] -= (uint64_t)zeros;

@@ -51,16 +51,22 @@ TARGET static qx_scan FN(scan)(const float *x, int64_t n)
     return s;
 }
 
+/* Bins of a stretch first, then their counts: taking lanes out of a vector between the counts costs five times as much. */
 TARGET static void FN(hist)(const float *x, int64_t n, float inv_width, uint64_t *bins)
 {
+    enum { STRETCH = 256 };
     const v8i magnitude = splat8i(0x7fffffff);
+    int32_t at[STRETCH];
     int64_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        v8f v;
-        memcpy(&v, x + i, sizeof v);
-        v = (v8f)((v8i)v & magnitude) * inv_width;
-        v8i at = __builtin_convertvector(v, v8i);
-        for (int l = 0; l < 8; l++) bins[at[l]]++;
+    for (; i + STRETCH <= n; i += STRETCH) {
+        for (int k = 0; k < STRETCH; k += 8) {
+            v8f v;
+            memcpy(&v, x + i + k, sizeof v);
+            v = (v8f)((v8i)v & magnitude) * inv_width;
+            v8i a = __builtin_convertvector(v, v8i);
+            memcpy(at + k, &a, sizeof a);
+        }
+        for (int k = 0; k < STRETCH; k++) bins[at[k]]++;
     }
     for (; i < n; i++) bins[(int32_t)(__builtin_fabsf(x[i]) * inv_width)]++;
 }

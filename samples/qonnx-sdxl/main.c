@@ -230,7 +230,7 @@ static int calibrate(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_fo
     double seconds;
     SX_TRY(check_output(e, o->stats));
     if (!o->stats) return sx_fail(e, SX_USAGE, "--calibrate needs --stats FILE, or --quantize FORMAT --out NEWDIR");
-    SX_TRY(sx_calibrate(e, o, ctx, f, o->passes ? o->passes : "fp8(level=4)", o->stats, &seconds));
+    SX_TRY(sx_calibrate(e, o, ctx, f, o->passes ? o->passes : SX_EVERY_LEVEL, o->stats, &seconds));
     if (o->json) printf("{\"stats\": \"%s\", \"seconds\": %.6g}\n", o->stats, seconds);
     else printf("%s  %.2f s\n", o->stats, seconds);
     return SX_OK;

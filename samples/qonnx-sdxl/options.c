@@ -57,9 +57,10 @@ static const row rows[] = {
     {"min-psnr", 0, NUM, AT(min_psnr), 0, 1000, "DB", "exit with 4 when the mean is below"},
     {"Quantizing", 0, GROUP, 0, 0, 0, NULL, NULL},
     {"calibrate", 0, TEXT, AT(calibrate), 0, 0, "FILE", "run these prompts ('builtin' too) and collect statistics of the UNet"},
-    {"passes", 0, TEXT, AT(passes), 0, 0, "TEXT", "passes or preset to collect for; default: fp8(level=4), which serves both presets, fp8 at every level and int8 to level 3"},
+    {"passes", 0, TEXT, AT(passes), 0, 0, "TEXT", "passes or preset to collect for; default: fp8(level=4), which serves fp8 and int8 at every level"},
     {"stats", 0, TEXT, AT(stats), 0, 0, "FILE", "where the statistics go, for `qonnx quantize --load-stats`"},
     {"quantize", 0, TEXT, AT(quantize), 0, 0, "FORMAT", "fp8, int8, a preset or passes: writes a whole pipeline folder to --out"},
+    {"level", 0, TEXT, AT(level), 0, 0, "N", "1 convolutions, 2 and feed-forward, 2.5 and q/k/v, 3 all linears (int8), 4 and attention (fp8)"},
     {"set", 0, LIST, AT(set), 0, 0, "P=FORMAT", "as in qonnx quantize; may be given several times"},
     {"exclude", 0, LIST, AT(exclude), 0, 0, "PATTERN", "the same"},
     {"force", 0, FLAG, AT(force), 0, 0, NULL, "replace an output folder that exists"},
@@ -204,11 +205,35 @@ static int read_size(sx_err *e, sx_options *o)
     return SX_OK;
 }
 
+/* An option that does nothing without another one is a mistake worth telling. */
+static int check_company(sx_err *e, const sx_options *o)
+{
+    const bool compares = o->ref || o->ref_dir, quantizes = o->quantize;
+    const struct { bool given, has_company; const char *name, *company; } rules[] = {
+        {o->report, compares, "report", "--ref or --ref-dir DIR"},
+        {!isnan(o->min_psnr), compares, "min-psnr", "--ref or --ref-dir DIR"},
+        {o->lpips, compares, "lpips", "--ref or --ref-dir DIR"},
+        {o->clip, compares, "clip", "--ref or --ref-dir DIR"},
+        {o->clip_text, o->clip, "clip-text", "--clip FILE"},
+        {!isnan(o->strength), o->init, "strength", "--init FILE"},
+        {o->refiner_mode, o->refiner, "refiner-mode", "--refiner DIR"},
+        {o->passes, o->calibrate, "passes", "--calibrate FILE"},
+        {o->stats, o->calibrate || quantizes, "stats", "--calibrate FILE or --quantize FORMAT"},
+        {o->level, quantizes, "level", "--quantize FORMAT"},
+        {o->set.n > 0, quantizes, "set", "--quantize FORMAT"},
+        {o->exclude.n > 0, quantizes, "exclude", "--quantize FORMAT"},
+        {o->force, quantizes, "force", "--quantize FORMAT"}};
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        if (rules[i].given && !rules[i].has_company) return sx_fail(e, SX_USAGE, "--%s does nothing without %s", rules[i].name, rules[i].company);
+    return SX_OK;
+}
+
 int sx_options_parse(sx_err *e, int argc, char **argv, sx_options *o)
 {
     *o = (sx_options){.steps = -1, .count = 1, .width = -1, .height = -1, .guidance = NAN, .eta = NAN, .strength = NAN, .min_psnr = NAN,
         .refiner_start = 0.8, .refiner_strength = 0.3};
     for (int i = 1; i < argc; i++) SX_TRY(parse_one(e, o, argc, argv, &i));
+    SX_TRY(check_company(e, o));
     return read_size(e, o);
 }
 

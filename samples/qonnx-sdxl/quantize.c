@@ -134,6 +134,7 @@ static int quantize_unet(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const c
     SX_TRY_GOTO(rc, job_set(e, ctx, j, "output", out));
     const char *passes = sx_quantize_passes(o->quantize);
     if (qonnx_job_set(j, "preset", passes) != QONNX_OK) SX_TRY_GOTO(rc, job_set(e, ctx, j, "passes", passes)); /* a text, not a name */
+    SX_TRY_GOTO(rc, job_set(e, ctx, j, "level", o->level));
     SX_TRY_GOTO(rc, job_set(e, ctx, j, "load-stats", stats));
     for (int i = 0; i < o->set.n; i++) SX_TRY_GOTO(rc, job_set(e, ctx, j, "set", o->set.v[i]));
     for (int i = 0; i < o->exclude.n; i++) SX_TRY_GOTO(rc, job_set(e, ctx, j, "exclude", o->exclude.v[i]));
@@ -239,7 +240,8 @@ int sx_quantize_folder(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_
     }
     chmod(made, 0755);
     SX_TRY_GOTO(rc, o->stats ? sx_strdup(e, o->stats, &stats) : sx_printf(e, &stats, "%s.stats", made));
-    if (o->calibrate) rc = sx_calibrate(e, o, ctx, f, o->passes ? o->passes : sx_quantize_passes(o->quantize), stats, NULL);
+    const char *collect = o->passes ? o->passes : o->level ? SX_EVERY_LEVEL : sx_quantize_passes(o->quantize);
+    if (o->calibrate) rc = sx_calibrate(e, o, ctx, f, collect, stats, NULL);
     if (rc == SX_OK) rc = fill_folder(e, o, ctx, f, made, o->calibrate || o->stats ? stats : NULL, report);
     if (!o->stats) unlink(stats);
     if (rc == SX_OK) rc = put_in_place(e, made, target, old);

@@ -70,6 +70,18 @@ Schedulers and sizes that are not there; networks in the wrong place.
   qonnx-sdxl: cannot write 'no/such/folder/x.png': folder 'no/such/folder': No such file or directory
   [1]
 
+Options that do nothing alone are not passed over in silence.
+
+  $ draw -p a --report rep
+  qonnx-sdxl: --report does nothing without --ref or --ref-dir DIR
+  [2]
+  $ draw -p a --strength 0.5
+  qonnx-sdxl: --strength does nothing without --init FILE
+  [2]
+  $ draw -p a --level 3
+  qonnx-sdxl: --level does nothing without --quantize FORMAT
+  [2]
+
 Several settings for one folder: both reach the job (a pattern that matches nothing is an error).
 
   $ draw --quantize int8-weights --set "up_blocks.1.*=float" --set "down_blocks.0.*=float" --exclude "*conv_shortcut*" --exclude "mid_block.*" --json -o q8 > report.json; grep -o '"nodes_quantized": *[0-9]*' report.json; rm -r q8 report.json
