@@ -66,7 +66,7 @@ static bool attn_attrs(qx_node_view *v, const void *params)
 static bool int8_attrs(qx_node_view *v, const void *params)
 {
     const qx_int8_params *p = params;
-    return put_int(v, "kind", (int64_t)p->kind) && put_int(v, "nk", p->w_nk);
+    return put_int(v, "kind", (int64_t)p->kind) && put_int(v, "nk", p->w_nk) && put_int(v, "blocked", p->blocked);
 }
 
 static bool chain_attrs(qx_node_view *v, const void *params)

@@ -62,7 +62,9 @@ enum { QX_CHAIN_OPS = 8, QX_CHAIN_FN = 0, QX_CHAIN_BINARY, QX_CHAIN_SWAPPED, QX_
 typedef struct qx_chain_params { int n; int64_t ops[QX_CHAIN_OPS * QX_CHAIN_FIELDS]; float p[QX_CHAIN_OPS * 2]; } qx_chain_params;
 qx_cpu_fn qx_cpu_int8_linear;
 typedef enum qx_int8_kind { QX_INT8_MATMUL, QX_INT8_GEMM, QX_INT8_CONV } qx_int8_kind;
-typedef struct qx_int8_params { qx_int8_kind kind; bool w_nk, fp8; /* weight codes are [n, k]; E4M3 instead of integers: on devices only */ } qx_int8_params;
+/* w_nk: weight codes are [n, k]. On devices only: fp8: E4M3 instead of integers; blocked: the weight has a scale for each QX_FP8_BLOCK codes along k, laid out as they are. */
+enum { QX_FP8_BLOCK = 128 };
+typedef struct qx_int8_params { qx_int8_kind kind; bool w_nk, fp8, blocked; } qx_int8_params;
 enum { QX_INT8_X, QX_INT8_X_SCALE, QX_INT8_X_ZERO, QX_INT8_W, QX_INT8_W_SCALE, QX_INT8_BIAS, QX_INT8_INPUTS };
 qx_cpu_fn qx_cpu_wq_linear;
 typedef struct qx_wq_params { int64_t block; bool nk; } qx_wq_params; /* block 0: one scale a column, or one; nk: codes are [n, k] */

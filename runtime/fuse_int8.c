@@ -1,5 +1,5 @@
 /* fuse_int8.c - MatMul, Gemm and Conv whose activation comes from a per-tensor DequantizeLinear and whose weight from a constant one with a
- * scale per output channel (or one scale) and zero points 0: run on the codes with integer sums. */
+ * scale per output channel (or one scale) and zero points 0: run on the codes with integer sums. E4M3 codes, on devices: also with a scale for each 128 along k. */
 #include "kernels/int8.h"
 #include "onnx/weight.h"
 #include "runtime/fuse.h"
@@ -52,7 +52,7 @@ static const qx_node *weight(const qx_fuser *f, const qx_value *v, bool *swapped
     }
     const qx_node *dq = qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
     const qx_weight *w = dq ? qx_fuse_const(dq->in[0]) : NULL, *s = dq ? qx_fuse_const(dq->in[1]) : NULL;
-    if (!w || !s || !(w->dtype == QX_DT_INT8 || is_fp8(f, w->dtype)) || qx_attr_int(dq, "block_size", 0) || !all_zero(f, qx_fuse_const(qx_node_in(dq, 2)))) return NULL;
+    if (!w || !s || !(w->dtype == QX_DT_INT8 || is_fp8(f, w->dtype)) || !all_zero(f, qx_fuse_const(qx_node_in(dq, 2)))) return NULL;
     return (qx_node_in(dq, 2) && !qx_fuse_const(dq->in[2])) ? NULL : dq;
 }
 
@@ -64,6 +64,16 @@ static bool scale_along(const qx_node *dq, int axis)
     int64_t a = qx_attr_int(dq, "axis", 1);
     if (a < 0) a += w->rank;
     return s->rank == 1 && a == axis && s->numel == w->dims[axis];
+}
+
+/* Scales of an E4M3 matrix by block along k. */
+static bool scale_by_block(const qx_fuser *f, const qx_node *dq, bool nk)
+{
+    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(dq->in[1]);
+    const int k_axis = nk ? 1 : 0;
+    const int64_t axis = qx_attr_int(dq, "axis", 1);
+    if (!is_fp8(f, w->dtype) || w->rank != 2 || s->rank != 2 || qx_attr_int(dq, "block_size", 0) != QX_FP8_BLOCK || (axis < 0 ? axis + 2 : axis) != k_axis) return false;
+    return s->dims[1 - k_axis] == w->dims[1 - k_axis] && s->dims[k_axis] == (w->dims[k_axis] + QX_FP8_BLOCK - 1) / QX_FP8_BLOCK;
 }
 
 static bool gemm_is_plain(const qx_node *n, const qx_value *bias)
@@ -89,13 +99,14 @@ qx_status qx_fuse_int8(qx_fuser *f, qx_rstep *s)
     if (gemm && !gemm_is_plain(n, bias)) return QX_OK;
     int rank = qx_fuse_const(w->in[0])->rank;
     bool nk = conv || swapped != (gemm && qx_attr_int(n, "transB", 0) != 0);
-    if ((!conv && rank != 2) || !scale_along(w, nk ? 0 : 1)) return QX_OK;
+    const bool blocked = qx_attr_int(w, "block_size", 0) != 0;
+    if ((!conv && rank != 2) || (blocked ? conv || !scale_by_block(f, w, nk) : !scale_along(w, nk ? 0 : 1))) return QX_OK;
     const qx_weight *codes = qx_fuse_const(w->in[0]);
     int64_t n_out = codes->dims[nk ? 0 : 1];
     if (n_out < 1 || codes->numel / n_out > QX_INT8_MAX_K) return QX_OK;
     qx_int8_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
-    *p = (qx_int8_params){conv ? QX_INT8_CONV : gemm ? QX_INT8_GEMM : QX_INT8_MATMUL, nk, fp8};
+    *p = (qx_int8_params){conv ? QX_INT8_CONV : gemm ? QX_INT8_GEMM : QX_INT8_MATMUL, nk, fp8, blocked};
     const qx_value *in[QX_INT8_INPUTS] = {a->in[0], qx_fuse_behind(a->in[1]), qx_fuse_behind(qx_node_in(a, 2)), qx_fuse_behind(w->in[0]), qx_fuse_behind(w->in[1]), qx_fuse_behind(bias)};
     return qx_fuse_set(f, s, qx_cpu_int8_linear, p, in, QX_INT8_INPUTS, n->out[0]);
 }

@@ -174,29 +174,104 @@ QK_INSIDE void store_row(const qk_attn_args *a, const tile_place *w, int t, int 
     if (a->splits > 1 && t % 4 == 0) a->part[part + a->dv] = top, a->part[part + a->dv + 1] = sum;
 }
 
-/* D: the head size rounded up to what fills whole fragments. KEYS of a tile. Both are constants of the kernels below, so that the arrays are registers. */
+/* ---- the parts of a block's work; D: the head size rounded up to what fills whole fragments, KEYS of a tile: constants of the kernels below, so that the arrays are registers ---- */
+
+enum { Q_REGS = HELD / 16 * 4, OUT_REGS = MOST_D / 8 * 4, SCORE_REGS = MOST_KEYS / 8 * 4 };
+
+/* sc = q k' of the tile, sixteen rows a warp. */
+QK_INSIDE void tile_scores(const int qk_nt, uint16_t *ks, uint16_t *vs, QK_PRIVATE_ARG(uint32_t, qf, Q_REGS), QK_PRIVATE_ARG(float, sc, SCORE_REGS), const int D, const int KEYS, const int bf)
+{
+    QK_PRIVATE(uint32_t, qv, 8);
+    QK_PRIVATE(uint32_t, bv, 4);
+    (void)qk_nt;
+    QK_UNROLL for (int j = 0; j < KEYS / 8; j++) {
+        QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(sc)[4 * j + i] = 0;
+        QK_UNROLL for (int d = 0; d < D / 32; d++) {
+            QK_THREADS(t) fragments(0, QK_MY(bv), ks, D + PAD, 8 * j, 32 * d, t % 32);
+            if (32 * d < HELD) {
+                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qf, 8 * d, bv, 0);
+                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qf, 8 * d + 4, bv, 2);
+            } else {
+                QK_THREADS(t) QK_UNROLL for (int i = 0; i < 8; i++)
+                    QK_MY(qv)[i] = *(const uint32_t *)(const void *)(spare_row(ks, vs, t, i % 2, KEYS * (D + PAD)) + 32 * d - HELD + i / 2 * 8);
+                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qv, 0, bv, 0);
+                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qv, 4, bv, 2);
+            }
+        }
+    }
+}
+
+/* What every row has had so far shrinks to the new maximum m, and the scores become weights. */
+QK_INSIDE void rescale_row(int half, float m, float *sc, float *out, float *top, float *sum, const int D, const int KEYS)
+{
+    const float keep = m == qx_of_bits(0xff800000u) ? 0.0f : m, shrink = exp2_of(*top - keep);
+    float s = 0;
+    QK_UNROLL for (int i = 0; i < KEYS / 4; i++) {
+        const int at = i / 2 * 4 + half * 2 + i % 2;
+        sc[at] = exp2_of(sc[at] - keep);
+        s += sc[at];
+    }
+    *top = m;
+    *sum = *sum * shrink + s;
+    QK_UNROLL for (int i = 0; i < D / 4; i++) out[i / 2 * 4 + half * 2 + i % 2] *= shrink;
+}
+
+QK_INSIDE void tile_softmax(const int qk_nt, const qk_attn_args *a, const tile_place *w, int k0, QK_PRIVATE_ARG(float, sc, SCORE_REGS), QK_PRIVATE_ARG(float, out, OUT_REGS),
+                            QK_PRIVATE_ARG(float, top, 2), QK_PRIVATE_ARG(float, sum, 2), const int D, const int KEYS)
+{
+    const int plain = tile_is_plain(a, w, k0, KEYS);
+    QK_PRIVATE(float, one, 2); /* a row's maximum over a lane's own columns, over a pair of lanes; over all four: one again */
+    QK_PRIVATE(float, two, 2);
+    (void)qk_nt;
+    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = finish_scores(a, w, k0, t, h, plain, KEYS, QK_MY(sc));
+    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(two)[h] = fmaxf(QK_MY(one)[h], LANE_XOR(one, h, 1));
+    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = fmaxf(QK_MY(two)[h], LANE_XOR(two, h, 2));
+    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++)
+        rescale_row(h, fmaxf(QK_MY(top)[h], QK_MY(one)[h]), QK_MY(sc), QK_MY(out), &QK_MY(top)[h], &QK_MY(sum)[h], D, KEYS);
+}
+
+/* out += p v of the tile. */
+QK_INSIDE void tile_values(const int qk_nt, const qk_attn_args *a, const uint16_t *vs, QK_PRIVATE_ARG(float, sc, SCORE_REGS), QK_PRIVATE_ARG(float, out, OUT_REGS), const int D, const int KEYS, const int bf)
+{
+    QK_PRIVATE(uint32_t, pf, 4);
+    QK_PRIVATE(uint32_t, bv, 4);
+    (void)qk_nt;
+    QK_UNROLL for (int k = 0; k < KEYS / 16; k++) {
+        QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(pf)[i] = packed(bf, attn_weight(a, QK_MY(sc)[8 * k + 2 * i]), attn_weight(a, QK_MY(sc)[8 * k + 2 * i + 1]));
+        QK_UNROLL for (int d = 0; d < D / 16; d++) {
+            QK_THREADS(t) fragments(1, QK_MY(bv), vs, D + PAD, 16 * k, 16 * d, t % 32);
+            QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, out, 8 * d, pf, 0, bv, 0);
+            QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, out, 8 * d + 4, pf, 0, bv, 2);
+        }
+    }
+}
+
+/* Sums of four lanes, and the rows. */
+QK_INSIDE void tile_store(const int qk_nt, const qk_attn_args *a, const tile_place *w, QK_PRIVATE_ARG(float, out, OUT_REGS), QK_PRIVATE_ARG(float, top, 2), QK_PRIVATE_ARG(float, sum, 2), const int D)
+{
+    QK_PRIVATE(float, one, 2);
+    QK_PRIVATE(float, two, 2);
+    (void)qk_nt;
+    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = QK_MY(sum)[h] + LANE_XOR(sum, h, 1);
+    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(two)[h] = QK_MY(one)[h] + LANE_XOR(one, h, 2);
+    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) store_row(a, w, t, h, D, QK_MY(out), QK_MY(top)[h], QK_MY(two)[h]);
+}
+
 QK_INSIDE void tile_body(const qk_attn_args *a, const int64_t block, const int qk_nt, const int D, const int KEYS, const int bf)
 {
     QK_SHARED(uint16_t, ks, TILE);
     QK_SHARED(uint16_t, vs, TILE);
-    QK_PRIVATE(uint32_t, qf, HELD / 16 * 4);
-    QK_PRIVATE(uint32_t, qv, 8);
-    QK_PRIVATE(float, out, MOST_D / 8 * 4);
-    QK_PRIVATE(float, sc, MOST_KEYS / 8 * 4);
-    QK_PRIVATE(uint32_t, pf, 4);
-    QK_PRIVATE(uint32_t, bv, 4);
+    QK_PRIVATE(uint32_t, qf, Q_REGS);
+    QK_PRIVATE(float, out, OUT_REGS);
+    QK_PRIVATE(float, sc, SCORE_REGS);
     QK_PRIVATE(float, top, 2);
     QK_PRIVATE(float, sum, 2);
-    QK_PRIVATE(float, one, 2); /* a row's maximum or sum over a lane's own columns, over a pair of lanes, over all four */
-    QK_PRIVATE(float, two, 2);
     const tile_place w = tile_place_of(a, block, KEYS);
-    const float none = qx_of_bits(0xff800000u);
     const int64_t k_base = w.p.b * a->k.b + w.hk * a->k.h, v_base = w.p.b * a->v.b + w.hk * a->v.h;
-    (void)qk_nt;
     QK_THREADS(t) {
         QK_UNROLL for (int h = 0; h < 2; h++) {
             load_query(a, &w, t, h, D, QK_MY(qf), spare_row(ks, vs, t, h, KEYS * (D + PAD)));
-            QK_MY(top)[h] = none, QK_MY(sum)[h] = 0;
+            QK_MY(top)[h] = qx_of_bits(0xff800000u), QK_MY(sum)[h] = 0;
         }
         QK_UNROLL for (int i = 0; i < D / 2; i++) QK_MY(out)[i] = 0;
     }
@@ -204,60 +279,20 @@ QK_INSIDE void tile_body(const qk_attn_args *a, const int64_t block, const int q
     if (w.first < w.last) QK_THREADS(t) load_tile(ks, &a->k, k_base, w.first, w.last, a->dk, D, KEYS, a->whole & 1, t);
     QK_ASYNC_GROUP();
     for (int k0 = w.first; k0 < w.last; k0 += KEYS) {
-        const int plain = tile_is_plain(a, &w, k0, KEYS);
         QK_ASYNC_WAIT(0);
         QK_SYNC(); /* the keys are here, and everybody is done with the values before */
         QK_THREADS(t) load_tile(vs, &a->v, v_base, k0, w.last, a->dv, D, KEYS, a->whole & 2, t);
         QK_ASYNC_GROUP();
-        QK_UNROLL for (int j = 0; j < KEYS / 8; j++) {
-            QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(sc)[4 * j + i] = 0;
-            QK_UNROLL for (int d = 0; d < D / 32; d++) {
-                QK_THREADS(t) fragments(0, QK_MY(bv), ks, D + PAD, 8 * j, 32 * d, t % 32);
-                if (32 * d < HELD) {
-                    QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qf, 8 * d, bv, 0);
-                    QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qf, 8 * d + 4, bv, 2);
-                } else {
-                    QK_THREADS(t) QK_UNROLL for (int i = 0; i < 8; i++)
-                        QK_MY(qv)[i] = *(const uint32_t *)(const void *)(spare_row(ks, vs, t, i % 2, KEYS * (D + PAD)) + 32 * d - HELD + i / 2 * 8);
-                    QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qv, 0, bv, 0);
-                    QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qv, 4, bv, 2);
-                }
-            }
-        }
+        tile_scores(qk_nt, ks, vs, QK_PASS(qf), QK_PASS(sc), D, KEYS, bf);
         QK_SYNC(); /* everybody is done with the keys */
         if (k0 + KEYS < w.last) QK_THREADS(t) load_tile(ks, &a->k, k_base, k0 + KEYS, w.last, a->dk, D, KEYS, a->whole & 1, t);
         QK_ASYNC_GROUP();
-        QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = finish_scores(a, &w, k0, t, h, plain, KEYS, QK_MY(sc));
-        QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(two)[h] = fmaxf(QK_MY(one)[h], LANE_XOR(one, h, 1));
-        QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = fmaxf(QK_MY(two)[h], LANE_XOR(two, h, 2));
-        QK_THREADS(t) {
-            QK_UNROLL for (int h = 0; h < 2; h++) {
-                const float m = fmaxf(QK_MY(top)[h], QK_MY(one)[h]), keep = m == none ? 0.0f : m, shrink = exp2_of(QK_MY(top)[h] - keep);
-                float s = 0;
-                QK_UNROLL for (int i = 0; i < KEYS / 4; i++) {
-                    const int at = i / 2 * 4 + h * 2 + i % 2;
-                    QK_MY(sc)[at] = exp2_of(QK_MY(sc)[at] - keep);
-                    s += QK_MY(sc)[at];
-                }
-                QK_MY(top)[h] = m;
-                QK_MY(sum)[h] = QK_MY(sum)[h] * shrink + s;
-                QK_UNROLL for (int i = 0; i < D / 4; i++) QK_MY(out)[i / 2 * 4 + h * 2 + i % 2] *= shrink;
-            }
-        }
+        tile_softmax(qk_nt, a, &w, k0, QK_PASS(sc), QK_PASS(out), QK_PASS(top), QK_PASS(sum), D, KEYS);
         QK_ASYNC_WAIT(1);
         QK_SYNC(); /* the values are here */
-        QK_UNROLL for (int k = 0; k < KEYS / 16; k++) {
-            QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(pf)[i] = packed(bf, attn_weight(a, QK_MY(sc)[8 * k + 2 * i]), attn_weight(a, QK_MY(sc)[8 * k + 2 * i + 1]));
-            QK_UNROLL for (int d = 0; d < D / 16; d++) {
-                QK_THREADS(t) fragments(1, QK_MY(bv), vs, D + PAD, 16 * k, 16 * d, t % 32);
-                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, out, 8 * d, pf, 0, bv, 0);
-                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, out, 8 * d + 4, pf, 0, bv, 2);
-            }
-        }
+        tile_values(qk_nt, a, vs, QK_PASS(sc), QK_PASS(out), D, KEYS, bf);
     }
-    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = QK_MY(sum)[h] + LANE_XOR(sum, h, 1);
-    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(two)[h] = QK_MY(one)[h] + LANE_XOR(one, h, 2);
-    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) store_row(a, &w, t, h, D, QK_MY(out), QK_MY(top)[h], QK_MY(two)[h]);
+    tile_store(qk_nt, a, &w, QK_PASS(out), QK_PASS(top), QK_PASS(sum), D);
 }
 
 /* The kernels: head sizes up to 64, 128 and 256 in f16 and bf16. */

@@ -2,7 +2,7 @@
  *
  * A kernel is a function of one struct of arguments. Work that needs no cooperation is QK_EACH(i, n). Work of a block is a sequence of phases,
  * QK_THREADS(t) { ... }, with QK_SYNC() between phases that hand data on through QK_SHARED arrays; what a thread keeps from one phase to the next is QK_PRIVATE and
- * read as QK_MY(name). On the device a phase is the thread's own code and QK_SYNC a barrier; on the host a phase is a loop over the threads of a block, so that
+ * read as QK_MY(name); a part of a kernel takes it as QK_PRIVATE_ARG and is given QK_PASS(name). On the device a phase is the thread's own code and QK_SYNC a barrier; on the host a phase is a loop over the threads of a block, so that
  * the result is what the device computes, and sanitizers see every index. The host form is for tests and for the emulated plugin: it is no backend. */
 #ifndef QX_KERNELS_CUDA_GRID_H
 #define QX_KERNELS_CUDA_GRID_H
@@ -28,6 +28,8 @@
 #define QK_SHARED(type, name, n) __shared__ __align__(16) type name[n]
 #define QK_PRIVATE(type, name, n) type name[n]
 #define QK_MY(name) name
+#define QK_PRIVATE_ARG(type, name, n) type *name
+#define QK_PASS(name) name
 #define QK_ADD_COUNT(p, v) atomicAdd((unsigned long long *)(p), (unsigned long long)(v))
 #define QK_ADD_COUNT32(p, v) atomicAdd((p), (v))
 #define QK_LAUNCH(name, blocks, threads, queue, args) \
@@ -56,6 +58,8 @@ static inline int64_t qk_each_blocks(int64_t n)
 #define QK_SHARED(type, name, n) type name[n]
 #define QK_PRIVATE(type, name, n) type name##_of[256][n]
 #define QK_MY(name) name##_of[t]
+#define QK_PRIVATE_ARG(type, name, n) type (*name##_of)[n]
+#define QK_PASS(name) name##_of
 #define QK_ADD_COUNT(p, v) (*(p) += (v))
 #define QK_ADD_COUNT32(p, v) (*(p) += (v))
 #define QK_LAUNCH(name, blocks, threads, queue, args) ((void)(queue), qk_emulate_##name(blocks, threads, args))

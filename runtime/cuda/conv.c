@@ -197,6 +197,7 @@ static qx_status fp8_compile(cu_build *b)
 {
     const int x = b->in[QX_INT8_X].dtype, w = b->in[QX_INT8_W].dtype;
     if (x != QX_DT_FLOAT8E4M3FN || w != QX_DT_FLOAT8E4M3FN) CU_NO(b, "codes of %s by %s", qx_dtype_get(x)->text, qx_dtype_get(w)->text);
+    if (cu_int(b, "blocked", 0)) return cu_blocks_product(b);
     return cu_int(b, "kind", 0) == QX_INT8_CONV ? codes_conv(b, true) : cu_codes_product(b, true);
 }
 extern const cu_adapter cu_fp8_linear;

@@ -10,12 +10,14 @@ void cu_lib_close(qx_dev *d);
 
 /* y[b] = alpha x[b] w[b] + bias (+ add, as y: has_add), all row-major: x [m, k], w [k, n] (or [n, k]: w_nk), y [m, n]; batch strides in elements, 0: shared. type: of x and w; INT8: y is
  * INT32 and w_nk. E4M3, E5M2: w_nk, and device pointers to the scales (f32) of x and w. bias [n] of the type of y (f16 for 8-bit floats), or NULL. */
+/* How 8-bit floats are scaled: one scale each; a scale a row of x and a row of w; one for each 128 elements along k of both, [k / 128][row]. */
+enum { CU_SCALE_ONE, CU_SCALE_ROWS, CU_SCALE_BLOCKS, CU_SCALE_BLOCK = 128 };
 typedef struct cu_product {
     int type, ytype;
     int64_t m, n, k, batch, bx, bw, by;
     bool w_nk, x_km, has_bias, has_add; /* x_km: x is stored [k, m] */
     float alpha;
-    int scale_mode;                /* 8-bit floats: 0 one scale each, 1 a scale a row of x and a row of w */
+    int scale_mode;                /* 8-bit floats: CU_SCALE_ONE, ... */
 } cu_product;
 typedef struct cu_product_plan cu_product_plan;
 qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, size_t *workspace, bool *taken);
@@ -58,6 +60,8 @@ qx_status cu_codes_place(const cu_build *b);
 qx_status cu_codes_scales(cu_build *b, int64_t n, const float **out, bool *one, float *sx);
 int cu_codes_zero(const cu_build *b);
 qx_status cu_codes_product(cu_build *b, bool fp8);
+/* blocks.c: E4M3 with a weight that is scaled by blocks along k. */
+qx_status cu_blocks_product(cu_build *b);
 
 /* sparse.c: the 2:4 form of constant input `input`, W[n, k] (nk) or [k, n], when it was asked for (QX_DEV_SPARSE), is one and a kernel takes it: the step keeps it, and weight,
  * dims and dtype are set in *out. Else *out stays as it is (values NULL). */

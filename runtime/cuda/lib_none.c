@@ -17,7 +17,7 @@ qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, 
     const int rows = p->type == QX_DT_INT8 ? 4 : p->type == QX_DT_FLOAT8E4M3FN ? 16 : p->type == QX_DT_FLOAT16 && p->ytype == QX_DT_FLOAT ? 8 : 0; /* f16: widened codes */
     *out = NULL;
     *workspace = 0;
-    *taken = rows && p->k % rows == 0 && p->n % rows == 0;
+    *taken = rows && p->k % rows == 0 && p->n % rows == 0 && (p->scale_mode != CU_SCALE_BLOCKS || p->m % 4 == 0);
     if (!*taken) return QX_OK;
     QX_TRY(QX_NEW(d->ctx, out));
     (*out)->p = *p;
@@ -32,11 +32,23 @@ static float number(int type, const void *p, int64_t i)
     return v;
 }
 
-static double dot(const cu_product *p, const cu_product_data *a, int64_t m, int64_t n)
+static double dot(const cu_product *p, const cu_product_data *a, int64_t m, int64_t n, int64_t from, int64_t to)
 {
     double s = 0;
-    for (int64_t k = 0; k < p->k; k++) s += (double)number(p->type, a->x, m * p->k + k) * (double)number(p->type, a->w, n * p->k + k);
+    for (int64_t k = from; k < to; k++) s += (double)number(p->type, a->x, m * p->k + k) * (double)number(p->type, a->w, n * p->k + k);
     return s;
+}
+
+/* With the scales that 8-bit floats have. */
+static float scaled_dot(const cu_product *p, const cu_product_data *a, int64_t m, int64_t n)
+{
+    double s = 0;
+    if (p->scale_mode != CU_SCALE_BLOCKS) return (float)dot(p, a, m, n, 0, p->k) * (a->sx ? a->sx[p->scale_mode ? m : 0] * a->sw[p->scale_mode ? n : 0] : 1.0f);
+    for (int64_t i = 0; i * CU_SCALE_BLOCK < p->k; i++) {
+        const int64_t to = (i + 1) * CU_SCALE_BLOCK;
+        s += dot(p, a, m, n, i * CU_SCALE_BLOCK, to < p->k ? to : p->k) * (double)a->sx[i * p->m + m] * (double)a->sw[i * p->n + n];
+    }
+    return (float)s;
 }
 
 qx_status cu_product_run(qx_dev *d, cu_product_plan *plan, const cu_product_data *a, bool *done)
@@ -46,13 +58,12 @@ qx_status cu_product_run(qx_dev *d, cu_product_plan *plan, const cu_product_data
     *done = true;
     for (int64_t i = 0; i < p->m * p->n; i++) {
         const int64_t m = i / p->n, n = i % p->n;
-        float v = (float)dot(p, a, m, n), b = 0;
+        float v = scaled_dot(p, a, m, n), b = 0;
         const int64_t size = qx_dtype_bits(p->ytype) / 8;
         if (p->ytype == QX_DT_INT32) {
-            ((int32_t *)a->y)[i] = (int32_t)dot(p, a, m, n);
+            ((int32_t *)a->y)[i] = (int32_t)dot(p, a, m, n, 0, p->k);
             continue;
         }
-        if (a->sx) v *= a->sx[p->scale_mode ? m : 0] * a->sw[p->scale_mode ? n : 0];
         if (p->has_bias) qx_to_f32(p->ytype, (const char *)a->bias + n * size, 1, &b);
         v += b;
         qx_from_f32(p->ytype, &v, 1, (char *)a->y + i * size);

@@ -162,7 +162,7 @@ static bool describe_fp8(const cu_build *b, const args *p, fp8_way way, bool one
     q->type = way == WIDENED ? QX_DT_FLOAT16 : b->in[X].dtype;
     q->ytype = way == SCALED ? ytype : QX_DT_FLOAT;
     q->has_bias = way == SCALED && p->bias;
-    q->scale_mode = way == SCALED && !one;
+    q->scale_mode = way == SCALED && !one ? CU_SCALE_ROWS : CU_SCALE_ONE;
     return !q->has_bias || (ytype != QX_DT_FLOAT && b->in[BIAS].dtype == ytype);
 }
 

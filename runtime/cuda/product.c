@@ -34,12 +34,13 @@ static bool data_type(int dt, cudaDataType_t *out)
 
 static bool is_fp8(int type) { return type == QX_DT_FLOAT8E4M3FN || type == QX_DT_FLOAT8E5M2; }
 
-/* What the library documents: 8-bit floats need sm_89, both operands with k innermost, all rows of 16 bytes; one scale a row needs sm_90. Integers: rows of 4. */
+/* What the library documents: 8-bit floats need sm_89, both operands with k innermost, all rows of 16 bytes; scales of rows and blocks need sm_90, the latter tokens in fours.
+ * Integers: rows of 4. */
 static bool within_rules(const qx_dev *d, const cu_product *p)
 {
     if (p->m < 1 || p->n < 1 || p->k < 1 || p->m > INT32_MAX || p->n > INT32_MAX || p->k > INT32_MAX || p->batch > INT32_MAX) return false;
     const int sm = d->info.major * 10 + d->info.minor;
-    if (is_fp8(p->type)) return sm >= 89 && p->w_nk && !p->x_km && p->k % 16 == 0 && p->n % 16 == 0 && (p->scale_mode == 0 || sm == 90) && p->batch == 1;
+    if (is_fp8(p->type)) return sm >= 89 && p->w_nk && !p->x_km && p->k % 16 == 0 && p->n % 16 == 0 && (p->scale_mode == CU_SCALE_ONE || sm == 90) && (p->scale_mode != CU_SCALE_BLOCKS || p->m % 4 == 0) && p->batch == 1;
     if (p->type == QX_DT_INT8) return p->ytype == QX_DT_INT32 && p->w_nk && !p->x_km && p->k % 4 == 0 && p->n % 4 == 0 && !p->has_bias;
     return true;
 }
@@ -64,8 +65,8 @@ static bool make_desc(cu_product_plan *plan, const cu_product *p)
         cudaDataType_t bt;
         if (!data_type(p->ytype, &bt) || !SET(plan, EPILOGUE, e) || !SET(plan, BIAS_DATA_TYPE, bt)) return false;
     }
-    if (is_fp8(p->type) && p->scale_mode == 1) {
-        const int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    if (is_fp8(p->type) && p->scale_mode != CU_SCALE_ONE) {
+        const int32_t mode = p->scale_mode == CU_SCALE_ROWS ? CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F : CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
         if (!SET(plan, A_SCALE_MODE, mode) || !SET(plan, B_SCALE_MODE, mode)) return false;
     }
     return true;
@@ -144,7 +145,7 @@ void cu_product_free(qx_dev *d, void *block)
 /* The problem in words, for whoever looks why it was not taken. */
 static void say_refused(qx_dev *d, const cu_product_plan *plan)
 {
-    static const char *const scales[] = {"", ", a scale a row"};
+    static const char *const scales[] = {"", ", a scale a row", ", a scale for 128 of k"};
     const cu_product *p = &plan->p;
     cu_refused(d, "cuBLASLt: %s for %s x[%lld, %lld] w[%lld, %lld]%s -> %s%s%s%s, batch %lld", plan->l->blas.cublasLtGetStatusString(plan->status), qx_dtype_get(p->type)->text,
                (long long)p->m, (long long)p->k, (long long)p->k, (long long)p->n, p->w_nk ? "'" : "", qx_dtype_get(p->ytype)->text, p->has_bias ? " + bias" : "", p->has_add ? " + y" : "",

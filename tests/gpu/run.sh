@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # run.sh [--host] [BUILD] - everything on a machine with a GPU, in under eight minutes: builds, runs the tests labelled gpu, compute-sanitizer where it is installed, times models
 # with the shapes of SDXL's UNet and Llama 8B (made on the spot, random weights) and those of QONNX_MODELS (default samples/models), and puts the results into
-# docs/gpu.md between its markers. Parts that would start too late are left out by name; a part that fails stops no other; what is known so far stands in
-# QONNX_GPU_RESULTS (default BUILD/gpu-results) at any time.
+# docs/gpu.md between its markers. The parts stand in the order of what they are worth: tests first, compute-sanitizer last. One that would start too late is left out by name, one that
+# fails or hangs stops no other, and what is known so far stands in QONNX_GPU_RESULTS (default BUILD/gpu-results) at any time: table.md, gpu.md, what each test said, and in notes.log
+# what the vendor's libraries refused. QONNX_GPU_PARTS: other parts or another order ("unet llama"), for machines that are lent for minutes at a time.
 # --host: the same script with the host form of the plugin, small shapes and a copy of the page, which it prints: what a machine without a GPU can check of it.
 # --prepare DIR [--host] [BUILD]: makes a bundle of all that for a machine without a compiler (prepare.sh). In a bundle BUILD has a file `bundle`, and nothing is built.
 set -eu
@@ -56,29 +57,39 @@ in_time() { # WHAT: false, with a line, when it is too late to start
   echo "Left out after $SECONDS s: $1." | tee -a "$table"
   return 1
 }
+boxed() { # COMMAND...: with what is left of the time, and at most 150 s of it
+  local left=$((limit + 60 - SECONDS))
+  timeout $((left < 5 ? 5 : left < 150 ? left : 150)) "$@"
+}
 number() { sed -n "s/.*\"$2\": *\\([-0-9.e+]*\\).*/\\1/p" "$1" | head -n 1; } # FILE KEY: the first of that name
 calc() { awk "BEGIN { x = sprintf(\"%.${2:-2}f\", $1); print x ~ /^-?[0-9.]+\$/ ? x : \"-\" }" 2>/dev/null || echo -; } # "-": divided by zero
 calibrated() { awk '/"name": "calibrate"/ { getline; sub(/.*: */, ""); print $0 + 0; exit }' "$1"; }
 # Seconds and calls of the steps that KERNELS (separated by |) ran, from a bench with --profile.
 kernel_seconds() { awk -v want="^($2)\$" '/"kernel":/ { split($0, p, "\""); k = p[4] } /"seconds":/ && k != "" { if (k ~ want) { sub(/.*: */, ""); s += $0 } k = "" } END { print s + 0 }' "$1"; }
-timed() { # MODEL SAMPLE JSON [OPTION...]: false, with the reason in JSON.err, when it cannot run
-  local model=$1 sample=$2 json=$3
+timed() { # MODEL SAMPLE JSON [OPTION...]: false, with the reason, when it cannot run
+  local model=$1 sample=$2 json=$3 label
   shift 3
-  "$q" bench "$model" -i "$sample" -n $runs --device cuda --profile --json "$@" >"$json" 2>"$json.err" && return 0
-  echo "Not run: $(basename "$(dirname "$model")")/$(basename "$model"): $(tail -n 1 "$json.err")" | tee -a "$table"
+  label=$(basename "$(dirname "$model")")/$(basename "$model")
+  if boxed "$q" bench "$model" -i "$sample" -n $runs --device cuda --profile --json "$@" >"$json" 2>"$json.err"; then
+    awk -v label="$label" '/"notes": \[/ { on = 1; next } /\]/ { on = 0 } on { sub(/^ */, ""); print label ": " $0 }' "$json" >>"$results/notes.log"
+    return 0
+  fi
+  echo "Not run: $label: $(tail -n 1 "$json.err")" | tee -a "$table"
+  # Errors of the device come up later than where they belong: once more with launches that are waited for, which names the node.
+  CUDA_LAUNCH_BLOCKING=1 boxed "$q" run "$model" -i "$sample" --device cuda >/dev/null 2>"$json.err" || echo "$label, step by step: $(tail -n 1 "$json.err")" | tee -a "$table" >>"$results/notes.log"
   return 1
 }
 quantized() { # MODEL OUT JSON OPTION...: calibrates on the device
   local model=$1 to=$2 json=$3
   shift 3
-  "$q" quantize "$model" -o "$to" --force --no-verify --device cuda --json "$@" >"$json" 2>"$json.err" && return 0
+  boxed "$q" quantize "$model" -o "$to" --force --no-verify --device cuda --json "$@" >"$json" 2>"$json.err" && return 0
   echo "Not quantized: $(basename "$to"): $(tail -n 1 "$json.err")" | tee -a "$table"
   return 1
 }
 made() { # NAME KIND ARGUMENT...: a model in $out/NAME, its flops in $out/NAME/about
   local name=$1 kind=$2
   shift 2
-  mkdir -p "$out/$name" && "$shapes" "$kind" "$out/$name" $size "$@" >"$out/$name/about"
+  mkdir -p "$out/$name" && boxed "$shapes" "$kind" "$out/$name" $size "$@" >"$out/$name/about"
 }
 
 # ---- build and tests ----
@@ -93,47 +104,39 @@ fi
   exit 1
 }
 : >"$table"
+: >"$results/notes.log"
 trap 'publish; rm -rf "$out"' EXIT
 name=$(sed -n 's/.*"device": "\(.*\)".*/\1/p' "$out/first")
+echo "Device: $name. $(tail -n 1 "$results/first.err" | cut -c 1-300)" | tee -a "$table"
+echo >>"$table"
+
+# ---- tests ----
+
 suite() { # NAME COMMAND...: what it said stays in the results
   local name=$1 rc=0
   shift
-  QONNX_TEST_PLUGIN=$plugin timeout 150 "$@" >"$results/$name.log" 2>&1 || rc=$?
+  QONNX_TEST_PLUGIN=$plugin boxed "$@" >"$results/$name.log" 2>&1 || rc=$?
   case $rc in
     0) rc=passed ;;
     77) rc=skipped ;;
-    124) rc="stopped after 150 s" ;;
+    124) rc="stopped, out of time" ;;
     *) rc="failed ($rc)" ;;
   esac
   echo "Test $name: $rc. $(tail -n 1 "$results/$name.log" | cut -c 1-200)" | tee -a "$table"
   echo >>"$table"
 }
-echo "Device: $name. $(tail -n 1 "$results/first.err" | cut -c 1-300)" | tee -a "$table"
-echo >>"$table"
-suite steps "$build/bin/plugin_test_steps"
-suite models "$build/bin/plugin_test_models"
-if [ -z "$host" ]; then suite node tests/node/run.sh "$build" "$build/bin/node_cases" --plugin "$plugin"; fi
-checked="compute-sanitizer is not installed"
-if [ -z "$host" ] && command -v compute-sanitizer >/dev/null; then
-  checked=
-  for tool in memcheck racecheck; do
-    if compute-sanitizer --tool $tool --error-exitcode 9 "$q" run tests/data/mlp/model.onnx -i tests/data/mlp/calib.npz --device cuda >"$out/$tool" 2>&1; then
-      checked="$checked$tool: nothing found. "
-    else
-      checked="$checked$tool: $(grep -m 1 'ERROR SUMMARY\|Error' "$out/$tool" || echo failed). "
-    fi
-  done
-fi
-{
-  echo "$checked"
-  echo
-} >>"$table"
+part_tests() {
+  suite steps "$build/bin/plugin_test_steps"
+  suite models "$build/bin/plugin_test_models"
+  if [ -z "$host" ]; then suite node tests/node/run.sh "$build" "$build/bin/node_cases" --plugin "$plugin"; fi
+}
 
 # ---- the libraries' best rate, and 2:4 against dense ----
 
 rate_fp16=0 rate_fp8=0 rate_int8=0
-# shellcheck disable=SC2086
-if in_time "products" && made best products $best_rows; then
+part_products() {
+  # shellcheck disable=SC2086
+  made best products $best_rows || return 0
   flops=$(number "$out/best/about" flops)
   { echo "Products of [${best_rows/ /, }] by a square weight: cuBLASLt with what stands around it (scales, sums)."; echo; echo "| format | TFLOP/s |"; echo "|---|---|"; } >>"$table"
   for format in fp16 fp8 int8; do
@@ -144,13 +147,15 @@ if in_time "products" && made best products $best_rows; then
     fi
     timed "$model" "$out/best/sample.npz" "$out/json" || continue
     rate=$(calc "$flops / $(kernel_seconds "$out/json" 'cublasLt|product') / 1e12" 3)
-    declare "rate_$format=$rate"
+    printf -v "rate_$format" %s "$rate"
     echo "| $format | $rate |" >>"$table"
   done
   echo >>"$table"
-fi
-# shellcheck disable=SC2086
-if in_time "2:4 products" && made few products $few_rows && quantized "$out/few/model.onnx" "$out/few/sparse.onnx" "$out/json" --passes sparsity; then
+}
+
+part_sparse() {
+  # shellcheck disable=SC2086
+  made few products $few_rows && quantized "$out/few/model.onnx" "$out/few/sparse.onnx" "$out/json" --passes sparsity || return 0
   { echo "2:4 weights, [${few_rows/ /, }] by a square weight, the products alone:"; echo; echo "| format | dense, ms | 2:4, ms | times |"; echo "|---|---|---|---|"; } >>"$table"
   for format in fp16 fp8 int8; do
     model=$out/few/sparse.onnx
@@ -164,12 +169,13 @@ if in_time "2:4 products" && made few products $few_rows && quantized "$out/few/
     echo "| $format | $(calc "1e3 * $dense" 4) | $(calc "1e3 * $sparse" 4) | $(calc "$dense / $sparse") |" >>"$table"
   done
   echo >>"$table"
-fi
+}
 
 # ---- SDXL's UNet ----
 
-products='cublasLt|cuDNN|attention|mma.sp|product|patches' # what the step is measured against: products, convolutions, attention
-if in_time "the UNet" && made unet unet; then
+part_unet() {
+  products='cublasLt|cuDNN|attention|mma.sp|product|patches' # what the step is measured against: products, convolutions, attention
+  made unet unet || return 0
   flops=$(number "$out/unet/about" flops)
   {
     echo "SDXL's UNet ($size shapes, batch 2), $(calc "$flops / 1e12") TFLOP a step; share: of the best product rate above; library: products, convolutions and attention alone."
@@ -199,7 +205,7 @@ if in_time "the UNet" && made unet unet; then
     } >>"$table"
   fi
   rm -rf "$out/unet"
-fi
+}
 
 # ---- Llama 8B: two and six of its layers, and from both the 32 that it has ----
 
@@ -223,15 +229,17 @@ llama() { # PHASE TOKENS PAST
   done
   rm -rf "$out/llama$near" "$out/llama$far"
 }
-{
-  echo "Llama 8B ($size shapes), one sequence: $tokens tokens at once, and one token behind $tokens. All 32 layers: extrapolated from $near and $far."
-  echo
-  echo "| phase | format | $near layers, ms | $far layers, ms | 32 layers, ms | tokens/s |"
-  echo "|---|---|---|---|---|---|"
-} >>"$table"
-llama prefill $tokens 0
-llama decode 1 $tokens
-echo >>"$table"
+part_llama() {
+  {
+    echo "Llama 8B ($size shapes), one sequence: $tokens tokens at once, and one token behind $tokens. All 32 layers: extrapolated from $near and $far."
+    echo
+    echo "| phase | format | $near layers, ms | $far layers, ms | 32 layers, ms | tokens/s |"
+    echo "|---|---|---|---|---|---|"
+  } >>"$table"
+  llama prefill $tokens 0
+  llama decode 1 $tokens
+  echo >>"$table"
+}
 
 # ---- models at hand: milliseconds on the device and on the CPU ----
 
@@ -240,23 +248,51 @@ row() { # MODEL SAMPLE LABEL
   timed "$1" "$2" "$out/json" --allow-fallback || return 0
   local gpu
   gpu=$(milliseconds "$out/json")
-  "$q" bench "$1" -i "$2" -n 3 --device cpu --json >"$out/json"
+  boxed "$q" bench "$1" -i "$2" -n 3 --device cpu --json >"$out/json"
   echo "| $3 | $gpu | $(milliseconds "$out/json") |" >>"$table"
 }
-{
-  echo "| model | device, ms | CPU, ms |"
-  echo "|---|---|---|"
-} >>"$table"
-for dir in "$QONNX_MODELS"/*/; do
-  m=$dir/model.onnx s=$dir/sample.npz label=$(basename "$dir")
-  { [ -f "$m" ] && [ -f "$s" ] && in_time "$label"; } || continue
-  row "$m" "$s" "$label"
-  for format in fp8 int8; do
-    quantized "$m" "$out/$format.onnx" "$out/json" --$format --calib "$s" && row "$out/$format.onnx" "$s" "$label, $format"
+part_models() {
+  {
+    echo "| model | device, ms | CPU, ms |"
+    echo "|---|---|---|"
+  } >>"$table"
+  for dir in "$QONNX_MODELS"/*/; do
+    m=$dir/model.onnx s=$dir/sample.npz label=$(basename "$dir")
+    { [ -f "$m" ] && [ -f "$s" ] && in_time "$label"; } || continue
+    row "$m" "$s" "$label"
+    for format in fp8 int8; do
+      quantized "$m" "$out/$format.onnx" "$out/json" --$format --calib "$s" && row "$out/$format.onnx" "$s" "$label, $format"
+    done
+    [ -z "$host" ] || break
   done
-  [ -z "$host" ] || break
+  echo >>"$table"
+}
+
+# ---- compute-sanitizer: slow, and mostly of use when something above went wrong ----
+
+part_sanitizer() {
+  checked="compute-sanitizer is not installed"
+  if [ -z "$host" ] && command -v compute-sanitizer >/dev/null; then
+    checked=
+    for tool in memcheck racecheck; do
+      if boxed compute-sanitizer --tool $tool --error-exitcode 9 "$q" run tests/data/mlp/model.onnx -i tests/data/mlp/calib.npz --device cuda >"$out/$tool" 2>&1; then
+        checked="$checked$tool: nothing found. "
+      else
+        checked="$checked$tool: $(grep -m 1 'ERROR SUMMARY\|Error' "$out/$tool" || echo failed). "
+      fi
+    done
+  fi
+  {
+    echo "$checked"
+    echo
+  } >>"$table"
+}
+
+for part in ${QONNX_GPU_PARTS:-tests products sparse unet llama models sanitizer}; do
+  if in_time "$part"; then "part_$part" || echo "Not finished: $part." | tee -a "$table"; fi
+  publish
 done
-echo "" >>"$table"
+[ ! -s "$results/notes.log" ] || { echo "Libraries refused $(wc -l <"$results/notes.log") problems, which other kernels did (notes.log); the first: $(head -n 1 "$results/notes.log" | cut -c 1-300)"; echo; } >>"$table"
 echo "The whole took $SECONDS s." >>"$table"
 
 publish

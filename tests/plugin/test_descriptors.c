@@ -42,7 +42,8 @@ static void products(void **state)
         {.type = QX_DT_BFLOAT16, .ytype = QX_DT_FLOAT, .m = 1, .n = 4096, .k = 4096, .batch = 1, .w_nk = true, .alpha = 1},
         {.type = QX_DT_INT8, .ytype = QX_DT_INT32, .m = 5, .n = 36, .k = 20, .batch = 1, .w_nk = true, .alpha = 1},
         {.type = QX_DT_FLOAT8E4M3FN, .ytype = QX_DT_FLOAT16, .m = 5, .n = 32, .k = 48, .batch = 1, .w_nk = true, .has_bias = true, .alpha = 1},
-        {.type = QX_DT_FLOAT8E4M3FN, .ytype = QX_DT_BFLOAT16, .m = 5, .n = 32, .k = 48, .batch = 1, .w_nk = true, .has_bias = true, .alpha = 1, .scale_mode = 1},
+        {.type = QX_DT_FLOAT8E4M3FN, .ytype = QX_DT_BFLOAT16, .m = 5, .n = 32, .k = 48, .batch = 1, .w_nk = true, .has_bias = true, .alpha = 1, .scale_mode = CU_SCALE_ROWS},
+        {.type = QX_DT_FLOAT8E4M3FN, .ytype = QX_DT_BFLOAT16, .m = 8, .n = 32, .k = 304, .batch = 1, .w_nk = true, .alpha = 1, .scale_mode = CU_SCALE_BLOCKS},
         {.type = QX_DT_FLOAT8E4M3FN, .ytype = QX_DT_FLOAT, .m = 5, .n = 32, .k = 48, .batch = 1, .w_nk = true, .alpha = 1},
     };
     (void)state;
@@ -61,19 +62,22 @@ static void products(void **state)
 /* Refused where it is documented to be, whatever the library would say. */
 static void rules(void **state)
 {
-    static const cu_product fp8 = {.type = QX_DT_FLOAT8E4M3FN, .ytype = QX_DT_FLOAT16, .m = 5, .n = 32, .k = 48, .batch = 1, .w_nk = true, .scale_mode = 1};
+    static const cu_product fp8 = {.type = QX_DT_FLOAT8E4M3FN, .ytype = QX_DT_FLOAT16, .m = 5, .n = 32, .k = 48, .batch = 1, .w_nk = true, .scale_mode = CU_SCALE_ROWS};
     cu_product p = fp8;
     (void)state;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         p = fp8;
         if (i == 0) p.k = 40;
         if (i == 1) p.n = 24;
         if (i == 2) p.w_nk = false;
         if (i == 3) p.batch = 2;
+        if (i == 5) p.scale_mode = CU_SCALE_BLOCKS; /* five rows are no multiple of four */
         dev.info.minor = 0, dev.info.major = i == 4 ? 10 : 9; /* a scale a row: Hopper only */
         assert_false(within_rules(&dev, &p));
     }
-    p.scale_mode = 0;
+    p.scale_mode = CU_SCALE_BLOCKS, p.m = 8;
+    assert_true(within_rules(&dev, &p));
+    p.scale_mode = CU_SCALE_ONE;
     assert_true(within_rules(&dev, &p));
     dev.info.major = 8, dev.info.minor = 6;
     assert_false(within_rules(&dev, &p));

@@ -11,6 +11,7 @@ typedef struct step_case { const char *name, *text; double min_db; const char *k
 #define MASK64 MASK16 "," MASK16 "," MASK16 "," MASK16
 #define MASK16 "1,0,0,1, 0,1,1,0, 1,1,0,0, 0,0,0,1"
 #define CODES(a) #a ",-3,5,7,-1,2,4,-6,1,0,3,-2,6,-7,2,1"
+#define SCALES(a) #a ",0.02,0.04,0.013,0.1,0.025,0.3,0.06,0.017,0.2,0.05,0.031,0.07,0.011,0.09,0.15"
 #define NIL16 "0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0"
 #define CODES16x16 CODES(2) "," NIL16 "," NIL16 "," CODES(-5) "," NIL16 "," CODES(4) "," CODES(1) "," NIL16 "," CODES(3) "," CODES(-1) "," NIL16 "," NIL16 "," NIL16 "," NIL16 "," NIL16 "," CODES(6)
 #define CODES64x16 CODES16x16 "," CODES16x16 "," CODES16x16 "," CODES16x16
@@ -49,6 +50,13 @@ static const step_case cases[] = {
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 110, NULL},
     {"fp8 product widened to half", HEAD(19) "g (float[5,40] x) => (float[5,24] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[40,24] w = random(5), float[24] ws = fill(0.02)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }", 110, "cublasLt"},
+    {"fp8 product, a scale for 128 of k, by the library", HEAD(21) "g (float[2,4,304] x) => (float[2,4,16] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[304,16] w = random(5), float[3,16] ws = {" SCALES(0.01) "," SCALES(0.5) "," SCALES(0.08) "}>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0, block_size=128>(w, ws) y = MatMul(d, v) }", 110, "cublasLt"},
+    {"fp8 Gemm, a scale for 128 of k, turned, half with bias", HEAD(21) "g (float[8,256] x) => (float[8,16] y) <float16 s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[16,256] w = random(5),"
+     " float16[16,2] ws = {" SCALES(0.3) "," SCALES(0.07) "}, float16[16] b = random(3)> { h = Cast<to=10>(x) q = QuantizeLinear(h, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1, block_size=128>(w, ws) a = Gemm<transB=1>(d, v, b) y = Cast<to=1>(a) }",
+     50, "cublasLt"},
+    {"fp8 product, a scale for 128 of k, as numbers", HEAD(21) "g (float[3,200] x) => (float[3,8] y) <float s = {0.01}, float8e4m3fn z = {0}, float8e4m3fn[8,200] w = random(5), float[8,2] ws = {" SCALES(0.2) "}, float[8] b = random(3)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1, block_size=128>(w, ws) y = Gemm<transB=1>(d, v, b) }", 110, "product"},
     {"4-bit weight in blocks, few rows", HEAD(21) "g (float[2,64] x) => (float[2,32] y)\n"
      "<int4[64,32] w = random(8), float[4,32] ws = fill(0.05)> { v = DequantizeLinear<axis=0, block_size=16>(w, ws) y = MatMul(x, v) }", 110, NULL},
     {"4-bit weight in blocks, many rows", HEAD(21) "g (float[70,64] x) => (float[70,32] y)\n"
