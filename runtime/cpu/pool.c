@@ -12,9 +12,12 @@ typedef struct pool {
     const float *x;
     float *y;
     int64_t *arg;                /* flat index of the maximum in the input; NULL: not asked for */
-    int spatial, block;          /* block: channels side by side; 0: plain */
+    int spatial;
+    int64_t lanes;               /* channels side by side: 1 when plain */
     int64_t in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];
-    int64_t plane, out_plane;
+    int64_t plane, out_plane;    /* pixels */
+    int64_t rows, per_thread;    /* output rows of all planes; numbers of scratch for each thread */
+    double *scratch;
     float p;
     bool count_pad, column;
     pool_kind kind;
@@ -82,6 +85,7 @@ static qx_status setup(qx_call *c, const qx_tensor *x, pool *p)
     p->count_pad = qx_call_int(c, "count_include_pad", 0) != 0;
     p->column = qx_call_int(c, "storage_order", 0) != 0;
     three_axes(p);
+    p->lanes = 1;
     const qx_op_id op = c->node->op->id;
     p->kind = op == QX_OP_LpPool ? LP : op == QX_OP_AveragePool || op == QX_OP_ms_QLinearAveragePool ? AVERAGE : MAX;
     return QX_OK;
@@ -117,152 +121,106 @@ static float maximum(const pool *p, const float *x, const taps t[3], int64_t *ar
                 best = row + c * p->dilation[2];
             }
         }
-    if (!arg) return m;
     if (best < 0) best = 0;
     const int64_t pos[3] = {best / (p->in[1] * p->in[2]), best / p->in[2] % p->in[1], best % p->in[2]};
     *arg = p->column ? (pos[2] * p->in[1] + pos[1]) * p->in[0] + pos[0] : best;
     return m;
 }
 
-static double total(const pool *p, const float *x, const taps t[3])
+static float norm(const pool *p, const float *x, const taps t[3])
 {
     double s = 0;
     for (int64_t a = 0; a < t[0].n; a++)
         for (int64_t b = 0; b < t[1].n; b++) {
             const float *row = x + ((t[0].lo + a * p->dilation[0]) * p->in[1] + t[1].lo + b * p->dilation[1]) * p->in[2] + t[2].lo;
-            if (p->kind == LP) for (int64_t c = 0; c < t[2].n; c++) s += pow(fabs((double)row[c * p->dilation[2]]), (double)p->p);
-            else for (int64_t c = 0; c < t[2].n; c++) s += (double)row[c * p->dilation[2]];
+            for (int64_t c = 0; c < t[2].n; c++) s += pow(fabs((double)row[c * p->dilation[2]]), (double)p->p);
         }
-    return s;
+    return (float)pow(s, 1.0 / (double)p->p);
 }
 
-static double divisor(const pool *p, const taps t[3]) { return (double)(p->count_pad ? t[0].padded * t[1].padded * t[2].padded : t[0].n * t[1].n * t[2].n); }
-
-static float pool_one(const pool *p, const float *x, const taps t[3], int64_t *arg)
-{
-    if (p->kind == MAX) return maximum(p, x, t, arg);
-    const double s = total(p, x, t);
-    if (p->kind == LP) return (float)pow(s, 1.0 / (double)p->p);
-    return (float)(s / divisor(p, t));
-}
-
-/* ---- Columns whose taps are all inside of the input: tap by tap over a run of them, in the same order as one by one ---- */
-
-enum { RUN = 128 };
-
-#define COLUMNS(step, body)                                      \
-    if ((step) == 1) for (int64_t c = 0; c < n; c++) { const float v = row[c]; body; }         \
-    else if ((step) == 2) for (int64_t c = 0; c < n; c++) { const float v = row[2 * c]; body; } \
-    else for (int64_t c = 0; c < n; c++) { const float v = row[c * (step)]; body; }
-
-QX_INLINE void max_run_body(const float *restrict row, int64_t step, float *restrict m, int64_t n)
-{
-    COLUMNS(step, m[c] = ((v > m[c]) | (v != v)) ? v : m[c])
-}
-QX_MULTI(static, max_run, (const float *row, int64_t step, float *m, int64_t n), (row, step, m, n))
-
-QX_INLINE void sum_run_body(const float *restrict row, int64_t step, double *restrict s, int64_t n)
-{
-    COLUMNS(step, s[c] += (double)v)
-}
-QX_MULTI(static, sum_run, (const float *row, int64_t step, double *s, int64_t n), (row, step, s, n))
-#undef COLUMNS
-
-/* Output columns [first, first + n) of one row; t: the taps of the other axes. */
-static void run_of_columns(const pool *p, const float *x, const taps t[2], int64_t first, int64_t n, float *y)
-{
-    double sum[RUN];
-    for (int64_t c = 0; c < n; c++) sum[c] = 0, y[c] = -INFINITY;
-    for (int64_t a = 0; a < t[0].n; a++)
-        for (int64_t b = 0; b < t[1].n; b++) {
-            const float *row = x + ((t[0].lo + a * p->dilation[0]) * p->in[1] + t[1].lo + b * p->dilation[1]) * p->in[2] + first * p->stride[2] - p->begin[2];
-            for (int64_t k = 0; k < p->kernel[2]; k++) {
-                if (p->kind == MAX) max_run(row + k * p->dilation[2], p->stride[2], y, n);
-                else sum_run(row + k * p->dilation[2], p->stride[2], sum, n);
-            }
-        }
-    if (p->kind == MAX) return;
-    const int64_t taps_in = t[0].n * t[1].n, taps_all = t[0].padded * t[1].padded;
-    const double count = (double)((p->count_pad ? taps_all : taps_in) * p->kernel[2]);
-    for (int64_t c = 0; c < n; c++) y[c] = (float)(sum[c] / count);
-}
-
-/* The columns that this can be done for: [*lo, *hi). */
-static void inner_columns(const pool *p, int64_t *lo, int64_t *hi)
-{
-    const int64_t s = p->stride[2], reach = p->in[2] + p->begin[2] - (p->kernel[2] - 1) * p->dilation[2] - 1;
-    *lo = (p->begin[2] + s - 1) / s;
-    *hi = reach < 0 ? 0 : reach / s + 1;
-    if (*hi > p->out[2]) *hi = p->out[2];
-    if (p->arg || p->kind == LP || *lo > *hi) *lo = *hi = 0;
-}
-
-static qx_status pool_piece(void *user, int64_t plane)
+/* One output after the other: norms, and maxima that are asked for with their places. */
+static qx_status plane_piece(void *user, int64_t plane)
 {
     const pool *p = user;
     const float *x = p->x + plane * p->plane;
-    int64_t at = plane * p->out_plane, lo, hi;
+    int64_t at = plane * p->out_plane;
     taps t[3];
-    inner_columns(p, &lo, &hi);
-    for (int64_t a = 0; a < p->out[0]; a++) {
-        t[0] = taps_at(p, 0, a);
-        for (int64_t b = 0; b < p->out[1]; b++, at += p->out[2]) {
-            t[1] = taps_at(p, 1, b);
-            for (int64_t c = lo; c < hi; c += RUN) run_of_columns(p, x, t, c, hi - c < RUN ? hi - c : RUN, p->y + at + c);
-            for (int64_t c = 0; c < p->out[2]; c++) {
-                if (c == lo && hi > lo) c = hi;
-                if (c == p->out[2]) break;
+    for (int64_t a = 0; a < p->out[0]; a++)
+        for (int64_t b = 0; b < p->out[1]; b++)
+            for (int64_t c = 0; c < p->out[2]; c++, at++) {
+                t[0] = taps_at(p, 0, a);
+                t[1] = taps_at(p, 1, b);
                 t[2] = taps_at(p, 2, c);
-                p->y[at + c] = pool_one(p, x, t, p->arg ? &p->arg[at + c] : NULL);
-                if (p->arg) p->arg[at + c] += plane * p->plane;
+                p->y[at] = p->kind == LP ? norm(p, x, t) : maximum(p, x, t, &p->arg[at]);
+                if (p->arg) p->arg[at] += plane * p->plane;
             }
-        }
-    }
     return QX_OK;
 }
 
-/* ---- Channels side by side, as convolutions leave them: every tap is a vector ---- */
+/* ---- Row by row: the rows of a window are folded into one line, then the line into the outputs, tap by tap. Both run along memory, whether a pixel is
+ * one number or the `lanes` channels that lie side by side. ---- */
 
-enum { MOST_LANES = 16 };
-
-/* `lanes` channels of the `p->block` that lie side by side. */
-QX_INLINE void lanes_one(const pool *p, const float *restrict x, const taps t[3], int lanes, float *restrict y)
+/* Outputs of tap k of the last axis that lie inside of the input: [*lo, *hi); the pixel that output c sees is c * stride + *off. */
+static void tap_range(const pool *p, int64_t k, int64_t *lo, int64_t *hi, int64_t *off)
 {
-    double sum[MOST_LANES];
-    float most[MOST_LANES];
-    for (int l = 0; l < lanes; l++) sum[l] = 0, most[l] = -INFINITY;
-    for (int64_t b = 0; b < t[1].n; b++) {
-        const float *row = x + ((t[1].lo + b * p->dilation[1]) * p->in[2] + t[2].lo) * p->block;
-        for (int64_t c = 0; c < t[2].n; c++, row += p->dilation[2] * p->block)
-            for (int l = 0; l < lanes; l++) {
-                if (p->kind == MAX) most[l] = ((row[l] > most[l]) | (row[l] != row[l])) ? row[l] : most[l];
-                else sum[l] += (double)row[l];
-            }
-    }
-    const double count = divisor(p, t);
-    for (int l = 0; l < lanes; l++) y[l] = p->kind == MAX ? most[l] : (float)(sum[l] / count);
+    const int64_t s = p->stride[2], last = p->in[2] - 1;
+    *off = k * p->dilation[2] - p->begin[2];
+    *lo = *off < 0 ? (-*off + s - 1) / s : 0;
+    *hi = last < *off ? 0 : (last - *off) / s + 1;
+    if (*hi > p->out[2]) *hi = p->out[2];
 }
 
-QX_INLINE void lanes_plane_body(const pool *p, const float *x, float *y)
+/* line[in[2] * lanes] and acc[out[2] * lanes]: scratch; acc is the result. m, v: what is there and what comes, of type T. */
+#define FOLD_ROW(name, T, start, combine)                                                                             QX_INLINE void name##_down(T *restrict to, const float *restrict x, int64_t n)                                    {                                                                                                                     for (int64_t i = 0; i < n; i++) { const T m = to[i], v = (T)x[i]; to[i] = combine; }                          }                                                                                                                 QX_INLINE void name##_along(T *restrict to, const T *restrict x, int64_t step, int64_t n)                         {                                                                                                                     if (step == 1) for (int64_t i = 0; i < n; i++) { const T m = to[i], v = x[i]; to[i] = combine; }                  else if (step == 2) for (int64_t i = 0; i < n; i++) { const T m = to[i], v = x[2 * i]; to[i] = combine; }         else for (int64_t i = 0; i < n; i++) { const T m = to[i], v = x[i * step]; to[i] = combine; }                 }                                                                                                                 QX_INLINE void name##_body(const pool *p, const float *x, const taps t[2], T *line, T *acc)                       {                                                                                                                     const int64_t lanes = p->lanes, s = p->stride[2], width = p->in[2] * lanes;                                       int64_t lo, hi, off;                                                                                              for (int64_t i = 0; i < width; i++) line[i] = start;                                                              for (int64_t i = 0; i < p->out[2] * lanes; i++) acc[i] = start;                                                   for (int64_t a = 0; a < t[0].n; a++)                                                                                  for (int64_t b = 0; b < t[1].n; b++)                                                                                  name##_down(line, x + ((t[0].lo + a * p->dilation[0]) * p->in[1] + t[1].lo + b * p->dilation[1]) * width, width);         for (int64_t k = 0; k < p->kernel[2]; k++) {                                                                          tap_range(p, k, &lo, &hi, &off);                                                                                  if (lanes == 1) name##_along(acc + lo, line + lo * s + off, s, hi - lo);                                          else if (s == 1) name##_along(acc + lo * lanes, line + (lo + off) * lanes, 1, (hi - lo) * lanes);                 else for (int64_t c = lo; c < hi; c++) name##_along(acc + c * lanes, line + (c * s + off) * lanes, 1, lanes);         }                                                                                                             }                                                                                                                 QX_MULTI(static, name, (const pool *p, const float *x, const taps t[2], T *line, T *acc), (p, x, t, line, acc))
+FOLD_ROW(max_row, float, -INFINITY, v != v ? v : v > m ? v : m)
+FOLD_ROW(sum_row, double, 0, m + v)
+#undef FOLD_ROW
+
+static void average_row(const pool *p, const float *x, const taps t[2], double *line, float *y)
 {
-    taps t[3] = {{0, 1, 1}};
-    for (int64_t b = 0; b < p->out[1]; b++) {
-        t[1] = taps_at(p, 1, b);
-        for (int64_t c = 0; c < p->out[2]; c++, y += p->block) {
-            t[2] = taps_at(p, 2, c);
-            int at = 0;
-            for (; at + MOST_LANES <= p->block; at += MOST_LANES) lanes_one(p, x + at, t, MOST_LANES, y + at);
-            if (at < p->block) lanes_one(p, x + at, t, p->block - at, y + at);
-        }
+    double *sum = line + p->in[2] * p->lanes;
+    const int64_t in = t[0].n * t[1].n, padded = t[0].padded * t[1].padded;
+    sum_row(p, x, t, line, sum);
+    for (int64_t c = 0; c < p->out[2]; c++) {
+        const taps last = taps_at(p, 2, c);
+        const double count = (double)(p->count_pad ? padded * last.padded : in * last.n);
+        for (int64_t l = c * p->lanes; l < (c + 1) * p->lanes; l++) y[l] = (float)(sum[l] / count);
     }
 }
-QX_MULTI(static, lanes_plane, (const pool *p, const float *x, float *y), (p, x, y))
 
-static qx_status lanes_piece(void *user, int64_t i)
+enum { PIECE = 4096 }; /* outputs, about */
+
+static int64_t piece_rows(const pool *p)
+{
+    const int64_t row = p->out[2] * p->lanes;
+    return row < PIECE ? PIECE / (row + 1) + 1 : 1;
+}
+
+static qx_status rows_piece(void *user, int64_t i)
 {
     const pool *p = user;
-    lanes_plane(p, p->x + i * p->plane * p->block, p->y + i * p->out_plane * p->block);
+    const int64_t per = piece_rows(p), end = (i + 1) * per < p->rows ? (i + 1) * per : p->rows;
+    double *line = p->scratch + qx_thread_index() * p->per_thread;
+    for (int64_t r = i * per; r < end; r++) {
+        const int64_t b = r % p->out[1], a = r / p->out[1] % p->out[0];
+        const taps t[2] = {taps_at(p, 0, a), taps_at(p, 1, b)};
+        const float *x = p->x + r / (p->out[0] * p->out[1]) * p->plane * p->lanes;
+        float *y = p->y + r * p->out[2] * p->lanes;
+        if (p->kind == MAX) max_row(p, x, t, (float *)(void *)line, y);
+        else average_row(p, x, t, line, y);
+    }
     return QX_OK;
+}
+
+/* All planes [channels / lanes], x and y set. */
+static qx_status run(qx_call *c, pool *p, int64_t planes)
+{
+    if (p->kind == LP || p->arg) return qx_parallel(c->ctx, planes, plane_piece, p);
+    p->rows = planes * p->out[0] * p->out[1];
+    p->per_thread = (p->in[2] + p->out[2]) * p->lanes + 8;
+    QX_TRY(qx_call_scratch_array(c, p->per_thread, sizeof *p->scratch * (size_t)qx_ctx_threads(c->ctx), (void **)&p->scratch));
+    const int64_t per = piece_rows(p);
+    return qx_parallel(c->ctx, (p->rows + per - 1) / per, rows_piece, p);
 }
 
 static void out_dims(const pool *p, const qx_tensor *x, int64_t *dims)
@@ -280,7 +238,7 @@ qx_status qx_pool_f32(qx_call *c, const qx_tensor *x, const float *data, int64_t
     out_dims(&p, x, dims);
     QX_TRY(QX_CALL_SCRATCH(c, qx_prod(dims, 0, x->rank) + 1, &p.y));
     *y = p.y;
-    return qx_parallel(c->ctx, x->dims[0] * x->dims[1], pool_piece, &p);
+    return run(c, &p, x->dims[0] * x->dims[1]);
 }
 
 /* Output i of x's type (floats rounded when the adapter returns, 8-bit codes here) from floats in scratch; maxima of codes are exact in float. */
@@ -311,9 +269,8 @@ qx_status qx_cpu_pool(qx_call *c)
         QX_TRY(qx_call_out(c, 1, QX_DT_INT64, x->rank, dims, &arg));
         p.arg = arg->data;
     }
-    p.block = qx_call_in_block(c, 0);
-    if (p.block) return qx_parallel(c->ctx, x->dims[0] * x->dims[1] / p.block, lanes_piece, &p);
-    QX_TRY(qx_parallel(c->ctx, x->dims[0] * x->dims[1], pool_piece, &p));
+    if (qx_call_in_block(c, 0)) p.lanes = qx_call_in_block(c, 0);
+    QX_TRY(run(c, &p, x->dims[0] * x->dims[1] / p.lanes));
     return y ? write_codes(c, x, y->numel, p.y, y->data) : QX_OK;
 }
 
@@ -340,6 +297,7 @@ qx_status qx_cpu_ms_nhwc_pool(qx_call *c)
     return write_codes(c, x, y->numel, flipped, y->data);
 }
 
+enum { MOST_LANES = 16 };
 typedef struct global_job { const float *x; float *y; int64_t n; double p; pool_kind kind; int block; } global_job;
 
 /* In eight sums: one would wait for itself at every element. */
