@@ -43,13 +43,12 @@ qx_status qx_dnnl_bmm_run(qx_call *c, qx_dnnl_bmm **state, const qx_bmm *g, bool
     qx_dn_prim *p = qx_dn_prim_slot((*state)->cache, key, &(*state)->clock, &found);
     if (!found) QX_TRY(bmm_prim(c, l, g, p));
     if (!p->p) return QX_OK;
-    qx_dn_args e = {.n = 0};
-    qx_status st = qx_dn_arg(c, l, &e, DNNL_ARG_SRC, &p->src, g->a);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, g->b);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_DST, &p->dst, g->y);
-    if (st == QX_OK) st = qx_dn_scratch(c, l, &e, &p->scratch);
+    qx_status st = qx_dn_arg(c, l, &p->args, DNNL_ARG_SRC, &p->src, g->a);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_WEIGHTS, &p->wei, g->b);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_DST, &p->dst, g->y);
+    if (st == QX_OK) st = qx_dn_scratch(c, l, &p->args, &p->scratch);
     qx_call_note_kernel(c, p->impl, 2.0 * (double)g->batch * (double)g->m * (double)g->k * (double)g->n);
-    QX_TRY(qx_dn_execute(c, l, p->p, &e, st));
+    QX_TRY(qx_dn_execute(c, l, p->p, &p->args, st));
     *done = true;
     return QX_OK;
 }

@@ -189,7 +189,6 @@ qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *sha
 {
     qx_dn *l = NULL;
     qx_dn_prim *p;
-    qx_dn_args e = {.n = 0};
     int64_t dx[5], dw[6], dy[5];
     dnnl_memory_desc_t have_x, have_y, b;
     QX_TRY(qx_dn_get(c, qx_dn_conv_flops(shape), &l));
@@ -202,13 +201,13 @@ qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *sha
     QX_TRY(qx_dn_in_layout(c, &p->src, &have_x, &in));
     QX_TRY(qx_dn_in_layout(c, &p->dst, &have_y, &out));
     if (in != x) QX_TRY(qx_dn_reorder(c, l, &have_x, x, &p->src, in));
-    qx_status st = qx_dn_arg(c, l, &e, DNNL_ARG_SRC, &p->src, in);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_DST, &p->dst, out);
-    if (st == QX_OK && bias) st = qx_dn_arg(c, l, &e, DNNL_ARG_BIAS, &b, bias);
-    if (st == QX_OK) st = qx_dn_scratch(c, l, &e, &p->scratch);
+    qx_status st = qx_dn_arg(c, l, &p->args, DNNL_ARG_SRC, &p->src, in);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_DST, &p->dst, out);
+    if (st == QX_OK && bias) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_BIAS, &b, bias);
+    if (st == QX_OK) st = qx_dn_scratch(c, l, &p->args, &p->scratch);
     qx_call_note_kernel(c, p->impl, qx_dn_conv_flops(shape));
-    QX_TRY(qx_dn_execute(c, l, p->p, &e, st));
+    QX_TRY(qx_dn_execute(c, l, p->p, &p->args, st));
     if (out != y) QX_TRY(qx_dn_reorder(c, l, &p->dst, out, &have_y, y));
     return QX_OK;
 }

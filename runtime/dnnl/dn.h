@@ -1,4 +1,4 @@
-/* dn.h - what the files of runtime/dnnl/ share: the engine, primitives with their layouts, memory objects of one execution. Only these files
+/* dn.h - what the files of runtime/dnnl/ share: the engine, primitives with their layouts and arguments. Only these files
  * include dnnl.h (2.x: version 3 renamed most of it). Weights are reordered once into the layout that the library asks for; primitives are
  * kept per node. Scratch comes from the call, so nothing stays allocated between calls. */
 #ifndef QX_RUNTIME_DNNL_DN_H
@@ -11,7 +11,15 @@
 
 enum { QX_DN_CACHE = 6 }; /* primitives of one node: different row counts */
 
-typedef struct qx_dn { dnnl_engine_t engine; dnnl_stream_t stream; } qx_dn;
+/* Memory objects of a primitive's arguments, made at its first run; later ones only say where the data is. */
+enum { QX_DN_ARGS = 7 };
+typedef struct qx_dn_args { dnnl_exec_arg_t a[QX_DN_ARGS]; const void *data[QX_DN_ARGS]; int n; } qx_dn_args;
+
+/* Reorderings that calls repeat: making one takes longer than a small one runs. */
+enum { QX_DN_REORDERS = 32 };
+typedef struct qx_dn_turn { dnnl_memory_desc_t from, to, scratch; dnnl_primitive_t p; qx_dn_args args; } qx_dn_turn;
+
+typedef struct qx_dn { dnnl_engine_t engine; dnnl_stream_t stream; qx_dn_turn *turns[QX_DN_REORDERS]; } qx_dn;
 
 const char *qx_dn_text(dnnl_status_t s);
 #define QX_DN(c, call)                                                                                      \
@@ -32,6 +40,7 @@ typedef struct qx_dn_prim {
     dnnl_primitive_t p;
     dnnl_memory_desc_t src, wei, dst, scratch;
     const char *impl;
+    qx_dn_args args; /* the same ones at every run */
 } qx_dn_prim;
 
 void qx_dn_prim_drop(qx_dn_prim *p);
@@ -46,13 +55,12 @@ qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const
 /* Attributes: the activation, then the product with a tensor laid out as `mul` and the sum with one laid out as `add` (NULL: none). */
 qx_status qx_dn_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *mul, const dnnl_memory_desc_t *add, dnnl_primitive_attr_t *out);
 
-/* ---- Memory objects of one execution ---- */
-enum { QX_DN_ARGS = 7 };
-typedef struct qx_dn_args { dnnl_exec_arg_t a[QX_DN_ARGS]; int n; } qx_dn_args;
+/* ---- Execution ---- */
+/* Argument `id` of the next run: data, which lies as md says (what it said at the first run). */
 qx_status qx_dn_arg(qx_call *c, qx_dn *l, qx_dn_args *e, int id, const dnnl_memory_desc_t *md, const void *data);
 qx_status qx_dn_scratch(qx_call *c, qx_dn *l, qx_dn_args *e, const dnnl_memory_desc_t *md);
-/* Runs p unless st (of gathering the arguments) is a failure already, and frees the arguments. */
-qx_status qx_dn_execute(qx_call *c, qx_dn *l, dnnl_primitive_t p, qx_dn_args *e, qx_status st);
+/* Runs p unless st (of gathering the arguments) is a failure already. */
+qx_status qx_dn_execute(qx_call *c, qx_dn *l, dnnl_primitive_t p, const qx_dn_args *e, qx_status st);
 qx_status qx_dn_reorder(qx_call *c, qx_dn *l, const dnnl_memory_desc_t *from, const void *src, const dnnl_memory_desc_t *to, void *dst);
 /* A buffer in the layout that the primitive wants: *data itself when that is its layout already, else scratch. */
 qx_status qx_dn_in_layout(qx_call *c, const dnnl_memory_desc_t *want, const dnnl_memory_desc_t *have, float **data);

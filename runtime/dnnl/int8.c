@@ -140,22 +140,21 @@ static qx_status int8_find(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_
     return st;
 }
 
-static qx_status int8_execute(qx_call *c, qx_dn *l, const qx_dnnl_int8 *s, const qx_int8_op *op, const qx_dn_prim *p)
+static qx_status int8_execute(qx_call *c, qx_dn *l, const qx_dnnl_int8 *s, const qx_int8_op *op, qx_dn_prim *p)
 {
     dnnl_memory_desc_t x, w, y, b;
-    qx_dn_args e = {.n = 0};
     void *in = (void *)(uintptr_t)op->x;
     float *out = op->y;
     QX_TRY(int8_plain(c, op, &x, &w, &y, &b));
     QX_TRY(qx_dn_in_layout(c, &p->src, &x, (float **)&in));
     QX_TRY(qx_dn_in_layout(c, &p->dst, &y, &out));
     if (in != op->x) QX_TRY(qx_dn_reorder(c, l, &x, op->x, &p->src, in));
-    qx_status st = qx_dn_arg(c, l, &e, DNNL_ARG_SRC, &p->src, in);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_DST, &p->dst, out);
-    if (st == QX_OK && op->bias) st = qx_dn_arg(c, l, &e, DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, &b, op->bias);
-    if (st == QX_OK) st = qx_dn_scratch(c, l, &e, &p->scratch);
-    QX_TRY(qx_dn_execute(c, l, p->p, &e, st));
+    qx_status st = qx_dn_arg(c, l, &p->args, DNNL_ARG_SRC, &p->src, in);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_DST, &p->dst, out);
+    if (st == QX_OK && op->bias) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, &b, op->bias);
+    if (st == QX_OK) st = qx_dn_scratch(c, l, &p->args, &p->scratch);
+    QX_TRY(qx_dn_execute(c, l, p->p, &p->args, st));
     return out == op->y ? QX_OK : qx_dn_reorder(c, l, &p->dst, out, &y, op->y);
 }
 

@@ -43,10 +43,25 @@ qx_status qx_dn_get(qx_call *c, double flops, qx_dn **out)
     return QX_OK;
 }
 
+static void args_drop(qx_dn_args *e)
+{
+    for (int i = 0; i < e->n; i++) dnnl_memory_destroy(e->a[i].memory);
+    e->n = 0;
+}
+
+static void turn_drop(qx_ctx *ctx, qx_dn_turn *t)
+{
+    if (!t) return;
+    args_drop(&t->args);
+    if (t->p) dnnl_primitive_destroy(t->p);
+    qx_free(ctx, t);
+}
+
 void qx_dnnl_free(qx_ctx *ctx, void *handle)
 {
     qx_dn *l = handle;
     if (!l) return;
+    for (int i = 0; i < QX_DN_REORDERS; i++) turn_drop(ctx, l->turns[i]);
     if (l->stream) dnnl_stream_destroy(l->stream);
     if (l->engine) dnnl_engine_destroy(l->engine);
     qx_free(ctx, l);
@@ -57,6 +72,7 @@ void qx_dnnl_free(qx_ctx *ctx, void *handle)
 void qx_dn_prim_drop(qx_dn_prim *p)
 {
     if (p->p) dnnl_primitive_destroy(p->p);
+    args_drop(&p->args);
     memset(p, 0, sizeof *p);
 }
 
@@ -153,23 +169,28 @@ double qx_dn_conv_flops(const qx_conv_shape *s)
     return flops;
 }
 
-/* ---- Memory objects of one execution ---- */
+/* ---- Execution ---- */
 
 qx_status qx_dn_arg(qx_call *c, qx_dn *l, qx_dn_args *e, int id, const dnnl_memory_desc_t *md, const void *data)
 {
-    dnnl_memory_t m = NULL;
-    QX_DN(c, dnnl_memory_create(&m, md, l->engine, (void *)(uintptr_t)data));
-    e->a[e->n++] = (dnnl_exec_arg_t){id, m};
+    int i = 0;
+    while (i < e->n && e->a[i].arg != id) i++;
+    if (i == e->n) {
+        QX_DN(c, dnnl_memory_create(&e->a[i].memory, md, l->engine, (void *)(uintptr_t)data));
+        e->a[i].arg = id;
+        e->n++;
+    } else if (e->data[i] != data) {
+        QX_DN(c, dnnl_memory_set_data_handle(e->a[i].memory, (void *)(uintptr_t)data));
+    }
+    e->data[i] = data;
     return QX_OK;
 }
 
-qx_status qx_dn_execute(qx_call *c, qx_dn *l, dnnl_primitive_t p, qx_dn_args *e, qx_status st)
+qx_status qx_dn_execute(qx_call *c, qx_dn *l, dnnl_primitive_t p, const qx_dn_args *e, qx_status st)
 {
-    dnnl_status_t d = st == QX_OK ? dnnl_primitive_execute(p, l->stream, e->n, e->a) : dnnl_success;
-    if (st == QX_OK && d == dnnl_success) d = dnnl_stream_wait(l->stream);
-    for (int i = 0; i < e->n; i++) dnnl_memory_destroy(e->a[i].memory);
-    if (st != QX_OK) return st;
-    QX_DN(c, d);
+    QX_TRY(st);
+    QX_DN(c, dnnl_primitive_execute(p, l->stream, e->n, e->a));
+    QX_DN(c, dnnl_stream_wait(l->stream));
     return QX_OK;
 }
 
@@ -182,27 +203,53 @@ qx_status qx_dn_scratch(qx_call *c, qx_dn *l, qx_dn_args *e, const dnnl_memory_d
     return qx_dn_arg(c, l, e, DNNL_ARG_SCRATCHPAD, md, data);
 }
 
-qx_status qx_dn_reorder(qx_call *c, qx_dn *l, const dnnl_memory_desc_t *from, const void *src, const dnnl_memory_desc_t *to, void *dst)
+static qx_status turn_make(qx_call *c, qx_dn *l, qx_dn_turn *t)
 {
     dnnl_primitive_desc_t pd = NULL;
-    dnnl_primitive_t p = NULL;
     dnnl_primitive_attr_t attr = NULL;
     QX_DN(c, dnnl_primitive_attr_create(&attr));
     dnnl_status_t d = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
-    if (d == dnnl_success) d = dnnl_reorder_primitive_desc_create(&pd, from, l->engine, to, l->engine, attr);
+    if (d == dnnl_success) d = dnnl_reorder_primitive_desc_create(&pd, &t->from, l->engine, &t->to, l->engine, attr);
     dnnl_primitive_attr_destroy(attr);
     QX_DN(c, d);
-    dnnl_memory_desc_t scratch = *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
-    d = dnnl_primitive_create(&p, pd);
+    t->scratch = *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+    d = dnnl_primitive_create(&t->p, pd);
     dnnl_primitive_desc_destroy(pd);
     QX_DN(c, d);
-    qx_dn_args e = {.n = 0};
-    qx_status st = qx_dn_arg(c, l, &e, DNNL_ARG_FROM, from, src);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_TO, to, dst);
-    if (st == QX_OK) st = qx_dn_scratch(c, l, &e, &scratch);
-    st = qx_dn_execute(c, l, p, &e, st);
-    dnnl_primitive_destroy(p);
-    return st;
+    return QX_OK;
+}
+
+static unsigned turn_slot(const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to)
+{
+    uint64_t h = (uint64_t)from->ndims;
+    for (int i = 0; i < from->ndims; i++) h = (h * 31 + (uint64_t)from->dims[i]) * 31 + (uint64_t)(from->format_desc.blocking.strides[i] + 7 * to->format_desc.blocking.strides[i]);
+    return (unsigned)(h ^ h >> 17) % QX_DN_REORDERS;
+}
+
+/* The reordering, kept until another one takes its place. */
+static qx_status turn_find(qx_call *c, qx_dn *l, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to, qx_dn_turn **out)
+{
+    qx_dn_turn **slot = &l->turns[turn_slot(from, to)];
+    if (!*slot || !dnnl_memory_desc_equal(&(*slot)->from, from) || !dnnl_memory_desc_equal(&(*slot)->to, to)) {
+        turn_drop(c->ctx, *slot);
+        *slot = NULL;
+        QX_TRY(QX_NEW(c->ctx, slot));
+        (*slot)->from = *from;
+        (*slot)->to = *to;
+    }
+    if (!(*slot)->p) QX_TRY(turn_make(c, l, *slot));
+    *out = *slot;
+    return QX_OK;
+}
+
+qx_status qx_dn_reorder(qx_call *c, qx_dn *l, const dnnl_memory_desc_t *from, const void *src, const dnnl_memory_desc_t *to, void *dst)
+{
+    qx_dn_turn *t = NULL;
+    QX_TRY(turn_find(c, l, from, to, &t));
+    qx_status st = qx_dn_arg(c, l, &t->args, DNNL_ARG_FROM, from, src);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &t->args, DNNL_ARG_TO, to, dst);
+    if (st == QX_OK) st = qx_dn_scratch(c, l, &t->args, &t->scratch);
+    return qx_dn_execute(c, l, t->p, &t->args, st);
 }
 
 qx_status qx_dn_typed_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides)

@@ -140,7 +140,6 @@ qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
 {
     qx_dn *l = NULL;
     qx_dn_prim *p;
-    qx_dn_args e = {.n = 0};
     dnnl_memory_desc_t b, have;
     QX_TRY(qx_dn_get(c, qx_dn_mm_flops(1, g->m, s->k, s->n), &l));
     QX_TRY(mm_find(c, l, s, g, &p));
@@ -149,17 +148,17 @@ qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
     QX_TRY(qx_dn_strided_md(c, &have, 2, (int64_t[]){g->m, s->k}, (int64_t[]){s->k, 1}));
     QX_TRY(qx_dn_in_layout(c, &p->src, &have, &x)); /* bfloat16: rounded into scratch */
     if (x != g->x) QX_TRY(qx_dn_reorder(c, l, &have, g->x, &p->src, x));
-    qx_status st = qx_dn_arg(c, l, &e, DNNL_ARG_SRC, &p->src, x);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &e, DNNL_ARG_DST, &p->dst, g->y);
-    if (st == QX_OK && g->bias) st = qx_dn_arg(c, l, &e, DNNL_ARG_BIAS, &b, g->bias);
+    qx_status st = qx_dn_arg(c, l, &p->args, DNNL_ARG_SRC, &p->src, x);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
+    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_DST, &p->dst, g->y);
+    if (st == QX_OK && g->bias) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_BIAS, &b, g->bias);
     int post = g->act != QX_ACT_NONE;
-    if (st == QX_OK && g->mul) st = qx_dn_arg(c, l, &e, DNNL_ARG_ATTR_MULTIPLE_POST_OP(post) | DNNL_ARG_SRC_1, &p->dst, g->mul);
+    if (st == QX_OK && g->mul) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_ATTR_MULTIPLE_POST_OP(post) | DNNL_ARG_SRC_1, &p->dst, g->mul);
     post += g->mul != NULL;
-    if (st == QX_OK && g->add) st = qx_dn_arg(c, l, &e, DNNL_ARG_ATTR_MULTIPLE_POST_OP(post) | DNNL_ARG_SRC_1, &p->dst, g->add);
-    if (st == QX_OK) st = qx_dn_scratch(c, l, &e, &p->scratch);
+    if (st == QX_OK && g->add) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_ATTR_MULTIPLE_POST_OP(post) | DNNL_ARG_SRC_1, &p->dst, g->add);
+    if (st == QX_OK) st = qx_dn_scratch(c, l, &p->args, &p->scratch);
     qx_call_note_kernel(c, p->impl, 2.0 * (double)g->m * (double)s->k * (double)s->n);
-    return qx_dn_execute(c, l, p->p, &e, st);
+    return qx_dn_execute(c, l, p->p, &p->args, st);
 }
 
 #endif
