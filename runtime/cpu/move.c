@@ -355,7 +355,15 @@ static int64_t pad_index(pad_mode mode, int64_t i, int64_t begin, int64_t dim)
     return m < dim ? m : period - m;
 }
 
-typedef struct pad_job { const qx_tensor *x; qx_tensor *y; int64_t *map[QX_MAX_RANK]; int64_t strides[QX_MAX_RANK]; int size; uint64_t fill[2]; } pad_job;
+/* Elements [lo, hi) of an output row are a piece of an input row as it lies. */
+typedef struct pad_job { const qx_tensor *x; qx_tensor *y; int64_t *map[QX_MAX_RANK]; int64_t strides[QX_MAX_RANK], lo, hi; int size; uint64_t fill[2]; } pad_job;
+
+/* Output elements [from, to) of a row, one by one; row NULL: all of them the constant. */
+static void pad_elements(const pad_job *j, const char *row, int64_t from, int64_t to, char *dst)
+{
+    const int64_t *map = j->map[j->y->rank - 1];
+    for (int64_t i = from; i < to; i++) memcpy(dst + i * j->size, !row || map[i] < 0 ? (const char *)j->fill : row + map[i] * j->size, (size_t)j->size);
+}
 
 static qx_status pad_row(void *user, int64_t row)
 {
@@ -370,9 +378,13 @@ static qx_status pad_row(void *user, int64_t row)
         hole = hole || at < 0;
         off += at * j->strides[i];
     }
-    for (int64_t i = 0; i < n; i++) {
-        int64_t at = hole ? -1 : j->map[last][i];
-        memcpy(dst + i * j->size, at < 0 ? (const char *)j->fill : (const char *)j->x->data + (off + at) * j->size, (size_t)j->size);
+    const char *src = hole ? NULL : (const char *)j->x->data + off * j->size;
+    if (src && j->lo < j->hi) {
+        pad_elements(j, src, 0, j->lo, dst);
+        memcpy(dst + j->lo * j->size, src + j->map[last][j->lo] * j->size, (size_t)((j->hi - j->lo) * j->size));
+        pad_elements(j, src, j->hi, n, dst);
+    } else {
+        pad_elements(j, src, 0, n, dst);
     }
     return QX_OK;
 }
@@ -425,6 +437,9 @@ qx_status qx_cpu_pad(qx_call *c)
         QX_TRY(QX_CALL_SCRATCH(c, dims[i], &j.map[i]));
         for (int64_t k = 0; k < dims[i]; k++) j.map[i][k] = pad_index(mode, k, begin[i], x->dims[i]);
     }
+    const int last = x->rank - 1;
+    j.lo = begin[last] > 0 ? begin[last] : 0;
+    j.hi = begin[last] + x->dims[last] < dims[last] ? begin[last] + x->dims[last] : dims[last];
     if (j.y->numel == 0) return QX_OK;
-    return qx_parallel(c->ctx, j.y->numel / dims[x->rank - 1], pad_row, &j);
+    return qx_parallel(c->ctx, j.y->numel / dims[last], pad_row, &j);
 }

@@ -170,10 +170,50 @@ static void tap_range(const pool *p, int64_t k, int64_t *lo, int64_t *hi, int64_
     if (*hi > p->out[2]) *hi = p->out[2];
 }
 
-/* line[in[2] * lanes] and acc[out[2] * lanes]: scratch; acc is the result. m, v: what is there and what comes, of type T. */
-#define FOLD_ROW(name, T, start, combine)                                                                             QX_INLINE void name##_down(T *restrict to, const float *restrict x, int64_t n)                                    {                                                                                                                     for (int64_t i = 0; i < n; i++) { const T m = to[i], v = (T)x[i]; to[i] = combine; }                          }                                                                                                                 QX_INLINE void name##_along(T *restrict to, const T *restrict x, int64_t step, int64_t n)                         {                                                                                                                     if (step == 1) for (int64_t i = 0; i < n; i++) { const T m = to[i], v = x[i]; to[i] = combine; }                  else if (step == 2) for (int64_t i = 0; i < n; i++) { const T m = to[i], v = x[2 * i]; to[i] = combine; }         else for (int64_t i = 0; i < n; i++) { const T m = to[i], v = x[i * step]; to[i] = combine; }                 }                                                                                                                 QX_INLINE void name##_body(const pool *p, const float *x, const taps t[2], T *line, T *acc)                       {                                                                                                                     const int64_t lanes = p->lanes, s = p->stride[2], width = p->in[2] * lanes;                                       int64_t lo, hi, off;                                                                                              for (int64_t i = 0; i < width; i++) line[i] = start;                                                              for (int64_t i = 0; i < p->out[2] * lanes; i++) acc[i] = start;                                                   for (int64_t a = 0; a < t[0].n; a++)                                                                                  for (int64_t b = 0; b < t[1].n; b++)                                                                                  name##_down(line, x + ((t[0].lo + a * p->dilation[0]) * p->in[1] + t[1].lo + b * p->dilation[1]) * width, width);         for (int64_t k = 0; k < p->kernel[2]; k++) {                                                                          tap_range(p, k, &lo, &hi, &off);                                                                                  if (lanes == 1) name##_along(acc + lo, line + lo * s + off, s, hi - lo);                                          else if (s == 1) name##_along(acc + lo * lanes, line + (lo + off) * lanes, 1, (hi - lo) * lanes);                 else for (int64_t c = lo; c < hi; c++) name##_along(acc + c * lanes, line + (c * s + off) * lanes, 1, lanes);         }                                                                                                             }                                                                                                                 QX_MULTI(static, name, (const pool *p, const float *x, const taps t[2], T *line, T *acc), (p, x, t, line, acc))
-FOLD_ROW(max_row, float, -INFINITY, v != v ? v : v > m ? v : m)
-FOLD_ROW(sum_row, double, 0, m + v)
+/* to[i] = combine(to[i], x[i * step]), of type T; m and v: what is there and what comes. */
+#define FOLD(name, T, combine)                                                                                    \
+    QX_INLINE void name##_down(T *restrict to, const float *restrict x, int64_t n)                                \
+    {                                                                                                             \
+        for (int64_t i = 0; i < n; i++) { const T m = to[i], v = (T)x[i]; to[i] = combine; }                      \
+    }                                                                                                             \
+    QX_INLINE void name##_along(T *restrict to, const T *restrict x, int64_t step, int64_t n)                     \
+    {                                                                                                             \
+        if (step == 1) for (int64_t i = 0; i < n; i++) { const T m = to[i], v = x[i]; to[i] = combine; }          \
+        else if (step == 2) for (int64_t i = 0; i < n; i++) { const T m = to[i], v = x[2 * i]; to[i] = combine; } \
+        else for (int64_t i = 0; i < n; i++) { const T m = to[i], v = x[i * step]; to[i] = combine; }             \
+    }
+FOLD(max, float, v != v ? v : v > m ? v : m)
+FOLD(sum, double, m + v)
+#undef FOLD
+
+/* line[in[2] * lanes]: the rows of the window, from start. */
+#define FOLD_LINE(name, start)                                                                                    \
+    for (int64_t i = 0; i < width; i++) line[i] = start;                                                          \
+    for (int64_t a = 0; a < t[0].n; a++)                                                                          \
+        for (int64_t b = 0; b < t[1].n; b++)                                                                      \
+            name##_down(line, x + ((t[0].lo + a * p->dilation[0]) * p->in[1] + t[1].lo + b * p->dilation[1]) * width, width);
+
+/* acc[out[2] * lanes]: the taps of the last axis. */
+#define FOLD_TAPS(name, start)                                                                                    \
+    for (int64_t i = 0; i < p->out[2] * lanes; i++) acc[i] = start;                                               \
+    for (int64_t k = 0; k < p->kernel[2]; k++) {                                                                  \
+        tap_range(p, k, &lo, &hi, &off);                                                                          \
+        if (lanes == 1) name##_along(acc + lo, line + lo * s + off, s, hi - lo);                                  \
+        else if (s == 1) name##_along(acc + lo * lanes, line + (lo + off) * lanes, 1, (hi - lo) * lanes);         \
+        else for (int64_t c = lo; c < hi; c++) name##_along(acc + c * lanes, line + (c * s + off) * lanes, 1, lanes); \
+    }
+
+#define FOLD_ROW(name, T, start)                                                                                  \
+    QX_INLINE void name##_row_body(const pool *p, const float *x, const taps t[2], T *line, T *acc)               \
+    {                                                                                                             \
+        const int64_t lanes = p->lanes, s = p->stride[2], width = p->in[2] * lanes;                               \
+        int64_t lo, hi, off;                                                                                      \
+        FOLD_LINE(name, start)                                                                                    \
+        FOLD_TAPS(name, start)                                                                                    \
+    }                                                                                                             \
+    QX_MULTI(static, name##_row, (const pool *p, const float *x, const taps t[2], T *line, T *acc), (p, x, t, line, acc))
+FOLD_ROW(max, float, -INFINITY)
+FOLD_ROW(sum, double, 0)
 #undef FOLD_ROW
 
 static void average_row(const pool *p, const float *x, const taps t[2], double *line, float *y)

@@ -272,7 +272,7 @@ qx_status qx_cpu_max_roi_pool(qx_call *c)
 /* ---- GridSample (2 and 3 spatial dims) ---- */
 
 enum { PAD_ZEROS, PAD_BORDER, PAD_REFLECT };
-typedef struct sampler { const float *x; int nd; int64_t dims[3]; int pad; bool align; } sampler;
+typedef struct sampler { int nd; int64_t dims[3]; int pad; bool align; } sampler;
 
 static float reflect(float v, float low, float high)
 {
@@ -282,31 +282,36 @@ static float reflect(float v, float low, float high)
     return v;
 }
 
-/* Value at integer position, after padding rules. */
-static float grid_pixel(const sampler *s, const int64_t *at)
+/* An output is a sum of weighted pixels, the same ones in every channel. */
+enum { MOST_TAPS = 64, POINTS = 64 };
+typedef struct grid_tap { int64_t at; float w; } grid_tap;
+
+/* Adds the pixel at an integer position, after padding rules; one outside is 0 and left out. */
+static int add_tap(const sampler *s, const int64_t *at, float w, grid_tap *out, int n)
 {
     int64_t flat = 0;
     for (int d = 0; d < s->nd; d++) {
         int64_t p = at[d];
-        const int64_t n = s->dims[d];
-        if (s->pad == PAD_BORDER) p = p < 0 ? 0 : p >= n ? n - 1 : p;
-        else if (s->pad == PAD_REFLECT) p = (int64_t)reflect((float)p, s->align ? 0 : -0.5f, s->align ? (float)(n - 1) : (float)n - 0.5f);
-        if (p < 0 || p >= n) return 0;
-        flat = flat * n + p;
+        const int64_t len = s->dims[d];
+        if (s->pad == PAD_BORDER) p = p < 0 ? 0 : p >= len ? len - 1 : p;
+        else if (s->pad == PAD_REFLECT) p = (int64_t)reflect((float)p, s->align ? 0 : -0.5f, s->align ? (float)(len - 1) : (float)len - 0.5f);
+        if (p < 0 || p >= len) return n;
+        flat = flat * len + p;
     }
-    return s->x[flat];
+    out[n] = (grid_tap){flat, w};
+    return n + 1;
 }
 
-static float sample_nearest(const sampler *s, const float *at)
+static int nearest_taps(const sampler *s, const float *at, grid_tap *out)
 {
     int64_t p[3];
     for (int d = 0; d < s->nd; d++) p[d] = (int64_t)nearbyintf(at[d]);
-    return grid_pixel(s, p);
+    return add_tap(s, p, 1, out, 0);
 }
 
-static float sample_linear(const sampler *s, const float *at)
+static int linear_taps(const sampler *s, const float *at, grid_tap *out)
 {
-    float sum = 0;
+    int n = 0;
     for (int corner = 0; corner < 1 << s->nd; corner++) {
         int64_t p[3];
         float w = 1;
@@ -316,9 +321,9 @@ static float sample_linear(const sampler *s, const float *at)
             p[d] = (int64_t)f + up;
             w *= up ? at[d] - f : 1 - (at[d] - f);
         }
-        if (w != 0) sum += w * grid_pixel(s, p);
+        if (w != 0) n = add_tap(s, p, w, out, n);
     }
-    return sum;
+    return n;
 }
 
 static void cubic_weights(float t, float w[4])
@@ -330,67 +335,91 @@ static void cubic_weights(float t, float w[4])
     w[3] = ((a * (u + 1) - 5 * a) * (u + 1) + 8 * a) * (u + 1) - 4 * a;
 }
 
-static float sample_cubic(const sampler *s, const float *at)
+static int cubic_taps(const sampler *s, const float *at, grid_tap *out)
 {
-    float w[3][4] = {{0}}, sum = 0;
-    int64_t base[3] = {0}, n = 1;
+    float w[3][4] = {{0}};
+    int64_t base[3] = {0}, all = 1;
+    int n = 0;
     for (int d = 0; d < s->nd; d++) {
         base[d] = (int64_t)floorf(at[d]) - 1;
         cubic_weights(at[d] - floorf(at[d]), w[d]);
-        n *= 4;
+        all *= 4;
     }
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < all; i++) {
         int64_t p[3], rest = i;
         float f = 1;
         for (int d = s->nd - 1; d >= 0; d--, rest /= 4) {
             p[d] = base[d] + rest % 4;
             f *= w[d][rest % 4];
         }
-        sum += f * grid_pixel(s, p);
+        n = add_tap(s, p, f, out, n);
     }
-    return sum;
+    return n;
 }
 
-typedef float sample_fn(const sampler *s, const float *at);
+typedef int taps_fn(const sampler *s, const float *at, grid_tap *out);
+typedef struct grid_job { sampler s; taps_fn *fn; const float *x, *grid; float *y; int64_t channels, pixels, points, blocks; } grid_job;
+
+/* Where the point of the grid lies, in pixels; the grid lists x first. */
+static void grid_place(const grid_job *j, const float *point, float at[3])
+{
+    const sampler *s = &j->s;
+    for (int d = 0; d < s->nd; d++) {
+        const float v = point[s->nd - 1 - d], len = (float)s->dims[d];
+        at[d] = s->align ? (v + 1) / 2 * (len - 1) : ((v + 1) * len - 1) / 2;
+        if (s->pad == PAD_BORDER && j->fn != cubic_taps) at[d] = fminf(fmaxf(at[d], 0), len - 1);
+        if (s->pad == PAD_REFLECT) at[d] = reflect(at[d], s->align ? 0 : -0.5f, s->align ? len - 1 : len - 0.5f);
+        if (!(fabsf(at[d]) < 1e9f)) at[d] = -1e9f;
+    }
+}
+
+/* A block of points of one picture, in all channels. */
+static qx_status grid_piece(void *user, int64_t i)
+{
+    const grid_job *j = user;
+    const int64_t n = i / j->blocks, first = i % j->blocks * POINTS, count = j->points - first < POINTS ? j->points - first : POINTS;
+    grid_tap taps[POINTS][MOST_TAPS];
+    int n_taps[POINTS];
+    for (int64_t p = 0; p < count; p++) {
+        float at[3];
+        grid_place(j, j->grid + (n * j->points + first + p) * j->s.nd, at);
+        n_taps[p] = j->fn(&j->s, at, taps[p]);
+    }
+    for (int64_t ch = n * j->channels; ch < (n + 1) * j->channels; ch++)
+        for (int64_t p = 0; p < count; p++) {
+            const float *x = j->x + ch * j->pixels;
+            float sum = 0;
+            for (int t = 0; t < n_taps[p]; t++) sum += taps[p][t].w * x[taps[p][t].at];
+            j->y[ch * j->points + first + p] = sum;
+        }
+    return QX_OK;
+}
 
 qx_status qx_cpu_grid_sample(qx_call *c)
 {
     const qx_tensor *x, *g;
-    const float *xf, *gf;
-    float *y;
+    grid_job j = {0};
     int64_t dims[5];
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_need(c, 1, &g));
     const char *mode = qx_call_str(c, "mode", "linear"), *pad = qx_call_str(c, "padding_mode", "zeros");
-    sampler s = {.nd = x->rank - 2, .pad = !strcmp(pad, "border") ? PAD_BORDER : !strcmp(pad, "reflection") ? PAD_REFLECT : PAD_ZEROS, .align = qx_call_int(c, "align_corners", 0) != 0};
-    sample_fn *fn = !strcmp(mode, "nearest") ? sample_nearest : strstr(mode, "cubic") ? sample_cubic : sample_linear;
-    if (s.nd < 1 || s.nd > 3 || g->rank != x->rank || g->dims[g->rank - 1] != s.nd || g->dims[0] != x->dims[0]) QX_CALL_FAIL(c, QX_E_SHAPE, "X of rank %d, grid of rank %d", x->rank, g->rank);
-    QX_TRY(qx_call_in_f32(c, 0, &xf));
-    QX_TRY(qx_call_in_f32(c, 1, &gf));
+    j.s = (sampler){.nd = x->rank - 2, .pad = !strcmp(pad, "border") ? PAD_BORDER : !strcmp(pad, "reflection") ? PAD_REFLECT : PAD_ZEROS, .align = qx_call_int(c, "align_corners", 0) != 0};
+    j.fn = !strcmp(mode, "nearest") ? nearest_taps : strstr(mode, "cubic") ? cubic_taps : linear_taps;
+    if (j.s.nd < 1 || j.s.nd > 3 || g->rank != x->rank || g->dims[g->rank - 1] != j.s.nd || g->dims[0] != x->dims[0])
+        QX_CALL_FAIL(c, QX_E_SHAPE, "X of rank %d, grid of rank %d", x->rank, g->rank);
+    QX_TRY(qx_call_in_f32(c, 0, &j.x));
+    QX_TRY(qx_call_in_f32(c, 1, &j.grid));
     dims[0] = x->dims[0];
-    dims[1] = x->dims[1];
-    for (int d = 0; d < s.nd; d++) {
-        s.dims[d] = x->dims[2 + d];
+    dims[1] = j.channels = x->dims[1];
+    for (int d = 0; d < j.s.nd; d++) {
+        j.s.dims[d] = x->dims[2 + d];
         dims[2 + d] = g->dims[1 + d];
     }
-    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &y));
-    const int64_t points = qx_prod(dims, 2, x->rank), pixels = qx_prod(x->dims, 2, x->rank);
-    for (int64_t n = 0; n < dims[0]; n++)
-        for (int64_t ch = 0; ch < dims[1]; ch++) {
-            s.x = xf + (n * dims[1] + ch) * pixels;
-            for (int64_t p = 0; p < points; p++) {
-                float at[3];
-                for (int d = 0; d < s.nd; d++) { /* the grid lists x first */
-                    const float v = gf[(n * points + p) * s.nd + (s.nd - 1 - d)], len = (float)s.dims[d];
-                    at[d] = s.align ? (v + 1) / 2 * (len - 1) : ((v + 1) * len - 1) / 2;
-                    if (s.pad == PAD_BORDER && fn != sample_cubic) at[d] = fminf(fmaxf(at[d], 0), len - 1);
-                    if (s.pad == PAD_REFLECT) at[d] = reflect(at[d], s.align ? 0 : -0.5f, s.align ? len - 1 : len - 0.5f);
-                    if (!(fabsf(at[d]) < 1e9f)) at[d] = -1e9f;
-                }
-                y[(n * dims[1] + ch) * points + p] = fn(&s, at);
-            }
-        }
-    return QX_OK;
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &j.y));
+    j.points = qx_prod(dims, 2, x->rank);
+    j.pixels = qx_prod(x->dims, 2, x->rank);
+    j.blocks = (j.points + POINTS - 1) / POINTS;
+    return qx_parallel(c->ctx, dims[0] * j.blocks, grid_piece, &j);
 }
 
 /* ---- AffineGrid ---- */
