@@ -12,6 +12,9 @@
 
 enum { QX_WARNED = 64 };
 
+enum { QX_SPARES = 64 };
+typedef struct qx_spares { pthread_mutex_t lock; void *block[QX_SPARES]; int n; } qx_spares; /* freed blocks of qx_alloc_again */
+
 struct qx_ctx {
     qx_ctx_options opt;
     int threads;
@@ -26,6 +29,7 @@ struct qx_ctx {
     atomic_int warnings;
     atomic_int regions;    /* parallel regions that run now: while > 0 the first failure wins */
     atomic_size_t in_use, peak, recent; /* recent: the peak since it was last asked for */
+    qx_spares spares;
     atomic_int_least64_t alloc_fail;
     atomic_int_least64_t io_fail[4]; /* by qx_io_kind */
 };

@@ -20,7 +20,7 @@
 #define LARGE_PAGE ((size_t)2 << 20)
 #endif
 
-typedef struct header { void *raw; size_t size; } header;
+typedef struct header { void *raw; size_t size; bool again; } header; /* again: kept when it is freed */
 
 static header *header_of(void *ptr)
 {
@@ -33,6 +33,7 @@ static void *place(void *raw, size_t size)
     header *h = header_of((void *)at);
     h->raw = raw;
     h->size = size;
+    h->again = false;
     return (void *)at;
 }
 
@@ -52,6 +53,10 @@ qx_status qx_mem_reserve(qx_ctx *ctx, size_t size)
     size_t cap = ctx->opt.max_memory ? ctx->opt.max_memory : SIZE_MAX;
     if (qx_countdown(&ctx->alloc_fail) || size > PTRDIFF_MAX / 2) return no_memory(ctx, size);
     size_t old = atomic_fetch_add(&ctx->in_use, size);
+    if (size > cap || old > cap - size) {
+        qx_drop_spares(ctx);
+        old = atomic_load(&ctx->in_use) - size;
+    }
     if (size > cap || old > cap - size) {
         atomic_fetch_sub(&ctx->in_use, size);
         return qx_fail(ctx, QX_E_BUDGET, "%zu bytes wanted with %zu in use, but the memory limit is %zu bytes", size, old, cap);
@@ -138,6 +143,55 @@ qx_status qx_alloc_raw(qx_ctx *ctx, size_t size, void **out)
     return get(ctx, size, false, out);
 }
 
+/* ---- Blocks for the next run ---- */
+
+static void *take_spare(qx_spares *s, size_t size)
+{
+    void *found = NULL;
+    pthread_mutex_lock(&s->lock);
+    for (int i = 0; i < s->n && !found; i++) {
+        const size_t has = header_of(s->block[i])->size;
+        if (has < size || has > size + size / 4) continue;
+        found = s->block[i];
+        s->block[i] = s->block[--s->n];
+    }
+    pthread_mutex_unlock(&s->lock);
+    return found;
+}
+
+static bool keep_spare(qx_spares *s, void *block)
+{
+    pthread_mutex_lock(&s->lock);
+    const bool room = s->n < QX_SPARES;
+    if (room) s->block[s->n++] = block;
+    pthread_mutex_unlock(&s->lock);
+    return room;
+}
+
+static void free_now(qx_ctx *ctx, void *ptr)
+{
+    header *h = header_of(ptr);
+    qx_mem_release(ctx, h->size);
+    release(h);
+}
+
+void qx_drop_spares(qx_ctx *ctx)
+{
+    qx_spares *s = &ctx->spares;
+    pthread_mutex_lock(&s->lock);
+    while (s->n > 0) free_now(ctx, s->block[--s->n]);
+    pthread_mutex_unlock(&s->lock);
+}
+
+qx_status qx_alloc_again(qx_ctx *ctx, size_t size, void **out)
+{
+    if (size < LARGE_PAGE) return qx_alloc_raw(ctx, size, out);
+    if ((*out = take_spare(&ctx->spares, size))) return QX_OK;
+    QX_TRY(qx_alloc_raw(ctx, size + size / 16, out)); /* the next run's may be a little larger: caches that grow by a token */
+    header_of(*out)->again = true;
+    return QX_OK;
+}
+
 qx_status qx_regrow(qx_ctx *ctx, void **ptr, size_t old_size, size_t new_size)
 {
     void *grown;
@@ -153,10 +207,8 @@ qx_status qx_regrow(qx_ctx *ctx, void **ptr, size_t old_size, size_t new_size)
 
 void qx_free(qx_ctx *ctx, void *ptr)
 {
-    if (!ptr) return;
-    header *h = header_of(ptr);
-    qx_mem_release(ctx, h->size);
-    release(h);
+    if (!ptr || (header_of(ptr)->again && keep_spare(&ctx->spares, ptr))) return;
+    free_now(ctx, ptr);
 }
 
 uint64_t qx_machine_memory(void)

@@ -51,12 +51,15 @@ qx_ctx *qx_ctx_new(const qx_ctx_options *opt)
     }
     pthread_mutex_init(&ctx->lock, NULL);
     pthread_mutex_init(&ctx->sink, NULL);
+    pthread_mutex_init(&ctx->spares.lock, NULL);
     return ctx;
 }
 
 void qx_ctx_free(qx_ctx *ctx)
 {
     if (!ctx) return;
+    qx_drop_spares(ctx);
+    pthread_mutex_destroy(&ctx->spares.lock);
     pthread_mutex_destroy(&ctx->lock);
     pthread_mutex_destroy(&ctx->sink);
     freelocale(ctx->c_locale);

@@ -278,7 +278,7 @@ qx_status qx_call_out(qx_call *c, uint32_t i, qx_dtype dtype, int rank, const in
         QX_TRY(qx_tensor_new(c->ctx, &s->t, dtype, rank, dims));
         s->owned = true;
     } else {
-        QX_TRY(qx_block_new(c->exec, shape.bytes, rt->out_heap[i], &s->block));
+        QX_TRY(qx_block_new(c->exec, shape.bytes, rt->home[i], &s->block));
         shape.data = s->block->data;
         s->t = shape;
     }
@@ -323,7 +323,7 @@ bool qx_call_may_reuse(const qx_call *c, uint32_t i, uint32_t from)
 {
     const qx_call_rt *rt = (const qx_call_rt *)c;
     const qx_tensor *t = qx_call_in(c, from);
-    return i < c->n_out && t && may_take(c, from, t->bytes, rt->out_heap[i]);
+    return i < c->n_out && t && may_take(c, from, t->bytes, rt->home[i]);
 }
 
 qx_status qx_call_out_reuse(qx_call *c, uint32_t i, uint32_t from, qx_dtype dtype, int rank, const int64_t *dims, qx_tensor **t)
@@ -332,7 +332,7 @@ qx_status qx_call_out_reuse(qx_call *c, uint32_t i, uint32_t from, qx_dtype dtyp
     qx_tensor shape;
     QX_TRY(check_blocked(c, i, dtype, rank, dims));
     QX_TRY(qx_tensor_shape(c->ctx, &shape, dtype, rank, dims));
-    if (i >= c->n_out || dtype == QX_DT_STRING || !may_take(c, from, shape.bytes, rt->out_heap[i])) return qx_call_out(c, i, dtype, rank, dims, t);
+    if (i >= c->n_out || dtype == QX_DT_STRING || !may_take(c, from, shape.bytes, rt->home[i])) return qx_call_out(c, i, dtype, rank, dims, t);
     qx_slot *s = rt->out[i];
     qx_slot_clear(c->exec, s);
     s->block = c->exec->slots[c->step->in[from]].block;
@@ -388,7 +388,7 @@ qx_status qx_call_out_view(qx_call *c, uint32_t i, uint32_t from, int rank, cons
     QX_TRY(check_blocked(c, i, in->dtype, rank, dims));
     uint32_t id = from < c->step->n_in ? c->step->in[from] : QX_NO_VALUE;
     qx_slot *src = id != QX_NO_VALUE ? &c->exec->slots[id] : NULL;
-    if (!src || !src->block || src->t.data != in->data || (rt->out_heap[i] && src->block->arena)) {
+    if (!src || !src->block || src->t.data != in->data || (rt->home[i] && src->block->arena)) {
         qx_tensor *t;
         QX_TRY(qx_call_out(c, i, in->dtype, rank, dims, &t));
         if (in->bytes) memcpy(t->data, in->data, in->bytes);

@@ -167,7 +167,7 @@ qx_status qx_device_fetch(qx_exec *x, uint32_t id)
     qx_slot *s = &x->slots[id];
     qx_gpu *d = x->device;
     if (!s->set || !s->t.on_device) return QX_OK;
-    QX_TRY(qx_block_new(x, s->t.bytes, true, &s->block));
+    QX_TRY(qx_block_new(x, s->t.bytes, QX_BLOCK_KEPT, &s->block));
     s->t.data = s->block->data;
     s->t.on_device = false;
     d->host_touches++;
@@ -207,7 +207,7 @@ static qx_status send_block(qx_exec *x, const qx_value *v, qx_dblock **out, bool
     qx_class content = x->info[v->id].content;
     *fresh = true;
     if (content == QX_CLASS_CONST) {
-        QX_TRY(qx_dblock_new(x, s->t.bytes, true, out));
+        QX_TRY(qx_dblock_new(x, s->t.bytes, QX_BLOCK_KEPT, out));
         x->device->resident += s->t.bytes;
         return QX_OK;
     }

@@ -238,13 +238,13 @@ qx_status qx_run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
     qx_status st;
     QX_TRY_GOTO(st, qx_scratch_get(x, (s->n_in + 1) * sizeof *in, (void **)&in));
     QX_TRY_GOTO(st, qx_scratch_get(x, (s->n_out + 1) * sizeof *rt.out, (void **)&rt.out));
-    QX_TRY_GOTO(st, qx_scratch_get(x, (s->n_out + 1) * sizeof *rt.out_heap, (void **)&rt.out_heap));
+    QX_TRY_GOTO(st, qx_scratch_get(x, (s->n_out + 1) * sizeof *rt.home, (void **)&rt.home));
     QX_TRY_GOTO(st, qx_scratch_get(x, (s->n_out + 1) * sizeof *spare, (void **)&spare));
     memset(spare, 0, (s->n_out + 1) * sizeof *spare);
     for (uint32_t i = 0; i < s->n_out; i++) {
         uint32_t id = s->out[i];
         rt.out[i] = id == QX_NO_VALUE ? &spare[i] : &x->slots[id];
-        rt.out_heap[i] = id != QX_NO_VALUE && (x->info[id].keep || x->info[id].content != QX_CLASS_DATA);
+        rt.home[i] = id == QX_NO_VALUE ? QX_BLOCK_RUN : x->info[id].content != QX_CLASS_DATA ? QX_BLOCK_KEPT : x->info[id].keep ? QX_BLOCK_GIVEN : QX_BLOCK_RUN;
     }
     QX_TRY_GOTO(st, bind_inputs(x, s, in));
     rt.c = (qx_call){.ctx = x->ctx, .exec = x, .node = s->node, .version = s->node->op->since, .n_in = s->n_in, .n_out = s->n_out,
@@ -622,6 +622,7 @@ void qx_exec_free(qx_exec *x)
     qx_free(x->ctx, x->keep_ids);
     qx_free(x->ctx, x->watch);
     qx_free(x->ctx, x->times);
+    qx_drop_spares(x->ctx);
     qx_free(x->ctx, x);
 }
 

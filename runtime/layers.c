@@ -38,7 +38,7 @@ static qx_status spill_load(qx_exec *x, qx_spool *s)
         if (h.id == QX_NO_VALUE) return QX_OK;
         qx_slot *slot = &x->slots[h.id];
         qx_slot_clear(x, slot);
-        QX_TRY(qx_block_new(x, h.t.bytes, true, &slot->block));
+        QX_TRY(qx_block_new(x, h.t.bytes, QX_BLOCK_KEPT, &slot->block));
         slot->t = h.t;
         slot->t.data = slot->block->data;
         slot->set = true;

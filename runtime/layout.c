@@ -285,7 +285,7 @@ qx_status qx_layout_outputs(qx_call *c)
         if (!block) continue;
         qx_slot *slot = &c->exec->slots[s->out[i]];
         qx_block *b = NULL;
-        QX_TRY(qx_block_new(c->exec, slot->t.bytes, false, &b));
+        QX_TRY(qx_block_new(c->exec, slot->t.bytes, QX_BLOCK_RUN, &b));
         qx_status st = slot->t.numel ? qx_dnnl_reblock(c, slot->t.dims, 0, slot->t.data, block, b->data) : QX_OK;
         qx_tensor t = slot->t;
         qx_slot_clear(c->exec, slot);

@@ -44,20 +44,20 @@ static void *replay_alloc(qx_exec *x, size_t bytes)
     return (char *)x->arena + p->recs[x->alloc_i++].offset;
 }
 
-qx_status qx_block_new(qx_exec *x, size_t bytes, bool heap, qx_block **out)
+qx_status qx_block_new(qx_exec *x, size_t bytes, qx_block_home home, qx_block **out)
 {
     qx_block *b = NULL;
     QX_TRY(block_struct(x, &b));
     b->refs = 1;
     b->bytes = bytes;
     b->record = -1;
-    bool planned = !heap && x->depth == 0;
+    bool planned = home == QX_BLOCK_RUN && x->depth == 0;
     if (planned && x->replay) {
         b->data = replay_alloc(x, bytes);
         b->arena = b->data != NULL;
     }
     qx_status st = QX_OK;
-    if (!b->data) st = qx_alloc_raw(x->ctx, bytes, &b->data);
+    if (!b->data) st = home == QX_BLOCK_GIVEN ? qx_alloc_again(x->ctx, bytes, &b->data) : qx_alloc_raw(x->ctx, bytes, &b->data);
     if (st == QX_OK && planned && x->record) st = record_alloc(x, bytes, &b->record);
     if (st != QX_OK) {
         qx_free(x->ctx, b->arena ? NULL : b->data);
@@ -85,7 +85,7 @@ enum { SPARE_MIN = 1 << 18, SPARE_FACTOR = 4 }; /* smaller blocks are not worth 
 qx_status qx_const_block(qx_exec *x, size_t bytes, qx_block **out)
 {
     qx_block *b = NULL;
-    if (!x->spare || x->spare_bytes < bytes || x->spare_bytes / SPARE_FACTOR > bytes) return qx_block_new(x, bytes, true, out);
+    if (!x->spare || x->spare_bytes < bytes || x->spare_bytes / SPARE_FACTOR > bytes) return qx_block_new(x, bytes, QX_BLOCK_KEPT, out);
     QX_TRY(block_struct(x, &b));
     *b = (qx_block){.refs = 1, .bytes = bytes, .data = x->spare, .record = -1};
     x->spare = NULL;

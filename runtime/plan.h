@@ -149,7 +149,9 @@ qx_status qx_layout_outputs(qx_call *c);
 qx_status qx_layout_plain(qx_call *c, const qx_tensor *t, int block, qx_tensor *out);
 
 /* memory.c */
-qx_status qx_block_new(qx_exec *x, size_t bytes, bool heap, qx_block **out);
+/* Where a block lives: in the run (in the arena, once recorded), as long as its value, or with the caller, who frees it before the next run makes it again. */
+typedef enum qx_block_home { QX_BLOCK_RUN, QX_BLOCK_KEPT, QX_BLOCK_GIVEN } qx_block_home;
+qx_status qx_block_new(qx_exec *x, size_t bytes, qx_block_home home, qx_block **out);
 void qx_block_release(qx_exec *x, qx_block *b);
 /* The same for constants, most of which live only until they are packed: memory goes from one to the next. */
 qx_status qx_const_block(qx_exec *x, size_t bytes, qx_block **out);
@@ -188,7 +190,7 @@ enum { QX_MAX_PENDING = 16 };
 typedef struct qx_call_rt {
     qx_call c;
     qx_slot **out;             /* [n_out] */
-    bool *out_heap;
+    qx_block_home *home;
     qx_pending pending[QX_MAX_PENDING]; int n_pending;
 } qx_call_rt;
 qx_status qx_call_finish(qx_call_rt *rt);

@@ -75,6 +75,43 @@ static void budget(void **state)
     qx_ctx_free(ctx);
 }
 
+/* A large block comes back when its size is asked for again, and goes when others need its memory. Small ones are not kept. */
+static void kept_for_the_next_run(void **state)
+{
+#ifndef __SANITIZE_ADDRESS__ /* there no block is kept, so that a late use is found */
+    enum { LARGE = 6 << 20 };
+    (void)state;
+    qx_ctx *ctx = qx_ctx_new(&(qx_ctx_options){.max_memory = 16 << 20});
+    void *a, *b, *c;
+    OK(qx_alloc_again(ctx, LARGE, &a));
+    memset(a, 1, LARGE);
+    const size_t one = qx_mem_in_use(ctx);
+    qx_free(ctx, a);
+    assert_int_equal(qx_mem_in_use(ctx), one);
+    OK(qx_alloc_again(ctx, LARGE + 4096, &b)); /* a row more */
+    assert_ptr_equal(a, b);
+    OK(qx_alloc_again(ctx, LARGE, &c));
+    assert_ptr_not_equal(b, c);
+    qx_free(ctx, b);
+    qx_free(ctx, c);
+    assert_int_equal(qx_mem_in_use(ctx), 2 * one);
+    OK(qx_alloc_raw(ctx, 12 << 20, &a)); /* the limit does not count what is only kept */
+    assert_int_equal(qx_mem_in_use(ctx), 12 << 20);
+    qx_free(ctx, a);
+    OK(qx_alloc_again(ctx, 1024, &a));
+    qx_free(ctx, a);
+    assert_int_equal(qx_mem_in_use(ctx), 0);
+    OK(qx_alloc_again(ctx, LARGE, &a));
+    qx_free(ctx, a);
+    qx_drop_spares(ctx);
+    assert_int_equal(qx_mem_in_use(ctx), 0);
+    qx_ctx_free(ctx);
+#else
+    (void)state;
+    skip();
+#endif
+}
+
 static void arena(void **state)
 {
     qx_ctx *ctx = *state;
@@ -185,7 +222,7 @@ static void every_allocation_may_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(arithmetic), TEST(dims), TEST(blocks), TEST(budget), TEST(arena), TEST(released), TEST(buffer), TEST(every_allocation_may_fail),
+        TEST(arithmetic), TEST(dims), TEST(blocks), TEST(budget), TEST(kept_for_the_next_run), TEST(arena), TEST(released), TEST(buffer), TEST(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
