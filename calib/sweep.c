@@ -251,11 +251,26 @@ static size_t gram_budget(const qx_stats *s, const qx_exec *exec)
     return total > used ? total - used : 0;
 }
 
-static qx_status too_large(const qx_stats *s, const qx_entry *e, size_t need, size_t budget)
+static qx_entry *largest_gram(const qx_stats *s)
 {
-    char a[32], b[32];
-    QX_FAIL(s->ctx, QX_E_BUDGET, "the Gram matrix of '%s' takes %s, %s are left of the memory budget; raise --max-memory or choose a method that does not need it", e->o.name,
-            qx_format_bytes((int64_t)need, a, sizeof a), qx_format_bytes((int64_t)budget, b, sizeof b));
+    qx_entry *most = NULL;
+    for (int w = 0; w < s->n_watched; w++)
+        for (qx_entry *e = s->watched[w]; e; e = e->next)
+            if (gram_need(e) > (most ? gram_need(most) : 0)) most = e;
+    return most;
+}
+
+/* Gram matrices that no sweep could hold are not collected; who asked for them does without. What is left for the others: */
+static size_t drop_too_large(qx_stats *s, const qx_exec *exec)
+{
+    size_t budget;
+    for (qx_entry *e; (budget = gram_budget(s, exec), e = largest_gram(s)) && gram_need(e) > budget;) {
+        char a[32], b[32];
+        qx_warn(s->ctx, "the Gram matrix of '%s' takes %s, %s are left of the memory budget: not collected, its weights are rounded to nearest or pruned by size; --max-memory allows more", e->o.name,
+                qx_format_bytes((int64_t)gram_need(e), a, sizeof a), qx_format_bytes((int64_t)budget, b, sizeof b));
+        e->o.want &= ~(uint32_t)QX_STAT_GRAM;
+    }
+    return budget;
 }
 
 static void say_part(const qx_stats *s, int part, size_t need, size_t budget, size_t bytes)
@@ -267,7 +282,7 @@ static void say_part(const qx_stats *s, int part, size_t need, size_t budget, si
 }
 
 /* Switches on the next Gram matrices that fit; false when none is left. */
-static qx_status choose_grams(qx_stats *s, size_t budget, int64_t *chosen, size_t *bytes)
+static void choose_grams(qx_stats *s, size_t budget, int64_t *chosen, size_t *bytes)
 {
     *chosen = 0;
     *bytes = 0;
@@ -275,13 +290,11 @@ static qx_status choose_grams(qx_stats *s, size_t budget, int64_t *chosen, size_
         for (qx_entry *e = s->watched[w]; e; e = e->next) {
             size_t need = gram_need(e);
             if (!(e->o.want & QX_STAT_GRAM) || (e->o.have & QX_STAT_GRAM)) continue;
-            if (need > budget) return too_large(s, e, need, budget);
             if (*bytes + need > budget) continue;
             e->o.doing |= QX_STAT_GRAM;
             *bytes += need;
             ++*chosen;
         }
-    return QX_OK;
 }
 
 qx_status qx_stats_park(qx_stats *s, size_t least)
@@ -295,15 +308,15 @@ qx_status qx_stats_park(qx_stats *s, size_t least)
     return QX_OK;
 }
 
-static qx_status sweep_in_parts(qx_stats *s, qx_exec *exec, qx_samples *samples, size_t need)
+static qx_status sweep_in_parts(qx_stats *s, qx_exec *exec, qx_samples *samples)
 {
     start_all(s, QX_STAT_GRAM);
     QX_TRY(run_samples(s, exec, samples, 1, "measure", false)); /* shows what a run and everything else takes; thrown away */
-    size_t budget = gram_budget(s, exec), bytes;
+    size_t budget = drop_too_large(s, exec), need = grams_need(s), bytes;
     start_all(s, QX_STAT_GRAM);
     int64_t chosen;
     for (int part = 1;; part++) {
-        QX_TRY(choose_grams(s, budget, &chosen, &bytes));
+        choose_grams(s, budget, &chosen, &bytes);
         if (part > 1 && !chosen) return QX_OK;
         say_part(s, part, need, budget, bytes);
         QX_TRY(sweep(s, exec, samples, false));
@@ -326,7 +339,7 @@ qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples)
         st = sweep(s, exec, samples, true);
     } else {
         if (s->checkpoint.path) qx_log(s->ctx, QX_LOG_INFO, "%s: no checkpoints when Gram matrices may take several sweeps", s->checkpoint.path);
-        st = sweep_in_parts(s, exec, samples, need);
+        st = sweep_in_parts(s, exec, samples);
     }
     (void)qx_stats_take_grams(s, false); /* left behind by a sweep that failed */
     qx_exec_want_outputs(exec, outputs);
