@@ -71,7 +71,7 @@ timed() { # MODEL SAMPLE JSON [OPTION...]: false, with the reason, when it canno
   shift 3
   label=$(basename "$(dirname "$model")")/$(basename "$model")
   if boxed "$q" bench "$model" -i "$sample" -n $runs --device cuda --profile --json "$@" >"$json" 2>"$json.err"; then
-    awk -v label="$label" '/"notes": \[/ { on = 1; next } /\]/ { on = 0 } on { sub(/^ */, ""); print label ": " $0 }' "$json" >>"$results/notes.log"
+    awk -v label="$label" '/"notes": \[/ { on = !/\]/; next } /^ *\]/ { on = 0 } on { sub(/^ */, ""); print label ": " $0 }' "$json" >>"$results/notes.log"
     return 0
   fi
   echo "Not run: $label: $(tail -n 1 "$json.err")" | tee -a "$table"
@@ -297,6 +297,6 @@ echo "The whole took $SECONDS s." >>"$table"
 
 publish
 sed -n '/<!-- measured -->/,/<!-- end -->/p' "$page"
-if [ -n "$host" ]; then # as a test: everything ran, and every table has its rows
+if [ -n "$host" ] && [ -z "${QONNX_GPU_PARTS:-}" ]; then # as a test: everything ran, and every table has its rows
   ! grep -E '^(Not|Left)' "$table" && [ "$(grep -c '^| [a-z]' "$table")" -eq 23 ]
 fi
