@@ -43,6 +43,16 @@ static void print_text(cli *c, const qx_finding *f, int64_t n, int64_t errors)
     else cli_print("%s: ok\n", cli_show(c, c->args[0]));
 }
 
+/* Most findings in a file of ours mean that it was written for somebody else. */
+static void print_advice(cli *c, const qx_model *m, qx_target target)
+{
+    for (uint32_t i = 0; i < m->n_meta; i++) {
+        if (strcmp(m->meta[i].key, "qonnx.target") != 0 || strcmp(m->meta[i].value, qx_target_name(target)) == 0) continue;
+        cli_print("hint: it was written for %s; qonnx quantize MODEL.onnx --like %s --target %s writes the forms of %s\n", cli_show(c, m->meta[i].value), cli_show(c, c->args[0]), qx_target_name(target),
+                  qx_target_name(target));
+    }
+}
+
 static qx_status sparsity_json(cli *c, const qx_sparse_row *r, int64_t n)
 {
     qx_buf b = QX_BUF_INIT(c->ctx);
@@ -89,6 +99,7 @@ static qx_status check(cli *c, qx_model *m)
     for (int64_t i = 0; i < n; i++) errors += f[i].error;
     if (c->json) QX_TRY(print_json(c, f, n));
     else print_text(c, f, n, errors);
+    if (n && !c->json) print_advice(c, m, target);
     if (errors) QX_FAIL(c->ctx, QX_E_FAIL, "%lld findings that the target refuses or miscomputes", (long long)errors);
     return QX_OK;
 }

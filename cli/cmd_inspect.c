@@ -52,7 +52,9 @@ static void print_head(cli *c, const qx_model *m, const qx_summary *s)
     for (uint32_t i = 0; i < m->n_opsets; i++) cli_print(" %s%s%lld", cli_show(c, m->opsets[i].domain), *m->opsets[i].domain ? " " : "", (long long)m->opsets[i].version);
     cli_print(", producer %s %s\n", cli_show(c, m->producer_name), cli_show(c, m->producer_version));
     print_ports(c, m);
-    cli_print("  nodes    %lld in %lld graphs and %lld local functions\n", (long long)s->nodes, (long long)s->graphs, (long long)s->functions);
+    cli_print("  nodes    %lld", (long long)s->nodes);
+    if (s->graphs > 1 || s->functions) cli_print(" in %lld graphs and %lld local functions", (long long)s->graphs, (long long)s->functions);
+    cli_print("\n");
     cli_print("  weights  %.4g M parameters, %s in %lld tensors\n", (double)s->parameters / 1e6, cli_bytes(c, s->bytes), (long long)s->tensors);
     for (int64_t i = 0; i < s->n_types; i++)
         cli_print("           %-10s %s in %lld\n", qx_dtype_get(s->types[i].dtype)->text, cli_bytes(c, s->types[i].bytes), (long long)s->types[i].tensors);
@@ -76,6 +78,18 @@ static void print_quantizable(cli *c, const qx_summary *s)
     if (s->embedding_bytes) cli_print("; embeddings %s (--set \"*embed*=int8-weights\")", cli_bytes(c, s->embedding_bytes));
     cli_print("; %lld attentions\n", (long long)s->attentions);
     if (s->linear_bytes) cli_print("  saves    %s in 8 bit (--int8, --fp8), %s in 4 bit (--int4)\n", cli_bytes(c, s->saves_8bit), cli_bytes(c, s->saves_4bit));
+}
+
+/* What people mostly want next; docs/README.md has the whole table. */
+static void print_try(cli *c, const qx_model *m, const qx_summary *s)
+{
+    static const char *const tries[] = {
+        [QX_GENRE_NETWORK] = "--int8 --calib DIR",
+        [QX_GENRE_TEXT] = "--int4 --text FILE, or --int8 --text FILE",
+        [QX_GENRE_UNET] = "--preset sdxl-int8, or sdxl-fp8, with samples of real steps",
+        [QX_GENRE_DIFFUSION_TRANSFORMER] = "--preset dit-int8, or dit-fp8, with samples of real steps",
+    };
+    if (s->saves_8bit > 0 && !s->quantized_nodes) cli_print("  try      qonnx quantize %s %s\n", cli_show(c, m->path), tries[qx_model_genre(m)]);
 }
 
 static qx_status print_node(void *user, qx_node *n)
@@ -121,6 +135,7 @@ static qx_status inspect(cli *c, qx_model *m)
     print_head(c, m, &s);
     print_ops(c, &s);
     print_quantizable(c, &s);
+    print_try(c, m, &s);
     return QX_OK;
 }
 

@@ -208,14 +208,27 @@ static void print_verdict(cli *c, const qx_report *r)
     for (int i = 0; i < r->n_hints; i++) cli_print("  hint    %s\n", cli_show(c, r->hints[i]));
 }
 
+/* Codes, scales and zero points over the number of elements; NaN: no weight was quantized. */
+static double bits_of_weights(const qx_report *r)
+{
+    double bytes = 0, elements = 0;
+    for (int64_t i = 0; i < r->n_tensors; i++) {
+        if (!r->tensors[i].format) continue;
+        bytes += (double)r->tensors[i].bytes_after;
+        elements += (double)r->tensors[i].n * (double)r->tensors[i].k;
+    }
+    return 8 * bytes / elements;
+}
+
 static void print_summary(cli *c, const qx_report *r, bool dry)
 {
     double seconds = 0;
     for (int64_t i = 0; i < r->n_stages; i++) seconds += r->stages[i].seconds;
     double ratio = r->input_bytes > 0 ? (double)r->output_bytes / (double)r->input_bytes : 0;
     cli_print("%s %s -> %s%s\n", dry ? "plan:" : "wrote", cli_show(c, r->input), cli_show(c, r->output), dry ? " (nothing is written)" : "");
-    cli_print("  size   %s -> %s (%.0f%%)%s%s\n", cli_bytes(c, r->input_bytes), cli_bytes(c, r->output_bytes), ratio * 100, r->data_path ? ", weights in " : "",
-              r->data_path ? cli_show(c, r->data_path) : "");
+    cli_print("  size   %s -> %s (%.0f%%)", cli_bytes(c, r->input_bytes), cli_bytes(c, r->output_bytes), ratio * 100);
+    if (isfinite(bits_of_weights(r))) cli_print(", %.2f bits a quantized weight", bits_of_weights(r));
+    cli_print("%s%s\n", r->data_path ? ", in " : "", r->data_path ? cli_show(c, r->data_path) : "");
     cli_print("  time   %.2f s (", seconds);
     for (int64_t i = 0; i < r->n_stages; i++) cli_print("%s%s %.2f", i ? ", " : "", r->stages[i].name, r->stages[i].seconds);
     cli_print(")   memory %s\n", cli_bytes(c, r->peak_rss));

@@ -3,27 +3,7 @@
 
 #include <string.h>
 
-#include "calib/fill.h"
-
-typedef enum kind { KIND_OTHER, KIND_LANGUAGE, KIND_UNET, KIND_DIFFUSION_TRANSFORMER } kind;
-
-static bool has_role(const qx_model *m, qx_role role)
-{
-    for (uint32_t i = 0; i < m->graph->n_inputs; i++)
-        if (!m->graph->inputs[i]->init && qx_role_of(m->graph->inputs[i]) == role) return true;
-    return false;
-}
-
-/* Diffusion models take a timestep; patches of transformers come from one or two convolutions, those of UNets from dozens. */
-static kind kind_of(const qx_model *m)
-{
-    enum { MANY = 8 };
-    int convolutions = 0;
-    if (has_role(m, QX_ROLE_IDS)) return KIND_LANGUAGE;
-    if (!has_role(m, QX_ROLE_TIMESTEP)) return KIND_OTHER;
-    for (const qx_node *n = m->graph->first; n && convolutions < MANY; n = n->next) convolutions += n->op->id == QX_OP_Conv;
-    return convolutions == MANY ? KIND_UNET : KIND_DIFFUSION_TRANSFORMER;
-}
+#include "passes/summary.h"
 
 static qx_status add(qx_report *r, const char *text)
 {
@@ -39,10 +19,10 @@ static bool left_one_out(const qx_pipeline *p, const qx_quantize_options *opt)
     return !p->have_data && strchr(opt->passes, '?');
 }
 
-static qx_status about_samples(qx_report *r, kind k, const qx_pipeline *pipe, const qx_quantize_options *opt, const qx_samples *samples)
+static qx_status about_samples(qx_report *r, qx_genre k, const qx_pipeline *pipe, const qx_quantize_options *opt, const qx_samples *samples)
 {
     enum { FEW = 8 };
-    const char *more = k == KIND_LANGUAGE ? "--text FILE" : "--calib FILE.npz|DIR";
+    const char *more = k == QX_GENRE_TEXT ? "--text FILE" : "--calib FILE.npz|DIR";
     if (left_one_out(pipe, opt)) return add(r, qx_arena_printf(r->arena, "rounded without samples; with them (%s) GPTQ makes up for much of the loss", more));
     if (!pipe->have_data || !samples) return QX_OK;
     if (qx_samples_synthetic(samples)) return add(r, qx_arena_printf(r->arena, "calibrated on made-up samples; real ones give other ranges (%s)", more));
@@ -51,17 +31,17 @@ static qx_status about_samples(qx_report *r, kind k, const qx_pipeline *pipe, co
 }
 
 /* The plain formats treat a diffusion model as any network; its presets follow the published recipes. */
-static qx_status about_preset(qx_report *r, kind k, const char *passes)
+static qx_status about_preset(qx_report *r, qx_genre k, const char *passes)
 {
     const bool fp8 = strcmp(passes, "fp8") == 0, int8 = strcmp(passes, qx_preset_text("int8")) == 0;
-    if (!(fp8 || int8) || (k != KIND_UNET && k != KIND_DIFFUSION_TRANSFORMER)) return QX_OK;
-    return add(r, qx_arena_printf(r->arena, "a diffusion %s: --preset %s-%s places formats as its published recipes do", k == KIND_UNET ? "UNet" : "transformer", k == KIND_UNET ? "sdxl" : "dit",
+    if (!(fp8 || int8) || (k != QX_GENRE_UNET && k != QX_GENRE_DIFFUSION_TRANSFORMER)) return QX_OK;
+    return add(r, qx_arena_printf(r->arena, "a diffusion %s: --preset %s-%s places formats as its published recipes do", k == QX_GENRE_UNET ? "UNet" : "transformer", k == QX_GENRE_UNET ? "sdxl" : "dit",
                                   fp8 ? "fp8" : "int8"));
 }
 
 qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *pipe, const qx_quantize_options *opt, const qx_samples *samples)
 {
-    const kind k = kind_of(m);
+    const qx_genre k = qx_model_genre(m);
     QX_TRY(about_samples(report, k, pipe, opt, samples));
     QX_TRY(about_preset(report, k, opt->passes));
     if (report->grade != QX_GRADE_FAR && report->grade != QX_GRADE_DIFFERS) return QX_OK;

@@ -4,9 +4,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calib/fill.h"
 #include "onnx/weight.h"
 #include "passes/quantized.h"
 #include "passes/rules.h"
+
+static bool has_role(const qx_model *m, qx_role role)
+{
+    for (uint32_t i = 0; i < m->graph->n_inputs; i++)
+        if (!m->graph->inputs[i]->init && qx_role_of(m->graph->inputs[i]) == role) return true;
+    return false;
+}
+
+/* Diffusion models take a timestep; patches of transformers come from one or two convolutions, those of UNets from dozens. */
+qx_genre qx_model_genre(const qx_model *m)
+{
+    enum { MANY = 8 };
+    int convolutions = 0;
+    if (has_role(m, QX_ROLE_IDS)) return QX_GENRE_TEXT;
+    if (!has_role(m, QX_ROLE_TIMESTEP)) return QX_GENRE_NETWORK;
+    for (const qx_node *n = m->graph->first; n && convolutions < MANY; n = n->next) convolutions += n->op->id == QX_OP_Conv;
+    return convolutions == MANY ? QX_GENRE_UNET : QX_GENRE_DIFFUSION_TRANSFORMER;
+}
 
 enum { MAX_TYPES = 40 };
 typedef struct counter { qx_summary *s; qx_arena *arena; qx_map *ops; int64_t cap; } counter;

@@ -5,6 +5,10 @@
 #include "base/json.h"
 #include "passes/linear.h"
 
+/* What a model is for, by its inputs and operators: what presets and hints go by. */
+typedef enum qx_genre { QX_GENRE_NETWORK, QX_GENRE_TEXT, QX_GENRE_UNET, QX_GENRE_DIFFUSION_TRANSFORMER } qx_genre;
+qx_genre qx_model_genre(const qx_model *m);
+
 typedef struct qx_type_total { qx_dtype dtype; int64_t tensors, elements, bytes; } qx_type_total;
 typedef struct qx_op_total { const char *op, *domain; int64_t nodes; int64_t weight_bytes; } qx_op_total; /* weight_bytes: of the linear operators' weights */
 typedef struct qx_summary {

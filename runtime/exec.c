@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "runtime/dnnl/door.h"
 #include "runtime/device.h"
 
@@ -570,7 +571,10 @@ static void choose_streaming(qx_exec *x)
         else if (w) bytes += w->bytes;
     }
     x->opt.stream_weights = limit && bytes > limit;
-    if (x->opt.stream_weights) qx_log(x->ctx, QX_LOG_INFO, "weights take %.1f GB in float32: they are read for each use, not kept", (double)bytes / 1e9);
+    if (x->opt.stream_weights) {
+        char text[24];
+        qx_log(x->ctx, QX_LOG_INFO, "weights take %s in float32: they are read for each use, not kept", qx_format_bytes((int64_t)bytes, text, sizeof text));
+    }
 }
 
 qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_exec **out)

@@ -9,6 +9,7 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   error: x_DequantizeLinear (DequantizeLinear): float8 Q/DQ before MatMul '/fc1/MatMul' is refused at default settings (session.disable_quant_qdq=1 runs it; --target ort writes Cast) [fp8-pair]
   error: c_DequantizeLinear (DequantizeLinear): float8 Q/DQ before MatMul '/fc2/MatMul' is refused at default settings (session.disable_quant_qdq=1 runs it; --target ort writes Cast) [fp8-pair]
   model.fp8.onnx: 2 errors, 0 warnings
+  hint: it was written for generic; qonnx quantize MODEL.onnx --like model.fp8.onnx --target ort writes the forms of ort
   [1]
   $ qonnx quantize model.onnx --fp8 --target ort -q --no-verify -o ort.onnx; qonnx check ort.onnx --target ort
   ort.onnx: ok
@@ -17,11 +18,13 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   error: /fc1/MatMul (MatMulNBits): domain com.microsoft is ONNX Runtime's own [contrib]
   error: /fc2/MatMul (MatMulNBits): domain com.microsoft is ONNX Runtime's own [contrib]
   i4.onnx: 2 errors, 0 warnings
+  hint: it was written for ort; qonnx quantize MODEL.onnx --like i4.onnx --target tensorrt writes the forms of tensorrt
   [1]
   $ qonnx quantize model.onnx --int4 -q --no-verify -o g4.onnx; qonnx check g4.onnx --target tensorrt
   warning: fc2.weight_DequantizeLinear (DequantizeLinear): 'Transpose' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear [int4-transpose]
   warning: fc1.weight_DequantizeLinear (DequantizeLinear): 'Transpose' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear [int4-transpose]
   g4.onnx: 0 errors, 2 warnings
+  hint: it was written for generic; qonnx quantize MODEL.onnx --like g4.onnx --target tensorrt writes the forms of tensorrt
   $ qonnx check g4.onnx --target ort
   g4.onnx: ok
   $ qonnx check g4.onnx --target npu
@@ -59,10 +62,16 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
 Ten findings of a rule are enough.
 
   $ qonnx quantize $MODELS/micro-llama/model.onnx --passes int8-weights -o many.onnx --no-verify --quiet > /dev/null
-  $ qonnx check many.onnx --target tensorrt | tail -2
+  $ qonnx check many.onnx --target tensorrt | tail -3
   ... and 25 more [half-quantized] (--verbose prints all)
   many.onnx: 0 errors, 35 warnings
+  hint: it was written for generic; qonnx quantize MODEL.onnx --like many.onnx --target tensorrt writes the forms of tensorrt
   $ qonnx check many.onnx --target tensorrt --verbose | wc -l
-  36
+  37
+  $ for m in micro-llama micro-sdxl/unet sd3-mmdit-dynamo micro-sdxl/vae_decoder; do qonnx inspect $MODELS/$m/model.onnx | grep -o ' --.*SOURCE\|try .*' | sed 's/qonnx .*onnx//'; done
+  try       --int4 --text FILE, or --int8 --text FILE
+  try       --preset sdxl-int8, or sdxl-fp8, with samples of real steps
+  try       --preset dit-int8, or dit-fp8, with samples of real steps
+  try       --int8 --calib DIR
   $ qonnx inspect $MODELS/micro-llama/model.onnx | grep quantizable
     quantizable 36 of 46 linear operators have constant weights, 9.44 MB (1.57 MB kept by default); embeddings 1.57 MB (--set "*embed*=int8-weights"); 5 attentions
