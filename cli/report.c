@@ -18,6 +18,14 @@ static const char *text(cli *c, const char *fmt, ...)
     return s ? s : "?";
 }
 
+static const char *title(cli *c, const char *name, const char *scope)
+{
+    char line[480];
+    return cli_show(c, qx_report_title(name, scope, line, sizeof line));
+}
+
+static const char *tensor_title(cli *c, const qx_report_tensor *t) { return title(c, t->node && *t->node ? t->node : t->name, t->scope); }
+
 static const char **new_cells(cli *c, int64_t rows, int cols) { return qx_arena_array(c->arena, (size_t)(rows * cols) + 1, sizeof(char *)); }
 
 static const char *decibel(cli *c, double db) { return db >= 299 ? "exact" : isnan(db) ? "nan" : text(c, "%.1f dB", db); }
@@ -31,7 +39,7 @@ static void print_tensors(cli *c, const qx_report *r)
     for (int64_t i = 0; i < r->n_tensors; i++) {
         const qx_report_tensor *t = &r->tensors[i];
         const char **row = cells + (i + 1) * 5;
-        row[0] = cli_show(c, t->node && *t->node ? t->node : t->name);
+        row[0] = tensor_title(c, t);
         row[1] = text(c, "%lld x %lld", (long long)t->n, (long long)t->k);
         row[2] = t->format ? t->format : "float";
         row[3] = cli_bytes(c, t->bytes_before);
@@ -141,7 +149,7 @@ static void print_quality(cli *c, const qx_report *r)
         row[0] = text(c, "    %s", decibel(c, r->layers[i].sqnr_db));
         row[1] = text(c, "cosine %.5f", r->layers[i].cosine);
         row[2] = r->layers[i].format;
-        row[3] = cli_show(c, r->layers[i].name);
+        row[3] = title(c, r->layers[i].name, r->layers[i].scope);
     }
     if (cells) cli_table(stdout, cells, (int)r->n_layers, 4, "rlll");
 }
@@ -167,7 +175,7 @@ static void print_worst_weights(cli *c, const qx_report *r)
         row[0] = text(c, "    %s", decibel(c, worst[i]->sqnr));
         row[1] = isfinite(worst[i]->input_sqnr) ? text(c, "input %s", decibel(c, worst[i]->input_sqnr)) : "";
         row[2] = worst[i]->format ? worst[i]->format : "";
-        row[3] = cli_show(c, worst[i]->node && *worst[i]->node ? worst[i]->node : worst[i]->name);
+        row[3] = tensor_title(c, worst[i]);
     }
     cli_table(stdout, cells, n, 4, "rlll");
 }

@@ -65,23 +65,38 @@ static void format_eta(double seconds, char *out, size_t cap)
     else snprintf(out, cap, "%lds", s);
 }
 
+/* " 18% 3/16"; of what comes in bytes the percents alone. */
+static void format_counts(int64_t done, int64_t total, char *out, size_t cap)
+{
+    enum { COUNTABLE = 100000 };
+    const int percent = total > 0 ? (int)(100 * (double)done / (double)total) : 0;
+    if (total < COUNTABLE) snprintf(out, cap, "%3d%% %lld/%lld", percent, (long long)done, (long long)total);
+    else snprintf(out, cap, "%3d%%", percent);
+}
+
+/* "  ETA 12s" once there is something to go by, else "". */
+static void format_left(const cli_term *t, int64_t done, int64_t total, double now, char *out, size_t cap)
+{
+    const double part = total > 0 ? (double)done / (double)total : 0;
+    out[0] = 0;
+    if (part <= 0.02 || part >= 1) return;
+    snprintf(out, cap, "  ETA ");
+    format_eta((now - t->started) * (1 - part) / part, out + 6, cap - 6);
+}
+
 /* "calibrate    [#####....]  18% 3/16  ETA 12s", on one line of the terminal: a bar that has no room is left out. */
 static void draw(cli_term *t, int64_t done, int64_t total, double now)
 {
-    enum { LONGEST = 28, SHORTEST = 6 };
-    char bar[LONGEST + 4] = "", eta[32] = "", counts[48];
-    const double part = total > 0 ? (double)done / (double)total : 0;
-    if (part > 0.02 && part < 1) { memcpy(eta, "  ETA ", 6); format_eta((now - t->started) * (1 - part) / part, eta + 6, sizeof eta - 6); }
-    snprintf(counts, sizeof counts, "%3d%% %lld/%lld", (int)(part * 100), (long long)done, (long long)total);
-    const int digits = snprintf(NULL, 0, "%lld", (long long)total), columns = cli_columns(stderr);
-    const int room = columns - 1 - (12 + 4 + 6 + 2 * digits + 14 /* "  ETA 59m 59s" */);
-    const int width = room > LONGEST ? LONGEST : room;
+    enum { LONGEST = 28, SHORTEST = 6, COUNTS = 16, ETA = 14, STAGE = 12 };
+    char bar[LONGEST + 4] = "", eta[32], counts[48], line[192];
+    const int columns = cli_columns(stderr), room = columns - 1 - (STAGE + 4 + COUNTS + ETA), width = room > LONGEST ? LONGEST : room;
+    format_counts(done, total, counts, sizeof counts);
+    format_left(t, done, total, now, eta, sizeof eta);
     if (width >= SHORTEST) {
         bar[0] = '[';
-        for (int i = 0; i < width; i++) bar[1 + i] = i < (int)(part * width) ? '#' : '.';
+        for (int i = 0; i < width; i++) bar[1 + i] = (double)i < (double)done / (double)total * width - 1e-9 ? '#' : '.';
         memcpy(bar + 1 + width, "] ", 3);
     }
-    char line[192];
     snprintf(line, sizeof line, "%-12s %s%s%s", t->stage, bar, counts, eta);
     fprintf(stderr, "\r\033[K%.*s", columns - 1, line);
     fflush(stderr);
@@ -92,9 +107,12 @@ static void draw(cli_term *t, int64_t done, int64_t total, double now)
 /* Without a terminal: a line when a stage has run ten more seconds. */
 static void plain(cli_term *t, int64_t done, int64_t total, double now)
 {
-    if (now - t->last < 10) return;
+    char eta[32], counts[48];
+    if (now - t->last < 10 || done >= total) return;
     t->last = now;
-    fprintf(stderr, "%s: %lld of %lld\n", t->stage, (long long)done, (long long)total);
+    format_counts(done, total, counts, sizeof counts);
+    format_left(t, done, total, now, eta, sizeof eta);
+    fprintf(stderr, "%s %s%s\n", t->stage, counts, eta);
 }
 
 void cli_term_progress(void *user, const char *stage, int64_t done, int64_t total)

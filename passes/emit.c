@@ -406,7 +406,7 @@ static qx_status report_weight(qx_pipeline *pipe, const qx_plan_item *it)
     if (!pipe->report) return QX_OK;
     w->report_row = pipe->report->n_tensors;
     qx_report_tensor t = {.name = w->value->name, .format = w->format, .bytes_before = (int64_t)w->tensor->bytes, .bytes_after = job_bytes(w->job), .n = w->view.n,
-                          .k = qx_view_k(&w->view), .block = w->spec.block, .sqnr = NAN, .input_sqnr = it->act_sqnr, .node = it->lin->node->name};
+                          .k = qx_view_k(&w->view), .block = w->spec.block, .sqnr = NAN, .input_sqnr = it->act_sqnr, .node = it->lin->node->name, .scope = it->lin->node->scope};
     return qx_report_add_tensor(pipe->report, &t);
 }
 

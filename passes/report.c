@@ -1,5 +1,6 @@
 /* report.c - the report as growing arrays in its own arena, and as JSON. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/thread.h"
@@ -62,6 +63,7 @@ qx_status qx_report_add_tensor(qx_report *r, const qx_report_tensor *t)
     x.name = keep(r, t->name);
     x.format = word(r, t->format);
     x.node = keep(r, t->node);
+    x.scope = word(r, t->scope);
     ADD(r, tensors, n_tensors, &x);
     return QX_OK;
 }
@@ -81,6 +83,7 @@ qx_status qx_report_add_layer(qx_report *r, const qx_report_layer *l)
     x.name = keep(r, l->name);
     x.op = word(r, l->op);
     x.format = word(r, l->format);
+    x.scope = word(r, l->scope);
     ADD(r, layers, n_layers, &x);
     return QX_OK;
 }
@@ -108,6 +111,13 @@ qx_fate qx_report_fate(const qx_report_node *n)
     if (n->format) return QX_FATE_QUANTIZED;
     if (!n->reason || strcmp(n->reason, qx_why_text(QX_WHY_NOT_LINEAR)) == 0) return QX_FATE_NOT_LINEAR;
     return strcmp(n->reason, qx_why_text(QX_WHY_MERGED)) == 0 ? QX_FATE_MERGED : QX_FATE_FLOAT;
+}
+
+const char *qx_report_title(const char *name, const char *scope, char *buf, size_t cap)
+{
+    if (scope && *scope && !strpbrk(name, "/.")) snprintf(buf, cap, "%s (%s)", scope, name);
+    else snprintf(buf, cap, "%s", name);
+    return buf;
 }
 
 static qx_status put_text(qx_jsonw *w, const char *key, const char *value)
@@ -165,6 +175,7 @@ static qx_status put_tensors(const qx_report *r, qx_jsonw *w)
         QX_TRY(qx_jsonw_begin_object(w, NULL));
         QX_TRY(qx_jsonw_string(w, "name", t->name));
         if (t->node) QX_TRY(qx_jsonw_string(w, "node", t->node));
+        if (t->scope) QX_TRY(qx_jsonw_string(w, "scope", t->scope));
         QX_TRY(put_text(w, "format", t->format));
         QX_TRY(qx_jsonw_int(w, "bytes_before", t->bytes_before));
         QX_TRY(qx_jsonw_int(w, "bytes_after", t->bytes_after));
@@ -200,6 +211,7 @@ static qx_status put_quality(const qx_report *r, qx_jsonw *w)
         const qx_report_layer *l = &r->layers[i];
         QX_TRY(qx_jsonw_begin_object(w, NULL));
         QX_TRY(qx_jsonw_string(w, "name", l->name));
+        if (l->scope) QX_TRY(qx_jsonw_string(w, "scope", l->scope));
         QX_TRY(put_text(w, "op", l->op));
         QX_TRY(put_text(w, "format", l->format));
         QX_TRY(qx_jsonw_number(w, "sqnr_db", l->sqnr_db));

@@ -20,12 +20,12 @@ typedef struct qx_report_tensor {
     int64_t bytes_before, bytes_after, n, k, block;
     double sqnr;                     /* of the codes, measured while they are written; NaN: not measured */
     double input_sqnr;               /* of the quantized input that it meets, on rows that calibration kept; NaN: not measured */
-    const char *node;                /* the first linear operator that reads it */
+    const char *node, *scope;        /* the first linear operator that reads it; its module (as in qx_report_node) */
 } qx_report_tensor;
 /* sqnr_db, cosine: of float values; equal: share of integer or boolean values that are the same; top1: share of rows of scores whose largest is the same. NaN: not of
  * this kind. note: why nothing or little can be said; NULL. */
 typedef struct qx_report_output { const char *name; double sqnr_db, cosine, max_abs; int64_t count; double equal, top1; const char *note; } qx_report_output;
-typedef struct qx_report_layer { const char *name, *op, *format; double sqnr_db, cosine; } qx_report_layer; /* float against quantized at this value */
+typedef struct qx_report_layer { const char *name, *op, *format, *scope; double sqnr_db, cosine; } qx_report_layer; /* float against quantized at this value */
 /* A choice of formats (mixed): on the frontier, or (with a label) one that it is compared with. kl and noise are predicted sums; NaN: unknown. */
 typedef struct qx_report_point {
     const char *label, *formats;     /* formats: "int4 96, int8-weights 25" when shown */
@@ -62,6 +62,9 @@ typedef struct qx_report {
 /* What became of a node that was looked at. */
 typedef enum qx_fate { QX_FATE_QUANTIZED, QX_FATE_MERGED, QX_FATE_FLOAT, QX_FATE_NOT_LINEAR } qx_fate;
 qx_fate qx_report_fate(const qx_report_node *n);
+
+/* What a person calls a node: its name; where the exporter only numbered it, "model.layers.3.mlp.down_proj (node_linear_83)". Into buf, which it returns. */
+const char *qx_report_title(const char *name, const char *scope, char *buf, size_t cap);
 
 qx_status qx_report_new(qx_ctx *ctx, qx_report **out);
 void qx_report_free(qx_report *r);

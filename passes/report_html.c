@@ -42,6 +42,13 @@ static qx_status cell(qx_buf *b, const char *text)
     return qx_buf_printf(b, "</td>");
 }
 
+/* A node, by the name that people know it by. */
+static qx_status node_cell(qx_buf *b, const char *name, const char *scope)
+{
+    char title[480];
+    return cell(b, qx_report_title(name, scope, title, sizeof title));
+}
+
 static qx_status bytes_cell(qx_buf *b, int64_t bytes)
 {
     char text[24];
@@ -203,7 +210,7 @@ static qx_status put_layers(const qx_report *r, qx_buf *b)
     for (int64_t i = 0; i < r->n_layers; i++) {
         const qx_report_layer *l = &r->layers[i];
         QX_TRY(qx_buf_printf(b, "<tr>"));
-        QX_TRY(cell(b, l->name));
+        QX_TRY(node_cell(b, l->name, l->scope));
         QX_TRY(cell(b, l->format));
         QX_TRY(decibel_cell(b, l->sqnr_db));
         QX_TRY(decibel_bar(b, l->sqnr_db));
@@ -228,7 +235,7 @@ static qx_status put_tensors(const qx_report *r, qx_buf *b)
         const qx_report_tensor *t = &r->tensors[i];
         const double before = (double)t->bytes_before;
         QX_TRY(qx_buf_printf(b, "<tr>"));
-        QX_TRY(cell(b, t->node && *t->node ? t->node : t->name));
+        QX_TRY(node_cell(b, t->node && *t->node ? t->node : t->name, t->scope));
         QX_TRY(qx_buf_printf(b, "<td class=n>%lld &times; %lld</td>", (long long)t->n, (long long)t->k));
         QX_TRY(cell(b, t->format ? t->format : "float"));
         QX_TRY(bytes_cell(b, t->bytes_before));
@@ -256,7 +263,7 @@ static qx_status put_kept(const qx_report *r, qx_buf *b)
         const qx_report_node *n = &r->nodes[i];
         if (qx_report_fate(n) != QX_FATE_FLOAT) continue;
         QX_TRY(qx_buf_printf(b, "<tr>"));
-        QX_TRY(cell(b, n->name));
+        QX_TRY(node_cell(b, n->name, n->scope));
         QX_TRY(cell(b, n->op));
         QX_TRY(cell(b, n->reason));
         QX_TRY(n->float_bytes ? bytes_cell(b, n->float_bytes) : qx_buf_printf(b, "<td></td>"));

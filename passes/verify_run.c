@@ -12,7 +12,7 @@
 
 enum { PLACES = 4096, WORST = 10, MAX_LAYERS = 4096 }; /* PLACES: of all samples together */
 
-typedef struct layer { const char *name, *op, *format; qx_pairs s; float *places; int64_t *n; } layer; /* places [samples][places] of the float model, n [samples] of them */
+typedef struct layer { const char *name, *op, *format, *scope; qx_pairs s; float *places; int64_t *n; } layer; /* places [samples][places] of the float model, n [samples] of them */
 typedef struct verifier {
     qx_ctx *ctx;
     qx_exec *exec;           /* of the model that runs now */
@@ -77,7 +77,7 @@ static qx_status choose_layers(verifier *f, qx_model *before, qx_model *after, c
         if (!b || !f->ends.can[a->id] || f->n_layers == MAX_LAYERS || f->n_layers == n) continue;
         f->watched[0][f->n_layers] = a;
         f->watched[1][f->n_layers] = b;
-        f->layers[f->n_layers++] = (layer){.name = rn->name, .op = rn->op, .format = rn->format};
+        f->layers[f->n_layers++] = (layer){.name = rn->name, .op = rn->op, .format = rn->format, .scope = rn->scope};
     }
     qx_map_free(formats);
     return make_places(f);
@@ -230,7 +230,7 @@ static qx_status fill(verifier *f, qx_report *r)
         const layer *l = &f->layers[i];
         if (!l->s.n) continue;
         kept++;
-        qx_report_layer rl = {l->name, l->op, l->format, qx_pairs_sqnr(&l->s), qx_pairs_cosine(&l->s)};
+        qx_report_layer rl = {l->name, l->op, l->format, l->scope, qx_pairs_sqnr(&l->s), qx_pairs_cosine(&l->s)};
         QX_TRY(qx_report_add_layer(r, &rl));
     }
     return QX_OK;

@@ -132,6 +132,8 @@ The whole job: the output's name, what is printed, the files that appear, and ev
          1 node   int8-weights
          1 node   int4 block 32
     hint    rounded without samples; with them (--calib FILE.npz|DIR) GPTQ makes up for much of the loss
+  $ qonnx quantize $MODELS/llama-dynamo/model.onnx --int4 --dry-run 2>/dev/null | grep -m 1 down_proj
+  m\.model\.layers\.0\.mlp\.down_proj \(node_linear_6\) .* int4 block 32 .* (re)
   $ qonnx quantize model.onnx --passes none -q -o same.onnx; cmp same.onnx model.onnx && echo identical
   identical
   $ qonnx quantize model.onnx --int8 --force -q --report r.json --save-stats s.bin && grep -c '"sqnr_db"' r.json && grep -c '"input_sqnr_db"' r.json
