@@ -55,6 +55,10 @@ qx_status qx_stats_want(qx_stats *s, const qx_stat_request *r);
 /* Runs the samples once (when anything is wanted that is not there yet). NaN/Inf in a watched value is QX_E_NUMERIC with tensor, node,
  * sample and first index. Gram matrices that do not fit the context's max_memory are collected in several sweeps, said in the log. */
 qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples);
+/* What qx_stats_collect will take, in bytes, told without running: sweep: the run of one sample and all that is collected; kept: what stays, without Gram matrices;
+ * grams: those, in memory at once; largest_gram: one of them. feeds: of one sample. */
+typedef struct qx_stats_need { int64_t sweep, kept, grams, largest_gram, unknown; } qx_stats_need; /* unknown: as in qx_exec_need */
+qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, int n, qx_stats_need *out);
 /* Moves the Gram matrices that are there, those of at least so many bytes, to unnamed files on disk, where they can be read as before: while others need the memory. */
 qx_status qx_stats_park(qx_stats *s, size_t least);
 /* qx_stats_collect keeps a checkpoint in `path`, at most every `seconds`, and goes on from one that is there to the same bits; it is gone in the end. A

@@ -156,18 +156,19 @@ static qx_status layer_feeds(void *user, int64_t i, const qx_feed **feeds, int *
 }
 
 /* Weights of one stretch when the model's do not fit the cap; 0: they fit. */
-static qx_status layer_budget(const qx_stats *s, qx_exec *exec, int64_t *budget)
+static qx_status layer_budget(const qx_stats *s, qx_exec *exec, int64_t *weights, int64_t *largest, int64_t *budget)
 {
     size_t cap = qx_ctx_max_memory(s->ctx), used = qx_mem_in_use(s->ctx), rest = cap > used ? cap - used : 0;
-    int64_t weights;
-    char a[32], b[32];
     *budget = 0;
-    if (!cap || strcmp(qx_exec_device_name(exec), "cpu") != 0) return QX_OK;
-    QX_TRY(qx_exec_weight_bytes(exec, &weights));
-    if (weights <= (int64_t)(rest / 2)) return QX_OK;
-    *budget = (int64_t)(rest / 8) + 1;
-    qx_log(s->ctx, QX_LOG_INFO, "weights of %s do not fit the memory limit: layer by layer, %s at a time", qx_format_bytes(weights, a, sizeof a), qx_format_bytes(*budget, b, sizeof b));
+    QX_TRY(qx_exec_weight_bytes(exec, weights, largest));
+    if (cap && strcmp(qx_exec_device_name(exec), "cpu") == 0 && *weights > (int64_t)(rest / 2)) *budget = (int64_t)(rest / 8) + 1;
     return QX_OK;
+}
+
+static void say_layered(const qx_stats *s, int64_t weights, int64_t budget)
+{
+    char a[32], b[32];
+    qx_log(s->ctx, QX_LOG_INFO, "weights of %s do not fit the memory limit: layer by layer, %s at a time", qx_format_bytes(weights, a, sizeof a), qx_format_bytes(budget, b, sizeof b));
 }
 
 static qx_status run_sample(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t i)
@@ -183,9 +184,10 @@ static qx_status run_sample(qx_stats *s, qx_exec *exec, qx_samples *samples, int
 
 static qx_status run_samples(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t n, const char *stage, bool resumable)
 {
-    int64_t budget, first = 0;
+    int64_t weights, largest, budget, first = 0;
     layered l = {s, samples};
-    QX_TRY(layer_budget(s, exec, &budget));
+    QX_TRY(layer_budget(s, exec, &weights, &largest, &budget));
+    if (budget) say_layered(s, weights, budget);
     if (budget && resumable && s->checkpoint.path) qx_log(s->ctx, QX_LOG_INFO, "%s: no checkpoints layer by layer", s->checkpoint.path);
     if (budget) return qx_exec_sweep(exec, n, layer_feeds, &l, budget);
     if (resumable) QX_TRY(qx_checkpoint_begin(s, s->described, n, &first));
@@ -322,6 +324,57 @@ static qx_status sweep_in_parts(qx_stats *s, qx_exec *exec, qx_samples *samples)
         QX_TRY(sweep(s, exec, samples, false));
         if (bytes < need) QX_TRY(qx_stats_park(s, 0));
     }
+}
+
+/* ---- told before ---- */
+
+/* Floats and sums of a channel while it is collected. */
+enum { CHANNEL_BYTES = sizeof(float) * 3 + sizeof(qx_dd) * 3, SHOWN_BYTES = sizeof(float) * 7 };
+
+static int64_t kept_of(const qx_entry *e)
+{
+    const qx_type *t = &e->value->type;
+    const uint32_t want = e->o.want;
+    int64_t bytes = want & QX_STAT_HISTOGRAM ? QX_HIST_BINS * (int64_t)sizeof(uint64_t) : 0, dims[QX_MAX_RANK];
+    if (t->kind != QX_KIND_TENSOR || !t->has_shape || t->rank < 1 || t->rank > QX_MAX_RANK) return bytes;
+    for (int d = 0; d < t->rank; d++) dims[d] = t->dims[d].n;
+    const int axis = e->o.axis < 0 ? t->rank + e->o.axis : e->o.axis;
+    const int64_t len = qx_rows_length(t->rank, dims, e->o.has_window ? &e->o.window : NULL), channels = axis >= 0 && axis < t->rank ? dims[axis] : 0;
+    if ((want & QX_STAT_CHANNELS) && channels > 0) bytes += channels * (CHANNEL_BYTES + SHOWN_BYTES);
+    if ((want & QX_STAT_ROWS) && len > 0) bytes += (e->o.rows_cap + QX_TOPS) * len * (int64_t)sizeof(float);
+    return bytes;
+}
+
+static void add_need(const qx_stats *s, qx_stats_need *n)
+{
+    for (int w = 0; w < s->n_watched; w++)
+        for (const qx_entry *e = s->watched[w]; e; e = e->next) {
+            const int64_t gram = (int64_t)gram_need(e);
+            n->kept += kept_of(e);
+            n->grams += gram;
+            if (gram > n->largest_gram) n->largest_gram = gram;
+        }
+}
+
+qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, int n, qx_stats_need *out)
+{
+    qx_exec_need run;
+    int64_t weights, largest, stretch;
+    *out = (qx_stats_need){0};
+    if (!pending(s)) return QX_OK;
+    (void)qx_exec_want_outputs(exec, false);
+    QX_TRY(watch_pending(s, exec));
+    add_need(s, out);
+    QX_TRY(qx_exec_forecast(exec, feeds, n, &run));
+    QX_TRY(layer_budget(s, exec, &weights, &largest, &stretch));
+    const int64_t cap = (int64_t)qx_ctx_max_memory(s->ctx), extra = (int64_t)largest_extra(s);
+    out->unknown = run.unknown;
+    out->sweep = (!stretch ? run.weights : stretch > largest ? stretch : largest) + run.activations + out->kept;
+    const int64_t room = cap ? cap - (int64_t)qx_mem_in_use(s->ctx) - out->sweep - extra : INT64_MAX;
+    const bool parts = out->grams > room; /* in several sweeps, those of finished ones on disk */
+    out->sweep += (!parts ? out->grams : room > out->largest_gram ? room : out->largest_gram) + extra;
+    if (parts) out->grams = out->largest_gram;
+    return qx_exec_watch(exec, NULL, 0, NULL, NULL);
 }
 
 qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples)

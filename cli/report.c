@@ -239,7 +239,8 @@ static void print_summary(cli *c, const qx_report *r, bool dry)
     cli_print("%s%s\n", r->data_path ? ", in " : "", r->data_path ? cli_show(c, r->data_path) : "");
     cli_print("  time   %.2f s (", seconds);
     for (int64_t i = 0; i < r->n_stages; i++) cli_print("%s%s %.2f", i ? ", " : "", r->stages[i].name, r->stages[i].seconds);
-    cli_print(")   memory %s\n", cli_bytes(c, r->peak_rss));
+    if (dry) cli_print(")   memory about %s for the work\n", cli_bytes(c, r->expected_bytes));
+    else cli_print(")   memory %s%s\n", cli_bytes(c, r->peak_rss), r->expected_bytes ? text(c, " (%s expected)", cli_bytes(c, r->expected_bytes)) : "");
     if (r->samples) cli_print("  samples %s\n", cli_show(c, r->samples));
     print_counts(c, r);
     print_frontier(c, r);

@@ -43,6 +43,8 @@ qx_status qx_pipeline_set(qx_pipeline *p, const char *option, const char *value)
 qx_status qx_pipeline_settle(qx_pipeline *p, bool have_samples);
 /* What statistics of this model are keyed by: the hash of its structure, and of passes that rewrite it before the sweep. */
 uint64_t qx_pipeline_stats_key(const qx_pipeline *p, const qx_model *m);
+/* Whether a pass runs the model again between the sweep and the rewriting, to measure what it chooses among (smoothquant, mixed). */
+bool qx_pipeline_probes(const qx_pipeline *p);
 /* Whether a pass chooses among formats by statistics (mixed): a dry run then needs them too. */
 bool qx_pipeline_decides(const qx_pipeline *p);
 /* `sub` lives and is freed with p; freed at once when that fails. */

@@ -86,6 +86,7 @@ struct qx_pipeline {
     qx_status failed;             /* statistics lack what a format needs: told when the pass ends */
     struct qx_pipeline **subs; int n_subs, cap_subs; /* parsed --set formats and those of a mix (qx_pipeline_adopt) */
     qx_samples *samples;          /* while decide() runs; NULL: none */
+    qx_samples *shapes;           /* the first one shows how large samples are, for forecasts, in a dry run too; NULL: none */
 };
 
 /* Linear operators, filters and rules; fills pipe->plan. */

@@ -121,6 +121,7 @@ static qx_status prepare(job *j)
     bool wanted = needed || has_source(&j->opt->samples) || (!j->opt->no_verify && !j->opt->dry_run);
     if (strcmp(label_of(j->pipe), "none") == 0) return QX_OK;
     if (wanted) QX_TRY(open_samples(j));
+    j->pipe->shapes = j->samples;
     if (needed && !j->samples && !j->opt->load_stats) {
         if (!j->opt->dry_run) return qx_no_samples(j->ctx, j->model);
         j->pipe->no_stats = true;

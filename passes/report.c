@@ -23,7 +23,7 @@ qx_status qx_report_new(qx_ctx *ctx, qx_report **out)
 void qx_report_free(qx_report *r)
 {
     if (!r) return;
-    void *lists[] = {r->nodes, r->tensors, r->outputs, r->layers, r->stages, r->points};
+    void *lists[] = {r->nodes, r->tensors, r->outputs, r->layers, r->stages, r->forecast, r->points};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) qx_free(r->ctx, lists[i]);
     qx_strings_free(r->words);
     qx_arena_free(r->arena);
@@ -97,6 +97,13 @@ qx_status qx_report_add_stage(qx_report *r, const char *name, double *since)
     return QX_OK;
 }
 
+qx_status qx_report_add_forecast(qx_report *r, const char *stage, int64_t bytes)
+{
+    qx_report_need x = {keep(r, stage), bytes};
+    ADD(r, forecast, n_forecast, &x);
+    return QX_OK;
+}
+
 qx_status qx_report_add_point(qx_report *r, const qx_report_point *p)
 {
     qx_report_point x = *p;
@@ -138,6 +145,7 @@ static qx_status put_head(const qx_report *r, qx_jsonw *w)
     QX_TRY(qx_jsonw_int(w, "output_bytes", r->output_bytes));
     QX_TRY(qx_jsonw_int(w, "peak_bytes", (int64_t)r->peak_bytes));
     QX_TRY(qx_jsonw_int(w, "peak_rss", r->peak_rss));
+    QX_TRY(qx_jsonw_int(w, "expected_bytes", r->expected_bytes));
     QX_TRY(qx_jsonw_int(w, "nodes_quantized", r->n_quantized));
     QX_TRY(qx_jsonw_int(w, "warnings", r->warnings));
     QX_TRY(put_text(w, "verdict", r->verdict));
@@ -234,6 +242,18 @@ static qx_status put_stages(const qx_report *r, qx_jsonw *w)
     return qx_jsonw_end_array(w);
 }
 
+static qx_status put_forecast(const qx_report *r, qx_jsonw *w)
+{
+    QX_TRY(qx_jsonw_begin_array(w, "memory_forecast"));
+    for (int64_t i = 0; i < r->n_forecast; i++) {
+        QX_TRY(qx_jsonw_begin_object(w, NULL));
+        QX_TRY(qx_jsonw_string(w, "stage", r->forecast[i].stage));
+        QX_TRY(qx_jsonw_int(w, "bytes", r->forecast[i].bytes));
+        QX_TRY(qx_jsonw_end_object(w));
+    }
+    return qx_jsonw_end_array(w);
+}
+
 static qx_status put_measure(qx_jsonw *w, const char *key, double v) { return isfinite(v) ? qx_jsonw_number(w, key, v) : qx_jsonw_null(w, key); }
 
 static qx_status put_points(const qx_report *r, qx_jsonw *w)
@@ -265,6 +285,7 @@ qx_status qx_report_json(const qx_report *r, qx_buf *out)
     QX_TRY(qx_jsonw_begin_object(&w, NULL));
     QX_TRY(put_head(r, &w));
     QX_TRY(put_stages(r, &w));
+    QX_TRY(put_forecast(r, &w));
     QX_TRY(put_quality(r, &w));
     QX_TRY(put_points(r, &w));
     QX_TRY(put_tensors(r, &w));

@@ -35,6 +35,7 @@ typedef struct qx_report_point {
     bool shown, chosen;
 } qx_report_point;
 typedef struct qx_report_stage { const char *name; double seconds; int64_t bytes; } qx_report_stage; /* bytes: the most that was in use meanwhile */
+typedef struct qx_report_need { const char *stage; int64_t bytes; } qx_report_need;
 
 /* What the outputs say together, worst first. BROKEN: values that are not finite where the float model gives none. */
 typedef enum qx_grade { QX_GRADE_NONE, QX_GRADE_BROKEN, QX_GRADE_FAR, QX_GRADE_DIFFERS, QX_GRADE_CLOSE, QX_GRADE_VERY_CLOSE } qx_grade;
@@ -51,6 +52,8 @@ typedef struct qx_report {
     qx_report_output *outputs; int64_t n_outputs;  /* empty: no samples to verify with (verify_note says so) */
     qx_report_layer *layers; int64_t n_layers;
     qx_report_stage *stages; int64_t n_stages;
+    qx_report_need *forecast; int64_t n_forecast;  /* memory by stage, said before the work */
+    int64_t expected_bytes;                        /* and of the whole job, like peak_rss; 0: not forecast */
     qx_report_point *points; int64_t n_points;
     const char *verify_note;
     qx_grade grade;                                /* NONE: nothing was compared */
@@ -73,6 +76,7 @@ qx_status qx_report_add_tensor(qx_report *r, const qx_report_tensor *t);
 qx_status qx_report_add_output(qx_report *r, const qx_report_output *o);
 qx_status qx_report_add_layer(qx_report *r, const qx_report_layer *l);
 qx_status qx_report_add_stage(qx_report *r, const char *name, double *since); /* now ends what began at *since (qx_clock_seconds), which becomes now */
+qx_status qx_report_add_forecast(qx_report *r, const char *stage, int64_t bytes);
 qx_status qx_report_add_point(qx_report *r, const qx_report_point *p);
 qx_status qx_report_json(const qx_report *r, qx_buf *out);
 qx_status qx_report_html(const qx_report *r, qx_buf *out); /* report_html.c: one page, for people */

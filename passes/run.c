@@ -6,6 +6,7 @@
 #include "base/thread.h"
 #include "passes/constants.h"
 #include "passes/emit.h"
+#include "passes/job.h"
 #include "passes/quantized.h"
 
 static const qx_quantize_options no_options;
@@ -305,7 +306,7 @@ static qx_status decide_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
     return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", pass->def->name);
 }
 
-static bool decides(const qx_pipeline *p)
+bool qx_pipeline_probes(const qx_pipeline *p)
 {
     for (int i = 0; i < p->n_passes; i++)
         if (p->passes[i]->def->decide) return true;
@@ -316,7 +317,7 @@ static bool decides(const qx_pipeline *p)
 static qx_status decide(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
 {
     p->samples = p->no_stats ? NULL : samples;
-    qx_status st = p->samples && decides(p) ? qx_stats_park(stats, PARKED_GRAM) : QX_OK; /* the model runs again, with all its weights */
+    qx_status st = p->samples && qx_pipeline_probes(p) ? qx_stats_park(stats, PARKED_GRAM) : QX_OK; /* the model runs again, with all its weights */
     if (st == QX_OK) st = each_pass(p, true, decide_pass, stats);
     if (st == QX_OK) st = each_pass(p, false, decide_pass, stats);
     p->samples = NULL;
@@ -356,12 +357,13 @@ qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options
     p->report = report;
     p->have_data |= samples != NULL;
     QX_TRY(qx_pipeline_plan(p, m, opt, stats));
+    if (report) QX_TRY(qx_memory_forecast(p, stats, samples && !p->no_stats, p->shapes && !p->opt->no_verify, report));
     QX_TRY(add_stage(report, "plan", &clock));
     QX_TRY(collect(p, samples, stats));
     if (samples) QX_TRY(add_stage(report, "calibrate", &clock));
     QX_TRY(keep_stats(p, stats));
     QX_TRY(decide(p, samples, stats));
-    if (decides(p)) QX_TRY(add_stage(report, "choose", &clock));
+    if (qx_pipeline_probes(p)) QX_TRY(add_stage(report, "choose", &clock));
     QX_TRY(run_all(p, stats));
     QX_TRY(fill_report(p, report));
     return add_stage(report, "rewrite", &clock);

@@ -564,6 +564,7 @@ static void choose_streaming(qx_exec *x)
 {
     const uint64_t budget = qx_ctx_max_memory(x->ctx), limit = budget ? budget / 2 : qx_machine_memory() / 4;
     uint64_t bytes = 0;
+    char text[32];
     if (x->device || x->opt.stream_weights) return;
     for (uint32_t i = 0; i < x->model->graph->n_inits; i++) {
         const qx_weight *w = x->model->graph->inits[i]->init;
@@ -571,10 +572,7 @@ static void choose_streaming(qx_exec *x)
         else if (w) bytes += w->bytes;
     }
     x->opt.stream_weights = limit && bytes > limit;
-    if (x->opt.stream_weights) {
-        char text[24];
-        qx_log(x->ctx, QX_LOG_INFO, "weights take %s in float32: they are read for each use, not kept", qx_format_bytes((int64_t)bytes, text, sizeof text));
-    }
+    if (x->opt.stream_weights) qx_log(x->ctx, QX_LOG_INFO, "weights take %s in float32: they are read for each use, not kept", qx_format_bytes((int64_t)bytes, text, sizeof text));
 }
 
 qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_exec **out)

@@ -90,7 +90,12 @@ qx_status qx_exec_gram_take(qx_exec *x, void *sum, double *gram);
  * sample, which must live until the next call; it is called once a stretch for each sample. */
 typedef qx_status qx_sweep_feeds(void *user, int64_t sample, const qx_feed **feeds, int *n);
 qx_status qx_exec_sweep(qx_exec *x, int64_t samples, qx_sweep_feeds *get, void *user, int64_t weight_budget);
-qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes); /* of the plan's steps, packed */
+qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes, int64_t *largest); /* of the plan's steps, packed: together; of one */
+
+/* What a run with these feeds takes, in bytes, told from shapes without running. weights: as they lie packed, of all steps; where they are streamed, twice the largest step's. unknown:
+ * results whose size only a run can tell (each counts as its step's largest input). outputs: what the run gives back. */
+typedef struct qx_exec_need { int64_t weights, activations, outputs, unknown; } qx_exec_need;
+qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, qx_exec_need *out);
 
 typedef struct qx_node_time { const char *name, *op; double seconds; double flops; double bytes; const char *kernel; int64_t calls; const char *note; } qx_node_time; /* note: why a library did not do it; NULL: nothing to say */
 /* Switches timing on; the table is by node in execution order and valid until the next run. */

@@ -63,11 +63,15 @@ static int64_t step_weights(const qx_rstep *s)
     return bytes;
 }
 
-qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes)
+qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes, int64_t *largest)
 {
-    *bytes = 0;
+    *bytes = *largest = 0;
     QX_TRY(qx_ensure_plan(x));
-    for (uint32_t i = 0; i < x->main->n_steps; i++) *bytes += step_weights(&x->main->steps[i]);
+    for (uint32_t i = 0; i < x->main->n_steps; i++) {
+        const int64_t step = step_weights(&x->main->steps[i]);
+        *bytes += step;
+        if (step > *largest) *largest = step;
+    }
     return QX_OK;
 }
 

@@ -1,0 +1,84 @@
+/* forecast.c - what runs will take in memory, told from the plan and the shapes of the feeds without running: the forecast that a user sees before the work.
+ * Values that one fused step passes on inside are not there; a result whose size only a run can tell counts as its largest input. */
+#include "base/checked.h"
+#include "onnx/expr.h"
+#include "runtime/plan.h"
+
+typedef struct forecast { qx_exec *x; qx_exprs *names; int64_t *bytes; qx_exec_need *need; int64_t live; } forecast; /* bytes[n_values] of what is alive */
+
+/* Names of dims stand for the numbers that the feeds have. */
+static qx_status bind_names(const forecast *f, const qx_feed *feeds, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const qx_value *v = qx_graph_find(f->x->model->graph, feeds[i].name);
+        for (int d = 0; v && v->type.has_shape && d < v->type.rank && d < feeds[i].tensor->rank; d++)
+            if (v->type.dims[d].n < 0 && v->type.dims[d].sym) QX_TRY(qx_exprs_fix(f->names, v->type.dims[d].sym, feeds[i].tensor->dims[d]));
+    }
+    return QX_OK;
+}
+
+static bool dim_known(const forecast *f, const qx_dim *d, int64_t *n)
+{
+    *n = d->n;
+    return *n >= 0 || (d->sym && qx_expr_is_int(qx_expr_parse(f->names, d->sym), n) && *n >= 0);
+}
+
+/* -1: not known. */
+static int64_t bytes_of(const forecast *f, const qx_value *v)
+{
+    const qx_type *t = &v->type;
+    int64_t n = qx_dtype_bits(t->dtype), dim;
+    if (t->kind != QX_KIND_TENSOR || !t->has_shape) return -1;
+    for (int d = 0; d < t->rank; d++) {
+        if (!dim_known(f, &t->dims[d], &dim) || !qx_mul_i64(n, dim, &n)) return -1;
+    }
+    return n / 8;
+}
+
+static void add_result(forecast *f, const qx_rstep *s, uint32_t i)
+{
+    int64_t n = bytes_of(f, s->out_value[i]);
+    if (n < 0) {
+        f->need->unknown++;
+        n = 0;
+        for (uint32_t k = 0; k < s->n_in; k++)
+            if (s->in[k] != QX_NO_VALUE && f->bytes[s->in[k]] > n) n = f->bytes[s->in[k]];
+    }
+    if (f->x->info[s->out[i]].keep) f->need->outputs += n;
+    else f->live += n;
+    f->bytes[s->out[i]] = n;
+}
+
+static void walk(forecast *f)
+{
+    const qx_gplan *p = f->x->main;
+    for (uint32_t i = 0; i < p->n_steps; i++) {
+        const qx_rstep *s = &p->steps[i];
+        if (s->klass == QX_CLASS_CONST) continue; /* made of weights: counted with them */
+        for (uint32_t k = 0; k < s->n_out; k++)
+            if (s->out[k] != QX_NO_VALUE) add_result(f, s, k);
+        if (f->live > f->need->activations) f->need->activations = f->live;
+        for (uint32_t k = 0; k < s->n_release; k++) {
+            f->live -= f->bytes[s->release[k]];
+            f->bytes[s->release[k]] = 0;
+        }
+    }
+}
+
+qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, qx_exec_need *out)
+{
+    forecast f = {.x = x, .need = out};
+    int64_t largest;
+    qx_status st;
+    *out = (qx_exec_need){0};
+    QX_TRY_GOTO(st, qx_exec_weight_bytes(x, &out->weights, &largest));
+    if (x->opt.stream_weights) out->weights = 2 * largest; /* as it is read and as it is packed */
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, x->n_values + 1, sizeof *f.bytes, (void **)&f.bytes));
+    QX_TRY_GOTO(st, qx_exprs_new(x->ctx, x->model->names, &f.names));
+    QX_TRY_GOTO(st, bind_names(&f, feeds, n));
+    walk(&f);
+done:
+    qx_exprs_free(f.names);
+    qx_free(x->ctx, f.bytes);
+    return st;
+}
