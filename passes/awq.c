@@ -8,7 +8,7 @@
 
 #include "passes/search.h"
 
-enum { GRID = 20, JUDGED = 128 };
+enum { GRID = 20, MOST = 6, JUDGED = 128 }; /* MOST: points that are judged together */
 static const double least_gain_db = 0.3; /* below this the sampled rows cannot tell a gain from chance */
 
 typedef struct awq_state { qx_group *groups; int64_t n; } awq_state;
@@ -37,61 +37,105 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     return QX_OK;
 }
 
-/* s of grid point i (0: the identity). */
-static void factors(const qx_fold *fold, const float *act, const float *w, int64_t k, double r, float *s)
+/* What candidates of a group are made of and judged by. Point i of the grid is r = i / GRID; 0 stands for the identity. */
+typedef struct finder {
+    qx_pass *p;
+    const qx_group *g;
+    qx_fold fold;
+    const qx_value_stats *st;
+    float *s, *best_s, *w, *mean; /* [MOST][k] candidates; [k] the best; columns of the weights */
+    qx_judge *judge;
+    int best;
+    double plain, error;          /* of the identity; of the best */
+} finder;
+
+static void factors(const finder *f, int point, float *s)
 {
+    const double r = (double)point / GRID;
+    const int64_t k = f->g->k;
     float lo = INFINITY, hi = 0;
     for (int64_t j = 0; j < k; j++) {
-        const double a = fmax((double)act[j], 1e-8);
-        s[j] = (float)fmin(fmax(pow(a, r) / (pow(fmax((double)w[j], 1e-8), 1 - r) + 1e-4), 1e-4), 1e4);
+        const double a = fmax((double)f->st->channels.mean_abs[j], 1e-8), w = fmax((double)f->mean[j], 1e-8);
+        s[j] = point ? (float)fmin(fmax(pow(a, r) / (pow(w, 1 - r) + 1e-4), 1e-4), 1e4) : 1;
     }
-    qx_fold_constrain(fold, k, s);
+    if (!point) return;
+    qx_fold_constrain(&f->fold, k, s);
     for (int64_t j = 0; j < k; j++) lo = fminf(lo, s[j]), hi = fmaxf(hi, s[j]);
     const float middle = sqrtf(lo * hi);
     for (int64_t j = 0; j < k; j++) s[j] /= middle;
 }
 
-static qx_status search(qx_pass *p, const qx_group *g, const qx_fold *fold, const qx_value_stats *st, float *s, const float *w, int64_t *best, double *gain)
+/* Of equal ones the first. */
+static qx_status try_points(finder *f, const int *points, int n)
 {
-    double error[GRID + 1];
-    for (int64_t j = 0; j < g->k; j++) s[j] = 1;
-    for (int64_t i = 1; i <= GRID; i++) factors(fold, st->channels.mean_abs, w, g->k, (double)i / GRID, s + i * g->k);
-    qx_judge *judge;
-    QX_TRY(qx_judge_new(p->ctx, g, st, JUDGED, &judge));
-    const qx_status status = qx_judge_run(judge, &(qx_candidates){.n = GRID + 1, .s = s}, error);
-    qx_judge_free(judge);
-    QX_TRY(status);
-    *best = 0;
-    for (int64_t i = 1; i <= GRID; i++)
-        if (error[i] < error[*best]) *best = i;
-    *gain = 10 * log10(error[0] / fmax(error[*best], 1e-300));
-    if (*gain < least_gain_db) *best = 0;
-    return isfinite(error[*best]) ? QX_OK : qx_fail(p->ctx, QX_E_NUMERIC, "awq: input '%s': no candidate has a finite error", g->x->name);
+    double error[MOST];
+    int at[MOST], m = 0;
+    const size_t row = (size_t)f->g->k;
+    for (int i = 0; i < n; i++)
+        if (points[i] >= 0 && points[i] <= GRID) factors(f, points[i], f->s + (size_t)m * row), at[m++] = points[i];
+    QX_TRY(qx_judge_run(f->judge, &(qx_candidates){.n = m, .s = f->s}, error));
+    for (int i = 0; i < m; i++) {
+        if (at[i] == 0) f->plain = error[i];
+        if (!(error[i] < f->error)) continue;
+        f->best = at[i], f->error = error[i];
+        memcpy(f->best_s, f->s + (size_t)i * row, row * sizeof *f->s);
+    }
+    return QX_OK;
+}
+
+/* Coarsely, then beside the best. */
+static qx_status search(finder *f)
+{
+    static const int coarse[] = {0, 4, 8, 12, 16, 20};
+    QX_TRY(qx_judge_new(f->p->ctx, f->g, f->st, JUDGED, &f->judge));
+    QX_TRY(try_points(f, coarse, sizeof coarse / sizeof *coarse));
+    for (int step = 2; step >= 1 && f->best; step--) {
+        const int beside[] = {f->best - step, f->best + step};
+        QX_TRY(try_points(f, beside, 2));
+    }
+    return isfinite(f->error) ? QX_OK : qx_fail(f->p->ctx, QX_E_NUMERIC, "awq: input '%s': no candidate has a finite error", f->g->x->name);
+}
+
+static qx_status open_finder(finder *f)
+{
+    const size_t k = (size_t)f->g->k;
+    QX_TRY(qx_alloc_array(f->p->ctx, MOST * k, sizeof *f->s, (void **)&f->s));
+    QX_TRY(qx_alloc_array(f->p->ctx, k, sizeof *f->best_s, (void **)&f->best_s));
+    QX_TRY(qx_alloc_array(f->p->ctx, k, sizeof *f->w, (void **)&f->w));
+    QX_TRY(qx_alloc_array(f->p->ctx, k, sizeof *f->mean, (void **)&f->mean));
+    return qx_group_columns(f->p->ctx, f->g, f->g->items[0]->weight->spec.block, f->w, f->mean);
+}
+
+static void close_finder(finder *f)
+{
+    void *list[] = {f->s, f->best_s, f->w, f->mean};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(f->p->ctx, list[i]);
+    qx_judge_free(f->judge);
+}
+
+static qx_status note(const finder *f, bool taken, double gain)
+{
+    for (int64_t i = 0; i < f->g->n; i++) {
+        if (taken) QX_TRY(qx_item_note(f->p->pipe, f->g->items[i], "awq %.2f (%s, %+.1f dB)", (double)f->best / GRID, qx_fold_text(&f->fold), gain));
+        else QX_TRY(qx_item_note(f->p->pipe, f->g->items[i], "awq: no gain"));
+    }
+    return QX_OK;
 }
 
 static qx_status scale_group(qx_pass *p, const qx_group *g, const qx_value_stats *st, qx_stats *stats)
 {
-    float *s = NULL, *w = NULL, *mean = NULL;
-    qx_fold fold;
-    int64_t best;
-    double gain;
+    finder f = {.p = p, .g = g, .st = st, .error = INFINITY};
     qx_status status;
-    qx_fold_find(p->pipe, g, &fold);
-    if (fold.kind == QX_FOLD_MUL && !qx_opt_bool(p, "mul")) return qx_item_note(p->pipe, g->items[0], "awq: nowhere to fold");
-    QX_TRY_GOTO(status, qx_alloc_array(p->ctx, (size_t)((GRID + 1) * g->k), sizeof *s, (void **)&s));
-    QX_TRY_GOTO(status, qx_alloc_array(p->ctx, (size_t)g->k, sizeof *w, (void **)&w));
-    QX_TRY_GOTO(status, qx_alloc_array(p->ctx, (size_t)g->k, sizeof *mean, (void **)&mean));
-    QX_TRY_GOTO(status, qx_group_columns(p->ctx, g, g->items[0]->weight->spec.block, w, mean));
-    QX_TRY_GOTO(status, search(p, g, &fold, st, s, mean, &best, &gain));
-    if (best) QX_TRY_GOTO(status, qx_fold_apply(p, g, &fold, s + best * g->k, stats));
-    for (int64_t i = 0; i < g->n; i++) {
-        if (best) QX_TRY_GOTO(status, qx_item_note(p->pipe, g->items[i], "awq %.2f (%s, %+.1f dB)", (double)best / GRID, qx_fold_text(&fold), gain));
-        else QX_TRY_GOTO(status, qx_item_note(p->pipe, g->items[i], "awq: no gain"));
-    }
+    qx_fold_find(p->pipe, g, &f.fold);
+    if (f.fold.kind == QX_FOLD_MUL && !qx_opt_bool(p, "mul")) return qx_item_note(p->pipe, g->items[0], "awq: nowhere to fold");
+    QX_TRY_GOTO(status, open_finder(&f));
+    QX_TRY_GOTO(status, search(&f));
+    const double gain = 10 * log10(f.plain / fmax(f.error, 1e-300));
+    const bool taken = f.best && gain >= least_gain_db;
+    if (taken) QX_TRY_GOTO(status, qx_fold_apply(p, g, &f.fold, f.best_s, stats));
+    status = note(&f, taken, gain);
 done:
-    qx_free(p->ctx, s);
-    qx_free(p->ctx, w);
-    qx_free(p->ctx, mean);
+    close_finder(&f);
     return status;
 }
 

@@ -7,6 +7,7 @@
 #include "passes/job.h"
 
 enum { PROCESS = 20 << 20, RUN_ROOM = 3 << 20 }; /* program, libraries and what the heap keeps; plan and scratch of an executor: as measured */
+enum { WORTH_TELLING = 256 << 20 }; /* of less a line says it when asked (--verbose, --dry-run) */
 enum { DOUBT = 8 }; /* a forecast may be wrong by one part in so many */
 enum { TILE_ROOM = 8 << 20, TILE_BYTES = 12 }; /* what a thread that codes weights holds, at most; and for each of them */
 
@@ -39,7 +40,7 @@ static qx_status tell(const forecast *f)
     qx_report *r = f->report;
     for (int64_t i = 0; i < r->n_forecast; i++)
         if (r->forecast[i].bytes + PROCESS > r->expected_bytes) r->expected_bytes = r->forecast[i].bytes + PROCESS, worst = r->forecast[i].stage;
-    qx_log(f->p->ctx, QX_LOG_INFO, "memory: about %s, most of it to %s%s", qx_format_bytes(r->expected_bytes, text, sizeof text), worst,
+    qx_log(f->p->ctx, r->expected_bytes >= WORTH_TELLING ? QX_LOG_INFO : QX_LOG_DEBUG, "memory: about %s, most of it to %s%s", qx_format_bytes(r->expected_bytes, text, sizeof text), worst,
            f->run.unknown || f->stats.unknown ? " (sizes of some results are guessed)" : "");
     return QX_OK;
 }
