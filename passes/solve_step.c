@@ -10,7 +10,7 @@ enum { ROWS = 32 }; /* rows that go through the solver together */
 
 /* What the tiles of one run share. */
 typedef struct solve_live {
-    float *h, *u, *diag;  /* H in solver order of columns; its factor; its diagonal */
+    float *h, *u, *weight; /* H in solver order of columns; its factor; what scales are searched by */
     int32_t *perm;        /* act order; NULL: none */
     float amax;           /* of the whole tensor, for formats with one scale or a second level */
     bool failed;          /* H could not be factored: plain rounding */
@@ -43,7 +43,7 @@ static void drop(qx_ctx *ctx, solve_live *l)
     if (!l) return;
     qx_free(ctx, l->h);
     qx_free(ctx, l->u);
-    qx_free(ctx, l->diag);
+    qx_free(ctx, l->weight);
     qx_free(ctx, l->perm);
     qx_free(ctx, l);
 }
@@ -76,6 +76,17 @@ static void order_gram(const solve *v, float *h)
         for (int64_t j = 0; j < k; j++) h[i * k + j] = v->spec.gram[source_column(sp, k, i) * k + source_column(sp, k, j)];
 }
 
+/* What a search of scales weighs columns by: the diagonal of H, the nearer to its mean the fewer rows were seen (as importance in calib/stats.h). */
+static void weigh_columns(const solve *v, const float *h, float *weight)
+{
+    enum { FEW = 256 };
+    const int64_t k = v->spec.k;
+    const double rows = (double)v->spec.gram_rows;
+    double mean = 0;
+    for (int64_t j = 0; j < k; j++) mean += (double)h[j * k + j] / (double)k;
+    for (int64_t j = 0; j < k; j++) weight[j] = (float)(((double)h[j * k + j] * rows + FEW * mean) / (rows + FEW));
+}
+
 static qx_status factor(qx_ctx *ctx, const solve *v, solve_live *l)
 {
     const int64_t k = v->spec.k;
@@ -84,10 +95,10 @@ static qx_status factor(qx_ctx *ctx, const solve *v, solve_live *l)
     qx_status st;
     QX_TRY(qx_alloc_raw(ctx, (size_t)(k * k) * sizeof *l->h, (void **)&l->h));
     QX_TRY(qx_alloc_raw(ctx, (size_t)(k * k) * sizeof *l->u, (void **)&l->u));
-    QX_TRY(qx_alloc_raw(ctx, (size_t)k * sizeof *l->diag, (void **)&l->diag));
+    QX_TRY(qx_alloc_raw(ctx, (size_t)k * sizeof *l->weight, (void **)&l->weight));
     order_gram(v, l->h);
     qx_shrink_gram(l->h, k, (double)v->spec.gram_rows, v->spec.shrink);
-    for (int64_t j = 0; j < k; j++) l->diag[j] = l->h[j * k + j];
+    weigh_columns(v, l->h, l->weight);
     if (v->spec.act_order) {
         QX_TRY(qx_alloc_raw(ctx, (size_t)k * sizeof *l->perm, (void **)&l->perm));
         qx_order_by_diagonal(l->h, k, l->perm);
@@ -189,8 +200,8 @@ static qx_status solve_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, 
     const bool solves = v->spec.compensate && !l->failed;
     if (v->spec.prune) QX_TRY(prune_rows(ctx, v, t->k, x, rows, t->w0, t->scratch));
     const bool given = scales_before(t, x, rows, scale, zero);
-    const qx_search search = {.format = t->format, .weight = l->diag};
-    const qx_nvfp4 nvfp4 = {.global = two_level(t->spec) ? qx_nvfp4_global(l->amax) : 1, .weight = l->diag};
+    const qx_search search = {.format = t->format, .weight = l->weight};
+    const qx_nvfp4 nvfp4 = {.global = two_level(t->spec) ? qx_nvfp4_global(l->amax) : 1, .weight = l->weight};
     if (!solves) {
         if (!given) qx_nvfp4_search(&nvfp4, x, rows, t->k, t->codes, scale, NULL);
         round_rows(t, x, rows, scale, zero);
