@@ -125,9 +125,11 @@ QX_HD float fm_mish(float x)
 #define FM_TRIG_MOST 1e6f
 QX_HD float fm_trig(float x, int32_t quarters)
 {
-    const double n = ((double)x * 0.63661977236758134 + 6755399441055744.0) - 6755399441055744.0;
+    const double at = (double)x * 0.63661977236758134 + 6755399441055744.0, n = at - 6755399441055744.0;
     const float r = (float)(((double)x - n * 1.5707963267948966) - n * 6.123233995736766e-17), s = r * r;
-    const int32_t q = (int32_t)n + quarters;
+    uint64_t bits; /* of `at`: the low ones are n, or anything where x is too large */
+    memcpy(&bits, &at, sizeof bits);
+    const uint32_t q = (uint32_t)bits + (uint32_t)quarters;
     float c = 2.443315711809948e-5f, d = -1.9515295891e-4f;
     c = c * s - 1.388731625493765e-3f;
     c = c * s + 4.166664568298827e-2f;
