@@ -6,12 +6,7 @@
 #include "metrics.h"
 #include "options.h"
 #include "pipeline.h"
-
-typedef struct sx_prompts { char **text; int n; } sx_prompts;
-/* From -p, a file, or "builtin". At least one, or an error. */
-int sx_prompts_load(sx_err *e, const sx_list *given, const char *file, sx_prompts *out);
-void sx_prompts_free(sx_prompts *p);
-void sx_prompts_print(FILE *to);
+#include "prompts.h"
 
 /* Steps, guidance, size and schedule after defaults. */
 typedef struct sx_plan { sx_sched_config sched; int steps; double guidance, strength; int width, height; } sx_plan;

@@ -1,5 +1,7 @@
 """An SDXL pipeline driven by ONNX Runtime, as small as it can be: what sdxl_peers.py compares qonnx-sdxl with. Euler, leading spacing, guidance with
-one call of batch 2, noise of torch's CPU generator. Independent of the project: numpy, onnxruntime and tokenizers only."""
+one call of batch 2, noise of torch's CPU generator. Independent of the project: numpy, onnxruntime and tokenizers only.
+
+usage: sdxl_ort.py QONNX_SDXL PIPELINE_DIR     processor seconds of one picture in both, on one thread, in turns"""
 import json, os
 import numpy as np
 import onnxruntime as ort
@@ -82,3 +84,28 @@ class Pipeline:
 
 def prompts(path, n=None):
     return [l.strip() for l in open(path) if l.strip() and not l.startswith("#")][:n]
+
+
+def processor_seconds(command):
+    import resource, subprocess
+    used = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+    t = used()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return used() - t
+
+
+def main(program, folder, pictures=4, turns=5):
+    import time
+    texts, p = prompts(folder + "/heldout.txt", pictures), Pipeline(folder, threads=1)
+    draw = lambda n: processor_seconds([program, folder, *sum((["-p", t] for t in texts[:n]), []), "--steps", "25", "--guidance", "4", "--threads", "1", "-q", "-o", "/tmp/sdxl_ort.png"])
+    p.draw(texts[0], 0)
+    for _ in range(turns):
+        t = time.process_time()
+        for i, text in enumerate(texts): p.draw(text, i)
+        theirs, ours = (time.process_time() - t) / pictures, (draw(pictures) - draw(1)) / (pictures - 1)  # without what is done once
+        print(f"ONNX Runtime {theirs:.3f} s, qonnx-sdxl {ours:.3f} s: {theirs / ours:.2f} times", flush=True)
+
+
+if __name__ == "__main__":
+    import sys
+    main(*sys.argv[1:])
