@@ -39,7 +39,7 @@ LEVERS = {
     "second-last up block's inputs float": dict(floats=["up_blocks.1.*"]),
     "its convolutions' inputs float": dict(floats=["up_blocks.1.resnets*", "up_blocks.1.upsamplers*"]),
     "its attention's inputs float": dict(floats=["up_blocks.1.attentions*"]),
-    "all convolutions' inputs float": dict(floats=["op:Conv"]),
+    "all convolutions' inputs float": dict(floats=["*resnets*", "*samplers*"]),  # not conv_in and conv_out: their weights stay float
     "level 1": dict(level=1), "level 2": dict(level=2), "level 2.5": dict(level=2.5), "level 3": dict(level=3), "level 4": dict(level=4),
     "weights alone": dict(passes="merge-shapes,{}-weights"),
 }
