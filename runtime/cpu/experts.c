@@ -178,7 +178,7 @@ static qx_status run_codes(qx_call *c, product *p, const qx_rows_dq_params *dq)
 static qx_status picked_shape(qx_call *c, const qx_tensor *ix, const qx_tensor *w, bool nd, qx_tensor *out)
 {
     const int batch = ix->rank - nd;
-    *out = (qx_tensor){.rank = batch + 2};
+    *out = (qx_tensor){.dtype = c->in[QX_EXPERTS_X]->dtype, .rank = batch + 2};
     if (batch < 0 || batch + 2 > QX_MAX_RANK || (nd && ix->dims[batch] != 1)) QX_CALL_FAIL(c, QX_E_SHAPE, "indices of rank %d for matrices", ix->rank);
     memcpy(out->dims, ix->dims, (size_t)batch * sizeof *out->dims);
     memcpy(out->dims + batch, w->dims + 1, 2 * sizeof *out->dims);
