@@ -20,7 +20,8 @@ static qx_status bind_names(const forecast *f, const qx_feed *feeds, int n)
 static bool dim_known(const forecast *f, const qx_dim *d, int64_t *n)
 {
     *n = d->n;
-    return *n >= 0 || (d->sym && qx_expr_is_int(qx_expr_parse(f->names, d->sym), n) && *n >= 0);
+    const qx_expr *e = *n < 0 && d->sym ? qx_expr_parse(f->names, d->sym) : NULL;
+    return *n >= 0 || (e && qx_expr_is_int(e, n) && *n >= 0);
 }
 
 /* -1: not known. */
@@ -77,6 +78,7 @@ qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, qx_exec_need
     QX_TRY_GOTO(st, qx_exprs_new(x->ctx, x->model->names, &f.names));
     QX_TRY_GOTO(st, bind_names(&f, feeds, n));
     walk(&f);
+    if (qx_exprs_out_of_memory(f.names)) st = QX_E_NOMEM;
 done:
     qx_exprs_free(f.names);
     qx_free(x->ctx, f.bytes);
