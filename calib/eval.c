@@ -4,7 +4,7 @@
 
 #include "base/thread.h"
 #include "calib/divergence.h"
-#include "calib/source.h"
+#include "calib/data/source.h"
 
 #include <math.h>
 #include <stdlib.h>

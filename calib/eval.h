@@ -2,7 +2,7 @@
 #ifndef QX_CALIB_EVAL_H
 #define QX_CALIB_EVAL_H
 
-#include "calib/samples.h"
+#include "calib/data/samples.h"
 
 typedef struct qx_eval_options {
     const char *text, *tokenizer;

@@ -12,7 +12,7 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "base/text.h"
-#include "passes/settings.h"
+#include "passes/job/settings.h"
 
 typedef struct cli cli;
 typedef struct cli_group { const char *first, *title; } cli_group; /* the options from `first` on, until the next group */

@@ -2,8 +2,8 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "passes/lint.h"
-#include "passes/sparse_check.h"
+#include "passes/job/lint.h"
+#include "passes/job/sparse_check.h"
 
 static const qx_argdef options[] = {
     {"target", 't', QX_ARG_VALUE, "generic|ort|tensorrt", "generic", "also what this runtime will not load, fuse or compute exactly"},

@@ -3,7 +3,7 @@
 
 #include "calib/eval.h"
 #include "cli/device.h"
-#include "passes/find.h"
+#include "passes/job/find.h"
 
 static const qx_argdef options[] = {
     {"text", 0, QX_ARG_VALUE, "FILE", NULL, "UTF-8 text to predict"},

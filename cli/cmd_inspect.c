@@ -2,9 +2,9 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "onnx/infer.h"
-#include "onnx/weight.h"
-#include "passes/summary.h"
+#include "onnx/infer/infer.h"
+#include "onnx/weight/weight.h"
+#include "passes/job/summary.h"
 
 static const qx_argdef options[] = {
     {"nodes", 0, QX_ARG_FLAG, NULL, NULL, "one line a node"},

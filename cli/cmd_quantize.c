@@ -7,7 +7,7 @@
 
 static const qx_argdef options[] = {
 #define QX_JOB_OPTION(name, letter, kind, meta, def, help, type, offset, min, max, text) {name, letter, kind, meta, def, help},
-#include "passes/job_options.def"
+#include "passes/job/job_options.def"
 #undef QX_JOB_OPTION
     {"explain", 0, QX_ARG_FLAG, NULL, NULL, "print what was done to every node, or why nothing"},
     {"report", 0, QX_ARG_VALUE, "FILE.json|FILE.html", NULL, "write the whole report, as JSON or as a page"},

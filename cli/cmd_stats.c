@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "calib/stats.h"
+#include "calib/stats/stats.h"
 #include "cli/cli.h"
 
 static const qx_argdef options[] = {

@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-#include "onnx/io.h"
-#include "passes/find.h"
+#include "onnx/file/io.h"
+#include "passes/job/find.h"
 
 static bool is_input(const qx_model *m, const char *name)
 {

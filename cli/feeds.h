@@ -2,7 +2,7 @@
 #ifndef QX_CLI_FEEDS_H
 #define QX_CLI_FEEDS_H
 
-#include "calib/samples.h"
+#include "calib/data/samples.h"
 #include "cli/cli.h"
 #include "runtime/exec.h"
 

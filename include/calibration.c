@@ -2,7 +2,7 @@
  * want (their plan() sees the same graph), so the file holds what quantize needs and nothing else. */
 #include "include/facade.h"
 #include "passes/pipeline.h"
-#include "passes/plan.h"
+#include "passes/place/plan.h"
 
 struct qonnx_calibration { qonnx_session *session; qx_stats *stats; };
 

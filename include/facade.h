@@ -4,7 +4,7 @@
 #define QX_FACADE_H
 
 #include "base/buf.h"
-#include "calib/stats.h"
+#include "calib/stats/stats.h"
 #include "include/qonnx.h"
 
 struct qonnx_ctx {

@@ -1,8 +1,8 @@
 /* inspect.c - looking at a file through the public interface: what is in it, and what a target will not run. */
 #include "include/facade.h"
-#include "onnx/io.h"
-#include "passes/lint.h"
-#include "passes/summary.h"
+#include "onnx/file/io.h"
+#include "passes/job/lint.h"
+#include "passes/job/summary.h"
 
 static qx_status summarize(qx_model *m, qx_arena *arena, qx_buf *out)
 {

@@ -3,7 +3,7 @@
 
 #include "base/buf.h"
 #include "include/facade.h"
-#include "passes/settings.h"
+#include "passes/job/settings.h"
 
 struct qonnx_job { qonnx_ctx *ctx; qx_job_args *args; qx_buf input, report; };
 

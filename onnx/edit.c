@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "onnx/make.h"
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 
 /* ---- what is touched --------------------------------------------------------------------------------------------- */
 

@@ -46,7 +46,7 @@ qx_status qx_output_rewire(qx_value *from, qx_value *to);
 qx_status qx_value_set_type(qx_value *v, const qx_type *t);
 qx_status qx_value_new(qx_graph *g, const char *name, qx_value **out); /* for passes that build subgraph inputs */
 
-qx_status qx_model_set_opset(qx_model *m, const char *domain, int64_t version); /* stamps only; conversion is passes/opset.c */
+qx_status qx_model_set_opset(qx_model *m, const char *domain, int64_t version); /* stamps only; conversion is passes/place/opset.c */
 /* The same for a local function, which imports its own operator sets. */
 qx_status qx_function_set_opset(qx_function *f, const char *domain, int64_t version);
 qx_status qx_model_set_ir(qx_model *m, int64_t ir);

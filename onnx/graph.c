@@ -7,7 +7,7 @@
 #include "base/checked.h"
 #include "base/text.h"
 #include "onnx/make.h"
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 
 static int64_t opset_in(const qx_opset *list, uint32_t n, const char *domain)
 {

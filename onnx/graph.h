@@ -1,5 +1,5 @@
 /* graph.h - the in-memory graph: thin structs owned by the model's arena. Weights are never here, only where they lie and
- * what shall become of them (onnx/weight.h). Read freely; change only through onnx/edit.h.
+ * what shall become of them (onnx/weight/weight.h). Read freely; change only through onnx/edit.h.
  *
  * Names are interned in the model: equal names are equal pointers. Inside one scope a value is one object: nodes of a subgraph
  * that use an outer value point at the outer graph's qx_value. Unknown fields, doc strings and metadata of whatever was not
@@ -16,7 +16,7 @@ typedef struct qx_graph qx_graph;
 typedef struct qx_node qx_node;
 typedef struct qx_value qx_value;
 typedef struct qx_attr qx_attr;
-typedef struct qx_weight qx_weight; /* onnx/weight.h */
+typedef struct qx_weight qx_weight; /* onnx/weight/weight.h */
 typedef struct qx_function qx_function;
 
 /* A dimension: n >= 0 known; n == -1 with sym: symbolic (an interned, canonical expression: "batch", "2*height",
@@ -131,7 +131,7 @@ struct qx_model {
     qx_graph *last_made;
     uint32_t n_values, n_node_ids; /* ids ever given out; side tables are this long */
     bool dirty;                /* an edit happened: false means the writer may copy the file */
-    struct qx_store *store;    /* open files behind the weights (onnx/weight.h) */
+    struct qx_store *store;    /* open files behind the weights (onnx/weight/weight.h) */
     uint64_t graph_hash;       /* XXH3 of the structure as read: names, ops, edges, weight places; keys statistics */
     void *wire;                /* Onnx__ModelProto* */
 };

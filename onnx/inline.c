@@ -6,7 +6,7 @@
 
 #include "onnx/edit.h"
 #include "onnx/make.h"
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 
 typedef struct inliner {
     qx_model *m;

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "onnx/wire.h"
+#include "onnx/file/wire.h"
 
 void *qx_list_grow(qx_model *m, void *items, uint32_t count)
 {

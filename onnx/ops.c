@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "onnx/infer_op.h"
+#include "onnx/infer/infer_op.h"
 
 #define QX_VARIADIC INT32_MAX
 

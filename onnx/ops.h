@@ -29,7 +29,7 @@ typedef enum qx_op_id {
     QX_OP_COUNT_
 } qx_op_id;
 
-struct qx_infer; /* onnx/infer.h */
+struct qx_infer; /* onnx/infer/infer.h */
 struct qx_node;
 typedef int qx_infer_fn(struct qx_infer *ix, struct qx_node *n); /* returns a qx_status */
 

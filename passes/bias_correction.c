@@ -8,9 +8,9 @@
 #include <string.h>
 
 #include "kernels/quant.h"
-#include "onnx/weight.h"
-#include "passes/bias.h"
-#include "passes/search.h"
+#include "onnx/weight/weight.h"
+#include "passes/linear/bias.h"
+#include "passes/search/search.h"
 
 /* Rows of the channels of x, for a convolution one a pixel: a hundredth of the memory that its im2col rows would take, and as good for a mean. */
 static qx_conv_window pixels(const qx_linear *l)

@@ -7,9 +7,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "onnx/weight.h"
-#include "passes/bias.h"
-#include "passes/search.h"
+#include "onnx/weight/weight.h"
+#include "passes/linear/bias.h"
+#include "passes/search/search.h"
 
 enum { SWEEPS = 20, MAX_WALK = 6 };
 

@@ -8,9 +8,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "onnx/weight.h"
-#include "passes/bias.h"
-#include "passes/plan.h"
+#include "onnx/weight/weight.h"
+#include "passes/linear/bias.h"
+#include "passes/place/plan.h"
 
 typedef struct state {
     uint32_t *parent;        /* [n_values] union-find: classes of values that share a factor */

@@ -1,5 +1,5 @@
 /* fp8.c - E4M3 weights and activations. The scale is always amax/448, so that the codes use the whole range of the format. */
-#include "passes/scheme.h"
+#include "passes/place/scheme.h"
 
 static const qx_option options[] = {
     QX_SCHEME_RANGE_OPTIONS("max"),

@@ -1,5 +1,5 @@
 /* int8.c - W8A8: weights per output channel, symmetric (scale amax/127); activations per tensor, with a zero point where they lie on one side of 0. */
-#include "passes/scheme.h"
+#include "passes/place/scheme.h"
 
 static const qx_option options[] = {
     QX_SCHEME_RANGE_OPTIONS("mse"),

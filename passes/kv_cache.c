@@ -9,9 +9,9 @@
 #include <string.h>
 
 #include "kernels/quant.h"
-#include "passes/emit.h"
+#include "passes/place/emit.h"
 #include "passes/kv_cache.h"
-#include "passes/scheme.h"
+#include "passes/place/scheme.h"
 
 typedef struct kv_state { qx_kv_pair *pairs; int64_t n; qx_dtype codes; bool channels; } kv_state;
 

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "kernels/quant.h"
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 #include "passes/kv_cache.h"
 
 static bool is_float(const qx_type *t) { return t->kind == QX_KIND_TENSOR && (t->dtype == QX_DT_FLOAT || t->dtype == QX_DT_FLOAT16 || t->dtype == QX_DT_BFLOAT16); }

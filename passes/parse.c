@@ -7,7 +7,7 @@
 
 #include "base/buf.h"
 #include "base/text.h"
-#include "passes/plan.h"
+#include "passes/place/plan.h"
 
 enum { MAX_TEXT = 1 << 16, MAX_PASSES = 32 };
 

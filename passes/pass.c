@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "passes/plan.h"
+#include "passes/place/plan.h"
 
 #define QX_PASS(symbol) extern const qx_passdef qx_pass_##symbol;
 #include "passes/passes.def"

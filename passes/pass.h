@@ -1,12 +1,12 @@
 /* pass.h - what a pass is. One file passes/NAME.c ends in a const qx_passdef; one line in passes.def names it.
  *
  * plan() looks at the graph and asks for statistics; run() decides first and mutates after, through onnx/edit.h. A pass never runs
- * the model and never copies a weight: it derives jobs and steps (onnx/weight.h). Every node looked at is either applied or skipped
+ * the model and never copies a weight: it derives jobs and steps (onnx/weight/weight.h). Every node looked at is either applied or skipped
  * with a reason, as data. */
 #ifndef QX_PASSES_PASS_H
 #define QX_PASSES_PASS_H
 
-#include "calib/stats.h"
+#include "calib/stats/stats.h"
 #include "onnx/edit.h"
 
 /* Reasons, one row each: QX_WHY(name, text). Texts may be completed with numbers (qx_skipf). */
@@ -41,7 +41,7 @@ typedef struct qx_passdef {
     qx_status (*rewrite)(qx_pass *p, qx_model *m);
     /* Behind run() of all formats: corrections by the codes that they chose (bias-correction). NULL: none. */
     qx_status (*finish)(qx_pass *p, qx_model *m, qx_stats *stats);
-    /* Between the sweep and the first run(), formats first: chooses by what was observed. May measure the model (passes/probe.h) but not edit it. NULL: nothing to choose. */
+    /* Between the sweep and the first run(), formats first: chooses by what was observed. May measure the model (passes/search/probe.h) but not edit it. NULL: nothing to choose. */
     qx_status (*decide)(qx_pass *p, qx_model *m, qx_stats *stats);
 } qx_passdef;
 enum {

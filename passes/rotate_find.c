@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 
 typedef enum kind { NONE, STREAM, NORMED, SCALED } kind; /* stream; behind x / rms(x); behind gamma as well */
 

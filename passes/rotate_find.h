@@ -6,7 +6,7 @@
 #ifndef QX_PASSES_ROTATE_FIND_H
 #define QX_PASSES_ROTATE_FIND_H
 
-#include "passes/linear.h"
+#include "passes/linear/linear.h"
 
 typedef struct qx_spin_param { qx_node *node; uint32_t index; } qx_spin_param;
 typedef struct qx_spin_linear {

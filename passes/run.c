@@ -4,10 +4,10 @@
 
 #include "base/text.h"
 #include "base/thread.h"
-#include "passes/constants.h"
-#include "passes/emit.h"
-#include "passes/job.h"
-#include "passes/quantized.h"
+#include "passes/linear/constants.h"
+#include "passes/place/emit.h"
+#include "passes/job/job.h"
+#include "passes/linear/quantized.h"
 
 static const qx_quantize_options no_options;
 

@@ -2,7 +2,7 @@
  *
  * nvfp4: E2M1 codes in blocks of 16 under E4M3 block scales under one float for the tensor: two DequantizeLinear, as TensorRT expects them. mxfp8, mxfp4: E4M3 or
  * E2M1 codes in blocks of 32 under power-of-two scales (E8M0), the OCP microscaling formats in the standard's own operators (opset 24). */
-#include "passes/scheme.h"
+#include "passes/place/scheme.h"
 
 static const qx_option options[] = {
     {"scale", QX_OPT_CHOICE, "search", 0, 0, "search|amax", "block scale of least squared error, or amax over the largest code"},

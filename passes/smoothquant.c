@@ -2,15 +2,15 @@
  * s[k] = max|x_k|^alpha / max|W_k|^(1 - alpha), one s for each group of linears that read the same tensor.
  *
  * alpha is searched per group on what the int8 (or fp8) product really gives (smooth.h), against leaving x alone; the factor is folded upstream
- * (passes/fold.h). Only groups whose activations will be quantized are touched. The few groups that hurt the model's output most stay float: which, only the
- * output can tell (passes/probe.h). */
+ * (passes/search/fold.h). Only groups whose activations will be quantized are touched. The few groups that hurt the model's output most stay float: which, only the
+ * output can tell (passes/search/probe.h). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "passes/probe.h"
-#include "passes/scheme.h"
-#include "passes/smooth.h"
+#include "passes/search/probe.h"
+#include "passes/place/scheme.h"
+#include "passes/search/smooth.h"
 
 static const int64_t least_rows = 256; /* a channel that few rows show may be ten times as large in the next one, and s would make that be clipped */
 

@@ -6,8 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "passes/search.h"
-#include "passes/solve_step.h"
+#include "passes/search/search.h"
+#include "passes/search/solve_step.h"
 
 typedef enum method { MAGNITUDE, WANDA, SPARSEGPT } method;
 

@@ -9,7 +9,7 @@
 #include "base/thread.h"
 #include "kernels/solve.h"
 #include "onnx/edit.h"
-#include "passes/search.h"
+#include "passes/search/search.h"
 
 typedef struct branch { int64_t n, k, rank; const float *b, *a; } branch; /* b[n][rank], a[rank][k] */
 

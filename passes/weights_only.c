@@ -2,7 +2,7 @@
  * Needs no samples; with samples the search for block scales weighs every input channel by E[x^2]. */
 #include <stdio.h>
 
-#include "passes/scheme.h"
+#include "passes/place/scheme.h"
 
 static const qx_option int4_options[] = {
     {"block", QX_OPT_INT, "32", 8, 65536, NULL, "elements of the contraction that share a scale (32, 64, 128; smaller is more accurate and larger in file)"},

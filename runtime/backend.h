@@ -42,7 +42,7 @@ typedef struct qx_dev_attr {
     int64_t n;
 } qx_dev_attr;
 
-/* A node of the model, or a fused step of the plan: domain "qonnx", op and attributes as in runtime/fuse.h. */
+/* A node of the model, or a fused step of the plan: domain "qonnx", op and attributes as in runtime/fuse/fuse.h. */
 typedef struct qx_dev_node {
     const char *name, *domain, *op;
     int32_t version; /* of the operator */

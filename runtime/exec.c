@@ -6,7 +6,7 @@
 
 #include "base/text.h"
 #include "runtime/dnnl/door.h"
-#include "runtime/device.h"
+#include "runtime/device/device.h"
 
 /* ---- Constants ---- */
 

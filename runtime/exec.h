@@ -6,7 +6,7 @@
 #define QX_RUNTIME_EXEC_H
 
 #include "kernels/observe.h"
-#include "onnx/io.h"
+#include "onnx/file/io.h"
 #include "runtime/tensor.h"
 
 typedef struct qx_exec qx_exec;

@@ -1,7 +1,7 @@
 /* forecast.c - what runs will take in memory, told from the plan and the shapes of the feeds without running: the forecast that a user sees before the work.
  * Values that one fused step passes on inside are not there; a result whose size only a run can tell counts as its largest input. */
 #include "base/checked.h"
-#include "onnx/expr.h"
+#include "onnx/infer/expr.h"
 #include "runtime/plan.h"
 
 typedef struct forecast { qx_exec *x; qx_exprs *names; int64_t *bytes; qx_exec_need *need; int64_t live; } forecast; /* bytes[n_values] of what is alive */

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/spool.h"
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 #include "runtime/plan.h"
 
 /* ---- The file between two stretches ---- */

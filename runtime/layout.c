@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "runtime/dnnl/door.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 #include "runtime/plan.h"
 
 enum { NO_SET = -1, MAX_TIED = 16 };

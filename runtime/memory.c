@@ -5,7 +5,7 @@
  * falls back to the heap from that point on, which is slower and never wrong. Tensors of subgraph bodies are always on the heap. */
 #include <string.h>
 
-#include "runtime/device.h"
+#include "runtime/device/device.h"
 
 enum { SCRATCH_MIN = 1 << 20 };
 

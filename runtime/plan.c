@@ -4,8 +4,8 @@
  * reported by node name at once. Nodes that nothing needs are left out. */
 #include <string.h>
 
-#include "runtime/device.h"
-#include "runtime/fuse.h"
+#include "runtime/device/device.h"
+#include "runtime/fuse/fuse.h"
 
 typedef struct id_list { uint32_t *ids; uint32_t n, cap; } id_list;
 

@@ -22,7 +22,7 @@ typedef struct qx_block {
 typedef struct qx_slot {
     qx_tensor t;
     qx_block *block;
-    struct qx_dblock *dev;   /* the same content on the device (runtime/device.h); NULL: not there */
+    struct qx_dblock *dev;   /* the same content on the device (runtime/device/device.h); NULL: not there */
     bool set, borrowed, owned;
 } qx_slot;
 
@@ -125,7 +125,7 @@ struct qx_exec {
     qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user; bool watch_in_place;
     bool profile;
     qx_node_time *times;
-    struct qx_gpu *device;   /* runtime/device.h; NULL: everything runs on the CPU */
+    struct qx_gpu *device;   /* runtime/device/device.h; NULL: everything runs on the CPU */
     void *dnnl;                 /* runtime/dnnl/: engine and stream; NULL until first needed */
 };
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes calib/unicode_tables.inc from Python's unicodedata: canonical decompositions, combining classes, lower case, marks.
+"""Writes calib/text/unicode_tables.inc from Python's unicodedata: canonical decompositions, combining classes, lower case, marks.
 
-Run by hand when the tables should follow a newer Unicode version:  python3 scripts/make_tokenizer_unicode.py > calib/unicode_tables.inc
+Run by hand when the tables should follow a newer Unicode version:  python3 scripts/make_tokenizer_unicode.py > calib/text/unicode_tables.inc
 """
 import sys
 import unicodedata as u

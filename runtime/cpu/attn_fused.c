@@ -1,7 +1,7 @@
-/* attn_fused.c - the step behind runtime/fuse_attention.c: operands of rank 3 or 4 as heads with strides. */
+/* attn_fused.c - the step behind runtime/fuse/fuse_attention.c: operands of rank 3 or 4 as heads with strides. */
 #include "runtime/cpu/attention.h"
 #include "runtime/cpu/strided.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 
 typedef struct dims4 { int64_t b, h, s, d; } dims4; /* batch, heads, rows, columns of one operand */
 

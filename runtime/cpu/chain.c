@@ -5,7 +5,7 @@
 #include "kernels/pointwise.h"
 #include "runtime/cpu/half.h"
 #include "runtime/cpu/op.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 
 /* An operand under the dims of x. */
 static void spread(const qx_tensor *t, const float *from, const qx_tensor *x, float *to)

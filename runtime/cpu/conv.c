@@ -1,7 +1,7 @@
 /* conv.c - Conv and com.microsoft's FusedConv, NhwcConv, NhwcFusedConv: shapes, auto_pad, and the product of runtime/cpu/gemm.h. Constant weights are packed at the first run. */
 #include <string.h>
 
-#include "onnx/infer.h"
+#include "onnx/infer/infer.h"
 #include "runtime/cpu/activation.h"
 #include "runtime/cpu/int8.h"
 #include "runtime/cpu/nhwc.h"

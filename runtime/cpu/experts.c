@@ -1,10 +1,10 @@
-/* experts.c - the step behind runtime/fuse_experts.c: each row times the one of several constant matrices that an index names. Rows of the same expert are
+/* experts.c - the step behind runtime/fuse/fuse_experts.c: each row times the one of several constant matrices that an index names. Rows of the same expert are
  * brought together and multiplied as one matrix, so that an expert is read once a run and one that no row asks for not at all. Matrices of floats are packed
  * at the first run; one of codes is dequantized and packed when its turn comes, so that there is never a float copy of more than one. */
 #include <string.h>
 
 #include "kernels/gemm.h"
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 #include "runtime/cpu/matmul.h"
 #include "runtime/cpu/rows_of.h"
 #include "runtime/plan.h"

@@ -3,7 +3,7 @@
 
 #include "runtime/cpu/group_norm.h"
 #include "runtime/cpu/unary.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 
 qx_status qx_cpu_act(qx_call *c)
 {

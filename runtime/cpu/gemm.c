@@ -7,7 +7,7 @@
 #include "kernels/dot.h"
 #include "kernels/gemm.h"
 #include "kernels/vmath_leaf.h"
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 #include "runtime/dnnl/door.h"
 
 enum { ROW_BLOCK = 64, FINISH = 8192 }; /* FINISH: elements that an epilogue takes through the nearest cache at a time */

@@ -1,4 +1,4 @@
-/* int8.c - the fused step for Q/DQ around MatMul, Gemm and Conv (runtime/fuse_int8.c). Sums are exact integers whatever computes them; the one
+/* int8.c - the fused step for Q/DQ around MatMul, Gemm and Conv (runtime/fuse/fuse_int8.c). Sums are exact integers whatever computes them; the one
  * rounding is the product with scale (and the addition of the bias), as when the codes were dequantized first and nothing else rounded. */
 #include "runtime/cpu/int8.h"
 
@@ -7,7 +7,7 @@
 #include "kernels/igemm.h"
 #include "kernels/int8.h"
 #include "runtime/cpu/qdq.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 
 typedef struct state { qx_dnnl_int8 *dnnl; float *scale; int64_t n_scales; int32_t zero; float *bias; } state;
 

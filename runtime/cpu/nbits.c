@@ -6,7 +6,7 @@
 
 #include "runtime/cpu/op.h"
 #include "runtime/cpu/qdq.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 
 typedef struct state { qx_nbits w; float *scale, *zero; uint8_t *codes; float *bias; } state;
 

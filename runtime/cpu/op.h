@@ -35,7 +35,7 @@ typedef struct qx_call {
     const qx_tensor *const *in;   /* [n_in]; NULL: omitted. A constant that was dropped has data NULL and its shape */
     struct qx_rstep *step;         /* the rest is the executor's */
     const struct qx_frame *frame;
-    const void *fused;            /* parameters of a fused step (runtime/fuse.h); NULL for a plain node */
+    const void *fused;            /* parameters of a fused step (runtime/fuse/fuse.h); NULL for a plain node */
 } qx_call;
 
 typedef qx_status qx_cpu_fn(qx_call *c);

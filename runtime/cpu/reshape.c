@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 #include "runtime/cpu/half.h"
 #include "runtime/cpu/op.h"
 

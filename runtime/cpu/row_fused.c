@@ -1,8 +1,8 @@
-/* row_fused.c - the row by row steps behind runtime/fuse_patterns.def: normalisation of the last axis, rotary embedding, gated units. */
+/* row_fused.c - the row by row steps behind runtime/fuse/fuse_patterns.def: normalisation of the last axis, rotary embedding, gated units. */
 #include "kernels/pointwise.h"
 #include "kernels/rows.h"
 #include "runtime/cpu/unary.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 
 enum { PIECE = 1 << 14 }; /* elements of a piece */
 

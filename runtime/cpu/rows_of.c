@@ -1,7 +1,7 @@
-/* rows_of.c - the steps behind runtime/fuse_rows.c: rows of a table that lies in the file, and rows of one that lies in codes. */
+/* rows_of.c - the steps behind runtime/fuse/fuse_rows.c: rows of a table that lies in the file, and rows of one that lies in codes. */
 #include <string.h>
 
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 #include "runtime/cpu/rows_of.h"
 
 /* Output [dims of the indices][dims of a row], and the indices, none negative. */

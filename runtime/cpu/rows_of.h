@@ -3,7 +3,7 @@
 #define QX_RUNTIME_CPU_ROWS_OF_H
 
 #include "runtime/cpu/qdq.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 
 typedef struct qx_code_table { const qx_tensor *codes; qx_qparams p; qx_dtype type; int64_t row; /* elements */ } qx_code_table;
 /* Inputs first, first + 1 and first + 2 of the step are codes, scales and zero points (may be missing). */

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "runtime/cuda/lib.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 
 static qx_status real_place(const cu_build *b) { return cu_want_real(b, 0); }
 

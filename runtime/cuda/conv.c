@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "runtime/cuda/lib.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 
 static qx_status list3(const cu_build *b, const char *name, int n, int64_t fallback, int64_t min, int64_t *out)
 {
@@ -149,7 +149,7 @@ static qx_status conv_compile(cu_build *b)
 }
 const cu_adapter qx_cuda_conv = {conv_place, conv_compile};
 
-/* ---- codes: the plan's Int8Linear and Fp8Linear (runtime/fuse.h); products in lowp.c ---- */
+/* ---- codes: the plan's Int8Linear and Fp8Linear (runtime/fuse/fuse.h); products in lowp.c ---- */
 
 /* Our own: E4M3 goes through the product of any types, integers through theirs. */
 static void own_product(const cu_build *b, conv_args *p, const cu_lib_conv *q, int64_t pixels, int64_t k)

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "runtime/cuda/lib.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 
 enum { X = QX_INT8_X, X_SCALE = QX_INT8_X_SCALE, X_ZERO = QX_INT8_X_ZERO, W = QX_INT8_W, W_SCALE = QX_INT8_W_SCALE, BIAS = QX_INT8_BIAS };
 

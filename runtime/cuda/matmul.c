@@ -4,7 +4,7 @@
 
 #include "runtime/cpu/gemm.h"
 #include "runtime/cuda/lib.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 
 static qx_status two_real_place(const cu_build *b)
 {

@@ -4,7 +4,7 @@
 
 #include "runtime/cpu/gemm.h"
 #include "runtime/cuda/node.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse/fuse.h"
 #include "runtime/pointwise_ops.h"
 
 /* ---- one operand ---- */
@@ -177,7 +177,7 @@ static qx_status binary_compile(cu_build *b)
 }
 const cu_adapter qx_cuda_binary = {binary_place, binary_compile};
 
-/* ---- chains of the plan (runtime/fuse.h) ---- */
+/* ---- chains of the plan (runtime/fuse/fuse.h) ---- */
 
 static qx_status chain_place(const cu_build *b)
 {

@@ -10,7 +10,7 @@
 
 #include "base/thread.h"
 #include "onnx/edit.h"
-#include "onnx/io.h"
+#include "onnx/file/io.h"
 
 static void say(void *user, qx_log_level level, const char *text)
 {

@@ -3,8 +3,8 @@
 #include "../unit/tmp_dir.h"
 #include "base/buf.h"
 #include "base/file.h"
-#include "calib/npy.h"
-#include "calib/npz.h"
+#include "calib/data/npy.h"
+#include "calib/data/npz.h"
 
 #include <sys/stat.h>
 #include <zip.h>

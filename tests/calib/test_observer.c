@@ -1,7 +1,7 @@
 /* test_observer.c - observers on plain arrays: independence of order and cutting bit for bit, the thresholds of known cases, Gram and
  * im2col against naive loops, merging. */
 #include "../unit/unit.h"
-#include "calib/store.h"
+#include "calib/stats/store.h"
 
 #include <math.h>
 

@@ -1,7 +1,7 @@
 /* test_random.c - made-up samples: ids inside the smallest table they index, bytes for pictures of bytes, sizes for dims without a telling name,
  * and a length that the model can take. */
 #include "../unit/model_text.h"
-#include "calib/samples.h"
+#include "calib/data/samples.h"
 
 typedef struct made { fixture f; qx_samples *s; const qx_feed *feeds; int n; } made;
 

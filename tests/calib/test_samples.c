@@ -5,7 +5,7 @@
 
 #include <sys/stat.h>
 
-#include "calib/samples.h"
+#include "calib/data/samples.h"
 
 #define PICTURE HEAD(17) "g (float[n,3,h,w] x) => (y) { y = Relu (x) }"
 #define PAIR HEAD(17) "g (float[n,2] a, float[n,2] b) => (y) { y = Add (a, b) }"

@@ -2,8 +2,8 @@
  * budget and any number of threads give the same file; another model's or a damaged file is refused; merged parts equal one run. */
 #include "../unit/tmp_dir.h"
 #include "base/file.h"
-#include "calib/npz.h"
-#include "calib/store.h"
+#include "calib/data/npz.h"
+#include "calib/stats/store.h"
 
 #include <math.h>
 #include <signal.h>

@@ -4,7 +4,7 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "calib/samples.h"
+#include "calib/data/samples.h"
 
 static void check_case(qx_ctx *ctx, qx_tokenizer *t, const char *name, const qx_json *c)
 {

@@ -4,8 +4,8 @@
 #include "../unit/tmp_dir.h"
 #include "base/file.h"
 #include "base/thread.h"
-#include "onnx/io.h"
-#include "passes/settings.h"
+#include "onnx/file/io.h"
+#include "passes/job/settings.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -5,7 +5,7 @@
 #include <limits.h>
 #include <sys/stat.h>
 
-#include "onnx/io.h"
+#include "onnx/file/io.h"
 
 static char root[PATH_MAX];
 

@@ -1,6 +1,6 @@
 /* fuzz_model.c - the .onnx reader: wire format, messages, graph, checker, shape inference; and what was read can be laid out for writing. */
 #include "fuzz.h"
-#include "onnx/io.h"
+#include "onnx/file/io.h"
 
 static void use(qx_ctx *ctx, qx_model *m)
 {

@@ -1,6 +1,6 @@
 /* fuzz_npz.c - .npz files: every array is described and read. */
 #include "fuzz.h"
-#include "calib/samples.h"
+#include "calib/data/samples.h"
 
 static qx_status read_all(qx_ctx *ctx, qx_npz *z)
 {

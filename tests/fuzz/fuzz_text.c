@@ -1,6 +1,6 @@
 /* fuzz_text.c - models in ONNX text form: what is accepted must print, and the print must be accepted. */
 #include "fuzz.h"
-#include "onnx/io.h"
+#include "onnx/file/io.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -1,6 +1,6 @@
 /* fuzz_tokenizer.c - tokenizer.json; one that is accepted must bring a text there, and back without crashing. */
 #include "fuzz.h"
-#include "calib/samples.h"
+#include "calib/data/samples.h"
 
 static qx_status use(qx_ctx *ctx, qx_tokenizer *t)
 {

@@ -13,8 +13,8 @@
 
 #include "base/buf.h"
 #include "base/file.h"
-#include "passes/plan.h"
-#include "passes/settings.h"
+#include "passes/place/plan.h"
+#include "passes/job/settings.h"
 
 enum { MAX_CASES = 200 };
 static bool update;

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/samples.h"
+#include "calib/data/samples.h"
 
 void check(const builder *b, qx_status st)
 {

@@ -4,7 +4,7 @@
 #define TESTS_GPU_SHAPES_H
 
 #include "onnx/edit.h"
-#include "onnx/io.h"
+#include "onnx/file/io.h"
 
 typedef struct builder {
     qx_ctx *ctx;

@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "onnx/io.h"
-#include "passes/opset.h"
+#include "onnx/file/io.h"
+#include "passes/place/opset.h"
 
 int main(int argc, char **argv)
 {

@@ -15,8 +15,8 @@
 #include <sys/stat.h>
 
 #include "base/buf.h"
-#include "onnx/infer.h"
-#include "onnx/io.h"
+#include "onnx/infer/infer.h"
+#include "onnx/file/io.h"
 #include "runtime/exec.h"
 
 enum { MAX_PORTS = 64 };

@@ -6,8 +6,8 @@
 #include <sys/stat.h>
 
 #include "../unit/unit.h"
-#include "calib/samples.h"
-#include "onnx/io.h"
+#include "calib/data/samples.h"
+#include "onnx/file/io.h"
 #include "runtime/exec.h"
 
 enum { MOST_FEEDS = 64, MOST_OUTS = 64 };

@@ -43,7 +43,7 @@ BEGIN {
     owned[++n_owned] = "^xxhash\\.h$";   owner[n_owned] = "^base/"
     owned[++n_owned] = "^protobuf-c/";   owner[n_owned] = "^onnx/"
     owned[++n_owned] = "^zip\\.h$";      owner[n_owned] = "^(tests/)?calib/"
-    owned[++n_owned] = "^png\\.h$";      owner[n_owned] = "^(samples|tests)/|^passes/frontier_png\\.c$"
+    owned[++n_owned] = "^png\\.h$";      owner[n_owned] = "^(samples|tests)/|^passes/job/frontier_png\\.c$"
     owned[++n_owned] = "^(dnnl|oneapi/)"; owner[n_owned] = "^(runtime|tests)/"
     owned[++n_owned] = "^pcre2\\.h$";    owner[n_owned] = "^(base|calib)/|^runtime/cpu/string\.c"
     never = "abort|exit|_exit|quick_exit|getenv|secure_getenv|setenv|putenv|system|popen|rand|srand|random|strcpy|strcat|sprintf|vsprintf|gets|strtok|atoi|atol|atof|alloca|localtime|gmtime|setlocale|setjmp|longjmp"

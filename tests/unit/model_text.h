@@ -12,8 +12,8 @@
 #include <cmocka.h>
 
 #include "onnx/edit.h"
-#include "onnx/infer.h"
-#include "onnx/io.h"
+#include "onnx/infer/infer.h"
+#include "onnx/file/io.h"
 
 #define HEAD(opset) "<ir_version: 10, opset_import: [\"\" : " #opset ", \"com.microsoft\" : 1]>\n"
 

@@ -2,7 +2,7 @@
  * stays far below its matrix of scores. The models of QONNX_MODELS join in. */
 #include <stdlib.h>
 
-#include "calib/samples.h"
+#include "calib/data/samples.h"
 #include "model_text.h"
 #include "runtime/plan.h"
 

@@ -4,7 +4,7 @@
 #include <math.h>
 
 #include "passes/pipeline.h"
-#include "passes/sparse_check.h"
+#include "passes/job/sparse_check.h"
 
 #define MODEL TEST_SOURCE_DIR "/samples/models/micro-llama/"
 

@@ -1,8 +1,8 @@
 /* test_constants.c - weights that a graph computes from constants become initializers, where that makes nothing larger. */
 #include "model_text.h"
 #include "onnx/edit.h"
-#include "onnx/weight.h"
-#include "passes/constants.h"
+#include "onnx/weight/weight.h"
+#include "passes/linear/constants.h"
 #include "runtime/exec.h"
 
 #define FOUR "<float[2,2] w = {1, 2, 3, 6}, float[2,1] a = {1, 2}, float[1,2] b = {10, 20}, float[1,1] h = {0.5}, float s0 = {0.5}, int8 z0 = {0}>"

@@ -1,7 +1,7 @@
 /* test_edit.c - every edit leaves a graph that the verifier accepts; and the verifier notices when it is not. */
 #include "base/buf.h"
 #include "model_text.h"
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 
 static const char *const chain = HEAD(17) "g (float[2,3] x) => (float[2,3] y) <float[3] b = {1,2,3}> {\n"
                                           "[add] a = Add (x, b) [relu] r = Relu (a) [id] y = Identity (r) }";

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "passes/bias.h"
+#include "passes/linear/bias.h"
 #include "passes/pipeline.h"
 
 #define DATA TEST_SOURCE_DIR "/tests/data/convnet/"

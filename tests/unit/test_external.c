@@ -7,7 +7,7 @@
 #include <sys/un.h>
 
 #include "base/mem.h"
-#include "onnx/io.h"
+#include "onnx/file/io.h"
 #include "onnx/sha1.h"
 #include "pb.h"
 

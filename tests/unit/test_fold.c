@@ -5,8 +5,8 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "calib/samples.h"
-#include "passes/fold.h"
+#include "calib/data/samples.h"
+#include "passes/search/fold.h"
 #include "runtime/exec.h"
 
 enum { MAX = 16 };

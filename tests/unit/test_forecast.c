@@ -4,7 +4,7 @@
 
 #include "model_text.h"
 #include "tmp_dir.h"
-#include "passes/settings.h"
+#include "passes/job/settings.h"
 #include "runtime/exec.h"
 
 #define LM(name) TEST_SOURCE_DIR "/samples/models/micro-llama/" name

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <qonnx.h>
 
-#include "onnx/infer.h"
-#include "onnx/io.h"
+#include "onnx/infer/infer.h"
+#include "onnx/file/io.h"
 #include "passes/pipeline.h"
 
 #define DATA TEST_SOURCE_DIR "/tests/data/pipelines/overflow/"

@@ -1,6 +1,6 @@
 /* test_infer.c - dim expressions, shape inference with names, content of shape arithmetic, and shapes that cannot be. */
 #include "model_text.h"
-#include "onnx/expr.h"
+#include "onnx/infer/expr.h"
 
 /* ---- expressions ---------------------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 /* test_inline.c - local functions put in the place of their calls. */
 #include "base/buf.h"
 #include "model_text.h"
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 
 #define LOCAL "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]>\n"
 #define FN "<domain: \"l\", opset_import: [\"\" : 17, \"l\" : 1]> "

@@ -4,7 +4,7 @@
 #include <math.h>
 
 #include "kernels/quant.h"
-#include "onnx/io.h"
+#include "onnx/file/io.h"
 #include "pb.h"
 
 typedef struct fixture { qx_ctx *ctx; qx_model *m; float *flat; qx_weight *w; qx_view view; int64_t k; } fixture;

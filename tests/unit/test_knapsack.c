@@ -1,7 +1,7 @@
 /* The frontier of qx_knapsack against brute force over all combinations, and its behaviour when lists outgrow the cap. */
 #include "unit.h"
 
-#include "passes/knapsack.h"
+#include "passes/search/knapsack.h"
 
 enum { GROUPS = 7, N = 3, ALL = 2187 }; /* 3^7 */
 

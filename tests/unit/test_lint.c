@@ -1,6 +1,6 @@
 /* test_lint.c - what ONNX Runtime does not load: INT8 in front of a biased MatMul, from opset 21 on, unless the codes are UINT8 or the input is a matrix. */
 #include "model_text.h"
-#include "passes/lint.h"
+#include "passes/job/lint.h"
 
 #define BIASED(opset, dims, type, zero) HEAD(opset) "g (float[" dims ",2] x) => (float[" dims ",2] y) <float[2,2] w = {1, 2, 3, 4}, float[2] b = {1, 2}, float s = {0.5}, " type " z = {" zero "}> " \
     "{ q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) m = MatMul (d, w) y = Add (m, b) }"

@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 
 #include "passes/pipeline.h"
-#include "passes/settings.h"
+#include "passes/job/settings.h"
 
 #define MODEL TEST_SOURCE_DIR "/samples/models/micro-llama/"
 

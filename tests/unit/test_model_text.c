@@ -1,7 +1,7 @@
 /* test_model_text.c - the text form: what is printed reads back as the same model, and mistakes name their line. */
 #include "base/buf.h"
 #include "model_text.h"
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 
 /* print(parse(text)) is `text` itself when text is in printed form. */
 static void assert_stable(const char *text)

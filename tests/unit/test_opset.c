@@ -2,7 +2,7 @@
  * same is tested with ONNX Runtime by tests/interop/opset.py. */
 #include "base/buf.h"
 #include "model_text.h"
-#include "passes/opset.h"
+#include "passes/place/opset.h"
 
 typedef struct conversion { int from, to; const char *graph; const char *parts[4]; } conversion;
 

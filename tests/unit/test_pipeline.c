@@ -1,9 +1,9 @@
 /* Pipeline text: names, options, bounds, order, expansion; job options by name; rules of names and levels. */
 #include "unit.h"
 
-#include "passes/plan.h"
-#include "passes/rules.h"
-#include "passes/settings.h"
+#include "passes/place/plan.h"
+#include "passes/place/rules.h"
+#include "passes/job/settings.h"
 
 static void expect_text(qx_ctx *ctx, const char *text, const char *expanded)
 {

@@ -2,7 +2,7 @@
 #include <math.h>
 
 #include "base/buf.h"
-#include "passes/frontier.h"
+#include "passes/job/frontier.h"
 #include "tests/unit/unit.h"
 
 static qx_report *new_report(qx_ctx *ctx)

@@ -2,7 +2,7 @@
  * node that stands in the way. QONNX_MODELS adds real exports. */
 #include "unit.h"
 
-#include "onnx/weight.h"
+#include "onnx/weight/weight.h"
 #include "passes/pipeline.h"
 
 #define SAMPLES TEST_SOURCE_DIR "/samples/models/"

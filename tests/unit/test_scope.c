@@ -2,7 +2,7 @@
  * module that wraps the whole model. */
 #include "model_text.h"
 #include "passes/pipeline.h"
-#include "passes/rules.h"
+#include "passes/place/rules.h"
 
 #define DYNAMO TEST_SOURCE_DIR "/samples/models/sd3-mmdit-dynamo/model.onnx"
 

@@ -3,8 +3,8 @@
 
 #include <math.h>
 
-#include "onnx/infer.h"
-#include "onnx/io.h"
+#include "onnx/infer/infer.h"
+#include "onnx/file/io.h"
 #include "samples/qonnx-sdxl/score.h"
 
 #define HEAD "<ir_version: 8, opset_import: [\"\" : 17]>\n"

@@ -3,7 +3,7 @@
 #include <dirent.h>
 #include <stdlib.h>
 
-#include "calib/samples.h"
+#include "calib/data/samples.h"
 #include "model_text.h"
 #include "runtime/exec.h"
 

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "calib/samples.h"
+#include "calib/data/samples.h"
 #include "passes/pipeline.h"
 #include "runtime/exec.h"
 

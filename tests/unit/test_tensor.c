@@ -4,7 +4,7 @@
 #include <math.h>
 
 #include "base/mem.h"
-#include "onnx/io.h"
+#include "onnx/file/io.h"
 #include "pb.h"
 
 #define DIMS(...) (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (int64_t[]){__VA_ARGS__}

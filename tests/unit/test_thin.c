@@ -4,7 +4,7 @@
 
 #include "tmp_dir.h"
 #include "unit.h"
-#include "passes/settings.h"
+#include "passes/job/settings.h"
 
 #define LM(name) TEST_SOURCE_DIR "/samples/models/micro-llama/" name
 

@@ -1,7 +1,7 @@
 /* test_verify.c - what the end of a run says of an output: decibels, equal codes, the largest score, values that are not finite, numbers of values that differ. */
 #include <math.h>
 
-#include "passes/verify_outputs.h"
+#include "passes/job/verify_outputs.h"
 #include "tests/unit/unit.h"
 
 static qx_tensor tensor(qx_dtype dtype, int rank, const int64_t *dims, void *data)

@@ -6,7 +6,7 @@
 #include <sys/wait.h>
 
 #include "base/mem.h"
-#include "onnx/io.h"
+#include "onnx/file/io.h"
 #include "pb.h"
 
 /* Reads the bytes (and frees them); on failure the message must have every part. */

@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "base/file.h"
 #include "onnx/edit.h"
-#include "onnx/io.h"
+#include "onnx/file/io.h"
 #include "pb.h"
 
 typedef struct place { qx_ctx *ctx; tmp_dir dir; } place;

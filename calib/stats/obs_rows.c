@@ -1,0 +1,220 @@
+/* obs_rows.c - the rows that a linear operator sees, and the sample of them that is kept.
+ *
+ * Kept are the rows whose content has the smallest hash: a uniform sample of the distinct rows that is the same for any order and any
+ * cutting of the data, and that merges by taking the smallest again. */
+#include "calib/stats/observer.h"
+
+#include "base/checked.h"
+#include "base/map.h"
+#include "base/thread.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- reservoir: a heap of hashes with the largest on top ---- */
+
+static void swap_rows(qx_reservoir *r, int64_t a, int64_t b)
+{
+    qx_row_ref t = r->heap[a];
+    r->heap[a] = r->heap[b];
+    r->heap[b] = t;
+}
+
+static void sift_down(qx_reservoir *r, int64_t i, int64_t n)
+{
+    for (int64_t c; (c = 2 * i + 1) < n; i = c) {
+        if (c + 1 < n && r->heap[c + 1].hash > r->heap[c].hash) c++;
+        if (r->heap[c].hash <= r->heap[i].hash) return;
+        swap_rows(r, i, c);
+    }
+}
+
+static void put_row(qx_reservoir *r, const float *x, uint64_t hash)
+{
+    for (int64_t i = 0; i < r->n; i++)
+        if (r->heap[i].hash == hash) return;
+    bool full = r->n == r->cap;
+    int64_t at = full ? 0 : r->n;
+    if (!full) r->heap[r->n++].slot = at;
+    r->heap[at].hash = hash;
+    memcpy(r->data + r->heap[at].slot * r->len, x, (size_t)r->len * sizeof *x);
+    if (full) sift_down(r, 0, r->n);
+    else
+        for (; at > 0 && r->heap[(at - 1) / 2].hash < r->heap[at].hash; at = (at - 1) / 2) swap_rows(r, at, (at - 1) / 2);
+}
+
+static qx_status open_reservoir(qx_ctx *ctx, qx_reservoir *r, int64_t len, int64_t cap)
+{
+    int64_t n;
+    if (!qx_mul_i64(len, cap, &n)) QX_FAIL(ctx, QX_E_BUDGET, "%lld rows of %lld", (long long)cap, (long long)len);
+    QX_TRY(QX_NEW_ARRAY(ctx, cap, &r->heap));
+    qx_status st = QX_NEW_ARRAY(ctx, n, &r->data);
+    if (st != QX_OK) {
+        qx_free(ctx, r->heap);
+        r->heap = NULL;
+        return st;
+    }
+    r->len = len;
+    r->cap = cap;
+    return QX_OK;
+}
+
+/* After sorting, the smallest is in front: make the largest come first again. */
+static void make_heap(qx_reservoir *r)
+{
+    for (int64_t i = r->n / 2 - 1; i >= 0; i--) sift_down(r, i, r->n);
+}
+
+typedef struct hash_job { const float *x; int64_t rows, stride, len; uint64_t *out; bool by_size; } hash_job;
+enum { HASH_ROWS = 64 };
+
+/* Falls as the largest |x| rises (bits of a positive float are ordered like its value); of equal ones the hash decides. */
+static uint64_t size_key(const float *x, int64_t n, uint64_t hash)
+{
+    uint32_t top = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7FFFFFFF;
+        top = bits > top ? bits : top;
+    }
+    return (uint64_t)~top << 32 | hash >> 32;
+}
+
+static qx_status hash_piece(void *user, int64_t i)
+{
+    hash_job *j = user;
+    for (int64_t r = i * HASH_ROWS; r < j->rows && r < (i + 1) * HASH_ROWS; r++) {
+        const float *x = j->x + r * j->stride;
+        j->out[r] = qx_hash64(x, (size_t)j->len * sizeof *x);
+        if (j->by_size) j->out[r] = size_key(x, j->len, j->out[r]);
+    }
+    return QX_OK;
+}
+
+qx_status qx_reservoir_add(qx_ctx *ctx, qx_reservoir *r, const float *x, int64_t rows, int64_t stride, int64_t len, int64_t cap)
+{
+    if (!r->heap) QX_TRY(open_reservoir(ctx, r, len, cap));
+    if (r->len != len) QX_FAIL(ctx, QX_E_SHAPE, "rows of %lld elements now, %lld before", (long long)len, (long long)r->len);
+    make_heap(r);
+    hash_job j = {x, rows, stride, len, NULL, r->by_size};
+    QX_TRY(QX_NEW_ARRAY(ctx, rows, &j.out));
+    qx_status st = qx_parallel(ctx, (rows + HASH_ROWS - 1) / HASH_ROWS, hash_piece, &j);
+    for (int64_t i = 0; i < rows && st == QX_OK; i++)
+        if (r->n < r->cap || j.out[i] < r->heap[0].hash) put_row(r, x + i * stride, j.out[i]);
+    qx_free(ctx, j.out);
+    return st;
+}
+
+/* Heap sort, then the rows are laid out in that order; the array sorted the other way round is a heap again when more rows come. */
+qx_status qx_reservoir_sort(qx_ctx *ctx, qx_reservoir *r)
+{
+    if (!r->n) return QX_OK;
+    float *sorted;
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(r->cap * r->len) * sizeof(float), (void **)&sorted));
+    for (int64_t i = r->n / 2 - 1; i >= 0; i--) sift_down(r, i, r->n);
+    for (int64_t n = r->n - 1; n > 0; n--) {
+        swap_rows(r, 0, n);
+        sift_down(r, 0, n);
+    }
+    for (int64_t i = 0; i < r->n; i++) {
+        memcpy(sorted + i * r->len, r->data + r->heap[i].slot * r->len, (size_t)r->len * sizeof *sorted);
+        r->heap[i].slot = i;
+    }
+    qx_free(ctx, r->data);
+    r->data = sorted;
+    return QX_OK;
+}
+
+void qx_reservoir_free(qx_ctx *ctx, qx_reservoir *r)
+{
+    qx_free(ctx, r->heap);
+    qx_free(ctx, r->data);
+    *r = (qx_reservoir){0};
+}
+
+/* ---- rows of a linear operator ---- */
+
+int64_t qx_rows_length(int rank, const int64_t *dims, const qx_conv_window *w)
+{
+    if (!w) return rank > 0 ? dims[rank - 1] : 0;
+    if (rank != w->rank + 2 || w->rank < 1 || w->rank > 3) return 0;
+    int64_t n = dims[1];
+    for (int d = 0; d < w->rank; d++)
+        if (w->kernel[d] < 1 || w->stride[d] < 1 || w->dilation[d] < 1 || !qx_mul_i64(n, w->kernel[d], &n)) return 0;
+    return n;
+}
+
+typedef struct im2col {
+    const float *x;
+    const qx_conv_window *w;
+    int rank;
+    int64_t channels, in[3], out[3], kernel, len, first, rows; /* kernel: elements of the window */
+    float *patch;                                             /* [rows][len] */
+} im2col;
+
+/* One row: the patch at output place `at`, channels outermost, as the weight [O, I, kh, kw] lies. Outside the input: 0. */
+static qx_status im2col_row(void *user, int64_t i)
+{
+    im2col *m = user;
+    int64_t at = m->first + i, pos[3] = {0}, area = 1, places = 1;
+    for (int d = 0; d < m->rank; d++) area *= m->in[d], places *= m->out[d];
+    const float *x = m->x + at / places * m->channels * area;
+    float *row = m->patch + i * m->len;
+    at %= places;
+    for (int d = m->rank - 1; d >= 0; d--) pos[d] = at % m->out[d] * m->w->stride[d] - m->w->pad_begin[d], at /= m->out[d];
+    for (int64_t e = 0; e < m->kernel; e++) {
+        int64_t rest = e, offset = 0, step = 1;
+        bool inside = true;
+        for (int d = m->rank - 1; d >= 0; d--) {
+            int64_t p = pos[d] + rest % m->w->kernel[d] * m->w->dilation[d];
+            rest /= m->w->kernel[d];
+            inside &= p >= 0 && p < m->in[d];
+            offset += p * step;
+            step *= m->in[d];
+        }
+        for (int64_t c = 0; c < m->channels; c++) row[c * m->kernel + e] = inside ? x[c * area + offset] : 0.0f;
+    }
+    return QX_OK;
+}
+
+static qx_status prepare(qx_ctx *ctx, im2col *m, const int64_t *dims, const char *name)
+{
+    const qx_conv_window *w = m->w;
+    m->channels = dims[1];
+    m->kernel = 1;
+    m->rows = dims[0];
+    for (int d = 0; d < m->rank; d++) {
+        int64_t reach = w->dilation[d] * (w->kernel[d] - 1) + 1, padded = dims[d + 2] + w->pad_begin[d] + w->pad_end[d];
+        m->in[d] = dims[d + 2];
+        m->out[d] = padded >= reach ? (padded - reach) / w->stride[d] + 1 : 0;
+        m->kernel *= w->kernel[d];
+        if (!qx_mul_i64(m->rows, m->out[d], &m->rows)) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': too many convolution windows", name);
+    }
+    return QX_OK;
+}
+
+static qx_status conv_rows(qx_ctx *ctx, im2col *m, qx_rows_fn *fn, void *user)
+{
+    int64_t total = m->rows;
+    QX_TRY(QX_NEW_ARRAY(ctx, QX_GRAM_ROWS * m->len, &m->patch));
+    qx_status st = QX_OK;
+    for (m->first = 0; m->first < total && st == QX_OK; m->first += QX_GRAM_ROWS) {
+        int64_t n = total - m->first < QX_GRAM_ROWS ? total - m->first : QX_GRAM_ROWS;
+        st = qx_parallel(ctx, n, im2col_row, m);
+        if (st == QX_OK) st = fn(user, m->patch, n, m->len, m->len);
+    }
+    qx_free(ctx, m->patch);
+    return st;
+}
+
+qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dims, const qx_conv_window *w, const char *name, qx_rows_fn *fn, void *user)
+{
+    int64_t len = qx_rows_length(rank, dims, w), numel = 1;
+    if (len <= 0) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': a tensor of rank %d has no rows for this operator", name, rank);
+    for (int d = 0; d < rank; d++) numel *= dims[d];
+    if (!w) return fn(user, x, numel / len, len, len);
+    im2col m = {.x = x, .w = w, .rank = w->rank, .len = len};
+    QX_TRY(prepare(ctx, &m, dims, name));
+    return conv_rows(ctx, &m, fn, user);
+}

@@ -1,0 +1,98 @@
+/* resume.c - the checkpoint of a sweep: a statistics file of the samples seen so far, with the inner state of what is not finished (runs of Gram blocks),
+ * from which the sweep goes on to the same bits. Written between two samples, not more often than its own writing takes a twentieth of the time. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/thread.h"
+#include "calib/stats/store.h"
+
+enum { SHARE = 20 };
+
+qx_status qx_stats_resumable(qx_stats *s, const char *path, double seconds)
+{
+    s->checkpoint = (qx_checkpoint){.path = path ? qx_arena_strdup(s->arena, path) : NULL, .seconds = seconds};
+    return path && !s->checkpoint.path ? QX_E_NOMEM : QX_OK;
+}
+
+static bool same_window(const qx_observer *a, const qx_observer *b)
+{
+    return a->has_window == b->has_window && (!a->has_window || memcmp(&a->window, &b->window, sizeof a->window) == 0);
+}
+
+/* The observer of the checkpoint that does what `o` is about to do; NULL when there is none. */
+static qx_observer *counterpart(const qx_stats *from, const qx_observer *o)
+{
+    for (int64_t i = 0; i < qx_stats_count(from); i++) {
+        qx_observer *c = &qx_stats_entry_at(from, i)->o;
+        if (strcmp(c->name, o->name) == 0) return c->doing == o->doing && c->axis == o->axis && c->rows_cap == o->rows_cap && same_window(c, o) ? c : NULL;
+    }
+    return NULL;
+}
+
+static void take_over(qx_stats *s, qx_observer *into, qx_observer *from)
+{
+    const qx_observer keep = *into;
+    qx_observer_reset(s->ctx, into);
+    *into = *from;
+    into->name = keep.name;
+    into->want = keep.want;
+    memset(from, 0, sizeof *from);
+    from->name = "";
+}
+
+/* All of it or nothing: what the checkpoint has of every observer of this sweep. */
+static bool take_all(qx_stats *s, qx_stats *from, bool really)
+{
+    for (int w = 0; w < s->n_watched; w++)
+        for (qx_entry *e = s->watched[w]; e; e = e->next) {
+            qx_observer *c = e->o.doing ? counterpart(from, &e->o) : NULL;
+            if (e->o.doing && !c) return false;
+            if (c && really) take_over(s, &e->o, c);
+        }
+    return true;
+}
+
+qx_status qx_checkpoint_begin(qx_stats *s, const char *samples, int64_t n, int64_t *first)
+{
+    qx_checkpoint *c = &s->checkpoint;
+    qx_stats *from = NULL;
+    int64_t done = 0;
+    *first = 0;
+    c->last = qx_clock_seconds();
+    if (!c->path || access(c->path, F_OK) != 0) return QX_OK;
+    QX_TRY(qx_stats_new(s->ctx, s->model_hash, &from));
+    qx_status st = qx_stats_load_part(from, c->path, &done);
+    if (st == QX_OK && (done > n || !from->described || strcmp(from->described, samples) != 0))
+        st = qx_fail(s->ctx, QX_E_USAGE, "%s: a checkpoint of %lld samples of '%s'; these are '%s': remove it, or give the same samples", c->path, (long long)done, from->described ? from->described : "", samples);
+    if (st == QX_OK && !take_all(s, from, false)) st = qx_fail(s->ctx, QX_E_USAGE, "%s: a checkpoint of other statistics than these passes ask for: remove it, or give the same passes", c->path);
+    if (st == QX_OK) {
+        (void)take_all(s, from, true);
+        *first = done;
+        qx_log(s->ctx, QX_LOG_INFO, "%s: going on behind sample %lld of %lld", c->path, (long long)done, (long long)n);
+    }
+    qx_stats_free(from);
+    return st;
+}
+
+qx_status qx_checkpoint_after(qx_stats *s, int64_t done, int64_t n)
+{
+    qx_checkpoint *c = &s->checkpoint;
+    const double now = qx_clock_seconds();
+    if (!c->path || done >= n || now - c->last < c->seconds || (c->seconds > 0 && now - c->last < SHARE * c->took)) return QX_OK;
+    for (int w = 0; w < s->n_watched; w++)
+        for (qx_entry *e = s->watched[w]; e; e = e->next) {
+            QX_TRY(qx_reservoir_sort(s->ctx, &e->o.rows));
+            QX_TRY(qx_reservoir_sort(s->ctx, &e->o.tops));
+        }
+    QX_TRY(qx_stats_take_grams(s, true));
+    QX_TRY(qx_stats_save_part(s, c->path, done));
+    c->last = qx_clock_seconds();
+    c->took = c->last - now;
+    return QX_OK;
+}
+
+void qx_checkpoint_end(qx_stats *s)
+{
+    if (s->checkpoint.path) (void)unlink(s->checkpoint.path); /* there may be none */
+}

@@ -1,0 +1,508 @@
+/* stats_file.c - the file of statistics: a line of text that says what it is, a JSON table of all values with their ranges (readable
+ * with any pager), then the arrays, then a hash of everything before.
+ *
+ *     qonnx-stats 1\n
+ *     {json}\n                 one object: model, samples, values [{name, kinds, ..., offsets}]
+ *     arrays                   little endian; offsets count from the first byte behind the JSON's newline, in steps of 64
+ *     32 hex digits            XXH3-128 of all bytes before
+ *
+ * Everything read is checked: counts against the file's size before anything is allocated, kinds against what is there. */
+#include "calib/stats/store.h"
+
+#include "base/checked.h"
+#include "base/file.h"
+#include "base/json.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { VERSION = 1, ALIGN = 64, HASH_CHARS = 32, MAX_VALUES = 1 << 20 };
+static const char magic[] = "qonnx-stats ";
+
+/* ---- the arrays of one value: a table that writing and reading share ---- */
+
+typedef struct part { const char *key; void **at; int64_t n; size_t width; } part; /* n elements of width bytes */
+enum { PARTS = 14 };
+
+static int parts_of(qx_observer *o, part *p, bool with_gram)
+{
+    int n = 0;
+    qx_columns *a = &o->channels.acc;
+    int64_t c = o->channels.n, steps = o->steps.n;
+    if (o->hist.bins) p[n++] = (part){"histogram", (void **)&o->hist.bins, QX_HIST_BINS, sizeof(uint64_t)};
+    if (c) p[n++] = (part){"channel_min", (void **)&a->min, c, sizeof(float)};
+    if (c) p[n++] = (part){"channel_max", (void **)&a->max, c, sizeof(float)};
+    if (c) p[n++] = (part){"channel_sum", (void **)&a->sum, c, sizeof(qx_dd)};
+    if (c) p[n++] = (part){"channel_abs", (void **)&a->abs, c, sizeof(qx_dd)};
+    if (c) p[n++] = (part){"channel_sq", (void **)&a->sq, c, sizeof(qx_dd)};
+    if (o->rows.n) p[n++] = (part){"row_data", (void **)&o->rows.data, o->rows.n * o->rows.len, sizeof(float)};
+    if (o->rows.n) p[n++] = (part){"row_hash", (void **)&o->rows.heap, o->rows.n, sizeof(qx_row_ref)};
+    if (o->tops.n) p[n++] = (part){"top_data", (void **)&o->tops.data, o->tops.n * o->tops.len, sizeof(float)};
+    if (o->tops.n) p[n++] = (part){"top_hash", (void **)&o->tops.heap, o->tops.n, sizeof(qx_row_ref)};
+    if (steps) p[n++] = (part){"steps", (void **)&o->steps.rows, steps, sizeof(qx_step_row)};
+    if (with_gram && o->gram.full) p[n++] = (part){"gram", (void **)&o->gram.full, o->gram.groups * o->gram.k * o->gram.k, sizeof(float)};
+    if (with_gram && o->gram.tiles) p[n++] = (part){"gram_tiles", (void **)&o->gram.tiles, qx_gram_tile_count(o->gram.k, o->gram.groups), sizeof(double)};
+    if (with_gram && o->gram.tiles && o->gram.n_pending) p[n++] = (part){"gram_pending", (void **)&o->gram.pending, o->gram.n_pending * o->gram.k * o->gram.groups, sizeof(float)};
+    return n;
+}
+
+/* ---- writing ---- */
+
+typedef struct writer { qx_stats *s; qx_jsonw w; qx_buf text; bool with_gram; int64_t done /* samples of an unfinished sweep; -1: all */, end; } writer;
+
+/* The kinds that are written of an observer. */
+static uint32_t written(const writer *f, const qx_observer *o)
+{
+    if (f->done >= 0) return o->doing;
+    return f->with_gram ? o->have : o->have & ~(uint32_t)QX_STAT_GRAM;
+}
+
+static qx_status write_dd(qx_jsonw *w, const char *key, qx_dd v)
+{
+    QX_TRY(qx_jsonw_begin_array(w, key));
+    QX_TRY(qx_jsonw_number(w, NULL, v.hi));
+    QX_TRY(qx_jsonw_number(w, NULL, v.lo));
+    return qx_jsonw_end_array(w);
+}
+
+static qx_status write_range(qx_jsonw *w, const qx_observer *o)
+{
+    const qx_scan *r = &o->range;
+    QX_TRY(qx_jsonw_int(w, "samples", o->samples));
+    QX_TRY(qx_jsonw_int(w, "count", r->n));
+    QX_TRY(qx_jsonw_int(w, "zeros", r->zeros));
+    QX_TRY(qx_jsonw_number(w, "min", (double)r->min));
+    QX_TRY(qx_jsonw_number(w, "max", (double)r->max));
+    QX_TRY(qx_jsonw_number(w, "absmax", (double)r->absmax));
+    QX_TRY(write_dd(w, "sum", r->sum));
+    QX_TRY(write_dd(w, "sum_abs", r->abs));
+    return write_dd(w, "sum_squares", r->sumsq);
+}
+
+static qx_status write_window(qx_jsonw *w, const qx_conv_window *c)
+{
+    const int64_t *lists[5] = {c->kernel, c->stride, c->dilation, c->pad_begin, c->pad_end};
+    QX_TRY(qx_jsonw_begin_array(w, "window"));
+    QX_TRY(qx_jsonw_int(w, NULL, c->rank));
+    QX_TRY(qx_jsonw_int(w, NULL, c->group));
+    for (int i = 0; i < 5; i++)
+        for (int d = 0; d < 3; d++) QX_TRY(qx_jsonw_int(w, NULL, lists[i][d]));
+    return qx_jsonw_end_array(w);
+}
+
+static qx_status write_value(writer *f, qx_observer *o)
+{
+    const uint32_t have = written(f, o);
+    QX_TRY(qx_jsonw_begin_object(&f->w, NULL));
+    QX_TRY(qx_jsonw_string(&f->w, "name", o->name));
+    QX_TRY(qx_jsonw_int(&f->w, "kinds", have));
+    QX_TRY(write_range(&f->w, o));
+    QX_TRY(qx_jsonw_int(&f->w, "axis", o->axis));
+    if (o->has_window) QX_TRY(write_window(&f->w, &o->window));
+    if (o->hist.bins) QX_TRY(qx_jsonw_int(&f->w, "bin_exponent", o->hist.exp));
+    QX_TRY(qx_jsonw_int(&f->w, "channels", o->channels.n));
+    QX_TRY(qx_jsonw_number(&f->w, "channel_rows", o->channels.rows));
+    QX_TRY(qx_jsonw_int(&f->w, "rows", o->rows.n));
+    QX_TRY(qx_jsonw_int(&f->w, "row_length", o->rows.len));
+    QX_TRY(qx_jsonw_int(&f->w, "row_limit", o->rows_cap));
+    QX_TRY(qx_jsonw_int(&f->w, "top_rows", o->tops.n));
+    QX_TRY(qx_jsonw_int(&f->w, "timesteps", o->steps.n));
+    if (have & QX_STAT_GRAM) {
+        QX_TRY(qx_jsonw_int(&f->w, "gram_k", o->gram.k));
+        QX_TRY(qx_jsonw_int(&f->w, "gram_groups", o->gram.groups));
+        QX_TRY(qx_jsonw_int(&f->w, "gram_rows", o->gram.rows));
+        if (f->done >= 0) QX_TRY(qx_jsonw_int(&f->w, "gram_waiting", o->gram.n_pending));
+    }
+    part p[PARTS];
+    int n = parts_of(o, p, f->with_gram);
+    QX_TRY(qx_jsonw_begin_object(&f->w, "offsets"));
+    for (int i = 0; i < n; i++) {
+        QX_TRY(qx_jsonw_int(&f->w, p[i].key, f->end));
+        f->end = (f->end + p[i].n * (int64_t)p[i].width + ALIGN - 1) / ALIGN * ALIGN;
+    }
+    QX_TRY(qx_jsonw_end_object(&f->w));
+    return qx_jsonw_end_object(&f->w);
+}
+
+static qx_status write_table(writer *f)
+{
+    char hash[24];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)f->s->model_hash);
+    QX_TRY(qx_buf_printf(&f->text, "%s%d\n", magic, VERSION));
+    qx_jsonw_init(&f->w, &f->text, true);
+    QX_TRY(qx_jsonw_begin_object(&f->w, NULL));
+    QX_TRY(qx_jsonw_string(&f->w, "model", hash));
+    QX_TRY(qx_jsonw_string(&f->w, "samples", f->s->described ? f->s->described : ""));
+    if (f->done >= 0) QX_TRY(qx_jsonw_int(&f->w, "unfinished", f->done));
+    QX_TRY(qx_jsonw_begin_array(&f->w, "values"));
+    for (int64_t i = 0; i < qx_stats_count(f->s); i++) {
+        qx_observer *o = &qx_stats_entry_at(f->s, i)->o;
+        if (written(f, o)) QX_TRY(write_value(f, o));
+    }
+    QX_TRY(qx_jsonw_end_array(&f->w));
+    QX_TRY(qx_jsonw_int(&f->w, "array_bytes", f->end));
+    QX_TRY(qx_jsonw_end_object(&f->w));
+    return f->text.data[f->text.len - 1] == '\n' ? QX_OK : qx_buf_put(&f->text, "\n", 1);
+}
+
+static qx_status write_arrays(writer *f, qx_out *out, int64_t base)
+{
+    int64_t at = base;
+    static const char zeros[ALIGN];
+    for (int64_t i = 0; i < qx_stats_count(f->s); i++) {
+        part p[PARTS];
+        qx_observer *o = &qx_stats_entry_at(f->s, i)->o;
+        int n = written(f, o) ? parts_of(o, p, f->with_gram) : 0;
+        for (int k = 0; k < n; k++) {
+            int64_t bytes = p[k].n * (int64_t)p[k].width, pad = (bytes + ALIGN - 1) / ALIGN * ALIGN - bytes;
+            QX_TRY(qx_out_write_at(out, at, *p[k].at, (size_t)bytes));
+            if (pad) QX_TRY(qx_out_write_at(out, at + bytes, zeros, (size_t)pad));
+            at += bytes + pad;
+        }
+    }
+    return QX_OK;
+}
+
+/* Hash of a file's first n bytes, in pieces: XXH3-128 of the hashes of 1 MiB pieces, so that no piece needs the whole file in memory. */
+static qx_status hash_file(qx_ctx *ctx, int fd, const char *path, int64_t n, char hex[33])
+{
+    enum { PIECE = 1 << 20 };
+    qx_buf list = QX_BUF_INIT(ctx);
+    char *piece;
+    QX_TRY(qx_alloc_raw(ctx, PIECE, (void **)&piece));
+    qx_status st = QX_OK;
+    for (int64_t at = 0; at < n && st == QX_OK; at += PIECE) {
+        size_t want = n - at < PIECE ? (size_t)(n - at) : PIECE;
+        char part_hex[33];
+        if (pread(fd, piece, want, (off_t)at) != (ssize_t)want) st = qx_fail(ctx, QX_E_IO, "%s: cannot be read back at %lld", path, (long long)at);
+        else {
+            qx_hash128_hex(piece, want, part_hex);
+            st = qx_buf_put(&list, part_hex, HASH_CHARS);
+        }
+    }
+    if (st == QX_OK) qx_hash128_hex(list.data ? list.data : "", list.len, hex);
+    qx_buf_free(&list);
+    qx_free(ctx, piece);
+    return st;
+}
+
+static qx_status write_file(writer *f, qx_outset *set, const char *path)
+{
+    qx_out *out;
+    char hex[33];
+    QX_TRY(write_table(f));
+    QX_TRY(qx_out_open(set, path, NULL, 0, &out));
+    QX_TRY(qx_out_write_at(out, 0, f->text.data, f->text.len));
+    int64_t base = (int64_t)f->text.len;
+    QX_TRY(write_arrays(f, out, base));
+    QX_TRY(hash_file(f->s->ctx, qx_out_fd(out), path, base + f->end, hex));
+    QX_TRY(qx_out_write_at(out, base + f->end, hex, HASH_CHARS));
+    return qx_outset_commit(set);
+}
+
+static qx_status save(writer *f, const char *path)
+{
+    qx_outset *set;
+    f->text = (qx_buf)QX_BUF_INIT(f->s->ctx);
+    QX_TRY(qx_outset_new(f->s->ctx, &set));
+    qx_status st = write_file(f, set, path);
+    qx_outset_free(set);
+    qx_buf_free(&f->text);
+    return st;
+}
+
+qx_status qx_stats_save(qx_stats *s, const char *path, bool with_gram)
+{
+    writer f = {.s = s, .with_gram = with_gram, .done = -1};
+    return save(&f, path);
+}
+
+qx_status qx_stats_save_part(qx_stats *s, const char *path, int64_t done)
+{
+    writer f = {.s = s, .with_gram = true, .done = done};
+    return save(&f, path);
+}
+
+/* ---- reading ---- */
+
+typedef struct reader { qx_stats *s; qx_file *file; const char *path; int64_t base, bytes, *done; /* done: samples of an unfinished sweep; NULL: it must be finished */ } reader;
+
+static qx_status bad(const reader *r, const char *name, const char *what)
+{
+    return qx_fail(r->s->ctx, QX_E_FORMAT, "%s: value '%s': %s", r->path, name, what);
+}
+
+static int64_t whole(const qx_json *j, const char *key, int64_t max)
+{
+    double d = qx_json_number(qx_json_get(j, key), 0);
+    return d >= 0 && d <= (double)max && d == floor(d) ? (int64_t)d : -1;
+}
+
+static qx_dd read_dd(const qx_json *j, const char *key)
+{
+    const qx_json *a = qx_json_get(j, key);
+    return (qx_dd){qx_json_number(qx_json_at(a, 0), 0), qx_json_number(qx_json_at(a, 1), 0)};
+}
+
+static qx_status read_range(const reader *r, const qx_json *j, qx_observer *o)
+{
+    qx_scan *g = &o->range;
+    o->samples = whole(j, "samples", INT64_MAX / 2);
+    g->n = whole(j, "count", INT64_MAX / 2);
+    g->zeros = whole(j, "zeros", INT64_MAX / 2);
+    g->min = (float)qx_json_number(qx_json_get(j, "min"), NAN);
+    g->max = (float)qx_json_number(qx_json_get(j, "max"), NAN);
+    g->absmax = (float)qx_json_number(qx_json_get(j, "absmax"), NAN);
+    g->sum = read_dd(j, "sum");
+    g->abs = read_dd(j, "sum_abs");
+    g->sumsq = read_dd(j, "sum_squares");
+    bool fine = o->samples >= 0 && g->n >= 0 && g->zeros >= 0 && g->zeros <= g->n && isfinite(g->min) && isfinite(g->max) && isfinite(g->absmax) && g->absmax >= 0 && g->min <= g->max;
+    return fine ? QX_OK : bad(r, o->name, "its range is not one");
+}
+
+static qx_status read_window(const reader *r, const qx_json *j, qx_observer *o)
+{
+    qx_conv_window *w = &o->window;
+    int64_t *lists[5] = {w->kernel, w->stride, w->dilation, w->pad_begin, w->pad_end};
+    if (qx_json_count(j) != 17) return bad(r, o->name, "a window has 17 numbers");
+    for (int64_t i = 0; i < 17; i++) {
+        double d = qx_json_number(qx_json_at(j, i), -1);
+        if (d < -4096 || d > 1 << 20 || d != floor(d)) return bad(r, o->name, "a window number is out of range");
+        if (i == 0) w->rank = (int)d;
+        else if (i == 1) w->group = (int64_t)d;
+        else lists[(i - 2) / 3][(i - 2) % 3] = (int64_t)d;
+    }
+    if (w->rank < 1 || w->rank > 3) return bad(r, o->name, "a window has 1 to 3 dims");
+    o->has_window = true;
+    return QX_OK;
+}
+
+static qx_status read_counts(const reader *r, const qx_json *j, qx_observer *o)
+{
+    int64_t n = r->bytes; /* no count can exceed the bytes that are there */
+    o->channels.n = whole(j, "channels", n);
+    o->channels.rows = qx_json_number(qx_json_get(j, "channel_rows"), 0);
+    o->rows.n = whole(j, "rows", n);
+    o->rows.len = whole(j, "row_length", n);
+    o->rows_cap = whole(j, "row_limit", 1 << 24);
+    o->tops = (qx_reservoir){.n = whole(j, "top_rows", QX_TOPS), .len = o->rows.len, .by_size = true}; /* files of earlier versions have none */
+    o->steps.n = whole(j, "timesteps", n);
+    o->gram.k = whole(j, "gram_k", n);
+    o->gram.groups = whole(j, "gram_groups", n);
+    o->gram.rows = whole(j, "gram_rows", INT64_MAX / 2);
+    o->axis = (int)qx_json_number(qx_json_get(j, "axis"), -1);
+    o->have = o->want = (uint32_t)whole(j, "kinds", 63);
+    int64_t rows, gram;
+    bool fine = o->channels.n >= 0 && o->rows.n >= 0 && o->rows.len >= 0 && o->tops.n >= 0 && o->rows_cap >= o->rows.n && o->steps.n >= 0 && o->gram.k >= 0 && o->gram.groups >= 0 && o->gram.rows >= 0 && o->axis >= -1 &&
+                o->axis <= QX_MAX_RANK && qx_mul_i64(o->rows.n, o->rows.len, &rows) && qx_mul_i64(o->gram.k, o->gram.k, &gram) && qx_mul_i64(gram, o->gram.groups, &gram) && rows <= n && gram <= n;
+    if (!fine) {
+        o->channels.n = o->rows.n = o->tops.n = o->steps.n = o->gram.k = 0; /* nothing was allocated */
+        return bad(r, o->name, "its counts do not fit the file");
+    }
+    return QX_OK;
+}
+
+static qx_status read_array(const reader *r, const qx_json *offsets, const char *name, const char *key, int64_t n, size_t width, void **out)
+{
+    int64_t at = whole(offsets, key, r->bytes), bytes;
+    if (!qx_json_get(offsets, key) || at < 0 || at % ALIGN || !qx_mul_i64(n, (int64_t)width, &bytes) || bytes > r->bytes - at) return bad(r, name, key);
+    QX_TRY(qx_alloc_array(r->s->ctx, (size_t)n, width, out));
+    return qx_file_read(r->file, r->base + at, (size_t)bytes, *out);
+}
+
+/* A reservoir of v->n rows with room for cap. */
+static qx_status read_rows(const reader *r, const qx_json *offsets, const char *name, const char *data, const char *hash, qx_reservoir *v, int64_t cap)
+{
+    int64_t n = v->n;
+    v->cap = n; /* to be grown when rows are added: see below */
+    QX_TRY(read_array(r, offsets, name, data, n * v->len, sizeof(float), (void **)&v->data));
+    QX_TRY(read_array(r, offsets, name, hash, n, sizeof(qx_row_ref), (void **)&v->heap));
+    for (int64_t i = 0; i < n; i++)
+        if (v->heap[i].slot != i) return bad(r, name, "rows are not in order");
+    v->cap = cap;
+    QX_TRY(qx_regrow(r->s->ctx, (void **)&v->data, (size_t)(n * v->len) * sizeof(float), (size_t)(v->cap * v->len) * sizeof(float)));
+    return qx_regrow(r->s->ctx, (void **)&v->heap, (size_t)n * sizeof(qx_row_ref), (size_t)v->cap * sizeof(qx_row_ref));
+}
+
+/* A Gram matrix that rows are still added to. */
+static qx_status read_open_gram(const reader *r, const qx_json *j, const qx_json *at, qx_observer *o)
+{
+    qx_gram *g = &o->gram;
+    const int64_t waiting = whole(j, "gram_waiting", QX_GRAM_ROWS - 1), len = g->k * g->groups;
+    if (!g->k) return QX_OK;
+    if (waiting < 0 || g->k > 1 << 20) return bad(r, o->name, "gram_waiting");
+    QX_TRY(read_array(r, at, o->name, "gram_tiles", qx_gram_tile_count(g->k, g->groups), sizeof(double), (void **)&g->tiles));
+    if (!waiting) return QX_OK;
+    QX_TRY(read_array(r, at, o->name, "gram_pending", waiting * len, sizeof(float), (void **)&g->pending));
+    g->n_pending = waiting;
+    return qx_regrow(r->s->ctx, (void **)&g->pending, (size_t)(waiting * len) * sizeof(float), (size_t)(QX_GRAM_ROWS * len) * sizeof(float));
+}
+
+static qx_status read_arrays(const reader *r, const qx_json *j, qx_observer *o)
+{
+    const qx_json *at = qx_json_get(j, "offsets");
+    qx_columns *a = &o->channels.acc;
+    int64_t c = o->channels.n;
+    if ((o->have & QX_STAT_HISTOGRAM) && o->range.n) { /* else: no sample reached it */
+        double e = qx_json_number(qx_json_get(j, "bin_exponent"), 1e9);
+        if (e < -200 || e > 200) return bad(r, o->name, "bin_exponent");
+        QX_TRY(read_array(r, at, o->name, "histogram", QX_HIST_BINS, sizeof(uint64_t), (void **)&o->hist.bins));
+        o->hist.exp = (int)e;
+        o->hist.set = true;
+    }
+    if (c) {
+        QX_TRY(read_array(r, at, o->name, "channel_min", c, sizeof(float), (void **)&a->min));
+        QX_TRY(read_array(r, at, o->name, "channel_max", c, sizeof(float), (void **)&a->max));
+        QX_TRY(read_array(r, at, o->name, "channel_sum", c, sizeof(qx_dd), (void **)&a->sum));
+        QX_TRY(read_array(r, at, o->name, "channel_abs", c, sizeof(qx_dd), (void **)&a->abs));
+        QX_TRY(read_array(r, at, o->name, "channel_sq", c, sizeof(qx_dd), (void **)&a->sq));
+    }
+    if (o->rows.n) QX_TRY(read_rows(r, at, o->name, "row_data", "row_hash", &o->rows, o->rows_cap));
+    if (o->tops.n) QX_TRY(read_rows(r, at, o->name, "top_data", "top_hash", &o->tops, QX_TOPS));
+    if (o->steps.n) {
+        o->steps.cap = o->steps.n;
+        QX_TRY(read_array(r, at, o->name, "steps", o->steps.n, sizeof(qx_step_row), (void **)&o->steps.rows));
+        for (int64_t i = 0; i < o->steps.n; i++)
+            if (o->steps.rows[i].batches < 1 || (i && !(o->steps.rows[i].key < o->steps.rows[i - 1].key))) return bad(r, o->name, "steps are not in order");
+    }
+    if ((o->have & QX_STAT_GRAM) && r->done) return read_open_gram(r, j, at, o);
+    if (o->have & QX_STAT_GRAM) return read_array(r, at, o->name, "gram", o->gram.groups * o->gram.k * o->gram.k, sizeof(float), (void **)&o->gram.full);
+    o->gram.k = o->gram.groups = o->gram.rows = 0;
+    return QX_OK;
+}
+
+/* Kinds that the file promises must come with their arrays. */
+static bool complete(const qx_observer *o)
+{
+    bool empty = o->range.n == 0;
+    return (o->have & QX_STAT_RANGE) && (empty || !(o->have & QX_STAT_CHANNELS) || o->channels.n) && (empty || !(o->have & QX_STAT_ROWS) || o->rows.n) &&
+           (empty || !(o->have & QX_STAT_STEPS) || o->steps.n) && (empty || !(o->have & QX_STAT_GRAM) || o->gram.k);
+}
+
+static qx_status read_value(const reader *r, const qx_json *j)
+{
+    const char *name = qx_json_string(qx_json_get(j, "name"), "");
+    qx_observer o = {.name = name};
+    const qx_json *window = qx_json_get(j, "window");
+    qx_status st = read_range(r, j, &o);
+    if (st == QX_OK) st = read_counts(r, j, &o);
+    if (st == QX_OK && window) st = read_window(r, window, &o);
+    if (st == QX_OK) st = read_arrays(r, j, &o);
+    if (st == QX_OK && !complete(&o)) st = bad(r, name, "the file promises kinds of statistics that it does not have");
+    qx_entry *e = NULL;
+    if (st == QX_OK) st = qx_stats_entry(r->s, name, &e);
+    if (st != QX_OK) {
+        qx_observer_reset(r->s->ctx, &o);
+        return st;
+    }
+    uint32_t want = e->o.want;
+    o.name = e->o.name;
+    qx_observer_reset(r->s->ctx, &e->o);
+    e->o = o;
+    e->o.want = want;
+    if (!r->done) return qx_observer_finish(r->s->ctx, &e->o);
+    e->o.doing = e->o.have;
+    e->o.have = 0;
+    return QX_OK;
+}
+
+static qx_status read_values(const reader *r, const qx_json *doc)
+{
+    const qx_json *values = qx_json_get(doc, "values");
+    const char *model = qx_json_string(qx_json_get(doc, "model"), "");
+    char mine[24];
+    snprintf(mine, sizeof mine, "%016llx", (unsigned long long)r->s->model_hash);
+    if (r->s->model_hash && strcmp(model, mine))
+        QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: statistics of another model (its hash is %s, this model's is %s): calibrate again", r->path, model, mine);
+    if (!r->s->model_hash && sscanf(model, "%16llx", (unsigned long long *)&r->s->model_hash) != 1) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: no model hash", r->path);
+    const int64_t unfinished = qx_json_get(doc, "unfinished") ? whole(doc, "unfinished", INT64_MAX / 2) : -1;
+    if (!r->done && unfinished >= 0) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: the checkpoint of a sweep that was interrupted after %lld samples: --resume goes on with it", r->path, (long long)unfinished);
+    if (r->done && unfinished < 0) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: finished statistics, not a checkpoint: --load-stats takes them", r->path);
+    if (r->done) *r->done = unfinished;
+    if (qx_json_count(values) > MAX_VALUES) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: %lld values", r->path, (long long)qx_json_count(values));
+    r->s->described = qx_arena_strdup(r->s->arena, qx_json_string(qx_json_get(doc, "samples"), ""));
+    for (int64_t i = 0; i < qx_json_count(values); i++) QX_TRY(read_value(r, qx_json_at(values, i)));
+    return QX_OK;
+}
+
+static qx_status check_version(reader *r, const char *text, size_t n)
+{
+    int version = 0;
+    if (n < sizeof magic || memcmp(text, magic, sizeof magic - 1)) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: not a statistics file (it does not start with \"%s\")", r->path, magic);
+    if (sscanf(text + sizeof magic - 1, "%d", &version) != 1 || version != VERSION) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: version %d of the statistics file, this program reads %d: calibrate again", r->path, version, VERSION);
+    return QX_OK;
+}
+
+static qx_status check_hash(reader *r, int64_t size)
+{
+    char want[33] = {0}, got[33];
+    if (size < HASH_CHARS) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: %lld bytes are no statistics file", r->path, (long long)size);
+    QX_TRY(qx_file_read(r->file, size - HASH_CHARS, HASH_CHARS, want));
+    QX_TRY(hash_file(r->s->ctx, qx_file_fd(r->file), r->path, size - HASH_CHARS, got));
+    if (strcmp(want, got)) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: the file is damaged or cut off: its bytes hash to %s, which is not what its end says", r->path, got);
+    return QX_OK;
+}
+
+/* End of the JSON: the first "\n}\n" at the left margin, which the pretty form has only there. */
+static qx_status read_file(reader *r)
+{
+    const uint8_t *text;
+    int64_t size = qx_file_size(r->file);
+    QX_TRY(qx_file_map(r->file, &text));
+    QX_TRY(check_version(r, (const char *)text, (size_t)size));
+    QX_TRY(check_hash(r, size));
+    const char *start = memchr(text, '\n', (size_t)size), *end = start ? memmem(start, (size_t)((const char *)text + size - start), "\n}\n", 3) : NULL;
+    if (!end) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: no table of values", r->path);
+    r->base = end + 3 - (const char *)text;
+    r->bytes = size - HASH_CHARS - r->base;
+    qx_json *doc;
+    QX_TRY(qx_json_parse(r->s->ctx, start + 1, (size_t)(end + 2 - start - 1), r->path, &doc));
+    qx_status st = r->bytes < 0 ? qx_fail(r->s->ctx, QX_E_FORMAT, "%s: cut off", r->path) : read_values(r, doc);
+    qx_json_free(doc);
+    return st;
+}
+
+static qx_status load(reader *r)
+{
+    QX_TRY(qx_file_open(r->s->ctx, r->path, &r->file));
+    qx_status st = read_file(r);
+    qx_file_close(r->file);
+    return st;
+}
+
+qx_status qx_stats_load(qx_stats *s, const char *path) { return load(&(reader){.s = s, .path = path}); }
+
+qx_status qx_stats_load_part(qx_stats *s, const char *path, int64_t *done) { return load(&(reader){.s = s, .path = path, .done = done}); }
+
+/* ---- hash of the content ---- */
+
+static qx_status add_hash(qx_buf *list, const void *p, size_t n)
+{
+    uint64_t h = qx_hash64(p, n);
+    return qx_buf_put(list, &h, sizeof h);
+}
+
+static qx_status hash_value(qx_buf *list, qx_observer *o)
+{
+    const qx_scan *r = &o->range;
+    double scalars[] = {(double)o->have, (double)r->n, (double)r->zeros, (double)r->min, (double)r->max, qx_dd_value(r->sum), qx_dd_value(r->sumsq), (double)o->hist.exp, (double)o->gram.rows};
+    part p[PARTS];
+    int n = parts_of(o, p, true);
+    QX_TRY(add_hash(list, o->name, strlen(o->name)));
+    QX_TRY(add_hash(list, scalars, sizeof scalars));
+    for (int i = 0; i < n; i++) QX_TRY(add_hash(list, *p[i].at, (size_t)p[i].n * p[i].width));
+    return QX_OK;
+}
+
+uint64_t qx_stats_hash(const qx_stats *s)
+{
+    qx_buf list = QX_BUF_INIT(s->ctx);
+    qx_status st = QX_OK;
+    for (int64_t i = 0; i < qx_stats_count(s) && st == QX_OK; i++)
+        if (qx_stats_entry_at(s, i)->o.have) st = hash_value(&list, &qx_stats_entry_at(s, i)->o);
+    uint64_t h = st == QX_OK ? qx_hash64(list.data ? list.data : "", list.len) : 0;
+    qx_buf_free(&list);
+    return h;
+}

@@ -1,0 +1,47 @@
+/* store.h - inside of qx_stats, for stats.c (store), sweep.c (collecting) and stats_file.c (the file). */
+#ifndef QX_CALIB_STORE_H
+#define QX_CALIB_STORE_H
+
+#include "calib/stats/observer.h"
+
+typedef struct qx_entry {
+    qx_observer o;
+    const qx_value *value;    /* in the model at hand; NULL: only from a file so far */
+    struct qx_entry *next;    /* another window on the same value, in a sweep */
+} qx_entry;
+
+/* Of a sweep that may be interrupted: see calib/stats/resume.c. path NULL: none. */
+typedef struct qx_checkpoint { const char *path; double seconds, last, took; } qx_checkpoint;
+
+struct qx_stats {
+    qx_ctx *ctx;
+    qx_arena *arena;
+    uint64_t model_hash;
+    qx_map *by_name;          /* qx_entry*, in order of asking: key is the observer's name */
+    qx_map *aliases;          /* name -> qx_entry* */
+    qx_exec *exec;            /* attached */
+    qx_exec *watching;        /* whose values are being observed */
+    double step;
+    int64_t runs;             /* of this sweep: for messages */
+    qx_entry **watched;       /* [n_watched] chains, by watch index */
+    int n_watched;
+    qx_checkpoint checkpoint;
+    const char *described;    /* of the samples: goes into the file; NULL: unknown */
+};
+
+qx_status qx_stats_entry(qx_stats *s, const char *name, qx_entry **out); /* found or made */
+qx_entry *qx_stats_entry_at(const qx_stats *s, int64_t i);
+
+/* sweep.c: what a device has summed up of all watched values comes to the host; not wanted: is thrown away. */
+qx_status qx_stats_take_grams(qx_stats *s, bool wanted);
+
+/* stats_file.c: the state of a sweep behind `done` samples. */
+qx_status qx_stats_save_part(qx_stats *s, const char *path, int64_t done);
+qx_status qx_stats_load_part(qx_stats *s, const char *path, int64_t *done); /* into an empty store; its observers are `doing` then */
+
+/* resume.c: takes over a checkpoint that is there (*first: samples that it has seen); between two samples; and when all is there. */
+qx_status qx_checkpoint_begin(qx_stats *s, const char *samples, int64_t n, int64_t *first);
+qx_status qx_checkpoint_after(qx_stats *s, int64_t done, int64_t n);
+void qx_checkpoint_end(qx_stats *s);
+
+#endif

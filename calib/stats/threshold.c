@@ -1,0 +1,133 @@
+/* threshold.c - thresholds off a histogram of |x|: percentile, entropy, mean squared error. Only the histogram and the range are
+ * looked at, so a method can be changed without looking at data again. Formulas are in docs/calibration.md. */
+#include "calib/stats/observer.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { LEVELS = 128, ENTROPY_BINS = 2048, COARSE = 256 };
+
+static double width_of(const qx_hist *h) { return ldexp(1, h->exp); }
+
+static float at_most(double t, float absmax) { return t < (double)absmax ? (float)t : absmax; }
+
+/* ---- percentile ---- */
+
+/* The right edge of the bin where the share of values at or below reaches p: never less than p percent are kept. */
+float qx_hist_percentile(const qx_hist *h, const qx_scan *range, double percentile, bool skip_zeros)
+{
+    int64_t zeros = skip_zeros ? 0 : range->zeros, total = range->n - range->zeros + zeros;
+    double need = percentile / 100 * (double)total;
+    int64_t below = zeros;
+    if (!h->bins || (double)below >= need) return 0;
+    for (int i = 0; i < QX_HIST_BINS; i++) {
+        below += (int64_t)h->bins[i];
+        if ((double)below >= need) return at_most((i + 1) * width_of(h), range->absmax);
+    }
+    return range->absmax;
+}
+
+/* ---- entropy ---- */
+
+typedef struct prefix { double count[ENTROPY_BINS + 1], clogc[ENTROPY_BINS + 1]; int used[ENTROPY_BINS + 1]; double c[ENTROPY_BINS]; int n; } prefix;
+
+static void make_prefix(const qx_hist *h, prefix *p)
+{
+    p->n = 0;
+    p->count[0] = p->clogc[0] = 0;
+    p->used[0] = 0;
+    for (int i = 0; i < ENTROPY_BINS; i++) {
+        double c = (double)(h->bins[2 * i] + h->bins[2 * i + 1]);
+        p->c[i] = c;
+        p->count[i + 1] = p->count[i] + c;
+        p->clogc[i + 1] = p->clogc[i] + (c > 0 ? c * log(c) : 0);
+        p->used[i + 1] = p->used[i] + (c > 0);
+        if (c > 0) p->n = i + 1;
+    }
+}
+
+/* KL(P || Q) for the first i bins: P has everything beyond in its last bin; Q spreads each level's (untailed) count over the bins of
+ * the level that hold something. A last bin that holds only the tail meets a Q of 1e-4 counts. */
+static double divergence(const prefix *p, int i)
+{
+    double inside = p->count[i], total = p->count[p->n], tail = total - inside, c = p->c[i - 1];
+    if (inside <= 0) return INFINITY;
+    double sum = p->clogc[i] - (c > 0 ? c * log(c) : 0); /* sum of c log c but for the last bin */
+    for (int l = 0; l < LEVELS; l++) {
+        int from = (int)((int64_t)l * i / LEVELS), to = (int)((int64_t)(l + 1) * i / LEVELS);
+        double s = p->count[to] - p->count[from];
+        if (s <= 0) continue;
+        double logq = log(s / (p->used[to] - p->used[from]));
+        bool last = l == LEVELS - 1;
+        sum -= (s - (last ? c : 0)) * logq;
+        if (last && c > 0) sum += (c + tail) * (log(c + tail) - logq);
+    }
+    if (c <= 0 && tail > 0) sum += tail * (log(tail) - log(1e-4));
+    return sum / total + log(inside / total);
+}
+
+/* Zeros are represented exactly whatever the threshold, so they take no part. */
+float qx_hist_entropy(const qx_hist *h, const qx_scan *range)
+{
+    prefix p;
+    if (!h->bins) return 0;
+    make_prefix(h, &p);
+    if (p.n <= LEVELS) return range->absmax;
+    double best = INFINITY;
+    int at = p.n;
+    for (int i = LEVELS; i <= p.n; i++) {
+        double d = divergence(&p, i);
+        if (d <= best) best = d, at = i; /* the last minimum wins */
+    }
+    return at_most(at * 2 * width_of(h), range->absmax);
+}
+
+/* ---- mean squared error ---- */
+
+/* Size of a step when |x| up to t shall be representable. UINT8 has a zero point: its 255 steps span what of [-t, t] holds values. */
+static double step_of(const qx_scan *range, double t, float levels, qx_dtype format)
+{
+    if (format != QX_DT_UINT8) return t / (double)levels;
+    const double lo = fmin(0, fmax((double)range->min, -t)), hi = fmax(0, fmin((double)range->max, t));
+    return (hi - lo) / 255;
+}
+
+static double round_to(double x, double scale, double t, qx_dtype format)
+{
+    double q = x / scale;
+    if (format == QX_DT_FLOAT8E4M3FN) return (double)qx_e4m3_to_f32(qx_f32_to_e4m3((float)q, 1)) * scale;
+    if (format == QX_DT_FLOAT8E5M2) return (double)qx_e5m2_to_f32(qx_f32_to_e5m2((float)q, 1)) * scale;
+    if (format == QX_DT_FLOAT4E2M1) return (double)qx_e2m1_to_f32(qx_f32_to_e2m1((float)q)) * scale;
+    return fmin(nearbyint(q) * scale, t);
+}
+
+static double error_at(const qx_hist *h, const qx_scan *range, int used, int edge, float levels, qx_dtype format)
+{
+    double w = width_of(h), t = edge * w, scale = step_of(range, t, levels, format), sum = 0;
+    for (int i = 0; i < used; i++) {
+        if (!h->bins[i]) continue;
+        double x = (i + 0.5) * w, d = round_to(x, scale, t, format) - x;
+        sum += (double)h->bins[i] * d * d;
+    }
+    return sum;
+}
+
+float qx_hist_mse(const qx_hist *h, const qx_scan *range, float levels, qx_dtype format)
+{
+    if (!h->bins) return 0;
+    int used = QX_HIST_BINS;
+    while (used > 0 && !h->bins[used - 1]) used--;
+    if (used == 0) return 0;
+    double best = INFINITY;
+    int at = used, step = used > COARSE ? used / COARSE : 1;
+    for (int e = used; e > 0; e -= step) {
+        double err = error_at(h, range, used, e, levels, format);
+        if (err < best) best = err, at = e;
+    }
+    int from = at - step > 0 ? at - step + 1 : 1, to = at + step - 1 < used ? at + step - 1 : used;
+    for (int e = from; e <= to; e++) {
+        double err = error_at(h, range, used, e, levels, format);
+        if (err < best) best = err, at = e;
+    }
+    return at == used ? range->absmax : at_most(at * width_of(h), range->absmax);
+}

@@ -1,0 +1,71 @@
+/* find.c - see find.h. */
+#include <dirent.h>
+#include <fnmatch.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "onnx/infer/infer.h"
+#include "passes/job/find.h"
+
+enum { MAX_FOUND = 256 };
+
+static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+static bool is_sample(const char *name) { return fnmatch("sample*.npz", name, 0) == 0 || fnmatch("calib*.npz", name, 0) == 0; }
+
+qx_status qx_find_samples(qx_ctx *ctx, qx_arena *arena, const char *model_path, const char ***paths, int *n)
+{
+    const char *slash = strrchr(model_path, '/');
+    const char *dir = slash ? qx_arena_strndup(arena, model_path, (size_t)(slash - model_path) + 1) : "./";
+    *n = 0;
+    *paths = qx_arena_array(arena, MAX_FOUND, sizeof **paths);
+    if (!dir || !*paths) return QX_E_NOMEM;
+    DIR *d = opendir(dir);
+    if (!d) QX_FAIL(ctx, QX_E_IO, "cannot list '%s': errno %d", dir, errno);
+    for (struct dirent *e; *n < MAX_FOUND && (e = readdir(d));)
+        if (is_sample(e->d_name) && ((*paths)[*n] = qx_arena_printf(arena, "%s%s", slash ? dir : "", e->d_name))) ++*n;
+    closedir(d);
+    qsort(*paths, (size_t)*n, sizeof **paths, by_name);
+    return QX_OK;
+}
+
+qx_status qx_find_tokenizer(qx_arena *arena, const char *model_path, const char **out)
+{
+    static const char *const places[] = {"", "../"};
+    const char *slash = strrchr(model_path, '/');
+    const int dir = slash ? (int)(slash - model_path) + 1 : 0;
+    *out = NULL;
+    for (size_t i = 0; i < sizeof places / sizeof *places && !*out; i++) {
+        const char *path = qx_arena_printf(arena, "%.*s%stokenizer.json", dir, model_path, places[i]);
+        if (!path) return QX_E_NOMEM;
+        if (access(path, R_OK) == 0) *out = path;
+    }
+    return QX_OK;
+}
+
+qx_status qx_no_samples(qx_ctx *ctx, const qx_model *m)
+{
+    qx_buf b = QX_BUF_INIT(ctx);
+    bool tokens = false;
+    for (uint32_t i = 0; i < m->graph->n_inputs; i++) tokens |= strstr(m->graph->inputs[i]->name, "input_ids") != NULL;
+    (void)qx_inputs_describe(m->graph, &b); /* what does not fit is left out of the message */
+    qx_status st = qx_fail(ctx, QX_E_USAGE,
+        "this format needs samples to calibrate with, and none are beside the model (sample*.npz, calib*.npz). Give one of:\n"
+        "  --calib FILE.npz       arrays named like the inputs: %.2000s\n"
+        "%s"
+        "  --random 4             made-up samples: for a try only, quality will suffer\n"
+        "  --int4, --passes int8-weights, --passes fp8-weights     store weights in few bits, need no samples",
+        b.data ? b.data : "", tokens ? "  --text FILE            plain text, for this language model (--tokenizer FILE when tokenizer.json is not beside it)\n" : "");
+    qx_buf_free(&b);
+    return st;
+}
+
+const char *qx_output_name(qx_arena *arena, const char *input, const char *label)
+{
+    size_t n = strlen(input);
+    if (n > 5 && strcmp(input + n - 5, ".onnx") == 0) n -= 5;
+    return qx_arena_printf(arena, "%.*s.%s.onnx", (int)n, input, label);
+}

@@ -1,0 +1,231 @@
+/* lint.c - rules by target, one function each, in one table. Facts come from running the forms on the runtimes (docs/targets.md), not
+ * from their documentation. */
+#include "passes/job/lint.h"
+
+#include <string.h>
+
+#include "onnx/weight/weight.h"
+#include "passes/place/plan.h"
+
+typedef struct linter { qx_model *m; qx_target target; qx_arena *arena; qx_finding *items; int64_t n, cap; qx_status st; const char *rule; bool error; } linter;
+
+static void find(linter *l, const qx_node *n, const char *text)
+{
+    if (l->n == l->cap) {
+        int64_t cap = l->cap ? l->cap * 2 : 32;
+        qx_finding *p = qx_arena_array(l->arena, (size_t)cap, sizeof *p);
+        if (!p) { l->st = QX_E_NOMEM; return; }
+        if (l->n) memcpy(p, l->items, (size_t)l->n * sizeof *p);
+        l->items = p;
+        l->cap = cap;
+    }
+    const char *name = n->name[0] ? n->name : n->n_out && n->out[0] ? n->out[0]->name : "";
+    l->items[l->n++] = (qx_finding){l->rule, l->error, qx_arena_strdup(l->arena, name), qx_arena_strdup(l->arena, n->op_type), text};
+    if (!text) l->st = QX_E_NOMEM;
+}
+
+#define FIND(l, n, ...) find((l), (n), qx_arena_printf((l)->arena, __VA_ARGS__))
+
+/* ---- facts about a node ----------------------------------------------------------------------------------------------------- */
+
+static bool is_op(const qx_node *n, qx_op_id id) { return n && n->op->id == id; }
+static bool is_linear(const qx_node *n) { return (n->op->traits & QX_T_LINEAR) != 0; }
+static bool is_fp8(qx_dtype t) { return t == QX_DT_FLOAT8E4M3FN || t == QX_DT_FLOAT8E5M2; }
+static bool is_rearranging(const qx_node *n) { return (n->op->traits & QX_T_COPY) != 0; }
+
+static const qx_node *dq_behind(const qx_value *v)
+{
+    for (int i = 0; i < 8 && v && v->def; i++) {
+        if (is_op(v->def, QX_OP_DequantizeLinear)) return v->def;
+        if (!is_rearranging(v->def) && !is_op(v->def, QX_OP_Cast)) return NULL;
+        v = qx_node_in(v->def, 0);
+    }
+    return NULL;
+}
+
+static bool is_weight_dq(const qx_node *dq)
+{
+    qx_const_view c;
+    return qx_node_in(dq, 0) && qx_const_trace(dq->in[0], &c);
+}
+
+static qx_dtype code_type(const qx_node *dq) { return qx_node_in(dq, 0) ? dq->in[0]->type.dtype : QX_DT_UNDEFINED; }
+static qx_dtype scale_type(const qx_node *dq) { return qx_node_in(dq, 1) ? dq->in[1]->type.dtype : QX_DT_UNDEFINED; }
+
+/* ---- rules ------------------------------------------------------------------------------------------------------------------ */
+
+/* A Q/DQ pair on an activation none of whose readers is a linear operator: two extra passes over memory, nothing gained. */
+static void isolated_pair(linter *l, const qx_node *n)
+{
+    if (!is_op(n, QX_OP_DequantizeLinear) || is_weight_dq(n)) return;
+    for (const qx_use *u = n->out[0]->uses; u; u = u->next)
+        if (is_linear(u->node) || is_rearranging(u->node) || u->node->op->traits & (QX_T_ATTENTION | QX_T_QDQ) || is_op(u->node, QX_OP_Add)) return;
+    FIND(l, n, "no matrix product or convolution reads '%s': the pair costs two passes over memory and gains nothing", n->out[0]->name);
+}
+
+/* Only one of the two inputs of a product is quantized: it runs in float. */
+static void half_quantized(linter *l, const qx_node *n)
+{
+    if (!is_linear(n) || n->n_in < 2) return;
+    const qx_node *a = dq_behind(n->in[0]), *b = dq_behind(n->in[1]);
+    if (!a == !b) return;
+    const qx_node *dq = a ? a : b;
+    if (b && (code_type(dq) == QX_DT_INT4 || code_type(dq) == QX_DT_UINT4 || code_type(dq) == QX_DT_FLOAT4E2M1)) return; /* weight-only by design */
+    FIND(l, n, "only %s is %s: the product runs in float", a ? "the activation" : "the weight", qx_dtype_get(code_type(dq))->text);
+}
+
+static void contrib_operator(linter *l, const qx_node *n)
+{
+    if (strcmp(n->domain, "com.microsoft") == 0) FIND(l, n, "domain com.microsoft is ONNX Runtime's own");
+}
+
+static void trt_zero_point(linter *l, const qx_node *n)
+{
+    if (!is_op(n, QX_OP_DequantizeLinear) && !is_op(n, QX_OP_QuantizeLinear)) return;
+    const qx_value *z = qx_node_in(n, 2);
+    if (z && (z->type.dtype == QX_DT_UINT8 || z->type.dtype == QX_DT_UINT4)) FIND(l, n, "TensorRT's quantization is symmetric: a %s zero point is refused", qx_dtype_get(z->type.dtype)->text);
+}
+
+static void trt_int4_transpose(linter *l, const qx_node *n)
+{
+    if (!is_op(n, QX_OP_DequantizeLinear) || code_type(n) != QX_DT_INT4) return;
+    for (const qx_use *u = n->out[0]->uses; u; u = u->next)
+        if (!is_linear(u->node)) FIND(l, n, "'%s' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear", u->node->op_type);
+}
+
+static void trt_few_channels(linter *l, const qx_node *n)
+{
+    if (!is_op(n, QX_OP_Conv) || !dq_behind(n->in[0]) || !n->in[1]->type.has_shape || n->in[1]->type.rank < 2) return;
+    int64_t oc = n->in[1]->type.dims[0].n, ic = n->in[1]->type.dims[1].n;
+    if ((oc > 0 && oc <= 4) || (ic > 0 && ic <= 4)) FIND(l, n, "%lld and %lld channels: there is no 8-bit kernel for a few-channel convolution", (long long)oc, (long long)ic);
+}
+
+/* Measured on ONNX Runtime 1.31: its selectors turn float8 Q/DQ around MatMul and Conv into integer operators and then refuse the type. */
+static void ort_fp8_pair(linter *l, const qx_node *n)
+{
+    if (!is_op(n, QX_OP_DequantizeLinear) || !is_fp8(code_type(n)) || is_weight_dq(n) || scale_type(n) != QX_DT_FLOAT) return;
+    for (const qx_use *u = n->out[0]->uses; u; u = u->next)
+        if (is_op(u->node, QX_OP_MatMul) || is_op(u->node, QX_OP_Conv)) {
+            FIND(l, n, "float8 Q/DQ before %s '%s' is refused at default settings (session.disable_quant_qdq=1 runs it; --target ort writes Cast)", u->node->op_type, u->node->name);
+            return;
+        }
+}
+
+static void ort_fp8_codes_moved(linter *l, const qx_node *n)
+{
+    if (!is_op(n, QX_OP_QuantizeLinear) || !is_fp8(n->out[0]->type.dtype)) return;
+    for (const qx_use *u = n->out[0]->uses; u; u = u->next)
+        if (is_rearranging(u->node)) FIND(l, n, "%s on float8 codes is refused", u->node->op_type);
+}
+
+static void ort_no_kernel(linter *l, const qx_node *n)
+{
+    if (!is_op(n, QX_OP_DequantizeLinear)) return;
+    qx_dtype c = code_type(n), s = scale_type(n);
+    if (c == QX_DT_FLOAT4E2M1 || s == QX_DT_FLOAT8E8M0 || s == QX_DT_FLOAT8E4M3FN || s == QX_DT_BFLOAT16)
+        FIND(l, n, "DequantizeLinear of %s with %s scales is not implemented on the CPU", qx_dtype_get(c)->text, qx_dtype_get(s)->text);
+}
+
+static void ort_blocked_axis0(linter *l, const qx_node *n)
+{
+    if (!is_op(n, QX_OP_DequantizeLinear) || qx_attr_int(n, "block_size", 0) <= 0 || qx_attr_int(n, "axis", 1) != 0) return;
+    for (const qx_use *u = n->out[0]->uses; u; u = u->next)
+        if (is_op(u->node, QX_OP_MatMul)) FIND(l, n, "blocks along axis 0 before MatMul are computed with 8-bit activations inside (about 4e-3 relative)");
+}
+
+static void ort_int8_bias(linter *l, const qx_node *n)
+{
+    if (!is_op(n, QX_OP_DequantizeLinear) || code_type(n) != QX_DT_INT8 || is_weight_dq(n) || qx_graph_opset(n->graph, "") < QX_ORT_BIASED_OPSET) return;
+    if (qx_feeds_biased_matmul(n->out[0])) FIND(l, n, "INT8 codes in front of a MatMul with a bias do not load from opset 21 on (UINT8 with zero point 128 does)");
+}
+
+static void ort_nbits_block(linter *l, const qx_node *n)
+{
+    if (!is_op(n, QX_OP_ms_MatMulNBits)) return;
+    int64_t b = qx_attr_int(n, "block_size", 0);
+    if (b < 16 || b > 256) FIND(l, n, "block_size %lld: 16 to 256 are computed right", (long long)b);
+}
+
+/* A scale of 0, not finite or subnormal makes zeros or NaN of everything behind it. */
+static void bad_scale(linter *l, const qx_node *n)
+{
+    float v[1024];
+    qx_const_view c;
+    if (!(n->op->traits & QX_T_QDQ) || !qx_node_in(n, 1) || !qx_const_trace(n->in[1], &c) || c.tensor->job) return;
+    for (int64_t at = 0; at < c.tensor->numel; at += 1024) {
+        int64_t k = c.tensor->numel - at < 1024 ? c.tensor->numel - at : 1024;
+        if (qx_weight_read_f32(l->m->ctx, c.tensor, at, k, v) != QX_OK) return;
+        for (int64_t i = 0; i < k; i++)
+            if (!(v[i] > -3.4e38f && v[i] < 3.4e38f) || v[i] == 0) { FIND(l, n, "scale[%lld] is %g", (long long)(at + i), (double)v[i]); return; }
+    }
+}
+
+enum { GENERIC = 1u << QX_TARGET_GENERIC, ORT = 1u << QX_TARGET_ORT, TRT = 1u << QX_TARGET_TENSORRT, ALL = GENERIC | ORT | TRT };
+static const struct rule { const char *name, *brief; unsigned targets; bool error; void (*check)(linter *l, const qx_node *n); } rules[] = {
+    {"bad-scale", "scales that are 0, infinite or NaN", ALL, true, bad_scale},
+    {"isolated-pair", "Q/DQ that no product reads", ORT | TRT, false, isolated_pair},
+    {"half-quantized", "products with one quantized input", TRT, false, half_quantized},
+    {"contrib", "operators of com.microsoft", TRT, true, contrib_operator},
+    {"zero-point", "asymmetric quantization", TRT, true, trt_zero_point},
+    {"int4-transpose", "something between an INT4 weight and its product", TRT, false, trt_int4_transpose},
+    {"few-channels", "8-bit convolutions with few channels", TRT, false, trt_few_channels},
+    {"fp8-pair", "float8 Q/DQ around MatMul and Conv", ORT, true, ort_fp8_pair},
+    {"fp8-codes", "float8 codes that are transposed or reshaped", ORT, true, ort_fp8_codes_moved},
+    {"no-kernel", "types without a CPU kernel", ORT, true, ort_no_kernel},
+    {"blocked-axis0", "blocked weights that are computed with 8-bit activations", ORT, false, ort_blocked_axis0},
+    {"int8-bias", "INT8 inputs of a MatMul with a bias, from opset 21 on", ORT, true, ort_int8_bias},
+    {"nbits-block", "MatMulNBits block sizes that are computed wrong", ORT, true, ort_nbits_block},
+};
+
+const char *qx_lint_rule(int i, const char **brief)
+{
+    if (i < 0 || i >= (int)(sizeof rules / sizeof *rules)) return NULL;
+    *brief = rules[i].brief;
+    return rules[i].name;
+}
+
+static qx_status visit(void *user, qx_node *n)
+{
+    linter *l = user;
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+        if (!(rules[i].targets & (1u << l->target))) continue;
+        l->rule = rules[i].name;
+        l->error = rules[i].error;
+        rules[i].check(l, n);
+    }
+    return l->st;
+}
+
+qx_status qx_lint(qx_model *m, qx_target target, qx_arena *arena, qx_finding **out, int64_t *count)
+{
+    linter l = {.m = m, .target = target, .arena = arena};
+    if (target == QX_TARGET_ORT && m->ir_version > 13 && m->graph->first) {
+        l.rule = "ir-version";
+        l.error = true;
+        FIND(&l, m->graph->first, "IR version %lld: ONNX Runtime 1.31 reads up to 13", (long long)m->ir_version);
+    }
+    QX_TRY(qx_model_each_node(m, visit, &l));
+    *out = l.items;
+    *count = l.n;
+    return QX_OK;
+}
+
+qx_status qx_lint_json(const char *model, const qx_finding *f, int64_t n, qx_buf *out)
+{
+    qx_jsonw w;
+    qx_jsonw_init(&w, out, true);
+    QX_TRY(qx_jsonw_begin_object(&w, NULL));
+    QX_TRY(qx_jsonw_string(&w, "model", model));
+    QX_TRY(qx_jsonw_begin_array(&w, "findings"));
+    for (int64_t i = 0; i < n; i++) {
+        QX_TRY(qx_jsonw_begin_object(&w, NULL));
+        QX_TRY(qx_jsonw_string(&w, "rule", f[i].rule));
+        QX_TRY(qx_jsonw_string(&w, "severity", f[i].error ? "error" : "warning"));
+        QX_TRY(qx_jsonw_string(&w, "node", f[i].node));
+        QX_TRY(qx_jsonw_string(&w, "op", f[i].op));
+        QX_TRY(qx_jsonw_string(&w, "text", f[i].text));
+        QX_TRY(qx_jsonw_end_object(&w));
+    }
+    QX_TRY(qx_jsonw_end_array(&w));
+    return qx_jsonw_end_object(&w);
+}

@@ -1,0 +1,136 @@
+/* constants.c - weights that the graph computes from constants alone: weight standardisation (BiT, NFNet), weight norm (vocoders), a LoRA branch
+ * added to its weight. Exporters leave such chains in the graph, and a weight that a node makes cannot be quantized. The executor computes
+ * them once and the result becomes an initializer; the rest of the chain is dead code. A product that is smaller unfolded (a weight in
+ * two low-rank factors) stays as it is, and so does what comes out of a quantized weight. */
+#include "passes/linear/constants.h"
+
+#include <string.h>
+
+#include "onnx/edit.h"
+#include "onnx/weight/weight.h"
+#include "passes/linear/linear.h"
+#include "passes/linear/quantized.h"
+#include "runtime/exec.h"
+
+enum { MAX_DEPTH = 64 };
+#define MAX_BYTES ((int64_t)2 << 30) /* of all folded weights: they lie in memory until they are written */
+
+typedef struct folder {
+    qx_model *m;
+    int64_t *largest; /* by value id: elements of the largest constant it is made of; 0: not looked at, -1: not made of constants */
+    qx_value **values; qx_weight **made;
+    int n, cap;
+    int64_t bytes;
+} folder;
+
+static int64_t largest_constant(folder *f, const qx_value *v, int depth);
+
+static int64_t largest_operand(folder *f, const qx_node *n, int depth)
+{
+    enum { NEVER = QX_T_QDQ | QX_T_QUANTIZED | QX_T_CONTROL | QX_T_RANDOM };
+    int64_t most = -1;
+    if (n->op->traits & NEVER || n->op->id == QX_OP_UNKNOWN || n->graph != f->m->graph || depth > MAX_DEPTH) return -1;
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        if (!n->in[i]) continue;
+        int64_t size = largest_constant(f, n->in[i], depth + 1);
+        if (size < 0) return -1;
+        if (size > most) most = size;
+    }
+    return most;
+}
+
+static int64_t largest_constant(folder *f, const qx_value *v, int depth)
+{
+    int64_t *known = &f->largest[v->id];
+    if (*known) return *known;
+    const qx_weight *w = v->is_input ? NULL : qx_value_const(v);
+    if (w) return *known = w->numel > 0 ? w->numel : 1;
+    if (qx_expands_codes(v)) return *known = -1;
+    return *known = v->def ? largest_operand(f, v->def, depth) : -1;
+}
+
+/* Elements of a value whose shape is known; -1 otherwise. */
+static int64_t elements(const qx_value *v)
+{
+    int64_t n = 1;
+    if (v->type.kind != QX_KIND_TENSOR || !v->type.has_shape || !qx_dtype_is_float(v->type.dtype)) return -1;
+    for (int i = 0; i < v->type.rank; i++)
+        if (v->type.dims[i].n < 0 || __builtin_mul_overflow(n, v->type.dims[i].n, &n)) return -1;
+    return n;
+}
+
+static qx_status look(folder *f, const qx_linear *l)
+{
+    qx_value *v = l->w_in;
+    int64_t n = elements(v);
+    if (l->w || l->quantized || !v->def || n <= 0 || n > largest_constant(f, v, 0) || largest_constant(f, l->x, 0) > 0) return QX_OK;
+    int64_t bytes = n * qx_dtype_bits(v->type.dtype) / 8;
+    for (int i = 0; i < f->n; i++)
+        if (f->values[i] == v) return QX_OK;
+    if (f->bytes + bytes > MAX_BYTES) return QX_OK;
+    f->bytes += bytes;
+    f->values[f->n++] = v;
+    return QX_OK;
+}
+
+static qx_status keep(void *user, int watch, const qx_value *v, const qx_tensor *t)
+{
+    folder *f = user;
+    (void)v;
+    return qx_weight_from_bytes(f->m, t->dtype, t->rank, t->dims, t->data, &f->made[watch]);
+}
+
+static qx_status compute(folder *f, const qx_exec_options *options)
+{
+    qx_exec *x = NULL;
+    qx_exec_options eo = *options;
+    eo.device = QX_DEVICE_CPU;
+    eo.only_watched = true;
+    qx_status st = qx_exec_new(f->m->ctx, f->m, &eo, &x);
+    if (st != QX_OK) return st;
+    st = qx_exec_watch(x, f->values, f->n, keep, f);
+    if (st == QX_OK) st = qx_exec_run(x, NULL, 0, (const char *const[]){""}, 0, NULL);
+    qx_exec_free(x);
+    return st;
+}
+
+static qx_status replace(folder *f)
+{
+    for (int i = 0; i < f->n; i++) {
+        qx_value *w;
+        if (!f->made[i]) continue;
+        QX_TRY(qx_init_add(f->m->graph, f->values[i]->name, f->made[i], &w));
+        QX_TRY(qx_value_replace_uses(f->values[i], w, NULL));
+    }
+    return QX_OK;
+}
+
+static qx_status fold(folder *f, const qx_exec_options *options)
+{
+    qx_linears linears;
+    qx_model *m = f->m;
+    QX_TRY(qx_linears_find(m, &linears));
+    f->values = qx_arena_array(m->arena, (size_t)linears.count + 1, sizeof *f->values);
+    f->made = qx_arena_array(m->arena, (size_t)linears.count + 1, sizeof *f->made);
+    if (!f->values || !f->made) return QX_E_NOMEM;
+    for (int64_t i = 0; i < linears.count; i++) QX_TRY(look(f, &linears.items[i]));
+    if (!f->n) return QX_OK;
+    qx_status st = compute(f, options);
+    if (st == QX_E_UNSUPPORTED || st == QX_E_IO) { /* an operator that we do not run; a plan without the data files: they stay computed weights */
+        qx_log(m->ctx, QX_LOG_INFO, "%d weights that the graph computes stay float: %s", f->n, qx_ctx_error(m->ctx));
+        qx_ctx_clear_error(m->ctx);
+        return QX_OK;
+    }
+    if (st != QX_OK) return qx_note(m->ctx, st, "weights that the graph computes");
+    qx_log(m->ctx, QX_LOG_INFO, "%d weights that the graph computes from constants are stored as the result", f->n);
+    return replace(f);
+}
+
+qx_status qx_fold_computed_weights(qx_model *m, const qx_exec_options *options)
+{
+    folder f = {.m = m};
+    QX_TRY(qx_alloc_array(m->ctx, (size_t)m->n_values + 1, sizeof *f.largest, (void **)&f.largest));
+    qx_status st = fold(&f, options);
+    qx_free(m->ctx, f.largest);
+    return st;
+}

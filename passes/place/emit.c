@@ -1,0 +1,482 @@
+/* emit.c - writes Q/DQ, DQ of weights and MatMulNBits. Every form here is one that the target was seen to execute (docs/targets.md). */
+#include "passes/place/emit.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "kernels/quant.h"
+#include "onnx/weight/weight.h"
+
+enum { OPSET_OUTPUT_DTYPE = 21, OPSET_BLOCKS = 21 }; /* of QuantizeLinear's attribute, and of blocks */
+
+typedef struct pair { qx_dtype codes; float scale; int32_t zero; qx_value *out; struct pair *next; } pair;
+struct qx_emit { pair **of; uint32_t n; qx_map *zeros; };
+
+qx_status qx_emit_new(qx_pipeline *pipe)
+{
+    qx_model *m = pipe->model;
+    struct qx_emit *e = qx_arena_alloc(m->arena, sizeof *e);
+    if (!e) return QX_E_NOMEM;
+    e->n = m->n_values;
+    e->of = qx_arena_array(m->arena, (size_t)e->n + 1, sizeof *e->of);
+    pipe->emit = e;
+    return e->of ? QX_OK : QX_E_NOMEM;
+}
+
+/* ---- nodes ------------------------------------------------------------------------------------------------------------ */
+
+/* A node with one output of v's shape and the given type, placed before `before`. */
+typedef struct new_node { const char *op; qx_value *in[3]; uint32_t n_in; const qx_type *like; qx_dtype dtype; const char *base, *suffix; } new_node;
+
+static qx_status add(qx_graph *g, qx_node *before, const new_node *s, qx_node **out)
+{
+    qx_model *m = g->model;
+    const char *name = qx_arena_printf(m->arena, "%s_%s", s->base, s->suffix);
+    const char *result = qx_arena_printf(m->arena, "%s_%s_Output", s->base, s->suffix);
+    if (!name || !result) return QX_E_NOMEM;
+    qx_node_spec ns = {.op_type = s->op, .domain = "", .name = name, .in = s->in, .n_in = s->n_in, .out_names = &result, .n_out = 1};
+    QX_TRY(qx_node_add(g, &ns, before, out));
+    qx_type t = *s->like;
+    t.kind = QX_KIND_TENSOR;
+    t.dtype = s->dtype;
+    return qx_value_set_type((*out)->out[0], &t);
+}
+
+static qx_status scalar(qx_graph *g, const char *base, const char *suffix, qx_dtype dtype, float v, qx_value **out)
+{
+    qx_weight *w;
+    uint8_t bytes[8] = {0};
+    if (!qx_from_f32(dtype, &v, 1, bytes)) QX_FAIL(g->model->ctx, QX_E_TYPE, "'%s': no scale of type %s", base, qx_dtype_get(dtype)->name);
+    const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, suffix);
+    if (!name) return QX_E_NOMEM;
+    QX_TRY(qx_weight_from_bytes(g->model, dtype, 0, NULL, bytes, &w));
+    return qx_init_add(g, name, w, out);
+}
+
+/* First node that may read v: behind its producer, or at the start of its graph. */
+static qx_node *place_after(const qx_value *v) { return v->def ? v->def->next : v->graph->first; }
+
+/* ---- activations -------------------------------------------------------------------------------------------------------- */
+
+/* ONNX Runtime drops a Relu in front of a QuantizeLinear whose zero point has the byte 0, which it takes for uint8's: with float8 negative values then
+ * come through (1.31, also with session.disable_quant_qdq). A type that is given by output_dtype instead is left alone. */
+static bool hides_zero(const qx_pipeline *pipe, const qx_value *v, qx_dtype codes)
+{
+    const int64_t most = pipe->opt->max_opset;
+    return pipe->opt->target == QX_TARGET_GENERIC && qx_dtype_is_float(codes) && v->def && v->def->op->id == QX_OP_Relu && (!most || most >= OPSET_OUTPUT_DTYPE);
+}
+
+qx_need qx_emit_pair_need(const qx_pipeline *pipe, const qx_value *v, qx_dtype codes)
+{
+    return hides_zero(pipe, v, codes) ? (qx_need){OPSET_OUTPUT_DTYPE, 10} : qx_need_for(codes, v->type.dtype, false, false);
+}
+
+/* The opset when every format has written its weights. */
+static int64_t opset_to_be(const qx_pipeline *pipe, const qx_graph *g)
+{
+    int64_t opset = qx_graph_opset(g, "");
+    for (int64_t i = 0; i < pipe->plan->linears.count; i++) {
+        const qx_plan_item *it = &pipe->plan->items[i];
+        const int64_t need = it->pass && it->weight ? qx_emit_weight_need(pipe, it).opset : 0;
+        opset = need > opset ? need : opset;
+    }
+    return opset;
+}
+
+/* From opset 21 on ONNX Runtime (1.31) does not load INT8 codes in front of a MatMul of rank 3 with a bias: it makes a Gemm of both, and the pair that it
+ * moves behind the Reshape gets a zero point of another type. UINT8 with zero point 128 is the same grid and loads. TensorRT has no such codes. */
+static bool shifts_codes(const qx_pipeline *pipe, const qx_value *v, qx_dtype codes)
+{
+    if (codes != QX_DT_INT8 || pipe->opt->target == QX_TARGET_TENSORRT || opset_to_be(pipe, v->graph) < QX_ORT_BIASED_OPSET) return false;
+    return qx_feeds_biased_matmul(v);
+}
+
+static qx_status standard_pair(const qx_pipeline *pipe, qx_value *v, const pair *p, qx_value **out)
+{
+    qx_graph *g = v->graph;
+    qx_node *at = place_after(v), *q, *dq;
+    qx_value *scale, *zero;
+    const bool hidden = hides_zero(pipe, v, p->codes), shifted = shifts_codes(pipe, v, p->codes);
+    const qx_dtype codes = shifted ? QX_DT_UINT8 : p->codes;
+    QX_TRY(scalar(g, v->name, "scale", v->type.dtype, p->scale, &scale));
+    QX_TRY(scalar(g, v->name, "zero_point", codes, (float)(shifted ? p->zero + 128 : p->zero), &zero));
+    QX_TRY(add(g, at, &(new_node){"QuantizeLinear", {v, scale, zero}, hidden ? 2u : 3u, &v->type, codes, v->name, "QuantizeLinear"}, &q));
+    if (hidden) QX_TRY(qx_attr_set_int(q, "output_dtype", codes));
+    QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {q->out[0], scale, zero}, 3, &v->type, v->type.dtype, v->name, "DequantizeLinear"}, &dq));
+    *out = dq->out[0];
+    return QX_OK;
+}
+
+/* The same arithmetic in operators that ONNX Runtime's CPU provider runs as they are: it refuses float8 Q/DQ around MatMul. */
+static qx_status cast_pair(qx_value *v, const pair *p, qx_value **out)
+{
+    qx_graph *g = v->graph;
+    qx_node *at = place_after(v), *n;
+    qx_value *scale;
+    qx_dtype t = v->type.dtype;
+    QX_TRY(scalar(g, v->name, "scale", t, p->scale, &scale));
+    QX_TRY(add(g, at, &(new_node){"Div", {v, scale}, 2, &v->type, t, v->name, "Div"}, &n));
+    QX_TRY(add(g, at, &(new_node){"Cast", {n->out[0]}, 1, &v->type, p->codes, v->name, "CastTo"}, &n));
+    QX_TRY(qx_attr_set_int(n, "to", p->codes));
+    QX_TRY(qx_attr_set_int(n, "saturate", 1));
+    QX_TRY(add(g, at, &(new_node){"Cast", {n->out[0]}, 1, &v->type, t, v->name, "CastBack"}, &n));
+    QX_TRY(qx_attr_set_int(n, "to", t));
+    QX_TRY(add(g, at, &(new_node){"Mul", {n->out[0], scale}, 2, &v->type, t, v->name, "Mul"}, &n));
+    *out = n->out[0];
+    return QX_OK;
+}
+
+qx_status qx_emit_pair(qx_pipeline *pipe, qx_value *v, qx_dtype codes, float scale, int32_t zero, qx_value **out)
+{
+    struct qx_emit *e = pipe->emit;
+    for (pair *p = v->id < e->n ? e->of[v->id] : NULL; p; p = p->next)
+        if (p->codes == codes && p->scale == scale && p->zero == zero) { *out = p->out; return QX_OK; }
+    pair *p = qx_arena_alloc(pipe->model->arena, sizeof *p);
+    if (!p) return QX_E_NOMEM;
+    *p = (pair){.codes = codes, .scale = scale, .zero = zero};
+    bool casts = pipe->opt->target == QX_TARGET_ORT && qx_dtype_is_float(codes);
+    QX_TRY(casts ? cast_pair(v, p, &p->out) : standard_pair(pipe, v, p, &p->out));
+    if (v->id < e->n) { p->next = e->of[v->id]; e->of[v->id] = p; }
+    *out = p->out;
+    return QX_OK;
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------------ */
+
+static const char *suffix_of(qx_dtype codes)
+{
+    switch (codes) {
+    case QX_DT_INT8: return "i8";
+    case QX_DT_UINT8: return "u8";
+    case QX_DT_INT4: return "i4";
+    case QX_DT_UINT4: return "u4";
+    case QX_DT_FLOAT8E4M3FN: case QX_DT_FLOAT8E5M2: return "f8";
+    case QX_DT_FLOAT4E2M1: return "f4";
+    default: return "q";
+    }
+}
+
+static qx_status add_part(qx_graph *g, const qx_plan_weight *w, qx_part part, const char *suffix, qx_value **out)
+{
+    *out = NULL;
+    if (!w->job->part[part]) return QX_OK;
+    const char *name = qx_arena_printf(g->model->arena, "%s_%s", w->value->name, suffix);
+    return name ? qx_init_add(g, name, w->job->part[part], out) : QX_E_NOMEM;
+}
+
+typedef enum form { FORM_SAME, FORM_NK_TRANSPOSE, FORM_NK_GEMM, FORM_NBITS, FORM_GATHER } form;
+
+static bool power_of_two(int64_t v) { return v > 0 && (v & (v - 1)) == 0; }
+
+/* MatMulNBits multiplies by a [N, K] matrix of blocks of 4 or 8 bits; the scales have the type of x. */
+static bool nbits_fits(const qx_pipeline *pipe, const qx_linear *l, const qx_qspec *s)
+{
+    bool bits = s->codes == QX_DT_INT4 || s->codes == QX_DT_UINT4 || s->codes == QX_DT_INT8;
+    if (pipe->opt->target != QX_TARGET_ORT || !bits || s->block < 16 || !power_of_two(s->block) || s->block > 256) return false;
+    return l->node->op->id == QX_OP_MatMul && l->plain && l->w->rank == 2 && (l->x->type.dtype == QX_DT_FLOAT || l->x->type.dtype == QX_DT_FLOAT16);
+}
+
+/* GatherBlockQuantized dequantizes the rows that are asked for; a DequantizeLinear in front of Gather the whole table each time. */
+static bool gather_fits(const qx_pipeline *pipe, const qx_plan_item *it)
+{
+    const qx_plan_weight *w = it->weight;
+    const bool bits = w->spec.codes == QX_DT_INT4 || w->spec.codes == QX_DT_UINT4, own = w->items == 1 && w->value->n_uses == 1 && it->lin->w_in == w->value;
+    return pipe->opt->target == QX_TARGET_ORT && it->lin->embedding && own && bits && w->spec.block >= 16 && power_of_two(w->spec.block) && it->lin->contract_axis == 1;
+}
+
+static bool all_nbits(const qx_pipeline *pipe, const qx_plan_weight *w)
+{
+    for (int64_t i = 0; i < pipe->plan->linears.count; i++) {
+        const qx_plan_item *it = &pipe->plan->items[i];
+        if (it->weight == w && (!it->pass || !nbits_fits(pipe, it->lin, &w->spec))) return false;
+    }
+    return true;
+}
+
+/* ONNX Runtime's CPU provider multiplies with 8-bit activations (5 dB worse, measured) when an INT8 weight's dequantizer feeds MatMul or Gemm directly
+ * and the activation is float; behind a Transpose it computes what is written, at least below opset 21. For what MatMulNBits cannot hold. */
+static bool integer_weight_only(const qx_pipeline *pipe, const qx_plan_item *it)
+{
+    const qx_linear *l = it->lin;
+    return pipe->opt->target == QX_TARGET_ORT && !it->act && !qx_dtype_is_float(it->weight->spec.codes) && !l->is_conv &&
+           it->weight->tensor->rank == 2 && it->weight->spec.block == 0 && l->contract_axis == 0;
+}
+
+static form choose_form(const qx_pipeline *pipe, const qx_plan_item *it)
+{
+    const qx_plan_weight *w = it->weight;
+    const qx_linear *l = it->lin;
+    if (gather_fits(pipe, it)) return FORM_GATHER;
+    if (w->spec.block <= 0) return integer_weight_only(pipe, it) ? FORM_NK_TRANSPOSE : FORM_SAME;
+    if (nbits_fits(pipe, l, &w->spec) && all_nbits(pipe, w)) return FORM_NBITS;
+    bool last = l->contract_axis == w->tensor->rank - 1;
+    if (last || w->tensor->rank != 2 || pipe->opt->target == QX_TARGET_TENSORRT) return FORM_SAME;
+    bool flips = l->node->op->id == QX_OP_Gemm && l->w_index == 1 && w->items == 1 && w->value->n_uses == 1 && l->w_in == w->value;
+    return flips ? FORM_NK_GEMM : FORM_NK_TRANSPOSE;
+}
+
+/* Rows of K elements are filled up to whole blocks: no more than a sixteenth is wasted, where that is possible. */
+static int64_t nbits_block(int64_t k)
+{
+    enum { MOST = 128, LEAST = 16 };
+    int64_t block = MOST;
+    while (block > LEAST && (k + block - 1) / block * block - k > k / 16) block /= 2;
+    return block;
+}
+
+void qx_emit_prefer_blocks(const qx_pipeline *pipe, qx_plan_item *it)
+{
+    qx_qspec *s = &it->weight->spec;
+    if (pipe->opt->target != QX_TARGET_ORT || it->act || s->codes != QX_DT_INT8 || s->block != 0) return;
+    s->block = nbits_block(it->lin->k);
+    if (choose_form(pipe, it) != FORM_NBITS) s->block = 0;
+}
+
+qx_why qx_emit_fits(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, const char **detail)
+{
+    (void)pipe;
+    *detail = NULL;
+    if (it->lin->contract_axis < 0 && (spec->block > 0 || (spec->block == 0 && it->lin->channel_axis < 0))) { *detail = "contracted over several axes"; return QX_WHY_NOT_ELIGIBLE; }
+    if (spec->block <= 0) return QX_WHY_NONE;
+    if (it->lin->is_conv) { *detail = "blocks along a convolution's channels"; return QX_WHY_NOT_ELIGIBLE; }
+    return QX_WHY_NONE;
+}
+
+/* 8-bit rows: ONNX Runtime dequantizes the whole table at each run when a DequantizeLinear stands in front of Gather. Behind it only what was asked for. */
+static bool rows_fit(const qx_pipeline *pipe, const qx_plan_item *it)
+{
+    const qx_qspec *s = &it->weight->spec;
+    const int64_t most = pipe->opt->max_opset;
+    return pipe->opt->target == QX_TARGET_ORT && it->lin->embedding && it->lin->w_in == it->weight->value && it->lin->channel_axis == 0 && it->weight->tensor->rank == 2 &&
+           s->codes == QX_DT_INT8 && s->block == 0 && (!most || most >= OPSET_BLOCKS);
+}
+
+qx_need qx_emit_weight_need(const qx_pipeline *pipe, const qx_plan_item *it)
+{
+    qx_need need = qx_emit_need(&it->weight->spec);
+    for (int64_t i = 0; it->weight->embedding && i < pipe->plan->linears.count; i++)
+        if (pipe->plan->items[i].weight == it->weight && rows_fit(pipe, &pipe->plan->items[i])) need = qx_need_for(it->weight->spec.codes, it->weight->spec.scale, true, true);
+    return need;
+}
+
+qx_need qx_emit_need(const qx_qspec *spec) { return qx_need_for(spec->codes, spec->scale, spec->block != -1, spec->block > 0); }
+
+qx_status qx_emit_raise(qx_pipeline *pipe, qx_need need, const char *because)
+{
+    const qx_quantize_options *o = pipe->opt;
+    if (o->max_opset && need.opset > o->max_opset)
+        QX_FAIL(pipe->ctx, QX_E_USAGE, "%s needs opset %lld, --max-opset allows %lld", because, (long long)need.opset, (long long)o->max_opset);
+    if (o->max_ir && need.ir > o->max_ir)
+        QX_FAIL(pipe->ctx, QX_E_USAGE, "%s needs IR version %lld, --max-ir allows %lld", because, (long long)need.ir, (long long)o->max_ir);
+    return qx_opset_raise(pipe->model, need, because);
+}
+
+static int64_t dq_axis(const qx_plan_item *it, form f)
+{
+    if (f == FORM_NK_TRANSPOSE || f == FORM_NK_GEMM) return it->weight->spec.block > 0 ? 1 : 0;
+    return it->weight->spec.block > 0 ? it->lin->contract_axis : it->lin->channel_axis;
+}
+
+static bool two_level(const qx_plan_weight *w) { return w->job->part[QX_PART_SCALE2] != NULL; }
+
+/* Block scales that are codes themselves: dequantized by the scale of the tensor first. */
+static qx_status block_scales(qx_plan_weight *w, qx_value *codes, qx_value *scale2, qx_value **out)
+{
+    qx_graph *g = w->value->graph;
+    qx_node *n, *at = w->value->def ? w->value->def->next : g->first;
+    const char *base = qx_arena_printf(g->model->arena, "%s_scale", w->value->name);
+    if (!base) return QX_E_NOMEM;
+    QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {codes, scale2}, 2, &codes->type, QX_DT_FLOAT, base, "DequantizeLinear"}, &n));
+    *out = n->out[0];
+    return QX_OK;
+}
+
+static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_value *codes, qx_value *scale, qx_value *zero, qx_value **out)
+{
+    qx_plan_weight *w = it->weight;
+    qx_graph *g = w->value->graph;
+    (void)pipe;
+    qx_node *n, *at = w->value->def ? w->value->def->next : g->first;
+    qx_type t = codes->type;
+    if (scale->def) at = scale->def->next;
+    const bool powers = w->spec.scale == QX_DT_FLOAT8E8M0; /* a scale that says nothing about the type of the result */
+    const qx_dtype made = two_level(w) ? QX_DT_FLOAT : w->tensor->dtype;
+    QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {codes, scale, zero}, zero ? 3u : 2u, &t, made, w->value->name, "DequantizeLinear"}, &n));
+    if (powers) QX_TRY(qx_attr_set_int(n, "output_dtype", made));
+    if (w->spec.block != -1) QX_TRY(qx_attr_set_int(n, "axis", dq_axis(it, f)));
+    if (w->spec.block > 0) QX_TRY(qx_attr_set_int(n, "block_size", w->spec.block));
+    *out = n->out[0];
+    if (made != w->tensor->dtype) {
+        QX_TRY(add(g, at, &(new_node){"Cast", {*out}, 1, &t, w->tensor->dtype, w->value->name, "Cast"}, &n));
+        QX_TRY(qx_attr_set_int(n, "to", w->tensor->dtype));
+        *out = n->out[0];
+    }
+    if (f != FORM_NK_TRANSPOSE) return QX_OK;
+    static const int64_t perm[2] = {1, 0};
+    QX_TRY(add(g, at, &(new_node){"Transpose", {n->out[0]}, 1, &w->value->type, w->tensor->dtype, w->value->name, "Transpose"}, &n));
+    QX_TRY(qx_attr_set_ints(n, "perm", perm, 2));
+    *out = n->out[0];
+    return QX_OK;
+}
+
+static qx_status to_nbits(qx_pipeline *pipe, qx_plan_item *it, qx_value *codes, qx_value *scale, qx_value *zero)
+{
+    qx_node *n = it->lin->node;
+    const qx_plan_weight *w = it->weight;
+    if (!qx_graph_opset(pipe->model->graph, "com.microsoft")) QX_TRY(qx_model_set_opset(pipe->model, "com.microsoft", 1));
+    QX_TRY(qx_node_set_op(n, "com.microsoft", "MatMulNBits"));
+    QX_TRY(qx_node_set_in(n, 1, codes));
+    QX_TRY(qx_node_set_in(n, 2, scale));
+    if (zero) QX_TRY(qx_node_set_in(n, 3, zero));
+    QX_TRY(qx_attr_set_int(n, "K", qx_view_k(&w->view)));
+    QX_TRY(qx_attr_set_int(n, "N", w->view.n));
+    QX_TRY(qx_attr_set_int(n, "bits", qx_dtype_bits(w->spec.codes)));
+    return qx_attr_set_int(n, "block_size", w->spec.block);
+}
+
+static qx_status to_gather(qx_pipeline *pipe, qx_plan_item *it, qx_value *codes, qx_value *scale, qx_value *zero)
+{
+    qx_node *n = it->lin->node;
+    const qx_qspec *s = &it->weight->spec;
+    if (!qx_graph_opset(pipe->model->graph, "com.microsoft")) QX_TRY(qx_model_set_opset(pipe->model, "com.microsoft", 1));
+    QX_TRY(qx_node_set_op(n, "com.microsoft", "GatherBlockQuantized"));
+    QX_TRY(qx_node_set_in(n, 0, codes));
+    QX_TRY(qx_node_set_in(n, 2, scale));
+    if (zero) QX_TRY(qx_node_set_in(n, 3, zero));
+    QX_TRY(qx_attr_remove(n, "axis"));
+    QX_TRY(qx_attr_set_int(n, "gather_axis", 0));
+    QX_TRY(qx_attr_set_int(n, "quantize_axis", 1));
+    return qx_attr_set_int(n, "block_size", s->block);
+}
+
+/* Gather of the codes and of their scales in front of a DequantizeLinear, which takes over the node's output. */
+static qx_status rows_of_codes(qx_plan_item *it, qx_value *codes, qx_value *scale)
+{
+    qx_node *n = it->lin->node, *q, *s;
+    qx_graph *g = n->graph;
+    qx_value *ids = n->in[1], *axes;
+    qx_weight *last;
+    const qx_type *like = &n->out[0]->type;
+    const qx_dtype type = it->weight->tensor->dtype;
+    const char *name = qx_arena_printf(g->model->arena, "%s_axes", n->out[0]->name);
+    if (!name) return QX_E_NOMEM;
+    QX_TRY(qx_weight_from_bytes(g->model, QX_DT_INT64, 1, &(int64_t){1}, &(int64_t){-1}, &last));
+    QX_TRY(qx_init_add(g, name, last, &axes));
+    QX_TRY(add(g, n, &(new_node){"Gather", {codes, ids}, 2, like, codes->type.dtype, n->out[0]->name, "Gather"}, &q));
+    QX_TRY(add(g, n, &(new_node){"Gather", {scale, ids}, 2, &ids->type, type, n->out[0]->name, "GatherScale"}, &s));
+    qx_type one = ids->type;
+    if (one.has_shape) one.rank = 0, one.has_shape = false;
+    QX_TRY(add(g, n, &(new_node){"Unsqueeze", {s->out[0], axes}, 2, &one, type, n->out[0]->name, "Unsqueeze"}, &s));
+    QX_TRY(qx_node_set_op(n, "", "DequantizeLinear"));
+    QX_TRY(qx_node_set_in(n, 0, q->out[0]));
+    QX_TRY(qx_node_set_in(n, 1, s->out[0]));
+    QX_TRY(qx_attr_set_int(n, "axis", -1));
+    return qx_attr_set_int(n, "block_size", it->lin->k);
+}
+
+static qx_status all_rows_of_codes(qx_pipeline *pipe, const qx_plan_weight *w, qx_value *codes, qx_value *scale)
+{
+    for (int64_t i = 0; w->embedding && i < pipe->plan->linears.count; i++) {
+        qx_plan_item *it = &pipe->plan->items[i];
+        if (it->weight == w && rows_fit(pipe, it)) QX_TRY(rows_of_codes(it, codes, scale));
+    }
+    return QX_OK;
+}
+
+/* Every linear that uses the weight becomes MatMulNBits on the same codes. */
+static qx_status all_to_nbits(qx_pipeline *pipe, const qx_plan_weight *w, qx_value *codes, qx_value *scale, qx_value *zero)
+{
+    for (int64_t i = 0; i < pipe->plan->linears.count; i++)
+        if (pipe->plan->items[i].weight == w) QX_TRY(to_nbits(pipe, &pipe->plan->items[i], codes, scale, zero));
+    return QX_OK;
+}
+
+static int64_t job_bytes(const qx_job *job)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < QX_PART_COUNT_; i++)
+        if (job->part[i]) sum += (int64_t)job->part[i]->bytes;
+    return sum;
+}
+
+static qx_status report_weight(qx_pipeline *pipe, const qx_plan_item *it)
+{
+    qx_plan_weight *w = it->weight;
+    if (!pipe->report) return QX_OK;
+    w->report_row = pipe->report->n_tensors;
+    qx_report_tensor t = {.name = w->value->name, .format = w->format, .bytes_before = (int64_t)w->tensor->bytes, .bytes_after = job_bytes(w->job), .n = w->view.n,
+                          .k = qx_view_k(&w->view), .block = w->spec.block, .sqnr = NAN, .input_sqnr = it->act_sqnr, .node = it->lin->node->name, .scope = it->lin->node->scope};
+    return qx_report_add_tensor(pipe->report, &t);
+}
+
+static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
+{
+    qx_plan_weight *w = it->weight;
+    qx_graph *g = w->value->graph;
+    qx_value *codes, *scale, *zero, *scale2, *dq;
+    QX_TRY(add_part(g, w, QX_PART_CODES, suffix_of(w->spec.codes), &codes));
+    QX_TRY(add_part(g, w, QX_PART_SCALE, "scale", &scale));
+    QX_TRY(add_part(g, w, QX_PART_ZERO, "zp", &zero));
+    QX_TRY(add_part(g, w, QX_PART_SCALE2, "scale_f32_scale", &scale2));
+    if (scale2) QX_TRY(block_scales(w, scale, scale2, &scale));
+    if (f == FORM_NBITS) return all_to_nbits(pipe, w, codes, scale, zero);
+    if (f == FORM_GATHER) return to_gather(pipe, it, codes, scale, zero);
+    QX_TRY(all_rows_of_codes(pipe, w, codes, scale));
+    if (!w->value->n_uses) return QX_OK;
+    QX_TRY(dequantizer(pipe, it, f, codes, scale, zero, &dq));
+    if (f == FORM_NK_GEMM) {
+        QX_TRY(qx_attr_set_int(it->lin->node, "transB", 1));
+        return qx_node_set_in(it->lin->node, it->lin->w_index, dq);
+    }
+    return qx_value_replace_uses(w->value, dq, dq->def);
+}
+
+static qx_layout layout_of(form f) { return f == FORM_NBITS ? QX_LAYOUT_NBITS : f == FORM_SAME || f == FORM_GATHER ? QX_LAYOUT_SAME : QX_LAYOUT_NK; }
+
+qx_status qx_emit_bytes(qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, bool external, int64_t *bytes)
+{
+    qx_plan_weight w = *it->weight; /* tried on a copy */
+    qx_plan_item tried = *it;
+    qx_job *job;
+    w.spec = *spec;
+    tried.weight = &w;
+    const form f = choose_form(pipe, &tried);
+    QX_TRY(qx_job_new(pipe->model, w.tensor, &w.view, NULL, &w.spec, layout_of(f), &job));
+    *bytes = 0;
+    for (int i = 0; i < QX_PART_COUNT_; i++)
+        if (job->part[i]) *bytes += qx_write_tensor_bytes((int64_t)job->part[i]->bytes, external);
+    return QX_OK;
+}
+
+qx_status qx_emit_weight(qx_pipeline *pipe, qx_plan_item *it)
+{
+    qx_plan_weight *w = it->weight;
+    if (w->done) return QX_OK;
+    form f = choose_form(pipe, it);
+    if (f == FORM_NBITS) w->spec.scale = it->lin->x->type.dtype;
+    QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &w->spec, layout_of(f), &w->job));
+    QX_TRY(rewire(pipe, it, f));
+    w->done = true;
+    return report_weight(pipe, it);
+}
+
+qx_status qx_emit_float(qx_pipeline *pipe, qx_plan_weight *w)
+{
+    if (w->done || !w->steps) return QX_OK;
+    qx_value *v;
+    qx_qspec s = {.codes = w->tensor->dtype};
+    QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &s, QX_LAYOUT_SAME, &w->job));
+    w->done = true;
+    if (w->value->init) return qx_init_replace(w->value, w->job->part[QX_PART_CODES]);
+    const char *name = qx_arena_printf(pipe->model->arena, "%s_float", w->value->name);
+    if (!name) return QX_E_NOMEM;
+    QX_TRY(qx_init_add(w->value->graph, name, w->job->part[QX_PART_CODES], &v));
+    return qx_value_replace_uses(w->value, v, NULL);
+}
+
+qx_status qx_plan_store_rest(qx_pipeline *pipe)
+{
+    for (int64_t i = 0; i < pipe->plan->n_weights; i++) QX_TRY(qx_emit_float(pipe, &pipe->plan->weights[i]));
+    return QX_OK;
+}

@@ -1,0 +1,108 @@
+/* plan.h - the one place where "a float weight transform", "statistics" and "a format" meet: one item per linear operator.
+ *
+ * How a pipeline runs:
+ *   1. qx_plan_new finds the linear operators and gives every one an item. Name filters, --set and the default rules (rules.c) decide
+ *      which FORMAT pass has it (item->pass) or why it stays float (item->why).
+ *   2. plan() of the FORMAT passes fills item->spec and item->act for the items they have, then plan() of the WEIGHTS passes looks at
+ *      them. Both ask for statistics (qx_stats_want) of item->x_stat.
+ *   3. After the sweep, run() of the WEIGHTS passes, in text order: they derive float steps (qx_plan_step), rescale statistics that
+ *      they change (qx_stats_scale_channels), may fill spec.rule = QX_SCALE_GIVEN + spec.given, or set item->importance. They do not
+ *      make jobs. Weights that two linears share have one `weight` record, so a step is added once for both.
+ *   4. run() of the FORMAT passes (format.c) makes the jobs and the nodes (emit.c).
+ *   5. Weights with steps but no format are stored as float again (qx_plan_store_rest).
+ * A pass that wants to leave an item float calls qx_item_keep at any time before 4. */
+#ifndef QX_PASSES_PLAN_H
+#define QX_PASSES_PLAN_H
+
+#include "passes/linear/linear.h"
+#include "passes/pipeline.h"
+
+/* What becomes of one stored weight; shared by all linears that use it (tied weights once). */
+typedef struct qx_plan_weight {
+    qx_value *value;          /* the initializer or the output of the Constant */
+    const qx_weight *tensor;
+    qx_view view;
+    const qx_step *steps;     /* float transform so far; NULL: none */
+    qx_qspec spec;            /* format; codes QX_DT_UNDEFINED: stays float */
+    const char *format;       /* name for reports: "int8", "int4 block 32" */
+    int64_t items;            /* linears that use it */
+    bool embedding;           /* one of them is an embedding */
+    bool done;                /* emitted */
+    bool pruned;              /* a step before made it 2:4: zeros must stay */
+    bool solved;              /* gptq or sparsegpt has put its solver behind it */
+    qx_job *job;
+    int64_t report_row;       /* of report->tensors; -1: none */
+} qx_plan_weight;
+
+typedef struct qx_plan_item {
+    const qx_linear *lin;
+    qx_plan_weight *weight;   /* NULL: variable weight */
+    qx_pass *pass;            /* FORMAT pass that has it; NULL: stays float */
+    qx_why why;               /* why it stays float */
+    const char *detail;       /* numbers for that reason; may be NULL */
+    const char *notes;        /* what WEIGHTS passes did to it ("smoothquant 0.55 (norm)"); NULL: nothing */
+    bool asked;               /* named by --set or --include: rules of default names do not apply */
+    bool forced;              /* named by --set: rules of sizes do not apply either */
+    bool weight_only;         /* the pass stores its weight; x stays float although the format quantizes activations */
+    qx_pass *attention_pass;  /* FORMAT pass that may have it as an attention product (variable weight); NULL: none */
+    bool rescaled;            /* its output carries a folded factor or lacks a branch: not comparable with the float model's */
+    qx_value *x_stat;         /* value whose range statistics stand for x (same elements, through Reshape/Transpose) */
+    qx_dtype act;             /* format of x; UNDEFINED: stays float */
+    float act_range;          /* largest |x| that the format shall reach, chosen on the output by a WEIGHTS pass; 0: by the format's own rule */
+    float act_scale;          /* decided by the format pass in run(); > 0 when act is set */
+    int32_t act_zero;         /* zero point of x (UINT8) */
+    double act_sqnr;          /* of x on the rows that calibration kept, decibels; NaN: no rows, or float */
+} qx_plan_item;
+
+typedef struct qx_plan {
+    qx_linears linears;
+    qx_plan_item *items;      /* [linears.count], same index */
+    qx_attention *attentions; int64_t n_attentions;
+    qx_plan_weight *weights; int64_t n_weights;
+    int32_t *by_node;         /* node id -> item index, -1 none; length n_node_ids at the start */
+    uint32_t n_nodes;
+} qx_plan;
+
+/* What was decided for a node of the input model; indexed by node id. */
+typedef struct qx_decision { const qx_node *node; const char *name, *op, *graph; const qx_pass *pass; const char *format, *reason, *notes; int64_t float_bytes; bool rescaled; } qx_decision;
+
+struct qx_pipeline {
+    qx_ctx *ctx;
+    qx_arena *arena;              /* of the pipeline: text, option values */
+    qx_pass **passes; int n_passes; /* in text order */
+    const char *text;
+    /* while it runs: */
+    const qx_quantize_options *opt;
+    qx_pass **settings;           /* FORMAT pass of each --set, [opt->n_settings] */
+    qx_model *model;
+    qx_plan *plan;
+    qx_report *report;
+    qx_decision *decisions; uint32_t n_decisions;
+    struct qx_emit *emit;         /* emit.c: pairs and weights made so far */
+    bool have_data;               /* there are samples or loaded statistics: optional statistics may be asked for */
+    uint64_t stats_hash;          /* of what calibration found, before passes rescale it; 0: no data */
+    bool no_stats;                /* dry run without statistics: scales are placeholders, nothing is written */
+    int64_t n_quantized;
+    qx_status failed;             /* statistics lack what a format needs: told when the pass ends */
+    struct qx_pipeline **subs; int n_subs, cap_subs; /* parsed --set formats and those of a mix (qx_pipeline_adopt) */
+    qx_samples *samples;          /* while decide() runs; NULL: none */
+    qx_samples *shapes;           /* the first one shows how large samples are, for forecasts, in a dry run too; NULL: none */
+};
+
+/* Linear operators, filters and rules; fills pipe->plan. */
+qx_status qx_plan_new(struct qx_pipeline *pipe, qx_model *m);
+/* Linears whose weight is shared with one that stays float stay float too; called again after passes dropped items. */
+void qx_plan_settle(struct qx_pipeline *pipe);
+qx_plan_item *qx_plan_item_of(const qx_plan *plan, const qx_node *n); /* NULL: not a linear operator */
+/* Whether no item before this one has its weight. */
+bool qx_plan_first_reader(const qx_plan *plan, int64_t item);
+/* Puts a step behind the weight's steps. arg must live in the model's arena. */
+qx_status qx_plan_step(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_stepdef *def, const void *arg);
+/* The item stays float, for this reason. fmt may be NULL. */
+void qx_item_keep(struct qx_pipeline *pipe, qx_plan_item *it, qx_why why, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* Weights with steps that no format took are stored as float of their own type. */
+qx_status qx_plan_store_rest(struct qx_pipeline *pipe);
+/* The value that holds the same elements as v before Reshape, Transpose, Squeeze, Unsqueeze, Flatten, Identity. */
+qx_value *qx_same_elements(qx_value *v);
+
+#endif

@@ -1,0 +1,158 @@
+/* rules.c - default exclusions: by name (whole path components, so that "mlp.gate" does not find "mlp.gate_proj"), by size, by level. */
+#include "passes/place/rules.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "onnx/weight/weight.h"
+
+typedef enum group { every, head, vision, fine } group;
+static const struct keep { group g; const char *path, *what; } keeps[] = {
+#define QX_KEEP(g, path, what) {g, path, what},
+#include "passes/place/keep.def"
+#undef QX_KEEP
+};
+
+static bool is_separator(char c) { return c == '/' || c == '.' || c == 0; }
+
+/* Length of path at s when it matches there up to a separator, else 0; '.' of the path matches '/' and '.'. */
+static size_t match_here(const char *s, const char *path)
+{
+    size_t i = 0;
+    for (; path[i]; i++)
+        if (path[i] == '.' ? !s[i] || !is_separator(s[i]) : s[i] != path[i]) return 0;
+    return is_separator(s[i]) ? i : 0;
+}
+
+bool qx_path_has(const char *name, const char *path, bool only_first)
+{
+    const char *s = name;
+    while (*s && is_separator(*s)) s++;
+    for (;;) {
+        if (match_here(s, path)) return true;
+        if (only_first) return false;
+        while (!is_separator(*s)) s++;
+        if (!*s) return false;
+        s++;
+    }
+}
+
+static const struct keep *find_keep(const qx_linear *l)
+{
+    for (size_t i = 0; i < sizeof keeps / sizeof *keeps; i++) {
+        bool first = keeps[i].g == head;
+        if (qx_path_has(l->path, keeps[i].path, first) || qx_path_has(l->w_path, keeps[i].path, first)) return &keeps[i];
+    }
+    return NULL;
+}
+
+const char *qx_rule_name(const qx_linear *l, bool with_vision)
+{
+    const struct keep *k = find_keep(l);
+    if (l->embedding) return "embedding";
+    if (k && k->g != fine && (k->g != vision || with_vision)) return k->what;
+    return qx_rule_is_head(l) ? "language model head" : NULL;
+}
+
+bool qx_rule_is_vision(const qx_linear *l)
+{
+    const struct keep *k = find_keep(l);
+    return k && k->g == vision;
+}
+
+bool qx_rule_wants_eight(const qx_linear *l)
+{
+    const struct keep *k = find_keep(l);
+    return k && k->g == fine;
+}
+
+const qx_value *qx_rule_head_output(const qx_linear *l)
+{
+    enum { MAX_TAIL = 8, LEAST_VOCABULARY = 512 };
+    if (!l->w || !l->plain || l->n < LEAST_VOCABULARY || l->n < 4 * l->k) return NULL;
+    const qx_value *v = qx_node_out(l->node, 0);
+    for (int i = 0; v && i < MAX_TAIL; i++) {
+        if (v->is_output) return v;
+        if (v->n_uses != 1 || !(v->uses->node->op->traits & QX_T_POINTWISE)) return NULL;
+        v = qx_node_out(v->uses->node, 0);
+    }
+    return NULL;
+}
+
+bool qx_rule_is_head(const qx_linear *l) { return qx_rule_head_output(l) != NULL; }
+
+bool qx_rule_names_head(const qx_linear *l)
+{
+    const struct keep *k = find_keep(l);
+    if (l->embedding) return false;
+    return k ? strstr(k->what, "language model head") != NULL : qx_rule_is_head(l);
+}
+
+static bool is_square(const qx_conv_window *w)
+{
+    for (int i = 1; i < w->rank; i++)
+        if (w->kernel[i] != w->kernel[0]) return false;
+    return true;
+}
+
+static bool each_kernel_at_least(const qx_conv_window *w, int64_t k)
+{
+    for (int i = 0; i < w->rank; i++)
+        if (w->kernel[i] < k) return false;
+    return true;
+}
+
+/* Convolutions with few channels have no INT8 kernel on the usual devices; the exceptions are the peer's table. */
+static bool int8_conv_fits(const qx_linear *l, int64_t oc, int64_t ic)
+{
+    if (oc >= 16 && ic >= 16) return true;
+    if (l->group > 1) return oc % 8 == 0 && each_kernel_at_least(&l->window, 3);
+    bool one_side = l->x->is_input || oc >= 16 || ic >= 16;
+    return (oc % 8 == 0 || ic % 8 == 0) && one_side && is_square(&l->window);
+}
+
+static qx_why conv_size(const qx_linear *l, qx_family family, char *detail, size_t cap)
+{
+    int64_t oc = l->w->dims[0], ic = l->w->dims[1]; /* the weight's dims 0 and 1, for ConvTranspose too */
+    int64_t volume = l->window.kernel[0] * l->window.kernel[1] * l->window.kernel[2];
+    bool image_end = l->group == 1 && (oc <= 4 || ic <= 4);
+    snprintf(detail, cap, "%lld and %lld", (long long)oc, (long long)ic);
+    if (family == QX_FAMILY_FP8 && (oc <= 16 || ic <= 16)) return QX_WHY_FEW_CHANNELS;
+    if (family == QX_FAMILY_INT8 && (image_end || !int8_conv_fits(l, oc, ic))) return QX_WHY_FEW_CHANNELS;
+    snprintf(detail, cap, "%lld elements, at most 32", (long long)volume);
+    if (family == QX_FAMILY_FP8 && volume > 32) return QX_WHY_LARGE_KERNEL;
+    return QX_WHY_NONE;
+}
+
+qx_why qx_rule_size(const qx_linear *l, qx_family family, char *detail, size_t cap)
+{
+    enum { LEAST = 16 };
+    detail[0] = 0;
+    const bool ordinary = l->plain || l->is_conv || l->embedding; /* others may be no layer at all: tables of angles, masks, reductions */
+    if (!l->w || l->embedding || (family == QX_FAMILY_WEIGHT_ONLY && ordinary)) return QX_WHY_NONE;
+    if (l->is_conv) return conv_size(l, family, detail, cap);
+    snprintf(detail, cap, "K %lld, at least %d", (long long)l->k, LEAST);
+    if (l->k < LEAST) return QX_WHY_SMALL_K;
+    snprintf(detail, cap, "N %lld, at least %d", (long long)l->n, LEAST);
+    if (l->n < LEAST) return QX_WHY_SMALL_N;
+    return QX_WHY_NONE;
+}
+
+int qx_rule_up_block(const qx_linear *l)
+{
+    const char *at = strstr(l->path, "up_blocks");
+    if (!at || !is_separator(at[9]) || at[10] < '0' || at[10] > '9') return -1;
+    return at[11] >= '0' && at[11] <= '9' ? (at[10] - '0') * 10 + at[11] - '0' : at[10] - '0';
+}
+
+bool qx_rule_above_level(const qx_linear *l, double level)
+{
+    static const char *const qkv[] = {"to_q", "to_k", "to_v", "to_qkv"};
+    const char *name = l->path;
+    if (level <= 0 || l->is_conv || l->embedding) return false;
+    if (level >= 3) return qx_path_has(name, "proj_out", false) && !qx_path_has(name, "single_transformer_blocks", false); /* Flux: half of a block's feed-forward */
+    if (level >= 2 && qx_path_has(name, "ff.net", false)) return false;
+    for (size_t i = 0; level >= 2.5 && i < sizeof qkv / sizeof *qkv; i++)
+        if (qx_path_has(name, qkv[i], false)) return false;
+    return true;
+}

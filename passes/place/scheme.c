@@ -1,0 +1,346 @@
+/* scheme.c - what all formats do: settle items, ask for statistics, choose scales, write nodes. Decides everything before it changes
+ * anything. */
+#include "passes/place/scheme.h"
+#include "passes/place/second_level.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/quant.h"
+#include "onnx/weight/weight.h"
+
+/* ---- plan ------------------------------------------------------------------------------------------------------------- */
+
+static bool is_plain_float(qx_dtype t) { return t == QX_DT_FLOAT || t == QX_DT_FLOAT16 || t == QX_DT_BFLOAT16; }
+
+/* What an operator with float inputs gets where its pass's own format is not meant or does not fit: the most accurate 8 bits. */
+static const qx_qspec eight_bits = {.codes = QX_DT_INT8, .narrow = true, .rule = QX_SCALE_AMAX};
+
+/* Weights that have no blocks (convolutions, contractions over several axes) take most of some files; in 8 bits with a scale a channel they lose far less than
+ * those in blocks. First and last convolutions stay float. */
+static qx_why takes_eight(const qx_pass *p, const qx_plan_item *it, char sizes[120], const char **detail)
+{
+    const qx_why why = qx_rule_size(it->lin, QX_FAMILY_INT8, sizes, 120);
+    *detail = sizes;
+    return why != QX_WHY_NONE ? why : qx_emit_fits(p->pipe, it, &eight_bits, detail);
+}
+
+static bool wants_eight(const qx_pass *p, const qx_scheme *s, const qx_plan_item *it)
+{
+    char sizes[120];
+    const char *detail;
+    return !it->forced && qx_dtype_bits(s->weight.codes) == 4 && qx_rule_wants_eight(it->lin) && takes_eight(p, it, sizes, &detail) == QX_WHY_NONE;
+}
+
+static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+{
+    char detail[120];
+    const char *why_detail;
+    const qx_linear *l = it->lin;
+    if (s->end_block >= 0 && l->is_conv && !it->asked && (qx_rule_up_block(l) == s->end_block || qx_path_has(l->path, "down_blocks.0", false))) {
+        qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "works at the size of the output");
+        return;
+    }
+    if (qx_rule_above_level(l, s->level)) { qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "level %g", s->level); return; }
+    if (s->act && !it->weight_only && l->x->type.kind == QX_KIND_TENSOR && !is_plain_float(l->x->type.dtype)) {
+        qx_item_keep(p->pipe, it, QX_WHY_NOT_FLOAT, "input '%.80s' is %s", l->x->name, qx_dtype_get(l->x->type.dtype)->text);
+        return;
+    }
+    if (s->act && !it->weight_only && l->x->type.kind != QX_KIND_TENSOR) { qx_item_keep(p->pipe, it, QX_WHY_UNKNOWN_SHAPE, "type of '%.80s'", l->x->name); return; }
+    qx_why why = it->forced ? QX_WHY_NONE : qx_rule_size(l, s->family, detail, sizeof detail);
+    if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
+    if (wants_eight(p, s, it)) { it->weight_only = true; return; }
+    why = qx_emit_fits(p->pipe, it, &s->weight, &why_detail);
+    if (why == QX_WHY_NONE) return;
+    if (s->unblocked && !it->forced) why = takes_eight(p, it, detail, &why_detail);
+    if (why == QX_WHY_NONE) it->weight_only = true;
+    else qx_item_keep(p->pipe, it, why, "%s", why_detail);
+}
+
+qx_status qx_scheme_want_range(const qx_scheme *s, qx_stats *stats, qx_value *v)
+{
+    bool steps = s->range.method == QX_RANGE_STEPS_MIN_MEAN || s->range.method == QX_RANGE_STEPS_MEAN_MAX, all = s->level > 0;
+    qx_stat_request r = {.value = v, .kinds = QX_STAT_RANGE, .axis = -1};
+    if (all || steps) r.kinds |= QX_STAT_STEPS;
+    if (all || (!steps && s->range.method != QX_RANGE_MAX)) r.kinds |= QX_STAT_HISTOGRAM;
+    return qx_stats_want(stats, &r);
+}
+
+static qx_status want_input(qx_pass *p, const qx_scheme *s, qx_stats *stats, const qx_plan_item *it)
+{
+    if (s->act && !it->weight_only) QX_TRY(qx_scheme_want_range(s, stats, it->x_stat));
+    if (!s->importance || !p->pipe->have_data || !it->lin->by_rows) return QX_OK;
+    qx_stat_request r = {.value = it->lin->x, .kinds = QX_STAT_CHANNELS, .axis = -1};
+    return qx_stats_want(stats, &r);
+}
+
+static void fill_item(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+{
+    qx_plan_weight *w = it->weight;
+    const bool eight = it->weight_only && !(it->asked && it->lin->embedding);
+    w->spec = eight ? eight_bits : s->weight;
+    if (!w->spec.scale) w->spec.scale = w->tensor->dtype;
+    w->format = eight ? "int8-weights" : s->name;
+    it->act = it->weight_only ? QX_DT_UNDEFINED : s->act;
+    qx_emit_prefer_blocks(p->pipe, it);
+}
+
+static bool is_main(const qx_pass *p)
+{
+    for (int i = 0; i < p->pipe->n_passes; i++)
+        if (p->pipe->passes[i]->def->flags & QX_PASS_FORMAT) return p->pipe->passes[i] == p;
+    return false;
+}
+
+/* What stays float for its name or level keeps float arithmetic; its weight takes the format's place in the file. */
+static void take_rest(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+{
+    const char *detail;
+    if (it->pass || !it->weight || it->lin->embedding || (it->why != QX_WHY_DEFAULT_NAME && it->why != QX_WHY_LEVEL)) return;
+    char sizes[120];
+    if (qx_rule_size(it->lin, QX_FAMILY_INT8, sizes, sizeof sizes) != QX_WHY_NONE) return; /* the first and last convolution above all */
+    if (qx_emit_fits(p->pipe, it, &s->weight, &detail) != QX_WHY_NONE) return;
+    it->pass = p;
+    it->weight_only = true;
+    it->why = QX_WHY_NONE;
+}
+
+/* Number of the last up block, when there are at least two. */
+static int last_up_block(const qx_plan *plan)
+{
+    int last = -1;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        int n = qx_rule_up_block(&plan->linears.items[i]);
+        last = n > last ? n : last;
+    }
+    return last > 0 ? last : -1;
+}
+
+qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_scheme *scheme)
+{
+    qx_scheme *s = qx_arena_memdup(m->arena, scheme, sizeof *s);
+    if (!s) return QX_E_NOMEM;
+    qx_plan *plan = p->pipe->plan;
+    p->state = s;
+    s->end_block = s->keep_end ? last_up_block(plan) : -1;
+    for (int64_t i = 0; i < plan->linears.count; i++)
+        if (plan->items[i].pass == p) check_item(p, s, &plan->items[i]);
+    for (int64_t i = 0; s->rest && is_main(p) && i < plan->linears.count; i++) take_rest(p, s, &plan->items[i]);
+    qx_plan_settle(p->pipe);
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        if (plan->items[i].pass != p) continue;
+        fill_item(p, s, &plan->items[i]);
+        QX_TRY(want_input(p, s, stats, &plan->items[i]));
+    }
+    if (s->residual) QX_TRY(qx_residual_plan(p, stats, s));
+    return s->attention ? qx_attention_plan(p, stats, s) : QX_OK;
+}
+
+bool qx_scheme_range_auto(const qx_pass *p) { return strcmp(qx_opt_text(p, "act"), "auto") == 0; }
+
+qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format, qx_range_method without)
+{
+    static const struct { const char *name; qx_range_method method; } methods[] = {
+        {"max", QX_RANGE_MAX}, {"percentile", QX_RANGE_PERCENTILE}, {"entropy", QX_RANGE_ENTROPY}, {"mse", QX_RANGE_MSE},
+        {"steps-min-mean", QX_RANGE_STEPS_MIN_MEAN}, {"steps-mean-max", QX_RANGE_STEPS_MEAN_MAX},
+    };
+    qx_range_options r = {.method = without, .percentile = qx_opt_float(p, "percentile"), .step_fraction = qx_opt_float(p, "step-fraction"),
+                          .levels = levels, .format = format};
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        if (strcmp(methods[i].name, qx_opt_text(p, "act")) == 0) r.method = methods[i].method;
+    return r;
+}
+
+bool qx_scheme_keep_end(const qx_pass *p) { return qx_opt_text(p, "end")[0] == 'f'; }
+
+bool qx_scheme_unblocked(const qx_pass *p) { return qx_opt_text(p, "unblocked")[0] == 'i'; }
+
+bool qx_scheme_rest(const qx_pass *p) { return qx_opt_text(p, "rest")[0] == 'w'; }
+
+bool qx_scheme_fuses(const qx_pass *p, const char *option)
+{
+    const char *text = qx_opt_text(p, option);
+    return strcmp(text, "on") == 0 || (strcmp(text, "auto") == 0 && p->pipe->opt->target == QX_TARGET_TENSORRT);
+}
+
+/* ---- scales ----------------------------------------------------------------------------------------------------------- */
+
+/* A scale that is written is finite and normal. In float16 models small scales are raised to the smallest normal number (2^-14). */
+static qx_why round_scale(qx_dtype type, float raw, float *scale, char detail[120])
+{
+    snprintf(detail, 120, "%g", (double)raw);
+    if (!isfinite(raw) || raw < FLT_MIN) return QX_WHY_SCALE_NOT_NORMAL;
+    if (type == QX_DT_FLOAT16 && raw < 0x1p-14f) raw = 0x1p-14f;
+    if (type == QX_DT_FLOAT16 && raw > 65504.0f) return QX_WHY_SCALE_NOT_NORMAL;
+    qx_format f = {.codes = QX_DT_INT8, .scale = type};
+    *scale = qx_scale_stored(&f, raw, NULL);
+    return QX_WHY_NONE;
+}
+
+static qx_status raw_scale(const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *raw, float *low)
+{
+    float reach = s->given, hi;
+    *low = 0;
+    if (!(reach > 0)) QX_TRY(qx_stats_threshold(stats, v, &s->range, &reach));
+    *raw = reach / s->levels;
+    if (!s->act_zero) return QX_OK;
+    QX_TRY(qx_stats_min_max(stats, v, reach, low, &hi));
+    *raw = (hi - *low) / 255;
+    return QX_OK;
+}
+
+qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero, char detail[120])
+{
+    float raw = 1, low = 0;
+    detail[0] = 0;
+    *zero = 0;
+    *scale = 1;
+    if (p->pipe->no_stats) return QX_WHY_NONE;
+    const qx_value_stats *vs = qx_stats_get(stats, v);
+    if (!vs || vs->count == 0) return QX_WHY_NOT_OBSERVED;
+    snprintf(detail, 120, "largest value %g", (double)vs->absmax);
+    if (!isfinite(vs->absmax) || vs->absmax == 0) return QX_WHY_SCALE_NOT_NORMAL;
+    if (vs->min <= -1e30f || vs->max >= 1e30f) return QX_WHY_MASK;
+    qx_status st = raw_scale(s, stats, v, &raw, &low);
+    if (st != QX_OK) {
+        p->pipe->failed = st;
+        return QX_WHY_NOT_OBSERVED;
+    }
+    qx_why why = round_scale(v->type.dtype, raw, scale, detail);
+    if (why != QX_WHY_NONE || !s->act_zero) return why;
+    float z = rintf(-low / *scale);
+    *zero = z < 0 ? 0 : z > 255 ? 255 : (int32_t)z;
+    return QX_WHY_NONE;
+}
+
+/* Decibels of x under its scale, on some of the rows that calibration kept for whoever asked; NaN: nobody did. */
+static double input_sqnr(const qx_plan_item *it, const qx_stats *stats)
+{
+    enum { ROWS = 64, AT_ONCE = 256 };
+    const qx_linear *l = it->lin;
+    const qx_value_stats *vs = stats ? qx_stats_get_rows(stats, l->x, l->is_conv ? &l->window : NULL) : NULL;
+    const int64_t all = vs ? (vs->n_rows < ROWS ? vs->n_rows : ROWS) * vs->row_len : 0;
+    double signal = 0, noise = 0;
+    for (int64_t i = 0, n; i < all; i += n) {
+        float x[AT_ONCE];
+        n = all - i < AT_ONCE ? all - i : AT_ONCE;
+        memcpy(x, vs->rows + i, (size_t)n * sizeof *x);
+        (void)qx_fake_quantize(&(qx_quant){.grid = {1, n, 1, n}, .format = {.codes = it->act}, .scale = &it->act_scale, .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL}, x);
+        for (int64_t k = 0; k < n; k++) {
+            const double v = vs->rows[i + k], d = x[k] - v;
+            signal += v * v;
+            noise += d * d;
+        }
+    }
+    return signal > 0 ? 10 * log10(signal / noise) : NAN;
+}
+
+float qx_scheme_reach(qx_dtype act, float scale)
+{
+    const qx_format f = {.codes = act, .narrow = act == QX_DT_INT8};
+    float lo = 0, hi = 1;
+    (void)qx_format_range(&f, &lo, &hi);
+    return scale * (act == QX_DT_UINT8 ? hi / 2 : hi);
+}
+
+/* Behind Relu, GELU or SiLU a zero point makes the steps nearly half as large. Where x is merely uneven by the samples seen, the shorter side is left its room. */
+static void take_zero_point(qx_pass *p, qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
+{
+    const float worth = 0.85f;
+    char detail[120];
+    float scale;
+    int32_t zero;
+    s->act_zero = true;
+    s->range.format = QX_DT_UINT8;
+    if (p->pipe->no_stats || qx_scheme_act_scale(p, s, stats, it->x_stat, &scale, &zero, detail) != QX_WHY_NONE || scale >= worth * it->act_scale) return;
+    it->act = QX_DT_UINT8;
+    it->act_scale = scale;
+    it->act_zero = zero;
+}
+
+static void decide_input(qx_pass *p, const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
+{
+    char detail[120];
+    qx_scheme mine = *s;
+    if (s->range_auto) mine.given = it->act_range;
+    qx_why why = qx_scheme_act_scale(p, &mine, stats, it->x_stat, &it->act_scale, &it->act_zero, detail);
+    if (why != QX_WHY_NONE) {
+        qx_item_keep(p->pipe, it, why, "input '%.60s' %s", it->lin->x->name, detail);
+        return;
+    }
+    if (s->act_zero_auto) take_zero_point(p, &mine, stats, it);
+    it->act_sqnr = input_sqnr(it, stats);
+}
+
+/* One scale a row where rows lie on several axes (experts): a block that is the whole row says that in the standard's form. TensorRT has no blocks
+ * of 8 bits: one scale for the tensor, unless a solver has chosen one a row. */
+static void scale_rows(const qx_pass *p, qx_plan_item *it)
+{
+    qx_plan_weight *w = it->weight;
+    if (it->lin->channel_axis >= 0 || w->spec.block) return;
+    w->spec.block = p->pipe->opt->target == QX_TARGET_TENSORRT && !w->solved ? -1 : it->lin->k;
+}
+
+static void decide_weight(const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
+{
+    const qx_value_stats *vs = s->importance && stats && it->lin->by_rows ? qx_stats_get(stats, it->lin->x) : NULL;
+    if (vs && vs->channels.n == it->lin->k && !it->weight->spec.importance) it->weight->spec.importance = vs->channels.importance;
+}
+
+/* ---- run -------------------------------------------------------------------------------------------------------------- */
+
+static qx_status raise_opset(qx_pass *p, const qx_plan_item *it)
+{
+    const qx_qspec *w = &it->weight->spec;
+    qx_need need = qx_emit_weight_need(p->pipe, it), act = {0, 0};
+    if (it->act) act = qx_emit_pair_need(p->pipe, it->lin->x, it->act);
+    if (act.opset > need.opset) need = act;
+    return qx_emit_raise(p->pipe, need, qx_dtype_get(need.opset == act.opset && it->act ? it->act : w->codes)->name);
+}
+
+/* The embedding that a head's weight is too (or the other way round) reads the same codes, whoever asked for them. */
+static void report_sharers(qx_pass *p, const qx_plan_item *it)
+{
+    const qx_plan *plan = p->pipe->plan;
+    for (int64_t i = 0; it->weight->embedding && it->weight->items > 1 && i < plan->linears.count; i++)
+        if (plan->items[i].weight == it->weight && !plan->items[i].pass) qx_applied(p, plan->items[i].lin->node, it->weight->format);
+}
+
+static qx_status write_item(qx_pass *p, qx_plan_item *it)
+{
+    qx_value *x;
+    QX_TRY(qx_emit_weight(p->pipe, it));
+    if (it->act) {
+        QX_TRY(qx_emit_pair(p->pipe, it->lin->x, it->act, it->act_scale, it->act_zero, &x));
+        QX_TRY(qx_node_set_in(it->lin->node, it->lin->x_index, x));
+    }
+    qx_applied(p, it->lin->node, it->weight->format);
+    report_sharers(p, it);
+    return QX_OK;
+}
+
+qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
+{
+    (void)m; /* the pipeline has it */
+    const qx_scheme *s = p->state;
+    qx_plan *plan = p->pipe->plan;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        if (plan->items[i].pass != p) continue;
+        decide_weight(s, stats, &plan->items[i]);
+        scale_rows(p, &plan->items[i]);
+        if (plan->items[i].act) decide_input(p, s, stats, &plan->items[i]);
+    }
+    if (p->pipe->failed != QX_OK) return p->pipe->failed;
+    if (s->concat) QX_TRY(qx_concat_share(p));
+    qx_plan_settle(p->pipe);
+    QX_TRY(qx_second_level_share(p));
+    for (int64_t i = 0; i < plan->linears.count; i++)
+        if (plan->items[i].pass == p) QX_TRY(raise_opset(p, &plan->items[i]));
+    if (s->residual) QX_TRY(qx_residual_run(p, stats, s));
+    for (int64_t i = 0; i < plan->linears.count; i++)
+        if (plan->items[i].pass == p) QX_TRY(write_item(p, &plan->items[i]));
+    if (s->attention) QX_TRY(qx_attention_run(p, stats, s));
+    return p->pipe->failed;
+}

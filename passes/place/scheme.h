@@ -1,0 +1,74 @@
+/* scheme.h - the machinery that FORMAT passes share: a pass fills a qx_scheme from its options, this does the rest. */
+#ifndef QX_PASSES_SCHEME_H
+#define QX_PASSES_SCHEME_H
+
+#include "passes/place/emit.h"
+#include "passes/place/rules.h"
+
+typedef struct qx_scheme {
+    const char *name;        /* for reports: "int8", "int4 block 32" */
+    qx_family family;        /* size rules */
+    qx_qspec weight;         /* template; the scale type follows the weight's unless scale is set (E8M0 ...) */
+    bool importance;         /* weigh the search by E[x^2] when there is data */
+    qx_dtype act;            /* QX_DT_UNDEFINED: weights only */
+    float levels;            /* positive levels of act: 127, 448 */
+    bool act_zero;           /* activations with a zero point (UINT8) */
+    bool act_zero_auto;      /* ... those of linear operators that lie mostly on one side of 0 */
+    qx_range_options range;
+    bool range_auto;         /* a range that a WEIGHTS pass chose on the output (item->act_range) comes before `range` */
+    float given;             /* such a range, for one item; 0: none */
+    double level;            /* 0: no levels */
+    bool attention;          /* products of attention too */
+    bool rest;               /* weights of operators that stay float for their name or level: stored in INT8 all the same */
+    bool unblocked;          /* weights that have no blocks: INT8 with a scale a channel (else float) */
+    bool keep_end;           /* convolutions of a UNet's first down and last up block: x stays float */
+    int end_block;           /* its number, -1: none; found by qx_scheme_plan */
+    bool residual;           /* skip inputs of residual Adds in convolution networks */
+    bool concat;             /* one scale for a Concat and its inputs */
+} qx_scheme;
+
+/* plan(): settles which items the pass keeps, fills their spec and act, asks for statistics. p->state is the scheme (in the model's arena). */
+qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_scheme *scheme);
+/* run(): scales from statistics, then nodes. */
+qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats);
+/* Asks for what qx_scheme_act_scale will read of v. Diffusion recipes (level > 0) ask for histogram and timesteps together, so that one statistics
+ * file serves every way of choosing the range. */
+qx_status qx_scheme_want_range(const qx_scheme *s, qx_stats *stats, qx_value *v);
+/* The scale of a value by its statistics, rounded to its type; the reason when it may not be written. */
+qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero, char detail[120]);
+/* The largest |x| that the codes of an activation span under a scale; of UINT8: half of what they span. */
+float qx_scheme_reach(qx_dtype act, float scale);
+/* Options that formats with activations share: act, percentile, step-fraction. `without`: what act=auto is where smoothquant chose no range. */
+qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format, qx_range_method without);
+bool qx_scheme_range_auto(const qx_pass *p);
+#define QX_SCHEME_RANGE_OPTIONS(without) \
+    {"act", QX_OPT_CHOICE, "auto", 0, 0, "auto|max|percentile|entropy|mse|steps-min-mean|steps-mean-max", "how the range of an activation is chosen; auto: by smoothquant on the output, without it " without}, \
+    {"percentile", QX_OPT_FLOAT, "99.999", 50, 100, NULL, "for act=percentile: how much of |x| is inside the range"}, \
+    {"step-fraction", QX_OPT_FLOAT, "1", 0, 1, NULL, "for act=steps-*: the first part of the diffusion steps that counts"}
+
+/* The unblocked option of formats in blocks: "int8". */
+bool qx_scheme_unblocked(const qx_pass *p);
+#define QX_SCHEME_UNBLOCKED_OPTION {"unblocked", QX_OPT_CHOICE, "int8", 0, 0, "int8|float", "weights that have no blocks (convolutions, Einsum over several axes): INT8 with a scale per channel, or float"}
+
+/* The rest option: "weights". */
+bool qx_scheme_rest(const qx_pass *p);
+#define QX_SCHEME_REST_OPTION {"rest", QX_OPT_CHOICE, "float", 0, 0, "float|weights", "operators that stay float for their name or level: all float, or their weights alone in INT8 (first and last convolution excepted)"}
+
+/* The end option: "float". */
+bool qx_scheme_keep_end(const qx_pass *p);
+#define QX_SCHEME_END_OPTION {"end", QX_OPT_CHOICE, "quantize", 0, 0, "quantize|float", "inputs of the convolutions in a diffusion UNet's first down and last up block, whose error reaches the output undamped"}
+
+/* attention.c: the four inputs of the two products of every attention that the pass may have. */
+qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
+qx_status qx_attention_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s);
+/* residual.c: skip inputs of residual Adds. */
+qx_status qx_residual_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
+qx_status qx_residual_run(qx_pass *p, qx_stats *stats, const qx_scheme *s);
+/* concat.c: one scale for a Concat's output and its inputs, where those have pairs. After the scales are decided. */
+qx_status qx_concat_share(qx_pass *p);
+/* The residual and concat options: "auto" is on for TensorRT. */
+bool qx_scheme_fuses(const qx_pass *p, const char *option);
+#define QX_SCHEME_RESIDUAL_OPTION {"residual", QX_OPT_CHOICE, "auto", 0, 0, "auto|on|off", "Q/DQ on the skip input of residual Adds of convolution networks; auto: for tensorrt, which fuses them"}
+#define QX_SCHEME_CONCAT_OPTION {"concat", QX_OPT_CHOICE, "auto", 0, 0, "auto|on|off", "one scale for a Concat's output and its quantized inputs, so that codes are moved and not rescaled; auto: for tensorrt"}
+
+#endif

@@ -1,0 +1,425 @@
+/* probe.c - see probe.h. Inputs and results of all linear operators of the main graph are watched; when a result is made, Y += X dW' (and what
+ * rounding X does) for operators that are to change. Convolutions and other shapes get noise of the energy that their score says. */
+#include "passes/search/probe.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/thread.h"
+#include "calib/divergence.h"
+#include "kernels/dot.h"
+#include "kernels/quant.h"
+#include "passes/search/search.h"
+#include "passes/place/rules.h"
+
+enum { TILE = 64 };
+static const int64_t few_weights = 20000000, most_weights = 2000000000;
+
+int64_t qx_probe_samples(int64_t weights) { return weights > most_weights ? 0 : weights < few_weights ? 4 : 1; }
+
+typedef struct held { qx_tensor *out; double **norm; } held; /* norm[output][rows]: log-sum-exp of each row of logits */
+struct qx_probe {
+    qx_ctx *ctx;
+    struct qx_pipeline *pipe;
+    const qx_stats *stats;
+    qx_samples *samples;
+    qx_exec *exec;
+    int64_t count; bool half;
+    held *ref;                       /* [count] */
+    qx_ends ends;                    /* where the outputs are compared */
+    bool *logits, any_logits;
+    qx_value **watched; int n_watched;
+    const qx_probe_change **change;  /* [items]: of this run, or NULL */
+    float **x; int64_t *x_len;       /* [items]: copies of inputs in this run */
+};
+
+/* ---- one operator ------------------------------------------------------------------------------------------------------ */
+
+typedef struct product {
+    qx_probe *p;
+    const qx_plan_item *item;
+    const qx_probe_change *c;
+    const float *x, *xq;             /* [rows][k]; xq is x when activations stay float */
+    int64_t rows, n, k;
+    float amax, alpha;
+    const float *importance;         /* [k] or NULL */
+    float *y;                        /* [rows][n]: added to */
+} product;
+
+/* Y[:, tile] += alpha (Xq Wq' - X W'), which is X dW' when x stays float. */
+static qx_status add_tile(void *user, int64_t t)
+{
+    const product *d = user;
+    qx_ctx *ctx = d->p->ctx;
+    const qx_plan_weight *w = d->item->weight;
+    const int64_t first = t * TILE, rows = d->n - first < TILE ? d->n - first : TILE, k = d->k;
+    float *a = NULL, *b = NULL, *scale = NULL, *y = NULL;
+    int32_t *zero = NULL;
+    qx_status st;
+    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(rows * k) * sizeof *a, (void **)&a));
+    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(rows * k) * sizeof *b, (void **)&b));
+    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(rows * k + rows) * sizeof *scale, (void **)&scale));
+    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(rows * k + rows) * sizeof *zero, (void **)&zero));
+    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(d->rows * rows) * sizeof *y, (void **)&y));
+    QX_TRY_GOTO(st, qx_rows_read(ctx, w->tensor, &w->view, NULL, first, rows, a));
+    for (int64_t i = 0; i < rows * k; i++) b[i] = d->c->smooth ? a[i] * d->c->smooth[i % k] : a[i];
+    qx_spec_fake(d->c->spec, rows, k, d->amax, d->importance, b, scale, zero);
+    const bool both = d->xq != d->x;
+    for (int64_t i = 0; i < rows * k && !both; i++) b[i] -= a[i];
+    qx_gemm_nt(d->rows, rows, k, d->xq, k, b, k, y, rows);
+    for (int64_t i = 0; i < d->rows; i++)
+        for (int64_t j = 0; j < rows; j++) d->y[i * d->n + first + j] += d->alpha * y[i * rows + j];
+    if (both) {
+        qx_gemm_nt(d->rows, rows, k, d->x, k, a, k, y, rows);
+        for (int64_t i = 0; i < d->rows; i++)
+            for (int64_t j = 0; j < rows; j++) d->y[i * d->n + first + j] -= d->alpha * y[i * rows + j];
+    }
+done:
+    qx_free(ctx, a);
+    qx_free(ctx, b);
+    qx_free(ctx, scale);
+    qx_free(ctx, zero);
+    qx_free(ctx, y);
+    return st;
+}
+
+/* The largest |W s|. */
+static qx_status tensor_amax(qx_ctx *ctx, qx_plan_item *it, int64_t k, const float *smooth, float *out)
+{
+    const qx_group one = {.items = &it, .n = 1, .x = it->lin->x, .k = k};
+    float *col;
+    *out = 0;
+    QX_TRY(qx_alloc_array(ctx, (size_t)k, sizeof *col, (void **)&col));
+    qx_status st = qx_group_columns(ctx, &one, 0, col, NULL);
+    for (int64_t j = 0; j < k && st == QX_OK; j++) *out = fmaxf(*out, smooth ? col[j] * smooth[j] : col[j]);
+    qx_free(ctx, col);
+    return st;
+}
+
+static qx_status add_product(product *d)
+{
+    qx_ctx *ctx = d->p->ctx;
+    float *xq = NULL;
+    qx_status st = QX_OK;
+    const qx_value_stats *vs = d->p->stats ? qx_stats_get(d->p->stats, d->item->lin->x) : NULL;
+    if (vs && vs->channels.n == d->k && !d->c->smooth) d->importance = vs->channels.importance;
+    if (d->c->spec->block < 0) QX_TRY(tensor_amax(ctx, (qx_plan_item *)(uintptr_t)d->item, d->k, d->c->smooth, &d->amax));
+    d->xq = d->x;
+    if (d->c->act && d->c->act_scale > 0) {
+        const qx_format f = {.codes = d->c->act == QX_DT_UINT8 ? QX_DT_INT8 : d->c->act};
+        QX_TRY(qx_alloc_raw(ctx, (size_t)(d->rows * d->k) * sizeof *xq, (void **)&xq));
+        for (int64_t i = 0; i < d->rows * d->k; i++) xq[i] = d->c->smooth ? d->x[i] / d->c->smooth[i % d->k] : d->x[i];
+        qx_fake_quantize(&(qx_quant){.grid = {d->rows, d->k, d->rows, d->k}, .format = f, .scale = &d->c->act_scale}, xq);
+        d->xq = xq;
+    }
+    st = qx_parallel(ctx, qx_cells_of(d->n, TILE), add_tile, d);
+    qx_free(ctx, xq);
+    return st;
+}
+
+/* Close to normal: the sum of four uniform numbers, from the place alone. */
+static float noise_at(uint64_t i)
+{
+    uint64_t z = (i + 1) * 0x9E3779B97F4A7C15u;
+    float sum = 0;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    for (int b = 0; b < 4; b++) sum += (float)((z >> (16 * b)) & 0xFFFF) / 65536.0f - 0.5f;
+    return sum * 1.7320508f; /* variance 4/12 */
+}
+
+static void add_noise(float *y, int64_t n, double error)
+{
+    double energy = 0;
+    for (int64_t i = 0; i < n; i++) energy += (double)y[i] * (double)y[i];
+    const float size = (float)sqrt(error * energy / (double)(n ? n : 1));
+    for (int64_t i = 0; i < n; i++) y[i] += size * noise_at((uint64_t)i);
+}
+
+/* Y is X W' with the rows of X in memory order. */
+static bool is_product(const qx_plan_item *it, int64_t x_len, int64_t y_len)
+{
+    const qx_linear *l = it->lin;
+    if (!l->plain || !x_len || x_len % l->k) return false;
+    return y_len == x_len / l->k * l->n;
+}
+
+/* The tensor's memory holds the result from here on: what a watch is allowed to change (runtime/exec.h). */
+static qx_status change_result(qx_probe *p, int64_t i, const qx_tensor *t)
+{
+    const qx_plan_item *it = &p->pipe->plan->items[i];
+    const qx_probe_change *c = p->change[i];
+    float *y = NULL;
+    qx_status st;
+    if (t->on_device || !qx_dtype_is_float(t->dtype)) return QX_OK;
+    QX_TRY(qx_alloc_raw(p->ctx, (size_t)t->numel * sizeof *y + 1, (void **)&y));
+    (void)qx_to_f32(t->dtype, t->data, t->numel, y);
+    if (p->x[i] && is_product(it, p->x_len[i], t->numel)) {
+        product d = {.p = p, .item = it, .c = c, .x = p->x[i], .rows = p->x_len[i] / it->lin->k, .n = it->lin->n, .k = it->lin->k, .alpha = qx_attr_float(it->lin->node, "alpha", 1), .y = y};
+        st = add_product(&d);
+    } else {
+        add_noise(y, t->numel, c->error);
+        st = QX_OK;
+    }
+    if (st == QX_OK) (void)qx_from_f32(t->dtype, y, t->numel, t->data);
+    qx_free(p->ctx, y);
+    qx_free(p->ctx, p->x[i]); /* its one reader is done */
+    p->x[i] = NULL;
+    return st;
+}
+
+static qx_status keep_input(qx_probe *p, int64_t i, const qx_tensor *t)
+{
+    qx_free(p->ctx, p->x[i]);
+    p->x[i] = NULL;
+    p->x_len[i] = 0;
+    if (t->on_device || p->pipe->plan->items[i].lin->is_conv || !qx_dtype_is_float(t->dtype)) return QX_OK;
+    QX_TRY(qx_alloc_raw(p->ctx, (size_t)t->numel * sizeof(float) + 1, (void **)&p->x[i]));
+    p->x_len[i] = t->numel;
+    (void)qx_to_f32(t->dtype, t->data, t->numel, p->x[i]);
+    return QX_OK;
+}
+
+static qx_status on_value(void *user, int watch, const qx_value *v, const qx_tensor *t)
+{
+    qx_probe *p = user;
+    const qx_plan *plan = p->pipe->plan;
+    (void)watch;
+    if (v->def) {
+        const qx_plan_item *it = qx_plan_item_of(plan, v->def);
+        if (it && p->change[it - plan->items]) QX_TRY(change_result(p, it - plan->items, t));
+    }
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        const qx_plan_item *it = qx_plan_item_of(plan, u->node);
+        if (it && u->index == it->lin->x_index && p->change[it - plan->items]) QX_TRY(keep_input(p, it - plan->items, t));
+    }
+    return QX_OK;
+}
+
+/* ---- effect ------------------------------------------------------------------------------------------------------------------ */
+
+/* Elements as float: the tensor's own when it is one (then *owned stays NULL). */
+static qx_status as_f32(qx_ctx *ctx, const qx_tensor *t, const float **out, float **owned)
+{
+    *owned = NULL;
+    *out = t->data;
+    if (t->dtype == QX_DT_FLOAT) return QX_OK;
+    QX_TRY(qx_alloc_raw(ctx, (size_t)t->numel * sizeof **owned + 1, (void **)owned));
+    (void)qx_to_f32(t->dtype, t->data, t->numel, *owned);
+    *out = *owned;
+    return QX_OK;
+}
+
+enum { PIECE = 1 << 16 }; /* elements that are compared at a time, when they are no logits */
+
+typedef struct sums { double kl, noise; int64_t kl_rows, outputs; } sums;
+typedef struct rows { const float *a, *b; int64_t n, all; const double *norm; double *kl, *signal, *noise; } rows; /* n: elements of a row, of `all` */
+
+static qx_status row_norm(void *user, int64_t r)
+{
+    const rows *s = user;
+    s->kl[r] = qx_log_sum_exp(s->a + r * s->n, s->n);
+    return QX_OK;
+}
+
+static qx_status compare_row(void *user, int64_t r)
+{
+    const rows *s = user;
+    const float *a = s->a + r * s->n, *b = s->b + r * s->n;
+    const int64_t n = s->all - r * s->n < s->n ? s->all - r * s->n : s->n;
+    for (int64_t i = 0; i < n; i++) {
+        const double d = (double)a[i] - (double)b[i];
+        s->signal[r] += (double)a[i] * (double)a[i];
+        s->noise[r] += d * d;
+    }
+    if (s->norm) s->kl[r] = qx_divergence(a, s->norm[r], b, qx_log_sum_exp(b, n), n);
+    return QX_OK;
+}
+
+static int64_t row_count(const rows *r) { return (r->all + r->n - 1) / r->n; }
+
+static qx_status compare_rows(qx_ctx *ctx, rows *r, sums *s)
+{
+    const int64_t count = row_count(r);
+    double signal = 0, noise = 0;
+    QX_TRY(qx_alloc_array(ctx, (size_t)(3 * count) + 1, sizeof *r->kl, (void **)&r->kl));
+    r->signal = r->kl + count;
+    r->noise = r->signal + count;
+    qx_status st = qx_parallel(ctx, count, compare_row, r);
+    for (int64_t i = 0; i < count; i++) s->kl += r->kl[i], signal += r->signal[i], noise += r->noise[i];
+    if (r->norm) s->kl_rows += count;
+    if (signal > 0) s->noise += noise / signal, s->outputs++;
+    qx_free(ctx, r->kl);
+    return st;
+}
+
+static bool is_compared(const qx_probe *p, int o, const qx_tensor *t)
+{
+    return !t->is_sequence && !t->is_optional && qx_dtype_is_float(t->dtype) && (!p->any_logits || p->logits[o]) && t->rank >= 1 && t->numel > 0;
+}
+
+static int64_t row_length(const qx_probe *p, int o, const qx_tensor *t) { return p->logits[o] ? t->dims[t->rank - 1] : PIECE; }
+
+static qx_status compare(qx_probe *p, int o, const held *h, const qx_tensor *t, sums *s)
+{
+    const qx_tensor *ref = &h->out[o];
+    float *a = NULL, *b = NULL;
+    rows r = {.all = ref->numel, .norm = h->norm[o]};
+    qx_status st;
+    if (!is_compared(p, o, ref) || ref->numel != t->numel) return QX_OK;
+    r.n = row_length(p, o, ref);
+    QX_TRY_GOTO(st, as_f32(p->ctx, ref, &r.a, &a));
+    QX_TRY_GOTO(st, as_f32(p->ctx, t, &r.b, &b));
+    st = compare_rows(p->ctx, &r, s);
+done:
+    qx_free(p->ctx, a);
+    qx_free(p->ctx, b);
+    return st;
+}
+
+static void free_outputs(qx_probe *p, qx_tensor *out)
+{
+    for (int i = 0; out && i < p->ends.n; i++) qx_tensor_free(p->ctx, &out[i]);
+    qx_free(p->ctx, out);
+}
+
+static qx_status run_sample(qx_probe *p, int64_t i, qx_tensor **out)
+{
+    const qx_feed *feeds;
+    int n;
+    QX_TRY(qx_check_cancel(p->ctx));
+    QX_TRY(qx_alloc_array(p->ctx, (size_t)p->ends.n + 1, sizeof **out, (void **)out));
+    qx_samples_half(p->samples, p->half);
+    const qx_status st = qx_samples_get(p->samples, i * qx_samples_count(p->samples) / p->count, &feeds, &n);
+    qx_samples_half(p->samples, false);
+    QX_TRY(st);
+    return qx_exec_run(p->exec, feeds, n, p->ends.names, p->ends.n, *out);
+}
+
+static void forget(qx_probe *p)
+{
+    const int64_t n = p->pipe->plan->linears.count;
+    for (int64_t i = 0; i < n; i++) {
+        if (p->x) qx_free(p->ctx, p->x[i]);
+        if (p->x) p->x[i] = NULL;
+        if (p->change) p->change[i] = NULL;
+    }
+}
+
+qx_status qx_probe_run(qx_probe *p, const qx_probe_change *changes, int64_t n, qx_probe_effect *out)
+{
+    sums s = {0};
+    qx_status st = QX_OK;
+    for (int64_t i = 0; i < n; i++) p->change[changes[i].item] = &changes[i];
+    for (int64_t i = 0; i < p->count && st == QX_OK; i++) {
+        qx_tensor *got = NULL;
+        st = run_sample(p, i, &got);
+        for (int o = 0; o < p->ends.n && st == QX_OK; o++) st = compare(p, o, &p->ref[i], &got[o], &s);
+        free_outputs(p, got);
+    }
+    forget(p);
+    *out = (qx_probe_effect){.kl = s.kl_rows ? s.kl / (double)s.kl_rows : NAN, .noise = s.outputs ? s.noise / (double)s.outputs : 0};
+    return st;
+}
+
+/* ---- making one ---------------------------------------------------------------------------------------------------------------- */
+
+/* Inputs and results of linear operators with a weight; only those of the main graph can be changed while they are passed on. */
+static qx_status watch(qx_probe *p)
+{
+    const qx_plan *plan = p->pipe->plan;
+    const uint32_t n_values = p->pipe->model->n_values;
+    uint8_t *seen;
+    QX_TRY(qx_alloc(p->ctx, n_values + 1u, (void **)&seen));
+    qx_status st = qx_alloc_array(p->ctx, (size_t)(2 * plan->linears.count) + 1, sizeof *p->watched, (void **)&p->watched);
+    for (int64_t i = 0; i < plan->linears.count && st == QX_OK; i++) {
+        const qx_linear *l = plan->items[i].lin;
+        qx_value *v[2] = {l->x, l->node->out[0]};
+        for (int j = 0; j < 2 && plan->items[i].weight && l->node->graph == p->pipe->model->graph; j++)
+            if (v[j] && v[j]->graph == l->node->graph && p->ends.can[v[j]->id] && !seen[v[j]->id]) seen[v[j]->id] = 1, p->watched[p->n_watched++] = v[j];
+    }
+    qx_free(p->ctx, seen);
+    return st == QX_OK ? qx_exec_watch(p->exec, p->watched, p->n_watched, on_value, p) : st;
+}
+
+static void find_logits(qx_probe *p)
+{
+    const qx_plan *plan = p->pipe->plan;
+    for (int i = 0; i < p->ends.n; i++) {
+        const qx_value *v = qx_graph_find(p->pipe->model->graph, p->ends.names[i]);
+        p->logits[i] = strcmp(p->ends.names[i], "logits") == 0;
+        for (int64_t k = 0; k < plan->linears.count && !p->logits[i]; k++) p->logits[i] = qx_rule_head_output(plan->items[k].lin) == v;
+        p->any_logits = p->any_logits || p->logits[i];
+    }
+}
+
+/* Log sums of the float logits, which every comparison needs. */
+static qx_status norms(qx_probe *p, held *h)
+{
+    QX_TRY(qx_alloc_array(p->ctx, (size_t)p->ends.n + 1, sizeof *h->norm, (void **)&h->norm));
+    for (int o = 0; o < p->ends.n; o++) {
+        float *own;
+        rows r = {.all = h->out[o].numel};
+        if (!p->logits[o] || !is_compared(p, o, &h->out[o])) continue;
+        r.n = row_length(p, o, &h->out[o]);
+        QX_TRY(qx_alloc_array(p->ctx, (size_t)row_count(&r), sizeof *r.kl, (void **)&h->norm[o]));
+        r.kl = h->norm[o];
+        QX_TRY(as_f32(p->ctx, &h->out[o], &r.a, &own));
+        const qx_status st = qx_parallel(p->ctx, row_count(&r), row_norm, &r);
+        qx_free(p->ctx, own);
+        QX_TRY(st);
+    }
+    return QX_OK;
+}
+
+static void free_held(qx_probe *p, held *h)
+{
+    free_outputs(p, h->out);
+    for (int o = 0; h->norm && o < p->ends.n; o++) qx_free(p->ctx, h->norm[o]);
+    qx_free(p->ctx, h->norm);
+}
+
+static qx_status make(qx_probe *p)
+{
+    const size_t items = (size_t)p->pipe->plan->linears.count + 1;
+    const qx_exec_options eo = {.device = QX_DEVICE_CPU, .only_watched = true};
+    QX_TRY(qx_exec_ends(p->ctx, p->pipe->model, &p->ends));
+    QX_TRY(qx_alloc_array(p->ctx, (size_t)p->count, sizeof *p->ref, (void **)&p->ref));
+    QX_TRY(qx_alloc_array(p->ctx, (size_t)p->ends.n + 1, sizeof *p->logits, (void **)&p->logits));
+    QX_TRY(qx_alloc_array(p->ctx, items, sizeof *p->change, (void **)&p->change));
+    QX_TRY(qx_alloc_array(p->ctx, items, sizeof *p->x, (void **)&p->x));
+    QX_TRY(qx_alloc_array(p->ctx, items, sizeof *p->x_len, (void **)&p->x_len));
+    find_logits(p);
+    QX_TRY(qx_exec_new(p->ctx, p->pipe->model, &eo, &p->exec));
+    QX_TRY(watch(p));
+    for (int64_t i = 0; i < p->count; i++) {
+        QX_TRY(run_sample(p, i, &p->ref[i].out));
+        QX_TRY(norms(p, &p->ref[i]));
+    }
+    return QX_OK;
+}
+
+qx_status qx_probe_new(struct qx_pipeline *pipe, const qx_stats *stats, qx_samples *samples, int64_t count, bool half, qx_probe **out)
+{
+    qx_probe *p;
+    *out = NULL;
+    if (count > qx_samples_count(samples)) count = qx_samples_count(samples);
+    QX_TRY(QX_NEW(pipe->ctx, &p));
+    *p = (qx_probe){.ctx = pipe->ctx, .pipe = pipe, .stats = stats, .samples = samples, .count = count, .half = half};
+    qx_status st = make(p);
+    if (st == QX_OK) *out = p;
+    else qx_probe_free(p);
+    return st;
+}
+
+void qx_probe_free(qx_probe *p)
+{
+    if (!p) return;
+    forget(p);
+    qx_exec_free(p->exec);
+    for (int64_t i = 0; p->ref && i < p->count; i++) free_held(p, &p->ref[i]);
+    qx_ends_free(p->ctx, &p->ends);
+    void *list[] = {p->ref, p->logits, p->watched, p->change, p->x, p->x_len};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(p->ctx, list[i]);
+    qx_free(p->ctx, p);
+}

@@ -1,0 +1,29 @@
+/* probe.h - how far the model's outputs move when some of its linear operators compute as a format would make them: the float model runs, and what
+ * rounding does to the chosen operators is added to their results while it runs. No quantized model is built. Belongs to the pipeline, as
+ * the sweep does: passes that choose formats call it from decide(). */
+#ifndef QX_PASSES_PROBE_H
+#define QX_PASSES_PROBE_H
+
+#include "passes/place/plan.h"
+
+typedef struct qx_probe qx_probe;
+typedef struct qx_probe_change {
+    int64_t item;            /* of the plan */
+    const qx_qspec *spec;    /* of its weight */
+    const float *smooth;     /* [k] x is divided by it and the columns of its weight multiplied, before either is rounded; NULL: neither */
+    float act_scale; qx_dtype act; /* of x (divided); scale 0: float */
+    double error;            /* relative squared error of the result alone: how much noise an operator gets that is not a plain matrix product */
+} qx_probe_change;
+typedef struct qx_probe_effect {
+    double kl;               /* mean KL(float || changed) in nats over the rows of the logits; NaN when the model has none */
+    double noise;            /* sum of squared differences over sum of squares, mean over the float outputs (of a language model: the logits) */
+} qx_probe_effect;
+
+/* How many samples are worth running for one choice in a model with so many weights that may change; 0: too large to run often. */
+int64_t qx_probe_samples(int64_t weights);
+/* Runs `count` samples, spread over all, in float and keeps their outputs. half: of windows of text only the first half. */
+qx_status qx_probe_new(struct qx_pipeline *pipe, const qx_stats *stats, qx_samples *samples, int64_t count, bool half, qx_probe **out);
+void qx_probe_free(qx_probe *p);
+qx_status qx_probe_run(qx_probe *p, const qx_probe_change *changes, int64_t n, qx_probe_effect *out);
+
+#endif

@@ -1,0 +1,435 @@
+/* search.c - see search.h. */
+#include "passes/search/search.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/thread.h"
+#include "kernels/dot.h"
+#include "kernels/quant.h"
+#include "kernels/search.h"
+
+enum { TILE = 64, JUDGED_TILES = 16 };
+static const int64_t candidate_bytes = (int64_t)48 << 20; /* for the candidates' copies of X */
+
+static void fake_searched(const qx_qspec *spec, int64_t rows, int64_t k, const float *importance, float *x, float *scale, int32_t *zero)
+{
+    const int64_t block = spec->block > 0 ? spec->block : k;
+    const qx_format f = {.codes = spec->codes, .scale = spec->scale, .narrow = spec->narrow, .negative = spec->allow_negative_scale};
+    const qx_search search = {.format = f, .block = block, .zero_point = spec->zero_point, .weight = importance};
+    if (!qx_search_rows(&search, x, rows, k, scale, spec->zero_point ? zero : NULL, NULL)) return;
+    qx_fake_quantize(&(qx_quant){.grid = {rows, k, 1, block}, .format = f, .scale = scale, .zero = spec->zero_point ? zero : NULL}, x);
+}
+
+void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, const float *importance, float *x, float *scale, int32_t *zero)
+{
+    const int64_t block = spec->block > 0 ? spec->block : k;
+    const bool two_level = spec->codes == QX_DT_FLOAT4E2M1 && spec->scale == QX_DT_FLOAT8E4M3FN; /* its second level keeps block scales in range */
+    qx_quant q = {.grid = {rows, k, spec->block < 0 ? rows : 1, block}, .format = {.codes = spec->codes, .scale = two_level ? QX_DT_FLOAT : spec->scale, .narrow = spec->narrow}, .scale = scale};
+    if (!two_level && spec->block >= 0 && (spec->rule == QX_SCALE_SEARCH || spec->zero_point)) {
+        fake_searched(spec, rows, k, importance, x, scale, zero);
+        return;
+    }
+    const int64_t cells = qx_grid_cells(&q.grid);
+    memset(scale, 0, (size_t)cells * sizeof *scale);
+    if (spec->block < 0) scale[0] = tensor_amax;
+    else qx_amax(&q.grid, QX_DT_FLOAT, x, scale, NULL);
+    qx_scale_from_amax(&q.format, scale, cells, scale, NULL);
+    qx_fake_quantize(&q, x);
+}
+
+/* ---- columns ---- */
+
+enum { STRIP = 512 }; /* rows of W read together: a [K,N] weight is then read in long runs */
+
+static int64_t tiles_of(const qx_group *g)
+{
+    int64_t t = 0;
+    for (int64_t i = 0; i < g->n; i++) t += qx_cells_of(g->items[i]->lin->n, TILE);
+    return t;
+}
+
+static qx_status read_tile(qx_ctx *ctx, const qx_plan_item *it, int64_t first, int64_t rows, float *x)
+{
+    return qx_rows_read(ctx, it->weight->tensor, &it->weight->view, it->weight->steps, first, rows, x);
+}
+
+typedef struct strip { const qx_plan_item *item; int64_t first, rows; } strip;
+typedef struct columns { qx_ctx *ctx; int64_t k, block; strip *strips; int64_t n; float *max; double *sum; } columns; /* max, sum [n][k] */
+
+static void add_columns(const float *x, int64_t rows, int64_t k, int64_t block, float *max, double *sum)
+{
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t b = 0; b < k; b += block) {
+            const int64_t end = b + block < k ? b + block : k;
+            float top = 0;
+            for (int64_t j = b; j < end; j++) {
+                const float a = fabsf(x[r * k + j]);
+                top = a > top ? a : top;
+                max[j] = a > max[j] ? a : max[j];
+            }
+            for (int64_t j = b; sum && top > 0 && j < end; j++) sum[j] += (double)(fabsf(x[r * k + j]) / top);
+        }
+}
+
+static qx_status strip_columns(void *user, int64_t i)
+{
+    const columns *c = user;
+    const strip *s = &c->strips[i];
+    float *x;
+    QX_TRY(qx_alloc_raw(c->ctx, (size_t)(s->rows * c->k) * sizeof *x, (void **)&x));
+    const qx_status st = read_tile(c->ctx, s->item, s->first, s->rows, x);
+    if (st == QX_OK) add_columns(x, s->rows, c->k, c->block, c->max + i * c->k, c->sum ? c->sum + i * c->k : NULL);
+    qx_free(c->ctx, x);
+    return st;
+}
+
+static qx_status list_strips(const qx_group *g, columns *c)
+{
+    int64_t most = 0;
+    for (int64_t i = 0; i < g->n; i++) most += qx_cells_of(g->items[i]->lin->n, STRIP);
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)most, sizeof *c->strips, (void **)&c->strips));
+    for (int64_t i = 0; i < g->n; i++)
+        for (int64_t first = 0, n = g->items[i]->lin->n; first < n; first += STRIP)
+            c->strips[c->n++] = (strip){g->items[i], first, n - first < STRIP ? n - first : STRIP};
+    return QX_OK;
+}
+
+/* Strips are folded in order, so that the mean does not depend on the threads. */
+static void join_columns(const columns *c, float *w, float *mean)
+{
+    int64_t rows = 0;
+    for (int64_t i = 0; i < c->n; i++) rows += c->strips[i].rows;
+    for (int64_t j = 0; j < c->k; j++) {
+        double sum = 0;
+        w[j] = 0;
+        for (int64_t i = 0; i < c->n; i++) {
+            w[j] = fmaxf(w[j], c->max[i * c->k + j]);
+            if (mean) sum += c->sum[i * c->k + j];
+        }
+        if (mean) mean[j] = (float)(sum / (double)rows);
+    }
+}
+
+qx_status qx_group_columns(qx_ctx *ctx, const qx_group *g, int64_t block, float *w, float *mean)
+{
+    columns c = {.ctx = ctx, .k = g->k, .block = block > 0 ? block : g->k};
+    qx_status st;
+    QX_TRY_GOTO(st, list_strips(g, &c));
+    QX_TRY_GOTO(st, qx_alloc_array(ctx, (size_t)(c.n * c.k), sizeof *c.max, (void **)&c.max));
+    if (mean) QX_TRY_GOTO(st, qx_alloc_array(ctx, (size_t)(c.n * c.k), sizeof *c.sum, (void **)&c.sum));
+    QX_TRY_GOTO(st, qx_parallel(ctx, c.n, strip_columns, &c));
+    join_columns(&c, w, mean);
+done:
+    qx_free(ctx, c.strips);
+    qx_free(ctx, c.max);
+    qx_free(ctx, c.sum);
+    return st;
+}
+
+/* ---- what candidates are judged on ---- */
+
+typedef struct piece { int64_t item, first, rows, at; } piece; /* rows of an item's weight; `at`: how many lie before them in w */
+
+struct qx_judge {
+    qx_ctx *ctx;
+    const qx_group *group;
+    const qx_value_stats *stats;
+    int64_t k, rows, sampled;      /* rows of x: sampled ones, then those with the largest values */
+    piece *pieces; int64_t n_pieces, n_weights;
+    float *w;                      /* [n_weights][k] */
+    float *raw;                    /* [rows][k] as collected */
+    float *weigh;                  /* [rows] */
+    float *y;                      /* raw W', rows weighed: [rows][piece rows] for one piece behind the other */
+    double *part;                  /* [pieces][rows + k] */
+    double *colsq;                 /* [k] squares of a column of w, summed */
+    double reference, usual;       /* of the weights that are judged */
+};
+
+const qx_plan_item *qx_group_quantized(const qx_group *g)
+{
+    for (int64_t i = 0; i < g->n; i++)
+        if (g->items[i]->pass && g->items[i]->act) return g->items[i];
+    return NULL;
+}
+
+static void weigh_rows(const qx_judge *j, float *x, int64_t n)
+{
+    for (int64_t a = 0; a < j->rows; a++)
+        for (int64_t i = 0; i < n; i++) x[a * n + i] *= j->weigh[a];
+}
+
+/* Every so many tiles of the group's weights, evenly: candidates differ in the same way on all of them. */
+static qx_status choose_pieces(qx_judge *j)
+{
+    const qx_group *g = j->group;
+    const int64_t tiles = tiles_of(g), stride = qx_cells_of(tiles, JUDGED_TILES);
+    QX_TRY(qx_alloc_array(j->ctx, (size_t)qx_cells_of(tiles, stride) + 1, sizeof *j->pieces, (void **)&j->pieces));
+    for (int64_t i = 0, t = 0; i < g->n; i++)
+        for (int64_t first = 0; first < g->items[i]->lin->n; first += TILE, t++) {
+            if (t % stride) continue;
+            const int64_t left = g->items[i]->lin->n - first, rows = left < TILE ? left : TILE;
+            j->pieces[j->n_pieces++] = (piece){i, first, rows, j->n_weights};
+            j->n_weights += rows;
+        }
+    return QX_OK;
+}
+
+/* A piece of weights, what it makes of the rows, their squares and those of its columns. */
+static qx_status open_piece(void *user, int64_t t)
+{
+    qx_judge *j = user;
+    const piece *p = &j->pieces[t];
+    float *w = j->w + p->at * j->k, *y = j->y + p->at * j->rows;
+    double *norm = j->part + t * (j->rows + j->k), *square = norm + j->rows;
+    QX_TRY(read_tile(j->ctx, j->group->items[p->item], p->first, p->rows, w));
+    qx_gemm_nt(j->rows, p->rows, j->k, j->raw, j->k, w, j->k, y, p->rows);
+    for (int64_t a = 0; a < j->rows; a++)
+        for (int64_t i = 0; i < p->rows; i++) norm[a] += (double)y[a * p->rows + i] * (double)y[a * p->rows + i];
+    for (int64_t a = 0; a < p->rows; a++)
+        for (int64_t i = 0; i < j->k; i++) square[i] += (double)w[a * j->k + i] * (double)w[a * j->k + i];
+    return QX_OK;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void add_doubles(const double *from, int64_t n, double *to)
+{
+    for (int64_t i = 0; i < n; i++) to[i] += from[i];
+}
+
+/* 1 / max(|y|, median |y|): a few tokens with enormous values (attention sinks) would otherwise decide alone, though what comes behind
+ * (a residual stream of the same size, a norm) only sees their error in relation to them. */
+static qx_status weigh(qx_judge *j)
+{
+    double *norm;
+    QX_TRY(qx_alloc_array(j->ctx, (size_t)(2 * j->rows), sizeof *norm, (void **)&norm));
+    double *sorted = norm + j->rows;
+    for (int64_t t = 0; t < j->n_pieces; t++) {
+        add_doubles(j->part + t * (j->rows + j->k), j->rows, norm);
+        add_doubles(j->part + t * (j->rows + j->k) + j->rows, j->k, j->colsq);
+    }
+    memcpy(sorted, norm, (size_t)j->sampled * sizeof *norm);
+    qsort(sorted, (size_t)j->sampled, sizeof *sorted, by_value);
+    j->usual = sorted[j->sampled / 2];
+    for (int64_t a = 0; a < j->rows; a++) {
+        const double most = fmax(norm[a], j->usual);
+        j->weigh[a] = most > 0 ? (float)(1 / sqrt(most)) : 1;
+        j->reference += norm[a] * (double)j->weigh[a] * (double)j->weigh[a];
+    }
+    for (int64_t t = 0; t < j->n_pieces; t++) weigh_rows(j, j->y + j->pieces[t].at * j->rows, j->pieces[t].rows);
+    qx_free(j->ctx, norm);
+    return QX_OK;
+}
+
+static qx_status open_judge(qx_judge *j)
+{
+    const size_t rows = (size_t)j->rows, k = (size_t)j->k;
+    QX_TRY(choose_pieces(j));
+    QX_TRY(qx_alloc_raw(j->ctx, (size_t)j->n_weights * k * sizeof *j->w, (void **)&j->w));
+    QX_TRY(qx_alloc_raw(j->ctx, rows * k * sizeof *j->raw, (void **)&j->raw));
+    QX_TRY(qx_alloc_raw(j->ctx, (size_t)j->n_weights * rows * sizeof *j->y, (void **)&j->y));
+    QX_TRY(qx_alloc_raw(j->ctx, rows * sizeof *j->weigh, (void **)&j->weigh));
+    QX_TRY(qx_alloc_array(j->ctx, k, sizeof *j->colsq, (void **)&j->colsq));
+    QX_TRY(qx_alloc_array(j->ctx, (size_t)j->n_pieces * (rows + k), sizeof *j->part, (void **)&j->part));
+    memcpy(j->raw, j->stats->rows, (size_t)j->sampled * k * sizeof *j->raw);
+    if (j->rows > j->sampled) memcpy(j->raw + (size_t)j->sampled * k, j->stats->tops, (rows - (size_t)j->sampled) * k * sizeof *j->raw);
+    QX_TRY(qx_parallel(j->ctx, j->n_pieces, open_piece, j));
+    return weigh(j);
+}
+
+qx_status qx_judge_new(qx_ctx *ctx, const qx_group *g, const qx_value_stats *stats, int64_t most_rows, qx_judge **out)
+{
+    *out = NULL;
+    QX_TRY(QX_NEW(ctx, out));
+    qx_judge *j = *out;
+    *j = (qx_judge){.ctx = ctx, .group = g, .stats = stats, .k = g->k, .sampled = most_rows < stats->n_rows ? most_rows : stats->n_rows};
+    j->rows = j->sampled + stats->n_tops;
+    const qx_status st = open_judge(j);
+    if (st == QX_OK) return QX_OK;
+    qx_judge_free(j);
+    *out = NULL;
+    return st;
+}
+
+void qx_judge_free(qx_judge *j)
+{
+    if (!j) return;
+    void *list[] = {j->pieces, j->w, j->raw, j->weigh, j->y, j->part, j->colsq};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(j->ctx, list[i]);
+    qx_free(j->ctx, j);
+}
+
+double qx_judge_reference(const qx_judge *j) { return j->reference; }
+
+double qx_judge_usual(const qx_judge *j)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < j->group->n; i++) n += j->group->items[i]->lin->n;
+    return j->usual * (double)n / (double)j->n_weights;
+}
+
+/* ---- candidates ---- */
+
+typedef struct run {
+    qx_judge *j;
+    const qx_candidates *c;
+    int64_t first;    /* the candidates of this round start here */
+    float *xs;        /* [candidates of a round][rows][k]: X / s, quantized when asked, rows weighed */
+    float *amax;      /* [n][items]: of W s, where the spec has one scale for the tensor */
+    double *part;     /* [n][pieces] */
+} run;
+
+static const float *range_of(const run *r) { return r->c->absmax ? r->c->absmax : r->j->stats->channels.absmax; }
+
+/* The largest |x / s| that the grid of candidate i reaches. */
+static float reach(const run *r, int64_t i)
+{
+    const float *s = r->c->s + i * r->j->k, *range = range_of(r);
+    float top = 0;
+    for (int64_t j = 0; j < r->j->k; j++) top = fmaxf(top, range[j] / s[j]);
+    return r->c->clip ? top * r->c->clip[i] : top;
+}
+
+/* X / s of a candidate, on the activation's grid: one scale from the largest channel maximum. */
+static qx_status make_x(void *user, int64_t at)
+{
+    const run *r = user;
+    const qx_judge *j = r->j;
+    const int64_t i = r->first + at, k = j->k;
+    const float *s = r->c->s + i * k, top = r->c->quantize_x ? reach(r, i) : 0;
+    float *y = r->xs + at * j->rows * k;
+    for (int64_t a = 0; a < j->rows; a++)
+        for (int64_t c = 0; c < k; c++) y[a * k + c] = j->raw[a * k + c] / s[c];
+    if (r->c->quantize_x) {
+        const qx_dtype act = qx_group_quantized(j->group)->act;
+        const qx_format f = {.codes = act == QX_DT_UINT8 ? QX_DT_INT8 : act, .scale = QX_DT_FLOAT};
+        float scale;
+        qx_scale_from_amax(&f, &top, 1, &scale, NULL);
+        qx_fake_quantize(&(qx_quant){.grid = {j->rows, k, j->rows, k}, .format = f, .scale = &scale}, y);
+    }
+    weigh_rows(j, y, k);
+    return QX_OK;
+}
+
+/* ---- rows that nobody has seen ---- */
+
+/* Among exchangeable rows one in as many new ones as were seen exceeds the largest value m that was seen, whatever the distribution: each of 2 N rows is the
+ * largest alike often. Behind m the tail falls as P(|x| > u m) = u^-6 (fitted to down projections of language models; a Gaussian's falls faster), so a grid that
+ * reaches c m, c >= 1, loses the integral of 2 (u - c) u^-6 over u > c, times m^2. */
+double qx_unseen_loss(double room) { return 1 / (10 * pow(room, 4)); }
+
+/* What clipping costs in rows that nobody has seen, times the squares of the weights it meets. Judged rows do not show it: few are extreme, and a large alpha
+ * leaves every channel without headroom. Twice: texts differ from each other by more than rows of one text do. */
+static double unseen_error(const run *r, int64_t i)
+{
+    const qx_judge *j = r->j;
+    const float top = reach(r, i), *s = r->c->s + i * j->k, *range = range_of(r);
+    double sum = 0;
+    for (int64_t c = 0; c < j->k; c++) {
+        const double m = (double)range[c], room = m > 0 ? fmax((double)(top * s[c]) / m, 1) : 1, energy = m * m * j->colsq[c];
+        sum += energy * qx_unseen_loss(room) / fmax(fmax(j->usual, energy * room * room), 1e-300);
+    }
+    return sum * 2 * (double)j->rows / (double)r->c->seen;
+}
+
+/* ---- errors ---- */
+
+/* Candidate `first + at / pieces` on one piece of the weights. */
+static qx_status piece_error(void *user, int64_t at)
+{
+    run *r = user;
+    const qx_judge *j = r->j;
+    const int64_t k = j->k, slot = at / j->n_pieces, i = r->first + slot, t = at % j->n_pieces;
+    const piece *p = &j->pieces[t];
+    const qx_qspec *spec = &j->group->items[p->item]->weight->spec;
+    const float *s = r->c->s + i * k, *w = j->w + p->at * k, *sq = j->stats->channels.n == k ? j->stats->channels.importance : NULL;
+    float *wq = NULL, *scale = NULL, *imp = NULL;
+    int32_t *zero = NULL;
+    qx_status st;
+    QX_TRY_GOTO(st, qx_check_cancel(j->ctx));
+    QX_TRY_GOTO(st, qx_alloc_raw(j->ctx, (size_t)(p->rows * k) * sizeof *wq, (void **)&wq));
+    QX_TRY_GOTO(st, qx_alloc_raw(j->ctx, (size_t)(p->rows * k + p->rows) * sizeof *scale, (void **)&scale));
+    QX_TRY_GOTO(st, qx_alloc_raw(j->ctx, (size_t)(p->rows * k + p->rows) * sizeof *zero, (void **)&zero));
+    QX_TRY_GOTO(st, qx_alloc_raw(j->ctx, (size_t)k * sizeof *imp, (void **)&imp));
+    for (int64_t a = 0; a < p->rows; a++)
+        for (int64_t c = 0; c < k; c++) wq[a * k + c] = w[a * k + c] * s[c];
+    for (int64_t c = 0; sq && c < k; c++) imp[c] = sq[c] / (s[c] * s[c]);
+    if (spec->codes) qx_spec_fake(spec, p->rows, k, r->amax[i * j->group->n + p->item], sq ? imp : NULL, wq, scale, zero);
+    r->part[i * j->n_pieces + t] = qx_gemm_nt_error(j->rows, p->rows, k, r->xs + slot * j->rows * k, k, wq, k, j->y + p->at * j->rows, p->rows);
+done:
+    qx_free(j->ctx, wq);
+    qx_free(j->ctx, scale);
+    qx_free(j->ctx, imp);
+    qx_free(j->ctx, zero);
+    return st;
+}
+
+/* Tensor maxima of W s for every candidate and item, where needed. */
+static qx_status tensor_maxima(run *r)
+{
+    const qx_group *g = r->j->group;
+    qx_ctx *ctx = r->j->ctx;
+    float *col = NULL;
+    qx_status st = QX_OK;
+    for (int64_t i = 0; st == QX_OK && i < g->n; i++) {
+        if (g->items[i]->weight->spec.block >= 0) continue;
+        qx_group one = {.items = &g->items[i], .n = 1, .x = g->x, .k = g->k};
+        if (!col) st = qx_alloc_array(ctx, (size_t)g->k, sizeof *col, (void **)&col);
+        if (st == QX_OK) st = qx_group_columns(ctx, &one, 0, col, NULL);
+        for (int64_t a = 0; st == QX_OK && a < r->c->n; a++)
+            for (int64_t j = 0; j < g->k; j++) r->amax[a * g->n + i] = fmaxf(r->amax[a * g->n + i], col[j] * r->c->s[a * g->k + j]);
+    }
+    qx_free(ctx, col);
+    return st;
+}
+
+/* As many candidates at a time as their copies of X may take memory. */
+static qx_status run_rounds(run *r)
+{
+    const qx_judge *j = r->j;
+    const int64_t n = r->c->n, fit = candidate_bytes / (int64_t)sizeof *r->xs / (j->rows * j->k + 1), most = fit < 1 ? 1 : fit < n ? fit : n;
+    QX_TRY(qx_alloc_raw(j->ctx, (size_t)(most * j->rows * j->k) * sizeof *r->xs, (void **)&r->xs));
+    for (r->first = 0; r->first < n; r->first += most) {
+        const int64_t now = n - r->first < most ? n - r->first : most;
+        QX_TRY(qx_parallel(j->ctx, now, make_x, r));
+        QX_TRY(qx_parallel(j->ctx, now * j->n_pieces, piece_error, r));
+    }
+    return QX_OK;
+}
+
+qx_status qx_judge_run(qx_judge *j, const qx_candidates *c, double *error)
+{
+    run r = {.j = j, .c = c};
+    qx_status st;
+    QX_TRY_GOTO(st, qx_alloc_array(j->ctx, (size_t)(c->n * j->n_pieces) + 1, sizeof *r.part, (void **)&r.part));
+    QX_TRY_GOTO(st, qx_alloc_array(j->ctx, (size_t)(c->n * j->group->n), sizeof *r.amax, (void **)&r.amax));
+    QX_TRY_GOTO(st, tensor_maxima(&r));
+    QX_TRY_GOTO(st, run_rounds(&r));
+    for (int64_t i = 0; i < c->n; i++) {
+        error[i] = c->seen ? unseen_error(&r, i) : 0;
+        for (int64_t t = 0; t < j->n_pieces; t++) error[i] += r.part[i * j->n_pieces + t];
+    }
+done:
+    qx_free(j->ctx, r.part);
+    qx_free(j->ctx, r.amax);
+    qx_free(j->ctx, r.xs);
+    return st;
+}
+
+qx_status qx_item_note(struct qx_pipeline *pipe, qx_plan_item *it, const char *fmt, ...)
+{
+    char text[200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    it->notes = it->notes ? qx_arena_printf(pipe->model->arena, "%s; %s", it->notes, text) : qx_arena_strdup(pipe->model->arena, text);
+    return it->notes ? QX_OK : QX_E_NOMEM;
+}

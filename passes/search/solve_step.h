@@ -1,0 +1,34 @@
+/* solve_step.h - the job step behind gptq and sparsity: rows of W are rounded (and pruned) against the Gram matrix H of the input, so that
+ * tr(dW H dW') stays small. The factor of H is made when the job runs and dropped after it: one at a time is in memory. */
+#ifndef QX_PASSES_SOLVE_STEP_H
+#define QX_PASSES_SOLVE_STEP_H
+
+#include "passes/place/plan.h"
+
+typedef struct qx_solve_spec {
+    bool compensate;     /* spread each error over later columns (GPTQ, SparseGPT); needs gram */
+    bool prune;          /* 2:4 by w^2 / U(j,j)^2 on the compensated weights (SparseGPT), then: */
+    int swaps;           /* sweeps that choose each pair of four anew, with what is left moved to where it serves best */
+    bool stay_float;     /* prune in float though a format follows: gptq rounds later */
+    bool keep_zeros;     /* zeros of an earlier pruning stay */
+    bool act_order;      /* columns by falling diagonal of H; scales are then chosen beforehand */
+    int refine;          /* sweeps of coordinate descent on the codes afterwards */
+    double damp;         /* share of the mean diagonal */
+    double shrink;       /* strength of qx_shrink_gram */
+    const float *gram;   /* [k][k], lives as long as the statistics */
+    int64_t gram_rows;   /* how many rows it is the sum of */
+    int64_t k;
+    int64_t spatial;     /* kernel positions of a convolution: columns are (channel, position), 2:4 groups run over channels; 1: plain */
+} qx_solve_spec;
+
+/* H of all operators that read the weight of `it`: a matrix of the statistics, or their sum in the model's arena. *rows 0: none was observed. */
+qx_status qx_weight_gram(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_stats *stats, const float **gram, int64_t *rows);
+
+#define QX_SHRINK_OPTION {"shrink", QX_OPT_FLOAT, "3", 0, 1000, NULL, "how much correlations between inputs that few rows show are distrusted; 0 takes H as it is"}
+
+/* Puts the step behind the weight's other steps. With a format it decides scales and codes together (and must stay the last step). */
+qx_status qx_solve_step(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_solve_spec *spec);
+/* 2:4 mask by |w| (norm NULL) or |w| norm[k] (Wanda), nothing else moves. */
+qx_status qx_mask_step(struct qx_pipeline *pipe, qx_plan_weight *w, const float *norm, int64_t spatial);
+
+#endif

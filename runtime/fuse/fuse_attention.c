@@ -1,0 +1,188 @@
+/* fuse_attention.c - attention in its primitive form: MatMul(softmax(scale * MatMul(Q, K') + mask), V), with whatever transpositions, scalings and casts
+ * exporters put in between. Run in tiles, so that the scores never exist as a whole; the transpositions become strides.
+ *
+ * Found from the second product backwards. Scalar factors on Q, K or the scores are collected in one factor; a transposition of two middle axes
+ * before or behind is read (or written) through; heads that were repeated by Unsqueeze, Expand, Reshape are read where they were. */
+#include "onnx/weight/weight.h"
+#include "runtime/fuse/fuse.h"
+
+typedef struct match { const qx_value *q, *k, *v, *mask, *out; qx_rstep *at; qx_attn_params p; } match;
+
+static bool perm_is(const qx_node *n, int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    int64_t count;
+    const int64_t *p = qx_attr_ints(n, "perm", &count);
+    return p && count == 4 && p[0] == a && p[1] == b && p[2] == c && p[3] == d;
+}
+
+/* Transposition of the last two axes, of rank 3 or 4. */
+static bool swaps_last(const qx_node *n)
+{
+    int64_t count;
+    const int64_t *p = qx_attr_ints(n, "perm", &count);
+    if (p && count == 3) return p[0] == 0 && p[1] == 2 && p[2] == 1;
+    return perm_is(n, 0, 1, 3, 2);
+}
+
+/* Through Mul and Div by one constant number; their product goes to *scale. */
+static const qx_value *peel_scale(const qx_fuser *f, const qx_value *v, double *scale)
+{
+    for (int depth = 0; depth < 4; depth++) {
+        qx_rstep *s = qx_fuse_def(f, v);
+        const qx_node *mul = qx_fuse_is(s, QX_OP_Mul), *div = qx_fuse_is(s, QX_OP_Div), *n = mul ? mul : div;
+        double c;
+        if (!n) return v;
+        if (qx_fuse_scalar(f, n->in[1], &c)) v = n->in[0];
+        else if (mul && qx_fuse_scalar(f, n->in[0], &c)) v = n->in[1];
+        else return v;
+        if (div && !(c > 0 || c < 0)) return v;
+        *scale *= mul ? c : 1.0 / c;
+    }
+    return v;
+}
+
+static bool known_rank(const qx_value *v, int rank) { return v->type.kind == QX_KIND_TENSOR && v->type.has_shape && v->type.rank == rank; }
+
+/* Key and value heads repeated for groups of query heads: [B, kv, S, D] -> Unsqueeze(2), Expand, Reshape -> [B, H, S, D]. */
+static const qx_value *peel_repeat(const qx_fuser *f, const qx_value *v)
+{
+    const qx_node *r = qx_fuse_is(qx_fuse_def(f, v), QX_OP_Reshape), *e = r ? qx_fuse_is(qx_fuse_def(f, r->in[0]), QX_OP_Expand) : NULL;
+    const qx_node *u = e ? qx_fuse_is(qx_fuse_def(f, e->in[0]), QX_OP_Unsqueeze) : NULL;
+    double axis;
+    int64_t n;
+    if (!u || !known_rank(v, 4) || !known_rank(u->in[0], 4)) return v;
+    const int64_t *axes = qx_attr_ints(u, "axes", &n);
+    if (axes ? n != 1 || axes[0] != 2 : !qx_fuse_scalar(f, qx_node_in(u, 1), &axis) || axis < 2 || axis > 2) return v;
+    const qx_dim *a = v->type.dims, *b = u->in[0]->type.dims; /* heads, not positions, must have grown */
+    bool same_d = a[3].n >= 0 && a[3].n == b[3].n, same_s = (a[2].n >= 0 && a[2].n == b[2].n) || (a[2].sym && a[2].sym == b[2].sym);
+    return same_d && same_s ? u->in[0] : v;
+}
+
+static const qx_value *peel_heads(const qx_fuser *f, const qx_value *v, bool *bshd)
+{
+    const qx_node *t = qx_fuse_is(qx_fuse_def(f, v), QX_OP_Transpose);
+    *bshd = t && perm_is(t, 0, 2, 1, 3);
+    return *bshd ? t->in[0] : v;
+}
+
+/* A value that only the next node reads, through casts between float types. */
+static qx_rstep *inner_def(const qx_fuser *f, const qx_value **v)
+{
+    for (int depth = 0; depth < 3; depth++) {
+        if (!qx_fuse_inner(f, *v)) return NULL;
+        qx_rstep *s = qx_fuse_def(f, *v);
+        const qx_node *n = qx_fuse_is(s, QX_OP_Cast);
+        int64_t to = n ? qx_attr_int(n, "to", 0) : 0;
+        if (!n || (to != QX_DT_FLOAT && to != QX_DT_FLOAT16 && to != QX_DT_BFLOAT16)) return s;
+        *v = n->in[0];
+    }
+    return NULL;
+}
+
+static bool last_axis(const qx_node *n)
+{
+    int64_t axis = qx_attr_int(n, "axis", n->op->since < 13 ? 1 : -1);
+    return axis == -1 || known_rank(n->in[0], (int)axis + 1);
+}
+
+/* Scores: MatMul, or Mul / Div of it by a number; both read by the next node only. */
+static const qx_node *scores(const qx_fuser *f, const qx_value *v, double *scale)
+{
+    qx_rstep *s = inner_def(f, &v);
+    const qx_node *n = s && !s->fused ? s->node : NULL;
+    double c;
+    if (n && (n->op->id == QX_OP_Mul || n->op->id == QX_OP_Div)) {
+        uint32_t side = n->op->id == QX_OP_Mul && qx_fuse_scalar(f, n->in[0], &c) ? 1 : 0;
+        if (side == 0 && !qx_fuse_scalar(f, n->in[1], &c)) return NULL;
+        *scale *= n->op->id == QX_OP_Mul ? c : 1.0 / c;
+        const qx_value *below = n->in[side];
+        s = inner_def(f, &below);
+    }
+    n = qx_fuse_is(s, QX_OP_MatMul);
+    if (!n || (n->in[0]->type.kind == QX_KIND_TENSOR && n->in[0]->type.dtype == QX_DT_DOUBLE)) return NULL;
+    return n;
+}
+
+static const qx_value *key(const qx_fuser *f, const qx_value *v, double *scale, qx_attn_params *p, bool *repeated)
+{
+    *repeated = false;
+    v = peel_scale(f, v, scale);
+    const qx_node *t = qx_fuse_is(qx_fuse_def(f, v), QX_OP_Transpose);
+    bool bshd;
+    p->k_layout = QX_K_BHDS;
+    if (!t) return v;
+    if (perm_is(t, 0, 2, 3, 1)) {
+        p->k_layout = QX_K_BSHD;
+        return t->in[0];
+    }
+    if (!swaps_last(t)) return v;
+    p->k_layout = QX_K_BHSD;
+    const qx_value *all = peel_scale(f, t->in[0], scale), *heads = peel_repeat(f, all);
+    *repeated = heads != all;
+    v = peel_heads(f, heads, &bshd);
+    if (bshd) p->k_layout = QX_K_BSHD;
+    return v;
+}
+
+/* Through a pair of one scale that rounds the probabilities to E4M3, on devices, whose kernel does that: the scale goes to *scale. */
+static const qx_value *peel_codes(const qx_fuser *f, const qx_value *p, float *scale)
+{
+    const qx_node *dq = f->x->device && qx_fuse_inner(f, p) ? qx_fuse_is(qx_fuse_def(f, p), QX_OP_DequantizeLinear) : NULL;
+    const qx_value *codes = dq ? dq->in[0] : NULL;
+    const qx_node *q = dq && codes->type.dtype == QX_DT_FLOAT8E4M3FN && qx_fuse_inner(f, codes) ? qx_fuse_is(qx_fuse_def(f, codes), QX_OP_QuantizeLinear) : NULL;
+    double a, b;
+    if (!q || !qx_fuse_scalar(f, q->in[1], &a) || !qx_fuse_scalar(f, dq->in[1], &b) || !(a > 0) || a < b || a > b) return p;
+    *scale = (float)a;
+    return q->in[0];
+}
+
+static bool find(const qx_fuser *f, qx_rstep *s, match *m)
+{
+    double scale = 1;
+    const qx_node *pv = qx_fuse_is(s, QX_OP_MatMul);
+    if (!pv) return false;
+    const qx_value *p = peel_codes(f, pv->in[0], &m->p.p_scale);
+    qx_rstep *sm = inner_def(f, &p);
+    const qx_node *softmax = qx_fuse_is(sm, QX_OP_Softmax);
+    if (!softmax || !last_axis(softmax) || !(known_rank(softmax->in[0], 3) || known_rank(softmax->in[0], 4))) return false;
+    const qx_value *v = softmax->in[0];
+    qx_rstep *d = inner_def(f, &v);
+    const qx_node *add = qx_fuse_is(d, QX_OP_Add), *qk = NULL;
+    if (add) {
+        for (uint32_t side = 0; side < 2 && !qk; side++) {
+            scale = 1;
+            qk = scores(f, add->in[side], &scale);
+            m->mask = add->in[1 - side];
+        }
+    } else {
+        qk = scores(f, softmax->in[0], &scale);
+    }
+    if (!qk) return false;
+    m->q = peel_heads(f, peel_scale(f, qk->in[0], &scale), &m->p.q_bshd);
+    bool repeated;
+    m->k = key(f, qk->in[1], &scale, &m->p, &repeated);
+    const qx_value *heads = repeated ? peel_repeat(f, pv->in[1]) : pv->in[1]; /* keys and values must have as many heads */
+    if (repeated && heads == pv->in[1]) return false;
+    m->v = peel_heads(f, heads, &m->p.v_bshd);
+    m->p.scale = (float)scale;
+    m->out = pv->out[0];
+    m->at = s;
+    qx_rstep *after = qx_fuse_user(f, pv->out[0]);
+    const qx_node *t = qx_fuse_is(after, QX_OP_Transpose);
+    if (t && perm_is(t, 0, 2, 1, 3)) {
+        m->p.out_bshd = true;
+        m->out = t->out[0];
+        m->at = after;
+    }
+    return true;
+}
+
+qx_status qx_fuse_attention(qx_fuser *f, qx_rstep *s)
+{
+    match m = {0};
+    if (!find(f, s, &m)) return QX_OK;
+    qx_attn_params *p = qx_arena_memdup(f->x->mem, &m.p, sizeof m.p);
+    if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
+    const qx_value *in[4] = {m.q, m.k, m.v, m.mask};
+    return qx_fuse_set(f, m.at, qx_cpu_attn, p, in, 4, m.out);
+}

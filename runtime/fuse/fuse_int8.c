@@ -1,0 +1,112 @@
+/* fuse_int8.c - MatMul, Gemm and Conv whose activation comes from a per-tensor DequantizeLinear and whose weight from a constant one with a
+ * scale per output channel (or one scale) and zero points 0: run on the codes with integer sums. E4M3 codes, on devices: also with a scale for each 128 along k. */
+#include "kernels/int8.h"
+#include "onnx/weight/weight.h"
+#include "runtime/fuse/fuse.h"
+
+static bool is_int8(qx_dtype t, bool also_unsigned) { return t == QX_DT_INT8 || (also_unsigned && t == QX_DT_UINT8); }
+
+/* E4M3 codes: only a device multiplies them as they are. */
+static bool is_fp8(const qx_fuser *f, qx_dtype t) { return f->x->device && t == QX_DT_FLOAT8E4M3FN; }
+
+/* Type of the codes that a DequantizeLinear reads. */
+static qx_dtype code_type(const qx_node *dq)
+{
+    const qx_weight *z = qx_fuse_const(qx_node_in(dq, 2));
+    if (z) return z->dtype;
+    if (qx_fuse_const(dq->in[0])) return qx_fuse_const(dq->in[0])->dtype;
+    return dq->in[0]->type.kind == QX_KIND_TENSOR ? dq->in[0]->type.dtype : QX_DT_UNDEFINED;
+}
+
+/* DequantizeLinear of a variable tensor with one constant scale. */
+static const qx_node *activation(const qx_fuser *f, const qx_value *v)
+{
+    const qx_node *n = qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
+    if (!n || qx_fuse_const(n->in[0]) || qx_attr_int(n, "block_size", 0)) return NULL;
+    const qx_weight *s = qx_fuse_const(n->in[1]);
+    if (!s || s->numel != 1 || !(is_int8(code_type(n), true) || is_fp8(f, code_type(n)))) return NULL;
+    return n;
+}
+
+static bool all_zero(const qx_fuser *f, const qx_weight *z)
+{
+    int8_t buf[4096];
+    if (!z) return true;
+    if (z->bytes > sizeof buf || !qx_fuse_ok(f, qx_weight_read(f->x->ctx, z, buf))) return false;
+    for (size_t i = 0; i < z->bytes; i++)
+        if (buf[i]) return false;
+    return true;
+}
+
+/* DequantizeLinear of constant codes; *swapped: a transposition of the last two axes lies between. */
+static const qx_node *weight(const qx_fuser *f, const qx_value *v, bool *swapped)
+{
+    *swapped = false;
+    const qx_node *t = qx_fuse_is(qx_fuse_def(f, v), QX_OP_Transpose);
+    if (t) {
+        int64_t n;
+        const int64_t *perm = qx_attr_ints(t, "perm", &n);
+        if (perm && !(n == 2 && perm[0] == 1 && perm[1] == 0)) return NULL;
+        *swapped = true;
+        v = t->in[0];
+    }
+    const qx_node *dq = qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
+    const qx_weight *w = dq ? qx_fuse_const(dq->in[0]) : NULL, *s = dq ? qx_fuse_const(dq->in[1]) : NULL;
+    if (!w || !s || !(w->dtype == QX_DT_INT8 || is_fp8(f, w->dtype)) || !all_zero(f, qx_fuse_const(qx_node_in(dq, 2)))) return NULL;
+    return (qx_node_in(dq, 2) && !qx_fuse_const(dq->in[2])) ? NULL : dq;
+}
+
+/* The scale varies along `axis` of the codes, or not at all. */
+static bool scale_along(const qx_node *dq, int axis)
+{
+    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(dq->in[1]);
+    if (s->numel == 1) return true;
+    int64_t a = qx_attr_int(dq, "axis", 1);
+    if (a < 0) a += w->rank;
+    return s->rank == 1 && a == axis && s->numel == w->dims[axis];
+}
+
+/* Scales of an E4M3 matrix by block along k. */
+static bool scale_by_block(const qx_fuser *f, const qx_node *dq, bool nk)
+{
+    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(dq->in[1]);
+    const int k_axis = nk ? 1 : 0;
+    const int64_t axis = qx_attr_int(dq, "axis", 1);
+    if (!is_fp8(f, w->dtype) || w->rank != 2 || s->rank != 2 || qx_attr_int(dq, "block_size", 0) != QX_FP8_BLOCK || (axis < 0 ? axis + 2 : axis) != k_axis) return false;
+    return s->dims[1 - k_axis] == w->dims[1 - k_axis] && s->dims[k_axis] == (w->dims[k_axis] + QX_FP8_BLOCK - 1) / QX_FP8_BLOCK;
+}
+
+static bool gemm_is_plain(const qx_node *n, const qx_value *bias)
+{
+    const qx_weight *b = qx_fuse_const(bias);
+    float alpha = qx_attr_float(n, "alpha", 1.0f), beta = qx_attr_float(n, "beta", 1.0f);
+    if (qx_attr_int(n, "transA", 0) || alpha < 1 || alpha > 1 || (bias && (beta < 1 || beta > 1))) return false;
+    if (!bias) return true;
+    if (b) return b->rank == 1;
+    return bias->type.kind == QX_KIND_TENSOR && bias->type.has_shape && bias->type.rank == 1;
+}
+
+qx_status qx_fuse_int8(qx_fuser *f, qx_rstep *s)
+{
+    const qx_node *n = s->node;
+    bool swapped, conv = n->op->id == QX_OP_Conv, gemm = n->op->id == QX_OP_Gemm;
+    if (f->x->opt.simulate || (!conv && !gemm && n->op->id != QX_OP_MatMul)) return QX_OK;
+    const qx_node *a = activation(f, n->in[0]), *w = a ? weight(f, n->in[1], &swapped) : NULL;
+    if (!a || !w || (swapped && conv)) return QX_OK;
+    const bool fp8 = is_fp8(f, code_type(a));
+    if (fp8 != is_fp8(f, code_type(w))) return QX_OK;
+    const qx_value *bias = qx_node_in(n, 2);
+    if (gemm && !gemm_is_plain(n, bias)) return QX_OK;
+    int rank = qx_fuse_const(w->in[0])->rank;
+    bool nk = conv || swapped != (gemm && qx_attr_int(n, "transB", 0) != 0);
+    const bool blocked = qx_attr_int(w, "block_size", 0) != 0;
+    if ((!conv && rank != 2) || (blocked ? conv || !scale_by_block(f, w, nk) : !scale_along(w, nk ? 0 : 1))) return QX_OK;
+    const qx_weight *codes = qx_fuse_const(w->in[0]);
+    int64_t n_out = codes->dims[nk ? 0 : 1];
+    if (n_out < 1 || codes->numel / n_out > QX_INT8_MAX_K) return QX_OK;
+    qx_int8_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
+    if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
+    *p = (qx_int8_params){conv ? QX_INT8_CONV : gemm ? QX_INT8_GEMM : QX_INT8_MATMUL, nk, fp8, blocked};
+    const qx_value *in[QX_INT8_INPUTS] = {a->in[0], qx_fuse_behind(a->in[1]), qx_fuse_behind(qx_node_in(a, 2)), qx_fuse_behind(w->in[0]), qx_fuse_behind(w->in[1]), qx_fuse_behind(bias)};
+    return qx_fuse_set(f, s, qx_cpu_int8_linear, p, in, QX_INT8_INPUTS, n->out[0]);
+}
