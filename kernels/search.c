@@ -50,14 +50,15 @@ static bool kind_of(qx_dtype codes, qx_grid_kind *k)
 }
 
 /* Few steps where least squares follows, an octave in fine ones for floats, the three exponents for E8M0. Short blocks clip less and need the fewest.
- * On Gaussian and heavy-tailed blocks the integers' grids leave 0.3 to 0.6 % more error than any number of steps would (2 bits: 2 to 3 %). */
+ * On Gaussian and heavy-tailed blocks the integers' grids leave 0.3 to 0.6 % more error than any number of steps would (2 bits: 2 to 3 %). Columns of
+ * very unequal weight leave the error to a few values, which any scale may suit: there more steps pay (docs/passes/int4.md). */
 static void make_grid(plan *p)
 {
     const qx_search *s = p->s;
     const int bits = qx_dtype_bits(s->format.codes);
     const bool exponents = s->format.scale == QX_DT_FLOAT8E8M0, ints = p->kind == QX_ROUND_INT, wide = bits >= 8, brief = s->block > 0 && s->block < 64;
     const float step = wide ? .05f : bits == 4 ? .06f : .2f;
-    p->n_grid = exponents ? 3 : ints ? (wide ? 14 : brief ? 3 : 5) : wide ? 21 : 11;
+    p->n_grid = exponents ? 3 : ints ? (wide ? 14 : s->weight ? 8 : brief ? 3 : 5) : wide ? 21 : 11;
     p->rounds = p->fixed ? 1 : 2;
     for (int i = 0; i < p->n_grid; i++) {
         if (exponents) p->grid[i] = i == 0 ? 1.0f : i == 1 ? .5f : 2.0f;
@@ -66,11 +67,12 @@ static void make_grid(plan *p)
     }
 }
 
-/* What all blocks have in common: the largest value on the highest code, or on the lowest where that is further out, which leaves two for the highest. */
+/* What all blocks have in common: the largest value on the highest code, or on the lowest where that is further out, which leaves two for the highest
+ * (unless columns differ in weight). */
 static void plan_symmetric(plan *p)
 {
     const bool both = !p->s->format.narrow && p->lo < 0;
-    const int high = both ? 2 : p->n_grid;
+    const int high = both && !p->s->weight ? 2 : p->n_grid;
     p->n_symmetric = both ? high + p->n_grid : high;
     for (int i = 0; i < p->n_symmetric * QX_LANES; i++) {
         const int c = i / QX_LANES;
