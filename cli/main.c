@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/spin/spin.h"
 
 static volatile int interrupted;
 
@@ -96,15 +96,6 @@ static void allow_many_files(void)
     if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur == r.rlim_max) return;
     r.rlim_cur = r.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &r);
-}
-
-/* libgomp's waiting threads spin for milliseconds: where other work runs too, or a container has less time than cores, they take it from the threads
- * they wait for (a job of 0.5 s took 16 s at a load of 14 on 2 cores). It reads its settings before main, so the command starts itself anew, once,
- * unless the user has chosen; where that fails it goes on as it is. */
-static void spin_briefly(char **argv)
-{
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("GOMP_SPINCOUNT", "6000", 0) != 0) return;
-    (void)execv("/proc/self/exe", argv);
 }
 
 int main(int argc, char **argv)

@@ -5,6 +5,7 @@
  * Text goes to stdout as it is made; the speed goes to stderr. A token that decodes to nothing (end of text) stops it. */
 #include "decoder.h"
 #include "pick.h"
+#include "spin.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -199,6 +200,7 @@ static int talk_with(qonnx_ctx *ctx, options *o)
 int main(int argc, char **argv)
 {
     options o;
+    spin_briefly(argv);
     if (!parse(argc, argv, &o)) return QONNX_USAGE;
     if (o.help) return fputs(usage, stdout) < 0 ? QONNX_FAILED : QONNX_OK;
     qonnx_ctx *ctx = qonnx_open();

@@ -9,6 +9,7 @@
 #include "compare.h"
 #include "quantize.h"
 #include "score.h"
+#include "spin.h"
 
 static volatile int stop_flag; /* what the library polls */
 
@@ -260,14 +261,6 @@ static int run(sx_err *e, const sx_options *o)
     qonnx_close(ctx);
     sx_folder_free(&f);
     return rc;
-}
-
-/* libgomp reads how long its threads spin while they wait before main runs: its default of milliseconds costs most of the time where other work shares
- * the cores, so the program starts itself anew, once, unless the user has chosen. */
-static void spin_briefly(char **argv)
-{
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("GOMP_SPINCOUNT", "6000", 0) != 0) return;
-    (void)execv("/proc/self/exe", argv);
 }
 
 int main(int argc, char **argv)
