@@ -81,15 +81,17 @@ static qx_status print_json(cli *c, const qx_passdef *only)
 
 static void print_list(void)
 {
-    int n;
+    int n, n_presets;
     const qx_passdef *const *all = qx_passes(&n);
+    const qx_preset *presets = qx_presets(&n_presets);
     cli_print("passes (qonnx passes NAME explains one):\n");
     for (int i = 0; i < n; i++)
         if (!(all[i]->flags & QX_PASS_INTERNAL)) cli_print("  %-16s %s\n", all[i]->name, all[i]->brief);
     cli_print("\npresets (--preset NAME):\n");
-    for (int i = 0; i < qx_preset_count(); i++) {
-        const char *text, *brief, *name = qx_preset_at(i, &text, &brief);
-        cli_print("  %-16s %s  = --passes \"%s\"\n", name, brief, text);
+    for (const qx_preset *p = presets; p < presets + n_presets; p++) {
+        cli_print("  %-16s %s  = --passes \"%s\"", p->name, p->brief, p->text);
+        if (p->with_text) cli_print(", with --text \"%s\"", p->with_text);
+        cli_print("\n");
     }
     cli_print("\n--passes \"NAME(option=value,...),NAME,...\": weight transforms first, one format last.\n");
 }

@@ -34,13 +34,13 @@ static bool same_word(const char *a, const char *b)
 
 static const char *instead(qx_arena *arena, const char *word)
 {
-    int n;
-    const char *text, *brief;
+    int n, n_presets;
+    const qx_preset *presets = qx_presets(&n_presets);
     const qx_passdef *const *passes = qx_passes(&n);
     for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
         if (same_word(word, foreign[i].word)) return foreign[i].instead;
-    for (int i = 0; i < qx_preset_count(); i++)
-        if (same_word(word, qx_preset_at(i, &text, &brief))) return qx_arena_printf(arena, "--preset %s", qx_preset_at(i, &text, &brief));
+    for (int i = 0; i < n_presets; i++)
+        if (same_word(word, presets[i].name)) return qx_arena_printf(arena, "--preset %s", presets[i].name);
     for (int i = 0; i < n; i++)
         if (same_word(word, passes[i]->name)) return qx_arena_printf(arena, "--passes %s%s", passes[i]->name, passes[i]->flags & QX_PASS_FORMAT ? "" : ",FORMAT");
     return NULL;

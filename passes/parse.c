@@ -13,26 +13,23 @@ enum { MAX_TEXT = 1 << 16, MAX_PASSES = 32 };
 
 typedef struct parser { qx_ctx *ctx; qx_pipeline *pipe; const char *at; } parser;
 
-static const struct { const char *name, *text, *brief; } presets[] = {
-#define QX_PRESET(name, text, brief) {name, text, brief},
+static const qx_preset presets[] = {
+#define QX_PRESET(name, text, with_text, brief) {name, text, with_text, brief},
 #include "passes/presets.def"
 #undef QX_PRESET
 };
 
-const char *qx_preset_text(const char *name)
+const qx_preset *qx_presets(int *count)
 {
-    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
-        if (strcmp(presets[i].name, name) == 0) return presets[i].text;
-    return NULL;
+    *count = (int)(sizeof presets / sizeof *presets);
+    return presets;
 }
 
-int qx_preset_count(void) { return (int)(sizeof presets / sizeof *presets); }
-
-const char *qx_preset_at(int i, const char **text, const char **brief)
+const qx_preset *qx_preset_find(const char *name)
 {
-    *text = presets[i].text;
-    *brief = presets[i].brief;
-    return presets[i].name;
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
+        if (strcmp(presets[i].name, name) == 0) return &presets[i];
+    return NULL;
 }
 
 static void skip_space(parser *p)
@@ -343,10 +340,10 @@ qx_status qx_pipeline_parse(qx_ctx *ctx, const char *text, qx_pipeline **out)
 {
     *out = NULL;
     if (strnlen(text, MAX_TEXT) == MAX_TEXT) QX_FAIL(ctx, QX_E_USAGE, "pipeline text is longer than %d bytes", MAX_TEXT);
-    const char *preset = find_pass(text, strlen(text)) ? NULL : qx_preset_text(text);
+    const qx_preset *preset = find_pass(text, strlen(text)) ? NULL : qx_preset_find(text);
     qx_pipeline *pipe;
     QX_TRY(new_pipeline(ctx, &pipe));
-    parser p = {ctx, pipe, preset ? preset : text};
+    parser p = {ctx, pipe, preset ? preset->text : text};
     qx_status st = parse_all(&p);
     if (st == QX_OK) st = check_order(pipe);
     if (st != QX_OK) { qx_pipeline_free(pipe); return st; }

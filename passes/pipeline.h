@@ -49,10 +49,14 @@ bool qx_pipeline_probes(const qx_pipeline *p);
 bool qx_pipeline_decides(const qx_pipeline *p);
 /* `sub` lives and is freed with p; freed at once when that fails. */
 qx_status qx_pipeline_adopt(qx_pipeline *p, qx_pipeline *sub);
-/* The "fp8", "int8", "int4", "sdxl-int8"... presets: name -> pipeline text; NULL when unknown. */
-const char *qx_preset_text(const char *name);
-int qx_preset_count(void);
-const char *qx_preset_at(int i, const char **text, const char **brief); /* name; i in [0, count) */
+/* A row of presets.def ("fp8", "int8", "sdxl-int8"...): a name for a pipeline text. */
+typedef struct qx_preset {
+    const char *name, *text;
+    const char *with_text; /* the text where samples are made from --text; NULL: `text` */
+    const char *brief;
+} qx_preset;
+const qx_preset *qx_presets(int *count);
+const qx_preset *qx_preset_find(const char *name); /* NULL when unknown */
 const qx_passdef *const *qx_passes(int *count); /* all, in order of passes.def */
 
 /* plan() of every pass alone: reads the graph and asks stats for what run() will need. For callers that run the model themselves. */

@@ -24,6 +24,7 @@ struct qx_job_args {
     qx_setting *settings; int cap_settings;
     qx_record record;         /* of --like */
     bool given[QX_JOB_OPTIONS]; /* by row: was set */
+    const char *with_text;      /* of the preset asked for: the passes if there is a --text */
     bool gram;
 };
 enum { L_CALIB, L_INCLUDE, L_EXCLUDE, L_VERIFY };
@@ -117,28 +118,31 @@ static qx_status add_setting(qx_job_args *a, const char *value)
 
 static qx_status no_preset(qx_job_args *a, const char *value)
 {
+    int n;
     char hint[80];
-    const char *text, *brief;
+    const qx_preset *presets = qx_presets(&n);
     qx_buf all = QX_BUF_INIT(a->ctx);
     qx_nearest near = qx_nearest_to(value, strlen(value));
-    for (int i = 0; i < qx_preset_count(); i++) {
-        const char *name = qx_preset_at(i, &text, &brief);
-        qx_nearest_offer(&near, name, strlen(name));
-        qx_buf_printf(&all, "%s%s", i ? ", " : "", name);
+    for (int i = 0; i < n; i++) {
+        qx_nearest_offer(&near, presets[i].name, strlen(presets[i].name));
+        qx_buf_printf(&all, "%s%s", i ? ", " : "", presets[i].name);
     }
     qx_status st = qx_fail(a->ctx, QX_E_USAGE, "--preset: there is no preset '%s'%s there are: %s", value, near.best ? qx_nearest_text(&near, "", hint, sizeof hint) : ";", all.data ? all.data : "?");
     qx_buf_free(&all);
     return st;
 }
 
+/* --passes gives the text, --preset the name of one, and --fp8 is the preset that its row names. */
 static qx_status set_passes(qx_job_args *a, const row *r, const char *value)
 {
-    const char *text = r->text;
-    if (!text) text = value;
-    else if (!*text && !(text = qx_preset_text(value))) return no_preset(a, value);
+    const char *name = r->text && *r->text ? r->text : value;
+    const qx_preset *preset = r->text ? qx_preset_find(name) : NULL;
+    if (r->text && !preset) return no_preset(a, name);
+    const char *text = preset ? preset->text : value;
     if (a->opt.passes && strcmp(a->opt.passes, text) != 0)
         QX_FAIL(a->ctx, QX_E_USAGE, "two formats are asked for, '%s' and '%s': give one, and --set \"PATTERN=FORMAT\" for some nodes", a->opt.passes, text);
     a->opt.passes = text;
+    if (preset) a->with_text = preset->with_text;
     return QX_OK;
 }
 
@@ -248,13 +252,6 @@ static bool was_given(void *user, const char *name)
     return false;
 }
 
-/* --fp8 beside a text, that is for a language model: half of the loss is the weights', and outlier channels are the rest. Networks of convolutions, that
- * samples in files are mostly for, gain nothing by it. */
-static void use_text(qx_job_args *a)
-{
-    if (a->opt.samples.text && was_given(a->given, "fp8")) a->opt.passes = "smoothquant,gptq,fp8";
-}
-
 /* --like: what the record says and nobody has set. */
 static qx_status replay(qx_job_args *a)
 {
@@ -272,7 +269,8 @@ qx_status qx_job_args_options(qx_job_args *a, const qx_quantize_options **out)
 {
     qx_quantize_options *o = &a->opt;
     QX_TRY(replay(a));
-    use_text(a);
+    if (o->samples.text && a->with_text) o->passes = a->with_text;
+    a->with_text = NULL;
     QX_TRY(add_mixed(a));
     QX_TRY(set_level(a));
     if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx");

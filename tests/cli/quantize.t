@@ -172,9 +172,10 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: 'model.onnx' does not say how it was made \(no qonnx.passes in its metadata\): .* (re)
   [2]
   $ L=$MODELS/micro-llama; how() { qonnx quantize $L/model.onnx "$@" --no-verify -q -f -o t.onnx --report t.json; grep -o '"pipeline": .*' t.json | grep -oE '"[a-z0-9]+\(|\),[a-z0-9]+' | tr -d '"(),' | xargs; }
-  $ text="--text $L/calib.txt --tokenizer $L/tokenizer.json --seq-len 64 --samples 2"; how --int4; how --int4 $text; how --fp8 $text; how --passes fp8 $text
+  $ text="--text $L/calib.txt --tokenizer $L/tokenizer.json --seq-len 64 --samples 2"; how --int4; how --int4 $text; how --fp8 $text; how --preset fp8 $text; how --passes fp8 $text
   int4
   gptq int4
+  smoothquant gptq fp8
   smoothquant gptq fp8
   fp8
   $ for p in gptq awq smoothquant sparsity,gptq; do qonnx quantize model.onnx --passes $p; done

@@ -82,16 +82,20 @@ static void test_errors(void **state)
 
 static void test_presets(void **state)
 {
+    int n;
+    const qx_preset *all = qx_presets(&n);
     qx_ctx *ctx = qx_ctx_new(NULL);
     (void)state;
-    for (int i = 0; i < qx_preset_count(); i++) {
-        const char *text, *brief;
-        qx_pipeline *p = NULL;
-        assert_non_null(qx_preset_at(i, &text, &brief));
-        if (qx_pipeline_parse(ctx, text, &p) != QX_OK) fail_msg("preset %s: %s", text, qx_ctx_error(ctx));
-        qx_pipeline_free(p);
+    for (int i = 0; i < n; i++) {
+        const char *texts[] = {all[i].text, all[i].with_text};
+        assert_ptr_equal(qx_preset_find(all[i].name), &all[i]);
+        for (int k = 0; k < 2 && texts[k]; k++) {
+            qx_pipeline *p = NULL;
+            if (qx_pipeline_parse(ctx, texts[k], &p) != QX_OK) fail_msg("preset %s: %s", texts[k], qx_ctx_error(ctx));
+            qx_pipeline_free(p);
+        }
     }
-    assert_null(qx_preset_text("nothing"));
+    assert_null(qx_preset_find("nothing"));
     qx_ctx_free(ctx);
 }
 
