@@ -336,7 +336,8 @@ static qx_status new_pipeline(qx_ctx *ctx, qx_pipeline **out)
     return QX_OK;
 }
 
-qx_status qx_pipeline_parse(qx_ctx *ctx, const char *text, qx_pipeline **out)
+/* The passes of the text, in any order. */
+static qx_status parse_text(qx_ctx *ctx, const char *text, qx_pipeline **out)
 {
     *out = NULL;
     if (strnlen(text, MAX_TEXT) == MAX_TEXT) QX_FAIL(ctx, QX_E_USAGE, "pipeline text is longer than %d bytes", MAX_TEXT);
@@ -345,10 +346,19 @@ qx_status qx_pipeline_parse(qx_ctx *ctx, const char *text, qx_pipeline **out)
     QX_TRY(new_pipeline(ctx, &pipe));
     parser p = {ctx, pipe, preset ? preset->text : text};
     qx_status st = parse_all(&p);
-    if (st == QX_OK) st = check_order(pipe);
     if (st != QX_OK) { qx_pipeline_free(pipe); return st; }
     *out = pipe;
     return QX_OK;
+}
+
+qx_status qx_pipeline_parse(qx_ctx *ctx, const char *text, qx_pipeline **out)
+{
+    QX_TRY(parse_text(ctx, text, out));
+    qx_status st = check_order(*out);
+    if (st == QX_OK) return QX_OK;
+    qx_pipeline_free(*out);
+    *out = NULL;
+    return st;
 }
 
 const char *qx_pipeline_text(const qx_pipeline *p) { return p->text; }
@@ -368,7 +378,7 @@ qx_status qx_pipeline_set(qx_pipeline *pipe, const char *option, const char *val
     return write_text(pipe);
 }
 
-qx_status qx_pipeline_adopt(qx_pipeline *p, qx_pipeline *sub)
+static qx_status adopt(qx_pipeline *p, qx_pipeline *sub)
 {
     if (p->n_subs == p->cap_subs) {
         const int cap = p->cap_subs ? 2 * p->cap_subs : 8;
@@ -379,6 +389,21 @@ qx_status qx_pipeline_adopt(qx_pipeline *p, qx_pipeline *sub)
         p->cap_subs = cap;
     }
     p->subs[p->n_subs++] = sub;
+    return QX_OK;
+}
+
+qx_status qx_pipeline_parse_format(qx_pipeline *p, const char *text, qx_pass **out)
+{
+    qx_pipeline *sub;
+    QX_TRY(parse_text(p->ctx, text, &sub));
+    QX_TRY(adopt(p, sub));
+    *out = sub->passes[0];
+    const qx_passdef *d = (*out)->def;
+    if (d->flags & QX_PASS_NEEDS_FORMAT)
+        QX_FAIL(p->ctx, QX_E_USAGE, "%s prepares weights and is no format: write it into --passes, before the format", d->name);
+    if (sub->n_passes != 1 || !(d->flags & QX_PASS_FORMAT) || (d->flags & QX_PASS_MIXES))
+        QX_FAIL(p->ctx, QX_E_USAGE, "write one format (int8, fp8, int4, nvfp4, float ...)");
+    (*out)->pipe = p;
     return QX_OK;
 }
 

@@ -47,8 +47,8 @@ uint64_t qx_pipeline_stats_key(const qx_pipeline *p, const qx_model *m);
 bool qx_pipeline_probes(const qx_pipeline *p);
 /* Whether a pass chooses among formats by statistics (mixed): a dry run then needs them too. */
 bool qx_pipeline_decides(const qx_pipeline *p);
-/* `sub` lives and is freed with p; freed at once when that fails. */
-qx_status qx_pipeline_adopt(qx_pipeline *p, qx_pipeline *sub);
+/* The one format that the text names ("int4(block=32)"), as --set and formats= want it: a pass of p, freed with it. Mixes and passes that prepare weights are refused. */
+qx_status qx_pipeline_parse_format(qx_pipeline *p, const char *text, qx_pass **out);
 /* A row of presets.def ("fp8", "int8", "sdxl-int8"...): a name for a pipeline text. */
 typedef struct qx_preset {
     const char *name, *text;

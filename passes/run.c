@@ -81,18 +81,11 @@ static qx_status refuse_quantized(qx_pipeline *p, qx_model *m)
 static qx_status parse_setting(qx_pipeline *p, const qx_setting *s, qx_pass **out)
 {
     static const char *const floats[] = {"float", "none", "fp32", "fp16", "f32", "f16", "keep"};
-    qx_pipeline *sub;
     *out = NULL;
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
         if (strcmp(s->format, floats[i]) == 0) return QX_OK;
-    qx_status st = qx_pipeline_parse(p->ctx, s->format, &sub);
-    if (st != QX_OK) return qx_note(p->ctx, st, "--set '%s'", s->pattern);
-    QX_TRY(qx_pipeline_adopt(p, sub));
-    if (sub->n_passes != 1 || !(sub->passes[0]->def->flags & QX_PASS_FORMAT) || (sub->passes[0]->def->flags & QX_PASS_MIXES))
-        QX_FAIL(p->ctx, QX_E_USAGE, "--set '%s=%s': write one format (int8, fp8, int4, float ...)", s->pattern, s->format);
-    *out = sub->passes[0];
-    (*out)->pipe = p;
-    return QX_OK;
+    qx_status st = qx_pipeline_parse_format(p, s->format, out);
+    return st == QX_OK ? QX_OK : qx_note(p->ctx, st, "--set '%s=%s'", s->pattern, s->format);
 }
 
 static qx_status parse_settings(qx_pipeline *p)

@@ -28,19 +28,6 @@ static const char *next_part(qx_arena *arena, const char **at)
     return qx_arena_strndup(arena, s, (size_t)(e - s));
 }
 
-static qx_status parse_format(qx_mix *m, const char *text, qx_pass **out)
-{
-    qx_pipeline *pipe = m->pass->pipe, *sub;
-    qx_status st = qx_pipeline_parse(pipe->ctx, text, &sub);
-    if (st != QX_OK) return qx_note(pipe->ctx, st, "%s(formats=%.200s)", m->pass->def->name, text);
-    QX_TRY(qx_pipeline_adopt(pipe, sub));
-    *out = sub->passes[0];
-    if (sub->n_passes != 1 || !((*out)->def->flags & QX_PASS_FORMAT) || (*out)->def->flags & QX_PASS_MIXES)
-        QX_FAIL(pipe->ctx, QX_E_USAGE, "%s(formats=%.200s): write formats such as int4, int8, nvfp4, float, joined by '+'", m->pass->def->name, text);
-    (*out)->pipe = pipe;
-    return QX_OK;
-}
-
 static bool activations(const char *part) { return !strcmp(part, "int8") || !strcmp(part, "fp8"); }
 
 /* A bare int8 or fp8 beside a weight-only format stands for storage. */
@@ -76,9 +63,11 @@ static qx_status parse_formats(qx_mix *m, const char *text)
     }
     QX_TRY(qx_arena_status(pipe->arena)); /* a part that could not be copied is not the end of the list */
     QX_TRY(storage_names(m, parts, n));
+    qx_status st = QX_OK;
     for (int i = 0; i < n; i++) {
         if (is_float_name(parts[i])) m->keep_float = true;
-        else QX_TRY(parse_format(m, parts[i], &m->formats[m->n++]));
+        else st = qx_pipeline_parse_format(pipe, parts[i], &m->formats[m->n++]);
+        if (st != QX_OK) return qx_note(pipe->ctx, st, "%s(formats=%.200s)", m->pass->def->name, parts[i]);
     }
     if (!m->n) QX_FAIL(pipe->ctx, QX_E_USAGE, "%s: no format to choose from: write formats=int4+int8+float", m->pass->def->name);
     for (int i = 0; i < m->n; i++) m->names[i] = m->formats[i]->def->name;

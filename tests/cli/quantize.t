@@ -81,7 +81,12 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: --set 'fc1*': write PATTERN=FORMAT, as in --set "lm_head*=int8"
   [2]
   $ qonnx quantize model.onnx --int4 --set "fc1*=int5"
-  qonnx quantize: --set 'fc1[*]': there is no pass 'int5'; did you mean int8[?] there are: int8, .* (re)
+  qonnx quantize: --set 'fc1[*]=int5': there is no pass 'int5'; did you mean int8[?] there are: int8, .* (re)
+  [2]
+  $ for f in awq awq,int8 int4-mix; do qonnx quantize model.onnx --int4 --set "fc1*=$f"; done
+  qonnx quantize: --set 'fc1*=awq': awq prepares weights and is no format: write it into --passes, before the format
+  qonnx quantize: --set 'fc1*=awq,int8': awq prepares weights and is no format: write it into --passes, before the format
+  qonnx quantize: --set 'fc1*=int4-mix': write one format (int8, fp8, int4, nvfp4, float ...)
   [2]
   $ qonnx quantize model.onnx --int4 --set "Relu=float"
   qonnx quantize: --set 'Relu' matches no linear operator of the model (2 linear operators; qonnx inspect --nodes lists names)

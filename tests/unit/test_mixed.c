@@ -188,9 +188,9 @@ static void wrong_goals(void **state)
     refuse(*state, "mixed(sqnr=60,score=layer)", "needs samples and score=output");
     refuse(*state, "mixed(size=70%,formats=int4+int5)", "there is no pass 'int5'");
     refuse(*state, "mixed(size=70%,formats=int4+int4)", "given twice");
-    refuse(*state, "mixed(size=70%,formats=awq+int4)", "does nothing by itself");
+    refuse(*state, "mixed(size=70%,formats=awq+int4)", "mixed(formats=awq): awq prepares weights and is no format");
     refuse(*state, "mixed(size=70%,formats=float)", "no format to choose from");
-    refuse(*state, "mixed(size=70%,formats=mixed+int4)", "write formats such as");
+    refuse(*state, "mixed(size=70%,formats=mixed+int4)", "mixed(formats=mixed): write one format");
     refuse(*state, "int4,mixed(size=70%)", "leave the other out");
 }
 
