@@ -114,6 +114,19 @@ void *qx_arena_array(qx_arena *a, size_t count, size_t size)
     return NULL;
 }
 
+qx_status qx_arena_grow(qx_arena *a, void **items, int64_t n, int64_t *cap, size_t size)
+{
+    enum { FIRST = 16 };
+    if (n < *cap) return QX_OK;
+    const size_t more = *cap ? 2 * (size_t)*cap : FIRST;
+    void *p = qx_arena_array(a, more, size);
+    if (!p) return QX_E_NOMEM;
+    if (n) memcpy(p, *items, (size_t)n * size);
+    *items = p;
+    *cap = (int64_t)more;
+    return QX_OK;
+}
+
 void *qx_arena_memdup(qx_arena *a, const void *p, size_t n)
 {
     void *copy = qx_arena_alloc(a, n);

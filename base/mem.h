@@ -41,6 +41,8 @@ void *qx_arena_alloc(qx_arena *a, size_t size);
 /* Gives a large object (256 KiB and more) back before its time; smaller ones stay until the arena goes. */
 void qx_arena_release(qx_arena *a, void *p);
 void *qx_arena_array(qx_arena *a, size_t count, size_t size);
+/* Room for one more behind the n elements of a list: when n == *cap, *items moves to an array twice as long (the old one stays in the arena). */
+qx_status qx_arena_grow(qx_arena *a, void **items, int64_t n, int64_t *cap, size_t size);
 char *qx_arena_strndup(qx_arena *a, const char *s, size_t n);
 char *qx_arena_strdup(qx_arena *a, const char *s);
 char *qx_arena_printf(qx_arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

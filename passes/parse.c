@@ -380,14 +380,8 @@ qx_status qx_pipeline_set(qx_pipeline *pipe, const char *option, const char *val
 
 static qx_status adopt(qx_pipeline *p, qx_pipeline *sub)
 {
-    if (p->n_subs == p->cap_subs) {
-        const int cap = p->cap_subs ? 2 * p->cap_subs : 8;
-        qx_pipeline **list = qx_arena_array(p->arena, (size_t)cap, sizeof *list);
-        if (!list) { qx_pipeline_free(sub); return QX_E_NOMEM; }
-        if (p->n_subs) memcpy(list, p->subs, (size_t)p->n_subs * sizeof *list);
-        p->subs = list;
-        p->cap_subs = cap;
-    }
+    const qx_status st = qx_arena_grow(p->arena, (void **)&p->subs, p->n_subs, &p->cap_subs, sizeof *p->subs);
+    if (st != QX_OK) { qx_pipeline_free(sub); return st; }
     p->subs[p->n_subs++] = sub;
     return QX_OK;
 }

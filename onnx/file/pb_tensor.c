@@ -19,14 +19,7 @@ int64_t qx_pb_payload_bytes(const qx_weight *w) { return w->dtype == QX_DT_STRIN
 
 static qx_status push(qx_out_plan *p, qx_payloads *list, const qx_weight *w, int64_t offset)
 {
-    if (list->n == list->cap) {
-        const int64_t cap = list->cap ? 2 * list->cap : 64;
-        qx_payload *v = qx_arena_array(p->arena, (size_t)cap, sizeof *v);
-        if (!v) return QX_E_NOMEM;
-        if (list->n) memcpy(v, list->v, (size_t)list->n * sizeof *v);
-        list->v = v;
-        list->cap = cap;
-    }
+    QX_TRY(qx_arena_grow(p->arena, (void **)&list->v, list->n, &list->cap, sizeof *list->v));
     list->v[list->n++] = (qx_payload){w, (int64_t)w->bytes, offset};
     return QX_OK;
 }

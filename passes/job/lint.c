@@ -11,14 +11,7 @@ typedef struct linter { qx_model *m; qx_target target; qx_arena *arena; qx_findi
 
 static void find(linter *l, const qx_node *n, const char *text)
 {
-    if (l->n == l->cap) {
-        int64_t cap = l->cap ? l->cap * 2 : 32;
-        qx_finding *p = qx_arena_array(l->arena, (size_t)cap, sizeof *p);
-        if (!p) { l->st = QX_E_NOMEM; return; }
-        if (l->n) memcpy(p, l->items, (size_t)l->n * sizeof *p);
-        l->items = p;
-        l->cap = cap;
-    }
+    if (qx_arena_grow(l->arena, (void **)&l->items, l->n, &l->cap, sizeof *l->items) != QX_OK) { l->st = QX_E_NOMEM; return; }
     const char *name = n->name[0] ? n->name : n->n_out && n->out[0] ? n->out[0]->name : "";
     l->items[l->n++] = (qx_finding){l->rule, l->error, qx_arena_strdup(l->arena, name), qx_arena_strdup(l->arena, n->op_type), text};
     if (!text) l->st = QX_E_NOMEM;

@@ -19,9 +19,9 @@ struct qx_job_args {
     qx_ctx *ctx;
     qx_arena *arena;
     qx_quantize_options opt;
-    const char **lists[4]; int n_lists[4], cap_lists[4]; /* calib, include, exclude, verify */
-    qx_dim_fix *dims; int cap_dims;
-    qx_setting *settings; int cap_settings;
+    const char **lists[4]; int n_lists[4]; int64_t cap_lists[4]; /* calib, include, exclude, verify */
+    qx_dim_fix *dims; int64_t cap_dims;
+    qx_setting *settings; int64_t cap_settings;
     qx_record record;         /* of --like */
     bool given[QX_JOB_OPTIONS]; /* by row: was set */
     const char *with_text;      /* of the preset asked for: the passes if there is a --text */
@@ -62,22 +62,9 @@ void qx_job_args_free(qx_job_args *a)
     if (a) qx_arena_free(a->arena);
 }
 
-/* Room for one more element behind n; the old array stays in the arena (lists are short). */
-static qx_status grow(qx_job_args *a, void **items, int n, int *cap, size_t size)
-{
-    if (n < *cap) return QX_OK;
-    int cap2 = *cap ? *cap * 2 : 8;
-    void *p = qx_arena_array(a->arena, (size_t)cap2, size);
-    if (!p) return QX_E_NOMEM;
-    if (n) memcpy(p, *items, (size_t)n * size);
-    *items = p;
-    *cap = cap2;
-    return QX_OK;
-}
-
 static qx_status add_text(qx_job_args *a, size_t list, const char *value)
 {
-    QX_TRY(grow(a, (void **)&a->lists[list], a->n_lists[list], &a->cap_lists[list], sizeof(char *)));
+    QX_TRY(qx_arena_grow(a->arena, (void **)&a->lists[list], a->n_lists[list], &a->cap_lists[list], sizeof(char *)));
     a->lists[list][a->n_lists[list]++] = value;
     return QX_OK;
 }
@@ -91,7 +78,7 @@ static qx_status add_dim(qx_job_args *a, const char *value)
     if (!d.name) return QX_E_NOMEM;
     if (qx_parse_i64(a->ctx, eq + 1, &d.value) != QX_OK) return qx_note(a->ctx, QX_E_USAGE, "--dim '%s'", value);
     if (d.value < 1) QX_FAIL(a->ctx, QX_E_USAGE, "--dim '%s': a dimension is at least 1", value);
-    QX_TRY(grow(a, (void **)&a->dims, a->opt.n_dims, &a->cap_dims, sizeof d));
+    QX_TRY(qx_arena_grow(a->arena, (void **)&a->dims, a->opt.n_dims, &a->cap_dims, sizeof d));
     a->dims[a->opt.n_dims++] = d;
     return QX_OK;
 }
@@ -111,7 +98,7 @@ static qx_status add_setting(qx_job_args *a, const char *value)
     if (!eq || eq == value || !eq[1]) QX_FAIL(a->ctx, QX_E_USAGE, "--set '%s': write PATTERN=FORMAT, as in --set \"lm_head*=int8\"", value);
     qx_setting s = {qx_arena_strndup(a->arena, value, (size_t)(eq - value)), eq + 1};
     if (!s.pattern) return QX_E_NOMEM;
-    QX_TRY(grow(a, (void **)&a->settings, a->opt.n_settings, &a->cap_settings, sizeof s));
+    QX_TRY(qx_arena_grow(a->arena, (void **)&a->settings, a->opt.n_settings, &a->cap_settings, sizeof s));
     a->settings[a->opt.n_settings++] = s;
     return QX_OK;
 }

@@ -85,13 +85,7 @@ static qx_status look(void *user, qx_node *n)
     float z;
     bool same;
     if (!(n->op->traits & QX_T_LINEAR) || !find_source(qx_node_in(n, 1), &s)) return QX_OK;
-    if (c->n == c->cap) {
-        qx_sparse_row *more = qx_arena_array(c->arena, (size_t)(c->cap ? c->cap * 2 : 64), sizeof *more);
-        if (!more) return QX_E_NOMEM;
-        for (int64_t i = 0; i < c->n; i++) more[i] = c->rows[i];
-        c->rows = more;
-        c->cap = c->cap ? c->cap * 2 : 64;
-    }
+    QX_TRY(qx_arena_grow(c->arena, (void **)&c->rows, c->n, &c->cap, sizeof *c->rows));
     qx_sparse_row *row = &c->rows[c->n++];
     *row = (qx_sparse_row){.node = n->name, .weight = s.codes->name};
     if (!layout_of(n, &s, &l)) return row->note = "layout is not looked at", QX_OK;

@@ -74,14 +74,7 @@ static qx_status op_row(counter *c, const qx_node *n, qx_op_total **out)
     if (!key) return QX_E_NOMEM;
     int64_t at = (int64_t)(uintptr_t)qx_map_get(c->ops, key);
     if (!at) {
-        if (s->n_ops == c->cap) {
-            int64_t cap = c->cap ? 2 * c->cap : 64;
-            qx_op_total *p = qx_arena_array(c->arena, (size_t)cap, sizeof *p);
-            if (!p) return QX_E_NOMEM;
-            if (s->n_ops) memcpy(p, s->ops, (size_t)s->n_ops * sizeof *p);
-            s->ops = p;
-            c->cap = cap;
-        }
+        QX_TRY(qx_arena_grow(c->arena, (void **)&s->ops, s->n_ops, &c->cap, sizeof *s->ops));
         s->ops[s->n_ops++] = (qx_op_total){.op = n->op_type, .domain = n->domain};
         at = s->n_ops;
         QX_TRY(qx_map_put(c->ops, key, (void *)(uintptr_t)at));

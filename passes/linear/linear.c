@@ -14,14 +14,7 @@ static qx_status visit(void *user, qx_node *n)
     qx_linears *ls = f->out;
     qx_linear read;
     if (!qx_linear_read(n, &read)) return QX_OK;
-    if (ls->count == f->cap) {
-        int64_t cap = f->cap ? f->cap * 2 : 64;
-        qx_linear *p = qx_arena_array(f->m->arena, (size_t)cap, sizeof *p);
-        if (!p) return QX_E_NOMEM;
-        if (ls->count) memcpy(p, ls->items, (size_t)ls->count * sizeof *p);
-        ls->items = p;
-        f->cap = cap;
-    }
+    QX_TRY(qx_arena_grow(f->m->arena, (void **)&ls->items, ls->count, &f->cap, sizeof *ls->items));
     qx_linear *l = &ls->items[ls->count];
     *l = read;
     l->index = ls->count++;
@@ -178,14 +171,7 @@ static qx_status visit_softmax(void *user, qx_node *n)
     a.pv = find_pv(n);
     if (!a.qk || !a.pv) return QX_OK;
     a.head_size = head_size(a.qk);
-    if (f->count == f->cap) {
-        int64_t cap = f->cap ? f->cap * 2 : 32;
-        qx_attention *p = qx_arena_array(f->m->arena, (size_t)cap, sizeof *p);
-        if (!p) return QX_E_NOMEM;
-        if (f->count) memcpy(p, f->items, (size_t)f->count * sizeof *p);
-        f->items = p;
-        f->cap = cap;
-    }
+    QX_TRY(qx_arena_grow(f->m->arena, (void **)&f->items, f->count, &f->cap, sizeof *f->items));
     f->items[f->count++] = a;
     return QX_OK;
 }

@@ -84,7 +84,7 @@ struct qx_pipeline {
     bool no_stats;                /* dry run without statistics: scales are placeholders, nothing is written */
     int64_t n_quantized;
     qx_status failed;             /* statistics lack what a format needs: told when the pass ends */
-    struct qx_pipeline **subs; int n_subs, cap_subs; /* parsed --set formats and those of a mix (qx_pipeline_parse_format) */
+    struct qx_pipeline **subs; int64_t n_subs, cap_subs; /* parsed --set formats and those of a mix (qx_pipeline_parse_format) */
     qx_samples *samples;          /* while decide() runs; NULL: none */
     qx_samples *shapes;           /* the first one shows how large samples are, for forecasts, in a dry run too; NULL: none */
 };

@@ -131,6 +131,14 @@ static void arena(void **state)
     assert_string_equal(qx_arena_strndup(a, "hello", 3), "hel");
     assert_string_equal(qx_arena_strdup(a, "hello"), "hello");
     assert_null(qx_arena_array(a, SIZE_MAX / 2, 3));
+    int *list = NULL;
+    int64_t cap = 0;
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(qx_arena_grow(a, (void **)&list, i, &cap, sizeof *list), QX_OK);
+        assert_true(cap > i && cap <= 2 * i + 16);
+        list[i] = i;
+    }
+    for (int i = 0; i < 1000; i++) assert_int_equal(list[i], i);
     assert_null(qx_arena_alloc(a, SIZE_MAX));
     assert_true(qx_arena_bytes(a) >= 5000000 + 1999000);
     assert_ptr_equal(qx_arena_ctx(a), ctx);
