@@ -18,6 +18,21 @@ qx_rstep *qx_fuse_def(const qx_fuser *f, const qx_value *v)
     return s && !s->fused ? s : NULL;
 }
 
+const qx_node *qx_fuse_dequantized(const qx_fuser *f, const qx_value *v, bool *swapped)
+{
+    const qx_node *t = qx_fuse_is(qx_fuse_def(f, v), QX_OP_Transpose);
+    *swapped = t != NULL;
+    if (t) {
+        int64_t n;
+        const int64_t *perm = qx_attr_ints(t, "perm", &n);
+        if (perm && !(n == 2 && perm[0] == 1 && perm[1] == 0)) return NULL;
+        v = t->in[0];
+    }
+    const qx_node *dq = qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
+    if (!dq || !qx_fuse_const(dq->in[0]) || !qx_fuse_const(dq->in[1])) return NULL;
+    return qx_node_in(dq, 2) && !qx_fuse_const(dq->in[2]) ? NULL : dq;
+}
+
 bool qx_fuse_inner(const qx_fuser *f, const qx_value *v)
 {
     const qx_vinfo *i = &f->x->info[v->id];

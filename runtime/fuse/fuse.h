@@ -19,6 +19,8 @@ typedef struct qx_fuser {
 const qx_node *qx_fuse_is(const qx_rstep *s, qx_op_id op);
 /* The step that makes v, when it is a plain node; NULL otherwise. */
 qx_rstep *qx_fuse_def(const qx_fuser *f, const qx_value *v);
+/* The DequantizeLinear whose codes, scale and zero point (if any) are constant, behind v; *swapped: a transposition of two axes lies between. NULL: none. */
+const qx_node *qx_fuse_dequantized(const qx_fuser *f, const qx_value *v, bool *swapped);
 /* v may vanish: one use, not kept, watched or a graph output, made in this graph. */
 bool qx_fuse_inner(const qx_fuser *f, const qx_value *v);
 /* The only user of v in this graph, when qx_fuse_inner; NULL otherwise. */

@@ -38,22 +38,12 @@ static bool all_zero(const qx_fuser *f, const qx_weight *z)
     return true;
 }
 
-/* DequantizeLinear of constant codes; *swapped: a transposition of the last two axes lies between. */
+/* As qx_fuse_dequantized, of codes that can be multiplied as they are. */
 static const qx_node *weight(const qx_fuser *f, const qx_value *v, bool *swapped)
 {
-    *swapped = false;
-    const qx_node *t = qx_fuse_is(qx_fuse_def(f, v), QX_OP_Transpose);
-    if (t) {
-        int64_t n;
-        const int64_t *perm = qx_attr_ints(t, "perm", &n);
-        if (perm && !(n == 2 && perm[0] == 1 && perm[1] == 0)) return NULL;
-        *swapped = true;
-        v = t->in[0];
-    }
-    const qx_node *dq = qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
-    const qx_weight *w = dq ? qx_fuse_const(dq->in[0]) : NULL, *s = dq ? qx_fuse_const(dq->in[1]) : NULL;
-    if (!w || !s || !(w->dtype == QX_DT_INT8 || is_fp8(f, w->dtype)) || !all_zero(f, qx_fuse_const(qx_node_in(dq, 2)))) return NULL;
-    return (qx_node_in(dq, 2) && !qx_fuse_const(dq->in[2])) ? NULL : dq;
+    const qx_node *dq = qx_fuse_dequantized(f, v, swapped);
+    const qx_weight *w = dq ? qx_fuse_const(dq->in[0]) : NULL;
+    return w && (w->dtype == QX_DT_INT8 || is_fp8(f, w->dtype)) && all_zero(f, qx_fuse_const(qx_node_in(dq, 2))) ? dq : NULL;
 }
 
 /* The scale varies along `axis` of the codes, or not at all. */

@@ -8,21 +8,12 @@ static bool is_code(qx_dtype t)
     return t == QX_DT_INT8 || t == QX_DT_UINT8 || t == QX_DT_INT4 || t == QX_DT_UINT4 || t == QX_DT_INT2 || t == QX_DT_UINT2;
 }
 
-/* The DequantizeLinear behind v; *swapped: through a transposition of its two axes. */
+/* As qx_fuse_dequantized, of a matrix of integer codes. */
 static const qx_node *weight(const qx_fuser *f, const qx_value *v, bool *swapped)
 {
-    const qx_node *t = qx_fuse_is(qx_fuse_def(f, v), QX_OP_Transpose);
-    *swapped = t != NULL;
-    if (t) {
-        int64_t n;
-        const int64_t *perm = qx_attr_ints(t, "perm", &n);
-        if (perm && !(n == 2 && perm[0] == 1 && perm[1] == 0)) return NULL;
-        v = t->in[0];
-    }
-    const qx_node *dq = qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
+    const qx_node *dq = qx_fuse_dequantized(f, v, swapped);
     const qx_weight *w = dq ? qx_fuse_const(dq->in[0]) : NULL;
-    if (!w || w->rank != 2 || !is_code(w->dtype) || !qx_fuse_const(dq->in[1])) return NULL;
-    return qx_node_in(dq, 2) && !qx_fuse_const(dq->in[2]) ? NULL : dq;
+    return w && w->rank == 2 && is_code(w->dtype) ? dq : NULL;
 }
 
 /* Scales lie along k in blocks, or there is one a column, or one. */
