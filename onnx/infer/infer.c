@@ -247,26 +247,25 @@ static bool settle_outputs(qx_infer *ix, const qx_node *n)
 
 /* ---- nodes, graphs, functions ---------------------------------------------------------------------------------------- */
 
+static void forget(qx_infer *ix, const qx_value *v)
+{
+    if (!v || v->id >= ix->n_values) return;
+    ix->types[v->id] = no_type;
+    ix->contents[v->id] = (qx_known){0};
+}
+
 static void forget_outputs(qx_infer *ix, const qx_node *n)
 {
-    for (uint32_t i = 0; i < n->n_out; i++) {
-        const qx_value *v = n->out[i];
-        if (!v || v->id >= ix->n_values) continue;
-        ix->types[v->id] = no_type;
-        ix->contents[v->id] = (qx_known){0};
-    }
+    for (uint32_t i = 0; i < n->n_out; i++) forget(ix, n->out[i]);
 }
 
 qx_status qx_ix_enter(qx_infer *ix, qx_graph *g)
 {
     size_t count = qx_map_count(g->values);
     for (size_t i = 0; i < count; i++) {
-        void *p;
-        qx_map_key_at(g->values, i, &p);
-        const qx_value *v = p;
-        if (v->id >= ix->n_values) continue;
-        ix->types[v->id] = no_type;
-        ix->contents[v->id] = (qx_known){0};
+        void *v;
+        qx_map_key_at(g->values, i, &v);
+        forget(ix, v);
     }
     return QX_OK;
 }
