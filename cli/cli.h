@@ -64,6 +64,7 @@ const char *cli_show(cli *c, const char *name);
 const char *cli_bytes(cli *c, int64_t bytes);
 qx_status cli_print_buf(cli *c, qx_buf *b); /* the whole buffer to stdout, newline added; frees it */
 
+bool cli_is_terminal(FILE *f); /* one that moves its cursor: TERM is set, and not to dumb */
 /* Columns of the terminal behind f (COLUMNS says otherwise); 100 elsewhere. */
 int cli_columns(FILE *f);
 /* Words of text in lines no longer than that, each but the first (which begins at column `at`) indented; ends with a newline. A line that begins
