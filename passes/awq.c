@@ -2,16 +2,23 @@
  *
  * lite: one s per group, s[k] = mean|x_k|^r / mean(|W_k| / blockmax)^(1 - r), scaled so that its extremes are reciprocal; r on a grid that also holds
  * the identity; judged on the group's joint output error over sampled rows. clip: the weights' scale search is weighted by E[x^2] per column, so that
- * the clipping of each block is chosen for the output, not for the weights. full: both. Weight-only: activations stay float. */
+ * the clipping of each block is chosen for the output, not for the weights. full: both. Weight-only: activations stay float.
+ *
+ * A layer that is 1 dB better can make the model worse: what rounding does to a weight is one fixed pattern, and where few layers decide, whether the rest of the
+ * model is sensitive to the old one or the new one weighs more than 1 dB. So the model's output has the last word over which layers are scaled. */
 #include <math.h>
 #include <string.h>
 
+#include "passes/search/probe.h"
 #include "passes/search/search.h"
 
 enum { GRID = 20, MOST = 6, JUDGED = 128 }; /* MOST: points that are judged together */
 static const double least_gain_db = 0.3; /* below this the sampled rows cannot tell a gain from chance */
 
-typedef struct awq_state { qx_group *groups; int64_t n; } awq_state;
+/* What was decided for a group. s [k], in the model's arena; NULL: the identity. */
+typedef struct decision { float *s; double r, gain; const char *why_not; } decision;
+
+typedef struct awq_state { qx_group *groups; decision *is; int64_t n; } awq_state;
 
 static bool weight_only(const qx_plan_item *it)
 {
@@ -30,6 +37,8 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     awq_state *s = qx_arena_alloc(m->arena, sizeof *s);
     if (!s) return QX_E_NOMEM;
     QX_TRY(qx_groups_find(p->pipe, &s->groups, &s->n));
+    s->is = qx_arena_array(m->arena, (size_t)s->n + 1, sizeof *s->is);
+    if (!s->is) return QX_E_NOMEM;
     for (int64_t i = 0; i < s->n; i++)
         if (wants(&s->groups[i]))
             QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = s->groups[i].x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = -1}));
@@ -113,30 +122,133 @@ static void close_finder(finder *f)
     qx_judge_free(f->judge);
 }
 
-static qx_status note(const finder *f, bool taken, double gain)
+static bool observed(const qx_group *g, const qx_value_stats *st) { return st && st->channels.n == g->k && st->n_rows >= 1 && st->row_len == g->k; }
+
+static qx_status choose_group(qx_pass *p, const qx_group *g, const qx_value_stats *st, decision *d)
 {
-    for (int64_t i = 0; i < f->g->n; i++) {
-        if (taken) QX_TRY(qx_item_note(f->p->pipe, f->g->items[i], "awq %.2f (%s, %+.1f dB)", (double)f->best / GRID, qx_fold_text(&f->fold), gain));
-        else QX_TRY(qx_item_note(f->p->pipe, f->g->items[i], "awq: no gain"));
+    finder f = {.p = p, .g = g, .st = st, .error = INFINITY};
+    qx_status status;
+    if (!observed(g, st)) return d->why_not = "not observed", QX_OK;
+    qx_fold_find(p->pipe, g, &f.fold);
+    if (f.fold.kind == QX_FOLD_MUL && !qx_opt_bool(p, "mul")) return d->why_not = "nowhere to fold", QX_OK;
+    QX_TRY_GOTO(status, open_finder(&f));
+    QX_TRY_GOTO(status, search(&f));
+    d->gain = 10 * log10(f.plain / fmax(f.error, 1e-300));
+    d->r = (double)f.best / GRID;
+    d->why_not = "no gain";
+    if (!f.best || !(d->gain >= least_gain_db)) goto done;
+    d->s = qx_arena_memdup(p->pipe->model->arena, f.best_s, (size_t)g->k * sizeof *d->s);
+    status = d->s ? QX_OK : QX_E_NOMEM;
+done:
+    close_finder(&f);
+    return status;
+}
+
+/* ---- what the model's output says ---- */
+
+typedef struct trial { qx_pass *p; const awq_state *s; qx_probe *probe; qx_probe_change *changes; } trial;
+
+/* What the output loses when the groups that gain at least so much are scaled and all are rounded. */
+static qx_status measure(trial *t, double least, double *out)
+{
+    const qx_plan *plan = t->p->pipe->plan;
+    qx_probe_effect e;
+    int64_t n = 0;
+    for (int64_t i = 0; i < t->s->n; i++)
+        for (int64_t j = 0; j < t->s->groups[i].n; j++) {
+            const qx_plan_item *it = t->s->groups[i].items[j];
+            const float *s = t->s->is[i].gain >= least ? t->s->is[i].s : NULL;
+            if (weight_only(it)) t->changes[n++] = (qx_probe_change){.item = it - plan->items, .spec = &it->weight->spec, .smooth = s};
+        }
+    QX_TRY(qx_probe_run(t->probe, t->changes, n, &e));
+    *out = qx_probe_size(&e);
+    qx_log(t->p->ctx, QX_LOG_DEBUG, "awq where it gains %g dB: %.4g of the output lost", least, *out);
+    return QX_OK;
+}
+
+static void drop(const awq_state *s, double least)
+{
+    for (int64_t i = 0; i < s->n; i++)
+        if (s->is[i].s && s->is[i].gain < least) s->is[i].s = NULL, s->is[i].why_not = "the model's output is better without";
+}
+
+static int64_t count_scaled(const awq_state *s, double least)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < s->n; i++) n += s->is[i].s && s->is[i].gain >= least;
+    return n;
+}
+
+/* Nobody, those that gain most, more, all: what serves the output best; of equal ones the fewer. */
+static qx_status choose_least(trial *t, double *least)
+{
+    static const double steps[] = {2, 1, 0};
+    double best;
+    *least = INFINITY;
+    QX_TRY(measure(t, INFINITY, &best));
+    for (int i = 0, before = 0; i < (int)(sizeof steps / sizeof *steps); i++) {
+        const int64_t n = count_scaled(t->s, steps[i]);
+        double error;
+        if (n == before) continue;
+        before = (int)n;
+        QX_TRY(measure(t, steps[i], &error));
+        if (error < best) best = error, *least = steps[i];
     }
     return QX_OK;
 }
 
-static qx_status scale_group(qx_pass *p, const qx_group *g, const qx_value_stats *st, qx_stats *stats)
+static int64_t elements(const awq_state *s)
 {
-    finder f = {.p = p, .g = g, .st = st, .error = INFINITY};
-    qx_status status;
-    qx_fold_find(p->pipe, g, &f.fold);
-    if (f.fold.kind == QX_FOLD_MUL && !qx_opt_bool(p, "mul")) return qx_item_note(p->pipe, g->items[0], "awq: nowhere to fold");
-    QX_TRY_GOTO(status, open_finder(&f));
-    QX_TRY_GOTO(status, search(&f));
-    const double gain = 10 * log10(f.plain / fmax(f.error, 1e-300));
-    const bool taken = f.best && gain >= least_gain_db;
-    if (taken) QX_TRY_GOTO(status, qx_fold_apply(p, g, &f.fold, f.best_s, stats));
-    status = note(&f, taken, gain);
+    int64_t n = 0;
+    for (int64_t i = 0; i < s->n; i++)
+        for (int64_t j = 0; j < s->groups[i].n; j++) n += weight_only(s->groups[i].items[j]) ? s->groups[i].items[j]->lin->n * s->groups[i].k : 0;
+    return n;
+}
+
+/* Without samples to run, or in a model too large to run often, every group that gains is scaled. */
+static qx_status ask_output(qx_pass *p, const awq_state *s, const qx_stats *stats)
+{
+    const int64_t count = p->pipe->samples ? qx_probe_samples(elements(s)) : 0;
+    trial t = {.p = p, .s = s};
+    double least;
+    qx_status st;
+    if (!count || !count_scaled(s, 0)) return QX_OK;
+    QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)p->pipe->plan->linears.count + 1, sizeof *t.changes, (void **)&t.changes));
+    QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, p->pipe->samples, count, true, &t.probe));
+    QX_TRY_GOTO(st, choose_least(&t, &least));
+    drop(s, least);
 done:
-    close_finder(&f);
-    return status;
+    qx_probe_free(t.probe);
+    qx_free(p->ctx, t.changes);
+    return st;
+}
+
+static qx_status decide(qx_pass *p, qx_model *m, qx_stats *stats)
+{
+    const awq_state *s = p->state;
+    (void)m;
+    if (!strcmp(qx_opt_text(p, "mode"), "clip")) return QX_OK;
+    for (int64_t i = 0; i < s->n; i++) {
+        if (!wants(&s->groups[i])) continue;
+        QX_TRY(qx_check_cancel(p->ctx));
+        qx_progress(p->ctx, "awq", i, s->n);
+        QX_TRY(choose_group(p, &s->groups[i], qx_stats_get(stats, s->groups[i].x), &s->is[i]));
+    }
+    qx_progress(p->ctx, "awq", s->n, s->n);
+    return ask_output(p, s, stats);
+}
+
+/* ---- doing it ---- */
+
+static qx_status scale_group(qx_pass *p, const qx_group *g, const decision *d, qx_stats *stats)
+{
+    qx_fold fold;
+    qx_fold_find(p->pipe, g, &fold);
+    for (int64_t i = 0; i < g->n; i++) {
+        if (d->s) QX_TRY(qx_item_note(p->pipe, g->items[i], "awq %.2f (%s, %+.1f dB)", d->r, qx_fold_text(&fold), d->gain));
+        else if (d->why_not) QX_TRY(qx_item_note(p->pipe, g->items[i], "awq: %s", d->why_not));
+    }
+    return d->s ? qx_fold_apply(p, g, &fold, d->s, stats) : QX_OK;
 }
 
 /* E[x^2] per column, of the input as it is after smoothing, weighs the scale search of every weight of the group. */
@@ -160,21 +272,12 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     (void)m;
     const awq_state *s = p->state;
-    const char *mode = qx_opt_text(p, "mode");
+    const bool weighs = strcmp(qx_opt_text(p, "mode"), "lite") != 0;
     for (int64_t i = 0; i < s->n; i++) {
-        const qx_group *g = &s->groups[i];
-        if (!wants(g)) continue;
-        QX_TRY(qx_check_cancel(p->ctx));
-        qx_progress(p->ctx, "awq", i, s->n);
-        const qx_value_stats *st = qx_stats_get(stats, g->x);
-        if (!st || st->channels.n != g->k || st->n_rows < 1 || st->row_len != g->k) {
-            QX_TRY(qx_item_note(p->pipe, g->items[0], "awq: not observed"));
-            continue;
-        }
-        if (strcmp(mode, "clip")) QX_TRY(scale_group(p, g, st, stats));
-        if (strcmp(mode, "lite")) QX_TRY(weigh(p, g, stats));
+        if (!wants(&s->groups[i])) continue;
+        QX_TRY(scale_group(p, &s->groups[i], &s->is[i], stats));
+        if (weighs) QX_TRY(weigh(p, &s->groups[i], stats));
     }
-    qx_progress(p->ctx, "awq", s->n, s->n);
     return QX_OK;
 }
 
@@ -186,5 +289,5 @@ static const qx_option options[] = {
 
 const qx_passdef qx_pass_awq = {
     .name = "awq", .brief = "scale and clip weights for the activations they meet, before int4 and other weight-only formats", .options = options,
-    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT, .order = 1, .plan = plan, .run = run,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT, .order = 1, .plan = plan, .decide = decide, .run = run,
 };

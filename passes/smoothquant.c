@@ -116,8 +116,6 @@ static qx_status add_group(trial *t, int64_t i)
     return QX_OK;
 }
 
-static double size_of(const qx_probe_effect *e) { return isnan(e->kl) ? e->noise : fmax(e->kl, 0); }
-
 static qx_status measure_all(trial *t, double *out)
 {
     qx_probe_effect e;
@@ -125,7 +123,7 @@ static qx_status measure_all(trial *t, double *out)
     for (int64_t i = 0; i < t->s->n; i++)
         if (t->s->is[i].judged) QX_TRY(add_group(t, i));
     QX_TRY(qx_probe_run(t->probe, t->changes, t->n, &e));
-    *out = size_of(&e);
+    *out = qx_probe_size(&e);
     return QX_OK;
 }
 
@@ -136,7 +134,7 @@ static qx_status measure_one(trial *t, int64_t i, double all)
     QX_TRY(add_group(t, i));
     QX_TRY(qx_probe_run(t->probe, t->changes, t->n, &e));
     t->s->is[i].measured = true;
-    t->s->is[i].effect = all > 0 ? size_of(&e) / all : 0;
+    t->s->is[i].effect = all > 0 ? qx_probe_size(&e) / all : 0;
     qx_log(t->p->ctx, QX_LOG_DEBUG, "input '%s' quantized alone: %.1f %% of all effect on the output", t->s->groups[i].x->name, 100 * t->s->is[i].effect);
     return QX_OK;
 }

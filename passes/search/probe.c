@@ -17,6 +17,8 @@ static const int64_t few_weights = 20000000, most_weights = 2000000000;
 
 int64_t qx_probe_samples(int64_t weights) { return weights > most_weights ? 0 : weights < few_weights ? 4 : 1; }
 
+double qx_probe_size(const qx_probe_effect *e) { return isnan(e->kl) ? e->noise : fmax(e->kl, 0); }
+
 typedef struct held { qx_tensor *out; double **norm; } held; /* norm[output][rows]: log-sum-exp of each row of logits */
 struct qx_probe {
     qx_ctx *ctx;
@@ -42,11 +44,11 @@ typedef struct product {
     const float *x, *xq;             /* [rows][k]; xq is x when activations stay float */
     int64_t rows, n, k;
     float amax, alpha;
-    const float *importance;         /* [k] or NULL */
+    const float *importance;         /* [k] of the columns as they are rounded, or NULL */
     float *y;                        /* [rows][n]: added to */
 } product;
 
-/* Y[:, tile] += alpha (Xq Wq' - X W'), which is X dW' when x stays float. */
+/* Y[:, tile] += alpha (Xq Wq' - X W'), which is X dW' when x stays float: then the factor is taken out of Wq again. */
 static qx_status add_tile(void *user, int64_t t)
 {
     const product *d = user;
@@ -65,7 +67,7 @@ static qx_status add_tile(void *user, int64_t t)
     for (int64_t i = 0; i < rows * k; i++) b[i] = d->c->smooth ? a[i] * d->c->smooth[i % k] : a[i];
     qx_spec_fake(d->c->spec, rows, k, d->amax, d->importance, b, scale, zero);
     const bool both = d->xq != d->x;
-    for (int64_t i = 0; i < rows * k && !both; i++) b[i] -= a[i];
+    for (int64_t i = 0; i < rows * k && !both; i++) b[i] = (d->c->smooth ? b[i] / d->c->smooth[i % k] : b[i]) - a[i];
     qx_gemm_nt(d->rows, rows, k, d->xq, k, b, k, y, rows);
     for (int64_t i = 0; i < d->rows; i++)
         for (int64_t j = 0; j < rows; j++) d->y[i * d->n + first + j] += d->alpha * y[i * rows + j];
@@ -96,23 +98,45 @@ static qx_status tensor_amax(qx_ctx *ctx, qx_plan_item *it, int64_t k, const flo
     return st;
 }
 
+/* Importance of the columns as they are rounded; *own: memory of it that the caller frees. */
+static qx_status find_importance(product *d, float **own)
+{
+    const qx_value_stats *vs = d->p->stats ? qx_stats_get(d->p->stats, d->item->lin->x) : NULL;
+    const float *s = d->c->smooth;
+    if (!vs || vs->channels.n != d->k || !vs->channels.importance) return QX_OK;
+    d->importance = vs->channels.importance;
+    if (!s) return QX_OK;
+    QX_TRY(qx_alloc_raw(d->p->ctx, (size_t)d->k * sizeof **own, (void **)own));
+    for (int64_t j = 0; j < d->k; j++) (*own)[j] = d->importance[j] / (s[j] * s[j]);
+    d->importance = *own;
+    return QX_OK;
+}
+
+/* X on its grid; *own: memory of it that the caller frees. */
+static qx_status quantize_input(product *d, float **own)
+{
+    const float *s = d->c->smooth;
+    d->xq = d->x;
+    if (!d->c->act || !(d->c->act_scale > 0)) return QX_OK;
+    const qx_format f = {.codes = d->c->act == QX_DT_UINT8 ? QX_DT_INT8 : d->c->act};
+    QX_TRY(qx_alloc_raw(d->p->ctx, (size_t)(d->rows * d->k) * sizeof **own, (void **)own));
+    for (int64_t i = 0; i < d->rows * d->k; i++) (*own)[i] = s ? d->x[i] / s[i % d->k] : d->x[i];
+    qx_fake_quantize(&(qx_quant){.grid = {d->rows, d->k, d->rows, d->k}, .format = f, .scale = &d->c->act_scale}, *own);
+    d->xq = *own;
+    return QX_OK;
+}
+
 static qx_status add_product(product *d)
 {
     qx_ctx *ctx = d->p->ctx;
-    float *xq = NULL;
+    float *xq = NULL, *importance = NULL;
     qx_status st = QX_OK;
-    const qx_value_stats *vs = d->p->stats ? qx_stats_get(d->p->stats, d->item->lin->x) : NULL;
-    if (vs && vs->channels.n == d->k && !d->c->smooth) d->importance = vs->channels.importance;
     if (d->c->spec->block < 0) QX_TRY(tensor_amax(ctx, (qx_plan_item *)(uintptr_t)d->item, d->k, d->c->smooth, &d->amax));
-    d->xq = d->x;
-    if (d->c->act && d->c->act_scale > 0) {
-        const qx_format f = {.codes = d->c->act == QX_DT_UINT8 ? QX_DT_INT8 : d->c->act};
-        QX_TRY(qx_alloc_raw(ctx, (size_t)(d->rows * d->k) * sizeof *xq, (void **)&xq));
-        for (int64_t i = 0; i < d->rows * d->k; i++) xq[i] = d->c->smooth ? d->x[i] / d->c->smooth[i % d->k] : d->x[i];
-        qx_fake_quantize(&(qx_quant){.grid = {d->rows, d->k, d->rows, d->k}, .format = f, .scale = &d->c->act_scale}, xq);
-        d->xq = xq;
-    }
+    QX_TRY_GOTO(st, find_importance(d, &importance));
+    QX_TRY_GOTO(st, quantize_input(d, &xq));
     st = qx_parallel(ctx, qx_cells_of(d->n, TILE), add_tile, d);
+done:
+    qx_free(ctx, importance);
     qx_free(ctx, xq);
     return st;
 }

@@ -18,6 +18,8 @@ typedef struct qx_probe_effect {
     double kl;               /* mean KL(float || changed) in nats over the rows of the logits; NaN when the model has none */
     double noise;            /* sum of squared differences over sum of squares, mean over the float outputs (of a language model: the logits) */
 } qx_probe_effect;
+/* What effects are compared by: the divergence of a language model, the noise of others. */
+double qx_probe_size(const qx_probe_effect *e);
 
 /* How many samples are worth running for one choice in a model with so many weights that may change; 0: too large to run often. */
 int64_t qx_probe_samples(int64_t weights);

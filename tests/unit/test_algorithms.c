@@ -35,7 +35,7 @@ static void weights_only(void **state)
     const double amax = quality(*state, "int4(scale=amax)", out), rtn = quality(*state, "int4", out), awq = quality(*state, "awq,int4", out), gptq = quality(*state, "gptq,int4", out),
                  svd = quality(*state, "svdquant(rank=16),int4", out);
     assert_true(rtn > amax + 1);
-    assert_true(awq > rtn - 0.5); /* a model without outlier channels: nothing to win, and little may be lost */
+    assert_true(awq > rtn - 0.3); /* a model without outlier channels: nothing to win, and the output is asked before anything is lost */
     assert_true(gptq > amax + 1);
     assert_true(svd > rtn + 0.3);
     unlink(out);
