@@ -7,7 +7,7 @@ against_ort.py [-t 1] [-n 15] [--bench build/bin/bench_exec] [CASE ...]
 On one thread processor time is compared (a busy machine shows least there), on more wall time. "ratio" is ORT's time by ours: over 1 is
 faster than ONNX Runtime; of the minima and of the medians. "start" is everything up to the first result: ours by ORT's session + run.
 QONNX_MODELS is the folder of exported models; SMOLLM2 that of SmolLM2-135M (tests/README.md); SDXL_BLOCKS what make_block.py wrote."""
-import argparse, os, statistics, subprocess, sys, tempfile, time
+import argparse, os, signal, statistics, subprocess, sys, tempfile, time
 
 import numpy as np
 import onnxruntime as ort
@@ -57,19 +57,25 @@ def case_files(name, tmp):
 
 
 class Ours:
+    """Stopped outside of its turns: its threads spin while they wait, and would take a core from the other side."""
     def __init__(self, bench, model, npz, threads, options):
         env = dict(os.environ, OMP_WAIT_POLICY=os.environ.get("OMP_WAIT_POLICY", "active"))
         self.p = subprocess.Popen([bench, model, npz, str(threads)] + options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         line = self.p.stdout.readline().split()
         if not line: sys.exit(f"{model}: bench_exec failed")
         self.start = float(line[1])
+        self.p.send_signal(signal.SIGSTOP)
 
     def run(self):
+        self.p.send_signal(signal.SIGCONT)
         self.p.stdin.write("\n")
         self.p.stdin.flush()
-        return [float(x) for x in self.p.stdout.readline().split()]
+        times = [float(x) for x in self.p.stdout.readline().split()]
+        self.p.send_signal(signal.SIGSTOP)
+        return times
 
     def close(self):
+        self.p.send_signal(signal.SIGCONT)
         self.p.stdin.close()
         return int(self.p.stdout.readline().split()[1]) / 1024
 
