@@ -10,7 +10,7 @@
 
 typedef struct merge { uint64_t pair; int32_t rank, id; } merge; /* pair: left << 32 | right; id < 0: free slot */
 typedef struct symbol { int32_t id; int64_t prev, next; bool gone; } symbol;
-typedef struct todo { int32_t rank, id; int64_t at; } todo;
+typedef struct candidate { int32_t rank, id; int64_t at; } candidate;
 
 struct tok_model {
     qx_ctx *ctx;
@@ -129,26 +129,26 @@ static qx_status bpe_open(qx_ctx *ctx, qx_arena *a, const tok_vocab *v, const qx
 
 /* ---- the heap: lowest rank, then leftmost ---- */
 
-static bool before(const todo *a, const todo *b) { return a->rank != b->rank ? a->rank < b->rank : a->at < b->at; }
+static bool before(const candidate *a, const candidate *b) { return a->rank != b->rank ? a->rank < b->rank : a->at < b->at; }
 
-static qx_status heap_put(qx_buf *heap, const todo *t)
+static qx_status heap_put(qx_buf *heap, const candidate *t)
 {
     QX_TRY(qx_buf_put(heap, t, sizeof *t));
-    todo *h = (todo *)(void *)heap->data;
+    candidate *h = (candidate *)(void *)heap->data;
     size_t i = heap->len / sizeof *t - 1;
     while (i > 0 && before(t, &h[(i - 1) / 2])) h[i] = h[(i - 1) / 2], i = (i - 1) / 2;
     h[i] = *t;
     return QX_OK;
 }
 
-static bool heap_take(qx_buf *heap, todo *out)
+static bool heap_take(qx_buf *heap, candidate *out)
 {
     if (heap->len == 0) return false;
-    todo *h = (todo *)(void *)heap->data;
+    candidate *h = (candidate *)(void *)heap->data;
     *out = h[0];
     heap->len -= sizeof *h;
     size_t n = heap->len / sizeof *h, i = 0;
-    todo last = h[n];
+    candidate last = h[n];
     for (size_t c; (c = 2 * i + 1) < n; i = c) {
         if (c + 1 < n && before(&h[c + 1], &h[c])) c++;
         if (!before(&h[c], &last)) break;
@@ -211,7 +211,7 @@ static qx_status offer(tok_model *m, symbol *s, int64_t left, int64_t right)
     if (left < 0 || right < 0) return QX_OK;
     const merge *f = find_merge(m, s[left].id, s[right].id);
     if (f->id < 0) return QX_OK;
-    todo t = {.rank = f->rank, .id = f->id, .at = left};
+    candidate t = {.rank = f->rank, .id = f->id, .at = left};
     return heap_put(&m->heap, &t);
 }
 
@@ -222,7 +222,7 @@ static qx_status merge_all(tok_model *m)
     qx_buf_clear(&m->heap);
     for (int64_t i = 0; i < n; i++) s[i].prev = i - 1, s[i].next = i + 1 < n ? i + 1 : -1;
     for (int64_t i = 0; i + 1 < n; i++) QX_TRY(offer(m, s, i, i + 1));
-    for (todo t; heap_take(&m->heap, &t);) {
+    for (candidate t; heap_take(&m->heap, &t);) {
         symbol *left = &s[t.at];
         if (left->gone || left->next < 0) continue;
         symbol *right = &s[left->next];

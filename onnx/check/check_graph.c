@@ -64,7 +64,7 @@ static const qx_node *ancestor_in(const qx_node *n, const qx_graph *g)
     return n;
 }
 
-typedef struct visit { const qx_node *node; const qx_node **todo; uint32_t n, cap; uint8_t *seen; qx_ctx *ctx; } visit;
+typedef struct visit { const qx_node *node; const qx_node **pending; uint32_t n, cap; uint8_t *seen; qx_ctx *ctx; } visit;
 
 static qx_status want(visit *s, const qx_node *n)
 {
@@ -72,10 +72,10 @@ static qx_status want(visit *s, const qx_node *n)
     s->seen[n->id] = 1;
     if (s->n == s->cap) {
         uint32_t cap = s->cap ? 2 * s->cap : 64;
-        QX_TRY(qx_regrow(s->ctx, (void **)&s->todo, s->cap * sizeof *s->todo, cap * sizeof *s->todo));
+        QX_TRY(qx_regrow(s->ctx, (void **)&s->pending, s->cap * sizeof *s->pending, cap * sizeof *s->pending));
         s->cap = cap;
     }
-    s->todo[s->n++] = n;
+    s->pending[s->n++] = n;
     return QX_OK;
 }
 
@@ -88,14 +88,14 @@ static qx_status leads_to(qx_checker *c, const qx_node *from, const qx_node *to,
     QX_TRY_GOTO(st, QX_NEW_ARRAY(c->ctx, c->m->n_node_ids + 1, &s.seen));
     QX_TRY_GOTO(st, want(&s, from));
     while (s.n && !*yes) {
-        const qx_node *n = s.todo[--s.n];
+        const qx_node *n = s.pending[--s.n];
         *yes = n == to;
         for (uint32_t i = 0; i < n->n_out; i++) {
             for (const qx_use *u = n->out[i] ? n->out[i]->uses : NULL; u; u = u->next) QX_TRY_GOTO(st, want(&s, ancestor_in(u->node, to->graph)));
         }
     }
 done:
-    qx_free(c->ctx, s.todo);
+    qx_free(c->ctx, s.pending);
     qx_free(c->ctx, s.seen);
     return st;
 }

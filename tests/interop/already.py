@@ -3,12 +3,11 @@
 Q/DQ with stored codes or with float weights behind Q and DQ, FP8, blocks of 4 bits, integer operators, MatMulNBits, codes that a Cast and a Mul expand. Each is recognised and
 refused; inspect says so; run computes what ONNX Runtime computes; --allow-requantize quantizes the operator that is still float and leaves the others' codes as they are,
 bit for bit. Prints a line a case; exits 1 when one fails."""
-import argparse, subprocess, sys, tempfile
-from pathlib import Path
+import subprocess, sys
 import numpy as np
 import onnx
 from onnx import TensorProto as T, helper as h, numpy_helper as nh
-from interop import call, ours, session, sqnr
+from interop import call, ours, run_cases, session, sqnr
 
 N = h.make_node
 EQUAL_DB = 30.0  # an activation on the border of two codes may fall either way
@@ -89,8 +88,10 @@ def run_alike(qonnx, path, folder, target_ort):
     return db
 
 
-def one(qonnx, case, folder):
+def one(qonnx, folder, *case):
     name, _, _, _, _, kept, runs = case
+    np.savez(folder / "calib.npz", x=random.standard_normal((4, 16, 64)).astype(np.float32))
+    np.savez(folder / "test.npz", x=random.standard_normal((16, 64)).astype(np.float32))
     path, alone, out = build(case, folder, 1), build(case, folder, 0), folder / "q.onnx"
     samples = ["--calib", folder / "calib.npz"]
     out.unlink(missing_ok=True)
@@ -109,28 +110,8 @@ def one(qonnx, case, folder):
             run_alike(qonnx, out, folder, False)
     if name != "activations-alone":
         fails(3, "no node was quantized", qonnx, "quantize", alone, "--int4", "--allow-requantize", "-o", out, "--force")
-    print(f"{name:18} equal {db:6.1f} dB  ok", flush=True)
-
-
-def main():
-    p = argparse.ArgumentParser()
-    p.add_argument("--qonnx", required=True)
-    p.add_argument("--only", default="")
-    a = p.parse_args()
-    failed = 0
-    with tempfile.TemporaryDirectory() as tmp:
-        np.savez(Path(tmp) / "calib.npz", x=random.standard_normal((4, 16, 64)).astype(np.float32))
-        np.savez(Path(tmp) / "test.npz", x=random.standard_normal((16, 64)).astype(np.float32))
-        for case in cases():
-            try:
-                if a.only in case[0]:
-                    one(a.qonnx, case, Path(tmp))
-            except Exception as e:
-                failed += 1
-                print(f"{case[0]:18} FAILED {type(e).__name__}: {str(e)[:500]}", flush=True)
-    print(f"{failed} failed")
-    return failed > 0
+    print(f"{name:18} equal {db:6.1f} dB", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_cases(cases(), one))

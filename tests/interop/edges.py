@@ -3,13 +3,12 @@
 Small models by hand, each through inspect, check, run and quantize in INT8, FP8 and INT4. What is written must pass onnx.checker's full check, load in ONNX
 Runtime where that knows the operator set (at default settings for target ort), compute there what our executor computes, and stay close to the float model,
 which ONNX Runtime or onnx's reference judges. Prints a line a row; exits 1 when one fails."""
-import argparse, json, sys, tempfile
-from pathlib import Path
+import json, sys
 import numpy as np
 import onnx
 from onnx import TensorProto as T, helper as h, numpy_helper as nh
 from onnx.reference import ReferenceEvaluator
-from interop import call, ours, session, sqnr
+from interop import call, ours, run_cases, session, sqnr
 
 N = h.make_node
 random = np.random.default_rng(11)
@@ -109,9 +108,7 @@ def judge(m, path, sample):
     return ReferenceEvaluator(str(path)).run(["y"], sample)
 
 
-def one(qonnx, name, m, options, tmp):
-    folder = tmp / name
-    folder.mkdir()
+def one(qonnx, folder, name, m, options):
     path, out, bad = folder / "m.onnx", folder / "q.onnx", []
     onnx.save(m, path)
     rows = random.standard_normal((9, 5, K)).astype(np.float32)
@@ -143,28 +140,8 @@ def one(qonnx, name, m, options, tmp):
                 bad.append(f"{fmt} {target}: ONNX Runtime and qonnx differ: {equal:.1f} dB")
             if loss < least:
                 bad.append(f"{fmt} {target}: only {loss:.1f} dB, {least} asked for")
-    print(f"{name:20} {'; '.join(bad) or 'ok'}", flush=True)
-    return not bad
-
-
-def main():
-    p = argparse.ArgumentParser()
-    p.add_argument("--qonnx", required=True)
-    p.add_argument("--only", default="")
-    a = p.parse_args()
-    failed = 0
-    with tempfile.TemporaryDirectory() as tmp:
-        for name, m, options in cases():
-            if a.only not in name:
-                continue
-            try:
-                failed += not one(a.qonnx, name, m, options, Path(tmp))
-            except Exception as e:
-                failed += 1
-                print(f"{name:20} {type(e).__name__}: {str(e)[:400]}", flush=True)
-    print(f"{failed} failed")
-    return 1 if failed else 0
+    return bad
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_cases(cases(), one))

@@ -3,12 +3,11 @@
 Embeddings (alone and tied to a head), weights on the left, Einsum, experts stacked and gathered, Concat: small graphs, every format and target. Each file
 must load, compute in ONNX Runtime (default settings for target ort, Q/DQ kept as written otherwise) what our executor computes on it, come close
 to the float model, and be smaller than it. Prints a line a row; exits 1 when one fails."""
-import argparse, sys, tempfile
-from pathlib import Path
+import sys
 import numpy as np
 import onnx
 from onnx import TensorProto as T, helper as h, numpy_helper as nh
-from interop import call, ours, session, sqnr, EQUAL_DB
+from interop import call, ours, run_cases, session, sqnr, EQUAL_DB
 
 N = h.make_node
 random = np.random.default_rng(7)
@@ -80,10 +79,8 @@ def build(nodes, inputs, outputs, weights, folder):
         np.savez(folder / f"{name}.npz", **{k: np.stack([f[k] for f in many]) if name == "calib" else many[0][k] for k in many[0]})
 
 
-def one(qonnx, case, fmt, target, tmp):
-    name, nodes, inputs, outputs, weights, options, gone = case
-    folder = tmp / name
-    folder.mkdir(exist_ok=True)
+def one(qonnx, folder, name, fmt, target, case):
+    _, nodes, inputs, outputs, weights, options, gone = case
     build(nodes, inputs, outputs, weights, folder)
     out, names = folder / "q.onnx", [o.name for o in outputs]
     call(qonnx, "quantize", folder / "m.onnx", "-o", out, "--passes", fmt, "--target", target, "--calib", folder / "calib.npz", "--force", "--quiet", "--no-verify",
@@ -102,30 +99,9 @@ def one(qonnx, case, fmt, target, tmp):
     bad = [] if equal >= EQUAL_DB else [f"ONNX Runtime and qonnx differ: {equal:.1f} dB"]
     if loss < FORMATS[fmt]:
         bad.append(f"only {loss:.1f} dB, {FORMATS[fmt]} asked for")
-    print(f"{name:14} {fmt:15} {target:8} equal {equal:6.1f} dB  loss {loss:5.1f} dB  {'; '.join(bad) or 'ok'}", flush=True)
-    return not bad
-
-
-def main():
-    p = argparse.ArgumentParser()
-    p.add_argument("--qonnx", required=True)
-    p.add_argument("--only", default="")
-    a = p.parse_args()
-    failed = 0
-    with tempfile.TemporaryDirectory() as tmp:
-        for case in cases():
-            for fmt in FORMATS:
-                for target in TARGETS:
-                    if a.only not in case[0]:
-                        continue
-                    try:
-                        failed += not one(a.qonnx, case, fmt, target, Path(tmp))
-                    except Exception as e:
-                        failed += 1
-                        print(f"{case[0]:14} {fmt:15} {target:8} {str(e)[:400]}", flush=True)
-    print(f"{failed} failed")
-    return failed > 0
+    print(f"{name:14} {fmt:15} {target:8} equal {equal:6.1f} dB  loss {loss:5.1f} dB", flush=True)
+    return bad
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_cases(((c[0], f, t, c) for c in cases() for f in FORMATS for t in TARGETS), one))

@@ -55,6 +55,29 @@ def ours(qonnx, path, sample, names, tmp):
         return [z[n] for n in names]
 
 
+def run_cases(cases, one):
+    """The main program of a table of cases, whose first column is a name: calls one(qonnx, folder, *case) for each; one that raises or returns a list of complaints has failed."""
+    p = argparse.ArgumentParser()
+    p.add_argument("--qonnx", required=True)
+    p.add_argument("--only", default="", help="part of a case's name")
+    a = p.parse_args()
+    failed = 0
+    with tempfile.TemporaryDirectory() as tmp:
+        for case in cases:
+            if a.only not in case[0]:
+                continue
+            folder = Path(tmp) / case[0]
+            folder.mkdir(exist_ok=True)
+            try:
+                bad = one(a.qonnx, folder, *case)
+            except Exception as e:
+                bad = [f"{type(e).__name__}: {str(e)[:500]}"]
+            failed += bool(bad)
+            print(" ".join(str(c) for c in case if isinstance(c, str)).ljust(40), "; ".join(bad or ["ok"]), flush=True)
+    print(f"{failed} failed")
+    return failed > 0
+
+
 class Reader:
     """Samples for ONNX Runtime's own quantizer."""
     def __init__(self, sample):
