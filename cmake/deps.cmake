@@ -1,6 +1,7 @@
 # Everything from Debian packages; the list of packages is in packages.txt (README, CI and the set-up script read it).
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(DEPS REQUIRED IMPORTED_TARGET libprotobuf-c libcjson libpng libzip libpcre2-8 libxxhash)
+pkg_check_modules(UTF8PROC REQUIRED libutf8proc) # the library alone: its flags are for static builds on Windows
 find_package(OpenMP REQUIRED COMPONENTS C)
 find_program(PROTOC_C protoc-c REQUIRED)
 if(QONNX_DNNL)

@@ -117,7 +117,7 @@ QONNX_API qonnx_code qonnx_npz_save(qonnx_ctx *ctx, const char *path, const qonn
 /* ---- Text to token ids and back, by a tokenizer.json ------------------------------------------------------------------------------------ */
 
 typedef struct qonnx_tokenizer qonnx_tokenizer;
-/* BPE and WordPiece; another model is QONNX_UNSUPPORTED. */
+/* BPE, WordPiece and Unigram; another model is QONNX_UNSUPPORTED. */
 QONNX_API qonnx_code qonnx_tokenizer_open(qonnx_ctx *ctx, const char *path, qonnx_tokenizer **out);
 /* text is UTF-8. *ids (n of them) belongs to the tokenizer until its next call. */
 QONNX_API qonnx_code qonnx_tokenizer_encode(qonnx_tokenizer *t, const char *text, const int64_t **ids, int64_t *n);

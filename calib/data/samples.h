@@ -46,7 +46,7 @@ qx_status qx_npz_describe(qx_npz *z, int i, qx_tensor *t);
 qx_status qx_npz_read(qx_npz *z, int i, qx_tensor *out);  /* out is the caller's: qx_tensor_free */
 qx_status qx_npz_write(qx_ctx *ctx, const char *path, const char *const *names, const qx_tensor *tensors, int n); /* stored, atomic */
 
-/* Tokenizer of a tokenizer.json (BPE and WordPiece; Unigram is refused by name). Text is UTF-8. ids: int64, freed with
+/* Tokenizer of a tokenizer.json (BPE, WordPiece and Unigram). Text is UTF-8. ids: int64, freed with
  * qx_free; nothing is put before or behind the text (see prefix). Decoding leaves special tokens out. One thread at a time. */
 typedef struct qx_tokenizer qx_tokenizer;
 qx_status qx_tokenizer_open(qx_ctx *ctx, const char *path, qx_tokenizer **out);

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/map.h"
 #include "calib/data/samples.h"
+#include "calib/text/unicode.h"
 
 /* Pieces of a text, in order. */
 typedef struct tok_span { size_t off, len; int32_t id; bool first; } tok_span; /* id >= 0: an added token; first: begins the whole text */
@@ -24,6 +25,12 @@ void qx_tok_regex_free(tok_regex *r);
 /* First match at or after `from`: 1 found, 0 none, -1 error (limits; recorded). */
 int qx_tok_regex_find(tok_regex *r, const char *s, size_t n, size_t from, size_t *start, size_t *end);
 
+/* SentencePiece's "precompiled" normalizer: a map from short byte strings to others, kept as a double array (base64 in the JSON). "" is the empty map. */
+typedef struct tok_charsmap tok_charsmap;
+qx_status qx_tok_charsmap_new(qx_ctx *ctx, const char *base64, tok_charsmap **out);
+void qx_tok_charsmap_free(tok_charsmap *m);
+qx_status qx_tok_charsmap_apply(const tok_charsmap *m, const char *text, size_t n, qx_buf *out);
+
 /* Members of a class: what \w means to Unicode (alphabetic, marks, digits, connectors, joiners). */
 #define TOK_WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200c}\\x{200d}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
 
@@ -37,6 +44,8 @@ struct tok_step {
     tok_normalize_fn *normalize;
     tok_cut_fn *cut;
     tok_regex *regex;
+    tok_charsmap *charsmap;
+    qx_normal_form form;
     tok_behavior behavior;
     bool invert, prefix_space, use_regex, left, right, split, first_only, clean, cjk, accents, lower;
     const char *content; size_t content_len;
@@ -55,16 +64,18 @@ int qx_tok_char_byte(uint32_t c); /* -1: none */
 /* Vocabulary. */
 typedef struct tok_vocab { qx_map *ids; const char **tokens; int64_t size; } tok_vocab; /* tokens[id], NULL where unused */
 int32_t qx_tok_vocab_id(const tok_vocab *v, const char *token); /* -1 when absent */
+int32_t qx_tok_vocab_byte(const tok_vocab *v, uint8_t byte);     /* of "<0x2F>", which stands for a byte; -1 when absent */
 
 /* Models: append the ids of one word. */
 typedef struct tok_model tok_model;
 typedef struct tok_modeldef {
     const char *type;
+    bool scored; /* vocab is an array of [token, score] */
     qx_status (*open)(qx_ctx *ctx, qx_arena *a, const tok_vocab *v, const qx_json *model, tok_model **out);
     qx_status (*word)(tok_model *m, const char *s, size_t n, qx_buf *ids); /* int64 each */
     void (*free)(tok_model *m);
 } tok_modeldef;
-extern const tok_modeldef qx_tok_bpe, qx_tok_wordpiece;
+extern const tok_modeldef qx_tok_bpe, qx_tok_wordpiece, qx_tok_unigram;
 
 /* Added tokens. */
 typedef struct tok_added tok_added;

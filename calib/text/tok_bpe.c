@@ -5,7 +5,6 @@
 #include "calib/text/tok.h"
 #include "calib/text/unicode.h"
 
-#include <stdio.h>
 #include <string.h>
 
 typedef struct merge { uint64_t pair; int32_t rank, id; } merge; /* pair: left << 32 | right; id < 0: free slot */
@@ -91,11 +90,7 @@ static void bpe_free(tok_model *m)
 
 static void find_byte_ids(tok_model *m)
 {
-    for (int b = 0; b < 256; b++) {
-        char name[8];
-        snprintf(name, sizeof name, "<0x%02X>", b);
-        m->byte_ids[b] = qx_tok_vocab_id(m->vocab, name);
-    }
+    for (int b = 0; b < 256; b++) m->byte_ids[b] = qx_tok_vocab_byte(m->vocab, (uint8_t)b);
 }
 
 static qx_status bpe_read(tok_model *m, qx_arena *a, const qx_json *j)

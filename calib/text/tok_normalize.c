@@ -1,21 +1,11 @@
-/* qx_tok_normalize.c - normalizers of tokenizer.json: each maps a text to a text. NFKC, NFKD and Precompiled belong to Unigram
- * vocabularies and are refused by name. */
+/* qx_tok_normalize.c - normalizers of tokenizer.json: each maps a text to a text. Precompiled (SentencePiece's own
+ * map) is in tok_charsmap.c. */
 #include "calib/text/tok.h"
 #include "calib/text/unicode.h"
 
 #include <string.h>
 
-static qx_status norm_nfc(qx_ctx *ctx, const tok_step *s, const char *text, size_t n, qx_buf *out)
-{
-    (void)s;
-    return qx_unicode_nfc(ctx, text, n, out);
-}
-
-static qx_status norm_nfd(qx_ctx *ctx, const tok_step *s, const char *text, size_t n, qx_buf *out)
-{
-    (void)s;
-    return qx_unicode_nfd(ctx, text, n, out);
-}
+static qx_status norm_form(qx_ctx *ctx, const tok_step *s, const char *text, size_t n, qx_buf *out) { return qx_unicode_normal(ctx, s->form, text, n, out); }
 
 static qx_status norm_lower(qx_ctx *ctx, const tok_step *s, const char *text, size_t n, qx_buf *out)
 {
@@ -71,6 +61,8 @@ static qx_status norm_strip(qx_ctx *ctx, const tok_step *s, const char *text, si
     return qx_buf_put(out, text + from, to - from);
 }
 
+static qx_status norm_precompiled(qx_ctx *ctx, const tok_step *s, const char *text, size_t n, qx_buf *out) { return (void)ctx, qx_tok_charsmap_apply(s->charsmap, text, n, out); }
+
 typedef bool char_class(uint32_t c);
 
 static qx_status drop_class(char_class *drop, const char *text, size_t n, qx_buf *out)
@@ -113,7 +105,7 @@ static qx_status norm_bert(qx_ctx *ctx, const tok_step *s, const char *text, siz
     qx_buf *last = &clean;
     qx_status st = bert_clean(s, text, n, &clean);
     if (st == QX_OK && s->accents && clean.len) {
-        st = qx_unicode_nfd(ctx, clean.data, clean.len, &flat);
+        st = qx_unicode_normal(ctx, QX_NFD, clean.data, clean.len, &flat);
         if (st == QX_OK) st = drop_class(qx_unicode_is_accent, flat.data, flat.len, &bare);
         last = &bare;
     }
@@ -128,7 +120,7 @@ static qx_status norm_bert(qx_ctx *ctx, const tok_step *s, const char *text, siz
 
 typedef struct reader { qx_ctx *ctx; qx_arena *arena; tok_step **tail; int depth; } reader;
 typedef struct kind kind;
-struct kind { const char *type; tok_normalize_fn *fn; qx_status (*read)(reader *r, const qx_json *j, tok_step *s); };
+struct kind { const char *type; tok_normalize_fn *fn; qx_status (*read)(reader *r, const qx_json *j, tok_step *s); qx_normal_form form; };
 
 static qx_status read_content(reader *r, tok_step *s, const char *text)
 {
@@ -156,6 +148,11 @@ static qx_status read_strip(reader *r, const qx_json *j, tok_step *s)
     return QX_OK;
 }
 
+static qx_status read_precompiled(reader *r, const qx_json *j, tok_step *s)
+{
+    return qx_tok_charsmap_new(r->ctx, qx_json_string(qx_json_get(j, "precompiled_charsmap"), ""), &s->charsmap);
+}
+
 static qx_status read_bert(reader *r, const qx_json *j, tok_step *s)
 {
     (void)r;
@@ -167,8 +164,10 @@ static qx_status read_bert(reader *r, const qx_json *j, tok_step *s)
 }
 
 static const kind kinds[] = {
-    {"NFC", norm_nfc, NULL}, {"NFD", norm_nfd, NULL}, {"Lowercase", norm_lower, NULL}, {"Replace", norm_replace, read_replace}, {"Prepend", norm_prepend, read_prepend},
-    {"Strip", norm_strip, read_strip}, {"StripAccents", norm_strip_accents, NULL}, {"BertNormalizer", norm_bert, read_bert}, {"ByteLevel", norm_bytes, NULL},
+    {"NFC", norm_form, NULL, QX_NFC}, {"NFD", norm_form, NULL, QX_NFD}, {"NFKC", norm_form, NULL, QX_NFKC}, {"NFKD", norm_form, NULL, QX_NFKD},
+    {"Precompiled", norm_precompiled, read_precompiled, 0}, {"BertNormalizer", norm_bert, read_bert, 0}, {"Replace", norm_replace, read_replace, 0},
+    {"Prepend", norm_prepend, read_prepend, 0}, {"Strip", norm_strip, read_strip, 0}, {"StripAccents", norm_strip_accents, NULL, 0}, {"Lowercase", norm_lower, NULL, 0},
+    {"ByteLevel", norm_bytes, NULL, 0},
 };
 
 static qx_status add_step(reader *r, const kind *k, const qx_json *j)
@@ -176,6 +175,7 @@ static qx_status add_step(reader *r, const kind *k, const qx_json *j)
     tok_step *s = qx_arena_alloc(r->arena, sizeof *s);
     if (!s) return QX_E_NOMEM;
     s->normalize = k->fn;
+    s->form = k->form;
     *r->tail = s;
     r->tail = &s->next;
     return k->read ? k->read(r, j, s) : QX_OK;
@@ -206,7 +206,10 @@ qx_status qx_tok_normalizer_parse(qx_ctx *ctx, qx_arena *a, const qx_json *j, to
 
 void qx_tok_steps_free(tok_step *s)
 {
-    for (; s; s = s->next) qx_tok_regex_free(s->regex);
+    for (; s; s = s->next) {
+        qx_tok_regex_free(s->regex);
+        qx_tok_charsmap_free(s->charsmap);
+    }
 }
 
 qx_status qx_tok_normalize(qx_ctx *ctx, const tok_step *steps, const char *text, size_t n, qx_buf *out)

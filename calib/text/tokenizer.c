@@ -4,6 +4,7 @@
 #include "calib/text/tok.h"
 #include "calib/text/unicode.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { ID_MAX = 1 << 24 };
@@ -25,6 +26,13 @@ struct qx_tokenizer {
 int32_t qx_tok_vocab_id(const tok_vocab *v, const char *token)
 {
     return (int32_t)((intptr_t)qx_map_get(v->ids, token) - 1);
+}
+
+int32_t qx_tok_vocab_byte(const tok_vocab *v, uint8_t byte)
+{
+    char name[8];
+    snprintf(name, sizeof name, "<0x%02X>", byte);
+    return qx_tok_vocab_id(v, name);
 }
 
 int64_t qx_tokenizer_vocab(const qx_tokenizer *t) { return t->vocab.size; }
@@ -54,13 +62,25 @@ static qx_status check_id(qx_ctx *ctx, const char *token, const qx_json *v, int6
     return QX_OK;
 }
 
+/* Entry i of a vocabulary: {"token": id, ...}, or [["token", score], ...] whose ids are the positions (Unigram). */
+static qx_status vocab_at(qx_ctx *ctx, const qx_json *vocab, int64_t i, const char **token, int64_t *id)
+{
+    const qx_json *v = qx_json_at(vocab, i);
+    if (qx_json_type(vocab) == QX_JSON_OBJECT) return *token = qx_json_key(v), check_id(ctx, *token, v, id);
+    *token = qx_json_string(qx_json_at(v, 0), NULL);
+    *id = i;
+    if (!*token || qx_json_type(qx_json_at(v, 1)) != QX_JSON_NUMBER) QX_FAIL(ctx, QX_E_FORMAT, "tokenizer: entry %lld of model.vocab is not a token and its score", (long long)i);
+    if (i >= ID_MAX) QX_FAIL(ctx, QX_E_FORMAT, "tokenizer: more than %d tokens", ID_MAX);
+    return QX_OK;
+}
+
 static qx_status highest_id(qx_ctx *ctx, const qx_json *vocab, const qx_json *added, int64_t *size)
 {
     int64_t id = 0;
     *size = 0;
     for (int64_t i = 0; i < qx_json_count(vocab); i++) {
-        const qx_json *v = qx_json_at(vocab, i);
-        QX_TRY(check_id(ctx, qx_json_key(v), v, &id));
+        const char *token;
+        QX_TRY(vocab_at(ctx, vocab, i, &token, &id));
         if (id >= *size) *size = id + 1;
     }
     for (int64_t i = 0; i < qx_json_count(added); i++) {
@@ -83,15 +103,18 @@ static qx_status add_token(qx_tokenizer *t, const char *token, int64_t id)
 
 static qx_status read_vocab(qx_tokenizer *t, const qx_json *vocab, const qx_json *added)
 {
-    if (qx_json_type(vocab) != QX_JSON_OBJECT) QX_FAIL(t->ctx, QX_E_FORMAT, "tokenizer: model.vocab is not an object");
+    qx_json_kind kind = t->def->scored ? QX_JSON_ARRAY : QX_JSON_OBJECT;
+    if (qx_json_type(vocab) != kind) QX_FAIL(t->ctx, QX_E_FORMAT, "tokenizer: model.vocab is not an %s", t->def->scored ? "array" : "object");
     QX_TRY(highest_id(t->ctx, vocab, added, &t->vocab.size));
     t->vocab.tokens = qx_arena_array(t->arena, (size_t)t->vocab.size + 1, sizeof *t->vocab.tokens);
     t->special = qx_arena_array(t->arena, (size_t)t->vocab.size + 1, sizeof *t->special);
     if (!t->vocab.tokens || !t->special) return QX_E_NOMEM;
     QX_TRY(qx_map_new(t->ctx, &t->vocab.ids));
     for (int64_t i = 0; i < qx_json_count(vocab); i++) {
-        const qx_json *v = qx_json_at(vocab, i);
-        QX_TRY(add_token(t, qx_json_key(v), (int64_t)qx_json_number(v, 0)));
+        const char *token;
+        int64_t id;
+        QX_TRY(vocab_at(t->ctx, vocab, i, &token, &id));
+        QX_TRY(add_token(t, token, id));
     }
     return QX_OK;
 }
@@ -190,12 +213,12 @@ static qx_status read_post(qx_tokenizer *t, const qx_json *j, int depth)
 
 static qx_status pick_model(qx_tokenizer *t, const qx_json *model)
 {
-    static const tok_modeldef *const defs[] = {&qx_tok_bpe, &qx_tok_wordpiece};
+    static const tok_modeldef *const defs[] = {&qx_tok_bpe, &qx_tok_wordpiece, &qx_tok_unigram};
     const char *type = qx_json_string(qx_json_get(model, "type"), NULL);
     if (!type && qx_json_get(model, "merges")) type = "BPE"; /* older files leave it out */
     for (size_t i = 0; type && i < sizeof defs / sizeof *defs; i++)
         if (!strcmp(type, defs[i]->type)) return t->def = defs[i], QX_OK;
-    QX_FAIL(t->ctx, QX_E_UNSUPPORTED, "tokenizer: model type '%s' is not supported (BPE and WordPiece are)", type ? type : "none");
+    QX_FAIL(t->ctx, QX_E_UNSUPPORTED, "tokenizer: model type '%s' is not supported (BPE, WordPiece and Unigram are)", type ? type : "none");
 }
 
 static qx_status read_all(qx_tokenizer *t, const qx_json *doc)

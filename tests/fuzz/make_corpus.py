@@ -71,3 +71,4 @@ base["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [{"type": "Split",
 put("tokenizer", "split", json.dumps(base).encode())
 base["model"] = {"type": "WordPiece", "vocab": {"a": 0}}
 put("tokenizer", "wordpiece", json.dumps(base).encode())
+put("tokenizer", "unigram", (Path(__file__).parent.parent / "data/tokenizer/albert.json").read_bytes())
