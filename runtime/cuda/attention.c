@@ -46,7 +46,7 @@ static qx_status mask_operand(const cu_build *b, uint32_t i, int rank, const qk_
     return QX_OK;
 }
 
-typedef struct attn_args { qk_attn_args a; const cu_sdpa_plan *plan; int mask; } attn_args; /* mask: input number */
+typedef struct attn_args { qk_attn_args a; const cu_engine *plan; int mask; } attn_args; /* mask: input number */
 
 static qx_status attn_run(const cu_run *r)
 {
@@ -91,10 +91,10 @@ static qx_status attn_step(cu_build *b, attn_args *p)
         copy4(s.q, &a->q);
         copy4(s.k, &a->k);
         copy4(s.v, &a->v);
-        cu_sdpa_plan *plan = NULL;
+        cu_engine *plan = NULL;
         bool taken = false;
         QX_TRY(cu_sdpa_new(b->d, &s, &plan, &b->step->workspace, &taken));
-        if (taken) cu_step_plan(b, plan, cu_sdpa_free, "cuDNN");
+        if (taken) cu_step_plan(b, plan, cu_engine_free, "cuDNN");
         p->plan = plan;
     }
     if (!p->plan) b->step->workspace = cu_own_attention(b, a);

@@ -6,7 +6,7 @@
 #include "runtime/cuda/lib.h"
 
 typedef struct lib_args {
-    const cu_conv_plan *plan;
+    const cu_engine *plan;
     qk_turn_args in, out;
     qk_scale_args tail;      /* INT8, widened E4M3; scale NULL: none */
     qk_cast_args widen;      /* n 0: not */
@@ -141,7 +141,7 @@ static qx_status prepare(cu_build *b, const cu_lib_conv *q, lib_args *p, bool ta
 }
 
 /* INT8, or E4M3 in f16: plain sums, and a border where zero is another code. */
-static qx_status ask_sums(cu_build *b, const cu_lib_conv *q, cu_conv *asked, lib_args *p, cu_conv_plan **plan, size_t *ws, bool *taken)
+static qx_status ask_sums(cu_build *b, const cu_lib_conv *q, cu_conv *asked, lib_args *p, cu_engine **plan, size_t *ws, bool *taken)
 {
     const bool int8 = q->c.type == QX_DT_INT8;
     *asked = q->c;
@@ -157,7 +157,7 @@ static qx_status ask_sums(cu_build *b, const cu_lib_conv *q, cu_conv *asked, lib
     return cu_conv_new(b->d, asked, plan, ws, taken);
 }
 
-static qx_status ask_whole(cu_build *b, const cu_lib_conv *q, cu_conv *asked, const lib_args *p, cu_conv_plan **plan, size_t *ws, bool *taken)
+static qx_status ask_whole(cu_build *b, const cu_lib_conv *q, cu_conv *asked, const lib_args *p, cu_engine **plan, size_t *ws, bool *taken)
 {
     *asked = q->c;
     asked->last = p->last;
@@ -174,7 +174,7 @@ qx_status cu_conv_by_library(cu_build *b, cu_lib_conv *q, bool *taken)
     const int64_t pixels = cu_prod(c->out, 0, 3);
     lib_args p = {.x = q->x, .bias = q->bias, .last = c->type != QX_DT_FLOAT};
     cu_conv asked;
-    cu_conv_plan *plan = NULL;
+    cu_engine *plan = NULL;
     size_t ws = 0;
     *taken = false;
     if ((p.last && !(b->in[q->w].flags & QX_DEV_CONST)) || (codes && (c->spatial != 2 || c->group != 1))) return QX_OK;
@@ -184,7 +184,7 @@ qx_status cu_conv_by_library(cu_build *b, cu_lib_conv *q, bool *taken)
     const bool sums = !*taken && codes;
     if (sums) QX_TRY(ask_sums(b, q, &asked, &p, &plan, &ws, taken));
     if (!*taken) return QX_OK;
-    cu_step_plan(b, plan, cu_conv_free, "cuDNN");
+    cu_step_plan(b, plan, cu_engine_free, "cuDNN");
     p.plan = plan;
     QX_TRY(prepare(b, q, &p, sums));
     if (p.last) {

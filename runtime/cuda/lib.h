@@ -22,22 +22,21 @@ typedef struct cu_product {
 typedef struct cu_product_plan cu_product_plan;
 qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, size_t *workspace, bool *taken);
 typedef struct cu_product_data { const void *x, *w, *bias, *add; void *y; const float *sx, *sw; void *ws; } cu_product_data;
-/* *done false: every algorithm that was offered refuses to start, and nothing was queued: as if it had never been taken. */
+/* *done false: every algorithm that was offered refuses to start: as if it had never been taken. */
 qx_status cu_product_run(qx_dev *d, cu_product_plan *p, const cu_product_data *a, bool *done);
 void cu_product_free(qx_dev *d, void *plan);
 
 /* y = conv(x, w) * scale + bias, in NCHW memory, or with the channels innermost (`last`: x, w, y). type: f32, f16, bf16 (no scale); E4M3 with scale [out_ch] in f32; INT8 with
  * INT32 sums and nothing behind them. bias [out_ch] of ytype. */
 typedef struct cu_conv {
-    int type, ytype, spatial;
+    int32_t type, ytype, spatial, last, has_scale, has_bias;
     int64_t batch, in_ch, out_ch, group, in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];
-    bool last, has_scale, has_bias;
 } cu_conv;
-typedef struct cu_conv_plan cu_conv_plan;
-qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_conv_plan **out, size_t *workspace, bool *taken);
+typedef struct cu_engine cu_engine; /* of cuDNN; steps with the same problem share one */
+void cu_engine_free(qx_dev *d, void *engine);
+qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_engine **out, size_t *workspace, bool *taken);
 typedef struct cu_conv_data { const void *x, *w, *bias; const float *scale; void *y, *ws; } cu_conv_data;
-qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const cu_conv_data *a);
-void cu_conv_free(qx_dev *d, void *plan);
+qx_status cu_conv_run(qx_dev *d, const cu_engine *e, const cu_conv_data *a);
 
 /* conv_lib.c: a step that is a convolution by the library, of NCHW values. type INT8: x may be unsigned codes (flip: made signed by their top bit; zero is that of the signed
  * codes). scale on the device, for codes: of sums, one or [out_ch]. *taken false: the library has no engine, the step is not made. */
@@ -45,11 +44,9 @@ typedef struct cu_lib_conv { cu_conv c; uint32_t x, w, bias; const float *scale;
 qx_status cu_conv_by_library(cu_build *b, cu_lib_conv *q, bool *taken);
 
 /* o = softmax(scale q k') v; f16 or bf16, no mask; strides as in qk_attn_view. */
-typedef struct cu_sdpa { int type; int64_t batch, heads, kv_heads, rows, keys, d, dv; int64_t q[4], k[4], v[4], o[4]; float scale; } cu_sdpa;
-typedef struct cu_sdpa_plan cu_sdpa_plan;
-qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_sdpa_plan **out, size_t *workspace, bool *taken);
-qx_status cu_sdpa_run(qx_dev *d, const cu_sdpa_plan *p, const void *q, const void *k, const void *v, void *o, void *ws, bool *done); /* as for products */
-void cu_sdpa_free(qx_dev *d, void *plan);
+typedef struct cu_sdpa { int32_t type; float scale; int64_t batch, heads, kv_heads, rows, keys, d, dv; int64_t q[4], k[4], v[4], o[4]; } cu_sdpa;
+qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_engine **out, size_t *workspace, bool *taken);
+qx_status cu_sdpa_run(qx_dev *d, const cu_engine *e, const void *q, const void *k, const void *v, void *o, void *ws, bool *done); /* as for products */
 
 /* attention.c: our own kernel: how many blocks share the keys of a row, and the memory for their parts. */
 enum { CU_MOST_HEAD = 256 };

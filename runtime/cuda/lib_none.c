@@ -74,9 +74,9 @@ qx_status cu_product_run(qx_dev *d, cu_product_plan *plan, const cu_product_data
 void cu_product_free(qx_dev *d, void *plan) { qx_free(d->ctx, plan); }
 
 /* Convolutions with the channels innermost, over two axes. */
-struct cu_conv_plan { cu_conv c; };
+struct cu_engine { cu_conv c; };
 
-qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_conv_plan **out, size_t *workspace, bool *taken)
+qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_engine **out, size_t *workspace, bool *taken)
 {
     *out = NULL;
     *workspace = 0;
@@ -99,7 +99,7 @@ static double taps(const cu_conv *c, const cu_conv_data *a, int64_t b, int64_t o
     return s;
 }
 
-qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const cu_conv_data *a)
+qx_status cu_conv_run(qx_dev *d, const cu_engine *p, const cu_conv_data *a)
 {
     const cu_conv *c = &p->c;
     (void)d;
@@ -117,9 +117,9 @@ qx_status cu_conv_run(qx_dev *d, const cu_conv_plan *p, const cu_conv_data *a)
     return QX_OK;
 }
 
-void cu_conv_free(qx_dev *d, void *plan) { qx_free(d->ctx, plan); }
+void cu_engine_free(qx_dev *d, void *engine) { qx_free(d->ctx, engine); }
 
-qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_sdpa_plan **out, size_t *workspace, bool *taken)
+qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_engine **out, size_t *workspace, bool *taken)
 {
     (void)d, (void)s;
     *out = NULL;
@@ -128,11 +128,9 @@ qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_sdpa_plan **out, size_t *w
     return QX_OK;
 }
 
-qx_status cu_sdpa_run(qx_dev *d, const cu_sdpa_plan *p, const void *q, const void *k, const void *v, void *o, void *ws, bool *done)
+qx_status cu_sdpa_run(qx_dev *d, const cu_engine *p, const void *q, const void *k, const void *v, void *o, void *ws, bool *done)
 {
     (void)d, (void)p, (void)q, (void)k, (void)v, (void)o, (void)ws;
     *done = false;
     return QX_OK;
 }
-
-void cu_sdpa_free(qx_dev *d, void *plan) { (void)d, (void)plan; }

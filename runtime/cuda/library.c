@@ -69,6 +69,7 @@ void cu_lib_close(qx_dev *d)
 {
     cu_library *l = d->lib;
     if (!l) return;
+    cu_engines_close(d);
     if (l->cudnn) l->dnn.cudnnDestroy(l->cudnn);
     if (l->lt) l->blas.cublasLtDestroy(l->lt);
     qx_free(d->ctx, l);

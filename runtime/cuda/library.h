@@ -1,5 +1,5 @@
 /* library.h - the vendor's libraries of one device: handles, and their functions, which are looked up when the plugin runs (library.c), so that it starts where one of them is not
- * installed. Internal to product.c and cudnn.c. */
+ * installed. Internal to product.c, cudnn.c and cudnn_ops.c. */
 #ifndef QX_RUNTIME_CUDA_LIBRARY_H
 #define QX_RUNTIME_CUDA_LIBRARY_H
 
@@ -25,7 +25,9 @@ typedef struct cu_library {
     cu_blas blas;
     cu_dnn dnn;
     cublasLtHandle_t lt;
-    cudnnHandle_t cudnn; /* made when first needed */
+    cudnnHandle_t cudnn;       /* made when first needed */
+    struct cu_engine *engines; /* planned, and refused (cudnn.c) */
 } cu_library;
+void cu_engines_close(qx_dev *d);
 
 #endif

@@ -22,8 +22,10 @@ struct cu_machine {
     struct cudaDeviceProp prop;
 };
 
+/* The runtime also remembers its last error, for whoever asks next: a launch (QK_LAUNCH) would take a refusal that is dealt with here for its own. */
 static qx_status fail(qx_ctx *ctx, cudaError_t e, const char *what)
 {
+    cudaGetLastError();
     QX_FAIL(ctx, e == cudaErrorMemoryAllocation ? QX_E_NOMEM : QX_E_FAIL, "%s: %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
 }
 
@@ -99,7 +101,10 @@ void cu_machine_info(cu_machine *m, qx_dev_info *out)
 {
     memset(out, 0, sizeof *out);
     snprintf(out->name, sizeof out->name, "%.100s", m->prop.name);
-    if (cudaMemGetInfo(&out->memory_free, &out->memory_total) != cudaSuccess) out->memory_free = out->memory_total = 0;
+    if (cudaMemGetInfo(&out->memory_free, &out->memory_total) != cudaSuccess) {
+        out->memory_free = out->memory_total = 0;
+        cudaGetLastError();
+    }
     out->major = m->prop.major;
     out->minor = m->prop.minor;
     cudaDriverGetVersion(&out->driver);
@@ -118,7 +123,7 @@ qx_status cu_alloc(cu_machine *m, size_t bytes, void **out)
 
 void cu_release(cu_machine *m, void *p)
 {
-    if (p) cudaFreeAsync(p, m->stream);
+    if (p && cudaFreeAsync(p, m->stream) != cudaSuccess) cudaGetLastError(); /* what is wrong with the device says the next call that can fail */
 }
 
 /* While one buffer is copied to the device, the other is filled. */
@@ -213,6 +218,12 @@ qx_status cu_capture_begin(cu_machine *m)
     return QX_OK;
 }
 
+/* Events that were recorded into a recording cannot be waited for: the pinned buffers get theirs anew. */
+static void renew_events(cu_machine *m)
+{
+    for (int i = 0; i < STAGES; i++) cudaEventRecord(m->empty[i], m->stream);
+}
+
 qx_status cu_capture_end(cu_machine *m, void **graph)
 {
     cudaGraph_t g = NULL;
@@ -221,6 +232,7 @@ qx_status cu_capture_end(cu_machine *m, void **graph)
     cudaError_t e = cudaStreamEndCapture(m->stream, &g);
     if (e == cudaSuccess && graph) e = cudaGraphInstantiate(&exec, g, 0);
     if (g) cudaGraphDestroy(g);
+    renew_events(m);
     if (!graph) {
         cudaGetLastError(); /* a recording that is thrown away leaves no error behind */
         return QX_OK;

@@ -28,6 +28,7 @@ static void enter(qx_dev *d)
 static void dev_close(qx_dev *d)
 {
     qx_ctx *ctx = d->ctx;
+    if (d->m) cu_sync(d->m);
     cu_lib_close(d);
     if (d->m) cu_observe_close(d);
     if (d->bad) cu_release(d->m, d->bad);

@@ -118,17 +118,19 @@ static bool choose(qx_dev *d, cu_product_plan *plan, const cu_product *p)
     cublasLtMatmulHeuristicResult_t found[CHOICES];
     const size_t most = WORKSPACE;
     const uint32_t align = alignment(p);
+    int offered = 0;
     memset(found, 0, sizeof found);
     if (!stand_ins(d, plan, p) || !ok(plan, c->cublasLtMatmulPreferenceCreate(&pref))) return false;
     bool set = ok(plan, c->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most));
     for (int i = 0; i < 4 && set; i++) set = ok(plan, c->cublasLtMatmulPreferenceSetAttribute(pref, which[i], &align, sizeof align));
-    set = set && ok(plan, c->cublasLtMatmulAlgoGetHeuristic(plan->l->lt, plan->desc, plan->a, plan->b, plan->c, plan->c, pref, CHOICES, found, &plan->n_algos));
+    set = set && ok(plan, c->cublasLtMatmulAlgoGetHeuristic(plan->l->lt, plan->desc, plan->a, plan->b, plan->c, plan->c, pref, CHOICES, found, &offered));
     c->cublasLtMatmulPreferenceDestroy(pref);
-    for (int i = 0; i < plan->n_algos && set; i++) {
-        plan->algos[i] = found[i].algo;
+    for (int i = 0; i < offered && set; i++) {
+        if (!ok(plan, found[i].state)) continue; /* the others' fields mean nothing */
+        plan->algos[plan->n_algos++] = found[i].algo;
         if (found[i].workspaceSize > plan->workspace) plan->workspace = found[i].workspaceSize;
     }
-    return set && plan->n_algos > 0;
+    return plan->n_algos > 0;
 }
 
 void cu_product_free(qx_dev *d, void *block)
@@ -184,9 +186,7 @@ static cublasStatus_t start(const qx_dev *d, const cu_product_plan *p, const cu_
     return p->l->blas.cublasLtMatmul(p->l->lt, p->desc, alpha, a->w, p->a, a->x, p->b, beta, c, p->c, a->y, p->c, &p->algos[p->at], a->ws, p->workspace, (cudaStream_t)d->q);
 }
 
-/* Answers with which nothing has been queued, so that another algorithm may be tried. */
-static bool is_refusal(cublasStatus_t st) { return st == CUBLAS_STATUS_NOT_SUPPORTED || st == CUBLAS_STATUS_INVALID_VALUE || st == CUBLAS_STATUS_ARCH_MISMATCH; }
-
+/* Whatever an algorithm refuses with, the next one writes the whole result; a device that is broken says so at the next launch. */
 qx_status cu_product_run(qx_dev *d, cu_product_plan *p, const cu_product_data *a, bool *done)
 {
     *done = false;
@@ -197,7 +197,6 @@ qx_status cu_product_run(qx_dev *d, cu_product_plan *p, const cu_product_data *a
         *done = p->status == CUBLAS_STATUS_SUCCESS;
         if (*done) return QX_OK;
         say_refused(d, p);
-        if (!is_refusal(p->status)) QX_FAIL(d->ctx, QX_E_FAIL, "%s (algorithm %d of %d)", d->why, p->at + 1, p->n_algos);
     }
     return QX_OK;
 }
