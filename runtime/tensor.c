@@ -11,10 +11,13 @@ qx_status qx_tensor_shape(qx_ctx *ctx, qx_tensor *t, qx_dtype dtype, int rank, c
 {
     memset(t, 0, sizeof *t);
     if (rank < 0 || rank > QX_MAX_RANK) QX_FAIL(ctx, QX_E_UNSUPPORTED, "tensor of rank %d: at most %d is run", rank, QX_MAX_RANK);
-    if (!qx_dims_product(dims, rank, &t->numel)) QX_FAIL(ctx, QX_E_SHAPE, "tensor dims are negative or overflow");
     t->dtype = dtype;
     t->rank = rank;
     for (int i = 0; i < rank; i++) t->dims[i] = dims[i];
+    if (!qx_dims_product(dims, rank, &t->numel)) {
+        char text[256];
+        QX_FAIL(ctx, QX_E_SHAPE, "%s: a dim is negative, or their product overflows", qx_tensor_describe(t, text, sizeof text));
+    }
     if (dtype == QX_DT_STRING) {
         if (!qx_mul_size((size_t)t->numel, sizeof(char *), &t->bytes)) QX_FAIL(ctx, QX_E_SHAPE, "string tensor too large");
         return QX_OK;

@@ -57,7 +57,7 @@ static qx_status check_id(qx_ctx *ctx, const char *token, const qx_json *v, int6
 {
     double d = qx_json_number(v, -1);
     if (qx_json_type(v) != QX_JSON_NUMBER || d < 0 || d >= ID_MAX || d != (double)(int64_t)d)
-        QX_FAIL(ctx, QX_E_FORMAT, "tokenizer: token '%s': its id is not a whole number in [0, %d)", token, ID_MAX);
+        QX_FAIL(ctx, QX_E_FORMAT, "tokenizer: token '%s': its id %g is not a whole number in [0, %d)", token, d, ID_MAX);
     *id = (int64_t)d;
     return QX_OK;
 }
@@ -215,6 +215,7 @@ static qx_status pick_model(qx_tokenizer *t, const qx_json *model)
 {
     static const tok_modeldef *const defs[] = {&qx_tok_bpe, &qx_tok_wordpiece, &qx_tok_unigram};
     const char *type = qx_json_string(qx_json_get(model, "type"), NULL);
+    if (qx_json_type(model) != QX_JSON_OBJECT) QX_FAIL(t->ctx, QX_E_FORMAT, "tokenizer: \"model\" is no object");
     if (!type && qx_json_get(model, "merges")) type = "BPE"; /* older files leave it out */
     for (size_t i = 0; type && i < sizeof defs / sizeof *defs; i++)
         if (!strcmp(type, defs[i]->type)) return t->def = defs[i], QX_OK;

@@ -71,7 +71,7 @@ static qx_status check_places(qx_checker *c, const char *name, const qx_sparse *
             if (v < 0 || v >= limit) QX_REFUSE(c, "sparse tensor '%s': index %lld of value %lld is outside of 0..%lld", QX_SHOWN(name), (long long)v, (long long)i, (long long)limit - 1);
             flat = flat * (width == 1 ? 1 : s->dims[k]) + v;
         }
-        if (flat <= last) QX_REFUSE(c, "sparse tensor '%s': indices are not sorted (or repeat) at value %lld", QX_SHOWN(name), (long long)i);
+        if (flat <= last) QX_REFUSE(c, "sparse tensor '%s': value %lld lies at %lld, the one before it at %lld: indices must rise", QX_SHOWN(name), (long long)i, (long long)flat, (long long)last);
         last = flat;
     }
     return QX_OK;

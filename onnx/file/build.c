@@ -143,7 +143,8 @@ static qx_status add_output(builder *b, qx_node *n, uint32_t i, const char *name
     qx_value *v = qx_map_get(n->graph->values, name);
     if (v) {
         const char *what = v->is_input ? "a graph input" : v->init || v->sparse ? "an initializer" : "made by another node";
-        QX_FAIL(b->m->ctx, QX_E_FORMAT, "node '%s' (%s): output %u '%s' is already %s%s%s", SHOWN(n->name), n->op_type, i, SHOWN(name), what, v->def ? ": " : "",
+        const char *quote = n->name[0] ? "'" : "";
+        QX_FAIL(b->m->ctx, QX_E_FORMAT, "node %s%s%s%s(%s): output %u '%s' is already %s%s%s", quote, SHOWN(n->name), quote, *quote ? " " : "", n->op_type, i, SHOWN(name), what, v->def ? ": " : "",
                 v->def ? qx_node_label(v->def, label, sizeof label) : "");
     }
     QX_TRY(value_here(b, n->graph, name, &v));

@@ -313,6 +313,7 @@ qx_status qx_infer_node(qx_infer *ix, qx_node *n)
 {
     forget_outputs(ix, n);
     ix->budget--;
+    QX_TRY(qx_ix_check_types(ix, n));
     if (n->callee) QX_TRY(call_function(ix, n));
     else if (n->op->infer) QX_TRY((qx_status)n->op->infer(ix, n));
     if (!settle_outputs(ix, n)) return QX_IX_NOMEM(ix);

@@ -29,5 +29,7 @@ struct qx_infer {
 };
 
 qx_status qx_ix_keep_body(qx_infer *ix, qx_graph *g);
+/* infer_types.c: E_TYPE when an input that holds places, sizes or counts is no whole number. */
+qx_status qx_ix_check_types(qx_infer *ix, const qx_node *n);
 
 #endif

@@ -72,7 +72,7 @@ static qx_status read_type(qx_model *m, const Onnx__TensorProto *t, qx_weight *w
     w->dims = t->dims;
     for (int i = 0; i < w->rank; i++)
         if (w->dims[i] < 0) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': dim %d is %lld", w->name, i, (long long)w->dims[i]);
-    if (!qx_dims_product(w->dims, w->rank, &w->numel)) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': the product of its %d dims overflows", w->name, w->rank);
+    if (!qx_dims_product(w->dims, w->rank, &w->numel)) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': the product of its %d dims overflows (%lld and more)", w->name, w->rank, (long long)w->dims[0]);
     if (code != QX_DT_STRING && !qx_dtype_bytes(code, w->numel, &w->bytes))
         QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': %lld elements of %s overflow", w->name, (long long)w->numel, qx_dtype_get(code)->name);
     if (w->bytes > (size_t)INT64_MAX) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': %zu bytes are too many", w->name, w->bytes);

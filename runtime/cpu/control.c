@@ -162,7 +162,7 @@ static qx_status loop_run(qx_call *c, loop *l)
     QX_TRY(qx_call_scalar_i64(c, 1, 1, &flag));
     bool cond = flag != 0;
     for (int64_t trip = 0; trip < limit && cond; trip++) {
-        if (trip >= qx_call_max_loop(c)) QX_CALL_FAIL(c, QX_E_BUDGET, "more than %lld trips (see max_loop)", (long long)qx_call_max_loop(c));
+        if (trip >= qx_call_max_loop(c)) QX_CALL_FAIL(c, QX_E_BUDGET, "more than %lld trips (--max-loop allows more)", (long long)qx_call_max_loop(c));
         QX_TRY(qx_check_cancel(c->ctx));
         QX_TRY(loop_trip(c, l, trip, &cond));
     }
