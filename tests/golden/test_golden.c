@@ -2,19 +2,10 @@
  * graph that must come out and what was decided for each node, or "error: ..." with the message.
  * Weights print as hashes of their content, so codes and scales are pinned too. `golden_test_golden --update` writes out.txt anew. */
 #include <dirent.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
 
-#include "base/buf.h"
+#include "../unit/rewrite.h"
 #include "base/file.h"
-#include "passes/place/plan.h"
-#include "passes/job/settings.h"
 
 enum { MAX_CASES = 200 };
 static bool update;
@@ -26,42 +17,6 @@ static char *slurp(qx_ctx *ctx, const char *dir, const char *name)
     snprintf(path, sizeof path, "%s/%s", dir, name);
     if (qx_file_slurp(ctx, path, 1 << 20, &text, &len) != QX_OK) return NULL;
     return text;
-}
-
-static void set_options(qx_ctx *ctx, qx_job_args *a, char *text)
-{
-    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
-        if (line[0] == '#') continue;
-        char *value = strchr(line, ' ');
-        if (value) *value++ = 0;
-        if (qx_job_args_set(a, line, value) != QX_OK) fail_msg("%s", qx_ctx_error(ctx));
-    }
-}
-
-/* *stats outlives the call: jobs may point into them until the model is printed. */
-static qx_status rewrite(qx_ctx *ctx, const qx_quantize_options *o, qx_model *m, qx_report *r, qx_stats **out)
-{
-    qx_pipeline *p = NULL;
-    qx_stats *stats = NULL;
-    qx_samples *samples = NULL;
-    qx_status st = qx_pipeline_parse(ctx, o->passes, &p);
-    if (st == QX_OK) st = qx_stats_new(ctx, m->graph_hash, &stats);
-    if (st == QX_OK) p->no_stats = o->dry_run; /* a plan without samples: every activation scale is 1 */
-    if (st == QX_OK && o->samples.random) st = qx_samples_open(ctx, m, &o->samples, &samples);
-    if (st == QX_OK) st = qx_pipeline_run(p, m, o, samples, stats, r);
-    qx_samples_close(samples);
-    qx_pipeline_free(p);
-    *out = stats;
-    return st;
-}
-
-static void print_decisions(const qx_report *r, qx_buf *out)
-{
-    for (int64_t i = 0; i < r->n_nodes; i++) {
-        const qx_report_node *n = &r->nodes[i];
-        if (n->reason && strcmp(n->reason, "not a linear operator") == 0) continue;
-        qx_buf_printf(out, "// %s: %s\n", n->name, n->format ? n->format : n->reason);
-    }
 }
 
 static void make_output(qx_ctx *ctx, const char *dir, qx_buf *out)

@@ -198,6 +198,23 @@ static void published_round_trips(void **state)
     assert_memory_equal(codes, ((const int8_t[]){0, 18, 36, 54, 73, 91, 109, 127}), 8);
 }
 
+/* Blocks of 8 along K: two rows only, and one column of two blocks. */
+static void block_scales(void **state)
+{
+    (void)state;
+    const qx_format i4 = {.codes = QX_DT_INT4, .scale = QX_DT_FLOAT};
+    const float few[4] = {.5f, 1.5f, .875f, 1.75f};
+    const float column[16] = {.5f, -.5f, .75f, -.75f, .875f, -.875f, .5f, -.5f, .25f, -.25f, .4375f, -.4375f, 0, 0, .25f, -.25f};
+    float amax[2] = {0}, s[2];
+    qx_amax(&(qx_grid){2, 2, 8, 1}, QX_DT_FLOAT, few, amax, NULL);
+    qx_scale_from_amax(&i4, amax, 2, s, NULL);
+    assert_true(s[0] == .125f && s[1] == .25f);
+    memset(amax, 0, sizeof amax);
+    qx_amax(&(qx_grid){16, 1, 8, 1}, QX_DT_FLOAT, column, amax, NULL);
+    qx_scale_from_amax(&i4, amax, 2, s, NULL);
+    assert_true(s[0] == .125f && s[1] == .0625f);
+}
+
 static void onnx_blocked_vectors(void **state)
 {
     (void)state;
@@ -336,7 +353,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(codes_of_every_layout), cmocka_unit_test(ranges_of_every_layout), cmocka_unit_test(published_round_trips),
-        cmocka_unit_test(onnx_blocked_vectors), cmocka_unit_test(amax_axes), cmocka_unit_test(scales), cmocka_unit_test(zero_scale_and_refusals),
+        cmocka_unit_test(onnx_blocked_vectors), cmocka_unit_test(block_scales), cmocka_unit_test(amax_axes), cmocka_unit_test(scales), cmocka_unit_test(zero_scale_and_refusals),
         cmocka_unit_test(pack_and_unpack), cmocka_unit_test(transposes), cmocka_unit_test(packed_columns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
