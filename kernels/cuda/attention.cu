@@ -18,84 +18,90 @@ QX_HD place place_of(const qk_attn_args *a, int64_t block)
     return w;
 }
 
-QK_KERNEL(attention_kernel, qk_attn_args)
+/* The score of this thread's query r and key j of the tile. */
+QK_INSIDE float tile_score(const qk_attn_args *a, const place *w, const float *qs, const float *ks, int r, int j, int k0)
 {
+    float s = 0;
+    for (int64_t d = 0; d < a->dk; d++) s = fmaf(qs[r * MOST_D + d], ks[j * MOST_D + d], s);
+    if (w->r0 + r >= a->rows || !attn_sees(a, w->p, w->r0 + r, k0 + j)) return qx_of_bits(0xff800000u);
+    return attn_score(a, w->p.b, w->h, w->r0 + r, k0 + j, s * a->scale);
+}
+
+/* The row's scores become weights; *shrink: of what it has had so far. */
+QK_INSIDE void row_softmax(const qk_attn_args *a, float *sc, float *top, float *sum, float *shrink)
+{
+    const float none = qx_of_bits(0xff800000u);
+    float m = *top, s = 0;
+    for (int j = 0; j < BK; j++) m = sc[j] > m ? sc[j] : m;
+    const float keep = m == none ? 0.0f : m;
+    for (int j = 0; j < BK; j++) {
+        const float p = fm_exp(sc[j] - keep);
+        sc[j] = attn_weight(a, p);
+        s += p;
+    }
+    *shrink = *top == none ? 0.0f : fm_exp(*top - keep);
+    *sum = *sum * *shrink + s;
+    *top = m;
+}
+
+QK_KERNEL_RESIDENT(attention_kernel, qk_attn_args, ATTN_THREADS, 2)
+{
+    const int t = QK_THREAD;
     QK_SHARED(float, qs, BQ * MOST_D);
     QK_SHARED(float, ks, BK * MOST_D); /* keys, then values */
     QK_SHARED(float, sc, BQ * (BK + 1));
     QK_SHARED(float, top, BQ);
     QK_SHARED(float, sum, BQ);
     QK_SHARED(float, shrink, BQ);
-    QK_PRIVATE(float, acc, OUT_PER);
+    float acc[OUT_PER];
     const place w = place_of(&a, QK_BLOCK);
     const float none = qx_of_bits(0xff800000u);
-    QK_THREADS(t) {
-        for (int i = 0; i < OUT_PER; i++) QK_MY(acc)[i] = 0;
-        for (int e = t; e < BQ * a.dk; e += QK_NT) {
-            const int64_t r = w.r0 + e / a.dk;
-            qs[e / a.dk * MOST_D + e % a.dk] = r < a.rows ? qk_real(a.q.p, a.dtype, w.p.b * a.q.b + w.h * a.q.h + r * a.q.s + e % a.dk * a.q.d) : 0.0f;
-        }
-        if (t < BQ) {
-            top[t] = none;
-            sum[t] = 0;
-        }
+    for (int i = 0; i < OUT_PER; i++) acc[i] = 0;
+    for (int e = t; e < BQ * a.dk; e += QK_NT) {
+        const int64_t r = w.r0 + e / a.dk;
+        qs[e / a.dk * MOST_D + e % a.dk] = r < a.rows ? qk_real(a.q.p, a.dtype, w.p.b * a.q.b + w.h * a.q.h + r * a.q.s + e % a.dk * a.q.d) : 0.0f;
+    }
+    if (t < BQ) {
+        top[t] = none;
+        sum[t] = 0;
     }
     for (int k0 = w.first; k0 < w.last; k0 += BK) {
         QK_SYNC();
-        QK_THREADS(t) for (int e = t; e < BK * a.dk; e += QK_NT) {
+        for (int e = t; e < BK * a.dk; e += QK_NT) {
             /* neighbours of a warp read along the stride that is 1 */
             const int64_t j = a.k.d == 1 ? e / a.dk : e % BK, d = a.k.d == 1 ? e % a.dk : e / BK;
             ks[j * MOST_D + d] = k0 + j < w.last ? qk_real(a.k.p, a.dtype, w.p.b * a.k.b + w.hk * a.k.h + (k0 + j) * a.k.s + d * a.k.d) : 0.0f;
         }
         QK_SYNC();
-        QK_THREADS(t) {
-            const int r = t / BK, j = t % BK;
-            float s = 0;
-            for (int64_t d = 0; d < a.dk; d++) s = fmaf(qs[r * MOST_D + d], ks[j * MOST_D + d], s);
-            const int sees = w.r0 + r < a.rows && attn_sees(&a, w.p, w.r0 + r, k0 + j);
-            sc[r * (BK + 1) + j] = sees ? attn_score(&a, w.p.b, w.h, w.r0 + r, k0 + j, s * a.scale) : none;
-        }
+        sc[t / BK * (BK + 1) + t % BK] = tile_score(&a, &w, qs, ks, t / BK, t % BK, k0);
         QK_SYNC();
-        QK_THREADS(t) if (t < BQ) {
-            float m = top[t], s = 0;
-            for (int j = 0; j < BK; j++) m = sc[t * (BK + 1) + j] > m ? sc[t * (BK + 1) + j] : m;
-            const float keep = m == none ? 0.0f : m;
-            for (int j = 0; j < BK; j++) {
-                const float p = fm_exp(sc[t * (BK + 1) + j] - keep);
-                sc[t * (BK + 1) + j] = attn_weight(&a, p);
-                s += p;
-            }
-            shrink[t] = top[t] == none ? 0.0f : fm_exp(top[t] - keep);
-            sum[t] = sum[t] * shrink[t] + s;
-            top[t] = m;
-        }
-        QK_THREADS(t) for (int e = t; e < BK * a.dv; e += QK_NT) /* every thread has read the keys */
+        if (t < BQ) row_softmax(&a, &sc[t * (BK + 1)], &top[t], &sum[t], &shrink[t]);
+        for (int e = t; e < BK * a.dv; e += QK_NT) /* every thread has read the keys */
             ks[e / a.dv * MOST_D + e % a.dv] = k0 + e / a.dv < w.last ? qk_real(a.v.p, a.dtype, w.p.b * a.v.b + w.hk * a.v.h + (k0 + e / a.dv) * a.v.s + e % a.dv * a.v.d) : 0.0f;
         QK_SYNC();
-        QK_THREADS(t) for (int i = 0; i < OUT_PER; i++) {
+        for (int i = 0; i < OUT_PER; i++) {
             const int e = t + i * ATTN_THREADS, r = e / MOST_D, d = e % MOST_D;
             if (d >= a.dv) continue;
-            float o = QK_MY(acc)[i] * shrink[r];
+            float o = acc[i] * shrink[r];
             for (int j = 0; j < BK; j++) o = fmaf(sc[r * (BK + 1) + j], ks[j * MOST_D + d], o);
-            QK_MY(acc)[i] = o;
+            acc[i] = o;
         }
     }
     QK_SYNC();
-    QK_THREADS(t) if (t < BQ && a.sink) { /* a row without a key stays one */
+    if (t < BQ && a.sink) { /* a row without a key stays one */
         int is;
         const float s = attn_sink(&a, w.h, &is), m = s > top[t] ? s : top[t];
         shrink[t] = top[t] == none ? 0.0f : fm_exp(top[t] - m);
         sum[t] = sum[t] > 0 ? sum[t] * shrink[t] + fm_exp(s - m) : 0.0f;
     }
     QK_SYNC();
-    QK_THREADS(t) for (int i = 0; i < OUT_PER; i++) {
+    for (int i = 0; i < OUT_PER; i++) {
         const int e = t + i * ATTN_THREADS, r = e / MOST_D, d = e % MOST_D;
-        if (a.sink) QK_MY(acc)[i] *= shrink[r];
+        if (a.sink) acc[i] *= shrink[r];
         if (d < a.dv && w.r0 + r < a.rows) /* a row without a key gives 0 */
-            qk_put_real(a.y, a.dtype, w.p.b * a.yb + w.h * a.yh + (w.r0 + r) * a.ys + d, sum[r] > 0 ? QK_MY(acc)[i] * attn_unit(&a) / sum[r] : 0.0f);
+            qk_put_real(a.y, a.dtype, w.p.b * a.yb + w.h * a.yh + (w.r0 + r) * a.ys + d, sum[r] > 0 ? acc[i] * attn_unit(&a) / sum[r] : 0.0f);
     }
 }
-QK_HOST(attention_kernel, qk_attn_args)
 QK_EXTERN int qk_attention(qk_queue q, const qk_attn_args *a)
 {
     if (a->dtype != QK_F32) return qk_attention_tile(q, a);

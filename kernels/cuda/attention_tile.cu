@@ -13,7 +13,6 @@ enum {
 };
 
 #ifdef __CUDACC__
-#define LANE_XOR(name, i, mask) __shfl_xor_sync(0xffffffffu, name[i], mask)
 QK_INSIDE float exp2_of(float x)
 {
     float y;
@@ -21,7 +20,6 @@ QK_INSIDE float exp2_of(float x)
     return y;
 }
 #else
-#define LANE_XOR(name, i, mask) name##_of[t ^ (mask)][i]
 #define exp2_of exp2f
 #endif
 
@@ -32,16 +30,8 @@ QK_APART float attn_score_apart(const qk_attn_args *a, int b, int h, int row, in
  * [key][d], columns d0 .. d0 + 15: two tiles of n. */
 QK_INSIDE void fragments(int turned, uint32_t *r, const uint16_t *tile, int ld, int key0, int d0, int lane)
 {
-#ifdef __CUDACC__
     const int m = lane / 8, key = turned ? (m & 1) * 8 + lane % 8 : lane % 8, d = turned ? (m >> 1) * 8 : m * 8;
     ldmatrix(turned, r, tile + (key0 + key) * ld + d0 + d);
-#else
-    for (int m = 0; m < 4; m++) {
-        const int g = lane / 4, c = lane % 4 * 2;
-        const uint16_t *p = turned ? tile + (key0 + (m & 1) * 8 + c) * ld + d0 + (m >> 1) * 8 + g : tile + (key0 + g) * ld + d0 + m * 8 + c;
-        r[m] = p[0] | (uint32_t)p[turned ? ld : 1] << 16;
-    }
-#endif
 }
 
 typedef struct tile_place { attn_batch p; int hk, v0, first, last, rows, group, split; } tile_place; /* rows: virtual ones; group: query heads of a key head */
@@ -179,23 +169,22 @@ QK_INSIDE void store_row(const qk_attn_args *a, const tile_place *w, int t, int 
 enum { Q_REGS = HELD / 16 * 4, OUT_REGS = MOST_D / 8 * 4, SCORE_REGS = MOST_KEYS / 8 * 4 };
 
 /* sc = q k' of the tile, sixteen rows a warp. */
-QK_INSIDE void tile_scores(const int qk_nt, uint16_t *ks, uint16_t *vs, QK_PRIVATE_ARG(uint32_t, qf, Q_REGS), QK_PRIVATE_ARG(float, sc, SCORE_REGS), const int D, const int KEYS, const int bf)
+QK_INSIDE void tile_scores(uint16_t *ks, uint16_t *vs, uint32_t *qf, float *sc, const int D, const int KEYS, const int bf)
 {
-    QK_PRIVATE(uint32_t, qv, 8);
-    QK_PRIVATE(uint32_t, bv, 4);
-    (void)qk_nt;
+    const int t = QK_THREAD;
+    uint32_t qv[8], bv[4];
     QK_UNROLL for (int j = 0; j < KEYS / 8; j++) {
-        QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(sc)[4 * j + i] = 0;
+        QK_UNROLL for (int i = 0; i < 4; i++) sc[4 * j + i] = 0;
         QK_UNROLL for (int d = 0; d < D / 32; d++) {
-            QK_THREADS(t) fragments(0, QK_MY(bv), ks, D + PAD, 8 * j, 32 * d, t % 32);
+            fragments(0, bv, ks, D + PAD, 8 * j, 32 * d, t % 32);
             if (32 * d < HELD) {
-                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qf, 8 * d, bv, 0);
-                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qf, 8 * d + 4, bv, 2);
+                mma(bf ? QK_BF16 : QK_F16, sc + 4 * j, qf + 8 * d, bv);
+                mma(bf ? QK_BF16 : QK_F16, sc + 4 * j, qf + 8 * d + 4, bv + 2);
             } else {
-                QK_THREADS(t) QK_UNROLL for (int i = 0; i < 8; i++)
-                    QK_MY(qv)[i] = *(const uint32_t *)(const void *)(spare_row(ks, vs, t, i % 2, KEYS * (D + PAD)) + 32 * d - HELD + i / 2 * 8);
-                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qv, 0, bv, 0);
-                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, sc, 4 * j, qv, 4, bv, 2);
+                QK_UNROLL for (int i = 0; i < 8; i++)
+                    qv[i] = *(const uint32_t *)(const void *)(spare_row(ks, vs, t, i % 2, KEYS * (D + PAD)) + 32 * d - HELD + i / 2 * 8);
+                mma(bf ? QK_BF16 : QK_F16, sc + 4 * j, qv, bv);
+                mma(bf ? QK_BF16 : QK_F16, sc + 4 * j, qv + 4, bv + 2);
             }
         }
     }
@@ -216,89 +205,78 @@ QK_INSIDE void rescale_row(int half, float m, float *sc, float *out, float *top,
     QK_UNROLL for (int i = 0; i < D / 4; i++) out[i / 2 * 4 + half * 2 + i % 2] *= shrink;
 }
 
-QK_INSIDE void tile_softmax(const int qk_nt, const qk_attn_args *a, const tile_place *w, int k0, QK_PRIVATE_ARG(float, sc, SCORE_REGS), QK_PRIVATE_ARG(float, out, OUT_REGS),
-                            QK_PRIVATE_ARG(float, top, 2), QK_PRIVATE_ARG(float, sum, 2), const int D, const int KEYS)
+QK_INSIDE void tile_softmax(const qk_attn_args *a, const tile_place *w, int k0, float *sc, float *out, float *top, float *sum, const int D, const int KEYS)
 {
+    const int t = QK_THREAD;
     const int plain = tile_is_plain(a, w, k0, KEYS);
-    QK_PRIVATE(float, one, 2); /* a row's maximum over a lane's own columns, over a pair of lanes; over all four: one again */
-    QK_PRIVATE(float, two, 2);
-    (void)qk_nt;
-    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = finish_scores(a, w, k0, t, h, plain, KEYS, QK_MY(sc));
-    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(two)[h] = fmaxf(QK_MY(one)[h], LANE_XOR(one, h, 1));
-    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = fmaxf(QK_MY(two)[h], LANE_XOR(two, h, 2));
-    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++)
-        rescale_row(h, fmaxf(QK_MY(top)[h], QK_MY(one)[h]), QK_MY(sc), QK_MY(out), &QK_MY(top)[h], &QK_MY(sum)[h], D, KEYS);
+    QK_UNROLL for (int h = 0; h < 2; h++) { /* a row's maximum over a lane's own columns, over a pair of lanes, over all four */
+        const float own = finish_scores(a, w, k0, t, h, plain, KEYS, sc), pair = fmaxf(own, lane_xor(own, 1)), row = fmaxf(pair, lane_xor(pair, 2));
+        rescale_row(h, fmaxf(top[h], row), sc, out, &top[h], &sum[h], D, KEYS);
+    }
 }
 
 /* out += p v of the tile. */
-QK_INSIDE void tile_values(const int qk_nt, const qk_attn_args *a, const uint16_t *vs, QK_PRIVATE_ARG(float, sc, SCORE_REGS), QK_PRIVATE_ARG(float, out, OUT_REGS), const int D, const int KEYS, const int bf)
+QK_INSIDE void tile_values(const qk_attn_args *a, const uint16_t *vs, float *sc, float *out, const int D, const int KEYS, const int bf)
 {
-    QK_PRIVATE(uint32_t, pf, 4);
-    QK_PRIVATE(uint32_t, bv, 4);
-    (void)qk_nt;
+    const int t = QK_THREAD;
+    uint32_t pf[4], bv[4];
     QK_UNROLL for (int k = 0; k < KEYS / 16; k++) {
-        QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(pf)[i] = packed(bf, attn_weight(a, QK_MY(sc)[8 * k + 2 * i]), attn_weight(a, QK_MY(sc)[8 * k + 2 * i + 1]));
+        QK_UNROLL for (int i = 0; i < 4; i++) pf[i] = packed(bf, attn_weight(a, sc[8 * k + 2 * i]), attn_weight(a, sc[8 * k + 2 * i + 1]));
         QK_UNROLL for (int d = 0; d < D / 16; d++) {
-            QK_THREADS(t) fragments(1, QK_MY(bv), vs, D + PAD, 16 * k, 16 * d, t % 32);
-            QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, out, 8 * d, pf, 0, bv, 0);
-            QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, out, 8 * d + 4, pf, 0, bv, 2);
+            fragments(1, bv, vs, D + PAD, 16 * k, 16 * d, t % 32);
+            mma(bf ? QK_BF16 : QK_F16, out + 8 * d, pf, bv);
+            mma(bf ? QK_BF16 : QK_F16, out + 8 * d + 4, pf, bv + 2);
         }
     }
 }
 
 /* Sums of four lanes, and the rows. */
-QK_INSIDE void tile_store(const int qk_nt, const qk_attn_args *a, const tile_place *w, QK_PRIVATE_ARG(float, out, OUT_REGS), QK_PRIVATE_ARG(float, top, 2), QK_PRIVATE_ARG(float, sum, 2), const int D)
+QK_INSIDE void tile_store(const qk_attn_args *a, const tile_place *w, float *out, float *top, float *sum, const int D)
 {
-    QK_PRIVATE(float, one, 2);
-    QK_PRIVATE(float, two, 2);
-    (void)qk_nt;
-    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(one)[h] = QK_MY(sum)[h] + LANE_XOR(sum, h, 1);
-    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) QK_MY(two)[h] = QK_MY(one)[h] + LANE_XOR(one, h, 2);
-    QK_THREADS(t) QK_UNROLL for (int h = 0; h < 2; h++) store_row(a, w, t, h, D, QK_MY(out), QK_MY(top)[h], QK_MY(two)[h]);
+    const int t = QK_THREAD;
+    QK_UNROLL for (int h = 0; h < 2; h++) {
+        const float pair = sum[h] + lane_xor(sum[h], 1);
+        store_row(a, w, t, h, D, out, top[h], pair + lane_xor(pair, 2));
+    }
 }
 
-QK_INSIDE void tile_body(const qk_attn_args *a, const int64_t block, const int qk_nt, const int D, const int KEYS, const int bf)
+QK_INSIDE void tile_body(const qk_attn_args *a, const int D, const int KEYS, const int bf)
 {
+    const int t = QK_THREAD;
     QK_SHARED(uint16_t, ks, TILE);
     QK_SHARED(uint16_t, vs, TILE);
-    QK_PRIVATE(uint32_t, qf, Q_REGS);
-    QK_PRIVATE(float, out, OUT_REGS);
-    QK_PRIVATE(float, sc, SCORE_REGS);
-    QK_PRIVATE(float, top, 2);
-    QK_PRIVATE(float, sum, 2);
-    const tile_place w = tile_place_of(a, block, KEYS);
+    uint32_t qf[Q_REGS];
+    float out[OUT_REGS], sc[SCORE_REGS], top[2], sum[2];
+    const tile_place w = tile_place_of(a, QK_BLOCK, KEYS);
     const int64_t k_base = w.p.b * a->k.b + w.hk * a->k.h, v_base = w.p.b * a->v.b + w.hk * a->v.h;
-    QK_THREADS(t) {
-        QK_UNROLL for (int h = 0; h < 2; h++) {
-            load_query(a, &w, t, h, D, QK_MY(qf), spare_row(ks, vs, t, h, KEYS * (D + PAD)));
-            QK_MY(top)[h] = qx_of_bits(0xff800000u), QK_MY(sum)[h] = 0;
-        }
-        QK_UNROLL for (int i = 0; i < D / 2; i++) QK_MY(out)[i] = 0;
+    QK_UNROLL for (int h = 0; h < 2; h++) {
+        load_query(a, &w, t, h, D, qf, spare_row(ks, vs, t, h, KEYS * (D + PAD)));
+        top[h] = qx_of_bits(0xff800000u), sum[h] = 0;
     }
+    QK_UNROLL for (int i = 0; i < D / 2; i++) out[i] = 0;
     /* Values come while keys are multiplied, the next keys while values are: one buffer each is enough. */
-    if (w.first < w.last) QK_THREADS(t) load_tile(ks, &a->k, k_base, w.first, w.last, a->dk, D, KEYS, a->whole & 1, t);
+    if (w.first < w.last) load_tile(ks, &a->k, k_base, w.first, w.last, a->dk, D, KEYS, a->whole & 1, t);
     QK_ASYNC_GROUP();
     for (int k0 = w.first; k0 < w.last; k0 += KEYS) {
         QK_ASYNC_WAIT(0);
         QK_SYNC(); /* the keys are here, and everybody is done with the values before */
-        QK_THREADS(t) load_tile(vs, &a->v, v_base, k0, w.last, a->dv, D, KEYS, a->whole & 2, t);
+        load_tile(vs, &a->v, v_base, k0, w.last, a->dv, D, KEYS, a->whole & 2, t);
         QK_ASYNC_GROUP();
-        tile_scores(qk_nt, ks, vs, QK_PASS(qf), QK_PASS(sc), D, KEYS, bf);
+        tile_scores(ks, vs, qf, sc, D, KEYS, bf);
         QK_SYNC(); /* everybody is done with the keys */
-        if (k0 + KEYS < w.last) QK_THREADS(t) load_tile(ks, &a->k, k_base, k0 + KEYS, w.last, a->dk, D, KEYS, a->whole & 1, t);
+        if (k0 + KEYS < w.last) load_tile(ks, &a->k, k_base, k0 + KEYS, w.last, a->dk, D, KEYS, a->whole & 1, t);
         QK_ASYNC_GROUP();
-        tile_softmax(qk_nt, a, &w, k0, QK_PASS(sc), QK_PASS(out), QK_PASS(top), QK_PASS(sum), D, KEYS);
+        tile_softmax(a, &w, k0, sc, out, top, sum, D, KEYS);
         QK_ASYNC_WAIT(1);
         QK_SYNC(); /* the values are here */
-        tile_values(qk_nt, a, vs, QK_PASS(sc), QK_PASS(out), D, KEYS, bf);
+        tile_values(a, vs, sc, out, D, KEYS, bf);
     }
-    tile_store(qk_nt, a, &w, QK_PASS(out), QK_PASS(top), QK_PASS(sum), D);
+    tile_store(a, &w, out, top, sum, D);
 }
 
 /* The kernels: head sizes up to 64, 128 and 256 in f16 and bf16. */
 #define TILE_KERNEL(name, d, keys, bf) \
-    QK_KERNEL_RESIDENT(name, qk_attn_args, THREADS, d == 64 ? 3 : 2) { tile_body(&a, QK_BLOCK, QK_NT, d, keys, bf); } \
-    QK_HOST(name, qk_attn_args)
+    QK_KERNEL_RESIDENT(name, qk_attn_args, THREADS, d == 64 ? 3 : 2) { tile_body(&a, d, keys, bf); }
 TILE_KERNEL(tile_f16_64, 64, 64, 0)
 TILE_KERNEL(tile_f16_128, 128, 64, 0)
 TILE_KERNEL(tile_bf16_64, 64, 64, 1)
@@ -324,7 +302,6 @@ QK_KERNEL(join_kernel, qk_attn_args)
         qk_put_real(a.y, a.dtype, b * a.yb + h * a.yh + row * a.ys + i % a.dv, o * attn_factor(&a, (int)h, top, sum));
     }
 }
-QK_HOST(join_kernel, qk_attn_args)
 
 /* Sixteen bytes at a time: rows of whole pieces at addresses that are multiples of them. */
 static int whole_rows(const qk_attn_view *v, int64_t d)

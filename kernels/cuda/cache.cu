@@ -17,7 +17,6 @@ QK_KERNEL(lengths_kernel, qk_lengths_args)
         a.starts[b] = past;
     }
 }
-QK_HOST(lengths_kernel, qk_lengths_args)
 QK_EXTERN int qk_cache_lengths(qk_queue q, const qk_lengths_args *a) { return QK_LAUNCH(lengths_kernel, QK_EACH_BLOCKS(a->batch), 256, q, a); }
 
 /* One element: its code (the number's bits when the cache is not of codes), and its value. */
@@ -73,7 +72,7 @@ QK_INSIDE void cache_codes(const qk_cache_args *a, const int64_t i, const int EA
     const kv_place p = kv_place_of(a, i);
     const int four = a->codes == QK_U4;
     uint64_t word = four ? 0x88888888u : 0; /* codes of 0 */
-    float v[QK_WIDE];
+    float v[QK_WIDE] = {0, 0, 0, 0, 0, 0, 0, 0};
     if (p.fresh < 0 && a->past && p.r < a->past_cap) {
         const uint8_t *old = (const uint8_t *)a->past + kv_past(a, &p) / (four ? 2 : 1);
         word = EACH == 1 ? *old : four ? *(const uint32_t *)(const void *)old : *(const uint64_t *)(const void *)old;
@@ -113,7 +112,6 @@ QK_KERNEL(cache_kernel, qk_cache_args)
         else cache_reals(&a, piece, 1);
     }
 }
-QK_HOST(cache_kernel, qk_cache_args)
 QK_EXTERN int qk_cache_fill(qk_queue q, const qk_cache_args *args)
 {
     qk_cache_args a = *args;

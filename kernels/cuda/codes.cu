@@ -63,33 +63,31 @@ QX_HD void codes_store(const qk_codes_args *a, int64_t m, int64_t n, float sum)
 
 enum { WARPS = 8, LANES = 32, THREADS = WARPS * LANES, GEMV_ROWS = 8, WARP_COLS = 2, GEMV_COLS = WARPS * WARP_COLS };
 
-QK_INSIDE void gemv_body(const qk_codes_args *a, const int64_t block, const int qk_nt, const int EACH)
+QK_INSIDE void gemv_body(const qk_codes_args *a, const int EACH)
 {
+    const int t = QK_THREAD;
     QK_SHARED(float, red, GEMV_ROWS * WARP_COLS * THREADS);
-    const int64_t blocks_n = (a->n + GEMV_COLS - 1) / GEMV_COLS, n0 = block % blocks_n * GEMV_COLS, m0 = block / blocks_n * GEMV_ROWS;
-    (void)qk_nt;
-    QK_THREADS(t) {
-        const int64_t n = n0 + t / LANES * WARP_COLS;
-        float sum[GEMV_ROWS * WARP_COLS], w[WARP_COLS][QK_WIDE], x[QK_WIDE];
-        QK_UNROLL for (int i = 0; i < GEMV_ROWS * WARP_COLS; i++) sum[i] = 0;
-        for (int64_t k = t % LANES * EACH; n < a->n && k < a->k; k += LANES * EACH) {
-            QK_UNROLL for (int c = 0; c < WARP_COLS; c++) {
-                const int64_t col = n + c < a->n ? n + c : n; /* a column beyond the last one is not stored */
-                if (EACH == 1) w[c][0] = weight_at(a, col, k);
-                else weights8(a, col, k, w[c]);
-            }
-            QK_UNROLL for (int r = 0; r < GEMV_ROWS; r++) {
-                if (m0 + r >= a->m) continue;
-                if (EACH == 1) x[0] = qk_real(a->x, a->dtype, (m0 + r) * a->k + k);
-                else qk_real8(a->x, a->dtype, (m0 + r) * a->k + k, x);
-                QK_UNROLL for (int c = 0; c < WARP_COLS; c++)
-                    QK_UNROLL for (int i = 0; i < EACH; i++) sum[r * WARP_COLS + c] = fmaf(x[i], w[c][i], sum[r * WARP_COLS + c]);
-            }
+    const int64_t blocks_n = (a->n + GEMV_COLS - 1) / GEMV_COLS, n0 = QK_BLOCK % blocks_n * GEMV_COLS, m0 = QK_BLOCK / blocks_n * GEMV_ROWS;
+    const int64_t n = n0 + t / LANES * WARP_COLS;
+    float sum[GEMV_ROWS * WARP_COLS], w[WARP_COLS][QK_WIDE], x[QK_WIDE];
+    QK_UNROLL for (int i = 0; i < GEMV_ROWS * WARP_COLS; i++) sum[i] = 0;
+    for (int64_t k = t % LANES * EACH; n < a->n && k < a->k; k += LANES * EACH) {
+        QK_UNROLL for (int c = 0; c < WARP_COLS; c++) {
+            const int64_t col = n + c < a->n ? n + c : n; /* a column beyond the last one is not stored */
+            if (EACH == 1) w[c][0] = weight_at(a, col, k);
+            else weights8(a, col, k, w[c]);
         }
-        QK_UNROLL for (int i = 0; i < GEMV_ROWS * WARP_COLS; i++) red[i * THREADS + t] = sum[i];
+        QK_UNROLL for (int r = 0; r < GEMV_ROWS; r++) {
+            if (m0 + r >= a->m) continue;
+            if (EACH == 1) x[0] = qk_real(a->x, a->dtype, (m0 + r) * a->k + k);
+            else qk_real8(a->x, a->dtype, (m0 + r) * a->k + k, x);
+            QK_UNROLL for (int c = 0; c < WARP_COLS; c++)
+                QK_UNROLL for (int i = 0; i < EACH; i++) sum[r * WARP_COLS + c] = fmaf(x[i], w[c][i], sum[r * WARP_COLS + c]);
+        }
     }
+    QK_UNROLL for (int i = 0; i < GEMV_ROWS * WARP_COLS; i++) red[i * THREADS + t] = sum[i];
     QK_SYNC();
-    QK_THREADS(t) if (t < GEMV_ROWS * GEMV_COLS) {
+    if (t < GEMV_ROWS * GEMV_COLS) {
         const int r = t / GEMV_COLS, c = t % GEMV_COLS;
         const float *of = red + (r * WARP_COLS + c % WARP_COLS) * THREADS + c / WARP_COLS * LANES;
         float s = 0;
@@ -98,10 +96,8 @@ QK_INSIDE void gemv_body(const qk_codes_args *a, const int64_t block, const int 
     }
 }
 
-QK_KERNEL(gemv_kernel, qk_codes_args) { gemv_body(&a, QK_BLOCK, QK_NT, 1); }
-QK_HOST(gemv_kernel, qk_codes_args)
-QK_KERNEL(gemv_wide_kernel, qk_codes_args) { gemv_body(&a, QK_BLOCK, QK_NT, QK_WIDE); }
-QK_HOST(gemv_wide_kernel, qk_codes_args)
+QK_KERNEL(gemv_kernel, qk_codes_args) { gemv_body(&a, 1); }
+QK_KERNEL(gemv_wide_kernel, qk_codes_args) { gemv_body(&a, QK_WIDE); }
 
 /* ---- 4-bit codes by f16 or bf16 on matrix units ---- */
 
@@ -162,57 +158,51 @@ QX_HD void load_x(const qk_codes_args *a, int64_t m, int64_t k, uint32_t *x)
     if (m < a->m && k < a->k) qk_load16((const uint16_t *)a->x + m * a->k + k, x);
 }
 
-QK_INSIDE void codes_mma_body(const qk_codes_args *a, const int64_t block, const int qk_nt, const int bf)
+QK_INSIDE void codes_mma_body(const qk_codes_args *a, const int bf)
 {
+    const int t = QK_THREAD;
     QK_SHARED(float, red, WARPS * TILE_OUT);
-    QK_PRIVATE(float, acc, 4);
-    QK_PRIVATE(uint32_t, wv, AHEAD * 8); /* of a step: four words of column g, four of column g + 8 */
-    QK_PRIVATE(pair_scale, sv, AHEAD * 2);
-    QK_PRIVATE(uint32_t, xv, 4);
-    QK_PRIVATE(uint32_t, av, 4);
-    QK_PRIVATE(uint32_t, bv, 2);
-    const int64_t tiles = (a->n + TILE_N - 1) / TILE_N, n0 = block % tiles * TILE_N, m0 = block / tiles * TILE_M;
+    float acc[4];
+    uint32_t wv[AHEAD * 8]; /* of a step: four words of column g, four of column g + 8 */
+    pair_scale sv[AHEAD * 2];
+    uint32_t xv[4], av[4], bv[2];
+    const int64_t tiles = (a->n + TILE_N - 1) / TILE_N, n0 = QK_BLOCK % tiles * TILE_N, m0 = QK_BLOCK / tiles * TILE_M;
     const uint32_t flip = a->ctype == QK_I4 ? 0x88888888u : 0;
-    (void)qk_nt;
-    QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) QK_MY(acc)[i] = 0;
+    QK_UNROLL for (int i = 0; i < 4; i++) acc[i] = 0;
     for (int64_t k0 = 0; k0 < a->k; k0 += WARPS * WARP_K * AHEAD) {
-        QK_THREADS(t) QK_UNROLL for (int s = 0; s < AHEAD; s++) {
+        QK_UNROLL for (int s = 0; s < AHEAD; s++) {
             const int64_t k = k0 + (s * WARPS + t / LANES) * WARP_K + t % 4 * LANE_K;
             QK_UNROLL for (int h = 0; h < 2; h++) {
                 const int64_t n = n0 + t % LANES / 4 + 8 * h;
-                uint32_t *w = QK_MY(wv) + s * 8 + h * 4;
+                uint32_t *w = wv + s * 8 + h * 4;
                 w[0] = w[1] = w[2] = w[3] = 0;
-                QK_MY(sv)[s * 2 + h].zero = QK_MY(sv)[s * 2 + h].scale = 0;
+                sv[s * 2 + h].zero = sv[s * 2 + h].scale = 0;
                 if (n >= a->n || k >= a->k) continue;
                 qk_load16(codes_of(a, n) + k / 2, w);
-                QK_MY(sv)[s * 2 + h] = pair_scale_of(a, bf, n, k);
+                sv[s * 2 + h] = pair_scale_of(a, bf, n, k);
             }
         }
         QK_UNROLL for (int s = 0; s < AHEAD; s++) {
             QK_UNROLL for (int i = 0; i < 8; i++) { /* word i / 2 of the step, half i % 2 of its pairs */
-                QK_THREADS(t) {
-                    const int word = i / 2, pair = i % 2 * 2;
-                    if (pair == 0) load_x(a, m0 + t % LANES / 4, k0 + (s * WARPS + t / LANES) * WARP_K + t % 4 * LANE_K + 8 * word, QK_MY(xv));
-                    QK_UNROLL for (int r = 0; r < 4; r++) QK_MY(av)[r] = pair_of(bf, QK_MY(wv)[s * 8 + r % 2 * 4 + word] ^ flip, pair + r / 2, QK_MY(sv)[s * 2 + r % 2]);
-                    QK_UNROLL for (int r = 0; r < 2; r++) QK_MY(bv)[r] = x_pair(QK_MY(xv), pair + r);
-                }
-                QK_THREADS(t) MMA(bf ? QK_BF16 : QK_F16, acc, 0, av, 0, bv, 0);
+                const int word = i / 2, pair = i % 2 * 2;
+                if (pair == 0) load_x(a, m0 + t % LANES / 4, k0 + (s * WARPS + t / LANES) * WARP_K + t % 4 * LANE_K + 8 * word, xv);
+                QK_UNROLL for (int r = 0; r < 4; r++) av[r] = pair_of(bf, wv[s * 8 + r % 2 * 4 + word] ^ flip, pair + r / 2, sv[s * 2 + r % 2]);
+                QK_UNROLL for (int r = 0; r < 2; r++) bv[r] = x_pair(xv, pair + r);
+                mma(bf ? QK_BF16 : QK_F16, acc, av, bv);
             }
         }
     }
-    QK_THREADS(t) QK_UNROLL for (int i = 0; i < 4; i++) red[t / LANES * TILE_OUT + (t % 4 * 2 + i % 2) * TILE_N + t % LANES / 4 + i / 2 * 8] = QK_MY(acc)[i];
+    QK_UNROLL for (int i = 0; i < 4; i++) red[t / LANES * TILE_OUT + (t % 4 * 2 + i % 2) * TILE_N + t % LANES / 4 + i / 2 * 8] = acc[i];
     QK_SYNC();
-    QK_THREADS(t) if (t < TILE_OUT) {
+    if (t < TILE_OUT) {
         float s = 0;
         for (int w = 0; w < WARPS; w++) s += red[w * TILE_OUT + t];
         codes_store(a, m0 + t / TILE_N, n0 + t % TILE_N, s);
     }
 }
 
-QK_KERNEL_RESIDENT(codes_f16_kernel, qk_codes_args, THREADS, 3) { codes_mma_body(&a, QK_BLOCK, QK_NT, 0); }
-QK_HOST(codes_f16_kernel, qk_codes_args)
-QK_KERNEL_RESIDENT(codes_bf16_kernel, qk_codes_args, THREADS, 3) { codes_mma_body(&a, QK_BLOCK, QK_NT, 1); }
-QK_HOST(codes_bf16_kernel, qk_codes_args)
+QK_KERNEL_RESIDENT(codes_f16_kernel, qk_codes_args, THREADS, 3) { codes_mma_body(&a, 0); }
+QK_KERNEL_RESIDENT(codes_bf16_kernel, qk_codes_args, THREADS, 3) { codes_mma_body(&a, 1); }
 
 static int fits_matrix_units(const qk_codes_args *a)
 {
@@ -236,7 +226,6 @@ QK_KERNEL(expand_kernel, qk_codes_args)
 {
     QK_EACH(i, a.n * a.k) qk_put_real(a.y, a.dtype, i, weight_at(&a, i / a.k, i % a.k));
 }
-QK_HOST(expand_kernel, qk_codes_args)
 
 QK_KERNEL(expand_wide_kernel, qk_codes_args)
 {
@@ -246,7 +235,6 @@ QK_KERNEL(expand_wide_kernel, qk_codes_args)
         qk_put_real8(a.y, a.dtype, i * QK_WIDE, v);
     }
 }
-QK_HOST(expand_wide_kernel, qk_codes_args)
 
 QK_EXTERN int qk_codes_expand(qk_queue q, const qk_codes_args *a)
 {
@@ -267,5 +255,4 @@ QK_KERNEL(codes_turn_kernel, qk_codes_args)
         ((uint8_t *)a.y)[byte] = (uint8_t)v;
     }
 }
-QK_HOST(codes_turn_kernel, qk_codes_args)
 QK_EXTERN int qk_codes_turn(qk_queue q, const qk_codes_args *a) { return QK_LAUNCH(codes_turn_kernel, QK_EACH_BLOCKS(a->n * a->k), 256, q, a); }

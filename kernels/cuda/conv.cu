@@ -25,7 +25,6 @@ QK_KERNEL(im2col_kernel, qk_im2col_args)
         else qk_move(&outside, 0, a.y, i, a.size);
     }
 }
-QK_HOST(im2col_kernel, qk_im2col_args)
 QK_EXTERN int qk_im2col(qk_queue q, const qk_im2col_args *a)
 {
     const int64_t n = a->batch * a->out[0] * a->out[1] * a->out[2] * a->group_channels * a->kernel[0] * a->kernel[1] * a->kernel[2];

@@ -68,6 +68,7 @@ QX_HD void qk_load16(const void *p, uint32_t *out)
     const uint4 v = *(const uint4 *)p;
     out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
 #else
+    qk_host_need((uintptr_t)p % 16 == 0);
     memcpy(out, p, 16);
 #endif
 }
@@ -77,6 +78,7 @@ QX_HD void qk_store16(void *p, const uint32_t *v)
 #ifdef __CUDACC__
     *(uint4 *)p = make_uint4(v[0], v[1], v[2], v[3]);
 #else
+    qk_host_need((uintptr_t)p % 16 == 0);
     memcpy(p, v, 16);
 #endif
 }
@@ -120,6 +122,7 @@ QX_HD void qk_store8(void *p, const uint32_t *v)
 #ifdef __CUDACC__
     *(uint2 *)p = make_uint2(v[0], v[1]);
 #else
+    qk_host_need((uintptr_t)p % 8 == 0);
     memcpy(p, v, 8);
 #endif
 }

@@ -40,32 +40,28 @@ QK_APART void gemm_store(const qk_gemm_args *a, const tile_at *at, int64_t m, in
 
 QK_KERNEL(gemm_kernel, qk_gemm_args)
 {
+    const int t = QK_THREAD;
     QK_SHARED(float, xs, TK * T); /* [k][row] */
     QK_SHARED(float, ws, TK * T); /* [k][column] */
-    QK_PRIVATE(float, acc, PER);
+    float acc[PER];
     const tile_at at = tile_of(&a, QK_BLOCK);
-    QK_THREADS(t) QK_UNROLL for (int i = 0; i < PER; i++) QK_MY(acc)[i] = 0;
+    QK_UNROLL for (int i = 0; i < PER; i++) acc[i] = 0;
     for (int64_t k0 = 0; k0 < a.k; k0 += TK) {
-        QK_THREADS(t) {
-            for (int e = t; e < TK * T; e += QK_NT) {
-                /* neighbours of a warp read along the stride that is 1 */
-                const int xk = a.xc == 1 ? e % TK : e / T, xm = a.xc == 1 ? e / TK : e % T, wk = a.wr == 1 ? e % TK : e / T, wn = a.wr == 1 ? e / TK : e % T;
-                const int64_t m = at.m0 + xm, n = at.n0 + wn;
-                xs[xk * T + xm] = m < a.m && k0 + xk < a.k ? qk_get(a.x, a.dtype, at.xb + m * a.xr + (k0 + xk) * a.xc) : 0.0f;
-                ws[wk * T + wn] = n < a.n && k0 + wk < a.k ? qk_get(a.w, a.wtype, at.wb + (k0 + wk) * a.wr + n * a.wc) : 0.0f;
-            }
+        for (int e = t; e < TK * T; e += QK_NT) {
+            /* neighbours of a warp read along the stride that is 1 */
+            const int xk = a.xc == 1 ? e % TK : e / T, xm = a.xc == 1 ? e / TK : e % T, wk = a.wr == 1 ? e % TK : e / T, wn = a.wr == 1 ? e / TK : e % T;
+            const int64_t m = at.m0 + xm, n = at.n0 + wn;
+            xs[xk * T + xm] = m < a.m && k0 + xk < a.k ? qk_get(a.x, a.dtype, at.xb + m * a.xr + (k0 + xk) * a.xc) : 0.0f;
+            ws[wk * T + wn] = n < a.n && k0 + wk < a.k ? qk_get(a.w, a.wtype, at.wb + (k0 + wk) * a.wr + n * a.wc) : 0.0f;
         }
         QK_SYNC();
-        QK_THREADS(t) {
-            const int r = t / 16 * 4, c = t % 16 * 4;
-            for (int k = 0; k < TK; k++)
-                QK_UNROLL for (int i = 0; i < PER; i++) QK_MY(acc)[i] = fmaf(xs[k * T + r + i / 4], ws[k * T + c + i % 4], QK_MY(acc)[i]);
-        }
+        const int r = t / 16 * 4, c = t % 16 * 4;
+        for (int k = 0; k < TK; k++)
+            QK_UNROLL for (int i = 0; i < PER; i++) acc[i] = fmaf(xs[k * T + r + i / 4], ws[k * T + c + i % 4], acc[i]);
         QK_SYNC();
     }
-    QK_THREADS(t) QK_UNROLL for (int i = 0; i < PER; i++) gemm_store(&a, &at, at.m0 + t / 16 * 4 + i / 4, at.n0 + t % 16 * 4 + i % 4, QK_MY(acc)[i]);
+    QK_UNROLL for (int i = 0; i < PER; i++) gemm_store(&a, &at, at.m0 + t / 16 * 4 + i / 4, at.n0 + t % 16 * 4 + i % 4, acc[i]);
 }
-QK_HOST(gemm_kernel, qk_gemm_args)
 QK_EXTERN int qk_gemm(qk_queue q, const qk_gemm_args *a)
 {
     return QK_LAUNCH(gemm_kernel, a->batch * ((a->m + T - 1) / T) * ((a->n + T - 1) / T), GEMM_THREADS, q, a);
@@ -75,38 +71,34 @@ QK_EXTERN int qk_gemm(qk_queue q, const qk_gemm_args *a)
 
 QK_KERNEL(int8_kernel, qk_int8_args)
 {
+    const int t = QK_THREAD;
     QK_SHARED(int16_t, xs, TK * T);
     QK_SHARED(int16_t, ws, TK * T);
-    QK_PRIVATE(int32_t, acc, PER);
+    int32_t acc[PER];
     const int64_t tn = (a.n + T - 1) / T, m0 = QK_BLOCK / tn * T, n0 = QK_BLOCK % tn * T;
-    QK_THREADS(t) for (int i = 0; i < PER; i++) QK_MY(acc)[i] = 0;
+    for (int i = 0; i < PER; i++) acc[i] = 0;
     for (int64_t k0 = 0; k0 < a.k; k0 += TK) {
-        QK_THREADS(t) {
-            for (int e = t; e < TK * T; e += QK_NT) {
-                const int xk = e % TK, xm = e / TK, wk = a.wr == 1 ? e % TK : e / T, wn = a.wr == 1 ? e / TK : e % T;
-                const int64_t m = m0 + xm, n = n0 + wn, xi = m * a.k + k0 + xk;
-                const int in = m < a.m && k0 + xk < a.k;
-                xs[xk * T + xm] = (int16_t)(!in ? 0 : (a.x_unsigned ? ((const uint8_t *)a.x)[xi] : ((const int8_t *)a.x)[xi]) - a.zx);
-                ws[wk * T + wn] = (int16_t)(n < a.n && k0 + wk < a.k ? ((const int8_t *)a.w)[(k0 + wk) * a.wr + n * a.wc] : 0);
-            }
+        for (int e = t; e < TK * T; e += QK_NT) {
+            const int xk = e % TK, xm = e / TK, wk = a.wr == 1 ? e % TK : e / T, wn = a.wr == 1 ? e / TK : e % T;
+            const int64_t m = m0 + xm, n = n0 + wn, xi = m * a.k + k0 + xk;
+            const int in = m < a.m && k0 + xk < a.k;
+            xs[xk * T + xm] = (int16_t)(!in ? 0 : (a.x_unsigned ? ((const uint8_t *)a.x)[xi] : ((const int8_t *)a.x)[xi]) - a.zx);
+            ws[wk * T + wn] = (int16_t)(n < a.n && k0 + wk < a.k ? ((const int8_t *)a.w)[(k0 + wk) * a.wr + n * a.wc] : 0);
         }
         QK_SYNC();
-        QK_THREADS(t) {
-            const int r = t / 16 * 4, c = t % 16 * 4;
-            for (int k = 0; k < TK; k++)
-                for (int i = 0; i < PER; i++) QK_MY(acc)[i] += xs[k * T + r + i / 4] * ws[k * T + c + i % 4];
-        }
+        const int r = t / 16 * 4, c = t % 16 * 4;
+        for (int k = 0; k < TK; k++)
+            for (int i = 0; i < PER; i++) acc[i] += xs[k * T + r + i / 4] * ws[k * T + c + i % 4];
         QK_SYNC();
     }
-    QK_THREADS(t) for (int i = 0; i < PER; i++) {
+    for (int i = 0; i < PER; i++) {
         const int64_t m = m0 + t / 16 * 4 + i / 4, n = n0 + t % 16 * 4 + i % 4;
         if (m >= a.m || n >= a.n) continue;
-        float v = (float)QK_MY(acc)[i] * (a.sx * a.sw[a.sw_one ? 0 : n]);
+        float v = (float)acc[i] * (a.sx * a.sw[a.sw_one ? 0 : n]);
         if (a.bias) v += qk_real(a.bias, a.btype, n);
         qk_put_real(a.y, a.ytype, m * a.yr + n * a.yc, v);
     }
 }
-QK_HOST(int8_kernel, qk_int8_args)
 QK_EXTERN int qk_int8_gemm(qk_queue q, const qk_int8_args *a)
 {
     return QK_LAUNCH(int8_kernel, ((a->m + T - 1) / T) * ((a->n + T - 1) / T), GEMM_THREADS, q, a);
@@ -131,7 +123,6 @@ QK_KERNEL(scale_kernel, qk_scale_args)
     if (a.wide) return;
     QK_EACH(i, a.m * a.n) qk_put_real(a.y, a.ytype, i, scaled(&a, i, i % a.n));
 }
-QK_HOST(scale_kernel, qk_scale_args)
 QK_EXTERN int qk_scale_rows(qk_queue q, const qk_scale_args *args)
 {
     qk_scale_args a = *args;
@@ -147,7 +138,6 @@ QK_KERNEL(sums_kernel, qk_sums_args)
         a.sums[i] = s;
     }
 }
-QK_HOST(sums_kernel, qk_sums_args)
 QK_EXTERN int qk_row_sums(qk_queue q, const qk_sums_args *a) { return QK_LAUNCH(sums_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
 QK_KERNEL(bias_wide_kernel, qk_bias_rows_args)
@@ -172,7 +162,6 @@ QK_KERNEL(bias_wide_kernel, qk_bias_rows_args)
         qk_put_real8(a.y, a.dtype, at, v);
     }
 }
-QK_HOST(bias_wide_kernel, qk_bias_rows_args)
 
 QK_KERNEL(bias_kernel, qk_bias_rows_args)
 {
@@ -185,7 +174,6 @@ QK_KERNEL(bias_kernel, qk_bias_rows_args)
         qk_put_real(a.y, a.dtype, i, v);
     }
 }
-QK_HOST(bias_kernel, qk_bias_rows_args)
 QK_EXTERN int qk_bias_act(qk_queue q, const qk_bias_rows_args *a)
 {
     if (a->n % QK_WIDE == 0 && qk_is_wide(a->x) && qk_is_wide(a->bias) && qk_is_wide(a->mul) && qk_is_wide(a->plus) && qk_is_wide(a->y))

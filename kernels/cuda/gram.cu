@@ -50,43 +50,38 @@ QK_INSIDE void gram_right(uint32_t *r, const float *x, int k, int at, int lane, 
     QK_UNROLL for (int i = 0; i < N_TILES * 2; i++) r[i] = gram_part(x[(k + lane % 4 + i % 2 * 4) * LD + at + i / 2 * 8 + lane / 4], low);
 }
 
-QK_INSIDE void gram_body(const qk_gram_args *a, const int64_t block, const int qk_nt, const int split)
+QK_INSIDE void gram_body(const qk_gram_args *a, const int split)
 {
+    const int t = QK_THREAD;
     QK_SHARED(float, xi, ROWS * LD);
     QK_SHARED(float, xj, ROWS * LD);
-    QK_PRIVATE(float, acc, OWN);
-    QK_PRIVATE(uint32_t, left, M_TILES * 4);
-    QK_PRIVATE(uint32_t, right, N_TILES * 2);
-    const gram_place w = gram_place_of(a->k, block);
-    (void)qk_nt;
+    float acc[OWN];
+    uint32_t left[M_TILES * 4], right[N_TILES * 2];
+    const gram_place w = gram_place_of(a->k, QK_BLOCK);
     for (int64_t b0 = 0; b0 < a->rows; b0 += BLOCK_ROWS) {
         const int64_t end = b0 + BLOCK_ROWS < a->rows ? b0 + BLOCK_ROWS : a->rows;
-        QK_THREADS(t) QK_UNROLL for (int i = 0; i < OWN; i++) QK_MY(acc)[i] = 0;
+        QK_UNROLL for (int i = 0; i < OWN; i++) acc[i] = 0;
         for (int64_t r0 = b0; r0 < end; r0 += ROWS) {
             QK_SYNC(); /* everybody is done with the last rows */
-            QK_THREADS(t) {
-                gram_load(xi, a, r0, w.i0, t);
-                gram_load(xj, a, r0, w.j0, t);
-            }
+            gram_load(xi, a, r0, w.i0, t);
+            gram_load(xj, a, r0, w.j0, t);
             QK_SYNC();
             for (int step = 0; step < ROWS / 8; step++)
                 QK_UNROLL for (int part = 0; part < (split ? 3 : 1); part++) { /* hi hi, lo hi, hi lo */
-                    QK_THREADS(t) gram_left(QK_MY(left), xi, step * 8, t / 64 * 32, t % 32, part == 1);
-                    QK_THREADS(t) gram_right(QK_MY(right), xj, step * 8, t / 32 % 2 * 32, t % 32, part == 2);
-                    QK_UNROLL for (int i = 0; i < M_TILES * N_TILES; i++) QK_THREADS(t) MMA(QK_F32, acc, 4 * i, left, i / N_TILES * 4, right, i % N_TILES * 2);
+                    gram_left(left, xi, step * 8, t / 64 * 32, t % 32, part == 1);
+                    gram_right(right, xj, step * 8, t / 32 % 2 * 32, t % 32, part == 2);
+                    QK_UNROLL for (int i = 0; i < M_TILES * N_TILES; i++) mma(QK_F32, acc + 4 * i, left + i / N_TILES * 4, right + i % N_TILES * 2);
                 }
         }
-        QK_THREADS(t) QK_UNROLL for (int e = 0; e < OWN; e++) {
+        QK_UNROLL for (int e = 0; e < OWN; e++) {
             const int64_t i = w.i0 + t / 64 * 32 + e / 4 / N_TILES * 16 + t % 32 / 4 + e % 4 / 2 * 8, j = w.j0 + t / 32 % 2 * 32 + e / 4 % N_TILES * 8 + t % 4 * 2 + e % 2;
-            if (i < a->k && j < a->k) a->gram[i * a->k + j] += (double)QK_MY(acc)[e];
+            if (i < a->k && j < a->k) a->gram[i * a->k + j] += (double)acc[e];
         }
     }
 }
 
-QK_KERNEL_RESIDENT(gram_kernel, qk_gram_args, THREADS, 4) { gram_body(&a, QK_BLOCK, QK_NT, 0); }
-QK_HOST(gram_kernel, qk_gram_args)
-QK_KERNEL_RESIDENT(gram_split_kernel, qk_gram_args, THREADS, 4) { gram_body(&a, QK_BLOCK, QK_NT, 1); }
-QK_HOST(gram_split_kernel, qk_gram_args)
+QK_KERNEL_RESIDENT(gram_kernel, qk_gram_args, THREADS, 4) { gram_body(&a, 0); }
+QK_KERNEL_RESIDENT(gram_split_kernel, qk_gram_args, THREADS, 4) { gram_body(&a, 1); }
 QK_EXTERN int qk_gram(qk_queue q, const qk_gram_args *args)
 {
     qk_gram_args a = *args;

@@ -8,15 +8,16 @@
 #ifndef QX_KERNELS_CUDA_MMA_H
 #define QX_KERNELS_CUDA_MMA_H
 
+#include <stdbool.h>
+
 #include "kernels/cuda/elem.h"
 
-/* kind: QK_F16, QK_BF16, QK_E4M3 (from sm_89 on), QK_F32 (of which TF32's 19 bits count): a constant. c + ci: four sums; a + ai: four registers, b + bi: two. */
+/* kind: QK_F16, QK_BF16, QK_E4M3 (from sm_89 on), QK_F32 (of which TF32's 19 bits count): a constant. c: four sums; a: four registers, b: two. */
 #ifdef __CUDACC__
-#define MMA(kind, c, ci, a, ai, b, bi) mma_of(kind, (c) + (ci), (a) + (ai), (b) + (bi))
 #define MMA_ASM(text, c, a, b)                                                                                     \
     asm volatile("mma.sync.aligned." text " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                 \
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
-QK_INSIDE void mma_of(const int kind, float *c, const uint32_t *a, const uint32_t *b)
+QK_INSIDE void mma(const int kind, float *c, const uint32_t *a, const uint32_t *b)
 {
     if (kind == QK_BF16) MMA_ASM("m16n8k16.row.col.f32.bf16.bf16.f32", c, a, b);
     else if (kind == QK_F16) MMA_ASM("m16n8k16.row.col.f32.f16.f16.f32", c, a, b);
@@ -40,18 +41,30 @@ QK_INSIDE void ldmatrix(bool turned, uint32_t *r, const uint16_t *row)
     if (turned) asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
     else asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
 }
+/* The sum or maximum of a row goes round the lanes that hold it. */
+QK_INSIDE float lane_xor(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 #else
-static inline void qk_copy_async(void *to, const void *from, int some)
+static inline void qk_copy_async(void *to, const void *from, int some) { qk_host_copy(to, some ? from : NULL); }
+#define QK_ASYNC_GROUP() qk_host_group()
+#define QK_ASYNC_WAIT(n) qk_host_wait(n)
+static inline float lane_xor(float v, int mask)
 {
-    if (some) memcpy(to, from, 16);
-    else memset(to, 0, 16);
+    const float other = *(const float *)qk_host_meet(&v)[QK_THREAD % 32 ^ mask];
+    qk_host_part();
+    return other;
 }
-#define QK_ASYNC_GROUP() ((void)0)
-#define QK_ASYNC_WAIT(n) ((void)0)
-#define MMA(kind, c, ci, a, ai, b, bi)                                                                                                                              \
-    host_mma_of(kind, &QK_MY(c)[ci], (mma_lanes){&a##_of[t / 32 * 32][ai], (int)(sizeof a##_of[0] / sizeof(uint32_t))},                                             \
-                (mma_lanes){&b##_of[t / 32 * 32][bi], (int)(sizeof b##_of[0] / sizeof(uint32_t))}, t % 32)
-typedef struct mma_lanes { const uint32_t *first; int lane; } mma_lanes; /* registers of lane 0, and from one lane to the next */
+static inline void ldmatrix(bool turned, uint32_t *r, const uint16_t *row)
+{
+    const int g = QK_THREAD % 32 / 4, t = QK_THREAD % 4 * 2;
+    const void *const *rows = qk_host_meet(row);
+    qk_host_need((uintptr_t)row % 16 == 0);
+    for (int m = 0; m < 4; m++) {
+        const uint16_t *first = rows[8 * m + (turned ? t : g)], *second = rows[8 * m + (turned ? t + 1 : g)];
+        r[m] = first[turned ? g : t] | (uint32_t)second[turned ? g : t + 1] << 16;
+    }
+    qk_host_part();
+}
+typedef struct mma_operands { const uint32_t *a, *b; } mma_operands; /* of a lane */
 static inline float mma_element(int kind, uint32_t reg, int at)
 {
     switch (kind) {
@@ -61,16 +74,23 @@ static inline float mma_element(int kind, uint32_t reg, int at)
     default: return qx_of_bits(reg & 0xffffe000u);
     }
 }
-static inline void host_mma_of(int kind, float *c, mma_lanes a, mma_lanes b, int lane)
+static inline void host_mma(int kind, float *c, const void *const *lanes, int lane)
 {
     const int e = kind == QK_F32 ? 1 : kind == QK_E4M3 ? 4 : 2;
     for (int i = 0; i < 4; i++) {
         const int row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
         for (int k = 0; k < 8 * e; k++) {
             const int t = k / e % 4, far = k / (4 * e);
-            c[i] += mma_element(kind, a.first[(row % 8 * 4 + t) * a.lane + row / 8 + far * 2], k % e) * mma_element(kind, b.first[(col * 4 + t) * b.lane + far], k % e);
+            const mma_operands *left = lanes[row % 8 * 4 + t], *right = lanes[col * 4 + t];
+            c[i] += mma_element(kind, left->a[row / 8 + far * 2], k % e) * mma_element(kind, right->b[far], k % e);
         }
     }
+}
+static inline void mma(int kind, float *c, const uint32_t *a, const uint32_t *b)
+{
+    const mma_operands mine = {a, b};
+    host_mma(kind, c, qk_host_meet(&mine), QK_THREAD % 32);
+    qk_host_part();
 }
 #endif
 

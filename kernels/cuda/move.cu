@@ -5,7 +5,6 @@ QK_KERNEL(copy_kernel, qk_copy_args)
 {
     QK_EACH(i, a.n) qk_move(a.src, a.s0 + qk_offset(i, a.rank, a.dims, a.ss), a.dst, a.d0 + qk_offset(i, a.rank, a.dims, a.ds), a.size);
 }
-QK_HOST(copy_kernel, qk_copy_args)
 QK_EXTERN int qk_copy(qk_queue q, const qk_copy_args *a) { return QK_LAUNCH(copy_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
 QK_KERNEL(fill_kernel, qk_fill_args)
@@ -13,30 +12,25 @@ QK_KERNEL(fill_kernel, qk_fill_args)
     const uint64_t v = a.value;
     QK_EACH(i, a.n) qk_move(&v, 0, a.dst, i, a.size);
 }
-QK_HOST(fill_kernel, qk_fill_args)
 QK_EXTERN int qk_fill(qk_queue q, const qk_fill_args *a) { return QK_LAUNCH(fill_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
 /* Tiles of 32 x 32: read along columns, written along rows; the odd width keeps a warp's reads of a column in different banks. */
 enum { TILE = 32, TILE_ROWS = 8 };
 QK_KERNEL(turn_kernel, qk_turn_args)
 {
+    const int t = QK_THREAD;
     QK_SHARED(uint64_t, tile, TILE * (TILE + 1));
     const int64_t tc = (a.cols + TILE - 1) / TILE, tr = (a.rows + TILE - 1) / TILE, b = QK_BLOCK / (tc * tr);
     const int64_t r0 = QK_BLOCK / tc % tr * TILE, c0 = QK_BLOCK % tc * TILE, base = b * a.rows * a.cols;
-    QK_THREADS(t) {
-        for (int k = t / TILE; k < TILE; k += TILE_ROWS)
-            if (r0 + k < a.rows && c0 + t % TILE < a.cols) qk_move(a.src, base + (r0 + k) * a.cols + c0 + t % TILE, &tile[k * (TILE + 1) + t % TILE], 0, a.size);
-    }
+    for (int k = t / TILE; k < TILE; k += TILE_ROWS)
+        if (r0 + k < a.rows && c0 + t % TILE < a.cols) qk_move(a.src, base + (r0 + k) * a.cols + c0 + t % TILE, &tile[k * (TILE + 1) + t % TILE], 0, a.size);
     QK_SYNC();
-    QK_THREADS(t) {
-        for (int k = t / TILE; k < TILE; k += TILE_ROWS) {
-            const int64_t c = c0 + k, at = a.width ? a.first + c / a.width * a.step + c % a.width : c, out = a.width ? a.out_cols : a.cols;
-            uint64_t v = tile[t % TILE * (TILE + 1) + k] ^ (uint64_t)(uint32_t)a.flip; /* the low bytes, as every device and host that runs this */
-            if (c < a.cols && r0 + t % TILE < a.rows) qk_move(&v, 0, a.dst, (b * out + at) * a.rows + r0 + t % TILE, a.size);
-        }
+    for (int k = t / TILE; k < TILE; k += TILE_ROWS) {
+        const int64_t c = c0 + k, at = a.width ? a.first + c / a.width * a.step + c % a.width : c, out = a.width ? a.out_cols : a.cols;
+        uint64_t v = tile[t % TILE * (TILE + 1) + k] ^ (uint64_t)(uint32_t)a.flip; /* the low bytes, as every device and host that runs this */
+        if (c < a.cols && r0 + t % TILE < a.rows) qk_move(&v, 0, a.dst, (b * out + at) * a.rows + r0 + t % TILE, a.size);
     }
 }
-QK_HOST(turn_kernel, qk_turn_args)
 QK_EXTERN int qk_turn(qk_queue q, const qk_turn_args *a)
 {
     const int64_t blocks = a->batch * ((a->rows + TILE - 1) / TILE) * ((a->cols + TILE - 1) / TILE);
@@ -63,7 +57,6 @@ QK_KERNEL(pad_kernel, qk_pad_args)
         qk_move(a.src, off, a.dst, i, a.size);
     }
 }
-QK_HOST(pad_kernel, qk_pad_args)
 QK_EXTERN int qk_pad(qk_queue q, const qk_pad_args *a) { return QK_LAUNCH(pad_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
 /* An index, counted from the end when negative; -1 and *bad when out of range. */
@@ -84,7 +77,6 @@ QK_KERNEL(gather_kernel, qk_gather_args)
         else qk_move(a.x, (o * a.d + v) * a.inner + i % a.inner, a.y, i, a.size);
     }
 }
-QK_HOST(gather_kernel, qk_gather_args)
 QK_EXTERN int qk_gather(qk_queue q, const qk_gather_args *a) { return QK_LAUNCH(gather_kernel, QK_EACH_BLOCKS(a->outer * a->count * a->inner), 256, q, a); }
 
 QK_KERNEL(gather_elements_kernel, qk_gather_elements_args)
@@ -95,7 +87,6 @@ QK_KERNEL(gather_elements_kernel, qk_gather_elements_args)
         else qk_move(a.x, qk_offset(i, a.rank, a.dims, a.ss) + v * a.along, a.y, i, a.size);
     }
 }
-QK_HOST(gather_elements_kernel, qk_gather_elements_args)
 QK_EXTERN int qk_gather_elements(qk_queue q, const qk_gather_elements_args *a) { return QK_LAUNCH(gather_elements_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
 QK_KERNEL(nd_kernel, qk_nd_args)
@@ -118,5 +109,4 @@ QK_KERNEL(nd_kernel, qk_nd_args)
         }
     }
 }
-QK_HOST(nd_kernel, qk_nd_args)
 QK_EXTERN int qk_nd(qk_queue q, const qk_nd_args *a) { return QK_LAUNCH(nd_kernel, QK_EACH_BLOCKS(a->batch * a->per_batch * a->inner), 256, q, a); }

@@ -52,35 +52,41 @@ QX_HD void part_join(qk_scan_part *p, const qk_scan_part *o)
     }
 }
 
-/* Pieces of eight (wide) or single elements go round the threads of all blocks; a thread's result is folded into its block's in order of threads. */
+/* Those of the first n threads, in their order. */
+QX_HD qk_scan_part joined(const qk_scan_part *all, int64_t n)
+{
+    qk_scan_part p = all[0];
+    for (int64_t k = 1; k < n; k++) part_join(&p, &all[k]);
+    return p;
+}
+
+/* What this thread sees: pieces of eight (wide) or single elements go round the threads of all blocks. */
+QK_INSIDE qk_scan_part seen_by_thread(const qk_scan_args *a, int each)
+{
+    qk_scan_part p;
+    float v[QK_WIDE];
+    int first = 1;
+    part_start(&p);
+    for (int64_t i = (QK_BLOCK * SCAN_THREADS + QK_THREAD) * each; i < a->n; i += QK_BLOCKS * SCAN_THREADS * each) {
+        if (a->wide) qk_real8(a->x, a->dtype, i, v);
+        else v[0] = qk_get(a->x, a->dtype, i);
+        for (int k = 0; k < each; k++) {
+            part_add(&p, v[k], first);
+            first = 0;
+        }
+    }
+    return p;
+}
+
 QK_KERNEL(scan_kernel, qk_scan_args)
 {
     QK_SHARED(qk_scan_part, all, SCAN_THREADS);
     const int each = a.wide ? QK_WIDE : 1;
-    QK_THREADS(t) {
-        qk_scan_part p;
-        float v[QK_WIDE];
-        int first = 1;
-        part_start(&p);
-        for (int64_t i = (QK_BLOCK * SCAN_THREADS + t) * each; i < a.n; i += QK_BLOCKS * SCAN_THREADS * each) {
-            if (a.wide) qk_real8(a.x, a.dtype, i, v);
-            else v[0] = qk_get(a.x, a.dtype, i);
-            for (int k = 0; k < each; k++) {
-                part_add(&p, v[k], first);
-                first = 0;
-            }
-        }
-        all[t] = p;
-    }
+    const int64_t here = (a.n - QK_BLOCK * SCAN_THREADS * each + each - 1) / each; /* threads of the block that see an element */
+    all[QK_THREAD] = seen_by_thread(&a, each);
     QK_SYNC();
-    QK_THREADS(t) if (t == 0) {
-        qk_scan_part p = all[0];
-        const int64_t here = (a.n - QK_BLOCK * SCAN_THREADS * each + each - 1) / each; /* threads that saw an element */
-        for (int k = 1; k < SCAN_THREADS && k < here; k++) part_join(&p, &all[k]);
-        a.parts[QK_BLOCK] = p;
-    }
+    if (QK_THREAD == 0) a.parts[QK_BLOCK] = joined(all, here < SCAN_THREADS ? here : SCAN_THREADS);
 }
-QK_HOST(scan_kernel, qk_scan_args)
 QK_EXTERN int qk_scan(qk_queue q, const qk_scan_args *args)
 {
     qk_scan_args a = *args;
@@ -98,26 +104,25 @@ QX_HD int exp_for(float absmax)
 
 QK_KERNEL(histogram_kernel, qk_hist_args)
 {
+    const int t = QK_THREAD;
     QK_SHARED(uint32_t, own, BINS);
     QK_SHARED(float, most, HIST_THREADS);
-    QK_THREADS(t) {
-        for (int k = t; k < BINS; k += QK_NT) own[k] = 0;
-        most[t] = 0;
-        for (int k = t; k < a.n_parts; k += QK_NT) most[t] = a.parts[k].absmax > most[t] ? a.parts[k].absmax : most[t];
-    }
+    for (int k = t; k < BINS; k += QK_NT) own[k] = 0;
+    most[t] = 0;
+    for (int k = t; k < a.n_parts; k += QK_NT) most[t] = a.parts[k].absmax > most[t] ? a.parts[k].absmax : most[t];
     QK_FOLD(most, u > v ? u : v);
     const int exp = exp_for(most[0]);
     const float inv_width = qx_of_bits((uint32_t)(127 - exp) << 23);
-    QK_THREADS(t) for (int64_t i = QK_BLOCK * QK_NT + t; i < a.n; i += QK_BLOCKS * QK_NT) {
+    for (int64_t i = QK_BLOCK * QK_NT + t; i < a.n; i += QK_BLOCKS * QK_NT) {
         const float m = fabsf(qk_get(a.x, a.dtype, i));
         const int bin = m <= most[0] ? (int)(m * inv_width) : -1;
         if (bin >= 0) QK_ADD_COUNT32(&own[bin < BINS ? bin : BINS - 1], 1u);
     }
-    QK_THREADS(t) if (t == 0 && QK_BLOCK == 0) *a.exp = exp;
+    if (t == 0 && QK_BLOCK == 0) *a.exp = exp;
     QK_SYNC();
-    QK_THREADS(t) for (int k = t; k < BINS; k += QK_NT) if (own[k]) QK_ADD_COUNT32(&a.bins[k], own[k]);
+    for (int k = t; k < BINS; k += QK_NT)
+        if (own[k]) QK_ADD_COUNT32(&a.bins[k], own[k]);
 }
-QK_HOST(histogram_kernel, qk_hist_args)
 QK_EXTERN int qk_histogram(qk_queue q, const qk_hist_args *a)
 {
     const int64_t blocks = a->n / (HIST_THREADS * 64) + 1;
@@ -143,27 +148,21 @@ QK_KERNEL(columns_kernel, qk_columns_args)
         put_column(&a, c, &p);
     }
 }
-QK_HOST(columns_kernel, qk_columns_args)
 
 /* Channels of pictures: a block a channel, its threads along the picture; their parts are joined in order. */
 QK_KERNEL(planes_kernel, qk_columns_args)
 {
     QK_SHARED(qk_scan_part, all, COLUMN_THREADS);
     const int64_t n = a.outer * a.inner;
-    QK_THREADS(t) {
-        qk_scan_part p;
-        part_start(&p);
-        for (int64_t i = t; i < n; i += COLUMN_THREADS) part_add(&p, qk_get(a.x, a.dtype, (i / a.inner * a.channels + QK_BLOCK) * a.inner + i % a.inner), i == t);
-        all[t] = p;
-    }
+    qk_scan_part p;
+    part_start(&p);
+    for (int64_t i = QK_THREAD; i < n; i += COLUMN_THREADS) part_add(&p, qk_get(a.x, a.dtype, (i / a.inner * a.channels + QK_BLOCK) * a.inner + i % a.inner), i == QK_THREAD);
+    all[QK_THREAD] = p;
     QK_SYNC();
-    QK_THREADS(t) if (t == 0) {
-        qk_scan_part p = all[0];
-        for (int k = 1; k < COLUMN_THREADS && k < n; k++) part_join(&p, &all[k]);
-        put_column(&a, QK_BLOCK, &p);
-    }
+    if (QK_THREAD > 0) return;
+    p = joined(all, n < COLUMN_THREADS ? n : COLUMN_THREADS);
+    put_column(&a, QK_BLOCK, &p);
 }
-QK_HOST(planes_kernel, qk_columns_args)
 QK_EXTERN int qk_columns(qk_queue q, const qk_columns_args *a)
 {
     if (a->inner > 1) return QK_LAUNCH(planes_kernel, a->channels, COLUMN_THREADS, q, a);

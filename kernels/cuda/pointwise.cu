@@ -21,7 +21,6 @@ QK_KERNEL(unary_kernel, qk_unary_args)
         qk_put_real(a.y, a.dtype, i, v);
     }
 }
-QK_HOST(unary_kernel, qk_unary_args)
 QK_EXTERN int qk_unary(qk_queue q, const qk_unary_args *args)
 {
     qk_unary_args a = *args;
@@ -33,7 +32,6 @@ QK_KERNEL(flip_kernel, qk_flip_args)
 {
     QK_EACH(i, a.n) ((uint8_t *)a.y)[i] = (uint8_t)(((const uint8_t *)a.x)[i] ^ a.flip);
 }
-QK_HOST(flip_kernel, qk_flip_args)
 QK_EXTERN int qk_flip(qk_queue q, const qk_flip_args *a) { return QK_LAUNCH(flip_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
 QK_KERNEL(isnan_kernel, qk_isnan_args)
@@ -44,7 +42,6 @@ QK_KERNEL(isnan_kernel, qk_isnan_args)
         ((uint8_t *)a.y)[i] = (uint8_t)yes;
     }
 }
-QK_HOST(isnan_kernel, qk_isnan_args)
 QK_EXTERN int qk_isnan(qk_queue q, const qk_isnan_args *a) { return QK_LAUNCH(isnan_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
 QK_KERNEL(clip_kernel, qk_clip_args)
@@ -61,7 +58,6 @@ QK_KERNEL(clip_kernel, qk_clip_args)
         }
     }
 }
-QK_HOST(clip_kernel, qk_clip_args)
 QK_EXTERN int qk_clip(qk_queue q, const qk_clip_args *a) { return QK_LAUNCH(clip_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
 /* ---- binary ---- */
@@ -109,7 +105,6 @@ QK_KERNEL(binary_kernel, qk_binary_args)
         }
     }
 }
-QK_HOST(binary_kernel, qk_binary_args)
 /* Pieces of eight along the last axis: an operand walks through it or stands still, and all its rows begin at multiples of 16 bytes. */
 static int operand_is_wide(const void *p, int rank, const int64_t *stride)
 {
@@ -155,9 +150,7 @@ QK_INSIDE void chain_piece(const qk_chain_args *a, const int64_t i, const int EA
 }
 
 QK_KERNEL(chain_kernel, qk_chain_args) { QK_EACH(i, a.n) chain_piece(&a, i, 1); }
-QK_HOST(chain_kernel, qk_chain_args)
 QK_KERNEL(chain_wide_kernel, qk_chain_args) { QK_EACH(piece, a.n / QK_WIDE) chain_piece(&a, piece * QK_WIDE, QK_WIDE); }
-QK_HOST(chain_wide_kernel, qk_chain_args)
 QK_EXTERN int qk_chain(qk_queue q, const qk_chain_args *a)
 {
     int wide = a->dims[a->rank - 1] % QK_WIDE == 0 && qk_is_wide(a->in[0]) && qk_is_wide(a->y);
@@ -173,7 +166,6 @@ QK_KERNEL(where_kernel, qk_where_args)
         else qk_move(a.b, qk_offset(i, a.rank, a.dims, a.sb), a.y, i, a.size);
     }
 }
-QK_HOST(where_kernel, qk_where_args)
 QK_EXTERN int qk_where(qk_queue q, const qk_where_args *a) { return QK_LAUNCH(where_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
 /* ---- cast: runtime/cpu/cast.c ---- */
@@ -261,7 +253,6 @@ QK_KERNEL(cast_kernel, qk_cast_args)
         qk_move(&v, 0, a.y, item, bits < 8 ? 1 : bits / 8); /* little-endian, as every device and host that runs this */
     }
 }
-QK_HOST(cast_kernel, qk_cast_args)
 QK_EXTERN int qk_cast(qk_queue q, const qk_cast_args *args)
 {
     qk_cast_args a = *args;

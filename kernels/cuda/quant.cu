@@ -83,7 +83,6 @@ QK_KERNEL(quantize_kernel, qk_quant_args)
         qk_move(&v, 0, a.y, item, bits < 8 ? 1 : bits / 8);
     }
 }
-QK_HOST(quantize_kernel, qk_quant_args)
 QK_EXTERN int qk_quantize(qk_queue q, const qk_quant_args *args)
 {
     qk_quant_args a = *args;
@@ -107,7 +106,6 @@ QK_KERNEL(dequantize_kernel, qk_quant_args)
         qk_put_real(a.y, a.dtype, i, v * s);
     }
 }
-QK_HOST(dequantize_kernel, qk_quant_args)
 QK_EXTERN int qk_dequantize(qk_queue q, const qk_quant_args *a) { return QK_LAUNCH(dequantize_kernel, QK_EACH_BLOCKS(a->outer * a->d * a->inner), 256, q, a); }
 
 /* ---- dynamic: range in two steps, then codes with a scale that lies on the device ---- */
@@ -115,26 +113,24 @@ QK_EXTERN int qk_dequantize(qk_queue q, const qk_quant_args *a) { return QK_LAUN
 enum { PARTS = 256 };
 QK_KERNEL(range_kernel, qk_dynamic_args)
 {
+    const int t = QK_THREAD;
     QK_SHARED(float, lo, 256);
     QK_SHARED(float, hi, 256);
-    QK_THREADS(t) {
-        float mn = 0, mx = 0;
-        for (int64_t i = QK_BLOCK * QK_NT + t; i < a.n; i += QK_BLOCKS * QK_NT) {
-            const float x = qk_real(a.x, a.dtype, i);
-            mn = x < mn ? x : mn;
-            mx = x > mx ? x : mx;
-        }
-        lo[t] = mn;
-        hi[t] = mx;
+    float mn = 0, mx = 0;
+    for (int64_t i = QK_BLOCK * QK_NT + t; i < a.n; i += QK_BLOCKS * QK_NT) {
+        const float x = qk_real(a.x, a.dtype, i);
+        mn = x < mn ? x : mn;
+        mx = x > mx ? x : mx;
     }
+    lo[t] = mn;
+    hi[t] = mx;
     QK_FOLD(lo, u < v ? u : v);
     QK_FOLD(hi, u > v ? u : v);
-    QK_THREADS(t) if (t == 0) {
+    if (t == 0) {
         a.part[2 * QK_BLOCK] = lo[0];
         a.part[2 * QK_BLOCK + 1] = hi[0];
     }
 }
-QK_HOST(range_kernel, qk_dynamic_args)
 
 QK_KERNEL(dynamic_kernel, qk_dynamic_args)
 {
@@ -149,7 +145,6 @@ QK_KERNEL(dynamic_kernel, qk_dynamic_args)
         *a.zero = (uint8_t)(int32_t)qx_rne_clamp(-mn / scale, 0.0f, 255.0f);
     }
 }
-QK_HOST(dynamic_kernel, qk_dynamic_args)
 
 QK_EXTERN int qk_dynamic_quant(qk_queue q, const qk_dynamic_args *a)
 {

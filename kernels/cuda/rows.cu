@@ -11,34 +11,28 @@ enum { ROW_THREADS = 256 };
 
 QK_KERNEL(softmax_kernel, qk_softmax_args)
 {
+    const int t = QK_THREAD;
     QK_SHARED(float, red, ROW_THREADS);
     const int64_t base = QK_BLOCK / a.inner * a.d * a.inner + QK_BLOCK % a.inner, step = a.inner;
-    QK_THREADS(t) {
-        float m = qx_of_bits(0xff800000u);
-        for (int64_t k = t; k < a.d; k += QK_NT) {
-            const float x = qk_real(a.x, a.dtype, base + k * step);
-            m = x > m ? x : m;
-        }
-        red[t] = m;
+    float m = qx_of_bits(0xff800000u);
+    for (int64_t k = t; k < a.d; k += QK_NT) {
+        const float x = qk_real(a.x, a.dtype, base + k * step);
+        m = x > m ? x : m;
     }
+    red[t] = m;
     QK_FOLD(red, u > v ? u : v);
     const float top = red[0];
     QK_SYNC(); /* everybody has read it before it is used again */
-    QK_THREADS(t) {
-        float s = 0;
-        for (int64_t k = t; k < a.d; k += QK_NT) s += fm_exp(qk_real(a.x, a.dtype, base + k * step) - top);
-        red[t] = s;
-    }
+    float s = 0;
+    for (int64_t k = t; k < a.d; k += QK_NT) s += fm_exp(qk_real(a.x, a.dtype, base + k * step) - top);
+    red[t] = s;
     QK_FOLD(red, u + v);
     const float sum = red[0], inv = 1.0f / sum, shift = a.log ? logf(sum) + top : top;
-    QK_THREADS(t) {
-        for (int64_t k = t; k < a.d; k += QK_NT) {
-            const float x = qk_real(a.x, a.dtype, base + k * step) - shift;
-            qk_put_real(a.y, a.dtype, base + k * step, a.log ? x : fm_exp(x) * inv);
-        }
+    for (int64_t k = t; k < a.d; k += QK_NT) {
+        const float x = qk_real(a.x, a.dtype, base + k * step) - shift;
+        qk_put_real(a.y, a.dtype, base + k * step, a.log ? x : fm_exp(x) * inv);
     }
 }
-QK_HOST(softmax_kernel, qk_softmax_args)
 QK_EXTERN int qk_softmax(qk_queue q, const qk_softmax_args *a)
 {
     const int threads = a->d <= 32 ? 32 : a->d <= 128 ? 128 : ROW_THREADS;
@@ -88,51 +82,44 @@ QK_INSIDE void norm_apply(const qk_norm_args *a, int64_t k, float mean, float in
     }
 }
 
-QK_INSIDE void norm_body(const qk_norm_args *a, const int64_t block, const int qk_nt, const int EACH)
+/* Over this thread's part of the row: the sum of the elements, or of their squared distances from the mean. */
+QK_INSIDE float norm_sum(const qk_norm_args *a, int64_t base, float mean, int squares, const int EACH)
+{
+    float s = 0, x[QK_WIDE];
+    for (int64_t k = QK_THREAD * EACH; k < a->d; k += QK_NT * EACH) {
+        norm_inputs(a, base, k, x, EACH);
+        QK_UNROLL for (int i = 0; i < EACH; i++) s += squares ? (x[i] - mean) * (x[i] - mean) : x[i];
+    }
+    return s;
+}
+
+QK_INSIDE void norm_body(const qk_norm_args *a, const int EACH)
 {
     QK_SHARED(float, red, ROW_THREADS);
-    const int64_t base = block * a->d;
-    float mean = 0;
+    const int t = QK_THREAD;
+    const int64_t base = QK_BLOCK * a->d;
+    float mean = 0, x[QK_WIDE];
     if (!a->rms) {
-        QK_THREADS(t) {
-            float s = 0, v[QK_WIDE];
-            for (int64_t k = t * EACH; k < a->d; k += qk_nt * EACH) {
-                norm_inputs(a, base, k, v, EACH);
-                QK_UNROLL for (int i = 0; i < EACH; i++) s += v[i];
-            }
-            red[t] = s;
-        }
+        red[t] = norm_sum(a, base, 0, 0, EACH);
         QK_FOLD(red, u + v);
         mean = red[0] / (float)a->d;
         QK_SYNC();
     }
-    QK_THREADS(t) {
-        float s = 0, v[QK_WIDE];
-        for (int64_t k = t * EACH; k < a->d; k += qk_nt * EACH) {
-            norm_inputs(a, base, k, v, EACH);
-            QK_UNROLL for (int i = 0; i < EACH; i++) s += (v[i] - mean) * (v[i] - mean);
-        }
-        red[t] = s;
-    }
+    red[t] = norm_sum(a, base, mean, 1, EACH);
     QK_FOLD(red, u + v);
     const float inv = 1.0f / sqrtf(red[0] / (float)a->d + a->eps);
-    QK_THREADS(t) {
-        float v[QK_WIDE];
-        if (t == 0 && a->mean) a->mean[block] = mean;
-        if (t == 0 && a->inv) a->inv[block] = inv;
-        for (int64_t k = t * EACH; k < a->d; k += qk_nt * EACH) {
-            norm_inputs(a, base, k, v, EACH);
-            if (a->sum) put_reals(a->sum, a->dtype, base + k, v, EACH);
-            norm_apply(a, k, mean, inv, v, EACH);
-            put_reals(a->y, a->dtype, base + k, v, EACH);
-        }
+    if (t == 0 && a->mean) a->mean[QK_BLOCK] = mean;
+    if (t == 0 && a->inv) a->inv[QK_BLOCK] = inv;
+    for (int64_t k = t * EACH; k < a->d; k += QK_NT * EACH) {
+        norm_inputs(a, base, k, x, EACH);
+        if (a->sum) put_reals(a->sum, a->dtype, base + k, x, EACH);
+        norm_apply(a, k, mean, inv, x, EACH);
+        put_reals(a->y, a->dtype, base + k, x, EACH);
     }
 }
 
-QK_KERNEL(norm_kernel, qk_norm_args) { norm_body(&a, QK_BLOCK, QK_NT, 1); }
-QK_HOST(norm_kernel, qk_norm_args)
-QK_KERNEL(norm_wide_kernel, qk_norm_args) { norm_body(&a, QK_BLOCK, QK_NT, QK_WIDE); }
-QK_HOST(norm_wide_kernel, qk_norm_args)
+QK_KERNEL(norm_kernel, qk_norm_args) { norm_body(&a, 1); }
+QK_KERNEL(norm_wide_kernel, qk_norm_args) { norm_body(&a, QK_WIDE); }
 QK_EXTERN int qk_norm(qk_queue q, const qk_norm_args *a)
 {
     const int wide = a->d % QK_WIDE == 0 && qk_is_wide(a->x) && qk_is_wide(a->skip) && qk_is_wide(a->bias) && qk_is_wide(a->gamma) && qk_is_wide(a->beta) && qk_is_wide(a->y) && qk_is_wide(a->sum);
@@ -146,52 +133,48 @@ QK_EXTERN int qk_norm(qk_queue q, const qk_norm_args *a)
  * it come from L2. */
 enum { GROUP_THREADS = 1024 };
 
-QK_INSIDE void group_norm_body(const qk_group_norm_args *a, const int64_t block, const int qk_nt, const int EACH)
+QK_INSIDE float group_sum(const qk_group_norm_args *a, int64_t base, int64_t n, float mean, int squares, const int EACH)
+{
+    float s = 0, x[QK_WIDE];
+    for (int64_t k = QK_THREAD * EACH; k < n; k += QK_NT * EACH) {
+        reals_at(a->x, a->dtype, base + k, x, EACH);
+        QK_UNROLL for (int j = 0; j < EACH; j++) s += squares ? (x[j] - mean) * (x[j] - mean) : x[j];
+    }
+    return s;
+}
+
+/* Elements from `at` on, of one channel c: inner is a multiple of EACH. */
+QK_INSIDE void group_apply(const qk_group_norm_args *a, int64_t at, int64_t c, float mean, float inv, const int EACH)
+{
+    const float gamma = a->gamma ? qk_real(a->gamma, a->ptype, c) : 1.0f, beta = a->beta ? qk_real(a->beta, a->ptype, c) : 0.0f;
+    float x[QK_WIDE];
+    reals_at(a->x, a->dtype, at, x, EACH);
+    QK_UNROLL for (int j = 0; j < EACH; j++) {
+        float y = (x[j] - mean) * inv;
+        if (a->gamma) y *= gamma;
+        if (a->beta) y += beta;
+        x[j] = a->silu ? y * fm_sigmoid(y) : y;
+    }
+    put_reals(a->y, a->dtype, at, x, EACH);
+}
+
+QK_INSIDE void group_norm_body(const qk_group_norm_args *a, const int EACH)
 {
     QK_SHARED(float, red, GROUP_THREADS);
-    const int64_t per = a->channels / a->groups, n = per * a->inner, base = block * n, c0 = block % a->groups * per;
-    QK_THREADS(t) {
-        float s = 0, v[QK_WIDE];
-        for (int64_t k = t * EACH; k < n; k += qk_nt * EACH) {
-            reals_at(a->x, a->dtype, base + k, v, EACH);
-            QK_UNROLL for (int j = 0; j < EACH; j++) s += v[j];
-        }
-        red[t] = s;
-    }
+    const int t = QK_THREAD;
+    const int64_t per = a->channels / a->groups, n = per * a->inner, base = QK_BLOCK * n, c0 = QK_BLOCK % a->groups * per;
+    red[t] = group_sum(a, base, n, 0, 0, EACH);
     QK_FOLD(red, u + v);
     const float mean = red[0] / (float)n;
     QK_SYNC();
-    QK_THREADS(t) {
-        float s = 0, v[QK_WIDE];
-        for (int64_t k = t * EACH; k < n; k += qk_nt * EACH) {
-            reals_at(a->x, a->dtype, base + k, v, EACH);
-            QK_UNROLL for (int j = 0; j < EACH; j++) s += (v[j] - mean) * (v[j] - mean);
-        }
-        red[t] = s;
-    }
+    red[t] = group_sum(a, base, n, mean, 1, EACH);
     QK_FOLD(red, u + v);
     const float inv = 1.0f / sqrtf(red[0] / (float)n + a->eps);
-    QK_THREADS(t) {
-        float v[QK_WIDE];
-        for (int64_t k = t * EACH; k < n; k += qk_nt * EACH) {
-            const int64_t c = c0 + k / a->inner; /* the same for a piece: inner is a multiple of it */
-            const float gamma = a->gamma ? qk_real(a->gamma, a->ptype, c) : 1.0f, beta = a->beta ? qk_real(a->beta, a->ptype, c) : 0.0f;
-            reals_at(a->x, a->dtype, base + k, v, EACH);
-            QK_UNROLL for (int j = 0; j < EACH; j++) {
-                float y = (v[j] - mean) * inv;
-                if (a->gamma) y *= gamma;
-                if (a->beta) y += beta;
-                v[j] = a->silu ? y * fm_sigmoid(y) : y;
-            }
-            put_reals(a->y, a->dtype, base + k, v, EACH);
-        }
-    }
+    for (int64_t k = t * EACH; k < n; k += QK_NT * EACH) group_apply(a, base + k, c0 + k / a->inner, mean, inv, EACH);
 }
 
-QK_KERNEL_RESIDENT(group_norm_kernel, qk_group_norm_args, GROUP_THREADS, 1) { group_norm_body(&a, QK_BLOCK, QK_NT, 1); }
-QK_HOST(group_norm_kernel, qk_group_norm_args)
-QK_KERNEL_RESIDENT(group_norm_wide_kernel, qk_group_norm_args, GROUP_THREADS, 1) { group_norm_body(&a, QK_BLOCK, QK_NT, QK_WIDE); }
-QK_HOST(group_norm_wide_kernel, qk_group_norm_args)
+QK_KERNEL_RESIDENT(group_norm_kernel, qk_group_norm_args, GROUP_THREADS, 1) { group_norm_body(&a, 1); }
+QK_KERNEL_RESIDENT(group_norm_wide_kernel, qk_group_norm_args, GROUP_THREADS, 1) { group_norm_body(&a, QK_WIDE); }
 QK_EXTERN int qk_group_norm(qk_queue q, const qk_group_norm_args *a)
 {
     if (a->inner % QK_WIDE == 0 && qk_is_wide(a->x) && qk_is_wide(a->y)) return QK_LAUNCH(group_norm_wide_kernel, a->groups_total, GROUP_THREADS, q, a);
@@ -228,31 +211,27 @@ QX_HD float reduce_end(int op, float s, int64_t n)
 
 QK_KERNEL(reduce_kernel, qk_reduce_args)
 {
+    const int t = QK_THREAD;
     QK_SHARED(float, red, ROW_THREADS);
     const int64_t base = QK_BLOCK / a.inner * a.d * a.inner + QK_BLOCK % a.inner;
     float top = 0;
     if (a.op == QX_R_LOGSUMEXP) {
-        QK_THREADS(t) {
-            float m = reduce_start(QX_R_MAX);
-            for (int64_t k = t; k < a.d; k += QK_NT) m = reduce_join(QX_R_MAX, m, qk_real(a.x, a.dtype, base + k * a.inner));
-            red[t] = m;
-        }
+        float m = reduce_start(QX_R_MAX);
+        for (int64_t k = t; k < a.d; k += QK_NT) m = reduce_join(QX_R_MAX, m, qk_real(a.x, a.dtype, base + k * a.inner));
+        red[t] = m;
         QK_FOLD(red, reduce_join(QX_R_MAX, u, v));
         top = red[0] - red[0] == 0 ? red[0] : 0; /* an infinite maximum is not subtracted */
         QK_SYNC();
     }
-    QK_THREADS(t) {
-        float s = reduce_start(a.op);
-        for (int64_t k = t; k < a.d; k += QK_NT) {
-            const float x = qk_real(a.x, a.dtype, base + k * a.inner);
-            s = reduce_join(a.op, s, a.op == QX_R_LOGSUMEXP ? fm_exp(x - top) : reduce_term(a.op, x));
-        }
-        red[t] = s;
+    float s = reduce_start(a.op);
+    for (int64_t k = t; k < a.d; k += QK_NT) {
+        const float x = qk_real(a.x, a.dtype, base + k * a.inner);
+        s = reduce_join(a.op, s, a.op == QX_R_LOGSUMEXP ? fm_exp(x - top) : reduce_term(a.op, x));
     }
+    red[t] = s;
     QK_FOLD(red, reduce_join(a.op, u, v));
-    QK_THREADS(t) if (t == 0) qk_put_real(a.y, a.dtype, QK_BLOCK, reduce_end(a.op, red[0], a.d) + top);
+    if (t == 0) qk_put_real(a.y, a.dtype, QK_BLOCK, reduce_end(a.op, red[0], a.d) + top);
 }
-QK_HOST(reduce_kernel, qk_reduce_args)
 
 /* Integers: exact, by one thread a result (indices and masks are small). */
 QK_KERNEL(reduce_int_kernel, qk_reduce_args)
@@ -269,7 +248,6 @@ QK_KERNEL(reduce_int_kernel, qk_reduce_args)
         qk_put_int(a.y, a.dtype, i, s);
     }
 }
-QK_HOST(reduce_int_kernel, qk_reduce_args)
 QK_EXTERN int qk_reduce(qk_queue q, const qk_reduce_args *a)
 {
     if (!qk_is_real(a->dtype)) return QK_LAUNCH(reduce_int_kernel, QK_EACH_BLOCKS(a->outer * a->inner), 256, q, a);
@@ -297,7 +275,6 @@ QK_KERNEL(arg_kernel, qk_arg_args)
         a.y[i] = best;
     }
 }
-QK_HOST(arg_kernel, qk_arg_args)
 QK_EXTERN int qk_arg(qk_queue q, const qk_arg_args *a) { return QK_LAUNCH(arg_kernel, QK_EACH_BLOCKS(a->outer * a->inner), 256, q, a); }
 
 QK_KERNEL(cumsum_kernel, qk_cumsum_args)
@@ -320,7 +297,6 @@ QK_KERNEL(cumsum_kernel, qk_cumsum_args)
         }
     }
 }
-QK_HOST(cumsum_kernel, qk_cumsum_args)
 QK_EXTERN int qk_cumsum(qk_queue q, const qk_cumsum_args *a) { return QK_LAUNCH(cumsum_kernel, QK_EACH_BLOCKS(a->outer * a->inner), 256, q, a); }
 
 /* ---- rotary embedding ---- */
@@ -351,7 +327,6 @@ QK_KERNEL(rope_kernel, qk_rope_args)
         qk_put_real(a.y, a.dtype, i1, x0 * sn + x1 * c);
     }
 }
-QK_HOST(rope_kernel, qk_rope_args)
 QK_EXTERN int qk_rope(qk_queue q, const qk_rope_args *a)
 {
     return QK_LAUNCH(rope_kernel, QK_EACH_BLOCKS(a->batch * a->heads * a->seq * (a->d - a->rot / 2)), 256, q, a);
@@ -367,7 +342,6 @@ QK_KERNEL(rotate_kernel, qk_rotate_args)
         qk_put_real(a.y, a.dtype, i, qk_real(a.x, a.dtype, x + k) * qk_real(a.cos, a.ttype, c) + other * qk_real(a.sin, a.ttype, sn));
     }
 }
-QK_HOST(rotate_kernel, qk_rotate_args)
 QK_EXTERN int qk_rotate(qk_queue q, const qk_rotate_args *a) { return QK_LAUNCH(rotate_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
 QK_KERNEL(glu_kernel, qk_glu_args)
@@ -387,7 +361,6 @@ QK_KERNEL(glu_kernel, qk_glu_args)
         qk_put_real(a.y, a.dtype, i, g * qk_real(a.x, a.dtype, a.upper ? low : high));
     }
 }
-QK_HOST(glu_kernel, qk_glu_args)
 QK_EXTERN int qk_glu(qk_queue q, const qk_glu_args *args)
 {
     qk_glu_args a = *args;
@@ -424,5 +397,4 @@ QK_KERNEL(resize_kernel, qk_resize_args)
         else qk_move(a.x, base + ((int64_t)a.i0[0][o[0]] * a.in[1] + a.i0[1][o[1]]) * a.in[2] + a.i0[2][o[2]], a.y, i, a.size);
     }
 }
-QK_HOST(resize_kernel, qk_resize_args)
 QK_EXTERN int qk_resize(qk_queue q, const qk_resize_args *a) { return QK_LAUNCH(resize_kernel, QK_EACH_BLOCKS(a->planes * a->out[0] * a->out[1] * a->out[2]), 256, q, a); }

@@ -71,7 +71,6 @@ QK_KERNEL(compress_kernel, qk_compress_args)
         }
     }
 }
-QK_HOST(compress_kernel, qk_compress_args)
 QK_EXTERN int qk_sparse_compress(qk_queue q, const qk_compress_args *a) { return QK_LAUNCH(compress_kernel, QK_EACH_BLOCKS(a->n * a->k / 16), 256, q, a); }
 
 /* ---- the instruction ---- */
@@ -94,29 +93,34 @@ static float host_number(uint32_t reg, int at, int dtype)
     if (dtype == QK_F16) return qx_sc_f16_to_f32((uint16_t)(reg >> (16 * at)));
     return dtype == QK_I8 ? (float)(int8_t)(reg >> (8 * at)) : qx_sc_e4m3_to_f32((uint8_t)(reg >> (8 * at)));
 }
+typedef struct sparse_operands { const uint32_t *a, *b; uint32_t e; } sparse_operands; /* of a lane */
 /* Element (row, column) of the sparse A of 32 lanes, and of B, by the layouts above. */
-static float host_a(const uint32_t (*a)[AHEAD * 4], const uint32_t (*e)[AHEAD], int step, int dtype, int row, int col)
+static float host_a(const void *const *lanes, int dtype, int row, int col)
 {
     const int f16 = dtype == QK_F16, g = row % 8, high = row / 8, chunk = col / 4, per = f16 ? 4 : 8, half = chunk / per, in = chunk % per, t = f16 ? in : in / 2;
-    const uint32_t word = f16 ? e[4 * g + half][step] >> (16 * high) : e[4 * g + 2 * half + high][step];
-    const uint32_t p = word >> (4 * in) & 15u, reg = a[4 * g + t][step * 4 + half * 2 + high];
+    const sparse_operands *places_of = lanes[f16 ? 4 * g + half : 4 * g + 2 * half + high], *values_of = lanes[4 * g + t];
+    const uint32_t p = places_of->e >> (f16 ? 16 * high : 0) >> (4 * in) & 15u, reg = values_of->a[half * 2 + high];
     for (int k = 0; k < 2; k++)
         if ((int)(p >> (2 * k) & 3u) == col % 4) return host_number(reg, f16 ? k : in % 2 * 2 + k, dtype);
     return 0;
 }
-static float host_b(const uint32_t (*b)[4], int dtype, int k, int col)
+static float host_b(const void *const *lanes, int dtype, int k, int col)
 {
-    if (dtype == QK_F16) return host_number(b[4 * col + k % 8 / 2][k / 8], k % 2, dtype);
-    return host_number(b[4 * col + k % 16 / 4][k / 16], k % 4, dtype);
+    const int per = dtype == QK_F16 ? 8 : 16;
+    const sparse_operands *of = lanes[4 * col + k % per / (per / 4)];
+    return host_number(of->b[k / per], k % (per / 4), dtype);
 }
-static void host_mma(int dtype, const uint32_t (*a)[AHEAD * 4], const uint32_t (*b)[4], const uint32_t (*e)[AHEAD], int step, int lane, uint32_t *c)
+static void mma_sp(int dtype, uint32_t *c, const uint32_t *a, const uint32_t *b, uint32_t e)
 {
+    const sparse_operands mine = {a, b, e};
+    const void *const *lanes = qk_host_meet(&mine);
     for (int i = 0; i < 4; i++) {
-        const int row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
+        const int row = QK_THREAD % LANES / 4 + i / 2 * 8, col = QK_THREAD % 4 * 2 + i % 2;
         float s = 0;
-        for (int k = 0; k < tile_k(dtype); k++) s += host_a(a, e, step, dtype, row, k) * host_b(b, dtype, k, col);
+        for (int k = 0; k < tile_k(dtype); k++) s += host_a(lanes, dtype, row, k) * host_b(lanes, dtype, k, col);
         c[i] = dtype == QK_I8 ? c[i] + (uint32_t)(int32_t)s : qx_bits_of(qx_of_bits(c[i]) + s);
     }
+    qk_host_part();
 }
 #endif
 
@@ -143,47 +147,36 @@ QX_HD void sparse_store(const qk_sparse_args *a, int64_t token, int64_t row, uin
 
 /* A block has 16 rows of the weight and up to 16 tokens. With few tokens the time is that of reading the weight: the warps take turns along k, each with the loads of
  * AHEAD tiles under way, and their sums are added in the order of the warps. */
-QK_INSIDE void sparse_body(const qk_sparse_args *a, const int64_t block, const int qk_nt, const int dtype)
+QK_INSIDE void sparse_body(const qk_sparse_args *a, const int dtype)
 {
+    const int t = QK_THREAD;
     QK_SHARED(uint32_t, red, WARPS * TILE_OUT);
-    QK_PRIVATE(uint32_t, acc, TOKEN_TILES * 4);
-    QK_PRIVATE(uint32_t, av, AHEAD * 4);
-    QK_PRIVATE(uint32_t, ev, AHEAD);
-    QK_PRIVATE(uint32_t, bv, 4);
+    uint32_t acc[TOKEN_TILES * 4], av[AHEAD * 4], ev[AHEAD], bv[4];
     const int f16 = dtype == QK_F16, kt = tile_k(dtype);
-    const int64_t tiles_k = a->k / kt, row0 = block % (a->n / TILE_M), tok0 = block / (a->n / TILE_M) * TOKENS * TOKEN_TILES;
-    QK_THREADS(t) QK_UNROLL for (int i = 0; i < TOKEN_TILES * 4; i++) QK_MY(acc)[i] = 0;
+    const int64_t tiles_k = a->k / kt, row0 = QK_BLOCK % (a->n / TILE_M), tok0 = QK_BLOCK / (a->n / TILE_M) * TOKENS * TOKEN_TILES;
+    QK_UNROLL for (int i = 0; i < TOKEN_TILES * 4; i++) acc[i] = 0;
     for (int64_t k0 = 0; k0 < tiles_k; k0 += WARPS * AHEAD) {
-        QK_THREADS(t) QK_UNROLL for (int s = 0; s < AHEAD; s++) {
+        QK_UNROLL for (int s = 0; s < AHEAD; s++) {
             const int64_t kk = k0 + s * WARPS + t / LANES, tile = row0 * tiles_k + kk;
             if (kk >= tiles_k) continue;
-            qk_load16((const uint32_t *)a->values + (tile * LANES + t % LANES) * 4, &QK_MY(av)[s * 4]);
-            QK_MY(ev)[s] = f16 ? a->meta[tile * 16 + t % LANES / 4 * 2 + t % 2] : a->meta[tile * 32 + t % LANES];
+            qk_load16((const uint32_t *)a->values + (tile * LANES + t % LANES) * 4, &av[s * 4]);
+            ev[s] = f16 ? a->meta[tile * 16 + t % LANES / 4 * 2 + t % 2] : a->meta[tile * 32 + t % LANES];
         }
         QK_UNROLL for (int s = 0; s < AHEAD; s++)
             QK_UNROLL for (int j = 0; j < TOKEN_TILES; j++) {
                 if (tok0 + j * TOKENS >= a->m) continue;
-                QK_THREADS(t) {
-                    const int64_t kk = k0 + s * WARPS + t / LANES;
-                    QK_UNROLL for (int r = 0; r < 4; r++)
-                        QK_MY(bv)[r] = kk >= tiles_k ? 0u : activation(a, dtype, tok0 + j * TOKENS + t % LANES / 4, kk * kt + (f16 ? t % 4 * 2 + 8 * r : t % 4 * 4 + 16 * r));
-                }
-                QK_THREADS(t) if (k0 + s * WARPS + t / LANES < tiles_k) { /* the same for all lanes of a warp */
-#ifdef __CUDACC__
-                    mma_sp(dtype, acc + 4 * j, av + 4 * s, bv, ev[s]);
-#else
-                    const int w = t / LANES * LANES;
-                    host_mma(dtype, (const uint32_t (*)[AHEAD * 4])&av_of[w], (const uint32_t (*)[4])&bv_of[w], (const uint32_t (*)[AHEAD])&ev_of[w], s, t % LANES, &acc_of[t][4 * j]);
-#endif
-                }
+                const int64_t kk = k0 + s * WARPS + t / LANES;
+                QK_UNROLL for (int r = 0; r < 4; r++)
+                    bv[r] = kk >= tiles_k ? 0u : activation(a, dtype, tok0 + j * TOKENS + t % LANES / 4, kk * kt + (f16 ? t % 4 * 2 + 8 * r : t % 4 * 4 + 16 * r));
+                if (kk < tiles_k) mma_sp(dtype, acc + 4 * j, av + 4 * s, bv, ev[s]); /* the same for all lanes of a warp */
             }
     }
-    QK_THREADS(t) QK_UNROLL for (int i = 0; i < TOKEN_TILES * 4; i++) {
+    QK_UNROLL for (int i = 0; i < TOKEN_TILES * 4; i++) {
         const int row = t % LANES / 4 + i % 4 / 2 * 8, token = i / 4 * TOKENS + t % 4 * 2 + i % 2;
-        red[t / LANES * TILE_OUT + token * TILE_M + row] = QK_MY(acc)[i];
+        red[t / LANES * TILE_OUT + token * TILE_M + row] = acc[i];
     }
     QK_SYNC();
-    QK_THREADS(t) for (int e = t; e < TILE_OUT; e += qk_nt) {
+    for (int e = t; e < TILE_OUT; e += QK_NT) {
         uint32_t sum = red[e];
         for (int w = 1; w < WARPS; w++) {
             const uint32_t v = red[w * TILE_OUT + e];
@@ -194,9 +187,8 @@ QK_INSIDE void sparse_body(const qk_sparse_args *a, const int64_t block, const i
 }
 
 /* E4M3 is an instruction of sm_89 and 120; on 90 and 100 the compiler makes two of f16 of it and conversions, which want registers. */
-#define SPARSE_KERNEL(name, dtype, resident)                                                                        \
-    QK_KERNEL_RESIDENT(name, qk_sparse_args, WARPS * LANES, resident) { sparse_body(&a, QK_BLOCK, QK_NT, dtype); } \
-    QK_HOST(name, qk_sparse_args)
+#define SPARSE_KERNEL(name, dtype, resident) \
+    QK_KERNEL_RESIDENT(name, qk_sparse_args, WARPS * LANES, resident) { sparse_body(&a, dtype); }
 SPARSE_KERNEL(sparse_f16, QK_F16, 2)
 SPARSE_KERNEL(sparse_s8, QK_I8, 2)
 SPARSE_KERNEL(sparse_e4m3, QK_E4M3, 1)

@@ -3,10 +3,11 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "kernels/cuda/grid.h"
 #include "runtime/cuda/machine.h"
 
 enum { MARKS = 2 };
-struct cu_machine { qx_ctx *ctx; double marks[MARKS]; };
+struct cu_machine { qk_host_queue queue; qx_ctx *ctx; double marks[MARKS]; };
 
 qx_status cu_machine_open(qx_ctx *ctx, int index, cu_machine **out)
 {
@@ -25,7 +26,7 @@ void cu_machine_info(cu_machine *m, qx_dev_info *out)
     *out = (qx_dev_info){.name = "host form of the kernels", .memory_total = total, .memory_free = total - qx_mem_in_use(m->ctx), .major = 9};
 }
 
-qk_queue cu_machine_queue(cu_machine *m) { return m; }
+qk_queue cu_machine_queue(cu_machine *m) { return &m->queue; }
 void cu_machine_enter(cu_machine *m) { (void)m; }
 
 qx_status cu_alloc(cu_machine *m, size_t bytes, void **out)

@@ -44,13 +44,19 @@ static void one(const shape *s)
 {
     float a[16 * 32], b[8 * 32]; /* column-major [16][k], [8][k] */
     uint32_t ra[32 * 4], rb[32 * 2];
+    mma_operands operands[32];
+    const void *lanes[32];
     for (int i = 0; i < 16 * s->k; i++) a[i] = (float)(i * 7 % 13 - 6);
     for (int i = 0; i < 8 * s->k; i++) b[i] = (float)(i * 5 % 11 - 5);
     fill(s, &s->a, 16 * s->k / 32, a, ra, 4);
     fill(s, &s->b, 8 * s->k / 32, b, rb, 2);
     for (int t = 0; t < 32; t++) {
+        operands[t] = (mma_operands){ra + 4 * t, rb + 2 * t};
+        lanes[t] = &operands[t];
+    }
+    for (int t = 0; t < 32; t++) {
         float c[4] = {1, 2, 3, 4}; /* added to */
-        host_mma_of(s->kind, c, (mma_lanes){ra, 4}, (mma_lanes){rb, 2}, t);
+        host_mma(s->kind, c, lanes, t);
         for (int v = 0; v < 4; v++) {
             const int at = t % 4 * 32 + t / 4 + v % 2 * 16 + v / 2 * 8, row = at % 16, col = at / 16; /* SM80_16x8_Row */
             float want = (float)(v + 1);
