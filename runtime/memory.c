@@ -37,7 +37,7 @@ static qx_status record_alloc(qx_exec *x, size_t bytes, int64_t *index)
 static void *replay_alloc(qx_exec *x, size_t bytes)
 {
     const qx_shape_plan *p = x->cur;
-    if (x->alloc_i >= p->n_recs || p->recs[x->alloc_i].bytes != bytes) {
+    if (!x->arena || x->alloc_i >= p->n_recs || p->recs[x->alloc_i].bytes != bytes) {
         x->replay = false;
         return NULL;
     }

@@ -281,21 +281,27 @@ static void scale_gram(qx_gram *g, const float *f, int64_t n)
             for (int64_t j = 0; j < k; j++) g->full[(group * k + i) * k + j] *= f[(group * k + i) / run] * f[(group * k + j) / run];
 }
 
+/* Which bin x >= 0 is counted in. */
+static int bin_of(const qx_hist *h, double x)
+{
+    const double at = x / ldexp(1, h->exp);
+    return at < QX_HIST_BINS - 1 ? (int)at : QX_HIST_BINS - 1;
+}
+
 /* Each channel is taken to be distributed over its range as the whole value was over its own; counts stay the number of values. */
 static qx_status hist_from_channels(qx_ctx *ctx, qx_hist *h, const qx_hist *old, float old_max, const qx_channels *c, float absmax)
 {
     QX_TRY(qx_hist_cover(ctx, h, absmax));
     uint64_t total = 0;
     for (int i = 0; i < QX_HIST_BINS; i++) total += old->bins[i];
-    double share = (double)total / (double)c->n, w = ldexp(1, h->exp), *sum;
+    double share = (double)total / (double)c->n, *sum;
     QX_TRY(QX_NEW_ARRAY(ctx, QX_HIST_BINS, &sum));
     for (int64_t ch = 0; ch < c->n && old_max > 0; ch++) {
         double top = fmax(fabs((double)c->acc.min[ch]), fabs((double)c->acc.max[ch]));
         for (int i = 0; i < QX_HIST_BINS; i++) {
             if (!old->bins[i]) continue;
             double x = fmin((i + 0.5) * ldexp(1, old->exp) / (double)old_max, 1) * top;
-            int at = (int)(x / w);
-            sum[at < QX_HIST_BINS ? at : QX_HIST_BINS - 1] += share * (double)old->bins[i] / (double)total;
+            sum[bin_of(h, x)] += share * (double)old->bins[i] / (double)total;
         }
     }
     for (int i = 0; i < QX_HIST_BINS; i++) h->bins[i] = (uint64_t)(sum[i] + 0.5);
@@ -311,7 +317,6 @@ static void add_tail(qx_hist *h, const qx_observer *o, double share)
     enum { PARTS = 8 };
     const qx_reservoir *r = &o->rows;
     const int64_t run = o->channels.n ? r->len / o->channels.n : 0; /* elements of a row that belong to one channel */
-    const double w = ldexp(1, h->exp);
     for (int64_t c = 0; c < o->channels.n; c++) {
         double low = 0, top = fmax(fabs((double)o->channels.acc.min[c]), fabs((double)o->channels.acc.max[c])), left = 0;
         for (int64_t row = 0; row < r->n; row++)
@@ -320,7 +325,7 @@ static void add_tail(qx_hist *h, const qx_observer *o, double share)
             double x = low + (top - low) * i * i / (PARTS * PARTS), many = left + (share - 1) / PARTS;
             uint64_t whole = (uint64_t)many;
             left = many - (double)whole;
-            h->bins[(int)(x / w)] += i == PARTS && !whole ? 1 : whole;
+            h->bins[bin_of(h, x)] += i == PARTS && !whole ? 1 : whole;
         }
     }
 }

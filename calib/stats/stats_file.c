@@ -292,11 +292,13 @@ static qx_status read_counts(const reader *r, const qx_json *j, qx_observer *o)
     o->gram.k = whole(j, "gram_k", n);
     o->gram.groups = whole(j, "gram_groups", n);
     o->gram.rows = whole(j, "gram_rows", INT64_MAX / 2);
-    o->axis = (int)qx_json_number(qx_json_get(j, "axis"), -1);
-    o->have = o->want = (uint32_t)whole(j, "kinds", 63);
+    o->axis = qx_json_number(qx_json_get(j, "axis"), -1) == -1 ? -1 : (int)whole(j, "axis", QX_MAX_RANK);
+    const int64_t kinds = whole(j, "kinds", 63);
+    o->have = o->want = kinds < 0 ? 0 : (uint32_t)kinds; /* of none, nothing is complete */
     int64_t rows, gram;
-    bool fine = o->channels.n >= 0 && o->rows.n >= 0 && o->rows.len >= 0 && o->tops.n >= 0 && o->rows_cap >= o->rows.n && o->steps.n >= 0 && o->gram.k >= 0 && o->gram.groups >= 0 && o->gram.rows >= 0 && o->axis >= -1 &&
-                o->axis <= QX_MAX_RANK && qx_mul_i64(o->rows.n, o->rows.len, &rows) && qx_mul_i64(o->gram.k, o->gram.k, &gram) && qx_mul_i64(gram, o->gram.groups, &gram) && rows <= n && gram <= n;
+    bool fine = o->channels.n >= 0 && o->rows.n >= 0 && o->rows.len >= 0 && o->tops.n >= 0 && o->rows_cap >= o->rows.n && o->steps.n >= 0 && o->gram.k >= 0 && o->gram.groups >= 0 &&
+                o->gram.rows >= 0 && (o->gram.groups > 0 || !o->gram.k) && qx_mul_i64(o->rows.n, o->rows.len, &rows) && qx_mul_i64(o->gram.k, o->gram.k, &gram) &&
+                qx_mul_i64(gram, o->gram.groups, &gram) && rows <= n && gram <= n;
     if (!fine) {
         o->channels.n = o->rows.n = o->tops.n = o->steps.n = o->gram.k = 0; /* nothing was allocated */
         return bad(r, o->name, "its counts do not fit the file");
@@ -391,6 +393,8 @@ static qx_status read_value(const reader *r, const qx_json *j)
     if (st == QX_OK && window) st = read_window(r, window, &o);
     if (st == QX_OK) st = read_arrays(r, j, &o);
     if (st == QX_OK && !complete(&o)) st = bad(r, name, "the file promises kinds of statistics that it does not have");
+    const char *wrong = st == QX_OK ? qx_stats_insane(&o) : NULL;
+    if (wrong) st = bad(r, name, wrong);
     qx_entry *e = NULL;
     if (st == QX_OK) st = qx_stats_entry(r->s, name, &e);
     if (st != QX_OK) {
@@ -427,10 +431,13 @@ static qx_status read_values(const reader *r, const qx_json *doc)
     return QX_OK;
 }
 
-static qx_status check_version(reader *r, const char *text, size_t n)
+static qx_status check_version(reader *r, int64_t size)
 {
+    enum { LINE = 32 };
+    char text[LINE + 1] = {0};
     int version = 0;
-    if (n < sizeof magic || memcmp(text, magic, sizeof magic - 1)) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: not a statistics file (it does not start with \"%s\")", r->path, magic);
+    QX_TRY(qx_file_read(r->file, 0, size < LINE ? (size_t)size : LINE, text));
+    if (strncmp(text, magic, sizeof magic - 1)) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: not a statistics file (it does not start with \"%s\")", r->path, magic);
     if (sscanf(text + sizeof magic - 1, "%d", &version) != 1 || version != VERSION) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: version %d of the statistics file, this program reads %d: calibrate again", r->path, version, VERSION);
     return QX_OK;
 }
@@ -445,21 +452,40 @@ static qx_status check_hash(reader *r, int64_t size)
     return QX_OK;
 }
 
-/* End of the JSON: the first "\n}\n" at the left margin, which the pretty form has only there. */
+/* All up to the end of the JSON: the first "\n}\n" at the left margin, which the pretty form has only there. Read, not mapped: a file that somebody cuts off meanwhile
+ * is an error then, and no signal. */
+static qx_status read_table(reader *r, int64_t size, qx_buf *text)
+{
+    enum { PIECE = 1 << 20, END = 3 };
+    const char *end = NULL;
+    while (!end && (int64_t)text->len < size) {
+        const size_t had = text->len, n = size - (int64_t)had < PIECE ? (size_t)(size - (int64_t)had) : PIECE, from = had < END ? 0 : had - END;
+        void *piece;
+        QX_TRY(qx_buf_extend(text, n, &piece));
+        QX_TRY(qx_file_read(r->file, (int64_t)had, n, piece));
+        end = memmem(text->data + from, text->len - from, "\n}\n", END);
+    }
+    if (!end) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: no table of values", r->path);
+    r->base = end + END - text->data;
+    r->bytes = size - HASH_CHARS - r->base;
+    if (r->bytes < 0) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: cut off", r->path);
+    return QX_OK;
+}
+
 static qx_status read_file(reader *r)
 {
-    const uint8_t *text;
-    int64_t size = qx_file_size(r->file);
-    QX_TRY(qx_file_map(r->file, &text));
-    QX_TRY(check_version(r, (const char *)text, (size_t)size));
+    qx_buf text = QX_BUF_INIT(r->s->ctx);
+    qx_json *doc = NULL;
+    const int64_t size = qx_file_size(r->file);
+    QX_TRY(check_version(r, size));
     QX_TRY(check_hash(r, size));
-    const char *start = memchr(text, '\n', (size_t)size), *end = start ? memmem(start, (size_t)((const char *)text + size - start), "\n}\n", 3) : NULL;
-    if (!end) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: no table of values", r->path);
-    r->base = end + 3 - (const char *)text;
-    r->bytes = size - HASH_CHARS - r->base;
-    qx_json *doc;
-    QX_TRY(qx_json_parse(r->s->ctx, start + 1, (size_t)(end + 2 - start - 1), r->path, &doc));
-    qx_status st = r->bytes < 0 ? qx_fail(r->s->ctx, QX_E_FORMAT, "%s: cut off", r->path) : read_values(r, doc);
+    qx_status st = read_table(r, size, &text);
+    if (st == QX_OK) {
+        const char *start = (char *)memchr(text.data, '\n', text.len) + 1; /* there is one: the table ends in it */
+        st = qx_json_parse(r->s->ctx, start, (size_t)(text.data + r->base - 1 - start), r->path, &doc);
+    }
+    qx_buf_free(&text);
+    if (st == QX_OK) st = read_values(r, doc);
     qx_json_free(doc);
     return st;
 }

@@ -39,6 +39,9 @@ qx_status qx_stats_take_grams(qx_stats *s, bool wanted);
 qx_status qx_stats_save_part(qx_stats *s, const char *path, int64_t done);
 qx_status qx_stats_load_part(qx_stats *s, const char *path, int64_t *done); /* into an empty store; its observers are `doing` then */
 
+/* stats_sane.c: what of it no data can have made, for a message; NULL: nothing. Not looked at: Gram matrices, which may overflow. */
+const char *qx_stats_insane(const qx_observer *o);
+
 /* resume.c: takes over a checkpoint that is there (*first: samples that it has seen); between two samples; and when all is there. */
 qx_status qx_checkpoint_begin(qx_stats *s, const char *samples, int64_t n, int64_t *first);
 qx_status qx_checkpoint_after(qx_stats *s, int64_t done, int64_t n);

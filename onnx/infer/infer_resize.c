@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "onnx/infer/infer_op.h"
 
 static int dtype_of(qx_infer *ix, const qx_node *n, uint32_t i) { return (int)qx_ix_in(ix, n, i)->dtype; }
@@ -12,7 +13,7 @@ static qx_dim scaled(qx_infer *ix, qx_dim size, qx_num scale)
 {
     double s;
     if (!qx_num_as_real(scale, &s)) return qx_dim_of_num(ix, qx_num_floor(ix, qx_num_mul(ix, qx_num_of_dim(ix, size), scale)));
-    if (size.n >= 0) return qx_dim_of_num(ix, qx_num_of((int64_t)floorf((float)size.n * (float)s)));
+    if (size.n >= 0) return qx_dim_of_num(ix, qx_num_of(qx_f64_to_i64((double)floorf((float)size.n * (float)s))));
     return s == 1 ? size : qx_dim_of_num(ix, qx_num_floor(ix, qx_num_mul(ix, qx_num_of_dim(ix, size), qx_num_real(s))));
 }
 
@@ -55,7 +56,7 @@ static qx_status keep_ratio(qx_infer *ix, qx_node *n, const qx_type *x, const in
     for (int64_t i = 0; i < count; i++) {
         int axis;
         QX_TRY(axis_at(ix, n, axes, i, x->rank, &axis));
-        dims[axis] = isfinite(scale) ? qx_dim_of((int64_t)floorf((float)scale * (float)x->dims[axis].n + 0.5f)) : qx_dim_unknown();
+        dims[axis] = isfinite(scale) ? qx_dim_of(qx_f64_to_i64((double)floorf((float)scale * (float)x->dims[axis].n + 0.5f))) : qx_dim_unknown();
     }
     return QX_OK;
 }

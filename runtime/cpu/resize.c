@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "kernels/move.h"
 #include "runtime/cpu/op.h"
 
@@ -39,10 +40,10 @@ static double source_at(const args *a, int axis, int64_t i, int64_t in, int64_t 
 
 static int64_t nearest_of(const char *how, double x)
 {
-    if (strcmp(how, "floor") == 0) return (int64_t)floor(x);
-    if (strcmp(how, "ceil") == 0) return (int64_t)ceil(x);
-    if (strcmp(how, "round_prefer_ceil") == 0) return (int64_t)floor(x + 0.5);
-    return (int64_t)ceil(x - 0.5); /* round_prefer_floor */
+    if (strcmp(how, "floor") == 0) return qx_f64_to_i64(floor(x));
+    if (strcmp(how, "ceil") == 0) return qx_f64_to_i64(ceil(x));
+    if (strcmp(how, "round_prefer_ceil") == 0) return qx_f64_to_i64(floor(x + 0.5));
+    return qx_f64_to_i64(ceil(x - 0.5)); /* round_prefer_floor */
 }
 
 static double kernel(const args *a, double d)
@@ -59,7 +60,7 @@ static int64_t clamp(int64_t v, int64_t n) { return v < 0 ? 0 : v >= n ? n - 1 :
 static void fill_taps(const args *a, const axis_map *m, int64_t i, double x)
 {
     double stretch = a->antialias && m->scale < 1 ? m->scale : 1, sum = 0;
-    int64_t first = (int64_t)floor(x) - m->taps / 2 + 1;
+    int64_t first = qx_f64_to_i64(floor(x)) - m->taps / 2 + 1;
     for (int t = 0; t < m->taps; t++) {
         int64_t p = first + t;
         double w = kernel(a, ((double)p - x) * stretch);
@@ -230,7 +231,7 @@ static void keep_aspect(const char *policy, const qx_tensor *x, const bool *used
     for (int i = 0; i < a->rank; i++)
         if (used[i]) {
             a->scale[i] = scale;
-            a->out[i] = (int64_t)floor(scale * (double)x->dims[i] + 0.5);
+            a->out[i] = qx_f64_to_i64(floor(scale * (double)x->dims[i] + 0.5));
         }
 }
 
@@ -256,7 +257,7 @@ static qx_status scales_and_sizes(qx_call *c, const qx_tensor *x, uint32_t i_sca
         QX_TRY(qx_call_axis(c, axes ? axes[k] : k, x->rank, &i));
         double scale = scales ? (double)scales[k] : x->dims[i] ? (double)sizes[k] / (double)x->dims[i] : 1;
         double out = scales ? floor(scale * (double)x->dims[i]) : (double)sizes[k];
-        if (!(scale > 0) || !(out >= 0) || out > 1e12) QX_CALL_FAIL(c, QX_E_SHAPE, "axis %d of %lld is scaled by %g", i, (long long)x->dims[i], scale);
+        if (!(scale > 0) || !(out >= 0) || out > 1e12 || (out > 0 && !x->dims[i])) QX_CALL_FAIL(c, QX_E_SHAPE, "axis %d of %lld is scaled by %g", i, (long long)x->dims[i], scale);
         used[i] = true;
         a->scale[i] = scale;
         a->out[i] = (int64_t)out;

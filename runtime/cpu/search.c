@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "runtime/cpu/op.h"
 
 qx_status qx_cpu_nonzero(qx_call *c)
@@ -172,7 +173,7 @@ qx_status qx_cpu_onehot(qx_call *c)
     QX_TRY(qx_call_need(c, 0, &ind));
     QX_TRY(qx_call_need(c, 2, &vals));
     QX_TRY(qx_call_scalar_f64(c, 1, 0, &depth_f));
-    depth = (int64_t)depth_f;
+    depth = qx_f64_to_i64(depth_f);
     if (qx_dtype_is_float((int)ind->dtype)) QX_TRY(qx_call_in_f32(c, 0, &fi));
     else QX_TRY(qx_call_in_i64(c, 0, &idx, &n));
     const size_t elem = (size_t)qx_dtype_bits((int)vals->dtype) / 8;
@@ -184,7 +185,7 @@ qx_status qx_cpu_onehot(qx_call *c)
     const char *off = vals->data, *on = off + elem;
     for (int64_t o = 0; o < outer; o++)
         for (int64_t i = 0; i < inner; i++) {
-            int64_t hot = fi ? (int64_t)fi[o * inner + i] : idx[o * inner + i];
+            int64_t hot = fi ? qx_f64_to_i64((double)fi[o * inner + i]) : idx[o * inner + i];
             if (hot < 0) hot += depth;
             for (int64_t d = 0; d < depth; d++) memcpy((char *)y->data + (size_t)((o * depth + d) * inner + i) * elem, d == hot ? on : off, elem);
         }

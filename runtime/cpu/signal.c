@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "runtime/cpu/op.h"
 
 static const double two_pi = 6.283185307179586476925286766559;
@@ -164,7 +165,7 @@ qx_status qx_cpu_mel_matrix(qx_call *c)
     const double m0 = mel(lo), step = (mel(hi) - m0) / (double)(n_mel + 2);
     for (int64_t i = 0; i < n_mel + 2; i++) {
         const double hz = 700.0 * (pow(10.0, ((double)i * step + m0) / 2595.0) - 1.0);
-        edge[i] = (int64_t)floor((double)(n_dft + 1) * hz / (double)rate);
+        edge[i] = qx_f64_to_i64(floor((double)(n_dft + 1) * hz / (double)rate));
     }
     memset(y, 0, (size_t)(bins * n_mel) * sizeof *y);
     for (int64_t m = 0; m < n_mel; m++) {
@@ -172,11 +173,9 @@ qx_status qx_cpu_mel_matrix(qx_call *c)
         if (b == a) {
             if (b >= 0 && b < bins) y[b * n_mel + m] = 1;
         } else {
-            for (int64_t j = a; j <= b; j++)
-                if (j >= 0 && j < bins) y[j * n_mel + m] = (float)(j - a) / (float)(b - a);
+            for (int64_t j = a < 0 ? 0 : a; j <= b && j < bins; j++) y[j * n_mel + m] = (float)(j - a) / (float)(b - a);
         }
-        for (int64_t j = b; e > b && j < e; j++)
-            if (j >= 0 && j < bins) y[j * n_mel + m] = (float)(e - j) / (float)(e - b);
+        for (int64_t j = b < 0 ? 0 : b; j < e && j < bins; j++) y[j * n_mel + m] = (float)(e - j) / (float)(e - b);
     }
     return QX_OK;
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "runtime/cpu/op.h"
 
 static qx_status need_rank(qx_call *c, uint32_t i, int rank, const qx_tensor **t)
@@ -122,7 +123,7 @@ static float pixel(const float *x, int64_t h, int64_t w, int64_t i, int64_t j)
 
 static float bilinear_zero(const float *x, int64_t h, int64_t w, float fy, float fx)
 {
-    if (fy <= -1 || fx <= -1 || fy >= (float)h || fx >= (float)w) return 0;
+    if (!(fy > -1 && fx > -1 && fy < (float)h && fx < (float)w)) return 0;
     const int64_t i = (int64_t)floorf(fy), j = (int64_t)floorf(fx);
     const float a = fy - (float)i, b = fx - (float)j;
     return (1 - a) * ((1 - b) * pixel(x, h, w, i, j) + b * pixel(x, h, w, i, j + 1)) + a * ((1 - b) * pixel(x, h, w, i + 1, j) + b * pixel(x, h, w, i + 1, j + 1));
@@ -226,9 +227,12 @@ qx_status qx_cpu_roi_align(qx_call *c)
     return qx_parallel(c->ctx, n_batch, roi_piece, &j);
 }
 
+/* Of the picture or far beyond its edges. */
+static int64_t pixel_of(float at) { return qx_f64_to_i64((double)roundf(fmaxf(fminf(at, 0x1p31f), -0x1p31f))); }
+
 static void max_roi_one(const roi *k, const float *r, float *y)
 {
-    const int64_t x0 = (int64_t)roundf(r[0] * k->scale), y0 = (int64_t)roundf(r[1] * k->scale), x1 = (int64_t)roundf(r[2] * k->scale), y1 = (int64_t)roundf(r[3] * k->scale);
+    const int64_t x0 = pixel_of(r[0] * k->scale), y0 = pixel_of(r[1] * k->scale), x1 = pixel_of(r[2] * k->scale), y1 = pixel_of(r[3] * k->scale);
     const float bh = (float)(y1 - y0 + 1 > 1 ? y1 - y0 + 1 : 1) / (float)k->oh, bw = (float)(x1 - x0 + 1 > 1 ? x1 - x0 + 1 : 1) / (float)k->ow;
     for (int64_t i = 0; i < k->oh; i++)
         for (int64_t j = 0; j < k->ow; j++) {
@@ -278,6 +282,7 @@ static float reflect(float v, float low, float high)
 {
     const float span = high - low;
     if (span <= 0) return 0;
+    if (fabsf(v - low) > 4 * span) v = low + fmodf(v - low, 2 * span); /* the picture and its mirror image repeat */
     while (v < low || v > high) v = v < low ? 2 * low - v : 2 * high - v;
     return v;
 }
@@ -294,7 +299,7 @@ static int add_tap(const sampler *s, const int64_t *at, float w, grid_tap *out, 
         int64_t p = at[d];
         const int64_t len = s->dims[d];
         if (s->pad == PAD_BORDER) p = p < 0 ? 0 : p >= len ? len - 1 : p;
-        else if (s->pad == PAD_REFLECT) p = (int64_t)reflect((float)p, s->align ? 0 : -0.5f, s->align ? (float)(len - 1) : (float)len - 0.5f);
+        else if (s->pad == PAD_REFLECT) p = qx_f64_to_i64((double)reflect((float)p, s->align ? 0 : -0.5f, s->align ? (float)(len - 1) : (float)len - 0.5f));
         if (p < 0 || p >= len) return n;
         flat = flat * len + p;
     }
@@ -305,7 +310,7 @@ static int add_tap(const sampler *s, const int64_t *at, float w, grid_tap *out, 
 static int nearest_taps(const sampler *s, const float *at, grid_tap *out)
 {
     int64_t p[3];
-    for (int d = 0; d < s->nd; d++) p[d] = (int64_t)nearbyintf(at[d]);
+    for (int d = 0; d < s->nd; d++) p[d] = qx_f64_to_i64((double)nearbyintf(at[d]));
     return add_tap(s, p, 1, out, 0);
 }
 
@@ -318,7 +323,7 @@ static int linear_taps(const sampler *s, const float *at, grid_tap *out)
         for (int d = 0; d < s->nd; d++) {
             const float f = floorf(at[d]);
             const int up = corner >> d & 1;
-            p[d] = (int64_t)f + up;
+            p[d] = qx_f64_to_i64((double)f) + up;
             w *= up ? at[d] - f : 1 - (at[d] - f);
         }
         if (w != 0) n = add_tap(s, p, w, out, n);
@@ -341,7 +346,7 @@ static int cubic_taps(const sampler *s, const float *at, grid_tap *out)
     int64_t base[3] = {0}, all = 1;
     int n = 0;
     for (int d = 0; d < s->nd; d++) {
-        base[d] = (int64_t)floorf(at[d]) - 1;
+        base[d] = qx_f64_to_i64((double)floorf(at[d])) - 1;
         cubic_weights(at[d] - floorf(at[d]), w[d]);
         all *= 4;
     }
