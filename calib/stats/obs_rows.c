@@ -145,22 +145,40 @@ int64_t qx_rows_length(int rank, const int64_t *dims, const qx_conv_window *w)
     return n;
 }
 
-typedef struct im2col {
+/* Which rows of a tensor: one of every `thin` along the stream of rows, at a place in its stretch that the stretch's number decides, so that neither cutting
+ * the samples nor the width of a picture matters. */
+static uint64_t place_in_stretch(int64_t stretch, int64_t thin)
+{
+    const uint64_t x = ((uint64_t)stretch + 1) * 0x9E3779B97F4A7C15u; /* Fibonacci hashing: its upper bits are spread evenly */
+    return (x >> 32) % (uint64_t)thin;
+}
+
+/* out[]: the rows among [seen, seen + rows), counted from seen. */
+static int64_t pick_rows(int64_t seen, int64_t rows, int64_t thin, int64_t *out)
+{
+    int64_t n = 0;
+    for (int64_t s = seen / thin; s * thin < seen + rows; s++) {
+        const int64_t at = s * thin + (int64_t)place_in_stretch(s, thin) - seen;
+        if (at >= 0 && at < rows) out[n++] = at;
+    }
+    return n;
+}
+
+typedef struct row_source {
     const float *x;
-    const qx_conv_window *w;
+    const qx_conv_window *w;          /* NULL: rows lie as they are */
     int rank;
-    int64_t channels, in[3], out[3], kernel, len, first, rows; /* kernel: elements of the window */
-    float *patch;                                             /* [rows][len] */
-} im2col;
+    int64_t channels, in[3], out[3], kernel, len, rows, first; /* kernel: elements of the window; first: of the picked */
+    const int64_t *picked;            /* NULL: all */
+    float *made;                      /* [QX_GRAM_ROWS][len] */
+} row_source;
 
 /* One row: the patch at output place `at`, channels outermost, as the weight [O, I, kh, kw] lies. Outside the input: 0. */
-static qx_status im2col_row(void *user, int64_t i)
+static void im2col_row(const row_source *m, int64_t at, float *row)
 {
-    im2col *m = user;
-    int64_t at = m->first + i, pos[3] = {0}, area = 1, places = 1;
+    int64_t pos[3] = {0}, area = 1, places = 1;
     for (int d = 0; d < m->rank; d++) area *= m->in[d], places *= m->out[d];
     const float *x = m->x + at / places * m->channels * area;
-    float *row = m->patch + i * m->len;
     at %= places;
     for (int d = m->rank - 1; d >= 0; d--) pos[d] = at % m->out[d] * m->w->stride[d] - m->w->pad_begin[d], at /= m->out[d];
     for (int64_t e = 0; e < m->kernel; e++) {
@@ -175,10 +193,18 @@ static qx_status im2col_row(void *user, int64_t i)
         }
         for (int64_t c = 0; c < m->channels; c++) row[c * m->kernel + e] = inside ? x[c * area + offset] : 0.0f;
     }
+}
+
+static qx_status make_row(void *user, int64_t i)
+{
+    const row_source *m = user;
+    const int64_t at = m->picked ? m->picked[m->first + i] : m->first + i;
+    if (m->w) im2col_row(m, at, m->made + i * m->len);
+    else memcpy(m->made + i * m->len, m->x + at * m->len, (size_t)m->len * sizeof(float));
     return QX_OK;
 }
 
-static qx_status prepare(qx_ctx *ctx, im2col *m, const int64_t *dims, const char *name)
+static qx_status prepare(qx_ctx *ctx, row_source *m, const int64_t *dims, const char *name)
 {
     const qx_conv_window *w = m->w;
     m->channels = dims[1];
@@ -194,27 +220,40 @@ static qx_status prepare(qx_ctx *ctx, im2col *m, const int64_t *dims, const char
     return QX_OK;
 }
 
-static qx_status conv_rows(qx_ctx *ctx, im2col *m, qx_rows_fn *fn, void *user)
+static qx_status hand_over(qx_ctx *ctx, row_source *m, int64_t total, qx_rows_fn *fn, void *user)
 {
-    int64_t total = m->rows;
-    QX_TRY(QX_NEW_ARRAY(ctx, QX_GRAM_ROWS * m->len, &m->patch));
+    QX_TRY(QX_NEW_ARRAY(ctx, QX_GRAM_ROWS * m->len, &m->made));
     qx_status st = QX_OK;
     for (m->first = 0; m->first < total && st == QX_OK; m->first += QX_GRAM_ROWS) {
         int64_t n = total - m->first < QX_GRAM_ROWS ? total - m->first : QX_GRAM_ROWS;
-        st = qx_parallel(ctx, n, im2col_row, m);
-        if (st == QX_OK) st = fn(user, m->patch, n, m->len, m->len);
+        st = qx_parallel(ctx, n, make_row, m);
+        if (st == QX_OK) st = fn(user, m->made, n, m->len, m->len);
     }
-    qx_free(ctx, m->patch);
+    qx_free(ctx, m->made);
     return st;
 }
 
-qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dims, const qx_conv_window *w, const char *name, qx_rows_fn *fn, void *user)
+static qx_status hand_over_some(qx_ctx *ctx, row_source *m, const qx_thinning *t, qx_rows_fn *fn, void *user)
+{
+    int64_t *picked;
+    QX_TRY(QX_NEW_ARRAY(ctx, m->rows / t->thin + 2, &picked));
+    m->picked = picked;
+    const qx_status st = hand_over(ctx, m, pick_rows(t->seen, m->rows, t->thin, picked), fn, user);
+    qx_free(ctx, picked);
+    return st;
+}
+
+qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dims, const qx_conv_window *w, const char *name, qx_thinning *thinning, qx_rows_fn *fn, void *user)
 {
     int64_t len = qx_rows_length(rank, dims, w), numel = 1;
     if (len <= 0) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': a tensor of rank %d has no rows for this operator", name, rank);
     for (int d = 0; d < rank; d++) numel *= dims[d];
-    if (!w) return fn(user, x, numel / len, len, len);
-    im2col m = {.x = x, .w = w, .rank = w->rank, .len = len};
-    QX_TRY(prepare(ctx, &m, dims, name));
-    return conv_rows(ctx, &m, fn, user);
+    row_source m = {.x = x, .w = w, .rank = w ? w->rank : 0, .len = len, .rows = numel / len};
+    if (w) QX_TRY(prepare(ctx, &m, dims, name));
+    if (thinning && thinning->thin > 1) {
+        QX_TRY(hand_over_some(ctx, &m, thinning, fn, user));
+        thinning->seen += m.rows;
+        return QX_OK;
+    }
+    return w ? hand_over(ctx, &m, m.rows, fn, user) : fn(user, x, m.rows, len, len);
 }

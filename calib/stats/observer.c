@@ -16,6 +16,7 @@ void qx_observer_reset(qx_ctx *ctx, qx_observer *o)
     o->shown = NULL;
     o->range = (qx_scan){0};
     o->samples = 0;
+    o->thinning.seen = 0;
     o->have = 0;
     o->view = (qx_value_stats){.name = o->name};
 }
@@ -32,10 +33,32 @@ static qx_status add_rows(qx_ctx *ctx, qx_observer *o, const float *x, int64_t r
 static qx_status feed_rows(void *user, const float *x, int64_t rows, int64_t stride, int64_t len)
 {
     feeding *f = user;
-    qx_observer *o = f->o;
-    if (o->doing & QX_STAT_ROWS) QX_TRY(add_rows(f->ctx, o, x, rows, stride, len));
-    if (o->doing & QX_STAT_GRAM) QX_TRY(qx_gram_add(f->ctx, &o->gram, x, rows, stride, len / f->groups, f->groups));
-    return QX_OK;
+    return add_rows(f->ctx, f->o, x, rows, stride, len);
+}
+
+static qx_status feed_gram(void *user, const float *x, int64_t rows, int64_t stride, int64_t len)
+{
+    feeding *f = user;
+    return qx_gram_add(f->ctx, &f->o->gram, x, rows, stride, len / f->groups, f->groups);
+}
+
+static qx_status feed_both(void *user, const float *x, int64_t rows, int64_t stride, int64_t len)
+{
+    QX_TRY(feed_rows(user, x, rows, stride, len));
+    return feed_gram(user, x, rows, stride, len);
+}
+
+/* The sample of rows and the Gram matrix: patches that both want are made once. */
+static qx_status feed_linear(qx_ctx *ctx, qx_observer *o, const float *x, const qx_tensor *t)
+{
+    const qx_conv_window *w = o->has_window ? &o->window : NULL;
+    const bool rows = o->doing & QX_STAT_ROWS, gram = o->doing & QX_STAT_GRAM;
+    feeding f = {ctx, o, w && w->group > 1 ? w->group : 1};
+    int64_t len = qx_rows_length(t->rank, t->dims, w);
+    if (len % f.groups) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': %lld columns in %lld groups", o->name, (long long)len, (long long)f.groups);
+    if (rows && gram && o->thinning.thin <= 1) return qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, NULL, feed_both, &f);
+    if (rows) QX_TRY(qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, NULL, feed_rows, &f));
+    return gram ? qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, &o->thinning, feed_gram, &f) : QX_OK;
 }
 
 static qx_status feed(qx_ctx *ctx, qx_observer *o, const float *x, const qx_tensor *t, double step)
@@ -50,11 +73,7 @@ static qx_status feed(qx_ctx *ctx, qx_observer *o, const float *x, const qx_tens
     if (o->doing & QX_STAT_HISTOGRAM) QX_TRY(qx_hist_add(ctx, &o->hist, x, t->numel, s.absmax, s.zeros));
     if (o->doing & QX_STAT_CHANNELS) QX_TRY(qx_channels_add(ctx, &o->channels, x, t->rank, t->dims, o->axis, o->name));
     if (o->doing & QX_STAT_STEPS) QX_TRY(qx_steps_add(ctx, &o->steps, &(qx_step_row){step, {s.absmax, 0}, s.absmax, 1}));
-    if (!(o->doing & (QX_STAT_ROWS | QX_STAT_GRAM))) return QX_OK;
-    feeding f = {ctx, o, o->has_window && o->window.group > 1 ? o->window.group : 1};
-    int64_t len = qx_rows_length(t->rank, t->dims, o->has_window ? &o->window : NULL);
-    if (len % f.groups) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': %lld columns in %lld groups", o->name, (long long)len, (long long)f.groups);
-    return qx_rows_each(ctx, x, t->rank, t->dims, o->has_window ? &o->window : NULL, o->name, feed_rows, &f);
+    return o->doing & (QX_STAT_ROWS | QX_STAT_GRAM) ? feed_linear(ctx, o, x, t) : QX_OK;
 }
 
 qx_status qx_observer_add(qx_ctx *ctx, qx_observer *o, const qx_tensor *t, double step)

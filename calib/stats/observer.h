@@ -68,9 +68,10 @@ typedef struct qx_steps { qx_step_row *rows; int64_t n, cap; } qx_steps; /* by f
 qx_status qx_steps_add(qx_ctx *ctx, qx_steps *s, const qx_step_row *row);
 void qx_steps_free(qx_ctx *ctx, qx_steps *s);
 
-/* Rows that a linear operator sees: the last axis, or im2col. fn gets [rows][len] with a row stride. */
+/* Rows that a linear operator sees: the last axis, or im2col. fn gets [rows][len] with a row stride. thinning (may be NULL: all rows): one of so many along the stream. */
+typedef struct qx_thinning { int64_t thin, seen; } qx_thinning; /* seen: rows of the stream so far */
 typedef qx_status qx_rows_fn(void *user, const float *x, int64_t rows, int64_t stride, int64_t len);
-qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dims, const qx_conv_window *w, const char *name, qx_rows_fn *fn, void *user);
+qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dims, const qx_conv_window *w, const char *name, qx_thinning *thinning, qx_rows_fn *fn, void *user);
 /* Length of such a row; 0 when the shape does not fit the window. */
 int64_t qx_rows_length(int rank, const int64_t *dims, const qx_conv_window *w);
 
@@ -85,6 +86,7 @@ typedef struct qx_observer {
     qx_channels channels;
     qx_reservoir rows, tops; /* QX_STAT_ROWS: both */
     qx_gram gram;
+    qx_thinning thinning;    /* of the rows that gram sums; thin 0 or 1: all */
     qx_steps steps;
     qx_value_stats view;     /* what qx_stats_get shows; arrays in `shown` */
     void *shown;

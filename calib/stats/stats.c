@@ -163,6 +163,9 @@ qx_status qx_stats_want(qx_stats *s, const qx_stat_request *r)
         o->rows_cap = rows;
         o->have &= ~(uint32_t)QX_STAT_ROWS;
     }
+    const int64_t thin = r->thin > 1 ? r->thin : 1;
+    if ((r->kinds & QX_STAT_GRAM) && !(o->want & QX_STAT_GRAM)) o->thinning.thin = thin;
+    else if ((r->kinds & QX_STAT_GRAM) && thin < o->thinning.thin) o->thinning.thin = thin;
     o->want |= r->kinds | QX_STAT_RANGE;
     e->value = r->value;
     return QX_OK;

@@ -3,7 +3,7 @@
  * A pass asks for kinds of statistics per value (qx_stats_want) before the sweep; one sweep over the samples serves all passes.
  * Every observer has fixed memory and a result that depends neither on the order nor on the batching of the samples: maxima, counts and
  * histograms are exact, sums are error-free pairs of f64, kept rows are chosen by content. (Gram matrices do not depend on batching; on the
- * order only by about 1e-6 of their diagonal.) Stores merge (qx_stats_merge) and are keyed by value name and the model's graph hash. */
+ * order only by about 1e-6 of their diagonal, unless they are asked for thinned.) Stores merge (qx_stats_merge) and are keyed by value name and the model's graph hash. */
 #ifndef QX_CALIB_STATS_H
 #define QX_CALIB_STATS_H
 
@@ -27,6 +27,7 @@ typedef struct qx_stat_request {
     int axis;                      /* of CHANNELS; -1: last (linear inputs); 1 for convolution inputs */
     const qx_conv_window *window;  /* ROWS and GRAM of a convolution input: im2col with these; NULL: rows are the last axis */
     int64_t rows;                  /* of ROWS: at most this many kept; 0: 512 */
+    int64_t thin;                  /* of GRAM: one row of so many; 0 or 1: all. Asked twice, the smaller counts; devices sum all */
 } qx_stat_request;
 
 /* percentile etc. are read off the same histogram afterwards, so a method can be changed without a new sweep. */

@@ -61,10 +61,10 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 
 qx_status qx_scheme_want_range(const qx_scheme *s, qx_stats *stats, qx_value *v)
 {
-    bool steps = s->range.method == QX_RANGE_STEPS_MIN_MEAN || s->range.method == QX_RANGE_STEPS_MEAN_MAX, all = s->level > 0;
+    const bool steps = s->range.method == QX_RANGE_STEPS_MIN_MEAN || s->range.method == QX_RANGE_STEPS_MEAN_MAX;
     qx_stat_request r = {.value = v, .kinds = QX_STAT_RANGE, .axis = -1};
-    if (all || steps) r.kinds |= QX_STAT_STEPS;
-    if (all || (!steps && s->range.method != QX_RANGE_MAX)) r.kinds |= QX_STAT_HISTOGRAM;
+    if (s->level > 0 || steps) r.kinds |= QX_STAT_STEPS;
+    if (!steps && s->range.method != QX_RANGE_MAX) r.kinds |= QX_STAT_HISTOGRAM;
     return qx_stats_want(stats, &r);
 }
 

@@ -31,8 +31,8 @@ typedef struct qx_scheme {
 qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_scheme *scheme);
 /* run(): scales from statistics, then nodes. */
 qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats);
-/* Asks for what qx_scheme_act_scale will read of v. Diffusion recipes (level > 0) ask for histogram and timesteps together, so that one statistics
- * file serves every way of choosing the range. */
+/* Asks for what qx_scheme_act_scale will read of v. Diffusion recipes (level > 0) ask for the timesteps too, which cost nothing: statistics for a range off the
+ * histogram (act=mse) then serve every way of choosing it. */
 qx_status qx_scheme_want_range(const qx_scheme *s, qx_stats *stats, qx_value *v);
 /* The scale of a value by its statistics, rounded to its type; the reason when it may not be written. */
 qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero, char detail[120]);

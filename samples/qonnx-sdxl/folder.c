@@ -83,6 +83,19 @@ static void list_dir(const char *dir, sx_text *t)
     else sx_text_add(t, "nothing");
 }
 
+/* Pipelines whose network is not a UNet: what can be done with them. */
+static void add_other_kind(const char *dir, sx_text *t)
+{
+    static const struct { const char *folder, *preset; } kinds[] = {{"transformer", "dit-int8"}, {"prior", "dit-int8"}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        sx_err e;
+        char *path;
+        if (sx_join(&e, dir, kinds[i].folder, &path) != SX_OK) return;
+        if (sx_is_dir(path)) sx_text_add(t, "; a pipeline with a %s is not drawn here: " SX_BY_ITSELF, kinds[i].folder, kinds[i].preset);
+        sx_free(path);
+    }
+}
+
 static int require_parts(sx_err *e, const sx_folder *f)
 {
     sx_text missing = {0}, found = {0};
@@ -93,6 +106,7 @@ static int require_parts(sx_err *e, const sx_folder *f)
     if (f->model[SX_TEXT2] && !f->tokenizer_2) sx_text_add(&missing, ", tokenizer_2/ (or --tokenizer-2 DIR)");
     if (missing.len) {
         list_dir(f->dir, &found);
+        if (!f->model[SX_UNET]) add_other_kind(f->dir, &found);
         sx_fail(e, SX_FAILED, "'%s' lacks %s; found: %s", f->dir, missing.s + 2, found.s ? found.s : "");
     }
     int rc = missing.len ? SX_FAILED : SX_OK;

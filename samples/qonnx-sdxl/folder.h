@@ -5,6 +5,9 @@
 #include "sched.h"
 #include "util.h"
 
+/* What to do with a network that this program does not feed; takes the name of a preset. */
+#define SX_BY_ITSELF "quantize its model alone, qonnx quantize MODEL --preset %s --calib FOLDER, with an .npz of its inputs for each call"
+
 typedef enum sx_part { SX_TEXT1, SX_TEXT2, SX_UNET, SX_VAE_DEC, SX_VAE_ENC, SX_PART_COUNT } sx_part;
 extern const char *const sx_part_names[SX_PART_COUNT];
 

@@ -5,7 +5,7 @@
 #include "run.h"
 
 /* What to collect for fp8 and int8 at every level, with every way of choosing ranges. */
-#define SX_EVERY_LEVEL "fp8(level=4)"
+#define SX_EVERY_LEVEL "fp8(level=4,act=mse)"
 
 /* Runs the prompts of o->calibrate without decoding and writes the UNet's statistics to `stats`. */
 int sx_calibrate(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder *f, const char *passes, const char *stats, double *seconds);

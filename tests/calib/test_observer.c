@@ -281,6 +281,61 @@ static void gram_is_exact(void **state)
     qx_observer_reset(ctx, &o);
 }
 
+/* One row of every ten: cutting does not matter, and the matrix is that of a tenth of the rows. Rows are one-hot here, so that the diagonal tells which were taken. */
+static void thinned_gram(void **state)
+{
+    enum { ROWS = 600, THIN = 10 };
+    static float x[ROWS * ROWS];
+    for (int i = 0; i < ROWS; i++) x[i * ROWS + i] = 1;
+    float first[ROWS];
+    for (int64_t cut = ROWS; cut > 0; cut = cut == ROWS ? 7 : 0) {
+        qx_observer o = observer(QX_STAT_RANGE | QX_STAT_GRAM);
+        o.thinning.thin = THIN;
+        for (int64_t r = 0; r < ROWS; r += cut) feed(*state, &o, x + r * ROWS, 2, (int64_t[]){ROWS - r < cut ? ROWS - r : cut, ROWS});
+        OK(qx_observer_finish(*state, &o));
+        assert_int_equal(o.view.gram_rows, ROWS / THIN);
+        for (int s = 0; s < ROWS; s += THIN) {
+            float taken = 0;
+            for (int i = s; i < s + THIN; i++) taken += o.view.gram[i * ROWS + i];
+            assert_true(taken == 1); /* one of each stretch */
+        }
+        for (int i = 0; i < ROWS; i++) {
+            if (cut == ROWS) first[i] = o.view.gram[i * ROWS + i];
+            assert_true(first[i] == o.view.gram[i * ROWS + i]);
+        }
+        qx_observer_reset(*state, &o);
+    }
+    int places = 0; /* not the same place in every stretch */
+    for (int i = 0; i < THIN; i++)
+        for (int s = 0, used = 0; s < ROWS && !used; s += THIN) places += used = first[s + i] > 0;
+    assert_true(places >= THIN - 2);
+}
+
+/* Patches of a convolution, thinned: those rows that the same picks give of the patches laid out as a matrix. The sample of rows stays that of all. */
+static void thinned_patches(void **state)
+{
+    enum { H = 20, W = 31, THIN = 4 };
+    static float x[H * W];
+    for (int i = 0; i < H * W; i++) x[i] = (float)i;
+    qx_observer a = observer(QX_STAT_RANGE | QX_STAT_GRAM | QX_STAT_ROWS), b = a, all = a;
+    a.has_window = all.has_window = true;
+    a.window = all.window = (qx_conv_window){.kernel = {1, 1}, .stride = {1, 1}, .dilation = {1, 1}, .rank = 2, .group = 1};
+    a.thinning.thin = b.thinning.thin = THIN;
+    feed(*state, &a, x, 4, (int64_t[]){1, 1, H, W});
+    feed(*state, &b, x, 2, (int64_t[]){H * W, 1});
+    feed(*state, &all, x, 4, (int64_t[]){1, 1, H, W});
+    OK(qx_observer_finish(*state, &a));
+    OK(qx_observer_finish(*state, &b));
+    OK(qx_observer_finish(*state, &all));
+    assert_int_equal(a.view.gram_rows, H * W / THIN);
+    assert_true(a.view.gram[0] == b.view.gram[0]);
+    assert_true(fabsf(a.view.gram[0] * THIN / all.view.gram[0] - 1) < 0.02f);
+    assert_memory_equal(a.view.rows, all.view.rows, 40 * sizeof(float));
+    qx_observer_reset(*state, &a);
+    qx_observer_reset(*state, &b);
+    qx_observer_reset(*state, &all);
+}
+
 static void im2col(void **state)
 {
     qx_ctx *ctx = *state;
@@ -377,6 +432,6 @@ static void steps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(percentiles), TEST(entropy_and_mse), TEST(entropy_as_published), TEST(mse_is_not_worse_than_max), TEST(cutting_does_not_matter), TEST(order_does_not_matter), TEST(merging_equals_one_run),
-                                       TEST(gram_is_exact), TEST(im2col), TEST(channels_in_the_middle), TEST(bad_data), TEST(steps), TEST(mse_with_a_zero_point)};
+                                       TEST(gram_is_exact), TEST(thinned_gram), TEST(thinned_patches), TEST(im2col), TEST(channels_in_the_middle), TEST(bad_data), TEST(steps), TEST(mse_with_a_zero_point)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
