@@ -19,8 +19,10 @@ const qx_observe_leaf *qx_observe_cpu(qx_isa isa);
 typedef float v8f __attribute__((vector_size(32)));
 typedef int32_t v8i __attribute__((vector_size(32)));
 typedef double v8d __attribute__((vector_size(64)));
+typedef int64_t v8l __attribute__((vector_size(64)));
 #define splat8f(c) ((v8f){c, c, c, c, c, c, c, c})
 #define splat8i(c) ((v8i){c, c, c, c, c, c, c, c})
+#define ABS8(d) ((v8d)((v8l)(d) & INT64_MAX))
 #define PICKI(mask, a, b) (((mask) & (a)) | (~(mask) & (b)))
 #define PICK(mask, a, b) ((v8f)PICKI((mask), (v8i)(a), (v8i)(b)))
 /* hi + lo += v without error (two-sum). */

@@ -1,6 +1,15 @@
 /* observe_loops.h - the loops of observe.h, compiled once per instruction set (FN, TARGET). Vectors of eight lanes everywhere, by the
  * compiler's vector types: an instruction set decides how fast they run, never what they give. */
 
+#ifndef LEAST
+#define LEAST(a, b) PICK((a) < (b), a, b)
+#define MOST(a, b) PICK((a) > (b), a, b)
+#define MOSTI(a, b) PICKI((a) > (b), a, b)
+#endif
+#ifndef WIDEN
+#define WIDEN(v) __builtin_convertvector(v, v8d)
+#endif
+
 TARGET static qx_scan FN(scan)(const float *x, int64_t n)
 {
     const v8i magnitude = splat8i(0x7fffffff);
@@ -12,13 +21,13 @@ TARGET static qx_scan FN(scan)(const float *x, int64_t n)
         v8f v;
         memcpy(&v, x + i, sizeof v);
         v8i bits = (v8i)v & magnitude;
-        lo = PICK(v < lo, v, lo);
-        hi = PICK(v > hi, v, hi);
-        top = PICKI(bits > top, bits, top);
+        lo = LEAST(v, lo);
+        hi = MOST(v, hi);
+        top = MOSTI(bits, top);
         zeros -= bits == 0;
-        v8d d = __builtin_convertvector(v, v8d);
+        v8d d = WIDEN(v);
         ADD2(sum, sum_lo, d);
-        ADD2(mag, mag_lo, __builtin_convertvector((v8f)bits, v8d));
+        ADD2(mag, mag_lo, ABS8(d));
         ADD2(sq, sq_lo, d * d);
     }
     qx_scan s = {.n = n};
@@ -74,7 +83,6 @@ TARGET static void FN(hist)(const float *x, int64_t n, float inv_width, uint64_t
 /* Eight columns from c on, all rows, sums in registers. */
 TARGET static inline __attribute__((always_inline)) void FN(columns8)(const float *x, int64_t rows, int64_t stride, int64_t c, const qx_columns *acc)
 {
-    const v8i magnitude = splat8i(0x7fffffff);
     v8f lo, hi;
     v8d s, s_lo, a, a_lo, q, q_lo;
     memcpy(&lo, acc->min + c, sizeof lo);
@@ -87,11 +95,11 @@ TARGET static inline __attribute__((always_inline)) void FN(columns8)(const floa
     for (int64_t r = 0; r < rows; r++) {
         v8f v;
         memcpy(&v, x + r * stride + c, sizeof v);
-        lo = PICK(v < lo, v, lo);
-        hi = PICK(v > hi, v, hi);
-        v8d d = __builtin_convertvector(v, v8d), m = __builtin_convertvector((v8f)((v8i)v & magnitude), v8d);
+        lo = LEAST(v, lo);
+        hi = MOST(v, hi);
+        v8d d = WIDEN(v);
         ADD2(s, s_lo, d);
-        ADD2(a, a_lo, m);
+        ADD2(a, a_lo, ABS8(d));
         ADD2(q, q_lo, d * d);
     }
     memcpy(acc->min + c, &lo, sizeof lo);

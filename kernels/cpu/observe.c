@@ -4,11 +4,17 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+/* What the compiler makes several instructions of, or shuffles, though it is one. */
+#define LEAST(a, b) ((v8f)_mm256_min_ps((__m256)(a), (__m256)(b)))
+#define MOST(a, b) ((v8f)_mm256_max_ps((__m256)(a), (__m256)(b)))
+#define MOSTI(a, b) ((v8i)_mm256_max_epi32((__m256i)(a), (__m256i)(b)))
 #define FN(name) avx2_##name
 #define TARGET QX_TARGET_AVX2
 #include "kernels/observe_loops.h"
 #undef FN
 #undef TARGET
+#undef WIDEN
+#define WIDEN(v) ((v8d)_mm512_cvtps_pd((__m256)(v)))
 #define FN(name) avx512_##name
 #define TARGET QX_TARGET_AVX512
 #include "kernels/observe_loops.h"

@@ -5,12 +5,12 @@
 #include "metrics.h"
 #include "pipeline.h"
 
-/* ControlNet's residuals and the like: the inputs are listed already. */
-static int add_advice(sx_err *e)
+static int check_channels(sx_err *e, const sx_pipe *p, const sx_unet *u)
 {
-    if (e->code != SX_UNSUPPORTED) return e->code;
-    const sx_err old = *e;
-    return sx_fail(e, old.code, "%s; " SX_BY_ITSELF, old.text, "sdxl-int8");
+    const int64_t ch = u->m.in[u->sample].dims[1];
+    if (ch <= 0 || ch == p->folder->channels) return SX_OK;
+    return sx_fail(e, SX_UNSUPPORTED, "unet '%s' takes %lld latent channels, the VAE has %d: it wants a picture or a mask besides (inpainting, editing), which is not drawn here: " SX_BY_ITSELF, u->m.path,
+                   (long long)ch, p->folder->channels, "sdxl-int8");
 }
 
 static int bind_unet(sx_err *e, sx_pipe *p, sx_unet *u)
@@ -26,7 +26,7 @@ static int bind_unet(sx_err *e, sx_pipe *p, sx_unet *u)
         [COND] = {{"timestep_cond"}, .rank = 2, .rank2 = -1, .last = p->folder->time_cond_dim, .optional = true}};
     static const sx_role out[1] = {{{"out_sample", "latent", "noise_pred", "sample_out"}, .rank = 4, .rank2 = -1}};
     int at[N], o;
-    if (sx_bind(e, &u->m, false, in, N, true, at) != SX_OK) return add_advice(e);
+    SX_TRY(sx_bind(e, &u->m, false, in, N, true, at));
     SX_TRY(sx_bind(e, &u->m, true, out, 1, false, &o));
     u->sample = at[SAMPLE];
     u->timestep = at[TIMESTEP];
@@ -38,9 +38,7 @@ static int bind_unet(sx_err *e, sx_pipe *p, sx_unet *u)
     int64_t batch = u->m.in[u->sample].dims[0];
     if (batch > 2 || batch == 0) return sx_fail(e, SX_UNSUPPORTED, "unet '%s': batch fixed to %lld, expected 1, 2 or free", u->m.path, (long long)batch);
     u->batch = batch > 0 ? (int)batch : 0;
-    int64_t ch = u->m.in[u->sample].dims[1];
-    if (ch > 0 && ch != p->folder->channels) return sx_fail(e, SX_UNSUPPORTED, "unet '%s' takes %lld latent channels, the VAE has %d: it wants a picture or mask besides (inpainting, editing), which is not drawn here: " SX_BY_ITSELF, u->m.path, (long long)ch, p->folder->channels, "sdxl-int8");
-    return SX_OK;
+    return check_channels(e, p, u);
 }
 
 int sx_pipe_open_unet(sx_err *e, sx_pipe *p)
