@@ -97,31 +97,27 @@ static int64_t worst_group(const smooth_state *s, const bool *marked, bool relat
     return worst;
 }
 
-typedef struct trial { qx_pass *p; const smooth_state *s; const qx_stats *stats; qx_probe *probe; qx_probe_change *changes; float *factors; int64_t n, used; } trial;
+typedef struct trial { qx_pass *p; const smooth_state *s; qx_probe *probe; qx_probe_change *changes; int64_t n; } trial;
 
 /* Group i as it would be, put to the changes. */
-static qx_status add_group(trial *t, int64_t i)
+static void add_group(trial *t, int64_t i)
 {
     const qx_group *g = &t->s->groups[i];
     const qx_plan *plan = t->p->pipe->plan;
-    float *s = t->factors + t->used, top;
-    QX_TRY(qx_smooth_factors(t->p, g, t->stats, &t->s->is[i].choice, s, &top));
-    t->used += g->k;
+    const qx_smooth *c = &t->s->is[i].choice;
     for (int64_t j = 0; j < g->n; j++) {
         const qx_plan_item *it = g->items[j];
         if (!it->pass || !it->act) continue;
-        t->changes[t->n++] = (qx_probe_change){.item = it - plan->items, .spec = &it->weight->spec, .smooth = s, .act = it->act, .act_scale = top / qx_scheme_reach(it->act, 1),
-                                               .error = pow(10, -t->s->is[i].choice.left_db / 10)};
+        t->changes[t->n++] = (qx_probe_change){.item = it - plan->items, .spec = &it->weight->spec, .smooth = c->s, .act = it->act, .act_scale = c->top / qx_scheme_reach(it->act, 1), .error = pow(10, -c->left_db / 10)};
     }
-    return QX_OK;
 }
 
 static qx_status measure_all(trial *t, double *out)
 {
     qx_probe_effect e;
-    t->n = t->used = 0;
+    t->n = 0;
     for (int64_t i = 0; i < t->s->n; i++)
-        if (t->s->is[i].judged) QX_TRY(add_group(t, i));
+        if (t->s->is[i].judged) add_group(t, i);
     QX_TRY(qx_probe_run(t->probe, t->changes, t->n, &e));
     *out = qx_probe_size(&e);
     return QX_OK;
@@ -130,8 +126,8 @@ static qx_status measure_all(trial *t, double *out)
 static qx_status measure_one(trial *t, int64_t i, double all)
 {
     qx_probe_effect e;
-    t->n = t->used = 0;
-    QX_TRY(add_group(t, i));
+    t->n = 0;
+    add_group(t, i);
     QX_TRY(qx_probe_run(t->probe, t->changes, t->n, &e));
     t->s->is[i].measured = true;
     t->s->is[i].effect = all > 0 ? qx_probe_size(&e) / all : 0;
@@ -164,20 +160,16 @@ done:
 static qx_status measure(qx_pass *p, smooth_state *s, const qx_stats *stats)
 {
     const int64_t probes = qx_opt_int(p, "probes"), most = qx_probe_samples(all_elements(s));
-    trial t = {.p = p, .s = s, .stats = stats};
-    int64_t k = 1;
+    trial t = {.p = p, .s = s};
     qx_status st;
     if (!probes || !most || !p->pipe->samples) return QX_OK;
     const int64_t half = qx_samples_count(p->pipe->samples) / (2 * (probes + 2)), count = half < 1 ? 1 : half < most ? half : most; /* of a sweep, when it can be */
-    for (int64_t i = 0; i < s->n; i++) k += s->groups[i].k;
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)p->pipe->plan->linears.count + 1, sizeof *t.changes, (void **)&t.changes));
-    QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)k, sizeof *t.factors, (void **)&t.factors));
     QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, p->pipe->samples, count, true, &t.probe));
     st = measure_suspects(&t, probes);
 done:
     qx_probe_free(t.probe);
     qx_free(p->ctx, t.changes);
-    qx_free(p->ctx, t.factors);
     return st;
 }
 
@@ -252,16 +244,11 @@ static qx_status note(qx_pass *p, const qx_group *g, const qx_fold *fold, const 
 static qx_status smooth_group(qx_pass *p, const qx_group *g, qx_stats *stats, const qx_smooth *c)
 {
     qx_fold fold;
-    float *s, top;
     qx_fold_find(p->pipe, g, &fold);
     QX_TRY(note(p, g, &fold, c));
     if (!c->smooth) return QX_OK;
-    QX_TRY(qx_alloc_array(p->ctx, (size_t)g->k, sizeof *s, (void **)&s));
-    qx_status st = qx_smooth_factors(p, g, stats, c, s, &top);
-    if (st == QX_OK) st = qx_fold_apply(p, g, &fold, s, stats);
-    for (int64_t i = 0; i < g->n; i++) g->items[i]->act_range = top;
-    qx_free(p->ctx, s);
-    return st;
+    for (int64_t i = 0; i < g->n; i++) g->items[i]->act_range = c->top;
+    return qx_fold_apply(p, g, &fold, c->s, stats);
 }
 
 static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)

@@ -46,43 +46,76 @@ typedef struct product {
     float amax, alpha;
     const float *importance;         /* [k] of the columns as they are rounded, or NULL */
     float *y;                        /* [rows][n]: added to */
+    bool biased;                     /* y is alpha X W' and a bias */
+    bool cleared;                    /* y was X W' alone, and is zero now */
+    int64_t strip;                   /* rows of W that a thread reads at once */
 } product;
 
-/* Y[:, tile] += alpha (Xq Wq' - X W'), which is X dW' when x stays float: then the factor is taken out of Wq again. */
-static qx_status add_tile(void *user, int64_t t)
+/* What a thread works with: rows of W as they are stored, and of one tile the rounded ones with their scales, and what both make of X. */
+typedef struct room { float *a, *b, *scale, *y; int32_t *zero; } room;
+
+static void close_room(qx_ctx *ctx, room *r)
+{
+    void *list[] = {r->a, r->b, r->scale, r->y, r->zero};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(ctx, list[i]);
+}
+
+static qx_status open_room(const product *d, room *r)
+{
+    qx_ctx *ctx = d->p->ctx;
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(d->strip * d->k) * sizeof *r->a, (void **)&r->a));
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(TILE * d->k) * sizeof *r->b, (void **)&r->b));
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(TILE * d->k + TILE) * sizeof *r->scale, (void **)&r->scale));
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(TILE * d->k + TILE) * sizeof *r->zero, (void **)&r->zero));
+    return qx_alloc_raw(ctx, (size_t)(d->rows * TILE) * sizeof *r->y, (void **)&r->y);
+}
+
+/* Y[:, first...] += factor X b'. */
+static void add_rows(const product *d, const float *x, const float *b, int64_t first, int64_t rows, float factor, float *y)
+{
+    qx_gemm_nt(d->rows, rows, d->k, x, d->k, b, d->k, y, rows);
+    for (int64_t i = 0; i < d->rows; i++)
+        for (int64_t j = 0; j < rows; j++) d->y[i * d->n + first + j] += factor * y[i * rows + j];
+}
+
+/* Y[:, tile] += alpha (Xq Wq' - X W'), which is X dW' when x stays float: then the factor is taken out of Wq again. Where Y was nothing but X W', it has been
+ * cleared, and Xq Wq' is all. */
+static void add_tile(const product *d, const room *r, const float *a, int64_t first, int64_t rows)
+{
+    const int64_t k = d->k;
+    const float *s = d->c->smooth;
+    float *b = r->b;
+    const bool both = d->xq != d->x;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = 0; c < k; c++) b[i * k + c] = s ? a[i * k + c] * s[c] : a[i * k + c];
+    qx_spec_fake(d->c->spec, rows, k, d->amax, d->importance, b, r->scale, r->zero);
+    for (int64_t i = 0; i < rows && !both; i++)
+        for (int64_t c = 0; c < k; c++) b[i * k + c] = (s ? b[i * k + c] / s[c] : b[i * k + c]) - a[i * k + c];
+    add_rows(d, d->xq, b, first, rows, d->alpha, r->y);
+    if (both && !d->cleared) add_rows(d, d->x, a, first, rows, -d->alpha, r->y);
+}
+
+static qx_status add_strip(void *user, int64_t i)
 {
     const product *d = user;
-    qx_ctx *ctx = d->p->ctx;
     const qx_plan_weight *w = d->item->weight;
-    const int64_t first = t * TILE, rows = d->n - first < TILE ? d->n - first : TILE, k = d->k;
-    float *a = NULL, *b = NULL, *scale = NULL, *y = NULL;
-    int32_t *zero = NULL;
+    const int64_t first = i * d->strip, rows = d->n - first < d->strip ? d->n - first : d->strip;
+    room r = {0};
     qx_status st;
-    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(rows * k) * sizeof *a, (void **)&a));
-    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(rows * k) * sizeof *b, (void **)&b));
-    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(rows * k + rows) * sizeof *scale, (void **)&scale));
-    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(rows * k + rows) * sizeof *zero, (void **)&zero));
-    QX_TRY_GOTO(st, qx_alloc_raw(ctx, (size_t)(d->rows * rows) * sizeof *y, (void **)&y));
-    QX_TRY_GOTO(st, qx_rows_read(ctx, w->tensor, &w->view, NULL, first, rows, a));
-    for (int64_t i = 0; i < rows * k; i++) b[i] = d->c->smooth ? a[i] * d->c->smooth[i % k] : a[i];
-    qx_spec_fake(d->c->spec, rows, k, d->amax, d->importance, b, scale, zero);
-    const bool both = d->xq != d->x;
-    for (int64_t i = 0; i < rows * k && !both; i++) b[i] = (d->c->smooth ? b[i] / d->c->smooth[i % k] : b[i]) - a[i];
-    qx_gemm_nt(d->rows, rows, k, d->xq, k, b, k, y, rows);
-    for (int64_t i = 0; i < d->rows; i++)
-        for (int64_t j = 0; j < rows; j++) d->y[i * d->n + first + j] += d->alpha * y[i * rows + j];
-    if (both) {
-        qx_gemm_nt(d->rows, rows, k, d->x, k, a, k, y, rows);
-        for (int64_t i = 0; i < d->rows; i++)
-            for (int64_t j = 0; j < rows; j++) d->y[i * d->n + first + j] -= d->alpha * y[i * rows + j];
-    }
+    QX_TRY_GOTO(st, open_room(d, &r));
+    QX_TRY_GOTO(st, qx_rows_read(d->p->ctx, w->tensor, &w->view, NULL, first, rows, r.a));
+    for (int64_t t = 0; t < rows; t += TILE) add_tile(d, &r, r.a + t * d->k, first + t, rows - t < TILE ? rows - t : TILE);
 done:
-    qx_free(ctx, a);
-    qx_free(ctx, b);
-    qx_free(ctx, scale);
-    qx_free(ctx, zero);
-    qx_free(ctx, y);
+    close_room(d->p->ctx, &r);
     return st;
+}
+
+/* Rows that a thread reads at once: of a [K,N] weight long runs, of a large one not too many, of a small one a share. */
+static int64_t strip_of(const product *d)
+{
+    enum { MOST = 512, BYTES = 16 << 20 };
+    const int64_t share = qx_cells_of(d->n, qx_ctx_threads(d->p->ctx)), fit = BYTES / (d->k * (int64_t)sizeof(float)), most = share < fit ? share : fit;
+    return most < TILE ? TILE : most < MOST ? most : MOST;
 }
 
 /* The largest |W s|. */
@@ -134,7 +167,10 @@ static qx_status add_product(product *d)
     if (d->c->spec->block < 0) QX_TRY(tensor_amax(ctx, (qx_plan_item *)(uintptr_t)d->item, d->k, d->c->smooth, &d->amax));
     QX_TRY_GOTO(st, find_importance(d, &importance));
     QX_TRY_GOTO(st, quantize_input(d, &xq));
-    st = qx_parallel(ctx, qx_cells_of(d->n, TILE), add_tile, d);
+    d->cleared = d->xq != d->x && !d->biased;
+    if (d->cleared) memset(d->y, 0, (size_t)(d->rows * d->n) * sizeof *d->y);
+    d->strip = strip_of(d);
+    st = qx_parallel(ctx, qx_cells_of(d->n, d->strip), add_strip, d);
 done:
     qx_free(ctx, importance);
     qx_free(ctx, xq);
@@ -179,7 +215,7 @@ static qx_status change_result(qx_probe *p, int64_t i, const qx_tensor *t)
     QX_TRY(qx_alloc_raw(p->ctx, (size_t)t->numel * sizeof *y + 1, (void **)&y));
     (void)qx_to_f32(t->dtype, t->data, t->numel, y);
     if (p->x[i] && is_product(it, p->x_len[i], t->numel)) {
-        product d = {.p = p, .item = it, .c = c, .x = p->x[i], .rows = p->x_len[i] / it->lin->k, .n = it->lin->n, .k = it->lin->k, .alpha = qx_attr_float(it->lin->node, "alpha", 1), .y = y};
+        product d = {.p = p, .biased = it->lin->node->n_in > 2 && it->lin->node->in[2], .item = it, .c = c, .x = p->x[i], .rows = p->x_len[i] / it->lin->k, .n = it->lin->n, .k = it->lin->k, .alpha = qx_attr_float(it->lin->node, "alpha", 1), .y = y};
         st = add_product(&d);
     } else {
         add_noise(y, t->numel, c->error);

@@ -11,7 +11,7 @@
 #include "kernels/quant.h"
 #include "kernels/search.h"
 
-enum { TILE = 64, JUDGED_TILES = 16 };
+enum { TILE = 64, JUDGED_TILES = 8 };
 static const int64_t candidate_bytes = (int64_t)48 << 20; /* for the candidates' copies of X */
 
 static void fake_searched(const qx_qspec *spec, int64_t rows, int64_t k, const float *importance, float *x, float *scale, int32_t *zero)

@@ -152,6 +152,19 @@ static void close_finder(finder *f)
     qx_judge_free(f->judge);
 }
 
+/* The factor itself, and the range that the activation's scale comes from, from all that was seen. */
+static qx_status settle(const finder *f, const qx_stats *stats, qx_smooth *c)
+{
+    const float *range = f->st->channels.absmax;
+    const int64_t k = f->g->k;
+    c->top = plain_reach(f->g, stats, largest(range, NULL, k));
+    if (!c->smooth) return QX_OK;
+    if (!(c->s = qx_arena_array(f->p->pipe->model->arena, (size_t)k, sizeof *c->s))) return QX_E_NOMEM;
+    fill(f, range, c->alpha, true, c->s);
+    c->top = c->clip * largest(range, c->s, k);
+    return QX_OK;
+}
+
 qx_status qx_smooth_choose(qx_pass *p, const qx_group *g, const qx_stats *stats, const double *fixed, qx_smooth *out)
 {
     finder f = {.p = p, .g = g, .st = qx_stats_get(stats, g->x)};
@@ -168,18 +181,8 @@ qx_status qx_smooth_choose(qx_pass *p, const qx_group *g, const qx_stats *stats,
     const double reference = qx_judge_reference(f.judge);
     *out = (qx_smooth){.alpha = best.is.alpha, .smooth = best.is.smooth, .clip = best.is.clip, .gain_db = 10 * log10(f.plain / fmax(best.error, 1e-300)),
                        .left_db = 10 * log10(reference / fmax(best.error, 1e-300)), .error = best.error / fmax(reference, 1e-300) * qx_judge_usual(f.judge)};
+    st = settle(&f, stats, out);
 done:
-    close_finder(&f);
-    return st;
-}
-
-qx_status qx_smooth_factors(qx_pass *p, const qx_group *g, const qx_stats *stats, const qx_smooth *choice, float *s, float *top)
-{
-    finder f = {.p = p, .g = g, .st = qx_stats_get(stats, g->x)};
-    const float *range = f.st->channels.absmax;
-    const qx_status st = open_finder(&f);
-    if (st == QX_OK) fill(&f, range, choice->alpha, choice->smooth, s);
-    *top = choice->smooth ? choice->clip * largest(range, s, g->k) : plain_reach(g, stats, largest(range, NULL, g->k));
     close_finder(&f);
     return st;
 }

@@ -11,12 +11,11 @@ typedef struct qx_smooth {
     double gain_db;        /* over not smoothing, judged on rows that the range has not seen */
     double left_db;        /* output over the error that is left */
     double error;          /* that error, in the units of the outputs squared, for a row of usual size */
+    float *s;              /* [k] the factor, in the model's arena; NULL: not smoothed */
+    float top;             /* the largest |x / s| that the grid shall reach; not smoothed: by the format's own rule */
 } qx_smooth;
 
 /* Searches alpha (fixed: takes that one) and clip; statistics of g->x with channels and rows are there. */
 qx_status qx_smooth_choose(qx_pass *p, const qx_group *g, const qx_stats *stats, const double *fixed, qx_smooth *out);
-/* The factors s[k] of a choice from the statistics and weights as they are now, and the largest |x / s| that the grid shall reach (not smoothed: by the
- * format's own rule). */
-qx_status qx_smooth_factors(qx_pass *p, const qx_group *g, const qx_stats *stats, const qx_smooth *choice, float *s, float *top);
 
 #endif
