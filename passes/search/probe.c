@@ -215,7 +215,8 @@ static qx_status change_result(qx_probe *p, int64_t i, const qx_tensor *t)
     QX_TRY(qx_alloc_raw(p->ctx, (size_t)t->numel * sizeof *y + 1, (void **)&y));
     (void)qx_to_f32(t->dtype, t->data, t->numel, y);
     if (p->x[i] && is_product(it, p->x_len[i], t->numel)) {
-        product d = {.p = p, .biased = it->lin->node->n_in > 2 && it->lin->node->in[2], .item = it, .c = c, .x = p->x[i], .rows = p->x_len[i] / it->lin->k, .n = it->lin->n, .k = it->lin->k, .alpha = qx_attr_float(it->lin->node, "alpha", 1), .y = y};
+        product d = {.p = p, .biased = it->lin->node->n_in > 2 && it->lin->node->in[2], .item = it, .c = c,
+                     .x = p->x[i], .rows = p->x_len[i] / it->lin->k, .n = it->lin->n, .k = it->lin->k, .alpha = qx_attr_float(it->lin->node, "alpha", 1), .y = y};
         st = add_product(&d);
     } else {
         add_noise(y, t->numel, c->error);
