@@ -147,12 +147,12 @@ static void sub_block(const work *w, int64_t r, int64_t m, int64_t from, int64_t
 {
     const qx_attn_head *h = w->h;
     for (int64_t j = lo; j < hi; j += NR) {
-        qx_gemm_tile t = {.x = h->q + r * h->ldq, .ldx = h->ldq, .cx = 1, .panel = w->pk + (j - from) * h->d, .y = w->s + j - from, .ldy = KEYS, .m = m, .k = h->d, .cols = at_most(NR, hi - j)};
+        qx_gemm_tile t = {.x = h->q + r * h->ldq, .ldx = h->ldq, .cx = 1, .panel = w->pk + (j - from) * h->d, .ldp = NR, .y = w->s + j - from, .ldy = KEYS, .m = m, .k = h->d, .cols = at_most(NR, hi - j)};
         qx_gemm_panel(&t);
     }
     for (int64_t i = 0; i < m; i++) absorb(w, w->s + i * KEYS + lo - from, r + i, lo, hi - lo);
     for (int64_t c = 0; c < h->dv; c += NR) {
-        qx_gemm_tile t = {.x = w->s + lo - from, .ldx = KEYS, .cx = 1, .panel = w->pv + c * KEYS + (lo - from) * NR, .y = h->y + r * h->ldy + c, .ldy = h->ldy, .m = m, .k = hi - lo,
+        qx_gemm_tile t = {.x = w->s + lo - from, .ldx = KEYS, .cx = 1, .panel = w->pv + c * KEYS + (lo - from) * NR, .ldp = NR, .y = h->y + r * h->ldy + c, .ldy = h->ldy, .m = m, .k = hi - lo,
                           .cols = at_most(NR, h->dv - c), .add = true};
         qx_gemm_panel(&t);
     }

@@ -119,7 +119,7 @@ static qx_status piece(void *user, int64_t i)
     const struct block *b = &p->blocks[p->block + i / p->panels];
     const int64_t first = i % p->panels * NR, cols = p->n - first < NR ? p->n - first : NR, step = p->left ? p->per : 1;
     float tile[BLOCK * NR];
-    const qx_gemm_tile t = {.x = p->in + b->first * p->k, .ldx = p->k, .cx = 1, .panel = p->packed + b->expert * p->stride + first * p->k, .y = tile, .ldy = NR, .m = b->rows, .k = p->k, .cols = cols};
+    const qx_gemm_tile t = {.x = p->in + b->first * p->k, .ldx = p->k, .cx = 1, .panel = p->packed + b->expert * p->stride + first * p->k, .ldp = NR, .y = tile, .ldy = NR, .m = b->rows, .k = p->k, .cols = cols};
     qx_gemm_panel(&t);
     for (int64_t r = 0; r < b->rows; r++) {
         const int64_t row = p->row[b->first + r], batch = row / p->per;

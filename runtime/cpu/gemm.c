@@ -10,7 +10,7 @@
 #include "onnx/weight/weight.h"
 #include "runtime/dnnl/door.h"
 
-enum { ROW_BLOCK = 64, FINISH = 8192 }; /* FINISH: elements that an epilogue takes through the nearest cache at a time */
+enum { ROW_BLOCK = 64, ALONE = 1 << 16, FINISH = 8192 }; /* multiplications that are done before a second thread has begun; elements that an epilogue takes through the nearest cache at a time */
 
 struct qx_packed { int64_t k, n; qx_dnnl_mm *dnnl; float *own; };
 
@@ -66,25 +66,29 @@ static qx_status pack_piece(void *user, int64_t p)
 
 static int64_t panel_cols(int64_t n, int64_t p) { return n - p * QX_GEMM_NR < QX_GEMM_NR ? n - p * QX_GEMM_NR : QX_GEMM_NR; }
 
-typedef struct own_job { const qx_gemm *g; const float *packed; int64_t k, n, ldx, cx, panels; } own_job;
+/* Panels of QX_GEMM_NR columns that we packed, or as wide as the library packs them. */
+typedef struct own_job { const qx_gemm *g; qx_panels w; int64_t k, n, panels; } own_job;
 
 static qx_status own_piece(void *user, int64_t i)
 {
     const own_job *j = user;
-    int64_t p = i % j->panels, r = i / j->panels * ROW_BLOCK, m = j->g->m - r < ROW_BLOCK ? j->g->m - r : ROW_BLOCK;
-    int64_t first = p * QX_GEMM_NR;
-    qx_gemm_tile t = {.x = j->g->x + r * j->ldx, .ldx = j->ldx, .cx = j->cx, .panel = j->packed + first * j->k, .bias = j->g->bias ? j->g->bias + first : NULL,
-                      .y = j->g->y + r * j->n + first, .ldy = j->n, .m = m, .k = j->k, .cols = panel_cols(j->n, p)};
+    const int64_t p = i % j->panels, first = p * j->w.width, r = i / j->panels * ROW_BLOCK;
+    qx_gemm_tile t = {.x = j->g->x + r * j->k, .ldx = j->k, .cx = 1, .panel = j->w.data + p * j->w.stride, .ldp = j->w.width,
+                      .bias = j->g->bias ? j->g->bias + first : NULL, .y = j->g->y + r * j->n + first, .ldy = j->n,
+                      .m = j->g->m - r < ROW_BLOCK ? j->g->m - r : ROW_BLOCK, .k = j->k, .cols = j->n - first < j->w.width ? j->n - first : j->w.width};
     qx_gemm_panel(&t);
     return QX_OK;
 }
 
-static qx_status own_run(qx_call *c, const own_job *j)
+static qx_status own_run(qx_call *c, const qx_packed *p, const qx_panels *w, const qx_gemm *g)
 {
-    int64_t blocks = (j->g->m + ROW_BLOCK - 1) / ROW_BLOCK;
-    qx_call_note_kernel(c, "own", 2.0 * (double)j->g->m * (double)j->k * (double)j->n);
-    QX_TRY(qx_parallel(c->ctx, blocks * j->panels, own_piece, (void *)(uintptr_t)j));
-    return finish(c, j->g, j->n);
+    own_job j = {g, *w, p->k, p->n, (p->n + w->width - 1) / w->width};
+    const int64_t pieces = (g->m + ROW_BLOCK - 1) / ROW_BLOCK * j.panels;
+    qx_call_note_kernel(c, g->m > QX_GEMM_FEW ? "own" : "few", 2.0 * (double)g->m * (double)p->k * (double)p->n);
+    if (g->m * p->k * p->n < ALONE)
+        for (int64_t i = 0; i < pieces; i++) QX_TRY(own_piece(&j, i));
+    else QX_TRY(qx_parallel(c->ctx, pieces, own_piece, &j));
+    return finish(c, g, p->n);
 }
 
 qx_status qx_matrix_rows(qx_call *c, const qx_matrix *w, int64_t first, int64_t count, float *buf, const float **out)
@@ -135,15 +139,15 @@ void qx_packed_free(qx_ctx *ctx, qx_packed *p)
 
 qx_status qx_gemm_run(qx_call *c, qx_packed *w, const qx_gemm *g)
 {
+    qx_panels panels = {w->own, QX_GEMM_NR, QX_GEMM_NR * w->k};
     if (g->m == 0 || w->n == 0) return QX_OK;
-    if (w->dnnl && g->act == QX_ACT_SILU) { /* the library's takes longer than our own and one more pass */
+    if (!w->dnnl || (g->m <= QX_GEMM_FEW && qx_dnnl_mm_panels(w->dnnl, &panels))) return own_run(c, w, &panels, g);
+    if (g->act == QX_ACT_SILU) { /* the library's takes longer than our own and one more pass */
         const qx_gemm bare = {.m = g->m, .x = g->x, .bias = g->bias, .y = g->y};
         QX_TRY(qx_dnnl_mm_run(c, w->dnnl, &bare));
         return finish(c, g, w->n);
     }
-    if (w->dnnl) return qx_dnnl_mm_run(c, w->dnnl, g);
-    own_job j = {g, w->own, w->k, w->n, w->k, 1, (w->n + QX_GEMM_NR - 1) / QX_GEMM_NR};
-    return own_run(c, &j);
+    return qx_dnnl_mm_run(c, w->dnnl, g);
 }
 
 /* ---- Both variable ---- */
@@ -174,7 +178,7 @@ static qx_status bmm_piece(void *user, int64_t i)
     int64_t p = i % j->panels, blk = i / j->panels % j->blocks, b = i / j->panels / j->blocks, r = blk * ROW_BLOCK;
     int64_t m = g->m - r < ROW_BLOCK ? g->m - r : ROW_BLOCK;
     const float *packed = j->packed + (g->sb[0] ? b * j->packed_size : 0);
-    qx_gemm_tile t = {.x = g->a + b * g->sa[0] + r * g->sa[1], .ldx = g->sa[1], .cx = g->sa[2], .panel = packed + p * QX_GEMM_NR * g->k,
+    qx_gemm_tile t = {.x = g->a + b * g->sa[0] + r * g->sa[1], .ldx = g->sa[1], .cx = g->sa[2], .panel = packed + p * QX_GEMM_NR * g->k, .ldp = QX_GEMM_NR,
                       .y = g->y + (b * g->m + r) * g->n + p * QX_GEMM_NR, .ldy = g->n, .m = m, .k = g->k, .cols = panel_cols(g->n, p)};
     qx_gemm_panel(&t);
     return QX_OK;
@@ -272,7 +276,7 @@ static qx_status conv_piece(void *user, int64_t i)
     windows(s, j->x + (b * s->in_ch + g * ich) * plane, first, count, win);
     qx_gemm_pack_panel(win, j->k, count, 1, j->k, 0, panel);
     float *y = j->y + (b * s->out_ch + g * per) * positions + first;
-    qx_gemm_tile t = {.x = j->w + g * per * j->k, .ldx = j->k, .cx = 1, .panel = panel, .y = y, .ldy = positions, .m = per, .k = j->k, .cols = count};
+    qx_gemm_tile t = {.x = j->w + g * per * j->k, .ldx = j->k, .cx = 1, .panel = panel, .ldp = QX_GEMM_NR, .y = y, .ldy = positions, .m = per, .k = j->k, .cols = count};
     qx_gemm_panel(&t);
     for (int64_t r = 0; r < per; r++) {
         for (int64_t p = 0; j->bias && p < count; p++) y[r * positions + p] += j->bias[g * per + r];

@@ -19,6 +19,8 @@ typedef struct qx_matrix { int64_t k, n, row, col; const float *data; const stru
 /* The stored rows [first, first + count) of w: columns of W when col is the longer stride. In *out, which points into data or to buf[count * length]. */
 qx_status qx_matrix_rows(qx_call *c, const qx_matrix *w, int64_t first, int64_t count, float *buf, const float **out);
 static inline bool qx_matrix_by_columns(const qx_matrix *w) { return w->row < w->col; }
+/* Panels of `width` columns side by side, a row of a panel after the other; stride floats from panel to panel. */
+typedef struct qx_panels { const float *data; int64_t width, stride; } qx_panels;
 /* m_hint: rows that calls will bring. The source is not needed afterwards. */
 qx_status qx_packed_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_packed **out);
 void qx_packed_free(qx_ctx *ctx, qx_packed *p);

@@ -4,6 +4,7 @@
 #ifdef QONNX_HAVE_DNNL
 #include <string.h>
 
+#include "kernels/gemm.h"
 #include "runtime/dnnl/dn.h"
 
 struct qx_dnnl_mm {
@@ -111,6 +112,16 @@ qx_status qx_dnnl_mm_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_dnnl
     }
     *out = s;
     return QX_OK;
+}
+
+bool qx_dnnl_mm_panels(const qx_dnnl_mm *s, qx_panels *out)
+{
+    const dnnl_blocking_desc_t *b = &s->md.format_desc.blocking;
+    if (s->md.format_kind != dnnl_blocked || s->md.data_type != dnnl_f32 || s->md.offset0 != 0 || b->inner_nblks != 2) return false;
+    const int64_t rows = b->inner_blks[0], width = b->inner_blks[1]; /* k in blocks of `rows`, n in blocks of `width`, these contiguous */
+    if (b->inner_idxs[0] != 0 || b->inner_idxs[1] != 1 || width % QX_GEMM_NR != 0 || b->strides[0] != rows * width) return false;
+    *out = (qx_panels){s->packed, width, b->strides[1]};
+    return true;
 }
 
 /* The packed layout was chosen for other row counts: it is kept when the qx_dn can use it, else the weights are packed anew. */

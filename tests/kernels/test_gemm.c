@@ -52,7 +52,7 @@ static void products(void **state)
             for (int64_t q = 0; q * QX_GEMM_NR < z->n; q++) {
                 const int64_t cols = z->n - q * QX_GEMM_NR < QX_GEMM_NR ? z->n - q * QX_GEMM_NR : QX_GEMM_NR;
                 qx_gemm_pack_panel(b, z->k, z->n, rb, cb, q, packed);
-                const qx_gemm_tile g = {a, ra, ca, packed, NULL, c + q * QX_GEMM_NR, z->n, z->m, z->k, cols, add};
+                const qx_gemm_tile g = {a, ra, ca, packed, QX_GEMM_NR, NULL, c + q * QX_GEMM_NR, z->n, z->m, z->k, cols, add};
                 qx_gemm_panel(&g);
             }
             for (int64_t i = 0; i < z->m * z->n; i++) {
@@ -61,6 +61,30 @@ static void products(void **state)
                 expect("panel", c[i], want, sqrt((double)z->k), i);
             }
         }
+}
+
+/* A panel of 64 columns gives the bits of the same columns in panels of 32, for few rows and many; nothing beside the rows and columns is written. */
+static void wide_panels(void **state)
+{
+    enum { WIDE = 64, MOST = 14, K = 37, LD = WIDE + 3 };
+    static float x[MOST * K], w[K * WIDE], bias[WIDE], narrow[QX_GEMM_NR * K], start[MOST * LD], want[MOST * LD], got[MOST * LD];
+    uint32_t s = 23;
+    (void)state;
+    fill_normal(x, MOST * K, &s), fill_normal(w, K * WIDE, &s), fill_normal(bias, WIDE, &s), fill_normal(start, MOST * LD, &s);
+    for (int64_t m = 1; m <= MOST; m++)
+        for (int64_t cols = 1; cols <= WIDE; cols += cols % 31 ? 1 : 2)
+            for (int mode = 0; mode < 4; mode++) {
+                memcpy(want, start, sizeof want), memcpy(got, start, sizeof got);
+                const float *b = mode & 1 ? bias : NULL;
+                const qx_gemm_tile all = {x, K, 1, w, WIDE, b, got, LD, m, K, cols, mode & 2};
+                qx_gemm_panel(&all);
+                for (int64_t c = 0; c < cols; c += QX_GEMM_NR) {
+                    qx_gemm_pack_panel(w, K, WIDE, WIDE, 1, c / QX_GEMM_NR, narrow);
+                    const qx_gemm_tile part = {x, K, 1, narrow, QX_GEMM_NR, b ? b + c : NULL, want + c, LD, m, K, cols - c < QX_GEMM_NR ? cols - c : QX_GEMM_NR, mode & 2};
+                    qx_gemm_panel(&part);
+                }
+                assert_memory_equal(got, want, sizeof want);
+            }
 }
 
 static void integer_rows(void **state)
@@ -202,6 +226,6 @@ static void rows_by_rows(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(rows_by_rows), cmocka_unit_test(integer_rows), cmocka_unit_test(attention), cmocka_unit_test(masked_away)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(wide_panels), cmocka_unit_test(rows_by_rows), cmocka_unit_test(integer_rows), cmocka_unit_test(attention), cmocka_unit_test(masked_away)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
