@@ -46,19 +46,21 @@ qx_status qx_find_tokenizer(qx_arena *arena, const char *model_path, const char 
     return QX_OK;
 }
 
+#define WAYS_SAMPLES "this format needs samples to calibrate with, and none are beside the model (sample*.npz, calib*.npz). Give one of:\n" \
+                     "  --calib FILE.npz       arrays named like the inputs: %.2000s\n"
+#define WAYS_TEXT    "  --text FILE            plain text, for this language model (--tokenizer FILE when tokenizer.json is not beside it)\n"
+#define WAYS_WITHOUT "  --random 4             made-up samples: for a try only, quality will suffer\n" \
+                     "  --passes int8-dynamic  INT8 whose activations are measured when the model runs: needs no samples\n" \
+                     "  --int4, --passes int8-weights, --passes fp8-weights     store weights in few bits, need no samples"
+
 qx_status qx_no_samples(qx_ctx *ctx, const qx_model *m)
 {
     qx_buf b = QX_BUF_INIT(ctx);
     bool tokens = false;
     for (uint32_t i = 0; i < m->graph->n_inputs; i++) tokens |= strstr(m->graph->inputs[i]->name, "input_ids") != NULL;
     (void)qx_inputs_describe(m->graph, &b); /* what does not fit is left out of the message */
-    qx_status st = qx_fail(ctx, QX_E_USAGE,
-        "this format needs samples to calibrate with, and none are beside the model (sample*.npz, calib*.npz). Give one of:\n"
-        "  --calib FILE.npz       arrays named like the inputs: %.2000s\n"
-        "%s"
-        "  --random 4             made-up samples: for a try only, quality will suffer\n"
-        "  --int4, --passes int8-weights, --passes fp8-weights     store weights in few bits, need no samples",
-        b.data ? b.data : "", tokens ? "  --text FILE            plain text, for this language model (--tokenizer FILE when tokenizer.json is not beside it)\n" : "");
+    const char *inputs = b.data ? b.data : "";
+    qx_status st = tokens ? qx_fail(ctx, QX_E_USAGE, WAYS_SAMPLES WAYS_TEXT WAYS_WITHOUT, inputs) : qx_fail(ctx, QX_E_USAGE, WAYS_SAMPLES WAYS_WITHOUT, inputs);
     qx_buf_free(&b);
     return st;
 }

@@ -7,6 +7,8 @@
 #include "base/checked.h"
 #include "kernels/quant.h"
 #include "onnx/weight/weight.h"
+#include "passes/place/dynamic.h"
+#include "passes/place/nodes.h"
 
 enum { OPSET_OUTPUT_DTYPE = 21, OPSET_BLOCKS = 21 }; /* of QuantizeLinear's attribute, and of blocks */
 
@@ -21,41 +23,9 @@ qx_status qx_emit_new(qx_pipeline *pipe)
     e->n = m->n_values;
     e->of = qx_arena_array(m->arena, (size_t)e->n + 1, sizeof *e->of);
     pipe->emit = e;
+    pipe->dynamic = NULL;
     return e->of ? QX_OK : QX_E_NOMEM;
 }
-
-/* ---- nodes ------------------------------------------------------------------------------------------------------------ */
-
-/* A node with one output of v's shape and the given type, placed before `before`. */
-typedef struct new_node { const char *op; qx_value *in[3]; uint32_t n_in; const qx_type *like; qx_dtype dtype; const char *base, *suffix; } new_node;
-
-static qx_status add(qx_graph *g, qx_node *before, const new_node *s, qx_node **out)
-{
-    qx_model *m = g->model;
-    const char *name = qx_arena_printf(m->arena, "%s_%s", s->base, s->suffix);
-    const char *result = qx_arena_printf(m->arena, "%s_%s_Output", s->base, s->suffix);
-    if (!name || !result) return QX_E_NOMEM;
-    qx_node_spec ns = {.op_type = s->op, .domain = "", .name = name, .in = s->in, .n_in = s->n_in, .out_names = &result, .n_out = 1};
-    QX_TRY(qx_node_add(g, &ns, before, out));
-    qx_type t = *s->like;
-    t.kind = QX_KIND_TENSOR;
-    t.dtype = s->dtype;
-    return qx_value_set_type((*out)->out[0], &t);
-}
-
-static qx_status scalar(qx_graph *g, const char *base, const char *suffix, qx_dtype dtype, float v, qx_value **out)
-{
-    qx_weight *w;
-    uint8_t bytes[8] = {0};
-    if (!qx_from_f32(dtype, &v, 1, bytes)) QX_FAIL(g->model->ctx, QX_E_TYPE, "'%s': no scale of type %s", base, qx_dtype_get(dtype)->name);
-    const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, suffix);
-    if (!name) return QX_E_NOMEM;
-    QX_TRY(qx_weight_from_bytes(g->model, dtype, 0, NULL, bytes, &w));
-    return qx_init_add(g, name, w, out);
-}
-
-/* First node that may read v: behind its producer, or at the start of its graph. */
-static qx_node *place_after(const qx_value *v) { return v->def ? v->def->next : v->graph->first; }
 
 /* ---- activations -------------------------------------------------------------------------------------------------------- */
 
@@ -95,15 +65,15 @@ static bool shifts_codes(const qx_pipeline *pipe, const qx_value *v, qx_dtype co
 static qx_status standard_pair(const qx_pipeline *pipe, qx_value *v, const pair *p, qx_value **out)
 {
     qx_graph *g = v->graph;
-    qx_node *at = place_after(v), *q, *dq;
+    qx_node *at = qx_place_behind(v), *q, *dq;
     qx_value *scale, *zero;
     const bool hidden = hides_zero(pipe, v, p->codes), shifted = shifts_codes(pipe, v, p->codes);
     const qx_dtype codes = shifted ? QX_DT_UINT8 : p->codes;
-    QX_TRY(scalar(g, v->name, "scale", v->type.dtype, p->scale, &scale));
-    QX_TRY(scalar(g, v->name, "zero_point", codes, (float)(shifted ? p->zero + 128 : p->zero), &zero));
-    QX_TRY(add(g, at, &(new_node){"QuantizeLinear", {v, scale, zero}, hidden ? 2u : 3u, &v->type, codes, v->name, "QuantizeLinear"}, &q));
+    QX_TRY(qx_scalar_put(g, v->name, "scale", v->type.dtype, p->scale, &scale));
+    QX_TRY(qx_scalar_put(g, v->name, "zero_point", codes, (float)(shifted ? p->zero + 128 : p->zero), &zero));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"QuantizeLinear", {v, scale, zero}, hidden ? 2u : 3u, &v->type, codes, v->name, "QuantizeLinear"}, &q));
     if (hidden) QX_TRY(qx_attr_set_int(q, "output_dtype", codes));
-    QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {q->out[0], scale, zero}, 3, &v->type, v->type.dtype, v->name, "DequantizeLinear"}, &dq));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"DequantizeLinear", {q->out[0], scale, zero}, 3, &v->type, v->type.dtype, v->name, "DequantizeLinear"}, &dq));
     *out = dq->out[0];
     return QX_OK;
 }
@@ -112,17 +82,17 @@ static qx_status standard_pair(const qx_pipeline *pipe, qx_value *v, const pair 
 static qx_status cast_pair(qx_value *v, const pair *p, qx_value **out)
 {
     qx_graph *g = v->graph;
-    qx_node *at = place_after(v), *n;
+    qx_node *at = qx_place_behind(v), *n;
     qx_value *scale;
     qx_dtype t = v->type.dtype;
-    QX_TRY(scalar(g, v->name, "scale", t, p->scale, &scale));
-    QX_TRY(add(g, at, &(new_node){"Div", {v, scale}, 2, &v->type, t, v->name, "Div"}, &n));
-    QX_TRY(add(g, at, &(new_node){"Cast", {n->out[0]}, 1, &v->type, p->codes, v->name, "CastTo"}, &n));
+    QX_TRY(qx_scalar_put(g, v->name, "scale", t, p->scale, &scale));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"Div", {v, scale}, 2, &v->type, t, v->name, "Div"}, &n));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"Cast", {n->out[0]}, 1, &v->type, p->codes, v->name, "CastTo"}, &n));
     QX_TRY(qx_attr_set_int(n, "to", p->codes));
     QX_TRY(qx_attr_set_int(n, "saturate", 1));
-    QX_TRY(add(g, at, &(new_node){"Cast", {n->out[0]}, 1, &v->type, t, v->name, "CastBack"}, &n));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"Cast", {n->out[0]}, 1, &v->type, t, v->name, "CastBack"}, &n));
     QX_TRY(qx_attr_set_int(n, "to", t));
-    QX_TRY(add(g, at, &(new_node){"Mul", {n->out[0], scale}, 2, &v->type, t, v->name, "Mul"}, &n));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"Mul", {n->out[0], scale}, 2, &v->type, t, v->name, "Mul"}, &n));
     *out = n->out[0];
     return QX_OK;
 }
@@ -165,7 +135,7 @@ static qx_status add_part(qx_graph *g, const qx_plan_weight *w, qx_part part, co
     return name ? qx_init_add(g, name, w->job->part[part], out) : QX_E_NOMEM;
 }
 
-typedef enum form { FORM_SAME, FORM_NK_TRANSPOSE, FORM_NK_GEMM, FORM_NBITS, FORM_GATHER } form;
+typedef enum form { FORM_SAME, FORM_NK_TRANSPOSE, FORM_NK_GEMM, FORM_NBITS, FORM_GATHER, FORM_INTEGER } form;
 
 static bool power_of_two(int64_t v) { return v > 0 && (v & (v - 1)) == 0; }
 
@@ -203,11 +173,19 @@ static bool integer_weight_only(const qx_pipeline *pipe, const qx_plan_item *it)
            it->weight->tensor->rank == 2 && it->weight->spec.block == 0 && l->contract_axis == 0;
 }
 
+static bool any_dynamic(const qx_pipeline *pipe, const qx_plan_weight *w)
+{
+    for (int64_t i = 0; i < pipe->plan->linears.count; i++)
+        if (pipe->plan->items[i].weight == w && pipe->plan->items[i].dynamic) return true;
+    return false;
+}
+
 static form choose_form(const qx_pipeline *pipe, const qx_plan_item *it)
 {
     const qx_plan_weight *w = it->weight;
     const qx_linear *l = it->lin;
     if (gather_fits(pipe, it)) return FORM_GATHER;
+    if (any_dynamic(pipe, w)) return FORM_INTEGER;
     if (w->spec.block <= 0) return integer_weight_only(pipe, it) ? FORM_NK_TRANSPOSE : FORM_SAME;
     if (nbits_fits(pipe, l, &w->spec) && all_nbits(pipe, w)) return FORM_NBITS;
     bool last = l->contract_axis == w->tensor->rank - 1;
@@ -254,6 +232,7 @@ static bool rows_fit(const qx_pipeline *pipe, const qx_plan_item *it)
 
 qx_need qx_emit_weight_need(const qx_pipeline *pipe, const qx_plan_item *it)
 {
+    if (it->dynamic && it->weight->items == 1) return (qx_need){11, 6}; /* of DynamicQuantizeLinear and Round */
     qx_need need = qx_emit_need(&it->weight->spec);
     for (int64_t i = 0; it->weight->embedding && i < pipe->plan->linears.count; i++)
         if (pipe->plan->items[i].weight == it->weight && rows_fit(pipe, &pipe->plan->items[i])) need = qx_need_for(it->weight->spec.codes, it->weight->spec.scale, true, true);
@@ -284,10 +263,10 @@ static bool two_level(const qx_plan_weight *w) { return w->job->part[QX_PART_SCA
 static qx_status block_scales(qx_plan_weight *w, qx_value *codes, qx_value *scale2, qx_value **out)
 {
     qx_graph *g = w->value->graph;
-    qx_node *n, *at = w->value->def ? w->value->def->next : g->first;
+    qx_node *n, *at = qx_place_behind(w->value);
     const char *base = qx_arena_printf(g->model->arena, "%s_scale", w->value->name);
     if (!base) return QX_E_NOMEM;
-    QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {codes, scale2}, 2, &codes->type, QX_DT_FLOAT, base, "DequantizeLinear"}, &n));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"DequantizeLinear", {codes, scale2}, 2, &codes->type, QX_DT_FLOAT, base, "DequantizeLinear"}, &n));
     *out = n->out[0];
     return QX_OK;
 }
@@ -297,24 +276,24 @@ static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_val
     qx_plan_weight *w = it->weight;
     qx_graph *g = w->value->graph;
     (void)pipe;
-    qx_node *n, *at = w->value->def ? w->value->def->next : g->first;
+    qx_node *n, *at = qx_place_behind(w->value);
     qx_type t = codes->type;
     if (scale->def) at = scale->def->next;
     const bool powers = w->spec.scale == QX_DT_FLOAT8E8M0; /* a scale that says nothing about the type of the result */
     const qx_dtype made = two_level(w) ? QX_DT_FLOAT : w->tensor->dtype;
-    QX_TRY(add(g, at, &(new_node){"DequantizeLinear", {codes, scale, zero}, zero ? 3u : 2u, &t, made, w->value->name, "DequantizeLinear"}, &n));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"DequantizeLinear", {codes, scale, zero}, zero ? 3u : 2u, &t, made, w->value->name, "DequantizeLinear"}, &n));
     if (powers) QX_TRY(qx_attr_set_int(n, "output_dtype", made));
     if (w->spec.block != -1) QX_TRY(qx_attr_set_int(n, "axis", dq_axis(it, f)));
     if (w->spec.block > 0) QX_TRY(qx_attr_set_int(n, "block_size", w->spec.block));
     *out = n->out[0];
     if (made != w->tensor->dtype) {
-        QX_TRY(add(g, at, &(new_node){"Cast", {*out}, 1, &t, w->tensor->dtype, w->value->name, "Cast"}, &n));
+        QX_TRY(qx_node_put(g, at, &(qx_new_node){"Cast", {*out}, 1, &t, w->tensor->dtype, w->value->name, "Cast"}, &n));
         QX_TRY(qx_attr_set_int(n, "to", w->tensor->dtype));
         *out = n->out[0];
     }
     if (f != FORM_NK_TRANSPOSE) return QX_OK;
     static const int64_t perm[2] = {1, 0};
-    QX_TRY(add(g, at, &(new_node){"Transpose", {n->out[0]}, 1, &w->value->type, w->tensor->dtype, w->value->name, "Transpose"}, &n));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"Transpose", {n->out[0]}, 1, &w->value->type, w->tensor->dtype, w->value->name, "Transpose"}, &n));
     QX_TRY(qx_attr_set_ints(n, "perm", perm, 2));
     *out = n->out[0];
     return QX_OK;
@@ -363,11 +342,11 @@ static qx_status rows_of_codes(qx_plan_item *it, qx_value *codes, qx_value *scal
     if (!name) return QX_E_NOMEM;
     QX_TRY(qx_weight_from_bytes(g->model, QX_DT_INT64, 1, &(int64_t){1}, &(int64_t){-1}, &last));
     QX_TRY(qx_init_add(g, name, last, &axes));
-    QX_TRY(add(g, n, &(new_node){"Gather", {codes, ids}, 2, like, codes->type.dtype, n->out[0]->name, "Gather"}, &q));
-    QX_TRY(add(g, n, &(new_node){"Gather", {scale, ids}, 2, &ids->type, type, n->out[0]->name, "GatherScale"}, &s));
+    QX_TRY(qx_node_put(g, n, &(qx_new_node){"Gather", {codes, ids}, 2, like, codes->type.dtype, n->out[0]->name, "Gather"}, &q));
+    QX_TRY(qx_node_put(g, n, &(qx_new_node){"Gather", {scale, ids}, 2, &ids->type, type, n->out[0]->name, "GatherScale"}, &s));
     qx_type one = ids->type;
     if (one.has_shape) one.rank = 0, one.has_shape = false;
-    QX_TRY(add(g, n, &(new_node){"Unsqueeze", {s->out[0], axes}, 2, &one, type, n->out[0]->name, "Unsqueeze"}, &s));
+    QX_TRY(qx_node_put(g, n, &(qx_new_node){"Unsqueeze", {s->out[0], axes}, 2, &one, type, n->out[0]->name, "Unsqueeze"}, &s));
     QX_TRY(qx_node_set_op(n, "", "DequantizeLinear"));
     QX_TRY(qx_node_set_in(n, 0, q->out[0]));
     QX_TRY(qx_node_set_in(n, 1, s->out[0]));
@@ -422,6 +401,9 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
     if (scale2) QX_TRY(block_scales(w, scale, scale2, &scale));
     if (f == FORM_NBITS) return all_to_nbits(pipe, w, codes, scale, zero);
     if (f == FORM_GATHER) return to_gather(pipe, it, codes, scale, zero);
+    bool rest = true;
+    if (f == FORM_INTEGER) QX_TRY(qx_dynamic_write(pipe, w, codes, scale, &rest));
+    if (!rest) return QX_OK;
     QX_TRY(all_rows_of_codes(pipe, w, codes, scale));
     if (!w->value->n_uses) return QX_OK;
     QX_TRY(dequantizer(pipe, it, f, codes, scale, zero, &dq));
@@ -432,7 +414,7 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
     return qx_value_replace_uses(w->value, dq, dq->def);
 }
 
-static qx_layout layout_of(form f) { return f == FORM_NBITS ? QX_LAYOUT_NBITS : f == FORM_SAME || f == FORM_GATHER ? QX_LAYOUT_SAME : QX_LAYOUT_NK; }
+static qx_layout layout_of(form f) { return f == FORM_NBITS ? QX_LAYOUT_NBITS : f == FORM_SAME || f == FORM_GATHER || f == FORM_INTEGER ? QX_LAYOUT_SAME : QX_LAYOUT_NK; }
 
 qx_status qx_emit_bytes(qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, bool external, int64_t *bytes)
 {

@@ -135,6 +135,7 @@ void qx_item_keep(qx_pipeline *pipe, qx_plan_item *it, qx_why why, const char *f
     }
     it->pass = NULL;
     it->act = QX_DT_UNDEFINED;
+    it->dynamic = QX_DYNAMIC_NONE;
     it->why = why;
     it->detail = text[0] ? qx_arena_strdup(pipe->model->arena, text) : NULL;
 }

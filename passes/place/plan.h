@@ -17,6 +17,10 @@
 #include "passes/linear/linear.h"
 #include "passes/pipeline.h"
 
+/* Of an input that is quantized when the model runs, what shares a scale. ROW: a token (symmetric); TENSOR: DynamicQuantizeLinear's UINT8 with a zero
+ * point, which ONNX Runtime fuses. */
+typedef enum qx_dynamic { QX_DYNAMIC_NONE, QX_DYNAMIC_ROW, QX_DYNAMIC_TENSOR } qx_dynamic;
+
 /* What becomes of one stored weight; shared by all linears that use it (tied weights once). */
 typedef struct qx_plan_weight {
     qx_value *value;          /* the initializer or the output of the Constant */
@@ -48,6 +52,7 @@ typedef struct qx_plan_item {
     bool rescaled;            /* its output carries a folded factor or lacks a branch: not comparable with the float model's */
     qx_value *x_stat;         /* value whose range statistics stand for x (same elements, through Reshape/Transpose) */
     qx_dtype act;             /* format of x; UNDEFINED: stays float */
+    qx_dynamic dynamic;       /* x is quantized when the model runs (and act is UNDEFINED) */
     float act_range;          /* largest |x| that the format shall reach, chosen on the output by a WEIGHTS pass; 0: by the format's own rule */
     float act_scale;          /* decided by the format pass in run(); > 0 when act is set */
     int32_t act_zero;         /* zero point of x (UINT8) */
@@ -79,6 +84,7 @@ struct qx_pipeline {
     qx_report *report;
     qx_decision *decisions; uint32_t n_decisions;
     struct qx_emit *emit;         /* emit.c: pairs and weights made so far */
+    struct qx_dynamic_input *dynamic; /* dynamic.c: inputs with codes so far */
     bool have_data;               /* there are samples or loaded statistics: optional statistics may be asked for */
     uint64_t stats_hash;          /* of what calibration found, before passes rescale it; 0: no data */
     bool no_stats;                /* dry run without statistics: scales are placeholders, nothing is written */

@@ -1,6 +1,7 @@
 /* scheme.c - what all formats do: settle items, ask for statistics, choose scales, write nodes. Decides everything before it changes
  * anything. */
 #include "passes/place/scheme.h"
+#include "passes/place/dynamic.h"
 #include "passes/place/second_level.h"
 
 #include <float.h>
@@ -44,14 +45,16 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
         return;
     }
     if (qx_rule_above_level(l, s->level)) { qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "level %g", s->level); return; }
-    if (s->act && !it->weight_only && l->x->type.kind == QX_KIND_TENSOR && !is_plain_float(l->x->type.dtype)) {
+    const bool takes_x = (s->act || s->dynamic) && !it->weight_only;
+    if (takes_x && l->x->type.kind == QX_KIND_TENSOR && !is_plain_float(l->x->type.dtype)) {
         qx_item_keep(p->pipe, it, QX_WHY_NOT_FLOAT, "input '%.80s' is %s", l->x->name, qx_dtype_get(l->x->type.dtype)->text);
         return;
     }
-    if (s->act && !it->weight_only && l->x->type.kind != QX_KIND_TENSOR) { qx_item_keep(p->pipe, it, QX_WHY_UNKNOWN_SHAPE, "type of '%.80s'", l->x->name); return; }
+    if (takes_x && l->x->type.kind != QX_KIND_TENSOR) { qx_item_keep(p->pipe, it, QX_WHY_UNKNOWN_SHAPE, "type of '%.80s'", l->x->name); return; }
     qx_why why = it->forced ? QX_WHY_NONE : qx_rule_size(l, s->family, detail, sizeof detail);
     if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
-    if (wants_eight(p, s, it)) { it->weight_only = true; return; }
+    if (wants_eight(p, s, it) || (s->dynamic && !qx_dynamic_fits(it, &why_detail))) it->weight_only = true;
+    if (it->weight_only) return;
     why = qx_emit_fits(p->pipe, it, &s->weight, &why_detail);
     if (why == QX_WHY_NONE) return;
     if (s->unblocked && !it->forced) why = takes_eight(p, it, detail, &why_detail);
@@ -84,6 +87,7 @@ static void fill_item(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     if (!w->spec.scale) w->spec.scale = w->tensor->dtype;
     w->format = eight ? "int8-weights" : s->name;
     it->act = it->weight_only ? QX_DT_UNDEFINED : s->act;
+    it->dynamic = it->weight_only ? QX_DYNAMIC_NONE : s->dynamic;
     qx_emit_prefer_blocks(p->pipe, it);
 }
 
@@ -316,7 +320,8 @@ static qx_status write_item(qx_pass *p, qx_plan_item *it)
         QX_TRY(qx_emit_pair(p->pipe, it->lin->x, it->act, it->act_scale, it->act_zero, &x));
         QX_TRY(qx_node_set_in(it->lin->node, it->lin->x_index, x));
     }
-    qx_applied(p, it->lin->node, it->weight->format);
+    const qx_scheme *s = p->state;
+    qx_applied(p, it->lin->node, it->dynamic ? s->name : it->weight->format);
     report_sharers(p, it);
     return QX_OK;
 }

@@ -12,6 +12,7 @@ typedef struct qx_scheme {
     bool importance;         /* weigh the search by E[x^2] when there is data */
     qx_dtype act;            /* QX_DT_UNDEFINED: weights only */
     float levels;            /* positive levels of act: 127, 448 */
+    qx_dynamic dynamic;      /* activations are quantized when the model runs (act is UNDEFINED) */
     bool act_zero;           /* activations with a zero point (UINT8) */
     bool act_zero_auto;      /* ... those of linear operators that lie mostly on one side of 0 */
     qx_range_options range;

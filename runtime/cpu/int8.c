@@ -152,7 +152,9 @@ static qx_status first_time(qx_call *c, state *st, int64_t n)
     const float *xs, *ws, *b;
     const int32_t *z;
     const qx_tensor *tw = c->in[QX_INT8_W_SCALE], *tb = c->in[QX_INT8_BIAS];
-    QX_TRY(qx_call_in_f32(c, QX_INT8_X_SCALE, &xs));
+    static const float one = 1;
+    xs = &one;
+    if (c->in[QX_INT8_X_SCALE]) QX_TRY(qx_call_in_f32(c, QX_INT8_X_SCALE, &xs));
     QX_TRY(qx_call_in_f32(c, QX_INT8_W_SCALE, &ws));
     QX_TRY(qx_q_zeros(c, c->in[QX_INT8_X_ZERO], &z));
     if (tw->numel != 1 && tw->numel != n) QX_CALL_FAIL(c, QX_E_SHAPE, "weight scale has %lld elements for %lld channels", (long long)tw->numel, (long long)n);
@@ -194,6 +196,25 @@ static qx_status describe(qx_call *c, const qx_int8_params *p, qx_int8_op *op, i
     return QX_OK;
 }
 
+typedef struct rows_job { float *y; const float *scale; int64_t m, n; } rows_job;
+
+static qx_status scale_row(void *user, int64_t r)
+{
+    const rows_job *j = user;
+    for (int64_t i = 0; i < j->n; i++) j->y[r * j->n + i] *= j->scale[r];
+    return QX_OK;
+}
+
+/* Scales of x that are one a row come last. */
+static qx_status scale_rows(qx_call *c, const qx_int8_op *op)
+{
+    rows_job j = {op->y, NULL, op->m, op->n};
+    if (c->n_in <= QX_INT8_ROW_SCALE) return QX_OK;
+    QX_TRY(qx_call_in_f32(c, QX_INT8_ROW_SCALE, &j.scale));
+    if (c->in[QX_INT8_ROW_SCALE]->numel != op->m) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld scales for %lld rows", (long long)c->in[QX_INT8_ROW_SCALE]->numel, (long long)op->m);
+    return qx_parallel(c->ctx, op->m, scale_row, &j);
+}
+
 qx_status qx_cpu_int8_linear(qx_call *c)
 {
     const qx_int8_params *p = c->fused;
@@ -211,7 +232,7 @@ qx_status qx_cpu_int8_linear(qx_call *c)
     if (k > QX_INT8_MAX_K) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "sums of %lld products may overflow 32 bits", (long long)k);
     QX_TRY(qx_call_state(c, sizeof *st, drop, (void **)&st));
     if (!st->scale) QX_TRY(first_time(c, st, op.n));
-    QX_TRY(qx_call_out_f32(c, 0, c->in[QX_INT8_X_SCALE]->dtype, rank, dims, &op.y));
+    QX_TRY(qx_call_out_f32(c, 0, c->in[QX_INT8_X_SCALE] ? c->in[QX_INT8_X_SCALE]->dtype : QX_DT_FLOAT, rank, dims, &op.y));
     if (qx_prod(dims, 0, rank) == 0) return QX_OK;
     op.x_type = x->dtype;
     op.x = x->data;
@@ -226,7 +247,7 @@ qx_status qx_cpu_int8_linear(qx_call *c)
         QX_TRY(qx_call_const_again(c, QX_INT8_W, (const void **)&op.w));
         QX_TRY(qx_dnnl_int8_run(c, &st->dnnl, &op, &done, &need_w));
     }
-    if (!done) return own_run(c, &op);
-    if (qx_call_can_read_again(c, QX_INT8_W)) qx_call_drop_const(c, QX_INT8_W);
-    return QX_OK;
+    if (!done) QX_TRY(own_run(c, &op));
+    else if (qx_call_can_read_again(c, QX_INT8_W)) qx_call_drop_const(c, QX_INT8_W);
+    return scale_rows(c, &op);
 }

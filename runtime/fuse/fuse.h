@@ -68,6 +68,7 @@ typedef enum qx_int8_kind { QX_INT8_MATMUL, QX_INT8_GEMM, QX_INT8_CONV } qx_int8
 enum { QX_FP8_BLOCK = 128 };
 typedef struct qx_int8_params { qx_int8_kind kind; bool w_nk, fp8, blocked; } qx_int8_params;
 enum { QX_INT8_X, QX_INT8_X_SCALE, QX_INT8_X_ZERO, QX_INT8_W, QX_INT8_W_SCALE, QX_INT8_BIAS, QX_INT8_INPUTS };
+enum { QX_INT8_ROW_SCALE = QX_INT8_INPUTS, QX_INT8_ROW_INPUTS }; /* one input more, instead of X_SCALE: a scale for each row of x (on the CPU) */
 qx_cpu_fn qx_cpu_wq_linear;
 typedef struct qx_wq_params { int64_t block; bool nk; } qx_wq_params; /* block 0: one scale a column, or one; nk: codes are [n, k] */
 enum { QX_WQ_X, QX_WQ_CODES, QX_WQ_SCALE, QX_WQ_ZERO, QX_WQ_BIAS, QX_WQ_INPUTS };
@@ -83,6 +84,9 @@ enum { QX_LINEAR_X, QX_LINEAR_W, QX_LINEAR_BIAS, QX_LINEAR_MUL, QX_LINEAR_ADD, Q
 typedef struct qx_linear_params { qx_act act; bool nk; /* W is stored [n, k] */ } qx_linear_params;
 qx_cpu_fn qx_cpu_row_norm; /* inputs x, gamma, beta (not when rms): normalisation of the last axis */
 typedef struct qx_norm_params { bool rms; float eps; } qx_norm_params;
+qx_cpu_fn qx_cpu_row_top;   /* input x: the largest |x| of each row */
+qx_cpu_fn qx_cpu_row_codes; /* inputs x, one scale a row: UINT8 codes */
+typedef struct qx_row_codes_params { int32_t zero; } qx_row_codes_params;
 qx_cpu_fn qx_cpu_rows_of; /* input: indices; the rows are read from the file, the table is never in memory */
 struct qx_weight;
 typedef struct qx_rows_params { const struct qx_weight *table; } qx_rows_params;

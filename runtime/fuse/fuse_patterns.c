@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/int8.h"
 #include "onnx/weight/weight.h"
 #include "runtime/fuse/fuse_match.h"
 
@@ -169,6 +170,70 @@ static qx_status build_geglu(qx_fuser *f, qx_rstep *s, const qx_match *m)
     NEW_PARAMS(f, p);
     *p = (qx_glu_params){((const qx_act_params *)f->act[high->id]->fused)->act, upper};
     return qx_fuse_set(f, s, qx_cpu_glu, p, &x, 1, s->out_value[0]);
+}
+
+/* ---- Products of rows that are quantized when the graph runs (passes/place/dynamic.c writes them) ---- */
+
+static qx_status build_row_top(qx_fuser *f, qx_rstep *s, const qx_match *m)
+{
+    static const char no_params;
+    const qx_value *x = letter(m, 'x'), *t = letter(m, 't');
+    const int rank = known_rank(x);
+    int64_t axis;
+    if (f->x->device || !is_float(x) || rank < 1 || !qx_attr_int(t->def, "keepdims", 1) || !one_axis(f, t->def, "axes", 1, rank, &axis) || axis != rank - 1) return QX_OK;
+    return qx_fuse_set(f, s, qx_cpu_row_top, &no_params, &x, 1, t);
+}
+
+/* s has one number a row of x, whatever the dims are. */
+static bool one_a_row(const qx_value *s, const qx_value *x)
+{
+    const int rank = known_rank(x);
+    if (rank < 1 || known_rank(s) != rank || s->type.dims[rank - 1].n != 1 || x->type.dims[rank - 1].n == 1) return false;
+    for (int i = 0; i + 1 < rank; i++) {
+        const qx_dim *a = &s->type.dims[i], *b = &x->type.dims[i];
+        if (a->n >= 0 || b->n >= 0 ? a->n != b->n : !a->sym || a->sym != b->sym) return false;
+    }
+    return true;
+}
+
+static qx_status build_row_codes(qx_fuser *f, qx_rstep *s, const qx_match *m)
+{
+    const qx_value *in[2] = {letter(m, 'x'), letter(m, 's')};
+    const double z = m->num[QX_LETTER('z')];
+    if (f->x->device || !is_float(in[0]) || !is_float(in[1]) || !one_a_row(in[1], in[0]) || s->out_value[0]->type.dtype != QX_DT_UINT8 || z < 0 || z > 255 || z != (int32_t)z) return QX_OK;
+    qx_row_codes_params *p;
+    NEW_PARAMS(f, p);
+    p->zero = (int32_t)z;
+    return qx_fuse_set(f, s, qx_cpu_row_codes, p, in, 2, s->out_value[0]);
+}
+
+/* Constant INT8 codes of a matrix, maybe turned; *nk: as stored they are [n, k]. NULL: something else. */
+static const qx_value *matrix_of_codes(const qx_fuser *f, const qx_value *v, bool *nk)
+{
+    int64_t n;
+    const qx_node *t = qx_fuse_is(qx_fuse_def(f, v), QX_OP_Transpose);
+    const int64_t *perm = t ? qx_attr_ints(t, "perm", &n) : NULL;
+    *nk = t != NULL;
+    if (perm && !(n == 2 && perm[0] == 1 && perm[1] == 0)) return NULL;
+    v = qx_fuse_behind(t ? t->in[0] : v);
+    const qx_weight *w = qx_fuse_const(v);
+    return w && w->rank == 2 && w->dtype == QX_DT_INT8 ? v : NULL;
+}
+
+static qx_status build_row_product(qx_fuser *f, qx_rstep *s, const qx_match *m)
+{
+    const qx_value *a = letter(m, 'a'), *scale = letter(m, 's'), *per = letter(m, 'w'), *z = letter(m, 'z');
+    bool nk;
+    const qx_value *b = matrix_of_codes(f, letter(m, 'b'), &nk);
+    const qx_weight *w = b ? qx_fuse_const(b) : NULL, *zero = qx_fuse_const(z), *ws = qx_fuse_const(per);
+    const qx_node *mm = letter(m, 'i')->def;
+    if (f->x->device || f->x->opt.simulate || !w || !zero || zero->numel != 1 || qx_node_in(mm, 3) || !ws || ws->rank != 1 || ws->dtype != QX_DT_FLOAT) return QX_OK;
+    if (ws->numel != w->dims[nk ? 0 : 1] || w->dims[nk ? 1 : 0] > QX_INT8_MAX_K || !is_float(scale) || !one_a_row(scale, a)) return QX_OK;
+    qx_int8_params *p;
+    NEW_PARAMS(f, p);
+    *p = (qx_int8_params){.kind = QX_INT8_MATMUL, .w_nk = nk};
+    const qx_value *in[QX_INT8_ROW_INPUTS] = {[QX_INT8_X] = a, [QX_INT8_X_ZERO] = qx_fuse_behind(z), [QX_INT8_W] = b, [QX_INT8_W_SCALE] = qx_fuse_behind(per), [QX_INT8_ROW_SCALE] = scale};
+    return qx_fuse_set(f, s, qx_cpu_int8_linear, p, in, QX_INT8_ROW_INPUTS, s->out_value[0]);
 }
 
 /* ---- The table ---- */

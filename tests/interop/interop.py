@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 
 ort.set_default_logger_severity(4)
-PRESETS = {"none": ["--passes", "none"], "int8-weights": ["--passes", "int8-weights"], "int8": ["--int8"], "int4": ["--int4"], "fp8": ["--fp8"]}
+PRESETS = {"none": ["--passes", "none"], "int8-dynamic": ["--passes", "int8-dynamic"], "int8-weights": ["--passes", "int8-weights"], "int8": ["--int8"], "int4": ["--int4"], "fp8": ["--fp8"]}
 EQUAL_DB = 55.0  # ONNX Runtime against us on the same file
 # Rounding ties: an activation that lies on the border of two codes may fall either way after a sum in another order, and then
 # differs by one step. What a step is worth depends on the format; below these nothing may fall.
