@@ -2,11 +2,12 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "passes/job/record.h"
 
 /* What an option's text becomes, and where in struct job it goes. */
-typedef enum target_type { T_TEXT, T_FLAG, T_LIST, T_I64, T_U64, T_F64, T_DIM, T_SET, T_TARGET, T_DEVICE, T_SIZE, T_PASSES } target_type;
+typedef enum target_type { T_TEXT, T_FLAG, T_LIST, T_PATTERNS, T_I64, T_U64, T_F64, T_DIM, T_SET, T_TARGET, T_DEVICE, T_SIZE, T_PASSES } target_type;
 
 enum {
 #define QX_JOB_OPTION(name, letter, kind, meta, def, help, type, offset, min, max, text) +1
@@ -103,6 +104,41 @@ static qx_status add_setting(qx_job_args *a, const char *value)
     return QX_OK;
 }
 
+static qx_status add_one(qx_job_args *a, const row *r, const char *value) { return r->type == T_SET ? add_setting(a, value) : add_text(a, r->offset, value); }
+
+/* One value a line; empty lines and those that start with '#' say nothing. Values stay in the arena: patterns point into them. */
+static qx_status add_lines(qx_job_args *a, const row *r, const char *path, char *text)
+{
+    int64_t number = 1;
+    for (char *line = text; *line; number++) {
+        const size_t n = strcspn(line, "\n"), blank = strspn(line, " \t\r");
+        char *next = line + n + (line[n] == '\n'), *end = line + n;
+        while (end > line && strchr(" \t\r", end[-1])) end--;
+        if (blank < n && line[blank] != '#' && end > line + blank) {
+            const char *value = qx_arena_strndup(a->arena, line + blank, (size_t)(end - line) - blank);
+            if (!value) return QX_E_NOMEM;
+            const qx_status st = add_one(a, r, value);
+            if (st != QX_OK) return qx_note(a->ctx, st, "'%s', line %lld", path, (long long)number);
+        }
+        line = next;
+    }
+    return QX_OK;
+}
+
+/* "@FILE" stands for the lines of FILE. */
+static qx_status add_value(qx_job_args *a, const row *r, const char *value)
+{
+    enum { MOST = 4 << 20 };
+    char *text;
+    size_t len;
+    if (value[0] != '@') return add_one(a, r, value);
+    const qx_status read = qx_file_slurp(a->ctx, value + 1, MOST, &text, &len);
+    if (read != QX_OK) return qx_note(a->ctx, read, "--%s %s", r->arg.name, value);
+    const qx_status st = strlen(text) == len ? add_lines(a, r, value + 1, text) : qx_fail(a->ctx, QX_E_FORMAT, "--%s %s: a NUL byte at %zu: not a text file", r->arg.name, value, strlen(text));
+    qx_free(a->ctx, text);
+    return st;
+}
+
 static qx_status no_preset(qx_job_args *a, const char *value)
 {
     int n;
@@ -162,8 +198,8 @@ static qx_status set_row(qx_job_args *a, const row *r, const char *value)
     switch (r->type) {
     case T_TEXT: *(const char **)(void *)field = value; return QX_OK;
     case T_LIST: return add_text(a, r->offset, value);
+    case T_PATTERNS: case T_SET: return add_value(a, r, value);
     case T_DIM: return add_dim(a, value);
-    case T_SET: return add_setting(a, value);
     case T_PASSES: return r->arg.kind == QX_ARG_FLAG && strcmp(value, "0") == 0 ? QX_OK : set_passes(a, r, value);
     case T_TARGET: return qx_target_parse(a->ctx, value, &a->opt.target);
     case T_DEVICE: return qx_exec_set_device(a->ctx, value, &a->opt.exec) == QX_OK ? QX_OK : qx_note(a->ctx, QX_E_USAGE, "--device");

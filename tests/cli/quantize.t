@@ -138,6 +138,24 @@ The whole job: the output's name, what is printed, the files that appear, and ev
          1 node   int8-weights
          1 node   int4 block 32
     hint    rounded without samples; with them (--calib FILE.npz|DIR) GPTQ makes up for much of the loss
+  $ printf '# layers\n\n fc1*=int8-weights \r\nfc2*=float' > list; qonnx quantize model.onnx --int4 --set @list -q -o listed.onnx; qonnx quantize model.onnx --int4 --set "fc1*=int8-weights" --set "fc2*=float" -q -o named.onnx; cmp listed.onnx named.onnx && echo same bytes
+  same bytes
+  $ rm list; qonnx quantize model.onnx --like listed.onnx -q -o again2.onnx && cmp again2.onnx listed.onnx && echo same bytes
+  same bytes
+  $ printf 'fc1*=int8-weights\nfc2*\n' > list; qonnx quantize model.onnx --int4 --set @list
+  qonnx quantize: 'list', line 2: --set 'fc2*': write PATTERN=FORMAT, as in --set "lm_head*=int8"
+  [2]
+  $ qonnx quantize model.onnx --int4 --exclude @list.not
+  qonnx quantize: --exclude @list.not: 'list.not': cannot open: No such file or directory
+  [1]
+  $ qonnx quantize model.onnx --int4 --set @model.onnx
+  qonnx quantize: --set @model.onnx: a NUL byte at 614: not a text file
+  [1]
+  $ printf 'fc1*\n' > list; qonnx quantize model.onnx --int4 --exclude @list -n -q --json | grep -c '"reason": "excluded: --exclude fc1\*"'
+  1
+  $ qonnx quantize model.onnx --tensor-type-file list
+  qonnx quantize: unknown option '--tensor-type-file'; here: --set @FILE (lines PATTERN=FORMAT)
+  [2]
   $ qonnx quantize $MODELS/llama-dynamo/model.onnx --int4 --dry-run 2>/dev/null | grep -m 1 down_proj
   m\.model\.layers\.0\.mlp\.down_proj \(node_linear_6\) .* int4 block 32 .* (re)
   $ qonnx quantize model.onnx --passes none -q -o same.onnx; cmp same.onnx model.onnx && echo identical
