@@ -89,50 +89,67 @@ static int branch_of(const qx_node *add, ancestors room[2])
     return x ? 0 : 1;
 }
 
-typedef struct finder { qx_pass *p; const qx_scheme *s; qx_stats *stats; ancestors *room; bool writing; } finder;
-
 static bool quantizes(const qx_pass *p, const qx_node *conv)
 {
     const qx_plan_item *it = conv ? qx_plan_item_of(p->pipe->plan, conv) : NULL;
     return it && it->pass == p;
 }
 
-static qx_status write_skip(finder *f, qx_node *add, uint32_t skip)
+/* An embedding of the timestep is added to all pixels of a channel: [N,C,1,1] is no skip. */
+static bool is_broadcast(const qx_type *a, const qx_type *b)
 {
-    float scale;
-    int32_t zero;
-    char detail[120];
-    qx_value *out;
-    qx_why why = qx_scheme_act_scale(f->p, f->s, f->stats, qx_same_elements(add->in[skip]), &scale, &zero, detail);
-    if (qx_skipf(f->p, add, why, "skip input%s%s", *detail ? ": " : "", detail)) return QX_OK;
-    QX_TRY(qx_emit_pair(f->p->pipe, add->in[skip], f->s->act, scale, zero, &out));
-    QX_TRY(qx_node_set_in(add, skip, out));
-    qx_applied(f->p, add, f->s->name);
-    return QX_OK;
+    if (!a->has_shape || !b->has_shape) return false;
+    if (a->rank != b->rank) return true;
+    for (int i = 0; i < a->rank; i++)
+        if ((a->dims[i].n == 1) != (b->dims[i].n == 1)) return true;
+    return false;
 }
+
+typedef struct finder { qx_pass *p; const qx_scheme *s; qx_stats *stats; ancestors *room; qx_skips *found; int64_t cap; } finder;
 
 static qx_status visit(void *user, qx_node *n)
 {
     finder *f = user;
     if (n->op->id != QX_OP_Add || n->graph->function) return QX_OK;
-    int branch = branch_of(n, f->room);
+    const int branch = branch_of(n, f->room);
     if (branch < 0 || !quantizes(f->p, backbone(n->in[branch]))) return QX_OK;
-    const qx_value *skip = n->in[1 - branch];
-    if (skip->type.kind != QX_KIND_TENSOR || n->in[branch]->type.dtype != skip->type.dtype) return QX_OK;
-    if (f->writing) return write_skip(f, n, (uint32_t)(1 - branch));
-    return qx_scheme_want_range(f->s, f->stats, qx_same_elements((qx_value *)skip));
+    qx_value *skip = n->in[1 - branch];
+    const qx_type *t = &skip->type, *other = &n->in[branch]->type;
+    if (t->kind != QX_KIND_TENSOR || other->dtype != t->dtype || is_broadcast(t, other)) return QX_OK;
+    QX_TRY(qx_arena_grow(f->p->pipe->model->arena, (void **)&f->found->items, f->found->count, &f->cap, sizeof *f->found->items));
+    f->found->items[f->found->count++] = (qx_skip_input){n, (uint32_t)(1 - branch)};
+    return qx_scheme_want_range(f->s, f->stats, qx_same_elements(skip));
 }
 
-/* Only the skip of an Add whose input does not come from another pair is looked at, so both phases see the same graph: run() comes before
- * the items are rewritten. */
-static qx_status each_add(qx_pass *p, qx_stats *stats, const qx_scheme *s, bool writing)
+qx_status qx_residual_plan(qx_pass *p, qx_stats *stats, qx_scheme *s)
 {
-    finder f = {p, s, stats, NULL, writing};
+    finder f = {p, s, stats, NULL, &s->skips, 0};
     QX_TRY(qx_alloc_array(p->ctx, 2, sizeof *f.room, (void **)&f.room));
-    qx_status st = qx_model_each_node(p->pipe->model, visit, &f);
+    const qx_status st = qx_model_each_node(p->pipe->model, visit, &f);
     qx_free(p->ctx, f.room);
     return st;
 }
 
-qx_status qx_residual_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s) { return each_add(p, stats, s, false); }
-qx_status qx_residual_run(qx_pass *p, qx_stats *stats, const qx_scheme *s) { return each_add(p, stats, s, true); }
+static qx_status write_skip(qx_pass *p, qx_stats *stats, const qx_scheme *s, const qx_skip_input *at)
+{
+    float scale;
+    int32_t zero;
+    char detail[120];
+    qx_value *skip = at->add->in[at->index], *out;
+    const qx_why why = qx_scheme_act_scale(p, s, stats, qx_same_elements(skip), &scale, &zero, detail);
+    if (qx_skipf(p, at->add, why, "skip input%s%s", *detail ? ": " : "", detail)) return QX_OK;
+    QX_TRY(qx_emit_pair(p->pipe, skip, s->act, scale, zero, &out));
+    QX_TRY(qx_node_set_in(at->add, at->index, out));
+    qx_applied(p, at->add, s->name);
+    return QX_OK;
+}
+
+/* What plan() found: passes in between change the graph, and the search for a common ancestor with it. A branch whose convolution was dropped since is left alone. */
+qx_status qx_residual_run(qx_pass *p, qx_stats *stats, const qx_scheme *s)
+{
+    for (int64_t i = 0; i < s->skips.count; i++) {
+        const qx_skip_input *at = &s->skips.items[i];
+        if (quantizes(p, backbone(at->add->in[1 - at->index]))) QX_TRY(write_skip(p, stats, s, at));
+    }
+    return QX_OK;
+}

@@ -5,6 +5,10 @@
 #include "passes/place/emit.h"
 #include "passes/place/rules.h"
 
+/* An Add of a convolution network and its input that comes past the convolutions. */
+typedef struct qx_skip_input { qx_node *add; uint32_t index; } qx_skip_input;
+typedef struct qx_skips { qx_skip_input *items; int64_t count; } qx_skips;
+
 typedef struct qx_scheme {
     const char *name;        /* for reports: "int8", "int4 block 32" */
     qx_family family;        /* size rules */
@@ -25,6 +29,7 @@ typedef struct qx_scheme {
     bool keep_end;           /* convolutions of a UNet's first down and last up block: x stays float */
     int end_block;           /* its number, -1: none; found by qx_scheme_plan */
     bool residual;           /* skip inputs of residual Adds in convolution networks */
+    qx_skips skips;          /* those; found by qx_scheme_plan */
     bool concat;             /* one scale for a Concat and its inputs */
 } qx_scheme;
 
@@ -63,7 +68,7 @@ bool qx_scheme_keep_end(const qx_pass *p);
 qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
 qx_status qx_attention_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s);
 /* residual.c: skip inputs of residual Adds. */
-qx_status qx_residual_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
+qx_status qx_residual_plan(qx_pass *p, qx_stats *stats, qx_scheme *s);
 qx_status qx_residual_run(qx_pass *p, qx_stats *stats, const qx_scheme *s);
 /* concat.c: one scale for a Concat's output and its inputs, where those have pairs. After the scales are decided. */
 qx_status qx_concat_share(qx_pass *p);

@@ -84,6 +84,8 @@ static const row between[] = {
     {"a residual block for runtimes that do not fuse it", "int8", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/Add\"] f = Add(a, x) y = Relu(f) }", NULL, "/1/Conv 2 "},
     {"five residual blocks", "int8\ntarget tensorrt", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ " BLOCK(1, "x", "p1") BLOCK(2, "p1", "p2") BLOCK(3, "p2", "p3") BLOCK(4, "p3", "p4") BLOCK(5, "p4", "y") "}", NULL,
      "/1a/Conv 2 /1b/Conv 2 /1/Add 1 /2a/Conv 2 /2b/Conv 2 /2/Add 1 /3a/Conv 2 /3b/Conv 2 /3/Add 1 /4a/Conv 2 /4b/Conv 2 /4/Add 1 /5a/Conv 2 /5b/Conv 2 /5/Add 1 "},
+    {"a timestep added to all pixels is no skip", "int8\ntarget tensorrt", "g (float[n,16,h,w] x, float[n,16,1,1] t) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/Add\"] b = Add(a, t) c = Relu(b) "
+     "[\"/2/Conv\"] y = Conv" PADDED "(c, w2) }", NULL, "/1/Conv 2 /2/Conv 2 "},
     {"SiLU on the residual branch", "int8\ntarget tensorrt", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ r = Relu(x) [\"/1/Conv\"] a = Conv" PADDED "(r, w1) b = Sigmoid(a) m = Mul(a, b) [\"/Add\"] f = Add(m, r) y = Relu(f) }",
      NULL, "/1/Conv 2 /Add 1 "},
     {"a transformer's residual", "int8\ntarget tensorrt", "g (float[4,32] x) => (y) <float[32,32] w = random(1), float[32,32] v = random(2)> { [\"/1\"] a = MatMul(x, w) b = Relu(a) [\"/2\"] c = MatMul(b, v) "
