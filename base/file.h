@@ -23,6 +23,9 @@ qx_status qx_file_map(qx_file *f, const uint8_t **out);
 /* Reads a whole file of at most `cap` bytes into a NUL-terminated block (qx_free). */
 qx_status qx_file_slurp(qx_ctx *ctx, const char *path, size_t cap, char **out, size_t *len);
 
+/* E_IO when the folder of path cannot be written, so that a long job says so at its start. */
+qx_status qx_file_check_folder(qx_ctx *ctx, const char *path);
+
 typedef struct qx_outset qx_outset;
 typedef struct qx_out qx_out;
 qx_status qx_outset_new(qx_ctx *ctx, qx_outset **out);

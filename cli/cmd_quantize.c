@@ -2,6 +2,7 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "cli/device.h"
 #include "cli/report.h"
 
@@ -76,6 +77,7 @@ static qx_status quantize(cli *c, qx_job_args *a, qx_report *r)
     const qx_quantize_options *opt;
     QX_TRY(set_options(c, a));
     QX_TRY(qx_job_args_options(a, &opt));
+    if (cli_value(c, "report")) QX_TRY(qx_file_check_folder(c->ctx, cli_value(c, "report")));
     qx_quantize_options full = *opt;
     full.input = c->args[0];
     qx_status st = qx_quantize_file(c->ctx, &full, r);

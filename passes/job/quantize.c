@@ -1,11 +1,10 @@
-/* quantize.c - the whole job: read, plan, calibrate, rewrite, write, verify, report. A failure at any point leaves no output. */
-#include <errno.h>
+/* quantize.c - the whole job: read, plan, calibrate, rewrite, write, verify, report. A failure up to the writing leaves no output; one behind it (of
+ * verification) leaves the whole file, and says so. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/thread.h"
 #include "passes/job/find.h"
@@ -289,11 +288,10 @@ static qx_status gate(job *j)
 static qx_status check_output(const job *j)
 {
     struct stat st;
-    const char *slash = strrchr(j->output, '/');
+    const char *const beside[] = {j->opt->save_stats, j->opt->resume, j->opt->frontier, j->opt->dry_run ? NULL : j->output};
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++)
+        if (beside[i]) QX_TRY(qx_file_check_folder(j->ctx, beside[i]));
     if (j->opt->dry_run) return QX_OK;
-    const char *dir = !slash ? "." : slash == j->output ? "/" : qx_arena_strndup(j->report->arena, j->output, (size_t)(slash - j->output));
-    if (!dir) return QX_E_NOMEM;
-    if (access(dir, W_OK) != 0) QX_FAIL(j->ctx, QX_E_IO, "'%s' cannot be written: folder '%s': %s", j->output, dir, strerror(errno));
     if (j->opt->force || stat(j->output, &st) != 0) return QX_OK;
     QX_FAIL(j->ctx, QX_E_USAGE, "'%s' is there already (--force replaces it)", j->output);
 }
@@ -316,7 +314,8 @@ static qx_status run_job(job *j)
     if (j->opt->frontier) QX_TRY(qx_frontier_png(j->report, j->opt->frontier));
     qx_stats_free(j->stats); /* rows and Gram matrices: verification needs the memory for two models */
     j->stats = NULL;
-    QX_TRY(verify(j));
+    const qx_status verified = verify(j);
+    if (verified != QX_OK) return qx_note(j->ctx, verified, "'%s' is written and whole, but not verified", j->output);
     QX_TRY(qx_hints_add(j->report, j->model, j->pipe, j->opt, j->samples));
     return qx_arena_status(j->report->arena);
 }
