@@ -1,8 +1,6 @@
 /* kv_find.c - finds caches, and what a quantized cache is read with; see kv_cache.h. */
 #include <string.h>
 
-#include "kernels/quant.h"
-#include "onnx/weight/weight.h"
 #include "passes/kv_cache.h"
 
 static bool is_float(const qx_type *t) { return t->kind == QX_KIND_TENSOR && (t->dtype == QX_DT_FLOAT || t->dtype == QX_DT_FLOAT16 || t->dtype == QX_DT_BFLOAT16); }
@@ -89,43 +87,4 @@ qx_status qx_kv_find(qx_model *m, qx_kv_pair **out, int64_t *n)
     }
     *out = list;
     return QX_OK;
-}
-
-/* ---- of a model that is quantized ---------------------------------------------------------------------------------------------- */
-
-static const qx_weight *scale_behind(const qx_value *v, int depth)
-{
-    for (const qx_use *u = v->uses; u; u = u->next) {
-        const qx_node *n = u->node;
-        if (n->op->id == QX_OP_DequantizeLinear && u->index == 0) return qx_value_const(n->in[1]);
-        if (n->op->id == QX_OP_ms_GroupQueryAttention && (u->index == 3 || u->index == 4)) return qx_node_in(n, u->index + 9) ? qx_value_const(n->in[u->index + 9]) : NULL;
-        const bool copy = n->op->id == QX_OP_Concat || n->op->id == QX_OP_Identity;
-        const qx_weight *w = copy && depth < 4 ? scale_behind(n->out[0], depth + 1) : NULL;
-        if (w) return w;
-    }
-    return NULL;
-}
-
-const qx_weight *qx_kv_scale(const qx_value *past)
-{
-    const qx_dtype t = past->type.dtype;
-    if (past->type.kind != QX_KIND_TENSOR || (t != QX_DT_INT8 && t != QX_DT_FLOAT8E4M3FN) || !strstr(past->name, "past")) return NULL;
-    return scale_behind(past, 0);
-}
-
-qx_status qx_kv_encode_input(qx_ctx *ctx, const qx_value *past, const qx_tensor *from, qx_tensor *to)
-{
-    const qx_weight *scale = qx_kv_scale(past);
-    const int64_t cols = from->rank ? from->dims[from->rank - 1] : 1;
-    float *s = NULL;
-    if (!scale || (scale->numel != 1 && scale->numel != cols)) QX_FAIL(ctx, QX_E_SHAPE, "input '%s': no scale that fits %lld channels", past->name, (long long)cols);
-    QX_TRY(qx_tensor_new(ctx, to, past->type.dtype, from->rank, from->dims));
-    qx_status st = qx_alloc_array(ctx, (size_t)scale->numel, sizeof *s, (void **)&s);
-    if (st == QX_OK) st = qx_weight_read_f32(ctx, scale, 0, scale->numel, s);
-    const int64_t rows = cols ? from->numel / cols : 0;
-    const qx_quant q = {.grid = {rows, cols, rows, scale->numel == 1 ? cols : 1}, .format = {.codes = past->type.dtype}, .scale = s};
-    if (st == QX_OK && from->numel && !qx_quantize(&q, from->dtype, from->data, to->data)) st = qx_fail(ctx, QX_E_TYPE, "input '%s': %s cannot be quantized", past->name, qx_dtype_get(from->dtype)->text);
-    qx_free(ctx, s);
-    if (st != QX_OK) qx_tensor_free(ctx, to);
-    return st;
 }

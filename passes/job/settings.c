@@ -267,6 +267,17 @@ static qx_status set_level(qx_job_args *a)
     return st == QX_OK ? QX_OK : qx_note(a->ctx, st, "--level");
 }
 
+/* --io int8 is short for a last pass "io". */
+static qx_status add_io(qx_job_args *a)
+{
+    qx_quantize_options *o = &a->opt;
+    const bool codes = o->io && strcmp(o->io, "int8") == 0;
+    if (o->io && !codes && strcmp(o->io, "float") != 0) QX_FAIL(a->ctx, QX_E_USAGE, "--io '%s': write float or int8", o->io);
+    if (codes && o->passes && !(o->passes = qx_arena_printf(a->arena, "%s,io", o->passes))) return QX_E_NOMEM;
+    o->io = NULL;
+    return QX_OK;
+}
+
 static bool was_given(void *user, const char *name)
 {
     const bool *given = user;
@@ -296,6 +307,7 @@ qx_status qx_job_args_options(qx_job_args *a, const qx_quantize_options **out)
     a->with_text = NULL;
     QX_TRY(add_mixed(a));
     QX_TRY(set_level(a));
+    QX_TRY(add_io(a));
     if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx");
     o->samples.paths = a->lists[L_CALIB]; o->samples.n_paths = a->n_lists[L_CALIB];
     o->include = a->lists[L_INCLUDE]; o->n_include = a->n_lists[L_INCLUDE];

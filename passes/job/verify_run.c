@@ -7,7 +7,7 @@
 #include "base/map.h"
 #include "base/spool.h"
 #include "passes/job/job.h"
-#include "passes/kv_cache.h"
+#include "passes/coded.h"
 #include "passes/job/verify_outputs.h"
 
 enum { PLACES = 4096, WORST = 10, MAX_LAYERS = 4096 }; /* PLACES: of all samples together */
@@ -74,7 +74,7 @@ static qx_status choose_layers(verifier *f, qx_model *before, qx_model *after, c
         const char *name = node->name[0] ? node->name : a ? a->name : "";
         const qx_report_node *rn = qx_map_get(formats, name);
         qx_value *b = a && rn ? qx_graph_find(after->graph, a->name) : NULL;
-        if (!b || !f->ends.can[a->id] || f->n_layers == MAX_LAYERS || f->n_layers == n) continue;
+        if (!b || b->type.dtype != a->type.dtype || !f->ends.can[a->id] || f->n_layers == MAX_LAYERS || f->n_layers == n) continue;
         f->watched[0][f->n_layers] = a;
         f->watched[1][f->n_layers] = b;
         f->layers[f->n_layers++] = (layer){.name = rn->name, .op = rn->op, .format = rn->format, .scope = rn->scope};
@@ -127,23 +127,32 @@ static qx_status get_tensor(qx_ctx *ctx, qx_spool *s, qx_tensor *t)
     return st == QX_OK ? qx_spool_get(s, t->data, t->bytes) : st;
 }
 
+static bool is_float(qx_dtype t) { return t == QX_DT_FLOAT || t == QX_DT_FLOAT16 || t == QX_DT_BFLOAT16; }
+
+/* Codes are compared as the floats they stand for. */
 static qx_status compare(verifier *f, int i, const qx_tensor *b)
 {
-    qx_tensor a = {0};
-    const qx_status st = get_tensor(f->ctx, f->floats, &a);
-    if (st == QX_OK) qx_meter_add(&f->outputs[i], &a, b);
+    qx_coded c;
+    qx_tensor a = {0}, decoded = {0};
+    const qx_value *v = qx_graph_find(f->after->graph, f->ends.names[i]);
+    qx_status st = get_tensor(f->ctx, f->floats, &a);
+    const bool coded = st == QX_OK && is_plain(&a) && is_float(a.dtype) && v && qx_coded_output(v, &c);
+    if (coded) st = qx_coded_decode(f->ctx, &c, b, &decoded);
+    if (st == QX_OK) qx_meter_add(&f->outputs[i], &a, coded ? &decoded : b);
     if (is_plain(&a)) qx_free(f->ctx, a.data);
+    qx_tensor_free(f->ctx, &decoded);
     return st;
 }
 
-/* A sample for the quantized model: caches that it takes as codes are encoded. */
+/* A sample for the quantized model: what it takes as codes is encoded. */
 static qx_status coded_feeds(verifier *f, const qx_feed *feeds, int n, qx_feed *out, qx_tensor *codes)
 {
     for (int i = 0; i < n; i++) {
+        qx_coded c;
         const qx_value *v = qx_graph_find(f->after->graph, feeds[i].name);
         out[i] = feeds[i];
-        if (!v || v->type.dtype == feeds[i].tensor->dtype || !qx_kv_scale(v)) continue;
-        QX_TRY(qx_kv_encode_input(f->ctx, v, feeds[i].tensor, &codes[i]));
+        if (!v || v->type.dtype == feeds[i].tensor->dtype || !qx_coded_input(v, &c)) continue;
+        if (qx_coded_encode(f->ctx, &c, feeds[i].tensor, &codes[i]) != QX_OK) return qx_note(f->ctx, QX_E_SHAPE, "input '%s'", v->name);
         out[i].tensor = &codes[i];
     }
     return QX_OK;

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "passes/kv_cache.h"
+#include "passes/coded.h"
 #include "passes/pipeline.h"
 
 #define DATA TEST_SOURCE_DIR "/tests/data/cache/"
@@ -140,17 +140,17 @@ static void encoding(void **state)
     quantize(*state, "concat", "kv-cache", out, 30);
     OK(qx_model_read(*state, out, NULL, &m));
     const qx_value *past = qx_graph_find(m->graph, past_names[1]);
-    const qx_weight *w = qx_kv_scale(past);
-    assert_non_null(w);
-    OK(qx_weight_read_f32(*state, w, 0, 1, &scale));
+    qx_coded c;
+    assert_true(qx_coded_input(past, &c));
+    OK(qx_weight_read_f32(*state, c.scale, 0, 1, &scale));
     OK(qx_tensor_new(*state, &from, QX_DT_FLOAT, 4, (int64_t[]){1, 1, 1, HEAD}));
     for (int i = 0; i < HEAD; i++) ((float *)from.data)[i] = scale * ((float)(i * 20) - 150.4f);
-    OK(qx_kv_encode_input(*state, past, &from, &to));
+    OK(qx_coded_encode(*state, &c, &from, &to));
     for (int i = 0; i < HEAD; i++) {
         const double x = (double)(((float *)from.data)[i] / scale);
         assert_int_equal(((int8_t *)to.data)[i], (int)fmin(fmax(rint(x), -128), 127));
     }
-    assert_null(qx_kv_scale(qx_graph_find(m->graph, "input_ids")));
+    assert_false(qx_coded_input(qx_graph_find(m->graph, "input_ids"), &c));
     qx_tensor_free(*state, &from);
     qx_tensor_free(*state, &to);
     qx_model_free(m);

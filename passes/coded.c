@@ -1,0 +1,81 @@
+/* coded.c - see coded.h. Scales are found by dataflow: names may be anything. */
+#include "passes/coded.h"
+
+#include "kernels/quant.h"
+#include "onnx/weight/weight.h"
+
+static bool is_code(qx_dtype t) { return t == QX_DT_INT8 || t == QX_DT_UINT8 || t == QX_DT_FLOAT8E4M3FN; }
+
+static bool take(qx_coded *out, qx_dtype codes, const qx_value *scale, const qx_value *zero)
+{
+    const qx_weight *s = scale ? qx_value_const(scale) : NULL, *z = zero ? qx_value_const(zero) : NULL;
+    if (!s || (zero && !z) || (z && z->numel != s->numel)) return false;
+    *out = (qx_coded){codes, s, z};
+    return true;
+}
+
+static bool read_with(const qx_value *v, qx_dtype codes, int depth, qx_coded *out)
+{
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        const qx_node *n = u->node;
+        if (n->op->id == QX_OP_DequantizeLinear && u->index == 0) return take(out, codes, n->in[1], qx_node_in(n, 2));
+        if (n->op->id == QX_OP_ms_GroupQueryAttention && (u->index == 3 || u->index == 4)) return take(out, codes, qx_node_in(n, u->index + 9), NULL);
+        const bool copy = n->op->id == QX_OP_Concat || n->op->id == QX_OP_Identity;
+        if (copy && depth < 4 && read_with(n->out[0], codes, depth + 1, out)) return true;
+    }
+    return false;
+}
+
+bool qx_coded_input(const qx_value *v, qx_coded *out)
+{
+    return v->is_input && v->type.kind == QX_KIND_TENSOR && is_code(v->type.dtype) && read_with(v, v->type.dtype, 0, out);
+}
+
+bool qx_coded_output(const qx_value *v, qx_coded *out)
+{
+    if (v->type.kind != QX_KIND_TENSOR || !is_code(v->type.dtype) || !v->def || v->def->op->id != QX_OP_QuantizeLinear) return false;
+    return take(out, v->type.dtype, v->def->in[1], qx_node_in(v->def, 2));
+}
+
+static qx_status read_zero(qx_ctx *ctx, const qx_weight *w, int32_t *zero)
+{
+    float *z;
+    QX_TRY(qx_alloc_array(ctx, (size_t)w->numel, sizeof *z, (void **)&z));
+    const qx_status st = qx_weight_read_f32(ctx, w, 0, w->numel, z);
+    for (int64_t i = 0; i < w->numel && st == QX_OK; i++) zero[i] = (int32_t)z[i];
+    qx_free(ctx, z);
+    return st;
+}
+
+static qx_status convert(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_tensor *to, float *scale, int32_t *zero)
+{
+    const int64_t n = c->scale->numel, cols = from->rank ? from->dims[from->rank - 1] : 1, rows = cols ? from->numel / cols : 0;
+    const qx_quant q = {.grid = {rows, cols, rows, n == 1 ? cols : 1}, .format = {.codes = c->codes}, .scale = scale, .zero = c->zero ? zero : NULL};
+    QX_TRY(qx_weight_read_f32(ctx, c->scale, 0, n, scale));
+    if (c->zero) QX_TRY(read_zero(ctx, c->zero, zero));
+    if (!from->numel) return QX_OK;
+    const bool done = is_code(to->dtype) ? qx_quantize(&q, from->dtype, from->data, to->data) : qx_dequantize(&q, from->data, to->dtype, to->data);
+    if (!done) QX_FAIL(ctx, QX_E_TYPE, "%s cannot become %s", qx_dtype_get(from->dtype)->text, qx_dtype_get(to->dtype)->text);
+    return QX_OK;
+}
+
+static qx_status turn(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_dtype dtype, qx_tensor *to)
+{
+    const int64_t n = c->scale->numel, cols = from->rank ? from->dims[from->rank - 1] : 1;
+    float *scale = NULL;
+    int32_t *zero = NULL;
+    qx_status st;
+    if (n != 1 && n != cols) QX_FAIL(ctx, QX_E_SHAPE, "%lld scales do not fit %lld channels", (long long)n, (long long)cols);
+    QX_TRY(qx_tensor_new(ctx, to, dtype, from->rank, from->dims));
+    QX_TRY_GOTO(st, qx_alloc_array(ctx, (size_t)n, sizeof *scale, (void **)&scale));
+    QX_TRY_GOTO(st, qx_alloc_array(ctx, (size_t)n, sizeof *zero, (void **)&zero));
+    st = convert(ctx, c, from, to, scale, zero);
+done:
+    qx_free(ctx, scale);
+    qx_free(ctx, zero);
+    if (st != QX_OK) qx_tensor_free(ctx, to);
+    return st;
+}
+
+qx_status qx_coded_encode(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_tensor *to) { return turn(ctx, c, from, c->codes, to); }
+qx_status qx_coded_decode(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_tensor *to) { return turn(ctx, c, from, QX_DT_FLOAT, to); }

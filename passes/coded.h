@@ -1,0 +1,17 @@
+/* coded.h - inputs and outputs of a graph that are codes (kv-cache, io), and the floats they stand for: for runs that compare with the float model. */
+#ifndef QX_PASSES_CODED_H
+#define QX_PASSES_CODED_H
+
+#include "passes/pass.h"
+#include "runtime/tensor.h"
+
+typedef struct qx_coded { qx_dtype codes; const qx_weight *scale, *zero; } qx_coded; /* scale: scalar, or one a channel of the last axis; zero NULL: 0 */
+/* What an input's codes are read with; false: it is no input of codes. */
+bool qx_coded_input(const qx_value *v, qx_coded *out);
+/* What an output's codes were made with; false: it is none. */
+bool qx_coded_output(const qx_value *v, qx_coded *out);
+/* A float tensor as codes, and back (float32). E_SHAPE when the scales do not fit its last axis. */
+qx_status qx_coded_encode(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_tensor *to);
+qx_status qx_coded_decode(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_tensor *to);
+
+#endif

@@ -1,0 +1,70 @@
+"""io.py --qonnx PATH --models DIR - files whose inputs and outputs are codes (--io int8), run in ONNX Runtime on codes made here: what comes out must stand for what the
+float model gives, and be what our executor gives. DIR holds the bundled models. Prints a line a row; exits 1 when one fails."""
+import argparse, sys, tempfile
+from pathlib import Path
+import numpy as np
+import onnx
+from onnx import numpy_helper as nh
+from interop import call, feeds, ours, session, sqnr
+
+ROWS = [("micro-sdxl/vae_decoder", "int8", "generic", 28), ("micro-sdxl/vae_decoder", "int8-weights", "ort", 30), ("sd3-mmdit-dynamo", "int8", "ort", 25), ("clip-text", "int8", "generic", 14)]
+
+
+def scales(model):
+    """name: (scale, zero point) of every input and output that is codes."""
+    init = {t.name: nh.to_array(t) for t in model.graph.initializer}
+    found = {}
+    for n in model.graph.node:
+        if n.op_type == "DequantizeLinear" and n.input[0] in {i.name for i in model.graph.input}:
+            found[n.input[0]] = init[n.input[1]], init[n.input[2]]
+        if n.op_type == "QuantizeLinear" and n.output[0] in {o.name for o in model.graph.output}:
+            found[n.output[0]] = init[n.input[1]], init[n.input[2]]
+    return found
+
+
+def code(x, scale, zero):
+    r = np.iinfo(zero.dtype)
+    return np.clip(np.rint(x.astype(np.float32) / np.float32(scale)) + zero, r.min, r.max).astype(zero.dtype)
+
+
+def one(qonnx, models, name, fmt, target, least, tmp):
+    path, out = models / name / "model.onnx", tmp / "q.onnx"
+    with np.load(models / name / "sample.npz") as z:
+        sample = dict(z)
+    call(qonnx, "quantize", path, "-o", out, "-f", "-q", "--passes", fmt, "--io", "int8", "--target", target, "--calib", models / name / "sample.npz")
+    q = onnx.load(out)
+    onnx.checker.check_model(q, full_check=True)
+    known, s, f = scales(q), session(out, target == "ort"), session(path, True)
+    floats = [i.name for i in s.get_inputs() if "float" in i.type] + [o.name for o in s.get_outputs() if "float" in o.type]
+    assert not floats, f"still float: {floats}"
+    fed = {k: code(v, *known[k]) if k in known else v for k, v in feeds(f, sample).items()}
+    np.savez(tmp / "in.npz", **fed)
+    names = [o.name for o in s.get_outputs()]
+    want, got, mine = f.run(names, feeds(f, sample)), s.run(names, fed), ours(qonnx, out, tmp / "in.npz", names, tmp)
+    number = lambda v, n: (v.astype(np.float32) - known[n][1].astype(np.float32)) * np.float32(known[n][0]) if n in known else v
+    loss = min(sqnr(a, number(b, n)) for a, b, n in zip(want, got, names) if n in known)
+    equal = min(sqnr(number(a, n), number(b, n)) for a, b, n in zip(mine, got, names) if n in known)
+    good = loss >= least and equal >= 30  # an activation on the border of two codes may fall either way
+    print(f"{name:24} {fmt:13} {target:8} loss {loss:5.1f} dB  equal {equal:6.1f} dB  {'ok' if good else 'BAD'}", flush=True)
+    return good
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--qonnx", required=True)
+    p.add_argument("--models", required=True, type=Path)
+    a = p.parse_args()
+    failed = 0
+    for row in ROWS:
+        with tempfile.TemporaryDirectory() as tmp:
+            try:
+                failed += not one(a.qonnx, a.models, *row, Path(tmp))
+            except Exception as e:
+                failed += 1
+                print(row, type(e).__name__, str(e)[:400], flush=True)
+    print(f"{failed} failed")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
