@@ -9,6 +9,7 @@ static const qx_option options[] = {
     {"attention", QX_OPT_BOOL, "false", 0, 1, NULL, "the two products of attention too (level 4 has them)"},
     QX_SCHEME_REST_OPTION,
     QX_SCHEME_END_OPTION,
+    QX_SCHEME_ONE_ROW_OPTION,
     QX_SCHEME_RESIDUAL_OPTION,
     QX_SCHEME_CONCAT_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
@@ -20,7 +21,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     bool zero = asked == 't';
     double level = qx_opt_float(p, "level");
     qx_scheme s = {.name = "int8", .family = QX_FAMILY_INT8, .act = zero ? QX_DT_UINT8 : QX_DT_INT8, .levels = 127, .act_zero = zero, .act_zero_auto = asked == 'a', .level = level,
-                   .attention = level >= 4 || qx_opt_bool(p, "attention"), .rest = qx_scheme_rest(p), .keep_end = qx_scheme_keep_end(p), .residual = qx_scheme_fuses(p, "residual"),
+                   .attention = level >= 4 || qx_opt_bool(p, "attention"), .rest = qx_scheme_rest(p), .keep_end = qx_scheme_keep_end(p), .one_row = qx_scheme_one_row(p), .residual = qx_scheme_fuses(p, "residual"),
                    .concat = !zero && qx_scheme_fuses(p, "concat")};
     s.weight = (qx_qspec){.codes = QX_DT_INT8, .block = qx_opt_text(p, "weights")[0] == 't' ? -1 : 0, .narrow = true, .rule = QX_SCALE_AMAX};
     s.range = qx_scheme_range(p, s.levels, s.act, QX_RANGE_MSE);

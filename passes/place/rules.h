@@ -19,6 +19,11 @@ bool qx_rule_is_head(const qx_linear *l);
 /* The graph output that such a head makes (through pointwise operators); NULL: not a head. */
 const qx_value *qx_rule_head_output(const qx_linear *l);
 
+/* The dimension that counts samples: the first one of every graph input of two or more dimensions; n -1 without sym when they disagree. */
+qx_dim qx_rule_batch(const qx_model *m);
+/* x has one row for each sample (behind a pooling, a timestep): its products wait for the weight to be read, and 8 bits of x gain no time. */
+bool qx_rule_one_row(const qx_linear *l, const qx_dim *batch);
+
 typedef enum qx_family { QX_FAMILY_INT8, QX_FAMILY_FP8, QX_FAMILY_WEIGHT_ONLY } qx_family;
 /* Sizes that the format's kernels do not serve, with the numbers in detail (of at least 120 bytes). Unknown sizes keep nothing. */
 qx_why qx_rule_size(const qx_linear *l, qx_family family, char *detail, size_t cap);

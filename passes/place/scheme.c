@@ -35,6 +35,16 @@ static bool wants_eight(const qx_pass *p, const qx_scheme *s, const qx_plan_item
     return !it->forced && qx_dtype_bits(s->weight.codes) == 4 && qx_rule_wants_eight(it->lin) && takes_eight(p, it, sizes, &detail) == QX_WHY_NONE;
 }
 
+/* An operator with one row a sample gets its weight in 8 bits alone, unless another operator reads that weight too. */
+static bool one_row(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+{
+    char sizes[120];
+    const char *detail;
+    if (!s->act || it->asked || it->weight->items > 1 || !qx_rule_one_row(it->lin, &s->batch) || takes_eight(p, it, sizes, &detail) != QX_WHY_NONE) return false;
+    it->notes = "one row a sample: input stays float";
+    return it->weight_only = true;
+}
+
 static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     char detail[120];
@@ -53,8 +63,9 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     if (takes_x && l->x->type.kind != QX_KIND_TENSOR) { qx_item_keep(p->pipe, it, QX_WHY_UNKNOWN_SHAPE, "type of '%.80s'", l->x->name); return; }
     qx_why why = it->forced ? QX_WHY_NONE : qx_rule_size(l, s->family, detail, sizeof detail);
     if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
-    if (wants_eight(p, s, it) || (s->dynamic && !qx_dynamic_fits(it, &why_detail))) it->weight_only = true;
-    if (it->weight_only) return;
+    if (wants_eight(p, s, it)) { it->weight_only = true; return; }
+    if (s->one_row && one_row(p, s, it)) return;
+    if (s->dynamic && !qx_dynamic_fits(it, &why_detail)) it->weight_only = true;
     why = qx_emit_fits(p->pipe, it, &s->weight, &why_detail);
     if (why == QX_WHY_NONE) return;
     if (s->unblocked && !it->forced) why = takes_eight(p, it, detail, &why_detail);
@@ -122,6 +133,20 @@ static int last_up_block(const qx_plan *plan)
     return last > 0 ? last : -1;
 }
 
+/* Where most weights are read for one row a sample (a step of a language model, a network of a few dense layers), the rule would leave little of the format. */
+static bool few_in_one_row(const qx_pass *p, const qx_dim *batch)
+{
+    const qx_plan *plan = p->pipe->plan;
+    double one = 0, all = 0;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        const qx_linear *l = plan->items[i].lin;
+        if (plan->items[i].pass != p || l->embedding) continue;
+        all += (double)l->n * (double)l->k;
+        if (qx_rule_one_row(l, batch)) one += (double)l->n * (double)l->k;
+    }
+    return one <= all / 2;
+}
+
 qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_scheme *scheme)
 {
     qx_scheme *s = qx_arena_memdup(m->arena, scheme, sizeof *s);
@@ -129,6 +154,8 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
     qx_plan *plan = p->pipe->plan;
     p->state = s;
     s->end_block = s->keep_end ? last_up_block(plan) : -1;
+    s->batch = qx_rule_batch(m);
+    s->one_row = s->one_row && few_in_one_row(p, &s->batch);
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) check_item(p, s, &plan->items[i]);
     for (int64_t i = 0; s->rest && is_main(p) && i < plan->linears.count; i++) take_rest(p, s, &plan->items[i]);
@@ -158,6 +185,8 @@ qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format
 }
 
 bool qx_scheme_keep_end(const qx_pass *p) { return qx_opt_text(p, "end")[0] == 'f'; }
+
+bool qx_scheme_one_row(const qx_pass *p) { return qx_opt_text(p, "one-row")[0] == 'w'; }
 
 bool qx_scheme_unblocked(const qx_pass *p) { return qx_opt_text(p, "unblocked")[0] == 'i'; }
 

@@ -28,6 +28,8 @@ typedef struct qx_scheme {
     bool unblocked;          /* weights that have no blocks: INT8 with a scale a channel (else float) */
     bool keep_end;           /* convolutions of a UNet's first down and last up block: x stays float */
     int end_block;           /* its number, -1: none; found by qx_scheme_plan */
+    bool one_row;            /* operators with one row a sample: x stays float, the weight alone in INT8 */
+    qx_dim batch;            /* what counts samples; found by qx_scheme_plan */
     bool residual;           /* skip inputs of residual Adds in convolution networks */
     qx_skips skips;          /* those; found by qx_scheme_plan */
     bool concat;             /* one scale for a Concat and its inputs */
@@ -63,6 +65,10 @@ bool qx_scheme_rest(const qx_pass *p);
 /* The end option: "float". */
 bool qx_scheme_keep_end(const qx_pass *p);
 #define QX_SCHEME_END_OPTION {"end", QX_OPT_CHOICE, "quantize", 0, 0, "quantize|float", "inputs of the convolutions in a diffusion UNet's first down and last up block, whose error reaches the output undamped"}
+
+/* The one-row option: "weights". */
+bool qx_scheme_one_row(const qx_pass *p);
+#define QX_SCHEME_ONE_ROW_OPTION {"one-row", QX_OPT_CHOICE, "weights", 0, 0, "weights|quantize", "operators with one row a sample (behind pooling or a timestep, up to half of the weights): their weights alone in INT8, since 8 bits of such inputs cost accuracy and gain no time; or inputs too"}
 
 /* attention.c: the four inputs of the two products of every attention that the pass may have. */
 qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);

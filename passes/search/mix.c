@@ -180,7 +180,7 @@ static qx_status fill_cell(qx_mix *m, int64_t i, int format)
     const qx_plan_item *it = &plan->items[i];
     qx_mix_cell *c = qx_mix_at(m, i, format);
     *c = (qx_mix_cell){.ok = format == m->n || it->pass == m->formats[format], .why = it->why, .detail = it->detail, .spec = it->weight->spec,
-                       .format = it->weight->format, .act = it->act, .weight_only = it->weight_only};
+                       .format = it->weight->format, .act = it->act, .weight_only = it->weight_only, .notes = it->notes};
     if (c->ok && is_tied(it) && format < m->n && qx_dtype_bits(c->spec.codes) < 8) {
         c->ok = false;
         c->why = QX_WHY_SHARED;
@@ -207,6 +207,7 @@ static qx_status plan_format(qx_mix *m, int format, qx_stats *stats)
         it->why = QX_WHY_NONE;
         it->detail = NULL;
         it->weight_only = it->lin->embedding;
+        it->notes = NULL;
         it->act = QX_DT_UNDEFINED;
         it->weight->spec = (qx_qspec){0};
         it->weight->format = NULL;
@@ -280,6 +281,7 @@ void qx_mix_give(const qx_mix *m, int64_t item, int format)
     it->weight->format = c->format;
     it->act = c->act;
     it->weight_only = c->weight_only;
+    it->notes = c->notes;
     it->why = QX_WHY_NONE;
     it->pass = format < m->n ? m->formats[format] : NULL;
     if (it->pass) return;

@@ -123,11 +123,22 @@ def made_up(path, where):
 
 
 class Reader:
+    """The samples as quantizers read them: ONNX Runtime's takes one after the other, Model Optimizer's starts again and iterates too."""
     def __init__(self, paths):
-        self.left = [load(p) for p in paths]
+        self.all = [load(p) for p in paths]
+        self.rewind()
+
+    def rewind(self):
+        self.left = iter(self.all)
+
+    def get_first(self):
+        return self.all[0]
 
     def get_next(self):
-        return self.left.pop() if self.left else None
+        return next(self.left, None)
+
+    def __iter__(self):
+        return iter(self.all)
 
 
 def as_initializers(model, out):
@@ -154,13 +165,13 @@ def as_initializers(model, out):
     return out
 
 
-def peer_file(model, fmt, samples, out):
-    """ONNX Runtime's own quantizer: what it writes for this format; None where it has none."""
+def peer_file(model, fmt, samples, out, symmetric=True):
+    """ONNX Runtime's own quantizer: what it writes for this format; None where it has none. symmetric: activations without zero points."""
     from onnxruntime.quantization import quantize_static, QuantFormat, QuantType
     fmt = fmt.split(",")[-1].split("(")[0]  # it has no preparing passes
     if fmt == "int8":
         quantize_static(str(model), str(out), Reader(samples), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-                        op_types_to_quantize=["MatMul", "Gemm", "Conv", "ConvTranspose"], extra_options={"ActivationSymmetric": True, "WeightSymmetric": True})
+                        op_types_to_quantize=["MatMul", "Gemm", "Conv", "ConvTranspose"], extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True})
     elif fmt == "int4":
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
         q = MatMulNBitsQuantizer(onnx.load(str(model)), block_size=32, is_symmetric=True)
@@ -343,4 +354,5 @@ def main():
     return 1 if lost or not results else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
