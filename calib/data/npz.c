@@ -63,10 +63,11 @@ void qx_npz_close(qx_npz *z)
 
 /* ---- names ---- */
 
-/* A member name is only a label, but one that tries to be a path elsewhere marks a file that nobody should trust. */
+/* A member name is only a label, and begins with '/' where a model was cut at a value of a torch export ("/encoder/Mul_output_0");
+ * but one that climbs out of its folder marks a file that nobody should trust. */
 static bool name_escapes(const char *s)
 {
-    if (*s == '/' || strchr(s, '\\')) return true;
+    if (strchr(s, '\\')) return true;
     for (const char *p = s; *p;) {
         size_t n = strcspn(p, "/");
         if (n == 2 && p[0] == '.' && p[1] == '.') return true;

@@ -144,7 +144,7 @@ static bool few_in_one_row(const qx_pass *p, const qx_dim *batch)
         all += (double)l->n * (double)l->k;
         if (qx_rule_one_row(l, batch)) one += (double)l->n * (double)l->k;
     }
-    return one <= all / 2;
+    return one < all / 2;
 }
 
 qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_scheme *scheme)

@@ -68,7 +68,9 @@ bool qx_scheme_keep_end(const qx_pass *p);
 
 /* The one-row option: "weights". */
 bool qx_scheme_one_row(const qx_pass *p);
-#define QX_SCHEME_ONE_ROW_OPTION {"one-row", QX_OPT_CHOICE, "weights", 0, 0, "weights|quantize", "operators with one row a sample (behind pooling or a timestep, up to half of the weights): their weights alone in INT8, since 8 bits of such inputs cost accuracy and gain no time; or inputs too"}
+#define QX_SCHEME_ONE_ROW_OPTION \
+    {"one-row", QX_OPT_CHOICE, "weights", 0, 0, "weights|quantize", "operators with one row a sample (behind pooling, of a timestep), while they hold under half of the weights: " \
+     "weights alone in INT8, as 8 bits of such inputs cost accuracy and gain no time; or inputs too"}
 
 /* attention.c: the four inputs of the two products of every attention that the pass may have. */
 qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
