@@ -209,10 +209,11 @@ QK_INSIDE void tile_softmax(const qk_attn_args *a, const tile_place *w, int k0, 
 {
     const int t = QK_THREAD;
     const int plain = tile_is_plain(a, w, k0, KEYS);
-    QK_UNROLL for (int h = 0; h < 2; h++) { /* a row's maximum over a lane's own columns, over a pair of lanes, over all four */
-        const float own = finish_scores(a, w, k0, t, h, plain, KEYS, sc), pair = fmaxf(own, lane_xor(own, 1)), row = fmaxf(pair, lane_xor(pair, 2));
-        rescale_row(h, fmaxf(top[h], row), sc, out, &top[h], &sum[h], D, KEYS);
-    }
+    float most[2]; /* of a row, over a lane's own columns, over a pair of lanes, over all four */
+    QK_UNROLL for (int h = 0; h < 2; h++) most[h] = finish_scores(a, w, k0, t, h, plain, KEYS, sc);
+    QK_UNROLL for (int mask = 1; mask <= 2; mask *= 2)
+        QK_UNROLL for (int h = 0; h < 2; h++) most[h] = fmaxf(most[h], lane_xor(most[h], mask));
+    QK_UNROLL for (int h = 0; h < 2; h++) rescale_row(h, fmaxf(top[h], most[h]), sc, out, &top[h], &sum[h], D, KEYS);
 }
 
 /* out += p v of the tile. */

@@ -5,7 +5,7 @@
 
 /* CUDA's numbers. */
 enum { INVALID_CONFIGURATION = 9, MISALIGNED_ADDRESS = 716, LAUNCH_FAILED = 719, OUT_OF_MEMORY = 2 };
-enum { MOST_THREADS = 1024, LANES = 32, STACK = 256 << 10, MOST_COPIES = 64 };
+enum { MOST_THREADS = 1024, LANES = 32, STACK = 256 << 10, STAGGER = 832, MOST_COPIES = 64 };
 
 typedef enum fiber_state { READY, AT_BARRIER, AT_WARP, DONE } fiber_state;
 typedef struct copy { void *to; const void *from; int group; } copy;
@@ -13,7 +13,6 @@ typedef struct fiber {
     void *sp;                   /* of the stack while it does not run */
     fiber_state state;
     int line;                   /* of the barrier */
-    const void *brought;
     copy copies[MOST_COPIES];
     int n_copies, group;
 } fiber;
@@ -53,14 +52,15 @@ static void body(void)
     pause_at(DONE, 0);
 }
 
-/* A stack on which change() finds six registers and then body(). */
+/* A stack on which change() finds six registers and then body(). Tops of neighbours lie in different sets of the caches. */
 static void make(fiber *f, int i)
 {
-    void **top = (void **)(void *)(stacks + (size_t)(i + 1) * STACK);
-    memset(f, 0, sizeof *f);
+    void **top = (void **)(void *)(stacks + (size_t)(i + 1) * STACK - (size_t)(i * STAGGER % (STACK / 4)));
     *--top = NULL;
     *--top = (void *)(uintptr_t)body;
     f->sp = top - 6;
+    f->state = READY;
+    f->n_copies = f->group = 0;
 }
 
 static void resume(int i)
@@ -149,11 +149,9 @@ void qk_host_sync(int line) { pause_at(AT_BARRIER, line); }
 
 const void *const *qk_host_meet(const void *mine)
 {
-    self()->brought = mine;
+    met[qk_at.thread] = mine;
     pause_at(AT_WARP, 1);
-    const int first = qk_at.thread / LANES * LANES;
-    for (int i = 0; i < LANES; i++) met[first + i] = fibers[first + i].brought;
-    return &met[first];
+    return &met[qk_at.thread / LANES * LANES];
 }
 
 void qk_host_part(void) { pause_at(AT_WARP, 2); }

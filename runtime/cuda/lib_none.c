@@ -1,6 +1,15 @@
 /* lib_none.c - the host build has no vendor library: attention and products of reals are taken by the plugin's own kernels. Products of codes and convolutions are
  * done here in plain C, within the rules of the library, so that what the plugin puts around them is run by the tests. */
+#include "kernels/cuda/grid.h"
 #include "runtime/cuda/lib.h"
+
+/* Whether there is something to compute; operands where the library would not take them are an error in any case. */
+static qx_status computes(const qx_dev *d, const void *x, const void *w, const void *y, bool *yes)
+{
+    *yes = !((const qk_host_queue *)d->q)->dry;
+    if (((uintptr_t)x | (uintptr_t)w | (uintptr_t)y) % 16) QX_FAIL(d->ctx, QX_E_FAIL, "operands at %p, %p and %p are not aligned to 16 bytes", x, w, y);
+    return QX_OK;
+}
 
 qx_status cu_lib_open(qx_dev *d)
 {
@@ -54,9 +63,10 @@ static float scaled_dot(const cu_product *p, const cu_product_data *a, int64_t m
 qx_status cu_product_run(qx_dev *d, cu_product_plan *plan, const cu_product_data *a, bool *done)
 {
     const cu_product *p = &plan->p;
-    (void)d;
+    bool yes;
     *done = true;
-    for (int64_t i = 0; i < p->m * p->n; i++) {
+    QX_TRY(computes(d, a->x, a->w, a->y, &yes));
+    for (int64_t i = 0; yes && i < p->m * p->n; i++) {
         const int64_t m = i / p->n, n = i % p->n;
         float v = scaled_dot(p, a, m, n), b = 0;
         const int64_t size = qx_dtype_bits(p->ytype) / 8;
@@ -102,8 +112,9 @@ static double taps(const cu_conv *c, const cu_conv_data *a, int64_t b, int64_t o
 qx_status cu_conv_run(qx_dev *d, const cu_engine *p, const cu_conv_data *a)
 {
     const cu_conv *c = &p->c;
-    (void)d;
-    for (int64_t i = 0; i < c->batch * c->out[0] * c->out[1] * c->out_ch; i++) {
+    bool yes;
+    QX_TRY(computes(d, a->x, a->w, a->y, &yes));
+    for (int64_t i = 0; yes && i < c->batch * c->out[0] * c->out[1] * c->out_ch; i++) {
         const int64_t n = i % c->out_ch, ox = i / c->out_ch % c->out[1], oy = i / c->out_ch / c->out[1] % c->out[0], b = i / c->out_ch / c->out[1] / c->out[0];
         const double s = taps(c, a, b, oy, ox, n);
         if (c->ytype == QX_DT_INT32) {

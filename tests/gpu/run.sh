@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # run.sh [--host] [BUILD] - everything on a machine with a GPU, in under eight minutes: builds, runs the tests labelled gpu, compute-sanitizer where it is installed, times models
 # with the shapes of SDXL's UNet and Llama 8B (made on the spot, random weights) and those of QONNX_MODELS (default samples/models), and puts the results into
-# docs/gpu.md between its markers. The parts stand in the order of what they are worth: tests first, compute-sanitizer last. One that would start too late is left out by name, one that
-# fails or hangs stops no other, and what is known so far stands in QONNX_GPU_RESULTS (default BUILD/gpu-results) at any time: table.md, gpu.md, what each test said, and in notes.log
+# docs/gpu.md between its markers. The parts stand in the order of what they are worth: a smoke test of a minute first, compute-sanitizer last. One that would start too late is left out by name, one that
+# fails or hangs stops no other, and what is known so far stands in QONNX_GPU_RESULTS (default BUILD/gpu-results; BUILD: build/gpu) at any time: table.md, gpu.md, what each test said, and in notes.log
 # what the vendor's libraries refused. QONNX_GPU_PARTS: other parts or another order ("unet llama"), for machines that are lent for minutes at a time.
 # --host: the same script with the host form of the plugin, small shapes and a copy of the page, which it prints: what a machine without a GPU can check of it.
 # --prepare DIR [--host] [BUILD]: makes a bundle of all that for a machine without a compiler (prepare.sh). In a bundle BUILD has a file `bundle`, and nothing is built.
@@ -19,7 +19,11 @@ case ${1:-} in
     shift
     ;;
 esac
-build=$(cd "${1:-build}" && pwd)
+# Without BUILD: a build of its own, for the card at hand only.
+mkdir -p "${1:-build/gpu}"
+build=$(cd "${1:-build/gpu}" && pwd) archs=
+if [ $# -eq 0 ]; then archs=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d '. '); fi
+case $archs in '') ;; 90) archs=90a-real ;; *) archs=$archs-real ;; esac
 bundle=$(cat "$build/bundle" 2>/dev/null || true)
 if [ "$bundle" = host ]; then host=1; fi
 results=${QONNX_GPU_RESULTS:-$build/gpu-results}
@@ -95,7 +99,7 @@ made() { # NAME KIND ARGUMENT...: a model in $out/NAME, its flops in $out/NAME/a
 # ---- build and tests ----
 
 if [ -z "$host$bundle" ]; then
-  cmake -G Ninja -B "$build" -DCMAKE_BUILD_TYPE=Release -DQONNX_CUDA=ON >"$out/cmake"
+  cmake -G Ninja -B "$build" -DCMAKE_BUILD_TYPE=Release -DQONNX_CUDA=ON ${archs:+-DQONNX_CUDA_ARCHITECTURES=$archs} >"$out/cmake" 2>&1 || { tail -n 30 "$out/cmake"; exit 1; }
   cmake --build "$build" --target qonnx_cli qonnx_plugin_cuda plugin_test_models plugin_test_steps node_cases gpu_shapes >"$out/made" || { tail -n 30 "$out/made"; exit 1; }
 fi
 "$q" run tests/data/mlp/model.onnx -i tests/data/mlp/calib.npz --device cuda --json >"$out/first" 2>"$results/first.err" || {
@@ -124,6 +128,12 @@ suite() { # NAME COMMAND...: what it said stays in the results
   esac
   echo "Test $name: $rc. $(tail -n 1 "$results/$name.log" | cut -c 1-200)" | tee -a "$table"
   echo >>"$table"
+}
+# A minute that says what works at all: a few pieces, each in a process of its own.
+part_smoke() {
+  local rc=0
+  QONNX_TEST_PLUGIN=$plugin boxed "$build/bin/plugin_test_steps" --smoke >"$results/smoke.log" 2>"$results/smoke.err" || rc=$?
+  { cat "$results/smoke.log"; echo; [ $rc -eq 0 ] || { echo "What failed said:"; sed 's/^/    /' "$results/smoke.err" | tail -n 20; echo; }; } | tee -a "$table"
 }
 part_tests() {
   suite steps "$build/bin/plugin_test_steps"
@@ -288,7 +298,7 @@ part_sanitizer() {
   } >>"$table"
 }
 
-for part in ${QONNX_GPU_PARTS:-tests products sparse unet llama models sanitizer}; do
+for part in ${QONNX_GPU_PARTS:-smoke tests products sparse unet llama models sanitizer}; do
   if in_time "$part"; then "part_$part" || echo "Not finished: $part." | tee -a "$table"; fi
   publish
 done
@@ -298,5 +308,5 @@ echo "The whole took $SECONDS s." >>"$table"
 publish
 sed -n '/<!-- measured -->/,/<!-- end -->/p' "$page"
 if [ -n "$host" ] && [ -z "${QONNX_GPU_PARTS:-}" ]; then # as a test: everything ran, and every table has its rows
-  ! grep -E '^(Not|Left)' "$table" && [ "$(grep -c '^| [a-z]' "$table")" -eq 23 ]
+  ! grep -E '^(Not|Left)' "$table" && [ "$(grep -c '^| [a-z]' "$table")" -eq 42 ]
 fi

@@ -1,7 +1,8 @@
 /* shapes.c - see shapes.h. gpu_shapes KIND DIR [tiny|full] [NUMBERS...] writes one model:
  *   unet DIR SIZE                      SDXL's UNet: two samples (guidance) of 128 x 128 latents
  *   llama DIR SIZE LAYERS TOKENS PAST  decoder layers of Llama 8B with grouped heads and caches
- *   products DIR SIZE ROWS N           products of [ROWS, N] by [N, N], what the libraries' best rate is measured with */
+ *   products DIR SIZE ROWS N           products of [ROWS, N] by [N, N], what the libraries' best rate is measured with
+ * gpu_shapes check PLUGIN_DIR goes through all of them at full size with the host form of the plugin, without computing anything. */
 #include "tests/gpu/shapes.h"
 
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #include "calib/data/samples.h"
+#include "runtime/exec.h"
 
 void check(const builder *b, qx_status st)
 {
@@ -162,26 +164,50 @@ static void sample_of(const builder *b, const qx_value *v, const fixed_input *fi
     }
 }
 
+enum { MOST = 256 }; /* inputs, and outputs */
+
+static void run_through(const builder *b, const char *const *names, const qx_tensor *t, int n)
+{
+    const qx_exec_options o = {.device = QX_DEVICE_CUDA, .device_index = 1, .plugin_dir = b->plugin};
+    const int n_out = (int)b->g->n_outputs;
+    qx_exec *x = NULL;
+    qx_feed feeds[MOST];
+    qx_tensor out[MOST];
+    if (n_out > MOST) check(b, qx_fail(b->ctx, QX_E_FAIL, "%d outputs", n_out));
+    for (int i = 0; i < n; i++) feeds[i] = (qx_feed){names[i], &t[i]};
+    check(b, qx_exec_new(b->ctx, b->m, &o, &x));
+    for (int again = 0; again < 2; again++) { /* blocks one by one, then the arena */
+        check(b, qx_exec_run(x, feeds, n, NULL, n_out, out));
+        for (int i = 0; i < n_out; i++) qx_tensor_free(b->ctx, &out[i]);
+    }
+    qx_exec_free(x);
+}
+
+static void write_files(const builder *b, const char *dir, const char *const *names, const qx_tensor *t, int n)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/model.onnx", dir);
+    const qx_write_options w = {.external_data = true, .force = true};
+    qx_write_result r;
+    check(b, qx_model_write(b->m, path, &w, &r));
+    snprintf(path, sizeof path, "%s/sample.npz", dir);
+    check(b, qx_npz_write(b->ctx, path, names, t, n));
+}
+
 void build_finish(builder *b, const char *dir, const fixed_input *fixed, int n_fixed)
 {
-    enum { MOST = 256 };
-    char path[4096];
     const char *names[MOST];
     qx_tensor t[MOST];
     uint64_t state = 7;
     const int n = (int)b->g->n_inputs;
     if (n > MOST) check(b, qx_fail(b->ctx, QX_E_FAIL, "%d inputs", n));
     check(b, qx_infer_shapes(b->m, NULL, 0));
-    snprintf(path, sizeof path, "%s/model.onnx", dir);
-    const qx_write_options w = {.external_data = true, .force = true};
-    qx_write_result r;
-    check(b, qx_model_write(b->m, path, &w, &r));
     for (int i = 0; i < n; i++) {
         names[i] = b->g->inputs[i]->name;
         sample_of(b, b->g->inputs[i], fixed, n_fixed, &state, &t[i]);
     }
-    snprintf(path, sizeof path, "%s/sample.npz", dir);
-    check(b, qx_npz_write(b->ctx, path, names, t, n));
+    if (b->plugin) run_through(b, names, t, n);
+    else write_files(b, dir, names, t, n);
     for (int i = 0; i < n; i++) qx_tensor_free(b->ctx, &t[i]);
     printf("{\"parameters\": %lld, \"flops\": %.0f}\n", (long long)b->parameters, b->flops);
     qx_model_free(b->m);
@@ -204,6 +230,20 @@ void build_products(builder *b, const char *dir, int64_t rows, int64_t n)
 
 static int64_t number(int argc, char **argv, int i) { return i < argc ? strtoll(argv[i], NULL, 10) : 0; }
 
+/* Everything that run.sh times, at full size, and products of codes. */
+static void check_all(qx_ctx *ctx, const char *plugin)
+{
+    enum { KINDS = 5 };
+    for (int kind = 0; kind < KINDS; kind++) {
+        builder b = {.ctx = ctx, .plugin = plugin};
+        if (kind == 0) build_unet(&b, NULL, false);
+        if (kind == 1) build_llama(&b, NULL, false, 2, 2048, 0);
+        if (kind == 2) build_llama(&b, NULL, false, 2, 1, 2048);
+        if (kind == 3) build_products(&b, NULL, 8192, 8192);
+        if (kind == 4) build_codes(&b, NULL);
+    }
+}
+
 int main(int argc, char **argv)
 {
     builder b = {.ctx = qx_ctx_new(NULL)};
@@ -211,11 +251,12 @@ int main(int argc, char **argv)
     const bool tiny = argc > 3 && strcmp(argv[3], "tiny") == 0;
     const int64_t n[3] = {number(argc, argv, 4), number(argc, argv, 5), number(argc, argv, 6)};
     if (!b.ctx) return 1;
-    if (strcmp(kind, "unet") == 0 && argc == 4) build_unet(&b, dir, tiny);
+    if (argc == 3 && strcmp(argv[1], "check") == 0) check_all(b.ctx, argv[2]);
+    else if (strcmp(kind, "unet") == 0 && argc == 4) build_unet(&b, dir, tiny);
     else if (strcmp(kind, "llama") == 0 && argc == 7 && n[0] > 0 && n[1] > 0 && n[2] >= 0) build_llama(&b, dir, tiny, n[0], n[1], n[2]);
     else if (strcmp(kind, "products") == 0 && argc == 6 && n[0] > 0 && n[1] > 0) build_products(&b, dir, n[0], n[1]);
     else {
-        fprintf(stderr, "usage: gpu_shapes unet DIR tiny|full | llama DIR tiny|full LAYERS TOKENS PAST | products DIR full ROWS N\n");
+        fprintf(stderr, "usage: gpu_shapes unet DIR tiny|full | llama DIR tiny|full LAYERS TOKENS PAST | products DIR full ROWS N | check PLUGIN_DIR\n");
         return 2;
     }
     qx_ctx_free(b.ctx);

@@ -14,13 +14,15 @@ typedef struct builder {
     double flops;                          /* of products, convolutions and attention: two an addition with multiplication */
     int64_t parameters;
     int serial;
+    const char *plugin;                    /* folder of the host form: models run through instead of being written */
 } builder;
 
 /* From a model text that has the inputs and, for each output, an Identity that stands in for what comes. biggest: elements of the largest weight. */
 void build_start(builder *b, const char *text, int64_t biggest);
 /* y becomes the graph output `name`. */
 void build_output(builder *b, const char *name, qx_value *y);
-/* Writes DIR/model.onnx and DIR/sample.npz (float inputs: random, integer inputs: as given by name), prints what it is as JSON. */
+/* Writes DIR/model.onnx and DIR/sample.npz (float inputs: random, integer inputs: as given by name), prints what it is as JSON. With a plugin: nothing is written, the model runs twice
+ * on that device of the host form which computes nothing and refuses what a card would refuse (runtime/cuda/machine_host.c). */
 typedef struct fixed_input { const char *name; int64_t value; } fixed_input;
 void build_finish(builder *b, const char *dir, const fixed_input *fixed, int n_fixed);
 
@@ -45,6 +47,7 @@ qx_value *silu(builder *b, qx_value *x);
 /* The networks. size "full", or "tiny": the same nodes with small dims. */
 void build_unet(builder *b, const char *dir, bool tiny);
 void build_llama(builder *b, const char *dir, bool tiny, int64_t layers, int64_t tokens, int64_t past);
+void build_codes(builder *b, const char *dir);
 void build_products(builder *b, const char *dir, int64_t rows, int64_t n);
 
 #endif

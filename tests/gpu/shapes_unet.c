@@ -161,7 +161,7 @@ void build_unet(builder *b, const char *dir, bool tiny)
 {
     static const int full_blocks[3] = {0, 2, 10}, tiny_blocks[3] = {0, 1, 1};
     unet u = {.b = b, .batch = 2, .base = tiny ? 32 : 320, .groups = 32, .head = tiny ? 16 : 64, .context = tiny ? 64 : 2048, .words = tiny ? 7 : 77};
-    const int64_t side = tiny ? 16 : 128, pooled = tiny ? 40 : 1280, wave = tiny ? 16 : 256;
+    const int64_t side = tiny ? 8 : 128, pooled = tiny ? 40 : 1280, wave = tiny ? 16 : 256;
     char text[768];
     u.embedding = 4 * u.base;
     snprintf(text, sizeof text,
