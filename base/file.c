@@ -118,6 +118,11 @@ qx_status qx_file_map(qx_file *f, const uint8_t **out)
     return QX_OK;
 }
 
+void qx_file_rest(qx_file *f)
+{
+    if (f && f->map) (void)madvise(f->map, (size_t)f->size, MADV_DONTNEED);
+}
+
 static qx_status slurp(qx_file *f, size_t cap, char **out, size_t *len)
 {
     if ((uint64_t)f->size > cap) QX_FAIL(f->ctx, QX_E_FORMAT, "'%s' has %lld bytes; at most %zu are allowed here", f->path, (long long)f->size, cap);

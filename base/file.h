@@ -20,6 +20,8 @@ int qx_file_fd(const qx_file *f);
 qx_status qx_file_read(qx_file *f, int64_t offset, size_t n, void *out);
 /* Whole file mapped read-only; unmapped by qx_file_close. For structure only: payloads go through qx_file_read. */
 qx_status qx_file_map(qx_file *f, const uint8_t **out);
+/* The map's pages leave the process until they are read again, by any thread. NULL, or a file that is not mapped: nothing. */
+void qx_file_rest(qx_file *f);
 /* Reads a whole file of at most `cap` bytes into a NUL-terminated block (qx_free). */
 qx_status qx_file_slurp(qx_ctx *ctx, const char *path, size_t cap, char **out, size_t *len);
 

@@ -29,14 +29,13 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 
 static qx_status solve_item(qx_pass *p, qx_plan_item *it, qx_stats *stats)
 {
-    const float *gram;
-    int64_t rows;
-    QX_TRY(qx_weight_gram(p->pipe, it, stats, &gram, &rows));
-    if (!rows) return qx_item_note(p->pipe, it, "gptq: not observed");
+    qx_input_gram gram;
+    QX_TRY(qx_weight_gram(p->pipe, it, stats, &gram));
+    if (!gram.rows) return qx_item_note(p->pipe, it, "gptq: not observed");
     const qx_qspec *q = &it->weight->spec;
     const bool on_the_way = q->codes == QX_DT_FLOAT4E2M1 && q->scale == QX_DT_FLOAT8E4M3FN; /* nvfp4 chooses its scales on the way, so columns go in order */
     const qx_solve_spec spec = {.compensate = true, .keep_zeros = it->weight->pruned, .act_order = qx_opt_bool(p, "act-order") && !on_the_way, .refine = (int)qx_opt_int(p, "refine"),
-                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram, .gram_rows = rows, .k = qx_view_k(&it->lin->view), .spatial = 1};
+                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram, .k = qx_view_k(&it->lin->view), .spatial = 1};
     it->weight->solved = true;
     QX_TRY(qx_solve_step(p->pipe, it->weight, &spec));
     return qx_item_note(p->pipe, it, "gptq");

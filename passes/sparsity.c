@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "passes/search/search.h"
 #include "passes/search/solve_step.h"
 
@@ -51,15 +52,16 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 }
 
 /* Root mean square of each column of X, in the solver's order of columns. */
-static qx_status norms(qx_pass *p, const float *gram, int64_t rows, int64_t k, int64_t spatial, const float **out)
+static qx_status norms(qx_pass *p, const qx_input_gram *gram, int64_t k, int64_t spatial, const float **out)
 {
     const int64_t c = k / spatial;
     float *norm = qx_arena_array(p->pipe->model->arena, (size_t)k, sizeof *norm);
     if (!norm) return QX_E_NOMEM;
     for (int64_t j = 0; j < k; j++) {
         const int64_t at = j % c * spatial + j / c;
-        norm[j] = sqrtf(gram[at * k + at] / (float)rows);
+        norm[j] = sqrtf(gram->h[at * k + at] / (float)gram->rows);
     }
+    qx_file_rest(gram->file);
     *out = norm;
     return QX_OK;
 }
@@ -76,19 +78,19 @@ static qx_status prune(qx_pass *p, qx_plan_item *it, qx_stats *stats)
     static const char *const names[] = {"magnitude", "wanda", "sparsegpt"};
     const int64_t k = qx_view_k(&it->lin->view), spatial = spatial_of(it);
     method how = method_of(p);
-    const float *norm = NULL, *gram;
-    int64_t rows;
-    QX_TRY(qx_weight_gram(p->pipe, it, stats, &gram, &rows));
-    if (how != MAGNITUDE && !rows) {
+    const float *norm = NULL;
+    qx_input_gram gram;
+    QX_TRY(qx_weight_gram(p->pipe, it, stats, &gram));
+    if (how != MAGNITUDE && !gram.rows) {
         QX_TRY(qx_item_note(p->pipe, it, "2:4: input not observed, by magnitude"));
         how = MAGNITUDE;
     }
-    if (how == WANDA) QX_TRY(norms(p, gram, rows, k, spatial, &norm));
+    if (how == WANDA) QX_TRY(norms(p, &gram, k, spatial, &norm));
     it->weight->pruned = true;
     QX_TRY(qx_item_note(p->pipe, it, "2:4 %s", names[how]));
     if (how != SPARSEGPT) return qx_mask_step(p->pipe, it->weight, norm, spatial);
     const qx_solve_spec spec = {.compensate = true, .prune = true, .swaps = (int)qx_opt_int(p, "swaps"), .stay_float = gptq_follows(p),
-                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram, .gram_rows = rows, .k = k, .spatial = spatial};
+                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram, .k = k, .spatial = spatial};
     if (!gptq_follows(p)) it->weight->solved = it->weight->spec.codes != QX_DT_UNDEFINED;
     return qx_solve_step(p->pipe, it->weight, &spec);
 }

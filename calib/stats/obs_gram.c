@@ -179,7 +179,8 @@ qx_status qx_gram_join(qx_ctx *ctx, qx_gram *into, const qx_gram *from, const ch
         QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': Gram matrices of %lld and %lld columns", name, (long long)into->k, (long long)from->k);
     for (int64_t i = 0; i < n; i++) into->full[i] = (float)((double)into->full[i] + (double)from->full[i]);
     into->rows += from->rows;
-    return QX_OK;
+    qx_file_rest(from->disk);
+    return from->disk ? qx_gram_spill(ctx, into) : QX_OK; /* what was parked for want of memory stays so */
 }
 
 /* ---- on disk ---- */

@@ -244,6 +244,7 @@ qx_status qx_observer_finish(qx_ctx *ctx, qx_observer *o)
     o->view.tops = o->tops.data;
     o->view.n_tops = o->tops.n;
     o->view.gram = o->gram.full;
+    o->view.gram_file = o->gram.disk;
     o->view.gram_k = o->gram.full ? o->gram.k : 0;
     o->view.gram_groups = o->gram.full ? o->gram.groups : 0;
     o->view.gram_rows = o->gram.full ? o->gram.rows : 0;

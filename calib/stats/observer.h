@@ -60,7 +60,7 @@ qx_status qx_gram_take(qx_ctx *ctx, qx_exec *exec, qx_gram *g, bool wanted); /* 
 qx_status qx_gram_finish(qx_ctx *ctx, qx_gram *g); /* tiles -> full */
 qx_status qx_gram_join(qx_ctx *ctx, qx_gram *into, const qx_gram *from, const char *name); /* both finished */
 qx_status qx_gram_spill(qx_ctx *ctx, qx_gram *g); /* full -> an unnamed file on disk, mapped */
-qx_status qx_gram_own(qx_ctx *ctx, qx_gram *g);   /* and back into memory, to be changed */
+qx_status qx_gram_own(qx_ctx *ctx, qx_gram *g);   /* and back into memory, to be changed (and then spilled again) */
 void qx_gram_free(qx_ctx *ctx, qx_gram *g);
 
 typedef struct qx_step_row { double key; qx_dd sum; float max; int64_t batches; } qx_step_row;

@@ -383,9 +383,11 @@ static qx_status scale_entry(qx_stats *s, qx_observer *o, const float *f, int64_
     scale_columns(&o->channels, f);
     if (o->rows.n) scale_row_data(o->rows.data, o->rows.n, o->rows.len, f, n);
     if (o->tops.n) scale_row_data(o->tops.data, o->tops.n, o->rows.len, f, n);
+    const bool parked = o->gram.disk != NULL;
     if (o->gram.full) {
         QX_TRY(qx_gram_own(s->ctx, &o->gram));
         scale_gram(&o->gram, f, n);
+        if (parked) QX_TRY(qx_gram_spill(s->ctx, &o->gram));
     }
     if (o->channels.n) {
         range_from_channels(o);
@@ -476,9 +478,11 @@ static qx_status shift_entry(qx_stats *s, qx_observer *o, const float *d, int64_
     const float old_max = o->range.absmax;
     if (o->channels.n != n || (o->rows.n && o->rows.len % n)) QX_FAIL(s->ctx, QX_E_SHAPE, "statistics of '%s': %lld shifts for %lld channels", o->name, (long long)n, (long long)o->channels.n);
     if (o->gram.full && (o->gram.k != n || o->gram.groups != 1)) QX_FAIL(s->ctx, QX_E_UNSUPPORTED, "statistics of '%s': a Gram matrix of %lld columns cannot be shifted by %lld channels", o->name, (long long)o->gram.k, (long long)n);
+    const bool parked = o->gram.disk != NULL;
     if (o->gram.full) {
         QX_TRY(qx_gram_own(s->ctx, &o->gram));
         shift_gram(&o->gram, &o->channels, d, count);
+        if (parked) QX_TRY(qx_gram_spill(s->ctx, &o->gram));
     }
     shift_columns(&o->channels, d, count);
     for (int64_t i = 0; i < o->rows.n * o->rows.len; i++) o->rows.data[i] += d[i % o->rows.len / (o->rows.len / n)];

@@ -44,6 +44,7 @@ typedef struct qx_value_stats {
     const float *rows; int64_t n_rows, row_len;       /* [n_rows][row_len] */
     const float *tops; int64_t n_tops;                /* [n_tops][row_len] the (at most 16) rows with the largest |x|; some may be among rows too */
     const float *gram; int64_t gram_k; int64_t gram_rows; /* [gram_groups][k][k] full symmetric, sum (not mean) of x x' */
+    struct qx_file *gram_file;                            /* that gram is mapped from: qx_file_rest once it has been read; NULL: it is in memory */
     int64_t gram_groups;                                  /* of a grouped convolution, each with its own k; else 1 */
     const double *step_keys; const float *step_absmax; const int64_t *step_batches; int64_t n_steps; /* step_absmax: mean over batches of absmax */
     const float *step_max;                             /* max over batches */

@@ -161,6 +161,7 @@ static qx_status write_arrays(writer *f, qx_out *out, int64_t base)
             if (pad) QX_TRY(qx_out_write_at(out, at + bytes, zeros, (size_t)pad));
             at += bytes + pad;
         }
+        qx_file_rest(o->gram.disk);
     }
     return QX_OK;
 }
@@ -519,6 +520,7 @@ static qx_status hash_value(qx_buf *list, qx_observer *o)
     QX_TRY(add_hash(list, o->name, strlen(o->name)));
     QX_TRY(add_hash(list, scalars, sizeof scalars));
     for (int i = 0; i < n; i++) QX_TRY(add_hash(list, *p[i].at, (size_t)p[i].n * p[i].width));
+    qx_file_rest(o->gram.disk);
     return QX_OK;
 }
 

@@ -306,6 +306,7 @@ qx_status qx_stats_park(qx_stats *s, size_t least)
         if (!(e->o.have & QX_STAT_GRAM) || (size_t)(e->o.gram.groups * e->o.gram.k * e->o.gram.k) * sizeof(float) < least) continue;
         QX_TRY(qx_gram_spill(s->ctx, &e->o.gram));
         e->o.view.gram = e->o.gram.full;
+        e->o.view.gram_file = e->o.gram.disk;
     }
     return QX_OK;
 }

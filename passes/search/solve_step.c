@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "kernels/solve.h"
 
 enum { ROWS = 32 }; /* rows that go through the solver together */
@@ -73,7 +74,7 @@ static void order_gram(const solve *v, float *h)
 {
     const int64_t k = v->spec.k, sp = v->spec.spatial;
     for (int64_t i = 0; i < k; i++)
-        for (int64_t j = 0; j < k; j++) h[i * k + j] = v->spec.gram[source_column(sp, k, i) * k + source_column(sp, k, j)];
+        for (int64_t j = 0; j < k; j++) h[i * k + j] = v->spec.gram.h[source_column(sp, k, i) * k + source_column(sp, k, j)];
 }
 
 /* What a search of scales weighs columns by: the diagonal of H, the nearer to its mean the fewer rows were seen (as importance in calib/stats/stats.h). */
@@ -81,7 +82,7 @@ static void weigh_columns(const solve *v, const float *h, float *weight)
 {
     enum { FEW = 256 };
     const int64_t k = v->spec.k;
-    const double rows = (double)v->spec.gram_rows;
+    const double rows = (double)v->spec.gram.rows;
     double mean = 0;
     for (int64_t j = 0; j < k; j++) mean += (double)h[j * k + j] / (double)k;
     for (int64_t j = 0; j < k; j++) weight[j] = (float)(((double)h[j * k + j] * rows + FEW * mean) / (rows + FEW));
@@ -97,7 +98,8 @@ static qx_status factor(qx_ctx *ctx, const solve *v, solve_live *l)
     QX_TRY(qx_alloc_raw(ctx, (size_t)(k * k) * sizeof *l->u, (void **)&l->u));
     QX_TRY(qx_alloc_raw(ctx, (size_t)k * sizeof *l->weight, (void **)&l->weight));
     order_gram(v, l->h);
-    qx_shrink_gram(l->h, k, (double)v->spec.gram_rows, v->spec.shrink);
+    qx_file_rest(v->spec.gram.file);
+    qx_shrink_gram(l->h, k, (double)v->spec.gram.rows, v->spec.shrink);
     weigh_columns(v, l->h, l->weight);
     if (v->spec.act_order) {
         QX_TRY(qx_alloc_raw(ctx, (size_t)k * sizeof *l->perm, (void **)&l->perm));
@@ -300,33 +302,40 @@ done:
 static const qx_stepdef def_solve = {.name = "solve", .grid = grid, .begin = begin, .end = end};
 static const qx_stepdef def_prune = {.name = "prune 2:4", .rows = float_rows, .begin = begin, .end = end};
 
-static qx_status add_gram(qx_arena *arena, const qx_value_stats *st, float **sum, const float **gram)
+/* The first one as it lies, more of them summed up in `sum`. */
+static qx_status add_gram(qx_arena *arena, const qx_value_stats *st, float **sum, qx_input_gram *out)
 {
     const size_t n = (size_t)(st->gram_k * st->gram_k);
-    if (!*gram) return *gram = st->gram, QX_OK;
+    out->rows += st->gram_rows;
+    if (!out->h) {
+        out->h = st->gram;
+        out->file = st->gram_file;
+        return QX_OK;
+    }
     if (!*sum) {
         *sum = qx_arena_array(arena, n, sizeof **sum);
         if (!*sum) return QX_E_NOMEM;
-        memcpy(*sum, *gram, n * sizeof **sum);
-        *gram = *sum;
+        memcpy(*sum, out->h, n * sizeof **sum);
+        qx_file_rest(out->file);
+        out->h = *sum;
+        out->file = NULL;
     }
     for (size_t i = 0; i < n; i++) (*sum)[i] += st->gram[i];
+    qx_file_rest(st->gram_file);
     return QX_OK;
 }
 
-qx_status qx_weight_gram(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_stats *stats, const float **gram, int64_t *rows)
+qx_status qx_weight_gram(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_stats *stats, qx_input_gram *out)
 {
     const qx_plan *plan = pipe->plan;
     float *sum = NULL;
-    *gram = NULL;
-    *rows = 0;
+    *out = (qx_input_gram){0};
     for (int64_t i = 0; i < plan->linears.count; i++) {
         const qx_plan_item *reader = &plan->items[i];
         if (reader->weight != it->weight) continue;
-        const qx_value_stats *st = qx_stats_get(stats, reader->lin->x);
+        const qx_value_stats *st = qx_stats_get_rows(stats, reader->lin->x, reader->lin->is_conv ? &reader->lin->window : NULL);
         if (!st || !st->gram || st->gram_k != qx_view_k(&it->lin->view) || st->gram_rows < 1) continue;
-        QX_TRY(add_gram(pipe->model->arena, st, &sum, gram));
-        *rows += st->gram_rows;
+        QX_TRY(add_gram(pipe->model->arena, st, &sum, out));
     }
     return QX_OK;
 }

@@ -5,6 +5,13 @@
 
 #include "passes/place/plan.h"
 
+/* X'X of what operators read. */
+typedef struct qx_input_gram {
+    const float *h;       /* [k][k], lives as long as the statistics */
+    int64_t rows;         /* how many rows it is the sum of; 0: none was observed */
+    struct qx_file *file; /* as gram_file of qx_value_stats */
+} qx_input_gram;
+
 typedef struct qx_solve_spec {
     bool compensate;     /* spread each error over later columns (GPTQ, SparseGPT); needs gram */
     bool prune;          /* 2:4 by w^2 / U(j,j)^2 on the compensated weights (SparseGPT), then: */
@@ -15,14 +22,13 @@ typedef struct qx_solve_spec {
     int refine;          /* sweeps of coordinate descent on the codes afterwards */
     double damp;         /* share of the mean diagonal */
     double shrink;       /* strength of qx_shrink_gram */
-    const float *gram;   /* [k][k], lives as long as the statistics */
-    int64_t gram_rows;   /* how many rows it is the sum of */
+    qx_input_gram gram;
     int64_t k;
     int64_t spatial;     /* kernel positions of a convolution: columns are (channel, position), 2:4 groups run over channels; 1: plain */
 } qx_solve_spec;
 
-/* H of all operators that read the weight of `it`: a matrix of the statistics, or their sum in the model's arena. *rows 0: none was observed. */
-qx_status qx_weight_gram(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_stats *stats, const float **gram, int64_t *rows);
+/* H of all operators that read the weight of `it`: a matrix of the statistics, or their sum in the model's arena. */
+qx_status qx_weight_gram(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_stats *stats, qx_input_gram *out);
 
 #define QX_SHRINK_OPTION {"shrink", QX_OPT_FLOAT, "3", 0, 1000, NULL, "how much correlations between inputs that few rows show are distrusted; 0 takes H as it is"}
 

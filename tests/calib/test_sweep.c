@@ -394,6 +394,12 @@ static void scaling_channels(void **state)
     assert_true(v->absmax == most);
     OK(qx_stats_threshold(w.s, c, &(qx_range_options){.method = QX_RANGE_PERCENTILE, .percentile = 100}, &t));
     assert_true(t > 0 && t <= most);
+    OK(qx_stats_park(w.s, 0)); /* what is on disk is scaled there */
+    OK(qx_stats_scale_channels(w.s, c, f, 96));
+    v = qx_stats_get(w.s, c);
+    assert_true(v->gram_file && v->gram[5 * 96 + 7] == gram * 4);
+    qx_file_rest(v->gram_file);
+    assert_true(v->gram[5 * 96 + 7] == gram * 4);
     qx_samples_close(samples);
     close_world(&w);
 }
@@ -418,8 +424,10 @@ static void scaling_an_alias(void **state)
     OK(qx_stats_threshold(w.s, &twin, &range, &same));
     assert_true(all == same && qx_stats_get(w.s, &twin)->rows == qx_stats_get(w.s, c)->rows && qx_stats_hash(w.s) == hash);
     for (int i = 0; i < 96; i++) f[i] = i == 5 ? 4 : 0.5f;
+    OK(qx_stats_park(w.s, 0)); /* the twin's own matrix is not brought into memory either */
     OK(qx_stats_scale_channels(w.s, &twin, f, 96));
     OK(qx_stats_threshold(w.s, c, &range, &same));
+    assert_true(qx_stats_get(w.s, &twin)->gram_file && qx_stats_get(w.s, c)->gram_file);
     const qx_value_stats *a = qx_stats_get(w.s, c), *b = qx_stats_get(w.s, &twin);
     assert_true(same == all && a->channels.absmax[5] == top && b->channels.absmax[5] == 4 * top);
     assert_true(b->gram[5 * 96 + 7] == 2 * a->gram[5 * 96 + 7] && b->n_rows == a->n_rows && b->rows[5] == 4 * a->rows[5]);
