@@ -200,6 +200,7 @@ static int read_size(sx_err *e, sx_options *o)
         if (sscanf(o->size, "%5d%n", &w, &used) != 1 || o->size[used]) return sx_fail(e, SX_USAGE, "--size: '%.40s' is not WIDTHxHEIGHT", o->size);
         h = w;
     }
+    if (w < 1 || h < 1) return sx_fail(e, SX_USAGE, "--size: %d x %d: both must be positive", w, h);
     o->width = w;
     o->height = h;
     return SX_OK;

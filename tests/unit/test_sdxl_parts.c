@@ -180,6 +180,7 @@ static void command_line(void **state)
     static const struct { const char *args[3]; int n; const char *says; } bad[] = {
         {{"--stps", "3"}, 2, "--steps"},       {{"--steps", "0"}, 2, "1 to 1000"},    {{"--steps", "2.5"}, 2, "whole"},  {{"--guidance", "nan"}, 2, "not a number"},
         {{"--steps"}, 1, "needs a value"},     {{"--ref=1"}, 1, "takes no value"},    {{"a", "b"}, 2, "two folders"},    {{"--size", "12xx"}, 2, "WIDTHxHEIGHT"},
+        {{"--size", "0x64"}, 2, "positive"},   {{"--size", "-8"}, 2, "positive"},
         {{"--qqqqqqqqqqqq"}, 1, "--help"},     {{"-z"}, 1, "unknown option"},         {{"--strength", "1.5"}, 2, "out of range"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
