@@ -101,6 +101,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: this format needs samples to calibrate with, and none are beside the model (sample*.npz, calib*.npz). Give one of:
     --calib FILE.npz       arrays named like the inputs: x f32[batch,64]
     --random 4             made-up samples: for a try only, quality will suffer
+    --passes int8-dynamic  INT8 whose activations are measured when the model runs: needs no samples
     --int4, --passes int8-weights, --passes fp8-weights     store weights in few bits, need no samples
   [2]
   $ ls alone

@@ -126,7 +126,7 @@ Nothing half written: no picture, no folder.
   qonnx-sdxl: cannot open 'none.txt': No such file or directory
   [1]
   $ draw --quantize nonsense --calibrate $M/calib.txt -o q
-  qonnx-sdxl: calibration: there is no pass 'nonsense'; there are: int8, fp8, .* (re)
+  qonnx-sdxl: calibration: there is no pass 'nonsense'; there are: int8, int8-dynamic, fp8, .* (re)
   [2]
   $ draw --quantize int8 --calibrate $M/calib.txt -o $P/inside
   qonnx-sdxl: --out '$SOURCE/tests/data/pipelines/sdxl/inside' lies inside '$SOURCE/tests/data/pipelines/sdxl'
