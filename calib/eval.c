@@ -3,7 +3,7 @@
 #include "calib/eval.h"
 
 #include "base/thread.h"
-#include "calib/divergence.h"
+#include "kernels/divergence.h"
 #include "calib/data/source.h"
 
 #include <math.h>

@@ -57,9 +57,10 @@ static void make_grid(plan *p)
     const qx_search *s = p->s;
     const int bits = qx_dtype_bits(s->format.codes);
     const bool exponents = s->format.scale == QX_DT_FLOAT8E8M0, ints = p->kind == QX_ROUND_INT, wide = bits >= 8, brief = s->block > 0 && s->block < 64;
-    const float step = wide ? .05f : bits == 4 ? .06f : .2f;
-    p->n_grid = exponents ? 3 : ints ? (wide ? 14 : s->weight ? 8 : brief ? 3 : 5) : wide ? 21 : 11;
-    p->rounds = p->fixed ? 1 : 2;
+    const int skip = s->coarse && ints ? 3 : 1;
+    const float step = (wide ? .05f : bits == 4 ? .06f : .2f) * (float)skip;
+    p->n_grid = exponents ? 3 : ints ? ((wide ? 14 : s->weight ? 8 : brief ? 3 : 5) + skip - 1) / skip : wide ? 21 : 11;
+    p->rounds = p->fixed || s->coarse ? 1 : 2;
     for (int i = 0; i < p->n_grid; i++) {
         if (exponents) p->grid[i] = i == 0 ? 1.0f : i == 1 ? .5f : 2.0f;
         else if (ints) p->grid[i] = 1.0f / (1.0f + step * (float)i);

@@ -23,6 +23,7 @@ typedef struct qx_search {
     int64_t block;       /* elements of a row under one scale; a row's last block may be shorter; 0: whole rows */
     bool zero_point;     /* integers only */
     const float *weight; /* [k], >= 0; NULL: 1 */
+    bool coarse;         /* integers: a third of the candidates and one round of least squares, to compare weights by, not to store them */
     bool columns;        /* x is [k][rows] and blocks run down its columns; scale, zero and err are [blocks][rows]: a [K,N] weight as it is stored */
 } qx_search;
 

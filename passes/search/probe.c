@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/thread.h"
-#include "calib/divergence.h"
+#include "kernels/divergence.h"
 #include "kernels/dot.h"
 #include "kernels/quant.h"
 #include "passes/search/search.h"

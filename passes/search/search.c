@@ -18,7 +18,7 @@ static void fake_searched(const qx_qspec *spec, int64_t rows, int64_t k, const f
 {
     const int64_t block = spec->block > 0 ? spec->block : k;
     const qx_format f = {.codes = spec->codes, .scale = spec->scale, .narrow = spec->narrow, .negative = spec->allow_negative_scale};
-    const qx_search search = {.format = f, .block = block, .zero_point = spec->zero_point, .weight = importance};
+    const qx_search search = {.format = f, .block = block, .zero_point = spec->zero_point, .weight = importance, .coarse = true};
     if (!qx_search_rows(&search, x, rows, k, scale, spec->zero_point ? zero : NULL, NULL)) return;
     qx_fake_quantize(&(qx_quant){.grid = {rows, k, 1, block}, .format = f, .scale = scale, .zero = spec->zero_point ? zero : NULL}, x);
 }

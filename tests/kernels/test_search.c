@@ -57,12 +57,13 @@ static void search_never_loses(void **state)
 {
     (void)state;
     for (int i = 0; i < COUNT(cases); i++)
-        for (int weighted = 0; weighted < 2; weighted++) {
+        for (int kind = 0; kind < 4; kind++) { /* weighted or not, coarse or not */
             const scase *c = &cases[i];
+            const bool weighted = kind & 1, coarse = kind & 2;
             const int64_t nb = qx_cells_of(c->k, c->block), n = c->rows * nb;
             normals(MAX_N, (uint32_t)i);
             for (int64_t j = 0; j < c->rows * c->k; j += 37) x[j] *= 8.0f; /* some outliers */
-            const qx_search s = {.format = {c->codes, c->scale, c->narrow, c->negative}, .block = c->block, .zero_point = c->zero, .weight = weighted ? w : NULL};
+            const qx_search s = {.format = {c->codes, c->scale, c->narrow, c->negative}, .block = c->block, .zero_point = c->zero, .weight = weighted ? w : NULL, .coarse = coarse};
             for (int isa = -1; isa <= (int)qx_isa_best(); isa++) {
                 memset(scale, 0x77, sizeof scale), memset(zero, 0x77, sizeof zero);
                 assert_true(qx_search_rows_using(leaf_at(isa), &s, x, c->rows, c->k, scale, c->zero ? zero : NULL, err));

@@ -1,6 +1,6 @@
 /* divergence.h - Kullback-Leibler divergence between two rows of logits, in nats. */
-#ifndef QX_CALIB_DIVERGENCE_H
-#define QX_CALIB_DIVERGENCE_H
+#ifndef QX_KERNELS_DIVERGENCE_H
+#define QX_KERNELS_DIVERGENCE_H
 
 #include <stdint.h>
 
