@@ -11,8 +11,8 @@
 enum { QX_GEMM_NR = 32, QX_GEMM_FEW = 6 }; /* columns of a panel; rows up to which a product takes the time of reading the panel, not of multiplying */
 /* Floats that packing W[k, n] takes: panels of QX_GEMM_NR columns, zero-padded. */
 int64_t qx_gemm_packed_size(int64_t k, int64_t n);
-/* Panel p (columns from p * QX_GEMM_NR): dst[i * QX_GEMM_NR + j] = w[i * row + (p * QX_GEMM_NR + j) * col]. */
-void qx_gemm_pack_panel(const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, float *dst);
+/* Panel p (columns from p * width): dst[i * width + j] = w[i * row + (p * width + j) * col]; 0 for columns from n on. */
+void qx_gemm_pack_panel(const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, int64_t width, float *dst);
 
 /* Rows [0, m) of y for columns [0, cols) of one packed panel: y = x P + (add ? y : 0) + bias. The panel may be wider than QX_GEMM_NR: it has ldp
  * columns, a multiple of it, and cols rounded up to whole QX_GEMM_NR are readable. The bits of an output depend on its row of x and its column only. */

@@ -138,8 +138,8 @@ static void absorb(const work *w, float *s, int64_t i, int64_t from, int64_t n)
 
 static void pack_block(const qx_attn_head *h, int64_t from, int64_t n, float *pk, float *pv)
 {
-    for (int64_t p = 0; p * NR < n; p++) qx_gemm_pack_panel(h->k + from * h->ldk, h->d, n, h->kc, h->ldk, p, pk + p * NR * h->d);
-    for (int64_t p = 0; p * NR < h->dv; p++) qx_gemm_pack_panel(h->v + from * h->ldv, n, h->dv, h->ldv, 1, p, pv + p * NR * KEYS);
+    for (int64_t p = 0; p * NR < n; p++) qx_gemm_pack_panel(h->k + from * h->ldk, h->d, n, h->kc, h->ldk, p, NR, pk + p * NR * h->d);
+    for (int64_t p = 0; p * NR < h->dv; p++) qx_gemm_pack_panel(h->v + from * h->ldv, n, h->dv, h->ldv, 1, p, NR, pv + p * NR * KEYS);
 }
 
 /* Query rows [r, r + m) against keys [lo, hi) of the packed block that begins at key `from`; lo is at the start of a panel. */

@@ -13,24 +13,24 @@ enum { NR = QX_GEMM_NR };
 
 int64_t qx_gemm_packed_size(int64_t k, int64_t n) { return (n + NR - 1) / NR * NR * k; }
 
-QX_INLINE void qx_gemm_pack_panel_body(const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, float *dst)
+QX_INLINE void qx_gemm_pack_panel_body(const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, int64_t width, float *dst)
 {
-    int64_t first = p * NR, cols = n - first < NR ? n - first : NR;
-    if (cols < NR)
-        for (int64_t i = 0; i < k * NR; i++) dst[i] = 0.0f;
+    int64_t first = p * width, cols = n - first < width ? n - first : width;
+    if (cols < width)
+        for (int64_t i = 0; i < k * width; i++) dst[i] = 0.0f;
     if (col == 1) {
         for (int64_t i = 0; i < k; i++)
-            for (int64_t j = 0; j < cols; j++) dst[i * NR + j] = w[i * row + first + j];
+            for (int64_t j = 0; j < cols; j++) dst[i * width + j] = w[i * row + first + j];
         return;
     }
     if (row == 1) {
-        (void)qx_transpose(sizeof *w, cols, k, w + first * col, col, dst, NR);
+        (void)qx_transpose(sizeof *w, cols, k, w + first * col, col, dst, width);
         return;
     }
     for (int64_t i = 0; i < k; i++)
-        for (int64_t j = 0; j < cols; j++) dst[i * NR + j] = w[i * row + (first + j) * col];
+        for (int64_t j = 0; j < cols; j++) dst[i * width + j] = w[i * row + (first + j) * col];
 }
-QX_MULTI(, qx_gemm_pack_panel, (const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, float *dst), (w, k, n, row, col, p, dst))
+QX_MULTI(, qx_gemm_pack_panel, (const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, int64_t width, float *dst), (w, k, n, row, col, p, width, dst))
 
 /* acc[rows][width], the columns from c on, to y. */
 QX_INLINE void store(const qx_gemm_tile *t, int64_t r0, int64_t c, const float *acc, int rows, int width)

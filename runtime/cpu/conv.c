@@ -89,8 +89,9 @@ static qx_status add_residual(qx_call *c, uint32_t i, int rank, const int64_t *d
     return QX_OK;
 }
 
-/* Bias, packed weights and product; x and y in the layouts that s names. last: the weight's own order when its channels come last, else NULL. */
-static qx_status convolve(qx_call *c, const qx_conv_shape *s, const qx_tensor *last, const float *fx, float *y)
+/* Bias, packed weights and product; x and y in the layouts that s names. last: the weight's own order when its channels come last, else NULL.
+ * act: what follows at once. */
+static qx_status convolve(qx_call *c, const qx_conv_shape *s, const qx_tensor *last, const float *fx, const qx_activation *act, float *y)
 {
     const float *fw = NULL, *bias = NULL;
     state *st = NULL;
@@ -105,7 +106,7 @@ static qx_status convolve(qx_call *c, const qx_conv_shape *s, const qx_tensor *l
         if (c->in[2]->numel != s->out_ch) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld output channels", (long long)c->in[2]->numel, (long long)s->out_ch);
         QX_TRY(qx_call_in_f32(c, 2, &bias));
     }
-    QX_TRY(qx_conv_run(c, &st->conv, s, fx, fw, bias, QX_ACT_NONE, y));
+    QX_TRY(qx_conv_run(c, &st->conv, s, fx, fw, bias, act, y));
     if (!last && qx_call_can_read_again(c, 1)) qx_call_drop_const(c, 1); /* another picture size may need them once more */
     return QX_OK;
 }
@@ -113,6 +114,7 @@ static qx_status convolve(qx_call *c, const qx_conv_shape *s, const qx_tensor *l
 /* Conv, and com.microsoft's forms: NhwcConv has channels last, FusedConv and NhwcFusedConv a residual (input 3) and an activation. */
 static qx_status run(qx_call *c, bool last)
 {
+    static const qx_activation none = {.none = true};
     const qx_tensor *x, *w;
     const float *fx;
     float *y = NULL, *out = NULL;
@@ -130,7 +132,8 @@ static qx_status run(qx_call *c, bool last)
     QX_TRY(qx_conv_shape_of(c, &view, &weight, &s));
     s.x_block = qx_call_in_layout(c, 0);
     s.y_block = qx_call_out_layout(c, 0);
-    QX_TRY(qx_activation_read(c, &act));
+    if (c->fused) act = *(const qx_activation *)c->fused;
+    else QX_TRY(qx_activation_read(c, &act));
     if (!qx_dtype_is_float(x->dtype)) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(x->dtype)->text);
     QX_TRY(qx_call_in_f32(c, 0, &fx));
     const int64_t dims[5] = {s.batch, s.out_ch, s.out[0], s.out[1], s.out[2]}, numel = qx_prod(dims, 0, x->rank);
@@ -142,9 +145,11 @@ static qx_status run(qx_call *c, bool last)
         QX_TRY(QX_CALL_SCRATCH(c, numel, &y));
         QX_TRY(qx_nhwc_to_nchw(c, &view, fx, &fx));
     }
-    if (x->numel == 0 || w->numel == 0) memset(y, 0, (size_t)numel * sizeof *y);
-    else QX_TRY(convolve(c, &s, turned ? &weight : NULL, fx, y));
+    const bool empty = x->numel == 0 || w->numel == 0, at_once = !empty && !qx_call_in(c, 3);
+    if (empty) memset(y, 0, (size_t)numel * sizeof *y);
+    else QX_TRY(convolve(c, &s, turned ? &weight : NULL, fx, at_once ? &act : &none, y));
     if (last) QX_TRY(qx_nchw_to_nhwc(c, x->rank, dims, y, out));
+    if (at_once) return QX_OK;
     QX_TRY(add_residual(c, 3, x->rank, last ? nhwc : dims, out, numel));
     return qx_activation_run(c, &act, out, numel);
 }

@@ -32,7 +32,7 @@ typedef struct product {
 
 static void pack_matrix(const product *p, const float *w, float *dst)
 {
-    for (int64_t i = 0; i < p->panels; i++) qx_gemm_pack_panel(w, p->k, p->n, p->left ? 1 : p->n, p->left ? p->k : 1, i, dst + i * NR * p->k);
+    for (int64_t i = 0; i < p->panels; i++) qx_gemm_pack_panel(w, p->k, p->n, p->left ? 1 : p->n, p->left ? p->k : 1, i, NR, dst + i * NR * p->k);
 }
 
 static qx_status pack(qx_call *c, const product *p, float **out)

@@ -55,15 +55,6 @@ static qx_status finish(qx_call *c, const qx_gemm *g, int64_t n)
 
 /* ---- Own product ---- */
 
-typedef struct pack_job { const float *w; int64_t k, n, row, col; float *dst; } pack_job;
-
-static qx_status pack_piece(void *user, int64_t p)
-{
-    const pack_job *j = user;
-    qx_gemm_pack_panel(j->w, j->k, j->n, j->row, j->col, p, j->dst + p * QX_GEMM_NR * j->k);
-    return QX_OK;
-}
-
 static int64_t panel_cols(int64_t n, int64_t p) { return n - p * QX_GEMM_NR < QX_GEMM_NR ? n - p * QX_GEMM_NR : QX_GEMM_NR; }
 
 /* Panels of QX_GEMM_NR columns that we packed, or as wide as the library packs them. */
@@ -103,14 +94,9 @@ qx_status qx_matrix_rows(qx_call *c, const qx_matrix *w, int64_t first, int64_t 
 static qx_status own_pack(qx_call *c, const qx_matrix *w, float **packed)
 {
     size_t bytes;
-    float *buf = NULL;
-    pack_job j = {.k = w->k, .n = w->n, .row = w->row, .col = w->col};
     if (!qx_mul_size((size_t)qx_gemm_packed_size(w->k, w->n), sizeof **packed, &bytes)) QX_CALL_FAIL(c, QX_E_SHAPE, "weight of %lld x %lld overflows", (long long)w->k, (long long)w->n);
-    if (!w->data) QX_TRY(QX_CALL_SCRATCH(c, w->k * w->n, &buf));
-    QX_TRY(qx_matrix_rows(c, w, 0, qx_matrix_by_columns(w) ? w->n : w->k, buf, &j.w));
     QX_TRY(qx_alloc_raw(c->ctx, bytes, (void **)packed));
-    j.dst = *packed;
-    return qx_parallel(c->ctx, (w->n + QX_GEMM_NR - 1) / QX_GEMM_NR, pack_piece, &j);
+    return qx_panels_pack(c, w, &(qx_panels){*packed, QX_GEMM_NR, QX_GEMM_NR * w->k});
 }
 
 qx_status qx_packed_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_packed **out)
@@ -167,7 +153,7 @@ static qx_status bmm_pack_piece(void *user, int64_t i)
 {
     const bmm_job *j = user;
     int64_t b = i / j->panels, p = i % j->panels;
-    qx_gemm_pack_panel(j->g->b + b * j->g->sb[0], j->g->k, j->g->n, j->g->sb[1], j->g->sb[2], p, j->packed + b * j->packed_size + p * QX_GEMM_NR * j->g->k);
+    qx_gemm_pack_panel(j->g->b + b * j->g->sb[0], j->g->k, j->g->n, j->g->sb[1], j->g->sb[2], p, QX_GEMM_NR, j->packed + b * j->packed_size + p * QX_GEMM_NR * j->g->k);
     return QX_OK;
 }
 
@@ -261,7 +247,7 @@ static void windows(const qx_conv_shape *s, const float *x, int64_t first, int64
     }
 }
 
-typedef struct conv_job { const qx_conv_shape *s; const float *x, *w, *bias; float *y; float *scratch; qx_act act; int64_t blocks, per_thread, k; } conv_job;
+typedef struct conv_job { const qx_conv_shape *s; const float *x, *w, *bias; float *y; float *scratch; int64_t blocks, per_thread, k; } conv_job;
 enum { CONV_BLOCK = QX_GEMM_NR };
 
 /* One block of output positions of one group: y[out_ch, positions] = W [out_ch, k] * windows'. */
@@ -274,18 +260,16 @@ static qx_status conv_piece(void *user, int64_t i)
     int64_t first = blk * CONV_BLOCK, count = positions - first < CONV_BLOCK ? positions - first : CONV_BLOCK;
     float *win = j->scratch + qx_thread_index() * j->per_thread, *panel = win + CONV_BLOCK * j->k;
     windows(s, j->x + (b * s->in_ch + g * ich) * plane, first, count, win);
-    qx_gemm_pack_panel(win, j->k, count, 1, j->k, 0, panel);
+    qx_gemm_pack_panel(win, j->k, count, 1, j->k, 0, QX_GEMM_NR, panel);
     float *y = j->y + (b * s->out_ch + g * per) * positions + first;
     qx_gemm_tile t = {.x = j->w + g * per * j->k, .ldx = j->k, .cx = 1, .panel = panel, .ldp = QX_GEMM_NR, .y = y, .ldy = positions, .m = per, .k = j->k, .cols = count};
     qx_gemm_panel(&t);
-    for (int64_t r = 0; r < per; r++) {
-        for (int64_t p = 0; j->bias && p < count; p++) y[r * positions + p] += j->bias[g * per + r];
-        if (j->act != QX_ACT_NONE) qx_act_row(j->act, y + r * positions, y + r * positions, count);
-    }
+    for (int64_t r = 0; j->bias && r < per; r++)
+        for (int64_t p = 0; p < count; p++) y[r * positions + p] += j->bias[g * per + r];
     return QX_OK;
 }
 
-static qx_status own_conv(qx_call *c, const qx_conv_shape *s, const float *x, const float *w, const float *bias, qx_act act, float *y)
+static qx_status own_conv(qx_call *c, const qx_conv_shape *s, const float *x, const float *w, const float *bias, float *y)
 {
     qx_conv_shape full = *s; /* three spatial axes, missing ones of size 1 in front */
     for (int d = 2; d >= 0; d--) {
@@ -299,7 +283,7 @@ static qx_status own_conv(qx_call *c, const qx_conv_shape *s, const float *x, co
         full.begin[d] = there ? s->begin[from] : 0;
     }
     int64_t positions = full.out[0] * full.out[1] * full.out[2];
-    conv_job j = {.s = &full, .x = x, .w = w, .bias = bias, .y = y, .act = act, .blocks = (positions + CONV_BLOCK - 1) / CONV_BLOCK,
+    conv_job j = {.s = &full, .x = x, .w = w, .bias = bias, .y = y, .blocks = (positions + CONV_BLOCK - 1) / CONV_BLOCK,
                   .k = s->in_ch / s->group * full.kernel[0] * full.kernel[1] * full.kernel[2]};
     j.per_thread = (2 * CONV_BLOCK * j.k + 15) / 16 * 16;
     QX_TRY(QX_CALL_SCRATCH(c, j.per_thread * qx_ctx_threads(c->ctx), &j.scratch));
@@ -324,7 +308,7 @@ static qx_status conv_state(qx_call *c, qx_conv **state, const qx_conv_shape *s,
 }
 
 /* The own path knows the plain layout only. */
-static qx_status own_conv_any_layout(qx_call *c, const qx_conv_shape *s, const float *x, const float *w, const float *bias, qx_act act, float *y)
+static qx_status own_conv_any_layout(qx_call *c, const qx_conv_shape *s, const float *x, const float *w, const float *bias, float *y)
 {
     const int64_t dx[4] = {s->batch, s->in_ch, s->in[0], s->in[1]}, dy[4] = {s->batch, s->out_ch, s->out[0], s->out[1]};
     float *in = NULL, *out = y;
@@ -334,7 +318,7 @@ static qx_status own_conv_any_layout(qx_call *c, const qx_conv_shape *s, const f
         x = in;
     }
     if (s->y_block) QX_TRY(QX_CALL_SCRATCH(c, qx_prod(dy, 0, 4), &out));
-    QX_TRY(own_conv(c, s, x, w, bias, act, out));
+    QX_TRY(own_conv(c, s, x, w, bias, out));
     return s->y_block ? qx_dnnl_reblock(c, dy, 0, out, s->y_block, y) : QX_OK;
 }
 
@@ -374,12 +358,13 @@ static qx_status repeat_channels(qx_call *c, qx_conv_shape *s, const float **x)
     return QX_OK;
 }
 
-qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *shape, const float *x, const float *w, const float *bias, qx_act act, float *y)
+qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *shape, const float *x, const float *w, const float *bias, const qx_activation *act, float *y)
 {
     qx_conv_shape seen = *shape, *s = &seen;
     as_picture(s);
     QX_TRY(repeat_channels(c, s, &x));
     if (!*state) QX_TRY(conv_state(c, state, s, w));
     if ((*state)->dnnl) return qx_dnnl_conv_run(c, (*state)->dnnl, s, x, bias, act, y);
-    return own_conv_any_layout(c, s, x, (*state)->w, bias, act, y);
+    QX_TRY(own_conv_any_layout(c, s, x, (*state)->w, bias, y));
+    return qx_activation_run(c, act, y, s->batch * s->out_ch * qx_prod(s->out, 0, s->spatial));
 }

@@ -4,7 +4,7 @@
 #define QX_RUNTIME_CPU_GEMM_H
 
 #include "kernels/pointwise.h"
-#include "runtime/cpu/op.h"
+#include "runtime/cpu/activation.h"
 
 typedef enum qx_act { QX_ACT_NONE, QX_ACT_RELU, QX_ACT_GELU, QX_ACT_GELU_TANH, QX_ACT_SILU, QX_ACT_SIGMOID, QX_ACT_TANH } qx_act;
 
@@ -14,13 +14,15 @@ void qx_act_row(qx_act act, const float *x, float *y, int64_t n); /* not NONE; y
 /* A constant matrix W[k, n] in the layout that its kernel likes. */
 typedef struct qx_packed qx_packed;
 /* What it is packed from: element (i, j) at i * row + j * col of data; or, with data NULL, of a float weight that is read from the model a piece at a
- * time, so that the whole of it never lies beside its packed form (one of row and col is 1, the other the length of a stored row). */
+ * time, so that the whole of it never lies beside its packed form. One of row and col is 1, the other at least the length of a stored row. */
 typedef struct qx_matrix { int64_t k, n, row, col; const float *data; const struct qx_weight *stored; } qx_matrix;
 /* The stored rows [first, first + count) of w: columns of W when col is the longer stride. In *out, which points into data or to buf[count * length]. */
 qx_status qx_matrix_rows(qx_call *c, const qx_matrix *w, int64_t first, int64_t count, float *buf, const float **out);
 static inline bool qx_matrix_by_columns(const qx_matrix *w) { return w->row < w->col; }
 /* Panels of `width` columns side by side, a row of a panel after the other; stride floats from panel to panel. */
-typedef struct qx_panels { const float *data; int64_t width, stride; } qx_panels;
+typedef struct qx_panels { float *data; int64_t width, stride; } qx_panels;
+/* w into to->data; what a panel has beyond k rows, and the last one beyond n columns, is 0. */
+qx_status qx_panels_pack(qx_call *c, const qx_matrix *w, const qx_panels *to);
 /* m_hint: rows that calls will bring. The source is not needed afterwards. */
 qx_status qx_packed_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_packed **out);
 void qx_packed_free(qx_ctx *ctx, qx_packed *p);
@@ -43,8 +45,8 @@ typedef struct qx_conv_shape {
     int x_block, y_block; /* layout of x and y, as qx_call_in_layout has it */
 } qx_conv_shape;
 typedef struct qx_conv qx_conv; /* packed weights and primitives of one node */
-/* *state is made at the first call, from w [out_ch, in_ch / group, kernel...]; later calls may pass w NULL. */
-qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *s, const float *x, const float *w, const float *bias, qx_act act, float *y);
+/* *state is made at the first call, from w [out_ch, in_ch / group, kernel...]; later calls may pass w NULL. y = act(x * w + bias). */
+qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *s, const float *x, const float *w, const float *bias, const qx_activation *act, float *y);
 void qx_conv_free(qx_ctx *ctx, qx_conv *s);
 
 /* What the executor holds for the library: one engine and stream. NULL handle: none made yet. */

@@ -396,7 +396,7 @@ qx_status qx_cpu_global_pool(qx_call *c)
     const qx_tensor *x;
     int64_t dims[QX_MAX_RANK];
     const qx_op_id op = c->node->op->id;
-    global_job j = {.kind = op == QX_OP_GlobalAveragePool ? AVERAGE : op == QX_OP_GlobalLpPool ? LP : MAX};
+    global_job j = {.kind = op == QX_OP_GlobalAveragePool || op == QX_OP_ReduceMean ? AVERAGE : op == QX_OP_GlobalLpPool ? LP : MAX};
     j.p = qx_call_attr(c, "p") && c->version == 1 ? (double)qx_call_float(c, "p", 2) : (double)qx_call_int(c, "p", 2);
     QX_TRY(qx_call_need(c, 0, &x));
     if (x->rank < 3) QX_CALL_FAIL(c, QX_E_SHAPE, "input of rank %d", x->rank);

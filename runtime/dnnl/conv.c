@@ -2,6 +2,7 @@
 #include "runtime/dnnl/door.h"
 
 #ifdef QONNX_HAVE_DNNL
+#include <math.h>
 #include <string.h>
 
 #include "runtime/dnnl/dn.h"
@@ -35,7 +36,39 @@ static bool winograd_may_pay(const qx_conv_shape *s)
 
 static bool winograd_fits(const char *impl, size_t scratch) { return qx_dn_stable(impl, scratch) && (double)scratch <= WINOGRAD_BYTES; }
 
-typedef struct conv_form { bool winograd, free_layout, bias; qx_act act; const dnnl_memory_desc_t *wei; /* NULL: the library chooses */ } conv_form;
+typedef struct conv_form { bool winograd, free_layout, bias; const qx_activation *act; /* NULL: none */ const dnnl_memory_desc_t *wei; /* NULL: the library chooses */ } conv_form;
+
+/* The library's name of an activation, two for HardSigmoid; false: it has none. NaN does not survive its Relu and Clip. */
+typedef struct eltwise { int n; dnnl_alg_kind_t alg[2]; float alpha[2], beta[2]; } eltwise;
+static bool eltwise_of(const qx_activation *a, eltwise *e)
+{
+    const float p = a->p[0], q = a->p[1];
+    if (a->clip) return *e = (eltwise){1, {dnnl_eltwise_clip}, {p}, {q}}, isfinite(p) && isfinite(q);
+    switch (a->fn) {
+    case QX_U_RELU: *e = (eltwise){1, {dnnl_eltwise_relu}, {0}, {0}}; return true;
+    case QX_U_LEAKY_RELU: *e = (eltwise){1, {dnnl_eltwise_relu}, {p}, {0}}; return true;
+    case QX_U_HARDSWISH: *e = (eltwise){1, {dnnl_eltwise_hardswish}, {0}, {0}}; return true;
+    case QX_U_HARDSIGMOID: *e = (eltwise){2, {dnnl_eltwise_linear, dnnl_eltwise_clip}, {p, 0}, {q, 1}}; return true;
+    case QX_U_SIGMOID: *e = (eltwise){1, {dnnl_eltwise_logistic}, {0}, {0}}; return true;
+    case QX_U_TANH: *e = (eltwise){1, {dnnl_eltwise_tanh}, {0}, {0}}; return true;
+    default: return false;
+    }
+}
+
+static qx_status conv_attr(qx_call *c, const qx_activation *act, dnnl_primitive_attr_t *out)
+{
+    dnnl_post_ops_t po = NULL;
+    eltwise e;
+    QX_TRY(qx_dn_attr(c, QX_ACT_NONE, NULL, NULL, out));
+    if (!act || !eltwise_of(act, &e)) return QX_OK;
+    QX_DN(c, dnnl_post_ops_create(&po));
+    dnnl_status_t d = dnnl_success;
+    for (int i = 0; i < e.n && d == dnnl_success; i++) d = dnnl_post_ops_append_eltwise(po, 1.0f, e.alg[i], e.alpha[i], e.beta[i]);
+    if (d == dnnl_success) d = dnnl_primitive_attr_set_post_ops(*out, po);
+    dnnl_post_ops_destroy(po);
+    QX_DN(c, d);
+    return QX_OK;
+}
 
 /* Layout of a picture: the blocked one that the plan wants, or what the library likes (bfloat16 is copied anyway). */
 static qx_status picture_md(qx_call *c, int n, const int64_t *dims, int block, bool free_layout, dnnl_data_type_t type, dnnl_memory_desc_t *md)
@@ -67,7 +100,7 @@ static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, const c
     dnnl_status_t ds = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, alg, &x, &w, f->bias ? &b : NULL, &y, strides, dilates, begin, end);
     if (ds == dnnl_unimplemented) return QX_OK;
     QX_DN(c, ds);
-    qx_status st = qx_dn_attr(c, f->act, NULL, NULL, &attr);
+    qx_status st = conv_attr(c, f->act, &attr);
     if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, f->winograd ? winograd_fits : qx_dn_stable, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
     return st;
@@ -148,14 +181,19 @@ static qx_status conv_repack(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_con
     return QX_OK;
 }
 
-static qx_status conv_find(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_shape *shape, bool bias, qx_act act, qx_dn_prim **out)
+static qx_status conv_find(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_shape *shape, bool bias, const qx_activation *act, qx_dn_prim **out)
 {
-    int64_t key[10] = {shape->batch, shape->in[0], shape->in[1], shape->in[2], bias, act, shape->x_block, shape->y_block};
+    int64_t key[10] = {shape->batch, shape->in[0], shape->in[1], shape->in[2], bias, shape->x_block, shape->y_block};
+    eltwise e;
     bool found;
     qx_dn_prim *p = qx_dn_prim_slot(s->cache, key, &s->clock, &found);
     *out = p;
     if (found) return QX_OK;
-    conv_form f = {s->winograd, s->free_layout, bias, act, &s->md};
+    conv_form f = {s->winograd, s->free_layout, bias, !act->none && eltwise_of(act, &e) ? act : NULL, &s->md};
+    if (f.act) QX_TRY(conv_prim(c, l, shape, &f, p));
+    if (p->p) return QX_OK;
+    f.act = NULL; /* Winograd takes no other than Relu */
+    p->bare = true;
     QX_TRY(conv_prim(c, l, shape, &f, p));
     if (p->p) return QX_OK;
     qx_dn_prim fresh = {.p = NULL};
@@ -172,6 +210,7 @@ static qx_status conv_find(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_
     s->free_layout = f.free_layout;
     memcpy(fresh.key, key, sizeof key);
     fresh.used = ++s->clock;
+    fresh.bare = true;
     *p = fresh;
     return QX_OK;
 }
@@ -185,7 +224,7 @@ static qx_status model_md(qx_call *c, int n, const int64_t *dims, int block, dnn
     return qx_dn_strided_md(c, md, n, dims, strides);
 }
 
-qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, qx_act act, float *y)
+qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, const qx_activation *act, float *y)
 {
     qx_dn *l = NULL;
     qx_dn_prim *p;
@@ -209,7 +248,7 @@ qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *sha
     qx_call_note_kernel(c, p->impl, qx_dn_conv_flops(shape));
     QX_TRY(qx_dn_execute(c, l, p->p, &p->args, st));
     if (out != y) QX_TRY(qx_dn_reorder(c, l, &p->dst, out, &have_y, y));
-    return QX_OK;
+    return p->bare ? qx_activation_run(c, act, y, qx_prod(dy, 0, n)) : QX_OK;
 }
 
 #endif

@@ -40,6 +40,7 @@ typedef struct qx_dn_prim {
     dnnl_primitive_t p;
     dnnl_memory_desc_t src, wei, dst, scratch;
     const char *impl;
+    bool bare;     /* a convolution: the activation is not part of it */
     qx_dn_args args; /* the same ones at every run */
 } qx_dn_prim;
 

@@ -86,6 +86,23 @@ static qx_status pack_all(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_ma
     return QX_OK;
 }
 
+bool qx_dnnl_mm_panels(const qx_dnnl_mm *s, qx_panels *out)
+{
+    const dnnl_blocking_desc_t *b = &s->md.format_desc.blocking;
+    if (s->md.format_kind != dnnl_blocked || s->md.data_type != dnnl_f32 || s->md.offset0 != 0 || b->inner_nblks != 2) return false;
+    const int64_t rows = b->inner_blks[0], width = b->inner_blks[1]; /* k in blocks of `rows`, n in blocks of `width`, these contiguous */
+    if (b->inner_idxs[0] != 0 || b->inner_idxs[1] != 1 || width % QX_GEMM_NR != 0 || b->strides[0] != rows * width) return false;
+    *out = (qx_panels){s->packed, width, b->strides[1]};
+    return true;
+}
+
+/* Float panels are packed by all threads; other layouts by the library, a piece after the other. */
+static qx_status pack(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_matrix *w)
+{
+    qx_panels to;
+    return qx_dnnl_mm_panels(s, &to) ? qx_panels_pack(c, w, &to) : pack_all(c, l, s, w);
+}
+
 qx_status qx_dnnl_mm_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_dnnl_mm **out)
 {
     qx_dn *l = NULL;
@@ -105,23 +122,13 @@ qx_status qx_dnnl_mm_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_dnnl
     s->n = w->n;
     s->md = md;
     qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&md), &s->packed);
-    if (st == QX_OK) st = pack_all(c, l, s, w);
+    if (st == QX_OK) st = pack(c, l, s, w);
     if (st != QX_OK) {
         qx_dnnl_mm_free(c->ctx, s);
         return st;
     }
     *out = s;
     return QX_OK;
-}
-
-bool qx_dnnl_mm_panels(const qx_dnnl_mm *s, qx_panels *out)
-{
-    const dnnl_blocking_desc_t *b = &s->md.format_desc.blocking;
-    if (s->md.format_kind != dnnl_blocked || s->md.data_type != dnnl_f32 || s->md.offset0 != 0 || b->inner_nblks != 2) return false;
-    const int64_t rows = b->inner_blks[0], width = b->inner_blks[1]; /* k in blocks of `rows`, n in blocks of `width`, these contiguous */
-    if (b->inner_idxs[0] != 0 || b->inner_idxs[1] != 1 || width % QX_GEMM_NR != 0 || b->strides[0] != rows * width) return false;
-    *out = (qx_panels){s->packed, width, b->strides[1]};
-    return true;
 }
 
 /* The packed layout was chosen for other row counts: it is kept when the qx_dn can use it, else the weights are packed anew. */

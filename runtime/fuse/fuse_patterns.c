@@ -68,6 +68,26 @@ static bool mean_of_last(const qx_fuser *f, const qx_value *v)
     return rank > 0 && qx_attr_int(n, "keepdims", 1) && one_axis(f, n, "axes", 1, rank, &axis) && axis == rank - 1;
 }
 
+/* The mean over rows and columns of a picture is GlobalAveragePool, which reads every layout. */
+static bool over_pixels(const qx_fuser *f, const qx_node *n)
+{
+    int64_t count = 0, read[2];
+    const int64_t *axes = qx_attr_ints(n, "axes", &count);
+    const qx_weight *w = qx_fuse_const(qx_node_in(n, 1));
+    if (!axes && w && w->dtype == QX_DT_INT64 && w->numel == 2 && qx_fuse_ok(f, qx_weight_read(f->x->ctx, w, read))) axes = read, count = 2;
+    if (!axes || count != 2) return false;
+    const int64_t a = axes[0] < 0 ? axes[0] + 4 : axes[0], b = axes[1] < 0 ? axes[1] + 4 : axes[1];
+    return (a == 2 && b == 3) || (a == 3 && b == 2);
+}
+
+static qx_status build_picture_mean(qx_fuser *f, qx_rstep *s, const qx_match *m)
+{
+    static const char as_pool;
+    const qx_value *x = letter(m, 'x');
+    if (f->x->device || known_rank(x) != 4 || !is_float(x) || !qx_attr_int(s->node, "keepdims", 1) || !over_pixels(f, s->node)) return QX_OK;
+    return qx_fuse_set(f, s, qx_cpu_global_pool, &as_pool, &x, 1, s->out_value[0]);
+}
+
 /* A constant of one number a column of x. */
 static bool is_row(const qx_value *v, const qx_value *x)
 {

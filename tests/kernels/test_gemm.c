@@ -51,7 +51,7 @@ static void products(void **state)
             memcpy(c, before, sizeof c);
             for (int64_t q = 0; q * QX_GEMM_NR < z->n; q++) {
                 const int64_t cols = z->n - q * QX_GEMM_NR < QX_GEMM_NR ? z->n - q * QX_GEMM_NR : QX_GEMM_NR;
-                qx_gemm_pack_panel(b, z->k, z->n, rb, cb, q, packed);
+                qx_gemm_pack_panel(b, z->k, z->n, rb, cb, q, QX_GEMM_NR, packed);
                 const qx_gemm_tile g = {a, ra, ca, packed, QX_GEMM_NR, NULL, c + q * QX_GEMM_NR, z->n, z->m, z->k, cols, add};
                 qx_gemm_panel(&g);
             }
@@ -79,7 +79,7 @@ static void wide_panels(void **state)
                 const qx_gemm_tile all = {x, K, 1, w, WIDE, b, got, LD, m, K, cols, mode & 2};
                 qx_gemm_panel(&all);
                 for (int64_t c = 0; c < cols; c += QX_GEMM_NR) {
-                    qx_gemm_pack_panel(w, K, WIDE, WIDE, 1, c / QX_GEMM_NR, narrow);
+                    qx_gemm_pack_panel(w, K, WIDE, WIDE, 1, c / QX_GEMM_NR, QX_GEMM_NR, narrow);
                     const qx_gemm_tile part = {x, K, 1, narrow, QX_GEMM_NR, b ? b + c : NULL, want + c, LD, m, K, cols - c < QX_GEMM_NR ? cols - c : QX_GEMM_NR, mode & 2};
                     qx_gemm_panel(&part);
                 }

@@ -1,0 +1,80 @@
+/* test_conv_act.c - what follows a convolution as part of it: every activation behind every kind of convolution gives what the nodes give one by one, and the step is
+ * gone; so does the mean of a picture. Bounds that are not constant, and results that something else reads, stay nodes of their own. */
+#include "exec_run.h"
+#include "runtime/plan.h"
+
+static const char *const acts[] = {"Relu(t)", "LeakyRelu<alpha=0.2>(t)", "HardSwish(t)", "HardSigmoid<alpha=0.3,beta=0.4>(t)", "Sigmoid(t)", "Tanh(t)", "Clip(t, lo, hi)", "Clip(t, lo)"};
+/* Winograd, one pixel, depthwise, channels that are no whole blocks, a line, one group of several. */
+typedef struct shape { const char *x, *w, *b, *attrs, *y; } shape;
+static const shape shapes[] = {{"1,32,20,20", "48,32,3,3", "48", "pads=[1,1,1,1]", "1,48,20,20"}, {"2,32,5,5", "16,32,1,1", "16", "group=1", "2,16,5,5"},
+                               {"1,32,9,9", "32,1,3,3", "32", "group=32,strides=[2,2]", "1,32,4,4"}, {"1,13,7,6", "21,13,2,3", "21", "group=1", "1,21,6,4"},
+                               {"1,8,30", "12,8,5", "12", "group=1", "1,12,26"}, {"1,8,6,6", "12,4,3,3", "12", "group=2", "1,12,4,4"}};
+
+static uint32_t run_once(const char *text, bool no_fuse, qx_tensor *y)
+{
+    fixture f = load(text);
+    feeds in;
+    make_feeds(&f, &in);
+    qx_exec *x = make_exec(&f, &(qx_exec_options){.no_fuse = no_fuse});
+    qx_tensor out;
+    run(&f, x, &in, &out);
+    qx_tensor_free(f.ctx, &out);
+    run(&f, x, &in, &out); /* the second run takes what the first has made */
+    y->numel = out.numel;
+    memcpy(y->data, out.data, out.bytes);
+    const uint32_t steps = x->main->n_steps;
+    qx_tensor_free(f.ctx, &out);
+    qx_exec_free(x);
+    free_feeds(&f, &in);
+    unload(&f);
+    return steps;
+}
+
+/* Steps that fusing spares; the results agree. */
+static uint32_t spared(const char *text)
+{
+    static float plain[1 << 16], fused[1 << 16];
+    qx_tensor a = {.data = plain}, b = {.data = fused};
+    const uint32_t before = run_once(text, true, &a), after = run_once(text, false, &b);
+    assert_true(sqnr(&a, &b) > 100);
+    return before - after;
+}
+
+static void activations(void **state)
+{
+    char text[1024];
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (size_t k = 0; k < sizeof acts / sizeof *acts; k++) {
+            const shape *s = &shapes[i];
+            snprintf(text, sizeof text, HEAD(18) "g (float[%s] x, float[%s] w, float[%s] b) => (float[%s] y) <float lo = {-0.5}, float hi = {1.5}> { t = Conv<%s>(x, w, b) y = %s }", s->x, s->w, s->b, s->y,
+                     s->attrs, acts[k]);
+            assert_int_equal(spared(text), 1);
+        }
+}
+
+/* Blocked and channels-last pictures between convolutions, an activation behind each, and squeeze and excitation by ReduceMean. */
+static void chains(void **state)
+{
+    static const char form[] = HEAD(18) "g (float[1,%d,12,12] x, float[%d,%d,3,3] w, float[%d,%d,1,1] v, float[%d,%d,1,1] u) => (float[1,%d,12,12] y) <int64[2] axes = {-2, 3}, float six = {6}, float zero = {0}>"
+                                        " { a = Conv<pads=[1,1,1,1]>(x, w) b = Relu(a) m = ReduceMean(b, axes) p = Conv(m, v) q = HardSigmoid(p) r = Mul(b, q) s = Conv(r, u) y = Clip(s, zero, six) }";
+    char text[1024];
+    (void)state;
+    for (int c = 24; c <= 32; c += 8) {
+        snprintf(text, sizeof text, form, c, c, c, c, c, c, c, c);
+        assert_int_equal(spared(text), 3);
+    }
+}
+
+static void apart(void **state)
+{
+    (void)state;
+    assert_int_equal(spared(HEAD(18) "g (float[1,4,5,5] x, float[4,4,1,1] w, float lo) => (float[1,4,5,5] y) { t = Conv(x, w) y = Clip(t, lo) }"), 0);
+    assert_int_equal(spared(HEAD(18) "g (float[1,4,5,5] x, float[4,4,1,1] w) => (float[1,4,5,5] y) { t = Conv(x, w) u = Relu(t) y = Add(t, u) }"), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(activations), cmocka_unit_test(chains), cmocka_unit_test(apart)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
