@@ -71,6 +71,7 @@ static qx_status find_pair(qx_pass *p, qx_value *v, const qx_stats *stats, qx_no
 static qx_status tell(qx_pass *p, const qx_value *v, const qx_node *q)
 {
     float scale, zero = 0;
+    if (p->pipe->no_stats) return QX_OK; /* a plan: no scale is known yet */
     QX_TRY(qx_weight_read_f32(p->ctx, qx_value_const(q->in[1]), 0, 1, &scale));
     if (qx_node_in(q, 2)) QX_TRY(qx_weight_read_f32(p->ctx, qx_value_const(q->in[2]), 0, 1, &zero));
     qx_log(p->ctx, QX_LOG_INFO, "io: %s '%s' is %s now: number = (code - %g) * %.9g", v->is_input ? "input" : "output", v->name, qx_dtype_get(v->type.dtype)->text, (double)zero, (double)scale);
