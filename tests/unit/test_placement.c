@@ -32,7 +32,7 @@ static const row sizes[] = {
     SIZE_KEPT(32, 64, 8, "output size: N 8"), SIZE_KEPT(32, 64, 15, "output size: N 15"), SIZE_KEPT(32, 8, 64, "contraction: K 8"), SIZE_KEPT(32, 15, 64, "contraction: K 15"),
     SIZE_KEPT(32, 8, 8, "contraction: K 8"), SIZE_KEPT(4, 32, 1, "output size: N 1"),
     SIZE_TAKEN(32, 64, 16), SIZE_TAKEN(32, 16, 64), SIZE_TAKEN(32, 64, 64), SIZE_TAKEN(32, 32, 32), SIZE_TAKEN(128, 256, 64),
-    SIZE_TAKEN(1, 32, 48), /* one row is how a model that generates runs: the batch decides nothing */
+    SIZE_TAKEN(1, 32, 48), /* most of the model is products of one row */
     {"K of a Gemm", "int8", GEMM(10, "10,64", 0), "/fc/Gemm small contraction: K 10", NULL},
     {"K of a turned Gemm", "int8", GEMM(10, "64,10", 1), "/fc/Gemm small contraction: K 10", NULL},
     {"K 8 of a turned Gemm", "int8", GEMM(8, "64,8", 1), "/fc/Gemm small contraction: K 8", NULL},
