@@ -9,7 +9,7 @@ import argparse, json, sys, tempfile, time
 from pathlib import Path
 import zoo
 
-AHEAD_DB, LARGER = 0.5, 1.15
+AHEAD_DB, LARGER, NOTHING = 0.5, 1.15, 0.9
 SECONDS = 900
 
 
@@ -75,9 +75,9 @@ def measure(a, m, ref, make):
 
 
 def cell(rows):
-    """'ours (size) / best peer (its name, size)', and the mark; a peer that leaves the file as large as it was has done nothing."""
+    """'ours (size) / best peer (its name, size)', and the mark; a peer that leaves the file nearly as large as it was has done next to nothing."""
     mine = rows["ours"]
-    peers = [(r["db"], n, r["size"]) for n, r in rows.items() if n != "ours" and "db" in r and r["size"] < 0.95]
+    peers = [(r["db"], n, r["size"]) for n, r in rows.items() if n != "ours" and "db" in r and r["size"] < NOTHING]
     left = f"{mine['db']:.1f} ({mine['size']:.2f})" if "db" in mine else "-"
     if not peers:
         return left
