@@ -17,7 +17,7 @@ QK_KERNEL_RESIDENT(neighbours, grid_args, THREADS, 1)
     if (a.kind == WITH_BARRIER) QK_SYNC();
     if (a.kind == HALF_OF_THEM && t < THREADS / 2) QK_SYNC();
     if (a.kind == HALF_A_WARP && t < 16) lane_xor(1, 1);
-    a.y[t] = all[(t + 1) % THREADS] + 1000 * all[(t + THREADS - 1) % THREADS];
+    a.y[t] = (int32_t)((uint32_t)all[(t + 1) % THREADS] + 1000u * (uint32_t)all[(t + THREADS - 1) % THREADS]);
     if (a.kind == MISALIGNED) qk_load16(a.y + t % 4, (uint32_t[4]){0});
 }
 
@@ -31,7 +31,7 @@ QK_KERNEL_RESIDENT(copied, grid_args, THREADS, 1)
     QK_ASYNC_GROUP();
     if (a.kind == WAITED_FOR) QK_ASYNC_WAIT(1);
     QK_SYNC();
-    a.y[4 * t] = 10 * all[(4 * t + 4) % (4 * THREADS)];
+    a.y[4 * t] = (int32_t)(10u * (uint32_t)all[(4 * t + 4) % (4 * THREADS)]);
 }
 
 static int32_t y[4 * THREADS] __attribute__((aligned(16)));
