@@ -14,7 +14,7 @@ struct cu_machine {
     qx_ctx *ctx;
     int index;
     cudaStream_t stream;
-    cudaMemPool_t pool;
+    cudaMemPool_t pool;           /* NULL: this device or its driver has none (some virtual machines) */
     void *stage[STAGES];          /* pinned */
     cudaEvent_t empty[STAGES];    /* the copy out of it has been done */
     int next;
@@ -55,10 +55,14 @@ static qx_status usable(qx_ctx *ctx, int index, struct cudaDeviceProp *prop)
 static qx_status make(cu_machine *m)
 {
     uint64_t keep = UINT64_MAX;
+    int pools = 0;
     CU(m, cudaSetDevice(m->index), "select the device");
     CU(m, cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking), "make a stream");
-    CU(m, cudaDeviceGetDefaultMemPool(&m->pool, m->index), "memory pool");
-    CU(m, cudaMemPoolSetAttribute(m->pool, cudaMemPoolAttrReleaseThreshold, &keep), "memory pool"); /* freed blocks stay for the next run */
+    CU(m, cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, m->index), "memory pool");
+    if (pools) {
+        CU(m, cudaDeviceGetDefaultMemPool(&m->pool, m->index), "memory pool");
+        CU(m, cudaMemPoolSetAttribute(m->pool, cudaMemPoolAttrReleaseThreshold, &keep), "memory pool"); /* freed blocks stay for the next run */
+    }
     for (int i = 0; i < STAGES; i++) {
         CU(m, cudaMallocHost(&m->stage[i], stage_bytes), "pinned buffer");
         CU(m, cudaEventCreateWithFlags(&m->empty[i], cudaEventDisableTiming), "event");
@@ -117,13 +121,13 @@ void cu_machine_enter(cu_machine *m) { cudaSetDevice(m->index); }
 qx_status cu_alloc(cu_machine *m, size_t bytes, void **out)
 {
     *out = NULL;
-    CU(m, cudaMallocAsync(out, bytes, m->stream), "allocate");
+    CU(m, m->pool ? cudaMallocAsync(out, bytes, m->stream) : cudaMalloc(out, bytes), "allocate");
     return QX_OK;
 }
 
 void cu_release(cu_machine *m, void *p)
 {
-    if (p && cudaFreeAsync(p, m->stream) != cudaSuccess) cudaGetLastError(); /* what is wrong with the device says the next call that can fail */
+    if (p && (m->pool ? cudaFreeAsync(p, m->stream) : cudaFree(p)) != cudaSuccess) cudaGetLastError(); /* what is wrong with the device says the next call that can fail */
 }
 
 /* While one buffer is copied to the device, the other is filled. */

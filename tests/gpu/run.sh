@@ -20,8 +20,10 @@ case ${1:-} in
     ;;
 esac
 # Without BUILD: a build of its own, for the card at hand only.
-mkdir -p "${1:-build/gpu}"
-build=$(cd "${1:-build/gpu}" && pwd) archs=
+default=build/gpu archs=
+if [ -n "$host" ]; then default=build; fi
+mkdir -p "${1:-$default}"
+build=$(cd "${1:-$default}" && pwd)
 if [ $# -eq 0 ]; then archs=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d '. '); fi
 case $archs in '') ;; 90) archs=90a-real ;; *) archs=$archs-real ;; esac
 bundle=$(cat "$build/bundle" 2>/dev/null || true)
