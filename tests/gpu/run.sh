@@ -54,8 +54,20 @@ publish() { # the table into the page, and the page to where the results go
   cp "$out/page" "$page"
   cp "$out/page" "$results/gpu.md"
 }
-# CUDA's libraries where the loader does not look by itself: toolkits, and what pip installs.
-vendor=$(timeout 20 find /usr/local /usr/lib /opt "${HOME:-/root}" -maxdepth 8 \( -name 'libcublasLt.so.1[23]' -o -name 'libcudnn.so.9' \) 2>/dev/null | xargs -r -n 1 dirname | sort -u | tr '\n' ':')
+# CUDA's libraries where the loader does not look by itself: what pip has installed for the python3 at hand, toolkits, other environments of Python. One folder of each is enough.
+folder_of() { # NAME ROOT...
+  local name=$1
+  shift
+  timeout 20 find "$@" -maxdepth 10 -name "$name" -print -quit 2>/dev/null | xargs -r dirname
+}
+pip=$(python3 -c 'import nvidia; print("\n".join(nvidia.__path__))' 2>/dev/null || true)
+vendor=
+for name in 'libcublasLt.so.1[23]' libcudnn.so.9; do
+  for root in $pip /usr/local /usr/lib /opt "${HOME:-/root}"; do
+    found=$(folder_of "$name" "$root")
+    [ -z "$found" ] || { vendor=$vendor$found:; break; }
+  done
+done
 export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}${vendor%:}"
 
 in_time() { # WHAT: false, with a line, when it is too late to start
