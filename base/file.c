@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -148,17 +147,6 @@ qx_status qx_file_slurp(qx_ctx *ctx, const char *path, size_t cap, char **out, s
     qx_status st = slurp(f, cap, out, len);
     qx_file_close(f);
     return st;
-}
-
-qx_status qx_file_check_folder(qx_ctx *ctx, const char *path)
-{
-    char dir[PATH_MAX] = ".", why[128];
-    const char *slash = strrchr(path, '/');
-    const size_t n = !slash ? 0 : slash == path ? 1 : (size_t)(slash - path);
-    if (n >= sizeof dir) QX_FAIL(ctx, QX_E_IO, "'%.100s...' cannot be written: its folder's name has %zu bytes", path, n);
-    if (n) memcpy(dir, path, n), dir[n] = '\0';
-    if (access(dir, W_OK) != 0) QX_FAIL(ctx, QX_E_IO, "'%s' cannot be written: folder '%s': %s", path, dir, qx_errno_text(errno, why, sizeof why));
-    return QX_OK;
 }
 
 void qx_io_fail_at(qx_ctx *ctx, qx_io_kind kind, int64_t n)

@@ -25,8 +25,9 @@ void qx_file_rest(qx_file *f);
 /* Reads a whole file of at most `cap` bytes into a NUL-terminated block (qx_free). */
 qx_status qx_file_slurp(qx_ctx *ctx, const char *path, size_t cap, char **out, size_t *len);
 
-/* E_IO when the folder of path cannot be written, so that a long job says so at its start. */
-qx_status qx_file_check_folder(qx_ctx *ctx, const char *path);
+/* Whether a file can be made at `path`, asked before the work that fills it: its folder is there and may be written to, and it is none of the files in `kept`
+ * (n paths; NULL is none). */
+qx_status qx_out_check(qx_ctx *ctx, const char *path, const char *const *kept, int n);
 
 typedef struct qx_outset qx_outset;
 typedef struct qx_out qx_out;

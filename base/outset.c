@@ -16,6 +16,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -78,6 +79,25 @@ static qx_status check_target(qx_ctx *ctx, const char *path, qx_file *const *inp
     for (int i = 0; i < n_inputs; i++)
         if (inputs[i] && fstat(qx_file_fd(inputs[i]), &in) == 0 && in.st_dev == st.st_dev && in.st_ino == st.st_ino)
             QX_FAIL(ctx, QX_E_USAGE, "output '%s' is the same file as input '%s'; give another name", path, qx_file_path(inputs[i]));
+    return QX_OK;
+}
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return strcmp(a, b) == 0 || (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
+}
+
+qx_status qx_out_check(qx_ctx *ctx, const char *path, const char *const *kept, int n)
+{
+    char dir[PATH_MAX] = ".", why[128];
+    const char *slash = strrchr(path, '/');
+    const size_t len = !slash ? 0 : slash == path ? 1 : (size_t)(slash - path);
+    if (len >= sizeof dir) QX_FAIL(ctx, QX_E_IO, "'%.64s...' cannot be written: its folder's name has %zu bytes", path, len);
+    if (len) memcpy(dir, path, len), dir[len] = '\0';
+    for (int i = 0; i < n; i++)
+        if (kept[i] && same_file(path, kept[i])) QX_FAIL(ctx, QX_E_USAGE, "output '%s' is the same file as '%s'; give another name", path, kept[i]);
+    if (access(dir, W_OK) != 0) QX_FAIL(ctx, QX_E_IO, "'%s' cannot be written: folder '%s': %s", path, dir, qx_errno_text(errno, why, sizeof why));
     return QX_OK;
 }
 

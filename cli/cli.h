@@ -63,6 +63,7 @@ void cli_print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *cli_show(cli *c, const char *name);
 const char *cli_bytes(cli *c, int64_t bytes);
 qx_status cli_print_buf(cli *c, qx_buf *b); /* the whole buffer to stdout, newline added; frees it */
+qx_status cli_write_file(cli *c, const char *path, const qx_buf *b); /* whole or not at all */
 
 bool cli_is_terminal(FILE *f); /* one that moves its cursor: TERM is set, and not to dumb */
 /* Columns of the terminal behind f (COLUMNS says otherwise); 100 elsewhere. */

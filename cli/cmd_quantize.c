@@ -77,9 +77,9 @@ static qx_status quantize(cli *c, qx_job_args *a, qx_report *r)
     const qx_quantize_options *opt;
     QX_TRY(set_options(c, a));
     QX_TRY(qx_job_args_options(a, &opt));
-    if (cli_value(c, "report")) QX_TRY(qx_file_check_folder(c->ctx, cli_value(c, "report")));
     qx_quantize_options full = *opt;
     full.input = c->args[0];
+    if (cli_value(c, "report")) QX_TRY(qx_out_check(c->ctx, cli_value(c, "report"), (const char *const[]){full.input, full.output}, 2)); /* before the work */
     qx_status st = qx_quantize_file(c->ctx, &full, r);
     if (st == QX_OK || st == QX_E_GATE) {
         qx_status printed = cli_report(c, r);

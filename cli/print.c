@@ -58,6 +58,18 @@ qx_status cli_print_buf(cli *c, qx_buf *b)
     return ok ? QX_OK : qx_fail(c->ctx, QX_E_IO, "writing to standard output failed");
 }
 
+qx_status cli_write_file(cli *c, const char *path, const qx_buf *b)
+{
+    qx_outset *set;
+    qx_out *out;
+    QX_TRY(qx_outset_new(c->ctx, &set));
+    qx_status st = qx_out_open(set, path, NULL, 0, &out);
+    if (st == QX_OK) st = qx_out_write_at(out, 0, b->data, b->len);
+    if (st == QX_OK) st = qx_outset_commit(set);
+    qx_outset_free(set);
+    return st;
+}
+
 /* Columns on a terminal: UTF-8 continuation bytes take none. */
 static int width(const char *s)
 {

@@ -127,10 +127,7 @@ qx_status cli_profile_trace(cli *c, const qx_node_time *t, int n, const char *pa
     }
     QX_TRY_GOTO(st, qx_jsonw_end_array(&w));
     QX_TRY_GOTO(st, qx_jsonw_end_object(&w));
-    FILE *f = fopen(path, "wb");
-    if (!f) QX_TRY_GOTO(st, qx_fail(c->ctx, QX_E_IO, "%s: cannot be written", path));
-    bool bad = fwrite(b.data, 1, b.len, f) != b.len;
-    if (fclose(f) != 0 || bad) st = qx_fail(c->ctx, QX_E_IO, "%s: write failed", path);
+    st = cli_write_file(c, path, &b);
 done:
     qx_buf_free(&b);
     return st;

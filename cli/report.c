@@ -63,7 +63,7 @@ typedef struct count { const char *key; int64_t n, float_bytes; const char *deta
 /* What stands behind the ':' of a reason, each once, while there are few. */
 static void add_detail(count *c, const char *reason)
 {
-    const char *colon = strchr(reason, ':');
+    const char *colon = strstr(reason, ": ");
     if (!colon) return;
     for (int i = 0; i < c->n_details; i++)
         if (strcmp(c->details[i], colon + 2) == 0) return;
@@ -252,17 +252,12 @@ static void print_summary(cli *c, const qx_report *r, bool dry)
 static qx_status write_report(cli *c, const qx_report *r, const char *path)
 {
     qx_buf b = QX_BUF_INIT(c->ctx);
-    qx_outset *set = NULL;
-    qx_out *out;
     const size_t n = strlen(path);
     const bool page = n > 5 && strcmp(path + n - 5, ".html") == 0;
-    qx_status st = page ? qx_report_html(r, &b) : qx_report_json(r, &b);
+    qx_status st = qx_out_check(c->ctx, path, (const char *const[]){r->input, r->output, r->data_path}, 3);
+    if (st == QX_OK) st = page ? qx_report_html(r, &b) : qx_report_json(r, &b);
     if (st == QX_OK) st = qx_buf_put(&b, "\n", 1);
-    if (st == QX_OK) st = qx_outset_new(c->ctx, &set);
-    if (st == QX_OK) st = qx_out_open(set, path, NULL, 0, &out);
-    if (st == QX_OK) st = qx_out_write_at(out, 0, b.data, b.len);
-    if (st == QX_OK) st = qx_outset_commit(set);
-    if (set) qx_outset_free(set);
+    if (st == QX_OK) st = cli_write_file(c, path, &b);
     qx_buf_free(&b);
     return st;
 }

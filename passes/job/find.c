@@ -10,26 +10,39 @@
 #include "onnx/infer/infer.h"
 #include "passes/job/find.h"
 
-enum { MAX_FOUND = 256 };
-
 static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
 static bool is_sample(const char *name) { return fnmatch("sample*.npz", name, 0) == 0 || fnmatch("calib*.npz", name, 0) == 0; }
+
+/* The list doubles when it is full: at powers of two. */
+static qx_status add_path(qx_arena *arena, const char ***paths, int *n, const char *path)
+{
+    if (!path) return QX_E_NOMEM;
+    if ((*n & (*n - 1)) == 0) {
+        const char **more = qx_arena_array(arena, (size_t)*n * 2 + 1, sizeof *more);
+        if (!more) return QX_E_NOMEM;
+        if (*n) memcpy(more, *paths, (size_t)*n * sizeof *more);
+        *paths = more;
+    }
+    (*paths)[(*n)++] = path;
+    return QX_OK;
+}
 
 qx_status qx_find_samples(qx_ctx *ctx, qx_arena *arena, const char *model_path, const char ***paths, int *n)
 {
     const char *slash = strrchr(model_path, '/');
     const char *dir = slash ? qx_arena_strndup(arena, model_path, (size_t)(slash - model_path) + 1) : "./";
+    qx_status st = QX_OK;
     *n = 0;
-    *paths = qx_arena_array(arena, MAX_FOUND, sizeof **paths);
-    if (!dir || !*paths) return QX_E_NOMEM;
+    *paths = NULL;
+    if (!dir) return QX_E_NOMEM;
     DIR *d = opendir(dir);
-    if (!d) QX_FAIL(ctx, QX_E_IO, "cannot list '%s': errno %d", dir, errno);
-    for (struct dirent *e; *n < MAX_FOUND && (e = readdir(d));)
-        if (is_sample(e->d_name) && ((*paths)[*n] = qx_arena_printf(arena, "%s%s", slash ? dir : "", e->d_name))) ++*n;
+    if (!d) QX_FAIL(ctx, QX_E_IO, "cannot list '%s': %s", dir, strerror(errno));
+    for (struct dirent *e; st == QX_OK && (e = readdir(d));)
+        if (is_sample(e->d_name)) st = add_path(arena, paths, n, qx_arena_printf(arena, "%s%s", slash ? dir : "", e->d_name));
     closedir(d);
-    qsort(*paths, (size_t)*n, sizeof **paths, by_name);
-    return QX_OK;
+    if (*n) qsort(*paths, (size_t)*n, sizeof **paths, by_name);
+    return st;
 }
 
 qx_status qx_find_tokenizer(qx_arena *arena, const char *model_path, const char **out)

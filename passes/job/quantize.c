@@ -285,14 +285,16 @@ static qx_status gate(job *j)
 /* ---- all of it ------------------------------------------------------------------------------------------------------------ */
 
 /* Found out before the work, not behind it. */
-static qx_status check_output(const job *j)
+static qx_status check_outputs(const job *j)
 {
+    const qx_quantize_options *o = j->opt;
+    const char *const kept[] = {o->input, j->output}, *const others[] = {o->save_stats, o->frontier, o->resume};
     struct stat st;
-    const char *const beside[] = {j->opt->save_stats, j->opt->resume, j->opt->frontier, j->opt->dry_run ? NULL : j->output};
-    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++)
-        if (beside[i]) QX_TRY(qx_file_check_folder(j->ctx, beside[i]));
-    if (j->opt->dry_run) return QX_OK;
-    if (j->opt->force || stat(j->output, &st) != 0) return QX_OK;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (others[i]) QX_TRY(qx_out_check(j->ctx, others[i], kept, 2));
+    if (o->dry_run) return QX_OK;
+    QX_TRY(qx_out_check(j->ctx, j->output, kept, 1));
+    if (o->force || stat(j->output, &st) != 0) return QX_OK;
     QX_FAIL(j->ctx, QX_E_USAGE, "'%s' is there already (--force replaces it)", j->output);
 }
 
@@ -300,7 +302,7 @@ static qx_status run_job(job *j)
 {
     QX_TRY(read_model(j));
     if (j->opt->frontier && !qx_pipeline_decides(j->pipe)) QX_FAIL(j->ctx, QX_E_USAGE, "frontier '%s': no pass chooses among formats; ask for --target-size or --target-sqnr", j->opt->frontier);
-    QX_TRY(check_output(j));
+    QX_TRY(check_outputs(j));
     j->report->input_bytes = file_size(j->opt->input) + qx_model_external_bytes(j->model);
     QX_TRY(check_verify(j));
     QX_TRY(prepare(j));

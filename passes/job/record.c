@@ -107,6 +107,16 @@ static bool any_source(qx_record_given *given, void *user)
     return given(user, "calib") || given(user, "text") || given(user, "random") || given(user, "load-stats");
 }
 
+/* What qx_record_options writes. A record comes with a model, so from anybody: what names a plugin, an output or another root of external data is not taken from it. */
+static bool is_recorded(const char *name)
+{
+    static const char *const names[] = {"include", "exclude", "set", "dim", "target", "max-opset", "max-ir", "external-data", "allow-requantize", "calib", "text", "tokenizer", "load-stats",
+        "seq-len", "samples", "random", "seed", "no-verify"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(names[i], name) == 0) return true;
+    return false;
+}
+
 static qx_status replay_option(qx_ctx *ctx, const qx_record *r, const qx_json *v, qx_job_args *a)
 {
     const char *name = qx_json_key(v);
@@ -124,6 +134,7 @@ static qx_status replay_options(qx_ctx *ctx, const qx_record *r, const qx_json *
     for (int64_t i = 0; i < qx_json_count(doc); i++) {
         const qx_json *v = qx_json_at(doc, i);
         const char *name = qx_json_key(v);
+        if (!is_recorded(name)) QX_FAIL(ctx, QX_E_USAGE, "'%s' records the option '%.100s', which is none that qonnx records: it was not written by qonnx quantize", r->path, name);
         if (given(user, name) || (samples && is_source(name))) continue;
         QX_TRY(replay_option(ctx, r, v, a));
     }

@@ -27,9 +27,8 @@ qk_host qk_at;
 
 #ifdef __x86_64__
 /* What a function must preserve goes onto the stack, and stacks are changed: a hundred times faster than swapcontext, which asks the kernel for signal masks. */
-__attribute__((naked, noinline)) static void change(void **from, void *to)
+__attribute__((naked, noinline)) static void change(void **from __attribute__((unused)), void *to __attribute__((unused)))
 {
-    (void)from, (void)to;
     __asm__("push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n mov %rsp, (%rdi)\n mov %rsi, %rsp\n pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret");
 }
 #else

@@ -25,8 +25,20 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: 'a/b/c.onnx' cannot be written: folder 'a/b': No such file or directory
   [1]
   $ qonnx quantize model.onnx --int4 -q --force -o model.onnx
-  qonnx quantize: output 'model.onnx' is the same file as input 'model.onnx'; give another name
+  qonnx quantize: output 'model.onnx' is the same file as 'model.onnx'; give another name
   [2]
+  $ qonnx quantize model.onnx --int4 -q -o o.onnx --report model.onnx; qonnx quantize model.onnx --int8 -q -o o.onnx --save-stats ./model.onnx
+  qonnx quantize: output 'model.onnx' is the same file as 'model.onnx'; give another name
+  qonnx quantize: output './model.onnx' is the same file as 'model.onnx'; give another name
+  [2]
+  $ qonnx quantize model.onnx --int8 -q -o o.onnx --save-stats a/b; qonnx quantize model.onnx --int8 -q -o o.onnx --report a/b; ls o.onnx 2>&1
+  qonnx quantize: 'a/b' cannot be written: folder 'a': No such file or directory
+  qonnx quantize: 'a/b' cannot be written: folder 'a': No such file or directory
+  ls: cannot access 'o.onnx': No such file or directory
+  [2]
+  $ (ulimit -f 8; qonnx quantize $MODELS/micro-llama/model.onnx --int4 -q -o cut.onnx 2>&1 | grep -o 'File too large'); ls -A | grep -e cut -e '^[.]q'
+  File too large
+  [1]
   $ qonnx quantize model.onnx
   qonnx quantize: no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx
   [2]
