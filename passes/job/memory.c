@@ -6,7 +6,8 @@
 #include "base/text.h"
 #include "passes/job/job.h"
 
-enum { PROCESS = 20 << 20, RUN_ROOM = 3 << 20 }; /* program, libraries and what the heap keeps; plan and scratch of an executor: as measured */
+enum { PROCESS = 20 << 20, RUN_ROOM = 3 << 20, PACK_ROOM = 1 << 20 }; /* program, libraries and what the heap keeps; plan and scratch of an executor: as measured; what a
+                                                                       * thread reads of a weight while it is packed (runtime/cpu/pack.c) */
 enum { WORTH_TELLING = 256 << 20 }; /* of less a line says it when asked (--verbose, --dry-run) */
 enum { DOUBT = 8 }; /* a forecast may be wrong by one part in so many */
 enum { TILE_ROOM = 8 << 20, TILE_BYTES = 12 }; /* what a thread that codes weights holds, at most; and for each of them */
@@ -84,8 +85,9 @@ qx_status qx_memory_forecast(qx_pipeline *p, qx_stats *stats, bool sweeps, bool 
     if (sweeps) QX_TRY(with_exec(&f, stats, sweep_need));
     if (p->shapes && (verifies || probes)) QX_TRY(with_exec(&f, stats, run_need));
     const int64_t outputs = 2 * f.run.outputs; /* of a run, beside those that it is compared with */
-    const int64_t run = f.run.weights ? f.run.weights + f.run.activations + outputs + RUN_ROOM : 0;
-    if (f.stats.sweep) QX_TRY(say(&f, "calibrate", f.stats.sweep + RUN_ROOM));
+    const int64_t room = RUN_ROOM + qx_ctx_threads(p->ctx) * (int64_t)PACK_ROOM;
+    const int64_t run = f.run.weights ? f.run.weights + f.run.activations + outputs + room : 0;
+    if (f.stats.sweep) QX_TRY(say(&f, "calibrate", f.stats.sweep + room));
     if (probes && run) QX_TRY(say(&f, "choose", f.stats.kept + run));
     QX_TRY(say(&f, "write", f.stats.kept + f.stats.grams + writing(&f)));
     if (verifies && run) QX_TRY(say(&f, "verify", run + 2 * f.base)); /* both graphs are read from their files */
