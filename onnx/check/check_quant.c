@@ -53,6 +53,7 @@ static qx_status judge_scale(qx_checker *c, const qx_node *n, const qx_weight *w
     /* Weights of few bits may have negative block scales: the largest value then lands on the lowest code. Nothing is ever divided by them. */
     if (v < 0 && n->op->id == QX_OP_DequantizeLinear && qx_dtype_bits(type_at(n, 0)) == 4) v = -v;
     if (v <= 0) QX_REFUSE(c, "%s: scale '%s' is %g at element %lld; it must be positive", QX_LABEL(n), QX_SHOWN(w->name), (double)v, (long long)i);
+    if (w->dtype == QX_DT_FLOAT8E8M0) return QX_OK; /* its least, 2^-127, is what a block of zeros has, and a power of two loses no digits */
     if (v >= FLT_MIN && (w->dtype != QX_DT_FLOAT16 || v >= 6.104e-5f)) return QX_OK;
     if (w->dtype != QX_DT_FLOAT16) QX_REFUSE(c, "%s: scale '%s' is subnormal (%g) at element %lld", QX_LABEL(n), QX_SHOWN(w->name), (double)v, (long long)i);
     if (!sub->count++) sub->at = i, sub->first = v;
