@@ -40,11 +40,8 @@ static int64_t base64_decode(const char *s, size_t len, uint8_t *out)
     return n;
 }
 
-static uint32_t unit(const tok_charsmap *m, size_t i)
-{
-    const uint8_t *p = m->bytes + 4 + 4 * i;
-    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
+static uint32_t word(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24; }
+static uint32_t unit(const tok_charsmap *m, size_t i) { return word(m->bytes + 4 + 4 * i); }
 
 static size_t children(uint32_t u) { return (size_t)(u >> 10) << ((u & 1u << 9) >> 6); }
 
@@ -62,7 +59,7 @@ static qx_status read_block(tok_charsmap *m, const char *base64)
     QX_TRY(QX_NEW_ARRAY(m->ctx, len + 5, &m->bytes)); /* the length's four, and a NUL behind the texts */
     int64_t n = base64_decode(base64, len, m->bytes);
     if (n < 4) QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: precompiled_charsmap is not base64 of a map");
-    uint32_t trie = unit(m, (size_t)-1);
+    uint32_t trie = word(m->bytes);
     if (trie % 4 || trie < 4 || (int64_t)trie > n - 4) QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: precompiled_charsmap: a trie of %u bytes in a block of %lld", trie, (long long)n);
     m->n_units = trie / 4;
     m->texts = (const char *)m->bytes + 4 + trie;
