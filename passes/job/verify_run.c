@@ -152,7 +152,8 @@ static qx_status coded_feeds(verifier *f, const qx_feed *feeds, int n, qx_feed *
         const qx_value *v = qx_graph_find(f->after->graph, feeds[i].name);
         out[i] = feeds[i];
         if (!v || v->type.dtype == feeds[i].tensor->dtype || !qx_coded_input(v, &c)) continue;
-        if (qx_coded_encode(f->ctx, &c, feeds[i].tensor, &codes[i]) != QX_OK) return qx_note(f->ctx, QX_E_SHAPE, "input '%s'", v->name);
+        const qx_status st = qx_coded_encode(f->ctx, &c, feeds[i].tensor, &codes[i]);
+        if (st != QX_OK) return qx_note(f->ctx, st, "input '%s'", v->name);
         out[i].tensor = &codes[i];
     }
     return QX_OK;

@@ -88,6 +88,8 @@ static qx_status set_all(qx_job_args *a, const job *j)
     return j->external ? qx_job_args_set(a, "external-data", "1") : QX_OK;
 }
 
+static char last_error[400]; /* of the job that failed last */
+
 /* One job in a context of its own, whose n-th operation of a kind fails. All memory must be back before the context goes. */
 static qx_status run_job(const job *j, fault f, int64_t n, bool *unused)
 {
@@ -108,6 +110,7 @@ static qx_status run_job(const job *j, fault f, int64_t n, bool *unused)
     bool never = disarm(ctx, f);
     if (unused) *unused = never;
     if (st != QX_OK && !*qx_ctx_error(ctx)) fail_msg("status %d without a message", (int)st);
+    snprintf(last_error, sizeof last_error, "%s", qx_ctx_error(ctx));
     qx_report_free(r);
     qx_job_args_free(a);
     if (qx_mem_in_use(ctx)) fail_msg("%zu bytes not given back after fault %lld: %s", qx_mem_in_use(ctx), (long long)n, qx_ctx_error(ctx));
@@ -162,7 +165,7 @@ static int every_fault(fault f, int step, const job *new_job)
         qx_status st = run_job(new_job, f, n, &unused);
         if (unused) break;
         take(ctx, &now);
-        if (st != QX_OK && st != code) fail_msg("fault %d gave status %d (%s)", n, (int)st, qx_status_text(st));
+        if (st != QX_OK && st != code) fail_msg("fault %d gave status %d (%s): %s", n, (int)st, qx_status_text(st), last_error);
         if (!equal(&now, &new) && (st == QX_OK || !equal(&now, &old))) fail_msg("fault %d (status %d) left neither the old output nor the new one", n, (int)st);
         if (tmp_entries(&dir) != files) fail_msg("fault %d left %d files, not %d", n, tmp_entries(&dir), files);
         if (equal(&now, &new)) OK(run_job(&old_job, NONE, 0, NULL));
