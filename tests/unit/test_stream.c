@@ -98,7 +98,7 @@ static void language_model(void **state)
 static void unet(void **state)
 {
     (void)state;
-    same_outputs(NULL, "micro-sdxl/unet", 1.2);
+    same_outputs(NULL, "micro-sdxl/unet", 1.15);
 }
 
 static void decoder(void **state)
