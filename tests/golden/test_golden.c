@@ -1,6 +1,7 @@
 /* Golden tests of the rewrites. A case is a folder: in.txt (ONNX text), options (lines "name value" of a quantize job), out.txt: the
  * graph that must come out and what was decided for each node, or "error: ..." with the message.
- * Weights print as hashes of their content, so codes and scales are pinned too. `golden_test_golden --update` writes out.txt anew. */
+ * Weights print as hashes of their content, so codes and scales are pinned too; cases must not hang on the last bits of what a convolution sums
+ * (bias-correction's hashes would). `golden_test_golden --update` writes out.txt anew. */
 #include <dirent.h>
 #include <stdlib.h>
 
@@ -45,6 +46,23 @@ static void make_output(qx_ctx *ctx, const char *dir, qx_buf *out)
     qx_free(ctx, options);
 }
 
+/* Numbers in braces with five digits: the last ones of a scale hang on the order in which the processor's kernels add. */
+static void round_numbers(qx_ctx *ctx, qx_buf *text)
+{
+    qx_buf out = QX_BUF_INIT(ctx);
+    bool inside = false;
+    for (const char *p = text->data, *end; *p; p = end) {
+        char *stop = NULL;
+        const double v = inside && strchr("-0123456789", *p) ? strtod(p, &stop) : 0;
+        end = stop && stop > p ? stop : p + 1;
+        if (*p == '{' || *p == '}') inside = *p == '{';
+        const bool real = end > p + 1 && (memchr(p, '.', (size_t)(end - p)) || memchr(p, 'e', (size_t)(end - p)));
+        assert_int_equal(real ? qx_buf_printf(&out, "%.5g", v) : qx_buf_put(&out, p, (size_t)(end - p)), QX_OK);
+    }
+    qx_buf_free(text);
+    *text = out;
+}
+
 static void write_file(const char *dir, const char *text)
 {
     char path[1024];
@@ -61,6 +79,7 @@ static void run_case(void **state)
     qx_ctx *ctx = qx_ctx_new(NULL);
     qx_buf out = QX_BUF_INIT(ctx);
     make_output(ctx, dir, &out);
+    round_numbers(ctx, &out);
     if (update) write_file(dir, out.data);
     char *want = slurp(ctx, dir, "out.txt");
     if (!want) fail_msg("%s/out.txt is missing (--update writes it)", dir);
