@@ -6,7 +6,7 @@ enum { NEW, OPEN, DONE };
 typedef struct sorter {
     qx_graph *g;
     uint8_t *state;                     /* of each node id */
-    qx_node **todo; uint32_t n_todo;    /* at most one entry a use, and the root */
+    qx_node **pending; uint32_t n_pending;    /* at most one entry a use, and the root */
     qx_node **order; uint32_t n_order;  /* of g */
     bool cycle;
     int64_t moved;
@@ -15,7 +15,7 @@ typedef struct sorter {
 static void need(sorter *s, qx_node *n)
 {
     if (s->state[n->id] == OPEN) s->cycle = true;
-    if (s->state[n->id] == NEW) s->todo[s->n_todo++] = n;
+    if (s->state[n->id] == NEW) s->pending[s->n_pending++] = n;
 }
 
 /* What n and the bodies that it holds (at most QX_MAX_NESTING deep) use of s->g. */
@@ -30,15 +30,15 @@ static void needs(sorter *s, const qx_node *n)
 
 static void put_in_order(sorter *s, qx_node *root)
 {
-    s->todo[s->n_todo++] = root;
-    while (s->n_todo && !s->cycle) {
-        qx_node *n = s->todo[s->n_todo - 1];
+    s->pending[s->n_pending++] = root;
+    while (s->n_pending && !s->cycle) {
+        qx_node *n = s->pending[s->n_pending - 1];
         if (s->state[n->id] == NEW) {
             s->state[n->id] = OPEN;
             needs(s, n);
             continue;
         }
-        s->n_todo--;
+        s->n_pending--;
         if (s->state[n->id] == DONE) continue; /* wanted by several */
         s->state[n->id] = DONE;
         s->order[s->n_order++] = n;
@@ -51,7 +51,7 @@ static qx_status sort_graph(void *user, qx_graph *g)
 {
     sorter *s = user;
     const int64_t before = s->moved;
-    s->g = g, s->n_todo = s->n_order = 0;
+    s->g = g, s->n_pending = s->n_order = 0;
     QX_FOR_NODES(g, n)
         if (s->state[n->id] == NEW && !s->cycle) put_in_order(s, n);
     if (s->cycle || s->moved == before) return QX_OK;
@@ -73,12 +73,12 @@ qx_status qx_sort_nodes(qx_model *m, int64_t *moved)
     QX_TRY(qx_model_each_node(m, count_uses, &uses));
     QX_TRY_GOTO(st, QX_NEW_ARRAY(m->ctx, m->n_node_ids + 1, &s.state));
     QX_TRY_GOTO(st, QX_NEW_ARRAY(m->ctx, m->n_node_ids + 1, &s.order));
-    QX_TRY_GOTO(st, QX_NEW_ARRAY(m->ctx, uses, &s.todo));
+    QX_TRY_GOTO(st, QX_NEW_ARRAY(m->ctx, uses, &s.pending));
     st = qx_model_each_graph(m, sort_graph, &s);
     *moved = s.moved;
 done:
     qx_free(m->ctx, s.state);
     qx_free(m->ctx, s.order);
-    qx_free(m->ctx, s.todo);
+    qx_free(m->ctx, s.pending);
     return st;
 }
