@@ -205,6 +205,15 @@ qx_status qx_regrow(qx_ctx *ctx, void **ptr, size_t old_size, size_t new_size)
     return QX_OK;
 }
 
+qx_status qx_grow(qx_ctx *ctx, void **items, int64_t n, int64_t *cap, size_t size)
+{
+    if (n < *cap) return QX_OK;
+    const int64_t more = *cap ? 2 * *cap : 16;
+    QX_TRY(qx_regrow(ctx, items, (size_t)*cap * size, (size_t)more * size));
+    *cap = more;
+    return QX_OK;
+}
+
 void qx_free(qx_ctx *ctx, void *ptr)
 {
     if (!ptr || (header_of(ptr)->again && keep_spare(&ctx->spares, ptr))) return;

@@ -18,6 +18,8 @@ qx_status qx_alloc_again(qx_ctx *ctx, size_t size, void **out);
 void qx_drop_spares(qx_ctx *ctx);
 /* Grows *ptr (which may be NULL) to new_size bytes; new bytes are zero; *ptr is unchanged on failure. */
 qx_status qx_regrow(qx_ctx *ctx, void **ptr, size_t old_size, size_t new_size);
+/* Room for one more behind the n elements of a list: when n == *cap, *items grows to twice as many. */
+qx_status qx_grow(qx_ctx *ctx, void **items, int64_t n, int64_t *cap, size_t size);
 void qx_free(qx_ctx *ctx, void *ptr);
 /* Bytes of memory that the machine has; 0: not known. */
 uint64_t qx_machine_memory(void);
@@ -41,7 +43,7 @@ void *qx_arena_alloc(qx_arena *a, size_t size);
 /* Gives a large object (256 KiB and more) back before its time; smaller ones stay until the arena goes. */
 void qx_arena_release(qx_arena *a, void *p);
 void *qx_arena_array(qx_arena *a, size_t count, size_t size);
-/* Room for one more behind the n elements of a list: when n == *cap, *items moves to an array twice as long (the old one stays in the arena). */
+/* The same in an arena, where the old array stays. */
 qx_status qx_arena_grow(qx_arena *a, void **items, int64_t n, int64_t *cap, size_t size);
 char *qx_arena_strndup(qx_arena *a, const char *s, size_t n);
 char *qx_arena_strdup(qx_arena *a, const char *s);

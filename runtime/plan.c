@@ -7,15 +7,11 @@
 #include "runtime/device/device.h"
 #include "runtime/fuse/fuse.h"
 
-typedef struct id_list { uint32_t *ids; uint32_t n, cap; } id_list;
+typedef struct id_list { uint32_t *ids; int64_t n, cap; } id_list;
 
 static qx_status list_add(qx_exec *x, id_list *l, uint32_t id)
 {
-    if (l->n == l->cap) {
-        uint32_t cap = l->cap ? 2 * l->cap : 16;
-        QX_TRY(qx_regrow(x->ctx, (void **)&l->ids, l->cap * sizeof *l->ids, cap * sizeof *l->ids));
-        l->cap = cap;
-    }
+    QX_TRY(qx_grow(x->ctx, (void **)&l->ids, l->n, &l->cap, sizeof *l->ids));
     l->ids[l->n++] = id;
     return QX_OK;
 }
@@ -59,7 +55,7 @@ qx_status qx_plan_mark_inputs(qx_exec *x, const qx_rstep *s, uint8_t *need)
     for (uint32_t i = 0; i < s->n_in; i++)
         if (s->in[i] != QX_NO_VALUE) need[s->in[i]] = 1;
     qx_status st = step_captures(x, s->node, &l);
-    for (uint32_t i = 0; i < l.n; i++) need[l.ids[i]] = 1;
+    for (int64_t i = 0; i < l.n; i++) need[l.ids[i]] = 1;
     qx_free(x->ctx, l.ids);
     return st;
 }
@@ -152,7 +148,7 @@ static qx_status mark_needed(qx_exec *x, const qx_graph *g, uint8_t *need, bool 
             if (n->in[i]) need[n->in[i]->id] = 1;
         caps.n = 0;
         st = step_captures(x, n, &caps);
-        for (uint32_t i = 0; i < caps.n; i++) need[caps.ids[i]] = 1;
+        for (int64_t i = 0; i < caps.n; i++) need[caps.ids[i]] = 1;
     }
     for (uint32_t i = 0; i < g->n_inputs; i++) x->info[g->inputs[i]->id].needed = need[g->inputs[i]->id];
     qx_free(x->ctx, caps.ids);
@@ -269,7 +265,7 @@ static qx_status list_cache(qx_exec *x, qx_gplan *p)
         }
     p->cache = qx_arena_array(x->mem, l.n + 1, sizeof *p->cache);
     if (!p->cache) QX_TRY_GOTO(st, qx_fail(x->ctx, QX_E_NOMEM, "plan: out of memory"));
-    for (uint32_t i = 0; i < l.n; i++) p->cache[p->n_cache++] = l.ids[i];
+    for (int64_t i = 0; i < l.n; i++) p->cache[p->n_cache++] = l.ids[i];
 done:
     qx_free(x->ctx, want);
     qx_free(x->ctx, l.ids);
@@ -283,11 +279,7 @@ qx_status qx_plan_graph(qx_exec *x, const qx_graph *g, qx_gplan **out)
             *out = x->gplans[i];
             return QX_OK;
         }
-    if (x->n_gplans == x->cap_gplans) {
-        uint32_t cap = x->cap_gplans ? 2 * x->cap_gplans : 8;
-        QX_TRY(qx_regrow(x->ctx, (void **)&x->gplans, x->cap_gplans * sizeof *x->gplans, cap * sizeof *x->gplans));
-        x->cap_gplans = cap;
-    }
+    QX_TRY(qx_grow(x->ctx, (void **)&x->gplans, x->n_gplans, &x->cap_gplans, sizeof *x->gplans));
     qx_gplan *p = qx_arena_alloc(x->mem, sizeof *p);
     if (!p) QX_FAIL(x->ctx, QX_E_NOMEM, "plan: out of memory");
     p->graph = g;

@@ -105,7 +105,7 @@ struct qx_exec {
     qx_slot *slots;             /* [n_values] */
     qx_vinfo *info;             /* [n_values] */
     uint32_t n_values;
-    qx_gplan **gplans; uint32_t n_gplans; uint32_t cap_gplans;
+    qx_gplan **gplans; uint32_t n_gplans; int64_t cap_gplans;
     qx_gplan *main;
     qx_map *functions;          /* "domain\nname\noverload" -> qx_function */
     qx_shape_plan plans[QX_SHAPE_PLANS];

@@ -18,11 +18,7 @@ void qx_samples_half(qx_samples *s, bool half) { s->half = half; }
 
 qx_status qx_source_add(qx_samples *s, const qx_sourcedef *def, const char *label, int64_t count, void *state)
 {
-    if (s->n_sources == s->cap_sources) {
-        int cap = s->cap_sources ? 2 * s->cap_sources : 8;
-        QX_TRY(qx_regrow(s->ctx, (void **)&s->sources, (size_t)s->cap_sources * sizeof *s->sources, (size_t)cap * sizeof *s->sources));
-        s->cap_sources = cap;
-    }
+    QX_TRY(qx_grow(s->ctx, (void **)&s->sources, s->n_sources, &s->cap_sources, sizeof *s->sources));
     s->sources[s->n_sources++] = (qx_source_of){def, s, label, count, state};
     s->all += count;
     return QX_OK;

@@ -27,7 +27,7 @@ struct qx_samples {
     qx_model *model;
     qx_dims_given dims;
     bool half;                    /* windows of text end in their middle */
-    qx_source_of *sources; int n_sources, cap_sources;
+    qx_source_of *sources; int n_sources; int64_t cap_sources;
     int64_t all, count, held;     /* there are; for calibration; for verification, behind those */
     qx_tensor *tensors;           /* [n_inputs] of the sample that was handed out last */
     qx_feed *feeds; int n_feeds;

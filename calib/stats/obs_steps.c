@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+enum { MOST = 1 << 20 }; /* different timesteps; no sampler has so many */
+
 qx_status qx_steps_add(qx_ctx *ctx, qx_steps *s, const qx_step_row *row)
 {
     int64_t lo = 0, hi = s->n;
@@ -19,12 +21,8 @@ qx_status qx_steps_add(qx_ctx *ctx, qx_steps *s, const qx_step_row *row)
         if (row->max > r->max) r->max = row->max;
         return QX_OK;
     }
-    if (s->n == s->cap) {
-        int64_t cap = s->cap ? 2 * s->cap : 16;
-        if (cap > 1 << 20) QX_FAIL(ctx, QX_E_BUDGET, "more than %d different timesteps", 1 << 20);
-        QX_TRY(qx_regrow(ctx, (void **)&s->rows, (size_t)s->cap * sizeof *s->rows, (size_t)cap * sizeof *s->rows));
-        s->cap = cap;
-    }
+    if (s->n == MOST) QX_FAIL(ctx, QX_E_BUDGET, "more than %d different timesteps", MOST);
+    QX_TRY(qx_grow(ctx, (void **)&s->rows, s->n, &s->cap, sizeof *s->rows));
     memmove(s->rows + lo + 1, s->rows + lo, (size_t)(s->n - lo) * sizeof *s->rows);
     s->rows[lo] = *row;
     s->n++;

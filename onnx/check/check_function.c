@@ -7,7 +7,7 @@
 
 enum { QX_CALL_CHAIN = 100 };
 
-typedef struct calls { uint32_t *to; uint32_t n, cap; } calls; /* functions that one function calls */
+typedef struct calls { uint32_t *to; int64_t n, cap; } calls; /* functions that one function calls */
 typedef struct search {
     qx_checker *c;
     calls *calls;       /* by function */
@@ -26,11 +26,7 @@ static qx_status note_call(void *user, qx_node *n)
     if (!g->function) return QX_OK;
     calls *list = &s->calls[g->function->index];
     if (list->n && list->to[list->n - 1] == n->callee->index) return QX_OK;
-    if (list->n == list->cap) {
-        uint32_t cap = list->cap ? 2 * list->cap : 4;
-        QX_TRY(qx_regrow(s->c->ctx, (void **)&list->to, list->cap * sizeof *list->to, cap * sizeof *list->to));
-        list->cap = cap;
-    }
+    QX_TRY(qx_grow(s->c->ctx, (void **)&list->to, list->n, &list->cap, sizeof *list->to));
     list->to[list->n++] = n->callee->index;
     return QX_OK;
 }

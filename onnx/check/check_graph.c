@@ -64,17 +64,13 @@ static const qx_node *ancestor_in(const qx_node *n, const qx_graph *g)
     return n;
 }
 
-typedef struct visit { const qx_node *node; const qx_node **pending; uint32_t n, cap; uint8_t *seen; qx_ctx *ctx; } visit;
+typedef struct visit { const qx_node *node; const qx_node **pending; int64_t n, cap; uint8_t *seen; qx_ctx *ctx; } visit;
 
 static qx_status want(visit *s, const qx_node *n)
 {
     if (!n || s->seen[n->id]) return QX_OK;
     s->seen[n->id] = 1;
-    if (s->n == s->cap) {
-        uint32_t cap = s->cap ? 2 * s->cap : 64;
-        QX_TRY(qx_regrow(s->ctx, (void **)&s->pending, s->cap * sizeof *s->pending, cap * sizeof *s->pending));
-        s->cap = cap;
-    }
+    QX_TRY(qx_grow(s->ctx, (void **)&s->pending, s->n, &s->cap, sizeof *s->pending));
     s->pending[s->n++] = n;
     return QX_OK;
 }

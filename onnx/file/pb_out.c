@@ -55,11 +55,7 @@ static qx_status put_tag(out *o, uint32_t id, int wire) { return put_varint(o, (
 static qx_status add_piece(out *o, int64_t n, int64_t span)
 {
     qx_image *g = o->img;
-    if (g->n_pieces == g->cap_pieces) {
-        const int64_t cap = g->cap_pieces ? 2 * g->cap_pieces : 64;
-        QX_TRY(qx_regrow(o->plan->m->ctx, (void **)&g->pieces, (size_t)g->cap_pieces * sizeof *g->pieces, (size_t)cap * sizeof *g->pieces));
-        g->cap_pieces = cap;
-    }
+    QX_TRY(qx_grow(o->plan->m->ctx, (void **)&g->pieces, g->n_pieces, &g->cap_pieces, sizeof *g->pieces));
     g->pieces[g->n_pieces++] = (qx_piece){o->pos, n, span};
     return QX_OK;
 }
@@ -109,11 +105,7 @@ static qx_status put_child(out *o, uint32_t id, const ProtobufCMessage *m)
         QX_TRY(put_varint(o, (uint64_t)g->sizes[o->next++]));
         return put_message(o, m);
     }
-    if (g->n_sizes == g->cap_sizes) {
-        const int64_t cap = g->cap_sizes ? 2 * g->cap_sizes : 1024;
-        QX_TRY(qx_regrow(o->plan->m->ctx, (void **)&g->sizes, (size_t)g->cap_sizes * sizeof *g->sizes, (size_t)cap * sizeof *g->sizes));
-        g->cap_sizes = cap;
-    }
+    QX_TRY(qx_grow(o->plan->m->ctx, (void **)&g->sizes, g->n_sizes, &g->cap_sizes, sizeof *g->sizes));
     const int64_t index = g->n_sizes++, before = o->pos;
     QX_TRY(put_message(o, m));
     g->sizes[index] = o->pos - before;

@@ -169,14 +169,7 @@ static int64_t round16(int64_t n) { return (n + 15) & ~(int64_t)15; }
 static qx_status add_span(skim *s, int field, int64_t offset, int64_t length)
 {
     if (s->check_only) return QX_OK;
-    if (s->n_spans == s->cap_spans) {
-        const int64_t cap = s->cap_spans ? 2 * s->cap_spans : 64;
-        qx_span *v = qx_arena_array(s->arena, (size_t)cap, sizeof *v);
-        if (!v) return QX_E_NOMEM;
-        if (s->n_spans) memcpy(v, s->spans, (size_t)s->n_spans * sizeof *v);
-        s->spans = v;
-        s->cap_spans = cap;
-    }
+    QX_TRY(qx_arena_grow(s->arena, (void **)&s->spans, s->n_spans, &s->cap_spans, sizeof *s->spans));
     s->spans[s->n_spans] = (qx_span){field, offset, length};
     QX_TRY(put_tag(s, FOREIGN, WT_VARINT));
     QX_TRY(put_varint(s, (uint64_t)s->n_spans));

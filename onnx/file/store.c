@@ -283,14 +283,7 @@ static qx_status open_external(qx_model *m, const char *tensor, const char *path
 static qx_status add_file(qx_model *m, const char *loc, qx_ext_file **out)
 {
     qx_store *s = m->store;
-    if (s->n_files == s->cap_files) {
-        const int64_t cap = s->cap_files ? 2 * s->cap_files : 4;
-        qx_ext_file **v = qx_arena_array(m->arena, (size_t)cap, sizeof *v);
-        if (!v) return QX_E_NOMEM;
-        if (s->n_files) memcpy(v, s->files, (size_t)s->n_files * sizeof *v);
-        s->files = v;
-        s->cap_files = cap;
-    }
+    QX_TRY(qx_arena_grow(m->arena, (void **)&s->files, s->n_files, &s->cap_files, sizeof *s->files));
     qx_ext_file *f = qx_arena_alloc(m->arena, sizeof *f);
     if (!f || !(f->location = qx_arena_strdup(m->arena, loc))) return QX_E_NOMEM;
     s->files[s->n_files++] = f;
@@ -315,14 +308,7 @@ qx_status qx_store_external(qx_model *m, const char *tensor, const char *loc, qx
 
 qx_status qx_store_add_range(qx_model *m, qx_ext_file *f, const char *tensor, int64_t offset, int64_t length)
 {
-    if (f->n_ranges == f->cap_ranges) {
-        const int64_t cap = f->cap_ranges ? 2 * f->cap_ranges : 64;
-        qx_ext_range *v = qx_arena_array(m->arena, (size_t)cap, sizeof *v);
-        if (!v) return QX_E_NOMEM;
-        if (f->n_ranges) memcpy(v, f->ranges, (size_t)f->n_ranges * sizeof *v);
-        f->ranges = v;
-        f->cap_ranges = cap;
-    }
+    QX_TRY(qx_arena_grow(m->arena, (void **)&f->ranges, f->n_ranges, &f->cap_ranges, sizeof *f->ranges));
     f->ranges[f->n_ranges++] = (qx_ext_range){offset, length, tensor};
     return QX_OK;
 }

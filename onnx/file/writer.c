@@ -32,8 +32,8 @@ typedef struct writer {
     qx_out_plan plan;
     qx_image image;
     qx_out *model, *data;
-    dest *dests; int64_t n_dests;
-    task *tasks; int64_t n_tasks, n_small; /* the small ones first */
+    dest *dests; int64_t n_dests, cap_dests;
+    task *tasks; int64_t n_tasks, cap_tasks, n_small; /* the small ones first */
     atomic_int_least64_t done;
     int64_t total;
 } writer;
@@ -119,20 +119,14 @@ static void writer_close(writer *w)
 
 static qx_status add_task(writer *w, const task *t)
 {
-    if ((w->n_tasks & (w->n_tasks - 1)) == 0) {
-        const int64_t cap = w->n_tasks ? 2 * w->n_tasks : 1;
-        QX_TRY(qx_regrow(w->ctx, (void **)&w->tasks, (size_t)w->n_tasks * sizeof *t, (size_t)cap * sizeof *t));
-    }
+    QX_TRY(qx_grow(w->ctx, (void **)&w->tasks, w->n_tasks, &w->cap_tasks, sizeof *t));
     w->tasks[w->n_tasks++] = *t;
     return QX_OK;
 }
 
 static qx_status add_dest(writer *w, const qx_weight *part, qx_out *out, int64_t at, int64_t order)
 {
-    if ((w->n_dests & (w->n_dests - 1)) == 0) {
-        const int64_t cap = w->n_dests ? 2 * w->n_dests : 1;
-        QX_TRY(qx_regrow(w->ctx, (void **)&w->dests, (size_t)w->n_dests * sizeof *w->dests, (size_t)cap * sizeof *w->dests));
-    }
+    QX_TRY(qx_grow(w->ctx, (void **)&w->dests, w->n_dests, &w->cap_dests, sizeof *w->dests));
     w->dests[w->n_dests++] = (dest){part->job, part->part, out, at, order};
     return QX_OK;
 }

@@ -41,11 +41,7 @@ typedef struct stack { qx_tensor *items; int64_t n, cap; } stack;
 
 static qx_status stack_push(qx_call *c, stack *s, qx_tensor *t)
 {
-    if (s->n == s->cap) {
-        const int64_t cap = s->cap ? s->cap * 2 : 16;
-        QX_TRY(qx_regrow(c->ctx, (void **)&s->items, (size_t)s->cap * sizeof *t, (size_t)cap * sizeof *t));
-        s->cap = cap;
-    }
+    QX_TRY(qx_grow(c->ctx, (void **)&s->items, s->n, &s->cap, sizeof *t));
     s->items[s->n++] = *t;
     memset(t, 0, sizeof *t);
     return QX_OK;

@@ -43,11 +43,7 @@ static qx_status make_room(qx_dev *d, look *l, bool *full)
         QX_TRY(cu_pinned(d->m, room, (void **)&s->pinned));
         s->room = room;
     }
-    if (s->n == s->cap) {
-        const int64_t cap = s->cap ? 2 * s->cap : 256;
-        QX_TRY(qx_regrow(d->ctx, (void **)&s->all, (size_t)s->cap * sizeof *s->all, (size_t)cap * sizeof *s->all));
-        s->cap = cap;
-    }
+    QX_TRY(qx_grow(d->ctx, (void **)&s->all, s->n, &s->cap, sizeof *s->all));
     l->at = s->used;
     return QX_OK;
 }

@@ -91,11 +91,7 @@ static qx_status block_struct(qx_exec *x, qx_dblock **out)
 static qx_status record_alloc(qx_exec *x, size_t bytes, int64_t *index)
 {
     qx_dev_plan *p = x->cur->dev;
-    if (p->n_recs == p->cap_recs) {
-        int64_t cap = p->cap_recs ? 2 * p->cap_recs : 256;
-        QX_TRY(qx_regrow(x->ctx, (void **)&p->recs, (size_t)p->cap_recs * sizeof *p->recs, (size_t)cap * sizeof *p->recs));
-        p->cap_recs = cap;
-    }
+    QX_TRY(qx_grow(x->ctx, (void **)&p->recs, p->n_recs, &p->cap_recs, sizeof *p->recs));
     p->recs[p->n_recs] = (qx_alloc_rec){.bytes = bytes, .born = x->device->clock++, .died = INT64_MAX};
     *index = p->n_recs++;
     return QX_OK;

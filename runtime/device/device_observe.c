@@ -52,24 +52,13 @@ qx_status qx_device_gather(qx_exec *x, qx_status st)
     return st;
 }
 
-static qx_status one_more(qx_exec *x)
-{
-    qx_gpu *d = x->device;
-    if (d->n_looks == d->cap_looks) {
-        const int64_t cap = d->cap_looks ? 2 * d->cap_looks : 256;
-        QX_TRY(qx_regrow(x->ctx, (void **)&d->looks, (size_t)d->cap_looks * sizeof *d->looks, (size_t)cap * sizeof *d->looks));
-        d->cap_looks = cap;
-    }
-    return QX_OK;
-}
-
 qx_status qx_exec_look(qx_exec *x, const qx_tensor *t, const qx_look *what, qx_look_fn *fn, void *user)
 {
     qx_gpu *d = x->device;
     const qx_dev_tensor v = plain_view(t);
     const qx_dev_look w = {what->histogram, what->outer, what->channels, what->inner};
     const qx_pending_look look = {fn, user, t->numel};
-    QX_TRY(one_more(x));
+    QX_TRY(qx_grow(x->ctx, (void **)&d->looks, d->n_looks, &d->cap_looks, sizeof *d->looks));
     qx_dev_status st = d->b->look(d->dev, &v, &w);
     if (st == QX_DEV_FULL) {
         QX_TRY(qx_device_gather(x, QX_OK));
