@@ -12,9 +12,9 @@ if [ "${1:-}" = --host ]; then
   shift
 fi
 build=$(cd "${1:-build}" && pwd)
-plugin=$build/qonnx-cuda.so
-[ $kind = device ] || plugin=$build/plugin-host/qonnx-cuda.so
-programs="qonnx bin/gpu_shapes bin/plugin_test_models bin/plugin_test_steps bin/node_cases"
+plugin=$build/qonnx-cuda.so kernels=gpu_test_kernels
+[ $kind = device ] || { plugin=$build/plugin-host/qonnx-cuda.so kernels=plugin_test_kernels; }
+programs="qonnx bin/gpu_shapes bin/$kernels bin/plugin_test_models bin/plugin_test_steps bin/node_cases"
 for f in $programs "$plugin"; do
   case $f in /*) ;; *) f=$build/$f ;; esac
   [ -f "$f" ] || { echo "prepare: $f has not been built" >&2; exit 1; }

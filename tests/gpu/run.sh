@@ -31,6 +31,7 @@ if [ "$bundle" = host ]; then host=1; fi
 results=${QONNX_GPU_RESULTS:-$build/gpu-results}
 mkdir -p "$results"
 page=docs/gpu.md limit=${QONNX_GPU_SECONDS:-400} plugin=$build size=full runs=30
+kernels=gpu_test_kernels
 best_rows="8192 8192" few_rows="8 8192" tokens=2048 near=2 far=6 few=2 more=6
 # Models of tens of GB go to memory where there is enough of it.
 room=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')
@@ -38,6 +39,7 @@ if [ "${room:-0}" -gt 40000000 ]; then scratch=/dev/shm; else scratch=${TMPDIR:-
 out=$(mktemp -d "$scratch/qonnx-gpu.XXXXXX")
 trap 'rm -rf "$out"' EXIT
 if [ -n "$host" ]; then
+  kernels=plugin_test_kernels
   size=tiny runs=1 best_rows="64 128" few_rows="8 128" tokens=6 near=1 far=2 few=1 more=2
   if [ -z "$bundle" ]; then plugin=$build/plugin-host; fi
   cp docs/gpu.md "$out/gpu.md"
@@ -114,7 +116,7 @@ made() { # NAME KIND ARGUMENT...: a model in $out/NAME, its flops in $out/NAME/a
 
 if [ -z "$host$bundle" ]; then
   cmake -G Ninja -B "$build" -DCMAKE_BUILD_TYPE=Release -DQONNX_CUDA=ON ${archs:+-DQONNX_CUDA_ARCHITECTURES=$archs} >"$out/cmake" 2>&1 || { tail -n 30 "$out/cmake"; exit 1; }
-  cmake --build "$build" --target qonnx_cli qonnx_plugin_cuda plugin_test_models plugin_test_steps node_cases gpu_shapes >"$out/made" || { tail -n 30 "$out/made"; exit 1; }
+  cmake --build "$build" --target qonnx_cli qonnx_plugin_cuda gpu_test_kernels plugin_test_models plugin_test_steps node_cases gpu_shapes >"$out/made" || { tail -n 30 "$out/made"; exit 1; }
 fi
 "$q" run tests/data/mlp/model.onnx -i tests/data/mlp/calib.npz --device cuda --json >"$out/first" 2>"$results/first.err" || {
   echo "The device cannot be used: $(tail -n 1 "$results/first.err")" | tee "$table"
@@ -150,6 +152,7 @@ part_smoke() {
   { cat "$results/smoke.log"; echo; [ $rc -eq 0 ] || { echo "What failed said:"; sed 's/^/    /' "$results/smoke.err" | tail -n 20; echo; }; } | tee -a "$table"
 }
 part_tests() {
+  suite kernels "$build/bin/$kernels"
   suite steps "$build/bin/plugin_test_steps"
   suite models "$build/bin/plugin_test_models"
   if [ -z "$host" ]; then suite node tests/node/run.sh "$build" "$build/bin/node_cases" --plugin "$plugin"; fi

@@ -1,10 +1,5 @@
-/* test_attention.c - the attention kernels in their host form against a plain softmax in double: types, head sizes, groups, masks, windows, lengths, soft caps, sinks, split keys.
- * Every array is a block of its own and of exactly its size, so that a sanitizer sees a read beyond. */
-#include <math.h>
-
-#include "../unit/unit.h"
-#include "kernels/cuda/kernels.h"
-#include "kernels/dtype.h"
+/* kernel_attention.c - the attention kernels against a plain softmax in double: types, head sizes, groups, masks, windows, lengths, soft caps, sinks, split keys. */
+#include "kernel_case.h"
 
 typedef struct attn_case {
     int dtype;
@@ -20,25 +15,6 @@ static const attn_case cases[] = {
     {QX_DT_FLOAT16, 1, 32, 8, 1, 513, 128, 128, 1, 0, 0, 1, 0, 0, 5, 0, 0}, {QX_DT_FLOAT16, 1, 1, 1, 9, 5, 8, 8, 1, 0, 0, 1, 0, 1, 2, 0, 0},
     {QX_DT_FLOAT16, 1, 4, 4, 33, 257, 64, 64, 0, 0, 0, 0, 0, 0, 1, 0, 1}, {QX_DT_BFLOAT16, 1, 2, 1, 5, 600, 128, 128, 1, 0, 0, 0, 0, 1, 2, 0, 1}, {QX_DT_FLOAT, 1, 2, 2, 7, 90, 32, 32, 0, 0, 1, 0, 0, 1, 1, 0, 1},
 };
-
-static unsigned seed;
-static float number(void)
-{
-    seed = seed * 1664525u + 1013904223u;
-    return (float)(seed >> 8) / 8388608.0f - 1.0f;
-}
-
-static void *numbers(int dtype, int64_t n, float *as_read)
-{
-    const size_t size = (size_t)qx_dtype_bits(dtype) / 8;
-    char *p = malloc((size_t)n * size);
-    for (int64_t i = 0; i < n; i++) {
-        const float v = number();
-        qx_from_f32(dtype, &v, 1, p + (size_t)i * size);
-        qx_to_f32(dtype, p + (size_t)i * size, 1, &as_read[i]);
-    }
-    return p;
-}
 
 /* What the kernel is given, and the same numbers in float. */
 typedef struct problem { qk_attn_args a; float *q, *k, *v, *mask, *sink; int32_t lengths[4], offsets[4]; } problem;
@@ -77,52 +53,75 @@ static double worst_row(const problem *p, int64_t b, int64_t h, int64_t r, const
     return worst;
 }
 
+/* n numbers of their own, and the same on the device. */
+static void *numbers(int dtype, int64_t n, uint32_t seed, float **host)
+{
+    *host = malloc((size_t)n * sizeof **host);
+    kc_even(*host, n, seed);
+    return kc_reals(dtype, *host, n, 0);
+}
+
+static void put_mask(problem *p, const attn_case *c)
+{
+    const int64_t n = c->batch * c->rows * c->keys;
+    uint8_t *keep = malloc((size_t)n);
+    void *dev = numbers(c->mask == 2 ? QX_DT_FLOAT : c->dtype, n, 14, &p->mask);
+    for (int64_t i = 0; i < n && c->mask == 2; i++) p->mask[i] = (float)(keep[i] = p->mask[i] > -0.5f);
+    p->a.mtype = c->mask == 2 ? QX_DT_BOOL : c->dtype;
+    p->a.mask = (qk_attn_view){c->mask == 2 ? kc_in(keep, (size_t)n, 0) : dev, c->rows * c->keys, 0, c->keys, 1};
+    free(keep);
+}
+
+static void put_lengths(problem *p, const attn_case *c)
+{
+    for (int64_t b = 0; b < c->batch; b++) p->lengths[b] = (int32_t)(c->keys - 3 * b - 1), p->offsets[b] = (int32_t)(p->lengths[b] - c->rows);
+    p->a.lengths = kc_in(p->lengths, sizeof p->lengths, 0);
+    p->a.offsets = kc_in(p->offsets, sizeof p->offsets, 0);
+}
+
+static problem problem_of(const attn_case *c)
+{
+    const int64_t nq = c->batch * c->heads * c->rows * c->dk, nk = c->batch * c->kv_heads * c->keys * c->dk, nv = c->batch * c->kv_heads * c->keys * c->dv;
+    problem p = {.a = {.batch = c->batch, .heads = c->heads, .kv_heads = c->kv_heads, .rows = c->rows, .keys = c->keys, .dk = c->dk, .dv = c->dv, .dtype = c->dtype, .causal = c->causal,
+                       .left = c->left ? c->left : -1, .scale = 1.5f / sqrtf((float)c->dk), .softcap = c->softcap ? 0.7f : 0, .splits = c->splits, .p_scale = c->codes ? 1.0f / 448 : 0, .offset = c->keys - c->rows}};
+    qk_attn_args *a = &p.a;
+    a->q = (qk_attn_view){numbers(c->dtype, nq, 11, &p.q), c->heads * c->rows * c->dk, c->rows * c->dk, c->dk, 1};
+    a->k = (qk_attn_view){numbers(c->dtype, nk, 12, &p.k), c->kv_heads * c->keys * c->dk, c->keys * c->dk, c->turned ? 1 : c->dk, c->turned ? c->keys : 1};
+    a->v = (qk_attn_view){numbers(c->dtype, nv, 13, &p.v), c->kv_heads * c->keys * c->dv, c->keys * c->dv, c->dv, 1};
+    a->y = kc_reals_out(c->dtype, c->batch * c->heads * c->rows * c->dv, 0);
+    a->yb = c->heads * c->rows * c->dv, a->yh = c->dv, a->ys = c->heads * c->dv;
+    if (c->mask) put_mask(&p, c);
+    if (c->sink) a->sink = numbers(QX_DT_FLOAT, c->heads, 15, &p.sink), a->stype = QX_DT_FLOAT;
+    if (c->lengths) put_lengths(&p, c);
+    if (c->splits > 1) a->part = kc_out((size_t)(c->splits * c->batch * c->heads * c->rows * (c->dv + 2)) * sizeof(float), 0);
+    return p;
+}
+
 static void one(const attn_case *c)
 {
-    const int64_t nq = c->batch * c->heads * c->rows * c->dk, nk = c->batch * c->kv_heads * c->keys * c->dk, nv = c->batch * c->kv_heads * c->keys * c->dv, ny = c->batch * c->heads * c->rows * c->dv;
-    const int64_t nm = c->batch * c->rows * c->keys;
-    problem p = {.a = {.batch = c->batch, .heads = c->heads, .kv_heads = c->kv_heads, .rows = c->rows, .keys = c->keys, .dk = c->dk, .dv = c->dv, .dtype = c->dtype, .causal = c->causal,
-                       .left = c->left ? c->left : -1, .scale = 1.5f / sqrtf((float)c->dk), .softcap = c->softcap ? 0.7f : 0,   .splits = c->splits, .p_scale = c->codes ? 1.0f / 448 : 0, .offset = c->keys - c->rows}};
-    qk_attn_args *a = &p.a;
-    p.q = malloc((size_t)nq * 4), p.k = malloc((size_t)nk * 4), p.v = malloc((size_t)nv * 4);
-    float *y = malloc((size_t)ny * 4), *m = malloc((size_t)nm * 4), *s = malloc((size_t)c->heads * 4);
-    void *q = numbers(c->dtype, nq, p.q), *k = numbers(c->dtype, nk, p.k), *v = numbers(c->dtype, nv, p.v), *out = malloc((size_t)ny * 4), *mask = NULL, *sink = NULL;
-    a->q = (qk_attn_view){q, c->heads * c->rows * c->dk, c->rows * c->dk, c->dk, 1};
-    a->k = (qk_attn_view){k, c->kv_heads * c->keys * c->dk, c->keys * c->dk, c->turned ? 1 : c->dk, c->turned ? c->keys : 1};
-    a->v = (qk_attn_view){v, c->kv_heads * c->keys * c->dv, c->keys * c->dv, c->dv, 1};
-    a->y = out;
-    a->yb = c->heads * c->rows * c->dv, a->yh = c->dv, a->ys = c->heads * c->dv;
-    if (c->mask == 1) mask = numbers(c->dtype, nm, m);
-    if (c->mask == 2) {
-        mask = malloc((size_t)nm);
-        for (int64_t i = 0; i < nm; i++) m[i] = (float)(((uint8_t *)mask)[i] = number() > -0.5f);
-    }
-    if (mask) p.mask = m, a->mtype = c->mask == 2 ? QX_DT_BOOL : c->dtype, a->mask = (qk_attn_view){mask, c->rows * c->keys, 0, c->keys, 1};
-    if (c->sink) a->sink = sink = numbers(QX_DT_FLOAT, c->heads, s), a->stype = QX_DT_FLOAT, p.sink = s;
-    for (int64_t b = 0; b < c->batch && c->lengths; b++) p.lengths[b] = (int32_t)(c->keys - 3 * b - 1), p.offsets[b] = (int32_t)(p.lengths[b] - c->rows);
-    if (c->lengths) a->lengths = p.lengths, a->offsets = p.offsets;
-    if (c->splits > 1) a->part = malloc((size_t)(c->splits * c->batch * c->heads * c->rows * (c->dv + 2)) * sizeof(float));
-    assert_int_equal(qk_attention(NULL, a), 0);
-    qx_to_f32(c->dtype, out, ny, y);
+    problem p = problem_of(c);
+    const int64_t ny = c->batch * c->heads * c->rows * c->dv;
+    float *y = malloc((size_t)ny * sizeof *y);
+    KC_RUN(qk_attention, &p.a);
+    kc_reals_back(c->dtype, y, p.a.y, ny);
     const double limit = c->dtype == QX_DT_FLOAT ? 2e-6 : c->dtype == QX_DT_FLOAT16 ? 2e-3 : 1.5e-2;
     /* E4M3 is off by 1/32 at most, and so is a mean of numbers in (-1, 1) that are weighed with it; what is rounded in f16 before adds to that */
     for (int64_t i = 0; i < c->batch * c->heads * c->rows; i++) {
         const double worst = worst_row(&p, i / c->rows / c->heads, i / c->rows % c->heads, i % c->rows, y);
         if (!(worst <= limit + (c->codes ? 1.0 / 32 : 0)) || (c->codes && !(worst > 1e-5))) fail_msg("case %d, row %lld: off by %g", (int)(c - cases), (long long)i, worst);
     }
-    free(q), free(k), free(v), free(out), free(mask), free(sink), free(p.q), free(p.k), free(p.v), free(y), free(m), free(s), free(a->part);
+    free(p.q), free(p.k), free(p.v), free(p.mask), free(p.sink), free(y);
+    kc_release();
 }
 
-static void attention(void **state)
+static void attention(void)
 {
-    (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) one(&cases[i]);
 }
 
 /* Few rows share their keys out; many rows, and few keys, do not. */
-static void splits(void **state)
+static void splits(void)
 {
-    (void)state;
     qk_attn_args a = {.batch = 1, .heads = 32, .kv_heads = 8, .rows = 1, .keys = 4096, .dtype = QX_DT_FLOAT16};
     assert_int_equal(qk_attention_splits(&a), 32);
     a.keys = 200;
@@ -133,8 +132,4 @@ static void splits(void **state)
     assert_int_equal(qk_attention_splits(&a), 1);
 }
 
-int main(void)
-{
-    const struct CMUnitTest tests[] = {cmocka_unit_test(attention), cmocka_unit_test(splits)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}
+const kernel_family kernels_attention[] = {{"attention", attention}, {"attention_splits", splits}, {0}};
