@@ -5,12 +5,14 @@
 #include "metrics.h"
 #include "pipeline.h"
 
-static int check_channels(sx_err *e, const sx_pipe *p, const sx_unet *u)
+/* Noise alone, or for inpainting noise, a mask and a picture. */
+static int check_channels(sx_err *e, const sx_pipe *p, sx_unet *u)
 {
-    const int64_t ch = u->m.in[u->sample].dims[1];
-    if (ch <= 0 || ch == p->folder->channels) return SX_OK;
-    return sx_fail(e, SX_UNSUPPORTED, "unet '%s' takes %lld latent channels, the VAE has %d: it wants a picture or a mask besides (inpainting, editing), which is not drawn here: " SX_BY_ITSELF, u->m.path,
-                   (long long)ch, p->folder->channels, "sdxl-int8");
+    const int64_t ch = u->m.in[u->sample].dims[1], c = p->folder->channels;
+    u->masks = ch == 2 * c + 1;
+    if (ch <= 0 || ch == c || u->masks) return SX_OK;
+    return sx_fail(e, SX_UNSUPPORTED, "unet '%s' takes %lld latent channels, expected the VAE's %lld, or %lld for inpainting; what wants other pictures besides is not drawn here: " SX_BY_ITSELF, u->m.path, (long long)ch,
+                   (long long)c, (long long)(2 * c + 1), "sdxl-int8");
 }
 
 static int bind_unet(sx_err *e, sx_pipe *p, sx_unet *u)
@@ -26,7 +28,8 @@ static int bind_unet(sx_err *e, sx_pipe *p, sx_unet *u)
         [COND] = {{"timestep_cond"}, .rank = 2, .rank2 = -1, .last = p->folder->time_cond_dim, .optional = true}};
     static const sx_role out[1] = {{{"out_sample", "latent", "noise_pred", "sample_out"}, .rank = 4, .rank2 = -1}};
     int at[N], o;
-    SX_TRY(sx_bind(e, &u->m, false, in, N, true, at));
+    SX_TRY(sx_bind(e, &u->m, false, in, N, false, at));
+    if (sx_bind(e, &u->m, false, in, N, true, at) != SX_OK) return sx_note(e, e->code, "a UNet that takes more (a ControlNet's residuals, an adapter's pictures) is not drawn here: " SX_BY_ITSELF, "sdxl-int8");
     SX_TRY(sx_bind(e, &u->m, true, out, 1, false, &o));
     u->sample = at[SAMPLE];
     u->timestep = at[TIMESTEP];
@@ -145,7 +148,8 @@ static int make_fixed(sx_err *e, const sx_pipe *p, const sx_request *r, fixed *c
     return SX_OK;
 }
 
-typedef struct call { const fixed *c; const sx_request *r; const float *x; int64_t dims[3]; size_t n; float t; } call;
+/* One call: x holds two rows of `channels` channels; what comes back has n values a row. */
+typedef struct call { const fixed *c; const sx_request *r; const float *x; int64_t channels, h, w; size_t n; float t; } call;
 
 /* Rows [first, first + rows) of the fixed inputs with rows copies of the latent; out: [rows][n]. */
 static int run_unet(sx_err *e, sx_pipe *p, const call *k, int first, int rows, float *out)
@@ -160,7 +164,7 @@ static int run_unet(sx_err *e, sx_pipe *p, const call *k, int first, int rows, f
     size_t f = (size_t)first;
     int n = 0;
     sx_feed in[6];
-    in[n++] = (sx_feed){.port = u->sample, .rank = 4, .dims = {rows, k->dims[0], k->dims[1], k->dims[2]}, .f = k->x};
+    in[n++] = (sx_feed){.port = u->sample, .rank = 4, .dims = {rows, k->channels, k->h, k->w}, .f = k->x};
     in[n++] = (sx_feed){.port = u->timestep, .rank = tp->rank == 1, .dims = {t_len}, .f = t};
     in[n++] = (sx_feed){.port = u->hidden, .rank = 3, .dims = {rows, pos->tokens, pos->dim}, .f = c->hidden + f * (size_t)pos->tokens * (size_t)pos->dim};
     if (u->text_embeds >= 0) in[n++] = (sx_feed){.port = u->text_embeds, .rank = 2, .dims = {rows, pos->pool}, .f = c->pooled + f * (size_t)pos->pool};
@@ -199,19 +203,38 @@ static int notify(sx_step_fn *fn, sx_err *e, const sx_request *r, const sx_sched
     return fn ? fn(r->user, e, &st) : SX_OK;
 }
 
+/* The input's second row, and behind both latents what a UNet for inpainting sees besides. in: two rows of `row` values. */
+static void fill_rows(const sx_keep *keep, size_t n, size_t plane, size_t row, float *in)
+{
+    if (row > n) {
+        memcpy(in + n, keep->mask, plane * sizeof *in);
+        memcpy(in + n + plane, keep->masked, n * sizeof *in);
+    }
+    memcpy(in + row, in, row * sizeof *in);
+}
+
+/* Outside the mask the picture itself, at the noise of the next call. was: scratch of n values. */
+static void put_back(const sx_sched *s, int i, const sx_keep *k, size_t plane, float *x, size_t n, float *was)
+{
+    memcpy(was, k->known, n * sizeof *was);
+    if (i + 1 < s->end) sx_sched_add_noise(s, i + 1, was, k->noise, n);
+    for (size_t j = 0; j < n; j++) x[j] = (1 - k->mask[j % plane]) * was[j] + k->mask[j % plane] * x[j];
+}
+
 static int loop(sx_err *e, sx_pipe *p, sx_sched *s, const sx_request *r, const fixed *c, float *x, sx_rng *rng, float *buf)
 {
-    int64_t h = r->height / p->folder->vae_factor, w = r->width / p->folder->vae_factor;
-    size_t n = sx_latent_count(p, r->width, r->height);
-    float *in = buf, *rows = buf + 2 * n, *eps = buf + 4 * n;
+    const int64_t f = p->folder->vae_factor, h = r->height / f, w = r->width / f, channels = p->folder->channels * (p->unet.masks ? 2 : 1) + p->unet.masks;
+    const size_t n = sx_latent_count(p, r->width, r->height), plane = (size_t)(h * w), row = (size_t)channels * plane;
+    float *in = buf, *rows = buf + 2 * row, *eps = rows + 2 * n;
     for (int i = s->begin; i < s->end; i++) {
         double t0 = sx_seconds();
         SX_TRY(notify(r->before_step, e, r, s, i, x, n, 0));
         sx_sched_scale(s, i, x, n, in);
-        memcpy(in + n, in, n * sizeof *in);
-        call k = {.c = c, .r = r, .x = in, .dims = {p->folder->channels, h, w}, .n = n, .t = s->t[i]};
+        fill_rows(r->keep, n, plane, row, in);
+        call k = {.c = c, .r = r, .x = in, .channels = channels, .h = h, .w = w, .n = n, .t = s->t[i]};
         SX_TRY(predict(e, p, &k, r->guidance, rows, eps));
         SX_TRY(sx_sched_step(e, s, i, eps, x, n, rng));
+        if (r->keep && r->keep->known) put_back(s, i, r->keep, plane, x, n, rows);
         double seconds = sx_seconds() - t0;
         p->seconds_unet += seconds;
         SX_TRY(notify(r->on_step, e, r, s, i, x, n, seconds));
@@ -233,8 +256,9 @@ int sx_denoise(sx_err *e, sx_pipe *p, sx_sched *s, const sx_request *r, float *x
     float *buf = NULL;
     SX_TRY(sx_check_size(e, p->folder, r->width, r->height));
     SX_TRY(sx_pipe_open_unet(e, p));
+    if (p->unet.masks && !r->keep) return sx_fail(e, SX_UNSUPPORTED, "unet '%s' is made for inpainting, which a refiner does not do", p->unet.m.path);
     int rc = make_fixed(e, p, r, &c);
-    if (rc == SX_OK) rc = SX_NEW(e, 5 * sx_latent_count(p, r->width, r->height), &buf);
+    if (rc == SX_OK) rc = SX_NEW(e, 9 * sx_latent_count(p, r->width, r->height), &buf); /* two inputs of up to three latents, two outputs, their mixture */
     int64_t before = p->unet.m.runs;
     if (rc == SX_OK) rc = explain_size(e, p->folder, r, loop(e, p, s, r, &c, x, rng, buf));
     p->unet_runs += p->unet.m.runs - before;

@@ -253,6 +253,7 @@ static int run(sx_err *e, const sx_options *o)
     if (!o->dir) return sx_fail(e, SX_USAGE, "no pipeline folder given; --help tells how");
     if (o->refiner_mode && strcmp(o->refiner_mode, "ensemble") && strcmp(o->refiner_mode, "img2img"))
         return sx_fail(e, SX_USAGE, "--refiner-mode: '%.40s' is not ensemble or img2img", o->refiner_mode);
+    if (o->mask && o->refiner) return sx_fail(e, SX_USAGE, "--mask and --refiner: a refiner would draw over what the mask keeps; refine the picture afterwards with --init");
     SX_TRY(sx_folder_open(e, o->dir, &o->over, &f));
     if (f.scaling_assumed && !o->quiet) fprintf(stderr, "note: the VAE config names no scaling_factor; %g is used\n", f.vae_scaling);
     qonnx_ctx *ctx = qonnx_open();

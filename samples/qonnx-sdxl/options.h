@@ -14,7 +14,7 @@ typedef struct sx_options {
     const char *prompts_file, *negative, *out, *sheet, *steps_preview;
     int64_t steps, count, seed, width, height, clip_skip, threads;
     double guidance, eta, strength, min_psnr, refiner_start, refiner_strength;
-    const char *size, *scheduler, *spacing, *prediction, *rng, *noise, *init, *refiner, *refiner_mode;
+    const char *size, *scheduler, *spacing, *prediction, *rng, *noise, *init, *mask, *refiner, *refiner_mode;
     sx_override over;
     bool ref, json, quiet, verbose, force, simulate, help, version, show_prompts;
     const char *ref_dir, *report, *calibrate, *stats, *quantize, *level, *passes, *device, *compute, *max_memory, *lpips, *clip, *clip_text;

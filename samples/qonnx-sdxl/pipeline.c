@@ -38,6 +38,15 @@ void sx_pipe_close(sx_pipe *p)
     sx_model_close(&p->vae_enc);
 }
 
+void sx_keep_free(sx_keep *k)
+{
+    sx_free(k->mask);
+    sx_free(k->masked);
+    sx_free(k->known);
+    sx_free(k->noise);
+    *k = (sx_keep){0};
+}
+
 size_t sx_latent_count(const sx_pipe *p, int width, int height)
 {
     size_t f = (size_t)p->folder->vae_factor;
@@ -121,25 +130,20 @@ static int take_latent(sx_err *e, sx_pipe *p, const sx_fetch *got, size_t n, sx_
     return SX_OK;
 }
 
-int sx_encode_image(sx_err *e, sx_pipe *p, const sx_image *m, sx_rng *rng, float *latent)
+int sx_encode_image(sx_err *e, sx_pipe *p, const float *x, int width, int height, sx_rng *rng, float *latent)
 {
     static const sx_role in[1] = {{{"sample", "images", "image"}, .rank = 4, .rank2 = -1}}, outs[1] = {{{"latent_parameters", "latent_sample", "latent"}, .rank = 4, .rank2 = -1}};
-    int i, o, rc;
-    if (!p->folder->model[SX_VAE_ENC]) return sx_fail(e, SX_FAILED, "'%s' lacks vae_encoder/model.onnx, which a picture as start needs", p->folder->dir);
+    int i, o;
+    if (!p->folder->model[SX_VAE_ENC]) return sx_fail(e, SX_FAILED, "'%s' lacks vae_encoder/model.onnx, which --init and UNets for inpainting need", p->folder->dir);
     SX_TRY(sx_pipe_open_part(e, p, "VAE encoder", SX_VAE_ENC, &p->vae_enc));
     SX_TRY(sx_bind(e, &p->vae_enc, false, in, 1, true, &i));
     SX_TRY(sx_bind(e, &p->vae_enc, true, outs, 1, false, &o));
-    float *x;
-    SX_TRY(SX_NEW(e, (size_t)m->w * (size_t)m->h * 3, &x));
-    sx_image_to_floats(m, x);
-    sx_feed feed = {.port = i, .rank = 4, .dims = {1, 3, m->h, m->w}, .f = x};
+    sx_feed feed = {.port = i, .rank = 4, .dims = {1, 3, height, width}, .f = x};
     sx_fetch got = {.name = p->vae_enc.out[o].name};
-    SX_TRY_GOTO(rc, sx_model_run(e, &p->vae_enc, &feed, 1, &got, 1));
+    SX_TRY(sx_model_run(e, &p->vae_enc, &feed, 1, &got, 1));
     int64_t bad = sx_count_bad(got.f, got.n);
-    if (bad) rc = sx_model_blame(e, &p->vae_enc, &feed, 1, &got, 1, bad);
-    else rc = take_latent(e, p, &got, sx_latent_count(p, m->w, m->h), rng, latent);
-done:
+    int rc = bad ? sx_model_blame(e, &p->vae_enc, &feed, 1, &got, 1, bad)
+                 : take_latent(e, p, &got, sx_latent_count(p, width, height), rng, latent);
     sx_free(got.f);
-    sx_free(x);
     return rc;
 }

@@ -12,7 +12,20 @@
 typedef struct sx_cond { float *hidden; int tokens, dim; float *pooled; int pool; int dropped; /* tokens that did not fit */ } sx_cond;
 void sx_cond_free(sx_cond *c);
 
-typedef struct sx_unet { sx_model m; int sample, timestep, hidden, text_embeds, time_ids, timestep_cond, out; int batch; /* 0: free */ } sx_unet;
+typedef struct sx_unet {
+    sx_model m;
+    int sample, timestep, hidden, text_embeds, time_ids, timestep_cond, out;
+    int batch;                     /* 0: free */
+    bool masks;                    /* made for inpainting: a mask and the masked picture stand behind the latent's channels */
+} sx_unet;
+
+/* What a mask says while a picture is drawn. */
+typedef struct sx_keep {
+    float *mask;                   /* [h/8][w/8]: 1 is drawn anew, 0 stays */
+    float *masked;                 /* latent of the picture without what the mask covers: seen by UNets that take masks */
+    float *known, *noise;          /* latent of the whole picture and its noise: put back outside the mask after each step; NULL with such a UNet */
+} sx_keep;
+void sx_keep_free(sx_keep *k);
 
 typedef struct sx_pipe {
     qonnx_ctx *ctx;
@@ -45,6 +58,7 @@ typedef int sx_step_fn(void *user, sx_err *e, const sx_step *s);
 typedef struct sx_request {
     const sx_cond *pos, *neg;      /* neg NULL: no guidance */
     double guidance;
+    const sx_keep *keep;           /* NULL: no mask */
     int width, height;             /* of the picture */
     int crop_top, crop_left, original_w, original_h; /* 0 originals: width and height */
     double score, negative_score;  /* aesthetic scores of a refiner */
@@ -58,8 +72,8 @@ bool sx_uses_negative(const sx_pipe *p, double guidance);
 int sx_denoise(sx_err *e, sx_pipe *p, sx_sched *s, const sx_request *r, float *x, sx_rng *rng);
 /* Latent to picture. bad (not NULL): count of values that are not finite, and no error then. */
 int sx_decode(sx_err *e, sx_pipe *p, const float *latent, int width, int height, sx_image *out, int64_t *bad);
-/* Picture to latent; draws one noise when the encoder gives mean and variance. */
-int sx_encode_image(sx_err *e, sx_pipe *p, const sx_image *m, sx_rng *rng, float *latent);
+/* Picture x [3][h][w] in -1..1 to latent; draws one noise when the encoder gives mean and variance. */
+int sx_encode_image(sx_err *e, sx_pipe *p, const float *x, int width, int height, sx_rng *rng, float *latent);
 size_t sx_latent_count(const sx_pipe *p, int width, int height);
 /* Size must suit the VAE: an error that names the multiple. */
 int sx_check_size(sx_err *e, const sx_folder *f, int width, int height);

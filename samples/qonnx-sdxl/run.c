@@ -7,6 +7,8 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "start.h"
+
 static int choose(sx_err *e, const char *option, const char *text, const char *const *names, int n, int *value)
 {
     sx_text t = {0};
@@ -44,7 +46,7 @@ int sx_plan_make(sx_err *e, const sx_options *o, const sx_folder *f, sx_plan *p)
     bool turbo = (c->sampler == SX_EULER_A && c->spacing == SX_TRAILING) || (o->scheduler && strcasecmp(o->scheduler, "lightning") == 0), lcm = c->sampler == SX_LCM;
     p->steps = o->steps > 0 ? (int)o->steps : turbo || lcm ? 4 : 25;
     p->guidance = !isnan(o->guidance) ? o->guidance : turbo ? 0 : lcm ? 1 : f->model[SX_TEXT2] ? 5 : 7.5;
-    p->strength = !isnan(o->strength) ? o->strength : 0.3;
+    p->strength = !isnan(o->strength) ? o->strength : o->mask ? 1 : 0.3;
     p->width = o->width > 0 ? (int)o->width : f->size;
     p->height = o->height > 0 ? (int)o->height : f->size;
     return sx_check_size(e, f, p->width, p->height);
@@ -104,6 +106,7 @@ void sx_batch_free(sx_batch *b)
         sx_free(s->step_seconds);
         sx_free(s->failure);
         sx_image_free(&s->picture);
+        sx_keep_free(&s->keep);
     }
     sx_cond_free(&b->neg);
     sx_free(b->pos);
@@ -166,56 +169,6 @@ static int before_step(void *user, sx_err *e, const sx_step *st)
 
 /* ---- one picture ---- */
 
-static int noise_from_file(sx_err *e, sx_batch *b, float *x, size_t n)
-{
-    qonnx_npz *z;
-    qonnx_tensor t;
-    qonnx_code c = qonnx_npz_open(b->ctx, b->o->noise, &z);
-    if (c != QONNX_OK) return sx_fail(e, (int)c, "--noise: %s", qonnx_error(b->ctx));
-    int rc = SX_OK, i = 0;
-    while (i < qonnx_npz_count(z) && (c = qonnx_npz_get(z, i, &t)) == QONNX_OK && strcmp(t.name, "noise") != 0) i++;
-    if (c != QONNX_OK) rc = sx_fail(e, (int)c, "--noise: %s", qonnx_error(b->ctx));
-    else if (i == qonnx_npz_count(z)) rc = sx_fail(e, SX_USAGE, "'%s' holds no array named noise", b->o->noise);
-    else if (qonnx_tensor_numel(&t) != (int64_t)n) rc = sx_fail(e, SX_USAGE, "'%s': noise has %lld values, the latent %zu", b->o->noise, (long long)qonnx_tensor_numel(&t), n);
-    else if (qonnx_to_float(b->ctx, t.dtype, t.data, (int64_t)n, x) != QONNX_OK) rc = sx_fail(e, SX_FAILED, "--noise: %s", qonnx_error(b->ctx));
-    qonnx_npz_close(z);
-    return rc;
-}
-
-static int draw_noise(sx_err *e, sx_batch *b, sx_shot *s, float *x, size_t n)
-{
-    if (b->o->noise) return noise_from_file(e, b, x, n);
-    sx_rng_normal(&s->rng, x, n);
-    return SX_OK;
-}
-
-static int latent_from_picture(sx_err *e, sx_batch *b, sx_shot *s, sx_sched *sched, size_t n)
-{
-    sx_image in, fitted = {0};
-    float *noise = NULL;
-    int rc = sx_png_read(e, b->o->init, &in);
-    if (rc != SX_OK) return rc;
-    rc = sx_image_resize(e, &in, b->plan.width, b->plan.height, &fitted);
-    if (rc == SX_OK) rc = sx_encode_image(e, &b->pipe, &fitted, &s->rng, s->latent);
-    if (rc == SX_OK) rc = SX_NEW(e, n, &noise);
-    if (rc == SX_OK) rc = draw_noise(e, b, s, noise, n);
-    if (rc == SX_OK) rc = sx_sched_start_late(e, sched, b->plan.strength);
-    if (rc == SX_OK) sx_sched_add_noise(sched, sched->begin, s->latent, noise, n);
-    sx_free(noise);
-    sx_image_free(&in);
-    sx_image_free(&fitted);
-    return rc;
-}
-
-static int first_latent(sx_err *e, sx_batch *b, sx_shot *s, sx_sched *sched, size_t n)
-{
-    SX_TRY(SX_NEW(e, n, &s->latent));
-    if (b->o->init) return latent_from_picture(e, b, s, sched, n);
-    SX_TRY(draw_noise(e, b, s, s->latent, n));
-    for (size_t i = 0; i < n; i++) s->latent[i] = (float)(s->latent[i] * sched->init_scale);
-    return SX_OK;
-}
-
 static bool ensemble(const sx_options *o) { return o->refiner && !(o->refiner_mode && strcmp(o->refiner_mode, "img2img") == 0); }
 
 /* Timestep at which the refiner of an ensemble takes over. */
@@ -232,7 +185,7 @@ static int end_early(sx_err *e, const sx_options *o, sx_sched *s)
 static sx_request request(sx_batch *b, const sx_shot *s)
 {
     return (sx_request){.pos = &b->pos[s->prompt_index], .neg = b->neg.hidden ? &b->neg : NULL, .guidance = b->plan.guidance, .width = b->plan.width, .height = b->plan.height,
-        .score = 6.0, .negative_score = 2.5, .on_step = after_step, .before_step = before_step, .user = b};
+        .keep = s->keep.mask ? &s->keep : NULL, .score = 6.0, .negative_score = 2.5, .on_step = after_step, .before_step = before_step, .user = b};
 }
 
 static int keep_failure(sx_err *e, sx_batch *b, sx_shot *s, int rc)
@@ -247,7 +200,7 @@ static int make_latent(sx_err *e, sx_batch *b, sx_shot *s)
     size_t n = sx_latent_count(&b->pipe, b->plan.width, b->plan.height);
     double t0 = sx_seconds();
     SX_TRY(sx_sched_new(e, &b->plan.sched, b->plan.steps, &sched));
-    int rc = first_latent(e, b, s, sched, n);
+    int rc = sx_start(e, b, s, sched);
     if (rc == SX_OK) rc = end_early(e, b->o, sched);
     if (rc == SX_OK && b->keep_trace) rc = SX_NEW(e, (size_t)(sched->end - sched->begin) * n, &s->trace);
     if (rc == SX_OK) rc = SX_NEW(e, sched->n, &s->step_seconds);

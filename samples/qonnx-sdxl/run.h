@@ -18,6 +18,7 @@ typedef struct sx_shot {
     uint64_t seed;
     sx_rng rng;
     float *latent;          /* [n] */
+    sx_keep keep;           /* empty without a mask */
     float *trace;           /* [steps][n] latents after each step, when asked for */
     double *step_seconds;   /* [steps] */
     int steps;              /* made so far */

@@ -73,6 +73,32 @@ Schedulers and sizes that are not there; networks in the wrong place.
   qonnx-sdxl: cannot write 'no/such/folder/x.png': folder 'no/such/folder': No such file or directory
   [1]
 
+A UNet made for inpainting: from text alone, with a mask, quantized by the same command; what it lacks is said.
+
+  $ I=$DATA/pipelines/inpaint; paint() { qonnx-sdxl $I --tokenizer $M/tokenizer --steps 2 -q "$@"; }
+  $ paint -p "a red circle" -o i.png | cut -d' ' -f1
+  i.png
+  $ paint -p a --init $I/init.png
+  qonnx-sdxl: this UNet inpaints: --init wants --mask FILE.png, white where the picture shall be drawn anew
+  [2]
+  $ paint -p a --mask $I/mask.png
+  qonnx-sdxl: --mask does nothing without --init FILE
+  [2]
+  $ paint -p a --init $I/init.png --mask none.png
+  qonnx-sdxl: 'none.png': No such file or directory
+  [1]
+  $ paint -p a --init $I/init.png --mask $I/mask.png --refiner $P
+  qonnx-sdxl: --mask and --refiner: a refiner would draw over what the mask keeps; refine the picture afterwards with --init
+  [2]
+  $ draw -p a --refiner $I
+  qonnx-sdxl: refiner: unet '$SOURCE/tests/data/pipelines/inpaint/unet/model.onnx' is made for inpainting, which a refiner does not do
+  [3]
+  $ printf 'a red circle\n' > one.txt; paint --quantize int8 --calibrate one.txt --init $I/init.png --mask $I/mask.png -o i8
+  i8
+  $ qonnx-sdxl i8 --tokenizer $M/tokenizer --steps 2 -q --ref-dir $I -p a --init $I/init.png --mask $I/mask.png --min-psnr 25 | grep -o '0 of 1 pictures look wrong'
+  0 of 1 pictures look wrong
+  $ rm -r i8 i.png one.txt
+
 Options that do nothing alone are not passed over in silence.
 
   $ draw -p a --report rep

@@ -1,5 +1,5 @@
 """Writes tiny pipeline folders with random weights, as exporters lay them out, and what diffusers draws with them (recorded.npz: latents after every
-   step, timesteps, picture): SDXL, Turbo, LCM, refiner, SD 1.5, SD 2 with v-prediction, TensorRT's names, float16.
+   step, timesteps, picture): SDXL, Turbo, LCM, refiner, SD 1.5, SD 2 with v-prediction, SD for inpainting, TensorRT's names, float16.
    usage: make_pipelines.py TOKENIZER_DIR TOKENIZER_2_DIR OUT [NAME...]   (needs torch, diffusers, transformers)"""
 import json, os, sys, warnings
 import numpy as np
@@ -41,8 +41,8 @@ def parts(kind, seed):
     more = dict(addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=16 + 8 * (5 if kind == "refiner" else 6)) if xl else {}
     if kind == "lcm": more["time_cond_proj_dim"] = 16
     down, up = (["DownBlock2D", "CrossAttnDownBlock2D"], ["CrossAttnUpBlock2D", "UpBlock2D"]) if xl else (["CrossAttnDownBlock2D", "DownBlock2D"], ["UpBlock2D", "CrossAttnUpBlock2D"])
-    p["unet"] = D.UNet2DConditionModel(sample_size=8, in_channels=4, out_channels=4, down_block_types=down, up_block_types=up, block_out_channels=(4, 8), layers_per_block=1,
-                                       norm_num_groups=2, attention_head_dim=(1, 2), cross_attention_dim=cross, use_linear_projection=kind != "sd15", **more)
+    p["unet"] = D.UNet2DConditionModel(sample_size=8, in_channels=9 if kind == "inpaint" else 4, out_channels=4, down_block_types=down, up_block_types=up, block_out_channels=(4, 8), layers_per_block=1,
+                                       norm_num_groups=2, attention_head_dim=(1, 2), cross_attention_dim=cross, use_linear_projection=kind not in ("sd15", "inpaint"), **more)
     p["vae"] = D.AutoencoderKL(down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4, block_out_channels=(4, 4, 4, 4), norm_num_groups=2, layers_per_block=1,
                                latent_channels=4, sample_size=64, scaling_factor=0.13025 if xl else 0.18215)
     for i, m in enumerate(p.values()): loud(m, seed + i)
@@ -57,6 +57,7 @@ SCHEDULERS = dict(
     lcm=D.LCMScheduler(**SD, original_inference_steps=50), refiner=D.EulerDiscreteScheduler(**SD, steps_offset=1, timestep_spacing="leading"),
     sd15=D.PNDMScheduler(**SD, skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False),
     sd2=D.DDIMScheduler(**SD, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+    inpaint=D.PNDMScheduler(**SD, skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False),
     trt=D.EulerDiscreteScheduler(**SD, steps_offset=1, timestep_spacing="leading"), half=D.EulerDiscreteScheduler(**SD, steps_offset=1, timestep_spacing="leading"))
 TURBO = D.EulerAncestralDiscreteScheduler(**SD, steps_offset=1, timestep_spacing="trailing")
 FORCE_ZEROS = dict(sdxl=True, lcm=True, refiner=False, trt=True, half=True)
@@ -105,7 +106,7 @@ def export(kind, p, out):
             m, outs = wrap(lambda t, i: (lambda o: (o.last_hidden_state, o.pooler_output))(t(input_ids=i))), ["last_hidden_state", "pooler_output"]
         put(name(part), m(p[part]), (ids,), ["input_ids"], outs, {k: rows for k in ["input_ids"] + outs}, half)
     u = p["unet"].config
-    args = [torch.randn(2, 4, 8, 8), torch.tensor(500.0), torch.randn(2, 77, u.cross_attention_dim)]
+    args = [torch.randn(2, u.in_channels, 8, 8), torch.tensor(500.0), torch.randn(2, 77, u.cross_attention_dim)]
     ins = ["sample", "timestep", "encoder_hidden_states"]
     if kind == "sd15": args[1] = torch.tensor([500])
     if trt: args[1] = torch.tensor([500.0])
@@ -124,7 +125,7 @@ def export(kind, p, out):
     put(name("unet"), wrap(run_unet)(p["unet"]), tuple(args), ins, [o], {"sample": plane, o: plane, **{k: rows for k in ins[2:]}}, half)
     i, o = ("latent", "images") if trt else ("latent_sample", "sample")
     put(name("vae_decoder"), wrap(lambda v, z: v.decode(z, return_dict=False)[0])(p["vae"]), (torch.randn(1, 4, 8, 8),), [i], [o], {i: plane, o: plane}, half)
-    if kind in ("sdxl", "refiner", "sd15"):
+    if kind in ("sdxl", "refiner", "sd15", "inpaint"):
         put(name("vae_encoder"), wrap(lambda v, x: v.encode(x, return_dict=False)[0].parameters)(p["vae"]), (torch.randn(1, 3, 64, 64),), ["sample"], ["latent_parameters"], {"sample": plane, "latent_parameters": plane}, half)
     if not trt: configs(kind, p, out)
 
@@ -138,7 +139,7 @@ def configs(kind, p, out):
     json.dump({k: v for k, v in index.items() if v is not None}, open(out + "/model_index.json", "w"))
 
 
-RUNS = dict(sdxl=(4, 5.0, None), lcm=(3, 2.0, None), refiner=(4, 5.0, None), sd15=(4, 7.5, NEGATIVE), sd2=(4, 6.0, NEGATIVE), trt=(4, 5.0, NEGATIVE), half=(4, 5.0, NEGATIVE))
+RUNS = dict(sdxl=(4, 5.0, None), lcm=(3, 2.0, None), refiner=(4, 5.0, None), sd15=(4, 7.5, NEGATIVE), sd2=(4, 6.0, NEGATIVE), trt=(4, 5.0, NEGATIVE), half=(4, 5.0, NEGATIVE), inpaint=(6, 7.5, NEGATIVE))
 
 
 def start_picture(out):
@@ -148,6 +149,24 @@ def start_picture(out):
     image = Image.fromarray(np.stack([x * 4, y * 4, (x + y) * 2], -1).astype(np.uint8))
     image.save(out + "/init.png")
     return image
+
+
+def mask_picture(out):
+    """White where the picture is drawn anew: a disc, whose edge no cell of the latent follows."""
+    from PIL import Image
+    y, x = np.mgrid[0:64, 0:64]
+    image = Image.fromarray((((x - 40) ** 2 + (y - 28) ** 2 < 400) * 255).astype(np.uint8))
+    image.save(out + "/mask.png")
+    return image
+
+
+def record_masked(kind, p, out, scheduler, runs):
+    """runs: file, strength. All beside the pipeline for inpainting, whose picture and mask they share."""
+    xl, out = "text_encoder_2" in p, os.path.dirname(out) + "/inpaint"
+    os.makedirs(out, exist_ok=True)
+    image, mask, index = start_picture(out), mask_picture(out), dict(steps=RUNS[kind][0], guidance=RUNS[kind][1], negative=NEGATIVE)
+    pipe = D.StableDiffusionXLInpaintPipeline(scheduler=scheduler, **p) if xl else D.StableDiffusionInpaintPipeline(scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False, **p)
+    for name, strength in runs: record(pipe, path=f"{out}/{name}.npz", image=image, mask_image=mask, strength=strength, **index)
 
 
 def record(pipe, steps, guidance, negative, path, refiner=None, how=None, **kw):
@@ -174,8 +193,12 @@ def record_all(kind, p, out):
         both = pipeline(kind, {**p, "vae": base["vae"]})
         for how in ("ensemble", "img2img"): record(pipeline("sdxl", base), 10, 5.0, NEGATIVE, f"{out}/{how}.npz", refiner=both, how=how)
         return
+    if kind == "inpaint": return record_masked(kind, p, out, SCHEDULERS[kind], (("recorded", 1.0), ("strength", 0.5)))
     record(pipeline(kind, p), *RUNS[kind], out + "/recorded.npz")
-    if kind == "sdxl": record(pipeline(kind, p, TURBO), 3, 0.0, None, out + "/turbo.npz")
+    if kind == "sdxl":
+        record(pipeline(kind, p, TURBO), 3, 0.0, None, out + "/turbo.npz")
+        record_masked(kind, p, out, SCHEDULERS[kind], (("xl-strength", 0.75),))
+        record_masked(kind, p, out, TURBO, (("xl-turbo", 1.0),))
     if kind == "sd15":
         again = D.StableDiffusionImg2ImgPipeline(scheduler=SCHEDULERS[kind], safety_checker=None, feature_extractor=None, requires_safety_checker=False, **p)
         record(again, 8, guidance, negative, out + "/img2img.npz", image=start_picture(out), strength=0.5)

@@ -206,6 +206,17 @@ def all_disguises(o, tmp, ref):
 CLOSE = {"batch fixed to 1": 80}  # sums in another order
 
 
+def more_inputs(m):
+    """A ControlNet's residual, as exporters name it."""
+    m.graph.input.append(h.make_tensor_value_info("mid_block_additional_residual", T.FLOAT, ["batch", 8, 4, 4]))
+
+
+def refused(o, tmp):
+    """What is not drawn is told what can be done."""
+    said = draw(o, folder(o.folder, tmp / "more", {UNET: more_inputs}, None), tmp / "x.png") or "drew"
+    return check("a ControlNet's residuals among the inputs", "ControlNet" in said and "--preset sdxl-int8 --calib FOLDER" in said, said)
+
+
 # ---- float16 ----
 
 def half(t): return nh.from_array(np.clip(nh.to_array(t), -65504, 65504).astype(np.float16), t.name)
@@ -277,6 +288,7 @@ def main():
         said = draw(o, o.folder, ref)
         if said: sys.exit(said)
         good = all_disguises(o, tmp, ref)
+        good &= refused(o, tmp)
         good &= half_folder(o, tmp, ref)
     sys.exit(not good)
 

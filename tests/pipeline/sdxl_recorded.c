@@ -76,6 +76,7 @@ typedef struct row {
     const char *negative, *init, *refiner_mode; /* refiner_mode: with the tiny refiner behind it */
     double strength, within, psnr;        /* latents: largest difference by the largest value; picture in dB */
     bool tokenizers;                      /* the folder has none: those of micro-sdxl */
+    const char *mask;
 } row;
 
 static const row rows[] = {
@@ -98,11 +99,15 @@ static const row rows[] = {
     {TINY "sd15", "img2img.npz", NULL, 8, 7.5, 7, RING, "init.png", .strength = 0.5, .within = 1e-3, .psnr = 50, .tokenizers = true},
     {TINY "sd15", "recorded.npz", NULL, 4, 7.5, 7, RING, .within = 1e-3, .psnr = 50, .tokenizers = true},
     {TINY "sd2", "recorded.npz", NULL, 4, 6, 7, RING, .within = 1e-3, .psnr = 50, .tokenizers = true},
+    {TINY "inpaint", "recorded.npz", NULL, 6, 7.5, 7, RING, "init.png", .strength = 1, .within = 1e-3, .psnr = 50, .tokenizers = true, .mask = "mask.png"},
+    {TINY "inpaint", "strength.npz", NULL, 6, 7.5, 7, RING, "init.png", .strength = 0.5, .within = 1e-3, .psnr = 50, .tokenizers = true, .mask = "mask.png"},
+    {TINY "sdxl", "../inpaint/xl-turbo.npz", "turbo", 4, 5, 7, RING, "../inpaint/init.png", .strength = 1, .within = 1e-3, .psnr = 50, .tokenizers = true, .mask = "../inpaint/mask.png"},
+    {TINY "sdxl", "../inpaint/xl-strength.npz", NULL, 4, 5, 7, RING, "../inpaint/init.png", .strength = 0.75, .within = 1e-3, .psnr = 50, .tokenizers = true, .mask = "../inpaint/mask.png"},
     {TINY "trt", "recorded.npz", "euler", 4, 5, 7, RING, .within = 1e-3, .psnr = 50, .tokenizers = true},
     {TINY "half", "recorded.npz", NULL, 4, 5, 7, RING, .within = 2e-2, .psnr = 30, .tokenizers = true},
 };
 
-static void set_up(const row *r, sx_options *o, char *dir, char *init, size_t cap)
+static void set_up(const row *r, sx_options *o, char *dir, char *init, char *mask, size_t cap)
 {
     *o = (sx_options){.scheduler = r->scheduler, .steps = r->steps, .guidance = r->guidance, .seed = r->seed, .negative = r->negative, .count = 1, .width = -1, .height = -1, .eta = NAN,
         .strength = r->init ? r->strength : NAN, .quiet = true};
@@ -119,7 +124,9 @@ static void set_up(const row *r, sx_options *o, char *dir, char *init, size_t ca
     }
     snprintf(dir, cap, "%s%s", TEST_SOURCE_DIR, r->dir);
     snprintf(init, cap, "%s%s/%s", TEST_SOURCE_DIR, r->dir, r->init ? r->init : "");
+    snprintf(mask, cap, "%s%s/%s", TEST_SOURCE_DIR, r->dir, r->mask ? r->mask : "");
     o->init = r->init ? init : NULL;
+    o->mask = r->mask ? mask : NULL;
 }
 
 static void compare(const row *w, const recorded *r, const seen *s, const sx_batch *b)
@@ -145,10 +152,10 @@ static void run_one(void **state)
     sx_folder f;
     sx_batch *b;
     sx_options o;
-    char dir[512], init[512], *text[] = {"a red circle left of a blue square on a gray background"};
+    char dir[512], init[512], mask[512], *text[] = {"a red circle left of a blue square on a gray background"};
     sx_prompts prompts = {text, 1};
     seen s = {.n = 0};
-    set_up(w, &o, dir, init, sizeof dir);
+    set_up(w, &o, dir, init, mask, sizeof dir);
     load(ctx, dir, w->record, &r);
     if (sx_folder_open(&e, dir, &o.over, &f) != SX_OK) fail_msg("%s", e.text);
     if (sx_batch_new(&e, &o, ctx, &f, &prompts, &b) != SX_OK) fail_msg("%s", e.text);
