@@ -46,30 +46,37 @@ static int name_hidden_xl(sx_err *e, sx_model *m, int layers, int skip, char **n
     return qonnx_session_expose(m->session, *name) == QONNX_OK ? SX_OK : no_hidden(e, m, layer);
 }
 
-static int name_outputs(sx_err *e, sx_pipe *p, int k, int skip, bool xl)
+static int name_hidden(sx_err *e, sx_pipe *p, int k, int skip, char **name)
 {
     static const sx_role last[1] = {{{"last_hidden_state", "text_embeddings"}, .rank = 3, .rank2 = -1}};
+    sx_model *m = &p->text[k];
+    int i;
+    if (p->folder->model[SX_TEXT2]) return name_hidden_xl(e, m, p->folder->text_layers[k], skip, name);
+    if (skip) return sx_fail(e, SX_UNSUPPORTED, "clip skip %d needs the final layer norm, which this kind of export does not give apart", skip);
+    SX_TRY(sx_bind(e, m, true, last, 1, false, &i));
+    return sx_strdup(e, m->out[i].name, name);
+}
+
+/* All that may be read, named before the first run: values inside a graph can be exposed only then. */
+static int name_outputs(sx_err *e, sx_pipe *p, int k)
+{
     static const sx_role pooled[1] = {{{"text_embeds", "pooled_embeddings", "text_embeddings"}, .rank = 2, .rank2 = -1}};
     sx_model *m = &p->text[k];
     int i;
-    if (xl) SX_TRY(name_hidden_xl(e, m, p->folder->text_layers[k], skip, &p->hidden_name[k]));
-    else if (skip) return sx_fail(e, SX_UNSUPPORTED, "clip skip %d needs the final layer norm, which this kind of export does not give apart", skip);
-    else {
-        SX_TRY(sx_bind(e, m, true, last, 1, false, &i));
-        SX_TRY(sx_strdup(e, m->out[i].name, &p->hidden_name[k]));
-    }
+    SX_TRY(name_hidden(e, p, k, 0, &p->hidden_name[k][0]));
+    SX_TRY(name_hidden(e, p, k, p->clip_skip, &p->hidden_name[k][1]));
     if (k != 1) return SX_OK;
     SX_TRY(sx_bind(e, m, true, pooled, 1, false, &i));
     return sx_strdup(e, m->out[i].name, &p->pooled_name);
 }
 
-static int open_encoder(sx_err *e, sx_pipe *p, int k, int skip)
+static int open_encoder(sx_err *e, sx_pipe *p, int k)
 {
     const sx_folder *f = p->folder;
     if (!f->model[SX_TEXT1 + k] || p->text[k].session) return SX_OK;
     SX_TRY(sx_clip_open(e, k ? f->tokenizer_2 : f->tokenizer, &p->tok[k]));
     SX_TRY(sx_pipe_open_part(e, p, k ? "text encoder 2" : "text encoder", SX_TEXT1 + k, &p->text[k]));
-    return name_outputs(e, p, k, skip, f->model[SX_TEXT2] != NULL);
+    return name_outputs(e, p, k);
 }
 
 typedef struct part { float *hidden; int tokens, dim; float *pooled; int pool, dropped; } part;
@@ -88,7 +95,7 @@ static int as_part(sx_err *e, const sx_model *m, sx_fetch *out, int n_out, part 
 }
 
 /* A graph with a fixed batch gets the same row in every place; row 0 is used. */
-static int run_encoder(sx_err *e, sx_pipe *p, int k, const char *prompt, part *r)
+static int run_encoder(sx_err *e, sx_pipe *p, int k, const char *hidden, const char *prompt, part *r)
 {
     static const sx_role roles[2] = {{{"input_ids", "tokens", "input"}, .rank = 2, .rank2 = -1, .integer = true}, {{"attention_mask"}, .rank = 2, .rank2 = -1, .integer = true, .optional = true}};
     sx_model *m = &p->text[k];
@@ -104,7 +111,7 @@ static int run_encoder(sx_err *e, sx_pipe *p, int k, const char *prompt, part *r
     for (int64_t b = 1; b < batch; b++) memcpy(ids + b * len, ids, (size_t)len * sizeof *ids);
     for (int64_t i = 0; i < batch * len; i++) ones[i] = 1;
     sx_feed in[2] = {{.port = at[0], .rank = 2, .dims = {batch, len}, .ids = ids}, {.port = at[1], .rank = 2, .dims = {batch, len}, .ids = ones}};
-    sx_fetch out[2] = {{.name = p->hidden_name[k]}, {.name = p->pooled_name}};
+    sx_fetch out[2] = {{.name = hidden}, {.name = p->pooled_name}};
     int n_in = at[1] >= 0 ? 2 : 1, n_out = k == 1 ? 2 : 1;
     if (rc == SX_OK) rc = sx_model_run(e, m, in, n_in, out, n_out);
     if (rc == SX_OK) rc = as_part(e, m, out, n_out, r);
@@ -136,26 +143,34 @@ static int join(sx_err *e, const part *a, const part *b, sx_cond *out)
     return SX_OK;
 }
 
-int sx_encode(sx_err *e, sx_pipe *p, const char *prompt, int skip, sx_cond *out)
+/* Both encoders; layer is the index into hidden_name. */
+static int encode(sx_err *e, sx_pipe *p, const char *prompt, int layer, sx_cond *out)
 {
     part parts[2] = {{0}};
     int rc = SX_OK;
     *out = (sx_cond){0};
     for (int k = 0; rc == SX_OK && k < 2; k++) {
-        rc = open_encoder(e, p, k, skip);
+        rc = open_encoder(e, p, k);
         double t0 = sx_seconds();
-        if (rc == SX_OK && p->text[k].session) rc = run_encoder(e, p, k, prompt ? prompt : "", &parts[k]);
+        if (rc == SX_OK && p->text[k].session) rc = run_encoder(e, p, k, p->hidden_name[k][layer], prompt, &parts[k]);
         p->seconds_text += sx_seconds() - t0;
     }
     if (rc == SX_OK) rc = join(e, &parts[0], &parts[1], out);
-    if (rc == SX_OK && !prompt && p->folder->force_zeros) {
-        memset(out->hidden, 0, (size_t)out->tokens * (size_t)out->dim * sizeof(float));
-        if (out->pooled) memset(out->pooled, 0, (size_t)out->pool * sizeof(float));
-    }
     for (int k = 0; k < 2; k++) {
         sx_free(parts[k].hidden);
         sx_free(parts[k].pooled);
     }
     if (rc != SX_OK) sx_cond_free(out);
     return rc;
+}
+
+int sx_encode(sx_err *e, sx_pipe *p, const char *prompt, sx_cond *out) { return encode(e, p, prompt, 1, out); }
+
+int sx_encode_negative(sx_err *e, sx_pipe *p, const char *prompt, sx_cond *out)
+{
+    SX_TRY(encode(e, p, prompt ? prompt : "", 0, out));
+    if (prompt || !p->folder->force_zeros) return SX_OK;
+    memset(out->hidden, 0, (size_t)out->tokens * (size_t)out->dim * sizeof(float));
+    if (out->pooled) memset(out->pooled, 0, (size_t)out->pool * sizeof(float));
+    return SX_OK;
 }

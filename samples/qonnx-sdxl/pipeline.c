@@ -22,9 +22,11 @@ void sx_pipe_close_text(sx_pipe *p)
     for (int k = 0; k < 2; k++) {
         sx_model_close(&p->text[k]);
         sx_clip_free(p->tok[k]);
-        sx_free(p->hidden_name[k]);
         p->tok[k] = NULL;
-        p->hidden_name[k] = NULL;
+        for (int i = 0; i < 2; i++) {
+            sx_free(p->hidden_name[k][i]);
+            p->hidden_name[k][i] = NULL;
+        }
     }
     sx_free(p->pooled_name);
     p->pooled_name = NULL;

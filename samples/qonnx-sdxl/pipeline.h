@@ -33,8 +33,8 @@ typedef struct sx_pipe {
     const char *options;           /* of sessions */
     sx_clip *tok[2];
     sx_model text[2];
-    char *hidden_name[2], *pooled_name; /* outputs of the text encoders */
-    int hidden_skip;               /* clip skip that hidden_name was chosen for */
+    char *hidden_name[2][2], *pooled_name; /* outputs of the text encoders: [encoder][0 the usual layer, 1 that of clip_skip] */
+    int clip_skip;                 /* layers further back that prompts are read at; 0: the usual one */
     sx_unet unet;
     sx_model vae_dec, vae_enc;
     double seconds_load, seconds_text, seconds_unet, seconds_vae;
@@ -50,8 +50,9 @@ void sx_pipe_close_text(sx_pipe *p);
 void sx_pipe_close_unet(sx_pipe *p);
 bool sx_pipe_is_xl(const sx_pipe *p);          /* after open_unet: the UNet takes text_embeds and time_ids */
 
-/* clip_skip 0: the usual layer. prompt NULL: the negative side when none was given - zeros where the pipeline says so, else "". */
-int sx_encode(sx_err *e, sx_pipe *p, const char *prompt, int clip_skip, sx_cond *out);
+int sx_encode(sx_err *e, sx_pipe *p, const char *prompt, sx_cond *out);
+/* The negative side, which clip_skip does not touch (as in diffusers). prompt NULL: none was given - zeros where the pipeline says so, else "". */
+int sx_encode_negative(sx_err *e, sx_pipe *p, const char *prompt, sx_cond *out);
 
 typedef struct sx_step { int i, begin, end; double t; const float *latent; size_t n; double seconds; } sx_step;
 typedef int sx_step_fn(void *user, sx_err *e, const sx_step *s);

@@ -294,15 +294,15 @@ static void say_truncated(const sx_batch *b, const char *what, const char *promp
 
 static int encode_all(sx_err *e, sx_batch *b)
 {
-    int skip = (int)b->o->clip_skip;
+    b->pipe.clip_skip = (int)b->o->clip_skip;
     for (int i = 0; i < b->n_prompts; i++) {
         const char *text = b->shots[i * (int)b->o->count].prompt;
-        SX_TRY(sx_encode(e, &b->pipe, text, skip, &b->pos[i]));
+        SX_TRY(sx_encode(e, &b->pipe, text, &b->pos[i]));
         say_truncated(b, "prompt", text, b->pos[i].dropped);
         b->dropped_prompts += b->pos[i].dropped > 0;
     }
     if (sx_uses_negative(&b->pipe, b->plan.guidance)) {
-        SX_TRY(sx_encode(e, &b->pipe, b->o->negative, skip, &b->neg));
+        SX_TRY(sx_encode_negative(e, &b->pipe, b->o->negative, &b->neg));
         if (b->o->negative) say_truncated(b, "negative prompt", b->o->negative, b->neg.dropped);
     }
     sx_pipe_close_text(&b->pipe);

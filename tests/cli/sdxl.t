@@ -38,7 +38,7 @@ A quantized UNet against the folder's own: the report, the gate.
 A folder lacks a part; a tokenizer lacks its merges; a prompt is too long.
 
   $ qonnx-sdxl $P -p a
-  qonnx-sdxl: '$SOURCE/tests/data/pipelines/sdxl' lacks tokenizer/ (or --tokenizer DIR), tokenizer_2/ (or --tokenizer-2 DIR); found: model_index.json, recorded.npz, scheduler, text_encoder, text_encoder_2, turbo.npz, unet, vae_decoder, vae_encoder
+  qonnx-sdxl: '$SOURCE/tests/data/pipelines/sdxl' lacks tokenizer/ (or --tokenizer DIR), tokenizer_2/ (or --tokenizer-2 DIR); found: clip-skip.npz, model_index.json, recorded.npz, scheduler, text_encoder, text_encoder_2, turbo.npz, unet, vae_decoder, vae_encoder
   [1]
   $ mkdir -p dit/transformer dit/vae_decoder; qonnx-sdxl dit -p a
   qonnx-sdxl: 'dit' lacks unet/model.onnx, vae_decoder/model.onnx, text_encoder/model.onnx or text_encoder_2/model.onnx; found: transformer, vae_decoder; a pipeline with a transformer is not drawn here: quantize its model alone, qonnx quantize MODEL --preset dit-int8 --calib FOLDER, with an .npz of its inputs for each call

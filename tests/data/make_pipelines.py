@@ -197,6 +197,7 @@ def record_all(kind, p, out):
     record(pipeline(kind, p), *RUNS[kind], out + "/recorded.npz")
     if kind == "sdxl":
         record(pipeline(kind, p, TURBO), 3, 0.0, None, out + "/turbo.npz")
+        record(pipeline(kind, p), 4, 5.0, NEGATIVE, out + "/clip-skip.npz", clip_skip=1)
         record_masked(kind, p, out, SCHEDULERS[kind], (("xl-strength", 0.75),))
         record_masked(kind, p, out, TURBO, (("xl-turbo", 1.0),))
     if kind == "sd15":

@@ -206,6 +206,16 @@ def all_disguises(o, tmp, ref):
 CLOSE = {"batch fixed to 1": 80}  # sums in another order
 
 
+def noise_file(o, tmp):
+    """The first latent from a file: the seed says nothing more; another count of values is refused."""
+    x, shape = np.random.default_rng(0).standard_normal((1, 4, 16, 16)).astype(np.float32), (1, 4, 8, 8)
+    np.savez(tmp / "noise.npz", noise=x), np.savez(tmp / "short.npz", noise=np.zeros(shape, np.float32))
+    said = [draw(o, o.folder, tmp / f"n{seed}.png", "--noise", tmp / "noise.npz", "--seed", str(seed)) for seed in (0, 1)]
+    same = said == [None, None] and np.array_equal(png(tmp / "n0.png"), png(tmp / "n1.png")) and not np.array_equal(png(tmp / "n0.png"), png(tmp / "ref.png"))
+    short = draw(o, o.folder, tmp / "x.png", "--noise", tmp / "short.npz") or "drew"
+    return check("noise from a file", same and "noise has 256 values, the latent 1024" in short, said if not same else short)
+
+
 def more_inputs(m):
     """A ControlNet's residual, as exporters name it."""
     m.graph.input.append(h.make_tensor_value_info("mid_block_additional_residual", T.FLOAT, ["batch", 8, 4, 4]))
@@ -288,6 +298,7 @@ def main():
         said = draw(o, o.folder, ref)
         if said: sys.exit(said)
         good = all_disguises(o, tmp, ref)
+        good &= noise_file(o, tmp)
         good &= refused(o, tmp)
         good &= half_folder(o, tmp, ref)
     sys.exit(not good)

@@ -77,6 +77,7 @@ typedef struct row {
     double strength, within, psnr;        /* latents: largest difference by the largest value; picture in dB */
     bool tokenizers;                      /* the folder has none: those of micro-sdxl */
     const char *mask;
+    int clip_skip;
 } row;
 
 static const row rows[] = {
@@ -92,6 +93,7 @@ static const row rows[] = {
 #define RING "a green ring"
     {TINY "sdxl", "recorded.npz", NULL, 4, 5, 7, .within = 1e-3, .psnr = 50, .tokenizers = true},
     {TINY "sdxl", "turbo.npz", "turbo", 3, 0, 7, .within = 1e-3, .psnr = 50, .tokenizers = true},
+    {TINY "sdxl", "clip-skip.npz", NULL, 4, 5, 7, RING, .within = 1e-3, .psnr = 50, .tokenizers = true, .clip_skip = 1},
     {TINY "lcm", "recorded.npz", NULL, 3, 2, 7, .within = 1e-3, .psnr = 50, .tokenizers = true},
     {TINY "refiner", "recorded.npz", NULL, 4, 5, 7, NULL, "init.png", .strength = 0.5, .within = 1e-3, .psnr = 50, .tokenizers = true},
     {TINY "sdxl", "../refiner/ensemble.npz", NULL, 10, 5, 7, RING, NULL, "ensemble", .within = 1e-3, .psnr = 50, .tokenizers = true},
@@ -109,7 +111,7 @@ static const row rows[] = {
 
 static void set_up(const row *r, sx_options *o, char *dir, char *init, char *mask, size_t cap)
 {
-    *o = (sx_options){.scheduler = r->scheduler, .steps = r->steps, .guidance = r->guidance, .seed = r->seed, .negative = r->negative, .count = 1, .width = -1, .height = -1, .eta = NAN,
+    *o = (sx_options){.scheduler = r->scheduler, .steps = r->steps, .guidance = r->guidance, .seed = r->seed, .clip_skip = r->clip_skip, .negative = r->negative, .count = 1, .width = -1, .height = -1, .eta = NAN,
         .strength = r->init ? r->strength : NAN, .quiet = true};
     if (strstr(r->dir, "trt")) o->width = o->height = 64; /* this layout has no config that says the size */
     if (r->tokenizers) {

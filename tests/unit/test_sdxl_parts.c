@@ -134,7 +134,10 @@ static void folders(void **state)
     expect_error(dir, SX_FAILED, "scaling_factor is -1");
     put(dir, "vae/config.json", "{\"latents_mean\": [1]}");
     expect_error(dir, SX_FAILED, "has 1 numbers, the latent 4 channels");
-    put(dir, "vae/config.json", "{}");
+    put(dir, "vae/config.json", "{}"); /* old exports name no factor: SDXL's, and not 2^(blocks - 1) */
+    assert_int_equal(sx_folder_open(&e, dir, NULL, &f), SX_OK);
+    assert_true(f.scaling_assumed && f.vae_scaling == 0.13025);
+    sx_folder_free(&f);
     put(dir, "scheduler/scheduler_config.json", "{\"prediction_type\": \"magic\"}");
     expect_error(dir, SX_UNSUPPORTED, "prediction_type is 'magic'");
     put(dir, "scheduler/scheduler_config.json", "{\"_class_name\": \"DDIMScheduler\", \"solver_order\": 3}");
