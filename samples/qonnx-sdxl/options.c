@@ -64,7 +64,7 @@ static const row rows[] = {
     {"level", 0, TEXT, AT(level), 0, 0, "N", "1 convolutions, 2 and feed-forward, 2.5 and q/k/v, 3 all linears (int8), 4 and attention (fp8)"},
     {"set", 0, LIST, AT(set), 0, 0, "P=FORMAT", "as in qonnx quantize; may be given several times"},
     {"exclude", 0, LIST, AT(exclude), 0, 0, "PATTERN", "the same"},
-    {"force", 0, FLAG, AT(force), 0, 0, NULL, "replace an output folder that exists"},
+    {"force", 'f', FLAG, AT(force), 0, 0, NULL, "replace an output folder that exists"},
     {"Running", 0, GROUP, 0, 0, 0, NULL, NULL},
     {"device", 0, TEXT, AT(device), 0, 0, "NAME", "auto, cpu or cuda"},
     {"compute", 0, TEXT, AT(compute), 0, 0, "NAME", "f32 or bf16"},
@@ -86,7 +86,7 @@ void sx_options_help(FILE *to)
                 "       qonnx-sdxl DIR --unet QUANTIZED.onnx --ref --prompts FILE --report DIR [--min-psnr DB]\n"
                 "       qonnx-sdxl DIR --calibrate PROMPTS --stats FILE\n"
                 "       qonnx-sdxl DIR --quantize fp8|int8|... --calibrate PROMPTS -o NEWDIR\n"
-                "Draws with an ONNX pipeline folder (optimum, diffusers or TensorRT names; SDXL, its refiner, SD 1.x).\n");
+                "Draws with an ONNX pipeline folder (optimum, diffusers or TensorRT names): SDXL, Turbo, LCM, its refiner, SD 1.x and 2, inpainting.\n");
     for (const row *r = rows; r < rows + N_ROWS; r++) {
         if (r->kind == GROUP) {
             fprintf(to, "\n%s\n", r->name);
