@@ -218,6 +218,15 @@ qx_status qx_call_const_again(qx_call *c, uint32_t i, const void **data)
     return QX_OK;
 }
 
+qx_status qx_call_const_again_f32(qx_call *c, uint32_t i, const float **out)
+{
+    const void *data;
+    QX_TRY(qx_call_const_again(c, i, &data));
+    qx_tensor t = *qx_call_in(c, i);
+    t.data = (void *)(uintptr_t)data;
+    return qx_call_to_f32(c, &t, out);
+}
+
 qx_status qx_call_axis(const qx_call *c, int64_t axis, int rank, int *out)
 {
     if (axis < -rank || axis >= (rank ? rank : 1)) QX_CALL_FAIL(c, QX_E_SHAPE, "axis %lld of a tensor of rank %d", (long long)axis, rank);

@@ -56,10 +56,13 @@ static bool channels_last(const layouts *l)
     return 4 * odd > all;
 }
 
+/* One pixel lies the same in every layout, and is as plain what pictures are multiplied by (squeeze and excitation). */
+static bool is_pixel(const qx_value *v) { return v->type.dims[2].n == 1 && v->type.dims[3].n == 1; }
+
 static bool is_picture(const layouts *l, const qx_value *v)
 {
     const qx_vinfo *i = &l->x->info[v->id];
-    return known_channels(v) && (l->last || v->type.dims[1].n % l->block == 0) && !i->keep && i->content == QX_CLASS_DATA && v->graph == l->p->graph && !v->is_output;
+    return known_channels(v) && !is_pixel(v) && (l->last || v->type.dims[1].n % l->block == 0) && !i->keep && i->content == QX_CLASS_DATA && v->graph == l->p->graph && !v->is_output;
 }
 
 /* Values that a subgraph of the step reads stay plain: their readers are not steps of this plan. */

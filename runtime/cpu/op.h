@@ -82,6 +82,7 @@ void qx_call_drop_const(qx_call *c, uint32_t i);
 /* A dropped constant that is an initializer can be read once more, into scratch. */
 bool qx_call_can_read_again(const qx_call *c, uint32_t i);
 qx_status qx_call_const_again(qx_call *c, uint32_t i, const void **data);
+qx_status qx_call_const_again_f32(qx_call *c, uint32_t i, const float **out); /* as floats */
 /* The initializer behind input i when the plan left it to the adapter to read it from the model (its tensor has dims and no data); NULL otherwise. */
 const struct qx_weight *qx_call_stored(const qx_call *c, uint32_t i);
 /* Resolves a possibly negative axis; out of [-rank, rank) is an error naming both. */

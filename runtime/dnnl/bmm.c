@@ -28,6 +28,7 @@ static qx_status bmm_prim(qx_call *c, qx_dn *l, const qx_bmm *g, qx_dn_prim *p)
     qx_status st = qx_dn_attr(c, QX_ACT_NONE, NULL, NULL, &attr);
     if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, qx_dn_stable, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
+    qx_dn_prim_have(p, &a, &y);
     return st;
 }
 
@@ -43,12 +44,8 @@ qx_status qx_dnnl_bmm_run(qx_call *c, qx_dnnl_bmm **state, const qx_bmm *g, bool
     qx_dn_prim *p = qx_dn_prim_slot((*state)->cache, key, &(*state)->clock, &found);
     if (!found) QX_TRY(bmm_prim(c, l, g, p));
     if (!p->p) return QX_OK;
-    qx_status st = qx_dn_arg(c, l, &p->args, DNNL_ARG_SRC, &p->src, g->a);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_WEIGHTS, &p->wei, g->b);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_DST, &p->dst, g->y);
-    if (st == QX_OK) st = qx_dn_scratch(c, l, &p->args, &p->scratch);
-    qx_call_note_kernel(c, p->impl, 2.0 * (double)g->batch * (double)g->m * (double)g->k * (double)g->n);
-    QX_TRY(qx_dn_execute(c, l, p->p, &p->args, st));
+    const qx_dn_data d = {.x = g->a, .w = g->b, .y = g->y};
+    QX_TRY(qx_dn_prim_run(c, l, p, &d, qx_dn_mm_flops(g->batch, g->m, g->k, g->n)));
     *done = true;
     return QX_OK;
 }

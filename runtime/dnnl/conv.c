@@ -76,10 +76,19 @@ static qx_status picture_md(qx_call *c, int n, const int64_t *dims, int block, b
     return block && !free_layout && type == dnnl_f32 ? qx_dn_blocked_md(c, dims, block, md) : qx_dn_typed_md(c, md, n, dims, type, NULL);
 }
 
+/* How a picture lies in the model's memory. */
+static qx_status model_md(qx_call *c, int n, const int64_t *dims, int block, dnnl_memory_desc_t *md)
+{
+    int64_t strides[5];
+    if (block) return qx_dn_blocked_md(c, dims, block, md);
+    qx_strides(dims, n, strides);
+    return qx_dn_strided_md(c, md, n, dims, strides);
+}
+
 static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, const conv_form *f, qx_dn_prim *p)
 {
     int64_t dx[5], dw[6], dy[5];
-    dnnl_memory_desc_t x, w, b, y;
+    dnnl_memory_desc_t x, w, y, have_x, have_y;
     dnnl_convolution_desc_t d;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_dims_t strides, dilates, begin, end;
@@ -89,7 +98,7 @@ static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, const c
     QX_TRY(picture_md(c, n, dy, s->y_block, f->free_layout, dnnl_f32, &y));
     if (f->wei) w = *f->wei;
     else QX_TRY(qx_dn_typed_md(c, &w, n + (s->group > 1), dw, type, NULL));
-    QX_TRY(qx_dn_strided_md(c, &b, 1, &s->out_ch, (int64_t[]){1}));
+    QX_TRY(qx_dn_strided_md(c, &p->bias, 1, &s->out_ch, (int64_t[]){1}));
     for (int i = 0; i < s->spatial; i++) {
         strides[i] = s->stride[i];
         dilates[i] = s->dilation[i] - 1;
@@ -97,13 +106,17 @@ static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, const c
         end[i] = s->end[i];
     }
     dnnl_alg_kind_t alg = f->winograd ? dnnl_convolution_winograd : dnnl_convolution_direct;
-    dnnl_status_t ds = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, alg, &x, &w, f->bias ? &b : NULL, &y, strides, dilates, begin, end);
+    dnnl_status_t ds = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, alg, &x, &w, f->bias ? &p->bias : NULL, &y, strides, dilates, begin, end);
     if (ds == dnnl_unimplemented) return QX_OK;
     QX_DN(c, ds);
     qx_status st = conv_attr(c, f->act, &attr);
     if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, f->winograd ? winograd_fits : qx_dn_stable, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
-    return st;
+    QX_TRY(st);
+    QX_TRY(model_md(c, n, dx, s->x_block, &have_x));
+    QX_TRY(model_md(c, n, dy, s->y_block, &have_y));
+    qx_dn_prim_have(p, &have_x, &have_y);
+    return QX_OK;
 }
 
 /* The first of these that the library has: Winograd, direct with the layouts that the plan wants, direct with any layout. f says which it was. */
@@ -157,12 +170,8 @@ static qx_status conv_repack(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_con
     void *packed = NULL;
     if (s->winograd) {
         int64_t dx[5], dw[6], dy[5], strides[6];
-        const qx_tensor *w = qx_call_in(c, 1);
-        qx_tensor plain = *w;
         const float *f;
-        QX_TRY(qx_call_const_again(c, 1, &data));
-        plain.data = (void *)(uintptr_t)data;
-        QX_TRY(qx_call_to_f32(c, &plain, &f));
+        QX_TRY(qx_call_const_again_f32(c, 1, &f));
         data = f;
         int n = qx_dn_conv_dims(shape, dx, dw, dy) + (shape->group > 1);
         qx_strides(dw, n, strides);
@@ -215,40 +224,16 @@ static qx_status conv_find(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_
     return QX_OK;
 }
 
-/* How a picture lies in the model's memory. */
-static qx_status model_md(qx_call *c, int n, const int64_t *dims, int block, dnnl_memory_desc_t *md)
-{
-    int64_t strides[5];
-    if (block) return qx_dn_blocked_md(c, dims, block, md);
-    qx_strides(dims, n, strides);
-    return qx_dn_strided_md(c, md, n, dims, strides);
-}
-
 qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, const qx_activation *act, float *y)
 {
     qx_dn *l = NULL;
     qx_dn_prim *p;
-    int64_t dx[5], dw[6], dy[5];
-    dnnl_memory_desc_t have_x, have_y, b;
-    QX_TRY(qx_dn_get(c, qx_dn_conv_flops(shape), &l));
+    const double flops = qx_dn_conv_flops(shape);
+    QX_TRY(qx_dn_get(c, flops, &l));
     QX_TRY(conv_find(c, l, s, shape, bias != NULL, act, &p));
-    int n = qx_dn_conv_dims(shape, dx, dw, dy);
-    QX_TRY(model_md(c, n, dx, shape->x_block, &have_x));
-    QX_TRY(model_md(c, n, dy, shape->y_block, &have_y));
-    QX_TRY(qx_dn_strided_md(c, &b, 1, &shape->out_ch, (int64_t[]){1}));
-    float *in = (float *)(uintptr_t)x, *out = y;
-    QX_TRY(qx_dn_in_layout(c, &p->src, &have_x, &in));
-    QX_TRY(qx_dn_in_layout(c, &p->dst, &have_y, &out));
-    if (in != x) QX_TRY(qx_dn_reorder(c, l, &have_x, x, &p->src, in));
-    qx_status st = qx_dn_arg(c, l, &p->args, DNNL_ARG_SRC, &p->src, in);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_DST, &p->dst, out);
-    if (st == QX_OK && bias) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_BIAS, &b, bias);
-    if (st == QX_OK) st = qx_dn_scratch(c, l, &p->args, &p->scratch);
-    qx_call_note_kernel(c, p->impl, qx_dn_conv_flops(shape));
-    QX_TRY(qx_dn_execute(c, l, p->p, &p->args, st));
-    if (out != y) QX_TRY(qx_dn_reorder(c, l, &p->dst, out, &have_y, y));
-    return p->bare ? qx_activation_run(c, act, y, qx_prod(dy, 0, n)) : QX_OK;
+    const qx_dn_data d = {.x = x, .w = s->packed, .y = y, .n = bias != NULL, .more = {{DNNL_ARG_BIAS, &p->bias, bias}}};
+    QX_TRY(qx_dn_prim_run(c, l, p, &d, flops));
+    return p->bare ? qx_activation_run(c, act, y, shape->batch * shape->out_ch * qx_prod(shape->out, 0, shape->spatial)) : QX_OK;
 }
 
 #endif

@@ -38,7 +38,9 @@ typedef struct qx_dn_prim {
     int64_t key[10];
     uint64_t used;
     dnnl_primitive_t p;
-    dnnl_memory_desc_t src, wei, dst, scratch;
+    dnnl_memory_desc_t src, wei, dst, scratch; /* as the library wants them */
+    dnnl_memory_desc_t have_src, have_dst, bias; /* as the caller has them */
+    bool turn_src, turn_dst;                     /* these differ: reordered around the run */
     const char *impl;
     bool bare;     /* a convolution: the activation is not part of it */
     qx_dn_args args; /* the same ones at every run */
@@ -53,19 +55,19 @@ typedef bool qx_dn_good(const char *impl, size_t scratch_bytes);
 qx_dn_good qx_dn_stable; /* the same result for any number of threads */
 qx_dn_good qx_dn_exact;  /* for integers: all but reference loops */
 qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_good *good, qx_dn_prim *p);
+/* How the caller's x and y lie. Once, behind qx_dn_prim_make. */
+void qx_dn_prim_have(qx_dn_prim *p, const dnnl_memory_desc_t *src, const dnnl_memory_desc_t *dst);
+/* One run: x and y as said there, packed weights, and arguments besides these, each with its layout. */
+typedef struct qx_dn_more { int id; const dnnl_memory_desc_t *md; const void *data; } qx_dn_more;
+enum { QX_DN_MORE = 3 };
+typedef struct qx_dn_data { const void *x, *w; void *y; int n; qx_dn_more more[QX_DN_MORE]; } qx_dn_data;
+qx_status qx_dn_prim_run(qx_call *c, qx_dn *l, qx_dn_prim *p, const qx_dn_data *d, double flops);
 /* Attributes: the activation, then the product with a tensor laid out as `mul` and the sum with one laid out as `add` (NULL: none). */
 qx_status qx_dn_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *mul, const dnnl_memory_desc_t *add, dnnl_primitive_attr_t *out);
 
-/* ---- Execution ---- */
-/* Argument `id` of the next run: data, which lies as md says (what it said at the first run). */
-qx_status qx_dn_arg(qx_call *c, qx_dn *l, qx_dn_args *e, int id, const dnnl_memory_desc_t *md, const void *data);
-qx_status qx_dn_scratch(qx_call *c, qx_dn *l, qx_dn_args *e, const dnnl_memory_desc_t *md);
-/* Runs p unless st (of gathering the arguments) is a failure already. */
-qx_status qx_dn_execute(qx_call *c, qx_dn *l, dnnl_primitive_t p, const qx_dn_args *e, qx_status st);
 qx_status qx_dn_reorder(qx_call *c, qx_dn *l, const dnnl_memory_desc_t *from, const void *src, const dnnl_memory_desc_t *to, void *dst);
-/* A buffer in the layout that the primitive wants: *data itself when that is its layout already, else scratch. */
-qx_status qx_dn_in_layout(qx_call *c, const dnnl_memory_desc_t *want, const dnnl_memory_desc_t *have, float **data);
 
+/* ---- Layouts ---- */
 /* strides NULL: the library may choose the layout. */
 qx_status qx_dn_typed_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides);
 qx_status qx_dn_strided_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, const int64_t *strides); /* float */

@@ -86,14 +86,15 @@ static qx_status int8_desc(qx_call *c, qx_dn *l, const qx_int8_op *op, const dnn
 /* any: the qx_dn chooses the layout of the weights; else the layout they are packed in. */
 static qx_status int8_prim(qx_call *c, qx_dn *l, const qx_dnnl_int8 *s, const qx_int8_op *op, bool any, qx_dn_prim *p)
 {
-    dnnl_memory_desc_t x, w, y, b, wd;
+    dnnl_memory_desc_t x, w, y, wd;
     dnnl_primitive_attr_t attr = NULL;
-    QX_TRY(int8_plain(c, op, &x, &w, &y, &b));
+    QX_TRY(int8_plain(c, op, &x, &w, &y, &p->bias));
     if (any) QX_TRY(qx_dn_typed_md(c, &wd, w.ndims, w.dims, dnnl_s8, NULL));
     else wd = s->md;
-    qx_status st = int8_attr(c, op, &b, &attr);
+    qx_status st = int8_attr(c, op, &p->bias, &attr);
     if (st == QX_OK) st = int8_desc(c, l, op, &x, &wd, &y, attr, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
+    qx_dn_prim_have(p, &x, &y);
     return st;
 }
 
@@ -140,24 +141,6 @@ static qx_status int8_find(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_
     return st;
 }
 
-static qx_status int8_execute(qx_call *c, qx_dn *l, const qx_dnnl_int8 *s, const qx_int8_op *op, qx_dn_prim *p)
-{
-    dnnl_memory_desc_t x, w, y, b;
-    void *in = (void *)(uintptr_t)op->x;
-    float *out = op->y;
-    QX_TRY(int8_plain(c, op, &x, &w, &y, &b));
-    QX_TRY(qx_dn_in_layout(c, &p->src, &x, (float **)&in));
-    QX_TRY(qx_dn_in_layout(c, &p->dst, &y, &out));
-    if (in != op->x) QX_TRY(qx_dn_reorder(c, l, &x, op->x, &p->src, in));
-    qx_status st = qx_dn_arg(c, l, &p->args, DNNL_ARG_SRC, &p->src, in);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_DST, &p->dst, out);
-    if (st == QX_OK && op->bias) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, &b, op->bias);
-    if (st == QX_OK) st = qx_dn_scratch(c, l, &p->args, &p->scratch);
-    QX_TRY(qx_dn_execute(c, l, p->p, &p->args, st));
-    return out == op->y ? QX_OK : qx_dn_reorder(c, l, &p->dst, out, &y, op->y);
-}
-
 qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *op, bool *done, bool *need_w)
 {
     qx_dn *l = NULL;
@@ -168,9 +151,8 @@ qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *o
     if (!*state) QX_TRY(QX_NEW(c->ctx, state));
     QX_TRY(int8_find(c, l, *state, op, &p, need_w));
     if (!p->p) return QX_OK;
-    double flops = int8_flops(op);
-    qx_call_note_kernel(c, p->impl, flops);
-    QX_TRY(int8_execute(c, l, *state, op, p));
+    const qx_dn_data d = {.x = op->x, .w = (*state)->packed, .y = op->y, .n = op->bias != NULL, .more = {{DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, &p->bias, op->bias}}};
+    QX_TRY(qx_dn_prim_run(c, l, p, &d, int8_flops(op)));
     *done = true;
     return QX_OK;
 }

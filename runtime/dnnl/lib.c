@@ -171,7 +171,8 @@ double qx_dn_conv_flops(const qx_conv_shape *s)
 
 /* ---- Execution ---- */
 
-qx_status qx_dn_arg(qx_call *c, qx_dn *l, qx_dn_args *e, int id, const dnnl_memory_desc_t *md, const void *data)
+/* Argument `id` of the next run: data, which lies as md says (what it said at the first run). */
+static qx_status arg(qx_call *c, qx_dn *l, qx_dn_args *e, int id, const dnnl_memory_desc_t *md, const void *data)
 {
     int i = 0;
     while (i < e->n && e->a[i].arg != id) i++;
@@ -186,21 +187,20 @@ qx_status qx_dn_arg(qx_call *c, qx_dn *l, qx_dn_args *e, int id, const dnnl_memo
     return QX_OK;
 }
 
-qx_status qx_dn_execute(qx_call *c, qx_dn *l, dnnl_primitive_t p, const qx_dn_args *e, qx_status st)
+static qx_status execute(qx_call *c, qx_dn *l, dnnl_primitive_t p, const qx_dn_args *e)
 {
-    QX_TRY(st);
     QX_DN(c, dnnl_primitive_execute(p, l->stream, e->n, e->a));
     QX_DN(c, dnnl_stream_wait(l->stream));
     return QX_OK;
 }
 
-qx_status qx_dn_scratch(qx_call *c, qx_dn *l, qx_dn_args *e, const dnnl_memory_desc_t *md)
+static qx_status scratch_arg(qx_call *c, qx_dn *l, qx_dn_args *e, const dnnl_memory_desc_t *md)
 {
     size_t bytes = dnnl_memory_desc_get_size(md);
     void *data = NULL;
     if (!bytes) return QX_OK;
     QX_TRY(qx_call_scratch(c, bytes, &data));
-    return qx_dn_arg(c, l, e, DNNL_ARG_SCRATCHPAD, md, data);
+    return arg(c, l, e, DNNL_ARG_SCRATCHPAD, md, data);
 }
 
 static qx_status turn_make(qx_call *c, qx_dn *l, qx_dn_turn *t)
@@ -246,10 +246,36 @@ qx_status qx_dn_reorder(qx_call *c, qx_dn *l, const dnnl_memory_desc_t *from, co
 {
     qx_dn_turn *t = NULL;
     QX_TRY(turn_find(c, l, from, to, &t));
-    qx_status st = qx_dn_arg(c, l, &t->args, DNNL_ARG_FROM, from, src);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &t->args, DNNL_ARG_TO, to, dst);
-    if (st == QX_OK) st = qx_dn_scratch(c, l, &t->args, &t->scratch);
-    return qx_dn_execute(c, l, t->p, &t->args, st);
+    QX_TRY(arg(c, l, &t->args, DNNL_ARG_FROM, from, src));
+    QX_TRY(arg(c, l, &t->args, DNNL_ARG_TO, to, dst));
+    QX_TRY(scratch_arg(c, l, &t->args, &t->scratch));
+    return execute(c, l, t->p, &t->args);
+}
+
+void qx_dn_prim_have(qx_dn_prim *p, const dnnl_memory_desc_t *src, const dnnl_memory_desc_t *dst)
+{
+    p->have_src = *src;
+    p->have_dst = *dst;
+    p->turn_src = !dnnl_memory_desc_equal(&p->src, src);
+    p->turn_dst = !dnnl_memory_desc_equal(&p->dst, dst);
+}
+
+qx_status qx_dn_prim_run(qx_call *c, qx_dn *l, qx_dn_prim *p, const qx_dn_data *d, double flops)
+{
+    void *in = NULL, *out = d->y;
+    if (p->turn_src) {
+        QX_TRY(qx_call_scratch(c, dnnl_memory_desc_get_size(&p->src), &in));
+        QX_TRY(qx_dn_reorder(c, l, &p->have_src, d->x, &p->src, in));
+    }
+    if (p->turn_dst) QX_TRY(qx_call_scratch(c, dnnl_memory_desc_get_size(&p->dst), &out));
+    QX_TRY(arg(c, l, &p->args, DNNL_ARG_SRC, &p->src, in ? in : d->x));
+    QX_TRY(arg(c, l, &p->args, DNNL_ARG_WEIGHTS, &p->wei, d->w));
+    QX_TRY(arg(c, l, &p->args, DNNL_ARG_DST, &p->dst, out));
+    for (int i = 0; i < d->n; i++) QX_TRY(arg(c, l, &p->args, d->more[i].id, d->more[i].md, d->more[i].data));
+    QX_TRY(scratch_arg(c, l, &p->args, &p->scratch));
+    qx_call_note_kernel(c, p->impl, flops);
+    QX_TRY(execute(c, l, p->p, &p->args));
+    return p->turn_dst ? qx_dn_reorder(c, l, &p->dst, out, &p->have_dst, d->y) : QX_OK;
 }
 
 qx_status qx_dn_typed_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides)
@@ -287,12 +313,6 @@ int qx_dn_conv_dims(const qx_conv_shape *s, int64_t *x, int64_t *w, int64_t *y)
         w[g + 2 + i] = s->kernel[i];
     }
     return n;
-}
-
-qx_status qx_dn_in_layout(qx_call *c, const dnnl_memory_desc_t *want, const dnnl_memory_desc_t *plain, float **data)
-{
-    if (dnnl_memory_desc_equal(want, plain)) return QX_OK;
-    return qx_call_scratch(c, dnnl_memory_desc_get_size(want), (void **)data);
 }
 
 static qx_status plain_md(qx_call *c, const int64_t dims[4], dnnl_memory_desc_t *md)

@@ -26,19 +26,21 @@ void qx_dnnl_mm_free(qx_ctx *ctx, qx_dnnl_mm *s)
 /* wei NULL: the qx_dn may choose the layout of the weights. */
 static qx_status mm_prim(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_gemm *g, const dnnl_memory_desc_t *wei, qx_dn_prim *p)
 {
-    dnnl_memory_desc_t x, w, b, y;
+    dnnl_memory_desc_t x, have, w, y;
     dnnl_matmul_desc_t d;
     dnnl_primitive_attr_t attr = NULL;
     const dnnl_data_type_t type = qx_call_bf16(c) ? dnnl_bf16 : dnnl_f32;
     QX_TRY(qx_dn_typed_md(c, &x, 2, (int64_t[]){g->m, s->k}, type, (int64_t[]){s->k, 1}));
+    QX_TRY(qx_dn_strided_md(c, &have, 2, (int64_t[]){g->m, s->k}, (int64_t[]){s->k, 1}));
     QX_TRY(qx_dn_strided_md(c, &y, 2, (int64_t[]){g->m, s->n}, (int64_t[]){s->n, 1}));
-    QX_TRY(qx_dn_strided_md(c, &b, 2, (int64_t[]){1, s->n}, (int64_t[]){s->n, 1}));
+    QX_TRY(qx_dn_strided_md(c, &p->bias, 2, (int64_t[]){1, s->n}, (int64_t[]){s->n, 1}));
     if (wei) w = *wei;
     else QX_TRY(qx_dn_typed_md(c, &w, 2, (int64_t[]){s->k, s->n}, type, NULL));
-    QX_DN(c, dnnl_matmul_desc_init(&d, &x, &w, g->bias ? &b : NULL, &y));
+    QX_DN(c, dnnl_matmul_desc_init(&d, &x, &w, g->bias ? &p->bias : NULL, &y));
     qx_status st = qx_dn_attr(c, g->act, g->mul ? &y : NULL, g->add ? &y : NULL, &attr);
     if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, qx_dn_stable, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
+    qx_dn_prim_have(p, &have, &y); /* bfloat16: x is rounded into scratch */
     return st;
 }
 
@@ -158,25 +160,15 @@ qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
 {
     qx_dn *l = NULL;
     qx_dn_prim *p;
-    dnnl_memory_desc_t b, have;
-    QX_TRY(qx_dn_get(c, qx_dn_mm_flops(1, g->m, s->k, s->n), &l));
+    const double flops = qx_dn_mm_flops(1, g->m, s->k, s->n);
+    QX_TRY(qx_dn_get(c, flops, &l));
     QX_TRY(mm_find(c, l, s, g, &p));
-    QX_TRY(qx_dn_strided_md(c, &b, 2, (int64_t[]){1, s->n}, (int64_t[]){s->n, 1}));
-    float *x = (float *)(uintptr_t)g->x;
-    QX_TRY(qx_dn_strided_md(c, &have, 2, (int64_t[]){g->m, s->k}, (int64_t[]){s->k, 1}));
-    QX_TRY(qx_dn_in_layout(c, &p->src, &have, &x)); /* bfloat16: rounded into scratch */
-    if (x != g->x) QX_TRY(qx_dn_reorder(c, l, &have, g->x, &p->src, x));
-    qx_status st = qx_dn_arg(c, l, &p->args, DNNL_ARG_SRC, &p->src, x);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_WEIGHTS, &p->wei, s->packed);
-    if (st == QX_OK) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_DST, &p->dst, g->y);
-    if (st == QX_OK && g->bias) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_BIAS, &b, g->bias);
+    qx_dn_data d = {.x = g->x, .w = s->packed, .y = g->y};
     int post = g->act != QX_ACT_NONE;
-    if (st == QX_OK && g->mul) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_ATTR_MULTIPLE_POST_OP(post) | DNNL_ARG_SRC_1, &p->dst, g->mul);
-    post += g->mul != NULL;
-    if (st == QX_OK && g->add) st = qx_dn_arg(c, l, &p->args, DNNL_ARG_ATTR_MULTIPLE_POST_OP(post) | DNNL_ARG_SRC_1, &p->dst, g->add);
-    if (st == QX_OK) st = qx_dn_scratch(c, l, &p->args, &p->scratch);
-    qx_call_note_kernel(c, p->impl, 2.0 * (double)g->m * (double)s->k * (double)s->n);
-    return qx_dn_execute(c, l, p->p, &p->args, st);
+    if (g->bias) d.more[d.n++] = (qx_dn_more){DNNL_ARG_BIAS, &p->bias, g->bias};
+    if (g->mul) d.more[d.n++] = (qx_dn_more){DNNL_ARG_ATTR_MULTIPLE_POST_OP(post++) | DNNL_ARG_SRC_1, &p->dst, g->mul};
+    if (g->add) d.more[d.n++] = (qx_dn_more){DNNL_ARG_ATTR_MULTIPLE_POST_OP(post) | DNNL_ARG_SRC_1, &p->dst, g->add};
+    return qx_dn_prim_run(c, l, p, &d, flops);
 }
 
 #endif

@@ -1,6 +1,8 @@
 /* test_conv_act.c - what follows a convolution as part of it: every activation behind every kind of convolution gives what the nodes give one by one, and the step is
- * gone; so does the mean of a picture. Bounds that are not constant, and results that something else reads, stay nodes of their own. */
+ * gone; so does the mean of a picture. Bounds that are not constant, and results that something else reads, stay nodes of their own. Pictures that a mean of
+ * themselves scales keep their layout, and one node takes pictures of any size, one pixel too. */
 #include "exec_run.h"
+#include "runtime/dnnl/door.h"
 #include "runtime/plan.h"
 
 static const char *const acts[] = {"Relu(t)", "LeakyRelu<alpha=0.2>(t)", "HardSwish(t)", "HardSigmoid<alpha=0.3,beta=0.4>(t)", "Sigmoid(t)", "Tanh(t)", "Clip(t, lo, hi)", "Clip(t, lo)"};
@@ -66,6 +68,73 @@ static void chains(void **state)
     }
 }
 
+/* Values that the plan keeps in a layout of convolutions. */
+static int laid_out(const char *text)
+{
+    fixture f = load(text);
+    feeds in;
+    qx_tensor out;
+    int n = 0;
+    make_feeds(&f, &in);
+    qx_exec *x = make_exec(&f, &(qx_exec_options){.no_fuse = false});
+    run(&f, x, &in, &out);
+    for (uint32_t i = 0; i < x->n_values; i++) n += x->info[i].block != 0;
+    qx_tensor_free(f.ctx, &out);
+    qx_exec_free(x);
+    free_feeds(&f, &in);
+    unload(&f);
+    return n;
+}
+
+/* The gate, one pixel a channel, ties nothing: the picture before and behind it stays as convolutions leave it. */
+static void gates(void **state)
+{
+    (void)state;
+    if (!qx_dnnl_block()) skip();
+    assert_int_equal(laid_out(HEAD(18) "g (float[1,32,12,12] x, float[32,32,3,3] w, float[32,32,1,1] v) => (float[1,32,12,12] y) { a = Conv<pads=[1,1,1,1]>(x, w) m = GlobalAveragePool(a) p = Conv(m, v)"
+                                       " q = Sigmoid(p) r = Mul(a, q) y = Conv(r, v) }"), 2);
+}
+
+enum { CH = 8 };
+
+/* The product with weights w[i][k] = ((7 i + 3 k) % 11 - 5) / 8, at each pixel: exact in float. */
+static void expect_product(const qx_tensor *x, const qx_tensor *y)
+{
+    const int64_t pixels = x->dims[2] * x->dims[3];
+    const float *in = x->data, *out = y->data;
+    assert_int_equal(y->numel, x->numel);
+    for (int i = 0; i < CH; i++)
+        for (int64_t p = 0; p < pixels; p++) {
+            float s = 0;
+            for (int k = 0; k < CH; k++) s += (float)((7 * i + 3 * k) % 11 - 5) / 8 * in[k * pixels + p];
+            assert_true(s == out[i * pixels + p]);
+        }
+}
+
+/* One node, constant weights, pictures of other sizes from call to call: what is packed for one size serves it again, and is made anew for others. */
+static void sizes(void **state)
+{
+    static const int64_t dims[][2] = {{1, 1}, {6, 5}, {1, 1}, {2, 1}, {6, 5}};
+    char text[2048];
+    int n = snprintf(text, sizeof text, HEAD(18) "g (float[1,%d,H,W] x) => (float[1,%d,H,W] y) <float[%d,%d,1,1] w = {", CH, CH, CH, CH);
+    (void)state;
+    for (int i = 0; i < CH * CH; i++) n += snprintf(text + n, sizeof text - (size_t)n, "%s%g", i ? ", " : "", (double)((7 * (i / CH) + 3 * (i % CH)) % 11 - 5) / 8);
+    snprintf(text + n, sizeof text - (size_t)n, "}> { y = Conv(x, w) }");
+    fixture f = load(text);
+    qx_exec *x = make_exec(&f, &(qx_exec_options){.no_fuse = false});
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        qx_tensor in, out;
+        ok(&f, qx_tensor_new(f.ctx, &in, QX_DT_FLOAT, 4, (int64_t[]){1, CH, dims[i][0], dims[i][1]}));
+        for (int64_t k = 0; k < in.numel; k++) ((float *)in.data)[k] = (float)((k * 5 + (int64_t)i) % 17 - 8);
+        ok(&f, qx_exec_run(x, &(qx_feed){"x", &in}, 1, NULL, 1, &out));
+        expect_product(&in, &out);
+        qx_tensor_free(f.ctx, &in);
+        qx_tensor_free(f.ctx, &out);
+    }
+    qx_exec_free(x);
+    unload(&f);
+}
+
 static void apart(void **state)
 {
     (void)state;
@@ -75,6 +144,6 @@ static void apart(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(activations), cmocka_unit_test(chains), cmocka_unit_test(apart)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(activations), cmocka_unit_test(chains), cmocka_unit_test(gates), cmocka_unit_test(sizes), cmocka_unit_test(apart)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

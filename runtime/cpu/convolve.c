@@ -1,0 +1,194 @@
+/* convolve.c - how one convolution is worked out: a product of few rows by our own kernel, which reads the weights once; oneDNN where it has a kernel that does
+ * not depend on the thread count; else a product of the weights with windows of the picture. What each of them packs is made when it is first needed:
+ * calls may bring pictures of other sizes. */
+#include <string.h>
+
+#include "kernels/gemm.h"
+#include "runtime/cpu/gemm.h"
+#include "runtime/dnnl/door.h"
+
+struct qx_conv { qx_packed *rows; bool asked; /* the library, which may have none */ qx_dnnl_conv *dnnl; float *w; /* plain, for the own path */ };
+
+void qx_conv_free(qx_ctx *ctx, qx_conv *s)
+{
+    if (!s) return;
+    qx_packed_free(ctx, s->rows);
+    qx_dnnl_conv_free(ctx, s->dnnl);
+    qx_free(ctx, s->w);
+    qx_free(ctx, s);
+}
+
+/* ---- Windows ---- */
+
+/* Windows of output positions [first, first + count) of one group of one picture: dst[p][kk], kk over (channel, kernel position). */
+static void windows(const qx_conv_shape *s, const float *x, int64_t first, int64_t count, float *dst)
+{
+    int64_t kvol = s->kernel[0] * s->kernel[1] * s->kernel[2], plane = s->in[0] * s->in[1] * s->in[2], ch = s->in_ch / s->group;
+    for (int64_t p = first; p < first + count; p++) {
+        int64_t o[3] = {p / (s->out[1] * s->out[2]), p / s->out[2] % s->out[1], p % s->out[2]};
+        for (int64_t k = 0; k < kvol; k++) {
+            int64_t q[3] = {k / (s->kernel[1] * s->kernel[2]), k / s->kernel[2] % s->kernel[1], k % s->kernel[2]}, off = 0;
+            bool in = true;
+            for (int d = 0; d < 3; d++) {
+                int64_t at = o[d] * s->stride[d] - s->begin[d] + q[d] * s->dilation[d];
+                in = in && at >= 0 && at < s->in[d];
+                off = off * s->in[d] + at;
+            }
+            for (int64_t i = 0; i < ch; i++) dst[(p - first) * ch * kvol + i * kvol + k] = in ? x[i * plane + off] : 0.0f;
+        }
+    }
+}
+
+typedef struct conv_job { const qx_conv_shape *s; const float *x, *w, *bias; float *y; float *scratch; int64_t blocks, per_thread, k; } conv_job;
+enum { CONV_BLOCK = QX_GEMM_NR };
+
+/* One block of output positions of one group: y[out_ch, positions] = W [out_ch, k] * windows'. */
+static qx_status conv_piece(void *user, int64_t i)
+{
+    const conv_job *j = user;
+    const qx_conv_shape *s = j->s;
+    int64_t positions = s->out[0] * s->out[1] * s->out[2], per = s->out_ch / s->group, ich = s->in_ch / s->group, plane = s->in[0] * s->in[1] * s->in[2];
+    int64_t blk = i % j->blocks, g = i / j->blocks % s->group, b = i / j->blocks / s->group;
+    int64_t first = blk * CONV_BLOCK, count = positions - first < CONV_BLOCK ? positions - first : CONV_BLOCK;
+    float *win = j->scratch + qx_thread_index() * j->per_thread, *panel = win + CONV_BLOCK * j->k;
+    windows(s, j->x + (b * s->in_ch + g * ich) * plane, first, count, win);
+    qx_gemm_pack_panel(win, j->k, count, 1, j->k, 0, QX_GEMM_NR, panel);
+    float *y = j->y + (b * s->out_ch + g * per) * positions + first;
+    qx_gemm_tile t = {.x = j->w + g * per * j->k, .ldx = j->k, .cx = 1, .panel = panel, .ldp = QX_GEMM_NR, .y = y, .ldy = positions, .m = per, .k = j->k, .cols = count};
+    qx_gemm_panel(&t);
+    for (int64_t r = 0; j->bias && r < per; r++)
+        for (int64_t p = 0; p < count; p++) y[r * positions + p] += j->bias[g * per + r];
+    return QX_OK;
+}
+
+static qx_status own_conv(qx_call *c, const qx_conv_shape *s, const float *x, const float *w, const float *bias, float *y)
+{
+    qx_conv_shape full = *s; /* three spatial axes, missing ones of size 1 in front */
+    for (int d = 2; d >= 0; d--) {
+        int from = d - (3 - s->spatial);
+        bool there = from >= 0;
+        full.in[d] = there ? s->in[from] : 1;
+        full.out[d] = there ? s->out[from] : 1;
+        full.kernel[d] = there ? s->kernel[from] : 1;
+        full.stride[d] = there ? s->stride[from] : 1;
+        full.dilation[d] = there ? s->dilation[from] : 1;
+        full.begin[d] = there ? s->begin[from] : 0;
+    }
+    int64_t positions = full.out[0] * full.out[1] * full.out[2];
+    conv_job j = {.s = &full, .x = x, .w = w, .bias = bias, .y = y, .blocks = (positions + CONV_BLOCK - 1) / CONV_BLOCK,
+                  .k = s->in_ch / s->group * full.kernel[0] * full.kernel[1] * full.kernel[2]};
+    j.per_thread = (2 * CONV_BLOCK * j.k + 15) / 16 * 16;
+    QX_TRY(QX_CALL_SCRATCH(c, j.per_thread * qx_ctx_threads(c->ctx), &j.scratch));
+    qx_call_note_kernel(c, "own", 2.0 * (double)(s->batch * s->out_ch * positions) * (double)j.k);
+    return qx_parallel(c->ctx, s->batch * s->group * j.blocks, conv_piece, &j);
+}
+
+/* The own path knows the plain layout only. */
+static qx_status own_conv_any_layout(qx_call *c, const qx_conv_shape *s, const float *x, const float *w, const float *bias, float *y)
+{
+    const int64_t dx[4] = {s->batch, s->in_ch, s->in[0], s->in[1]}, dy[4] = {s->batch, s->out_ch, s->out[0], s->out[1]};
+    float *in = NULL, *out = y;
+    if (s->x_block) {
+        QX_TRY(QX_CALL_SCRATCH(c, qx_prod(dx, 0, 4), &in));
+        QX_TRY(qx_dnnl_reblock(c, dx, s->x_block, x, 0, in));
+        x = in;
+    }
+    if (s->y_block) QX_TRY(QX_CALL_SCRATCH(c, qx_prod(dy, 0, 4), &out));
+    QX_TRY(own_conv(c, s, x, w, bias, out));
+    return s->y_block ? qx_dnnl_reblock(c, dy, 0, out, s->y_block, y) : QX_OK;
+}
+
+/* ---- Shapes that the library has no kernel for ---- */
+
+static void move_axis(qx_conv_shape *s, int from, int to)
+{
+    s->in[to] = s->in[from], s->out[to] = s->out[from], s->kernel[to] = s->kernel[from], s->stride[to] = s->stride[from], s->dilation[to] = s->dilation[from];
+    s->begin[to] = s->begin[from], s->end[to] = s->end[from];
+    s->in[from] = s->out[from] = s->kernel[from] = s->stride[from] = s->dilation[from] = 1;
+    s->begin[from] = s->end[from] = 0;
+}
+
+/* A line, or a picture of width 1, is a picture of height 1: the library's kernels work along rows, and it has none for some lines. */
+static void as_picture(qx_conv_shape *s)
+{
+    const bool thin = s->spatial == 2 && s->in[1] == 1 && s->out[1] == 1 && s->kernel[1] == 1 && s->begin[1] == 0 && s->end[1] == 0;
+    if (s->spatial != 1 && !thin) return;
+    s->spatial = 2;
+    move_axis(s, 0, 1);
+}
+
+/* Several outputs from each channel: as many copies of the channel make it an ordinary depthwise convolution, which the library has. */
+static qx_status repeat_channels(qx_call *c, qx_conv_shape *s, const float **x)
+{
+    const int64_t times = s->out_ch / s->in_ch, plane = qx_prod(s->in, 0, s->spatial);
+    float *plain = NULL, *all = NULL;
+    if (s->group == 1 || s->group != s->in_ch || times == 1) return QX_OK;
+    if (s->x_block) {
+        QX_TRY(QX_CALL_SCRATCH(c, s->batch * s->in_ch * plane, &plain));
+        QX_TRY(qx_dnnl_reblock(c, (int64_t[]){s->batch, s->in_ch, s->in[0], s->in[1]}, s->x_block, *x, 0, plain));
+        *x = plain;
+    }
+    QX_TRY(QX_CALL_SCRATCH(c, s->batch * s->out_ch * plane, &all));
+    for (int64_t i = 0; i < s->batch * s->out_ch; i++) memcpy(all + i * plane, *x + i / times * plane, (size_t)plane * sizeof *all);
+    *x = all;
+    s->in_ch = s->group = s->out_ch;
+    s->x_block = 0;
+    return QX_OK;
+}
+
+/* ---- Few pixels ---- */
+
+/* A product of few rows by the weights: one tap, the channels of a pixel side by side, no more pixels than our kernel takes rows. */
+static bool is_rows(const qx_conv_shape *s)
+{
+    const int64_t pixels = qx_prod(s->in, 0, s->spatial);
+    if (s->group != 1 || qx_prod(s->out, 0, s->spatial) != pixels || qx_prod(s->kernel, 0, s->spatial) != 1 || s->batch * pixels > QX_GEMM_FEW) return false;
+    for (int i = 0; i < s->spatial; i++)
+        if (s->begin[i] || s->end[i]) return false;
+    return pixels == 1 || (s->x_block < 0 && s->y_block < 0);
+}
+
+/* ---- The choice ---- */
+
+static qx_status plain_weights(qx_call *c, const float *given, const float **w)
+{
+    *w = given;
+    return given ? QX_OK : qx_call_const_again_f32(c, 1, w);
+}
+
+static qx_status pack_rows(qx_call *c, qx_conv *v, const qx_conv_shape *s, const float *w)
+{
+    QX_TRY(plain_weights(c, w, &w));
+    return qx_packed_new(c, &(qx_matrix){.k = s->in_ch, .n = s->out_ch, .row = 1, .col = s->in_ch, .data = w}, 1, &v->rows);
+}
+
+static qx_status pack_pictures(qx_call *c, qx_conv *v, const qx_conv_shape *s, const float *w)
+{
+    const size_t bytes = (size_t)(s->out_ch * (s->in_ch / s->group) * qx_prod(s->kernel, 0, s->spatial)) * sizeof *w;
+    QX_TRY(plain_weights(c, w, &w));
+    QX_TRY(qx_dnnl_conv_new(c, s, w, &v->dnnl));
+    v->asked = true;
+    if (v->dnnl) return QX_OK;
+    QX_TRY(qx_alloc_raw(c->ctx, bytes, (void **)&v->w));
+    memcpy(v->w, w, bytes);
+    return QX_OK;
+}
+
+qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *shape, const float *x, const float *w, const float *bias, const qx_activation *act, float *y)
+{
+    qx_conv_shape seen = *shape, *s = &seen;
+    as_picture(s);
+    if (!*state) QX_TRY(QX_NEW(c->ctx, state));
+    qx_conv *v = *state;
+    if (is_rows(s)) {
+        if (!v->rows) QX_TRY(pack_rows(c, v, s, w));
+        const qx_gemm g = {.m = s->batch * qx_prod(s->in, 0, s->spatial), .x = x, .bias = bias, .y = y};
+        QX_TRY(qx_gemm_run(c, v->rows, &g));
+    } else {
+        QX_TRY(repeat_channels(c, s, &x));
+        if (!v->asked) QX_TRY(pack_pictures(c, v, s, w));
+        if (v->dnnl) return qx_dnnl_conv_run(c, v->dnnl, s, x, bias, act, y);
+        QX_TRY(own_conv_any_layout(c, s, x, v->w, bias, y));
+    }
+    return qx_activation_run(c, act, y, s->batch * s->out_ch * qx_prod(s->out, 0, s->spatial));
+}
