@@ -37,6 +37,11 @@ qonnx_code qonnx_calibration_begin(qonnx_session *s, const char *passes, qonnx_c
     return QONNX_OK;
 }
 
+void qonnx_calibration_expect(qonnx_calibration *c, int64_t runs)
+{
+    qx_stats_expect(c->stats, runs > 0 ? runs : 0);
+}
+
 void qonnx_calibration_step(qonnx_calibration *c, double timestep)
 {
     qx_stats_set_step(c->stats, timestep);

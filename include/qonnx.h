@@ -155,6 +155,7 @@ QONNX_API qonnx_code qonnx_session_run(qonnx_session *s, const qonnx_tensor *in,
 /* ---- Calibration by a program that runs the model itself (a diffusion pipeline) ----------------------------------------------------------
  *
  *     qonnx_calibration_begin(session, "sdxl-fp8", &c);
+ *     qonnx_calibration_expect(c, pictures * steps);
  *     for (each step) { qonnx_calibration_step(c, timestep); qonnx_session_run(session, ...); }
  *     qonnx_calibration_save(c, "unet.stats");     // then qonnx_job_set(job, "load-stats", "unet.stats")
  *     qonnx_calibration_end(c);
@@ -163,6 +164,8 @@ QONNX_API qonnx_code qonnx_session_run(qonnx_session *s, const qonnx_tensor *in,
 typedef struct qonnx_calibration qonnx_calibration;
 /* Observes every run of s from now on, and collects what the passes in `passes` (pipeline text or preset) want. */
 QONNX_API qonnx_code qonnx_calibration_begin(qonnx_session *s, const char *passes, qonnx_calibration **out);
+/* How many runs will follow, before the first of them: passes that need only some of all rows (gptq's option rows) then sum no more. */
+QONNX_API void qonnx_calibration_expect(qonnx_calibration *c, int64_t runs);
 /* Timestep of the next run, for statistics that are kept per timestep. */
 QONNX_API void qonnx_calibration_step(qonnx_calibration *c, double timestep);
 /* Writes the statistics file that the job option "load-stats" takes. */

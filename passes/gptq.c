@@ -13,7 +13,7 @@ static bool wants(const qx_pass *p, const qx_plan_item *it)
 static qx_stat_request gram_of(const qx_pass *p, const qx_plan_item *it)
 {
     const bool conv = it->lin->is_conv;
-    return (qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL, .thin = qx_opt_int(p, "thin")};
+    return (qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")};
 }
 
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
@@ -55,7 +55,7 @@ static const qx_option options[] = {
     {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
     QX_SHRINK_OPTION,
     {"refine", QX_OPT_INT, "2", 0, 100, NULL, "sweeps of coordinate descent on codes and scales afterwards"},
-    {"thin", QX_OPT_INT, "1", 1, 4096, NULL, "H is summed over one row of so many: pictures have more rows than it needs, and a sum over all costs several times the sweep"},
+    QX_ROWS_OPTION,
     {"columns", QX_OPT_INT, "1048576", 1, 1048576, NULL, "only weights of at most so many inputs per output (channels times window): H has their square"},
     {"bits", QX_OPT_INT, "8", 2, 8, NULL, "only weights of at most so many bits; others are rounded to nearest"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},

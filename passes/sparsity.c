@@ -46,7 +46,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
         const qx_plan_item *it = &plan->items[i];
         const bool conv = it->lin->is_conv;
         if (!it->weight || it->why != QX_WHY_NONE || it->lin->group > 1 || !(conv || it->lin->by_rows)) continue;
-        QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL}));
+        QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")}));
     }
     return QX_OK;
 }
@@ -116,6 +116,7 @@ static const qx_option options[] = {
     {"swaps", QX_OPT_INT, "2", 0, 100, NULL, "sparsegpt: sweeps that choose the two of each four anew, with the values that serve the output best"},
     {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
     QX_SHRINK_OPTION,
+    QX_ROWS_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 

@@ -145,20 +145,20 @@ int64_t qx_rows_length(int rank, const int64_t *dims, const qx_conv_window *w)
     return n;
 }
 
-/* Which rows of a tensor: one of every `thin` along the stream of rows, at a place in its stretch that the stretch's number decides, so that neither cutting
+/* Which rows of a tensor: one of every `every` along the stream of rows, at a place in its stretch that the stretch's number decides, so that neither cutting
  * the samples nor the width of a picture matters. */
-static uint64_t place_in_stretch(int64_t stretch, int64_t thin)
+static uint64_t place_in_stretch(int64_t stretch, int64_t every)
 {
     const uint64_t x = ((uint64_t)stretch + 1) * 0x9E3779B97F4A7C15u; /* Fibonacci hashing: its upper bits are spread evenly */
-    return (x >> 32) % (uint64_t)thin;
+    return (x >> 32) % (uint64_t)every;
 }
 
 /* out[]: the rows among [seen, seen + rows), counted from seen. */
-static int64_t pick_rows(int64_t seen, int64_t rows, int64_t thin, int64_t *out)
+static int64_t pick_rows(int64_t seen, int64_t rows, int64_t every, int64_t *out)
 {
     int64_t n = 0;
-    for (int64_t s = seen / thin; s * thin < seen + rows; s++) {
-        const int64_t at = s * thin + (int64_t)place_in_stretch(s, thin) - seen;
+    for (int64_t s = seen / every; s * every < seen + rows; s++) {
+        const int64_t at = s * every + (int64_t)place_in_stretch(s, every) - seen;
         if (at >= 0 && at < rows) out[n++] = at;
     }
     return n;
@@ -170,7 +170,7 @@ typedef struct row_source {
     int rank;
     int64_t channels, in[3], out[3], kernel, len, rows, first; /* kernel: elements of the window; first: of the picked */
     const int64_t *picked;            /* NULL: all */
-    float *made;                      /* [QX_GRAM_ROWS][len] */
+    float *made;                      /* [at most QX_GRAM_ROWS][len] */
 } row_source;
 
 /* One row: the patch at output place `at`, channels outermost, as the weight [O, I, kh, kw] lies. Outside the input: 0. */
@@ -222,10 +222,12 @@ static qx_status prepare(qx_ctx *ctx, row_source *m, const int64_t *dims, const 
 
 static qx_status hand_over(qx_ctx *ctx, row_source *m, int64_t total, qx_rows_fn *fn, void *user)
 {
-    QX_TRY(QX_NEW_ARRAY(ctx, QX_GRAM_ROWS * m->len, &m->made));
+    const int64_t most = total < QX_GRAM_ROWS ? total : QX_GRAM_ROWS;
+    if (!total) return QX_OK;
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(most * m->len) * sizeof *m->made, (void **)&m->made));
     qx_status st = QX_OK;
-    for (m->first = 0; m->first < total && st == QX_OK; m->first += QX_GRAM_ROWS) {
-        int64_t n = total - m->first < QX_GRAM_ROWS ? total - m->first : QX_GRAM_ROWS;
+    for (m->first = 0; m->first < total && st == QX_OK; m->first += most) {
+        int64_t n = total - m->first < most ? total - m->first : most;
         st = qx_parallel(ctx, n, make_row, m);
         if (st == QX_OK) st = fn(user, m->made, n, m->len, m->len);
     }
@@ -236,11 +238,19 @@ static qx_status hand_over(qx_ctx *ctx, row_source *m, int64_t total, qx_rows_fn
 static qx_status hand_over_some(qx_ctx *ctx, row_source *m, const qx_thinning *t, qx_rows_fn *fn, void *user)
 {
     int64_t *picked;
-    QX_TRY(QX_NEW_ARRAY(ctx, m->rows / t->thin + 2, &picked));
+    QX_TRY(QX_NEW_ARRAY(ctx, m->rows / t->every + 2, &picked));
     m->picked = picked;
-    const qx_status st = hand_over(ctx, m, pick_rows(t->seen, m->rows, t->thin, picked), fn, user);
+    const qx_status st = hand_over(ctx, m, pick_rows(t->seen, m->rows, t->every, picked), fn, user);
     qx_free(ctx, picked);
     return st;
+}
+
+/* Decided once, by the first tensor: every run is taken to be as long. */
+static bool thins(qx_thinning *t, int64_t rows, int64_t columns)
+{
+    const double ratio = t->enough ? (double)t->runs * (double)rows / ((double)t->enough * (double)columns) : 1;
+    if (!t->every) t->every = ratio < 2 ? 1 : ratio < 1 << 30 ? (int64_t)ratio : 1 << 30;
+    return t->every > 1;
 }
 
 qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dims, const qx_conv_window *w, const char *name, qx_thinning *thinning, qx_rows_fn *fn, void *user)
@@ -250,7 +260,7 @@ qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dim
     for (int d = 0; d < rank; d++) numel *= dims[d];
     row_source m = {.x = x, .w = w, .rank = w ? w->rank : 0, .len = len, .rows = numel / len};
     if (w) QX_TRY(prepare(ctx, &m, dims, name));
-    if (thinning && thinning->thin > 1) {
+    if (thinning && thins(thinning, m.rows, len / (w && w->group > 1 ? w->group : 1))) {
         QX_TRY(hand_over_some(ctx, &m, thinning, fn, user));
         thinning->seen += m.rows;
         return QX_OK;

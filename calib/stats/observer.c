@@ -16,7 +16,7 @@ void qx_observer_reset(qx_ctx *ctx, qx_observer *o)
     o->shown = NULL;
     o->range = (qx_scan){0};
     o->samples = 0;
-    o->thinning.seen = 0;
+    o->thinning.every = o->thinning.seen = 0;
     o->have = 0;
     o->view = (qx_value_stats){.name = o->name};
 }
@@ -56,7 +56,7 @@ static qx_status feed_linear(qx_ctx *ctx, qx_observer *o, const float *x, const 
     feeding f = {ctx, o, w && w->group > 1 ? w->group : 1};
     int64_t len = qx_rows_length(t->rank, t->dims, w);
     if (len % f.groups) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': %lld columns in %lld groups", o->name, (long long)len, (long long)f.groups);
-    if (rows && gram && o->thinning.thin <= 1) return qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, NULL, feed_both, &f);
+    if (rows && gram && (!o->thinning.enough || o->thinning.every == 1)) return qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, NULL, feed_both, &f);
     if (rows) QX_TRY(qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, NULL, feed_rows, &f));
     return gram ? qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, &o->thinning, feed_gram, &f) : QX_OK;
 }

@@ -25,7 +25,7 @@ static qx_observer *counterpart(const qx_stats *from, const qx_observer *o)
 {
     for (int64_t i = 0; i < qx_stats_count(from); i++) {
         qx_observer *c = &qx_stats_entry_at(from, i)->o;
-        if (strcmp(c->name, o->name) == 0) return c->doing == o->doing && c->axis == o->axis && c->rows_cap == o->rows_cap && same_window(c, o) ? c : NULL;
+        if (strcmp(c->name, o->name) == 0) return c->doing == o->doing && c->axis == o->axis && c->rows_cap == o->rows_cap && c->thinning.enough == o->thinning.enough && same_window(c, o) ? c : NULL;
     }
     return NULL;
 }
@@ -37,6 +37,7 @@ static void take_over(qx_stats *s, qx_observer *into, qx_observer *from)
     *into = *from;
     into->name = keep.name;
     into->want = keep.want;
+    into->thinning.runs = keep.thinning.runs;
     memset(from, 0, sizeof *from);
     from->name = "";
 }

@@ -149,6 +149,9 @@ static int last_based(const qx_value *v, int axis)
     return axis >= 0 && v->type.kind == QX_KIND_TENSOR && v->type.has_shape && axis < v->type.rank && axis == v->type.rank - 1 ? -1 : axis;
 }
 
+/* Of two numbers of rows that are enough; 0 stands for all. */
+static int64_t more_rows(int64_t a, int64_t b) { return !a || !b ? 0 : a > b ? a : b; }
+
 qx_status qx_stats_want(qx_stats *s, const qx_stat_request *r)
 {
     qx_entry *e;
@@ -163,9 +166,7 @@ qx_status qx_stats_want(qx_stats *s, const qx_stat_request *r)
         o->rows_cap = rows;
         o->have &= ~(uint32_t)QX_STAT_ROWS;
     }
-    const int64_t thin = r->thin > 1 ? r->thin : 1;
-    if ((r->kinds & QX_STAT_GRAM) && !(o->want & QX_STAT_GRAM)) o->thinning.thin = thin;
-    else if ((r->kinds & QX_STAT_GRAM) && thin < o->thinning.thin) o->thinning.thin = thin;
+    if (r->kinds & QX_STAT_GRAM) o->thinning.enough = o->want & QX_STAT_GRAM ? more_rows(o->thinning.enough, r->enough) : r->enough;
     o->want |= r->kinds | QX_STAT_RANGE;
     e->value = r->value;
     return QX_OK;

@@ -3,7 +3,7 @@
  * A pass asks for kinds of statistics per value (qx_stats_want) before the sweep; one sweep over the samples serves all passes.
  * Every observer has fixed memory and a result that depends neither on the order nor on the batching of the samples: maxima, counts and
  * histograms are exact, sums are error-free pairs of f64, kept rows are chosen by content. (Gram matrices do not depend on batching; on the
- * order only by about 1e-6 of their diagonal, unless they are asked for thinned.) Stores merge (qx_stats_merge) and are keyed by value name and the model's graph hash. */
+ * order only by about 1e-6 of their diagonal, unless they need not be of all rows.) Stores merge (qx_stats_merge) and are keyed by value name and the model's graph hash. */
 #ifndef QX_CALIB_STATS_H
 #define QX_CALIB_STATS_H
 
@@ -27,7 +27,8 @@ typedef struct qx_stat_request {
     int axis;                      /* of CHANNELS; -1: last (linear inputs); 1 for convolution inputs */
     const qx_conv_window *window;  /* ROWS and GRAM of a convolution input: im2col with these; NULL: rows are the last axis */
     int64_t rows;                  /* of ROWS: at most this many kept; 0: 512 */
-    int64_t thin;                  /* of GRAM: one row of so many; 0 or 1: all. Asked twice, the smaller counts; devices sum all */
+    int64_t enough;                /* of GRAM: so many rows for each of its columns are enough, of a longer stream one row of every few is summed (qx_stats_expect); 0: all.
+                                      Asked twice, the larger counts; devices sum all */
 } qx_stat_request;
 
 /* percentile etc. are read off the same histogram afterwards, so a method can be changed without a new sweep. */
@@ -43,7 +44,7 @@ typedef struct qx_value_stats {
     qx_channel_stats channels;                        /* n 0: none */
     const float *rows; int64_t n_rows, row_len;       /* [n_rows][row_len] */
     const float *tops; int64_t n_tops;                /* [n_tops][row_len] the (at most 16) rows with the largest |x|; some may be among rows too */
-    const float *gram; int64_t gram_k; int64_t gram_rows; /* [gram_groups][k][k] full symmetric, sum (not mean) of x x' */
+    const float *gram; int64_t gram_k; int64_t gram_rows; /* [gram_groups][k][k] full symmetric, sum (not mean) of x x' over so many rows */
     struct qx_file *gram_file;                            /* that gram is mapped from: qx_file_rest once it has been read; NULL: it is in memory */
     int64_t gram_groups;                                  /* of a grouped convolution, each with its own k; else 1 */
     const double *step_keys; const float *step_absmax; const int64_t *step_batches; int64_t n_steps; /* step_absmax: mean over batches of absmax */
@@ -69,6 +70,8 @@ qx_status qx_stats_resumable(qx_stats *s, const char *path, double seconds);
 /* For a caller that runs the model itself (a diffusion pipeline): attach once, then every run of exec is observed. timestep: value
  * of the current step for QX_STAT_STEPS. */
 qx_status qx_stats_attach(qx_stats *s, qx_exec *exec, qx_model *m);
+/* How many runs there will be, to be told before the first: how long the streams of rows are that Gram matrices need only some of. Not told: all rows. */
+void qx_stats_expect(qx_stats *s, int64_t runs);
 void qx_stats_set_step(qx_stats *s, double timestep);
 qx_status qx_stats_finish(qx_stats *s);
 

@@ -92,6 +92,15 @@ static qx_status write_window(qx_jsonw *w, const qx_conv_window *c)
     return qx_jsonw_end_array(w);
 }
 
+/* How far the sum is that rows are still added to. */
+static qx_status write_open_gram(qx_jsonw *w, const qx_observer *o)
+{
+    QX_TRY(qx_jsonw_int(w, "gram_waiting", o->gram.n_pending));
+    QX_TRY(qx_jsonw_int(w, "gram_enough", o->thinning.enough));
+    QX_TRY(qx_jsonw_int(w, "gram_every", o->thinning.every));
+    return qx_jsonw_int(w, "gram_seen", o->thinning.seen);
+}
+
 static qx_status write_value(writer *f, qx_observer *o)
 {
     const uint32_t have = written(f, o);
@@ -113,7 +122,7 @@ static qx_status write_value(writer *f, qx_observer *o)
         QX_TRY(qx_jsonw_int(&f->w, "gram_k", o->gram.k));
         QX_TRY(qx_jsonw_int(&f->w, "gram_groups", o->gram.groups));
         QX_TRY(qx_jsonw_int(&f->w, "gram_rows", o->gram.rows));
-        if (f->done >= 0) QX_TRY(qx_jsonw_int(&f->w, "gram_waiting", o->gram.n_pending));
+        if (f->done >= 0) QX_TRY(write_open_gram(&f->w, o));
     }
     part p[PARTS];
     int n = parts_of(o, p, f->with_gram);
@@ -334,6 +343,9 @@ static qx_status read_open_gram(const reader *r, const qx_json *j, const qx_json
 {
     qx_gram *g = &o->gram;
     const int64_t waiting = whole(j, "gram_waiting", QX_GRAM_ROWS - 1), len = g->k * g->groups;
+    qx_thinning *t = &o->thinning;
+    *t = (qx_thinning){.enough = whole(j, "gram_enough", INT64_MAX / 2), .every = whole(j, "gram_every", 1 << 30), .seen = whole(j, "gram_seen", INT64_MAX / 2)};
+    if (t->enough < 0 || t->every < 0 || t->seen < 0) return bad(r, o->name, "gram_every");
     if (!g->k) return QX_OK;
     if (waiting < 0 || g->k > 1 << 20) return bad(r, o->name, "gram_waiting");
     QX_TRY(read_array(r, at, o->name, "gram_tiles", qx_gram_tile_count(g->k, g->groups), sizeof(double), (void **)&g->tiles));

@@ -22,7 +22,7 @@ struct qx_stats {
     qx_exec *exec;            /* attached */
     qx_exec *watching;        /* whose values are being observed */
     double step;
-    int64_t runs;             /* of this sweep: for messages */
+    int64_t runs, expected;   /* of this sweep: so far, for messages; in all, 0: unknown */
     qx_entry **watched;       /* [n_watched] chains, by watch index */
     int n_watched;
     qx_checkpoint checkpoint;

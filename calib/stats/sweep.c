@@ -78,6 +78,7 @@ static void start_all(qx_stats *s, uint32_t without)
         for (qx_entry *e = s->watched[w]; e; e = e->next) {
             e->o.want |= e->o.have;
             qx_observer_reset(s->ctx, &e->o);
+            e->o.thinning.runs = s->expected;
             e->o.doing = e->o.want & ~without;
         }
 }
@@ -113,6 +114,13 @@ qx_status qx_stats_attach(qx_stats *s, qx_exec *exec, qx_model *m)
     s->exec = exec;
     s->runs = 0;
     return QX_OK;
+}
+
+void qx_stats_expect(qx_stats *s, int64_t runs)
+{
+    s->expected = runs;
+    for (int w = 0; w < s->n_watched; w++)
+        for (qx_entry *e = s->watched[w]; e; e = e->next) e->o.thinning.runs = runs;
 }
 
 void qx_stats_set_step(qx_stats *s, double timestep) { s->step = timestep; }
@@ -385,6 +393,7 @@ qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples)
     if (!(s->described = qx_arena_strdup(s->arena, qx_samples_describe(samples)))) return QX_E_NOMEM;
     bool outputs = qx_exec_want_outputs(exec, false);
     QX_TRY(watch_pending(s, exec));
+    qx_stats_expect(s, qx_samples_count(samples));
     size_t need = grams_need(s), cap = qx_ctx_max_memory(s->ctx), in_use = qx_mem_in_use(s->ctx);
     bool plenty = need == 0 || (cap ? need < (cap - (in_use < cap ? in_use : cap)) / 16 : need < gram_budget(s, exec));
     qx_status st;

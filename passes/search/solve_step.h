@@ -32,6 +32,8 @@ qx_status qx_weight_gram(struct qx_pipeline *pipe, const qx_plan_item *it, const
 
 #define QX_SHRINK_OPTION {"shrink", QX_OPT_FLOAT, "3", 0, 1000, NULL, "how much correlations between inputs that few rows show are distrusted; 0 takes H as it is"}
 
+#define QX_ROWS_OPTION {"rows", QX_OPT_INT, "0", 0, 4096, NULL, "so many rows of activations for each input are enough for H; pictures have far more, and a sum over all costs several times the sweep; 0: all"}
+
 /* Puts the step behind the weight's other steps. With a format it decides scales and codes together (and must stay the last step). */
 qx_status qx_solve_step(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_solve_spec *spec);
 /* 2:4 mask by |w| (norm NULL) or |w| norm[k] (Wanda), nothing else moves. */

@@ -39,6 +39,7 @@ int sx_calibrate(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder
         if (q != QONNX_OK) rc = sx_fail(e, (int)q, "calibration: %s", qonnx_error(ctx));
     }
     if (rc == SX_OK) {
+        qonnx_calibration_expect(c, (int64_t)b->n * b->plan.steps);
         b->on_timestep = set_step;
         b->user = c;
         rc = sx_batch_run(e, b);

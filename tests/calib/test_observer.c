@@ -281,7 +281,7 @@ static void gram_is_exact(void **state)
     qx_observer_reset(ctx, &o);
 }
 
-/* One row of every ten: cutting does not matter, and the matrix is that of a tenth of the rows. Rows are one-hot here, so that the diagonal tells which were taken. */
+/* A row for each column out of ten, which makes one row of every ten: cutting does not matter, and the matrix is that of a tenth of the rows. Rows are one-hot here, so that the diagonal tells which were taken. */
 static void thinned_gram(void **state)
 {
     enum { ROWS = 600, THIN = 10 };
@@ -290,7 +290,7 @@ static void thinned_gram(void **state)
     float first[ROWS];
     for (int64_t cut = ROWS; cut > 0; cut = cut == ROWS ? 7 : 0) {
         qx_observer o = observer(QX_STAT_RANGE | QX_STAT_GRAM);
-        o.thinning.thin = THIN;
+        o.thinning = (qx_thinning){.enough = 1, .runs = (THIN * ROWS + cut - 1) / cut};
         for (int64_t r = 0; r < ROWS; r += cut) feed(*state, &o, x + r * ROWS, 2, (int64_t[]){ROWS - r < cut ? ROWS - r : cut, ROWS});
         OK(qx_observer_finish(*state, &o));
         assert_int_equal(o.view.gram_rows, ROWS / THIN);
@@ -320,7 +320,7 @@ static void thinned_patches(void **state)
     qx_observer a = observer(QX_STAT_RANGE | QX_STAT_GRAM | QX_STAT_ROWS), b = a, all = a;
     a.has_window = all.has_window = true;
     a.window = all.window = (qx_conv_window){.kernel = {1, 1}, .stride = {1, 1}, .dilation = {1, 1}, .rank = 2, .group = 1};
-    a.thinning.thin = b.thinning.thin = THIN;
+    a.thinning = b.thinning = (qx_thinning){.enough = H * W / THIN, .runs = 1};
     feed(*state, &a, x, 4, (int64_t[]){1, 1, H, W});
     feed(*state, &b, x, 2, (int64_t[]){H * W, 1});
     feed(*state, &all, x, 4, (int64_t[]){1, 1, H, W});

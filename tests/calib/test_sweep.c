@@ -34,6 +34,7 @@ static void save_x(qx_ctx *ctx, const char *path, const char *name, const float 
 }
 
 typedef struct world { qx_model *m; qx_exec *x; qx_stats *s; } world;
+static int64_t enough; /* rows that Gram matrices need for each column; 0: all */
 
 static qx_status try_world(qx_ctx *ctx, world *w, uint32_t kinds)
 {
@@ -44,7 +45,7 @@ static qx_status try_world(qx_ctx *ctx, world *w, uint32_t kinds)
     QX_TRY(qx_stats_new(ctx, w->m->graph_hash, &w->s));
     static const char *const names[] = {"x", "c"};
     for (int i = 0; i < 2; i++) {
-        qx_stat_request r = {.value = qx_graph_find(w->m->graph, names[i]), .kinds = kinds, .axis = -1, .rows = 10};
+        qx_stat_request r = {.value = qx_graph_find(w->m->graph, names[i]), .kinds = kinds, .axis = -1, .rows = 10, .enough = enough};
         assert_non_null(r.value);
         QX_TRY(qx_stats_want(w->s, &r));
     }
@@ -104,14 +105,14 @@ static void die_at(void *user, const char *stage, int64_t done, int64_t total)
 }
 
 /* A process that is killed when it begins sample `at` of the sweep. */
-static void killed_sweep(const char *checkpoint, int64_t at)
+static void killed_sweep(const char *samples, const char *checkpoint, int64_t at)
 {
     int status = 0;
     pid_t pid = fork();
     if (pid == 0) {
         qx_ctx_options o = {.threads = 1, .progress = die_at, .user = &at};
         qx_ctx *ctx = qx_ctx_new(&o);
-        (void)sweep_with(ctx, MLP "calib.npz", checkpoint, all_kinds, NULL);
+        (void)sweep_with(ctx, samples, checkpoint, all_kinds, NULL);
         _exit(0);
     }
     assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
@@ -127,10 +128,10 @@ static void going_on_after_a_kill(void **state)
     const char *plain = MLP "calib.npz", *list[] = {plain};
     snprintf(path, sizeof path, "%s", in_dir("sweep.part"));
     uint64_t want = collect(ctx, list, 1, all_kinds, 16, NULL), got = 0;
-    killed_sweep(path, 0);
+    killed_sweep(plain, path, 0);
     assert_int_not_equal(access(path, F_OK), 0); /* nothing had been seen */
     for (int64_t at = 1; at < 16; at += 5) { /* the second goes on from what the first left, and so on */
-        killed_sweep(path, at);
+        killed_sweep(plain, path, at);
         assert_int_equal(access(path, F_OK), 0);
     }
     qx_stats *s;
@@ -159,6 +160,39 @@ static void going_on_after_a_kill(void **state)
     assert_int_equal(qx_mem_in_use(ctx), 0);
     remove(path);
     qx_ctx_free(ctx);
+}
+
+/* Sixteen samples of 40 rows, of which the Gram matrices take some. */
+static const char *long_samples(qx_ctx *ctx)
+{
+    static float x[16 * 40 * 64];
+    for (int i = 0; i < 16 * 40 * 64; i++) x[i] = (float)((i * 7919) % 1009) / 1009.0f - 0.5f;
+    save_x(ctx, in_dir("long.npz"), "x", x, 3, (int64_t[]){16, 40, 64});
+    return in_dir("long.npz");
+}
+
+/* Some rows are enough: fewer are summed, and where a sweep was interrupted does not change which. */
+static void some_rows(void **state)
+{
+    qx_ctx *ctx = *state;
+    char path[300], rows[300];
+    uint64_t all, some, got;
+    snprintf(rows, sizeof rows, "%s", long_samples(ctx));
+    snprintf(path, sizeof path, "%s", in_dir("some.part"));
+    OK(sweep_with(ctx, rows, NULL, all_kinds, &all));
+    enough = 2;
+    OK(sweep_with(ctx, rows, NULL, all_kinds, &some));
+    assert_true(some != all);
+    killed_sweep(rows, path, 5);
+    assert_int_equal(access(path, F_OK), 0);
+    enough = 3;
+    FAILS(sweep_with(ctx, rows, path, all_kinds, NULL), QX_E_USAGE);
+    MESSAGE_HAS(ctx, "other statistics");
+    qx_ctx_clear_error(ctx);
+    enough = 2;
+    OK(sweep_with(ctx, rows, path, all_kinds, &got));
+    assert_true(got == some);
+    enough = 0;
 }
 
 static uint64_t collect_in(const qx_ctx_options *o, const char *path, uint32_t kinds, int64_t n)
@@ -604,6 +638,6 @@ static void inputs_of_bodies(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(going_on_after_a_kill), TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(layer_by_layer), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit), TEST(branches_with_the_same_names), TEST(inputs_of_bodies)};
+    const struct CMUnitTest tests[] = {TEST(going_on_after_a_kill), TEST(some_rows), TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(layer_by_layer), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit), TEST(branches_with_the_same_names), TEST(inputs_of_bodies)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
