@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-enum { QX_BACKEND_ABI = 4, QX_DEV_RANK = 8 };
+enum { QX_BACKEND_ABI = 5, QX_DEV_RANK = 8 };
 
 typedef enum qx_dev_status {
     QX_DEV_OK,

@@ -242,6 +242,28 @@ QK_EXTERN int qk_codes_expand(qk_queue q, const qk_codes_args *a)
     return QK_LAUNCH(expand_kernel, QK_EACH_BLOCKS(a->n * a->k), 256, q, a);
 }
 
+/* Pieces of EACH elements of the rows that are asked for. */
+QK_INSIDE void rows_body(const qk_codes_rows_args *a, const int EACH)
+{
+    const qk_codes_args *w = &a->w;
+    QK_EACH(piece, a->count * w->k / EACH) {
+        const int64_t i = piece * EACH, n = qk_index(a->idx, a->wide, i / w->k, w->n, a->bad), k = i % w->k;
+        float v[QK_WIDE] = {0, 0, 0, 0, 0, 0, 0, 0};
+        if (n >= 0 && EACH == 1) v[0] = weight_at(w, n, k);
+        else if (n >= 0) weights8(w, n, k, v);
+        if (EACH == 1) qk_put_real(w->y, w->dtype, i, v[0]);
+        else qk_put_real8(w->y, w->dtype, i, v);
+    }
+}
+
+QK_KERNEL(rows_kernel, qk_codes_rows_args) { rows_body(&a, 1); }
+QK_KERNEL(rows_wide_kernel, qk_codes_rows_args) { rows_body(&a, QK_WIDE); }
+QK_EXTERN int qk_codes_rows(qk_queue q, const qk_codes_rows_args *a)
+{
+    if (codes_are_wide(&a->w) && qk_is_wide(a->w.y)) return QK_LAUNCH(rows_wide_kernel, QK_EACH_BLOCKS(a->count * a->w.k / QK_WIDE), 256, q, a);
+    return QK_LAUNCH(rows_kernel, QK_EACH_BLOCKS(a->count * a->w.k), 256, q, a);
+}
+
 /* One thread a byte of the result. */
 QK_KERNEL(codes_turn_kernel, qk_codes_args)
 {

@@ -210,6 +210,16 @@ QX_HD int64_t qk_offset(int64_t i, int rank, const int64_t *dims, const int64_t 
     return off;
 }
 
+/* Index i of d, counted from the end when negative; -1 and *bad when out of range. wide: int64. */
+QX_HD int64_t qk_index(const void *idx, int wide, int64_t i, int64_t d, int32_t *bad)
+{
+    int64_t v = wide ? ((const int64_t *)idx)[i] : (int64_t)((const int32_t *)idx)[i];
+    v += v < 0 ? d : 0;
+    if (v >= 0 && v < d) return v;
+    *bad = 1;
+    return -1;
+}
+
 QX_HD void qk_move(const void *src, int64_t s, void *dst, int64_t d, int size)
 {
     switch (size) {

@@ -156,13 +156,13 @@ typedef struct qk_resize_args {
 } qk_resize_args;
 int qk_resize(qk_queue q, const qk_resize_args *a);
 
-/* Quantize: codes[i] = to_code(x / s + z). Scale index of element (o, k, i) of [outer][d][inner]: per tensor 0; per axis k; blocked
+/* Quantize: codes[i] = to_code(x / s + z), z of integers `missing` where there is no array of zero points. Scale index of element (o, k, i) of [outer][d][inner]: per tensor 0; per axis k; blocked
  * (o blocks + k / block) inner + i. */
 typedef struct qk_quant_args {
     const void *x, *scale, *zero; void *y;
     int64_t outer, d, inner, block, blocks;
     int32_t kind;             /* 0 per tensor, 1 per axis, 2 blocked */
-    int32_t dtype, codes, stype, saturate, wide; /* wide: set by qk_quantize */
+    int32_t dtype, codes, stype, saturate, missing, wide; /* wide: set by qk_quantize */
 } qk_quant_args;
 int qk_quantize(qk_queue q, const qk_quant_args *a);
 int qk_dequantize(qk_queue q, const qk_quant_args *a); /* x: codes (also int32); y: dtype */
@@ -195,19 +195,28 @@ typedef struct qk_codes_args {
 } qk_codes_args;
 int qk_codes_linear(qk_queue q, const qk_codes_args *a);
 int qk_codes_expand(qk_queue q, const qk_codes_args *a); /* y[n, k] = the weight as numbers of dtype; m and bias are not looked at */
+/* y[count, k] of dtype: the weight's rows at idx (nk; wide: int64), from the end when negative. One out of range sets *bad to 1 and gives zeros. */
+typedef struct qk_codes_rows_args { qk_codes_args w; const void *idx; int32_t *bad; int64_t count; int32_t wide; } qk_codes_rows_args;
+int qk_codes_rows(qk_queue q, const qk_codes_rows_args *a);
 int qk_codes_turn(qk_queue q, const qk_codes_args *a);   /* y[n, k] = codes [k, n], packed flat as they were; only y, codes, n, k and ctype are looked at */
 
-/* Integer product of codes with a scale: y[m, n] = (x - zx)[m, k] (w)[.., n] * (sx sw[n]) + bias[n]. w [n, k] or [k, n] by strides. */
+/* Integer product of codes with a scale: y[b][m, n] = (x[b] - zx)[m, k] (w[b] - zw)[.., n] * rows[m] sw[n] + bias[n]. w [n, k] or [k, n] by strides; batches as in qk_gemm_args. sw NULL: y is
+ * the INT32 sums. Zero points that are known on the device only: x_zero, w_zero, codes as those of x and w, that of row m (column n) at m % x_zeros (n % w_zeros); NULL: zx, and 0. rows NULL: 1. */
 typedef struct qk_int8_args {
-    const void *x, *w, *bias; const float *sw; void *y;
-    int64_t m, n, k, wr, wc, yr, yc;
-    int32_t x_unsigned, zx, ytype, btype, sw_one;
-    float sx;
+    const void *x, *w, *bias, *x_zero, *w_zero; const float *sw, *rows; void *y;
+    int64_t m, n, k, batch, wr, wc, yr, yc, x_zeros, w_zeros;
+    int32_t brank; int64_t bdims[4], bx[4], bw[4], by;
+    int32_t x_unsigned, w_unsigned, zx, ytype, btype, sw_one;
 } qk_int8_args;
 int qk_int8_gemm(qk_queue q, const qk_int8_args *a);
 
-/* y = (acc - zx sums[n]) * scale[n] + bias[n]: behind a library's product of codes. whole: acc is int32, else f32. sums NULL: zx is 0. */
-typedef struct qk_scale_args { const void *acc; const int32_t *sums; const float *scale; const void *bias; void *y; int64_t m, n; int32_t whole, zx, one, ytype, btype, wide; } qk_scale_args; /* wide: set by qk_scale_rows */
+/* y = (acc - zx sums[n]) * rows[m] * scale[n] + bias[n]: behind a library's product of codes. whole: acc is int32, else f32. sums NULL: zx is 0. rows NULL: 1. x_zero: a code on the device
+ * that zx is added to (x_unsigned: UINT8). scale NULL: y is what stands in brackets, in INT32; it may be acc. */
+typedef struct qk_scale_args {
+    const void *acc; const int32_t *sums; const float *scale, *rows; const void *bias, *x_zero; void *y;
+    int64_t m, n;
+    int32_t whole, zx, x_unsigned, one, ytype, btype, wide; /* wide: set by qk_scale_rows */
+} qk_scale_args;
 int qk_scale_rows(qk_queue q, const qk_scale_args *a);
 /* sums[i] = sum of w[i][0 .. k) */
 typedef struct qk_sums_args { const void *w; int32_t *sums; int64_t n, k; } qk_sums_args;

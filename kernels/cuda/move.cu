@@ -59,20 +59,10 @@ QK_KERNEL(pad_kernel, qk_pad_args)
 }
 QK_EXTERN int qk_pad(qk_queue q, const qk_pad_args *a) { return QK_LAUNCH(pad_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
-/* An index, counted from the end when negative; -1 and *bad when out of range. */
-QX_HD int64_t index_at(const void *idx, int wide, int64_t i, int64_t d, int32_t *bad)
-{
-    int64_t v = wide ? ((const int64_t *)idx)[i] : (int64_t)((const int32_t *)idx)[i];
-    v += v < 0 ? d : 0;
-    if (v >= 0 && v < d) return v;
-    *bad = 1;
-    return -1;
-}
-
 QK_KERNEL(gather_kernel, qk_gather_args)
 {
     QK_EACH(i, a.outer * a.count * a.inner) {
-        const int64_t at = i / a.inner, o = at / a.count, v = index_at(a.idx, a.wide, at % a.count, a.d, a.bad);
+        const int64_t at = i / a.inner, o = at / a.count, v = qk_index(a.idx, a.wide, at % a.count, a.d, a.bad);
         if (v < 0) qk_zero(a.y, i, a.size);
         else qk_move(a.x, (o * a.d + v) * a.inner + i % a.inner, a.y, i, a.size);
     }
@@ -82,7 +72,7 @@ QK_EXTERN int qk_gather(qk_queue q, const qk_gather_args *a) { return QK_LAUNCH(
 QK_KERNEL(gather_elements_kernel, qk_gather_elements_args)
 {
     QK_EACH(i, a.n) {
-        const int64_t v = index_at(a.idx, a.wide, i, a.d, a.bad);
+        const int64_t v = qk_index(a.idx, a.wide, i, a.d, a.bad);
         if (v < 0) qk_zero(a.y, i, a.size);
         else qk_move(a.x, qk_offset(i, a.rank, a.dims, a.ss) + v * a.along, a.y, i, a.size);
     }
@@ -96,7 +86,7 @@ QK_KERNEL(nd_kernel, qk_nd_args)
         int64_t off = b * a.x_batch + i % a.inner;
         int ok = 1;
         for (int k = 0; k < a.depth; k++) {
-            const int64_t v = index_at(a.idx, 1, tuple * a.depth + k, a.d[k], a.bad);
+            const int64_t v = qk_index(a.idx, 1, tuple * a.depth + k, a.d[k], a.bad);
             ok = ok && v >= 0;
             off += v * a.stride[k];
         }

@@ -52,20 +52,23 @@ QX_HD uint32_t code_of_scaled(const qk_quant_args *a, float v, int32_t zero)
     return a->codes == QK_E2M1 ? qx_sc_f32_to_e2m1(v) : qk_to_small_float(v, a->codes, a->saturate);
 }
 
+QX_HD int32_t zero_of(const qk_quant_args *a, int64_t c) { return a->zero && is_int_code(a->codes) ? (int32_t)qk_int(a->zero, a->codes, c) : a->missing; }
+
 QX_HD uint32_t code_of(const qk_quant_args *a, int64_t i)
 {
     const int64_t c = scale_index(a, i);
-    return code_of_scaled(a, qk_real(a->x, a->dtype, i) / qk_get(a->scale, a->stype, c), a->zero && is_int_code(a->codes) ? (int32_t)qk_int(a->zero, a->codes, c) : 0);
+    return code_of_scaled(a, qk_real(a->x, a->dtype, i) / qk_get(a->scale, a->stype, c), zero_of(a, c));
 }
 
 QK_KERNEL(quantize_kernel, qk_quant_args)
 {
     const int bits = code_bits(a.codes), per = bits < 8 ? 8 / bits : 1;
     const int64_t n = a.outer * a.d * a.inner;
-    if (a.wide) { /* one scale, codes of a byte: what stands before products */
-        const float scale = qk_get(a.scale, a.stype, 0);
-        const int32_t zero = a.zero && is_int_code(a.codes) ? (int32_t)qk_int(a.zero, a.codes, 0) : 0;
+    if (a.wide) { /* one scale for eight neighbours, codes of a byte: what stands before products */
         QK_EACH(piece, n / QK_WIDE) {
+            const int64_t c = scale_index(&a, piece * QK_WIDE);
+            const float scale = qk_get(a.scale, a.stype, c);
+            const int32_t zero = zero_of(&a, c);
             float v[QK_WIDE];
             uint32_t r[2] = {0, 0};
             qk_real8(a.x, a.dtype, piece * QK_WIDE, v);
@@ -87,7 +90,7 @@ QK_EXTERN int qk_quantize(qk_queue q, const qk_quant_args *args)
 {
     qk_quant_args a = *args;
     const int64_t n = a.outer * a.d * a.inner;
-    a.wide = a.kind == 0 && code_bits(a.codes) == 8 && n % QK_WIDE == 0 && qk_is_wide(a.x) && qk_is_wide(a.y);
+    a.wide = (a.kind == 0 || (a.kind == 1 && a.inner % QK_WIDE == 0)) && code_bits(a.codes) == 8 && n % QK_WIDE == 0 && qk_is_wide(a.x) && qk_is_wide(a.y);
     return QK_LAUNCH(quantize_kernel, QK_EACH_BLOCKS(a.wide ? n / QK_WIDE : n), 256, q, &a);
 }
 

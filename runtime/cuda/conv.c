@@ -157,7 +157,7 @@ static void own_product(const cu_build *b, conv_args *p, const cu_lib_conv *q, i
     const int64_t n = p->c.out_ch / p->c.group;
     const int btype = p->bias ? b->in[p->bias].dtype : 0, ytype = b->out[0].dtype;
     p->i8 = (qk_int8_args){.m = pixels, .n = n, .k = k, .wr = 1, .wc = k, .yr = 1, .yc = pixels, .x_unsigned = b->in[q->x].dtype == QX_DT_UINT8, .zx = q->zero + (q->flip ? 128 : 0), .ytype = ytype,
-                           .btype = btype, .sw = q->scale, .sw_one = q->one, .sx = 1};
+                           .btype = btype, .sw = q->scale, .sw_one = q->one, .batch = 1};
     p->g = (qk_gemm_args){.m = pixels, .n = n, .k = k, .batch = 1, .xr = k, .xc = 1, .wr = 1, .wc = k, .yr = 1, .yc = pixels, .dtype = b->in[q->x].dtype, .wtype = b->in[q->w].dtype, .ytype = ytype,
                           .btype = btype, .alpha = 1, .col_scale = q->scale, .col_one = q->one};
 }

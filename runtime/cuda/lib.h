@@ -52,6 +52,9 @@ qx_status cu_sdpa_run(qx_dev *d, const cu_engine *e, const void *q, const void *
 enum { CU_MOST_HEAD = 256 };
 size_t cu_own_attention(cu_build *b, qk_attn_args *a);
 
+/* matmul.c: m, n, k, strides and batches of the product of inputs 0 and 1, of any types; what stands behind it is left at nothing. */
+qx_status cu_product_dims(const cu_build *b, bool ta, bool tb, qk_gemm_args *g);
+
 /* lowp.c: products of codes, and what the convolution of codes shares with them: inputs wanted on the host, scales of x and w as one, zero point of x. */
 qx_status cu_codes_place(const cu_build *b);
 qx_status cu_codes_scales(cu_build *b, int64_t n, const float **out, bool *one, float *sx);

@@ -1,4 +1,4 @@
-/* lowp.c - adapters of the plan's products of codes: INT8 and FP8 activations by INT8 and FP8 weights. cuBLASLt multiplies the codes where it takes the problem, a small
+/* lowp.c - adapters of products of codes: MatMulInteger, and the plan's products of INT8 and FP8 activations by INT8 and FP8 weights. cuBLASLt multiplies the codes where it takes the problem, a small
  * kernel behind it puts in scales, zero point and bias; FP8 that it does not take (cards before sm_89, K or N that are no multiples of 16) is multiplied as f16, which holds all
  * its numbers; else kernels/cuda/gemm.cu does it. What depends on the constant weight only (its transposition, the sums of its columns, the scales, its f16 form) is made
  * once, when the step is compiled. */
@@ -34,6 +34,18 @@ qx_status cu_codes_scales(cu_build *b, int64_t n, const float **out, bool *one, 
     return st;
 }
 
+/* Those of x are made when the graph runs, one a row: the weight's alone. */
+static qx_status weight_scales(cu_build *b, int64_t m, int64_t n, const float **out, bool *one)
+{
+    const qx_dev_tensor *rows = &b->in[QX_INT8_ROW_SCALE], *tw = &b->in[W_SCALE];
+    void *dev;
+    if (rows->numel != m || rows->dtype != QX_DT_FLOAT || tw->numel != n || tw->dtype != QX_DT_FLOAT) CU_BAD(b, "%lld scales for %lld rows, %lld for %lld columns", (long long)rows->numel, (long long)m, (long long)tw->numel, (long long)n);
+    QX_TRY(cu_step_memory(b, tw->host, tw->bytes, &dev));
+    *out = dev;
+    *one = false;
+    return QX_OK;
+}
+
 int cu_codes_zero(const cu_build *b)
 {
     if (!cu_has(b, X_ZERO)) return 0;
@@ -42,6 +54,7 @@ int cu_codes_zero(const cu_build *b)
 
 /* ---- a product of codes ---- */
 
+/* x is input 0. w, bias, rows, x_zero: input numbers; x_zero: of codes that are known on the device only (INT32 sums are the result then). 0: none. */
 typedef struct args {
     qk_int8_args own;          /* without the library: INT8 */
     qk_gemm_args own_fp8;      /* and FP8 */
@@ -51,8 +64,9 @@ typedef struct args {
     const void *w;             /* [n, k] made at compile time; NULL: the input is that already */
     const float *sx, *sw;      /* of the library's FP8 product; NULL: no scales */
     size_t acc_bytes, x_bytes; /* in the workspace: sums, and x when it is not multiplied as it is */
-    int bias;
-    bool fp8, flip, widen, tailed; /* flip: unsigned codes become signed ones; widen: FP8 becomes f16; tailed: the library writes sums, the tail the result */
+    const void *w_zero;        /* of our own product, [own.w_zeros] */
+    uint32_t w_in, bias, rows, x_zero;
+    bool fp8, flip, widen, tailed, whole; /* whole: INT32 sums are the result; flip: unsigned codes become signed ones; widen: FP8 becomes f16; tailed: the library writes sums, the tail the result */
 } args;
 
 static qx_status own_run(const cu_run *r, const args *p, const void *bias)
@@ -61,15 +75,18 @@ static qx_status own_run(const cu_run *r, const args *p, const void *bias)
     if (p->fp8) {
         qk_gemm_args g = p->own_fp8;
         g.x = r->in[X].data;
-        g.w = r->in[W].data;
+        g.w = r->in[p->w_in].data;
         g.bias = bias;
         g.y = r->out[0].data;
         return cu_launched(r->d->m, qk_gemm(r->q, &g));
     }
     qk_int8_args a = p->own;
     a.x = r->in[X].data;
-    a.w = r->in[W].data;
+    a.w = r->in[p->w_in].data;
     a.bias = bias;
+    a.rows = p->rows ? r->in[p->rows].data : NULL;
+    a.x_zero = p->x_zero ? r->in[p->x_zero].data : NULL;
+    a.w_zero = p->w_zero;
     a.y = r->out[0].data;
     return cu_launched(r->d->m, qk_int8_gemm(r->q, &a));
 }
@@ -90,7 +107,7 @@ static qx_status run(const cu_run *r)
 {
     const args *p = r->args;
     const void *bias = p->bias ? r->in[p->bias].data : NULL, *x;
-    char *acc = r->ws, *staged = acc + p->acc_bytes;
+    char *staged = (char *)r->ws + p->acc_bytes, *acc = p->whole ? r->out[0].data : r->ws;
     if (!p->plan && !p->sparse.values) return own_run(r, p, bias);
     QX_TRY(staged_x(r, p, staged, &x));
     if (p->sparse.values) {
@@ -99,23 +116,25 @@ static qx_status run(const cu_run *r)
         s.y = acc;
         QX_TRY(cu_launched(r->d->m, qk_sparse_gemm(r->q, &s)));
     } else {
-        const cu_product_data d = {.x = x, .w = p->w ? p->w : r->in[W].data, .bias = p->tailed ? NULL : bias, .y = p->tailed ? acc : r->out[0].data, .sx = p->sx, .sw = p->sw,
+        const cu_product_data d = {.x = x, .w = p->w ? p->w : r->in[p->w_in].data, .bias = p->tailed ? NULL : bias, .y = p->tailed ? acc : r->out[0].data, .sx = p->sx, .sw = p->sw,
                                    .ws = staged + p->x_bytes};
         bool done;
         QX_TRY(cu_product_run(r->d, p->plan, &d, &done));
         if (!done) return own_run(r, p, bias);
     }
-    if (!p->tailed) return QX_OK;
+    if (!p->tailed || (p->whole && !p->tail.sums)) return QX_OK;
     qk_scale_args t = p->tail;
     t.acc = acc;
     t.bias = bias;
+    t.rows = p->rows ? r->in[p->rows].data : NULL;
+    t.x_zero = p->x_zero ? r->in[p->x_zero].data : NULL;
     t.y = r->out[0].data;
     return cu_launched(r->d->m, qk_scale_rows(r->q, &t));
 }
 
-static qx_status turn(const cu_build *b, int64_t n, int64_t k, void *to)
+static qx_status turn(const cu_build *b, const args *p, int64_t n, int64_t k, void *to)
 {
-    const qk_turn_args t = {.src = b->in[W].data, .dst = to, .batch = 1, .rows = k, .cols = n, .size = 1};
+    const qk_turn_args t = {.src = b->in[p->w_in].data, .dst = to, .batch = 1, .rows = k, .cols = n, .size = 1};
     return cu_launched(b->d->m, qk_turn(b->d->q, &t));
 }
 
@@ -126,7 +145,7 @@ static qx_status turned_weight(cu_build *b, args *p, int64_t n, int64_t k, bool 
     if (nk) return QX_OK;
     QX_TRY(cu_step_memory(b, NULL, (size_t)(n * k), &dev));
     p->w = dev;
-    return turn(b, n, k, dev);
+    return turn(b, p, n, k, dev);
 }
 
 /* The same of FP8 codes in f16. */
@@ -136,8 +155,8 @@ static qx_status widened_weight(cu_build *b, args *p, int64_t n, int64_t k, bool
     QX_TRY(cu_step_memory(b, NULL, (size_t)(n * k) * sizeof(uint16_t), &dev));
     p->w = dev;
     if (!nk) QX_TRY(cu_alloc(b->d->m, (size_t)(n * k), &codes));
-    qx_status st = nk ? QX_OK : turn(b, n, k, codes);
-    const qk_cast_args c = {.x = nk ? b->in[W].data : codes, .y = dev, .n = n * k, .from = b->in[W].dtype, .to = QX_DT_FLOAT16};
+    qx_status st = nk ? QX_OK : turn(b, p, n, k, codes);
+    const qk_cast_args c = {.x = nk ? b->in[p->w_in].data : codes, .y = dev, .n = n * k, .from = b->in[p->w_in].dtype, .to = QX_DT_FLOAT16};
     if (st == QX_OK) st = cu_launched(b->d->m, qk_cast(b->d->q, &c));
     cu_release(b->d->m, codes);
     return st;
@@ -147,7 +166,7 @@ static qx_status column_sums(cu_build *b, args *p, int64_t n, int64_t k)
 {
     void *dev;
     QX_TRY(cu_step_memory(b, NULL, (size_t)n * sizeof(int32_t), &dev));
-    const qk_sums_args s = {p->w ? p->w : b->in[W].data, dev, n, k};
+    const qk_sums_args s = {p->w ? p->w : b->in[p->w_in].data, dev, n, k};
     p->tail.sums = dev;
     return cu_launched(b->d->m, qk_row_sums(b->d->q, &s));
 }
@@ -203,8 +222,8 @@ static qx_status with_units(cu_build *b, args *p, const qk_int8_args *a, bool nk
 {
     bool taken = false;
     size_t ws = 0;
-    if (!(b->in[W].flags & QX_DEV_CONST)) return QX_OK;
-    QX_TRY(cu_sparse_weight(b, W, a->n, a->k, nk, &p->sparse));
+    if (!(b->in[p->w_in].flags & QX_DEV_CONST)) return QX_OK;
+    QX_TRY(cu_sparse_weight(b, p->w_in, a->n, a->k, nk, &p->sparse));
     if (p->sparse.values) {
         taken = p->tailed = true;
         p->sparse.m = a->m;
@@ -215,11 +234,11 @@ static qx_status with_units(cu_build *b, args *p, const qk_int8_args *a, bool nk
     if (!taken) return QX_OK;
     p->flip = !p->fp8 && a->x_unsigned;
     p->tail.zx = a->zx - (p->flip ? 128 : 0);
-    const bool sums = !p->fp8 && p->tail.zx;
+    const bool sums = !p->fp8 && (p->tail.zx || p->x_zero);
     if (p->plan && p->widen) QX_TRY(widened_weight(b, p, a->n, a->k, nk));
     else if (p->plan || sums) QX_TRY(turned_weight(b, p, a->n, a->k, nk));
     if (sums) QX_TRY(column_sums(b, p, a->n, a->k));
-    p->acc_bytes = p->tailed ? cu_round((size_t)(a->m * a->n) * 4) : 0;
+    p->acc_bytes = p->tailed && !p->whole ? cu_round((size_t)(a->m * a->n) * 4) : 0;
     p->x_bytes = p->flip || p->widen ? cu_round((size_t)(a->m * a->k) * (p->widen ? sizeof(uint16_t) : 1)) : 0;
     b->step->workspace = p->acc_bytes + p->x_bytes + ws;
     return QX_OK;
@@ -233,6 +252,7 @@ static qx_status dims_of(cu_build *b, qk_int8_args *a, bool nk)
     a->k = w->dims[nk ? 1 : 0];
     if (x->rank < 1 || x->dims[x->rank - 1] != a->k || a->k < 1) CU_BAD(b, "rows of %lld by K = %lld", (long long)(x->rank ? x->dims[x->rank - 1] : 0), (long long)a->k);
     a->m = x->numel / a->k;
+    a->batch = 1;
     a->wr = nk ? 1 : a->n;
     a->wc = nk ? a->k : 1;
     a->yr = a->n;
@@ -243,16 +263,15 @@ static qx_status dims_of(cu_build *b, qk_int8_args *a, bool nk)
 
 qx_status cu_codes_product(cu_build *b, bool fp8)
 {
-    args p = {.fp8 = fp8, .bias = cu_has(b, BIAS) ? BIAS : 0};
+    args p = {.fp8 = fp8, .w_in = W, .bias = cu_has(b, BIAS) ? BIAS : 0, .rows = cu_has(b, QX_INT8_ROW_SCALE) ? QX_INT8_ROW_SCALE : 0};
     const bool nk = cu_int(b, "nk", 0) != 0;
     qk_int8_args *a = &p.own;
     bool one;
     float sx;
     QX_TRY(dims_of(b, a, nk));
     if (!cu_real(a->ytype) || (p.bias && (!cu_real(b->in[BIAS].dtype) || b->in[BIAS].numel != a->n))) CU_NO(b, "a result of %s, a bias of %lld elements", qx_dtype_get(a->ytype)->text, (long long)b->in[BIAS].numel);
-    QX_TRY(cu_codes_scales(b, a->n, &a->sw, &one, &sx));
+    QX_TRY(p.rows ? weight_scales(b, a->m, a->n, &a->sw, &one) : cu_codes_scales(b, a->n, &a->sw, &one, &sx));
     a->sw_one = one;
-    a->sx = 1;
     a->btype = p.bias ? b->in[BIAS].dtype : 0;
     a->x_unsigned = b->in[X].dtype == QX_DT_UINT8;
     a->zx = fp8 ? 0 : cu_codes_zero(b);
@@ -262,3 +281,62 @@ qx_status cu_codes_product(cu_build *b, bool fp8)
     QX_TRY(with_units(b, &p, a, nk, one));
     return cu_step(b, run, &p, sizeof p);
 }
+
+/* ---- MatMulInteger: the INT32 sums themselves ---- */
+
+enum { INTEGER_W = 1, INTEGER_X_ZERO, INTEGER_W_ZERO };
+
+static bool code8(int dtype) { return dtype == QX_DT_INT8 || dtype == QX_DT_UINT8; }
+
+static qx_status integer_place(const cu_build *b)
+{
+    for (uint32_t i = 0; i < 2; i++)
+        if (b->in[i].dtype && !code8(b->in[i].dtype)) CU_NO(b, "codes of %s", qx_dtype_get(b->in[i].dtype)->text);
+    if (cu_has(b, INTEGER_W_ZERO)) b->place->host_in = 1u << INTEGER_W_ZERO;
+    return QX_OK;
+}
+
+/* One zero point, or one a row (column) of each matrix; *count stays 0 where there is none. */
+static qx_status zero_points(const cu_build *b, uint32_t i, int64_t each, int64_t *count)
+{
+    if (!cu_has(b, i)) return QX_OK;
+    *count = b->in[i].numel;
+    if (*count != 1 && *count != each) CU_NO(b, "%lld zero points for %lld rows or columns", (long long)*count, (long long)each);
+    return QX_OK;
+}
+
+/* A weight's zero points on the device; those that are 0 are none. */
+static qx_status weight_zeros(cu_build *b, args *p)
+{
+    const qx_dev_tensor *z = &b->in[INTEGER_W_ZERO];
+    const char *codes = z->host;
+    bool any = false;
+    void *dev;
+    for (int64_t i = 0; i < p->own.w_zeros; i++) any = any || codes[i];
+    if (!any) return QX_OK;
+    QX_TRY(cu_step_memory(b, z->host, z->bytes, &dev));
+    p->w_zero = dev;
+    return QX_OK;
+}
+
+static qx_status integer_compile(cu_build *b)
+{
+    args p = {.w_in = INTEGER_W, .x_zero = cu_has(b, INTEGER_X_ZERO) ? INTEGER_X_ZERO : 0, .whole = true};
+    qk_int8_args *a = &p.own;
+    qk_gemm_args g;
+    const qx_dev_tensor *x = &b->in[X], *w = &b->in[INTEGER_W];
+    if (!code8(x->dtype) || !code8(w->dtype)) CU_NO(b, "codes of %s by %s", qx_dtype_get(x->dtype)->text, qx_dtype_get(w->dtype)->text);
+    QX_TRY(cu_product_dims(b, false, false, &g));
+    *a = (qk_int8_args){.m = g.m, .n = g.n, .k = g.k, .batch = g.batch, .wr = g.wr, .wc = g.wc, .yr = g.yr, .yc = g.yc, .by = g.by, .brank = g.brank, .x_unsigned = x->dtype == QX_DT_UINT8,
+                        .w_unsigned = w->dtype == QX_DT_UINT8};
+    memcpy(a->bdims, g.bdims, sizeof a->bdims);
+    memcpy(a->bx, g.bx, sizeof a->bx);
+    memcpy(a->bw, g.bw, sizeof a->bw);
+    QX_TRY(zero_points(b, INTEGER_X_ZERO, x->rank > 1 ? x->dims[x->rank - 2] : 1, &a->x_zeros));
+    QX_TRY(zero_points(b, INTEGER_W_ZERO, a->n, &a->w_zeros));
+    QX_TRY(weight_zeros(b, &p));
+    p.tail = (qk_scale_args){.m = a->m, .n = a->n, .whole = true, .x_unsigned = a->x_unsigned};
+    if (a->batch == 1 && w->rank == 2 && !a->w_unsigned && !p.w_zero && a->x_zeros <= 1) QX_TRY(with_units(b, &p, a, false, false));
+    return cu_step(b, run, &p, sizeof p);
+}
+const cu_adapter qx_cuda_matmul_integer = {integer_place, integer_compile};

@@ -107,10 +107,8 @@ static qx_status product_step(cu_build *b, product_args *p)
 /* Batch axes of [.., m, k] x [.., k, n] broadcast against each other; a weight without batch takes all rows at once. */
 static qx_status batches(const cu_build *b, qk_gemm_args *g, const qx_dev_tensor *x, const qx_dev_tensor *w)
 {
-    const qx_dev_tensor *y = &b->out[0];
     int xr = x->rank > 1 ? x->rank - 2 : 0, wr = w->rank > 1 ? w->rank - 2 : 0, rank = xr > wr ? xr : wr;
     int64_t dims[QK_RANK], s[2][QK_RANK] = {{0}}, sx = g->m * g->k, sw = g->k * g->n;
-    (void)y;
     for (int i = rank - 1; i >= 0; i--) {
         int ix = i - (rank - xr), iw = i - (rank - wr);
         int64_t dx = ix < 0 ? 1 : x->dims[ix], dw = iw < 0 ? 1 : w->dims[iw];
@@ -138,10 +136,9 @@ static qx_status batches(const cu_build *b, qk_gemm_args *g, const qx_dev_tensor
     return QX_OK;
 }
 
-static qx_status matmul_args(const cu_build *b, bool ta, bool tb, qk_gemm_args *g)
+qx_status cu_product_dims(const cu_build *b, bool ta, bool tb, qk_gemm_args *g)
 {
     const qx_dev_tensor *x = &b->in[0], *w = &b->in[1];
-    if (!cu_real(x->dtype) || x->dtype != w->dtype) CU_NO(b, "a product of %s and %s", qx_dtype_get(x->dtype)->text, qx_dtype_get(w->dtype)->text);
     if (x->rank < 1 || w->rank < 1 || ((ta || tb) && (x->rank < 2 || w->rank < 2))) CU_BAD(b, "operands of rank %d and %d", x->rank, w->rank);
     int64_t x0 = x->rank > 1 ? x->dims[x->rank - 2] : 1, x1 = x->dims[x->rank - 1], w0 = w->rank > 1 ? w->dims[w->rank - 2] : w->dims[0], w1 = w->rank > 1 ? w->dims[w->rank - 1] : 1;
     *g = (qk_gemm_args){.m = ta ? x1 : x0, .k = ta ? x0 : x1, .n = tb ? w0 : w1, .dtype = x->dtype, .wtype = w->dtype, .ytype = b->out[0].dtype, .alpha = 1, .beta = 1, .batch = 1, .yc = 1};
@@ -154,6 +151,13 @@ static qx_status matmul_args(const cu_build *b, bool ta, bool tb, qk_gemm_args *
     g->yr = g->n;
     g->by = g->m * g->n;
     return QX_OK;
+}
+
+static qx_status matmul_args(const cu_build *b, bool ta, bool tb, qk_gemm_args *g)
+{
+    const int x = b->in[0].dtype, w = b->in[1].dtype;
+    if (!cu_real(x) || x != w) CU_NO(b, "a product of %s and %s", qx_dtype_get(x)->text, qx_dtype_get(w)->text);
+    return cu_product_dims(b, ta, tb, g);
 }
 
 static qx_status matmul_compile(cu_build *b)

@@ -1,4 +1,4 @@
-/* quant.c - adapters of QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear, standard and com.microsoft. */
+/* quant.c - adapters of QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear, standard and com.microsoft, and the plan's codes of rows. */
 #include <string.h>
 
 #include "runtime/cuda/node.h"
@@ -112,3 +112,17 @@ static qx_status dynamic_compile(cu_build *b)
     return cu_step(b, dynamic_run, &a, sizeof a);
 }
 const cu_adapter qx_cuda_dynamic_quantize = {dynamic_place, dynamic_compile};
+
+/* ---- a row at a time, by scales that the graph has made ---- */
+
+static qx_status row_codes_compile(cu_build *b)
+{
+    const qx_dev_tensor *x = &b->in[0], *s = &b->in[1];
+    const int64_t cols = x->rank ? x->dims[x->rank - 1] : 1;
+    const qk_quant_args a = {.outer = 1, .d = s->numel, .inner = cols, .block = 1, .blocks = 1, .kind = 1, .dtype = x->dtype, .codes = b->out[0].dtype, .stype = s->dtype, .saturate = 1, .missing = (int32_t)cu_int(b, "zero", 0)};
+    if (x->dtype != QX_DT_FLOAT || s->dtype != QX_DT_FLOAT || a.codes != QX_DT_UINT8) CU_NO(b, "rows of %s by scales of %s", qx_dtype_get(x->dtype)->text, qx_dtype_get(s->dtype)->text);
+    if (s->numel * cols != x->numel) CU_BAD(b, "%lld scales for rows of %lld in %lld elements", (long long)s->numel, (long long)cols, (long long)x->numel);
+    return cu_step(b, quant_run, &a, sizeof a);
+}
+extern const cu_adapter cu_row_codes;
+const cu_adapter cu_row_codes = {quant_place, row_codes_compile};

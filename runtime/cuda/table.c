@@ -10,11 +10,11 @@ static const op_row rows[] = {
 #undef QX_OP
 };
 
-extern const cu_adapter cu_act, cu_linear, cu_fused_group_norm, cu_fused_attention, cu_int8_linear, cu_codes_linear, cu_row_norm, cu_rotate, cu_glu, cu_fp8_linear, cu_chain;
+extern const cu_adapter cu_act, cu_linear, cu_fused_group_norm, cu_fused_attention, cu_int8_linear, cu_codes_linear, cu_row_norm, cu_rotate, cu_glu, cu_fp8_linear, cu_chain, cu_row_codes;
 typedef struct fused_row { const char *name; const cu_adapter *adapter; } fused_row;
 static const fused_row fused[] = {
     {"Act", &cu_act}, {"Linear", &cu_linear}, {"GroupNorm", &cu_fused_group_norm}, {"Attention", &cu_fused_attention}, {"Int8Linear", &cu_int8_linear},
-    {"CodesLinear", &cu_codes_linear}, {"RowNorm", &cu_row_norm}, {"Rotate", &cu_rotate}, {"Glu", &cu_glu}, {"Same", &qx_cuda_view}, {"Fp8Linear", &cu_fp8_linear}, {"Chain", &cu_chain},
+    {"CodesLinear", &cu_codes_linear}, {"RowNorm", &cu_row_norm}, {"Rotate", &cu_rotate}, {"Glu", &cu_glu}, {"Same", &qx_cuda_view}, {"Fp8Linear", &cu_fp8_linear}, {"Chain", &cu_chain}, {"RowCodes", &cu_row_codes},
 };
 
 static qx_status none(const cu_build *b) { CU_NO(b, "no CUDA kernel"); }

@@ -69,6 +69,8 @@ static bool int8_attrs(qx_node_view *v, const void *params)
     return put_int(v, "kind", (int64_t)p->kind) && put_int(v, "nk", p->w_nk) && put_int(v, "blocked", p->blocked);
 }
 
+static bool row_codes_attrs(qx_node_view *v, const void *params) { return put_int(v, "zero", ((const qx_row_codes_params *)params)->zero); }
+
 static bool chain_attrs(qx_node_view *v, const void *params)
 {
     const qx_chain_params *p = params;
@@ -88,7 +90,7 @@ static const fused_row fused_rows[] = {
     {qx_cpu_act, "Act", act_attrs, false}, {qx_cpu_linear, "Linear", linear_attrs, false}, {qx_cpu_gn, "GroupNorm", gn_attrs, false},
     {qx_cpu_attn, "Attention", attn_attrs, false}, {qx_cpu_int8_linear, "Int8Linear", int8_attrs, true}, {qx_cpu_wq_linear, "CodesLinear", wq_attrs, false},
     {qx_cpu_row_norm, "RowNorm", norm_attrs, false}, {qx_cpu_rope, "Rotate", rope_attrs, false}, {qx_cpu_glu, "Glu", glu_attrs, false},
-    {qx_cpu_identity, "Same", no_attrs, false}, {qx_cpu_chain, "Chain", chain_attrs, false},
+    {qx_cpu_identity, "Same", no_attrs, false}, {qx_cpu_row_codes, "RowCodes", row_codes_attrs, false}, {qx_cpu_chain, "Chain", chain_attrs, false},
 };
 
 static bool describe_fused(const qx_rstep *s, qx_node_view *out)

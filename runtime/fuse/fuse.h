@@ -69,7 +69,7 @@ typedef enum qx_int8_kind { QX_INT8_MATMUL, QX_INT8_GEMM, QX_INT8_CONV } qx_int8
 enum { QX_FP8_BLOCK = 128 };
 typedef struct qx_int8_params { qx_int8_kind kind; bool w_nk, fp8, blocked; } qx_int8_params;
 enum { QX_INT8_X, QX_INT8_X_SCALE, QX_INT8_X_ZERO, QX_INT8_W, QX_INT8_W_SCALE, QX_INT8_BIAS, QX_INT8_INPUTS };
-enum { QX_INT8_ROW_SCALE = QX_INT8_INPUTS, QX_INT8_ROW_INPUTS }; /* one input more, instead of X_SCALE: a scale for each row of x (on the CPU) */
+enum { QX_INT8_ROW_SCALE = QX_INT8_INPUTS, QX_INT8_ROW_INPUTS }; /* one input more, instead of X_SCALE: a scale for each row of x */
 qx_cpu_fn qx_cpu_wq_linear;
 typedef struct qx_wq_params { int64_t block; bool nk; } qx_wq_params; /* block 0: one scale a column, or one; nk: codes are [n, k] */
 enum { QX_WQ_X, QX_WQ_CODES, QX_WQ_SCALE, QX_WQ_ZERO, QX_WQ_BIAS, QX_WQ_INPUTS };

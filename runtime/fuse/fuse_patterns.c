@@ -220,7 +220,7 @@ static qx_status build_row_codes(qx_fuser *f, qx_rstep *s, const qx_match *m)
 {
     const qx_value *in[2] = {letter(m, 'x'), letter(m, 's')};
     const double z = m->num[QX_LETTER('z')];
-    if (f->x->device || !is_float(in[0]) || !is_float(in[1]) || !one_a_row(in[1], in[0]) || s->out_value[0]->type.dtype != QX_DT_UINT8 || z < 0 || z > 255 || z != (int32_t)z) return QX_OK;
+    if (!is_float(in[0]) || !is_float(in[1]) || !one_a_row(in[1], in[0]) || s->out_value[0]->type.dtype != QX_DT_UINT8 || z < 0 || z > 255 || z != (int32_t)z) return QX_OK;
     qx_row_codes_params *p;
     NEW_PARAMS(f, p);
     p->zero = (int32_t)z;
@@ -247,7 +247,7 @@ static qx_status build_row_product(qx_fuser *f, qx_rstep *s, const qx_match *m)
     const qx_value *b = matrix_of_codes(f, letter(m, 'b'), &nk);
     const qx_weight *w = b ? qx_fuse_const(b) : NULL, *zero = qx_fuse_const(z), *ws = qx_fuse_const(per);
     const qx_node *mm = letter(m, 'i')->def;
-    if (f->x->device || f->x->opt.simulate || !w || !zero || zero->numel != 1 || qx_node_in(mm, 3) || !ws || ws->rank != 1 || ws->dtype != QX_DT_FLOAT) return QX_OK;
+    if (f->x->opt.simulate || !w || !zero || zero->numel != 1 || qx_node_in(mm, 3) || !ws || ws->rank != 1 || ws->dtype != QX_DT_FLOAT) return QX_OK;
     if (ws->numel != w->dims[nk ? 0 : 1] || w->dims[nk ? 1 : 0] > QX_INT8_MAX_K || !is_float(scale) || !one_a_row(scale, a)) return QX_OK;
     qx_int8_params *p;
     NEW_PARAMS(f, p);

@@ -48,19 +48,20 @@ static void gemm(void)
 
 /* ---- integers ---- */
 
-static void int8_of(int64_t m, int64_t n, int64_t k, bool x_unsigned, bool w_turned, int zx, int ytype)
+/* With everything known on the host, and what stands behind it. */
+static void int8_of(int64_t m, int64_t n, int64_t k, bool x_unsigned, bool w_turned, int zx, bool rows, int ytype)
 {
     uint8_t *x = kc_bytes(m * k, 1);
     int8_t *w = kc_bytes(n * k, 2);
-    float scale[70], bias[70];
-    kc_even(scale, n, 3), kc_even(bias, n, 4);
-    qk_int8_args a = {.x = kc_in(x, (size_t)(m * k), 0), .w = kc_in(w, (size_t)(n * k), 0), .bias = kc_reals(ytype, bias, n, 0), .sw = kc_in(scale, (size_t)n * 4, 0), .y = kc_reals_out(ytype, m * n, 0), .m = m, .n = n, .k = k,
-                      .wr = w_turned ? 1 : n, .wc = w_turned ? k : 1, .yr = n, .yc = 1, .x_unsigned = x_unsigned, .zx = zx, .ytype = ytype, .btype = ytype, .sx = 0.25f};
+    float scale[70], bias[70], row[70];
+    kc_even(scale, n, 3), kc_even(bias, n, 4), kc_even(row, m, 5);
+    qk_int8_args a = {.x = kc_in(x, (size_t)(m * k), 0), .w = kc_in(w, (size_t)(n * k), 0), .bias = kc_reals(ytype, bias, n, 0), .sw = kc_in(scale, (size_t)n * 4, 0), .rows = rows ? kc_in(row, (size_t)m * 4, 0) : NULL, .y = kc_reals_out(ytype, m * n, 0), .m = m, .n = n, .k = k, .batch = 1,
+                      .wr = w_turned ? 1 : n, .wc = w_turned ? k : 1, .yr = n, .yc = 1, .x_unsigned = x_unsigned, .zx = zx, .ytype = ytype, .btype = ytype};
     KC_RUN(qk_int8_gemm, &a);
     for (int64_t i = 0; i < m * n; i++) {
         int32_t s = 0;
         for (int64_t q = 0; q < k; q++) s += ((x_unsigned ? x[i / n * k + q] : (int8_t)x[i / n * k + q]) - zx) * w[q * a.wr + i % n * a.wc];
-        want[i] = (float)s * (0.25f * scale[i % n]) + bias[i % n];
+        want[i] = (float)s * (rows ? row[i / n] : 1) * scale[i % n] + bias[i % n];
     }
     kc_reals_back(ytype, ys, a.y, m * n);
     kc_agree("product of codes", ytype, ys, want, m * n, 1e-7, 0);
@@ -71,10 +72,39 @@ static void int8_of(int64_t m, int64_t n, int64_t k, bool x_unsigned, bool w_tur
 static void int8_gemm(void)
 {
     KC_EACH_REAL(dt) {
-        int8_of(1, 1, 1, false, false, 0, dt);
-        int8_of(5, 67, 130, true, false, 117, dt);
-        int8_of(70, 33, 17, false, true, -9, dt);
+        int8_of(1, 1, 1, false, false, 0, false, dt);
+        int8_of(5, 67, 130, true, false, 117, true, dt);
+        int8_of(70, 33, 17, false, true, -9, false, dt);
     }
+}
+
+/* INT32 sums of matrices, zero points on the device: one, or one a row (column). */
+static void integers_of(bool x_unsigned, bool w_unsigned, int64_t x_zeros, int64_t w_zeros, bool one_w)
+{
+    enum { B = 3, M = 70, N = 67, K = 37 };
+    uint8_t *x = kc_bytes(B * M * K, 1), *w = kc_bytes(B * K * N, 2), *zx = kc_bytes(M, 3), *zw = kc_bytes(N, 4);
+    static int32_t y[B * M * N];
+    qk_int8_args a = {.x = kc_in(x, B * M * K, 0), .w = kc_in(w, B * K * N, 0), .x_zero = kc_in(zx, M, 0), .w_zero = kc_in(zw, N, 0), .y = kc_out(sizeof y, 0), .m = M, .n = N, .k = K, .batch = B, .wr = N, .wc = 1, .yr = N, .yc = 1,
+                      .x_zeros = x_zeros, .w_zeros = w_zeros, .brank = 1, .bdims = {B}, .bx = {M * K}, .bw = {one_w ? 0 : K * N}, .by = M * N, .x_unsigned = x_unsigned, .w_unsigned = w_unsigned};
+    KC_RUN(qk_int8_gemm, &a);
+    kc_back(y, a.y, sizeof y);
+#define CODE(is_unsigned, v) ((is_unsigned) ? (int)(v) : (int)(int8_t)(v))
+    for (int64_t i = 0; i < B * M * N; i++) {
+        const int64_t b = i / N / M, m = i / N % M, n = i % N;
+        int32_t s = 0;
+        for (int64_t k = 0; k < K; k++)
+            s += (CODE(x_unsigned, x[(b * M + m) * K + k]) - CODE(x_unsigned, zx[m % x_zeros])) * (CODE(w_unsigned, w[(one_w ? 0 : b) * K * N + k * N + n]) - CODE(w_unsigned, zw[n % w_zeros]));
+        assert_int_equal(y[i], s);
+    }
+    free(x), free(w), free(zx), free(zw);
+    kc_release();
+}
+
+static void integers(void)
+{
+    integers_of(true, false, 1, 1, true);
+    integers_of(false, true, 70, 67, false);
+    integers_of(true, true, 1, 67, false);
 }
 
 static void scale_of(int ytype, int64_t n, bool whole, bool one, size_t shift)
@@ -118,6 +148,36 @@ static void row_sums(void)
         assert_int_equal(sums[i], s);
     }
     free(w);
+}
+
+/* Scales of rows; and the sums without what the zero point adds, which is known on the device only. */
+static void sums_of(bool x_unsigned)
+{
+    enum { M = 9, N = 24 };
+    int32_t *acc = kc_bytes(4 * M * N, 5), sums[N], y[M * N];
+    const uint8_t code = 0x93;
+    const int zero = x_unsigned ? code - 128 : (int8_t)code;
+    float scale[N], rows[M];
+    kc_even(scale, N, 3), kc_even(rows, M, 4);
+    for (int i = 0; i < M * N; i++) acc[i] /= 1 << 10;
+    for (int i = 0; i < N; i++) sums[i] = i * 77 - 1000;
+    qk_scale_args a = {.acc = kc_in(acc, sizeof y, 0), .sums = kc_in(sums, sizeof sums, 0), .x_zero = kc_in(&code, 1, 0), .y = kc_out(sizeof y, 0), .m = M, .n = N, .whole = 1, .zx = x_unsigned ? -128 : 0, .x_unsigned = x_unsigned};
+    KC_RUN(qk_scale_rows, &a);
+    kc_back(y, a.y, sizeof y);
+    for (int i = 0; i < M * N; i++) assert_int_equal(y[i], acc[i] - zero * sums[i % N]);
+    a.scale = kc_in(scale, sizeof scale, 0), a.rows = kc_in(rows, sizeof rows, 0), a.ytype = QX_DT_FLOAT, a.y = kc_reals_out(QX_DT_FLOAT, M * N, 0);
+    KC_RUN(qk_scale_rows, &a);
+    for (int i = 0; i < M * N; i++) want[i] = (float)y[i] * rows[i / N] * scale[i % N];
+    kc_reals_back(QX_DT_FLOAT, ys, a.y, M * N);
+    kc_agree("sums by scales of rows", QX_DT_FLOAT, ys, want, M * N, 1e-7, 0);
+    free(acc);
+    kc_release();
+}
+
+static void integer_sums(void)
+{
+    sums_of(false);
+    sums_of(true);
 }
 
 /* ---- weights of few bits ---- */
@@ -182,13 +242,37 @@ static void codes_of(int dt, const codes_case *c)
     kc_release();
 }
 
+/* Rows of it, from the end and out of range. */
+static void rows_of(int dt, const codes_case *c)
+{
+    static const int64_t picks[] = {3, -1, 0, 99, 3};
+    const int32_t nil = 0;
+    int32_t hit;
+    qk_codes_rows_args a = {.w = weight_of(dt, c, ws), .idx = kc_in(picks, sizeof picks, 0), .bad = kc_in(&nil, sizeof nil, 0), .count = COUNT(picks), .wide = 1};
+    a.w.y = kc_reals_out(dt, COUNT(picks) * c->k, 0);
+    KC_RUN(qk_codes_rows, &a);
+    for (int64_t i = 0; i < COUNT(picks) * c->k; i++) {
+        const int64_t n = picks[i / c->k] < 0 ? picks[i / c->k] + c->n : picks[i / c->k];
+        want[i] = n < c->n ? ws[n * c->k + i % c->k] : 0;
+    }
+    kc_reals_back(dt, ys, a.w.y, COUNT(picks) * c->k);
+    kc_agree("rows of codes", dt, ys, want, COUNT(picks) * c->k, 1e-7, 0);
+    kc_back(&hit, a.bad, sizeof hit);
+    assert_int_equal(hit, 1);
+    kc_release();
+}
+
 static void codes(void)
 {
     static const codes_case cases[] = {
         {QX_DT_INT4, 1, 40, 416, 32, false, true}, {QX_DT_UINT4, 11, 24, 1152, 64, true, true}, {QX_DT_UINT4, 3, 17, 96, 16, true, false}, {QX_DT_INT4, 2, 33, 37, 0, true, true}, {QX_DT_UINT2, 9, 33, 48, 0, true, true},
         {QX_DT_INT2, 1, 20, 64, 16, false, false}, {QX_DT_INT8, 5, 32, 64, 0, false, true}, {QX_DT_UINT8, 12, 18, 72, 24, true, true}, {QX_DT_INT8, 1, 7, 19, 5, false, false},
     };
-    for (int i = 0; i < COUNT(cases); i++) KC_EACH_REAL(dt) codes_of(dt, &cases[i]);
+    for (int i = 0; i < COUNT(cases); i++)
+        KC_EACH_REAL(dt) {
+            codes_of(dt, &cases[i]);
+            if (cases[i].nk) rows_of(dt, &cases[i]);
+        }
 }
 
 /* ---- 2:4 ---- */
@@ -238,4 +322,4 @@ static void sparse(void)
     sparse_of(QX_DT_FLOAT8E4M3FN, 37, 48, 128);
 }
 
-const kernel_family kernels_product[] = {{"gemm", gemm}, {"int8_gemm", int8_gemm}, {"scale_rows", scale_rows}, {"row_sums", row_sums}, {"codes_linear, codes_expand, codes_turn", codes}, {"sparse_compress, sparse_gemm", sparse}, {0}};
+const kernel_family kernels_product[] = {{"gemm", gemm}, {"int8_gemm", int8_gemm}, {"int8_gemm, INT32 sums", integers}, {"scale_rows", scale_rows}, {"scale_rows, scales of rows", integer_sums}, {"row_sums", row_sums}, {"codes_linear, codes_expand, codes_turn, codes_rows", codes}, {"sparse_compress, sparse_gemm", sparse}, {0}};

@@ -97,6 +97,32 @@ static void quantize(void)
         }
 }
 
+/* A scale a row and one zero point for all, in pieces of eight and not: what the plan makes of int8-dynamic. */
+static void rows_of(int64_t cols)
+{
+    enum { ROWS = 5 };
+    float x[ROWS * 64], s[ROWS];
+    uint8_t y[ROWS * 64], codes[ROWS * 64];
+    int32_t zero[ROWS];
+    kc_hard(x, ROWS * cols, 3);
+    scales_of(QX_DT_FLOAT, s, ROWS, 4, false);
+    for (int i = 0; i < ROWS; i++) zero[i] = 128;
+    qk_quant_args a = {.x = kc_reals(QX_DT_FLOAT, x, ROWS * cols, 0), .scale = kc_in(s, sizeof s, 0), .y = kc_out((size_t)(ROWS * cols), 0), .outer = 1, .d = ROWS, .inner = cols, .block = 1, .blocks = 1, .kind = AXIS, .dtype = QX_DT_FLOAT, .codes = QX_DT_UINT8,
+                       .stype = QX_DT_FLOAT, .saturate = 1, .missing = 128};
+    KC_RUN(qk_quantize, &a);
+    const qx_quant q = {.grid = {ROWS, cols, 1, cols}, .format = {.codes = QX_DT_UINT8}, .scale = s, .zero = zero};
+    qx_quantize(&q, QX_DT_FLOAT, x, codes);
+    kc_back(y, a.y, (size_t)(ROWS * cols));
+    kc_same("codes of rows", y, codes, (size_t)(ROWS * cols));
+    kc_release();
+}
+
+static void quantize_rows(void)
+{
+    rows_of(64);
+    rows_of(13);
+}
+
 /* Of INT32 sums. */
 static void dequantize_sums(void)
 {
@@ -144,4 +170,4 @@ static void dynamic(void)
     }
 }
 
-const kernel_family kernels_quant[] = {{"quantize and dequantize", quantize}, {"dequantize of INT32", dequantize_sums}, {"dynamic_quant", dynamic}, {0}};
+const kernel_family kernels_quant[] = {{"quantize and dequantize", quantize}, {"quantize by rows", quantize_rows}, {"dequantize of INT32", dequantize_sums}, {"dynamic_quant", dynamic}, {0}};

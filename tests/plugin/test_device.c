@@ -37,7 +37,7 @@ static qx_tensor filled(const fixture *f, int rank, const int64_t *dims, unsigne
 static void refused(void **state)
 {
     static const struct { const char *kind, *part; } rows[] = {
-        {"nowhere", "qonnx-cuda.so is not installed"}, {"other_abi", "plugin interface 5 of"}, {"other_size", "this program 4 of"}, {"refuses", "does not speak plugin interface 4"},
+        {"nowhere", "qonnx-cuda.so is not installed"}, {"other_abi", "plugin interface 6 of"}, {"other_size", "this program 5 of"}, {"refuses", "does not speak plugin interface 5"},
         {"no_device", "the mock has none"}, {"no_symbol", "no function qonnx_backend"}, {"missing_library", "libabsent.so: cannot open shared object file"},
     };
     (void)state;
