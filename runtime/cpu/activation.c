@@ -29,22 +29,26 @@ qx_status qx_activation_read(const qx_call *c, qx_activation *a)
     return QX_OK;
 }
 
+void qx_activation_piece(const qx_activation *a, float *y, int64_t n)
+{
+    if (a->none) return;
+    if (!a->clip) {
+        qx_unary_find(a->fn, QX_DT_FLOAT)(y, y, n, a->p);
+        return;
+    }
+    for (int64_t k = 0; k < n; k++) {
+        const float v = y[k] < a->p[0] ? a->p[0] : y[k];
+        y[k] = v > a->p[1] ? a->p[1] : v;
+    }
+}
+
 enum { PIECE = 1 << 14 };
 typedef struct job { const qx_activation *a; float *y; int64_t n; } job;
 
 static qx_status piece(void *user, int64_t i)
 {
     const job *j = user;
-    float *y = j->y + i * PIECE;
-    const int64_t n = j->n - i * PIECE < PIECE ? j->n - i * PIECE : PIECE;
-    if (!j->a->clip) {
-        qx_unary_find(j->a->fn, QX_DT_FLOAT)(y, y, n, j->a->p);
-        return QX_OK;
-    }
-    for (int64_t k = 0; k < n; k++) {
-        const float v = y[k] < j->a->p[0] ? j->a->p[0] : y[k];
-        y[k] = v > j->a->p[1] ? j->a->p[1] : v;
-    }
+    qx_activation_piece(j->a, j->y + i * PIECE, j->n - i * PIECE < PIECE ? j->n - i * PIECE : PIECE);
     return QX_OK;
 }
 

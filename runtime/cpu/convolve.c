@@ -1,18 +1,19 @@
-/* convolve.c - how one convolution is worked out: a product of few rows by our own kernel, which reads the weights once; oneDNN where it has a kernel that does
+/* convolve.c - how one convolution is worked out: a product of few rows by our own kernel, which reads the weights once; Winograd's algorithm; oneDNN where it has a kernel that does
  * not depend on the thread count; else a product of the weights with windows of the picture. What each of them packs is made when it is first needed:
  * calls may bring pictures of other sizes. */
 #include <string.h>
 
 #include "kernels/gemm.h"
-#include "runtime/cpu/gemm.h"
+#include "runtime/cpu/winograd.h"
 #include "runtime/dnnl/door.h"
 
-struct qx_conv { qx_packed *rows; bool asked; /* the library, which may have none */ qx_dnnl_conv *dnnl; float *w; /* plain, for the own path */ };
+struct qx_conv { qx_packed *rows; float *wino; bool asked; /* the library, which may have none */ qx_dnnl_conv *dnnl; float *w; /* plain, for the own path */ };
 
 void qx_conv_free(qx_ctx *ctx, qx_conv *s)
 {
     if (!s) return;
     qx_packed_free(ctx, s->rows);
+    qx_free(ctx, s->wino);
     qx_dnnl_conv_free(ctx, s->dnnl);
     qx_free(ctx, s->w);
     qx_free(ctx, s);
@@ -162,6 +163,12 @@ static qx_status pack_rows(qx_call *c, qx_conv *v, const qx_conv_shape *s, const
     return qx_packed_new(c, &(qx_matrix){.k = s->in_ch, .n = s->out_ch, .row = 1, .col = s->in_ch, .data = w}, 1, &v->rows);
 }
 
+static qx_status pack_wino(qx_call *c, qx_conv *v, const qx_conv_shape *s, const float *w)
+{
+    QX_TRY(plain_weights(c, w, &w));
+    return qx_wino_pack(c, s, w, &v->wino);
+}
+
 static qx_status pack_pictures(qx_call *c, qx_conv *v, const qx_conv_shape *s, const float *w)
 {
     const size_t bytes = (size_t)(s->out_ch * (s->in_ch / s->group) * qx_prod(s->kernel, 0, s->spatial)) * sizeof *w;
@@ -184,6 +191,9 @@ qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *shape, c
         if (!v->rows) QX_TRY(pack_rows(c, v, s, w));
         const qx_gemm g = {.m = s->batch * qx_prod(s->in, 0, s->spatial), .x = x, .bias = bias, .y = y};
         QX_TRY(qx_gemm_run(c, v->rows, &g));
+    } else if (qx_wino_pays(s) && !qx_call_bf16(c)) {
+        if (!v->wino) QX_TRY(pack_wino(c, v, s, w));
+        return qx_wino_run(c, v->wino, s, x, bias, act, y);
     } else {
         QX_TRY(repeat_channels(c, s, &x));
         if (!v->asked) QX_TRY(pack_pictures(c, v, s, w));

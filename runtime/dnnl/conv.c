@@ -1,4 +1,4 @@
-/* conv.c - convolution by oneDNN: direct or Winograd. */
+/* conv.c - direct convolution by oneDNN. (The bits of its Winograd kernels depend on the number of threads, which decides by which of them it cuts the channels.) */
 #include "runtime/dnnl/door.h"
 
 #ifdef QONNX_HAVE_DNNL
@@ -7,36 +7,16 @@
 
 #include "runtime/dnnl/dn.h"
 
-struct qx_dnnl_conv {
-    bool winograd;         /* the packed weights are transformed: no way back to plain ones */
-    bool free_layout;      /* no kernel for the layouts that the plan wants: reordered at the call */
-    dnnl_memory_desc_t md;
-    void *packed;
-    qx_dn_prim cache[QX_DN_CACHE];
-    uint64_t clock;
-};
+struct qx_dnnl_conv { bool free_layout; /* no kernel for the layouts that the plan wants: reordered at the call */ qx_dn_weights w; };
 
 void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s)
 {
     if (!s) return;
-    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&s->cache[i]);
-    qx_free(ctx, s->packed);
+    qx_dn_weights_drop(ctx, &s->w);
     qx_free(ctx, s);
 }
 
-/* Winograd's transformation pays for 3x3 convolutions with enough channels; its weights are up to four times as large and it takes scratch,
- * so there is a limit. Error about 1.5e-6 of the result's norm; the same bits for any number of threads. */
-#define WINOGRAD_BYTES 4e7
-static bool winograd_may_pay(const qx_conv_shape *s)
-{
-    bool small = s->spatial == 2 && s->group == 1 && s->in_ch >= 32 && s->out_ch >= 32 && s->out[0] * s->out[1] >= 256;
-    for (int i = 0; small && i < 2; i++) small = s->kernel[i] == 3 && s->stride[i] == 1 && s->dilation[i] == 1 && s->begin[i] <= 1 && s->end[i] <= 1;
-    return small && 4.0 * 9.0 * (double)s->in_ch * (double)s->out_ch * 4.0 <= WINOGRAD_BYTES;
-}
-
-static bool winograd_fits(const char *impl, size_t scratch) { return qx_dn_stable(impl, scratch) && (double)scratch <= WINOGRAD_BYTES; }
-
-typedef struct conv_form { bool winograd, free_layout, bias; const qx_activation *act; /* NULL: none */ const dnnl_memory_desc_t *wei; /* NULL: the library chooses */ } conv_form;
+typedef struct conv_form { bool free_layout, bias; const qx_activation *act; /* NULL: none */ const dnnl_memory_desc_t *wei; /* NULL: the library chooses */ } conv_form;
 
 /* The library's name of an activation, two for HardSigmoid; false: it has none. NaN does not survive its Relu and Clip. */
 typedef struct eltwise { int n; dnnl_alg_kind_t alg[2]; float alpha[2], beta[2]; } eltwise;
@@ -105,12 +85,11 @@ static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, const c
         begin[i] = s->begin[i];
         end[i] = s->end[i];
     }
-    dnnl_alg_kind_t alg = f->winograd ? dnnl_convolution_winograd : dnnl_convolution_direct;
-    dnnl_status_t ds = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, alg, &x, &w, f->bias ? &p->bias : NULL, &y, strides, dilates, begin, end);
+    dnnl_status_t ds = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, dnnl_convolution_direct, &x, &w, f->bias ? &p->bias : NULL, &y, strides, dilates, begin, end);
     if (ds == dnnl_unimplemented) return QX_OK;
     QX_DN(c, ds);
     qx_status st = conv_attr(c, f->act, &attr);
-    if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, f->winograd ? winograd_fits : qx_dn_stable, p);
+    if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, qx_dn_stable, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
     QX_TRY(st);
     QX_TRY(model_md(c, n, dx, s->x_block, &have_x));
@@ -119,12 +98,9 @@ static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, const c
     return QX_OK;
 }
 
-/* The first of these that the library has: Winograd, direct with the layouts that the plan wants, direct with any layout. f says which it was. */
+/* With the layouts that the plan wants, or else with any. f says which it was. */
 static qx_status conv_choose(qx_call *c, qx_dn *l, const qx_conv_shape *s, conv_form *f, qx_dn_prim *p)
 {
-    if (f->winograd) QX_TRY(conv_prim(c, l, s, f, p));
-    if (p->p) return QX_OK;
-    f->winograd = false;
     QX_TRY(conv_prim(c, l, s, f, p));
     if (p->p || (!s->x_block && !s->y_block)) return QX_OK;
     f->free_layout = true;
@@ -140,20 +116,17 @@ qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *
     *out = NULL;
     QX_TRY(qx_dn_get(c, qx_dn_conv_flops(shape), &l));
     int n = qx_dn_conv_dims(shape, dx, dw, dy) + (shape->group > 1);
-    conv_form f = {.winograd = winograd_may_pay(shape) && !qx_call_bf16(c), .bias = true};
+    conv_form f = {.bias = true};
     QX_TRY(conv_choose(c, l, shape, &f, &p));
     if (!p.p) return QX_OK;
     dnnl_memory_desc_t md = p.wei;
     qx_dn_prim_drop(&p);
     qx_dnnl_conv *s = NULL;
     QX_TRY(QX_NEW(c->ctx, &s));
-    s->winograd = f.winograd;
     s->free_layout = f.free_layout;
-    s->md = md;
     qx_strides(dw, n, strides);
-    qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&md), &s->packed);
-    if (st == QX_OK) st = qx_dn_strided_md(c, &plain, n, dw, strides);
-    if (st == QX_OK) st = qx_dn_reorder(c, l, &plain, w, &md, s->packed);
+    qx_status st = qx_dn_strided_md(c, &plain, n, dw, strides);
+    if (st == QX_OK) st = qx_dn_repack(c, l, &s->w, &plain, w, &md);
     if (st != QX_OK) {
         qx_dnnl_conv_free(c->ctx, s);
         return st;
@@ -162,46 +135,18 @@ qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *
     return QX_OK;
 }
 
-/* Weights packed anew as `to` from what is packed now, or from the model when that is transformed. */
-static qx_status conv_repack(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_shape *shape, const dnnl_memory_desc_t *to)
-{
-    dnnl_memory_desc_t from = s->md;
-    const void *data = s->packed;
-    void *packed = NULL;
-    if (s->winograd) {
-        int64_t dx[5], dw[6], dy[5], strides[6];
-        const float *f;
-        QX_TRY(qx_call_const_again_f32(c, 1, &f));
-        data = f;
-        int n = qx_dn_conv_dims(shape, dx, dw, dy) + (shape->group > 1);
-        qx_strides(dw, n, strides);
-        QX_TRY(qx_dn_strided_md(c, &from, n, dw, strides));
-    }
-    QX_TRY(qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(to), &packed));
-    qx_status st = qx_dn_reorder(c, l, &from, data, to, packed);
-    if (st != QX_OK) {
-        qx_free(c->ctx, packed);
-        return st;
-    }
-    qx_free(c->ctx, s->packed);
-    s->packed = packed;
-    s->md = *to;
-    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&s->cache[i]);
-    return QX_OK;
-}
-
 static qx_status conv_find(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_shape *shape, bool bias, const qx_activation *act, qx_dn_prim **out)
 {
     int64_t key[10] = {shape->batch, shape->in[0], shape->in[1], shape->in[2], bias, shape->x_block, shape->y_block};
     eltwise e;
     bool found;
-    qx_dn_prim *p = qx_dn_prim_slot(s->cache, key, &s->clock, &found);
+    qx_dn_prim *p = qx_dn_prim_slot(s->w.cache, key, &s->w.clock, &found);
     *out = p;
     if (found) return QX_OK;
-    conv_form f = {s->winograd, s->free_layout, bias, !act->none && eltwise_of(act, &e) ? act : NULL, &s->md};
+    conv_form f = {s->free_layout, bias, !act->none && eltwise_of(act, &e) ? act : NULL, &s->w.md};
     if (f.act) QX_TRY(conv_prim(c, l, shape, &f, p));
     if (p->p) return QX_OK;
-    f.act = NULL; /* Winograd takes no other than Relu */
+    f.act = NULL; /* not every kernel takes it */
     p->bare = true;
     QX_TRY(conv_prim(c, l, shape, &f, p));
     if (p->p) return QX_OK;
@@ -210,15 +155,14 @@ static qx_status conv_find(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_
     f.wei = NULL;
     QX_TRY(conv_choose(c, l, shape, &f, &fresh));
     if (!fresh.p) QX_CALL_FAIL(c, QX_E_FAIL, "oneDNN has no kernel for this picture size");
-    qx_status st = conv_repack(c, l, s, shape, &fresh.wei);
+    qx_status st = qx_dn_repack(c, l, &s->w, &s->w.md, s->w.packed, &fresh.wei);
     if (st != QX_OK) {
         qx_dn_prim_drop(&fresh);
         return st;
     }
-    s->winograd = f.winograd;
     s->free_layout = f.free_layout;
     memcpy(fresh.key, key, sizeof key);
-    fresh.used = ++s->clock;
+    fresh.used = ++s->w.clock;
     fresh.bare = true;
     *p = fresh;
     return QX_OK;
@@ -231,7 +175,7 @@ qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *sha
     const double flops = qx_dn_conv_flops(shape);
     QX_TRY(qx_dn_get(c, flops, &l));
     QX_TRY(conv_find(c, l, s, shape, bias != NULL, act, &p));
-    const qx_dn_data d = {.x = x, .w = s->packed, .y = y, .n = bias != NULL, .more = {{DNNL_ARG_BIAS, &p->bias, bias}}};
+    const qx_dn_data d = {.x = x, .w = s->w.packed, .y = y, .n = bias != NULL, .more = {{DNNL_ARG_BIAS, &p->bias, bias}}};
     QX_TRY(qx_dn_prim_run(c, l, p, &d, flops));
     return p->bare ? qx_activation_run(c, act, y, shape->batch * shape->out_ch * qx_prod(shape->out, 0, shape->spatial)) : QX_OK;
 }

@@ -6,18 +6,12 @@
 
 #include "runtime/dnnl/dn.h"
 
-struct qx_dnnl_int8 {
-    void *packed;
-    dnnl_memory_desc_t md;
-    qx_dn_prim cache[QX_DN_CACHE];
-    uint64_t clock;
-};
+struct qx_dnnl_int8 { qx_dn_weights w; };
 
 void qx_dnnl_int8_free(qx_ctx *ctx, qx_dnnl_int8 *s)
 {
     if (!s) return;
-    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&s->cache[i]);
-    qx_free(ctx, s->packed);
+    qx_dn_weights_drop(ctx, &s->w);
     qx_free(ctx, s);
 }
 
@@ -90,7 +84,7 @@ static qx_status int8_prim(qx_call *c, qx_dn *l, const qx_dnnl_int8 *s, const qx
     dnnl_primitive_attr_t attr = NULL;
     QX_TRY(int8_plain(c, op, &x, &w, &y, &p->bias));
     if (any) QX_TRY(qx_dn_typed_md(c, &wd, w.ndims, w.dims, dnnl_s8, NULL));
-    else wd = s->md;
+    else wd = s->w.md;
     qx_status st = int8_attr(c, op, &p->bias, &attr);
     if (st == QX_OK) st = int8_desc(c, l, op, &x, &wd, &y, attr, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
@@ -101,18 +95,8 @@ static qx_status int8_prim(qx_call *c, qx_dn *l, const qx_dnnl_int8 *s, const qx
 static qx_status int8_pack(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_op *op, const dnnl_memory_desc_t *to)
 {
     dnnl_memory_desc_t x, w, y, b;
-    void *fresh = NULL;
     QX_TRY(int8_plain(c, op, &x, &w, &y, &b));
-    QX_TRY(qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(to), &fresh));
-    qx_status st = qx_dn_reorder(c, l, &w, op->w, to, fresh);
-    if (st != QX_OK) {
-        qx_free(c->ctx, fresh);
-        return st;
-    }
-    qx_free(c->ctx, s->packed);
-    s->packed = fresh;
-    s->md = *to;
-    return QX_OK;
+    return qx_dn_repack(c, l, &s->w, &w, op->w, to);
 }
 
 /* The primitive of these dims; packs the weights when there is no packing yet or it does not serve. */
@@ -120,10 +104,10 @@ static qx_status int8_find(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_
 {
     int64_t key[10] = {op->conv, op->m, op->k, op->n, op->x_type, op->bias != NULL, op->shape.batch, op->shape.in[0], op->shape.in[1], op->shape.in[2]};
     bool found;
-    qx_dn_prim *p = qx_dn_prim_slot(s->cache, key, &s->clock, &found);
+    qx_dn_prim *p = qx_dn_prim_slot(s->w.cache, key, &s->w.clock, &found);
     *out = p;
     if (found) return QX_OK;
-    if (s->packed) QX_TRY(int8_prim(c, l, s, op, false, p));
+    if (s->w.packed) QX_TRY(int8_prim(c, l, s, op, false, p));
     if (p->p) return QX_OK;
     qx_dn_prim fresh = {.p = NULL};
     QX_TRY(int8_prim(c, l, s, op, true, &fresh));
@@ -134,9 +118,8 @@ static qx_status int8_find(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_
         return QX_OK;
     }
     qx_status st = int8_pack(c, l, s, op, &fresh.wei);
-    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&s->cache[i]);
     memcpy(fresh.key, key, sizeof key);
-    fresh.used = ++s->clock;
+    fresh.used = ++s->w.clock;
     *p = fresh;
     return st;
 }
@@ -151,7 +134,7 @@ qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *o
     if (!*state) QX_TRY(QX_NEW(c->ctx, state));
     QX_TRY(int8_find(c, l, *state, op, &p, need_w));
     if (!p->p) return QX_OK;
-    const qx_dn_data d = {.x = op->x, .w = (*state)->packed, .y = op->y, .n = op->bias != NULL, .more = {{DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, &p->bias, op->bias}}};
+    const qx_dn_data d = {.x = op->x, .w = (*state)->w.packed, .y = op->y, .n = op->bias != NULL, .more = {{DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, &p->bias, op->bias}}};
     QX_TRY(qx_dn_prim_run(c, l, p, &d, int8_flops(op)));
     *done = true;
     return QX_OK;

@@ -278,6 +278,33 @@ qx_status qx_dn_prim_run(qx_call *c, qx_dn *l, qx_dn_prim *p, const qx_dn_data *
     return p->turn_dst ? qx_dn_reorder(c, l, &p->dst, out, &p->have_dst, d->y) : QX_OK;
 }
 
+static void drop_primitives(qx_dn_weights *w)
+{
+    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&w->cache[i]);
+}
+
+void qx_dn_weights_drop(qx_ctx *ctx, qx_dn_weights *w)
+{
+    drop_primitives(w);
+    qx_free(ctx, w->packed);
+}
+
+qx_status qx_dn_repack(qx_call *c, qx_dn *l, qx_dn_weights *w, const dnnl_memory_desc_t *from, const void *data, const dnnl_memory_desc_t *to)
+{
+    void *packed = NULL;
+    QX_TRY(qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(to), &packed));
+    qx_status st = qx_dn_reorder(c, l, from, data, to, packed);
+    if (st != QX_OK) {
+        qx_free(c->ctx, packed);
+        return st;
+    }
+    qx_free(c->ctx, w->packed);
+    w->packed = packed;
+    w->md = *to;
+    drop_primitives(w);
+    return QX_OK;
+}
+
 qx_status qx_dn_typed_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims, dnnl_data_type_t type, const int64_t *strides)
 {
     dnnl_dims_t d, s;

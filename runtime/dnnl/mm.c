@@ -7,19 +7,12 @@
 #include "kernels/gemm.h"
 #include "runtime/dnnl/dn.h"
 
-struct qx_dnnl_mm {
-    int64_t k, n;
-    dnnl_memory_desc_t md; /* layout of `packed` */
-    void *packed;
-    qx_dn_prim cache[QX_DN_CACHE];
-    uint64_t clock;
-};
+struct qx_dnnl_mm { int64_t k, n; qx_dn_weights w; };
 
 void qx_dnnl_mm_free(qx_ctx *ctx, qx_dnnl_mm *s)
 {
     if (!s) return;
-    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&s->cache[i]);
-    qx_free(ctx, s->packed);
+    qx_dn_weights_drop(ctx, &s->w);
     qx_free(ctx, s);
 }
 
@@ -44,22 +37,6 @@ static qx_status mm_prim(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_gem
     return st;
 }
 
-static qx_status mm_repack(qx_call *c, qx_dn *l, qx_dnnl_mm *s, const dnnl_memory_desc_t *to)
-{
-    void *fresh = NULL;
-    QX_TRY(qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(to), &fresh));
-    qx_status st = qx_dn_reorder(c, l, &s->md, s->packed, to, fresh);
-    if (st != QX_OK) {
-        qx_free(c->ctx, fresh);
-        return st;
-    }
-    qx_free(c->ctx, s->packed);
-    s->packed = fresh;
-    s->md = *to;
-    for (int i = 0; i < QX_DN_CACHE; i++) qx_dn_prim_drop(&s->cache[i]);
-    return QX_OK;
-}
-
 enum { PIECE = 1 << 18, BLOCK = 64 }; /* elements of a weight that is read in pieces: they stay in the second cache; rows of a piece, as a multiple */
 
 /* Stored rows [first, first + count) of w into their place in the packed matrix. */
@@ -72,8 +49,8 @@ static qx_status pack_rows(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_m
     const float *data;
     QX_TRY(qx_matrix_rows(c, w, first, count, buf, &data));
     QX_TRY(qx_dn_strided_md(c, &from, 2, dims, (int64_t[]){w->row, w->col}));
-    QX_DN(c, dnnl_memory_desc_init_submemory(&to, &s->md, part, at));
-    return qx_dn_reorder(c, l, &from, data, &to, s->packed);
+    QX_DN(c, dnnl_memory_desc_init_submemory(&to, &s->w.md, part, at));
+    return qx_dn_reorder(c, l, &from, data, &to, s->w.packed);
 }
 
 static qx_status pack_all(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_matrix *w)
@@ -90,11 +67,11 @@ static qx_status pack_all(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_ma
 
 bool qx_dnnl_mm_panels(const qx_dnnl_mm *s, qx_panels *out)
 {
-    const dnnl_blocking_desc_t *b = &s->md.format_desc.blocking;
-    if (s->md.format_kind != dnnl_blocked || s->md.data_type != dnnl_f32 || s->md.offset0 != 0 || b->inner_nblks != 2) return false;
+    const dnnl_blocking_desc_t *b = &s->w.md.format_desc.blocking;
+    if (s->w.md.format_kind != dnnl_blocked || s->w.md.data_type != dnnl_f32 || s->w.md.offset0 != 0 || b->inner_nblks != 2) return false;
     const int64_t rows = b->inner_blks[0], width = b->inner_blks[1]; /* k in blocks of `rows`, n in blocks of `width`, these contiguous */
     if (b->inner_idxs[0] != 0 || b->inner_idxs[1] != 1 || width % QX_GEMM_NR != 0 || b->strides[0] != rows * width) return false;
-    *out = (qx_panels){s->packed, width, b->strides[1]};
+    *out = (qx_panels){s->w.packed, width, b->strides[1]};
     return true;
 }
 
@@ -122,8 +99,8 @@ qx_status qx_dnnl_mm_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_dnnl
     QX_TRY(QX_NEW(c->ctx, &s));
     s->k = w->k;
     s->n = w->n;
-    s->md = md;
-    qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&md), &s->packed);
+    s->w.md = md;
+    qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&md), &s->w.packed);
     if (st == QX_OK) st = pack(c, l, s, w);
     if (st != QX_OK) {
         qx_dnnl_mm_free(c->ctx, s);
@@ -138,16 +115,16 @@ static qx_status mm_find(qx_call *c, qx_dn *l, qx_dnnl_mm *s, const qx_gemm *g, 
 {
     int64_t key[10] = {g->m, g->act, g->bias != NULL, g->mul != NULL, g->add != NULL};
     bool found;
-    qx_dn_prim *p = qx_dn_prim_slot(s->cache, key, &s->clock, &found);
+    qx_dn_prim *p = qx_dn_prim_slot(s->w.cache, key, &s->w.clock, &found);
     if (!found) {
-        QX_TRY(mm_prim(c, l, s, g, &s->md, p));
+        QX_TRY(mm_prim(c, l, s, g, &s->w.md, p));
         if (!p->p) {
             qx_dn_prim fresh = {.p = NULL};
             QX_TRY(mm_prim(c, l, s, g, NULL, &fresh));
             if (!fresh.p) QX_CALL_FAIL(c, QX_E_FAIL, "oneDNN has no kernel for %lld x %lld x %lld", (long long)g->m, (long long)s->k, (long long)s->n);
-            qx_status st = mm_repack(c, l, s, &fresh.wei);
+            qx_status st = qx_dn_repack(c, l, &s->w, &s->w.md, s->w.packed, &fresh.wei);
             memcpy(fresh.key, key, sizeof key);
-            fresh.used = ++s->clock;
+            fresh.used = ++s->w.clock;
             *p = fresh;
             QX_TRY(st);
         }
@@ -163,7 +140,7 @@ qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
     const double flops = qx_dn_mm_flops(1, g->m, s->k, s->n);
     QX_TRY(qx_dn_get(c, flops, &l));
     QX_TRY(mm_find(c, l, s, g, &p));
-    qx_dn_data d = {.x = g->x, .w = s->packed, .y = g->y};
+    qx_dn_data d = {.x = g->x, .w = s->w.packed, .y = g->y};
     int post = g->act != QX_ACT_NONE;
     if (g->bias) d.more[d.n++] = (qx_dn_more){DNNL_ARG_BIAS, &p->bias, g->bias};
     if (g->mul) d.more[d.n++] = (qx_dn_more){DNNL_ARG_ATTR_MULTIPLE_POST_OP(post++) | DNNL_ARG_SRC_1, &p->dst, g->mul};

@@ -1,6 +1,7 @@
 /* test_conv_act.c - what follows a convolution as part of it: every activation behind every kind of convolution gives what the nodes give one by one, and the step is
  * gone; so does the mean of a picture. Bounds that are not constant, and results that something else reads, stay nodes of their own. Pictures that a mean of
- * themselves scales keep their layout, and one node takes pictures of any size, one pixel too. */
+ * themselves scales keep their layout, one node takes pictures of any size, one pixel too, and the number of threads changes no byte. */
+#include "base/ctx.h"
 #include "exec_run.h"
 #include "runtime/dnnl/door.h"
 #include "runtime/plan.h"
@@ -135,6 +136,45 @@ static void sizes(void **state)
     unload(&f);
 }
 
+/* 3x3 convolutions large enough for Winograd's algorithm: right, and the same bytes for any number of threads. */
+static void any_threads(void **state)
+{
+    static const int counts[] = {1, 2, 3, 7};
+    static const char *const shapes3[][4] = {{"2,40,23,18", "70,40,3,3", "pads=[1,0,1,1]", "2,70,23,17"}, {"1,64,40,40", "64,64,3,3", "pads=[1,1,1,1]", "1,64,40,40"}, {"1,33,30,31", "32,33,3,3", "group=1", "1,32,28,29"}};
+    char text[512];
+    (void)state;
+    for (size_t k = 0; k < sizeof shapes3 / sizeof *shapes3; k++) {
+        qx_tensor first = {.data = NULL}, out;
+        const char *const *s = shapes3[k];
+        snprintf(text, sizeof text, HEAD(18) "g (float[%s] x, float[%s] w) => (float[%s] y) { t = Conv<%s>(x, w) y = Relu(t) }", s[0], s[1], s[3], s[2]);
+        fixture f = load(text);
+        feeds in;
+        make_feeds(&f, &in);
+        for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+            f.ctx->threads = counts[i];
+            qx_exec *x = make_exec(&f, &(qx_exec_options){.no_fuse = false});
+            run(&f, x, &in, i ? &out : &first);
+            if (i) assert_memory_equal(out.data, first.data, out.bytes);
+            if (i) qx_tensor_free(f.ctx, &out);
+            qx_exec_free(x);
+        }
+        const float *px = in.t[0].data, *pw = in.t[1].data, *py = first.data;
+        const int64_t *xd = in.t[0].dims, *yd = first.dims, pad_y = k < 2, pad_x = k == 0 ? 0 : k == 1;
+        for (int64_t p = 0; p < first.numel; p += 97) {
+            const int64_t c = p % yd[3], r = p / yd[3] % yd[2], o = p / yd[3] / yd[2] % yd[1], n = p / yd[3] / yd[2] / yd[1];
+            double sum = 0;
+            for (int64_t i = 0; i < xd[1] * 9; i++) {
+                const int64_t yy = r + i % 9 / 3 - pad_y, xx = c + i % 3 - pad_x;
+                if (yy >= 0 && yy < xd[2] && xx >= 0 && xx < xd[3]) sum += (double)px[((n * xd[1] + i / 9) * xd[2] + yy) * xd[3] + xx] * (double)pw[o * xd[1] * 9 + i];
+            }
+            assert_true(fabs((double)py[p] - (sum > 0 ? sum : 0)) < 1e-4);
+        }
+        qx_tensor_free(f.ctx, &first);
+        free_feeds(&f, &in);
+        unload(&f);
+    }
+}
+
 static void apart(void **state)
 {
     (void)state;
@@ -144,6 +184,6 @@ static void apart(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(activations), cmocka_unit_test(chains), cmocka_unit_test(gates), cmocka_unit_test(sizes), cmocka_unit_test(apart)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(activations), cmocka_unit_test(chains), cmocka_unit_test(gates), cmocka_unit_test(sizes), cmocka_unit_test(any_threads), cmocka_unit_test(apart)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
