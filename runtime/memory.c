@@ -117,16 +117,6 @@ void qx_slot_clear(qx_exec *x, qx_slot *s)
     memset(s, 0, sizeof *s);
 }
 
-void qx_shape_plan_reset(qx_exec *x, qx_shape_plan *p)
-{
-    for (uint32_t i = 0; p->values && i < x->main->n_cache; i++) qx_slot_clear(x, &p->values[i]);
-    qx_dev_plan_free(x, p->dev);
-    qx_free(x->ctx, p->values);
-    qx_free(x->ctx, p->key);
-    qx_free(x->ctx, p->recs);
-    memset(p, 0, sizeof *p);
-}
-
 /* An empty bottom chunk is no place to point at: qx_scratch_get may free it for a larger one. */
 qx_scratch_mark qx_scratch_here(const qx_exec *x)
 {

@@ -158,7 +158,6 @@ qx_status qx_const_block(qx_exec *x, size_t bytes, qx_block **out);
 void qx_const_retire(qx_exec *x, qx_block *b);
 void qx_spare_drop(qx_exec *x);
 void qx_slot_clear(qx_exec *x, qx_slot *s);
-void qx_shape_plan_reset(qx_exec *x, qx_shape_plan *p);
 /* Offsets for recorded allocations (multiples of `align`): no two that live at once overlap. False when out of memory: no offsets then. */
 bool qx_records_pack(qx_ctx *ctx, qx_alloc_rec *recs, int64_t n, size_t align, size_t *total);
 qx_status qx_scratch_get(qx_exec *x, size_t bytes, void **out);
@@ -172,14 +171,29 @@ static inline bool qx_outputs_wanted(const qx_exec *x, const qx_graph *g) { retu
 /* Whether a body of n makes a watched value: then n runs, whoever needs its outputs. */
 bool qx_holds_watched(const qx_exec *x, const qx_node *n);
 
-/* exec.c: one run is qx_bind_feeds, qx_tell_interface, the steps, qx_end_run. */
+/* exec.c: one run is qx_bind_feeds, the plan of these shapes, qx_tell_interface, the steps, qx_give_output of each, qx_end_run. */
 qx_status qx_ensure_plan(qx_exec *x);
-qx_status qx_bind_feeds(qx_exec *x, const qx_feed *feeds, int n);
-qx_status qx_tell_interface(qx_exec *x, const qx_graph *g);  /* watches of inputs and initializers of the model or of a body that is about to run */
-qx_status qx_run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame);
-void qx_drop_state(qx_exec *x, qx_rstep *s);
 void qx_end_run(qx_exec *x);              /* empties every slot that does not outlive the run */
+
+/* bind.c: the caller's side. */
+qx_status qx_bind_feeds(qx_exec *x, const qx_feed *feeds, int n);
+/* The values of these names; NULL: the model's outputs, all n of them. */
+qx_status qx_find_outputs(qx_exec *x, const char *const *names, int n, const qx_value **vals);
+/* Values asked for that are not kept yet: they join the kept ones and the plan is made anew. */
+qx_status qx_keep_values(qx_exec *x, const qx_value *const *vals, int n);
+qx_status qx_give_output(qx_exec *x, const qx_value *v, qx_tensor *out); /* moved where nobody else holds it, else copied */
+
+/* shape_plan.c: the plan of the feeds' shapes becomes x->cur (a known one, or the oldest replaced), its memory is made ready, its kept values are put into their slots. */
+qx_status qx_shape_plan_pick(qx_exec *x);
+qx_status qx_shape_plan_start(qx_exec *x);
+void qx_shape_plan_restore(qx_exec *x);
+void qx_shape_plan_reset(qx_exec *x, qx_shape_plan *p);
+
+/* step.c: one node. */
+qx_status qx_run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame);
 qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame);
+qx_status qx_tell_interface(qx_exec *x, const qx_graph *g);  /* watches of inputs and initializers of the model or of a body that is about to run */
+void qx_drop_state(qx_exec *x, qx_rstep *s);
 /* Makes sure that a constant is in its slot; nothing for other values. */
 qx_status qx_const_load(qx_exec *x, const qx_value *v);
 qx_cpu_fn qx_cpu_function_call; /* a node that calls a local function of the model (runtime/call.c) */
