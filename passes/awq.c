@@ -40,8 +40,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     s->is = qx_arena_array(m->arena, (size_t)s->n + 1, sizeof *s->is);
     if (!s->is) return QX_E_NOMEM;
     for (int64_t i = 0; i < s->n; i++)
-        if (wants(&s->groups[i]))
-            QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = s->groups[i].x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = -1}));
+        if (wants(&s->groups[i])) QX_TRY(qx_group_want(&s->groups[i], stats, QX_STAT_RANGE | QX_STAT_CHANNELS | QX_STAT_ROWS));
     p->state = s;
     return QX_OK;
 }
@@ -240,7 +239,7 @@ static qx_status decide(qx_pass *p, qx_model *m, qx_stats *stats)
 
 /* ---- doing it ---- */
 
-static qx_status scale_group(qx_pass *p, const qx_group *g, const decision *d, qx_stats *stats)
+static qx_status scale_group(qx_pass *p, qx_group *g, const decision *d, qx_stats *stats)
 {
     qx_fold fold;
     qx_fold_find(p->pipe, g, &fold);
@@ -254,7 +253,7 @@ static qx_status scale_group(qx_pass *p, const qx_group *g, const decision *d, q
 /* E[x^2] per column, of the input as it is after smoothing, weighs the scale search of every weight of the group. */
 static qx_status weigh(qx_pass *p, const qx_group *g, qx_stats *stats)
 {
-    const qx_value_stats *st = qx_stats_get(stats, g->items[0]->lin->x);
+    const qx_value_stats *st = qx_stats_get(stats, g->x);
     if (!st || st->channels.n != g->k || !st->channels.importance) return QX_OK;
     float *importance = qx_arena_memdup(p->pipe->model->arena, st->channels.importance, (size_t)g->k * sizeof(float));
     if (!importance) return QX_E_NOMEM;

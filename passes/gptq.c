@@ -7,13 +7,13 @@
 static bool wants(const qx_pass *p, const qx_plan_item *it)
 {
     return it->pass && it->weight && it->weight->spec.codes && qx_dtype_bits(it->weight->spec.codes) <= qx_opt_int(p, "bits") && it->lin->group <= 1 &&
-           (it->lin->by_rows || it->lin->is_conv) && it->lin->k <= qx_opt_int(p, "columns");
+           it->lin->rows && it->lin->k <= qx_opt_int(p, "columns");
 }
 
 static qx_stat_request gram_of(const qx_pass *p, const qx_plan_item *it)
 {
     const bool conv = it->lin->is_conv;
-    return (qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")};
+    return (qx_stat_request){.value = it->lin->rows, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")};
 }
 
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)

@@ -91,8 +91,8 @@ static qx_status want_rows(const qx_mix *m, qx_stats *stats)
     const qx_plan *plan = m->pass->pipe->plan;
     for (int64_t i = 0; i < plan->linears.count; i++) {
         const qx_linear *l = plan->items[i].lin;
-        if (m->group[i] < 0 || !(l->by_rows || l->is_conv)) continue;
-        qx_stat_request r = {.value = l->x, .kinds = QX_STAT_RANGE | QX_STAT_ROWS | (l->is_conv ? 0 : QX_STAT_CHANNELS), .axis = l->is_conv ? 1 : -1, .window = l->is_conv ? &l->window : NULL, .rows = 128};
+        if (m->group[i] < 0 || !l->rows) continue;
+        qx_stat_request r = {.value = l->rows, .kinds = QX_STAT_RANGE | QX_STAT_ROWS | (l->is_conv ? 0 : QX_STAT_CHANNELS), .axis = l->is_conv ? 1 : -1, .window = l->is_conv ? &l->window : NULL, .rows = 128};
         QX_TRY(qx_stats_want(stats, &r));
     }
     return QX_OK;

@@ -266,7 +266,8 @@ static qx_status share_reached(qx_pipeline *p, qx_stats *stats)
         const qx_plan_item *other = items[i].weight ? of[items[i].weight - p->plan->weights] : NULL;
         if (!other || reached(stats, items[i].x_stat)) continue;
         st = qx_stats_alias(stats, other->x_stat, items[i].x_stat);
-        if (st == QX_OK && other->lin->x != other->x_stat && reached(stats, other->lin->x)) st = qx_stats_alias(stats, other->lin->x, items[i].lin->x);
+        const qx_value *rows = other->lin->rows;
+        if (st == QX_OK && rows && items[i].lin->rows && rows != other->x_stat && reached(stats, rows)) st = qx_stats_alias(stats, rows, items[i].lin->rows);
     }
     qx_free(p->ctx, of);
     return st;

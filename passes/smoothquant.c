@@ -24,11 +24,6 @@ typedef struct decision {
 
 typedef struct smooth_state { qx_group *groups; decision *is; int64_t n; } smooth_state;
 
-static qx_status ask(const qx_group *g, qx_stats *stats)
-{
-    return qx_stats_want(stats, &(qx_stat_request){.value = g->x, .kinds = QX_STAT_RANGE | QX_STAT_HISTOGRAM | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = -1});
-}
-
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     smooth_state *s = qx_arena_alloc(m->arena, sizeof *s);
@@ -37,7 +32,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     s->is = qx_arena_array(m->arena, (size_t)s->n + 1, sizeof *s->is);
     if (!s->is) return QX_E_NOMEM;
     for (int64_t i = 0; i < s->n; i++)
-        if (qx_group_quantized(&s->groups[i])) QX_TRY(ask(&s->groups[i], stats));
+        if (qx_group_quantized(&s->groups[i])) QX_TRY(qx_group_want(&s->groups[i], stats, QX_STAT_RANGE | QX_STAT_HISTOGRAM | QX_STAT_CHANNELS | QX_STAT_ROWS));
     p->state = s;
     return QX_OK;
 }
@@ -242,7 +237,7 @@ static qx_status note(qx_pass *p, const qx_group *g, const qx_fold *fold, const 
     return QX_OK;
 }
 
-static qx_status smooth_group(qx_pass *p, const qx_group *g, qx_stats *stats, const qx_smooth *c)
+static qx_status smooth_group(qx_pass *p, qx_group *g, qx_stats *stats, const qx_smooth *c)
 {
     qx_fold fold;
     qx_fold_find(p->pipe, g, &fold);

@@ -19,8 +19,9 @@ typedef struct qx_linear {
     int64_t n, k;            /* rows of W (output channels, of all experts), contraction (per group for grouped convolutions) */
     int channel_axis;        /* of the stored tensor: axis of n; -1: several (stacked experts [E,K,N]) */
     int contract_axis;       /* of the stored tensor: axis of k; 1 for Conv (input channels); -1: several */
-    bool by_rows;            /* k is the last axis of x: rows of x meet rows of W. Not for convolutions, embeddings, transA, a weight on the left */
-    bool plain;              /* by_rows, and n is the last axis of y: one matrix, no experts */
+    qx_value *rows;          /* whose rows (last axis k; of a convolution, windows) meet the rows of W: x, or in W x what a trailing 1 was put behind.
+                              * NULL: embeddings, transA, other products W X */
+    bool plain;              /* x are rows, and n is the last axis of y: one matrix, no experts */
     bool is_conv;
     bool embedding;          /* Gather: x holds indices, rows of W come out as they are */
     qx_conv_window window;   /* convolutions */

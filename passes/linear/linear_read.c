@@ -99,7 +99,24 @@ static void use_input(qx_linear *l, uint32_t weight)
     l->x = l->node->in[1 - weight];
 }
 
-static bool has_rows_of_x(const qx_linear *l) { return l->x_index == 0 && !qx_attr_int(l->node, "transA", 0); }
+/* What x is without the 1 that stands behind its channels: vectors as matrices of one column, so that W x is a product of matrices. */
+static qx_value *without_last(qx_value *x)
+{
+    const qx_node *n = x->def;
+    const qx_value *from = n && (n->op->id == QX_OP_Unsqueeze || n->op->id == QX_OP_Reshape) ? qx_node_in(n, 0) : NULL;
+    const qx_type *a = from ? &from->type : NULL, *b = &x->type;
+    if (!a || !a->has_shape || !b->has_shape || a->rank < 1 || b->rank != a->rank + 1 || b->dims[b->rank - 1].n != 1) return NULL;
+    const int64_t k = a->dims[a->rank - 1].n;
+    if (k == 1 || (n->op->id == QX_OP_Reshape && (k < 1 || k != b->dims[b->rank - 2].n))) return NULL;
+    return n->in[0]->graph == x->graph ? n->in[0] : NULL;
+}
+
+static qx_value *rows_of_x(const qx_linear *l)
+{
+    const bool turned = qx_attr_int(l->node, "transA", 0) != 0;
+    if (l->x_index == 0) return turned ? NULL : l->x;
+    return l->node->op->id == QX_OP_MatMul ? without_last(l->x) : NULL;
+}
 
 /* Which of the last two axes that the product sees is contracted. */
 static void read_side(qx_linear *l, const qx_const_view *c)
@@ -111,8 +128,8 @@ static void read_side(qx_linear *l, const qx_const_view *c)
     seen[k] = true;
     set_weight(l, c, seen);
     if (!l->w) return;
-    l->by_rows = has_rows_of_x(l);
-    l->plain = l->by_rows && (l->n == 1 || c->axes[n] == l->channel_axis);
+    l->rows = rows_of_x(l);
+    l->plain = l->rows == l->x && (l->n == 1 || c->axes[n] == l->channel_axis);
 }
 
 static bool read_matmul(qx_linear *l)
@@ -196,7 +213,7 @@ static bool read_einsum(qx_linear *l)
     set_weight(l, &c, seen);
     if (!l->w || l->k == 1) return l->w = NULL, false; /* an outer product */
     const char *x = e.term[1 - weight], last = *x ? x[strlen(x) - 1] : 0;
-    l->by_rows = l->contract_axis >= 0 && last && strchr(e.term[weight], last) && !strchr(e.term[2], last);
+    if (l->contract_axis >= 0 && last && strchr(e.term[weight], last) && !strchr(e.term[2], last)) l->rows = l->x;
     return true;
 }
 
@@ -255,6 +272,7 @@ static bool read_conv(qx_linear *l)
     set_weight(l, &c, seen);
     l->channel_axis = channel;
     l->contract_axis = 1 - channel;
+    l->rows = l->x;
     if (l->w) read_window(l, l->w);
     return true;
 }

@@ -82,11 +82,14 @@ qx_status qx_scheme_want_range(const qx_scheme *s, qx_stats *stats, qx_value *v)
     return qx_stats_want(stats, &r);
 }
 
+/* Whether the columns of W are channels of one axis. */
+static bool has_columns(const qx_linear *l) { return l->rows && !l->is_conv; }
+
 static qx_status want_input(qx_pass *p, const qx_scheme *s, qx_stats *stats, const qx_plan_item *it)
 {
     if (s->act && !it->weight_only) QX_TRY(qx_scheme_want_range(s, stats, it->x_stat));
-    if (!s->importance || !p->pipe->have_data || !it->lin->by_rows) return QX_OK;
-    qx_stat_request r = {.value = it->lin->x, .kinds = QX_STAT_CHANNELS, .axis = -1};
+    if (!s->importance || !p->pipe->have_data || !has_columns(it->lin)) return QX_OK;
+    qx_stat_request r = {.value = it->lin->rows, .kinds = QX_STAT_CHANNELS, .axis = -1};
     return qx_stats_want(stats, &r);
 }
 
@@ -318,7 +321,7 @@ static void scale_rows(const qx_pass *p, qx_plan_item *it)
 
 static void decide_weight(const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
 {
-    const qx_value_stats *vs = s->importance && stats && it->lin->by_rows ? qx_stats_get(stats, it->lin->x) : NULL;
+    const qx_value_stats *vs = s->importance && stats && has_columns(it->lin) ? qx_stats_get(stats, it->lin->rows) : NULL;
     if (vs && vs->channels.n == it->lin->k && !it->weight->spec.importance) it->weight->spec.importance = vs->channels.importance;
 }
 

@@ -6,87 +6,9 @@
 
 #include "onnx/edit.h"
 
-/* ---- Groups ---- */
-
 static bool usable(const qx_plan_item *it)
 {
-    return it->weight && it->lin->by_rows;
-}
-
-static bool in_group(const qx_group *g, const qx_node *n, uint32_t index)
-{
-    for (int64_t i = 0; i < g->n; i++)
-        if (g->items[i]->lin->node == n && g->items[i]->lin->x_index == index) return true;
-    return false;
-}
-
-/* Shape and Size see no values: a factor means nothing to them. */
-static bool reads_values(const qx_use *u) { return !(u->node->op->traits & QX_T_SHAPE_ONLY); }
-
-static bool only_group_reads(const qx_group *g)
-{
-    if (g->x->is_output) return false;
-    for (const qx_use *u = g->x->uses; u; u = u->next)
-        if (reads_values(u) && !in_group(g, u->node, u->index)) return false;
-    return true;
-}
-
-/* Every reader of v, through operators that only rearrange or cast, is a linear of the group that uses it as its weight. */
-static bool read_by_group(const qx_group *g, const qx_value *v, int depth)
-{
-    if (v->is_output || depth > 8) return false;
-    for (const qx_use *u = v->uses; u; u = u->next) {
-        bool ours = false;
-        for (int64_t i = 0; i < g->n; i++) ours = ours || (g->items[i]->lin->node == u->node && g->items[i]->lin->w_index == u->index);
-        if (ours) continue;
-        const bool chain = u->index == 0 && u->node->n_out == 1 && (u->node->op->id == QX_OP_Transpose || u->node->op->id == QX_OP_Cast || u->node->op->id == QX_OP_Identity || u->node->op->id == QX_OP_Reshape);
-        if (!chain || !read_by_group(g, u->node->out[0], depth + 1)) return false;
-    }
-    return true;
-}
-
-/* A weight that something else reads too (another group, an embedding) cannot take this group's factor. */
-static bool weights_are_own(const qx_group *g)
-{
-    for (int64_t i = 0; i < g->n; i++)
-        if (!read_by_group(g, g->items[i]->weight->value, 0)) return false;
-    return true;
-}
-
-static qx_status add_group(struct qx_pipeline *pipe, qx_plan_item *first, qx_group *g)
-{
-    qx_plan *plan = pipe->plan;
-    g->items = qx_arena_array(pipe->model->arena, (size_t)plan->linears.count, sizeof *g->items);
-    if (!g->items) return QX_E_NOMEM;
-    g->x = first->lin->x;
-    g->k = first->lin->k;
-    for (int64_t i = first->lin->index; i < plan->linears.count; i++) {
-        qx_plan_item *it = &plan->items[i];
-        if (it->lin->group_id == first->lin->group_id && it->lin->x == g->x && usable(it) && it->lin->k == g->k) g->items[g->n++] = it;
-    }
-    g->all_consumers = only_group_reads(g);
-    return QX_OK;
-}
-
-qx_status qx_groups_find(struct qx_pipeline *pipe, qx_group **out, int64_t *n)
-{
-    qx_plan *plan = pipe->plan;
-    const size_t count = (size_t)(plan->linears.n_groups > plan->linears.count ? plan->linears.n_groups : plan->linears.count) + 1;
-    qx_group *groups = qx_arena_array(pipe->model->arena, count, sizeof *groups);
-    uint8_t *seen = qx_arena_alloc(pipe->model->arena, count);
-    if (!groups || !seen) return QX_E_NOMEM;
-    *n = 0;
-    for (int64_t i = 0; i < plan->linears.count; i++) {
-        qx_plan_item *it = &plan->items[i];
-        const int64_t id = it->lin->group_id;
-        if (!usable(it) || id < 0 || (size_t)id >= count || seen[id]) continue;
-        seen[id] = 1;
-        QX_TRY(add_group(pipe, it, &groups[*n]));
-        if (weights_are_own(&groups[*n])) (*n)++;
-        else memset(&groups[*n], 0, sizeof *groups);
-    }
-    *out = groups;
-    return QX_OK;
+    return it->weight && it->lin->rows && !it->lin->is_conv;
 }
 
 /* ---- Looking upstream ---- */
@@ -94,13 +16,8 @@ qx_status qx_groups_find(struct qx_pipeline *pipe, qx_group **out, int64_t *n)
 static bool single_use(const qx_value *v)
 {
     int64_t n = 0;
-    for (const qx_use *u = v->uses; u; u = u->next) n += reads_values(u);
+    for (const qx_use *u = v->uses; u; u = u->next) n += qx_use_reads_values(u);
     return n == 1 && !v->is_output;
-}
-
-static int64_t last_dim(const qx_value *v)
-{
-    return v && v->type.has_shape && v->type.rank > 0 ? v->type.dims[v->type.rank - 1].n : -1;
 }
 
 /* A constant whose elements line up with the last axis of k channels. */
@@ -110,18 +27,10 @@ static bool is_vector(const qx_value *v, int64_t k)
     return w && w->numel == k && w->rank >= 1 && w->dims[w->rank - 1] == k && qx_dtype_is_float(w->dtype) && qx_dtype_bits(w->dtype) >= 16;
 }
 
-static bool passes_factor(const qx_node *n)
-{
-    switch (n->op->id) {
-    case QX_OP_Cast: case QX_OP_Identity: case QX_OP_Reshape: case QX_OP_Squeeze: case QX_OP_Unsqueeze: case QX_OP_Flatten: return true;
-    default: return false;
-    }
-}
-
-/* Up through Cast, Identity and reshapes that keep the last axis of k channels. */
+/* Up through what only moves rows of k channels, as long as nothing else reads them. */
 static qx_value *up_same_last(qx_value *v, int64_t k)
 {
-    while (v->def && passes_factor(v->def) && single_use(v) && qx_node_in(v->def, 0) && last_dim(v->def->in[0]) == k && last_dim(v) == k) v = v->def->in[0];
+    for (qx_value *from; (from = qx_row_source(v, k)) && single_use(from);) v = from;
     return v;
 }
 
@@ -179,26 +88,43 @@ static bool fold_mul_add(qx_value *v, int64_t k, qx_fold *f)
 
 /* ---- (b) rows of the linear before ---- */
 
-/* The linear that makes v (its bias Add included, whose vector is noted), n rows wide; NULL: none, or others read it. */
-static qx_plan_item *producer_of(struct qx_pipeline *pipe, qx_value *v, qx_fold *f)
+/* Whether rows of the weight are channels of the result: of one matrix, or of each of several that are as large (experts). */
+static bool has_row_channels(const qx_linear *l)
+{
+    return l->plain || (l->node->op->id == QX_OP_MatMul && (l->channel_axis < 0 || l->rows != l->x));
+}
+
+/* What makes v; behind W x its channels lie before a trailing 1. */
+static qx_node *maker_of(const qx_value *v)
 {
     qx_node *n = v->def;
-    if (!n || !single_use(v)) return NULL;
-    if (n->op->id == QX_OP_Add) {
-        for (uint32_t i = 0; i < 2; i++) {
-            qx_value *other = qx_node_in(n, 1 - i);
-            if (!other || !other->def || !single_use(other)) continue;
-            qx_plan_item *it = qx_plan_item_of(pipe->plan, other->def);
-            if (!it || !usable(it) || !it->lin->plain || !is_vector(n->in[i], it->lin->n)) continue;
-            add_param(f, n, i);
-            n = other->def;
-            break;
-        }
+    const bool column = (n->op->id == QX_OP_Squeeze || n->op->id == QX_OP_Reshape) && qx_last_dim(n->in[0]) == 1 && single_use(n->in[0]);
+    return column && n->in[0]->def ? n->in[0]->def : n;
+}
+
+/* Below the Add of a bias, whose vector is noted; other nodes as they are. */
+static qx_node *below_bias(struct qx_pipeline *pipe, qx_node *n, qx_fold *f)
+{
+    for (uint32_t i = 0; n->op->id == QX_OP_Add && i < 2; i++) {
+        qx_value *other = qx_node_in(n, 1 - i);
+        const qx_plan_item *it = other && other->def && single_use(other) ? qx_plan_item_of(pipe->plan, other->def) : NULL;
+        if (!it || !usable(it) || !it->lin->plain || !is_vector(n->in[i], it->lin->n)) continue;
+        add_param(f, n, i);
+        return other->def;
     }
+    return n;
+}
+
+/* The linear that makes v, its bias noted; NULL: none, or others read what lies between. */
+static qx_plan_item *producer_of(struct qx_pipeline *pipe, qx_value *v, qx_fold *f)
+{
+    if (!v->def) return NULL;
+    qx_node *n = below_bias(pipe, maker_of(v), f);
     qx_plan_item *it = qx_plan_item_of(pipe->plan, n);
-    if (!it || !usable(it) || !it->lin->plain) return NULL;
-    const qx_group alone = {.items = &it, .n = 1, .x = it->lin->x, .k = it->lin->k};
-    if (!weights_are_own(&alone)) return NULL;
+    if (!it || !usable(it) || !has_row_channels(it->lin)) return NULL;
+    const qx_group alone = qx_group_alone(&it);
+    f->each = it->lin->plain ? it->lin->n : qx_last_dim(v);
+    if (!qx_group_owns_weights(&alone) || f->each < 1 || it->lin->n % f->each) return NULL;
     if (n->op->id == QX_OP_Gemm && qx_node_in(n, 2)) {
         if (!is_vector(n->in[2], it->lin->n)) return NULL;
         add_param(f, n, 2);
@@ -207,27 +133,63 @@ static qx_plan_item *producer_of(struct qx_pipeline *pipe, qx_value *v, qx_fold 
 }
 
 /* A piece of a packed projection: Split on the last axis into equal parts. Moves *v to the packed value and adds the offset. */
-static void through_split(qx_value **v, int64_t k, int64_t *first)
+static bool through_split(qx_value **v, int64_t k, int64_t *first)
 {
     qx_node *n = (*v)->def;
-    if (!n || n->op->id != QX_OP_Split || !single_use(*v) || !n->in[0]) return;
+    if (!n || n->op->id != QX_OP_Split || !single_use(*v) || !n->in[0]) return false;
     const qx_value *x = n->in[0];
     const int64_t axis = qx_attr_int(n, "axis", 0);
-    if (!x->type.has_shape || (axis != -1 && axis != x->type.rank - 1) || last_dim(x) != k * (int64_t)n->n_out) return;
+    if (!x->type.has_shape || (axis != -1 && axis != x->type.rank - 1) || qx_last_dim(x) != k * (int64_t)n->n_out) return false;
     *first = k * (*v)->def_index;
     *v = n->in[0];
+    return single_use(*v);
 }
 
-/* Sibling pieces of a Split read other rows, so the packed linear may have other readers only through the Split itself. */
+static bool is_int(qx_ctx *ctx, const qx_value *v, int64_t wanted)
+{
+    const qx_weight *w = v ? qx_value_const(v) : NULL;
+    int64_t got;
+    return w && w->dtype == QX_DT_INT64 && w->numel == 1 && qx_weight_read(ctx, w, &got) == QX_OK && got == wanted;
+}
+
+/* One of two Slices that share x between them, each k of its 2 k channels: chunk(2) of a size that the exporter computed. The first begins at 0, the second where
+ * the first ends. */
+static bool is_half(qx_ctx *ctx, const qx_use *u, int64_t k)
+{
+    const qx_node *n = u->node;
+    return n->op->id == QX_OP_Slice && u->index == 0 && n->n_in >= 3 && qx_last_dim(n->out[0]) == k && qx_last_dim(n->in[0]) == 2 * k && (!qx_node_in(n, 4) || is_int(ctx, n->in[4], 1));
+}
+
+static bool through_halves(qx_ctx *ctx, qx_value **v, int64_t k, int64_t *first)
+{
+    const qx_node *n = (*v)->def, *half[2];
+    int count = 0;
+    if (!n || n->op->id != QX_OP_Slice || !single_use(*v) || !n->in[0] || n->in[0]->is_output) return false;
+    for (const qx_use *u = n->in[0]->uses; u; u = u->next) {
+        if (!qx_use_reads_values(u)) continue;
+        if (count == 2 || !is_half(ctx, u, k)) return false;
+        half[count++] = u->node;
+    }
+    for (int i = 0; i < 2 && count == 2; i++) {
+        if (!is_int(ctx, half[i]->in[1], 0) || half[i]->in[2] != half[1 - i]->in[1]) continue;
+        *first = n == half[i] ? 0 : k;
+        *v = n->in[0];
+        return true;
+    }
+    return false;
+}
+
+/* Sibling pieces of a Split read other rows, so the packed linear may have other readers only through them. */
 static bool fold_rows_from(struct qx_pipeline *pipe, qx_value *v, int64_t k, qx_fold *f)
 {
     int64_t first = 0;
     v = up_same_last(v, k);
-    qx_value *packed = v;
-    through_split(&packed, k, &first);
+    const bool packed = through_split(&v, k, &first) || through_halves(pipe->ctx, &v, k, &first);
+    if (!packed && !single_use(v)) return false;
+    if (packed) v = up_same_last(v, qx_last_dim(v));
     f->n_params = 0;
-    qx_plan_item *it = producer_of(pipe, packed, f);
-    if (!it || it->lin->n < first + k || (packed == v && it->lin->n != k)) return false;
+    qx_plan_item *it = producer_of(pipe, v, f);
+    if (!it || f->each < first + k || (!packed && f->each != k)) return false;
     f->producer = it;
     f->first = first;
     return true;
@@ -246,7 +208,7 @@ static bool fold_product(struct qx_pipeline *pipe, qx_value *v, int64_t k, qx_fo
     if (v->def->op->id != QX_OP_Mul) return false;
     for (uint32_t i = 2; i-- > 0;) {
         qx_value *side = qx_node_in(v->def, i);
-        if (side && last_dim(side) == k && single_use(side) && fold_rows_from(pipe, side, k, f)) return true;
+        if (side && qx_last_dim(side) == k && single_use(side) && fold_rows_from(pipe, side, k, f)) return true;
     }
     return false;
 }
@@ -276,13 +238,13 @@ static bool fold_attention(struct qx_pipeline *pipe, qx_value *x, int64_t k, qx_
     qx_value *y = up_heads(x);
     if (!y || !y->def || y->def->op->id != QX_OP_MatMul || !single_use(y)) return false;
     qx_value *pv = qx_node_in(y->def, 1);
-    const int64_t head = last_dim(pv);
-    if (!pv || !single_use(pv) || head <= 0 || last_dim(y) != head || k % head) return false;
+    const int64_t head = qx_last_dim(pv);
+    if (!pv || !single_use(pv) || head <= 0 || qx_last_dim(y) != head || k % head) return false;
     qx_value *v = up_heads(pv);
-    if (!v) return false;
+    if (!v || !single_use(v)) return false;
     f->n_params = 0;
     qx_plan_item *it = producer_of(pipe, v, f);
-    if (!it || it->lin->n % head || k % it->lin->n) return false;
+    if (!it || !it->lin->plain || it->lin->n % head || k % it->lin->n) return false;
     f->producer = it;
     f->head = head;
     f->repeat = k / it->lin->n;
@@ -293,7 +255,7 @@ void qx_fold_find(struct qx_pipeline *pipe, const qx_group *g, qx_fold *out)
 {
     *out = (qx_fold){.kind = QX_FOLD_MUL, .repeat = 1};
     if (!g->all_consumers || !g->x->def) return;
-    qx_value *v = g->n == 1 || single_use(g->x) ? up_same_last(g->x, g->k) : g->x;
+    qx_value *v = up_same_last(g->x, g->k);
     if (!v->def) return;
     if (fold_norm_op(v, g->k, out) || fold_mul_add(v, g->k, out)) {
         out->kind = QX_FOLD_NORM;
@@ -313,7 +275,7 @@ const char *qx_fold_text(const qx_fold *f)
 
 /* ---- Applying ---- */
 
-/* Row of the producer that channel c of x reads. Query head h reads key/value head h / repeat. */
+/* Row of the producer (of its first matrix) that channel c of x reads. Query head h reads key/value head h / repeat. */
 static int64_t row_of(const qx_fold *f, int64_t c)
 {
     if (f->repeat <= 1 || !f->head) return f->first + c;
@@ -362,21 +324,38 @@ static qx_status apply_rows(struct qx_pipeline *pipe, const qx_fold *f, const fl
     float *rows = qx_arena_array(m->arena, (size_t)n, sizeof *rows);
     if (!rows) return QX_E_NOMEM;
     for (int64_t r = 0; r < n; r++) rows[r] = 1;
-    for (int64_t c = 0; c < k; c++) rows[row_of(f, c)] = inv[c];
+    for (int64_t e = 0; e < n; e += f->each)
+        for (int64_t c = 0; c < k; c++) rows[e + row_of(f, c)] = inv[c];
     for (int i = 0; i < f->n_params; i++) QX_TRY(scale_vector(m, &f->params[i], rows));
     f->producer->rescaled = true;
     return qx_plan_step(pipe, f->producer->weight, &qx_step_scale_rows, rows);
 }
 
+/* The first node, in graph order, that reads x for the group. */
 static qx_node *first_reader(const qx_group *g)
 {
     for (qx_node *n = g->items[0]->lin->node->graph->first; n; n = n->next)
-        for (int64_t i = 0; i < g->n; i++)
-            if (g->items[i]->lin->node == n) return n;
+        for (const qx_use *u = g->x->uses; u; u = u->next)
+            if (u->node == n && qx_group_has_use(g, u)) return n;
     return NULL;
 }
 
-static qx_status apply_mul(struct qx_pipeline *pipe, const qx_group *g, const float *inv, qx_stats *stats)
+/* What the group reads of x, it reads of y. */
+static qx_status reroute(struct qx_pipeline *pipe, const qx_group *g, const qx_node *mul, qx_value *y)
+{
+    for (const qx_use *u = g->x->uses, *next; u; u = next) {
+        next = u->next;
+        if (u->node != mul && qx_group_has_use(g, u)) QX_TRY(qx_node_set_in(u->node, u->index, y));
+    }
+    for (int64_t i = 0; i < g->n; i++) {
+        qx_linear *lin = &pipe->plan->linears.items[g->items[i]->lin->index];
+        if (lin->x == g->x) lin->x = y;
+        if (lin->rows == g->x) lin->rows = y;
+    }
+    return QX_OK;
+}
+
+static qx_status apply_mul(struct qx_pipeline *pipe, qx_group *g, const float *inv, qx_stats *stats)
 {
     qx_model *m = pipe->model;
     const qx_dtype dtype = g->x->type.dtype;
@@ -393,16 +372,26 @@ static qx_status apply_mul(struct qx_pipeline *pipe, const qx_group *g, const fl
     QX_TRY(qx_node_add(before->graph, &(qx_node_spec){.op_type = "Mul", .domain = "", .name = out_name, .in = (qx_value *[]){g->x, factor}, .n_in = 2, .out_names = &out_name, .n_out = 1}, before, &mul));
     QX_TRY(qx_value_set_type(mul->out[0], &g->x->type));
     QX_TRY(qx_stats_alias(stats, g->x, mul->out[0]));
+    QX_TRY(reroute(pipe, g, mul, mul->out[0]));
+    g->x = mul->out[0];
+    return QX_OK;
+}
+
+/* Statistics follow the values: of x, and of what operators read further down. */
+static qx_status scale_stats(const qx_group *g, const float *inv, qx_stats *stats)
+{
+    QX_TRY(qx_stats_scale_channels(stats, g->x, inv, g->k));
     for (int64_t i = 0; i < g->n; i++) {
-        qx_linear *lin = &pipe->plan->linears.items[g->items[i]->lin->index];
-        QX_TRY(qx_node_set_in(lin->node, lin->x_index, mul->out[0]));
-        lin->x = mul->out[0];
-        g->items[i]->x_stat = mul->out[0];
+        const qx_value *rows = g->items[i]->lin->rows;
+        bool done = rows == g->x;
+        for (int64_t j = 0; j < i; j++) done = done || g->items[j]->lin->rows == rows;
+        if (!done && qx_stats_get(stats, rows)) QX_TRY(qx_stats_scale_channels(stats, rows, inv, g->k));
+        g->items[i]->x_stat = g->x;
     }
     return QX_OK;
 }
 
-qx_status qx_fold_apply(qx_pass *p, const qx_group *g, const qx_fold *f, const float *s, qx_stats *stats)
+qx_status qx_fold_apply(qx_pass *p, qx_group *g, const qx_fold *f, const float *s, qx_stats *stats)
 {
     struct qx_pipeline *pipe = p->pipe;
     qx_model *m = pipe->model;
@@ -417,6 +406,5 @@ qx_status qx_fold_apply(qx_pass *p, const qx_group *g, const qx_fold *f, const f
     if (f->kind == QX_FOLD_NORM) QX_TRY(apply_norm(m, f, inv));
     if (f->kind == QX_FOLD_ROWS) QX_TRY(apply_rows(pipe, f, inv, g->k));
     if (f->kind == QX_FOLD_MUL) QX_TRY(apply_mul(pipe, g, inv, stats));
-    for (int64_t i = 0; i < g->n; i++) g->items[i]->x_stat = g->items[i]->lin->x;
-    return qx_stats_scale_channels(stats, g->items[0]->lin->x, inv, g->k);
+    return scale_stats(g, inv, stats);
 }

@@ -6,7 +6,7 @@
 #ifndef QX_PASSES_FOLD_H
 #define QX_PASSES_FOLD_H
 
-#include "passes/place/plan.h"
+#include "passes/search/group.h"
 
 typedef enum qx_fold_kind { QX_FOLD_NORM, QX_FOLD_ROWS, QX_FOLD_MUL } qx_fold_kind;
 typedef struct qx_fold_param { qx_node *node; uint32_t index; } qx_fold_param; /* a constant vector [k] (or [n] of the producer) at node->in[index] */
@@ -16,24 +16,15 @@ typedef struct qx_fold {
     qx_fold_param params[4]; int n_params; /* vectors that take the factor: gamma, beta; bias of the producer */
     qx_plan_item *producer;                /* ROWS: its weight rows take the factor */
     int64_t first;                         /* ROWS: channel 0 of the input is this row of the producer (packed projections) */
+    int64_t each;                          /* ROWS: rows of one matrix of the producer (experts: every one takes the factor) */
     int64_t head, repeat;                  /* ROWS through attention: channels per head, query heads per key/value head (1: none) */
 } qx_fold;
 
-/* A set of linears that share their input. */
-typedef struct qx_group {
-    qx_plan_item **items; int64_t n; /* in graph order */
-    qx_value *x;
-    int64_t k;
-    bool all_consumers;              /* nothing else reads x */
-} qx_group;
-
-/* Groups of the plan that have constant matrix weights (no convolutions); in the model's arena. */
-qx_status qx_groups_find(struct qx_pipeline *pipe, qx_group **out, int64_t *n);
 void qx_fold_find(struct qx_pipeline *pipe, const qx_group *g, qx_fold *out);
 /* Makes s[k] something the fold can do: equal over repeated heads (geometric mean). */
 void qx_fold_constrain(const qx_fold *f, int64_t k, float *s);
-/* x becomes x / s: edits the producer side, puts scale_cols(s) behind every weight of the group, and rescales the statistics of x. s is copied. */
-qx_status qx_fold_apply(qx_pass *p, const qx_group *g, const qx_fold *f, const float *s, qx_stats *stats);
+/* x becomes x / s: edits the producer side, puts scale_cols(s) behind every weight of the group, and rescales the statistics of x. s is copied; behind a Mul, g->x is its result. */
+qx_status qx_fold_apply(qx_pass *p, qx_group *g, const qx_fold *f, const float *s, qx_stats *stats);
 const char *qx_fold_text(const qx_fold *f); /* "norm", "previous linear", "mul" */
 
 #endif

@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/map.h"
 #include "onnx/weight/weight.h"
+#include "passes/search/fold.h"
 
 /* ---- the list of formats -------------------------------------------------------------------------------------------------- */
 
@@ -119,6 +120,60 @@ static void join_shared(qx_mix *m, const qx_plan *plan)
             if (m->group[j] >= 0 && m->group[j] != m->group[i] && plan->items[j].weight == plan->items[i].weight) relabel(m, plan->linears.count, m->group[j], m->group[i]);
 }
 
+/* Whether l reads tokens that were picked from x: an expert, written by itself. */
+static bool reads_picked(const qx_linear *l, const qx_value *x)
+{
+    for (const qx_value *v = l->rows; v && v != x; v = qx_row_source(v, l->k))
+        if (v->def && (v->def->op->id == QX_OP_Gather || v->def->op->id == QX_OP_GatherND)) return true;
+    return false;
+}
+
+/* The first reader of picked tokens among the items of a group; -1: there are no experts. */
+static int64_t first_expert(const qx_mix *m, const qx_group *g)
+{
+    for (int64_t i = 0; i < g->n; i++)
+        if (m->group[g->items[i]->lin->index] >= 0 && reads_picked(g->items[i]->lin, g->x)) return g->items[i]->lin->index;
+    return -1;
+}
+
+/* expert[i]: 1 + the first expert of its layer; 0: i is none. */
+static void join_readers(qx_mix *m, const qx_group *g, int64_t count, int64_t *expert)
+{
+    const int64_t first = first_expert(m, g);
+    for (int64_t j = 0; first >= 0 && j < g->n; j++) {
+        const qx_linear *l = g->items[j]->lin;
+        if (m->group[l->index] < 0 || !reads_picked(l, g->x)) continue;
+        expert[l->index] = first + 1;
+        relabel(m, count, m->group[l->index], m->group[first]);
+    }
+}
+
+/* The readers of what an expert makes, of all experts of its layer. behind[e]: 1 + the first of them. */
+static void join_behind(qx_mix *m, const qx_group *g, int64_t count, const int64_t *expert, int64_t *behind)
+{
+    qx_fold f;
+    const int64_t at = g->items[0]->lin->index;
+    qx_fold_find(m->pass->pipe, g, &f);
+    const int64_t e = m->group[at] >= 0 && f.kind == QX_FOLD_ROWS ? expert[f.producer->lin->index] : 0;
+    if (!e) return;
+    if (behind[e]) relabel(m, count, m->group[at], m->group[behind[e] - 1]);
+    else behind[e] = at + 1;
+}
+
+/* Experts of a layer that no name tells: those that read tokens picked from one tensor, and what comes behind them. */
+static qx_status join_experts(qx_mix *m)
+{
+    struct qx_pipeline *pipe = m->pass->pipe;
+    const int64_t count = pipe->plan->linears.count;
+    int64_t n, *expert = qx_arena_array(pipe->model->arena, (size_t)count + 1, sizeof *expert), *behind = qx_arena_array(pipe->model->arena, (size_t)count + 1, sizeof *behind);
+    qx_group *groups;
+    if (!expert || !behind) return QX_E_NOMEM;
+    QX_TRY(qx_groups_find(pipe, &groups, &n));
+    for (int64_t i = 0; i < n; i++) join_readers(m, &groups[i], count, expert);
+    for (int64_t i = 0; i < n; i++) join_behind(m, &groups[i], count, expert, behind);
+    return QX_OK;
+}
+
 /* Numbers without gaps, in order of first appearance. */
 static void number_groups(qx_mix *m, int64_t count, int64_t *scratch)
 {
@@ -150,6 +205,7 @@ static qx_status find_groups(qx_mix *m)
     qx_map_free(first);
     if (st != QX_OK) return st;
     join_shared(m, plan);
+    QX_TRY(join_experts(m));
     number_groups(m, plan->linears.count, scratch);
     return QX_OK;
 }

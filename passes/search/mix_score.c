@@ -24,8 +24,8 @@ static qx_status made_up_rows(qx_ctx *ctx, int64_t k, qx_value_stats *st, float 
 
 static const qx_value_stats *observed(const qx_stats *stats, const qx_linear *l)
 {
-    if (!stats || l->group > 1 || !(l->by_rows || l->is_conv)) return NULL;
-    const qx_value_stats *st = qx_stats_get_rows(stats, l->x, l->is_conv ? &l->window : NULL);
+    if (!stats || l->group > 1 || !l->rows) return NULL;
+    const qx_value_stats *st = qx_stats_get_rows(stats, l->rows, l->is_conv ? &l->window : NULL);
     return st && st->n_rows > 0 && st->row_len == l->k ? st : NULL;
 }
 
@@ -76,7 +76,7 @@ static qx_status score_item(const qx_mix *m, int64_t i, const qx_stats *stats)
 {
     qx_ctx *ctx = m->pass->ctx;
     qx_plan_item *it = &m->pass->pipe->plan->items[i];
-    const qx_group alone = {.items = &it, .n = 1, .x = it->lin->x, .k = it->lin->k};
+    const qx_group alone = qx_group_alone(&it);
     const qx_value_stats *st = observed(stats, it->lin);
     qx_value_stats own;
     scorer s = {.m = m, .item = i, .seen = st != NULL};

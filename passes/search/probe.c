@@ -121,7 +121,7 @@ static int64_t strip_of(const product *d)
 /* The largest |W s|. */
 static qx_status tensor_amax(qx_ctx *ctx, qx_plan_item *it, int64_t k, const float *smooth, float *out)
 {
-    const qx_group one = {.items = &it, .n = 1, .x = it->lin->x, .k = k};
+    const qx_group one = qx_group_alone(&it);
     float *col;
     *out = 0;
     QX_TRY(qx_alloc_array(ctx, (size_t)k, sizeof *col, (void **)&col));
