@@ -2,11 +2,12 @@
  * running the model): E[Wq xq] - E[W x] is subtracted from the bias. Rounding errors of a channel do not cancel when its inputs are far from zero mean, as they are
  * behind a Relu; the shift would travel through the network.
  *
- * Both means are taken over the rows that calibration keeps, which are all different (a convolution's are pixels). It comes last (finish), when the codes of
+ * Both means are taken over the rows that calibration keeps, which are all different (a convolution's are pixels), and only as far as these rows make them sure. It comes last (finish), when the codes of
  * the weight are decided: gptq, clipping and smoothing are all in them. */
 #include <math.h>
 #include <string.h>
 
+#include "kernels/dot.h"
 #include "kernels/quant.h"
 #include "onnx/weight/weight.h"
 #include "passes/linear/bias.h"
@@ -38,63 +39,98 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     return QX_OK;
 }
 
-/* The channel of x that column j of row r of W meets. */
-static int64_t channel_of(const qx_linear *l, int64_t r, int64_t j)
-{
-    if (!l->is_conv) return j;
-    const int64_t in = l->w->dims[1], spatial = l->k / in;
-    return r / (l->n / l->group) * in + j / spatial;
-}
-
-/* mean[channels] of x over the sampled rows. They are all different: padding and white paper count once, since what they cost elsewhere (7 dB of a tagger
- * whose words are padded to 64 letters) is more than they matter. Without rows the mean of everything. */
-static bool input_mean(const qx_value_stats *st, const qx_value_stats *rows, int64_t channels, float *mean)
-{
-    const bool sampled = rows && rows->n_rows > 0 && rows->row_len == channels;
-    for (int64_t j = 0; j < channels; j++) mean[j] = sampled ? 0 : st->channels.mean[j];
-    for (int64_t r = 0; sampled && r < rows->n_rows; r++)
-        for (int64_t j = 0; j < channels; j++) mean[j] += rows->rows[r * channels + j] / (float)rows->n_rows;
-    return sampled;
-}
-
-/* shift[channels]: mean of Q(x) - x over the same rows; zeros where x stays float. */
-static void input_shift(const qx_plan_item *it, const qx_value_stats *rows, int64_t channels, float *row, float *shift)
-{
-    if (!it->act || !(it->act_scale > 0)) return;
-    const qx_quant q = {.grid = {1, channels, 1, channels}, .format = {.codes = it->act}, .scale = &it->act_scale, .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL};
-    for (int64_t r = 0; r < rows->n_rows; r++) {
-        memcpy(row, rows->rows + r * channels, (size_t)channels * sizeof *row);
-        (void)qx_fake_quantize(&q, row);
-        for (int64_t j = 0; j < channels; j++) shift[j] += (row[j] - rows->rows[r * channels + j]) / (float)rows->n_rows;
-    }
-}
-
 typedef struct corrector {
     qx_pass *p;
     const qx_plan_item *it;
-    const float *mean, *shift; /* [channels] of x, and of its rounding */
-    int64_t tile;              /* rows of W at a time */
-    float *w, *wq;             /* [tile][k] */
-    float *add;                /* [n] to the bias */
+    int64_t rows, channels;      /* of x */
+    float *x;                    /* [channels][rows] */
+    float *shift;                /* the same: what rounding does to x; NULL: it stays float */
+    int64_t tile;                /* rows of W at a time */
+    float *w, *wq;               /* [tile][k] */
+    float *error, *more;         /* [rows]: of one result, by its weights and by its inputs */
+    float *add;                  /* [n] to the bias */
 } corrector;
 
-/* add[n] = E[W x] - E[Wq xq] of some rows of W. */
-static qx_status correct_tile(corrector *c, int64_t first, int64_t rows)
+/* from[rows][channels], the other way round. */
+static void turn(const corrector *c, const float *from, float *to)
+{
+    for (int64_t r = 0; r < c->rows; r++)
+        for (int64_t j = 0; j < c->channels; j++) to[j * c->rows + r] = from[r * c->channels + j];
+}
+
+/* The rows to look at, all different: padding and white paper count once, since what they cost elsewhere (7 dB of a tagger whose words are padded to 64
+ * letters) is more than they matter. They are sorted by a hash, so the first of them are a sample too. Without rows the mean of everything is the one row. */
+static qx_status take_rows(corrector *c, const qx_value_stats *st, const qx_value_stats *rows)
+{
+    enum { ENOUGH = 256 };
+    const bool sampled = rows && rows->n_rows > 0 && rows->row_len == c->channels;
+    c->rows = !sampled ? 1 : rows->n_rows < ENOUGH ? rows->n_rows : ENOUGH;
+    QX_TRY(qx_alloc_array(c->p->ctx, (size_t)(c->rows * c->channels), sizeof *c->x, (void **)&c->x));
+    turn(c, sampled ? rows->rows : st->channels.mean, c->x);
+    return QX_OK;
+}
+
+/* shift = Q(x) - x. */
+static qx_status find_shift(corrector *c)
+{
+    const qx_plan_item *it = c->it;
+    const int64_t n = c->rows * c->channels;
+    const qx_quant q = {.grid = {c->channels, c->rows, c->channels, c->rows}, .format = {.codes = it->act}, .scale = &it->act_scale, .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL};
+    if (!it->act || !(it->act_scale > 0) || c->rows == 1) return QX_OK; /* a mean is no value that is ever rounded */
+    QX_TRY(qx_alloc_array(c->p->ctx, (size_t)n, sizeof *c->shift, (void **)&c->shift));
+    memcpy(c->shift, c->x, (size_t)n * sizeof *c->shift);
+    (void)qx_fake_quantize(&q, c->shift);
+    for (int64_t i = 0; i < n; i++) c->shift[i] -= c->x[i];
+    return QX_OK;
+}
+
+/* w = Wq - W and wq = Wq of some rows of W, the window of a convolution added up: [rows][channels of a group]. */
+static qx_status read_tile(corrector *c, int64_t first, int64_t rows, int64_t in)
 {
     const qx_plan_weight *w = c->it->weight;
-    const qx_linear *l = c->it->lin;
+    const int64_t spatial = c->it->lin->k / in;
     /* steps in front of a solver's are part of W; what the solver does is rounding */
     const qx_step *steps = w->steps && w->steps->def->grid ? w->steps->prev : w->steps;
     QX_TRY(qx_rows_read(c->p->ctx, w->tensor, &w->view, steps, first, rows, c->w));
     QX_TRY(qx_job_rows_dequantized(c->p->ctx, w->job, first, rows, c->wq));
+    for (int64_t i = 0; i < rows * in; i++) {
+        float d = 0, q = 0;
+        for (int64_t j = i * spatial; j < (i + 1) * spatial; j++) d += c->wq[j] - c->w[j], q += c->wq[j];
+        c->w[i] = d;
+        c->wq[i] = q;
+    }
+    return QX_OK;
+}
+
+/* What is sure of the mean of e[n]: its square less that of twice the error which a mean of so many has (shrunk as James and Stein, 1961). A mean that few
+ * rows make, as a token with massive values does, would be taken from all others as well. */
+static double sure_mean(const float *e, int64_t n)
+{
+    double mean = 0, var = 0;
+    for (int64_t r = 0; r < n; r++) mean += (double)e[r] / (double)n;
+    for (int64_t r = 0; r < n; r++) var += ((double)e[r] - mean) * ((double)e[r] - mean);
+    if (n == 1 || mean == 0) return mean;
+    var /= (double)(n - 1) * (double)n;
+    return mean * fmax(0, 1 - 4 * var / (mean * mean));
+}
+
+/* E[Wq xq - W x] of one result: d[in] is its row of Wq - W, q[in] that of Wq, and `at` the first channel that they meet. */
+static double mean_error(corrector *c, int64_t in, int64_t at, const float *d, const float *q)
+{
+    qx_row_times(c->rows, in, d, c->x + at * c->rows, c->rows, c->error);
+    if (c->shift) qx_row_times(c->rows, in, q, c->shift + at * c->rows, c->rows, c->more);
+    for (int64_t r = 0; c->shift && r < c->rows; r++) c->error[r] += c->more[r];
+    return sure_mean(c->error, c->rows);
+}
+
+static qx_status correct_tile(corrector *c, int64_t first, int64_t rows)
+{
+    const qx_linear *l = c->it->lin;
+    const int64_t in = l->is_conv ? l->w->dims[1] : l->k;
+    QX_TRY(read_tile(c, first, rows, in));
     for (int64_t r = 0; r < rows; r++) {
-        double sum = 0;
-        for (int64_t j = 0; j < l->k; j++) {
-            const int64_t at = channel_of(l, first + r, j);
-            const double was = (double)c->w[r * l->k + j], is = (double)c->wq[r * l->k + j];
-            sum += (is - was) * (double)c->mean[at] + is * (double)c->shift[at];
-        }
-        c->add[first + r] = (float)-sum;
+        const int64_t at = l->is_conv ? (first + r) / (l->n / l->group) * in : 0;
+        c->add[first + r] = (float)-mean_error(c, in, at, c->w + r * in, c->wq + r * in);
     }
     return QX_OK;
 }
@@ -105,40 +141,45 @@ static qx_status correct_all(corrector *c)
     double most = 0;
     for (int64_t first = 0; first < l->n; first += c->tile) QX_TRY(correct_tile(c, first, l->n - first < c->tile ? l->n - first : c->tile));
     for (int64_t i = 0; i < l->n; i++) most = fmax(most, fabs((double)c->add[i]));
+    if (most == 0) return qx_item_note(c->p->pipe, &c->p->pipe->plan->items[l->index], "bias-correction: no mean error is sure");
     QX_TRY(qx_bias_change(c->p->pipe->model, l, NULL, c->add));
     return qx_item_note(c->p->pipe, &c->p->pipe->plan->items[l->index], "bias corrected (%.2g at most)", most);
 }
 
-static qx_status correct(qx_pass *p, qx_plan_item *it, const qx_stats *stats)
+static qx_status make_room(corrector *c)
 {
     enum { AT_ONCE = 1 << 20 }; /* elements of W */
+    const qx_linear *l = c->it->lin;
+    qx_ctx *ctx = c->p->ctx;
+    c->tile = l->k < AT_ONCE ? AT_ONCE / l->k : 1;
+    if (c->tile > l->n) c->tile = l->n;
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(c->tile * l->k) * sizeof *c->w, (void **)&c->w));
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(c->tile * l->k) * sizeof *c->wq, (void **)&c->wq));
+    QX_TRY(qx_alloc_raw(ctx, (size_t)c->rows * sizeof *c->error, (void **)&c->error));
+    QX_TRY(qx_alloc_raw(ctx, (size_t)c->rows * sizeof *c->more, (void **)&c->more));
+    return qx_alloc_raw(ctx, (size_t)l->n * sizeof *c->add, (void **)&c->add);
+}
+
+static void free_room(corrector *c)
+{
+    void *list[] = {c->x, c->shift, c->w, c->wq, c->error, c->more, c->add};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(c->p->ctx, list[i]);
+}
+
+static qx_status correct(qx_pass *p, qx_plan_item *it, const qx_stats *stats)
+{
     const qx_linear *l = it->lin;
     const qx_value_stats *st = qx_stats_get(stats, l->x);
-    const int64_t channels = l->is_conv ? l->w->dims[1] * l->group : l->k;
     const qx_conv_window window = pixels(l);
-    if (!st || st->channels.n != channels) return qx_item_note(p->pipe, it, "bias-correction: not observed");
-    const qx_value_stats *rows = qx_stats_get_rows(stats, l->x, l->is_conv ? &window : NULL);
-    float *mean = NULL, *shift = NULL, *row = NULL;
+    corrector c = {.p = p, .it = it, .channels = l->is_conv ? l->w->dims[1] * l->group : l->k};
     qx_status s;
-    corrector c = {.p = p, .it = it, .tile = l->k < AT_ONCE ? AT_ONCE / l->k : 1};
-    if (c.tile > l->n) c.tile = l->n;
-    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)channels * sizeof *mean, (void **)&mean));
-    QX_TRY_GOTO(s, qx_alloc_array(p->ctx, (size_t)channels, sizeof *shift, (void **)&shift));
-    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)channels * sizeof *row, (void **)&row));
-    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)(c.tile * l->k) * sizeof *c.w, (void **)&c.w));
-    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)(c.tile * l->k) * sizeof *c.wq, (void **)&c.wq));
-    QX_TRY_GOTO(s, qx_alloc_raw(p->ctx, (size_t)l->n * sizeof *c.add, (void **)&c.add));
-    if (input_mean(st, rows, channels, mean)) input_shift(it, rows, channels, row, shift);
-    c.mean = mean;
-    c.shift = shift;
+    if (!st || st->channels.n != c.channels) return qx_item_note(p->pipe, it, "bias-correction: not observed");
+    QX_TRY_GOTO(s, take_rows(&c, st, qx_stats_get_rows(stats, l->x, l->is_conv ? &window : NULL)));
+    QX_TRY_GOTO(s, find_shift(&c));
+    QX_TRY_GOTO(s, make_room(&c));
     s = correct_all(&c);
 done:
-    qx_free(p->ctx, mean);
-    qx_free(p->ctx, shift);
-    qx_free(p->ctx, row);
-    qx_free(p->ctx, c.w);
-    qx_free(p->ctx, c.wq);
-    qx_free(p->ctx, c.add);
+    free_room(&c);
     return s;
 }
 
@@ -166,5 +207,5 @@ static qx_status finish(qx_pass *p, qx_model *m, qx_stats *stats)
 const qx_passdef qx_pass_bias_correction = {
     .name = "bias-correction", .brief = "take the mean of each layer's rounding error out of its bias", .flags = QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT,
     .plan = plan, .run = run, .finish = finish,
-    .doc = "bias -= E[Wq xq] - E[W x], both means over sampled rows that are all different. For operators that have a bias\n"
+    .doc = "bias -= E[Wq xq] - E[W x], both means over sampled rows that are all different, as far as they are sure. For operators that have a bias\n"
            "(convolutions and Gemm get one). Reads every weight once more. Goes with any format: \"bias-correction,int8\"."};

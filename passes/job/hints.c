@@ -33,7 +33,7 @@ static qx_status about_samples(qx_report *r, qx_genre k, const qx_pipeline *pipe
 /* The plain formats treat a diffusion model as any network; its presets follow the published recipes. */
 static qx_status about_preset(qx_report *r, qx_genre k, const char *passes)
 {
-    const bool fp8 = strcmp(passes, "fp8") == 0, int8 = strcmp(passes, qx_preset_find("int8")->text) == 0;
+    const bool fp8 = strcmp(passes, qx_preset_find("fp8")->text) == 0, int8 = strcmp(passes, qx_preset_find("int8")->text) == 0;
     if (!(fp8 || int8) || (k != QX_GENRE_UNET && k != QX_GENRE_DIFFUSION_TRANSFORMER)) return QX_OK;
     return add(r, qx_arena_printf(r->arena, "a diffusion %s: --preset %s-%s places formats as its published recipes do", k == QX_GENRE_UNET ? "UNet" : "transformer", k == QX_GENRE_UNET ? "sdxl" : "dit",
                                   fp8 ? "fp8" : "int8"));

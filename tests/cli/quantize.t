@@ -72,7 +72,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: --preset: there is no preset 'int3'; did you mean int8[?] there are: fp8, int8, int4, .* (re)
   [2]
   $ qonnx quantize model.onnx --int8 --int4
-  qonnx quantize: two formats are asked for, 'smoothquant,bias-correction,int8' and 'gptq?(bits=4),int4': give one, and --set "PATTERN=FORMAT" for some nodes
+  qonnx quantize: two formats are asked for, 'smoothquant,bias-correction,int8' and 'bias-correction?,gptq?(bits=4),int4': give one, and --set "PATTERN=FORMAT" for some nodes
   [2]
   $ qonnx quantize model.onnx --passes "int8,awq"
   qonnx quantize: awq changes float weights and must come before the format: write "awq,int8"
@@ -127,8 +127,8 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   [3]
   $ qonnx quantize model.onnx --int4 -q -o plain.onnx && qonnx inspect plain.onnx --json | grep -o '"qonnx.passes": "[a-z0-9]*'
   "qonnx.passes": "int4
-  $ qonnx quantize model.onnx --int4 --calib calib.npz -q -o solved.onnx && qonnx inspect solved.onnx --json | grep -o '"qonnx.passes": "[a-z0-9]*(\|),[a-z0-9]*('
-  "qonnx.passes": "gptq(
+  $ qonnx quantize model.onnx --int4 --calib calib.npz -q -o solved.onnx && qonnx inspect solved.onnx --json | grep -o '"qonnx.passes": "[a-z0-9-]*,[a-z0-9]*(\|),[a-z0-9]*('
+  "qonnx.passes": "bias-correction,gptq(
   ),int4(
   $ cmp -s plain.onnx solved.onnx || echo rounded in another way
   rounded in another way
@@ -207,12 +207,12 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   $ qonnx quantize model.onnx --like model.onnx -q
   qonnx quantize: 'model.onnx' does not say how it was made \(no qonnx.passes in its metadata\): .* (re)
   [2]
-  $ L=$MODELS/micro-llama; how() { qonnx quantize $L/model.onnx "$@" --no-verify -q -f -o t.onnx --report t.json; grep -o '"pipeline": .*' t.json | grep -oE '"[a-z0-9]+\(|\),[a-z0-9]+' | tr -d '"(),' | xargs; }
+  $ L=$MODELS/micro-llama; how() { qonnx quantize $L/model.onnx "$@" --no-verify -q -f -o t.onnx --report t.json; sed -nE 's/.*"pipeline": "(.*)",/\1/; T; s/\([^)]*\)//gp' t.json; }
   $ text="--text $L/calib.txt --tokenizer $L/tokenizer.json --seq-len 64 --samples 2"; how --int4; how --int4 $text; how --fp8 $text; how --preset fp8 $text; how --passes fp8 $text
   int4
-  gptq int4
-  smoothquant gptq fp8
-  smoothquant gptq fp8
+  bias-correction,gptq,int4
+  smoothquant,bias-correction,gptq,fp8
+  smoothquant,bias-correction,gptq,fp8
   fp8
   $ for p in gptq awq smoothquant sparsity,gptq; do qonnx quantize model.onnx --passes $p; done
   qonnx quantize: gptq prepares weights for a format and does nothing by itself: write "gptq,int8" or another format behind it
