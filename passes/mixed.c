@@ -162,7 +162,7 @@ static void add_changes(const qx_mix *m, int64_t g, int format, qx_probe_change 
 {
     for (int64_t i = 0; i < m->pass->pipe->plan->linears.count && format < m->n; i++) {
         const qx_mix_cell *c = qx_mix_at(m, i, format);
-        if (m->group[i] == g) out[(*n)++] = (qx_probe_change){.item = i, .spec = &c->spec, .act = c->act, .act_scale = c->act_scale, .error = c->error};
+        if (m->group[i] == g) out[(*n)++] = (qx_probe_change){.item = i, .spec = &c->spec, .x = {.act = c->act, .scale = c->act_scale}, .error = c->error};
     }
 }
 

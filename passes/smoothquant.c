@@ -69,7 +69,7 @@ static int64_t elements(const qx_group *g)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < g->n; i++)
-        if (g->items[i]->pass && g->items[i]->act) n += g->items[i]->lin->n * g->k;
+        if (qx_item_rounds_x(g->items[i])) n += g->items[i]->lin->n * g->k;
     return n;
 }
 
@@ -102,8 +102,8 @@ static void add_group(trial *t, int64_t i)
     const qx_smooth *c = &t->s->is[i].choice;
     for (int64_t j = 0; j < g->n; j++) {
         const qx_plan_item *it = g->items[j];
-        if (!it->pass || !it->act) continue;
-        t->changes[t->n++] = (qx_probe_change){.item = it - plan->items, .spec = &it->weight->spec, .smooth = c->s, .act = it->act, .act_scale = c->top / qx_scheme_reach(it->act, 1), .error = pow(10, -c->left_db / 10)};
+        if (!qx_item_rounds_x(it)) continue;
+        t->changes[t->n++] = (qx_probe_change){.item = it - plan->items, .spec = &it->weight->spec, .smooth = c->s, .x = {it->act, it->dynamic, it->act ? c->top / qx_scheme_reach(it->act, 1) : 0}, .error = pow(10, -c->left_db / 10)};
     }
 }
 
@@ -186,7 +186,7 @@ static void keep_group(qx_pass *p, const qx_group *g, decision *d)
 {
     for (int64_t i = 0; i < g->n; i++) {
         qx_plan_item *it = g->items[i];
-        if (!it->pass || !it->act || it->forced) continue;
+        if (!qx_item_rounds_x(it) || it->forced) continue;
         if (d->measured) qx_item_keep(p->pipe, it, QX_WHY_LARGE_ERROR, "%.1f dB below its output, %.0f %% of all effect on the model's", d->choice.left_db, 100 * d->effect);
         else qx_item_keep(p->pipe, it, QX_WHY_LARGE_ERROR, "%.1f dB below its output", d->choice.left_db);
     }
@@ -221,7 +221,7 @@ static qx_status decide(qx_pass *p, qx_model *m, qx_stats *stats)
         QX_TRY(choose_group(p, &s->groups[i], stats, &s->is[i]));
     }
     qx_progress(p->ctx, "smoothquant", s->n, s->n);
-    if (!all_elements(s)) qx_warn(p->ctx, "smoothquant has nothing to do: it balances activations that a format quantizes by calibration (int8, fp8)");
+    if (!all_elements(s)) qx_warn(p->ctx, "smoothquant has nothing to do: it balances activations that a format quantizes (int8, fp8, int8-dynamic)");
     QX_TRY(measure(p, s, stats));
     return keep_worst(p, s);
 }
@@ -268,5 +268,5 @@ static const qx_option options[] = {
 };
 
 const qx_passdef qx_pass_smoothquant = {
-    .name = "smoothquant", .brief = "balance activations and weights before int8 or fp8", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT, .order = 1, .plan = plan, .decide = decide, .run = run,
+    .name = "smoothquant", .brief = "balance activations and weights before int8, fp8 or int8-dynamic", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT, .order = 1, .plan = plan, .decide = decide, .run = run,
 };

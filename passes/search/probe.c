@@ -150,11 +150,10 @@ static qx_status quantize_input(product *d, float **own)
 {
     const float *s = d->c->smooth;
     d->xq = d->x;
-    if (!d->c->act || !(d->c->act_scale > 0)) return QX_OK;
-    const qx_format f = {.codes = d->c->act == QX_DT_UINT8 ? QX_DT_INT8 : d->c->act};
+    if (!qx_act_rounds(&d->c->x)) return QX_OK;
     QX_TRY(qx_alloc_raw(d->p->ctx, (size_t)(d->rows * d->k) * sizeof **own, (void **)own));
     for (int64_t i = 0; i < d->rows * d->k; i++) (*own)[i] = s ? d->x[i] / s[i % d->k] : d->x[i];
-    qx_fake_quantize(&(qx_quant){.grid = {d->rows, d->k, d->rows, d->k}, .format = f, .scale = &d->c->act_scale}, *own);
+    qx_act_fake(&d->c->x, d->rows, d->k, *own);
     d->xq = *own;
     return QX_OK;
 }

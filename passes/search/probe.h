@@ -4,14 +4,14 @@
 #ifndef QX_PASSES_PROBE_H
 #define QX_PASSES_PROBE_H
 
-#include "passes/place/plan.h"
+#include "passes/search/search.h"
 
 typedef struct qx_probe qx_probe;
 typedef struct qx_probe_change {
     int64_t item;            /* of the plan */
     const qx_qspec *spec;    /* of its weight */
     const float *smooth;     /* [k] x is divided by it and the columns of its weight multiplied, before either is rounded; NULL: neither */
-    float act_scale; qx_dtype act; /* of x (divided); scale 0: float */
+    qx_act_grid x;           /* of x (divided) */
     double error;            /* relative squared error of the result alone: how much noise an operator gets that is not a plain matrix product */
 } qx_probe_change;
 typedef struct qx_probe_effect {

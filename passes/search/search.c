@@ -40,6 +40,43 @@ void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_am
     qx_fake_quantize(&q, x);
 }
 
+/* ---- activations ---- */
+
+bool qx_act_rounds(const qx_act_grid *g) { return g->dynamic || (g->act && g->scale > 0); }
+
+/* One scale for all, codes around zero. */
+static void fake_even(qx_dtype codes, float scale, int64_t n, float *x)
+{
+    qx_fake_quantize(&(qx_quant){.grid = {1, n, 1, n}, .format = {.codes = codes}, .scale = &scale}, x);
+}
+
+static void fake_row(int64_t k, float *x)
+{
+    const qx_format f = {.codes = QX_DT_INT8, .scale = QX_DT_FLOAT};
+    float top = 0, scale;
+    for (int64_t j = 0; j < k; j++) top = fmaxf(top, fabsf(x[j]));
+    qx_scale_from_amax(&f, &top, 1, &scale, NULL);
+    fake_even(QX_DT_INT8, scale, k, x);
+}
+
+/* As DynamicQuantizeLinear: UINT8 from the least to the largest, zero among them. */
+static void fake_tensor(int64_t n, float *x)
+{
+    float lo = 0, hi = 0;
+    for (int64_t i = 0; i < n; i++) lo = fminf(lo, x[i]), hi = fmaxf(hi, x[i]);
+    const float scale = (hi - lo) / 255;
+    if (!(scale > 0)) return;
+    const int32_t zero = (int32_t)fminf(fmaxf(nearbyintf(-lo / scale), 0), 255);
+    qx_fake_quantize(&(qx_quant){.grid = {1, n, 1, n}, .format = {.codes = QX_DT_UINT8}, .scale = &scale, .zero = &zero}, x);
+}
+
+void qx_act_fake(const qx_act_grid *g, int64_t rows, int64_t k, float *x)
+{
+    if (g->dynamic == QX_DYNAMIC_TENSOR) fake_tensor(rows * k, x);
+    for (int64_t i = 0; i < rows && g->dynamic == QX_DYNAMIC_ROW; i++) fake_row(k, x + i * k);
+    if (!g->dynamic && g->act) fake_even(g->act == QX_DT_UINT8 ? QX_DT_INT8 : g->act, g->scale, rows * k, x);
+}
+
 /* ---- columns ---- */
 
 enum { STRIP = 512 }; /* rows of W read together: a [K,N] weight is then read in long runs */
@@ -148,10 +185,12 @@ struct qx_judge {
     double reference, usual;       /* of the weights that are judged */
 };
 
+bool qx_item_rounds_x(const qx_plan_item *it) { return it->pass && (it->act || it->dynamic); }
+
 const qx_plan_item *qx_group_quantized(const qx_group *g)
 {
     for (int64_t i = 0; i < g->n; i++)
-        if (g->items[i]->pass && g->items[i]->act) return g->items[i];
+        if (qx_item_rounds_x(g->items[i])) return g->items[i];
     return NULL;
 }
 
@@ -297,22 +336,23 @@ static float reach(const run *r, int64_t i)
     return r->c->clip ? top * r->c->clip[i] : top;
 }
 
-/* X / s of a candidate, on the activation's grid: one scale from the largest channel maximum. */
+/* X / s of a candidate, on the activation's grid: if calibrated, one scale from the largest channel maximum. */
 static qx_status make_x(void *user, int64_t at)
 {
     const run *r = user;
     const qx_judge *j = r->j;
     const int64_t i = r->first + at, k = j->k;
-    const float *s = r->c->s + i * k, top = r->c->quantize_x ? reach(r, i) : 0;
+    const float *s = r->c->s + i * k;
     float *y = r->xs + at * j->rows * k;
     for (int64_t a = 0; a < j->rows; a++)
         for (int64_t c = 0; c < k; c++) y[a * k + c] = j->raw[a * k + c] / s[c];
     if (r->c->quantize_x) {
-        const qx_dtype act = qx_group_quantized(j->group)->act;
-        const qx_format f = {.codes = act == QX_DT_UINT8 ? QX_DT_INT8 : act, .scale = QX_DT_FLOAT};
-        float scale;
-        qx_scale_from_amax(&f, &top, 1, &scale, NULL);
-        qx_fake_quantize(&(qx_quant){.grid = {j->rows, k, j->rows, k}, .format = f, .scale = &scale}, y);
+        const qx_plan_item *it = qx_group_quantized(j->group);
+        qx_act_grid g = {.act = it->act, .dynamic = it->dynamic};
+        const qx_format f = {.codes = g.act == QX_DT_UINT8 ? QX_DT_INT8 : g.act, .scale = QX_DT_FLOAT};
+        const float top = g.dynamic ? 0 : reach(r, i);
+        if (!g.dynamic) qx_scale_from_amax(&f, &top, 1, &g.scale, NULL);
+        qx_act_fake(&g, j->rows, k, y);
     }
     weigh_rows(j, y, k);
     return QX_OK;

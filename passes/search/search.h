@@ -19,7 +19,7 @@ typedef struct qx_candidates {
     const float *s;                /* [n][k] */
     bool quantize_x;               /* activations are quantized too (W8A8) */
     const float *absmax;           /* [k] range of x that the activation scale comes from; NULL: stats->channels.absmax */
-    const float *clip;             /* [n] share of that range that the grid of activations reaches; NULL: all of it */
+    const float *clip;             /* [n] share of that range that the grid of activations reaches; NULL: all of it. Calibrated activations only */
     int64_t seen;                  /* rows of calibration that the range is the largest of: the error then holds what clipping larger values in rows nobody has
                                       seen is expected to cost (search.c); 0: the judged rows alone */
 } qx_candidates;
@@ -29,7 +29,14 @@ qx_status qx_judge_run(qx_judge *j, const qx_candidates *c, double *error);
 /* What a channel with the largest seen value m is expected to lose, in units of m^2, in as many new rows as were seen when the grid reaches room m (>= m): the sum of
  * (|x| - room m)^2 over the rows beyond. */
 double qx_unseen_loss(double room);
-/* The first operator of the group that reads x quantized (some may stay float); NULL: none does. */
+/* How an activation is rounded: on a calibrated grid (scale; 0: it stays float), or by what it holds when the model runs. */
+typedef struct qx_act_grid { qx_dtype act; qx_dynamic dynamic; float scale; } qx_act_grid;
+bool qx_act_rounds(const qx_act_grid *g);
+/* x[rows][k] on its grid. A tensor's own scale is that of these rows. */
+void qx_act_fake(const qx_act_grid *g, int64_t rows, int64_t k, float *x);
+/* Whether an operator reads x quantized, by calibration or when the model runs. */
+bool qx_item_rounds_x(const qx_plan_item *it);
+/* The first operator of the group that does (some may stay float); NULL: none does. */
 const qx_plan_item *qx_group_quantized(const qx_group *g);
 /* Column maxima of all weights of the group, after their steps: w[k] = max over rows of |W|. mean (may be NULL): mean over rows of
  * |W| / max of its block (AWQ's weight scale). */

@@ -46,6 +46,7 @@ static float plain_reach(const qx_group *g, const qx_stats *stats, float otherwi
     float scale;
     int32_t zero;
     const qx_plan_item *it = qx_group_quantized(g);
+    if (!it->act) return otherwise; /* found when the model runs */
     const qx_why why = qx_scheme_act_scale(it->pass, it->pass->state, stats, it->x_stat, &scale, &zero, detail);
     return why == QX_WHY_NONE ? qx_scheme_reach(it->act, scale) : otherwise;
 }
@@ -74,7 +75,8 @@ static qx_status judge(finder *f, const candidate *list, int n, double *error)
     float clip[MOST], *s;
     QX_TRY(qx_alloc_raw(f->p->ctx, (size_t)(n * k) * sizeof *s, (void **)&s));
     for (int i = 0; i < n; i++) fill(f, f->range, list[i].alpha, list[i].smooth, s + i * k), clip[i] = list[i].clip;
-    const qx_candidates c = {.n = n, .s = s, .quantize_x = true, .absmax = f->range, .clip = clip, .seen = f->st->count / k};
+    const bool calibrated = qx_group_quantized(f->g)->act != QX_DT_UNDEFINED;
+    const qx_candidates c = {.n = n, .s = s, .quantize_x = true, .absmax = f->range, .clip = clip, .seen = calibrated ? f->st->count / k : 0};
     const qx_status st = qx_judge_run(f->judge, &c, error);
     qx_free(f->p->ctx, s);
     return st;
@@ -176,7 +178,8 @@ qx_status qx_smooth_choose(qx_pass *p, const qx_group *g, const qx_stats *stats,
     QX_TRY_GOTO(st, qx_judge_new(p->ctx, g, f.st, judged, &f.judge));
     const float top = largest(f.range, NULL, g->k);
     QX_TRY_GOTO(st, search_alpha(&f, top > 0 ? plain_reach(g, stats, top) / top : 1, fixed, &best));
-    if (best.is.smooth && !qx_dtype_is_float(qx_group_quantized(g)->act)) QX_TRY_GOTO(st, search_clip(&f, &best));
+    const qx_dtype act = qx_group_quantized(g)->act;
+    if (best.is.smooth && act && !qx_dtype_is_float(act)) QX_TRY_GOTO(st, search_clip(&f, &best));
     if (best.is.smooth && !fixed) QX_TRY_GOTO(st, search_beside(&f, 0.05, &best));
     const double reference = qx_judge_reference(f.judge);
     *out = (qx_smooth){.alpha = best.is.alpha, .smooth = best.is.smooth, .clip = best.is.clip, .gain_db = 10 * log10(f.plain / fmax(best.error, 1e-300)),

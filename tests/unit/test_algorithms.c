@@ -49,6 +49,8 @@ static void activations(void **state)
     assert_true(smooth > plain);
     assert_true(quality(*state, "smoothquant,fp8", out) > 28);
     assert_true(fixed > 20); /* folded wrongly, nothing would be left */
+    assert_true(quality(*state, "smoothquant,int8-dynamic", out) > quality(*state, "int8-dynamic", out) + 1);
+    assert_true(quality(*state, "smoothquant,int8-dynamic(scale=tensor)", out) > quality(*state, "int8-dynamic(scale=tensor)", out) + 1);
     unlink(out);
 }
 
