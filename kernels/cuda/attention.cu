@@ -28,20 +28,22 @@ QK_INSIDE float tile_score(const qk_attn_args *a, const place *w, const float *q
 }
 
 /* The row's scores become weights; *shrink: of what it has had so far. */
-QK_INSIDE void row_softmax(const qk_attn_args *a, float *sc, float *top, float *sum, float *shrink)
+QK_INSIDE void row_softmax(float *sc, float *top, float *sum, float *shrink)
 {
     const float none = qx_of_bits(0xff800000u);
     float m = *top, s = 0;
     for (int j = 0; j < BK; j++) m = sc[j] > m ? sc[j] : m;
     const float keep = m == none ? 0.0f : m;
-    for (int j = 0; j < BK; j++) {
-        const float p = fm_exp(sc[j] - keep);
-        sc[j] = attn_weight(a, p);
-        s += p;
-    }
+    for (int j = 0; j < BK; j++) s += sc[j] = fm_exp(sc[j] - keep);
     *shrink = *top == none ? 0.0f : fm_exp(*top - keep);
     *sum = *sum * *shrink + s;
     *top = m;
+}
+
+/* With the maximum and the sum of the whole row: codes. */
+QK_INSIDE void row_codes(const qk_attn_args *a, float *sc, float top, float sum)
+{
+    for (int j = 0; j < BK; j++) sc[j] = sum > 0 ? attn_code(a, fm_exp(sc[j] - top) / sum) : 0.0f;
 }
 
 QK_KERNEL_RESIDENT(attention_kernel, qk_attn_args, ATTN_THREADS, 2)
@@ -64,8 +66,11 @@ QK_KERNEL_RESIDENT(attention_kernel, qk_attn_args, ATTN_THREADS, 2)
     if (t < BQ) {
         top[t] = none;
         sum[t] = 0;
+        shrink[t] = 1;
     }
-    for (int k0 = w.first; k0 < w.last; k0 += BK) {
+    const int codes = a.p_scale > 0, span = w.last > w.first ? (w.last - w.first + BK - 1) / BK * BK : 0;
+    for (int at = codes ? -span : 0; at < span; at += BK) { /* below 0: for the sums alone */
+        const int k0 = w.first + (at < 0 ? at + span : at);
         QK_SYNC();
         for (int e = t; e < BK * a.dk; e += QK_NT) {
             /* neighbours of a warp read along the stride that is 1 */
@@ -75,14 +80,16 @@ QK_KERNEL_RESIDENT(attention_kernel, qk_attn_args, ATTN_THREADS, 2)
         QK_SYNC();
         sc[t / BK * (BK + 1) + t % BK] = tile_score(&a, &w, qs, ks, t / BK, t % BK, k0);
         QK_SYNC();
-        if (t < BQ) row_softmax(&a, &sc[t * (BK + 1)], &top[t], &sum[t], &shrink[t]);
+        if (t < BQ && (at < 0 || !codes)) row_softmax(&sc[t * (BK + 1)], &top[t], &sum[t], &shrink[t]);
+        if (at < 0) continue;
+        if (t < BQ && codes) row_codes(&a, &sc[t * (BK + 1)], top[t], sum[t]);
         for (int e = t; e < BK * a.dv; e += QK_NT) /* every thread has read the keys */
             ks[e / a.dv * MOST_D + e % a.dv] = k0 + e / a.dv < w.last ? qk_real(a.v.p, a.dtype, w.p.b * a.v.b + w.hk * a.v.h + (k0 + e / a.dv) * a.v.s + e % a.dv * a.v.d) : 0.0f;
         QK_SYNC();
         for (int i = 0; i < OUT_PER; i++) {
             const int e = t + i * ATTN_THREADS, r = e / MOST_D, d = e % MOST_D;
             if (d >= a.dv) continue;
-            float o = acc[i] * shrink[r];
+            float o = codes ? acc[i] : acc[i] * shrink[r];
             for (int j = 0; j < BK; j++) o = fmaf(sc[r * (BK + 1) + j], ks[j * MOST_D + d], o);
             acc[i] = o;
         }
@@ -99,7 +106,7 @@ QK_KERNEL_RESIDENT(attention_kernel, qk_attn_args, ATTN_THREADS, 2)
         const int e = t + i * ATTN_THREADS, r = e / MOST_D, d = e % MOST_D;
         if (a.sink) acc[i] *= shrink[r];
         if (d < a.dv && w.r0 + r < a.rows) /* a row without a key gives 0 */
-            qk_put_real(a.y, a.dtype, w.p.b * a.yb + w.h * a.yh + (w.r0 + r) * a.ys + d, sum[r] > 0 ? acc[i] * attn_unit(&a) / sum[r] : 0.0f);
+            qk_put_real(a.y, a.dtype, w.p.b * a.yb + w.h * a.yh + (w.r0 + r) * a.ys + d, sum[r] > 0 ? codes ? acc[i] * a.p_scale : acc[i] / sum[r] : 0.0f);
     }
 }
 QK_EXTERN int qk_attention(qk_queue q, const qk_attn_args *a)

@@ -64,9 +64,12 @@ static __device__ __forceinline__ float attn_e4m3(float v)
 QK_APART float attn_e4m3(float v) { return qx_sc_e4m3_to_f32(qx_sc_f32_to_e4m3(v, 1)); }
 #endif
 
-/* What a probability is multiplied with, and what its products with values are multiplied with in the end. */
-QX_HD float attn_weight(const qk_attn_args *a, float p) { return a->p_scale > 0 ? attn_e4m3(p / a->p_scale) : p; }
-QX_HD float attn_unit(const qk_attn_args *a) { return a->p_scale > 0 ? a->p_scale : 1.0f; }
+/* A probability's code less its zero point, which f16 and bf16 hold exactly. */
+QX_HD float attn_code(const qk_attn_args *a, float p)
+{
+    const float v = p / a->p_scale, low = a->p_codes == QK_U8 ? 0.0f : -128.0f, zero = (float)a->p_zero;
+    return a->p_codes == QK_E4M3 ? attn_e4m3(v) : qx_rne_clamp(v, low - zero, low + 255.0f - zero);
+}
 
 /* attention_tile.cu: f16 and bf16 by matrix units. */
 int qk_attention_tile(qk_queue q, const qk_attn_args *a);

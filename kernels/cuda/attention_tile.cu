@@ -144,14 +144,14 @@ QK_INSIDE float attn_factor(const qk_attn_args *a, int h, float top, float sum)
     const float sink = attn_sink(a, h, &is) * 1.44269504f, m = is && sink > top ? sink : top;
     if (!(sum > 0)) return 0.0f;
     const float f = exp2_of(top - m);
-    return f * attn_unit(a) / (sum * f + (is ? exp2_of(sink - m) : 0.0f));
+    return f / (sum * f + (is ? exp2_of(sink - m) : 0.0f));
 }
 
 /* A row of the result, or of a part: part[split][b][h][row] is [dv] sums, their maximum and their weight. */
-QK_INSIDE void store_row(const qk_attn_args *a, const tile_place *w, int t, int half, const int D, const float *out, float top, float sum)
+QK_INSIDE void store_row(const qk_attn_args *a, const tile_place *w, int t, int half, const int D, const float *out, float top, float sum, const int codes)
 {
     const query_row r = query_row_of(w, t, half);
-    const float inv = attn_factor(a, r.h, top, sum);
+    const float inv = codes ? a->p_scale : attn_factor(a, r.h, top, sum);
     const int64_t at = w->p.b * a->yb + r.h * a->yh + r.row * a->ys, part = ((((int64_t)w->split * a->batch + w->p.b) * a->heads + r.h) * a->rows + r.row) * (a->dv + 2);
     if (r.row < 0) return;
     QK_UNROLL for (int i = 0; i < D / 4; i++) {
@@ -190,7 +190,7 @@ QK_INSIDE void tile_scores(uint16_t *ks, uint16_t *vs, uint32_t *qf, float *sc, 
     }
 }
 
-/* What every row has had so far shrinks to the new maximum m, and the scores become weights. */
+/* What every row has had so far shrinks to the new maximum m, and the scores become weights. D 0: there are no sums of values yet. */
 QK_INSIDE void rescale_row(int half, float m, float *sc, float *out, float *top, float *sum, const int D, const int KEYS)
 {
     const float keep = m == qx_of_bits(0xff800000u) ? 0.0f : m, shrink = exp2_of(*top - keep);
@@ -216,13 +216,36 @@ QK_INSIDE void tile_softmax(const qk_attn_args *a, const tile_place *w, int k0, 
     QK_UNROLL for (int h = 0; h < 2; h++) rescale_row(h, fmaxf(top[h], most[h]), sc, out, &top[h], &sum[h], D, KEYS);
 }
 
+/* A row's maximum and sum of a first walk become what its scores are held against: factor * 2^(score - top) is a probability. */
+QK_INSIDE void row_ends(const qk_attn_args *a, const tile_place *w, float *top, float *sum)
+{
+    QK_UNROLL for (int h = 0; h < 2; h++) {
+        const float pair = sum[h] + lane_xor(sum[h], 1), all = pair + lane_xor(pair, 2);
+        sum[h] = attn_factor(a, query_row_of(w, QK_THREAD, h).h, top[h], all);
+        if (!(all > 0)) top[h] = 0;
+    }
+}
+
+/* The scores become codes. */
+QK_INSIDE void tile_codes(const qk_attn_args *a, const tile_place *w, int k0, float *sc, const float *top, const float *factor, const int KEYS)
+{
+    const int plain = tile_is_plain(a, w, k0, KEYS);
+    QK_UNROLL for (int h = 0; h < 2; h++) {
+        finish_scores(a, w, k0, QK_THREAD, h, plain, KEYS, sc);
+        QK_UNROLL for (int i = 0; i < KEYS / 4; i++) {
+            const int at = i / 2 * 4 + h * 2 + i % 2;
+            sc[at] = attn_code(a, exp2_of(sc[at] - top[h]) * factor[h]);
+        }
+    }
+}
+
 /* out += p v of the tile. */
-QK_INSIDE void tile_values(const qk_attn_args *a, const uint16_t *vs, float *sc, float *out, const int D, const int KEYS, const int bf)
+QK_INSIDE void tile_values(const uint16_t *vs, float *sc, float *out, const int D, const int KEYS, const int bf)
 {
     const int t = QK_THREAD;
     uint32_t pf[4], bv[4];
     QK_UNROLL for (int k = 0; k < KEYS / 16; k++) {
-        QK_UNROLL for (int i = 0; i < 4; i++) pf[i] = packed(bf, attn_weight(a, sc[8 * k + 2 * i]), attn_weight(a, sc[8 * k + 2 * i + 1]));
+        QK_UNROLL for (int i = 0; i < 4; i++) pf[i] = packed(bf, sc[8 * k + 2 * i], sc[8 * k + 2 * i + 1]);
         QK_UNROLL for (int d = 0; d < D / 16; d++) {
             fragments(1, bv, vs, D + PAD, 16 * k, 16 * d, t % 32);
             mma(bf ? QK_BF16 : QK_F16, out + 8 * d, pf, bv);
@@ -232,16 +255,32 @@ QK_INSIDE void tile_values(const qk_attn_args *a, const uint16_t *vs, float *sc,
 }
 
 /* Sums of four lanes, and the rows. */
-QK_INSIDE void tile_store(const qk_attn_args *a, const tile_place *w, float *out, float *top, float *sum, const int D)
+QK_INSIDE void tile_store(const qk_attn_args *a, const tile_place *w, float *out, float *top, float *sum, const int D, const int codes)
 {
     const int t = QK_THREAD;
     QK_UNROLL for (int h = 0; h < 2; h++) {
         const float pair = sum[h] + lane_xor(sum[h], 1);
-        store_row(a, w, t, h, D, out, top[h], pair + lane_xor(pair, 2));
+        store_row(a, w, t, h, D, out, top[h], pair + lane_xor(pair, 2), codes);
     }
 }
 
-QK_INSIDE void tile_body(const qk_attn_args *a, const int D, const int KEYS, const int bf)
+/* Walks along the keys for the maxima and sums of rows alone. */
+QK_INSIDE void walk_for_sums(const qk_attn_args *a, const tile_place *w, uint16_t *ks, uint16_t *vs, uint32_t *qf, float *sc, float *top, float *sum, const int D, const int KEYS, const int bf)
+{
+    const int64_t base = w->p.b * a->k.b + w->hk * a->k.h;
+    for (int k0 = w->first; k0 < w->last; k0 += KEYS) {
+        load_tile(ks, &a->k, base, k0, w->last, a->dk, D, KEYS, a->whole & 1, QK_THREAD);
+        QK_ASYNC_GROUP();
+        QK_ASYNC_WAIT(0);
+        QK_SYNC();
+        tile_scores(ks, vs, qf, sc, D, KEYS, bf);
+        tile_softmax(a, w, k0, sc, sc, top, sum, 0, KEYS);
+        QK_SYNC(); /* everybody is done with the keys */
+    }
+    row_ends(a, w, top, sum);
+}
+
+QK_INSIDE void tile_body(const qk_attn_args *a, const int D, const int KEYS, const int bf, const int codes)
 {
     const int t = QK_THREAD;
     QK_SHARED(uint16_t, ks, TILE);
@@ -254,6 +293,7 @@ QK_INSIDE void tile_body(const qk_attn_args *a, const int D, const int KEYS, con
         load_query(a, &w, t, h, D, qf, spare_row(ks, vs, t, h, KEYS * (D + PAD)));
         top[h] = qx_of_bits(0xff800000u), sum[h] = 0;
     }
+    if (codes) walk_for_sums(a, &w, ks, vs, qf, sc, top, sum, D, KEYS, bf);
     QK_UNROLL for (int i = 0; i < D / 2; i++) out[i] = 0;
     /* Values come while keys are multiplied, the next keys while values are: one buffer each is enough. */
     if (w.first < w.last) load_tile(ks, &a->k, k_base, w.first, w.last, a->dk, D, KEYS, a->whole & 1, t);
@@ -267,17 +307,23 @@ QK_INSIDE void tile_body(const qk_attn_args *a, const int D, const int KEYS, con
         QK_SYNC(); /* everybody is done with the keys */
         if (k0 + KEYS < w.last) load_tile(ks, &a->k, k_base, k0 + KEYS, w.last, a->dk, D, KEYS, a->whole & 1, t);
         QK_ASYNC_GROUP();
-        tile_softmax(a, &w, k0, sc, out, top, sum, D, KEYS);
+        if (codes) tile_codes(a, &w, k0, sc, top, sum, KEYS);
+        else tile_softmax(a, &w, k0, sc, out, top, sum, D, KEYS);
         QK_ASYNC_WAIT(1);
         QK_SYNC(); /* the values are here */
-        tile_values(a, vs, sc, out, D, KEYS, bf);
+        tile_values(vs, sc, out, D, KEYS, bf);
     }
-    tile_store(a, &w, out, top, sum, D);
+    tile_store(a, &w, out, top, sum, D, codes);
 }
 
-/* The kernels: head sizes up to 64, 128 and 256 in f16 and bf16. */
-#define TILE_KERNEL(name, d, keys, bf) \
-    QK_KERNEL_RESIDENT(name, qk_attn_args, THREADS, d == 64 ? 3 : 2) { tile_body(&a, d, keys, bf); }
+/* The kernels: head sizes up to 64, 128 and 256 in f16 and bf16; and with probabilities that become codes. */
+#define TILE_KERNEL(name, d, keys, bf)                                                                                            \
+    QK_KERNEL_RESIDENT(name, qk_attn_args, THREADS, d == 64 ? 3 : 2) { tile_body(&a, d, keys, bf, 0); }                           \
+    QK_KERNEL_RESIDENT(name##_codes, qk_attn_args, THREADS, d == 64 ? 3 : 2) { tile_body(&a, d, keys, bf, 1); }                   \
+    static int launch_##name(qk_queue q, const qk_attn_args *a, int64_t blocks)                                                   \
+    {                                                                                                                             \
+        return a->p_scale > 0 ? QK_LAUNCH(name##_codes, blocks, THREADS, q, a) : QK_LAUNCH(name, blocks, THREADS, q, a);          \
+    }
 TILE_KERNEL(tile_f16_64, 64, 64, 0)
 TILE_KERNEL(tile_f16_128, 128, 64, 0)
 TILE_KERNEL(tile_bf16_64, 64, 64, 1)
@@ -314,28 +360,28 @@ static int launch_tiles(qk_queue q, const qk_attn_args *a, int64_t blocks)
 {
     const int64_t d = a->dk > a->dv ? a->dk : a->dv;
     const int bf = a->dtype == QK_BF16;
-    if (d <= 64) return bf ? QK_LAUNCH(tile_bf16_64, blocks, THREADS, q, a) : QK_LAUNCH(tile_f16_64, blocks, THREADS, q, a);
-    if (d <= 128) return bf ? QK_LAUNCH(tile_bf16_128, blocks, THREADS, q, a) : QK_LAUNCH(tile_f16_128, blocks, THREADS, q, a);
-    return bf ? QK_LAUNCH(tile_bf16_256, blocks, THREADS, q, a) : QK_LAUNCH(tile_f16_256, blocks, THREADS, q, a);
+    if (d <= 64) return bf ? launch_tile_bf16_64(q, a, blocks) : launch_tile_f16_64(q, a, blocks);
+    if (d <= 128) return bf ? launch_tile_bf16_128(q, a, blocks) : launch_tile_f16_128(q, a, blocks);
+    return bf ? launch_tile_bf16_256(q, a, blocks) : launch_tile_f16_256(q, a, blocks);
 }
 
 static int64_t tile_blocks(const qk_attn_args *a) { return a->batch * a->kv_heads * ((a->rows * (a->heads / a->kv_heads) + ROWS - 1) / ROWS); }
 
-/* Splits that fill a card of some hundred multiprocessors, each with at least two tiles of keys. */
+/* Splits that fill a card of some hundred multiprocessors, each with at least two tiles of keys. Codes want the sums of whole rows: one. */
 QK_EXTERN int qk_attention_splits(const qk_attn_args *a)
 {
     enum { ENOUGH = 256, LEAST_KEYS = 128, MOST = 32 };
     const int64_t blocks = tile_blocks(a), by_keys = a->keys / LEAST_KEYS;
     int64_t n = blocks > 0 ? ENOUGH / blocks : 1;
     n = n < by_keys ? n : by_keys;
-    return a->dtype == QK_F32 || n < 2 ? 1 : n < MOST ? (int)n : MOST;
+    return a->dtype == QK_F32 || a->p_scale > 0 || n < 2 ? 1 : n < MOST ? (int)n : MOST;
 }
 
 int qk_attention_tile(qk_queue q, const qk_attn_args *args)
 {
     qk_attn_args a = *args;
     a.whole = whole_rows(&a.k, a.dk) | whole_rows(&a.v, a.dv) << 1;
-    if (a.splits < 1) a.splits = 1;
+    if (a.splits < 1 || a.p_scale > 0) a.splits = 1;
     const int err = launch_tiles(q, &a, tile_blocks(&a) * a.splits);
     return err || a.splits == 1 ? err : QK_LAUNCH(join_kernel, QK_EACH_BLOCKS(a.batch * a.heads * a.rows * a.dv), 256, q, &a);
 }

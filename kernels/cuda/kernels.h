@@ -234,7 +234,8 @@ typedef struct qk_attn_args {
     int64_t offset, left;
     int32_t dtype, mtype, causal;
     float scale, softcap;
-    float p_scale;                    /* > 0: probabilities, before they are divided by their sum, are rounded to E4M3 in units of it */
+    float p_scale;                    /* > 0: probabilities become codes of p_codes (I8, U8, E4M3) with this scale and zero point; the keys are walked twice then, first for the sums; no sink */
+    int32_t p_codes, p_zero;
     float *part; int32_t splits;      /* f16, bf16: keys shared out over so many blocks; part: [splits][batch heads rows][dv + 2], not looked at for 1 */
     int32_t whole;                    /* set by qk_attention */
 } qk_attn_args;

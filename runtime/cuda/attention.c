@@ -131,7 +131,8 @@ static qx_status with_mask(const cu_build *b, attn_args *p, int rank, bool may_b
 
 static qx_status fused_compile(cu_build *b)
 {
-    attn_args p = {.a = {.scale = cu_float(b, "scale", 1), .left = -1, .dtype = b->in[0].dtype, .p_scale = cu_float(b, "p_scale", 0)}};
+    attn_args p = {.a = {.scale = cu_float(b, "scale", 1), .left = -1, .dtype = b->in[0].dtype, .p_scale = cu_float(b, "p_scale", 0),
+                          .p_codes = (int32_t)cu_int(b, "p_codes", 0), .p_zero = (int32_t)cu_int(b, "p_zero", 0)}};
     qk_attn_args *a = &p.a;
     int64_t layout = cu_int(b, "k_layout", 0);
     dims4 q, k, v;

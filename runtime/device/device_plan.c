@@ -60,7 +60,8 @@ static bool attn_attrs(qx_node_view *v, const void *params)
 {
     const qx_attn_params *p = params;
     return put_float(v, "scale", p->scale) && put_int(v, "k_layout", (int64_t)p->k_layout) && put_int(v, "q_bshd", p->q_bshd) &&
-           put_int(v, "v_bshd", p->v_bshd) && put_int(v, "out_bshd", p->out_bshd) && put_float(v, "p_scale", p->p_scale);
+           put_int(v, "v_bshd", p->v_bshd) && put_int(v, "out_bshd", p->out_bshd) && put_float(v, "p_scale", p->p_scale) &&
+           put_int(v, "p_codes", (int64_t)p->p_codes) && put_int(v, "p_zero", p->p_zero);
 }
 
 static bool int8_attrs(qx_node_view *v, const void *params)

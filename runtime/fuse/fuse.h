@@ -104,6 +104,6 @@ qx_cpu_fn qx_cpu_rope;   /* inputs x, cos, sin of whole heads: x cos + (-x_high,
 typedef struct qx_rope_params { bool bshd; /* x is [batch, seq, heads, d] */ } qx_rope_params;
 qx_cpu_fn qx_cpu_glu;    /* input x[.., 2n]: act(one half) * the other -> [.., n] */
 typedef struct qx_glu_params { qx_act act; bool upper; /* the second half is activated */ } qx_glu_params;
-typedef struct qx_attn_params { float scale; qx_k_layout k_layout; bool q_bshd, v_bshd, out_bshd; float p_scale; /* > 0: probabilities in E4M3 codes of this scale (on devices only) */ } qx_attn_params;
+typedef struct qx_attn_params { float scale; qx_k_layout k_layout; bool q_bshd, v_bshd, out_bshd; float p_scale; qx_dtype p_codes; int32_t p_zero; /* p_scale > 0: probabilities become codes (on devices only) */ } qx_attn_params;
 
 #endif

@@ -124,15 +124,27 @@ static const qx_value *key(const qx_fuser *f, const qx_value *v, double *scale, 
     return v;
 }
 
-/* Through a pair of one scale that rounds the probabilities to E4M3, on devices, whose kernel does that: the scale goes to *scale. */
-static const qx_value *peel_codes(const qx_fuser *f, const qx_value *p, float *scale)
+/* The zero point of a pair's node; not there: 0. */
+static bool zero_point(const qx_fuser *f, const qx_node *n, double *z)
+{
+    *z = 0;
+    return !qx_node_in(n, 2) || qx_fuse_scalar(f, n->in[2], z);
+}
+
+/* Through a pair of one scale that makes codes of the probabilities, on devices, whose kernel does that: scale, zero point and type go to *to. */
+static const qx_value *peel_codes(const qx_fuser *f, const qx_value *p, qx_attn_params *to)
 {
     const qx_node *dq = f->x->device && qx_fuse_inner(f, p) ? qx_fuse_is(qx_fuse_def(f, p), QX_OP_DequantizeLinear) : NULL;
     const qx_value *codes = dq ? dq->in[0] : NULL;
-    const qx_node *q = dq && codes->type.dtype == QX_DT_FLOAT8E4M3FN && qx_fuse_inner(f, codes) ? qx_fuse_is(qx_fuse_def(f, codes), QX_OP_QuantizeLinear) : NULL;
-    double a, b;
+    const qx_dtype type = codes ? codes->type.dtype : QX_DT_UNDEFINED;
+    const bool known = type == QX_DT_FLOAT8E4M3FN || type == QX_DT_INT8 || type == QX_DT_UINT8;
+    const qx_node *q = dq && known && qx_fuse_inner(f, codes) ? qx_fuse_is(qx_fuse_def(f, codes), QX_OP_QuantizeLinear) : NULL;
+    double a, b, za, zb;
     if (!q || !qx_fuse_scalar(f, q->in[1], &a) || !qx_fuse_scalar(f, dq->in[1], &b) || !(a > 0) || a < b || a > b) return p;
-    *scale = (float)a;
+    if (type != QX_DT_FLOAT8E4M3FN && (!zero_point(f, q, &za) || !zero_point(f, dq, &zb) || za != zb)) return p;
+    to->p_scale = (float)a;
+    to->p_codes = type;
+    to->p_zero = type == QX_DT_FLOAT8E4M3FN ? 0 : (int32_t)za;
     return q->in[0];
 }
 
@@ -141,7 +153,7 @@ static bool find(const qx_fuser *f, qx_rstep *s, match *m)
     double scale = 1;
     const qx_node *pv = qx_fuse_is(s, QX_OP_MatMul);
     if (!pv) return false;
-    const qx_value *p = peel_codes(f, pv->in[0], &m->p.p_scale);
+    const qx_value *p = peel_codes(f, pv->in[0], &m->p);
     qx_rstep *sm = inner_def(f, &p);
     const qx_node *softmax = qx_fuse_is(sm, QX_OP_Softmax);
     if (!softmax || !last_axis(softmax) || !(known_rank(softmax->in[0], 3) || known_rank(softmax->in[0], 4))) return false;

@@ -31,7 +31,7 @@ if [ "$bundle" = host ]; then host=1; fi
 results=${QONNX_GPU_RESULTS:-$build/gpu-results}
 mkdir -p "$results"
 page=docs/gpu.md limit=${QONNX_GPU_SECONDS:-400} plugin=$build size=full runs=30
-kernels=gpu_test_kernels
+kernels=gpu_test_kernels box=150
 best_rows="8192 8192" few_rows="8 8192" tokens=2048 near=2 far=6 few=2 more=6
 # Models of tens of GB go to memory where there is enough of it.
 room=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')
@@ -39,7 +39,7 @@ if [ "${room:-0}" -gt 40000000 ]; then scratch=/dev/shm; else scratch=${TMPDIR:-
 out=$(mktemp -d "$scratch/qonnx-gpu.XXXXXX")
 trap 'rm -rf "$out"' EXIT
 if [ -n "$host" ]; then
-  kernels=plugin_test_kernels
+  kernels=plugin_test_kernels box=600
   size=tiny runs=1 best_rows="64 128" few_rows="8 128" tokens=6 near=1 far=2 few=1 more=2
   if [ -z "$bundle" ]; then plugin=$build/plugin-host; fi
   cp docs/gpu.md "$out/gpu.md"
@@ -77,9 +77,9 @@ in_time() { # WHAT: false, with a line, when it is too late to start
   echo "Left out after $SECONDS s: $1." | tee -a "$table"
   return 1
 }
-boxed() { # COMMAND...: with what is left of the time, and at most 150 s of it
+boxed() { # COMMAND...: with what is left of the time, and at most $box seconds of it
   local left=$((limit + 60 - SECONDS))
-  timeout $((left < 5 ? 5 : left < 150 ? left : 150)) "$@"
+  timeout $((left < 5 ? 5 : left < box ? left : box)) "$@"
 }
 number() { sed -n "s/.*\"$2\": *\\([-0-9.e+]*\\).*/\\1/p" "$1" | head -n 1; } # FILE KEY: the first of that name
 calc() { awk "BEGIN { x = sprintf(\"%.${2:-2}f\", $1); print x ~ /^-?[0-9.]+\$/ ? x : \"-\" }" 2>/dev/null || echo -; } # "-": divided by zero
@@ -296,18 +296,21 @@ part_models() {
   echo >>"$table"
 }
 
-# ---- compute-sanitizer: slow, and mostly of use when something above went wrong ----
+# ---- compute-sanitizer, on every kernel by itself: slow, and mostly of use when something above went wrong ----
 
 part_sanitizer() {
   checked="compute-sanitizer is not installed"
   if [ -z "$host" ] && command -v compute-sanitizer >/dev/null; then
     checked=
-    for tool in memcheck racecheck; do
-      if boxed compute-sanitizer --tool $tool --error-exitcode 9 "$q" run tests/data/mlp/model.onnx -i tests/data/mlp/calib.npz --device cuda >"$out/$tool" 2>&1; then
-        checked="$checked$tool: nothing found. "
-      else
-        checked="$checked$tool: $(grep -m 1 'ERROR SUMMARY\|Error' "$out/$tool" || echo failed). "
-      fi
+    local tool rc
+    for tool in memcheck racecheck synccheck; do
+      rc=0
+      boxed compute-sanitizer --tool $tool --error-exitcode 9 "$build/bin/$kernels" >"$results/$tool.log" 2>&1 || rc=$?
+      case $rc in
+        0) checked="$checked$tool: nothing found. " ;;
+        124) checked="$checked$tool: stopped, out of time; $(grep -c '========= [A-Z]' "$results/$tool.log") lines so far ($tool.log). " ;;
+        *) checked="$checked$tool: $(grep -m 1 'ERROR SUMMARY\|Error\|hazard' "$results/$tool.log" || echo "failed ($rc)"). " ;;
+      esac
     done
   fi
   {

@@ -120,7 +120,9 @@ static const step_case cases[] = {
      " { " QKV_AS(10) "o = Attention<is_causal=1, softcap=20.0>(xh, kh, vh) y = Cast<to=1>(o) }", 50, "attention", false},
     {"half attention, probabilities in E4M3", HEAD(19) "g (float[2,4,33,64] x, float[2,4,70,64] k, float[2,4,70,64] v) => (float[2,4,33,64] y) <float16 c = {0.125}, float16 s = {0.00223}, float8e4m3fn z = {0}>"
      " { " QKV_AS(10) "kt = Transpose<perm=[0,1,3,2]>(kh) a = MatMul(xh, kt) t = Mul(a, c) p = Softmax<axis=-1>(t)"
-     " q = QuantizeLinear(p, s, z) d = DequantizeLinear(q, s, z) o = MatMul(d, vh) y = Cast<to=1>(o) }", 25, "attention", true},
+     " q = QuantizeLinear(p, s, z) d = DequantizeLinear(q, s, z) o = MatMul(d, vh) y = Cast<to=1>(o) }", 40, "attention", true},
+    {"attention, probabilities in INT8", HEAD(17) "g (float[2,4,33,64] x, float[2,4,64,70] k, float[2,4,70,64] v, float[33,70] mask) => (float[2,4,33,64] y) <float c = {0.125}, float s = {0.00392}, int8 z = {-128}>"
+     " { a = MatMul(x, k) t = Mul(a, c) u = Add(t, mask) p = Softmax<axis=-1>(u) q = QuantizeLinear(p, s, z) d = DequantizeLinear(q, s, z) y = MatMul(d, v) }", 100, "attention", false},
     {"grouped queries, bias and sinks", HEAD(17) GQA_INPUTS "{ " GQA ">(x, k, v, pk, pv, lens, total, , , , bias, sink) y = Identity(o) }", 110, "attention", false},
     {"grouped queries, smooth softmax and a window", HEAD(17) GQA_INPUTS
      "{ " GQA ", smooth_softmax=1, local_window_size=3>(x, k, v, pk, pv, lens, total) y = Identity(o) }", 110, "attention", false},
