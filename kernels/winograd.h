@@ -20,6 +20,8 @@ void qx_wino_panel(const float *w, int64_t in, int64_t out, int64_t first, float
 void qx_wino_in(const qx_wino_picture *p, int64_t first, int64_t y, int64_t x, float *to, int64_t stride);
 /* from[point * stride], QX_WINO_LANES channels each, back to pixels[QX_WINO_PIXELS][QX_WINO_LANES]. */
 void qx_wino_out(const float *from, int64_t stride, float *pixels);
+/* Adds those pixels of another picture, of the same layout as the result, that the tile has. */
+void qx_wino_add(float *pixels, const qx_wino_picture *p, int64_t first, int64_t y, int64_t x);
 /* Those of the pixels and channels that the picture has to their places; the tile's first is (y, x). */
 void qx_wino_store(const float *pixels, const qx_wino_picture *p, int64_t first, int64_t y, int64_t x);
 

@@ -121,14 +121,14 @@ static bool is_per_channel(const qx_value *v)
 
 typedef enum role { ROLE_PLAIN, ROLE_CONV, ROLE_TIED, ROLE_DIMS } role;
 
-/* Fills the inputs that must have the output's layout. */
+/* Fills the inputs that must (of a convolution: had better) have the output's layout. */
 typedef role role_fn(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n);
 
 static role conv_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
-    (void)l, (void)tied;
     *n = 0;
-    return s->n_in > 3 ? ROLE_PLAIN : ROLE_CONV; /* a residual would have to follow the layout */
+    if (s->n_in > QX_CONV_ADD && may_block(l, s->in[QX_CONV_ADD]) && may_block(l, s->out[0])) tied[(*n)++] = s->in[QX_CONV_ADD]; /* else reordered by the call */
+    return ROLE_CONV;
 }
 
 /* Reads any layout, and what it writes is the same in all: the dims, or one pixel a channel. */
@@ -225,12 +225,15 @@ static void weigh(layouts *l, const qx_rstep *s)
     uint32_t tied[MAX_TIED], n;
     role r = role_of(l, s, tied, &n);
     if (r == ROLE_DIMS) return;
-    if (r == ROLE_TIED) {
+    if (r != ROLE_PLAIN) {
         for (uint32_t i = 0; i < n; i++) tie(l, s->out[0], tied[i]);
+        if (r != ROLE_CONV) return;
+        count(l, s->in[0], 1);
+        count(l, s->out[0], 1);
         return;
     }
-    for (uint32_t i = 0; i < s->n_in; i++) count(l, s->in[i], r == ROLE_CONV ? 1 : -1);
-    for (uint32_t i = 0; i < s->n_out; i++) count(l, s->out[i], r == ROLE_CONV ? 1 : -1);
+    for (uint32_t i = 0; i < s->n_in; i++) count(l, s->in[i], -1);
+    for (uint32_t i = 0; i < s->n_out; i++) count(l, s->out[i], -1);
 }
 
 static void settle(layouts *l, qx_rstep *s)

@@ -120,6 +120,14 @@ QX_INLINE void qx_wino_out_body(const float *from, int64_t stride, float *pixels
 }
 QX_MULTI(, qx_wino_out, (const float *from, int64_t stride, float *pixels), (from, stride, pixels))
 
+QX_INLINE void qx_wino_add_body(float *pixels, const qx_wino_picture *p, int64_t first, int64_t y, int64_t x)
+{
+    float other[QX_WINO_PIXELS * LANES] = {0};
+    move_tile(p, first, y, x, OUT, other, false);
+    for (int i = 0; i < QX_WINO_PIXELS * LANES; i++) pixels[i] += other[i];
+}
+QX_MULTI(, qx_wino_add, (float *pixels, const qx_wino_picture *p, int64_t first, int64_t y, int64_t x), (pixels, p, first, y, x))
+
 QX_INLINE void qx_wino_store_body(const float *pixels, const qx_wino_picture *p, int64_t first, int64_t y, int64_t x)
 {
     move_tile(p, first, y, x, OUT, (float *)(uintptr_t)pixels, true);

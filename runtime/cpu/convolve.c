@@ -151,28 +151,41 @@ static bool is_rows(const qx_conv_shape *s)
 
 /* ---- The choice ---- */
 
-static qx_status plain_weights(qx_call *c, const float *given, const float **w)
+static int64_t taps(const qx_conv_shape *s) { return s->in_ch / s->group * qx_prod(s->kernel, 0, s->spatial); }
+
+/* As given, or the constant read once more, by the scales. */
+static qx_status plain_weights(qx_call *c, const qx_conv_shape *s, const qx_conv_op *op, const float **w)
 {
-    *w = given;
-    return given ? QX_OK : qx_call_const_again_f32(c, 1, w);
+    const int64_t k = taps(s);
+    float *scaled = NULL;
+    *w = op->w;
+    if (!*w) QX_TRY(qx_call_const_again_f32(c, 1, w));
+    if (!op->scale) return QX_OK;
+    QX_TRY(QX_CALL_SCRATCH(c, s->out_ch * k, &scaled));
+    for (int64_t i = 0; i < s->out_ch * k; i++) scaled[i] = (*w)[i] * op->scale[i / k];
+    *w = scaled;
+    return QX_OK;
 }
 
-static qx_status pack_rows(qx_call *c, qx_conv *v, const qx_conv_shape *s, const float *w)
+static qx_status pack_rows(qx_call *c, qx_conv *v, const qx_conv_shape *s, const qx_conv_op *op)
 {
-    QX_TRY(plain_weights(c, w, &w));
+    const float *w;
+    QX_TRY(plain_weights(c, s, op, &w));
     return qx_packed_new(c, &(qx_matrix){.k = s->in_ch, .n = s->out_ch, .row = 1, .col = s->in_ch, .data = w}, 1, &v->rows);
 }
 
-static qx_status pack_wino(qx_call *c, qx_conv *v, const qx_conv_shape *s, const float *w)
+static qx_status pack_wino(qx_call *c, qx_conv *v, const qx_conv_shape *s, const qx_conv_op *op)
 {
-    QX_TRY(plain_weights(c, w, &w));
+    const float *w;
+    QX_TRY(plain_weights(c, s, op, &w));
     return qx_wino_pack(c, s, w, &v->wino);
 }
 
-static qx_status pack_pictures(qx_call *c, qx_conv *v, const qx_conv_shape *s, const float *w)
+static qx_status pack_pictures(qx_call *c, qx_conv *v, const qx_conv_shape *s, const qx_conv_op *op)
 {
-    const size_t bytes = (size_t)(s->out_ch * (s->in_ch / s->group) * qx_prod(s->kernel, 0, s->spatial)) * sizeof *w;
-    QX_TRY(plain_weights(c, w, &w));
+    const float *w;
+    const size_t bytes = (size_t)(s->out_ch * taps(s)) * sizeof *w;
+    QX_TRY(plain_weights(c, s, op, &w));
     QX_TRY(qx_dnnl_conv_new(c, s, w, &v->dnnl));
     v->asked = true;
     if (v->dnnl) return QX_OK;
@@ -181,24 +194,45 @@ static qx_status pack_pictures(qx_call *c, qx_conv *v, const qx_conv_shape *s, c
     return QX_OK;
 }
 
-qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *shape, const float *x, const float *w, const float *bias, const qx_activation *act, float *y)
+enum { PIECE = 1 << 13 };
+typedef struct finish_job { const qx_conv_op *op; int64_t n; } finish_job;
+
+static qx_status finish_piece(void *user, int64_t i)
+{
+    const finish_job *j = user;
+    const int64_t n = j->n - i * PIECE < PIECE ? j->n - i * PIECE : PIECE;
+    float *y = j->op->y + i * PIECE;
+    if (j->op->add) qx_binary_find(QX_B_ADD, QX_DT_FLOAT)(y, 1, j->op->add + i * PIECE, 1, y, n);
+    qx_activation_piece(j->op->act, y, n);
+    return QX_OK;
+}
+
+qx_status qx_conv_finish(qx_call *c, const qx_conv_op *op, int64_t n)
+{
+    finish_job j = {op, n};
+    return op->act->none && !op->add ? QX_OK : qx_parallel(c->ctx, (n + PIECE - 1) / PIECE, finish_piece, &j);
+}
+
+qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *shape, const qx_conv_op *given)
 {
     qx_conv_shape seen = *shape, *s = &seen;
+    qx_conv_op op = *given;
     as_picture(s);
     if (!*state) QX_TRY(QX_NEW(c->ctx, state));
     qx_conv *v = *state;
     if (is_rows(s)) {
-        if (!v->rows) QX_TRY(pack_rows(c, v, s, w));
-        const qx_gemm g = {.m = s->batch * qx_prod(s->in, 0, s->spatial), .x = x, .bias = bias, .y = y};
+        if (!v->rows) QX_TRY(pack_rows(c, v, s, &op));
+        const qx_gemm g = {.m = s->batch * qx_prod(s->in, 0, s->spatial), .x = op.x, .bias = op.bias, .add = op.add, .y = op.y};
         QX_TRY(qx_gemm_run(c, v->rows, &g));
+        op.add = NULL;
     } else if (qx_wino_pays(s) && !qx_call_bf16(c)) {
-        if (!v->wino) QX_TRY(pack_wino(c, v, s, w));
-        return qx_wino_run(c, v->wino, s, x, bias, act, y);
+        if (!v->wino) QX_TRY(pack_wino(c, v, s, &op));
+        return qx_wino_run(c, v->wino, s, &op);
     } else {
-        QX_TRY(repeat_channels(c, s, &x));
-        if (!v->asked) QX_TRY(pack_pictures(c, v, s, w));
-        if (v->dnnl) return qx_dnnl_conv_run(c, v->dnnl, s, x, bias, act, y);
-        QX_TRY(own_conv_any_layout(c, s, x, v->w, bias, y));
+        QX_TRY(repeat_channels(c, s, &op.x));
+        if (!v->asked) QX_TRY(pack_pictures(c, v, s, &op));
+        if (v->dnnl) return qx_dnnl_conv_run(c, v->dnnl, s, &op);
+        QX_TRY(own_conv_any_layout(c, s, op.x, v->w, op.bias, op.y));
     }
-    return qx_activation_run(c, act, y, s->batch * s->out_ch * qx_prod(s->out, 0, s->spatial));
+    return qx_conv_finish(c, &op, s->batch * s->out_ch * qx_prod(s->out, 0, s->spatial));
 }

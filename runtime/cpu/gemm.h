@@ -45,8 +45,13 @@ typedef struct qx_conv_shape {
     int x_block, y_block; /* layout of x and y, as qx_call_in_layout has it */
 } qx_conv_shape;
 typedef struct qx_conv qx_conv; /* packed weights and primitives of one node */
-/* *state is made at the first call, from w [out_ch, in_ch / group, kernel...]; later calls may pass w NULL. y = act(x * w + bias). */
-qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *s, const float *x, const float *w, const float *bias, const qx_activation *act, float *y);
+/* y = act(x * w + bias + add). w [out_ch, in_ch / group, kernel...], of which output o counts scale[o] times (NULL: once), is looked at when it is packed and may be
+ * NULL later; add lies as y does. bias, scale and add may be NULL. */
+typedef struct qx_conv_op { const float *x, *w, *scale, *bias, *add; const qx_activation *act; float *y; } qx_conv_op;
+/* *state is made at the first call. */
+qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *s, const qx_conv_op *op);
+/* y = act(y + add), n elements, for whatever does not work it out by itself. */
+qx_status qx_conv_finish(qx_call *c, const qx_conv_op *op, int64_t n);
 void qx_conv_free(qx_ctx *ctx, qx_conv *s);
 
 /* What the executor holds for the library: one engine and stream. NULL handle: none made yet. */

@@ -38,9 +38,9 @@ qx_status qx_wino_pack(qx_call *c, const qx_conv_shape *s, const float *w, float
 /* chunk tiles of `tiles`, group panels of `panels`; ld, step: floats from tile to tile and from point to point of transformed pixels, and of results. */
 typedef struct job {
     const qx_conv_shape *s;
-    qx_wino_picture x, y; /* of the batch's first picture */
-    const float *u, *bias;
-    const qx_activation *act;
+    const qx_conv_op *op;
+    qx_wino_picture x, y, add; /* of the batch's first picture */
+    const float *u;
     int64_t x_all, y_all; /* floats from picture to picture */
     int64_t down, across, tiles, chunk, panels, group, groups, ld_in, ld_out, step_in, step_out, per_thread;
     float *scratch;
@@ -82,14 +82,16 @@ static void finish(const job *j, int64_t first, int64_t count, int64_t first_out
     float pixels[QX_WINO_PIXELS * QX_WINO_LANES];
     for (int64_t t = 0; t < count; t++) {
         const place at = place_of(j, first + t);
-        qx_wino_picture p = j->y;
+        qx_wino_picture p = j->y, add = j->add;
         p.data += at.n * j->y_all;
+        if (add.data) add.data += at.n * j->y_all;
         for (int64_t o = first_out; o < end_out; o += QX_WINO_LANES) {
             const int64_t lanes = p.channels - o < QX_WINO_LANES ? p.channels - o : QX_WINO_LANES;
             qx_wino_out(m + t * j->ld_out + o - first_out, j->step_out, pixels);
-            for (int i = 0; j->bias && i < QX_WINO_PIXELS; i++)
-                for (int64_t l = 0; l < lanes; l++) pixels[i * QX_WINO_LANES + l] += j->bias[o + l];
-            qx_activation_piece(j->act, pixels, QX_WINO_PIXELS * QX_WINO_LANES);
+            for (int i = 0; j->op->bias && i < QX_WINO_PIXELS; i++)
+                for (int64_t l = 0; l < lanes; l++) pixels[i * QX_WINO_LANES + l] += j->op->bias[o + l];
+            if (add.data) qx_wino_add(pixels, &add, o, at.y, at.x);
+            qx_activation_piece(j->op->act, pixels, QX_WINO_PIXELS * QX_WINO_LANES);
             qx_wino_store(pixels, &p, o, at.y, at.x);
         }
     }
@@ -126,9 +128,10 @@ static void share_out(job *j, int threads)
     j->per_thread = QX_WINO_POINTS * (j->step_in + j->step_out);
 }
 
-qx_status qx_wino_run(qx_call *c, const float *u, const qx_conv_shape *s, const float *x, const float *bias, const qx_activation *act, float *y)
+qx_status qx_wino_run(qx_call *c, const float *u, const qx_conv_shape *s, const qx_conv_op *op)
 {
-    job j = {.s = s, .x = picture_of(x, s->in_ch, s->in, s->x_block), .y = picture_of(y, s->out_ch, s->out, s->y_block), .u = u, .bias = bias, .act = act,
+    job j = {.s = s, .op = op, .x = picture_of(op->x, s->in_ch, s->in, s->x_block), .y = picture_of(op->y, s->out_ch, s->out, s->y_block),
+             .add = picture_of(op->add, s->out_ch, s->out, s->y_block), .u = u,
              .x_all = s->in_ch * s->in[0] * s->in[1], .y_all = s->out_ch * s->out[0] * s->out[1],
              .down = (s->out[0] + QX_WINO_TILE - 1) / QX_WINO_TILE, .across = (s->out[1] + QX_WINO_TILE - 1) / QX_WINO_TILE, .panels = panels_of(s->out_ch),
              .ld_in = (s->in_ch + QX_WINO_LANES - 1) / QX_WINO_LANES * QX_WINO_LANES};

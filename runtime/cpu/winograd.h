@@ -9,6 +9,6 @@ bool qx_wino_pays(const qx_conv_shape *s);
 /* w [out, in, 3, 3] to *u, four times as large. */
 qx_status qx_wino_pack(qx_call *c, const qx_conv_shape *s, const float *w, float **u);
 /* As qx_conv_run. */
-qx_status qx_wino_run(qx_call *c, const float *u, const qx_conv_shape *s, const float *x, const float *bias, const qx_activation *act, float *y);
+qx_status qx_wino_run(qx_call *c, const float *u, const qx_conv_shape *s, const qx_conv_op *op);
 
 #endif

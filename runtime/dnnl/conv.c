@@ -16,7 +16,7 @@ void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s)
     qx_free(ctx, s);
 }
 
-typedef struct conv_form { bool free_layout, bias; const qx_activation *act; /* NULL: none */ const dnnl_memory_desc_t *wei; /* NULL: the library chooses */ } conv_form;
+typedef struct conv_form { bool free_layout, bias, add; const qx_activation *act; /* NULL: none */ const dnnl_memory_desc_t *wei; /* NULL: the library chooses */ } conv_form;
 
 /* The library's name of an activation, two for HardSigmoid; false: it has none. NaN does not survive its Relu and Clip. */
 typedef struct eltwise { int n; dnnl_alg_kind_t alg[2]; float alpha[2], beta[2]; } eltwise;
@@ -35,14 +35,16 @@ static bool eltwise_of(const qx_activation *a, eltwise *e)
     }
 }
 
-static qx_status conv_attr(qx_call *c, const qx_activation *act, dnnl_primitive_attr_t *out)
+/* The sum with a picture laid out as y, then the activation. */
+static qx_status conv_attr(qx_call *c, const conv_form *f, const dnnl_memory_desc_t *y, dnnl_primitive_attr_t *out)
 {
     dnnl_post_ops_t po = NULL;
-    eltwise e;
+    eltwise e = {.n = 0};
     QX_TRY(qx_dn_attr(c, QX_ACT_NONE, NULL, NULL, out));
-    if (!act || !eltwise_of(act, &e)) return QX_OK;
+    if (f->act) eltwise_of(f->act, &e);
+    if (!e.n && !f->add) return QX_OK;
     QX_DN(c, dnnl_post_ops_create(&po));
-    dnnl_status_t d = dnnl_success;
+    dnnl_status_t d = f->add ? dnnl_post_ops_append_binary(po, dnnl_binary_add, y) : dnnl_success;
     for (int i = 0; i < e.n && d == dnnl_success; i++) d = dnnl_post_ops_append_eltwise(po, 1.0f, e.alg[i], e.alpha[i], e.beta[i]);
     if (d == dnnl_success) d = dnnl_primitive_attr_set_post_ops(*out, po);
     dnnl_post_ops_destroy(po);
@@ -88,7 +90,7 @@ static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, const c
     dnnl_status_t ds = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, dnnl_convolution_direct, &x, &w, f->bias ? &p->bias : NULL, &y, strides, dilates, begin, end);
     if (ds == dnnl_unimplemented) return QX_OK;
     QX_DN(c, ds);
-    qx_status st = conv_attr(c, f->act, &attr);
+    qx_status st = conv_attr(c, f, &y, &attr);
     if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, qx_dn_stable, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
     QX_TRY(st);
@@ -135,18 +137,23 @@ qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *
     return QX_OK;
 }
 
-static qx_status conv_find(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_shape *shape, bool bias, const qx_activation *act, qx_dn_prim **out)
+static qx_status conv_find(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_shape *shape, const qx_conv_op *op, qx_dn_prim **out)
 {
-    int64_t key[10] = {shape->batch, shape->in[0], shape->in[1], shape->in[2], bias, shape->x_block, shape->y_block};
+    int64_t key[10] = {shape->batch, shape->in[0], shape->in[1], shape->in[2], op->bias != NULL, shape->x_block, shape->y_block, op->add != NULL};
     eltwise e;
     bool found;
     qx_dn_prim *p = qx_dn_prim_slot(s->w.cache, key, &s->w.clock, &found);
     *out = p;
     if (found) return QX_OK;
-    conv_form f = {s->free_layout, bias, !act->none && eltwise_of(act, &e) ? act : NULL, &s->w.md};
-    if (f.act) QX_TRY(conv_prim(c, l, shape, &f, p));
-    if (p->p) return QX_OK;
-    f.act = NULL; /* not every kernel takes it */
+    conv_form f = {.free_layout = s->free_layout, .bias = op->bias != NULL, .wei = &s->w.md};
+    if ((op->act->none || eltwise_of(op->act, &e)) && (!op->add || (shape->y_block && !s->free_layout))) { /* what is added lies as y does */
+        f.add = op->add != NULL;
+        f.act = op->act->none ? NULL : op->act;
+        QX_TRY(conv_prim(c, l, shape, &f, p));
+        if (p->p) return QX_OK;
+    }
+    f.add = false; /* not every kernel takes them */
+    f.act = NULL;
     p->bare = true;
     QX_TRY(conv_prim(c, l, shape, &f, p));
     if (p->p) return QX_OK;
@@ -168,16 +175,18 @@ static qx_status conv_find(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_
     return QX_OK;
 }
 
-qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, const qx_activation *act, float *y)
+qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const qx_conv_op *op)
 {
     qx_dn *l = NULL;
     qx_dn_prim *p;
     const double flops = qx_dn_conv_flops(shape);
     QX_TRY(qx_dn_get(c, flops, &l));
-    QX_TRY(conv_find(c, l, s, shape, bias != NULL, act, &p));
-    const qx_dn_data d = {.x = x, .w = s->w.packed, .y = y, .n = bias != NULL, .more = {{DNNL_ARG_BIAS, &p->bias, bias}}};
+    QX_TRY(conv_find(c, l, s, shape, op, &p));
+    qx_dn_data d = {.x = op->x, .w = s->w.packed, .y = op->y};
+    if (op->bias) d.more[d.n++] = (qx_dn_more){DNNL_ARG_BIAS, &p->bias, op->bias};
+    if (op->add && !p->bare) d.more[d.n++] = (qx_dn_more){DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, &p->dst, op->add};
     QX_TRY(qx_dn_prim_run(c, l, p, &d, flops));
-    return p->bare ? qx_activation_run(c, act, y, shape->batch * shape->out_ch * qx_prod(shape->out, 0, shape->spatial)) : QX_OK;
+    return p->bare ? qx_conv_finish(c, op, shape->batch * shape->out_ch * qx_prod(shape->out, 0, shape->spatial)) : QX_OK;
 }
 
 #endif

@@ -42,7 +42,7 @@ typedef struct qx_dn_prim {
     dnnl_memory_desc_t have_src, have_dst, bias; /* as the caller has them */
     bool turn_src, turn_dst;                     /* these differ: reordered around the run */
     const char *impl;
-    bool bare;     /* a convolution: the activation is not part of it */
+    bool bare;     /* a convolution: sum and activation are not part of it */
     qx_dn_args args; /* the same ones at every run */
 } qx_dn_prim;
 
@@ -51,7 +51,7 @@ void qx_dn_prim_drop(qx_dn_prim *p);
 qx_dn_prim *qx_dn_prim_slot(qx_dn_prim *cache, const int64_t key[10], uint64_t *clock, bool *found);
 /* From descriptor and attributes to a primitive with its layouts known: the library's first implementation that `good` likes; p->p stays NULL
  * when there is none. */
-typedef bool qx_dn_good(const char *impl, size_t scratch_bytes);
+typedef bool qx_dn_good(const char *impl);
 qx_dn_good qx_dn_stable; /* the same result for any number of threads */
 qx_dn_good qx_dn_exact;  /* for integers: all but reference loops */
 qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_good *good, qx_dn_prim *p);

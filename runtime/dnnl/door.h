@@ -27,7 +27,7 @@ void qx_dnnl_bmm_free(qx_ctx *ctx, qx_dnnl_bmm *s);
 
 typedef struct qx_dnnl_conv qx_dnnl_conv;
 qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *s, const float *w, qx_dnnl_conv **out);
-qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, const qx_activation *act, float *y);
+qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const qx_conv_op *op);
 void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s);
 
 #endif

@@ -41,7 +41,7 @@ qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *s, const float *w, q
     *out = NULL;
     return QX_OK;
 }
-qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const float *x, const float *bias, const qx_activation *act, float *y)
+qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const qx_conv_op *op)
 {
     (void)s, (void)shape, (void)x, (void)bias, (void)act, (void)y;
     QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "built without oneDNN");

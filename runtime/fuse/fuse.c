@@ -146,6 +146,15 @@ bool qx_fuse_same_dims(const qx_value *va, const qx_value *vb)
     return true;
 }
 
+const qx_value *qx_fuse_with_same(const qx_fuser *f, const qx_value *v, qx_op_id op, qx_rstep **reader)
+{
+    *reader = qx_fuse_user(f, v);
+    const qx_node *n = qx_fuse_is(*reader, op);
+    if (!n || (*reader)->ref_attrs) return NULL;
+    const qx_value *o = n->in[0] == v ? n->in[1] : n->in[0];
+    return o && qx_fuse_same_dims(o, v) && o->type.dtype == v->type.dtype && qx_fuse_same_dims(o, (*reader)->out_value[0]) ? o : NULL;
+}
+
 bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out) { return const_scalar(f, v, out) || inferred_scalar(f, v, out); }
 
 /* Steps whose outputs nobody reads any more leave the list. */

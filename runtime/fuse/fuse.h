@@ -27,6 +27,8 @@ bool qx_fuse_inner(const qx_fuser *f, const qx_value *v);
 qx_rstep *qx_fuse_user(const qx_fuser *f, const qx_value *v);
 /* The fused activation that stands for every reader of v (a chain may read it more than once), when v itself may vanish; NULL otherwise. */
 qx_rstep *qx_fuse_act_behind(const qx_fuser *f, const qx_value *v);
+/* The other operand when v's only reader is this operator, and operand and result are tensors of v's own dims and type; NULL otherwise. */
+const qx_value *qx_fuse_with_same(const qx_fuser *f, const qx_value *v, qx_op_id op, qx_rstep **reader);
 /* Both tensors, of known rank and equal dims, as far as the plan can know. */
 bool qx_fuse_same_dims(const qx_value *a, const qx_value *b);
 /* Makes s a fused step: fn with params (in the plan's arena), these inputs (NULLs allowed), output v. */
@@ -49,7 +51,7 @@ qx_fuse_fn qx_fuse_wq;     /* fuse_wq.c: constant low-precision weight, float ac
 qx_fuse_fn qx_fuse_attention; /* fuse_attention.c */
 qx_fuse_fn qx_fuse_group_norm; /* fuse_group_norm.c */
 qx_fuse_fn qx_fuse_linear; /* fuse_linear.c */
-qx_fuse_fn qx_fuse_conv;   /* fuse_conv.c; the step is qx_cpu_conv, its parameters a qx_activation */
+qx_fuse_fn qx_fuse_conv;   /* fuse_conv.c; the step is qx_cpu_conv with qx_conv_params */
 qx_fuse_fn qx_fuse_rows;       /* fuse_rows.c: Gather of rows of a large or quantized constant */
 qx_fuse_fn qx_fuse_experts;    /* fuse_experts.c: product with matrices that Gather picks from a constant table */
 qx_fuse_fn qx_fuse_chain;      /* fuse_chain.c: pointwise nodes one behind the other, on devices */
@@ -80,6 +82,9 @@ qx_cpu_fn qx_cpu_act;    /* input x */
 typedef struct qx_act_params { qx_act act; uint32_t reads; /* nodes of the chain that read x */ } qx_act_params;
 qx_cpu_fn qx_cpu_gn;     /* inputs x, gamma, beta (one number a channel) */
 typedef struct qx_gn_params { int64_t groups; float eps; bool silu; } qx_gn_params;
+/* Of qx_cpu_conv. With norm, what a BatchNormalization behind it is given comes last; all but x and w may be missing. y = act(norm(conv) + add). */
+enum { QX_CONV_X, QX_CONV_W, QX_CONV_BIAS, QX_CONV_ADD, QX_CONV_INPUTS, QX_CONV_SCALE = QX_CONV_INPUTS, QX_CONV_SHIFT, QX_CONV_MEAN, QX_CONV_VAR, QX_CONV_NORM_INPUTS };
+typedef struct qx_conv_params { qx_activation act; bool norm; float eps; } qx_conv_params;
 qx_cpu_fn qx_cpu_linear; /* y = act(x W + bias) * mul + add; constant W[k, n], bias[n]; mul, add as y; all but x and W may be missing */
 enum { QX_LINEAR_X, QX_LINEAR_W, QX_LINEAR_BIAS, QX_LINEAR_MUL, QX_LINEAR_ADD, QX_LINEAR_INPUTS };
 typedef struct qx_linear_params { qx_act act; bool nk; /* W is stored [n, k] */ } qx_linear_params;

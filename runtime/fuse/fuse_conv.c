@@ -1,5 +1,6 @@
-/* fuse_conv.c - the activation behind a convolution, worked out while the result is in registers: a step less, and a pass over the picture less. Not where
- * the library's own takes longer than ours (SiLU, GELU). */
+/* fuse_conv.c - a convolution and what follows it as long as nothing else reads the result: BatchNormalization, which its weights take in, the sum with another
+ * picture, an activation. In this order, any of them: steps less, and passes over the picture less. Not the activations that take the library longer than us
+ * (SiLU, GELU). */
 #include <math.h>
 
 #include "runtime/cpu/activation.h"
@@ -20,7 +21,7 @@ static bool bound(const qx_fuser *f, const qx_node *n, const char *name, uint32_
     return true;
 }
 
-static bool read(const qx_fuser *f, const qx_node *n, qx_activation *a)
+static bool read_act(const qx_fuser *f, const qx_node *n, qx_activation *a)
 {
     *a = (qx_activation){.clip = n->op->id == QX_OP_Clip};
     if (a->clip) return bound(f, n, "min", 1, -INFINITY, &a->p[0]) && bound(f, n, "max", 2, INFINITY, &a->p[1]) && a->p[0] <= a->p[1];
@@ -33,16 +34,62 @@ static bool read(const qx_fuser *f, const qx_node *n, qx_activation *a)
     return false;
 }
 
+typedef struct chain { qx_rstep *last; const qx_value *v, *add, *norm[4]; qx_conv_params p; } chain; /* v: what it makes so far */
+
+static void extend(chain *c, qx_rstep *reader)
+{
+    c->last = reader;
+    c->v = reader->out_value[0];
+}
+
+/* With constant statistics, behind constant weights. */
+static void take_norm(const qx_fuser *f, chain *c, const qx_node *conv)
+{
+    qx_rstep *reader = qx_fuse_user(f, c->v);
+    const qx_node *n = qx_fuse_is(reader, QX_OP_BatchNormalization);
+    const qx_weight *w = qx_fuse_const(conv->in[1]);
+    if (!n || reader->ref_attrs || !w || n->op->since < 7 || n->n_in != 5 || qx_attr_int(n, "training_mode", 0)) return;
+    for (uint32_t i = 1; i < n->n_out; i++)
+        if (n->out[i]) return;
+    for (uint32_t i = 0; i < 4; i++) {
+        const qx_weight *s = qx_fuse_const(n->in[1 + i]);
+        if (!s || s->rank != 1 || s->numel != w->dims[0]) return;
+        c->norm[i] = qx_fuse_behind(n->in[1 + i]);
+    }
+    c->p.norm = true;
+    c->p.eps = qx_attr_float(n, "epsilon", 1e-5f);
+    extend(c, reader);
+}
+
+static void take_add(const qx_fuser *f, chain *c)
+{
+    qx_rstep *reader;
+    c->add = qx_fuse_with_same(f, c->v, QX_OP_Add, &reader);
+    if (c->add) extend(c, reader);
+}
+
+static void take_act(const qx_fuser *f, chain *c)
+{
+    qx_rstep *reader = qx_fuse_user(f, c->v);
+    qx_activation a;
+    if (!reader || reader->ref_attrs || !read_act(f, reader->node, &a)) return;
+    c->p.act = a;
+    extend(c, reader);
+}
+
 qx_status qx_fuse_conv(qx_fuser *f, qx_rstep *s)
 {
     const qx_node *conv = qx_fuse_is(s, QX_OP_Conv);
-    qx_rstep *act = conv && !f->x->device && conv->out[0]->type.dtype == QX_DT_FLOAT ? qx_fuse_user(f, conv->out[0]) : NULL;
-    qx_activation a;
-    if (!act || act->ref_attrs || !read(f, act->node, &a)) return QX_OK;
-    qx_activation *p = qx_arena_alloc(f->x->mem, sizeof *p);
+    if (!conv || f->x->device || conv->out[0]->type.dtype != QX_DT_FLOAT) return QX_OK;
+    chain c = {.last = s, .v = conv->out[0], .p.act.none = true};
+    take_norm(f, &c, conv);
+    take_add(f, &c);
+    take_act(f, &c);
+    if (c.last == s) return QX_OK;
+    qx_conv_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
-    *p = a;
-    const qx_value *in[3] = {conv->in[0], conv->in[1], qx_node_in(conv, 2)};
-    act->node = conv; /* whose attributes the adapter reads */
-    return qx_fuse_set(f, act, qx_cpu_conv, p, in, 3, act->out_value[0]);
+    *p = c.p;
+    const qx_value *in[QX_CONV_NORM_INPUTS] = {conv->in[0], conv->in[1], qx_node_in(conv, 2), c.add, c.norm[0], c.norm[1], c.norm[2], c.norm[3]};
+    c.last->node = conv; /* whose attributes the adapter reads */
+    return qx_fuse_set(f, c.last, qx_cpu_conv, p, in, p->norm ? QX_CONV_NORM_INPUTS : QX_CONV_INPUTS, c.v);
 }

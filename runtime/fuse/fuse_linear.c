@@ -22,15 +22,6 @@ static bool take_weight(const qx_fuser *f, const qx_value *v, chain *c)
     return is_float_matrix(c->w);
 }
 
-/* The other operand when the only reader of the chain is this operator; NULL otherwise. */
-static const qx_value *operand(const qx_fuser *f, const chain *c, qx_op_id op, qx_rstep **reader)
-{
-    *reader = qx_fuse_user(f, c->v);
-    const qx_node *n = qx_fuse_is(*reader, op);
-    if (!n || (*reader)->ref_attrs) return NULL;
-    return n->in[0] == c->v ? n->in[1] : n->in[0];
-}
-
 static void extend(chain *c, qx_rstep *reader)
 {
     c->last = reader;
@@ -39,8 +30,10 @@ static void extend(chain *c, qx_rstep *reader)
 
 static void take_bias(const qx_fuser *f, chain *c, int64_t cols)
 {
-    qx_rstep *reader;
-    const qx_value *o = operand(f, c, QX_OP_Add, &reader);
+    qx_rstep *reader = qx_fuse_user(f, c->v);
+    const qx_node *n = qx_fuse_is(reader, QX_OP_Add);
+    if (!n || reader->ref_attrs) return;
+    const qx_value *o = n->in[0] == c->v ? n->in[1] : n->in[0];
     const qx_weight *b = qx_fuse_const(o);
     if (!b || b->rank != 1 || b->numel != cols) return;
     c->bias = o;
@@ -55,13 +48,11 @@ static void take_act(const qx_fuser *f, chain *c)
     extend(c, act);
 }
 
-/* A second tensor of the chain's own dims and type. */
 static const qx_value *take_same(const qx_fuser *f, chain *c, qx_op_id op)
 {
     qx_rstep *reader;
-    const qx_value *o = operand(f, c, op, &reader);
-    if (!o || !qx_fuse_same_dims(o, c->v) || o->type.dtype != c->v->type.dtype || !qx_fuse_same_dims(o, reader->out_value[0])) return NULL;
-    extend(c, reader);
+    const qx_value *o = qx_fuse_with_same(f, c->v, op, &reader);
+    if (o) extend(c, reader);
     return o;
 }
 
