@@ -1,7 +1,7 @@
 /* nbits_loops.h - dot products of codes and prepared x over sixteen lanes, a few columns at once so that their chains of additions overlap; included after
  * lanes.h. Gives `leaf`. What a column gives does not depend on which others are taken with it.
  * Prepared x of 4-bit codes: each 32 elements as 16 even ones, then 16 odd ones (a byte holds one of each); a block of 16: 8 and 8. */
-enum { AT_ONCE = LANES_ISA == 512 ? 4 : 2 };
+enum { AT_ONCE = LANES_ISA == 512 ? 4 : 2, LINE = 64, AHEAD = 4096 /* bytes of codes; of scales a quarter */ };
 
 /* Zero points are taken off as scale * zero * (sum of x in the block), so that the inner loop is one product. */
 LANE v16 corrections(const qx_nbits_dot *p, int64_t c)
@@ -36,6 +36,13 @@ LANE void block_dot(const uint8_t *codes, int64_t row, const float *x, int64_t n
         for (int c = 0; c < cols; c++) d[c] = v_fma(v_bytes(codes + c * row + i, f), v_load(x + i), d[c]);
 }
 
+/* Block b of columns side by side is as far into their codes as into what is fetched: short rows one behind the other are no stream that a processor follows. */
+LANE void fetch(const uint8_t *codes, const float *scale, int64_t b, int64_t bytes)
+{
+    for (int64_t i = b * bytes; i < (b + 1) * bytes; i += LINE) __builtin_prefetch(codes + AHEAD + i, 0, 2);
+    if (b % 4 == 0) __builtin_prefetch((const char *)scale + AHEAD / 4 + b * LINE / 4, 0, 2);
+}
+
 LANE void dot_columns(const qx_nbits_dot *p, int64_t first, const int bits, const int cols, float *y)
 {
     const flips f = v_flips(p->flip);
@@ -46,6 +53,7 @@ LANE void dot_columns(const qx_nbits_dot *p, int64_t first, const int bits, cons
     float rest[AT_ONCE] = {0};
     for (int c = 0; c < cols; c++) acc[c] = v_set(0.0f);
     for (int64_t b = 0; b < p->blocks; b++, codes += p->block * bits / 8, x += p->block) {
+        fetch(p->codes + first * p->row_bytes, scale, b, cols * p->block * bits / 8);
         block_dot(codes, p->row_bytes, x, p->block, &f, bits, cols, d);
         for (int c = 0; c < cols && wide < p->block; c++) {
             if (bits == 4) d[c] = v_add(d[c], dot4_16(codes + c * p->row_bytes + wide / 2, x + wide, p->flip));
