@@ -130,20 +130,24 @@ static qx_status measure_one(trial *t, int64_t i, double all)
     return QX_OK;
 }
 
-/* The suspects: half of them by their relative error, half by their absolute one. */
+/* The suspects: half of them by their relative error, half by their absolute one. When three in a row, so of either kind, do not matter, those with smaller errors
+ * are not asked. */
 static qx_status measure_suspects(trial *t, int64_t probes)
 {
+    enum { IN_A_ROW = 3 };
+    const double little = qx_opt_float(t->p, "float-effect") / 200;
     double all;
     bool *marked;
     qx_status st = QX_OK;
     QX_TRY(qx_alloc_array(t->p->ctx, (size_t)t->s->n + 1, sizeof *marked, (void **)&marked));
     QX_TRY_GOTO(st, measure_all(t, &all));
-    for (int64_t i = 0; i < probes; i++) {
+    for (int64_t i = 0, harmless = 0; i < probes && harmless < IN_A_ROW; i++) {
         const int64_t worst = worst_group(t->s, marked, i % 2 == 0);
         if (worst < 0) break;
         marked[worst] = true;
         qx_progress(t->p->ctx, "effect on the output", i, probes);
         QX_TRY_GOTO(st, measure_one(t, worst, all));
+        harmless = t->s->is[worst].effect < little ? harmless + 1 : 0;
     }
     qx_progress(t->p->ctx, "effect on the output", probes, probes);
 done:
@@ -261,7 +265,7 @@ static const qx_option options[] = {
     {"float-effect", QX_OPT_FLOAT, "5", 0, 100, NULL, "what alone moves the model's output by this many percent of what all together do stays float, the worst first"},
     {"float-below", QX_OPT_FLOAT, "20", 0, 100, NULL, "and then operators whose output is less than so many dB above the error that is left"},
     {"float-share", QX_OPT_FLOAT, "10", 0, 100, NULL, "but never more than this share of the weights, in percent"},
-    {"probes", QX_OPT_INT, "12", 0, 1000, NULL, "groups whose effect is measured, of those with the largest errors; each takes a run of the model over one to four samples, of text their first halves"},
+    {"probes", QX_OPT_INT, "12", 0, 1000, NULL, "groups whose effect is measured at most, of those with the largest errors; each takes a run of the model over one to four samples, of text their first halves"},
     {"mul", QX_OPT_BOOL, "true", 0, 0, NULL, "insert a Mul where the factor cannot be folded upstream"},
     {"mul-gain", QX_OPT_FLOAT, "3", 0, 100, NULL, "the Mul has to lessen the error of its readers by so many dB, where alpha is searched"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},

@@ -106,23 +106,36 @@ qx_status qx_reservoir_add(qx_ctx *ctx, qx_reservoir *r, const float *x, int64_t
     return st;
 }
 
+/* Row i comes from where heap[i] says, one cycle of moves after the other. */
+static void lay_out_rows(qx_reservoir *r, float *spare)
+{
+    const size_t bytes = (size_t)r->len * sizeof *spare;
+    for (int64_t i = 0; i < r->n; i++) {
+        int64_t at = i;
+        if (r->heap[i].slot == i) continue;
+        memcpy(spare, r->data + i * r->len, bytes);
+        for (int64_t from; (from = r->heap[at].slot) != i; at = from) {
+            memcpy(r->data + at * r->len, r->data + from * r->len, bytes);
+            r->heap[at].slot = at;
+        }
+        memcpy(r->data + at * r->len, spare, bytes);
+        r->heap[at].slot = at;
+    }
+}
+
 /* Heap sort, then the rows are laid out in that order; the array sorted the other way round is a heap again when more rows come. */
 qx_status qx_reservoir_sort(qx_ctx *ctx, qx_reservoir *r)
 {
     if (!r->n) return QX_OK;
-    float *sorted;
-    QX_TRY(qx_alloc_raw(ctx, (size_t)(r->cap * r->len) * sizeof(float), (void **)&sorted));
+    float *spare;
+    QX_TRY(qx_alloc_raw(ctx, (size_t)r->len * sizeof *spare, (void **)&spare));
     for (int64_t i = r->n / 2 - 1; i >= 0; i--) sift_down(r, i, r->n);
     for (int64_t n = r->n - 1; n > 0; n--) {
         swap_rows(r, 0, n);
         sift_down(r, 0, n);
     }
-    for (int64_t i = 0; i < r->n; i++) {
-        memcpy(sorted + i * r->len, r->data + r->heap[i].slot * r->len, (size_t)r->len * sizeof *sorted);
-        r->heap[i].slot = i;
-    }
-    qx_free(ctx, r->data);
-    r->data = sorted;
+    lay_out_rows(r, spare);
+    qx_free(ctx, spare);
     return QX_OK;
 }
 

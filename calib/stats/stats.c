@@ -272,17 +272,21 @@ static void scale_columns(qx_channels *c, const float *f)
 /* Elements of a row (of a Gram matrix) that belong to channel c: a run of `run` places. */
 static void scale_row_data(float *x, int64_t rows, int64_t len, const float *f, int64_t n)
 {
-    int64_t run = len / n;
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t i = 0; i < len; i++) x[r * len + i] *= f[i / run];
+    const int64_t run = len / n;
+    for (float *row = x; row < x + rows * len; row += len)
+        for (int64_t c = 0; c < n; c++)
+            for (int64_t i = c * run; i < (c + 1) * run; i++) row[i] *= f[c];
 }
 
 static void scale_gram(qx_gram *g, const float *f, int64_t n)
 {
-    int64_t run = g->k * g->groups / n, k = g->k;
-    for (int64_t group = 0; group < g->groups; group++)
-        for (int64_t i = 0; i < k; i++)
-            for (int64_t j = 0; j < k; j++) g->full[(group * k + i) * k + j] *= f[(group * k + i) / run] * f[(group * k + j) / run];
+    const int64_t run = g->k * g->groups / n, k = g->k, channels = k / run; /* of a group */
+    for (int64_t i = 0; i < g->groups * k; i++) {
+        const float *of_group = f + i / k * channels, mine = f[i / run];
+        float *row = g->full + i * k;
+        for (int64_t c = 0; c < channels; c++)
+            for (int64_t j = c * run; j < (c + 1) * run; j++) row[j] *= mine * of_group[c];
+    }
 }
 
 /* Which bin x >= 0 is counted in. */
@@ -316,15 +320,11 @@ static qx_status hist_from_channels(qx_ctx *ctx, qx_hist *h, const qx_hist *old,
 /* What the kept rows cannot show: the largest of n rows of N is exceeded by about N / n of them. So each channel has that many values between the
  * largest kept one and its largest of all, more of them near the former; and that largest one is there at least once. Without this every method
  * would clip far too much. */
-static void add_tail(qx_hist *h, const qx_observer *o, double share)
+static void add_tail(qx_hist *h, const qx_observer *o, const float *kept, double share)
 {
     enum { PARTS = 8 };
-    const qx_reservoir *r = &o->rows;
-    const int64_t run = o->channels.n ? r->len / o->channels.n : 0; /* elements of a row that belong to one channel */
     for (int64_t c = 0; c < o->channels.n; c++) {
-        double low = 0, top = fmax(fabs((double)o->channels.acc.min[c]), fabs((double)o->channels.acc.max[c])), left = 0;
-        for (int64_t row = 0; row < r->n; row++)
-            for (int64_t i = 0; i < run; i++) low = fmax(low, fabs((double)r->data[row * r->len + c * run + i]));
+        double low = (double)kept[c], top = fmax(fabs((double)o->channels.acc.min[c]), fabs((double)o->channels.acc.max[c])), left = 0;
         for (int i = 1; i <= PARTS; i++) {
             double x = low + (top - low) * i * i / (PARTS * PARTS), many = left + (share - 1) / PARTS;
             uint64_t whole = (uint64_t)many;
@@ -334,15 +334,31 @@ static void add_tail(qx_hist *h, const qx_observer *o, double share)
     }
 }
 
+/* The largest |x| of each channel in the kept rows. */
+static void largest_kept(const qx_reservoir *r, int64_t channels, float *out)
+{
+    const int64_t run = r->len / channels; /* elements of a row that belong to one channel */
+    for (const float *row = r->data; row < r->data + r->n * r->len; row += r->len)
+        for (int64_t c = 0; c < channels; c++)
+            for (int64_t i = c * run; i < (c + 1) * run; i++) {
+                const float x = fabsf(row[i]);
+                out[c] = x > out[c] ? x : out[c];
+            }
+}
+
 static qx_status hist_from_rows(qx_ctx *ctx, qx_hist *h, const qx_observer *o)
 {
     const qx_reservoir *r = &o->rows;
     int64_t zeros = 0, n = r->n * r->len;
+    float *kept;
     for (int64_t i = 0; i < n; i++) zeros += r->data[i] == 0;
     QX_TRY(qx_hist_add(ctx, h, r->data, n, o->range.absmax, zeros));
     double share = fmax(1, (double)o->range.n / (double)n);
     for (int i = 0; i < QX_HIST_BINS; i++) h->bins[i] = (uint64_t)((double)h->bins[i] * share + 0.5);
-    add_tail(h, o, share);
+    QX_TRY(QX_NEW_ARRAY(ctx, o->channels.n + 1, &kept));
+    if (o->channels.n) largest_kept(r, o->channels.n, kept);
+    add_tail(h, o, kept, share);
+    qx_free(ctx, kept);
     return QX_OK;
 }
 

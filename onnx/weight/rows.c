@@ -4,7 +4,7 @@
 #include "kernels/quant.h"
 #include "onnx/file/source.h"
 
-enum { MAX_STEPS = 64, GATHER = 16 };
+enum { MAX_STEPS = 64, GATHER = 16, CALL_BYTES = 8192 /* of a file that are read in the time that one call takes */ };
 
 /* ---- steps ---- */
 
@@ -126,7 +126,7 @@ static void scatter(const float *tmp, int64_t ld, int64_t nj, int64_t rows, int6
 static qx_status gather(qx_ctx *ctx, const qx_weight *w, const qx_view *v, int64_t first, int64_t rows, float *x)
 {
     const int64_t seg = rows * v->inner, full = qx_view_span(v) * v->inner, k = qx_view_k(v);
-    const bool wide = seg * 4 >= full;
+    const bool wide = seg * 4 >= full || (full - seg) * (int64_t)sizeof *x <= CALL_BYTES;
     const int64_t ld = wide ? full : seg;
     float *tmp = NULL;
     void *raw = NULL;

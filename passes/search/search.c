@@ -176,6 +176,7 @@ struct qx_judge {
     const qx_value_stats *stats;
     int64_t k, rows, sampled;      /* rows of x: sampled ones, then those with the largest values */
     piece *pieces; int64_t n_pieces, n_weights;
+    int64_t *runs, n_runs;         /* [n_runs + 1] the first piece of each run that is read at once */
     float *w;                      /* [n_weights][k] */
     float *raw;                    /* [rows][k] as collected */
     float *weigh;                  /* [rows] */
@@ -206,24 +207,42 @@ static qx_status choose_pieces(qx_judge *j)
     const qx_group *g = j->group;
     const int64_t tiles = tiles_of(g), stride = qx_cells_of(tiles, qx_group_quantized(g) ? 2 * JUDGED_TILES : JUDGED_TILES);
     QX_TRY(qx_alloc_array(j->ctx, (size_t)qx_cells_of(tiles, stride) + 1, sizeof *j->pieces, (void **)&j->pieces));
+    QX_TRY(qx_alloc_array(j->ctx, (size_t)qx_cells_of(tiles, stride) + 1, sizeof *j->runs, (void **)&j->runs));
     for (int64_t i = 0, t = 0; i < g->n; i++)
         for (int64_t first = 0; first < g->items[i]->lin->n; first += TILE, t++) {
             if (t % stride) continue;
             const int64_t left = g->items[i]->lin->n - first, rows = left < TILE ? left : TILE;
+            const piece *run = j->n_runs ? &j->pieces[j->runs[j->n_runs - 1]] : NULL;
+            if (!run || run->item != i || first + rows > run->first + STRIP) j->runs[j->n_runs++] = j->n_pieces;
             j->pieces[j->n_pieces++] = (piece){i, first, rows, j->n_weights};
             j->n_weights += rows;
         }
+    j->runs[j->n_runs] = j->n_pieces;
     return QX_OK;
 }
 
-/* A piece of weights, what it makes of the rows, their squares and those of its columns. */
+/* From the first piece of a run to its last, with what lies between. */
+static qx_status read_run(void *user, int64_t i)
+{
+    const qx_judge *j = user;
+    const piece *p = &j->pieces[j->runs[i]], *last = &j->pieces[j->runs[i + 1] - 1];
+    const int64_t rows = last->first + last->rows - p->first, k = j->k;
+    float *x;
+    QX_TRY(qx_alloc_raw(j->ctx, (size_t)(rows * k) * sizeof *x, (void **)&x));
+    const qx_status st = read_tile(j->ctx, j->group->items[p->item], p->first, rows, x);
+    for (const piece *q = p; st == QX_OK && q <= last; q++) memcpy(j->w + q->at * k, x + (q->first - p->first) * k, (size_t)(q->rows * k) * sizeof *x);
+    qx_free(j->ctx, x);
+    return st;
+}
+
+/* What a piece of weights makes of the rows, their squares and those of its columns. */
 static qx_status open_piece(void *user, int64_t t)
 {
     qx_judge *j = user;
     const piece *p = &j->pieces[t];
-    float *w = j->w + p->at * j->k, *y = j->y + p->at * j->rows;
+    const float *w = j->w + p->at * j->k;
+    float *y = j->y + p->at * j->rows;
     double *norm = j->part + t * (j->rows + j->k), *square = norm + j->rows;
-    QX_TRY(read_tile(j->ctx, j->group->items[p->item], p->first, p->rows, w));
     qx_gemm_nt(j->rows, p->rows, j->k, j->raw, j->k, w, j->k, y, p->rows);
     for (int64_t a = 0; a < j->rows; a++)
         for (int64_t i = 0; i < p->rows; i++) norm[a] += (double)y[a * p->rows + i] * (double)y[a * p->rows + i];
@@ -279,6 +298,7 @@ static qx_status open_judge(qx_judge *j)
     QX_TRY(qx_alloc_array(j->ctx, (size_t)j->n_pieces * (rows + k), sizeof *j->part, (void **)&j->part));
     memcpy(j->raw, j->stats->rows, (size_t)j->sampled * k * sizeof *j->raw);
     if (j->rows > j->sampled) memcpy(j->raw + (size_t)j->sampled * k, j->stats->tops, (rows - (size_t)j->sampled) * k * sizeof *j->raw);
+    QX_TRY(qx_parallel(j->ctx, j->n_runs, read_run, j));
     QX_TRY(qx_parallel(j->ctx, j->n_pieces, open_piece, j));
     return weigh(j);
 }
@@ -300,7 +320,7 @@ qx_status qx_judge_new(qx_ctx *ctx, const qx_group *g, const qx_value_stats *sta
 void qx_judge_free(qx_judge *j)
 {
     if (!j) return;
-    void *list[] = {j->pieces, j->w, j->raw, j->weigh, j->y, j->part, j->colsq};
+    void *list[] = {j->pieces, j->runs, j->w, j->raw, j->weigh, j->y, j->part, j->colsq};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(j->ctx, list[i]);
     qx_free(j->ctx, j);
 }
