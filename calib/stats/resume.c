@@ -1,5 +1,5 @@
-/* resume.c - the checkpoint of a sweep: a statistics file of the samples seen so far, with the inner state of what is not finished (runs of Gram blocks),
- * from which the sweep goes on to the same bits. Written between two samples, not more often than its own writing takes a twentieth of the time. */
+/* resume.c - the checkpoint of a sweep: a statistics file of the samples seen so far, with the inner state of what is not finished (runs of Gram blocks)
+ * and what earlier sweeps of several have finished, from which it goes on to the same bits. Written between two samples, not more often than its own writing takes a twentieth of the time. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,12 +20,12 @@ static bool same_window(const qx_observer *a, const qx_observer *b)
     return a->has_window == b->has_window && (!a->has_window || memcmp(&a->window, &b->window, sizeof a->window) == 0);
 }
 
-/* The observer of the checkpoint that does what `o` is about to do; NULL when there is none. */
+/* The observer of the checkpoint that was asked for what `o` is; NULL when there is none. */
 static qx_observer *counterpart(const qx_stats *from, const qx_observer *o)
 {
     for (int64_t i = 0; i < qx_stats_count(from); i++) {
         qx_observer *c = &qx_stats_entry_at(from, i)->o;
-        if (strcmp(c->name, o->name) == 0) return c->doing == o->doing && c->axis == o->axis && c->rows_cap == o->rows_cap && c->thinning.enough == o->thinning.enough && same_window(c, o) ? c : NULL;
+        if (strcmp(c->name, o->name) == 0) return c->want == o->want && c->axis == o->axis && c->rows_cap == o->rows_cap && c->thinning.enough == o->thinning.enough && same_window(c, o) ? c : NULL;
     }
     return NULL;
 }
@@ -36,7 +36,6 @@ static void take_over(qx_stats *s, qx_observer *into, qx_observer *from)
     qx_observer_reset(s->ctx, into);
     *into = *from;
     into->name = keep.name;
-    into->want = keep.want;
     into->thinning.runs = keep.thinning.runs;
     memset(from, 0, sizeof *from);
     from->name = "";
@@ -76,11 +75,11 @@ qx_status qx_checkpoint_begin(qx_stats *s, const char *samples, int64_t n, int64
     return st;
 }
 
-qx_status qx_checkpoint_after(qx_stats *s, int64_t done, int64_t n)
+qx_status qx_checkpoint_after(qx_stats *s, int64_t done)
 {
     qx_checkpoint *c = &s->checkpoint;
     const double now = qx_clock_seconds();
-    if (!c->path || done >= n || now - c->last < c->seconds || (c->seconds > 0 && now - c->last < SHARE * c->took)) return QX_OK;
+    if (!c->path || now - c->last < c->seconds || (c->seconds > 0 && now - c->last < SHARE * c->took)) return QX_OK;
     for (int w = 0; w < s->n_watched; w++)
         for (qx_entry *e = s->watched[w]; e; e = e->next) {
             QX_TRY(qx_reservoir_sort(s->ctx, &e->o.rows));

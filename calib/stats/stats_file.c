@@ -55,7 +55,7 @@ typedef struct writer { qx_stats *s; qx_jsonw w; qx_buf text; bool with_gram; in
 /* The kinds that are written of an observer. */
 static uint32_t written(const writer *f, const qx_observer *o)
 {
-    if (f->done >= 0) return o->doing;
+    if (f->done >= 0) return o->doing | o->have;
     return f->with_gram ? o->have : o->have & ~(uint32_t)QX_STAT_GRAM;
 }
 
@@ -92,6 +92,13 @@ static qx_status write_window(qx_jsonw *w, const qx_conv_window *c)
     return qx_jsonw_end_array(w);
 }
 
+/* What the sweep that goes on adds to, and what later ones have to bring. */
+static qx_status write_open_kinds(qx_jsonw *w, const qx_observer *o)
+{
+    QX_TRY(qx_jsonw_int(w, "open", o->doing));
+    return qx_jsonw_int(w, "wanted", o->want);
+}
+
 /* How far the sum is that rows are still added to. */
 static qx_status write_open_gram(qx_jsonw *w, const qx_observer *o)
 {
@@ -107,6 +114,7 @@ static qx_status write_value(writer *f, qx_observer *o)
     QX_TRY(qx_jsonw_begin_object(&f->w, NULL));
     QX_TRY(qx_jsonw_string(&f->w, "name", o->name));
     QX_TRY(qx_jsonw_int(&f->w, "kinds", have));
+    if (f->done >= 0) QX_TRY(write_open_kinds(&f->w, o));
     QX_TRY(write_range(&f->w, o));
     QX_TRY(qx_jsonw_int(&f->w, "axis", o->axis));
     if (o->has_window) QX_TRY(write_window(&f->w, &o->window));
@@ -122,7 +130,7 @@ static qx_status write_value(writer *f, qx_observer *o)
         QX_TRY(qx_jsonw_int(&f->w, "gram_k", o->gram.k));
         QX_TRY(qx_jsonw_int(&f->w, "gram_groups", o->gram.groups));
         QX_TRY(qx_jsonw_int(&f->w, "gram_rows", o->gram.rows));
-        if (f->done >= 0) QX_TRY(write_open_gram(&f->w, o));
+        if (f->done >= 0 && (o->doing & QX_STAT_GRAM)) QX_TRY(write_open_gram(&f->w, o));
     }
     part p[PARTS];
     int n = parts_of(o, p, f->with_gram);
@@ -303,8 +311,10 @@ static qx_status read_counts(const reader *r, const qx_json *j, qx_observer *o)
     o->gram.groups = whole(j, "gram_groups", n);
     o->gram.rows = whole(j, "gram_rows", INT64_MAX / 2);
     o->axis = qx_json_number(qx_json_get(j, "axis"), -1) == -1 ? -1 : (int)whole(j, "axis", QX_MAX_RANK);
-    const int64_t kinds = whole(j, "kinds", 63);
-    o->have = o->want = kinds < 0 ? 0 : (uint32_t)kinds; /* of none, nothing is complete */
+    const int64_t kinds = whole(j, "kinds", 63), open = r->done ? whole(j, "open", 63) : 0, wanted = r->done ? whole(j, "wanted", 63) : kinds;
+    o->have = kinds < 0 ? 0 : (uint32_t)kinds; /* of none, nothing is complete */
+    o->doing = open < 0 ? 0 : (uint32_t)open & o->have;
+    o->want = wanted < 0 ? 0 : (uint32_t)wanted;
     int64_t rows, gram;
     bool fine = o->channels.n >= 0 && o->rows.n >= 0 && o->rows.len >= 0 && o->tops.n >= 0 && o->rows_cap >= o->rows.n && o->steps.n >= 0 && o->gram.k >= 0 && o->gram.groups >= 0 &&
                 o->gram.rows >= 0 && (o->gram.groups > 0 || !o->gram.k) && qx_mul_i64(o->rows.n, o->rows.len, &rows) && qx_mul_i64(o->gram.k, o->gram.k, &gram) &&
@@ -382,7 +392,7 @@ static qx_status read_arrays(const reader *r, const qx_json *j, qx_observer *o)
         for (int64_t i = 0; i < o->steps.n; i++)
             if (o->steps.rows[i].batches < 1 || (i && !(o->steps.rows[i].key < o->steps.rows[i - 1].key))) return bad(r, o->name, "steps are not in order");
     }
-    if ((o->have & QX_STAT_GRAM) && r->done) return read_open_gram(r, j, at, o);
+    if (o->doing & QX_STAT_GRAM) return read_open_gram(r, j, at, o);
     if (o->have & QX_STAT_GRAM) return read_array(r, at, o->name, "gram", o->gram.groups * o->gram.k * o->gram.k, sizeof(float), (void **)&o->gram.full);
     o->gram.k = o->gram.groups = o->gram.rows = 0;
     return QX_OK;
@@ -414,15 +424,14 @@ static qx_status read_value(const reader *r, const qx_json *j)
         qx_observer_reset(r->s->ctx, &o);
         return st;
     }
-    uint32_t want = e->o.want;
+    if (!r->done) o.want = e->o.want;
     o.name = e->o.name;
+    o.have &= ~o.doing;
     qx_observer_reset(r->s->ctx, &e->o);
     e->o = o;
-    e->o.want = want;
-    if (!r->done) return qx_observer_finish(r->s->ctx, &e->o);
-    e->o.doing = e->o.have;
-    e->o.have = 0;
-    return QX_OK;
+    if (o.doing) return QX_OK; /* finished with its sweep */
+    if (r->done) QX_TRY(qx_gram_spill(r->s->ctx, &e->o.gram)); /* several do not fit in memory, or they would not be here */
+    return qx_observer_finish(r->s->ctx, &e->o);
 }
 
 static qx_status read_values(const reader *r, const qx_json *doc)

@@ -44,7 +44,7 @@ const char *qx_stats_insane(const qx_observer *o);
 
 /* resume.c: takes over a checkpoint that is there (*first: samples that it has seen); between two samples; and when all is there. */
 qx_status qx_checkpoint_begin(qx_stats *s, const char *samples, int64_t n, int64_t *first);
-qx_status qx_checkpoint_after(qx_stats *s, int64_t done, int64_t n);
+qx_status qx_checkpoint_after(qx_stats *s, int64_t done); /* done 0: between two sweeps */
 void qx_checkpoint_end(qx_stats *s);
 
 #endif

@@ -152,14 +152,14 @@ static double step_of(const qx_feed *feeds, int n)
 
 /* ---- layer by layer ---- */
 
-typedef struct layered { qx_stats *s; qx_samples *samples; } layered;
+typedef struct layered { qx_stats *s; qx_samples *samples; int64_t first; } layered;
 
 static qx_status layer_feeds(void *user, int64_t i, const qx_feed **feeds, int *n)
 {
     const layered *l = user;
-    QX_TRY(qx_samples_get(l->samples, i, feeds, n));
+    QX_TRY(qx_samples_get(l->samples, l->first + i, feeds, n));
     l->s->step = step_of(*feeds, *n);
-    l->s->runs = i;
+    l->s->runs = l->first + i;
     return QX_OK;
 }
 
@@ -190,31 +190,44 @@ static qx_status run_sample(qx_stats *s, qx_exec *exec, qx_samples *samples, int
     return qx_exec_run(exec, feeds, n, none, 0, NULL);
 }
 
-static qx_status run_samples(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t n, const char *stage, bool resumable)
+/* All samples but the `first`, which a checkpoint has seen. */
+static qx_status run_samples(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t first)
 {
-    int64_t weights, largest, budget, first = 0;
-    layered l = {s, samples};
-    QX_TRY(layer_budget(s, exec, &weights, &largest, &budget));
-    if (budget) say_layered(s, weights, budget);
-    if (budget && resumable && s->checkpoint.path) qx_log(s->ctx, QX_LOG_INFO, "%s: no checkpoints layer by layer", s->checkpoint.path);
-    if (budget) return qx_exec_sweep(exec, n, layer_feeds, &l, budget);
-    if (resumable) QX_TRY(qx_checkpoint_begin(s, s->described, n, &first));
+    const int64_t n = qx_samples_count(samples);
     for (int64_t i = first; i < n; i++) {
-        qx_progress(s->ctx, stage, i, n);
+        qx_progress(s->ctx, "calibrate", i, n);
         QX_TRY(qx_check_cancel(s->ctx));
         QX_TRY(run_sample(s, exec, samples, i));
-        if (resumable) QX_TRY(qx_checkpoint_after(s, i + 1, n));
+        if (i + 1 < n) QX_TRY(qx_checkpoint_after(s, i + 1));
     }
-    qx_progress(s->ctx, stage, n, n);
+    qx_progress(s->ctx, "calibrate", n, n);
     return QX_OK;
 }
 
-static qx_status sweep(qx_stats *s, qx_exec *exec, qx_samples *samples, bool resumable)
+/* Layer by layer, where no sample is done before all are: nothing to go on from. */
+static qx_status run_layers(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t first, int64_t end, int64_t weights, int64_t budget)
 {
-    QX_TRY(run_samples(s, exec, samples, qx_samples_count(samples), "calibrate", resumable));
-    QX_TRY(finish_all(s));
-    if (resumable) qx_checkpoint_end(s);
-    return QX_OK;
+    layered l = {s, samples, first};
+    say_layered(s, weights, budget);
+    if (s->checkpoint.path) qx_log(s->ctx, QX_LOG_INFO, "%s: no checkpoints within a sweep layer by layer", s->checkpoint.path);
+    return qx_exec_sweep(exec, end - first, layer_feeds, &l, budget);
+}
+
+static qx_status sweep(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t first)
+{
+    int64_t weights, largest, budget;
+    QX_TRY(layer_budget(s, exec, &weights, &largest, &budget));
+    QX_TRY(budget ? run_layers(s, exec, samples, first, qx_samples_count(samples), weights, budget) : run_samples(s, exec, samples, first));
+    return finish_all(s);
+}
+
+/* Shows what a run and everything but Gram matrices takes; what it collects is thrown away. */
+static qx_status measure(qx_stats *s, qx_exec *exec, qx_samples *samples)
+{
+    int64_t weights, largest, budget;
+    start_all(s, QX_STAT_GRAM);
+    QX_TRY(layer_budget(s, exec, &weights, &largest, &budget));
+    return budget ? run_layers(s, exec, samples, 0, 1, weights, budget) : run_sample(s, exec, samples, 0);
 }
 
 /* ---- the memory budget of Gram matrices ---- */
@@ -291,20 +304,31 @@ static void say_part(const qx_stats *s, int part, size_t need, size_t budget, si
     else qx_log(s->ctx, QX_LOG_INFO, "Gram matrices take %s and %s are free: sweep %d collects %s of them", a, qx_format_bytes((int64_t)budget, b, sizeof b), part, qx_format_bytes((int64_t)bytes, c, sizeof c));
 }
 
-/* Switches on the next Gram matrices that fit; false when none is left. */
-static void choose_grams(qx_stats *s, size_t budget, int64_t *chosen, size_t *bytes)
+/* Switches on the next Gram matrices that fit. */
+static void choose_grams(qx_stats *s, size_t budget)
 {
-    *chosen = 0;
-    *bytes = 0;
+    size_t bytes = 0;
     for (int w = 0; w < s->n_watched; w++)
         for (qx_entry *e = s->watched[w]; e; e = e->next) {
             size_t need = gram_need(e);
             if (!(e->o.want & QX_STAT_GRAM) || (e->o.have & QX_STAT_GRAM)) continue;
-            if (*bytes + need > budget) continue;
+            if (need > budget - bytes) continue;
             e->o.doing |= QX_STAT_GRAM;
-            *bytes += need;
-            ++*chosen;
+            bytes += need;
         }
+}
+
+/* Bytes of the Gram matrices that are switched on; *any: something is. */
+static size_t switched_on(const qx_stats *s, bool *any)
+{
+    size_t bytes = 0;
+    *any = false;
+    for (int w = 0; w < s->n_watched; w++)
+        for (const qx_entry *e = s->watched[w]; e; e = e->next) {
+            *any = *any || e->o.doing;
+            if (e->o.doing & QX_STAT_GRAM) bytes += gram_need(e);
+        }
+    return bytes;
 }
 
 qx_status qx_stats_park(qx_stats *s, size_t least)
@@ -319,19 +343,24 @@ qx_status qx_stats_park(qx_stats *s, size_t least)
     return QX_OK;
 }
 
-static qx_status sweep_in_parts(qx_stats *s, qx_exec *exec, qx_samples *samples)
+/* Sweeps over all samples until all is there: one, or as many as the Gram matrices need to fit into the budget. Where a checkpoint had come to is gone on from. */
+static qx_status sweep_all(qx_stats *s, qx_exec *exec, qx_samples *samples, size_t budget)
 {
+    const size_t need = grams_need(s);
+    int64_t first;
+    bool any;
     start_all(s, QX_STAT_GRAM);
-    QX_TRY(run_samples(s, exec, samples, 1, "measure", false)); /* shows what a run and everything else takes; thrown away */
-    size_t budget = drop_too_large(s, exec), need = grams_need(s), bytes;
-    start_all(s, QX_STAT_GRAM);
-    int64_t chosen;
-    for (int part = 1;; part++) {
-        choose_grams(s, budget, &chosen, &bytes);
-        if (part > 1 && !chosen) return QX_OK;
+    QX_TRY(qx_checkpoint_begin(s, s->described, qx_samples_count(samples), &first));
+    for (int part = 1;; part++, first = 0) {
+        if (!first) choose_grams(s, budget);
+        const size_t bytes = switched_on(s, &any);
+        if (!any) return qx_checkpoint_end(s), QX_OK;
+        if (bytes > budget) QX_FAIL(s->ctx, QX_E_USAGE, "%s: a checkpoint of a sweep with more memory (%zu bytes of Gram matrices, %zu fit now): give --max-memory as then, or remove it", s->checkpoint.path, bytes, budget);
         say_part(s, part, need, budget, bytes);
-        QX_TRY(sweep(s, exec, samples, false));
-        if (bytes < need) QX_TRY(qx_stats_park(s, 0));
+        QX_TRY(sweep(s, exec, samples, first));
+        if (bytes == need) continue;
+        QX_TRY(qx_stats_park(s, 0));
+        if (pending(s)) QX_TRY(qx_checkpoint_after(s, 0));
     }
 }
 
@@ -396,14 +425,8 @@ qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples)
     qx_stats_expect(s, qx_samples_count(samples));
     size_t need = grams_need(s), cap = qx_ctx_max_memory(s->ctx), in_use = qx_mem_in_use(s->ctx);
     bool plenty = need == 0 || (cap ? need < (cap - (in_use < cap ? in_use : cap)) / 16 : need < gram_budget(s, exec));
-    qx_status st;
-    if (plenty) {
-        start_all(s, 0);
-        st = sweep(s, exec, samples, true);
-    } else {
-        if (s->checkpoint.path) qx_log(s->ctx, QX_LOG_INFO, "%s: no checkpoints when Gram matrices may take several sweeps", s->checkpoint.path);
-        st = sweep_in_parts(s, exec, samples);
-    }
+    qx_status st = plenty ? QX_OK : measure(s, exec, samples);
+    if (st == QX_OK) st = sweep_all(s, exec, samples, plenty ? SIZE_MAX : drop_too_large(s, exec));
     (void)qx_stats_take_grams(s, false); /* left behind by a sweep that failed */
     qx_exec_want_outputs(exec, outputs);
     qx_status off = qx_exec_watch(exec, NULL, 0, NULL, NULL);

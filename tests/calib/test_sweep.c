@@ -316,6 +316,75 @@ static uint64_t deep_hash(const qx_ctx_options *o, qx_status *st)
     return hash;
 }
 
+/* Two sweeps for the Gram matrices, killed again and again: what was finished and what was not goes on to the same bits. */
+static int calls_left;
+static void die_later(void *user, const char *stage, int64_t done, int64_t total)
+{
+    (void)user, (void)done, (void)total;
+    if (strcmp(stage, "calibrate") == 0 && --calls_left == 0) kill(getpid(), SIGKILL);
+}
+
+static qx_ctx *small_ctx(size_t cap, bool dies) { return qx_ctx_new(&(qx_ctx_options){.threads = 1, .max_memory = cap, .log = count_parts, .progress = dies ? die_later : NULL}); }
+
+/* Three Gram matrices of 7 MB each, against which the memory for writing and reading a checkpoint is little. */
+static uint64_t sweep_in(size_t cap, bool dies, const char *checkpoint)
+{
+    static const char text[] = "<ir_version: 8, opset_import: [\"\" : 17]> g (float[2,1200] x) => (float[2,1200] y) { a = Tanh(x) b = Tanh(a) y = Neg(b) }";
+    qx_ctx *ctx = small_ctx(cap, dies);
+    world w = {0};
+    qx_samples *samples;
+    OK(qx_model_parse_text(ctx, text, &w.m));
+    OK(qx_infer_shapes(w.m, NULL, 0));
+    OK(qx_exec_new(ctx, w.m, NULL, &w.x));
+    OK(qx_stats_new(ctx, w.m->graph_hash, &w.s));
+    for (const char *name = "xab"; *name; name++) OK(qx_stats_want(w.s, &(qx_stat_request){.value = qx_graph_find(w.m->graph, (char[2]){*name}), .kinds = all_kinds, .axis = -1, .rows = 10}));
+    OK(qx_samples_open(ctx, w.m, &(qx_samples_options){.random = 8}, &samples));
+    OK(qx_stats_resumable(w.s, checkpoint, 0));
+    const qx_status st = qx_stats_collect(w.s, w.x, samples);
+    if (st != QX_OK) print_message("%s\n", qx_ctx_error(ctx));
+    const uint64_t hash = st == QX_OK ? qx_stats_hash(w.s) : 0;
+    qx_samples_close(samples);
+    close_world(&w);
+    assert_int_equal(qx_mem_in_use(ctx), 0);
+    qx_ctx_free(ctx);
+    return hash;
+}
+
+static void kill_within(int calls, size_t cap, const char *checkpoint)
+{
+    int status = 0;
+    const pid_t pid = fork();
+    calls_left = calls;
+    if (pid == 0) {
+        (void)sweep_in(cap, true, checkpoint);
+        _exit(0);
+    }
+    assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_int_equal(access(checkpoint, F_OK), 0);
+}
+
+static void several_sweeps_resumed(void **state)
+{
+    (void)state;
+    char path[300];
+    snprintf(path, sizeof path, "%s", in_dir("several.part"));
+    const size_t cap = 26 << 20;
+    const uint64_t want = sweep_in(0, false, NULL);
+    parts = dropped = 0;
+    assert_true(sweep_in(cap, false, NULL) == want);
+    assert_true(parts > 1 && !dropped);
+    kill_within(3, cap, path); /* in the first sweep */
+    kill_within(9, cap, path); /* in the second: the first has six samples to go */
+    kill_within(3, cap, path);
+    parts = 0;
+    assert_true(sweep_in(cap, false, path) == want);
+    assert_int_equal(parts, 1); /* the first is not made again */
+    assert_int_not_equal(access(path, F_OK), 0);
+    kill_within(3, cap, path);
+    assert_true(sweep_in(0, false, path) == want); /* with plenty of memory by now */
+}
+
 static int layered;
 static void count_layered(void *user, qx_log_level level, const char *text)
 {
@@ -638,6 +707,7 @@ static void inputs_of_bodies(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(going_on_after_a_kill), TEST(some_rows), TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(layer_by_layer), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit), TEST(branches_with_the_same_names), TEST(inputs_of_bodies)};
+    /* those that fork come first: a child has none of the threads that later ones start */
+    const struct CMUnitTest tests[] = {TEST(going_on_after_a_kill), TEST(some_rows), TEST(several_sweeps_resumed), TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(layer_by_layer), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit), TEST(branches_with_the_same_names), TEST(inputs_of_bodies)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
