@@ -34,4 +34,14 @@ typedef struct qx_igemm {
 /* Rows [i0, i1) of panel p. Any cut of the work over threads gives the same result. */
 void qx_igemm_run(const qx_igemm *g, int64_t p, int64_t i0, int64_t i1);
 
+/* ---- Few rows ----
+ * One token reads each weight once: panels as oneDNN packs them, `width` columns (32 or 64), four rows of k beside each other, fetched ahead of their use.
+ * False: no kernel on this CPU (without VNNI) or for this width. */
+enum { QX_IGEMM_FEW = 6, QX_IGEMM_WIDEST = 64 };
+bool qx_igemm_has_few(int64_t width);
+/* acc[r * width + j] = sum over i < 4 * quads of a[r * lda + i] * panel[i / 4][j][i % 4]; rows of a are readable up to whole quads. */
+void qx_igemm_few(int64_t rows, const uint8_t *a, int64_t lda, const int8_t *panel, int64_t quads, int64_t width, int32_t *acc);
+/* Sums of a panel's columns. */
+void qx_igemm_panel_sums(const int8_t *panel, int64_t quads, int64_t width, int32_t *sums);
+
 #endif

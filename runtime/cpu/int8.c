@@ -9,7 +9,7 @@
 #include "runtime/cpu/qdq.h"
 #include "runtime/fuse/fuse.h"
 
-typedef struct state { qx_dnnl_int8 *dnnl; float *scale; int64_t n_scales; int32_t zero; float *bias; } state;
+typedef struct state { qx_dnnl_int8 *dnnl; float *scale; int64_t n_scales; int32_t zero; float *bias; int32_t *sums; /* of columns, for few rows */ } state;
 
 static void drop(qx_ctx *ctx, void *block)
 {
@@ -17,6 +17,7 @@ static void drop(qx_ctx *ctx, void *block)
     qx_dnnl_int8_free(ctx, s->dnnl);
     qx_free(ctx, s->scale);
     qx_free(ctx, s->bias);
+    qx_free(ctx, s->sums);
 }
 
 /* ---- Own kernels ---- */
@@ -145,6 +146,53 @@ static qx_status own_run(qx_call *c, const qx_int8_op *op)
     return qx_parallel(c->ctx, (op->m + j.per - 1) / j.per, mm_piece, &j);
 }
 
+/* ---- Few rows: a token of a language model ---- */
+
+typedef struct few_job { const qx_int8_op *op; const qx_int8_panels *w; const uint8_t *x; int64_t ld, quads; int32_t zero; const int32_t *sums; } few_job;
+
+static qx_status few_piece(void *user, int64_t i)
+{
+    const few_job *j = user;
+    const qx_int8_op *op = j->op;
+    const int64_t first = i * j->w->width, n = op->n - first < j->w->width ? op->n - first : j->w->width;
+    int32_t acc[QX_IGEMM_FEW * QX_IGEMM_WIDEST];
+    qx_igemm_few(op->m, j->x, j->ld, j->w->data + i * j->w->stride, j->quads, j->w->width, acc);
+    for (int64_t r = 0; r < op->m; r++) {
+        int32_t *a = acc + r * j->w->width;
+        for (int64_t k = 0; k < n; k++) a[k] -= j->zero * j->sums[first + k];
+        qx_int8_finish(a, op->scale + (op->n_scales > 1 ? first : 0), op->n_scales > 1, op->bias ? op->bias + first : NULL, op->y + r * op->n + first, n);
+    }
+    return QX_OK;
+}
+
+typedef struct sums_job { const qx_int8_panels *w; int64_t quads; int32_t *sums; } sums_job;
+
+static qx_status sums_piece(void *user, int64_t i)
+{
+    const sums_job *j = user;
+    qx_igemm_panel_sums(j->w->data + i * j->w->stride, j->quads, j->w->width, j->sums + i * j->w->width);
+    return QX_OK;
+}
+
+/* Signed codes are 128 more, and so is their zero point. */
+static qx_status few_run(qx_call *c, state *st, const qx_int8_op *op, const qx_int8_panels *w)
+{
+    const int64_t quads = (op->k + 3) / 4, panels = (op->n + w->width - 1) / w->width;
+    const uint8_t flip = op->x_type == QX_DT_INT8 ? 0x80 : 0;
+    uint8_t *x = NULL;
+    if (!st->sums) {
+        QX_TRY(qx_alloc_array(c->ctx, (size_t)(panels * w->width), sizeof *st->sums, (void **)&st->sums));
+        sums_job sums = {w, quads, st->sums};
+        QX_TRY(qx_parallel(c->ctx, panels, sums_piece, &sums));
+    }
+    QX_TRY(QX_CALL_SCRATCH(c, op->m * quads * 4, &x));
+    for (int64_t r = 0; r < op->m; r++)
+        for (int64_t i = 0; i < quads * 4; i++) x[r * quads * 4 + i] = i < op->k ? ((const uint8_t *)op->x)[r * op->k + i] ^ flip : 0;
+    few_job j = {op, w, x, quads * 4, quads, op->zero + flip, st->sums};
+    qx_call_note_kernel(c, "few int8", 2.0 * (double)op->m * (double)op->n * (double)op->k);
+    return qx_parallel(c->ctx, panels, few_piece, &j);
+}
+
 /* ---- The step ---- */
 
 static qx_status first_time(qx_call *c, state *st, int64_t n)
@@ -242,7 +290,14 @@ qx_status qx_cpu_int8_linear(qx_call *c)
     op.n_scales = st->n_scales;
     op.bias = st->bias;
     if (!op.bias && c->in[QX_INT8_BIAS]) QX_TRY(qx_call_in_f32(c, QX_INT8_BIAS, &op.bias));
-    QX_TRY(qx_dnnl_int8_run(c, &st->dnnl, &op, &done, &need_w));
+    qx_int8_panels panels = {.data = NULL};
+    if (op.m <= QX_IGEMM_FEW) QX_TRY(qx_dnnl_int8_panels(c, &st->dnnl, &op, &panels));
+    if (panels.data && qx_igemm_has_few(panels.width)) {
+        QX_TRY(few_run(c, st, &op, &panels));
+        done = true;
+    } else {
+        QX_TRY(qx_dnnl_int8_run(c, &st->dnnl, &op, &done, &need_w));
+    }
     if (need_w) { /* packed for other dims, and the codes were dropped: they are read again */
         QX_TRY(qx_call_const_again(c, QX_INT8_W, (const void **)&op.w));
         QX_TRY(qx_dnnl_int8_run(c, &st->dnnl, &op, &done, &need_w));

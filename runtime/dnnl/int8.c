@@ -124,6 +124,32 @@ static qx_status int8_find(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_
     return st;
 }
 
+/* k in blocks of 4 * quads rows, n in blocks of `width` columns. */
+static qx_int8_panels panels_of(const qx_dn_weights *w)
+{
+    const dnnl_blocking_desc_t *b = &w->md.format_desc.blocking;
+    if (!w->packed || w->md.format_kind != dnnl_blocked || w->md.ndims != 2 || w->md.offset0 != 0 || b->inner_nblks != 3) return (qx_int8_panels){.data = NULL};
+    const int64_t quads = b->inner_blks[0], width = b->inner_blks[1];
+    if (b->inner_idxs[0] != 0 || b->inner_idxs[1] != 1 || b->inner_idxs[2] != 0 || b->inner_blks[2] != 4 || b->strides[0] != quads * width * 4) return (qx_int8_panels){.data = NULL};
+    return (qx_int8_panels){w->packed, width, b->strides[1]};
+}
+
+qx_status qx_dnnl_int8_panels(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *op, qx_int8_panels *out)
+{
+    qx_dn *l = NULL;
+    qx_dn_prim *p;
+    bool need_w = false;
+    out->data = NULL;
+    if (op->conv || !bytes_are_exact()) return QX_OK;
+    if (!*state) QX_TRY(QX_NEW(c->ctx, state));
+    if (!(*state)->w.packed) {
+        QX_TRY(qx_dn_get(c, int8_flops(op), &l));
+        QX_TRY(int8_find(c, l, *state, op, &p, &need_w));
+    }
+    *out = panels_of(&(*state)->w);
+    return QX_OK;
+}
+
 qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *op, bool *done, bool *need_w)
 {
     qx_dn *l = NULL;

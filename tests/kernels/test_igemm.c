@@ -53,8 +53,39 @@ static void exact(void **state)
         }
 }
 
+/* Every number of rows and width, extreme codes; the panel ends where the array ends. */
+static void few_rows(void **state)
+{
+    enum { QUADS = 37 };
+    static uint8_t a[QX_IGEMM_FEW * QUADS * 4];
+    static int8_t panel[QUADS * QX_IGEMM_WIDEST * 4];
+    int32_t acc[QX_IGEMM_FEW * QX_IGEMM_WIDEST], sums[QX_IGEMM_WIDEST];
+    uint32_t s = 5;
+    (void)state;
+    if (!qx_igemm_has_few(64)) skip();
+    assert_false(qx_igemm_has_few(48));
+    for (int64_t width = 32; width <= 64; width += 32)
+        for (int64_t rows = 1; rows <= QX_IGEMM_FEW; rows++)
+            for (int extreme = 0; extreme < 2; extreme++) {
+                for (int i = 0; i < COUNT(a); i++) a[i] = extreme ? 255 : (uint8_t)rng_next(&s);
+                for (int i = 0; i < COUNT(panel); i++) panel[i] = extreme ? (int8_t)(i % 3 ? -128 : 127) : (int8_t)rng_next(&s);
+                qx_igemm_few(rows, a, QUADS * 4, panel, QUADS, width, acc);
+                qx_igemm_panel_sums(panel, QUADS, width, sums);
+                for (int64_t j = 0; j < width; j++) {
+                    int32_t sum = 0;
+                    for (int64_t i = 0; i < QUADS * 4; i++) sum += panel[(i / 4 * width + j) * 4 + i % 4];
+                    assert_int_equal(sums[j], sum);
+                    for (int64_t r = 0; r < rows; r++) {
+                        int32_t want = 0;
+                        for (int64_t i = 0; i < QUADS * 4; i++) want += a[r * QUADS * 4 + i] * panel[(i / 4 * width + j) * 4 + i % 4];
+                        assert_int_equal(acc[r * width + j], want);
+                    }
+                }
+            }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(exact)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(exact), cmocka_unit_test(few_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
