@@ -175,24 +175,36 @@ static bool plan_engine(qx_dev *d, cu_engine *e, cudnnBackendDescriptor_t config
     return false;
 }
 
-/* The engines that the heuristic offers, best first; the first that becomes a plan. */
-static bool plan_graph(qx_dev *d, cu_engine *e, const dnn_ops *ops, bool exact)
+/* The engines that the heuristic offers for the operations, best first: their number, which may be larger than what there is room for. */
+static int64_t offers(dnn_graph *g, const dnn_ops *ops, cudnnBackendDescriptor_t configs[DNN_ENGINES])
 {
-    dnn_graph *g = &e->g;
     int64_t offered = 0;
-    cudnnBackendDescriptor_t og = dnn_make(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR), configs[DNN_ENGINES];
+    cudnnBackendDescriptor_t og = dnn_make(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
     dnn_set(g, og, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ops->n, ops->op);
-    dnn_set(g, og, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &g->handle);
+    if (!g->card) dnn_set(g, og, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &g->handle);
     dnn_done(g, og);
     cudnnBackendDescriptor_t heur = dnn_make(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
     dnn_set(g, heur, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &og);
     dnn_set(g, heur, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &ops->mode);
+    if (g->card) dnn_set(g, heur, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &g->card);
     dnn_done(g, heur);
     for (int i = 0; i < DNN_ENGINES; i++) configs[i] = dnn_make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
     get(g, heur, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, DNN_ENGINES, &offered, configs);
+    return offered;
+}
+
+/* The first engine that becomes a plan. */
+static bool plan_graph(qx_dev *d, cu_engine *e, const dnn_ops *ops, bool exact)
+{
+    dnn_graph *g = &e->g;
+    cudnnBackendDescriptor_t configs[DNN_ENGINES];
+    const int64_t offered = offers(g, ops, configs);
     if (g->ok) snprintf(g->said, sizeof g->said, "%s of %lld engines", exact ? "operands are rounded by each" : "none", (long long)offered);
-    for (int64_t i = 0; i < offered && i < DNN_ENGINES && g->ok; i++)
-        if (!(exact && rounds_operands(g->c, configs[i])) && plan_engine(d, e, configs[i])) return true;
+    for (int64_t i = 0, tries = 0; i < offered && i < DNN_ENGINES && tries < DNN_TRIES && g->ok; i++) {
+        if (exact && rounds_operands(g->c, configs[i])) continue;
+        tries++;
+        if (plan_engine(d, e, configs[i])) return true;
+    }
     return false;
 }
 

@@ -7,12 +7,14 @@
 
 #include "runtime/cuda/library.h"
 
-enum { DNN_ENGINES = 16, DNN_PARTS = 24, DNN_OUTER = 8, DNN_PROBLEM = 320 };
+/* Engines that are looked at (on Hopper the first thirty for f32 all round operands), and tried. */
+enum { DNN_ENGINES = 64, DNN_TRIES = 16, DNN_PARTS = 24, DNN_OUTER = 8, DNN_PROBLEM = 320 };
 
 /* Everything that was made for one plan, destroyed together. ok false: something was refused, for the first time by `said`, and nothing more is called. outer: the tensors in memory. */
 typedef struct dnn_graph {
     const cu_dnn *c;
     cudnnHandle_t handle;
+    cudnnBackendDescriptor_t card; /* in tests: of a device that is not there, in place of the handle's */
     cudnnBackendDescriptor_t all[DNN_PARTS + DNN_ENGINES];
     struct { int64_t id; size_t bytes; bool by_value; } outer[DNN_OUTER];
     int n, n_outer;

@@ -82,8 +82,10 @@ static cudnnBackendDescriptor_t pointwise_operation(dnn_graph *g, const pointwis
     return op;
 }
 
-/* What is tried in turn. copied, for INT8 only: INT32 sums go through a copy, as in NVIDIA's sample, since an engine may want something behind its sums. */
-static const struct { cudnnBackendHeurMode_t mode; bool copied; } ways[] = {{CUDNN_HEUR_MODE_A, false}, {CUDNN_HEUR_MODE_A, true}, {CUDNN_HEUR_MODE_FALLBACK, false}};
+/* What is tried in turn. copied: sums that are the result in a type of their own (INT32, f32 of halves) go through a copy first, as in NVIDIA's sample: engines on matrix units want something behind
+ * them (cuDNN 9.19 has none for them otherwise on an H200, tests/plugin/test_descriptors.c). */
+static const struct { cudnnBackendHeurMode_t mode; bool copied; } ways[] = {{CUDNN_HEUR_MODE_A, true}, {CUDNN_HEUR_MODE_A, false}, {CUDNN_HEUR_MODE_FALLBACK, false}};
+static bool bare_sums(const cu_conv *c) { return c->type != c->ytype && !c->has_scale && !c->has_bias; }
 
 static int tail_of(const cu_conv *c, bool copied, const dnn_tensor *scale, const dnn_tensor *bias, pointwise out[3])
 {
@@ -99,7 +101,7 @@ static int tail_of(const cu_conv *c, bool copied, const dnn_tensor *scale, const
 static bool describe_conv(dnn_graph *g, const void *problem, int way, dnn_ops *out)
 {
     const cu_conv *c = problem;
-    if (c->type != QX_DT_INT8 && way > 0) way++;
+    if (!bare_sums(c)) way++;
     if (way >= (int)(sizeof ways / sizeof *ways)) return false;
     const cudnnDataType_t type = type_of(c->type), ytype = type_of(c->ytype), sums = c->type == QX_DT_INT8 ? CUDNN_DATA_INT32 : CUDNN_DATA_FLOAT;
     const int64_t ones[3] = {1, 1, 1};

@@ -1,5 +1,6 @@
 /* test_descriptors.c - what the adapters tell cuBLASLt and cuDNN, held against the libraries themselves as far as they go without a device: products up to the heuristic's question,
- * convolutions and attention up to the graph of operations, which is the first that wants a handle. Skipped where the libraries are not installed. */
+ * convolutions and attention up to the graph of operations, which is the first that wants a handle; and cuDNN's engines for them on cards that are described to it, which is how it plans for
+ * machines that have none (from 9.11 on). Skipped where the libraries are not installed. */
 #include "../unit/unit.h"
 
 #if __has_include(<cublasLt.h>) && __has_include(<cudnn_graph.h>)
@@ -105,8 +106,8 @@ static void convolutions(void **state)
     static const cu_conv base = {.spatial = 2, .batch = 2, .in_ch = 64, .out_ch = 32, .group = 1, .in = {16, 16, 1}, .out = {16, 16, 1}, .kernel = {3, 3, 1}, .stride = {1, 1, 1},
                                  .dilation = {1, 1, 1}, .begin = {1, 1, 0}, .end = {1, 1, 0}};
     static const struct { int type, ytype; bool last, scale, bias; int way, parts, outer; } rows[] = {
-        {QX_DT_FLOAT, QX_DT_FLOAT, false, false, false, 0, 5, 3}, {QX_DT_FLOAT16, QX_DT_FLOAT16, true, false, true, 0, 9, 4}, {QX_DT_INT8, QX_DT_INT32, true, false, false, 0, 5, 3},
-        {QX_DT_INT8, QX_DT_INT32, true, false, false, 1, 8, 3}, {QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT16, true, true, true, 0, 13, 5}, {QX_DT_FLOAT16, QX_DT_FLOAT, true, false, false, 1, 5, 3},
+        {QX_DT_FLOAT, QX_DT_FLOAT, false, false, false, 0, 5, 3}, {QX_DT_FLOAT16, QX_DT_FLOAT16, true, false, true, 0, 9, 4}, {QX_DT_INT8, QX_DT_INT32, true, false, false, 0, 8, 3},
+        {QX_DT_INT8, QX_DT_INT32, true, false, false, 1, 5, 3}, {QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT16, true, true, true, 0, 13, 5}, {QX_DT_FLOAT16, QX_DT_FLOAT, true, false, false, 0, 8, 3},
     };
     (void)state;
     if (!lib->has_dnn) skip();
@@ -128,9 +129,92 @@ static void attention(void **state)
     stops_at_graph(describe_sdpa, &s, 0, 6, 5);
 }
 
+/* ---- cards that are not here ---- */
+
+/* As cuDNN writes a device's properties down; what differs between cards. */
+typedef struct card { const char *name; int sm, processors, l2_mb; int64_t shared; } card;
+static const card cards[] = {{"A100", 80, 108, 40, 166912}, {"RTX 4090", 89, 128, 72, 101376}, {"H200", 90, 132, 50, 232448}, {"B200", 100, 148, 126, 232448}, {"RTX 5090", 120, 170, 96, 101376}};
+
+static bool describe_card(const card *c, cudnnBackendDescriptor_t *out)
+{
+    char text[1024];
+    snprintf(text, sizeof text,
+             "{\"deviceVer\":%d,\"driverVer\":13000,\"cudaDeviceId\":0,\"totalGlobalMem\":85899345920,\"regsPerBlock\":65536,\"maxGridSize\":[2147483647,65535,65535],\"maxBlockSize\":[1024,1024,64],"
+             "\"multiProcessorCount\":%d,\"warpSize\":32,\"maxSharedMemoryPerBlock\":49152,\"maxSharedMemoryPerBlockOptin\":%lld,\"reservedSharedMemoryPerBlock\":1024,\"maxRegistersPerSM\":65536,"
+             "\"maxCtasPerSM\":32,\"maxThreadsPerBlock\":1024,\"maxThreadsPerSM\":2048,\"pciDeviceId\":0,\"isTccDriver\":0,\"supportCoopLaunch\":1,\"smClockRateKHz\":1800000,\"memClockRateKHz\":3000000,"
+             "\"l2CacheSize\":%d,\"deviceName\":\"%s\"}", c->sm * 10, c->processors, (long long)c->shared, c->l2_mb << 20, c->name);
+    return lib->dnn.cudnnBackendCreateDescriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, out) == CUDNN_STATUS_SUCCESS &&
+           lib->dnn.cudnnBackendSetAttribute(*out, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(text) + 1, text) == CUDNN_STATUS_SUCCESS &&
+           lib->dnn.cudnnBackendFinalize(*out) == CUDNN_STATUS_SUCCESS;
+}
+
+/* The first of the ways that are tried in turn for which the library has engines; -1: none. *all: how many. exact: that do not round f32 operands. */
+static int first_way(cudnnBackendDescriptor_t on, bool (*describe)(dnn_graph *g, const void *problem, int way, dnn_ops *out), const void *problem, bool exact, int64_t *all)
+{
+    for (int way = 0;; way++) {
+        dnn_graph g = {.c = &lib->dnn, .card = on, .ok = true};
+        cudnnBackendDescriptor_t configs[DNN_ENGINES];
+        dnn_ops ops;
+        if (!describe(&g, problem, way, &ops)) return -1;
+        const int64_t offered = offers(&g, &ops, configs);
+        if (!g.ok) fail_msg("way %d: %s", way, g.said);
+        *all = 0;
+        for (int64_t i = 0; i < offered && i < DNN_ENGINES; i++) *all += !exact || !rounds_operands(g.c, configs[i]);
+        forget(&g);
+        if (*all) return way;
+    }
+}
+
+/* Engines are generated for the card with the driver's library at hand; without one, the toolkit's stand-in for linking does. */
+static bool has_driver_library(void)
+{
+    return dlopen("libcuda.so.1", RTLD_NOW) || dlopen(CUDA_STUB, RTLD_NOW);
+}
+
+static void wants_engine(const card *c, cudnnBackendDescriptor_t on, const char *what, bool (*describe)(dnn_graph *g, const void *problem, int way, dnn_ops *out), const void *problem, bool exact)
+{
+    int64_t all = 0;
+    const int way = first_way(on, describe, problem, exact, &all);
+    printf("%-9s %-34s way %2d, %2lld engines\n", c->name, what, way, (long long)all);
+    if (way < 0) fail_msg("%s: no engine for %s", c->name, what);
+}
+
+static void engines(void **state)
+{
+    static const cu_conv base = {.spatial = 2, .batch = 2, .in_ch = 320, .out_ch = 640, .group = 1, .in = {64, 64, 1}, .out = {64, 64, 1}, .kernel = {3, 3, 1}, .stride = {1, 1, 1}, .dilation = {1, 1, 1}, .begin = {1, 1, 0},
+                                 .end = {1, 1, 0}};
+    static const struct { const char *name; int type, ytype; bool last, scale, bias; int since; } rows[] = {
+        {"f32", QX_DT_FLOAT, QX_DT_FLOAT, false, false, true, 80}, {"f16, bias", QX_DT_FLOAT16, QX_DT_FLOAT16, true, false, true, 80}, {"f16", QX_DT_FLOAT16, QX_DT_FLOAT16, true, false, false, 80},
+        {"bf16, bias", QX_DT_BFLOAT16, QX_DT_BFLOAT16, true, false, true, 80}, {"f16 to f32", QX_DT_FLOAT16, QX_DT_FLOAT, true, false, false, 80}, {"INT8 to INT32", QX_DT_INT8, QX_DT_INT32, true, false, false, 80},
+        {"E4M3, scales, bias, to f16", QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT16, true, true, true, 89}, {"E4M3, scales, to f32", QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT, true, true, false, 89},
+    };
+    static const struct { const char *name; int type; int64_t heads, kv_heads, keys, d; } attentions[] = {
+        {"f16, 4096 keys of 64", QX_DT_FLOAT16, 10, 10, 4096, 64}, {"f16, 77 keys of 64", QX_DT_FLOAT16, 10, 10, 77, 64}, {"bf16, 2048 keys of 128, grouped", QX_DT_BFLOAT16, 32, 8, 2048, 128},
+        {"f16, 1024 keys of 80", QX_DT_FLOAT16, 8, 8, 1024, 80},
+    };
+    (void)state;
+    if (!lib->has_dnn || !has_driver_library()) skip();
+    for (size_t c = 0; c < sizeof cards / sizeof *cards; c++) {
+        cudnnBackendDescriptor_t on = NULL;
+        if (!describe_card(&cards[c], &on)) skip(); /* an older library */
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+            cu_conv q = base;
+            q.type = rows[i].type, q.ytype = rows[i].ytype, q.last = rows[i].last, q.has_scale = rows[i].scale, q.has_bias = rows[i].bias;
+            if (cards[c].sm >= rows[i].since) wants_engine(&cards[c], on, rows[i].name, describe_conv, &q, q.type == QX_DT_FLOAT);
+        }
+        for (size_t i = 0; i < sizeof attentions / sizeof *attentions; i++) {
+            const int64_t h = attentions[i].heads, k = attentions[i].kv_heads, n = attentions[i].keys, d = attentions[i].d;
+            const cu_sdpa q = {.type = attentions[i].type, .batch = 2, .heads = h, .kv_heads = k, .rows = 1024, .keys = n, .d = d, .dv = d, .scale = 0.125f, .q = {1024 * h * d, d, h * d, 1}, .k = {n * k * d, d, k * d, 1},
+                               .v = {n * k * d, d, k * d, 1}, .o = {1024 * h * d, d, h * d, 1}};
+            wants_engine(&cards[c], on, attentions[i].name, describe_sdpa, &q, false);
+        }
+        lib->dnn.cudnnBackendDestroyDescriptor(on);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(rules), cmocka_unit_test(convolutions), cmocka_unit_test(attention)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(rules), cmocka_unit_test(convolutions), cmocka_unit_test(attention), cmocka_unit_test(engines)};
     return cmocka_run_group_tests(tests, open_libraries, close_libraries);
 }
 #else
