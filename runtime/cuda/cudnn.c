@@ -22,7 +22,7 @@ static void answer(dnn_graph *g, cudnnStatus_t st, const char *call, int number)
     snprintf(g->said, sizeof g->said, "%s %d: %s %.100s", call, number, g->c->cudnnGetErrorString(st), text);
 }
 
-cudnnBackendDescriptor_t dnn_make(dnn_graph *g, cudnnBackendDescriptorType_t type)
+static cudnnBackendDescriptor_t make(dnn_graph *g, cudnnBackendDescriptorType_t type)
 {
     cudnnBackendDescriptor_t d = NULL;
     if (!g->ok) return NULL;
@@ -31,19 +31,18 @@ cudnnBackendDescriptor_t dnn_make(dnn_graph *g, cudnnBackendDescriptorType_t typ
     return d;
 }
 
-void dnn_set(dnn_graph *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t n, const void *v)
-{
-    if (g->ok) answer(g, g->c->cudnnBackendSetAttribute(d, name, type, n, v), "attribute", (int)name);
-}
-
 static void get(dnn_graph *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t most, int64_t *n, void *v)
 {
     if (g->ok) answer(g, g->c->cudnnBackendGetAttribute(d, name, type, most, n, v), "attribute", (int)name);
 }
 
-void dnn_done(dnn_graph *g, cudnnBackendDescriptor_t d)
+cudnnBackendDescriptor_t dnn_part(dnn_graph *g, cudnnBackendDescriptorType_t type, const dnn_attr *attrs, size_t n)
 {
+    cudnnBackendDescriptor_t d = make(g, type);
+    for (const dnn_attr *a = attrs; a < attrs + n; a++)
+        if (g->ok && a->v) answer(g, g->c->cudnnBackendSetAttribute(d, a->name, a->type, a->count, a->v), "attribute", (int)a->name);
     if (g->ok) answer(g, g->c->cudnnBackendFinalize(d), "finalize, part", g->n);
+    return d;
 }
 
 static size_t bytes_of(cudnnDataType_t type)
@@ -75,17 +74,11 @@ static void note_outer(dnn_graph *g, const dnn_tensor *t)
 cudnnBackendDescriptor_t dnn_put(dnn_graph *g, const dnn_tensor *t)
 {
     const int64_t align = t->by_value ? 4 : 16;
-    cudnnBackendDescriptor_t d = dnn_make(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
-    dnn_set(g, d, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &t->id);
-    dnn_set(g, d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &t->type);
-    dnn_set(g, d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &align);
-    dnn_set(g, d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, t->rank, t->dims);
-    dnn_set(g, d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, t->rank, t->strides);
-    if (t->internal) dnn_set(g, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &t->internal);
-    if (t->by_value) dnn_set(g, d, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &t->by_value);
-    dnn_done(g, d);
     note_outer(g, t);
-    return d;
+    return DNN_PART(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR, {CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &t->id}, {CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &t->type},
+                    {CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &align}, {CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, t->rank, t->dims},
+                    {CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, t->rank, t->strides}, {CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, t->internal ? &t->internal : NULL},
+                    {CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, t->by_value ? &t->by_value : NULL});
 }
 
 /* ---- running ---- */
@@ -93,11 +86,8 @@ cudnnBackendDescriptor_t dnn_put(dnn_graph *g, const dnn_tensor *t)
 bool dnn_execute(qx_dev *d, const cu_engine *e, const int64_t *ids, void **pointers, int n, void *ws)
 {
     dnn_graph g = {.c = e->g.c, .handle = e->g.handle, .ok = true};
-    cudnnBackendDescriptor_t pack = dnn_make(&g, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
-    dnn_set(&g, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, ids);
-    dnn_set(&g, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, pointers);
-    dnn_set(&g, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &ws);
-    dnn_done(&g, pack);
+    cudnnBackendDescriptor_t pack = DNN_PART(&g, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, {CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, ids},
+                                             {CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, pointers}, {CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &ws});
     if (g.ok) answer(&g, e->g.c->cudnnBackendExecute(g.handle, e->plan, pack), "execute", 0);
     forget(&g);
     if (!g.ok) cu_refused(d, "cuDNN: %s", g.said);
@@ -136,7 +126,7 @@ static bool rounds_operands(const cu_dnn *c, cudnnBackendDescriptor_t config)
     cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
     dnn_graph g = {.c = c, .ok = true};
     int64_t n = 0;
-    cudnnBackendDescriptor_t engine_desc = dnn_make(&g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+    cudnnBackendDescriptor_t engine_desc = make(&g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
     get(&g, config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n, &engine_desc);
     n = 0;
     get(&g, engine_desc, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &n, notes);
@@ -158,10 +148,8 @@ static bool plan_engine(qx_dev *d, cu_engine *e, cudnnBackendDescriptor_t config
 {
     dnn_graph one = {.c = e->g.c, .handle = e->g.handle, .ok = true};
     int64_t bytes = 0, count = 0;
-    cudnnBackendDescriptor_t plan = dnn_make(&one, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-    dnn_set(&one, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &one.handle);
-    dnn_set(&one, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config);
-    dnn_done(&one, plan);
+    cudnnBackendDescriptor_t plan = DNN_PART(&one, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, {CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &one.handle},
+                                             {CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config});
     get(&one, plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count, &bytes);
     if (!one.ok || bytes < 0) {
         memcpy(e->g.said, one.said, sizeof e->g.said);
@@ -179,16 +167,11 @@ static bool plan_engine(qx_dev *d, cu_engine *e, cudnnBackendDescriptor_t config
 static int64_t offers(dnn_graph *g, const dnn_ops *ops, cudnnBackendDescriptor_t configs[DNN_ENGINES])
 {
     int64_t offered = 0;
-    cudnnBackendDescriptor_t og = dnn_make(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
-    dnn_set(g, og, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ops->n, ops->op);
-    if (!g->card) dnn_set(g, og, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &g->handle);
-    dnn_done(g, og);
-    cudnnBackendDescriptor_t heur = dnn_make(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-    dnn_set(g, heur, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &og);
-    dnn_set(g, heur, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &ops->mode);
-    if (g->card) dnn_set(g, heur, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &g->card);
-    dnn_done(g, heur);
-    for (int i = 0; i < DNN_ENGINES; i++) configs[i] = dnn_make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    cudnnBackendDescriptor_t og = DNN_PART(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, {CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ops->n, ops->op},
+                                           {CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, g->card ? NULL : &g->handle});
+    cudnnBackendDescriptor_t heur = DNN_PART(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, {CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &og},
+                                             {CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &ops->mode}, {CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, g->card ? &g->card : NULL});
+    for (int i = 0; i < DNN_ENGINES; i++) configs[i] = make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
     get(g, heur, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, DNN_ENGINES, &offered, configs);
     return offered;
 }
@@ -248,7 +231,7 @@ qx_status dnn_engine(qx_dev *d, const dnn_question *q, cu_engine **out, const ch
 {
     cu_library *l = d->lib;
     *out = NULL;
-    *said = d->why;
+    *said = NULL;
     if (!has_handle(d)) return QX_OK;
     cu_engine *e = known(l, q);
     if (!e) {

@@ -22,9 +22,10 @@ typedef struct dnn_graph {
     char said[160];
 } dnn_graph;
 
-cudnnBackendDescriptor_t dnn_make(dnn_graph *g, cudnnBackendDescriptorType_t type);
-void dnn_set(dnn_graph *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t n, const void *v);
-void dnn_done(dnn_graph *g, cudnnBackendDescriptor_t d);
+/* A part of the graph, complete: made, its n attributes set (those whose v is NULL are not), finalized. NULL when something was refused. */
+typedef struct dnn_attr { cudnnBackendAttributeName_t name; cudnnBackendAttributeType_t type; int64_t count; const void *v; } dnn_attr;
+cudnnBackendDescriptor_t dnn_part(dnn_graph *g, cudnnBackendDescriptorType_t type, const dnn_attr *attrs, size_t n);
+#define DNN_PART(g, type, ...) dnn_part(g, type, (const dnn_attr[]){__VA_ARGS__}, sizeof((const dnn_attr[]){__VA_ARGS__}) / sizeof(dnn_attr))
 
 typedef struct dnn_tensor { int64_t id; cudnnDataType_t type; int rank; int64_t dims[5], strides[5]; bool internal, by_value; } dnn_tensor;
 cudnnBackendDescriptor_t dnn_put(dnn_graph *g, const dnn_tensor *t);
@@ -48,7 +49,7 @@ struct cu_engine {
     char problem[DNN_PROBLEM];
 };
 
-/* NULL: the library does not take it; said: why. Else one more user (cu_engine_free). */
+/* NULL: the library does not take it; said: why (NULL: there is no library, which the device's notes say). Else one more user (cu_engine_free). */
 qx_status dnn_engine(qx_dev *d, const dnn_question *q, cu_engine **out, const char **said);
 /* False: the library refuses, and cu_refused() has its answer. */
 bool dnn_execute(qx_dev *d, const cu_engine *e, const int64_t *ids, void **pointers, int n, void *ws);

@@ -44,24 +44,14 @@ static cudnnBackendDescriptor_t conv_operation(dnn_graph *g, const cu_conv *c, c
     const cudnnDataType_t comp = c->type == QX_DT_INT8 ? CUDNN_DATA_INT32 : CUDNN_DATA_FLOAT;
     const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
     const float one = 1, zero = 0;
-    cudnnBackendDescriptor_t d = dnn_make(g, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
-    dnn_set(g, d, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &comp);
-    dnn_set(g, d, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode);
-    dnn_set(g, d, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, &spatial);
-    dnn_set(g, d, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, spatial, c->begin);
-    dnn_set(g, d, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, spatial, c->end);
-    dnn_set(g, d, CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, spatial, c->dilation);
-    dnn_set(g, d, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, spatial, c->stride);
-    dnn_done(g, d);
-    cudnnBackendDescriptor_t op = dnn_make(g, CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &x);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &w);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &y);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &d);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_FLOAT, 1, &one);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT, 1, &zero);
-    dnn_done(g, op);
-    return op;
+    cudnnBackendDescriptor_t d = DNN_PART(g, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, {CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &comp},
+        {CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode}, {CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, &spatial},
+        {CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, spatial, c->begin}, {CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, spatial, c->end},
+        {CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, spatial, c->dilation}, {CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, spatial, c->stride});
+    return DNN_PART(g, CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &x},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &w}, {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &y},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &d}, {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_FLOAT, 1, &one},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT, 1, &zero});
 }
 
 /* y = x, x * operand or x + operand. */
@@ -69,17 +59,12 @@ typedef struct pointwise { cudnnPointwiseMode_t mode; const dnn_tensor *operand;
 
 static cudnnBackendDescriptor_t pointwise_operation(dnn_graph *g, const pointwise *p, cudnnDataType_t prec, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t y)
 {
-    cudnnBackendDescriptor_t d = dnn_make(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-    dnn_set(g, d, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &p->mode);
-    dnn_set(g, d, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &prec);
-    dnn_done(g, d);
-    cudnnBackendDescriptor_t operand = p->operand ? dnn_put(g, p->operand) : NULL, op = dnn_make(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &d);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &x);
-    if (operand) dnn_set(g, op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &operand);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &y);
-    dnn_done(g, op);
-    return op;
+    cudnnBackendDescriptor_t d = DNN_PART(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR, {CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &p->mode},
+        {CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &prec});
+    cudnnBackendDescriptor_t operand = p->operand ? dnn_put(g, p->operand) : NULL;
+    return DNN_PART(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, {CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &d},
+        {CUDNN_ATTR_OPERATION_POINTWISE_XDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &x}, {CUDNN_ATTR_OPERATION_POINTWISE_BDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, p->operand ? &operand : NULL},
+        {CUDNN_ATTR_OPERATION_POINTWISE_YDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &y});
 }
 
 /* What is tried in turn. copied: sums that are the result in a type of their own (INT32, f32 of halves) go through a copy first, as in NVIDIA's sample: engines on matrix units want something behind
@@ -128,19 +113,25 @@ static bool describe_conv(dnn_graph *g, const void *problem, int way, dnn_ops *o
     return true;
 }
 
+/* possible false: not asked for. *said: why there is no engine; NULL: there is one, or nobody asked. */
+static qx_status ask(qx_dev *d, const dnn_question *q, bool possible, cu_engine **out, size_t *workspace, bool *taken, const char **said)
+{
+    *out = NULL;
+    *said = NULL;
+    if (possible) QX_TRY(dnn_engine(d, q, out, said));
+    *taken = *out != NULL;
+    *workspace = *taken ? (*out)->workspace : 0;
+    if (*taken) *said = NULL;
+    return QX_OK;
+}
+
 qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_engine **out, size_t *workspace, bool *taken)
 {
     const dnn_question q = {c, sizeof *c, c->type == QX_DT_FLOAT, describe_conv};
-    const char *said = "";
-    *out = NULL;
-    *workspace = 0;
-    *taken = false;
-    if (c->spatial < 2) return QX_OK; /* one axis: our own */
-    if (c->type == QX_DT_FLOAT8E4M3FN && d->info.major * 10 + d->info.minor < 89) return QX_OK;
-    QX_TRY(dnn_engine(d, &q, out, &said));
-    *taken = *out != NULL;
-    if (*taken) *workspace = (*out)->workspace;
-    else cu_refused(d, "cuDNN: %.150s: convolution of %s, %lld to %lld channels, kernel %lld x %lld, group %lld", said, qx_dtype_get(c->type)->text, (long long)c->in_ch, (long long)c->out_ch,
+    const bool possible = c->spatial >= 2 && (c->type != QX_DT_FLOAT8E4M3FN || d->info.major * 10 + d->info.minor >= 89); /* one axis: our own */
+    const char *said;
+    QX_TRY(ask(d, &q, possible, out, workspace, taken, &said));
+    if (said) cu_refused(d, "cuDNN: %.150s: convolution of %s, %lld to %lld channels, kernel %lld x %lld, group %lld", said, qx_dtype_get(c->type)->text, (long long)c->in_ch, (long long)c->out_ch,
                     (long long)c->kernel[0], (long long)c->kernel[1], (long long)c->group);
     return QX_OK;
 }
@@ -176,13 +167,9 @@ static bool describe_sdpa(dnn_graph *g, const void *problem, int way, dnn_ops *o
     operand(&v, ID_V, type, s->batch, s->kv_heads, s->keys, s->dv, s->v);
     operand(&o, ID_Y, type, s->batch, s->heads, s->rows, s->dv, s->o);
     cudnnBackendDescriptor_t dq = dnn_put(g, &q), dk = dnn_put(g, &k), dv = dnn_put(g, &v), dout = dnn_put(g, &o), ds = dnn_put(g, &scale);
-    cudnnBackendDescriptor_t op = dnn_make(g, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &dq);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &dk);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &dv);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &dout);
-    dnn_set(g, op, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &ds);
-    dnn_done(g, op);
+    cudnnBackendDescriptor_t op = DNN_PART(g, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR, {CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &dq},
+        {CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &dk}, {CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &dv},
+        {CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &dout}, {CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &ds});
     *out = (dnn_ops){.op = {op}, .n = 1, .mode = CUDNN_HEUR_MODE_A};
     return true;
 }
@@ -190,15 +177,10 @@ static bool describe_sdpa(dnn_graph *g, const void *problem, int way, dnn_ops *o
 qx_status cu_sdpa_new(qx_dev *d, const cu_sdpa *s, cu_engine **out, size_t *workspace, bool *taken)
 {
     const dnn_question q = {s, sizeof *s, false, describe_sdpa};
-    const char *said = "";
-    *out = NULL;
-    *workspace = 0;
-    *taken = false;
-    if (s->k[3] != 1 || s->q[0] == 0 || s->k[0] == 0 || s->v[0] == 0 || s->d % 8 || s->dv % 8) return QX_OK; /* turned keys, shared batches, odd heads: our own */
-    QX_TRY(dnn_engine(d, &q, out, &said));
-    *taken = *out != NULL;
-    if (*taken) *workspace = (*out)->workspace;
-    else cu_refused(d, "cuDNN: %.150s: attention of %s, %lld x %lld heads of %lld and %lld, %lld rows, %lld keys", said, qx_dtype_get(s->type)->text, (long long)s->heads, (long long)s->kv_heads,
+    const bool possible = s->k[3] == 1 && s->q[0] && s->k[0] && s->v[0] && s->d % 8 == 0 && s->dv % 8 == 0; /* turned keys, shared batches, odd heads: our own */
+    const char *said;
+    QX_TRY(ask(d, &q, possible, out, workspace, taken, &said));
+    if (said) cu_refused(d, "cuDNN: %.150s: attention of %s, %lld x %lld heads of %lld and %lld, %lld rows, %lld keys", said, qx_dtype_get(s->type)->text, (long long)s->heads, (long long)s->kv_heads,
                     (long long)s->d, (long long)s->dv, (long long)s->rows, (long long)s->keys);
     return QX_OK;
 }

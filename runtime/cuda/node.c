@@ -7,10 +7,12 @@
 
 void cu_refused(qx_dev *d, const char *format, ...)
 {
+    char text[CU_WHY]; /* an argument may be what was said before */
     va_list list;
     va_start(list, format);
-    vsnprintf(d->why, sizeof d->why, format, list);
+    vsnprintf(text, sizeof text, format, list);
     va_end(list);
+    memcpy(d->why, text, strlen(text) + 1);
 }
 
 qx_status cu_step(cu_build *b, cu_run_fn *run, const void *args, size_t size)
