@@ -88,9 +88,9 @@ static bool describe_conv(dnn_graph *g, const void *problem, int way, dnn_ops *o
     const cu_conv *c = problem;
     if (!bare_sums(c)) way++;
     if (way >= (int)(sizeof ways / sizeof *ways)) return false;
-    const cudnnDataType_t type = type_of(c->type), ytype = type_of(c->ytype), sums = c->type == QX_DT_INT8 ? CUDNN_DATA_INT32 : CUDNN_DATA_FLOAT;
+    const cudnnDataType_t type = type_of(c->type), ytype = type_of(c->ytype), sums = bare_sums(c) && c->type == QX_DT_INT8 ? CUDNN_DATA_INT32 : CUDNN_DATA_FLOAT;
     const int64_t ones[3] = {1, 1, 1};
-    dnn_tensor x = {.id = ID_X, .type = type}, w = {.id = ID_W, .type = type}, y = {.id = ID_Y, .type = ytype}, b = {.id = ID_B, .type = ytype}, s = {.id = ID_S, .type = CUDNN_DATA_FLOAT};
+    dnn_tensor x = {.id = ID_X, .type = type}, w = {.id = ID_W, .type = type}, y = {.id = ID_Y, .type = ytype}, b = {.id = ID_B, .type = c->type == QX_DT_INT8 ? CUDNN_DATA_FLOAT : ytype}, s = {.id = ID_S, .type = CUDNN_DATA_FLOAT};
     picture(&x, c->batch, c->in_ch, c->spatial, c->in, c->last);
     picture(&w, c->out_ch, c->in_ch / c->group, c->spatial, c->kernel, c->last);
     picture(&y, c->batch, c->out_ch, c->spatial, c->out, c->last);

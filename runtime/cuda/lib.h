@@ -27,7 +27,7 @@ qx_status cu_product_run(qx_dev *d, cu_product_plan *p, const cu_product_data *a
 void cu_product_free(qx_dev *d, void *plan);
 
 /* y = conv(x, w) * scale + bias, in NCHW memory, or with the channels innermost (`last`: x, w, y). type: f32, f16, bf16 (no scale); E4M3 with scale [out_ch] in f32; INT8 with
- * INT32 sums and nothing behind them. bias [out_ch] of ytype. */
+ * INT32 sums and nothing behind them, or with a scale like that. bias [out_ch] of ytype, of INT8 in f32. */
 typedef struct cu_conv {
     int32_t type, ytype, spatial, last, has_scale, has_bias;
     int64_t batch, in_ch, out_ch, group, in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];

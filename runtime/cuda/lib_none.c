@@ -90,7 +90,7 @@ qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_engine **out, size_t *work
 {
     *out = NULL;
     *workspace = 0;
-    *taken = c->last && c->spatial == 2 && c->group == 1 && c->in_ch % (c->type == QX_DT_INT8 ? 4 : c->type == QX_DT_FLOAT8E4M3FN ? 16 : 8) == 0;
+    *taken = c->last && c->spatial == 2 && c->group == 1 && c->in_ch % (c->type == QX_DT_INT8 && !c->has_scale ? 4 : c->type == QX_DT_FLOAT8E4M3FN ? 16 : 8) == 0;
     if (!*taken) return QX_OK;
     QX_TRY(QX_NEW(d->ctx, out));
     (*out)->c = *c;
@@ -122,7 +122,7 @@ qx_status cu_conv_run(qx_dev *d, const cu_engine *p, const cu_conv_data *a)
             continue;
         }
         float v = (float)s * (c->has_scale ? a->scale[n] : 1.0f);
-        if (c->has_bias) v += number(c->ytype, a->bias, n);
+        if (c->has_bias) v += number(c->type == QX_DT_INT8 ? QX_DT_FLOAT : c->ytype, a->bias, n);
         qx_from_f32(c->ytype, &v, 1, (char *)a->y + i * (qx_dtype_bits(c->ytype) / 8));
     }
     return QX_OK;

@@ -140,6 +140,9 @@ static const step_case cases[] = {
     {"int8 convolution by the library, zero point, strides", HEAD(17) "g (float[2,8,9,11] x) => (float[2,6,5,6] y)\n"
      "<float s = {0.01}, uint8 z = {119}, int8[6,8,3,3] w = random(6), float[6] ws = fill(0.02), float[6] b = random(7)>"
      CODES_BY("<axis=0>(w, ws)", "Conv<pads=[1,2,1,1], strides=[2,2]>(d, v, b)"), 110, "cuDNN", true},
+    {"int8 convolution by the library, plain sums", HEAD(17) "g (float[2,12,9,11] x) => (float[2,6,9,11] y)\n"
+     "<float s = {0.01}, uint8 z = {119}, int8[6,12,3,3] w = random(6), float[6] ws = fill(0.02), float[6] b = random(7)>"
+     CODES_BY("<axis=0>(w, ws)", "Conv<pads=[1,1,1,1]>(d, v, b)"), 110, "cuDNN", false},
     {"fp8 convolution by the library", HEAD(19) "g (float[2,16,9,7] x) => (float[2,6,9,7] y) <" E4M3_X "float8e4m3fn[6,16,3,3] w = random(5), float ws = {0.02}, float[6] b = random(7)>"
      CODES_BY("(w, ws)", "Conv<pads=[1,1,1,1]>(d, v, b)"), 110, "cuDNN", true},
     {"fp8 convolution widened to f16", HEAD(19) "g (float[2,8,9,7] x) => (float[2,6,9,7] y) <" E4M3_X "float8e4m3fn[6,8,3,3] w = random(5), float[6] ws = fill(0.02)>"

@@ -108,6 +108,7 @@ static void convolutions(void **state)
     static const struct { int type, ytype; bool last, scale, bias; int way, parts, outer; } rows[] = {
         {QX_DT_FLOAT, QX_DT_FLOAT, false, false, false, 0, 5, 3}, {QX_DT_FLOAT16, QX_DT_FLOAT16, true, false, true, 0, 9, 4}, {QX_DT_INT8, QX_DT_INT32, true, false, false, 0, 8, 3},
         {QX_DT_INT8, QX_DT_INT32, true, false, false, 1, 5, 3}, {QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT16, true, true, true, 0, 13, 5}, {QX_DT_FLOAT16, QX_DT_FLOAT, true, false, false, 0, 8, 3},
+        {QX_DT_INT8, QX_DT_FLOAT16, true, true, true, 0, 13, 5},
     };
     (void)state;
     if (!lib->has_dnn) skip();
@@ -186,6 +187,7 @@ static void engines(void **state)
     static const struct { const char *name; int type, ytype; bool last, scale, bias; int since; } rows[] = {
         {"f32", QX_DT_FLOAT, QX_DT_FLOAT, false, false, true, 80}, {"f16, bias", QX_DT_FLOAT16, QX_DT_FLOAT16, true, false, true, 80}, {"f16", QX_DT_FLOAT16, QX_DT_FLOAT16, true, false, false, 80},
         {"bf16, bias", QX_DT_BFLOAT16, QX_DT_BFLOAT16, true, false, true, 80}, {"f16 to f32", QX_DT_FLOAT16, QX_DT_FLOAT, true, false, false, 80}, {"INT8 to INT32", QX_DT_INT8, QX_DT_INT32, true, false, false, 80},
+        {"INT8, scales, bias, to f16", QX_DT_INT8, QX_DT_FLOAT16, true, true, true, 80}, {"INT8, scales, to f32", QX_DT_INT8, QX_DT_FLOAT, true, true, false, 80},
         {"E4M3, scales, bias, to f16", QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT16, true, true, true, 89}, {"E4M3, scales, to f32", QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT, true, true, false, 89},
     };
     static const struct { const char *name; int type; int64_t heads, kv_heads, keys, d; } attentions[] = {
