@@ -182,7 +182,8 @@ static bool plan_graph(qx_dev *d, cu_engine *e, const dnn_ops *ops, bool exact)
     dnn_graph *g = &e->g;
     cudnnBackendDescriptor_t configs[DNN_ENGINES];
     const int64_t offered = offers(g, ops, configs);
-    if (g->ok) snprintf(g->said, sizeof g->said, "%s of %lld engines", exact ? "operands are rounded by each" : "none", (long long)offered);
+    if (g->ok && offered) snprintf(g->said, sizeof g->said, "%s of %lld engines", exact ? "operands are rounded by each" : "none", (long long)offered);
+    else if (g->ok) snprintf(g->said, sizeof g->said, "no engine (it compiles most of them with libnvrtc: is that found?)");
     for (int64_t i = 0, tries = 0; i < offered && i < DNN_ENGINES && tries < DNN_TRIES && g->ok; i++) {
         if (exact && rounds_operands(g->c, configs[i])) continue;
         tries++;

@@ -64,7 +64,7 @@ folder_of() { # NAME ROOT...
 }
 pip=$(python3 -c 'import nvidia; print("\n".join(nvidia.__path__))' 2>/dev/null || true)
 vendor=
-for name in 'libcublasLt.so.1[23]' libcudnn.so.9; do
+for name in 'libcublasLt.so.1[23]' libcudnn.so.9 'libnvrtc.so.1[23]'; do # the last is what cuDNN compiles most of its engines with
   for root in $pip /usr/local /usr/lib /opt "${HOME:-/root}"; do
     found=$(folder_of "$name" "$root")
     [ -z "$found" ] || { vendor=$vendor$found:; break; }
