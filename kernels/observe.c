@@ -1,7 +1,7 @@
 /* observe.c - the face of observe.h: picks the loops of the best instruction set. */
 #include "kernels/observe_leaf.h"
 
-qx_scan qx_scan_f32(const float *x, int64_t n) { return qx_observe_cpu(qx_isa_best())->scan(x, n); }
+qx_scan qx_scan_f32(const float *x, int64_t n, bool sizes) { return qx_observe_cpu(qx_isa_best())->scan(x, n, sizes); }
 void qx_hist_f32(const float *x, int64_t n, float inv_width, uint64_t *bins) { qx_observe_cpu(qx_isa_best())->hist(x, n, inv_width, bins); }
 void qx_columns_f32(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc) { qx_observe_cpu(qx_isa_best())->columns(x, rows, stride, cols, acc); }
 void qx_gram_tile(const float *a, const float *b, int64_t rows, double *tile) { qx_observe_cpu(qx_isa_best())->gram(a, b, rows, tile); }

@@ -27,9 +27,10 @@ typedef struct qx_scan {
     float min, max, absmax;  /* of no elements: 0 */
     int64_t n, zeros;
     bool nonfinite;          /* a NaN or Inf is among them: the other fields mean nothing then */
-    qx_dd sum, abs, sumsq;
+    qx_dd sum, abs, sumsq;   /* of x, |x|, x^2 */
 } qx_scan;
-qx_scan qx_scan_f32(const float *x, int64_t n);
+/* sizes: abs too, which costs a third of the others together; else it is 0. */
+qx_scan qx_scan_f32(const float *x, int64_t n, bool sizes);
 /* Index of the first NaN or Inf, -1 when there is none. */
 int64_t qx_first_nonfinite(const float *x, int64_t n);
 

@@ -10,7 +10,7 @@
 #define WIDEN(v) __builtin_convertvector(v, v8d)
 #endif
 
-TARGET static qx_scan FN(scan)(const float *x, int64_t n)
+TARGET static inline __attribute__((always_inline)) qx_scan FN(scan_what)(const float *x, int64_t n, const bool sizes)
 {
     const v8i magnitude = splat8i(0x7fffffff);
     v8f lo = n ? splat8f(x[0]) : splat8f(0), hi = lo;
@@ -27,7 +27,7 @@ TARGET static qx_scan FN(scan)(const float *x, int64_t n)
         zeros -= bits == 0;
         v8d d = WIDEN(v);
         ADD2(sum, sum_lo, d);
-        ADD2(mag, mag_lo, ABS8(d));
+        if (sizes) ADD2(mag, mag_lo, ABS8(d));
         ADD2(sq, sq_lo, d * d);
     }
     qx_scan s = {.n = n};
@@ -51,7 +51,7 @@ TARGET static qx_scan FN(scan)(const float *x, int64_t n)
         if (x[i] < s.min) s.min = x[i];
         if (x[i] > s.max) s.max = x[i];
         s.sum = qx_dd_add(s.sum, x[i]);
-        s.abs = qx_dd_add(s.abs, __builtin_fabsf(x[i]));
+        if (sizes) s.abs = qx_dd_add(s.abs, __builtin_fabsf(x[i]));
         s.sumsq = qx_dd_add(s.sumsq, (double)x[i] * x[i]);
     }
     s.zeros += tail_zeros;
@@ -59,6 +59,8 @@ TARGET static qx_scan FN(scan)(const float *x, int64_t n)
     memcpy(&s.absmax, &most, sizeof most);
     return s;
 }
+
+TARGET static qx_scan FN(scan)(const float *x, int64_t n, bool sizes) { return sizes ? FN(scan_what)(x, n, true) : FN(scan_what)(x, n, false); }
 
 /* Bins of a stretch first, then their counts: taking lanes out of a vector between the counts costs five times as much. */
 TARGET static void FN(hist)(const float *x, int64_t n, float inv_width, uint64_t *bins)

@@ -10,10 +10,11 @@ static bool wants(const qx_pass *p, const qx_plan_item *it)
            it->lin->rows && it->lin->k <= qx_opt_int(p, "columns");
 }
 
+/* The range finds what is not a number; beside a format that quantizes activations it does so at every other input, and these need not be scanned. */
 static qx_stat_request gram_of(const qx_pass *p, const qx_plan_item *it)
 {
     const bool conv = it->lin->is_conv;
-    return (qx_stat_request){.value = it->lin->rows, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")};
+    return (qx_stat_request){.value = it->lin->rows, .kinds = it->weight_only ? QX_STAT_GRAM : QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")};
 }
 
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)

@@ -28,7 +28,7 @@ static qx_status runs_piece(void *user, int64_t c)
     job *j = user;
     const qx_columns *a = &j->c->acc;
     for (int64_t o = 0; o < j->outer; o++) {
-        qx_scan s = qx_scan_f32(j->x + (o * j->c->n + c) * j->inner, j->inner);
+        qx_scan s = qx_scan_f32(j->x + (o * j->c->n + c) * j->inner, j->inner, true);
         if (s.min < a->min[c]) a->min[c] = s.min;
         if (s.max > a->max[c]) a->max[c] = s.max;
         a->sum[c] = qx_dd_join(a->sum[c], s.sum);

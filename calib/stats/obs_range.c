@@ -23,7 +23,6 @@ void qx_range_join(qx_scan *into, const qx_scan *from)
     into->zeros += from->zeros;
     into->nonfinite |= from->nonfinite;
     into->sum = qx_dd_join(into->sum, from->sum);
-    into->abs = qx_dd_join(into->abs, from->abs);
     into->sumsq = qx_dd_join(into->sumsq, from->sumsq);
 }
 
@@ -33,7 +32,7 @@ static qx_status scan_piece(void *user, int64_t i)
 {
     scan_job *j = user;
     int64_t at = i * PIECE, n = j->n - at < PIECE ? j->n - at : PIECE;
-    j->parts[i] = qx_scan_f32(j->x + at, n);
+    j->parts[i] = qx_scan_f32(j->x + at, n, false);
     return QX_OK;
 }
 
@@ -43,7 +42,7 @@ qx_status qx_range_of(qx_ctx *ctx, const float *x, int64_t n, qx_scan *out)
     scan_job j = {x, n, NULL};
     *out = (qx_scan){0};
     if (pieces <= 1) {
-        *out = qx_scan_f32(x, n);
+        *out = qx_scan_f32(x, n, false);
         return QX_OK;
     }
     QX_TRY(QX_NEW_ARRAY(ctx, pieces, &j.parts));

@@ -159,18 +159,21 @@ static void settle(qx_dd *d, double scale)
     else *d = (qx_dd){hi, nearbyint(lo / grid) * grid};
 }
 
-static void settle_sums(qx_dd *sum, qx_dd *abs, qx_dd *sq)
+static void settle_range(qx_scan *r)
 {
-    settle(sum, qx_dd_value(*abs));
-    settle(abs, qx_dd_value(*abs));
-    settle(sq, qx_dd_value(*sq));
+    settle(&r->sumsq, qx_dd_value(r->sumsq));
+    settle(&r->sum, sqrt((double)r->n * qx_dd_value(r->sumsq))); /* at least the sum of |x|: Cauchy and Schwarz */
 }
 
 static void settle_all(qx_observer *o)
 {
     const qx_columns *a = &o->channels.acc;
-    settle_sums(&o->range.sum, &o->range.abs, &o->range.sumsq);
-    for (int64_t i = 0; i < o->channels.n; i++) settle_sums(&a->sum[i], &a->abs[i], &a->sq[i]);
+    settle_range(&o->range);
+    for (int64_t i = 0; i < o->channels.n; i++) {
+        settle(&a->sum[i], qx_dd_value(a->abs[i]));
+        settle(&a->abs[i], qx_dd_value(a->abs[i]));
+        settle(&a->sq[i], qx_dd_value(a->sq[i]));
+    }
 }
 
 /* ---- the view ---- */

@@ -384,7 +384,6 @@ static void range_from_channels(qx_observer *o)
         r.min = fminf(r.min, c->acc.min[i]);
         r.max = fmaxf(r.max, c->acc.max[i]);
         r.sum = qx_dd_join(r.sum, c->acc.sum[i]);
-        r.abs = qx_dd_join(r.abs, c->acc.abs[i]);
         r.sumsq = qx_dd_join(r.sumsq, c->acc.sq[i]);
     }
     r.absmax = fmaxf(fabsf(r.min), fabsf(r.max));

@@ -77,7 +77,6 @@ static qx_status write_range(qx_jsonw *w, const qx_observer *o)
     QX_TRY(qx_jsonw_number(w, "max", (double)r->max));
     QX_TRY(qx_jsonw_number(w, "absmax", (double)r->absmax));
     QX_TRY(write_dd(w, "sum", r->sum));
-    QX_TRY(write_dd(w, "sum_abs", r->abs));
     return write_dd(w, "sum_squares", r->sumsq);
 }
 
@@ -274,7 +273,6 @@ static qx_status read_range(const reader *r, const qx_json *j, qx_observer *o)
     g->max = (float)qx_json_number(qx_json_get(j, "max"), NAN);
     g->absmax = (float)qx_json_number(qx_json_get(j, "absmax"), NAN);
     g->sum = read_dd(j, "sum");
-    g->abs = read_dd(j, "sum_abs");
     g->sumsq = read_dd(j, "sum_squares");
     bool fine = o->samples >= 0 && g->n >= 0 && g->zeros >= 0 && g->zeros <= g->n && isfinite(g->min) && isfinite(g->max) && isfinite(g->absmax) && g->absmax >= 0 && g->min <= g->max;
     return fine ? QX_OK : bad(r, o->name, "its range is not one");

@@ -17,7 +17,7 @@ static bool finite_sum(qx_dd d, double least) { return isfinite(d.hi) && isfinit
 static bool sane_range(const qx_observer *o)
 {
     const qx_scan *r = &o->range;
-    return r->absmax == fmaxf(fabsf(r->min), fabsf(r->max)) && finite_sum(r->sum, -INFINITY) && finite_sum(r->abs, 0) && finite_sum(r->sumsq, 0);
+    return r->absmax == fmaxf(fabsf(r->min), fabsf(r->max)) && finite_sum(r->sum, -INFINITY) && finite_sum(r->sumsq, 0);
 }
 
 static bool sane_histogram(const qx_observer *o)

@@ -58,7 +58,7 @@ static const row rows[] = {
     {"min-psnr", 0, NUM, AT(min_psnr), 0, 1000, "DB", "exit with 4 when the mean is below"},
     {"Quantizing", 0, GROUP, 0, 0, 0, NULL, NULL},
     {"calibrate", 0, TEXT, AT(calibrate), 0, 0, "FILE", "run these prompts ('builtin' too) and collect statistics of the UNet"},
-    {"passes", 0, TEXT, AT(passes), 0, 0, "TEXT", "passes or preset to collect for; default: fp8(level=4), which serves fp8 and int8 at every level"},
+    {"passes", 0, TEXT, AT(passes), 0, 0, "TEXT", "passes or preset to collect for: sdxl-int8, sdxl-fp8, ...; default: ranges for fp8 and int8 at every level"},
     {"stats", 0, TEXT, AT(stats), 0, 0, "FILE", "where the statistics go, for `qonnx quantize --load-stats`"},
     {"quantize", 0, TEXT, AT(quantize), 0, 0, "FORMAT", "fp8, int8, a preset or passes: writes a whole pipeline folder to --out"},
     {"level", 0, TEXT, AT(level), 0, 0, "N", "1 convolutions, 2 and feed-forward, 2.5 and q/k/v, 3 all linears (int8), 4 and attention (fp8)"},

@@ -241,7 +241,8 @@ int sx_quantize_folder(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_
     }
     chmod(made, 0755);
     SX_TRY_GOTO(rc, o->stats ? sx_strdup(e, o->stats, &stats) : sx_printf(e, &stats, "%s.stats", made));
-    const char *collect = o->passes ? o->passes : o->level ? SX_EVERY_LEVEL : sx_quantize_passes(o->quantize);
+    const bool all_levels = o->level && strtod(o->level, NULL) > 3; /* those below need no more than the preset does */
+    const char *collect = o->passes ? o->passes : all_levels ? SX_EVERY_LEVEL : sx_quantize_passes(o->quantize);
     if (o->calibrate) rc = sx_calibrate(e, o, ctx, f, collect, stats, NULL);
     if (rc == SX_OK) rc = fill_folder(e, o, ctx, f, made, o->calibrate || o->stats ? stats : NULL, report);
     if (!o->stats) unlink(stats);

@@ -4,7 +4,7 @@
 
 #include "run.h"
 
-/* What to collect for fp8 and int8 at every level, with every way of choosing ranges. */
+/* What to collect for fp8 and int8 at every level, with every way of choosing ranges; no Gram matrices, which GPTQ and the presets want besides. */
 #define SX_EVERY_LEVEL "fp8(level=4,act=mse)"
 
 /* Runs the prompts of o->calibrate without decoding and writes the UNet's statistics to `stats`. */

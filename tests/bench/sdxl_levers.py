@@ -18,7 +18,7 @@ FP8 = "merge-shapes,{before}fp8(level={level},rest=weights,{end}{act})"
 PRESET = dict(before="", level=3, zero="zero-point,", end="end=float", act="")
 # label: what differs from the preset, patterns whose inputs stay float, groups of channels. Formats: INT8 and FP8 unless `only`.
 LEVERS = {
-    "the preset": {},
+    "the preset without gptq": {},
     "symmetric instead of zero points": dict(zero="", only="int8"),
     "ranges: largest value": dict(act=",act=max"),
     "ranges: least squared error": dict(act=",act=mse"),
@@ -146,7 +146,7 @@ def main():
     o = a.parse_args()
     os.makedirs(o.work, exist_ok=True)
     stats, calls, ref = prepare(o)
-    preset = {f: judge(o, f, "the preset", {}, stats, calls, ref)[0] for f in ("int8", "fp8")}
+    preset = {f: judge(o, f, "the preset without gptq", {}, stats, calls, ref)[0] for f in ("int8", "fp8")}
     print("| lever | INT8, mean / worst | beside the preset | file | FP8, mean / worst | beside the preset | file |\n|---|---|---|---|---|---|---|", flush=True)
     for label, lever in LEVERS.items():
         if o.only and label not in o.only.split(","): continue

@@ -23,7 +23,7 @@ static void scans(void **state)
     static float x[1037];
     for (int i = 0; i < 1037; i++) x[i] = i % 17 ? noise() : 0.0f;
     for (int64_t n = 0; n <= 1037; n += n < 20 ? 1 : 113) {
-        qx_scan want = qx_observe_ref()->scan(x, n);
+        qx_scan want = qx_observe_ref()->scan(x, n, true);
         long double sum = 0, sq = 0, mag = 0;
         int64_t zeros = 0;
         for (int64_t i = 0; i < n; i++) sum += x[i], mag += fabsf(x[i]), sq += (long double)x[i] * x[i], zeros += x[i] == 0;
@@ -33,9 +33,12 @@ static void scans(void **state)
         assert_int_equal(zeros, want.zeros);
         for (int isa = 0; isa < QX_ISA_COUNT_; isa++) {
             if (!leaf_of(isa)) continue;
-            qx_scan got = leaf_of(isa)->scan(x, n);
+            qx_scan got = leaf_of(isa)->scan(x, n, true);
             assert_memory_equal(&got.sum, &want.sum, sizeof got.sum);
             assert_memory_equal(&got.sumsq, &want.sumsq, sizeof got.sumsq);
+            assert_memory_equal(&got.abs, &want.abs, sizeof got.abs);
+            const qx_scan less = leaf_of(isa)->scan(x, n, false);
+            assert_true(qx_dd_value(less.abs) == 0 && memcmp(&less.sum, &want.sum, sizeof less.sum) == 0 && memcmp(&less.sumsq, &want.sumsq, sizeof less.sumsq) == 0 && less.absmax == want.absmax);
             assert_true(got.min == want.min && got.max == want.max && got.absmax == want.absmax && got.zeros == want.zeros && !got.nonfinite);
         }
     }
@@ -45,7 +48,7 @@ static void scans(void **state)
             float y[19];
             memcpy(y, x, sizeof y);
             y[at] = bad[k];
-            assert_true(qx_scan_f32(y, 19).nonfinite);
+            assert_true(qx_scan_f32(y, 19, k & 1).nonfinite);
             assert_int_equal(qx_first_nonfinite(y, 19), at);
         }
     assert_int_equal(qx_first_nonfinite(x, 1037), -1);
@@ -57,7 +60,7 @@ static void sums_do_not_depend_on_order(void **state)
     static float x[5000], y[5000];
     for (int i = 0; i < 5000; i++) x[i] = noise();
     for (int i = 0; i < 5000; i++) y[i] = x[(i * 7 + 13) % 5000];
-    qx_scan a = qx_scan_f32(x, 5000), b = qx_scan_f32(y, 1234), c = qx_scan_f32(y + 1234, 5000 - 1234);
+    qx_scan a = qx_scan_f32(x, 5000, true), b = qx_scan_f32(y, 1234, true), c = qx_scan_f32(y + 1234, 5000 - 1234, true);
     assert_true(qx_dd_value(a.sum) == qx_dd_value(qx_dd_join(b.sum, c.sum)));
     assert_true(qx_dd_value(a.sumsq) == qx_dd_value(qx_dd_join(c.sumsq, b.sumsq)));
 }

@@ -52,7 +52,7 @@ static void scan(void)
                 const void *data;
                 fill(lengths[i], false);
                 scan_of(dt, lengths[i], shift ? kc_size(dt) : 0, &p, &data);
-                const qx_scan w = qx_scan_f32(x, lengths[i]);
+                const qx_scan w = qx_scan_f32(x, lengths[i], true);
                 assert_true(p.min == w.min && p.max == w.max && p.absmax == w.absmax && p.zeros == w.zeros && p.nonfinite == 0);
                 same_sum("sum", w.sum, p.sum), same_sum("sum of sizes", w.abs, p.abs), same_sum("sum of squares", w.sumsq, p.sq);
                 kc_release();
