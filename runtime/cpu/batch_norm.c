@@ -1,10 +1,12 @@
-/* batch_norm.c - BatchNormalization: with the statistics that it is given, and (training) with those of the batch, which also move the running ones. */
+/* batch_norm.c - BatchNormalization: with the statistics that it is given, and (training) with those of the batch, which also move the running ones. With the
+ * activation behind it, when that is part of the step. */
 #include <math.h>
 
 #include "kernels/multi.h"
-#include "runtime/cpu/op.h"
+#include "runtime/cpu/activation.h"
+#include "runtime/fuse/fuse.h"
 
-typedef struct bn { int64_t batch, ch, inner; int block; const float *x, *scale, *bias, *mean, *var; float *y, *factor; double eps; } bn;
+typedef struct bn { const qx_activation *act; int64_t batch, ch, inner; int block; const float *x, *scale, *bias, *mean, *var; float *y, *factor; double eps; } bn;
 
 static qx_status read(qx_call *c, bn *b)
 {
@@ -39,6 +41,7 @@ static qx_status apply(void *user, int64_t r)
     const int64_t k = r % b->ch;
     const float a = b->factor[k], m = b->mean[k], add = b->bias[k];
     for (int64_t i = r * b->inner; i < (r + 1) * b->inner; i++) b->y[i] = (b->x[i] - m) * a + add;
+    qx_activation_piece(b->act, b->y + r * b->inner, b->inner);
     return QX_OK;
 }
 
@@ -55,6 +58,7 @@ static qx_status apply_rows(void *user, int64_t piece)
         float *y = b->y + r * b->ch;
         for (int64_t k = 0; k < b->ch; k++) y[k] = (x[k] - m[k]) * a[k] + add[k];
     }
+    qx_activation_piece(b->act, b->y + piece * ROWS * b->ch, (end - piece * ROWS) * b->ch);
     return QX_OK;
 }
 
@@ -75,6 +79,7 @@ static qx_status apply_lanes(void *user, int64_t r)
     const int64_t k = r * b->block % b->ch, at = r * b->block * b->inner;
     if (b->block == 16) lanes16(b->inner, b->x + at, b->factor + k, b->mean + k, b->bias + k, b->y + at);
     else lanes_any(b->block, b->inner, b->x + at, b->factor + k, b->mean + k, b->bias + k, b->y + at);
+    qx_activation_piece(b->act, b->y + at, b->inner * b->block);
     return QX_OK;
 }
 
@@ -120,7 +125,8 @@ static qx_status train(qx_call *c, bn *b)
 
 qx_status qx_cpu_batch_norm(qx_call *c)
 {
-    bn b = {0};
+    static const qx_activation none = {.none = true};
+    bn b = {.act = c->fused ? &((const qx_conv_params *)c->fused)->act : &none};
     QX_TRY(read(c, &b));
     QX_TRY(qx_call_out_f32(c, 0, c->in[0]->dtype, c->in[0]->rank, c->in[0]->dims, &b.y));
     if (qx_call_int(c, "training_mode", 0) || (c->version < 7 && !qx_call_int(c, "is_test", 0))) QX_TRY(train(c, &b));

@@ -205,6 +205,7 @@ qx_status qx_fuse(qx_exec *x, qx_gplan *p)
     if (st == QX_OK) st = each_step(&f, qx_fuse_group_norm);
     if (st == QX_OK) st = each_step(&f, qx_fuse_linear);
     if (st == QX_OK) st = each_step(&f, qx_fuse_conv);
+    if (st == QX_OK) st = each_step(&f, qx_fuse_batch_norm);
     if (st == QX_OK) st = each_step(&f, qx_fuse_experts);
     if (st == QX_OK) st = each_step(&f, qx_fuse_rows);
     if (st == QX_OK) st = each_step(&f, qx_fuse_chain);

@@ -52,6 +52,7 @@ qx_fuse_fn qx_fuse_attention; /* fuse_attention.c */
 qx_fuse_fn qx_fuse_group_norm; /* fuse_group_norm.c */
 qx_fuse_fn qx_fuse_linear; /* fuse_linear.c */
 qx_fuse_fn qx_fuse_conv;   /* fuse_conv.c; the step is qx_cpu_conv with qx_conv_params */
+qx_fuse_fn qx_fuse_batch_norm; /* the same; qx_cpu_batch_norm, of which only the activation counts */
 qx_fuse_fn qx_fuse_rows;       /* fuse_rows.c: Gather of rows of a large or quantized constant */
 qx_fuse_fn qx_fuse_experts;    /* fuse_experts.c: product with matrices that Gather picks from a constant table */
 qx_fuse_fn qx_fuse_chain;      /* fuse_chain.c: pointwise nodes one behind the other, on devices */

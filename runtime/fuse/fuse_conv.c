@@ -1,6 +1,6 @@
 /* fuse_conv.c - a convolution and what follows it as long as nothing else reads the result: BatchNormalization, which its weights take in, the sum with another
  * picture, an activation. In this order, any of them: steps less, and passes over the picture less. Not the activations that take the library longer than us
- * (SiLU, GELU). */
+ * (SiLU, GELU). A BatchNormalization that stands alone takes an activation too. */
 #include <math.h>
 
 #include "runtime/cpu/activation.h"
@@ -42,15 +42,23 @@ static void extend(chain *c, qx_rstep *reader)
     c->v = reader->out_value[0];
 }
 
+/* One that does not train. */
+static const qx_node *is_norm(const qx_rstep *s)
+{
+    const qx_node *n = qx_fuse_is(s, QX_OP_BatchNormalization);
+    if (!n || s->ref_attrs || n->op->since < 7 || n->n_in != 5 || qx_attr_int(n, "training_mode", 0)) return NULL;
+    for (uint32_t i = 1; i < n->n_out; i++)
+        if (n->out[i]) return NULL;
+    return n;
+}
+
 /* With constant statistics, behind constant weights. */
 static void take_norm(const qx_fuser *f, chain *c, const qx_node *conv)
 {
     qx_rstep *reader = qx_fuse_user(f, c->v);
-    const qx_node *n = qx_fuse_is(reader, QX_OP_BatchNormalization);
+    const qx_node *n = is_norm(reader);
     const qx_weight *w = qx_fuse_const(conv->in[1]);
-    if (!n || reader->ref_attrs || !w || n->op->since < 7 || n->n_in != 5 || qx_attr_int(n, "training_mode", 0)) return;
-    for (uint32_t i = 1; i < n->n_out; i++)
-        if (n->out[i]) return;
+    if (!n || !w) return;
     for (uint32_t i = 0; i < 4; i++) {
         const qx_weight *s = qx_fuse_const(n->in[1 + i]);
         if (!s || s->rank != 1 || s->numel != w->dims[0]) return;
@@ -77,6 +85,25 @@ static void take_act(const qx_fuser *f, chain *c)
     extend(c, reader);
 }
 
+/* c->last runs `node`, whose attributes the adapter reads, and ends the chain. */
+static qx_status finish(qx_fuser *f, const chain *c, const qx_node *node, qx_cpu_fn *fn, const qx_value *const *in, uint32_t n_in)
+{
+    qx_conv_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
+    if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
+    *p = c->p;
+    c->last->node = node;
+    return qx_fuse_set(f, c->last, fn, p, in, n_in, c->v);
+}
+
+qx_status qx_fuse_batch_norm(qx_fuser *f, qx_rstep *s)
+{
+    const qx_node *n = is_norm(s);
+    if (!n || f->x->device || n->out[0]->type.dtype != QX_DT_FLOAT) return QX_OK;
+    chain c = {.last = s, .v = n->out[0], .p.act.none = true};
+    take_act(f, &c);
+    return c.last == s ? QX_OK : finish(f, &c, n, qx_cpu_batch_norm, (const qx_value *const *)n->in, n->n_in);
+}
+
 qx_status qx_fuse_conv(qx_fuser *f, qx_rstep *s)
 {
     const qx_node *conv = qx_fuse_is(s, QX_OP_Conv);
@@ -86,10 +113,6 @@ qx_status qx_fuse_conv(qx_fuser *f, qx_rstep *s)
     take_add(f, &c);
     take_act(f, &c);
     if (c.last == s) return QX_OK;
-    qx_conv_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
-    if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
-    *p = c.p;
     const qx_value *in[QX_CONV_NORM_INPUTS] = {conv->in[0], conv->in[1], qx_node_in(conv, 2), c.add, c.norm[0], c.norm[1], c.norm[2], c.norm[3]};
-    c.last->node = conv; /* whose attributes the adapter reads */
-    return qx_fuse_set(f, c.last, qx_cpu_conv, p, in, p->norm ? QX_CONV_NORM_INPUTS : QX_CONV_INPUTS, c.v);
+    return finish(f, &c, conv, qx_cpu_conv, in, c.p.norm ? QX_CONV_NORM_INPUTS : QX_CONV_INPUTS);
 }

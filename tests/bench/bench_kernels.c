@@ -4,7 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
+#include "kernels/gemm.h"
 #include "kernels/nbits_leaf.h"
 #include "kernels/igemm_leaf.h"
 #include "kernels/matmul.h"
@@ -167,6 +171,41 @@ static void bench_products(const data *d, const char *filter)
     free(codes), free(y), free(scratch), free(packed), free(sums), free(c);
 }
 
+/* What a core can do at most: multiply-adds that touch registers only, and our product with both operands in the nearest cache. */
+#if defined(__x86_64__)
+enum { CHAINS = 12 };
+#define PEAK(isa, TARGET, V, W, SET1, FMA, ADD, STORE)                                       \
+    TARGET static double peak_##isa(int64_t n, float *out)                                   \
+    {                                                                                        \
+        V s[CHAINS], a = SET1(0.5f);                                                         \
+        for (int j = 0; j < CHAINS; j++) s[j] = SET1((float)j);                              \
+        const double t = now();                                                              \
+        for (int64_t i = 0; i < n; i++)                                                      \
+            for (int j = 0; j < CHAINS; j++) s[j] = FMA(s[j], a, a);                         \
+        const double seconds = now() - t;                                                    \
+        for (int j = 1; j < CHAINS; j++) s[0] = ADD(s[0], s[j]);                             \
+        STORE(out, s[0]);                                                                    \
+        return 2.0 * W * CHAINS * (double)n / seconds;                                       \
+    }
+PEAK(avx512, QX_TARGET_AVX512, __m512, 16, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps, _mm512_storeu_ps)
+PEAK(avx2, QX_TARGET_AVX2, __m256, 8, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps, _mm256_storeu_ps)
+#endif
+
+static void bench_peak(const data *d, const char *filter)
+{
+    enum { M = 96, K = 64, TIMES = 20000 };
+    float y[M * QX_GEMM_NR];
+    if (filter && !strstr("peak", filter)) return;
+#if defined(__x86_64__)
+    if (qx_isa_best() == QX_ISA_AVX512) printf("%-28s %8.1f GFLOP/s\n", "multiply-add in registers", 1e-9 * peak_avx512(100000000, y));
+    else if (qx_isa_best() == QX_ISA_AVX2) printf("%-28s %8.1f GFLOP/s\n", "multiply-add in registers", 1e-9 * peak_avx2(100000000, y));
+#endif
+    const qx_gemm_tile g = {.x = d->f32, .ldx = K, .cx = 1, .panel = d->f32 + M * K, .ldp = QX_GEMM_NR, .y = y, .ldy = QX_GEMM_NR, .m = M, .k = K, .cols = QX_GEMM_NR};
+    const double t = now();
+    for (int i = 0; i < TIMES; i++) qx_gemm_panel(&g);
+    printf("%-28s %8.1f GFLOP/s\n", "product in the first cache", 2e-9 * M * K * QX_GEMM_NR * TIMES / (now() - t));
+}
+
 int main(int argc, char **argv)
 {
     const int64_t n = (argc > 1 ? atoll(argv[1]) : 16) * 1024 * 1024;
@@ -193,6 +232,7 @@ int main(int argc, char **argv)
     bench_searches(&d, filter);
     bench_solvers(filter);
     bench_products(&d, filter);
+    bench_peak(&d, filter);
     free(d.f32), free(d.f16), free(d.out), free(d.scale), free(d.scale2), free(d.zero);
     return 0;
 }

@@ -101,6 +101,15 @@ static void norms(void **state)
                 k / 2, kinds[i].bias ? ", b" : "");
         assert_int_equal(spared(text), 3);
     }
+    /* behind pictures of several convolutions it takes the activation */
+    for (int c = 16; c <= 24; c += 8) {
+        int at = sprintf(text, HEAD(18) "g (float[1,%d,7,6] x, float[%d,%d,3,3] w, float[%d] s, float[%d] a, float[%d] m) => (float[1,%d,7,6] y) <", c, c, 2 * c, 2 * c, 2 * c, 2 * c, c);
+        char type[64];
+        sprintf(type, "float[%d] v", 2 * c);
+        at += put_numbers(text + at, type, 2 * c, 0.1, 2);
+        sprintf(text + at, "float zero = {0}> { p = Neg(x) q = Concat<axis=1>(x, p) n = BatchNormalization(q, s, a, m, v) u = Clip(n, zero) y = Conv<pads=[1,1,1,1]>(u, w) }");
+        assert_int_equal(spared(text), 1);
+    }
     /* statistics that are not constant, and weights that are not: nodes of their own */
     assert_int_equal(spared(HEAD(18) "g (float[1,4,5,5] x, float[4,4,1,1] w, float[4] s) => (float[1,4,5,5] y) <float[4] v = {1, 2, 3, 4}> { t = Conv(x, w) y = BatchNormalization(t, s, v, v, v) }"), 0);
 }
