@@ -6,8 +6,9 @@
 #include "kernels/matmul.h"
 #include "kernels/multi.h"
 #include "kernels/nbits_leaf.h"
+#include "kernels/quant.h"
 
-enum { COLUMNS = QX_MATMUL_PANEL, MAX_BLOCKS = 256, TOGETHER = 4 }; /* TOGETHER: columns that a dot product takes at once */
+enum { COLUMNS = QX_MATMUL_PANEL, MAX_BLOCKS = 256, TOGETHER = 4, MOST_K = 256 }; /* TOGETHER: columns that a dot product takes at once; MOST_K: rows of a panel */
 
 static int64_t blocks_of(const qx_nbits *w) { return w->k / w->block + (w->k % w->block != 0); }
 static int64_t padded_k(const qx_nbits *w) { return blocks_of(w) * w->block; }
@@ -110,17 +111,35 @@ static void dot_columns(const qx_nbits_leaf *l, const qx_nbits *w, int64_t n, in
     }
 }
 
-typedef struct from { const qx_nbits *w; int64_t first; } from;
+typedef struct from { const qx_nbits_leaf *l; const qx_nbits *w; int64_t first; } from;
+
+/* Elements [k0, k0 + kc) of column n, those at even places and those at odd ones, where blocks are made of whole runs of 32 codes. */
+static void unpack_halves(const from *f, int64_t n, int64_t k0, int64_t kc, float *even, float *odd)
+{
+    const qx_nbits *w = f->w;
+    for (int64_t i = 0, run; i < kc; i += run) {
+        const int64_t at = k0 + i, b = at / w->block, left = (b + 1) * w->block - at;
+        run = left < kc - i ? left : kc - i;
+        f->l->halves4(w->codes + n * row_bytes(w) + at / 2, run, w->is_signed ? 0x88 : 0, zero_of(w, n, b), w->scale[n * blocks_of(w) + b], even + i / 2, odd + i / 2);
+    }
+}
 
 static void unpack_panel(const void *user, int64_t k0, int64_t kc, int64_t j0, int64_t nc, float *panel)
 {
     const from *f = user;
-    float column[512]; /* kc is at most 256 */
+    float columns[COLUMNS * MOST_K], *odd = columns + MOST_K / 2;
+    const bool halves = f->w->bits == 4 && f->w->block % 32 == 0 && k0 % 32 == 0 && kc % 32 == 0;
     if (nc < COLUMNS) memset(panel, 0, sizeof *panel * (size_t)(kc * COLUMNS));
     for (int64_t j = 0; j < nc; j++) {
-        unpack_range(f->w, f->first + j0 + j, k0, kc, column);
-        for (int64_t i = 0; i < kc; i++) panel[i * COLUMNS + j] = column[i];
+        if (halves) unpack_halves(f, f->first + j0 + j, k0, kc, columns + j * MOST_K, odd + j * MOST_K);
+        else unpack_range(f->w, f->first + j0 + j, k0, kc, columns + j * MOST_K);
     }
+    if (!halves) {
+        (void)qx_transpose(sizeof *columns, nc, kc, columns, MOST_K, panel, COLUMNS);
+        return;
+    }
+    (void)qx_transpose(sizeof *columns, nc, kc / 2, columns, MOST_K, panel, 2 * COLUMNS);
+    (void)qx_transpose(sizeof *columns, nc, kc / 2, odd, MOST_K, panel + COLUMNS, 2 * COLUMNS);
 }
 
 void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch, float *y, int64_t ldy, int64_t piece)
@@ -133,7 +152,7 @@ void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, 
     }
     for (int64_t r = 0; r < m; r++)
         for (int64_t j = 0; j < n; j++) y[r * ldy + first + j] = w->bias ? w->bias[first + j] : 0.0f;
-    const from f = {w, first};
+    const from f = {l, w, first};
     const qx_matmul p = {m, n, w->k, x, ldx, 1, NULL, 0, 0, y + first, ldy, 1.0f, 1.0f};
     qx_matmul_packed(&p, unpack_panel, &f);
 }

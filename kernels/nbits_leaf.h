@@ -20,6 +20,8 @@ typedef struct qx_nbits_leaf {
     /* y[c] += sum over blocks of scale[b] * (dot(x block, codes block) - zero[b] * sum[b]), for c < cols. */
     void (*dot4)(const qx_nbits_dot *p, int64_t cols, float *y);
     void (*dot8)(const qx_nbits_dot *p, int64_t cols, float *y);
+    /* n 4-bit codes, a multiple of 32, as (code - zero) * scale: those at even places, and those at odd ones. */
+    void (*halves4)(const uint8_t *codes, int64_t n, uint8_t flip, float zero, float scale, float *even, float *odd);
 } qx_nbits_leaf;
 
 const qx_nbits_leaf *qx_nbits_leaf_ref(void);

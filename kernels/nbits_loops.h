@@ -74,4 +74,16 @@ LANE void dot_columns(const qx_nbits_dot *p, int64_t first, const int bits, cons
 DOT(4)
 DOT(8)
 
-static const qx_nbits_leaf leaf = {dot4, dot8};
+TARGET static void halves4(const uint8_t *codes, int64_t n, uint8_t flip, float zero, float scale, float *even, float *odd)
+{
+    const flips f = v_flips(flip);
+    const v16 z = v_set(zero), s = v_set(scale);
+    for (int64_t i = 0; i < n / 2; i += 16) {
+        v16 lo, hi;
+        v_nibbles(codes + i, &f, &lo, &hi);
+        v_store(even + i, v_mul(v_sub(lo, z), s));
+        v_store(odd + i, v_mul(v_sub(hi, z), s));
+    }
+}
+
+static const qx_nbits_leaf leaf = {dot4, dot8, halves4};
