@@ -2,6 +2,7 @@
 #include "base/thread.h"
 #include "base/ctx.h"
 
+#include <fenv.h>
 #include <omp.h>
 #include <time.h>
 
@@ -70,6 +71,23 @@ void qx_thread_apply(const qx_ctx *ctx, int most)
 {
     int n = most > 0 && most < ctx->threads ? most : ctx->threads;
     if (!omp_in_parallel() && omp_get_max_threads() != n) omp_set_num_threads(n);
+}
+
+/* Clearing is slow, and seldom needed. */
+static bool raised_here(void) { return fetestexcept(FE_INVALID) && feclearexcept(FE_INVALID) == 0; }
+
+NOT_CHECKED static void ask_all(atomic_int *raised)
+{
+#pragma omp parallel
+    if (raised_here()) atomic_store(raised, 1);
+}
+
+bool qx_thread_invalid(void)
+{
+    atomic_int raised = 0;
+    if (omp_in_parallel() || omp_get_max_threads() == 1) return raised_here();
+    ask_all(&raised);
+    return atomic_load(&raised) != 0;
 }
 
 int qx_thread_index(void)

@@ -11,6 +11,8 @@ typedef qx_status qx_piece_fn(void *user, int64_t i);
 qx_status qx_parallel(qx_ctx *ctx, int64_t n, qx_piece_fn *fn, void *user);
 /* Makes libraries that open OpenMP regions themselves (oneDNN) use as many threads as the context has, at most `most` (0: no limit). */
 void qx_thread_apply(const qx_ctx *ctx, int most);
+/* Whether any of the threads that such libraries use has raised the floating-point exception "invalid" since the last call; forgets it. */
+bool qx_thread_invalid(void);
 int qx_thread_index(void); /* 0 .. threads-1 inside qx_parallel, else 0 */
 
 typedef struct qx_lock qx_lock;

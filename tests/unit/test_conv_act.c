@@ -43,17 +43,25 @@ static uint32_t spared(const char *text)
     return before - after;
 }
 
+static void act_text(char *text, size_t size, const shape *s, const char *act)
+{
+    snprintf(text, size, HEAD(18) "g (float[%s] x, float[%s] w, float[%s] b) => (float[%s] y) <float lo = {-0.5}, float hi = {1.5}> { t = Conv<%s>(x, w, b) y = %s }", s->x, s->w, s->b, s->y, s->attrs, act);
+}
+
 static void activations(void **state)
 {
     char text[1024];
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (size_t k = 0; k < sizeof acts / sizeof *acts; k++) {
-            const shape *s = &shapes[i];
-            snprintf(text, sizeof text, HEAD(18) "g (float[%s] x, float[%s] w, float[%s] b) => (float[%s] y) <float lo = {-0.5}, float hi = {1.5}> { t = Conv<%s>(x, w, b) y = %s }", s->x, s->w, s->b, s->y,
-                     s->attrs, acts[k]);
+            act_text(text, sizeof text, &shapes[i], acts[k]);
             assert_int_equal(spared(text), 1);
         }
+}
+
+static void sum_text(char *text, size_t size, const shape *s, const char *act)
+{
+    snprintf(text, size, HEAD(18) "g (float[%s] x, float[%s] w, float[%s] b, float[%s] r) => (float[%s] y) { t = Conv<%s>(x, w, b) u = Add(r, t) y = %s }", s->x, s->w, s->b, s->y, s->y, s->attrs, act);
 }
 
 /* What is added may be laid out otherwise, be read by others, or be the graph's input; a sum with a smaller tensor stays a node. */
@@ -62,8 +70,7 @@ static void sums(void **state)
     char text[1024];
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        const shape *s = &shapes[i];
-        snprintf(text, sizeof text, HEAD(18) "g (float[%s] x, float[%s] w, float[%s] b, float[%s] r) => (float[%s] y) { t = Conv<%s>(x, w, b) u = Add(r, t) y = HardSwish(u) }", s->x, s->w, s->b, s->y, s->y, s->attrs);
+        sum_text(text, sizeof text, &shapes[i], "HardSwish(u)");
         assert_int_equal(spared(text), 2);
     }
     for (int c = 24; c <= 32; c += 8) {
@@ -112,6 +119,56 @@ static void norms(void **state)
     }
     /* statistics that are not constant, and weights that are not: nodes of their own */
     assert_int_equal(spared(HEAD(18) "g (float[1,4,5,5] x, float[4,4,1,1] w, float[4] s) => (float[1,4,5,5] y) <float[4] v = {1, 2, 3, 4}> { t = Conv(x, w) y = BatchNormalization(t, s, v, v, v) }"), 0);
+}
+
+static void run_not_finite(const char *text, bool no_fuse, float *y, int64_t *n)
+{
+    fixture f = load(text);
+    feeds in;
+    qx_tensor out;
+    make_feeds(&f, &in);
+    float *x = in.t[0].data;
+    x[7] = NAN, x[in.t[0].numel - 3] = INFINITY, x[in.t[0].numel / 2] = -INFINITY, x[1] = 1e-42f;
+    qx_exec *e = make_exec(&f, &(qx_exec_options){.no_fuse = no_fuse});
+    for (int again = 0; again < 2; again++) { /* the second run takes what the first has made */
+        run(&f, e, &in, &out);
+        memcpy(y, out.data, out.bytes);
+        *n = out.numel;
+        qx_tensor_free(f.ctx, &out);
+    }
+    qx_exec_free(e);
+    free_feeds(&f, &in);
+    unload(&f);
+}
+
+static void expect_same_nan(const char *text)
+{
+    static float plain[1 << 16], fused[1 << 16];
+    int64_t n, nans = 0;
+    run_not_finite(text, true, plain, &n);
+    run_not_finite(text, false, fused, &n);
+    for (int64_t j = 0; j < n; j++) {
+        nans += isnan(plain[j]) != 0;
+        if (isnan(plain[j]) || isnan(fused[j])) assert_true(isnan(plain[j]) && isnan(fused[j]));
+        else assert_true(plain[j] == fused[j] || fabsf(plain[j] - fused[j]) < 1e-4f);
+    }
+    assert_true(nans > 0 && nans < n);
+}
+
+/* NaN and Inf in a picture come out where the nodes one by one let them come out: none becomes a number. */
+static void not_finite(void **state)
+{
+    char text[1024];
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const shape *s = &shapes[i];
+        for (size_t k = 0; k < sizeof acts / sizeof *acts; k++) {
+            act_text(text, sizeof text, s, acts[k]);
+            expect_same_nan(text);
+        }
+        sum_text(text, sizeof text, s, "Relu(u)");
+        expect_same_nan(text);
+    }
 }
 
 /* Blocked and channels-last pictures between convolutions, an activation behind each, and squeeze and excitation by ReduceMean. */
@@ -244,6 +301,6 @@ static void apart(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(activations), cmocka_unit_test(sums), cmocka_unit_test(norms), cmocka_unit_test(chains), cmocka_unit_test(gates), cmocka_unit_test(sizes), cmocka_unit_test(any_threads), cmocka_unit_test(apart)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(activations), cmocka_unit_test(sums), cmocka_unit_test(norms), cmocka_unit_test(not_finite), cmocka_unit_test(chains), cmocka_unit_test(gates), cmocka_unit_test(sizes), cmocka_unit_test(any_threads), cmocka_unit_test(apart)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
