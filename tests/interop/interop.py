@@ -29,8 +29,10 @@ def worst(want, got):
     return min((sqnr(a, b) for a, b in zip(want, got) if np.issubdtype(np.asarray(a).dtype, np.floating)), default=999.0)
 
 
-def session(path, plain):
+def session(path, plain, optimize=True):
     o = ort.SessionOptions()
+    if not optimize:
+        o.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     o.log_severity_level = 4
     o.intra_op_num_threads = 2
     if not plain:
