@@ -288,5 +288,5 @@ static const qx_option options[] = {
 
 const qx_passdef qx_pass_awq = {
     .name = "awq", .brief = "scale and clip weights for the activations they meet, before int4 and other weight-only formats", .options = options,
-    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT, .order = 1, .plan = plan, .decide = decide, .run = run,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT | QX_PASS_FOR_FLOAT_X, .order = 1, .plan = plan, .decide = decide, .run = run,
 };

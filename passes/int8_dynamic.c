@@ -18,7 +18,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 }
 
 const qx_passdef qx_pass_int8_dynamic = {
-    .name = "int8-dynamic", .brief = "INT8 weights, activations in INT8 by the values they have at run time (W8A8 without samples)", .options = options, .flags = QX_PASS_FORMAT,
+    .name = "int8-dynamic", .brief = "INT8 weights, activations in INT8 by the values they have at run time (W8A8 without samples)", .options = options, .flags = QX_PASS_FORMAT | QX_PASS_ROUNDS_X,
     .plan = plan, .run = qx_scheme_run,
     .doc = "y = (Q(x) Wq) s_x s_w by MatMulInteger: W stored as INT8 codes with one scale per output channel (amax/127), x quantized when the\n"
            "model runs, a row (token) at a time by its largest value, or the tensor at once (DynamicQuantizeLinear). Needs no samples. What is no\n"

@@ -258,6 +258,8 @@ static qx_status expand(const qx_pass *pass, qx_buf *b)
 static qx_status check_pair(qx_ctx *ctx, const qx_passdef *a, const qx_passdef *b)
 {
     if (a == b) QX_FAIL(ctx, QX_E_USAGE, "pass %s is given twice", a->name);
+    const bool a_none = !strcmp(a->name, "none");
+    if (a_none || !strcmp(b->name, "none")) QX_FAIL(ctx, QX_E_USAGE, "none changes nothing: leave it out beside %s", a_none ? b->name : a->name);
     if (b->rewrite && (a->flags & QX_PASS_WEIGHTS) && !a->rewrite)
         QX_FAIL(ctx, QX_E_USAGE, "%s changes the model before calibration, so it cannot follow %s: write \"%s,%s,...\"", b->name, a->name, b->name, a->name);
     if ((a->flags & QX_PASS_FORMAT) && (b->flags & QX_PASS_FORMAT) && ((a->flags | b->flags) & QX_PASS_MIXES))
@@ -281,7 +283,7 @@ static qx_status check_order(const qx_pipeline *pipe)
     for (int i = 0; i < pipe->n_passes; i++) {
         const qx_passdef *d = pipe->passes[i]->def;
         if ((d->flags & QX_PASS_NEEDS_FORMAT) && !format)
-            QX_FAIL(pipe->ctx, QX_E_USAGE, "%s prepares weights for a format and does nothing by itself: write \"%s,int8\" or another format behind it", d->name, d->name);
+            QX_FAIL(pipe->ctx, QX_E_USAGE, "%s prepares weights for a format and does nothing by itself: write \"%s,%s\" or another format behind it", d->name, d->name, d->flags & QX_PASS_FOR_FLOAT_X ? "int4" : "int8");
     }
     return QX_OK;
 }

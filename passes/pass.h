@@ -51,6 +51,9 @@ enum {
     QX_PASS_INTERNAL = 1u << 3,   /* not offered to users by itself */
     QX_PASS_NEEDS_FORMAT = 1u << 4, /* pointless without a format behind it: smoothquant, awq, svdquant, gptq, bias-correction */
     QX_PASS_MIXES = 1u << 5,      /* a FORMAT pass that chooses among other formats: mixed, role-mix */
+    QX_PASS_ROUNDS_X = 1u << 6,   /* a FORMAT pass that quantizes activations too: int8, fp8, int8-dynamic */
+    QX_PASS_FOR_X = 1u << 7,      /* a WEIGHTS pass that is for quantized activations: smoothquant */
+    QX_PASS_FOR_FLOAT_X = 1u << 8, /* a WEIGHTS pass that is for activations that stay float: awq */
 };
 
 /* A pass in a pipeline: its definition, its option values, and what it shares with the others. */

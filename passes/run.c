@@ -97,6 +97,34 @@ static qx_status parse_settings(qx_pipeline *p)
     return QX_OK;
 }
 
+/* What formats of the pipeline do with activations; a mix may do either. */
+static void add_format(const qx_pass *f, bool *rounds, bool *leaves)
+{
+    const uint32_t flags = f ? f->def->flags : 0;
+    if (!(flags & QX_PASS_FORMAT)) return;
+    *rounds |= (flags & (QX_PASS_ROUNDS_X | QX_PASS_MIXES)) != 0;
+    *leaves |= !(flags & QX_PASS_ROUNDS_X);
+}
+
+/* A pass for quantized activations beside formats that leave them float has nothing to do, and the other way round. */
+static qx_status check_purpose(const qx_pipeline *p)
+{
+    bool rounds = false, leaves = false;
+    const char *format = "";
+    for (int i = 0; i < p->n_passes; i++) add_format(p->passes[i], &rounds, &leaves);
+    for (int i = 0; i < p->opt->n_settings; i++) add_format(p->settings[i], &rounds, &leaves);
+    for (int i = p->n_passes; i-- > 0;)
+        if (p->passes[i]->def->flags & QX_PASS_FORMAT) format = p->passes[i]->def->name;
+    for (int i = 0; i < p->n_passes; i++) {
+        const qx_passdef *d = p->passes[i]->def;
+        if (d->flags & QX_PASS_FOR_X && !rounds)
+            QX_FAIL(p->ctx, QX_E_USAGE, "%s balances activations that a format quantizes, and %s leaves them float: write \"awq,%s\", or \"%s,int8\"", d->name, format, format, d->name);
+        if (d->flags & QX_PASS_FOR_FLOAT_X && !leaves)
+            QX_FAIL(p->ctx, QX_E_USAGE, "%s scales weights whose activations stay float, and %s quantizes those: write \"smoothquant,%s\", or \"%s,int4\"", d->name, format, format, d->name);
+    }
+    return QX_OK;
+}
+
 
 /* One phase of every FORMAT pass (those of --set too), or of every other pass. */
 static qx_status each_pass(qx_pipeline *p, bool formats, qx_status (*fn)(qx_pipeline *, qx_pass *, qx_stats *), qx_stats *stats)
@@ -176,6 +204,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
     QX_TRY(qx_pipeline_settle(p, p->have_data && !p->no_stats && !p->opt->dry_run));
     QX_TRY(refuse_quantized(p, m));
     QX_TRY(parse_settings(p));
+    QX_TRY(check_purpose(p));
     if (changes_model(p)) {
         QX_TRY(fix_inputs(p, m));
         QX_TRY(inline_functions(p, m));

@@ -273,5 +273,5 @@ static const qx_option options[] = {
 
 const qx_passdef qx_pass_smoothquant = {
     .name = "smoothquant", .brief = "balance activations and weights before int8, fp8 or int8-dynamic", .options = options,
-    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT, .order = 1, .plan = plan, .decide = decide, .run = run,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT | QX_PASS_FOR_X, .order = 1, .plan = plan, .decide = decide, .run = run,
 };

@@ -216,9 +216,15 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   fp8
   $ for p in gptq awq smoothquant sparsity,gptq; do qonnx quantize model.onnx --passes $p; done
   qonnx quantize: gptq prepares weights for a format and does nothing by itself: write "gptq,int8" or another format behind it
-  qonnx quantize: awq prepares weights for a format and does nothing by itself: write "awq,int8" or another format behind it
+  qonnx quantize: awq prepares weights for a format and does nothing by itself: write "awq,int4" or another format behind it
   qonnx quantize: smoothquant prepares weights for a format and does nothing by itself: write "smoothquant,int8" or another format behind it
   qonnx quantize: gptq prepares weights for a format and does nothing by itself: write "gptq,int8" or another format behind it
+  [2]
+  $ for p in smoothquant,int4 awq,int8 awq,int8-dynamic none,int8; do qonnx quantize model.onnx --passes $p --random 2 -f -o t.onnx; done
+  qonnx quantize: smoothquant balances activations that a format quantizes, and int4 leaves them float: write "awq,int4", or "smoothquant,int8"
+  qonnx quantize: awq scales weights whose activations stay float, and int8 quantizes those: write "smoothquant,int8", or "awq,int4"
+  qonnx quantize: awq scales weights whose activations stay float, and int8-dynamic quantizes those: write "smoothquant,int8-dynamic", or "awq,int4"
+  qonnx quantize: none changes nothing: leave it out beside int8
   [2]
   $ for p in gptq,sparsity,int4 gptq,awq,int4 sparsity,smoothquant,int8 gptq,svdquant,int4; do qonnx quantize model.onnx --passes $p; done
   qonnx quantize: sparsity changes weights that gptq has pruned or rounded already: write "sparsity,gptq"
