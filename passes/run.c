@@ -380,7 +380,8 @@ qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options
     p->report = report;
     p->have_data |= samples != NULL;
     QX_TRY(qx_pipeline_plan(p, m, opt, stats));
-    if (report) QX_TRY(qx_memory_forecast(p, stats, samples && !p->no_stats, p->shapes && !p->opt->no_verify, report));
+    const bool sweeps = samples || (p->no_stats && p->shapes); /* a dry run tells of the sweep that it leaves out */
+    if (report) QX_TRY(qx_memory_forecast(p, stats, sweeps, p->shapes && !p->opt->no_verify, report));
     QX_TRY(add_stage(report, "plan", &clock));
     QX_TRY(collect(p, samples, stats));
     if (samples) QX_TRY(add_stage(report, "calibrate", &clock));

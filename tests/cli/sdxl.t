@@ -140,12 +140,18 @@ Those of a preset serve its lower levels as well; samples beside statistics only
   $ qonnx quantize $M/unet/model.onnx --preset sdxl-int8 --load-stats s.stats -o s.onnx -f 2>/dev/null | grep -c "calibrated on"
   0
   [1]
-  $ for level in 1 2 2.5 3 4; do qonnx quantize $M/unet/model.onnx --preset sdxl-int8 --level $level --dry-run | grep -oE "[0-9]+ nodes  int8$"; done
+  $ for level in 1 2 2.5 3 4; do qonnx quantize $M/unet/model.onnx --preset sdxl-int8 --level $level --dry-run 2>/dev/null | grep -oE "[0-9]+ nodes  int8$"; done
   27 nodes  int8
   61 nodes  int8
   163 nodes  int8
   208 nodes  int8
   276 nodes  int8
+
+A dry run tells of the memory of the sweep that it leaves out.
+
+  $ told() { qonnx quantize $M/unet/model.onnx --preset sdxl-int8 --no-verify "$@" 2>&1 | grep -oE "memory:? about [0-9.]+ MB" | grep -oE "[0-9.]+" | sort -u; }
+  $ [ "$(told --dry-run)" = "$(told -v -o s.onnx -f)" ] && echo the same
+  the same
   $ qonnx quantize $P/unet/model.onnx --preset sdxl-int8 --level 7 -o s.onnx
   qonnx quantize: --level: int8(level=7): not in [0, 4]
   [2]
