@@ -17,7 +17,7 @@ typedef struct pool {
     int64_t in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];
     int64_t plane, out_plane;    /* pixels */
     int64_t rows, per_thread;    /* output rows of all planes; numbers of scratch for each thread */
-    double *scratch;
+    double *scratch, *cols; /* cols: of an average, what each column of outputs counts */
     float p;
     bool count_pad, column;
     pool_kind kind;
@@ -216,16 +216,31 @@ FOLD_ROW(max, float, -INFINITY)
 FOLD_ROW(sum, double, 0)
 #undef FOLD_ROW
 
+/* y = sum / (rows * cols) of each pixel's lanes. */
+QX_INLINE void share_body(int64_t n, int64_t lanes, const double *restrict sum, double rows, const double *restrict cols, float *restrict y)
+{
+    if (lanes == 1) for (int64_t c = 0; c < n; c++) y[c] = (float)(sum[c] / (rows * cols[c]));
+    else for (int64_t c = 0; c < n; c++)
+        for (int64_t l = c * lanes; l < (c + 1) * lanes; l++) y[l] = (float)(sum[l] / (rows * cols[c]));
+}
+QX_MULTI(static, share, (int64_t n, int64_t lanes, const double *sum, double rows, const double *cols, float *y), (n, lanes, sum, rows, cols, y))
+
 static void average_row(const pool *p, const float *x, const taps t[2], double *line, float *y)
 {
     double *sum = line + p->in[2] * p->lanes;
-    const int64_t in = t[0].n * t[1].n, padded = t[0].padded * t[1].padded;
     sum_row(p, x, t, line, sum);
-    for (int64_t c = 0; c < p->out[2]; c++) {
-        const taps last = taps_at(p, 2, c);
-        const double count = (double)(p->count_pad ? padded * last.padded : in * last.n);
-        for (int64_t l = c * p->lanes; l < (c + 1) * p->lanes; l++) y[l] = (float)(sum[l] / count);
+    share(p->out[2], p->lanes, sum, (double)(p->count_pad ? t[0].padded * t[1].padded : t[0].n * t[1].n), p->cols, y);
+}
+
+/* Numbers of the last axis that each output is the mean of. */
+static qx_status count_columns(qx_call *c, pool *p)
+{
+    QX_TRY(qx_call_scratch_array(c, p->out[2] + 1, sizeof *p->cols, (void **)&p->cols));
+    for (int64_t i = 0; i < p->out[2]; i++) {
+        const taps t = taps_at(p, 2, i);
+        p->cols[i] = (double)(p->count_pad ? t.padded : t.n);
     }
+    return QX_OK;
 }
 
 enum { PIECE = 4096 }; /* outputs, about */
@@ -259,6 +274,7 @@ static qx_status run(qx_call *c, pool *p, int64_t planes)
     p->rows = planes * p->out[0] * p->out[1];
     p->per_thread = (p->in[2] + p->out[2]) * p->lanes + 8;
     QX_TRY(qx_call_scratch_array(c, p->per_thread, sizeof *p->scratch * (size_t)qx_ctx_threads(c->ctx), (void **)&p->scratch));
+    if (p->kind == AVERAGE) QX_TRY(count_columns(c, p));
     const int64_t per = piece_rows(p);
     return qx_parallel(c->ctx, (p->rows + per - 1) / per, rows_piece, p);
 }
