@@ -5,6 +5,7 @@
  * download cache work), and against the model file. The descriptor that passed is the one that all reads use. */
 #include "onnx/file/store.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -44,10 +45,28 @@ static const char *kind_of(mode_t mode)
     return "not a regular file";
 }
 
+/* A folder is given where a model belongs: the models in it, the first by name and how many. */
+static qx_status refuse_folder(qx_ctx *ctx, const char *path)
+{
+    char first[NAME_MAX + 1] = "";
+    int count = 0;
+    DIR *d = opendir(path);
+    for (const struct dirent *e; d && (e = readdir(d));) {
+        const size_t n = strlen(e->d_name);
+        if (n < 6 || strcmp(e->d_name + n - 5, ".onnx") != 0) continue;
+        if (!count++ || strcmp(e->d_name, first) < 0) (void)snprintf(first, sizeof first, "%s", e->d_name);
+    }
+    if (d) (void)closedir(d);
+    if (!count) QX_FAIL(ctx, QX_E_FORMAT, "model '%s' is a directory, not a file; it holds no .onnx file", path);
+    if (count == 1) QX_FAIL(ctx, QX_E_FORMAT, "model '%s' is a directory, not a file; it holds %s", path, first);
+    QX_FAIL(ctx, QX_E_FORMAT, "model '%s' is a directory, not a file; it holds %d models (%s ...)", path, count, first);
+}
+
 static qx_status check_regular(qx_ctx *ctx, int fd, const char *path, const char *what, struct stat *st)
 {
     struct statfs fs;
     if (fstat(fd, st) != 0) QX_FAIL(ctx, QX_E_IO, "%s '%s': %s", what, path, strerror(errno));
+    if (S_ISDIR(st->st_mode) && strcmp(what, "model") == 0) return refuse_folder(ctx, path);
     if (!S_ISREG(st->st_mode)) QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is %s, not a file", what, path, kind_of(st->st_mode));
     if (fstatfs(fd, &fs) == 0 && (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC))
         QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is a file of the kernel (/proc or /sys)", what, path);
@@ -58,6 +77,8 @@ static qx_status open_error(qx_ctx *ctx, int err, const char *path, const char *
 {
     if (err == ELOOP) QX_FAIL(ctx, QX_E_IO, "%s '%s': symbolic links lead in a circle, or are refused here", what, path);
     if (err == EMFILE || err == ENFILE) QX_FAIL(ctx, QX_E_IO, "%s '%s': too many files are open; raise the limit (ulimit -n)", what, path);
+    if (err == ENOENT && strstr(path, "://")) QX_FAIL(ctx, QX_E_IO, "%s '%s' is a URL: download it first, with the files of its external data", what, path);
+    if (err == ENOENT && strcmp(path, "-") == 0) QX_FAIL(ctx, QX_E_IO, "%s '-': standard input is not read; name a file", what);
     if (err == ENXIO) QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is a socket or a device without a driver, not a file", what, path);
     QX_FAIL(ctx, QX_E_IO, "%s '%s': %s", what, path, strerror(err));
 }
@@ -88,22 +109,33 @@ static bool is_text(const uint8_t *p, size_t n)
     return n > 0;
 }
 
+typedef struct file_kind { size_t at; const char *magic; size_t n; bool data_too; const char *text; } file_kind;
+
+#define EXPORT "export the model to ONNX (torch.onnx.export, optimum-cli export onnx)"
+#define CONVERT "convert it to ONNX (python -m tf2onnx.convert)"
+static const file_kind kinds[] = {
+    {0, "version https://git-lfs", 23, true, "a Git LFS pointer; fetch the content with `git lfs pull`"},
+    {0, "\x1f\x8b", 2, true, "gzip data; unpack it first"},
+    {0, "PK\3\4", 4, true, "a zip archive; unpack it first, or if it is a torch checkpoint " EXPORT},
+    {0, "<!DOCTYPE", 9, true, "an HTML page (a failed download?)"},
+    {0, "<!doctype", 9, true, "an HTML page (a failed download?)"},
+    {0, "<html", 5, true, "an HTML page (a failed download?)"},
+    {4, "\0\0\0\0{", 5, false, "a safetensors file: weights without a graph; " EXPORT},
+    {0, "GGUF", 4, false, "a GGUF file of llama.cpp: weights without a graph; " EXPORT " from what it was made of"},
+    {0, "\x80\2", 2, false, "a Python pickle (a torch checkpoint?); " EXPORT},
+    {4, "TFL3", 4, false, "a TensorFlow Lite model; " CONVERT},
+    {0, "\x89HDF", 4, false, "an HDF5 file (Keras?); " CONVERT},
+};
+
 static qx_status refuse_kind(qx_ctx *ctx, qx_file *f, const char *what)
 {
-    static const struct { const char *magic; size_t n; const char *text; } kinds[] = {
-        {"version https://git-lfs", 23, "a Git LFS pointer; fetch the content with `git lfs pull`"},
-        {"\x1f\x8b", 2, "gzip data; unpack it first"},
-        {"PK\3\4", 4, "a zip archive; unpack it first"},
-        {"<!DOCTYPE", 9, "an HTML page (a failed download?)"},
-        {"<!doctype", 9, "an HTML page (a failed download?)"},
-        {"<html", 5, "an HTML page (a failed download?)"},
-    };
+    const bool model = strcmp(what, "model") == 0;
     uint8_t head[64];
     const size_t n = qx_file_size(f) < 64 ? (size_t)qx_file_size(f) : 64;
     QX_TRY(qx_file_read(f, 0, n, head));
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (n >= kinds[i].n && !memcmp(head, kinds[i].magic, kinds[i].n)) QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is %s", what, qx_file_path(f), kinds[i].text);
-    if (!strcmp(what, "model") && n == 64 && is_text(head, n)) QX_FAIL(ctx, QX_E_FORMAT, "model '%s' is a text file", qx_file_path(f));
+    for (const file_kind *k = kinds; k < kinds + sizeof kinds / sizeof *kinds; k++)
+        if ((model || k->data_too) && n >= k->at + k->n && !memcmp(head + k->at, k->magic, k->n)) QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is %s", what, qx_file_path(f), k->text);
+    if (model && is_text(head, n)) QX_FAIL(ctx, QX_E_FORMAT, "model '%s' is a text file", qx_file_path(f));
     return QX_OK;
 }
 

@@ -200,11 +200,21 @@ static void p12_kinds(void **state)
     file_refused(*state, "/dev/zero", "is a character device");
     file_refused(*state, "/proc/self/status", "file of the kernel");
     file_refused(*state, "/tmp/there is no such file", "No such file");
+    file_refused(*state, "https://example.com/model.onnx", "is a URL: download it first");
+    file_refused(*state, "-", "standard input is not read");
+    file_refused(*state, TEST_SOURCE_DIR "/tests/data/mlp", "it holds model.onnx");
+    file_refused(*state, TEST_SOURCE_DIR "/tests/data", "it holds no .onnx file");
     content_refused(*state, "", 0, "is an empty file");
     content_refused(*state, text, sizeof text - 1, "is a text file");
     content_refused(*state, "\x1f\x8b\x08\0\0\0\0\0", 8, "gzip");
     content_refused(*state, "PK\3\4\0\0\0\0", 8, "zip archive");
     content_refused(*state, "<!DOCTYPE html><html>", 21, "HTML page");
+    content_refused(*state, "404: Not Found", 14, "is a text file");
+    content_refused(*state, "\x20\1\0\0\0\0\0\0{\"a\":{", 14, "safetensors");
+    content_refused(*state, "GGUF\3\0\0\0", 8, "GGUF");
+    content_refused(*state, "\x80\2}q\1.", 6, "pickle");
+    content_refused(*state, "\x1c\0\0\0TFL3", 8, "TensorFlow Lite");
+    content_refused(*state, "\x89HDF\r\n\x1a\n", 8, "HDF5");
 }
 
 static void p13_lfs_pointer(void **state)
