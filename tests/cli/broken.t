@@ -1,7 +1,7 @@
 Broken files are refused with the place and the numbers, never a crash.
 
   $ printf 'not a model' > x.onnx; qonnx inspect x.onnx
-  qonnx inspect: x.onnx: byte 0, in ModelProto: field 13 has wire type 6, which does not exist
+  qonnx inspect: model 'x.onnx' is a text file
   [1]
   $ head -c 20000 $DATA/mlp/model.onnx > cut.onnx; qonnx inspect cut.onnx
   qonnx inspect: cut.onnx: byte 3, in graph: length 37511 runs past its parent, which has 19994 bytes left
