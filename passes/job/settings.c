@@ -278,6 +278,36 @@ static qx_status add_io(qx_job_args *a)
     return QX_OK;
 }
 
+/* Where in a pipeline text the passes end that change the model before the sweep: those may work on float32 weights only. */
+static size_t behind_rewrites(const char *text)
+{
+    size_t at = 0;
+    while (text[at]) {
+        int n;
+        const qx_passdef *const *defs = qx_passes(&n), *def = NULL;
+        const size_t name = strcspn(text + at, "(,?");
+        for (int i = 0; i < n; i++)
+            if (strlen(defs[i]->name) == name && strncmp(defs[i]->name, text + at, name) == 0) def = defs[i];
+        if (!def || !def->rewrite) break;
+        for (int depth = 0; text[at] && (depth || text[at] != ','); at++) depth += (text[at] == '(') - (text[at] == ')');
+        at += text[at] == ',';
+    }
+    return at;
+}
+
+/* --float fp16 is short for that pass in front of what runs behind the sweep. */
+static qx_status add_rest(qx_job_args *a)
+{
+    qx_quantize_options *o = &a->opt;
+    const char *text = o->passes ? o->passes : "", *type = o->rest;
+    const size_t at = behind_rewrites(text);
+    if (!type) return QX_OK;
+    if (strcmp(type, "fp16") != 0 && strcmp(type, "bf16") != 0) QX_FAIL(a->ctx, QX_E_USAGE, "--float '%s': write fp16 or bf16", type);
+    o->passes = qx_arena_printf(a->arena, "%.*s%s%s%s%s", (int)at, text, at && text[at - 1] != ',' ? "," : "", type, text[at] ? "," : "", text + at);
+    o->rest = NULL;
+    return o->passes ? QX_OK : QX_E_NOMEM;
+}
+
 static bool was_given(void *user, const char *name)
 {
     const bool *given = user;
@@ -307,8 +337,9 @@ qx_status qx_job_args_options(qx_job_args *a, const qx_quantize_options **out)
     a->with_text = NULL;
     QX_TRY(add_mixed(a));
     QX_TRY(set_level(a));
+    QX_TRY(add_rest(a));
     QX_TRY(add_io(a));
-    if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx");
+    if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE, --float fp16 or --like OUT.onnx");
     o->samples.paths = a->lists[L_CALIB]; o->samples.n_paths = a->n_lists[L_CALIB];
     o->include = a->lists[L_INCLUDE]; o->n_include = a->n_lists[L_INCLUDE];
     o->exclude = a->lists[L_EXCLUDE]; o->n_exclude = a->n_lists[L_EXCLUDE];

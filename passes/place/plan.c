@@ -276,6 +276,25 @@ static qx_status compile_all(qx_pipeline *pipe, filters *f)
     return compile(pipe->ctx, texts, o->n_settings, &f->settings);
 }
 
+typedef struct marking { const patterns *ps; uint8_t *nodes, mark; } marking;
+
+static qx_status mark_node(void *user, qx_node *n)
+{
+    const marking *k = user;
+    for (int i = 0; i < k->ps->n; i++)
+        if (pattern_hits_node(&k->ps->items[i], n)) k->nodes[n->id] = k->mark;
+    return QX_OK;
+}
+
+qx_status qx_plan_excluded(qx_pipeline *pipe, uint8_t *nodes, uint8_t mark)
+{
+    patterns ps = {0};
+    qx_status st = compile(pipe->ctx, pipe->opt->exclude, pipe->opt->n_exclude, &ps);
+    if (st == QX_OK) st = qx_model_each_node(pipe->model, mark_node, &(marking){&ps, nodes, mark});
+    free_patterns(pipe->ctx, &ps);
+    return st;
+}
+
 static qx_status decide(qx_pipeline *pipe, filters *f)
 {
     qx_plan *plan = pipe->plan;

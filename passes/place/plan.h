@@ -104,6 +104,8 @@ qx_plan_item *qx_plan_item_of(const qx_plan *plan, const qx_node *n); /* NULL: n
 bool qx_plan_first_reader(const qx_plan *plan, int64_t item);
 /* Puts a step behind the weight's steps. arg must live in the model's arena. */
 qx_status qx_plan_step(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_stepdef *def, const void *arg);
+/* Writes `mark` at every node that an --exclude matches, by its id; for passes that look at more than linear operators. */
+qx_status qx_plan_excluded(struct qx_pipeline *pipe, uint8_t *nodes, uint8_t mark);
 /* The item stays float, for this reason. fmt may be NULL. */
 void qx_item_keep(struct qx_pipeline *pipe, qx_plan_item *it, qx_why why, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 /* Weights with steps that no format took are stored as float of their own type. */

@@ -40,7 +40,14 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   File too large
   [1]
   $ qonnx quantize model.onnx
-  qonnx quantize: no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE or --like OUT.onnx
+  qonnx quantize: no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE, --float fp16 or --like OUT.onnx
+  [2]
+  $ qonnx quantize model.onnx --float fp32
+  qonnx quantize: --float 'fp32': write fp16 or bf16
+  [2]
+  $ qonnx quantize model.onnx --float fp16 -o h.onnx -q
+  $ qonnx quantize h.onnx --passes int8-weights,fp16
+  qonnx quantize: fp16 changes float weights and must come before the format: write "fp16,int8-weights"
   [2]
   $ qonnx quantize model.onnx few.onnx --fp8 --samples 2 2>/dev/null | tail -n 2
     verdict close to the float model
