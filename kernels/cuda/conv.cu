@@ -5,7 +5,7 @@
 QK_KERNEL(im2col_kernel, qk_im2col_args)
 {
     const int64_t pixels = a.out[0] * a.out[1] * a.out[2], taps = a.kernel[0] * a.kernel[1] * a.kernel[2], width = a.group_channels * taps;
-    const uint64_t outside = (uint64_t)(uint32_t)a.zero;
+    const uint64_t outside = a.zero_at ? *(const uint8_t *)a.zero_at : (uint64_t)(uint32_t)a.zero;
     QK_EACH(i, a.batch * pixels * width) {
         const int64_t col = i % width, c = a.first_channel + col / taps, p = i / width % pixels, b = i / width / pixels;
         int64_t tap = col % taps, px = p, at = 0, in = 1;

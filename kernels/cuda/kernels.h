@@ -257,7 +257,7 @@ int qk_cache_fill(qk_queue q, const qk_cache_args *a);
 
 /* Columns of a convolution: col[n][out pixels][c kh kw of a group], c slowest, or the input pixel patch in NCHW. */
 typedef struct qk_im2col_args {
-    const void *x; void *y;
+    const void *x, *zero_at; void *y; /* zero_at: a code of a byte on the device, in place of `zero`; NULL: none */
     int64_t batch, channels, first_channel, group_channels;
     int64_t in[3], out[3], kernel[3], stride[3], dilation[3], begin[3];
     int32_t spatial, size, zero;  /* zero: code outside of the picture */

@@ -58,7 +58,8 @@ static qx_status describe(const cu_build *b, const qx_dev_tensor *x, const qx_de
     return pads(b, c);
 }
 
-typedef struct conv_args { qk_im2col_args cols; qk_gemm_args g; qk_int8_args i8; cu_conv c; int64_t k, pixels; uint32_t bias; bool codes, fp8; } conv_args;
+/* w, bias, x_zero, w_zero: input numbers, 0: none; the zero points are codes that are known on the device only. */
+typedef struct conv_args { qk_im2col_args cols; qk_gemm_args g; qk_int8_args i8; cu_conv c; int64_t k, pixels; uint32_t w, bias, x_zero, w_zero; bool codes, fp8; } conv_args;
 
 static qk_im2col_args columns_of(const cu_conv *c, int size, int zero)
 {
@@ -82,6 +83,7 @@ static qx_status one_part(const cu_run *r, const conv_args *p, int64_t image, in
     cols.x = (const char *)x + (size_t)(image * c->in_ch * c->in[0] * c->in[1] * c->in[2]) * esize;
     cols.y = r->ws;
     cols.first_channel = group * cols.group_channels;
+    cols.zero_at = p->x_zero ? r->in[p->x_zero].data : NULL;
     QX_TRY(cu_launched(r->d->m, qk_im2col(r->q, &cols)));
     const void *wg = (const char *)w + (size_t)(first * p->k) * esize;
     const void *bg = bias ? (const char *)bias + (size_t)first * (size_t)cu_bytes(p->g.btype) : NULL;
@@ -100,14 +102,16 @@ static qx_status one_part(const cu_run *r, const conv_args *p, int64_t image, in
     a.w = wg;
     a.bias = bg;
     a.y = y;
-    a.sw += a.sw_one ? 0 : first;
+    a.x_zero = cols.zero_at;
+    a.w_zero = p->w_zero ? (const char *)r->in[p->w_zero].data + (a.w_zeros > 1 ? first : 0) : NULL;
+    if (a.sw && !a.sw_one) a.sw += first;
     return cu_launched(r->d->m, qk_int8_gemm(r->q, &a));
 }
 
 static qx_status conv_run(const cu_run *r)
 {
     const conv_args *p = r->args;
-    const void *x = r->in[0].data, *w = r->in[p->codes ? QX_INT8_W : 1].data, *bias = p->bias ? r->in[p->bias].data : NULL;
+    const void *x = r->in[0].data, *w = r->in[p->w].data, *bias = p->bias ? r->in[p->bias].data : NULL;
     for (int64_t i = 0; i < p->c.batch; i++)
         for (int64_t g = 0; g < p->c.group; g++) QX_TRY(one_part(r, p, i, g, x, w, bias));
     return QX_OK;
@@ -133,7 +137,7 @@ static qx_status conv_place(const cu_build *b)
 static qx_status conv_compile(cu_build *b)
 {
     const qx_dev_tensor *x = &b->in[0], *w = &b->in[1];
-    conv_args p = {.bias = cu_has(b, 2) ? 2u : 0};
+    conv_args p = {.w = 1, .bias = cu_has(b, 2) ? 2u : 0};
     QX_TRY(describe(b, x, w, &p.c));
     if (!cu_real(x->dtype) || w->dtype != x->dtype || (p.bias && (b->in[2].numel != p.c.out_ch || b->in[2].dtype != x->dtype)))
         CU_NO(b, "a convolution of %s by %s", qx_dtype_get(x->dtype)->text, qx_dtype_get(w->dtype)->text);
@@ -165,7 +169,7 @@ static void own_product(const cu_build *b, conv_args *p, const cu_lib_conv *q, i
 static qx_status codes_conv(cu_build *b, bool fp8)
 {
     const qx_dev_tensor *x = &b->in[QX_INT8_X], *w = &b->in[QX_INT8_W];
-    conv_args p = {.codes = true, .fp8 = fp8, .bias = cu_has(b, QX_INT8_BIAS) ? QX_INT8_BIAS : 0};
+    conv_args p = {.codes = true, .fp8 = fp8, .w = QX_INT8_W, .bias = cu_has(b, QX_INT8_BIAS) ? QX_INT8_BIAS : 0};
     cu_lib_conv q = {.x = QX_INT8_X, .w = QX_INT8_W, .bias = p.bias, .flip = x->dtype == QX_DT_UINT8};
     bool taken;
     float sx;
@@ -183,6 +187,32 @@ static qx_status codes_conv(cu_build *b, bool fp8)
     own_product(b, &p, &q, pixels, k);
     return own_conv(b, &p, 1, p.fp8 ? 0 : p.i8.zx & 0xff);
 }
+
+/* ---- ConvInteger: the INT32 sums themselves, by our own ---- */
+
+enum { INTEGER_W = 1, INTEGER_X_ZERO, INTEGER_W_ZERO };
+static bool code8(int dtype) { return dtype == QX_DT_INT8 || dtype == QX_DT_UINT8; }
+
+static qx_status integer_place(const cu_build *b)
+{
+    for (uint32_t i = 0; i < 2; i++)
+        if (b->in[i].dtype && !code8(b->in[i].dtype)) CU_NO(b, "codes of %s", qx_dtype_get(b->in[i].dtype)->text);
+    return QX_OK;
+}
+
+static qx_status integer_compile(cu_build *b)
+{
+    const qx_dev_tensor *x = &b->in[0], *w = &b->in[INTEGER_W];
+    conv_args p = {.codes = true, .w = INTEGER_W, .x_zero = cu_has(b, INTEGER_X_ZERO) ? INTEGER_X_ZERO : 0, .w_zero = cu_has(b, INTEGER_W_ZERO) ? INTEGER_W_ZERO : 0};
+    if (!code8(x->dtype) || !code8(w->dtype)) CU_NO(b, "codes of %s by %s", qx_dtype_get(x->dtype)->text, qx_dtype_get(w->dtype)->text);
+    QX_TRY(describe(b, x, w, &p.c));
+    const int64_t pixels = cu_prod(p.c.out, 0, 3), k = p.c.in_ch / p.c.group * cu_prod(p.c.kernel, 0, 3), zeros = p.w_zero ? b->in[p.w_zero].numel : 1;
+    if ((p.x_zero && b->in[p.x_zero].numel != 1) || (zeros != 1 && zeros != p.c.out_ch)) CU_BAD(b, "%lld zero points for %lld channels", (long long)zeros, (long long)p.c.out_ch);
+    p.i8 = (qk_int8_args){.m = pixels, .n = p.c.out_ch / p.c.group, .k = k, .batch = 1, .wr = 1, .wc = k, .yr = 1, .yc = pixels, .x_zeros = 1, .w_zeros = zeros, .x_unsigned = x->dtype == QX_DT_UINT8,
+                          .w_unsigned = w->dtype == QX_DT_UINT8};
+    return own_conv(b, &p, 1, 0);
+}
+const cu_adapter qx_cuda_conv_integer = {integer_place, integer_compile};
 
 static qx_status int8_compile(cu_build *b)
 {

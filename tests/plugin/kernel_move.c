@@ -183,6 +183,7 @@ static void im2col(void)
         const uint32_t outside = 0x31;
         qk_im2col_args a = {.x = kc_in(x, (size_t)(2 * CH * H * W * size), 0), .y = kc_out((size_t)(2 * OH * OW * GROUP * TAPS * size), 0), .batch = 2, .channels = CH, .first_channel = 3, .group_channels = GROUP, .in = {1, H, W}, .out = {1, OH, OW},
                             .kernel = {1, 3, 2}, .stride = {1, 2, 3}, .dilation = {1, 1, 2}, .begin = {0, 2, 1}, .spatial = 2, .size = size, .zero = (int32_t)outside};
+        if (size == 1) a.zero = 0, a.zero_at = kc_in(&outside, 1, 0); /* as code on the device */
         KC_RUN(qk_im2col, &a);
         kc_back(y, a.y, (size_t)(2 * OH * OW * GROUP * TAPS * size));
         for (int i = 0; i < 2 * OH * OW * GROUP * TAPS; i++) {

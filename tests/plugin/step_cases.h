@@ -67,6 +67,8 @@ static const step_case cases[] = {
      " { q, s, z = DynamicQuantizeLinear(x) i = MatMulInteger(q, w, z) f = Cast<to=1>(i) t = Mul(s, ws) y = Mul(f, t) }", 110, "cublasLt", true},
     {"integer products, batches, zero points by row and column", HEAD(17) "g (float[2,3,5,7] x) => (float[2,3,5,6] y) <float s = {0.01}, uint8 z = {117}, uint8[3,7,6] w = random(5), uint8[5] za = random(2), uint8[6] zb = random(3)>"
      " { q = QuantizeLinear(x, s, z) i = MatMulInteger(q, w, za, zb) y = Cast<to=1>(i) }", 110, "product", false},
+    {"integer convolution, groups, zero points", HEAD(17) "g (float[2,4,7,6] x) => (float[2,6,7,6] y) <uint8[6,2,3,3] w = random(5), uint8[6] zw = random(3)>"
+     " { q, s, z = DynamicQuantizeLinear(x) i = ConvInteger<pads=[1,1,1,1], group=2>(q, w, z, zw) y = Cast<to=1>(i) }", 110, "patches", false},
     {"rows of a table of 4-bit codes", HEAD(17) "g (float[2,3] x) => (float[2,3,48] y) <uint8[20,24] t = random(1), float[20,3] ts = random(2), uint8[20,2] tz = random(3), int64[2,3] at = {0, 19, -1, 3, 3, 7}, int64[1] last = {-1}>"
      " { y0 = com.microsoft.GatherBlockQuantized<block_size=16>(t, at, ts, tz) u = Unsqueeze(x, last) y = Mul(y0, u) }", 110, NULL, false},
     {"int8 convolution in groups", HEAD(17) "g (float[2,4,9,9] x) => (float[2,6,9,9] y)\n"
