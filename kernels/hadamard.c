@@ -4,7 +4,7 @@
 
 #include "kernels/solve.h"
 
-enum { MAX_KRON = 256 };
+enum { MAX_KRON = 256, LANES = 16 };
 
 static bool prime(int64_t q)
 {
@@ -77,35 +77,48 @@ static void walsh(float *x, int64_t n)
             }
 }
 
-/* One group: y[b] = sum over a of x[a] H[a][b] (or H[b][a]) for the `kron` sub-vectors, element by element of pow2. */
-static void mix(const qx_hadamard *h, const int8_t *chi, int64_t q, int kind, float *x, bool transpose, float *scratch)
+/* signs[b][a]: what x[a] counts with in y[b]. */
+static void sign_table(int64_t kron, bool transpose, int8_t *signs)
 {
-    float *in = scratch, *out = scratch + MAX_KRON;
-    for (int64_t e = 0; e < h->pow2; e++) {
-        for (int64_t a = 0; a < h->kron; a++) in[a] = x[a * h->pow2 + e];
-        for (int64_t b = 0; b < h->kron; b++) {
-            float s = 0;
-            for (int64_t a = 0; a < h->kron; a++) {
-                const int64_t i = transpose ? b : a, j = transpose ? a : b;
-                s += (kind == 1 ? paley_one(chi, q, i, j) : paley_two(chi, q, i, j)) > 0 ? in[a] : -in[a];
-            }
-            out[b] = s;
+    const int kind = paley_kind(kron);
+    const int64_t q = kind == 1 ? kron - 1 : kron / 2 - 1;
+    int8_t chi[MAX_KRON];
+    characters(q, chi);
+    for (int64_t b = 0; b < kron; b++)
+        for (int64_t a = 0; a < kron; a++) {
+            const int64_t i = transpose ? b : a, j = transpose ? a : b;
+            signs[b * kron + a] = (kind == 1 ? paley_one(chi, q, i, j) : paley_two(chi, q, i, j)) > 0 ? 1 : -1;
         }
-        for (int64_t a = 0; a < h->kron; a++) x[a * h->pow2 + e] = out[a];
+}
+
+/* One group: y[b] = sum over a of signs[b][a] x[a] for the `kron` sub-vectors, LANES elements of pow2 at once. */
+static void mix(const qx_hadamard *h, const int8_t *signs, float *x)
+{
+    float in[MAX_KRON][LANES];
+    for (int64_t e = 0; e < h->pow2; e += LANES) {
+        const size_t n = (size_t)(h->pow2 - e < LANES ? h->pow2 - e : LANES);
+        memset(in, 0, (size_t)h->kron * sizeof *in);
+        for (int64_t a = 0; a < h->kron; a++) memcpy(in[a], x + a * h->pow2 + e, n * sizeof *x);
+        for (int64_t b = 0; b < h->kron; b++) {
+            float y[LANES] = {0};
+            for (int64_t a = 0; a < h->kron; a++) {
+                const float s = signs[b * h->kron + a];
+                for (int i = 0; i < LANES; i++) y[i] += s * in[a][i];
+            }
+            memcpy(x + b * h->pow2 + e, y, n * sizeof *x);
+        }
     }
 }
 
-void qx_hadamard_rows(const qx_hadamard *h, float *x, int64_t rows, bool transpose, float *scratch)
+void qx_hadamard_rows(const qx_hadamard *h, float *x, int64_t rows, bool transpose)
 {
     const int64_t group = h->kron * h->pow2;
-    const int kind = h->kron > 1 ? paley_kind(h->kron) : 0;
-    const int64_t q = kind == 1 ? h->kron - 1 : h->kron / 2 - 1;
     const float norm = (float)(1.0 / sqrt((double)group));
-    int8_t chi[MAX_KRON] = {0};
-    if (kind) characters(q, chi);
+    int8_t signs[MAX_KRON * MAX_KRON];
+    if (h->kron > 1) sign_table(h->kron, transpose, signs);
     for (int64_t g = 0; g < rows * h->n / group; g++, x += group) {
         for (int64_t a = 0; a < h->kron; a++) walsh(x + a * h->pow2, h->pow2);
-        if (kind) mix(h, chi, q, kind, x, transpose, scratch);
+        if (h->kron > 1) mix(h, signs, x);
         for (int64_t i = 0; i < group; i++) x[i] *= norm;
     }
 }

@@ -110,7 +110,7 @@ typedef struct qx_hadamard { int64_t n, kron, pow2; } qx_hadamard;
 /* One rotation over all of n when n = 2^p, or kron * 2^p with a Hadamard matrix of size kron <= 256 that Paley's constructions give; else (or when
  * block > 0) blocks: of `block` elements, or of the largest power of two that divides n. false: block is no power of two or does not divide n. */
 bool qx_hadamard_plan(int64_t n, int64_t block, qx_hadamard *out);
-/* x[rows][n] -> x H in place, with H = H' for pow2 and symmetric Paley matrices; `transpose` gives x H' (the inverse). scratch: 2 * 256 floats. */
-void qx_hadamard_rows(const qx_hadamard *h, float *x, int64_t rows, bool transpose, float *scratch);
+/* x[rows][n] -> x H in place, with H = H' for pow2 and symmetric Paley matrices; `transpose` gives x H' (the inverse). */
+void qx_hadamard_rows(const qx_hadamard *h, float *x, int64_t rows, bool transpose);
 
 #endif

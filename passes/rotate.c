@@ -14,30 +14,22 @@
 /* One rotation, of vectors of length h.n, and (readers) the gamma that goes before it. */
 typedef struct spin { qx_hadamard h; const float *sign; /* [h.n] */ const float *gamma; /* [k] or NULL */ } spin;
 
-enum { SCRATCH = 2 * 256 };
-
 static qx_status spin_rows(qx_ctx *ctx, const qx_step *s, int64_t first, int64_t rows, int64_t k, float *x, void *scratch)
 {
     const spin *p = s->arg;
     const int64_t n = p->h.n;
-    (void)ctx, (void)first;
+    (void)ctx, (void)first, (void)scratch;
     for (int64_t r = 0; r < rows; r++) {
         float *row = x + r * k;
         for (int64_t j = 0; p->gamma && j < k; j++) row[j] *= p->gamma[j];
         for (int64_t b = 0; b < k; b += n)
             for (int64_t j = 0; j < n; j++) row[b + j] *= p->sign[j];
     }
-    qx_hadamard_rows(&p->h, x, rows * (k / n), false, scratch);
+    qx_hadamard_rows(&p->h, x, rows * (k / n), false);
     return QX_OK;
 }
 
-static size_t spin_scratch(const qx_step *s, int64_t k)
-{
-    (void)s, (void)k;
-    return SCRATCH * sizeof(float);
-}
-
-static const qx_stepdef def_spin = {.name = "rotate", .rows = spin_rows, .scratch_bytes = spin_scratch};
+static const qx_stepdef def_spin = {.name = "rotate", .rows = spin_rows};
 
 /* Signs by a fixed generator (splitmix64): the same for every run with the same seed. */
 static qx_status new_spin(qx_pass *p, qx_model *m, int64_t n, const float *gamma, const spin *like, spin **out)

@@ -41,6 +41,9 @@ int8(act=percentile)
 int8(act=entropy)
 int8(act=mse)
 smoothquant,bias-correction,int8
+int8-dynamic
+smoothquant,int8-dynamic
+rotate,int8-dynamic
 fp8
 smoothquant,fp8
 smoothquant,gptq,fp8
