@@ -166,6 +166,9 @@ static int first_way(cudnnBackendDescriptor_t on, bool (*describe)(dnn_graph *g,
     }
 }
 
+#ifndef CUDA_STUB /* the headers are there, but the plugin is not built */
+#define CUDA_STUB "libcuda.so"
+#endif
 /* Engines are generated for the card with the driver's library at hand; without one, the toolkit's stand-in for linking does. */
 static bool has_driver_library(void)
 {
