@@ -232,6 +232,7 @@ static int calibrate(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_fo
     SX_TRY(check_output(e, o->stats));
     if (!o->stats) return sx_fail(e, SX_USAGE, "--calibrate needs --stats FILE, or --quantize FORMAT --out NEWDIR");
     SX_TRY(sx_calibrate(e, o, ctx, f, o->passes ? o->passes : SX_EVERY_LEVEL, o->stats, &seconds));
+    if (!o->passes && !o->quiet) fprintf(stderr, "note: these are ranges alone; for what a preset wants besides (GPTQ's matrices) name it: --passes sdxl-fp8\n");
     if (o->json) printf("{\"stats\": \"%s\", \"seconds\": %.6g}\n", o->stats, seconds);
     else printf("%s  %.2f s\n", o->stats, seconds);
     return SX_OK;

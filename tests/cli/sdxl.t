@@ -128,6 +128,8 @@ Statistics of the pipeline hold what the passes will ask for, also what they onl
 What --calibrate collects unasked serves every level and every way of choosing ranges, the products of attention included.
 
   $ qonnx-sdxl $M --calibrate one.txt --steps 2 --stats s.stats -q >/dev/null
+  $ qonnx-sdxl $M --calibrate one.txt --steps 1 --stats s2.stats 2>&1 | grep -o "^note: these are ranges alone"; rm s2.stats
+  note: these are ranges alone
   $ for act in mse steps-mean-max; do qonnx quantize $M/unet/model.onnx --passes "fp8(level=4,act=$act)" --load-stats s.stats --no-verify -o s.onnx -f -q || echo "$act failed"; done
   $ qonnx quantize $M/unet/model.onnx --preset sdxl-int8 --load-stats s.stats --no-verify -o s.onnx -f -q 2>&1 | grep -o "lacks what these passes ask for"
   lacks what these passes ask for
