@@ -222,11 +222,14 @@ done:
     return st;
 }
 
+/* clip alone leaves the channels as they are. */
+static bool scales(const qx_pass *p) { return strcmp(qx_opt_text(p, "mode"), "clip") != 0; }
+
 static qx_status decide(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     const awq_state *s = p->state;
     (void)m;
-    if (!strcmp(qx_opt_text(p, "mode"), "clip")) return QX_OK;
+    if (!scales(p)) return QX_OK;
     for (int64_t i = 0; i < s->n; i++) {
         if (!wants(&s->groups[i])) continue;
         QX_TRY(qx_check_cancel(p->ctx));
@@ -288,5 +291,5 @@ static const qx_option options[] = {
 
 const qx_passdef qx_pass_awq = {
     .name = "awq", .brief = "scale and clip weights for the activations they meet, before int4 and other weight-only formats", .options = options,
-    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT | QX_PASS_FOR_FLOAT_X, .order = 1, .plan = plan, .decide = decide, .run = run,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT | QX_PASS_FOR_FLOAT_X, .order = 1, .plan = plan, .decide = decide, .probes = scales, .run = run,
 };

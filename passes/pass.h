@@ -43,6 +43,7 @@ typedef struct qx_passdef {
     qx_status (*finish)(qx_pass *p, qx_model *m, qx_stats *stats);
     /* Between the sweep and the first run(), formats first: chooses by what was observed. May measure the model (passes/search/probe.h) but not edit it. NULL: nothing to choose. */
     qx_status (*decide)(qx_pass *p, qx_model *m, qx_stats *stats);
+    bool (*probes)(const qx_pass *p); /* whether decide() will run the model with these options; NULL: it will */
 } qx_passdef;
 enum {
     QX_PASS_FORMAT = 1u << 0,     /* ends in a low-precision format: int8, fp8, int4, ... (one node gets one format) */

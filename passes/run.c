@@ -331,6 +331,15 @@ static qx_status decide_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
 
 bool qx_pipeline_probes(const qx_pipeline *p)
 {
+    for (int i = 0; i < p->n_passes; i++) {
+        const qx_passdef *d = p->passes[i]->def;
+        if (d->decide && (!d->probes || d->probes(p->passes[i]))) return true;
+    }
+    return false;
+}
+
+static bool chooses(const qx_pipeline *p)
+{
     for (int i = 0; i < p->n_passes; i++)
         if (p->passes[i]->def->decide) return true;
     return false;
@@ -387,7 +396,7 @@ qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options
     if (samples) QX_TRY(add_stage(report, "calibrate", &clock));
     QX_TRY(keep_stats(p, stats));
     QX_TRY(decide(p, samples, stats));
-    if (qx_pipeline_probes(p)) QX_TRY(add_stage(report, "choose", &clock));
+    if (chooses(p)) QX_TRY(add_stage(report, "choose", &clock));
     QX_TRY(run_all(p, stats));
     QX_TRY(fill_report(p, report));
     return add_stage(report, "rewrite", &clock);

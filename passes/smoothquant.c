@@ -214,6 +214,8 @@ static qx_status keep_worst(qx_pass *p, smooth_state *s)
     return QX_OK;
 }
 
+static bool runs_model(const qx_pass *p) { return qx_opt_int(p, "probes") > 0; }
+
 static qx_status decide(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     smooth_state *s = p->state;
@@ -273,5 +275,5 @@ static const qx_option options[] = {
 
 const qx_passdef qx_pass_smoothquant = {
     .name = "smoothquant", .brief = "balance activations and weights before int8, fp8 or int8-dynamic", .options = options,
-    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT | QX_PASS_FOR_X, .order = 1, .plan = plan, .decide = decide, .run = run,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT | QX_PASS_FOR_X, .order = 1, .plan = plan, .decide = decide, .probes = runs_model, .run = run,
 };

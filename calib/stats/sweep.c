@@ -304,8 +304,8 @@ static void say_part(const qx_stats *s, int part, size_t need, size_t budget, si
     else qx_log(s->ctx, QX_LOG_INFO, "Gram matrices take %s and %s are free: sweep %d collects %s of them", a, qx_format_bytes((int64_t)budget, b, sizeof b), part, qx_format_bytes((int64_t)bytes, c, sizeof c));
 }
 
-/* Switches on the next Gram matrices that fit. */
-static void choose_grams(qx_stats *s, size_t budget)
+/* The next Gram matrices that fit, in bytes, and switched on: `on` is QX_STAT_GRAM, or 0 to be told alone. */
+static size_t choose_grams(const qx_stats *s, size_t budget, uint32_t on)
 {
     size_t bytes = 0;
     for (int w = 0; w < s->n_watched; w++)
@@ -313,9 +313,10 @@ static void choose_grams(qx_stats *s, size_t budget)
             size_t need = gram_need(e);
             if (!(e->o.want & QX_STAT_GRAM) || (e->o.have & QX_STAT_GRAM)) continue;
             if (need > budget - bytes) continue;
-            e->o.doing |= QX_STAT_GRAM;
+            e->o.doing |= on;
             bytes += need;
         }
+    return bytes;
 }
 
 /* Bytes of the Gram matrices that are switched on; *any: something is. */
@@ -352,7 +353,7 @@ static qx_status sweep_all(qx_stats *s, qx_exec *exec, qx_samples *samples, size
     start_all(s, QX_STAT_GRAM);
     QX_TRY(qx_checkpoint_begin(s, s->described, qx_samples_count(samples), &first));
     for (int part = 1;; part++, first = 0) {
-        if (!first) choose_grams(s, budget);
+        if (!first) (void)choose_grams(s, budget, QX_STAT_GRAM);
         const size_t bytes = switched_on(s, &any);
         if (!any) return qx_checkpoint_end(s), QX_OK;
         if (bytes > budget) QX_FAIL(s->ctx, QX_E_USAGE, "%s: a checkpoint of a sweep with more memory (%zu bytes of Gram matrices, %zu fit now): give --max-memory as then, or remove it", s->checkpoint.path, bytes, budget);
@@ -410,7 +411,8 @@ qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, in
     out->sweep = (!stretch ? run.weights : stretch > largest ? stretch : largest) + run.activations + out->kept;
     const int64_t room = cap ? cap - (int64_t)qx_mem_in_use(s->ctx) - out->sweep - extra : INT64_MAX;
     const bool parts = out->grams > room; /* in several sweeps, those of finished ones on disk */
-    out->sweep += (!parts ? out->grams : room > out->largest_gram ? room : out->largest_gram) + extra;
+    const int64_t together = parts ? (int64_t)choose_grams(s, room > 0 ? (size_t)room / 10 * 9 : 0, 0) : out->grams; /* as gram_budget has it */
+    out->sweep += (!parts || together > out->largest_gram ? together : out->largest_gram) + extra;
     if (parts) out->grams = out->largest_gram;
     return qx_exec_watch(exec, NULL, 0, NULL, NULL);
 }
