@@ -261,10 +261,11 @@ static qx_status nothing_done(qx_pipeline *p)
     int64_t counts[QX_WHY_COUNT_] = {0};
     char text[600] = "";
     size_t at = 0;
+    if (!p->plan->linears.count) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: the model has no linear operator (MatMul, Gemm, Conv, Einsum ...)");
     for (int64_t i = 0; i < p->plan->linears.count; i++) counts[p->plan->items[i].why]++;
     for (int w = 1; w < QX_WHY_COUNT_ && at + 100 < sizeof text; w++)
         if (counts[w]) at += (size_t)snprintf(text + at, sizeof text - at, "%s%lld %s", at ? ", " : "", (long long)counts[w], qx_why_text((qx_why)w));
-    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: of %lld linear operators %.500s", (long long)p->plan->linears.count, text[0] ? text : "none is there");
+    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: of %lld linear operators %.500s", (long long)p->plan->linears.count, text);
 }
 
 static bool has_format(const qx_pipeline *p)
