@@ -1,4 +1,4 @@
-/* dnnl_off.c - the door of runtime/dnnl/door.h in a build without oneDNN: there is never a kernel, so everything goes through our own. */
+/* off.c - the door of runtime/dnnl/door.h in a build without oneDNN: there is never a kernel, so everything goes through our own. */
 #include "runtime/dnnl/door.h"
 #include "runtime/cpu/int8.h"
 
@@ -43,7 +43,7 @@ qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *s, const float *w, q
 }
 qx_status qx_dnnl_conv_run(qx_call *c, qx_dnnl_conv *s, const qx_conv_shape *shape, const qx_conv_op *op)
 {
-    (void)s, (void)shape, (void)x, (void)bias, (void)act, (void)y;
+    (void)s, (void)shape, (void)op;
     QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "built without oneDNN");
 }
 void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s) { (void)ctx, (void)s; }

@@ -1,11 +1,10 @@
 """half.py --qonnx PATH --models DIR - float32 models rewritten to 16 bits (--float fp16, bf16), alone and before a format: what ONNX Runtime computes from the file against
 the float model, and against our executor. And a small network whose middle leaves float16's range: with a sample the nodes there stay float32, without one they do not. DIR holds the bundled models. Prints a line a row; exits 1 when one fails."""
-import argparse, sys, tempfile
-from pathlib import Path
+import sys
 import numpy as np
 import onnx
 from onnx import TensorProto, helper as oh, numpy_helper as nh
-from interop import call, feeds, ours, session, sqnr
+from interop import call, feeds, ours, run_rows, session, sqnr
 
 # model, arguments, least dB beside the float model
 ROWS = [("micro-llama", ["--float", "fp16"], 60), ("micro-llama", ["--float", "fp16", "--int8"], 30), ("micro-llama", ["--passes", "rotate,fp16,int4"], 25),
@@ -59,20 +58,5 @@ def overflow(qonnx, tmp):
     return good
 
 
-def main():
-    p = argparse.ArgumentParser()
-    p.add_argument("--qonnx", required=True)
-    p.add_argument("--models", required=True, type=Path)
-    a = p.parse_args()
-    failed = 0
-    for row in [*ROWS, None]:
-        with tempfile.TemporaryDirectory() as tmp:
-            try:
-                failed += not (one(a.qonnx, a.models, *row, Path(tmp)) if row else overflow(a.qonnx, Path(tmp)))
-            except Exception as e:
-                print(f"{row}: {type(e).__name__}: {str(e)[:400]}", flush=True)
-                failed += 1
-    sys.exit(1 if failed else 0)
-
-
-main()
+if __name__ == "__main__":
+    sys.exit(run_rows([*ROWS, ("values over the limit",)], lambda qonnx, models, name, *row: one(qonnx, models, name, *row) if len(row) > 1 else overflow(qonnx, *row)))

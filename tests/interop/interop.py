@@ -57,6 +57,24 @@ def ours(qonnx, path, sample, names, tmp):
         return [z[n] for n in names]
 
 
+def run_rows(rows, one):
+    """The main program of a table of rows about the bundled models (--models DIR): one(qonnx, models, *row, folder) prints its line and says whether it is good."""
+    p = argparse.ArgumentParser()
+    p.add_argument("--qonnx", required=True)
+    p.add_argument("--models", required=True, type=Path)
+    a = p.parse_args()
+    failed = 0
+    for row in rows:
+        with tempfile.TemporaryDirectory() as tmp:
+            try:
+                failed += not one(a.qonnx, a.models, *row, Path(tmp))
+            except Exception as e:
+                failed += 1
+                print(row, type(e).__name__, str(e)[:400], flush=True)
+    print(f"{failed} failed")
+    return failed > 0
+
+
 def run_cases(cases, one):
     """The main program of a table of cases, whose first column is a name: calls one(qonnx, folder, *case) for each; one that raises or returns a list of complaints has failed."""
     p = argparse.ArgumentParser()

@@ -1,11 +1,10 @@
 """io.py --qonnx PATH --models DIR - files whose inputs and outputs are codes (--io int8), run in ONNX Runtime on codes made here: what comes out must stand for what the
 float model gives, and be what our executor gives. DIR holds the bundled models. Prints a line a row; exits 1 when one fails."""
-import argparse, sys, tempfile
-from pathlib import Path
+import sys
 import numpy as np
 import onnx
 from onnx import numpy_helper as nh
-from interop import call, feeds, ours, session, sqnr
+from interop import call, feeds, ours, run_rows, session, sqnr
 
 ROWS = [("micro-sdxl/vae_decoder", "int8", "generic", 28), ("micro-sdxl/vae_decoder", "int8-weights", "ort", 30), ("sd3-mmdit-dynamo", "int8", "ort", 25), ("clip-text", "int8", "generic", 14)]
 
@@ -49,22 +48,5 @@ def one(qonnx, models, name, fmt, target, least, tmp):
     return good
 
 
-def main():
-    p = argparse.ArgumentParser()
-    p.add_argument("--qonnx", required=True)
-    p.add_argument("--models", required=True, type=Path)
-    a = p.parse_args()
-    failed = 0
-    for row in ROWS:
-        with tempfile.TemporaryDirectory() as tmp:
-            try:
-                failed += not one(a.qonnx, a.models, *row, Path(tmp))
-            except Exception as e:
-                failed += 1
-                print(row, type(e).__name__, str(e)[:400], flush=True)
-    print(f"{failed} failed")
-    return failed > 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_rows(ROWS, one))
