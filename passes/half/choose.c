@@ -42,7 +42,7 @@ bool qx_half_form(const qx_node *n, qx_dtype type, uint32_t *in, uint32_t *out)
     }
     if (!(n->op->traits & BY_TRAIT) || n->op->traits & (QX_T_QUANTIZED | QX_T_QDQ | QX_T_CONTROL) || n->callee) return false;
     *in = *out = ALL;
-    return !brain || (!n->domain[0] && opset >= BF16_SINCE);
+    return !n->domain[0] && (!brain || opset >= BF16_SINCE); /* of other domains those of the table: many have kernels for float32 alone */
 }
 
 /* ---- what is read --------------------------------------------------------------------------------------------------------------- */

@@ -91,7 +91,7 @@ qx_status qx_cpu_attn(qx_call *c)
     a.d = q.d;
     a.dv = v.d;
     int64_t dims[4] = {batch, p->out_bshd ? q.s : q.h, p->out_bshd ? q.h : q.s, v.d}, flat[3] = {batch, q.s, v.d};
-    QX_TRY(qx_call_out_f32(c, 0, c->in[0]->dtype, rank, rank == 3 ? flat : dims, &a.y));
+    QX_TRY(qx_call_out_f32(c, 0, c->in[2]->dtype, rank, rank == 3 ? flat : dims, &a.y));
     a.y_batch = q.h * q.s * v.d;
     a.y_head = p->out_bshd ? v.d : q.s * v.d;
     a.y_row = p->out_bshd ? q.h * v.d : v.d;

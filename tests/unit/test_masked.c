@@ -1,4 +1,4 @@
-/* test_masked.c - attention rows that see no key. Softmax of a row of -Inf is NaN, so attention in primitive nodes gives NaN, fused or node by node; the
+/* test_masked.c - attention where fused and single nodes may part: rows that see no key, scores of another type than the values. Softmax of a row of -Inf is NaN, so attention in primitive nodes gives NaN, fused or node by node; the
  * standard's Attention says zeros, and gives them. */
 #include <math.h>
 
@@ -9,6 +9,10 @@
     " { lm = Log(m) kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, kt) t = Mul(s, c) u = Add(t, lm) p = Softmax<axis=-1>(u) y = MatMul(p, v) }"
 #define STANDARD HEAD(23) "g (float[1,2,3,8] q, float[1,2,4,8] k, float[1,2,4,8] v) => (float[1,2,3,8] y) <float[3,4] m = {1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 1, 0}>" \
     " { lm = Log(m) y = Attention<scale=0.35>(q, k, v, lm) }"
+/* Scores stay float32, the product with V is float16, and so is what it is added to. */
+#define MIXED HEAD(23) "g (float[1,2,3,8] q, float[1,2,4,8] k, float[1,2,4,8] v) => (float[1,2,3,8] y) <float c = {0.35}, float16[8] b = {1, 2, 3, 4, 5, 6, 7, 8}>" \
+    " { vh = Cast<to = 10>(v) vi = Neg(vh) kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, kt) t = Mul(s, c) p = Softmax<axis=-1>(t) ph = Cast<to = 10>(p) z = MatMul(ph, vi)" \
+    " zb = Add(z, b) y = Cast<to = 1>(zb) }"
 
 enum { SIZE = 2 * 3 * 8 };
 
@@ -52,8 +56,17 @@ static void rows_without_keys(void **state)
     }
 }
 
+static void values_of_another_type(void **state)
+{
+    float plain[SIZE], fused[SIZE];
+    (void)state;
+    run(MIXED, true, plain);
+    run(MIXED, false, fused);
+    for (int i = 0; i < SIZE; i++) assert_true(fabsf(plain[i] - fused[i]) < 1e-2f);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_without_keys)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_without_keys), cmocka_unit_test(values_of_another_type)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
