@@ -21,6 +21,8 @@ const qx_dtype_info *qx_dtype_get(int code); /* never NULL: an unknown code give
 qx_dtype qx_dtype_parse(const char *text);
 static inline int qx_dtype_bits(int code) { return qx_dtype_get(code)->bits; }
 static inline bool qx_dtype_is_float(int code) { return qx_dtype_get(code)->cls == 'F'; }
+/* One of the types that models compute in, before anything is quantized. */
+static inline bool qx_dtype_is_real(int code) { return code == QX_DT_FLOAT || code == QX_DT_FLOAT16 || code == QX_DT_BFLOAT16; }
 /* Bytes of n packed elements; false on overflow, n < 0, or a type without fixed size (strings). */
 bool qx_dtype_bytes(int code, int64_t n, size_t *out);
 

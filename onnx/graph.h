@@ -146,6 +146,7 @@ const char *qx_attr_string(const qx_node *n, const char *name, const char *fallb
 /* *count is 0 and NULL returned when absent. */
 const int64_t *qx_attr_ints(const qx_node *n, const char *name, int64_t *count);
 static inline qx_value *qx_node_in(const qx_node *n, uint32_t i) { return i < n->n_in ? n->in[i] : NULL; }
+static inline bool qx_value_is_real(const qx_value *v) { return v->type.kind == QX_KIND_TENSOR && qx_dtype_is_real(v->type.dtype); }
 static inline qx_value *qx_node_out(const qx_node *n, uint32_t i) { return i < n->n_out ? n->out[i] : NULL; }
 /* Number of elements when every dim is known, else -1. */
 int64_t qx_type_numel(const qx_type *t);

@@ -28,6 +28,7 @@ static bool read_with(const qx_value *v, qx_dtype codes, int depth, qx_coded *ou
 
 bool qx_coded_input(const qx_value *v, qx_coded *out)
 {
+    if (v->is_input && qx_value_is_real(v)) return *out = (qx_coded){.codes = v->type.dtype}, true;
     return v->is_input && v->type.kind == QX_KIND_TENSOR && is_code(v->type.dtype) && read_with(v, v->type.dtype, 0, out);
 }
 
@@ -59,6 +60,18 @@ static qx_status convert(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, 
     return QX_OK;
 }
 
+static qx_status to_float_type(qx_ctx *ctx, const qx_tensor *from, qx_dtype dtype, qx_tensor *to)
+{
+    float *x;
+    QX_TRY(qx_tensor_new(ctx, to, dtype, from->rank, from->dims));
+    qx_status st = qx_alloc_array(ctx, (size_t)from->numel + 1, sizeof *x, (void **)&x);
+    if (st == QX_OK && !(qx_to_f32(from->dtype, from->data, from->numel, x) && qx_from_f32(dtype, x, from->numel, to->data)))
+        st = qx_fail(ctx, QX_E_TYPE, "%s cannot become %s", qx_dtype_get(from->dtype)->text, qx_dtype_get(dtype)->text);
+    qx_free(ctx, x);
+    if (st != QX_OK) qx_tensor_free(ctx, to);
+    return st;
+}
+
 static qx_status turn(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_dtype dtype, qx_tensor *to)
 {
     const int64_t n = c->scale->numel, cols = from->rank ? from->dims[from->rank - 1] : 1;
@@ -77,5 +90,9 @@ done:
     return st;
 }
 
-qx_status qx_coded_encode(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_tensor *to) { return turn(ctx, c, from, c->codes, to); }
+qx_status qx_coded_encode(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_tensor *to)
+{
+    return c->scale ? turn(ctx, c, from, c->codes, to) : to_float_type(ctx, from, c->codes, to);
+}
+
 qx_status qx_coded_decode(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_tensor *to) { return turn(ctx, c, from, QX_DT_FLOAT, to); }

@@ -6,16 +6,10 @@
 
 typedef struct io_state { qx_scheme scheme; bool inputs, outputs; } io_state;
 
-static bool is_float(const qx_value *v)
-{
-    const qx_type *t = &v->type;
-    return t->kind == QX_KIND_TENSOR && (t->dtype == QX_DT_FLOAT || t->dtype == QX_DT_FLOAT16 || t->dtype == QX_DT_BFLOAT16);
-}
-
 /* A float input that is read and is no output itself; a float output that a node of the graph makes. */
 static bool is_end(const io_state *s, const qx_value *v)
 {
-    if (!is_float(v)) return false;
+    if (!qx_value_is_real(v)) return false;
     return v->is_input ? s->inputs && !v->is_output && !v->init && v->uses : s->outputs && v->def;
 }
 

@@ -3,8 +3,7 @@
 
 #include "passes/kv_cache.h"
 
-static bool is_float(const qx_type *t) { return t->kind == QX_KIND_TENSOR && (t->dtype == QX_DT_FLOAT || t->dtype == QX_DT_FLOAT16 || t->dtype == QX_DT_BFLOAT16); }
-static bool is_cache_input(const qx_value *v) { return !v->init && strstr(v->name, "past") && is_float(&v->type) && v->type.has_shape && v->type.rank >= 3; }
+static bool is_cache_input(const qx_value *v) { return !v->init && strstr(v->name, "past") && qx_value_is_real(v) && v->type.has_shape && v->type.rank >= 3; }
 
 /* The only use of v that reads more than its shape; NULL: none, or several. */
 static const qx_use *only_reader(const qx_value *v)

@@ -20,6 +20,6 @@ qx_status qx_steps_run_cells(qx_ctx *ctx, const qx_step *steps, const qx_cells *
 bool qx_rows_follow(const qx_weight *w, const qx_view *v);
 qx_status qx_view_check(qx_ctx *ctx, const qx_weight *w, const qx_view *v);
 /* The job only stores its rows as floats: no scales. */
-static inline bool qx_job_is_float(const qx_job *j) { return j->spec.codes == QX_DT_FLOAT || j->spec.codes == QX_DT_FLOAT16 || j->spec.codes == QX_DT_BFLOAT16; }
+static inline bool qx_job_is_float(const qx_job *j) { return qx_dtype_is_real(j->spec.codes); }
 
 #endif

@@ -102,7 +102,7 @@ static bool is_direct(const qx_run *r)
 {
     const qx_weight *w = r->j->in;
     const bool order = r->columns || r->j->view.outer == 1;
-    return order && !r->panels && !r->j->steps && !w->job && r->j->spec.rule != QX_SCALE_SEARCH && (w->dtype == QX_DT_FLOAT || w->dtype == QX_DT_FLOAT16 || w->dtype == QX_DT_BFLOAT16);
+    return order && !r->panels && !r->j->steps && !w->job && r->j->spec.rule != QX_SCALE_SEARCH && qx_dtype_is_real(w->dtype);
 }
 
 static qx_status load_direct(qx_run *r, qx_tile *t)

@@ -29,7 +29,7 @@ qx_status qx_weight_from_bytes(qx_model *m, qx_dtype dtype, int rank, const int6
 qx_status qx_weight_scalar_f32(qx_model *m, qx_dtype dtype, float v, qx_weight **out)
 {
     uint8_t raw[4];
-    if (dtype != QX_DT_FLOAT && dtype != QX_DT_FLOAT16 && dtype != QX_DT_BFLOAT16) QX_FAIL(m->ctx, QX_E_TYPE, "a scalar of %s is not FLOAT, FLOAT16 or BFLOAT16", qx_dtype_get(dtype)->name);
+    if (!qx_dtype_is_real(dtype)) QX_FAIL(m->ctx, QX_E_TYPE, "a scalar of %s is not FLOAT, FLOAT16 or BFLOAT16", qx_dtype_get(dtype)->name);
     (void)qx_from_f32(dtype, &v, 1, raw);
     return qx_weight_from_bytes(m, dtype, 0, NULL, raw, out);
 }

@@ -95,8 +95,8 @@ const qx_passdef qx_pass_fp16 = {
     .name = "fp16", .brief = "what stays float in float16: alone, or before a format (\"fp16,int8\")", .options = fp16_options, .flags = QX_PASS_WEIGHTS, .rewrite = rewrite, .run = run,
     .doc = "Weights, products, convolutions, normalisations and what lies between them in float16. In float32 stay sums, powers, exponentials and angles, what is\n"
            "computed from positions and timesteps alone, nodes with constants that float16 cannot hold (epsilons), what the standard has no float16 for, and, with\n"
-           "samples, nodes that met values over `limit`. Masks of float32's lowest number are clipped. Inputs and outputs of the graph keep float32, by Casts.\n"
-           "--exclude keeps nodes in float32. --float fp16 is short for this pass in front."};
+           "samples, nodes that met values over `limit`. Masks of float32's lowest number are clipped. Inputs and outputs of the graph keep float32, by Casts\n"
+           "(--io float16 changes them too). --exclude keeps nodes in float32. --float fp16 is short for this pass in front."};
 
 const qx_passdef qx_pass_bf16 = {
     .name = "bf16", .brief = "the same in bfloat16, which keeps float32's range and has 8 bits of digits", .flags = QX_PASS_WEIGHTS, .rewrite = rewrite, .run = run,

@@ -37,7 +37,13 @@ static int64_t file_size(const char *path)
     return path && stat(path, &st) == 0 ? (int64_t)st.st_size : 0;
 }
 
-static const char *label_of(const qx_pipeline *p) { return p->passes[p->n_passes - 1]->def->name; }
+/* What the output is called after: the last format, without one the last pass. */
+static const char *label_of(const qx_pipeline *p)
+{
+    int i = p->n_passes;
+    while (i > 0 && !(p->passes[i - 1]->def->flags & QX_PASS_FORMAT)) i--;
+    return p->passes[(i ? i : p->n_passes) - 1]->def->name;
+}
 
 static uint32_t flags_of(const job *j)
 {

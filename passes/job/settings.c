@@ -267,13 +267,17 @@ static qx_status set_level(qx_job_args *a)
     return st == QX_OK ? QX_OK : qx_note(a->ctx, st, "--level");
 }
 
-/* --io int8 is short for a last pass "io". */
+/* --io is short for a last pass. */
 static qx_status add_io(qx_job_args *a)
 {
+    static const struct { const char *word, *pass; } types[] = {
+        {"float", ""}, {"int8", ",io"}, {"float16", ",io-half"}, {"fp16", ",io-half"}, {"bfloat16", ",io-half(type=bfloat16)"}, {"bf16", ",io-half(type=bfloat16)"}};
     qx_quantize_options *o = &a->opt;
-    const bool codes = o->io && strcmp(o->io, "int8") == 0;
-    if (o->io && !codes && strcmp(o->io, "float") != 0) QX_FAIL(a->ctx, QX_E_USAGE, "--io '%s': write float or int8", o->io);
-    if (codes && o->passes && !(o->passes = qx_arena_printf(a->arena, "%s,io", o->passes))) return QX_E_NOMEM;
+    const char *pass = o->io ? NULL : "";
+    for (size_t i = 0; o->io && i < sizeof types / sizeof *types; i++)
+        if (strcmp(o->io, types[i].word) == 0) pass = types[i].pass;
+    if (!pass) QX_FAIL(a->ctx, QX_E_USAGE, "--io '%s': write float, int8, float16 or bfloat16", o->io);
+    if (*pass && o->passes && !(o->passes = qx_arena_printf(a->arena, "%s%s", o->passes, pass))) return QX_E_NOMEM;
     o->io = NULL;
     return QX_OK;
 }

@@ -127,8 +127,6 @@ static qx_status get_tensor(qx_ctx *ctx, qx_spool *s, qx_tensor *t)
     return st == QX_OK ? qx_spool_get(s, t->data, t->bytes) : st;
 }
 
-static bool is_float(qx_dtype t) { return t == QX_DT_FLOAT || t == QX_DT_FLOAT16 || t == QX_DT_BFLOAT16; }
-
 /* Codes are compared as the floats they stand for. */
 static qx_status compare(verifier *f, int i, const qx_tensor *b)
 {
@@ -136,7 +134,7 @@ static qx_status compare(verifier *f, int i, const qx_tensor *b)
     qx_tensor a = {0}, decoded = {0};
     const qx_value *v = qx_graph_find(f->after->graph, f->ends.names[i]);
     qx_status st = get_tensor(f->ctx, f->floats, &a);
-    const bool coded = st == QX_OK && is_plain(&a) && is_float(a.dtype) && v && qx_coded_output(v, &c);
+    const bool coded = st == QX_OK && is_plain(&a) && qx_dtype_is_real(a.dtype) && v && qx_coded_output(v, &c);
     if (coded) st = qx_coded_decode(f->ctx, &c, b, &decoded);
     if (st == QX_OK) qx_meter_add(&f->outputs[i], &a, coded ? &decoded : b);
     if (is_plain(&a)) qx_free(f->ctx, a.data);

@@ -2,17 +2,11 @@
  * P lies in [0, 1], so its scale is 1/448 or 1/127 without calibration. */
 #include "passes/place/scheme.h"
 
-static bool is_float(const qx_value *v)
-{
-    qx_dtype t = v->type.dtype;
-    return v->type.kind == QX_KIND_TENSOR && (t == QX_DT_FLOAT || t == QX_DT_FLOAT16 || t == QX_DT_BFLOAT16);
-}
-
 static qx_why check(const qx_scheme *s, const qx_pipeline *pipe, const qx_attention *a)
 {
     if (s->family == QX_FAMILY_FP8 && a->head_size > 0 && (a->head_size > 256 || a->head_size <= 8)) return QX_WHY_HEAD_SIZE;
     if (pipe->opt->target == QX_TARGET_TENSORRT && a->head_size > 0 && a->head_size % 16) return QX_WHY_HEAD_SIZE;
-    if (!is_float(a->qk->in[0]) || !is_float(a->qk->in[1]) || !is_float(a->pv->in[0]) || !is_float(a->pv->in[1])) return QX_WHY_NOT_FLOAT;
+    if (!qx_value_is_real(a->qk->in[0]) || !qx_value_is_real(a->qk->in[1]) || !qx_value_is_real(a->pv->in[0]) || !qx_value_is_real(a->pv->in[1])) return QX_WHY_NOT_FLOAT;
     if (a->qk->graph->function || a->pv->graph != a->qk->graph) return QX_WHY_FUNCTION;
     return QX_WHY_NONE;
 }

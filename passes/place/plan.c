@@ -178,7 +178,7 @@ static void apply_rules(qx_pipeline *pipe, qx_plan_item *it, bool vision)
         qx_item_keep(pipe, it, QX_WHY_WEIGHT_NOT_CONSTANT, NULL);
     }
     else if (qx_const_trace(l->x, &c)) qx_item_keep(pipe, it, QX_WHY_NOT_ELIGIBLE, "both inputs are constant");
-    else if (l->w->dtype != QX_DT_FLOAT && l->w->dtype != QX_DT_FLOAT16 && l->w->dtype != QX_DT_BFLOAT16)
+    else if (!qx_dtype_is_real(l->w->dtype))
         qx_item_keep(pipe, it, QX_WHY_NOT_FLOAT, "%s", qx_dtype_get(l->w->dtype)->text);
     else if (!it->asked && (what = qx_rule_name(l, vision)) != NULL) qx_item_keep(pipe, it, QX_WHY_DEFAULT_NAME, "%s", what);
 }

@@ -14,7 +14,6 @@
 
 /* ---- plan ------------------------------------------------------------------------------------------------------------- */
 
-static bool is_plain_float(qx_dtype t) { return t == QX_DT_FLOAT || t == QX_DT_FLOAT16 || t == QX_DT_BFLOAT16; }
 
 /* What an operator with float inputs gets where its pass's own format is not meant or does not fit: the most accurate 8 bits. */
 static const qx_qspec eight_bits = {.codes = QX_DT_INT8, .narrow = true, .rule = QX_SCALE_AMAX};
@@ -56,7 +55,7 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     }
     if (qx_rule_above_level(l, s->level)) { qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "level %g", s->level); return; }
     const bool takes_x = (s->act || s->dynamic) && !it->weight_only;
-    if (takes_x && l->x->type.kind == QX_KIND_TENSOR && !is_plain_float(l->x->type.dtype)) {
+    if (takes_x && l->x->type.kind == QX_KIND_TENSOR && !qx_dtype_is_real(l->x->type.dtype)) {
         qx_item_keep(p->pipe, it, QX_WHY_NOT_FLOAT, "input '%.80s' is %s", l->x->name, qx_dtype_get(l->x->type.dtype)->text);
         return;
     }

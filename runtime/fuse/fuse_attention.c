@@ -73,7 +73,7 @@ static qx_rstep *inner_def(const qx_fuser *f, const qx_value **v)
         qx_rstep *s = qx_fuse_def(f, *v);
         const qx_node *n = qx_fuse_is(s, QX_OP_Cast);
         int64_t to = n ? qx_attr_int(n, "to", 0) : 0;
-        if (!n || (to != QX_DT_FLOAT && to != QX_DT_FLOAT16 && to != QX_DT_BFLOAT16)) return s;
+        if (!n || !qx_dtype_is_real((int)to)) return s;
         *v = n->in[0];
     }
     return NULL;

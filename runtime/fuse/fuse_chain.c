@@ -11,7 +11,7 @@ typedef struct link { qx_rstep *step; int64_t fn; bool binary; float p[2]; int m
 
 static bool real_value(const qx_value *v)
 {
-    return v && v->type.kind == QX_KIND_TENSOR && (v->type.dtype == QX_DT_FLOAT || v->type.dtype == QX_DT_FLOAT16 || v->type.dtype == QX_DT_BFLOAT16);
+    return v && qx_value_is_real(v);
 }
 
 static bool unary_link(const qx_node *n, link *out)

@@ -15,7 +15,7 @@ static bool is_table(const qx_fuser *f, const qx_value *v)
 {
     const qx_node *dq = qx_fuse_code_table(f, v);
     const qx_weight *w = qx_fuse_const(dq ? dq->in[0] : v);
-    const bool floats = w && (w->dtype == QX_DT_FLOAT || w->dtype == QX_DT_FLOAT16 || w->dtype == QX_DT_BFLOAT16);
+    const bool floats = w && qx_dtype_is_real(w->dtype);
     return w && (dq || floats) && w->rank == 3 && w->numel > 0;
 }
 

@@ -8,7 +8,7 @@ typedef struct chain { qx_rstep *last; const qx_value *v, *w, *bias, *mul, *add;
 static bool is_float_matrix(const qx_value *v)
 {
     const qx_weight *w = qx_fuse_const(v);
-    return w && w->rank == 2 && (w->dtype == QX_DT_FLOAT || w->dtype == QX_DT_FLOAT16 || w->dtype == QX_DT_BFLOAT16);
+    return w && w->rank == 2 && qx_dtype_is_real(w->dtype);
 }
 
 /* The constant matrix behind the second operand; c->nk when it is read through a transposition (a head tied to the embedding). */

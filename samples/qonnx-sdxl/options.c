@@ -62,6 +62,7 @@ static const row rows[] = {
     {"stats", 0, TEXT, AT(stats), 0, 0, "FILE", "where the statistics go, for `qonnx quantize --load-stats`"},
     {"quantize", 0, TEXT, AT(quantize), 0, 0, "FORMAT", "fp8, int8, a preset or passes: writes a whole pipeline folder to --out"},
     {"level", 0, TEXT, AT(level), 0, 0, "N", "1 convolutions, 2 and feed-forward, 2.5 and q/k/v, 3 all linears (int8), 4 and attention (fp8)"},
+    {"float", 0, TEXT, AT(rest), 0, 0, "TYPE", "fp16 or bf16: the type of what stays float in the UNet"},
     {"set", 0, LIST, AT(set), 0, 0, "P=FORMAT", "as in qonnx quantize; may be given several times"},
     {"exclude", 0, LIST, AT(exclude), 0, 0, "PATTERN", "the same"},
     {"force", 'f', FLAG, AT(force), 0, 0, NULL, "replace an output folder that exists"},
@@ -223,6 +224,7 @@ static int check_company(sx_err *e, const sx_options *o)
         {o->passes, o->calibrate, "passes", "--calibrate FILE"},
         {o->stats, o->calibrate || quantizes, "stats", "--calibrate FILE or --quantize FORMAT"},
         {o->level, quantizes, "level", "--quantize FORMAT"},
+        {o->rest, quantizes, "float", "--quantize FORMAT"},
         {o->set.n > 0, quantizes, "set", "--quantize FORMAT"},
         {o->exclude.n > 0, quantizes, "exclude", "--quantize FORMAT"},
         {o->force, quantizes, "force", "--quantize FORMAT"}};

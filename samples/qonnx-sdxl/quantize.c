@@ -126,23 +126,74 @@ static int job_set(sx_err *e, qonnx_ctx *ctx, qonnx_job *j, const char *name, co
     return c == QONNX_OK ? SX_OK : sx_fail(e, (int)c, "quantize: %s", qonnx_error(ctx));
 }
 
-static int quantize_unet(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const char *unet, const char *stats, const char *out, char **report)
+/* One quantized folder in the making. */
+typedef struct making {
+    sx_err *e;
+    const sx_options *o;
+    qonnx_ctx *ctx;
+    const sx_folder *f;
+    const char *made;        /* the new folder, under its name for now */
+    char *stats;             /* statistics file; NULL: the passes need none */
+    char *half;              /* the UNet with 16-bit floats, while it is needed; NULL: without --float */
+    char **report;
+} making;
+
+static const char *source_of(const making *m) { return m->half ? m->half : m->f->model[SX_UNET]; }
+
+/* Runs the job, and takes its report where one is wanted. */
+static int run_job(making *m, qonnx_job *j, char **report)
+{
+    const qonnx_code c = qonnx_job_run(j);
+    if (c != QONNX_OK) return sx_fail(m->e, (int)c, "quantize: %s", qonnx_error(m->ctx));
+    return report ? sx_strdup(m->e, qonnx_job_report(j) ? qonnx_job_report(j) : "{}", report) : SX_OK;
+}
+
+static int new_job(making *m, const char *unet, const char *out, qonnx_job **j)
+{
+    const qonnx_code c = qonnx_job_new(m->ctx, unet, j);
+    if (c != QONNX_OK) return sx_fail(m->e, (int)c, "quantize: %s", qonnx_error(m->ctx));
+    SX_TRY(job_set(m->e, m->ctx, *j, "output", out));
+    return job_set(m->e, m->ctx, *j, "no-verify", "1"); /* --ref --report judges whole pictures */
+}
+
+/* --float: the UNet in 16 bits, beside the new folder. Calibration runs it, and quantizing starts from it. */
+static int make_half(making *m)
 {
     qonnx_job *j = NULL;
-    qonnx_code c = qonnx_job_new(ctx, unet, &j);
-    if (c != QONNX_OK) return sx_fail(e, (int)c, "quantize: %s", qonnx_error(ctx));
     int rc;
-    SX_TRY_GOTO(rc, job_set(e, ctx, j, "output", out));
+    if (!m->o->rest) return SX_OK;
+    SX_TRY(sx_printf(m->e, &m->half, "%s.half.onnx", m->made));
+    SX_TRY_GOTO(rc, new_job(m, m->f->model[SX_UNET], m->half, &j));
+    SX_TRY_GOTO(rc, job_set(m->e, m->ctx, j, "float", m->o->rest));
+    rc = run_job(m, j, NULL);
+done:
+    qonnx_job_free(j);
+    return rc;
+}
+
+static void remove_half(making *m)
+{
+    char *data = NULL;
+    if (!m->half) return;
+    unlink(m->half);
+    if (sx_printf(m->e, &data, "%s.data", m->half) == SX_OK) unlink(data);
+    sx_free(data);
+    sx_free(m->half);
+}
+
+static int quantize_unet(making *m, const char *out)
+{
+    qonnx_job *j = NULL;
+    const sx_options *o = m->o;
     const char *passes = sx_quantize_passes(o->quantize);
-    if (qonnx_job_set(j, "preset", passes) != QONNX_OK) SX_TRY_GOTO(rc, job_set(e, ctx, j, "passes", passes)); /* a text, not a name */
-    SX_TRY_GOTO(rc, job_set(e, ctx, j, "level", o->level));
-    SX_TRY_GOTO(rc, job_set(e, ctx, j, "load-stats", stats));
-    for (int i = 0; i < o->set.n; i++) SX_TRY_GOTO(rc, job_set(e, ctx, j, "set", o->set.v[i]));
-    for (int i = 0; i < o->exclude.n; i++) SX_TRY_GOTO(rc, job_set(e, ctx, j, "exclude", o->exclude.v[i]));
-    SX_TRY_GOTO(rc, job_set(e, ctx, j, "no-verify", "1")); /* --ref --report judges whole pictures */
-    c = qonnx_job_run(j);
-    if (c != QONNX_OK) rc = sx_fail(e, (int)c, "quantize: %s", qonnx_error(ctx));
-    else rc = sx_strdup(e, qonnx_job_report(j) ? qonnx_job_report(j) : "{}", report);
+    int rc;
+    SX_TRY_GOTO(rc, new_job(m, source_of(m), out, &j));
+    if (qonnx_job_set(j, "preset", passes) != QONNX_OK) SX_TRY_GOTO(rc, job_set(m->e, m->ctx, j, "passes", passes)); /* a text, not a name */
+    SX_TRY_GOTO(rc, job_set(m->e, m->ctx, j, "level", o->level));
+    SX_TRY_GOTO(rc, job_set(m->e, m->ctx, j, "load-stats", m->stats));
+    for (int i = 0; i < o->set.n; i++) SX_TRY_GOTO(rc, job_set(m->e, m->ctx, j, "set", o->set.v[i]));
+    for (int i = 0; i < o->exclude.n; i++) SX_TRY_GOTO(rc, job_set(m->e, m->ctx, j, "exclude", o->exclude.v[i]));
+    rc = run_job(m, j, m->report);
 done:
     qonnx_job_free(j);
     return rc;
@@ -158,19 +209,20 @@ static int part_folder(sx_err *e, const sx_folder *f, const char *unet, char **d
     return sx_strdup(e, inside ? *dir + k + 1 : "unet", leaf);
 }
 
-static int fill_folder(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder *f, const char *to, const char *stats, char **report)
+static int fill_folder(making *m)
 {
+    sx_err *e = m->e;
     char *dir = NULL, *leaf = NULL, *unet = NULL, *folder = NULL;
-    int rc = part_folder(e, f, f->model[SX_UNET], &dir, &leaf);
+    int rc = part_folder(e, m->f, m->f->model[SX_UNET], &dir, &leaf);
     if (rc == SX_OK && strcmp(leaf, "unet") == 0) { /* a UNet from elsewhere: still leave out the folder's own */
         sx_free(dir);
-        rc = sx_join(e, f->dir, "unet", &dir);
+        rc = sx_join(e, m->f->dir, "unet", &dir);
     }
-    if (rc == SX_OK) rc = clone_tree(e, f->dir, to, dir, 0);
-    if (rc == SX_OK) rc = sx_join(e, to, leaf, &folder);
+    if (rc == SX_OK) rc = clone_tree(e, m->f->dir, m->made, dir, 0);
+    if (rc == SX_OK) rc = sx_join(e, m->made, leaf, &folder);
     if (rc == SX_OK) rc = sx_make_dirs(e, folder);
     if (rc == SX_OK) rc = sx_join(e, folder, "model.onnx", &unet);
-    if (rc == SX_OK) rc = quantize_unet(e, o, ctx, f->model[SX_UNET], stats, unet, report);
+    if (rc == SX_OK) rc = quantize_unet(m, unet);
     sx_free(dir);
     sx_free(leaf);
     sx_free(folder);
@@ -223,9 +275,34 @@ static int check_statistics(sx_err *e, const sx_options *o)
     return sx_fail(e, SX_USAGE, "--quantize %s needs statistics: --calibrate FILE runs the pipeline on the prompts of a file ('builtin': 64 that come along), --stats FILE takes earlier ones", o->quantize);
 }
 
+/* Runs the prompts of --calibrate, and says where the statistics are. */
+static int find_statistics(making *m)
+{
+    const sx_options *o = m->o;
+    sx_folder f = *m->f; /* the same parts, but for the UNet */
+    if (!o->calibrate && !o->stats) return SX_OK;
+    SX_TRY(o->stats ? sx_strdup(m->e, o->stats, &m->stats) : sx_printf(m->e, &m->stats, "%s.stats", m->made));
+    if (!o->calibrate) return SX_OK;
+    const bool all_levels = o->level && strtod(o->level, NULL) > 3; /* those below need no more than the preset does */
+    const char *collect = o->passes ? o->passes : all_levels ? SX_EVERY_LEVEL : sx_quantize_passes(o->quantize);
+    if (m->half) f.model[SX_UNET] = m->half;
+    return sx_calibrate(m->e, o, m->ctx, &f, collect, m->stats, NULL);
+}
+
+static int make_folder(making *m)
+{
+    int rc = make_half(m);
+    if (rc == SX_OK) rc = find_statistics(m);
+    if (rc == SX_OK) rc = fill_folder(m);
+    if (m->stats && !m->o->stats) unlink(m->stats);
+    remove_half(m);
+    sx_free(m->stats);
+    return rc;
+}
+
 int sx_quantize_folder(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder *f, char **report)
 {
-    char *target = NULL, *made = NULL, *old = NULL, *stats = NULL;
+    char *target = NULL, *made = NULL, *old = NULL;
     int rc;
     *report = NULL;
     if (!o->out) return sx_fail(e, SX_USAGE, "--quantize needs --out NEWDIR");
@@ -240,18 +317,12 @@ int sx_quantize_folder(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_
         goto done;
     }
     chmod(made, 0755);
-    SX_TRY_GOTO(rc, o->stats ? sx_strdup(e, o->stats, &stats) : sx_printf(e, &stats, "%s.stats", made));
-    const bool all_levels = o->level && strtod(o->level, NULL) > 3; /* those below need no more than the preset does */
-    const char *collect = o->passes ? o->passes : all_levels ? SX_EVERY_LEVEL : sx_quantize_passes(o->quantize);
-    if (o->calibrate) rc = sx_calibrate(e, o, ctx, f, collect, stats, NULL);
-    if (rc == SX_OK) rc = fill_folder(e, o, ctx, f, made, o->calibrate || o->stats ? stats : NULL, report);
-    if (!o->stats) unlink(stats);
+    rc = make_folder(&(making){.e = e, .o = o, .ctx = ctx, .f = f, .made = made, .report = report});
     if (rc == SX_OK) rc = put_in_place(e, made, target, old);
     if (rc != SX_OK) remove_tree(made, 0);
 done:
     sx_free(target);
     sx_free(made);
     sx_free(old);
-    sx_free(stats);
     return rc;
 }
