@@ -4,7 +4,7 @@
 # A case is prose with indented blocks:   "  $ command" ("  > " continues it), then its output, stdout and stderr together, each
 # line indented by two, then "  [N]" when the exit code is not 0. An expected line may end in " (re)": an extended regular expression
 # for the whole line; "  ..." alone stands for any lines. Commands run in one shell, in an empty folder, with $SOURCE, $DATA and $MODELS
-# set and the built qonnx in PATH. --update writes what was printed into the case (then look at the diff).
+# set and the built qonnx in PATH. --update writes what was printed into the case (then look at the diff: "..." is gone).
 set -u
 build=$1 source=$2 case=$3 update=${4:-}
 dir=$(mktemp -d)
@@ -46,7 +46,12 @@ function flush_output(   line, held, have) {
 { if (open) flush_output(); open = 0; print }
 END { if (open) flush_output() }' "$case" >"$dir/got"
 
-if [ "$update" = --update ]; then cp "$dir/got" "$case"; exit; fi
+if [ "$update" = --update ]; then # a line that an expression of the case matches stays that expression
+  awk 'NR == FNR { if (/ \(re\)$/) re[++n] = substr($0, 1, length($0) - 5); next }
+       { for (i = 1; i <= n; i++) if (/^  / && $0 ~ "^" re[i] "$") { $0 = re[i] " (re)"; break } print }' "$case" "$dir/got" >"$dir/new"
+  cp "$dir/new" "$case"
+  exit
+fi
 
 # Line by line, with (re) and "...".
 awk -v got="$dir/got" '
