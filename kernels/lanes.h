@@ -21,6 +21,13 @@ LANE v16 v_mul(v16 a, v16 b) { return (v16){_mm512_mul_ps(a.v, b.v)}; }
 LANE v16 v_div(v16 a, v16 b) { return (v16){_mm512_div_ps(a.v, b.v)}; }
 LANE v16 v_min(v16 a, v16 b) { return (v16){_mm512_min_ps(a.v, b.v)}; }
 LANE v16 v_max(v16 a, v16 b) { return (v16){_mm512_max_ps(a.v, b.v)}; }
+LANE void v_store_n(float *p, v16 a, int64_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), a.v); }
+LANE v16 v_larger(v16 a, v16 b) { return (v16){_mm512_mask_mov_ps(_mm512_max_ps(b.v, a.v), _mm512_cmp_ps_mask(b.v, b.v, _CMP_UNORD_Q), b.v)}; }
+LANE v16 v_even(const float *p)
+{
+    const __m512i at = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return (v16){_mm512_permutex2var_ps(_mm512_loadu_ps(p), at, _mm512_loadu_ps(p + 16))};
+}
 LANE v16 v_rne(v16 a) { return (v16){_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 LANE v16 v_fma(v16 a, v16 b, v16 c) { return (v16){_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 LANE v16 v_ldexp(v16 a, v16 n) { return (v16){_mm512_scalef_ps(a.v, n.v)}; }
@@ -34,6 +41,11 @@ LANE v16 v_abs(v16 a) { return (v16){_mm512_abs_ps(a.v)}; }
 LANE v16 v_sign_of(v16 a, v16 x) { return (v16){_mm512_or_ps(a.v, _mm512_and_ps(x.v, _mm512_set1_ps(-0.0f)))}; }
 LANE v16 v_above(v16 x, v16 limit, v16 a, v16 b) { return (v16){_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GT_OQ), b.v, a.v)}; }
 LANE float v_top(v16 a) { return _mm512_reduce_max_ps(a.v); }
+LANE v16 v_every(const float *p, int64_t step, int64_t n)
+{
+    const __m512i at = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32((int)step));
+    return (v16){_mm512_mask_i32gather_ps(_mm512_setzero_ps(), n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1u), at, p, 4)};
+}
 typedef struct flips { __m128i bytes; __m512 nibbles; } flips; /* nibbles: the number that each code is */
 LANE flips v_flips(uint8_t flip)
 {
@@ -101,6 +113,20 @@ LANE v16 v_mul(v16 x, v16 y) { return (v16){_mm256_mul_ps(x.a, y.a), _mm256_mul_
 LANE v16 v_div(v16 x, v16 y) { return (v16){_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
 LANE v16 v_min(v16 x, v16 y) { return (v16){_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
 LANE v16 v_max(v16 x, v16 y) { return (v16){_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+LANE void v_store_n(float *p, v16 x, int64_t n)
+{
+    float t[16];
+    v_store(t, x);
+    memcpy(p, t, (size_t)n * sizeof *p);
+}
+LANE __m256 v_larger8(__m256 a, __m256 b) { return _mm256_blendv_ps(_mm256_max_ps(b, a), b, _mm256_cmp_ps(b, b, _CMP_UNORD_Q)); }
+LANE v16 v_larger(v16 x, v16 y) { return (v16){v_larger8(x.a, y.a), v_larger8(x.b, y.b)}; }
+LANE __m256 v_even8(const float *p)
+{
+    const __m256 t = _mm256_shuffle_ps(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8), 0x88);
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(t), 0xd8));
+}
+LANE v16 v_even(const float *p) { return (v16){v_even8(p), v_even8(p + 16)}; }
 LANE __m256 v_rne8(__m256 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 LANE v16 v_rne(v16 x) { return (v16){v_rne8(x.a), v_rne8(x.b)}; }
 LANE v16 v_fma(v16 x, v16 y, v16 z) { return (v16){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
@@ -200,6 +226,9 @@ LANE v16 v_mul(v16 a, v16 b) { LANES_EACH(a.f[i] * b.f[i]); }
 LANE v16 v_div(v16 a, v16 b) { LANES_EACH(a.f[i] / b.f[i]); }
 LANE v16 v_min(v16 a, v16 b) { LANES_EACH(a.f[i] < b.f[i] ? a.f[i] : b.f[i]); }
 LANE v16 v_max(v16 a, v16 b) { LANES_EACH(a.f[i] > b.f[i] ? a.f[i] : b.f[i]); }
+LANE void v_store_n(float *p, v16 a, int64_t n) { memcpy(p, a.f, (size_t)n * sizeof *p); }
+LANE v16 v_larger(v16 a, v16 b) { LANES_EACH(((b.f[i] > a.f[i]) | (b.f[i] != b.f[i])) ? b.f[i] : a.f[i]); }
+LANE v16 v_even(const float *p) { LANES_EACH(p[2 * i]); }
 LANE v16 v_rne(v16 a) { LANES_EACH(qx_rne(a.f[i])); }
 LANE v16 v_mini_round(v16 a, int mbits, int bias, float top) { LANES_EACH(qx_mini_round(a.f[i], mbits, bias, top)); }
 LANE v16 v_fma(v16 a, v16 b, v16 c) { LANES_EACH(a.f[i] * b.f[i] + c.f[i]); } /* not fused */
@@ -303,12 +332,27 @@ LANE float v_sum(v16 a)
  * half to even, h_halves: the low halves of both, a's below; v_words: words as floats.
  * v_mini_round: adding 1.5 * 2^23 steps of the format's spacing at y's exponent lets the FPU round half to even; a result of 0 may lose its sign.
  * v_fma (fused, but for plain C) and v_rcp (1 / a within two units of the last place, for normal 1 / a) are the operations whose last bit depends on
- * the instruction set: not for loops that must agree. v_max and v_min give b where either is NaN. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays.
+ * the instruction set: not for loops that must agree. v_max and v_min give b where either is NaN, v_larger gives NaN (of equal ones a). v_even: every second of 32 numbers;
+ * v_every: every step-th number, n of them, the rest 0; step < 2^27. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays.
  * v_top: the largest lane. v_zero_below: a, but 0 where x < least. v_above: a where x > limit, else b. v_sign_of: a >= 0 with
  * the sign of x.
  * v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes; v_flips: bits to be turned over before (the same in both halves). */
 
+#if LANES_ISA != 512
+LANE v16 v_every(const float *p, int64_t step, int64_t n)
+{
+    float t[16] = {0};
+    for (int64_t i = 0; i < 16 && i < n; i++) t[i] = p[i * step];
+    return v_load(t);
+}
+#endif
+
 /* Lanes from n values, n <= 16, the rest 0. */
 LANE v16 v_part(const float *p, int64_t n) { return n >= 16 ? v_load(p) : v_load_n(p, n); }
+LANE void v_store_part(float *p, v16 a, int64_t n)
+{
+    if (n >= 16) v_store(p, a);
+    else v_store_n(p, a, n);
+}
 
 #endif

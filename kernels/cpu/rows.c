@@ -24,22 +24,27 @@ QX_INLINE float fold_sum(const float *l)
         (result) = fold_sum(l_);                              \
     } while (0)
 
-#define LANE_MAX(result, n, init, expr)                       \
+#define LANE_FOLD(result, n, init, op, expr)                  \
     do {                                                      \
         float l_[LANES];                                      \
         int64_t i = 0;                                        \
         for (int q = 0; q < LANES; q++) l_[q] = (init);       \
         for (; i + LANES <= (n); i += LANES)                  \
-            for (int q = 0; q < LANES; q++) { float e_ = expr; l_[q] = e_ > l_[q] ? e_ : l_[q]; } \
-        for (int q = 0; i < (n); i++, q = 0) { float e_ = expr; l_[q] = e_ > l_[q] ? e_ : l_[q]; } \
+            for (int q = 0; q < LANES; q++) { int64_t k = i + q; l_[q] = op(l_[q], expr); } \
+        for (int q = 0; i < (n); i++, q++) { int64_t k = i; l_[q] = op(l_[q], expr); } \
+        for (int w = LANES / 2; w > 0; w /= 2)                \
+            for (int q = 0; q < w; q++) l_[q] = op(l_[q], l_[q + w]); \
         (result) = l_[0];                                     \
-        for (int q = 1; q < LANES; q++) (result) = l_[q] > (result) ? l_[q] : (result); \
     } while (0)
+
+QX_INLINE float nan_max(float a, float b) { return ((b > a) | (b != b)) ? b : a; }
+QX_INLINE float nan_min(float a, float b) { return ((b < a) | (b != b)) ? b : a; }
+QX_INLINE float larger(float a, float b) { return b > a ? b : a; }
 
 QX_INLINE float row_max(const float *x, int64_t n)
 {
     float m;
-    LANE_MAX(m, n, -INFINITY, x[i + q]);
+    LANE_FOLD(m, n, -INFINITY, larger, x[k]);
     return m;
 }
 
@@ -208,8 +213,6 @@ static float post(qx_reduce op, float v, int64_t n)
     }
 }
 
-QX_INLINE float nan_max(float a, float b) { return a != a ? a : b != b ? b : a > b ? a : b; }
-QX_INLINE float nan_min(float a, float b) { return a != a ? a : b != b ? b : a < b ? a : b; }
 
 QX_INLINE void reduce_row_body(qx_reduce op, const float *x, int64_t n, float *out)
 {
@@ -221,8 +224,8 @@ QX_INLINE void reduce_row_body(qx_reduce op, const float *x, int64_t n, float *o
     case QX_R_L1: LANE_SUM(r, n, fabsf(x[k])); break;
     case QX_R_L2: case QX_R_SUMSQ: LANE_SUM(r, n, x[k] * x[k]); break;
     case QX_R_LOGSUMEXP: LANE_SUM(r, n, fm_exp(x[k] - m)); break;
-    case QX_R_MAX: r = -INFINITY; for (int64_t i = 0; i < n; i++) r = nan_max(r, x[i]); break;
-    case QX_R_MIN: r = INFINITY; for (int64_t i = 0; i < n; i++) r = nan_min(r, x[i]); break;
+    case QX_R_MAX: LANE_FOLD(r, n, -INFINITY, nan_max, x[k]); break;
+    case QX_R_MIN: LANE_FOLD(r, n, INFINITY, nan_min, x[k]); break;
     case QX_R_PROD: r = 1; for (int64_t i = 0; i < n; i++) r *= x[i]; break;
     }
     *out = post(op, r, n) + (op == QX_R_LOGSUMEXP ? m : 0);

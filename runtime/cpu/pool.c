@@ -3,21 +3,24 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/multi.h"
+#include "kernels/pool.h"
+#include "kernels/rows.h"
 #include "runtime/cpu/pool.h"
 
 typedef enum pool_kind { MAX, AVERAGE, LP } pool_kind;
 
 typedef struct pool {
+    qx_windows w;
     const float *x;
     float *y;
     int64_t *arg;                /* flat index of the maximum in the input; NULL: not asked for */
     int spatial;
     int64_t lanes;               /* channels side by side: 1 when plain */
-    int64_t in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];
     int64_t plane, out_plane;    /* pixels */
-    int64_t rows, per_thread;    /* output rows of all planes; numbers of scratch for each thread */
-    double *scratch, *cols; /* cols: of an average, what each column of outputs counts */
+    int64_t band_rows, bands;    /* output rows of a band; bands of a plane and depth */
+    int64_t all, per_piece;      /* bands */
+    int64_t per_thread;          /* numbers of scratch */
+    float *scratch, *cols;       /* cols: of an average, what each column of outputs counts */
     float p;
     bool count_pad, column;
     pool_kind kind;
@@ -37,27 +40,27 @@ static qx_status values(const qx_call *c, const char *name, int n, int64_t fallb
 
 static qx_status extent(const qx_call *c, pool *p, int i, const char *mode, bool ceil_mode)
 {
-    const int64_t span = (p->kernel[i] - 1) * p->dilation[i] + 1, s = p->stride[i];
+    const int64_t span = (p->w.kernel[i] - 1) * p->w.dilation[i] + 1, s = p->w.stride[i];
     if (strncmp(mode, "SAME", 4) == 0) {
-        p->out[i] = (p->in[i] + s - 1) / s;
-        int64_t total = (p->out[i] - 1) * s + span - p->in[i];
+        p->w.out[i] = (p->w.in[i] + s - 1) / s;
+        int64_t total = (p->w.out[i] - 1) * s + span - p->w.in[i];
         total = total < 0 ? 0 : total;
-        p->begin[i] = strcmp(mode, "SAME_LOWER") == 0 ? total - total / 2 : total / 2;
-        p->end[i] = total - p->begin[i];
+        p->w.begin[i] = strcmp(mode, "SAME_LOWER") == 0 ? total - total / 2 : total / 2;
+        p->w.end[i] = total - p->w.begin[i];
         return QX_OK;
     }
-    if (strcmp(mode, "VALID") == 0) p->begin[i] = p->end[i] = 0;
-    const int64_t room = p->in[i] + p->begin[i] + p->end[i] - span;
+    if (strcmp(mode, "VALID") == 0) p->w.begin[i] = p->w.end[i] = 0;
+    const int64_t room = p->w.in[i] + p->w.begin[i] + p->w.end[i] - span;
     if (room < 0) QX_CALL_FAIL(c, QX_E_SHAPE, "kernel spans %lld of axis %d, the padded input has %lld", (long long)span, i, (long long)(room + span));
-    p->out[i] = (ceil_mode ? room + s - 1 : room) / s + 1;
-    if (ceil_mode && (p->out[i] - 1) * s >= p->in[i] + p->begin[i]) p->out[i]--; /* a window that starts behind the input */
+    p->w.out[i] = (ceil_mode ? room + s - 1 : room) / s + 1;
+    if (ceil_mode && (p->w.out[i] - 1) * s >= p->w.in[i] + p->w.begin[i]) p->w.out[i]--; /* a window that starts behind the input */
     return QX_OK;
 }
 
 /* Missing axes become axes of 1 in front. */
 static void three_axes(pool *p)
 {
-    int64_t *const lists[] = {p->in, p->out, p->kernel, p->stride, p->dilation, p->begin, p->end};
+    int64_t *const lists[] = {p->w.in, p->w.out, p->w.kernel, p->w.stride, p->w.dilation, p->w.begin, p->w.end};
     for (int l = 0; l < 7; l++)
         for (int i = 2; i >= 0; i--) lists[l][i] = i >= 3 - p->spatial ? lists[l][i - (3 - p->spatial)] : l < 5;
 }
@@ -68,18 +71,18 @@ static qx_status setup(qx_call *c, const qx_tensor *x, pool *p)
     p->spatial = x->rank - 2;
     if (p->spatial < 1 || p->spatial > 3) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "%d spatial axes", p->spatial);
     if (!qx_call_attr(c, "kernel_shape")) QX_CALL_FAIL(c, QX_E_SHAPE, "no kernel_shape");
-    QX_TRY(values(c, "kernel_shape", p->spatial, 1, 1, p->kernel));
-    QX_TRY(values(c, "strides", p->spatial, 1, 1, p->stride));
-    QX_TRY(values(c, "dilations", p->spatial, 1, 1, p->dilation));
+    QX_TRY(values(c, "kernel_shape", p->spatial, 1, 1, p->w.kernel));
+    QX_TRY(values(c, "strides", p->spatial, 1, 1, p->w.stride));
+    QX_TRY(values(c, "dilations", p->spatial, 1, 1, p->w.dilation));
     QX_TRY(values(c, "pads", 2 * p->spatial, 0, 0, ends));
     p->plane = p->out_plane = 1;
     for (int i = 0; i < p->spatial; i++) {
-        p->in[i] = x->dims[2 + i];
-        p->begin[i] = ends[i];
-        p->end[i] = ends[i + p->spatial];
+        p->w.in[i] = x->dims[2 + i];
+        p->w.begin[i] = ends[i];
+        p->w.end[i] = ends[i + p->spatial];
         QX_TRY(extent(c, p, i, qx_call_str(c, "auto_pad", "NOTSET"), qx_call_int(c, "ceil_mode", 0) != 0));
-        p->plane *= p->in[i];
-        p->out_plane *= p->out[i];
+        p->plane *= p->w.in[i];
+        p->out_plane *= p->w.out[i];
     }
     p->p = qx_call_float(c, "p", (float)qx_call_int(c, "p", 2));
     p->count_pad = qx_call_int(c, "count_include_pad", 0) != 0;
@@ -91,51 +94,38 @@ static qx_status setup(qx_call *c, const qx_tensor *x, pool *p)
     return QX_OK;
 }
 
-/* Taps of one axis: n of them inside of the input, from position lo on; padded: those inside of input and padding. */
-typedef struct taps { int64_t lo, n, padded; } taps;
-
-static taps taps_at(const pool *p, int axis, int64_t o)
-{
-    const int64_t first = o * p->stride[axis] - p->begin[axis], d = p->dilation[axis], in = p->in[axis], kernel = p->kernel[axis], to = in + p->end[axis];
-    if (d == 1) { /* the same without divisions */
-        const int64_t lo = first < 0 ? 0 : first, hi = first + kernel < in ? first + kernel : in, pad = to - first;
-        return (taps){lo, hi > lo ? hi - lo : 0, pad < kernel ? pad < 0 ? 0 : pad : kernel};
-    }
-    const int64_t skip = first < 0 ? (-first + d - 1) / d : 0, pad = to > first ? (to - first + d - 1) / d : 0;
-    int64_t end = in > first ? (in - first + d - 1) / d : 0;
-    end = end < kernel ? end : kernel;
-    return (taps){first + skip * d, end > skip ? end - skip : 0, pad < kernel ? pad : kernel};
-}
-
-static float maximum(const pool *p, const float *x, const taps t[3], int64_t *arg)
+static float maximum(const pool *p, const float *x, const qx_taps t[3], int64_t *arg)
 {
     float m = -INFINITY;
     int64_t best = -1;
     for (int64_t a = 0; a < t[0].n; a++)
         for (int64_t b = 0; b < t[1].n; b++) {
-            const int64_t row = ((t[0].lo + a * p->dilation[0]) * p->in[1] + t[1].lo + b * p->dilation[1]) * p->in[2] + t[2].lo;
+            const int64_t row = ((t[0].lo + a * p->w.dilation[0]) * p->w.in[1] + t[1].lo + b * p->w.dilation[1]) * p->w.in[2] + t[2].lo;
             for (int64_t c = 0; c < t[2].n; c++) {
-                const float v = x[row + c * p->dilation[2]];
+                const float v = x[row + c * p->w.dilation[2]];
                 if (best >= 0 && !(v > m) && v == v) continue;
                 m = v;
-                best = row + c * p->dilation[2];
+                best = row + c * p->w.dilation[2];
             }
         }
     if (best < 0) best = 0;
-    const int64_t pos[3] = {best / (p->in[1] * p->in[2]), best / p->in[2] % p->in[1], best % p->in[2]};
-    *arg = p->column ? (pos[2] * p->in[1] + pos[1]) * p->in[0] + pos[0] : best;
+    const int64_t pos[3] = {best / (p->w.in[1] * p->w.in[2]), best / p->w.in[2] % p->w.in[1], best % p->w.in[2]};
+    *arg = p->column ? (pos[2] * p->w.in[1] + pos[1]) * p->w.in[0] + pos[0] : best;
     return m;
 }
 
-static float norm(const pool *p, const float *x, const taps t[3])
+static double power(double v, double p) { return p == 2 ? v * v : p == 1 ? fabs(v) : pow(fabs(v), p); }
+static double root(double s, double p) { return p == 2 ? sqrt(s) : p == 1 ? s : pow(s, 1.0 / p); }
+
+static float norm(const pool *p, const float *x, const qx_taps t[3])
 {
     double s = 0;
     for (int64_t a = 0; a < t[0].n; a++)
         for (int64_t b = 0; b < t[1].n; b++) {
-            const float *row = x + ((t[0].lo + a * p->dilation[0]) * p->in[1] + t[1].lo + b * p->dilation[1]) * p->in[2] + t[2].lo;
-            for (int64_t c = 0; c < t[2].n; c++) s += pow(fabs((double)row[c * p->dilation[2]]), (double)p->p);
+            const float *row = x + ((t[0].lo + a * p->w.dilation[0]) * p->w.in[1] + t[1].lo + b * p->w.dilation[1]) * p->w.in[2] + t[2].lo;
+            for (int64_t c = 0; c < t[2].n; c++) s += power((double)row[c * p->w.dilation[2]], (double)p->p);
         }
-    return (float)pow(s, 1.0 / (double)p->p);
+    return (float)root(s, (double)p->p);
 }
 
 /* One output after the other: norms, and maxima that are asked for with their places. */
@@ -144,146 +134,73 @@ static qx_status plane_piece(void *user, int64_t plane)
     const pool *p = user;
     const float *x = p->x + plane * p->plane;
     int64_t at = plane * p->out_plane;
-    taps t[3];
-    for (int64_t a = 0; a < p->out[0]; a++)
-        for (int64_t b = 0; b < p->out[1]; b++)
-            for (int64_t c = 0; c < p->out[2]; c++, at++) {
-                t[0] = taps_at(p, 0, a);
-                t[1] = taps_at(p, 1, b);
-                t[2] = taps_at(p, 2, c);
+    qx_taps t[3];
+    for (int64_t a = 0; a < p->w.out[0]; a++)
+        for (int64_t b = 0; b < p->w.out[1]; b++)
+            for (int64_t c = 0; c < p->w.out[2]; c++, at++) {
+                t[0] = qx_taps_at(&p->w, 0, a);
+                t[1] = qx_taps_at(&p->w, 1, b);
+                t[2] = qx_taps_at(&p->w, 2, c);
                 p->y[at] = p->kind == LP ? norm(p, x, t) : maximum(p, x, t, &p->arg[at]);
                 if (p->arg) p->arg[at] += plane * p->plane;
             }
     return QX_OK;
 }
 
-/* ---- Row by row: the rows of a window are folded into one line, then the line into the outputs, tap by tap. Both run along memory, whether a pixel is
- * one number or the `lanes` channels that lie side by side. ---- */
-
-/* Outputs of tap k of the last axis that lie inside of the input: [*lo, *hi); the pixel that output c sees is c * stride + *off. */
-static void tap_range(const pool *p, int64_t k, int64_t *lo, int64_t *hi, int64_t *off)
-{
-    const int64_t s = p->stride[2], last = p->in[2] - 1;
-    *off = k * p->dilation[2] - p->begin[2];
-    *lo = *off < 0 ? (-*off + s - 1) / s : 0;
-    *hi = last < *off ? 0 : (last - *off) / s + 1;
-    if (*hi > p->out[2]) *hi = p->out[2];
-}
-
-/* to[i] = combine(to[i], x[i * step]), of type T; m and v: what is there and what comes. */
-#define FOLD(name, T, combine)                                                                                    \
-    QX_INLINE void name##_down(T *restrict to, const float *restrict x, int64_t n)                                \
-    {                                                                                                             \
-        for (int64_t i = 0; i < n; i++) { const T m = to[i], v = (T)x[i]; to[i] = combine; }                      \
-    }                                                                                                             \
-    QX_INLINE void name##_along(T *restrict to, const T *restrict x, int64_t step, int64_t n)                     \
-    {                                                                                                             \
-        if (step == 1) for (int64_t i = 0; i < n; i++) { const T m = to[i], v = x[i]; to[i] = combine; }          \
-        else if (step == 2) for (int64_t i = 0; i < n; i++) { const T m = to[i], v = x[2 * i]; to[i] = combine; } \
-        else for (int64_t i = 0; i < n; i++) { const T m = to[i], v = x[i * step]; to[i] = combine; }             \
-    }
-FOLD(max, float, v != v ? v : v > m ? v : m)
-FOLD(sum, double, m + v)
-#undef FOLD
-
-/* line[in[2] * lanes]: the rows of the window, from start. */
-#define FOLD_LINE(name, start)                                                                                    \
-    for (int64_t i = 0; i < width; i++) line[i] = start;                                                          \
-    for (int64_t a = 0; a < t[0].n; a++)                                                                          \
-        for (int64_t b = 0; b < t[1].n; b++)                                                                      \
-            name##_down(line, x + ((t[0].lo + a * p->dilation[0]) * p->in[1] + t[1].lo + b * p->dilation[1]) * width, width);
-
-/* acc[out[2] * lanes]: the taps of the last axis. */
-#define FOLD_TAPS(name, start)                                                                                    \
-    for (int64_t i = 0; i < p->out[2] * lanes; i++) acc[i] = start;                                               \
-    for (int64_t k = 0; k < p->kernel[2]; k++) {                                                                  \
-        tap_range(p, k, &lo, &hi, &off);                                                                          \
-        if (lanes == 1) name##_along(acc + lo, line + lo * s + off, s, hi - lo);                                  \
-        else if (s == 1) name##_along(acc + lo * lanes, line + (lo + off) * lanes, 1, (hi - lo) * lanes);         \
-        else for (int64_t c = lo; c < hi; c++) name##_along(acc + c * lanes, line + (c * s + off) * lanes, 1, lanes); \
-    }
-
-#define FOLD_ROW(name, T, start)                                                                                  \
-    QX_INLINE void name##_row_body(const pool *p, const float *x, const taps t[2], T *line, T *acc)               \
-    {                                                                                                             \
-        const int64_t lanes = p->lanes, s = p->stride[2], width = p->in[2] * lanes;                               \
-        int64_t lo, hi, off;                                                                                      \
-        FOLD_LINE(name, start)                                                                                    \
-        FOLD_TAPS(name, start)                                                                                    \
-    }                                                                                                             \
-    QX_MULTI(static, name##_row, (const pool *p, const float *x, const taps t[2], T *line, T *acc), (p, x, t, line, acc))
-FOLD_ROW(max, float, -INFINITY)
-FOLD_ROW(sum, double, 0)
-#undef FOLD_ROW
-
-/* y = sum / (rows * cols) of each pixel's lanes. */
-QX_INLINE void share_body(int64_t n, int64_t lanes, const double *restrict sum, double rows, const double *restrict cols, float *restrict y)
-{
-    if (lanes == 1) for (int64_t c = 0; c < n; c++) y[c] = (float)(sum[c] / (rows * cols[c]));
-    else for (int64_t c = 0; c < n; c++)
-        for (int64_t l = c * lanes; l < (c + 1) * lanes; l++) y[l] = (float)(sum[l] / (rows * cols[c]));
-}
-QX_MULTI(static, share, (int64_t n, int64_t lanes, const double *sum, double rows, const double *cols, float *y), (n, lanes, sum, rows, cols, y))
-
-static void average_row(const pool *p, const float *x, const taps t[2], double *line, float *y)
-{
-    double *sum = line + p->in[2] * p->lanes;
-    sum_row(p, x, t, line, sum);
-    share(p->out[2], p->lanes, sum, (double)(p->count_pad ? t[0].padded * t[1].padded : t[0].n * t[1].n), p->cols, y);
-}
-
 /* Numbers of the last axis that each output is the mean of. */
 static qx_status count_columns(qx_call *c, pool *p)
 {
-    QX_TRY(qx_call_scratch_array(c, p->out[2] + 1, sizeof *p->cols, (void **)&p->cols));
-    for (int64_t i = 0; i < p->out[2]; i++) {
-        const taps t = taps_at(p, 2, i);
-        p->cols[i] = (double)(p->count_pad ? t.padded : t.n);
+    QX_TRY(qx_call_scratch_array(c, p->w.out[2] * p->lanes + 1, sizeof *p->cols, (void **)&p->cols));
+    for (int64_t i = 0; i < p->w.out[2]; i++) {
+        const qx_taps t = qx_taps_at(&p->w, 2, i);
+        for (int64_t l = 0; l < p->lanes; l++) p->cols[i * p->lanes + l] = (float)(p->count_pad ? t.padded : t.n);
     }
     return QX_OK;
 }
 
-enum { PIECE = 4096 }; /* outputs, about */
+enum { BAND = 4096 }; /* numbers, about */
 
-static int64_t piece_rows(const pool *p)
+static void band(const pool *p, int64_t at, float *scratch)
 {
-    const int64_t row = p->out[2] * p->lanes;
-    return row < PIECE ? PIECE / (row + 1) + 1 : 1;
+    const qx_windows *w = &p->w;
+    const int64_t first = at % p->bands * p->band_rows, depth = at / p->bands; /* depth: of all planes */
+    const qx_pool_band b = {.lanes = p->lanes, .depth = depth % w->out[0], .first = first, .n = w->out[1] - first < p->band_rows ? w->out[1] - first : p->band_rows,
+                            .x = p->x + depth / w->out[0] * p->plane * p->lanes, .cols = p->cols, .count_pad = p->count_pad,
+                            .y = p->y + (depth * w->out[1] + first) * w->out[2] * p->lanes, .scratch = scratch};
+    qx_pool_rows(w, &b);
 }
 
-static qx_status rows_piece(void *user, int64_t i)
+static qx_status bands_piece(void *user, int64_t i)
 {
     const pool *p = user;
-    const int64_t per = piece_rows(p), end = (i + 1) * per < p->rows ? (i + 1) * per : p->rows;
-    double *line = p->scratch + qx_thread_index() * p->per_thread;
-    for (int64_t r = i * per; r < end; r++) {
-        const int64_t b = r % p->out[1], a = r / p->out[1] % p->out[0];
-        const taps t[2] = {taps_at(p, 0, a), taps_at(p, 1, b)};
-        const float *x = p->x + r / (p->out[0] * p->out[1]) * p->plane * p->lanes;
-        float *y = p->y + r * p->out[2] * p->lanes;
-        if (p->kind == MAX) max_row(p, x, t, (float *)(void *)line, y);
-        else average_row(p, x, t, line, y);
-    }
+    const int64_t end = (i + 1) * p->per_piece < p->all ? (i + 1) * p->per_piece : p->all;
+    for (int64_t at = i * p->per_piece; at < end; at++) band(p, at, p->scratch + qx_thread_index() * p->per_thread);
     return QX_OK;
 }
 
 /* All planes [channels / lanes], x and y set. */
 static qx_status run(qx_call *c, pool *p, int64_t planes)
 {
+    const qx_windows *w = &p->w;
+    const int64_t row = w->in[2] * p->lanes + 1;
     if (p->kind == LP || p->arg) return qx_parallel(c->ctx, planes, plane_piece, p);
-    p->rows = planes * p->out[0] * p->out[1];
-    p->per_thread = (p->in[2] + p->out[2]) * p->lanes + 8;
+    if (planes * p->out_plane == 0) return QX_OK;
+    p->band_rows = row < BAND ? BAND / row : 1;
+    if (p->band_rows > w->out[1]) p->band_rows = w->out[1];
+    p->bands = (w->out[1] + p->band_rows - 1) / p->band_rows;
+    p->all = planes * w->out[0] * p->bands;
+    p->per_piece = p->band_rows * row < BAND ? BAND / (p->band_rows * row) : 1;
+    p->per_thread = qx_pool_scratch(w, p->lanes, p->band_rows);
     QX_TRY(qx_call_scratch_array(c, p->per_thread, sizeof *p->scratch * (size_t)qx_ctx_threads(c->ctx), (void **)&p->scratch));
     if (p->kind == AVERAGE) QX_TRY(count_columns(c, p));
-    const int64_t per = piece_rows(p);
-    return qx_parallel(c->ctx, (p->rows + per - 1) / per, rows_piece, p);
+    return qx_parallel(c->ctx, (p->all + p->per_piece - 1) / p->per_piece, bands_piece, p);
 }
 
 static void out_dims(const pool *p, const qx_tensor *x, int64_t *dims)
 {
     dims[0] = x->dims[0];
     dims[1] = x->dims[1];
-    for (int i = 0; i < p->spatial; i++) dims[2 + i] = p->out[3 - p->spatial + i];
+    for (int i = 0; i < p->spatial; i++) dims[2 + i] = p->w.out[3 - p->spatial + i];
 }
 
 qx_status qx_pool_f32(qx_call *c, const qx_tensor *x, const float *data, int64_t *dims, float **y)
@@ -367,18 +284,16 @@ static double sum_of(const float *x, int64_t n)
     return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
 }
 
-static float global_end(const global_job *j, double s) { return (float)(j->kind == AVERAGE ? s / (double)j->n : j->kind == LP ? pow(s, 1.0 / j->p) : s); }
+static float global_end(const global_job *j, double s) { return (float)(j->kind == AVERAGE ? s / (double)j->n : j->kind == LP ? root(s, j->p) : s); }
 
 static qx_status global_piece(void *user, int64_t i)
 {
     const global_job *j = user;
     const float *x = j->x + i * j->n;
-    double s = j->kind == MAX ? -INFINITY : j->kind == AVERAGE ? sum_of(x, j->n) : 0;
-    for (int64_t k = 0; k < j->n && j->kind != AVERAGE; k++) {
-        const double v = (double)x[k];
-        if (j->kind == MAX) s = v > s || isnan(v) ? v : s;
-        else s += pow(fabs(v), j->p);
-    }
+    double s = 0;
+    if (j->kind == AVERAGE) s = sum_of(x, j->n);
+    else if (j->kind == MAX) s = (double)qx_reduce_row(QX_R_MAX, x, j->n);
+    else for (int64_t k = 0; k < j->n; k++) s += power((double)x[k], j->p);
     j->y[i] = global_end(j, s);
     return QX_OK;
 }
@@ -393,7 +308,7 @@ static void global_lanes(const global_job *j, const float *x, int lanes, float *
             const double v = (double)x[l];
             if (j->kind == AVERAGE) s[l] += v;
             else if (j->kind == MAX) s[l] = ((v > s[l]) | (v != v)) ? v : s[l];
-            else s[l] += pow(fabs(v), j->p);
+            else s[l] += power(v, j->p);
         }
     for (int l = 0; l < lanes; l++) y[l] = global_end(j, s[l]);
 }

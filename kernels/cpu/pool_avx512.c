@@ -1,0 +1,11 @@
+/* pool_avx512.c - sliding windows for AVX-512. */
+#if defined(__x86_64__)
+#include <math.h>
+
+#define LANES_ISA 512
+#include "kernels/pool_leaf.h"
+#include "kernels/lanes.h"
+#include "kernels/pool_loops.h"
+
+void qx_pool_rows_avx512(const qx_windows *w, const qx_pool_band *b) { pool_rows(w, b); }
+#endif
