@@ -2,7 +2,7 @@
  * running the model): E[Wq xq] - E[W x] is subtracted from the bias. Rounding errors of a channel do not cancel when its inputs are far from zero mean, as they are
  * behind a Relu; the shift would travel through the network.
  *
- * Both means are taken over the rows that calibration keeps, which are all different (a convolution's are pixels), and only as far as these rows make them sure. It comes last (finish), when the codes of
+ * Both means are taken over the rows that calibration keeps, which are all different (a convolution's are patches, of a wide one pixels), and only as far as these rows make them sure. It comes last (finish), when the codes of
  * the weight are decided: gptq, clipping and smoothing are all in them. */
 #include <math.h>
 #include <string.h>
@@ -13,18 +13,30 @@
 #include "passes/linear/bias.h"
 #include "passes/search/search.h"
 
-/* Rows of the channels of x, for a convolution one a pixel: a hundredth of the memory that its im2col rows would take, and as good for a mean. */
-static qx_conv_window pixels(const qx_linear *l)
+enum { ENOUGH = 256, FROM = 8192 }; /* rows that a mean is made of, and patches that they are chosen from */
+
+/* A row is the patch that a result is made of, padding and all; of a wide convolution, whose patches would take too much memory, one pixel, whose mean then stands
+ * for every place of the window: true where a picture is much larger than its margin. */
+static bool by_patches(const qx_linear *l)
+{
+    enum { SMALL = 4096 }; /* 4 MB of rows */
+    return l->is_conv && l->k * l->group <= SMALL;
+}
+
+static qx_conv_window window_of(const qx_linear *l)
 {
     qx_conv_window w = {.rank = l->window.rank, .group = 1};
+    if (by_patches(l)) return l->window;
     for (int i = 0; i < 3; i++) w.kernel[i] = w.stride[i] = w.dilation[i] = 1;
     return w;
 }
 
 static qx_status want_means(qx_stats *stats, const qx_linear *l)
 {
-    const qx_conv_window w = pixels(l);
-    return qx_stats_want(stats, &(qx_stat_request){.value = l->x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = l->is_conv ? 1 : -1, .window = l->is_conv ? &w : NULL});
+    const qx_conv_window w = window_of(l);
+    qx_stat_request r = {.value = l->x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = l->is_conv ? 1 : -1, .window = l->is_conv ? &w : NULL};
+    if (by_patches(l)) r.rows = ENOUGH, r.enough = (FROM + l->k - 1) / l->k;
+    return qx_stats_want(stats, &r);
 }
 
 static bool wants(const qx_plan_item *it) { return it->pass && it->weight && qx_bias_can_change(it->lin) && it->lin->node->op->id != QX_OP_ConvTranspose; }
@@ -43,6 +55,7 @@ typedef struct corrector {
     qx_pass *p;
     const qx_plan_item *it;
     int64_t rows, channels;      /* of x */
+    int64_t in;                  /* channels that a result is made of: of its group */
     float *x;                    /* [channels][rows] */
     float *shift;                /* the same: what rounding does to x; NULL: it stays float */
     int64_t tile;                /* rows of W at a time */
@@ -62,11 +75,9 @@ static void turn(const corrector *c, const float *from, float *to)
  * letters) is more than they matter. They are sorted by a hash, so the first of them are a sample too. Without rows the mean of everything is the one row. */
 static qx_status take_rows(corrector *c, const qx_value_stats *st, const qx_value_stats *rows)
 {
-    enum { ENOUGH = 256 };
-    const bool sampled = rows && rows->n_rows > 0 && rows->row_len == c->channels;
-    c->rows = !sampled ? 1 : rows->n_rows < ENOUGH ? rows->n_rows : ENOUGH;
+    c->rows = !rows ? 1 : rows->n_rows < ENOUGH ? rows->n_rows : ENOUGH;
     QX_TRY(qx_alloc_array(c->p->ctx, (size_t)(c->rows * c->channels), sizeof *c->x, (void **)&c->x));
-    turn(c, sampled ? rows->rows : st->channels.mean, c->x);
+    turn(c, rows ? rows->rows : st->channels.mean, c->x);
     return QX_OK;
 }
 
@@ -84,16 +95,16 @@ static qx_status find_shift(corrector *c)
     return QX_OK;
 }
 
-/* w = Wq - W and wq = Wq of some rows of W, the window of a convolution added up: [rows][channels of a group]. */
-static qx_status read_tile(corrector *c, int64_t first, int64_t rows, int64_t in)
+/* w = Wq - W and wq = Wq of some rows of W, [rows][in]: for pixels, the window of a convolution added up. */
+static qx_status read_tile(corrector *c, int64_t first, int64_t rows)
 {
     const qx_plan_weight *w = c->it->weight;
-    const int64_t spatial = c->it->lin->k / in;
+    const int64_t spatial = c->it->lin->k / c->in;
     /* steps in front of a solver's are part of W; what the solver does is rounding */
     const qx_step *steps = w->steps && w->steps->def->grid ? w->steps->prev : w->steps;
     QX_TRY(qx_rows_read(c->p->ctx, w->tensor, &w->view, steps, first, rows, c->w));
     QX_TRY(qx_job_rows_dequantized(c->p->ctx, w->job, first, rows, c->wq));
-    for (int64_t i = 0; i < rows * in; i++) {
+    for (int64_t i = 0; i < rows * c->in; i++) {
         float d = 0, q = 0;
         for (int64_t j = i * spatial; j < (i + 1) * spatial; j++) d += c->wq[j] - c->w[j], q += c->wq[j];
         c->w[i] = d;
@@ -115,10 +126,10 @@ static double sure_mean(const float *e, int64_t n)
 }
 
 /* E[Wq xq - W x] of one result: d[in] is its row of Wq - W, q[in] that of Wq, and `at` the first channel that they meet. */
-static double mean_error(corrector *c, int64_t in, int64_t at, const float *d, const float *q)
+static double mean_error(corrector *c, int64_t at, const float *d, const float *q)
 {
-    qx_row_times(c->rows, in, d, c->x + at * c->rows, c->rows, c->error);
-    if (c->shift) qx_row_times(c->rows, in, q, c->shift + at * c->rows, c->rows, c->more);
+    qx_row_times(c->rows, c->in, d, c->x + at * c->rows, c->rows, c->error);
+    if (c->shift) qx_row_times(c->rows, c->in, q, c->shift + at * c->rows, c->rows, c->more);
     for (int64_t r = 0; c->shift && r < c->rows; r++) c->error[r] += c->more[r];
     return sure_mean(c->error, c->rows);
 }
@@ -126,11 +137,10 @@ static double mean_error(corrector *c, int64_t in, int64_t at, const float *d, c
 static qx_status correct_tile(corrector *c, int64_t first, int64_t rows)
 {
     const qx_linear *l = c->it->lin;
-    const int64_t in = l->is_conv ? l->w->dims[1] : l->k;
-    QX_TRY(read_tile(c, first, rows, in));
+    QX_TRY(read_tile(c, first, rows));
     for (int64_t r = 0; r < rows; r++) {
-        const int64_t at = l->is_conv ? (first + r) / (l->n / l->group) * in : 0;
-        c->add[first + r] = (float)-mean_error(c, in, at, c->w + r * in, c->wq + r * in);
+        const int64_t at = l->is_conv ? (first + r) / (l->n / l->group) * c->in : 0;
+        c->add[first + r] = (float)-mean_error(c, at, c->w + r * c->in, c->wq + r * c->in);
     }
     return QX_OK;
 }
@@ -170,11 +180,14 @@ static qx_status correct(qx_pass *p, qx_plan_item *it, const qx_stats *stats)
 {
     const qx_linear *l = it->lin;
     const qx_value_stats *st = qx_stats_get(stats, l->x);
-    const qx_conv_window window = pixels(l);
-    corrector c = {.p = p, .it = it, .channels = l->is_conv ? l->w->dims[1] * l->group : l->k};
+    const qx_conv_window window = window_of(l);
+    const qx_value_stats *rows = qx_stats_get_rows(stats, l->x, l->is_conv ? &window : NULL);
+    corrector c = {.p = p, .it = it, .in = l->is_conv && !by_patches(l) ? l->w->dims[1] : l->k};
     qx_status s;
-    if (!st || st->channels.n != c.channels) return qx_item_note(p->pipe, it, "bias-correction: not observed");
-    QX_TRY_GOTO(s, take_rows(&c, st, qx_stats_get_rows(stats, l->x, l->is_conv ? &window : NULL)));
+    c.channels = c.in * l->group;
+    if (rows && (!rows->n_rows || rows->row_len != c.channels)) rows = NULL;
+    if (!st || (!rows && st->channels.n != c.channels)) return qx_item_note(p->pipe, it, "bias-correction: not observed");
+    QX_TRY_GOTO(s, take_rows(&c, st, rows));
     QX_TRY_GOTO(s, find_shift(&c));
     QX_TRY_GOTO(s, make_room(&c));
     s = correct_all(&c);

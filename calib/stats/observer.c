@@ -16,7 +16,7 @@ void qx_observer_reset(qx_ctx *ctx, qx_observer *o)
     o->shown = NULL;
     o->range = (qx_scan){0};
     o->samples = 0;
-    o->thinning.every = o->thinning.seen = 0;
+    o->thin_rows.every = o->thin_rows.seen = o->thin_gram.every = o->thin_gram.seen = 0;
     o->have = 0;
     o->view = (qx_value_stats){.name = o->name};
 }
@@ -48,6 +48,8 @@ static qx_status feed_both(void *user, const float *x, int64_t rows, int64_t str
     return feed_gram(user, x, rows, stride, len);
 }
 
+static bool takes_all(const qx_thinning *t) { return !t->enough || t->every == 1; }
+
 /* The sample of rows and the Gram matrix: patches that both want are made once. */
 static qx_status feed_linear(qx_ctx *ctx, qx_observer *o, const float *x, const qx_tensor *t)
 {
@@ -56,9 +58,9 @@ static qx_status feed_linear(qx_ctx *ctx, qx_observer *o, const float *x, const 
     feeding f = {ctx, o, w && w->group > 1 ? w->group : 1};
     int64_t len = qx_rows_length(t->rank, t->dims, w);
     if (len % f.groups) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': %lld columns in %lld groups", o->name, (long long)len, (long long)f.groups);
-    if (rows && gram && (!o->thinning.enough || o->thinning.every == 1)) return qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, NULL, feed_both, &f);
-    if (rows) QX_TRY(qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, NULL, feed_rows, &f));
-    return gram ? qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, &o->thinning, feed_gram, &f) : QX_OK;
+    if (rows && gram && takes_all(&o->thin_rows) && takes_all(&o->thin_gram)) return qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, NULL, feed_both, &f);
+    if (rows) QX_TRY(qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, &o->thin_rows, feed_rows, &f));
+    return gram ? qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, &o->thin_gram, feed_gram, &f) : QX_OK;
 }
 
 static qx_status feed(qx_ctx *ctx, qx_observer *o, const float *x, const qx_tensor *t, double step)

@@ -90,7 +90,7 @@ typedef struct qx_observer {
     qx_channels channels;
     qx_reservoir rows, tops; /* QX_STAT_ROWS: both */
     qx_gram gram;
-    qx_thinning thinning;    /* of the rows that gram sums */
+    qx_thinning thin_rows, thin_gram; /* of what rows and tops are chosen from, and of what gram sums */
     qx_steps steps;
     qx_value_stats view;     /* what qx_stats_get shows; arrays in `shown` */
     void *shown;

@@ -20,12 +20,17 @@ static bool same_window(const qx_observer *a, const qx_observer *b)
     return a->has_window == b->has_window && (!a->has_window || memcmp(&a->window, &b->window, sizeof a->window) == 0);
 }
 
+static bool same_request(const qx_observer *a, const qx_observer *b)
+{
+    return a->want == b->want && a->axis == b->axis && a->rows_cap == b->rows_cap && a->thin_rows.enough == b->thin_rows.enough && a->thin_gram.enough == b->thin_gram.enough && same_window(a, b);
+}
+
 /* The observer of the checkpoint that was asked for what `o` is; NULL when there is none. */
 static qx_observer *counterpart(const qx_stats *from, const qx_observer *o)
 {
     for (int64_t i = 0; i < qx_stats_count(from); i++) {
         qx_observer *c = &qx_stats_entry_at(from, i)->o;
-        if (strcmp(c->name, o->name) == 0) return c->want == o->want && c->axis == o->axis && c->rows_cap == o->rows_cap && c->thinning.enough == o->thinning.enough && same_window(c, o) ? c : NULL;
+        if (strcmp(c->name, o->name) == 0) return same_request(c, o) ? c : NULL;
     }
     return NULL;
 }
@@ -36,7 +41,8 @@ static void take_over(qx_stats *s, qx_observer *into, qx_observer *from)
     qx_observer_reset(s->ctx, into);
     *into = *from;
     into->name = keep.name;
-    into->thinning.runs = keep.thinning.runs;
+    into->thin_rows.runs = keep.thin_rows.runs;
+    into->thin_gram.runs = keep.thin_gram.runs;
     memset(from, 0, sizeof *from);
     from->name = "";
 }

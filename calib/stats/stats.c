@@ -166,7 +166,8 @@ qx_status qx_stats_want(qx_stats *s, const qx_stat_request *r)
         o->rows_cap = rows;
         o->have &= ~(uint32_t)QX_STAT_ROWS;
     }
-    if (r->kinds & QX_STAT_GRAM) o->thinning.enough = o->want & QX_STAT_GRAM ? more_rows(o->thinning.enough, r->enough) : r->enough;
+    if (r->kinds & QX_STAT_ROWS) o->thin_rows.enough = o->want & QX_STAT_ROWS ? more_rows(o->thin_rows.enough, r->enough) : r->enough;
+    if (r->kinds & QX_STAT_GRAM) o->thin_gram.enough = o->want & QX_STAT_GRAM ? more_rows(o->thin_gram.enough, r->enough) : r->enough;
     o->want |= r->kinds | QX_STAT_RANGE;
     e->value = r->value;
     return QX_OK;

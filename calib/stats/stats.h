@@ -27,7 +27,7 @@ typedef struct qx_stat_request {
     int axis;                      /* of CHANNELS; -1: last (linear inputs); 1 for convolution inputs */
     const qx_conv_window *window;  /* ROWS and GRAM of a convolution input: im2col with these; NULL: rows are the last axis */
     int64_t rows;                  /* of ROWS: at most this many kept; 0: 512 */
-    int64_t enough;                /* of GRAM: so many rows for each of its columns are enough, of a longer stream one row of every few is summed (qx_stats_expect); 0: all.
+    int64_t enough;                /* of ROWS and GRAM: so many rows for each column are enough to choose from and to sum, of a longer stream one row of every few is looked at (qx_stats_expect); 0: all.
                                       Asked twice, the larger counts; devices sum all */
 } qx_stat_request;
 

@@ -98,13 +98,21 @@ static qx_status write_open_kinds(qx_jsonw *w, const qx_observer *o)
     return qx_jsonw_int(w, "wanted", o->want);
 }
 
+static qx_status write_thinning(qx_jsonw *w, const char *key, const qx_thinning *t)
+{
+    QX_TRY(qx_jsonw_begin_object(w, key));
+    QX_TRY(qx_jsonw_int(w, "enough", t->enough));
+    QX_TRY(qx_jsonw_int(w, "every", t->every));
+    QX_TRY(qx_jsonw_int(w, "seen", t->seen));
+    return qx_jsonw_end_object(w);
+}
+
 /* How far the sum is that rows are still added to. */
 static qx_status write_open_gram(qx_jsonw *w, const qx_observer *o)
 {
     QX_TRY(qx_jsonw_int(w, "gram_waiting", o->gram.n_pending));
-    QX_TRY(qx_jsonw_int(w, "gram_enough", o->thinning.enough));
-    QX_TRY(qx_jsonw_int(w, "gram_every", o->thinning.every));
-    return qx_jsonw_int(w, "gram_seen", o->thinning.seen);
+    QX_TRY(write_thinning(w, "gram_thinning", &o->thin_gram));
+    return write_thinning(w, "rows_thinning", &o->thin_rows);
 }
 
 static qx_status write_value(writer *f, qx_observer *o)
@@ -346,14 +354,20 @@ static qx_status read_rows(const reader *r, const qx_json *offsets, const char *
     return qx_regrow(r->s->ctx, (void **)&v->heap, (size_t)n * sizeof(qx_row_ref), (size_t)v->cap * sizeof(qx_row_ref));
 }
 
+static bool read_thinning(const qx_json *j, const char *key, qx_thinning *t)
+{
+    const qx_json *at = qx_json_get(j, key);
+    *t = (qx_thinning){.enough = whole(at, "enough", INT64_MAX / 2), .every = whole(at, "every", 1 << 30), .seen = whole(at, "seen", INT64_MAX / 2)};
+    return t->enough >= 0 && t->every >= 0 && t->seen >= 0;
+}
+
 /* A Gram matrix that rows are still added to. */
 static qx_status read_open_gram(const reader *r, const qx_json *j, const qx_json *at, qx_observer *o)
 {
     qx_gram *g = &o->gram;
     const int64_t waiting = whole(j, "gram_waiting", QX_GRAM_ROWS - 1), len = g->k * g->groups;
-    qx_thinning *t = &o->thinning;
-    *t = (qx_thinning){.enough = whole(j, "gram_enough", INT64_MAX / 2), .every = whole(j, "gram_every", 1 << 30), .seen = whole(j, "gram_seen", INT64_MAX / 2)};
-    if (t->enough < 0 || t->every < 0 || t->seen < 0) return bad(r, o->name, "gram_every");
+    if (!read_thinning(j, "gram_thinning", &o->thin_gram)) return bad(r, o->name, "gram_thinning");
+    if (!read_thinning(j, "rows_thinning", &o->thin_rows)) return bad(r, o->name, "rows_thinning");
     if (!g->k) return QX_OK;
     if (waiting < 0 || g->k > 1 << 20) return bad(r, o->name, "gram_waiting");
     QX_TRY(read_array(r, at, o->name, "gram_tiles", qx_gram_tile_count(g->k, g->groups), sizeof(double), (void **)&g->tiles));

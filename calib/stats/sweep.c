@@ -78,7 +78,7 @@ static void start_all(qx_stats *s, uint32_t without)
         for (qx_entry *e = s->watched[w]; e; e = e->next) {
             e->o.want |= e->o.have;
             qx_observer_reset(s->ctx, &e->o);
-            e->o.thinning.runs = s->expected;
+            e->o.thin_rows.runs = e->o.thin_gram.runs = s->expected;
             e->o.doing = e->o.want & ~without;
         }
 }
@@ -120,7 +120,7 @@ void qx_stats_expect(qx_stats *s, int64_t runs)
 {
     s->expected = runs;
     for (int w = 0; w < s->n_watched; w++)
-        for (qx_entry *e = s->watched[w]; e; e = e->next) e->o.thinning.runs = runs;
+        for (qx_entry *e = s->watched[w]; e; e = e->next) e->o.thin_rows.runs = e->o.thin_gram.runs = runs;
 }
 
 void qx_stats_set_step(qx_stats *s, double timestep) { s->step = timestep; }

@@ -290,7 +290,7 @@ static void thinned_gram(void **state)
     float first[ROWS];
     for (int64_t cut = ROWS; cut > 0; cut = cut == ROWS ? 7 : 0) {
         qx_observer o = observer(QX_STAT_RANGE | QX_STAT_GRAM);
-        o.thinning = (qx_thinning){.enough = 1, .runs = (THIN * ROWS + cut - 1) / cut};
+        o.thin_gram = (qx_thinning){.enough = 1, .runs = (THIN * ROWS + cut - 1) / cut};
         for (int64_t r = 0; r < ROWS; r += cut) feed(*state, &o, x + r * ROWS, 2, (int64_t[]){ROWS - r < cut ? ROWS - r : cut, ROWS});
         OK(qx_observer_finish(*state, &o));
         assert_int_equal(o.view.gram_rows, ROWS / THIN);
@@ -320,7 +320,7 @@ static void thinned_patches(void **state)
     qx_observer a = observer(QX_STAT_RANGE | QX_STAT_GRAM | QX_STAT_ROWS), b = a, all = a;
     a.has_window = all.has_window = true;
     a.window = all.window = (qx_conv_window){.kernel = {1, 1}, .stride = {1, 1}, .dilation = {1, 1}, .rank = 2, .group = 1};
-    a.thinning = b.thinning = (qx_thinning){.enough = H * W / THIN, .runs = 1};
+    a.thin_gram = b.thin_gram = (qx_thinning){.enough = H * W / THIN, .runs = 1};
     feed(*state, &a, x, 4, (int64_t[]){1, 1, H, W});
     feed(*state, &b, x, 2, (int64_t[]){H * W, 1});
     feed(*state, &all, x, 4, (int64_t[]){1, 1, H, W});

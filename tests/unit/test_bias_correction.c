@@ -1,6 +1,8 @@
 /* test_bias_correction.c - what bias-correction is sure of, and what it leaves alone. What it gains: test_equalize.c. */
 #include "rewrite.h"
 
+#include "exec_run.h"
+
 /* Both inputs have a mean of 1; of one input a single row out of 64 makes nearly all of it. That row's error is no reason to move the other 63. */
 static void few_rows(void **state)
 {
@@ -28,8 +30,62 @@ static void few_rows(void **state)
     unload(&f);
 }
 
+/* Of three places of the window one lies in the padding, in every row: a mean of pixels would count it as if it were full. */
+#define NARROW HEAD(17) "g (float[64,8,2] x) => (float[64,24,2] y)\n" \
+    "<float[24,8,3] w = random(1), float[24] b = random(2), float three = {3}> { x3 = Add(x, three) y = Conv <pads = [1, 1]> (x3, w, b) }"
+
+enum { ROWS = 64, CHANNELS = 24, PLACES = 2 };
+
+static double mean_shift(const float *a, const float *b, int64_t channel)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < ROWS * PLACES; i++) {
+        const int64_t at = (i / PLACES * CHANNELS + channel) * PLACES + i % PLACES;
+        sum += (double)b[at] - (double)a[at];
+    }
+    return sum / (ROWS * PLACES);
+}
+
+/* How far the passes move the mean of y, all channels together; other inputs than the job has seen. */
+static double shift_of(const char *passes)
+{
+    fixture plain = load(NARROW), done = load(NARROW);
+    const qx_quantize_options o = {.passes = passes, .samples.random = 4};
+    const qx_exec_options eo = {0};
+    qx_stats *stats = NULL;
+    qx_report *r;
+    feeds in;
+    qx_tensor a, b;
+    ok(&done, qx_report_new(done.ctx, &r));
+    ok(&done, rewrite(done.ctx, &o, done.m, r, &stats));
+    qx_exec *x = make_exec(&plain, &eo), *y = make_exec(&done, &eo);
+    make_feeds(&plain, &in);
+    run(&plain, x, &in, &a);
+    run(&done, y, &in, &b);
+    double sum = 0;
+    for (int64_t c = 0; c < CHANNELS; c++) sum += fabs(mean_shift(a.data, b.data, c));
+    qx_tensor_free(plain.ctx, &a);
+    qx_tensor_free(done.ctx, &b);
+    free_feeds(&plain, &in);
+    qx_exec_free(x);
+    qx_exec_free(y);
+    qx_stats_free(stats);
+    qx_report_free(r);
+    unload(&plain);
+    unload(&done);
+    return sum;
+}
+
+static void padding(void **state)
+{
+    (void)state;
+    const double rounded = shift_of("int8-weights"), corrected = shift_of("bias-correction,int8-weights"), solved = shift_of("bias-correction,gptq,int8-weights");
+    print_message("mean shift %.4f rounded, %.4f corrected, %.4f behind gptq\n", rounded, corrected, solved);
+    assert_true(corrected < 0.2 * rounded && solved < 0.2 * rounded);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(few_rows)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(few_rows), cmocka_unit_test(padding)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
