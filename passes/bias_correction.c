@@ -13,7 +13,7 @@
 #include "passes/linear/bias.h"
 #include "passes/search/search.h"
 
-enum { ENOUGH = 256, FROM = 8192 }; /* rows that a mean is made of, and patches that they are chosen from */
+enum { ENOUGH = 256, FROM = 32768 }; /* rows that a mean is made of, and patches that they are chosen from */
 
 /* A row is the patch that a result is made of, padding and all; of a wide convolution, whose patches would take too much memory, one pixel, whose mean then stands
  * for every place of the window: true where a picture is much larger than its margin. */
