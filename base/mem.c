@@ -226,6 +226,17 @@ uint64_t qx_machine_memory(void)
     return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
 }
 
+uint64_t qx_process_peak(void)
+{
+    char line[256];
+    unsigned long long kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && !kib && fgets(line, sizeof line, f))
+        if (sscanf(line, "VmHWM: %llu", &kib) != 1) kib = 0;
+    if (f) fclose(f);
+    return (uint64_t)kib * 1024;
+}
+
 size_t qx_mem_in_use(const qx_ctx *ctx)
 {
     return atomic_load(&ctx->in_use);

@@ -23,6 +23,8 @@ qx_status qx_grow(qx_ctx *ctx, void **items, int64_t n, int64_t *cap, size_t siz
 void qx_free(qx_ctx *ctx, void *ptr);
 /* Bytes of memory that the machine has; 0: not known. */
 uint64_t qx_machine_memory(void);
+/* The most memory, in bytes, that this process has had in use since its program started (getrusage counts what its parent had when it forked); 0: not known. */
+uint64_t qx_process_peak(void);
 size_t qx_mem_in_use(const qx_ctx *ctx);
 size_t qx_mem_peak(const qx_ctx *ctx);
 /* The most that was in use since the last call (at first: since the start). Not while other threads allocate. */

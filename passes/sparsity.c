@@ -107,7 +107,7 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
         if (!it->pass) qx_applied(p, it->lin->node, "2:4");
         done++;
     }
-    if (!done) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "sparsity: no linear operator of the model fits 2:4 (8 outputs, 16 inputs, constant weight)");
+    if (!done) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no linear operator of the model fits 2:4 (8 outputs, 16 inputs, constant weight)");
     return QX_OK;
 }
 

@@ -2,6 +2,7 @@
  *   - operators whose results leave float16's range or need more digits (half.def), and Mul(x, x), a square;
  *   - places: what is computed from positions, sizes and timesteps alone, and everything that leads to a Sin or Cos. A position of 2,049 is no float16 number;
  *   - nodes with a constant that 16 bits cannot hold: an epsilon under the smallest normal number, a factor over the largest;
+ *   - BatchNormalization behind a MatMul, which ONNX Runtime merges with it;
  *   - what stands between such nodes: between a ReduceMean and the division by its root nothing is gained by 16 bits, and each change of type costs a Cast;
  *   - nodes whose inputs or results were larger than a limit when the float model ran on a sample.
  * Products with weights run in 16 bits unless excluded or measured. */
@@ -165,6 +166,18 @@ static bool in_chain(const chooser *c, const qx_node *n)
     return any;
 }
 
+static const qx_node *maker(const qx_node *n) { return n->n_in && n->in[0] ? n->in[0]->def : NULL; }
+
+/* A BatchNormalization behind a MatMul: ONNX Runtime's fusion of the two divides one constant by the other, and refuses the model when their types differ. It looks
+ * through what only moves values, and drops Dropout first. */
+static bool is_merged(const qx_node *n)
+{
+    if (n->op->id != QX_OP_BatchNormalization) return false;
+    do n = maker(n);
+    while (n && (n->op->id == QX_OP_Reshape || n->op->id == QX_OP_Transpose || n->op->id == QX_OP_Identity || n->op->id == QX_OP_Dropout));
+    return n && n->op->id == QX_OP_MatMul;
+}
+
 static bool touches_float(const qx_half *h, const qx_node *n)
 {
     for (uint32_t i = 0; i < n->n_in; i++)
@@ -187,6 +200,7 @@ static qx_status judge(chooser *c, const qx_node *n)
     else if (!qx_half_form(n, h->type, &in, &out)) *full = QX_FULL_FORM;
     else if (c->angle[n->id] || (n->n_out && n->out[0] && c->place[n->out[0]->id] && h->was_float[n->out[0]->id])) *full = QX_FULL_PLACE;
     else if (in_chain(c, n)) *full = QX_FULL_CHAIN;
+    else if (is_merged(n)) *full = QX_FULL_MERGED;
     if (*full) return QX_OK;
     QX_TRY(constants_fit(c, n, &fit));
     if (!fit) *full = QX_FULL_CONSTANT;

@@ -9,6 +9,7 @@ static const char *const why[] = {
     [QX_FULL_FORM] = "the operator has no such form at this opset", [QX_FULL_CAST] = "makes float32 of something else",
     [QX_FULL_RANGE] = "sums, powers and angles need float32's range or digits",
     [QX_FULL_PLACE] = "computes positions, sizes or angles", [QX_FULL_CONSTANT] = "has a constant that 16 bits cannot hold", [QX_FULL_CHAIN] = "stands between nodes in float32",
+    [QX_FULL_MERGED] = "ONNX Runtime merges it with the product in front of it, in one type",
     [QX_FULL_MEASURED] = "met values over the limit on a sample", [QX_FULL_EXCLUDED] = "--exclude",
 };
 

@@ -6,7 +6,7 @@
 #include "passes/place/plan.h"
 
 /* Why a node stays in float32; QX_FULL_NO: it does not; QX_FULL_OTHER: it has nothing to do with float32. */
-typedef enum qx_full { QX_FULL_NO, QX_FULL_OTHER, QX_FULL_FORM, QX_FULL_CAST, QX_FULL_RANGE, QX_FULL_PLACE, QX_FULL_CONSTANT, QX_FULL_CHAIN, QX_FULL_MEASURED, QX_FULL_EXCLUDED } qx_full;
+typedef enum qx_full { QX_FULL_NO, QX_FULL_OTHER, QX_FULL_FORM, QX_FULL_CAST, QX_FULL_RANGE, QX_FULL_PLACE, QX_FULL_CONSTANT, QX_FULL_CHAIN, QX_FULL_MERGED, QX_FULL_MEASURED, QX_FULL_EXCLUDED } qx_full;
 
 typedef struct qx_half {
     qx_pass *p;

@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/thread.h"
@@ -330,8 +329,7 @@ static qx_status run_job(job *j)
 
 static void fill_resources(job *j)
 {
-    struct rusage ru;
-    if (getrusage(RUSAGE_SELF, &ru) == 0) j->report->peak_rss = (int64_t)ru.ru_maxrss * 1024;
+    j->report->peak_rss = (int64_t)qx_process_peak();
     j->report->peak_bytes = qx_mem_peak(j->ctx);
     j->report->warnings = qx_ctx_warnings(j->ctx);
 }
