@@ -4,7 +4,6 @@
 qx_scan qx_scan_f32(const float *x, int64_t n, bool sizes) { return qx_observe_cpu(qx_isa_best())->scan(x, n, sizes); }
 void qx_hist_f32(const float *x, int64_t n, float inv_width, uint64_t *bins) { qx_observe_cpu(qx_isa_best())->hist(x, n, inv_width, bins); }
 void qx_columns_f32(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc) { qx_observe_cpu(qx_isa_best())->columns(x, rows, stride, cols, acc); }
-void qx_gram_tile(const float *a, const float *b, int64_t rows, double *tile) { qx_observe_cpu(qx_isa_best())->gram(a, b, rows, tile); }
 
 int64_t qx_first_nonfinite(const float *x, int64_t n)
 {
@@ -14,13 +13,4 @@ int64_t qx_first_nonfinite(const float *x, int64_t n)
         if ((bits & 0x7f800000u) == 0x7f800000u) return i;
     }
     return -1;
-}
-
-void qx_gram_pack(const float *x, int64_t rows, int64_t stride, int64_t cols_left, float *panel)
-{
-    size_t n = cols_left < QX_GRAM_TILE ? (size_t)cols_left : QX_GRAM_TILE;
-    for (int64_t r = 0; r < rows; r++, panel += QX_GRAM_TILE) {
-        memcpy(panel, x + r * stride, n * sizeof *x);
-        if (n < QX_GRAM_TILE) memset(panel + n, 0, (QX_GRAM_TILE - n) * sizeof *x);
-    }
 }

@@ -41,11 +41,4 @@ void qx_hist_f32(const float *x, int64_t n, float inv_width, uint64_t *bins);
 typedef struct qx_columns { float *min, *max; qx_dd *sum, *abs, *sq; } qx_columns; /* arrays [cols] */
 void qx_columns_f32(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc);
 
-/* Gram matrix X'X in tiles of 16 x 16: pack rows into panels of 16 columns (zero-padded), then add tile (i, j) of their product in f64.
- * Within a call a dot product is a chain of fused multiply-adds in f32 over the rows. */
-enum { QX_GRAM_TILE = 16 };
-/* panel[rows][16] from columns [col, col + 16) of x, where col + cols_left may end early. */
-void qx_gram_pack(const float *x, int64_t rows, int64_t stride, int64_t cols_left, float *panel);
-void qx_gram_tile(const float *a, const float *b, int64_t rows, double *tile); /* tile[16][16] += a'b */
-
 #endif

@@ -11,7 +11,6 @@ typedef struct qx_observe_leaf {
     qx_scan (*scan)(const float *x, int64_t n, bool sizes);
     void (*hist)(const float *x, int64_t n, float inv_width, uint64_t *bins);
     void (*columns)(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc);
-    void (*gram)(const float *a, const float *b, int64_t rows, double *tile);
 } qx_observe_leaf;
 const qx_observe_leaf *qx_observe_ref(void);
 const qx_observe_leaf *qx_observe_cpu(qx_isa isa);

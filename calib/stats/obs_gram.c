@@ -10,48 +10,40 @@
 
 #include <string.h>
 
-enum { T = QX_GRAM_TILE, TT = T * T };
+enum { T = QX_GRAM_TILE, TT = QX_GRAM_CELLS };
 
-static int64_t panels_of(int64_t k) { return (k + T - 1) / T; }
-static int64_t tiles_of(int64_t k) { return panels_of(k) * (panels_of(k) + 1) / 2; }
-/* Index of tile (i, j), i <= j, rows of tiles one behind the other. */
-static int64_t tile_at(int64_t p, int64_t i, int64_t j) { return i * p - i * (i - 1) / 2 + (j - i); }
+int64_t qx_gram_tile_count(int64_t k, int64_t groups) { return qx_gram_tiles(k) * groups * TT; }
+size_t qx_gram_bytes(int64_t k, int64_t groups) { return (size_t)(qx_gram_tiles(k) * groups) * TT * sizeof(double) + (size_t)(k * groups * QX_GRAM_ROWS) * sizeof(float); }
+size_t qx_gram_extra(int64_t k, int64_t groups) { return (size_t)qx_gram_panels(k) * QX_GRAM_ROWS * T * sizeof(float) + (size_t)(groups * k * k) * sizeof(float); }
 
-int64_t qx_gram_tile_count(int64_t k, int64_t groups) { return tiles_of(k) * groups * TT; }
-size_t qx_gram_bytes(int64_t k, int64_t groups) { return (size_t)(tiles_of(k) * groups) * TT * sizeof(double) + (size_t)(k * groups * QX_GRAM_ROWS) * sizeof(float); }
-size_t qx_gram_extra(int64_t k, int64_t groups) { return (size_t)(panels_of(k) * T * QX_GRAM_ROWS + groups * k * k) * sizeof(float); }
-
-typedef struct block { const float *x; int64_t rows, stride, k, p; float *panels; double *tiles; } block;
+typedef struct block { const float *x; int64_t k, stride; float *panels; qx_gram_block of; } block;
 
 static qx_status pack_piece(void *user, int64_t i)
 {
-    block *b = user;
-    qx_gram_pack(b->x + i * T, b->rows, b->stride, b->k - i * T, b->panels + i * b->rows * T);
+    const block *b = user;
+    qx_gram_pack(b->x + i * T, b->of.rows, b->stride, b->k - i * T, b->panels + i * b->of.rows * T);
     return QX_OK;
 }
 
-/* One row of tiles; the i-th and the last but i-th together make pieces of equal size. */
-static qx_status tile_row(void *user, int64_t piece)
+static qx_status add_piece(void *user, int64_t i)
 {
-    block *b = user;
-    for (int half = 0; half < 2; half++) {
-        int64_t i = half ? b->p - 1 - piece : piece;
-        if (half && i == piece) break;
-        for (int64_t j = i; j < b->p; j++) qx_gram_tile(b->panels + i * b->rows * T, b->panels + j * b->rows * T, b->rows, b->tiles + tile_at(b->p, i, j) * TT);
-    }
+    const block *b = user;
+    qx_gram_piece(&b->of, i);
     return QX_OK;
 }
 
 static qx_status add_block(qx_ctx *ctx, qx_gram *g, const float *x, int64_t rows, int64_t stride)
 {
-    block b = {.rows = rows, .stride = stride, .k = g->k, .p = panels_of(g->k)};
-    QX_TRY(qx_alloc_raw(ctx, (size_t)(b.p * rows * T) * sizeof(float), (void **)&b.panels));
+    const int64_t p = qx_gram_panels(g->k);
+    block b = {.k = g->k, .stride = stride, .of = {.rows = rows, .p = p}};
+    QX_TRY(qx_alloc_again(ctx, (size_t)(p * rows * T) * sizeof(float), (void **)&b.panels));
+    b.of.panels = b.panels;
     qx_status st = QX_OK;
     for (int64_t group = 0; group < g->groups && st == QX_OK; group++) {
         b.x = x + group * g->k;
-        b.tiles = g->tiles + group * tiles_of(g->k) * TT;
-        st = qx_parallel(ctx, b.p, pack_piece, &b);
-        if (st == QX_OK) st = qx_parallel(ctx, (b.p + 1) / 2, tile_row, &b);
+        b.of.tiles = g->tiles + group * qx_gram_tiles(g->k) * TT;
+        st = qx_parallel(ctx, p, pack_piece, &b);
+        if (st == QX_OK) st = qx_parallel(ctx, qx_gram_pieces(p), add_piece, &b);
     }
     qx_free(ctx, b.panels);
     return st;
@@ -60,8 +52,9 @@ static qx_status add_block(qx_ctx *ctx, qx_gram *g, const float *x, int64_t rows
 static qx_status open_gram(qx_ctx *ctx, qx_gram *g, int64_t k, int64_t groups)
 {
     size_t n;
-    if (k > 1 << 20 || !qx_mul_size((size_t)(tiles_of(k) * TT), (size_t)groups, &n)) QX_FAIL(ctx, QX_E_BUDGET, "a Gram matrix of %lld columns", (long long)k);
-    QX_TRY(QX_NEW_ARRAY(ctx, n, &g->tiles));
+    if (k > 1 << 20 || !qx_mul_size((size_t)(qx_gram_tiles(k) * TT), (size_t)groups, &n)) QX_FAIL(ctx, QX_E_BUDGET, "a Gram matrix of %lld columns", (long long)k);
+    QX_TRY(qx_alloc_raw_array(ctx, n, sizeof *g->tiles, (void **)&g->tiles)); /* on large pages: tiles are far apart */
+    memset(g->tiles, 0, n * sizeof *g->tiles);
     g->k = k;
     g->groups = groups;
     return QX_OK;
@@ -111,7 +104,7 @@ qx_status qx_gram_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_gram *g, const qx
 qx_status qx_gram_take(qx_ctx *ctx, qx_exec *exec, qx_gram *g, bool wanted)
 {
     void *sum = g->on_device;
-    const int64_t k = g->k, p = panels_of(k);
+    const int64_t k = g->k, p = qx_gram_panels(k);
     double *full = NULL;
     if (!sum) return QX_OK;
     g->on_device = NULL;
@@ -119,17 +112,17 @@ qx_status qx_gram_take(qx_ctx *ctx, qx_exec *exec, qx_gram *g, bool wanted)
     qx_status st = qx_exec_gram_take(exec, sum, full); /* in any case: the device wants its memory back */
     if (room != QX_OK) st = room;
     for (int64_t i = 0; i < p && st == QX_OK && full; i++)
-        for (int64_t j = i; j < p; j++) add_tile(g->tiles + tile_at(p, i, j) * TT, full, k, i, j);
+        for (int64_t j = i; j < p; j++) add_tile(g->tiles + qx_gram_at(p, i, j) * TT, full, k, i, j);
     qx_free(ctx, full);
     return st;
 }
 
 static void unpack(const double *tiles, int64_t k, float *full)
 {
-    int64_t p = panels_of(k);
+    int64_t p = qx_gram_panels(k);
     for (int64_t i = 0; i < p; i++)
         for (int64_t j = i; j < p; j++) {
-            const double *t = tiles + tile_at(p, i, j) * TT;
+            const double *t = tiles + qx_gram_at(p, i, j) * TT;
             for (int64_t a = 0; a < T && i * T + a < k; a++)
                 for (int64_t b = 0; b < T && j * T + b < k; b++) {
                     float v = (float)t[a * T + b];
@@ -154,7 +147,7 @@ qx_status qx_gram_finish(qx_ctx *ctx, qx_gram *g)
     g->n_pending = 0;
     float *full;
     QX_TRY(QX_NEW_ARRAY(ctx, g->groups * g->k * g->k, &full));
-    for (int64_t group = 0; group < g->groups; group++) unpack(g->tiles + group * tiles_of(g->k) * TT, g->k, full + group * g->k * g->k);
+    for (int64_t group = 0; group < g->groups; group++) unpack(g->tiles + group * qx_gram_tiles(g->k) * TT, g->k, full + group * g->k * g->k);
     for (int64_t i = 0; g->full && i < g->groups * g->k * g->k; i++) full[i] += g->full[i];
     drop_full(ctx, g);
     qx_free(ctx, g->tiles);

@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "calib/stats/stats.h"
+#include "kernels/gram.h"
 #include "kernels/observe.h"
 #include "runtime/exec.h"
 

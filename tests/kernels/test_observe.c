@@ -107,32 +107,8 @@ static void columns(void **state)
     }
 }
 
-static void gram(void **state)
-{
-    (void)state;
-    enum { R = 77, C = 21 };
-    static float x[R * C], a[R * 16], b[R * 16];
-    for (int i = 0; i < R * C; i++) x[i] = noise();
-    qx_gram_pack(x, R, C, C, a);
-    qx_gram_pack(x + 16, R, C, C - 16, b);
-    double want[256] = {0};
-    qx_observe_ref()->gram(a, b, R, want);
-    for (int i = 0; i < 16; i++)
-        for (int j = 0; j < 16; j++) {
-            double exact = 0, size = 1e-30;
-            for (int r = 0; j < C - 16 && r < R; r++) exact += (double)x[r * C + i] * x[r * C + 16 + j], size += fabs((double)x[r * C + i] * x[r * C + 16 + j]);
-            assert_true(fabs(want[i * 16 + j] - exact) <= 1e-6 * size);
-        }
-    for (int isa = 0; isa < QX_ISA_COUNT_; isa++) {
-        double got[256] = {0};
-        if (!leaf_of(isa)) continue;
-        leaf_of(isa)->gram(a, b, R, got);
-        assert_memory_equal(got, want, sizeof want);
-    }
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(scans), cmocka_unit_test(sums_do_not_depend_on_order), cmocka_unit_test(histograms), cmocka_unit_test(columns), cmocka_unit_test(gram)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(scans), cmocka_unit_test(sums_do_not_depend_on_order), cmocka_unit_test(histograms), cmocka_unit_test(columns)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
