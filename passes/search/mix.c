@@ -230,6 +230,15 @@ static void find_candidates(qx_mix *m)
 /* Nodes, names and shapes in the file: measured on written models, from above. */
 static int64_t graph_bytes(const qx_plan_item *it) { return 9 * (int64_t)strlen(it->weight->value->name) + 300; }
 
+/* A weight's bytes belong to the first of its readers that the mix decides on: an embedding that shares a head's weight is not one of them. */
+static bool counts_bytes(const qx_mix *m, int64_t item)
+{
+    const qx_plan_item *items = m->pass->pipe->plan->items;
+    for (int64_t i = 0; i < item; i++)
+        if (items[i].weight == items[item].weight && m->group[i] >= 0) return false;
+    return true;
+}
+
 static qx_status fill_cell(qx_mix *m, int64_t i, int format)
 {
     const qx_plan *plan = m->pass->pipe->plan;
@@ -243,7 +252,7 @@ static qx_status fill_cell(qx_mix *m, int64_t i, int format)
         c->detail = "the embedding needs 8 bits";
     }
     if (c->ok && format < m->n && (!m->names[format] || !c->weight_only)) m->names[format] = c->format;
-    if (!c->ok || (it->weight->items > 1 && !qx_plan_first_reader(plan, i))) return QX_OK;
+    if (!c->ok || !counts_bytes(m, i)) return QX_OK;
     c->bytes = qx_write_tensor_bytes((int64_t)it->weight->tensor->bytes, m->external);
     if (format == m->n) return QX_OK;
     QX_TRY(qx_emit_bytes(m->pass->pipe, it, &c->spec, m->external, &c->bytes));

@@ -70,6 +70,35 @@ static void size_holds_and_groups_agree(void **state)
     unlink(f.out);
 }
 
+static void write_text(qx_ctx *ctx, const char *text, const char *path)
+{
+    qx_model *m;
+    OK(qx_model_parse_text(ctx, text, &m));
+    m->dirty = true; /* there is no file to copy */
+    OK(qx_model_write(m, path, &(qx_write_options){.force = true}, NULL));
+    qx_model_free(m);
+}
+
+/* A head whose weight is the embedding too: its bytes are those of both, so a size that only an INT8 head fits is met. */
+static void tied_head(void **state)
+{
+    static const char text[] = "<ir_version: 8, opset_import: [\"\" : 18]> g (int64[4,8] input_ids) => (float[4,8,512] logits) <float[512,64] embedding = random(1), float[64,512] w1 = random(2), float[512,64] w2 = random(3)>"
+        " { x = Gather(embedding, input_ids) [\"up\"] a = MatMul(x, w1) r = Relu(a) [\"down\"] b = MatMul(r, w2) h = Add(x, b) t = Transpose <perm = [1, 0]> (embedding) [\"lm_head\"] logits = MatMul(h, t) }";
+    const files f = names();
+    char in[120];
+    qx_report *r;
+    snprintf(in, sizeof in, "%s.in", f.out);
+    write_text(*state, text, in);
+    qx_quantize_options o = {.input = in, .output = f.out, .passes = "mixed(size=90000)", .force = true, .samples = {.random = 2, .seed = 1}};
+    OK(qx_report_new(*state, &r));
+    if (qx_quantize_file(*state, &o, r) != QX_OK) fail_msg("%s", qx_ctx_error(*state));
+    assert_true(size_of(f.out) <= 90000); /* the embedding alone is 131072 in float */
+    assert_string_equal(format_of(r, "lm_head", ""), "int8-weights");
+    qx_report_free(r);
+    unlink(in);
+    unlink(f.out);
+}
+
 /* Experts that no name tells: tokens picked for each, three matrices each. Gates and ups agree, downs agree. */
 static void experts_agree(void **state)
 {
@@ -82,12 +111,8 @@ static void experts_agree(void **state)
     static const char *const same[][2] = {{"a", "b"}, {"a", "d"}, {"a", "e"}, {"c", "f"}};
     const files f = names();
     char in[120];
-    qx_model *m;
     snprintf(in, sizeof in, "%s.in", f.out);
-    OK(qx_model_parse_text(*state, text, &m));
-    m->dirty = true; /* there is no file to copy */
-    OK(qx_model_write(m, in, &(qx_write_options){.force = true}, NULL));
-    qx_model_free(m);
+    write_text(*state, text, in);
     for (int size = 40000; size <= 100000; size += 15000) {
         char passes[80];
         qx_report *r;
@@ -280,6 +305,6 @@ static void picture(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(experts_agree), TEST(external_data), TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals), TEST(roles), TEST(picture)};
+    const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(tied_head), TEST(experts_agree), TEST(external_data), TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals), TEST(roles), TEST(picture)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
