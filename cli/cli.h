@@ -71,6 +71,10 @@ int cli_columns(FILE *f);
 /* Words of text in lines no longer than that, each but the first (which begins at column `at`) indented; ends with a newline. A line that begins
  * with a space stays as it is, and an empty one separates paragraphs. */
 void cli_wrap(FILE *f, const char *text, int at, int indent);
+/* A line of a summary on stdout: head ("  time   "), and text wrapped behind it. Where there is no terminal, and COLUMNS does not say how wide, it stays one line. */
+void cli_field(const char *head, const char *text);
+/* The same, put together: at most 1 KiB. */
+void cli_fieldf(const char *head, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* What turns a colour on, or CLI_PLAIN off: "" where f is no terminal, or NO_COLOR is set (no-color.org). */
 typedef enum cli_colour { CLI_PLAIN, CLI_RED, CLI_GREEN, CLI_YELLOW, CLI_BOLD } cli_colour;
 const char *cli_colour_on(FILE *f, cli_colour colour);

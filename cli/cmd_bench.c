@@ -95,12 +95,25 @@ static qx_status print_json(cli *c, side *sides, int n, int64_t runs)
     return cli_print_buf(c, &b);
 }
 
+static void print_sides(cli *c, const side *sides, int n)
+{
+    enum { COLS = 5 };
+    const char *cells[(MAX_MODELS + 1) * COLS] = {"model", "a run", "+-", "first run", "activations"};
+    for (int i = 0; i < n; i++) {
+        const char **row = cells + (i + 1) * COLS;
+        row[0] = cli_show(c, qx_arena_printf(c->arena, "%s%s", sides[i].path, sides[i].sparse ? " (2:4)" : ""));
+        row[1] = cli_show(c, qx_arena_printf(c->arena, "%.3f ms", sides[i].median * 1e3));
+        row[2] = cli_show(c, qx_arena_printf(c->arena, "%.3f", sides[i].mad * 1e3));
+        row[3] = cli_show(c, qx_arena_printf(c->arena, "%.1f ms", sides[i].start * 1e3));
+        row[4] = cli_bytes(c, (int64_t)qx_exec_peak_bytes(sides[i].s.exec));
+    }
+    cli_table(stdout, cells, n + 1, COLS, "lrrrr");
+}
+
 static qx_status print_text(cli *c, side *sides, int n, int64_t runs)
 {
     cli_print("%lld runs, %d threads, %s\n", (long long)runs, qx_ctx_threads(c->ctx), qx_exec_device_name(sides[0].s.exec));
-    for (int i = 0; i < n; i++)
-        cli_print("%-40s %10.3f ms  +- %.3f  first run %.1f ms, activations %s\n", cli_show(c, qx_arena_printf(c->arena, "%s%s", sides[i].path, sides[i].sparse ? " (2:4)" : "")), sides[i].median * 1e3, sides[i].mad * 1e3,
-                  sides[i].start * 1e3, cli_bytes(c, (int64_t)qx_exec_peak_bytes(sides[i].s.exec)));
+    print_sides(c, sides, n);
     if (n == 2) cli_print("the second takes %.3f of the first's time\n", sides[1].median / sides[0].median);
     for (int i = 0; i < n && cli_flag(c, "profile"); i++) {
         cli_print("\n%s\n", cli_show(c, sides[i].path));

@@ -63,20 +63,18 @@ static void print_head(cli *c, const qx_model *m, const qx_summary *s)
 static void print_ops(cli *c, const qx_summary *s)
 {
     enum { SHOWN = 16 };
-    cli_print("  operators");
-    for (int64_t i = 0; i < s->n_ops && i < SHOWN; i++)
-        cli_print("%s %s %lld", i ? "," : "", cli_show(c, s->ops[i].op), (long long)s->ops[i].nodes);
-    if (s->n_ops > SHOWN) cli_print(", %lld others", (long long)(s->n_ops - SHOWN));
-    cli_print("\n");
+    const char *text = "";
+    for (int64_t i = 0; text && i < s->n_ops && i < SHOWN; i++) text = qx_arena_printf(c->arena, "%s%s%s %lld", text, i ? ", " : "", cli_show(c, s->ops[i].op), (long long)s->ops[i].nodes);
+    if (text && s->n_ops > SHOWN) text = qx_arena_printf(c->arena, "%s, %lld others", text, (long long)(s->n_ops - SHOWN));
+    cli_field("  operators ", text ? text : "?");
 }
 
 static void print_quantizable(cli *c, const qx_summary *s)
 {
     if (s->quantized_nodes) cli_print("  quantized already: %lld nodes\n", (long long)s->quantized_nodes);
-    cli_print("  quantizable %lld of %lld linear operators have constant weights, %s", (long long)s->linear_constant, (long long)s->linear, cli_bytes(c, s->linear_bytes));
-    if (s->kept_bytes) cli_print(" (%s kept by default)", cli_bytes(c, s->kept_bytes));
-    if (s->embedding_bytes) cli_print("; embeddings %s (--set \"*embed*=int8-weights\")", cli_bytes(c, s->embedding_bytes));
-    cli_print("; %lld attentions\n", (long long)s->attentions);
+    cli_fieldf("  quantizable ", "%lld of %lld linear operators have constant weights, %s%s%s%s%s%s%s; %lld attentions", (long long)s->linear_constant, (long long)s->linear,
+               cli_bytes(c, s->linear_bytes), s->kept_bytes ? " (" : "", s->kept_bytes ? cli_bytes(c, s->kept_bytes) : "", s->kept_bytes ? " kept by default)" : "",
+               s->embedding_bytes ? "; embeddings " : "", s->embedding_bytes ? cli_bytes(c, s->embedding_bytes) : "", s->embedding_bytes ? " (--set \"*embed*=int8-weights\")" : "", (long long)s->attentions);
     if (s->linear_bytes) cli_print("  saves    %s in 8 bit (--int8, --fp8), %s in 4 bit (--int4)\n", cli_bytes(c, s->saves_8bit), cli_bytes(c, s->saves_4bit));
 }
 

@@ -40,6 +40,8 @@ static const char *instead(qx_arena *arena, const char *word)
     const qx_passdef *const *passes = qx_passes(&n);
     for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
         if (same_word(word, foreign[i].word)) return foreign[i].instead;
+    for (const qx_argdef *o = options; o->name; o++)
+        if (same_word(word, o->name)) return qx_arena_printf(arena, "--%s", o->name);
     for (int i = 0; i < n_presets; i++)
         if (same_word(word, presets[i].name)) return qx_arena_printf(arena, "--preset %s", presets[i].name);
     for (int i = 0; i < n; i++)

@@ -32,9 +32,14 @@ qx_status cli_no_command(qx_ctx *ctx, const char *name)
     char hint[80];
     qx_nearest near = qx_nearest_to(name, strlen(name));
     const size_t n = strlen(name);
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) qx_nearest_offer(&near, all[i]->name, strlen(all[i]->name));
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        const bool begun = n >= 3 && strncmp(all[i]->name, name, n) == 0;
+        if (begun) near = qx_nearest_to(all[i]->name, strlen(all[i]->name));
+        qx_nearest_offer(&near, all[i]->name, strlen(all[i]->name));
+    }
     if (n > 5 && strcmp(name + n - 5, ".onnx") == 0)
         QX_FAIL(ctx, QX_E_USAGE, "'%s' is a file; what shall be done with it? qonnx inspect FILE, or qonnx quantize FILE --int8 (qonnx help lists all)", name);
+    if (name[0] == '-') QX_FAIL(ctx, QX_E_USAGE, "'%s' stands where a command belongs: qonnx quantize MODEL.onnx %s (qonnx help lists the commands)", name, name);
     QX_FAIL(ctx, QX_E_USAGE, "there is no command '%s'%s (qonnx help lists them)", name, qx_nearest_text(&near, "", hint, sizeof hint));
 }
 

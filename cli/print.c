@@ -70,6 +70,24 @@ qx_status cli_write_file(cli *c, const char *path, const qx_buf *b)
     return st;
 }
 
+void cli_field(const char *head, const char *text)
+{
+    const int indent = (int)strlen(head);
+    fputs(head, stdout);
+    if (isatty(fileno(stdout)) || getenv("COLUMNS")) cli_wrap(stdout, text, indent, indent);
+    else puts(text);
+}
+
+void cli_fieldf(const char *head, const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    cli_field(head, text);
+}
+
 /* Columns on a terminal: UTF-8 continuation bytes take none. */
 static int width(const char *s)
 {

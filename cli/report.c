@@ -9,7 +9,7 @@ typedef struct table { cli *c; const char **cells; int n, cap; } table;
 static const char *text(cli *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static const char *text(cli *c, const char *fmt, ...)
 {
-    char line[160];
+    char line[512];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(line, sizeof line, fmt, ap);
@@ -94,16 +94,15 @@ static int tally(const qx_report *r, qx_fate fate, count *out, int cap)
 /* "3 left in float: kept by default (embedding; language model head), 1.57 MB" */
 static void print_kept(cli *c, const count *k)
 {
-    cli_print("  %6lld left in float: %.*s", (long long)k->n, (int)strcspn(k->key, ":"), k->key);
+    const char *details = "";
     for (int i = 0, width = 0; i < k->n_details; i++) {
         const char *detail = cli_show(c, k->details[i]);
         const bool room = i == 0 || (i < DETAILS && (width += (int)strlen(detail)) < 60);
-        cli_print("%s%s", i ? "; " : " (", room ? detail : "...");
+        details = text(c, "%s%s%s", details, i ? "; " : "", room ? detail : "...");
         if (!room) break;
     }
-    if (k->n_details) cli_print(")");
-    if (k->float_bytes) cli_print(", %s", cli_bytes(c, k->float_bytes));
-    cli_print("\n");
+    cli_fieldf(text(c, "  %6lld ", (long long)k->n), "left in float: %.*s%s%s%s%s%s", (int)strcspn(k->key, ":"), k->key, k->n_details ? " (" : "", details, k->n_details ? ")" : "",
+               k->float_bytes ? ", " : "", k->float_bytes ? cli_bytes(c, k->float_bytes) : "");
 }
 
 static void print_counts(cli *c, const qx_report *r)
@@ -120,11 +119,11 @@ static void print_counts(cli *c, const qx_report *r)
 
 static void print_output(cli *c, const qx_report_output *o)
 {
-    cli_print("  output %-24s ", cli_show(c, o->name));
-    if (!isnan(o->equal)) cli_print("%.2f %% of %lld values equal", 100 * o->equal, (long long)o->count);
-    else if (o->count) cli_print("SQNR %-9s cosine %.6f  largest difference %.4g", decibel(c, o->sqnr_db), o->cosine, o->max_abs);
-    if (!isnan(o->top1)) cli_print("  same largest score %.1f %%", 100 * o->top1);
-    cli_print("%s%s\n", o->note && o->count ? "  " : "", o->note ? o->note : "");
+    const char *head = text(c, "  output %-16s ", cli_show(c, o->name)), *measured = "";
+    if (!isnan(o->equal)) measured = text(c, "%.2f %% of %lld values equal", 100 * o->equal, (long long)o->count);
+    else if (o->count) measured = text(c, "SQNR %s, cosine %.6f, largest difference %.4g", decibel(c, o->sqnr_db), o->cosine, o->max_abs);
+    const char *top = isnan(o->top1) ? "" : text(c, ", same largest score %.1f %%", 100 * o->top1);
+    cli_fieldf(head, "%s%s%s%s", measured, top, o->note && o->count ? ", " : "", o->note ? o->note : "");
 }
 
 /* Decoders have dozens of caches as outputs: behind the first few, only those that say something. */
@@ -140,7 +139,7 @@ static void print_quality(cli *c, const qx_report *r)
         else left++;
     }
     if (left) cli_print("  %lld more outputs, each within %g dB of float or all equal\n", (long long)left, FINE_DB);
-    if (r->verify_note) cli_print("  %s\n", r->verify_note);
+    if (r->verify_note) cli_field("  ", r->verify_note);
     if (!r->n_layers) return;
     cli_print("  furthest from float:\n");
     const char **cells = new_cells(c, r->n_layers, 4);
@@ -213,7 +212,7 @@ static void print_verdict(cli *c, const qx_report *r)
 {
     static const cli_colour colours[] = {[QX_GRADE_BROKEN] = CLI_RED, [QX_GRADE_FAR] = CLI_RED, [QX_GRADE_DIFFERS] = CLI_YELLOW, [QX_GRADE_CLOSE] = CLI_GREEN, [QX_GRADE_VERY_CLOSE] = CLI_GREEN};
     if (r->verdict) cli_print("  verdict %s%s%s\n", cli_colour_on(stdout, colours[r->grade]), r->verdict, cli_colour_on(stdout, CLI_PLAIN));
-    for (int i = 0; i < r->n_hints; i++) cli_print("  hint    %s\n", cli_show(c, r->hints[i]));
+    for (int i = 0; i < r->n_hints; i++) cli_field("  hint   ", cli_show(c, r->hints[i]));
 }
 
 /* Codes, scales and zero points over the number of elements; NaN: no weight was quantized. */
@@ -228,20 +227,28 @@ static double bits_of_weights(const qx_report *r)
     return 8 * bytes / elements;
 }
 
-static void print_summary(cli *c, const qx_report *r, bool dry)
+static void print_time(cli *c, const qx_report *r)
 {
     double seconds = 0;
-    for (int64_t i = 0; i < r->n_stages; i++) seconds += r->stages[i].seconds;
+    const char *stages = "";
+    for (int64_t i = 0; i < r->n_stages; i++) {
+        seconds += r->stages[i].seconds;
+        stages = text(c, "%s%s%s %.2f", stages, i ? ", " : "", r->stages[i].name, r->stages[i].seconds);
+    }
+    cli_fieldf("  time   ", "%.2f s (%s)", seconds, stages);
+}
+
+static void print_summary(cli *c, const qx_report *r, bool dry)
+{
     double ratio = r->input_bytes > 0 ? (double)r->output_bytes / (double)r->input_bytes : 0;
     cli_print("%s %s -> %s%s\n", dry ? "plan:" : "wrote", cli_show(c, r->input), cli_show(c, r->output), dry ? " (nothing is written)" : "");
     cli_print("  size   %s -> %s (%.0f%%)", cli_bytes(c, r->input_bytes), cli_bytes(c, r->output_bytes), ratio * 100);
     if (isfinite(bits_of_weights(r))) cli_print(", %.2f bits a quantized weight", bits_of_weights(r));
     cli_print("%s%s\n", r->data_path ? ", in " : "", r->data_path ? cli_show(c, r->data_path) : "");
-    cli_print("  time   %.2f s (", seconds);
-    for (int64_t i = 0; i < r->n_stages; i++) cli_print("%s%s %.2f", i ? ", " : "", r->stages[i].name, r->stages[i].seconds);
-    if (dry) cli_print(")   memory about %s for the work\n", cli_bytes(c, r->expected_bytes));
-    else cli_print(")   memory %s%s\n", cli_bytes(c, r->peak_rss), r->expected_bytes ? text(c, " (%s expected)", cli_bytes(c, r->expected_bytes)) : "");
-    if (r->samples) cli_print("  samples %s\n", cli_show(c, r->samples));
+    print_time(c, r);
+    if (dry) cli_fieldf("  memory ", "about %s for the work", cli_bytes(c, r->expected_bytes));
+    else cli_fieldf("  memory ", "%s%s", cli_bytes(c, r->peak_rss), r->expected_bytes ? text(c, " (%s expected)", cli_bytes(c, r->expected_bytes)) : "");
+    if (r->samples) cli_field("  samples ", cli_show(c, r->samples));
     print_counts(c, r);
     print_frontier(c, r);
     print_quality(c, r);

@@ -73,7 +73,7 @@ static qx_status refuse_quantized(qx_pipeline *p, qx_model *m)
     if (p->opt->allow_requantize) return QX_OK;
     QX_TRY(qx_model_each_node(m, find_quantized, &s));
     if (!s.first) return QX_OK;
-    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "the model is quantized already: %lld nodes such as '%s' (%s); --allow-requantize quantizes what is still float", (long long)s.count,
+    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "the model is quantized already: %lld nodes such as '%s' (%s); quantize the float model that it was made of, or with --allow-requantize what is still float in this one", (long long)s.count,
             s.first->name, s.first->op_type);
 }
 
@@ -124,7 +124,6 @@ static qx_status check_purpose(const qx_pipeline *p)
     }
     return QX_OK;
 }
-
 
 /* One phase of every FORMAT pass (those of --set too), or of every other pass. */
 static qx_status each_pass(qx_pipeline *p, bool formats, qx_status (*fn)(qx_pipeline *, qx_pass *, qx_stats *), qx_stats *stats)

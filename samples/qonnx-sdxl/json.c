@@ -7,15 +7,20 @@
 
 enum { MOST_BYTES = 64 << 20 };
 
+int sx_json_parse(sx_err *e, const char *name, const char *text, size_t len, sx_json **doc)
+{
+    *doc = cJSON_ParseWithLength(text, len);
+    const char *at = cJSON_GetErrorPtr();
+    return *doc ? SX_OK : sx_fail(e, SX_FAILED, "'%s' is not JSON: stopped at byte %td of %zu", name, at ? at - text : (ptrdiff_t)0, len);
+}
+
 int sx_json_read(sx_err *e, const char *path, sx_json **doc)
 {
     char *text;
     size_t len;
     *doc = NULL;
     SX_TRY(sx_read_file(e, path, MOST_BYTES, &text, &len));
-    *doc = cJSON_ParseWithLength(text, len);
-    const char *at = cJSON_GetErrorPtr();
-    int rc = *doc ? SX_OK : sx_fail(e, SX_FAILED, "'%s' is not JSON: stopped at byte %td of %zu", path, at ? at - text : (ptrdiff_t)0, len);
+    const int rc = sx_json_parse(e, path, text, len, doc);
     sx_free(text);
     return rc;
 }

@@ -6,6 +6,8 @@
 
 typedef struct cJSON sx_json; /* opaque; owned by the document that sx_json_read returned */
 int sx_json_read(sx_err *e, const char *path, sx_json **doc);
+/* name is for the message. */
+int sx_json_parse(sx_err *e, const char *name, const char *text, size_t len, sx_json **doc);
 void sx_json_free(sx_json *doc);
 const sx_json *sx_json_get(const sx_json *v, const char *key); /* NULL: absent or v is not an object */
 double sx_json_number(const sx_json *v, const char *key, double fallback);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "compare.h"
+#include "json.h"
 #include "quantize.h"
 #include "score.h"
 #include "spin.h"
@@ -238,12 +239,24 @@ static int calibrate(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_fo
     return SX_OK;
 }
 
+/* What was made, and what people do with it next. */
+static void print_folder(sx_err *e, const sx_options *o, const char *report)
+{
+    sx_json *doc;
+    if (sx_json_parse(e, "report", report, strlen(report), &doc) != SX_OK) return;
+    printf("wrote %s\n  UNet   %.1f MB%s%s -> %.1f MB, %.0f nodes quantized\n", o->out, sx_json_number(doc, "input_bytes", 0) / 1e6, o->rest ? " in " : "", o->rest ? o->rest : "",
+           sx_json_number(doc, "output_bytes", 0) / 1e6, sx_json_number(doc, "nodes_quantized", 0));
+    printf("  try    qonnx-sdxl %s --ref-dir %s -p TEXT --report DIR\n", o->out, o->dir);
+    sx_json_free(doc);
+}
+
 static int quantize(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder *f)
 {
     char *report;
     SX_TRY(sx_quantize_folder(e, o, ctx, f, &report));
     if (o->json) printf("%s\n", report);
-    else printf("%s\n", o->out);
+    else if (o->quiet) printf("%s\n", o->out);
+    else print_folder(e, o, report);
     sx_free(report);
     return SX_OK;
 }

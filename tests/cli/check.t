@@ -74,4 +74,4 @@ Ten findings of a rule are enough.
   try       --preset dit-int8, or dit-fp8, with samples of real steps
   try       --int8 --calib DIR
   $ qonnx inspect $MODELS/micro-llama/model.onnx | grep quantizable
-    quantizable 36 of 46 linear operators have constant weights, 9.44 MB (1.57 MB kept by default); embeddings 1.57 MB (--set "*embed*=int8-weights"); 5 attentions
+    quantizable 36 of 46 linear operators have constant weights, 9.44 MB (1.57 MB kept by default); embeddings 1.57 MB

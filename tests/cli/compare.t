@@ -35,6 +35,7 @@ Without -i: a sample beside the first model, else arrays that are made up, the s
   $ qonnx bench alone/model.onnx q.onnx --runs 2 2>&1 | sed 's/[0-9.]* ms.*/T/; s/takes .*/takes/'
   inputs are made up (no sample*.npz beside the model); -i FILE.npz gives others
   2 runs, [0-9]+ threads, cpu (re)
+  model +a run.* (re)
   alone/model.onnx +T (re)
   q.onnx +T (re)
   the second takes

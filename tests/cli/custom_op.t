@@ -5,23 +5,25 @@ A model with an operator that the executor has no kernel for: what it does not h
   wrote model.onnx -> model.int4.onnx
     size   .* (re)
     time   .* (re)
+    memory [0-9.]+ MB \([0-9.]+ MB expected\) (re)
     samples calib.npz: 14 samples, 2 held out
          2 nodes  int4 block 32
-    output h                        SQNR 2[0-9].* (re)
+    output h                SQNR 2[0-9].* (re)
     measured as far as the operators have kernels
     furthest from float:
       2[0-9].* dB  cosine .*  int4 block 32  first (re)
     verdict .*close to the float model (re)
-    hint    rounded without samples; with them (--calib FILE.npz|DIR) GPTQ makes up for much of the loss
+    hint   rounded without samples; with them (--calib FILE.npz|DIR) GPTQ makes up for much of the loss
   $ qonnx quantize model.onnx --int4 --force --calib calib.npz
   warning: the samples are not used: node 'own': operator acme.ops.Secret has no CPU kernel
   opset raised from 17 to 21: INT4 needs it
   wrote model.onnx -> model.int4.onnx
     size   .* (re)
     time   .* (re)
+    memory [0-9.]+ MB \([0-9.]+ MB expected\) (re)
     samples calib.npz: 14 samples, 2 held out
          2 nodes  int4 block 32
-    output h                        SQNR 2[0-9].* (re)
+    output h                SQNR 2[0-9].* (re)
     measured as far as the operators have kernels
     furthest from float:
       2[0-9].* dB  cosine .*  int4 block 32  first (re)
@@ -31,10 +33,11 @@ A model with an operator that the executor has no kernel for: what it does not h
   wrote model.onnx -> model.int8.onnx
     size   .* (re)
     time   .* (re)
+    memory [0-9.]+ MB \([0-9.]+ MB expected\) (re)
     samples calib.npz: 14 samples, 2 held out
          1 node   int8
          1 left in float: shape unknown (type of 's'), 4.10 kB
-    output h                        SQNR [34][0-9].* (re)
+    output h                SQNR [34][0-9].* (re)
     measured as far as the operators have kernels
     furthest from float:
       [34][0-9].* dB  cosine .*  int8  first (re)

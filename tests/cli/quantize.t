@@ -4,6 +4,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   wrote model.onnx -> model.int8.onnx
     size   37.5 kB -> 11.[0-9] kB \([0-9]+%\).* (re)
     time   .* (re)
+    memory [0-9.]+ MB \([0-9.]+ MB expected\) (re)
     samples calib.npz: 14 samples, 2 held out
          2 nodes  int8
     output y +SQNR .* (re)
@@ -11,7 +12,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
       .* dB  cosine .*  int8  /fc[12]/MatMul (re)
       .* dB  cosine .*  int8  /fc[12]/MatMul (re)
     verdict very close to the float model
-    hint    1 activation has a zero point, which TensorRT refuses; --target tensorrt writes none
+    hint   1 activation has a zero point, which TensorRT refuses; --target tensorrt writes none
   $ ls
   calib.npz
   model.int8.onnx
@@ -51,13 +52,13 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   [2]
   $ qonnx quantize model.onnx few.onnx --fp8 --samples 2 2>/dev/null | tail -n 2
     verdict close to the float model
-    hint    calibrated on 2 samples; 32 show more of what the model will meet (--calib FILE.npz|DIR)
+    hint   calibrated on 2 samples; 32 show more of what the model will meet (--calib FILE.npz|DIR)
   $ qonnx quantize model.onnx made-up.onnx --fp8 --random 9 2>/dev/null | tail -n 1
-    hint    calibrated on made-up samples; real ones give other ranges (--calib FILE.npz|DIR)
+    hint   calibrated on made-up samples; real ones give other ranges (--calib FILE.npz|DIR)
   $ qonnx quantize $MODELS/micro-sdxl/unet/model.onnx --fp8 --random 9 --dry-run 2>/dev/null | tail -n 1
-    hint    a diffusion UNet: --preset sdxl-fp8 places formats as its published recipes do
+    hint   a diffusion UNet: --preset sdxl-fp8 places formats as its published recipes do
   $ qonnx quantize $MODELS/sd3-mmdit-dynamo/model.onnx --int8 --random 9 --dry-run 2>/dev/null | tail -n 1
-    hint    a diffusion transformer: --preset dit-int8 places formats as its published recipes do
+    hint   a diffusion transformer: --preset dit-int8 places formats as its published recipes do
   $ qonnx quantize model.onnx second.onnx --int4 -q && ls second.onnx
   second.onnx
   $ qonnx quantize model.onnx second.onnx --int4 -o third.onnx
@@ -130,7 +131,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
       "qonnx.samples": "random, seed 0: 2 samples (not real data)",
       "qonnx.seed": "0"
   $ qonnx quantize model.int8.onnx --int4
-  qonnx quantize: the model is quantized already: 6 nodes such as 'fc2.weight_DequantizeLinear' (DequantizeLinear); --allow-requantize quantizes what is still float
+  qonnx quantize: the model is quantized already: 6 nodes such as 'fc2.weight_DequantizeLinear' (DequantizeLinear); quantize the float model that it was made of, or with --allow-requantize what is still float in this one
   [3]
   $ qonnx quantize model.onnx --int4 -q -o plain.onnx && qonnx inspect plain.onnx --json | grep -o '"qonnx.passes": "[a-z0-9]*'
   "qonnx.passes": "int4
@@ -155,9 +156,10 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   plan: model.onnx -> model.int4.onnx (nothing is written)
     size   37.5 kB -> 9.[78][0-9] kB \(26%\).* (re)
     time
+    memory about 21.2 MB for the work
          1 node   int8-weights
          1 node   int4 block 32
-    hint    rounded without samples; with them (--calib FILE.npz|DIR) GPTQ makes up for much of the loss
+    hint   rounded without samples; with them (--calib FILE.npz|DIR) GPTQ makes up for much of the loss
   $ printf '# layers\n\n fc1*=int8-weights \r\nfc2*=float' > list; qonnx quantize model.onnx --int4 --set @list -q -o listed.onnx; qonnx quantize model.onnx --int4 --set "fc1*=int8-weights" --set "fc2*=float" -q -o named.onnx; cmp listed.onnx named.onnx && echo same bytes
   same bytes
   $ rm list; qonnx quantize model.onnx --like listed.onnx -q -o again2.onnx && cmp again2.onnx listed.onnx && echo same bytes

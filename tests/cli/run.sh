@@ -47,8 +47,9 @@ function flush_output(   line, held, have) {
 END { if (open) flush_output() }' "$case" >"$dir/got"
 
 if [ "$update" = --update ]; then # a line that an expression of the case matches stays that expression
-  awk 'NR == FNR { if (/ \(re\)$/) re[++n] = substr($0, 1, length($0) - 5); next }
-       { for (i = 1; i <= n; i++) if (/^  / && $0 ~ "^" re[i] "$") { $0 = re[i] " (re)"; break } print }' "$case" "$dir/got" >"$dir/new"
+  awk 'NR == FNR { had[$0] = 1; if (/ \(re\)$/) re[++n] = substr($0, 1, length($0) - 5); next }
+       !had[$0] { for (i = 1; i <= n; i++) if (/^  / && $0 ~ "^" re[i] "$") { $0 = re[i] " (re)"; break } }
+       { print }' "$case" "$dir/got" >"$dir/new"
   cp "$dir/new" "$case"
   exit
 fi

@@ -49,3 +49,8 @@ Help fits the terminal.
   Run a model on arrays of an .npz file, or a sample beside it.
   $ for c in quantize run compare bench eval stats inspect check passes help; do COLUMNS=72 qonnx $c --help; done | sed '/^examples/,/^usage/d' | awk 'length > 72' | wc -l
   0
+
+So do summaries, but for paths of files and nodes.
+
+  $ fits() { COLUMNS=80 "$@" 2>/dev/null | grep -v "^/\|^wrote\|  try\|dB  cosine" | awk 'length > 80'; }
+  $ fits qonnx inspect $MODELS/micro-llama/model.onnx; fits qonnx quantize $MODELS/micro-llama/model.onnx --int8 -o q.onnx; rm q.onnx
