@@ -53,7 +53,7 @@ static qx_status find_pair(qx_pass *p, qx_value *v, const qx_stats *stats, qx_no
     if (*q) return QX_OK;
     const qx_why why = qx_scheme_act_scale(p, &s->scheme, stats, v, &scale, &zero, detail);
     if (why != QX_WHY_NONE) {
-        qx_warn(p->ctx, "io: '%s' stays float: %s%s%s", v->name, qx_why_text(why), *detail ? ": " : "", detail);
+        qx_warn(p->ctx, "io: '%s' %s and stays float: %s", v->name, *detail ? detail : "has no range", qx_why_text(why));
         return QX_OK;
     }
     QX_TRY(qx_emit_raise(p->pipe, qx_emit_pair_need(p->pipe, v, QX_DT_INT8), "INT8"));

@@ -34,6 +34,7 @@ struct qx_samples {
     int64_t *embedding;           /* [n_inputs] rows that ids may index; 0: no limit known */
     const char *description;
     bool synthetic, looked;       /* looked: at the first sample, for data that cannot be meant */
+    bool extra_told;              /* that a file has arrays which are no inputs: once is enough for a folder of files */
 };
 
 qx_status qx_source_add(qx_samples *s, const qx_sourcedef *def, const char *label, int64_t count, void *state);

@@ -81,11 +81,20 @@ static qx_status plug_in(qx_samples *s, arrays *a, const qx_value *v, plug *p)
     return dims_fit(t, p->t.dims + p->stacked) ? QX_OK : misfit(s, a, v, p);
 }
 
-static const char *names_of(qx_samples *s, const qx_npz *z)
+static bool is_used(const qx_samples *s, const plug *plugs, int array)
+{
+    for (uint32_t i = 0; i < s->model->graph->n_inputs; i++)
+        if (plugs[i].array == array) return true;
+    return false;
+}
+
+/* Of all arrays, or (plugs given) of those that no input takes. */
+static const char *names_of(qx_samples *s, const qx_npz *z, const plug *plugs)
 {
     qx_buf b = QX_BUF_INIT(s->ctx);
     qx_status st = QX_OK;
-    for (int i = 0; i < qx_npz_count(z) && st == QX_OK && b.len < 2048; i++) st = qx_buf_printf(&b, "%s%s", i ? ", " : "", qx_npz_name(z, i));
+    for (int i = 0; i < qx_npz_count(z) && st == QX_OK && b.len < 2048; i++)
+        if (!plugs || !is_used(s, plugs, i)) st = qx_buf_printf(&b, "%s%s", b.len ? ", " : "", qx_npz_name(z, i));
     const char *text = st == QX_OK && b.data ? qx_arena_strndup(s->arena, b.data, b.len) : "nothing";
     qx_buf_free(&b);
     return text ? text : "?";
@@ -108,9 +117,12 @@ static qx_status plug_all(qx_samples *s, arrays *a)
         used += a->plugs[i].array >= 0;
         if (a->plugs[i].array >= 0 || g->inputs[i]->init || qx_input_idle(g->inputs[i])) continue;
         QX_TRY(readable(a->z));
-        QX_FAIL(s->ctx, QX_E_USAGE, "%s has no array '%s'. It holds: %s. The model takes: %s", qx_npz_path(a->z), g->inputs[i]->name, names_of(s, a->z), qx_inputs_text(s));
+        QX_FAIL(s->ctx, QX_E_USAGE, "%s has no array '%s'. It holds: %s. The model takes: %s", qx_npz_path(a->z), g->inputs[i]->name, names_of(s, a->z, NULL), qx_inputs_text(s));
     }
-    if (used < qx_npz_count(a->z)) qx_warn(s->ctx, "%s: %d of its arrays are no inputs of the model (%s)", qx_npz_path(a->z), qx_npz_count(a->z) - used, names_of(s, a->z));
+    if (used < qx_npz_count(a->z) && !s->extra_told) {
+        qx_warn(s->ctx, "%s has arrays that are no inputs of the model and are not used: %s", qx_npz_path(a->z), names_of(s, a->z, a->plugs));
+        s->extra_told = true;
+    }
     return QX_OK;
 }
 

@@ -76,6 +76,7 @@ typedef struct qx_stepdef {
      * that quantizing x with them gives exactly the codes meant. The spec's rule is not used then. NULL: the rule decides. */
     qx_status (*grid)(qx_ctx *ctx, const qx_step *s, const struct qx_qspec *spec, int64_t first, int64_t rows, int64_t k, float *x, float *scale,
                       int32_t *zero, void *scratch);
+    const struct qx_stepdef *in_float; /* of a step with `grid`: what it does, by the same argument, to a weight that stays float after all; NULL: nothing */
     /* Around the tiles of one run of a job, outside any parallel region: begin makes what all tiles share (a factorisation; asked again, it keeps
      * what is there), end drops it. NULL: nothing is shared. */
     qx_status (*begin)(qx_ctx *ctx, const qx_step *s, const struct qx_qspec *spec, int64_t k);

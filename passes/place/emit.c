@@ -443,9 +443,20 @@ qx_status qx_emit_weight(qx_pipeline *pipe, qx_plan_item *it)
     return report_weight(pipe, it);
 }
 
+/* A format that a solver counted on may leave the weight float in the end: its input was always zero, or held infinities. */
+static qx_status leave_grid(qx_pipeline *pipe, qx_plan_weight *w)
+{
+    const qx_step *s = w->steps;
+    if (!s->def->grid) return QX_OK;
+    w->steps = s->prev;
+    return s->def->in_float ? qx_plan_step(pipe, w, s->def->in_float, s->arg) : QX_OK;
+}
+
 qx_status qx_emit_float(qx_pipeline *pipe, qx_plan_weight *w)
 {
     if (w->done || !w->steps) return QX_OK;
+    QX_TRY(leave_grid(pipe, w));
+    if (!w->steps) return QX_OK;
     qx_value *v;
     qx_qspec s = {.codes = w->tensor->dtype};
     QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &s, QX_LAYOUT_SAME, &w->job));

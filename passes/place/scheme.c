@@ -205,7 +205,7 @@ bool qx_scheme_fuses(const qx_pass *p, const char *option)
 /* A scale that is written is finite and normal. In float16 models small scales are raised to the smallest normal number (2^-14). */
 static qx_why round_scale(qx_dtype type, float raw, float *scale, char detail[120])
 {
-    snprintf(detail, 120, "%g", (double)raw);
+    snprintf(detail, 120, "would have a scale of %g", (double)raw);
     if (!isfinite(raw) || raw < FLT_MIN) return QX_WHY_SCALE_NOT_NORMAL;
     if (type == QX_DT_FLOAT16 && raw < 0x1p-14f) raw = 0x1p-14f;
     if (type == QX_DT_FLOAT16 && raw > 65504.0f) return QX_WHY_SCALE_NOT_NORMAL;
@@ -235,7 +235,8 @@ qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats
     if (p->pipe->no_stats) return QX_WHY_NONE;
     const qx_value_stats *vs = qx_stats_get(stats, v);
     if (!vs || vs->count == 0) return QX_WHY_NOT_OBSERVED;
-    snprintf(detail, 120, "largest value %g", (double)vs->absmax);
+    if (vs->absmax == 0) snprintf(detail, 120, "is zero on every sample");
+    else snprintf(detail, 120, "has a largest value of %g", (double)vs->absmax);
     if (!isfinite(vs->absmax) || vs->absmax == 0) return QX_WHY_SCALE_NOT_NORMAL;
     if (vs->min <= -1e30f || vs->max >= 1e30f) return QX_WHY_MASK;
     qx_status st = raw_scale(s, stats, v, &raw, &low);

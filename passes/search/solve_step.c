@@ -299,8 +299,9 @@ done:
     return st;
 }
 
-static const qx_stepdef def_solve = {.name = "solve", .grid = grid, .begin = begin, .end = end};
 static const qx_stepdef def_prune = {.name = "prune 2:4", .rows = float_rows, .begin = begin, .end = end};
+static const qx_stepdef def_solve = {.name = "solve", .grid = grid, .begin = begin, .end = end};
+static const qx_stepdef def_solve_pruned = {.name = "solve 2:4", .grid = grid, .in_float = &def_prune, .begin = begin, .end = end};
 
 /* The first one as it lies, more of them summed up in `sum`. */
 static qx_status add_gram(qx_arena *arena, const qx_value_stats *st, float **sum, qx_input_gram *out)
@@ -345,8 +346,9 @@ qx_status qx_solve_step(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_so
     solve *v = qx_arena_alloc(pipe->model->arena, sizeof *v);
     if (!v) return QX_E_NOMEM;
     *v = (solve){.spec = *spec, .w = w, .name = w->tensor->name};
-    if (w->spec.codes && !spec->stay_float && w->spec.block < 0) w->spec.block = 0; /* rows are solved apart: one scale each */
-    return qx_plan_step(pipe, w, w->spec.codes && !spec->stay_float ? &def_solve : &def_prune, v);
+    const bool rounds = w->spec.codes && !spec->stay_float;
+    if (rounds && w->spec.block < 0) w->spec.block = 0; /* rows are solved apart: one scale each */
+    return qx_plan_step(pipe, w, !rounds ? &def_prune : spec->prune ? &def_solve_pruned : &def_solve, v);
 }
 
 /* ---- mask without compensation ---- */
