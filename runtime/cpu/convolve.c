@@ -1,21 +1,30 @@
-/* convolve.c - how one convolution is worked out: a product of few rows by our own kernel, which reads the weights once; Winograd's algorithm; oneDNN where it has a kernel that does
+/* convolve.c - how one convolution is worked out: few pixels as a product of rows; Winograd's algorithm; oneDNN where it has a kernel that does
  * not depend on the thread count; else a product of the weights with windows of the picture. What each of them packs is made when it is first needed:
  * calls may bring pictures of other sizes. */
 #include <string.h>
 
 #include "kernels/gemm.h"
+#include "runtime/cpu/conv_rows.h"
 #include "runtime/cpu/winograd.h"
 #include "runtime/dnnl/door.h"
 
-struct qx_conv { qx_packed *rows; float *wino; bool asked; /* the library, which may have none */ qx_dnnl_conv *dnnl; float *w; /* plain, for the own path */ };
+/* Of the kernel's taps along each axis, `all` of them, those that an output can see: [first, first + n). */
+typedef struct reach { int64_t all[3], first[3], n[3]; } reach;
 
-void qx_conv_free(qx_ctx *ctx, qx_conv *s)
+struct qx_conv { reach reach; qx_packed *rows; float *wino; bool asked; /* the library, which may have none */ qx_dnnl_conv *dnnl; float *w; /* plain, for the own path */ };
+
+static void drop_packed(qx_ctx *ctx, qx_conv *s)
 {
-    if (!s) return;
     qx_packed_free(ctx, s->rows);
     qx_free(ctx, s->wino);
     qx_dnnl_conv_free(ctx, s->dnnl);
     qx_free(ctx, s->w);
+    *s = (qx_conv){.asked = false};
+}
+
+void qx_conv_free(qx_ctx *ctx, qx_conv *s)
+{
+    if (s) drop_packed(ctx, s);
     qx_free(ctx, s);
 }
 
@@ -137,29 +146,64 @@ static qx_status repeat_channels(qx_call *c, qx_conv_shape *s, const float **x)
     return QX_OK;
 }
 
-/* ---- Few pixels ---- */
+/* ---- Taps in the padding ---- */
 
-/* A product of few rows by the weights: one tap, the channels of a pixel side by side, no more pixels than our kernel takes rows. */
-static bool is_rows(const qx_conv_shape *s)
+static int64_t at_most(int64_t a, int64_t most) { return a < most ? a : most; }
+static int64_t between(int64_t a, int64_t most) { return a < 0 ? 0 : at_most(a, most); }
+
+/* A kernel on a small picture has taps that every output sees in the padding: 3 x 3 on one pixel is 1 x 1. They are cut off, and so are never read. */
+static reach cut_kernel(qx_conv_shape *s)
 {
-    const int64_t pixels = qx_prod(s->in, 0, s->spatial);
-    if (s->group != 1 || qx_prod(s->out, 0, s->spatial) != pixels || qx_prod(s->kernel, 0, s->spatial) != 1 || s->batch * pixels > QX_GEMM_FEW) return false;
-    for (int i = 0; i < s->spatial; i++)
-        if (s->begin[i] || s->end[i]) return false;
-    return pixels == 1 || (s->x_block < 0 && s->y_block < 0);
+    reach r = {{1, 1, 1}, {0}, {1, 1, 1}};
+    for (int i = 0; i < s->spatial; i++) {
+        const int64_t d = s->dilation[i], k = s->kernel[i], last = (s->out[i] - 1) * s->stride[i]; /* where the last window begins, in the padded picture */
+        const int64_t before = (s->begin[i] - last + d - 1) / d, after = k - 1 - (s->in[i] - 1 + s->begin[i]) / d;
+        const int64_t lo = between(before, at_most(s->begin[i] / d, k - 1)), hi = between(after, at_most(s->end[i] / d, k - 1 - lo));
+        r.all[i] = k;
+        r.first[i] = lo;
+        s->kernel[i] = r.n[i] = k - lo - hi;
+        s->begin[i] -= lo * d;
+        s->end[i] -= hi * d;
+    }
+    return r;
+}
+
+typedef struct cut_job { const reach *r; const float *w; float *out; } cut_job;
+
+/* One output's and one input's taps. */
+static qx_status cut_piece(void *user, int64_t i)
+{
+    const cut_job *j = user;
+    const reach *r = j->r;
+    const float *w = j->w + i * r->all[0] * r->all[1] * r->all[2];
+    float *to = j->out + i * r->n[0] * r->n[1] * r->n[2];
+    for (int64_t a = r->first[0]; a < r->first[0] + r->n[0]; a++)
+        for (int64_t b = r->first[1]; b < r->first[1] + r->n[1]; b++, to += r->n[2]) memcpy(to, w + (a * r->all[1] + b) * r->all[2] + r->first[2], (size_t)r->n[2] * sizeof *to);
+    return QX_OK;
+}
+
+static qx_status cut_weights(qx_call *c, const qx_conv_shape *s, const reach *r, const float **w)
+{
+    cut_job j = {r, *w, NULL};
+    if (memcmp(r->all, r->n, sizeof r->n) == 0) return QX_OK;
+    const int64_t pairs = s->out_ch * s->in_ch / s->group;
+    QX_TRY(QX_CALL_SCRATCH(c, pairs * r->n[0] * r->n[1] * r->n[2], &j.out));
+    *w = j.out;
+    return qx_parallel(c->ctx, pairs, cut_piece, &j);
 }
 
 /* ---- The choice ---- */
 
 static int64_t taps(const qx_conv_shape *s) { return s->in_ch / s->group * qx_prod(s->kernel, 0, s->spatial); }
 
-/* As given, or the constant read once more, by the scales. */
-static qx_status plain_weights(qx_call *c, const qx_conv_shape *s, const qx_conv_op *op, const float **w)
+/* Of the taps that are seen, as given or the constant read once more, by the scales. */
+static qx_status plain_weights(qx_call *c, const qx_conv *v, const qx_conv_shape *s, const qx_conv_op *op, const float **w)
 {
     const int64_t k = taps(s);
     float *scaled = NULL;
     *w = op->w;
     if (!*w) QX_TRY(qx_call_const_again_f32(c, 1, w));
+    QX_TRY(cut_weights(c, s, &v->reach, w));
     if (!op->scale) return QX_OK;
     QX_TRY(QX_CALL_SCRATCH(c, s->out_ch * k, &scaled));
     for (int64_t i = 0; i < s->out_ch * k; i++) scaled[i] = (*w)[i] * op->scale[i / k];
@@ -170,14 +214,14 @@ static qx_status plain_weights(qx_call *c, const qx_conv_shape *s, const qx_conv
 static qx_status pack_rows(qx_call *c, qx_conv *v, const qx_conv_shape *s, const qx_conv_op *op)
 {
     const float *w;
-    QX_TRY(plain_weights(c, s, op, &w));
-    return qx_packed_new(c, &(qx_matrix){.k = s->in_ch, .n = s->out_ch, .row = 1, .col = s->in_ch, .data = w}, 1, &v->rows);
+    QX_TRY(plain_weights(c, v, s, op, &w));
+    return qx_conv_rows_pack(c, s, w, &v->rows);
 }
 
 static qx_status pack_wino(qx_call *c, qx_conv *v, const qx_conv_shape *s, const qx_conv_op *op)
 {
     const float *w;
-    QX_TRY(plain_weights(c, s, op, &w));
+    QX_TRY(plain_weights(c, v, s, op, &w));
     return qx_wino_pack(c, s, w, &v->wino);
 }
 
@@ -185,7 +229,7 @@ static qx_status pack_pictures(qx_call *c, qx_conv *v, const qx_conv_shape *s, c
 {
     const float *w;
     const size_t bytes = (size_t)(s->out_ch * taps(s)) * sizeof *w;
-    QX_TRY(plain_weights(c, s, op, &w));
+    QX_TRY(plain_weights(c, v, s, op, &w));
     QX_TRY(qx_dnnl_conv_new(c, s, w, &v->dnnl));
     v->asked = true;
     if (v->dnnl) return QX_OK;
@@ -220,19 +264,22 @@ qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *shape, c
     as_picture(s);
     if (!*state) QX_TRY(QX_NEW(c->ctx, state));
     qx_conv *v = *state;
-    if (is_rows(s)) {
+    const reach r = cut_kernel(s);
+    if (memcmp(&r, &v->reach, sizeof r) != 0) {
+        drop_packed(c->ctx, v);
+        v->reach = r;
+    }
+    if (qx_conv_rows_pay(s)) {
         if (!v->rows) QX_TRY(pack_rows(c, v, s, &op));
-        const qx_gemm g = {.m = s->batch * qx_prod(s->in, 0, s->spatial), .x = op.x, .bias = op.bias, .add = op.add, .y = op.y};
-        QX_TRY(qx_gemm_run(c, v->rows, &g));
-        op.add = NULL;
-    } else if (qx_wino_pays(s) && !qx_call_bf16(c)) {
+        return qx_conv_rows_run(c, v->rows, s, &op);
+    }
+    if (qx_wino_pays(s) && !qx_call_bf16(c)) {
         if (!v->wino) QX_TRY(pack_wino(c, v, s, &op));
         return qx_wino_run(c, v->wino, s, &op);
-    } else {
-        QX_TRY(repeat_channels(c, s, &op.x));
-        if (!v->asked) QX_TRY(pack_pictures(c, v, s, &op));
-        if (v->dnnl) return qx_dnnl_conv_run(c, v->dnnl, s, &op);
-        QX_TRY(own_conv_any_layout(c, s, op.x, v->w, op.bias, op.y));
     }
+    QX_TRY(repeat_channels(c, s, &op.x));
+    if (!v->asked) QX_TRY(pack_pictures(c, v, s, &op));
+    if (v->dnnl) return qx_dnnl_conv_run(c, v->dnnl, s, &op);
+    QX_TRY(own_conv_any_layout(c, s, op.x, v->w, op.bias, op.y));
     return qx_conv_finish(c, &op, s->batch * s->out_ch * qx_prod(s->out, 0, s->spatial));
 }

@@ -213,29 +213,34 @@ static void gates(void **state)
 
 enum { CH = 8 };
 
-/* The product with weights w[i][k] = ((7 i + 3 k) % 11 - 5) / 8, at each pixel: exact in float. */
-static void expect_product(const qx_tensor *x, const qx_tensor *y)
+static double weight_of(int i, int k, int tap) { return (double)((7 * i + 3 * k + 5 * tap) % 11 - 5) / 8; }
+
+/* The convolution with size x size taps around each pixel: exact in float. */
+static void expect_sums(const qx_tensor *x, const qx_tensor *y, int size)
 {
-    const int64_t pixels = x->dims[2] * x->dims[3];
+    const int64_t h = x->dims[2], w = x->dims[3];
     const float *in = x->data, *out = y->data;
     assert_int_equal(y->numel, x->numel);
-    for (int i = 0; i < CH; i++)
-        for (int64_t p = 0; p < pixels; p++) {
-            float s = 0;
-            for (int k = 0; k < CH; k++) s += (float)((7 * i + 3 * k) % 11 - 5) / 8 * in[k * pixels + p];
-            assert_true(s == out[i * pixels + p]);
+    for (int64_t at = 0; at < y->numel; at++) {
+        double s = 0;
+        for (int t = 0; t < size * size; t++) {
+            const int64_t r = at / w % h + t / size - size / 2, q = at % w + t % size - size / 2;
+            for (int k = 0; k < CH && r >= 0 && r < h && q >= 0 && q < w; k++) s += weight_of((int)(at / (h * w)), k, t) * (double)in[(k * h + r) * w + q];
         }
+        assert_true((float)s == out[at]);
+    }
 }
 
-/* One node, constant weights, pictures of other sizes from call to call: what is packed for one size serves it again, and is made anew for others. */
-static void sizes(void **state)
+/* One node, constant weights, pictures of other sizes from call to call: what is packed for one size serves it again, and is made anew for others. Taps that
+ * no pixel of a small picture sees are not packed, and are there when a larger one comes. */
+static void sizes_of(int size)
 {
-    static const int64_t dims[][2] = {{1, 1}, {6, 5}, {1, 1}, {2, 1}, {6, 5}};
-    char text[2048];
-    int n = snprintf(text, sizeof text, HEAD(18) "g (float[1,%d,H,W] x) => (float[1,%d,H,W] y) <float[%d,%d,1,1] w = {", CH, CH, CH, CH);
-    (void)state;
-    for (int i = 0; i < CH * CH; i++) n += snprintf(text + n, sizeof text - (size_t)n, "%s%g", i ? ", " : "", (double)((7 * (i / CH) + 3 * (i % CH)) % 11 - 5) / 8);
-    snprintf(text + n, sizeof text - (size_t)n, "}> { y = Conv(x, w) }");
+    static const int64_t dims[][2] = {{1, 1}, {6, 5}, {1, 1}, {2, 1}, {1, 9}, {2, 3}, {6, 5}, {2, 2}};
+    static char text[1 << 16];
+    int n = snprintf(text, sizeof text, HEAD(18) "g (float[1,%d,H,W] x) => (float[1,%d,H,W] y) <float[%d,%d,%d,%d] w = {", CH, CH, CH, CH, size, size);
+    for (int i = 0; i < CH * CH * size * size; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, "%s%g", i ? ", " : "", weight_of(i / (CH * size * size), i / (size * size) % CH, i % (size * size)));
+    snprintf(text + n, sizeof text - (size_t)n, "}> { y = Conv<pads=[%d,%d,%d,%d]>(x, w) }", size / 2, size / 2, size / 2, size / 2);
     fixture f = load(text);
     qx_exec *x = make_exec(&f, &(qx_exec_options){.no_fuse = false});
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
@@ -243,12 +248,18 @@ static void sizes(void **state)
         ok(&f, qx_tensor_new(f.ctx, &in, QX_DT_FLOAT, 4, (int64_t[]){1, CH, dims[i][0], dims[i][1]}));
         for (int64_t k = 0; k < in.numel; k++) ((float *)in.data)[k] = (float)((k * 5 + (int64_t)i) % 17 - 8);
         ok(&f, qx_exec_run(x, &(qx_feed){"x", &in}, 1, NULL, 1, &out));
-        expect_product(&in, &out);
+        expect_sums(&in, &out, size);
         qx_tensor_free(f.ctx, &in);
         qx_tensor_free(f.ctx, &out);
     }
     qx_exec_free(x);
     unload(&f);
+}
+
+static void sizes(void **state)
+{
+    (void)state;
+    for (int size = 1; size <= 7; size += 2) sizes_of(size);
 }
 
 /* 3x3 convolutions large enough for Winograd's algorithm, and wide ones with gaps, lines too: right, and the same bytes for any number of threads. */
