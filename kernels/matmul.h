@@ -2,7 +2,8 @@
  *
  * Solvers take it as a function, so that a caller can hand in a threaded or library product; NULL means the one here, on the calling
  * thread. Cut by qx_matmul_pieces, the pieces give the same bits as the whole, whoever runs them. Uses fused multiply-add where the CPU has
- * it: the last bits may differ between instruction sets, never between thread counts. No scratch: packing goes through 32 KiB of stack. */
+ * it: the last bits may differ between instruction sets, never between thread counts. No scratch: packing goes through 400 KiB of stack (gemm.h, which
+ * also takes weights that are packed once, or made a panel at a time). */
 #ifndef QX_KERNELS_MATMUL_H
 #define QX_KERNELS_MATMUL_H
 
@@ -18,12 +19,6 @@ typedef struct qx_matmul {
 
 typedef void qx_matmul_fn(void *user, const qx_matmul *p);
 void qx_matmul_f32(void *user, const qx_matmul *p); /* user is not used */
-
-/* The same with B made on the fly, a panel at a time: panel[i * QX_MATMUL_PANEL + j] = B(k0 + i, j0 + j) for i < kc <= 256, and 0 for j >= nc.
- * p->b is not used. For weights that are stored in few bits and must not be expanded as a whole. */
-enum { QX_MATMUL_PANEL = 32 };
-typedef void qx_matmul_pack_fn(const void *user, int64_t k0, int64_t kc, int64_t j0, int64_t nc, float *panel);
-void qx_matmul_packed(const qx_matmul *p, qx_matmul_pack_fn *pack, const void *user);
 
 /* The same work as independent pieces (row ranges of C): for i in [0, pieces) qx_matmul_piece(p, i), on any threads. */
 int64_t qx_matmul_pieces(const qx_matmul *p);

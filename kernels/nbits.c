@@ -3,12 +3,12 @@
 
 #include <string.h>
 
-#include "kernels/matmul.h"
+#include "kernels/gemm.h"
 #include "kernels/multi.h"
 #include "kernels/nbits_leaf.h"
 #include "kernels/quant.h"
 
-enum { COLUMNS = QX_MATMUL_PANEL, MAX_BLOCKS = 256, TOGETHER = 4, MOST_K = 256 }; /* TOGETHER: columns that a dot product takes at once; MOST_K: rows of a panel */
+enum { COLUMNS = QX_GEMM_NR, MAX_BLOCKS = 256, TOGETHER = 4, MOST_K = QX_GEMM_K }; /* TOGETHER: columns that a dot product takes at once */
 
 static int64_t blocks_of(const qx_nbits *w) { return w->k / w->block + (w->k % w->block != 0); }
 static int64_t padded_k(const qx_nbits *w) { return blocks_of(w) * w->block; }
@@ -150,11 +150,9 @@ void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, 
             for (int64_t r = 0; r < m; r++) dot_columns(l, w, j, first + n - j < TOGETHER ? first + n - j : TOGETHER, scratch + r * (padded_k(w) + blocks_of(w)), y + r * ldy + j);
         return;
     }
-    for (int64_t r = 0; r < m; r++)
-        for (int64_t j = 0; j < n; j++) y[r * ldy + first + j] = w->bias ? w->bias[first + j] : 0.0f;
     const from f = {l, w, first};
-    const qx_matmul p = {m, n, w->k, x, ldx, 1, NULL, 0, 0, y + first, ldy, 1.0f, 1.0f};
-    qx_matmul_packed(&p, unpack_panel, &f);
+    const qx_sgemm g = {.m = m, .k = w->k, .n = n, .x = x, .ldx = ldx, .cx = 1, .make = unpack_panel, .user = &f, .bias = w->bias ? w->bias + first : NULL, .y = y + first, .ldy = ldy, .alpha = 1.0f};
+    qx_sgemm_run(&g);
 }
 
 void qx_nbits_piece(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch, float *y, int64_t ldy, int64_t piece)

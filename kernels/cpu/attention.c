@@ -138,24 +138,21 @@ static void absorb(const work *w, float *s, int64_t i, int64_t from, int64_t n)
 
 static void pack_block(const qx_attn_head *h, int64_t from, int64_t n, float *pk, float *pv)
 {
-    for (int64_t p = 0; p * NR < n; p++) qx_gemm_pack_panel(h->k + from * h->ldk, h->d, n, h->kc, h->ldk, p, NR, pk + p * NR * h->d);
-    for (int64_t p = 0; p * NR < h->dv; p++) qx_gemm_pack_panel(h->v + from * h->ldv, n, h->dv, h->ldv, 1, p, NR, pv + p * NR * KEYS);
+    for (int64_t p = 0; p * NR < n; p++) qx_gemm_pack_panel(h->k + from * h->ldk, h->d, n, h->kc, h->ldk, p, pk + p * NR * h->d);
+    for (int64_t p = 0; p * NR < h->dv; p++) qx_gemm_pack_panel(h->v + from * h->ldv, n, h->dv, h->ldv, 1, p, pv + p * NR * KEYS);
 }
 
 /* Query rows [r, r + m) against keys [lo, hi) of the packed block that begins at key `from`; lo is at the start of a panel. */
 static void sub_block(const work *w, int64_t r, int64_t m, int64_t from, int64_t lo, int64_t hi)
 {
     const qx_attn_head *h = w->h;
-    for (int64_t j = lo; j < hi; j += NR) {
-        qx_gemm_tile t = {.x = h->q + r * h->ldq, .ldx = h->ldq, .cx = 1, .panel = w->pk + (j - from) * h->d, .ldp = NR, .y = w->s + j - from, .ldy = KEYS, .m = m, .k = h->d, .cols = at_most(NR, hi - j)};
-        qx_gemm_panel(&t);
-    }
+    const qx_sgemm scores = {.m = m, .k = h->d, .n = hi - lo, .x = h->q + r * h->ldq, .ldx = h->ldq, .cx = 1, .panels = w->pk + (lo - from) * h->d, .step = NR * h->d,
+                             .y = w->s + lo - from, .ldy = KEYS, .alpha = 1.0f};
+    qx_sgemm_run(&scores);
     for (int64_t i = 0; i < m; i++) absorb(w, w->s + i * KEYS + lo - from, r + i, lo, hi - lo);
-    for (int64_t c = 0; c < h->dv; c += NR) {
-        qx_gemm_tile t = {.x = w->s + lo - from, .ldx = KEYS, .cx = 1, .panel = w->pv + c * KEYS + (lo - from) * NR, .ldp = NR, .y = h->y + r * h->ldy + c, .ldy = h->ldy, .m = m, .k = hi - lo,
-                          .cols = at_most(NR, h->dv - c), .add = true};
-        qx_gemm_panel(&t);
-    }
+    const qx_sgemm values = {.m = m, .k = hi - lo, .n = h->dv, .x = w->s + lo - from, .ldx = KEYS, .cx = 1, .panels = w->pv + (lo - from) * NR, .step = NR * KEYS,
+                             .y = h->y + r * h->ldy, .ldy = h->ldy, .alpha = 1.0f, .add = true};
+    qx_sgemm_run(&values);
 }
 
 static void many_rows(const work *w)

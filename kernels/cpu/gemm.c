@@ -1,151 +1,344 @@
-/* gemm.c - see gemm.h. A tile of rows by one panel stays in registers while k runs: 12 x 32 with AVX-512 (6 x 64 when there
- * are few rows), 6 x 16 with AVX2, plain C elsewhere. Fused multiply-add needs intrinsics: the build forbids the compiler to fuse by itself. */
+/* gemm.c - see gemm.h. A tile of rows by a panel stays in registers while k runs: 14 x 32 with AVX-512 (28 of 32 registers are sums), 6 x 16 twice with AVX2, plain
+ * C elsewhere. Rows are cut into tiles of even height, so that no count of rows is a bad one. What is far away is fetched meanwhile: the part of y that the next
+ * tile goes on with, whose rows lie in other pages, and the next panel. Fused multiply-add needs intrinsics: the build forbids the compiler to fuse by itself. */
 #include "kernels/gemm.h"
 
-#include "kernels/multi.h"
-#include "kernels/quant.h"
+#include <string.h>
+
+#include "kernels/isa.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-enum { NR = QX_GEMM_NR };
+enum { NR = QX_GEMM_NR, MOST = 14 /* rows of the highest tile */, STEP = 8 /* rows of a panel for one row of y and one of the next panel that are fetched */, AHEAD = 512 /* floats */ };
+
+/* ---- One tile ---- */
+
+/* Rows of y, y = start + x W: element i of row r of x is a[r * lda + i * ca]. Packed tiles have lda 1 and ca the number of rows. */
+typedef struct tile {
+    int64_t k;
+    const float *a; int64_t lda, ca;
+    const float *b; int64_t step;         /* the panel, and how far the next is from it (few rows take two at once) */
+    const float *start; int64_t ld_start; /* 0: all rows begin with the same numbers */
+    float *y; int64_t ldy;
+    const float *next_y, *next_b;         /* fetched meanwhile */
+} tile;
+
+typedef void tile_fn(const tile *t, int rows);
+
+/* Up to 16 lines side by side: dst[i * ld + r] = alpha x[r * ldx + i * cx]. Rows of x into a tile, columns of W into half a panel. */
+typedef struct lines { const float *x; int64_t ldx, cx; int count; int64_t k; float alpha; } lines;
+typedef void pack_fn(const lines *l, float *dst, int64_t ld);
+
+/* The tiles of one instruction set: of packed rows, at most `most`; of a few rows as they lie, by `few_panels` panels. */
+typedef struct leaf { int most, few_panels; tile_fn *packed, *few; pack_fn *pack; } leaf;
+
+static void pack_plain(const lines *l, float *dst, int64_t ld)
+{
+    for (int64_t i = 0; i < l->k; i++)
+        for (int r = 0; r < l->count; r++) dst[i * ld + r] = l->alpha * l->x[r * l->ldx + i * l->cx];
+}
+
+static void tile_plain(const tile *t, int rows)
+{
+    for (int r = 0; r < rows; r++) {
+        const float *a = t->a + r * t->lda, *b = t->b, *start = t->start + r * t->ld_start;
+        float sum[NR];
+        for (int j = 0; j < NR; j++) sum[j] = start[j];
+        for (int64_t i = 0; i < t->k; i++, b += NR)
+            for (int j = 0; j < NR; j++) sum[j] += a[i * t->ca] * b[j];
+        memcpy(t->y + r * t->ldy, sum, sizeof sum);
+    }
+}
+
+#if defined(__x86_64__)
+/* rows, panels and packed are constants where this is called, so that the loops over them unroll and s stays in registers. Not packed: the panels come from
+ * memory, whose latency one core's own fetching does not cover (13 GB/s; 16 with it). */
+#define UNROLL _Pragma("GCC unroll 14") /* or s would lie in memory */
+#define TILE(isa, TARGET, V, W, LOAD, SET1, FMA, STORE)                                                                     \
+    TARGET static inline __attribute__((always_inline)) void tile_##isa(const tile *t, const int rows, const int panels, const bool packed) \
+    {                                                                                                                  \
+        const float *a = t->a, *b = t->b, *next_y = t->next_y, *next_b = t->next_b;                                    \
+        const int64_t lda = packed ? 1 : t->lda, ca = packed ? rows : t->ca, step = t->step, ldy = t->ldy;             \
+        V s[MOST][4];                                                                                                  \
+        UNROLL                                                                                                         \
+        for (int r = 0; r < rows; r++)                                                                                 \
+            UNROLL                                                                                                     \
+            for (int v = 0; v < 2 * panels; v++) s[r][v] = LOAD(t->start + r * t->ld_start + v * W);                   \
+        for (int64_t left = t->k; left > 0; left -= STEP) {                                                            \
+            if (packed) {                                                                                              \
+                for (int v = 0; v < 2 * W; v += 16) {                                                                  \
+                    __builtin_prefetch(next_y + v, 0, 3);                                                              \
+                    __builtin_prefetch(next_b + v, 0, 2);                                                              \
+                }                                                                                                      \
+                next_y += ldy, next_b += NR;                                                                           \
+            }                                                                                                          \
+            for (int64_t i = left < STEP ? left : STEP; i > 0; i--, a += ca, b += NR) {                                \
+                V w[4];                                                                                                \
+                UNROLL                                                                                                 \
+                for (int v = 0; v < 2 * panels; v++) w[v] = LOAD(b + v / 2 * step + v % 2 * W);                        \
+                for (int v = 0; !packed && v < 2 * panels * W; v += 16) __builtin_prefetch(b + v / 32 * step + v % 32 + AHEAD, 0, 2); \
+                UNROLL                                                                                                 \
+                for (int r = 0; r < rows; r++) {                                                                       \
+                    const V x = SET1(a[r * lda]);                                                                      \
+                    UNROLL                                                                                             \
+                    for (int v = 0; v < 2 * panels; v++) s[r][v] = FMA(x, w[v], s[r][v]);                              \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        UNROLL                                                                                                         \
+        for (int r = 0; r < rows; r++)                                                                                 \
+            UNROLL                                                                                                     \
+            for (int v = 0; v < 2 * panels; v++) STORE(t->y + r * ldy + v * W, s[r][v]);                               \
+    }
+TILE(avx512, QX_TARGET_AVX512, __m512, 16, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_storeu_ps)
+TILE(avx2, QX_TARGET_AVX2, __m256, 8, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_storeu_ps)
+
+#define UP_TO_6(tile, panels, packed)                                                                                       \
+    case 6: tile(t, 6, panels, packed); break;                                                                         \
+    case 5: tile(t, 5, panels, packed); break;                                                                         \
+    case 4: tile(t, 4, panels, packed); break;                                                                         \
+    case 3: tile(t, 3, panels, packed); break;                                                                         \
+    case 2: tile(t, 2, panels, packed); break;                                                                         \
+    default: tile(t, 1, panels, packed); break;
+
+QX_TARGET_AVX512 static void packed_avx512(const tile *t, int rows)
+{
+    switch (rows) {
+    case 14: tile_avx512(t, 14, 1, true); break;
+    case 13: tile_avx512(t, 13, 1, true); break;
+    case 12: tile_avx512(t, 12, 1, true); break;
+    case 11: tile_avx512(t, 11, 1, true); break;
+    case 10: tile_avx512(t, 10, 1, true); break;
+    case 9: tile_avx512(t, 9, 1, true); break;
+    case 8: tile_avx512(t, 8, 1, true); break;
+    case 7: tile_avx512(t, 7, 1, true); break;
+    UP_TO_6(tile_avx512, 1, true)
+    }
+}
+
+QX_TARGET_AVX512 static void pair_avx512(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx512, 2, false) } }
+QX_TARGET_AVX512 static void single_avx512(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx512, 1, false) } }
+static void few_avx512(const tile *t, int rows) { (t->step ? pair_avx512 : single_avx512)(t, rows); }
+
+QX_TARGET_AVX2 static void packed_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 1, true) } }
+QX_TARGET_AVX2 static void few_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 1, false) } }
+
+/* The two halves of a panel. */
+static void halves(tile_fn *fn, const tile *t, int rows)
+{
+    tile right = *t;
+    right.b += 16, right.start += 16, right.y += 16, right.next_y += 16, right.next_b += 16;
+    fn(t, rows);
+    fn(&right, rows);
+}
+static void packed_avx2(const tile *t, int rows) { halves(packed_16_avx2, t, rows); }
+static void few_avx2(const tile *t, int rows) { halves(few_16_avx2, t, rows); }
+
+/* Columns of 16 x 16 numbers as rows. */
+QX_TARGET_AVX512 static inline __attribute__((always_inline)) void turn_16(__m512 r[16])
+{
+    __m512 t[16];
+    for (int i = 0; i < 16; i += 2) t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]), t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    for (int i = 0; i < 16; i += 4) /* r[i + c]: of four rows, the columns c, 4 + c, 8 + c, 12 + c */
+        for (int h = 0; h < 2; h++) {
+            const __m512d low = _mm512_castps_pd(t[i + h]), high = _mm512_castps_pd(t[i + 2 + h]);
+            r[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+            r[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+        }
+    for (int c = 0; c < 4; c++) {
+        const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x44), b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x44);
+        const __m512 d = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xee), e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xee);
+        t[c] = _mm512_shuffle_f32x4(a, b, 0x88), t[4 + c] = _mm512_shuffle_f32x4(a, b, 0xdd);
+        t[8 + c] = _mm512_shuffle_f32x4(d, e, 0x88), t[12 + c] = _mm512_shuffle_f32x4(d, e, 0xdd);
+    }
+    for (int i = 0; i < 16; i++) r[i] = t[i];
+}
+
+static __mmask16 first_of_16(int64_t n) { return (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1); }
+
+QX_TARGET_AVX512 static void pack_avx512(const lines *l, float *dst, int64_t ld)
+{
+    const __mmask16 keep = first_of_16(l->count);
+    const __m512 f = _mm512_set1_ps(l->alpha);
+    if (l->cx != 1 && l->ldx != 1) {
+        pack_plain(l, dst, ld);
+        return;
+    }
+    for (int64_t i = 0; i < l->k && l->cx != 1; i++) _mm512_mask_storeu_ps(dst + i * ld, keep, _mm512_mul_ps(f, _mm512_maskz_loadu_ps(keep, l->x + i * l->cx)));
+    for (int64_t i = 0; i < l->k && l->cx == 1; i += 16) {
+        const __mmask16 there = first_of_16(l->k - i);
+        __m512 r[16];
+        for (int q = 0; q < 16; q++) r[q] = _mm512_mul_ps(f, _mm512_maskz_loadu_ps(there, l->x + (q < l->count ? q : 0) * l->ldx + i));
+        turn_16(r);
+        for (int q = 0; q < 16; q++) _mm512_mask_storeu_ps(dst + (i + q) * ld, i + q < l->k ? keep : 0, r[q]);
+    }
+}
+#endif
+
+static const leaf *best_leaf(void)
+{
+    static const leaf plain = {4, 1, tile_plain, tile_plain, pack_plain};
+#if defined(__x86_64__)
+    static const leaf avx512 = {MOST, 2, packed_avx512, few_avx512, pack_avx512}, avx2 = {6, 1, packed_avx2, few_avx2, pack_plain};
+    if (qx_isa_best() == QX_ISA_AVX512) return &avx512;
+    if (qx_isa_best() == QX_ISA_AVX2) return &avx2;
+#endif
+    return &plain;
+}
+
+static int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* ---- Panels ---- */
 
 int64_t qx_gemm_packed_size(int64_t k, int64_t n) { return (n + NR - 1) / NR * NR * k; }
 
-QX_INLINE void qx_gemm_pack_panel_body(const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, int64_t width, float *dst)
+/* Rows of W lie in other pages: the next panel's part of them is fetched as well, to be there when its turn comes. */
+static void copy_rows(const float *w, int64_t k, int64_t row, int64_t cols, float *dst)
 {
-    int64_t first = p * width, cols = n - first < width ? n - first : width;
-    if (cols < width)
-        for (int64_t i = 0; i < k * width; i++) dst[i] = 0.0f;
+    for (int64_t i = 0; i < k; i++, w += row, dst += NR) {
+        __builtin_prefetch(w + NR, 0, 2);
+        __builtin_prefetch(w + NR + 16, 0, 2);
+        if (cols == NR) memcpy(dst, w, NR * sizeof *dst);
+        else memcpy(dst, w, (size_t)cols * sizeof *dst);
+    }
+}
+
+void qx_gemm_pack_panel(const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, float *dst)
+{
+    const int64_t first = p * NR, cols = at_most(NR, n - first);
+    if (cols < NR) memset(dst, 0, (size_t)(k * NR) * sizeof *dst);
     if (col == 1) {
-        for (int64_t i = 0; i < k; i++)
-            for (int64_t j = 0; j < cols; j++) dst[i * width + j] = w[i * row + first + j];
+        copy_rows(w + first, k, row, cols, dst);
         return;
     }
-    if (row == 1) {
-        (void)qx_transpose(sizeof *w, cols, k, w + first * col, col, dst, width);
-        return;
-    }
-    for (int64_t i = 0; i < k; i++)
-        for (int64_t j = 0; j < cols; j++) dst[i * width + j] = w[i * row + (first + j) * col];
-}
-QX_MULTI(, qx_gemm_pack_panel, (const float *w, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, int64_t width, float *dst), (w, k, n, row, col, p, width, dst))
-
-/* acc[rows][width], the columns from c on, to y. */
-QX_INLINE void store(const qx_gemm_tile *t, int64_t r0, int64_t c, const float *acc, int rows, int width)
-{
-    const int64_t cols = t->cols - c < width ? t->cols - c : width;
-    for (int r = 0; r < rows; r++) {
-        float *y = t->y + (r0 + r) * t->ldy + c;
-        const float *a = acc + r * width;
-        for (int64_t j = 0; j < cols; j++) y[j] = a[j] + (t->add ? y[j] : 0.0f) + (t->bias ? t->bias[c + j] : 0.0f);
+    for (int64_t c = 0; c < cols; c += 16) {
+        const lines l = {.x = w + (first + c) * col, .ldx = col, .cx = row, .count = (int)at_most(16, cols - c), .k = k, .alpha = 1.0f};
+        best_leaf()->pack(&l, dst + c, NR);
     }
 }
 
-static void tile_base(const qx_gemm_tile *t, int64_t r0, int64_t c, int rows)
+/* ---- All tiles ---- */
+
+/* Where the sums of row r and column c begin, in the first stretch of k: y, the bias or zero. */
+static void set_start(const qx_sgemm *g, bool begun, int64_t r, int64_t c, tile *t)
 {
-    float acc[4 * NR] = {0};
-    for (int64_t i = 0; i < t->k; i++)
-        for (int r = 0; r < rows; r++) {
-            float a = t->x[(r0 + r) * t->ldx + i * t->cx];
-            for (int j = 0; j < NR; j++) acc[r * NR + j] += a * t->panel[i * t->ldp + c + j];
+    static const float zeros[2 * NR];
+    const bool goes_on = begun || g->add;
+    t->y = g->y + r * g->ldy + c;
+    t->start = goes_on ? t->y : g->bias ? g->bias + c : zeros;
+    t->ld_start = goes_on ? g->ldy : 0;
+}
+
+/* A tile of which only `cols` columns are there, by way of one that has all. */
+static void narrow(tile_fn *fn, const tile *t, int rows, int64_t cols)
+{
+    _Alignas(64) float room[MOST * NR] = {0};
+    const size_t bytes = (size_t)cols * sizeof *room;
+    tile whole = *t;
+    whole.step = 0;
+    whole.start = whole.y = room;
+    whole.ld_start = whole.ldy = NR;
+    for (int r = 0; r < rows; r++) memcpy(room + r * NR, t->start + r * t->ld_start, bytes);
+    fn(&whole, rows);
+    for (int r = 0; r < rows; r++) memcpy(t->y + r * t->ldy, room + r * NR, bytes);
+}
+
+static void few_rows(const leaf *l, const qx_sgemm *g)
+{
+    tile t = {.k = g->k, .a = g->x, .lda = g->ldx, .ca = g->cx, .ldy = g->ldy, .next_y = g->y};
+    for (int64_t c = 0, width; c < g->n; c += width) {
+        width = l->few_panels * NR <= g->n - c ? l->few_panels * NR : NR;
+        t.b = t.next_b = g->panels + c / NR * g->step;
+        t.step = width > NR ? g->step : 0;
+        for (int64_t r = 0; r < g->m; r += l->most) { /* once, but for machines whose tiles are low */
+            const int rows = (int)at_most(l->most, g->m - r);
+            set_start(g, false, r, c, &t);
+            t.a = g->x + r * g->ldx;
+            if (g->n - c < NR) narrow(l->few, &t, rows, g->n - c);
+            else l->few(&t, rows);
         }
-    store(t, r0, c, acc, rows, NR);
-}
-
-#if defined(__x86_64__)
-enum { ROOM = 12 * NR, AHEAD = 512 }; /* floats of the largest tile; floats that a panel is fetched ahead */
-
-/* One tile of `rows` rows and `width` columns from row r0 and column c on. rows and width are constants where these are called, so that the loops over
- * them unroll and acc stays in registers. fetch: the panel comes from memory, whose latency one core's own fetching does not cover (13 GB/s; 16 with it). */
-#define TILE(isa, TARGET, V, W, ZERO, LOAD, SET1, FMA, ADD, STORE)                                                          \
-    TARGET static inline __attribute__((always_inline)) void tile_##isa(const qx_gemm_tile *t, int64_t r0, int64_t c, const int rows, const int width, const bool fetch) \
-    {                                                                                                                  \
-        const bool whole = t->cols - c >= width && !t->bias;                                                           \
-        float out[ROOM];                                                                                               \
-        const float *x = t->x + r0 * t->ldx, *p = t->panel + c;                                                        \
-        const int64_t k = t->k, ldp = t->ldp, ldx = t->ldx, cx = t->cx;                                                \
-        V acc[12][8];                                                                                                  \
-        for (int r = 0; r < rows; r++)                                                                                 \
-            for (int v = 0; v < width / W; v++) acc[r][v] = ZERO();                                                    \
-        for (int64_t i = 0; i < k; i++, p += ldp, x += cx) {                                                           \
-            V b[8];                                                                                                    \
-            for (int v = 0; fetch && v < width; v += 16) __builtin_prefetch(p + AHEAD + v, 0, 2); /* second cache */   \
-            for (int v = 0; v < width / W; v++) b[v] = LOAD(p + v * W);                                                \
-            for (int r = 0; r < rows; r++) {                                                                           \
-                V a = SET1(x[r * ldx]);                                                                                \
-                for (int v = 0; v < width / W; v++) acc[r][v] = FMA(a, b[v], acc[r][v]);                               \
-            }                                                                                                          \
-        }                                                                                                              \
-        for (int r = 0; r < rows; r++) {                                                                               \
-            float *y = whole ? t->y + (r0 + r) * t->ldy + c : out + r * width;                                         \
-            for (int v = 0; v < width / W; v++) STORE(y + v * W, whole && t->add ? ADD(LOAD(y + v * W), acc[r][v]) : acc[r][v]); \
-        }                                                                                                              \
-        if (!whole) store(t, r0, c, out, rows, width);                                                                 \
-    }
-TILE(avx512, QX_TARGET_AVX512, __m512, 16, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps, _mm512_storeu_ps)
-TILE(avx2, QX_TARGET_AVX2, __m256, 8, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps, _mm256_storeu_ps)
-
-/* All rows of the strip of `width` columns at c; the tile of most rows that fits the registers, then what is left. */
-#define STRIPS(isa, TARGET, most, width)                                                                                    \
-    TARGET static void many_##isa(const qx_gemm_tile *t, int64_t c)                                                    \
-    {                                                                                                                  \
-        int64_t r = 0;                                                                                                 \
-        for (; r + most <= t->m; r += most) tile_##isa(t, r, c, most, width, false);                                   \
-        for (; r + 4 <= t->m; r += 4) tile_##isa(t, r, c, 4, width, false);                                            \
-        for (; r < t->m; r++) tile_##isa(t, r, c, 1, width, false);                                                    \
-    }
-STRIPS(avx512, QX_TARGET_AVX512, 12, 32)
-STRIPS(avx2, QX_TARGET_AVX2, 6, 16)
-
-/* At most QX_GEMM_FEW rows: the panel is read once. */
-#define FEW(isa, TARGET, width)                                                                                             \
-    TARGET static void few_##isa##_##width(const qx_gemm_tile *t, int64_t c)                                           \
-    {                                                                                                                  \
-        switch (t->m) {                                                                                                \
-        case 6: tile_##isa(t, 0, c, 6, width, true); break;                                                            \
-        case 5: tile_##isa(t, 0, c, 5, width, true); break;                                                            \
-        case 4: tile_##isa(t, 0, c, 4, width, true); break;                                                            \
-        case 3: tile_##isa(t, 0, c, 3, width, true); break;                                                            \
-        case 2: tile_##isa(t, 0, c, 2, width, true); break;                                                            \
-        case 1: tile_##isa(t, 0, c, 1, width, true); break;                                                            \
-        default: break;                                                                                                \
-        }                                                                                                              \
-    }
-FEW(avx512, QX_TARGET_AVX512, 64)
-FEW(avx512, QX_TARGET_AVX512, 32)
-FEW(avx2, QX_TARGET_AVX2, 16)
-
-static void panel_avx512(const qx_gemm_tile *t)
-{
-    int64_t c = 0;
-    const bool few = t->m <= QX_GEMM_FEW;
-    for (; few && t->cols - c > NR; c += 2 * NR) few_avx512_64(t, c);
-    for (; c < t->cols; c += NR) (few ? few_avx512_32 : many_avx512)(t, c);
-}
-
-static void panel_avx2(const qx_gemm_tile *t)
-{
-    for (int64_t c = 0; c < t->cols; c += 16) (t->m <= QX_GEMM_FEW ? few_avx2_16 : many_avx2)(t, c);
-}
-#endif
-
-static void panel_base(const qx_gemm_tile *t)
-{
-    for (int64_t c = 0; c < t->cols; c += NR) {
-        int64_t r = 0;
-        for (; r + 4 <= t->m; r += 4) tile_base(t, r, c, 4);
-        for (; r < t->m; r++) tile_base(t, r, c, 1);
     }
 }
 
-void qx_gemm_panel(const qx_gemm_tile *t)
+/* Rows [first, end) of x, cut into tiles: tile i begins at row_of(b, i). */
+typedef struct block { int64_t first, rows, tiles, k0, kc; const float *packed; } block;
+
+static int64_t row_of(const block *b, int64_t i) { return b->rows * i / b->tiles; }
+
+/* The rows of the block against columns [c, c + NR), of which w has the rows from k0 on; next: where the next panel begins. */
+static void panel_rows(const leaf *l, const qx_sgemm *g, const block *b, int64_t c, const float *w, const float *next)
 {
-#if defined(__x86_64__)
-    if (qx_isa_best() == QX_ISA_AVX512) panel_avx512(t);
-    else if (qx_isa_best() == QX_ISA_AVX2) panel_avx2(t);
-    else
-#endif
-        panel_base(t);
+    tile t = {.k = b->kc, .lda = 1, .b = w, .ldy = g->ldy, .next_b = next};
+    const int64_t cols = at_most(NR, g->n - c);
+    for (int64_t i = 0; i < b->tiles; i++) {
+        const int64_t r = row_of(b, i), after = i + 1 < b->tiles ? b->first + row_of(b, i + 1) : b->first;
+        const int rows = (int)(row_of(b, i + 1) - r);
+        set_start(g, b->k0 > 0, b->first + r, c, &t);
+        t.a = b->packed + r * b->kc;
+        t.ca = rows;
+        t.next_y = g->y + after * g->ldy + c + (after == b->first ? cols : 0);
+        if (cols < NR) narrow(l->packed, &t, rows, cols);
+        else l->packed(&t, rows);
+        t.next_b += (b->kc + STEP - 1) / STEP * NR;
+        if (t.next_b >= next + b->kc * NR) t.next_b = next;
+    }
+}
+
+static void pack_block(const leaf *l, const qx_sgemm *g, const block *b, float *dst)
+{
+    for (int64_t i = 0; i < b->tiles; i++) {
+        const int64_t r = row_of(b, i);
+        const lines some = {.x = g->x + (b->first + r) * g->ldx + b->k0 * g->cx, .ldx = g->ldx, .cx = g->cx, .count = (int)(row_of(b, i + 1) - r), .k = b->kc, .alpha = g->alpha};
+        l->pack(&some, dst + r * b->kc, some.count);
+    }
+}
+
+static void all_panels(const leaf *l, const qx_sgemm *g, const block *b)
+{
+    for (int64_t c = 0; c < g->n; c += NR) {
+        const float *w = g->panels + c / NR * g->step + b->k0 * NR;
+        panel_rows(l, g, b, c, w, c + NR < g->n ? w + g->step : w);
+    }
+}
+
+static void made_panels(const leaf *l, const qx_sgemm *g, const block *b)
+{
+    _Alignas(64) float w[QX_GEMM_K * NR];
+    for (int64_t c = 0; c < g->n; c += NR) {
+        g->make(g->user, b->k0, b->kc, c, at_most(NR, g->n - c), w);
+        panel_rows(l, g, b, c, w, w);
+    }
+}
+
+static void many_rows(const leaf *l, const qx_sgemm *g)
+{
+    _Alignas(64) float packed[QX_GEMM_ROWS * QX_GEMM_K];
+    const int64_t blocks = (g->m + QX_GEMM_ROWS - 1) / QX_GEMM_ROWS, stretches = (g->k + QX_GEMM_K - 1) / QX_GEMM_K, stretch = (g->k + 32 * stretches - 1) / (32 * stretches) * 32;
+    for (int64_t i = 0; i < blocks; i++) {
+        block b = {.first = g->m * i / blocks, .packed = packed};
+        b.rows = g->m * (i + 1) / blocks - b.first;
+        b.tiles = (b.rows + l->most - 1) / l->most;
+        for (b.k0 = 0; b.k0 < g->k; b.k0 += stretch) {
+            b.kc = at_most(stretch, g->k - b.k0);
+            pack_block(l, g, &b, packed);
+            (g->make ? made_panels : all_panels)(l, g, &b);
+        }
+    }
+}
+
+/* A sum of nothing. */
+static void only_start(const qx_sgemm *g)
+{
+    for (int64_t r = 0; r < g->m && !g->add; r++)
+        for (int64_t j = 0; j < g->n; j++) g->y[r * g->ldy + j] = g->bias ? g->bias[j] : 0.0f;
+}
+
+void qx_sgemm_run(const qx_sgemm *g)
+{
+    const leaf *l = best_leaf();
+    if (g->k == 0) only_start(g);
+    else if (g->m <= QX_GEMM_FEW && !g->make && g->alpha == 1.0f) few_rows(l, g);
+    else many_rows(l, g);
 }

@@ -2,7 +2,7 @@
  * MatMulBlockQuantizedFp8Weight and MatMulBnb4. Weights are decoded a panel at a time on the stack and never exist as floats as a whole. */
 #include <string.h>
 
-#include "kernels/matmul.h"
+#include "kernels/gemm.h"
 #include "kernels/scalar.h"
 #include "runtime/cpu/op.h"
 
@@ -43,7 +43,7 @@ static float bnb_value(const codes *w, int64_t n, int64_t k)
 
 /* ---- The product ---- */
 
-enum { COLS = 2 * QX_MATMUL_PANEL };
+enum { COLS = 2 * QX_GEMM_NR };
 typedef struct job { const codes *w; const float *x, *bias; float *y; int64_t m, in, out; } job;
 typedef struct column_range { const codes *w; int64_t first; } column_range;
 
@@ -51,9 +51,9 @@ static void pack(const void *user, int64_t k0, int64_t kc, int64_t j0, int64_t n
 {
     const column_range *r = user;
     for (int64_t i = 0; i < kc; i++)
-        for (int64_t j = 0; j < QX_MATMUL_PANEL; j++) {
+        for (int64_t j = 0; j < QX_GEMM_NR; j++) {
             const int64_t col = r->first + j0 + j, at = k0 + i;
-            panel[i * QX_MATMUL_PANEL + j] = j >= nc ? 0.0f : r->w->flip ? r->w->value(r->w, at, col) : r->w->value(r->w, col, at);
+            panel[i * QX_GEMM_NR + j] = j >= nc ? 0.0f : r->w->flip ? r->w->value(r->w, at, col) : r->w->value(r->w, col, at);
         }
 }
 
@@ -62,10 +62,8 @@ static qx_status piece(void *user, int64_t i)
     const job *j = user;
     const column_range r = {j->w, i * COLS};
     const int64_t cols = j->out - r.first < COLS ? j->out - r.first : COLS;
-    const qx_matmul p = {.m = j->m, .n = cols, .k = j->in, .a = j->x, .ra = j->in, .ca = 1, .c = j->y + r.first, .ldc = j->out, .alpha = 1};
-    qx_matmul_packed(&p, pack, &r);
-    for (int64_t row = 0; j->bias && row < j->m; row++)
-        for (int64_t q = 0; q < cols; q++) j->y[row * j->out + r.first + q] += j->bias[r.first + q];
+    const qx_sgemm g = {.m = j->m, .n = cols, .k = j->in, .x = j->x, .ldx = j->in, .cx = 1, .make = pack, .user = &r, .bias = j->bias ? j->bias + r.first : NULL, .y = j->y + r.first, .ldy = j->out, .alpha = 1.0f};
+    qx_sgemm_run(&g);
     return QX_OK;
 }
 

@@ -50,7 +50,7 @@ static void windows(const qx_conv_shape *s, const float *x, int64_t first, int64
 }
 
 typedef struct conv_job { const qx_conv_shape *s; const float *x, *w, *bias; float *y; float *scratch; int64_t blocks, per_thread, k; } conv_job;
-enum { CONV_BLOCK = QX_GEMM_NR };
+enum { CONV_BLOCK = 2 * QX_GEMM_NR };
 
 /* One block of output positions of one group: y[out_ch, positions] = W [out_ch, k] * windows'. */
 static qx_status conv_piece(void *user, int64_t i)
@@ -60,12 +60,12 @@ static qx_status conv_piece(void *user, int64_t i)
     int64_t positions = s->out[0] * s->out[1] * s->out[2], per = s->out_ch / s->group, ich = s->in_ch / s->group, plane = s->in[0] * s->in[1] * s->in[2];
     int64_t blk = i % j->blocks, g = i / j->blocks % s->group, b = i / j->blocks / s->group;
     int64_t first = blk * CONV_BLOCK, count = positions - first < CONV_BLOCK ? positions - first : CONV_BLOCK;
-    float *win = j->scratch + qx_thread_index() * j->per_thread, *panel = win + CONV_BLOCK * j->k;
+    float *win = j->scratch + qx_thread_index() * j->per_thread, *panels = win + CONV_BLOCK * j->k;
     windows(s, j->x + (b * s->in_ch + g * ich) * plane, first, count, win);
-    qx_gemm_pack_panel(win, j->k, count, 1, j->k, 0, QX_GEMM_NR, panel);
+    for (int64_t p = 0; p * QX_GEMM_NR < count; p++) qx_gemm_pack_panel(win, j->k, count, 1, j->k, p, panels + p * QX_GEMM_NR * j->k);
     float *y = j->y + (b * s->out_ch + g * per) * positions + first;
-    qx_gemm_tile t = {.x = j->w + g * per * j->k, .ldx = j->k, .cx = 1, .panel = panel, .ldp = QX_GEMM_NR, .y = y, .ldy = positions, .m = per, .k = j->k, .cols = count};
-    qx_gemm_panel(&t);
+    const qx_sgemm t = {.m = per, .k = j->k, .n = count, .x = j->w + g * per * j->k, .ldx = j->k, .cx = 1, .panels = panels, .step = QX_GEMM_NR * j->k, .y = y, .ldy = positions, .alpha = 1.0f};
+    qx_sgemm_run(&t);
     for (int64_t r = 0; j->bias && r < per; r++)
         for (int64_t p = 0; p < count; p++) y[r * positions + p] += j->bias[g * per + r];
     return QX_OK;

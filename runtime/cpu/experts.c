@@ -9,7 +9,7 @@
 #include "runtime/cpu/rows_of.h"
 #include "runtime/plan.h"
 
-enum { NR = QX_GEMM_NR, BLOCK = 60 }; /* rows of a piece: whole tiles of qx_gemm_panel */
+enum { NR = QX_GEMM_NR, BLOCK = 56, COLS = 8 * NR }; /* rows and columns of a piece */
 
 typedef struct state { float *packed; } state; /* [experts][panels] of qx_gemm_pack_panel */
 
@@ -17,7 +17,7 @@ static void drop(qx_ctx *ctx, void *block) { qx_free(ctx, ((state *)block)->pack
 
 /* The product: `per` rows for each of `batches` indices. */
 typedef struct product {
-    int64_t experts, k, n, batches, per, panels, packed_size;
+    int64_t experts, k, n, batches, per, pieces, packed_size; /* pieces: of the columns of a block */
     bool left;
     const float *packed;            /* [experts][packed_size], or of the one expert whose turn it is */
     int64_t stride, block;          /* in packed, from expert to expert; first block of this turn */
@@ -32,7 +32,7 @@ typedef struct product {
 
 static void pack_matrix(const product *p, const float *w, float *dst)
 {
-    for (int64_t i = 0; i < p->panels; i++) qx_gemm_pack_panel(w, p->k, p->n, p->left ? 1 : p->n, p->left ? p->k : 1, i, NR, dst + i * NR * p->k);
+    for (int64_t i = 0; i * NR < p->n; i++) qx_gemm_pack_panel(w, p->k, p->n, p->left ? 1 : p->n, p->left ? p->k : 1, i, dst + i * NR * p->k);
 }
 
 static qx_status pack(qx_call *c, const product *p, float **out)
@@ -116,15 +116,16 @@ static qx_status sort_rows(qx_call *c, const qx_mm_shape *s, const qx_tensor *tx
 static qx_status piece(void *user, int64_t i)
 {
     const product *p = user;
-    const struct block *b = &p->blocks[p->block + i / p->panels];
-    const int64_t first = i % p->panels * NR, cols = p->n - first < NR ? p->n - first : NR, step = p->left ? p->per : 1;
-    float tile[BLOCK * NR];
-    const qx_gemm_tile t = {.x = p->in + b->first * p->k, .ldx = p->k, .cx = 1, .panel = p->packed + b->expert * p->stride + first * p->k, .ldp = NR, .y = tile, .ldy = NR, .m = b->rows, .k = p->k, .cols = cols};
-    qx_gemm_panel(&t);
+    const struct block *b = &p->blocks[p->block + i / p->pieces];
+    const int64_t first = i % p->pieces * COLS, cols = p->n - first < COLS ? p->n - first : COLS, step = p->left ? p->per : 1;
+    float tile[BLOCK * COLS];
+    const qx_sgemm g = {.m = b->rows, .k = p->k, .n = cols, .x = p->in + b->first * p->k, .ldx = p->k, .cx = 1, .panels = p->packed + b->expert * p->stride + first * p->k, .step = NR * p->k,
+                        .y = tile, .ldy = COLS, .alpha = 1.0f};
+    qx_sgemm_run(&g);
     for (int64_t r = 0; r < b->rows; r++) {
         const int64_t row = p->row[b->first + r], batch = row / p->per;
         float *y = p->left ? p->y + (batch * p->n + first) * p->per + row % p->per : p->y + row * p->n + first;
-        for (int64_t j = 0; j < cols; j++) y[j * step] = tile[r * NR + j];
+        for (int64_t j = 0; j < cols; j++) y[j * step] = tile[r * COLS + j];
     }
     return QX_OK;
 }
@@ -141,7 +142,7 @@ static qx_status run_floats(qx_call *c, product *p)
     qx_call_drop_const(c, QX_EXPERTS_TABLE);
     p->packed = st->packed;
     p->stride = p->packed_size;
-    return qx_parallel(c->ctx, p->n_blocks * p->panels, piece, p);
+    return qx_parallel(c->ctx, p->n_blocks * p->pieces, piece, p);
 }
 
 /* One expert as float in m; buf: room for it in the table's type. */
@@ -169,7 +170,7 @@ static qx_status run_codes(qx_call *c, product *p, const qx_rows_dq_params *dq)
         QX_TRY(read_expert(c, &t, e, buf, m));
         qx_scratch_back(c->exec, mark);
         pack_matrix(p, m, packed);
-        QX_TRY(qx_parallel(c->ctx, n * p->panels, piece, p));
+        QX_TRY(qx_parallel(c->ctx, n * p->pieces, piece, p));
     }
     return QX_OK;
 }
@@ -198,7 +199,7 @@ qx_status qx_cpu_experts(qx_call *c)
     QX_TRY(picked_shape(c, ix, w, f->nd, &picked));
     QX_TRY(qx_mm_shape_of(c, f->left ? &picked : x, f->left ? x : &picked, &s));
     product p = {.experts = w->dims[0], .k = s.k, .n = f->left ? s.m : s.n, .per = f->left ? s.n : s.m, .batches = qx_prod(s.batch_dims, 0, s.n_batch), .left = f->left};
-    p.panels = (p.n + NR - 1) / NR;
+    p.pieces = (p.n + COLS - 1) / COLS;
     p.packed_size = qx_gemm_packed_size(p.k, p.n);
     QX_TRY(qx_call_in_f32(c, QX_EXPERTS_X, &fx));
     QX_TRY(read_indices(c, &s, &picked, &p));

@@ -1,20 +1,23 @@
-/* gemm.c - products by oneDNN where it has a kernel that does not depend on the thread count, else by kernels/gemm.h: panels and row blocks of fixed
- * size, spread over threads. */
+/* gemm.c - products by kernels/gemm.h, shared out to threads in pieces of rows and columns, and what follows a product while its piece is in the second cache.
+ * Those of bfloat16 numbers, and of two variable tensors where the library has a kernel that does not depend on the thread count, by oneDNN. */
 #include "runtime/cpu/gemm.h"
 
 #include <string.h>
 
 #include "kernels/dot.h"
 #include "kernels/gemm.h"
+#include "kernels/matmul.h"
 #include "kernels/vmath_leaf.h"
 #include "onnx/weight/weight.h"
 #include "runtime/dnnl/door.h"
 
-enum { ROW_BLOCK = 64, ALONE = 1 << 16, FINISH = 8192 }; /* multiplications that are done before a second thread has begun; elements that an epilogue takes through the nearest cache at a time */
+enum { ALONE = 1 << 16 }; /* multiplications that are done before a second thread has begun */
+
+static int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 
 struct qx_packed { int64_t k, n; qx_dnnl_mm *dnnl; float *own; };
 
-/* ---- Activation and residual, for the paths that do not fuse them ---- */
+/* ---- Activation and residual ---- */
 
 qx_unary qx_act_unary(qx_act act)
 {
@@ -32,54 +35,76 @@ void qx_act_row(qx_act act, const float *x, float *y, int64_t n)
     else qx_unary_find(qx_act_unary(act), QX_DT_FLOAT)(x, y, n, one);
 }
 
-typedef struct finish_job { const qx_gemm *g; int64_t n; } finish_job;
-
-static qx_status finish_piece(void *user, int64_t i)
+/* What follows a product, for rows [r, r + rows) and columns [c, c + cols) of its n. */
+static void finish(const qx_gemm *g, int64_t n, int64_t r, int64_t rows, int64_t c, int64_t cols)
 {
-    const finish_job *j = user;
-    const qx_gemm *g = j->g;
-    const int64_t first = i * FINISH, n = g->m * j->n - first < FINISH ? g->m * j->n - first : FINISH;
-    float *y = g->y + first;
-    if (g->act != QX_ACT_NONE) qx_act_row(g->act, y, y, n);
-    if (g->mul) qx_binary_find(QX_B_MUL, QX_DT_FLOAT)(y, 1, g->mul + first, 1, y, n);
-    if (g->add) qx_binary_find(QX_B_ADD, QX_DT_FLOAT)(y, 1, g->add + first, 1, y, n);
-    return QX_OK;
-}
-
-static qx_status finish(qx_call *c, const qx_gemm *g, int64_t n)
-{
-    finish_job j = {g, n};
-    if (g->act == QX_ACT_NONE && !g->mul && !g->add) return QX_OK;
-    return qx_parallel(c->ctx, (g->m * n + FINISH - 1) / FINISH, finish_piece, &j);
+    for (int64_t i = r; i < r + rows; i++) {
+        float *y = g->y + i * n + c;
+        if (g->act != QX_ACT_NONE) qx_act_row(g->act, y, y, cols);
+        if (g->mul) qx_binary_find(QX_B_MUL, QX_DT_FLOAT)(y, 1, g->mul + i * n + c, 1, y, cols);
+        if (g->add) qx_binary_find(QX_B_ADD, QX_DT_FLOAT)(y, 1, g->add + i * n + c, 1, y, cols);
+    }
 }
 
 /* ---- Own product ---- */
 
-static int64_t panel_cols(int64_t n, int64_t p) { return n - p * QX_GEMM_NR < QX_GEMM_NR ? n - p * QX_GEMM_NR : QX_GEMM_NR; }
+/* How a product of m rows and n columns is shared out: blocks of rows, groups of columns (whole panels). No bit of the result depends on it. */
+typedef struct cut { int64_t rows, cols, blocks, groups; } cut;
 
-/* Panels of QX_GEMM_NR columns that we packed, or as wide as the library packs them. */
-typedef struct own_job { const qx_gemm *g; qx_panels w; int64_t k, n, panels; } own_job;
+enum { HIGH = 112, WIDE = 2048, PACK = 10 }; /* a piece that stays in the second cache; packing a row takes as long as so many columns of its product */
+
+static cut cut_of(int64_t m, int64_t n, int64_t groups)
+{
+    cut u = {.blocks = (m + HIGH - 1) / HIGH};
+    u.rows = (m + u.blocks - 1) / u.blocks;
+    u.cols = ((n + groups - 1) / groups + QX_GEMM_NR - 1) / QX_GEMM_NR * QX_GEMM_NR;
+    u.groups = (n + u.cols - 1) / u.cols;
+    return u;
+}
+
+/* As many groups as make the thread that has most to do done first. */
+static cut share_out(int64_t m, int64_t n, int64_t k, int threads)
+{
+    const int64_t panels = (n + QX_GEMM_NR - 1) / QX_GEMM_NR, least = (n + WIDE - 1) / WIDE;
+    cut best = cut_of(m, n, least);
+    int64_t time = INT64_MAX;
+    if (m * n * k < ALONE) return best;
+    for (int64_t g = least; g <= panels && g < least + 8 * threads; g++) {
+        const cut u = cut_of(m, n, g);
+        const int64_t t = (u.blocks * u.groups + threads - 1) / threads * (u.cols + PACK);
+        if (t >= time) continue;
+        time = t;
+        best = u;
+    }
+    return best;
+}
+
+typedef struct own_job { const qx_gemm *g; const float *panels; int64_t k, n; cut cut; } own_job;
 
 static qx_status own_piece(void *user, int64_t i)
 {
     const own_job *j = user;
-    const int64_t p = i % j->panels, first = p * j->w.width, r = i / j->panels * ROW_BLOCK;
-    qx_gemm_tile t = {.x = j->g->x + r * j->k, .ldx = j->k, .cx = 1, .panel = j->w.data + p * j->w.stride, .ldp = j->w.width,
-                      .bias = j->g->bias ? j->g->bias + first : NULL, .y = j->g->y + r * j->n + first, .ldy = j->n,
-                      .m = j->g->m - r < ROW_BLOCK ? j->g->m - r : ROW_BLOCK, .k = j->k, .cols = j->n - first < j->w.width ? j->n - first : j->w.width};
-    qx_gemm_panel(&t);
+    const qx_gemm *g = j->g;
+    const int64_t r = i / j->cut.groups * j->cut.rows, c = i % j->cut.groups * j->cut.cols;
+    const qx_sgemm p = {.m = at_most(j->cut.rows, g->m - r), .k = j->k, .n = at_most(j->cut.cols, j->n - c), .x = g->x + r * j->k, .ldx = j->k, .cx = 1, .panels = j->panels + c * j->k,
+                        .step = QX_GEMM_NR * j->k, .bias = g->bias ? g->bias + c : NULL, .y = g->y + r * j->n + c, .ldy = j->n, .alpha = 1.0f};
+    qx_sgemm_run(&p);
+    finish(g, j->n, r, p.m, c, p.n);
     return QX_OK;
 }
 
-static qx_status own_run(qx_call *c, const qx_packed *p, const qx_panels *w, const qx_gemm *g)
+static qx_status finish_piece(void *user, int64_t i)
 {
-    own_job j = {g, *w, p->k, p->n, (p->n + w->width - 1) / w->width};
-    const int64_t pieces = (g->m + ROW_BLOCK - 1) / ROW_BLOCK * j.panels;
+    const own_job *j = user;
+    finish(j->g, j->n, i * j->cut.rows, at_most(j->cut.rows, j->g->m - i * j->cut.rows), 0, j->n);
+    return QX_OK;
+}
+
+static qx_status own_run(qx_call *c, const qx_packed *p, const qx_gemm *g)
+{
+    own_job j = {g, p->own, p->k, p->n, share_out(g->m, p->n, p->k, qx_ctx_threads(c->ctx))};
     qx_call_note_kernel(c, g->m > QX_GEMM_FEW ? "own" : "few", 2.0 * (double)g->m * (double)p->k * (double)p->n);
-    if (g->m * p->k * p->n < ALONE)
-        for (int64_t i = 0; i < pieces; i++) QX_TRY(own_piece(&j, i));
-    else QX_TRY(qx_parallel(c->ctx, pieces, own_piece, &j));
-    return finish(c, g, p->n);
+    return qx_parallel(c->ctx, j.cut.blocks * j.cut.groups, own_piece, &j);
 }
 
 qx_status qx_matrix_rows(qx_call *c, const qx_matrix *w, int64_t first, int64_t count, float *buf, const float **out)
@@ -96,7 +121,7 @@ static qx_status own_pack(qx_call *c, const qx_matrix *w, float **packed)
     size_t bytes;
     if (!qx_mul_size((size_t)qx_gemm_packed_size(w->k, w->n), sizeof **packed, &bytes)) QX_CALL_FAIL(c, QX_E_SHAPE, "weight of %lld x %lld overflows", (long long)w->k, (long long)w->n);
     QX_TRY(qx_alloc_raw(c->ctx, bytes, (void **)packed));
-    return qx_panels_pack(c, w, &(qx_panels){*packed, QX_GEMM_NR, QX_GEMM_NR * w->k});
+    return qx_panels_pack(c, w, *packed);
 }
 
 qx_status qx_packed_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_packed **out)
@@ -105,7 +130,7 @@ qx_status qx_packed_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_packe
     QX_TRY(QX_NEW(c->ctx, &p));
     p->k = w->k;
     p->n = w->n;
-    qx_status st = qx_dnnl_mm_new(c, w, m_hint, &p->dnnl);
+    qx_status st = qx_call_bf16(c) ? qx_dnnl_mm_new(c, w, m_hint, &p->dnnl) : QX_OK;
     if (st == QX_OK && !p->dnnl) st = own_pack(c, w, &p->own);
     if (st != QX_OK) {
         qx_packed_free(c->ctx, p);
@@ -125,15 +150,13 @@ void qx_packed_free(qx_ctx *ctx, qx_packed *p)
 
 qx_status qx_gemm_run(qx_call *c, qx_packed *w, const qx_gemm *g)
 {
-    qx_panels panels = {w->own, QX_GEMM_NR, QX_GEMM_NR * w->k};
     if (g->m == 0 || w->n == 0) return QX_OK;
-    if (!w->dnnl || (g->m <= QX_GEMM_FEW && qx_dnnl_mm_panels(w->dnnl, &panels))) return own_run(c, w, &panels, g);
-    if (g->act == QX_ACT_SILU) { /* the library's takes longer than our own and one more pass */
-        const qx_gemm bare = {.m = g->m, .x = g->x, .bias = g->bias, .y = g->y};
-        QX_TRY(qx_dnnl_mm_run(c, w->dnnl, &bare));
-        return finish(c, g, w->n);
-    }
-    return qx_dnnl_mm_run(c, w->dnnl, g);
+    if (!w->dnnl) return own_run(c, w, g);
+    if (g->act != QX_ACT_SILU) return qx_dnnl_mm_run(c, w->dnnl, g);
+    const qx_gemm bare = {.m = g->m, .x = g->x, .bias = g->bias, .y = g->y}; /* the library's takes longer than our own and one more pass */
+    const own_job j = {.g = g, .n = w->n, .cut = cut_of(g->m, w->n, 1)};
+    QX_TRY(qx_dnnl_mm_run(c, w->dnnl, &bare));
+    return qx_parallel(c->ctx, j.cut.blocks, finish_piece, (void *)(uintptr_t)&j);
 }
 
 /* ---- Both variable ---- */
@@ -147,37 +170,25 @@ void qx_bmm_free(qx_ctx *ctx, qx_bmm_state *s)
     qx_free(ctx, s);
 }
 
-typedef struct bmm_job { const qx_bmm *g; float *packed; int64_t panels, blocks, packed_size; } bmm_job;
-
-static qx_status bmm_pack_piece(void *user, int64_t i)
-{
-    const bmm_job *j = user;
-    int64_t b = i / j->panels, p = i % j->panels;
-    qx_gemm_pack_panel(j->g->b + b * j->g->sb[0], j->g->k, j->g->n, j->g->sb[1], j->g->sb[2], p, QX_GEMM_NR, j->packed + b * j->packed_size + p * QX_GEMM_NR * j->g->k);
-    return QX_OK;
-}
+typedef struct bmm_job { const qx_bmm *g; cut cut; } bmm_job;
 
 static qx_status bmm_piece(void *user, int64_t i)
 {
     const bmm_job *j = user;
     const qx_bmm *g = j->g;
-    int64_t p = i % j->panels, blk = i / j->panels % j->blocks, b = i / j->panels / j->blocks, r = blk * ROW_BLOCK;
-    int64_t m = g->m - r < ROW_BLOCK ? g->m - r : ROW_BLOCK;
-    const float *packed = j->packed + (g->sb[0] ? b * j->packed_size : 0);
-    qx_gemm_tile t = {.x = g->a + b * g->sa[0] + r * g->sa[1], .ldx = g->sa[1], .cx = g->sa[2], .panel = packed + p * QX_GEMM_NR * g->k, .ldp = QX_GEMM_NR,
-                      .y = g->y + (b * g->m + r) * g->n + p * QX_GEMM_NR, .ldy = g->n, .m = m, .k = g->k, .cols = panel_cols(g->n, p)};
-    qx_gemm_panel(&t);
+    const int64_t each = j->cut.blocks * j->cut.groups, b = i / each, r = i % each / j->cut.groups * j->cut.rows, c = i % j->cut.groups * j->cut.cols;
+    const qx_matmul p = {.m = at_most(j->cut.rows, g->m - r), .n = at_most(j->cut.cols, g->n - c), .k = g->k, .a = g->a + b * g->sa[0] + r * g->sa[1], .ra = g->sa[1], .ca = g->sa[2],
+                         .b = g->b + b * g->sb[0] + c * g->sb[2], .rb = g->sb[1], .cb = g->sb[2], .c = g->y + (b * g->m + r) * g->n + c, .ldc = g->n, .alpha = 1.0f};
+    qx_matmul_f32(NULL, &p);
     return QX_OK;
 }
 
 static qx_status own_bmm(qx_call *c, const qx_bmm *g)
 {
-    bmm_job j = {.g = g, .panels = (g->n + QX_GEMM_NR - 1) / QX_GEMM_NR, .blocks = (g->m + ROW_BLOCK - 1) / ROW_BLOCK, .packed_size = qx_gemm_packed_size(g->k, g->n)};
-    int64_t packs = g->sb[0] ? g->batch : 1;
-    QX_TRY(QX_CALL_SCRATCH(c, packs * j.packed_size, &j.packed));
-    QX_TRY(qx_parallel(c->ctx, packs * j.panels, bmm_pack_piece, &j));
+    const int threads = (int)((qx_ctx_threads(c->ctx) + g->batch - 1) / g->batch);
+    const bmm_job j = {g, share_out(g->m, g->n, g->k, threads)};
     qx_call_note_kernel(c, "own", 2.0 * (double)g->batch * (double)g->m * (double)g->k * (double)g->n);
-    return qx_parallel(c->ctx, g->batch * j.blocks * j.panels, bmm_piece, &j);
+    return qx_parallel(c->ctx, g->batch * j.cut.blocks * j.cut.groups, bmm_piece, (void *)(uintptr_t)&j);
 }
 
 /* ---- One row: read once, and never packed ---- */

@@ -1,5 +1,5 @@
-/* gemm.h - matrix products and convolutions for adapters: packed once, run often. runtime/dnnl/ has them through oneDNN; what it has no
- * thread-count independent kernel for, and builds without it, go through the loops of kernels/gemm.h. */
+/* gemm.h - matrix products and convolutions for adapters: packed once, run often. Products of float are kernels/gemm.h's; runtime/dnnl/ has those of bfloat16
+ * numbers and convolutions through oneDNN, and what it has no thread-count independent kernel for, and builds without it, go through our own loops. */
 #ifndef QX_RUNTIME_CPU_GEMM_H
 #define QX_RUNTIME_CPU_GEMM_H
 
@@ -19,10 +19,8 @@ typedef struct qx_matrix { int64_t k, n, row, col; const float *data; const stru
 /* The stored rows [first, first + count) of w: columns of W when col is the longer stride. In *out, which points into data or to buf[count * length]. */
 qx_status qx_matrix_rows(qx_call *c, const qx_matrix *w, int64_t first, int64_t count, float *buf, const float **out);
 static inline bool qx_matrix_by_columns(const qx_matrix *w) { return w->row < w->col; }
-/* Panels of `width` columns side by side, a row of a panel after the other; stride floats from panel to panel. */
-typedef struct qx_panels { float *data; int64_t width, stride; } qx_panels;
-/* w into to->data; what a panel has beyond k rows, and the last one beyond n columns, is 0. */
-qx_status qx_panels_pack(qx_call *c, const qx_matrix *w, const qx_panels *to);
+/* w as panels of kernels/gemm.h, by all threads. */
+qx_status qx_panels_pack(qx_call *c, const qx_matrix *w, float *to);
 /* m_hint: rows that calls will bring. The source is not needed afterwards. */
 qx_status qx_packed_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_packed **out);
 void qx_packed_free(qx_ctx *ctx, qx_packed *p);

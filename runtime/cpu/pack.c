@@ -5,30 +5,20 @@
 enum { PIECE = 1 << 18 }; /* floats that a thread reads at a time: they stay in its second cache */
 
 /* rows: stored rows of w; step of them are a piece; ld floats from one to the next. */
-typedef struct job { qx_call *c; const qx_matrix *w; const qx_panels *to; int64_t rows, step, ld; float *buf; } job;
-
-static float *panel(const job *j, int64_t p) { return j->to->data + p * j->to->stride; }
+typedef struct job { qx_call *c; const qx_matrix *w; float *to; int64_t rows, step, ld; float *buf; } job;
 
 /* Stored rows [first, first + count), which are columns of W: whole panels. */
 static void put_columns(const job *j, const float *x, int64_t first, int64_t count)
 {
-    const int64_t k = j->w->k, width = j->to->width;
-    for (int64_t p = 0; p * width < count; p++) {
-        float *to = panel(j, first / width + p);
-        qx_gemm_pack_panel(x, k, count, 1, j->ld, p, width, to);
-        for (int64_t i = k * width; i < j->to->stride; i++) to[i] = 0.0f;
-    }
+    const int64_t k = j->w->k;
+    for (int64_t p = 0; p * QX_GEMM_NR < count; p++) qx_gemm_pack_panel(x, k, count, 1, j->ld, p, j->to + (first + p * QX_GEMM_NR) * k);
 }
 
 /* Stored rows that are rows of W: a few rows of every panel. */
 static void put_rows(const job *j, const float *x, int64_t first, int64_t count)
 {
-    const int64_t k = j->w->k, n = j->w->n, width = j->to->width;
-    for (int64_t p = 0; p * width < n; p++) {
-        float *to = panel(j, p);
-        qx_gemm_pack_panel(x, count, n, j->ld, 1, p, width, to + first * width);
-        for (int64_t i = k * width; first + count == k && i < j->to->stride; i++) to[i] = 0.0f;
-    }
+    const int64_t k = j->w->k, n = j->w->n;
+    for (int64_t p = 0; p * QX_GEMM_NR < n; p++) qx_gemm_pack_panel(x, count, n, j->ld, 1, p, j->to + (p * k + first) * QX_GEMM_NR);
 }
 
 static qx_status piece(void *user, int64_t i)
@@ -41,10 +31,10 @@ static qx_status piece(void *user, int64_t i)
     return QX_OK;
 }
 
-qx_status qx_panels_pack(qx_call *c, const qx_matrix *w, const qx_panels *to)
+qx_status qx_panels_pack(qx_call *c, const qx_matrix *w, float *to)
 {
     const bool cols = qx_matrix_by_columns(w);
-    const int64_t rows = cols ? w->n : w->k, length = cols ? w->k : w->n, unit = cols ? to->width : 1, most = (rows + unit - 1) / unit * unit;
+    const int64_t rows = cols ? w->n : w->k, length = cols ? w->k : w->n, unit = cols ? QX_GEMM_NR : 1, most = (rows + unit - 1) / unit * unit;
     job j = {c, w, to, rows, PIECE / length / unit * unit, w->data ? (cols ? w->col : w->row) : length, NULL};
     if (j.step < unit) j.step = unit;
     if (j.step > most) j.step = most;

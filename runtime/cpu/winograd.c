@@ -7,7 +7,7 @@
 #include "kernels/gemm.h"
 #include "kernels/winograd.h"
 
-enum { CHUNK = 96, LEAST_CHUNK = 48, ROWS = 12, NEAR = 1 << 18, PIECES = 4 }; /* tiles a piece; rows of the product's tile; floats of scratch that stay near; pieces a thread */
+enum { CHUNK = 98, LEAST_CHUNK = 42, ROWS = 14, NEAR = 1 << 18, PIECES = 4 }; /* tiles a piece; rows of the product's tile; floats of scratch that stay near; pieces a thread */
 #define MOST_WEIGHTS 4e7 /* bytes, transformed */
 
 bool qx_wino_pays(const qx_conv_shape *s)
@@ -69,12 +69,11 @@ static void transform(const job *j, int64_t first, int64_t count, float *v)
 static void multiply(const job *j, int64_t first_panel, int64_t panels, int64_t count, const float *v, float *m)
 {
     const int64_t k = j->s->in_ch, size = QX_GEMM_NR * k;
-    for (int64_t p = 0; p < QX_WINO_POINTS; p++)
-        for (int64_t i = 0; i < panels; i++) {
-            const qx_gemm_tile t = {.x = v + p * j->step_in, .ldx = j->ld_in, .cx = 1, .panel = j->u + (p * j->panels + first_panel + i) * size, .ldp = QX_GEMM_NR,
-                                    .y = m + p * j->step_out + i * QX_GEMM_NR, .ldy = j->ld_out, .m = count, .k = k, .cols = QX_GEMM_NR};
-            qx_gemm_panel(&t);
-        }
+    for (int64_t p = 0; p < QX_WINO_POINTS; p++) {
+        const qx_sgemm g = {.m = count, .k = k, .n = panels * QX_GEMM_NR, .x = v + p * j->step_in, .ldx = j->ld_in, .cx = 1, .panels = j->u + (p * j->panels + first_panel) * size, .step = size,
+                            .y = m + p * j->step_out, .ldy = j->ld_out, .alpha = 1.0f};
+        qx_sgemm_run(&g);
+    }
 }
 
 static void finish(const job *j, int64_t first, int64_t count, int64_t first_out, int64_t end_out, const float *m)

@@ -12,12 +12,10 @@ bool qx_dnnl_has_bf16(void);
 /* A picture of dims [N, C, H, W] from one layout to another; block 0: plain. C is a multiple of the blocks. x and y do not overlap. */
 qx_status qx_dnnl_reblock(qx_call *c, const int64_t dims[4], int from, const float *x, int to, float *y);
 
+/* Products of bfloat16 numbers with a constant matrix. */
 typedef struct qx_dnnl_mm qx_dnnl_mm;
 qx_status qx_dnnl_mm_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_dnnl_mm **out);
 qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g);
-/* The packed weights as float panels that kernels/gemm.h reads; false when they lie otherwise. For few rows the library takes no more threads than one,
- * and fetches nothing ahead. */
-bool qx_dnnl_mm_panels(const qx_dnnl_mm *s, qx_panels *out);
 void qx_dnnl_mm_free(qx_ctx *ctx, qx_dnnl_mm *s);
 
 /* *done false: no kernel for these dims and strides, nothing was computed. */

@@ -1,10 +1,9 @@
-/* mm.c - product with a constant matrix by oneDNN, packed once. */
+/* mm.c - product of bfloat16 numbers with a constant matrix by oneDNN, packed once. */
 #include "runtime/dnnl/door.h"
 
 #ifdef QONNX_HAVE_DNNL
 #include <string.h>
 
-#include "kernels/gemm.h"
 #include "runtime/dnnl/dn.h"
 
 struct qx_dnnl_mm { int64_t k, n; qx_dn_weights w; };
@@ -22,18 +21,17 @@ static qx_status mm_prim(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_gem
     dnnl_memory_desc_t x, have, w, y;
     dnnl_matmul_desc_t d;
     dnnl_primitive_attr_t attr = NULL;
-    const dnnl_data_type_t type = qx_call_bf16(c) ? dnnl_bf16 : dnnl_f32;
-    QX_TRY(qx_dn_typed_md(c, &x, 2, (int64_t[]){g->m, s->k}, type, (int64_t[]){s->k, 1}));
+    QX_TRY(qx_dn_typed_md(c, &x, 2, (int64_t[]){g->m, s->k}, dnnl_bf16, (int64_t[]){s->k, 1}));
     QX_TRY(qx_dn_strided_md(c, &have, 2, (int64_t[]){g->m, s->k}, (int64_t[]){s->k, 1}));
     QX_TRY(qx_dn_strided_md(c, &y, 2, (int64_t[]){g->m, s->n}, (int64_t[]){s->n, 1}));
     QX_TRY(qx_dn_strided_md(c, &p->bias, 2, (int64_t[]){1, s->n}, (int64_t[]){s->n, 1}));
     if (wei) w = *wei;
-    else QX_TRY(qx_dn_typed_md(c, &w, 2, (int64_t[]){s->k, s->n}, type, NULL));
+    else QX_TRY(qx_dn_typed_md(c, &w, 2, (int64_t[]){s->k, s->n}, dnnl_bf16, NULL));
     QX_DN(c, dnnl_matmul_desc_init(&d, &x, &w, g->bias ? &p->bias : NULL, &y));
     qx_status st = qx_dn_attr(c, g->act, g->mul ? &y : NULL, g->add ? &y : NULL, &attr);
     if (st == QX_OK) st = qx_dn_prim_make(c, l, &d, attr, qx_dn_stable, p);
     if (attr) dnnl_primitive_attr_destroy(attr);
-    qx_dn_prim_have(p, &have, &y); /* bfloat16: x is rounded into scratch */
+    qx_dn_prim_have(p, &have, &y); /* x is rounded into scratch */
     return st;
 }
 
@@ -65,23 +63,6 @@ static qx_status pack_all(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_ma
     return QX_OK;
 }
 
-bool qx_dnnl_mm_panels(const qx_dnnl_mm *s, qx_panels *out)
-{
-    const dnnl_blocking_desc_t *b = &s->w.md.format_desc.blocking;
-    if (s->w.md.format_kind != dnnl_blocked || s->w.md.data_type != dnnl_f32 || s->w.md.offset0 != 0 || b->inner_nblks != 2) return false;
-    const int64_t rows = b->inner_blks[0], width = b->inner_blks[1]; /* k in blocks of `rows`, n in blocks of `width`, these contiguous */
-    if (b->inner_idxs[0] != 0 || b->inner_idxs[1] != 1 || width % QX_GEMM_NR != 0 || b->strides[0] != rows * width) return false;
-    *out = (qx_panels){s->w.packed, width, b->strides[1]};
-    return true;
-}
-
-/* Float panels are packed by all threads; other layouts by the library, a piece after the other. */
-static qx_status pack(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_matrix *w)
-{
-    qx_panels to;
-    return qx_dnnl_mm_panels(s, &to) ? qx_panels_pack(c, w, &to) : pack_all(c, l, s, w);
-}
-
 qx_status qx_dnnl_mm_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_dnnl_mm **out)
 {
     qx_dn *l = NULL;
@@ -101,7 +82,7 @@ qx_status qx_dnnl_mm_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_dnnl
     s->n = w->n;
     s->w.md = md;
     qx_status st = qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(&md), &s->w.packed);
-    if (st == QX_OK) st = pack(c, l, s, w);
+    if (st == QX_OK) st = pack_all(c, l, s, w);
     if (st != QX_OK) {
         qx_dnnl_mm_free(c->ctx, s);
         return st;

@@ -22,11 +22,6 @@ qx_status qx_dnnl_mm_run(qx_call *c, qx_dnnl_mm *s, const qx_gemm *g)
     (void)s, (void)g;
     QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "built without oneDNN");
 }
-bool qx_dnnl_mm_panels(const qx_dnnl_mm *s, qx_panels *out)
-{
-    (void)s, (void)out;
-    return false;
-}
 void qx_dnnl_mm_free(qx_ctx *ctx, qx_dnnl_mm *s) { (void)ctx, (void)s; }
 qx_status qx_dnnl_bmm_run(qx_call *c, qx_dnnl_bmm **state, const qx_bmm *g, bool *done)
 {

@@ -193,24 +193,24 @@ PEAK(avx2, QX_TARGET_AVX2, __m256, 8, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_ad
 
 static void bench_peak(const data *d, const char *filter)
 {
-    enum { M = 96, K = 64, TIMES = 20000 };
-    float y[M * QX_GEMM_NR];
+    enum { M = 112, K = 1280, N = 1280, TIMES = 50 };
+    static _Alignas(64) float y[M * N];
     if (filter && !strstr("peak", filter)) return;
 #if defined(__x86_64__)
     if (qx_isa_best() == QX_ISA_AVX512) printf("%-28s %8.1f GFLOP/s\n", "multiply-add in registers", 1e-9 * peak_avx512(100000000, y));
     else if (qx_isa_best() == QX_ISA_AVX2) printf("%-28s %8.1f GFLOP/s\n", "multiply-add in registers", 1e-9 * peak_avx2(100000000, y));
 #endif
-    const qx_gemm_tile g = {.x = d->f32, .ldx = K, .cx = 1, .panel = d->f32 + M * K, .ldp = QX_GEMM_NR, .y = y, .ldy = QX_GEMM_NR, .m = M, .k = K, .cols = QX_GEMM_NR};
+    const qx_sgemm g = {.x = d->f32, .ldx = K, .cx = 1, .panels = d->f32 + M * K, .step = QX_GEMM_NR * K, .y = y, .ldy = N, .m = M, .k = K, .n = N, .alpha = 1.0f};
     const double t = now();
-    for (int i = 0; i < TIMES; i++) qx_gemm_panel(&g);
-    printf("%-28s %8.1f GFLOP/s\n", "product in the first cache", 2e-9 * M * K * QX_GEMM_NR * TIMES / (now() - t));
+    for (int i = 0; i < TIMES; i++) qx_sgemm_run(&g);
+    printf("%-28s %8.1f GFLOP/s\n", "product 112 x 1280 x 1280", 2e-9 * M * K * N * TIMES / (now() - t));
 }
 
 int main(int argc, char **argv)
 {
     const int64_t n = (argc > 1 ? atoll(argv[1]) : 16) * 1024 * 1024;
     data d = {.rows = n / 4096, .cols = 4096};
-    d.f32 = malloc((size_t)n * 4), d.f16 = malloc((size_t)n * 2), d.out = malloc((size_t)n * 4);
+    d.f32 = aligned_alloc(64, (size_t)n * 4), d.f16 = malloc((size_t)n * 2), d.out = malloc((size_t)n * 4);
     d.scale = malloc((size_t)n * 4), d.scale2 = calloc((size_t)n, 4), d.zero = malloc((size_t)n * 4);
     for (int64_t i = 0; i < n; i++) {
         d.f32[i] = (float)((i * 7919) % 10007 - 5000) / 5000.0f;

@@ -49,12 +49,9 @@ static void products(void **state)
                 }
             if (z->k == 0) continue;
             memcpy(c, before, sizeof c);
-            for (int64_t q = 0; q * QX_GEMM_NR < z->n; q++) {
-                const int64_t cols = z->n - q * QX_GEMM_NR < QX_GEMM_NR ? z->n - q * QX_GEMM_NR : QX_GEMM_NR;
-                qx_gemm_pack_panel(b, z->k, z->n, rb, cb, q, QX_GEMM_NR, packed);
-                const qx_gemm_tile g = {a, ra, ca, packed, QX_GEMM_NR, NULL, c + q * QX_GEMM_NR, z->n, z->m, z->k, cols, add};
-                qx_gemm_panel(&g);
-            }
+            for (int64_t q = 0; q * QX_GEMM_NR < z->n; q++) qx_gemm_pack_panel(b, z->k, z->n, rb, cb, q, packed + q * QX_GEMM_NR * z->k);
+            const qx_sgemm g = {.m = z->m, .k = z->k, .n = z->n, .x = a, .ldx = ra, .cx = ca, .panels = packed, .step = QX_GEMM_NR * z->k, .y = c, .ldy = z->n, .alpha = 1, .add = add};
+            qx_sgemm_run(&g);
             for (int64_t i = 0; i < z->m * z->n; i++) {
                 double want = add ? (double)before[i] : 0;
                 for (int64_t k = 0; k < z->k; k++) want += (double)a[i / z->n * ra + k * ca] * (double)b[k * rb + i % z->n * cb];
@@ -63,28 +60,47 @@ static void products(void **state)
         }
 }
 
-/* A panel of 64 columns gives the bits of the same columns in panels of 32, for few rows and many; nothing beside the rows and columns is written. */
-static void wide_panels(void **state)
+/* Every output has the bits of one row by one panel: however many rows and columns there are, whatever k is cut into, and when panels are made on the fly.
+ * Nothing beside the rows and columns is written. */
+enum { CUT_M = 231, CUT_K = 2 * QX_GEMM_K + 37, CUT_N = 75, CUT_LD = CUT_N + 3, CUT_PANELS = 3 };
+static float cut_w[CUT_PANELS * QX_GEMM_NR * CUT_K];
+
+static void made(const void *user, int64_t k0, int64_t kc, int64_t j0, int64_t nc, float *dst)
 {
-    enum { WIDE = 64, MOST = 14, K = 37, LD = WIDE + 3 };
-    static float x[MOST * K], w[K * WIDE], bias[WIDE], narrow[QX_GEMM_NR * K], start[MOST * LD], want[MOST * LD], got[MOST * LD];
+    const qx_sgemm *g = user;
+    assert_true(kc <= QX_GEMM_K && k0 % 32 == 0 && j0 % QX_GEMM_NR == 0 && nc <= g->n - j0);
+    memcpy(dst, cut_w + (j0 * g->k + k0 * QX_GEMM_NR), (size_t)(kc * QX_GEMM_NR) * sizeof *dst);
+}
+
+static void cuts(void **state)
+{
+    static float x[CUT_M * CUT_K], w[CUT_K * CUT_N], bias[CUT_N], want[CUT_M * CUT_LD], got[CUT_M * CUT_LD];
+    static const int64_t ms[] = {1, 2, 5, 6, 7, 13, 14, 15, 29, 112, 113, 225, 231}, ns[] = {1, 31, 32, 33, 64, 75}, ks[] = {1, 8, 9, 384, 385, CUT_K};
     uint32_t s = 23;
     (void)state;
-    fill_normal(x, MOST * K, &s), fill_normal(w, K * WIDE, &s), fill_normal(bias, WIDE, &s), fill_normal(start, MOST * LD, &s);
-    for (int64_t m = 1; m <= MOST; m++)
-        for (int64_t cols = 1; cols <= WIDE; cols += cols % 31 ? 1 : 2)
-            for (int mode = 0; mode < 4; mode++) {
-                memcpy(want, start, sizeof want), memcpy(got, start, sizeof got);
-                const float *b = mode & 1 ? bias : NULL;
-                const qx_gemm_tile all = {x, K, 1, w, WIDE, b, got, LD, m, K, cols, mode & 2};
-                qx_gemm_panel(&all);
-                for (int64_t c = 0; c < cols; c += QX_GEMM_NR) {
-                    qx_gemm_pack_panel(w, K, WIDE, WIDE, 1, c / QX_GEMM_NR, QX_GEMM_NR, narrow);
-                    const qx_gemm_tile part = {x, K, 1, narrow, QX_GEMM_NR, b ? b + c : NULL, want + c, LD, m, K, cols - c < QX_GEMM_NR ? cols - c : QX_GEMM_NR, mode & 2};
-                    qx_gemm_panel(&part);
+    fill_normal(x, CUT_M * CUT_K, &s), fill_normal(w, CUT_K * CUT_N, &s), fill_normal(bias, CUT_N, &s);
+    for (int t = 0; t < COUNT(ms) * COUNT(ns) * COUNT(ks); t++) {
+        const int64_t m = ms[t % COUNT(ms)], n = ns[t / COUNT(ms) % COUNT(ns)], k = ks[t / COUNT(ms) / COUNT(ns)];
+        for (int64_t p = 0; p * QX_GEMM_NR < n; p++) qx_gemm_pack_panel(w, k, n, CUT_N, 1, p, cut_w + p * QX_GEMM_NR * k);
+        for (int mode = 0; mode < 8; mode++) {
+            qx_sgemm g = {.m = m, .k = k, .n = n, .x = x, .ldx = mode & 4 ? 1 : k, .cx = mode & 4 ? CUT_M : 1, .panels = cut_w, .step = QX_GEMM_NR * k, .bias = mode & 1 ? bias : NULL, .y = got, .ldy = CUT_LD, .alpha = 1, .add = mode & 2};
+            for (int64_t i = 0; i < CUT_M * CUT_LD; i++) want[i] = got[i] = (float)(i % 7);
+            for (int64_t r = 0; r < m; r++)
+                for (int64_t p = 0; p * QX_GEMM_NR < n; p++) {
+                    qx_sgemm one = g;
+                    one.m = 1, one.n = n - p * QX_GEMM_NR < QX_GEMM_NR ? n - p * QX_GEMM_NR : QX_GEMM_NR;
+                    one.x += r * g.ldx, one.panels += p * g.step, one.y = want + r * CUT_LD + p * QX_GEMM_NR;
+                    if (one.bias) one.bias += p * QX_GEMM_NR;
+                    qx_sgemm_run(&one);
                 }
-                assert_memory_equal(got, want, sizeof want);
-            }
+            qx_sgemm_run(&g);
+            assert_memory_equal(got, want, sizeof want);
+            for (int64_t i = 0; i < CUT_M * CUT_LD; i++) got[i] = (float)(i % 7);
+            g.make = made, g.user = &g;
+            qx_sgemm_run(&g);
+            assert_memory_equal(got, want, sizeof want);
+        }
+    }
 }
 
 static void integer_rows(void **state)
@@ -226,6 +242,6 @@ static void rows_by_rows(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(wide_panels), cmocka_unit_test(rows_by_rows), cmocka_unit_test(integer_rows), cmocka_unit_test(attention), cmocka_unit_test(masked_away)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(cuts), cmocka_unit_test(rows_by_rows), cmocka_unit_test(integer_rows), cmocka_unit_test(attention), cmocka_unit_test(masked_away)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,9 +22,9 @@ static void tile(const qx_wino_picture *x, const float *u, qx_wino_picture *out,
     for (int64_t c = 0; c < IN; c += QX_WINO_LANES) qx_wino_in(x, c, ty - 1, tx - 1, v + c, MOST_IN);
     for (int p = 0; p < QX_WINO_POINTS; p++)
         for (int i = 0; i < PANELS; i++) {
-            const qx_gemm_tile t = {.x = v + p * MOST_IN, .ldx = MOST_IN, .cx = 1, .panel = u + (p * PANELS + i) * QX_GEMM_NR * IN, .ldp = QX_GEMM_NR,
-                                    .y = m + (p * PANELS + i) * QX_GEMM_NR, .ldy = PANELS * QX_GEMM_NR, .m = 1, .k = IN, .cols = QX_GEMM_NR};
-            qx_gemm_panel(&t);
+            const qx_sgemm t = {.x = v + p * MOST_IN, .ldx = MOST_IN, .cx = 1, .panels = u + (p * PANELS + i) * QX_GEMM_NR * IN,
+                                .y = m + (p * PANELS + i) * QX_GEMM_NR, .ldy = PANELS * QX_GEMM_NR, .m = 1, .k = IN, .n = QX_GEMM_NR, .alpha = 1.0f};
+            qx_sgemm_run(&t);
         }
     for (int64_t o = 0; o < OUTPUTS; o += QX_WINO_LANES) {
         qx_wino_out(m + o, PANELS * QX_GEMM_NR, pixels);
