@@ -8,7 +8,7 @@
 const qx_argdef cli_common[] = {
     {"threads", 0, QX_ARG_VALUE, "N", "all cores", "threads to use; the result is the same for any number"},
     {"max-memory", 0, QX_ARG_VALUE, "SIZE", "no cap", "stop with a message before more than this is allocated (8G, 512M)"},
-    {"json", 0, QX_ARG_FLAG, NULL, NULL, "print the result as one JSON document"},
+    {"json", 0, QX_ARG_FLAG, NULL, NULL, "print the result as one JSON document (keys: docs/json.md)"},
     {"quiet", 'q', QX_ARG_FLAG, NULL, NULL, "no log lines and no progress"},
     {"verbose", 'v', QX_ARG_FLAG, NULL, NULL, "more log lines"},
     {"help", 'h', QX_ARG_FLAG, NULL, NULL, "print this help"},
