@@ -3,26 +3,17 @@
 
 static const qx_option options[] = {
     QX_SCHEME_RANGE_OPTIONS("max"),
-    {"weights", QX_OPT_CHOICE, "channel", 0, 0, "channel|tensor", "one scale per output channel, or one per weight"},
-    {"level", QX_OPT_FLOAT, "0", 0, 4, NULL, "diffusion recipes: 1 convolutions, 2 and feed-forward, 2.5 and q/k/v, 3 and all linears but proj_out, 4 and attention; 0: everything but attention"},
-    {"attention", QX_OPT_BOOL, "false", 0, 1, NULL, "the two products of attention too (level 4 has them)"},
-    QX_SCHEME_REST_OPTION,
-    QX_SCHEME_END_OPTION,
-    QX_SCHEME_ONE_ROW_OPTION,
-    QX_SCHEME_RESIDUAL_OPTION,
-    QX_SCHEME_CONCAT_OPTION,
+    QX_SCHEME_WEIGHTS_OPTION,
+    QX_SCHEME_PLACE_OPTIONS,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 {
-    double level = qx_opt_float(p, "level");
-    qx_scheme s = {.name = "fp8", .family = QX_FAMILY_FP8, .act = QX_DT_FLOAT8E4M3FN, .levels = 448, .level = level,
-                   .attention = level >= 4 || qx_opt_bool(p, "attention"), .rest = qx_scheme_rest(p), .keep_end = qx_scheme_keep_end(p), .one_row = qx_scheme_one_row(p), .residual = qx_scheme_fuses(p, "residual"),
-                   .concat = qx_scheme_fuses(p, "concat")};
-    s.weight = (qx_qspec){.codes = QX_DT_FLOAT8E4M3FN, .block = qx_opt_text(p, "weights")[0] == 't' ? -1 : 0, .rule = QX_SCALE_AMAX};
-    s.range = qx_scheme_range(p, s.levels, s.act, QX_RANGE_MAX);
-    s.range_auto = qx_scheme_range_auto(p);
+    qx_scheme s = qx_scheme_of_options(p, QX_DT_FLOAT8E4M3FN, 448, QX_RANGE_MAX);
+    s.name = "fp8";
+    s.family = QX_FAMILY_FP8;
+    s.weight.codes = QX_DT_FLOAT8E4M3FN;
     return qx_scheme_plan(p, m, stats, &s);
 }
 

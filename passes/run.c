@@ -125,36 +125,27 @@ static qx_status check_purpose(const qx_pipeline *p)
     return QX_OK;
 }
 
+typedef enum phase { PHASE_PLAN, PHASE_DECIDE, PHASE_RUN, PHASE_FINISH } phase;
+
+static qx_status run_pass(qx_pipeline *p, qx_pass *pass, phase ph, qx_stats *stats)
+{
+    const qx_passdef *d = pass->def;
+    qx_status (*const phases[])(qx_pass *, qx_model *, qx_stats *) = {[PHASE_PLAN] = d->plan, [PHASE_DECIDE] = d->decide, [PHASE_RUN] = d->run, [PHASE_FINISH] = d->finish};
+    if (!phases[ph]) return QX_OK;
+    QX_TRY(qx_check_cancel(p->ctx));
+    qx_status st = phases[ph](pass, p->model, stats);
+    if (st == QX_OK && ph == PHASE_RUN && p->opt->verify_each) st = qx_verify(p->model);
+    return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", d->name);
+}
+
 /* One phase of every FORMAT pass (those of --set too), or of every other pass. */
-static qx_status each_pass(qx_pipeline *p, bool formats, qx_status (*fn)(qx_pipeline *, qx_pass *, qx_stats *), qx_stats *stats)
+static qx_status each_pass(qx_pipeline *p, bool formats, phase ph, qx_stats *stats)
 {
     for (int i = 0; i < p->n_passes; i++)
-        if (((p->passes[i]->def->flags & QX_PASS_FORMAT) != 0) == formats) QX_TRY(fn(p, p->passes[i], stats));
+        if (((p->passes[i]->def->flags & QX_PASS_FORMAT) != 0) == formats) QX_TRY(run_pass(p, p->passes[i], ph, stats));
     for (int i = 0; formats && i < p->opt->n_settings; i++)
-        if (p->settings[i]) QX_TRY(fn(p, p->settings[i], stats));
+        if (p->settings[i]) QX_TRY(run_pass(p, p->settings[i], ph, stats));
     return QX_OK;
-}
-
-static qx_status plan_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
-{
-    if (!pass->def->plan) return QX_OK;
-    qx_status st = pass->def->plan(pass, p->model, stats);
-    return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", pass->def->name);
-}
-
-static qx_status run_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
-{
-    QX_TRY(qx_check_cancel(p->ctx));
-    qx_status st = pass->def->run(pass, p->model, stats);
-    if (st == QX_OK && p->opt->verify_each) st = qx_verify(p->model);
-    return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", pass->def->name);
-}
-
-static qx_status finish_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
-{
-    if (!pass->def->finish) return QX_OK;
-    qx_status st = pass->def->finish(pass, p->model, stats);
-    return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", pass->def->name);
 }
 
 static qx_status make_decisions(qx_pipeline *p, qx_model *m)
@@ -214,8 +205,8 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
     QX_TRY(rewrite(p, m));
     QX_TRY(qx_plan_new(p, m));
     QX_TRY(qx_emit_new(p));
-    QX_TRY(each_pass(p, true, plan_pass, stats));
-    return each_pass(p, false, plan_pass, stats);
+    QX_TRY(each_pass(p, true, PHASE_PLAN, stats));
+    return each_pass(p, false, PHASE_PLAN, stats);
 }
 
 /* ---- after --------------------------------------------------------------------------------------------------------------- */
@@ -322,13 +313,6 @@ static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
     return st;
 }
 
-static qx_status decide_pass(qx_pipeline *p, qx_pass *pass, qx_stats *stats)
-{
-    if (!pass->def->decide) return QX_OK;
-    qx_status st = pass->def->decide(pass, p->model, stats);
-    return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", pass->def->name);
-}
-
 bool qx_pipeline_probes(const qx_pipeline *p)
 {
     for (int i = 0; i < p->n_passes; i++) {
@@ -350,8 +334,8 @@ static qx_status decide(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
 {
     p->samples = p->no_stats ? NULL : samples;
     qx_status st = p->samples && qx_pipeline_probes(p) ? qx_stats_park(stats, PARKED_GRAM) : QX_OK; /* the model runs again, with all its weights */
-    if (st == QX_OK) st = each_pass(p, true, decide_pass, stats);
-    if (st == QX_OK) st = each_pass(p, false, decide_pass, stats);
+    if (st == QX_OK) st = each_pass(p, true, PHASE_DECIDE, stats);
+    if (st == QX_OK) st = each_pass(p, false, PHASE_DECIDE, stats);
     p->samples = NULL;
     return st;
 }
@@ -374,9 +358,9 @@ static qx_status keep_stats(qx_pipeline *p, qx_stats *stats)
 
 static qx_status run_all(qx_pipeline *p, qx_stats *stats)
 {
-    QX_TRY(each_pass(p, false, run_pass, stats));
-    QX_TRY(each_pass(p, true, run_pass, stats));
-    QX_TRY(each_pass(p, false, finish_pass, stats));
+    QX_TRY(each_pass(p, false, PHASE_RUN, stats));
+    QX_TRY(each_pass(p, true, PHASE_RUN, stats));
+    QX_TRY(each_pass(p, false, PHASE_FINISH, stats));
     QX_TRY(qx_plan_store_rest(p));
     if (has_format(p) && p->n_quantized == 0) return nothing_done(p);
     if (p->model->dirty) QX_TRY(qx_dead_code(p->model, NULL));

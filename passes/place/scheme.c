@@ -171,8 +171,6 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
     return s->attention ? qx_attention_plan(p, stats, s) : QX_OK;
 }
 
-bool qx_scheme_range_auto(const qx_pass *p) { return strcmp(qx_opt_text(p, "act"), "auto") == 0; }
-
 qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format, qx_range_method without)
 {
     static const struct { const char *name; qx_range_method method; } methods[] = {
@@ -186,18 +184,26 @@ qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format
     return r;
 }
 
-bool qx_scheme_keep_end(const qx_pass *p) { return qx_opt_text(p, "end")[0] == 'f'; }
-
-bool qx_scheme_one_row(const qx_pass *p) { return qx_opt_text(p, "one-row")[0] == 'w'; }
-
 bool qx_scheme_unblocked(const qx_pass *p) { return qx_opt_text(p, "unblocked")[0] == 'i'; }
 
-bool qx_scheme_rest(const qx_pass *p) { return qx_opt_text(p, "rest")[0] == 'w'; }
+static bool is_set(const qx_pass *p, const char *option, const char *value) { return strcmp(qx_opt_text(p, option), value) == 0; }
 
-bool qx_scheme_fuses(const qx_pass *p, const char *option)
+/* The residual and concat options: "auto" is on for TensorRT. */
+static bool fuses(const qx_pass *p, const char *option)
 {
-    const char *text = qx_opt_text(p, option);
-    return strcmp(text, "on") == 0 || (strcmp(text, "auto") == 0 && p->pipe->opt->target == QX_TARGET_TENSORRT);
+    return is_set(p, option, "on") || (is_set(p, option, "auto") && p->pipe->opt->target == QX_TARGET_TENSORRT);
+}
+
+qx_scheme qx_scheme_of_options(const qx_pass *p, qx_dtype act, float levels, qx_range_method without)
+{
+    const double level = qx_opt_float(p, "level");
+    return (qx_scheme){
+        .weight = {.block = is_set(p, "weights", "tensor") ? -1 : 0, .rule = QX_SCALE_AMAX}, .act = act, .levels = levels,
+        .range = qx_scheme_range(p, levels, act, without), .range_auto = is_set(p, "act", "auto"),
+        .level = level, .attention = level >= 4 || qx_opt_bool(p, "attention"),
+        .rest = is_set(p, "rest", "weights"), .keep_end = is_set(p, "end", "float"), .one_row = is_set(p, "one-row", "weights"),
+        .residual = fuses(p, "residual"), .concat = fuses(p, "concat"),
+    };
 }
 
 /* ---- scales ----------------------------------------------------------------------------------------------------------- */

@@ -46,31 +46,39 @@ qx_status qx_scheme_want_range(const qx_scheme *s, qx_stats *stats, qx_value *v)
 qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero, char detail[120]);
 /* The largest |x| that the codes of an activation span under a scale; of UINT8: half of what they span. */
 float qx_scheme_reach(qx_dtype act, float scale);
-/* Options that formats with activations share: act, percentile, step-fraction. `without`: what act=auto is where smoothquant chose no range. */
+/* Options of how ranges are chosen, shared by all that puts scales on activations. `without`: what act=auto is where smoothquant chose no range. */
 qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format, qx_range_method without);
-bool qx_scheme_range_auto(const qx_pass *p);
 #define QX_SCHEME_RANGE_OPTIONS(without) \
-    {"act", QX_OPT_CHOICE, "auto", 0, 0, "auto|max|percentile|entropy|mse|steps-min-mean|steps-mean-max", "how the range of an activation is chosen; auto: by smoothquant on the output, without it " without}, \
+    {"act", QX_OPT_CHOICE, "auto", 0, 0, "auto|max|percentile|entropy|mse|steps-min-mean|steps-mean-max", \
+     "how the range of an activation is chosen; auto: by smoothquant on the output, without it " without}, \
     {"percentile", QX_OPT_FLOAT, "99.999", 50, 100, NULL, "for act=percentile: how much of |x| is inside the range"}, \
     {"step-fraction", QX_OPT_FLOAT, "1", 0, 1, NULL, "for act=steps-*: the first part of the diffusion steps that counts"}
 
+/* Options that formats of weights and calibrated activations (int8, fp8) share besides, and the scheme that they make. It lacks name and weight's codes. */
+qx_scheme qx_scheme_of_options(const qx_pass *p, qx_dtype act, float levels, qx_range_method without);
+#define QX_SCHEME_WEIGHTS_OPTION \
+    {"weights", QX_OPT_CHOICE, "channel", 0, 0, "channel|tensor", "one scale per output channel, or one per weight"}
+#define QX_SCHEME_PLACE_OPTIONS \
+    {"level", QX_OPT_FLOAT, "0", 0, 4, NULL, \
+     "diffusion recipes: 1 convolutions, 2 and feed-forward, 2.5 and q/k/v, 3 and all linears but proj_out, 4 and attention; 0: everything but attention"}, \
+    {"attention", QX_OPT_BOOL, "false", 0, 1, NULL, "the two products of attention too (level 4 has them)"}, \
+    {"rest", QX_OPT_CHOICE, "float", 0, 0, "float|weights", \
+     "operators that stay float for their name or level: all float, or their weights alone in INT8 (first and last convolution excepted)"}, \
+    {"end", QX_OPT_CHOICE, "quantize", 0, 0, "quantize|float", \
+     "inputs of the convolutions in a diffusion UNet's first down and last up block, whose error reaches the output undamped"}, \
+    {"one-row", QX_OPT_CHOICE, "weights", 0, 0, "weights|quantize", \
+     "operators with one row a sample (behind pooling, of a timestep), while they hold under half of the weights: " \
+     "weights alone in INT8, as 8 bits of such inputs cost accuracy and gain no time; or inputs too"}, \
+    {"residual", QX_OPT_CHOICE, "auto", 0, 0, "auto|on|off", \
+     "Q/DQ on the skip input of residual Adds of convolution networks; auto: for tensorrt, which fuses them"}, \
+    {"concat", QX_OPT_CHOICE, "auto", 0, 0, "auto|on|off", \
+     "one scale for a Concat's output and its quantized inputs, so that codes are moved and not rescaled; auto: for tensorrt"}
+
 /* The unblocked option of formats in blocks: "int8". */
 bool qx_scheme_unblocked(const qx_pass *p);
-#define QX_SCHEME_UNBLOCKED_OPTION {"unblocked", QX_OPT_CHOICE, "int8", 0, 0, "int8|float", "weights that have no blocks (convolutions, Einsum over several axes): INT8 with a scale per channel, or float"}
-
-/* The rest option: "weights". */
-bool qx_scheme_rest(const qx_pass *p);
-#define QX_SCHEME_REST_OPTION {"rest", QX_OPT_CHOICE, "float", 0, 0, "float|weights", "operators that stay float for their name or level: all float, or their weights alone in INT8 (first and last convolution excepted)"}
-
-/* The end option: "float". */
-bool qx_scheme_keep_end(const qx_pass *p);
-#define QX_SCHEME_END_OPTION {"end", QX_OPT_CHOICE, "quantize", 0, 0, "quantize|float", "inputs of the convolutions in a diffusion UNet's first down and last up block, whose error reaches the output undamped"}
-
-/* The one-row option: "weights". */
-bool qx_scheme_one_row(const qx_pass *p);
-#define QX_SCHEME_ONE_ROW_OPTION \
-    {"one-row", QX_OPT_CHOICE, "weights", 0, 0, "weights|quantize", "operators with one row a sample (behind pooling, of a timestep), while they hold under half of the weights: " \
-     "weights alone in INT8, as 8 bits of such inputs cost accuracy and gain no time; or inputs too"}
+#define QX_SCHEME_UNBLOCKED_OPTION \
+    {"unblocked", QX_OPT_CHOICE, "int8", 0, 0, "int8|float", \
+     "weights that have no blocks (convolutions, Einsum over several axes): INT8 with a scale per channel, or float"}
 
 /* attention.c: the four inputs of the two products of every attention that the pass may have. */
 qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
@@ -80,9 +88,5 @@ qx_status qx_residual_plan(qx_pass *p, qx_stats *stats, qx_scheme *s);
 qx_status qx_residual_run(qx_pass *p, qx_stats *stats, const qx_scheme *s);
 /* concat.c: one scale for a Concat's output and its inputs, where those have pairs. After the scales are decided. */
 qx_status qx_concat_share(qx_pass *p);
-/* The residual and concat options: "auto" is on for TensorRT. */
-bool qx_scheme_fuses(const qx_pass *p, const char *option);
-#define QX_SCHEME_RESIDUAL_OPTION {"residual", QX_OPT_CHOICE, "auto", 0, 0, "auto|on|off", "Q/DQ on the skip input of residual Adds of convolution networks; auto: for tensorrt, which fuses them"}
-#define QX_SCHEME_CONCAT_OPTION {"concat", QX_OPT_CHOICE, "auto", 0, 0, "auto|on|off", "one scale for a Concat's output and its quantized inputs, so that codes are moved and not rescaled; auto: for tensorrt"}
 
 #endif
