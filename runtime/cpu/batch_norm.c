@@ -27,10 +27,23 @@ static qx_status read(qx_call *c, bn *b)
     return qx_call_in_f32(c, 0, &b->x);
 }
 
-/* scale / sqrt(var + eps) of each channel. */
-static qx_status factors(qx_call *c, bn *b)
+typedef struct state { float *factor; } state;
+
+static void drop(qx_ctx *ctx, void *block) { qx_free(ctx, ((state *)block)->factor); }
+
+/* scale / sqrt(var + eps) of each channel: once where they are constant. */
+static qx_status factors(qx_call *c, bn *b, bool trains)
 {
-    QX_TRY(QX_CALL_SCRATCH(c, b->ch + 1, &b->factor));
+    state *st = NULL;
+    if (trains || !qx_call_in_const(c, 1) || !qx_call_in_const(c, 4)) {
+        QX_TRY(QX_CALL_SCRATCH(c, b->ch + 1, &b->factor));
+    } else {
+        QX_TRY(qx_call_state(c, sizeof *st, drop, (void **)&st));
+        b->factor = st->factor;
+        if (b->factor) return QX_OK;
+        QX_TRY(qx_alloc_array(c->ctx, (size_t)b->ch + 1, sizeof *b->factor, (void **)&st->factor));
+        b->factor = st->factor;
+    }
     for (int64_t k = 0; k < b->ch; k++) b->factor[k] = (float)((double)b->scale[k] / sqrt((double)b->var[k] + b->eps));
     return QX_OK;
 }
@@ -129,8 +142,9 @@ qx_status qx_cpu_batch_norm(qx_call *c)
     bn b = {.act = c->fused ? &((const qx_conv_params *)c->fused)->act : &none};
     QX_TRY(read(c, &b));
     QX_TRY(qx_call_out_f32(c, 0, c->in[0]->dtype, c->in[0]->rank, c->in[0]->dims, &b.y));
-    if (qx_call_int(c, "training_mode", 0) || (c->version < 7 && !qx_call_int(c, "is_test", 0))) QX_TRY(train(c, &b));
-    QX_TRY(factors(c, &b));
+    const bool trains = qx_call_int(c, "training_mode", 0) || (c->version < 7 && !qx_call_int(c, "is_test", 0));
+    if (trains) QX_TRY(train(c, &b));
+    QX_TRY(factors(c, &b, trains));
     b.block = qx_call_in_block(c, 0);
     if (b.block) return qx_parallel(c->ctx, b.batch * b.ch / b.block, apply_lanes, &b);
     if (b.inner == 1) return qx_parallel(c->ctx, (b.batch + ROWS - 1) / ROWS, apply_rows, &b);

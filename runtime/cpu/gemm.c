@@ -22,7 +22,7 @@ struct qx_packed { int64_t k, n; qx_dnnl_mm *dnnl; float *own; };
 qx_unary qx_act_unary(qx_act act)
 {
     static const qx_unary table[] = {[QX_ACT_RELU] = QX_U_RELU, [QX_ACT_GELU] = QX_U_GELU, [QX_ACT_GELU_TANH] = QX_U_GELU_TANH,
-                                     [QX_ACT_SILU] = QX_U_SWISH, [QX_ACT_SIGMOID] = QX_U_SIGMOID, [QX_ACT_TANH] = QX_U_TANH};
+                                     [QX_ACT_SILU] = QX_U_SWISH, [QX_ACT_SIGMOID] = QX_U_SIGMOID, [QX_ACT_TANH] = QX_U_TANH, [QX_ACT_HARDSWISH] = QX_U_HARDSWISH};
     return table[act];
 }
 

@@ -6,7 +6,7 @@
 #include "kernels/pointwise.h"
 #include "runtime/cpu/activation.h"
 
-typedef enum qx_act { QX_ACT_NONE, QX_ACT_RELU, QX_ACT_GELU, QX_ACT_GELU_TANH, QX_ACT_SILU, QX_ACT_SIGMOID, QX_ACT_TANH } qx_act;
+typedef enum qx_act { QX_ACT_NONE, QX_ACT_RELU, QX_ACT_GELU, QX_ACT_GELU_TANH, QX_ACT_SILU, QX_ACT_SIGMOID, QX_ACT_TANH, QX_ACT_HARDSWISH } qx_act;
 
 qx_unary qx_act_unary(qx_act act); /* not NONE */
 void qx_act_row(qx_act act, const float *x, float *y, int64_t n); /* not NONE; y may be x */

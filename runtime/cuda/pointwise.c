@@ -52,9 +52,9 @@ static qx_status act_place(const cu_build *b) { return cu_want_real(b, 0); }
 static qx_status act_compile(cu_build *b)
 {
     static const qx_unary of[] = {[QX_ACT_RELU] = QX_U_RELU, [QX_ACT_GELU] = QX_U_GELU, [QX_ACT_GELU_TANH] = QX_U_GELU_TANH,
-                                  [QX_ACT_SILU] = QX_U_SWISH, [QX_ACT_SIGMOID] = QX_U_SIGMOID, [QX_ACT_TANH] = QX_U_TANH};
+                                  [QX_ACT_SILU] = QX_U_SWISH, [QX_ACT_SIGMOID] = QX_U_SIGMOID, [QX_ACT_TANH] = QX_U_TANH, [QX_ACT_HARDSWISH] = QX_U_HARDSWISH};
     int64_t act = cu_int(b, "act", 0);
-    if (act < 1 || act > QX_ACT_TANH) CU_BAD(b, "activation %lld", (long long)act);
+    if (act < 1 || act > QX_ACT_HARDSWISH) CU_BAD(b, "activation %lld", (long long)act);
     return unary_step(b, of[act], 1.0f, 0);
 }
 extern const cu_adapter cu_act;

@@ -137,7 +137,7 @@ qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const
 static qx_status add_act(qx_call *c, dnnl_post_ops_t po, qx_act act)
 {
     static const dnnl_alg_kind_t kinds[] = {[QX_ACT_RELU] = dnnl_eltwise_relu, [QX_ACT_GELU] = dnnl_eltwise_gelu_erf, [QX_ACT_GELU_TANH] = dnnl_eltwise_gelu_tanh,
-                                            [QX_ACT_SILU] = dnnl_eltwise_swish, [QX_ACT_SIGMOID] = dnnl_eltwise_logistic, [QX_ACT_TANH] = dnnl_eltwise_tanh};
+                                            [QX_ACT_SILU] = dnnl_eltwise_swish, [QX_ACT_SIGMOID] = dnnl_eltwise_logistic, [QX_ACT_TANH] = dnnl_eltwise_tanh, [QX_ACT_HARDSWISH] = dnnl_eltwise_hardswish};
     if (act != QX_ACT_NONE) QX_DN(c, dnnl_post_ops_append_eltwise(po, 1.0f, kinds[act], act == QX_ACT_SILU ? 1.0f : 0.0f, 0.0f));
     return QX_OK;
 }

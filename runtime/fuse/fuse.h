@@ -44,6 +44,9 @@ bool qx_fuse_ok(const qx_fuser *f, qx_status st);
  * row as Shape, Gather, Div). False when it is not one known, finite number. */
 bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out);
 
+/* The bounds of a Clip: attributes, constant inputs, or infinite where missing. False when one is not known. */
+bool qx_fuse_clip(const qx_fuser *f, const qx_node *n, float *lo, float *hi);
+
 /* Patterns: each looks at one step and rewrites it when it is the pattern's last node. */
 typedef qx_status qx_fuse_fn(qx_fuser *f, qx_rstep *s);
 qx_fuse_fn qx_fuse_int8;   /* fuse_int8.c: Q/DQ around MatMul, Gemm, Conv */

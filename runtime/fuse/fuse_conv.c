@@ -1,5 +1,5 @@
-/* fuse_conv.c - a convolution and what follows it as long as nothing else reads the result: BatchNormalization, which its weights take in, the sum with another
- * picture, an activation. In this order, any of them: steps less, and passes over the picture less. Not the activations that take the library longer than us
+/* fuse_conv.c - a convolution and what follows it as long as nothing else reads the result: a bias, BatchNormalization, which its weights take in, the sum with
+ * another picture, an activation. In this order, any of them: steps less, and passes over the picture less. Not the activations that take the library longer than us
  * (SiLU, GELU). A BatchNormalization that stands alone takes an activation too. */
 #include <math.h>
 
@@ -21,10 +21,12 @@ static bool bound(const qx_fuser *f, const qx_node *n, const char *name, uint32_
     return true;
 }
 
+bool qx_fuse_clip(const qx_fuser *f, const qx_node *n, float *lo, float *hi) { return bound(f, n, "min", 1, -INFINITY, lo) && bound(f, n, "max", 2, INFINITY, hi); }
+
 static bool read_act(const qx_fuser *f, const qx_node *n, qx_activation *a)
 {
     *a = (qx_activation){.clip = n->op->id == QX_OP_Clip};
-    if (a->clip) return bound(f, n, "min", 1, -INFINITY, &a->p[0]) && bound(f, n, "max", 2, INFINITY, &a->p[1]) && a->p[0] <= a->p[1];
+    if (a->clip) return qx_fuse_clip(f, n, &a->p[0], &a->p[1]) && a->p[0] <= a->p[1];
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].op == n->op->id) {
             a->fn = rows[i].fn;
@@ -34,7 +36,7 @@ static bool read_act(const qx_fuser *f, const qx_node *n, qx_activation *a)
     return false;
 }
 
-typedef struct chain { qx_rstep *last; const qx_value *v, *add, *norm[4]; qx_conv_params p; } chain; /* v: what it makes so far */
+typedef struct chain { qx_rstep *last; const qx_value *v, *bias, *add, *norm[4]; qx_conv_params p; } chain; /* v: what it makes so far */
 
 static void extend(chain *c, qx_rstep *reader)
 {
@@ -50,6 +52,21 @@ static const qx_node *is_norm(const qx_rstep *s)
     for (uint32_t i = 1; i < n->n_out; i++)
         if (n->out[i]) return NULL;
     return n;
+}
+
+/* A constant of one number a channel, as exporters without biases add it. */
+static void take_bias(const qx_fuser *f, chain *c, const qx_node *conv)
+{
+    qx_rstep *reader = qx_fuse_user(f, c->v);
+    const qx_node *n = qx_fuse_is(reader, QX_OP_Add);
+    const qx_type *y = &c->v->type;
+    if (c->bias || !n || reader->ref_attrs || !y->has_shape || !qx_fuse_same_dims(c->v, n->out[0])) return;
+    const qx_value *b = n->in[0] == c->v ? n->in[1] : n->in[0];
+    const qx_weight *k = qx_fuse_const(b), *w = qx_fuse_const(conv->in[1]);
+    const int behind = y->rank - 2; /* axes behind the channels */
+    if (!k || !w || k->dtype != QX_DT_FLOAT || k->rank <= behind || k->rank > y->rank || k->numel != w->dims[0] || k->dims[k->rank - behind - 1] != k->numel) return;
+    c->bias = qx_fuse_behind(b);
+    extend(c, reader);
 }
 
 /* With constant statistics, behind constant weights. */
@@ -76,10 +93,16 @@ static void take_add(const qx_fuser *f, chain *c)
     if (c->add) extend(c, reader);
 }
 
+/* A node, or the chain of nodes that stands for HardSwish. */
 static void take_act(const qx_fuser *f, chain *c)
 {
-    qx_rstep *reader = qx_fuse_user(f, c->v);
+    qx_rstep *reader = qx_fuse_user(f, c->v), *act = qx_fuse_act_behind(f, c->v);
     qx_activation a;
+    if (act && ((const qx_act_params *)act->fused)->act == QX_ACT_HARDSWISH) {
+        c->p.act = (qx_activation){.fn = QX_U_HARDSWISH};
+        extend(c, act);
+        return;
+    }
     if (!reader || reader->ref_attrs || !read_act(f, reader->node, &a)) return;
     c->p.act = a;
     extend(c, reader);
@@ -108,11 +131,12 @@ qx_status qx_fuse_conv(qx_fuser *f, qx_rstep *s)
 {
     const qx_node *conv = qx_fuse_is(s, QX_OP_Conv);
     if (!conv || f->x->device || conv->out[0]->type.dtype != QX_DT_FLOAT) return QX_OK;
-    chain c = {.last = s, .v = conv->out[0], .p.act.none = true};
+    chain c = {.last = s, .v = conv->out[0], .bias = qx_node_in(conv, 2), .p.act.none = true};
+    take_bias(f, &c, conv);
     take_norm(f, &c, conv);
     take_add(f, &c);
     take_act(f, &c);
     if (c.last == s) return QX_OK;
-    const qx_value *in[QX_CONV_NORM_INPUTS] = {conv->in[0], conv->in[1], qx_node_in(conv, 2), c.add, c.norm[0], c.norm[1], c.norm[2], c.norm[3]};
+    const qx_value *in[QX_CONV_NORM_INPUTS] = {conv->in[0], conv->in[1], c.bias, c.add, c.norm[0], c.norm[1], c.norm[2], c.norm[3]};
     return finish(f, &c, conv, qx_cpu_conv, in, c.p.norm ? QX_CONV_NORM_INPUTS : QX_CONV_INPUTS);
 }
