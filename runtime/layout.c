@@ -11,7 +11,7 @@
 #include "runtime/fuse/fuse.h"
 #include "runtime/plan.h"
 
-enum { NO_SET = -1, MAX_TIED = 16 };
+enum { NO_SET = -1, MAX_TIED = 64 };
 
 typedef struct set { int32_t parent, gain, channels; } set; /* gain: reorderings spared by blocking minus those it costs */
 /* sets: by value id; parent NO_SET: stays plain. last: all channels side by side instead of blocks of them. */

@@ -6,7 +6,7 @@
 #include "runtime/cpu/activation.h"
 #include "runtime/fuse/fuse.h"
 
-typedef struct bn { const qx_activation *act; int64_t batch, ch, inner; int block; const float *x, *scale, *bias, *mean, *var; float *y, *factor; double eps; } bn;
+typedef struct bn { const qx_activation *act; int64_t batch, ch, inner, block, all, per_piece; const float *x, *scale, *bias, *mean, *var; float *y, *factor; double eps; } bn;
 
 static qx_status read(qx_call *c, bn *b)
 {
@@ -48,52 +48,51 @@ static qx_status factors(qx_call *c, bn *b, bool trains)
     return QX_OK;
 }
 
-static qx_status apply(void *user, int64_t r)
+/* One number after the other of one channel; of several that lie side by side. */
+QX_INLINE void affine_body(int64_t n, const float *restrict x, float a, float m, float add, float *restrict y)
 {
-    const bn *b = user;
-    const int64_t k = r % b->ch;
-    const float a = b->factor[k], m = b->mean[k], add = b->bias[k];
-    for (int64_t i = r * b->inner; i < (r + 1) * b->inner; i++) b->y[i] = (b->x[i] - m) * a + add;
-    qx_activation_piece(b->act, b->y + r * b->inner, b->inner);
-    return QX_OK;
+    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - m) * a + add;
 }
+QX_MULTI(static, affine, (int64_t n, const float *x, float a, float m, float add, float *y), (n, x, a, m, add, y))
 
-enum { ROWS = 64 }; /* rows of channels a piece */
-
-/* Channels last: inner is 1. */
-static qx_status apply_rows(void *user, int64_t piece)
-{
-    const bn *b = user;
-    const int64_t end = (piece + 1) * ROWS < b->batch ? (piece + 1) * ROWS : b->batch;
-    const float *restrict a = b->factor, *restrict m = b->mean, *restrict add = b->bias;
-    for (int64_t r = piece * ROWS; r < end; r++) {
-        const float *x = b->x + r * b->ch;
-        float *y = b->y + r * b->ch;
-        for (int64_t k = 0; k < b->ch; k++) y[k] = (x[k] - m[k]) * a[k] + add[k];
-    }
-    qx_activation_piece(b->act, b->y + piece * ROWS * b->ch, (end - piece * ROWS) * b->ch);
-    return QX_OK;
-}
-
-/* Channels side by side, as convolutions leave them. */
-QX_INLINE void lanes_any_body(int n, int64_t points, const float *restrict x, const float *restrict a, const float *restrict m, const float *restrict add, float *restrict y)
+QX_INLINE void lanes_any_body(int64_t n, int64_t points, const float *restrict x, const float *restrict a, const float *restrict m, const float *restrict add, float *restrict y)
 {
     for (int64_t i = 0; i < points; i++)
-        for (int l = 0; l < n; l++) y[i * n + l] = (x[i * n + l] - m[l]) * a[l] + add[l];
+        for (int64_t l = 0; l < n; l++) y[i * n + l] = (x[i * n + l] - m[l]) * a[l] + add[l];
 }
 QX_INLINE void lanes16_body(int64_t points, const float *x, const float *a, const float *m, const float *add, float *y) { lanes_any_body(16, points, x, a, m, add, y); }
 QX_MULTI(static, lanes16, (int64_t points, const float *x, const float *a, const float *m, const float *add, float *y), (points, x, a, m, add, y))
+QX_MULTI(static, lanes_any, (int64_t n, int64_t points, const float *x, const float *a, const float *m, const float *add, float *y), (n, points, x, a, m, add, y))
 
-QX_MULTI(static, lanes_any, (int n, int64_t points, const float *x, const float *a, const float *m, const float *add, float *y), (n, points, x, a, m, add, y))
+enum { PIECE = 4096 }; /* numbers, about */
 
-static qx_status apply_lanes(void *user, int64_t r)
+/* Runs of `inner` pixels of `block` channels, per_piece of all; where these are all channels, a run is a pixel, and they are taken together. */
+static qx_status piece(void *user, int64_t i)
 {
     const bn *b = user;
-    const int64_t k = r * b->block % b->ch, at = r * b->block * b->inner;
-    if (b->block == 16) lanes16(b->inner, b->x + at, b->factor + k, b->mean + k, b->bias + k, b->y + at);
-    else lanes_any(b->block, b->inner, b->x + at, b->factor + k, b->mean + k, b->bias + k, b->y + at);
-    qx_activation_piece(b->act, b->y + at, b->inner * b->block);
+    const int64_t run = b->inner * b->block, first = i * b->per_piece, end = first + b->per_piece < b->all ? first + b->per_piece : b->all;
+    const int64_t at_once = b->block == b->ch ? end - first : 1;
+    for (int64_t r = first; r < end; r += at_once) {
+        const int64_t k = r * b->block % b->ch;
+        const float *x = b->x + r * run;
+        float *y = b->y + r * run;
+        if (b->block == 1) affine(run * at_once, x, b->factor[k], b->mean[k], b->bias[k], y);
+        else if (b->block == 16) lanes16(b->inner * at_once, x, b->factor + k, b->mean + k, b->bias + k, y);
+        else lanes_any(b->block, b->inner * at_once, x, b->factor + k, b->mean + k, b->bias + k, y);
+    }
+    qx_activation_piece(b->act, b->y + first * run, (end - first) * run);
     return QX_OK;
+}
+
+static qx_status apply(qx_call *c, bn *b, int block)
+{
+    const int64_t numel = b->batch * b->ch * b->inner;
+    if (numel == 0) return QX_OK;
+    b->block = b->inner == 1 ? b->ch : block ? block : 1;
+    if (b->block == b->ch) b->inner = 1;
+    b->all = numel / (b->block * b->inner);
+    b->per_piece = PIECE / (b->block * b->inner) + 1;
+    return qx_parallel(c->ctx, (b->all + b->per_piece - 1) / b->per_piece, piece, b);
 }
 
 /* Mean and variance (of the population) of channel k. */
@@ -145,8 +144,5 @@ qx_status qx_cpu_batch_norm(qx_call *c)
     const bool trains = qx_call_int(c, "training_mode", 0) || (c->version < 7 && !qx_call_int(c, "is_test", 0));
     if (trains) QX_TRY(train(c, &b));
     QX_TRY(factors(c, &b, trains));
-    b.block = qx_call_in_block(c, 0);
-    if (b.block) return qx_parallel(c->ctx, b.batch * b.ch / b.block, apply_lanes, &b);
-    if (b.inner == 1) return qx_parallel(c->ctx, (b.batch + ROWS - 1) / ROWS, apply_rows, &b);
-    return b.inner ? qx_parallel(c->ctx, b.batch * b.ch, apply, &b) : QX_OK;
+    return apply(c, &b, qx_call_in_block(c, 0));
 }
