@@ -69,8 +69,12 @@ TARGET static float exp_sum(float *s, int64_t n, float top)
     return v_sum(sum);
 }
 
-/* The exponential stays finite, so that its reciprocal is a number. */
-LANE v16 v_silu(v16 x) { return v_mul(x, v_rcp(v_add(v_set(1.0f), v_exp(v_min(v_set(88.0f), v_sub(v_set(0.0f), x)))))); }
+/* The exponential and its reciprocal stay normal numbers; below, the sigmoid is 0: x times it is -0, and NaN of -Inf, as nodes that are not fused have it. */
+LANE v16 v_silu(v16 x)
+{
+    const v16 least = v_set(-87.0f), one = v_set(1.0f);
+    return v_mul(x, v_zero_below(v_rcp(v_add(one, v_exp(v_sub(v_set(0.0f), v_max(least, x))))), x, least));
+}
 
 /* The two polynomials of fm_erf (kernels/fmath.h). */
 LANE v16 v_erf(v16 x)

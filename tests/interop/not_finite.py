@@ -29,9 +29,31 @@ def behind(op, act, shape, weight, **attrs):
     return shape, [N(op, ["x", "w"], ["t"], **attrs), N(act, ["t", *bounds], ["y"])], {"w": weight, **bounds}
 
 
+# Written out, as exporters do: from t to y.
+SILU = [N("Sigmoid", ["t"], ["s"]), N("Mul", ["t", "s"], ["y"])]
+GELU = [N("Div", ["t", "root"], ["d"]), N("Erf", ["d"], ["e"]), N("Add", ["e", "one"], ["a"]), N("Mul", ["t", "a"], ["m"]), N("Mul", ["m", "half"], ["y"])]
+HARDSWISH = [N("Add", ["t", "three"], ["a"]), N("Clip", ["a", "zero", "six"], ["c"]), N("Mul", ["t", "c"], ["m"]), N("Div", ["m", "six"], ["y"])]
+NUMBERS = {k: np.float32(v) for k, v in {"root": 2 ** 0.5, "one": 1, "half": 0.5, "three": 3, "zero": 0, "six": 6}.items()}
+
+
+def written(act, op, shape, weight, **attrs):
+    used = {i for n in act for i in n.input}
+    return shape, [N(op, ["x"] + ["w"] * (weight is not None), ["t"], **attrs), *act], {k: v for k, v in NUMBERS.items() if k in used} | ({} if weight is None else {"w": weight})
+
+
 def cases():
     for op in UNARY:
         yield op, one(op)
+    for name, act in {"SiLU": SILU, "GELU": GELU, "HardSwish": HARDSWISH}.items():
+        yield f"{name} written out", written(act, "Identity", ROWS, None)
+        yield f"MatMul {name} written out", written(act, "MatMul", TOKENS, f(64, 96))
+        yield f"MatMul {name} written out, few rows", written(act, "MatMul", (3, 64), f(64, 96))
+        yield f"Conv {name} written out", written(act, "Conv", (1, 16, 9, 9), f(16, 16, 1, 1))
+        yield f"Conv {name} written out, one pixel", written(act, "Conv", (60, 3, 1, 1), f(8, 3, 3, 3), pads=[1, 1, 1, 1])
+    for size in [2, 3, 5, 7]:
+        yield f"MaxPool of {size}", one("MaxPool", PICTURE, kernel_shape=[size, size], pads=[size // 2] * 4)
+        yield f"AveragePool of {size}", one("AveragePool", PICTURE, kernel_shape=[size, size], pads=[size // 2] * 4)
+    yield "LpPool", one("LpPool", PICTURE, kernel_shape=[3, 3])
     for op in ["Max", "Min", "Pow"]:
         yield op, one(op, inits={"c": np.float32(2)})
     yield "Clip", one("Clip", inits={"lo": np.float32(-1), "hi": np.float32(1)})

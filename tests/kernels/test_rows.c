@@ -232,10 +232,10 @@ static void affine_of(const qx_vmath *vm, float *x, int n, bool silu)
 {
     qx_affine p;
     float y[MOST];
-    double want[MOST];
+    double want[MOST] = {0};
     for (int l = 0; l < 16; l++) p.mean[l] = 0.1f * (float)l, p.a[l] = 2.0f - 0.3f * (float)l, p.b[l] = (float)(l % 4);
     for (int i = 0; i < n; i++) {
-        const double z = (double)(x[i] - p.mean[i % 16]) * (double)p.a[i % 16] + (double)p.b[i % 16];
+        const double z = (double)(float)((double)(x[i] - p.mean[i % 16]) * (double)p.a[i % 16] + (double)p.b[i % 16]); /* as large as a float may be */
         want[i] = silu ? z / (1 + exp(-z)) : z;
     }
     vm->affine(x, n, &p, silu, y);
@@ -247,7 +247,7 @@ static void affine_of(const qx_vmath *vm, float *x, int n, bool silu)
 static void activations_of(const qx_vmath *vm, float *x, int n)
 {
     float y[MOST];
-    double want[MOST];
+    double want[MOST] = {0};
     for (int i = 0; i < n; i++) want[i] = (double)x[i] / (1 + exp(-(double)x[i]));
     vm->silu(x, y, n);
     close("silu", y, want, n, 1e-6);
@@ -258,6 +258,23 @@ static void activations_of(const qx_vmath *vm, float *x, int n)
     assert_memory_equal(x, y, (size_t)n * sizeof *x);
 }
 
+/* NaN, both infinities and what overflows, in every place of a vector. */
+static void not_finite_of(const qx_vmath *vm, uint32_t *s)
+{
+    static const float ends[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, -1e20f, -200.0f, -104.0f, -88.5f, -87.0f, 88.5f, 0x1p-149f, -0x1p-140f, -0.0f, 0.0f};
+    float x[33];
+    for (int n = 1; n <= 33; n += 16)
+        for (int at = 0; at < n; at++)
+            for (int e = 0; e < COUNT(ends); e++) {
+                for (int i = 0; i < n; i++) x[i] = adversarial(s, 1);
+                x[at] = ends[e];
+                affine_of(vm, x, n, true);
+                for (int i = 0; i < n; i++) x[i] = adversarial(s, 1);
+                x[at] = ends[e];
+                activations_of(vm, x, n);
+            }
+}
+
 static void exponentials(void **state)
 {
     float x[MOST];
@@ -265,6 +282,7 @@ static void exponentials(void **state)
     (void)state;
     for (int isa = -1; isa <= (int)qx_isa_best(); isa++) {
         const qx_vmath *vm = isa < 0 ? qx_vmath_ref() : qx_vmath_cpu((qx_isa)isa);
+        not_finite_of(vm, &s);
         for (int k = 0; k < COUNT(lengths); k++)
             for (int f = 0; f < FILLS; f++) {
                 const int n = lengths[k];
