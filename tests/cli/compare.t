@@ -21,7 +21,7 @@ Two models on the same inputs: their outputs, and with --nodes every value that 
   10 values of one name, in the order of the second model
   $ qonnx compare model.onnx q.onnx -i calib.npz --min-sqnr 200
   qonnx compare: output 'y': SQNR 38.11 dB, at least 200.00 dB is asked for
-  y                                SQNR   38.11 dB  cosine 0.99992307  max |a-b| 0.0317454
+  y                                SQNR   38.11 dB  cosine 0.99992307  max \|a-b\| 0.03174.* (re)
   [4]
 
 Without -i: a sample beside the first model, else arrays that are made up, the same for both.
