@@ -48,10 +48,17 @@ QX_INLINE float row_max(const float *x, int64_t n)
     return m;
 }
 
+QX_INLINE bool has_nan(const float *x, int64_t n)
+{
+    float m;
+    LANE_FOLD(m, n, -INFINITY, nan_max, x[k]);
+    return m != m;
+}
+
 QX_INLINE void qx_softmax_row_body(const float *x, float *y, int64_t n, bool zero_masked)
 {
     float m = row_max(x, n), sum;
-    if (zero_masked && m == -INFINITY) {
+    if (zero_masked && m == -INFINITY && !has_nan(x, n)) {
         for (int64_t i = 0; i < n; i++) y[i] = 0;
         return;
     }

@@ -68,8 +68,35 @@ static void products(void **state)
             }
 }
 
+/* A NaN or an infinity anywhere in a row of x: nothing of that row is a number, wherever the vectors end, and the rows beside it are what they were. */
+static void not_finite(void **state)
+{
+    enum { ROWS = 3, K = 77, N = 6 };
+    static uint8_t codes[N * 128];
+    static float scale[N * 3], x[ROWS * K + 3], y[ROWS * N], plain[ROWS * N], scratch[4096];
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    uint32_t s = 21;
+    (void)state;
+    for (size_t i = 0; i < sizeof codes; i++) codes[i] = (uint8_t)rng_next(&s);
+    for (int i = 0; i < COUNT(scale); i++) scale[i] = 0.01f + rng_uniform(&s);
+    for (int bits = 2; bits <= 8; bits *= 2)
+        for (int at = 0; at < K; at++)
+            for (int isa = -1; isa <= (int)qx_isa_best(); isa++) {
+                const qx_nbits w = {.bits = bits, .n = N, .k = K, .block = 32, .codes = codes, .scale = scale};
+                const qx_nbits_leaf *leaf = isa < 0 ? qx_nbits_leaf_ref() : qx_nbits_leaf_cpu((qx_isa)isa);
+                float *rows_at = x + at % 4; /* every alignment */
+                for (int i = 0; i < ROWS * K; i++) rows_at[i] = rng_normal(&s);
+                for (int pass = 0; pass < 2; pass++) {
+                    if (pass) rows_at[K + at] = bad[at % 3];
+                    qx_nbits_prepare(&w, ROWS, rows_at, K, scratch);
+                    for (int64_t p = 0; p < qx_nbits_pieces(&w); p++) qx_nbits_piece_using(leaf, &w, ROWS, rows_at, K, scratch, pass ? y : plain, N, p);
+                }
+                for (int i = 0; i < N; i++) assert_true(!isfinite(y[N + i]) && y[i] == plain[i] && y[2 * N + i] == plain[2 * N + i]);
+            }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(not_finite)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,7 +25,7 @@ static const qx_dtype sources[] = {QX_DT_FLOAT, QX_DT_FLOAT16, QX_DT_BFLOAT16};
 enum { MAX_N = 20000 };
 static float values[MAX_N], scale[MAX_N], work[MAX_N];
 static int32_t zero[MAX_N];
-static uint8_t src[MAX_N * 4 + 64], want[MAX_N * 2 + 64], got[MAX_N * 2 + 64];
+static uint8_t src[MAX_N * 4 + 64], beside[MAX_N * 4 + 64], want[MAX_N * 2 + 64], got[MAX_N * 2 + 64];
 
 static int64_t cell_of(const layout *l, int64_t r, int64_t c) { return r / l->block_r * qx_cells_of(l->cols, l->block_c) + c / l->block_c; }
 
@@ -95,8 +95,12 @@ static void check_case(const layout *l, const form *f, qx_dtype sd, uint32_t see
     for (int isa = -1; isa <= (int)qx_isa_best(); isa++) {
         const qx_leaf *leaf = isa < 0 ? qx_leaf_ref() : qx_leaf_cpu((qx_isa)isa);
         memset(got, 0xa5, sizeof got);
-        assert_true(qx_quantize_using(leaf, &q, sd, src, got));
-        if (memcmp(want, got, sizeof want)) fail_msg("%s, %s from %s, isa %d", l->name, qx_dtype_get(f->codes)->text, qx_dtype_get(sd)->text, isa);
+        for (int off = 0; off < 4; off++) { /* every alignment of the source */
+            const size_t bytes = (size_t)qx_dtype_bits(sd) / 8;
+            memcpy(beside + (size_t)off * bytes, src, (size_t)n * bytes);
+            assert_true(qx_quantize_using(leaf, &q, sd, beside + (size_t)off * bytes, got));
+            if (memcmp(want, got, sizeof want)) fail_msg("%s, %s from %s, isa %d, offset %d", l->name, qx_dtype_get(f->codes)->text, qx_dtype_get(sd)->text, isa, off);
+        }
         float back[4] = {0};
         memset(work, 0x5a, sizeof work);
         assert_true(qx_dequantize_using(leaf, &q, got, QX_DT_FLOAT, work));

@@ -146,6 +146,34 @@ static void reductions(void **state)
     assert_true(qx_reduce_row(QX_R_MAX, x, 0) == -INFINITY && qx_reduce_row(QX_R_MIN, x, 0) == INFINITY && isnan(qx_reduce_row(QX_R_MEAN, x, 0)));
 }
 
+/* Hard numbers give the same bits at every alignment, and a NaN anywhere in the row makes the result NaN. */
+static void wild_rows(void **state)
+{
+    static float x[16 + MOST], y[MOST], first[MOST], gamma[MOST];
+    uint32_t s = 61;
+    (void)state;
+    for (int i = 0; i < MOST; i++) gamma[i] = rng_normal(&s);
+    for (int k = 0; k < COUNT(lengths); k++)
+        for (int at = 0; at < 16; at++) {
+            const int n = lengths[k];
+            uint32_t same = 5 + (uint32_t)k; /* the same numbers for each `at` */
+            for (int i = 0; i < n; i++) x[at + i] = adversarial(&same, at % 2);
+            for (int op = QX_R_SUM; op <= QX_R_LOGSUMEXP; op++) {
+                const float r = qx_reduce_row((qx_reduce)op, x + at, n), moved = (memcpy(y, x + at, (size_t)n * sizeof *y), qx_reduce_row((qx_reduce)op, y, n));
+                assert_true(memcmp(&r, &moved, sizeof r) == 0 || (isnan(r) && isnan(moved)));
+            }
+            qx_softmax_row(x + at, first, n, false), memcpy(y, x + at, (size_t)n * sizeof *y), qx_softmax_row(y, y, n, false);
+            for (int i = 0; i < n; i++) assert_true(first[i] == y[i] || (isnan(first[i]) && isnan(y[i])));
+            for (int i = 0; i < n; i++) x[at + i] = rng_normal(&s);
+            x[at + (at * 7 + k) % n] = NAN;
+            for (int op = QX_R_SUM; op <= QX_R_LOGSUMEXP; op++) assert_true(isnan(qx_reduce_row((qx_reduce)op, x + at, n)));
+            qx_layernorm_row(x + at, gamma, gamma, 1e-5f, y, n, NULL, NULL), qx_rmsnorm_row(x + at, gamma, 1e-5f, first, n, NULL);
+            for (int i = 0; i < n; i++) assert_true(isnan(y[i]) && isnan(first[i]));
+            qx_softmax_row(x + at, y, n, true);
+            for (int i = 0; i < n; i++) assert_true(isnan(y[i]));
+        }
+}
+
 static void rotation_and_dot(void **state)
 {
     float x[64], y[64], c[32], sn[32];
@@ -299,6 +327,6 @@ static void exponentials(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(softmax), cmocka_unit_test(normalisation), cmocka_unit_test(reductions), cmocka_unit_test(rotation_and_dot), cmocka_unit_test(copies), cmocka_unit_test(exponentials)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(softmax), cmocka_unit_test(normalisation), cmocka_unit_test(reductions), cmocka_unit_test(wild_rows), cmocka_unit_test(rotation_and_dot), cmocka_unit_test(copies), cmocka_unit_test(exponentials)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
