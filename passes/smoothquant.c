@@ -227,7 +227,6 @@ static qx_status decide(qx_pass *p, qx_model *m, qx_stats *stats)
         QX_TRY(choose_group(p, &s->groups[i], stats, &s->is[i]));
     }
     qx_progress(p->ctx, "smoothquant", s->n, s->n);
-    if (!all_elements(s)) qx_warn(p->ctx, "smoothquant has nothing to do: it balances activations that a format quantizes (int8, fp8, int8-dynamic)");
     QX_TRY(measure(p, s, stats));
     return keep_worst(p, s);
 }

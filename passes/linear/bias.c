@@ -2,15 +2,13 @@
 #include "passes/linear/bias.h"
 
 #include "onnx/weight/weight.h"
+#include "passes/linear/linear_read.h"
 
-/* Where the bias stands: input 2, or the constant operand of the Add. */
+/* Where the bias stands: input 2, or the constant operand of the Add. What is there now need not be l->bias any more: smoothquant folds factors into it. */
 static qx_node *bias_place(const qx_linear *l, uint32_t *index)
 {
-    qx_node *n = l->bias_add ? l->bias_add : l->node;
-    for (*index = l->bias_add ? 0 : 2; *index < n->n_in; ++*index)
-        if (n->in[*index] == l->bias) return n;
-    *index = 2;
-    return l->node;
+    *index = l->bias_add ? qx_is_variable(l->bias_add->in[0]) : 2;
+    return l->bias_add ? l->bias_add : l->node;
 }
 
 bool qx_bias_can_change(const qx_linear *l)
@@ -23,11 +21,12 @@ bool qx_bias_can_change(const qx_linear *l)
 
 qx_status qx_bias_change(qx_model *m, qx_linear *l, const float *factor, const float *add)
 {
-    const qx_weight *old = l->bias ? qx_value_const(l->bias) : NULL;
     const qx_view view = {1, 1, l->n, 0};
-    const qx_dtype dtype = old ? old->dtype : l->w->dtype;
     uint32_t index;
     qx_node *at = bias_place(l, &index);
+    const qx_value *was = qx_node_in(at, index);
+    const qx_weight *old = was ? qx_value_const(was) : NULL;
+    const qx_dtype dtype = old ? old->dtype : l->w->dtype;
     float *b = qx_arena_array(m->arena, (size_t)l->n, sizeof *b);
     void *bytes = qx_arena_alloc(m->arena, (size_t)l->n * 4);
     qx_weight *w;
@@ -37,7 +36,7 @@ qx_status qx_bias_change(qx_model *m, qx_linear *l, const float *factor, const f
     for (int64_t i = 0; i < l->n; i++) b[i] = b[i] * (factor ? factor[i] : 1) + (add ? add[i] : 0);
     if (!qx_from_f32(dtype, b, l->n, bytes)) QX_FAIL(m->ctx, QX_E_TYPE, "bias of '%s': %s cannot be written", l->node->name, qx_dtype_get(dtype)->text);
     QX_TRY(qx_weight_from_bytes(m, dtype, old ? old->rank : 1, old ? old->dims : &l->n, bytes, &w));
-    QX_TRY(qx_init_add(at->graph, qx_unique_name(m, l->bias ? l->bias->name : qx_arena_printf(m->arena, "%s_bias", l->w_init->name)), w, &v));
+    QX_TRY(qx_init_add(at->graph, qx_unique_name(m, was ? was->name : qx_arena_printf(m->arena, "%s_bias", l->w_init->name)), w, &v));
     QX_TRY(qx_node_set_in(at, index, v));
     l->bias = v;
     return QX_OK;

@@ -181,9 +181,10 @@ qx_status qx_smooth_choose(qx_pass *p, const qx_group *g, const qx_stats *stats,
     const qx_dtype act = qx_group_quantized(g)->act;
     if (best.is.smooth && act && !qx_dtype_is_float(act)) QX_TRY_GOTO(st, search_clip(&f, &best));
     if (best.is.smooth && !fixed) QX_TRY_GOTO(st, search_beside(&f, 0.05, &best));
-    const double reference = qx_judge_reference(f.judge);
+    const double signal = qx_judge_reference(f.judge);
+    const double reference = signal > 0 ? signal : 1, error = signal > 0 ? best.error : 0; /* what gives zero on every sample loses nothing */
     *out = (qx_smooth){.alpha = best.is.alpha, .smooth = best.is.smooth, .clip = best.is.clip, .gain_db = 10 * log10(f.plain / fmax(best.error, 1e-300)),
-                       .left_db = 10 * log10(reference / fmax(best.error, 1e-300)), .error = best.error / fmax(reference, 1e-300) * qx_judge_usual(f.judge)};
+                       .left_db = 10 * log10(reference / fmax(error, 1e-30 * reference)), .error = error / reference * qx_judge_usual(f.judge)};
     st = settle(&f, stats, out);
 done:
     close_finder(&f);
