@@ -9,18 +9,13 @@
 #include "kernels/dtype.h"
 
 typedef enum qx_unary {
-    QX_U_ABS, QX_U_NEG, QX_U_SIGN, QX_U_SQRT, QX_U_EXP, QX_U_LOG, QX_U_RECIPROCAL, QX_U_FLOOR, QX_U_CEIL, QX_U_ROUND, QX_U_RELU,
-    QX_U_SIGMOID, QX_U_TANH, QX_U_ERF, QX_U_SIN, QX_U_COS, QX_U_TAN, QX_U_ASIN, QX_U_ACOS, QX_U_ATAN, QX_U_SINH, QX_U_COSH, QX_U_ASINH,
-    QX_U_ACOSH, QX_U_ATANH, QX_U_SOFTPLUS, QX_U_SOFTSIGN, QX_U_GELU, QX_U_GELU_TANH, QX_U_MISH, QX_U_HARDSWISH,
-    QX_U_LEAKY_RELU,   /* p[0] alpha */
-    QX_U_ELU, QX_U_CELU, QX_U_SELU, /* p[0] alpha, p[1] gamma */
-    QX_U_HARDSIGMOID,  /* p[0] alpha, p[1] beta */
-    QX_U_THRESHOLDED,  /* p[0] alpha */
-    QX_U_SHRINK,       /* p[0] bias, p[1] lambd */
-    QX_U_SWISH,        /* x sigmoid(p[0] x): Swish, SiLU, QuickGelu */
+#define QX_UNARY(name, f32, f64) QX_U_##name,
+#include "kernels/unary.def"
+#undef QX_UNARY
     QX_U_COUNT_
 } qx_unary;
 
+/* p: the function's parameters, as unary.def names them. */
 typedef void qx_unary_fn(const void *x, void *y, int64_t n, const float *p);
 /* NULL when the function does not exist for the type. FLOAT and DOUBLE have all; integers ABS, NEG, SIGN and RELU. */
 qx_unary_fn *qx_unary_find(qx_unary op, qx_dtype dtype);
