@@ -13,10 +13,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/isa.h"
+
 enum {
     QX_GEMM_NR = 32,    /* columns of a panel */
     QX_GEMM_FEW = 6,    /* rows up to which a product takes the time of reading the panels, not of multiplying: x is not packed for them */
-    QX_GEMM_ROWS = 224, /* rows of x that are packed at a time */
+    QX_GEMM_ROWS = 224, /* rows of x that are taken at a time: they and a stretch of a panel stay in the second and the first cache */
     QX_GEMM_K = 384     /* rows of a panel that are worked through at a time; a multiple of 32 */
 };
 /* Floats that packing W[k, n] takes: panels of QX_GEMM_NR columns, zero-padded. */
@@ -39,5 +41,6 @@ typedef struct qx_sgemm {
     bool add;
 } qx_sgemm;
 void qx_sgemm_run(const qx_sgemm *g);
+void qx_sgemm_using(qx_isa isa, const qx_sgemm *g); /* an instruction set that the CPU has: for tests */
 
 #endif

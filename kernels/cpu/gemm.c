@@ -5,17 +5,16 @@
 
 #include <string.h>
 
-#include "kernels/isa.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-enum { NR = QX_GEMM_NR, MOST = 14 /* rows of the highest tile */, STEP = 8 /* rows of a panel for one row of y and one of the next panel that are fetched */, AHEAD = 512 /* floats */ };
+enum { NR = QX_GEMM_NR, MOST = 14 /* rows of the highest tile */, STEP = 8 /* rows of a panel for one row of y and one of the next panel that are fetched */, AHEAD = 512 /* floats */, LOOSE_COLS = 8 * NR };
 
 /* ---- One tile ---- */
 
-/* Rows of y, y = start + x W: element i of row r of x is a[r * lda + i * ca]. Packed tiles have lda 1 and ca the number of rows. */
+/* Rows of y, y = start + x W: element i of row r of x is a[r * lda + i * ca], or of packed rows a[i * rows + r]. */
 typedef struct tile {
     int64_t k;
     const float *a; int64_t lda, ca;
@@ -31,8 +30,8 @@ typedef void tile_fn(const tile *t, int rows);
 typedef struct lines { const float *x; int64_t ldx, cx; int count; int64_t k; float alpha; } lines;
 typedef void pack_fn(const lines *l, float *dst, int64_t ld);
 
-/* The tiles of one instruction set: of packed rows, at most `most`; of a few rows as they lie, by `few_panels` panels. */
-typedef struct leaf { int most, few_panels; tile_fn *packed, *few; pack_fn *pack; } leaf;
+/* The tiles of one instruction set: of at most `most` rows, packed or as they lie; of a few rows, by `few_panels` panels. */
+typedef struct leaf { int most, few_panels; tile_fn *packed, *loose, *few; pack_fn *pack; } leaf;
 
 static void pack_plain(const lines *l, float *dst, int64_t ld)
 {
@@ -40,7 +39,7 @@ static void pack_plain(const lines *l, float *dst, int64_t ld)
         for (int r = 0; r < l->count; r++) dst[i * ld + r] = l->alpha * l->x[r * l->ldx + i * l->cx];
 }
 
-static void tile_plain(const tile *t, int rows)
+static void tile_strided(const tile *t, int rows)
 {
     for (int r = 0; r < rows; r++) {
         const float *a = t->a + r * t->lda, *b = t->b, *start = t->start + r * t->ld_start;
@@ -52,22 +51,35 @@ static void tile_plain(const tile *t, int rows)
     }
 }
 
+static void tile_plain(const tile *t, int rows)
+{
+    tile packed = *t;
+    packed.lda = 1;
+    packed.ca = rows;
+    tile_strided(&packed, rows);
+}
+
 #if defined(__x86_64__)
-/* rows, panels and packed are constants where this is called, so that the loops over them unroll and s stays in registers. Not packed: the panels come from
- * memory, whose latency one core's own fetching does not cover (13 GB/s; 16 with it). */
+/* Rows that are packed, rows as they lie, and a few rows by panels that come from memory, whose latency one core's own fetching does not cover (13 GB/s; 16
+ * with it). */
+typedef enum kind { PACKED, LOOSE, FAR } kind;
+
+/* rows, panels and `of` are constants where this is called, so that the loops over them unroll and s stays in registers. */
 #define UNROLL _Pragma("GCC unroll 14") /* or s would lie in memory */
 #define TILE(isa, TARGET, V, W, LOAD, SET1, FMA, STORE)                                                                     \
-    TARGET static inline __attribute__((always_inline)) void tile_##isa(const tile *t, const int rows, const int panels, const bool packed) \
+    TARGET static inline __attribute__((always_inline)) void tile_##isa(const tile *t, const int rows, const int panels, const kind of) \
     {                                                                                                                  \
         const float *a = t->a, *b = t->b, *next_y = t->next_y, *next_b = t->next_b;                                    \
-        const int64_t lda = packed ? 1 : t->lda, ca = packed ? rows : t->ca, step = t->step, ldy = t->ldy;             \
+        const int64_t lda = of == PACKED ? 1 : t->lda, ca = of == PACKED ? rows : t->ca, step = t->step, ldy = t->ldy;             \
+        const float *third[5]; /* every third row: the two behind it are reached by the addressing of one instruction */ \
+        for (int r = 0; r < 5; r++) third[r] = a + 3 * r * lda;                                                        \
         V s[MOST][4];                                                                                                  \
         UNROLL                                                                                                         \
         for (int r = 0; r < rows; r++)                                                                                 \
             UNROLL                                                                                                     \
             for (int v = 0; v < 2 * panels; v++) s[r][v] = LOAD(t->start + r * t->ld_start + v * W);                   \
         for (int64_t left = t->k; left > 0; left -= STEP) {                                                            \
-            if (packed) {                                                                                              \
+            if (of != FAR) {                                                                                           \
                 for (int v = 0; v < 2 * W; v += 16) {                                                                  \
                     __builtin_prefetch(next_y + v, 0, 3);                                                              \
                     __builtin_prefetch(next_b + v, 0, 2);                                                              \
@@ -78,13 +90,14 @@ static void tile_plain(const tile *t, int rows)
                 V w[4];                                                                                                \
                 UNROLL                                                                                                 \
                 for (int v = 0; v < 2 * panels; v++) w[v] = LOAD(b + v / 2 * step + v % 2 * W);                        \
-                for (int v = 0; !packed && v < 2 * panels * W; v += 16) __builtin_prefetch(b + v / 32 * step + v % 32 + AHEAD, 0, 2); \
+                for (int v = 0; of == FAR && v < 2 * panels * W; v += 16) __builtin_prefetch(b + v / 32 * step + v % 32 + AHEAD, 0, 2); \
                 UNROLL                                                                                                 \
                 for (int r = 0; r < rows; r++) {                                                                       \
-                    const V x = SET1(a[r * lda]);                                                                      \
+                    const V x = SET1(of == PACKED ? a[r] : third[r / 3][r % 3 * lda]);                                 \
                     UNROLL                                                                                             \
                     for (int v = 0; v < 2 * panels; v++) s[r][v] = FMA(x, w[v], s[r][v]);                              \
                 }                                                                                                      \
+                for (int r = 0; of != PACKED && r < 5; r++) third[r] += ca;                                            \
             }                                                                                                          \
         }                                                                                                              \
         UNROLL                                                                                                         \
@@ -95,35 +108,33 @@ static void tile_plain(const tile *t, int rows)
 TILE(avx512, QX_TARGET_AVX512, __m512, 16, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_storeu_ps)
 TILE(avx2, QX_TARGET_AVX2, __m256, 8, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_storeu_ps)
 
-#define UP_TO_6(tile, panels, packed)                                                                                       \
-    case 6: tile(t, 6, panels, packed); break;                                                                         \
-    case 5: tile(t, 5, panels, packed); break;                                                                         \
-    case 4: tile(t, 4, panels, packed); break;                                                                         \
-    case 3: tile(t, 3, panels, packed); break;                                                                         \
-    case 2: tile(t, 2, panels, packed); break;                                                                         \
-    default: tile(t, 1, panels, packed); break;
+#define UP_TO_6(tile, panels, of)                                                                                           \
+    case 6: tile(t, 6, panels, of); break;                                                                             \
+    case 5: tile(t, 5, panels, of); break;                                                                             \
+    case 4: tile(t, 4, panels, of); break;                                                                             \
+    case 3: tile(t, 3, panels, of); break;                                                                             \
+    case 2: tile(t, 2, panels, of); break;                                                                             \
+    default: tile(t, 1, panels, of); break;
+#define UP_TO_14(tile, panels, of)                                                                                          \
+    case 14: tile(t, 14, panels, of); break;                                                                           \
+    case 13: tile(t, 13, panels, of); break;                                                                           \
+    case 12: tile(t, 12, panels, of); break;                                                                           \
+    case 11: tile(t, 11, panels, of); break;                                                                           \
+    case 10: tile(t, 10, panels, of); break;                                                                           \
+    case 9: tile(t, 9, panels, of); break;                                                                             \
+    case 8: tile(t, 8, panels, of); break;                                                                             \
+    case 7: tile(t, 7, panels, of); break;                                                                             \
+    UP_TO_6(tile, panels, of)
 
-QX_TARGET_AVX512 static void packed_avx512(const tile *t, int rows)
-{
-    switch (rows) {
-    case 14: tile_avx512(t, 14, 1, true); break;
-    case 13: tile_avx512(t, 13, 1, true); break;
-    case 12: tile_avx512(t, 12, 1, true); break;
-    case 11: tile_avx512(t, 11, 1, true); break;
-    case 10: tile_avx512(t, 10, 1, true); break;
-    case 9: tile_avx512(t, 9, 1, true); break;
-    case 8: tile_avx512(t, 8, 1, true); break;
-    case 7: tile_avx512(t, 7, 1, true); break;
-    UP_TO_6(tile_avx512, 1, true)
-    }
-}
-
-QX_TARGET_AVX512 static void pair_avx512(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx512, 2, false) } }
-QX_TARGET_AVX512 static void single_avx512(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx512, 1, false) } }
+QX_TARGET_AVX512 static void packed_avx512(const tile *t, int rows) { switch (rows) { UP_TO_14(tile_avx512, 1, PACKED) } }
+QX_TARGET_AVX512 static void loose_avx512(const tile *t, int rows) { switch (rows) { UP_TO_14(tile_avx512, 1, LOOSE) } }
+QX_TARGET_AVX512 static void pair_avx512(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx512, 2, FAR) } }
+QX_TARGET_AVX512 static void single_avx512(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx512, 1, FAR) } }
 static void few_avx512(const tile *t, int rows) { (t->step ? pair_avx512 : single_avx512)(t, rows); }
 
-QX_TARGET_AVX2 static void packed_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 1, true) } }
-QX_TARGET_AVX2 static void few_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 1, false) } }
+QX_TARGET_AVX2 static void packed_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 1, PACKED) } }
+QX_TARGET_AVX2 static void loose_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 1, LOOSE) } }
+QX_TARGET_AVX2 static void few_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 1, FAR) } }
 
 /* The two halves of a panel. */
 static void halves(tile_fn *fn, const tile *t, int rows)
@@ -134,57 +145,59 @@ static void halves(tile_fn *fn, const tile *t, int rows)
     fn(&right, rows);
 }
 static void packed_avx2(const tile *t, int rows) { halves(packed_16_avx2, t, rows); }
+static void loose_avx2(const tile *t, int rows) { halves(loose_16_avx2, t, rows); }
 static void few_avx2(const tile *t, int rows) { halves(few_16_avx2, t, rows); }
 
-/* Columns of 16 x 16 numbers as rows. */
-QX_TARGET_AVX512 static inline __attribute__((always_inline)) void turn_16(__m512 r[16])
+/* Numbers [0, 4) of rows q, q + 4, q + 8 and q + 12, those that are not there of row 0. */
+QX_TARGET_AVX512 static inline __attribute__((always_inline)) __m512 four_of_four(const lines *l, int q, int64_t at)
 {
-    __m512 t[16];
-    for (int i = 0; i < 16; i += 2) t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]), t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-    for (int i = 0; i < 16; i += 4) /* r[i + c]: of four rows, the columns c, 4 + c, 8 + c, 12 + c */
-        for (int h = 0; h < 2; h++) {
-            const __m512d low = _mm512_castps_pd(t[i + h]), high = _mm512_castps_pd(t[i + 2 + h]);
-            r[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
-            r[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
-        }
-    for (int c = 0; c < 4; c++) {
-        const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x44), b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x44);
-        const __m512 d = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xee), e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xee);
-        t[c] = _mm512_shuffle_f32x4(a, b, 0x88), t[4 + c] = _mm512_shuffle_f32x4(a, b, 0xdd);
-        t[8 + c] = _mm512_shuffle_f32x4(d, e, 0x88), t[12 + c] = _mm512_shuffle_f32x4(d, e, 0xdd);
-    }
-    for (int i = 0; i < 16; i++) r[i] = t[i];
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(l->x + (q < l->count ? q : 0) * l->ldx + at));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(l->x + (q + 4 < l->count ? q + 4 : 0) * l->ldx + at), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(l->x + (q + 8 < l->count ? q + 8 : 0) * l->ldx + at), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps(l->x + (q + 12 < l->count ? q + 12 : 0) * l->ldx + at), 3);
 }
 
-static __mmask16 first_of_16(int64_t n) { return (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1); }
-
-QX_TARGET_AVX512 static void pack_avx512(const lines *l, float *dst, int64_t ld)
+/* Lines that are contiguous, four numbers of all of them at a time: 4 x 4 are turned in each quarter of a register. */
+QX_TARGET_AVX512 static void turn_avx512(const lines *l, float *dst, int64_t ld)
 {
-    const __mmask16 keep = first_of_16(l->count);
+    const __mmask16 keep = (__mmask16)((1u << l->count) - 1);
     const __m512 f = _mm512_set1_ps(l->alpha);
-    if (l->cx != 1 && l->ldx != 1) {
-        pack_plain(l, dst, ld);
-        return;
+    int64_t i = 0;
+    for (; i + 4 <= l->k; i += 4, dst += 4 * ld) {
+        const __m512 a = four_of_four(l, 0, i), b = four_of_four(l, 1, i), c = four_of_four(l, 2, i), d = four_of_four(l, 3, i);
+        const __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
+        const __m512d ab2 = _mm512_castps_pd(_mm512_unpackhi_ps(a, b)), cd2 = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+        _mm512_mask_storeu_ps(dst, keep, _mm512_mul_ps(f, _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd))));
+        _mm512_mask_storeu_ps(dst + ld, keep, _mm512_mul_ps(f, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd))));
+        _mm512_mask_storeu_ps(dst + 2 * ld, keep, _mm512_mul_ps(f, _mm512_castpd_ps(_mm512_unpacklo_pd(ab2, cd2))));
+        _mm512_mask_storeu_ps(dst + 3 * ld, keep, _mm512_mul_ps(f, _mm512_castpd_ps(_mm512_unpackhi_pd(ab2, cd2))));
     }
-    for (int64_t i = 0; i < l->k && l->cx != 1; i++) _mm512_mask_storeu_ps(dst + i * ld, keep, _mm512_mul_ps(f, _mm512_maskz_loadu_ps(keep, l->x + i * l->cx)));
-    for (int64_t i = 0; i < l->k && l->cx == 1; i += 16) {
-        const __mmask16 there = first_of_16(l->k - i);
-        __m512 r[16];
-        for (int q = 0; q < 16; q++) r[q] = _mm512_mul_ps(f, _mm512_maskz_loadu_ps(there, l->x + (q < l->count ? q : 0) * l->ldx + i));
-        turn_16(r);
-        for (int q = 0; q < 16; q++) _mm512_mask_storeu_ps(dst + (i + q) * ld, i + q < l->k ? keep : 0, r[q]);
-    }
+    lines rest = *l;
+    rest.x += i;
+    rest.k -= i;
+    pack_plain(&rest, dst, ld);
 }
+
+/* Lines side by side. */
+QX_TARGET_AVX512 static void copy_avx512(const lines *l, float *dst, int64_t ld)
+{
+    const __mmask16 keep = (__mmask16)((1u << l->count) - 1);
+    const __m512 f = _mm512_set1_ps(l->alpha);
+    for (int64_t i = 0; i < l->k; i++) _mm512_mask_storeu_ps(dst + i * ld, keep, _mm512_mul_ps(f, _mm512_maskz_loadu_ps(keep, l->x + i * l->cx)));
+}
+
+static void pack_avx512(const lines *l, float *dst, int64_t ld) { (l->cx == 1 ? turn_avx512 : l->ldx == 1 ? copy_avx512 : pack_plain)(l, dst, ld); }
 #endif
 
-static const leaf *best_leaf(void)
+static const leaf *leaf_of(qx_isa isa)
 {
-    static const leaf plain = {4, 1, tile_plain, tile_plain, pack_plain};
+    static const leaf plain = {4, 1, tile_plain, tile_strided, tile_strided, pack_plain};
 #if defined(__x86_64__)
-    static const leaf avx512 = {MOST, 2, packed_avx512, few_avx512, pack_avx512}, avx2 = {6, 1, packed_avx2, few_avx2, pack_plain};
-    if (qx_isa_best() == QX_ISA_AVX512) return &avx512;
-    if (qx_isa_best() == QX_ISA_AVX2) return &avx2;
+    static const leaf avx512 = {MOST, 2, packed_avx512, loose_avx512, few_avx512, pack_avx512}, avx2 = {6, 1, packed_avx2, loose_avx2, few_avx2, pack_plain};
+    if (isa == QX_ISA_AVX512) return &avx512;
+    if (isa == QX_ISA_AVX2) return &avx2;
 #endif
+    (void)isa;
     return &plain;
 }
 
@@ -215,7 +228,7 @@ void qx_gemm_pack_panel(const float *w, int64_t k, int64_t n, int64_t row, int64
     }
     for (int64_t c = 0; c < cols; c += 16) {
         const lines l = {.x = w + (first + c) * col, .ldx = col, .cx = row, .count = (int)at_most(16, cols - c), .k = k, .alpha = 1.0f};
-        best_leaf()->pack(&l, dst + c, NR);
+        leaf_of(qx_isa_best())->pack(&l, dst + c, NR);
     }
 }
 
@@ -262,36 +275,41 @@ static void few_rows(const leaf *l, const qx_sgemm *g)
     }
 }
 
-/* Rows [first, end) of x, cut into tiles: tile i begins at row_of(b, i). */
-typedef struct block { int64_t first, rows, tiles, k0, kc; const float *packed; } block;
+/* Rows of x from first on, in tiles of `height` rows, the first `higher` of them one row higher. packed NULL: as they lie. */
+typedef struct block { int64_t first, tiles, height, higher, k0, kc; const float *packed; } block;
 
-static int64_t row_of(const block *b, int64_t i) { return b->rows * i / b->tiles; }
+static int height_of(const block *b, int64_t i) { return (int)(b->height + (i < b->higher)); }
 
 /* The rows of the block against columns [c, c + NR), of which w has the rows from k0 on; next: where the next panel begins. */
 static void panel_rows(const leaf *l, const qx_sgemm *g, const block *b, int64_t c, const float *w, const float *next)
 {
-    tile t = {.k = b->kc, .lda = 1, .b = w, .ldy = g->ldy, .next_b = next};
-    const int64_t cols = at_most(NR, g->n - c);
-    for (int64_t i = 0; i < b->tiles; i++) {
-        const int64_t r = row_of(b, i), after = i + 1 < b->tiles ? b->first + row_of(b, i + 1) : b->first;
-        const int rows = (int)(row_of(b, i + 1) - r);
-        set_start(g, b->k0 > 0, b->first + r, c, &t);
-        t.a = b->packed + r * b->kc;
-        t.ca = rows;
-        t.next_y = g->y + after * g->ldy + c + (after == b->first ? cols : 0);
-        if (cols < NR) narrow(l->packed, &t, rows, cols);
-        else l->packed(&t, rows);
-        t.next_b += (b->kc + STEP - 1) / STEP * NR;
+    tile t = {.k = b->kc, .a = b->packed ? b->packed : g->x + b->first * g->ldx + b->k0 * g->cx, .lda = g->ldx, .ca = g->cx, .b = w, .ldy = g->ldy, .next_b = next};
+    tile_fn *fn = b->packed ? l->packed : l->loose;
+    const int64_t cols = at_most(NR, g->n - c), fetched = (b->kc + STEP - 1) / STEP * NR;
+    for (int64_t i = 0, r = b->first; i < b->tiles; i++) {
+        const int rows = height_of(b, i);
+        set_start(g, b->k0 > 0, r, c, &t);
+        r += rows;
+        t.next_y = i + 1 < b->tiles ? g->y + r * g->ldy + c : g->y + b->first * g->ldy + c + cols;
+        if (cols < NR) narrow(fn, &t, rows, cols);
+        else fn(&t, rows);
+        t.a += rows * (b->packed ? b->kc : g->ldx);
+        t.next_b += fetched;
         if (t.next_b >= next + b->kc * NR) t.next_b = next;
     }
 }
 
+/* Few panels do not pay for packing, unless rows lie so that they would share a set of the first cache. */
+static bool as_they_lie(const qx_sgemm *g) { return g->n <= LOOSE_COLS && g->cx == 1 && g->alpha == 1.0f && g->ldx % 512 != 0; }
+
 static void pack_block(const leaf *l, const qx_sgemm *g, const block *b, float *dst)
 {
+    lines some = {.x = g->x + b->first * g->ldx + b->k0 * g->cx, .ldx = g->ldx, .cx = g->cx, .k = b->kc, .alpha = g->alpha};
     for (int64_t i = 0; i < b->tiles; i++) {
-        const int64_t r = row_of(b, i);
-        const lines some = {.x = g->x + (b->first + r) * g->ldx + b->k0 * g->cx, .ldx = g->ldx, .cx = g->cx, .count = (int)(row_of(b, i + 1) - r), .k = b->kc, .alpha = g->alpha};
-        l->pack(&some, dst + r * b->kc, some.count);
+        some.count = height_of(b, i);
+        l->pack(&some, dst, some.count);
+        some.x += some.count * g->ldx;
+        dst += some.count * b->kc;
     }
 }
 
@@ -315,14 +333,14 @@ static void made_panels(const leaf *l, const qx_sgemm *g, const block *b)
 static void many_rows(const leaf *l, const qx_sgemm *g)
 {
     _Alignas(64) float packed[QX_GEMM_ROWS * QX_GEMM_K];
+    const bool loose = as_they_lie(g);
     const int64_t blocks = (g->m + QX_GEMM_ROWS - 1) / QX_GEMM_ROWS, stretches = (g->k + QX_GEMM_K - 1) / QX_GEMM_K, stretch = (g->k + 32 * stretches - 1) / (32 * stretches) * 32;
     for (int64_t i = 0; i < blocks; i++) {
-        block b = {.first = g->m * i / blocks, .packed = packed};
-        b.rows = g->m * (i + 1) / blocks - b.first;
-        b.tiles = (b.rows + l->most - 1) / l->most;
+        const int64_t first = g->m * i / blocks, rows = g->m * (i + 1) / blocks - first, tiles = (rows + l->most - 1) / l->most;
+        block b = {.first = first, .tiles = tiles, .height = rows / tiles, .higher = rows % tiles, .packed = loose ? NULL : packed};
         for (b.k0 = 0; b.k0 < g->k; b.k0 += stretch) {
             b.kc = at_most(stretch, g->k - b.k0);
-            pack_block(l, g, &b, packed);
+            if (!loose) pack_block(l, g, &b, packed);
             (g->make ? made_panels : all_panels)(l, g, &b);
         }
     }
@@ -335,10 +353,12 @@ static void only_start(const qx_sgemm *g)
         for (int64_t j = 0; j < g->n; j++) g->y[r * g->ldy + j] = g->bias ? g->bias[j] : 0.0f;
 }
 
-void qx_sgemm_run(const qx_sgemm *g)
+void qx_sgemm_using(qx_isa isa, const qx_sgemm *g)
 {
-    const leaf *l = best_leaf();
+    const leaf *l = leaf_of(isa);
     if (g->k == 0) only_start(g);
     else if (g->m <= QX_GEMM_FEW && !g->make && g->alpha == 1.0f) few_rows(l, g);
     else many_rows(l, g);
 }
+
+void qx_sgemm_run(const qx_sgemm *g) { qx_sgemm_using(qx_isa_best(), g); }

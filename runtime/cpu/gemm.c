@@ -62,7 +62,7 @@ static cut cut_of(int64_t m, int64_t n, int64_t groups)
     return u;
 }
 
-/* As many groups as make the thread that has most to do done first. */
+/* As many groups as make the thread that has most to do done first; of equal ones the most, for threads that come late. */
 static cut share_out(int64_t m, int64_t n, int64_t k, int threads)
 {
     const int64_t panels = (n + QX_GEMM_NR - 1) / QX_GEMM_NR, least = (n + WIDE - 1) / WIDE;
@@ -71,8 +71,8 @@ static cut share_out(int64_t m, int64_t n, int64_t k, int threads)
     if (m * n * k < ALONE) return best;
     for (int64_t g = least; g <= panels && g < least + 8 * threads; g++) {
         const cut u = cut_of(m, n, g);
-        const int64_t t = (u.blocks * u.groups + threads - 1) / threads * (u.cols + PACK);
-        if (t >= time) continue;
+        const int64_t t = (u.blocks * u.groups + threads - 1) / threads * (u.cols + (m > QX_GEMM_FEW ? PACK : 0));
+        if (t > time) continue;
         time = t;
         best = u;
     }

@@ -72,12 +72,11 @@ static void made(const void *user, int64_t k0, int64_t kc, int64_t j0, int64_t n
     memcpy(dst, cut_w + (j0 * g->k + k0 * QX_GEMM_NR), (size_t)(kc * QX_GEMM_NR) * sizeof *dst);
 }
 
-static void cuts(void **state)
+static void cuts_using(qx_isa isa)
 {
     static float x[CUT_M * CUT_K], w[CUT_K * CUT_N], bias[CUT_N], want[CUT_M * CUT_LD], got[CUT_M * CUT_LD];
-    static const int64_t ms[] = {1, 2, 5, 6, 7, 13, 14, 15, 29, 112, 113, 225, 231}, ns[] = {1, 31, 32, 33, 64, 75}, ks[] = {1, 8, 9, 384, 385, CUT_K};
+    static const int64_t ms[] = {1, 2, 5, 6, 7, 13, 14, 15, 29, 112, 113, 225, 231}, ns[] = {1, 31, 32, 33, 64, 75}, ks[] = {1, 8, 9, 385, 512, CUT_K};
     uint32_t s = 23;
-    (void)state;
     fill_normal(x, CUT_M * CUT_K, &s), fill_normal(w, CUT_K * CUT_N, &s), fill_normal(bias, CUT_N, &s);
     for (int t = 0; t < COUNT(ms) * COUNT(ns) * COUNT(ks); t++) {
         const int64_t m = ms[t % COUNT(ms)], n = ns[t / COUNT(ms) % COUNT(ns)], k = ks[t / COUNT(ms) / COUNT(ns)];
@@ -91,16 +90,28 @@ static void cuts(void **state)
                     one.m = 1, one.n = n - p * QX_GEMM_NR < QX_GEMM_NR ? n - p * QX_GEMM_NR : QX_GEMM_NR;
                     one.x += r * g.ldx, one.panels += p * g.step, one.y = want + r * CUT_LD + p * QX_GEMM_NR;
                     if (one.bias) one.bias += p * QX_GEMM_NR;
-                    qx_sgemm_run(&one);
+                    qx_sgemm_using(isa, &one);
                 }
-            qx_sgemm_run(&g);
+            qx_sgemm_using(isa, &g);
             assert_memory_equal(got, want, sizeof want);
+            for (int64_t r = 0; r < m; r += 5)
+                for (int64_t j = 0; j < n; j += 3) {
+                    double sum = g.add ? (double)((r * CUT_LD + j) % 7) : g.bias ? (double)bias[j] : 0.0;
+                    for (int64_t i = 0; i < k; i++) sum += (double)x[r * g.ldx + i * g.cx] * (double)w[i * CUT_N + j];
+                    expect("cut", got[r * CUT_LD + j], sum, sqrt((double)k), r * CUT_LD + j);
+                }
             for (int64_t i = 0; i < CUT_M * CUT_LD; i++) got[i] = (float)(i % 7);
             g.make = made, g.user = &g;
-            qx_sgemm_run(&g);
+            qx_sgemm_using(isa, &g);
             assert_memory_equal(got, want, sizeof want);
         }
     }
+}
+
+static void cuts(void **state)
+{
+    (void)state;
+    for (int isa = QX_ISA_BASE; isa <= (int)qx_isa_best(); isa++) cuts_using((qx_isa)isa);
 }
 
 static void integer_rows(void **state)
