@@ -95,7 +95,8 @@ static qx_status try_points(finder *f, const int *points, int n)
 static qx_status search(finder *f)
 {
     static const int coarse[] = {0, 4, 8, 12, 16, 20};
-    QX_TRY(qx_judge_new(f->p->ctx, f->g, f->st, JUDGED, &f->judge));
+    const qx_group_columns columns = {f->g->items[0]->weight->spec.block, f->w, f->mean};
+    QX_TRY(qx_judge_new(f->p->ctx, f->g, f->st, JUDGED, &columns, &f->judge));
     QX_TRY(try_points(f, coarse, sizeof coarse / sizeof *coarse));
     for (int step = 2; step >= 1 && f->best; step--) {
         const int beside[] = {f->best - step, f->best + step};
@@ -110,8 +111,7 @@ static qx_status open_finder(finder *f)
     QX_TRY(qx_alloc_array(f->p->ctx, MOST * k, sizeof *f->s, (void **)&f->s));
     QX_TRY(qx_alloc_array(f->p->ctx, k, sizeof *f->best_s, (void **)&f->best_s));
     QX_TRY(qx_alloc_array(f->p->ctx, k, sizeof *f->w, (void **)&f->w));
-    QX_TRY(qx_alloc_array(f->p->ctx, k, sizeof *f->mean, (void **)&f->mean));
-    return qx_group_columns(f->p->ctx, f->g, f->g->items[0]->weight->spec.block, f->w, f->mean);
+    return qx_alloc_array(f->p->ctx, k, sizeof *f->mean, (void **)&f->mean);
 }
 
 static void close_finder(finder *f)
@@ -178,21 +178,26 @@ static int64_t count_scaled(const awq_state *s, double least)
     return n;
 }
 
-/* Nobody, those that gain most, more, all: what serves the output best; of equal ones the fewer. */
+typedef struct choice { double least, error; } choice;
+
+/* Of equal ones the one before. */
+static qx_status try_least(trial *t, double least, choice *best)
+{
+    double error;
+    if (count_scaled(t->s, least) == count_scaled(t->s, best->least)) return QX_OK;
+    QX_TRY(measure(t, least, &error));
+    if (error < best->error) *best = (choice){least, error};
+    return QX_OK;
+}
+
+/* Nobody, or those that gain 1 dB; where they serve the output all, where not those that gain 2. */
 static qx_status choose_least(trial *t, double *least)
 {
-    static const double steps[] = {2, 1, 0};
-    double best;
-    *least = INFINITY;
-    QX_TRY(measure(t, INFINITY, &best));
-    for (int i = 0, before = 0; i < (int)(sizeof steps / sizeof *steps); i++) {
-        const int64_t n = count_scaled(t->s, steps[i]);
-        double error;
-        if (n == before) continue;
-        before = (int)n;
-        QX_TRY(measure(t, steps[i], &error));
-        if (error < best) best = error, *least = steps[i];
-    }
+    choice best = {.least = INFINITY};
+    QX_TRY(measure(t, INFINITY, &best.error));
+    QX_TRY(try_least(t, 1, &best));
+    QX_TRY(try_least(t, best.least == 1 || !count_scaled(t->s, 1) ? 0 : 2, &best));
+    *least = best.least;
     return QX_OK;
 }
 

@@ -293,6 +293,12 @@ static qx_status share_reached(qx_pipeline *p, qx_stats *stats)
     return st;
 }
 
+/* Passes that run the model again find its weights packed, unless a memory limit says how little may lie beside what they search with. */
+static bool outlives_sweep(const qx_pipeline *p, const qx_exec *exec)
+{
+    return qx_pipeline_probes(p) && !qx_ctx_max_memory(p->ctx) && strcmp(qx_exec_device_name(exec), "cpu") == 0;
+}
+
 static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
 {
     qx_exec *exec;
@@ -309,7 +315,8 @@ static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
     if (st == QX_E_UNSUPPORTED) st = qx_note(p->ctx, st, "calibration runs the model as far as the last operator that is quantized (--exclude what lies behind; --int4, --passes int8-weights and fp8-weights need no run)");
     if (st == QX_OK) st = share_reached(p, stats);
     if (st == QX_OK && p->report) p->report->device = qx_arena_strdup(p->report->arena, qx_exec_device_name(exec));
-    qx_exec_free(exec);
+    if (st == QX_OK && outlives_sweep(p, exec)) p->exec = exec;
+    else qx_exec_free(exec);
     return st;
 }
 
@@ -367,6 +374,16 @@ static qx_status run_all(qx_pipeline *p, qx_stats *stats)
     return p->model->dirty ? qx_verify(p->model) : QX_OK;
 }
 
+/* All that needs the model as it was read. */
+static qx_status look_and_choose(qx_pipeline *p, qx_samples *samples, qx_stats *stats, double *clock)
+{
+    QX_TRY(collect(p, samples, stats));
+    if (samples) QX_TRY(add_stage(p->report, "calibrate", clock));
+    QX_TRY(keep_stats(p, stats));
+    QX_TRY(decide(p, samples, stats));
+    return chooses(p) ? add_stage(p->report, "choose", clock) : QX_OK;
+}
+
 qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_samples *samples, qx_stats *stats, qx_report *report)
 {
     double clock = qx_clock_seconds();
@@ -376,11 +393,10 @@ qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options
     const bool sweeps = samples || (p->no_stats && p->shapes); /* a dry run tells of the sweep that it leaves out */
     if (report) QX_TRY(qx_memory_forecast(p, stats, sweeps, p->shapes && !p->opt->no_verify, report));
     QX_TRY(add_stage(report, "plan", &clock));
-    QX_TRY(collect(p, samples, stats));
-    if (samples) QX_TRY(add_stage(report, "calibrate", &clock));
-    QX_TRY(keep_stats(p, stats));
-    QX_TRY(decide(p, samples, stats));
-    if (chooses(p)) QX_TRY(add_stage(report, "choose", &clock));
+    const qx_status st = look_and_choose(p, samples, stats, &clock);
+    qx_exec_free(p->exec);
+    p->exec = NULL;
+    QX_TRY(st);
     QX_TRY(run_all(p, stats));
     QX_TRY(fill_report(p, report));
     return add_stage(report, "rewrite", &clock);

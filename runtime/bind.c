@@ -111,7 +111,7 @@ qx_status qx_keep_values(qx_exec *x, const qx_value *const *vals, int n)
         if (known) continue;
         QX_TRY(qx_regrow(x->ctx, (void **)&x->keep_ids, (size_t)x->n_keep * sizeof *x->keep_ids, ((size_t)x->n_keep + 1) * sizeof *x->keep_ids));
         x->keep_ids[x->n_keep++] = vals[i]->id;
-        if (x->planned) qx_plan_free(x);
+        if (x->planned) qx_plan_renew(x);
     }
     return QX_OK;
 }

@@ -147,6 +147,7 @@ void qx_exec_free(qx_exec *x)
 {
     if (!x) return;
     qx_plan_free(x);
+    qx_drop_packed(x);
     free_blocks(x);
     qx_device_free(x);
     qx_dnnl_free(x->ctx, x->dnnl);
@@ -195,7 +196,7 @@ qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn 
     x->watch_fn = fn;
     x->watch_user = user;
     x->watch_in_place = false;
-    qx_plan_free(x);
+    qx_plan_renew(x);
     return qx_ensure_plan(x);
 }
 
@@ -204,7 +205,7 @@ bool qx_exec_want_outputs(qx_exec *x, bool wanted)
     bool before = !x->no_outputs;
     if (before == wanted) return before;
     x->no_outputs = !wanted;
-    qx_plan_free(x);
+    qx_plan_renew(x);
     return before;
 }
 

@@ -156,6 +156,7 @@ qx_status qx_exec_sweep(qx_exec *x, int64_t samples, qx_sweep_feeds *get, void *
     bool streams = x->opt.stream_weights;
     x->opt.stream_weights = false; /* within a stretch weights stay */
     if (streams) qx_plan_free(x);
+    qx_drop_packed(x);
     QX_TRY(qx_ensure_plan(x));
     if (x->device) QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "layer by layer: on the CPU only");
     x->cur = &shapes;

@@ -366,6 +366,7 @@ qx_status qx_plan_build(qx_exec *x)
     }
     QX_TRY(list_cache(x, x->main));
     if (x->device) QX_TRY(qx_device_place(x));
+    qx_take_packed(x);
     x->planned = true;
     return QX_OK;
 }

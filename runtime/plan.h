@@ -96,6 +96,7 @@ typedef struct qx_scratch_chunk { struct qx_scratch_chunk *prev; size_t cap, use
 
 typedef struct qx_frame { const qx_node *call; const qx_function *fn; const struct qx_frame *up; } qx_frame;
 
+typedef struct qx_kept qx_kept;
 struct qx_exec {
     qx_ctx *ctx;
     qx_model *model;
@@ -120,6 +121,7 @@ struct qx_exec {
     void *spare; size_t spare_bytes; /* memory of a constant that is packed by now, for the next one */
     size_t scratch_want;        /* most that one call has taken */
     size_t live, peak;
+    qx_kept *kept; int64_t n_kept, cap_kept; /* keep.c: packed weights of earlier plans */
     uint32_t *keep_ids; int n_keep;     /* values asked for by name that are not outputs */
     bool no_outputs;            /* only what is watched or exposed is computed */
     qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user; bool watch_in_place;
@@ -136,6 +138,11 @@ qx_status qx_plan_graph(qx_exec *x, const qx_graph *g, qx_gplan **out); /* of a 
 /* Sets need[id] for every value that the step reads, also through its subgraphs. */
 qx_status qx_plan_mark_inputs(qx_exec *x, const qx_rstep *s, uint8_t *need);
 const qx_function *qx_plan_function(const qx_model *m, const qx_node *n);
+
+/* keep.c: the plan ends, and another of the same model will follow: packed weights are put by, taken by the steps of the new one, and freed. */
+void qx_plan_renew(qx_exec *x);
+void qx_take_packed(qx_exec *x);
+void qx_drop_packed(qx_exec *x);
 
 /* classes.c: content and shape classes of every value of one graph, given those of what it captures. */
 void qx_classify(qx_exec *x, qx_gplan *p, bool is_main);

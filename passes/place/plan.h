@@ -92,6 +92,7 @@ struct qx_pipeline {
     qx_status failed;             /* statistics lack what a format needs: told when the pass ends */
     struct qx_pipeline **subs; int64_t n_subs, cap_subs; /* parsed --set formats and those of a mix (qx_pipeline_parse_format) */
     qx_samples *samples;          /* while decide() runs; NULL: none */
+    qx_exec *exec;                /* and the executor of the sweep, which has the weights packed; NULL: none */
     qx_samples *shapes;           /* the first one shows how large samples are, for forecasts, in a dry run too; NULL: none */
 };
 

@@ -86,7 +86,7 @@ static qx_status score_item(const qx_mix *m, int64_t i, const qx_stats *stats)
     QX_TRY_GOTO(status, qx_alloc_array(ctx, (size_t)alone.k, sizeof *s.range, (void **)&s.range));
     if (!st) QX_TRY_GOTO(status, made_up_rows(ctx, alone.k, &own, &rows));
     for (int64_t j = 0; j < alone.k; j++) s.ones[j] = 1;
-    QX_TRY_GOTO(status, qx_judge_new(ctx, &alone, st ? st : &own, JUDGED, &s.judge));
+    QX_TRY_GOTO(status, qx_judge_new(ctx, &alone, st ? st : &own, JUDGED, NULL, &s.judge));
     status = score_formats(&s, stats);
 done:
     qx_judge_free(s.judge);

@@ -25,7 +25,7 @@ struct qx_probe {
     struct qx_pipeline *pipe;
     const qx_stats *stats;
     qx_samples *samples;
-    qx_exec *exec;
+    qx_exec *exec, *own;             /* own: NULL when it is the sweep's */
     int64_t count; bool half;
     held *ref;                       /* [count] */
     qx_ends ends;                    /* where the outputs are compared */
@@ -125,7 +125,7 @@ static qx_status tensor_amax(qx_ctx *ctx, qx_plan_item *it, int64_t k, const flo
     float *col;
     *out = 0;
     QX_TRY(qx_alloc_array(ctx, (size_t)k, sizeof *col, (void **)&col));
-    qx_status st = qx_group_columns(ctx, &one, 0, col, NULL);
+    qx_status st = qx_group_maxima(ctx, &one, col);
     for (int64_t j = 0; j < k && st == QX_OK; j++) *out = fmaxf(*out, smooth ? col[j] * smooth[j] : col[j]);
     qx_free(ctx, col);
     return st;
@@ -439,10 +439,17 @@ static void free_held(qx_probe *p, held *h)
     qx_free(p->ctx, h->norm);
 }
 
+static qx_status open_exec(qx_probe *p)
+{
+    const qx_exec_options eo = {.device = QX_DEVICE_CPU, .only_watched = true};
+    if (!p->pipe->exec) QX_TRY(qx_exec_new(p->ctx, p->pipe->model, &eo, &p->own));
+    p->exec = p->own ? p->own : p->pipe->exec;
+    return QX_OK;
+}
+
 static qx_status make(qx_probe *p)
 {
     const size_t items = (size_t)p->pipe->plan->linears.count + 1;
-    const qx_exec_options eo = {.device = QX_DEVICE_CPU, .only_watched = true};
     QX_TRY(qx_exec_ends(p->ctx, p->pipe->model, &p->ends));
     QX_TRY(qx_alloc_array(p->ctx, (size_t)p->count, sizeof *p->ref, (void **)&p->ref));
     QX_TRY(qx_alloc_array(p->ctx, (size_t)p->ends.n + 1, sizeof *p->logits, (void **)&p->logits));
@@ -450,7 +457,7 @@ static qx_status make(qx_probe *p)
     QX_TRY(qx_alloc_array(p->ctx, items, sizeof *p->x, (void **)&p->x));
     QX_TRY(qx_alloc_array(p->ctx, items, sizeof *p->x_len, (void **)&p->x_len));
     find_logits(p);
-    QX_TRY(qx_exec_new(p->ctx, p->pipe->model, &eo, &p->exec));
+    QX_TRY(open_exec(p));
     QX_TRY(watch(p));
     for (int64_t i = 0; i < p->count; i++) {
         QX_TRY(run_sample(p, i, &p->ref[i].out));
@@ -476,7 +483,7 @@ void qx_probe_free(qx_probe *p)
 {
     if (!p) return;
     forget(p);
-    qx_exec_free(p->exec);
+    qx_exec_free(p->own);
     for (int64_t i = 0; p->ref && i < p->count; i++) free_held(p, &p->ref[i]);
     qx_ends_free(p->ctx, &p->ends);
     void *list[] = {p->ref, p->logits, p->watched, p->change, p->x, p->x_len};

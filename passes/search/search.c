@@ -77,7 +77,7 @@ void qx_act_fake(const qx_act_grid *g, int64_t rows, int64_t k, float *x)
     if (!g->dynamic && g->act) fake_even(g->act == QX_DT_UINT8 ? QX_DT_INT8 : g->act, g->scale, rows * k, x);
 }
 
-/* ---- columns ---- */
+/* ---- reading the weights of a group ---- */
 
 enum { STRIP = 512 }; /* rows of W read together: a [K,N] weight is then read in long runs */
 
@@ -88,13 +88,16 @@ static int64_t tiles_of(const qx_group *g)
     return t;
 }
 
-static qx_status read_tile(qx_ctx *ctx, const qx_plan_item *it, int64_t first, int64_t rows, float *x)
-{
-    return qx_rows_read(ctx, it->weight->tensor, &it->weight->view, it->weight->steps, first, rows, x);
-}
-
-typedef struct strip { const qx_plan_item *item; int64_t first, rows; } strip;
-typedef struct columns { qx_ctx *ctx; int64_t k, block; strip *strips; int64_t n; float *max; double *sum; } columns; /* max, sum [n][k] */
+typedef struct piece { int64_t item, first, rows, at; } piece; /* rows of an item's weight that are kept; `at`: how many lie before them */
+typedef struct strip { int64_t item, first, rows, pieces; } strip; /* pieces: the first of those in it or behind it */
+typedef struct reading {
+    qx_ctx *ctx;
+    const qx_group *g;
+    int64_t k, block;
+    strip *strips; int64_t n;
+    float *max; double *sum;                       /* [n][k] of each strip's columns, or NULL */
+    const piece *pieces; int64_t n_pieces; float *kept; /* rows of the pieces, one behind the other */
+} reading;
 
 static void add_columns(const float *x, int64_t rows, int64_t k, int64_t block, float *max, double *sum)
 {
@@ -111,64 +114,77 @@ static void add_columns(const float *x, int64_t rows, int64_t k, int64_t block, 
         }
 }
 
-static qx_status strip_columns(void *user, int64_t i)
+static bool holds(const strip *s, const piece *p) { return p->item == s->item && p->first < s->first + s->rows; }
+
+static qx_status read_strip(void *user, int64_t i)
 {
-    const columns *c = user;
-    const strip *s = &c->strips[i];
+    const reading *r = user;
+    const strip *s = &r->strips[i];
+    const qx_plan_weight *w = r->g->items[s->item]->weight;
+    const int64_t k = r->k;
     float *x;
-    QX_TRY(qx_alloc_raw(c->ctx, (size_t)(s->rows * c->k) * sizeof *x, (void **)&x));
-    const qx_status st = read_tile(c->ctx, s->item, s->first, s->rows, x);
-    if (st == QX_OK) add_columns(x, s->rows, c->k, c->block, c->max + i * c->k, c->sum ? c->sum + i * c->k : NULL);
-    qx_free(c->ctx, x);
+    QX_TRY(qx_alloc_raw(r->ctx, (size_t)(s->rows * k) * sizeof *x, (void **)&x));
+    const qx_status st = qx_rows_read(r->ctx, w->tensor, &w->view, w->steps, s->first, s->rows, x);
+    if (st == QX_OK && r->max) add_columns(x, s->rows, k, r->block, r->max + i * k, r->sum ? r->sum + i * k : NULL);
+    for (int64_t p = s->pieces; st == QX_OK && p < r->n_pieces && holds(s, &r->pieces[p]); p++)
+        memcpy(r->kept + r->pieces[p].at * k, x + (r->pieces[p].first - s->first) * k, (size_t)(r->pieces[p].rows * k) * sizeof *x);
+    qx_free(r->ctx, x);
     return st;
 }
 
-static qx_status list_strips(const qx_group *g, columns *c)
+/* Those with pieces in them, and all when columns are asked for. Whole tiles, so that no piece lies in two. */
+static qx_status list_strips(reading *r, bool all)
 {
-    int64_t most = 0;
-    for (int64_t i = 0; i < g->n; i++) most += qx_cells_of(g->items[i]->lin->n, STRIP);
-    QX_TRY(qx_alloc_array(c->ctx, (size_t)most, sizeof *c->strips, (void **)&c->strips));
-    for (int64_t i = 0; i < g->n; i++)
-        for (int64_t first = 0, n = g->items[i]->lin->n; first < n; first += STRIP)
-            c->strips[c->n++] = (strip){g->items[i], first, n - first < STRIP ? n - first : STRIP};
+    int64_t most = 0, p = 0;
+    for (int64_t i = 0; i < r->g->n; i++) most += qx_cells_of(r->g->items[i]->lin->n, STRIP);
+    QX_TRY(qx_alloc_array(r->ctx, (size_t)most, sizeof *r->strips, (void **)&r->strips));
+    for (int64_t i = 0; i < r->g->n; i++)
+        for (int64_t first = 0, n = r->g->items[i]->lin->n; first < n; first += STRIP) {
+            const strip s = {i, first, n - first < STRIP ? n - first : STRIP, p};
+            while (p < r->n_pieces && holds(&s, &r->pieces[p])) p++;
+            if (all || p > s.pieces) r->strips[r->n++] = s;
+        }
     return QX_OK;
 }
 
 /* Strips are folded in order, so that the mean does not depend on the threads. */
-static void join_columns(const columns *c, float *w, float *mean)
+static void join_columns(const reading *r, float *w, float *mean)
 {
     int64_t rows = 0;
-    for (int64_t i = 0; i < c->n; i++) rows += c->strips[i].rows;
-    for (int64_t j = 0; j < c->k; j++) {
+    for (int64_t i = 0; i < r->n; i++) rows += r->strips[i].rows;
+    for (int64_t j = 0; j < r->k; j++) {
         double sum = 0;
         w[j] = 0;
-        for (int64_t i = 0; i < c->n; i++) {
-            w[j] = fmaxf(w[j], c->max[i * c->k + j]);
-            if (mean) sum += c->sum[i * c->k + j];
+        for (int64_t i = 0; i < r->n; i++) {
+            w[j] = fmaxf(w[j], r->max[i * r->k + j]);
+            if (mean) sum += r->sum[i * r->k + j];
         }
         if (mean) mean[j] = (float)(sum / (double)rows);
     }
 }
 
-qx_status qx_group_columns(qx_ctx *ctx, const qx_group *g, int64_t block, float *w, float *mean)
+static qx_status read_group(reading *r, const qx_group_columns *c)
 {
-    columns c = {.ctx = ctx, .k = g->k, .block = block > 0 ? block : g->k};
     qx_status st;
-    QX_TRY_GOTO(st, list_strips(g, &c));
-    QX_TRY_GOTO(st, qx_alloc_array(ctx, (size_t)(c.n * c.k), sizeof *c.max, (void **)&c.max));
-    if (mean) QX_TRY_GOTO(st, qx_alloc_array(ctx, (size_t)(c.n * c.k), sizeof *c.sum, (void **)&c.sum));
-    QX_TRY_GOTO(st, qx_parallel(ctx, c.n, strip_columns, &c));
-    join_columns(&c, w, mean);
+    r->block = c && c->block > 0 ? c->block : r->k;
+    QX_TRY_GOTO(st, list_strips(r, c != NULL));
+    if (c) QX_TRY_GOTO(st, qx_alloc_array(r->ctx, (size_t)(r->n * r->k), sizeof *r->max, (void **)&r->max));
+    if (c && c->mean) QX_TRY_GOTO(st, qx_alloc_array(r->ctx, (size_t)(r->n * r->k), sizeof *r->sum, (void **)&r->sum));
+    QX_TRY_GOTO(st, qx_parallel(r->ctx, r->n, read_strip, r));
+    if (c) join_columns(r, c->max, c->mean);
 done:
-    qx_free(ctx, c.strips);
-    qx_free(ctx, c.max);
-    qx_free(ctx, c.sum);
+    qx_free(r->ctx, r->strips);
+    qx_free(r->ctx, r->max);
+    qx_free(r->ctx, r->sum);
     return st;
 }
 
-/* ---- what candidates are judged on ---- */
+qx_status qx_group_maxima(qx_ctx *ctx, const qx_group *g, float *max)
+{
+    return read_group(&(reading){.ctx = ctx, .g = g, .k = g->k}, &(qx_group_columns){.max = max});
+}
 
-typedef struct piece { int64_t item, first, rows, at; } piece; /* rows of an item's weight; `at`: how many lie before them in w */
+/* ---- what candidates are judged on ---- */
 
 struct qx_judge {
     qx_ctx *ctx;
@@ -176,7 +192,6 @@ struct qx_judge {
     const qx_value_stats *stats;
     int64_t k, rows, sampled;      /* rows of x: sampled ones, then those with the largest values */
     piece *pieces; int64_t n_pieces, n_weights;
-    int64_t *runs, n_runs;         /* [n_runs + 1] the first piece of each run that is read at once */
     float *w;                      /* [n_weights][k] */
     float *raw;                    /* [rows][k] as collected */
     float *weigh;                  /* [rows] */
@@ -207,32 +222,14 @@ static qx_status choose_pieces(qx_judge *j)
     const qx_group *g = j->group;
     const int64_t tiles = tiles_of(g), stride = qx_cells_of(tiles, qx_group_quantized(g) ? 2 * JUDGED_TILES : JUDGED_TILES);
     QX_TRY(qx_alloc_array(j->ctx, (size_t)qx_cells_of(tiles, stride) + 1, sizeof *j->pieces, (void **)&j->pieces));
-    QX_TRY(qx_alloc_array(j->ctx, (size_t)qx_cells_of(tiles, stride) + 1, sizeof *j->runs, (void **)&j->runs));
     for (int64_t i = 0, t = 0; i < g->n; i++)
         for (int64_t first = 0; first < g->items[i]->lin->n; first += TILE, t++) {
             if (t % stride) continue;
             const int64_t left = g->items[i]->lin->n - first, rows = left < TILE ? left : TILE;
-            const piece *run = j->n_runs ? &j->pieces[j->runs[j->n_runs - 1]] : NULL;
-            if (!run || run->item != i || first + rows > run->first + STRIP) j->runs[j->n_runs++] = j->n_pieces;
             j->pieces[j->n_pieces++] = (piece){i, first, rows, j->n_weights};
             j->n_weights += rows;
         }
-    j->runs[j->n_runs] = j->n_pieces;
     return QX_OK;
-}
-
-/* From the first piece of a run to its last, with what lies between. */
-static qx_status read_run(void *user, int64_t i)
-{
-    const qx_judge *j = user;
-    const piece *p = &j->pieces[j->runs[i]], *last = &j->pieces[j->runs[i + 1] - 1];
-    const int64_t rows = last->first + last->rows - p->first, k = j->k;
-    float *x;
-    QX_TRY(qx_alloc_raw(j->ctx, (size_t)(rows * k) * sizeof *x, (void **)&x));
-    const qx_status st = read_tile(j->ctx, j->group->items[p->item], p->first, rows, x);
-    for (const piece *q = p; st == QX_OK && q <= last; q++) memcpy(j->w + q->at * k, x + (q->first - p->first) * k, (size_t)(q->rows * k) * sizeof *x);
-    qx_free(j->ctx, x);
-    return st;
 }
 
 /* What a piece of weights makes of the rows, their squares and those of its columns. */
@@ -286,7 +283,7 @@ static qx_status weigh(qx_judge *j)
     return QX_OK;
 }
 
-static qx_status open_judge(qx_judge *j)
+static qx_status open_judge(qx_judge *j, const qx_group_columns *columns)
 {
     const size_t rows = (size_t)j->rows, k = (size_t)j->k;
     QX_TRY(choose_pieces(j));
@@ -298,19 +295,19 @@ static qx_status open_judge(qx_judge *j)
     QX_TRY(qx_alloc_array(j->ctx, (size_t)j->n_pieces * (rows + k), sizeof *j->part, (void **)&j->part));
     memcpy(j->raw, j->stats->rows, (size_t)j->sampled * k * sizeof *j->raw);
     if (j->rows > j->sampled) memcpy(j->raw + (size_t)j->sampled * k, j->stats->tops, (rows - (size_t)j->sampled) * k * sizeof *j->raw);
-    QX_TRY(qx_parallel(j->ctx, j->n_runs, read_run, j));
+    QX_TRY(read_group(&(reading){.ctx = j->ctx, .g = j->group, .k = j->k, .pieces = j->pieces, .n_pieces = j->n_pieces, .kept = j->w}, columns));
     QX_TRY(qx_parallel(j->ctx, j->n_pieces, open_piece, j));
     return weigh(j);
 }
 
-qx_status qx_judge_new(qx_ctx *ctx, const qx_group *g, const qx_value_stats *stats, int64_t most_rows, qx_judge **out)
+qx_status qx_judge_new(qx_ctx *ctx, const qx_group *g, const qx_value_stats *stats, int64_t most_rows, const qx_group_columns *columns, qx_judge **out)
 {
     *out = NULL;
     QX_TRY(QX_NEW(ctx, out));
     qx_judge *j = *out;
     *j = (qx_judge){.ctx = ctx, .group = g, .stats = stats, .k = g->k, .sampled = most_rows < stats->n_rows ? most_rows : stats->n_rows};
     j->rows = j->sampled + stats->n_tops;
-    const qx_status st = open_judge(j);
+    const qx_status st = open_judge(j, columns);
     if (st == QX_OK) return QX_OK;
     qx_judge_free(j);
     *out = NULL;
@@ -320,7 +317,7 @@ qx_status qx_judge_new(qx_ctx *ctx, const qx_group *g, const qx_value_stats *sta
 void qx_judge_free(qx_judge *j)
 {
     if (!j) return;
-    void *list[] = {j->pieces, j->runs, j->w, j->raw, j->weigh, j->y, j->part, j->colsq};
+    void *list[] = {j->pieces, j->w, j->raw, j->weigh, j->y, j->part, j->colsq};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(j->ctx, list[i]);
     qx_free(j->ctx, j);
 }
@@ -342,8 +339,11 @@ typedef struct run {
     int64_t first;    /* the candidates of this round start here */
     float *xs;        /* [candidates of a round][rows][k]: X / s, quantized when asked, rows weighed */
     float *amax;      /* [n][items]: of W s, where the spec has one scale for the tensor */
+    int64_t pieces;   /* that judge: every so many */
     double *part;     /* [n][pieces] */
 } run;
+
+static const piece *piece_of(const run *r, int64_t t) { return &r->j->pieces[t * (r->c->every > 1 ? r->c->every : 1)]; }
 
 static const float *range_of(const run *r) { return r->c->absmax ? r->c->absmax : r->j->stats->channels.absmax; }
 
@@ -406,8 +406,8 @@ static qx_status piece_error(void *user, int64_t at)
 {
     run *r = user;
     const qx_judge *j = r->j;
-    const int64_t k = j->k, slot = at / j->n_pieces, i = r->first + slot, t = at % j->n_pieces;
-    const piece *p = &j->pieces[t];
+    const int64_t k = j->k, slot = at / r->pieces, i = r->first + slot, t = at % r->pieces;
+    const piece *p = piece_of(r, t);
     const qx_qspec *spec = &j->group->items[p->item]->weight->spec;
     const float *s = r->c->s + i * k, *w = j->w + p->at * k, *sq = j->stats->channels.n == k ? j->stats->channels.importance : NULL;
     float *wq = NULL, *scale = NULL, *imp = NULL;
@@ -422,7 +422,7 @@ static qx_status piece_error(void *user, int64_t at)
         for (int64_t c = 0; c < k; c++) wq[a * k + c] = w[a * k + c] * s[c];
     for (int64_t c = 0; sq && c < k; c++) imp[c] = sq[c] / (s[c] * s[c]);
     if (spec->codes) qx_spec_fake(spec, p->rows, k, r->amax[i * j->group->n + p->item], sq ? imp : NULL, wq, scale, zero);
-    r->part[i * j->n_pieces + t] = qx_gemm_nt_error(j->rows, p->rows, k, r->xs + slot * j->rows * k, k, wq, k, j->y + p->at * j->rows, p->rows);
+    r->part[i * r->pieces + t] = qx_gemm_nt_error(j->rows, p->rows, k, r->xs + slot * j->rows * k, k, wq, k, j->y + p->at * j->rows, p->rows);
 done:
     qx_free(j->ctx, wq);
     qx_free(j->ctx, scale);
@@ -442,7 +442,7 @@ static qx_status tensor_maxima(run *r)
         if (g->items[i]->weight->spec.block >= 0) continue;
         qx_group one = {.items = &g->items[i], .n = 1, .x = g->x, .k = g->k};
         if (!col) st = qx_alloc_array(ctx, (size_t)g->k, sizeof *col, (void **)&col);
-        if (st == QX_OK) st = qx_group_columns(ctx, &one, 0, col, NULL);
+        if (st == QX_OK) st = qx_group_maxima(ctx, &one, col);
         for (int64_t a = 0; st == QX_OK && a < r->c->n; a++)
             for (int64_t j = 0; j < g->k; j++) r->amax[a * g->n + i] = fmaxf(r->amax[a * g->n + i], col[j] * r->c->s[a * g->k + j]);
     }
@@ -459,22 +459,26 @@ static qx_status run_rounds(run *r)
     for (r->first = 0; r->first < n; r->first += most) {
         const int64_t now = n - r->first < most ? n - r->first : most;
         QX_TRY(qx_parallel(j->ctx, now, make_x, r));
-        QX_TRY(qx_parallel(j->ctx, now * j->n_pieces, piece_error, r));
+        QX_TRY(qx_parallel(j->ctx, now * r->pieces, piece_error, r));
     }
     return QX_OK;
 }
 
 qx_status qx_judge_run(qx_judge *j, const qx_candidates *c, double *error)
 {
-    run r = {.j = j, .c = c};
+    run r = {.j = j, .c = c, .pieces = qx_cells_of(j->n_pieces, c->every > 1 ? c->every : 1)};
+    int64_t weights = 0;
     qx_status st;
-    QX_TRY_GOTO(st, qx_alloc_array(j->ctx, (size_t)(c->n * j->n_pieces) + 1, sizeof *r.part, (void **)&r.part));
+    for (int64_t t = 0; t < r.pieces; t++) weights += piece_of(&r, t)->rows;
+    QX_TRY_GOTO(st, qx_alloc_array(j->ctx, (size_t)(c->n * r.pieces) + 1, sizeof *r.part, (void **)&r.part));
     QX_TRY_GOTO(st, qx_alloc_array(j->ctx, (size_t)(c->n * j->group->n), sizeof *r.amax, (void **)&r.amax));
     QX_TRY_GOTO(st, tensor_maxima(&r));
     QX_TRY_GOTO(st, run_rounds(&r));
     for (int64_t i = 0; i < c->n; i++) {
-        error[i] = c->seen ? unseen_error(&r, i) : 0;
-        for (int64_t t = 0; t < j->n_pieces; t++) error[i] += r.part[i * j->n_pieces + t];
+        error[i] = 0;
+        for (int64_t t = 0; t < r.pieces; t++) error[i] += r.part[i * r.pieces + t];
+        error[i] *= (double)j->n_weights / (double)weights;
+        if (c->seen) error[i] += unseen_error(&r, i);
     }
 done:
     qx_free(j->ctx, r.part);

@@ -7,9 +7,13 @@
 #include "passes/search/fold.h"
 
 typedef struct qx_judge qx_judge;
+/* Columns of all weights of a group, after their steps: the largest |W| of each, and (NULL: not asked) the mean over rows of |W| / max of its block (0: the row), which is AWQ's
+ * weight scale. */
+typedef struct qx_group_columns { int64_t block; float *max, *mean; } qx_group_columns; /* [k] */
 /* stats: of g->x, with rows. Judged are its first most_rows sampled rows, and beside them the rows with the largest values, each like a sampled one: few, but
- * the tokens that all others attend to. The group and the statistics must stay as they are while the judge is used. */
-qx_status qx_judge_new(qx_ctx *ctx, const qx_group *g, const qx_value_stats *stats, int64_t most_rows, qx_judge **out);
+ * the tokens that all others attend to. The group and the statistics must stay as they are while the judge is used. columns (may be NULL): found
+ * while the weights are read. */
+qx_status qx_judge_new(qx_ctx *ctx, const qx_group *g, const qx_value_stats *stats, int64_t most_rows, const qx_group_columns *columns, qx_judge **out);
 void qx_judge_free(qx_judge *j);
 double qx_judge_reference(const qx_judge *j); /* || X W' ||^2 of what is judged, rows as they are weighed */
 double qx_judge_usual(const qx_judge *j);     /* |y|^2 of the median row over all outputs of the group */
@@ -20,6 +24,7 @@ typedef struct qx_candidates {
     bool quantize_x;               /* activations are quantized too (W8A8) */
     const float *absmax;           /* [k] range of x that the activation scale comes from; NULL: stats->channels.absmax */
     const float *clip;             /* [n] share of that range that the grid of activations reaches; NULL: all of it. Calibrated activations only */
+    int64_t every;                 /* judged by one in so many of the sampled weights, and counted for all: to find where to look; 0: by all */
     int64_t seen;                  /* rows of calibration that the range is the largest of: the error then holds what clipping larger values in rows nobody has
                                       seen is expected to cost (search.c); 0: the judged rows alone */
 } qx_candidates;
@@ -38,9 +43,8 @@ void qx_act_fake(const qx_act_grid *g, int64_t rows, int64_t k, float *x);
 bool qx_item_rounds_x(const qx_plan_item *it);
 /* The first operator of the group that does (some may stay float); NULL: none does. */
 const qx_plan_item *qx_group_quantized(const qx_group *g);
-/* Column maxima of all weights of the group, after their steps: w[k] = max over rows of |W|. mean (may be NULL): mean over rows of
- * |W| / max of its block (AWQ's weight scale). */
-qx_status qx_group_columns(qx_ctx *ctx, const qx_group *g, int64_t block, float *w, float *mean);
+/* The maxima alone: max[k]. */
+qx_status qx_group_maxima(qx_ctx *ctx, const qx_group *g, float *max);
 /* One line about what a WEIGHTS pass did to an item, for reports: "smoothquant 0.55 (norm)". Lines add up. */
 qx_status qx_item_note(struct qx_pipeline *pipe, qx_plan_item *it, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

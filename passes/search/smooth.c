@@ -68,15 +68,15 @@ static void range_without_judged(const qx_value_stats *st, int64_t judged, float
 
 typedef struct found { candidate is; double error; } found;
 
-/* error[n] of the candidates. */
-static qx_status judge(finder *f, const candidate *list, int n, double *error)
+/* error[n] of the candidates, by one in `every` of the weights. */
+static qx_status judge(finder *f, const candidate *list, int n, int64_t every, double *error)
 {
     const int64_t k = f->g->k;
     float clip[MOST], *s;
     QX_TRY(qx_alloc_raw(f->p->ctx, (size_t)(n * k) * sizeof *s, (void **)&s));
     for (int i = 0; i < n; i++) fill(f, f->range, list[i].alpha, list[i].smooth, s + i * k), clip[i] = list[i].clip;
     const bool calibrated = qx_group_quantized(f->g)->act != QX_DT_UNDEFINED;
-    const qx_candidates c = {.n = n, .s = s, .quantize_x = true, .absmax = f->range, .clip = clip, .seen = calibrated ? f->st->count / k : 0};
+    const qx_candidates c = {.n = n, .s = s, .quantize_x = true, .absmax = f->range, .clip = clip, .every = every, .seen = calibrated ? f->st->count / k : 0};
     const qx_status st = qx_judge_run(f->judge, &c, error);
     qx_free(f->p->ctx, s);
     return st;
@@ -89,14 +89,14 @@ static void take_best(const candidate *list, const double *error, int n, found *
         if (error[i] < best->error) *best = (found){list[i], error[i]};
 }
 
-static qx_status try_alphas(finder *f, const double *alpha, int n, float clip, found *best)
+static qx_status try_alphas(finder *f, const double *alpha, int n, int64_t every, float clip, found *best)
 {
     candidate list[MOST] = {{0}};
     double error[MOST];
     int m = 0;
     for (int i = 0; i < n; i++)
         if (alpha[i] >= 0 && alpha[i] <= 1) list[m++] = (candidate){alpha[i], clip, true};
-    QX_TRY(judge(f, list, m, error));
+    QX_TRY(judge(f, list, m, every, error));
     take_best(list, error, m, best);
     return QX_OK;
 }
@@ -105,19 +105,20 @@ static qx_status try_alphas(finder *f, const double *alpha, int n, float clip, f
 static qx_status search_beside(finder *f, double step, found *best)
 {
     const double beside[] = {best->is.alpha - step, best->is.alpha + step};
-    return try_alphas(f, beside, 2, best->is.clip, best);
+    return try_alphas(f, beside, 2, 1, best->is.clip, best);
 }
 
-/* alpha over the whole range of x: coarsely, then beside the best. What the format does without smoothing is what all have to beat. */
+/* alpha over the whole range of x: coarsely by a quarter of the weights, then there by all. What the format does without smoothing is what all have to beat. */
 static qx_status search_alpha(finder *f, float plain, const double *fixed, found *best)
 {
     static const double coarse[] = {0, 0.2, 0.4, 0.6, 0.8};
     const candidate none = {0, plain, false};
-    QX_TRY(judge(f, &none, 1, &f->plain));
+    found rough = {.error = INFINITY};
+    QX_TRY(judge(f, &none, 1, 1, &f->plain));
     best->error = INFINITY;
-    if (fixed) return try_alphas(f, fixed, 1, 1, best);
-    QX_TRY(try_alphas(f, coarse, sizeof coarse / sizeof *coarse, 1, best));
-    QX_TRY(search_beside(f, 0.1, best));
+    if (fixed) return try_alphas(f, fixed, 1, 1, 1, best);
+    QX_TRY(try_alphas(f, coarse, sizeof coarse / sizeof *coarse, 4, 1, &rough));
+    QX_TRY(try_alphas(f, (double[]){rough.is.alpha, rough.is.alpha - 0.1, rough.is.alpha + 0.1}, 3, 1, 1, best));
     if (!(10 * log10(f->plain / fmax(best->error, 1e-300)) >= least_gain_db)) *best = (found){none, f->plain};
     return QX_OK;
 }
@@ -131,7 +132,7 @@ static qx_status search_clip(finder *f, found *best)
         candidate list[2];
         double error[2];
         for (int j = 0; j < 2; j++) list[j] = (candidate){best->is.alpha, 1 - 0.1f * (float)(i + j), true};
-        QX_TRY(judge(f, list, 2, error));
+        QX_TRY(judge(f, list, 2, 1, error));
         take_best(list, error, 2, best);
         if (!(best->error < before)) break;
     }
@@ -143,8 +144,7 @@ static qx_status open_finder(finder *f)
     const size_t k = (size_t)f->g->k;
     qx_fold_find(f->p->pipe, f->g, &f->fold);
     QX_TRY(qx_alloc_array(f->p->ctx, k, sizeof *f->w, (void **)&f->w));
-    QX_TRY(qx_alloc_array(f->p->ctx, k, sizeof *f->range, (void **)&f->range));
-    return qx_group_columns(f->p->ctx, f->g, 0, f->w, NULL);
+    return qx_alloc_array(f->p->ctx, k, sizeof *f->range, (void **)&f->range);
 }
 
 static void close_finder(finder *f)
@@ -175,7 +175,7 @@ qx_status qx_smooth_choose(qx_pass *p, const qx_group *g, const qx_stats *stats,
     QX_TRY_GOTO(st, open_finder(&f));
     const int64_t judged = f.st->n_rows < 4 ? f.st->n_rows : f.st->n_rows / 4;
     range_without_judged(f.st, judged, f.range);
-    QX_TRY_GOTO(st, qx_judge_new(p->ctx, g, f.st, judged, &f.judge));
+    QX_TRY_GOTO(st, qx_judge_new(p->ctx, g, f.st, judged, &(qx_group_columns){.max = f.w}, &f.judge));
     const float top = largest(f.range, NULL, g->k);
     QX_TRY_GOTO(st, search_alpha(&f, top > 0 ? plain_reach(g, stats, top) / top : 1, fixed, &best));
     const qx_dtype act = qx_group_quantized(g)->act;

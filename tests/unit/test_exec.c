@@ -355,6 +355,41 @@ static void watched_values_are_told(void **state)
     unload(&f);
 }
 
+static qx_status look_away(void *user, int w, const qx_value *v, const qx_tensor *t) { return (void)user, (void)w, (void)v, (void)t, QX_OK; }
+
+/* Another watch is another plan, in which an activation is not fused with the product before it: what was packed for the one before serves it, the weight that two products
+ * read in both orientations too. */
+static void packed_weights_outlive_a_plan(void **state)
+{
+    (void)state;
+    enum { PACKED = 3 * 256 * 256 * sizeof(float) };
+    fixture f = load("<ir_version: 8, opset_import: [\"\" : 17]> g (float[8,256] x) => (float[8,256] y) <float[256,256] w = random(1), float[256,256] u = random(2), float[256] b = random(3)> {\n"
+                     "m = MatMul(x, w) a = Add(m, b) s = Relu(a) t = Gemm<transB = 1>(s, w) y = MatMul(t, u) }");
+    feeds in;
+    qx_tensor first, fresh, again;
+    make_feeds(&f, &in);
+    qx_value *mid = value(&f, "a");
+    qx_exec *x = make_exec(&f, NULL), *other = make_exec(&f, NULL);
+    assert_int_equal(qx_exec_watch(other, &mid, 1, look_away, NULL), QX_OK);
+    run(&f, other, &in, &fresh);
+    qx_exec_free(other);
+    run(&f, x, &in, &first);
+    assert_int_equal(qx_exec_watch(x, &mid, 1, look_away, NULL), QX_OK);
+    assert_true(qx_mem_in_use(f.ctx) >= PACKED);
+    run(&f, x, &in, &again);
+    assert_memory_equal(again.data, fresh.data, fresh.bytes);
+    qx_tensor_free(f.ctx, &again);
+    assert_int_equal(qx_exec_watch(x, NULL, 0, NULL, NULL), QX_OK);
+    run(&f, x, &in, &again);
+    assert_memory_equal(again.data, first.data, first.bytes);
+    qx_exec_free(x);
+    qx_tensor_free(f.ctx, &first);
+    qx_tensor_free(f.ctx, &fresh);
+    qx_tensor_free(f.ctx, &again);
+    free_feeds(&f, &in);
+    unload(&f);
+}
+
 /* What is watched is told as a plain tensor, whatever layout the run keeps it in. */
 static void watched_pictures_are_plain(void **state)
 {
@@ -498,7 +533,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ends_before_unknown_operators),
         cmocka_unit_test(fused_is_plain), cmocka_unit_test(same_bytes_for_any_threads), cmocka_unit_test(channels_last_weights), cmocka_unit_test(lines_and_copies), cmocka_unit_test(shapes_may_change),
-        cmocka_unit_test(watched_values_are_told), cmocka_unit_test(watched_pictures_are_plain), cmocka_unit_test(failures_leave_nothing_behind), cmocka_unit_test(wrong_feeds_are_named),
+        cmocka_unit_test(watched_values_are_told), cmocka_unit_test(packed_weights_outlive_a_plan), cmocka_unit_test(watched_pictures_are_plain), cmocka_unit_test(failures_leave_nothing_behind), cmocka_unit_test(wrong_feeds_are_named),
         cmocka_unit_test(nan_is_traced_to_its_node)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
