@@ -5,6 +5,7 @@
 #ifndef QX_RUNTIME_EXEC_H
 #define QX_RUNTIME_EXEC_H
 
+#include "base/spool.h"
 #include "kernels/observe.h"
 #include "onnx/file/io.h"
 #include "runtime/tensor.h"
@@ -85,11 +86,25 @@ qx_status qx_exec_look(qx_exec *x, const qx_tensor *t, const qx_look *what, qx_l
 qx_status qx_exec_gram_add(qx_exec *x, const qx_tensor *t, void **sum);
 qx_status qx_exec_gram_take(qx_exec *x, void *sum, double *gram);
 
-/* For models whose weights do not fit in memory: runs `samples` samples together, a stretch of steps (weights of at most weight_budget bytes) after the
+/* For models whose weights do not fit in memory: runs all samples together, a stretch of steps (weights of at most weight_budget bytes) after the
  * other, so that each weight is read once. Watches are told as in single runs, but stretch by stretch; nothing is returned. get gives the feeds of a
  * sample, which must live until the next call; it is called once a stretch for each sample. */
 typedef qx_status qx_sweep_feeds(void *user, int64_t sample, const qx_feed **feeds, int *n);
-qx_status qx_exec_sweep(qx_exec *x, int64_t samples, qx_sweep_feeds *get, void *user, int64_t weight_budget);
+/* Where such a sweep has come to between two stretches: all samples are behind `steps` steps of this plan (a hash), and what later steps need lies in file `slot`. 0 steps: nowhere. */
+typedef struct qx_sweep_mark { int64_t steps, slot, bytes; uint64_t hash, plan; } qx_sweep_mark;
+/* Told between two stretches. Who wants to go on from there later fills in the hash of the first `bytes` bytes of the spool (qx_spool_hash), puts the mark by and sets *kept:
+ * then the file stays until another mark is kept. */
+typedef qx_status qx_sweep_between(void *user, qx_sweep_mark *mark, const qx_spool *activations, bool *kept);
+typedef struct qx_sweep_job {
+    int64_t samples, weight_budget;
+    qx_sweep_feeds *get;
+    qx_sweep_between *between;   /* NULL: nobody will go on */
+    void *user;
+    const char *keep;            /* what is alive between two stretches lies in KEEP.0 to KEEP.2; NULL: in files without names */
+    qx_sweep_mark from;          /* a mark that was kept, of the same model and watches: QX_E_USAGE when its plan or file is another */
+} qx_sweep_job;
+qx_status qx_exec_sweep(qx_exec *x, const qx_sweep_job *job);
+void qx_sweep_forget(const char *keep); /* removes the files that are there */
 qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes, int64_t *largest); /* of the plan's steps, packed: together; of one */
 
 /* What a run with these feeds takes, in bytes, told from shapes without running. weights: as they lie packed, of all steps; where they are streamed, twice the largest step's. unknown:

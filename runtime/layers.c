@@ -1,8 +1,12 @@
 /* layers.c - a sweep over samples for models whose weights do not fit in memory: the steps are cut into stretches, and every stretch is run for all
  * samples before the next one begins. So each weight is read and packed once a sweep. What is alive between two stretches waits in an unnamed file, sample
- * after sample, and is read back in the same order. Each step sees the same inputs as in a run from end to end, so results are the same bits. */
+ * after sample, and is read back in the same order. Each step sees the same inputs as in a run from end to end, so results are the same bits. With named files a sweep that was
+ * interrupted goes on behind the last stretch that was kept. */
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/map.h"
 #include "base/spool.h"
 #include "onnx/weight/weight.h"
 #include "runtime/plan.h"
@@ -30,12 +34,23 @@ static qx_status spill_save(qx_exec *x, qx_spool *s)
     return qx_spool_put(s, &h, sizeof h);
 }
 
+/* What a file says of a value: one that may lie there, of a size that its dims have. */
+static qx_status check_spilled(const qx_exec *x, const spilled *h)
+{
+    qx_tensor t;
+    const bool value = h->id < x->n_values && x->info[h->id].content != QX_CLASS_CONST && h->t.rank >= 0 && h->t.rank <= QX_MAX_RANK;
+    if (!value || qx_tensor_shape(x->ctx, &t, h->t.dtype, h->t.rank, h->t.dims) != QX_OK || t.bytes != h->t.bytes || t.numel != h->t.numel)
+        QX_FAIL(x->ctx, QX_E_FORMAT, "activations between two layers: value %u of %u does not look like one", h->id, x->n_values);
+    return QX_OK;
+}
+
 static qx_status spill_load(qx_exec *x, qx_spool *s)
 {
     spilled h;
     for (;;) {
         QX_TRY(qx_spool_get(s, &h, sizeof h));
         if (h.id == QX_NO_VALUE) return QX_OK;
+        QX_TRY(check_spilled(x, &h));
         qx_slot *slot = &x->slots[h.id];
         qx_slot_clear(x, slot);
         QX_TRY(qx_block_new(x, h.t.bytes, QX_BLOCK_KEPT, &slot->block));
@@ -98,14 +113,15 @@ static void drop_weights(qx_exec *x, uint32_t from, uint32_t to)
     }
 }
 
-typedef struct sweep { qx_exec *x; qx_sweep_feeds *get; void *user; int64_t samples; qx_spool *in, *out; size_t base, most; } sweep;
+enum { SLOTS = 3 }; /* one is read, one written, and one may belong to the mark that was kept last */
+typedef struct sweep { qx_exec *x; const qx_sweep_job *job; qx_spool *in, *out; int64_t in_slot, out_slot, kept_slot; size_t base, most; } sweep;
 
 static qx_status stretch_of_sample(sweep *w, int64_t i, uint32_t from, uint32_t to)
 {
     qx_exec *x = w->x;
     const qx_feed *feeds;
     int n;
-    QX_TRY(w->get(w->user, i, &feeds, &n));
+    QX_TRY(w->job->get(w->job->user, i, &feeds, &n));
     QX_TRY(qx_bind_feeds(x, feeds, n));
     if (from == 0) QX_TRY(qx_tell_interface(x, x->model->graph));
     else QX_TRY(spill_load(x, w->in));
@@ -123,9 +139,7 @@ static qx_status stretch_of_sample(sweep *w, int64_t i, uint32_t from, uint32_t 
 static qx_status stretch(sweep *w, uint32_t from, uint32_t to)
 {
     qx_status st = QX_OK;
-    qx_spool_rewind(w->in);
-    qx_spool_rewind(w->out);
-    for (int64_t i = 0; i < w->samples && st == QX_OK; i++) {
+    for (int64_t i = 0; i < w->job->samples && st == QX_OK; i++) {
         st = stretch_of_sample(w, i, from, to);
         qx_end_run(w->x);
     }
@@ -135,24 +149,114 @@ static qx_status stretch(sweep *w, uint32_t from, uint32_t to)
     return st;
 }
 
-static qx_status all_stretches(sweep *w, int64_t budget)
+/* ---- The files ---- */
+
+static qx_status open_slot(const sweep *w, int64_t slot, bool again, qx_spool **out)
+{
+    const char *path = NULL;
+    if (w->job->keep && !(path = qx_arena_printf(w->x->mem, "%s.%lld", w->job->keep, (long long)slot))) QX_FAIL(w->x->ctx, QX_E_NOMEM, "a name for activations: out of memory");
+    return qx_spool_open(w->x->ctx, "activations between two layers", path, again, out);
+}
+
+static qx_status open_next(sweep *w)
+{
+    for (w->out_slot = 0; w->out_slot == w->in_slot || w->out_slot == w->kept_slot;) w->out_slot++;
+    return open_slot(w, w->out_slot, false, &w->out);
+}
+
+static void take_next(sweep *w)
+{
+    qx_spool_close(w->in);
+    w->in = w->out;
+    w->in_slot = w->out_slot;
+    w->out = NULL;
+    if (w->in) qx_spool_rewind(w->in);
+}
+
+/* Marks of another plan count other steps. */
+static uint64_t plan_hash(const qx_exec *x)
+{
+    uint64_t chain[3] = {x->main->n_steps, 0, 0};
+    for (uint32_t i = 0; i < x->main->n_steps; i++) {
+        chain[1] = x->main->steps[i].node->id;
+        chain[2] = (uint64_t)x->main->steps[i].klass;
+        chain[0] = qx_hash64(chain, sizeof chain);
+    }
+    return chain[0];
+}
+
+static qx_status tell_between(sweep *w, uint32_t to)
+{
+    bool kept = false;
+    qx_sweep_mark mark = {.steps = to, .slot = w->out_slot, .bytes = qx_spool_at(w->out), .plan = plan_hash(w->x)};
+    if (w->job->between) QX_TRY(w->job->between(w->job->user, &mark, w->out, &kept));
+    if (kept) w->kept_slot = w->out_slot;
+    return QX_OK;
+}
+
+void qx_sweep_forget(const char *keep)
+{
+    char path[4096];
+    for (int i = 0; i < SLOTS; i++)
+        if (snprintf(path, sizeof path, "%s.%d", keep, i) < (int)sizeof path) (void)unlink(path); /* there may be none */
+}
+
+/* ---- Going on ---- */
+
+/* Constants that steps made before the mark and later ones read. */
+static qx_status make_constants(qx_exec *x, uint32_t from)
+{
+    uint8_t *need = NULL, *runs = NULL;
+    qx_status st;
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, x->n_values + 1, 1, (void **)&need));
+    QX_TRY_GOTO(st, qx_alloc_array(x->ctx, from + 1, 1, (void **)&runs));
+    for (uint32_t k = from; k < x->main->n_steps; k++) QX_TRY_GOTO(st, qx_plan_mark_inputs(x, &x->main->steps[k], need));
+    for (uint32_t k = from; k-- > 0;) {
+        const qx_rstep *s = &x->main->steps[k];
+        for (uint32_t i = 0; i < s->n_out && s->klass == QX_CLASS_CONST; i++) runs[k] |= s->out[i] != QX_NO_VALUE && need[s->out[i]];
+        if (runs[k]) QX_TRY_GOTO(st, qx_plan_mark_inputs(x, s, need));
+    }
+    for (uint32_t k = 0; k < from; k++)
+        if (runs[k]) QX_TRY_GOTO(st, qx_run_step(x, &x->main->steps[k], NULL));
+done:
+    qx_free(x->ctx, need);
+    qx_free(x->ctx, runs);
+    return st;
+}
+
+static qx_status go_on(sweep *w)
+{
+    const qx_sweep_mark *m = &w->job->from;
+    const qx_exec *x = w->x;
+    uint64_t hash = 0;
+    if (m->plan != plan_hash(x) || m->steps >= (int64_t)x->main->n_steps || m->slot < 0 || m->slot >= SLOTS || m->bytes < 0)
+        QX_FAIL(x->ctx, QX_E_USAGE, "layer by layer: interrupted behind step %lld of another plan than this one of %u steps: start anew", (long long)m->steps, x->main->n_steps);
+    QX_TRY(open_slot(w, m->slot, true, &w->in));
+    QX_TRY(qx_spool_hash(w->in, m->bytes, &hash));
+    if (hash != m->hash) QX_FAIL(x->ctx, QX_E_USAGE, "%s.%lld: not the activations that were put by: start anew", w->job->keep, (long long)m->slot);
+    w->in_slot = w->kept_slot = m->slot;
+    return make_constants(w->x, (uint32_t)m->steps);
+}
+
+static qx_status all_stretches(sweep *w)
 {
     qx_exec *x = w->x;
-    for (uint32_t from = 0, to; from < x->main->n_steps; from = to) {
-        to = stretch_end(x->main, from, budget);
+    if (w->job->from.steps) QX_TRY(go_on(w));
+    for (uint32_t from = (uint32_t)w->job->from.steps, to; from < x->main->n_steps; from = to) {
+        to = stretch_end(x->main, from, w->job->weight_budget);
         qx_progress(x->ctx, "calibrate layer by layer", from, x->main->n_steps);
+        if (to < x->main->n_steps) QX_TRY(open_next(w));
         QX_TRY(stretch(w, from, to));
-        qx_spool *t = w->in;
-        w->in = w->out;
-        w->out = t;
+        if (to < x->main->n_steps) QX_TRY(tell_between(w, to));
+        take_next(w);
     }
     return QX_OK;
 }
 
-qx_status qx_exec_sweep(qx_exec *x, int64_t samples, qx_sweep_feeds *get, void *user, int64_t weight_budget)
+qx_status qx_exec_sweep(qx_exec *x, const qx_sweep_job *job)
 {
     qx_shape_plan shapes = {.key = NULL}; /* nothing is kept from run to run */
-    sweep w = {.x = x, .get = get, .user = user, .samples = samples, .base = qx_mem_in_use(x->ctx)};
+    sweep w = {.x = x, .job = job, .in_slot = -1, .kept_slot = -1, .base = qx_mem_in_use(x->ctx)};
     bool streams = x->opt.stream_weights;
     x->opt.stream_weights = false; /* within a stretch weights stay */
     if (streams) qx_plan_free(x);
@@ -161,10 +265,8 @@ qx_status qx_exec_sweep(qx_exec *x, int64_t samples, qx_sweep_feeds *get, void *
     if (x->device) QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "layer by layer: on the CPU only");
     x->cur = &shapes;
     x->record = x->replay = false;
-    qx_status st = qx_spool_open(x->ctx, "activations between two layers", &w.in);
-    if (st == QX_OK) st = qx_spool_open(x->ctx, "activations between two layers", &w.out);
-    if (st == QX_OK && x->main->n_cache) st = qx_alloc_array(x->ctx, x->main->n_cache, sizeof *shapes.values, (void **)&shapes.values);
-    if (st == QX_OK) st = all_stretches(&w, weight_budget);
+    qx_status st = x->main->n_cache ? qx_alloc_array(x->ctx, x->main->n_cache, sizeof *shapes.values, (void **)&shapes.values) : QX_OK;
+    if (st == QX_OK) st = all_stretches(&w);
     qx_spool_close(w.in);
     qx_spool_close(w.out);
     qx_shape_plan_reset(x, &shapes);

@@ -184,7 +184,7 @@ qx_status qx_gram_spill(qx_ctx *ctx, qx_gram *g)
     qx_file *file;
     const uint8_t *mapped;
     if (!g->full || g->disk) return QX_OK;
-    QX_TRY(qx_spool_open(ctx, "a Gram matrix", &spool));
+    QX_TRY(qx_spool_open(ctx, "a Gram matrix", NULL, false, &spool));
     qx_status st = qx_spool_put(spool, g->full, (size_t)(g->groups * g->k * g->k) * sizeof *g->full);
     if (st != QX_OK) return qx_spool_close(spool), st;
     QX_TRY(qx_spool_to_file(spool, &file));

@@ -1,5 +1,6 @@
 /* resume.c - the checkpoint of a sweep: a statistics file of the samples seen so far, with the inner state of what is not finished (runs of Gram blocks)
- * and what earlier sweeps of several have finished, from which it goes on to the same bits. Written between two samples, not more often than its own writing takes a twentieth of the time. */
+ * and what earlier sweeps of several have finished, from which it goes on to the same bits. Written between two samples, or between two stretches of a sweep layer by layer, whose
+ * activations lie beside it; not more often than its own writing takes a twentieth of the time. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,8 +12,9 @@ enum { SHARE = 20 };
 
 qx_status qx_stats_resumable(qx_stats *s, const char *path, double seconds)
 {
-    s->checkpoint = (qx_checkpoint){.path = path ? qx_arena_strdup(s->arena, path) : NULL, .seconds = seconds};
-    return path && !s->checkpoint.path ? QX_E_NOMEM : QX_OK;
+    qx_checkpoint *c = &s->checkpoint;
+    *c = (qx_checkpoint){.path = path ? qx_arena_strdup(s->arena, path) : NULL, .activations = path ? qx_arena_printf(s->arena, "%s.activations", path) : NULL, .seconds = seconds};
+    return path && (!c->path || !c->activations) ? QX_E_NOMEM : QX_OK;
 }
 
 static bool same_window(const qx_observer *a, const qx_observer *b)
@@ -59,40 +61,52 @@ static bool take_all(qx_stats *s, qx_stats *from, bool really)
     return true;
 }
 
-qx_status qx_checkpoint_begin(qx_stats *s, const char *samples, int64_t n, int64_t *first)
+static void say_going_on(const qx_stats *s, const qx_mark *m, int64_t n)
+{
+    if (m->layers.steps) qx_log(s->ctx, QX_LOG_INFO, "%s: going on behind step %lld of the model, where all samples are", s->checkpoint.path, (long long)m->layers.steps);
+    else qx_log(s->ctx, QX_LOG_INFO, "%s: going on behind sample %lld of %lld", s->checkpoint.path, (long long)m->samples, (long long)n);
+}
+
+qx_status qx_checkpoint_begin(qx_stats *s, const char *samples, int64_t n, qx_mark *mark)
 {
     qx_checkpoint *c = &s->checkpoint;
     qx_stats *from = NULL;
-    int64_t done = 0;
-    *first = 0;
+    qx_mark m = {0};
+    *mark = m;
     c->last = qx_clock_seconds();
     if (!c->path || access(c->path, F_OK) != 0) return QX_OK;
     QX_TRY(qx_stats_new(s->ctx, s->model_hash, &from));
-    qx_status st = qx_stats_load_part(from, c->path, &done);
-    if (st == QX_OK && (done > n || !from->described || strcmp(from->described, samples) != 0))
-        st = qx_fail(s->ctx, QX_E_USAGE, "%s: a checkpoint of %lld samples of '%s'; these are '%s': remove it, or give the same samples", c->path, (long long)done, from->described ? from->described : "", samples);
+    qx_status st = qx_stats_load_part(from, c->path, &m);
+    if (st == QX_OK && (m.samples > n || !from->described || strcmp(from->described, samples) != 0))
+        st = qx_fail(s->ctx, QX_E_USAGE, "%s: a checkpoint of %lld samples of '%s'; these are '%s': remove it, or give the same samples", c->path, (long long)m.samples, from->described ? from->described : "", samples);
     if (st == QX_OK && !take_all(s, from, false)) st = qx_fail(s->ctx, QX_E_USAGE, "%s: a checkpoint of other statistics than these passes ask for: remove it, or give the same passes", c->path);
     if (st == QX_OK) {
         (void)take_all(s, from, true);
-        *first = done;
-        qx_log(s->ctx, QX_LOG_INFO, "%s: going on behind sample %lld of %lld", c->path, (long long)done, (long long)n);
+        *mark = m;
+        say_going_on(s, mark, n);
     }
     qx_stats_free(from);
     return st;
 }
 
-qx_status qx_checkpoint_after(qx_stats *s, int64_t done)
+bool qx_checkpoint_due(const qx_stats *s)
+{
+    const qx_checkpoint *c = &s->checkpoint;
+    const double since = qx_clock_seconds() - c->last;
+    return c->path && since >= c->seconds && (c->seconds <= 0 || since >= SHARE * c->took);
+}
+
+qx_status qx_checkpoint_write(qx_stats *s, const qx_mark *mark)
 {
     qx_checkpoint *c = &s->checkpoint;
     const double now = qx_clock_seconds();
-    if (!c->path || now - c->last < c->seconds || (c->seconds > 0 && now - c->last < SHARE * c->took)) return QX_OK;
     for (int w = 0; w < s->n_watched; w++)
         for (qx_entry *e = s->watched[w]; e; e = e->next) {
             QX_TRY(qx_reservoir_sort(s->ctx, &e->o.rows));
             QX_TRY(qx_reservoir_sort(s->ctx, &e->o.tops));
         }
     QX_TRY(qx_stats_take_grams(s, true));
-    QX_TRY(qx_stats_save_part(s, c->path, done));
+    QX_TRY(qx_stats_save_part(s, c->path, mark));
     c->last = qx_clock_seconds();
     c->took = c->last - now;
     return QX_OK;
@@ -100,5 +114,7 @@ qx_status qx_checkpoint_after(qx_stats *s, int64_t done)
 
 void qx_checkpoint_end(qx_stats *s)
 {
-    if (s->checkpoint.path) (void)unlink(s->checkpoint.path); /* there may be none */
+    if (!s->checkpoint.path) return;
+    (void)unlink(s->checkpoint.path); /* there may be none */
+    qx_sweep_forget(s->checkpoint.activations);
 }

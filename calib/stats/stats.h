@@ -65,7 +65,8 @@ qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, in
 /* Moves the Gram matrices that are there, those of at least so many bytes, to unnamed files on disk, where they can be read as before: while others need the memory. */
 qx_status qx_stats_park(qx_stats *s, size_t least);
 /* qx_stats_collect keeps a checkpoint in `path`, at most every `seconds`, and goes on from one that is there to the same bits; it is gone in the end. A
- * checkpoint of other samples, statistics or models is QX_E_USAGE. Layer by layer there is one only between two sweeps of several (said in the log). path NULL: none. */
+ * checkpoint of other samples, statistics or models is QX_E_USAGE. In a sweep layer by layer it is written between
+ * two stretches, and the activations that go on lie in PATH.activations.0 to .2. path NULL: none. */
 qx_status qx_stats_resumable(qx_stats *s, const char *path, double seconds);
 /* For a caller that runs the model itself (a diffusion pipeline): attach once, then every run of exec is observed. timestep: value
  * of the current step for QX_STAT_STEPS. */

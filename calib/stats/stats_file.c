@@ -50,13 +50,27 @@ static int parts_of(qx_observer *o, part *p, bool with_gram)
 
 /* ---- writing ---- */
 
-typedef struct writer { qx_stats *s; qx_jsonw w; qx_buf text; bool with_gram; int64_t done /* samples of an unfinished sweep; -1: all */, end; } writer;
+typedef struct writer { qx_stats *s; qx_jsonw w; qx_buf text; bool with_gram; const qx_mark *mark /* of an unfinished sweep; NULL: all is there */; int64_t end; } writer;
 
 /* The kinds that are written of an observer. */
 static uint32_t written(const writer *f, const qx_observer *o)
 {
-    if (f->done >= 0) return o->doing | o->have;
+    if (f->mark) return o->doing | o->have;
     return f->with_gram ? o->have : o->have & ~(uint32_t)QX_STAT_GRAM;
+}
+
+static qx_status write_layers(qx_jsonw *w, const qx_sweep_mark *m)
+{
+    char hash[24], plan[24];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)m->hash);
+    snprintf(plan, sizeof plan, "%016llx", (unsigned long long)m->plan);
+    QX_TRY(qx_jsonw_begin_object(w, "layers"));
+    QX_TRY(qx_jsonw_int(w, "steps", m->steps));
+    QX_TRY(qx_jsonw_int(w, "slot", m->slot));
+    QX_TRY(qx_jsonw_int(w, "bytes", m->bytes));
+    QX_TRY(qx_jsonw_string(w, "hash", hash));
+    QX_TRY(qx_jsonw_string(w, "plan", plan));
+    return qx_jsonw_end_object(w);
 }
 
 static qx_status write_dd(qx_jsonw *w, const char *key, qx_dd v)
@@ -121,7 +135,7 @@ static qx_status write_value(writer *f, qx_observer *o)
     QX_TRY(qx_jsonw_begin_object(&f->w, NULL));
     QX_TRY(qx_jsonw_string(&f->w, "name", o->name));
     QX_TRY(qx_jsonw_int(&f->w, "kinds", have));
-    if (f->done >= 0) QX_TRY(write_open_kinds(&f->w, o));
+    if (f->mark) QX_TRY(write_open_kinds(&f->w, o));
     QX_TRY(write_range(&f->w, o));
     QX_TRY(qx_jsonw_int(&f->w, "axis", o->axis));
     if (o->has_window) QX_TRY(write_window(&f->w, &o->window));
@@ -137,7 +151,7 @@ static qx_status write_value(writer *f, qx_observer *o)
         QX_TRY(qx_jsonw_int(&f->w, "gram_k", o->gram.k));
         QX_TRY(qx_jsonw_int(&f->w, "gram_groups", o->gram.groups));
         QX_TRY(qx_jsonw_int(&f->w, "gram_rows", o->gram.rows));
-        if (f->done >= 0 && (o->doing & QX_STAT_GRAM)) QX_TRY(write_open_gram(&f->w, o));
+        if (f->mark && (o->doing & QX_STAT_GRAM)) QX_TRY(write_open_gram(&f->w, o));
     }
     part p[PARTS];
     int n = parts_of(o, p, f->with_gram);
@@ -159,7 +173,8 @@ static qx_status write_table(writer *f)
     QX_TRY(qx_jsonw_begin_object(&f->w, NULL));
     QX_TRY(qx_jsonw_string(&f->w, "model", hash));
     QX_TRY(qx_jsonw_string(&f->w, "samples", f->s->described ? f->s->described : ""));
-    if (f->done >= 0) QX_TRY(qx_jsonw_int(&f->w, "unfinished", f->done));
+    if (f->mark) QX_TRY(qx_jsonw_int(&f->w, "unfinished", f->mark->samples));
+    if (f->mark && f->mark->layers.steps) QX_TRY(write_layers(&f->w, &f->mark->layers));
     QX_TRY(qx_jsonw_begin_array(&f->w, "values"));
     for (int64_t i = 0; i < qx_stats_count(f->s); i++) {
         qx_observer *o = &qx_stats_entry_at(f->s, i)->o;
@@ -240,19 +255,19 @@ static qx_status save(writer *f, const char *path)
 
 qx_status qx_stats_save(qx_stats *s, const char *path, bool with_gram)
 {
-    writer f = {.s = s, .with_gram = with_gram, .done = -1};
+    writer f = {.s = s, .with_gram = with_gram};
     return save(&f, path);
 }
 
-qx_status qx_stats_save_part(qx_stats *s, const char *path, int64_t done)
+qx_status qx_stats_save_part(qx_stats *s, const char *path, const qx_mark *mark)
 {
-    writer f = {.s = s, .with_gram = true, .done = done};
+    writer f = {.s = s, .with_gram = true, .mark = mark};
     return save(&f, path);
 }
 
 /* ---- reading ---- */
 
-typedef struct reader { qx_stats *s; qx_file *file; const char *path; int64_t base, bytes, *done; /* done: samples of an unfinished sweep; NULL: it must be finished */ } reader;
+typedef struct reader { qx_stats *s; qx_file *file; const char *path; int64_t base, bytes; qx_mark *mark; /* of an unfinished sweep; NULL: it must be finished */ } reader;
 
 static qx_status bad(const reader *r, const char *name, const char *what)
 {
@@ -317,7 +332,7 @@ static qx_status read_counts(const reader *r, const qx_json *j, qx_observer *o)
     o->gram.groups = whole(j, "gram_groups", n);
     o->gram.rows = whole(j, "gram_rows", INT64_MAX / 2);
     o->axis = qx_json_number(qx_json_get(j, "axis"), -1) == -1 ? -1 : (int)whole(j, "axis", QX_MAX_RANK);
-    const int64_t kinds = whole(j, "kinds", 63), open = r->done ? whole(j, "open", 63) : 0, wanted = r->done ? whole(j, "wanted", 63) : kinds;
+    const int64_t kinds = whole(j, "kinds", 63), open = r->mark ? whole(j, "open", 63) : 0, wanted = r->mark ? whole(j, "wanted", 63) : kinds;
     o->have = kinds < 0 ? 0 : (uint32_t)kinds; /* of none, nothing is complete */
     o->doing = open < 0 ? 0 : (uint32_t)open & o->have;
     o->want = wanted < 0 ? 0 : (uint32_t)wanted;
@@ -436,14 +451,30 @@ static qx_status read_value(const reader *r, const qx_json *j)
         qx_observer_reset(r->s->ctx, &o);
         return st;
     }
-    if (!r->done) o.want = e->o.want;
+    if (!r->mark) o.want = e->o.want;
     o.name = e->o.name;
     o.have &= ~o.doing;
     qx_observer_reset(r->s->ctx, &e->o);
     e->o = o;
     if (o.doing) return QX_OK; /* finished with its sweep */
-    if (r->done) QX_TRY(qx_gram_spill(r->s->ctx, &e->o.gram)); /* several do not fit in memory, or they would not be here */
+    if (r->mark) QX_TRY(qx_gram_spill(r->s->ctx, &e->o.gram)); /* several do not fit in memory, or they would not be here */
     return qx_observer_finish(r->s->ctx, &e->o);
+}
+
+static uint64_t hex_of(const qx_json *j, const char *key)
+{
+    unsigned long long v = 0;
+    return sscanf(qx_json_string(qx_json_get(j, key), ""), "%16llx", &v) == 1 ? v : 0;
+}
+
+static qx_status read_mark(const reader *r, const qx_json *doc, int64_t samples)
+{
+    const qx_json *l = qx_json_get(doc, "layers");
+    *r->mark = (qx_mark){.samples = samples};
+    if (!l) return QX_OK;
+    r->mark->layers = (qx_sweep_mark){whole(l, "steps", UINT32_MAX), whole(l, "slot", 9), whole(l, "bytes", INT64_MAX / 2), hex_of(l, "hash"), hex_of(l, "plan")};
+    if (r->mark->layers.steps < 1 || r->mark->layers.slot < 0 || r->mark->layers.bytes < 0) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: 'layers' of a checkpoint", r->path);
+    return QX_OK;
 }
 
 static qx_status read_values(const reader *r, const qx_json *doc)
@@ -456,9 +487,9 @@ static qx_status read_values(const reader *r, const qx_json *doc)
         QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: statistics of another model (its hash is %s, this model's is %s): calibrate again", r->path, model, mine);
     if (!r->s->model_hash && sscanf(model, "%16llx", (unsigned long long *)&r->s->model_hash) != 1) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: no model hash", r->path);
     const int64_t unfinished = qx_json_get(doc, "unfinished") ? whole(doc, "unfinished", INT64_MAX / 2) : -1;
-    if (!r->done && unfinished >= 0) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: the checkpoint of a sweep that was interrupted after %lld samples: --resume goes on with it", r->path, (long long)unfinished);
-    if (r->done && unfinished < 0) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: finished statistics, not a checkpoint: --load-stats takes them", r->path);
-    if (r->done) *r->done = unfinished;
+    if (!r->mark && unfinished >= 0) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: the checkpoint of a sweep that was interrupted after %lld samples: --resume goes on with it", r->path, (long long)unfinished);
+    if (r->mark && unfinished < 0) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: finished statistics, not a checkpoint: --load-stats takes them", r->path);
+    if (r->mark) QX_TRY(read_mark(r, doc, unfinished));
     if (qx_json_count(values) > MAX_VALUES) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: %lld values", r->path, (long long)qx_json_count(values));
     r->s->described = qx_arena_strdup(r->s->arena, qx_json_string(qx_json_get(doc, "samples"), ""));
     for (int64_t i = 0; i < qx_json_count(values); i++) QX_TRY(read_value(r, qx_json_at(values, i)));
@@ -534,7 +565,7 @@ static qx_status load(reader *r)
 
 qx_status qx_stats_load(qx_stats *s, const char *path) { return load(&(reader){.s = s, .path = path}); }
 
-qx_status qx_stats_load_part(qx_stats *s, const char *path, int64_t *done) { return load(&(reader){.s = s, .path = path, .done = done}); }
+qx_status qx_stats_load_part(qx_stats *s, const char *path, qx_mark *mark) { return load(&(reader){.s = s, .path = path, .mark = mark}); }
 
 /* ---- hash of the content ---- */
 

@@ -10,8 +10,10 @@ typedef struct qx_entry {
     struct qx_entry *next;    /* another window on the same value, in a sweep */
 } qx_entry;
 
-/* Of a sweep that may be interrupted: see calib/stats/resume.c. path NULL: none. */
-typedef struct qx_checkpoint { const char *path; double seconds, last, took; } qx_checkpoint;
+/* Of a sweep that may be interrupted: see calib/stats/resume.c. path NULL: none; activations: where those between two layers lie. */
+typedef struct qx_checkpoint { const char *path, *activations; double seconds, last, took; } qx_checkpoint;
+/* How far a sweep is: so many samples, and the others up to where layers says. */
+typedef struct qx_mark { int64_t samples; qx_sweep_mark layers; } qx_mark;
 
 struct qx_stats {
     qx_ctx *ctx;
@@ -35,16 +37,17 @@ qx_entry *qx_stats_entry_at(const qx_stats *s, int64_t i);
 /* sweep.c: what a device has summed up of all watched values comes to the host; not wanted: is thrown away. */
 qx_status qx_stats_take_grams(qx_stats *s, bool wanted);
 
-/* stats_file.c: the state of a sweep behind `done` samples. */
-qx_status qx_stats_save_part(qx_stats *s, const char *path, int64_t done);
-qx_status qx_stats_load_part(qx_stats *s, const char *path, int64_t *done); /* into an empty store; its observers are `doing` then */
+/* stats_file.c: the state of a sweep that is so far. */
+qx_status qx_stats_save_part(qx_stats *s, const char *path, const qx_mark *mark);
+qx_status qx_stats_load_part(qx_stats *s, const char *path, qx_mark *mark); /* into an empty store; its observers are `doing` then */
 
 /* stats_sane.c: what of it no data can have made, for a message; NULL: nothing. Not looked at: Gram matrices, which may overflow. */
 const char *qx_stats_insane(const qx_observer *o);
 
-/* resume.c: takes over a checkpoint that is there (*first: samples that it has seen); between two samples; and when all is there. */
-qx_status qx_checkpoint_begin(qx_stats *s, const char *samples, int64_t n, int64_t *first);
-qx_status qx_checkpoint_after(qx_stats *s, int64_t done); /* done 0: between two sweeps */
+/* resume.c: takes over a checkpoint that is there (*mark: how far it is); writes one between two samples or layers, when one is due; and when all is there. */
+qx_status qx_checkpoint_begin(qx_stats *s, const char *samples, int64_t n, qx_mark *mark);
+bool qx_checkpoint_due(const qx_stats *s);
+qx_status qx_checkpoint_write(qx_stats *s, const qx_mark *mark); /* of 0: between two sweeps */
 void qx_checkpoint_end(qx_stats *s);
 
 #endif

@@ -198,26 +198,35 @@ static qx_status run_samples(qx_stats *s, qx_exec *exec, qx_samples *samples, in
         qx_progress(s->ctx, "calibrate", i, n);
         QX_TRY(qx_check_cancel(s->ctx));
         QX_TRY(run_sample(s, exec, samples, i));
-        if (i + 1 < n) QX_TRY(qx_checkpoint_after(s, i + 1));
+        if (i + 1 < n && qx_checkpoint_due(s)) QX_TRY(qx_checkpoint_write(s, &(qx_mark){.samples = i + 1}));
     }
     qx_progress(s->ctx, "calibrate", n, n);
     return QX_OK;
 }
 
-/* Layer by layer, where no sample is done before all are: nothing to go on from. */
-static qx_status run_layers(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t first, int64_t end, int64_t weights, int64_t budget)
+/* What was observed so far, and the activations that go on, are a checkpoint. */
+static qx_status between_layers(void *user, qx_sweep_mark *mark, const qx_spool *activations, bool *kept)
 {
-    layered l = {s, samples, first};
-    say_layered(s, weights, budget);
-    if (s->checkpoint.path) qx_log(s->ctx, QX_LOG_INFO, "%s: no checkpoints within a sweep layer by layer", s->checkpoint.path);
-    return qx_exec_sweep(exec, end - first, layer_feeds, &l, budget);
+    const layered *l = user;
+    if (!qx_checkpoint_due(l->s)) return QX_OK;
+    QX_TRY(qx_spool_hash(activations, mark->bytes, &mark->hash));
+    QX_TRY(qx_checkpoint_write(l->s, &(qx_mark){l->first, *mark}));
+    *kept = true;
+    return QX_OK;
 }
 
-static qx_status sweep(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t first)
+/* Where a checkpoint had come to with fewer weights in memory is gone on from layer by layer in any case. */
+static qx_status sweep(qx_stats *s, qx_exec *exec, qx_samples *samples, const qx_mark *mark)
 {
     int64_t weights, largest, budget;
+    layered l = {s, samples, mark->samples};
     QX_TRY(layer_budget(s, exec, &weights, &largest, &budget));
-    QX_TRY(budget ? run_layers(s, exec, samples, first, qx_samples_count(samples), weights, budget) : run_samples(s, exec, samples, first));
+    if (budget) say_layered(s, weights, budget);
+    if (!budget && mark->layers.steps) budget = weights + 1;
+    const bool keeps = s->checkpoint.path != NULL;
+    const qx_sweep_job job = {.samples = qx_samples_count(samples) - l.first, .weight_budget = budget, .get = layer_feeds, .between = keeps ? between_layers : NULL, .user = &l,
+                              .keep = s->checkpoint.activations, .from = mark->layers};
+    QX_TRY(budget ? qx_exec_sweep(exec, &job) : run_samples(s, exec, samples, l.first));
     return finish_all(s);
 }
 
@@ -227,7 +236,8 @@ static qx_status measure(qx_stats *s, qx_exec *exec, qx_samples *samples)
     int64_t weights, largest, budget;
     start_all(s, QX_STAT_GRAM);
     QX_TRY(layer_budget(s, exec, &weights, &largest, &budget));
-    return budget ? run_layers(s, exec, samples, 0, 1, weights, budget) : run_sample(s, exec, samples, 0);
+    layered l = {s, samples, 0};
+    return budget ? qx_exec_sweep(exec, &(qx_sweep_job){.samples = 1, .weight_budget = budget, .get = layer_feeds, .user = &l}) : run_sample(s, exec, samples, 0);
 }
 
 /* ---- the memory budget of Gram matrices ---- */
@@ -348,20 +358,20 @@ qx_status qx_stats_park(qx_stats *s, size_t least)
 static qx_status sweep_all(qx_stats *s, qx_exec *exec, qx_samples *samples, size_t budget)
 {
     const size_t need = grams_need(s);
-    int64_t first;
+    qx_mark mark;
     bool any;
     start_all(s, QX_STAT_GRAM);
-    QX_TRY(qx_checkpoint_begin(s, s->described, qx_samples_count(samples), &first));
-    for (int part = 1;; part++, first = 0) {
-        if (!first) (void)choose_grams(s, budget, QX_STAT_GRAM);
+    QX_TRY(qx_checkpoint_begin(s, s->described, qx_samples_count(samples), &mark));
+    for (int part = 1;; part++, mark = (qx_mark){0}) {
+        if (!mark.samples && !mark.layers.steps) (void)choose_grams(s, budget, QX_STAT_GRAM);
         const size_t bytes = switched_on(s, &any);
         if (!any) return qx_checkpoint_end(s), QX_OK;
         if (bytes > budget) QX_FAIL(s->ctx, QX_E_USAGE, "%s: a checkpoint of a sweep with more memory (%zu bytes of Gram matrices, %zu fit now): give --max-memory as then, or remove it", s->checkpoint.path, bytes, budget);
         say_part(s, part, need, budget, bytes);
-        QX_TRY(sweep(s, exec, samples, first));
+        QX_TRY(sweep(s, exec, samples, &mark));
         if (bytes == need) continue;
         QX_TRY(qx_stats_park(s, 0));
-        if (pending(s)) QX_TRY(qx_checkpoint_after(s, 0));
+        if (pending(s) && qx_checkpoint_due(s)) QX_TRY(qx_checkpoint_write(s, &(qx_mark){0}));
     }
 }
 

@@ -265,7 +265,7 @@ qx_status qx_verify_run(qx_ctx *ctx, qx_model *before, qx_model *after, qx_sampl
     keep_common(&f.ends, after);
     QX_TRY_GOTO(st, choose_layers(&f, before, after, r));
     QX_TRY_GOTO(st, start_meters(&f, before));
-    QX_TRY_GOTO(st, qx_spool_open(ctx, "outputs of the float model", &f.floats));
+    QX_TRY_GOTO(st, qx_spool_open(ctx, "outputs of the float model", NULL, false, &f.floats));
     QX_TRY_GOTO(st, run_both(&f, before, after, eo, samples, first));
     st = fill(&f, r);
 done:

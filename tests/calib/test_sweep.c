@@ -278,44 +278,6 @@ static void memory_budget(void **state)
     assert_true(missing > 0);
 }
 
-/* Twelve layers whose weights are more than the memory limit: the same statistics, layer by layer. */
-static uint64_t deep_hash(const qx_ctx_options *o, qx_status *st)
-{
-    enum { LAYERS = 12, COLS = 256 };
-    char text[4096];
-    int at = snprintf(text, sizeof text, "<ir_version: 8, opset_import: [\"\" : 17]> g (float[4,256] x) => (float[4,256] y) <");
-    for (int i = 0; i < LAYERS; i++) at += snprintf(text + at, sizeof text - (size_t)at, "%sfloat[256,256] w%d = random(%d)", i ? ", " : "", i, i + 1);
-    at += snprintf(text + at, sizeof text - (size_t)at, "> { ");
-    for (int i = 0; i < LAYERS; i++) {
-        char in[8] = "x";
-        if (i) snprintf(in, sizeof in, "a%d", i - 1);
-        at += snprintf(text + at, sizeof text - (size_t)at, "m%d = MatMul(%s, w%d) a%d = Tanh(m%d) ", i, in, i, i, i);
-    }
-    snprintf(text + at, sizeof text - (size_t)at, "y = Identity(a%d) }", LAYERS - 1);
-    qx_ctx *ctx = qx_ctx_new(o);
-    world w = {0};
-    qx_samples *samples = NULL;
-    uint64_t hash = 0;
-    *st = qx_model_parse_text(ctx, text, &w.m);
-    if (*st == QX_OK) *st = qx_infer_shapes(w.m, NULL, 0);
-    if (*st == QX_OK) *st = qx_exec_new(ctx, w.m, NULL, &w.x);
-    if (*st == QX_OK) *st = qx_stats_new(ctx, w.m->graph_hash, &w.s);
-    for (int i = 0; i < LAYERS && *st == QX_OK; i += 3) {
-        char name[8];
-        snprintf(name, sizeof name, "a%d", i);
-        qx_stat_request r = {.value = qx_graph_find(w.m->graph, name), .kinds = QX_STAT_RANGE | QX_STAT_HISTOGRAM | QX_STAT_CHANNELS, .axis = -1};
-        *st = qx_stats_want(w.s, &r);
-    }
-    if (*st == QX_OK) *st = qx_samples_open(ctx, w.m, &(qx_samples_options){.random = 5}, &samples);
-    if (*st == QX_OK) *st = qx_stats_collect(w.s, w.x, samples);
-    if (*st == QX_OK) hash = qx_stats_hash(w.s);
-    else print_message("%s\n", qx_ctx_error(ctx));
-    qx_samples_close(samples);
-    close_world(&w);
-    qx_ctx_free(ctx);
-    return hash;
-}
-
 /* Several sweeps for the Gram matrices, killed again and again: what was finished and what was not goes on to the same bits. */
 static int calls_left;
 static void die_later(void *user, const char *stage, int64_t done, int64_t total)
@@ -384,26 +346,6 @@ static void several_sweeps_resumed(void **state)
     assert_int_not_equal(access(path, F_OK), 0);
     kill_within(3, cap, path);
     assert_true(sweep_in(0, false, path) == want); /* with plenty of memory by now */
-}
-
-static int layered;
-static void count_layered(void *user, qx_log_level level, const char *text)
-{
-    (void)user, (void)level;
-    layered += strstr(text, "layer by layer") != NULL;
-}
-
-static void layer_by_layer(void **state)
-{
-    (void)state;
-    qx_status st;
-    layered = 0;
-    uint64_t want = deep_hash(&(qx_ctx_options){.threads = 2, .log = count_layered}, &st);
-    OK(st);
-    assert_int_equal(layered, 0);
-    assert_true(deep_hash(&(qx_ctx_options){.threads = 2, .max_memory = (size_t)7 << 20, .log = count_layered}, &st) == want);
-    OK(st);
-    assert_true(layered > 0);
 }
 
 static void files(void **state)
@@ -709,6 +651,6 @@ static void inputs_of_bodies(void **state)
 int main(void)
 {
     /* those that fork come first: a child has none of the threads that later ones start */
-    const struct CMUnitTest tests[] = {TEST(going_on_after_a_kill), TEST(some_rows), TEST(several_sweeps_resumed), TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(layer_by_layer), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit), TEST(branches_with_the_same_names), TEST(inputs_of_bodies)};
+    const struct CMUnitTest tests[] = {TEST(going_on_after_a_kill), TEST(some_rows), TEST(several_sweeps_resumed), TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit), TEST(branches_with_the_same_names), TEST(inputs_of_bodies)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

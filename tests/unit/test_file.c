@@ -228,7 +228,7 @@ static void spooling(void **state)
     qx_spool *s;
     qx_file *f;
     char b[8] = "";
-    OK(qx_spool_open(ctx, "a test", &s));
+    OK(qx_spool_open(ctx, "a test", NULL, false, &s));
     OK(qx_spool_put(s, "one", 3));
     OK(qx_spool_put(s, "three", 5));
     qx_spool_rewind(s);
