@@ -70,7 +70,7 @@ static qx_status find_watched(bench *b, qx_model *m)
     for (int k = 0; k < KINDS; k++)
         for (int w = 0; w < b->n_watched; w++)
             b->observers[k * b->n_watched + w] = (qx_observer){.name = b->watched[w]->name, .doing = list[k].kinds, .axis = of[w]->is_conv ? 1 : -1, .has_window = of[w]->is_conv,
-                                                               .window = of[w]->window, .rows_cap = QX_ROWS_DEFAULT, .thinning = {.every = list[k].sparse ? 2 : 0}};
+                                                               .window = of[w]->window, .rows_cap = QX_ROWS_DEFAULT, .thin_gram = {.every = list[k].sparse ? 2 : 0}};
     return QX_OK;
 }
 
