@@ -70,6 +70,11 @@ bool qx_gptq_rows(const qx_gptq *g, float *w, int64_t rows, float *scale, int32_
  * group of 4 columns; of equal scores the earlier is kept. A last group of fewer than 4 is kept. NaN counts as 0. */
 void qx_mask_2_4(const float *w, int64_t rows, int64_t k, const float *norm, uint8_t *mask);
 
+/* An order of columns for 2:4: perm[i] is the column that goes to place i, chosen so that of score[rows][k] (>= 0) little is lost when the two smallest of each four of a
+ * row are pruned. k is a multiple of 4. Each sweep pairs all fours at random (by seed) and divides each pair anew. Returns the share of the loss that stays, at most 1. */
+double qx_permute_2_4(const float *score, int64_t rows, int64_t k, int sweeps, uint64_t seed, int32_t *perm, void *scratch);
+size_t qx_permute_2_4_scratch(int64_t k, int64_t rows);
+
 /* ---- refinement ---- */
 
 typedef struct qx_refine {

@@ -260,7 +260,7 @@ static qx_status check_pair(qx_ctx *ctx, const qx_passdef *a, const qx_passdef *
     if (a == b) QX_FAIL(ctx, QX_E_USAGE, "pass %s is given twice", a->name);
     const bool a_none = !strcmp(a->name, "none");
     if (a_none || !strcmp(b->name, "none")) QX_FAIL(ctx, QX_E_USAGE, "none changes nothing: leave it out beside %s", a_none ? b->name : a->name);
-    if (b->rewrite && (a->flags & QX_PASS_WEIGHTS) && !a->rewrite)
+    if (b->rewrite && !(b->flags & QX_PASS_REORDERS) && (a->flags & QX_PASS_WEIGHTS) && !a->rewrite)
         QX_FAIL(ctx, QX_E_USAGE, "%s changes the model before calibration, so it cannot follow %s: write \"%s,%s,...\"", b->name, a->name, b->name, a->name);
     if ((a->flags & QX_PASS_FORMAT) && (b->flags & QX_PASS_FORMAT) && ((a->flags | b->flags) & QX_PASS_MIXES))
         QX_FAIL(ctx, QX_E_USAGE, "%s and %s: a mix chooses among formats by itself; leave the other out and name it in formats=, as in \"mixed(size=70%%,formats=int4+int8+float)\"", a->name, b->name);

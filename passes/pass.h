@@ -39,6 +39,7 @@ typedef struct qx_passdef {
     qx_status (*run)(qx_pass *p, qx_model *m, qx_stats *stats);
     /* Before anything else is planned: exact changes of the float graph, so that the sweep sees the model as changed (rotate). Reads no statistics. NULL: none. */
     qx_status (*rewrite)(qx_pass *p, qx_model *m);
+    const char *rewrite_option;   /* the one that rewrite goes by, the key of statistics too; NULL: all */
     /* Behind run() of all formats: corrections by the codes that they chose (bias-correction). NULL: none. */
     qx_status (*finish)(qx_pass *p, qx_model *m, qx_stats *stats);
     /* Between the sweep and the first run(), formats first: chooses by what was observed. May measure the model (passes/search/probe.h) but not edit it. NULL: nothing to choose. */
@@ -55,6 +56,7 @@ enum {
     QX_PASS_ROUNDS_X = 1u << 6,   /* a FORMAT pass that quantizes activations too: int8, fp8, int8-dynamic */
     QX_PASS_FOR_X = 1u << 7,      /* a WEIGHTS pass that is for quantized activations: smoothquant */
     QX_PASS_FOR_FLOAT_X = 1u << 8, /* a WEIGHTS pass that is for activations that stay float: awq */
+    QX_PASS_REORDERS = 1u << 9,   /* rewrite only moves channels: it may follow passes that change weights */
 };
 
 /* A pass in a pipeline: its definition, its option values, and what it shares with the others. */

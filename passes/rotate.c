@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "kernels/solve.h"
+#include "passes/linear/store.h"
 #include "passes/rotate_find.h"
 #include "passes/search/search.h"
 
@@ -59,77 +60,6 @@ static qx_status new_spin(qx_pass *p, qx_model *m, int64_t n, const float *gamma
 
 /* ---- weights -------------------------------------------------------------------------------------------------------------- */
 
-/* Stored tensor -> the same tensor after the step on the rows of `view`. */
-static qx_status spun(qx_model *m, const qx_weight *w, const qx_view *view, const spin *s, qx_layout layout, qx_weight **out)
-{
-    const qx_step *step = qx_step_new(m, &def_spin, NULL, s);
-    qx_qspec *spec = qx_arena_alloc(m->arena, sizeof *spec);
-    qx_job *job;
-    if (!step || !spec) return QX_E_NOMEM;
-    spec->codes = w->dtype;
-    QX_TRY(qx_job_new(m, w, view, step, spec, layout, &job));
-    *out = job->part[QX_PART_CODES];
-    return QX_OK;
-}
-
-/* Rows of W' instead of rows of W. Only for matrices. */
-static qx_view swapped(const qx_view *v) { return v->outer > 1 ? (qx_view){v->outer, 1, v->n, 0} : (qx_view){v->inner, v->n, 1, 0}; }
-
-/* The weight that l reads becomes `fresh`; other readers of the stored tensor keep it. */
-static qx_status replace_weight(qx_model *m, const qx_linear *l, qx_weight *fresh)
-{
-    qx_value *old = l->w_init, *v;
-    if (old->init && old->n_uses == 1 && !old->is_output && !old->is_input) return qx_init_replace(old, fresh);
-    QX_TRY(qx_init_add(m->graph, qx_unique_name(m, old->name), fresh, &v));
-    if (l->w_in == old) return qx_node_set_in(l->node, l->w_index, v);
-    if (old->n_uses == 1) return qx_value_replace_uses(old, v, NULL);
-    qx_node *t = l->w_in->def, *copy;
-    if (t->op->id != QX_OP_Transpose || t->in[0] != old || t->graph != m->graph)
-        QX_FAIL(m->ctx, QX_E_UNSUPPORTED, "rotate: weight '%s' is shared and '%s' reads it through %s; give each its own copy first", old->name, l->node->name, t->op_type);
-    const char *name = qx_unique_name(m, t->out[0]->name);
-    int64_t rank;
-    const int64_t *perm = qx_attr_ints(t, "perm", &rank);
-    if (!name) return QX_E_NOMEM;
-    QX_TRY(qx_node_add(m->graph, &(qx_node_spec){.op_type = "Transpose", .domain = "", .name = name, .in = &v, .n_in = 1, .out_names = &name, .n_out = 1}, t, &copy));
-    if (perm) QX_TRY(qx_attr_set_ints(copy, "perm", perm, rank));
-    QX_TRY(qx_value_set_type(copy->out[0], &t->out[0]->type));
-    return qx_node_set_in(l->node, l->w_index, copy->out[0]);
-}
-
-static qx_status turn_columns(qx_model *m, const qx_linear *l, const spin *s)
-{
-    qx_weight *fresh;
-    QX_TRY(spun(m, l->w_init->init ? l->w_init->init : l->w, &l->view, s, QX_LAYOUT_SAME, &fresh));
-    return replace_weight(m, l, fresh);
-}
-
-static qx_status turn_vector(qx_model *m, qx_node *n, uint32_t index, const spin *s)
-{
-    qx_const_view c;
-    qx_weight *fresh;
-    qx_value *v;
-    if (!qx_const_trace(n->in[index], &c)) QX_FAIL(m->ctx, QX_E_FAIL, "rotate: bias of '%s' is not constant", n->name);
-    const qx_view view = {1, 1, c.tensor->numel, 0};
-    QX_TRY(spun(m, c.tensor, &view, s, QX_LAYOUT_SAME, &fresh));
-    QX_TRY(qx_init_add(m->graph, qx_unique_name(m, n->in[index]->name), fresh, &v));
-    return qx_node_set_in(n, index, v);
-}
-
-/* What the operator puts out is turned: rows of W mix, and its bias. */
-static qx_status turn_rows(qx_model *m, const qx_linear *l, const spin *s)
-{
-    const qx_view view = swapped(&l->view);
-    qx_weight *fresh;
-    if (l->w->rank != 2) QX_FAIL(m->ctx, QX_E_UNSUPPORTED, "rotate: weight of '%s' has %d dimensions, 2 are needed", l->node->name, l->w->rank);
-    QX_TRY(spun(m, l->w_init->init ? l->w_init->init : l->w, &view, s, QX_LAYOUT_SAME, &fresh));
-    QX_TRY(replace_weight(m, l, fresh));
-    if (!l->bias) return QX_OK;
-    qx_node *at = l->bias_add ? l->bias_add : l->node;
-    for (uint32_t i = 0; i < at->n_in; i++)
-        if (at->in[i] == l->bias) return turn_vector(m, at, i, s);
-    return QX_OK;
-}
-
 static qx_status turn_embedding(qx_model *m, qx_node *gather, const spin *s)
 {
     qx_const_view c;
@@ -138,7 +68,7 @@ static qx_status turn_embedding(qx_model *m, qx_node *gather, const spin *s)
     if (!qx_const_trace(gather->in[0], &c) || c.rank != 2) QX_FAIL(m->ctx, QX_E_FAIL, "rotate: the embedding of '%s' is not constant", gather->name);
     const bool transposed = c.axes[0] == 1;
     const qx_view view = {c.tensor->dims[c.axes[0]], transposed ? c.tensor->dims[0] : 1, transposed ? 1 : c.tensor->dims[1], 0};
-    QX_TRY(spun(m, c.tensor, &view, s, transposed ? QX_LAYOUT_NK : QX_LAYOUT_SAME, &fresh));
+    QX_TRY(qx_store_matrix(m, c.tensor, &view, &def_spin, s, transposed ? QX_LAYOUT_NK : QX_LAYOUT_SAME, &fresh));
     if (!transposed && gather->in[0] == c.value && c.value->init && c.value->n_uses == 1) return qx_init_replace(c.value, fresh);
     QX_TRY(qx_init_add(m->graph, qx_unique_name(m, c.value->name), fresh, &v));
     return qx_node_set_in(gather, 0, v);
@@ -187,9 +117,9 @@ static qx_status turn_stream(qx_pass *p, qx_model *m, const qx_spins *s)
     for (int64_t i = 0; i < s->n_readers; i++) {
         QX_TRY(read_gamma(m, &s->readers[i].gamma, s->width, &gamma));
         QX_TRY(new_spin(p, m, s->width, gamma, base, &own));
-        QX_TRY(turn_columns(m, s->readers[i].lin, own));
+        QX_TRY(qx_store_inputs(m, s->readers[i].lin, &def_spin, own));
     }
-    for (int64_t i = 0; i < s->n_writers; i++) QX_TRY(turn_rows(m, s->writers[i].lin, base));
+    for (int64_t i = 0; i < s->n_writers; i++) QX_TRY(qx_store_outputs(m, s->writers[i].lin, &def_spin, base));
     QX_TRY(turn_embedding(m, s->embedding, base));
     for (int64_t i = 0; i < s->n_gammas; i++) QX_TRY(set_to_ones(m, &s->gammas[i]));
     return QX_OK;
@@ -200,8 +130,8 @@ static qx_status turn_heads(qx_pass *p, qx_model *m, const qx_spins *s)
     spin *turn = NULL;
     for (int64_t i = 0; i < s->n_heads; i++) {
         if (!turn || turn->h.n != s->values[i].head) QX_TRY(new_spin(p, m, s->values[i].head, NULL, NULL, &turn));
-        QX_TRY(turn_rows(m, s->values[i].lin, turn));
-        QX_TRY(turn_columns(m, s->outputs[i].lin, turn));
+        QX_TRY(qx_store_outputs(m, s->values[i].lin, &def_spin, turn));
+        QX_TRY(qx_store_inputs(m, s->outputs[i].lin, &def_spin, turn));
     }
     return QX_OK;
 }

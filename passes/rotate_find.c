@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "onnx/weight/weight.h"
+#include "passes/search/group.h"
 
 typedef enum kind { NONE, STREAM, NORMED, SCALED } kind; /* stream; behind x / rms(x); behind gamma as well */
 
@@ -45,6 +46,18 @@ static qx_status stop(const walk *w, const qx_node *n, const char *why)
     QX_FAIL(w->m->ctx, QX_E_UNSUPPORTED, "rotate cannot turn the residual stream: %s: %s; leave rotate out, or write rotate(r1=false) to turn heads alone", qx_node_label(n, label, sizeof label), why);
 }
 
+/* The one reader of what v holds, beside any of its shape; NULL: there are several, or the caller of the model. */
+static const qx_use *only_use(const qx_value *v)
+{
+    const qx_use *found = NULL;
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        if (!qx_use_reads_values(u)) continue;
+        if (found) return NULL;
+        found = u;
+    }
+    return v->is_output ? NULL : found;
+}
+
 static void push(walk *w, qx_value *v, kind k, qx_spin_param gamma)
 {
     if (!v || w->kind[v->id]) return;
@@ -76,7 +89,7 @@ static bool keeps_last(const qx_node *n, uint32_t index)
 /* Upwards from an operand of a residual Add to the linear operator that makes it; NULL: something else does. */
 static const qx_linear *writer_of(const walk *w, const qx_value *v)
 {
-    for (int i = 0; i < 8 && v && v->def && v->n_uses == 1 && !v->is_output; i++) {
+    for (int i = 0; i < 8 && v && v->def && only_use(v); i++) {
         const qx_node *n = v->def;
         const qx_linear *l = linear_of(w, n);
         if (l) return l->plain && l->n == w->out->width && (!l->bias || is_vector(l->bias, l->n)) ? l : NULL;
@@ -260,14 +273,14 @@ static bool moves_heads(const qx_node *n)
 /* Upwards from the values that the softmax meets to their projection. A cache that is a graph output stays as it is: its content is part of the interface. */
 static const qx_linear *value_projection(const walk *w, const qx_value *v, int64_t head)
 {
-    for (int i = 0; i < 16 && v && v->def && v->n_uses == 1 && !v->is_output; i++) {
+    for (int i = 0; i < 16 && v && v->def && only_use(v); i++) {
         const qx_node *n = v->def;
         const qx_linear *l = linear_of(w, n);
         if (l) return l->n % head == 0 && l->plain ? l : NULL;
         if (n->op->id == QX_OP_Add) { /* bias */
             const int bias = constant(n->in[0]) ? 0 : 1;
             l = linear_of(w, n->in[1 - bias]->def);
-            return l && l->plain && l->bias_add == n && l->n % head == 0 && is_vector(l->bias, l->n) && n->in[1 - bias]->n_uses == 1 ? l : NULL;
+            return l && l->plain && l->bias_add == n && l->n % head == 0 && is_vector(l->bias, l->n) && only_use(n->in[1 - bias]) ? l : NULL;
         }
         if (n->op->id == QX_OP_Concat) v = n->in[n->n_in - 1];
         else if (moves_heads(n)) v = n->in[0];
@@ -280,11 +293,12 @@ static const qx_linear *value_projection(const walk *w, const qx_value *v, int64
 /* Downwards from the product to the output projection. */
 static const qx_linear *output_projection(const walk *w, const qx_value *v, int64_t head)
 {
-    for (int i = 0; i < 8 && v && v->n_uses == 1 && !v->is_output; i++) {
-        const qx_node *n = v->uses->node;
+    for (int i = 0; i < 8 && v && only_use(v); i++) {
+        const qx_use *u = only_use(v);
+        const qx_node *n = u->node;
         const qx_linear *l = linear_of(w, n);
-        if (l) return v->uses->index == l->x_index && l->plain && l->k % head == 0 ? l : NULL;
-        if (!moves_heads(n) || v->uses->index != 0) return NULL;
+        if (l) return u->index == l->x_index && l->plain && l->k % head == 0 ? l : NULL;
+        if (!moves_heads(n) || u->index != 0) return NULL;
         v = n->out[0];
         if (last_dim(v) < head || last_dim(v) % head) return NULL;
     }

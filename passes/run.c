@@ -180,7 +180,8 @@ uint64_t qx_pipeline_stats_key(const qx_pipeline *p, const qx_model *m)
         const qx_pass *pass = p->passes[i];
         if (!pass->def->rewrite) continue;
         key = key * 31 + qx_hash64(pass->def->name, strlen(pass->def->name));
-        for (int o = 0; pass->def->options && pass->def->options[o].name; o++) key = key * 31 + qx_hash64(pass->values[o], strlen(pass->values[o]));
+        for (int o = 0; pass->def->options && pass->def->options[o].name; o++)
+            if (!pass->def->rewrite_option || !strcmp(pass->def->rewrite_option, pass->def->options[o].name)) key = key * 31 + qx_hash64(pass->values[o], strlen(pass->values[o]));
     }
     return key;
 }

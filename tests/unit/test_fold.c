@@ -2,35 +2,8 @@
  * projections, repeated key/value heads, experts with their router, and the Mul that stays where nothing else fits. */
 #include "unit.h"
 
-#include <stdio.h>
-
-#include "calib/data/samples.h"
-#include "exec_run.h"
+#include "npz_feeds.h"
 #include "passes/search/fold.h"
-
-static void load_feeds(qx_ctx *ctx, const char *path, feeds *fs)
-{
-    qx_npz *z;
-    OK(qx_npz_open(ctx, path, &z));
-    fs->n = qx_npz_count(z);
-    assert_true(fs->n <= MAX_FEEDS);
-    static char names[MAX_FEEDS][128];
-    for (int i = 0; i < fs->n; i++) {
-        OK(qx_npz_read(z, i, &fs->t[i]));
-        snprintf(names[i], sizeof names[i], "%s", qx_npz_name(z, i));
-        fs->f[i] = (qx_feed){names[i], &fs->t[i]};
-    }
-    qx_npz_close(z);
-}
-
-static void run_model(qx_ctx *ctx, qx_model *m, const feeds *fs, qx_tensor *out)
-{
-    qx_exec *x;
-    OK(qx_exec_new(ctx, m, &(qx_exec_options){.no_fuse = true}, &x));
-    const char *name = m->graph->outputs[0]->name;
-    OK(qx_exec_run(x, fs->f, fs->n, &name, 1, out));
-    qx_exec_free(x);
-}
 
 static float factor_at(int64_t i)
 {
