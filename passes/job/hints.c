@@ -23,7 +23,7 @@ static qx_status about_samples(qx_report *r, qx_genre k, const qx_pipeline *pipe
 {
     enum { FEW = 8 };
     const char *more = k == QX_GENRE_TEXT ? "--text FILE" : "--calib FILE.npz|DIR";
-    if (left_one_out(pipe, opt)) return add(r, qx_arena_printf(r->arena, "rounded without samples; with them (%s) GPTQ makes up for much of the loss", more));
+    if (left_one_out(pipe, opt)) return add(r, qx_arena_printf(r->arena, "rounded without samples; with them (%s%s) GPTQ makes up for much of the loss", more, k == QX_GENRE_TEXT ? ", or made-up tokens: --random 16" : ""));
     if (!pipe->have_data || !samples || opt->load_stats) return QX_OK; /* beside statistics samples only verify */
     if (qx_samples_synthetic(samples)) return add(r, qx_arena_printf(r->arena, "calibrated on made-up samples; real ones give other ranges (%s)", more));
     const long long n = (long long)qx_samples_count(samples);
