@@ -40,20 +40,22 @@ static qx_status clamp_rows(qx_ctx *ctx, const qx_step *s, int64_t first, int64_
 
 static const qx_stepdef step_clamp = {.name = "clamp", .rows = clamp_rows, .cells = clamp_cells};
 
-static qx_status convert(apply *a, const qx_value *v, const qx_weight *w, qx_weight **out)
+qx_status qx_half_store(qx_model *m, const qx_weight *w, const qx_view *view, qx_dtype type, const qx_step *step, qx_weight **out)
 {
-    qx_model *m = a->h->m;
     const int64_t last = w->rank ? w->dims[w->rank - 1] : 1;
     const qx_view rows = {.n = last ? w->numel / last : 0, .outer = 1, .inner = last};
-    qx_qspec *spec = qx_arena_alloc(m->arena, sizeof *spec);
+    const qx_qspec spec = {.codes = type};
     qx_job *job;
-    if (!spec) return QX_E_NOMEM;
-    if (!w->numel) return qx_weight_from_bytes(m, a->h->type, w->rank, w->dims, "", out);
-    spec->codes = a->h->type;
-    const qx_step *step = a->h->type == QX_DT_FLOAT16 ? qx_step_new(m, &step_clamp, NULL, NULL) : NULL;
-    QX_TRY(qx_job_new(m, w, a->view[v->id] ? a->view[v->id] : &rows, step, spec, QX_LAYOUT_SAME, &job));
+    if (!w->numel) return qx_weight_from_bytes(m, type, w->rank, w->dims, "", out);
+    QX_TRY(qx_job_new(m, w, view ? view : &rows, step, &spec, QX_LAYOUT_SAME, &job));
     *out = job->part[QX_PART_CODES];
     return QX_OK;
+}
+
+static qx_status convert(apply *a, const qx_value *v, const qx_weight *w, qx_weight **out)
+{
+    const qx_step *step = a->h->type == QX_DT_FLOAT16 ? qx_step_new(a->h->m, &step_clamp, NULL, NULL) : NULL;
+    return qx_half_store(a->h->m, w, a->view[v->id], a->h->type, step, out);
 }
 
 /* ---- one value in both types ------------------------------------------------------------------------------------------------------ */

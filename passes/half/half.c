@@ -40,11 +40,11 @@ static qx_status raise_opset(qx_pass *p, qx_model *m)
     return qx_opset_raise(m, (qx_need){.opset = convolves ? 22 : 13, .ir = convolves ? 10 : 7}, p->def->name);
 }
 
-static bool nothing(const qx_half *h)
+static qx_status count_half(void *user, qx_node *n)
 {
-    for (uint32_t i = 0; i < h->n_values; i++)
-        if (h->was_float[i]) return false;
-    return true;
+    qx_half *h = user;
+    h->n_half += n->op->id != QX_OP_Constant && !h->full[n->id];
+    return QX_OK;
 }
 
 static qx_status rewrite(qx_pass *p, qx_model *m)
@@ -52,10 +52,10 @@ static qx_status rewrite(qx_pass *p, qx_model *m)
     qx_half *h = qx_arena_alloc(m->arena, sizeof *h);
     const bool brain = p->def->name[0] == 'b';
     if (!h) return QX_E_NOMEM;
-    if (m->n_functions) QX_TRY(qx_functions_inline(m));
+    const qx_dtype type = brain ? QX_DT_BFLOAT16 : QX_DT_FLOAT16;
+    QX_TRY(qx_widen(p, m, type));
     if (brain) QX_TRY(raise_opset(p, m));
-    QX_TRY(qx_infer_shapes(m, p->pipe->opt->dims, p->pipe->opt->n_dims)); /* of what was written out, and types that the file does not state */
-    *h = (qx_half){.p = p, .m = m, .type = brain ? QX_DT_BFLOAT16 : QX_DT_FLOAT16, .n_nodes = m->n_node_ids, .n_values = m->n_values};
+    *h = (qx_half){.p = p, .m = m, .type = type, .n_nodes = m->n_node_ids, .n_values = m->n_values};
     h->full = qx_arena_array(m->arena, h->n_nodes + 1, sizeof *h->full);
     h->was_float = qx_arena_array(m->arena, h->n_values + 1, sizeof *h->was_float);
     if (!h->full || !h->was_float) return QX_E_NOMEM;
@@ -63,7 +63,8 @@ static qx_status rewrite(qx_pass *p, qx_model *m)
     QX_TRY(qx_model_each_graph(m, floats_of, h));
     QX_TRY(qx_plan_excluded(p->pipe, h->full, QX_FULL_EXCLUDED));
     QX_TRY(qx_half_choose(h, brain ? 0 : qx_opt_float(p, "limit")));
-    if (nothing(h)) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "nothing in the model is float32; leave %s out", p->def->name);
+    QX_TRY(qx_model_each_node(m, count_half, h));
+    if (!h->n_half) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "nothing in the model can change to %s; leave it out", p->def->name);
     QX_TRY(qx_half_apply(h));
     return qx_infer_shapes(m, p->pipe->opt->dims, p->pipe->opt->n_dims);
 }
@@ -78,13 +79,17 @@ static qx_status tell(void *user, qx_node *n)
     return QX_OK;
 }
 
-/* Beside a format the report is about that; alone, about every node. */
+bool qx_half_alone(const qx_pass *p)
+{
+    for (int i = 0; i < p->pipe->n_passes; i++)
+        if (p->pipe->passes[i]->def->flags & QX_PASS_FORMAT) return false;
+    return true;
+}
+
 static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     (void)stats;
-    for (int i = 0; i < p->pipe->n_passes; i++)
-        if (p->pipe->passes[i]->def->flags & QX_PASS_FORMAT) return QX_OK;
-    return qx_model_each_node(m, tell, p->state);
+    return qx_half_alone(p) ? qx_model_each_node(m, tell, p->state) : QX_OK;
 }
 
 static const qx_option fp16_options[] = {

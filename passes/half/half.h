@@ -1,4 +1,5 @@
-/* half.h - what the passes fp16 and bf16 share: which nodes run in 16 bits (choose.c), and the edits that make them (apply.c). */
+/* half.h - what the passes fp16, bf16 and fp32 share: which nodes run in 16 bits (choose.c), the edits that make them (apply.c), and other floats as float32
+ * (widen.c). */
 #ifndef QX_PASSES_HALF_H
 #define QX_PASSES_HALF_H
 
@@ -14,6 +15,7 @@ typedef struct qx_half {
     qx_dtype type;       /* FLOAT16 or BFLOAT16 */
     uint8_t *full;       /* [n_node_ids] a qx_full */
     bool *was_float;     /* [n_values] a float32 tensor in the input model */
+    int64_t n_half;      /* nodes that change */
     uint32_t n_nodes, n_values; /* of the input model: what edits add lies behind */
 } qx_half;
 
@@ -26,5 +28,12 @@ bool qx_half_reads_any(const qx_node *n);
 qx_status qx_half_choose(qx_half *h, double limit);
 /* Weights, Casts at the borders and types, by h->full. Graph inputs and outputs, and those of bodies, keep their types. */
 qx_status qx_half_apply(qx_half *h);
+
+/* w in another float type, behind `step` (NULL: none), converted while it is written. view: how a linear operator sees it; NULL: rows of its last axis. */
+qx_status qx_half_store(qx_model *m, const qx_weight *w, const qx_view *view, qx_dtype type, const qx_step *step, qx_weight **out);
+/* Floats of bfloat16, float16 and float64 become float32, all but those of type `keep`. Inlines local functions, infers types. */
+qx_status qx_widen(qx_pass *p, qx_model *m, qx_dtype keep);
+/* No format is in the pipeline: the report is about this pass, and every node. */
+bool qx_half_alone(const qx_pass *p);
 
 #endif

@@ -299,14 +299,14 @@ static size_t behind_rewrites(const char *text)
     return at;
 }
 
-/* --float fp16 is short for that pass in front of what runs behind the sweep. */
+/* --float fp16 is short for that pass in front of what runs behind the sweep, --float fp32 for that one in front of all. */
 static qx_status add_rest(qx_job_args *a)
 {
     qx_quantize_options *o = &a->opt;
     const char *text = o->passes ? o->passes : "", *type = o->rest;
-    const size_t at = behind_rewrites(text);
+    const size_t at = type && strcmp(type, "fp32") == 0 ? 0 : behind_rewrites(text); /* fp32 gives the others the weights that they want */
     if (!type) return QX_OK;
-    if (strcmp(type, "fp16") != 0 && strcmp(type, "bf16") != 0) QX_FAIL(a->ctx, QX_E_USAGE, "--float '%s': write fp16 or bf16", type);
+    if (strcmp(type, "fp16") != 0 && strcmp(type, "bf16") != 0 && strcmp(type, "fp32") != 0) QX_FAIL(a->ctx, QX_E_USAGE, "--float '%s': write fp16, bf16 or fp32", type);
     o->passes = qx_arena_printf(a->arena, "%.*s%s%s%s%s", (int)at, text, at && text[at - 1] != ',' ? "," : "", type, text[at] ? "," : "", text + at);
     o->rest = NULL;
     return o->passes ? QX_OK : QX_E_NOMEM;

@@ -43,8 +43,8 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   $ qonnx quantize model.onnx
   qonnx quantize: no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE, --float fp16 or --like OUT.onnx
   [2]
-  $ qonnx quantize model.onnx --float fp32
-  qonnx quantize: --float 'fp32': write fp16 or bf16
+  $ qonnx quantize model.onnx --float fp8
+  qonnx quantize: --float 'fp8': write fp16, bf16 or fp32
   [2]
   $ qonnx quantize model.onnx --float fp16 -o h.onnx -q
   $ qonnx quantize h.onnx --passes int8-weights,fp16

@@ -17,7 +17,7 @@ Several settings for one folder: both reach the job (a pattern that matches noth
    f16 
   [1]
   $ draw --quantize int8-weights --float fp17 -o q8
-  qonnx-sdxl: quantize: --float 'fp17': write fp16 or bf16
+  qonnx-sdxl: quantize: --float 'fp17': write fp16, bf16 or fp32
   [2]
 
 Statistics of the pipeline hold what the passes will ask for, also what they only want when there is data: nothing is lacking later.
