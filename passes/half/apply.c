@@ -3,6 +3,7 @@
  * bodies stay float32. */
 #include "passes/half/half.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "onnx/weight/weight.h"
@@ -18,7 +19,11 @@ typedef struct apply {
 
 /* ---- weights -------------------------------------------------------------------------------------------------------------------- */
 
-static float clamp(float x) { return x > 65504 ? 65504 : x < -65504 ? -65504 : x; } /* NaN stays */
+static float clamp(float x) /* NaN stays */
+{
+    const float end = fabsf(x) >= QX_HALF_MASKED ? QX_HALF_INFINITE : 65504;
+    return x > end ? end : x < -end ? -end : x;
+}
 
 static qx_status clamp_cells(qx_ctx *ctx, const qx_step *s, const qx_cells *c, float *x)
 {
@@ -89,20 +94,20 @@ static qx_status scalar(qx_graph *g, const char *name, float x, qx_value **out)
     return qx_init_add(g, name, w, out);
 }
 
-/* float32's lowest number, as masks have it, would become minus infinity, and a row of those no number at all. */
+/* float32's lowest number, as masks have it, would become minus infinity, and a row of those no number at all; so would float16's with a score added. */
 static qx_status clip(apply *a, qx_value **v)
 {
     qx_value *in[3] = {*v, NULL, NULL};
     qx_node *n;
     const bool by_inputs = qx_graph_opset((*v)->graph, "") >= 11;
     if (by_inputs) {
-        QX_TRY(scalar((*v)->graph, "fp16_min", -65504, &in[1]));
-        QX_TRY(scalar((*v)->graph, "fp16_max", 65504, &in[2]));
+        QX_TRY(scalar((*v)->graph, "fp16_min", -QX_HALF_INFINITE, &in[1]));
+        QX_TRY(scalar((*v)->graph, "fp16_max", QX_HALF_INFINITE, &in[2]));
     }
     QX_TRY(add_node((*v)->graph, "Clip", in, by_inputs ? 3 : 1, qx_arena_printf(a->h->m->arena, "%s_clipped", (*v)->name), behind(*v), &n));
     if (!by_inputs) {
-        QX_TRY(qx_attr_set_float(n, "min", -65504));
-        QX_TRY(qx_attr_set_float(n, "max", 65504));
+        QX_TRY(qx_attr_set_float(n, "min", -QX_HALF_INFINITE));
+        QX_TRY(qx_attr_set_float(n, "max", QX_HALF_INFINITE));
     }
     QX_TRY(set_dtype(n->out[0], &(*v)->type, QX_DT_FLOAT));
     *v = n->out[0];

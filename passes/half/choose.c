@@ -209,8 +209,6 @@ static qx_status judge(chooser *c, const qx_node *n)
 
 /* ---- a sample ------------------------------------------------------------------------------------------------------------------- */
 
-#define MASKED 1e8f /* from here on a value stands for infinity: masks of -1e9, or of the lowest number; apply.c clips them */
-
 typedef struct probe { qx_half *h; double limit; } probe;
 
 static qx_status look(void *user, int watch, const qx_value *v, const qx_tensor *t)
@@ -219,7 +217,7 @@ static qx_status look(void *user, int watch, const qx_value *v, const qx_tensor 
     const float *x = t->data;
     float most = 0;
     (void)watch;
-    for (int64_t i = 0; i < t->numel; i++) most = fabsf(x[i]) > most && fabsf(x[i]) < MASKED ? fabsf(x[i]) : most;
+    for (int64_t i = 0; i < t->numel; i++) most = fabsf(x[i]) > most && fabsf(x[i]) < QX_HALF_MASKED ? fabsf(x[i]) : most;
     if (most <= pr->limit) return QX_OK;
     if (v->def) pr->h->full[v->def->id] = QX_FULL_MEASURED;
     for (const qx_use *u = v->uses; u; u = u->next)

@@ -43,10 +43,20 @@ static qx_status retype(const widen *w, qx_value *v)
 
 /* ---- contents ------------------------------------------------------------------------------------------------------------------ */
 
+/* Numbers that later passes look at (epsilons, masks, factors) are converted at once, weights while the file is written. */
+static qx_status store(const widen *w, const qx_value *v, const qx_weight *is, qx_weight **out)
+{
+    enum { FEW = 64 };
+    float x[FEW];
+    if (is->job || is->numel > FEW) return qx_half_store(w->m, is, w->view[v->id], QX_DT_FLOAT, NULL, out);
+    QX_TRY(qx_weight_read_f32(w->m->ctx, is, 0, is->numel, x));
+    return qx_weight_from_bytes(w->m, QX_DT_FLOAT, is->rank, is->dims, x, out);
+}
+
 static qx_status widen_init(widen *w, qx_value *v)
 {
     qx_weight *fresh;
-    QX_TRY(qx_half_store(w->m, v->init, w->view[v->id], QX_DT_FLOAT, NULL, &fresh));
+    QX_TRY(store(w, v, v->init, &fresh));
     w->changed++;
     return qx_init_replace(v, fresh);
 }
@@ -57,7 +67,7 @@ static qx_status widen_constant(widen *w, qx_node *n, const qx_weight *is)
     qx_weight *fresh;
     qx_value *v;
     if (n->out[0]->is_output) QX_FAIL(w->m->ctx, QX_E_UNSUPPORTED, "Constant '%s' of %s is an output of the graph: not made float32", n->out[0]->name, qx_dtype_get(is->dtype)->text);
-    QX_TRY(qx_half_store(w->m, is, w->view[n->out[0]->id], QX_DT_FLOAT, NULL, &fresh));
+    QX_TRY(store(w, n->out[0], is, &fresh));
     QX_TRY(qx_init_add(n->graph, qx_unique_name(w->m, n->out[0]->name), fresh, &v));
     QX_TRY(qx_value_replace_uses(n->out[0], v, NULL));
     return qx_node_erase(n);
@@ -66,11 +76,9 @@ static qx_status widen_constant(widen *w, qx_node *n, const qx_weight *is)
 /* ConstantOfShape's one number. */
 static qx_status widen_attribute(widen *w, qx_node *n, const qx_attr *a)
 {
-    float x = 0;
     qx_weight *fresh;
     if (a->tensor->numel != 1) QX_FAIL(w->m->ctx, QX_E_UNSUPPORTED, "attribute '%s' of '%s' has %lld numbers, 1 is expected", a->name, n->name, (long long)a->tensor->numel);
-    QX_TRY(qx_weight_read_f32(w->m->ctx, a->tensor, 0, 1, &x));
-    QX_TRY(qx_weight_from_bytes(w->m, QX_DT_FLOAT, a->tensor->rank, a->tensor->dims, &x, &fresh));
+    QX_TRY(store(w, n->out[0], a->tensor, &fresh));
     return qx_attr_set_tensor(n, a->name, fresh);
 }
 

@@ -132,7 +132,7 @@ static const char *note_of(const qx_output_meter *m, qx_arena *arena)
     if (m->counts[0] >= 0) return qx_arena_printf(arena, "%lld values in float and %lld quantized: not compared", (long long)m->counts[0], (long long)m->counts[1]);
     if (s->bad[0]) return qx_arena_printf(arena, "%lld of %lld values of the model before are not finite, %lld after", (long long)s->bad[0], (long long)s->n, (long long)s->bad[1]);
     if (s->bad[1]) return qx_arena_printf(arena, "%lld of %lld values are not finite, all of the model before are", (long long)s->bad[1], (long long)s->n);
-    return m->list ? "a list of detections: another order costs decibels" : "";
+    return m->list ? "detections: not judged, another order costs decibels" : "";
 }
 
 static qx_status report_one(const qx_output_meter *m, qx_report *r)

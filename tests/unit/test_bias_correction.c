@@ -1,4 +1,4 @@
-/* test_bias_correction.c - what bias-correction is sure of, and what it leaves alone. What it gains: test_equalize.c. */
+/* test_bias_correction.c - what bias-correction is sure of, what it leaves alone, and where it writes. What it gains: test_equalize.c. */
 #include "rewrite.h"
 
 #include "exec_run.h"
@@ -84,8 +84,31 @@ static void padding(void **state)
     assert_true(corrected < 0.2 * rounded && solved < 0.2 * rounded);
 }
 
+/* smoothquant folds factors into a bias that another Add reads too, by a constant of its own; the correction goes to where the bias stands then. */
+static void shared_bias(void **state)
+{
+    fixture f = load(HEAD(17)
+                     "g (float[128,32] x) => (float[128,16] y, float[128,32] z)\n"
+                     "<float[32,32] w = random(1), float[32,16] v = random(2), float[32,32] u = random(3),\n float[32] b = {0.1, 0.1, 0.1, 60, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 25, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1}>\n"
+                     "{ m = MatMul(x, w) a = Add(m, b) r = Relu(a) [\"out\"] y = MatMul(r, v) n = MatMul(x, u) z = Add(n, b) }");
+    qx_quantize_options o = {.passes = "smoothquant,bias-correction,int8", .samples.random = 4};
+    qx_stats *stats = NULL;
+    qx_report *r;
+    bool folded = false;
+    ok(&f, qx_report_new(f.ctx, &r));
+    ok(&f, rewrite(f.ctx, &o, f.m, r, &stats));
+    (void)state;
+    for (int64_t i = 0; i < r->n_nodes; i++) folded |= strcmp(r->nodes[i].name, "out") == 0 && strstr(r->nodes[i].notes, "(previous linear");
+    assert_true(folded);
+    QX_FOR_NODES(f.m->graph, n)
+        if (n->op->id == QX_OP_MatMul || n->op->id == QX_OP_Add) assert_int_equal(n->n_in, 2);
+    qx_stats_free(stats);
+    qx_report_free(r);
+    unload(&f);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(few_rows), cmocka_unit_test(padding)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(few_rows), cmocka_unit_test(padding), cmocka_unit_test(shared_bias)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
