@@ -19,12 +19,18 @@ typedef enum qx_isa { QX_ISA_BASE, QX_ISA_AVX2, QX_ISA_AVX512, QX_ISA_COUNT_ } q
 #define QX_CPU_HAS_F16C __builtin_cpu_supports("f16c")
 #endif
 
+/* A build for tests may be held to less than its CPU has (cmake -DQONNX_ISA=base or avx2). */
+#ifndef QX_ISA_MOST
+#define QX_ISA_MOST QX_ISA_AVX512
+#endif
+
 /* The best set that this CPU and its kernel support. Cheap: reads a word that libgcc filled at start. */
 static inline qx_isa qx_isa_best(void)
 {
 #if defined(__x86_64__)
+    if (QX_ISA_MOST < QX_ISA_AVX2) return QX_ISA_BASE;
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !QX_CPU_HAS_F16C) return QX_ISA_BASE;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+    if (QX_ISA_MOST >= QX_ISA_AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
         return QX_ISA_AVX512;
     return QX_ISA_AVX2;
