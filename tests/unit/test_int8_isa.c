@@ -21,6 +21,11 @@ static const int8_case cases[] = {
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1]>(d, v) }"},
     {"convolution, int8", HEAD(17) "g (float[1,16,9,9] x) => (float[1,24,9,9] y) <float s = {0.0079}, int8 z = {3}, int8[24,16,3,3] w = random(8), float[24] ws = fill(0.02)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1]>(d, v) }"},
+    /* the library's output scales multiply a bias too */
+    {"product with bias", HEAD(17) "g (float[9,300] x) => (float[9,70] y) <float s = {0.0079}, uint8 z = {127}, int8[300,70] w = random(5), float[70] ws = fill(0.02), float[70] b = random(11)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = Gemm(d, v, b) }"},
+    {"convolution with bias", HEAD(17) "g (float[1,16,9,9] x) => (float[1,24,9,9] y) <float s = {0.0079}, uint8 z = {127}, int8[24,16,3,3] w = random(7), float[24] ws = fill(0.02), float[24] b = random(12)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1]>(d, v, b) }"},
 };
 
 /* Whether the environment keeps oneDNN below VNNI. */
@@ -53,7 +58,7 @@ static void run(const int8_case *k, const qx_exec_options *o, bool quantized, fl
     const qx_node_time *t = qx_exec_times(x, &count);
     int products = 0;
     for (int i = 0; quantized && i < count; i++) {
-        if (strcmp(t[i].op, "MatMul") && strcmp(t[i].op, "Conv")) continue;
+        if (strcmp(t[i].op, "MatMul") && strcmp(t[i].op, "Gemm") && strcmp(t[i].op, "Conv")) continue;
         products++;
         if (!t[i].kernel || (without_vnni() && strncmp(t[i].kernel, "own", 3) != 0)) fail_msg("%s: kernel '%s' on a CPU without VNNI", k->name, t[i].kernel ? t[i].kernel : "(none)");
     }
