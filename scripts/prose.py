@@ -76,7 +76,7 @@ def prose(folder, pages, length):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__.split("\n", 1)[0])
     os.makedirs(sys.argv[1], exist_ok=True)
     for name, (package, pages, length) in WORKS.items():
