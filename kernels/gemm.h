@@ -4,8 +4,8 @@
  * (instruction sets with fused multiply-add differ from those without).
  *
  * How to call it: pack W once with qx_gemm_pack_panel (panels of k * QX_GEMM_NR floats, one after the other, 64-byte aligned), then give every thread some
- * rows and columns (whole panels) of qx_sgemm_run; pieces of 100 to 224 rows by 500 to 2,000 columns run at 80 to 90 % of the multiply-adds that a core can
- * do. A 1x1 convolution over channels-last pictures is this product: m pixels, k and n channels. It takes about 400 KiB of stack. */
+ * rows and columns (whole panels) of qx_sgemm_run; pieces of 100 to 256 rows by 500 to 2,000 columns run at 80 to 90 % of the multiply-adds that a core can
+ * do. A 1x1 convolution over channels-last pictures is this product: m pixels, k and n channels. It takes about 450 KiB of stack. */
 #ifndef QX_KERNELS_GEMM_H
 #define QX_KERNELS_GEMM_H
 
@@ -18,7 +18,7 @@
 enum {
     QX_GEMM_NR = 32,    /* columns of a panel */
     QX_GEMM_FEW = 6,    /* rows up to which a product takes the time of reading the panels, not of multiplying: x is not packed for them */
-    QX_GEMM_ROWS = 224, /* rows of x that are taken at a time: they and a stretch of a panel stay in the second and the first cache */
+    QX_GEMM_ROWS = 256, /* rows of x that are taken at a time: they and a stretch of a panel stay in the second and the first cache */
     QX_GEMM_K = 384     /* rows of a panel that are worked through at a time; a multiple of 32 */
 };
 /* Floats that packing W[k, n] takes: panels of QX_GEMM_NR columns, zero-padded. */

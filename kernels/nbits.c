@@ -91,7 +91,9 @@ void qx_nbits_prepare(const qx_nbits *w, int64_t m, const float *x, int64_t ldx,
     }
 }
 
-int64_t qx_nbits_pieces(const qx_nbits *w) { return (w->n + COLUMNS - 1) / COLUMNS; }
+static int64_t piece_columns(const qx_nbits *w, int64_t m) { return by_dot(w, m) ? COLUMNS : 3 * COLUMNS; }
+
+int64_t qx_nbits_pieces(const qx_nbits *w, int64_t m) { return (w->n + piece_columns(w, m) - 1) / piece_columns(w, m); }
 
 /* y[c] of columns [n, n + cols), cols <= TOGETHER, for one prepared row. */
 static void dot_columns(const qx_nbits_leaf *l, const qx_nbits *w, int64_t n, int64_t cols, const float *x, float *y)
@@ -144,7 +146,7 @@ static void unpack_panel(const void *user, int64_t k0, int64_t kc, int64_t j0, i
 
 void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch, float *y, int64_t ldy, int64_t piece)
 {
-    const int64_t first = piece * COLUMNS, n = w->n - first < COLUMNS ? w->n - first : COLUMNS;
+    const int64_t most = piece_columns(w, m), first = piece * most, n = w->n - first < most ? w->n - first : most;
     if (by_dot(w, m)) {
         for (int64_t j = first; j < first + n; j += TOGETHER)
             for (int64_t r = 0; r < m; r++) dot_columns(l, w, j, first + n - j < TOGETHER ? first + n - j : TOGETHER, scratch + r * (padded_k(w) + blocks_of(w)), y + r * ldy + j);

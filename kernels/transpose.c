@@ -25,7 +25,7 @@ TRANSPOSE(uint64_t)
 #include <emmintrin.h>
 
 /* 4 x 4 words in registers; what is left over at the edges goes the plain way. */
-static void transpose_words(int64_t rows, int64_t cols, const uint32_t *s, int64_t sl, uint32_t *d, int64_t dl)
+static void transpose_words_sse(int64_t rows, int64_t cols, const uint32_t *s, int64_t sl, uint32_t *d, int64_t dl)
 {
     const int64_t r4 = rows & ~(int64_t)3, c4 = cols & ~(int64_t)3;
     for (int64_t c0 = 0; c0 < c4; c0 += 64) /* columns of the source are far apart in the target: few at a time */
@@ -41,6 +41,53 @@ static void transpose_words(int64_t rows, int64_t cols, const uint32_t *s, int64
             }
     transpose_uint32_t(rows, cols - c4, s + c4, sl, d + c4 * dl, dl);
     transpose_uint32_t(rows - r4, c4, s + r4 * sl, sl, d + r4, dl);
+}
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+/* Words [0, 4) of rows q, q + 4, q + 8 and q + 12 of the n at s; those that are not there of row 0. */
+QX_TARGET_AVX512 static inline __attribute__((always_inline)) __m512 four_of_four(const uint32_t *s, int64_t sl, int64_t n, int q)
+{
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps((const float *)(s + (q < n ? q : 0) * sl)));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(s + (q + 4 < n ? q + 4 : 0) * sl)), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(s + (q + 8 < n ? q + 8 : 0) * sl)), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(s + (q + 12 < n ? q + 12 : 0) * sl)), 3);
+}
+
+/* 16 rows at a time, four words of each: 4 x 4 are turned in every quarter of a register. */
+QX_TARGET_AVX512 static void transpose_words_avx512(int64_t rows, int64_t cols, const uint32_t *s, int64_t sl, uint32_t *d, int64_t dl)
+{
+    const int64_t c4 = cols & ~(int64_t)3;
+    for (int64_t c0 = 0; c0 < c4; c0 += 64)
+        for (int64_t r = 0; r < rows; r += 16) {
+            const int64_t n = rows - r < 16 ? rows - r : 16;
+            const __mmask16 keep = (__mmask16)((1u << n) - 1);
+            for (int64_t c = c0; c < c4 && c < c0 + 64; c += 4) {
+                const uint32_t *from = s + r * sl + c;
+                float *to = (float *)(d + c * dl + r);
+                const __m512 x = four_of_four(from, sl, n, 0), y = four_of_four(from, sl, n, 1), z = four_of_four(from, sl, n, 2), w = four_of_four(from, sl, n, 3);
+                const __m512d xy = _mm512_castps_pd(_mm512_unpacklo_ps(x, y)), zw = _mm512_castps_pd(_mm512_unpacklo_ps(z, w));
+                const __m512d xy2 = _mm512_castps_pd(_mm512_unpackhi_ps(x, y)), zw2 = _mm512_castps_pd(_mm512_unpackhi_ps(z, w));
+                _mm512_mask_storeu_ps(to, keep, _mm512_castpd_ps(_mm512_unpacklo_pd(xy, zw)));
+                _mm512_mask_storeu_ps(to + dl, keep, _mm512_castpd_ps(_mm512_unpackhi_pd(xy, zw)));
+                _mm512_mask_storeu_ps(to + 2 * dl, keep, _mm512_castpd_ps(_mm512_unpacklo_pd(xy2, zw2)));
+                _mm512_mask_storeu_ps(to + 3 * dl, keep, _mm512_castpd_ps(_mm512_unpackhi_pd(xy2, zw2)));
+            }
+        }
+    transpose_uint32_t(rows, cols - c4, s + c4, sl, d + c4 * dl, dl);
+}
+#endif
+
+static void transpose_words(int64_t rows, int64_t cols, const uint32_t *s, int64_t sl, uint32_t *d, int64_t dl)
+{
+#if defined(__x86_64__)
+    if (qx_isa_best() == QX_ISA_AVX512) {
+        transpose_words_avx512(rows, cols, s, sl, d, dl);
+        return;
+    }
+#endif
+    transpose_words_sse(rows, cols, s, sl, d, dl);
 }
 
 /* 16 x 16 bytes in registers: four rounds of interleaving row i with row i + 8. */

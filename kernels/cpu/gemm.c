@@ -5,12 +5,14 @@
 
 #include <string.h>
 
+#include "kernels/quant.h"
+
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-enum { NR = QX_GEMM_NR, MOST = 14 /* rows of the highest tile */, STEP = 8 /* rows of a panel for one row of y and one of the next panel that are fetched */, AHEAD = 512 /* floats */, LOOSE_COLS = 8 * NR };
+enum { NR = QX_GEMM_NR, MOST = 14 /* rows of the highest tile */, STEP = 8 /* rows of a panel for one row of y and one of the next panel that are fetched */, AHEAD = 512 /* floats */, LOOSE_COLS = 8 * NR, LOOSE_ROWS = 4 * QX_GEMM_ROWS };
 
 /* ---- One tile ---- */
 
@@ -26,17 +28,23 @@ typedef struct tile {
 
 typedef void tile_fn(const tile *t, int rows);
 
-/* Up to 16 lines side by side: dst[i * ld + r] = alpha x[r * ldx + i * cx]. Rows of x into a tile, columns of W into half a panel. */
-typedef struct lines { const float *x; int64_t ldx, cx; int count; int64_t k; float alpha; } lines;
-typedef void pack_fn(const lines *l, float *dst, int64_t ld);
+/* Up to 16 lines put side by side: dst[i * ld + r] = x[r * ldx + i * cx]. Rows of x into a tile, columns of W into half a panel. */
+typedef struct lines { const float *x; int64_t ldx, cx; int count; int64_t k; } lines;
+typedef void copy_fn(const lines *l, float *dst, int64_t ld);
 
-/* The tiles of one instruction set: of at most `most` rows, packed or as they lie; of a few rows, by `few_panels` panels. */
-typedef struct leaf { int most, few_panels; tile_fn *packed, *loose, *few; pack_fn *pack; } leaf;
+/* The tiles of one instruction set: of at most `most` rows, packed or as they lie; of a few rows, by `few_panels` panels. copy: lines with ldx 1. */
+typedef struct leaf { int most, few_panels; tile_fn *packed, *loose, *few; copy_fn *copy; } leaf;
 
-static void pack_plain(const lines *l, float *dst, int64_t ld)
+static void copy_plain(const lines *l, float *dst, int64_t ld)
 {
     for (int64_t i = 0; i < l->k; i++)
-        for (int r = 0; r < l->count; r++) dst[i * ld + r] = l->alpha * l->x[r * l->ldx + i * l->cx];
+        for (int r = 0; r < l->count; r++) dst[i * ld + r] = l->x[r * l->ldx + i * l->cx];
+}
+
+static void put_lines(const leaf *f, const lines *l, float *dst, int64_t ld)
+{
+    if (l->cx == 1) (void)qx_transpose(sizeof *dst, l->count, l->k, l->x, l->ldx, dst, ld);
+    else (l->ldx == 1 ? f->copy : copy_plain)(l, dst, ld);
 }
 
 static void tile_strided(const tile *t, int rows)
@@ -148,52 +156,19 @@ static void packed_avx2(const tile *t, int rows) { halves(packed_16_avx2, t, row
 static void loose_avx2(const tile *t, int rows) { halves(loose_16_avx2, t, rows); }
 static void few_avx2(const tile *t, int rows) { halves(few_16_avx2, t, rows); }
 
-/* Numbers [0, 4) of rows q, q + 4, q + 8 and q + 12, those that are not there of row 0. */
-QX_TARGET_AVX512 static inline __attribute__((always_inline)) __m512 four_of_four(const lines *l, int q, int64_t at)
-{
-    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(l->x + (q < l->count ? q : 0) * l->ldx + at));
-    v = _mm512_insertf32x4(v, _mm_loadu_ps(l->x + (q + 4 < l->count ? q + 4 : 0) * l->ldx + at), 1);
-    v = _mm512_insertf32x4(v, _mm_loadu_ps(l->x + (q + 8 < l->count ? q + 8 : 0) * l->ldx + at), 2);
-    return _mm512_insertf32x4(v, _mm_loadu_ps(l->x + (q + 12 < l->count ? q + 12 : 0) * l->ldx + at), 3);
-}
-
-/* Lines that are contiguous, four numbers of all of them at a time: 4 x 4 are turned in each quarter of a register. */
-QX_TARGET_AVX512 static void turn_avx512(const lines *l, float *dst, int64_t ld)
-{
-    const __mmask16 keep = (__mmask16)((1u << l->count) - 1);
-    const __m512 f = _mm512_set1_ps(l->alpha);
-    int64_t i = 0;
-    for (; i + 4 <= l->k; i += 4, dst += 4 * ld) {
-        const __m512 a = four_of_four(l, 0, i), b = four_of_four(l, 1, i), c = four_of_four(l, 2, i), d = four_of_four(l, 3, i);
-        const __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
-        const __m512d ab2 = _mm512_castps_pd(_mm512_unpackhi_ps(a, b)), cd2 = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
-        _mm512_mask_storeu_ps(dst, keep, _mm512_mul_ps(f, _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd))));
-        _mm512_mask_storeu_ps(dst + ld, keep, _mm512_mul_ps(f, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd))));
-        _mm512_mask_storeu_ps(dst + 2 * ld, keep, _mm512_mul_ps(f, _mm512_castpd_ps(_mm512_unpacklo_pd(ab2, cd2))));
-        _mm512_mask_storeu_ps(dst + 3 * ld, keep, _mm512_mul_ps(f, _mm512_castpd_ps(_mm512_unpackhi_pd(ab2, cd2))));
-    }
-    lines rest = *l;
-    rest.x += i;
-    rest.k -= i;
-    pack_plain(&rest, dst, ld);
-}
-
-/* Lines side by side. */
+/* Lines that lie side by side. */
 QX_TARGET_AVX512 static void copy_avx512(const lines *l, float *dst, int64_t ld)
 {
     const __mmask16 keep = (__mmask16)((1u << l->count) - 1);
-    const __m512 f = _mm512_set1_ps(l->alpha);
-    for (int64_t i = 0; i < l->k; i++) _mm512_mask_storeu_ps(dst + i * ld, keep, _mm512_mul_ps(f, _mm512_maskz_loadu_ps(keep, l->x + i * l->cx)));
+    for (int64_t i = 0; i < l->k; i++) _mm512_mask_storeu_ps(dst + i * ld, keep, _mm512_maskz_loadu_ps(keep, l->x + i * l->cx));
 }
-
-static void pack_avx512(const lines *l, float *dst, int64_t ld) { (l->cx == 1 ? turn_avx512 : l->ldx == 1 ? copy_avx512 : pack_plain)(l, dst, ld); }
 #endif
 
 static const leaf *leaf_of(qx_isa isa)
 {
-    static const leaf plain = {4, 1, tile_plain, tile_strided, tile_strided, pack_plain};
+    static const leaf plain = {4, 1, tile_plain, tile_strided, tile_strided, copy_plain};
 #if defined(__x86_64__)
-    static const leaf avx512 = {MOST, 2, packed_avx512, loose_avx512, few_avx512, pack_avx512}, avx2 = {6, 1, packed_avx2, loose_avx2, few_avx2, pack_plain};
+    static const leaf avx512 = {MOST, 2, packed_avx512, loose_avx512, few_avx512, copy_avx512}, avx2 = {6, 1, packed_avx2, loose_avx2, few_avx2, copy_plain};
     if (isa == QX_ISA_AVX512) return &avx512;
     if (isa == QX_ISA_AVX2) return &avx2;
 #endif
@@ -227,8 +202,8 @@ void qx_gemm_pack_panel(const float *w, int64_t k, int64_t n, int64_t row, int64
         return;
     }
     for (int64_t c = 0; c < cols; c += 16) {
-        const lines l = {.x = w + (first + c) * col, .ldx = col, .cx = row, .count = (int)at_most(16, cols - c), .k = k, .alpha = 1.0f};
-        leaf_of(qx_isa_best())->pack(&l, dst + c, NR);
+        const lines l = {.x = w + (first + c) * col, .ldx = col, .cx = row, .count = (int)at_most(16, cols - c), .k = k};
+        put_lines(leaf_of(qx_isa_best()), &l, dst + c, NR);
     }
 }
 
@@ -304,10 +279,11 @@ static bool as_they_lie(const qx_sgemm *g) { return g->n <= LOOSE_COLS && g->cx 
 
 static void pack_block(const leaf *l, const qx_sgemm *g, const block *b, float *dst)
 {
-    lines some = {.x = g->x + b->first * g->ldx + b->k0 * g->cx, .ldx = g->ldx, .cx = g->cx, .k = b->kc, .alpha = g->alpha};
+    lines some = {.x = g->x + b->first * g->ldx + b->k0 * g->cx, .ldx = g->ldx, .cx = g->cx, .k = b->kc};
     for (int64_t i = 0; i < b->tiles; i++) {
         some.count = height_of(b, i);
-        l->pack(&some, dst, some.count);
+        put_lines(l, &some, dst, some.count);
+        for (int64_t j = 0; j < some.count * b->kc && g->alpha != 1.0f; j++) dst[j] *= g->alpha;
         some.x += some.count * g->ldx;
         dst += some.count * b->kc;
     }
@@ -334,7 +310,7 @@ static void many_rows(const leaf *l, const qx_sgemm *g)
 {
     _Alignas(64) float packed[QX_GEMM_ROWS * QX_GEMM_K];
     const bool loose = as_they_lie(g);
-    const int64_t blocks = (g->m + QX_GEMM_ROWS - 1) / QX_GEMM_ROWS, stretches = (g->k + QX_GEMM_K - 1) / QX_GEMM_K, stretch = (g->k + 32 * stretches - 1) / (32 * stretches) * 32;
+    const int64_t high = loose ? LOOSE_ROWS : QX_GEMM_ROWS, blocks = (g->m + high - 1) / high, stretches = (g->k + QX_GEMM_K - 1) / QX_GEMM_K, stretch = (g->k + 32 * stretches - 1) / (32 * stretches) * 32;
     for (int64_t i = 0; i < blocks; i++) {
         const int64_t first = g->m * i / blocks, rows = g->m * (i + 1) / blocks - first, tiles = (rows + l->most - 1) / l->most;
         block b = {.first = first, .tiles = tiles, .height = rows / tiles, .higher = rows % tiles, .packed = loose ? NULL : packed};

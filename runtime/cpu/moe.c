@@ -104,7 +104,7 @@ static qx_status product(qx_call *c, const layer *l, qx_bmm_state **bmm, int64_t
         nbits_job j = {&w, x, y, NULL, rows};
         QX_TRY(QX_CALL_SCRATCH(c, qx_nbits_scratch(&w, rows) + 1, &j.scratch));
         qx_nbits_prepare(&w, rows, x, l->k, j.scratch);
-        return qx_parallel(c->ctx, qx_nbits_pieces(&w), nbits_piece, &j);
+        return qx_parallel(c->ctx, qx_nbits_pieces(&w, rows), nbits_piece, &j);
     }
     const qx_bmm g = {1, rows, l->n, l->k, x, l->f + e * l->n * l->k, y, {rows * l->k, l->k, 1}, {l->n * l->k, 1, l->k}};
     QX_TRY(qx_bmm_run(c, bmm, &g));

@@ -157,7 +157,7 @@ static void bench_products(const data *d, const char *filter)
         const qx_nbits w = {.bits = bits, .n = n, .k = k, .block = 32, .codes = codes, .scale = d->scale};
         qx_nbits_prepare(&w, 1, d->f32, k, scratch);
         const double t = now();
-        for (int64_t p = 0; p < qx_nbits_pieces(&w); p++) qx_nbits_piece(&w, 1, d->f32, k, scratch, y, n, p);
+        for (int64_t p = 0; p < qx_nbits_pieces(&w, 1); p++) qx_nbits_piece(&w, 1, d->f32, k, scratch, y, n, p);
         printf("int%d weights, one row         %8.2f Gweights/s\n", bits, 1e-9 * (double)(n * k) / (now() - t));
     }
     const int64_t m = 256, kk = 1024, nn = 1024;

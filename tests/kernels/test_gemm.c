@@ -62,7 +62,7 @@ static void products(void **state)
 
 /* Every output has the bits of one row by one panel: however many rows and columns there are, whatever k is cut into, and when panels are made on the fly.
  * Nothing beside the rows and columns is written. */
-enum { CUT_M = 231, CUT_K = 2 * QX_GEMM_K + 37, CUT_N = 75, CUT_LD = CUT_N + 3, CUT_PANELS = 3 };
+enum { CUT_M = 263, CUT_K = 2 * QX_GEMM_K + 37, CUT_N = 75, CUT_LD = CUT_N + 3, CUT_PANELS = 3 };
 static float cut_w[CUT_PANELS * QX_GEMM_NR * CUT_K];
 
 static void made(const void *user, int64_t k0, int64_t kc, int64_t j0, int64_t nc, float *dst)
@@ -75,7 +75,7 @@ static void made(const void *user, int64_t k0, int64_t kc, int64_t j0, int64_t n
 static void cuts_using(qx_isa isa)
 {
     static float x[CUT_M * CUT_K], w[CUT_K * CUT_N], bias[CUT_N], want[CUT_M * CUT_LD], got[CUT_M * CUT_LD];
-    static const int64_t ms[] = {1, 2, 5, 6, 7, 13, 14, 15, 29, 112, 113, 225, 231}, ns[] = {1, 31, 32, 33, 64, 75}, ks[] = {1, 8, 9, 385, 512, CUT_K};
+    static const int64_t ms[] = {1, 2, 5, 6, 7, 13, 14, 15, 29, 112, 113, 257, 263}, ns[] = {1, 31, 32, 33, 64, 75}, ks[] = {1, 8, 9, 385, 512, CUT_K};
     uint32_t s = 23;
     fill_normal(x, CUT_M * CUT_K, &s), fill_normal(w, CUT_K * CUT_N, &s), fill_normal(bias, CUT_N, &s);
     for (int t = 0; t < COUNT(ms) * COUNT(ns) * COUNT(ks); t++) {

@@ -48,8 +48,8 @@ static void products(void **state)
                 const qx_nbits_leaf *leaf = isa < 0 ? qx_nbits_leaf_ref() : qx_nbits_leaf_cpu((qx_isa)isa);
                 assert_true(qx_nbits_scratch(&w, m) <= COUNT(scratch));
                 qx_nbits_prepare(&w, m, x, ldx, scratch);
-                for (int64_t p = qx_nbits_pieces(&w); p-- > 0;) qx_nbits_piece_using(leaf, &w, m, x, ldx, scratch, y, t->n, p);
-                for (int64_t p = 0; p < qx_nbits_pieces(&w); p++) qx_nbits_piece_using(leaf, &w, m, x, ldx, scratch, again, t->n, p);
+                for (int64_t p = qx_nbits_pieces(&w, m); p-- > 0;) qx_nbits_piece_using(leaf, &w, m, x, ldx, scratch, y, t->n, p);
+                for (int64_t p = 0; p < qx_nbits_pieces(&w, m); p++) qx_nbits_piece_using(leaf, &w, m, x, ldx, scratch, again, t->n, p);
                 if (m) assert_memory_equal(y, again, sizeof(float) * (size_t)(m * t->n));
                 for (int64_t n = 0; n < t->n; n++) {
                     if (r == 0) {
@@ -89,7 +89,7 @@ static void not_finite(void **state)
                 for (int pass = 0; pass < 2; pass++) {
                     if (pass) rows_at[K + at] = bad[at % 3];
                     qx_nbits_prepare(&w, ROWS, rows_at, K, scratch);
-                    for (int64_t p = 0; p < qx_nbits_pieces(&w); p++) qx_nbits_piece_using(leaf, &w, ROWS, rows_at, K, scratch, pass ? y : plain, N, p);
+                    for (int64_t p = 0; p < qx_nbits_pieces(&w, ROWS); p++) qx_nbits_piece_using(leaf, &w, ROWS, rows_at, K, scratch, pass ? y : plain, N, p);
                 }
                 for (int i = 0; i < N; i++) assert_true(!isfinite(y[N + i]) && y[i] == plain[i] && y[2 * N + i] == plain[2 * N + i]);
             }
