@@ -30,23 +30,58 @@ void qx_conv_free(qx_ctx *ctx, qx_conv *s)
 
 /* ---- Windows ---- */
 
-/* Windows of output positions [first, first + count) of one group of one picture: dst[p][kk], kk over (channel, kernel position). */
-static void windows(const qx_conv_shape *s, const float *x, int64_t first, int64_t count, float *dst)
+/* Output positions of one row side by side: n of them from column `at` of a panel on; the first is (o[0], o[1], o[2]). */
+typedef struct run { int64_t o[3], n, at; } run;
+
+static int runs_of(const qx_conv_shape *s, int64_t first, int64_t count, run *r)
 {
-    int64_t kvol = s->kernel[0] * s->kernel[1] * s->kernel[2], plane = s->in[0] * s->in[1] * s->in[2], ch = s->in_ch / s->group;
-    for (int64_t p = first; p < first + count; p++) {
-        int64_t o[3] = {p / (s->out[1] * s->out[2]), p / s->out[2] % s->out[1], p % s->out[2]};
-        for (int64_t k = 0; k < kvol; k++) {
-            int64_t q[3] = {k / (s->kernel[1] * s->kernel[2]), k / s->kernel[2] % s->kernel[1], k % s->kernel[2]}, off = 0;
-            bool in = true;
-            for (int d = 0; d < 3; d++) {
-                int64_t at = o[d] * s->stride[d] - s->begin[d] + q[d] * s->dilation[d];
-                in = in && at >= 0 && at < s->in[d];
-                off = off * s->in[d] + at;
-            }
-            for (int64_t i = 0; i < ch; i++) dst[(p - first) * ch * kvol + i * kvol + k] = in ? x[i * plane + off] : 0.0f;
+    int n = 0;
+    for (int64_t at = 0; at < count; at += r[n++].n) {
+        const int64_t p = first + at, x = p % s->out[2], left = s->out[2] - x;
+        r[n] = (run){{p / s->out[2] / s->out[1], p / s->out[2] % s->out[1], x}, left < count - at ? left : count - at, at};
+    }
+    return n;
+}
+
+/* What a tap sees of one channel's row: outputs [lo, hi) are inside, and the first of a run would lie at `from`. */
+typedef struct sight { int64_t lo, hi, from, step; } sight;
+
+static sight sight_of(const qx_conv_shape *s, const int64_t q[3], const run *r)
+{
+    int64_t at[3];
+    for (int d = 0; d < 3; d++) at[d] = r->o[d] * s->stride[d] - s->begin[d] + q[d] * s->dilation[d];
+    const int64_t step = s->stride[2], c = at[2];
+    sight v = {c < 0 ? (-c + step - 1) / step : 0, c < s->in[2] ? (s->in[2] - 1 - c) / step + 1 : 0, (at[0] * s->in[1] + at[1]) * s->in[2] + c, step};
+    if (v.hi > r->n) v.hi = r->n;
+    if (at[0] < 0 || at[0] >= s->in[0] || at[1] < 0 || at[1] >= s->in[1] || v.lo > v.hi) v.lo = v.hi = r->n;
+    return v;
+}
+
+static void copy_run(const sight *v, const float *x, int64_t n, float *dst)
+{
+    if (v->lo == 0 && v->hi == QX_GEMM_NR && v->step == 1) { /* a whole row of the panel */
+        memcpy(dst, x + v->from, QX_GEMM_NR * sizeof *dst);
+        return;
+    }
+    for (int64_t i = 0; i < v->lo; i++) dst[i] = 0.0f;
+    for (int64_t i = v->lo; i < v->hi; i++) dst[i] = x[v->from + i * v->step];
+    for (int64_t i = v->hi; i < n; i++) dst[i] = 0.0f;
+}
+
+/* The windows of at most QX_GEMM_NR output positions as a panel of the product: [channel, tap][QX_GEMM_NR]. */
+static void fill_panel(const qx_conv_shape *s, const float *x, int64_t first, int64_t count, float *panel)
+{
+    run runs[QX_GEMM_NR];
+    const int n = runs_of(s, first, count, runs);
+    const int64_t plane = s->in[0] * s->in[1] * s->in[2], channels = s->in_ch / s->group, taps = s->kernel[0] * s->kernel[1] * s->kernel[2];
+    for (int64_t t = 0; t < taps; t++) {
+        const int64_t q[3] = {t / (s->kernel[1] * s->kernel[2]), t / s->kernel[2] % s->kernel[1], t % s->kernel[2]};
+        for (int k = 0; k < n; k++) {
+            const sight v = sight_of(s, q, &runs[k]);
+            for (int64_t i = 0; i < channels; i++) copy_run(&v, x + i * plane, runs[k].n, panel + (i * taps + t) * QX_GEMM_NR + runs[k].at);
         }
     }
+    for (int64_t i = 0; i < channels * taps && count < QX_GEMM_NR; i++) memset(panel + i * QX_GEMM_NR + count, 0, (size_t)(QX_GEMM_NR - count) * sizeof *panel);
 }
 
 typedef struct conv_job { const qx_conv_shape *s; const float *x, *w, *bias; float *y; float *scratch; int64_t blocks, per_thread, k; } conv_job;
@@ -60,9 +95,9 @@ static qx_status conv_piece(void *user, int64_t i)
     int64_t positions = s->out[0] * s->out[1] * s->out[2], per = s->out_ch / s->group, ich = s->in_ch / s->group, plane = s->in[0] * s->in[1] * s->in[2];
     int64_t blk = i % j->blocks, g = i / j->blocks % s->group, b = i / j->blocks / s->group;
     int64_t first = blk * CONV_BLOCK, count = positions - first < CONV_BLOCK ? positions - first : CONV_BLOCK;
-    float *win = j->scratch + qx_thread_index() * j->per_thread, *panels = win + CONV_BLOCK * j->k;
-    windows(s, j->x + (b * s->in_ch + g * ich) * plane, first, count, win);
-    for (int64_t p = 0; p * QX_GEMM_NR < count; p++) qx_gemm_pack_panel(win, j->k, count, 1, j->k, p, panels + p * QX_GEMM_NR * j->k);
+    float *panels = j->scratch + qx_thread_index() * j->per_thread;
+    for (int64_t p = 0; p < count; p += QX_GEMM_NR)
+        fill_panel(s, j->x + (b * s->in_ch + g * ich) * plane, first + p, count - p < QX_GEMM_NR ? count - p : QX_GEMM_NR, panels + p * j->k);
     float *y = j->y + (b * s->out_ch + g * per) * positions + first;
     const qx_sgemm t = {.m = per, .k = j->k, .n = count, .x = j->w + g * per * j->k, .ldx = j->k, .cx = 1, .panels = panels, .step = QX_GEMM_NR * j->k, .y = y, .ldy = positions, .alpha = 1.0f};
     qx_sgemm_run(&t);
@@ -87,7 +122,7 @@ static qx_status own_conv(qx_call *c, const qx_conv_shape *s, const float *x, co
     int64_t positions = full.out[0] * full.out[1] * full.out[2];
     conv_job j = {.s = &full, .x = x, .w = w, .bias = bias, .y = y, .blocks = (positions + CONV_BLOCK - 1) / CONV_BLOCK,
                   .k = s->in_ch / s->group * full.kernel[0] * full.kernel[1] * full.kernel[2]};
-    j.per_thread = (2 * CONV_BLOCK * j.k + 15) / 16 * 16;
+    j.per_thread = CONV_BLOCK * j.k;
     QX_TRY(QX_CALL_SCRATCH(c, j.per_thread * qx_ctx_threads(c->ctx), &j.scratch));
     qx_call_note_kernel(c, "own", 2.0 * (double)(s->batch * s->out_ch * positions) * (double)j.k);
     return qx_parallel(c->ctx, s->batch * s->group * j.blocks, conv_piece, &j);

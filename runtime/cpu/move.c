@@ -356,25 +356,25 @@ static int64_t pad_index(pad_mode mode, int64_t i, int64_t begin, int64_t dim)
 }
 
 /* Elements [lo, hi) of an output row are a piece of an input row as it lies. */
-typedef struct pad_job { const qx_tensor *x; qx_tensor *y; int64_t *map[QX_MAX_RANK]; int64_t strides[QX_MAX_RANK], lo, hi; int size; uint64_t fill[2]; } pad_job;
+typedef struct pad_job { const qx_tensor *x; qx_tensor *y; int rank; int64_t in[QX_MAX_RANK], out[QX_MAX_RANK], begin[QX_MAX_RANK]; int64_t *map[QX_MAX_RANK]; int64_t strides[QX_MAX_RANK], lo, hi; int size; uint64_t fill[2]; } pad_job;
 
 /* Output elements [from, to) of a row, one by one; row NULL: all of them the constant. */
 static void pad_elements(const pad_job *j, const char *row, int64_t from, int64_t to, char *dst)
 {
-    const int64_t *map = j->map[j->y->rank - 1];
+    const int64_t *map = j->map[j->rank - 1];
     for (int64_t i = from; i < to; i++) memcpy(dst + i * j->size, !row || map[i] < 0 ? (const char *)j->fill : row + map[i] * j->size, (size_t)j->size);
 }
 
 static qx_status pad_row(void *user, int64_t row)
 {
     const pad_job *j = user;
-    int last = j->y->rank - 1;
-    int64_t off = 0, rest = row, n = j->y->dims[last];
+    int last = j->rank - 1;
+    int64_t off = 0, rest = row, n = j->out[last];
     char *dst = (char *)j->y->data + row * n * j->size;
     bool hole = false;
     for (int i = last - 1; i >= 0; i--) {
-        int64_t at = j->map[i][rest % j->y->dims[i]];
-        rest /= j->y->dims[i];
+        int64_t at = j->map[i][rest % j->out[i]];
+        rest /= j->out[i];
         hole = hole || at < 0;
         off += at * j->strides[i];
     }
@@ -387,6 +387,20 @@ static qx_status pad_row(void *user, int64_t row)
         pad_elements(j, src, 0, n, dst);
     }
     return QX_OK;
+}
+
+enum { SHORT_ROW = 4096 };
+
+/* Short rows that are not padded themselves (channels last, of which there may be one) become part of longer ones. */
+static void join_rows(pad_job *j, pad_mode mode)
+{
+    while (j->rank > 1) {
+        const int last = j->rank - 1;
+        const int64_t n = j->in[last];
+        if (j->begin[last] || j->out[last] != n || (n != 1 && mode != PAD_CONSTANT) || n * j->out[last - 1] > SHORT_ROW) return;
+        j->in[last - 1] *= n, j->out[last - 1] *= n, j->begin[last - 1] *= n;
+        j->rank--;
+    }
 }
 
 static qx_status pad_amounts(qx_call *c, const qx_tensor *x, int64_t *begin, int64_t *end)
@@ -431,15 +445,18 @@ qx_status qx_cpu_pad(qx_call *c)
         else qx_from_f32(x->dtype, &old, 1, j.fill);
     }
     QX_TRY(qx_call_out(c, 0, x->dtype, x->rank, dims, &j.y));
-    qx_strides(x->dims, x->rank, j.strides);
-    j.x = x;
-    for (int i = 0; i < x->rank; i++) {
-        QX_TRY(QX_CALL_SCRATCH(c, dims[i], &j.map[i]));
-        for (int64_t k = 0; k < dims[i]; k++) j.map[i][k] = pad_index(mode, k, begin[i], x->dims[i]);
-    }
-    const int last = x->rank - 1;
-    j.lo = begin[last] > 0 ? begin[last] : 0;
-    j.hi = begin[last] + x->dims[last] < dims[last] ? begin[last] + x->dims[last] : dims[last];
     if (j.y->numel == 0) return QX_OK;
-    return qx_parallel(c->ctx, j.y->numel / dims[last], pad_row, &j);
+    j.x = x;
+    j.rank = x->rank;
+    for (int i = 0; i < x->rank; i++) j.in[i] = x->dims[i], j.out[i] = dims[i], j.begin[i] = begin[i];
+    join_rows(&j, mode);
+    qx_strides(j.in, j.rank, j.strides);
+    for (int i = 0; i < j.rank; i++) {
+        QX_TRY(QX_CALL_SCRATCH(c, j.out[i], &j.map[i]));
+        for (int64_t k = 0; k < j.out[i]; k++) j.map[i][k] = pad_index(mode, k, j.begin[i], j.in[i]);
+    }
+    const int last = j.rank - 1;
+    j.lo = j.begin[last] > 0 ? j.begin[last] : 0;
+    j.hi = j.begin[last] + j.in[last] < j.out[last] ? j.begin[last] + j.in[last] : j.out[last];
+    return qx_parallel(c->ctx, j.y->numel / j.out[last], pad_row, &j);
 }
