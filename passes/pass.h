@@ -39,7 +39,7 @@ typedef struct qx_passdef {
     qx_status (*run)(qx_pass *p, qx_model *m, qx_stats *stats);
     /* Before anything else is planned: exact changes of the float graph, so that the sweep sees the model as changed (rotate). Reads no statistics. NULL: none. */
     qx_status (*rewrite)(qx_pass *p, qx_model *m);
-    const char *rewrite_option;   /* the one that rewrite goes by, the key of statistics too; NULL: all */
+    const char *rewrite_option;   /* the one that rewrite goes by, "off": it does nothing; statistics are kept apart by it alone. NULL: all */
     /* Behind run() of all formats: corrections by the codes that they chose (bias-correction). NULL: none. */
     qx_status (*finish)(qx_pass *p, qx_model *m, qx_stats *stats);
     /* Between the sweep and the first run(), formats first: chooses by what was observed. May measure the model (passes/search/probe.h) but not edit it. NULL: nothing to choose. */

@@ -173,12 +173,17 @@ static qx_status rewrite(qx_pipeline *p, qx_model *m)
     return QX_OK;
 }
 
+static bool rewrites(const qx_pass *p)
+{
+    return p->def->rewrite && !(p->def->rewrite_option && strcmp(qx_opt_text(p, p->def->rewrite_option), "off") == 0);
+}
+
 uint64_t qx_pipeline_stats_key(const qx_pipeline *p, const qx_model *m)
 {
     uint64_t key = m->graph_hash;
     for (int i = 0; i < p->n_passes; i++) {
         const qx_pass *pass = p->passes[i];
-        if (!pass->def->rewrite) continue;
+        if (!rewrites(pass)) continue;
         key = key * 31 + qx_hash64(pass->def->name, strlen(pass->def->name));
         for (int o = 0; pass->def->options && pass->def->options[o].name; o++)
             if (!pass->def->rewrite_option || !strcmp(pass->def->rewrite_option, pass->def->options[o].name)) key = key * 31 + qx_hash64(pass->values[o], strlen(pass->values[o]));

@@ -166,7 +166,8 @@ static const qx_option options[] = {
 };
 
 const qx_passdef qx_pass_sparsity = {
-    .name = "sparsity", .brief = "2:4 structured sparsity along the contraction", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_REORDERS, .order = 2, .rewrite = rewrite, .rewrite_option = "permute", .plan = plan, .run = run,
+    .name = "sparsity", .brief = "2:4 structured sparsity along the contraction", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_REORDERS, .order = 2, .rewrite = rewrite, .rewrite_option = "permute",
+    .plan = plan, .run = run,
     .doc = "Two of each four weights along the contraction become 0. sparsegpt chooses column by column; swaps then choose each pair anew together with\n"
            "its values while tr(dW H dW') falls. With a format behind it (sparsity,int8) rounding makes up for itself too, and zeros are exact in the codes.\n"
            "Layers need a multiple of 8 outputs and of 16 inputs; others keep their weights and say so."};

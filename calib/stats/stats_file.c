@@ -484,7 +484,7 @@ static qx_status read_values(const reader *r, const qx_json *doc)
     char mine[24];
     snprintf(mine, sizeof mine, "%016llx", (unsigned long long)r->s->model_hash);
     if (r->s->model_hash && strcmp(model, mine))
-        QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: statistics of another model (its hash is %s, this model's is %s): calibrate again", r->path, model, mine);
+        QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: statistics of another model, or with other passes that change it before calibration (its hash is %s, this model's is %s): calibrate again", r->path, model, mine);
     if (!r->s->model_hash && sscanf(model, "%16llx", (unsigned long long *)&r->s->model_hash) != 1) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: no model hash", r->path);
     const int64_t unfinished = qx_json_get(doc, "unfinished") ? whole(doc, "unfinished", INT64_MAX / 2) : -1;
     if (!r->mark && unfinished >= 0) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: the checkpoint of a sweep that was interrupted after %lld samples: --resume goes on with it", r->path, (long long)unfinished);

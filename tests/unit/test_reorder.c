@@ -2,7 +2,10 @@
  * reads a channel nothing moves. */
 #include "unit.h"
 
+#include <unistd.h>
+
 #include "npz_feeds.h"
+#include "passes/pipeline.h"
 #include "passes/search/reorder.h"
 
 /* How many readers got a new order; every one of them must gain. */
@@ -84,8 +87,30 @@ static void forms(void **state)
          " { p = MatMul(x, w) q = Softmax(p) y0 = MatMul(q, d) z = ReduceMean <keepdims = 1> (p) y = Add(y0, z) }", 0); /* a sum over channels on the way */
 }
 
+/* What was observed in another order is refused; without an order of its own a job takes what any other has observed. */
+static void statistics(void **state)
+{
+    static const char *const wrong = "sparsity,int8", *const right = "sparsity(permute=off),int8";
+    qx_report *r;
+    char out[80], stats[80];
+    snprintf(out, sizeof out, "/tmp/qonnx_test_reorder_%ld.onnx", (long)getpid());
+    snprintf(stats, sizeof stats, "/tmp/qonnx_test_reorder_%ld.stats", (long)getpid());
+    qx_quantize_options o = {.input = SAMPLES "bert/model.onnx", .output = out, .passes = "gptq,int8", .force = true, .no_verify = true, .save_gram = true, .save_stats = stats};
+    const char *calib = SAMPLES "bert/sample.npz";
+    o.samples = (qx_samples_options){.paths = &calib, .n_paths = 1};
+    OK(qx_report_new(*state, &r));
+    if (qx_quantize_file(*state, &o, r) != QX_OK) fail_msg("%s", qx_ctx_error(*state));
+    o = (qx_quantize_options){.input = o.input, .output = o.output, .passes = right, .force = true, .no_verify = true, .load_stats = stats};
+    if (qx_quantize_file(*state, &o, r) != QX_OK) fail_msg("%s", qx_ctx_error(*state));
+    o.passes = wrong;
+    FAILS(qx_quantize_file(*state, &o, r), QX_E_USAGE);
+    qx_report_free(r);
+    unlink(out);
+    unlink(stats);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(models), TEST(forms)};
+    const struct CMUnitTest tests[] = {TEST(models), TEST(forms), TEST(statistics)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
