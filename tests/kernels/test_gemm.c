@@ -75,7 +75,7 @@ static void made(const void *user, int64_t k0, int64_t kc, int64_t j0, int64_t n
 static void cuts_using(qx_isa isa)
 {
     static float x[CUT_M * CUT_K], w[CUT_K * CUT_N], bias[CUT_N], want[CUT_M * CUT_LD], got[CUT_M * CUT_LD];
-    static const int64_t ms[] = {1, 2, 5, 6, 7, 13, 14, 15, 29, 112, 113, 257, 263}, ns[] = {1, 31, 32, 33, 64, 75}, ks[] = {1, 8, 9, 385, 512, CUT_K};
+    static const int64_t ms[] = {1, 5, 6, 7, 14, 15, 29, 113, 257, 263}, ns[] = {1, 32, 33, 75}, ks[] = {1, 8, 9, 385, 512, CUT_K};
     uint32_t s = 23;
     fill_normal(x, CUT_M * CUT_K, &s), fill_normal(w, CUT_K * CUT_N, &s), fill_normal(bias, CUT_N, &s);
     for (int t = 0; t < COUNT(ms) * COUNT(ns) * COUNT(ks); t++) {
