@@ -28,6 +28,7 @@ void qx_conv_free(qx_ctx *ctx, qx_conv *s)
     qx_free(ctx, s);
 }
 
+static int64_t at_most(int64_t a, int64_t most) { return a < most ? a : most; }
 /* ---- Windows ---- */
 
 /* Output positions of one row side by side: n of them from column `at` of a panel on; the first is (o[0], o[1], o[2]). */
@@ -68,12 +69,12 @@ static void copy_run(const sight *v, const float *x, int64_t n, float *dst)
     for (int64_t i = v->hi; i < n; i++) dst[i] = 0.0f;
 }
 
-/* The windows of at most QX_GEMM_NR output positions as a panel of the product: [channel, tap][QX_GEMM_NR]. */
-static void fill_panel(const qx_conv_shape *s, const float *x, int64_t first, int64_t count, float *panel)
+/* The windows of at most QX_GEMM_NR output positions over some channels as a panel of the product: [channel, tap][QX_GEMM_NR]. */
+static void fill_panel(const qx_conv_shape *s, const float *x, int64_t channels, int64_t first, int64_t count, float *panel)
 {
     run runs[QX_GEMM_NR];
     const int n = runs_of(s, first, count, runs);
-    const int64_t plane = s->in[0] * s->in[1] * s->in[2], channels = s->in_ch / s->group, taps = s->kernel[0] * s->kernel[1] * s->kernel[2];
+    const int64_t plane = s->in[0] * s->in[1] * s->in[2], taps = s->kernel[0] * s->kernel[1] * s->kernel[2];
     for (int64_t t = 0; t < taps; t++) {
         const int64_t q[3] = {t / (s->kernel[1] * s->kernel[2]), t / s->kernel[2] % s->kernel[1], t % s->kernel[2]};
         for (int k = 0; k < n; k++) {
@@ -84,8 +85,8 @@ static void fill_panel(const qx_conv_shape *s, const float *x, int64_t first, in
     for (int64_t i = 0; i < channels * taps && count < QX_GEMM_NR; i++) memset(panel + i * QX_GEMM_NR + count, 0, (size_t)(QX_GEMM_NR - count) * sizeof *panel);
 }
 
-typedef struct conv_job { const qx_conv_shape *s; const float *x, *w, *bias; float *y; float *scratch; int64_t blocks, per_thread, k; } conv_job;
-enum { CONV_BLOCK = 2 * QX_GEMM_NR };
+typedef struct conv_job { const qx_conv_shape *s; const float *x, *w, *bias; float *y; float *scratch; int64_t blocks, per_thread, k, taps, channels; /* that panels hold at a time */ } conv_job;
+enum { CONV_BLOCK = 2 * QX_GEMM_NR, PANELS = 1 << 18 /* numbers, about: in the second cache */ };
 
 /* One block of output positions of one group: y[out_ch, positions] = W [out_ch, k] * windows'. */
 static qx_status conv_piece(void *user, int64_t i)
@@ -96,11 +97,15 @@ static qx_status conv_piece(void *user, int64_t i)
     int64_t blk = i % j->blocks, g = i / j->blocks % s->group, b = i / j->blocks / s->group;
     int64_t first = blk * CONV_BLOCK, count = positions - first < CONV_BLOCK ? positions - first : CONV_BLOCK;
     float *panels = j->scratch + qx_thread_index() * j->per_thread;
-    for (int64_t p = 0; p < count; p += QX_GEMM_NR)
-        fill_panel(s, j->x + (b * s->in_ch + g * ich) * plane, first + p, count - p < QX_GEMM_NR ? count - p : QX_GEMM_NR, panels + p * j->k);
     float *y = j->y + (b * s->out_ch + g * per) * positions + first;
-    const qx_sgemm t = {.m = per, .k = j->k, .n = count, .x = j->w + g * per * j->k, .ldx = j->k, .cx = 1, .panels = panels, .step = QX_GEMM_NR * j->k, .y = y, .ldy = positions, .alpha = 1.0f};
-    qx_sgemm_run(&t);
+    for (int64_t ch = 0; ch < ich; ch += j->channels) {
+        const int64_t n = ich - ch < j->channels ? ich - ch : j->channels, k = n * j->taps;
+        for (int64_t p = 0; p < count; p += QX_GEMM_NR)
+            fill_panel(s, j->x + (b * s->in_ch + g * ich + ch) * plane, n, first + p, count - p < QX_GEMM_NR ? count - p : QX_GEMM_NR, panels + p * k);
+        const qx_sgemm t = {.m = per, .k = k, .n = count, .x = j->w + g * per * j->k + ch * j->taps, .ldx = j->k, .cx = 1, .panels = panels, .step = QX_GEMM_NR * k,
+                            .y = y, .ldy = positions, .alpha = 1.0f, .add = ch > 0};
+        qx_sgemm_run(&t);
+    }
     for (int64_t r = 0; j->bias && r < per; r++)
         for (int64_t p = 0; p < count; p++) y[r * positions + p] += j->bias[g * per + r];
     return QX_OK;
@@ -121,8 +126,10 @@ static qx_status own_conv(qx_call *c, const qx_conv_shape *s, const float *x, co
     }
     int64_t positions = full.out[0] * full.out[1] * full.out[2];
     conv_job j = {.s = &full, .x = x, .w = w, .bias = bias, .y = y, .blocks = (positions + CONV_BLOCK - 1) / CONV_BLOCK,
-                  .k = s->in_ch / s->group * full.kernel[0] * full.kernel[1] * full.kernel[2]};
-    j.per_thread = CONV_BLOCK * j.k;
+                  .taps = full.kernel[0] * full.kernel[1] * full.kernel[2]};
+    j.k = s->in_ch / s->group * j.taps;
+    j.channels = at_most(PANELS / (CONV_BLOCK * j.taps) + 1, s->in_ch / s->group);
+    j.per_thread = CONV_BLOCK * j.taps * j.channels;
     QX_TRY(QX_CALL_SCRATCH(c, j.per_thread * qx_ctx_threads(c->ctx), &j.scratch));
     qx_call_note_kernel(c, "own", 2.0 * (double)(s->batch * s->out_ch * positions) * (double)j.k);
     return qx_parallel(c->ctx, s->batch * s->group * j.blocks, conv_piece, &j);
@@ -183,7 +190,6 @@ static qx_status repeat_channels(qx_call *c, qx_conv_shape *s, const float **x)
 
 /* ---- Taps in the padding ---- */
 
-static int64_t at_most(int64_t a, int64_t most) { return a < most ? a : most; }
 static int64_t between(int64_t a, int64_t most) { return a < 0 ? 0 : at_most(a, most); }
 
 /* A kernel on a small picture has taps that every output sees in the padding: 3 x 3 on one pixel is 1 x 1. They are cut off, and so are never read. */
