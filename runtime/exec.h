@@ -108,9 +108,10 @@ void qx_sweep_forget(const char *keep); /* removes the files that are there */
 qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes, int64_t *largest); /* of the plan's steps, packed: together; of one */
 
 /* What a run with these feeds takes, in bytes, told from shapes without running. weights: as they lie packed, of all steps; where they are streamed, twice the largest step's. unknown:
- * results whose size only a run can tell (each counts as its step's largest input). outputs: what the run gives back. */
+ * results whose size only a run can tell (each counts as its step's largest input). outputs: what the run gives back. watched (may be NULL): [watches], of each
+ * watched result, 0: not known. */
 typedef struct qx_exec_need { int64_t weights, activations, outputs, unknown; } qx_exec_need;
-qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, qx_exec_need *out);
+qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, int64_t *watched, qx_exec_need *out);
 
 typedef struct qx_node_time { const char *name, *op; double seconds; double flops; double bytes; const char *kernel; int64_t calls; const char *note; } qx_node_time; /* note: why a library did not do it; NULL: nothing to say */
 /* Switches timing on; the table is by node in execution order and valid until the next run. */

@@ -2,9 +2,10 @@
  * Values that one fused step passes on inside are not there; a result whose size only a run can tell counts as its largest input. */
 #include "base/checked.h"
 #include "onnx/infer/expr.h"
+#include "runtime/cpu/winograd.h"
 #include "runtime/plan.h"
 
-typedef struct forecast { qx_exec *x; qx_exprs *names; int64_t *bytes; qx_exec_need *need; int64_t live; } forecast; /* bytes[n_values] of what is alive */
+typedef struct forecast { qx_exec *x; qx_exprs *names; int64_t *bytes, *watched; qx_exec_need *need; int64_t live; } forecast; /* bytes[n_values] of what is alive */
 
 /* Names of dims stand for the numbers that the feeds have. */
 static qx_status bind_names(const forecast *f, const qx_feed *feeds, int n)
@@ -39,15 +40,56 @@ static int64_t bytes_of(const forecast *f, const qx_value *v)
 static void add_result(forecast *f, const qx_rstep *s, uint32_t i)
 {
     int64_t n = bytes_of(f, s->out_value[i]);
-    if (n < 0) {
+    const bool known = n >= 0;
+    if (!known) {
         f->need->unknown++;
         n = 0;
         for (uint32_t k = 0; k < s->n_in; k++)
             if (s->in[k] != QX_NO_VALUE && f->bytes[s->in[k]] > n) n = f->bytes[s->in[k]];
     }
+    for (int w = 0; known && f->watched && f->x->info[s->out[i]].watched && w < f->x->n_watch; w++)
+        if (f->x->watch[w] == s->out_value[i]) f->watched[w] = n;
     if (f->x->info[s->out[i]].keep) f->need->outputs += n;
     else f->live += n;
     f->bytes[s->out[i]] = n;
+}
+
+/* Pixels of a picture, channels in front; 0: not known to be one. */
+static int64_t pixels_of(const forecast *f, const qx_value *v)
+{
+    int64_t h, w, n;
+    const qx_type *t = v ? &v->type : NULL;
+    if (!t || !t->has_shape || t->rank != 4 || !dim_known(f, &t->dims[2], &h) || !dim_known(f, &t->dims[3], &w) || !qx_mul_i64(h, w, &n)) return 0;
+    return n;
+}
+
+/* A convolution that keeps the size of a picture and has enough of it takes Winograd's form, where its weights fit that; of unknown sizes it is said to. */
+static bool is_transformed(const forecast *f, const qx_rstep *s)
+{
+    const int64_t in = s->n_in ? pixels_of(f, s->in_value[0]) : 0, out = s->n_out ? pixels_of(f, s->out_value[0]) : 0;
+    return !in || !out || (qx_wino_pixels_pay(out) && in < 2 * out);
+}
+
+/* A filter lies beside its packed form for a moment; matrices are packed while they are read. */
+static int64_t filter_bytes(const qx_rstep *s)
+{
+    int64_t most = 0;
+    for (uint32_t i = 0; i < s->n_in; i++) {
+        const qx_weight *w = s->in_value[i] ? s->in_value[i]->init : NULL;
+        if (w && w->rank > 2 && qx_dtype_is_float(w->dtype) && w->numel * (int64_t)sizeof(float) > most) most = w->numel * (int64_t)sizeof(float);
+    }
+    return most;
+}
+
+static int64_t weights_of(const forecast *f)
+{
+    int64_t bytes = 0, beside = 0;
+    for (uint32_t i = 0; i < f->x->main->n_steps; i++) {
+        const qx_rstep *s = &f->x->main->steps[i];
+        bytes += qx_step_weights(s, is_transformed(f, s));
+        if (filter_bytes(s) > beside) beside = filter_bytes(s);
+    }
+    return bytes + beside;
 }
 
 static void walk(forecast *f)
@@ -66,17 +108,17 @@ static void walk(forecast *f)
     }
 }
 
-qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, qx_exec_need *out)
+qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, int64_t *watched, qx_exec_need *out)
 {
-    forecast f = {.x = x, .need = out};
+    forecast f = {.x = x, .watched = watched, .need = out};
     int64_t largest;
     qx_status st;
     *out = (qx_exec_need){0};
     QX_TRY_GOTO(st, qx_exec_weight_bytes(x, &out->weights, &largest));
-    if (x->opt.stream_weights) out->weights = 2 * largest; /* as it is read and as it is packed */
     QX_TRY_GOTO(st, qx_alloc_array(x->ctx, x->n_values + 1, sizeof *f.bytes, (void **)&f.bytes));
     QX_TRY_GOTO(st, qx_exprs_new(x->ctx, x->model->names, &f.names));
     QX_TRY_GOTO(st, bind_names(&f, feeds, n));
+    out->weights = x->opt.stream_weights ? 2 * largest : weights_of(&f); /* streamed: as it is read and as it is packed */
     walk(&f);
     if (qx_exprs_out_of_memory(f.names)) st = QX_E_NOMEM;
 done:

@@ -9,6 +9,7 @@
 #include "base/map.h"
 #include "base/spool.h"
 #include "onnx/weight/weight.h"
+#include "runtime/cpu/winograd.h"
 #include "runtime/plan.h"
 
 /* ---- The file between two stretches ---- */
@@ -64,17 +65,18 @@ static qx_status spill_load(qx_exec *x, qx_spool *s)
 /* ---- Stretches ---- */
 
 /* Floats once packed; Winograd's form of a convolution takes four times as much. */
-static int64_t packed_bytes(const qx_weight *w)
+static int64_t packed_bytes(const qx_weight *w, bool transformed)
 {
     if (!qx_dtype_is_float(w->dtype)) return (int64_t)w->bytes;
-    return w->numel * (int64_t)sizeof(float) * (w->rank == 4 ? 4 : 1);
+    const bool fits = w->rank == 4 && w->dims[2] == 3 && w->dims[3] == 3 && qx_wino_weights_fit(w->dims[0], w->dims[1]);
+    return w->numel * (int64_t)sizeof(float) * (transformed && fits ? 4 : 1);
 }
 
-static int64_t step_weights(const qx_rstep *s)
+int64_t qx_step_weights(const qx_rstep *s, bool transformed)
 {
     int64_t bytes = 0;
     for (uint32_t i = 0; i < s->n_in; i++)
-        if (s->in_value[i] && s->in_value[i]->init) bytes += packed_bytes(s->in_value[i]->init);
+        if (s->in_value[i] && s->in_value[i]->init) bytes += packed_bytes(s->in_value[i]->init, transformed);
     return bytes;
 }
 
@@ -83,7 +85,7 @@ qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes, int64_t *largest)
     *bytes = *largest = 0;
     QX_TRY(qx_ensure_plan(x));
     for (uint32_t i = 0; i < x->main->n_steps; i++) {
-        const int64_t step = step_weights(&x->main->steps[i]);
+        const int64_t step = qx_step_weights(&x->main->steps[i], true);
         *bytes += step;
         if (step > *largest) *largest = step;
     }
@@ -93,10 +95,10 @@ qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes, int64_t *largest)
 /* The first step that is not in the stretch from `from` on: weights up to the budget, at least one step. */
 static uint32_t stretch_end(const qx_gplan *p, uint32_t from, int64_t budget)
 {
-    int64_t bytes = step_weights(&p->steps[from]);
+    int64_t bytes = qx_step_weights(&p->steps[from], true);
     uint32_t i = from + 1;
     for (; i < p->n_steps; i++) {
-        int64_t w = step_weights(&p->steps[i]);
+        int64_t w = qx_step_weights(&p->steps[i], true);
         if (w > budget - bytes) break;
         bytes += w;
     }

@@ -139,6 +139,9 @@ qx_status qx_plan_graph(qx_exec *x, const qx_graph *g, qx_gplan **out); /* of a 
 qx_status qx_plan_mark_inputs(qx_exec *x, const qx_rstep *s, uint8_t *need);
 const qx_function *qx_plan_function(const qx_model *m, const qx_node *n);
 
+/* layers.c: bytes of a step's weights once packed; transformed: as Winograd has those of 3x3 convolutions. */
+int64_t qx_step_weights(const qx_rstep *s, bool transformed);
+
 /* keep.c: the plan ends, and another of the same model will follow: packed weights are put by, taken by the steps of the new one, and freed. */
 void qx_plan_renew(qx_exec *x);
 void qx_take_packed(qx_exec *x);

@@ -394,11 +394,20 @@ static int64_t kept_of(const qx_entry *e)
     return bytes;
 }
 
-static void add_need(const qx_stats *s, qx_stats_need *n)
+/* A Gram matrix without the room for rows that wait until a block is full, where those of a sample make whole ones. bytes: of the value in a run; 0: not known. */
+static int64_t gram_taken(const qx_entry *e, int64_t bytes)
+{
+    const qx_type *t = &e->value->type;
+    const int64_t need = (int64_t)gram_need(e), k = t->has_shape && t->rank > 0 ? t->dims[t->rank - 1].n : 0, block = k * qx_dtype_bits(t->dtype) / 8 * QX_GRAM_ROWS;
+    const bool whole = need && !e->o.has_window && bytes > 0 && block > 0 && bytes % block == 0;
+    return whole ? need - k * QX_GRAM_ROWS * (int64_t)sizeof(float) : need;
+}
+
+static void add_need(const qx_stats *s, const int64_t *bytes, qx_stats_need *n)
 {
     for (int w = 0; w < s->n_watched; w++)
         for (const qx_entry *e = s->watched[w]; e; e = e->next) {
-            const int64_t gram = (int64_t)gram_need(e);
+            const int64_t gram = gram_taken(e, bytes[w]);
             n->kept += kept_of(e);
             n->grams += gram;
             if (gram > n->largest_gram) n->largest_gram = gram;
@@ -408,19 +417,22 @@ static void add_need(const qx_stats *s, qx_stats_need *n)
 qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, int n, qx_stats_need *out)
 {
     qx_exec_need run;
-    int64_t weights, largest, stretch;
+    int64_t weights, largest, stretch, *bytes;
     *out = (qx_stats_need){0};
     if (!pending(s)) return QX_OK;
     (void)qx_exec_want_outputs(exec, false);
     QX_TRY(watch_pending(s, exec));
-    add_need(s, out);
-    QX_TRY(qx_exec_forecast(exec, feeds, n, &run));
+    QX_TRY(QX_NEW_ARRAY(s->ctx, s->n_watched + 1, &bytes));
+    const qx_status st = qx_exec_forecast(exec, feeds, n, bytes, &run);
+    if (st == QX_OK) add_need(s, bytes, out);
+    qx_free(s->ctx, bytes);
+    QX_TRY(st);
     QX_TRY(layer_budget(s, exec, &weights, &largest, &stretch));
     const int64_t cap = (int64_t)qx_ctx_max_memory(s->ctx), extra = (int64_t)largest_extra(s);
     out->unknown = run.unknown;
     out->sweep = (!stretch ? run.weights : stretch > largest ? stretch : largest) + run.activations + out->kept;
     const int64_t room = cap ? cap - (int64_t)qx_mem_in_use(s->ctx) - out->sweep - extra : INT64_MAX;
-    const bool parts = out->grams > room; /* in several sweeps, those of finished ones on disk */
+    const bool parts = (int64_t)grams_need(s) > room; /* in several sweeps, those of finished ones on disk */
     const int64_t together = parts ? (int64_t)choose_grams(s, room > 0 ? (size_t)room / 10 * 9 : 0, 0) : out->grams; /* as gram_budget has it */
     out->sweep += (!parts || together > out->largest_gram ? together : out->largest_gram) + extra;
     if (parts) out->grams = out->largest_gram;

@@ -52,7 +52,7 @@ static qx_status run_need(forecast *f, qx_stats *stats, qx_exec *exec)
 {
     (void)stats;
     (void)qx_exec_want_outputs(exec, true);
-    return qx_exec_forecast(exec, f->feeds, f->n_feeds, &f->run);
+    return qx_exec_forecast(exec, f->feeds, f->n_feeds, NULL, &f->run);
 }
 
 /* As calibration and verification will open it, on the CPU: a device has its own memory. Operators without a kernel are told by who needs them. */

@@ -10,11 +10,15 @@
 enum { CHUNK = 98, LEAST_CHUNK = 42, ROWS = 14, NEAR = 1 << 18, PIECES = 4 }; /* tiles a piece; rows of the product's tile; floats of scratch that stay near; pieces a thread */
 #define MOST_WEIGHTS 4e7 /* bytes, transformed */
 
+bool qx_wino_weights_fit(int64_t out, int64_t in) { return in >= 32 && out >= 32 && (double)QX_WINO_POINTS * (double)in * (double)out * sizeof(float) <= MOST_WEIGHTS; }
+
+bool qx_wino_pixels_pay(int64_t pixels) { return pixels >= 256; }
+
 bool qx_wino_pays(const qx_conv_shape *s)
 {
-    bool small = s->spatial == 2 && s->group == 1 && s->in_ch >= 32 && s->out_ch >= 32 && s->out[0] * s->out[1] >= 256;
+    bool small = s->spatial == 2 && s->group == 1 && qx_wino_weights_fit(s->out_ch, s->in_ch) && qx_wino_pixels_pay(s->out[0] * s->out[1]);
     for (int i = 0; small && i < 2; i++) small = s->kernel[i] == 3 && s->stride[i] == 1 && s->dilation[i] == 1;
-    return small && (double)QX_WINO_POINTS * (double)s->in_ch * (double)s->out_ch * sizeof(float) <= MOST_WEIGHTS;
+    return small;
 }
 
 static int64_t panels_of(int64_t out) { return (out + QX_GEMM_NR - 1) / QX_GEMM_NR; }

@@ -89,7 +89,7 @@ static void by_hand(void **state)
     OK(qx_infer_shapes(f.m, NULL, 0));
     OK(qx_exec_new(f.ctx, f.m, NULL, &x));
     OK(qx_tensor_new(f.ctx, &t, QX_DT_FLOAT, 2, (const int64_t[]){100, 4}));
-    OK(qx_exec_forecast(x, &(qx_feed){"x", &t}, 1, &need));
+    OK(qx_exec_forecast(x, &(qx_feed){"x", &t}, 1, NULL, &need));
     assert_int_equal(need.weights, (4 * 2 + 2 * 3) * 4);
     assert_int_equal(need.outputs, 100 * 3 * 4);
     assert_int_equal(need.activations, 2 * 100 * 2 * 4);
