@@ -24,7 +24,8 @@ static qx_status file_new(qx_ctx *ctx, int fd, const char *path, qx_file **out)
     qx_file *f;
     char why[128];
     if (fstat(fd, &st) != 0) QX_FAIL(ctx, QX_E_IO, "'%s': cannot look at it: %s", path, qx_errno_text(errno, why, sizeof why));
-    if (!S_ISREG(st.st_mode)) QX_FAIL(ctx, QX_E_IO, "'%s' is %s, not a regular file", path, S_ISDIR(st.st_mode) ? "a directory" : "a device, pipe or socket");
+    if (!S_ISREG(st.st_mode))
+        QX_FAIL(ctx, QX_E_IO, "'%s' is %s, not a regular file", path, S_ISDIR(st.st_mode) ? "a directory" : "a device, pipe or socket");
     QX_TRY(QX_NEW(ctx, &f));
     f->ctx = ctx;
     f->fd = fd;
@@ -83,7 +84,8 @@ int qx_file_fd(const qx_file *f)
 
 static qx_status too_short(qx_file *f, int64_t offset, size_t n, size_t got)
 {
-    return qx_fail(f->ctx, QX_E_IO, "'%s': %zu bytes wanted at offset %lld, but only %zu are there (the file had %lld bytes when it was opened)",
+    return qx_fail(f->ctx, QX_E_IO,
+                   "'%s': %zu bytes wanted at offset %lld, but only %zu are there (the file had %lld bytes when it was opened)",
                    f->path, n, (long long)offset, got, (long long)f->size);
 }
 
@@ -92,12 +94,16 @@ qx_status qx_file_read(qx_file *f, int64_t offset, size_t n, void *out)
     char why[128];
     size_t got = 0;
     int64_t end;
-    if (offset < 0 || n > INT64_MAX || !qx_add_i64(offset, (int64_t)n, &end)) QX_FAIL(f->ctx, QX_E_IO, "'%s': cannot read %zu bytes at offset %lld", f->path, n, (long long)offset);
+    if (offset < 0 || n > INT64_MAX || !qx_add_i64(offset, (int64_t)n, &end))
+        QX_FAIL(f->ctx, QX_E_IO, "'%s': cannot read %zu bytes at offset %lld", f->path, n, (long long)offset);
     while (got < n) {
         size_t want = n - got < (1u << 30) ? n - got : 1u << 30;
-        ssize_t r = qx_countdown(&f->ctx->io_fail[QX_IO_READ]) ? (errno = EIO, -1) : pread(f->fd, (char *)out + got, want, offset + (int64_t)got);
+        ssize_t r = qx_countdown(&f->ctx->io_fail[QX_IO_READ]) ? (errno = EIO, -1)
+            : pread(f->fd, (char *)out + got, want, offset + (int64_t)got);
         if (r < 0 && errno == EINTR) continue;
-        if (r < 0) QX_FAIL(f->ctx, QX_E_IO, "'%s': cannot read %zu bytes at offset %lld: %s", f->path, n, (long long)offset, qx_errno_text(errno, why, sizeof why));
+        if (r < 0)
+            QX_FAIL(f->ctx, QX_E_IO, "'%s': cannot read %zu bytes at offset %lld: %s", f->path, n, (long long)offset,
+                    qx_errno_text(errno, why, sizeof why));
         if (r == 0) return too_short(f, offset, n, got);
         got += (size_t)r;
     }
@@ -110,7 +116,8 @@ qx_status qx_file_map(qx_file *f, const uint8_t **out)
     if (!f->map && f->size > 0) {
         bool fails = qx_countdown(&f->ctx->io_fail[QX_IO_READ]);
         void *p = fails ? (errno = EIO, MAP_FAILED) : mmap(NULL, (size_t)f->size, PROT_READ, MAP_PRIVATE, f->fd, 0);
-        if (p == MAP_FAILED) QX_FAIL(f->ctx, QX_E_IO, "'%s': cannot map %lld bytes: %s", f->path, (long long)f->size, qx_errno_text(errno, why, sizeof why));
+        if (p == MAP_FAILED)
+            QX_FAIL(f->ctx, QX_E_IO, "'%s': cannot map %lld bytes: %s", f->path, (long long)f->size, qx_errno_text(errno, why, sizeof why));
         f->map = p;
     }
     *out = f->map ? f->map : (const uint8_t *)"";
@@ -124,7 +131,8 @@ void qx_file_rest(qx_file *f)
 
 static qx_status slurp(qx_file *f, size_t cap, char **out, size_t *len)
 {
-    if ((uint64_t)f->size > cap) QX_FAIL(f->ctx, QX_E_FORMAT, "'%s' has %lld bytes; at most %zu are allowed here", f->path, (long long)f->size, cap);
+    if ((uint64_t)f->size > cap)
+        QX_FAIL(f->ctx, QX_E_FORMAT, "'%s' has %lld bytes; at most %zu are allowed here", f->path, (long long)f->size, cap);
     size_t n = (size_t)f->size;
     QX_TRY(qx_alloc_raw(f->ctx, n + 1, (void **)out));
     qx_status st = qx_file_read(f, 0, n, *out);

@@ -1,8 +1,8 @@
 /* file.h - reading with pread or mmap, and output that is complete or not there at all.
  *
- * An output set is one or more files written under temporary names in the target's directory, and renamed in the order
- * they were opened when the set is committed; the last rename is the commit point. Anything else removes the temporaries.
- * A pair that replaces an older pair needs a stand-in (qx_outset_stand_in): then a kill at any instant leaves a pair that belongs together. */
+ * An output set is one or more files written under temporary names in the target's directory, and renamed in the order they were
+ * opened when the set is committed; the last rename is the commit point. Anything else removes the temporaries. A pair that
+ * replaces an older pair needs a stand-in (qx_outset_stand_in): then a kill at any instant leaves a pair that belongs together. */
 #ifndef QX_BASE_FILE_H
 #define QX_BASE_FILE_H
 
@@ -25,8 +25,8 @@ void qx_file_rest(qx_file *f);
 /* Reads a whole file of at most `cap` bytes into a NUL-terminated block (qx_free). */
 qx_status qx_file_slurp(qx_ctx *ctx, const char *path, size_t cap, char **out, size_t *len);
 
-/* Whether a file can be made at `path`, asked before the work that fills it: its folder is there and may be written to, and it is none of the files in `kept`
- * (n paths; NULL is none). */
+/* Whether a file can be made at `path`, asked before the work that fills it: its folder is there and may be written to, and it is
+ * none of the files in `kept` (n paths; NULL is none). */
 qx_status qx_out_check(qx_ctx *ctx, const char *path, const char *const *kept, int n);
 
 typedef struct qx_outset qx_outset;

@@ -94,7 +94,8 @@ static void put_string(sink *s, const spec *sp, const char *arg)
     if (sp->precision >= 0 || !longer) {
         char padded[32] = "%";
         size_t flags = 1;
-        for (size_t i = 1; i < sp->len && (sp->text[i] == '-' || (sp->text[i] >= '0' && sp->text[i] <= '9')); i++) padded[flags++] = sp->text[i];
+        for (size_t i = 1; i < sp->len && (sp->text[i] == '-' || (sp->text[i] >= '0' && sp->text[i] <= '9')); i++)
+            padded[flags++] = sp->text[i];
         padded[flags++] = 's', padded[flags] = '\0';
         int w = snprintf(raw, sizeof raw, padded, shown);
         sink_put(s, raw, w < (int)sizeof raw ? (size_t)w : sizeof raw - 1);

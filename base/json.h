@@ -1,5 +1,6 @@
-/* json.h - JSON in and out; the only user of cJSON. Reading caps size (64 MiB unless told) and depth (64), and refuses
- * duplicate keys, NaN, 1e999 and trailing bytes. Writing streams into a qx_buf; doubles print with the fewest digits that read back the same (at most 17), int64 exactly. */
+/* json.h - JSON in and out; the only user of cJSON. Reading caps size (64 MiB unless told) and depth (64), and refuses duplicate
+ * keys, NaN, 1e999 and trailing bytes. Writing streams into a qx_buf; doubles print with the fewest digits that read back the
+ * same (at most 17), int64 exactly. */
 #ifndef QX_BASE_JSON_H
 #define QX_BASE_JSON_H
 

@@ -73,7 +73,8 @@ static qx_status unicode_escape(scan *s)
     if (!hex4(s, &hi)) return bad(s, "\\u wants four hexadecimal digits");
     if (hi == 0) return bad(s, "\\u0000 in a string is not supported");
     if (hi < 0xD800 || hi > 0xDFFF) return QX_OK;
-    if (hi > 0xDBFF || !take(s, '\\') || !take(s, 'u') || !hex4(s, &lo) || lo < 0xDC00 || lo > 0xDFFF) return bad(s, "half of a surrogate pair");
+    if (hi > 0xDBFF || !take(s, '\\') || !take(s, 'u') || !hex4(s, &lo) || lo < 0xDC00 || lo > 0xDFFF)
+        return bad(s, "half of a surrogate pair");
     return QX_OK;
 }
 

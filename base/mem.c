@@ -71,9 +71,10 @@ void qx_mem_release(qx_ctx *ctx, size_t size)
     atomic_fetch_sub(&ctx->in_use, size);
 }
 
-/* Large blocks that are written at once (weights, activations) lie on large pages where the system has them: a fault for every 4 KiB costs more than
- * clearing the memory, and products over many megabytes miss the address cache. They come from the kernel and go back to it, so that packing
- * hundreds of weights leaves no holes in the heap. raw NULL says so; the block begins where its page does. */
+/* Large blocks that are written at once (weights, activations) lie on large pages where the system has them: a fault for every 4
+ * KiB costs more than clearing the memory, and products over many megabytes miss the address cache. They come from the kernel and
+ * go back to it, so that packing hundreds of weights leaves no holes in the heap. raw NULL says so; the block begins where its
+ * page does. */
 static size_t large_bytes(size_t size) { return (size + OVERHEAD + 4095) / 4096 * 4096; }
 
 static void *large_block(size_t size)

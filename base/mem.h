@@ -12,8 +12,9 @@ qx_status qx_alloc_array(qx_ctx *ctx, size_t count, size_t size, void **out);
 /* Not zeroed: for tiles and activations. */
 qx_status qx_alloc_raw(qx_ctx *ctx, size_t size, void **out);
 qx_status qx_alloc_raw_array(qx_ctx *ctx, size_t count, size_t size, void **out); /* the product is checked */
-/* Not zeroed, for what is asked for anew again and again and given away (the outputs of a run): a large block is kept when it is freed, for the next such
- * call of about its size, so that the kernel need not clear its pages each time. Kept blocks count as in use, and go when the memory limit needs them. */
+/* Not zeroed, for what is asked for anew again and again and given away (the outputs of a run): a large block is kept when it is
+ * freed, for the next such call of about its size, so that the kernel need not clear its pages each time. Kept blocks count as in
+ * use, and go when the memory limit needs them. */
 qx_status qx_alloc_again(qx_ctx *ctx, size_t size, void **out);
 void qx_drop_spares(qx_ctx *ctx);
 /* Grows *ptr (which may be NULL) to new_size bytes; new bytes are zero; *ptr is unchanged on failure. */
@@ -23,7 +24,8 @@ qx_status qx_grow(qx_ctx *ctx, void **items, int64_t n, int64_t *cap, size_t siz
 void qx_free(qx_ctx *ctx, void *ptr);
 /* Bytes of memory that the machine has; 0: not known. */
 uint64_t qx_machine_memory(void);
-/* The most memory, in bytes, that this process has had in use since its program started (getrusage counts what its parent had when it forked); 0: not known. */
+/* The most memory, in bytes, that this process has had in use since its program started (getrusage counts what its parent had
+ * when it forked); 0: not known. */
 uint64_t qx_process_peak(void);
 size_t qx_mem_in_use(const qx_ctx *ctx);
 size_t qx_mem_peak(const qx_ctx *ctx);

@@ -75,7 +75,9 @@ static qx_status check_target(qx_ctx *ctx, const char *path, qx_file *const *inp
 {
     struct stat st, in;
     if (stat(path, &st) != 0) return errno == ENOENT || errno == ELOOP ? QX_OK : io_error(ctx, path, "write there");
-    if (!S_ISREG(st.st_mode)) QX_FAIL(ctx, QX_E_IO, "'%s' is %s; give the name of a file", path, S_ISDIR(st.st_mode) ? "a directory" : "a device, pipe or socket");
+    if (!S_ISREG(st.st_mode))
+        QX_FAIL(ctx, QX_E_IO, "'%s' is %s; give the name of a file", path,
+                S_ISDIR(st.st_mode) ? "a directory" : "a device, pipe or socket");
     for (int i = 0; i < n_inputs; i++)
         if (inputs[i] && fstat(qx_file_fd(inputs[i]), &in) == 0 && in.st_dev == st.st_dev && in.st_ino == st.st_ino)
             QX_FAIL(ctx, QX_E_USAGE, "output '%s' is the same file as input '%s'; give another name", path, qx_file_path(inputs[i]));
@@ -96,8 +98,10 @@ qx_status qx_out_check(qx_ctx *ctx, const char *path, const char *const *kept, i
     if (len >= sizeof dir) QX_FAIL(ctx, QX_E_IO, "'%.64s...' cannot be written: its folder's name has %zu bytes", path, len);
     if (len) memcpy(dir, path, len), dir[len] = '\0';
     for (int i = 0; i < n; i++)
-        if (kept[i] && same_file(path, kept[i])) QX_FAIL(ctx, QX_E_USAGE, "output '%s' is the same file as '%s'; give another name", path, kept[i]);
-    if (access(dir, W_OK) != 0) QX_FAIL(ctx, QX_E_IO, "'%s' cannot be written: folder '%s': %s", path, dir, qx_errno_text(errno, why, sizeof why));
+        if (kept[i] && same_file(path, kept[i]))
+            QX_FAIL(ctx, QX_E_USAGE, "output '%s' is the same file as '%s'; give another name", path, kept[i]);
+    if (access(dir, W_OK) != 0)
+        QX_FAIL(ctx, QX_E_IO, "'%s' cannot be written: folder '%s': %s", path, dir, qx_errno_text(errno, why, sizeof why));
     return QX_OK;
 }
 
@@ -236,13 +240,16 @@ qx_status qx_out_copy_at(qx_out *o, int64_t offset, qx_file *from, int64_t from_
     qx_ctx *ctx = o->set->ctx;
     int64_t end;
     if (from_offset < 0 || n < 0 || !qx_add_i64(from_offset, n, &end) || end > qx_file_size(from))
-        QX_FAIL(ctx, QX_E_IO, "'%s': cannot copy %lld bytes at offset %lld of %lld bytes", qx_file_path(from), (long long)n, (long long)from_offset, (long long)qx_file_size(from));
+        QX_FAIL(ctx, QX_E_IO, "'%s': cannot copy %lld bytes at offset %lld of %lld bytes", qx_file_path(from), (long long)n,
+                (long long)from_offset, (long long)qx_file_size(from));
     while (n > 0) {
         off_t in = from_offset, to = offset;
         QX_TRY(qx_check_cancel(ctx));
-        ssize_t c = injected(ctx, QX_IO_WRITE) ? -1 : copy_file_range(qx_file_fd(from), &in, o->fd, &to, (size_t)(n < COPY_STEP ? n : COPY_STEP), 0);
+        ssize_t c = injected(ctx, QX_IO_WRITE) ? -1 : copy_file_range(qx_file_fd(from), &in, o->fd, &to,
+                                                                      (size_t)(n < COPY_STEP ? n : COPY_STEP), 0);
         if (c < 0 && errno == EINTR) continue;
-        if (c == 0 || (c < 0 && not_supported(errno))) return copy_by_hand(o, offset, from, from_offset, n); /* 0: some file systems, or truncated */
+        /* 0: some file systems, or truncated */
+        if (c == 0 || (c < 0 && not_supported(errno))) return copy_by_hand(o, offset, from, from_offset, n);
         if (c < 0) return io_error(ctx, o->path, "write");
         offset += c, from_offset += c, n -= c;
     }
@@ -303,7 +310,8 @@ static qx_status sync_file(qx_out *o)
 
 static qx_status take_name(qx_out *o, qx_out *target)
 {
-    if (injected(o->set->ctx, QX_IO_RENAME) || rename(o->temp, target->path) != 0) return io_error(o->set->ctx, target->path, "rename the finished file to this name");
+    if (injected(o->set->ctx, QX_IO_RENAME) || rename(o->temp, target->path) != 0)
+        return io_error(o->set->ctx, target->path, "rename the finished file to this name");
     o->renamed = target->replaced = true;
     return QX_OK;
 }

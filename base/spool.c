@@ -18,8 +18,11 @@ qx_status qx_spool_open(qx_ctx *ctx, const char *what, const char *path, bool ag
     char why[128];
     const char *place = path ? path : folder;
     *out = NULL;
-    const int fd = path ? open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (again ? 0 : O_CREAT | O_TRUNC), 0600) : open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0) QX_FAIL(ctx, QX_E_IO, "%s: a file for %s cannot be %s: %s", place, what, again ? "opened" : "made", qx_errno_text(errno, why, sizeof why));
+    const int fd = path ? open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (again ? 0 : O_CREAT | O_TRUNC), 0600)
+        : open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0)
+        QX_FAIL(ctx, QX_E_IO, "%s: a file for %s cannot be %s: %s", place, what, again ? "opened" : "made",
+                qx_errno_text(errno, why, sizeof why));
     const qx_status st = QX_NEW(ctx, out);
     if (st != QX_OK) return close(fd), st;
     **out = (qx_spool){.ctx = ctx, .what = what, .path = place, .fd = fd};
@@ -46,7 +49,8 @@ static bool fails(qx_spool *s, qx_io_kind kind)
 static qx_status stopped(const qx_spool *s, size_t done, size_t n, const char *how)
 {
     char why[128];
-    QX_FAIL(s->ctx, QX_E_IO, "%s in %s: %zu of %zu bytes %s at %lld: %s", s->what, s->path, done, n, how, (long long)s->at, errno ? qx_errno_text(errno, why, sizeof why) : "end of file");
+    QX_FAIL(s->ctx, QX_E_IO, "%s in %s: %zu of %zu bytes %s at %lld: %s", s->what, s->path, done, n, how, (long long)s->at,
+            errno ? qx_errno_text(errno, why, sizeof why) : "end of file");
 }
 
 qx_status qx_spool_put(qx_spool *s, const void *data, size_t n)

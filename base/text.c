@@ -154,7 +154,8 @@ qx_status qx_parse_size(qx_ctx *ctx, const char *text, int64_t *out)
     int64_t value = 0;
     const char *t = text;
     for (; *t >= '0' && *t <= '9'; t++)
-        if (!qx_mul_i64(value, 10, &value) || !qx_add_i64(value, *t - '0', &value)) QX_FAIL(ctx, QX_E_USAGE, "size '%s' is too large", text);
+        if (!qx_mul_i64(value, 10, &value) || !qx_add_i64(value, *t - '0', &value))
+            QX_FAIL(ctx, QX_E_USAGE, "size '%s' is too large", text);
     for (size_t i = 0; t != text && i < sizeof units / sizeof *units; i++) {
         if (strcasecmp(t, units[i].unit) != 0) continue;
         if (!qx_mul_i64(value, units[i].bytes, &value)) QX_FAIL(ctx, QX_E_USAGE, "size '%s' is too large", text);
@@ -213,7 +214,8 @@ static size_t utf8_next(const unsigned char *s, uint32_t *cp)
 /* Control characters, and the marks that turn the direction of text around. */
 static bool is_hidden(uint32_t cp)
 {
-    return cp < 0x20 || (cp >= 0x7F && cp < 0xA0) || cp == 0x200E || cp == 0x200F || (cp >= 0x2028 && cp <= 0x202E) || (cp >= 0x2066 && cp <= 0x2069);
+    return cp < 0x20 || (cp >= 0x7F && cp < 0xA0) || cp == 0x200E || cp == 0x200F || (cp >= 0x2028 && cp <= 0x202E) ||
+        (cp >= 0x2066 && cp <= 0x2069);
 }
 
 static size_t show_char(const unsigned char *s, char *shown, size_t *used)

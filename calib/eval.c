@@ -10,7 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct side { qx_model *model; qx_exec *exec; qx_samples *samples; const char *logits; qx_tensor out; float *rows; int64_t n, vocab; double seconds; } side;
+typedef struct side {
+    qx_model *model;
+    qx_exec *exec;
+    qx_samples *samples;
+    const char *logits;
+    qx_tensor out;
+    float *rows;
+    int64_t n, vocab;
+    double seconds;
+} side;
 typedef struct token { double nll, ref_nll, kl; bool agrees, right; } token;
 typedef struct text_ids { int64_t *ids, n; } text_ids;
 typedef struct window { const side *m, *ref; const int64_t *ids; token *tokens; } window;
@@ -33,7 +42,8 @@ static qx_status find_logits(qx_ctx *ctx, const qx_model *m, const char **name)
 
 static qx_status open_side(qx_ctx *ctx, qx_model *m, const qx_eval_options *o, side *s)
 {
-    qx_samples_options so = {.text = o->text, .tokenizer = o->tokenizer, .seq_len = o->seq_len, .limit = o->windows, .dims = o->dims, .n_dims = o->n_dims};
+    qx_samples_options so = {.text = o->text, .tokenizer = o->tokenizer, .seq_len = o->seq_len, .limit = o->windows, .dims = o->dims,
+                             .n_dims = o->n_dims};
     s->model = m;
     if (!so.text) QX_FAIL(ctx, QX_E_USAGE, "nothing to evaluate on: give --text FILE --tokenizer tokenizer.json");
     QX_TRY(find_logits(ctx, m, &s->logits));
@@ -55,10 +65,13 @@ static qx_status check_logits(qx_ctx *ctx, const side *s, int64_t w)
 {
     const qx_tensor *t = &s->out;
     char shape[96];
-    if (t->rank != 3 || t->numel == 0) QX_FAIL(ctx, QX_E_SHAPE, "'%s' is %s; [batch, sequence, vocabulary] is needed", s->logits, qx_tensor_describe(t, shape, sizeof shape));
+    if (t->rank != 3 || t->numel == 0)
+        QX_FAIL(ctx, QX_E_SHAPE, "'%s' is %s; [batch, sequence, vocabulary] is needed", s->logits,
+                qx_tensor_describe(t, shape, sizeof shape));
     for (int64_t i = 0; i < t->numel; i++)
         if (isnan(s->rows[i]))
-            QX_FAIL(ctx, QX_E_NUMERIC, "%s: logits of window %lld hold NaN at position %lld, token %lld", s->model->path ? s->model->path : "model", (long long)w, (long long)(i / t->dims[2]), (long long)(i % t->dims[2]));
+            QX_FAIL(ctx, QX_E_NUMERIC, "%s: logits of window %lld hold NaN at position %lld, token %lld",
+                    s->model->path ? s->model->path : "model", (long long)w, (long long)(i / t->dims[2]), (long long)(i % t->dims[2]));
     return QX_OK;
 }
 
@@ -74,7 +87,8 @@ static qx_status run_side(qx_ctx *ctx, side *s, int64_t w)
     QX_TRY(qx_exec_run(s->exec, feeds, n, &s->logits, 1, &s->out));
     s->seconds += qx_clock_seconds() - start;
     QX_TRY(qx_alloc_raw(ctx, (size_t)s->out.numel * sizeof *s->rows, (void **)&s->rows));
-    if (!qx_to_f32(s->out.dtype, s->out.data, s->out.numel, s->rows)) QX_FAIL(ctx, QX_E_TYPE, "'%s' is %s", s->logits, qx_dtype_get(s->out.dtype)->text);
+    if (!qx_to_f32(s->out.dtype, s->out.data, s->out.numel, s->rows))
+        QX_FAIL(ctx, QX_E_TYPE, "'%s' is %s", s->logits, qx_dtype_get(s->out.dtype)->text);
     QX_TRY(check_logits(ctx, s, w));
     s->vocab = s->out.dims[2];
     s->n = s->out.numel / s->vocab;
@@ -152,9 +166,11 @@ static void finish(sums *s, bool ref, qx_eval_result *r)
 static qx_status check_window(qx_ctx *ctx, const side *m, const side *ref, const text_ids *t, int64_t first)
 {
     if (ref && (ref->vocab != m->vocab || ref->n != m->n))
-        QX_FAIL(ctx, QX_E_SHAPE, "logits are [%lld, %lld], those of the reference [%lld, %lld]", (long long)m->n, (long long)m->vocab, (long long)ref->n, (long long)ref->vocab);
+        QX_FAIL(ctx, QX_E_SHAPE, "logits are [%lld, %lld], those of the reference [%lld, %lld]", (long long)m->n, (long long)m->vocab,
+                (long long)ref->n, (long long)ref->vocab);
     for (int64_t i = 0; i <= m->n && first + i < t->n; i++)
-        if (t->ids[first + i] >= m->vocab) QX_FAIL(ctx, QX_E_SHAPE, "token id %lld, but the logits have %lld columns", (long long)t->ids[first + i], (long long)m->vocab);
+        if (t->ids[first + i] >= m->vocab)
+            QX_FAIL(ctx, QX_E_SHAPE, "token id %lld, but the logits have %lld columns", (long long)t->ids[first + i], (long long)m->vocab);
     return QX_OK;
 }
 

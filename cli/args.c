@@ -53,7 +53,8 @@ static qx_status unknown(qx_ctx *ctx, qx_arena *arena, const cli_command *cmd, c
     const char *instead = cmd->instead ? cmd->instead(arena, qx_arena_strndup(arena, name, len)) : NULL;
     if (instead) QX_FAIL(ctx, QX_E_USAGE, "unknown option '%s'; here: %s", word, instead);
     for (int i = 0, n = option_count(cmd); i < n; i++) qx_nearest_offer(&near, option_at(cmd, i)->name, strlen(option_at(cmd, i)->name));
-    QX_FAIL(ctx, QX_E_USAGE, "unknown option '%s'%s (qonnx %s --help lists all)", word, qx_nearest_text(&near, "--", hint, sizeof hint), cmd->name);
+    QX_FAIL(ctx, QX_E_USAGE, "unknown option '%s'%s (qonnx %s --help lists all)", word, qx_nearest_text(&near, "--", hint, sizeof hint),
+            cmd->name);
 }
 
 typedef struct word { int option; const char *value; bool takes_next; } word;

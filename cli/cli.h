@@ -68,10 +68,11 @@ qx_status cli_write_file(cli *c, const char *path, const qx_buf *b); /* whole or
 bool cli_is_terminal(FILE *f); /* one that moves its cursor: TERM is set, and not to dumb */
 /* Columns of the terminal behind f (COLUMNS says otherwise); 100 elsewhere. */
 int cli_columns(FILE *f);
-/* Words of text in lines no longer than that, each but the first (which begins at column `at`) indented; ends with a newline. A line that begins
- * with a space stays as it is, and an empty one separates paragraphs. */
+/* Words of text in lines no longer than that, each but the first (which begins at column `at`) indented; ends with a newline. A
+ * line that begins with a space stays as it is, and an empty one separates paragraphs. */
 void cli_wrap(FILE *f, const char *text, int at, int indent);
-/* A line of a summary on stdout: head ("  time   "), and text wrapped behind it. Where there is no terminal, and COLUMNS does not say how wide, it stays one line. */
+/* A line of a summary on stdout: head (" time "), and text wrapped behind it. Where there is no terminal, and COLUMNS does not
+ * say how wide, it stays one line. */
 void cli_field(const char *head, const char *text);
 /* The same, put together: at most 1 KiB. */
 void cli_fieldf(const char *head, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

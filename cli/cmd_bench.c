@@ -19,7 +19,8 @@ static const qx_argdef options[] = {
     {"no-fuse", 0, QX_ARG_FLAG, NULL, NULL, "every node by itself"},
     {"profile", 0, QX_ARG_FLAG, NULL, NULL, "one more run of each model, with the time by operator (with --json: by what ran it)"},
     {"sparse", 0, QX_ARG_FLAG, NULL, NULL, "times one model twice on a device: dense, and weights with 2:4 zeros on sparse units"},
-    {"compute", 0, QX_ARG_VALUE, "f32|bf16", "f32", "arithmetic of matrix products and convolutions; bf16 needs a CPU with AVX512_BF16 or AMX"},
+    {"compute", 0, QX_ARG_VALUE, "f32|bf16", "f32",
+     "arithmetic of matrix products and convolutions; bf16 needs a CPU with AVX512_BF16 or AMX"},
     CLI_DEVICE_OPTIONS,
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
 };
@@ -46,11 +47,13 @@ static void summarize(side *s, int64_t n)
 static qx_status open_side(cli *c, int64_t runs, const side *first, side *s)
 {
     const char *compute = cli_value(c, "compute");
-    qx_exec_options o = {.simulate = cli_flag(c, "simulate"), .no_fuse = cli_flag(c, "no-fuse"), .bf16 = compute && strcmp(compute, "bf16") == 0, .sparse = s->sparse};
+    qx_exec_options o = {.simulate = cli_flag(c, "simulate"), .no_fuse = cli_flag(c, "no-fuse"),
+                         .bf16 = compute && strcmp(compute, "bf16") == 0, .sparse = s->sparse};
     QX_TRY(cli_device(c, &o));
     double t0 = qx_clock_seconds();
     QX_TRY(cli_session_open(c, s->path, &o, &s->s));
-    if (s->sparse && strcmp(qx_exec_device_name(s->s.exec), "cpu") == 0) QX_FAIL(c->ctx, QX_E_UNSUPPORTED, "--sparse: the CPU has no units for 2:4 products; --device cuda says why there is no other");
+    if (s->sparse && strcmp(qx_exec_device_name(s->s.exec), "cpu") == 0)
+        QX_FAIL(c->ctx, QX_E_UNSUPPORTED, "--sparse: the CPU has no units for 2:4 products; --device cuda says why there is no other");
     QX_TRY(cli_feeds_open(c, s->s.model, first == s ? NULL : &first->f, &s->f));
     QX_TRY(cli_session_run(c, &s->s, &s->f));
     s->start = qx_clock_seconds() - t0;
@@ -159,4 +162,5 @@ static qx_status run(cli *c)
 const cli_command cli_command_bench = {
     .name = "bench", .brief = "time one or two models on the same inputs", .synopsis = "MODEL [MODEL2] [-i IN.npz]",
     .text = "Two runs warm up; then the models take turns. Prints the median and the median absolute deviation.",
-    .examples = "qonnx bench model.onnx model.int8.onnx -i sample.npz", .options = options, .min_args = 1, .max_args = MAX_MODELS, .run = run};
+    .examples = "qonnx bench model.onnx model.int8.onnx -i sample.npz", .options = options, .min_args = 1, .max_args = MAX_MODELS,
+        .run = run};

@@ -36,8 +36,11 @@ static void print_text(cli *c, const qx_finding *f, int64_t n, int64_t errors)
     enum { SHOWN = 10 };
     for (int64_t i = 0; i < n; i++) {
         const int64_t before = c->verbose ? 0 : same_rule(f, i, f[i].rule);
-        if (before < SHOWN) cli_print("%s: %s (%s): %s [%s]\n", f[i].error ? "error" : "warning", cli_show(c, f[i].node), f[i].op, cli_show(c, f[i].text), f[i].rule);
-        if (before == SHOWN) cli_print("... and %lld more [%s] (--verbose prints all)\n", (long long)(same_rule(f, n, f[i].rule) - SHOWN), f[i].rule);
+        if (before < SHOWN)
+            cli_print("%s: %s (%s): %s [%s]\n", f[i].error ? "error" : "warning", cli_show(c, f[i].node), f[i].op,
+                      cli_show(c, f[i].text), f[i].rule);
+        if (before == SHOWN)
+            cli_print("... and %lld more [%s] (--verbose prints all)\n", (long long)(same_rule(f, n, f[i].rule) - SHOWN), f[i].rule);
     }
     if (n) cli_print("%s: %lld errors, %lld warnings\n", cli_show(c, c->args[0]), (long long)errors, (long long)(n - errors));
     else cli_print("%s: ok\n", cli_show(c, c->args[0]));
@@ -48,7 +51,8 @@ static void print_advice(cli *c, const qx_model *m, qx_target target)
 {
     for (uint32_t i = 0; i < m->n_meta; i++) {
         if (strcmp(m->meta[i].key, "qonnx.target") != 0 || strcmp(m->meta[i].value, qx_target_name(target)) == 0) continue;
-        cli_print("hint: it was written for %s; qonnx quantize MODEL.onnx --like %s --target %s writes the forms of %s\n", cli_show(c, m->meta[i].value), cli_show(c, c->args[0]), qx_target_name(target),
+        cli_print("hint: it was written for %s; qonnx quantize MODEL.onnx --like %s --target %s writes the forms of %s\n",
+                  cli_show(c, m->meta[i].value), cli_show(c, c->args[0]), qx_target_name(target),
                   qx_target_name(target));
     }
 }
@@ -82,7 +86,9 @@ static qx_status check_sparsity(cli *c, qx_model *m)
     if (c->json) QX_TRY(sparsity_json(c, r, n));
     for (int64_t i = 0; !c->json && i < n; i++) {
         if (r[i].note) cli_print("  -    %s: %s\n", cli_show(c, r[i].node), r[i].note);
-        else cli_print("%s  %s: %lld of %lld groups broken, %.1f %% zeros\n", r[i].groups && !r[i].broken ? "  2:4" : "dense", cli_show(c, r[i].node), (long long)r[i].broken, (long long)r[i].groups, 100 * r[i].zeros);
+        else
+            cli_print("%s  %s: %lld of %lld groups broken, %.1f %% zeros\n", r[i].groups && !r[i].broken ? "  2:4" : "dense",
+                      cli_show(c, r[i].node), (long long)r[i].broken, (long long)r[i].groups, 100 * r[i].zeros);
     }
     if (!c->json) cli_print("%lld of %lld weights are 2:4 sparse\n", (long long)sparse, (long long)n);
     if (!sparse) QX_FAIL(c->ctx, QX_E_FAIL, "no weight holds the 2:4 pattern");
@@ -107,7 +113,8 @@ static qx_status check(cli *c, qx_model *m)
 static qx_status run(cli *c)
 {
     qx_model *m;
-    qx_read_options ro = {.strict = cli_flag(c, "strict"), .fix_order = cli_flag(c, "fix-order"), .allow_symlinks = cli_flag(c, "allow-symlinks"), .external_data_root = cli_value(c, "external-data-root")};
+    qx_read_options ro = {.strict = cli_flag(c, "strict"), .fix_order = cli_flag(c, "fix-order"),
+                          .allow_symlinks = cli_flag(c, "allow-symlinks"), .external_data_root = cli_value(c, "external-data-root")};
     QX_TRY(qx_model_read(c->ctx, c->args[0], &ro, &m));
     qx_status st = cli_flag(c, "sparsity") ? check_sparsity(c, m) : check(c, m);
     qx_model_free(m);
@@ -115,5 +122,6 @@ static qx_status run(cli *c)
 }
 
 const cli_command cli_command_check = {
-    .name = "check", .brief = "check a model file, and what a target will not run", .synopsis = "MODEL.onnx [--target generic|ort|tensorrt]", .options = options,
+    .name = "check", .brief = "check a model file, and what a target will not run",
+    .synopsis = "MODEL.onnx [--target generic|ort|tensorrt]", .options = options,
     .min_args = 1, .max_args = 1, .run = run, .examples = "qonnx check unet.fp8.onnx --target tensorrt"};

@@ -6,7 +6,8 @@ static const qx_argdef options[] = {
     {"input", 'i', QX_ARG_VALUE, "FILE.npz", "sample*.npz beside the model, else made up", "arrays named like the models' inputs"},
     {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
     {"min-sqnr", 0, QX_ARG_VALUE, "DB", NULL, "exit code 4 when an output's SQNR is lower"},
-    {"nodes", 0, QX_ARG_FLAG, NULL, NULL, "also every value that both compute under one name: the first that differs, and the ten furthest apart"},
+    {"nodes", 0, QX_ARG_FLAG, NULL, NULL,
+     "also every value that both compute under one name: the first that differs, and the ten furthest apart"},
     {"below", 0, QX_ARG_VALUE, "DB", "60", "with --nodes: from what SQNR down a value counts as different"},
     CLI_DEVICE_OPTIONS,
     {NULL, 0, QX_ARG_FLAG, NULL, NULL, NULL},
@@ -26,7 +27,9 @@ static qx_status compare_output(cli *c, const qx_tensor *a, const qx_tensor *b, 
     char p[96], q[96];
     bool same = a->rank == b->rank && a->numel == b->numel;
     for (int i = 0; same && i < a->rank; i++) same = a->dims[i] == b->dims[i];
-    if (!same) QX_FAIL(c->ctx, QX_E_SHAPE, "output '%s' is %s and %s", d->name, qx_tensor_describe(a, p, sizeof p), qx_tensor_describe(b, q, sizeof q));
+    if (!same)
+        QX_FAIL(c->ctx, QX_E_SHAPE, "output '%s' is %s and %s", d->name, qx_tensor_describe(a, p, sizeof p),
+                qx_tensor_describe(b, q, sizeof q));
     qx_status st = as_float(c, a, &x);
     if (st == QX_OK) st = as_float(c, b, &y);
     if (st == QX_OK) cli_measure(x, y, a->numel, d);
@@ -63,7 +66,8 @@ static qx_status gate(cli *c, const cli_difference *d, int n)
     if (!cli_value(c, "min-sqnr")) return QX_OK;
     QX_TRY(cli_float(c, "min-sqnr", 0, -1000, 1000, &limit));
     for (int i = 0; i < n; i++)
-        if (!(d[i].sqnr >= limit)) QX_FAIL(c->ctx, QX_E_GATE, "output '%s': SQNR %.2f dB, at least %.2f dB is asked for", d[i].name, d[i].sqnr, limit);
+        if (!(d[i].sqnr >= limit))
+            QX_FAIL(c->ctx, QX_E_GATE, "output '%s': SQNR %.2f dB, at least %.2f dB is asked for", d[i].name, d[i].sqnr, limit);
     return QX_OK;
 }
 
@@ -97,7 +101,8 @@ static qx_status compare(cli *c, comparison *p)
     for (int i = 0; i < n; i++) {
         d[i].name = p->a.model->graph->outputs[i]->name;
         QX_TRY(compare_output(c, &p->a.outs[i], &p->b.outs[i], &d[i]));
-        if (!c->json) cli_print("%-32s SQNR %7.2f dB  cosine %.8f  max |a-b| %.6g\n", cli_show(c, d[i].name), d[i].sqnr, d[i].cosine, d[i].max_abs);
+        if (!c->json)
+            cli_print("%-32s SQNR %7.2f dB  cosine %.8f  max |a-b| %.6g\n", cli_show(c, d[i].name), d[i].sqnr, d[i].cosine, d[i].max_abs);
     }
     if (c->json) QX_TRY(print_json(c, d, n, nodes, n_nodes));
     else if (nodes) cli_nodes_print(c, nodes, n_nodes, below);
@@ -118,5 +123,7 @@ static qx_status run(cli *c)
 
 const cli_command cli_command_compare = {
     .name = "compare", .brief = "compare the outputs of two models on the same inputs", .synopsis = "A B [-i IN.npz]",
-    .text = "A is the reference: SQNR = 10 log10(sum a^2 / sum (a - b)^2) for each output. With --nodes values inside the models too, in 65,536 places at most.",
-    .examples = "qonnx compare model.onnx model.int8.onnx -i heldout.npz --min-sqnr 20\nqonnx compare model.onnx model.int8.onnx -i heldout.npz --nodes --below 30", .options = options, .min_args = 2, .max_args = 2, .run = run};
+    .text = "A is the reference: SQNR = 10 log10(sum a^2 / sum (a - b)^2) for each output. With --nodes values inside the models "
+            "too, in 65,536 places at most.",
+    .examples = "qonnx compare model.onnx model.int8.onnx -i heldout.npz --min-sqnr 20\nqonnx compare model.onnx model.int8.onnx "
+                "-i heldout.npz --nodes --below 30", .options = options, .min_args = 2, .max_args = 2, .run = run};

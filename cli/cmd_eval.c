@@ -100,7 +100,8 @@ const cli_command cli_command_eval = {
     .name = "eval",
     .brief = "perplexity of a language model, and its distance from another",
     .synopsis = "MODEL --text FILE [--tokenizer FILE.json] [--ref FLOAT.onnx] [--seq-len N] [--samples N] [--max-kl X] [--json]",
-    .text = "Predicts every token of the text from those before it in its window and prints the perplexity; with --ref also how far the predictions are from the reference's: the mean KL divergence in nats a token, "
+    .text = "Predicts every token of the text from those before it in its window and prints the perplexity; with --ref also how "
+            "far the predictions are from the reference's: the mean KL divergence in nats a token, "
             "and how often both put the same token first. Models with past_key_values are run with an empty past.",
     .examples = "qonnx eval model.int4.onnx --ref model.onnx --text heldout.txt",
     .options = options,

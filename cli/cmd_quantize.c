@@ -16,7 +16,8 @@ static const qx_argdef options[] = {
 };
 
 static const cli_group groups[] = {
-    {"fp8", "format"}, {"output", "output"}, {"calib", "samples"}, {"include", "nodes"}, {"dim", "input"}, {"device", "device"}, {"explain", "report"}, {NULL, NULL},
+    {"fp8", "format"}, {"output", "output"}, {"calib", "samples"}, {"include", "nodes"}, {"dim", "input"}, {"device", "device"},
+    {"explain", "report"}, {NULL, NULL},
 };
 
 static const struct { const char *word, *instead; } foreign[] = {
@@ -45,7 +46,8 @@ static const char *instead(qx_arena *arena, const char *word)
     for (int i = 0; i < n_presets; i++)
         if (same_word(word, presets[i].name)) return qx_arena_printf(arena, "--preset %s", presets[i].name);
     for (int i = 0; i < n; i++)
-        if (same_word(word, passes[i]->name)) return qx_arena_printf(arena, "--passes %s%s", passes[i]->name, passes[i]->flags & QX_PASS_FORMAT ? "" : ",FORMAT");
+        if (same_word(word, passes[i]->name))
+            return qx_arena_printf(arena, "--passes %s%s", passes[i]->name, passes[i]->flags & QX_PASS_FORMAT ? "" : ",FORMAT");
     return NULL;
 }
 
@@ -57,7 +59,8 @@ static qx_status set_output(cli *c, qx_job_args *a)
     const size_t n = strlen(out);
     if (cli_value(c, "output")) QX_FAIL(c->ctx, QX_E_USAGE, "two outputs are named, '%s' and '%s': give one", out, cli_value(c, "output"));
     if (n < 6 || strcmp(out + n - 5, ".onnx") != 0)
-        QX_FAIL(c->ctx, QX_E_USAGE, "'%s' is no output (OUT.onnx); formats are options%s%s", out, hint ? ", here: " : ": --fp8, --int8, --int4, --passes TEXT", hint ? hint : "");
+        QX_FAIL(c->ctx, QX_E_USAGE, "'%s' is no output (OUT.onnx); formats are options%s%s", out,
+                hint ? ", here: " : ": --fp8, --int8, --int4, --passes TEXT", hint ? hint : "");
     return qx_job_args_set(a, "output", out);
 }
 
@@ -81,7 +84,8 @@ static qx_status quantize(cli *c, qx_job_args *a, qx_report *r)
     QX_TRY(qx_job_args_options(a, &opt));
     qx_quantize_options full = *opt;
     full.input = c->args[0];
-    if (cli_value(c, "report")) QX_TRY(qx_out_check(c->ctx, cli_value(c, "report"), (const char *const[]){full.input, full.output}, 2)); /* before the work */
+    /* before the work */
+    if (cli_value(c, "report")) QX_TRY(qx_out_check(c->ctx, cli_value(c, "report"), (const char *const[]){full.input, full.output}, 2));
     qx_status st = qx_quantize_file(c->ctx, &full, r);
     if (st == QX_OK || st == QX_E_GATE) {
         qx_status printed = cli_report(c, r);
@@ -103,9 +107,11 @@ static qx_status run(cli *c)
 }
 
 const cli_command cli_command_quantize = {
-    .name = "quantize", .brief = "rewrite a model for low precision", .options = options, .min_args = 1, .max_args = 2, .groups = groups, .instead = instead, .run = run,
+    .name = "quantize", .brief = "rewrite a model for low precision", .options = options, .min_args = 1, .max_args = 2, .groups = groups,
+    .instead = instead, .run = run,
     .synopsis = "MODEL.onnx [OUT.onnx] (--fp8 | --int8 | --int4 | --preset NAME | --passes TEXT) [options]",
-    .text = "Reads MODEL.onnx, calibrates where the format needs it, writes OUT.onnx (derived: unet.onnx gives unet.fp8.onnx) completely or not "
+    .text = "Reads MODEL.onnx, calibrates where the format needs it, writes OUT.onnx (derived: unet.onnx gives unet.fp8.onnx) "
+            "completely or not "
             "at all, runs float and quantized on samples that calibration did not see, and prints sizes, time and quality. "
             "Samples are found beside the model when named sample*.npz or calib*.npz, and so is tokenizer.json for --text.",
     .examples = "qonnx quantize unet.onnx --fp8\n"

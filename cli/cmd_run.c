@@ -10,7 +10,8 @@ static const qx_argdef options[] = {
     {"input", 'i', QX_ARG_VALUE, "FILE.npz", "sample*.npz beside the model, else made up", "arrays named like the model's inputs"},
     {"output", 'o', QX_ARG_VALUE, "FILE.npz", NULL, "where the outputs go; none: only their shapes are printed"},
     {"simulate", 0, QX_ARG_FLAG, NULL, NULL, "Q/DQ in float arithmetic instead of real low-precision operations"},
-    {"compute", 0, QX_ARG_VALUE, "f32|bf16", "f32", "arithmetic of matrix products and convolutions; bf16 needs a CPU with AVX512_BF16 or AMX"},
+    {"compute", 0, QX_ARG_VALUE, "f32|bf16", "f32",
+     "arithmetic of matrix products and convolutions; bf16 needs a CPU with AVX512_BF16 or AMX"},
     {"no-fuse", 0, QX_ARG_FLAG, NULL, NULL, "every node by itself"},
     {"profile", 0, QX_ARG_FLAG, NULL, NULL, "print time by operator and by node; a second argument TRACE.json gets a Chrome trace"},
     {"trace-nan", 0, QX_ARG_FLAG, NULL, NULL, "stop at the first node that makes NaN or Inf out of finite inputs"},
@@ -23,7 +24,8 @@ static qx_status exec_options(cli *c, qx_exec_options *o)
 {
     const char *compute = cli_value(c, "compute");
     *o = (qx_exec_options){.simulate = cli_flag(c, "simulate"), .no_fuse = cli_flag(c, "no-fuse"), .trace_nan = cli_flag(c, "trace-nan")};
-    if (compute && strcmp(compute, "f32") != 0 && strcmp(compute, "bf16") != 0) QX_FAIL(c->ctx, QX_E_USAGE, "--compute %s: f32 or bf16", compute);
+    if (compute && strcmp(compute, "f32") != 0 && strcmp(compute, "bf16") != 0)
+        QX_FAIL(c->ctx, QX_E_USAGE, "--compute %s: f32 or bf16", compute);
     o->bf16 = compute && strcmp(compute, "bf16") == 0;
     QX_TRY(cli_int(c, "max-loop", 1000000, 1, INT64_MAX, &o->max_loop));
     return cli_device(c, o);
@@ -58,7 +60,9 @@ static void outputs_text(cli *c, const cli_session *s, double seconds)
     char type[96];
     for (int i = 0; i < s->n_outs; i++)
         cli_print("%s %s\n", cli_show(c, s->model->graph->outputs[i]->name), qx_tensor_describe(&s->outs[i], type, sizeof type));
-    if (!c->quiet) cli_print("%.1f ms on %s, activations %s\n", seconds * 1e3, qx_exec_device_name(s->exec), cli_bytes(c, (int64_t)qx_exec_peak_bytes(s->exec)));
+    if (!c->quiet)
+        cli_print("%.1f ms on %s, activations %s\n", seconds * 1e3, qx_exec_device_name(s->exec),
+                  cli_bytes(c, (int64_t)qx_exec_peak_bytes(s->exec)));
 }
 
 static qx_status save(cli *c, const cli_session *s, const char *path)
@@ -85,7 +89,8 @@ static qx_status run_model(cli *c, cli_session *s, cli_feeds *f)
     QX_TRY(exec_options(c, &o));
     QX_TRY(cli_session_open(c, c->args[0], &o, s));
     QX_TRY(cli_feeds_open(c, s->model, NULL, f));
-    for (int warm = 0; timed && warm < 2; warm++) QX_TRY(cli_session_run(c, s, f)); /* planning, packing and fresh memory are not what is asked about */
+    /* planning, packing and fresh memory are not what is asked about */
+    for (int warm = 0; timed && warm < 2; warm++) QX_TRY(cli_session_run(c, s, f));
     qx_exec_profile(s->exec, timed);
     double t0 = qx_clock_seconds();
     QX_TRY(cli_session_run(c, s, f));
@@ -108,7 +113,8 @@ static qx_status run(cli *c)
 }
 
 const cli_command cli_command_run = {
-    .name = "run", .brief = "run a model on arrays of an .npz file, or a sample beside it", .synopsis = "MODEL [-i IN.npz] [-o OUT.npz] [--profile [TRACE.json]]",
+    .name = "run", .brief = "run a model on arrays of an .npz file, or a sample beside it",
+    .synopsis = "MODEL [-i IN.npz] [-o OUT.npz] [--profile [TRACE.json]]",
     .text = "Runs a float or quantized model. Wrong names, types, ranks or dims are errors that name the input.",
     .examples = "qonnx run model.onnx -i sample.npz -o out.npz\nqonnx run model.onnx -i sample.npz --profile trace.json",
     .options = options, .min_args = 1, .max_args = 2, .run = run};

@@ -109,7 +109,8 @@ static qx_status show_text(cli *c, const qx_stats *s, const bool *shown)
         r[7] = cell(c, "%.3f", share(s, i, QX_RANGE_MSE));
         r[8] = kinds_text(c, qx_stats_kinds(s, i));
     }
-    cli_print("model %016llx, %s\n", (unsigned long long)qx_stats_model(s), *qx_stats_described(s) ? qx_stats_described(s) : "samples unknown");
+    cli_print("model %016llx, %s\n", (unsigned long long)qx_stats_model(s),
+              *qx_stats_described(s) ? qx_stats_described(s) : "samples unknown");
     cli_print("99.99%%, entropy, mse: thresholds as a share of the largest |x| (mse for INT8)\n\n");
     cli_table(stdout, cells, (int)row, COLUMNS, "lrrrrrrrl");
     return QX_OK;
@@ -177,7 +178,8 @@ const cli_command cli_command_stats = {
     .name = "stats",
     .brief = "show a statistics file, or merge several",
     .synopsis = "show FILE [--only PATTERN] [--json] | merge FILE... -o OUT",
-    .text = "Statistics files are written by --save-stats and read by --load-stats. Files of the same model and the same passes can be merged: the result is that of one run over all their samples.",
+    .text = "Statistics files are written by --save-stats and read by --load-stats. Files of the same model and the same passes "
+            "can be merged: the result is that of one run over all their samples.",
     .examples = "qonnx stats show model.stats --only '*down_proj*'\nqonnx stats merge part1.stats part2.stats -o all.stats",
     .options = options,
     .min_args = 2,

@@ -1,5 +1,6 @@
-/* compare_nodes.c - where two models part: values of one name, in the order of the second model. The first run's content is kept (thinned out when a
- * value is large), the second's is compared as it comes. Watching a value keeps the executor from fusing across it. */
+/* compare_nodes.c - where two models part: values of one name, in the order of the second model. The first run's content is kept
+ * (thinned out when a value is large), the second's is compared as it comes. Watching a value keeps the executor from fusing
+ * across it. */
 #include "cli/compare_nodes.h"
 
 #include <math.h>
@@ -128,7 +129,8 @@ void cli_nodes_free(cli *c, cli_node_watch *w)
 
 static void print_line(cli *c, const char *label, const cli_difference *d)
 {
-    cli_print("%-24s %7.2f dB  %lld of %lld differ, by at most %.4g  %s (%s)\n", label, d->sqnr, (long long)d->differ, (long long)d->count, d->max_abs, cli_show(c, d->name), cli_show(c, d->op));
+    cli_print("%-24s %7.2f dB  %lld of %lld differ, by at most %.4g  %s (%s)\n", label, d->sqnr, (long long)d->differ,
+              (long long)d->count, d->max_abs, cli_show(c, d->name), cli_show(c, d->op));
 }
 
 static int by_sqnr(const void *a, const void *b)

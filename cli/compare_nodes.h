@@ -4,7 +4,8 @@
 
 #include "cli/feeds.h"
 
-typedef struct cli_difference { const char *name, *op; bool codes; double sqnr, cosine, max_abs; int64_t count, differ; } cli_difference; /* codes: integers */
+/* codes: integers */
+typedef struct cli_difference { const char *name, *op; bool codes; double sqnr, cosine, max_abs; int64_t count, differ; } cli_difference;
 /* Fills everything but name and op. */
 void cli_measure(const float *a, const float *b, int64_t n, cli_difference *d);
 

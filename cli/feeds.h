@@ -7,8 +7,9 @@
 #include "runtime/exec.h"
 
 typedef struct cli_feeds { const qx_feed *feeds; int n; qx_tensor *tensors; qx_npz *npz; qx_samples *samples; } cli_feeds;
-/* The arrays of --input whose names are inputs of the model (others are left out, with a warning). Without --input: what `first` has (NULL: nothing),
- * else the first sample of sample*.npz or calib*.npz beside the model, else made-up arrays; a log line says which. */
+/* The arrays of --input whose names are inputs of the model (others are left out, with a warning). Without --input: what `first`
+ * has (NULL: nothing), else the first sample of sample*.npz or calib*.npz beside the model, else made-up arrays; a log line says
+ * which. */
 qx_status cli_feeds_open(cli *c, qx_model *m, const cli_feeds *first, cli_feeds *out);
 void cli_feeds_close(cli *c, cli_feeds *f);
 

@@ -38,8 +38,11 @@ qx_status cli_no_command(qx_ctx *ctx, const char *name)
         qx_nearest_offer(&near, all[i]->name, strlen(all[i]->name));
     }
     if (n > 5 && strcmp(name + n - 5, ".onnx") == 0)
-        QX_FAIL(ctx, QX_E_USAGE, "'%s' is a file; what shall be done with it? qonnx inspect FILE, or qonnx quantize FILE --int8 (qonnx help lists all)", name);
-    if (name[0] == '-') QX_FAIL(ctx, QX_E_USAGE, "'%s' stands where a command belongs: qonnx quantize MODEL.onnx %s (qonnx help lists the commands)", name, name);
+        QX_FAIL(ctx, QX_E_USAGE, "'%s' is a file; what shall be done with it? qonnx inspect FILE, or qonnx quantize FILE --int8 "
+                                 "(qonnx help lists all)", name);
+    if (name[0] == '-')
+        QX_FAIL(ctx, QX_E_USAGE, "'%s' stands where a command belongs: qonnx quantize MODEL.onnx %s (qonnx help lists the commands)",
+                name, name);
     QX_FAIL(ctx, QX_E_USAGE, "there is no command '%s'%s (qonnx help lists them)", name, qx_nearest_text(&near, "", hint, sizeof hint));
 }
 
@@ -51,7 +54,8 @@ static void print_option(FILE *f, const qx_argdef *o)
     int n = snprintf(left, sizeof left, "  %s%c%s--%s%s%s", o->letter ? "-" : " ", o->letter ? o->letter : ' ', o->letter ? ", " : "  ",
                      o->name, o->meta ? " " : "", o->meta ? o->meta : "");
     const int indent = cli_columns(f) < NARROW ? 10 : LEFT;
-    snprintf(text, sizeof text, "%s%s%s%s%s", o->help, o->kind == QX_ARG_LIST ? " (may be repeated)" : "", o->def ? " [" : "", o->def ? o->def : "", o->def ? "]" : "");
+    snprintf(text, sizeof text, "%s%s%s%s%s", o->help, o->kind == QX_ARG_LIST ? " (may be repeated)" : "", o->def ? " [" : "",
+             o->def ? o->def : "", o->def ? "]" : "");
     if (n >= indent) fprintf(f, "%s\n%*s", left, indent, "");
     else fprintf(f, "%-*s", indent, left);
     cli_wrap(f, text, indent, indent);
@@ -98,7 +102,8 @@ void cli_usage(FILE *f, const cli_command *cmd)
 
 void cli_overview(FILE *f)
 {
-    fprintf(f, "qonnx %s - makes ONNX models small and fast: FP8, INT8, INT4 and what helps them stay accurate\n\nusage: qonnx COMMAND ...\n\n", QONNX_VERSION);
+    fprintf(f, "qonnx %s - makes ONNX models small and fast: FP8, INT8, INT4 and what helps them stay accurate\n\nusage: qonnx "
+               "COMMAND ...\n\n", QONNX_VERSION);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (!all[i]->hidden) fprintf(f, "  %-10s %s\n", all[i]->name, all[i]->brief);
     fprintf(f, "\n  qonnx quantize unet.onnx --fp8       is all that most people need\n"

@@ -30,7 +30,8 @@ static int report(const qx_ctx *ctx, const cli_command *cmd, qx_status st)
 {
     if (st == QX_OK) return 0;
     const char *text = qx_ctx_error(ctx);
-    fprintf(stderr, "%sqonnx%s%s:%s %s\n", cli_colour_on(stderr, CLI_RED), cmd ? " " : "", cmd ? cmd->name : "", cli_colour_on(stderr, CLI_PLAIN), *text ? text : qx_status_text(st));
+    fprintf(stderr, "%sqonnx%s%s:%s %s\n", cli_colour_on(stderr, CLI_RED), cmd ? " " : "", cmd ? cmd->name : "",
+            cli_colour_on(stderr, CLI_PLAIN), *text ? text : qx_status_text(st));
     return qx_status_exit_code(st);
 }
 
@@ -76,7 +77,10 @@ static int run_words(qx_ctx *boot, qx_arena *arena, const cli_command *cmd, int 
 static int start(qx_ctx *boot, int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "help";
-    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0 || strcmp(name, "version") == 0) { printf("qonnx %s\n", QONNX_VERSION); return 0; }
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0 || strcmp(name, "version") == 0) {
+        printf("qonnx %s\n", QONNX_VERSION);
+        return 0;
+    }
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) name = "help";
     const cli_command *cmd = cli_find_command(name);
     if (!cmd) {

@@ -54,7 +54,8 @@ void cli_man(FILE *f)
 {
     int n;
     const cli_command *const *all = cli_commands(&n);
-    fprintf(f, ".TH QONNX 1 \"\" \"qonnx %s\" \"User Commands\"\n.SH NAME\nqonnx \\- rewrite ONNX models for low precision\n", QONNX_VERSION);
+    fprintf(f, ".TH QONNX 1 \"\" \"qonnx %s\" \"User Commands\"\n.SH NAME\nqonnx \\- rewrite ONNX models for low precision\n",
+            QONNX_VERSION);
     fprintf(f, ".SH SYNOPSIS\n.B qonnx\n.I COMMAND\n[options]\n.SH COMMANDS\n");
     for (int i = 0; i < n; i++)
         if (!all[i]->hidden) put_command(f, all[i]);

@@ -26,7 +26,10 @@ static const char *title(cli *c, const char *name, const char *scope)
 
 static const char *tensor_title(cli *c, const qx_report_tensor *t) { return title(c, t->node && *t->node ? t->node : t->name, t->scope); }
 
-static const char **new_cells(cli *c, int64_t rows, int cols) { return qx_arena_array(c->arena, (size_t)(rows * cols) + 1, sizeof(char *)); }
+static const char **new_cells(cli *c, int64_t rows, int cols)
+{
+    return qx_arena_array(c->arena, (size_t)(rows * cols) + 1, sizeof(char *));
+}
 
 static const char *decibel(cli *c, double db) { return db >= 299 ? "exact" : isnan(db) ? "nan" : text(c, "%.1f dB", db); }
 
@@ -52,8 +55,10 @@ static void print_explain(cli *c, const qx_report *r)
 {
     for (int64_t i = 0; i < r->n_nodes; i++) {
         const qx_report_node *n = &r->nodes[i];
-        cli_print("%-10s %s (%s%s%s)%s%s%s\n", n->format ? n->format : "float", cli_show(c, n->name), n->op, n->scope ? ", " : "", n->scope ? cli_show(c, n->scope) : "", n->graph && *n->graph ? " in " : "",
-                  n->graph && *n->graph ? cli_show(c, n->graph) : "", n->reason ? text(c, ": %s", n->reason) : n->notes ? text(c, ": %s", n->notes) : "");
+        cli_print("%-10s %s (%s%s%s)%s%s%s\n", n->format ? n->format : "float", cli_show(c, n->name), n->op, n->scope ? ", " : "",
+                  n->scope ? cli_show(c, n->scope) : "", n->graph && *n->graph ? " in " : "",
+                  n->graph && *n->graph ? cli_show(c, n->graph) : "",
+                      n->reason ? text(c, ": %s", n->reason) : n->notes ? text(c, ": %s", n->notes) : "");
     }
 }
 
@@ -101,7 +106,8 @@ static void print_kept(cli *c, const count *k)
         details = text(c, "%s%s%s", details, i ? "; " : "", room ? detail : "...");
         if (!room) break;
     }
-    cli_fieldf(text(c, "  %6lld ", (long long)k->n), "left in float: %.*s%s%s%s%s%s", (int)strcspn(k->key, ":"), k->key, k->n_details ? " (" : "", details, k->n_details ? ")" : "",
+    cli_fieldf(text(c, "  %6lld ", (long long)k->n), "left in float: %.*s%s%s%s%s%s", (int)strcspn(k->key, ":"), k->key,
+               k->n_details ? " (" : "", details, k->n_details ? ")" : "",
                k->float_bytes ? ", " : "", k->float_bytes ? cli_bytes(c, k->float_bytes) : "");
 }
 
@@ -129,7 +135,10 @@ static void print_output(cli *c, const qx_report_output *o)
 /* Decoders have dozens of caches as outputs: behind the first few, only those that say something. */
 enum { SHOWN = 6 };
 static const double FINE_DB = 30;
-static bool worth_showing(const qx_report_output *o) { return o->note || !isnan(o->top1) || (isnan(o->equal) ? !(o->sqnr_db >= FINE_DB) : o->equal < 1); }
+static bool worth_showing(const qx_report_output *o)
+{
+    return o->note || !isnan(o->top1) || (isnan(o->equal) ? !(o->sqnr_db >= FINE_DB) : o->equal < 1);
+}
 
 static void print_quality(cli *c, const qx_report *r)
 {
@@ -210,7 +219,8 @@ static void print_frontier(cli *c, const qx_report *r)
 /* The last lines, where the eye is: is it good, and what would make it better? */
 static void print_verdict(cli *c, const qx_report *r)
 {
-    static const cli_colour colours[] = {[QX_GRADE_BROKEN] = CLI_RED, [QX_GRADE_FAR] = CLI_RED, [QX_GRADE_DIFFERS] = CLI_YELLOW, [QX_GRADE_CLOSE] = CLI_GREEN, [QX_GRADE_VERY_CLOSE] = CLI_GREEN};
+    static const cli_colour colours[] = {[QX_GRADE_BROKEN] = CLI_RED, [QX_GRADE_FAR] = CLI_RED, [QX_GRADE_DIFFERS] = CLI_YELLOW,
+                                         [QX_GRADE_CLOSE] = CLI_GREEN, [QX_GRADE_VERY_CLOSE] = CLI_GREEN};
     if (r->verdict) cli_print("  verdict %s%s%s\n", cli_colour_on(stdout, colours[r->grade]), r->verdict, cli_colour_on(stdout, CLI_PLAIN));
     for (int i = 0; i < r->n_hints; i++) cli_field("  hint   ", cli_show(c, r->hints[i]));
 }
@@ -241,13 +251,16 @@ static void print_time(cli *c, const qx_report *r)
 static void print_summary(cli *c, const qx_report *r, bool dry)
 {
     double ratio = r->input_bytes > 0 ? (double)r->output_bytes / (double)r->input_bytes : 0;
-    cli_print("%s %s -> %s%s\n", dry ? "plan:" : "wrote", cli_show(c, r->input), cli_show(c, r->output), dry ? " (nothing is written)" : "");
+    cli_print("%s %s -> %s%s\n", dry ? "plan:" : "wrote", cli_show(c, r->input), cli_show(c, r->output),
+              dry ? " (nothing is written)" : "");
     cli_print("  size   %s -> %s (%.0f%%)", cli_bytes(c, r->input_bytes), cli_bytes(c, r->output_bytes), ratio * 100);
     if (isfinite(bits_of_weights(r))) cli_print(", %.2f bits a quantized weight", bits_of_weights(r));
     cli_print("%s%s\n", r->data_path ? ", in " : "", r->data_path ? cli_show(c, r->data_path) : "");
     print_time(c, r);
     if (dry) cli_fieldf("  memory ", "about %s for the work", cli_bytes(c, r->expected_bytes));
-    else cli_fieldf("  memory ", "%s%s", cli_bytes(c, r->peak_rss), r->expected_bytes ? text(c, " (%s expected)", cli_bytes(c, r->expected_bytes)) : "");
+    else
+        cli_fieldf("  memory ", "%s%s", cli_bytes(c, r->peak_rss),
+                   r->expected_bytes ? text(c, " (%s expected)", cli_bytes(c, r->expected_bytes)) : "");
     if (r->samples) cli_field("  samples ", cli_show(c, r->samples));
     print_counts(c, r);
     print_frontier(c, r);

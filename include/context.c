@@ -119,7 +119,8 @@ qx_status qx_borrow(qonnx_ctx *c, const qonnx_tensor *in, qx_tensor *out)
         QX_FAIL(c->qx, QX_E_SHAPE, "tensor '%s': rank %d is not in [0, %d]", in->name ? in->name : "", in->rank, QX_MAX_RANK);
     memset(out, 0, sizeof *out);
     QX_TRY(qx_tensor_shape(c->qx, out, (qx_dtype)in->dtype, in->rank, in->dims));
-    if (!in->data && out->numel) QX_FAIL(c->qx, QX_E_USAGE, "tensor '%s': %lld elements but no data", in->name ? in->name : "", (long long)out->numel);
+    if (!in->data && out->numel)
+        QX_FAIL(c->qx, QX_E_USAGE, "tensor '%s': %lld elements but no data", in->name ? in->name : "", (long long)out->numel);
     out->data = (void *)(uintptr_t)in->data; /* borrowed: the executor only reads feeds */
     return QX_OK;
 }

@@ -12,17 +12,18 @@
  *     qonnx_job_free(job);
  *     qonnx_close(ctx);
  *
- * Errors. What can fail returns QONNX_OK or another code; qonnx_error(ctx) then says what went wrong, with the names and numbers. A pointer that
- * goes out through the last parameter is NULL after a failure. Nothing is printed, nothing exits, no signal is handled.
+ * Errors. What can fail returns QONNX_OK or another code; qonnx_error(ctx) then says what went wrong, with the names and numbers.
+ * A pointer that goes out through the last parameter is NULL after a failure. Nothing is printed, nothing exits, no signal is
+ * handled.
  *
- * Ownership. Strings and arrays given to a function are copied or done with when it returns, unless it says otherwise. Each object has its own function
- * that frees it, and takes NULL; the context is closed last.
+ * Ownership. Strings and arrays given to a function are copied or done with when it returns, unless it says otherwise. Each
+ * object has its own function that frees it, and takes NULL; the context is closed last.
  *
- * Threads. A context and what was made with it belong to one thread at a time; several contexts may be used at once. Work inside is spread over the
- * context's threads, and results do not depend on how many there are.
+ * Threads. A context and what was made with it belong to one thread at a time; several contexts may be used at once. Work inside
+ * is spread over the context's threads, and results do not depend on how many there are.
  *
- * Stability. Structs that callers fill or read (qonnx_tensor, qonnx_port) do not change within a soname; enums only grow. Before version 1.0 a minor
- * version may change the interface, and then has another soname. */
+ * Stability. Structs that callers fill or read (qonnx_tensor, qonnx_port) do not change within a soname; enums only grow. Before
+ * version 1.0 a minor version may change the interface, and then has another soname. */
 #ifndef QONNX_H
 #define QONNX_H
 
@@ -39,8 +40,9 @@ extern "C" {
 #define QONNX_API
 #endif
 
-/* FAILED: input or output, memory, a broken file, cancelled. USAGE: an argument or option that cannot be right. UNSUPPORTED: the model holds what is not
- * supported, or nothing that could be quantized. GATE: done, but below the quality that was asked for. The numbers are also the command's exit codes. */
+/* FAILED: input or output, memory, a broken file, cancelled. USAGE: an argument or option that cannot be right. UNSUPPORTED: the
+ * model holds what is not supported, or nothing that could be quantized. GATE: done, but below the quality that was asked for.
+ * The numbers are also the command's exit codes. */
 typedef enum qonnx_code { QONNX_OK = 0, QONNX_FAILED = 1, QONNX_USAGE = 2, QONNX_UNSUPPORTED = 3, QONNX_GATE = 4 } qonnx_code;
 
 /* ---- The context --------------------------------------------------------------------------------------------------------------------- */
@@ -62,37 +64,41 @@ QONNX_API void qonnx_set_log(qonnx_ctx *ctx, qonnx_log_fn *log, qonnx_progress_f
 QONNX_API void qonnx_set_cancel(qonnx_ctx *ctx, const volatile int *flag);
 /* Both before the first object is made with the context. */
 QONNX_API qonnx_code qonnx_set_threads(qonnx_ctx *ctx, int threads);      /* 0: one a core */
-QONNX_API qonnx_code qonnx_set_max_memory(qonnx_ctx *ctx, int64_t bytes); /* 0: no cap. What needs more fails with a message that has both numbers */
+/* 0: no cap. What needs more fails with a message that has both numbers */
+QONNX_API qonnx_code qonnx_set_max_memory(qonnx_ctx *ctx, int64_t bytes);
 
-/* ---- Quantizing a file ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Quantizing a file ----------------------------------------------------------------------------------------------------- */
 
 typedef struct qonnx_job qonnx_job;
 QONNX_API qonnx_code qonnx_job_new(qonnx_ctx *ctx, const char *input_path, qonnx_job **out);
-/* The options of `qonnx quantize`, by the same names without the dashes (`qonnx quantize --help`): qonnx_job_set(job, "preset", "sdxl-fp8"),
- * (job, "target", "ort"), (job, "exclude", "*time_emb*"). Options that may repeat are added; a flag takes "1" or "0", NULL counts as "1". An unknown name or a
- * value out of bounds is QONNX_USAGE. A format must be asked for; samples are found beside the model when none are named. */
+/* The options of `qonnx quantize`, by the same names without the dashes (`qonnx quantize --help`): qonnx_job_set(job, "preset",
+ * "sdxl-fp8"), (job, "target", "ort"), (job, "exclude", "*time_emb*"). Options that may repeat are added; a flag takes "1" or
+ * "0", NULL counts as "1". An unknown name or a value out of bounds is QONNX_USAGE. A format must be asked for; samples are found
+ * beside the model when none are named. */
 QONNX_API qonnx_code qonnx_job_set(qonnx_job *job, const char *name, const char *value);
 /* Reads, calibrates, writes (completely or not at all) and verifies. QONNX_GATE: the file was written, but min-sqnr was missed. */
 QONNX_API qonnx_code qonnx_job_run(qonnx_job *job);
-/* The report of the last run as JSON: sizes, stages, outputs and layers with their signal to noise, weights, every node with format or reason, verdict, hints.
- * NULL before a run, and after one that failed. Owned by the job. */
+/* The report of the last run as JSON: sizes, stages, outputs and layers with their signal to noise, weights, every node with
+ * format or reason, verdict, hints. NULL before a run, and after one that failed. Owned by the job. */
 QONNX_API const char *qonnx_job_report(qonnx_job *job);
 QONNX_API void qonnx_job_free(qonnx_job *job);
 
-/* ---- Looking at a file ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Looking at a file ----------------------------------------------------------------------------------------------------- */
 
-/* What `qonnx inspect --json` prints: inputs and outputs with types and shapes, opsets, metadata, operators, bytes by type, what could be quantized and would be
- * saved. Reads the structure only. *json belongs to the context until the next call of one of these two. */
+/* What `qonnx inspect --json` prints: inputs and outputs with types and shapes, opsets, metadata, operators, bytes by type, what
+ * could be quantized and would be saved. Reads the structure only. *json belongs to the context until the next call of one of
+ * these two. */
 QONNX_API qonnx_code qonnx_inspect(qonnx_ctx *ctx, const char *model_path, const char **json);
-/* What `qonnx check --target --json` prints: findings, each with rule, severity, node and text. target: "generic", "ort" or "tensorrt"; NULL: generic.
- * Findings are no failure; a file that breaks the format is. */
+/* What `qonnx check --target --json` prints: findings, each with rule, severity, node and text. target: "generic", "ort" or
+ * "tensorrt"; NULL: generic. Findings are no failure; a file that breaks the format is. */
 QONNX_API qonnx_code qonnx_check(qonnx_ctx *ctx, const char *model_path, const char *target, const char **json);
 
-/* ---- Tensors --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Tensors --------------------------------------------------------------------------------------------------------------- */
 
 enum { QONNX_MAX_RANK = 8 };
 /* Some of TensorProto.DataType's numbers; the others have the same meaning here. */
-enum { QONNX_FLOAT = 1, QONNX_UINT8 = 2, QONNX_INT8 = 3, QONNX_INT32 = 6, QONNX_INT64 = 7, QONNX_BOOL = 9, QONNX_FLOAT16 = 10, QONNX_DOUBLE = 11, QONNX_BFLOAT16 = 16, QONNX_FLOAT8E4M3FN = 17 };
+enum { QONNX_FLOAT = 1, QONNX_UINT8 = 2, QONNX_INT8 = 3, QONNX_INT32 = 6, QONNX_INT64 = 7, QONNX_BOOL = 9, QONNX_FLOAT16 = 10,
+       QONNX_DOUBLE = 11, QONNX_BFLOAT16 = 16, QONNX_FLOAT8E4M3FN = 17 };
 typedef struct qonnx_tensor {
     const char *name; /* of the input or output */
     int dtype, rank;
@@ -101,7 +107,8 @@ typedef struct qonnx_tensor {
 } qonnx_tensor;
 /* Elements of t, or -1 when a dim is negative or the product overflows. */
 QONNX_API int64_t qonnx_tensor_numel(const qonnx_tensor *t);
-/* Any numeric type to and from float (round half to even, saturating): dst and src hold n elements. A type without numbers is QONNX_USAGE. */
+/* Any numeric type to and from float (round half to even, saturating): dst and src hold n elements. A type without numbers is
+ * QONNX_USAGE. */
 QONNX_API qonnx_code qonnx_to_float(qonnx_ctx *ctx, int dtype, const void *src, int64_t n, float *dst);
 QONNX_API qonnx_code qonnx_from_float(qonnx_ctx *ctx, int dtype, const float *src, int64_t n, void *dst);
 
@@ -114,7 +121,7 @@ QONNX_API void qonnx_npz_close(qonnx_npz *z);
 /* Writes n arrays under their names, whole or not at all; a file that is there is replaced. */
 QONNX_API qonnx_code qonnx_npz_save(qonnx_ctx *ctx, const char *path, const qonnx_tensor *tensors, int n);
 
-/* ---- Text to token ids and back, by a tokenizer.json ------------------------------------------------------------------------------------ */
+/* ---- Text to token ids and back, by a tokenizer.json ----------------------------------------------------------------------- */
 
 typedef struct qonnx_tokenizer qonnx_tokenizer;
 /* BPE, WordPiece and Unigram; another model is QONNX_UNSUPPORTED. */
@@ -148,18 +155,18 @@ QONNX_API int qonnx_session_inputs(const qonnx_session *s, const qonnx_port **po
 QONNX_API int qonnx_session_outputs(const qonnx_session *s, const qonnx_port **ports);
 /* Lets qonnx_session_run return a value that is not a graph output. Before the first run. */
 QONNX_API qonnx_code qonnx_session_expose(qonnx_session *s, const char *value_name);
-/* in: n_in tensors with the names of inputs, in any order. wanted: n_out names of outputs; NULL: all graph outputs in order. outs[i].data belongs to the
- * session and lives until its next run. */
-QONNX_API qonnx_code qonnx_session_run(qonnx_session *s, const qonnx_tensor *in, int n_in, const char *const *wanted, int n_out, qonnx_tensor *outs);
+/* in: n_in tensors with the names of inputs, in any order. wanted: n_out names of outputs; NULL: all graph outputs in order.
+ * outs[i].data belongs to the session and lives until its next run. */
+QONNX_API qonnx_code qonnx_session_run(qonnx_session *s, const qonnx_tensor *in, int n_in, const char *const *wanted, int n_out,
+                                       qonnx_tensor *outs);
 
-/* ---- Calibration by a program that runs the model itself (a diffusion pipeline) ----------------------------------------------------------
+/* ---- Calibration by a program that runs the model itself (a diffusion pipeline) -----------------------------------------------
  *
  *     qonnx_calibration_begin(session, "sdxl-fp8", &c);
  *     qonnx_calibration_expect(c, pictures * steps);
  *     for (each step) { qonnx_calibration_step(c, timestep); qonnx_session_run(session, ...); }
  *     qonnx_calibration_save(c, "unet.stats");     // then qonnx_job_set(job, "load-stats", "unet.stats")
- *     qonnx_calibration_end(c);
- */
+ *     qonnx_calibration_end(c); */
 
 typedef struct qonnx_calibration qonnx_calibration;
 /* Observes every run of s from now on, and collects what the passes in `passes` (pipeline text or preset) want. */

@@ -37,7 +37,8 @@ static qx_status set_device(qonnx_ctx *c, opts *o, const char *v)
 static qx_status set_plugin_dir(qonnx_ctx *c, opts *o, const char *v)
 {
     size_t n = strlen(v);
-    if (n >= sizeof o->plugin_dir) QX_FAIL(c->qx, QX_E_USAGE, "session option plugin-dir: %zu characters, at most %zu", n, sizeof o->plugin_dir - 1);
+    if (n >= sizeof o->plugin_dir)
+        QX_FAIL(c->qx, QX_E_USAGE, "session option plugin-dir: %zu characters, at most %zu", n, sizeof o->plugin_dir - 1);
     memcpy(o->plugin_dir, v, n + 1);
     o->exec.plugin_dir = o->plugin_dir;
     return QX_OK;
@@ -60,7 +61,8 @@ static qx_status set_max_loop(qonnx_ctx *c, opts *o, const char *v)
 }
 
 static const opt_row option_rows[] = {
-    {"simulate", set_simulate}, {"trace-nan", set_trace}, {"allow-fallback", set_fallback}, {"compute", set_compute}, {"device", set_device},
+    {"simulate", set_simulate}, {"trace-nan", set_trace}, {"allow-fallback", set_fallback}, {"compute", set_compute},
+    {"device", set_device},
     {"plugin-dir", set_plugin_dir}, {"max-device-memory", set_device_memory}, {"max-loop", set_max_loop},
 };
 
@@ -68,7 +70,8 @@ static qx_status set_option(qonnx_ctx *c, opts *o, const char *key, const char *
 {
     for (size_t i = 0; i < sizeof option_rows / sizeof option_rows[0]; i++)
         if (!strcmp(key, option_rows[i].key)) return option_rows[i].set(c, o, value);
-    QX_FAIL(c->qx, QX_E_USAGE, "unknown session option '%s': simulate, compute, device, plugin-dir, max-device-memory, trace-nan, allow-fallback", key);
+    QX_FAIL(c->qx, QX_E_USAGE, "unknown session option '%s': simulate, compute, device, plugin-dir, max-device-memory, trace-nan, "
+                               "allow-fallback", key);
 }
 
 static qx_status parse_options(qonnx_ctx *c, const char *text, opts *o)
@@ -204,7 +207,8 @@ qonnx_code qonnx_session_run(qonnx_session *s, const qonnx_tensor *in, int n_in,
     qx_ctx *qx = s->ctx->qx;
     qx_ctx_clear_error(qx);
     if (n_in < 0 || n_out < 0 || (!wanted && n_out > s->n_outputs))
-        return qx_code(qx_fail(qx, QX_E_USAGE, "run: %d inputs and %d outputs asked for, the model has %d outputs", n_in, n_out, s->n_outputs));
+        return qx_code(qx_fail(qx, QX_E_USAGE, "run: %d inputs and %d outputs asked for, the model has %d outputs", n_in, n_out,
+                               s->n_outputs));
     drop_held(s);
     qx_free(qx, s->held);
     s->held = NULL;

@@ -1,5 +1,6 @@
-/* attention.h - softmax(scale Q K' + mask) V for one head and one block of query rows, walking over the keys in blocks with a running maximum
- * and sum, so that no row of scores is ever held as a whole. Sums over keys are in key order: the bits depend on the block sizes (fixed) only. */
+/* attention.h - softmax(scale Q K' + mask) V for one head and one block of query rows, walking over the keys in blocks with a
+ * running maximum and sum, so that no row of scores is ever held as a whole. Sums over keys are in key order: the bits depend on
+ * the block sizes (fixed) only. */
 #ifndef QX_KERNELS_ATTENTION_H
 #define QX_KERNELS_ATTENTION_H
 
@@ -18,7 +19,8 @@ typedef struct qx_attn_head {
     float scale, softcap;                /* softcap 0: none; else s = softcap tanh(s / softcap), before the mask */
     const float *mask; int64_t ld_mask;  /* added to scores: [rows, keys], row stride (0: one row for all), NULL: none */
     const uint8_t *keep; int64_t ld_keep;/* boolean mask: 0 removes the key */
-    int64_t first, last;                 /* row i sees keys [i + first, i + last] of its own (causal, window); INT64_MIN / INT64_MAX: open */
+    /* row i sees keys [i + first, i + last] of its own (causal, window); INT64_MIN / INT64_MAX: open */
+    int64_t first, last;
     float sink; bool has_sink;           /* one more score that takes part in the sum only */
     bool nan_when_empty;                 /* a row that sees no key: NaN, as Softmax has it, instead of zeros, as Attention has it */
 } qx_attn_head;

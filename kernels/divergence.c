@@ -1,5 +1,5 @@
-/* divergence.c - see divergence.h. Pieces of a row are turned into terms by loops that vectorise, and terms are added in eight lanes: the same bits on every
- * instruction set. */
+/* divergence.c - see divergence.h. Pieces of a row are turned into terms by loops that vectorise, and terms are added in eight
+ * lanes: the same bits on every instruction set. */
 #include "kernels/divergence.h"
 
 #include "kernels/fmath.h"

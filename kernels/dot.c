@@ -1,5 +1,5 @@
-/* dot.c - see dot.h. A block of up to MR x NR results is kept in registers while k runs once over both operands: the rows of a stay in the first
- * level of cache while rows of b stream by. */
+/* dot.c - see dot.h. A block of up to MR x NR results is kept in registers while k runs once over both operands: the rows of a
+ * stay in the first level of cache while rows of b stream by. */
 #include "kernels/dot.h"
 
 #include "kernels/multi.h"
@@ -24,7 +24,8 @@ static void block_base(int rows, int64_t k, const float *a, int64_t lda, const f
 
 #if defined(__x86_64__)
 /* rows is a constant where these are called, so that the loops over it unroll and the sums stay in registers. */
-QX_TARGET_AVX512 static inline __attribute__((always_inline)) void rows_avx512(const int rows, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
+QX_TARGET_AVX512 static inline __attribute__((always_inline)) void rows_avx512(const int rows, int64_t k, const float *a, int64_t lda,
+    const float *b, int64_t ldb, float out[MR][NR])
 {
     __m512 acc[MR][NR];
     for (int i = 0; i < rows; i++)
@@ -56,7 +57,8 @@ QX_TARGET_AVX2 static float sum8(__m256 v)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
-QX_TARGET_AVX2 static inline __attribute__((always_inline)) void rows_avx2(const int rows, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
+QX_TARGET_AVX2 static inline __attribute__((always_inline)) void rows_avx2(const int rows, int64_t k, const float *a, int64_t lda,
+    const float *b, int64_t ldb, float out[MR][NR])
 {
     const int64_t whole = k / 8 * 8;
     for (int h = 0; h < NR; h += 2) { /* two columns at a time: twelve sums fit the 16 registers */
@@ -106,7 +108,8 @@ static block_fn *pick(void)
 }
 
 /* At the edge, where fewer than NR rows of b are left, each is taken NR times: no memory behind the operand is touched. */
-static void block_any(block_fn *fn, int rows, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float out[MR][NR])
+static void block_any(block_fn *fn, int rows, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
+                      float out[MR][NR])
 {
     if (n >= NR) {
         fn(rows, k, a, lda, b, ldb, out);
@@ -139,7 +142,8 @@ void qx_gemm_nt(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, co
     }
 }
 
-double qx_gemm_nt_error(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, const float *c, int64_t ldc)
+double qx_gemm_nt_error(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, const float *c,
+                        int64_t ldc)
 {
     block_fn *fn = pick();
     float out[MR][NR];

@@ -1,5 +1,6 @@
-/* gram.h - X'X of a block of rows, upper half in tiles of 16 x 16: rows are packed into panels of 16 columns, then every pair of panels adds its tile to sums in float64.
- * A dot product is a chain of fused multiply-adds in float32 over the rows of the block: the same bits with every instruction set. */
+/* gram.h - X'X of a block of rows, upper half in tiles of 16 x 16: rows are packed into panels of 16 columns, then every pair of
+ * panels adds its tile to sums in float64. A dot product is a chain of fused multiply-adds in float32 over the rows of the block:
+ * the same bits with every instruction set. */
 #ifndef QX_KERNELS_GRAM_H
 #define QX_KERNELS_GRAM_H
 

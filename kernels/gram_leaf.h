@@ -11,6 +11,9 @@ qx_gram_add_fn qx_gram_ref;
 qx_gram_add_fn *qx_gram_cpu(qx_isa isa);
 
 static inline const float *qx_gram_panel(const qx_gram_block *b, int64_t i) { return b->panels + i * b->rows * QX_GRAM_TILE; }
-static inline double *qx_gram_tile(const qx_gram_block *b, int64_t i, int64_t j) { return b->tiles + qx_gram_at(b->p, i, j) * QX_GRAM_CELLS; }
+static inline double *qx_gram_tile(const qx_gram_block *b, int64_t i, int64_t j)
+{
+    return b->tiles + qx_gram_at(b->p, i, j) * QX_GRAM_CELLS;
+}
 
 #endif

@@ -1,8 +1,9 @@
-/* igemm.h - exact 8-bit integer product: C = (A - za)(B - zb) in int32 (wrapping as ONNX's MatMulInteger does), for any mix of signed and
- * unsigned operands. No saturating instruction is used: VNNI where the CPU has it, widening products elsewhere; all give the same integers.
+/* igemm.h - exact 8-bit integer product: C = (A - za)(B - zb) in int32 (wrapping as ONNX's MatMulInteger does), for any mix of
+ * signed and unsigned operands. No saturating instruction is used: VNNI where the CPU has it, widening products elsewhere; all
+ * give the same integers.
  *
- * B is packed once as signed bytes (unsigned ones minus 128) in panels of 32 columns, four rows of k beside each other, with its column sums.
- * A is read as it lies and turned to unsigned a tile at a time on the stack. */
+ * B is packed once as signed bytes (unsigned ones minus 128) in panels of 32 columns, four rows of k beside each other, with its
+ * column sums. A is read as it lies and turned to unsigned a tile at a time on the stack. */
 #ifndef QX_KERNELS_IGEMM_H
 #define QX_KERNELS_IGEMM_H
 
@@ -17,7 +18,8 @@ int64_t qx_igemm_panels(int64_t n);
 size_t qx_igemm_packed_bytes(int64_t k, int64_t n);
 int64_t qx_igemm_sums(int64_t n);
 /* Packs panel p: element (i, j) of B is at b[i * row + j * col]. Panels are independent. */
-void qx_igemm_pack_panel(const void *b, bool is_signed, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, int8_t *packed, int32_t *sums);
+void qx_igemm_pack_panel(const void *b, bool is_signed, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, int8_t *packed,
+                         int32_t *sums);
 
 typedef struct qx_igemm {
     int64_t m, n, k;
@@ -34,9 +36,8 @@ typedef struct qx_igemm {
 /* Rows [i0, i1) of panel p. Any cut of the work over threads gives the same result. */
 void qx_igemm_run(const qx_igemm *g, int64_t p, int64_t i0, int64_t i1);
 
-/* ---- Few rows ----
- * One token reads each weight once: panels as oneDNN packs them, `width` columns (32 or 64), four rows of k beside each other, fetched ahead of their use.
- * False: no kernel on this CPU (without VNNI) or for this width. */
+/* ---- Few rows ---- One token reads each weight once: panels as oneDNN packs them, `width` columns (32 or 64), four rows of k
+ * beside each other, fetched ahead of their use. False: no kernel on this CPU (without VNNI) or for this width. */
 enum { QX_IGEMM_FEW = 6, QX_IGEMM_WIDEST = 64 };
 bool qx_igemm_has_few(int64_t width);
 /* acc[r * width + j] = sum over i < 4 * quads of a[r * lda + i] * panel[i / 4][j][i % 4]; rows of a are readable up to whole quads. */

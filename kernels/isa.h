@@ -30,7 +30,8 @@ static inline qx_isa qx_isa_best(void)
 #if defined(__x86_64__)
     if (QX_ISA_MOST < QX_ISA_AVX2) return QX_ISA_BASE;
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !QX_CPU_HAS_F16C) return QX_ISA_BASE;
-    if (QX_ISA_MOST >= QX_ISA_AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+    if (QX_ISA_MOST >= QX_ISA_AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
         return QX_ISA_AVX512;
     return QX_ISA_AVX2;

@@ -22,7 +22,10 @@ LANE v16 v_div(v16 a, v16 b) { return (v16){_mm512_div_ps(a.v, b.v)}; }
 LANE v16 v_min(v16 a, v16 b) { return (v16){_mm512_min_ps(a.v, b.v)}; }
 LANE v16 v_max(v16 a, v16 b) { return (v16){_mm512_max_ps(a.v, b.v)}; }
 LANE void v_store_n(float *p, v16 a, int64_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), a.v); }
-LANE v16 v_larger(v16 a, v16 b) { return (v16){_mm512_mask_mov_ps(_mm512_max_ps(b.v, a.v), _mm512_cmp_ps_mask(b.v, b.v, _CMP_UNORD_Q), b.v)}; }
+LANE v16 v_larger(v16 a, v16 b)
+{
+    return (v16){_mm512_mask_mov_ps(_mm512_max_ps(b.v, a.v), _mm512_cmp_ps_mask(b.v, b.v, _CMP_UNORD_Q), b.v)};
+}
 LANE v16 v_even(const float *p)
 {
     const __m512i at = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -39,11 +42,15 @@ LANE v16 v_rcp(v16 a)
 LANE v16 v_zero_below(v16 a, v16 x, v16 least) { return (v16){_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, least.v, _CMP_NLT_UQ), a.v)}; }
 LANE v16 v_abs(v16 a) { return (v16){_mm512_abs_ps(a.v)}; }
 LANE v16 v_sign_of(v16 a, v16 x) { return (v16){_mm512_or_ps(a.v, _mm512_and_ps(x.v, _mm512_set1_ps(-0.0f)))}; }
-LANE v16 v_above(v16 x, v16 limit, v16 a, v16 b) { return (v16){_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GT_OQ), b.v, a.v)}; }
+LANE v16 v_above(v16 x, v16 limit, v16 a, v16 b)
+{
+    return (v16){_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GT_OQ), b.v, a.v)};
+}
 LANE float v_top(v16 a) { return _mm512_reduce_max_ps(a.v); }
 LANE v16 v_every(const float *p, int64_t step, int64_t n)
 {
-    const __m512i at = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32((int)step));
+    const __m512i at = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                          _mm512_set1_epi32((int)step));
     return (v16){_mm512_mask_i32gather_ps(_mm512_setzero_ps(), n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1u), at, p, 4)};
 }
 typedef struct flips { __m128i bytes; __m512 nibbles; } flips; /* nibbles: the number that each code is */
@@ -53,7 +60,10 @@ LANE flips v_flips(uint8_t flip)
     for (int i = 0; i < 16; i++) t[i] = (float)(i ^ (flip & 15));
     return (flips){_mm_set1_epi8((char)flip), _mm512_loadu_ps(t)};
 }
-LANE v16 v_bytes(const uint8_t *p, const flips *f) { return (v16){_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)p), f->bytes)))}; }
+LANE v16 v_bytes(const uint8_t *p, const flips *f)
+{
+    return (v16){_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)p), f->bytes)))};
+}
 LANE void v_nibbles(const uint8_t *p, const flips *f, v16 *lo, v16 *hi)
 {
     const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
@@ -70,7 +80,8 @@ LANE float v_sum(v16 a)
 LANE v16 v_mini_round(v16 y, int mbits, int bias, float top)
 {
     const __m512 c = _mm512_min_ps(_mm512_max_ps(y.v, _mm512_set1_ps(-top)), _mm512_set1_ps(top));
-    const __m512i e = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(c), _mm512_set1_epi32(0x7f800000)), _mm512_set1_epi32((128 - bias) << 23));
+    const __m512i e = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(c), _mm512_set1_epi32(0x7f800000)),
+                                       _mm512_set1_epi32((128 - bias) << 23));
     const __m512 magic = _mm512_castsi512_ps(_mm512_add_epi32(e, _mm512_set1_epi32(((23 - mbits) << 23) + 0x400000)));
     return (v16){_mm512_sub_ps(_mm512_add_ps(c, magic), magic)};
 }
@@ -83,7 +94,8 @@ LANE h32 h_mulhi(h32 a, h32 b) { return (h32){_mm512_mulhi_epi16(a.v, b.v)}; }
 LANE h32 h_abs(h32 a) { return (h32){_mm512_abs_epi16(a.v)}; }
 LANE h32 h_e2m1(h32 a)
 {
-    const __m512i twice = _mm512_cvtepu8_epi16(_mm256_setr_epi8(0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 6, 6, 6, 6, 8, 8, 8, 8, 8, 8, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12));
+    const __m512i twice = _mm512_cvtepu8_epi16(_mm256_setr_epi8(0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 6, 6, 6, 6, 8, 8, 8, 8, 8, 8, 12, 12, 12,
+                                                                12, 12, 12, 12, 12, 12, 12, 12, 12));
     return (h32){_mm512_permutexvar_epi16(_mm512_min_epi16(a.v, _mm512_set1_epi16(20)), twice)};
 }
 LANE h32 h_min(h32 a, h32 b) { return (h32){_mm512_min_epi16(a.v, b.v)}; }
@@ -140,14 +152,16 @@ LANE v16 v_ldexp(v16 a, v16 n) { return (v16){v_ldexp8(a.a, _mm256_cvtps_epi32(n
 LANE v16 v_rcp(v16 a) { return (v16){_mm256_div_ps(_mm256_set1_ps(1.0f), a.a), _mm256_div_ps(_mm256_set1_ps(1.0f), a.b)}; }
 LANE v16 v_zero_below(v16 a, v16 x, v16 least)
 {
-    return (v16){_mm256_and_ps(a.a, _mm256_cmp_ps(x.a, least.a, _CMP_NLT_UQ)), _mm256_and_ps(a.b, _mm256_cmp_ps(x.b, least.b, _CMP_NLT_UQ))};
+    return (v16){_mm256_and_ps(a.a, _mm256_cmp_ps(x.a, least.a, _CMP_NLT_UQ)),
+                 _mm256_and_ps(a.b, _mm256_cmp_ps(x.b, least.b, _CMP_NLT_UQ))};
 }
 LANE v16 v_abs(v16 a) { return (v16){_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.a), _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.b)}; }
 LANE __m256 v_sign8(__m256 a, __m256 x) { return _mm256_or_ps(a, _mm256_and_ps(x, _mm256_set1_ps(-0.0f))); }
 LANE v16 v_sign_of(v16 a, v16 x) { return (v16){v_sign8(a.a, x.a), v_sign8(a.b, x.b)}; }
 LANE v16 v_above(v16 x, v16 limit, v16 a, v16 b)
 {
-    return (v16){_mm256_blendv_ps(b.a, a.a, _mm256_cmp_ps(x.a, limit.a, _CMP_GT_OQ)), _mm256_blendv_ps(b.b, a.b, _mm256_cmp_ps(x.b, limit.b, _CMP_GT_OQ))};
+    return (v16){_mm256_blendv_ps(b.a, a.a, _mm256_cmp_ps(x.a, limit.a, _CMP_GT_OQ)),
+                 _mm256_blendv_ps(b.b, a.b, _mm256_cmp_ps(x.b, limit.b, _CMP_GT_OQ))};
 }
 LANE float v_top(v16 x)
 {
@@ -157,7 +171,10 @@ LANE float v_top(v16 x)
 }
 typedef struct flips { __m128i bytes; } flips;
 LANE flips v_flips(uint8_t flip) { return (flips){_mm_set1_epi8((char)flip)}; }
-LANE __m256i v_u8x8(const uint8_t *p, const flips *f) { return _mm256_cvtepu8_epi32(_mm_xor_si128(_mm_loadl_epi64((const __m128i *)(const void *)p), f->bytes)); }
+LANE __m256i v_u8x8(const uint8_t *p, const flips *f)
+{
+    return _mm256_cvtepu8_epi32(_mm_xor_si128(_mm_loadl_epi64((const __m128i *)(const void *)p), f->bytes));
+}
 LANE v16 v_bytes(const uint8_t *p, const flips *f) { return (v16){_mm256_cvtepi32_ps(v_u8x8(p, f)), _mm256_cvtepi32_ps(v_u8x8(p + 8, f))}; }
 LANE void v_nibbles(const uint8_t *p, const flips *f, v16 *lo, v16 *hi)
 {
@@ -175,7 +192,8 @@ LANE float v_sum(v16 x)
 LANE __m256 v_mini_round8(__m256 y, int mbits, int bias, float top)
 {
     const __m256 c = _mm256_min_ps(_mm256_max_ps(y, _mm256_set1_ps(-top)), _mm256_set1_ps(top));
-    const __m256i e = _mm256_max_epu32(_mm256_and_si256(_mm256_castps_si256(c), _mm256_set1_epi32(0x7f800000)), _mm256_set1_epi32((128 - bias) << 23));
+    const __m256i e = _mm256_max_epu32(_mm256_and_si256(_mm256_castps_si256(c), _mm256_set1_epi32(0x7f800000)),
+                                       _mm256_set1_epi32((128 - bias) << 23));
     const __m256 magic = _mm256_castsi256_ps(_mm256_add_epi32(e, _mm256_set1_epi32(((23 - mbits) << 23) + 0x400000)));
     return _mm256_sub_ps(_mm256_add_ps(c, magic), magic);
 }
@@ -186,14 +204,21 @@ LANE v16 v_mini_round(v16 y, int mbits, int bias, float top)
 typedef struct h32 { __m256i a, b; } h32;
 #define H_EACH(f, x, y) ((h32){f(x.a, y.a), f(x.b, y.b)})
 LANE h32 h_set(int32_t w) { return (h32){_mm256_set1_epi32(w), _mm256_set1_epi32(w)}; }
-LANE h32 h_load(const int32_t *p) { return (h32){_mm256_loadu_si256((const __m256i *)(const void *)p), _mm256_loadu_si256((const __m256i *)(const void *)(p + 8))}; }
-LANE void h_store(int32_t *p, h32 x) { _mm256_storeu_si256((__m256i *)(void *)p, x.a), _mm256_storeu_si256((__m256i *)(void *)(p + 8), x.b); }
+LANE h32 h_load(const int32_t *p)
+{
+    return (h32){_mm256_loadu_si256((const __m256i *)(const void *)p), _mm256_loadu_si256((const __m256i *)(const void *)(p + 8))};
+}
+LANE void h_store(int32_t *p, h32 x)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, x.a), _mm256_storeu_si256((__m256i *)(void *)(p + 8), x.b);
+}
 LANE h32 h_mulr(h32 x, h32 y) { return H_EACH(_mm256_mulhrs_epi16, x, y); }
 LANE h32 h_mulhi(h32 x, h32 y) { return H_EACH(_mm256_mulhi_epi16, x, y); }
 LANE h32 h_abs(h32 x) { return (h32){_mm256_abs_epi16(x.a), _mm256_abs_epi16(x.b)}; }
 LANE __m256i h_e2m1_16(__m256i a)
 {
-    const __m256i twice = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 6, 6, 6, 6, 8, 8)), top = _mm256_set1_epi16(20);
+    const __m256i twice = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 6, 6, 6, 6, 8, 8)),
+        top = _mm256_set1_epi16(20);
     const __m256i at = _mm256_min_epi16(a, top), low = _mm256_shuffle_epi8(twice, _mm256_min_epi16(at, _mm256_set1_epi16(15)));
     return _mm256_add_epi16(low, _mm256_and_si256(_mm256_cmpeq_epi16(at, top), _mm256_set1_epi16(4)));
 }
@@ -327,16 +352,16 @@ LANE float v_sum(v16 a)
 }
 #endif
 
-/* h32: the same lanes as words of two 16-bit halves; h_mulr rounds x * y / 2^15 half by half, h_mulhi rounds x * y / 2^16 down, h_e2m1: twice the E2M1
- * value nearest to x / 4, x >= 0 (half way: the larger), h_madd multiplies halves and adds the two, h_add32 adds words; h_round: |a| < 2^22 rounded
- * half to even, h_halves: the low halves of both, a's below; v_words: words as floats.
- * v_mini_round: adding 1.5 * 2^23 steps of the format's spacing at y's exponent lets the FPU round half to even; a result of 0 may lose its sign.
- * v_fma (fused, but for plain C) and v_rcp (1 / a within two units of the last place, for normal 1 / a) are the operations whose last bit depends on
- * the instruction set: not for loops that must agree. v_max and v_min give b where either is NaN, v_larger gives NaN (of equal ones a). v_even: every second of 32 numbers;
- * v_every: every step-th number, n of them, the rest 0; step < 2^27. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays.
- * v_top: the largest lane. v_zero_below: a, but 0 where x < least. v_above: a where x > limit, else b. v_sign_of: a >= 0 with
- * the sign of x.
- * v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes; v_flips: bits to be turned over before (the same in both halves). */
+/* h32: the same lanes as words of two 16-bit halves; h_mulr rounds x * y / 2^15 half by half, h_mulhi rounds x * y / 2^16 down,
+ * h_e2m1: twice the E2M1 value nearest to x / 4, x >= 0 (half way: the larger), h_madd multiplies halves and adds the two,
+ * h_add32 adds words; h_round: |a| < 2^22 rounded half to even, h_halves: the low halves of both, a's below; v_words: words as
+ * floats. v_mini_round: adding 1.5 * 2^23 steps of the format's spacing at y's exponent lets the FPU round half to even; a result
+ * of 0 may lose its sign. v_fma (fused, but for plain C) and v_rcp (1 / a within two units of the last place, for normal 1 / a)
+ * are the operations whose last bit depends on the instruction set: not for loops that must agree. v_max and v_min give b where
+ * either is NaN, v_larger gives NaN (of equal ones a). v_even: every second of 32 numbers; v_every: every step-th number, n of
+ * them, the rest 0; step < 2^27. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays. v_top: the largest lane. v_zero_below: a, but
+ * 0 where x < least. v_above: a where x > limit, else b. v_sign_of: a >= 0 with the sign of x. v_bytes: 16 bytes as floats;
+ * v_nibbles: the low and the high halves of 16 bytes; v_flips: bits to be turned over before (the same in both halves). */
 
 #if LANES_ISA != 512
 LANE v16 v_every(const float *p, int64_t step, int64_t n)

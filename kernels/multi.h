@@ -12,7 +12,8 @@
 #define QX_IVDEP _Pragma("GCC ivdep") /* in place is fine: element i of the output needs element i of the inputs only */
 #endif
 
-/* QX_MULTI(static, name, (int n, float *x), (n, x)) defines `static void name(int n, float *x)` from `name_body`, which must be QX_INLINE. */
+/* QX_MULTI(static, name, (int n, float *x), (n, x)) defines `static void name(int n, float *x)` from `name_body`, which must be
+ * QX_INLINE. */
 #if defined(__x86_64__)
 #define QX_MULTI(linkage, name, params, args)                          \
     static void name##_base params { name##_body args; }               \

@@ -38,6 +38,7 @@ static inline const qx_nbits_leaf *qx_nbits_leaf_cpu(qx_isa isa)
     (void)isa;
     return qx_nbits_leaf_ref();
 }
-void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch, float *y, int64_t ldy, int64_t piece);
+void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch,
+                          float *y, int64_t ldy, int64_t piece);
 
 #endif

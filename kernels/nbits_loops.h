@@ -1,6 +1,7 @@
-/* nbits_loops.h - dot products of codes and prepared x over sixteen lanes, a few columns at once so that their chains of additions overlap; included after
- * lanes.h. Gives `leaf`. What a column gives does not depend on which others are taken with it.
- * Prepared x of 4-bit codes: each 32 elements as 16 even ones, then 16 odd ones (a byte holds one of each); a block of 16: 8 and 8. */
+/* nbits_loops.h - dot products of codes and prepared x over sixteen lanes, a few columns at once so that their chains of
+ * additions overlap; included after lanes.h. Gives `leaf`. What a column gives does not depend on which others are taken with it.
+ * Prepared x of 4-bit codes: each 32 elements as 16 even ones, then 16 odd ones (a byte holds one of each); a block of 16: 8 and
+ * 8. */
 enum { AT_ONCE = LANES_ISA == 512 ? 4 : 2, LINE = 64, AHEAD = 4096 /* bytes of codes; of scales a quarter */ };
 
 /* Zero points are taken off as scale * zero * (sum of x in the block), so that the inner loop is one product. */
@@ -36,7 +37,8 @@ LANE void block_dot(const uint8_t *codes, int64_t row, const float *x, int64_t n
         for (int c = 0; c < cols; c++) d[c] = v_fma(v_bytes(codes + c * row + i, f), v_load(x + i), d[c]);
 }
 
-/* Block b of columns side by side is as far into their codes as into what is fetched: short rows one behind the other are no stream that a processor follows. */
+/* Block b of columns side by side is as far into their codes as into what is fetched: short rows one behind the other are no
+ * stream that a processor follows. */
 LANE void fetch(const uint8_t *codes, const float *scale, int64_t b, int64_t bytes)
 {
     for (int64_t i = b * bytes; i < (b + 1) * bytes; i += LINE) __builtin_prefetch(codes + AHEAD + i, 0, 2);
@@ -57,7 +59,8 @@ LANE void dot_columns(const qx_nbits_dot *p, int64_t first, const int bits, cons
         block_dot(codes, p->row_bytes, x, p->block, &f, bits, cols, d);
         for (int c = 0; c < cols && wide < p->block; c++) {
             if (bits == 4) d[c] = v_add(d[c], dot4_16(codes + c * p->row_bytes + wide / 2, x + wide, p->flip));
-            for (int64_t i = wide; bits == 8 && i < p->block; i++) rest[c] += scale[c * p->ld_scale + b] * (float)(codes[c * p->row_bytes + i] ^ p->flip) * x[i];
+            for (int64_t i = wide; bits == 8 && i < p->block; i++)
+                rest[c] += scale[c * p->ld_scale + b] * (float)(codes[c * p->row_bytes + i] ^ p->flip) * x[i];
         }
         for (int c = 0; c < cols; c++) acc[c] = v_fma(d[c], v_set(scale[c * p->ld_scale + b]), acc[c]);
     }

@@ -1,7 +1,8 @@
-/* nvfp4.c - choice of the E4M3 block scales of NVFP4, sixteen blocks at once: the codes next to the amax rule's, by least squared error, weighted or not.
- * Without weights two codes down and seven up are as good as all 126: further down the largest element alone, saturated, costs more than the
- * amax rule; an octave up, eight codes, nothing is left that rounds to more than 3, and half such a scale has every value. Where the largest element may
- * weigh next to nothing, six down are looked at. Without weights errors are summed in 16-bit fixed point, as in search.c. */
+/* nvfp4.c - choice of the E4M3 block scales of NVFP4, sixteen blocks at once: the codes next to the amax rule's, by least squared
+ * error, weighted or not. Without weights two codes down and seven up are as good as all 126: further down the largest element
+ * alone, saturated, costs more than the amax rule; an octave up, eight codes, nothing is left that rounds to more than 3, and
+ * half such a scale has every value. Where the largest element may weigh next to nothing, six down are looked at. Without weights
+ * errors are summed in 16-bit fixed point, as in search.c. */
 #include "kernels/multi.h"
 #include "kernels/scalar.h"
 #include "kernels/search_group.h"
@@ -31,7 +32,8 @@ QX_INLINE int32_t window_code(int32_t start, int i)
 }
 
 /* unit: what makes a block's largest element 1. */
-QX_INLINE void start_body(const float *restrict lo, const float *restrict hi, float global, int32_t *restrict code, float *restrict amax, float *restrict unit)
+QX_INLINE void start_body(const float *restrict lo, const float *restrict hi, float global, int32_t *restrict code, float *restrict amax,
+                          float *restrict unit)
 {
     for (int l = 0; l < QX_LANES; l++) {
         const float a = -lo[l] > hi[l] ? -lo[l] : hi[l], inv = 1.0f / a;
@@ -40,10 +42,12 @@ QX_INLINE void start_body(const float *restrict lo, const float *restrict hi, fl
         code[l] = c == 0 ? 1 : c;
     }
 }
-QX_MULTI(static, start, (const float *lo, const float *hi, float global, int32_t *code, float *amax, float *unit), (lo, hi, global, code, amax, unit))
+QX_MULTI(static, start, (const float *lo, const float *hi, float global, int32_t *code, float *amax, float *unit),
+         (lo, hi, global, code, amax, unit))
 
 /* Values of the first n codes of the window times global and unit, and their inverses. */
-QX_INLINE void window_scales_body(const int32_t *restrict first, float global, const float *restrict unit, int n, float *restrict s, float *restrict inv)
+QX_INLINE void window_scales_body(const int32_t *restrict first, float global, const float *restrict unit, int n, float *restrict s,
+                                  float *restrict inv)
 {
     for (int i = 0; i < n; i++)
         for (int l = 0; l < QX_LANES; l++) {
@@ -52,7 +56,8 @@ QX_INLINE void window_scales_body(const int32_t *restrict first, float global, c
             inv[i * QX_LANES + l] = 1.0f / v;
         }
 }
-QX_MULTI(static, window_scales, (const int32_t *first, float global, const float *unit, int n, float *s, float *inv), (first, global, unit, n, s, inv))
+QX_MULTI(static, window_scales, (const int32_t *first, float global, const float *unit, int n, float *s, float *inv),
+         (first, global, unit, n, s, inv))
 
 QX_INLINE void picked_body(const int32_t *restrict first, const float *restrict which, const float *restrict amax, int32_t *restrict code)
 {
@@ -70,7 +75,8 @@ QX_MULTI(static, values, (const int32_t *code, float global, float *s), (code, g
 static void sweep(const qx_lane_leaf *lanes, qx_group *g, float global, int32_t *code)
 {
     static const float ones[QX_LANES] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-    float s[WINDOW * QX_LANES], inv[WINDOW * QX_LANES], err[WINDOW * QX_LANES], least[QX_LANES], which[QX_LANES], amax[QX_LANES], unit[QX_LANES];
+    float s[WINDOW * QX_LANES], inv[WINDOW * QX_LANES], err[WINDOW * QX_LANES], least[QX_LANES], which[QX_LANES], amax[QX_LANES],
+        unit[QX_LANES];
     float lo[QX_LANES] = {0}, hi[QX_LANES] = {0};
     int32_t first[QX_LANES];
     const int n = 1 + UP + (g->weighted ? DOWN_WEIGHTED : DOWN);
@@ -95,7 +101,8 @@ static void lane_errors(const qx_search_leaf *leaf, const qx_group *g, const flo
     leaf->lanes.errors[QX_ROUND_E2M1](g->tile, g->ld, qx_group_weights(g), g->longest, s, inv, no_limits, no_limits, 1, err);
 }
 
-void qx_nvfp4_search_using(const qx_search_leaf *l, const qx_nvfp4 *p, const float *x, int64_t rows, int64_t k, uint8_t *code, float *scale, double *err)
+void qx_nvfp4_search_using(const qx_search_leaf *l, const qx_nvfp4 *p, const float *x, int64_t rows, int64_t k, uint8_t *code,
+                           float *scale, double *err)
 {
     const qx_lay y = {rows, k, B, p->columns, p->weight};
     const int64_t total = rows * qx_lay_along(&y);

@@ -34,7 +34,8 @@ qx_scan qx_scan_f32(const float *x, int64_t n, bool sizes);
 /* Index of the first NaN or Inf, -1 when there is none. */
 int64_t qx_first_nonfinite(const float *x, int64_t n);
 
-/* bins[(int)(|x| * inv_width)]++ (zeros too, in bin 0). The caller has made sure that the largest |x| falls inside; inv_width is a power of two. */
+/* bins[(int)(|x| * inv_width)]++ (zeros too, in bin 0). The caller has made sure that the largest |x| falls inside; inv_width is
+ * a power of two. */
 void qx_hist_f32(const float *x, int64_t n, float inv_width, uint64_t *bins);
 
 /* Per column of a [rows, cols] matrix with row stride `stride`: accumulates. */

@@ -60,7 +60,10 @@ TARGET static inline __attribute__((always_inline)) qx_scan FN(scan_what)(const 
     return s;
 }
 
-TARGET static qx_scan FN(scan)(const float *x, int64_t n, bool sizes) { return sizes ? FN(scan_what)(x, n, true) : FN(scan_what)(x, n, false); }
+TARGET static qx_scan FN(scan)(const float *x, int64_t n, bool sizes)
+{
+    return sizes ? FN(scan_what)(x, n, true) : FN(scan_what)(x, n, false);
+}
 
 /* Bins of a stretch first, then their counts: taking lanes out of a vector between the counts costs five times as much. */
 TARGET static void FN(hist)(const float *x, int64_t n, float inv_width, uint64_t *bins)
@@ -83,7 +86,8 @@ TARGET static void FN(hist)(const float *x, int64_t n, float inv_width, uint64_t
 }
 
 /* Eight columns from c on, all rows, sums in registers. */
-TARGET static inline __attribute__((always_inline)) void FN(columns8)(const float *x, int64_t rows, int64_t stride, int64_t c, const qx_columns *acc)
+TARGET static inline __attribute__((always_inline)) void FN(columns8)(const float *x, int64_t rows, int64_t stride, int64_t c,
+                                                                      const qx_columns *acc)
 {
     v8f lo, hi;
     v8d s, s_lo, a, a_lo, q, q_lo;

@@ -21,7 +21,8 @@ typedef void qx_unary_fn(const void *x, void *y, int64_t n, const float *p);
 qx_unary_fn *qx_unary_find(qx_unary op, qx_dtype dtype);
 
 typedef enum qx_binary {
-    QX_B_ADD, QX_B_SUB, QX_B_MUL, QX_B_DIV, QX_B_POW, QX_B_MIN, QX_B_MAX, QX_B_MOD /* sign of the divisor */, QX_B_FMOD /* of the dividend */,
+    QX_B_ADD, QX_B_SUB, QX_B_MUL, QX_B_DIV, QX_B_POW, QX_B_MIN, QX_B_MAX, QX_B_MOD /* sign of the divisor */,
+    QX_B_FMOD /* of the dividend */,
     QX_B_PRELU, QX_B_EQUAL, QX_B_LESS, QX_B_LESS_EQUAL, QX_B_GREATER, QX_B_GREATER_EQUAL, QX_B_AND, QX_B_OR, QX_B_XOR, QX_B_SHL, QX_B_SHR,
     QX_B_COUNT_
 } qx_binary;

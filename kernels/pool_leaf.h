@@ -5,9 +5,13 @@
 #include "kernels/isa.h"
 #include "kernels/pool.h"
 
-/* Pixels of a line of folded rows: those that windows see. Behind the last line are numbers that a fold with a step may read beyond them. */
+/* Pixels of a line of folded rows: those that windows see. Behind the last line are numbers that a fold with a step may read
+ * beyond them. */
 enum { QX_POOL_SLACK = 32 };
-static inline int64_t qx_pool_pitch(const qx_windows *w) { return (w->out[2] - 1) * w->stride[2] + (w->kernel[2] - 1) * w->dilation[2] + 1; }
+static inline int64_t qx_pool_pitch(const qx_windows *w)
+{
+    return (w->out[2] - 1) * w->stride[2] + (w->kernel[2] - 1) * w->dilation[2] + 1;
+}
 
 typedef void qx_pool_leaf(const qx_windows *w, const qx_pool_band *b);
 qx_pool_leaf qx_pool_rows_ref;

@@ -1,5 +1,5 @@
-/* pool_loops.h - the rows of a window are folded into one line first and its columns behind that, so that k x k takes 2 k steps instead of k * k; sixteen
- * numbers at a time with all taps in a register. Included after lanes.h; the includer calls pool_rows. */
+/* pool_loops.h - the rows of a window are folded into one line first and its columns behind that, so that k x k takes 2 k steps
+ * instead of k * k; sixteen numbers at a time with all taps in a register. Included after lanes.h; the includer calls pool_rows. */
 
 /* taps runs of memory, each `apart` behind the last; more: joined with what is there; cols: the result by rows * cols. */
 typedef struct fold { const float *x; int64_t taps, apart; bool more; float rows; const float *cols; } fold;
@@ -53,7 +53,8 @@ LANE void fold_rows(const bool means, const qx_windows *w, const qx_pool_band *b
     fill(v, l->nothing, l->begin);
     if (a.n == 0 || t.n == 0) fill(v + l->begin, l->nothing, l->n);
     for (int64_t k = 0; k < a.n && t.n; k++) {
-        const fold f = {.x = b->x + ((a.lo + k * w->dilation[0]) * w->in[1] + t.lo) * row, .taps = t.n, .apart = w->dilation[1] * row, .more = k > 0};
+        const fold f = {.x = b->x + ((a.lo + k * w->dilation[0]) * w->in[1] + t.lo) * row, .taps = t.n, .apart = w->dilation[1] * row,
+                        .more = k > 0};
         fold_down(means, &f, v + l->begin, l->n);
     }
     fill(v + l->begin + l->n, l->nothing, l->all - l->begin - l->n);

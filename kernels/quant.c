@@ -131,7 +131,8 @@ static void span_range(const range_job *j, const qx_grid *g, const span *s, cons
 {
     const cut c = cut_cells(g, s);
     if (g->block_c == 1) {
-        const uint32_t top = j->is_amax ? j->leaf->amax_vec(x, s->n, j->hi + c.cell) : j->leaf->range_vec(x, s->n, j->lo + c.cell, j->hi + c.cell);
+        const uint32_t top = j->is_amax ? j->leaf->amax_vec(x, s->n, j->hi + c.cell)
+            : j->leaf->range_vec(x, s->n, j->lo + c.cell, j->hi + c.cell);
         if (top < 0x7f800000u) return;
         for (int64_t i = 0; i < s->n; i++) one_range(j, x + i, 1, c.cell + i, at + i);
         return;
@@ -327,7 +328,10 @@ bool qx_fake_quantize_using(const qx_leaf *l, const qx_quant *q, float *x)
 }
 
 bool qx_quantize(const qx_quant *q, int src_dtype, const void *src, void *dst) { return qx_quantize_using(best(), q, src_dtype, src, dst); }
-bool qx_dequantize(const qx_quant *q, const void *codes, int dst_dtype, void *dst) { return qx_dequantize_using(best(), q, codes, dst_dtype, dst); }
+bool qx_dequantize(const qx_quant *q, const void *codes, int dst_dtype, void *dst)
+{
+    return qx_dequantize_using(best(), q, codes, dst_dtype, dst);
+}
 bool qx_fake_quantize(const qx_quant *q, float *x) { return qx_fake_quantize_using(best(), q, x); }
 
 void qx_pack(int bits, const uint8_t *codes, int64_t n, uint8_t *dst) { pack_tile(best(), bits, codes, n, dst); }

@@ -44,9 +44,10 @@ typedef struct qx_format {
 
 /* Lowest and highest code value (INT8 -128 127, or -127 with narrow; E4M3 -448 448); false when codes is no quantized type. */
 bool qx_format_range(const qx_format *f, float *lo, float *hi);
-/* The scale as it will be stored: rounded to f->scale (half to even; E8M0: up to a power of two) and kept usable: never 0, NaN, Inf.
- * Not finite gives 1, and so does 0 (E8M0: 2^-127, code 0). |s| below the smallest magnitude that is kept (FLT_MIN for f32 and bf16, 2^-24 for f16, 2^-9 for E4M3,
- * 2^-127 for E8M0) or above the largest is moved there. *adjusted (may be NULL) is incremented when that happened. */
+/* The scale as it will be stored: rounded to f->scale (half to even; E8M0: up to a power of two) and kept usable: never 0, NaN,
+ * Inf. Not finite gives 1, and so does 0 (E8M0: 2^-127, code 0). |s| below the smallest magnitude that is kept (FLT_MIN for f32
+ * and bf16, 2^-24 for f16, 2^-9 for E4M3, 2^-127 for E8M0) or above the largest is moved there. *adjusted (may be NULL) is
+ * incremented when that happened. */
 float qx_scale_stored(const qx_format *f, float s, int64_t *adjusted);
 void qx_scales_stored(const qx_format *f, float *s, int64_t n, int64_t *adjusted); /* in place */
 /* scale[i] = stored(amax[i] / qmax), amax 0 gives 1 (E8M0: 2^-127). qmax: 127, 7, 1, 448, 57344, 6. Division in float. */
@@ -76,14 +77,15 @@ bool qx_dequantize(const qx_quant *q, const void *codes, int dst_dtype, void *ds
 /* Quantize and dequantize in place: what a consumer of the codes will see. x is [rows, cols] float. */
 bool qx_fake_quantize(const qx_quant *q, float *x);
 
-/* One code a byte <-> packed, first element in the low bits, last byte padded with zero bits. bits 4 or 2; unpack sign-extends when asked. */
+/* One code a byte <-> packed, first element in the low bits, last byte padded with zero bits. bits 4 or 2; unpack sign-extends
+ * when asked. */
 void qx_pack(int bits, const uint8_t *codes, int64_t n, uint8_t *dst);
 void qx_unpack(int bits, bool sign, const uint8_t *src, int64_t n, uint8_t *codes);
 
 /* dst[c][r] = src[r][c] for elements of size 1, 2, 4 or 8; ld in elements. */
 bool qx_transpose(int elem_size, int64_t rows, int64_t cols, const void *src, int64_t src_ld, void *dst, int64_t dst_ld);
-/* codes[rows][cols], one a byte, to dst[cols][ceil(rows * bits / 8)]: transposed and packed along rows, `up` added to each modulo 2^bits (8, 4 or 2
- * bits), missing codes of a last byte 0. dst_ld in bytes. */
+/* codes[rows][cols], one a byte, to dst[cols][ceil(rows * bits / 8)]: transposed and packed along rows, `up` added to each modulo
+ * 2^bits (8, 4 or 2 bits), missing codes of a last byte 0. dst_ld in bytes. */
 void qx_pack_columns(int bits, int up, int64_t rows, int64_t cols, const uint8_t *codes, uint8_t *dst, int64_t dst_ld);
 
 #endif

@@ -1,4 +1,5 @@
-/* quant_leaf.h - the innermost loops behind quant.c, as a table that exists once per instruction set. Internal to kernels/ and its tests. */
+/* quant_leaf.h - the innermost loops behind quant.c, as a table that exists once per instruction set. Internal to kernels/ and
+ * its tests. */
 #ifndef QX_KERNELS_QUANT_LEAF_H
 #define QX_KERNELS_QUANT_LEAF_H
 

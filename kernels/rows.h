@@ -21,7 +21,8 @@ void qx_lane_moments(const float *x, int64_t pixels, int lanes, double *mean, do
 /* Joins the moments of n2 more values into those of n. */
 void qx_join_moments(double *mean, double *m2, int64_t n, double mean2, double m22, int64_t n2);
 
-typedef enum qx_reduce { QX_R_SUM, QX_R_MEAN, QX_R_MAX, QX_R_MIN, QX_R_PROD, QX_R_L1, QX_R_L2, QX_R_SUMSQ, QX_R_LOGSUM, QX_R_LOGSUMEXP } qx_reduce;
+typedef enum qx_reduce { QX_R_SUM, QX_R_MEAN, QX_R_MAX, QX_R_MIN, QX_R_PROD, QX_R_L1, QX_R_L2, QX_R_SUMSQ, QX_R_LOGSUM,
+                         QX_R_LOGSUMEXP } qx_reduce;
 /* Of n contiguous values. n = 0 gives the neutral element (MAX -Inf, MIN +Inf, MEAN NaN). NaN is handed on. */
 float qx_reduce_row(qx_reduce op, const float *x, int64_t n);
 /* y[i] = op over k of x[k * stride + i], i in [0, m). */

@@ -69,7 +69,8 @@ QX_INLINE void widths_body(const float *restrict lo, const float *restrict hi, i
 }
 QX_MULTI(static, widths, (const float *lo, const float *hi, int64_t n, float steps, float *scale), (lo, hi, n, steps, scale))
 
-QX_INLINE void zeros_body(const float *restrict lo, const float *restrict hi, int64_t n, float qlo, float qhi, float *restrict scale, int32_t *restrict zero)
+QX_INLINE void zeros_body(const float *restrict lo, const float *restrict hi, int64_t n, float qlo, float qhi, float *restrict scale,
+                          int32_t *restrict zero)
 {
     for (int64_t i = 0; i < n; i++) {
         const float a = lo[i] < 0 ? lo[i] : 0.0f, b = hi[i] > 0 ? hi[i] : 0.0f;
@@ -77,7 +78,8 @@ QX_INLINE void zeros_body(const float *restrict lo, const float *restrict hi, in
         zero[i] = (int32_t)qx_rne_clamp(qlo - a / scale[i], qlo, qhi);
     }
 }
-QX_MULTI(static, zeros, (const float *lo, const float *hi, int64_t n, float qlo, float qhi, float *scale, int32_t *zero), (lo, hi, n, qlo, qhi, scale, zero))
+QX_MULTI(static, zeros, (const float *lo, const float *hi, int64_t n, float qlo, float qhi, float *scale, int32_t *zero),
+         (lo, hi, n, qlo, qhi, scale, zero))
 
 void qx_scale_from_range(const qx_format *f, const float *lo, const float *hi, int64_t n, float *scale, int32_t *zero, int64_t *adjusted)
 {

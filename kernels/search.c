@@ -1,11 +1,12 @@
-/* search.c - least-squares choice of scales per row, column or block. Sixteen blocks are searched at once, one a lane, so that making, rounding and
- * comparing candidates is as wide as the sums, which are leaf loops.
+/* search.c - least-squares choice of scales per row, column or block. Sixteen blocks are searched at once, one a lane, so that
+ * making, rounding and comparing candidates is as wide as the sums, which are leaf loops.
  *
- * Integer codes: for given codes q the best scale is A / B with A = sum w x q, B = sum w q^2, and it leaves sum w x^2 - A^2 / B. So a candidate is not
- * judged by its own error but by A^2 / B: a coarse grid finds the codes, the division the scale. Codes of up to four bits without weights are
- * summed in 16-bit fixed point (x in units of the largest value / 1023), twice as many at a time and free of rounding. There the rule's scale loses by
- * those sums too; elsewhere, where noise is small beside them, by errors in float.
- * Order of candidates is fixed and a later one must be strictly better, so results do not depend on anything but the numbers. */
+ * Integer codes: for given codes q the best scale is A / B with A = sum w x q, B = sum w q^2, and it leaves sum w x^2 - A^2 / B.
+ * So a candidate is not judged by its own error but by A^2 / B: a coarse grid finds the codes, the division the scale. Codes of
+ * up to four bits without weights are summed in 16-bit fixed point (x in units of the largest value / 1023), twice as many at a
+ * time and free of rounding. There the rule's scale loses by those sums too; elsewhere, where noise is small beside them, by
+ * errors in float. Order of candidates is fixed and a later one must be strictly better, so results do not depend on anything but
+ * the numbers. */
 #include "kernels/search.h"
 
 #include <string.h>
@@ -49,15 +50,17 @@ static bool kind_of(qx_dtype codes, qx_grid_kind *k)
     }
 }
 
-/* Few steps where least squares follows, an octave in fine ones for floats, the three exponents for E8M0. Short blocks clip less and need the fewest; four bits
- * without weights take no more in long ones, which leaves 1 to 2 % more error but clips less of the large weights, and these count for more than their squares say.
- * On Gaussian and heavy-tailed blocks the integers' grids otherwise leave 0.3 to 0.6 % more error than any number of steps would (2 bits: 2 to 3 %). Columns of
- * very unequal weight leave the error to a few values, which any scale may suit: there more steps pay (docs/passes/int4.md). */
+/* Few steps where least squares follows, an octave in fine ones for floats, the three exponents for E8M0. Short blocks clip less
+ * and need the fewest; four bits without weights take no more in long ones, which leaves 1 to 2 % more error but clips less of
+ * the large weights, and these count for more than their squares say. On Gaussian and heavy-tailed blocks the integers' grids
+ * otherwise leave 0.3 to 0.6 % more error than any number of steps would (2 bits: 2 to 3 %). Columns of very unequal weight leave
+ * the error to a few values, which any scale may suit: there more steps pay (docs/passes/int4.md). */
 static void make_grid(plan *p)
 {
     const qx_search *s = p->s;
     const int bits = qx_dtype_bits(s->format.codes);
-    const bool exponents = s->format.scale == QX_DT_FLOAT8E8M0, ints = p->kind == QX_ROUND_INT, wide = bits >= 8, brief = s->block > 0 && s->block < 64;
+    const bool exponents = s->format.scale == QX_DT_FLOAT8E8M0, ints = p->kind == QX_ROUND_INT, wide = bits >= 8,
+        brief = s->block > 0 && s->block < 64;
     const int skip = s->coarse && ints ? 3 : 1;
     const float step = (wide ? .05f : bits == 4 ? .06f : .2f) * (float)skip;
     p->n_grid = exponents ? 3 : ints ? ((wide ? 14 : s->weight ? 8 : bits == 4 || brief ? 3 : 5) + skip - 1) / skip : wide ? 21 : 11;
@@ -69,8 +72,8 @@ static void make_grid(plan *p)
     }
 }
 
-/* What all blocks have in common: the largest value on the highest code, or on the lowest where that is further out, which leaves two for the highest
- * (unless columns differ in weight). */
+/* What all blocks have in common: the largest value on the highest code, or on the lowest where that is further out, which leaves
+ * two for the highest (unless columns differ in weight). */
 static void plan_symmetric(plan *p)
 {
     const bool both = !p->s->format.narrow && p->lo < 0;
@@ -151,8 +154,10 @@ static void judge(const plan *p, qx_group *g, candidates *c, choice *best)
 
 /* ---- integers: codes by a grid, scales by least squares ---- */
 
-/* unit: what a lane's x is multiplied by before anything else, so that candidates are the same for all lanes; scales are in the units of x so multiplied. */
-typedef struct fit { qx_fit best; float unit[QX_LANES], rule_a[QX_LANES], rule_b[QX_LANES]; } fit; /* rule_a, rule_b: A and B of the first candidate */
+/* unit: what a lane's x is multiplied by before anything else, so that candidates are the same for all lanes; scales are in the
+ * units of x so multiplied. */
+/* rule_a, rule_b: A and B of the first candidate */
+typedef struct fit { qx_fit best; float unit[QX_LANES], rule_a[QX_LANES], rule_b[QX_LANES]; } fit;
 
 static void moments_fixed(const plan *p, qx_group *g, const qx_try *t, const fit *f, float *a, float *b)
 {
@@ -200,7 +205,8 @@ QX_INLINE void again_body(const qx_fit *restrict f, float top, float *restrict i
 {
     for (int l = 0; l < QX_LANES; l++) inv[l] = 1.0f / f->scale[l], lo[l] = f->lo[l], hi[l] = f->lo[l] + top;
 }
-QX_MULTI(static, again, (const qx_fit *f, float top, float *inv, float *lo, float *hi), (f, top, inv, lo, hi)) /* the best scale so far as the only candidate */
+/* the best scale so far as the only candidate */
+QX_MULTI(static, again, (const qx_fit *f, float top, float *inv, float *lo, float *hi), (f, top, inv, lo, hi))
 
 QX_INLINE void finalists_body(const float *restrict rule, const float *restrict lo, const fit *restrict f, candidates *restrict c)
 {
@@ -225,9 +231,10 @@ QX_INLINE void better_body(const float *restrict rule, const float *restrict lo,
 }
 QX_MULTI(static, better, (const float *rule, const float *lo, const fit *f, candidates *c), (rule, lo, f, c))
 
-/* Grid, then the codes that the best scale so far makes. `rule` is the scale without a search, rule_lo its lowest code; the better of the two as
- * stored is chosen. f->unit is set; the first candidate is the rule's. */
-static void fit_codes(const plan *p, qx_group *g, const qx_try *grid, const float *rule, const float *rule_lo, fit *f, candidates *c, choice *best)
+/* Grid, then the codes that the best scale so far makes. `rule` is the scale without a search, rule_lo its lowest code; the
+ * better of the two as stored is chosen. f->unit is set; the first candidate is the rule's. */
+static void fit_codes(const plan *p, qx_group *g, const qx_try *grid, const float *rule, const float *rule_lo, fit *f, candidates *c,
+                      choice *best)
 {
     float a[MAX_CANDIDATES * QX_LANES], b[MAX_CANDIDATES * QX_LANES], inv[QX_LANES], lo[QX_LANES], hi[QX_LANES];
     start(rule, rule_lo, f);
@@ -242,15 +249,18 @@ static void fit_codes(const plan *p, qx_group *g, const qx_try *grid, const floa
     judge(p, g, c, best);
 }
 
-QX_INLINE void symmetric_rule_body(const float *restrict least, const float *restrict most, float top, int negative, float *restrict rule, float *restrict unit)
+QX_INLINE void symmetric_rule_body(const float *restrict least, const float *restrict most, float top, int negative,
+                                   float *restrict rule, float *restrict unit)
 {
     for (int l = 0; l < QX_LANES; l++) {
-        const float low = -least[l], amax = most[l] >= low ? most[l] : low, peak = ((negative != 0) & (most[l] < low)) ? -amax : amax, inv = 1.0f / peak;
+        const float low = -least[l], amax = most[l] >= low ? most[l] : low, peak = ((negative != 0) & (most[l] < low)) ? -amax : amax,
+            inv = 1.0f / peak;
         rule[l] = amax / top;
         unit[l] = amax > 1e-30f ? inv : 1.0f;
     }
 }
-QX_MULTI(static, symmetric_rule, (const float *least, const float *most, float top, int negative, float *rule, float *unit), (least, most, top, negative, rule, unit))
+QX_MULTI(static, symmetric_rule, (const float *least, const float *most, float top, int negative, float *rule, float *unit),
+         (least, most, top, negative, rule, unit))
 
 /* The largest value is made 1 where scales may be negative, +-1 elsewhere. */
 static void symmetric_codes(const plan *p, qx_group *g, const float *least, const float *most, candidates *c, choice *best)
@@ -317,7 +327,8 @@ static void search_group(const plan *p, qx_group *g, choice *best)
     }
 }
 
-bool qx_search_rows_using(const qx_search_leaf *l, const qx_search *s, const float *x, int64_t rows, int64_t k, float *scale, int32_t *zero, double *err)
+bool qx_search_rows_using(const qx_search_leaf *l, const qx_search *s, const float *x, int64_t rows, int64_t k, float *scale,
+                          int32_t *zero, double *err)
 {
     plan p;
     if (!plan_init(&p, l, s) || (s->zero_point && !zero)) return false;
@@ -338,7 +349,8 @@ bool qx_search_rows_using(const qx_search_leaf *l, const qx_search *s, const flo
     return true;
 }
 
-bool qx_search_errors_using(const qx_search_leaf *l, const qx_search *s, const float *x, int64_t n, const float *scale, const int32_t *zero, int m, double *err)
+bool qx_search_errors_using(const qx_search_leaf *l, const qx_search *s, const float *x, int64_t n, const float *scale,
+                            const int32_t *zero, int m, double *err)
 {
     plan p;
     if (!plan_init(&p, l, s)) return false;

@@ -12,7 +12,8 @@ QX_INLINE void turn_body(const qx_group *g, const float *const *from, int64_t st
         for (int64_t i = n; i < m; i++) tile[i * QX_LANES + l] = 0.0f;
     }
 }
-QX_MULTI(static, turn, (const qx_group *g, const float *const *from, int64_t step, int64_t at, int64_t m, float *tile), (g, from, step, at, m, tile))
+QX_MULTI(static, turn, (const qx_group *g, const float *const *from, int64_t step, int64_t at, int64_t m, float *tile),
+         (g, from, step, at, m, tile))
 
 /* Blocks at equal distances, none too short. */
 static bool even_steps(const qx_group *g, const float *const *from, int64_t end)
@@ -50,7 +51,8 @@ void qx_group_place(qx_group *g, const qx_lay *y, const float *x, int64_t first)
     int64_t fast = first % fast_end, slow = first / fast_end;
     g->longest = 0, g->loaded = -1, g->fixed_loaded = -1, g->weighted = y->weight != NULL, g->step = step;
     for (int64_t l = 0; l < QX_LANES; l++) {
-        const int64_t row = y->columns ? fast : slow, at = (y->columns ? slow : fast) * y->block, n = y->k - at < y->block ? y->k - at : y->block;
+        const int64_t row = y->columns ? fast : slow, at = (y->columns ? slow : fast) * y->block,
+            n = y->k - at < y->block ? y->k - at : y->block;
         const bool there = first + l < total;
         g->x[l] = there ? x + row * row_step + at * step : g->x[0], g->w[l] = !y->weight ? NULL : there ? y->weight + at : g->w[0];
         g->n[l] = there ? n : 0;

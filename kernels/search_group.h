@@ -1,4 +1,5 @@
-/* search_group.h - sixteen blocks of a matrix turned so that each is a lane, for the searches of search.c and nvfp4.c. Internal to kernels/. */
+/* search_group.h - sixteen blocks of a matrix turned so that each is a lane, for the searches of search.c and nvfp4.c. Internal
+ * to kernels/. */
 #ifndef QX_KERNELS_SEARCH_GROUP_H
 #define QX_KERNELS_SEARCH_GROUP_H
 

@@ -262,8 +262,10 @@ TARGET static void lane_range(const float *x, int64_t ldx, int64_t n, float *lo,
 }
 
 static const qx_search_leaf leaf = {
-    .lanes = {.errors = {[QX_ROUND_INT] = lane_errors_int, [QX_ROUND_E4M3] = lane_errors_e4m3, [QX_ROUND_E5M2] = lane_errors_e5m2, [QX_ROUND_E2M1] = lane_errors_e2m1},
-              .moments = lane_moments, .fixed = lane_fixed, .fixed_e2m1 = lane_fixed_e2m1, .to_fixed = lane_to_fixed, .take = lane_take, .least = lane_least, .range = lane_range},
+    .lanes = {.errors = {[QX_ROUND_INT] = lane_errors_int, [QX_ROUND_E4M3] = lane_errors_e4m3, [QX_ROUND_E5M2] = lane_errors_e5m2,
+                         [QX_ROUND_E2M1] = lane_errors_e2m1},
+              .moments = lane_moments, .fixed = lane_fixed, .fixed_e2m1 = lane_fixed_e2m1, .to_fixed = lane_to_fixed, .take = lane_take,
+              .least = lane_least, .range = lane_range},
     .errors = {[QX_ROUND_INT] = errors_int, [QX_ROUND_E4M3] = errors_e4m3, [QX_ROUND_E5M2] = errors_e5m2, [QX_ROUND_E2M1] = errors_e2m1},
 };
 #undef ERROR_LOOP

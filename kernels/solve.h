@@ -31,10 +31,12 @@ typedef struct qx_factor {
  * or not finite: the caller falls back to rounding and says so. Scratch: 128 * k floats. */
 bool qx_factor_inverse(const qx_factor *f, float *u, float *scratch, double *damping);
 /* Takes back what chance put into H = sum of x x' over `rows` rows: every h(i,j), i != j, is multiplied by 1 - share with
- *     share = min(1, strength * sum(1 + r(i,j)^2) / (rows * sum r(i,j)^2)),   r = h(i,j) / sqrt(h(i,i) h(j,j)), sums over pairs i < j of inputs that are not always 0,
- * which for independent Gaussian rows and strength 1 brings H nearest to its expectation (Schaefer and Strimmer 2005, target D, with the Gaussian variance of r).
- * Rows of one text or picture are not independent: a strength above 1 counts them for fewer. Without it a solver moves errors into directions that merely
- * happened not to occur. Returns the share; 0 with strength 0, and then H is as it was. */
+ *     share = min(1, strength * sum(1 + r(i,j)^2) / (rows * sum r(i,j)^2)), r = h(i,j) / sqrt(h(i,i) h(j,j)), sums over pairs i < j
+ *     of inputs that are not always 0,
+ * which for independent Gaussian rows and strength 1 brings H nearest to its expectation (Schaefer and Strimmer 2005, target D,
+ * with the Gaussian variance of r). Rows of one text or picture are not independent: a strength above 1 counts them for fewer.
+ * Without it a solver moves errors into directions that merely happened not to occur. Returns the share; 0 with strength 0, and
+ * then H is as it was. */
 double qx_shrink_gram(float *h, int64_t k, double rows, double strength);
 /* Order by falling diagonal of H, equal ones by index: "act order". perm[k]. */
 void qx_order_by_diagonal(const float *h, int64_t k, int32_t *perm);
@@ -51,27 +53,32 @@ typedef struct qx_gptq {
     qx_format format;          /* codes FLOAT: no rounding (pruning alone) */
     int64_t block;             /* columns (in their own order, not perm's) under one scale; 0: whole rows */
     bool zero_point;
-    /* Scales: given in `scale` (and `zero`), or chosen when the solve reaches a block, on the compensated weights; then perm must be NULL. */
+    /* Scales: given in `scale` (and `zero`), or chosen when the solve reaches a block, on the compensated weights; then perm must
+     * be NULL. */
     const qx_search *search;   /* chosen by search (its block and zero_point are ignored, its weight is [k]) */
     const qx_nvfp4 *nvfp4;     /* chosen by the NVFP4 rule, block 16; scale becomes value * global */
     bool keep_zeros;           /* weights that are 0 stay exactly 0 (mask of an earlier pruning) */
     const uint8_t *mask;       /* [rows][k] of this tile, 0: that weight becomes exactly 0; NULL: none */
-    bool prune_2_4;            /* in each 4 columns the two with the smallest w^2 / U(j,j)^2 become 0 (of equals the later); a last group of fewer than 4 is kept. perm NULL */
+    /* in each 4 columns the two with the smallest w^2 / U(j,j)^2 become 0 (of equals the later); a last group of fewer than 4
+     * is kept. perm NULL */
+    bool prune_2_4;
 } qx_gptq;
 /* Bytes of scratch for a tile of `rows` rows. */
 size_t qx_gptq_scratch(const qx_gptq *g, int64_t rows);
-/* w[rows][k] is replaced by its dequantized solution: for each column in order q = Q(w), e = (w - q) / U(j,j), and all later columns
- * get w -= e U(j, later). Rounding is that of qx_quantize, so quantizing the result with the same scales gives the codes.
- * scale, zero [rows][blocks]: read when given, written when chosen (zero may be NULL without zero_point). scale_code [rows][k/16]: NVFP4's E4M3 codes (NULL unless nvfp4).
- * loss[rows] (may be NULL): sum of e^2 = dw (H + damping) dw'. false: format not supported or fields that contradict each other. */
+/* w[rows][k] is replaced by its dequantized solution: for each column in order q = Q(w), e = (w - q) / U(j,j), and all later
+ * columns get w -= e U(j, later). Rounding is that of qx_quantize, so quantizing the result with the same scales gives the codes.
+ * scale, zero [rows][blocks]: read when given, written when chosen (zero may be NULL without zero_point). scale_code
+ * [rows][k/16]: NVFP4's E4M3 codes (NULL unless nvfp4). loss[rows] (may be NULL): sum of e^2 = dw (H + damping) dw'. false:
+ * format not supported or fields that contradict each other. */
 bool qx_gptq_rows(const qx_gptq *g, float *w, int64_t rows, float *scale, int32_t *zero, uint8_t *scale_code, double *loss, void *scratch);
 
 /* 2:4 by score |w| * norm[column] (norm NULL: magnitude; Wanda: sqrt of the mean square of the input): mask[rows][k], 1 keeps, two per
  * group of 4 columns; of equal scores the earlier is kept. A last group of fewer than 4 is kept. NaN counts as 0. */
 void qx_mask_2_4(const float *w, int64_t rows, int64_t k, const float *norm, uint8_t *mask);
 
-/* An order of columns for 2:4: perm[i] is the column that goes to place i, chosen so that of score[rows][k] (>= 0) little is lost when the two smallest of each four of a
- * row are pruned. k is a multiple of 4. Each sweep pairs all fours at random (by seed) and divides each pair anew. Returns the share of the loss that stays, at most 1. */
+/* An order of columns for 2:4: perm[i] is the column that goes to place i, chosen so that of score[rows][k] (>= 0) little is lost
+ * when the two smallest of each four of a row are pruned. k is a multiple of 4. Each sweep pairs all fours at random (by seed)
+ * and divides each pair anew. Returns the share of the loss that stays, at most 1. */
 double qx_permute_2_4(const float *score, int64_t rows, int64_t k, int sweeps, uint64_t seed, int32_t *perm, void *scratch);
 size_t qx_permute_2_4_scratch(int64_t k, int64_t rows);
 
@@ -92,17 +99,18 @@ typedef struct qx_refine {
     qx_matmul_fn *mm; void *user; /* NULL: qx_matmul_f32 */
 } qx_refine;
 size_t qx_refine_scratch(const qx_refine *r, int64_t rows);
-/* Coordinate descent: each weight in turn (prune_2_4: each four of a row together, over the six pairs that may be kept) moves to what minimises
- * (w0 - w) H (w0 - w)' with the others fixed, rounded to the grid; scales too, when asked. w0 is the float target, w the solution so far (its values lie on the grid), both
- * [rows][k]; w is improved in place, and scale with it. err[rows] (may be NULL): the error afterwards, never larger than before. false: format not supported or fields that
- * contradict each other. */
+/* Coordinate descent: each weight in turn (prune_2_4: each four of a row together, over the six pairs that may be kept) moves to
+ * what minimises (w0 - w) H (w0 - w)' with the others fixed, rounded to the grid; scales too, when asked. w0 is the float target,
+ * w the solution so far (its values lie on the grid), both [rows][k]; w is improved in place, and scale with it. err[rows] (may
+ * be NULL): the error afterwards, never larger than before. false: format not supported or fields that contradict each other. */
 bool qx_refine_rows(const qx_refine *r, const float *w0, float *w, int64_t rows, double *err, void *scratch);
 
 /* ---- low rank ---- */
 
 /* Eigenvalues (falling) and vectors (columns of v) of a symmetric a[n, n] by cyclic Jacobi, in double; a is destroyed. */
 void qx_jacobi_eigen(double *a, int64_t n, double *value, double *v);
-typedef struct qx_lowrank { int64_t n, k, rank; int iterations; uint64_t seed; qx_matmul_fn *mm; void *user; } qx_lowrank; /* iterations 0: 8 */
+/* iterations 0: 8 */
+typedef struct qx_lowrank { int64_t n, k, rank; int iterations; uint64_t seed; qx_matmul_fn *mm; void *user; } qx_lowrank;
 size_t qx_lowrank_scratch(const qx_lowrank *l);
 /* w[n][k] ~ b[n][rank] a[rank][k], the best such product in the least-squares sense up to the convergence of subspace iteration (8 vectors
  * more than rank are iterated). b carries the singular values; rows of a are orthonormal. rank <= min(n, k). */
@@ -112,8 +120,9 @@ void qx_lowrank_solve(const qx_lowrank *l, const float *w, float *b, float *a, v
 
 /* How a length n is rotated: n = groups * kron * pow2, each group of kron * pow2 by H_kron (x) H_pow2 / sqrt(kron * pow2). */
 typedef struct qx_hadamard { int64_t n, kron, pow2; } qx_hadamard;
-/* One rotation over all of n when n = 2^p, or kron * 2^p with a Hadamard matrix of size kron <= 256 that Paley's constructions give; else (or when
- * block > 0) blocks: of `block` elements, or of the largest power of two that divides n. false: block is no power of two or does not divide n. */
+/* One rotation over all of n when n = 2^p, or kron * 2^p with a Hadamard matrix of size kron <= 256 that Paley's constructions
+ * give; else (or when block > 0) blocks: of `block` elements, or of the largest power of two that divides n. false: block is no
+ * power of two or does not divide n. */
 bool qx_hadamard_plan(int64_t n, int64_t block, qx_hadamard *out);
 /* x[rows][n] -> x H in place, with H = H' for pow2 and symmetric Paley matrices; `transpose` gives x H' (the inverse). */
 void qx_hadamard_rows(const qx_hadamard *h, float *x, int64_t rows, bool transpose);

@@ -1,4 +1,5 @@
-/* solve_columns.c - see solve_columns.h. Loops over rows, sixteen and more at a time; four columns with fused multiply-add where the CPU has it. */
+/* solve_columns.c - see solve_columns.h. Loops over rows, sixteen and more at a time; four columns with fused multiply-add where
+ * the CPU has it. */
 #include "kernels/solve_columns.h"
 
 #include "kernels/multi.h"

@@ -1,5 +1,6 @@
-/* solve_columns.h - what solvers do to a few columns of a tile that lies turned: column j of all rows is x[j * wide], rows padded to a multiple of
- * QX_COLUMNS_WIDE. Inside a panel of columns errors are pulled in as each column's turn comes; behind the panel one product settles all others. */
+/* solve_columns.h - what solvers do to a few columns of a tile that lies turned: column j of all rows is x[j * wide], rows padded
+ * to a multiple of QX_COLUMNS_WIDE. Inside a panel of columns errors are pulled in as each column's turn comes; behind the panel
+ * one product settles all others. */
 #ifndef QX_KERNELS_SOLVE_COLUMNS_H
 #define QX_KERNELS_SOLVE_COLUMNS_H
 

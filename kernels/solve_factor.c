@@ -1,5 +1,6 @@
-/* solve_factor.c - blocked Cholesky, triangular inverse, and the factor of the inverse that GPTQ and SparseGPT walk along. Nearly all work is
- * in the product that the caller hands in; what is left are 128-column blocks on one thread. Before it, H with few rows is made trustworthy. */
+/* solve_factor.c - blocked Cholesky, triangular inverse, and the factor of the inverse that GPTQ and SparseGPT walk along. Nearly
+ * all work is in the product that the caller hands in; what is left are 128-column blocks on one thread. Before it, H with few
+ * rows is made trustworthy. */
 #include <math.h>
 #include <string.h>
 

@@ -39,7 +39,8 @@ static bool chooses(const qx_gptq *g) { return rounds(g) && (g->search || g->nvf
 size_t qx_gptq_scratch(const qx_gptq *g, int64_t rows)
 {
     const int64_t w = qx_columns_padded(rows), block = chooses(g) ? block_of(g) : 0;
-    return sizeof(float) * (size_t)(g->k * w + PANEL * w + 2 * w + FOUR * w + rows * block + 3 * w) + (g->keep_zeros ? (size_t)(g->k * w) : 0);
+    return sizeof(float) * (size_t)(g->k * w + PANEL * w + 2 * w + FOUR * w + rows * block + 3 * w) + (g->keep_zeros ? (size_t)(g->k * w)
+        : 0);
 }
 
 /* ---- loops over rows ---- */
@@ -179,7 +180,8 @@ static void solve_panel(walk *w, int64_t first, int64_t n)
     const int64_t rest = w->k - first - n;
     if (chooses(w->g) && first % w->block == 0) choose_scales(w, first);
     for (int64_t j = first; j < first + n; j += FOUR) solve_four(w, first, j, least(FOUR, first + n - j));
-    const qx_matmul p = {rest, w->wide, n, w->g->u + first * w->k + first + n, 1, w->k, w->e, w->wide, 1, w->wt + (first + n) * w->wide, w->wide, -1.0f, 1.0f};
+    const qx_matmul p = {rest, w->wide, n, w->g->u + first * w->k + first + n, 1, w->k, w->e, w->wide, 1, w->wt + (first + n) * w->wide,
+                         w->wide, -1.0f, 1.0f};
     if (rest > 0) qx_matmul_f32(NULL, &p);
 }
 
@@ -224,7 +226,8 @@ static bool valid(const qx_gptq *g, const float *scale, const int32_t *zero, con
     if (rounds(g) && (!scale || (g->zero_point && !zero))) return false;
     if (g->nvfp4 && (!scale_code || g->format.codes != QX_DT_FLOAT4E2M1 || g->zero_point)) return false;
     float lo, hi;
-    return !rounds(g) || (qx_format_range(&g->format, &lo, &hi) && g->format.codes != QX_DT_FLOAT8E4M3FNUZ && g->format.codes != QX_DT_FLOAT8E5M2FNUZ);
+    return !rounds(g) || (qx_format_range(&g->format, &lo, &hi) && g->format.codes != QX_DT_FLOAT8E4M3FNUZ &&
+                          g->format.codes != QX_DT_FLOAT8E5M2FNUZ);
 }
 
 static void lay_out(walk *w, float *p)
@@ -244,7 +247,8 @@ static void lay_out(walk *w, float *p)
 bool qx_gptq_rows(const qx_gptq *g, float *w, int64_t rows, float *scale, int32_t *zero, uint8_t *scale_code, double *loss, void *scratch)
 {
     if (!valid(g, scale, zero, scale_code)) return false;
-    walk s = {.g = g, .k = g->k, .rows = rows, .wide = qx_columns_padded(rows), .block = block_of(g), .scale = scale, .zero = g->zero_point ? zero : NULL,
+    walk s = {.g = g, .k = g->k, .rows = rows, .wide = qx_columns_padded(rows), .block = block_of(g), .scale = scale,
+              .zero = g->zero_point ? zero : NULL,
               .scale_code = scale_code, .loss = loss};
     s.blocks = qx_cells_of(g->k, s.block);
     s.panel = panel_of(g, s.block);

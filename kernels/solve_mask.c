@@ -1,4 +1,5 @@
-/* solve_mask.c - 2:4 masks by magnitude or by Wanda's score. Integer comparison of the scores' bits: deterministic, ties go to the earlier. */
+/* solve_mask.c - 2:4 masks by magnitude or by Wanda's score. Integer comparison of the scores' bits: deterministic, ties go to
+ * the earlier. */
 #include "kernels/scalar.h"
 #include "kernels/solve.h"
 

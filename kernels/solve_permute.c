@@ -1,7 +1,9 @@
-/* solve_permute.c - an order of columns whose fours lose less when two of each are pruned (the search of NVIDIA's ASP: Pool and Yu, Channel Permutations for N:M Sparsity, 2021).
+/* solve_permute.c - an order of columns whose fours lose less when two of each are pruned (the search of NVIDIA's ASP: Pool and
+ * Yu, Channel Permutations for N:M Sparsity, 2021).
  *
- * Two fours at a time, drawn at random, are divided anew: of the 35 ways to make two fours of eight columns the one that loses least is taken. What a four loses is
- * the sum over rows of its two smallest scores. Sums run in sixteen lanes over rows, in one order everywhere. */
+ * Two fours at a time, drawn at random, are divided anew: of the 35 ways to make two fours of eight columns the one that loses
+ * least is taken. What a four loses is the sum over rows of its two smallest scores. Sums run in sixteen lanes over rows, in one
+ * order everywhere. */
 #include <string.h>
 
 #include "kernels/multi.h"
@@ -24,7 +26,8 @@ static int64_t padded(int64_t rows) { return (rows + LANES - 1) / LANES * LANES;
 
 size_t qx_permute_2_4_scratch(int64_t k, int64_t rows) { return sizeof(float) * (size_t)(k * padded(rows) + k / FOUR * 2); }
 
-QX_INLINE void lose_body(int64_t n, const float *restrict a, const float *restrict b, const float *restrict c, const float *restrict d, float *restrict sum)
+QX_INLINE void lose_body(int64_t n, const float *restrict a, const float *restrict b, const float *restrict c, const float *restrict d,
+                         float *restrict sum)
 {
     float part[LANES] = {0};
     for (int64_t r = 0; r < n; r += LANES)
@@ -93,7 +96,8 @@ static void divide(search *s, int64_t a, int64_t b)
         if (sum < best) best = sum, taken = i;
     }
     if (taken < 0) return;
-    for (int i = 0; i < FOUR; i++) s->perm[a * FOUR + i] = eight[s->split[taken][i]], s->perm[b * FOUR + i] = eight[s->split[taken][i + FOUR]];
+    for (int i = 0; i < FOUR; i++)
+        s->perm[a * FOUR + i] = eight[s->split[taken][i]], s->perm[b * FOUR + i] = eight[s->split[taken][i + FOUR]];
     s->loss[a] = loss_of(s, s->perm + a * FOUR, first);
     s->loss[b] = loss_of(s, s->perm + b * FOUR, first);
 }

@@ -1,9 +1,11 @@
-/* solve_refine.c - coordinate descent on rows under tr(dW H dW'), on a grid or (pruning) on which two of four weights are kept and what they are.
+/* solve_refine.c - coordinate descent on rows under tr(dW H dW'), on a grid or (pruning) on which two of four weights are kept
+ * and what they are.
  *
- * With d = w0 - w and g = H d, changing columns S of a row by x changes its error by -2 x'g_S + x'H_SS x: every step picks the best x, so the error never
- * grows. The tile is turned as in GPTQ: steps run over rows; inside a panel g is brought up to date four columns at a time, behind it one product
- * updates all of g that will be looked at again. Between sweeps a scale is one more coordinate: along w_b, the weights of its block, the least error lies at
- * w_b'g / (w_b' H w_b). What every step gains is added up; a row that gained no more than rounding may have made up is put back. */
+ * With d = w0 - w and g = H d, changing columns S of a row by x changes its error by -2 x'g_S + x'H_SS x: every step picks the
+ * best x, so the error never grows. The tile is turned as in GPTQ: steps run over rows; inside a panel g is brought up to date
+ * four columns at a time, behind it one product updates all of g that will be looked at again. Between sweeps a scale is one more
+ * coordinate: along w_b, the weights of its block, the least error lies at w_b'g / (w_b' H w_b). What every step gains is added
+ * up; a row that gained no more than rounding may have made up is put back. */
 #include <string.h>
 
 #include "kernels/multi.h"
@@ -110,9 +112,10 @@ static void step_column(const tile *t, int64_t j, const float *g, float *e)
 
 /* ---- two of four ---- */
 
-/* h[4][4]; w, g, e [4][wide]. Weights c and d become 0, a and b go where they are best then; the pair whose error is least is kept. The pair that is
- * there is among the six, and better than it is now. */
-QX_INLINE void swap_four_body(int64_t wide, const float *restrict h, float *restrict w, const float *restrict g, float *restrict e, double *restrict gain)
+/* h[4][4]; w, g, e [4][wide]. Weights c and d become 0, a and b go where they are best then; the pair whose error is least is
+ * kept. The pair that is there is among the six, and better than it is now. */
+QX_INLINE void swap_four_body(int64_t wide, const float *restrict h, float *restrict w, const float *restrict g, float *restrict e,
+                              double *restrict gain)
 {
     static const int pairs[6][4] = {{0, 1, 2, 3}, {0, 2, 1, 3}, {0, 3, 1, 2}, {1, 2, 0, 3}, {1, 3, 0, 2}, {2, 3, 0, 1}};
     for (int64_t i = 0; i < wide; i++) {
@@ -120,10 +123,12 @@ QX_INLINE void swap_four_body(int64_t wide, const float *restrict h, float *rest
         for (int p = 0; p < 6; p++) {
             const int a = pairs[p][0], b = pairs[p][1], c = pairs[p][2], d = pairs[p][3];
             const float xc = -w[c * wide + i], xd = -w[d * wide + i], haa = h[a * 5], hbb = h[b * 5], hab = h[a * FOUR + b];
-            const float ra = g[a * wide + i] - h[a * FOUR + c] * xc - h[a * FOUR + d] * xd, rb = g[b * wide + i] - h[b * FOUR + c] * xc - h[b * FOUR + d] * xd;
+            const float ra = g[a * wide + i] - h[a * FOUR + c] * xc - h[a * FOUR + d] * xd,
+                rb = g[b * wide + i] - h[b * FOUR + c] * xc - h[b * FOUR + d] * xd;
             const float det = haa * hbb - hab * hab;
             const bool apart = det > 1e-4f * haa * hbb; /* else the two are nearly the same input: one of them moves */
-            const float xa = apart ? (hbb * ra - hab * rb) / det : haa > 0 ? ra / haa : 0.0f, xb = apart ? (haa * rb - hab * ra) / det : 0.0f;
+            const float xa = apart ? (hbb * ra - hab * rb) / det : haa > 0 ? ra / haa : 0.0f,
+                xb = apart ? (haa * rb - hab * ra) / det : 0.0f;
             const float cost = xc * (h[c * 5] * xc - 2.0f * g[c * wide + i]) + xd * (h[d * 5] * xd - 2.0f * g[d * wide + i]) + 2.0f * h[c * FOUR + d] * xc * xd
                                - 2.0f * (ra * xa + rb * xb) + haa * xa * xa + hbb * xb * xb + 2.0f * hab * xa * xb;
             const bool take = cost < least;
@@ -156,7 +161,8 @@ static void step_columns(const tile *t, int64_t j, int64_t n, float *e)
 {
     for (int64_t c = 0; c < n; c++) {
         step_column(t, j + c, t->near + c * t->wide, e + c * t->wide);
-        for (int64_t d = c + 1; d < n; d++) qx_columns_push(t->wide, t->r->h[(j + c) * t->k + j + d], e + c * t->wide, t->near + d * t->wide);
+        for (int64_t d = c + 1; d < n; d++)
+            qx_columns_push(t->wide, t->r->h[(j + c) * t->k + j + d], e + c * t->wide, t->near + d * t->wide);
     }
 }
 
@@ -272,7 +278,8 @@ static bool valid(const qx_refine *r, float *lo, float *hi)
 {
     if (r->prune_2_4 && (r->mask || r->format.codes != QX_DT_FLOAT)) return false;
     if (r->format.codes == QX_DT_FLOAT) return !r->rescale;
-    return r->scale && qx_format_range(&r->format, lo, hi) && r->format.codes != QX_DT_FLOAT8E4M3FNUZ && r->format.codes != QX_DT_FLOAT8E5M2FNUZ;
+    return r->scale && qx_format_range(&r->format, lo, hi) && r->format.codes != QX_DT_FLOAT8E4M3FNUZ &&
+        r->format.codes != QX_DT_FLOAT8E5M2FNUZ;
 }
 
 static void put_back(const tile *t, int64_t row, float *w)

@@ -1,5 +1,6 @@
-/* vmath_leaf.h - rows of exponentials: the softmax of attention, SiLU and GELU, with fused multiply-add, one table per instruction set. About twice as fast
- * as the loops of kernels/fmath.h, whose bits are the same everywhere; here the last bit depends on the instruction set (never on threads). */
+/* vmath_leaf.h - rows of exponentials: the softmax of attention, SiLU and GELU, with fused multiply-add, one table per
+ * instruction set. About twice as fast as the loops of kernels/fmath.h, whose bits are the same everywhere; here the last bit
+ * depends on the instruction set (never on threads). */
 #ifndef QX_KERNELS_VMATH_LEAF_H
 #define QX_KERNELS_VMATH_LEAF_H
 

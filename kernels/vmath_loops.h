@@ -1,8 +1,8 @@
 /* vmath_loops.h - the loops of vmath_leaf.h over sixteen lanes; included after lanes.h. Gives `vmath`. */
 #include <math.h>
 
-/* As fm_exp (kernels/fmath.h): 2^n r with |r| <= ln2 / 2. NaN stays; overflow gives Inf from 88.72 on. What would not be a normal number is 0: processors
- * take a hundred times as long for it, and softmax has many (masked keys). */
+/* As fm_exp (kernels/fmath.h): 2^n r with |r| <= ln2 / 2. NaN stays; overflow gives Inf from 88.72 on. What would not be a normal
+ * number is 0: processors take a hundred times as long for it, and softmax has many (masked keys). */
 LANE v16 v_exp(v16 from)
 {
     const v16 least = v_set(-87.0f), x = v_min(v_set(89.0f), v_max(least, from)), n = v_rne(v_mul(x, v_set(1.44269504f)));
@@ -69,7 +69,8 @@ TARGET static float exp_sum(float *s, int64_t n, float top)
     return v_sum(sum);
 }
 
-/* The exponential and its reciprocal stay normal numbers; below, the sigmoid is 0: x times it is -0, and NaN of -Inf, as nodes that are not fused have it. */
+/* The exponential and its reciprocal stay normal numbers; below, the sigmoid is 0: x times it is -0, and NaN of -Inf, as nodes
+ * that are not fused have it. */
 LANE v16 v_silu(v16 x)
 {
     const v16 least = v_set(-87.0f), one = v_set(1.0f);

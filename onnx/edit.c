@@ -146,7 +146,9 @@ qx_status qx_output_rewire(qx_value *from, qx_value *to)
     qx_graph *g = from->graph;
     if (!from->is_output) QX_FAIL(g->model->ctx, QX_E_FAIL, "'%s' is not a graph output", from->name);
     if (to->graph != g || to->is_output || to->is_input)
-        QX_FAIL(g->model->ctx, QX_E_FAIL, "'%s' cannot take the place of output '%s': its own name is part of the interface or of another graph", to->name, from->name);
+        QX_FAIL(g->model->ctx, QX_E_FAIL,
+                "'%s' cannot take the place of output '%s': its own name is part of the interface or of another graph", to->name,
+                from->name);
     const char *public_name = from->name, *spare = to->name;
     for (int64_t i = output_slot(g, from, 0); i >= 0; i = output_slot(g, from, (uint32_t)i + 1)) g->outputs[i] = to;
     from->is_output = false;
@@ -164,7 +166,8 @@ static qx_status resolve_op(qx_graph *g, const char *domain, const char *op_type
     int64_t opset = qx_graph_opset(g, domain);
     *out = qx_op_find(domain, op_type, opset);
     if (*out || qx_model_function(g->model, domain, op_type, "")) return QX_OK;
-    QX_FAIL(g->model->ctx, QX_E_UNSUPPORTED, "operator '%s%s%s' is not known at opset %lld", domain, domain[0] ? "::" : "", op_type, (long long)opset);
+    QX_FAIL(g->model->ctx, QX_E_UNSUPPORTED, "operator '%s%s%s' is not known at opset %lld", domain, domain[0] ? "::" : "", op_type,
+            (long long)opset);
 }
 
 static qx_status add_outputs(qx_node *n, const qx_node_spec *s)
@@ -231,7 +234,8 @@ qx_status qx_node_erase(qx_node *n)
     for (uint32_t i = 0; i < n->n_out; i++) {
         const qx_value *v = n->out[i];
         if (v && (v->n_uses || v->is_output))
-            QX_FAIL(n->graph->model->ctx, QX_E_FAIL, "%s cannot be erased: '%s' %s", qx_node_label(n, label, sizeof label), v->name, v->is_output ? "is a graph output" : "is used");
+            QX_FAIL(n->graph->model->ctx, QX_E_FAIL, "%s cannot be erased: '%s' %s", qx_node_label(n, label, sizeof label), v->name,
+                    v->is_output ? "is a graph output" : "is used");
     }
     touch_graph(n->graph);
     drop_uses(n);
@@ -259,7 +263,8 @@ qx_status qx_node_set_in(qx_node *n, uint32_t index, qx_value *v)
 {
     char label[256];
     if (index > n->n_in)
-        QX_FAIL(n->graph->model->ctx, QX_E_FAIL, "%s has %u inputs: input %u cannot be set", qx_node_label(n, label, sizeof label), n->n_in, index);
+        QX_FAIL(n->graph->model->ctx, QX_E_FAIL, "%s has %u inputs: input %u cannot be set", qx_node_label(n, label, sizeof label),
+                n->n_in, index);
     if (index == n->n_in) QX_TRY(grow_inputs(n));
     if (n->in[index] == v) {
         touch_node(n);
@@ -287,7 +292,9 @@ qx_status qx_node_truncate_out(qx_node *n, uint32_t n_out)
     char label[256];
     for (uint32_t i = n_out; i < n->n_out; i++) {
         const qx_value *v = n->out[i];
-        if (v && (v->n_uses || v->is_output)) QX_FAIL(n->graph->model->ctx, QX_E_FAIL, "%s: output %u '%s' is used and cannot go", qx_node_label(n, label, sizeof label), i, v->name);
+        if (v && (v->n_uses || v->is_output))
+            QX_FAIL(n->graph->model->ctx, QX_E_FAIL, "%s: output %u '%s' is used and cannot go", qx_node_label(n, label, sizeof label),
+                    i, v->name);
     }
     for (; n->n_out > n_out; n->n_out--) forget_value(n->out[n->n_out - 1]);
     touch_node(n);
@@ -507,7 +514,8 @@ qx_status qx_model_set_opset(qx_model *m, const char *domain, int64_t version)
 qx_status qx_function_set_opset(qx_function *f, const char *domain, int64_t version)
 {
     qx_model *m = f->body->model;
-    qx_opset *list = qx_arena_memdup(m->arena, f->n_opsets ? (const void *)f->opsets : (const void *)&(qx_opset){0}, (f->n_opsets ? f->n_opsets : 1) * sizeof *list);
+    qx_opset *list = qx_arena_memdup(m->arena, f->n_opsets ? (const void *)f->opsets : (const void *)&(qx_opset){0},
+                                     (f->n_opsets ? f->n_opsets : 1) * sizeof *list);
     if (!list) return QX_NOMEM(m);
     QX_TRY(stamp(m, &list, &f->n_opsets, domain, version));
     f->opsets = list;
@@ -516,7 +524,8 @@ qx_status qx_function_set_opset(qx_function *f, const char *domain, int64_t vers
 
 qx_status qx_model_set_ir(qx_model *m, int64_t ir)
 {
-    if (ir < QX_IR_MIN || ir > QX_IR_MAX) QX_FAIL(m->ctx, QX_E_USAGE, "IR version %lld is outside %d..%d", (long long)ir, QX_IR_MIN, QX_IR_MAX);
+    if (ir < QX_IR_MIN || ir > QX_IR_MAX)
+        QX_FAIL(m->ctx, QX_E_USAGE, "IR version %lld is outside %d..%d", (long long)ir, QX_IR_MIN, QX_IR_MAX);
     m->ir_version = ir;
     m->dirty = true;
     return QX_OK;

@@ -62,7 +62,8 @@ enum { QX_INLINE_NODES = 1000000 };
 
 /* Removes nodes and initializers that no output needs (random and control operators included when dead); *removed may be NULL. */
 qx_status qx_dead_code(qx_model *m, int64_t *removed);
-/* Puts the nodes of every graph behind what they need, otherwise in the order they have; *moved: how many had to move. With a cycle its graph stays as it is. */
+/* Puts the nodes of every graph behind what they need, otherwise in the order they have; *moved: how many had to move. With a
+ * cycle its graph stays as it is. */
 qx_status qx_sort_nodes(qx_model *m, int64_t *moved);
 /* Uses, definitions, order, names, counts and types agree, or QX_E_FAIL with the first thing that does not: our own bug. */
 qx_status qx_verify(qx_model *m);

@@ -77,7 +77,8 @@ struct qx_attr {
     void *wire;                /* Onnx__AttributeProto*; NULL for one that an edit made */
 };
 
-typedef struct qx_sparse { qx_weight *values, *indices; int rank; const int64_t *dims; void *wire; } qx_sparse; /* Onnx__SparseTensorProto* */
+typedef struct qx_sparse { qx_weight *values, *indices; int rank; const int64_t *dims; void *wire;
+                           } qx_sparse; /* Onnx__SparseTensorProto* */
 
 struct qx_node {
     uint32_t id;               /* dense over the model */
@@ -109,7 +110,8 @@ struct qx_graph {
     void *wire;                /* Onnx__GraphProto* */
 };
 
-struct qx_function { uint32_t index; /* in model->functions */ const char *name, *domain, *overload; qx_graph *body; const char *const *attr_names; uint32_t n_attr_names;
+struct qx_function { uint32_t index; /* in model->functions */ const char *name, *domain, *overload; qx_graph *body;
+                     const char *const *attr_names; uint32_t n_attr_names;
                      qx_attr *attr_defaults; uint32_t n_attr_defaults; /* attributes with a default value */
                      const struct qx_opset *opsets; uint32_t n_opsets; void *wire; };
 typedef struct qx_opset { const char *domain; int64_t version; } qx_opset; /* domain "" for ai.onnx */

@@ -94,8 +94,10 @@ static qx_status same_definition(const inliner *in, const qx_node *from)
     char label[256];
     const qx_graph *g = in->call->graph;
     int64_t there = qx_graph_opset(g, from->domain), here = qx_graph_opset(in->fn->body, from->domain);
-    if (from->callee || from->op->id == QX_OP_UNKNOWN || there == 0 || qx_op_find(from->domain, from->op_type, there) == from->op) return QX_OK;
-    QX_FAIL(in->m->ctx, QX_E_UNSUPPORTED, "function '%s' cannot be inlined: %s is written for opset %lld, the caller imports %lld", in->fn->name, qx_node_label(from, label, sizeof label), (long long)here, (long long)there);
+    if (from->callee || from->op->id == QX_OP_UNKNOWN || there == 0 || qx_op_find(from->domain, from->op_type, there) == from->op)
+        return QX_OK;
+    QX_FAIL(in->m->ctx, QX_E_UNSUPPORTED, "function '%s' cannot be inlined: %s is written for opset %lld, the caller imports %lld",
+            in->fn->name, qx_node_label(from, label, sizeof label), (long long)here, (long long)there);
 }
 
 static qx_status clone_node(inliner *in, const qx_node *from, qx_graph *g, qx_node *before, int depth)
@@ -180,7 +182,8 @@ static void give_output(qx_node *n, uint32_t index, qx_value *v)
 static qx_status identity_output(inliner *in, qx_value *from, qx_value *v)
 {
     qx_node *n;
-    const char *name = qx_arena_printf(in->m->arena, "%s/Identity", in->prefix), *op = qx_intern(in->m->names, "Identity"), *domain = qx_intern(in->m->names, "");
+    const char *name = qx_arena_printf(in->m->arena, "%s/Identity", in->prefix), *op = qx_intern(in->m->names, "Identity"),
+        *domain = qx_intern(in->m->names, "");
     if (!name || !op || !domain || !(name = qx_unique_name(in->m, name))) return QX_NOMEM(in->m);
     QX_TRY(qx_node_make(in->call->graph, op, domain, name, 1, 1, &n));
     n->in[0] = from;
@@ -222,7 +225,8 @@ static qx_status add_imports(inliner *in)
     while (g->parent) g = g->parent;
     for (uint32_t i = 0; i < f->n_opsets; i++) {
         if (qx_graph_opset(g, f->opsets[i].domain)) continue;
-        QX_TRY(g->function ? qx_function_set_opset(g->function, f->opsets[i].domain, f->opsets[i].version) : qx_model_set_opset(in->m, f->opsets[i].domain, f->opsets[i].version));
+        QX_TRY(g->function ? qx_function_set_opset(g->function, f->opsets[i].domain, f->opsets[i].version)
+               : qx_model_set_opset(in->m, f->opsets[i].domain, f->opsets[i].version));
     }
     return QX_OK;
 }
@@ -273,7 +277,8 @@ static qx_status inline_graph(qx_graph *g, int depth)
             continue;
         }
         qx_node *before = n->prev, *after = n->next;
-        if (m->n_node_ids > QX_INLINE_NODES) QX_FAIL(m->ctx, QX_E_BUDGET, "inlining the functions makes more than %d nodes", QX_INLINE_NODES);
+        if (m->n_node_ids > QX_INLINE_NODES)
+            QX_FAIL(m->ctx, QX_E_BUDGET, "inlining the functions makes more than %d nodes", QX_INLINE_NODES);
         QX_TRY(qx_function_inline(n));
         next = before ? before->next : g->first;
         if (next == n) next = after;

@@ -9,7 +9,8 @@ qx_status qx_graph_make(qx_model *m, const char *name, qx_graph *parent, qx_node
 /* New value in g's scope under an interned name; the name must be free in this scope. */
 qx_status qx_value_make(qx_graph *g, const char *name, qx_value **out);
 /* New node, not linked into its graph, with room for n_in and n_out values (all NULL). Names are interned. */
-qx_status qx_node_make(qx_graph *g, const char *op_type, const char *domain, const char *name, uint32_t n_in, uint32_t n_out, qx_node **out);
+qx_status qx_node_make(qx_graph *g, const char *op_type, const char *domain, const char *name, uint32_t n_in, uint32_t n_out,
+                       qx_node **out);
 void qx_node_link(qx_graph *g, qx_node *n, qx_node *before); /* before NULL: at the end */
 void qx_node_unlink(qx_node *n);
 qx_status qx_use_add(qx_value *v, qx_node *n, uint32_t index); /* v may be NULL: nothing to do */

@@ -1,5 +1,6 @@
-/* order.c - puts nodes that a file lists before what they need in order. The standard wants them sorted; ONNX Runtime sorts for itself, so that files
- * by converters which do not go about unnoticed. Depth first in the order of the file: a node moves only to stand before the first that needs it. */
+/* order.c - puts nodes that a file lists before what they need in order. The standard wants them sorted; ONNX Runtime sorts for
+ * itself, so that files by converters which do not go about unnoticed. Depth first in the order of the file: a node moves only to
+ * stand before the first that needs it. */
 #include "onnx/edit.h"
 
 enum { NEW, OPEN, DONE };

@@ -1,11 +1,13 @@
 /* awq.c - activation-aware weight quantization (arXiv 2306.00978): channels that carry large activations get finer weights.
  *
- * lite: one s per group, s[k] = mean|x_k|^r / mean(|W_k| / blockmax)^(1 - r), scaled so that its extremes are reciprocal; r on a grid that also holds
- * the identity; judged on the group's joint output error over sampled rows. clip: the weights' scale search is weighted by E[x^2] per column, so that
- * the clipping of each block is chosen for the output, not for the weights. full: both. Weight-only: activations stay float.
+ * lite: one s per group, s[k] = mean|x_k|^r / mean(|W_k| / blockmax)^(1 - r), scaled so that its extremes are reciprocal; r on a
+ * grid that also holds the identity; judged on the group's joint output error over sampled rows. clip: the weights' scale search
+ * is weighted by E[x^2] per column, so that the clipping of each block is chosen for the output, not for the weights. full: both.
+ * Weight-only: activations stay float.
  *
- * A layer that is 1 dB better can make the model worse: what rounding does to a weight is one fixed pattern, and where few layers decide, whether the rest of the
- * model is sensitive to the old one or the new one weighs more than 1 dB. So the model's output has the last word over which layers are scaled. */
+ * A layer that is 1 dB better can make the model worse: what rounding does to a weight is one fixed pattern, and where few layers
+ * decide, whether the rest of the model is sensitive to the old one or the new one weighs more than 1 dB. So the model's output
+ * has the last word over which layers are scaled. */
 #include <math.h>
 #include <string.h>
 
@@ -121,7 +123,10 @@ static void close_finder(finder *f)
     qx_judge_free(f->judge);
 }
 
-static bool observed(const qx_group *g, const qx_value_stats *st) { return st && st->channels.n == g->k && st->n_rows >= 1 && st->row_len == g->k; }
+static bool observed(const qx_group *g, const qx_value_stats *st)
+{
+    return st && st->channels.n == g->k && st->n_rows >= 1 && st->row_len == g->k;
+}
 
 static qx_status choose_group(qx_pass *p, const qx_group *g, const qx_value_stats *st, decision *d)
 {
@@ -205,7 +210,8 @@ static int64_t elements(const awq_state *s)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < s->n; i++)
-        for (int64_t j = 0; j < s->groups[i].n; j++) n += weight_only(s->groups[i].items[j]) ? s->groups[i].items[j]->lin->n * s->groups[i].k : 0;
+        for (int64_t j = 0; j < s->groups[i].n; j++)
+            n += weight_only(s->groups[i].items[j]) ? s->groups[i].items[j]->lin->n * s->groups[i].k : 0;
     return n;
 }
 
@@ -289,12 +295,15 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 }
 
 static const qx_option options[] = {
-    {"mode", QX_OPT_CHOICE, "full", 0, 0, "lite|clip|full", "lite: scale channels; clip: weigh the scale search by activations; full: both"},
+    {"mode", QX_OPT_CHOICE, "full", 0, 0, "lite|clip|full",
+     "lite: scale channels; clip: weigh the scale search by activations; full: both"},
     {"mul", QX_OPT_BOOL, "false", 0, 0, NULL, "insert a Mul where the factor cannot be folded upstream"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
 const qx_passdef qx_pass_awq = {
-    .name = "awq", .brief = "scale and clip weights for the activations they meet, before int4 and other weight-only formats", .options = options,
-    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT | QX_PASS_FOR_FLOAT_X, .order = 1, .plan = plan, .decide = decide, .probes = scales, .run = run,
+    .name = "awq", .brief = "scale and clip weights for the activations they meet, before int4 and other weight-only formats",
+    .options = options,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT | QX_PASS_FOR_FLOAT_X, .order = 1, .plan = plan,
+    .decide = decide, .probes = scales, .run = run,
 };

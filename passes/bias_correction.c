@@ -1,9 +1,11 @@
-/* bias_correction.c - takes the mean of the quantization error out of each layer's output (Nagel et al., arXiv 1906.04721; TensorFlow Lite and AIMET do the same by
- * running the model): E[Wq xq] - E[W x] is subtracted from the bias. Rounding errors of a channel do not cancel when its inputs are far from zero mean, as they are
- * behind a Relu; the shift would travel through the network.
+/* bias_correction.c - takes the mean of the quantization error out of each layer's output (Nagel et al., arXiv 1906.04721;
+ * TensorFlow Lite and AIMET do the same by running the model): E[Wq xq] - E[W x] is subtracted from the bias. Rounding errors of
+ * a channel do not cancel when its inputs are far from zero mean, as they are behind a Relu; the shift would travel through the
+ * network.
  *
- * Both means are taken over the rows that calibration keeps, which are all different (a convolution's are patches, of a wide one pixels), and only as far as these rows make them sure. It comes last (finish), when the codes of
- * the weight are decided: gptq, clipping and smoothing are all in them. */
+ * Both means are taken over the rows that calibration keeps, which are all different (a convolution's are patches, of a wide one
+ * pixels), and only as far as these rows make them sure. It comes last (finish), when the codes of the weight are decided: gptq,
+ * clipping and smoothing are all in them. */
 #include <math.h>
 #include <string.h>
 
@@ -15,8 +17,8 @@
 
 enum { ENOUGH = 256, FROM = 32768 }; /* rows that a mean is made of, and patches that they are chosen from */
 
-/* A row is the patch that a result is made of, padding and all; of a wide convolution, whose patches would take too much memory, one pixel, whose mean then stands
- * for every place of the window: true where a picture is much larger than its margin. */
+/* A row is the patch that a result is made of, padding and all; of a wide convolution, whose patches would take too much memory,
+ * one pixel, whose mean then stands for every place of the window: true where a picture is much larger than its margin. */
 static bool by_patches(const qx_linear *l)
 {
     enum { SMALL = 4096 }; /* 4 MB of rows */
@@ -34,12 +36,16 @@ static qx_conv_window window_of(const qx_linear *l)
 static qx_status want_means(qx_stats *stats, const qx_linear *l)
 {
     const qx_conv_window w = window_of(l);
-    qx_stat_request r = {.value = l->x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = l->is_conv ? 1 : -1, .window = l->is_conv ? &w : NULL};
+    qx_stat_request r = {.value = l->x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = l->is_conv ? 1 : -1,
+                         .window = l->is_conv ? &w : NULL};
     if (by_patches(l)) r.rows = ENOUGH, r.enough = (FROM + l->k - 1) / l->k;
     return qx_stats_want(stats, &r);
 }
 
-static bool wants(const qx_plan_item *it) { return it->pass && it->weight && qx_bias_can_change(it->lin) && it->lin->node->op->id != QX_OP_ConvTranspose; }
+static bool wants(const qx_plan_item *it)
+{
+    return it->pass && it->weight && qx_bias_can_change(it->lin) && it->lin->node->op->id != QX_OP_ConvTranspose;
+}
 
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 {
@@ -71,8 +77,9 @@ static void turn(const corrector *c, const float *from, float *to)
         for (int64_t j = 0; j < c->channels; j++) to[j * c->rows + r] = from[r * c->channels + j];
 }
 
-/* The rows to look at, all different: padding and white paper count once, since what they cost elsewhere (7 dB of a tagger whose words are padded to 64
- * letters) is more than they matter. They are sorted by a hash, so the first of them are a sample too. Without rows the mean of everything is the one row. */
+/* The rows to look at, all different: padding and white paper count once, since what they cost elsewhere (7 dB of a tagger whose
+ * words are padded to 64 letters) is more than they matter. They are sorted by a hash, so the first of them are a sample too.
+ * Without rows the mean of everything is the one row. */
 static qx_status take_rows(corrector *c, const qx_value_stats *st, const qx_value_stats *rows)
 {
     c->rows = !rows ? 1 : rows->n_rows < ENOUGH ? rows->n_rows : ENOUGH;
@@ -86,7 +93,8 @@ static qx_status find_shift(corrector *c)
 {
     const qx_plan_item *it = c->it;
     const int64_t n = c->rows * c->channels;
-    const qx_quant q = {.grid = {c->channels, c->rows, c->channels, c->rows}, .format = {.codes = it->act}, .scale = &it->act_scale, .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL};
+    const qx_quant q = {.grid = {c->channels, c->rows, c->channels, c->rows}, .format = {.codes = it->act}, .scale = &it->act_scale,
+                        .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL};
     if (!it->act || !(it->act_scale > 0) || c->rows == 1) return QX_OK; /* a mean is no value that is ever rounded */
     QX_TRY(qx_alloc_array(c->p->ctx, (size_t)n, sizeof *c->shift, (void **)&c->shift));
     memcpy(c->shift, c->x, (size_t)n * sizeof *c->shift);
@@ -113,8 +121,8 @@ static qx_status read_tile(corrector *c, int64_t first, int64_t rows)
     return QX_OK;
 }
 
-/* What is sure of the mean of e[n]: its square less that of twice the error which a mean of so many has (shrunk as James and Stein, 1961). A mean that few
- * rows make, as a token with massive values does, would be taken from all others as well. */
+/* What is sure of the mean of e[n]: its square less that of twice the error which a mean of so many has (shrunk as James and
+ * Stein, 1961). A mean that few rows make, as a token with massive values does, would be taken from all others as well. */
 static double sure_mean(const float *e, int64_t n)
 {
     double mean = 0, var = 0;
@@ -218,7 +226,9 @@ static qx_status finish(qx_pass *p, qx_model *m, qx_stats *stats)
 }
 
 const qx_passdef qx_pass_bias_correction = {
-    .name = "bias-correction", .brief = "take the mean of each layer's rounding error out of its bias", .flags = QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT,
+    .name = "bias-correction", .brief = "take the mean of each layer's rounding error out of its bias",
+    .flags = QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT,
     .plan = plan, .run = run, .finish = finish,
-    .doc = "bias -= E[Wq xq] - E[W x], both means over sampled rows that are all different, as far as they are sure. For operators that have a bias\n"
+    .doc = "bias -= E[Wq xq] - E[W x], both means over sampled rows that are all different, as far as they are sure. For "
+           "operators that have a bias\n"
            "(convolutions and Gemm get one). Reads every weight once more. Goes with any format: \"bias-correction,int8\"."};

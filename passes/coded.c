@@ -19,7 +19,8 @@ static bool read_with(const qx_value *v, qx_dtype codes, int depth, qx_coded *ou
     for (const qx_use *u = v->uses; u; u = u->next) {
         const qx_node *n = u->node;
         if (n->op->id == QX_OP_DequantizeLinear && u->index == 0) return take(out, codes, n->in[1], qx_node_in(n, 2));
-        if (n->op->id == QX_OP_ms_GroupQueryAttention && (u->index == 3 || u->index == 4)) return take(out, codes, qx_node_in(n, u->index + 9), NULL);
+        if (n->op->id == QX_OP_ms_GroupQueryAttention && (u->index == 3 || u->index == 4))
+            return take(out, codes, qx_node_in(n, u->index + 9), NULL);
         const bool copy = n->op->id == QX_OP_Concat || n->op->id == QX_OP_Identity;
         if (copy && depth < 4 && read_with(n->out[0], codes, depth + 1, out)) return true;
     }
@@ -51,11 +52,13 @@ static qx_status read_zero(qx_ctx *ctx, const qx_weight *w, int32_t *zero)
 static qx_status convert(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_tensor *to, float *scale, int32_t *zero)
 {
     const int64_t n = c->scale->numel, cols = from->rank ? from->dims[from->rank - 1] : 1, rows = cols ? from->numel / cols : 0;
-    const qx_quant q = {.grid = {rows, cols, rows, n == 1 ? cols : 1}, .format = {.codes = c->codes}, .scale = scale, .zero = c->zero ? zero : NULL};
+    const qx_quant q = {.grid = {rows, cols, rows, n == 1 ? cols : 1}, .format = {.codes = c->codes}, .scale = scale,
+                        .zero = c->zero ? zero : NULL};
     QX_TRY(qx_weight_read_f32(ctx, c->scale, 0, n, scale));
     if (c->zero) QX_TRY(read_zero(ctx, c->zero, zero));
     if (!from->numel) return QX_OK;
-    const bool done = is_code(to->dtype) ? qx_quantize(&q, from->dtype, from->data, to->data) : qx_dequantize(&q, from->data, to->dtype, to->data);
+    const bool done = is_code(to->dtype) ? qx_quantize(&q, from->dtype, from->data, to->data)
+        : qx_dequantize(&q, from->data, to->dtype, to->data);
     if (!done) QX_FAIL(ctx, QX_E_TYPE, "%s cannot become %s", qx_dtype_get(from->dtype)->text, qx_dtype_get(to->dtype)->text);
     return QX_OK;
 }
@@ -95,4 +98,7 @@ qx_status qx_coded_encode(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from,
     return c->scale ? turn(ctx, c, from, c->codes, to) : to_float_type(ctx, from, c->codes, to);
 }
 
-qx_status qx_coded_decode(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_tensor *to) { return turn(ctx, c, from, QX_DT_FLOAT, to); }
+qx_status qx_coded_decode(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, qx_tensor *to)
+{
+    return turn(ctx, c, from, QX_DT_FLOAT, to);
+}

@@ -1,12 +1,13 @@
-/* coded.h - inputs and outputs of a graph that are codes (kv-cache, io), or floats of another type (io-half), and the numbers they stand for: for runs that
- * compare with the float model. */
+/* coded.h - inputs and outputs of a graph that are codes (kv-cache, io), or floats of another type (io-half), and the numbers
+ * they stand for: for runs that compare with the float model. */
 #ifndef QX_PASSES_CODED_H
 #define QX_PASSES_CODED_H
 
 #include "passes/pass.h"
 #include "runtime/tensor.h"
 
-typedef struct qx_coded { qx_dtype codes; const qx_weight *scale, *zero; } qx_coded; /* scale: scalar, or one a channel of the last axis, NULL: of plain numbers; zero NULL: 0 */
+/* scale: scalar, or one a channel of the last axis, NULL: of plain numbers; zero NULL: 0 */
+typedef struct qx_coded { qx_dtype codes; const qx_weight *scale, *zero; } qx_coded;
 /* What an input's codes are read with, or its float type; false: it is no input of either. */
 bool qx_coded_input(const qx_value *v, qx_coded *out);
 /* What an output's codes were made with; false: it is none. */

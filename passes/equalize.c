@@ -1,9 +1,11 @@
-/* equalize.c - cross-layer equalization (Nagel et al., Data-Free Quantization, arXiv 1906.04721): between two layers with only positive homogeneous functions
- * (Relu, LeakyRelu, PRelu, pooling) channel i may be divided by s[i] in the first and multiplied in the second. s = sqrt(r1 / r2), r1 and r2 the channel's largest
- * weight in each, makes both equal, and what one scale per tensor loses on small channels goes away; activations even out too. Exact in float.
+/* equalize.c - cross-layer equalization (Nagel et al., Data-Free Quantization, arXiv 1906.04721): between two layers with only
+ * positive homogeneous functions (Relu, LeakyRelu, PRelu, pooling) channel i may be divided by s[i] in the first and multiplied
+ * in the second. s = sqrt(r1 / r2), r1 and r2 the channel's largest weight in each, makes both equal, and what one scale per
+ * tensor loses on small channels goes away; activations even out too. Exact in float.
  *
- * It happens before the sweep (rewrite), so statistics are those of the equalized model. With absorb (run, after the sweep): a channel that stays above a bound
- * c > 0 before its Relu passes c on to the next layer's bias, which narrows the range of the activation; only where the next layer does not pad. */
+ * It happens before the sweep (rewrite), so statistics are those of the equalized model. With absorb (run, after the sweep): a
+ * channel that stays above a bound c > 0 before its Relu passes c on to the next layer's bias, which narrows the range of the
+ * activation; only where the next layer does not pad. */
 #include <math.h>
 #include <string.h>
 
@@ -13,7 +15,8 @@
 
 enum { SWEEPS = 20, MAX_WALK = 6 };
 
-/* A layer on a chain: W[n][k] with k = in * spatial; in: input channels a row reads. Depthwise: each group's rows read one channel of their own. */
+/* A layer on a chain: W[n][k] with k = in * spatial; in: input channels a row reads. Depthwise: each group's rows read one
+ * channel of their own. */
 typedef struct layer {
     const qx_linear *lin;
     int64_t in, spatial, channels;   /* channels: of its input */
@@ -37,7 +40,8 @@ static bool homogeneous(const qx_node *n)
 
 static bool usable(const qx_linear *l)
 {
-    if (!l->w || l->w->job || l->w_in != l->w_init || !l->w_init->init || l->w_init->n_uses != 1 || l->node->op->id == QX_OP_ConvTranspose) return false;
+    if (!l->w || l->w->job || l->w_in != l->w_init || !l->w_init->init || l->w_init->n_uses != 1 || l->node->op->id == QX_OP_ConvTranspose)
+        return false;
     if (l->bias && !qx_bias_can_change(l)) return false;
     if (!l->is_conv) return l->plain && l->w->rank == 2 && qx_attr_float(l->node, "alpha", 1) == 1;
     return l->group == 1 || l->w->dims[1] == 1;
@@ -174,7 +178,8 @@ static qx_status rewrite(qx_pass *p, qx_model *m)
     if (!s) return QX_E_NOMEM;
     p->state = s;
     QX_TRY(find_all(m, s));
-    if (!s->n_pairs) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "equalize: no two layers with only Relu, LeakyRelu or pooling between them; leave it out");
+    if (!s->n_pairs)
+        QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "equalize: no two layers with only Relu, LeakyRelu or pooling between them; leave it out");
     for (int i = 0; i < SWEEPS && balance(s) > 1e-3; i++) QX_TRY(qx_check_cancel(p->ctx));
     for (int64_t i = 0; i < s->n_layers; i++) {
         layer *l = &s->layers[i];
@@ -204,10 +209,13 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     for (int64_t i = 0; i < s->n_pairs && qx_opt_bool(p, "absorb") && p->pipe->have_data; i++)
         if (absorbs(&s->pairs[i])) {
             const int axis = s->pairs[i].first->lin->is_conv ? 1 : -1;
-            QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = s->pairs[i].before, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS, .axis = axis}));
+            QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = s->pairs[i].before, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS,
+                                                           .axis = axis}));
             const qx_linear *next = s->pairs[i].second->lin; /* its rows make the histogram anew */
             const bool rows = next->group == 1;
-            QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = next->x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | (rows ? QX_STAT_ROWS : 0), .axis = axis,
+            QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = next->x,
+                                                           .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | (rows ? QX_STAT_ROWS : 0),
+                                                           .axis = axis,
                                                            .window = next->is_conv && rows ? &next->window : NULL}));
         }
     return QX_OK;
@@ -246,10 +254,14 @@ static qx_status absorb(qx_pass *p, const pair *pr, qx_stats *stats)
 {
     qx_model *m = p->pipe->model;
     const qx_value_stats *st = qx_stats_get(stats, pr->before);
-    qx_plan_item *first = qx_plan_item_of(p->pipe->plan, pr->first->lin->node), *second = qx_plan_item_of(p->pipe->plan, pr->second->lin->node);
+    qx_plan_item *first = qx_plan_item_of(p->pipe->plan, pr->first->lin->node),
+        *second = qx_plan_item_of(p->pipe->plan, pr->second->lin->node);
     const int64_t n = pr->first->lin->n;
-    if (!st || st->channels.n != n || !first || !second || !second->weight || !qx_bias_can_change(first->lin) || !qx_bias_can_change(second->lin)) return QX_OK;
-    float *c = qx_arena_array(m->arena, (size_t)n * 2, sizeof *c), *gain = qx_arena_array(m->arena, (size_t)pr->second->lin->n, sizeof *gain);
+    if (!st || st->channels.n != n || !first || !second || !second->weight || !qx_bias_can_change(first->lin) ||
+        !qx_bias_can_change(second->lin))
+        return QX_OK;
+    float *c = qx_arena_array(m->arena, (size_t)n * 2, sizeof *c),
+        *gain = qx_arena_array(m->arena, (size_t)pr->second->lin->n, sizeof *gain);
     if (!c || !gain) return QX_E_NOMEM;
     const int64_t found = bounds(&st->channels, c, c + n);
     if (!found) return QX_OK;
@@ -266,7 +278,8 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
     const bool takes = qx_opt_bool(p, "absorb") && p->pipe->have_data && !p->pipe->no_stats;
     (void)m;
     for (int64_t i = 0; i < s->n_pairs; i++) {
-        qx_plan_item *first = qx_plan_item_of(p->pipe->plan, s->pairs[i].first->lin->node), *second = qx_plan_item_of(p->pipe->plan, s->pairs[i].second->lin->node);
+        qx_plan_item *first = qx_plan_item_of(p->pipe->plan, s->pairs[i].first->lin->node),
+            *second = qx_plan_item_of(p->pipe->plan, s->pairs[i].second->lin->node);
         if (first) first->rescaled = true;
         if (first) QX_TRY(qx_item_note(p->pipe, first, "equalized (out)"));
         if (second) QX_TRY(qx_item_note(p->pipe, second, "equalized (in)"));
@@ -276,13 +289,18 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 }
 
 static const qx_option options[] = {
-    {"absorb", QX_OPT_BOOL, "true", 0, 1, NULL, "with samples: hand what a channel always exceeds before its Relu on to the next layer's bias (layers without padding)"},
+    {"absorb", QX_OPT_BOOL, "true", 0, 1, NULL,
+     "with samples: hand what a channel always exceeds before its Relu on to the next layer's bias (layers without padding)"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
 const qx_passdef qx_pass_equalize = {
-    .name = "equalize", .brief = "cross-layer equalization of convolution networks, before formats with coarse weight scales", .options = options, .flags = QX_PASS_WEIGHTS,
+    .name = "equalize", .brief = "cross-layer equalization of convolution networks, before formats with coarse weight scales",
+    .options = options, .flags = QX_PASS_WEIGHTS,
     .rewrite = rewrite, .plan = plan, .run = run,
-    .doc = "Channel i between two layers with only Relu, LeakyRelu, PRelu or pooling between them is divided by s[i] in the first (weights and bias) and\n"
-           "multiplied in the second, s = sqrt(r1 / r2) with r the largest weight of the channel; repeated over all pairs until even. Depthwise layers take part.\n"
-           "absorb: c = max(0, min(mean - 3 sd, least seen)) leaves the first bias and joins the second as W c, which narrows the activation's range."};
+    .doc = "Channel i between two layers with only Relu, LeakyRelu, PRelu or pooling between them is divided by s[i] in the first "
+           "(weights and bias) and\n"
+           "multiplied in the second, s = sqrt(r1 / r2) with r the largest weight of the channel; repeated over all pairs until "
+           "even. Depthwise layers take part.\n"
+           "absorb: c = max(0, min(mean - 3 sd, least seen)) leaves the first bias and joins the second as W c, which narrows the "
+           "activation's range."};

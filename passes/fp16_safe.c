@@ -1,10 +1,12 @@
-/* fp16_safe.c - keeps a float16 network inside float16's range without changing what it computes. The VAE of SDXL carries sums beyond 65,504 between its
- * normalisations, and a normalisation does not care how large its input is. So every value that only weights make and only normalisations (or other
- * weights) read is carried divided by `factor`, a power of two: the weights and biases that make it shrink, the epsilon of the normalisation that
- * reads it shrinks by factor squared, and the normalised value is what it was.
+/* fp16_safe.c - keeps a float16 network inside float16's range without changing what it computes. The VAE of SDXL carries sums
+ * beyond 65,504 between its normalisations, and a normalisation does not care how large its input is. So every value that only
+ * weights make and only normalisations (or other weights) read is carried divided by `factor`, a power of two: the weights and
+ * biases that make it shrink, the epsilon of the normalisation that reads it shrinks by factor squared, and the normalised value
+ * is what it was.
  *
- * Values that must have the same factor (the two sides of a residual Add, what a Resize reads and makes) form one class; a class that a graph input or
- * output, an activation function or any operator not listed here touches keeps its size. It happens before the sweep (rewrite). */
+ * Values that must have the same factor (the two sides of a residual Add, what a Resize reads and makes) form one class; a class
+ * that a graph input or output, an activation function or any operator not listed here touches keeps its size. It happens before
+ * the sweep (rewrite). */
 #include <math.h>
 #include <string.h>
 
@@ -92,7 +94,8 @@ static void visit(state *s, const qx_node *n)
 
 static bool usable(const qx_linear *l)
 {
-    if (!l->w || !l->w_init->init || l->w->job || l->quantized || l->embedding || l->channel_axis < 0 || l->w_init->n_uses != 1) return false;
+    if (!l->w || !l->w_init->init || l->w->job || l->quantized || l->embedding || l->channel_axis < 0 || l->w_init->n_uses != 1)
+        return false;
     if (l->w_in != l->w_init && (l->w_in->n_uses != 1 || l->w_in->def->in[0] != l->w_init)) return false;
     return (l->plain || l->is_conv) && (!l->bias || qx_bias_can_change(l)) && qx_attr_float(l->node, "alpha", 1) == 1;
 }
@@ -155,7 +158,8 @@ static qx_status rewrite(qx_pass *p, qx_model *m)
     const float small = 1 / (float)qx_opt_int(p, "factor");
     state *s = qx_arena_alloc(m->arena, sizeof *s);
     qx_linears ls;
-    if (frexpf(small, &(int){0}) != 0.5f) QX_FAIL(p->ctx, QX_E_USAGE, "factor is %lld, expected a power of two", (long long)qx_opt_int(p, "factor"));
+    if (frexpf(small, &(int){0}) != 0.5f)
+        QX_FAIL(p->ctx, QX_E_USAGE, "factor is %lld, expected a power of two", (long long)qx_opt_int(p, "factor"));
     if (!s) return QX_E_NOMEM;
     QX_TRY(qx_linears_find(m, &ls));
     QX_TRY(find_classes(m, s, &ls));
@@ -181,8 +185,12 @@ static const qx_option options[] = {
 };
 
 const qx_passdef qx_pass_fp16_safe = {
-    .name = "fp16-safe", .brief = "carry what only normalisations read in smaller numbers, so that float16 does not overflow (SDXL's VAE)", .options = options, .flags = QX_PASS_WEIGHTS,
+    .name = "fp16-safe", .brief = "carry what only normalisations read in smaller numbers, so that float16 does not overflow "
+                                  "(SDXL's VAE)", .options = options, .flags = QX_PASS_WEIGHTS,
     .rewrite = rewrite, .run = run,
-    .doc = "y = norm(x / f, epsilon / f^2) is norm(x, epsilon). Values between weights (Conv, MatMul, Gemm) and InstanceNormalization, GroupNormalization,\n"
-           "LayerNormalization or RMSNormalization, through residual Adds, Resize, reshapes, pooling and constant factors, are carried divided by `factor`: weights,\n"
-           "biases and epsilon take it up, no node is added. Exact (a power of two) but for float16's smallest numbers. The file's types stay as they are."};
+    .doc = "y = norm(x / f, epsilon / f^2) is norm(x, epsilon). Values between weights (Conv, MatMul, Gemm) and "
+           "InstanceNormalization, GroupNormalization,\n"
+           "LayerNormalization or RMSNormalization, through residual Adds, Resize, reshapes, pooling and constant factors, are "
+           "carried divided by `factor`: weights,\n"
+           "biases and epsilon take it up, no node is added. Exact (a power of two) but for float16's smallest numbers. The "
+           "file's types stay as they are."};

@@ -18,7 +18,8 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 }
 
 const qx_passdef qx_pass_fp8 = {
-    .name = "fp8", .brief = "FP8 (E4M3) weights and activations", .options = options, .flags = QX_PASS_FORMAT | QX_PASS_CALIBRATED | QX_PASS_ROUNDS_X, .plan = plan, .run = qx_scheme_run,
+    .name = "fp8", .brief = "FP8 (E4M3) weights and activations", .options = options,
+    .flags = QX_PASS_FORMAT | QX_PASS_CALIBRATED | QX_PASS_ROUNDS_X, .plan = plan, .run = qx_scheme_run,
     .doc = "W and x in E4M3 (largest value 448), scale amax/448, W per output channel, x per tensor. Relative precision is the\n"
            "same for small and large values, so outliers cost little where INT8 loses everything. --target ort writes activations\n"
            "as Div, Cast, Cast, Mul, which ONNX Runtime's CPU provider executes; generic and tensorrt write QuantizeLinear.\n"

@@ -1,20 +1,23 @@
-/* gptq.c - rounds weights one column at a time and lets the later columns make up for each error (arXiv 2210.17323), against H = X'X of the layer's
- * input from the one calibration sweep. Works for every weight format; block scales are chosen on the compensated weights. When H cannot be factored
- * the layer is rounded to nearest, and says so. */
+/* gptq.c - rounds weights one column at a time and lets the later columns make up for each error (arXiv 2210.17323), against H =
+ * X'X of the layer's input from the one calibration sweep. Works for every weight format; block scales are chosen on the
+ * compensated weights. When H cannot be factored the layer is rounded to nearest, and says so. */
 #include "passes/search/search.h"
 #include "passes/search/solve_step.h"
 
 static bool wants(const qx_pass *p, const qx_plan_item *it)
 {
-    return it->pass && it->weight && it->weight->spec.codes && qx_dtype_bits(it->weight->spec.codes) <= qx_opt_int(p, "bits") && it->lin->group <= 1 &&
+    return it->pass && it->weight && it->weight->spec.codes && qx_dtype_bits(it->weight->spec.codes) <= qx_opt_int(p, "bits") &&
+        it->lin->group <= 1 &&
            it->lin->rows && it->lin->k <= qx_opt_int(p, "columns");
 }
 
-/* The range finds what is not a number; beside a format that quantizes activations it does so at every other input, and these need not be scanned. */
+/* The range finds what is not a number; beside a format that quantizes activations it does so at every other input, and these
+ * need not be scanned. */
 static qx_stat_request gram_of(const qx_pass *p, const qx_plan_item *it)
 {
     const bool conv = it->lin->is_conv;
-    return (qx_stat_request){.value = it->lin->rows, .kinds = it->weight_only ? QX_STAT_GRAM : QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")};
+    return (qx_stat_request){.value = it->lin->rows, .kinds = it->weight_only ? QX_STAT_GRAM : QX_STAT_RANGE | QX_STAT_GRAM,
+                             .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")};
 }
 
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
@@ -34,9 +37,12 @@ static qx_status solve_item(qx_pass *p, qx_plan_item *it, qx_stats *stats)
     QX_TRY(qx_weight_gram(p->pipe, it, stats, &gram));
     if (!gram.rows) return qx_item_note(p->pipe, it, "gptq: not observed");
     const qx_qspec *q = &it->weight->spec;
-    const bool on_the_way = q->codes == QX_DT_FLOAT4E2M1 && q->scale == QX_DT_FLOAT8E4M3FN; /* nvfp4 chooses its scales on the way, so columns go in order */
-    const qx_solve_spec spec = {.compensate = true, .keep_zeros = it->weight->pruned, .act_order = qx_opt_bool(p, "act-order") && !on_the_way, .refine = (int)qx_opt_int(p, "refine"),
-                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram, .k = qx_view_k(&it->lin->view), .spatial = 1};
+    /* nvfp4 chooses its scales on the way, so columns go in order */
+    const bool on_the_way = q->codes == QX_DT_FLOAT4E2M1 && q->scale == QX_DT_FLOAT8E4M3FN;
+    const qx_solve_spec spec = {.compensate = true, .keep_zeros = it->weight->pruned,
+                                .act_order = qx_opt_bool(p, "act-order") && !on_the_way, .refine = (int)qx_opt_int(p, "refine"),
+                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram,
+                                    .k = qx_view_k(&it->lin->view), .spatial = 1};
     it->weight->solved = true;
     QX_TRY(qx_solve_step(p->pipe, it->weight, &spec));
     return qx_item_note(p->pipe, it, "gptq");
@@ -52,17 +58,21 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 }
 
 static const qx_option options[] = {
-    {"act-order", QX_OPT_BOOL, "true", 0, 1, NULL, "columns with large inputs first; block scales are then chosen beforehand (nvfp4: in order)"},
+    {"act-order", QX_OPT_BOOL, "true", 0, 1, NULL,
+     "columns with large inputs first; block scales are then chosen beforehand (nvfp4: in order)"},
     {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
     QX_SHRINK_OPTION,
     {"refine", QX_OPT_INT, "2", 0, 100, NULL, "sweeps of coordinate descent on codes and scales afterwards"},
     QX_ROWS_OPTION,
-    {"columns", QX_OPT_INT, "1048576", 1, 1048576, NULL, "only weights of at most so many inputs per output (channels times window): H has their square"},
+    {"columns", QX_OPT_INT, "1048576", 1, 1048576, NULL,
+     "only weights of at most so many inputs per output (channels times window): H has their square"},
     {"bits", QX_OPT_INT, "8", 2, 8, NULL, "only weights of at most so many bits; others are rounded to nearest"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
 const qx_passdef qx_pass_gptq = {
-    .name = "gptq", .brief = "round weights so that later columns make up for each error", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT, .order = 3, .plan = plan, .run = run,
+    .name = "gptq", .brief = "round weights so that later columns make up for each error", .options = options,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT, .order = 3, .plan = plan, .run = run,
     .doc = "For each row of W: q = Q(w_j), e = (w_j - q) / U_jj, w_later -= e U_j,later with U'U = inv(H + damp mean(diag H)).\n"
-           "H = X'X is collected once; shrink takes back correlations that few rows show by chance. refine=N then moves single codes and scales while tr(dW H dW') falls. Put it before the format: gptq,int4."};
+           "H = X'X is collected once; shrink takes back correlations that few rows show by chance. refine=N then moves single "
+           "codes and scales while tr(dW H dW') falls. Put it before the format: gptq,int4."};

@@ -1,7 +1,9 @@
-/* io.c - graph inputs and outputs as codes: for runtimes at the edge, whose sensors and consumers speak 8 bits, and which then copy a quarter of the bytes.
+/* io.c - graph inputs and outputs as codes: for runtimes at the edge, whose sensors and consumers speak 8 bits, and which then
+ * copy a quarter of the bytes.
  *
- * An input that a format quantizes anyway loses its QuantizeLinear and takes the codes of it; any other gets a DequantizeLinear behind it. An output gets a
- * QuantizeLinear, which becomes the output. Names stay; what code stands for what number is said, and stands in the file as the scale of those nodes. */
+ * An input that a format quantizes anyway loses its QuantizeLinear and takes the codes of it; any other gets a DequantizeLinear
+ * behind it. An output gets a QuantizeLinear, which becomes the output. Names stay; what code stands for what number is said, and
+ * stands in the file as the scale of those nodes. */
 #include "passes/place/scheme.h"
 
 typedef struct io_state { qx_scheme scheme; bool inputs, outputs; } io_state;
@@ -19,7 +21,8 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     if (!s) return QX_E_NOMEM;
     const char *ends = qx_opt_text(p, "ends");
     const qx_range_options range = qx_scheme_range(p, 127, QX_DT_INT8, QX_RANGE_MAX);
-    *s = (io_state){.scheme = {.name = "int8", .act = QX_DT_INT8, .levels = 127, .range = range}, .inputs = ends[0] != 'o', .outputs = ends[0] != 'i'};
+    *s = (io_state){.scheme = {.name = "int8", .act = QX_DT_INT8, .levels = 127, .range = range}, .inputs = ends[0] != 'o',
+                    .outputs = ends[0] != 'i'};
     p->state = s;
     for (uint32_t i = 0; i < m->graph->n_inputs; i++)
         if (is_end(s, m->graph->inputs[i])) QX_TRY(qx_scheme_want_range(&s->scheme, stats, m->graph->inputs[i]));
@@ -68,7 +71,8 @@ static qx_status tell(qx_pass *p, const qx_value *v, const qx_node *q)
     if (p->pipe->no_stats) return QX_OK; /* a plan: no scale is known yet */
     QX_TRY(qx_weight_read_f32(p->ctx, qx_value_const(q->in[1]), 0, 1, &scale));
     if (qx_node_in(q, 2)) QX_TRY(qx_weight_read_f32(p->ctx, qx_value_const(q->in[2]), 0, 1, &zero));
-    qx_log(p->ctx, QX_LOG_INFO, "io: %s '%s' is %s now: number = (code - %g) * %.9g", v->is_input ? "input" : "output", v->name, qx_dtype_get(v->type.dtype)->text, (double)zero, (double)scale);
+    qx_log(p->ctx, QX_LOG_INFO, "io: %s '%s' is %s now: number = (code - %g) * %.9g", v->is_input ? "input" : "output", v->name,
+           qx_dtype_get(v->type.dtype)->text, (double)zero, (double)scale);
     return QX_OK;
 }
 
@@ -127,6 +131,9 @@ static const qx_option options[] = {
 };
 
 const qx_passdef qx_pass_io = {
-    .name = "io", .brief = "graph inputs and outputs as 8-bit codes (--io int8)", .options = options, .flags = QX_PASS_CALIBRATED, .plan = plan, .run = run, .finish = finish,
-    .doc = "Float inputs and outputs of the graph become INT8; an input that the format quantizes has the format's codes (UINT8 where those are). The scale\n"
-           "is that of the DequantizeLinear behind an input and of the QuantizeLinear before an output. Goes with any format: \"int8,io\"."};
+    .name = "io", .brief = "graph inputs and outputs as 8-bit codes (--io int8)", .options = options, .flags = QX_PASS_CALIBRATED,
+    .plan = plan, .run = run, .finish = finish,
+    .doc = "Float inputs and outputs of the graph become INT8; an input that the format quantizes has the format's codes (UINT8 "
+           "where those are). The scale\n"
+           "is that of the DequantizeLinear behind an input and of the QuantizeLinear before an output. Goes with any format: "
+           "\"int8,io\"."};

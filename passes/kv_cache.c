@@ -1,10 +1,11 @@
-/* kv_cache.c - caches of keys and values in 8 bits: the past inputs and present outputs of a decoder become INT8 or FP8, so that the memory that grows
- * with every token is a quarter (of float32) or half (of float16).
+/* kv_cache.c - caches of keys and values in 8 bits: the past inputs and present outputs of a decoder become INT8 or FP8, so that
+ * the memory that grows with every token is a quarter (of float32) or half (of float16).
  *
- * Where present = Concat(past, new), only the new entries are quantized and join the codes (INT8; Concat takes no FP8); the attention reads everything
- * dequantized. GroupQueryAttention takes codes and scales itself. Any other form is dequantized behind its input and quantized before its output, which gives the same
- * codes again for entries that came in as codes. One scale a layer for keys and one for values (or one a channel), from what the present outputs
- * held during calibration. The attention's own inputs and outputs stay float. */
+ * Where present = Concat(past, new), only the new entries are quantized and join the codes (INT8; Concat takes no FP8); the
+ * attention reads everything dequantized. GroupQueryAttention takes codes and scales itself. Any other form is dequantized behind
+ * its input and quantized before its output, which gives the same codes again for entries that came in as codes. One scale a
+ * layer for keys and one for values (or one a channel), from what the present outputs held during calibration. The attention's
+ * own inputs and outputs stay float. */
 #include <math.h>
 #include <string.h>
 
@@ -23,19 +24,25 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     s->codes = qx_opt_text(p, "format")[0] == 'i' ? QX_DT_INT8 : QX_DT_FLOAT8E4M3FN;
     s->channels = qx_opt_text(p, "scales")[0] == 'c';
     QX_TRY(qx_kv_find(m, &s->pairs, &s->n));
-    if (!s->n) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "kv-cache: the graph has no float cache: an input 'past...' that an output 'present...' continues");
+    if (!s->n)
+        QX_FAIL(p->ctx, QX_E_UNSUPPORTED,
+                "kv-cache: the graph has no float cache: an input 'past...' that an output 'present...' continues");
     for (int64_t i = 0; i < s->n; i++) {
         if (s->codes != QX_DT_INT8 && s->pairs[i].form == QX_KV_CONCAT) s->pairs[i].form = QX_KV_AROUND; /* Concat takes no float8 */
-        if (s->channels && s->pairs[i].form == QX_KV_FUSED) QX_FAIL(p->ctx, QX_E_USAGE, "kv-cache(scales=channel): '%s' goes into GroupQueryAttention; write scales=tensor", s->pairs[i].past->name);
-        QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = s->pairs[i].present, .kinds = QX_STAT_RANGE | QX_STAT_HISTOGRAM | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = -1}));
+        if (s->channels && s->pairs[i].form == QX_KV_FUSED)
+            QX_FAIL(p->ctx, QX_E_USAGE, "kv-cache(scales=channel): '%s' goes into GroupQueryAttention; write scales=tensor",
+                    s->pairs[i].past->name);
+        QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = s->pairs[i].present,
+                                                       .kinds = QX_STAT_RANGE | QX_STAT_HISTOGRAM | QX_STAT_CHANNELS | QX_STAT_ROWS,
+                                                       .axis = -1}));
     }
     return QX_OK;
 }
 
 /* ---- scales ------------------------------------------------------------------------------------------------------------------ */
 
-/* How much larger than the largest element the norm of a rotated pair (d, d + half) gets: rotary embedding turns each pair by the position, so that a
- * position that calibration did not see may bring the whole norm into one element. */
+/* How much larger than the largest element the norm of a rotated pair (d, d + half) gets: rotary embedding turns each pair by the
+ * position, so that a position that calibration did not see may bring the whole norm into one element. */
 static float envelope(const qx_value_stats *st)
 {
     const int64_t half = st->row_len / 2;
@@ -60,7 +67,8 @@ static float channel_reach(const qx_value_stats *st, int64_t c, bool rope)
 static qx_status check_observed(qx_pass *p, const qx_kv_pair *k, const qx_value_stats *st, bool channels)
 {
     if (st && st->count > 0 && st->absmax > 0 && isfinite(st->absmax) && (!channels || st->channels.n > 1)) return QX_OK;
-    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "kv-cache: '%s' held nothing but zeros (or nothing) during calibration: give samples with tokens", k->present->name);
+    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "kv-cache: '%s' held nothing but zeros (or nothing) during calibration: give samples with tokens",
+            k->present->name);
 }
 
 /* scale[n]; n is 1 or the number of channels. */
@@ -77,7 +85,8 @@ static qx_status find_scales(qx_pass *p, const kv_state *s, const qx_kv_pair *k,
         QX_TRY(qx_stats_threshold(stats, k->present, &range, &top));
         if (rope && st->n_rows && st->row_len % 2 == 0) top *= envelope(st);
     }
-    for (int64_t i = 0; i < n; i++) scale[i] = qx_scale_stored(&f, (n > 1 && !p->pipe->no_stats ? channel_reach(st, i, rope) : top) / levels, NULL);
+    for (int64_t i = 0; i < n; i++)
+        scale[i] = qx_scale_stored(&f, (n > 1 && !p->pipe->no_stats ? channel_reach(st, i, rope) : top) / levels, NULL);
     return QX_OK;
 }
 
@@ -111,11 +120,14 @@ static qx_type typed(const qx_value *v, qx_dtype dtype)
     return t;
 }
 
-static qx_status add_node(qx_graph *g, qx_node *before, const char *op, const char *base, qx_value *const *in, const qx_type *type, bool channels, qx_node **out)
+static qx_status add_node(qx_graph *g, qx_node *before, const char *op, const char *base, qx_value *const *in, const qx_type *type,
+                          bool channels, qx_node **out)
 {
-    const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, op), *result = qx_arena_printf(g->model->arena, "%s_%s_Output", base, op);
+    const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, op),
+        *result = qx_arena_printf(g->model->arena, "%s_%s_Output", base, op);
     if (!name || !result) return QX_E_NOMEM;
-    QX_TRY(qx_node_add(g, &(qx_node_spec){.op_type = op, .domain = "", .name = name, .in = in, .n_in = 3, .out_names = &result, .n_out = 1}, before, out));
+    QX_TRY(qx_node_add(g, &(qx_node_spec){.op_type = op, .domain = "", .name = name, .in = in, .n_in = 3, .out_names = &result,
+                                          .n_out = 1}, before, out));
     if (channels) QX_TRY(qx_attr_set_int(*out, "axis", type->rank - 1));
     return qx_value_set_type((*out)->out[0], type);
 }
@@ -165,7 +177,8 @@ static qx_status concat_form(const kv_state *s, const qx_kv_pair *k, qx_value *s
     qx_graph *g = k->node->graph;
     qx_value *fresh = k->node->in[1];
     const bool channels = channel_count(s, k) > 1;
-    const qx_type past = typed(k->past, s->codes), code = typed(fresh, s->codes), all = k->present->type, coded = typed(k->present, s->codes);
+    const qx_type past = typed(k->past, s->codes), code = typed(fresh, s->codes), all = k->present->type,
+        coded = typed(k->present, s->codes);
     qx_node *q, *dq, *dq_past = NULL;
     QX_TRY(add_node(g, k->node, "QuantizeLinear", k->present->name, (qx_value *[]){fresh, scale, zero}, &code, channels, &q));
     QX_TRY(add_node(g, k->node->next, "DequantizeLinear", k->present->name, (qx_value *[]){k->present, scale, zero}, &all, channels, &dq));
@@ -174,7 +187,8 @@ static qx_status concat_form(const kv_state *s, const qx_kv_pair *k, qx_value *s
         next = u->next;
         if (reads_past(k, u->node) || u->node->op->id == QX_OP_Shape || (dq_past && u->node == dq_past)) continue;
         const qx_type t = k->past->type;
-        if (!dq_past) QX_TRY(add_node(g, g->first, "DequantizeLinear", k->past->name, (qx_value *[]){k->past, scale, zero}, &t, channels, &dq_past));
+        if (!dq_past)
+            QX_TRY(add_node(g, g->first, "DequantizeLinear", k->past->name, (qx_value *[]){k->past, scale, zero}, &t, channels, &dq_past));
         QX_TRY(qx_node_set_in(u->node, u->index, dq_past->out[0]));
     }
     QX_TRY(qx_node_set_in(k->node, 1, q->out[0]));
@@ -210,7 +224,8 @@ static qx_status around_form(const kv_state *s, const qx_kv_pair *k, qx_value *s
     qx_node *q, *dq;
     QX_TRY(add_node(g, g->first, "DequantizeLinear", k->past->name, (qx_value *[]){k->past, scale, zero}, &before, channels, &dq));
     QX_TRY(readers_to(k->past, dq->out[0], NULL));
-    QX_TRY(add_node(g, k->present->def->next, "QuantizeLinear", k->present->name, (qx_value *[]){k->present, scale, zero}, &present, channels, &q));
+    QX_TRY(add_node(g, k->present->def->next, "QuantizeLinear", k->present->name, (qx_value *[]){k->present, scale, zero}, &present,
+                    channels, &q));
     if (has_readers(k->present, q)) {
         const qx_type all = k->present->type;
         QX_TRY(add_node(g, q->next, "DequantizeLinear", k->present->name, (qx_value *[]){q->out[0], scale, zero}, &all, channels, &dq));
@@ -227,7 +242,9 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
     for (int64_t i = 0; i < s->n; i++) {
         const qx_kv_pair *k = &s->pairs[i];
         qx_value *scale, *zero = NULL;
-        if (k->form != QX_KV_FUSED) QX_TRY(qx_emit_raise(p->pipe, qx_need_for(s->codes, k->past->type.dtype, channel_count(s, k) > 1, false), qx_dtype_get(s->codes)->name));
+        if (k->form != QX_KV_FUSED)
+            QX_TRY(qx_emit_raise(p->pipe, qx_need_for(s->codes, k->past->type.dtype, channel_count(s, k) > 1, false),
+                                 qx_dtype_get(s->codes)->name));
         QX_TRY(scale_value(p, s, k, stats, k->form == QX_KV_FUSED ? QX_DT_FLOAT : k->past->type.dtype, &scale));
         if (k->form != QX_KV_FUSED) QX_TRY(zero_value(p, s, k, &zero));
         if (k->form == QX_KV_CONCAT) QX_TRY(concat_form(s, k, scale, zero));
@@ -240,13 +257,18 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 
 static const qx_option options[] = {
     {"format", QX_OPT_CHOICE, "int8", 0, 0, "int8|fp8", "of the cached keys and values"},
-    {"scales", QX_OPT_CHOICE, "tensor", 0, 0, "tensor|channel", "one scale a layer, or one a channel of the head (not with GroupQueryAttention); channel scales come from the maxima"},
-    {"rope", QX_OPT_CHOICE, "envelope", 0, 0, "envelope|off", "keys: leave room for the norm of each rotated pair, so that scales hold for any position"},
+    {"scales", QX_OPT_CHOICE, "tensor", 0, 0, "tensor|channel",
+     "one scale a layer, or one a channel of the head (not with GroupQueryAttention); channel scales come from the maxima"},
+    {"rope", QX_OPT_CHOICE, "envelope", 0, 0, "envelope|off",
+     "keys: leave room for the norm of each rotated pair, so that scales hold for any position"},
     QX_SCHEME_RANGE_OPTIONS("max"),
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
 const qx_passdef qx_pass_kv_cache = {
-    .name = "kv-cache", .brief = "INT8 or FP8 key and value caches of decoders with past inputs", .options = options, .flags = QX_PASS_CALIBRATED, .plan = plan, .run = run,
-    .doc = "The inputs past... and outputs present... become codes with one scale a layer for keys and one for values, so that the cache takes a quarter\n"
-           "of float32. Goes with any format: \"kv-cache(fp8),int4\". Samples with an empty past do: scales come from the present outputs."};
+    .name = "kv-cache", .brief = "INT8 or FP8 key and value caches of decoders with past inputs", .options = options,
+    .flags = QX_PASS_CALIBRATED, .plan = plan, .run = run,
+    .doc = "The inputs past... and outputs present... become codes with one scale a layer for keys and one for values, so that "
+           "the cache takes a quarter\n"
+           "of float32. Goes with any format: \"kv-cache(fp8),int4\". Samples with an empty past do: scales come from the present "
+           "outputs."};

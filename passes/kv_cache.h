@@ -16,7 +16,8 @@ typedef struct qx_kv_pair {
     bool key;        /* keys; else values */
 } qx_kv_pair;
 
-/* Float caches of the main graph: inputs named "past..." of rank 3 or more with the output that continues them, by dataflow or by name. In the model's arena. */
+/* Float caches of the main graph: inputs named "past..." of rank 3 or more with the output that continues them, by dataflow or by
+ * name. In the model's arena. */
 qx_status qx_kv_find(qx_model *m, qx_kv_pair **out, int64_t *n);
 
 #endif

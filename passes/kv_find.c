@@ -3,7 +3,10 @@
 
 #include "passes/kv_cache.h"
 
-static bool is_cache_input(const qx_value *v) { return !v->init && strstr(v->name, "past") && qx_value_is_real(v) && v->type.has_shape && v->type.rank >= 3; }
+static bool is_cache_input(const qx_value *v)
+{
+    return !v->init && strstr(v->name, "past") && qx_value_is_real(v) && v->type.has_shape && v->type.rank >= 3;
+}
 
 /* The only use of v that reads more than its shape; NULL: none, or several. */
 static const qx_use *only_reader(const qx_value *v)
@@ -20,7 +23,8 @@ static const qx_use *only_reader(const qx_value *v)
 /* Through operators that hand on what they get. */
 static const qx_use *through_copies(const qx_use *u)
 {
-    while (u && (u->node->op->id == QX_OP_Identity || (u->node->op->id == QX_OP_Concat && u->node->n_in == 1)) && !u->node->out[0]->is_output)
+    while (u && (u->node->op->id == QX_OP_Identity || (u->node->op->id == QX_OP_Concat && u->node->n_in == 1)) &&
+           !u->node->out[0]->is_output)
         u = only_reader(u->node->out[0]);
     return u;
 }

@@ -1,9 +1,11 @@
-/* mixed.c - a format for every group of linear operators, so that the file fits a size (or the output a signal to noise) at the least loss.
+/* mixed.c - a format for every group of linear operators, so that the file fits a size (or the output a signal to noise) at the
+ * least loss.
  *
- * Loss of a choice = sum over groups of  effect(g) * error(g, format) / error(g, smallest format). error: relative squared error of the group's
- * outputs over sampled rows, no run of the model (mix_score.c). effect: what the smallest format of that one group does to the model's output (KL
- * of the logits, or noise), from one run a group (probe.h). The loss grows with the square of small errors and adds up over independent ones, so
- * the best choice for every size at once is a knapsack (knapsack.h) over the bytes that will be written. */
+ * Loss of a choice = sum over groups of effect(g) * error(g, format) / error(g, smallest format). error: relative squared error
+ * of the group's outputs over sampled rows, no run of the model (mix_score.c). effect: what the smallest format of that one group
+ * does to the model's output (KL of the logits, or noise), from one run a group (probe.h). The loss grows with the square of
+ * small errors and adds up over independent ones, so the best choice for every size at once is a knapsack (knapsack.h) over the
+ * bytes that will be written. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +41,8 @@ typedef struct mixed {
 
 static qx_status bad_size(const qx_pass *p, const char *text)
 {
-    QX_FAIL(p->ctx, QX_E_USAGE, "mixed(size=%.40s): write a share of the input (70%%), bytes (300M, 1.2G) or bits per weight (4.5bpw)", text);
+    QX_FAIL(p->ctx, QX_E_USAGE, "mixed(size=%.40s): write a share of the input (70%%), bytes (300M, 1.2G) or bits per weight (4.5bpw)",
+            text);
 }
 
 static qx_status parse_number(const qx_pass *p, const char *text, size_t len, double *out)
@@ -72,7 +75,8 @@ static qx_status parse_goal(const qx_pass *p, goal *g)
     if ((*size != 0) == (*sqnr != 0))
         QX_FAIL(p->ctx, QX_E_USAGE, "mixed needs one goal: size=70%% (or 300M, 4.5bpw) or sqnr=35 (decibels of the output)");
     if (*sqnr) {
-        if (qx_parse_f64(p->ctx, sqnr, &g->sqnr) != QX_OK || !(g->sqnr > 0 && g->sqnr < 200)) QX_FAIL(p->ctx, QX_E_USAGE, "mixed(sqnr=%.40s): write decibels between 0 and 200", sqnr);
+        if (qx_parse_f64(p->ctx, sqnr, &g->sqnr) != QX_OK || !(g->sqnr > 0 && g->sqnr < 200))
+            QX_FAIL(p->ctx, QX_E_USAGE, "mixed(sqnr=%.40s): write decibels between 0 and 200", sqnr);
         return QX_OK;
     }
     if (size[n - 1] == '%') {
@@ -92,7 +96,8 @@ static qx_status want_rows(const qx_mix *m, qx_stats *stats)
     for (int64_t i = 0; i < plan->linears.count; i++) {
         const qx_linear *l = plan->items[i].lin;
         if (m->group[i] < 0 || !l->rows) continue;
-        qx_stat_request r = {.value = l->rows, .kinds = QX_STAT_RANGE | QX_STAT_ROWS | (l->is_conv ? 0 : QX_STAT_CHANNELS), .axis = l->is_conv ? 1 : -1, .window = l->is_conv ? &l->window : NULL, .rows = 128};
+        qx_stat_request r = {.value = l->rows, .kinds = QX_STAT_RANGE | QX_STAT_ROWS | (l->is_conv ? 0 : QX_STAT_CHANNELS),
+                             .axis = l->is_conv ? 1 : -1, .window = l->is_conv ? &l->window : NULL, .rows = 128};
         QX_TRY(qx_stats_want(stats, &r));
     }
     return QX_OK;
@@ -162,7 +167,8 @@ static void add_changes(const qx_mix *m, int64_t g, int format, qx_probe_change 
 {
     for (int64_t i = 0; i < m->pass->pipe->plan->linears.count && format < m->n; i++) {
         const qx_mix_cell *c = qx_mix_at(m, i, format);
-        if (m->group[i] == g) out[(*n)++] = (qx_probe_change){.item = i, .spec = &c->spec, .x = {.act = c->act, .scale = c->act_scale}, .error = c->error};
+        if (m->group[i] == g)
+            out[(*n)++] = (qx_probe_change){.item = i, .spec = &c->spec, .x = {.act = c->act, .scale = c->act_scale}, .error = c->error};
     }
 }
 
@@ -219,9 +225,12 @@ static qx_status open_probe(mixed *x, qx_stats *stats)
 {
     const int64_t count = probe_count(x);
     if (count) return qx_probe_new(x->pass->pipe, stats, x->pass->pipe->samples, count, false, &x->probe);
-    if (x->goal.sqnr > 0) QX_FAIL(x->pass->ctx, QX_E_USAGE, "mixed(sqnr=%g) measures the output and needs samples and score=output", x->goal.sqnr);
-    if (!strcmp(qx_opt_text(x->pass, "score"), "output")) QX_FAIL(x->pass->ctx, QX_E_USAGE, "mixed(score=output) runs the model and needs samples, not only statistics");
-    qx_log(x->pass->ctx, QX_LOG_INFO, "formats are chosen by each layer's own error: %s", x->pass->pipe->samples ? "score=layer, or a model too large for score=auto" : "there are no samples to run");
+    if (x->goal.sqnr > 0)
+        QX_FAIL(x->pass->ctx, QX_E_USAGE, "mixed(sqnr=%g) measures the output and needs samples and score=output", x->goal.sqnr);
+    if (!strcmp(qx_opt_text(x->pass, "score"), "output"))
+        QX_FAIL(x->pass->ctx, QX_E_USAGE, "mixed(score=output) runs the model and needs samples, not only statistics");
+    qx_log(x->pass->ctx, QX_LOG_INFO, "formats are chosen by each layer's own error: %s",
+           x->pass->pipe->samples ? "score=layer, or a model too large for score=auto" : "there are no samples to run");
     return QX_OK;
 }
 
@@ -280,7 +289,8 @@ static qx_status choose_by_size(mixed *x, int64_t *at)
     const int64_t limit = size_limit(x), n = qx_knapsack_count(x->sack);
     char a[24], b[24];
     if (bytes_at(x, 0) > limit)
-        QX_FAIL(x->pass->ctx, QX_E_USAGE, "%s are asked for, the smallest that formats=%.200s give is %s (%.2f bits per weight of %lld weights; everything else takes %lld bytes)",
+        QX_FAIL(x->pass->ctx, QX_E_USAGE, "%s are asked for, the smallest that formats=%.200s give is %s (%.2f bits per weight of "
+                                          "%lld weights; everything else takes %lld bytes)",
                 qx_format_bytes(limit, a, sizeof a), x->mix->text, qx_format_bytes(bytes_at(x, 0), b, sizeof b),
                 8 * (double)(bytes_at(x, 0) - x->fixed_bytes) / (double)x->weights, (long long)x->weights, (long long)x->fixed_bytes);
     for (*at = 0; *at + 1 < n && bytes_at(x, *at + 1) <= limit;) ++*at;
@@ -324,7 +334,8 @@ static qx_status choose_by_sqnr(mixed *x, int64_t *at)
     *at = n - 1;
     QX_TRY(measure_point(x, *at));
     if (x->measured.noise <= most) return QX_OK;
-    QX_FAIL(x->pass->ctx, QX_E_GATE, "%g dB are asked for, the best that formats=%.200s give is %.1f dB; add float or a finer format", x->goal.sqnr, x->mix->text, -10 * log10(x->measured.noise));
+    QX_FAIL(x->pass->ctx, QX_E_GATE, "%g dB are asked for, the best that formats=%.200s give is %.1f dB; add float or a finer format",
+            x->goal.sqnr, x->mix->text, -10 * log10(x->measured.noise));
 }
 
 static void give(const mixed *x, int64_t at, uint8_t *pick)
@@ -419,7 +430,8 @@ static qx_status note_effects(const mixed *x, const uint8_t *pick)
     for (int64_t i = 0; i < x->pass->pipe->plan->linears.count; i++) {
         if (m->group[i] < 0 || pick[m->group[i]] == m->n) continue;
         const int64_t at = m->group[i] * (m->n + 1) + pick[m->group[i]];
-        QX_TRY(qx_item_note(x->pass->pipe, &x->pass->pipe->plan->items[i], "mixed: group of %s %.3g", cost == x->kl ? "KL" : x->probe ? "noise" : "error", cost[at]));
+        QX_TRY(qx_item_note(x->pass->pipe, &x->pass->pipe->plan->items[i], "mixed: group of %s %.3g",
+                            cost == x->kl ? "KL" : x->probe ? "noise" : "error", cost[at]));
     }
     return QX_OK;
 }
@@ -477,10 +489,13 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 }
 
 static const qx_option options[] = {
-    {"size", QX_OPT_TEXT, "", 0, 0, NULL, "of the output: a share of the input (70%), bytes (300M) or bits per weight that may be quantized (4.5bpw)"},
+    {"size", QX_OPT_TEXT, "", 0, 0, NULL,
+     "of the output: a share of the input (70%), bytes (300M) or bits per weight that may be quantized (4.5bpw)"},
     {"sqnr", QX_OPT_TEXT, "", 0, 0, NULL, "instead: decibels that the output shall have, measured on samples; the smallest such file"},
-    {"formats", QX_OPT_TEXT, "int4(block=128)+int4+int8-weights+float", 0, 0, NULL, "to choose from, joined by '+'; int8 and fp8 beside 4-bit formats mean weights alone"},
-    {"score", QX_OPT_CHOICE, "auto", 0, 0, "auto|output|layer", "output: one run of the model a group says what its error does to the output; layer: the group's own error; auto: output up to 2 billion weights"},
+    {"formats", QX_OPT_TEXT, "int4(block=128)+int4+int8-weights+float", 0, 0, NULL,
+     "to choose from, joined by '+'; int8 and fp8 beside 4-bit formats mean weights alone"},
+    {"score", QX_OPT_CHOICE, "auto", 0, 0, "auto|output|layer", "output: one run of the model a group says what its error does to "
+                                                                "the output; layer: the group's own error; auto: output up to 2 billion weights"},
     {"probes", QX_OPT_INT, "0", 0, 64, NULL, "samples that score=output runs for each group; 0: 4 for small models, 1 for others"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
@@ -488,7 +503,10 @@ static const qx_option options[] = {
 const qx_passdef qx_pass_mixed = {
     .name = "mixed", .brief = "the best format for each group of layers within a size, or for a quality", .options = options,
     .flags = QX_PASS_FORMAT | QX_PASS_CALIBRATED | QX_PASS_MIXES, .plan = plan, .decide = decide, .run = run,
-    .doc = "Every group of layers that must agree (q/k/v, gate/up, experts of a layer) gets one of `formats`. The loss of a choice is the sum over\n"
-           "groups of effect * error: the error of the group's outputs over sampled rows, scaled by what the group's smallest format does to\n"
-           "the model's output (KL of the logits; noise for other models), from one run each. The bytes are those of the file, and an exact knapsack finds\n"
+    .doc = "Every group of layers that must agree (q/k/v, gate/up, experts of a layer) gets one of `formats`. The loss of a "
+           "choice is the sum over\n"
+           "groups of effect * error: the error of the group's outputs over sampled rows, scaled by what the group's smallest "
+           "format does to\n"
+           "the model's output (KL of the logits; noise for other models), from one run each. The bytes are those of the file, "
+           "and an exact knapsack finds\n"
            "the least loss for every size. --target-size, --target-sqnr and --formats are short for this pass. Heads take part too."};

@@ -1,7 +1,8 @@
-/* parse.c - pipeline text to passes: "smoothquant(alpha=auto),int8(act=entropy)". "gptq?,int4": the pass is left out when there are no samples.
+/* parse.c - pipeline text to passes: "smoothquant(alpha=auto),int8(act=entropy)". "gptq?,int4": the pass is left out when there
+ * are no samples.
  *
- * Names, options, types and bounds come from the passes' tables; the order rules from their flags. Every message says what to write
- * instead. The expanded text (every option written out) is what an output file's metadata carries. */
+ * Names, options, types and bounds come from the passes' tables; the order rules from their flags. Every message says what to
+ * write instead. The expanded text (every option written out) is what an output file's metadata carries. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,7 +52,8 @@ static qx_status list_names(qx_ctx *ctx, const char *name, size_t len)
         qx_nearest_offer(&near, all[i]->name, strlen(all[i]->name));
         qx_buf_printf(&b, "%s%s", b.len ? ", " : "", all[i]->name);
     }
-    qx_status st = qx_fail(ctx, QX_E_USAGE, "there is no pass '%.*s'%s there are: %.2000s", (int)(len < 64 ? len : 64), name, near.best ? qx_nearest_text(&near, "", hint, sizeof hint) : ";", b.data ? b.data : "");
+    qx_status st = qx_fail(ctx, QX_E_USAGE, "there is no pass '%.*s'%s there are: %.2000s", (int)(len < 64 ? len : 64), name,
+                           near.best ? qx_nearest_text(&near, "", hint, sizeof hint) : ";", b.data ? b.data : "");
     qx_buf_free(&b);
     return st;
 }
@@ -121,7 +123,8 @@ static qx_status unknown_option(parser *p, const qx_passdef *d, const char *name
         qx_nearest_offer(&near, d->options[i].name, strlen(d->options[i].name));
         qx_buf_printf(&b, "%s%s", i ? ", " : "", d->options[i].name);
     }
-    qx_status st = qx_fail(p->ctx, QX_E_USAGE, "pass %s has no option '%s'%s it has: %.2000s", d->name, name, near.best ? qx_nearest_text(&near, "", hint, sizeof hint) : ";", b.data ? b.data : "none");
+    qx_status st = qx_fail(p->ctx, QX_E_USAGE, "pass %s has no option '%s'%s it has: %.2000s", d->name, name,
+                           near.best ? qx_nearest_text(&near, "", hint, sizeof hint) : ";", b.data ? b.data : "none");
     qx_buf_free(&b);
     return st;
 }
@@ -216,7 +219,8 @@ static qx_status parse_mark(parser *p, qx_pass *pass)
 {
     if (*p->at != '?') return QX_OK;
     if (!(pass->def->flags & QX_PASS_CALIBRATED) || (pass->def->flags & QX_PASS_FORMAT))
-        QX_FAIL(p->ctx, QX_E_USAGE, "%s?: '?' leaves a pass out when there are no samples; %s is %s", pass->def->name, pass->def->name, pass->def->flags & QX_PASS_FORMAT ? "a format" : "one that needs none");
+        QX_FAIL(p->ctx, QX_E_USAGE, "%s?: '?' leaves a pass out when there are no samples; %s is %s", pass->def->name, pass->def->name,
+                pass->def->flags & QX_PASS_FORMAT ? "a format" : "one that needs none");
     pass->optional = true;
     p->at++;
     skip_space(p);
@@ -259,15 +263,20 @@ static qx_status check_pair(qx_ctx *ctx, const qx_passdef *a, const qx_passdef *
 {
     if (a == b) QX_FAIL(ctx, QX_E_USAGE, "pass %s is given twice", a->name);
     const bool a_none = !strcmp(a->name, "none");
-    if (a_none || !strcmp(b->name, "none")) QX_FAIL(ctx, QX_E_USAGE, "none changes nothing: leave it out beside %s", a_none ? b->name : a->name);
+    if (a_none || !strcmp(b->name, "none"))
+        QX_FAIL(ctx, QX_E_USAGE, "none changes nothing: leave it out beside %s", a_none ? b->name : a->name);
     if (b->rewrite && !(b->flags & QX_PASS_REORDERS) && (a->flags & QX_PASS_WEIGHTS) && !a->rewrite)
-        QX_FAIL(ctx, QX_E_USAGE, "%s changes the model before calibration, so it cannot follow %s: write \"%s,%s,...\"", b->name, a->name, b->name, a->name);
+        QX_FAIL(ctx, QX_E_USAGE, "%s changes the model before calibration, so it cannot follow %s: write \"%s,%s,...\"", b->name,
+                a->name, b->name, a->name);
     if ((a->flags & QX_PASS_FORMAT) && (b->flags & QX_PASS_FORMAT) && ((a->flags | b->flags) & QX_PASS_MIXES))
-        QX_FAIL(ctx, QX_E_USAGE, "%s and %s: a mix chooses among formats by itself; leave the other out and name it in formats=, as in \"mixed(size=70%%,formats=int4+int8+float)\"", a->name, b->name);
+        QX_FAIL(ctx, QX_E_USAGE, "%s and %s: a mix chooses among formats by itself; leave the other out and name it in formats=, "
+                                 "as in \"mixed(size=70%%,formats=int4+int8+float)\"", a->name, b->name);
     if ((a->flags & QX_PASS_FORMAT) && (b->flags & QX_PASS_FORMAT))
-        QX_FAIL(ctx, QX_E_USAGE, "%s and %s are both formats and a node can have one; write one of them, and --set \"PATTERN=%s\" for some nodes", a->name, b->name, b->name);
+        QX_FAIL(ctx, QX_E_USAGE, "%s and %s are both formats and a node can have one; write one of them, and --set \"PATTERN=%s\" "
+                                 "for some nodes", a->name, b->name, b->name);
     if (b->order && b->order < a->order)
-        QX_FAIL(ctx, QX_E_USAGE, "%s changes weights that %s has pruned or rounded already: write \"%s,%s\"", b->name, a->name, b->name, a->name);
+        QX_FAIL(ctx, QX_E_USAGE, "%s changes weights that %s has pruned or rounded already: write \"%s,%s\"", b->name, a->name, b->name,
+                a->name);
     if ((a->flags & QX_PASS_FORMAT) && (b->flags & QX_PASS_WEIGHTS))
         QX_FAIL(ctx, QX_E_USAGE, "%s changes float weights and must come before the format: write \"%s,%s\"", b->name, b->name, a->name);
     return QX_OK;
@@ -283,7 +292,9 @@ static qx_status check_order(const qx_pipeline *pipe)
     for (int i = 0; i < pipe->n_passes; i++) {
         const qx_passdef *d = pipe->passes[i]->def;
         if ((d->flags & QX_PASS_NEEDS_FORMAT) && !format)
-            QX_FAIL(pipe->ctx, QX_E_USAGE, "%s prepares weights for a format and does nothing by itself: write \"%s,%s\" or another format behind it", d->name, d->name, d->flags & QX_PASS_FOR_FLOAT_X ? "int4" : "int8");
+            QX_FAIL(pipe->ctx, QX_E_USAGE,
+                    "%s prepares weights for a format and does nothing by itself: write \"%s,%s\" or another format behind it", d->name,
+                    d->name, d->flags & QX_PASS_FOR_FLOAT_X ? "int4" : "int8");
     }
     return QX_OK;
 }

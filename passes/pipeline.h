@@ -1,4 +1,5 @@
-/* pipeline.h - pass text to passes, plan, sweep, run; and the whole job from file to file that the command line and the public API share. */
+/* pipeline.h - pass text to passes, plan, sweep, run; and the whole job from file to file that the command line and the public
+ * API share. */
 #ifndef QX_PASSES_PIPELINE_H
 #define QX_PASSES_PIPELINE_H
 
@@ -30,7 +31,9 @@ typedef struct qx_quantize_options {
     const char *const *verify; int n_verify; /* --verify FILE.npz */
     double min_sqnr; bool has_min_sqnr;
     int64_t max_opset, max_ir;           /* what the reader of the output understands; 0: no cap */
-    qx_exec_options exec;        /* where calibration and verification run: device, plugin_dir, max_device_memory; nodes without a kernel there run on the CPU */
+    /* where calibration and verification run: device, plugin_dir, max_device_memory; nodes without a kernel there run on the
+     * CPU */
+    qx_exec_options exec;
 } qx_quantize_options;
 
 typedef struct qx_pipeline qx_pipeline;
@@ -41,7 +44,8 @@ const char *qx_pipeline_text(const qx_pipeline *p);
 void qx_pipeline_free(qx_pipeline *p);
 /* Sets an option in every pass that has one of this name; QX_E_USAGE when none has. `value` has to live as long as p. */
 qx_status qx_pipeline_set(qx_pipeline *p, const char *option, const char *value);
-/* Passes written "name?" become ordinary ones when there are samples and go when there are none; the text says what is left. A plan does it by itself. */
+/* Passes written "name?" become ordinary ones when there are samples and go when there are none; the text says what is left. A
+ * plan does it by itself. */
 qx_status qx_pipeline_settle(qx_pipeline *p, bool have_samples);
 /* What statistics of this model are keyed by: the hash of its structure, and of passes that rewrite it before the sweep. */
 uint64_t qx_pipeline_stats_key(const qx_pipeline *p, const qx_model *m);
@@ -49,7 +53,8 @@ uint64_t qx_pipeline_stats_key(const qx_pipeline *p, const qx_model *m);
 bool qx_pipeline_probes(const qx_pipeline *p);
 /* Whether a pass chooses among formats by statistics (mixed): a dry run then needs them too. */
 bool qx_pipeline_decides(const qx_pipeline *p);
-/* The one format that the text names ("int4(block=32)"), as --set and formats= want it: a pass of p, freed with it. Mixes and passes that prepare weights are refused. */
+/* The one format that the text names ("int4(block=32)"), as --set and formats= want it: a pass of p, freed with it. Mixes and
+ * passes that prepare weights are refused. */
 qx_status qx_pipeline_parse_format(qx_pipeline *p, const char *text, qx_pass **out);
 /* A row of presets.def ("fp8", "int8", "sdxl-int8"...): a name for a pipeline text. */
 typedef struct qx_preset {
@@ -64,7 +69,8 @@ const qx_passdef *const *qx_passes(int *count); /* all, in order of passes.def *
 /* plan() of every pass alone: reads the graph and asks stats for what run() will need. For callers that run the model themselves. */
 qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_stats *stats);
 /* On a model in memory: plan(), collect (when stats lack something and samples is not NULL), run() of each pass, dead code, verify. */
-qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_samples *samples, qx_stats *stats, qx_report *report);
+qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_samples *samples, qx_stats *stats,
+                          qx_report *report);
 /* The whole job: read, plan, calibrate, rewrite, write, verify, report. */
 qx_status qx_quantize_file(qx_ctx *ctx, const qx_quantize_options *opt, qx_report *report);
 

@@ -52,7 +52,8 @@ static const char *word(qx_report *r, const char *s) { return s ? qx_intern(r->w
 
 qx_status qx_report_add_node(qx_report *r, const qx_report_node *n)
 {
-    qx_report_node x = {keep(r, n->name), word(r, n->op), word(r, n->graph), word(r, n->scope), word(r, n->pass), word(r, n->format), word(r, n->reason), keep(r, n->notes), n->float_bytes, n->rescaled};
+    qx_report_node x = {keep(r, n->name), word(r, n->op), word(r, n->graph), word(r, n->scope), word(r, n->pass), word(r, n->format),
+                        word(r, n->reason), keep(r, n->notes), n->float_bytes, n->rescaled};
     ADD(r, nodes, n_nodes, &x);
     return QX_OK;
 }
@@ -254,7 +255,10 @@ static qx_status put_forecast(const qx_report *r, qx_jsonw *w)
     return qx_jsonw_end_array(w);
 }
 
-static qx_status put_measure(qx_jsonw *w, const char *key, double v) { return isfinite(v) ? qx_jsonw_number(w, key, v) : qx_jsonw_null(w, key); }
+static qx_status put_measure(qx_jsonw *w, const char *key, double v)
+{
+    return isfinite(v) ? qx_jsonw_number(w, key, v) : qx_jsonw_null(w, key);
+}
 
 static qx_status put_points(const qx_report *r, qx_jsonw *w)
 {

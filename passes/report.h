@@ -22,11 +22,19 @@ typedef struct qx_report_tensor {
     double input_sqnr;               /* of the quantized input that it meets, on rows that calibration kept; NaN: not measured */
     const char *node, *scope;        /* the first linear operator that reads it; its module (as in qx_report_node) */
 } qx_report_tensor;
-/* sqnr_db, cosine: of float values; equal: share of integer or boolean values that are the same; top1: share of rows of scores whose largest is the same. NaN: not of
- * this kind. note: why nothing or little can be said; NULL. */
-typedef struct qx_report_output { const char *name; double sqnr_db, cosine, max_abs; int64_t count; double equal, top1; const char *note; } qx_report_output;
-typedef struct qx_report_layer { const char *name, *op, *format, *scope; double sqnr_db, cosine; } qx_report_layer; /* float against quantized at this value */
-/* A choice of formats (mixed): on the frontier, or (with a label) one that it is compared with. kl and noise are predicted sums; NaN: unknown. */
+/* sqnr_db, cosine: of float values; equal: share of integer or boolean values that are the same; top1: share of rows of scores
+ * whose largest is the same. NaN: not of this kind. note: why nothing or little can be said; NULL. */
+typedef struct qx_report_output {
+    const char *name;
+    double sqnr_db, cosine, max_abs;
+    int64_t count;
+    double equal, top1;
+    const char *note;
+} qx_report_output;
+/* float against quantized at this value */
+typedef struct qx_report_layer { const char *name, *op, *format, *scope; double sqnr_db, cosine; } qx_report_layer;
+/* A choice of formats (mixed): on the frontier, or (with a label) one that it is compared with. kl and noise are predicted sums;
+ * NaN: unknown. */
 typedef struct qx_report_point {
     const char *label, *formats;     /* formats: "int4 96, int8-weights 25" when shown */
     int64_t bytes; double bits;      /* of the file; per weight that takes part */
@@ -34,7 +42,8 @@ typedef struct qx_report_point {
     double measured_kl, measured_noise; /* of the chosen one, before anything was written */
     bool shown, chosen;
 } qx_report_point;
-typedef struct qx_report_stage { const char *name; double seconds; int64_t bytes; } qx_report_stage; /* bytes: the most that was in use meanwhile */
+/* bytes: the most that was in use meanwhile */
+typedef struct qx_report_stage { const char *name; double seconds; int64_t bytes; } qx_report_stage;
 typedef struct qx_report_need { const char *stage; int64_t bytes; } qx_report_need;
 
 /* What the outputs say together, worst first. BROKEN: values that are not finite where the float model gives none. */
@@ -66,7 +75,8 @@ typedef struct qx_report {
 typedef enum qx_fate { QX_FATE_QUANTIZED, QX_FATE_MERGED, QX_FATE_FLOAT, QX_FATE_NOT_LINEAR } qx_fate;
 qx_fate qx_report_fate(const qx_report_node *n);
 
-/* What a person calls a node: its name; where the exporter only numbered it, "model.layers.3.mlp.down_proj (node_linear_83)". Into buf, which it returns. */
+/* What a person calls a node: its name; where the exporter only numbered it, "model.layers.3.mlp.down_proj (node_linear_83)".
+ * Into buf, which it returns. */
 const char *qx_report_title(const char *name, const char *scope, char *buf, size_t cap);
 
 qx_status qx_report_new(qx_ctx *ctx, qx_report **out);
@@ -75,7 +85,8 @@ qx_status qx_report_add_node(qx_report *r, const qx_report_node *n);
 qx_status qx_report_add_tensor(qx_report *r, const qx_report_tensor *t);
 qx_status qx_report_add_output(qx_report *r, const qx_report_output *o);
 qx_status qx_report_add_layer(qx_report *r, const qx_report_layer *l);
-qx_status qx_report_add_stage(qx_report *r, const char *name, double *since); /* now ends what began at *since (qx_clock_seconds), which becomes now */
+qx_status qx_report_add_stage(qx_report *r, const char *name,
+                              double *since); /* now ends what began at *since (qx_clock_seconds), which becomes now */
 qx_status qx_report_add_forecast(qx_report *r, const char *stage, int64_t bytes);
 qx_status qx_report_add_point(qx_report *r, const qx_report_point *p);
 qx_status qx_report_json(const qx_report *r, qx_buf *out);

@@ -1,9 +1,10 @@
-/* rotate.c - turns the residual stream and each head's values by orthogonal matrices that are folded into the weights (QuaRot, arXiv 2404.00456; SpinQuant's R1
- * and R2, arXiv 2405.16406): x becomes x D H, D random signs, H a Hadamard matrix. What the model computes stays the same; outlier channels are
- * spread over all channels, so that few bits hold weights and activations better.
+/* rotate.c - turns the residual stream and each head's values by orthogonal matrices that are folded into the weights (QuaRot,
+ * arXiv 2404.00456; SpinQuant's R1 and R2, arXiv 2405.16406): x becomes x D H, D random signs, H a Hadamard matrix. What the
+ * model computes stays the same; outlier channels are spread over all channels, so that few bits hold weights and activations
+ * better.
  *
- * It happens before the sweep (rewrite): later passes see the statistics of the turned model, exactly. Nothing is added to the graph: gammas become
- * ones inside the readers' weights, a tied embedding gets a matrix of its own. */
+ * It happens before the sweep (rewrite): later passes see the statistics of the turned model, exactly. Nothing is added to the
+ * graph: gammas become ones inside the readers' weights, a tied embedding gets a matrix of its own. */
 #include <string.h>
 
 #include "base/checked.h"
@@ -65,7 +66,8 @@ static qx_status turn_embedding(qx_model *m, qx_node *gather, const spin *s)
     qx_const_view c;
     qx_weight *fresh;
     qx_value *v;
-    if (!qx_const_trace(gather->in[0], &c) || c.rank != 2) QX_FAIL(m->ctx, QX_E_FAIL, "rotate: the embedding of '%s' is not constant", gather->name);
+    if (!qx_const_trace(gather->in[0], &c) || c.rank != 2)
+        QX_FAIL(m->ctx, QX_E_FAIL, "rotate: the embedding of '%s' is not constant", gather->name);
     const bool transposed = c.axes[0] == 1;
     const qx_view view = {c.tensor->dims[c.axes[0]], transposed ? c.tensor->dims[0] : 1, transposed ? 1 : c.tensor->dims[1], 0};
     QX_TRY(qx_store_matrix(m, c.tensor, &view, &def_spin, s, transposed ? QX_LAYOUT_NK : QX_LAYOUT_SAME, &fresh));
@@ -81,7 +83,8 @@ static qx_status read_gamma(qx_model *m, const qx_spin_param *at, int64_t n, con
     qx_const_view c;
     *out = NULL;
     if (!at->node) return QX_OK;
-    if (!qx_const_trace(at->node->in[at->index], &c) || c.tensor->numel != n) QX_FAIL(m->ctx, QX_E_FAIL, "rotate: gamma of '%s' is not constant", at->node->name);
+    if (!qx_const_trace(at->node->in[at->index], &c) || c.tensor->numel != n)
+        QX_FAIL(m->ctx, QX_E_FAIL, "rotate: gamma of '%s' is not constant", at->node->name);
     float *g = qx_arena_array(m->arena, (size_t)n, sizeof *g);
     const qx_view view = {1, 1, n, 0};
     if (!g) return QX_E_NOMEM;
@@ -101,7 +104,8 @@ static qx_status set_to_ones(qx_model *m, const qx_spin_param *at)
     void *bytes = qx_arena_alloc(m->arena, (size_t)n * 4);
     if (!ones || !bytes) return QX_E_NOMEM;
     for (int64_t i = 0; i < n; i++) ones[i] = 1;
-    if (!qx_from_f32(c.tensor->dtype, ones, n, bytes)) QX_FAIL(m->ctx, QX_E_TYPE, "rotate: gamma of '%s' is %s", at->node->name, qx_dtype_get(c.tensor->dtype)->name);
+    if (!qx_from_f32(c.tensor->dtype, ones, n, bytes))
+        QX_FAIL(m->ctx, QX_E_TYPE, "rotate: gamma of '%s' is %s", at->node->name, qx_dtype_get(c.tensor->dtype)->name);
     QX_TRY(qx_weight_from_bytes(m, c.tensor->dtype, c.tensor->rank, c.tensor->dims, bytes, &w));
     QX_TRY(qx_init_add(m->graph, qx_unique_name(m, old->name), w, &v));
     return qx_node_set_in(at->node, at->index, v);
@@ -151,7 +155,8 @@ static qx_status rewrite(qx_pass *p, qx_model *m)
     if (!r2) return QX_OK;
     QX_TRY(qx_linears_find(m, &ls));
     QX_TRY(qx_spins_heads(m, &ls, s));
-    if (!r1 && !s->n_heads) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "rotate(r1=false): no attention whose values come straight from a linear operator");
+    if (!r1 && !s->n_heads)
+        QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "rotate(r1=false): no attention whose values come straight from a linear operator");
     return turn_heads(p, m, s);
 }
 
@@ -183,7 +188,10 @@ static const qx_option options[] = {
 };
 
 const qx_passdef qx_pass_rotate = {
-    .name = "rotate", .brief = "spread outlier channels by Hadamard rotations folded into the weights", .options = options, .flags = QX_PASS_WEIGHTS, .rewrite = rewrite, .run = run,
-    .doc = "R1: the residual stream x becomes x D H (random signs, Hadamard; Kronecker with a Paley matrix or blocks where the width is no power of two).\n"
-           "Norm gammas move into the readers first; the embedding and the projections back to the stream turn their outputs. R2: the same per head\n"
+    .name = "rotate", .brief = "spread outlier channels by Hadamard rotations folded into the weights", .options = options,
+    .flags = QX_PASS_WEIGHTS, .rewrite = rewrite, .run = run,
+    .doc = "R1: the residual stream x becomes x D H (random signs, Hadamard; Kronecker with a Paley matrix or blocks where the "
+           "width is no power of two).\n"
+           "Norm gammas move into the readers first; the embedding and the projections back to the stream turn their outputs. R2: "
+           "the same per head\n"
            "between value and output projection. The float model stays the same to rounding. For Llama-like graphs; put it first."};

@@ -43,7 +43,9 @@ static bool is_vector(const qx_value *v, int64_t n)
 static qx_status stop(const walk *w, const qx_node *n, const char *why)
 {
     char label[300];
-    QX_FAIL(w->m->ctx, QX_E_UNSUPPORTED, "rotate cannot turn the residual stream: %s: %s; leave rotate out, or write rotate(r1=false) to turn heads alone", qx_node_label(n, label, sizeof label), why);
+    QX_FAIL(w->m->ctx, QX_E_UNSUPPORTED,
+            "rotate cannot turn the residual stream: %s: %s; leave rotate out, or write rotate(r1=false) to turn heads alone",
+            qx_node_label(n, label, sizeof label), why);
 }
 
 /* The one reader of what v holds, beside any of its shape; NULL: there are several, or the caller of the model. */
@@ -66,7 +68,10 @@ static void push(walk *w, qx_value *v, kind k, qx_spin_param gamma)
     w->queue[w->tail++] = v;
 }
 
-static const qx_linear *linear_of(const walk *w, const qx_node *n) { return n && w->of[n->id] && w->of[n->id]->w && !w->of[n->id]->embedding ? w->of[n->id] : NULL; }
+static const qx_linear *linear_of(const walk *w, const qx_node *n)
+{
+    return n && w->of[n->id] && w->of[n->id]->w && !w->of[n->id]->embedding ? w->of[n->id] : NULL;
+}
 
 /* Same elements, same last axis. */
 static bool keeps_last(const qx_node *n, uint32_t index)
@@ -110,7 +115,9 @@ static qx_status add_writer(walk *w, const qx_node *n, const qx_value *v)
 {
     if (w->kind[v->id] == STREAM) return QX_OK;
     const qx_linear *l = writer_of(w, v);
-    if (!l) return stop(w, n, "what is added to the stream does not come straight from a linear operator (a norm behind it, experts, another embedding)");
+    if (!l)
+        return stop(w, n, "what is added to the stream does not come straight from a linear operator (a norm behind it, experts, "
+                          "another embedding)");
     for (int64_t i = 0; i < w->out->n_writers; i++)
         if (w->out->writers[i].lin == l) return QX_OK;
     w->out->writers[w->out->n_writers++] = (qx_spin_linear){.lin = l};
@@ -128,7 +135,8 @@ static void add_gamma(walk *w, qx_node *n, uint32_t index)
 
 static qx_status add_reader(walk *w, const qx_linear *l, uint32_t index, qx_spin_param gamma)
 {
-    if (index != l->x_index || l->k != w->out->width || !l->plain) return stop(w, l->node, "reads the stream in another way than as the rows of X W");
+    if (index != l->x_index || l->k != w->out->width || !l->plain)
+        return stop(w, l->node, "reads the stream in another way than as the rows of X W");
     w->out->readers[w->out->n_readers++] = (qx_spin_linear){.lin = l, .gamma = gamma};
     return QX_OK;
 }
@@ -204,7 +212,9 @@ static qx_status follow(walk *w)
 {
     while (w->head < w->tail) {
         qx_value *v = w->queue[w->head++];
-        if (v->is_output) QX_FAIL(w->m->ctx, QX_E_UNSUPPORTED, "rotate cannot turn the residual stream: '%s' on its way is an output of the graph", v->name);
+        if (v->is_output)
+            QX_FAIL(w->m->ctx, QX_E_UNSUPPORTED, "rotate cannot turn the residual stream: '%s' on its way is an output of the graph",
+                    v->name);
         for (const qx_use *u = v->uses; u; u = u->next) {
             if (u->node->graph != w->m->graph) return stop(w, u->node, "reads the stream inside a subgraph");
             QX_TRY(w->kind[v->id] == STREAM ? stream_use(w, u->node, u->index) : normed_use(w, v, u->node, u->index));
@@ -241,7 +251,8 @@ static qx_status start(walk *w, qx_model *m, const qx_linears *ls, qx_spins *out
     out->gammas = qx_arena_array(m->arena, m->n_node_ids + 1u, sizeof *out->gammas);
     out->outputs = qx_arena_array(m->arena, items, sizeof *out->outputs);
     out->values = qx_arena_array(m->arena, items, sizeof *out->values);
-    if (!w->of || !w->kind || !w->gamma || !w->queue || !out->readers || !out->writers || !out->gammas || !out->outputs || !out->values) return QX_E_NOMEM;
+    if (!w->of || !w->kind || !w->gamma || !w->queue || !out->readers || !out->writers || !out->gammas || !out->outputs || !out->values)
+        return QX_E_NOMEM;
     for (int64_t i = 0; i < ls->count; i++) w->of[ls->items[i].node->id] = &ls->items[i];
     return QX_OK;
 }
@@ -251,13 +262,18 @@ qx_status qx_spins_stream(qx_model *m, const qx_linears *ls, qx_spins *out)
     walk w;
     QX_TRY(start(&w, m, ls, out));
     out->embedding = find_embedding(m);
-    if (!out->embedding) QX_FAIL(m->ctx, QX_E_UNSUPPORTED, "rotate cannot turn the residual stream: there is no embedding (a Gather of rows of a constant matrix) in the graph");
+    if (!out->embedding)
+        QX_FAIL(m->ctx, QX_E_UNSUPPORTED,
+                "rotate cannot turn the residual stream: there is no embedding (a Gather of rows of a constant matrix) in the graph");
     out->width = last_dim(out->embedding->out[0]);
-    if (out->width < 2) QX_FAIL(m->ctx, QX_E_UNSUPPORTED, "rotate cannot turn the residual stream: the width of the embedding is not known");
+    if (out->width < 2)
+        QX_FAIL(m->ctx, QX_E_UNSUPPORTED, "rotate cannot turn the residual stream: the width of the embedding is not known");
     push(&w, out->embedding->out[0], STREAM, (qx_spin_param){0});
     QX_TRY(follow(&w));
     if (out->n_readers && out->n_writers) return QX_OK;
-    QX_FAIL(m->ctx, QX_E_UNSUPPORTED, "rotate cannot turn the residual stream: %lld linear operators read and %lld write what comes from '%s'", (long long)out->n_readers, (long long)out->n_writers, out->embedding->name);
+    QX_FAIL(m->ctx, QX_E_UNSUPPORTED,
+            "rotate cannot turn the residual stream: %lld linear operators read and %lld write what comes from '%s'",
+            (long long)out->n_readers, (long long)out->n_writers, out->embedding->name);
 }
 
 /* ---- heads ------------------------------------------------------------------------------------------------------------------------- */
@@ -270,7 +286,8 @@ static bool moves_heads(const qx_node *n)
     }
 }
 
-/* Upwards from the values that the softmax meets to their projection. A cache that is a graph output stays as it is: its content is part of the interface. */
+/* Upwards from the values that the softmax meets to their projection. A cache that is a graph output stays as it is: its content
+ * is part of the interface. */
 static const qx_linear *value_projection(const walk *w, const qx_value *v, int64_t head)
 {
     for (int i = 0; i < 16 && v && v->def && only_use(v); i++) {
@@ -280,7 +297,8 @@ static const qx_linear *value_projection(const walk *w, const qx_value *v, int64
         if (n->op->id == QX_OP_Add) { /* bias */
             const int bias = constant(n->in[0]) ? 0 : 1;
             l = linear_of(w, n->in[1 - bias]->def);
-            return l && l->plain && l->bias_add == n && l->n % head == 0 && is_vector(l->bias, l->n) && only_use(n->in[1 - bias]) ? l : NULL;
+            return l && l->plain && l->bias_add == n && l->n % head == 0 && is_vector(l->bias, l->n) &&
+                only_use(n->in[1 - bias]) ? l : NULL;
         }
         if (n->op->id == QX_OP_Concat) v = n->in[n->n_in - 1];
         else if (moves_heads(n)) v = n->in[0];
@@ -315,7 +333,8 @@ static void add_pair(walk *w, const qx_linear *value, const qx_linear *output, i
     s->outputs[s->n_heads++] = (qx_spin_linear){.lin = output, .head = head};
 }
 
-static const struct { qx_op_id op; const char *heads; } fused[] = {{QX_OP_ms_GroupQueryAttention, "kv_num_heads"}, {QX_OP_ms_MultiHeadAttention, "num_heads"}};
+static const struct { qx_op_id op; const char *heads; } fused[] =
+    {{QX_OP_ms_GroupQueryAttention, "kv_num_heads"}, {QX_OP_ms_MultiHeadAttention, "num_heads"}};
 
 static void fused_pair(walk *w, const qx_node *n)
 {
@@ -323,7 +342,8 @@ static void fused_pair(walk *w, const qx_node *n)
         const qx_value *v = n->op->id == fused[i].op ? qx_node_in(n, 2) : NULL, *cache = qx_node_out(n, 2);
         if (cache && cache->is_output) continue;
         const int64_t heads = qx_attr_int(n, fused[i].heads, 0), width = last_dim(v);
-        if (v && heads > 0 && width > 0 && width % heads == 0) add_pair(w, value_projection(w, v, width / heads), output_projection(w, n->out[0], width / heads), width / heads);
+        if (v && heads > 0 && width > 0 && width % heads == 0)
+            add_pair(w, value_projection(w, v, width / heads), output_projection(w, n->out[0], width / heads), width / heads);
     }
 }
 
@@ -338,7 +358,8 @@ qx_status qx_spins_heads(qx_model *m, const qx_linears *ls, qx_spins *out)
     for (int64_t i = 0; i < n; i++) {
         const qx_value *v = a[i].pv->in[1];
         const int64_t head = last_dim(v);
-        if (head > 1 && last_dim(a[i].pv->out[0]) == head) add_pair(&w, value_projection(&w, v, head), output_projection(&w, a[i].pv->out[0], head), head);
+        if (head > 1 && last_dim(a[i].pv->out[0]) == head)
+            add_pair(&w, value_projection(&w, v, head), output_projection(&w, a[i].pv->out[0], head), head);
     }
     QX_FOR_NODES(m->graph, node) fused_pair(&w, node);
     keep.values = fresh.values;

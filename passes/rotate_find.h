@@ -1,8 +1,9 @@
 /* rotate_find.h - where a rotation can go into the weights of a Llama-like graph without changing what it computes.
  *
- * R1 turns the residual stream (x becomes x Q): the embedding and everything that adds to the stream write x Q, everything that reads it through an
- * RMS norm (which commutes with Q once its gamma has moved into its readers) takes Q' in. R2 turns each head's values between the value and the
- * output projection. Only structure is looked at; what stands in the way is named. Nothing is changed here. */
+ * R1 turns the residual stream (x becomes x Q): the embedding and everything that adds to the stream write x Q, everything that
+ * reads it through an RMS norm (which commutes with Q once its gamma has moved into its readers) takes Q' in. R2 turns each
+ * head's values between the value and the output projection. Only structure is looked at; what stands in the way is named.
+ * Nothing is changed here. */
 #ifndef QX_PASSES_ROTATE_FIND_H
 #define QX_PASSES_ROTATE_FIND_H
 

@@ -1,9 +1,9 @@
 /* smoothquant.c - moves the difficulty of quantizing activations into the weights (arXiv 2211.10438): x' = x / s, W' = W s with
  * s[k] = max|x_k|^alpha / max|W_k|^(1 - alpha), one s for each group of linears that read the same tensor.
  *
- * alpha is searched per group on what the int8 (or fp8) product really gives (smooth.h), against leaving x alone; the factor is folded upstream
- * (passes/search/fold.h). Only groups whose activations will be quantized are touched. The few groups that hurt the model's output most stay float: which, only the
- * output can tell (passes/search/probe.h). */
+ * alpha is searched per group on what the int8 (or fp8) product really gives (smooth.h), against leaving x alone; the factor is
+ * folded upstream (passes/search/fold.h). Only groups whose activations will be quantized are touched. The few groups that hurt
+ * the model's output most stay float: which, only the output can tell (passes/search/probe.h). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,8 @@
 #include "passes/place/scheme.h"
 #include "passes/search/smooth.h"
 
-static const int64_t least_rows = 256; /* a channel that few rows show may be ten times as large in the next one, and s would make that be clipped */
+/* a channel that few rows show may be ten times as large in the next one, and s would make that be clipped */
+static const int64_t least_rows = 256;
 
 /* What was decided for a group. */
 typedef struct decision {
@@ -32,7 +33,8 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     s->is = qx_arena_array(m->arena, (size_t)s->n + 1, sizeof *s->is);
     if (!s->is) return QX_E_NOMEM;
     for (int64_t i = 0; i < s->n; i++)
-        if (qx_group_quantized(&s->groups[i])) QX_TRY(qx_group_want(&s->groups[i], stats, QX_STAT_RANGE | QX_STAT_HISTOGRAM | QX_STAT_CHANNELS | QX_STAT_ROWS));
+        if (qx_group_quantized(&s->groups[i]))
+            QX_TRY(qx_group_want(&s->groups[i], stats, QX_STAT_RANGE | QX_STAT_HISTOGRAM | QX_STAT_CHANNELS | QX_STAT_ROWS));
     p->state = s;
     return QX_OK;
 }
@@ -103,7 +105,9 @@ static void add_group(trial *t, int64_t i)
     for (int64_t j = 0; j < g->n; j++) {
         const qx_plan_item *it = g->items[j];
         if (!qx_item_rounds_x(it)) continue;
-        t->changes[t->n++] = (qx_probe_change){.item = it - plan->items, .spec = &it->weight->spec, .smooth = c->s, .x = {it->act, it->dynamic, it->act ? c->top / qx_scheme_reach(it->act, 1) : 0}, .error = pow(10, -c->left_db / 10)};
+        t->changes[t->n++] = (qx_probe_change){.item = it - plan->items, .spec = &it->weight->spec, .smooth = c->s,
+                                               .x = {it->act, it->dynamic, it->act ? c->top / qx_scheme_reach(it->act, 1) : 0},
+                                               .error = pow(10, -c->left_db / 10)};
     }
 }
 
@@ -126,12 +130,13 @@ static qx_status measure_one(trial *t, int64_t i, double all)
     QX_TRY(qx_probe_run(t->probe, t->changes, t->n, &e));
     t->s->is[i].measured = true;
     t->s->is[i].effect = all > 0 ? qx_probe_size(&e) / all : 0;
-    qx_log(t->p->ctx, QX_LOG_DEBUG, "input '%s' quantized alone: %.1f %% of all effect on the output", t->s->groups[i].x->name, 100 * t->s->is[i].effect);
+    qx_log(t->p->ctx, QX_LOG_DEBUG, "input '%s' quantized alone: %.1f %% of all effect on the output", t->s->groups[i].x->name,
+           100 * t->s->is[i].effect);
     return QX_OK;
 }
 
-/* The suspects: half of them by their relative error, half by their absolute one. When three in a row, so of either kind, do not matter, those with smaller errors
- * are not asked. */
+/* The suspects: half of them by their relative error, half by their absolute one. When three in a row, so of either kind, do not
+ * matter, those with smaller errors are not asked. */
 static qx_status measure_suspects(trial *t, int64_t probes)
 {
     enum { IN_A_ROW = 3 };
@@ -162,7 +167,8 @@ static qx_status measure(qx_pass *p, smooth_state *s, const qx_stats *stats)
     trial t = {.p = p, .s = s};
     qx_status st;
     if (!probes || !most || !p->pipe->samples) return QX_OK;
-    const int64_t half = qx_samples_count(p->pipe->samples) / (2 * (probes + 2)), count = half < 1 ? 1 : half < most ? half : most; /* of a sweep, when it can be */
+    /* of a sweep, when it can be */
+    const int64_t half = qx_samples_count(p->pipe->samples) / (2 * (probes + 2)), count = half < 1 ? 1 : half < most ? half : most;
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)p->pipe->plan->linears.count + 1, sizeof *t.changes, (void **)&t.changes));
     QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, p->pipe->samples, count, true, &t.probe));
     st = measure_suspects(&t, probes);
@@ -172,7 +178,8 @@ done:
     return st;
 }
 
-/* The group that should stay float next: the one with the largest effect on the output, then the one with the largest error; -1: none is bad enough. */
+/* The group that should stay float next: the one with the largest effect on the output, then the one with the largest error; -1:
+ * none is bad enough. */
 static int64_t next_to_keep(qx_pass *p, const smooth_state *s, const bool *kept)
 {
     const double effect = qx_opt_float(p, "float-effect") / 100, below = qx_opt_float(p, "float-below");
@@ -191,7 +198,9 @@ static void keep_group(qx_pass *p, const qx_group *g, decision *d)
     for (int64_t i = 0; i < g->n; i++) {
         qx_plan_item *it = g->items[i];
         if (!qx_item_rounds_x(it) || it->forced) continue;
-        if (d->measured) qx_item_keep(p->pipe, it, QX_WHY_LARGE_ERROR, "%.1f dB below its output, %.0f %% of all effect on the model's", d->choice.left_db, 100 * d->effect);
+        if (d->measured)
+            qx_item_keep(p->pipe, it, QX_WHY_LARGE_ERROR, "%.1f dB below its output, %.0f %% of all effect on the model's",
+                         d->choice.left_db, 100 * d->effect);
         else qx_item_keep(p->pipe, it, QX_WHY_LARGE_ERROR, "%.1f dB below its output", d->choice.left_db);
     }
     d->judged = false;
@@ -237,7 +246,8 @@ static qx_status note(qx_pass *p, const qx_group *g, const qx_fold *fold, const 
 {
     for (int64_t i = 0; i < g->n; i++)
         if (c->smooth)
-            QX_TRY(qx_item_note(p->pipe, g->items[i], "smoothquant %.2f (%s, range %.0f %%, %+.1f dB to %.1f dB)", c->alpha, qx_fold_text(fold), 100 * (double)c->clip, c->gain_db, c->left_db));
+            QX_TRY(qx_item_note(p->pipe, g->items[i], "smoothquant %.2f (%s, range %.0f %%, %+.1f dB to %.1f dB)", c->alpha,
+                                qx_fold_text(fold), 100 * (double)c->clip, c->gain_db, c->left_db));
         else QX_TRY(qx_item_note(p->pipe, g->items[i], "smoothquant: no gain (%.1f dB)", c->left_db));
     return QX_OK;
 }
@@ -263,10 +273,13 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 
 static const qx_option options[] = {
     {"alpha", QX_OPT_TEXT, "auto", 0, 1, NULL, "share of the difficulty that moves to the weights: auto (searched per group) or 0..1"},
-    {"float-effect", QX_OPT_FLOAT, "5", 0, 100, NULL, "what alone moves the model's output by this many percent of what all together do stays float, the worst first"},
-    {"float-below", QX_OPT_FLOAT, "20", 0, 100, NULL, "and then operators whose output is less than so many dB above the error that is left"},
+    {"float-effect", QX_OPT_FLOAT, "5", 0, 100, NULL,
+     "what alone moves the model's output by this many percent of what all together do stays float, the worst first"},
+    {"float-below", QX_OPT_FLOAT, "20", 0, 100, NULL,
+     "and then operators whose output is less than so many dB above the error that is left"},
     {"float-share", QX_OPT_FLOAT, "10", 0, 100, NULL, "but never more than this share of the weights, in percent"},
-    {"probes", QX_OPT_INT, "12", 0, 1000, NULL, "groups whose effect is measured at most, of those with the largest errors; each takes a run of the model over one to four samples, of text their first halves"},
+    {"probes", QX_OPT_INT, "12", 0, 1000, NULL, "groups whose effect is measured at most, of those with the largest errors; each "
+                                                "takes a run of the model over one to four samples, of text their first halves"},
     {"mul", QX_OPT_BOOL, "true", 0, 0, NULL, "insert a Mul where the factor cannot be folded upstream"},
     {"mul-gain", QX_OPT_FLOAT, "3", 0, 100, NULL, "the Mul has to lessen the error of its readers by so many dB, where alpha is searched"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
@@ -274,5 +287,6 @@ static const qx_option options[] = {
 
 const qx_passdef qx_pass_smoothquant = {
     .name = "smoothquant", .brief = "balance activations and weights before int8, fp8 or int8-dynamic", .options = options,
-    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT | QX_PASS_FOR_X, .order = 1, .plan = plan, .decide = decide, .probes = runs_model, .run = run,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT | QX_PASS_FOR_X, .order = 1, .plan = plan, .decide = decide,
+    .probes = runs_model, .run = run,
 };

@@ -1,8 +1,10 @@
-/* svdquant.c - a low-rank branch in plain ONNX nodes takes what few bits cannot hold (arXiv 2411.05007): y = Q(W - B A) x + B (A x).
+/* svdquant.c - a low-rank branch in plain ONNX nodes takes what few bits cannot hold (arXiv 2411.05007): y = Q(W - B A) x + B (A
+ * x).
  *
- * B A is the best rank-r part of W with its columns weighed by the square root of their input's root mean square: the full weight would be right for what B A
- * leaves out, but what is left is rounded, and rounding costs every column of a block the same. The branch is stored in the model's own float type, and what is subtracted from W is the rounded product, so that
- * nothing is lost between the two. Put smoothing before it ("awq(mode=lite),svdquant,int4"): both branches read the same smoothed input. */
+ * B A is the best rank-r part of W with its columns weighed by the square root of their input's root mean square: the full weight
+ * would be right for what B A leaves out, but what is left is rounded, and rounding costs every column of a block the same. The
+ * branch is stored in the model's own float type, and what is subtracted from W is the rounded product, so that nothing is lost
+ * between the two. Put smoothing before it ("awq(mode=lite),svdquant,int4"): both branches read the same smoothed input. */
 #include <math.h>
 #include <string.h>
 
@@ -42,14 +44,16 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     (void)m;
     for (int64_t i = 0; i < p->pipe->plan->linears.count; i++) {
         const qx_plan_item *it = &p->pipe->plan->items[i];
-        if (wants(it) && p->pipe->have_data) QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS, .axis = -1}));
+        if (wants(it) && p->pipe->have_data)
+            QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS, .axis = -1}));
     }
     return QX_OK;
 }
 
 /* ---- the decomposition ---- */
 
-/* Square root of the root mean square of each input channel; 1 without statistics. Dead channels count as the smallest live one, so that the inverse exists. */
+/* Square root of the root mean square of each input channel; 1 without statistics. Dead channels count as the smallest live one,
+ * so that the inverse exists. */
 static void weights_of(const qx_stats *stats, const qx_plan_item *it, float *d)
 {
     const qx_value_stats *st = qx_stats_get(stats, it->lin->x);
@@ -68,7 +72,8 @@ static qx_status stored(qx_model *m, qx_dtype dtype, float *x, int64_t count, vo
 {
     *bytes = qx_arena_alloc(m->arena, (size_t)count * 4);
     if (!*bytes) return QX_E_NOMEM;
-    if (!qx_from_f32((int)dtype, x, count, *bytes) || !qx_to_f32((int)dtype, *bytes, count, x)) QX_FAIL(m->ctx, QX_E_TYPE, "svdquant: no branch of type %s", qx_dtype_get((int)dtype)->name);
+    if (!qx_from_f32((int)dtype, x, count, *bytes) || !qx_to_f32((int)dtype, *bytes, count, x))
+        QX_FAIL(m->ctx, QX_E_TYPE, "svdquant: no branch of type %s", qx_dtype_get((int)dtype)->name);
     return QX_OK;
 }
 
@@ -103,7 +108,8 @@ static qx_status decompose(qx_pass *p, const qx_plan_item *it, const qx_stats *s
 
 /* ---- the nodes ---- */
 
-static qx_status factor_init(qx_graph *g, const char *base, const char *suffix, qx_dtype dtype, const void *bytes, int64_t rows, int64_t cols, qx_value **out)
+static qx_status factor_init(qx_graph *g, const char *base, const char *suffix, qx_dtype dtype, const void *bytes, int64_t rows,
+                             int64_t cols, qx_value **out)
 {
     const int64_t dims[2] = {rows, cols};
     const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, suffix);
@@ -113,11 +119,13 @@ static qx_status factor_init(qx_graph *g, const char *base, const char *suffix, 
     return qx_init_add(g, name, w, out);
 }
 
-static qx_status node(qx_graph *g, qx_node *before, const char *op, const char *base, const char *suffix, qx_value *x, qx_value *y, qx_node **out)
+static qx_status node(qx_graph *g, qx_node *before, const char *op, const char *base, const char *suffix, qx_value *x, qx_value *y,
+                      qx_node **out)
 {
     const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, suffix);
     if (!name) return QX_E_NOMEM;
-    return qx_node_add(g, &(qx_node_spec){.op_type = op, .domain = "", .name = name, .in = (qx_value *[]){x, y}, .n_in = 2, .out_names = &name, .n_out = 1}, before, out);
+    return qx_node_add(g, &(qx_node_spec){.op_type = op, .domain = "", .name = name, .in = (qx_value *[]){x, y}, .n_in = 2,
+                                          .out_names = &name, .n_out = 1}, before, out);
 }
 
 static qx_status insert(qx_plan_item *it, const branch *br, const void *at_bytes, const void *bt_bytes)
@@ -171,7 +179,9 @@ static qx_status branch_item(qx_pass *p, qx_plan_item *it, const qx_stats *stats
     void *at, *bt;
     if (!br) return QX_E_NOMEM;
     *br = (branch){.n = it->lin->n, .k = it->lin->k, .rank = qx_opt_int(p, "rank")};
-    if (br->rank * 4 > br->n || br->rank * 4 > br->k) return qx_item_note(p->pipe, it, "svdquant: rank %lld is too much for [%lld, %lld]", (long long)br->rank, (long long)br->n, (long long)br->k);
+    if (br->rank * 4 > br->n || br->rank * 4 > br->k)
+        return qx_item_note(p->pipe, it, "svdquant: rank %lld is too much for [%lld, %lld]", (long long)br->rank, (long long)br->n,
+                            (long long)br->k);
     QX_TRY(decompose(p, it, stats, br));
     QX_TRY(round_factors(p, it, br, &at, &bt));
     QX_TRY(qx_plan_step(p->pipe, it->weight, &def_subtract, br));
@@ -201,6 +211,8 @@ static const qx_option options[] = {
 };
 
 const qx_passdef qx_pass_svdquant = {
-    .name = "svdquant", .brief = "a low-rank float branch beside 4-bit weights", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_NEEDS_FORMAT, .order = 1, .plan = plan, .run = run,
-    .doc = "y = Q(W - B A) x + B (A x), B A the rank-r part of W weighed by the rms of each input channel; two MatMul and an Add in plain ONNX.\n"
+    .name = "svdquant", .brief = "a low-rank float branch beside 4-bit weights", .options = options,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_NEEDS_FORMAT, .order = 1, .plan = plan, .run = run,
+    .doc = "y = Q(W - B A) x + B (A x), B A the rank-r part of W weighed by the rms of each input channel; two MatMul and an Add "
+           "in plain ONNX.\n"
            "Rank 32 adds 32 (n + k) weights a layer. Use it with int4 or nvfp4 on diffusion models, after awq(mode=lite) or smoothquant."};

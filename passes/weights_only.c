@@ -5,7 +5,8 @@
 #include "passes/place/scheme.h"
 
 static const qx_option int4_options[] = {
-    {"block", QX_OPT_INT, "32", 8, 65536, NULL, "elements of the contraction that share a scale (32, 64, 128; smaller is more accurate and larger in file)"},
+    {"block", QX_OPT_INT, "32", 8, 65536, NULL,
+     "elements of the contraction that share a scale (32, 64, 128; smaller is more accurate and larger in file)"},
     {"zero-point", QX_OPT_BOOL, "false", 0, 1, NULL, "asymmetric blocks with a zero point (not for tensorrt)"},
     {"scale", QX_OPT_CHOICE, "search", 0, 0, "search|amax", "block scale of least squared error, or amax/7"},
     {"negative-scale", QX_OPT_BOOL, "true", 0, 1, NULL, "let the search use a negative scale, so that the largest value lands on -8"},
@@ -51,15 +52,19 @@ static qx_status plan_int8(qx_pass *p, qx_model *m, qx_stats *stats) { return pl
 static qx_status plan_fp8(qx_pass *p, qx_model *m, qx_stats *stats) { return plan_eight(p, m, stats, QX_DT_FLOAT8E4M3FN, "fp8-weights"); }
 
 const qx_passdef qx_pass_int4 = {
-    .name = "int4", .brief = "INT4 weights in blocks; activations stay float", .options = int4_options, .flags = QX_PASS_FORMAT, .plan = plan_int4, .run = qx_scheme_run,
+    .name = "int4", .brief = "INT4 weights in blocks; activations stay float", .options = int4_options, .flags = QX_PASS_FORMAT,
+    .plan = plan_int4, .run = qx_scheme_run,
     .doc = "W in blocks of `block` elements along the contraction, 4 bits each and one scale a block. The scale is searched per\n"
            "block: the largest value on 7 or on -8, shrunk in a few steps and fitted by least squares to the codes it gives,\n"
-           "weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded). The head of a language model is kept;\n"
+           "weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded). The "
+           "head of a language model is kept;\n"
            "convolutions, which have no blocks, are stored in INT8 with a scale per channel.\n"
            "--target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose."};
 const qx_passdef qx_pass_int8_weights = {
-    .name = "int8-weights", .brief = "INT8 weights; activations stay float", .options = eight_options, .flags = QX_PASS_FORMAT, .plan = plan_int8, .run = qx_scheme_run,
+    .name = "int8-weights", .brief = "INT8 weights; activations stay float", .options = eight_options, .flags = QX_PASS_FORMAT,
+    .plan = plan_int8, .run = qx_scheme_run,
     .doc = "W as INT8 codes with one scale per output channel (or block). Halves an fp16 file with hardly any loss; no samples needed."};
 const qx_passdef qx_pass_fp8_weights = {
-    .name = "fp8-weights", .brief = "FP8 (E4M3) weights; activations stay float", .options = eight_options, .flags = QX_PASS_FORMAT, .plan = plan_fp8, .run = qx_scheme_run,
+    .name = "fp8-weights", .brief = "FP8 (E4M3) weights; activations stay float", .options = eight_options, .flags = QX_PASS_FORMAT,
+    .plan = plan_fp8, .run = qx_scheme_run,
     .doc = "W as E4M3 codes with one scale per output channel (or block); no samples needed."};

@@ -1,11 +1,18 @@
-/* arena.c - offsets in one arena for recorded allocations. Each is put at the lowest place where nothing alive at the same time lies; the order of placing
- * decides how good that gets. The usual orders are tried, and in each what came to lie on top is placed first the next time, until the arena comes near
- * the most bytes that are alive at once. */
+/* arena.c - offsets in one arena for recorded allocations. Each is put at the lowest place where nothing alive at the same time
+ * lies; the order of placing decides how good that gets. The usual orders are tried, and in each what came to lie on top is
+ * placed first the next time, until the arena comes near the most bytes that are alive at once. */
 #include <string.h>
 
 #include "runtime/plan.h"
 
-typedef struct packer { qx_alloc_rec *recs; int64_t n; size_t align, total, bound; int64_t *order, *placed; size_t *offsets; /* [n] each; offsets and total: the best so far */ } packer;
+typedef struct packer {
+    qx_alloc_rec *recs;
+    int64_t n;
+    size_t align, total, bound;
+    int64_t *order, *placed;
+    size_t *offsets;
+    /* [n] each; offsets and total: the best so far */
+} packer;
 
 static size_t round_up(size_t n, size_t align) { return (n + align - 1) / align * align; }
 
@@ -55,7 +62,8 @@ static void sort_by(const packer *p, weight_fn *w)
     for (int64_t width = 1; width < n; width *= 2) {
         for (int64_t lo = 0; lo < n; lo += 2 * width) {
             int64_t mid = lo + width < n ? lo + width : n, hi = lo + 2 * width < n ? lo + 2 * width : n, i = lo, j = mid;
-            for (int64_t k = lo; k < hi; k++) tmp[k] = (i < mid && (j >= hi || w(&p->recs[idx[i]]) >= w(&p->recs[idx[j]]))) ? idx[i++] : idx[j++];
+            for (int64_t k = lo; k < hi; k++)
+                tmp[k] = (i < mid && (j >= hi || w(&p->recs[idx[i]]) >= w(&p->recs[idx[j]]))) ? idx[i++] : idx[j++];
         }
         memcpy(idx, tmp, (size_t)n * sizeof *idx);
     }
@@ -118,7 +126,8 @@ static void search(packer *p)
 bool qx_records_pack(qx_ctx *ctx, qx_alloc_rec *recs, int64_t n, size_t align, size_t *total)
 {
     packer p = {.recs = recs, .n = n, .align = align, .total = SIZE_MAX};
-    bool room = qx_alloc_array(ctx, (size_t)n + 1, sizeof *p.order, (void **)&p.order) == QX_OK && qx_alloc_array(ctx, (size_t)n + 1, sizeof *p.placed, (void **)&p.placed) == QX_OK &&
+    bool room = qx_alloc_array(ctx, (size_t)n + 1, sizeof *p.order, (void **)&p.order) == QX_OK &&
+        qx_alloc_array(ctx, (size_t)n + 1, sizeof *p.placed, (void **)&p.placed) == QX_OK &&
                 qx_alloc_array(ctx, (size_t)n + 1, sizeof *p.offsets, (void **)&p.offsets) == QX_OK;
     if (room) {
         p.bound = most_alive(&p);

@@ -1,13 +1,15 @@
 /* backend.h - the interface between the executor and a device plugin (qonnx-cuda.so).
  *
- * Plain C structs and no other header of the project, so that command and plugin may be built apart. A plugin exports one function,
- * qonnx_backend, which takes the ABI number of the caller and returns its table, or NULL when it does not speak that number; the loader
- * also compares abi and struct_size. Nothing here throws, exits or prints: a function returns a qx_dev_status and leaves a text for error().
+ * Plain C structs and no other header of the project, so that command and plugin may be built apart. A plugin exports one
+ * function, qonnx_backend, which takes the ABI number of the caller and returns its table, or NULL when it does not speak that
+ * number; the loader also compares abi and struct_size. Nothing here throws, exits or prints: a function returns a qx_dev_status
+ * and leaves a text for error().
  *
- * Who does what. The executor keeps the order, the lifetimes, the shapes and the memory plan: it asks place() for every node before anything runs,
- * works out the dims of all outputs, calls compile() once for each node and set of shapes, and then run() in order. Everything between is one
- * queue: run(), upload() and zero() are asynchronous and happen in the order of the calls; download() and sync() wait. Outputs and the workspace are
- * memory that the executor got from alloc(); they never overlap an input. A plugin must not keep pointers of run() except for constants. */
+ * Who does what. The executor keeps the order, the lifetimes, the shapes and the memory plan: it asks place() for every node
+ * before anything runs, works out the dims of all outputs, calls compile() once for each node and set of shapes, and then run()
+ * in order. Everything between is one queue: run(), upload() and zero() are asynchronous and happen in the order of the calls;
+ * download() and sync() wait. Outputs and the workspace are memory that the executor got from alloc(); they never overlap an
+ * input. A plugin must not keep pointers of run() except for constants. */
 #ifndef QX_RUNTIME_BACKEND_H
 #define QX_RUNTIME_BACKEND_H
 
@@ -67,7 +69,9 @@ typedef struct qx_dev_tensor {
 
 typedef struct qx_dev_place {
     uint32_t host_in;  /* bit i: input i is wanted on the host (shapes, axes, scalars that are arguments of the kernel) */
-    uint32_t shape_in; /* bit i: the kernel reads input i on the device, but its content decides dims of the outputs: compile() again only when those change */
+    /* bit i: the kernel reads input i on the device, but its content decides dims of the outputs: compile() again only when
+     * those change */
+    uint32_t shape_in;
     int32_t view;      /* output 0 is input 0 under other dims: no kernel runs, compile() and run() are not called */
 } qx_dev_place;
 
@@ -88,9 +92,16 @@ typedef struct qx_dev_gram qx_dev_gram; /* a sum of Gram matrices on the device 
 typedef struct qx_dev_scan { float min, max, absmax; int64_t zeros, nonfinite; double sum[2], abs[2], sumsq[2]; } qx_dev_scan;
 /* What calibration asks of a tensor beside that. channels 0: nothing of channels; else the tensor is [outer, channels, inner]. */
 typedef struct qx_dev_look { bool histogram; int64_t outer, channels, inner; } qx_dev_look;
-/* What was seen. bins [4096], of width 2^exp, the smallest with absmax < 4096 * 2^exp (at least 2^-120): bin = (int)(|x| / 2^exp) of what is finite. Arrays of [channels];
- * sums of [channels][2]. NULL: not asked for. */
-typedef struct qx_dev_seen { qx_dev_scan scan; int32_t exp; const uint32_t *bins; int64_t channels; const float *min, *max; const double *sum, *abs, *sumsq; } qx_dev_seen;
+/* What was seen. bins [4096], of width 2^exp, the smallest with absmax < 4096 * 2^exp (at least 2^-120): bin = (int)(|x| / 2^exp)
+ * of what is finite. Arrays of [channels]; sums of [channels][2]. NULL: not asked for. */
+typedef struct qx_dev_seen {
+    qx_dev_scan scan;
+    int32_t exp;
+    const uint32_t *bins;
+    int64_t channels;
+    const float *min, *max;
+    const double *sum, *abs, *sumsq;
+} qx_dev_seen;
 
 typedef struct qx_backend {
     uint32_t abi, struct_size; /* QX_BACKEND_ABI, sizeof(qx_backend) */
@@ -112,7 +123,8 @@ typedef struct qx_backend {
     /* Whether the node can run here. Dtypes, ranks and dims are what is known statically (dtype 0, rank -1, dim -1: not known). */
     qx_dev_status (*place)(qx_dev *d, const qx_dev_node *n, const qx_dev_tensor *in, qx_dev_place *out);
     /* All dims are known; in[i].data of constants is valid. *workspace: bytes that run() needs beside the outputs. */
-    qx_dev_status (*compile)(qx_dev *d, const qx_dev_node *n, const qx_dev_tensor *in, const qx_dev_tensor *out, qx_dev_step **step, size_t *workspace);
+    qx_dev_status (*compile)(qx_dev *d, const qx_dev_node *n, const qx_dev_tensor *in, const qx_dev_tensor *out, qx_dev_step **step,
+                             size_t *workspace);
     qx_dev_status (*run)(qx_dev *d, qx_dev_step *step, const qx_dev_tensor *in, const qx_dev_tensor *out, void *workspace);
     void (*drop)(qx_dev *d, qx_dev_step *step);
     /* What runs the step, for profiles: "own", "cublasLt", "cuDNN", ... Lives as long as the plugin. */
@@ -129,12 +141,12 @@ typedef struct qx_backend {
     qx_dev_status (*replay)(qx_dev *d, qx_dev_graph *g);
     void (*drop_graph)(qx_dev *d, qx_dev_graph *g);
 
-    /* Observers. A look is put into the queue and nobody waits for it; gather() waits and gives the results of the n looks since the last one, in their order. What they point to
-     * stays until the next look. */
+    /* Observers. A look is put into the queue and nobody waits for it; gather() waits and gives the results of the n looks since
+     * the last one, in their order. What they point to stays until the next look. */
     qx_dev_status (*look)(qx_dev *d, const qx_dev_tensor *t, const qx_dev_look *what);
     qx_dev_status (*gather)(qx_dev *d, qx_dev_seen *out, int64_t n);
-    /* *g += X'X of `rows` rows of k elements; made when it is NULL (QX_DEV_NOMEM: the device has no room to spare). take: waits, gives the elements at and above the diagonal of
-     * [k, k] on the host (gram NULL: nothing), and frees it. */
+    /* *g += X'X of `rows` rows of k elements; made when it is NULL (QX_DEV_NOMEM: the device has no room to spare). take: waits,
+     * gives the elements at and above the diagonal of [k, k] on the host (gram NULL: nothing), and frees it. */
     qx_dev_status (*gram_add)(qx_dev *d, const qx_dev_tensor *t, int64_t rows, int64_t k, qx_dev_gram **g);
     qx_dev_status (*gram_take)(qx_dev *d, qx_dev_gram *g, double *gram);
 } qx_backend;

@@ -31,7 +31,8 @@ static qx_status check_feed(qx_exec *x, const qx_value *v, const qx_tensor *t)
     const qx_type *ty = &v->type;
     qx_tensor_describe(t, got, sizeof got);
     if (ty->kind == QX_KIND_SEQUENCE || ty->kind == QX_KIND_OPTIONAL) {
-        if (!t->is_sequence && !t->is_optional) QX_FAIL(x->ctx, QX_E_TYPE, "input '%s': %s given, a sequence or optional is needed", v->name, got);
+        if (!t->is_sequence && !t->is_optional)
+            QX_FAIL(x->ctx, QX_E_TYPE, "input '%s': %s given, a sequence or optional is needed", v->name, got);
         return QX_OK;
     }
     if (ty->kind != QX_KIND_TENSOR) return QX_OK;
@@ -41,7 +42,8 @@ static qx_status check_feed(qx_exec *x, const qx_value *v, const qx_tensor *t)
     if (t->rank != ty->rank) QX_FAIL(x->ctx, QX_E_SHAPE, "input '%s': %s has rank %d, rank %d is needed", v->name, got, t->rank, ty->rank);
     for (int i = 0; i < t->rank; i++)
         if (ty->dims[i].n >= 0 && ty->dims[i].n != t->dims[i])
-            QX_FAIL(x->ctx, QX_E_SHAPE, "input '%s': %s has %lld in dim %d, %lld is needed", v->name, got, (long long)t->dims[i], i, (long long)ty->dims[i].n);
+            QX_FAIL(x->ctx, QX_E_SHAPE, "input '%s': %s has %lld in dim %d, %lld is needed", v->name, got, (long long)t->dims[i], i,
+                    (long long)ty->dims[i].n);
     return QX_OK;
 }
 
@@ -62,7 +64,8 @@ qx_status qx_bind_feeds(qx_exec *x, const qx_feed *feeds, int n)
     for (uint32_t k = 0; k < g->n_inputs; k++) {
         const qx_value *v = g->inputs[k];
         if (!x->slots[v->id].set) QX_TRY(qx_const_load(x, v));
-        if (!x->slots[v->id].set && x->info[v->id].needed) QX_FAIL(x->ctx, QX_E_USAGE, "input '%s' is missing (%d given, the model has %u)", v->name, n, g->n_inputs);
+        if (!x->slots[v->id].set && x->info[v->id].needed)
+            QX_FAIL(x->ctx, QX_E_USAGE, "input '%s' is missing (%d given, the model has %u)", v->name, n, g->n_inputs);
     }
     return QX_OK;
 }
@@ -109,7 +112,8 @@ qx_status qx_keep_values(qx_exec *x, const qx_value *const *vals, int n)
         bool known = vals[i]->is_output && vals[i]->graph == x->model->graph && !x->no_outputs;
         for (int k = 0; k < x->n_keep; k++) known = known || x->keep_ids[k] == vals[i]->id;
         if (known) continue;
-        QX_TRY(qx_regrow(x->ctx, (void **)&x->keep_ids, (size_t)x->n_keep * sizeof *x->keep_ids, ((size_t)x->n_keep + 1) * sizeof *x->keep_ids));
+        QX_TRY(qx_regrow(x->ctx, (void **)&x->keep_ids, (size_t)x->n_keep * sizeof *x->keep_ids,
+                         ((size_t)x->n_keep + 1) * sizeof *x->keep_ids));
         x->keep_ids[x->n_keep++] = vals[i]->id;
         if (x->planned) qx_plan_renew(x);
     }
@@ -119,6 +123,7 @@ qx_status qx_keep_values(qx_exec *x, const qx_value *const *vals, int n)
 qx_status qx_exec_expose(qx_exec *x, qx_value *v)
 {
     const qx_value *one[1] = {v};
-    if (v->graph != x->model->graph) QX_FAIL(x->ctx, QX_E_USAGE, "value '%s' lies in a subgraph: only values of the main graph can be outputs", v->name);
+    if (v->graph != x->model->graph)
+        QX_FAIL(x->ctx, QX_E_USAGE, "value '%s' lies in a subgraph: only values of the main graph can be outputs", v->name);
     return qx_keep_values(x, one, 1);
 }

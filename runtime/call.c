@@ -186,7 +186,8 @@ bool qx_call_in_const(const qx_call *c, uint32_t i)
 
 void qx_call_drop_const(qx_call *c, uint32_t i)
 {
-    if (i >= 64 || c->step->streams || !qx_call_in_const(c, i) || (c->step->dropped >> i & 1)) return; /* a streaming step packs again next time */
+    /* a streaming step packs again next time */
+    if (i >= 64 || c->step->streams || !qx_call_in_const(c, i) || (c->step->dropped >> i & 1)) return;
     c->step->dropped |= (uint64_t)1 << i;
     qx_vinfo *v = &c->exec->info[c->step->in[i]];
     v->consumers--;
@@ -263,7 +264,8 @@ static qx_status check_blocked(const qx_call *c, uint32_t i, qx_dtype dtype, int
     qx_tensor t = {.dtype = dtype, .rank = rank};
     char got[96];
     for (int k = 0; k < rank && k < QX_MAX_RANK; k++) t.dims[k] = dims[k];
-    QX_CALL_FAIL(c, QX_E_SHAPE, "output %u is %s, the model declares a float picture with a multiple of %d channels", i, qx_tensor_describe(&t, got, sizeof got), block);
+    QX_CALL_FAIL(c, QX_E_SHAPE, "output %u is %s, the model declares a float picture with a multiple of %d channels", i,
+                 qx_tensor_describe(&t, got, sizeof got), block);
 }
 
 qx_status qx_call_out(qx_call *c, uint32_t i, qx_dtype dtype, int rank, const int64_t *dims, qx_tensor **t)
@@ -319,7 +321,8 @@ static bool may_take(const qx_call *c, uint32_t from, size_t bytes, bool heap)
     uint32_t id = from < s->n_in ? s->in[from] : QX_NO_VALUE;
     if (id == QX_NO_VALUE || c->exec->opt.trace_nan) return false; /* tracing looks at the inputs afterwards */
     const qx_slot *slot = &c->exec->slots[id];
-    if (!slot->block || slot->block->refs != 1 || slot->block->bytes < bytes || slot->t.bytes != bytes || slot->t.data != slot->block->data) return false;
+    if (!slot->block || slot->block->refs != 1 || slot->block->bytes < bytes || slot->t.bytes != bytes || slot->t.data != slot->block->data)
+        return false;
     if (heap && slot->block->arena) return false;
     for (uint32_t k = 0; k < s->n_in; k++)
         if (k != from && s->in[k] == id) return false;
@@ -341,7 +344,8 @@ qx_status qx_call_out_reuse(qx_call *c, uint32_t i, uint32_t from, qx_dtype dtyp
     qx_tensor shape;
     QX_TRY(check_blocked(c, i, dtype, rank, dims));
     QX_TRY(qx_tensor_shape(c->ctx, &shape, dtype, rank, dims));
-    if (i >= c->n_out || dtype == QX_DT_STRING || !may_take(c, from, shape.bytes, rt->home[i])) return qx_call_out(c, i, dtype, rank, dims, t);
+    if (i >= c->n_out || dtype == QX_DT_STRING || !may_take(c, from, shape.bytes, rt->home[i]))
+        return qx_call_out(c, i, dtype, rank, dims, t);
     qx_slot *s = rt->out[i];
     qx_slot_clear(c->exec, s);
     s->block = c->exec->slots[c->step->in[from]].block;
@@ -502,7 +506,8 @@ qx_status qx_call_graph(qx_call *c, qx_graph *g, const qx_tensor *const *in, uin
     qx_exec *x = c->exec;
     qx_gplan *p;
     if (n_in > g->n_inputs || n_out != g->n_outputs)
-        QX_CALL_FAIL(c, QX_E_FORMAT, "subgraph '%s' has %u inputs and %u outputs, %u and %u are needed", g->name ? g->name : "", g->n_inputs, g->n_outputs, n_in, n_out);
+        QX_CALL_FAIL(c, QX_E_FORMAT, "subgraph '%s' has %u inputs and %u outputs, %u and %u are needed", g->name ? g->name : "",
+                     g->n_inputs, g->n_outputs, n_in, n_out);
     QX_TRY(qx_plan_graph(x, g, &p));
     for (uint32_t i = 0; i < n_out; i++) memset(&out[i], 0, sizeof out[i]);
     for (uint32_t i = 0; i < n_in; i++) lend(x, g->inputs[i], in[i]);
@@ -514,7 +519,8 @@ qx_status qx_call_graph(qx_call *c, qx_graph *g, const qx_tensor *const *in, uin
     x->depth--;
     for (uint32_t i = 0; i < g->n_inputs; i++) lend(x, g->inputs[i], NULL);
     for (uint32_t i = 0; i < g->n_outputs; i++)
-        if (g->outputs[i]->graph == g && x->info[g->outputs[i]->id].content != QX_CLASS_CONST) qx_slot_clear(x, &x->slots[g->outputs[i]->id]);
+        if (g->outputs[i]->graph == g && x->info[g->outputs[i]->id].content != QX_CLASS_CONST)
+            qx_slot_clear(x, &x->slots[g->outputs[i]->id]);
     for (uint32_t i = 0; st != QX_OK && i < taken; i++) qx_tensor_free(c->ctx, &out[i]);
     return st;
 }
@@ -527,7 +533,8 @@ qx_status qx_cpu_function_call(qx_call *c)
     qx_call inner = *c;
     inner.frame = &frame;
     if (c->n_in > f->body->n_inputs || c->n_out > f->body->n_outputs)
-        QX_CALL_FAIL(c, QX_E_FORMAT, "function %s takes %u inputs and gives %u outputs; the call has %u and %u", f->name, f->body->n_inputs, f->body->n_outputs, c->n_in, c->n_out);
+        QX_CALL_FAIL(c, QX_E_FORMAT, "function %s takes %u inputs and gives %u outputs; the call has %u and %u", f->name,
+                     f->body->n_inputs, f->body->n_outputs, c->n_in, c->n_out);
     qx_tensor *out = NULL;
     QX_TRY(qx_call_scratch_array(c, f->body->n_outputs, sizeof *out, (void **)&out));
     QX_TRY(qx_call_graph(&inner, f->body, c->in, c->n_in, out, f->body->n_outputs));

@@ -40,7 +40,8 @@ static qx_status run_once(qx_exec *x, const qx_feed *feeds, int n_feeds)
     QX_TRY(qx_shape_plan_pick(x));
     QX_TRY(qx_shape_plan_start(x));
     if (x->device) QX_TRY(qx_device_start(x));
-    if (!x->cur->values && x->main->n_cache) QX_TRY(qx_alloc_array(x->ctx, x->main->n_cache, sizeof *x->cur->values, (void **)&x->cur->values));
+    if (!x->cur->values && x->main->n_cache)
+        QX_TRY(qx_alloc_array(x->ctx, x->main->n_cache, sizeof *x->cur->values, (void **)&x->cur->values));
     qx_shape_plan_restore(x);
     QX_TRY(qx_tell_interface(x, x->model->graph));
     qx_status st = x->device ? qx_device_run_main(x) : qx_run_graph(x, x->main, NULL);
@@ -104,7 +105,9 @@ static void choose_streaming(qx_exec *x)
         else if (w) bytes += w->bytes;
     }
     x->opt.stream_weights = limit && bytes > limit;
-    if (x->opt.stream_weights) qx_log(x->ctx, QX_LOG_INFO, "weights take %s in float32: they are read for each use, not kept", qx_format_bytes((int64_t)bytes, text, sizeof text));
+    if (x->opt.stream_weights)
+        qx_log(x->ctx, QX_LOG_INFO, "weights take %s in float32: they are read for each use, not kept",
+               qx_format_bytes((int64_t)bytes, text, sizeof text));
 }
 
 qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_exec **out)
@@ -118,7 +121,9 @@ qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_e
     if (opt) x->opt = *opt;
     x->n_values = m->n_values;
     x->no_outputs = x->opt.only_watched;
-    if (x->opt.bf16 && !qx_dnnl_has_bf16()) QX_TRY_GOTO(st, qx_fail(ctx, QX_E_UNSUPPORTED, "compute bf16: this CPU has no bfloat16 products (AVX512_BF16 or AMX), or oneDNN is not built in"));
+    if (x->opt.bf16 && !qx_dnnl_has_bf16())
+        QX_TRY_GOTO(st, qx_fail(ctx, QX_E_UNSUPPORTED,
+                                "compute bf16: this CPU has no bfloat16 products (AVX512_BF16 or AMX), or oneDNN is not built in"));
     QX_TRY_GOTO(st, qx_device_open(x));
     x->opt.plugin_dir = NULL; /* the caller's; not needed any more */
     choose_streaming(x);
@@ -175,7 +180,8 @@ qx_status qx_exec_set_device(qx_ctx *ctx, const char *text, qx_exec_options *o)
         o->tell_device = true;
     } else if (strcmp(text, "cpu") == 0) {
         o->device = QX_DEVICE_CPU;
-    } else if (strcmp(text, "cuda") == 0 || (strncmp(text, "cuda:", 5) == 0 && text[5] && strlen(text) < 9 && strspn(text + 5, "0123456789") == strlen(text + 5))) {
+    } else if (strcmp(text, "cuda") == 0 || (strncmp(text, "cuda:", 5) == 0 && text[5] && strlen(text) < 9 &&
+                                             strspn(text + 5, "0123456789") == strlen(text + 5))) {
         o->device = QX_DEVICE_CUDA;
         for (const char *c = text[4] ? text + 5 : ""; *c; c++) index = index * 10 + (*c - '0');
         o->device_index = (int)index;

@@ -1,5 +1,6 @@
-/* keep.c - packed weights outlive a plan: when other values are watched or wanted the plan is made anew, and products of the same weight and bias find what was packed for the last
- * one, which took reading the file and a second for a model of 500 MB. What no step of the new plan takes waits for the next, until the executor ends. */
+/* keep.c - packed weights outlive a plan: when other values are watched or wanted the plan is made anew, and products of the same
+ * weight and bias find what was packed for the last one, which took reading the file and a second for a model of 500 MB. What no
+ * step of the new plan takes waits for the next, until the executor ends. */
 #include <string.h>
 
 #include "runtime/fuse/fuse.h"
@@ -13,7 +14,8 @@ static const qx_value *input_of(const qx_rstep *s, uint32_t i) { return i < s->n
 /* Products alone: their state is made of weight and bias, whatever is fused behind them. */
 static bool is_product(const qx_exec *x, const qx_rstep *s)
 {
-    return s->fn == qx_cpu_linear && !x->device && !s->streams && !s->ref_attrs && input_of(s, QX_LINEAR_W) && input_of(s, QX_LINEAR_W)->init;
+    return s->fn == qx_cpu_linear && !x->device && !s->streams && !s->ref_attrs && input_of(s, QX_LINEAR_W) &&
+        input_of(s, QX_LINEAR_W)->init;
 }
 
 static void keep(qx_exec *x)

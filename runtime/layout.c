@@ -1,10 +1,12 @@
-/* layout.c - keeps the pictures of a chain of convolutions in the layout in which convolutions run (8 or 16 channels side by side), so that they
- * are not reordered at every node; or with all channels side by side, where many pictures are not made of whole blocks.
+/* layout.c - keeps the pictures of a chain of convolutions in the layout in which convolutions run (8 or 16 channels side by
+ * side), so that they are not reordered at every node; or with all channels side by side, where many pictures are not made of
+ * whole blocks.
  *
- * Convolutions read and write either layout. Pointwise operators, normalisations over channel groups, resizing and concatenation of channels
- * work in place of layout too, but need all their pictures in the same one: such values are tied. Every other operator knows plain tensors:
- * a blocked picture is reordered around its call. A set of tied values is blocked when that spares more reorderings at convolutions than it
- * costs at other operators. Dims are always those of [N, C, H, W]; the layout is known to the plan only. */
+ * Convolutions read and write either layout. Pointwise operators, normalisations over channel groups, resizing and concatenation
+ * of channels work in place of layout too, but need all their pictures in the same one: such values are tied. Every other
+ * operator knows plain tensors: a blocked picture is reordered around its call. A set of tied values is blocked when that spares
+ * more reorderings at convolutions than it costs at other operators. Dims are always those of [N, C, H, W]; the layout is known
+ * to the plan only. */
 #include <string.h>
 
 #include "runtime/dnnl/door.h"
@@ -39,11 +41,12 @@ static void tie(layouts *l, uint32_t a, uint32_t b)
 static bool known_channels(const qx_value *v)
 {
     const qx_type *t = &v->type;
-    return t->kind == QX_KIND_TENSOR && t->dtype == QX_DT_FLOAT && t->has_shape && t->rank == 4 && t->dims[1].n > 1 && t->dims[1].n <= INT32_MAX;
+    return t->kind == QX_KIND_TENSOR && t->dtype == QX_DT_FLOAT && t->has_shape && t->rank == 4 && t->dims[1].n > 1 &&
+        t->dims[1].n <= INT32_MAX;
 }
 
-/* Of what convolutions read and write, so much is no whole number of blocks that channels last serve the graph better. Only where the library has
- * kernels for that: those with blocks of 16. */
+/* Of what convolutions read and write, so much is no whole number of blocks that channels last serve the graph better. Only where
+ * the library has kernels for that: those with blocks of 16. */
 static bool channels_last(const layouts *l)
 {
     int64_t odd = 0, all = 0;
@@ -62,7 +65,8 @@ static bool is_pixel(const qx_value *v) { return v->type.dims[2].n == 1 && v->ty
 static bool is_picture(const layouts *l, const qx_value *v)
 {
     const qx_vinfo *i = &l->x->info[v->id];
-    return known_channels(v) && !is_pixel(v) && (l->last || v->type.dims[1].n % l->block == 0) && !i->keep && i->content == QX_CLASS_DATA && v->graph == l->p->graph && !v->is_output;
+    return known_channels(v) && !is_pixel(v) && (l->last || v->type.dims[1].n % l->block == 0) && !i->keep &&
+        i->content == QX_CLASS_DATA && v->graph == l->p->graph && !v->is_output;
 }
 
 /* Values that a subgraph of the step reads stay plain: their readers are not steps of this plan. */
@@ -127,7 +131,8 @@ typedef role role_fn(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32
 static role conv_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
     *n = 0;
-    if (s->n_in > QX_CONV_ADD && may_block(l, s->in[QX_CONV_ADD]) && may_block(l, s->out[0])) tied[(*n)++] = s->in[QX_CONV_ADD]; /* else reordered by the call */
+    /* else reordered by the call */
+    if (s->n_in > QX_CONV_ADD && may_block(l, s->in[QX_CONV_ADD]) && may_block(l, s->out[0])) tied[(*n)++] = s->in[QX_CONV_ADD];
     return ROLE_CONV;
 }
 
@@ -204,8 +209,10 @@ static role resize_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uin
 static role role_of(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
     static const struct { qx_cpu_fn *fn; role_fn *role; } table[] = {
-        {qx_cpu_conv, conv_role}, {qx_cpu_gn, group_norm_role}, {qx_cpu_group_norm, group_norm_role}, {qx_cpu_batch_norm, batch_norm_role}, {qx_cpu_pool, pool_role},
-        {qx_cpu_act, first_role}, {qx_cpu_unary, first_role}, {qx_cpu_clip, first_role}, {qx_cpu_identity, first_role}, {qx_cpu_binary, binary_role},
+        {qx_cpu_conv, conv_role}, {qx_cpu_gn, group_norm_role}, {qx_cpu_group_norm, group_norm_role},
+        {qx_cpu_batch_norm, batch_norm_role}, {qx_cpu_pool, pool_role},
+        {qx_cpu_act, first_role}, {qx_cpu_unary, first_role}, {qx_cpu_clip, first_role}, {qx_cpu_identity, first_role},
+        {qx_cpu_binary, binary_role},
         {qx_cpu_concat, concat_role}, {qx_cpu_resize, resize_role}, {qx_cpu_shape, dims_role}, {qx_cpu_global_pool, dims_role}};
     *n = 0;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
@@ -241,8 +248,10 @@ static void settle(layouts *l, qx_rstep *s)
     uint32_t tied[MAX_TIED], n;
     role r = role_of(l, s, tied, &n);
     s->native = r != ROLE_PLAIN;
-    for (uint32_t i = 0; i < s->n_in && !s->native; i++) s->blocked_in = s->blocked_in || (s->in[i] != QX_NO_VALUE && l->x->info[s->in[i]].block);
-    for (uint32_t i = 0; i < s->n_out && !s->native; i++) s->blocked_out = s->blocked_out || (s->out[i] != QX_NO_VALUE && l->x->info[s->out[i]].block);
+    for (uint32_t i = 0; i < s->n_in && !s->native; i++)
+        s->blocked_in = s->blocked_in || (s->in[i] != QX_NO_VALUE && l->x->info[s->in[i]].block);
+    for (uint32_t i = 0; i < s->n_out && !s->native; i++)
+        s->blocked_out = s->blocked_out || (s->out[i] != QX_NO_VALUE && l->x->info[s->out[i]].block);
 }
 
 qx_status qx_plan_layout(qx_exec *x, qx_gplan *p)

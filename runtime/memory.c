@@ -1,8 +1,9 @@
 /* memory.c - where activations live.
  *
  * The first run with given input shapes takes every tensor from the heap and records when it was made and freed. From the second
- * such run on, the recording is turned into offsets in one arena (runtime/arena.c) and replayed: no allocation at all. A run that asks for something else than was recorded (data-dependent shapes)
- * falls back to the heap from that point on, which is slower and never wrong. Tensors of subgraph bodies are always on the heap. */
+ * such run on, the recording is turned into offsets in one arena (runtime/arena.c) and replayed: no allocation at all. A run that
+ * asks for something else than was recorded (data-dependent shapes) falls back to the heap from that point on, which is slower
+ * and never wrong. Tensors of subgraph bodies are always on the heap. */
 #include <string.h>
 
 #include "runtime/device/device.h"
@@ -137,8 +138,8 @@ void qx_scratch_drop(qx_exec *x, bool all)
     while (x->scratch && (all || x->scratch->prev || x->scratch->cap > SCRATCH_MIN)) scratch_pop(x);
 }
 
-/* Frees chunks made since the mark, except that the bottom one stays for the next call: as large as a whole call has needed, so that a settled
- * executor gets no fresh (page by page zeroed) memory. What a first run needs to pack weights does not count. */
+/* Frees chunks made since the mark, except that the bottom one stays for the next call: as large as a whole call has needed, so
+ * that a settled executor gets no fresh (page by page zeroed) memory. What a first run needs to pack weights does not count. */
 void qx_scratch_back(qx_exec *x, qx_scratch_mark m)
 {
     size_t used = 0;
@@ -161,7 +162,8 @@ qx_status qx_scratch_get(qx_exec *x, size_t bytes, void **out)
     qx_scratch_chunk *c = x->scratch;
     bytes = (bytes + 63) / 64 * 64;
     size_t least = c ? 0 : x->scratch_want;
-    if (c && !c->prev && c->used == 0 && (c->cap < bytes || c->cap < x->scratch_want)) { /* the resting chunk is too small: a bigger one instead */
+    /* the resting chunk is too small: a bigger one instead */
+    if (c && !c->prev && c->used == 0 && (c->cap < bytes || c->cap < x->scratch_want)) {
         least = x->scratch_want;
         scratch_pop(x);
         c = NULL;

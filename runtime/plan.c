@@ -87,7 +87,8 @@ static qx_status step_fill(qx_exec *x, qx_rstep *s, const qx_node *n)
     s->in_value = qx_arena_array(x->mem, n->n_in + 1, sizeof *s->in_value);
     s->out_value = qx_arena_array(x->mem, n->n_out + 1, sizeof *s->out_value);
     s->cache_at = qx_arena_array(x->mem, n->n_out + 1, sizeof *s->cache_at);
-    if (!s->in || !s->out || !s->in_value || !s->out_value || !s->cache_at) QX_FAIL(x->ctx, QX_E_NOMEM, "plan of %u inputs: out of memory", n->n_in);
+    if (!s->in || !s->out || !s->in_value || !s->out_value || !s->cache_at)
+        QX_FAIL(x->ctx, QX_E_NOMEM, "plan of %u inputs: out of memory", n->n_in);
     for (uint32_t i = 0; i < n->n_in; i++) {
         s->in[i] = n->in[i] ? n->in[i]->id : QX_NO_VALUE;
         s->in_value[i] = n->in[i];
@@ -102,7 +103,8 @@ static qx_status step_fill(qx_exec *x, qx_rstep *s, const qx_node *n)
     const qx_function *f = qx_plan_function(x->model, n);
     s->fn = f ? qx_cpu_function_call : qx_cpu_find(n->op);
     if (s->fn == qx_cpu_none)
-        QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "node '%s': operator %s%s%s has no CPU kernel", n->name, n->domain, *n->domain ? "." : "", n->op_type);
+        QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "node '%s': operator %s%s%s has no CPU kernel", n->name, n->domain, *n->domain ? "." : "",
+                n->op_type);
     if (f) {
         qx_gplan *body;
         QX_TRY(qx_plan_graph(x, f->body, &body));
@@ -303,7 +305,8 @@ static bool is_streamed(const qx_exec *x, const qx_rstep *s)
     return any;
 }
 
-/* place[i]: index of the step that i stands in front of; its own unless it only prepares a weight. Backwards, so that readers are placed first. */
+/* place[i]: index of the step that i stands in front of; its own unless it only prepares a weight. Backwards, so that readers are
+ * placed first. */
 static qx_status place_steps(qx_exec *x, const qx_gplan *p, uint32_t *first_reader, uint32_t *place)
 {
     id_list captured = {0};
@@ -313,20 +316,22 @@ static qx_status place_steps(qx_exec *x, const qx_gplan *p, uint32_t *first_read
         const qx_rstep *s = &p->steps[i];
         uint32_t at = i;
         for (uint32_t k = 0; k < s->n_out && is_streamed(x, s); k++)
-            if (s->out[k] != QX_NO_VALUE && first_reader[s->out[k]] != QX_NO_VALUE && (at == i || first_reader[s->out[k]] < at)) at = first_reader[s->out[k]];
+            if (s->out[k] != QX_NO_VALUE && first_reader[s->out[k]] != QX_NO_VALUE && (at == i || first_reader[s->out[k]] < at))
+                at = first_reader[s->out[k]];
         place[i] = at;
         captured.n = 0;
         st = step_captures(x, s->node, &captured);
         for (uint32_t k = 0; k < captured.n; k++) first_reader[captured.ids[k]] = at;
         for (uint32_t k = 0; k < s->n_in; k++)
-            if (s->in[k] != QX_NO_VALUE && (first_reader[s->in[k]] == QX_NO_VALUE || at < first_reader[s->in[k]])) first_reader[s->in[k]] = at;
+            if (s->in[k] != QX_NO_VALUE && (first_reader[s->in[k]] == QX_NO_VALUE || at < first_reader[s->in[k]]))
+                first_reader[s->in[k]] = at;
     }
     qx_free(x->ctx, captured.ids);
     return st;
 }
 
-/* Exporters and quantizers write what prepares weights (DequantizeLinear, Transpose) at the head of the file. Run in that order, all weights of a model
- * that is streamed would be there at once: each goes to its first reader instead. */
+/* Exporters and quantizers write what prepares weights (DequantizeLinear, Transpose) at the head of the file. Run in that order,
+ * all weights of a model that is streamed would be there at once: each goes to its first reader instead. */
 static qx_status delay_weights(qx_exec *x, qx_gplan *p)
 {
     uint32_t *first_reader = NULL, *place = NULL, *start = NULL;
@@ -340,7 +345,8 @@ static qx_status delay_weights(qx_exec *x, qx_gplan *p)
     QX_TRY_GOTO(st, place_steps(x, p, first_reader, place));
     for (uint32_t i = 0; i < p->n_steps; i++) start[place[i] + 1]++;
     for (uint32_t i = 0; i < p->n_steps; i++) start[i + 1] += start[i];
-    for (uint32_t i = 0; i < p->n_steps; i++) moved[start[place[i]]++] = p->steps[i]; /* in order: the reader, the last of its place, comes last */
+    /* in order: the reader, the last of its place, comes last */
+    for (uint32_t i = 0; i < p->n_steps; i++) moved[start[place[i]]++] = p->steps[i];
     memcpy(p->steps, moved, p->n_steps * sizeof *moved);
 done:
     qx_free(x->ctx, first_reader);

@@ -1,5 +1,5 @@
-/* pointwise_ops.h - which operators are one function of one element, and which of two broadcast operands (unary_ops.def, binary_ops.def). For the CPU's adapters, the plugin's, and
- * the plan, which joins them to chains. */
+/* pointwise_ops.h - which operators are one function of one element, and which of two broadcast operands (unary_ops.def,
+ * binary_ops.def). For the CPU's adapters, the plugin's, and the plan, which joins them to chains. */
 #ifndef QX_RUNTIME_POINTWISE_OPS_H
 #define QX_RUNTIME_POINTWISE_OPS_H
 

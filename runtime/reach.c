@@ -1,5 +1,5 @@
-/* reach.c - how far the executor gets in a model with operators that it has no kernel for (a classifier's ZipMap, a plugin behind a detector):
- * what stands in for the outputs that lie behind them. Nothing is planned or run. */
+/* reach.c - how far the executor gets in a model with operators that it has no kernel for (a classifier's ZipMap, a plugin behind
+ * a detector): what stands in for the outputs that lie behind them. Nothing is planned or run. */
 #include "runtime/plan.h"
 
 enum { MAX_DEPTH = 100 }; /* of subgraphs and functions; a function that calls itself ends here */

@@ -1,5 +1,5 @@
-/* shape_plan.c - what one set of input shapes brings: the recorded allocations packed into one block, and the values that depend on shapes alone.
- * A few sets are kept, for a model that is fed with several in turn. */
+/* shape_plan.c - what one set of input shapes brings: the recorded allocations packed into one block, and the values that depend
+ * on shapes alone. A few sets are kept, for a model that is fed with several in turn. */
 #include "runtime/plan.h"
 
 #include <string.h>

@@ -118,7 +118,8 @@ static qx_status trace_nan(qx_exec *x, const qx_rstep *s)
         QX_TRY(qx_device_fetch(x, s->out[i]));
         int64_t at = first_nonfinite(&x->slots[s->out[i]].t);
         if (at >= 0)
-            QX_FAIL(x->ctx, QX_E_NUMERIC, "node '%s' (%s): output '%s' is not finite at element %lld while every input is", s->node->name, s->node->op_type,
+            QX_FAIL(x->ctx, QX_E_NUMERIC, "node '%s' (%s): output '%s' is not finite at element %lld while every input is",
+                    s->node->name, s->node->op_type,
                     s->out_value[i]->name, (long long)at);
     }
     return QX_OK;
@@ -244,7 +245,8 @@ qx_status qx_run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
     for (uint32_t i = 0; i < s->n_out; i++) {
         uint32_t id = s->out[i];
         rt.out[i] = id == QX_NO_VALUE ? &spare[i] : &x->slots[id];
-        rt.home[i] = id == QX_NO_VALUE ? QX_BLOCK_RUN : x->info[id].content != QX_CLASS_DATA ? QX_BLOCK_KEPT : x->info[id].keep ? QX_BLOCK_GIVEN : QX_BLOCK_RUN;
+        rt.home[i] = id == QX_NO_VALUE ? QX_BLOCK_RUN : x->info[id].content != QX_CLASS_DATA ? QX_BLOCK_KEPT : x->info[id].keep
+            ? QX_BLOCK_GIVEN : QX_BLOCK_RUN;
     }
     QX_TRY_GOTO(st, bind_inputs(x, s, in));
     rt.c = (qx_call){.ctx = x->ctx, .exec = x, .node = s->node, .version = s->node->op->since, .n_in = s->n_in, .n_out = s->n_out,

@@ -22,7 +22,8 @@ qx_status qx_tensor_shape(qx_ctx *ctx, qx_tensor *t, qx_dtype dtype, int rank, c
         if (!qx_mul_size((size_t)t->numel, sizeof(char *), &t->bytes)) QX_FAIL(ctx, QX_E_SHAPE, "string tensor too large");
         return QX_OK;
     }
-    if (!qx_dtype_bytes(dtype, t->numel, &t->bytes)) QX_FAIL(ctx, QX_E_SHAPE, "%lld elements of %s: size overflows", (long long)t->numel, qx_dtype_get(dtype)->text);
+    if (!qx_dtype_bytes(dtype, t->numel, &t->bytes))
+        QX_FAIL(ctx, QX_E_SHAPE, "%lld elements of %s: size overflows", (long long)t->numel, qx_dtype_get(dtype)->text);
     return QX_OK;
 }
 

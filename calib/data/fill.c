@@ -12,8 +12,10 @@ enum { MAX_CHAIN = 64 };
 
 typedef struct role_row { const char *part; qx_role role; } role_row; /* the first row whose part is in the lower-case name wins */
 static const role_row roles[] = {
-    {"past", QX_ROLE_PAST}, {"use_cache", QX_ROLE_CACHE_FLAG}, {"token_type", QX_ROLE_TOKEN_TYPE}, {"segment_ids", QX_ROLE_TOKEN_TYPE}, {"position", QX_ROLE_POSITION},
-    {"mask", QX_ROLE_MASK}, {"timestep", QX_ROLE_TIMESTEP}, {"sigma", QX_ROLE_TIMESTEP}, {"time_ids", QX_ROLE_OTHER}, {"input_ids", QX_ROLE_IDS}, {"_ids", QX_ROLE_IDS}, {"tokens", QX_ROLE_IDS},
+    {"past", QX_ROLE_PAST}, {"use_cache", QX_ROLE_CACHE_FLAG}, {"token_type", QX_ROLE_TOKEN_TYPE}, {"segment_ids", QX_ROLE_TOKEN_TYPE},
+    {"position", QX_ROLE_POSITION},
+    {"mask", QX_ROLE_MASK}, {"timestep", QX_ROLE_TIMESTEP}, {"sigma", QX_ROLE_TIMESTEP}, {"time_ids", QX_ROLE_OTHER},
+    {"input_ids", QX_ROLE_IDS}, {"_ids", QX_ROLE_IDS}, {"tokens", QX_ROLE_IDS},
 };
 
 static void lower_name(const char *name, char *out, size_t cap)
@@ -50,7 +52,8 @@ static bool is_fixed(const char *sym, const qx_dims_given *g)
 
 static bool one_symbol(const char *text, const qx_dims_given *g, int64_t *out)
 {
-    static const char *const batch[] = {"b", "n", "bs", "batchsize", NULL}, *const seq[] = {"s", "t", "l", "seq", "sequence", "seqlen", "length", "len", "n_ctx", "s0", "s1", NULL};
+    static const char *const batch[] = {"b", "n", "bs", "batchsize", NULL},
+        *const seq[] = {"s", "t", "l", "seq", "sequence", "seqlen", "length", "len", "n_ctx", "s0", "s1", NULL};
     static const char *const image[] = {"h", "w", "height", "width", NULL};
     char s[128];
     char *end;
@@ -115,7 +118,8 @@ static int64_t head_size(const qx_value *past)
  * Followed through operators whose result has the dims of their input. */
 static int64_t weight_dim(const qx_value *v, int d, int depth)
 {
-    static const char *const same[] = {"Cast", "Identity", "Relu", "Sigmoid", "Tanh", "Gelu", "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "Dropout", "QuantizeLinear", "DequantizeLinear", NULL};
+    static const char *const same[] = {"Cast", "Identity", "Relu", "Sigmoid", "Tanh", "Gelu", "LayerNormalization", "RMSNormalization",
+                                       "SimplifiedLayerNormalization", "Dropout", "QuantizeLinear", "DequantizeLinear", NULL};
     const int last = v->type.rank - 1;
     for (const qx_use *u = v->uses; u && depth < MAX_CHAIN; u = u->next) {
         const qx_node *n = u->node;
@@ -123,8 +127,10 @@ static int64_t weight_dim(const qx_value *v, int d, int depth)
         const qx_type *t = w && w->type.kind == QX_KIND_TENSOR && w->type.has_shape ? &w->type : NULL;
         if (u->index) continue;
         if (!strcmp(n->op_type, "MatMul") && t && t->rank >= 2 && d == last) return t->dims[t->rank - 2].n;
-        if (!strcmp(n->op_type, "Gemm") && t && t->rank == 2 && d == last && !qx_attr_int(n, "transA", 0)) return t->dims[qx_attr_int(n, "transB", 0) ? 1 : 0].n;
-        if (!strcmp(n->op_type, "Conv") && t && t->rank > 2 && d == 1 && t->dims[1].n > 0 && t->dims[1].n < INT32_MAX) return t->dims[1].n * qx_attr_int(n, "group", 1);
+        if (!strcmp(n->op_type, "Gemm") && t && t->rank == 2 && d == last && !qx_attr_int(n, "transA", 0))
+            return t->dims[qx_attr_int(n, "transB", 0) ? 1 : 0].n;
+        if (!strcmp(n->op_type, "Conv") && t && t->rank > 2 && d == 1 && t->dims[1].n > 0 && t->dims[1].n < INT32_MAX)
+            return t->dims[1].n * qx_attr_int(n, "group", 1);
         if (!strcmp(n->op_type, "BatchNormalization") && t && t->rank == 1 && d == 1) return t->dims[0].n;
         int64_t behind = is_word(n->op_type, same) && n->out[0] ? weight_dim(n->out[0], d, depth + 1) : -1;
         if (behind > 0) return behind;
@@ -132,18 +138,21 @@ static int64_t weight_dim(const qx_value *v, int d, int depth)
     return -1;
 }
 
-/* A size for a dim whose name says nothing: one sample, a picture of 256 x 256 (few channels) or a latent of 64 x 64, a second of sound, else a sequence. */
+/* A size for a dim whose name says nothing: one sample, a picture of 256 x 256 (few channels) or a latent of 64 x 64, a second of
+ * sound, else a sequence. */
 static int64_t guess(const qx_type *t, int d, const qx_dims_given *g)
 {
     if (d == 0) return g->batch;
-    if (t->rank >= 4) return (t->dims[1].n > 0 && t->dims[1].n <= 4) || (t->dims[t->rank - 1].n > 0 && t->dims[t->rank - 1].n <= 4) ? 256 : 64;
+    if (t->rank >= 4)
+        return (t->dims[1].n > 0 && t->dims[1].n <= 4) || (t->dims[t->rank - 1].n > 0 && t->dims[t->rank - 1].n <= 4) ? 256 : 64;
     return t->rank == 2 && qx_dtype_is_float(t->dtype) ? 16000 : g->seq;
 }
 
 qx_status qx_input_dims(qx_ctx *ctx, const qx_value *input, const qx_dims_given *g, int64_t *dims)
 {
     const qx_type *t = &input->type;
-    if (t->kind != QX_KIND_TENSOR || !t->has_shape || t->rank > QX_MAX_RANK) QX_FAIL(ctx, QX_E_USAGE, "input '%s' has no known shape: give it in an .npz file", input->name);
+    if (t->kind != QX_KIND_TENSOR || !t->has_shape || t->rank > QX_MAX_RANK)
+        QX_FAIL(ctx, QX_E_USAGE, "input '%s' has no known shape: give it in an .npz file", input->name);
     for (int d = 0; d < t->rank; d++) {
         dims[d] = t->dims[d].n;
         if (dims[d] < 0 && !is_fixed(t->dims[d].sym, g)) dims[d] = weight_dim(input, d, 0);
@@ -153,7 +162,8 @@ qx_status qx_input_dims(qx_ctx *ctx, const qx_value *input, const qx_dims_given 
             dims[d] = guess(t, d, g);
             continue;
         }
-        QX_FAIL(ctx, QX_E_USAGE, "input '%s': dim %d ('%s') is open and its name does not tell its size: give --dim %s=N", input->name, d, t->dims[d].sym ? t->dims[d].sym : "?", t->dims[d].sym ? t->dims[d].sym : "NAME");
+        QX_FAIL(ctx, QX_E_USAGE, "input '%s': dim %d ('%s') is open and its name does not tell its size: give --dim %s=N", input->name,
+                d, t->dims[d].sym ? t->dims[d].sym : "?", t->dims[d].sym ? t->dims[d].sym : "NAME");
     }
     return QX_OK;
 }
@@ -164,7 +174,8 @@ qx_status qx_input_dims(qx_ctx *ctx, const qx_value *input, const qx_dims_given 
 static const qx_value *indexed_table(const qx_node *n, uint32_t index)
 {
     if (!strcmp(n->op_type, "EmbedLayerNormalization")) return index < 2 ? qx_node_in(n, index ? 4 : 2) : NULL;
-    bool gathers = (!strcmp(n->op_type, "Gather") && qx_attr_int(n, "axis", 0) == 0) || (!strcmp(n->op_type, "GatherBlockQuantized") && qx_attr_int(n, "gather_axis", 0) == 0);
+    bool gathers = (!strcmp(n->op_type, "Gather") && qx_attr_int(n, "axis", 0) == 0) ||
+        (!strcmp(n->op_type, "GatherBlockQuantized") && qx_attr_int(n, "gather_axis", 0) == 0);
     return gathers && index == 1 ? n->in[0] : NULL;
 }
 
@@ -192,7 +203,8 @@ qx_status qx_set_element(qx_ctx *ctx, qx_tensor *t, int64_t i, double v, const c
     if (t->dtype == QX_DT_DOUBLE) return ((double *)t->data)[i] = v, QX_OK;
     float f = (float)v;
     int bits = qx_dtype_bits(t->dtype);
-    if (bits < 8 || !qx_from_f32(t->dtype, &f, 1, (char *)t->data + i * (bits / 8))) QX_FAIL(ctx, QX_E_TYPE, "input '%s': %s cannot be filled", name, qx_dtype_get(t->dtype)->text);
+    if (bits < 8 || !qx_from_f32(t->dtype, &f, 1, (char *)t->data + i * (bits / 8)))
+        QX_FAIL(ctx, QX_E_TYPE, "input '%s': %s cannot be filled", name, qx_dtype_get(t->dtype)->text);
     return QX_OK;
 }
 
@@ -211,7 +223,8 @@ qx_status qx_fill_input(qx_ctx *ctx, const qx_value *input, const qx_dims_given 
     qx_role role = qx_role_of(input);
     int64_t last = out->rank > 0 && out->dims[out->rank - 1] > 0 ? out->dims[out->rank - 1] : 1;
     qx_status st = QX_OK;
-    for (int64_t i = 0; i < out->numel && st == QX_OK && value_for(role, g, last - 1, last) != 0; i++) st = qx_set_element(ctx, out, i, value_for(role, g, i, last), input->name);
+    for (int64_t i = 0; i < out->numel && st == QX_OK && value_for(role, g, last - 1, last) != 0; i++)
+        st = qx_set_element(ctx, out, i, value_for(role, g, i, last), input->name);
     if (st != QX_OK) qx_tensor_free(ctx, out);
     return st;
 }

@@ -4,10 +4,12 @@
 
 #include "calib/data/samples.h"
 
-typedef enum qx_role { QX_ROLE_OTHER, QX_ROLE_IDS, QX_ROLE_MASK, QX_ROLE_POSITION, QX_ROLE_TOKEN_TYPE, QX_ROLE_PAST, QX_ROLE_TIMESTEP, QX_ROLE_CACHE_FLAG } qx_role;
+typedef enum qx_role { QX_ROLE_OTHER, QX_ROLE_IDS, QX_ROLE_MASK, QX_ROLE_POSITION, QX_ROLE_TOKEN_TYPE, QX_ROLE_PAST, QX_ROLE_TIMESTEP,
+                       QX_ROLE_CACHE_FLAG } qx_role;
 qx_role qx_role_of(const qx_value *input);
 /* What symbolic dims stand for; `fixes` come first. */
-typedef struct qx_dims_given { int64_t batch, seq, past; const qx_dim_fix *fixes; int n_fixes; bool guess; } qx_dims_given; /* guess: any open dim has a size */
+/* guess: any open dim has a size */
+typedef struct qx_dims_given { int64_t batch, seq, past; const qx_dim_fix *fixes; int n_fixes; bool guess; } qx_dims_given;
 /* Dims of an input; without guess a symbol whose name tells nothing is QX_E_USAGE and says which --dim to give. */
 qx_status qx_input_dims(qx_ctx *ctx, const qx_value *input, const qx_dims_given *g, int64_t *dims);
 /* Whether nothing reads this input: it needs no content. */

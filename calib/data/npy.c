@@ -74,7 +74,8 @@ static qx_status take_dim(scan *s, int64_t *out)
     const char *start = s->p;
     int64_t v = 0;
     for (; s->p < s->end && *s->p >= '0' && *s->p <= '9'; s->p++)
-        if (!qx_mul_i64(v, 10, &v) || !qx_add_i64(v, *s->p - '0', &v)) QX_FAIL(s->ctx, QX_E_FORMAT, "%s: npy header: a dim over 2^63", s->what);
+        if (!qx_mul_i64(v, 10, &v) || !qx_add_i64(v, *s->p - '0', &v))
+            QX_FAIL(s->ctx, QX_E_FORMAT, "%s: npy header: a dim over 2^63", s->what);
     if (s->p == start) return bad(s, "a dim that is not negative");
     if (s->p < s->end && *s->p == 'L') s->p++; /* Python 2 */
     *out = v;
@@ -98,7 +99,8 @@ static qx_status take_shape(scan *s, int64_t *dims, int *rank)
 static qx_status decode_descr(scan *s, const char *text, qx_npy *h, qx_dtype *dtype)
 {
     if (strchr(text, 'O'))
-        QX_FAIL(s->ctx, QX_E_UNSUPPORTED, "%s: npy array of Python objects ('%s'): pickles are never read; save plain numbers", s->what, text);
+        QX_FAIL(s->ctx, QX_E_UNSUPPORTED, "%s: npy array of Python objects ('%s'): pickles are never read; save plain numbers", s->what,
+                text);
     char order = text[0];
     if (order && strchr("<>|=", order)) text++;
     for (size_t i = 0; i < sizeof descrs / sizeof *descrs; i++) {
@@ -113,11 +115,13 @@ static qx_status decode_descr(scan *s, const char *text, qx_npy *h, qx_dtype *dt
 qx_status qx_npy_head_length(qx_ctx *ctx, const char *what, const uint8_t *p, size_t n, size_t *length)
 {
     if (n < 10 || memcmp(p, "\x93NUMPY", 6)) QX_FAIL(ctx, QX_E_FORMAT, "%s: not a .npy array (magic bytes differ)", what);
-    if (p[6] < 1 || p[6] > 3 || p[7] != 0) QX_FAIL(ctx, QX_E_FORMAT, "%s: npy version %d.%d is unknown (1.0, 2.0, 3.0 are)", what, p[6], p[7]);
+    if (p[6] < 1 || p[6] > 3 || p[7] != 0)
+        QX_FAIL(ctx, QX_E_FORMAT, "%s: npy version %d.%d is unknown (1.0, 2.0, 3.0 are)", what, p[6], p[7]);
     size_t head = p[6] == 1 ? 10 : 12;
     if (n < head) QX_FAIL(ctx, QX_E_FORMAT, "%s: npy header is cut off after %zu bytes", what, n);
     size_t len = p[6] == 1 ? (size_t)(p[8] | p[9] << 8) : (size_t)p[8] | (size_t)p[9] << 8 | (size_t)p[10] << 16 | (size_t)p[11] << 24;
-    if (head + len > QX_NPY_HEAD_MAX) QX_FAIL(ctx, QX_E_FORMAT, "%s: npy header of %zu bytes; at most %d are read", what, len, QX_NPY_HEAD_MAX - 12);
+    if (head + len > QX_NPY_HEAD_MAX)
+        QX_FAIL(ctx, QX_E_FORMAT, "%s: npy header of %zu bytes; at most %d are read", what, len, QX_NPY_HEAD_MAX - 12);
     *length = head + len;
     return QX_OK;
 }
@@ -135,7 +139,8 @@ static qx_status take_item(scan *s, qx_npy *h, qx_dtype *dtype, int64_t *dims, i
     if (bit == KEY_ORDER) return take_bool(s, &h->fortran);
     if (bit == KEY_SHAPE) return take_shape(s, dims, rank);
     skip_blanks(s);
-    if (s->p < s->end && *s->p == '[') QX_FAIL(s->ctx, QX_E_UNSUPPORTED, "%s: npy array of structured type; save one array a field", s->what);
+    if (s->p < s->end && *s->p == '[')
+        QX_FAIL(s->ctx, QX_E_UNSUPPORTED, "%s: npy array of structured type; save one array a field", s->what);
     QX_TRY(take_string(s, descr, sizeof descr));
     return decode_descr(s, descr, h, dtype);
 }

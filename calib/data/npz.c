@@ -96,12 +96,14 @@ static qx_status check_member(qx_npz *z, const zip_stat_t *s)
     if (name_escapes(s->name)) QX_FAIL(z->ctx, QX_E_FORMAT, "%s: member '%s' has a name that leaves the archive", z->path, s->name);
     if (s->encryption_method != ZIP_EM_NONE) QX_FAIL(z->ctx, QX_E_UNSUPPORTED, "%s: member '%s' is encrypted", z->path, s->name);
     if (s->comp_method != ZIP_CM_STORE && s->comp_method != ZIP_CM_DEFLATE)
-        QX_FAIL(z->ctx, QX_E_UNSUPPORTED, "%s: member '%s' is packed by method %d; stored (0) and deflated (8) are read", z->path, s->name, s->comp_method);
+        QX_FAIL(z->ctx, QX_E_UNSUPPORTED, "%s: member '%s' is packed by method %d; stored (0) and deflated (8) are read", z->path,
+                s->name, s->comp_method);
     if (s->size > INT64_MAX || (s->comp_method == ZIP_CM_STORE && s->size != s->comp_size))
         QX_FAIL(z->ctx, QX_E_FORMAT, "%s: member '%s' is stored, but its sizes %llu and %llu differ", z->path, s->name,
                 (unsigned long long)s->comp_size, (unsigned long long)s->size);
     if (s->size > BOMB_BYTES && s->size / BOMB_RATIO > s->comp_size)
-        QX_FAIL(z->ctx, QX_E_FORMAT, "%s: member '%s' claims %llu bytes from %llu packed ones (more than %d to 1); save it uncompressed", z->path,
+        QX_FAIL(z->ctx, QX_E_FORMAT, "%s: member '%s' claims %llu bytes from %llu packed ones (more than %d to 1); save it uncompressed",
+                z->path,
                 s->name, (unsigned long long)s->size, (unsigned long long)s->comp_size, BOMB_RATIO);
     return QX_OK;
 }
@@ -135,7 +137,8 @@ static qx_status open_archive(qx_npz *z)
     if (code == ZIP_ER_NOENT) QX_FAIL(z->ctx, QX_E_IO, "%s: no such file", z->path);
     zip_error_t e;
     zip_error_init_with_code(&e, code);
-    qx_status st = qx_fail(z->ctx, code == ZIP_ER_OPEN || code == ZIP_ER_READ ? QX_E_IO : QX_E_FORMAT, "%s: not a readable .npz archive: %s (samples are .npz or .npy files, as numpy.savez writes them; text goes to --text)",
+    qx_status st = qx_fail(z->ctx, code == ZIP_ER_OPEN || code == ZIP_ER_READ ? QX_E_IO : QX_E_FORMAT,
+                           "%s: not a readable .npz archive: %s (samples are .npz or .npy files, as numpy.savez writes them; text goes to --text)",
                            z->path, zip_error_strerror(&e));
     zip_error_fini(&e);
     return st;
@@ -201,7 +204,8 @@ static qx_status add_raw(qx_npz *z, const char *spec)
     if (equals && qx_has_suffix(spec, ".npy")) return add_named(z, spec, equals);
     while (colon && colon > equals && *colon != ':') colon--;
     if (!equals || !bracket || colon <= equals) QX_FAIL(z->ctx, QX_E_USAGE, "'%s': expected name=file:f32[2,3]", spec);
-    const char *name = qx_arena_strndup(z->arena, spec, (size_t)(equals - spec)), *path = qx_arena_strndup(z->arena, equals + 1, (size_t)(colon - equals - 1));
+    const char *name = qx_arena_strndup(z->arena, spec, (size_t)(equals - spec)),
+        *path = qx_arena_strndup(z->arena, equals + 1, (size_t)(colon - equals - 1));
     const char *type = qx_arena_strndup(z->arena, colon + 1, (size_t)(bracket - colon - 1));
     int64_t dims[QX_MAX_RANK];
     int rank;
@@ -214,7 +218,8 @@ static qx_status add_raw(qx_npz *z, const char *spec)
     m = &z->members[z->n - 1];
     QX_TRY(qx_tensor_shape(z->ctx, &m->head.shape, dtype, rank, dims));
     m->described = true;
-    if ((int64_t)m->head.shape.bytes != m->size) QX_FAIL(z->ctx, QX_E_FORMAT, "%s: '%s' needs %zu bytes, the file has %lld", path, spec, m->head.shape.bytes, (long long)m->size);
+    if ((int64_t)m->head.shape.bytes != m->size)
+        QX_FAIL(z->ctx, QX_E_FORMAT, "%s: '%s' needs %zu bytes, the file has %lld", path, spec, m->head.shape.bytes, (long long)m->size);
     return QX_OK;
 }
 
@@ -261,7 +266,8 @@ qx_status qx_npz_open(qx_ctx *ctx, const char *path, qx_npz **out)
 
 static qx_status stream_failed(qx_npz *z, member *m, const char *doing)
 {
-    return qx_fail(z->ctx, QX_E_FORMAT, "%s: array '%s': %s: %s", z->path, m->name, doing, m->stream ? zip_file_strerror(m->stream) : zip_strerror(z->zip));
+    return qx_fail(z->ctx, QX_E_FORMAT, "%s: array '%s': %s: %s", z->path, m->name, doing,
+                   m->stream ? zip_file_strerror(m->stream) : zip_strerror(z->zip));
 }
 
 static qx_status stream_exact(qx_npz *z, member *m, void *out, int64_t n)
@@ -269,7 +275,9 @@ static qx_status stream_exact(qx_npz *z, member *m, void *out, int64_t n)
     for (int64_t got = 0; got < n;) {
         zip_int64_t r = zip_fread(m->stream, (char *)out + got, (zip_uint64_t)(n - got));
         if (r < 0) return stream_failed(z, m, "unpacking");
-        if (r == 0) QX_FAIL(z->ctx, QX_E_FORMAT, "%s: array '%s': ends after %lld of %lld bytes", z->path, m->name, (long long)(m->at + got), (long long)m->size);
+        if (r == 0)
+            QX_FAIL(z->ctx, QX_E_FORMAT, "%s: array '%s': ends after %lld of %lld bytes", z->path, m->name, (long long)(m->at + got),
+                    (long long)m->size);
         got += r;
     }
     m->at += n;
@@ -277,7 +285,9 @@ static qx_status stream_exact(qx_npz *z, member *m, void *out, int64_t n)
     char more; /* reading past the end makes libzip compare the checksum */
     zip_int64_t r = zip_fread(m->stream, &more, 1);
     if (r < 0) return stream_failed(z, m, "checking");
-    if (r > 0) QX_FAIL(z->ctx, QX_E_FORMAT, "%s: array '%s': longer than the %lld bytes that the archive states", z->path, m->name, (long long)m->size);
+    if (r > 0)
+        QX_FAIL(z->ctx, QX_E_FORMAT, "%s: array '%s': longer than the %lld bytes that the archive states", z->path, m->name,
+                (long long)m->size);
     return QX_OK;
 }
 
@@ -299,7 +309,9 @@ static qx_status stream_to(qx_npz *z, member *m, int64_t offset)
 
 static qx_status read_bytes(qx_npz *z, member *m, int64_t offset, int64_t n, void *out)
 {
-    if (offset + n > m->size) QX_FAIL(z->ctx, QX_E_FORMAT, "%s: array '%s': needs %lld bytes, %lld are there", z->path, m->name, (long long)(offset + n), (long long)m->size);
+    if (offset + n > m->size)
+        QX_FAIL(z->ctx, QX_E_FORMAT, "%s: array '%s': needs %lld bytes, %lld are there", z->path, m->name, (long long)(offset + n),
+                (long long)m->size);
     if (m->file) return qx_file_read(m->file, offset, (size_t)n, out);
     QX_TRY(stream_to(z, m, offset));
     return stream_exact(z, m, out, n);
@@ -325,7 +337,8 @@ static qx_status describe(qx_npz *z, member *m)
     QX_TRY(st);
     if (m->head.data_offset + (int64_t)m->head.shape.bytes != m->size) {
         char shape[128];
-        QX_FAIL(z->ctx, QX_E_FORMAT, "%s: %s needs %zu bytes, %lld are there", what, qx_tensor_describe(&m->head.shape, shape, sizeof shape), m->head.shape.bytes,
+        QX_FAIL(z->ctx, QX_E_FORMAT, "%s: %s needs %zu bytes, %lld are there", what,
+                qx_tensor_describe(&m->head.shape, shape, sizeof shape), m->head.shape.bytes,
                 (long long)(m->size - m->head.data_offset));
     }
     m->described = true;
@@ -372,7 +385,8 @@ qx_status qx_npz_read_part(qx_npz *z, int i, int64_t first, int64_t count, void 
     int64_t width = qx_dtype_bits(h.shape.dtype) / 8, offset, end = 0;
     size_t n;
     if (first < 0 || !qx_add_i64(first, count, &end) || end > h.shape.numel || !qx_dtype_bytes(h.shape.dtype, count, &n))
-        QX_FAIL(z->ctx, QX_E_FAIL, "%s: array '%s': elements %lld..%lld of %lld", z->path, m->name, (long long)first, (long long)end, (long long)h.shape.numel);
+        QX_FAIL(z->ctx, QX_E_FAIL, "%s: array '%s': elements %lld..%lld of %lld", z->path, m->name, (long long)first, (long long)end,
+                (long long)h.shape.numel);
     offset = first * width;
     if (h.fortran && h.shape.rank > 1) return read_part_whole(z, i, offset, n, out);
     QX_TRY(read_bytes(z, m, h.data_offset + offset, (int64_t)n, out));

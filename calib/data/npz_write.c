@@ -9,7 +9,8 @@
 
 #include <string.h>
 
-enum { HEAD_MAX = 512, LOCAL_SIG = 0x04034b50, CENTRAL_SIG = 0x02014b50, END_SIG = 0x06054b50, END64_SIG = 0x06064b50, LOC64_SIG = 0x07064b50 };
+enum { HEAD_MAX = 512, LOCAL_SIG = 0x04034b50, CENTRAL_SIG = 0x02014b50, END_SIG = 0x06054b50, END64_SIG = 0x06064b50,
+       LOC64_SIG = 0x07064b50 };
 #define U32_FULL 0xffffffffu
 
 typedef struct record { const char *name; int64_t offset, size; uint32_t crc; } record;
@@ -144,7 +145,8 @@ static qx_status write_array(qx_ctx *ctx, qx_out *out, const crc_tables *crc, re
     return QX_OK;
 }
 
-static qx_status write_all(qx_ctx *ctx, qx_out *out, const char *path, const char *const *names, const qx_tensor *tensors, int n, record *records, qx_buf *b)
+static qx_status write_all(qx_ctx *ctx, qx_out *out, const char *path, const char *const *names, const qx_tensor *tensors, int n,
+                           record *records, qx_buf *b)
 {
     crc_tables crc;
     crc_init(&crc);

@@ -52,7 +52,8 @@ const char *qx_inputs_text(qx_samples *s)
 
 static qx_status nothing_given(qx_samples *s)
 {
-    QX_FAIL(s->ctx, QX_E_USAGE, "no samples given. The model takes: %s. Give --calib FILE.npz (arrays by these names), or --text FILE --tokenizer tokenizer.json for a language model, or --random N (not real data)", qx_inputs_text(s));
+    QX_FAIL(s->ctx, QX_E_USAGE, "no samples given. The model takes: %s. Give --calib FILE.npz (arrays by these names), or --text "
+                                "FILE --tokenizer tokenizer.json for a language model, or --random N (not real data)", qx_inputs_text(s));
 }
 
 /* ---- opening ---- */
@@ -92,7 +93,9 @@ static qx_status add_paths(qx_samples *s, const qx_samples_options *o)
 static qx_status add_sources(qx_samples *s, const qx_samples_options *o)
 {
     QX_TRY(add_paths(s, o));
-    if (o->text && !o->tokenizer) QX_FAIL(s->ctx, QX_E_USAGE, "--text %s needs --tokenizer tokenizer.json: none lies beside the model or in the folder above", o->text);
+    if (o->text && !o->tokenizer)
+        QX_FAIL(s->ctx, QX_E_USAGE, "--text %s needs --tokenizer tokenizer.json: none lies beside the model or in the folder above",
+                o->text);
     if (o->text) QX_TRY(qx_source_text(s, o->text, o->tokenizer, s->dims.seq));
     if (o->random > 0) QX_TRY(qx_source_random(s, o->random, o->seed));
     if (!s->n_sources) return nothing_given(s);
@@ -121,7 +124,9 @@ static qx_status describe(qx_samples *s, const qx_samples_options *o)
     const char *held = s->held ? qx_arena_printf(s->arena, ", %lld held out", (long long)s->held) : "";
     const char *plural = s->count == 1 ? "" : "s";
     if (!more || !held) return QX_E_NOMEM;
-    if (s->synthetic && s->n_sources == 1) s->description = qx_arena_printf(s->arena, "random, seed %llu: %lld sample%s (not real data)", (unsigned long long)o->seed, (long long)s->count, plural);
+    if (s->synthetic && s->n_sources == 1)
+        s->description = qx_arena_printf(s->arena, "random, seed %llu: %lld sample%s (not real data)", (unsigned long long)o->seed,
+                                         (long long)s->count, plural);
     else s->description = qx_arena_printf(s->arena, "%s%s: %lld sample%s%s", s->sources[0].label, more, (long long)s->count, plural, held);
     return s->description ? QX_OK : QX_E_NOMEM;
 }
@@ -170,7 +175,9 @@ static qx_status check_ids(qx_samples *s, const qx_value *v, const qx_tensor *t,
 {
     for (int64_t i = 0; i < t->numel; i++) {
         double id = element(t, i);
-        if (id < (double)-rows || id >= (double)rows) QX_FAIL(s->ctx, QX_E_FORMAT, "input '%s': token id %.0f at index %lld: the embedding has %lld rows", v->name, id, (long long)i, (long long)rows);
+        if (id < (double)-rows || id >= (double)rows)
+            QX_FAIL(s->ctx, QX_E_FORMAT, "input '%s': token id %.0f at index %lld: the embedding has %lld rows", v->name, id,
+                    (long long)i, (long long)rows);
     }
     return QX_OK;
 }
@@ -182,7 +189,8 @@ static qx_status check_finite(qx_samples *s, const qx_value *v, const qx_tensor 
     if (!qx_dtype_is_float(t->dtype) || qx_dtype_bits(t->dtype) < 8) return QX_OK;
     for (int64_t i = 0; i < t->numel; i++) {
         double x = element(t, i);
-        if (isnan(x) || (isinf(x) && !mask)) QX_FAIL(s->ctx, QX_E_NUMERIC, "input '%s' holds %s at index %lld", v->name, isnan(x) ? "NaN" : "Inf", (long long)i);
+        if (isnan(x) || (isinf(x) && !mask))
+            QX_FAIL(s->ctx, QX_E_NUMERIC, "input '%s' holds %s at index %lld", v->name, isnan(x) ? "NaN" : "Inf", (long long)i);
     }
     return QX_OK;
 }
@@ -201,9 +209,11 @@ static void look(qx_samples *s, const qx_value *v, const qx_tensor *t)
         high = x > high ? x : high;
         whole = whole && x == floor(x);
     }
-    if (low == high) qx_warn(s->ctx, "%s: input '%s' is %g everywhere: ranges found with it mean nothing", s->sources[0].label, v->name, low);
+    if (low == high)
+        qx_warn(s->ctx, "%s: input '%s' is %g everywhere: ranges found with it mean nothing", s->sources[0].label, v->name, low);
     else if (whole && t->rank >= 3 && low >= 0 && high <= 255 && high > 127)
-        qx_warn(s->ctx, "%s: input '%s' holds whole numbers from %g to %g, like a picture that is not scaled yet: calibrate with what the model gets", s->sources[0].label, v->name, low, high);
+        qx_warn(s->ctx, "%s: input '%s' holds whole numbers from %g to %g, like a picture that is not scaled yet: calibrate with "
+                        "what the model gets", s->sources[0].label, v->name, low, high);
 }
 
 static qx_status check_sample(qx_samples *s)

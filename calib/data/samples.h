@@ -20,16 +20,16 @@ typedef struct qx_samples_options {
 
 /* Opens and checks against the model's inputs: names, types, ranks and fixed dims, both lists in the message. */
 qx_status qx_samples_open(qx_ctx *ctx, qx_model *m, const qx_samples_options *opt, qx_samples **out);
-/* Made-up samples whose length nobody gave: tried on the model, and halved (down to 8) until one runs; *seq_len is what became of it. When none
- * does: its error, with the sizes that were tried. Other samples are left as they are. */
+/* Made-up samples whose length nobody gave: tried on the model, and halved (down to 8) until one runs; *seq_len is what became of
+ * it. When none does: its error, with the sizes that were tried. Other samples are left as they are. */
 qx_status qx_samples_fit(qx_samples *s, const qx_exec_options *options, int64_t *seq_len);
 void qx_samples_close(qx_samples *s);
 int64_t qx_samples_count(const qx_samples *s);            /* calibration samples */
 int64_t qx_samples_held_out(const qx_samples *s);          /* verification samples, [count, count + held_out) */
 /* Feeds of sample i; the tensors belong to the reader and live until the next call. */
 qx_status qx_samples_get(qx_samples *s, int64_t i, const qx_feed **feeds, int *n_feeds);
-/* Whether windows of text end in their middle from now on, where the model takes any length; other samples stay whole. For measurements that are only
- * compared with each other. */
+/* Whether windows of text end in their middle from now on, where the model takes any length; other samples stay whole. For
+ * measurements that are only compared with each other. */
 void qx_samples_half(qx_samples *s, bool half);
 /* "calib.npz: 32 samples", "random, seed 7: 4 samples (not real data)": goes into report and metadata. */
 const char *qx_samples_describe(const qx_samples *s);

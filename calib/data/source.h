@@ -1,4 +1,5 @@
-/* source.h - inside of qx_samples: one source of samples after the other (a file, a text, a generator), each filling tensors by input index. */
+/* source.h - inside of qx_samples: one source of samples after the other (a file, a text, a generator), each filling tensors by
+ * input index. */
 #ifndef QX_CALIB_SOURCE_H
 #define QX_CALIB_SOURCE_H
 

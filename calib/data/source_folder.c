@@ -1,5 +1,5 @@
-/* source_folder.c - a folder as samples: its .npz files, its .npy files together as one set of arrays, each sub-folder of .npy files; or, where
- * sub-folders are named like inputs, the k-th file of each as sample k. */
+/* source_folder.c - a folder as samples: its .npz files, its .npy files together as one set of arrays, each sub-folder of .npy
+ * files; or, where sub-folders are named like inputs, the k-th file of each as sample k. */
 #include "calib/data/source.h"
 
 #include "calib/data/folder.h"
@@ -58,7 +58,8 @@ static qx_status add_by_input(qx_samples *s, const char *dir)
     for (uint32_t i = 0; i < g->n_inputs; i++) {
         QX_TRY(list_input(s, dir, g->inputs[i]->name, &specs[i], &n));
         if (!n) specs[i] = NULL;
-        else if (first && n != count) QX_FAIL(s->ctx, QX_E_USAGE, "%s: %d files for input '%s', %d for '%s'", dir, count, first, n, g->inputs[i]->name);
+        else if (first && n != count)
+            QX_FAIL(s->ctx, QX_E_USAGE, "%s: %d files for input '%s', %d for '%s'", dir, count, first, n, g->inputs[i]->name);
         else first = g->inputs[i]->name, count = n;
     }
     for (int k = 0; k < count; k++) QX_TRY(add_sample(s, specs, g->n_inputs, k));

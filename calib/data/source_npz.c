@@ -1,7 +1,8 @@
-/* source_npz.c - arrays as samples. An array of an input's rank is one feed; one with one rank more has a leading axis of samples.
+/* source_npz.c - arrays as samples. An array of an input's rank is one feed; one with one rank more has a leading axis of
+ * samples.
  *
- * A feed with a dynamic batch dimension is cut along it when that saves memory: the graph computes each entry of the batch by itself, so the
- * statistics are the same. It is cut only when every input and output has that dimension first, or not at all. */
+ * A feed with a dynamic batch dimension is cut along it when that saves memory: the graph computes each entry of the batch by
+ * itself, so the statistics are the same. It is cut only when every input and output has that dimension first, or not at all. */
 #include "calib/data/source.h"
 
 #include "base/checked.h"
@@ -13,7 +14,8 @@
 enum { CUT_ELEMENTS = 64 }; /* entries smaller than this go together: a run costs more than they do */
 
 typedef struct plug { int array; bool stacked; qx_tensor t; bool batched; } plug; /* array -1: left out, the input has a default */
-typedef struct arrays { qx_npz *z; plug *plugs; int64_t samples, batch, step; } arrays; /* batch: entries of one feed; step: entries a sample */
+/* batch: entries of one feed; step: entries a sample */
+typedef struct arrays { qx_npz *z; plug *plugs; int64_t samples, batch, step; } arrays;
 
 /* ---- types ---- */
 
@@ -35,9 +37,12 @@ static bool dims_fit(const qx_type *t, const int64_t *dims)
 static const char *hint(const qx_type *t, const qx_tensor *given)
 {
     const int64_t *d = given->dims;
-    if (given->rank == t->rank - 1 && dims_fit(&(qx_type){.rank = t->rank - 1, .dims = t->dims + 1}, d)) return "a batch axis in front is missing";
-    if (given->rank == 4 && t->rank == 4 && dims_fit(t, (const int64_t[]){d[0], d[3], d[1], d[2]})) return "channels last: transpose(0,3,1,2) would fit";
-    if (given->rank == 4 && t->rank == 4 && dims_fit(t, (const int64_t[]){d[0], d[2], d[3], d[1]})) return "channels first: transpose(0,2,3,1) would fit";
+    if (given->rank == t->rank - 1 && dims_fit(&(qx_type){.rank = t->rank - 1, .dims = t->dims + 1}, d))
+        return "a batch axis in front is missing";
+    if (given->rank == 4 && t->rank == 4 && dims_fit(t, (const int64_t[]){d[0], d[3], d[1], d[2]}))
+        return "channels last: transpose(0,3,1,2) would fit";
+    if (given->rank == 4 && t->rank == 4 && dims_fit(t, (const int64_t[]){d[0], d[2], d[3], d[1]}))
+        return "channels first: transpose(0,2,3,1) would fit";
     return "one axis more in front: a list of samples";
 }
 
@@ -45,8 +50,11 @@ static qx_status misfit(qx_samples *s, const arrays *a, const qx_value *v, const
 {
     char shape[128];
     const char *name = qx_npz_name(a->z, p->array), *is = qx_tensor_describe(&p->t, shape, sizeof shape);
-    if (!type_fits(p->t.dtype, v->type.dtype)) QX_FAIL(s->ctx, QX_E_TYPE, "%s: array '%s' is %s, not %s; the model takes: %s", qx_npz_path(a->z), name, is, qx_dtype_get(v->type.dtype)->text, qx_inputs_text(s));
-    QX_FAIL(s->ctx, QX_E_SHAPE, "%s: array '%s' is %s; the model takes: %s (%s)", qx_npz_path(a->z), name, is, qx_inputs_text(s), hint(&v->type, &p->t));
+    if (!type_fits(p->t.dtype, v->type.dtype))
+        QX_FAIL(s->ctx, QX_E_TYPE, "%s: array '%s' is %s, not %s; the model takes: %s", qx_npz_path(a->z), name, is,
+                qx_dtype_get(v->type.dtype)->text, qx_inputs_text(s));
+    QX_FAIL(s->ctx, QX_E_SHAPE, "%s: array '%s' is %s; the model takes: %s (%s)", qx_npz_path(a->z), name, is, qx_inputs_text(s),
+            hint(&v->type, &p->t));
 }
 
 /* A list of nothing: only a past, and what the model declares empty, may be. */
@@ -57,7 +65,8 @@ static bool is_empty(const qx_value *v, const qx_tensor *t)
     return t->numel == 0 && qx_role_of(v) != QX_ROLE_PAST;
 }
 
-/* The array of this input: the one of its name, or for the only input the only array, when nobody named it (a .npy file, numpy's "arr_0"). */
+/* The array of this input: the one of its name, or for the only input the only array, when nobody named it (a .npy file, numpy's
+ * "arr_0"). */
 static int array_for(const qx_samples *s, const qx_npz *z, const qx_value *v)
 {
     const qx_graph *g = s->model->graph;
@@ -77,7 +86,8 @@ static qx_status plug_in(qx_samples *s, arrays *a, const qx_value *v, plug *p)
     if (!t->has_shape) return QX_OK;
     p->stacked = p->t.rank == t->rank + 1;
     if (p->t.rank != t->rank && !p->stacked) return misfit(s, a, v, p);
-    if (!p->stacked && is_empty(v, &p->t)) QX_FAIL(s->ctx, QX_E_SHAPE, "%s: array '%s' is empty", qx_npz_path(a->z), qx_npz_name(a->z, p->array));
+    if (!p->stacked && is_empty(v, &p->t))
+        QX_FAIL(s->ctx, QX_E_SHAPE, "%s: array '%s' is empty", qx_npz_path(a->z), qx_npz_name(a->z, p->array));
     return dims_fit(t, p->t.dims + p->stacked) ? QX_OK : misfit(s, a, v, p);
 }
 
@@ -117,10 +127,12 @@ static qx_status plug_all(qx_samples *s, arrays *a)
         used += a->plugs[i].array >= 0;
         if (a->plugs[i].array >= 0 || g->inputs[i]->init || qx_input_idle(g->inputs[i])) continue;
         QX_TRY(readable(a->z));
-        QX_FAIL(s->ctx, QX_E_USAGE, "%s has no array '%s'. It holds: %s. The model takes: %s", qx_npz_path(a->z), g->inputs[i]->name, names_of(s, a->z, NULL), qx_inputs_text(s));
+        QX_FAIL(s->ctx, QX_E_USAGE, "%s has no array '%s'. It holds: %s. The model takes: %s", qx_npz_path(a->z), g->inputs[i]->name,
+                names_of(s, a->z, NULL), qx_inputs_text(s));
     }
     if (used < qx_npz_count(a->z) && !s->extra_told) {
-        qx_warn(s->ctx, "%s has arrays that are no inputs of the model and are not used: %s", qx_npz_path(a->z), names_of(s, a->z, a->plugs));
+        qx_warn(s->ctx, "%s has arrays that are no inputs of the model and are not used: %s", qx_npz_path(a->z),
+                names_of(s, a->z, a->plugs));
         s->extra_told = true;
     }
     return QX_OK;
@@ -136,7 +148,8 @@ static qx_status count_stacked(qx_samples *s, arrays *a)
         const plug *p = &a->plugs[i];
         if (p->array < 0 || !p->stacked) continue;
         if (first && p->t.dims[0] != a->samples)
-            QX_FAIL(s->ctx, QX_E_SHAPE, "%s: '%s' holds %lld samples, '%s' %lld", qx_npz_path(a->z), first, (long long)a->samples, g->inputs[i]->name, (long long)p->t.dims[0]);
+            QX_FAIL(s->ctx, QX_E_SHAPE, "%s: '%s' holds %lld samples, '%s' %lld", qx_npz_path(a->z), first, (long long)a->samples,
+                    g->inputs[i]->name, (long long)p->t.dims[0]);
         first = g->inputs[i]->name;
         a->samples = p->t.dims[0];
     }
@@ -150,7 +163,10 @@ static bool names_batch(const char *sym)
     return strcasestr(sym, "batch") || ((c == 'b' || c == 'n') && (sym[1] == 0 || (tolower((unsigned char)sym[1]) == 's' && sym[2] == 0)));
 }
 
-static const char *first_symbol(const qx_value *v) { return v->type.kind == QX_KIND_TENSOR && v->type.has_shape && v->type.rank > 0 && v->type.dims[0].n < 0 ? v->type.dims[0].sym : NULL; }
+static const char *first_symbol(const qx_value *v)
+{
+    return v->type.kind == QX_KIND_TENSOR && v->type.has_shape && v->type.rank > 0 && v->type.dims[0].n < 0 ? v->type.dims[0].sym : NULL;
+}
 
 static bool has_elsewhere(const qx_value *v, const char *sym)
 {
@@ -209,7 +225,8 @@ static qx_status convert(qx_samples *s, const qx_value *v, qx_tensor *t)
         float f = 0;
         const char *p = (const char *)t->data + i * (qx_dtype_bits(t->dtype) / 8);
         if (t->dtype != QX_DT_INT64 && t->dtype != QX_DT_DOUBLE) qx_to_f32(t->dtype, p, 1, &f);
-        double x = t->dtype == QX_DT_INT64 ? (double)((const int64_t *)t->data)[i] : t->dtype == QX_DT_DOUBLE ? ((const double *)t->data)[i] : t->dtype == QX_DT_INT32 ? (double)((const int32_t *)t->data)[i] : (double)f;
+        double x = t->dtype == QX_DT_INT64 ? (double)((const int64_t *)t->data)[i] : t->dtype == QX_DT_DOUBLE
+            ? ((const double *)t->data)[i] : t->dtype == QX_DT_INT32 ? (double)((const int32_t *)t->data)[i] : (double)f;
         st = qx_set_element(s->ctx, &made, i, x, v->name);
     }
     qx_tensor_free(s->ctx, t);

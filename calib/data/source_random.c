@@ -1,5 +1,6 @@
-/* source_random.c - seeded samples for a model without data: ids inside the vocabulary, masks of ones, positions that count, timesteps
- * spread over the schedule, bytes for pictures of bytes, normal numbers elsewhere. They say nothing about real activations, and the description says so. */
+/* source_random.c - seeded samples for a model without data: ids inside the vocabulary, masks of ones, positions that count,
+ * timesteps spread over the schedule, bytes for pictures of bytes, normal numbers elsewhere. They say nothing about real
+ * activations, and the description says so. */
 #include "calib/data/source.h"
 
 #include <math.h>
@@ -30,7 +31,8 @@ static double value_for(qx_role role, noise *r, int64_t rows, qx_dtype dtype, do
     if (role == QX_ROLE_TIMESTEP) return floor((1 - part) * 999);
     if (qx_dtype_is_float(dtype)) return normal(r);
     if (role == QX_ROLE_CACHE_FLAG) return cached;
-    return floor(uniform(r) * (rows > 0 ? (double)rows : role == QX_ROLE_IDS ? 1000 : dtype == QX_DT_UINT8 ? 256 : 2)); /* ids, bytes of a picture, flags */
+    /* ids, bytes of a picture, flags */
+    return floor(uniform(r) * (rows > 0 ? (double)rows : role == QX_ROLE_IDS ? 1000 : dtype == QX_DT_UINT8 ? 256 : 2));
 }
 
 static qx_status fill_random(qx_samples *s, const qx_value *v, int64_t rows, uint64_t key, double part, bool cached, qx_tensor *t)
@@ -80,7 +82,8 @@ qx_status qx_source_random(qx_samples *s, int64_t n, uint64_t seed)
     *state = seed;
     s->dims.guess = true;
     for (uint32_t i = 0; i < s->model->graph->n_inputs; i++) /* what has no shape at all is said now, not at the first sample */
-        if (!s->model->graph->inputs[i]->init && !qx_input_idle(s->model->graph->inputs[i])) QX_TRY(qx_input_dims(s->ctx, s->model->graph->inputs[i], &s->dims, dims));
+        if (!s->model->graph->inputs[i]->init && !qx_input_idle(s->model->graph->inputs[i]))
+            QX_TRY(qx_input_dims(s->ctx, s->model->graph->inputs[i], &s->dims, dims));
     s->synthetic = true;
     return qx_source_add(s, &random_source, label, n, state);
 }
@@ -98,7 +101,8 @@ static bool is_guessed(const qx_samples *s)
         const qx_value *v = s->model->graph->inputs[i];
         if (v->init || qx_input_idle(v)) continue;
         if (qx_input_dims(s->ctx, v, &sure, dims) != QX_OK) return qx_ctx_clear_error(s->ctx), true;
-        if (qx_input_dims(s->ctx, v, &half, shorter) == QX_OK && memcmp(dims, shorter, (size_t)v->type.rank * sizeof *dims) != 0) return true;
+        if (qx_input_dims(s->ctx, v, &half, shorter) == QX_OK && memcmp(dims, shorter, (size_t)v->type.rank * sizeof *dims) != 0)
+            return true;
     }
     return false;
 }
@@ -122,7 +126,8 @@ static const char *sizes_text(qx_samples *s)
     char name[96], type[160];
     qx_status st = QX_OK;
     for (int i = 0; i < s->n_feeds && st == QX_OK && b.len < 400; i++)
-        st = qx_buf_printf(&b, "%s%s %s", i ? ", " : "", qx_printable(s->feeds[i].name, name, sizeof name), qx_tensor_describe(s->feeds[i].tensor, type, sizeof type));
+        st = qx_buf_printf(&b, "%s%s %s", i ? ", " : "", qx_printable(s->feeds[i].name, name, sizeof name),
+                           qx_tensor_describe(s->feeds[i].tensor, type, sizeof type));
     const char *text = st == QX_OK && b.data ? qx_arena_strdup(s->arena, b.data) : NULL;
     qx_buf_free(&b);
     return text ? text : "?";
@@ -146,8 +151,12 @@ qx_status qx_samples_fit(qx_samples *s, const qx_exec_options *options, int64_t 
         st = try_once(s, x);
     }
     qx_exec_free(x);
-    if (st != QX_OK) return qx_note(s->ctx, st, "the model does not run with made-up sizes of its inputs (%s): give --dim NAME=N or --calib FILE.npz", sizes_text(s));
-    if (s->dims.seq != wanted) qx_log(s->ctx, QX_LOG_INFO, "made-up samples have length %lld: with %lld the model does not run", (long long)s->dims.seq, (long long)wanted);
+    if (st != QX_OK)
+        return qx_note(s->ctx, st, "the model does not run with made-up sizes of its inputs (%s): give --dim NAME=N or --calib FILE.npz",
+                       sizes_text(s));
+    if (s->dims.seq != wanted)
+        qx_log(s->ctx, QX_LOG_INFO, "made-up samples have length %lld: with %lld the model does not run", (long long)s->dims.seq,
+               (long long)wanted);
     *seq_len = s->dims.seq;
     return QX_OK;
 }

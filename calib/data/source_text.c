@@ -13,7 +13,8 @@ static qx_status ids_into(qx_samples *s, const qx_value *v, qx_tensor *t, const 
 {
     if (t->rank < 1 || t->dims[t->rank - 1] != n || t->numel != n) {
         char shape[96];
-        QX_FAIL(s->ctx, QX_E_SHAPE, "input '%s' is %s; a window of text has %lld tokens (see --seq-len)", v->name, qx_tensor_describe(t, shape, sizeof shape), (long long)n);
+        QX_FAIL(s->ctx, QX_E_SHAPE, "input '%s' is %s; a window of text has %lld tokens (see --seq-len)", v->name,
+                qx_tensor_describe(t, shape, sizeof shape), (long long)n);
     }
     for (int64_t i = 0; i < n; i++) QX_TRY(qx_set_element(s->ctx, t, i, (double)ids[i], v->name));
     return QX_OK;
@@ -70,7 +71,8 @@ static int64_t fixed_length(const qx_samples *s)
 {
     for (uint32_t i = 0; i < s->model->graph->n_inputs; i++) {
         const qx_value *v = s->model->graph->inputs[i];
-        if (qx_role_of(v) == QX_ROLE_IDS && v->type.has_shape && v->type.rank > 0 && v->type.dims[v->type.rank - 1].n > 0) return v->type.dims[v->type.rank - 1].n;
+        if (qx_role_of(v) == QX_ROLE_IDS && v->type.has_shape && v->type.rank > 0 && v->type.dims[v->type.rank - 1].n > 0)
+            return v->type.dims[v->type.rank - 1].n;
     }
     return 0;
 }
@@ -87,7 +89,8 @@ qx_status qx_source_text(qx_samples *s, const char *text, const char *tokenizer,
     QX_TRY(qx_text_ids(s->ctx, text, tokenizer, &c->ids, &c->n));
     int64_t count = c->n / c->len; /* a remainder shorter than a window is left out */
     if (count == 0 && c->n > 0 && !fixed) count = 1;
-    qx_status st = count ? QX_OK : qx_fail(s->ctx, QX_E_USAGE, "%s: %lld tokens are less than one window of %lld", text, (long long)c->n, (long long)c->len);
+    qx_status st = count ? QX_OK : qx_fail(s->ctx, QX_E_USAGE, "%s: %lld tokens are less than one window of %lld", text, (long long)c->n,
+                                           (long long)c->len);
     const char *label = qx_arena_printf(s->arena, "%s (windows of %lld tokens)", text, (long long)c->len);
     if (st == QX_OK) st = label ? qx_source_add(s, &text_source, label, count, c) : QX_E_NOMEM;
     if (st != QX_OK) qx_free(s->ctx, c->ids);

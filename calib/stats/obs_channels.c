@@ -18,7 +18,8 @@ static qx_status columns_piece(void *user, int64_t i)
     int64_t at = i * BLOCK, n = j->c->n - at < BLOCK ? j->c->n - at : BLOCK;
     qx_columns a = j->c->acc;
     a = (qx_columns){a.min + at, a.max + at, a.sum + at, a.abs + at, a.sq + at};
-    for (int64_t r = 0; r < j->outer; r += 256) qx_columns_f32(j->x + r * j->c->n + at, j->outer - r < 256 ? j->outer - r : 256, j->c->n, n, &a);
+    for (int64_t r = 0; r < j->outer; r += 256)
+        qx_columns_f32(j->x + r * j->c->n + at, j->outer - r < 256 ? j->outer - r : 256, j->c->n, n, &a);
     return QX_OK;
 }
 
@@ -64,7 +65,9 @@ static qx_status begin(qx_ctx *ctx, qx_channels *c, int rank, const int64_t *dim
     for (int d = 0; d < a; d++) j->outer *= dims[d];
     for (int d = a + 1; d < rank; d++) j->inner *= dims[d];
     if (!c->n) QX_TRY(make(ctx, c, dims[a]));
-    if (c->n != dims[a]) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': axis %d has %lld channels now, %lld before", name, axis, (long long)dims[a], (long long)c->n);
+    if (c->n != dims[a])
+        QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': axis %d has %lld channels now, %lld before", name, axis, (long long)dims[a],
+                (long long)c->n);
     c->rows += (double)j->outer * (double)j->inner;
     return QX_OK;
 }
@@ -104,7 +107,9 @@ qx_status qx_channels_join(qx_ctx *ctx, qx_channels *into, const qx_channels *fr
 {
     if (!from->n) return QX_OK;
     if (!into->n) QX_TRY(make(ctx, into, from->n));
-    if (into->n != from->n) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': %lld channels in one store, %lld in the other", name, (long long)into->n, (long long)from->n);
+    if (into->n != from->n)
+        QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': %lld channels in one store, %lld in the other", name, (long long)into->n,
+                (long long)from->n);
     qx_channels_add_seen(into, &from->acc);
     into->rows += from->rows;
     return QX_OK;

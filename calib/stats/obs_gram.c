@@ -1,7 +1,8 @@
 /* obs_gram.c - Gram matrices H = X'X: blocks of 256 rows are multiplied in float32 and added up in float64, upper half only.
  *
- * Blocks are counted along the stream of rows, not per tensor, so that cutting the samples differently gives the same bits; rows that do
- * not fill a block wait. While collecting, H is a half of 16 x 16 tiles in f64 (as large as a full f32 matrix); finished, it is that full f32 matrix. */
+ * Blocks are counted along the stream of rows, not per tensor, so that cutting the samples differently gives the same bits; rows
+ * that do not fill a block wait. While collecting, H is a half of 16 x 16 tiles in f64 (as large as a full f32 matrix); finished,
+ * it is that full f32 matrix. */
 #include "calib/stats/observer.h"
 
 #include "base/checked.h"
@@ -13,8 +14,14 @@
 enum { T = QX_GRAM_TILE, TT = QX_GRAM_CELLS };
 
 int64_t qx_gram_tile_count(int64_t k, int64_t groups) { return qx_gram_tiles(k) * groups * TT; }
-size_t qx_gram_bytes(int64_t k, int64_t groups) { return (size_t)(qx_gram_tiles(k) * groups) * TT * sizeof(double) + (size_t)(k * groups * QX_GRAM_ROWS) * sizeof(float); }
-size_t qx_gram_extra(int64_t k, int64_t groups) { return (size_t)qx_gram_panels(k) * QX_GRAM_ROWS * T * sizeof(float) + (size_t)(groups * k * k) * sizeof(float); }
+size_t qx_gram_bytes(int64_t k, int64_t groups)
+{
+    return (size_t)(qx_gram_tiles(k) * groups) * TT * sizeof(double) + (size_t)(k * groups * QX_GRAM_ROWS) * sizeof(float);
+}
+size_t qx_gram_extra(int64_t k, int64_t groups)
+{
+    return (size_t)qx_gram_panels(k) * QX_GRAM_ROWS * T * sizeof(float) + (size_t)(groups * k * k) * sizeof(float);
+}
 
 typedef struct block { const float *x; int64_t k, stride; float *panels; qx_gram_block of; } block;
 
@@ -52,7 +59,8 @@ static qx_status add_block(qx_ctx *ctx, qx_gram *g, const float *x, int64_t rows
 static qx_status open_gram(qx_ctx *ctx, qx_gram *g, int64_t k, int64_t groups)
 {
     size_t n;
-    if (k > 1 << 20 || !qx_mul_size((size_t)(qx_gram_tiles(k) * TT), (size_t)groups, &n)) QX_FAIL(ctx, QX_E_BUDGET, "a Gram matrix of %lld columns", (long long)k);
+    if (k > 1 << 20 || !qx_mul_size((size_t)(qx_gram_tiles(k) * TT), (size_t)groups, &n))
+        QX_FAIL(ctx, QX_E_BUDGET, "a Gram matrix of %lld columns", (long long)k);
     QX_TRY(qx_alloc_raw_array(ctx, n, sizeof *g->tiles, (void **)&g->tiles)); /* on large pages: tiles are far apart */
     memset(g->tiles, 0, n * sizeof *g->tiles);
     g->k = k;
@@ -64,7 +72,9 @@ qx_status qx_gram_add(qx_ctx *ctx, qx_gram *g, const float *x, int64_t rows, int
 {
     int64_t len = k * groups;
     if (!g->tiles) QX_TRY(open_gram(ctx, g, k, groups));
-    if (g->k != k || g->groups != groups) QX_FAIL(ctx, QX_E_SHAPE, "rows of %lld x %lld elements now, %lld x %lld before", (long long)groups, (long long)k, (long long)g->groups, (long long)g->k);
+    if (g->k != k || g->groups != groups)
+        QX_FAIL(ctx, QX_E_SHAPE, "rows of %lld x %lld elements now, %lld x %lld before", (long long)groups, (long long)k,
+                (long long)g->groups, (long long)g->k);
     g->rows += rows;
     while (rows > 0) {
         if (g->n_pending == 0 && rows >= QX_GRAM_ROWS) { /* a whole block as it lies */
@@ -95,7 +105,8 @@ qx_status qx_gram_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_gram *g, const qx
 {
     const int64_t k = t->dims[t->rank - 1];
     if (!g->tiles) QX_TRY(open_gram(ctx, g, k, 1));
-    if (g->k != k || g->groups != 1) QX_FAIL(ctx, QX_E_SHAPE, "rows of %lld elements now, %lld x %lld before", (long long)k, (long long)g->groups, (long long)g->k);
+    if (g->k != k || g->groups != 1)
+        QX_FAIL(ctx, QX_E_SHAPE, "rows of %lld elements now, %lld x %lld before", (long long)k, (long long)g->groups, (long long)g->k);
     QX_TRY(qx_exec_gram_add(exec, t, &g->on_device));
     g->rows += t->numel / k;
     return QX_OK;
@@ -147,7 +158,8 @@ qx_status qx_gram_finish(qx_ctx *ctx, qx_gram *g)
     g->n_pending = 0;
     float *full;
     QX_TRY(QX_NEW_ARRAY(ctx, g->groups * g->k * g->k, &full));
-    for (int64_t group = 0; group < g->groups; group++) unpack(g->tiles + group * qx_gram_tiles(g->k) * TT, g->k, full + group * g->k * g->k);
+    for (int64_t group = 0; group < g->groups; group++)
+        unpack(g->tiles + group * qx_gram_tiles(g->k) * TT, g->k, full + group * g->k * g->k);
     for (int64_t i = 0; g->full && i < g->groups * g->k * g->k; i++) full[i] += g->full[i];
     drop_full(ctx, g);
     qx_free(ctx, g->tiles);
@@ -169,7 +181,8 @@ qx_status qx_gram_join(qx_ctx *ctx, qx_gram *into, const qx_gram *from, const ch
         into->groups = from->groups;
     }
     if (into->k != from->k || into->groups != from->groups)
-        QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': Gram matrices of %lld and %lld columns", name, (long long)into->k, (long long)from->k);
+        QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': Gram matrices of %lld and %lld columns", name, (long long)into->k,
+                (long long)from->k);
     for (int64_t i = 0; i < n; i++) into->full[i] = (float)((double)into->full[i] + (double)from->full[i]);
     into->rows += from->rows;
     qx_file_rest(from->disk);

@@ -108,8 +108,8 @@ static qx_status hist_by_pieces(qx_ctx *ctx, qx_hist *h, hist_job *j)
     return st;
 }
 
-/* A tensor that one thread counts goes straight into the bins. A model's histograms are larger than a cache, so those of a tensor that touches most of its
- * own are fetched in order first. */
+/* A tensor that one thread counts goes straight into the bins. A model's histograms are larger than a cache, so those of a tensor
+ * that touches most of its own are fetched in order first. */
 qx_status qx_hist_add(qx_ctx *ctx, qx_hist *h, const float *x, int64_t n, float absmax, int64_t zeros)
 {
     QX_TRY(qx_hist_cover(ctx, h, absmax));

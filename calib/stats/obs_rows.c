@@ -158,8 +158,8 @@ int64_t qx_rows_length(int rank, const int64_t *dims, const qx_conv_window *w)
     return n;
 }
 
-/* Which rows of a tensor: one of every `every` along the stream of rows, at a place in its stretch that the stretch's number decides, so that neither cutting
- * the samples nor the width of a picture matters. */
+/* Which rows of a tensor: one of every `every` along the stream of rows, at a place in its stretch that the stretch's number
+ * decides, so that neither cutting the samples nor the width of a picture matters. */
 static uint64_t place_in_stretch(int64_t stretch, int64_t every)
 {
     const uint64_t x = ((uint64_t)stretch + 1) * 0x9E3779B97F4A7C15u; /* Fibonacci hashing: its upper bits are spread evenly */
@@ -266,7 +266,8 @@ static bool thins(qx_thinning *t, int64_t rows, int64_t columns)
     return t->every > 1;
 }
 
-qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dims, const qx_conv_window *w, const char *name, qx_thinning *thinning, qx_rows_fn *fn, void *user)
+qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dims, const qx_conv_window *w, const char *name,
+                       qx_thinning *thinning, qx_rows_fn *fn, void *user)
 {
     int64_t len = qx_rows_length(rank, dims, w), numel = 1;
     if (len <= 0) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': a tensor of rank %d has no rows for this operator", name, rank);

@@ -57,8 +57,10 @@ static qx_status feed_linear(qx_ctx *ctx, qx_observer *o, const float *x, const 
     const bool rows = o->doing & QX_STAT_ROWS, gram = o->doing & QX_STAT_GRAM;
     feeding f = {ctx, o, w && w->group > 1 ? w->group : 1};
     int64_t len = qx_rows_length(t->rank, t->dims, w);
-    if (len % f.groups) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': %lld columns in %lld groups", o->name, (long long)len, (long long)f.groups);
-    if (rows && gram && takes_all(&o->thin_rows) && takes_all(&o->thin_gram)) return qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, NULL, feed_both, &f);
+    if (len % f.groups)
+        QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': %lld columns in %lld groups", o->name, (long long)len, (long long)f.groups);
+    if (rows && gram && takes_all(&o->thin_rows) && takes_all(&o->thin_gram))
+        return qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, NULL, feed_both, &f);
     if (rows) QX_TRY(qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, &o->thin_rows, feed_rows, &f));
     return gram ? qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, &o->thin_gram, feed_gram, &f) : QX_OK;
 }
@@ -69,7 +71,8 @@ static qx_status feed(qx_ctx *ctx, qx_observer *o, const float *x, const qx_tens
     QX_TRY(qx_range_of(ctx, x, t->numel, &s));
     if (s.nonfinite) {
         int64_t at = qx_first_nonfinite(x, t->numel);
-        QX_FAIL(ctx, QX_E_NUMERIC, "'%s' holds %s at index %lld of %lld", o->name, isnan(x[at]) ? "NaN" : "Inf", (long long)at, (long long)t->numel);
+        QX_FAIL(ctx, QX_E_NUMERIC, "'%s' holds %s at index %lld of %lld", o->name, isnan(x[at]) ? "NaN" : "Inf", (long long)at,
+                (long long)t->numel);
     }
     if (o->doing & QX_STAT_RANGE) qx_range_join(&o->range, &s);
     if (o->doing & QX_STAT_HISTOGRAM) QX_TRY(qx_hist_add(ctx, &o->hist, x, t->numel, s.absmax, s.zeros));
@@ -87,7 +90,8 @@ qx_status qx_observer_add(qx_ctx *ctx, qx_observer *o, const qx_tensor *t, doubl
     float *x;
     QX_TRY(qx_alloc_raw(ctx, (size_t)t->numel * sizeof *x, (void **)&x));
     qx_status st = qx_to_f32(t->dtype, t->data, t->numel, x) ? feed(ctx, o, x, t, step)
-                                                              : qx_fail(ctx, QX_E_TYPE, "statistics of '%s': elements of type %s", o->name, qx_dtype_get(t->dtype)->text);
+                                                              : qx_fail(ctx, QX_E_TYPE, "statistics of '%s': elements of type %s",
+                                                                        o->name, qx_dtype_get(t->dtype)->text);
     qx_free(ctx, x);
     return st;
 }
@@ -102,7 +106,8 @@ static qx_status add_seen(const looking *l, const qx_seen *seen)
 {
     qx_observer *o = l->o;
     const qx_scan *s = &seen->scan;
-    if (s->nonfinite) QX_FAIL(l->ctx, QX_E_NUMERIC, "sample %lld: '%s' holds NaN or Inf (--device cpu says where)", (long long)l->sample, o->name);
+    if (s->nonfinite)
+        QX_FAIL(l->ctx, QX_E_NUMERIC, "sample %lld: '%s' holds NaN or Inf (--device cpu says where)", (long long)l->sample, o->name);
     if (o->doing & QX_STAT_RANGE) {
         o->samples++;
         qx_range_join(&o->range, s);
@@ -131,7 +136,8 @@ static qx_status look_at(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_te
     return st;
 }
 
-qx_status qx_observer_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_tensor *t, double step, int64_t sample, bool *taken)
+qx_status qx_observer_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_tensor *t, double step, int64_t sample,
+                                    bool *taken)
 {
     const bool gram = o->doing & QX_STAT_GRAM;
     *taken = t->numel == 0;
@@ -182,7 +188,8 @@ static void settle_all(qx_observer *o)
 
 enum { SHOWN = 7 }; /* arrays of a channel's statistics */
 
-/* A search that weighs columns by mean squares of a few rows fits those rows: as many rows as FEW count as if all channels were alike in them. */
+/* A search that weighs columns by mean squares of a few rows fits those rows: as many rows as FEW count as if all channels were
+ * alike in them. */
 static void share_out(const float *mean_sq, int64_t n, double rows, float *importance)
 {
     enum { FEW = 256 };
@@ -195,7 +202,8 @@ static float *show_channels(qx_observer *o, float *at)
 {
     const qx_channels *c = &o->channels;
     double inv = c->rows > 0 ? 1 / c->rows : 0;
-    float *absmax = at, *min = at + c->n, *max = at + 2 * c->n, *mean_abs = at + 3 * c->n, *mean_sq = at + 4 * c->n, *mean = at + 5 * c->n, *importance = at + 6 * c->n;
+    float *absmax = at, *min = at + c->n, *max = at + 2 * c->n, *mean_abs = at + 3 * c->n, *mean_sq = at + 4 * c->n,
+        *mean = at + 5 * c->n, *importance = at + 6 * c->n;
     for (int64_t i = 0; i < c->n; i++) {
         min[i] = c->acc.min[i];
         max[i] = c->acc.max[i];
@@ -239,7 +247,8 @@ qx_status qx_observer_finish(qx_ctx *ctx, qx_observer *o)
     qx_free(ctx, o->shown);
     o->shown = shown;
     const qx_scan *r = &o->range;
-    o->view = (qx_value_stats){.name = o->name, .count = r->n, .zeros = r->zeros, .samples = o->samples, .min = r->min, .max = r->max, .absmax = r->absmax,
+    o->view = (qx_value_stats){.name = o->name, .count = r->n, .zeros = r->zeros, .samples = o->samples, .min = r->min, .max = r->max,
+                               .absmax = r->absmax,
                                .sum = qx_dd_value(r->sum), .sumsq = qx_dd_value(r->sumsq), .has_nonfinite = r->nonfinite};
     show_steps(o, shown);
     show_channels(o, (float *)(void *)((char *)shown + steps));

@@ -36,10 +36,11 @@ void qx_channels_add_seen(qx_channels *c, const qx_columns *seen);
 qx_status qx_channels_join(qx_ctx *ctx, qx_channels *into, const qx_channels *from, const char *name);
 void qx_channels_free(qx_ctx *ctx, qx_channels *c);
 
-/* Rows with the smallest key, equal rows kept once: the hash of their content (a uniform sample), or, by size, what makes the rows with the largest
- * |x| the first ones (the tokens with enormous values that a sample of rows misses). */
+/* Rows with the smallest key, equal rows kept once: the hash of their content (a uniform sample), or, by size, what makes the
+ * rows with the largest |x| the first ones (the tokens with enormous values that a sample of rows misses). */
 typedef struct qx_row_ref { uint64_t hash; int64_t slot; } qx_row_ref;
-typedef struct qx_reservoir { int64_t cap, n, len; qx_row_ref *heap; float *data; bool by_size; } qx_reservoir; /* heap: largest hash first; data[cap][len] by slot */
+/* heap: largest hash first; data[cap][len] by slot */
+typedef struct qx_reservoir { int64_t cap, n, len; qx_row_ref *heap; float *data; bool by_size; } qx_reservoir;
 qx_status qx_reservoir_add(qx_ctx *ctx, qx_reservoir *r, const float *x, int64_t rows, int64_t stride, int64_t len, int64_t cap);
 qx_status qx_reservoir_sort(qx_ctx *ctx, qx_reservoir *r); /* data[n] by rising hash: the order in which rows are shown and saved */
 void qx_reservoir_free(qx_ctx *ctx, qx_reservoir *r);
@@ -56,8 +57,10 @@ size_t qx_gram_bytes(int64_t k, int64_t groups); /* what collecting takes */
 int64_t qx_gram_tile_count(int64_t k, int64_t groups); /* doubles in tiles */
 size_t qx_gram_extra(int64_t k, int64_t groups); /* and in passing, for one matrix at a time */
 qx_status qx_gram_add(qx_ctx *ctx, qx_gram *g, const float *x, int64_t rows, int64_t stride, int64_t k, int64_t groups);
-qx_status qx_gram_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_gram *g, const qx_tensor *t); /* rows of the last axis, summed there; QX_E_NOMEM: no room for the first */
-qx_status qx_gram_take(qx_ctx *ctx, qx_exec *exec, qx_gram *g, bool wanted); /* what is summed there comes here; not wanted: is thrown away */
+/* rows of the last axis, summed there; QX_E_NOMEM: no room for the first */
+qx_status qx_gram_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_gram *g, const qx_tensor *t);
+/* what is summed there comes here; not wanted: is thrown away */
+qx_status qx_gram_take(qx_ctx *ctx, qx_exec *exec, qx_gram *g, bool wanted);
 qx_status qx_gram_finish(qx_ctx *ctx, qx_gram *g); /* tiles -> full */
 qx_status qx_gram_join(qx_ctx *ctx, qx_gram *into, const qx_gram *from, const char *name); /* both finished */
 qx_status qx_gram_spill(qx_ctx *ctx, qx_gram *g); /* full -> an unnamed file on disk, mapped */
@@ -69,14 +72,15 @@ typedef struct qx_steps { qx_step_row *rows; int64_t n, cap; } qx_steps; /* by f
 qx_status qx_steps_add(qx_ctx *ctx, qx_steps *s, const qx_step_row *row);
 void qx_steps_free(qx_ctx *ctx, qx_steps *s);
 
-/* Rows that a linear operator sees: the last axis, or im2col. fn gets [rows][len] with a row stride. thinning (may be NULL: all rows): one of every so many along the stream,
- * so that `enough` rows a column come out of as many runs as the first one. */
+/* Rows that a linear operator sees: the last axis, or im2col. fn gets [rows][len] with a row stride. thinning (may be NULL: all
+ * rows): one of every so many along the stream, so that `enough` rows a column come out of as many runs as the first one. */
 typedef struct qx_thinning {
     int64_t enough, runs;    /* asked for: 0: all; how many runs are expected: 0: unknown, all */
     int64_t every, seen;     /* one row of so many, 0: not known before the first tensor; rows of the stream so far */
 } qx_thinning;
 typedef qx_status qx_rows_fn(void *user, const float *x, int64_t rows, int64_t stride, int64_t len);
-qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dims, const qx_conv_window *w, const char *name, qx_thinning *thinning, qx_rows_fn *fn, void *user);
+qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dims, const qx_conv_window *w, const char *name,
+                       qx_thinning *thinning, qx_rows_fn *fn, void *user);
 /* Length of such a row; 0 when the shape does not fit the window. */
 int64_t qx_rows_length(int rank, const int64_t *dims, const qx_conv_window *w);
 
@@ -98,9 +102,11 @@ typedef struct qx_observer {
 } qx_observer;
 /* Feeds one tensor. dtype as the executor has it; x is converted when it is not float32. */
 qx_status qx_observer_add(qx_ctx *ctx, qx_observer *o, const qx_tensor *t, double step);
-/* The same for a tensor on a device, of sample `sample`: it has been added when the run is over, and what is not finite is an error then. *taken false: something wanted needs
- * the tensor itself (rows, a Gram matrix of patches): nothing was added, fetch it. */
-qx_status qx_observer_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_tensor *t, double step, int64_t sample, bool *taken);
+/* The same for a tensor on a device, of sample `sample`: it has been added when the run is over, and what is not finite is an
+ * error then. *taken false: something wanted needs the tensor itself (rows, a Gram matrix of patches): nothing was added, fetch
+ * it. */
+qx_status qx_observer_add_on_device(qx_ctx *ctx, qx_exec *exec, qx_observer *o, const qx_tensor *t, double step, int64_t sample,
+                                    bool *taken);
 qx_status qx_observer_finish(qx_ctx *ctx, qx_observer *o); /* makes the view */
 qx_status qx_observer_join(qx_ctx *ctx, qx_observer *into, const qx_observer *from);
 /* Throws away what `kinds` hold, to be collected anew. */
@@ -109,6 +115,7 @@ void qx_observer_reset(qx_ctx *ctx, qx_observer *o);
 /* Thresholds off a histogram (calib/stats/threshold.c). */
 float qx_hist_percentile(const qx_hist *h, const qx_scan *range, double percentile, bool skip_zeros);
 float qx_hist_entropy(const qx_hist *h, const qx_scan *range);
-float qx_hist_mse(const qx_hist *h, const qx_scan *range, float levels, qx_dtype format); /* UINT8: with a zero point, whatever levels says */
+/* UINT8: with a zero point, whatever levels says */
+float qx_hist_mse(const qx_hist *h, const qx_scan *range, float levels, qx_dtype format);
 
 #endif

@@ -1,6 +1,7 @@
-/* resume.c - the checkpoint of a sweep: a statistics file of the samples seen so far, with the inner state of what is not finished (runs of Gram blocks)
- * and what earlier sweeps of several have finished, from which it goes on to the same bits. Written between two samples, or between two stretches of a sweep layer by layer, whose
- * activations lie beside it; not more often than its own writing takes a twentieth of the time. */
+/* resume.c - the checkpoint of a sweep: a statistics file of the samples seen so far, with the inner state of what is not
+ * finished (runs of Gram blocks) and what earlier sweeps of several have finished, from which it goes on to the same bits.
+ * Written between two samples, or between two stretches of a sweep layer by layer, whose activations lie beside it; not more
+ * often than its own writing takes a twentieth of the time. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,7 +14,8 @@ enum { SHARE = 20 };
 qx_status qx_stats_resumable(qx_stats *s, const char *path, double seconds)
 {
     qx_checkpoint *c = &s->checkpoint;
-    *c = (qx_checkpoint){.path = path ? qx_arena_strdup(s->arena, path) : NULL, .activations = path ? qx_arena_printf(s->arena, "%s.activations", path) : NULL, .seconds = seconds};
+    *c = (qx_checkpoint){.path = path ? qx_arena_strdup(s->arena, path) : NULL,
+                         .activations = path ? qx_arena_printf(s->arena, "%s.activations", path) : NULL, .seconds = seconds};
     return path && (!c->path || !c->activations) ? QX_E_NOMEM : QX_OK;
 }
 
@@ -24,7 +26,8 @@ static bool same_window(const qx_observer *a, const qx_observer *b)
 
 static bool same_request(const qx_observer *a, const qx_observer *b)
 {
-    return a->want == b->want && a->axis == b->axis && a->rows_cap == b->rows_cap && a->thin_rows.enough == b->thin_rows.enough && a->thin_gram.enough == b->thin_gram.enough && same_window(a, b);
+    return a->want == b->want && a->axis == b->axis && a->rows_cap == b->rows_cap && a->thin_rows.enough == b->thin_rows.enough &&
+        a->thin_gram.enough == b->thin_gram.enough && same_window(a, b);
 }
 
 /* The observer of the checkpoint that was asked for what `o` is; NULL when there is none. */
@@ -63,7 +66,9 @@ static bool take_all(qx_stats *s, qx_stats *from, bool really)
 
 static void say_going_on(const qx_stats *s, const qx_mark *m, int64_t n)
 {
-    if (m->layers.steps) qx_log(s->ctx, QX_LOG_INFO, "%s: going on behind step %lld of the model, where all samples are", s->checkpoint.path, (long long)m->layers.steps);
+    if (m->layers.steps)
+        qx_log(s->ctx, QX_LOG_INFO, "%s: going on behind step %lld of the model, where all samples are", s->checkpoint.path,
+               (long long)m->layers.steps);
     else qx_log(s->ctx, QX_LOG_INFO, "%s: going on behind sample %lld of %lld", s->checkpoint.path, (long long)m->samples, (long long)n);
 }
 
@@ -78,8 +83,11 @@ qx_status qx_checkpoint_begin(qx_stats *s, const char *samples, int64_t n, qx_ma
     QX_TRY(qx_stats_new(s->ctx, s->model_hash, &from));
     qx_status st = qx_stats_load_part(from, c->path, &m);
     if (st == QX_OK && (m.samples > n || !from->described || strcmp(from->described, samples) != 0))
-        st = qx_fail(s->ctx, QX_E_USAGE, "%s: a checkpoint of %lld samples of '%s'; these are '%s': remove it, or give the same samples", c->path, (long long)m.samples, from->described ? from->described : "", samples);
-    if (st == QX_OK && !take_all(s, from, false)) st = qx_fail(s->ctx, QX_E_USAGE, "%s: a checkpoint of other statistics than these passes ask for: remove it, or give the same passes", c->path);
+        st = qx_fail(s->ctx, QX_E_USAGE, "%s: a checkpoint of %lld samples of '%s'; these are '%s': remove it, or give the same samples",
+                     c->path, (long long)m.samples, from->described ? from->described : "", samples);
+    if (st == QX_OK && !take_all(s, from, false))
+        st = qx_fail(s->ctx, QX_E_USAGE,
+                     "%s: a checkpoint of other statistics than these passes ask for: remove it, or give the same passes", c->path);
     if (st == QX_OK) {
         (void)take_all(s, from, true);
         *mark = m;

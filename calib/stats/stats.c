@@ -69,8 +69,8 @@ qx_status qx_stats_entry(qx_stats *s, const char *name, qx_entry **out)
     return qx_map_put(s->by_name, name, e);
 }
 
-/* What the store calls a value. Those of the main graph go by their name; the branches of an If may give one name to two values (merged decoders do), so
- * inside subgraphs the number counts. */
+/* What the store calls a value. Those of the main graph go by their name; the branches of an If may give one name to two values
+ * (merged decoders do), so inside subgraphs the number counts. */
 typedef struct value_key { char text[320]; } value_key;
 
 static const char *key_of(const qx_value *v, value_key *k)
@@ -88,7 +88,9 @@ static bool same_window(const qx_observer *o, const qx_conv_window *w)
     const qx_conv_window *a = &o->window;
     if (!o->has_window || a->rank != w->rank || a->group != w->group) return false;
     for (int d = 0; d < w->rank; d++)
-        if (a->kernel[d] != w->kernel[d] || a->stride[d] != w->stride[d] || a->dilation[d] != w->dilation[d] || a->pad_begin[d] != w->pad_begin[d] || a->pad_end[d] != w->pad_end[d]) return false;
+        if (a->kernel[d] != w->kernel[d] || a->stride[d] != w->stride[d] || a->dilation[d] != w->dilation[d] ||
+            a->pad_begin[d] != w->pad_begin[d] || a->pad_end[d] != w->pad_end[d])
+            return false;
     return true;
 }
 
@@ -106,7 +108,8 @@ static const char *window_name(qx_arena *a, const char *name, const qx_conv_wind
     char text[256] = "rows";
     size_t n = 4;
     for (int d = 0; w && d < w->rank && d < 3; d++)
-        n += (size_t)snprintf(text + n, sizeof text - n, " %lld/%lld/%lld/%lld/%lld", (long long)w->kernel[d], (long long)w->stride[d], (long long)w->dilation[d], (long long)w->pad_begin[d], (long long)w->pad_end[d]);
+        n += (size_t)snprintf(text + n, sizeof text - n, " %lld/%lld/%lld/%lld/%lld", (long long)w->kernel[d], (long long)w->stride[d],
+                              (long long)w->dilation[d], (long long)w->pad_begin[d], (long long)w->pad_end[d]);
     if (w && w->group > 1) snprintf(text + n, sizeof text - n, " g%lld", (long long)w->group);
     return qx_arena_printf(a, "%s [%s]", name, text);
 }
@@ -228,7 +231,8 @@ static qx_status threshold(const qx_stats *s, const qx_entry *e, const char *nam
     QX_TRY(need(s, e, name, QX_STAT_RANGE, "its range"));
     const qx_observer *b = &e->o;
     bool steps = o->method == QX_RANGE_STEPS_MIN_MEAN || o->method == QX_RANGE_STEPS_MEAN_MAX;
-    if (o->method == QX_RANGE_PERCENTILE && !(o->percentile >= 0 && o->percentile <= 100)) QX_FAIL(s->ctx, QX_E_USAGE, "percentile %g is not in [0, 100]", o->percentile);
+    if (o->method == QX_RANGE_PERCENTILE && !(o->percentile >= 0 && o->percentile <= 100))
+        QX_FAIL(s->ctx, QX_E_USAGE, "percentile %g is not in [0, 100]", o->percentile);
     if (o->method == QX_RANGE_MAX) return *out = b->range.absmax, QX_OK;
     QX_TRY(need(s, e, name, steps ? QX_STAT_STEPS : QX_STAT_HISTOGRAM, steps ? "its range per timestep" : "its histogram"));
     if (steps) *out = b->steps.n ? step_threshold(&b->view, o) : 0;
@@ -238,7 +242,10 @@ static qx_status threshold(const qx_stats *s, const qx_entry *e, const char *nam
     return QX_OK;
 }
 
-qx_status qx_stats_threshold(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *out) { return threshold(s, find(s, v), v->name, o, out); }
+qx_status qx_stats_threshold(const qx_stats *s, const qx_value *v, const qx_range_options *o, float *out)
+{
+    return threshold(s, find(s, v), v->name, o, out);
+}
 
 qx_status qx_stats_threshold_at(const qx_stats *s, int64_t i, const qx_range_options *o, float *out)
 {
@@ -318,9 +325,9 @@ static qx_status hist_from_channels(qx_ctx *ctx, qx_hist *h, const qx_hist *old,
     return QX_OK;
 }
 
-/* What the kept rows cannot show: the largest of n rows of N is exceeded by about N / n of them. So each channel has that many values between the
- * largest kept one and its largest of all, more of them near the former; and that largest one is there at least once. Without this every method
- * would clip far too much. */
+/* What the kept rows cannot show: the largest of n rows of N is exceeded by about N / n of them. So each channel has that many
+ * values between the largest kept one and its largest of all, more of them near the former; and that largest one is there at
+ * least once. Without this every method would clip far too much. */
 static void add_tail(qx_hist *h, const qx_observer *o, const float *kept, double share)
 {
     enum { PARTS = 8 };
@@ -367,7 +374,8 @@ static qx_status new_histogram(qx_ctx *ctx, qx_observer *o, float old_max)
 {
     qx_hist fresh = {0};
     if (!o->hist.set) return QX_OK;
-    qx_status st = o->rows.n ? hist_from_rows(ctx, &fresh, o) : hist_from_channels(ctx, &fresh, &o->hist, old_max, &o->channels, o->range.absmax);
+    qx_status st = o->rows.n ? hist_from_rows(ctx, &fresh, o) : hist_from_channels(ctx, &fresh, &o->hist, old_max, &o->channels,
+        o->range.absmax);
     if (st != QX_OK) {
         qx_hist_free(ctx, &fresh);
         return st;
@@ -445,7 +453,8 @@ static qx_status split_alias(qx_stats *s, const qx_value *v)
 }
 
 /* The entry and those of its other windows. */
-static qx_status each_window(qx_stats *s, const qx_entry *e, const float *by, int64_t n, qx_status (*fn)(qx_stats *, qx_observer *, const float *, int64_t))
+static qx_status each_window(qx_stats *s, const qx_entry *e, const float *by, int64_t n,
+                             qx_status (*fn)(qx_stats *, qx_observer *, const float *, int64_t))
 {
     const char *name = e->o.name;
     for (int64_t i = 0; i < qx_stats_count(s); i++) {
@@ -460,7 +469,8 @@ qx_status qx_stats_scale_channels(qx_stats *s, const qx_value *v, const float *f
     QX_TRY(split_alias(s, v));
     qx_entry *e = find(s, v);
     if (!e) QX_FAIL(s->ctx, QX_E_FAIL, "no statistics of '%s' to scale", v->name);
-    if (!e->o.channels.n && e->o.range.n) QX_FAIL(s->ctx, QX_E_FAIL, "statistics of '%s': channels were not collected, so the scaled range is unknown", v->name);
+    if (!e->o.channels.n && e->o.range.n)
+        QX_FAIL(s->ctx, QX_E_FAIL, "statistics of '%s': channels were not collected, so the scaled range is unknown", v->name);
     return each_window(s, e, factor, n, scale_entry);
 }
 
@@ -474,7 +484,9 @@ static void shift_columns(qx_channels *c, const float *d, double count)
         c->acc.max[i] += d[i];
         c->acc.sq[i] = (qx_dd){fmax(sq + 2 * by * sum + count * by * by, 0), 0};
         c->acc.sum[i] = (qx_dd){sum + count * by, 0};
-        if (by != 0) c->acc.abs[i] = (qx_dd){c->acc.min[i] >= 0 ? sum + count * by : fmin(qx_dd_value(c->acc.abs[i]) + count * fabs(by), sqrt(count * c->acc.sq[i].hi)), 0};
+        if (by != 0)
+            c->acc.abs[i] = (qx_dd){c->acc.min[i] >= 0 ? sum + count * by
+                                    : fmin(qx_dd_value(c->acc.abs[i]) + count * fabs(by), sqrt(count * c->acc.sq[i].hi)), 0};
     }
 }
 
@@ -493,8 +505,11 @@ static qx_status shift_entry(qx_stats *s, qx_observer *o, const float *d, int64_
 {
     const double count = n ? (double)o->range.n / (double)n : 0;
     const float old_max = o->range.absmax;
-    if (o->channels.n != n || (o->rows.n && o->rows.len % n)) QX_FAIL(s->ctx, QX_E_SHAPE, "statistics of '%s': %lld shifts for %lld channels", o->name, (long long)n, (long long)o->channels.n);
-    if (o->gram.full && (o->gram.k != n || o->gram.groups != 1)) QX_FAIL(s->ctx, QX_E_UNSUPPORTED, "statistics of '%s': a Gram matrix of %lld columns cannot be shifted by %lld channels", o->name, (long long)o->gram.k, (long long)n);
+    if (o->channels.n != n || (o->rows.n && o->rows.len % n))
+        QX_FAIL(s->ctx, QX_E_SHAPE, "statistics of '%s': %lld shifts for %lld channels", o->name, (long long)n, (long long)o->channels.n);
+    if (o->gram.full && (o->gram.k != n || o->gram.groups != 1))
+        QX_FAIL(s->ctx, QX_E_UNSUPPORTED, "statistics of '%s': a Gram matrix of %lld columns cannot be shifted by %lld channels",
+                o->name, (long long)o->gram.k, (long long)n);
     const bool parked = o->gram.disk != NULL;
     if (o->gram.full) {
         QX_TRY(qx_gram_own(s->ctx, &o->gram));
@@ -520,9 +535,12 @@ qx_status qx_stats_shift_channels(qx_stats *s, const qx_value *v, const float *d
 qx_status qx_stats_merge(qx_stats *into, const qx_stats *from)
 {
     if (into->model_hash && from->model_hash && into->model_hash != from->model_hash)
-        QX_FAIL(into->ctx, QX_E_USAGE, "statistics of model %016llx cannot be merged with those of model %016llx", (unsigned long long)from->model_hash, (unsigned long long)into->model_hash);
+        QX_FAIL(into->ctx, QX_E_USAGE, "statistics of model %016llx cannot be merged with those of model %016llx",
+                (unsigned long long)from->model_hash, (unsigned long long)into->model_hash);
     if (!into->model_hash) into->model_hash = from->model_hash;
-    if (from->described) into->described = into->described ? qx_arena_printf(into->arena, "%s + %s", into->described, from->described) : qx_arena_strdup(into->arena, from->described);
+    if (from->described)
+        into->described = into->described ? qx_arena_printf(into->arena, "%s + %s", into->described, from->described)
+            : qx_arena_strdup(into->arena, from->described);
     for (int64_t i = 0; i < qx_stats_count(from); i++) {
         const qx_observer *b = &qx_stats_entry_at(from, i)->o;
         qx_entry *e;
@@ -531,7 +549,8 @@ qx_status qx_stats_merge(qx_stats *into, const qx_stats *from)
         if (!b->have) continue;
         if (!o->have) o->axis = b->axis, o->has_window = b->has_window, o->window = b->window, o->rows_cap = b->rows_cap;
         else if (o->have != b->have || o->axis != b->axis || ((o->have & row_kinds) && !same_window(o, b->has_window ? &b->window : NULL)))
-            QX_FAIL(into->ctx, QX_E_USAGE, "statistics of '%s' are of different kinds (0x%x and 0x%x): collect both with the same passes", o->name, o->have, b->have);
+            QX_FAIL(into->ctx, QX_E_USAGE, "statistics of '%s' are of different kinds (0x%x and 0x%x): collect both with the same passes",
+                    o->name, o->have, b->have);
         QX_TRY(qx_observer_join(into->ctx, o, b));
     }
     return QX_OK;

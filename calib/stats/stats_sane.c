@@ -1,5 +1,6 @@
-/* stats_sane.c - whether what a statistics file says of a value can be true of any data. The hash at the file's end keeps accidents out, not malice, and whoever works
- * with statistics relies on how they fit together: rows and channels lie within the range, squares are not negative, everything is finite. */
+/* stats_sane.c - whether what a statistics file says of a value can be true of any data. The hash at the file's end keeps
+ * accidents out, not malice, and whoever works with statistics relies on how they fit together: rows and channels lie within the
+ * range, squares are not negative, everything is finite. */
 #include "calib/stats/store.h"
 
 #include <math.h>
@@ -33,14 +34,21 @@ static bool sane_histogram(const qx_observer *o)
 static bool sane_channels(const qx_observer *o)
 {
     const qx_channels *c = &o->channels;
-    if (!(c->rows >= 0 && isfinite(c->rows)) || !within(c->acc.min, c->n, o->range.min, o->range.max) || !within(c->acc.max, c->n, o->range.min, o->range.max)) return false;
+    if (!(c->rows >= 0 && isfinite(c->rows)) || !within(c->acc.min, c->n, o->range.min, o->range.max) ||
+        !within(c->acc.max, c->n, o->range.min, o->range.max))
+        return false;
     for (int64_t i = 0; i < c->n; i++)
-        if (c->acc.min[i] > c->acc.max[i] || !finite_sum(c->acc.sum[i], -INFINITY) || !finite_sum(c->acc.abs[i], 0) || !finite_sum(c->acc.sq[i], 0)) return false;
+        if (c->acc.min[i] > c->acc.max[i] || !finite_sum(c->acc.sum[i], -INFINITY) || !finite_sum(c->acc.abs[i], 0) ||
+            !finite_sum(c->acc.sq[i], 0))
+            return false;
     return true;
 }
 
 /* Rows of patches hold zeros where the picture ends. */
-static bool sane_rows(const qx_observer *o, const qx_reservoir *v) { return !v->n || within(v->data, v->n * v->len, -o->range.absmax, o->range.absmax); }
+static bool sane_rows(const qx_observer *o, const qx_reservoir *v)
+{
+    return !v->n || within(v->data, v->n * v->len, -o->range.absmax, o->range.absmax);
+}
 
 static bool sane_steps(const qx_steps *s)
 {

@@ -44,7 +44,8 @@ qx_status qx_stats_load_part(qx_stats *s, const char *path, qx_mark *mark); /* i
 /* stats_sane.c: what of it no data can have made, for a message; NULL: nothing. Not looked at: Gram matrices, which may overflow. */
 const char *qx_stats_insane(const qx_observer *o);
 
-/* resume.c: takes over a checkpoint that is there (*mark: how far it is); writes one between two samples or layers, when one is due; and when all is there. */
+/* resume.c: takes over a checkpoint that is there (*mark: how far it is); writes one between two samples or layers, when one is
+ * due; and when all is there. */
 qx_status qx_checkpoint_begin(qx_stats *s, const char *samples, int64_t n, qx_mark *mark);
 bool qx_checkpoint_due(const qx_stats *s);
 qx_status qx_checkpoint_write(qx_stats *s, const qx_mark *mark); /* of 0: between two sweeps */

@@ -29,7 +29,12 @@ float qx_hist_percentile(const qx_hist *h, const qx_scan *range, double percenti
 
 /* ---- entropy ---- */
 
-typedef struct prefix { double count[ENTROPY_BINS + 1], clogc[ENTROPY_BINS + 1]; int used[ENTROPY_BINS + 1]; double c[ENTROPY_BINS]; int n; } prefix;
+typedef struct prefix {
+    double count[ENTROPY_BINS + 1], clogc[ENTROPY_BINS + 1];
+    int used[ENTROPY_BINS + 1];
+    double c[ENTROPY_BINS];
+    int n;
+} prefix;
 
 static void make_prefix(const qx_hist *h, prefix *p)
 {

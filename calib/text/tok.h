@@ -25,7 +25,8 @@ void qx_tok_regex_free(tok_regex *r);
 /* First match at or after `from`: 1 found, 0 none, -1 error (limits; recorded). */
 int qx_tok_regex_find(tok_regex *r, const char *s, size_t n, size_t from, size_t *start, size_t *end);
 
-/* SentencePiece's "precompiled" normalizer: a map from short byte strings to others, kept as a double array (base64 in the JSON). "" is the empty map. */
+/* SentencePiece's "precompiled" normalizer: a map from short byte strings to others, kept as a double array (base64 in the JSON).
+ * "" is the empty map. */
 typedef struct tok_charsmap tok_charsmap;
 qx_status qx_tok_charsmap_new(qx_ctx *ctx, const char *base64, tok_charsmap **out);
 void qx_tok_charsmap_free(tok_charsmap *m);
@@ -56,7 +57,8 @@ qx_status qx_tok_pretokenizer_parse(qx_ctx *ctx, qx_arena *a, const qx_json *j, 
 void qx_tok_steps_free(tok_step *s);
 qx_status qx_tok_normalize(qx_ctx *ctx, const tok_step *steps, const char *text, size_t n, qx_buf *out);
 /* Cuts one normalized piece; the words end up in *words (scratch is the other half of the ping-pong). */
-qx_status qx_tok_pretokenize(qx_ctx *ctx, const tok_step *steps, const char *text, size_t n, bool first, tok_list *words, tok_list *scratch);
+qx_status qx_tok_pretokenize(qx_ctx *ctx, const tok_step *steps, const char *text, size_t n, bool first, tok_list *words,
+                             tok_list *scratch);
 /* Byte <-> the printable code point that byte-level vocabularies write it as. */
 uint32_t qx_tok_byte_char(uint8_t b);
 int qx_tok_char_byte(uint32_t c); /* -1: none */
@@ -79,7 +81,12 @@ extern const tok_modeldef qx_tok_bpe, qx_tok_wordpiece, qx_tok_unigram;
 
 /* Added tokens. */
 typedef struct tok_added tok_added;
-typedef struct tok_added_token { const char *content; size_t len; int32_t id; bool single_word, lstrip, rstrip, normalized, special; } tok_added_token;
+typedef struct tok_added_token {
+    const char *content;
+    size_t len;
+    int32_t id;
+    bool single_word, lstrip, rstrip, normalized, special;
+} tok_added_token;
 qx_status qx_tok_added_new(qx_ctx *ctx, const tok_added_token *tokens, int64_t n, tok_added **out); /* content is borrowed */
 void qx_tok_added_free(tok_added *a);
 /* Cuts s at the added tokens: text pieces have id -1. */

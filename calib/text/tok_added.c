@@ -119,7 +119,8 @@ qx_status qx_tok_added_cut(tok_added *a, const char *s, size_t n, bool first, to
         if (t->single_word && !stands_alone(a, s, n, start, end)) continue;
         if (t->lstrip) start = spaces_before(s, start, done);
         if (t->rstrip) end = spaces_behind(s, end, n);
-        if (start > done) QX_TRY(qx_tok_list_add(out, s + done, start - done, -1, first && done == 0)); /* a token may lie in white space that the last one took */
+        /* a token may lie in white space that the last one took */
+        if (start > done) QX_TRY(qx_tok_list_add(out, s + done, start - done, -1, first && done == 0));
         QX_TRY(qx_tok_list_add(out, NULL, 0, t->id, false));
         done = end;
     }

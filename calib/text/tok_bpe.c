@@ -42,7 +42,8 @@ static qx_status split_merge(qx_ctx *ctx, const qx_json *j, int64_t rank, qx_buf
         *right = gap + 1;
         return qx_buf_put(left, text, (size_t)(gap - text));
     }
-    if (text || qx_json_count(j) != 2 || !a || !b || !*a || !*b) QX_FAIL(ctx, QX_E_FORMAT, "tokenizer: merge %lld is not two parts", (long long)rank);
+    if (text || qx_json_count(j) != 2 || !a || !b || !*a || !*b)
+        QX_FAIL(ctx, QX_E_FORMAT, "tokenizer: merge %lld is not two parts", (long long)rank);
     *right = b;
     return qx_buf_put(left, a, strlen(a));
 }
@@ -52,20 +53,25 @@ static qx_status add_merge(tok_model *m, const qx_json *j, int64_t rank, qx_buf 
     const char *right = "";
     QX_TRY(split_merge(m->ctx, j, rank, left, &right));
     int32_t a = qx_tok_vocab_id(m->vocab, left->data), b = qx_tok_vocab_id(m->vocab, right);
-    if (a < 0 || b < 0) QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: merge %lld: '%s' is not in the vocabulary", (long long)rank, a < 0 ? left->data : right);
+    if (a < 0 || b < 0)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: merge %lld: '%s' is not in the vocabulary", (long long)rank, a < 0 ? left->data : right);
     size_t skip = strlen(m->prefix);
-    QX_TRY(qx_buf_put(left, right + (strncmp(right, m->prefix, skip) ? 0 : skip), strlen(right) - (strncmp(right, m->prefix, skip) ? 0 : skip)));
+    QX_TRY(qx_buf_put(left, right + (strncmp(right, m->prefix, skip) ? 0 : skip),
+                      strlen(right) - (strncmp(right, m->prefix, skip) ? 0 : skip)));
     int32_t id = qx_tok_vocab_id(m->vocab, left->data);
-    if (id < 0) QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: merge %lld makes '%s', which is not in the vocabulary", (long long)rank, left->data);
+    if (id < 0)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: merge %lld makes '%s', which is not in the vocabulary", (long long)rank, left->data);
     merge *slot = find_merge(m, a, b);
-    *slot = (merge){.pair = (uint64_t)(uint32_t)a << 32 | (uint32_t)b, .rank = (int32_t)rank, .id = id}; /* a pair given twice: the later rank, as the package does */
+    /* a pair given twice: the later rank, as the package does */
+    *slot = (merge){.pair = (uint64_t)(uint32_t)a << 32 | (uint32_t)b, .rank = (int32_t)rank, .id = id};
     return QX_OK;
 }
 
 static qx_status read_merges(tok_model *m, const qx_json *list)
 {
     int64_t n = qx_json_count(list);
-    if (qx_json_type(list) != QX_JSON_ARRAY || n > 1 << 24) QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: merges: a list of at most %d is expected", 1 << 24);
+    if (qx_json_type(list) != QX_JSON_ARRAY || n > 1 << 24)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: merges: a list of at most %d is expected", 1 << 24);
     uint64_t slots = 16;
     while (slots < (uint64_t)n * 2) slots *= 2;
     m->mask = slots - 1;
@@ -104,7 +110,8 @@ static qx_status bpe_read(tok_model *m, qx_arena *a, const qx_json *j)
     m->byte_fallback = qx_json_bool(qx_json_get(j, "byte_fallback"), false);
     m->ignore_merges = qx_json_bool(qx_json_get(j, "ignore_merges"), false);
     const qx_json *dropout = qx_json_get(j, "dropout");
-    if (dropout && qx_json_number(dropout, 0) != 0) QX_FAIL(m->ctx, QX_E_UNSUPPORTED, "tokenizer: BPE dropout %g would make the ids random", qx_json_number(dropout, 0));
+    if (dropout && qx_json_number(dropout, 0) != 0)
+        QX_FAIL(m->ctx, QX_E_UNSUPPORTED, "tokenizer: BPE dropout %g would make the ids random", qx_json_number(dropout, 0));
     find_byte_ids(m);
     return read_merges(m, qx_json_get(j, "merges"));
 }

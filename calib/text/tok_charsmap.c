@@ -1,6 +1,7 @@
-/* tok_charsmap.c - the "Precompiled" normalizer of SentencePiece vocabularies (T5, XLM-R, ...): a double-array trie from byte strings to places in
- * a block of NUL-terminated replacements. In the file: base64 of { uint32 bytes of the trie, the trie's uint32 units, the replacements }, little endian.
- * A unit holds a label (the byte that leads to it), the offset of its children and whether a value ends there, as in darts-clone. */
+/* tok_charsmap.c - the "Precompiled" normalizer of SentencePiece vocabularies (T5, XLM-R, ...): a double-array trie from byte
+ * strings to places in a block of NUL-terminated replacements. In the file: base64 of { uint32 bytes of the trie, the trie's
+ * uint32 units, the replacements }, little endian. A unit holds a label (the byte that leads to it), the offset of its children
+ * and whether a value ends there, as in darts-clone. */
 #include "calib/text/tok.h"
 
 #include "base/mem.h"
@@ -60,12 +61,14 @@ static qx_status read_block(tok_charsmap *m, const char *base64)
     int64_t n = base64_decode(base64, len, m->bytes);
     if (n < 4) QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: precompiled_charsmap is not base64 of a map");
     uint32_t trie = word(m->bytes);
-    if (trie % 4 || trie < 4 || (int64_t)trie > n - 4) QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: precompiled_charsmap: a trie of %u bytes in a block of %lld", trie, (long long)n);
+    if (trie % 4 || trie < 4 || (int64_t)trie > n - 4)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: precompiled_charsmap: a trie of %u bytes in a block of %lld", trie, (long long)n);
     m->n_units = trie / 4;
     m->texts = (const char *)m->bytes + 4 + trie;
     m->n_texts = (size_t)n - 4 - trie + 1;
     m->bytes[n] = 0;
-    if (qx_utf8_valid(m->texts, m->n_texts) < m->n_texts) QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: precompiled_charsmap: its replacements are not UTF-8");
+    if (qx_utf8_valid(m->texts, m->n_texts) < m->n_texts)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tokenizer: precompiled_charsmap: its replacements are not UTF-8");
     return QX_OK;
 }
 
@@ -99,7 +102,8 @@ static const char *replacement(const tok_charsmap *m, const char *s, size_t n)
     return NULL;
 }
 
-/* SentencePiece's rule as the `tokenizers` package has it: a grapheme of less than six bytes is looked up whole, then each of its code points. */
+/* SentencePiece's rule as the `tokenizers` package has it: a grapheme of less than six bytes is looked up whole, then each of its
+ * code points. */
 static qx_status put_grapheme(const tok_charsmap *m, const char *s, size_t n, qx_buf *out)
 {
     const char *whole = n < 6 ? replacement(m, s, n) : NULL;

@@ -140,8 +140,10 @@ static qx_status cut_metaspace(qx_ctx *ctx, const tok_step *s, const char *text,
     bool has = n >= s->content_len && !memcmp(text, s->content, s->content_len);
     bool starts = has || (n && text[0] == ' ');
     if (s->prefix_space && !starts && (first || !s->first_only)) st = qx_buf_put(&b, s->content, s->content_len);
-    for (size_t i = 0; i < n && st == QX_OK; i++) st = text[i] == ' ' ? qx_buf_put(&b, s->content, s->content_len) : qx_buf_put(&b, text + i, 1);
-    if (st == QX_OK && b.len) st = s->split ? cut_pattern(ctx, s, b.data, b.len, first, out) : qx_tok_list_add(out, b.data, b.len, -1, first);
+    for (size_t i = 0; i < n && st == QX_OK; i++)
+        st = text[i] == ' ' ? qx_buf_put(&b, s->content, s->content_len) : qx_buf_put(&b, text + i, 1);
+    if (st == QX_OK && b.len)
+        st = s->split ? cut_pattern(ctx, s, b.data, b.len, first, out) : qx_tok_list_add(out, b.data, b.len, -1, first);
     qx_buf_free(&b);
     return st;
 }
@@ -164,7 +166,9 @@ static qx_status add_step(reader *r, tok_cut_fn *cut, const char *pattern, bool 
 
 static qx_status behavior_of(reader *r, const qx_json *j, tok_behavior fallback, tok_behavior *out)
 {
-    static const char *const names[] = {[TOK_REMOVED] = "Removed", [TOK_ISOLATED] = "Isolated", [TOK_MERGED_PREVIOUS] = "MergedWithPrevious", [TOK_MERGED_NEXT] = "MergedWithNext", [TOK_CONTIGUOUS] = "Contiguous"};
+    static const char *const names[] = {[TOK_REMOVED] = "Removed", [TOK_ISOLATED] = "Isolated",
+                                        [TOK_MERGED_PREVIOUS] = "MergedWithPrevious", [TOK_MERGED_NEXT] = "MergedWithNext",
+                                        [TOK_CONTIGUOUS] = "Contiguous"};
     *out = fallback;
     const char *text = qx_json_string(qx_json_get(j, "behavior"), NULL);
     if (!text) return QX_OK;
@@ -176,7 +180,8 @@ static qx_status behavior_of(reader *r, const qx_json *j, tok_behavior fallback,
 static qx_status read_split(reader *r, const qx_json *j)
 {
     const qx_json *p = qx_json_get(j, "pattern");
-    const char *regex = qx_json_string(qx_json_get(p, "Regex"), NULL), *text = regex ? regex : qx_json_string(qx_json_get(p, "String"), NULL);
+    const char *regex = qx_json_string(qx_json_get(p, "Regex"), NULL),
+        *text = regex ? regex : qx_json_string(qx_json_get(p, "String"), NULL);
     if (!text) QX_FAIL(r->ctx, QX_E_FORMAT, "tokenizer: Split without a Regex or String pattern");
     tok_behavior b;
     tok_step *s;
@@ -213,7 +218,8 @@ static qx_status read_metaspace(reader *r, const qx_json *j)
 static qx_status read_digits(reader *r, const qx_json *j)
 {
     tok_step *s;
-    return add_step(r, cut_pattern, "\\p{N}", false, qx_json_bool(qx_json_get(j, "individual_digits"), false) ? TOK_ISOLATED : TOK_CONTIGUOUS, &s);
+    return add_step(r, cut_pattern, "\\p{N}", false, qx_json_bool(qx_json_get(j, "individual_digits"), false) ? TOK_ISOLATED
+                    : TOK_CONTIGUOUS, &s);
 }
 
 static qx_status read_punctuation(reader *r, const qx_json *j)
@@ -256,8 +262,10 @@ static qx_status read_delimiter(reader *r, const qx_json *j)
 static qx_status read_sequence(reader *r, const qx_json *j);
 typedef struct kind { const char *type; qx_status (*read)(reader *r, const qx_json *j); } kind;
 static const kind kinds[] = {
-    {"ByteLevel", read_bytes}, {"Split", read_split}, {"Sequence", read_sequence}, {"Digits", read_digits}, {"Punctuation", read_punctuation}, {"Metaspace", read_metaspace},
-    {"Whitespace", read_whitespace}, {"WhitespaceSplit", read_whitespace_split}, {"BertPreTokenizer", read_bert}, {"CharDelimiterSplit", read_delimiter},
+    {"ByteLevel", read_bytes}, {"Split", read_split}, {"Sequence", read_sequence}, {"Digits", read_digits},
+    {"Punctuation", read_punctuation}, {"Metaspace", read_metaspace},
+    {"Whitespace", read_whitespace}, {"WhitespaceSplit", read_whitespace_split}, {"BertPreTokenizer", read_bert},
+    {"CharDelimiterSplit", read_delimiter},
 };
 
 static qx_status read_one(reader *r, const qx_json *j)

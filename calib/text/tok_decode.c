@@ -15,7 +15,10 @@ struct tok_decoder {
 
 typedef struct reader { qx_ctx *ctx; qx_arena *arena; tok_decoder *d; int depth; } reader;
 
-static const char *keep(reader *r, const qx_json *j, const char *key, const char *fallback) { return qx_arena_strdup(r->arena, qx_json_string(qx_json_get(j, key), fallback)); }
+static const char *keep(reader *r, const qx_json *j, const char *key, const char *fallback)
+{
+    return qx_arena_strdup(r->arena, qx_json_string(qx_json_get(j, key), fallback));
+}
 
 static qx_status read_replace(reader *r, const qx_json *j)
 {
@@ -38,7 +41,8 @@ static qx_status read_metaspace(reader *r, const qx_json *j)
 static qx_status read_strip(reader *r, const qx_json *j)
 {
     const char *content = qx_json_string(qx_json_get(j, "content"), " ");
-    if (strcmp(content, " ") || qx_json_number(qx_json_get(j, "stop"), 0) != 0) QX_FAIL(r->ctx, QX_E_UNSUPPORTED, "tokenizer: decoder Strip of '%s' is not supported", content);
+    if (strcmp(content, " ") || qx_json_number(qx_json_get(j, "stop"), 0) != 0)
+        QX_FAIL(r->ctx, QX_E_UNSUPPORTED, "tokenizer: decoder Strip of '%s' is not supported", content);
     r->d->strip_first = qx_json_number(qx_json_get(j, "start"), 0) >= 1;
     return QX_OK;
 }

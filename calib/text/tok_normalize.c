@@ -5,7 +5,10 @@
 
 #include <string.h>
 
-static qx_status norm_form(qx_ctx *ctx, const tok_step *s, const char *text, size_t n, qx_buf *out) { return qx_unicode_normal(ctx, s->form, text, n, out); }
+static qx_status norm_form(qx_ctx *ctx, const tok_step *s, const char *text, size_t n, qx_buf *out)
+{
+    return qx_unicode_normal(ctx, s->form, text, n, out);
+}
 
 static qx_status norm_lower(qx_ctx *ctx, const tok_step *s, const char *text, size_t n, qx_buf *out)
 {
@@ -61,7 +64,10 @@ static qx_status norm_strip(qx_ctx *ctx, const tok_step *s, const char *text, si
     return qx_buf_put(out, text + from, to - from);
 }
 
-static qx_status norm_precompiled(qx_ctx *ctx, const tok_step *s, const char *text, size_t n, qx_buf *out) { return (void)ctx, qx_tok_charsmap_apply(s->charsmap, text, n, out); }
+static qx_status norm_precompiled(qx_ctx *ctx, const tok_step *s, const char *text, size_t n, qx_buf *out)
+{
+    return (void)ctx, qx_tok_charsmap_apply(s->charsmap, text, n, out);
+}
 
 typedef bool char_class(uint32_t c);
 
@@ -132,13 +138,17 @@ static qx_status read_content(reader *r, tok_step *s, const char *text)
 static qx_status read_replace(reader *r, const qx_json *j, tok_step *s)
 {
     const qx_json *p = qx_json_get(j, "pattern");
-    const char *regex = qx_json_string(qx_json_get(p, "Regex"), NULL), *text = regex ? regex : qx_json_string(qx_json_get(p, "String"), NULL);
+    const char *regex = qx_json_string(qx_json_get(p, "Regex"), NULL),
+        *text = regex ? regex : qx_json_string(qx_json_get(p, "String"), NULL);
     if (!text) QX_FAIL(r->ctx, QX_E_FORMAT, "tokenizer: Replace without a Regex or String pattern");
     QX_TRY(read_content(r, s, qx_json_string(qx_json_get(j, "content"), "")));
     return qx_tok_regex_new(r->ctx, text, !regex, &s->regex);
 }
 
-static qx_status read_prepend(reader *r, const qx_json *j, tok_step *s) { return read_content(r, s, qx_json_string(qx_json_get(j, "prepend"), "\xe2\x96\x81")); }
+static qx_status read_prepend(reader *r, const qx_json *j, tok_step *s)
+{
+    return read_content(r, s, qx_json_string(qx_json_get(j, "prepend"), "\xe2\x96\x81"));
+}
 
 static qx_status read_strip(reader *r, const qx_json *j, tok_step *s)
 {
@@ -164,9 +174,12 @@ static qx_status read_bert(reader *r, const qx_json *j, tok_step *s)
 }
 
 static const kind kinds[] = {
-    {"NFC", norm_form, NULL, QX_NFC}, {"NFD", norm_form, NULL, QX_NFD}, {"NFKC", norm_form, NULL, QX_NFKC}, {"NFKD", norm_form, NULL, QX_NFKD},
-    {"Precompiled", norm_precompiled, read_precompiled, 0}, {"BertNormalizer", norm_bert, read_bert, 0}, {"Replace", norm_replace, read_replace, 0},
-    {"Prepend", norm_prepend, read_prepend, 0}, {"Strip", norm_strip, read_strip, 0}, {"StripAccents", norm_strip_accents, NULL, 0}, {"Lowercase", norm_lower, NULL, 0},
+    {"NFC", norm_form, NULL, QX_NFC}, {"NFD", norm_form, NULL, QX_NFD}, {"NFKC", norm_form, NULL, QX_NFKC},
+    {"NFKD", norm_form, NULL, QX_NFKD},
+    {"Precompiled", norm_precompiled, read_precompiled, 0}, {"BertNormalizer", norm_bert, read_bert, 0},
+    {"Replace", norm_replace, read_replace, 0},
+    {"Prepend", norm_prepend, read_prepend, 0}, {"Strip", norm_strip, read_strip, 0}, {"StripAccents", norm_strip_accents, NULL, 0},
+    {"Lowercase", norm_lower, NULL, 0},
     {"ByteLevel", norm_bytes, NULL, 0},
 };
 

@@ -40,7 +40,8 @@ static qx_status translate(qx_ctx *ctx, const char *p, qx_buf *out)
             p++;
             continue;
         }
-        if (in_class && p[0] == '&' && p[1] == '&') QX_FAIL(ctx, QX_E_UNSUPPORTED, "tokenizer pattern with '&&' inside a class (Oniguruma's intersection) is not supported");
+        if (in_class && p[0] == '&' && p[1] == '&')
+            QX_FAIL(ctx, QX_E_UNSUPPORTED, "tokenizer pattern with '&&' inside a class (Oniguruma's intersection) is not supported");
         if (!in_class && *p == '[') {
             in_class = true;
             QX_TRY(qx_buf_put(out, p, 1));
@@ -60,7 +61,8 @@ static qx_status compile(tok_regex *r, const char *pattern, const qx_buf *text)
 {
     int code;
     PCRE2_SIZE where;
-    r->code = pcre2_compile((PCRE2_SPTR)text->data, text->len, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &where, NULL);
+    r->code = pcre2_compile((PCRE2_SPTR)text->data, text->len, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code,
+                            &where, NULL);
     if (!r->code) {
         PCRE2_UCHAR message[128];
         pcre2_get_error_message(code, message, sizeof message);
@@ -119,7 +121,8 @@ int qx_tok_regex_find(tok_regex *r, const char *s, size_t n, size_t from, size_t
         return 1;
     }
     int rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK, r->match, r->limits);
-    if (rc == PCRE2_ERROR_JIT_STACKLIMIT) rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, r->match, r->limits);
+    if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
+        rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, r->match, r->limits);
     if (rc == PCRE2_ERROR_NOMATCH) return 0;
     if (rc < 0) {
         qx_fail(r->ctx, QX_E_BUDGET, "tokenizer pattern gave up at byte %zu of %zu (PCRE2 error %d)", from, n, rc);

@@ -1,6 +1,6 @@
-/* tok_unigram.c - Unigram (SentencePiece: T5, XLM-R, ...): of all ways to spell a word, the one whose pieces' scores (log probabilities) have the
- * largest sum, by Viterbi over the byte positions. A character that no piece begins with costs ten more than the worst piece and is the unknown token,
- * or its bytes' tokens where the file asks for that. */
+/* tok_unigram.c - Unigram (SentencePiece: T5, XLM-R, ...): of all ways to spell a word, the one whose pieces' scores (log
+ * probabilities) have the largest sum, by Viterbi over the byte positions. A character that no piece begins with costs ten more
+ * than the worst piece and is the unknown token, or its bytes' tokens where the file asks for that. */
 #include "calib/text/tok.h"
 
 #include "base/mem.h"
@@ -42,7 +42,8 @@ static int by_text(const void *a, const void *b)
     return c ? c : (x->id > y->id) - (x->id < y->id);
 }
 
-/* Sorted by bytes, so that pieces with a common beginning are neighbours. Of pieces that are there twice the last counts, as in a table filled in order. */
+/* Sorted by bytes, so that pieces with a common beginning are neighbours. Of pieces that are there twice the last counts, as in a
+ * table filled in order. */
 static qx_status read_pieces(tok_model *m, const qx_json *vocab)
 {
     int64_t count = qx_json_count(vocab);
@@ -148,8 +149,8 @@ static int32_t piece_of(const tok_model *m, const char *s, size_t n)
     return lo < hi && m->pieces[lo].len == n ? m->pieces[lo].id : -1;
 }
 
-/* Characters in a row that are unknown: the token of that name if there is one (the unknown token's own), else their bytes, if the file has tokens
- * for all of them, else the unknown token once. */
+/* Characters in a row that are unknown: the token of that name if there is one (the unknown token's own), else their bytes, if
+ * the file has tokens for all of them, else the unknown token once. */
 static qx_status put_unknown(const tok_model *m, const char *s, size_t n, qx_buf *ids)
 {
     int32_t named = piece_of(m, s, n);

@@ -31,7 +31,8 @@ static qx_status wordpiece_open(qx_ctx *ctx, qx_arena *a, const tok_vocab *v, co
     tok_model *m;
     QX_TRY(QX_NEW(ctx, &m));
     double limit = qx_json_number(qx_json_get(j, "max_input_chars_per_word"), 100);
-    *m = (tok_model){.ctx = ctx, .vocab = v, .prefix = prefix, .unk = unk_id, .max_chars = limit >= 1 && limit <= 4096 ? (int64_t)limit : 100, .text = QX_BUF_INIT(ctx)};
+    *m = (tok_model){.ctx = ctx, .vocab = v, .prefix = prefix, .unk = unk_id,
+                     .max_chars = limit >= 1 && limit <= 4096 ? (int64_t)limit : 100, .text = QX_BUF_INIT(ctx)};
     *out = m;
     return QX_OK;
 }

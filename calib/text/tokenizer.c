@@ -69,7 +69,8 @@ static qx_status vocab_at(qx_ctx *ctx, const qx_json *vocab, int64_t i, const ch
     if (qx_json_type(vocab) == QX_JSON_OBJECT) return *token = qx_json_key(v), check_id(ctx, *token, v, id);
     *token = qx_json_string(qx_json_at(v, 0), NULL);
     *id = i;
-    if (!*token || qx_json_type(qx_json_at(v, 1)) != QX_JSON_NUMBER) QX_FAIL(ctx, QX_E_FORMAT, "tokenizer: entry %lld of model.vocab is not a token and its score", (long long)i);
+    if (!*token || qx_json_type(qx_json_at(v, 1)) != QX_JSON_NUMBER)
+        QX_FAIL(ctx, QX_E_FORMAT, "tokenizer: entry %lld of model.vocab is not a token and its score", (long long)i);
     if (i >= ID_MAX) QX_FAIL(ctx, QX_E_FORMAT, "tokenizer: more than %d tokens", ID_MAX);
     return QX_OK;
 }
@@ -89,7 +90,8 @@ static qx_status highest_id(qx_ctx *ctx, const qx_json *vocab, const qx_json *ad
         if (id >= *size) *size = id + 1;
     }
     int64_t entries = qx_json_count(vocab) + qx_json_count(added);
-    if (*size > 16 * entries + 4096) QX_FAIL(ctx, QX_E_FORMAT, "tokenizer: highest id %lld for %lld tokens", (long long)*size - 1, (long long)entries);
+    if (*size > 16 * entries + 4096)
+        QX_FAIL(ctx, QX_E_FORMAT, "tokenizer: highest id %lld for %lld tokens", (long long)*size - 1, (long long)entries);
     return QX_OK;
 }
 
@@ -104,7 +106,8 @@ static qx_status add_token(qx_tokenizer *t, const char *token, int64_t id)
 static qx_status read_vocab(qx_tokenizer *t, const qx_json *vocab, const qx_json *added)
 {
     qx_json_kind kind = t->def->scored ? QX_JSON_ARRAY : QX_JSON_OBJECT;
-    if (qx_json_type(vocab) != kind) QX_FAIL(t->ctx, QX_E_FORMAT, "tokenizer: model.vocab is not an %s", t->def->scored ? "array" : "object");
+    if (qx_json_type(vocab) != kind)
+        QX_FAIL(t->ctx, QX_E_FORMAT, "tokenizer: model.vocab is not an %s", t->def->scored ? "array" : "object");
     QX_TRY(highest_id(t->ctx, vocab, added, &t->vocab.size));
     t->vocab.tokens = qx_arena_array(t->arena, (size_t)t->vocab.size + 1, sizeof *t->vocab.tokens);
     t->special = qx_arena_array(t->arena, (size_t)t->vocab.size + 1, sizeof *t->special);
@@ -127,10 +130,13 @@ static qx_status read_added_one(qx_tokenizer *t, const qx_json *j, tok_added_tok
     if (!content || !*content) QX_FAIL(t->ctx, QX_E_FORMAT, "tokenizer: an added token without content");
     int64_t id = (int64_t)qx_json_number(qx_json_get(j, "id"), 0);
     int32_t have = qx_tok_vocab_id(&t->vocab, content);
-    if (have >= 0 && have != id) QX_FAIL(t->ctx, QX_E_FORMAT, "tokenizer: added token '%s' has id %lld, the vocabulary says %d", content, (long long)id, have);
+    if (have >= 0 && have != id)
+        QX_FAIL(t->ctx, QX_E_FORMAT, "tokenizer: added token '%s' has id %lld, the vocabulary says %d", content, (long long)id, have);
     if (have < 0) QX_TRY(add_token(t, content, id));
-    *out = (tok_added_token){.id = (int32_t)id, .single_word = qx_json_bool(qx_json_get(j, "single_word"), false), .lstrip = qx_json_bool(qx_json_get(j, "lstrip"), false),
-                             .rstrip = qx_json_bool(qx_json_get(j, "rstrip"), false), .special = qx_json_bool(qx_json_get(j, "special"), false)};
+    *out = (tok_added_token){.id = (int32_t)id, .single_word = qx_json_bool(qx_json_get(j, "single_word"), false),
+                             .lstrip = qx_json_bool(qx_json_get(j, "lstrip"), false),
+                             .rstrip = qx_json_bool(qx_json_get(j, "rstrip"), false),
+                                 .special = qx_json_bool(qx_json_get(j, "special"), false)};
     out->normalized = qx_json_bool(qx_json_get(j, "normalized"), !out->special);
     out->content = t->vocab.tokens[id];
     out->len = strlen(content);
@@ -155,7 +161,8 @@ static qx_status normalize_content(qx_tokenizer *t, tok_added_token *a)
 static qx_status read_added(qx_tokenizer *t, const qx_json *list)
 {
     int64_t n = qx_json_count(list), n_raw = 0, n_norm = 0;
-    tok_added_token *raw = qx_arena_array(t->arena, (size_t)n + 1, sizeof *raw), *norm = qx_arena_array(t->arena, (size_t)n + 1, sizeof *norm);
+    tok_added_token *raw = qx_arena_array(t->arena, (size_t)n + 1, sizeof *raw),
+        *norm = qx_arena_array(t->arena, (size_t)n + 1, sizeof *norm);
     if (!raw || !norm) return QX_E_NOMEM;
     for (int64_t i = 0; i < n; i++) {
         tok_added_token a;
@@ -344,7 +351,9 @@ qx_status qx_tokenizer_decode(qx_tokenizer *t, const int64_t *ids, int64_t n, st
     int64_t put = 0;
     size_t start = out->len;
     for (int64_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= t->vocab.size) QX_FAIL(t->ctx, QX_E_FORMAT, "token id %lld at %lld: the vocabulary ends at %lld", (long long)ids[i], (long long)i, (long long)t->vocab.size - 1);
+        if (ids[i] < 0 || ids[i] >= t->vocab.size)
+            QX_FAIL(t->ctx, QX_E_FORMAT, "token id %lld at %lld: the vocabulary ends at %lld", (long long)ids[i], (long long)i,
+                    (long long)t->vocab.size - 1);
         const char *token = t->vocab.tokens[ids[i]];
         if (!token || t->special[ids[i]]) continue;
         QX_TRY(qx_tok_decode_one(t->decoder, token, put++, out));

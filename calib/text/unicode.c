@@ -59,13 +59,17 @@ bool qx_unicode_is_space(uint32_t c)
 
 bool qx_unicode_is_cjk(uint32_t c)
 {
-    static const uint32_t blocks[][2] = {{0x3400, 0x4dbf}, {0x4e00, 0x9fff}, {0xf900, 0xfaff}, {0x20000, 0x2a6df}, {0x2a700, 0x2b73f}, {0x2b740, 0x2b81f}, {0x2b920, 0x2ceaf}, {0x2f800, 0x2fa1f}};
+    static const uint32_t blocks[][2] = {{0x3400, 0x4dbf}, {0x4e00, 0x9fff}, {0xf900, 0xfaff}, {0x20000, 0x2a6df}, {0x2a700, 0x2b73f},
+                                         {0x2b740, 0x2b81f}, {0x2b920, 0x2ceaf}, {0x2f800, 0x2fa1f}};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         if (c >= blocks[i][0] && c <= blocks[i][1]) return true;
     return false;
 }
 
-bool qx_unicode_grapheme_ends(uint32_t a, uint32_t b, int *state) { return utf8proc_grapheme_break_stateful((utf8proc_int32_t)a, (utf8proc_int32_t)b, state); }
+bool qx_unicode_grapheme_ends(uint32_t a, uint32_t b, int *state)
+{
+    return utf8proc_grapheme_break_stateful((utf8proc_int32_t)a, (utf8proc_int32_t)b, state);
+}
 
 /* ---- normal forms ---- */
 

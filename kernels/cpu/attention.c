@@ -1,5 +1,6 @@
-/* attention.c - see attention.h. Keys are taken in blocks of KEYS, query rows in tiles of SUB; a tile looks only at the keys between the first and the
- * last that any of its rows may see, be they bounded by position or by an additive mask of hopeless entries. */
+/* attention.c - see attention.h. Keys are taken in blocks of KEYS, query rows in tiles of SUB; a tile looks only at the keys
+ * between the first and the last that any of its rows may see, be they bounded by position or by an additive mask of hopeless
+ * entries. */
 #include "kernels/attention.h"
 
 #include "kernels/fmath.h"
@@ -109,8 +110,8 @@ static void fade_row(float *y, int64_t n, float f)
     for (int64_t j = 0; j < n; j++) y[j] *= f;
 }
 
-/* Takes the scores s of row i against keys [from, from + n) into its running maximum and sum; the row of y so far is rescaled. Leaves exp(s - max)
- * in s, and 0 for keys that the row does not see. */
+/* Takes the scores s of row i against keys [from, from + n) into its running maximum and sum; the row of y so far is rescaled.
+ * Leaves exp(s - max) in s, and 0 for keys that the row does not see. */
 static void absorb(const work *w, float *s, int64_t i, int64_t from, int64_t n)
 {
     const qx_attn_head *h = w->h;
@@ -146,11 +147,13 @@ static void pack_block(const qx_attn_head *h, int64_t from, int64_t n, float *pk
 static void sub_block(const work *w, int64_t r, int64_t m, int64_t from, int64_t lo, int64_t hi)
 {
     const qx_attn_head *h = w->h;
-    const qx_sgemm scores = {.m = m, .k = h->d, .n = hi - lo, .x = h->q + r * h->ldq, .ldx = h->ldq, .cx = 1, .panels = w->pk + (lo - from) * h->d, .step = NR * h->d,
+    const qx_sgemm scores = {.m = m, .k = h->d, .n = hi - lo, .x = h->q + r * h->ldq, .ldx = h->ldq, .cx = 1,
+                             .panels = w->pk + (lo - from) * h->d, .step = NR * h->d,
                              .y = w->s + lo - from, .ldy = KEYS, .alpha = 1.0f};
     qx_sgemm_run(&scores);
     for (int64_t i = 0; i < m; i++) absorb(w, w->s + i * KEYS + lo - from, r + i, lo, hi - lo);
-    const qx_sgemm values = {.m = m, .k = hi - lo, .n = h->dv, .x = w->s + lo - from, .ldx = KEYS, .cx = 1, .panels = w->pv + (lo - from) * NR, .step = NR * KEYS,
+    const qx_sgemm values = {.m = m, .k = hi - lo, .n = h->dv, .x = w->s + lo - from, .ldx = KEYS, .cx = 1,
+                             .panels = w->pv + (lo - from) * NR, .step = NR * KEYS,
                              .y = h->y + r * h->ldy, .ldy = h->ldy, .alpha = 1.0f, .add = true};
     qx_sgemm_run(&values);
 }

@@ -101,7 +101,8 @@ qx_binary_fn *qx_binary_find(qx_binary op, qx_dtype dtype)
     for (int64_t i = 0; i < n; i++) ((T *)y)[i] = c[i * sc] ? ((const T *)a)[i * sa] : ((const T *)b)[i * sb];
 typedef struct wide { uint64_t lo, hi; } wide;
 
-QX_INLINE void qx_select_body(const uint8_t *c, int64_t sc, const void *a, int64_t sa, const void *b, int64_t sb, void *y, int64_t n, int size)
+QX_INLINE void qx_select_body(const uint8_t *c, int64_t sc, const void *a, int64_t sa, const void *b, int64_t sb, void *y, int64_t n,
+                              int size)
 {
     if (size == 4 && sc == 1 && sa == 1 && sb == 1) { SELECT(uint32_t) }
     else if (size == 1) { SELECT(uint8_t) }

@@ -1,5 +1,5 @@
-/* gram.c - Gram tiles for AVX2 and AVX-512, at the speed of a matrix product. The sums in float64 of a large matrix lie in the last cache or in memory:
- * they are fetched while the products run. */
+/* gram.c - Gram tiles for AVX2 and AVX-512, at the speed of a matrix product. The sums in float64 of a large matrix lie in the
+ * last cache or in memory: they are fetched while the products run. */
 #include "kernels/gram_leaf.h"
 
 enum { T = QX_GRAM_TILE };
@@ -44,7 +44,8 @@ QX_TARGET_AVX512 static inline void avx512_put(__m512 c, double *t)
 }
 
 /* Rows [i, i + 8) of n tiles side by side: 24 sums. n is a constant where this is called, so that they stay in registers. */
-QX_TARGET_AVX512 static inline __attribute__((always_inline)) void avx512_rows(const int n, const float *a, const float *b, int64_t rows, double *tile)
+QX_TARGET_AVX512 static inline __attribute__((always_inline)) void avx512_rows(const int n, const float *a, const float *b, int64_t rows,
+    double *tile)
 {
     __m512 c[HIGH][WIDE];
 #pragma GCC unroll 8
@@ -83,7 +84,9 @@ QX_TARGET_AVX512 static void avx512_add(const qx_gram_block *b, int64_t i0, int6
 {
     for (int64_t i = i0; i < i1; i++)
         for (int64_t j = i > j0 ? i : j0; j < j1; j += WIDE)
-            for (int r = 0; r < T; r += HIGH) avx512_few(j1 - j < WIDE ? (int)(j1 - j) : WIDE, qx_gram_panel(b, i) + r, qx_gram_panel(b, j), b->rows, qx_gram_tile(b, i, j) + r * T);
+            for (int r = 0; r < T; r += HIGH)
+                avx512_few(j1 - j < WIDE ? (int)(j1 - j) : WIDE, qx_gram_panel(b, i) + r, qx_gram_panel(b, j), b->rows,
+                           qx_gram_tile(b, i, j) + r * T);
 }
 #endif
 

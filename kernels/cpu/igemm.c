@@ -95,7 +95,8 @@ int64_t qx_igemm_panels(int64_t n) { return (n + NR - 1) / NR; }
 size_t qx_igemm_packed_bytes(int64_t k, int64_t n) { return (size_t)(qx_igemm_panels(n) * quads_of(k) * 4 * NR); }
 int64_t qx_igemm_sums(int64_t n) { return qx_igemm_panels(n) * NR; }
 
-void qx_igemm_pack_panel(const void *b, bool is_signed, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, int8_t *packed, int32_t *sums)
+void qx_igemm_pack_panel(const void *b, bool is_signed, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, int8_t *packed,
+                         int32_t *sums)
 {
     const uint8_t *src = b;
     const uint8_t flip = is_signed ? 0 : 0x80; /* u - 128 as signed */

@@ -1,4 +1,5 @@
-/* igemm_few.c - few rows of codes by panels of packed ones: see igemm.h. Bound by memory, so a panel is fetched ahead into the second cache. */
+/* igemm_few.c - few rows of codes by panels of packed ones: see igemm.h. Bound by memory, so a panel is fetched ahead into the
+ * second cache. */
 #include "kernels/igemm.h"
 
 #include <string.h>
@@ -10,7 +11,8 @@
 enum { AHEAD = 4096, LANES = 16, MOST = QX_IGEMM_WIDEST / LANES }; /* bytes; columns of a register; registers of a row */
 
 /* rows and vectors are constants where this is called, so that acc stays in registers. */
-TARGET static inline __attribute__((always_inline)) void tile(const int rows, const int vectors, const uint8_t *a, int64_t lda, const int8_t *b, int64_t quads, int32_t *acc)
+TARGET static inline __attribute__((always_inline)) void tile(const int rows, const int vectors, const uint8_t *a, int64_t lda,
+                                                              const int8_t *b, int64_t quads, int32_t *acc)
 {
     __m512i s[QX_IGEMM_FEW][MOST];
     for (int r = 0; r < rows; r++)
@@ -45,7 +47,10 @@ TARGET static inline __attribute__((always_inline)) void tile(const int rows, co
 FEW(2)
 FEW(4)
 
-bool qx_igemm_has_few(int64_t width) { return (width == 32 || width == 64) && qx_isa_best() == QX_ISA_AVX512 && __builtin_cpu_supports("avx512vnni"); }
+bool qx_igemm_has_few(int64_t width)
+{
+    return (width == 32 || width == 64) && qx_isa_best() == QX_ISA_AVX512 && __builtin_cpu_supports("avx512vnni");
+}
 
 void qx_igemm_few(int64_t rows, const uint8_t *a, int64_t lda, const int8_t *panel, int64_t quads, int64_t width, int32_t *acc)
 {

@@ -21,10 +21,12 @@ QX_INLINE void qx_int8_row_body(const int16_t *x, const int8_t *w, int64_t k, in
         for (int64_t j = 0; j < n; j++) acc[j] += v * p[j];
     }
 }
-QX_MULTI(, qx_int8_row, (const int16_t *x, const int8_t *w, int64_t k, int64_t n, int64_t row, int64_t col, int32_t *acc), (x, w, k, n, row, col, acc))
+QX_MULTI(, qx_int8_row, (const int16_t *x, const int8_t *w, int64_t k, int64_t n, int64_t row, int64_t col, int32_t *acc),
+         (x, w, k, n, row, col, acc))
 
 QX_INLINE void qx_int8_finish_body(const int32_t *acc, const float *scale, int64_t step, const float *bias, float *y, int64_t n)
 {
     for (int64_t j = 0; j < n; j++) y[j] = (float)acc[j] * scale[j * step] + (bias ? bias[j] : 0.0f);
 }
-QX_MULTI(, qx_int8_finish, (const int32_t *acc, const float *scale, int64_t step, const float *bias, float *y, int64_t n), (acc, scale, step, bias, y, n))
+QX_MULTI(, qx_int8_finish, (const int32_t *acc, const float *scale, int64_t step, const float *bias, float *y, int64_t n),
+         (acc, scale, step, bias, y, n))

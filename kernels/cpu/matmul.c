@@ -24,7 +24,8 @@ void qx_matmul_f32(void *user, const qx_matmul *p)
 {
     (void)user;
     scale_c(p);
-    const qx_sgemm g = {.m = p->m, .k = p->k, .n = p->n, .x = p->a, .ldx = p->ra, .cx = p->ca, .make = pack_panel, .user = p, .y = p->c, .ldy = p->ldc, .alpha = p->alpha, .add = p->beta != 0.0f};
+    const qx_sgemm g = {.m = p->m, .k = p->k, .n = p->n, .x = p->a, .ldx = p->ra, .cx = p->ca, .make = pack_panel, .user = p, .y = p->c,
+                        .ldy = p->ldc, .alpha = p->alpha, .add = p->beta != 0.0f};
     qx_sgemm_run(&g);
 }
 

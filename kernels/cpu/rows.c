@@ -120,7 +120,8 @@ QX_INLINE void qx_affine_row_body(const float *x, float mean, float inv, float g
     QX_IVDEP
     for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * a + beta;
 }
-QX_MULTI(, qx_affine_row, (const float *x, float mean, float inv, float gamma, float beta, float *y, int64_t n), (x, mean, inv, gamma, beta, y, n))
+QX_MULTI(, qx_affine_row, (const float *x, float mean, float inv, float gamma, float beta, float *y, int64_t n),
+         (x, mean, inv, gamma, beta, y, n))
 
 /* ---- Channels side by side ---- */
 
@@ -175,7 +176,8 @@ QX_INLINE void qx_lane_moments_body(const float *x, int64_t pixels, int lanes, d
 }
 QX_MULTI(, qx_lane_moments, (const float *x, int64_t pixels, int lanes, double *mean, double *m2), (x, pixels, lanes, mean, m2))
 
-QX_INLINE void qx_layernorm_row_body(const float *x, const float *gamma, const float *beta, float eps, float *y, int64_t n, float *mean, float *inv)
+QX_INLINE void qx_layernorm_row_body(const float *x, const float *gamma, const float *beta, float eps, float *y, int64_t n, float *mean,
+                                     float *inv)
 {
     float m, r;
     moments(x, n, eps, &m, &r);
@@ -189,7 +191,8 @@ QX_INLINE void qx_layernorm_row_body(const float *x, const float *gamma, const f
         for (int64_t i = 0; i < n; i++) y[i] = (x[i] - m) * r * (gamma ? gamma[i] : 1.0f) + (beta ? beta[i] : 0.0f);
     }
 }
-QX_MULTI(, qx_layernorm_row, (const float *x, const float *gamma, const float *beta, float eps, float *y, int64_t n, float *mean, float *inv),
+QX_MULTI(, qx_layernorm_row, (const float *x, const float *gamma, const float *beta, float eps, float *y, int64_t n, float *mean,
+                              float *inv),
          (x, gamma, beta, eps, y, n, mean, inv))
 
 QX_INLINE void qx_rmsnorm_row_body(const float *x, const float *gamma, float eps, float *y, int64_t n, float *inv)
@@ -206,8 +209,10 @@ QX_MULTI(, qx_rmsnorm_row, (const float *x, const float *gamma, float eps, float
 /* ---- Reductions: pre maps an element, then sum, product, max or min; post maps the result ---- */
 
 typedef enum fold { FOLD_SUM, FOLD_MAX, FOLD_MIN, FOLD_PROD } fold;
-static const fold folds[] = {[QX_R_SUM] = FOLD_SUM, [QX_R_MEAN] = FOLD_SUM, [QX_R_MAX] = FOLD_MAX, [QX_R_MIN] = FOLD_MIN, [QX_R_PROD] = FOLD_PROD,
-                             [QX_R_L1] = FOLD_SUM, [QX_R_L2] = FOLD_SUM, [QX_R_SUMSQ] = FOLD_SUM, [QX_R_LOGSUM] = FOLD_SUM, [QX_R_LOGSUMEXP] = FOLD_SUM};
+static const fold folds[] = {[QX_R_SUM] = FOLD_SUM, [QX_R_MEAN] = FOLD_SUM, [QX_R_MAX] = FOLD_MAX, [QX_R_MIN] = FOLD_MIN,
+                             [QX_R_PROD] = FOLD_PROD,
+                             [QX_R_L1] = FOLD_SUM, [QX_R_L2] = FOLD_SUM, [QX_R_SUMSQ] = FOLD_SUM, [QX_R_LOGSUM] = FOLD_SUM,
+                                 [QX_R_LOGSUMEXP] = FOLD_SUM};
 
 static float post(qx_reduce op, float v, int64_t n)
 {
@@ -296,7 +301,8 @@ QX_INLINE void qx_rope_row_body(const float *x, const float *cos, const float *s
         y[i + half] = a * sin[i] + b * cos[i];
     }
 }
-QX_MULTI(, qx_rope_row, (const float *x, const float *cos, const float *sin, int64_t half, bool interleaved, float *y), (x, cos, sin, half, interleaved, y))
+QX_MULTI(, qx_rope_row, (const float *x, const float *cos, const float *sin, int64_t half, bool interleaved, float *y),
+         (x, cos, sin, half, interleaved, y))
 
 QX_INLINE void qx_rotate_half_row_body(const float *x, const float *cos, const float *sin, int64_t d, float *y)
 {

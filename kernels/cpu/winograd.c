@@ -1,5 +1,6 @@
-/* winograd.c - see winograd.h. With points 0, a, -a, b, -b and infinity, M(x) = x (x^2 - a^2) (x^2 - b^2): a row of the pictures' matrix holds the
- * coefficients of M(x) / (x - p), one of the weights' matrix 1, p, p^2 by M'(p), a column of the results' matrix the powers of p. */
+/* winograd.c - see winograd.h. With points 0, a, -a, b, -b and infinity, M(x) = x (x^2 - a^2) (x^2 - b^2): a row of the pictures'
+ * matrix holds the coefficients of M(x) / (x - p), one of the weights' matrix 1, p, p^2 by M'(p), a column of the results' matrix
+ * the powers of p. */
 #include "kernels/winograd.h"
 
 #include <string.h>
@@ -17,7 +18,8 @@ enum { LANES = QX_WINO_LANES, IN = 6, OUT = QX_WINO_TILE };
 
 static void weights_pass(const double *g, int step, double *u, int ustep)
 {
-    const double a = (double)PA, b = (double)PB, na = 2 * a * a * (a * a - b * b), nb = 2 * b * b * (b * b - a * a), g0 = g[0], g1 = g[step], g2 = g[2 * step];
+    const double a = (double)PA, b = (double)PB, na = 2 * a * a * (a * a - b * b), nb = 2 * b * b * (b * b - a * a), g0 = g[0],
+        g1 = g[step], g2 = g[2 * step];
     u[0] = g0 / (a * a * b * b);
     u[1 * ustep] = (g0 + a * g1 + a * a * g2) / na;
     u[2 * ustep] = (g0 - a * g1 + a * a * g2) / na;
@@ -43,7 +45,8 @@ void qx_wino_panel(const float *w, int64_t in, int64_t out, int64_t first, float
 /* Between the picture and tile[size][size][LANES]: `run` channels side by side, of the pixels from (y, x) on that exist. */
 QX_INLINE void move_run(const qx_wino_picture *p, int64_t first, int64_t y, int64_t x, int size, float *tile, size_t run, bool store)
 {
-    const int64_t y0 = y < 0 ? -y : 0, x0 = x < 0 ? -x : 0, y1 = p->height - y < size ? p->height - y : size, x1 = p->width - x < size ? p->width - x : size;
+    const int64_t y0 = y < 0 ? -y : 0, x0 = x < 0 ? -x : 0, y1 = p->height - y < size ? p->height - y : size,
+        x1 = p->width - x < size ? p->width - x : size;
     float *from = p->data + first / p->block * p->plane + first % p->block;
     for (int64_t i = y0; i < y1; i++)
         for (int64_t j = x0; j < x1; j++) {
@@ -96,7 +99,8 @@ QX_INLINE void qx_wino_in_body(const qx_wino_picture *p, int64_t first, int64_t 
     }
     for (int i = 0; i < IN; i++) in_pass(t + i * IN * LANES, LANES, to + i * IN * stride, stride);
 }
-QX_MULTI(, qx_wino_in, (const qx_wino_picture *p, int64_t first, int64_t y, int64_t x, float *to, int64_t stride), (p, first, y, x, to, stride))
+QX_MULTI(, qx_wino_in, (const qx_wino_picture *p, int64_t first, int64_t y, int64_t x, float *to, int64_t stride),
+         (p, first, y, x, to, stride))
 
 /* ---- Results ---- */
 

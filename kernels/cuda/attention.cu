@@ -1,5 +1,6 @@
-/* attention.cu - attention of f32 in tiles: the scores of 16 queries against 16 keys exist in shared memory only, with a running maximum and sum for each query (online
- * softmax). f32 sums; any strides, grouped heads, masks, windows, head sizes up to 256. 16-bit types go to attention_tile.cu. */
+/* attention.cu - attention of f32 in tiles: the scores of 16 queries against 16 keys exist in shared memory only, with a running
+ * maximum and sum for each query (online softmax). f32 sums; any strides, grouped heads, masks, windows, head sizes up to 256.
+ * 16-bit types go to attention_tile.cu. */
 #include "kernels/cuda/attention.h"
 
 enum { BQ = 16, BK = 16, MOST_D = 256, ATTN_THREADS = 256, OUT_PER = BQ * MOST_D / ATTN_THREADS };
@@ -61,7 +62,8 @@ QK_KERNEL_RESIDENT(attention_kernel, qk_attn_args, ATTN_THREADS, 2)
     for (int i = 0; i < OUT_PER; i++) acc[i] = 0;
     for (int e = t; e < BQ * a.dk; e += QK_NT) {
         const int64_t r = w.r0 + e / a.dk;
-        qs[e / a.dk * MOST_D + e % a.dk] = r < a.rows ? qk_real(a.q.p, a.dtype, w.p.b * a.q.b + w.h * a.q.h + r * a.q.s + e % a.dk * a.q.d) : 0.0f;
+        qs[e / a.dk * MOST_D + e % a.dk] = r < a.rows ? qk_real(a.q.p, a.dtype,
+                                                                w.p.b * a.q.b + w.h * a.q.h + r * a.q.s + e % a.dk * a.q.d) : 0.0f;
     }
     if (t < BQ) {
         top[t] = none;
@@ -75,7 +77,8 @@ QK_KERNEL_RESIDENT(attention_kernel, qk_attn_args, ATTN_THREADS, 2)
         for (int e = t; e < BK * a.dk; e += QK_NT) {
             /* neighbours of a warp read along the stride that is 1 */
             const int64_t j = a.k.d == 1 ? e / a.dk : e % BK, d = a.k.d == 1 ? e % a.dk : e / BK;
-            ks[j * MOST_D + d] = k0 + j < w.last ? qk_real(a.k.p, a.dtype, w.p.b * a.k.b + w.hk * a.k.h + (k0 + j) * a.k.s + d * a.k.d) : 0.0f;
+            ks[j * MOST_D + d] = k0 + j < w.last ? qk_real(a.k.p, a.dtype, w.p.b * a.k.b + w.hk * a.k.h + (k0 + j) * a.k.s + d * a.k.d)
+                : 0.0f;
         }
         QK_SYNC();
         sc[t / BK * (BK + 1) + t % BK] = tile_score(&a, &w, qs, ks, t / BK, t % BK, k0);
@@ -84,7 +87,8 @@ QK_KERNEL_RESIDENT(attention_kernel, qk_attn_args, ATTN_THREADS, 2)
         if (at < 0) continue;
         if (t < BQ && codes) row_codes(&a, &sc[t * (BK + 1)], top[t], sum[t]);
         for (int e = t; e < BK * a.dv; e += QK_NT) /* every thread has read the keys */
-            ks[e / a.dv * MOST_D + e % a.dv] = k0 + e / a.dv < w.last ? qk_real(a.v.p, a.dtype, w.p.b * a.v.b + w.hk * a.v.h + (k0 + e / a.dv) * a.v.s + e % a.dv * a.v.d) : 0.0f;
+            ks[e / a.dv * MOST_D + e % a.dv] = k0 + e / a.dv < w.last
+                ? qk_real(a.v.p, a.dtype, w.p.b * a.v.b + w.hk * a.v.h + (k0 + e / a.dv) * a.v.s + e % a.dv * a.v.d) : 0.0f;
         QK_SYNC();
         for (int i = 0; i < OUT_PER; i++) {
             const int e = t + i * ATTN_THREADS, r = e / MOST_D, d = e % MOST_D;
@@ -106,7 +110,8 @@ QK_KERNEL_RESIDENT(attention_kernel, qk_attn_args, ATTN_THREADS, 2)
         const int e = t + i * ATTN_THREADS, r = e / MOST_D, d = e % MOST_D;
         if (a.sink) acc[i] *= shrink[r];
         if (d < a.dv && w.r0 + r < a.rows) /* a row without a key gives 0 */
-            qk_put_real(a.y, a.dtype, w.p.b * a.yb + w.h * a.yh + (w.r0 + r) * a.ys + d, sum[r] > 0 ? codes ? acc[i] * a.p_scale : acc[i] / sum[r] : 0.0f);
+            qk_put_real(a.y, a.dtype, w.p.b * a.yb + w.h * a.yh + (w.r0 + r) * a.ys + d,
+                        sum[r] > 0 ? codes ? acc[i] * a.p_scale : acc[i] / sum[r] : 0.0f);
     }
 }
 QK_EXTERN int qk_attention(qk_queue q, const qk_attn_args *a)

@@ -7,7 +7,8 @@
 #include "kernels/cuda/elem.h"
 #include "kernels/fmath.h"
 
-/* A batch entry: how many keys count, and where its first query stands among them. Rows and keys are within 31 bits (the adapters see to it). */
+/* A batch entry: how many keys count, and where its first query stands among them. Rows and keys are within 31 bits (the adapters
+ * see to it). */
 typedef struct attn_batch { int b, keys, offset; } attn_batch;
 QX_HD attn_batch attn_batch_of(const qk_attn_args *a, int b)
 {

@@ -1,14 +1,18 @@
-/* attention_tile.cu - attention of f16 and bf16 on matrix units (mma.sync m16n8k16, f32 sums) with an online softmax: masks, causality, windows, grouped heads, head sizes to 256.
+/* attention_tile.cu - attention of f16 and bf16 on matrix units (mma.sync m16n8k16, f32 sums) with an online softmax: masks,
+ * causality, windows, grouped heads, head sizes to 256.
  *
- * The query heads that share a key head are rows of one matrix: virtual row v is row v / group of head v % group. So keys and values are read once for all of them, and one token
- * of a decoder still fills a tile. A block has 64 virtual rows, 16 a warp, and walks over tiles of keys in shared memory; the scores stay in registers, where the layout of a
- * product's result is that of the next one's left operand. When there are too few blocks for the card, the keys are shared out over `splits` of them and a second
- * kernel joins the parts, in order. Fragment layouts: PTX ISA, "Matrix Fragments for mma.m16n8k16" and "ldmatrix"; on the host both are functions with that meaning. */
+ * The query heads that share a key head are rows of one matrix: virtual row v is row v / group of head v % group. So keys and
+ * values are read once for all of them, and one token of a decoder still fills a tile. A block has 64 virtual rows, 16 a warp,
+ * and walks over tiles of keys in shared memory; the scores stay in registers, where the layout of a product's result is that of
+ * the next one's left operand. When there are too few blocks for the card, the keys are shared out over `splits` of them and a
+ * second kernel joins the parts, in order. Fragment layouts: PTX ISA, "Matrix Fragments for mma.m16n8k16" and "ldmatrix"; on the
+ * host both are functions with that meaning. */
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/mma.h"
 
 enum {
-    WARPS = 4, WARP_ROWS = 16, ROWS = WARPS * WARP_ROWS, THREADS = WARPS * 32, PAD = 8, /* halves behind a row: lanes of a fragment meet different banks */
+    /* halves behind a row: lanes of a fragment meet different banks */
+    WARPS = 4, WARP_ROWS = 16, ROWS = WARPS * WARP_ROWS, THREADS = WARPS * 32, PAD = 8,
     MOST_D = 256, MOST_KEYS = 64, TILE = MOST_KEYS * (128 + PAD)                          /* 16 keys of 256, 64 of up to 128 */
 };
 
@@ -26,15 +30,16 @@ QK_INSIDE float exp2_of(float x)
 /* Masks with a tensor and soft caps are rare and long: a call, not a copy for each of the unrolled elements. */
 QK_APART float attn_score_apart(const qk_attn_args *a, int b, int h, int row, int key, float s) { return attn_score(a, b, h, row, key, s); }
 
-/* Four fragments of a right operand for lane t: element (k, n) of 16 x 8. plain: from rows n of [key][d], columns d0 .. d0 + 31: two steps of k. turned: from rows k of
- * [key][d], columns d0 .. d0 + 15: two tiles of n. */
+/* Four fragments of a right operand for lane t: element (k, n) of 16 x 8. plain: from rows n of [key][d], columns d0 .. d0 + 31:
+ * two steps of k. turned: from rows k of [key][d], columns d0 .. d0 + 15: two tiles of n. */
 QK_INSIDE void fragments(int turned, uint32_t *r, const uint16_t *tile, int ld, int key0, int d0, int lane)
 {
     const int m = lane / 8, key = turned ? (m & 1) * 8 + lane % 8 : lane % 8, d = turned ? (m >> 1) * 8 : m * 8;
     ldmatrix(turned, r, tile + (key0 + key) * ld + d0 + d);
 }
 
-typedef struct tile_place { attn_batch p; int hk, v0, first, last, rows, group, split; } tile_place; /* rows: virtual ones; group: query heads of a key head */
+/* rows: virtual ones; group: query heads of a key head */
+typedef struct tile_place { attn_batch p; int hk, v0, first, last, rows, group, split; } tile_place;
 
 QX_HD tile_place tile_place_of(const qk_attn_args *a, int64_t block, int keys)
 {
@@ -58,8 +63,10 @@ QX_HD tile_place tile_place_of(const qk_attn_args *a, int64_t block, int keys)
 
 QX_HD uint16_t half_at(const void *p, int64_t i) { return ((const uint16_t *)p)[i]; }
 
-/* Rows k0 .. of keys or values into [keys][width + PAD], zeros where there is nothing. Complete behind a wait for the group and a barrier. */
-QK_INSIDE void load_tile(uint16_t *to, const qk_attn_view *v, int64_t base, int k0, int last, int64_t d, int width, int keys, int whole, int t)
+/* Rows k0 .. of keys or values into [keys][width + PAD], zeros where there is nothing. Complete behind a wait for the group and a
+ * barrier. */
+QK_INSIDE void load_tile(uint16_t *to, const qk_attn_view *v, int64_t base, int k0, int last, int64_t d, int width, int keys, int whole,
+                         int t)
 {
     const int ld = width + PAD;
     if (whole) { /* sixteen bytes at a time, which nobody waits for here */
@@ -91,7 +98,8 @@ QX_HD query_row query_row_of(const tile_place *w, int t, int half)
     return r;
 }
 
-/* Columns of the query from HELD on lie in shared memory, behind the tiles of keys (rows of warps 0 and 1) and values: there are not registers enough for them. */
+/* Columns of the query from HELD on lie in shared memory, behind the tiles of keys (rows of warps 0 and 1) and values: there are
+ * not registers enough for them. */
 enum { HELD = 128, SPARE = HELD + PAD };
 QX_HD uint16_t *spare_row(uint16_t *ks, uint16_t *vs, int t, int half, int tile)
 {
@@ -148,11 +156,13 @@ QK_INSIDE float attn_factor(const qk_attn_args *a, int h, float top, float sum)
 }
 
 /* A row of the result, or of a part: part[split][b][h][row] is [dv] sums, their maximum and their weight. */
-QK_INSIDE void store_row(const qk_attn_args *a, const tile_place *w, int t, int half, const int D, const float *out, float top, float sum, const int codes)
+QK_INSIDE void store_row(const qk_attn_args *a, const tile_place *w, int t, int half, const int D, const float *out, float top,
+                         float sum, const int codes)
 {
     const query_row r = query_row_of(w, t, half);
     const float inv = codes ? a->p_scale : attn_factor(a, r.h, top, sum);
-    const int64_t at = w->p.b * a->yb + r.h * a->yh + r.row * a->ys, part = ((((int64_t)w->split * a->batch + w->p.b) * a->heads + r.h) * a->rows + r.row) * (a->dv + 2);
+    const int64_t at = w->p.b * a->yb + r.h * a->yh + r.row * a->ys,
+        part = ((((int64_t)w->split * a->batch + w->p.b) * a->heads + r.h) * a->rows + r.row) * (a->dv + 2);
     if (r.row < 0) return;
     QK_UNROLL for (int i = 0; i < D / 4; i++) {
         const int64_t d = i / 2 * 8 + t % 4 * 2 + i % 2;
@@ -164,7 +174,8 @@ QK_INSIDE void store_row(const qk_attn_args *a, const tile_place *w, int t, int 
     if (a->splits > 1 && t % 4 == 0) a->part[part + a->dv] = top, a->part[part + a->dv + 1] = sum;
 }
 
-/* ---- the parts of a block's work; D: the head size rounded up to what fills whole fragments, KEYS of a tile: constants of the kernels below, so that the arrays are registers ---- */
+/* ---- the parts of a block's work; D: the head size rounded up to what fills whole fragments, KEYS of a tile: constants of the
+ * kernels below, so that the arrays are registers ---- */
 
 enum { Q_REGS = HELD / 16 * 4, OUT_REGS = MOST_D / 8 * 4, SCORE_REGS = MOST_KEYS / 8 * 4 };
 
@@ -205,7 +216,8 @@ QK_INSIDE void rescale_row(int half, float m, float *sc, float *out, float *top,
     QK_UNROLL for (int i = 0; i < D / 4; i++) out[i / 2 * 4 + half * 2 + i % 2] *= shrink;
 }
 
-QK_INSIDE void tile_softmax(const qk_attn_args *a, const tile_place *w, int k0, float *sc, float *out, float *top, float *sum, const int D, const int KEYS)
+QK_INSIDE void tile_softmax(const qk_attn_args *a, const tile_place *w, int k0, float *sc, float *out, float *top, float *sum,
+                            const int D, const int KEYS)
 {
     const int t = QK_THREAD;
     const int plain = tile_is_plain(a, w, k0, KEYS);
@@ -227,7 +239,8 @@ QK_INSIDE void row_ends(const qk_attn_args *a, const tile_place *w, float *top, 
 }
 
 /* The scores become codes. */
-QK_INSIDE void tile_codes(const qk_attn_args *a, const tile_place *w, int k0, float *sc, const float *top, const float *factor, const int KEYS)
+QK_INSIDE void tile_codes(const qk_attn_args *a, const tile_place *w, int k0, float *sc, const float *top, const float *factor,
+                          const int KEYS)
 {
     const int plain = tile_is_plain(a, w, k0, KEYS);
     QK_UNROLL for (int h = 0; h < 2; h++) {
@@ -265,7 +278,8 @@ QK_INSIDE void tile_store(const qk_attn_args *a, const tile_place *w, float *out
 }
 
 /* Walks along the keys for the maxima and sums of rows alone. */
-QK_INSIDE void walk_for_sums(const qk_attn_args *a, const tile_place *w, uint16_t *ks, uint16_t *vs, uint32_t *qf, float *sc, float *top, float *sum, const int D, const int KEYS, const int bf)
+QK_INSIDE void walk_for_sums(const qk_attn_args *a, const tile_place *w, uint16_t *ks, uint16_t *vs, uint32_t *qf, float *sc, float *top,
+                             float *sum, const int D, const int KEYS, const int bf)
 {
     const int64_t base = w->p.b * a->k.b + w->hk * a->k.h;
     for (int k0 = w->first; k0 < w->last; k0 += KEYS) {
@@ -365,7 +379,10 @@ static int launch_tiles(qk_queue q, const qk_attn_args *a, int64_t blocks)
     return bf ? launch_tile_bf16_256(q, a, blocks) : launch_tile_f16_256(q, a, blocks);
 }
 
-static int64_t tile_blocks(const qk_attn_args *a) { return a->batch * a->kv_heads * ((a->rows * (a->heads / a->kv_heads) + ROWS - 1) / ROWS); }
+static int64_t tile_blocks(const qk_attn_args *a)
+{
+    return a->batch * a->kv_heads * ((a->rows * (a->heads / a->kv_heads) + ROWS - 1) / ROWS);
+}
 
 /* Splits that fill a card of some hundred multiprocessors, each with at least two tiles of keys. Codes want the sums of whole rows: one. */
 QK_EXTERN int qk_attention_splits(const qk_attn_args *a)

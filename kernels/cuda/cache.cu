@@ -1,5 +1,6 @@
-/* cache.cu - key and value caches of GroupQueryAttention: how many keys each batch entry has, and the new cache from the old one and the new rows. Lengths are read where they lie, so a
- * decoder's steps are the same launches with the same arguments. Definitions: runtime/cpu/gqa.c and runtime/cpu/kv_codes.c. */
+/* cache.cu - key and value caches of GroupQueryAttention: how many keys each batch entry has, and the new cache from the old one
+ * and the new rows. Lengths are read where they lie, so a decoder's steps are the same launches with the same arguments.
+ * Definitions: runtime/cpu/gqa.c and runtime/cpu/kv_codes.c. */
 #include "kernels/cuda/elem.h"
 
 QK_KERNEL(lengths_kernel, qk_lengths_args)
@@ -17,7 +18,10 @@ QK_KERNEL(lengths_kernel, qk_lengths_args)
         a.starts[b] = past;
     }
 }
-QK_EXTERN int qk_cache_lengths(qk_queue q, const qk_lengths_args *a) { return QK_LAUNCH(lengths_kernel, QK_EACH_BLOCKS(a->batch), 256, q, a); }
+QK_EXTERN int qk_cache_lengths(qk_queue q, const qk_lengths_args *a)
+{
+    return QK_LAUNCH(lengths_kernel, QK_EACH_BLOCKS(a->batch), 256, q, a);
+}
 
 /* One element: its code (the number's bits when the cache is not of codes), and its value. */
 typedef struct kv_element { uint32_t code; float value; } kv_element;
@@ -116,6 +120,7 @@ QK_EXTERN int qk_cache_fill(qk_queue q, const qk_cache_args *args)
 {
     qk_cache_args a = *args;
     const int size = a.dtype == QK_F32 ? 4 : 2;
-    a.wide = a.codes == QK_U4 || (a.d % QK_WIDE == 0 && a.fb * size % 16 == 0 && a.fs * size % 16 == 0 && a.fh * size % 16 == 0 && qk_is_wide(a.fresh) && qk_is_wide(a.cache));
+    a.wide = a.codes == QK_U4 || (a.d % QK_WIDE == 0 && a.fb * size % 16 == 0 && a.fs * size % 16 == 0 && a.fh * size % 16 == 0 &&
+                                  qk_is_wide(a.fresh) && qk_is_wide(a.cache));
     return QK_LAUNCH(cache_kernel, QK_EACH_BLOCKS(a.batch * a.heads * a.cap * a.d / (a.wide ? QK_WIDE : 1)), 256, q, &a);
 }

@@ -1,5 +1,6 @@
-/* codes.cu - products with weights of 2, 4 or 8 bits that stay codes in memory. Few rows (decoding) are bound by reading them, so each is read once and in wide loads:
- * 4-bit codes by f16 and bf16 on matrix units, everything else in f32. Many rows expand the weight once and multiply it as any other. */
+/* codes.cu - products with weights of 2, 4 or 8 bits that stay codes in memory. Few rows (decoding) are bound by reading them, so
+ * each is read once and in wide loads: 4-bit codes by f16 and bf16 on matrix units, everything else in f32. Many rows expand the
+ * weight once and multiply it as any other. */
 #include <math.h>
 
 #include "kernels/cuda/act.h"
@@ -11,7 +12,8 @@ QX_HD int codes_bits(int dt) { return dt == QK_I4 || dt == QK_U4 ? 4 : dt == QK_
 typedef struct scale_place { int64_t block, at; } scale_place;
 QX_HD scale_place scale_of(const qk_codes_args *a, int64_t n, int64_t k)
 {
-    const int64_t block = a->block ? (uint32_t)k / (uint32_t)a->block : 0; /* k and block are within 31 bits: divisions of 32 are several times faster */
+    /* k and block are within 31 bits: divisions of 32 are several times faster */
+    const int64_t block = a->block ? (uint32_t)k / (uint32_t)a->block : 0;
     const scale_place p = {block, n * a->s_n + block * a->s_k};
     return p;
 }
@@ -20,11 +22,15 @@ QX_HD int64_t zero_of(const qk_codes_args *a, int64_t n, scale_place p)
 {
     if (!a->zero) return a->bias_zero;
     const int bits = codes_bits(a->ctype);
-    return a->z_row_bits ? (int64_t)qk_nibble((const uint8_t *)a->zero + n * (a->z_row_bits / 8), bits, p.block) : qk_int(a->zero, a->ctype, p.at);
+    return a->z_row_bits ? (int64_t)qk_nibble((const uint8_t *)a->zero + n * (a->z_row_bits / 8), bits, p.block)
+        : qk_int(a->zero, a->ctype, p.at);
 }
 
 /* Codes of column n when they are neighbours (nk), from its first on. */
-QX_HD const uint8_t *codes_of(const qk_codes_args *a, int64_t n) { return (const uint8_t *)a->codes + n * (a->row_bytes ? a->row_bytes : a->k * codes_bits(a->ctype) / 8); }
+QX_HD const uint8_t *codes_of(const qk_codes_args *a, int64_t n)
+{
+    return (const uint8_t *)a->codes + n * (a->row_bytes ? a->row_bytes : a->k * codes_bits(a->ctype) / 8);
+}
 
 QX_HD float weight_at(const qk_codes_args *a, int64_t n, int64_t k)
 {
@@ -40,16 +46,19 @@ QK_INSIDE void weights8(const qk_codes_args *a, int64_t n, int64_t k, float *v)
     const int bits = codes_bits(a->ctype);
     const scale_place p = scale_of(a, n, k);
     const uint8_t *at = codes_of(a, n) + k * bits / 8;
-    const uint32_t flip = a->ctype == QK_I8 || a->ctype == QK_I4 || a->ctype == QK_I2 ? 1u << (bits - 1) : 0; /* the sign: to codes from 0 on */
+    /* the sign: to codes from 0 on */
+    const uint32_t flip = a->ctype == QK_I8 || a->ctype == QK_I4 || a->ctype == QK_I2 ? 1u << (bits - 1) : 0;
     const float zero = (float)(zero_of(a, n, p) + flip), s = qk_real(a->scale, a->stype, p.at);
-    uint64_t r = bits == 2 ? *(const uint16_t *)(const void *)at : bits == 4 ? *(const uint32_t *)(const void *)at : *(const uint64_t *)(const void *)at;
+    uint64_t r = bits == 2 ? *(const uint16_t *)(const void *)at : bits == 4 ? *(const uint32_t *)(const void *)at
+        : *(const uint64_t *)(const void *)at;
     QK_UNROLL for (int i = 0; i < QK_WIDE; i++, r >>= bits) v[i] = ((float)(((uint32_t)r & ((1u << bits) - 1u)) ^ flip) - zero) * s;
 }
 
 /* Pieces of eight: rows of whole pieces that begin where a load may, and blocks of them. */
 static int codes_are_wide(const qk_codes_args *a)
 {
-    return a->nk && a->k % QK_WIDE == 0 && a->block % QK_WIDE == 0 && a->row_bytes % QK_WIDE == 0 && qk_is_wide(a->codes) && (!a->x || qk_is_wide(a->x));
+    return a->nk && a->k % QK_WIDE == 0 && a->block % QK_WIDE == 0 && a->row_bytes % QK_WIDE == 0 && qk_is_wide(a->codes) &&
+        (!a->x || qk_is_wide(a->x));
 }
 
 QX_HD void codes_store(const qk_codes_args *a, int64_t m, int64_t n, float sum)
@@ -101,10 +110,11 @@ QK_KERNEL(gemv_wide_kernel, qk_codes_args) { gemv_body(&a, QK_WIDE); }
 
 /* ---- 4-bit codes by f16 or bf16 on matrix units ---- */
 
-/* A block has 16 columns of the weight (the instruction's rows) and 8 rows of x; its warps take turns along k in pieces of 128. A lane reads 32 neighbouring codes of two columns and
- * the 32 elements of x that meet them: the order of k within a product does not matter as long as both sides have the same. Codes become numbers as in FasterTransformer's
- * and Marlin's kernels: a code in the low bits of 1024 (128 for bf16) is that number plus the code; less the zero point it is exact, and times the scale it is rounded once, to what
- * DequantizeLinear gives in that type. */
+/* A block has 16 columns of the weight (the instruction's rows) and 8 rows of x; its warps take turns along k in pieces of 128. A
+ * lane reads 32 neighbouring codes of two columns and the 32 elements of x that meet them: the order of k within a product does
+ * not matter as long as both sides have the same. Codes become numbers as in FasterTransformer's and Marlin's kernels: a code in
+ * the low bits of 1024 (128 for bf16) is that number plus the code; less the zero point it is exact, and times the scale it is
+ * rounded once, to what DequantizeLinear gives in that type. */
 enum { TILE_N = 16, TILE_M = 8, LANE_K = 32, WARP_K = 4 * LANE_K, AHEAD = 2, TILE_OUT = TILE_N * TILE_M };
 
 /* Two numbers in a register: a b + c. */
@@ -119,7 +129,8 @@ QX_HD uint32_t pair_fma(int bf, uint32_t a, uint32_t b, uint32_t c)
     uint32_t d = 0;
     for (int i = 0; i < 32; i += 16) {
         const uint16_t u = (uint16_t)(a >> i), v = (uint16_t)(b >> i), w = (uint16_t)(c >> i);
-        const float s = bf ? fmaf(qx_sc_bf16_to_f32(u), qx_sc_bf16_to_f32(v), qx_sc_bf16_to_f32(w)) : fmaf(qx_sc_f16_to_f32(u), qx_sc_f16_to_f32(v), qx_sc_f16_to_f32(w));
+        const float s = bf ? fmaf(qx_sc_bf16_to_f32(u), qx_sc_bf16_to_f32(v), qx_sc_bf16_to_f32(w))
+            : fmaf(qx_sc_f16_to_f32(u), qx_sc_f16_to_f32(v), qx_sc_f16_to_f32(w));
         d |= (uint32_t)(bf ? qx_sc_f32_to_bf16(s) : qx_sc_f32_to_f16(s)) << i;
     }
     return d;
@@ -186,7 +197,8 @@ QK_INSIDE void codes_mma_body(const qk_codes_args *a, const int bf)
             QK_UNROLL for (int i = 0; i < 8; i++) { /* word i / 2 of the step, half i % 2 of its pairs */
                 const int word = i / 2, pair = i % 2 * 2;
                 if (pair == 0) load_x(a, m0 + t % LANES / 4, k0 + (s * WARPS + t / LANES) * WARP_K + t % 4 * LANE_K + 8 * word, xv);
-                QK_UNROLL for (int r = 0; r < 4; r++) av[r] = pair_of(bf, wv[s * 8 + r % 2 * 4 + word] ^ flip, pair + r / 2, sv[s * 2 + r % 2]);
+                QK_UNROLL for (int r = 0; r < 4; r++) av[r] = pair_of(bf, wv[s * 8 + r % 2 * 4 + word] ^ flip, pair + r / 2,
+                                                                      sv[s * 2 + r % 2]);
                 QK_UNROLL for (int r = 0; r < 2; r++) bv[r] = x_pair(xv, pair + r);
                 mma(bf ? QK_BF16 : QK_F16, acc, av, bv);
             }
@@ -206,11 +218,15 @@ QK_KERNEL_RESIDENT(codes_bf16_kernel, qk_codes_args, THREADS, 3) { codes_mma_bod
 
 static int fits_matrix_units(const qk_codes_args *a)
 {
-    return codes_are_wide(a) && codes_bits(a->ctype) == 4 && (a->dtype == QK_F16 || a->dtype == QK_BF16) && a->stype == a->dtype && a->k % LANE_K == 0 && a->block % LANE_K == 0 &&
+    return codes_are_wide(a) && codes_bits(a->ctype) == 4 && (a->dtype == QK_F16 || a->dtype == QK_BF16) && a->stype == a->dtype &&
+        a->k % LANE_K == 0 && a->block % LANE_K == 0 &&
            a->row_bytes % 16 == 0;
 }
 
-static int64_t tiles_of(const qk_codes_args *a, int64_t cols, int64_t rows) { return ((a->n + cols - 1) / cols) * ((a->m + rows - 1) / rows); }
+static int64_t tiles_of(const qk_codes_args *a, int64_t cols, int64_t rows)
+{
+    return ((a->n + cols - 1) / cols) * ((a->m + rows - 1) / rows);
+}
 
 QK_EXTERN int qk_codes_linear(qk_queue q, const qk_codes_args *a)
 {
@@ -260,7 +276,8 @@ QK_KERNEL(rows_kernel, qk_codes_rows_args) { rows_body(&a, 1); }
 QK_KERNEL(rows_wide_kernel, qk_codes_rows_args) { rows_body(&a, QK_WIDE); }
 QK_EXTERN int qk_codes_rows(qk_queue q, const qk_codes_rows_args *a)
 {
-    if (codes_are_wide(&a->w) && qk_is_wide(a->w.y)) return QK_LAUNCH(rows_wide_kernel, QK_EACH_BLOCKS(a->count * a->w.k / QK_WIDE), 256, q, a);
+    if (codes_are_wide(&a->w) && qk_is_wide(a->w.y))
+        return QK_LAUNCH(rows_wide_kernel, QK_EACH_BLOCKS(a->count * a->w.k / QK_WIDE), 256, q, a);
     return QK_LAUNCH(rows_kernel, QK_EACH_BLOCKS(a->count * a->w.k), 256, q, a);
 }
 
@@ -277,4 +294,7 @@ QK_KERNEL(codes_turn_kernel, qk_codes_args)
         ((uint8_t *)a.y)[byte] = (uint8_t)v;
     }
 }
-QK_EXTERN int qk_codes_turn(qk_queue q, const qk_codes_args *a) { return QK_LAUNCH(codes_turn_kernel, QK_EACH_BLOCKS(a->n * a->k), 256, q, a); }
+QK_EXTERN int qk_codes_turn(qk_queue q, const qk_codes_args *a)
+{
+    return QK_LAUNCH(codes_turn_kernel, QK_EACH_BLOCKS(a->n * a->k), 256, q, a);
+}

@@ -1,4 +1,5 @@
-/* conv.cu - a convolution as a product: the patch of every output pixel becomes a row of columns. What cuDNN has no engine for goes this way. */
+/* conv.cu - a convolution as a product: the patch of every output pixel becomes a row of columns. What cuDNN has no engine for
+ * goes this way. */
 #include "kernels/cuda/elem.h"
 
 /* y[(b pixels + p)][c kernel + k] */

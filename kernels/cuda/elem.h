@@ -7,8 +7,10 @@
 
 /* TensorProto.DataType; the same numbers as kernels/dtype.h, which is not for device code. */
 enum {
-    QK_F32 = 1, QK_U8 = 2, QK_I8 = 3, QK_U16 = 4, QK_I16 = 5, QK_I32 = 6, QK_I64 = 7, QK_BOOL = 9, QK_F16 = 10, QK_F64 = 11, QK_U32 = 12, QK_U64 = 13,
-    QK_BF16 = 16, QK_E4M3 = 17, QK_E4M3FNUZ = 18, QK_E5M2 = 19, QK_E5M2FNUZ = 20, QK_U4 = 21, QK_I4 = 22, QK_E2M1 = 23, QK_E8M0 = 24, QK_U2 = 25, QK_I2 = 26
+    QK_F32 = 1, QK_U8 = 2, QK_I8 = 3, QK_U16 = 4, QK_I16 = 5, QK_I32 = 6, QK_I64 = 7, QK_BOOL = 9, QK_F16 = 10, QK_F64 = 11, QK_U32 = 12,
+    QK_U64 = 13,
+    QK_BF16 = 16, QK_E4M3 = 17, QK_E4M3FNUZ = 18, QK_E5M2 = 19, QK_E5M2FNUZ = 20, QK_U4 = 21, QK_I4 = 22, QK_E2M1 = 23, QK_E8M0 = 24,
+        QK_U2 = 25, QK_I2 = 26
 };
 
 QX_HD int qk_is_real(int dt) { return dt == QK_F32 || dt == QK_F16 || dt == QK_BF16; }
@@ -20,7 +22,8 @@ QX_HD uint32_t qk_nibble(const void *p, int bits, int64_t i)
     return ((uint32_t)((const uint8_t *)p)[i / per] >> (int)(i % per * bits)) & ((1u << bits) - 1u);
 }
 
-/* Half precision by the card's own instruction: one instead of a dozen, which a kernel bound by memory would feel. The same numbers; a NaN loses its payload. */
+/* Half precision by the card's own instruction: one instead of a dozen, which a kernel bound by memory would feel. The same
+ * numbers; a NaN loses its payload. */
 #ifdef __CUDA_ARCH__
 static __device__ __forceinline__ float qk_f16_to_f32(uint16_t h)
 {
@@ -112,7 +115,8 @@ QX_HD void qk_put_real8(void *p, int dt, int64_t i, const float *v)
         return;
     }
     QK_UNROLL for (int k = 0; k < 4; k++)
-        r[k] = dt == QK_F16 ? qk_f32_to_f16(v[2 * k]) | (uint32_t)qk_f32_to_f16(v[2 * k + 1]) << 16 : qk_f32_to_bf16(v[2 * k]) | (uint32_t)qk_f32_to_bf16(v[2 * k + 1]) << 16;
+        r[k] = dt == QK_F16 ? qk_f32_to_f16(v[2 * k]) | (uint32_t)qk_f32_to_f16(v[2 * k + 1]) << 16
+        : qk_f32_to_bf16(v[2 * k]) | (uint32_t)qk_f32_to_bf16(v[2 * k + 1]) << 16;
     qk_store16((uint16_t *)p + i, r);
 }
 

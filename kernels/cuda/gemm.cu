@@ -1,5 +1,6 @@
-/* gemm.cu - matrix products of our own: any strides and types with f32 sums (what cuBLASLt does not take), integer products, and what stands behind a product: scales, bias and
- * activation. Tiles of 64 x 64 in shared memory; a product's terms are added in order of k by fused multiply-adds. Weights of few bits: codes.cu. */
+/* gemm.cu - matrix products of our own: any strides and types with f32 sums (what cuBLASLt does not take), integer products, and
+ * what stands behind a product: scales, bias and activation. Tiles of 64 x 64 in shared memory; a product's terms are added in
+ * order of k by fused multiply-adds. Weights of few bits: codes.cu. */
 #include <math.h>
 
 #include "kernels/cuda/act.h"
@@ -54,7 +55,8 @@ QK_KERNEL(gemm_kernel, qk_gemm_args)
     for (int64_t k0 = 0; k0 < a.k; k0 += TK) {
         for (int e = t; e < TK * T; e += QK_NT) {
             /* neighbours of a warp read along the stride that is 1 */
-            const int xk = a.xc == 1 ? e % TK : e / T, xm = a.xc == 1 ? e / TK : e % T, wk = a.wr == 1 ? e % TK : e / T, wn = a.wr == 1 ? e / TK : e % T;
+            const int xk = a.xc == 1 ? e % TK : e / T, xm = a.xc == 1 ? e / TK : e % T, wk = a.wr == 1 ? e % TK : e / T,
+                wn = a.wr == 1 ? e / TK : e % T;
             const int64_t m = at.m0 + xm, n = at.n0 + wn;
             xs[xk * T + xm] = m < a.m && k0 + xk < a.k ? qk_get(a.x, a.dtype, at.xb + m * a.xr + (k0 + xk) * a.xc) : 0.0f;
             ws[wk * T + wn] = n < a.n && k0 + wk < a.k ? qk_get(a.w, a.wtype, at.wb + (k0 + wk) * a.wr + n * a.wc) : 0.0f;
@@ -102,8 +104,11 @@ QK_KERNEL(int8_kernel, qk_int8_args)
             const int xk = e % TK, xm = e / TK, wk = a.wr == 1 ? e % TK : e / T, wn = a.wr == 1 ? e / TK : e % T;
             const int64_t m = at.m0 + xm, n = at.n0 + wn;
             int x = 0, w = 0;
-            if (m < a.m && k0 + xk < a.k) x = code8(a.x, a.x_unsigned, at.xb + m * a.k + k0 + xk) - (a.x_zero ? code8(a.x_zero, a.x_unsigned, m % a.x_zeros) : a.zx);
-            if (n < a.n && k0 + wk < a.k) w = code8(a.w, a.w_unsigned, at.wb + (k0 + wk) * a.wr + n * a.wc) - (a.w_zero ? code8(a.w_zero, a.w_unsigned, n % a.w_zeros) : 0);
+            if (m < a.m && k0 + xk < a.k)
+                x = code8(a.x, a.x_unsigned, at.xb + m * a.k + k0 + xk) - (a.x_zero ? code8(a.x_zero, a.x_unsigned, m % a.x_zeros) : a.zx);
+            if (n < a.n && k0 + wk < a.k)
+                w = code8(a.w, a.w_unsigned, at.wb + (k0 + wk) * a.wr + n * a.wc) - (a.w_zero
+                    ? code8(a.w_zero, a.w_unsigned, n % a.w_zeros) : 0);
             xs[xk * T + xm] = (int16_t)x;
             ws[wk * T + wn] = (int16_t)w;
         }

@@ -1,9 +1,11 @@
 /* grid.h - how a kernel is written so that nvcc compiles it for the device and gcc compiles the same text for the host.
  *
- * A kernel is a function of one struct of arguments, in the words of CUDA: QK_THREAD, QK_BLOCK, QK_SYNC() for a block's barrier, QK_SHARED arrays. Work that needs no cooperation is
- * QK_EACH(i, n). On the host every thread of a block is a fiber with a stack of its own that runs until it meets a barrier (runtime/cuda/grid_host.c): between two barriers threads run one
- * after another, forwards in one block and backwards in the next, so a barrier that is missing shows as a wrong result, and threads that do not meet at the same one are an error. So are
- * launches that a device refuses, and wide loads and stores at addresses that are not multiples of their size; sanitizers see every index. The host form is for tests: it is no backend. */
+ * A kernel is a function of one struct of arguments, in the words of CUDA: QK_THREAD, QK_BLOCK, QK_SYNC() for a block's barrier,
+ * QK_SHARED arrays. Work that needs no cooperation is QK_EACH(i, n). On the host every thread of a block is a fiber with a stack
+ * of its own that runs until it meets a barrier (runtime/cuda/grid_host.c): between two barriers threads run one after another,
+ * forwards in one block and backwards in the next, so a barrier that is missing shows as a wrong result, and threads that do not
+ * meet at the same one are an error. So are launches that a device refuses, and wide loads and stores at addresses that are not
+ * multiples of their size; sanitizers see every index. The host form is for tests: it is no backend. */
 #ifndef QX_KERNELS_CUDA_GRID_H
 #define QX_KERNELS_CUDA_GRID_H
 
@@ -43,7 +45,8 @@ typedef void qk_host_kernel(const void *args);
 /* As a launch: 0 or CUDA's number for what is wrong with it. most: threads that the kernel was compiled for. */
 int qk_host_launch(qk_host_kernel *kernel, int64_t blocks, int64_t threads, int most, qk_queue queue, const void *args);
 void qk_host_sync(int line);              /* all threads of the block, at the same line */
-const void *const *qk_host_meet(const void *mine); /* all lanes of the warp: what each of them has brought along, by lane, until qk_host_part() */
+/* all lanes of the warp: what each of them has brought along, by lane, until qk_host_part() */
+const void *const *qk_host_meet(const void *mine);
 void qk_host_part(void);
 void qk_host_need(int fits);              /* an address */
 /* Copies that are not there before they have been waited for: all groups but the last n. */

@@ -1,8 +1,9 @@
-/* kernels.h - what the device can compute: one launch function each, with its arguments as a plain struct. Pointers are device memory (on the host: any memory).
- * All are asynchronous in `queue` (a cudaStream_t) and return 0 or a cudaError_t. Sizes are checked by the callers (runtime/cuda).
+/* kernels.h - what the device can compute: one launch function each, with its arguments as a plain struct. Pointers are device
+ * memory (on the host: any memory). All are asynchronous in `queue` (a cudaStream_t) and return 0 or a cudaError_t. Sizes are
+ * checked by the callers (runtime/cuda).
  *
- * Element types are TensorProto.DataType codes. "Real" arrays may be f32, f16, bf16, and are computed in f32 and rounded once. Dims are collapsed by the caller:
- * rank at most QK_RANK, strides in elements. */
+ * Element types are TensorProto.DataType codes. "Real" arrays may be f32, f16, bf16, and are computed in f32 and rounded once.
+ * Dims are collapsed by the caller: rank at most QK_RANK, strides in elements. */
 #ifndef QX_KERNELS_CUDA_KERNELS_H
 #define QX_KERNELS_CUDA_KERNELS_H
 
@@ -16,7 +17,8 @@ typedef void *qk_queue;
 enum { QK_RANK = 8 };
 
 /* y[i] = f(x[i]); op: qx_unary (kernels/pointwise.h). dtype real, or an integer type for ABS, NEG, SIGN, RELU. */
-typedef struct qk_unary_args { const void *x; void *y; int64_t n; int32_t op, dtype; float p[2]; int32_t wide; } qk_unary_args; /* wide: set by qk_unary */
+/* wide: set by qk_unary */
+typedef struct qk_unary_args { const void *x; void *y; int64_t n; int32_t op, dtype; float p[2]; int32_t wide; } qk_unary_args;
 int qk_unary(qk_queue q, const qk_unary_args *a);
 /* Not (bool), BitwiseNot: y = x ^ flip by bytes. IsNaN, IsInf: kind 0 nan, bit 0 of kind 1..3: +Inf, bit 1: -Inf. */
 typedef struct qk_flip_args { const void *x; void *y; int64_t n; int32_t flip; } qk_flip_args;
@@ -36,8 +38,9 @@ typedef struct qk_binary_args {
 } qk_binary_args;
 int qk_binary(qk_queue q, const qk_binary_args *a);
 
-/* Pointwise operations one behind the other on reals of one type: v = in[0], then v = f(v) (fn: qx_unary), or v = v op in[input] (swapped: in[input] op v; fn: qx_binary), rounded to the
- * type each time; y = v. in[0] and y are dense, the others broadcast by strides. */
+/* Pointwise operations one behind the other on reals of one type: v = in[0], then v = f(v) (fn: qx_unary), or v = v op in[input]
+ * (swapped: in[input] op v; fn: qx_binary), rounded to the type each time; y = v. in[0] and y are dense, the others broadcast by
+ * strides. */
 enum { QK_CHAIN = 8 };
 typedef struct qk_chain_op { int32_t fn, binary, swapped, input; float p[2]; } qk_chain_op;
 typedef struct qk_chain_args {
@@ -59,7 +62,8 @@ typedef struct qk_where_args {
 int qk_where(qk_queue q, const qk_where_args *a);
 
 /* Cast as in runtime/cpu/cast.c, all numeric types but f64 <-> 64-bit integers beyond 2^53 (not taken). */
-typedef struct qk_cast_args { const void *x; void *y; int64_t n; int32_t from, to, saturate, wide; } qk_cast_args; /* wide: set by qk_cast */
+/* wide: set by qk_cast */
+typedef struct qk_cast_args { const void *x; void *y; int64_t n; int32_t from, to, saturate, wide; } qk_cast_args;
 int qk_cast(qk_queue q, const qk_cast_args *a);
 
 /* dst[d0 + sum i ds] = src[s0 + sum i ss]: Transpose, Slice, Split, Concat, Expand, and Pad's inside. size 1, 2, 4, 8 bytes. */
@@ -70,20 +74,35 @@ typedef struct qk_copy_args {
     int64_t dims[QK_RANK], ss[QK_RANK], ds[QK_RANK];
 } qk_copy_args;
 int qk_copy(qk_queue q, const qk_copy_args *a);
-/* [batch][rows][cols] -> [batch][cols][rows] through shared memory. width > 0: column c goes to place first + c / width * step + c % width of out_cols: a picture inside
- * of a larger one. flip: bytes are changed by it (size 1). */
-typedef struct qk_turn_args { const void *src; void *dst; int64_t batch, rows, cols; int32_t size, flip; int64_t width, step, first, out_cols; } qk_turn_args;
+/* [batch][rows][cols] -> [batch][cols][rows] through shared memory. width > 0: column c goes to place first + c / width * step +
+ * c % width of out_cols: a picture inside of a larger one. flip: bytes are changed by it (size 1). */
+typedef struct qk_turn_args {
+    const void *src;
+    void *dst;
+    int64_t batch, rows, cols;
+    int32_t size, flip;
+    int64_t width, step, first, out_cols;
+} qk_turn_args;
 int qk_turn(qk_queue q, const qk_turn_args *a);
 /* n elements of `size` bytes set to the low bytes of value. */
 typedef struct qk_fill_args { void *dst; int64_t n; uint64_t value; int32_t size; } qk_fill_args;
 int qk_fill(qk_queue q, const qk_fill_args *a);
 
 /* Pad modes edge (1), reflect (2), wrap (3): source index per axis from the output index minus begin. */
-typedef struct qk_pad_args { const void *src; void *dst; int64_t n; int32_t rank, size, mode; int64_t dims[QK_RANK], in[QK_RANK], begin[QK_RANK], ss[QK_RANK]; } qk_pad_args;
+typedef struct qk_pad_args {
+    const void *src;
+    void *dst;
+    int64_t n;
+    int32_t rank, size, mode;
+    int64_t dims[QK_RANK], in[QK_RANK], begin[QK_RANK], ss[QK_RANK];
+} qk_pad_args;
 int qk_pad(qk_queue q, const qk_pad_args *a);
 
-/* y[o, i, :] = x[o, idx[i], :] with rows of `inner` elements; negative indices count from the end. An index out of range sets *bad to 1 and gives zeros. */
-typedef struct qk_gather_args { const void *x, *idx; void *y; int32_t *bad; int64_t outer, d, count, inner; int32_t size, wide; } qk_gather_args; /* wide: int64 indices */
+/* y[o, i, :] = x[o, idx[i], :] with rows of `inner` elements; negative indices count from the end. An index out of range sets
+ * *bad to 1 and gives zeros. */
+/* wide: int64 indices */
+typedef struct qk_gather_args { const void *x, *idx; void *y; int32_t *bad; int64_t outer, d, count, inner; int32_t size, wide;
+                                } qk_gather_args;
 int qk_gather(qk_queue q, const qk_gather_args *a);
 /* y[i] = x[.., idx[i], ..] along one axis; x strides ss, stride 0 for the axis itself, whose stride is `along`. */
 typedef struct qk_gather_elements_args {
@@ -105,8 +124,8 @@ int qk_nd(qk_queue q, const qk_nd_args *a);
 /* Softmax of rows with column stride `inner`: element k of row (o, i) lies at (o d + k) inner + i. log: LogSoftmax. */
 typedef struct qk_softmax_args { const void *x; void *y; int64_t outer, d, inner; int32_t dtype, log; } qk_softmax_args;
 int qk_softmax(qk_queue q, const qk_softmax_args *a);
-/* Rows of d: y = (x - mean) / sqrt(var + eps) * gamma + beta; rms: y = x / sqrt(mean(x^2) + eps) * gamma. skip: added to x first, with bias[d]; the
- * sum goes to `sum` when not NULL. Parameters have type `ptype`. */
+/* Rows of d: y = (x - mean) / sqrt(var + eps) * gamma + beta; rms: y = x / sqrt(mean(x^2) + eps) * gamma. skip: added to x first,
+ * with bias[d]; the sum goes to `sum` when not NULL. Parameters have type `ptype`. */
 typedef struct qk_norm_args {
     const void *x, *skip, *bias, *gamma, *beta; void *y, *sum; float *mean, *inv;
     int64_t rows, d;
@@ -114,10 +133,18 @@ typedef struct qk_norm_args {
     float eps;
 } qk_norm_args;
 int qk_norm(qk_queue q, const qk_norm_args *a);
-/* One block a group: n elements from g n on, channels of `inner` elements; gamma, beta by channel (g channels/groups + k); silu behind. NHWC = 0. */
-typedef struct qk_group_norm_args { const void *x, *gamma, *beta; void *y; int64_t groups_total, groups, channels, inner; int32_t dtype, ptype, silu; float eps; } qk_group_norm_args;
+/* One block a group: n elements from g n on, channels of `inner` elements; gamma, beta by channel (g channels/groups + k); silu
+ * behind. NHWC = 0. */
+typedef struct qk_group_norm_args {
+    const void *x, *gamma, *beta;
+    void *y;
+    int64_t groups_total, groups, channels, inner;
+    int32_t dtype, ptype, silu;
+    float eps;
+} qk_group_norm_args;
 int qk_group_norm(qk_queue q, const qk_group_norm_args *a);
-/* Reduce over `mid` axes: x viewed as [outer][d][inner]. op: qx_reduce (kernels/rows.h). dtype real or an integer type (SUM MAX MIN PROD). */
+/* Reduce over `mid` axes: x viewed as [outer][d][inner]. op: qx_reduce (kernels/rows.h). dtype real or an integer type (SUM MAX
+ * MIN PROD). */
 typedef struct qk_reduce_args { const void *x; void *y; int64_t outer, d, inner; int32_t dtype, op; } qk_reduce_args;
 int qk_reduce(qk_queue q, const qk_reduce_args *a);
 /* Index of the largest or smallest of d; first or last of equals; int64 out. */
@@ -127,8 +154,8 @@ int qk_arg(qk_queue q, const qk_arg_args *a);
 typedef struct qk_cumsum_args { const void *x; void *y; int64_t outer, d, inner; int32_t dtype, exclusive, reverse; } qk_cumsum_args;
 int qk_cumsum(qk_queue q, const qk_cumsum_args *a);
 
-/* RoPE: x [batch, heads, seq, d] by strides; tables cos, sin [.., half] with a stride by position; positions may be NULL (row s of batch b is then at
- * position b * pos_batch + s). rot: rotated width (even); the rest is copied. */
+/* RoPE: x [batch, heads, seq, d] by strides; tables cos, sin [.., half] with a stride by position; positions may be NULL (row s
+ * of batch b is then at position b * pos_batch + s). rot: rotated width (even); the rest is copied. */
 typedef struct qk_rope_args {
     const void *x, *cos, *sin; const int64_t *pos; void *y;
     int64_t batch, heads, seq, d, rot, max_pos;
@@ -141,13 +168,21 @@ typedef struct qk_rope_args {
 int qk_rope(qk_queue q, const qk_rope_args *a);
 
 /* y = x cos + (-x_high, x_low) sin: x, cos, sin as [batch, heads, seq, d] by strides (0: shared), y dense. */
-typedef struct qk_rotate_args { const void *x, *cos, *sin; void *y; int64_t heads, seq, d, n; int64_t sx[3], sc[3], ss[3]; int32_t dtype, ttype; } qk_rotate_args;
+typedef struct qk_rotate_args {
+    const void *x, *cos, *sin;
+    void *y;
+    int64_t heads, seq, d, n;
+    int64_t sx[3], sc[3], ss[3];
+    int32_t dtype, ttype;
+} qk_rotate_args;
 int qk_rotate(qk_queue q, const qk_rotate_args *a);
 /* Rows of 2 d: y[r][i] = act(one half) * the other; upper: the second half is activated. */
-typedef struct qk_glu_args { const void *x; void *y; int64_t rows, d; int32_t dtype, act, upper, wide; } qk_glu_args; /* wide: set by qk_glu */
+/* wide: set by qk_glu */
+typedef struct qk_glu_args { const void *x; void *y; int64_t rows, d; int32_t dtype, act, upper, wide; } qk_glu_args;
 int qk_glu(qk_queue q, const qk_glu_args *a);
 
-/* Resize of [n, c, in...] over the last 1 to 3 axes. For output index o of axis k two source indices and the weight of the second, made by the host. */
+/* Resize of [n, c, in...] over the last 1 to 3 axes. For output index o of axis k two source indices and the weight of the
+ * second, made by the host. */
 typedef struct qk_resize_args {
     const void *x; void *y;
     int64_t planes, in[3], out[3];
@@ -156,8 +191,8 @@ typedef struct qk_resize_args {
 } qk_resize_args;
 int qk_resize(qk_queue q, const qk_resize_args *a);
 
-/* Quantize: codes[i] = to_code(x / s + z), z of integers `missing` where there is no array of zero points. Scale index of element (o, k, i) of [outer][d][inner]: per tensor 0; per axis k; blocked
- * (o blocks + k / block) inner + i. */
+/* Quantize: codes[i] = to_code(x / s + z), z of integers `missing` where there is no array of zero points. Scale index of element
+ * (o, k, i) of [outer][d][inner]: per tensor 0; per axis k; blocked (o blocks + k / block) inner + i. */
 typedef struct qk_quant_args {
     const void *x, *scale, *zero; void *y;
     int64_t outer, d, inner, block, blocks;
@@ -167,7 +202,9 @@ typedef struct qk_quant_args {
 int qk_quantize(qk_queue q, const qk_quant_args *a);
 int qk_dequantize(qk_queue q, const qk_quant_args *a); /* x: codes (also int32); y: dtype */
 /* Range of n reals into out[2] = min(0, x), max(0, x), for DynamicQuantizeLinear; then y = codes, scale and zero point. */
-typedef struct qk_dynamic_args { const void *x; uint8_t *y; float *scale; uint8_t *zero; float *part; int64_t n; int32_t dtype; } qk_dynamic_args; /* part: [512] */
+/* part: [512] */
+typedef struct qk_dynamic_args { const void *x; uint8_t *y; float *scale; uint8_t *zero; float *part; int64_t n; int32_t dtype;
+                                 } qk_dynamic_args;
 int qk_dynamic_quant(qk_queue q, const qk_dynamic_args *a);
 
 /* y[b] = act(alpha x[b] w[b] + bias + beta add) * mul + plus: any strides, f32 sums in order of k. Batch strides by index: up to 4 axes. */
@@ -183,7 +220,8 @@ typedef struct qk_gemm_args {
 } qk_gemm_args;
 int qk_gemm(qk_queue q, const qk_gemm_args *a);
 
-/* y[m, n] = act(x[m, k] dequantized(w) + bias): codes of 2, 4 or 8 bits, packed flat. nk: codes are [n, k]. Scale and zero by block along k. */
+/* y[m, n] = act(x[m, k] dequantized(w) + bias): codes of 2, 4 or 8 bits, packed flat. nk: codes are [n, k]. Scale and zero by
+ * block along k. */
 typedef struct qk_codes_args {
     const void *x, *codes, *scale, *zero, *bias; void *y;
     int64_t m, n, k, block, blocks;        /* block 0: one scale a column (per_col) or one */
@@ -195,13 +233,17 @@ typedef struct qk_codes_args {
 } qk_codes_args;
 int qk_codes_linear(qk_queue q, const qk_codes_args *a);
 int qk_codes_expand(qk_queue q, const qk_codes_args *a); /* y[n, k] = the weight as numbers of dtype; m and bias are not looked at */
-/* y[count, k] of dtype: the weight's rows at idx (nk; wide: int64), from the end when negative. One out of range sets *bad to 1 and gives zeros. */
+/* y[count, k] of dtype: the weight's rows at idx (nk; wide: int64), from the end when negative. One out of range sets *bad to 1
+ * and gives zeros. */
 typedef struct qk_codes_rows_args { qk_codes_args w; const void *idx; int32_t *bad; int64_t count; int32_t wide; } qk_codes_rows_args;
 int qk_codes_rows(qk_queue q, const qk_codes_rows_args *a);
-int qk_codes_turn(qk_queue q, const qk_codes_args *a);   /* y[n, k] = codes [k, n], packed flat as they were; only y, codes, n, k and ctype are looked at */
+/* y[n, k] = codes [k, n], packed flat as they were; only y, codes, n, k and ctype are looked at */
+int qk_codes_turn(qk_queue q, const qk_codes_args *a);
 
-/* Integer product of codes with a scale: y[b][m, n] = (x[b] - zx)[m, k] (w[b] - zw)[.., n] * rows[m] sw[n] + bias[n]. w [n, k] or [k, n] by strides; batches as in qk_gemm_args. sw NULL: y is
- * the INT32 sums. Zero points that are known on the device only: x_zero, w_zero, codes as those of x and w, that of row m (column n) at m % x_zeros (n % w_zeros); NULL: zx, and 0. rows NULL: 1. */
+/* Integer product of codes with a scale: y[b][m, n] = (x[b] - zx)[m, k] (w[b] - zw)[.., n] * rows[m] sw[n] + bias[n]. w [n, k] or
+ * [k, n] by strides; batches as in qk_gemm_args. sw NULL: y is the INT32 sums. Zero points that are known on the device only:
+ * x_zero, w_zero, codes as those of x and w, that of row m (column n) at m % x_zeros (n % w_zeros); NULL: zx, and 0. rows NULL:
+ * 1. */
 typedef struct qk_int8_args {
     const void *x, *w, *bias, *x_zero, *w_zero; const float *sw, *rows; void *y;
     int64_t m, n, k, batch, wr, wc, yr, yc, x_zeros, w_zeros;
@@ -210,8 +252,9 @@ typedef struct qk_int8_args {
 } qk_int8_args;
 int qk_int8_gemm(qk_queue q, const qk_int8_args *a);
 
-/* y = (acc - zx sums[n]) * rows[m] * scale[n] + bias[n]: behind a library's product of codes. whole: acc is int32, else f32. sums NULL: zx is 0. rows NULL: 1. x_zero: a code on the device
- * that zx is added to (x_unsigned: UINT8). scale NULL: y is what stands in brackets, in INT32; it may be acc. */
+/* y = (acc - zx sums[n]) * rows[m] * scale[n] + bias[n]: behind a library's product of codes. whole: acc is int32, else f32. sums
+ * NULL: zx is 0. rows NULL: 1. x_zero: a code on the device that zx is added to (x_unsigned: UINT8). scale NULL: y is what stands
+ * in brackets, in INT32; it may be acc. */
 typedef struct qk_scale_args {
     const void *acc; const int32_t *sums; const float *scale, *rows; const void *bias, *x_zero; void *y;
     int64_t m, n;
@@ -222,8 +265,9 @@ int qk_scale_rows(qk_queue q, const qk_scale_args *a);
 typedef struct qk_sums_args { const void *w; int32_t *sums; int64_t n, k; } qk_sums_args;
 int qk_row_sums(qk_queue q, const qk_sums_args *a);
 
-/* Attention: q [b, h, s, d], k [b, hk, t, d], v [b, hk, t, dv] by strides (0: shared batch); y by strides. h is a multiple of hk. d, dv <= 256. mask (may be
- * NULL) added, or (mtype bool) -Inf where 0. causal: key j <= row + offset. left: window, keys older than left are out (-1: none). softcap 0: none. */
+/* Attention: q [b, h, s, d], k [b, hk, t, d], v [b, hk, t, dv] by strides (0: shared batch); y by strides. h is a multiple of hk.
+ * d, dv <= 256. mask (may be NULL) added, or (mtype bool) -Inf where 0. causal: key j <= row + offset. left: window, keys older
+ * than left are out (-1: none). softcap 0: none. */
 typedef struct qk_attn_view { const void *p; int64_t b, h, s, d; } qk_attn_view; /* strides of batch, head, row, column */
 typedef struct qk_attn_args {
     qk_attn_view q, k, v, mask; void *y;
@@ -234,20 +278,31 @@ typedef struct qk_attn_args {
     int64_t offset, left;
     int32_t dtype, mtype, causal;
     float scale, softcap;
-    float p_scale;                    /* > 0: probabilities become codes of p_codes (I8, U8, E4M3) with this scale and zero point; the keys are walked twice then, first for the sums; no sink */
+    /* > 0: probabilities become codes of p_codes (I8, U8, E4M3) with this scale and zero point; the keys are walked twice
+     * then, first for the sums; no sink */
+    float p_scale;
     int32_t p_codes, p_zero;
-    float *part; int32_t splits;      /* f16, bf16: keys shared out over so many blocks; part: [splits][batch heads rows][dv + 2], not looked at for 1 */
+    /* f16, bf16: keys shared out over so many blocks; part: [splits][batch heads rows][dv + 2], not looked at for 1 */
+    float *part; int32_t splits;
     int32_t whole;                    /* set by qk_attention */
 } qk_attn_args;
 int qk_attention_splits(const qk_attn_args *a); /* how many are worth it */
 int qk_attention(qk_queue q, const qk_attn_args *a);
 
-/* GroupQueryAttention's lengths by batch entry: keys in all (seq + 1), keys before the new ones (0 for a prompt: rows == total), the latter once more in 64 bits. What does not
- * fit caches of past_cap and cap rows sets *bad and counts as a prompt. */
-typedef struct qk_lengths_args { const void *seq, *total; int32_t *lengths, *offsets; int64_t *starts; int32_t *bad; int64_t batch, rows, past_cap, cap; int32_t stype, ttype; } qk_lengths_args;
+/* GroupQueryAttention's lengths by batch entry: keys in all (seq + 1), keys before the new ones (0 for a prompt: rows == total),
+ * the latter once more in 64 bits. What does not fit caches of past_cap and cap rows sets *bad and counts as a prompt. */
+typedef struct qk_lengths_args {
+    const void *seq, *total;
+    int32_t *lengths, *offsets;
+    int64_t *starts;
+    int32_t *bad;
+    int64_t batch, rows, past_cap, cap;
+    int32_t stype, ttype;
+} qk_lengths_args;
 int qk_cache_lengths(qk_queue q, const qk_lengths_args *a);
-/* cache [batch, heads, cap, d] = past [batch, heads, past_cap, d] with the new rows from starts[b] on, zeros behind the old ones. New rows by strides of batch, row, head. codes
- * I8, E4M3, U4 (two a byte, plus 8; d a multiple of 8): the caches hold codes of scale [1] or [heads, d], and values (of dtype) gets what they stand for. codes 0: dtype. */
+/* cache [batch, heads, cap, d] = past [batch, heads, past_cap, d] with the new rows from starts[b] on, zeros behind the old ones.
+ * New rows by strides of batch, row, head. codes I8, E4M3, U4 (two a byte, plus 8; d a multiple of 8): the caches hold codes of
+ * scale [1] or [heads, d], and values (of dtype) gets what they stand for. codes 0: dtype. */
 typedef struct qk_cache_args {
     const void *past, *fresh, *scale; void *cache, *values; const int64_t *starts;
     int64_t batch, heads, rows, past_cap, cap, d, fb, fs, fh;
@@ -264,28 +319,63 @@ typedef struct qk_im2col_args {
 } qk_im2col_args;
 int qk_im2col(qk_queue q, const qk_im2col_args *a);
 /* y = act(x + bias[n]) * mul + plus: what stands behind a library's product. y may be x. */
-typedef struct qk_bias_rows_args { const void *x, *bias, *mul, *plus; void *y; int64_t rows, n; int32_t dtype, btype, act; } qk_bias_rows_args;
+typedef struct qk_bias_rows_args {
+    const void *x, *bias, *mul, *plus;
+    void *y;
+    int64_t rows, n;
+    int32_t dtype, btype, act;
+} qk_bias_rows_args;
 int qk_bias_act(qk_queue q, const qk_bias_rows_args *a);
 
 /* Observers (results in device memory of the caller). Partial results of the blocks are folded by the host in order. */
 typedef struct qk_scan_part { float min, max, absmax; int64_t zeros, nonfinite; double sum[2], abs[2], sq[2]; } qk_scan_part;
-typedef struct qk_scan_args { const void *x; qk_scan_part *parts; int64_t n; int32_t dtype, n_parts, wide; } qk_scan_args; /* wide: set by qk_scan */
+/* wide: set by qk_scan */
+typedef struct qk_scan_args { const void *x; qk_scan_part *parts; int64_t n; int32_t dtype, n_parts, wide; } qk_scan_args;
 int qk_scan(qk_queue q, const qk_scan_args *a);
-/* bins[4096] += counts of |x| / 2^*exp, which is chosen by the parts of a scan before: the smallest with absmax < 4096 * 2^exp, at least -120. What is not finite is not counted. */
-typedef struct qk_hist_args { const void *x; const qk_scan_part *parts; uint32_t *bins; int32_t *exp; int64_t n; int32_t dtype, n_parts; } qk_hist_args;
+/* bins[4096] += counts of |x| / 2^*exp, which is chosen by the parts of a scan before: the smallest with absmax < 4096 * 2^exp,
+ * at least -120. What is not finite is not counted. */
+typedef struct qk_hist_args {
+    const void *x;
+    const qk_scan_part *parts;
+    uint32_t *bins;
+    int32_t *exp;
+    int64_t n;
+    int32_t dtype, n_parts;
+} qk_hist_args;
 int qk_histogram(qk_queue q, const qk_hist_args *a);
-typedef struct qk_columns_args { const void *x; float *min, *max; double *sum, *abs, *sq; int64_t outer, channels, inner; int32_t dtype; } qk_columns_args;
+typedef struct qk_columns_args {
+    const void *x;
+    float *min, *max;
+    double *sum, *abs, *sq;
+    int64_t outer, channels, inner;
+    int32_t dtype;
+} qk_columns_args;
 int qk_columns(qk_queue q, const qk_columns_args *a);
 /* gram[k, k] += X'X of rows [rows, k], at and above the diagonal (tiles that lie on it whole). dtype real. */
 typedef struct qk_gram_args { const void *x; double *gram; int64_t rows, k; int32_t dtype, wide; } qk_gram_args; /* wide: set by qk_gram */
 int qk_gram(qk_queue q, const qk_gram_args *a);
 
-/* 2:4 sparse weights. compress: w[n, k] (f16, int8 or E4M3; N a multiple of 16, K of 32 (f16) or 64) with two non-zeros of four becomes values[n, k/2] and metadata, in
- * the order that qk_sparse_gemm reads. *bad: rows that are not 2:4. */
-typedef struct qk_compress_args { const void *w; void *values; uint32_t *meta; int32_t *bad; int64_t n, k; int32_t dtype; } qk_compress_args;
+/* 2:4 sparse weights. compress: w[n, k] (f16, int8 or E4M3; N a multiple of 16, K of 32 (f16) or 64) with two non-zeros of four
+ * becomes values[n, k/2] and metadata, in the order that qk_sparse_gemm reads. *bad: rows that are not 2:4. */
+typedef struct qk_compress_args {
+    const void *w;
+    void *values;
+    uint32_t *meta;
+    int32_t *bad;
+    int64_t n, k;
+    int32_t dtype;
+} qk_compress_args;
 int qk_sparse_compress(qk_queue q, const qk_compress_args *a);
-/* y[m, n] = x[m, k] w'[n, k] with f32 (f16, E4M3: sm_89 and later) or s32 (int8) sums, scaled by alpha. x, values aligned to 16 bytes; y: f16, f32, or s32 for int8. */
-typedef struct qk_sparse_args { const void *x, *values, *bias; const uint32_t *meta; void *y; int64_t m, n, k; int32_t dtype, ytype; float alpha; } qk_sparse_args;
+/* y[m, n] = x[m, k] w'[n, k] with f32 (f16, E4M3: sm_89 and later) or s32 (int8) sums, scaled by alpha. x, values aligned to 16
+ * bytes; y: f16, f32, or s32 for int8. */
+typedef struct qk_sparse_args {
+    const void *x, *values, *bias;
+    const uint32_t *meta;
+    void *y;
+    int64_t m, n, k;
+    int32_t dtype, ytype;
+    float alpha;
+} qk_sparse_args;
 int qk_sparse_gemm(qk_queue q, const qk_sparse_args *a);
 
 #ifdef __cplusplus

@@ -1,10 +1,11 @@
-/* mma.h - the matrix instructions of a warp: C[16, 8] += A[16, K] B[K, 8] with f32 sums; ldmatrix, which loads their operands from shared memory; and copies into shared memory that go
- * on while the warp computes.
+/* mma.h - the matrix instructions of a warp: C[16, 8] += A[16, K] B[K, 8] with f32 sums; ldmatrix, which loads their operands
+ * from shared memory; and copies into shared memory that go on while the warp computes.
  *
- * Who holds what (PTX ISA, "Matrix Fragments for mma.m16n8k8", "k16" and "k32" are one rule): a register has e = 1, 2 or 4 elements (tf32, 16 bit, 8 bit) that are neighbours
- * along K, and K = 8 e. With lane = 4 g + t: A's register r holds row g + 8 (r % 2), columns e (t + 4 (r / 2)) on; B's register r holds column g, rows e (t + 4 r) on; C's
- * register r holds row g + 8 (r / 2), column 2 t + r % 2. On the host the instruction is a function with that meaning, so the index arithmetic of every kernel that uses it is
- * tested without a card. */
+ * Who holds what (PTX ISA, "Matrix Fragments for mma.m16n8k8", "k16" and "k32" are one rule): a register has e = 1, 2 or 4
+ * elements (tf32, 16 bit, 8 bit) that are neighbours along K, and K = 8 e. With lane = 4 g + t: A's register r holds row g + 8 (r
+ * % 2), columns e (t + 4 (r / 2)) on; B's register r holds column g, rows e (t + 4 r) on; C's register r holds row g + 8 (r / 2),
+ * column 2 t + r % 2. On the host the instruction is a function with that meaning, so the index arithmetic of every kernel that
+ * uses it is tested without a card. */
 #ifndef QX_KERNELS_CUDA_MMA_H
 #define QX_KERNELS_CUDA_MMA_H
 
@@ -12,7 +13,8 @@
 
 #include "kernels/cuda/elem.h"
 
-/* kind: QK_F16, QK_BF16, QK_E4M3 (from sm_89 on), QK_F32 (of which TF32's 19 bits count): a constant. c: four sums; a: four registers, b: two. */
+/* kind: QK_F16, QK_BF16, QK_E4M3 (from sm_89 on), QK_F32 (of which TF32's 19 bits count): a constant. c: four sums; a: four
+ * registers, b: two. */
 #ifdef __CUDACC__
 #define MMA_ASM(text, c, a, b)                                                                                     \
     asm volatile("mma.sync.aligned." text " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                 \
@@ -26,11 +28,12 @@ QK_INSIDE void mma(const int kind, float *c, const uint32_t *a, const uint32_t *
     else if (kind == QK_E4M3) MMA_ASM("m16n8k32.row.col.f32.e4m3.e4m3.f32", c, a, b);
 #endif
 }
-/* Sixteen bytes from global to shared memory, or sixteen zeros (`from` must be an address all the same). They are there when the group that they belong to has been waited for and
- * the block has met at a barrier. QK_ASYNC_WAIT(n): all groups but the last n. */
+/* Sixteen bytes from global to shared memory, or sixteen zeros (`from` must be an address all the same). They are there when the
+ * group that they belong to has been waited for and the block has met at a barrier. QK_ASYNC_WAIT(n): all groups but the last n. */
 QK_INSIDE void qk_copy_async(void *to, const void *from, int some)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(some ? 16 : 0) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from),
+                 "r"(some ? 16 : 0) : "memory");
 }
 #define QK_ASYNC_GROUP() asm volatile("cp.async.commit_group;" ::: "memory")
 #define QK_ASYNC_WAIT(n) asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory")
@@ -38,8 +41,12 @@ QK_INSIDE void qk_copy_async(void *to, const void *from, int some)
 QK_INSIDE void ldmatrix(bool turned, uint32_t *r, const uint16_t *row)
 {
     const uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
-    if (turned) asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
-    else asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+    if (turned)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]),
+                     "=r"(r[3]) : "r"(at) : "memory");
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]),
+                     "=r"(r[3]) : "r"(at) : "memory");
 }
 /* The sum or maximum of a row goes round the lanes that hold it. */
 QK_INSIDE float lane_xor(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }

@@ -1,4 +1,5 @@
-/* move.cu - kernels that move elements and compute nothing: strided copies, transposition through shared memory, gathers, scatters, padding. */
+/* move.cu - kernels that move elements and compute nothing: strided copies, transposition through shared memory, gathers,
+ * scatters, padding. */
 #include "kernels/cuda/elem.h"
 
 QK_KERNEL(copy_kernel, qk_copy_args)
@@ -23,11 +24,13 @@ QK_KERNEL(turn_kernel, qk_turn_args)
     const int64_t tc = (a.cols + TILE - 1) / TILE, tr = (a.rows + TILE - 1) / TILE, b = QK_BLOCK / (tc * tr);
     const int64_t r0 = QK_BLOCK / tc % tr * TILE, c0 = QK_BLOCK % tc * TILE, base = b * a.rows * a.cols;
     for (int k = t / TILE; k < TILE; k += TILE_ROWS)
-        if (r0 + k < a.rows && c0 + t % TILE < a.cols) qk_move(a.src, base + (r0 + k) * a.cols + c0 + t % TILE, &tile[k * (TILE + 1) + t % TILE], 0, a.size);
+        if (r0 + k < a.rows && c0 + t % TILE < a.cols)
+            qk_move(a.src, base + (r0 + k) * a.cols + c0 + t % TILE, &tile[k * (TILE + 1) + t % TILE], 0, a.size);
     QK_SYNC();
     for (int k = t / TILE; k < TILE; k += TILE_ROWS) {
         const int64_t c = c0 + k, at = a.width ? a.first + c / a.width * a.step + c % a.width : c, out = a.width ? a.out_cols : a.cols;
-        uint64_t v = tile[t % TILE * (TILE + 1) + k] ^ (uint64_t)(uint32_t)a.flip; /* the low bytes, as every device and host that runs this */
+        /* the low bytes, as every device and host that runs this */
+        uint64_t v = tile[t % TILE * (TILE + 1) + k] ^ (uint64_t)(uint32_t)a.flip;
         if (c < a.cols && r0 + t % TILE < a.rows) qk_move(&v, 0, a.dst, (b * out + at) * a.rows + r0 + t % TILE, a.size);
     }
 }
@@ -67,7 +70,10 @@ QK_KERNEL(gather_kernel, qk_gather_args)
         else qk_move(a.x, (o * a.d + v) * a.inner + i % a.inner, a.y, i, a.size);
     }
 }
-QK_EXTERN int qk_gather(qk_queue q, const qk_gather_args *a) { return QK_LAUNCH(gather_kernel, QK_EACH_BLOCKS(a->outer * a->count * a->inner), 256, q, a); }
+QK_EXTERN int qk_gather(qk_queue q, const qk_gather_args *a)
+{
+    return QK_LAUNCH(gather_kernel, QK_EACH_BLOCKS(a->outer * a->count * a->inner), 256, q, a);
+}
 
 QK_KERNEL(gather_elements_kernel, qk_gather_elements_args)
 {
@@ -77,7 +83,10 @@ QK_KERNEL(gather_elements_kernel, qk_gather_elements_args)
         else qk_move(a.x, qk_offset(i, a.rank, a.dims, a.ss) + v * a.along, a.y, i, a.size);
     }
 }
-QK_EXTERN int qk_gather_elements(qk_queue q, const qk_gather_elements_args *a) { return QK_LAUNCH(gather_elements_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
+QK_EXTERN int qk_gather_elements(qk_queue q, const qk_gather_elements_args *a)
+{
+    return QK_LAUNCH(gather_elements_kernel, QK_EACH_BLOCKS(a->n), 256, q, a);
+}
 
 QK_KERNEL(nd_kernel, qk_nd_args)
 {
@@ -99,4 +108,7 @@ QK_KERNEL(nd_kernel, qk_nd_args)
         }
     }
 }
-QK_EXTERN int qk_nd(qk_queue q, const qk_nd_args *a) { return QK_LAUNCH(nd_kernel, QK_EACH_BLOCKS(a->batch * a->per_batch * a->inner), 256, q, a); }
+QK_EXTERN int qk_nd(qk_queue q, const qk_nd_args *a)
+{
+    return QK_LAUNCH(nd_kernel, QK_EACH_BLOCKS(a->batch * a->per_batch * a->inner), 256, q, a);
+}

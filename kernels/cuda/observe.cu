@@ -90,7 +90,8 @@ QK_KERNEL(scan_kernel, qk_scan_args)
 QK_EXTERN int qk_scan(qk_queue q, const qk_scan_args *args)
 {
     qk_scan_args a = *args;
-    a.wide = qk_is_real(a.dtype) && a.n % QK_WIDE == 0 && qk_is_wide(a.x) && (int64_t)a.n_parts * SCAN_THREADS <= a.n / QK_WIDE; /* every block gets one */
+    /* every block gets one */
+    a.wide = qk_is_real(a.dtype) && a.n % QK_WIDE == 0 && qk_is_wide(a.x) && (int64_t)a.n_parts * SCAN_THREADS <= a.n / QK_WIDE;
     return QK_LAUNCH(scan_kernel, a.n_parts, SCAN_THREADS, q, &a);
 }
 
@@ -98,7 +99,8 @@ QK_EXTERN int qk_scan(qk_queue q, const qk_scan_args *args)
 enum { BINS = 4096, HIST_THREADS = 256, EXP_FLOOR = -120 };
 QX_HD int exp_for(float absmax)
 {
-    const int e = (int)(qx_bits_of(absmax) >> 23) - 126 - 12; /* absmax < 2^(e + 12); numbers below the normal ones are far below the floor */
+    /* absmax < 2^(e + 12); numbers below the normal ones are far below the floor */
+    const int e = (int)(qx_bits_of(absmax) >> 23) - 126 - 12;
     return e > EXP_FLOOR ? e : EXP_FLOOR;
 }
 
@@ -156,7 +158,8 @@ QK_KERNEL(planes_kernel, qk_columns_args)
     const int64_t n = a.outer * a.inner;
     qk_scan_part p;
     part_start(&p);
-    for (int64_t i = QK_THREAD; i < n; i += COLUMN_THREADS) part_add(&p, qk_get(a.x, a.dtype, (i / a.inner * a.channels + QK_BLOCK) * a.inner + i % a.inner), i == QK_THREAD);
+    for (int64_t i = QK_THREAD; i < n; i += COLUMN_THREADS)
+        part_add(&p, qk_get(a.x, a.dtype, (i / a.inner * a.channels + QK_BLOCK) * a.inner + i % a.inner), i == QK_THREAD);
     all[QK_THREAD] = p;
     QK_SYNC();
     if (QK_THREAD > 0) return;

@@ -1,4 +1,5 @@
-/* ops.h - pointwise operators on EACH elements, a constant: which one it is is looked up once for all of them, and they stay in registers. The formulas are those of the CPU (kernels/unary.def, kernels/cpu/binary.c, kernels/scalar.h). */
+/* ops.h - pointwise operators on EACH elements, a constant: which one it is is looked up once for all of them, and they stay in
+ * registers. The formulas are those of the CPU (kernels/unary.def, kernels/cpu/binary.c, kernels/scalar.h). */
 #ifndef QX_KERNELS_CUDA_OPS_H
 #define QX_KERNELS_CUDA_OPS_H
 

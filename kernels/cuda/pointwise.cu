@@ -1,5 +1,6 @@
-/* pointwise.cu - element by element: unary functions, binary operations under broadcasting, chains of both, selection, casts. Bound by memory, so the type of an element is
- * looked up when it is read instead of being compiled in: one kernel serves all types. */
+/* pointwise.cu - element by element: unary functions, binary operations under broadcasting, chains of both, selection, casts.
+ * Bound by memory, so the type of an element is looked up when it is read instead of being compiled in: one kernel serves all
+ * types. */
 #include "kernels/cuda/ops.h"
 
 QK_KERNEL(unary_kernel, qk_unary_args)
@@ -118,7 +119,8 @@ QK_EXTERN int qk_binary(qk_queue q, const qk_binary_args *args)
 {
     qk_binary_args a = *args;
     const int compare = a.op >= QX_B_EQUAL && a.op <= QX_B_GREATER_EQUAL;
-    a.wide = qk_is_real(a.dtype) && !compare && a.rank > 0 && a.dims[a.rank - 1] % QK_WIDE == 0 && qk_is_wide(a.y) && operand_is_wide(a.a, a.rank, a.sa) && operand_is_wide(a.b, a.rank, a.sb);
+    a.wide = qk_is_real(a.dtype) && !compare && a.rank > 0 && a.dims[a.rank - 1] % QK_WIDE == 0 && qk_is_wide(a.y) &&
+        operand_is_wide(a.a, a.rank, a.sa) && operand_is_wide(a.b, a.rank, a.sb);
     return QK_LAUNCH(binary_kernel, QK_EACH_BLOCKS(a.wide ? a.n / QK_WIDE : a.n), 256, q, &a);
 }
 

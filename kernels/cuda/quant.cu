@@ -1,5 +1,5 @@
-/* quant.cu - QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear in every layout of scales. Bit for bit what kernels/ref computes: true division, half to even,
- * saturation (kernels/scalar.h). */
+/* quant.cu - QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear in every layout of scales. Bit for bit what kernels/ref
+ * computes: true division, half to even, saturation (kernels/scalar.h). */
 #include <math.h>
 
 #include "kernels/cuda/elem.h"
@@ -12,7 +12,11 @@ QX_HD int64_t scale_index(const qk_quant_args *a, int64_t i)
     return (i / a->inner / a->d * a->blocks + k / a->block) * a->inner + inner;
 }
 
-QX_HD int code_bits(int dt) { return dt == QK_I4 || dt == QK_U4 || dt == QK_E2M1 ? 4 : dt == QK_I2 || dt == QK_U2 ? 2 : dt == QK_I16 || dt == QK_U16 ? 16 : dt == QK_I32 ? 32 : 8; }
+QX_HD int code_bits(int dt)
+{
+    return dt == QK_I4 || dt == QK_U4 || dt == QK_E2M1 ? 4 : dt == QK_I2 || dt == QK_U2 ? 2 : dt == QK_I16 ||
+        dt == QK_U16 ? 16 : dt == QK_I32 ? 32 : 8;
+}
 
 QX_HD void code_range(int dt, float *lo, float *hi)
 {
@@ -28,7 +32,10 @@ QX_HD void code_range(int dt, float *lo, float *hi)
     }
 }
 
-QX_HD int is_int_code(int dt) { return dt == QK_I8 || dt == QK_U8 || dt == QK_I16 || dt == QK_U16 || dt == QK_I4 || dt == QK_U4 || dt == QK_I2 || dt == QK_U2; }
+QX_HD int is_int_code(int dt)
+{
+    return dt == QK_I8 || dt == QK_U8 || dt == QK_I16 || dt == QK_U16 || dt == QK_I4 || dt == QK_U4 || dt == QK_I2 || dt == QK_U2;
+}
 
 /* clamp(rne(v) + z): the zero point is an integer, so clamping may come first. NaN counts as 0. */
 QX_HD uint32_t int_code(float v, int32_t z, int dt)
@@ -52,7 +59,10 @@ QX_HD uint32_t code_of_scaled(const qk_quant_args *a, float v, int32_t zero)
     return a->codes == QK_E2M1 ? qx_sc_f32_to_e2m1(v) : qk_to_small_float(v, a->codes, a->saturate);
 }
 
-QX_HD int32_t zero_of(const qk_quant_args *a, int64_t c) { return a->zero && is_int_code(a->codes) ? (int32_t)qk_int(a->zero, a->codes, c) : a->missing; }
+QX_HD int32_t zero_of(const qk_quant_args *a, int64_t c)
+{
+    return a->zero && is_int_code(a->codes) ? (int32_t)qk_int(a->zero, a->codes, c) : a->missing;
+}
 
 QX_HD uint32_t code_of(const qk_quant_args *a, int64_t i)
 {
@@ -90,7 +100,8 @@ QK_EXTERN int qk_quantize(qk_queue q, const qk_quant_args *args)
 {
     qk_quant_args a = *args;
     const int64_t n = a.outer * a.d * a.inner;
-    a.wide = (a.kind == 0 || (a.kind == 1 && a.inner % QK_WIDE == 0)) && code_bits(a.codes) == 8 && n % QK_WIDE == 0 && qk_is_wide(a.x) && qk_is_wide(a.y);
+    a.wide = (a.kind == 0 || (a.kind == 1 && a.inner % QK_WIDE == 0)) && code_bits(a.codes) == 8 && n % QK_WIDE == 0 &&
+        qk_is_wide(a.x) && qk_is_wide(a.y);
     return QK_LAUNCH(quantize_kernel, QK_EACH_BLOCKS(a.wide ? n / QK_WIDE : n), 256, q, &a);
 }
 
@@ -109,7 +120,10 @@ QK_KERNEL(dequantize_kernel, qk_quant_args)
         qk_put_real(a.y, a.dtype, i, v * s);
     }
 }
-QK_EXTERN int qk_dequantize(qk_queue q, const qk_quant_args *a) { return QK_LAUNCH(dequantize_kernel, QK_EACH_BLOCKS(a->outer * a->d * a->inner), 256, q, a); }
+QK_EXTERN int qk_dequantize(qk_queue q, const qk_quant_args *a)
+{
+    return QK_LAUNCH(dequantize_kernel, QK_EACH_BLOCKS(a->outer * a->d * a->inner), 256, q, a);
+}
 
 /* ---- dynamic: range in two steps, then codes with a scale that lies on the device ---- */
 
@@ -151,7 +165,8 @@ QK_KERNEL(dynamic_kernel, qk_dynamic_args)
 
 QK_EXTERN int qk_dynamic_quant(qk_queue q, const qk_dynamic_args *a)
 {
-    const qk_quant_args quant = {.x = a->x, .scale = a->scale, .zero = a->zero, .y = a->y, .outer = 1, .d = a->n, .inner = 1, .block = 1, .blocks = 1, .kind = 0, .dtype = a->dtype, .codes = QK_U8,
+    const qk_quant_args quant = {.x = a->x, .scale = a->scale, .zero = a->zero, .y = a->y, .outer = 1, .d = a->n, .inner = 1, .block = 1,
+                                 .blocks = 1, .kind = 0, .dtype = a->dtype, .codes = QK_U8,
                                  .stype = QK_F32, .saturate = 1};
     int err = QK_LAUNCH(range_kernel, PARTS, 256, q, a);
     if (!err) err = QK_LAUNCH(dynamic_kernel, 1, 32, q, a);

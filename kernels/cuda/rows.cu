@@ -1,5 +1,6 @@
-/* rows.cu - one block a row: softmax, normalisations, reductions, running sums. A block's threads keep partial sums that are folded in a fixed order, so results
- * do not depend on scheduling. Sums are f32 as on the CPU; the order differs from the CPU's, so they agree to a few units in the last place. */
+/* rows.cu - one block a row: softmax, normalisations, reductions, running sums. A block's threads keep partial sums that are
+ * folded in a fixed order, so results do not depend on scheduling. Sums are f32 as on the CPU; the order differs from the CPU's,
+ * so they agree to a few units in the last place. */
 #include <math.h>
 
 #include "kernels/cuda/act.h"
@@ -122,15 +123,16 @@ QK_KERNEL(norm_kernel, qk_norm_args) { norm_body(&a, 1); }
 QK_KERNEL(norm_wide_kernel, qk_norm_args) { norm_body(&a, QK_WIDE); }
 QK_EXTERN int qk_norm(qk_queue q, const qk_norm_args *a)
 {
-    const int wide = a->d % QK_WIDE == 0 && qk_is_wide(a->x) && qk_is_wide(a->skip) && qk_is_wide(a->bias) && qk_is_wide(a->gamma) && qk_is_wide(a->beta) && qk_is_wide(a->y) && qk_is_wide(a->sum);
+    const int wide = a->d % QK_WIDE == 0 && qk_is_wide(a->x) && qk_is_wide(a->skip) && qk_is_wide(a->bias) && qk_is_wide(a->gamma) &&
+        qk_is_wide(a->beta) && qk_is_wide(a->y) && qk_is_wide(a->sum);
     const int64_t work = wide ? a->d / QK_WIDE : a->d;
     const int threads = work <= 32 ? 32 : work <= 128 ? 128 : ROW_THREADS;
     if (wide) return QK_LAUNCH(norm_wide_kernel, a->rows, threads, q, a);
     return QK_LAUNCH(norm_kernel, a->rows, threads, q, a);
 }
 
-/* A group is long (a tenth of a picture) and there are few: a block of a thousand threads, eight neighbours a thread where rows allow it. Two of the three passes over
- * it come from L2. */
+/* A group is long (a tenth of a picture) and there are few: a block of a thousand threads, eight neighbours a thread where rows
+ * allow it. Two of the three passes over it come from L2. */
 enum { GROUP_THREADS = 1024 };
 
 QK_INSIDE float group_sum(const qk_group_norm_args *a, int64_t base, int64_t n, float mean, int squares, const int EACH)
@@ -177,7 +179,8 @@ QK_KERNEL_RESIDENT(group_norm_kernel, qk_group_norm_args, GROUP_THREADS, 1) { gr
 QK_KERNEL_RESIDENT(group_norm_wide_kernel, qk_group_norm_args, GROUP_THREADS, 1) { group_norm_body(&a, QK_WIDE); }
 QK_EXTERN int qk_group_norm(qk_queue q, const qk_group_norm_args *a)
 {
-    if (a->inner % QK_WIDE == 0 && qk_is_wide(a->x) && qk_is_wide(a->y)) return QK_LAUNCH(group_norm_wide_kernel, a->groups_total, GROUP_THREADS, q, a);
+    if (a->inner % QK_WIDE == 0 && qk_is_wide(a->x) && qk_is_wide(a->y))
+        return QK_LAUNCH(group_norm_wide_kernel, a->groups_total, GROUP_THREADS, q, a);
     return QK_LAUNCH(group_norm_kernel, a->groups_total, GROUP_THREADS, q, a);
 }
 
@@ -297,7 +300,10 @@ QK_KERNEL(cumsum_kernel, qk_cumsum_args)
         }
     }
 }
-QK_EXTERN int qk_cumsum(qk_queue q, const qk_cumsum_args *a) { return QK_LAUNCH(cumsum_kernel, QK_EACH_BLOCKS(a->outer * a->inner), 256, q, a); }
+QK_EXTERN int qk_cumsum(qk_queue q, const qk_cumsum_args *a)
+{
+    return QK_LAUNCH(cumsum_kernel, QK_EACH_BLOCKS(a->outer * a->inner), 256, q, a);
+}
 
 /* ---- rotary embedding ---- */
 
@@ -337,7 +343,8 @@ QK_KERNEL(rotate_kernel, qk_rotate_args)
     const int64_t half = a.d / 2;
     QK_EACH(i, a.n) {
         const int64_t k = i % a.d, s = i / a.d % a.seq, h = i / a.d / a.seq % a.heads, b = i / a.d / a.seq / a.heads;
-        const int64_t x = b * a.sx[0] + h * a.sx[1] + s * a.sx[2], c = b * a.sc[0] + h * a.sc[1] + s * a.sc[2] + k, sn = b * a.ss[0] + h * a.ss[1] + s * a.ss[2] + k;
+        const int64_t x = b * a.sx[0] + h * a.sx[1] + s * a.sx[2], c = b * a.sc[0] + h * a.sc[1] + s * a.sc[2] + k,
+            sn = b * a.ss[0] + h * a.ss[1] + s * a.ss[2] + k;
         const float other = k < half ? -qk_real(a.x, a.dtype, x + k + half) : qk_real(a.x, a.dtype, x + k - half);
         qk_put_real(a.y, a.dtype, i, qk_real(a.x, a.dtype, x + k) * qk_real(a.cos, a.ttype, c) + other * qk_real(a.sin, a.ttype, sn));
     }
@@ -397,4 +404,7 @@ QK_KERNEL(resize_kernel, qk_resize_args)
         else qk_move(a.x, base + ((int64_t)a.i0[0][o[0]] * a.in[1] + a.i0[1][o[1]]) * a.in[2] + a.i0[2][o[2]], a.y, i, a.size);
     }
 }
-QK_EXTERN int qk_resize(qk_queue q, const qk_resize_args *a) { return QK_LAUNCH(resize_kernel, QK_EACH_BLOCKS(a->planes * a->out[0] * a->out[1] * a->out[2]), 256, q, a); }
+QK_EXTERN int qk_resize(qk_queue q, const qk_resize_args *a)
+{
+    return QK_LAUNCH(resize_kernel, QK_EACH_BLOCKS(a->planes * a->out[0] * a->out[1] * a->out[2]), 256, q, a);
+}

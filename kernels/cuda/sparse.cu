@@ -1,11 +1,14 @@
-/* sparse.cu - products with a 2:4 sparse weight on sparse tensor cores (mma.sp): of every four neighbours along k two are zero; the other two are stored with their places,
- * and the instruction picks the matching activations. The weight is the instruction's A (16 rows), tokens are its columns (8 a step).
+/* sparse.cu - products with a 2:4 sparse weight on sparse tensor cores (mma.sp): of every four neighbours along k two are zero;
+ * the other two are stored with their places, and the instruction picks the matching activations. The weight is the instruction's
+ * A (16 rows), tokens are its columns (8 a step).
  *
- * Values and places are stored in the order in which the lanes of a warp hold them, so that a warp reads 512 bytes in one go. Lane = 4 g + t. Of a tile of 16 rows by
- * 32 (f16) or 64 (8 bit) columns it holds four registers: rows g, g+8, g, g+8, columns from the left and from the right half. Places: two bits each, four bits a chunk of four
- * columns, the first chunk in the low bits. f16: word 2 g + t (t < 2) has chunks 4t .. 4t+3 of row g below and of row g+8 above. 8 bit: word 4 g + t has chunks
- * 8 (t >> 1) .. of row g + 8 (t & 1). Sources: PTX ISA, "Warp-level matrix instructions", mma.sp; CUTLASS, reorder_meta of host_reorder.h read through ldmatrix (f16 and
- * int8), and CuTe's ELayout of SM120_SPARSE_16x8x64 (8 bit), which agree. On the host the instruction is a function with that text as its meaning. */
+ * Values and places are stored in the order in which the lanes of a warp hold them, so that a warp reads 512 bytes in one go.
+ * Lane = 4 g + t. Of a tile of 16 rows by 32 (f16) or 64 (8 bit) columns it holds four registers: rows g, g+8, g, g+8, columns
+ * from the left and from the right half. Places: two bits each, four bits a chunk of four columns, the first chunk in the low
+ * bits. f16: word 2 g + t (t < 2) has chunks 4t .. 4t+3 of row g below and of row g+8 above. 8 bit: word 4 g + t has chunks 8 (t
+ * >> 1) .. of row g + 8 (t & 1). Sources: PTX ISA, "Warp-level matrix instructions", mma.sp; CUTLASS, reorder_meta of
+ * host_reorder.h read through ldmatrix (f16 and int8), and CuTe's ELayout of SM120_SPARSE_16x8x64 (8 bit), which agree. On the
+ * host the instruction is a function with that text as its meaning. */
 #include "kernels/cuda/elem.h"
 
 enum { TILE_M = 16, TOKENS = 8, TOKEN_TILES = 2, WARPS = 8, LANES = 32, AHEAD = 4, TILE_OUT = TILE_M * TOKENS * TOKEN_TILES };
@@ -14,12 +17,14 @@ QX_HD int tile_k(int dtype) { return dtype == QK_F16 ? 32 : 64; }
 
 /* ---- compress ---- */
 
-/* Places of the two that stay in a chunk: the first two that are not zero, filled up from the end so that they rise. More than two: *bad. */
+/* Places of the two that stay in a chunk: the first two that are not zero, filled up from the end so that they rise. More than
+ * two: *bad. */
 QX_HD uint32_t pick(const void *w, int dtype, int64_t at, int32_t *bad)
 {
     int place[2], n = 0;
     for (int i = 0; i < 4; i++) {
-        const int zero = dtype == QK_F16 ? (((const uint16_t *)w)[at + i] & 0x7fffu) == 0 : (((const uint8_t *)w)[at + i] & (dtype == QK_E4M3 ? 0x7fu : 0xffu)) == 0;
+        const int zero = dtype == QK_F16 ? (((const uint16_t *)w)[at + i] & 0x7fffu) == 0
+            : (((const uint8_t *)w)[at + i] & (dtype == QK_E4M3 ? 0x7fu : 0xffu)) == 0;
         if (zero) continue;
         if (n == 2) {
             *bad = 1;
@@ -38,7 +43,8 @@ QX_HD uint32_t code(const void *w, int dtype, int64_t i) { return dtype == QK_F1
 QX_HD uint32_t packed_register(const qk_compress_args *a, int64_t m0, int64_t k0, int g, int t, int r)
 {
     const int64_t row = m0 + g + (r & 1) * 8;
-    const int chunks = a->dtype == QK_F16 ? 1 : 2, bits = a->dtype == QK_F16 ? 16 : 8, first = a->dtype == QK_F16 ? t + (r >> 1) * 4 : 2 * t + (r >> 1) * 8;
+    const int chunks = a->dtype == QK_F16 ? 1 : 2, bits = a->dtype == QK_F16 ? 16 : 8,
+        first = a->dtype == QK_F16 ? t + (r >> 1) * 4 : 2 * t + (r >> 1) * 8;
     uint32_t out = 0;
     for (int c = 0; c < chunks; c++) {
         const int64_t at = row * a->k + k0 + 4 * (first + c);
@@ -71,7 +77,10 @@ QK_KERNEL(compress_kernel, qk_compress_args)
         }
     }
 }
-QK_EXTERN int qk_sparse_compress(qk_queue q, const qk_compress_args *a) { return QK_LAUNCH(compress_kernel, QK_EACH_BLOCKS(a->n * a->k / 16), 256, q, a); }
+QK_EXTERN int qk_sparse_compress(qk_queue q, const qk_compress_args *a)
+{
+    return QK_LAUNCH(compress_kernel, QK_EACH_BLOCKS(a->n * a->k / 16), 256, q, a);
+}
 
 /* ---- the instruction ---- */
 
@@ -97,7 +106,8 @@ typedef struct sparse_operands { const uint32_t *a, *b; uint32_t e; } sparse_ope
 /* Element (row, column) of the sparse A of 32 lanes, and of B, by the layouts above. */
 static float host_a(const void *const *lanes, int dtype, int row, int col)
 {
-    const int f16 = dtype == QK_F16, g = row % 8, high = row / 8, chunk = col / 4, per = f16 ? 4 : 8, half = chunk / per, in = chunk % per, t = f16 ? in : in / 2;
+    const int f16 = dtype == QK_F16, g = row % 8, high = row / 8, chunk = col / 4, per = f16 ? 4 : 8, half = chunk / per,
+        in = chunk % per, t = f16 ? in : in / 2;
     const sparse_operands *places_of = lanes[f16 ? 4 * g + half : 4 * g + 2 * half + high], *values_of = lanes[4 * g + t];
     const uint32_t p = places_of->e >> (f16 ? 16 * high : 0) >> (4 * in) & 15u, reg = values_of->a[half * 2 + high];
     for (int k = 0; k < 2; k++)
@@ -145,8 +155,8 @@ QX_HD void sparse_store(const qk_sparse_args *a, int64_t token, int64_t row, uin
     qk_put_real(a->y, a->ytype, token * a->n + row, v);
 }
 
-/* A block has 16 rows of the weight and up to 16 tokens. With few tokens the time is that of reading the weight: the warps take turns along k, each with the loads of
- * AHEAD tiles under way, and their sums are added in the order of the warps. */
+/* A block has 16 rows of the weight and up to 16 tokens. With few tokens the time is that of reading the weight: the warps take
+ * turns along k, each with the loads of AHEAD tiles under way, and their sums are added in the order of the warps. */
 QK_INSIDE void sparse_body(const qk_sparse_args *a, const int dtype)
 {
     const int t = QK_THREAD;
@@ -167,7 +177,8 @@ QK_INSIDE void sparse_body(const qk_sparse_args *a, const int dtype)
                 if (tok0 + j * TOKENS >= a->m) continue;
                 const int64_t kk = k0 + s * WARPS + t / LANES;
                 QK_UNROLL for (int r = 0; r < 4; r++)
-                    bv[r] = kk >= tiles_k ? 0u : activation(a, dtype, tok0 + j * TOKENS + t % LANES / 4, kk * kt + (f16 ? t % 4 * 2 + 8 * r : t % 4 * 4 + 16 * r));
+                    bv[r] = kk >= tiles_k ? 0u : activation(a, dtype, tok0 + j * TOKENS + t % LANES / 4,
+                                                            kk * kt + (f16 ? t % 4 * 2 + 8 * r : t % 4 * 4 + 16 * r));
                 if (kk < tiles_k) mma_sp(dtype, acc + 4 * j, av + 4 * s, bv, ev[s]); /* the same for all lanes of a warp */
             }
     }

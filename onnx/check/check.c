@@ -24,10 +24,13 @@ static qx_status check_opsets(qx_checker *c, const qx_opset *list, uint32_t coun
     for (uint32_t i = 0; i < count; i++) {
         const char *shown = list[i].domain[0] ? list[i].domain : "ai.onnx";
         int64_t version = list[i].version, most = list[i].domain[0] ? INT32_MAX : QX_OPSET_MAX;
-        if (version < 1 || version > most) QX_REFUSE(c, "%s imports version %lld of '%s'; 1 to %lld are read", where, (long long)version, QX_SHOWN(shown), (long long)most);
+        if (version < 1 || version > most)
+            QX_REFUSE(c, "%s imports version %lld of '%s'; 1 to %lld are read", where, (long long)version, QX_SHOWN(shown),
+                      (long long)most);
         for (uint32_t k = 0; k < i; k++) {
             if (strcmp(list[k].domain, list[i].domain) == 0)
-                QX_REFUSE(c, "%s imports domain '%s' twice, version %lld and %lld", where, QX_SHOWN(shown), (long long)list[k].version, (long long)version);
+                QX_REFUSE(c, "%s imports domain '%s' twice, version %lld and %lld", where, QX_SHOWN(shown), (long long)list[k].version,
+                          (long long)version);
         }
     }
     return QX_OK;
@@ -52,7 +55,8 @@ qx_status qx_check_model(qx_checker *c)
     const qx_model *m = c->m;
     if (m->ir_version <= 0) QX_REFUSE(c, "the model has no IR version");
     if (m->ir_version < QX_IR_MIN || m->ir_version > QX_IR_MAX)
-        QX_FAIL(c->ctx, QX_E_UNSUPPORTED, "the model's IR version is %lld; %d to %d are read", (long long)m->ir_version, QX_IR_MIN, QX_IR_MAX);
+        QX_FAIL(c->ctx, QX_E_UNSUPPORTED, "the model's IR version is %lld; %d to %d are read", (long long)m->ir_version, QX_IR_MIN,
+                QX_IR_MAX);
     if (m->n_opsets == 0) QX_REFUSE(c, "the model imports no operator set, which IR version %lld requires", (long long)m->ir_version);
     QX_TRY(check_opsets(c, m->opsets, m->n_opsets, "the model"));
     for (uint32_t i = 0; i < m->n_functions; i++) {

@@ -53,13 +53,16 @@ static qx_status step(search *s)
         return QX_OK;
     }
     uint32_t to = s->calls[f].to[s->next[f]];
-    if (s->state[to] == 1) QX_REFUSE(s->c, "function '%s' calls itself%s%s", QX_SHOWN(name_of(s, to)), to == f ? "" : " by way of ", to == f ? "" : QX_SHOWN(name_of(s, f)));
+    if (s->state[to] == 1)
+        QX_REFUSE(s->c, "function '%s' calls itself%s%s", QX_SHOWN(name_of(s, to)), to == f ? "" : " by way of ",
+                  to == f ? "" : QX_SHOWN(name_of(s, f)));
     if (s->state[to] == 0) {
         push(s, to);
         return QX_OK; /* comes back to this call when `to` is done */
     }
     if (s->depth[f] < s->depth[to] + 1) s->depth[f] = s->depth[to] + 1;
-    if (s->depth[f] > QX_CALL_CHAIN) QX_REFUSE(s->c, "function '%s' starts a chain of more than %d calls", QX_SHOWN(name_of(s, f)), QX_CALL_CHAIN);
+    if (s->depth[f] > QX_CALL_CHAIN)
+        QX_REFUSE(s->c, "function '%s' starts a chain of more than %d calls", QX_SHOWN(name_of(s, f)), QX_CALL_CHAIN);
     s->next[f]++;
     return QX_OK;
 }
@@ -79,7 +82,8 @@ static qx_status check_identities(qx_checker *c)
         const qx_function *f = c->m->functions[i];
         if (!f->name[0]) QX_REFUSE(c, "function %u has no name", i);
         if (qx_model_function(c->m, f->domain, f->name, f->overload) != f)
-            QX_REFUSE(c, "function '%s' of domain '%s' (overload '%s') is defined twice", QX_SHOWN(f->name), QX_SHOWN(f->domain), QX_SHOWN(f->overload));
+            QX_REFUSE(c, "function '%s' of domain '%s' (overload '%s') is defined twice", QX_SHOWN(f->name), QX_SHOWN(f->domain),
+                      QX_SHOWN(f->overload));
     }
     return QX_OK;
 }

@@ -20,7 +20,8 @@ static const char *where(const qx_graph *g)
 static qx_status check_element(qx_checker *c, const qx_value *v, const qx_type *t, const char *what)
 {
     if (t->kind == QX_KIND_NONE) QX_REFUSE(c, "%s '%s' has no type", what, QX_SHOWN(v->name));
-    if (t->kind == QX_KIND_SEQUENCE || t->kind == QX_KIND_OPTIONAL) return t->elem ? QX_OK : qx_fail(c->ctx, QX_E_FORMAT, "%s '%s' has no element type", what, QX_SHOWN(v->name));
+    if (t->kind == QX_KIND_SEQUENCE || t->kind == QX_KIND_OPTIONAL)
+        return t->elem ? QX_OK : qx_fail(c->ctx, QX_E_FORMAT, "%s '%s' has no element type", what, QX_SHOWN(v->name));
     if (qx_dtype_get(t->dtype)->cls == 0) QX_REFUSE(c, "%s '%s' has unknown element type %d", what, QX_SHOWN(v->name), (int)t->dtype);
     return QX_OK;
 }
@@ -30,13 +31,18 @@ static qx_status check_default(qx_checker *c, const qx_graph *g, const qx_value 
     const qx_weight *w = v->init;
     if (!w) return QX_OK;
     if (!v->is_input && !g->parent && !g->function && c->m->ir_version < 4)
-        QX_REFUSE(c, "initializer '%s' is not a graph input, which IR version %lld requires", QX_SHOWN(v->name), (long long)c->m->ir_version);
+        QX_REFUSE(c, "initializer '%s' is not a graph input, which IR version %lld requires", QX_SHOWN(v->name),
+                  (long long)c->m->ir_version);
     if (!v->is_input || v->type.kind != QX_KIND_TENSOR) return QX_OK;
-    if (v->type.dtype != w->dtype) QX_REFUSE(c, "input '%s' is %s but its default is %s", QX_SHOWN(v->name), qx_dtype_get(v->type.dtype)->text, qx_dtype_get(w->dtype)->text);
-    if (v->type.has_shape && v->type.rank != w->rank) QX_REFUSE(c, "input '%s' has rank %d but its default has rank %d", QX_SHOWN(v->name), v->type.rank, w->rank);
+    if (v->type.dtype != w->dtype)
+        QX_REFUSE(c, "input '%s' is %s but its default is %s", QX_SHOWN(v->name), qx_dtype_get(v->type.dtype)->text,
+                  qx_dtype_get(w->dtype)->text);
+    if (v->type.has_shape && v->type.rank != w->rank)
+        QX_REFUSE(c, "input '%s' has rank %d but its default has rank %d", QX_SHOWN(v->name), v->type.rank, w->rank);
     for (int i = 0; v->type.has_shape && i < w->rank; i++) {
         if (v->type.dims[i].n >= 0 && v->type.dims[i].n != w->dims[i])
-            QX_REFUSE(c, "input '%s': dim %d is %lld but its default has %lld", QX_SHOWN(v->name), i, (long long)v->type.dims[i].n, (long long)w->dims[i]);
+            QX_REFUSE(c, "input '%s': dim %d is %lld but its default has %lld", QX_SHOWN(v->name), i, (long long)v->type.dims[i].n,
+                      (long long)w->dims[i]);
     }
     return QX_OK;
 }
@@ -87,7 +93,8 @@ static qx_status leads_to(qx_checker *c, const qx_node *from, const qx_node *to,
         const qx_node *n = s.pending[--s.n];
         *yes = n == to;
         for (uint32_t i = 0; i < n->n_out; i++) {
-            for (const qx_use *u = n->out[i] ? n->out[i]->uses : NULL; u; u = u->next) QX_TRY_GOTO(st, want(&s, ancestor_in(u->node, to->graph)));
+            for (const qx_use *u = n->out[i] ? n->out[i]->uses : NULL; u; u = u->next)
+                QX_TRY_GOTO(st, want(&s, ancestor_in(u->node, to->graph)));
         }
     }
 done:
@@ -103,7 +110,8 @@ static qx_status wrong_order(qx_checker *c, const qx_node *n, const qx_value *v)
     if (!outer) QX_REFUSE(c, "%s uses '%s' of a graph that does not enclose it", QX_LABEL(n), QX_SHOWN(v->name));
     QX_TRY(leads_to(c, outer, v->def, &cycle));
     if (cycle) QX_REFUSE(c, "%s is part of a cycle: it uses '%s', which depends on it", QX_LABEL(n), QX_SHOWN(v->name));
-    QX_REFUSE(c, "nodes are not sorted: %s uses '%s' before %s makes it (--fix-order puts them in order)", QX_LABEL(n), QX_SHOWN(v->name), QX_LABEL(v->def));
+    QX_REFUSE(c, "nodes are not sorted: %s uses '%s' before %s makes it (--fix-order puts them in order)", QX_LABEL(n),
+              QX_SHOWN(v->name), QX_LABEL(v->def));
 }
 
 static qx_status check_uses(qx_checker *c, const qx_node *n)

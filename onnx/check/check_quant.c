@@ -49,13 +49,18 @@ typedef struct subnormals { int64_t count, at; float first; } subnormals;
 
 static qx_status judge_scale(qx_checker *c, const qx_node *n, const qx_weight *w, int64_t i, float v, subnormals *sub)
 {
-    if (!isfinite(v)) QX_REFUSE(c, "%s: scale '%s' is %s at element %lld", QX_LABEL(n), QX_SHOWN(w->name), isnan(v) ? "NaN" : "infinite", (long long)i);
-    /* Weights of few bits may have negative block scales: the largest value then lands on the lowest code. Nothing is ever divided by them. */
+    if (!isfinite(v))
+        QX_REFUSE(c, "%s: scale '%s' is %s at element %lld", QX_LABEL(n), QX_SHOWN(w->name), isnan(v) ? "NaN" : "infinite", (long long)i);
+    /* Weights of few bits may have negative block scales: the largest value then lands on the lowest code. Nothing is ever
+     * divided by them. */
     if (v < 0 && n->op->id == QX_OP_DequantizeLinear && qx_dtype_bits(type_at(n, 0)) == 4) v = -v;
-    if (v <= 0) QX_REFUSE(c, "%s: scale '%s' is %g at element %lld; it must be positive", QX_LABEL(n), QX_SHOWN(w->name), (double)v, (long long)i);
-    if (w->dtype == QX_DT_FLOAT8E8M0) return QX_OK; /* its least, 2^-127, is what a block of zeros has, and a power of two loses no digits */
+    if (v <= 0)
+        QX_REFUSE(c, "%s: scale '%s' is %g at element %lld; it must be positive", QX_LABEL(n), QX_SHOWN(w->name), (double)v, (long long)i);
+    /* its least, 2^-127, is what a block of zeros has, and a power of two loses no digits */
+    if (w->dtype == QX_DT_FLOAT8E8M0) return QX_OK;
     if (v >= FLT_MIN && (w->dtype != QX_DT_FLOAT16 || v >= 6.104e-5f)) return QX_OK;
-    if (w->dtype != QX_DT_FLOAT16) QX_REFUSE(c, "%s: scale '%s' is subnormal (%g) at element %lld", QX_LABEL(n), QX_SHOWN(w->name), (double)v, (long long)i);
+    if (w->dtype != QX_DT_FLOAT16)
+        QX_REFUSE(c, "%s: scale '%s' is subnormal (%g) at element %lld", QX_LABEL(n), QX_SHOWN(w->name), (double)v, (long long)i);
     if (!sub->count++) sub->at = i, sub->first = v;
     return QX_OK;
 }
@@ -75,7 +80,8 @@ static qx_status check_scale(qx_checker *c, const qx_node *n)
         for (int64_t i = 0; i < count; i++) QX_TRY(judge_scale(c, n, w, at + i, tile[i], &sub));
     }
     if (!sub.count) return QX_OK;
-    return qx_check_warn(c, "%s: scale '%s' has %lld of %lld elements that are subnormal in float16, the first %g at element %lld", QX_LABEL(n), QX_SHOWN(w->name), (long long)sub.count, (long long)w->numel, (double)sub.first,
+    return qx_check_warn(c, "%s: scale '%s' has %lld of %lld elements that are subnormal in float16, the first %g at element %lld",
+                         QX_LABEL(n), QX_SHOWN(w->name), (long long)sub.count, (long long)w->numel, (double)sub.first,
                          (long long)sub.at);
 }
 
@@ -86,17 +92,22 @@ static qx_status check_zero(qx_checker *c, const qx_node *n, int codes)
     const qx_value *v = qx_node_in(n, 2);
     int type = type_at(n, 2);
     if (!v) return QX_OK;
-    if (codes && type && codes != type) QX_REFUSE(c, "%s: the zero point is %s but the codes are %s", QX_LABEL(n), qx_dtype_get(type)->text, qx_dtype_get(codes)->text);
+    if (codes && type && codes != type)
+        QX_REFUSE(c, "%s: the zero point is %s but the codes are %s", QX_LABEL(n), qx_dtype_get(type)->text, qx_dtype_get(codes)->text);
     const qx_weight *w = qx_value_const(v), *s = qx_node_in(n, 1) ? qx_value_const(qx_node_in(n, 1)) : NULL;
     bool one = w && s && w->numel == 1 && s->numel == 1;
-    if (w && s && !one && (w->numel != s->numel || w->rank != s->rank)) QX_REFUSE(c, "%s: the zero point has %lld elements (rank %d) and the scale %lld (rank %d)", QX_LABEL(n), (long long)w->numel, w->rank, (long long)s->numel, s->rank);
+    if (w && s && !one && (w->numel != s->numel || w->rank != s->rank))
+        QX_REFUSE(c, "%s: the zero point has %lld elements (rank %d) and the scale %lld (rank %d)", QX_LABEL(n), (long long)w->numel,
+                  w->rank, (long long)s->numel, s->rank);
     if (!w || !qx_dtype_is_float(w->dtype) || w->job) return QX_OK;
     for (int64_t at = 0; at < w->numel && c->scale_budget > 0; at += TILE) {
         int64_t count = w->numel - at < TILE ? w->numel - at : TILE;
         QX_TRY(qx_weight_read_f32(c->ctx, w, at, count, tile));
         c->scale_budget -= count;
         for (int64_t i = 0; i < count; i++) {
-            if (tile[i] != 0) QX_REFUSE(c, "%s: zero point '%s' of a float format is %g at element %lld; it must be 0", QX_LABEL(n), QX_SHOWN(w->name), (double)tile[i], (long long)(at + i));
+            if (tile[i] != 0)
+                QX_REFUSE(c, "%s: zero point '%s' of a float format is %g at element %lld; it must be 0", QX_LABEL(n), QX_SHOWN(w->name),
+                          (double)tile[i], (long long)(at + i));
         }
     }
     return QX_OK;

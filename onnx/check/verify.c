@@ -37,13 +37,15 @@ static qx_status check_input(verifier *c, const qx_node *n, uint32_t i)
     qx_ctx *ctx = c->m->ctx;
     if (!v) return QX_OK;
     c->seen[v->id]++;
-    if (!encloses(v->graph, n->graph)) QX_FAIL(ctx, QX_E_FAIL, "%s input %u '%s' belongs to a graph that does not enclose it", LABEL(n), i, v->name);
+    if (!encloses(v->graph, n->graph))
+        QX_FAIL(ctx, QX_E_FAIL, "%s input %u '%s' belongs to a graph that does not enclose it", LABEL(n), i, v->name);
     if (!v->def) {
         if (!v->is_input && !v->init && !v->sparse) QX_FAIL(ctx, QX_E_FAIL, "%s input %u '%s' is never produced", LABEL(n), i, v->name);
         return QX_OK;
     }
     if (!c->place[v->def->id]) QX_FAIL(ctx, QX_E_FAIL, "%s input %u '%s' comes from a node that was erased", LABEL(n), i, v->name);
-    if (c->place[v->def->id] >= c->place[n->id]) QX_FAIL(ctx, QX_E_FAIL, "%s uses '%s' before %s makes it", LABEL(n), v->name, LABEL(v->def));
+    if (c->place[v->def->id] >= c->place[n->id])
+        QX_FAIL(ctx, QX_E_FAIL, "%s uses '%s' before %s makes it", LABEL(n), v->name, LABEL(v->def));
     return QX_OK;
 }
 
@@ -52,9 +54,11 @@ static qx_status check_counts(verifier *c, const qx_node *n)
     const qx_op *op = n->op;
     if (op->id == QX_OP_UNKNOWN || n->callee) return QX_OK;
     if ((int64_t)n->n_in > op->max_in || (int64_t)n->n_out > op->max_out)
-        QX_FAIL(c->m->ctx, QX_E_FAIL, "%s has %u inputs and %u outputs; version %d allows %d and %d", LABEL(n), n->n_in, n->n_out, op->since, op->max_in, op->max_out);
+        QX_FAIL(c->m->ctx, QX_E_FAIL, "%s has %u inputs and %u outputs; version %d allows %d and %d", LABEL(n), n->n_in, n->n_out,
+                op->since, op->max_in, op->max_out);
     for (int i = 0; i < op->min_in; i++) {
-        if (!qx_node_in(n, (uint32_t)i) && op->max_in != INT32_MAX && !op->domain[0]) QX_FAIL(c->m->ctx, QX_E_FAIL, "%s lacks input %d of %d that version %d requires", LABEL(n), i, op->min_in, op->since);
+        if (!qx_node_in(n, (uint32_t)i) && op->max_in != INT32_MAX && !op->domain[0])
+            QX_FAIL(c->m->ctx, QX_E_FAIL, "%s lacks input %d of %d that version %d requires", LABEL(n), i, op->min_in, op->since);
     }
     return QX_OK;
 }
@@ -64,9 +68,11 @@ static qx_status check_outputs(verifier *c, const qx_node *n)
     for (uint32_t i = 0; i < n->n_out; i++) {
         const qx_value *v = n->out[i];
         if (!v) continue;
-        if (v->def != n || v->def_index != i || v->graph != n->graph) QX_FAIL(c->m->ctx, QX_E_FAIL, "%s output %u '%s' does not point back at it", LABEL(n), i, v->name);
+        if (v->def != n || v->def_index != i || v->graph != n->graph)
+            QX_FAIL(c->m->ctx, QX_E_FAIL, "%s output %u '%s' does not point back at it", LABEL(n), i, v->name);
         if (v->init) QX_FAIL(c->m->ctx, QX_E_FAIL, "%s makes '%s', which is an initializer too", LABEL(n), v->name);
-        if (qx_map_get(n->graph->values, v->name) != v) QX_FAIL(c->m->ctx, QX_E_FAIL, "'%s' is not what its graph finds under that name", v->name);
+        if (qx_map_get(n->graph->values, v->name) != v)
+            QX_FAIL(c->m->ctx, QX_E_FAIL, "'%s' is not what its graph finds under that name", v->name);
     }
     return QX_OK;
 }
@@ -75,7 +81,8 @@ static qx_status check_attrs(verifier *c, const qx_node *n)
 {
     for (uint32_t i = 0; i < n->n_attrs; i++) {
         const qx_attr *a = &n->attrs[i];
-        if (a->graph && (a->graph->owner != n || a->graph->parent != n->graph)) QX_FAIL(c->m->ctx, QX_E_FAIL, "%s: the graph in attribute '%s' belongs elsewhere", LABEL(n), a->name);
+        if (a->graph && (a->graph->owner != n || a->graph->parent != n->graph))
+            QX_FAIL(c->m->ctx, QX_E_FAIL, "%s: the graph in attribute '%s' belongs elsewhere", LABEL(n), a->name);
         for (uint32_t k = 0; k < i; k++) {
             if (a->name == n->attrs[k].name) QX_FAIL(c->m->ctx, QX_E_FAIL, "%s has attribute '%s' twice", LABEL(n), a->name);
         }
@@ -88,7 +95,8 @@ static qx_status check_node(void *user, qx_node *n)
     verifier *c = user;
     if (n->next ? n->next->prev != n : n->graph->last != n) QX_FAIL(c->m->ctx, QX_E_FAIL, "%s is not linked both ways", LABEL(n));
     if (n->op->id != QX_OP_UNKNOWN && n->op != qx_op_resolve(n->graph, n->domain, n->op_type))
-        QX_FAIL(c->m->ctx, QX_E_FAIL, "%s stands for version %d, which is not in force at opset %lld", LABEL(n), n->op->since, (long long)qx_graph_opset(n->graph, n->domain));
+        QX_FAIL(c->m->ctx, QX_E_FAIL, "%s stands for version %d, which is not in force at opset %lld", LABEL(n), n->op->since,
+                (long long)qx_graph_opset(n->graph, n->domain));
     QX_TRY(check_counts(c, n));
     QX_TRY(check_outputs(c, n));
     QX_TRY(check_attrs(c, n));
@@ -100,9 +108,11 @@ static qx_status check_uses(verifier *c, const qx_value *v)
 {
     uint32_t n = 0;
     for (const qx_use *u = v->uses; u; u = u->next, n++) {
-        if (n >= v->n_uses || qx_node_in(u->node, u->index) != v) QX_FAIL(c->m->ctx, QX_E_FAIL, "'%s': its list of uses is wrong at entry %u of %u", v->name, n, v->n_uses);
+        if (n >= v->n_uses || qx_node_in(u->node, u->index) != v)
+            QX_FAIL(c->m->ctx, QX_E_FAIL, "'%s': its list of uses is wrong at entry %u of %u", v->name, n, v->n_uses);
     }
-    if (n != v->n_uses || n != c->seen[v->id]) QX_FAIL(c->m->ctx, QX_E_FAIL, "'%s' says %u uses, lists %u, and nodes name it %u times", v->name, v->n_uses, n, c->seen[v->id]);
+    if (n != v->n_uses || n != c->seen[v->id])
+        QX_FAIL(c->m->ctx, QX_E_FAIL, "'%s' says %u uses, lists %u, and nodes name it %u times", v->name, v->n_uses, n, c->seen[v->id]);
     return QX_OK;
 }
 
@@ -110,9 +120,13 @@ static qx_status check_init(verifier *c, const qx_value *v)
 {
     const qx_weight *w = v->init;
     if (!w) return QX_OK;
-    if (v->type.kind != QX_KIND_TENSOR || v->type.dtype != w->dtype) QX_FAIL(c->m->ctx, QX_E_FAIL, "initializer '%s' is %s but its value says %s", v->name, qx_dtype_get(w->dtype)->text, qx_dtype_get(v->type.dtype)->text);
-    if (v->type.has_shape && v->type.rank != w->rank) QX_FAIL(c->m->ctx, QX_E_FAIL, "initializer '%s' has rank %d but its value says %d", v->name, w->rank, v->type.rank);
-    if (w->name != v->name && (!w->name || strcmp(w->name, v->name) != 0)) QX_FAIL(c->m->ctx, QX_E_FAIL, "initializer '%s' has a weight called '%s'", v->name, w->name ? w->name : "");
+    if (v->type.kind != QX_KIND_TENSOR || v->type.dtype != w->dtype)
+        QX_FAIL(c->m->ctx, QX_E_FAIL, "initializer '%s' is %s but its value says %s", v->name, qx_dtype_get(w->dtype)->text,
+                qx_dtype_get(v->type.dtype)->text);
+    if (v->type.has_shape && v->type.rank != w->rank)
+        QX_FAIL(c->m->ctx, QX_E_FAIL, "initializer '%s' has rank %d but its value says %d", v->name, w->rank, v->type.rank);
+    if (w->name != v->name && (!w->name || strcmp(w->name, v->name) != 0))
+        QX_FAIL(c->m->ctx, QX_E_FAIL, "initializer '%s' has a weight called '%s'", v->name, w->name ? w->name : "");
     return QX_OK;
 }
 
@@ -136,7 +150,8 @@ static qx_status check_graph(void *user, qx_graph *g)
     for (uint32_t i = 0; i < g->n_outputs; i++) {
         const qx_value *v = g->outputs[i];
         if (!v->is_output) QX_FAIL(c->m->ctx, QX_E_FAIL, "output '%s' of graph '%s' is not marked as one", v->name, g->name);
-        if (v->def ? !c->place[v->def->id] : !v->init && !v->sparse && !v->is_input && encloses(v->graph, g)) QX_FAIL(c->m->ctx, QX_E_FAIL, "output '%s' of graph '%s' is not produced", v->name, g->name);
+        if (v->def ? !c->place[v->def->id] : !v->init && !v->sparse && !v->is_input && encloses(v->graph, g))
+            QX_FAIL(c->m->ctx, QX_E_FAIL, "output '%s' of graph '%s' is not produced", v->name, g->name);
     }
     return QX_OK;
 }

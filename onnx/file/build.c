@@ -97,7 +97,8 @@ static qx_status add_input(builder *b, qx_graph *g, const char *name, Onnx__Valu
 {
     qx_value *v;
     if (!name[0]) QX_FAIL(b->m->ctx, QX_E_FORMAT, "graph '%s': input %u has no name", SHOWN(g->name), g->n_inputs);
-    if (qx_map_get(g->values, name)) QX_FAIL(b->m->ctx, QX_E_FORMAT, "graph '%s': input '%s' is declared twice", SHOWN(g->name), SHOWN(name));
+    if (qx_map_get(g->values, name))
+        QX_FAIL(b->m->ctx, QX_E_FORMAT, "graph '%s': input '%s' is declared twice", SHOWN(g->name), SHOWN(name));
     QX_TRY(value_here(b, g, name, &v));
     v->is_input = true;
     QX_TRY(QX_LIST_PUSH(b->m, &g->inputs, &g->n_inputs, v));
@@ -108,7 +109,8 @@ static qx_status claim_init(builder *b, qx_graph *g, const char *name, qx_value 
 {
     if (!name[0]) QX_FAIL(b->m->ctx, QX_E_FORMAT, "graph '%s': initializer %u has no name", SHOWN(g->name), g->n_inits);
     QX_TRY(value_here(b, g, name, out));
-    if ((*out)->init || (*out)->sparse) QX_FAIL(b->m->ctx, QX_E_FORMAT, "graph '%s': initializer '%s' is there twice", SHOWN(g->name), SHOWN(name));
+    if ((*out)->init || (*out)->sparse)
+        QX_FAIL(b->m->ctx, QX_E_FORMAT, "graph '%s': initializer '%s' is there twice", SHOWN(g->name), SHOWN(name));
     return QX_LIST_PUSH(b->m, &g->inits, &g->n_inits, *out);
 }
 
@@ -144,7 +146,8 @@ static qx_status add_output(builder *b, qx_node *n, uint32_t i, const char *name
     if (v) {
         const char *what = v->is_input ? "a graph input" : v->init || v->sparse ? "an initializer" : "made by another node";
         const char *quote = n->name[0] ? "'" : "";
-        QX_FAIL(b->m->ctx, QX_E_FORMAT, "node %s%s%s%s(%s): output %u '%s' is already %s%s%s", quote, SHOWN(n->name), quote, *quote ? " " : "", n->op_type, i, SHOWN(name), what, v->def ? ": " : "",
+        QX_FAIL(b->m->ctx, QX_E_FORMAT, "node %s%s%s%s(%s): output %u '%s' is already %s%s%s", quote, SHOWN(n->name), quote,
+                *quote ? " " : "", n->op_type, i, SHOWN(name), what, v->def ? ": " : "",
                 v->def ? qx_node_label(v->def, label, sizeof label) : "");
     }
     QX_TRY(value_here(b, n->graph, name, &v));
@@ -160,7 +163,8 @@ static qx_status read_scope(builder *b, qx_node *n, const Onnx__NodeProto *p)
 {
     const char *text = NULL, *end = NULL, *open;
     for (size_t i = 0; i < p->n_metadata_props; i++)
-        if (strcmp(qx_text_or_empty(p->metadata_props[i]->key), "pkg.torch.onnx.name_scopes") == 0) text = qx_text_or_empty(p->metadata_props[i]->value);
+        if (strcmp(qx_text_or_empty(p->metadata_props[i]->key), "pkg.torch.onnx.name_scopes") == 0)
+            text = qx_text_or_empty(p->metadata_props[i]->value);
     if (!text || !(end = strrchr(text, ','))) return QX_OK;
     for (end--; end > text && *end != '\''; end--) {}
     for (open = end; open > text && open[-1] != '\'';) open--;
@@ -173,8 +177,11 @@ static qx_status add_node(builder *b, qx_graph *g, Onnx__NodeProto *p)
 {
     const char *op_type, *domain, *name;
     qx_node *n;
-    if (!qx_text_or_empty(p->op_type)[0]) QX_FAIL(b->m->ctx, QX_E_FORMAT, "node %u '%s' of graph '%s' has no op_type", g->n_nodes, SHOWN(qx_text_or_empty(p->name)), SHOWN(g->name));
-    if (p->n_input > UINT32_MAX / 2 || p->n_output > UINT32_MAX / 2) QX_FAIL(b->m->ctx, QX_E_FORMAT, "node '%s' has %zu inputs", SHOWN(qx_text_or_empty(p->name)), p->n_input);
+    if (!qx_text_or_empty(p->op_type)[0])
+        QX_FAIL(b->m->ctx, QX_E_FORMAT, "node %u '%s' of graph '%s' has no op_type", g->n_nodes, SHOWN(qx_text_or_empty(p->name)),
+                SHOWN(g->name));
+    if (p->n_input > UINT32_MAX / 2 || p->n_output > UINT32_MAX / 2)
+        QX_FAIL(b->m->ctx, QX_E_FORMAT, "node '%s' has %zu inputs", SHOWN(qx_text_or_empty(p->name)), p->n_input);
     QX_TRY(intern(b, p->op_type, &op_type));
     QX_TRY(intern_domain(b, p->domain, &domain));
     QX_TRY(intern(b, p->name, &name));
@@ -203,7 +210,8 @@ static qx_status add_body(builder *b, qx_node *n, Onnx__GraphProto *p, int depth
 {
     const char *name;
     char label[256];
-    if (depth >= QX_MAX_NESTING) QX_FAIL(b->m->ctx, QX_E_FORMAT, "%s: subgraphs are nested deeper than %d", qx_node_label(n, label, sizeof label), QX_MAX_NESTING);
+    if (depth >= QX_MAX_NESTING)
+        QX_FAIL(b->m->ctx, QX_E_FORMAT, "%s: subgraphs are nested deeper than %d", qx_node_label(n, label, sizeof label), QX_MAX_NESTING);
     QX_TRY(intern(b, p->name, &name));
     QX_TRY(qx_graph_make(b->m, name, n->graph, n, out));
     return build_graph(b, *out, p, depth + 1);
@@ -228,13 +236,17 @@ static qx_status add_attrs(builder *b, qx_node *n, int depth)
     const Onnx__NodeProto *p = n->wire_origin;
     char label[256];
     if (!p->n_attribute) return QX_OK;
-    if (p->n_attribute > QX_MAX_ATTRS) QX_FAIL(b->m->ctx, QX_E_FORMAT, "%s has %zu attributes; at most %d are read", qx_node_label(n, label, sizeof label), p->n_attribute, QX_MAX_ATTRS);
+    if (p->n_attribute > QX_MAX_ATTRS)
+        QX_FAIL(b->m->ctx, QX_E_FORMAT, "%s has %zu attributes; at most %d are read", qx_node_label(n, label, sizeof label),
+                p->n_attribute, QX_MAX_ATTRS);
     n->attrs = qx_arena_array(b->m->arena, p->n_attribute, sizeof *n->attrs);
     if (!n->attrs) return QX_NOMEM(b->m);
     for (size_t i = 0; i < p->n_attribute; i++) {
         qx_attr *a = &n->attrs[i];
         qx_status st = qx_build_attr(b->m, p->attribute[i], a);
-        if (st != QX_OK) return qx_note(b->m->ctx, st, "%s attribute '%s'", qx_node_label(n, label, sizeof label), SHOWN(qx_text_or_empty(p->attribute[i]->name)));
+        if (st != QX_OK)
+            return qx_note(b->m->ctx, st, "%s attribute '%s'", qx_node_label(n, label, sizeof label),
+                           SHOWN(qx_text_or_empty(p->attribute[i]->name)));
         n->n_attrs = (uint32_t)i + 1;
         hash_attr(b, a);
         QX_TRY(add_bodies(b, n, p->attribute[i], depth, a));
@@ -308,7 +320,8 @@ static qx_status build_graph(builder *b, qx_graph *g, Onnx__GraphProto *p, int d
 
 static qx_status build_opsets(builder *b, Onnx__OperatorSetIdProto **list, size_t count, qx_opset **out, uint32_t *n_out)
 {
-    if (count > QX_MAX_IMPORTS) QX_FAIL(b->m->ctx, QX_E_FORMAT, "%zu operator sets are imported; at most %d are read", count, QX_MAX_IMPORTS);
+    if (count > QX_MAX_IMPORTS)
+        QX_FAIL(b->m->ctx, QX_E_FORMAT, "%zu operator sets are imported; at most %d are read", count, QX_MAX_IMPORTS);
     *out = qx_arena_array(b->m->arena, count ? count : 1, sizeof **out);
     if (!*out) return QX_NOMEM(b->m);
     for (size_t i = 0; i < count; i++) {
@@ -364,7 +377,8 @@ static qx_status function_body(builder *b, qx_function *f)
 static qx_status build_functions(builder *b, Onnx__ModelProto *p)
 {
     qx_model *m = b->m;
-    if (p->n_functions > QX_MAX_FUNCTIONS) QX_FAIL(m->ctx, QX_E_FORMAT, "the model has %zu local functions; at most %d are read", p->n_functions, QX_MAX_FUNCTIONS);
+    if (p->n_functions > QX_MAX_FUNCTIONS)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "the model has %zu local functions; at most %d are read", p->n_functions, QX_MAX_FUNCTIONS);
     for (size_t i = 0; i < p->n_functions; i++) {
         qx_function *f = NULL;
         QX_TRY(function_head(b, p->functions[i], &f));

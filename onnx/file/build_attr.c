@@ -14,7 +14,8 @@ static qx_status build_dim(qx_model *m, const Onnx__TensorShapeProto__Dimension 
 {
     *out = (qx_dim){.n = -1};
     if (d->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE && d->dim_value >= 0) out->n = d->dim_value;
-    if (d->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM && qx_text_or_empty(d->dim_param)[0]) return intern(m, d->dim_param, &out->sym);
+    if (d->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM && qx_text_or_empty(d->dim_param)[0])
+        return intern(m, d->dim_param, &out->sym);
     return QX_OK;
 }
 
@@ -78,7 +79,8 @@ qx_status qx_build_sparse(qx_model *m, Onnx__SparseTensorProto *s, qx_sparse **o
     qx_sparse *sp = qx_arena_alloc(m->arena, sizeof *sp);
     if (!sp) return QX_NOMEM(m);
     if (!s->values || !s->indices) QX_FAIL(m->ctx, QX_E_FORMAT, "a sparse tensor has no %s", s->values ? "indices" : "values");
-    if (s->n_dims > QX_MAX_DIMS) QX_FAIL(m->ctx, QX_E_FORMAT, "a sparse tensor has %zu dimensions; at most %d are read", s->n_dims, QX_MAX_DIMS);
+    if (s->n_dims > QX_MAX_DIMS)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "a sparse tensor has %zu dimensions; at most %d are read", s->n_dims, QX_MAX_DIMS);
     QX_TRY(qx_weight_from_proto(m, s->values, &sp->values));
     QX_TRY(qx_weight_from_proto(m, s->indices, &sp->indices));
     sp->rank = (int)s->n_dims;

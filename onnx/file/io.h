@@ -12,7 +12,8 @@ typedef struct qx_read_options {
     bool skip_check;                /* structure is parsed but qx_check and qx_infer_shapes are not run (inspect of broken files) */
     bool skip_checksum;
     bool fix_order;                 /* nodes that are listed before what they need are put in order, with a warning, instead of refused */
-    bool missing_data_ok;           /* external files that are not there are only a warning: sizes are known, contents are not (inspect, dry run) */
+    /* external files that are not there are only a warning: sizes are known, contents are not (inspect, dry run) */
+    bool missing_data_ok;
 } qx_read_options;
 
 /* Reads structure only: wire scan over an mmap, payloads elided, protobuf-c for the rest, IR, checker, shape inference. opt may be NULL. */
@@ -30,7 +31,11 @@ typedef struct qx_write_options {
     int64_t inline_limit;      /* bytes; 0: 1 GiB */
     bool force;                /* replace an output that exists */
 } qx_write_options;
-typedef struct qx_write_result { int64_t model_bytes, data_bytes; const char *data_path; /* in the model's arena, or NULL */ } qx_write_result;
+typedef struct qx_write_result {
+    int64_t model_bytes, data_bytes;
+    const char *data_path;
+    /* in the model's arena, or NULL */
+} qx_write_result;
 
 /* Complete and atomic: at every instant the old output or the new one loads (base/outset.c). Untouched models are copied byte for byte. */
 qx_status qx_model_write(qx_model *m, const char *path, const qx_write_options *opt, qx_write_result *res);

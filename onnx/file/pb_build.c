@@ -114,7 +114,8 @@ static qx_status build_value_infos(qx_out_plan *p, qx_value *const *v, uint32_t 
 }
 
 /* The types that the input declared for inner values, as far as those values are still there. */
-static qx_status build_inner_infos(qx_out_plan *p, const qx_graph *g, Onnx__ValueInfoProto *const *old, size_t n_old, Onnx__ValueInfoProto ***list, size_t *count)
+static qx_status build_inner_infos(qx_out_plan *p, const qx_graph *g, Onnx__ValueInfoProto *const *old, size_t n_old,
+                                   Onnx__ValueInfoProto ***list, size_t *count)
 {
     *list = list_of(p, n_old);
     *count = 0;
@@ -134,7 +135,8 @@ static bool graph_has_external(const qx_graph *g, int depth);
 
 static bool attr_has_external(const qx_attr *a, int depth)
 {
-    bool yes = qx_pb_was_external(a->tensor) || (a->sparse && (qx_pb_was_external(a->sparse->values) || qx_pb_was_external(a->sparse->indices)));
+    bool yes = qx_pb_was_external(a->tensor) || (a->sparse && (qx_pb_was_external(a->sparse->values) ||
+                                                               qx_pb_was_external(a->sparse->indices)));
     for (int64_t i = 0; a->tensors && i < a->n && !yes; i++) yes = qx_pb_was_external(a->tensors[i]);
     if (depth > MAX_DEPTH) return yes;
     for (int64_t i = 0; a->graphs && i < a->n && !yes; i++) yes = graph_has_external(a->graphs[i], depth + 1);
@@ -153,7 +155,8 @@ static bool graph_has_external(const qx_graph *g, int depth)
 {
     for (uint32_t i = 0; i < g->n_inits; i++) {
         const qx_value *v = g->inits[i];
-        if (qx_pb_was_external(v->init) || (v->sparse && (qx_pb_was_external(v->sparse->values) || qx_pb_was_external(v->sparse->indices)))) return true;
+        if (qx_pb_was_external(v->init) || (v->sparse && (qx_pb_was_external(v->sparse->values) || qx_pb_was_external(v->sparse->indices))))
+            return true;
     }
     QX_FOR_NODES(g, n)
         if (node_has_external(n, depth)) return true;
@@ -202,7 +205,8 @@ static qx_status attr_tensors(qx_out_plan *p, const qx_attr *a, Onnx__AttributeP
     if (!a->tensors) return QX_OK;
     o->tensors = list_of(p, (size_t)a->n);
     if (!o->tensors) return QX_E_NOMEM;
-    for (o->n_tensors = 0; o->n_tensors < (size_t)a->n; o->n_tensors++) QX_TRY(qx_pb_tensor(p, a->tensors[o->n_tensors], a->tensors[o->n_tensors]->name, false, &o->tensors[o->n_tensors]));
+    for (o->n_tensors = 0; o->n_tensors < (size_t)a->n; o->n_tensors++)
+        QX_TRY(qx_pb_tensor(p, a->tensors[o->n_tensors], a->tensors[o->n_tensors]->name, false, &o->tensors[o->n_tensors]));
     return QX_OK;
 }
 
@@ -212,7 +216,8 @@ static qx_status attr_graphs(qx_out_plan *p, const qx_attr *a, int depth, Onnx__
     if (!a->graphs) return QX_OK;
     o->graphs = list_of(p, (size_t)a->n);
     if (!o->graphs) return QX_E_NOMEM;
-    for (o->n_graphs = 0; o->n_graphs < (size_t)a->n; o->n_graphs++) QX_TRY(build_graph(p, a->graphs[o->n_graphs], depth + 1, &o->graphs[o->n_graphs]));
+    for (o->n_graphs = 0; o->n_graphs < (size_t)a->n; o->n_graphs++)
+        QX_TRY(build_graph(p, a->graphs[o->n_graphs], depth + 1, &o->graphs[o->n_graphs]));
     return QX_OK;
 }
 
@@ -309,7 +314,8 @@ static qx_status keep_annotations(qx_out_plan *p, const qx_graph *g, Onnx__Graph
     o->n_quantization_annotation = 0;
     if (!o->quantization_annotation) return QX_E_NOMEM;
     for (size_t i = 0; i < n; i++)
-        if (old[i]->tensor_name && qx_map_get(g->values, old[i]->tensor_name)) o->quantization_annotation[o->n_quantization_annotation++] = old[i];
+        if (old[i]->tensor_name && qx_map_get(g->values, old[i]->tensor_name))
+            o->quantization_annotation[o->n_quantization_annotation++] = old[i];
     return QX_OK;
 }
 
@@ -406,6 +412,7 @@ qx_status qx_pb_model(qx_out_plan *p)
     QX_TRY(build_graph(p, m->graph, 0, &o->graph));
     o->functions = list_of(p, m->n_functions);
     if (!o->functions) return QX_E_NOMEM;
-    for (o->n_functions = 0; o->n_functions < m->n_functions; o->n_functions++) QX_TRY(build_function(p, m->functions[o->n_functions], &o->functions[o->n_functions]));
+    for (o->n_functions = 0; o->n_functions < m->n_functions; o->n_functions++)
+        QX_TRY(build_function(p, m->functions[o->n_functions], &o->functions[o->n_functions]));
     return QX_OK;
 }

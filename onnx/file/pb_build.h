@@ -5,7 +5,8 @@
 #include "base/file.h"
 #include "onnx/file/store.h"
 
-enum { QX_EXTERNAL_OVER = 1024, QX_DATA_ALIGN = 4096 }; /* bytes: smaller tensors stay in the model file; external ones start at multiples */
+/* bytes: smaller tensors stay in the model file; external ones start at multiples */
+enum { QX_EXTERNAL_OVER = 1024, QX_DATA_ALIGN = 4096 };
 
 /* Content that one tensor of the model file holds in raw_data, or that one range of the data file holds. */
 typedef struct qx_payload { const qx_weight *weight; int64_t bytes, offset; } qx_payload;

@@ -124,7 +124,8 @@ static qx_status put_value(out *o, const ProtobufCFieldDescriptor *f, const void
     const size_t fixed = fixed_size(f->type);
     if (f->type == PROTOBUF_C_TYPE_MESSAGE) return put_child(o, f->id, *(const ProtobufCMessage *const *)p);
     if (f->type == PROTOBUF_C_TYPE_STRING) return put_blob(o, f->id, *(const char *const *)p, strlen(*(const char *const *)p));
-    if (f->type == PROTOBUF_C_TYPE_BYTES) return put_blob(o, f->id, ((const ProtobufCBinaryData *)p)->data, ((const ProtobufCBinaryData *)p)->len);
+    if (f->type == PROTOBUF_C_TYPE_BYTES)
+        return put_blob(o, f->id, ((const ProtobufCBinaryData *)p)->data, ((const ProtobufCBinaryData *)p)->len);
     QX_TRY(put_tag(o, f->id, fixed == 4 ? 5 : fixed == 8 ? 1 : 0));
     return fixed ? put(o, p, fixed) : put_varint(o, varint_value(f->type, p));
 }
@@ -164,7 +165,8 @@ static bool is_set(const ProtobufCFieldDescriptor *f, const uint8_t *m)
 
 static qx_status put_field(out *o, const ProtobufCFieldDescriptor *f, const uint8_t *m)
 {
-    if (f->label == PROTOBUF_C_LABEL_REPEATED) return put_repeated(o, f, *(const uint8_t *const *)(m + f->offset), *(const size_t *)(m + f->quantifier_offset));
+    if (f->label == PROTOBUF_C_LABEL_REPEATED)
+        return put_repeated(o, f, *(const uint8_t *const *)(m + f->offset), *(const size_t *)(m + f->quantifier_offset));
     return is_set(f, m) ? put_value(o, f, m + f->offset) : QX_OK;
 }
 
@@ -207,7 +209,8 @@ static qx_status check_location(out *o, const Onnx__TensorProto *t)
 {
     if (!t->has_data_location || t->data_location != 1) return QX_OK;
     if (t->n_external_data && o->plan->location && t->external_data[0]->value == o->plan->location) return QX_OK;
-    QX_FAIL(o->plan->m->ctx, QX_E_UNSUPPORTED, "tensor '%s' has external data where the graph does not reach (training_info); it cannot be moved", t->name ? t->name : "");
+    QX_FAIL(o->plan->m->ctx, QX_E_UNSUPPORTED,
+            "tensor '%s' has external data where the graph does not reach (training_info); it cannot be moved", t->name ? t->name : "");
 }
 
 static qx_status put_tensor(out *o, const Onnx__TensorProto *t)

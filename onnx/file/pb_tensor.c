@@ -1,5 +1,5 @@
-/* pb_tensor.c - messages of tensors: what was not touched is written back verbatim, everything else is described by a payload whose bytes the
- * writer fills in later. The location of external data is ours; nothing of the input's external entries survives. */
+/* pb_tensor.c - messages of tensors: what was not touched is written back verbatim, everything else is described by a payload
+ * whose bytes the writer fills in later. The location of external data is ours; nothing of the input's external entries survives. */
 #include <stdio.h>
 #include <string.h>
 
@@ -69,7 +69,8 @@ static const char *content_key(qx_out_plan *p, const qx_weight *w)
     const qx_source *s = &w->src;
     if (w->job) return qx_arena_printf(p->arena, "j%p.%d", (const void *)w->job, w->part);
     if (s->kind == QX_SRC_BYTES) return qx_arena_printf(p->arena, "b%p.%zu", s->bytes, w->bytes);
-    return qx_arena_printf(p->arena, "f%p.%lld.%lld.%d", (const void *)s->file, (long long)s->offset, (long long)s->length, w->dtype * (s->kind == QX_SRC_TYPED));
+    return qx_arena_printf(p->arena, "f%p.%lld.%lld.%d", (const void *)s->file, (long long)s->offset, (long long)s->length,
+                           w->dtype * (s->kind == QX_SRC_TYPED));
 }
 
 static qx_status place(qx_out_plan *p, const qx_weight *w, int64_t *offset)
@@ -88,7 +89,8 @@ static qx_status set_external(qx_out_plan *p, const qx_weight *w, Onnx__TensorPr
 {
     int64_t offset;
     QX_TRY(place(p, w, &offset));
-    const char *entry[3][2] = {{"location", p->location}, {"offset", qx_arena_printf(p->arena, "%lld", (long long)offset)}, {"length", qx_arena_printf(p->arena, "%zu", w->bytes)}};
+    const char *entry[3][2] = {{"location", p->location}, {"offset", qx_arena_printf(p->arena, "%lld", (long long)offset)},
+                               {"length", qx_arena_printf(p->arena, "%zu", w->bytes)}};
     t->external_data = qx_arena_array(p->arena, 3, sizeof *t->external_data);
     if (!t->external_data) return QX_E_NOMEM;
     for (int i = 0; i < 3; i++) {

@@ -112,7 +112,8 @@ qx_status qx_tensor_pb_read(qx_ctx *ctx, qx_arena *arena, const char *path, qx_w
     QX_TRY(qx_store_open_regular(ctx, path, "tensor file", &f));
     const int64_t size = qx_file_size(f);
     uint8_t *mem = NULL;
-    qx_status st = size > CAP ? qx_fail(ctx, QX_E_FORMAT, "tensor file '%s' has %lld bytes, more than %d", path, (long long)size, CAP) : QX_OK;
+    qx_status st = size > CAP ? qx_fail(ctx, QX_E_FORMAT, "tensor file '%s' has %lld bytes, more than %d", path, (long long)size, CAP)
+        : QX_OK;
     if (st == QX_OK) st = (mem = qx_arena_alloc(arena, (size_t)size + 1)) ? qx_file_read(f, 0, (size_t)size, mem) : QX_E_NOMEM;
     qx_file_close(f);
     return st == QX_OK ? parse_tensor(ctx, arena, mem, size, path, out) : st;

@@ -1,10 +1,10 @@
 /* skim.c - the wire scan: checks a protobuf file of any size without recursion and copies it without its large tensor payloads.
  *
  * protobuf-c alone would copy every payload (2x the file in memory), stop at 2 GiB, overflow the stack on nesting and turn a
- * 2-byte node into 152 bytes; and its errors carry no text. So nothing reaches it that was not walked here: depth, lengths, wire types, field
- * numbers, repeats of singular fields, NULs in names, and an estimate of the memory that unpacking will take. The walk follows
- * the generated descriptors, so the schema is the only list of fields. It reads through a window with pread: the kernel's page
- * cache does the work of a mapping, and a file that shrinks meanwhile is an error code instead of SIGBUS. */
+ * 2-byte node into 152 bytes; and its errors carry no text. So nothing reaches it that was not walked here: depth, lengths, wire
+ * types, field numbers, repeats of singular fields, NULs in names, and an estimate of the memory that unpacking will take. The
+ * walk follows the generated descriptors, so the schema is the only list of fields. It reads through a window with pread: the
+ * kernel's page cache does the work of a mapping, and a file that shrinks meanwhile is an error code instead of SIGBUS. */
 #include "onnx/file/wire.h"
 
 #include <stdio.h>
@@ -73,7 +73,8 @@ static qx_status bad(skim *s, int64_t at, fielddesc *f, const char *fmt, ...)
     va_end(ap);
     put_path(s, &path, f);
     const char *tail = !path.data ? "?" : path.len > 400 ? path.data + path.len - 400 : path.data; /* the end says more than the start */
-    const qx_status st = qx_fail(s->ctx, QX_E_FORMAT, "%s: byte %lld, in %s%.400s: %s", s->src->name, (long long)at, tail == path.data ? "" : "...", tail, text);
+    const qx_status st = qx_fail(s->ctx, QX_E_FORMAT, "%s: byte %lld, in %s%.400s: %s", s->src->name, (long long)at,
+                                 tail == path.data ? "" : "...", tail, text);
     qx_buf_free(&path);
     return st;
 }
@@ -159,7 +160,8 @@ static qx_status charge(skim *s, int64_t bytes, fielddesc *f)
 {
     s->cost += bytes;
     if (s->cost <= QX_WIRE_BUDGET + 4 * (s->pos - s->skipped)) return QX_OK;
-    return bad(s, s->pos, f, "unpacking the first %lld bytes would take more than %lld bytes", (long long)(s->pos - s->skipped), (long long)s->cost);
+    return bad(s, s->pos, f, "unpacking the first %lld bytes would take more than %lld bytes", (long long)(s->pos - s->skipped),
+               (long long)s->cost);
 }
 
 static int64_t round16(int64_t n) { return (n + 15) & ~(int64_t)15; }
@@ -195,7 +197,9 @@ static bool utf8_ok(const uint8_t *p, int64_t n)
         const int len = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
         if (c < 0xc2 || c > 0xf4 || i + len > n) return false;
         for (int k = 1; k < len; k++) if ((p[i + k] & 0xc0) != 0x80) return false;
-        if ((c == 0xe0 && p[i + 1] < 0xa0) || (c == 0xed && p[i + 1] > 0x9f) || (c == 0xf0 && p[i + 1] < 0x90) || (c == 0xf4 && p[i + 1] > 0x8f)) return false;
+        if ((c == 0xe0 && p[i + 1] < 0xa0) || (c == 0xed && p[i + 1] > 0x9f) || (c == 0xf0 && p[i + 1] < 0x90) ||
+            (c == 0xf4 && p[i + 1] > 0x8f))
+            return false;
         i += len;
     }
     return true;
@@ -300,7 +304,8 @@ static qx_status get_length(skim *s, const frame *f, fielddesc *fd, int64_t *out
     const int64_t at = s->pos;
     QX_TRY(get_varint(s, f->end, fd, &len));
     if (len > (uint64_t)(f->end - s->pos))
-        return bad(s, at, fd, "length %llu runs past its parent, which has %lld bytes left", (unsigned long long)len, (long long)(f->end - s->pos));
+        return bad(s, at, fd, "length %llu runs past its parent, which has %lld bytes left", (unsigned long long)len,
+                   (long long)(f->end - s->pos));
     *out = (int64_t)len;
     return QX_OK;
 }
@@ -381,7 +386,8 @@ static qx_status field(skim *s, frame *f)
     const uint64_t number = tag >> 3;
     if (number == 0) return bad(s, at, NULL, "field number 0");
     if (number > FOREIGN) return bad(s, at, NULL, "field number %llu is over %d", (unsigned long long)number, FOREIGN);
-    if (wire != WT_VARINT && wire != WT_64 && wire != WT_LEN && wire != WT_32) return bad(s, at, NULL, "field %u has wire type %d, which does not exist", (unsigned)number, wire);
+    if (wire != WT_VARINT && wire != WT_64 && wire != WT_LEN && wire != WT_32)
+        return bad(s, at, NULL, "field %u has wire type %d, which does not exist", (unsigned)number, wire);
     if (++f->n_fields > 16) QX_TRY(charge(s, 64, NULL)); /* protobuf-c's own record of a field, in doubling slabs */
     if (number == FOREIGN && f->d == &onnx__tensor_proto__descriptor) return foreign_field(s, f, at, wire);
     fielddesc *fd = protobuf_c_message_descriptor_get_field(f->d, (unsigned)number);

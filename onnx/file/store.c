@@ -77,7 +77,8 @@ static qx_status open_error(qx_ctx *ctx, int err, const char *path, const char *
 {
     if (err == ELOOP) QX_FAIL(ctx, QX_E_IO, "%s '%s': symbolic links lead in a circle, or are refused here", what, path);
     if (err == EMFILE || err == ENFILE) QX_FAIL(ctx, QX_E_IO, "%s '%s': too many files are open; raise the limit (ulimit -n)", what, path);
-    if (err == ENOENT && strstr(path, "://")) QX_FAIL(ctx, QX_E_IO, "%s '%s' is a URL: download it first, with the files of its external data", what, path);
+    if (err == ENOENT && strstr(path, "://"))
+        QX_FAIL(ctx, QX_E_IO, "%s '%s' is a URL: download it first, with the files of its external data", what, path);
     if (err == ENOENT && strcmp(path, "-") == 0) QX_FAIL(ctx, QX_E_IO, "%s '-': standard input is not read; name a file", what);
     if (err == ENXIO) QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is a socket or a device without a driver, not a file", what, path);
     QX_FAIL(ctx, QX_E_IO, "%s '%s': %s", what, path, strerror(err));
@@ -134,7 +135,8 @@ static qx_status refuse_kind(qx_ctx *ctx, qx_file *f, const char *what)
     const size_t n = qx_file_size(f) < 64 ? (size_t)qx_file_size(f) : 64;
     QX_TRY(qx_file_read(f, 0, n, head));
     for (const file_kind *k = kinds; k < kinds + sizeof kinds / sizeof *kinds; k++)
-        if ((model || k->data_too) && n >= k->at + k->n && !memcmp(head + k->at, k->magic, k->n)) QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is %s", what, qx_file_path(f), k->text);
+        if ((model || k->data_too) && n >= k->at + k->n && !memcmp(head + k->at, k->magic, k->n))
+            QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is %s", what, qx_file_path(f), k->text);
     if (model && is_text(head, n)) QX_FAIL(ctx, QX_E_FORMAT, "model '%s' is a text file", qx_file_path(f));
     return QX_OK;
 }
@@ -241,11 +243,13 @@ static qx_status check_contained(qx_model *m, int fd, const char *path, const ch
     const qx_store *s = m->store;
     char real[PATH_MAX];
     if (s->opt.allow_symlinks) return QX_OK;
-    if (!path_of_fd(fd, path, real)) QX_FAIL(m->ctx, QX_E_IO, "tensor '%s': cannot tell where external data '%s' really lies", tensor, path);
+    if (!path_of_fd(fd, path, real))
+        QX_FAIL(m->ctx, QX_E_IO, "tensor '%s': cannot tell where external data '%s' really lies", tensor, path);
     for (int i = 0; i < 3; i++)
         if (s->roots[i] && under(real, s->roots[i])) return QX_OK;
     QX_FAIL(m->ctx, QX_E_FORMAT,
-            "tensor '%s': external data '%s' really lies at '%s', outside the model's directory '%s' (allow it with --allow-symlinks or --external-data-root DIR)",
+            "tensor '%s': external data '%s' really lies at '%s', outside the model's directory '%s' (allow it with "
+            "--allow-symlinks or --external-data-root DIR)",
             tensor, path, real, s->roots[0] ? s->roots[0] : s->base_dir);
 }
 
@@ -301,7 +305,8 @@ static qx_status open_external(qx_model *m, const char *tensor, const char *path
     if (r == QX_OK && s->model_file && st.st_dev == s->dev && st.st_ino == s->ino)
         r = qx_fail(m->ctx, QX_E_FORMAT, "tensor '%s': external data '%s' is the model file itself", tensor, loc);
     if (r == QX_OK && s->opt.strict && st.st_nlink != 1)
-        r = qx_fail(m->ctx, QX_E_FORMAT, "tensor '%s': external data '%s' has %lld hard links, refused by --strict", tensor, path, (long long)st.st_nlink);
+        r = qx_fail(m->ctx, QX_E_FORMAT, "tensor '%s': external data '%s' has %lld hard links, refused by --strict", tensor, path,
+                    (long long)st.st_nlink);
     if (r != QX_OK) {
         (void)close(fd);
         return r;
@@ -329,7 +334,9 @@ qx_status qx_store_external(qx_model *m, const char *tensor, const char *loc, qx
     for (int64_t i = s->n_files - 1; i >= 0; i--)
         if ((s->files[i]->file || s->files[i]->missing) && !strcmp(s->files[i]->location, loc)) return *out = s->files[i], QX_OK;
     QX_TRY(check_location(m, tensor, loc));
-    if (!s->base_dir) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data '%s' of a model that was given as bytes; say which directory it lies in", tensor, loc);
+    if (!s->base_dir)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data '%s' of a model that was given as bytes; say which directory it lies in",
+                tensor, loc);
     const char *path = qx_arena_printf(m->arena, "%s/%s", s->base_dir, loc);
     if (!path) return QX_E_NOMEM;
     QX_TRY(add_file(m, loc, out));
@@ -372,7 +379,8 @@ qx_status qx_store_check_overlaps(qx_model *m)
             const qx_ext_range *a = &f->ranges[k - 1], *b = &f->ranges[k];
             if (b->offset >= a->offset + a->length || !a->length || !b->length) continue;
             if (a->offset == b->offset && a->length == b->length) continue; /* tied weights */
-            QX_TRY(qx_store_warn(m, "external data '%s': tensor '%.128s' at %lld..%lld overlaps tensor '%.128s' at %lld..%lld", f->location, a->tensor, (long long)a->offset,
+            QX_TRY(qx_store_warn(m, "external data '%s': tensor '%.128s' at %lld..%lld overlaps tensor '%.128s' at %lld..%lld",
+                                 f->location, a->tensor, (long long)a->offset,
                                  (long long)(a->offset + a->length), b->tensor, (long long)b->offset, (long long)(b->offset + b->length)));
         }
     }

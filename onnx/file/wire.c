@@ -17,7 +17,8 @@ static void pool_free(void *user, void *mem)
     qx_arena_release(((pool *)user)->arena, mem);
 }
 
-static qx_status unpack(qx_ctx *ctx, const qx_wire_src *src, const ProtobufCMessageDescriptor *root, qx_arena *arena, const qx_skeleton *sk, ProtobufCMessage **msg)
+static qx_status unpack(qx_ctx *ctx, const qx_wire_src *src, const ProtobufCMessageDescriptor *root, qx_arena *arena,
+                        const qx_skeleton *sk, ProtobufCMessage **msg)
 {
     pool p = {arena, false};
     ProtobufCAllocator a = {pool_alloc, pool_free, &p};

@@ -45,7 +45,8 @@ static qx_status add_init_bytes(void *user, qx_graph *g)
     int64_t *total = user;
     for (uint32_t i = 0; i < g->n_inits; i++) {
         const qx_value *v = g->inits[i];
-        *total += v->init ? qx_pb_payload_bytes(v->init) : v->sparse ? qx_pb_payload_bytes(v->sparse->values) + qx_pb_payload_bytes(v->sparse->indices) : 0;
+        *total += v->init ? qx_pb_payload_bytes(v->init) : v->sparse
+            ? qx_pb_payload_bytes(v->sparse->values) + qx_pb_payload_bytes(v->sparse->indices) : 0;
     }
     return QX_OK;
 }
@@ -90,7 +91,8 @@ static qx_status lay_out(writer *w, const qx_write_options *opt)
         QX_TRY(lay_out_as(w, true, &w->image));
     }
     if (w->image.size <= INT32_MAX) return QX_OK;
-    QX_FAIL(w->ctx, QX_E_UNSUPPORTED, "the model without its weights would take %lld bytes, more than the %d that a model file may have", (long long)w->image.size, INT32_MAX);
+    QX_FAIL(w->ctx, QX_E_UNSUPPORTED, "the model without its weights would take %lld bytes, more than the %d that a model file may have",
+            (long long)w->image.size, INT32_MAX);
 }
 
 static const char *base_name(const char *path)
@@ -169,7 +171,8 @@ static qx_status add_jobs(writer *w)
     if (w->n_dests) qsort(w->dests, (size_t)w->n_dests, sizeof *w->dests, by_job);
     for (int64_t i = 0, k; i < w->n_dests; i = k) {
         for (k = i + 1; k < w->n_dests && w->dests[k].job == w->dests[i].job; k++) {}
-        QX_TRY(add_task(w, &(task){.dests = w->dests + i, .n_dests = k - i, .n = (int64_t)w->dests[i].job->in->bytes, .order = w->dests[i].order}));
+        QX_TRY(add_task(w, &(task){.dests = w->dests + i, .n_dests = k - i, .n = (int64_t)w->dests[i].job->in->bytes,
+                                   .order = w->dests[i].order}));
     }
     return QX_OK;
 }
@@ -279,7 +282,8 @@ static qx_status check_written(writer *w)
 static qx_status copy_payloads(const writer *w, const qx_image *moved, qx_file *written, qx_out *out)
 {
     assert(moved->n_pieces == w->image.n_pieces);
-    for (int64_t i = 0; i < moved->n_pieces; i++) QX_TRY(qx_out_copy_at(out, moved->pieces[i].at, written, w->image.pieces[i].at, moved->pieces[i].n));
+    for (int64_t i = 0; i < moved->n_pieces; i++)
+        QX_TRY(qx_out_copy_at(out, moved->pieces[i].at, written, w->image.pieces[i].at, moved->pieces[i].n));
     return QX_OK;
 }
 

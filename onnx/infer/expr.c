@@ -340,7 +340,8 @@ static const qx_expr *div_atom(qx_exprs *x, const qx_expr *a, const qx_expr *b)
     bool plain_a = qx_expr_is_name(a);
     int64_t v;
     bool plain_b = qx_expr_is_name(b) || (qx_expr_is_int(b, &v) && v >= 0);
-    const char *text = qx_arena_printf(x->arena, plain_a ? "%s/%s%s%s" : "(%s)/%s%s%s", a->text, plain_b ? "" : "(", b->text, plain_b ? "" : ")");
+    const char *text = qx_arena_printf(x->arena, plain_a ? "%s/%s%s%s" : "(%s)/%s%s%s", a->text, plain_b ? "" : "(", b->text,
+                                       plain_b ? "" : ")");
     if (!text) x->oom = true;
     return text ? make_atom(x, ATOM_DIV, text, a, b) : NULL;
 }

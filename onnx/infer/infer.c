@@ -180,7 +180,8 @@ static void warn_conflict(qx_infer *ix, const qx_value *v, const qx_type *declar
 {
     char a[160], b[160];
     if (!v->wire || ix->warned++ >= 10) return;
-    qx_warn(ix->ctx, "value '%s' is declared as %s but its node makes %s", v->name, qx_type_describe(declared, a, sizeof a), qx_type_describe(found, b, sizeof b));
+    qx_warn(ix->ctx, "value '%s' is declared as %s but its node makes %s", v->name, qx_type_describe(declared, a, sizeof a),
+            qx_type_describe(found, b, sizeof b));
 }
 
 /* Whether no tensor can have both types. */
@@ -286,7 +287,8 @@ static qx_status call_function(qx_infer *ix, qx_node *n)
 {
     qx_frame frame = {.call = n, .up = ix->frame};
     qx_graph *body = n->callee->body;
-    if (ix->depth >= QX_CALL_DEPTH) QX_FAIL(ix->ctx, QX_E_FORMAT, "function '%s': calls are nested deeper than %d", n->op_type, QX_CALL_DEPTH);
+    if (ix->depth >= QX_CALL_DEPTH)
+        QX_FAIL(ix->ctx, QX_E_FORMAT, "function '%s': calls are nested deeper than %d", n->op_type, QX_CALL_DEPTH);
     if (ix->budget <= 0) return QX_OK; /* exponentially many calls: their results stay unknown */
     QX_TRY(qx_ix_enter(ix, body));
     for (uint32_t i = 0; i < body->n_inputs && i < n->n_in; i++) {
@@ -349,7 +351,8 @@ static qx_status copy_type(qx_model *m, const qx_type *t, qx_type *out)
 {
     *out = *t;
     if (t->has_shape) {
-        out->dims = qx_arena_memdup(m->arena, t->rank ? (const void *)t->dims : (const void *)out, (t->rank ? (size_t)t->rank : 1) * sizeof *t->dims);
+        out->dims = qx_arena_memdup(m->arena, t->rank ? (const void *)t->dims : (const void *)out,
+                                    (t->rank ? (size_t)t->rank : 1) * sizeof *t->dims);
         if (!out->dims) return QX_NOMEM(m);
     }
     if (!t->elem) return QX_OK;
@@ -396,10 +399,12 @@ static qx_status check_fix(qx_model *m, const qx_dim_fix *fix)
                 qx_buf_free(&known);
                 return QX_OK;
             }
-            if (!known.data || !strstr(known.data, t->dims[k].sym)) QX_TRY(qx_buf_printf(&known, "%s%s", known.len ? ", " : "", t->dims[k].sym));
+            if (!known.data || !strstr(known.data, t->dims[k].sym))
+                QX_TRY(qx_buf_printf(&known, "%s%s", known.len ? ", " : "", t->dims[k].sym));
         }
     }
-    qx_status st = qx_fail(m->ctx, QX_E_USAGE, "no input has a dimension called '%s' (there %s)", fix->name, known.data ? known.data : "is none with a name");
+    qx_status st = qx_fail(m->ctx, QX_E_USAGE, "no input has a dimension called '%s' (there %s)", fix->name,
+                           known.data ? known.data : "is none with a name");
     qx_buf_free(&known);
     return st;
 }
@@ -470,7 +475,8 @@ qx_status qx_inputs_describe(const qx_graph *g, qx_buf *out)
     for (uint32_t i = 0; i < g->n_inputs && out->len < MOST; i++) {
         const qx_value *v = g->inputs[i];
         if (v->init) continue;
-        QX_TRY(qx_buf_printf(out, "%s%s %s", out->len ? ", " : "", qx_printable(v->name, name, sizeof name), qx_type_describe(&v->type, type, sizeof type)));
+        QX_TRY(qx_buf_printf(out, "%s%s %s", out->len ? ", " : "", qx_printable(v->name, name, sizeof name),
+                             qx_type_describe(&v->type, type, sizeof type)));
     }
     return out->len ? QX_OK : qx_buf_printf(out, "none");
 }

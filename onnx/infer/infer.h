@@ -31,11 +31,12 @@ void qx_infer_free(qx_infer *ix);
 /* Dims of a value from outside, with its content when data is not NULL and it is small and numeric (bytes as the dtype stores them). */
 qx_status qx_infer_give(qx_infer *ix, const qx_value *v, qx_dtype dtype, int rank, const int64_t *dims, const void *data);
 qx_status qx_infer_give_type(qx_infer *ix, const qx_value *v, const qx_type *t);
-/* All nodes of a graph in order, bodies and called functions too. An impossible shape is QX_E_SHAPE (or E_TYPE) naming the node and the numbers. */
+/* All nodes of a graph in order, bodies and called functions too. An impossible shape is QX_E_SHAPE (or E_TYPE) naming the node
+ * and the numbers. */
 qx_status qx_infer_graph(qx_infer *ix, qx_graph *g);
 qx_status qx_infer_node(qx_infer *ix, qx_node *n);
-/* Whether memory ran out since the beginning (QX_E_NOMEM): what qx_infer_type and qx_infer_content do not know may have been lost, then. Every node
- * looks by itself; ask after looking at values. */
+/* Whether memory ran out since the beginning (QX_E_NOMEM): what qx_infer_type and qx_infer_content do not know may have been
+ * lost, then. Every node looks by itself; ask after looking at values. */
 qx_status qx_infer_status(const qx_infer *ix);
 /* What is known; kind NONE when nothing. Valid until qx_infer_free. */
 const qx_type *qx_infer_type(const qx_infer *ix, const qx_value *v);

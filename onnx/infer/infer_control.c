@@ -82,7 +82,8 @@ static qx_status loop_body(qx_infer *ix, qx_node *n, qx_graph *g, qx_type *carri
         for (uint32_t i = 0; i < count; i++) {
             const qx_type *back = qx_infer_type(ix, g->outputs[i + 1]);
             qx_type joined = *back;
-            bool unwraps = carried[i].kind == QX_KIND_OPTIONAL && back->kind != QX_KIND_OPTIONAL; /* an optional that the first round fills */
+            /* an optional that the first round fills */
+            bool unwraps = carried[i].kind == QX_KIND_OPTIONAL && back->kind != QX_KIND_OPTIONAL;
             if (!unwraps) QX_TRY(qx_ix_join(ix, n, &carried[i], back, &joined));
             stable = stable && (unwraps || qx_type_equal(&joined, &carried[i]));
             given_back[i] = joined;
@@ -190,8 +191,10 @@ int qx_infer_scan(qx_infer *ix, qx_node *n)
     uint32_t inputs = n->n_in - (batched && n->n_in ? 1 : 0);
     qx_dim batch = qx_dim_unknown(), length = qx_dim_unknown();
     if (!g) return QX_OK;
-    if (scans < 1 || scans > inputs) QX_IX_FAIL(ix, n, QX_E_FORMAT, "num_scan_inputs is %lld and it has %u inputs", (long long)scans, inputs);
-    if (g->n_inputs != inputs || g->n_outputs != n->n_out) QX_IX_FAIL(ix, n, QX_E_FORMAT, "it has %u inputs and %u outputs, its body %u and %u", inputs, n->n_out, g->n_inputs, g->n_outputs);
+    if (scans < 1 || scans > inputs)
+        QX_IX_FAIL(ix, n, QX_E_FORMAT, "num_scan_inputs is %lld and it has %u inputs", (long long)scans, inputs);
+    if (g->n_inputs != inputs || g->n_outputs != n->n_out)
+        QX_IX_FAIL(ix, n, QX_E_FORMAT, "it has %u inputs and %u outputs, its body %u and %u", inputs, n->n_out, g->n_inputs, g->n_outputs);
     uint32_t states = inputs - (uint32_t)scans;
     if (states > n->n_out) QX_IX_FAIL(ix, n, QX_E_FORMAT, "it has %u state variables and %u outputs", states, n->n_out);
     QX_TRY(qx_ix_enter(ix, g));
@@ -235,8 +238,10 @@ int qx_infer_flex_attention(qx_infer *ix, qx_node *n)
 {
     static const char *const bodies[] = {"score_mod", "prob_mod"};
     const qx_type *q, *k, *v;
-    if (!qx_ix_shaped(ix, n, 0, &q) || !qx_ix_shaped(ix, n, 1, &k) || !qx_ix_shaped(ix, n, 2, &v)) return qx_ix_out_unranked(ix, n, 0, dtype_of_type(qx_ix_in(ix, n, 0)));
-    if (q->rank != 4 || k->rank != 4 || v->rank != 4) QX_IX_FAIL(ix, n, QX_E_SHAPE, "Q, K and V have ranks %d, %d and %d instead of 4", q->rank, k->rank, v->rank);
+    if (!qx_ix_shaped(ix, n, 0, &q) || !qx_ix_shaped(ix, n, 1, &k) || !qx_ix_shaped(ix, n, 2, &v))
+        return qx_ix_out_unranked(ix, n, 0, dtype_of_type(qx_ix_in(ix, n, 0)));
+    if (q->rank != 4 || k->rank != 4 || v->rank != 4)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "Q, K and V have ranks %d, %d and %d instead of 4", q->rank, k->rank, v->rank);
     qx_type scores = {.kind = QX_KIND_TENSOR, .has_shape = true, .rank = 4, .dims = qx_ix_dims(ix, 4)};
     qx_dim *dims = qx_ix_dims(ix, 4);
     if (!dims || !scores.dims) return QX_IX_NOMEM(ix);
@@ -246,7 +251,8 @@ int qx_infer_flex_attention(qx_infer *ix, qx_node *n)
     for (int i = 0; i < 2; i++) {
         qx_graph *g = qx_ix_body(ix, n, bodies[i]);
         if (!g) continue;
-        if (g->n_inputs != 1 || g->n_outputs != 1) QX_IX_FAIL(ix, n, QX_E_FORMAT, "%s has %u inputs and %u outputs instead of one each", bodies[i], g->n_inputs, g->n_outputs);
+        if (g->n_inputs != 1 || g->n_outputs != 1)
+            QX_IX_FAIL(ix, n, QX_E_FORMAT, "%s has %u inputs and %u outputs instead of one each", bodies[i], g->n_inputs, g->n_outputs);
         QX_TRY(qx_ix_enter(ix, g));
         qx_ix_set_type(ix, g->inputs[0], &scores);
         QX_TRY(qx_infer_graph(ix, g));

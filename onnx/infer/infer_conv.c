@@ -27,7 +27,8 @@ static qx_status ints_attr(qx_infer *ix, qx_node *n, const char *name, int count
 qx_status qx_window_read(qx_infer *ix, qx_node *n, int spatial, qx_window *w)
 {
     *w = (qx_window){.spatial = spatial};
-    if (spatial > QX_WINDOW_DIMS) QX_IX_FAIL(ix, n, QX_E_UNSUPPORTED, "it has %d spatial axes; at most %d are supported", spatial, QX_WINDOW_DIMS);
+    if (spatial > QX_WINDOW_DIMS)
+        QX_IX_FAIL(ix, n, QX_E_UNSUPPORTED, "it has %d spatial axes; at most %d are supported", spatial, QX_WINDOW_DIMS);
     QX_TRY(ints_attr(ix, n, "kernel_shape", spatial, 0, 1, w->kernel));
     QX_TRY(ints_attr(ix, n, "strides", spatial, 1, 1, w->stride));
     QX_TRY(ints_attr(ix, n, "dilations", spatial, 1, 1, w->dilation));
@@ -55,7 +56,8 @@ static qx_status refuse_small(qx_infer *ix, qx_node *n, const qx_window *w, int 
 {
     int64_t reach = (w->kernel[i] - 1) * w->dilation[i] + 1;
     if (w->same || in.n < 0 || in.n + w->pads[i] + w->pads[i + w->spatial] >= reach) return QX_OK;
-    QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %d has %lld elements with padding, less than the window of %lld", i + 2, (long long)(in.n + w->pads[i] + w->pads[i + w->spatial]), (long long)reach);
+    QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %d has %lld elements with padding, less than the window of %lld", i + 2,
+               (long long)(in.n + w->pads[i] + w->pads[i + w->spatial]), (long long)reach);
 }
 
 /* ---- convolution ----------------------------------------------------------------------------------------------------------- */
@@ -65,7 +67,9 @@ static qx_status kernel_from_weight(qx_infer *ix, qx_node *n, const qx_type *wei
 {
     for (int i = 0; i < w->spatial; i++) {
         qx_dim d = weight ? weight->dims[i + 2] : qx_dim_unknown();
-        if (w->kernel[i] && d.n >= 0 && d.n != w->kernel[i]) QX_IX_FAIL(ix, n, QX_E_SHAPE, "kernel_shape says %lld for axis %d, the weight has %lld", (long long)w->kernel[i], i, (long long)d.n);
+        if (w->kernel[i] && d.n >= 0 && d.n != w->kernel[i])
+            QX_IX_FAIL(ix, n, QX_E_SHAPE, "kernel_shape says %lld for axis %d, the weight has %lld", (long long)w->kernel[i], i,
+                       (long long)d.n);
         if (d.n == 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "the weight has a kernel of size 0 in axis %d", i);
         if (!w->kernel[i]) w->kernel[i] = d.n > INT32_MAX ? 0 : d.n;
     }
@@ -76,10 +80,14 @@ static qx_status check_groups(qx_infer *ix, qx_node *n, const qx_type *x, const 
 {
     if (group < 1) QX_IX_FAIL(ix, n, QX_E_SHAPE, "group is %lld", (long long)group);
     int64_t channels = x->dims[1].n, have = weight->dims[transposed ? 0 : 1].n, outputs = weight->dims[0].n;
-    if (channels >= 0 && channels % group != 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "%lld channels do not divide into %lld groups", (long long)channels, (long long)group);
-    if (!transposed && outputs >= 0 && outputs % group != 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "%lld output channels do not divide into %lld groups", (long long)outputs, (long long)group);
+    if (channels >= 0 && channels % group != 0)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "%lld channels do not divide into %lld groups", (long long)channels, (long long)group);
+    if (!transposed && outputs >= 0 && outputs % group != 0)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "%lld output channels do not divide into %lld groups", (long long)outputs, (long long)group);
     int64_t want = transposed ? channels : channels / group;
-    if (channels >= 0 && have >= 0 && have != want) QX_IX_FAIL(ix, n, QX_E_SHAPE, "the input has %lld channels in %lld groups, the weight takes %lld", (long long)channels, (long long)group, (long long)have);
+    if (channels >= 0 && have >= 0 && have != want)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "the input has %lld channels in %lld groups, the weight takes %lld", (long long)channels,
+                   (long long)group, (long long)have);
     return QX_OK;
 }
 
@@ -88,7 +96,9 @@ qx_status qx_conv_shape(qx_infer *ix, qx_node *n, uint32_t x_in, uint32_t w_in, 
     const qx_type *x, *weight;
     qx_window w;
     if (!qx_ix_shaped(ix, n, x_in, &x) || !qx_ix_shaped(ix, n, w_in, &weight)) return qx_ix_out_unranked(ix, n, 0, dtype);
-    if (x->rank < 3 || weight->rank != x->rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "the input has rank %d and the weight rank %d; both must be the same, 3 or more", x->rank, weight->rank);
+    if (x->rank < 3 || weight->rank != x->rank)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "the input has rank %d and the weight rank %d; both must be the same, 3 or more", x->rank,
+                   weight->rank);
     QX_TRY(qx_window_read(ix, n, x->rank - 2, &w));
     QX_TRY(kernel_from_weight(ix, n, weight, &w));
     QX_TRY(check_groups(ix, n, x, weight, qx_ix_int(ix, n, "group", 1), false));
@@ -136,7 +146,8 @@ qx_status qx_nhwc_conv_shape(qx_infer *ix, qx_node *n, uint32_t x_in, uint32_t w
 {
     const qx_type *x, *stored;
     qx_window w;
-    if (!qx_ix_shaped(ix, n, x_in, &x) || !qx_ix_shaped(ix, n, w_in, &stored) || x->rank < 3 || stored->rank != x->rank) return qx_ix_out_unranked(ix, n, 0, dtype);
+    if (!qx_ix_shaped(ix, n, x_in, &x) || !qx_ix_shaped(ix, n, w_in, &stored) || x->rank < 3 || stored->rank != x->rank)
+        return qx_ix_out_unranked(ix, n, 0, dtype);
     qx_type weight = *stored;
     QX_TRY(weight_in_order(ix, n, x, qx_ix_int(ix, n, "group", 1), &weight));
     QX_TRY(qx_window_read(ix, n, x->rank - 2, &w));
@@ -144,7 +155,8 @@ qx_status qx_nhwc_conv_shape(qx_infer *ix, qx_node *n, uint32_t x_in, uint32_t w
     qx_dim *dims = qx_ix_dims(ix, x->rank);
     if (!dims) return QX_IX_NOMEM(ix);
     dims[0] = x->dims[0];
-    for (int i = 0; i < w.spatial; i++) dims[i + 1] = w.kernel[i] || w.same ? qx_window_out(ix, &w, i, x->dims[i + 1], false) : qx_dim_unknown();
+    for (int i = 0; i < w.spatial; i++)
+        dims[i + 1] = w.kernel[i] || w.same ? qx_window_out(ix, &w, i, x->dims[i + 1], false) : qx_dim_unknown();
     dims[x->rank - 1] = weight.dims[0];
     return qx_ix_out(ix, n, 0, dtype, x->rank, dims);
 }
@@ -163,7 +175,9 @@ int qx_infer_conv_transpose(qx_infer *ix, qx_node *n)
     int64_t extra[QX_WINDOW_DIMS], count;
     int dtype = dtype_of(ix, n, 0);
     if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &weight)) return qx_ix_out_unranked(ix, n, 0, dtype);
-    if (x->rank < 3 || weight->rank != x->rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "the input has rank %d and the weight rank %d; both must be the same, 3 or more", x->rank, weight->rank);
+    if (x->rank < 3 || weight->rank != x->rank)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "the input has rank %d and the weight rank %d; both must be the same, 3 or more", x->rank,
+                   weight->rank);
     QX_TRY(qx_window_read(ix, n, x->rank - 2, &w));
     QX_TRY(kernel_from_weight(ix, n, weight, &w));
     QX_TRY(ints_attr(ix, n, "output_padding", w.spatial, 0, 0, extra));
@@ -280,8 +294,11 @@ int qx_infer_col2im(qx_infer *ix, qx_node *n)
     const qx_type *x;
     int64_t image[QX_WINDOW_DIMS], block[QX_WINDOW_DIMS], count, blocks, product;
     int dtype = dtype_of(ix, n, 0);
-    if (!qx_ix_ints_of(ix, n, 1, image, QX_WINDOW_DIMS, &count) || !qx_ix_ints_of(ix, n, 2, block, QX_WINDOW_DIMS, &blocks) || !qx_ix_shaped(ix, n, 0, &x) || x->rank != 3) return qx_ix_out_unranked(ix, n, 0, dtype);
-    if (count != blocks || !qx_dims_product(block, (int)blocks, &product) || product < 1) QX_IX_FAIL(ix, n, QX_E_SHAPE, "the image has %lld axes, the block %lld", (long long)count, (long long)blocks);
+    if (!qx_ix_ints_of(ix, n, 1, image, QX_WINDOW_DIMS, &count) || !qx_ix_ints_of(ix, n, 2, block, QX_WINDOW_DIMS, &blocks) ||
+        !qx_ix_shaped(ix, n, 0, &x) || x->rank != 3)
+        return qx_ix_out_unranked(ix, n, 0, dtype);
+    if (count != blocks || !qx_dims_product(block, (int)blocks, &product) || product < 1)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "the image has %lld axes, the block %lld", (long long)count, (long long)blocks);
     qx_dim *dims = qx_ix_dims(ix, (int)count + 2);
     if (!dims) return QX_IX_NOMEM(ix);
     dims[0] = x->dims[0];

@@ -5,7 +5,9 @@
 #include "onnx/infer/infer_op.h"
 
 enum { QX_WINDOW_DIMS = 8 };
-typedef struct qx_window { int spatial; bool same; int64_t kernel[QX_WINDOW_DIMS], stride[QX_WINDOW_DIMS], dilation[QX_WINDOW_DIMS], pads[2 * QX_WINDOW_DIMS]; } qx_window; /* kernel 0: not given */
+/* kernel 0: not given */
+typedef struct qx_window { int spatial; bool same; int64_t kernel[QX_WINDOW_DIMS], stride[QX_WINDOW_DIMS], dilation[QX_WINDOW_DIMS],
+                           pads[2 * QX_WINDOW_DIMS]; } qx_window;
 
 /* From the attributes, checked: strides, dilations and kernel at least 1. */
 qx_status qx_window_read(qx_infer *ix, qx_node *n, int spatial, qx_window *w);

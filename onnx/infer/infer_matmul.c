@@ -113,7 +113,8 @@ static qx_status einsum_term(einsum *e, const char *term, size_t len, const qx_t
         int c = letter(term[i]);
         if (term[i] == ' ') continue;
         if (term[i] == '.') {
-            if (dots || i + 2 >= len || term[i + 1] != '.' || term[i + 2] != '.' || extra < 0) QX_IX_FAIL(e->ix, e->n, QX_E_FORMAT, "the equation has a misplaced '.'");
+            if (dots || i + 2 >= len || term[i + 1] != '.' || term[i + 2] != '.' || extra < 0)
+                QX_IX_FAIL(e->ix, e->n, QX_E_FORMAT, "the equation has a misplaced '.'");
             dots = true;
             i += 2;
             QX_TRY(qx_ix_broadcast(e->ix, e->n, e->more, e->n_more, t->dims + k, extra, &e->more, &e->n_more));
@@ -128,7 +129,8 @@ static qx_status einsum_term(einsum *e, const char *term, size_t len, const qx_t
         e->uses[c]++;
         k++;
     }
-    if (named + (dots ? extra : 0) != t->rank) QX_IX_FAIL(e->ix, e->n, QX_E_SHAPE, "the equation has %d letters for an operand of rank %d", named, t->rank);
+    if (named + (dots ? extra : 0) != t->rank)
+        QX_IX_FAIL(e->ix, e->n, QX_E_SHAPE, "the equation has %d letters for an operand of rank %d", named, t->rank);
     return QX_OK;
 }
 
@@ -153,7 +155,8 @@ static qx_status einsum_out(einsum *e, const char *right, int dtype)
             p += 2;
             continue;
         }
-        if (c < 0 || !e->seen[c] || rank >= LETTERS) QX_IX_FAIL(e->ix, e->n, QX_E_FORMAT, "the result of the equation has '%c' in it, the operands have not", *p);
+        if (c < 0 || !e->seen[c] || rank >= LETTERS)
+            QX_IX_FAIL(e->ix, e->n, QX_E_FORMAT, "the result of the equation has '%c' in it, the operands have not", *p);
         dims[rank++] = e->dim[c];
     }
     return qx_ix_out(e->ix, e->n, 0, dtype, rank, dims);
@@ -169,7 +172,8 @@ int qx_infer_einsum(qx_infer *ix, qx_node *n)
         const qx_type *t;
         const char *comma = memchr(p, ',', (size_t)(stop - p));
         if (!qx_ix_shaped(ix, n, i, &t)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
-        if ((comma == NULL) != (i + 1 == n->n_in)) QX_IX_FAIL(ix, n, QX_E_FORMAT, "the equation and the node differ in the number of operands (%u)", n->n_in);
+        if ((comma == NULL) != (i + 1 == n->n_in))
+            QX_IX_FAIL(ix, n, QX_E_FORMAT, "the equation and the node differ in the number of operands (%u)", n->n_in);
         QX_TRY(einsum_term(&e, p, (size_t)((comma ? comma : stop) - p), t));
         p = comma ? comma + 1 : stop;
     }
@@ -200,8 +204,12 @@ static qx_status scale_fits(qx_infer *ix, qx_node *n)
             QX_TRY(qx_ix_equal(ix, n, "dims of the data and its scales", &d, s->dims[i]));
         } else if (d.n >= 0 && s->dims[i].n >= 0) {
             int64_t blocks = block ? (d.n + block - 1) / block : s->dims[i].n;
-            if (s->dims[i].n != blocks) QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %d of %lld elements in blocks of %lld needs %lld scales and has %lld", i, (long long)d.n, (long long)block, (long long)blocks, (long long)s->dims[i].n);
-            if (!block && s->dims[i].n && d.n % s->dims[i].n) QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %d of %lld elements does not divide into %lld scales", i, (long long)d.n, (long long)s->dims[i].n);
+            if (s->dims[i].n != blocks)
+                QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %d of %lld elements in blocks of %lld needs %lld scales and has %lld", i,
+                           (long long)d.n, (long long)block, (long long)blocks, (long long)s->dims[i].n);
+            if (!block && s->dims[i].n && d.n % s->dims[i].n)
+                QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %d of %lld elements does not divide into %lld scales", i, (long long)d.n,
+                           (long long)s->dims[i].n);
         }
     }
     return QX_OK;
@@ -217,7 +225,8 @@ static qx_status like_input(qx_infer *ix, qx_node *n, int dtype)
 int qx_infer_quantize_linear(qx_infer *ix, qx_node *n)
 {
     int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), zero = dtype_of(ix, n, 2);
-    if (stated && zero && stated != zero) QX_IX_FAIL(ix, n, QX_E_TYPE, "output_dtype is %s but the zero point is %s", qx_dtype_get(stated)->text, qx_dtype_get(zero)->text);
+    if (stated && zero && stated != zero)
+        QX_IX_FAIL(ix, n, QX_E_TYPE, "output_dtype is %s but the zero point is %s", qx_dtype_get(stated)->text, qx_dtype_get(zero)->text);
     QX_TRY(scale_fits(ix, n));
     return like_input(ix, n, stated ? stated : zero ? zero : QX_DT_UINT8);
 }

@@ -98,7 +98,8 @@ int qx_infer_dft(qx_infer *ix, qx_node *n)
     QX_TRY(qx_ix_axis(ix, n, where, x->rank, &axis));
     if (axis == x->rank - 1) QX_IX_FAIL(ix, n, QX_E_SHAPE, "its axis is the one of real and imaginary parts");
     qx_dim length = qx_ix_given(n, 1) ? scalar_dim(ix, n, 1) : x->dims[axis];
-    if (half && inverse && !qx_ix_given(n, 1)) length = qx_dim_of_num(ix, qx_num_mul(ix, qx_num_sub(ix, qx_num_of_dim(ix, length), qx_num_of(1)), qx_num_of(2)));
+    if (half && inverse && !qx_ix_given(n, 1))
+        length = qx_dim_of_num(ix, qx_num_mul(ix, qx_num_sub(ix, qx_num_of_dim(ix, length), qx_num_of(1)), qx_num_of(2)));
     dims[axis] = half && !inverse ? one_sided(ix, length) : length;
     return qx_ix_out(ix, n, 0, (int)x->dtype, x->rank, dims);
 }
@@ -108,7 +109,8 @@ int qx_infer_stft(qx_infer *ix, qx_node *n)
     const qx_type *x, *window;
     int dtype = dtype_of(ix, n, 0);
     if (!qx_ix_shaped(ix, n, 0, &x) || x->rank < 2) return qx_ix_out_unranked(ix, n, 0, dtype);
-    qx_dim length = qx_ix_given(n, 3) ? scalar_dim(ix, n, 3) : qx_ix_shaped(ix, n, 2, &window) && window->rank == 1 ? window->dims[0] : qx_dim_unknown(), step = scalar_dim(ix, n, 1);
+    qx_dim length = qx_ix_given(n, 3) ? scalar_dim(ix, n, 3) : qx_ix_shaped(ix, n, 2, &window) &&
+        window->rank == 1 ? window->dims[0] : qx_dim_unknown(), step = scalar_dim(ix, n, 1);
     if (step.n == 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "its frame step is 0");
     qx_dim *dims = qx_ix_dims(ix, 4);
     if (!dims) return QX_IX_NOMEM(ix);

@@ -31,7 +31,8 @@ static qx_status gather_content(qx_infer *ix, qx_node *n, const qx_type *x)
     for (int64_t i = 0; i < at->n; i++) {
         int64_t k, count = x->dims[0].n;
         if (count < 0 || !qx_num_as_int(at->v[i], &k)) continue;
-        if (k < -count || k >= count) QX_IX_FAIL(ix, n, QX_E_SHAPE, "index %lld is outside of an axis with %lld elements", (long long)k, (long long)count);
+        if (k < -count || k >= count)
+            QX_IX_FAIL(ix, n, QX_E_SHAPE, "index %lld is outside of an axis with %lld elements", (long long)k, (long long)count);
         if (out) out->v[i] = data->v[k < 0 ? k + count : k];
     }
     qx_ix_out_content(ix, n, 0, out);
@@ -71,11 +72,14 @@ int qx_infer_gather_nd(qx_infer *ix, qx_node *n)
     int64_t batch = qx_ix_int(ix, n, "batch_dims", 0);
     int dtype = dtype_of(ix, n, 0), rank = 0;
     if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &at)) return qx_ix_out_unranked(ix, n, 0, dtype);
-    if (at->rank == 0 || x->rank == 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "data has rank %d and indices have rank %d; both must be at least 1", x->rank, at->rank);
+    if (at->rank == 0 || x->rank == 0)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "data has rank %d and indices have rank %d; both must be at least 1", x->rank, at->rank);
     int64_t depth = at->dims[at->rank - 1].n;
-    if (batch < 0 || batch >= at->rank || batch >= x->rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "batch_dims is %lld for data of rank %d and indices of rank %d", (long long)batch, x->rank, at->rank);
+    if (batch < 0 || batch >= at->rank || batch >= x->rank)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "batch_dims is %lld for data of rank %d and indices of rank %d", (long long)batch, x->rank, at->rank);
     if (depth < 0) return qx_ix_out_unranked(ix, n, 0, dtype);
-    if (depth > x->rank - batch) QX_IX_FAIL(ix, n, QX_E_SHAPE, "indices have %lld entries for %lld axes", (long long)depth, (long long)(x->rank - batch));
+    if (depth > x->rank - batch)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "indices have %lld entries for %lld axes", (long long)depth, (long long)(x->rank - batch));
     qx_dim *dims = qx_ix_dims(ix, at->rank + x->rank);
     if (!dims) return QX_IX_NOMEM(ix);
     for (int i = 0; i < at->rank - 1; i++) dims[rank++] = at->dims[i];
@@ -104,7 +108,8 @@ int qx_infer_tensor_scatter(qx_infer *ix, qx_node *n)
     const qx_type *x, *update;
     int axis;
     if (qx_ix_shaped(ix, n, 0, &x)) QX_TRY(qx_ix_axis(ix, n, qx_ix_int(ix, n, "axis", -2), x->rank, &axis));
-    if (qx_ix_shaped(ix, n, 0, &x) && qx_ix_shaped(ix, n, 1, &update) && x->rank != update->rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "the cache has rank %d and the update rank %d", x->rank, update->rank);
+    if (qx_ix_shaped(ix, n, 0, &x) && qx_ix_shaped(ix, n, 1, &update) && x->rank != update->rank)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "the cache has rank %d and the update rank %d", x->rank, update->rank);
     return qx_ix_same(ix, n, 0, 0);
 }
 
@@ -158,7 +163,8 @@ int qx_infer_one_hot(qx_infer *ix, qx_node *n)
     QX_TRY(qx_ix_axis(ix, n, qx_ix_int(ix, n, "axis", -1), at->rank + 1, &axis));
     qx_dim *dims = qx_ix_dims(ix, at->rank + 1);
     if (!dims) return QX_IX_NOMEM(ix);
-    for (int i = 0, k = 0; i <= at->rank; i++) dims[i] = i == axis ? (depth && depth->n == 1 ? qx_dim_of_num(ix, depth->v[0]) : qx_dim_unknown()) : at->dims[k++];
+    for (int i = 0, k = 0; i <= at->rank; i++)
+        dims[i] = i == axis ? (depth && depth->n == 1 ? qx_dim_of_num(ix, depth->v[0]) : qx_dim_unknown()) : at->dims[k++];
     return qx_ix_out(ix, n, 0, dtype, at->rank + 1, dims);
 }
 
@@ -169,7 +175,8 @@ static void concat_content(qx_infer *ix, qx_node *n)
     int64_t total = 0, at = 0;
     for (uint32_t i = 0; i < n->n_in; i++) {
         const qx_type *t;
-        if (!qx_ix_shaped(ix, n, i, &t) || t->dims[0].n < 0 || t->dims[0].n > QX_CONTENT_MAX || (total += t->dims[0].n) > QX_CONTENT_MAX) return;
+        if (!qx_ix_shaped(ix, n, i, &t) || t->dims[0].n < 0 || t->dims[0].n > QX_CONTENT_MAX || (total += t->dims[0].n) > QX_CONTENT_MAX)
+            return;
     }
     qx_content *out = qx_ix_new_content(ix, total);
     for (uint32_t i = 0; out && i < n->n_in; i++) {
@@ -185,7 +192,8 @@ static qx_status concat_dtype(qx_infer *ix, const qx_node *n, int *out)
     *out = 0;
     for (uint32_t i = 0; i < n->n_in; i++) {
         int d = dtype_of(ix, n, i);
-        if (d && *out && d != *out) QX_IX_FAIL(ix, n, QX_E_TYPE, "input %u is %s but others are %s", i, qx_dtype_get(d)->text, qx_dtype_get(*out)->text);
+        if (d && *out && d != *out)
+            QX_IX_FAIL(ix, n, QX_E_TYPE, "input %u is %s but others are %s", i, qx_dtype_get(d)->text, qx_dtype_get(*out)->text);
         if (d) *out = d;
     }
     return QX_OK;
@@ -248,12 +256,17 @@ static qx_status split_sizes(qx_infer *ix, qx_node *n, qx_dim whole, qx_dim *siz
             sizes[i] = qx_dim_of(given[i]);
             sum += given[i] < INT64_MAX / 2048 ? given[i] : INT64_MAX / 2048;
         }
-        if (whole.n >= 0 && sum != whole.n) QX_IX_FAIL(ix, n, QX_E_SHAPE, "the sizes of the split add up to %lld, the axis has %lld elements", (long long)sum, (long long)whole.n);
+        if (whole.n >= 0 && sum != whole.n)
+            QX_IX_FAIL(ix, n, QX_E_SHAPE, "the sizes of the split add up to %lld, the axis has %lld elements", (long long)sum,
+                       (long long)whole.n);
         return QX_OK;
     }
     pieces = qx_ix_int(ix, n, "num_outputs", pieces);
-    if (pieces < 1 || pieces < (int64_t)n->n_out) QX_IX_FAIL(ix, n, QX_E_SHAPE, "num_outputs is %lld for %u outputs", (long long)pieces, n->n_out);
-    if (n->op->since < 18 && whole.n >= 0 && whole.n % pieces != 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "an axis of %lld elements does not split into %lld equal parts", (long long)whole.n, (long long)pieces);
+    if (pieces < 1 || pieces < (int64_t)n->n_out)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "num_outputs is %lld for %u outputs", (long long)pieces, n->n_out);
+    if (n->op->since < 18 && whole.n >= 0 && whole.n % pieces != 0)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "an axis of %lld elements does not split into %lld equal parts", (long long)whole.n,
+                   (long long)pieces);
     qx_num all = qx_num_of_dim(ix, whole), part = qx_num_floordiv(ix, qx_num_add(ix, all, qx_num_of(pieces - 1)), qx_num_of(pieces));
     if (whole.n < 0) part = qx_num_floordiv(ix, all, qx_num_of(pieces)); /* a named axis is taken to be divisible */
     for (uint32_t i = 0; i < n->n_out; i++) {
@@ -393,7 +406,8 @@ int qx_infer_slice(qx_infer *ix, qx_node *n)
 {
     const qx_type *x, *t;
     qx_dim *dims;
-    slice s = {.starts = list_content(ix, n, "starts", 1), .ends = list_content(ix, n, "ends", 2), .axes = list_content(ix, n, "axes", 3), .steps = n->op->since >= 10 ? qx_ix_content(ix, n, 4) : NULL};
+    slice s = {.starts = list_content(ix, n, "starts", 1), .ends = list_content(ix, n, "ends", 2),
+               .axes = list_content(ix, n, "axes", 3), .steps = n->op->since >= 10 ? qx_ix_content(ix, n, 4) : NULL};
     if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
     if (x->rank == 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "its data is a scalar");
     QX_TRY(copy_dims(ix, x, &dims));
@@ -412,7 +426,8 @@ int qx_infer_slice(qx_infer *ix, qx_node *n)
     }
     int64_t count = s.starts->n;
     if (s.ends->n != count || (s.axes && s.axes->n != count) || (s.steps && s.steps->n != count))
-        QX_IX_FAIL(ix, n, QX_E_SHAPE, "it has %lld starts, %lld ends, %lld axes and %lld steps", (long long)count, (long long)s.ends->n, (long long)(s.axes ? s.axes->n : count), (long long)(s.steps ? s.steps->n : count));
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "it has %lld starts, %lld ends, %lld axes and %lld steps", (long long)count, (long long)s.ends->n,
+                   (long long)(s.axes ? s.axes->n : count), (long long)(s.steps ? s.steps->n : count));
     if (count > x->rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "it slices %lld axes of data of rank %d", (long long)count, x->rank);
     picks p = {.known = x->rank <= PICK_RANK, .step = {1, 1, 1, 1}};
     for (int64_t i = 0; i < count; i++) QX_TRY(slice_axis(ix, n, x, &s, i, dims, &p));
@@ -433,7 +448,9 @@ static qx_status pad_dims(qx_infer *ix, qx_node *n, const qx_type *x, const qx_c
         if (axes && !qx_num_as_int(axes->v[i], &where)) return QX_OK;
         QX_TRY(qx_ix_axis(ix, n, where, x->rank, &axis));
         qx_num both = qx_num_add(ix, pads->v[i], pads->v[i + count]), size = qx_num_add(ix, qx_num_of_dim(ix, x->dims[axis]), both);
-        if (size.kind == QX_NUM_INT && size.i < 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %d of %lld elements cannot be padded by %lld", axis, (long long)x->dims[axis].n, (long long)both.i);
+        if (size.kind == QX_NUM_INT && size.i < 0)
+            QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %d of %lld elements cannot be padded by %lld", axis, (long long)x->dims[axis].n,
+                       (long long)both.i);
         dims[axis] = qx_dim_of_num(ix, size);
     }
     return QX_OK;
@@ -445,7 +462,8 @@ int qx_infer_pad(qx_infer *ix, qx_node *n)
     qx_dim *dims;
     if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
     QX_TRY(copy_dims(ix, x, &dims));
-    const qx_content *pads = n->op->since >= 11 ? qx_ix_content(ix, n, 1) : NULL, *axes = n->op->since >= 18 ? qx_ix_content(ix, n, 3) : NULL;
+    const qx_content *pads = n->op->since >= 11 ? qx_ix_content(ix, n, 1) : NULL,
+        *axes = n->op->since >= 18 ? qx_ix_content(ix, n, 3) : NULL;
     if (n->op->since < 11) {
         int64_t count;
         const int64_t *v = qx_ix_ints(ix, n, n->op->since < 2 ? "paddings" : "pads", &count);
@@ -473,7 +491,8 @@ int qx_infer_depth_to_space(qx_infer *ix, qx_node *n)
     qx_dim *dims;
     if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
     QX_TRY(block_size(ix, n, x, &b));
-    if (x->dims[1].n >= 0 && x->dims[1].n % (b * b) != 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "%lld channels do not divide by blocksize %lld squared", (long long)x->dims[1].n, (long long)b);
+    if (x->dims[1].n >= 0 && x->dims[1].n % (b * b) != 0)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "%lld channels do not divide by blocksize %lld squared", (long long)x->dims[1].n, (long long)b);
     QX_TRY(copy_dims(ix, x, &dims));
     dims[1] = qx_dim_of_num(ix, qx_num_floordiv(ix, qx_num_of_dim(ix, x->dims[1]), qx_num_of(b * b)));
     for (int i = 2; i < 4; i++) dims[i] = qx_dim_mul(ix, x->dims[i], qx_dim_of(b));
@@ -490,7 +509,9 @@ int qx_infer_space_to_depth(qx_infer *ix, qx_node *n)
     QX_TRY(copy_dims(ix, x, &dims));
     dims[1] = qx_dim_mul(ix, x->dims[1], qx_dim_of(b * b));
     for (int i = 2; i < 4; i++) {
-        if (x->dims[i].n >= 0 && x->dims[i].n % b != 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %d of %lld elements does not divide by blocksize %lld", i, (long long)x->dims[i].n, (long long)b);
+        if (x->dims[i].n >= 0 && x->dims[i].n % b != 0)
+            QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %d of %lld elements does not divide by blocksize %lld", i, (long long)x->dims[i].n,
+                       (long long)b);
         dims[i] = qx_dim_of_num(ix, qx_num_floordiv(ix, qx_num_of_dim(ix, x->dims[i]), qx_num_of(b)));
     }
     return qx_ix_out(ix, n, 0, (int)x->dtype, 4, dims);
@@ -506,7 +527,8 @@ int qx_infer_center_crop_pad(qx_infer *ix, qx_node *n)
     const int64_t *axes = qx_ix_ints(ix, n, "axes", &count);
     if (!axes) count = x->rank;
     QX_TRY(copy_dims(ix, x, &dims));
-    if (shape && shape->n != count) QX_IX_FAIL(ix, n, QX_E_SHAPE, "the wanted shape has %lld dims for %lld axes", (long long)shape->n, (long long)count);
+    if (shape && shape->n != count)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "the wanted shape has %lld dims for %lld axes", (long long)shape->n, (long long)count);
     for (int64_t i = 0; i < count; i++) {
         int axis;
         QX_TRY(qx_ix_axis(ix, n, axes ? axes[i] : i, x->rank, &axis));

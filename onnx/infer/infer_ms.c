@@ -36,7 +36,8 @@ static qx_status with_last(qx_infer *ix, qx_node *n, int dtype, qx_dim last)
 /* ---- attention ----------------------------------------------------------------------------------------------------------- */
 
 /* Cache outputs: what is given, longer. The total length is known when input `total_in` is. */
-static qx_status present(qx_infer *ix, qx_node *n, uint32_t out, uint32_t past_in, qx_dim batch, int64_t heads, qx_dim total, qx_dim size, int dtype)
+static qx_status present(qx_infer *ix, qx_node *n, uint32_t out, uint32_t past_in, qx_dim batch, int64_t heads, qx_dim total,
+                         qx_dim size, int dtype)
 {
     const qx_type *past;
     bool packed = dtype_of(ix, n, past_in) == QX_DT_UINT8; /* two codes a byte */
@@ -57,7 +58,8 @@ int qx_infer_ms_gqa(qx_infer *ix, qx_node *n)
     const qx_content *total = qx_ix_content(ix, n, 6);
     const qx_type *past;
     qx_dim length = total && total->n == 1 ? qx_dim_of_num(ix, total->v[0]) : qx_dim_unknown();
-    if (length.n >= 0 && qx_ix_shaped(ix, n, 3, &past) && past->rank == 4 && past->dims[2].n > length.n) length = past->dims[2]; /* a cache with room to spare stays as long */
+    /* a cache with room to spare stays as long */
+    if (length.n >= 0 && qx_ix_shaped(ix, n, 3, &past) && past->rank == 4 && past->dims[2].n > length.n) length = past->dims[2];
     QX_TRY(out_dims(ix, n, 0, dtype, 3, (qx_dim[]){q->dims[0], q->dims[1], qx_dim_mul(ix, size, qx_dim_of(heads))}));
     QX_TRY(present(ix, n, 1, 3, q->dims[0], kv, length, size, dtype));
     QX_TRY(present(ix, n, 2, 4, q->dims[0], kv, length, size, dtype));
@@ -86,7 +88,8 @@ int qx_infer_ms_mha(qx_infer *ix, qx_node *n)
     if (!qx_ix_shaped(ix, n, 0, &q) || (q->rank != 3 && q->rank != 5)) return QX_OK;
     mha_values(ix, n, q, heads, &length, &width);
     qx_dim size = q->rank == 5 ? q->dims[4] : div_dim(ix, q->dims[2], heads), total = length;
-    if (qx_ix_given(n, 6)) total = qx_ix_shaped(ix, n, 6, &past) && past->rank == 4 ? qx_dim_add(ix, past->dims[2], length) : qx_dim_unknown();
+    if (qx_ix_given(n, 6))
+        total = qx_ix_shaped(ix, n, 6, &past) && past->rank == 4 ? qx_dim_add(ix, past->dims[2], length) : qx_dim_unknown();
     QX_TRY(out_dims(ix, n, 0, dtype, 3, (qx_dim[]){q->dims[0], q->dims[1], width}));
     QX_TRY(present(ix, n, 1, 6, q->dims[0], heads, total, size, dtype));
     QX_TRY(present(ix, n, 2, 7, q->dims[0], heads, total, div_dim(ix, width, heads), dtype));
@@ -105,7 +108,8 @@ int qx_infer_ms_attention(qx_infer *ix, qx_node *n)
     if (!qx_ix_shaped(ix, n, 0, &x) || x->rank != 3 || !qx_ix_shaped(ix, n, 1, &w) || w->rank != 2) return QX_OK;
     qx_dim width = sizes && count == 3 ? qx_dim_of_num(ix, qx_num_of(sizes[2])) : div_dim(ix, w->dims[1], 3), total = x->dims[1];
     QX_TRY(out_dims(ix, n, 0, dtype, 3, (qx_dim[]){x->dims[0], x->dims[1], width}));
-    if (qx_ix_given(n, past_in)) total = qx_ix_shaped(ix, n, past_in, &past) && past->rank == 5 ? qx_dim_add(ix, past->dims[3], x->dims[1]) : qx_dim_unknown();
+    if (qx_ix_given(n, past_in))
+        total = qx_ix_shaped(ix, n, past_in, &past) && past->rank == 5 ? qx_dim_add(ix, past->dims[3], x->dims[1]) : qx_dim_unknown();
     return out_dims(ix, n, 1, dtype, 5, (qx_dim[]){qx_dim_of(2), x->dims[0], qx_dim_of(heads), total, div_dim(ix, width, heads)});
 }
 
@@ -243,8 +247,14 @@ int qx_infer_ms_half_last(qx_infer *ix, qx_node *n)
 /* ---- QLinear*, NHWC and others -------------------------------------------------------------------------------------------------- */
 
 int qx_infer_ms_qlinear_same(qx_infer *ix, qx_node *n) { return qx_ix_same(ix, n, 0, 0); }
-int qx_infer_ms_qlinear_pool(qx_infer *ix, qx_node *n) { return qx_pool_shape(ix, n, dtype_of(ix, n, 0), qx_ix_int(ix, n, "channels_last", 0) != 0); }
-int qx_infer_ms_qlinear_global_pool(qx_infer *ix, qx_node *n) { return qx_global_pool_shape(ix, n, dtype_of(ix, n, 0), qx_ix_int(ix, n, "channels_last", 0) != 0); }
+int qx_infer_ms_qlinear_pool(qx_infer *ix, qx_node *n)
+{
+    return qx_pool_shape(ix, n, dtype_of(ix, n, 0), qx_ix_int(ix, n, "channels_last", 0) != 0);
+}
+int qx_infer_ms_qlinear_global_pool(qx_infer *ix, qx_node *n)
+{
+    return qx_global_pool_shape(ix, n, dtype_of(ix, n, 0), qx_ix_int(ix, n, "channels_last", 0) != 0);
+}
 int qx_infer_ms_nhwc_conv(qx_infer *ix, qx_node *n) { return qx_nhwc_conv_shape(ix, n, 0, 1, dtype_of(ix, n, 0)); }
 
 static qx_status broadcast_of(qx_infer *ix, qx_node *n, const uint32_t *inputs, int count, int dtype)
@@ -318,7 +328,8 @@ int qx_infer_ms_pad(qx_infer *ix, qx_node *n)
 int qx_infer_ms_conv_transpose_pads(qx_infer *ix, qx_node *n)
 {
     const qx_type *x, *w;
-    if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &w) || x->rank < 3 || w->rank != x->rank) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &w) || x->rank < 3 || w->rank != x->rank)
+        return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
     qx_dim *dims = qx_ix_dims(ix, x->rank);
     if (!dims) return QX_IX_NOMEM(ix);
     for (int i = 0; i < x->rank; i++) dims[i] = qx_dim_unknown();

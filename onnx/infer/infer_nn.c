@@ -88,8 +88,11 @@ static qx_status read_heads(qx_infer *ix, qx_node *n, const qx_type *t, const ch
     }
     int64_t count = qx_ix_int(ix, n, attr, 0);
     if (t->rank != 3 || count < 1) QX_IX_FAIL(ix, n, QX_E_SHAPE, "an input has rank %d and %s is %lld", t->rank, attr, (long long)count);
-    if (t->dims[2].n >= 0 && t->dims[2].n % count) QX_IX_FAIL(ix, n, QX_E_SHAPE, "a width of %lld does not divide into %s = %lld heads", (long long)t->dims[2].n, attr, (long long)count);
-    *out = (heads){t->dims[0], qx_dim_of(count), t->dims[1], qx_dim_of_num(ix, qx_num_floordiv(ix, qx_num_of_dim(ix, t->dims[2]), qx_num_of(count)))};
+    if (t->dims[2].n >= 0 && t->dims[2].n % count)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "a width of %lld does not divide into %s = %lld heads", (long long)t->dims[2].n, attr,
+                   (long long)count);
+    *out = (heads){t->dims[0], qx_dim_of(count), t->dims[1], qx_dim_of_num(ix,
+        qx_num_floordiv(ix, qx_num_of_dim(ix, t->dims[2]), qx_num_of(count)))};
     return QX_OK;
 }
 
@@ -112,7 +115,8 @@ int qx_infer_attention(qx_infer *ix, qx_node *n)
     QX_TRY(read_heads(ix, n, v, "kv_num_heads", &hv));
     QX_TRY(qx_ix_equal(ix, n, "head sizes of Q and K", &hq.size, hk.size));
     qx_dim total = hk.seq;
-    if (qx_ix_given(n, 4)) total = qx_ix_shaped(ix, n, 4, &past) && past->rank == 4 ? qx_dim_add(ix, past->dims[2], hk.seq) : qx_dim_unknown();
+    if (qx_ix_given(n, 4))
+        total = qx_ix_shaped(ix, n, 4, &past) && past->rank == 4 ? qx_dim_add(ix, past->dims[2], hk.seq) : qx_dim_unknown();
     if (q->rank == 4) {
         QX_TRY(out4(ix, n, 0, dtype, hq.batch, hq.heads, hq.seq, hv.size));
     } else {

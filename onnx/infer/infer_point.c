@@ -201,7 +201,8 @@ static qx_status common_dtype(qx_infer *ix, const qx_node *n, uint32_t from, uin
     *out = 0;
     for (uint32_t i = from; i < to; i++) {
         int d = (int)qx_ix_in(ix, n, i)->dtype;
-        if (*out && d && d != *out) QX_IX_FAIL(ix, n, QX_E_TYPE, "input %u is %s but input %u is %s", from, qx_dtype_get(*out)->text, i, qx_dtype_get(d)->text);
+        if (*out && d && d != *out)
+            QX_IX_FAIL(ix, n, QX_E_TYPE, "input %u is %s but input %u is %s", from, qx_dtype_get(*out)->text, i, qx_dtype_get(d)->text);
         if (!*out) *out = d;
     }
     return QX_OK;
@@ -255,7 +256,8 @@ static qx_num apply_compare(qx_infer *ix, const qx_node *n, const qx_num *v, int
         if (v[0].kind == QX_NUM_UNKNOWN || v[1].kind == QX_NUM_UNKNOWN) return (qx_num){0};
         qx_num d = qx_num_sub(ix, v[0], v[1]);
         bool equal = d.kind == QX_NUM_INT && d.i == 0;
-        qx_num below = qx_num_sub(ix, qx_num_sub(ix, v[0], v[1]), qx_num_of(1)), above = qx_num_sub(ix, qx_num_sub(ix, v[1], v[0]), qx_num_of(1));
+        qx_num below = qx_num_sub(ix, qx_num_sub(ix, v[0], v[1]), qx_num_of(1)),
+            above = qx_num_sub(ix, qx_num_sub(ix, v[1], v[0]), qx_num_of(1));
         bool differ = d.kind == QX_NUM_INT ? d.i != 0 : qx_num_nonneg(below) || qx_num_nonneg(above);
         if (n->op->id == QX_OP_Equal && (equal || differ)) return qx_num_of(equal);
         if (d.kind != QX_NUM_INT) return (qx_num){0};
@@ -332,7 +334,8 @@ int qx_infer_cast(qx_infer *ix, qx_node *n)
     const qx_attr *a = qx_ix_attr(ix, n, "to");
     int64_t to = qx_ix_int(ix, n, "to", 0);
     if (a && a->type == QX_ATTR_STRING) to = qx_dtype_parse(a->s); /* version 1 wrote the name */
-    if (a && (to < 1 || to > INT32_MAX || !qx_dtype_get((int)to)->cls)) QX_IX_FAIL(ix, n, QX_E_TYPE, "it casts to unknown type %lld", (long long)to);
+    if (a && (to < 1 || to > INT32_MAX || !qx_dtype_get((int)to)->cls))
+        QX_IX_FAIL(ix, n, QX_E_TYPE, "it casts to unknown type %lld", (long long)to);
     return a ? cast_to(ix, n, (int)to) : QX_OK;
 }
 
@@ -346,7 +349,8 @@ int qx_infer_bit_cast(qx_infer *ix, qx_node *n)
 {
     int64_t to = qx_ix_int(ix, n, "to", 0);
     int from = (int)qx_ix_in(ix, n, 0)->dtype;
-    if (to < 1 || to > INT32_MAX || !qx_dtype_get((int)to)->cls) QX_IX_FAIL(ix, n, QX_E_TYPE, "it casts to unknown type %lld", (long long)to);
+    if (to < 1 || to > INT32_MAX || !qx_dtype_get((int)to)->cls)
+        QX_IX_FAIL(ix, n, QX_E_TYPE, "it casts to unknown type %lld", (long long)to);
     if (from && qx_dtype_bits(from) != qx_dtype_bits((int)to))
         QX_IX_FAIL(ix, n, QX_E_TYPE, "it reads %s as %s, which has another size", qx_dtype_get(from)->text, qx_dtype_get((int)to)->text);
     return same_shape(ix, n, 0, (int)to);

@@ -58,7 +58,8 @@ static void fold_content(qx_infer *ix, qx_node *n, const qx_type *x, const bool 
         default: return;
         }
     }
-    bool plain = n->op->id == QX_OP_ReduceProd || n->op->id == QX_OP_ReduceSum || n->op->id == QX_OP_ReduceMax || n->op->id == QX_OP_ReduceMin;
+    bool plain = n->op->id == QX_OP_ReduceProd || n->op->id == QX_OP_ReduceSum || n->op->id == QX_OP_ReduceMax ||
+        n->op->id == QX_OP_ReduceMin;
     out->v[0] = v;
     if (plain) qx_ix_out_content(ix, n, 0, out);
 }
@@ -111,7 +112,8 @@ int qx_infer_cumsum(qx_infer *ix, qx_node *n)
     const qx_type *x;
     int64_t axis, count;
     int ignored;
-    if (qx_ix_shaped(ix, n, 0, &x) && qx_ix_ints_of(ix, n, 1, &axis, 1, &count) && count == 1) QX_TRY(qx_ix_axis(ix, n, axis, x->rank, &ignored));
+    if (qx_ix_shaped(ix, n, 0, &x) && qx_ix_ints_of(ix, n, 1, &axis, 1, &count) && count == 1)
+        QX_TRY(qx_ix_axis(ix, n, axis, x->rank, &ignored));
     return qx_ix_same(ix, n, 0, 0);
 }
 
@@ -139,7 +141,8 @@ int qx_infer_topk(qx_infer *ix, qx_node *n)
     QX_TRY(qx_ix_axis(ix, n, qx_ix_int(ix, n, "axis", -1), x->rank, &axis));
     memcpy(dims, x->dims, (size_t)x->rank * sizeof *dims);
     dims[axis] = top_k(ix, n);
-    if (dims[axis].n > x->dims[axis].n && x->dims[axis].n >= 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "k is %lld but axis %d has %lld elements", (long long)dims[axis].n, axis, (long long)x->dims[axis].n);
+    if (dims[axis].n > x->dims[axis].n && x->dims[axis].n >= 0)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "k is %lld but axis %d has %lld elements", (long long)dims[axis].n, axis, (long long)x->dims[axis].n);
     QX_TRY(qx_ix_out(ix, n, 0, dtype, x->rank, dims));
     return qx_ix_out(ix, n, 1, QX_DT_INT64, x->rank, dims);
 }

@@ -30,7 +30,8 @@ static qx_status axis_at(qx_infer *ix, qx_node *n, const int64_t *axes, int64_t 
     return qx_ix_axis(ix, n, axes ? axes[i] : i, rank, out);
 }
 
-static qx_status by_scales(qx_infer *ix, qx_node *n, const qx_type *x, const qx_content *scales, const int64_t *axes, int64_t count, qx_dim *dims)
+static qx_status by_scales(qx_infer *ix, qx_node *n, const qx_type *x, const qx_content *scales, const int64_t *axes, int64_t count,
+                           qx_dim *dims)
 {
     if (scales->n != count) QX_IX_FAIL(ix, n, QX_E_SHAPE, "it has %lld scales for %lld axes", (long long)scales->n, (long long)count);
     for (int64_t i = 0; i < count; i++) {
@@ -56,12 +57,14 @@ static qx_status keep_ratio(qx_infer *ix, qx_node *n, const qx_type *x, const in
     for (int64_t i = 0; i < count; i++) {
         int axis;
         QX_TRY(axis_at(ix, n, axes, i, x->rank, &axis));
-        dims[axis] = isfinite(scale) ? qx_dim_of(qx_f64_to_i64((double)floorf((float)scale * (float)x->dims[axis].n + 0.5f))) : qx_dim_unknown();
+        dims[axis] = isfinite(scale) ? qx_dim_of(qx_f64_to_i64((double)floorf((float)scale * (float)x->dims[axis].n + 0.5f)))
+            : qx_dim_unknown();
     }
     return QX_OK;
 }
 
-static qx_status by_sizes(qx_infer *ix, qx_node *n, const qx_type *x, const qx_content *sizes, const int64_t *axes, int64_t count, qx_dim *dims)
+static qx_status by_sizes(qx_infer *ix, qx_node *n, const qx_type *x, const qx_content *sizes, const int64_t *axes, int64_t count,
+                          qx_dim *dims)
 {
     const char *policy = qx_ix_string(ix, n, "keep_aspect_ratio_policy", "stretch");
     if (sizes->n != count) QX_IX_FAIL(ix, n, QX_E_SHAPE, "it has %lld sizes for %lld axes", (long long)sizes->n, (long long)count);
@@ -69,7 +72,8 @@ static qx_status by_sizes(qx_infer *ix, qx_node *n, const qx_type *x, const qx_c
         int axis;
         int64_t v;
         QX_TRY(axis_at(ix, n, axes, i, x->rank, &axis));
-        if (qx_num_as_int(sizes->v[i], &v) && (v < 0 || v > (INT64_C(1) << 40))) QX_IX_FAIL(ix, n, QX_E_SHAPE, "size %lld is %lld", (long long)i, (long long)v);
+        if (qx_num_as_int(sizes->v[i], &v) && (v < 0 || v > (INT64_C(1) << 40)))
+            QX_IX_FAIL(ix, n, QX_E_SHAPE, "size %lld is %lld", (long long)i, (long long)v);
         dims[axis] = qx_dim_of_num(ix, sizes->v[i]);
     }
     return strcmp(policy, "stretch") == 0 ? QX_OK : keep_ratio(ix, n, x, axes, count, strcmp(policy, "not_larger") != 0, dims);
@@ -90,7 +94,8 @@ int qx_infer_resize(qx_infer *ix, qx_node *n)
     qx_dim *dims = qx_ix_dims(ix, x->rank);
     if (!dims) return QX_IX_NOMEM(ix);
     if (x->rank) memcpy(dims, x->dims, (size_t)x->rank * sizeof *dims);
-    const qx_content *scales = filled(qx_ix_content(ix, n, n->op->since < 11 ? 1 : 2)), *sizes = filled(n->op->since < 11 ? NULL : qx_ix_content(ix, n, 3));
+    const qx_content *scales = filled(qx_ix_content(ix, n, n->op->since < 11 ? 1 : 2)),
+        *sizes = filled(n->op->since < 11 ? NULL : qx_ix_content(ix, n, 3));
     const char *mode = qx_ix_string(ix, n, "coordinate_transformation_mode", "half_pixel");
     bool crops = strcmp(mode, "tf_crop_and_resize") == 0 && !sizes; /* the region of interest counts too */
     if (sizes) QX_TRY(by_sizes(ix, n, x, sizes, axes, count, dims));
@@ -136,7 +141,8 @@ int qx_infer_affine_grid(qx_infer *ix, qx_node *n)
 {
     const qx_type *theta, *size;
     const qx_content *c = qx_ix_content(ix, n, 1);
-    if (!qx_ix_shaped(ix, n, 1, &size) || size->rank != 1 || size->dims[0].n < 4 || size->dims[0].n > 5) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 1, &size) || size->rank != 1 || size->dims[0].n < 4 || size->dims[0].n > 5)
+        return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
     int rank = (int)size->dims[0].n;
     qx_dim *dims = qx_ix_dims(ix, rank);
     if (!dims) return QX_IX_NOMEM(ix);

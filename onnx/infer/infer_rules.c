@@ -157,7 +157,8 @@ qx_status qx_ix_fail(qx_infer *ix, const qx_node *n, qx_status code, const char 
 
 qx_status qx_ix_axis(qx_infer *ix, const qx_node *n, int64_t axis, int rank, int *out)
 {
-    if (axis < -(int64_t)rank || axis >= rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %lld is outside [%d, %d] of a tensor of rank %d", (long long)axis, -rank, rank - 1, rank);
+    if (axis < -(int64_t)rank || axis >= rank)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %lld is outside [%d, %d] of a tensor of rank %d", (long long)axis, -rank, rank - 1, rank);
     *out = (int)(axis < 0 ? axis + rank : axis);
     return QX_OK;
 }
@@ -171,7 +172,8 @@ static bool is_name(qx_infer *ix, qx_dim d)
 
 qx_status qx_ix_equal(qx_infer *ix, const qx_node *n, const char *what, qx_dim *a, qx_dim b)
 {
-    if (a->n >= 0 && b.n >= 0 && a->n != b.n) QX_IX_FAIL(ix, n, QX_E_SHAPE, "%s differ: %lld and %lld", what, (long long)a->n, (long long)b.n);
+    if (a->n >= 0 && b.n >= 0 && a->n != b.n)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "%s differ: %lld and %lld", what, (long long)a->n, (long long)b.n);
     if (a->n >= 0 || (b.n < 0 && !b.sym)) return QX_OK;
     if (b.n >= 0 || !a->sym || (!is_name(ix, *a) && is_name(ix, b))) *a = b;
     return QX_OK;
@@ -276,7 +278,8 @@ qx_status qx_ix_join(qx_infer *ix, const qx_node *n, const qx_type *a, const qx_
         return QX_OK;
     }
     if (a->kind != b->kind || (a->dtype && b->dtype && a->dtype != b->dtype))
-        QX_IX_FAIL(ix, n, QX_E_TYPE, "types %s and %s do not go together", qx_type_describe(a, ta, sizeof ta), qx_type_describe(b, tb, sizeof tb));
+        QX_IX_FAIL(ix, n, QX_E_TYPE, "types %s and %s do not go together", qx_type_describe(a, ta, sizeof ta),
+                   qx_type_describe(b, tb, sizeof tb));
     if (!out->dtype) out->dtype = b->dtype;
     if (a->elem && b->elem) {
         qx_type *elem = qx_arena_alloc(ix->arena, sizeof *elem);

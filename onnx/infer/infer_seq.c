@@ -64,7 +64,8 @@ int qx_infer_split_to_sequence(qx_infer *ix, qx_node *n)
     if (!t.dims) return QX_IX_NOMEM(ix);
     t.rank = 0;
     const qx_content *c = qx_ix_content(ix, n, 1);
-    bool one_size = qx_ix_shaped(ix, n, 1, &split) && split->rank == 0 && c && c->n == 1 && c->v[0].kind == QX_NUM_INT && c->v[0].i > 0 && x->dims[axis].n >= 0 && x->dims[axis].n % c->v[0].i == 0;
+    bool one_size = qx_ix_shaped(ix, n, 1, &split) && split->rank == 0 && c && c->n == 1 && c->v[0].kind == QX_NUM_INT &&
+        c->v[0].i > 0 && x->dims[axis].n >= 0 && x->dims[axis].n % c->v[0].i == 0;
     for (int i = 0; i < x->rank; i++) {
         if (i != axis) t.dims[t.rank++] = x->dims[i];
         else if (!drops) t.dims[t.rank++] = !qx_ix_given(n, 1) ? qx_dim_of(1) : one_size ? qx_dim_of(c->v[0].i) : qx_dim_unknown();

@@ -21,7 +21,8 @@ static qx_status limit_elements(qx_infer *ix, const qx_node *n, const qx_dim *di
     for (int i = 0; i < rank; i++) {
         if (dims[i].n < 0) return QX_OK;
         if (dims[i].n == 0) return QX_OK;
-        if (!qx_mul_i64(total, dims[i].n, &total) || total >= MAX_ELEMENTS) QX_IX_FAIL(ix, n, QX_E_BUDGET, "it makes a tensor of 2^40 elements or more");
+        if (!qx_mul_i64(total, dims[i].n, &total) || total >= MAX_ELEMENTS)
+            QX_IX_FAIL(ix, n, QX_E_BUDGET, "it makes a tensor of 2^40 elements or more");
     }
     return QX_OK;
 }
@@ -63,7 +64,8 @@ static qx_status reshape_entry(reshape *r, int i, qx_num v, bool allow_zero)
         r->dims[i] = qx_dim_of_num(r->ix, v);
         return QX_OK;
     }
-    if (r->x && i >= r->x->rank) QX_IX_FAIL(r->ix, r->n, QX_E_SHAPE, "dim %d of the wanted shape copies a dim of data that has rank %d", i, r->x->rank);
+    if (r->x && i >= r->x->rank)
+        QX_IX_FAIL(r->ix, r->n, QX_E_SHAPE, "dim %d of the wanted shape copies a dim of data that has rank %d", i, r->x->rank);
     r->dims[i] = r->x ? r->x->dims[i] : qx_dim_unknown();
     r->copied[i] = r->x != NULL;
     return QX_OK;
@@ -107,7 +109,8 @@ static qx_status wrong_total(const reshape *r, qx_num in, qx_num out)
 {
     int64_t have = total_of(r->x->dims, r->x->rank, -1), want = total_of(r->dims, r->rank, r->open);
     if (have < 0 || want < 0) have = in.i, want = out.i; /* beside the dims that are the same */
-    QX_IX_FAIL(r->ix, r->n, QX_E_SHAPE, "the data has %lld elements, the wanted shape %lld%s", (long long)have, (long long)want, r->open < 0 ? "" : " beside the -1");
+    QX_IX_FAIL(r->ix, r->n, QX_E_SHAPE, "the data has %lld elements, the wanted shape %lld%s", (long long)have, (long long)want,
+               r->open < 0 ? "" : " beside the -1");
 }
 
 static qx_status reshape_solve(reshape *r)
@@ -173,7 +176,8 @@ int qx_infer_flatten(qx_infer *ix, qx_node *n)
     int dtype = (int)qx_ix_in(ix, n, 0)->dtype;
     int64_t axis = qx_ix_int(ix, n, "axis", 1);
     if (!qx_ix_shaped(ix, n, 0, &x)) return unknown_dims(ix, n, dtype, 2);
-    if (axis < -(int64_t)x->rank || axis > x->rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %lld is outside [%d, %d]", (long long)axis, -x->rank, x->rank);
+    if (axis < -(int64_t)x->rank || axis > x->rank)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %lld is outside [%d, %d]", (long long)axis, -x->rank, x->rank);
     if (axis < 0) axis += x->rank;
     qx_dim *dims = qx_ix_dims(ix, 2);
     if (!dims) return QX_IX_NOMEM(ix);
@@ -197,7 +201,8 @@ static const int64_t *axes_of(qx_infer *ix, qx_node *n, int64_t *buf, int64_t *c
 static qx_status squeeze_rank(qx_infer *ix, qx_node *n, const qx_type *x, int sign)
 {
     const qx_type *axes;
-    if (!qx_ix_shaped(ix, n, 1, &axes) || axes->rank != 1 || axes->dims[0].n < 0 || axes->dims[0].n > 64) return qx_ix_out_unranked(ix, n, 0, (int)x->dtype);
+    if (!qx_ix_shaped(ix, n, 1, &axes) || axes->rank != 1 || axes->dims[0].n < 0 || axes->dims[0].n > 64)
+        return qx_ix_out_unranked(ix, n, 0, (int)x->dtype);
     int rank = x->rank + sign * (int)axes->dims[0].n;
     return rank >= 0 ? unknown_dims(ix, n, (int)x->dtype, rank) : qx_ix_out_unranked(ix, n, 0, (int)x->dtype);
 }
@@ -216,7 +221,8 @@ int qx_infer_squeeze(qx_infer *ix, qx_node *n)
     for (int64_t i = 0; given && i < count; i++) {
         int axis;
         QX_TRY(qx_ix_axis(ix, n, axes[i], x->rank, &axis));
-        if (x->dims[axis].n >= 0 && x->dims[axis].n != 1) QX_IX_FAIL(ix, n, QX_E_SHAPE, "it squeezes axis %d, which has %lld elements", axis, (long long)x->dims[axis].n);
+        if (x->dims[axis].n >= 0 && x->dims[axis].n != 1)
+            QX_IX_FAIL(ix, n, QX_E_SHAPE, "it squeezes axis %d, which has %lld elements", axis, (long long)x->dims[axis].n);
         drop[axis] = true;
     }
     for (int i = 0; !given && i < x->rank; i++) {
@@ -281,7 +287,8 @@ int qx_infer_transpose(qx_infer *ix, qx_node *n)
     if (!dims || !seen) return QX_IX_NOMEM(ix);
     for (int i = 0; i < x->rank; i++) {
         int64_t from = perm ? perm[i] : x->rank - 1 - i;
-        if (from < 0 || from >= x->rank || seen[from]) QX_IX_FAIL(ix, n, QX_E_SHAPE, "perm is no permutation: entry %d is %lld", i, (long long)from);
+        if (from < 0 || from >= x->rank || seen[from])
+            QX_IX_FAIL(ix, n, QX_E_SHAPE, "perm is no permutation: entry %d is %lld", i, (long long)from);
         seen[from] = true;
         dims[i] = x->dims[from];
     }
@@ -413,7 +420,8 @@ int qx_infer_range(qx_infer *ix, qx_node *n)
         known = known && c && c->n == 1;
         if (known) v[i] = c->v[0];
     }
-    if (known && (v[2].kind == QX_NUM_INT ? v[2].i == 0 : v[2].kind == QX_NUM_REAL && v[2].f == 0)) QX_IX_FAIL(ix, n, QX_E_SHAPE, "its step is 0");
+    if (known && (v[2].kind == QX_NUM_INT ? v[2].i == 0 : v[2].kind == QX_NUM_REAL && v[2].f == 0))
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "its step is 0");
     one[0] = known ? qx_dim_of_num(ix, range_count(ix, v)) : qx_dim_unknown();
     qx_content *c = known ? qx_ix_new_content(ix, one[0].n) : NULL;
     for (int64_t i = 0; c && i < c->n; i++) c->v[i] = i ? qx_num_add(ix, c->v[i - 1], v[2]) : v[0];

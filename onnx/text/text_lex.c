@@ -116,7 +116,8 @@ qx_status qx_text_number(qx_text *t, bool *is_float, int64_t *i, double *f)
     char *end;
     qx_text_skip(t);
     const char *digits = t->p + (*t->p == '-' || *t->p == '+');
-    if (!isdigit((unsigned char)*digits) && *digits != '.' && strncasecmp(digits, "inf", 3) != 0 && strncasecmp(digits, "nan", 3) != 0) return qx_text_fail(t, "expected a number");
+    if (!isdigit((unsigned char)*digits) && *digits != '.' && strncasecmp(digits, "inf", 3) != 0 && strncasecmp(digits, "nan", 3) != 0)
+        return qx_text_fail(t, "expected a number");
     *f = strtod(t->p, &end);
     size_t n = (size_t)(end - t->p), plain = (size_t)(digits - t->p) + strspn(digits, "0123456789");
     *is_float = n > plain;

@@ -23,7 +23,8 @@ static qx_status need_name(qx_text *t, const char *what, char **out)
 /* ---- attributes -------------------------------------------------------------------------------------------------------- */
 
 static const struct { const char *word; int type; } attr_words[] = {
-    {"float", QX_ATTR_FLOAT}, {"int", QX_ATTR_INT}, {"string", QX_ATTR_STRING}, {"tensor", QX_ATTR_TENSOR}, {"graph", QX_ATTR_GRAPH}, {"floats", QX_ATTR_FLOATS},
+    {"float", QX_ATTR_FLOAT}, {"int", QX_ATTR_INT}, {"string", QX_ATTR_STRING}, {"tensor", QX_ATTR_TENSOR}, {"graph", QX_ATTR_GRAPH},
+    {"floats", QX_ATTR_FLOATS},
     {"ints", QX_ATTR_INTS}, {"strings", QX_ATTR_STRINGS}, {"type_proto", QX_ATTR_TYPE_PROTO}, {"graphs", QX_ATTR_GRAPHS},
 };
 
@@ -150,7 +151,8 @@ static qx_status read_worded(qx_text *t, Onnx__AttributeProto *a, int *type)
 static bool number_ahead(qx_text *t)
 {
     qx_text_skip(t);
-    return strchr("-+.0123456789\"", *t->p) != NULL || ((strncmp(t->p, "inf", 3) == 0 || strncmp(t->p, "nan", 3) == 0) && strchr(" ,>\n", t->p[3]));
+    return strchr("-+.0123456789\"", *t->p) != NULL || ((strncmp(t->p, "inf", 3) == 0 || strncmp(t->p, "nan", 3) == 0) &&
+                                                        strchr(" ,>\n", t->p[3]));
 }
 
 static qx_status read_attr(qx_text *t, Onnx__AttributeProto **out)
@@ -261,7 +263,8 @@ static qx_status read_value(qx_text *t, Onnx__GraphProto *g, Onnx__ValueInfoProt
     return qx_text_push(t, &g->initializer, &g->n_initializer, tensor);
 }
 
-static qx_status read_values(qx_text *t, Onnx__GraphProto *g, const char *open, const char *close, Onnx__ValueInfoProto ***list, size_t *count, bool inits)
+static qx_status read_values(qx_text *t, Onnx__GraphProto *g, const char *open, const char *close, Onnx__ValueInfoProto ***list,
+                             size_t *count, bool inits)
 {
     QX_TRY(qx_text_expect(t, open));
     for (bool first = true; !qx_text_eat(t, close); first = false) {

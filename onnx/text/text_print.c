@@ -156,7 +156,8 @@ static qx_status put_weight_type(printer *p, const qx_weight *w)
 
 static qx_status put_graph(printer *p, const qx_graph *g, int indent);
 
-static const char *const attr_type_words[] = {"", "float", "int", "string", "tensor", "graph", "floats", "ints", "strings", "tensors", "graphs", "sparse_tensor", "sparse_tensors", "type_proto", "type_protos"};
+static const char *const attr_type_words[] = {"", "float", "int", "string", "tensor", "graph", "floats", "ints", "strings", "tensors",
+                                              "graphs", "sparse_tensor", "sparse_tensors", "type_proto", "type_protos"};
 
 static qx_status put_list(printer *p, const qx_attr *a)
 {

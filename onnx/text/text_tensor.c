@@ -38,7 +38,8 @@ static bool put_element(int dtype, uint8_t *data, int64_t i, double f, int64_t v
         return true;
     }
     if (dtype == QX_DT_DOUBLE) memcpy(data + i * 8, &f, 8);
-    else if (bits >= 8 && (cls == 'I' || cls == 'U' || cls == 'B')) memcpy(data + (size_t)i * (size_t)(bits / 8), &v, (size_t)bits / 8); /* little-endian */
+    else if (bits >= 8 && (cls == 'I' || cls == 'U' || cls == 'B')) memcpy(data + (size_t)i * (size_t)(bits / 8), &v,
+        (size_t)bits / 8); /* little-endian */
     else if (bits) data[i * bits / 8] |= (uint8_t)((v & ((1 << bits) - 1)) << (i * bits % 8));
     else return false;
     return true;
@@ -61,7 +62,8 @@ static qx_status make_up(qx_text *t, int dtype, int64_t n, uint8_t *data, bool *
         if (iota) v = i, f = (double)i;
         if (random && floats) f = bell(&state);
         if (random && !floats) v = (int64_t)(next_random(&state) % 7);
-        if (!put_element(dtype, data, i, f, v)) return qx_text_fail(t, "elements of %s cannot be written as text", qx_dtype_get(dtype)->name);
+        if (!put_element(dtype, data, i, f, v))
+            return qx_text_fail(t, "elements of %s cannot be written as text", qx_dtype_get(dtype)->name);
     }
     return QX_OK;
 }
@@ -94,7 +96,8 @@ static qx_status read_elements(qx_text *t, int dtype, int64_t n, uint8_t *data)
         if (qx_text_eat(t, "true")) v = 1, f = 1;
         else if (qx_text_eat(t, "false")) v = 0, f = 0;
         else QX_TRY(qx_text_number(t, &is_float, &v, &f));
-        if (!put_element(dtype, data, i, f, v)) return qx_text_fail(t, "elements of %s cannot be written as text", qx_dtype_get(dtype)->name);
+        if (!put_element(dtype, data, i, f, v))
+            return qx_text_fail(t, "elements of %s cannot be written as text", qx_dtype_get(dtype)->name);
     }
     return qx_text_expect(t, "}");
 }
@@ -106,7 +109,8 @@ static qx_status read_dims(qx_text *t, const Onnx__TensorShapeProto *s, Onnx__Te
     out->dims = qx_arena_array(t->m->arena, s->n_dim + 1, sizeof *out->dims);
     if (!out->dims) return QX_TEXT_NOMEM(t);
     for (size_t i = 0; i < s->n_dim; i++) {
-        if (s->dim[i]->value_case != ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE) return qx_text_fail(t, "dim %zu of a tensor is no number", i);
+        if (s->dim[i]->value_case != ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE)
+            return qx_text_fail(t, "dim %zu of a tensor is no number", i);
         out->dims[i] = s->dim[i]->dim_value;
     }
     return QX_OK;
@@ -127,7 +131,8 @@ qx_status qx_text_tensor(qx_text *t, const Onnx__TypeProto *type, char *name, On
     tensor->name = name;
     *out = tensor;
     QX_TRY(read_dims(t, type->tensor_type->shape, tensor));
-    if (!qx_dims_product(tensor->dims, (int)tensor->n_dims, &n) || n > MOST_ELEMENTS) return qx_text_fail(t, "a tensor in a text has at most %d elements", MOST_ELEMENTS);
+    if (!qx_dims_product(tensor->dims, (int)tensor->n_dims, &n) || n > MOST_ELEMENTS)
+        return qx_text_fail(t, "a tensor in a text has at most %d elements", MOST_ELEMENTS);
     if (dtype == QX_DT_STRING) return read_strings(t, tensor, n);
     if (!qx_dtype_bytes(dtype, n, &bytes)) return qx_text_fail(t, "elements of %s have no size", qx_dtype_get(dtype)->name);
     tensor->raw_data.data = qx_text_new(t, bytes + 8);

@@ -27,7 +27,8 @@ static qx_status check_spec(qx_ctx *ctx, const qx_job *j)
     float lo, hi;
     const qx_format f = qx_job_format(j);
     if (qx_job_is_float(j)) {
-        if (j->steps && j->steps->def->grid) QX_FAIL(ctx, QX_E_UNSUPPORTED, "weight '%s': step '%s' decides a grid, but the format is %s", name, j->steps->def->name, codes);
+        if (j->steps && j->steps->def->grid)
+            QX_FAIL(ctx, QX_E_UNSUPPORTED, "weight '%s': step '%s' decides a grid, but the format is %s", name, j->steps->def->name, codes);
         return QX_OK;
     }
     if (!qx_format_range(&f, &lo, &hi)) QX_FAIL(ctx, QX_E_TYPE, "weight '%s': %s is not a type to quantize to", name, codes);
@@ -36,11 +37,15 @@ static qx_status check_spec(qx_ctx *ctx, const qx_job *j)
     if (q->zero_point && qx_dtype_is_float(q->codes)) QX_FAIL(ctx, QX_E_TYPE, "weight '%s': %s has no zero point", name, codes);
     if (q->rule == QX_SCALE_GIVEN && !q->given) QX_FAIL(ctx, QX_E_FAIL, "weight '%s': the scales are said to be given but are not", name);
     if (j->steps && j->steps->def->grid && q->block == -1)
-        QX_FAIL(ctx, QX_E_UNSUPPORTED, "weight '%s': step '%s' decides a grid of rows and blocks, not one scale for the whole tensor", name, j->steps->def->name);
+        QX_FAIL(ctx, QX_E_UNSUPPORTED, "weight '%s': step '%s' decides a grid of rows and blocks, not one scale for the whole tensor",
+                name, j->steps->def->name);
     if (j->layout != QX_LAYOUT_NBITS) return QX_OK;
     if (q->block <= 0) QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': MatMulNBits wants a block, not %lld", name, (long long)q->block);
-    if (q->block * qx_dtype_bits(q->codes) % 8) QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': a block of %lld codes of %d bits is not whole bytes", name, (long long)q->block, qx_dtype_bits(q->codes));
-    if (qx_dtype_is_float(q->codes) || qx_dtype_bits(q->codes) > 8) QX_FAIL(ctx, QX_E_TYPE, "weight '%s': MatMulNBits holds integers of up to 8 bits, not %s", name, codes);
+    if (q->block * qx_dtype_bits(q->codes) % 8)
+        QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': a block of %lld codes of %d bits is not whole bytes", name, (long long)q->block,
+                qx_dtype_bits(q->codes));
+    if (qx_dtype_is_float(q->codes) || qx_dtype_bits(q->codes) > 8)
+        QX_FAIL(ctx, QX_E_TYPE, "weight '%s': MatMulNBits holds integers of up to 8 bits, not %s", name, codes);
     return QX_OK;
 }
 
@@ -75,7 +80,9 @@ static qx_status scale_shape(qx_ctx *ctx, const qx_job *j, shape *s)
     if (j->spec.block == 0) return *s = (shape){1, {j->view.n}}, QX_OK;
     if (j->layout != QX_LAYOUT_SAME) return *s = (shape){2, {j->view.n, blocks}}, QX_OK;
     const int axis = contraction_axis(j);
-    if (axis < 0) QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': blocks along k need a matrix; its %d dims have no single axis of %lld", j->in->name, j->in->rank, (long long)qx_view_k(&j->view));
+    if (axis < 0)
+        QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': blocks along k need a matrix; its %d dims have no single axis of %lld", j->in->name,
+                j->in->rank, (long long)qx_view_k(&j->view));
     *s = source_shape(j->in);
     s->dims[axis] = blocks;
     return QX_OK;
@@ -119,7 +126,8 @@ static qx_status add_parts(qx_model *m, qx_job *j)
     return qx_job_is_two_level(j) ? add_part(m, j, QX_PART_SCALE2, QX_DT_FLOAT, &s) : QX_OK;
 }
 
-qx_status qx_job_new(qx_model *m, const qx_weight *in, const qx_view *view, const qx_step *steps, const qx_qspec *spec, qx_layout layout, qx_job **out)
+qx_status qx_job_new(qx_model *m, const qx_weight *in, const qx_view *view, const qx_step *steps, const qx_qspec *spec, qx_layout layout,
+                     qx_job **out)
 {
     qx_job *j = qx_arena_alloc(m->arena, sizeof *j);
     if (!j) return QX_E_NOMEM;

@@ -1,5 +1,5 @@
-/* job_emit.c - from the codes and scales of a tile to the stored form of each part: flat, MatMulNBits blobs, scattered into a [K,N] weight, or
- * collected from a [K,N] walk into panels of channels. */
+/* job_emit.c - from the codes and scales of a tile to the stored form of each part: flat, MatMulNBits blobs, scattered into a
+ * [K,N] weight, or collected from a [K,N] walk into panels of channels. */
 #include <string.h>
 
 #include "onnx/weight/job_run.h"
@@ -17,7 +17,8 @@ static qx_status put_scales(qx_run *r, int64_t at, int64_t count, const float *s
     const size_t size = (size_t)qx_dtype_bits(dtype) / 8;
     void *raw;
     QX_TRY(qx_alloc_raw_array(r->ctx, (size_t)count, size, &raw));
-    qx_status st = qx_from_f32(dtype, scale, count, raw) ? QX_OK : qx_fail(r->ctx, QX_E_TYPE, "weight '%s': scales of %s", r->j->in->name, qx_dtype_get(dtype)->name);
+    qx_status st = qx_from_f32(dtype, scale, count, raw) ? QX_OK
+        : qx_fail(r->ctx, QX_E_TYPE, "weight '%s': scales of %s", r->j->in->name, qx_dtype_get(dtype)->name);
     if (st == QX_OK) st = put(r, QX_PART_SCALE, at * (int64_t)size, raw, (size_t)count * size);
     qx_free(r->ctx, raw);
     return st;
@@ -44,7 +45,10 @@ static qx_status put_zeros(qx_run *r, int64_t at, int64_t count, const int32_t *
 }
 
 /* Scales of one tensor or of whole columns belong to every tile alike; the first one stores them. */
-static bool stores_scales(const qx_run *r, const qx_tile *t) { return t->first == 0 || !(r->j->spec.block == -1 || (r->columns && r->j->spec.block == 0)); }
+static bool stores_scales(const qx_run *r, const qx_tile *t)
+{
+    return t->first == 0 || !(r->j->spec.block == -1 || (r->columns && r->j->spec.block == 0));
+}
 
 static int64_t scale_at(const qx_run *r, const qx_tile *t)
 {
@@ -123,7 +127,8 @@ static bool aligned(const qx_run *r, int bits) { return qx_view_span(&r->j->view
 static void pick_segment(const qx_run *r, const uint8_t *codes, int64_t rows, int64_t o, size_t size, uint8_t *seg)
 {
     const size_t run = (size_t)r->j->view.inner * size;
-    for (int64_t i = 0; i < rows; i++) memcpy(seg + (size_t)i * run, codes + ((size_t)(i * r->cols) + (size_t)(o * r->j->view.inner)) * size, run);
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(seg + (size_t)i * run, codes + ((size_t)(i * r->cols) + (size_t)(o * r->j->view.inner)) * size, run);
 }
 
 /* Rows [first, first + rows) of one matrix. */
@@ -139,7 +144,8 @@ static qx_status put_segments(qx_run *r, int64_t first, int64_t rows, const uint
     for (int64_t o = 0; o < v->outer && st == QX_OK; o++) {
         pick_segment(r, codes, rows, o, size, tmp);
         if (bits < 8) qx_pack(bits, tmp, seg, packed);
-        st = put(r, part, qx_view_index(v, v->outer, first, o) * v->inner * bits / 8, bits < 8 ? packed : tmp, (size_t)((seg * bits + 7) / 8));
+        st = put(r, part, qx_view_index(v, v->outer, first, o) * v->inner * bits / 8, bits < 8 ? packed : tmp,
+                 (size_t)((seg * bits + 7) / 8));
     }
     qx_free(r->ctx, tmp);
     return st;
@@ -179,7 +185,8 @@ static qx_status emit_scatter(qx_run *r, qx_tile *t)
     if (!r->all_codes) return put_tile(r, t, t->codes, bits, QX_PART_CODES);
     for (int64_t i = 0, n; i < t->rows; i += n) {
         n = qx_view_run(v, t->first + i, t->rows - i);
-        for (int64_t o = 0; o < v->outer; o++) pick_segment(r, t->codes + i * r->cols, n, o, 1, r->all_codes + qx_view_index(v, v->outer, t->first + i, o) * v->inner);
+        for (int64_t o = 0; o < v->outer; o++)
+            pick_segment(r, t->codes + i * r->cols, n, o, 1, r->all_codes + qx_view_index(v, v->outer, t->first + i, o) * v->inner);
     }
     return QX_OK;
 }
@@ -200,7 +207,10 @@ static qx_status put_all_codes(qx_run *r)
 
 /* MatMulNBits fills a last block up with its zero code. */
 static int64_t fill_rows(const qx_run *r) { return r->j->layout == QX_LAYOUT_NBITS ? r->blocks * r->j->spec.block - r->rows : 0; }
-static int nbits_up(const qx_job *j) { return j->layout == QX_LAYOUT_NBITS && qx_dtype_get(j->spec.codes)->cls == 'I' ? 1 << (qx_job_code_bits(j) - 1) : 0; }
+static int nbits_up(const qx_job *j)
+{
+    return j->layout == QX_LAYOUT_NBITS && qx_dtype_get(j->spec.codes)->cls == 'I' ? 1 << (qx_job_code_bits(j) - 1) : 0;
+}
 
 int64_t qx_tile_code_room(const qx_run *r, const qx_tile *t) { return r->panels ? fill_rows(r) * t->cols : 0; }
 
@@ -232,7 +242,8 @@ static qx_status emit_panel(qx_run *r, qx_tile *t)
     const int bits = qx_job_code_bits(r->j);
     const int64_t fill = t->first + t->rows == r->rows ? fill_rows(r) : 0;
     if (fill) fill_up(r, t);
-    qx_pack_columns(bits, nbits_up(r->j), t->rows + fill, t->cols, t->codes, r->all_codes + (t->col0 - r->col0) * r->row_bytes + t->first * bits / 8, r->row_bytes);
+    qx_pack_columns(bits, nbits_up(r->j), t->rows + fill, t->cols, t->codes,
+                    r->all_codes + (t->col0 - r->col0) * r->row_bytes + t->first * bits / 8, r->row_bytes);
     keep_panel_scales(r, t);
     return QX_OK;
 }

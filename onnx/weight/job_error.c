@@ -1,8 +1,9 @@
-/* job_error.c - how far codes are from the rows that they stand for, measured while a job makes them: what a report says of each weight.
+/* job_error.c - how far codes are from the rows that they stand for, measured while a job makes them: what a report says of each
+ * weight.
  *
- * Of a large weight one row in eight is decoded again, which costs a few percent of coding it and moves the figure by hundredths of a
- * decibel. The rows are those that reach the format: scaled, rotated, clipped or masked before, and as they were before a solver moves them.
- * Sums are kept for each tile and added in order, so that the number of threads does not show. */
+ * Of a large weight one row in eight is decoded again, which costs a few percent of coding it and moves the figure by hundredths
+ * of a decibel. The rows are those that reach the format: scaled, rotated, clipped or masked before, and as they were before a
+ * solver moves them. Sums are kept for each tile and added in order, so that the number of threads does not show. */
 #include <math.h>
 
 #include "kernels/rows.h"

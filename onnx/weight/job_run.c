@@ -1,10 +1,10 @@
 /* job_run.c - the recipe engine: runs a job tile by tile and hands each finished range of each part to a sink.
  *
- * A tile is some rows of a matrix that is walked top to bottom: the channels W[n, k], or, when everything about the job allows it, the storage of
- * a [K,N] weight as it is (columns), which needs no transposing; when the codes shall lie channel by channel all the same, they are turned, a
- * quarter or an eighth of the input, in panels of channels that are put when their last row is done. Ranges that span the walk (a scale per tensor; a scale per column
- * of a [K,N] weight) are found in a first sweep. Tiles do not depend on the number of threads, and only maxima cross them, so
- * the bytes do not either. */
+ * A tile is some rows of a matrix that is walked top to bottom: the channels W[n, k], or, when everything about the job allows
+ * it, the storage of a [K,N] weight as it is (columns), which needs no transposing; when the codes shall lie channel by channel
+ * all the same, they are turned, a quarter or an eighth of the input, in panels of channels that are put when their last row is
+ * done. Ranges that span the walk (a scale per tensor; a scale per column of a [K,N] weight) are found in a first sweep. Tiles do
+ * not depend on the number of threads, and only maxima cross them, so the bytes do not either. */
 #include <fcntl.h>
 #include <math.h>
 #include <stdatomic.h>
@@ -28,7 +28,9 @@ static const qx_step *plain_steps(const qx_job *j) { return grid_step(j) ? j->st
 static bool can_walk_storage(const qx_job *j)
 {
     const bool whole = j->spec.rule != QX_SCALE_SEARCH || j->spec.block != 0;
-    if (grid_step(j) || j->in->job || j->view.inner != 1 || j->view.outer <= 1 || qx_view_span(&j->view) != j->view.n || !whole || !qx_steps_have_cells(j->steps)) return false;
+    if (grid_step(j) || j->in->job || j->view.inner != 1 || j->view.outer <= 1 || qx_view_span(&j->view) != j->view.n || !whole ||
+        !qx_steps_have_cells(j->steps))
+        return false;
     if (j->layout == QX_LAYOUT_SAME) return true;
     if (qx_job_is_float(j) || qx_job_code_bits(j) > 8 || qx_dtype_bits(j->in->dtype) < 8) return false;
     return (j->layout == QX_LAYOUT_NBITS || qx_view_k(&j->view) * qx_job_code_bits(j) % 8 == 0);
@@ -108,7 +110,8 @@ static bool is_direct(const qx_run *r)
 static qx_status load_direct(qx_run *r, qx_tile *t)
 {
     const qx_weight *w = r->j->in;
-    const size_t size = (size_t)qx_dtype_bits(w->dtype) / 8, at = (size_t)(t->first * t->cols) * size, n = (size_t)(t->rows * t->cols) * size;
+    const size_t size = (size_t)qx_dtype_bits(w->dtype) / 8, at = (size_t)(t->first * t->cols) * size,
+        n = (size_t)(t->rows * t->cols) * size;
     t->dtype = w->dtype;
     if (w->src.kind == QX_SRC_BYTES) return t->src = (const uint8_t *)w->src.bytes + at, QX_OK;
     QX_TRY(qx_alloc_raw(r->ctx, n, &t->raw));
@@ -123,7 +126,8 @@ static qx_status load_columns(qx_run *r, qx_tile *t)
     const bool whole = t->cols == n;
     QX_TRY(qx_alloc_raw(r->ctx, qx_source_raw_bytes(r->j->in, (whole ? t->rows : 1) * t->cols), &t->raw));
     if (whole) QX_TRY(qx_source_f32(r->ctx, r->j->in, t->first * n, t->rows * n, t->raw, t->x));
-    for (int64_t i = 0; !whole && i < t->rows; i++) QX_TRY(qx_source_f32(r->ctx, r->j->in, (t->first + i) * n + t->col0, t->cols, t->raw, t->x + i * t->cols));
+    for (int64_t i = 0; !whole && i < t->rows; i++)
+        QX_TRY(qx_source_f32(r->ctx, r->j->in, (t->first + i) * n + t->col0, t->cols, t->raw, t->x + i * t->cols));
     return qx_steps_run_cells(r->ctx, r->j->steps, &c, t->x);
 }
 
@@ -179,7 +183,8 @@ static qx_status range_tile(void *user, int64_t i)
     QX_TRY_GOTO(st, QX_NEW_ARRAY(r->ctx, n, &t.lo));
     QX_TRY_GOTO(st, QX_NEW_ARRAY(r->ctx, n, &t.hi));
     QX_TRY_GOTO(st, qx_tile_load(r, &t));
-    if (!qx_min_max(&g, t.dtype, t.src, t.lo, t.hi, &bad)) QX_TRY_GOTO(st, qx_fail(r->ctx, QX_E_TYPE, "weight '%s': no range of %s", r->j->in->name, qx_dtype_get(t.dtype)->name));
+    if (!qx_min_max(&g, t.dtype, t.src, t.lo, t.hi, &bad))
+        QX_TRY_GOTO(st, qx_fail(r->ctx, QX_E_TYPE, "weight '%s': no range of %s", r->j->in->name, qx_dtype_get(t.dtype)->name));
     qx_run_note_bad(r, &bad);
     qx_lock_take(r->lock);
     for (int64_t c = 0; c < n; c++) {
@@ -408,7 +413,9 @@ static qx_status code_loaded(qx_run *r, qx_tile *t)
     QX_TRY(tile_quant(r, t, &q, &effective));
     q.unpacked = r->scatter || r->panels || r->j->layout == QX_LAYOUT_NBITS;
     QX_TRY(qx_alloc_raw(r->ctx, (size_t)(count + qx_tile_code_room(r, t)) * (qx_job_code_bits(r->j) > 8 ? 2 : 1) + 8, (void **)&t->codes));
-    if (!qx_quantize(&q, t->dtype, t->src, t->codes)) QX_FAIL(r->ctx, QX_E_TYPE, "weight '%s': cannot quantize %s to %s", name, qx_dtype_get(t->dtype)->name, qx_dtype_get(r->j->spec.codes)->name);
+    if (!qx_quantize(&q, t->dtype, t->src, t->codes))
+        QX_FAIL(r->ctx, QX_E_TYPE, "weight '%s': cannot quantize %s to %s", name, qx_dtype_get(t->dtype)->name,
+                qx_dtype_get(r->j->spec.codes)->name);
     QX_TRY(qx_tile_measure(r, t, &q));
     return qx_run_emit(r, t);
 }
@@ -423,7 +430,8 @@ static qx_status code_tile(void *user, int64_t i)
     return st;
 }
 
-/* A tile of a panel is coded some columns at a time, so that what is between reading and codes stays in the cache. `all` has the bytes as stored. */
+/* A tile of a panel is coded some columns at a time, so that what is between reading and codes stays in the cache. `all` has the
+ * bytes as stored. */
 static qx_status code_strip(qx_run *r, const qx_tile *all, int64_t at, int64_t cols)
 {
     qx_tile t = {.first = all->first, .rows = all->rows, .col0 = all->col0 + at, .cols = cols, .dtype = QX_DT_FLOAT};
@@ -432,7 +440,8 @@ static qx_status code_strip(qx_run *r, const qx_tile *all, int64_t at, int64_t c
     qx_status st;
     QX_TRY_GOTO(st, qx_alloc_raw_array(r->ctx, (size_t)t.rows, (size_t)cols * sizeof *t.x, (void **)&t.x));
     t.src = t.x;
-    for (int64_t i = 0; i < t.rows; i++) (void)qx_to_f32(r->j->in->dtype, (const uint8_t *)all->src + (i * all->cols + at) * size, cols, t.x + i * cols);
+    for (int64_t i = 0; i < t.rows; i++)
+        (void)qx_to_f32(r->j->in->dtype, (const uint8_t *)all->src + (i * all->cols + at) * size, cols, t.x + i * cols);
     QX_TRY_GOTO(st, qx_steps_run_cells(r->ctx, r->j->steps, &c, t.x));
     st = code_loaded(r, &t);
 done:
@@ -451,7 +460,8 @@ static qx_status code_panel_tile(void *user, int64_t i)
     QX_TRY(qx_alloc_raw_array(r->ctx, (size_t)t.rows, (size_t)(t.cols * size), &t.raw));
     t.src = raw = t.raw;
     for (int64_t k = 0; k < t.rows && st == QX_OK; k += per_read)
-        st = qx_source_read(r->ctx, w, (size_t)(((t.first + k) * n + t.col0) * size), (size_t)(per_read * t.cols * size), raw + k * t.cols * size);
+        st = qx_source_read(r->ctx, w, (size_t)(((t.first + k) * n + t.col0) * size), (size_t)(per_read * t.cols * size),
+                            raw + k * t.cols * size);
     for (int64_t at = 0; at < t.cols && st == QX_OK; at += STRIP_COLS) st = code_strip(r, &t, at, at_most(t.cols - at, STRIP_COLS));
     qx_tile_free(r, &t);
     return st;
@@ -461,7 +471,8 @@ static qx_status code_panel_tile(void *user, int64_t i)
 static void read_ahead(const qx_run *r)
 {
     const qx_source *s = &r->j->in->src;
-    if (!r->j->in->job && s->kind == QX_SRC_FILE && !r->columns && r->j->view.outer > 1) (void)posix_fadvise(qx_file_fd(s->file), s->offset, s->length, POSIX_FADV_WILLNEED);
+    if (!r->j->in->job && s->kind == QX_SRC_FILE && !r->columns && r->j->view.outer > 1)
+        (void)posix_fadvise(qx_file_fd(s->file), s->offset, s->length, POSIX_FADV_WILLNEED);
 }
 
 qx_status qx_job_run(qx_ctx *ctx, const qx_job *j, const qx_sink *sink)
@@ -475,7 +486,8 @@ qx_status qx_job_run(qx_ctx *ctx, const qx_job *j, const qx_sink *sink)
     QX_TRY_GOTO(st, each_tile(&r, qx_run_emit_begin, r.panels ? code_panel_tile : code_tile, qx_run_emit_end));
     qx_run_keep_error(&r);
     if (r.bad.nan || r.bad.inf)
-        qx_warn(ctx, "weight '%s' holds %lld NaN and %lld Inf elements; they are kept out of its scales", j->in->name, (long long)r.bad.nan, (long long)r.bad.inf);
+        qx_warn(ctx, "weight '%s' holds %lld NaN and %lld Inf elements; they are kept out of its scales", j->in->name,
+                (long long)r.bad.nan, (long long)r.bad.inf);
 done:
     end_steps(ctx, j);
     qx_run_free(&r);
@@ -490,7 +502,8 @@ static qx_status dequantize(qx_run *r, int64_t first, int64_t rows, float *x)
     qx_quant q;
     const float *effective;
     qx_status st = tile_quant(r, &t, &q, &effective);
-    if (st == QX_OK && !qx_fake_quantize(&q, x)) st = qx_fail(r->ctx, QX_E_TYPE, "weight '%s': cannot dequantize %s", r->j->in->name, qx_dtype_get(r->j->spec.codes)->name);
+    if (st == QX_OK && !qx_fake_quantize(&q, x))
+        st = qx_fail(r->ctx, QX_E_TYPE, "weight '%s': cannot dequantize %s", r->j->in->name, qx_dtype_get(r->j->spec.codes)->name);
     t.x = NULL;
     qx_tile_free(r, &t);
     return st;

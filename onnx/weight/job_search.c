@@ -32,7 +32,9 @@ static qx_status search_two_level(qx_run *r, qx_tile *t, const float *x)
     const int64_t rows = r->columns ? t->cols : t->rows, k = r->columns ? t->rows : t->cols, cells = rows * qx_cells_of(k, QX_NVFP4_BLOCK);
     const qx_nvfp4 p = {.global = r->scale2, .weight = importance(r, t), .columns = r->columns};
     uint8_t *code;
-    if (r->j->spec.block != QX_NVFP4_BLOCK) QX_FAIL(r->ctx, QX_E_SHAPE, "weight '%s': NVFP4 has blocks of %d, not %lld", r->j->in->name, QX_NVFP4_BLOCK, (long long)r->j->spec.block);
+    if (r->j->spec.block != QX_NVFP4_BLOCK)
+        QX_FAIL(r->ctx, QX_E_SHAPE, "weight '%s': NVFP4 has blocks of %d, not %lld", r->j->in->name, QX_NVFP4_BLOCK,
+                (long long)r->j->spec.block);
     QX_TRY(qx_alloc_raw(r->ctx, (size_t)cells, (void **)&code));
     qx_nvfp4_search(&p, x, rows, k, code, t->scale, NULL);
     (void)qx_to_f32(QX_DT_FLOAT8E4M3FN, code, cells, t->scale);
@@ -43,7 +45,8 @@ static qx_status search_two_level(qx_run *r, qx_tile *t, const float *x)
 static qx_status search_blocks(qx_run *r, qx_tile *t, const float *x)
 {
     const qx_qspec *q = &r->j->spec;
-    const qx_search s = {.format = qx_job_format(r->j), .block = q->block, .zero_point = q->zero_point, .weight = importance(r, t), .columns = r->columns};
+    const qx_search s = {.format = qx_job_format(r->j), .block = q->block, .zero_point = q->zero_point, .weight = importance(r, t),
+                         .columns = r->columns};
     if (qx_search_rows(&s, x, r->columns ? t->cols : t->rows, r->columns ? t->rows : t->cols, t->scale, t->zero, NULL)) return QX_OK;
     QX_FAIL(r->ctx, QX_E_UNSUPPORTED, "weight '%s': no scale search for %s", r->j->in->name, qx_dtype_get(q->codes)->name);
 }
@@ -73,14 +76,16 @@ static qx_status sweep_tile(void *user, int64_t i)
     sweep *s = user;
     qx_run *r = s->r;
     const qx_job *j = r->j;
-    qx_tile t = {.first = i * r->tile, .rows = r->rows - i * r->tile < r->tile ? r->rows - i * r->tile : r->tile, .col0 = r->col0, .cols = r->cols};
+    qx_tile t = {.first = i * r->tile, .rows = r->rows - i * r->tile < r->tile ? r->rows - i * r->tile : r->tile, .col0 = r->col0,
+                 .cols = r->cols};
     const qx_search p = {.format = qx_job_format(j), .zero_point = j->spec.zero_point};
     float *copy = NULL;
     qx_status st;
     QX_TRY_GOTO(st, qx_tile_load(r, &t));
     const qx_grid g = qx_tile_grid(r, &t);
     QX_TRY_GOTO(st, finite_rows(r, &t, &g, &copy));
-    if (!qx_search_errors(&p, copy ? copy : t.src, t.rows * t.cols, s->scale, j->spec.zero_point ? s->zero : NULL, CANDIDATES, s->err + i * CANDIDATES))
+    if (!qx_search_errors(&p, copy ? copy : t.src, t.rows * t.cols, s->scale, j->spec.zero_point ? s->zero : NULL, CANDIDATES,
+                          s->err + i * CANDIDATES))
         st = qx_fail(r->ctx, QX_E_UNSUPPORTED, "weight '%s': no scale search for %s", j->in->name, qx_dtype_get(j->spec.codes)->name);
 done:
     qx_free(r->ctx, copy);
@@ -93,7 +98,8 @@ static void candidates(sweep *s)
     const qx_run *r = s->r;
     const qx_format f = qx_job_format(r->j);
     for (int c = 0; c < CANDIDATES; c++) {
-        const float shrink = 1.0f - 0.5f * (float)c / (CANDIDATES - 1), lo = r->lo[0] * shrink, hi = r->hi[0] * shrink, amax = fmaxf(-lo, hi);
+        const float shrink = 1.0f - 0.5f * (float)c / (CANDIDATES - 1), lo = r->lo[0] * shrink, hi = r->hi[0] * shrink,
+            amax = fmaxf(-lo, hi);
         if (r->j->spec.zero_point) qx_scale_from_range(&f, &lo, &hi, 1, &s->scale[c], &s->zero[c], NULL);
         else qx_scale_from_amax(&f, &amax, 1, &s->scale[c], NULL);
     }

@@ -207,9 +207,13 @@ static qx_status whole_then_rows(qx_ctx *ctx, const qx_weight *w, const qx_view 
 
 qx_status qx_view_check(qx_ctx *ctx, const qx_weight *w, const qx_view *v)
 {
-    const bool fits = v->n > 0 && v->outer > 0 && v->inner > 0 && w->numel % v->n == 0 && w->numel / v->n % v->outer == 0 && w->numel / v->n / v->outer == v->inner;
-    if (!fits) QX_FAIL(ctx, QX_E_SHAPE, "weight '%s' has %lld elements, seen as %lld rows of %lld x %lld", w->name, (long long)w->numel, (long long)v->n, (long long)v->outer, (long long)v->inner);
-    if (v->span < 0 || (v->span && v->n % v->span)) QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': %lld rows are not matrices of %lld rows", w->name, (long long)v->n, (long long)v->span);
+    const bool fits = v->n > 0 && v->outer > 0 && v->inner > 0 && w->numel % v->n == 0 && w->numel / v->n % v->outer == 0 &&
+        w->numel / v->n / v->outer == v->inner;
+    if (!fits)
+        QX_FAIL(ctx, QX_E_SHAPE, "weight '%s' has %lld elements, seen as %lld rows of %lld x %lld", w->name, (long long)w->numel,
+                (long long)v->n, (long long)v->outer, (long long)v->inner);
+    if (v->span < 0 || (v->span && v->n % v->span))
+        QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': %lld rows are not matrices of %lld rows", w->name, (long long)v->n, (long long)v->span);
     return QX_OK;
 }
 
@@ -217,7 +221,8 @@ qx_status qx_rows_read(qx_ctx *ctx, const qx_weight *w, const qx_view *view, con
 {
     QX_TRY(qx_view_check(ctx, w, view));
     if (first < 0 || rows < 0 || first > view->n - rows)
-        QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': rows %lld..%lld of %lld", w->name, (long long)first, (long long)(first + rows), (long long)view->n);
+        QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': rows %lld..%lld of %lld", w->name, (long long)first, (long long)(first + rows),
+                (long long)view->n);
     if (!w->job) QX_TRY(stored_rows(ctx, w, view, first, rows, x));
     else if (qx_rows_follow(w, view)) QX_TRY(rounded_rows(ctx, w, first, rows, x));
     else QX_TRY(whole_then_rows(ctx, w, view, first, rows, x));

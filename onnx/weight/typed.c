@@ -1,5 +1,6 @@
 /* typed.c - large int32_data, int64_data and uint64_data: protobuf varints that stay in the file and are decoded in a stream.
- * Reading from the middle decodes from the start, because varints cannot be indexed; exporters that store weights this way are old and rare. */
+ * Reading from the middle decodes from the start, because varints cannot be indexed; exporters that store weights this way are
+ * old and rare. */
 #include <string.h>
 
 #include "onnx/file/store.h"
@@ -39,7 +40,8 @@ static qx_status next(stream *s, const char *name, int64_t *out)
         v |= (uint64_t)(b & 0x7f) << (7 * i);
         if (b < 0x80) return *out = (int64_t)v, QX_OK;
     }
-    QX_FAIL(s->ctx, QX_E_FORMAT, "tensor '%s': varint of more than 10 bytes or cut off at byte %lld of its data", name, (long long)(s->at + s->pos));
+    QX_FAIL(s->ctx, QX_E_FORMAT, "tensor '%s': varint of more than 10 bytes or cut off at byte %lld of its data", name,
+            (long long)(s->at + s->pos));
 }
 
 /* int32_data is written sign-extended to 64 bits, or as 32 bits by some; both mean the low 32. */

@@ -39,7 +39,8 @@ qx_status qx_weight_scalar_f32(qx_model *m, qx_dtype dtype, float v, qx_weight *
 qx_status qx_source_read(qx_ctx *ctx, const qx_weight *w, size_t first, size_t n, void *out)
 {
     const qx_source *s = &w->src;
-    if (first > w->bytes || n > w->bytes - first) QX_FAIL(ctx, QX_E_FAIL, "tensor '%s': bytes %zu..%zu of %zu", w->name, first, first + n, w->bytes);
+    if (first > w->bytes || n > w->bytes - first)
+        QX_FAIL(ctx, QX_E_FAIL, "tensor '%s': bytes %zu..%zu of %zu", w->name, first, first + n, w->bytes);
     switch (s->kind) {
     case QX_SRC_BYTES:
         if (n) memcpy(out, (const uint8_t *)s->bytes + first, n);
@@ -92,17 +93,21 @@ qx_status qx_source_f32(qx_ctx *ctx, const qx_weight *w, int64_t first, int64_t 
     const int bits = qx_dtype_bits(w->dtype);
     const char cls = qx_dtype_get(w->dtype)->cls;
     if (first < 0 || count < 0 || first > w->numel - count)
-        QX_FAIL(ctx, QX_E_FAIL, "tensor '%s': elements %lld..%lld of %lld", w->name, (long long)first, (long long)(first + count), (long long)w->numel);
-    if (cls == 'S' || cls == 'C') QX_FAIL(ctx, QX_E_TYPE, "tensor '%s' of %s cannot be read as float", w->name, qx_dtype_get(w->dtype)->name);
+        QX_FAIL(ctx, QX_E_FAIL, "tensor '%s': elements %lld..%lld of %lld", w->name, (long long)first, (long long)(first + count),
+                (long long)w->numel);
+    if (cls == 'S' || cls == 'C')
+        QX_FAIL(ctx, QX_E_TYPE, "tensor '%s' of %s cannot be read as float", w->name, qx_dtype_get(w->dtype)->name);
     if (!count) return QX_OK;
     if (bits < 8) return packed_f32(ctx, w, first, count, raw, out);
     const size_t at = (size_t)byte_start(w, first);
     if (w->src.kind == QX_SRC_BYTES) {
-        if (!qx_to_f32(w->dtype, (const uint8_t *)w->src.bytes + at, count, out)) QX_FAIL(ctx, QX_E_TYPE, "tensor '%s' of %s cannot be read as float", w->name, qx_dtype_get(w->dtype)->name);
+        if (!qx_to_f32(w->dtype, (const uint8_t *)w->src.bytes + at, count, out))
+            QX_FAIL(ctx, QX_E_TYPE, "tensor '%s' of %s cannot be read as float", w->name, qx_dtype_get(w->dtype)->name);
         return QX_OK;
     }
     QX_TRY(qx_source_read(ctx, w, at, (size_t)(count * (bits / 8)), raw));
-    if (!qx_to_f32(w->dtype, raw, count, out)) QX_FAIL(ctx, QX_E_TYPE, "tensor '%s' of %s cannot be read as float", w->name, qx_dtype_get(w->dtype)->name);
+    if (!qx_to_f32(w->dtype, raw, count, out))
+        QX_FAIL(ctx, QX_E_TYPE, "tensor '%s' of %s cannot be read as float", w->name, qx_dtype_get(w->dtype)->name);
     return QX_OK;
 }
 
@@ -169,7 +174,8 @@ qx_status qx_sparse_read(qx_ctx *ctx, const qx_sparse *s, void *out)
     uint8_t *values = NULL;
     int64_t *places = NULL, total;
     qx_status st;
-    if (v->dtype == QX_DT_STRING || bits % 8 || !qx_dims_product(s->dims, s->rank, &total)) QX_FAIL(ctx, QX_E_UNSUPPORTED, "sparse tensor '%s' of %s", v->name, qx_dtype_get(v->dtype)->text);
+    if (v->dtype == QX_DT_STRING || bits % 8 || !qx_dims_product(s->dims, s->rank, &total))
+        QX_FAIL(ctx, QX_E_UNSUPPORTED, "sparse tensor '%s' of %s", v->name, qx_dtype_get(v->dtype)->text);
     QX_TRY_GOTO(st, qx_alloc_raw(ctx, v->bytes, (void **)&values));
     QX_TRY_GOTO(st, qx_alloc_raw(ctx, s->indices->bytes, (void **)&places));
     QX_TRY_GOTO(st, qx_weight_read(ctx, v, values));

@@ -71,14 +71,17 @@ typedef struct qx_stepdef {
     /* Optional: the same on a part of W that is not whole rows. Element (row, col) of W[n, k] lies at x[(row - row0) * row_stride +
      * (col - col0) * col_stride]. A chain whose steps all have it runs on [K,N] weights in storage order, without transposing. */
     qx_status (*cells)(qx_ctx *ctx, const qx_step *s, const qx_cells *c, float *x);
-    /* A last step that decides the grid as well (GPTQ, SparseGPT, refine: scale and rounding are chosen together). Replaces `rows`: leaves x on the
-     * grid of scale[rows][blocks] (as stored: already rounded to spec->scale) and zero[rows][blocks] (NULL when the spec has no zero point), so
-     * that quantizing x with them gives exactly the codes meant. The spec's rule is not used then. NULL: the rule decides. */
-    qx_status (*grid)(qx_ctx *ctx, const qx_step *s, const struct qx_qspec *spec, int64_t first, int64_t rows, int64_t k, float *x, float *scale,
+    /* A last step that decides the grid as well (GPTQ, SparseGPT, refine: scale and rounding are chosen together). Replaces
+     * `rows`: leaves x on the grid of scale[rows][blocks] (as stored: already rounded to spec->scale) and zero[rows][blocks]
+     * (NULL when the spec has no zero point), so that quantizing x with them gives exactly the codes meant. The spec's rule is
+     * not used then. NULL: the rule decides. */
+    qx_status (*grid)(qx_ctx *ctx, const qx_step *s, const struct qx_qspec *spec, int64_t first, int64_t rows, int64_t k, float *x,
+                      float *scale,
                       int32_t *zero, void *scratch);
-    const struct qx_stepdef *in_float; /* of a step with `grid`: what it does, by the same argument, to a weight that stays float after all; NULL: nothing */
-    /* Around the tiles of one run of a job, outside any parallel region: begin makes what all tiles share (a factorisation; asked again, it keeps
-     * what is there), end drops it. NULL: nothing is shared. */
+    /* of a step with `grid`: what it does, by the same argument, to a weight that stays float after all; NULL: nothing */
+    const struct qx_stepdef *in_float;
+    /* Around the tiles of one run of a job, outside any parallel region: begin makes what all tiles share (a factorisation; asked
+     * again, it keeps what is there), end drops it. NULL: nothing is shared. */
     qx_status (*begin)(qx_ctx *ctx, const qx_step *s, const struct qx_qspec *spec, int64_t k);
     void (*end)(qx_ctx *ctx, const qx_step *s);
 } qx_stepdef;
@@ -108,14 +111,16 @@ typedef struct qx_qspec {
     qx_scale_rule rule;
     const float *given;   /* QX_SCALE_GIVEN: [n][blocks] */
     const float *importance; /* [k] weight of the squared error in SEARCH (E[x^2]); NULL: 1 */
-    float amax;           /* two levels of scales: the second level reaches this far even if the weight does not; 0: as far as the weight does */
+    /* two levels of scales: the second level reaches this far even if the weight does not; 0: as far as the weight does */
+    float amax;
     const int32_t *given_zero; /* QX_SCALE_GIVEN with zero_point: [n][blocks]; NULL: from each block's range under the given scale */
 } qx_qspec;
 
-/* Order in which the parts are stored. SAME: codes in the source's own layout and dims (scale dims: [n], or the source's dims with the
- * contraction axis divided by the block). NK: codes as [n, k], scales [n, blocks]. NBITS: com.microsoft MatMulNBits: codes UINT8
- * [n, blocks, block * bits / 8] without sign (symmetric codes are moved up by 8 or 128), the last block filled up with the zero code; scales
- * [n, blocks]; zero points UINT8, 4-bit ones two a byte: [n, ceil(blocks * bits / 8)]. Scale of block 0 is [n], of block -1 a scalar. */
+/* Order in which the parts are stored. SAME: codes in the source's own layout and dims (scale dims: [n], or the source's dims
+ * with the contraction axis divided by the block). NK: codes as [n, k], scales [n, blocks]. NBITS: com.microsoft MatMulNBits:
+ * codes UINT8 [n, blocks, block * bits / 8] without sign (symmetric codes are moved up by 8 or 128), the last block filled up
+ * with the zero code; scales [n, blocks]; zero points UINT8, 4-bit ones two a byte: [n, ceil(blocks * bits / 8)]. Scale of block
+ * 0 is [n], of block -1 a scalar. */
 typedef enum qx_layout { QX_LAYOUT_SAME, QX_LAYOUT_NK, QX_LAYOUT_NBITS } qx_layout;
 
 struct qx_job {
@@ -136,7 +141,8 @@ typedef struct qx_store qx_store;
 qx_status qx_weight_from_bytes(qx_model *m, qx_dtype dtype, int rank, const int64_t *dims, const void *bytes, qx_weight **out);
 qx_status qx_weight_scalar_f32(qx_model *m, qx_dtype dtype, float v, qx_weight **out); /* dtype FLOAT, FLOAT16 or BFLOAT16 */
 /* A job on `in`; dims and dtypes of its parts are worked out and checked here. The spec and arrays it points to are not copied. */
-qx_status qx_job_new(qx_model *m, const qx_weight *in, const qx_view *view, const qx_step *steps, const qx_qspec *spec, qx_layout layout, qx_job **out);
+qx_status qx_job_new(qx_model *m, const qx_weight *in, const qx_view *view, const qx_step *steps, const qx_qspec *spec, qx_layout layout,
+                     qx_job **out);
 /* New last step on top of prev. arg must live in the model's arena. */
 const qx_step *qx_step_new(qx_model *m, const qx_stepdef *def, const qx_step *prev, const void *arg);
 
@@ -156,7 +162,10 @@ qx_status qx_job_rows_dequantized(qx_ctx *ctx, const qx_job *job, int64_t first,
 qx_status qx_weight_hash(qx_ctx *ctx, const qx_weight *w, uint64_t *out);
 
 /* Where the bytes of a job go: one call per finished range, thread safe. */
-typedef struct qx_sink { void *user; qx_status (*put)(void *user, const qx_weight *part, int64_t offset, const void *bytes, size_t n); } qx_sink;
+typedef struct qx_sink {
+    void *user;
+    qx_status (*put)(void *user, const qx_weight *part, int64_t offset, const void *bytes, size_t n);
+} qx_sink;
 qx_status qx_job_run(qx_ctx *ctx, const qx_job *job, const qx_sink *sink);
 
 /* Decibels between the rows that reached the format and their rounding error, as measured while the job ran (on one row in eight of a large

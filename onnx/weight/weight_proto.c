@@ -11,11 +11,14 @@
  * types one entry a byte (what everybody writes) or a full 32 bits an entry (what the standard's checker also lets pass). */
 typedef struct field_rule { int field; int per; bool packed; int64_t lo, hi; } field_rule;
 static const field_rule rules[QX_DT_COUNT_] = {
-    [QX_DT_FLOAT] = {4, 1, 0, 0, 0}, [QX_DT_COMPLEX64] = {4, 2, 0, 0, 0}, [QX_DT_DOUBLE] = {10, 1, 0, 0, 0}, [QX_DT_COMPLEX128] = {10, 2, 0, 0, 0},
-    [QX_DT_INT64] = {7, 1, 0, INT64_MIN, INT64_MAX}, [QX_DT_UINT64] = {11, 1, 0, INT64_MIN, INT64_MAX}, [QX_DT_UINT32] = {11, 1, 0, 0, UINT32_MAX},
+    [QX_DT_FLOAT] = {4, 1, 0, 0, 0}, [QX_DT_COMPLEX64] = {4, 2, 0, 0, 0}, [QX_DT_DOUBLE] = {10, 1, 0, 0, 0},
+    [QX_DT_COMPLEX128] = {10, 2, 0, 0, 0},
+    [QX_DT_INT64] = {7, 1, 0, INT64_MIN, INT64_MAX}, [QX_DT_UINT64] = {11, 1, 0, INT64_MIN, INT64_MAX},
+    [QX_DT_UINT32] = {11, 1, 0, 0, UINT32_MAX},
     [QX_DT_INT32] = {5, 1, 0, INT32_MIN, INT32_MAX}, [QX_DT_STRING] = {6, 1, 0, 0, 0},
     [QX_DT_INT8] = {5, 1, 0, -128, 127}, [QX_DT_UINT8] = {5, 1, 0, 0, 255}, [QX_DT_BOOL] = {5, 1, 0, 0, 255},
-    [QX_DT_INT16] = {5, 1, 0, -32768, 32767}, [QX_DT_UINT16] = {5, 1, 0, 0, 65535}, [QX_DT_FLOAT16] = {5, 1, 0, 0, 65535}, [QX_DT_BFLOAT16] = {5, 1, 0, 0, 65535},
+    [QX_DT_INT16] = {5, 1, 0, -32768, 32767}, [QX_DT_UINT16] = {5, 1, 0, 0, 65535}, [QX_DT_FLOAT16] = {5, 1, 0, 0, 65535},
+    [QX_DT_BFLOAT16] = {5, 1, 0, 0, 65535},
     [QX_DT_FLOAT8E4M3FN] = {5, 1, 0, 0, 255}, [QX_DT_FLOAT8E4M3FNUZ] = {5, 1, 0, 0, 255}, [QX_DT_FLOAT8E5M2] = {5, 1, 0, 0, 255},
     [QX_DT_FLOAT8E5M2FNUZ] = {5, 1, 0, 0, 255}, [QX_DT_FLOAT8E8M0] = {5, 1, 0, 0, 255},
     [QX_DT_UINT4] = {5, 1, 1, -128, 255}, [QX_DT_INT4] = {5, 1, 1, -128, 255}, [QX_DT_FLOAT4E2M1] = {5, 1, 1, -128, 255},
@@ -64,15 +67,19 @@ static content find_content(const qx_store *s, const Onnx__TensorProto *t)
 static qx_status read_type(qx_model *m, const Onnx__TensorProto *t, qx_weight *w)
 {
     const int code = t->has_data_type ? t->data_type : 0;
-    if (code <= 0 || code >= QX_DT_COUNT_) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': data_type %d is not one of 1..%d", w->name, code, QX_DT_COUNT_ - 1);
-    if (t->segment) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s' is one segment of a larger tensor, which nothing writes and nobody reads", w->name);
+    if (code <= 0 || code >= QX_DT_COUNT_)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': data_type %d is not one of 1..%d", w->name, code, QX_DT_COUNT_ - 1);
+    if (t->segment)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s' is one segment of a larger tensor, which nothing writes and nobody reads", w->name);
     if (t->n_dims > 64) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s' has %zu dims, more than 64", w->name, t->n_dims);
     w->dtype = (qx_dtype)code;
     w->rank = (int)t->n_dims;
     w->dims = t->dims;
     for (int i = 0; i < w->rank; i++)
         if (w->dims[i] < 0) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': dim %d is %lld", w->name, i, (long long)w->dims[i]);
-    if (!qx_dims_product(w->dims, w->rank, &w->numel)) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': the product of its %d dims overflows (%lld and more)", w->name, w->rank, (long long)w->dims[0]);
+    if (!qx_dims_product(w->dims, w->rank, &w->numel))
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': the product of its %d dims overflows (%lld and more)", w->name, w->rank,
+                (long long)w->dims[0]);
     if (code != QX_DT_STRING && !qx_dtype_bytes(code, w->numel, &w->bytes))
         QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': %lld elements of %s overflow", w->name, (long long)w->numel, qx_dtype_get(code)->name);
     if (w->bytes > (size_t)INT64_MAX) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': %zu bytes are too many", w->name, w->bytes);
@@ -85,14 +92,20 @@ static qx_status check_fields(qx_model *m, const qx_weight *w, const content *c)
 {
     const int want = rules[w->dtype].field;
     const char *type = qx_dtype_get(w->dtype)->name;
-    if (c->fields > 1) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s' fills %d value fields, first of them %s", w->name, c->fields, field_name(c->field));
-    if (w->numel == 0 && c->fields) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s' has 0 elements but %lld entries in %s", w->name, (long long)c->entries, field_name(c->field));
-    if (w->numel && !c->fields) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s' has %lld elements of %s but no data", w->name, (long long)w->numel, type);
+    if (c->fields > 1)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s' fills %d value fields, first of them %s", w->name, c->fields, field_name(c->field));
+    if (w->numel == 0 && c->fields)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s' has 0 elements but %lld entries in %s", w->name, (long long)c->entries,
+                field_name(c->field));
+    if (w->numel && !c->fields)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s' has %lld elements of %s but no data", w->name, (long long)w->numel, type);
     if (c->field == 9 && w->dtype == QX_DT_STRING) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': STRING elements in raw_data", w->name);
     if (c->field && c->field != 9 && c->field != want)
-        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': elements of %s in %s instead of %s", w->name, type, field_name(c->field), field_name(want));
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': elements of %s in %s instead of %s", w->name, type, field_name(c->field),
+                field_name(want));
     if (c->field == 9 && (uint64_t)c->entries != w->bytes)
-        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': raw_data has %lld bytes, %lld elements of %s take %zu", w->name, (long long)c->entries, (long long)w->numel, type, w->bytes);
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': raw_data has %lld bytes, %lld elements of %s take %zu", w->name,
+                (long long)c->entries, (long long)w->numel, type, w->bytes);
     return QX_OK;
 }
 
@@ -102,7 +115,8 @@ static qx_status check_entries(qx_model *m, const qx_weight *w, int field, int64
     const int64_t per_word = 32 / (qx_dtype_bits(w->dtype) ? qx_dtype_bits(w->dtype) : 32);
     const int64_t want = r->packed ? (int64_t)w->bytes : w->numel * r->per;
     if (entries == want || (r->packed && entries == w->numel / per_word + (w->numel % per_word != 0))) return QX_OK;
-    QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': %s has %lld entries, %lld elements of %s take %lld", w->name, field_name(field), (long long)entries, (long long)w->numel,
+    QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': %s has %lld entries, %lld elements of %s take %lld", w->name, field_name(field),
+            (long long)entries, (long long)w->numel,
             qx_dtype_get(w->dtype)->name, (long long)want);
 }
 
@@ -116,7 +130,8 @@ qx_status qx_typed_entry(qx_ctx *ctx, const qx_weight *w, int64_t entries, int64
     const field_rule *r = &rules[w->dtype];
     const bool words = r->packed && entries != (int64_t)w->bytes;
     if (!words && (v < r->lo || v > r->hi))
-        QX_FAIL(ctx, QX_E_FORMAT, "tensor '%s': entry %lld of %s is %lld, outside %lld..%lld of %s", w->name, (long long)i, field_name(r->field), (long long)v, (long long)r->lo, (long long)r->hi,
+        QX_FAIL(ctx, QX_E_FORMAT, "tensor '%s': entry %lld of %s is %lld, outside %lld..%lld of %s", w->name, (long long)i,
+                field_name(r->field), (long long)v, (long long)r->lo, (long long)r->hi,
                 qx_dtype_get(w->dtype)->name);
     const size_t size = words ? 4 : r->packed ? 1 : (size_t)qx_dtype_bits(w->dtype) / 8;
     const size_t left = w->bytes - (size_t)i * size;
@@ -172,7 +187,8 @@ static qx_status take_span(qx_model *m, const content *c, qx_weight *w)
     const qx_span *p = c->span;
     const bool typed = p->field == 5 || p->field == 7 || p->field == 11;
     if (!typed && c->field != 9) QX_TRY(check_entries(m, w, c->field, c->entries)); /* fixed width: the raw form already */
-    w->src = (qx_source){.kind = typed ? QX_SRC_TYPED : QX_SRC_FILE, .file = s->model_file, .offset = p->offset, .length = p->length, .typed_field = typed ? p->field : 0};
+    w->src = (qx_source){.kind = typed ? QX_SRC_TYPED : QX_SRC_FILE, .file = s->model_file, .offset = p->offset, .length = p->length,
+                         .typed_field = typed ? p->field : 0};
     if (s->mem) {
         w->src.bytes = s->mem + p->offset;
         if (!typed) w->src.kind = QX_SRC_BYTES, w->src.offset = 0;
@@ -206,7 +222,9 @@ static qx_status parse_decimal(qx_model *m, const qx_weight *w, const char *key,
     int64_t v = 0;
     bool ok = *text != 0;
     for (const char *p = text; ok && *p; p++) ok = *p >= '0' && *p <= '9' && qx_mul_i64(v, 10, &v) && qx_add_i64(v, *p - '0', &v);
-    if (!ok) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data %s '%s' is not a decimal number up to %lld", w->name, key, text, (long long)INT64_MAX);
+    if (!ok)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data %s '%s' is not a decimal number up to %lld", w->name, key, text,
+                (long long)INT64_MAX);
     *out = v;
     return QX_OK;
 }
@@ -230,9 +248,11 @@ static qx_status read_keys(qx_model *m, const Onnx__TensorProto *t, const qx_wei
 {
     for (size_t i = 0; i < t->n_external_data; i++) {
         const Onnx__StringStringEntryProto *e = t->external_data[i];
-        if (!e->key || !e->value) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': entry %zu of external_data has no %s", w->name, i, e->key ? "value" : "key");
+        if (!e->key || !e->value)
+            QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': entry %zu of external_data has no %s", w->name, i, e->key ? "value" : "key");
         for (size_t j = 0; j < i; j++)
-            if (!strcmp(t->external_data[j]->key, e->key)) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data gives '%s' twice", w->name, e->key);
+            if (!strcmp(t->external_data[j]->key, e->key))
+                QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data gives '%s' twice", w->name, e->key);
         QX_TRY(take_key(m, w, e->key, e->value, k));
     }
     if (!k->location) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': data_location is EXTERNAL but there is no location", w->name);
@@ -245,7 +265,8 @@ static qx_status check_checksum(qx_model *m, const qx_weight *w, const char *sum
         QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': checksum '%s' is not 40 hexadecimal digits", w->name, sum);
     if (m->store->opt.skip_checksum) return QX_OK;
     QX_TRY(qx_store_sha1(m->ctx, f));
-    if (strcasecmp(sum, f->sha1)) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': checksum %s, but external data '%s' has SHA1 %s", w->name, sum, f->location, f->sha1);
+    if (strcasecmp(sum, f->sha1))
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': checksum %s, but external data '%s' has SHA1 %s", w->name, sum, f->location, f->sha1);
     return QX_OK;
 }
 
@@ -256,12 +277,18 @@ static qx_status check_range(qx_model *m, const qx_weight *w, const ext_keys *k,
     *offset = 0;
     if (k->offset) QX_TRY(parse_decimal(m, w, "offset", k->offset, offset));
     if (k->length) QX_TRY(parse_decimal(m, w, "length", k->length, &length));
-    if (!qx_add_i64(*offset, length, &end)) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data offset %lld + length %lld overflow", w->name, (long long)*offset, (long long)length);
-    if (*offset > size) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data offset %lld is behind the end of '%s', which has %lld bytes", w->name, (long long)*offset, f->location, (long long)size);
+    if (!qx_add_i64(*offset, length, &end))
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data offset %lld + length %lld overflow", w->name, (long long)*offset,
+                (long long)length);
+    if (*offset > size)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data offset %lld is behind the end of '%s', which has %lld bytes", w->name,
+                (long long)*offset, f->location, (long long)size);
     if (end > size)
-        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data %lld..%lld is behind the end of '%s', which has %lld bytes", w->name, (long long)*offset, (long long)end, f->location, (long long)size);
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data %lld..%lld is behind the end of '%s', which has %lld bytes", w->name,
+                (long long)*offset, (long long)end, f->location, (long long)size);
     if (length != (int64_t)w->bytes)
-        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data length %lld, but %lld elements of %s take %zu bytes", w->name, (long long)length, (long long)w->numel,
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': external data length %lld, but %lld elements of %s take %zu bytes", w->name,
+                (long long)length, (long long)w->numel,
                 qx_dtype_get(w->dtype)->name, w->bytes);
     return QX_OK;
 }
@@ -272,7 +299,9 @@ static qx_status take_external(qx_model *m, const Onnx__TensorProto *t, qx_weigh
     qx_ext_file *f = NULL;
     int64_t offset = 0;
     const content c = find_content(m->store, t);
-    if (c.fields || t->has_raw_data) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': data_location is EXTERNAL, but %s is there too", w->name, field_name(c.fields ? c.field : 9));
+    if (c.fields || t->has_raw_data)
+        QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': data_location is EXTERNAL, but %s is there too", w->name,
+                field_name(c.fields ? c.field : 9));
     if (w->dtype == QX_DT_STRING) QX_FAIL(m->ctx, QX_E_FORMAT, "tensor '%s': STRING elements cannot be external", w->name);
     QX_TRY(read_keys(m, t, w, &k));
     QX_TRY(qx_store_external(m, w->name, k.location, &f));
@@ -306,7 +335,8 @@ static qx_status check_bools(qx_model *m, const qx_weight *w)
     QX_TRY(qx_alloc_raw(m->ctx, w->bytes, &p));
     qx_status st = qx_weight_read(m->ctx, w, p);
     while (st == QX_OK && i < w->bytes && ((const uint8_t *)p)[i] <= 1) i++;
-    if (st == QX_OK && i < w->bytes) st = qx_store_warn(m, "tensor '%.128s': BOOL element %zu is %u, neither 0 nor 1", w->name, i, ((const uint8_t *)p)[i]);
+    if (st == QX_OK && i < w->bytes)
+        st = qx_store_warn(m, "tensor '%.128s': BOOL element %zu is %u, neither 0 nor 1", w->name, i, ((const uint8_t *)p)[i]);
     qx_free(m->ctx, p);
     return st;
 }
@@ -322,7 +352,8 @@ qx_status qx_weight_from_proto(qx_model *m, Onnx__TensorProto *t, qx_weight **ou
     if (t->has_data_location && t->data_location == 1) {
         QX_TRY(take_external(m, t, w));
     } else {
-        if (t->n_external_data) QX_TRY(qx_store_warn(m, "tensor '%.128s' has external_data but data_location is not EXTERNAL; ignored", w->name));
+        if (t->n_external_data)
+            QX_TRY(qx_store_warn(m, "tensor '%.128s' has external_data but data_location is not EXTERNAL; ignored", w->name));
         QX_TRY(take_content(m, t, w));
     }
     if (qx_dtype_bits(w->dtype) && qx_dtype_bits(w->dtype) < 8) QX_TRY(check_padding(m, w));

@@ -1,6 +1,7 @@
-/* ends.c - the pass io-half: graph inputs and outputs in 16-bit floats, so that a pipeline in half precision feeds and reads them as they are. Behind everything
- * else (finish), so that the formats and the sweep meet the model as it was. A Cast stands behind an input and before an output, unless the graph has those
- * numbers already: of --float fp16 nothing is left of the Casts at its ends. */
+/* ends.c - the pass io-half: graph inputs and outputs in 16-bit floats, so that a pipeline in half precision feeds and reads them
+ * as they are. Behind everything else (finish), so that the formats and the sweep meet the model as it was. A Cast stands behind
+ * an input and before an output, unless the graph has those numbers already: of --float fp16 nothing is left of the Casts at its
+ * ends. */
 #include "passes/place/emit.h"
 
 static qx_type typed(const qx_value *v, qx_dtype dtype)
@@ -10,11 +11,13 @@ static qx_type typed(const qx_value *v, qx_dtype dtype)
     return t;
 }
 
-/* A Cast of v in front of `before` (NULL: at the end), whose result has the given type. Its name tells the type that v has now: what stays inside the graph. */
+/* A Cast of v in front of `before` (NULL: at the end), whose result has the given type. Its name tells the type that v has now:
+ * what stays inside the graph. */
 static qx_status add_cast(qx_value *v, qx_dtype dtype, qx_node *before, qx_node **out)
 {
     qx_arena *arena = v->graph->model->arena;
-    const char *name = qx_arena_printf(arena, "%s_%s", v->name, qx_dtype_get(v->type.dtype)->text), *node = qx_arena_printf(arena, "%s_Cast", v->name);
+    const char *name = qx_arena_printf(arena, "%s_%s", v->name, qx_dtype_get(v->type.dtype)->text),
+        *node = qx_arena_printf(arena, "%s_Cast", v->name);
     const qx_node_spec spec = {.op_type = "Cast", .domain = "", .name = node, .in = &v, .n_in = 1, .out_names = &name, .n_out = 1};
     const qx_type type = typed(v, dtype);
     if (!name || !node) return QX_E_NOMEM;
@@ -94,6 +97,8 @@ static const qx_option options[] = {
 };
 
 const qx_passdef qx_pass_io_half = {
-    .name = "io-half", .brief = "graph inputs and outputs in 16-bit floats (--io float16, --io bfloat16)", .options = options, .run = run, .finish = finish,
-    .doc = "Float inputs and outputs of the graph become float16 or bfloat16, for pipelines in half precision. Casts stand behind inputs and before outputs where the\n"
+    .name = "io-half", .brief = "graph inputs and outputs in 16-bit floats (--io float16, --io bfloat16)", .options = options,
+    .run = run, .finish = finish,
+    .doc = "Float inputs and outputs of the graph become float16 or bfloat16, for pipelines in half precision. Casts stand behind "
+           "inputs and before outputs where the\n"
            "graph computes in another type. Goes with any format, and with --float: \"fp16,int8,io-half\"."};

@@ -73,7 +73,8 @@ qx_status qx_no_samples(qx_ctx *ctx, const qx_model *m)
     for (uint32_t i = 0; i < m->graph->n_inputs; i++) tokens |= strstr(m->graph->inputs[i]->name, "input_ids") != NULL;
     (void)qx_inputs_describe(m->graph, &b); /* what does not fit is left out of the message */
     const char *inputs = b.data ? b.data : "";
-    qx_status st = tokens ? qx_fail(ctx, QX_E_USAGE, WAYS_SAMPLES WAYS_TEXT WAYS_WITHOUT, inputs) : qx_fail(ctx, QX_E_USAGE, WAYS_SAMPLES WAYS_WITHOUT, inputs);
+    qx_status st = tokens ? qx_fail(ctx, QX_E_USAGE, WAYS_SAMPLES WAYS_TEXT WAYS_WITHOUT, inputs)
+        : qx_fail(ctx, QX_E_USAGE, WAYS_SAMPLES WAYS_WITHOUT, inputs);
     qx_buf_free(&b);
     return st;
 }

@@ -1,4 +1,5 @@
-/* hints.c - see hints.h. A hint names an option that was not given and is known to help models of this kind (docs/accuracy.md, docs/sdxl.md). */
+/* hints.c - see hints.h. A hint names an option that was not given and is known to help models of this kind (docs/accuracy.md,
+ * docs/sdxl.md). */
 #include "passes/job/hints.h"
 
 #include <string.h>
@@ -23,11 +24,16 @@ static qx_status about_samples(qx_report *r, qx_genre k, const qx_pipeline *pipe
 {
     enum { FEW = 8 };
     const char *more = k == QX_GENRE_TEXT ? "--text FILE" : "--calib FILE.npz|DIR";
-    if (left_one_out(pipe, opt)) return add(r, qx_arena_printf(r->arena, "rounded without samples; with them (%s%s) GPTQ makes up for much of the loss", more, k == QX_GENRE_TEXT ? ", or made-up tokens: --random 16" : ""));
+    if (left_one_out(pipe, opt))
+        return add(r, qx_arena_printf(r->arena, "rounded without samples; with them (%s%s) GPTQ makes up for much of the loss", more,
+                                      k == QX_GENRE_TEXT ? ", or made-up tokens: --random 16" : ""));
     if (!pipe->have_data || !samples || opt->load_stats) return QX_OK; /* beside statistics samples only verify */
-    if (qx_samples_synthetic(samples)) return add(r, qx_arena_printf(r->arena, "calibrated on made-up samples; real ones give other ranges (%s)", more));
+    if (qx_samples_synthetic(samples))
+        return add(r, qx_arena_printf(r->arena, "calibrated on made-up samples; real ones give other ranges (%s)", more));
     const long long n = (long long)qx_samples_count(samples);
-    return n >= FEW ? QX_OK : add(r, qx_arena_printf(r->arena, "calibrated on %lld sample%s; 32 show more of what the model will meet (%s)", n, n == 1 ? "" : "s", more));
+    return n >= FEW ? QX_OK : add(r, qx_arena_printf(r->arena,
+                                                     "calibrated on %lld sample%s; 32 show more of what the model will meet (%s)", n,
+                                                     n == 1 ? "" : "s", more));
 }
 
 /* The plain formats treat a diffusion model as any network; its presets follow the published recipes. */
@@ -35,7 +41,8 @@ static qx_status about_preset(qx_report *r, qx_genre k, const char *passes)
 {
     const bool fp8 = strcmp(passes, qx_preset_find("fp8")->text) == 0, int8 = strcmp(passes, qx_preset_find("int8")->text) == 0;
     if (!(fp8 || int8) || (k != QX_GENRE_UNET && k != QX_GENRE_DIFFUSION_TRANSFORMER)) return QX_OK;
-    return add(r, qx_arena_printf(r->arena, "a diffusion %s: --preset %s-%s places formats as its published recipes do", k == QX_GENRE_UNET ? "UNet" : "transformer", k == QX_GENRE_UNET ? "sdxl" : "dit",
+    return add(r, qx_arena_printf(r->arena, "a diffusion %s: --preset %s-%s places formats as its published recipes do",
+                                  k == QX_GENRE_UNET ? "UNet" : "transformer", k == QX_GENRE_UNET ? "sdxl" : "dit",
                                   fp8 ? "fp8" : "int8"));
 }
 
@@ -45,15 +52,18 @@ static qx_status about_zero_points(qx_report *r, const qx_pipeline *p)
     int64_t n = 0;
     for (int64_t i = 0; p->plan && i < p->plan->linears.count; i++) n += p->plan->items[i].pass && p->plan->items[i].act == QX_DT_UINT8;
     if (p->opt->target != QX_TARGET_GENERIC || n == 0) return QX_OK;
-    return add(r, qx_arena_printf(r->arena, "%lld activation%s, which TensorRT refuses; --target tensorrt writes none", (long long)n, n == 1 ? " has a zero point" : "s have zero points"));
+    return add(r, qx_arena_printf(r->arena, "%lld activation%s, which TensorRT refuses; --target tensorrt writes none", (long long)n,
+                                  n == 1 ? " has a zero point" : "s have zero points"));
 }
 
-qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *pipe, const qx_quantize_options *opt, const qx_samples *samples)
+qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *pipe, const qx_quantize_options *opt,
+                       const qx_samples *samples)
 {
     const qx_genre k = qx_model_genre(m);
     QX_TRY(about_samples(report, k, pipe, opt, samples));
     QX_TRY(about_preset(report, k, opt->passes));
     QX_TRY(about_zero_points(report, pipe));
     if (report->grade != QX_GRADE_FAR && report->grade != QX_GRADE_DIFFERS) return QX_OK;
-    return add(report, "more bits where they matter: --target-sqnr 20 finds where, or --set \"PATTERN=int8-weights\" (or =float) for the layers that are furthest");
+    return add(report, "more bits where they matter: --target-sqnr 20 finds where, or --set \"PATTERN=int8-weights\" (or =float) "
+                       "for the layers that are furthest");
 }

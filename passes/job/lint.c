@@ -7,7 +7,16 @@
 #include "onnx/weight/weight.h"
 #include "passes/place/plan.h"
 
-typedef struct linter { qx_model *m; qx_target target; qx_arena *arena; qx_finding *items; int64_t n, cap; qx_status st; const char *rule; bool error; } linter;
+typedef struct linter {
+    qx_model *m;
+    qx_target target;
+    qx_arena *arena;
+    qx_finding *items;
+    int64_t n, cap;
+    qx_status st;
+    const char *rule;
+    bool error;
+} linter;
 
 static void find(linter *l, const qx_node *n, const char *text)
 {
@@ -52,7 +61,8 @@ static void isolated_pair(linter *l, const qx_node *n)
 {
     if (!is_op(n, QX_OP_DequantizeLinear) || is_weight_dq(n)) return;
     for (const qx_use *u = n->out[0]->uses; u; u = u->next)
-        if (is_linear(u->node) || is_rearranging(u->node) || u->node->op->traits & (QX_T_ATTENTION | QX_T_QDQ) || is_op(u->node, QX_OP_Add)) return;
+        if (is_linear(u->node) || is_rearranging(u->node) || u->node->op->traits & (QX_T_ATTENTION | QX_T_QDQ) || is_op(u->node, QX_OP_Add))
+            return;
     FIND(l, n, "no matrix product or convolution reads '%s': the pair costs two passes over memory and gains nothing", n->out[0]->name);
 }
 
@@ -63,7 +73,8 @@ static void half_quantized(linter *l, const qx_node *n)
     const qx_node *a = dq_behind(n->in[0]), *b = dq_behind(n->in[1]);
     if (!a == !b) return;
     const qx_node *dq = a ? a : b;
-    if (b && (code_type(dq) == QX_DT_INT4 || code_type(dq) == QX_DT_UINT4 || code_type(dq) == QX_DT_FLOAT4E2M1)) return; /* weight-only by design */
+    /* weight-only by design */
+    if (b && (code_type(dq) == QX_DT_INT4 || code_type(dq) == QX_DT_UINT4 || code_type(dq) == QX_DT_FLOAT4E2M1)) return;
     FIND(l, n, "only %s is %s: the product runs in float", a ? "the activation" : "the weight", qx_dtype_get(code_type(dq))->text);
 }
 
@@ -76,21 +87,25 @@ static void trt_zero_point(linter *l, const qx_node *n)
 {
     if (!is_op(n, QX_OP_DequantizeLinear) && !is_op(n, QX_OP_QuantizeLinear)) return;
     const qx_value *z = qx_node_in(n, 2);
-    if (z && (z->type.dtype == QX_DT_UINT8 || z->type.dtype == QX_DT_UINT4)) FIND(l, n, "TensorRT's quantization is symmetric: a %s zero point is refused", qx_dtype_get(z->type.dtype)->text);
+    if (z && (z->type.dtype == QX_DT_UINT8 || z->type.dtype == QX_DT_UINT4))
+        FIND(l, n, "TensorRT's quantization is symmetric: a %s zero point is refused", qx_dtype_get(z->type.dtype)->text);
 }
 
 static void trt_int4_transpose(linter *l, const qx_node *n)
 {
     if (!is_op(n, QX_OP_DequantizeLinear) || code_type(n) != QX_DT_INT4) return;
     for (const qx_use *u = n->out[0]->uses; u; u = u->next)
-        if (!is_linear(u->node)) FIND(l, n, "'%s' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear", u->node->op_type);
+        if (!is_linear(u->node))
+            FIND(l, n, "'%s' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear",
+                 u->node->op_type);
 }
 
 static void trt_few_channels(linter *l, const qx_node *n)
 {
     if (!is_op(n, QX_OP_Conv) || !dq_behind(n->in[0]) || !n->in[1]->type.has_shape || n->in[1]->type.rank < 2) return;
     int64_t oc = n->in[1]->type.dims[0].n, ic = n->in[1]->type.dims[1].n;
-    if ((oc > 0 && oc <= 4) || (ic > 0 && ic <= 4)) FIND(l, n, "%lld and %lld channels: there is no 8-bit kernel for a few-channel convolution", (long long)oc, (long long)ic);
+    if ((oc > 0 && oc <= 4) || (ic > 0 && ic <= 4))
+        FIND(l, n, "%lld and %lld channels: there is no 8-bit kernel for a few-channel convolution", (long long)oc, (long long)ic);
 }
 
 /* Measured on ONNX Runtime 1.31: its selectors turn float8 Q/DQ around MatMul and Conv into integer operators and then refuse the type. */
@@ -99,7 +114,8 @@ static void ort_fp8_pair(linter *l, const qx_node *n)
     if (!is_op(n, QX_OP_DequantizeLinear) || !is_fp8(code_type(n)) || is_weight_dq(n) || scale_type(n) != QX_DT_FLOAT) return;
     for (const qx_use *u = n->out[0]->uses; u; u = u->next)
         if (is_op(u->node, QX_OP_MatMul) || is_op(u->node, QX_OP_Conv)) {
-            FIND(l, n, "float8 Q/DQ before %s '%s' is refused at default settings (session.disable_quant_qdq=1 runs it; --target ort writes Cast)", u->node->op_type, u->node->name);
+            FIND(l, n, "float8 Q/DQ before %s '%s' is refused at default settings (session.disable_quant_qdq=1 runs it; --target "
+                       "ort writes Cast)", u->node->op_type, u->node->name);
             return;
         }
 }
@@ -123,13 +139,17 @@ static void ort_blocked_axis0(linter *l, const qx_node *n)
 {
     if (!is_op(n, QX_OP_DequantizeLinear) || qx_attr_int(n, "block_size", 0) <= 0 || qx_attr_int(n, "axis", 1) != 0) return;
     for (const qx_use *u = n->out[0]->uses; u; u = u->next)
-        if (is_op(u->node, QX_OP_MatMul)) FIND(l, n, "blocks along axis 0 before MatMul are computed with 8-bit activations inside (about 4e-3 relative)");
+        if (is_op(u->node, QX_OP_MatMul))
+            FIND(l, n, "blocks along axis 0 before MatMul are computed with 8-bit activations inside (about 4e-3 relative)");
 }
 
 static void ort_int8_bias(linter *l, const qx_node *n)
 {
-    if (!is_op(n, QX_OP_DequantizeLinear) || code_type(n) != QX_DT_INT8 || is_weight_dq(n) || qx_graph_opset(n->graph, "") < QX_ORT_BIASED_OPSET) return;
-    if (qx_feeds_biased_matmul(n->out[0])) FIND(l, n, "INT8 codes in front of a MatMul with a bias do not load from opset 21 on (UINT8 with zero point 128 does)");
+    if (!is_op(n, QX_OP_DequantizeLinear) || code_type(n) != QX_DT_INT8 || is_weight_dq(n) ||
+        qx_graph_opset(n->graph, "") < QX_ORT_BIASED_OPSET)
+        return;
+    if (qx_feeds_biased_matmul(n->out[0]))
+        FIND(l, n, "INT8 codes in front of a MatMul with a bias do not load from opset 21 on (UINT8 with zero point 128 does)");
 }
 
 static void ort_nbits_block(linter *l, const qx_node *n)
@@ -149,7 +169,10 @@ static void bad_scale(linter *l, const qx_node *n)
         int64_t k = c.tensor->numel - at < 1024 ? c.tensor->numel - at : 1024;
         if (qx_weight_read_f32(l->m->ctx, c.tensor, at, k, v) != QX_OK) return;
         for (int64_t i = 0; i < k; i++)
-            if (!(v[i] > -3.4e38f && v[i] < 3.4e38f) || v[i] == 0) { FIND(l, n, "scale[%lld] is %g", (long long)(at + i), (double)v[i]); return; }
+            if (!(v[i] > -3.4e38f && v[i] < 3.4e38f) || v[i] == 0) {
+                FIND(l, n, "scale[%lld] is %g", (long long)(at + i), (double)v[i]);
+                return;
+            }
     }
 }
 

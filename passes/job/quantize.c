@@ -1,5 +1,5 @@
-/* quantize.c - the whole job: read, plan, calibrate, rewrite, write, verify, report. A failure up to the writing leaves no output; one behind it (of
- * verification) leaves the whole file, and says so. */
+/* quantize.c - the whole job: read, plan, calibrate, rewrite, write, verify, report. A failure up to the writing leaves no
+ * output; one behind it (of verification) leaves the whole file, and says so. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -57,7 +57,8 @@ static uint32_t flags_of(const job *j)
 static qx_status read_model(job *j)
 {
     const qx_quantize_options *o = j->opt;
-    qx_read_options ro = {.strict = o->strict, .fix_order = o->fix_order, .allow_symlinks = o->allow_symlinks, .external_data_root = o->external_data_root, .missing_data_ok = o->dry_run};
+    qx_read_options ro = {.strict = o->strict, .fix_order = o->fix_order, .allow_symlinks = o->allow_symlinks,
+                          .external_data_root = o->external_data_root, .missing_data_ok = o->dry_run};
     QX_TRY(qx_pipeline_parse(j->ctx, o->passes, &j->pipe));
     QX_TRY(qx_model_read(j->ctx, o->input, &ro, &j->model));
     if (o->n_dims) QX_TRY(qx_infer_shapes(j->model, o->dims, o->n_dims));
@@ -200,13 +201,15 @@ static qx_status write_model(job *j)
     QX_TRY(j->opt->dry_run ? qx_model_write_size(j->model, &wo, &res) : qx_model_write(j->model, j->output, &wo, &res));
     note_errors(j);
     j->report->output_bytes = res.model_bytes + res.data_bytes;
-    j->report->data_path = !res.data_bytes ? NULL : j->opt->dry_run ? qx_arena_printf(j->report->arena, "%s.data", j->output) : keep(j, res.data_path);
+    j->report->data_path = !res.data_bytes ? NULL : j->opt->dry_run ? qx_arena_printf(j->report->arena, "%s.data", j->output)
+        : keep(j, res.data_path);
     return stage(j, j->opt->dry_run ? "size" : "write");
 }
 
 /* ---- verification ------------------------------------------------------------------------------------------------------- */
 
-enum { MOST_VERIFIED = 8, LEAST_VERIFIED = 2, VERIFIED_SHARE = 16 }; /* both models run on each: a sixteenth of the samples is an eighth of the sweep */
+/* both models run on each: a sixteenth of the samples is an eighth of the sweep */
+enum { MOST_VERIFIED = 8, LEAST_VERIFIED = 2, VERIFIED_SHARE = 16 };
 
 /* Which samples: --verify's own, else those that calibration did not see, else (said) the ones it saw. */
 static qx_status choose_verification(job *j, qx_model *before, qx_samples **out, int64_t *first, int64_t *count)
@@ -261,7 +264,10 @@ static qx_status verify(job *j)
     qx_model *before = NULL, *after = NULL;
     const qx_quantize_options *o = j->opt;
     qx_read_options ro = {.fix_order = o->fix_order, .allow_symlinks = o->allow_symlinks, .external_data_root = o->external_data_root};
-    if (o->no_verify || o->dry_run || !j->model->dirty) { j->report->verify_note = o->no_verify ? "not verified: --no-verify" : NULL; return QX_OK; }
+    if (o->no_verify || o->dry_run || !j->model->dirty) {
+        j->report->verify_note = o->no_verify ? "not verified: --no-verify" : NULL;
+        return QX_OK;
+    }
     if (!j->samples && !o->n_verify) { j->report->verify_note = "not verified: no samples (--verify FILE.npz)"; return QX_OK; }
     qx_status st = qx_model_read(j->ctx, o->input, &ro, &before);
     if (st == QX_OK && o->n_dims) st = qx_infer_shapes(before, o->dims, o->n_dims);
@@ -281,9 +287,12 @@ static qx_status gate(job *j)
         const qx_report_output *out = &j->report->outputs[i];
         if (!isnan(out->equal)) continue;
         measured++;
-        if (!(out->sqnr_db >= o->min_sqnr)) QX_FAIL(j->ctx, QX_E_GATE, "output '%s' has %.2f dB, --min-sqnr asks for %.2f dB", out->name, out->sqnr_db, o->min_sqnr);
+        if (!(out->sqnr_db >= o->min_sqnr))
+            QX_FAIL(j->ctx, QX_E_GATE, "output '%s' has %.2f dB, --min-sqnr asks for %.2f dB", out->name, out->sqnr_db, o->min_sqnr);
     }
-    if (!measured) QX_FAIL(j->ctx, QX_E_GATE, "--min-sqnr %g: nothing was measured (%s)", o->min_sqnr, j->report->verify_note ? j->report->verify_note : "no float outputs");
+    if (!measured)
+        QX_FAIL(j->ctx, QX_E_GATE, "--min-sqnr %g: nothing was measured (%s)", o->min_sqnr,
+                j->report->verify_note ? j->report->verify_note : "no float outputs");
     return QX_OK;
 }
 
@@ -306,7 +315,9 @@ static qx_status check_outputs(const job *j)
 static qx_status run_job(job *j)
 {
     QX_TRY(read_model(j));
-    if (j->opt->frontier && !qx_pipeline_decides(j->pipe)) QX_FAIL(j->ctx, QX_E_USAGE, "frontier '%s': no pass chooses among formats; ask for --target-size or --target-sqnr", j->opt->frontier);
+    if (j->opt->frontier && !qx_pipeline_decides(j->pipe))
+        QX_FAIL(j->ctx, QX_E_USAGE, "frontier '%s': no pass chooses among formats; ask for --target-size or --target-sqnr",
+                j->opt->frontier);
     QX_TRY(check_outputs(j));
     j->report->input_bytes = file_size(j->opt->input) + qx_model_external_bytes(j->model);
     QX_TRY(check_verify(j));

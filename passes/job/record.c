@@ -16,11 +16,15 @@ qx_status qx_record_read(qx_ctx *ctx, qx_arena *arena, const char *path, qx_reco
     qx_model *m;
     const qx_read_options ro = {.skip_check = true, .missing_data_ok = true};
     QX_TRY(qx_model_read(ctx, path, &ro, &m));
-    *out = (qx_record){.path = path, .version = meta_of(m, arena, "qonnx.version"), .passes = meta_of(m, arena, "qonnx.passes"), .target = meta_of(m, arena, "qonnx.target"),
-                       .options = meta_of(m, arena, "qonnx.options"), .source = meta_of(m, arena, "qonnx.source"), .samples = meta_of(m, arena, "qonnx.samples"),
+    *out = (qx_record){.path = path, .version = meta_of(m, arena, "qonnx.version"), .passes = meta_of(m, arena, "qonnx.passes"),
+                       .target = meta_of(m, arena, "qonnx.target"),
+                       .options = meta_of(m, arena, "qonnx.options"), .source = meta_of(m, arena, "qonnx.source"),
+                       .samples = meta_of(m, arena, "qonnx.samples"),
                        .stats = meta_of(m, arena, "qonnx.stats")};
     qx_model_free(m);
-    if (!out->passes) QX_FAIL(ctx, QX_E_USAGE, "'%s' does not say how it was made (no qonnx.passes in its metadata): it was not written by qonnx quantize", path);
+    if (!out->passes)
+        QX_FAIL(ctx, QX_E_USAGE, "'%s' does not say how it was made (no qonnx.passes in its metadata): it was not written by "
+                                 "qonnx quantize", path);
     return qx_arena_status(arena);
 }
 
@@ -100,17 +104,22 @@ qx_status qx_record_options(qx_ctx *ctx, const qx_quantize_options *o, qx_buf *o
 
 /* ---- replaying --------------------------------------------------------------------------------------------------------------- */
 
-static bool is_source(const char *name) { return !strcmp(name, "calib") || !strcmp(name, "text") || !strcmp(name, "random") || !strcmp(name, "load-stats"); }
+static bool is_source(const char *name)
+{
+    return !strcmp(name, "calib") || !strcmp(name, "text") || !strcmp(name, "random") || !strcmp(name, "load-stats");
+}
 
 static bool any_source(qx_record_given *given, void *user)
 {
     return given(user, "calib") || given(user, "text") || given(user, "random") || given(user, "load-stats");
 }
 
-/* What qx_record_options writes. A record comes with a model, so from anybody: what names a plugin, an output or another root of external data is not taken from it. */
+/* What qx_record_options writes. A record comes with a model, so from anybody: what names a plugin, an output or another root of
+ * external data is not taken from it. */
 static bool is_recorded(const char *name)
 {
-    static const char *const names[] = {"include", "exclude", "set", "dim", "target", "max-opset", "max-ir", "external-data", "allow-requantize", "calib", "text", "tokenizer", "load-stats",
+    static const char *const names[] = {"include", "exclude", "set", "dim", "target", "max-opset", "max-ir", "external-data",
+                                        "allow-requantize", "calib", "text", "tokenizer", "load-stats",
         "seq-len", "samples", "random", "seed", "no-verify"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0) return true;
@@ -123,7 +132,8 @@ static qx_status replay_option(qx_ctx *ctx, const qx_record *r, const qx_json *v
     const bool list = qx_json_type(v) == QX_JSON_ARRAY;
     for (int64_t i = 0; i < (list ? qx_json_count(v) : 1); i++) {
         const char *value = qx_json_string(list ? qx_json_at(v, i) : v, NULL);
-        if (!value || qx_job_args_set(a, name, value) != QX_OK) return qx_note(ctx, QX_E_USAGE, "option '%.100s' recorded in '%s'", name, r->path);
+        if (!value || qx_job_args_set(a, name, value) != QX_OK)
+            return qx_note(ctx, QX_E_USAGE, "option '%.100s' recorded in '%s'", name, r->path);
     }
     return QX_OK;
 }
@@ -134,7 +144,9 @@ static qx_status replay_options(qx_ctx *ctx, const qx_record *r, const qx_json *
     for (int64_t i = 0; i < qx_json_count(doc); i++) {
         const qx_json *v = qx_json_at(doc, i);
         const char *name = qx_json_key(v);
-        if (!is_recorded(name)) QX_FAIL(ctx, QX_E_USAGE, "'%s' records the option '%.100s', which is none that qonnx records: it was not written by qonnx quantize", r->path, name);
+        if (!is_recorded(name))
+            QX_FAIL(ctx, QX_E_USAGE, "'%s' records the option '%.100s', which is none that qonnx records: it was not written by "
+                                     "qonnx quantize", r->path, name);
         if (given(user, name) || (samples && is_source(name))) continue;
         QX_TRY(replay_option(ctx, r, v, a));
     }
@@ -144,10 +156,12 @@ static qx_status replay_options(qx_ctx *ctx, const qx_record *r, const qx_json *
 qx_status qx_record_replay(qx_ctx *ctx, const qx_record *r, qx_job_args *a, qx_record_given *given, void *user)
 {
     qx_json *doc;
-    if (qx_job_args_set(a, "passes", r->passes) != QX_OK) return qx_note(ctx, QX_E_USAGE, "'%s' was made with other passes; leave those out, or --like", r->path);
+    if (qx_job_args_set(a, "passes", r->passes) != QX_OK)
+        return qx_note(ctx, QX_E_USAGE, "'%s' was made with other passes; leave those out, or --like", r->path);
     if (!r->options) return QX_OK;
     QX_TRY(qx_json_parse(ctx, r->options, strlen(r->options), r->path, &doc));
-    const qx_status st = qx_json_type(doc) == QX_JSON_OBJECT ? replay_options(ctx, r, doc, a, given, user) : qx_fail(ctx, QX_E_FORMAT, "'%s': qonnx.options is no JSON object", r->path);
+    const qx_status st = qx_json_type(doc) == QX_JSON_OBJECT ? replay_options(ctx, r, doc, a, given, user)
+        : qx_fail(ctx, QX_E_FORMAT, "'%s': qonnx.options is no JSON object", r->path);
     qx_json_free(doc);
     return st;
 }
@@ -164,5 +178,6 @@ void qx_record_compare(qx_ctx *ctx, const qx_record *r, const char *source, cons
     compare(ctx, r, "version of qonnx differs", r->version, QONNX_VERSION);
     compare(ctx, r, "structure of the input differs, patterns may find other nodes", r->source, source);
     compare(ctx, r, "samples differ", r->samples, samples);
-    if (!r->source || !source || strcmp(r->source, source) == 0) compare(ctx, r, "what calibration found differs (samples or weights)", r->stats, stats);
+    if (!r->source || !source || strcmp(r->source, source) == 0)
+        compare(ctx, r, "what calibration found differs (samples or weights)", r->stats, stats);
 }

@@ -16,8 +16,8 @@ typedef struct qx_record {
 qx_status qx_record_read(qx_ctx *ctx, qx_arena *arena, const char *path, qx_record *out);
 /* The options of a job as JSON for qonnx.options; "" when all are defaults. */
 qx_status qx_record_options(qx_ctx *ctx, const qx_quantize_options *o, qx_buf *out);
-/* Sets the recorded passes and options on a job, apart from names in `given` (which the user set again). Samples of any kind that are given replace
- * all recorded ones. */
+/* Sets the recorded passes and options on a job, apart from names in `given` (which the user set again). Samples of any kind that
+ * are given replace all recorded ones. */
 typedef bool qx_record_given(void *user, const char *name);
 qx_status qx_record_replay(qx_ctx *ctx, const qx_record *r, qx_job_args *a, qx_record_given *given, void *user);
 /* Warnings for what is different now, each with both sides; stats NULL: there were none. */

@@ -10,10 +10,12 @@ typedef enum qx_genre { QX_GENRE_NETWORK, QX_GENRE_TEXT, QX_GENRE_UNET, QX_GENRE
 qx_genre qx_model_genre(const qx_model *m);
 
 typedef struct qx_type_total { qx_dtype dtype; int64_t tensors, elements, bytes; } qx_type_total;
-typedef struct qx_op_total { const char *op, *domain; int64_t nodes; int64_t weight_bytes; } qx_op_total; /* weight_bytes: of the linear operators' weights */
+/* weight_bytes: of the linear operators' weights */
+typedef struct qx_op_total { const char *op, *domain; int64_t nodes; int64_t weight_bytes; } qx_op_total;
 typedef struct qx_summary {
     int64_t nodes, graphs, functions;      /* nodes of subgraphs and functions too */
-    int64_t tensors, parameters, bytes;    /* initializers, and Constant nodes of 512 bytes and more (parameters: floating point and quantized elements) */
+    /* initializers, and Constant nodes of 512 bytes and more (parameters: floating point and quantized elements) */
+    int64_t tensors, parameters, bytes;
     qx_type_total *types; int64_t n_types; /* most bytes first */
     qx_op_total *ops; int64_t n_ops;       /* most nodes first, then by name */
     int64_t linear, linear_constant;       /* linear operators; those with a constant float weight */

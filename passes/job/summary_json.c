@@ -54,9 +54,12 @@ static qx_status put_operators(qx_jsonw *w, const qx_summary *s)
 static qx_status put_totals(qx_jsonw *w, const qx_summary *s)
 {
     const struct { const char *key; int64_t value; } totals[] = {
-        {"nodes", s->nodes}, {"functions", s->functions}, {"tensors", s->tensors}, {"parameters", s->parameters}, {"bytes", s->bytes}, {"linear", s->linear},
-        {"linear_constant", s->linear_constant}, {"linear_bytes", s->linear_bytes}, {"kept_bytes", s->kept_bytes}, {"embedding_bytes", s->embedding_bytes},
-        {"saves_8bit", s->saves_8bit}, {"saves_4bit", s->saves_4bit}, {"quantized_nodes", s->quantized_nodes}, {"attentions", s->attentions},
+        {"nodes", s->nodes}, {"functions", s->functions}, {"tensors", s->tensors}, {"parameters", s->parameters}, {"bytes", s->bytes},
+        {"linear", s->linear},
+        {"linear_constant", s->linear_constant}, {"linear_bytes", s->linear_bytes}, {"kept_bytes", s->kept_bytes},
+        {"embedding_bytes", s->embedding_bytes},
+        {"saves_8bit", s->saves_8bit}, {"saves_4bit", s->saves_4bit}, {"quantized_nodes", s->quantized_nodes},
+        {"attentions", s->attentions},
     };
     for (size_t i = 0; i < sizeof totals / sizeof *totals; i++) QX_TRY(qx_jsonw_int(w, totals[i].key, totals[i].value));
     QX_TRY(qx_jsonw_begin_object(w, "bytes_by_type"));

@@ -1,5 +1,6 @@
-/* verify_outputs.h - how far an output of the quantized model is from the float model's, over several samples, in the measure that suits it: float values in
- * decibels, codes and masks by how many are equal, scores by how often the largest stays the largest; and what all of that means, in words. */
+/* verify_outputs.h - how far an output of the quantized model is from the float model's, over several samples, in the measure
+ * that suits it: float values in decibels, codes and masks by how many are equal, scores by how often the largest stays the
+ * largest; and what all of that means, in words. */
 #ifndef QX_PASSES_VERIFY_OUTPUTS_H
 #define QX_PASSES_VERIFY_OUTPUTS_H
 

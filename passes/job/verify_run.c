@@ -12,7 +12,8 @@
 
 enum { PLACES = 4096, WORST = 10, MAX_LAYERS = 4096 }; /* PLACES: of all samples together */
 
-typedef struct layer { const char *name, *op, *format, *scope; qx_pairs s; float *places; int64_t *n; } layer; /* places [samples][places] of the float model, n [samples] of them */
+/* places [samples][places] of the float model, n [samples] of them */
+typedef struct layer { const char *name, *op, *format, *scope; qx_pairs s; float *places; int64_t *n; } layer;
 typedef struct verifier {
     qx_ctx *ctx;
     qx_exec *exec;           /* of the model that runs now */
@@ -230,7 +231,9 @@ static int by_sqnr(const void *a, const void *b)
 
 static qx_status fill(verifier *f, qx_report *r)
 {
-    if (!f->ends.all) r->verify_note = f->ends.n ? "measured as far as the operators have kernels" : "not verified: an operator without a kernel stands before every output";
+    if (!f->ends.all)
+        r->verify_note = f->ends.n ? "measured as far as the operators have kernels"
+            : "not verified: an operator without a kernel stands before every output";
     QX_TRY(qx_meters_report(f->outputs, f->ends.n, r));
     int kept = 0;
     qsort(f->layers, (size_t)f->n_layers, sizeof *f->layers, by_sqnr);
@@ -257,7 +260,8 @@ static void free_all(verifier *f)
     qx_free(f->ctx, f->outputs);
 }
 
-qx_status qx_verify_run(qx_ctx *ctx, qx_model *before, qx_model *after, qx_samples *samples, int64_t first, int64_t count, const qx_exec_options *eo, qx_report *r)
+qx_status qx_verify_run(qx_ctx *ctx, qx_model *before, qx_model *after, qx_samples *samples, int64_t first, int64_t count,
+                        const qx_exec_options *eo, qx_report *r)
 {
     verifier f = {.ctx = ctx, .after = after, .samples = count, .places = PLACES / (count > 0 ? count : 1)};
     qx_status st;

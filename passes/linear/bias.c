@@ -4,7 +4,8 @@
 #include "onnx/weight/weight.h"
 #include "passes/linear/linear_read.h"
 
-/* Where the bias stands: input 2, or the constant operand of the Add. What is there now need not be l->bias any more: smoothquant folds factors into it. */
+/* Where the bias stands: input 2, or the constant operand of the Add. What is there now need not be l->bias any more: smoothquant
+ * folds factors into it. */
 static qx_node *bias_place(const qx_linear *l, uint32_t *index)
 {
     *index = l->bias_add ? qx_is_variable(l->bias_add->in[0]) : 2;
@@ -16,7 +17,8 @@ bool qx_bias_can_change(const qx_linear *l)
     if (!l->plain && !l->is_conv) return false;
     if (!l->bias) return l->is_conv || l->node->op->id == QX_OP_Gemm;
     const qx_weight *w = qx_value_const(l->bias);
-    return w && w->numel == l->n && qx_dtype_is_float(w->dtype) && qx_dtype_bits(w->dtype) >= 16 && (l->bias_add || qx_attr_float(l->node, "beta", 1) == 1);
+    return w && w->numel == l->n && qx_dtype_is_float(w->dtype) && qx_dtype_bits(w->dtype) >= 16 &&
+        (l->bias_add || qx_attr_float(l->node, "beta", 1) == 1);
 }
 
 qx_status qx_bias_change(qx_model *m, qx_linear *l, const float *factor, const float *add)
@@ -34,7 +36,8 @@ qx_status qx_bias_change(qx_model *m, qx_linear *l, const float *factor, const f
     if (!b || !bytes) return QX_E_NOMEM;
     if (old) QX_TRY(qx_rows_read(m->ctx, old, &view, NULL, 0, 1, b));
     for (int64_t i = 0; i < l->n; i++) b[i] = b[i] * (factor ? factor[i] : 1) + (add ? add[i] : 0);
-    if (!qx_from_f32(dtype, b, l->n, bytes)) QX_FAIL(m->ctx, QX_E_TYPE, "bias of '%s': %s cannot be written", l->node->name, qx_dtype_get(dtype)->text);
+    if (!qx_from_f32(dtype, b, l->n, bytes))
+        QX_FAIL(m->ctx, QX_E_TYPE, "bias of '%s': %s cannot be written", l->node->name, qx_dtype_get(dtype)->text);
     QX_TRY(qx_weight_from_bytes(m, dtype, old ? old->rank : 1, old ? old->dims : &l->n, bytes, &w));
     QX_TRY(qx_init_add(at->graph, qx_unique_name(m, was ? was->name : qx_arena_printf(m->arena, "%s_bias", l->w_init->name)), w, &v));
     QX_TRY(qx_node_set_in(at, index, v));

@@ -4,8 +4,8 @@
 
 #include "passes/linear/linear.h"
 
-/* The bias becomes bias * factor + add; factor and add [n], either may be NULL. Without a bias one is made (convolutions and Gemm; not MatMul). Other readers
- * of the old constant keep it. l->bias follows. */
+/* The bias becomes bias * factor + add; factor and add [n], either may be NULL. Without a bias one is made (convolutions and
+ * Gemm; not MatMul). Other readers of the old constant keep it. l->bias follows. */
 qx_status qx_bias_change(qx_model *m, qx_linear *l, const float *factor, const float *add);
 /* Whether qx_bias_change can: a constant vector of n, or none where the operator has an input for it. */
 bool qx_bias_can_change(const qx_linear *l);

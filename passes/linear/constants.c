@@ -1,7 +1,8 @@
-/* constants.c - weights that the graph computes from constants alone: weight standardisation (BiT, NFNet), weight norm (vocoders), a LoRA branch
- * added to its weight. Exporters leave such chains in the graph, and a weight that a node makes cannot be quantized. The executor computes
- * them once and the result becomes an initializer; the rest of the chain is dead code. A product that is smaller unfolded (a weight in
- * two low-rank factors) stays as it is, and so does what comes out of a quantized weight. */
+/* constants.c - weights that the graph computes from constants alone: weight standardisation (BiT, NFNet), weight norm
+ * (vocoders), a LoRA branch added to its weight. Exporters leave such chains in the graph, and a weight that a node makes cannot
+ * be quantized. The executor computes them once and the result becomes an initializer; the rest of the chain is dead code. A
+ * product that is smaller unfolded (a weight in two low-rank factors) stays as it is, and so does what comes out of a quantized
+ * weight. */
 #include "passes/linear/constants.h"
 
 #include <string.h>
@@ -116,7 +117,8 @@ static qx_status fold(folder *f, const qx_exec_options *options)
     for (int64_t i = 0; i < linears.count; i++) QX_TRY(look(f, &linears.items[i]));
     if (!f->n) return QX_OK;
     qx_status st = compute(f, options);
-    if (st == QX_E_UNSUPPORTED || st == QX_E_IO) { /* an operator that we do not run; a plan without the data files: they stay computed weights */
+    /* an operator that we do not run; a plan without the data files: they stay computed weights */
+    if (st == QX_E_UNSUPPORTED || st == QX_E_IO) {
         qx_log(m->ctx, QX_LOG_INFO, "%d weights that the graph computes stay float: %s", f->n, qx_ctx_error(m->ctx));
         qx_ctx_clear_error(m->ctx);
         return QX_OK;

@@ -133,7 +133,8 @@ static qx_node *find_qk(qx_node *softmax, qx_value **mask)
             *mask = n->in[0];
             continue;
         }
-        bool first = n->in[0]->def && n->in[0]->def->op->id != QX_OP_Constant && (is_wild(n->in[0]->def) || n->in[0]->def->op->traits & (QX_T_LINEAR | QX_T_POINTWISE));
+        bool first = n->in[0]->def && n->in[0]->def->op->id != QX_OP_Constant &&
+            (is_wild(n->in[0]->def) || n->in[0]->def->op->traits & (QX_T_LINEAR | QX_T_POINTWISE));
         if (id == QX_OP_Add) *mask = n->in[first ? 1 : 0];
         v = n->in[first ? 0 : 1];
     }

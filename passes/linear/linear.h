@@ -1,6 +1,6 @@
-/* linear.h - finds the linear operators of a graph (MatMul, Gemm, Conv, ConvTranspose, FusedMatMul, Einsum with a constant weight on either side;
- * embeddings too, which are no products) and the groups that must be treated alike. By structure alone; names are only kept
- * beside, for rules that go by them. */
+/* linear.h - finds the linear operators of a graph (MatMul, Gemm, Conv, ConvTranspose, FusedMatMul, Einsum with a constant weight
+ * on either side; embeddings too, which are no products) and the groups that must be treated alike. By structure alone; names are
+ * only kept beside, for rules that go by them. */
 #ifndef QX_PASSES_LINEAR_H
 #define QX_PASSES_LINEAR_H
 
@@ -28,16 +28,19 @@ typedef struct qx_linear {
     int64_t group;
     qx_value *bias;          /* constant bias: Gemm C, Conv B, or the constant operand of a following Add; NULL: none */
     qx_node *bias_add;       /* that Add; NULL when the bias is an input of the node */
-    const char *path, *w_path; /* where node and stored weight say that they are, below a module that wraps the whole model: "blocks.0/attn/to_q/MatMul" */
+    /* where node and stored weight say that they are, below a module that wraps the whole model: "blocks.0/attn/to_q/MatMul" */
+    const char *path, *w_path;
     int64_t index;           /* place in qx_linears.items */
     int64_t group_id;        /* linears with the same x: one id (q/k/v, gate/up, experts) */
 } qx_linear;
 
 typedef struct qx_linears { qx_linear *items; int64_t count; int64_t n_groups; } qx_linears;
-/* All candidates of the model in graph order, subgraphs and functions included; those with a variable weight too (w NULL). In the model's arena. */
+/* All candidates of the model in graph order, subgraphs and functions included; those with a variable weight too (w NULL). In the
+ * model's arena. */
 qx_status qx_linears_find(qx_model *m, qx_linears *out);
 
-/* The weight again, in its own type, behind `step`: for exact changes before the sweep. Only for an initializer (w_init->init) that nothing else reads. */
+/* The weight again, in its own type, behind `step`: for exact changes before the sweep. Only for an initializer (w_init->init)
+ * that nothing else reads. */
 qx_status qx_linear_store(qx_model *m, const qx_linear *l, const qx_step *step);
 
 /* The tensor at the end of a chain of Transpose, Cast, Identity and reshapes that only add or drop dims of 1. axes: for each axis that the
@@ -48,8 +51,8 @@ bool qx_const_trace(const qx_value *v, qx_const_view *out);
 /* The same, through Gather and GatherND(constant, indices) too: axes that the indices make are QX_AXIS_PICKED. */
 bool qx_weight_trace(const qx_value *v, qx_const_view *out);
 
-/* Whether a MatMul that only an Add reads has v, which is no matrix, as its input: ONNX Runtime makes a Gemm of the two, and from this opset on the INT8 pair
- * in front of it is ill-typed then (docs/targets.md). */
+/* Whether a MatMul that only an Add reads has v, which is no matrix, as its input: ONNX Runtime makes a Gemm of the two, and from
+ * this opset on the INT8 pair in front of it is ill-typed then (docs/targets.md). */
 enum { QX_ORT_BIASED_OPSET = 21 };
 bool qx_feeds_biased_matmul(const qx_value *v);
 

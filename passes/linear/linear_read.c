@@ -1,6 +1,6 @@
-/* linear_read.c - reads one operator as Y = X W': which input is the weight, which of its stored axes are rows (output channels, experts) and
- * which are contracted. One function an operator; all of them only say which axes that the operator sees are contracted, and set_weight finds the
- * view that holds that. */
+/* linear_read.c - reads one operator as Y = X W': which input is the weight, which of its stored axes are rows (output channels,
+ * experts) and which are contracted. One function an operator; all of them only say which axes that the operator sees are
+ * contracted, and set_weight finds the view that holds that. */
 #include "passes/linear/linear_read.h"
 
 #include <string.h>
@@ -16,7 +16,7 @@ bool qx_is_variable(const qx_value *v)
     return !qx_const_trace(v, &c) && !c.quantized;
 }
 
-/* ---- from axes to a view ------------------------------------------------------------------------------------------------------------------ */
+/* ---- from axes to a view --------------------------------------------------------------------------------------------------- */
 
 /* The stored axes other than 1, as runs of rows and of contracted axes in turn. */
 typedef struct runs { int n; bool contracted[MAX_AXES]; int64_t size[MAX_AXES]; int last_axis[MAX_AXES], axes[MAX_AXES]; } runs;
@@ -89,7 +89,7 @@ static void set_weight(qx_linear *l, const qx_const_view *c, const bool *seen)
     l->k = qx_view_k(&l->view);
 }
 
-/* ---- MatMul, Gemm, FusedMatMul -------------------------------------------------------------------------------------------------------------- */
+/* ---- MatMul, Gemm, FusedMatMul --------------------------------------------------------------------------------------------- */
 
 static void use_input(qx_linear *l, uint32_t weight)
 {
@@ -164,7 +164,7 @@ static void read_bias_input(qx_linear *l)
     if (b && !qx_is_variable(b)) l->bias = b;
 }
 
-/* ---- Einsum ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Einsum ---------------------------------------------------------------------------------------------------------------- */
 
 /* "ij,jk->ik" as three terms without blanks; "..." is one '.' each. False for more operands, diagonals, and no "->". */
 typedef struct equation { char term[3][MAX_AXES + 1]; } equation;
@@ -217,7 +217,7 @@ static bool read_einsum(qx_linear *l)
     return true;
 }
 
-/* ---- convolutions ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- convolutions ---------------------------------------------------------------------------------------------------------- */
 
 static void fill3(int64_t *out, const int64_t *values, int64_t count, int rank, int64_t fallback)
 {
@@ -277,7 +277,7 @@ static bool read_conv(qx_linear *l)
     return true;
 }
 
-/* ---- embeddings ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- embeddings ------------------------------------------------------------------------------------------------------------ */
 
 /* Gather of rows of a constant matrix: no product, but a large weight. Tables of few or short rows are not worth a scale. */
 static bool read_embedding(qx_linear *l)
@@ -286,13 +286,14 @@ static bool read_embedding(qx_linear *l)
     static const bool seen[2] = {false, true};
     use_input(l, 0);
     const bool constant = qx_const_trace(l->w_in, &c);
-    if (!constant || c.rank != 2 || c.axes[0] < 0 || c.axes[1] < 0 || qx_attr_int(l->node, "axis", 0) != 0 || !qx_is_variable(l->x)) return false;
+    if (!constant || c.rank != 2 || c.axes[0] < 0 || c.axes[1] < 0 || qx_attr_int(l->node, "axis", 0) != 0 || !qx_is_variable(l->x))
+        return false;
     set_weight(l, &c, seen);
     l->embedding = l->w && l->n >= LEAST_TABLE && l->k >= LEAST_TABLE;
     return l->embedding;
 }
 
-/* ---- all of them ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- all of them ----------------------------------------------------------------------------------------------------------- */
 
 static const struct reader { qx_op_id op; bool (*read)(qx_linear *l); void (*bias)(qx_linear *l); } readers[] = {
     {QX_OP_MatMul, read_matmul, read_bias_add},

@@ -4,8 +4,8 @@
 
 #include "passes/linear/linear.h"
 
-/* False: the node is no linear operator (nor an embedding). True with out->w NULL: it is one, but its weight is not constant. index and group_id
- * are left to the caller. */
+/* False: the node is no linear operator (nor an embedding). True with out->w NULL: it is one, but its weight is not constant.
+ * index and group_id are left to the caller. */
 bool qx_linear_read(qx_node *n, qx_linear *out);
 /* Neither a constant nor a dequantized constant. */
 bool qx_is_variable(const qx_value *v);

@@ -13,7 +13,10 @@ static bool holds_codes(const qx_value *v)
     return w && w->rank >= 2 && w->dtype != QX_DT_UINT8 && w->dtype != QX_DT_BOOL && qx_dtype_bits(w->dtype) <= 8;
 }
 
-static bool expands(const qx_node *n) { return n->op->id == QX_OP_Cast && holds_codes(qx_node_in(n, 0)) && qx_node_out(n, 0) && qx_dtype_is_float(n->out[0]->type.dtype); }
+static bool expands(const qx_node *n)
+{
+    return n->op->id == QX_OP_Cast && holds_codes(qx_node_in(n, 0)) && qx_node_out(n, 0) && qx_dtype_is_float(n->out[0]->type.dtype);
+}
 
 bool qx_quantized_node(const qx_node *n)
 {
@@ -29,7 +32,8 @@ bool qx_expands_codes(const qx_value *v)
         if (expands(n) || (n->op->id == QX_OP_UNKNOWN && qx_quantized_node(n))) return true;
         switch (n->op->id) {
         case QX_OP_Mul: case QX_OP_Sub: case QX_OP_Add: case QX_OP_Div: v = n->in[n->in[0]->def ? 0 : 1]; break;
-        case QX_OP_Cast: case QX_OP_Transpose: case QX_OP_Reshape: case QX_OP_Identity: case QX_OP_Squeeze: case QX_OP_Unsqueeze: v = n->in[0]; break;
+        case QX_OP_Cast: case QX_OP_Transpose: case QX_OP_Reshape: case QX_OP_Identity: case QX_OP_Squeeze: case QX_OP_Unsqueeze: v =
+            n->in[0]; break;
         default: return false;
         }
     }

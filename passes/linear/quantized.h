@@ -4,8 +4,8 @@
 
 #include "onnx/graph.h"
 
-/* Q/DQ and operators with low-precision weights; operators that we do not know and whose name says it (TensorRT's, Quark's); a Cast that expands stored codes
- * (torchao's weights). */
+/* Q/DQ and operators with low-precision weights; operators that we do not know and whose name says it (TensorRT's, Quark's); a
+ * Cast that expands stored codes (torchao's weights). */
 bool qx_quantized_node(const qx_node *n);
 /* Whether v is computed from codes that a Cast expands, times a scale, less a zero point, in another shape. */
 bool qx_expands_codes(const qx_value *v);

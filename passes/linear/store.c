@@ -1,7 +1,8 @@
 /* store.c - see store.h. */
 #include "passes/linear/store.h"
 
-qx_status qx_store_matrix(qx_model *m, const qx_weight *w, const qx_view *view, const qx_stepdef *def, const void *arg, qx_layout layout, qx_weight **out)
+qx_status qx_store_matrix(qx_model *m, const qx_weight *w, const qx_view *view, const qx_stepdef *def, const void *arg, qx_layout layout,
+                          qx_weight **out)
 {
     const qx_step *step = qx_step_new(m, def, NULL, arg);
     qx_qspec *spec = qx_arena_alloc(m->arena, sizeof *spec);
@@ -26,12 +27,14 @@ static qx_status replace_weight(qx_model *m, const qx_linear *l, qx_weight *fres
     if (old->n_uses == 1) return qx_value_replace_uses(old, v, NULL);
     qx_node *t = l->w_in->def, *copy;
     if (t->op->id != QX_OP_Transpose || t->in[0] != old || t->graph != m->graph)
-        QX_FAIL(m->ctx, QX_E_UNSUPPORTED, "weight '%s' is shared and '%s' reads it through %s; give each its own copy first", old->name, l->node->name, t->op_type);
+        QX_FAIL(m->ctx, QX_E_UNSUPPORTED, "weight '%s' is shared and '%s' reads it through %s; give each its own copy first", old->name,
+                l->node->name, t->op_type);
     const char *name = qx_unique_name(m, t->out[0]->name);
     int64_t rank;
     const int64_t *perm = qx_attr_ints(t, "perm", &rank);
     if (!name) return QX_E_NOMEM;
-    QX_TRY(qx_node_add(m->graph, &(qx_node_spec){.op_type = "Transpose", .domain = "", .name = name, .in = &v, .n_in = 1, .out_names = &name, .n_out = 1}, t, &copy));
+    QX_TRY(qx_node_add(m->graph, &(qx_node_spec){.op_type = "Transpose", .domain = "", .name = name, .in = &v, .n_in = 1,
+                                                 .out_names = &name, .n_out = 1}, t, &copy));
     if (perm) QX_TRY(qx_attr_set_ints(copy, "perm", perm, rank));
     QX_TRY(qx_value_set_type(copy->out[0], &t->out[0]->type));
     return qx_node_set_in(l->node, l->w_index, copy->out[0]);
@@ -44,7 +47,10 @@ static qx_status store(qx_model *m, const qx_linear *l, const qx_view *view, con
     return replace_weight(m, l, fresh);
 }
 
-qx_status qx_store_inputs(qx_model *m, const qx_linear *l, const qx_stepdef *def, const void *arg) { return store(m, l, &l->view, def, arg); }
+qx_status qx_store_inputs(qx_model *m, const qx_linear *l, const qx_stepdef *def, const void *arg)
+{
+    return store(m, l, &l->view, def, arg);
+}
 
 qx_status qx_store_vector(qx_model *m, qx_node *node, uint32_t index, const qx_stepdef *def, const void *arg)
 {
@@ -63,7 +69,8 @@ qx_status qx_store_vector(qx_model *m, qx_node *node, uint32_t index, const qx_s
 qx_status qx_store_outputs(qx_model *m, const qx_linear *l, const qx_stepdef *def, const void *arg)
 {
     const qx_view view = swapped(&l->view);
-    if (qx_view_span(&l->view) != l->view.n) QX_FAIL(m->ctx, QX_E_UNSUPPORTED, "weight of '%s' is several matrices, one is needed", l->node->name);
+    if (qx_view_span(&l->view) != l->view.n)
+        QX_FAIL(m->ctx, QX_E_UNSUPPORTED, "weight of '%s' is several matrices, one is needed", l->node->name);
     QX_TRY(store(m, l, &view, def, arg));
     if (!l->bias) return QX_OK;
     qx_node *at = l->bias_add ? l->bias_add : l->node;

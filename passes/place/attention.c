@@ -6,7 +6,9 @@ static qx_why check(const qx_scheme *s, const qx_pipeline *pipe, const qx_attent
 {
     if (s->family == QX_FAMILY_FP8 && a->head_size > 0 && (a->head_size > 256 || a->head_size <= 8)) return QX_WHY_HEAD_SIZE;
     if (pipe->opt->target == QX_TARGET_TENSORRT && a->head_size > 0 && a->head_size % 16) return QX_WHY_HEAD_SIZE;
-    if (!qx_value_is_real(a->qk->in[0]) || !qx_value_is_real(a->qk->in[1]) || !qx_value_is_real(a->pv->in[0]) || !qx_value_is_real(a->pv->in[1])) return QX_WHY_NOT_FLOAT;
+    if (!qx_value_is_real(a->qk->in[0]) || !qx_value_is_real(a->qk->in[1]) || !qx_value_is_real(a->pv->in[0]) ||
+        !qx_value_is_real(a->pv->in[1]))
+        return QX_WHY_NOT_FLOAT;
     if (a->qk->graph->function || a->pv->graph != a->qk->graph) return QX_WHY_FUNCTION;
     return QX_WHY_NONE;
 }

@@ -1,5 +1,5 @@
-/* concat.c - one scale for a Concat's output and those of its inputs that are quantized themselves: a runtime that fuses pairs then moves codes instead of
- * rescaling them. The largest scale wins, which costs the others precision; each says how much. */
+/* concat.c - one scale for a Concat's output and those of its inputs that are quantized themselves: a runtime that fuses pairs
+ * then moves codes instead of rescaling them. The largest scale wins, which costs the others precision; each says how much. */
 #include <math.h>
 
 #include "passes/place/scheme.h"

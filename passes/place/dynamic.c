@@ -1,9 +1,11 @@
-/* dynamic.c - writes y = x W as integer operators: codes of x are made in the graph, MatMulInteger multiplies them, both scales are multiplied back in.
+/* dynamic.c - writes y = x W as integer operators: codes of x are made in the graph, MatMulInteger multiplies them, both scales
+ * are multiplied back in.
  *
  *   ROW     s = max |x| of a row / 127;  q = uint8(round(x / s) + 128);                y = float((q - 128) Wq) s s_w
  *   TENSOR  q, s, z = DynamicQuantizeLinear(x), the standard's formula;                y = float((q - z) Wq) (s s_w)
  *
- * Codes are UINT8 in both: ONNX Runtime multiplies those six times as fast by INT8 weights as signed ones. All readers of x share q and s. The order of operators is ONNX Runtime's own, which it fuses into DynamicQuantizeMatMul (TENSOR). */
+ * Codes are UINT8 in both: ONNX Runtime multiplies those six times as fast by INT8 weights as signed ones. All readers of x share
+ * q and s. The order of operators is ONNX Runtime's own, which it fuses into DynamicQuantizeMatMul (TENSOR). */
 #include "passes/place/dynamic.h"
 
 #include <float.h>
@@ -22,7 +24,8 @@ bool qx_dynamic_fits(const qx_plan_item *it, const char **detail)
     const bool gemm = n->op->id == QX_OP_Gemm;
     *detail = NULL;
     if (!gemm && n->op->id != QX_OP_MatMul) *detail = "not a product of matrices";
-    else if (!l->plain || l->x_index != 0 || !l->w || l->w->rank != 2 || l->channel_axis < 0) *detail = "its weight is no single matrix on the right";
+    else if (!l->plain || l->x_index != 0 || !l->w || l->w->rank != 2 || l->channel_axis < 0)
+        *detail = "its weight is no single matrix on the right";
     else if (gemm && (qx_attr_float(n, "alpha", 1) != 1 || qx_attr_float(n, "beta", 1) != 1)) *detail = "Gemm with a factor";
     return !*detail;
 }
@@ -95,7 +98,8 @@ static qx_status tensor_codes(qx_value *x, qx_node *at, const char *base, made *
         if (!(parts[i] = qx_arena_printf(g->model->arena, "%s_%s", base, parts[i]))) return QX_E_NOMEM;
     const char *name = qx_arena_printf(g->model->arena, "%s_DynamicQuantizeLinear", base);
     if (!name) return QX_E_NOMEM;
-    QX_TRY(qx_node_add(g, &(qx_node_spec){.op_type = "DynamicQuantizeLinear", .domain = "", .name = name, .in = &x, .n_in = 1, .out_names = parts, .n_out = 3}, at, &n));
+    QX_TRY(qx_node_add(g, &(qx_node_spec){.op_type = "DynamicQuantizeLinear", .domain = "", .name = name, .in = &x, .n_in = 1,
+                                          .out_names = parts, .n_out = 3}, at, &n));
     for (size_t i = 0; i < 3; i++) {
         qx_type t = i ? scalar : x->type;
         t.dtype = i == 1 ? QX_DT_FLOAT : QX_DT_UINT8;
@@ -135,7 +139,8 @@ static qx_status as_columns(const qx_plan_weight *w, const qx_linear *l, qx_valu
     turned.dims = qx_arena_array(g->model->arena, 2, sizeof *turned.dims);
     if (!turned.dims) return QX_E_NOMEM;
     turned.dims[0] = codes->type.dims[1], turned.dims[1] = codes->type.dims[0];
-    QX_TRY(qx_node_put(g, g->first, &(qx_new_node){"Transpose", {codes}, 1, &turned, codes->type.dtype, w->value->name, "CodesTranspose"}, &n));
+    QX_TRY(qx_node_put(g, g->first, &(qx_new_node){"Transpose", {codes}, 1, &turned, codes->type.dtype, w->value->name,
+                                                   "CodesTranspose"}, &n));
     *out = n->out[0];
     return qx_attr_set_ints(n, "perm", perm, 2);
 }
@@ -152,7 +157,8 @@ static qx_status end_as(qx_node *n, const char *op, qx_value *a, qx_value *b)
 
 typedef struct product { qx_graph *g; qx_node *node; const qx_type *y; const char *base; } product;
 
-static qx_status put2(const product *p, const char *op, qx_value *a, qx_value *b, const qx_type *like, qx_dtype dtype, const char *suffix, qx_value **out)
+static qx_status put2(const product *p, const char *op, qx_value *a, qx_value *b, const qx_type *like, qx_dtype dtype,
+                      const char *suffix, qx_value **out)
 {
     qx_node *n;
     QX_TRY(qx_node_put(p->g, p->node, &(qx_new_node){op, {a, b}, b ? 2u : 1u, like, dtype, p->base, suffix}, &n));
@@ -177,7 +183,8 @@ static qx_status write_one(qx_pipeline *pipe, qx_plan_item *it, qx_value *column
     qx_value *bias = n->op->id == QX_OP_Gemm ? qx_node_in(n, 2) : NULL, *a, *b;
     const made *m;
     QX_TRY(codes_of(pipe, it->lin->x, it->dynamic, &m));
-    QX_TRY(qx_node_put(p.g, n, &(qx_new_node){"MatMulInteger", {m->codes, columns, m->zero}, m->zero ? 3u : 2u, p.y, QX_DT_INT32, p.base, "MatMulInteger"}, &mm));
+    QX_TRY(qx_node_put(p.g, n, &(qx_new_node){"MatMulInteger", {m->codes, columns, m->zero}, m->zero ? 3u : 2u, p.y, QX_DT_INT32, p.base,
+                                              "MatMulInteger"}, &mm));
     QX_TRY(scaled(&p, m, mm->out[0], w_scale, &a, &b));
     if (!bias && type == QX_DT_FLOAT) return end_as(n, "Mul", a, b);
     QX_TRY(put2(&p, "Mul", a, b, p.y, QX_DT_FLOAT, "Scaled", &a));

@@ -29,12 +29,14 @@ qx_status qx_emit_new(qx_pipeline *pipe)
 
 /* ---- activations -------------------------------------------------------------------------------------------------------- */
 
-/* ONNX Runtime drops a Relu in front of a QuantizeLinear whose zero point has the byte 0, which it takes for uint8's: with float8 negative values then
- * come through (1.31, also with session.disable_quant_qdq). A type that is given by output_dtype instead is left alone. */
+/* ONNX Runtime drops a Relu in front of a QuantizeLinear whose zero point has the byte 0, which it takes for uint8's: with float8
+ * negative values then come through (1.31, also with session.disable_quant_qdq). A type that is given by output_dtype instead is
+ * left alone. */
 static bool hides_zero(const qx_pipeline *pipe, const qx_value *v, qx_dtype codes)
 {
     const int64_t most = pipe->opt->max_opset;
-    return pipe->opt->target == QX_TARGET_GENERIC && qx_dtype_is_float(codes) && v->def && v->def->op->id == QX_OP_Relu && (!most || most >= OPSET_OUTPUT_DTYPE);
+    return pipe->opt->target == QX_TARGET_GENERIC && qx_dtype_is_float(codes) && v->def && v->def->op->id == QX_OP_Relu &&
+        (!most || most >= OPSET_OUTPUT_DTYPE);
 }
 
 qx_need qx_emit_pair_need(const qx_pipeline *pipe, const qx_value *v, qx_dtype codes)
@@ -54,8 +56,9 @@ static int64_t opset_to_be(const qx_pipeline *pipe, const qx_graph *g)
     return opset;
 }
 
-/* From opset 21 on ONNX Runtime (1.31) does not load INT8 codes in front of a MatMul of rank 3 with a bias: it makes a Gemm of both, and the pair that it
- * moves behind the Reshape gets a zero point of another type. UINT8 with zero point 128 is the same grid and loads. TensorRT has no such codes. */
+/* From opset 21 on ONNX Runtime (1.31) does not load INT8 codes in front of a MatMul of rank 3 with a bias: it makes a Gemm of
+ * both, and the pair that it moves behind the Reshape gets a zero point of another type. UINT8 with zero point 128 is the same
+ * grid and loads. TensorRT has no such codes. */
 static bool shifts_codes(const qx_pipeline *pipe, const qx_value *v, qx_dtype codes)
 {
     if (codes != QX_DT_INT8 || pipe->opt->target == QX_TARGET_TENSORRT || opset_to_be(pipe, v->graph) < QX_ORT_BIASED_OPSET) return false;
@@ -71,9 +74,11 @@ static qx_status standard_pair(const qx_pipeline *pipe, qx_value *v, const pair 
     const qx_dtype codes = shifted ? QX_DT_UINT8 : p->codes;
     QX_TRY(qx_scalar_put(g, v->name, "scale", v->type.dtype, p->scale, &scale));
     QX_TRY(qx_scalar_put(g, v->name, "zero_point", codes, (float)(shifted ? p->zero + 128 : p->zero), &zero));
-    QX_TRY(qx_node_put(g, at, &(qx_new_node){"QuantizeLinear", {v, scale, zero}, hidden ? 2u : 3u, &v->type, codes, v->name, "QuantizeLinear"}, &q));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"QuantizeLinear", {v, scale, zero}, hidden ? 2u : 3u, &v->type, codes, v->name,
+                                             "QuantizeLinear"}, &q));
     if (hidden) QX_TRY(qx_attr_set_int(q, "output_dtype", codes));
-    QX_TRY(qx_node_put(g, at, &(qx_new_node){"DequantizeLinear", {q->out[0], scale, zero}, 3, &v->type, v->type.dtype, v->name, "DequantizeLinear"}, &dq));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"DequantizeLinear", {q->out[0], scale, zero}, 3, &v->type, v->type.dtype, v->name,
+                                             "DequantizeLinear"}, &dq));
     *out = dq->out[0];
     return QX_OK;
 }
@@ -144,15 +149,18 @@ static bool nbits_fits(const qx_pipeline *pipe, const qx_linear *l, const qx_qsp
 {
     bool bits = s->codes == QX_DT_INT4 || s->codes == QX_DT_UINT4 || s->codes == QX_DT_INT8;
     if (pipe->opt->target != QX_TARGET_ORT || !bits || s->block < 16 || !power_of_two(s->block) || s->block > 256) return false;
-    return l->node->op->id == QX_OP_MatMul && l->plain && l->w->rank == 2 && (l->x->type.dtype == QX_DT_FLOAT || l->x->type.dtype == QX_DT_FLOAT16);
+    return l->node->op->id == QX_OP_MatMul && l->plain && l->w->rank == 2 &&
+        (l->x->type.dtype == QX_DT_FLOAT || l->x->type.dtype == QX_DT_FLOAT16);
 }
 
 /* GatherBlockQuantized dequantizes the rows that are asked for; a DequantizeLinear in front of Gather the whole table each time. */
 static bool gather_fits(const qx_pipeline *pipe, const qx_plan_item *it)
 {
     const qx_plan_weight *w = it->weight;
-    const bool bits = w->spec.codes == QX_DT_INT4 || w->spec.codes == QX_DT_UINT4, own = w->items == 1 && w->value->n_uses == 1 && it->lin->w_in == w->value;
-    return pipe->opt->target == QX_TARGET_ORT && it->lin->embedding && own && bits && w->spec.block >= 16 && power_of_two(w->spec.block) && it->lin->contract_axis == 1;
+    const bool bits = w->spec.codes == QX_DT_INT4 || w->spec.codes == QX_DT_UINT4,
+        own = w->items == 1 && w->value->n_uses == 1 && it->lin->w_in == w->value;
+    return pipe->opt->target == QX_TARGET_ORT && it->lin->embedding && own && bits && w->spec.block >= 16 &&
+        power_of_two(w->spec.block) && it->lin->contract_axis == 1;
 }
 
 static bool all_nbits(const qx_pipeline *pipe, const qx_plan_weight *w)
@@ -164,8 +172,9 @@ static bool all_nbits(const qx_pipeline *pipe, const qx_plan_weight *w)
     return true;
 }
 
-/* ONNX Runtime's CPU provider multiplies with 8-bit activations (5 dB worse, measured) when an INT8 weight's dequantizer feeds MatMul or Gemm directly
- * and the activation is float; behind a Transpose it computes what is written, at least below opset 21. For what MatMulNBits cannot hold. */
+/* ONNX Runtime's CPU provider multiplies with 8-bit activations (5 dB worse, measured) when an INT8 weight's dequantizer feeds
+ * MatMul or Gemm directly and the activation is float; behind a Transpose it computes what is written, at least below opset 21.
+ * For what MatMulNBits cannot hold. */
 static bool integer_weight_only(const qx_pipeline *pipe, const qx_plan_item *it)
 {
     const qx_linear *l = it->lin;
@@ -215,18 +224,23 @@ qx_why qx_emit_fits(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qs
 {
     (void)pipe;
     *detail = NULL;
-    if (it->lin->contract_axis < 0 && (spec->block > 0 || (spec->block == 0 && it->lin->channel_axis < 0))) { *detail = "contracted over several axes"; return QX_WHY_NOT_ELIGIBLE; }
+    if (it->lin->contract_axis < 0 && (spec->block > 0 || (spec->block == 0 && it->lin->channel_axis < 0))) {
+        *detail = "contracted over several axes";
+        return QX_WHY_NOT_ELIGIBLE;
+    }
     if (spec->block <= 0) return QX_WHY_NONE;
     if (it->lin->is_conv) { *detail = "blocks along a convolution's channels"; return QX_WHY_NOT_ELIGIBLE; }
     return QX_WHY_NONE;
 }
 
-/* 8-bit rows: ONNX Runtime dequantizes the whole table at each run when a DequantizeLinear stands in front of Gather. Behind it only what was asked for. */
+/* 8-bit rows: ONNX Runtime dequantizes the whole table at each run when a DequantizeLinear stands in front of Gather. Behind it
+ * only what was asked for. */
 static bool rows_fit(const qx_pipeline *pipe, const qx_plan_item *it)
 {
     const qx_qspec *s = &it->weight->spec;
     const int64_t most = pipe->opt->max_opset;
-    return pipe->opt->target == QX_TARGET_ORT && it->lin->embedding && it->lin->w_in == it->weight->value && it->lin->channel_axis == 0 && it->weight->tensor->rank == 2 &&
+    return pipe->opt->target == QX_TARGET_ORT && it->lin->embedding && it->lin->w_in == it->weight->value &&
+        it->lin->channel_axis == 0 && it->weight->tensor->rank == 2 &&
            s->codes == QX_DT_INT8 && s->block == 0 && (!most || most >= OPSET_BLOCKS);
 }
 
@@ -235,7 +249,8 @@ qx_need qx_emit_weight_need(const qx_pipeline *pipe, const qx_plan_item *it)
     if (it->dynamic && it->weight->items == 1) return (qx_need){11, 6}; /* of DynamicQuantizeLinear and Round */
     qx_need need = qx_emit_need(&it->weight->spec);
     for (int64_t i = 0; it->weight->embedding && i < pipe->plan->linears.count; i++)
-        if (pipe->plan->items[i].weight == it->weight && rows_fit(pipe, &pipe->plan->items[i])) need = qx_need_for(it->weight->spec.codes, it->weight->spec.scale, true, true);
+        if (pipe->plan->items[i].weight == it->weight && rows_fit(pipe, &pipe->plan->items[i]))
+            need = qx_need_for(it->weight->spec.codes, it->weight->spec.scale, true, true);
     return need;
 }
 
@@ -245,7 +260,8 @@ qx_status qx_emit_raise(qx_pipeline *pipe, qx_need need, const char *because)
 {
     const qx_quantize_options *o = pipe->opt;
     if (o->max_opset && need.opset > o->max_opset)
-        QX_FAIL(pipe->ctx, QX_E_USAGE, "%s needs opset %lld, --max-opset allows %lld", because, (long long)need.opset, (long long)o->max_opset);
+        QX_FAIL(pipe->ctx, QX_E_USAGE, "%s needs opset %lld, --max-opset allows %lld", because, (long long)need.opset,
+                (long long)o->max_opset);
     if (o->max_ir && need.ir > o->max_ir)
         QX_FAIL(pipe->ctx, QX_E_USAGE, "%s needs IR version %lld, --max-ir allows %lld", because, (long long)need.ir, (long long)o->max_ir);
     return qx_opset_raise(pipe->model, need, because);
@@ -266,7 +282,8 @@ static qx_status block_scales(qx_plan_weight *w, qx_value *codes, qx_value *scal
     qx_node *n, *at = qx_place_behind(w->value);
     const char *base = qx_arena_printf(g->model->arena, "%s_scale", w->value->name);
     if (!base) return QX_E_NOMEM;
-    QX_TRY(qx_node_put(g, at, &(qx_new_node){"DequantizeLinear", {codes, scale2}, 2, &codes->type, QX_DT_FLOAT, base, "DequantizeLinear"}, &n));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"DequantizeLinear", {codes, scale2}, 2, &codes->type, QX_DT_FLOAT, base,
+                                             "DequantizeLinear"}, &n));
     *out = n->out[0];
     return QX_OK;
 }
@@ -281,7 +298,8 @@ static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_val
     if (scale->def) at = scale->def->next;
     const bool powers = w->spec.scale == QX_DT_FLOAT8E8M0; /* a scale that says nothing about the type of the result */
     const qx_dtype made = two_level(w) ? QX_DT_FLOAT : w->tensor->dtype;
-    QX_TRY(qx_node_put(g, at, &(qx_new_node){"DequantizeLinear", {codes, scale, zero}, zero ? 3u : 2u, &t, made, w->value->name, "DequantizeLinear"}, &n));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"DequantizeLinear", {codes, scale, zero}, zero ? 3u : 2u, &t, made, w->value->name,
+                                             "DequantizeLinear"}, &n));
     if (powers) QX_TRY(qx_attr_set_int(n, "output_dtype", made));
     if (w->spec.block != -1) QX_TRY(qx_attr_set_int(n, "axis", dq_axis(it, f)));
     if (w->spec.block > 0) QX_TRY(qx_attr_set_int(n, "block_size", w->spec.block));
@@ -293,7 +311,8 @@ static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_val
     }
     if (f != FORM_NK_TRANSPOSE) return QX_OK;
     static const int64_t perm[2] = {1, 0};
-    QX_TRY(qx_node_put(g, at, &(qx_new_node){"Transpose", {n->out[0]}, 1, &w->value->type, w->tensor->dtype, w->value->name, "Transpose"}, &n));
+    QX_TRY(qx_node_put(g, at, &(qx_new_node){"Transpose", {n->out[0]}, 1, &w->value->type, w->tensor->dtype, w->value->name,
+                                             "Transpose"}, &n));
     QX_TRY(qx_attr_set_ints(n, "perm", perm, 2));
     *out = n->out[0];
     return QX_OK;
@@ -384,8 +403,10 @@ static qx_status report_weight(qx_pipeline *pipe, const qx_plan_item *it)
     qx_plan_weight *w = it->weight;
     if (!pipe->report) return QX_OK;
     w->report_row = pipe->report->n_tensors;
-    qx_report_tensor t = {.name = w->value->name, .format = w->format, .bytes_before = (int64_t)w->tensor->bytes, .bytes_after = job_bytes(w->job), .n = w->view.n,
-                          .k = qx_view_k(&w->view), .block = w->spec.block, .sqnr = NAN, .input_sqnr = it->act_sqnr, .node = it->lin->node->name, .scope = it->lin->node->scope};
+    qx_report_tensor t = {.name = w->value->name, .format = w->format, .bytes_before = (int64_t)w->tensor->bytes,
+                          .bytes_after = job_bytes(w->job), .n = w->view.n,
+                          .k = qx_view_k(&w->view), .block = w->spec.block, .sqnr = NAN, .input_sqnr = it->act_sqnr,
+                              .node = it->lin->node->name, .scope = it->lin->node->scope};
     return qx_report_add_tensor(pipe->report, &t);
 }
 
@@ -414,7 +435,10 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
     return qx_value_replace_uses(w->value, dq, dq->def);
 }
 
-static qx_layout layout_of(form f) { return f == FORM_NBITS ? QX_LAYOUT_NBITS : f == FORM_SAME || f == FORM_GATHER || f == FORM_INTEGER ? QX_LAYOUT_SAME : QX_LAYOUT_NK; }
+static qx_layout layout_of(form f)
+{
+    return f == FORM_NBITS ? QX_LAYOUT_NBITS : f == FORM_SAME || f == FORM_GATHER || f == FORM_INTEGER ? QX_LAYOUT_SAME : QX_LAYOUT_NK;
+}
 
 qx_status qx_emit_bytes(qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, bool external, int64_t *bytes)
 {

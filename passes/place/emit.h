@@ -10,14 +10,15 @@ qx_status qx_emit_new(struct qx_pipeline *pipe);
 /* QuantizeLinear + DequantizeLinear behind v (target ort and FP8: Div, Cast, Cast, Mul), or the pair that is there already.
  * scale is in the type of v; zero only for UINT8. */
 qx_status qx_emit_pair(struct qx_pipeline *pipe, qx_value *v, qx_dtype codes, float scale, int32_t zero, qx_value **out);
-/* The weight of an item in its format: makes the job and the dequantizer once, rewires all uses. For 4-bit weights and target ort the item's
- * node becomes MatMulNBits. */
+/* The weight of an item in its format: makes the job and the dequantizer once, rewires all uses. For 4-bit weights and target ort
+ * the item's node becomes MatMulNBits. */
 qx_status qx_emit_weight(struct qx_pipeline *pipe, qx_plan_item *it);
 /* The weight with its float steps as float of its own type: no format took it. */
 qx_status qx_emit_float(struct qx_pipeline *pipe, qx_plan_weight *w);
 /* Whether the form exists for this item: rank and operator fit the block and the target; else the reason. */
 qx_why qx_emit_fits(const struct qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, const char **detail);
-/* Bytes of codes, scales and zero points that qx_emit_weight would write for this item in this format, padding of an external data file included. */
+/* Bytes of codes, scales and zero points that qx_emit_weight would write for this item in this format, padding of an external
+ * data file included. */
 qx_status qx_emit_bytes(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, bool external, int64_t *bytes);
 /* qx_opset_raise within --max-opset and --max-ir. */
 qx_status qx_emit_raise(struct qx_pipeline *pipe, qx_need need, const char *because);

@@ -1,6 +1,6 @@
-/* merge_shapes.c - one copy of each integer computation. Exporters write the same chain (Shape, Gather, Unsqueeze, and their Constants) once
- * per use: thousands of nodes that say the same. Only values of integer or bool type are merged, so that no activation, weight or range that
- * another pass looks at is touched. */
+/* merge_shapes.c - one copy of each integer computation. Exporters write the same chain (Shape, Gather, Unsqueeze, and their
+ * Constants) once per use: thousands of nodes that say the same. Only values of integer or bool type are merged, so that no
+ * activation, weight or range that another pass looks at is touched. */
 #include <string.h>
 
 #include "base/buf.h"
@@ -102,6 +102,7 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
     return st;
 }
 
-const qx_passdef qx_pass_merge_shapes = {.name = "merge-shapes", .brief = "one copy of each integer computation that the exporter repeated", .run = run,
+const qx_passdef qx_pass_merge_shapes = {.name = "merge-shapes",
+                                         .brief = "one copy of each integer computation that the exporter repeated", .run = run,
     .doc = "Merges nodes with integer or bool results that have the same operator, inputs and attributes (Shape, Gather, Unsqueeze,\n"
            "Concat and their Constants). Results do not change; the graph of an exported UNet loses a third of its nodes."};

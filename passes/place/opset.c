@@ -50,7 +50,8 @@ static qx_status explain(const raising *r, const qx_node *n, qx_status st)
 {
     char label[256];
     if (st == QX_OK) return st;
-    return qx_note(r->m->ctx, st, "%s needs opset %lld, the model has %lld: %s cannot be converted", r->because, (long long)r->to, (long long)r->from, qx_node_label(n, label, sizeof label));
+    return qx_note(r->m->ctx, st, "%s needs opset %lld, the model has %lld: %s cannot be converted", r->because, (long long)r->to,
+                   (long long)r->from, qx_node_label(n, label, sizeof label));
 }
 
 static qx_status convert_node(const raising *r, qx_node *n)
@@ -78,7 +79,9 @@ static qx_status prepare(raising *r)
     r->nodes = qx_arena_array(r->m->arena, (size_t)r->m->n_node_ids + 1, sizeof(qx_node *));
     if (!r->nodes) return QX_E_NOMEM;
     QX_TRY(qx_model_each_node(r->m, collect, r));
-    if (r->from < QX_OPSET_MIN && r->n_nodes) QX_FAIL(r->m->ctx, QX_E_UNSUPPORTED, "%s needs opset %lld; models of opset %lld (below %d) are not converted", r->because, (long long)r->to, (long long)r->from, QX_OPSET_MIN);
+    if (r->from < QX_OPSET_MIN && r->n_nodes)
+        QX_FAIL(r->m->ctx, QX_E_UNSUPPORTED, "%s needs opset %lld; models of opset %lld (below %d) are not converted", r->because,
+                (long long)r->to, (long long)r->from, QX_OPSET_MIN);
     return convert_all(r, true); /* first look, then change: a refusal leaves the model alone */
 }
 
@@ -100,7 +103,8 @@ qx_status qx_opset_raise(qx_model *m, qx_need need, const char *because)
         QX_TRY(prepare(&all[i]));
     }
     for (uint32_t i = 0; i <= m->n_functions; i++) QX_TRY(carry_out(&all[i]));
-    if (all[0].from < need.opset) qx_log(m->ctx, QX_LOG_INFO, "opset raised from %lld to %lld: %s needs it", (long long)all[0].from, (long long)need.opset, because);
+    if (all[0].from < need.opset)
+        qx_log(m->ctx, QX_LOG_INFO, "opset raised from %lld to %lld: %s needs it", (long long)all[0].from, (long long)need.opset, because);
     int64_t ir = need.ir < 4 ? 4 : need.ir; /* before 4 an initializer had to be a graph input too */
     return m->ir_version < ir && (m->ir_version < need.ir || all[0].from < need.opset) ? qx_model_set_ir(m, ir) : QX_OK;
 }

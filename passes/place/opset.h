@@ -9,8 +9,8 @@ typedef struct qx_need { int64_t opset, ir; } qx_need;
 /* For Q/DQ of a code type with scales of a type, per axis and blocked or not. */
 qx_need qx_need_for(qx_dtype codes, qx_dtype scale, bool axis, bool blocked);
 
-/* Raises opset and IR version to at least these; lower or equal: nothing happens. A node that cannot be converted is QX_E_UNSUPPORTED, named,
- * and `because` says what needs the opset ("FLOAT8E4M3FN"). */
+/* Raises opset and IR version to at least these; lower or equal: nothing happens. A node that cannot be converted is
+ * QX_E_UNSUPPORTED, named, and `because` says what needs the opset ("FLOAT8E4M3FN"). */
 qx_status qx_opset_raise(qx_model *m, qx_need need, const char *because);
 
 #endif

@@ -19,7 +19,8 @@ static bool in_function(const qx_node *n)
 }
 
 /* A constant named after the node's first output. Bodies of functions have no initializers: there it is a Constant node. */
-static qx_status make_constant(const qx_conversion *c, const char *what, qx_dtype dtype, int rank, const int64_t *dims, const void *data, qx_value **out)
+static qx_status make_constant(const qx_conversion *c, const char *what, qx_dtype dtype, int rank, const int64_t *dims, const void *data,
+                               qx_value **out)
 {
     qx_node *n = c->node, *holder;
     qx_model *m = n->graph->model;
@@ -33,7 +34,8 @@ static qx_status make_constant(const qx_conversion *c, const char *what, qx_dtyp
     return qx_attr_set_tensor(holder, "value", w);
 }
 
-static qx_status put_constant(const qx_conversion *c, uint32_t index, const char *what, qx_dtype dtype, int rank, const int64_t *dims, const void *data)
+static qx_status put_constant(const qx_conversion *c, uint32_t index, const char *what, qx_dtype dtype, int rank, const int64_t *dims,
+                              const void *data)
 {
     qx_value *v;
     while (c->node->n_in < index) QX_TRY(qx_node_set_in(c->node, c->node->n_in, NULL));
@@ -193,18 +195,22 @@ static qx_status batch_norm_outputs(const qx_conversion *c)
 
 /* ---- Softmax and its kin before version 13: over everything from `axis` on ------------------------------------------------------ */
 
-static qx_status add_node(const qx_conversion *c, const char *op, const char *tail, qx_value *const *in, uint32_t n_in, qx_node *before, qx_node **out)
+static qx_status add_node(const qx_conversion *c, const char *op, const char *tail, qx_value *const *in, uint32_t n_in, qx_node *before,
+                          qx_node **out)
 {
     qx_node *n = c->node;
     qx_model *m = n->graph->model;
-    const char *name = qx_arena_printf(m->arena, "%s_%s", n->out[0]->name, tail), *node_name = qx_arena_printf(m->arena, "%s_%s", n->name[0] ? n->name : op, tail);
+    const char *name = qx_arena_printf(m->arena, "%s_%s", n->out[0]->name, tail),
+        *node_name = qx_arena_printf(m->arena, "%s_%s", n->name[0] ? n->name : op, tail);
     if (!name || !node_name) return QX_E_NOMEM;
-    return qx_node_add(n->graph, &(qx_node_spec){.op_type = op, .domain = "", .name = node_name, .in = in, .n_in = n_in, .out_names = &name, .n_out = 1}, before, out);
+    return qx_node_add(n->graph, &(qx_node_spec){.op_type = op, .domain = "", .name = node_name, .in = in, .n_in = n_in,
+                                                 .out_names = &name, .n_out = 1}, before, out);
 }
 
 static qx_status set_dims(qx_value *v, qx_dtype dtype, int rank, const qx_dim *dims)
 {
-    return qx_value_set_type(v, &(qx_type){.kind = QX_KIND_TENSOR, .dtype = dtype, .has_shape = true, .rank = rank, .dims = (qx_dim *)dims});
+    return qx_value_set_type(v, &(qx_type){.kind = QX_KIND_TENSOR, .dtype = dtype, .has_shape = true, .rank = rank,
+                                           .dims = (qx_dim *)dims});
 }
 
 static qx_dim product(const qx_dim *d, int64_t from, int64_t to)
@@ -299,7 +305,7 @@ static qx_status upsample_to_resize(const qx_conversion *c)
     return c->to < 11 ? QX_OK : resize_roi(c);
 }
 
-/* ---- GroupNormalization 18 -> 21: scale and bias of a group become those of each channel ---------------------------------------------- */
+/* ---- GroupNormalization 18 -> 21: scale and bias of a group become those of each channel ----------------------------------- */
 
 /* [G] -> Unsqueeze -> [G, 1] -> Expand -> [G, C / G] -> Reshape -> [C]. */
 static qx_status spread(const qx_conversion *c, uint32_t index, int64_t groups, int64_t each)
@@ -327,7 +333,8 @@ static qx_status group_norm_channels(const qx_conversion *c)
     const qx_value *x = qx_node_in(c->node, 0);
     int64_t channels = x && x->type.has_shape && x->type.rank > 1 ? x->type.dims[1].n : -1;
     QX_TRY(own_value(c, "num_groups"));
-    if (groups < 1 || channels < 1 || channels % groups) REFUSE(c, "its channels are not known (%lld in %lld groups)", (long long)channels, (long long)groups);
+    if (groups < 1 || channels < 1 || channels % groups)
+        REFUSE(c, "its channels are not known (%lld in %lld groups)", (long long)channels, (long long)groups);
     if (c->dry || channels == groups) return QX_OK;
     QX_TRY(spread(c, 1, groups, channels / groups));
     return spread(c, 2, groups, channels / groups);
@@ -339,8 +346,10 @@ static qx_status no_counterpart(const qx_conversion *c)
 }
 
 const qx_change qx_changes[] = {
-    {QX_OP_ReduceSum, 13, axes_input}, {QX_OP_ReduceMean, 18, axes_input}, {QX_OP_ReduceMax, 18, axes_input}, {QX_OP_ReduceMin, 18, axes_input},
-    {QX_OP_ReduceProd, 18, axes_input}, {QX_OP_ReduceL1, 18, axes_input}, {QX_OP_ReduceL2, 18, axes_input}, {QX_OP_ReduceLogSum, 18, axes_input},
+    {QX_OP_ReduceSum, 13, axes_input}, {QX_OP_ReduceMean, 18, axes_input}, {QX_OP_ReduceMax, 18, axes_input},
+    {QX_OP_ReduceMin, 18, axes_input},
+    {QX_OP_ReduceProd, 18, axes_input}, {QX_OP_ReduceL1, 18, axes_input}, {QX_OP_ReduceL2, 18, axes_input},
+    {QX_OP_ReduceLogSum, 18, axes_input},
     {QX_OP_ReduceLogSumExp, 18, axes_input}, {QX_OP_ReduceSumSquare, 18, axes_input},
     {QX_OP_Squeeze, 13, axes_input}, {QX_OP_Unsqueeze, 13, axes_input},
     {QX_OP_Split, 13, split_input}, {QX_OP_Split, 18, split_count},

@@ -115,8 +115,10 @@ static qx_status check_hits(qx_pipeline *pipe, patterns *ps, const char *option,
         if (p->hits) continue;
         QX_TRY(qx_model_each_node(pipe->model, find_any, p));
         if (!p->any || strict)
-            QX_FAIL(pipe->ctx, QX_E_USAGE, "--%s '%s' matches no %s of the model%s (%lld linear operators; qonnx inspect --nodes lists names)", option, p->text,
-                    p->any ? "linear operator" : "node or weight", guess_name(pipe, p, hint, sizeof hint), (long long)pipe->plan->linears.count);
+            QX_FAIL(pipe->ctx, QX_E_USAGE,
+                    "--%s '%s' matches no %s of the model%s (%lld linear operators; qonnx inspect --nodes lists names)", option, p->text,
+                    p->any ? "linear operator" : "node or weight", guess_name(pipe, p, hint, sizeof hint),
+                        (long long)pipe->plan->linears.count);
         qx_warn(pipe->ctx, "--%s '%s' matches nodes, but none of them can be quantized", option, p->text);
     }
     return QX_OK;
@@ -183,7 +185,8 @@ static void apply_rules(qx_pipeline *pipe, qx_plan_item *it, bool vision)
     else if (!it->asked && (what = qx_rule_name(l, vision)) != NULL) qx_item_keep(pipe, it, QX_WHY_DEFAULT_NAME, "%s", what);
 }
 
-/* Rules for a vision branch apply when it is one: when the rest, a language model, weighs more than twice as much. Of two towers both are quantized. */
+/* Rules for a vision branch apply when it is one: when the rest, a language model, weighs more than twice as much. Of two towers
+ * both are quantized. */
 static bool has_vision_branch(const qx_plan *plan)
 {
     int64_t vision = 0, rest = 0;
@@ -244,7 +247,8 @@ static qx_status check_shared(qx_pipeline *pipe)
         for (int64_t j = i + 1; a->forced && a->weight && a->weight->items > 1 && j < plan->linears.count; j++) {
             const qx_plan_item *b = &plan->items[j];
             if (b->weight == a->weight && b->forced && b->pass != a->pass)
-                QX_FAIL(pipe->ctx, QX_E_USAGE, "'%s' and '%s' share the weight '%s', which cannot be both %s and %s", a->lin->node->name, b->lin->node->name, a->weight->value->name,
+                QX_FAIL(pipe->ctx, QX_E_USAGE, "'%s' and '%s' share the weight '%s', which cannot be both %s and %s", a->lin->node->name,
+                        b->lin->node->name, a->weight->value->name,
                         a->pass->def->name, b->pass->def->name);
         }
     }

@@ -17,8 +17,8 @@
 #include "passes/linear/linear.h"
 #include "passes/pipeline.h"
 
-/* Of an input that is quantized when the model runs, what shares a scale. ROW: a token (symmetric); TENSOR: DynamicQuantizeLinear's UINT8 with a zero
- * point, which ONNX Runtime fuses. */
+/* Of an input that is quantized when the model runs, what shares a scale. ROW: a token (symmetric); TENSOR:
+ * DynamicQuantizeLinear's UINT8 with a zero point, which ONNX Runtime fuses. */
 typedef enum qx_dynamic { QX_DYNAMIC_NONE, QX_DYNAMIC_ROW, QX_DYNAMIC_TENSOR } qx_dynamic;
 
 /* What becomes of one stored weight; shared by all linears that use it (tied weights once). */
@@ -53,7 +53,8 @@ typedef struct qx_plan_item {
     qx_value *x_stat;         /* value whose range statistics stand for x (same elements, through Reshape/Transpose) */
     qx_dtype act;             /* format of x; UNDEFINED: stays float */
     qx_dynamic dynamic;       /* x is quantized when the model runs (and act is UNDEFINED) */
-    float act_range;          /* largest |x| that the format shall reach, chosen on the output by a WEIGHTS pass; 0: by the format's own rule */
+    /* largest |x| that the format shall reach, chosen on the output by a WEIGHTS pass; 0: by the format's own rule */
+    float act_range;
     float act_scale;          /* decided by the format pass in run(); > 0 when act is set */
     int32_t act_zero;         /* zero point of x (UINT8) */
     double act_sqnr;          /* of x on the rows that calibration kept, decibels; NaN: no rows, or float */
@@ -69,7 +70,14 @@ typedef struct qx_plan {
 } qx_plan;
 
 /* What was decided for a node of the input model; indexed by node id. */
-typedef struct qx_decision { const qx_node *node; const char *name, *op, *graph; const qx_pass *pass; const char *format, *reason, *notes; int64_t float_bytes; bool rescaled; } qx_decision;
+typedef struct qx_decision {
+    const qx_node *node;
+    const char *name, *op, *graph;
+    const qx_pass *pass;
+    const char *format, *reason, *notes;
+    int64_t float_bytes;
+    bool rescaled;
+} qx_decision;
 
 struct qx_pipeline {
     qx_ctx *ctx;

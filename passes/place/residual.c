@@ -144,7 +144,8 @@ static qx_status write_skip(qx_pass *p, qx_stats *stats, const qx_scheme *s, con
     return QX_OK;
 }
 
-/* What plan() found: passes in between change the graph, and the search for a common ancestor with it. A branch whose convolution was dropped since is left alone. */
+/* What plan() found: passes in between change the graph, and the search for a common ancestor with it. A branch whose convolution
+ * was dropped since is left alone. */
 qx_status qx_residual_run(qx_pass *p, qx_stats *stats, const qx_scheme *s)
 {
     for (int64_t i = 0; i < s->skips.count; i++) {

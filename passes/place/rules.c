@@ -175,7 +175,8 @@ bool qx_rule_above_level(const qx_linear *l, double level)
     static const char *const qkv[] = {"to_q", "to_k", "to_v", "to_qkv"};
     const char *name = l->path;
     if (level <= 0 || l->is_conv || l->embedding) return false;
-    if (level >= 3) return qx_path_has(name, "proj_out", false) && !qx_path_has(name, "single_transformer_blocks", false); /* Flux: half of a block's feed-forward */
+    /* Flux: half of a block's feed-forward */
+    if (level >= 3) return qx_path_has(name, "proj_out", false) && !qx_path_has(name, "single_transformer_blocks", false);
     if (level >= 2 && qx_path_has(name, "ff.net", false)) return false;
     for (size_t i = 0; level >= 2.5 && i < sizeof qkv / sizeof *qkv; i++)
         if (qx_path_has(name, qkv[i], false)) return false;

@@ -21,13 +21,15 @@ const qx_value *qx_rule_head_output(const qx_linear *l);
 
 /* The dimension that counts samples: the first one of every graph input of two or more dimensions; n -1 without sym when they disagree. */
 qx_dim qx_rule_batch(const qx_model *m);
-/* x has one row for each sample (behind a pooling, a timestep): its products wait for the weight to be read, and 8 bits of x gain no time. */
+/* x has one row for each sample (behind a pooling, a timestep): its products wait for the weight to be read, and 8 bits of x gain
+ * no time. */
 bool qx_rule_one_row(const qx_linear *l, const qx_dim *batch);
 
 typedef enum qx_family { QX_FAMILY_INT8, QX_FAMILY_FP8, QX_FAMILY_WEIGHT_ONLY } qx_family;
 /* Sizes that the format's kernels do not serve, with the numbers in detail (of at least 120 bytes). Unknown sizes keep nothing. */
 qx_why qx_rule_size(const qx_linear *l, qx_family family, char *detail, size_t cap);
-/* Levels of the diffusion recipes: 1 convolutions, 2 and "ff.net" linears, 2.5 and q/k/v, 3 and all linears but proj_out, 4 and attention. 0: no levels. */
+/* Levels of the diffusion recipes: 1 convolutions, 2 and "ff.net" linears, 2.5 and q/k/v, 3 and all linears but proj_out, 4 and
+ * attention. 0: no levels. */
 /* N of the "up_blocks.N" in its path, -1 without one: the last up block of a UNet works at the size of the output. */
 int qx_rule_up_block(const qx_linear *l);
 bool qx_rule_above_level(const qx_linear *l, double level);

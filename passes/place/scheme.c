@@ -18,8 +18,8 @@
 /* What an operator with float inputs gets where its pass's own format is not meant or does not fit: the most accurate 8 bits. */
 static const qx_qspec eight_bits = {.codes = QX_DT_INT8, .narrow = true, .rule = QX_SCALE_AMAX};
 
-/* Weights that have no blocks (convolutions, contractions over several axes) take most of some files; in 8 bits with a scale a channel they lose far less than
- * those in blocks. First and last convolutions stay float. */
+/* Weights that have no blocks (convolutions, contractions over several axes) take most of some files; in 8 bits with a scale a
+ * channel they lose far less than those in blocks. First and last convolutions stay float. */
 static qx_why takes_eight(const qx_pass *p, const qx_plan_item *it, char sizes[120], const char **detail)
 {
     const qx_why why = qx_rule_size(it->lin, QX_FAMILY_INT8, sizes, 120);
@@ -31,7 +31,8 @@ static bool wants_eight(const qx_pass *p, const qx_scheme *s, const qx_plan_item
 {
     char sizes[120];
     const char *detail;
-    return !it->forced && qx_dtype_bits(s->weight.codes) == 4 && qx_rule_wants_eight(it->lin) && takes_eight(p, it, sizes, &detail) == QX_WHY_NONE;
+    return !it->forced && qx_dtype_bits(s->weight.codes) == 4 && qx_rule_wants_eight(it->lin) &&
+        takes_eight(p, it, sizes, &detail) == QX_WHY_NONE;
 }
 
 /* An operator with one row a sample gets its weight in 8 bits alone, unless another operator reads that weight too. */
@@ -39,7 +40,9 @@ static bool one_row(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     char sizes[120];
     const char *detail;
-    if (!s->act || it->asked || it->weight->items > 1 || !qx_rule_one_row(it->lin, &s->batch) || takes_eight(p, it, sizes, &detail) != QX_WHY_NONE) return false;
+    if (!s->act || it->asked || it->weight->items > 1 || !qx_rule_one_row(it->lin, &s->batch) ||
+        takes_eight(p, it, sizes, &detail) != QX_WHY_NONE)
+        return false;
     it->notes = "one row a sample: input stays float";
     return it->weight_only = true;
 }
@@ -49,7 +52,8 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     char detail[120];
     const char *why_detail;
     const qx_linear *l = it->lin;
-    if (s->end_block >= 0 && l->is_conv && !it->asked && (qx_rule_up_block(l) == s->end_block || qx_path_has(l->path, "down_blocks.0", false))) {
+    if (s->end_block >= 0 && l->is_conv && !it->asked && (qx_rule_up_block(l) == s->end_block ||
+                                                          qx_path_has(l->path, "down_blocks.0", false))) {
         qx_item_keep(p->pipe, it, QX_WHY_LEVEL, "works at the size of the output");
         return;
     }
@@ -59,7 +63,10 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
         qx_item_keep(p->pipe, it, QX_WHY_NOT_FLOAT, "input '%.80s' is %s", l->x->name, qx_dtype_get(l->x->type.dtype)->text);
         return;
     }
-    if (takes_x && l->x->type.kind != QX_KIND_TENSOR) { qx_item_keep(p->pipe, it, QX_WHY_UNKNOWN_SHAPE, "type of '%.80s'", l->x->name); return; }
+    if (takes_x && l->x->type.kind != QX_KIND_TENSOR) {
+        qx_item_keep(p->pipe, it, QX_WHY_UNKNOWN_SHAPE, "type of '%.80s'", l->x->name);
+        return;
+    }
     qx_why why = it->forced ? QX_WHY_NONE : qx_rule_size(l, s->family, detail, sizeof detail);
     if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
     if (wants_eight(p, s, it)) { it->weight_only = true; return; }
@@ -135,7 +142,8 @@ static int last_up_block(const qx_plan *plan)
     return last > 0 ? last : -1;
 }
 
-/* Where most weights are read for one row a sample (a step of a language model, a network of a few dense layers), the rule would leave little of the format. */
+/* Where most weights are read for one row a sample (a step of a language model, a network of a few dense layers), the rule would
+ * leave little of the format. */
 static bool few_in_one_row(const qx_pass *p, const qx_dim *batch)
 {
     const qx_plan *plan = p->pipe->plan;
@@ -232,7 +240,8 @@ static qx_status raw_scale(const qx_scheme *s, const qx_stats *stats, const qx_v
     return QX_OK;
 }
 
-qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero, char detail[120])
+qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero,
+                           char detail[120])
 {
     float raw = 1, low = 0;
     detail[0] = 0;
@@ -269,7 +278,8 @@ static double input_sqnr(const qx_plan_item *it, const qx_stats *stats)
         float x[AT_ONCE];
         n = all - i < AT_ONCE ? all - i : AT_ONCE;
         memcpy(x, vs->rows + i, (size_t)n * sizeof *x);
-        (void)qx_fake_quantize(&(qx_quant){.grid = {1, n, 1, n}, .format = {.codes = it->act}, .scale = &it->act_scale, .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL}, x);
+        (void)qx_fake_quantize(&(qx_quant){.grid = {1, n, 1, n}, .format = {.codes = it->act}, .scale = &it->act_scale,
+                                           .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL}, x);
         for (int64_t k = 0; k < n; k++) {
             const double v = vs->rows[i + k], d = x[k] - v;
             signal += v * v;
@@ -287,7 +297,8 @@ float qx_scheme_reach(qx_dtype act, float scale)
     return scale * (act == QX_DT_UINT8 ? hi / 2 : hi);
 }
 
-/* Behind Relu, GELU or SiLU a zero point makes the steps nearly half as large. Where x is merely uneven by the samples seen, the shorter side is left its room. */
+/* Behind Relu, GELU or SiLU a zero point makes the steps nearly half as large. Where x is merely uneven by the samples seen, the
+ * shorter side is left its room. */
 static void take_zero_point(qx_pass *p, qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
 {
     const float worth = 0.85f;
@@ -296,7 +307,9 @@ static void take_zero_point(qx_pass *p, qx_scheme *s, const qx_stats *stats, qx_
     int32_t zero;
     s->act_zero = true;
     s->range.format = QX_DT_UINT8;
-    if (p->pipe->no_stats || qx_scheme_act_scale(p, s, stats, it->x_stat, &scale, &zero, detail) != QX_WHY_NONE || scale >= worth * it->act_scale) return;
+    if (p->pipe->no_stats || qx_scheme_act_scale(p, s, stats, it->x_stat, &scale, &zero, detail) != QX_WHY_NONE ||
+        scale >= worth * it->act_scale)
+        return;
     it->act = QX_DT_UINT8;
     it->act_scale = scale;
     it->act_zero = zero;
@@ -316,8 +329,8 @@ static void decide_input(qx_pass *p, const qx_scheme *s, const qx_stats *stats, 
     it->act_sqnr = input_sqnr(it, stats);
 }
 
-/* One scale a row where rows lie on several axes (experts): a block that is the whole row says that in the standard's form. TensorRT has no blocks
- * of 8 bits: one scale for the tensor, unless a solver has chosen one a row. */
+/* One scale a row where rows lie on several axes (experts): a block that is the whole row says that in the standard's form.
+ * TensorRT has no blocks of 8 bits: one scale for the tensor, unless a solver has chosen one a row. */
 static void scale_rows(const qx_pass *p, qx_plan_item *it)
 {
     qx_plan_weight *w = it->weight;

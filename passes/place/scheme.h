@@ -35,18 +35,21 @@ typedef struct qx_scheme {
     bool concat;             /* one scale for a Concat and its inputs */
 } qx_scheme;
 
-/* plan(): settles which items the pass keeps, fills their spec and act, asks for statistics. p->state is the scheme (in the model's arena). */
+/* plan(): settles which items the pass keeps, fills their spec and act, asks for statistics. p->state is the scheme (in the
+ * model's arena). */
 qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_scheme *scheme);
 /* run(): scales from statistics, then nodes. */
 qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats);
-/* Asks for what qx_scheme_act_scale will read of v. Diffusion recipes (level > 0) ask for the timesteps too, which cost nothing: statistics for a range off the
- * histogram (act=mse) then serve every way of choosing it. */
+/* Asks for what qx_scheme_act_scale will read of v. Diffusion recipes (level > 0) ask for the timesteps too, which cost nothing:
+ * statistics for a range off the histogram (act=mse) then serve every way of choosing it. */
 qx_status qx_scheme_want_range(const qx_scheme *s, qx_stats *stats, qx_value *v);
 /* The scale of a value by its statistics, rounded to its type; the reason when it may not be written. */
-qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero, char detail[120]);
+qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero,
+                           char detail[120]);
 /* The largest |x| that the codes of an activation span under a scale; of UINT8: half of what they span. */
 float qx_scheme_reach(qx_dtype act, float scale);
-/* Options of how ranges are chosen, shared by all that puts scales on activations. `without`: what act=auto is where smoothquant chose no range. */
+/* Options of how ranges are chosen, shared by all that puts scales on activations. `without`: what act=auto is where smoothquant
+ * chose no range. */
 qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format, qx_range_method without);
 #define QX_SCHEME_RANGE_OPTIONS(without) \
     {"act", QX_OPT_CHOICE, "auto", 0, 0, "auto|max|percentile|entropy|mse|steps-min-mean|steps-mean-max", \
@@ -54,7 +57,8 @@ qx_range_options qx_scheme_range(const qx_pass *p, float levels, qx_dtype format
     {"percentile", QX_OPT_FLOAT, "99.999", 50, 100, NULL, "for act=percentile: how much of |x| is inside the range"}, \
     {"step-fraction", QX_OPT_FLOAT, "1", 0, 1, NULL, "for act=steps-*: the first part of the diffusion steps that counts"}
 
-/* Options that formats of weights and calibrated activations (int8, fp8) share besides, and the scheme that they make. It lacks name and weight's codes. */
+/* Options that formats of weights and calibrated activations (int8, fp8) share besides, and the scheme that they make. It lacks
+ * name and weight's codes. */
 qx_scheme qx_scheme_of_options(const qx_pass *p, qx_dtype act, float levels, qx_range_method without);
 #define QX_SCHEME_WEIGHTS_OPTION \
     {"weights", QX_OPT_CHOICE, "channel", 0, 0, "channel|tensor", "one scale per output channel, or one per weight"}

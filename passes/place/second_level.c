@@ -1,5 +1,6 @@
-/* second_level.c - see second_level.h. Runtimes that fuse q, k and v, or gate and up, into one product have one second-level scale for it (TensorRT-LLM, vLLM take the
- * largest and rescale the others, which moves block scales off their grid). Chosen together, nothing is left to rescale. */
+/* second_level.c - see second_level.h. Runtimes that fuse q, k and v, or gate and up, into one product have one second-level
+ * scale for it (TensorRT-LLM, vLLM take the largest and rescale the others, which moves block scales off their grid). Chosen
+ * together, nothing is left to rescale. */
 #include "passes/place/second_level.h"
 
 #include <math.h>
@@ -13,7 +14,8 @@ typedef struct levels { qx_pass *p; int64_t *members; float *amax, *top; } level
 
 static bool wants(const qx_pass *p, const qx_plan_item *it)
 {
-    return it->pass == p && it->weight && it->lin->group_id >= 0 && it->weight->spec.codes == QX_DT_FLOAT4E2M1 && it->weight->spec.scale == QX_DT_FLOAT8E4M3FN;
+    return it->pass == p && it->weight && it->lin->group_id >= 0 && it->weight->spec.codes == QX_DT_FLOAT4E2M1 &&
+        it->weight->spec.scale == QX_DT_FLOAT8E4M3FN;
 }
 
 /* Solvers choose codes inside the job: what comes before them is the weight that has a range. */

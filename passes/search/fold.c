@@ -152,12 +152,13 @@ static bool is_int(qx_ctx *ctx, const qx_value *v, int64_t wanted)
     return w && w->dtype == QX_DT_INT64 && w->numel == 1 && qx_weight_read(ctx, w, &got) == QX_OK && got == wanted;
 }
 
-/* One of two Slices that share x between them, each k of its 2 k channels: chunk(2) of a size that the exporter computed. The first begins at 0, the second where
- * the first ends. */
+/* One of two Slices that share x between them, each k of its 2 k channels: chunk(2) of a size that the exporter computed. The
+ * first begins at 0, the second where the first ends. */
 static bool is_half(qx_ctx *ctx, const qx_use *u, int64_t k)
 {
     const qx_node *n = u->node;
-    return n->op->id == QX_OP_Slice && u->index == 0 && n->n_in >= 3 && qx_last_dim(n->out[0]) == k && qx_last_dim(n->in[0]) == 2 * k && (!qx_node_in(n, 4) || is_int(ctx, n->in[4], 1));
+    return n->op->id == QX_OP_Slice && u->index == 0 && n->n_in >= 3 && qx_last_dim(n->out[0]) == k && qx_last_dim(n->in[0]) == 2 * k &&
+        (!qx_node_in(n, 4) || is_int(ctx, n->in[4], 1));
 }
 
 static bool through_halves(qx_ctx *ctx, qx_value **v, int64_t k, int64_t *first)
@@ -369,7 +370,9 @@ static qx_status apply_mul(struct qx_pipeline *pipe, qx_group *g, const float *i
     QX_TRY(qx_init_add(before->graph, qx_arena_printf(m->arena, "%s_smooth", g->x->name), w, &factor));
     const char *out_name = qx_arena_printf(m->arena, "%s_smoothed", g->x->name);
     if (!out_name) return QX_E_NOMEM;
-    QX_TRY(qx_node_add(before->graph, &(qx_node_spec){.op_type = "Mul", .domain = "", .name = out_name, .in = (qx_value *[]){g->x, factor}, .n_in = 2, .out_names = &out_name, .n_out = 1}, before, &mul));
+    QX_TRY(qx_node_add(before->graph, &(qx_node_spec){.op_type = "Mul", .domain = "", .name = out_name,
+                                                      .in = (qx_value *[]){g->x, factor}, .n_in = 2, .out_names = &out_name, .n_out = 1},
+                                                      before, &mul));
     QX_TRY(qx_value_set_type(mul->out[0], &g->x->type));
     QX_TRY(qx_stats_alias(stats, g->x, mul->out[0]));
     QX_TRY(reroute(pipe, g, mul, mul->out[0]));

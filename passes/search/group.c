@@ -101,7 +101,10 @@ static bool only_group_reads(const qx_group *g, const qx_value *v)
 }
 
 /* Every step is one further from x, on a way of at most MAX_CHAIN. */
-bool qx_group_has_use(const qx_group *g, const qx_use *u) { return is_reader(g, u) || (leads_to_group(g, u) && only_group_reads(g, u->node->out[0])); }
+bool qx_group_has_use(const qx_group *g, const qx_use *u)
+{
+    return is_reader(g, u) || (leads_to_group(g, u) && only_group_reads(g, u->node->out[0]));
+}
 
 /* Whether a factor on x could reach the operators and nobody else: by all readers of x, or by some. */
 static bool reachable(const qx_group *g)
@@ -135,7 +138,9 @@ static bool read_by_group(const qx_group *g, const qx_value *v, int depth)
 {
     if (v->is_output || depth > 8) return false;
     for (const qx_use *u = v->uses; u; u = u->next)
-        if (qx_use_reads_values(u) && !is_weight_of(g, u) && (u->index || !rearranges(u->node) || !read_by_group(g, u->node->out[0], depth + 1))) return false;
+        if (qx_use_reads_values(u) && !is_weight_of(g, u) && (u->index || !rearranges(u->node) ||
+                                                              !read_by_group(g, u->node->out[0], depth + 1)))
+            return false;
     return true;
 }
 
@@ -148,7 +153,8 @@ bool qx_group_owns_weights(const qx_group *g)
 
 /* ---- groups ---- */
 
-typedef struct finder { struct qx_pipeline *pipe; qx_value **top; bool *placed; qx_group *groups; int64_t n; } finder; /* [items]; top NULL: not usable */
+/* [items]; top NULL: not usable */
+typedef struct finder { struct qx_pipeline *pipe; qx_value **top; bool *placed; qx_group *groups; int64_t n; } finder;
 
 /* The nearest to the readers of the values that all items read rows of. */
 static qx_value *meeting(const qx_group *g, qx_value *top)
@@ -201,7 +207,8 @@ qx_status qx_groups_find(struct qx_pipeline *pipe, qx_group **out, int64_t *n)
     const qx_plan *plan = pipe->plan;
     const size_t count = (size_t)plan->linears.count + 1;
     qx_arena *arena = pipe->model->arena;
-    finder f = {pipe, qx_arena_array(arena, count, sizeof *f.top), qx_arena_alloc(arena, count), qx_arena_array(arena, count, sizeof *f.groups), 0};
+    finder f = {pipe, qx_arena_array(arena, count, sizeof *f.top), qx_arena_alloc(arena, count),
+                qx_arena_array(arena, count, sizeof *f.groups), 0};
     if (!f.top || !f.placed || !f.groups) return QX_E_NOMEM;
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (usable(&plan->items[i])) f.top[i] = top_of(plan->items[i].lin);
@@ -218,6 +225,7 @@ qx_status qx_group_want(const qx_group *g, qx_stats *stats, uint32_t kinds)
 {
     QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = g->x, .kinds = kinds, .axis = -1}));
     for (int64_t i = 0; i < g->n; i++)
-        if (g->items[i]->lin->rows != g->x) QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = g->items[i]->lin->rows, .kinds = QX_STAT_CHANNELS, .axis = -1}));
+        if (g->items[i]->lin->rows != g->x)
+            QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = g->items[i]->lin->rows, .kinds = QX_STAT_CHANNELS, .axis = -1}));
     return QX_OK;
 }

@@ -1,4 +1,5 @@
-/* knapsack.c - see knapsack.h. Stage g holds the undominated sums over groups 0..g; each state remembers its choice and the state before it. */
+/* knapsack.c - see knapsack.h. Stage g holds the undominated sums over groups 0..g; each state remembers its choice and the state
+ * before it. */
 #include "passes/search/knapsack.h"
 
 #include <string.h>

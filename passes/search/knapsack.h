@@ -1,8 +1,9 @@
 /* knapsack.h - one choice per group so that the sum of costs is least for every sum of bytes: the whole Pareto frontier at once.
  *
- * Multiple-choice knapsack by dynamic programming over lists of undominated (bytes, cost) sums, with the real byte counts: no rounding to a grid.
- * The lists stay short because layers of a network repeat the same few sizes. Should one outgrow QX_KNAPSACK_CAP, it is thinned to the best
- * point of each of that many equal ranges of bytes; every point that remains is still a true one, and qx_knapsack_exact says so. */
+ * Multiple-choice knapsack by dynamic programming over lists of undominated (bytes, cost) sums, with the real byte counts: no
+ * rounding to a grid. The lists stay short because layers of a network repeat the same few sizes. Should one outgrow
+ * QX_KNAPSACK_CAP, it is thinned to the best point of each of that many equal ranges of bytes; every point that remains is still
+ * a true one, and qx_knapsack_exact says so. */
 #ifndef QX_PASSES_KNAPSACK_H
 #define QX_PASSES_KNAPSACK_H
 

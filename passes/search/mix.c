@@ -35,7 +35,8 @@ static bool activations(const char *part) { return !strcmp(part, "int8") || !str
 static qx_status storage_names(qx_mix *m, const char **parts, int n)
 {
     bool storage = false;
-    for (int i = 0; i < n; i++) storage = storage || (!is_float_name(parts[i]) && strncmp(parts[i], "int8", 4) && strncmp(parts[i], "fp8", 3));
+    for (int i = 0; i < n; i++)
+        storage = storage || (!is_float_name(parts[i]) && strncmp(parts[i], "int8", 4) && strncmp(parts[i], "fp8", 3));
     for (int i = 0; i < n && storage; i++)
         if (activations(parts[i]) && !(parts[i] = qx_arena_printf(m->pass->pipe->arena, "%s-weights", parts[i]))) return QX_E_NOMEM;
     return QX_OK;
@@ -117,7 +118,8 @@ static void join_shared(qx_mix *m, const qx_plan *plan)
 {
     for (int64_t i = 0; i < plan->linears.count; i++)
         for (int64_t j = i + 1; m->group[i] >= 0 && plan->items[i].weight->items > 1 && j < plan->linears.count; j++)
-            if (m->group[j] >= 0 && m->group[j] != m->group[i] && plan->items[j].weight == plan->items[i].weight) relabel(m, plan->linears.count, m->group[j], m->group[i]);
+            if (m->group[j] >= 0 && m->group[j] != m->group[i] && plan->items[j].weight == plan->items[i].weight)
+                relabel(m, plan->linears.count, m->group[j], m->group[i]);
 }
 
 /* Whether l reads tokens that were picked from x: an expert, written by itself. */
@@ -165,7 +167,8 @@ static qx_status join_experts(qx_mix *m)
 {
     struct qx_pipeline *pipe = m->pass->pipe;
     const int64_t count = pipe->plan->linears.count;
-    int64_t n, *expert = qx_arena_array(pipe->model->arena, (size_t)count + 1, sizeof *expert), *behind = qx_arena_array(pipe->model->arena, (size_t)count + 1, sizeof *behind);
+    int64_t n, *expert = qx_arena_array(pipe->model->arena, (size_t)count + 1, sizeof *expert),
+        *behind = qx_arena_array(pipe->model->arena, (size_t)count + 1, sizeof *behind);
     qx_group *groups;
     if (!expert || !behind) return QX_E_NOMEM;
     QX_TRY(qx_groups_find(pipe, &groups, &n));
@@ -230,7 +233,8 @@ static void find_candidates(qx_mix *m)
 /* Nodes, names and shapes in the file: measured on written models, from above. */
 static int64_t graph_bytes(const qx_plan_item *it) { return 9 * (int64_t)strlen(it->weight->value->name) + 300; }
 
-/* A weight's bytes belong to the first of its readers that the mix decides on: an embedding that shares a head's weight is not one of them. */
+/* A weight's bytes belong to the first of its readers that the mix decides on: an embedding that shares a head's weight is not
+ * one of them. */
 static bool counts_bytes(const qx_mix *m, int64_t item)
 {
     const qx_plan_item *items = m->pass->pipe->plan->items;
@@ -244,7 +248,8 @@ static qx_status fill_cell(qx_mix *m, int64_t i, int format)
     const qx_plan *plan = m->pass->pipe->plan;
     const qx_plan_item *it = &plan->items[i];
     qx_mix_cell *c = qx_mix_at(m, i, format);
-    *c = (qx_mix_cell){.ok = format == m->n || it->pass == m->formats[format], .why = it->why, .detail = it->detail, .spec = it->weight->spec,
+    *c = (qx_mix_cell){.ok = format == m->n || it->pass == m->formats[format], .why = it->why, .detail = it->detail,
+                       .spec = it->weight->spec,
                        .format = it->weight->format, .act = it->act, .weight_only = it->weight_only, .notes = it->notes};
     if (c->ok && is_tied(it) && format < m->n && qx_dtype_bits(c->spec.codes) < 8) {
         c->ok = false;
@@ -279,13 +284,15 @@ static qx_status plan_format(qx_mix *m, int format, qx_stats *stats)
     }
     if (f) QX_TRY(f->def->plan(f, m->pass->pipe->model, stats));
     for (int64_t i = 0; i < plan->linears.count; i++)
-        if (plan->items[i].dynamic) QX_FAIL(m->pass->ctx, QX_E_USAGE, "what %s costs is only known when the model runs; name int8 or int8-weights", f->def->name);
+        if (plan->items[i].dynamic)
+            QX_FAIL(m->pass->ctx, QX_E_USAGE, "what %s costs is only known when the model runs; name int8 or int8-weights", f->def->name);
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (m->group[i] >= 0) QX_TRY(fill_cell(m, i, format));
     return QX_OK;
 }
 
-/* Until the decision every group has its smallest format, so that passes which prepare weights ask for the statistics that any format needs. */
+/* Until the decision every group has its smallest format, so that passes which prepare weights ask for the statistics that any
+ * format needs. */
 static void give_smallest(const qx_mix *m)
 {
     for (int64_t g = 0; g < m->n_groups; g++) {

@@ -1,5 +1,5 @@
-/* mix_score.c - what each format does to the output of each operator by itself: || X W' - Xq Wq' ||^2 / || X W' ||^2 over sampled rows of X, with the
- * quantized activations of formats that have them. No run of the model. */
+/* mix_score.c - what each format does to the output of each operator by itself: || X W' - Xq Wq' ||^2 / || X W' ||^2 over sampled
+ * rows of X, with the quantized activations of formats that have them. No run of the model. */
 #include <math.h>
 #include <string.h>
 
@@ -44,7 +44,8 @@ static void choose_activation(const qx_mix *m, int64_t i, int format, const qx_s
     c->detail = qx_arena_strdup(f->pipe->model->arena, detail);
 }
 
-typedef struct scorer { const qx_mix *m; int64_t item; qx_judge *judge; bool seen; float *ones, *range; } scorer; /* seen: the rows are the input's own */
+/* seen: the rows are the input's own */
+typedef struct scorer { const qx_mix *m; int64_t item; qx_judge *judge; bool seen; float *ones, *range; } scorer;
 
 static qx_status score_cell(const scorer *s, int format)
 {
@@ -58,7 +59,8 @@ static qx_status score_cell(const scorer *s, int format)
     const qx_candidates one = {.n = 1, .s = s->ones, .quantize_x = s->seen && c->act_scale > 0, .absmax = s->range};
     QX_TRY(qx_judge_run(s->judge, &one, &error));
     c->error = reference > 0 ? error / reference : 0;
-    if (!isfinite(c->error)) QX_FAIL(m->pass->ctx, QX_E_NUMERIC, "operator '%s' in %s: its error is not finite", l->node->name, c->format ? c->format : "?");
+    if (!isfinite(c->error))
+        QX_FAIL(m->pass->ctx, QX_E_NUMERIC, "operator '%s' in %s: its error is not finite", l->node->name, c->format ? c->format : "?");
     return QX_OK;
 }
 

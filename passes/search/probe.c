@@ -1,5 +1,6 @@
-/* probe.c - see probe.h. Inputs and results of all linear operators of the main graph are watched; when a result is made, Y += X dW' (and what
- * rounding X does) for operators that are to change. Convolutions and other shapes get noise of the energy that their score says. */
+/* probe.c - see probe.h. Inputs and results of all linear operators of the main graph are watched; when a result is made, Y += X
+ * dW' (and what rounding X does) for operators that are to change. Convolutions and other shapes get noise of the energy that
+ * their score says. */
 #include "passes/search/probe.h"
 
 #include <math.h>
@@ -78,8 +79,8 @@ static void add_rows(const product *d, const float *x, const float *b, int64_t f
         for (int64_t j = 0; j < rows; j++) d->y[i * d->n + first + j] += factor * y[i * rows + j];
 }
 
-/* Y[:, tile] += alpha (Xq Wq' - X W'), which is X dW' when x stays float: then the factor is taken out of Wq again. Where Y was nothing but X W', it has been
- * cleared, and Xq Wq' is all. */
+/* Y[:, tile] += alpha (Xq Wq' - X W'), which is X dW' when x stays float: then the factor is taken out of Wq again. Where Y was
+ * nothing but X W', it has been cleared, and Xq Wq' is all. */
 static void add_tile(const product *d, const room *r, const float *a, int64_t first, int64_t rows)
 {
     const int64_t k = d->k;
@@ -114,7 +115,8 @@ done:
 static int64_t strip_of(const product *d)
 {
     enum { MOST = 512, BYTES = 16 << 20 };
-    const int64_t share = qx_cells_of(d->n, qx_ctx_threads(d->p->ctx)), fit = BYTES / (d->k * (int64_t)sizeof(float)), most = share < fit ? share : fit;
+    const int64_t share = qx_cells_of(d->n, qx_ctx_threads(d->p->ctx)), fit = BYTES / (d->k * (int64_t)sizeof(float)),
+        most = share < fit ? share : fit;
     return most < TILE ? TILE : most < MOST ? most : MOST;
 }
 
@@ -215,7 +217,8 @@ static qx_status change_result(qx_probe *p, int64_t i, const qx_tensor *t)
     (void)qx_to_f32(t->dtype, t->data, t->numel, y);
     if (p->x[i] && is_product(it, p->x_len[i], t->numel)) {
         product d = {.p = p, .biased = it->lin->node->n_in > 2 && it->lin->node->in[2], .item = it, .c = c,
-                     .x = p->x[i], .rows = p->x_len[i] / it->lin->k, .n = it->lin->n, .k = it->lin->k, .alpha = qx_attr_float(it->lin->node, "alpha", 1), .y = y};
+                     .x = p->x[i], .rows = p->x_len[i] / it->lin->k, .n = it->lin->n, .k = it->lin->k,
+                     .alpha = qx_attr_float(it->lin->node, "alpha", 1), .y = y};
         st = add_product(&d);
     } else {
         add_noise(y, t->numel, c->error);
@@ -273,7 +276,8 @@ static qx_status as_f32(qx_ctx *ctx, const qx_tensor *t, const float **out, floa
 enum { PIECE = 1 << 16 }; /* elements that are compared at a time, when they are no logits */
 
 typedef struct sums { double kl, noise; int64_t kl_rows, outputs; } sums;
-typedef struct rows { const float *a, *b; int64_t n, all; const double *norm; double *kl, *signal, *noise; } rows; /* n: elements of a row, of `all` */
+/* n: elements of a row, of `all` */
+typedef struct rows { const float *a, *b; int64_t n, all; const double *norm; double *kl, *signal, *noise; } rows;
 
 static qx_status row_norm(void *user, int64_t r)
 {
@@ -315,7 +319,8 @@ static qx_status compare_rows(qx_ctx *ctx, rows *r, sums *s)
 
 static bool is_compared(const qx_probe *p, int o, const qx_tensor *t)
 {
-    return !t->is_sequence && !t->is_optional && qx_dtype_is_float(t->dtype) && (!p->any_logits || p->logits[o]) && t->rank >= 1 && t->numel > 0;
+    return !t->is_sequence && !t->is_optional && qx_dtype_is_float(t->dtype) && (!p->any_logits || p->logits[o]) && t->rank >= 1 &&
+        t->numel > 0;
 }
 
 static int64_t row_length(const qx_probe *p, int o, const qx_tensor *t) { return p->logits[o] ? t->dims[t->rank - 1] : PIECE; }
@@ -396,7 +401,8 @@ static qx_status watch(qx_probe *p)
         const qx_linear *l = plan->items[i].lin;
         qx_value *v[2] = {l->x, l->node->out[0]};
         for (int j = 0; j < 2 && plan->items[i].weight && l->node->graph == p->pipe->model->graph; j++)
-            if (v[j] && v[j]->graph == l->node->graph && p->ends.can[v[j]->id] && !seen[v[j]->id]) seen[v[j]->id] = 1, p->watched[p->n_watched++] = v[j];
+            if (v[j] && v[j]->graph == l->node->graph && p->ends.can[v[j]->id] && !seen[v[j]->id])
+                seen[v[j]->id] = 1, p->watched[p->n_watched++] = v[j];
     }
     qx_free(p->ctx, seen);
     return st == QX_OK ? qx_exec_watch(p->exec, p->watched, p->n_watched, on_value, p) : st;

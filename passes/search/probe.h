@@ -1,6 +1,6 @@
-/* probe.h - how far the model's outputs move when some of its linear operators compute as a format would make them: the float model runs, and what
- * rounding does to the chosen operators is added to their results while it runs. No quantized model is built. Belongs to the pipeline, as
- * the sweep does: passes that choose formats call it from decide(). */
+/* probe.h - how far the model's outputs move when some of its linear operators compute as a format would make them: the float
+ * model runs, and what rounding does to the chosen operators is added to their results while it runs. No quantized model is
+ * built. Belongs to the pipeline, as the sweep does: passes that choose formats call it from decide(). */
 #ifndef QX_PASSES_PROBE_H
 #define QX_PASSES_PROBE_H
 
@@ -12,11 +12,13 @@ typedef struct qx_probe_change {
     const qx_qspec *spec;    /* of its weight */
     const float *smooth;     /* [k] x is divided by it and the columns of its weight multiplied, before either is rounded; NULL: neither */
     qx_act_grid x;           /* of x (divided) */
-    double error;            /* relative squared error of the result alone: how much noise an operator gets that is not a plain matrix product */
+    /* relative squared error of the result alone: how much noise an operator gets that is not a plain matrix product */
+    double error;
 } qx_probe_change;
 typedef struct qx_probe_effect {
     double kl;               /* mean KL(float || changed) in nats over the rows of the logits; NaN when the model has none */
-    double noise;            /* sum of squared differences over sum of squares, mean over the float outputs (of a language model: the logits) */
+    /* sum of squared differences over sum of squares, mean over the float outputs (of a language model: the logits) */
+    double noise;
 } qx_probe_effect;
 /* What effects are compared by: the divergence of a language model, the noise of others. */
 double qx_probe_size(const qx_probe_effect *e);

@@ -44,7 +44,8 @@ static bool add_vector(walk *w, qx_node *n, uint32_t index)
 static bool owns_weight(const qx_linear *l)
 {
     const qx_value *v = l->w ? l->w_init : NULL;
-    return v && v->init && v->n_uses == 1 && !v->is_input && !v->is_output && !l->embedding && l->group == 1 && (l->plain || l->is_conv) && l->node->op->id != QX_OP_ConvTranspose;
+    return v && v->init && v->n_uses == 1 && !v->is_input && !v->is_output && !l->embedding && l->group == 1 &&
+        (l->plain || l->is_conv) && l->node->op->id != QX_OP_ConvTranspose;
 }
 
 /* One matrix whose rows may move, with its bias. */
@@ -67,7 +68,9 @@ static bool gather_operand(walk *w, qx_node *n, uint32_t index, int64_t width)
     const qx_weight *c = v ? qx_value_const(v) : NULL;
     if (!v || (c && c->numel == 1)) return true;
     for (uint32_t i = 0; c && i < n->n_in; i++) /* a bias goes with its operator */
-        if (n->in[i] && n->in[i]->def && w->of[n->in[i]->def->id] && w->of[n->in[i]->def->id]->bias == v && w->of[n->in[i]->def->id]->bias_add == n) return true;
+        if (n->in[i] && n->in[i]->def && w->of[n->in[i]->def->id] && w->of[n->in[i]->def->id]->bias == v &&
+            w->of[n->in[i]->def->id]->bias_add == n)
+            return true;
     if (c) return along_channels(w, c, width) && add_vector(w, n, index);
     return (channels_of(w, v) == 1 && !w->r->to->is_conv) || gather(w, v, width);
 }
@@ -84,7 +87,8 @@ static bool gather_parts(walk *w, qx_node *n, int64_t width)
 static bool through(walk *w, qx_node *n, int64_t width)
 {
     switch (n->op->id) {
-    case QX_OP_MaxPool: case QX_OP_AveragePool: case QX_OP_GlobalAveragePool: case QX_OP_Identity: case QX_OP_Cast: return gather(w, n->in[0], width);
+    case QX_OP_MaxPool: case QX_OP_AveragePool: case QX_OP_GlobalAveragePool: case QX_OP_Identity: case QX_OP_Cast: return gather(w,
+        n->in[0], width);
     case QX_OP_Split: return gather_parts(w, n, width);
     case QX_OP_BatchNormalization:
         for (uint32_t i = 1; i < 5; i++)
@@ -100,7 +104,8 @@ static bool through(walk *w, qx_node *n, int64_t width)
 static bool gather(walk *w, qx_value *v, int64_t width)
 {
     if (was_seen(w, v)) return true;
-    if (!v->def || v->is_output || channels_of(w, v) != width || w->n_seen == MOST_VALUES || v->def->graph != w->r->to->node->graph) return false;
+    if (!v->def || v->is_output || channels_of(w, v) != width || w->n_seen == MOST_VALUES || v->def->graph != w->r->to->node->graph)
+        return false;
     w->seen[w->n_seen++] = v;
     const qx_linear *l = w->of[v->def->id];
     return l ? v->def_index == 0 && l->n == width && add_producer(w, l) : through(w, v->def, width);
@@ -128,7 +133,8 @@ static qx_status find_heads(qx_model *m, const qx_linears *ls, qx_reorders *out)
     for (int64_t i = 0; i < s->n_heads; i++) {
         const qx_linear *from = s->values[i].lin, *to = s->outputs[i].lin;
         if (owns_weight(to) && owns_weight(from) && to->n % 8 == 0 && s->values[i].head % 4 == 0)
-            out->items[out->n++] = (qx_reorder){.to = to, .from = {from}, .n_from = 1, .channels = to->k, .head = s->values[i].head, .repeat = to->k / from->n};
+            out->items[out->n++] = (qx_reorder){.to = to, .from = {from}, .n_from = 1, .channels = to->k, .head = s->values[i].head,
+                                                .repeat = to->k / from->n};
     }
     return QX_OK;
 }

@@ -1,9 +1,9 @@
-/* role_mix.c - more bits where language models are known to need them, by the part an operator plays: llama.cpp's rule for its K_M mixes
- * (ggml-org/llama.cpp, llama-quant.cpp: use_more_bits), which onnxruntime-genai and Model Optimizer share.
+/* role_mix.c - more bits where language models are known to need them, by the part an operator plays: llama.cpp's rule for its
+ * K_M mixes (ggml-org/llama.cpp, llama-quant.cpp: use_more_bits), which onnxruntime-genai and Model Optimizer share.
  *
- * The value projection (or the packed q/k/v) and the down projection of the first and the last eighth of the layers and of every third between get `more`,
- * the language model head too, everything else `base`. Parts are found by structure: the linear whose result is multiplied by the softmax, the linear
- * that contracts at least twice as much as it puts out. No statistics are needed. */
+ * The value projection (or the packed q/k/v) and the down projection of the first and the last eighth of the layers and of every
+ * third between get `more`, the language model head too, everything else `base`. Parts are found by structure: the linear whose
+ * result is multiplied by the softmax, the linear that contracts at least twice as much as it puts out. No statistics are needed. */
 #include "passes/search/mix.h"
 
 typedef struct role_mix { qx_mix *mix; bool *more; /* [groups] */ } role_mix;
@@ -34,7 +34,8 @@ static int64_t linear_behind(const qx_plan *plan, const qx_value *v)
 }
 
 /* Inputs of fused attention operators that hold the values; packed projections come as input 0. */
-static const struct { qx_op_id op; uint32_t value; } fused[] = {{QX_OP_ms_GroupQueryAttention, 2}, {QX_OP_ms_MultiHeadAttention, 2}, {QX_OP_Attention, 2}, {QX_OP_ms_Attention, 0}};
+static const struct { qx_op_id op; uint32_t value; } fused[] = {{QX_OP_ms_GroupQueryAttention, 2}, {QX_OP_ms_MultiHeadAttention, 2},
+                                                                {QX_OP_Attention, 2}, {QX_OP_ms_Attention, 0}};
 
 typedef struct marks { const qx_plan *plan; bool *value; } marks;
 
@@ -63,7 +64,8 @@ static qx_status mark_values(const qx_pass *p, bool *value)
 
 static bool is_head(const qx_linear *l) { return qx_rule_names_head(l); }
 
-/* Contracts at least twice what it puts out, and reads its input alone (key and value projections of grouped attention share theirs with the query's). */
+/* Contracts at least twice what it puts out, and reads its input alone (key and value projections of grouped attention share
+ * theirs with the query's). */
 static bool is_down(const qx_plan *plan, const qx_linear *l)
 {
     if (!l->w || !l->plain || l->k < 2 * l->n || is_head(l)) return false;
@@ -73,7 +75,10 @@ static bool is_down(const qx_plan *plan, const qx_linear *l)
 }
 
 /* llama.cpp's use_more_bits. */
-static bool more_bits(int64_t layer, int64_t layers) { return layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2; }
+static bool more_bits(int64_t layer, int64_t layers)
+{
+    return layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
+}
 
 /* Layers are counted by their down projections, in graph order: what stands before the first one is layer 0. */
 static void assign(role_mix *r, const qx_plan *plan, const bool *value)
@@ -127,12 +132,15 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 
 static const qx_option options[] = {
     {"base", QX_OPT_TEXT, "int4", 0, 0, NULL, "format of most operators"},
-    {"more", QX_OPT_TEXT, "int8-weights", 0, 0, NULL, "format of the head, and of value and down projections in the first and last eighth of the layers and every third between"},
+    {"more", QX_OPT_TEXT, "int8-weights", 0, 0, NULL,
+     "format of the head, and of value and down projections in the first and last eighth of the layers and every third between"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
 const qx_passdef qx_pass_role_mix = {
     .name = "role-mix", .brief = "two formats by the role of an operator, as llama.cpp's K_M mixes", .options = options,
     .flags = QX_PASS_FORMAT | QX_PASS_MIXES, .plan = plan, .run = run,
-    .doc = "The head, and the value (or packed q/k/v) and down projections of layers i < L/8, i >= 7L/8 or (i - L/8) % 3 == 2 get `more`, the rest\n"
-           "`base`. Found by structure, so it works without names and needs no samples. With samples, mixed finds a better mix for the same size."};
+    .doc = "The head, and the value (or packed q/k/v) and down projections of layers i < L/8, i >= 7L/8 or (i - L/8) % 3 == 2 get "
+           "`more`, the rest\n"
+           "`base`. Found by structure, so it works without names and needs no samples. With samples, mixed finds a better mix "
+           "for the same size."};

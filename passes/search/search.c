@@ -23,11 +23,14 @@ static void fake_searched(const qx_qspec *spec, int64_t rows, int64_t k, const f
     qx_fake_quantize(&(qx_quant){.grid = {rows, k, 1, block}, .format = f, .scale = scale, .zero = spec->zero_point ? zero : NULL}, x);
 }
 
-void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, const float *importance, float *x, float *scale, int32_t *zero)
+void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, const float *importance, float *x, float *scale,
+                  int32_t *zero)
 {
     const int64_t block = spec->block > 0 ? spec->block : k;
-    const bool two_level = spec->codes == QX_DT_FLOAT4E2M1 && spec->scale == QX_DT_FLOAT8E4M3FN; /* its second level keeps block scales in range */
-    qx_quant q = {.grid = {rows, k, spec->block < 0 ? rows : 1, block}, .format = {.codes = spec->codes, .scale = two_level ? QX_DT_FLOAT : spec->scale, .narrow = spec->narrow}, .scale = scale};
+    /* its second level keeps block scales in range */
+    const bool two_level = spec->codes == QX_DT_FLOAT4E2M1 && spec->scale == QX_DT_FLOAT8E4M3FN;
+    qx_quant q = {.grid = {rows, k, spec->block < 0 ? rows : 1, block},
+                  .format = {.codes = spec->codes, .scale = two_level ? QX_DT_FLOAT : spec->scale, .narrow = spec->narrow}, .scale = scale};
     if (!two_level && spec->block >= 0 && (spec->rule == QX_SCALE_SEARCH || spec->zero_point)) {
         fake_searched(spec, rows, k, importance, x, scale, zero);
         return;
@@ -295,12 +298,14 @@ static qx_status open_judge(qx_judge *j, const qx_group_columns *columns)
     QX_TRY(qx_alloc_array(j->ctx, (size_t)j->n_pieces * (rows + k), sizeof *j->part, (void **)&j->part));
     memcpy(j->raw, j->stats->rows, (size_t)j->sampled * k * sizeof *j->raw);
     if (j->rows > j->sampled) memcpy(j->raw + (size_t)j->sampled * k, j->stats->tops, (rows - (size_t)j->sampled) * k * sizeof *j->raw);
-    QX_TRY(read_group(&(reading){.ctx = j->ctx, .g = j->group, .k = j->k, .pieces = j->pieces, .n_pieces = j->n_pieces, .kept = j->w}, columns));
+    QX_TRY(read_group(&(reading){.ctx = j->ctx, .g = j->group, .k = j->k, .pieces = j->pieces, .n_pieces = j->n_pieces, .kept = j->w},
+                      columns));
     QX_TRY(qx_parallel(j->ctx, j->n_pieces, open_piece, j));
     return weigh(j);
 }
 
-qx_status qx_judge_new(qx_ctx *ctx, const qx_group *g, const qx_value_stats *stats, int64_t most_rows, const qx_group_columns *columns, qx_judge **out)
+qx_status qx_judge_new(qx_ctx *ctx, const qx_group *g, const qx_value_stats *stats, int64_t most_rows, const qx_group_columns *columns,
+                       qx_judge **out)
 {
     *out = NULL;
     QX_TRY(QX_NEW(ctx, out));
@@ -380,13 +385,15 @@ static qx_status make_x(void *user, int64_t at)
 
 /* ---- rows that nobody has seen ---- */
 
-/* Among exchangeable rows one in as many new ones as were seen exceeds the largest value m that was seen, whatever the distribution: each of 2 N rows is the
- * largest alike often. Behind m the tail falls as P(|x| > u m) = u^-6 (fitted to down projections of language models; a Gaussian's falls faster), so a grid that
- * reaches c m, c >= 1, loses the integral of 2 (u - c) u^-6 over u > c, times m^2. */
+/* Among exchangeable rows one in as many new ones as were seen exceeds the largest value m that was seen, whatever the
+ * distribution: each of 2 N rows is the largest alike often. Behind m the tail falls as P(|x| > u m) = u^-6 (fitted to down
+ * projections of language models; a Gaussian's falls faster), so a grid that reaches c m, c >= 1, loses the integral of 2 (u - c)
+ * u^-6 over u > c, times m^2. */
 double qx_unseen_loss(double room) { return 1 / (10 * pow(room, 4)); }
 
-/* What clipping costs in rows that nobody has seen, times the squares of the weights it meets. Judged rows do not show it: few are extreme, and a large alpha
- * leaves every channel without headroom. Twice: texts differ from each other by more than rows of one text do. */
+/* What clipping costs in rows that nobody has seen, times the squares of the weights it meets. Judged rows do not show it: few
+ * are extreme, and a large alpha leaves every channel without headroom. Twice: texts differ from each other by more than rows of
+ * one text do. */
 static double unseen_error(const run *r, int64_t i)
 {
     const qx_judge *j = r->j;
@@ -422,7 +429,8 @@ static qx_status piece_error(void *user, int64_t at)
         for (int64_t c = 0; c < k; c++) wq[a * k + c] = w[a * k + c] * s[c];
     for (int64_t c = 0; sq && c < k; c++) imp[c] = sq[c] / (s[c] * s[c]);
     if (spec->codes) qx_spec_fake(spec, p->rows, k, r->amax[i * j->group->n + p->item], sq ? imp : NULL, wq, scale, zero);
-    r->part[i * r->pieces + t] = qx_gemm_nt_error(j->rows, p->rows, k, r->xs + slot * j->rows * k, k, wq, k, j->y + p->at * j->rows, p->rows);
+    r->part[i * r->pieces + t] = qx_gemm_nt_error(j->rows, p->rows, k, r->xs + slot * j->rows * k, k, wq, k, j->y + p->at * j->rows,
+                                                  p->rows);
 done:
     qx_free(j->ctx, wq);
     qx_free(j->ctx, scale);
@@ -454,7 +462,8 @@ static qx_status tensor_maxima(run *r)
 static qx_status run_rounds(run *r)
 {
     const qx_judge *j = r->j;
-    const int64_t n = r->c->n, fit = candidate_bytes / (int64_t)sizeof *r->xs / (j->rows * j->k + 1), most = fit < 1 ? 1 : fit < n ? fit : n;
+    const int64_t n = r->c->n, fit = candidate_bytes / (int64_t)sizeof *r->xs / (j->rows * j->k + 1),
+        most = fit < 1 ? 1 : fit < n ? fit : n;
     QX_TRY(qx_alloc_raw(j->ctx, (size_t)(most * j->rows * j->k) * sizeof *r->xs, (void **)&r->xs));
     for (r->first = 0; r->first < n; r->first += most) {
         const int64_t now = n - r->first < most ? n - r->first : most;

@@ -1,5 +1,6 @@
-/* smooth.c - see smooth.h. Candidates are judged by what the quantized product of the group really gives (passes/search/search.h), on rows that the range has not
- * seen and with what clipping in rows of other texts is expected to cost. */
+/* smooth.c - see smooth.h. Candidates are judged by what the quantized product of the group really gives
+ * (passes/search/search.h), on rows that the range has not seen and with what clipping in rows of other texts is expected to
+ * cost. */
 #include "passes/search/smooth.h"
 
 #include <math.h>
@@ -21,7 +22,9 @@ static void factors(const float *x, const float *w, int64_t k, double alpha, flo
 typedef struct candidate { double alpha; float clip; bool smooth; } candidate;
 
 /* w[k]: column maxima. range[k]: of x as if the judged rows had not been there. */
-typedef struct finder { qx_pass *p; const qx_group *g; qx_fold fold; const qx_value_stats *st; float *w, *range; qx_judge *judge; double plain; } finder; /* plain: error without smoothing */
+/* plain: error without smoothing */
+typedef struct finder { qx_pass *p; const qx_group *g; qx_fold fold; const qx_value_stats *st; float *w, *range; qx_judge *judge;
+                        double plain; } finder;
 
 static void fill(const finder *f, const float *range, double alpha, bool smooth, float *s)
 {
@@ -51,8 +54,8 @@ static float plain_reach(const qx_group *g, const qx_stats *stats, float otherwi
     return why == QX_WHY_NONE ? qx_scheme_reach(it->act, scale) : otherwise;
 }
 
-/* A large alpha makes every channel reach the top of the range, so that every new extreme is clipped; rows that made the range would not show it.
- * So a channel whose largest value is in a judged row gets the largest of the other rows that are known. */
+/* A large alpha makes every channel reach the top of the range, so that every new extreme is clipped; rows that made the range
+ * would not show it. So a channel whose largest value is in a judged row gets the largest of the other rows that are known. */
 static void range_without_judged(const qx_value_stats *st, int64_t judged, float *out)
 {
     const int64_t k = st->row_len;
@@ -76,7 +79,8 @@ static qx_status judge(finder *f, const candidate *list, int n, int64_t every, d
     QX_TRY(qx_alloc_raw(f->p->ctx, (size_t)(n * k) * sizeof *s, (void **)&s));
     for (int i = 0; i < n; i++) fill(f, f->range, list[i].alpha, list[i].smooth, s + i * k), clip[i] = list[i].clip;
     const bool calibrated = qx_group_quantized(f->g)->act != QX_DT_UNDEFINED;
-    const qx_candidates c = {.n = n, .s = s, .quantize_x = true, .absmax = f->range, .clip = clip, .every = every, .seen = calibrated ? f->st->count / k : 0};
+    const qx_candidates c = {.n = n, .s = s, .quantize_x = true, .absmax = f->range, .clip = clip, .every = every,
+                             .seen = calibrated ? f->st->count / k : 0};
     const qx_status st = qx_judge_run(f->judge, &c, error);
     qx_free(f->p->ctx, s);
     return st;
@@ -108,7 +112,8 @@ static qx_status search_beside(finder *f, double step, found *best)
     return try_alphas(f, beside, 2, 1, best->is.clip, best);
 }
 
-/* alpha over the whole range of x: coarsely by a quarter of the weights, then there by all. What the format does without smoothing is what all have to beat. */
+/* alpha over the whole range of x: coarsely by a quarter of the weights, then there by all. What the format does without
+ * smoothing is what all have to beat. */
 static qx_status search_alpha(finder *f, float plain, const double *fixed, found *best)
 {
     static const double coarse[] = {0, 0.2, 0.4, 0.6, 0.8};
@@ -123,8 +128,8 @@ static qx_status search_alpha(finder *f, float plain, const double *fixed, found
     return QX_OK;
 }
 
-/* How much of the range the grid should reach: the product of a gate has a long tail, and what clipping it costs only the output can tell. Less and less,
- * as long as that helps. */
+/* How much of the range the grid should reach: the product of a gate has a long tail, and what clipping it costs only the output
+ * can tell. Less and less, as long as that helps. */
 static qx_status search_clip(finder *f, found *best)
 {
     for (int i = 1; i < 8; i += 2) {
@@ -182,9 +187,12 @@ qx_status qx_smooth_choose(qx_pass *p, const qx_group *g, const qx_stats *stats,
     if (best.is.smooth && act && !qx_dtype_is_float(act)) QX_TRY_GOTO(st, search_clip(&f, &best));
     if (best.is.smooth && !fixed) QX_TRY_GOTO(st, search_beside(&f, 0.05, &best));
     const double signal = qx_judge_reference(f.judge);
-    const double reference = signal > 0 ? signal : 1, error = signal > 0 ? best.error : 0; /* what gives zero on every sample loses nothing */
-    *out = (qx_smooth){.alpha = best.is.alpha, .smooth = best.is.smooth, .clip = best.is.clip, .gain_db = 10 * log10(f.plain / fmax(best.error, 1e-300)),
-                       .left_db = 10 * log10(reference / fmax(error, 1e-30 * reference)), .error = error / reference * qx_judge_usual(f.judge)};
+    /* what gives zero on every sample loses nothing */
+    const double reference = signal > 0 ? signal : 1, error = signal > 0 ? best.error : 0;
+    *out = (qx_smooth){.alpha = best.is.alpha, .smooth = best.is.smooth, .clip = best.is.clip,
+                       .gain_db = 10 * log10(f.plain / fmax(best.error, 1e-300)),
+                       .left_db = 10 * log10(reference / fmax(error, 1e-30 * reference)),
+                           .error = error / reference * qx_judge_usual(f.judge)};
     st = settle(&f, stats, out);
 done:
     close_finder(&f);

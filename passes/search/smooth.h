@@ -1,4 +1,5 @@
-/* smooth.h - which smoothing factor serves a group of linears best when their inputs are quantized (smoothquant.c says when and where it goes). */
+/* smooth.h - which smoothing factor serves a group of linears best when their inputs are quantized (smoothquant.c says when and
+ * where it goes). */
 #ifndef QX_PASSES_SMOOTH_H
 #define QX_PASSES_SMOOTH_H
 

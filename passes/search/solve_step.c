@@ -23,7 +23,10 @@ static solve *solve_of(const qx_step *s) { return (solve *)(uintptr_t)s->arg; }
 
 /* ---- order of columns: (channel, position) <-> (position, channel) ---- */
 
-static int64_t source_column(int64_t spatial, int64_t k, int64_t j) { return spatial <= 1 ? j : j % (k / spatial) * spatial + j / (k / spatial); }
+static int64_t source_column(int64_t spatial, int64_t k, int64_t j)
+{
+    return spatial <= 1 ? j : j % (k / spatial) * spatial + j / (k / spatial);
+}
 
 static void to_solver(int64_t spatial, int64_t rows, int64_t k, const float *x, float *y)
 {
@@ -77,7 +80,8 @@ static void order_gram(const solve *v, float *h)
         for (int64_t j = 0; j < k; j++) h[i * k + j] = v->spec.gram.h[source_column(sp, k, i) * k + source_column(sp, k, j)];
 }
 
-/* What a search of scales weighs columns by: the diagonal of H, the nearer to its mean the fewer rows were seen (as importance in calib/stats/stats.h). */
+/* What a search of scales weighs columns by: the diagonal of H, the nearer to its mean the fewer rows were seen (as importance in
+ * calib/stats/stats.h). */
 static void weigh_columns(const solve *v, const float *h, float *weight)
 {
     enum { FEW = 256 };
@@ -109,9 +113,11 @@ static qx_status factor(qx_ctx *ctx, const solve *v, solve_live *l)
     const qx_factor f = {.h = l->h, .k = k, .perm = l->perm, .damp = v->spec.damp};
     l->failed = !qx_factor_inverse(&f, l->u, scratch, &damping);
     qx_free(ctx, scratch);
-    for (int64_t j = 0; j < k && v->spec.prune && !l->failed; j++) l->h[j * k + j] += (float)damping; /* pairs are swapped for what SparseGPT chose them by */
+    /* pairs are swapped for what SparseGPT chose them by */
+    for (int64_t j = 0; j < k && v->spec.prune && !l->failed; j++) l->h[j * k + j] += (float)damping;
     st = QX_OK;
-    if (l->failed) qx_warn(ctx, "weight '%s': the Gram matrix of its input cannot be factored, even damped: rounded to nearest instead", v->name);
+    if (l->failed)
+        qx_warn(ctx, "weight '%s': the Gram matrix of its input cannot be factored, even damped: rounded to nearest instead", v->name);
     return st;
 }
 
@@ -122,7 +128,8 @@ static qx_status begin(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int6
     solve *v = solve_of(s);
     if (v->live) return QX_OK;
     QX_TRY(QX_NEW(ctx, &v->live));
-    if (v->spec.k != k) QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': Gram matrix of %lld channels for k = %lld", v->name, (long long)v->spec.k, (long long)k);
+    if (v->spec.k != k)
+        QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': Gram matrix of %lld channels for k = %lld", v->name, (long long)v->spec.k, (long long)k);
     if (v->spec.compensate) QX_TRY(factor(ctx, v, v->live));
     if (spec->block >= 0 && !two_level(spec)) return QX_OK;
     QX_TRY(tensor_amax(ctx, v, s, k, &v->live->amax));
@@ -132,9 +139,19 @@ static qx_status begin(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int6
 
 /* ---- the tile ---- */
 
-typedef struct tile { const solve *v; const qx_qspec *spec; qx_format format; int64_t k, block, blocks; float *w0; uint8_t *codes; void *scratch; bool chosen; } tile;
+typedef struct tile {
+    const solve *v;
+    const qx_qspec *spec;
+    qx_format format;
+    int64_t k, block, blocks;
+    float *w0;
+    uint8_t *codes;
+    void *scratch;
+    bool chosen;
+} tile;
 
-/* Scales before the solve: one for the tensor, by amax, or (act order) by search. Returns false when the solver shall choose them on the way. */
+/* Scales before the solve: one for the tensor, by amax, or (act order) by search. Returns false when the solver shall choose them
+ * on the way. */
 static bool scales_before(const tile *t, const float *x, int64_t rows, float *scale, int32_t *zero)
 {
     const qx_qspec *q = t->spec;
@@ -177,7 +194,8 @@ static qx_status prune_rows(qx_ctx *ctx, const solve *v, int64_t k, float *x, in
     const qx_gptq g = {.k = k, .u = v->live->u, .format = plain, .prune_2_4 = true};
     const qx_refine r = {.k = k, .h = v->live->h, .format = plain, .prune_2_4 = true, .sweeps = v->spec.swaps};
     memcpy(w0, x, (size_t)(rows * k) * sizeof *x);
-    const bool done = qx_gptq_rows(&g, x, rows, NULL, NULL, NULL, NULL, scratch) && (!v->spec.swaps || qx_refine_rows(&r, w0, x, rows, NULL, scratch));
+    const bool done = qx_gptq_rows(&g, x, rows, NULL, NULL, NULL, NULL, scratch) &&
+        (!v->spec.swaps || qx_refine_rows(&r, w0, x, rows, NULL, scratch));
     return done ? QX_OK : qx_fail(ctx, QX_E_UNSUPPORTED, "weight '%s': the solver does not prune it", v->name);
 }
 
@@ -185,14 +203,16 @@ static qx_status prune_rows(qx_ctx *ctx, const solve *v, int64_t k, float *x, in
 static qx_status refine_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, float *scale, const int32_t *zero)
 {
     const solve *v = t->v;
-    qx_refine r = {.k = t->k, .h = v->live->h, .format = t->format, .block = t->spec->block < 0 ? 0 : t->spec->block, .scale = scale, .zero = zero, .sweeps = v->spec.refine,
+    qx_refine r = {.k = t->k, .h = v->live->h, .format = t->format, .block = t->spec->block < 0 ? 0 : t->spec->block, .scale = scale,
+                   .zero = zero, .sweeps = v->spec.refine,
                    .global = two_level(t->spec) ? qx_nvfp4_global(v->live->amax) : 1, .rescale = t->spec->block >= 0};
     if (!v->spec.refine) return QX_OK;
     if (v->spec.prune || v->spec.keep_zeros) {
         for (int64_t i = 0; i < rows * t->k; i++) t->codes[i] = x[i] != 0;
         r.mask = t->codes;
     }
-    return qx_refine_rows(&r, t->w0, x, rows, NULL, t->scratch) ? QX_OK : qx_fail(ctx, QX_E_UNSUPPORTED, "weight '%s': refine does not take %s", v->name, qx_dtype_get(t->spec->codes)->name);
+    return qx_refine_rows(&r, t->w0, x, rows, NULL, t->scratch) ? QX_OK
+        : qx_fail(ctx, QX_E_UNSUPPORTED, "weight '%s': refine does not take %s", v->name, qx_dtype_get(t->spec->codes)->name);
 }
 
 static qx_status solve_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, float *scale, int32_t *zero)
@@ -210,10 +230,13 @@ static qx_status solve_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, 
         return QX_OK;
     }
     if (!v->spec.prune) memcpy(t->w0, x, (size_t)(rows * t->k) * sizeof *x);
-    const qx_gptq g = {.k = t->k, .u = l->u, .perm = l->perm, .format = t->format, .block = t->spec->block < 0 ? 0 : t->spec->block, .zero_point = t->spec->zero_point,
-                       .search = given || two_level(t->spec) ? NULL : &search, .nvfp4 = two_level(t->spec) ? &nvfp4 : NULL, .keep_zeros = v->spec.keep_zeros || v->spec.prune};
+    const qx_gptq g = {.k = t->k, .u = l->u, .perm = l->perm, .format = t->format, .block = t->spec->block < 0 ? 0 : t->spec->block,
+                       .zero_point = t->spec->zero_point,
+                       .search = given || two_level(t->spec) ? NULL : &search, .nvfp4 = two_level(t->spec) ? &nvfp4 : NULL,
+                           .keep_zeros = v->spec.keep_zeros || v->spec.prune};
     if (!qx_gptq_rows(&g, x, rows, scale, zero, t->codes, NULL, t->scratch))
-        QX_FAIL(ctx, QX_E_UNSUPPORTED, "weight '%s': the solver does not take %s in blocks of %lld", v->name, qx_dtype_get(t->spec->codes)->name, (long long)t->spec->block);
+        QX_FAIL(ctx, QX_E_UNSUPPORTED, "weight '%s': the solver does not take %s in blocks of %lld", v->name,
+                qx_dtype_get(t->spec->codes)->name, (long long)t->spec->block);
     return refine_rows(ctx, t, x, rows, scale, zero);
 }
 
@@ -229,7 +252,8 @@ static void store_scales(const tile *t, int64_t rows, float *scale)
 static size_t solver_scratch(const solve *v, const qx_qspec *spec, int64_t k)
 {
     const qx_search search = {0};
-    const qx_gptq g = {.k = k, .block = spec && spec->block > 0 ? spec->block : 0, .format = {.codes = spec ? spec->codes : QX_DT_FLOAT}, .search = &search, .keep_zeros = true};
+    const qx_gptq g = {.k = k, .block = spec && spec->block > 0 ? spec->block : 0, .format = {.codes = spec ? spec->codes : QX_DT_FLOAT},
+                       .search = &search, .keep_zeros = true};
     const qx_refine r = {.k = k, .block = g.block};
     const size_t a = qx_gptq_scratch(&g, ROWS), b = v->spec.refine || v->spec.swaps ? qx_refine_scratch(&r, ROWS) : 0;
     return a > b ? a : b;
@@ -253,7 +277,8 @@ static void free_buffers(qx_ctx *ctx, buffers *b)
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(ctx, list[i]);
 }
 
-static qx_status grid(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int64_t first, int64_t rows, int64_t k, float *x, float *scale, int32_t *zero, void *scratch)
+static qx_status grid(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int64_t first, int64_t rows, int64_t k, float *x,
+                      float *scale, int32_t *zero, void *scratch)
 {
     const solve *v = solve_of(s);
     buffers b = {0};
@@ -261,8 +286,10 @@ static qx_status grid(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int64
     (void)first;
     (void)scratch;
     QX_TRY_GOTO(st, make_buffers(ctx, v, spec, k, &b));
-    tile t = {.v = v, .spec = spec, .format = {.codes = spec->codes, .scale = spec->scale, .narrow = spec->narrow, .negative = spec->allow_negative_scale}, .k = k,
-              .block = spec->block > 0 ? spec->block : k, .blocks = spec->block > 0 ? qx_cells_of(k, spec->block) : 1, .w0 = b.w0, .codes = b.codes, .scratch = b.scratch};
+    tile t = {.v = v, .spec = spec, .format = {.codes = spec->codes, .scale = spec->scale, .narrow = spec->narrow,
+                                               .negative = spec->allow_negative_scale}, .k = k,
+              .block = spec->block > 0 ? spec->block : k, .blocks = spec->block > 0 ? qx_cells_of(k, spec->block) : 1, .w0 = b.w0,
+                  .codes = b.codes, .scratch = b.scratch};
     for (int64_t r = 0; r < rows; r += ROWS) {
         const int64_t n = rows - r < ROWS ? rows - r : ROWS;
         to_solver(v->spec.spatial, n, k, x + r * k, b.y);

@@ -20,10 +20,12 @@ static qx_status piece(void *user, int64_t i)
 {
     const job *j = user;
     const qx_attn *a = j->a;
-    int64_t first = i % j->chunks * j->chunk, hd = i / j->chunks % a->heads, b = i / j->chunks / a->heads, kv = hd / (a->heads / a->kv_heads);
+    int64_t first = i % j->chunks * j->chunk, hd = i / j->chunks % a->heads, b = i / j->chunks / a->heads,
+        kv = hd / (a->heads / a->kv_heads);
     int64_t offset = a->offsets ? a->offsets[b] : a->offset;
     qx_attn_head h = {
-        .rows = a->rows - first < j->chunk ? a->rows - first : j->chunk, .keys = a->key_count ? a->key_count[b] : a->keys, .d = a->d, .dv = a->dv,
+        .rows = a->rows - first < j->chunk ? a->rows - first : j->chunk, .keys = a->key_count ? a->key_count[b] : a->keys, .d = a->d,
+        .dv = a->dv,
         .q = a->q.data + b * a->q.batch + hd * a->q.head + first * a->q.row, .ldq = a->q.row,
         .k = a->k.data + b * a->k.batch + kv * a->k.head, .ldk = a->k.row, .kc = a->k.col,
         .v = a->v.data + b * a->v.batch + kv * a->v.head, .ldv = a->v.row,
@@ -51,7 +53,8 @@ static int64_t chunk_rows(const qx_attn *a)
 
 qx_status qx_attn_run(qx_call *c, const qx_attn *a)
 {
-    if (a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads over %lld key heads", (long long)a->heads, (long long)a->kv_heads);
+    if (a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads over %lld key heads", (long long)a->heads, (long long)a->kv_heads);
     if (a->batch == 0 || a->rows == 0 || a->dv == 0) return QX_OK;
     job j = {.a = a, .chunk = chunk_rows(a)};
     j.chunks = (a->rows + j.chunk - 1) / j.chunk;
@@ -67,7 +70,8 @@ typedef struct scores_job { const qx_attn *a; qx_scores kind; float *out; } scor
 
 static void mask_row(const qx_attn *a, int64_t b, int64_t hd, int64_t r, float *s)
 {
-    const int64_t p = r + (a->offsets ? a->offsets[b] : a->offset), lo = first_key(a, p), hi = last_key(a, p), n = a->key_count ? a->key_count[b] : a->keys;
+    const int64_t p = r + (a->offsets ? a->offsets[b] : a->offset), lo = first_key(a, p), hi = last_key(a, p),
+        n = a->key_count ? a->key_count[b] : a->keys;
     const float *mask = a->mask.data ? a->mask.data + b * a->mask.batch + hd * a->mask.head + r * a->mask.row : NULL;
     const uint8_t *keep = a->keep ? a->keep + b * a->keep_batch + hd * a->keep_head + r * a->keep_row : NULL;
     for (int64_t j = 0; j < a->keys; j++) {

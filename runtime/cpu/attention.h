@@ -1,4 +1,5 @@
-/* attention.h - attention of whole tensors for adapters: heads and blocks of rows are spread over threads, each through kernels/attention.h. */
+/* attention.h - attention of whole tensors for adapters: heads and blocks of rows are spread over threads, each through
+ * kernels/attention.h. */
 #ifndef QX_RUNTIME_CPU_ATTENTION_H
 #define QX_RUNTIME_CPU_ATTENTION_H
 

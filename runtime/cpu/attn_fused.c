@@ -78,8 +78,10 @@ qx_status qx_cpu_attn(qx_call *c)
     QX_TRY(key_operand(c, p->k_layout, &k, &a.k));
     QX_TRY(operand(c, 2, p->v_bshd, &v, &a.v));
     int64_t batch = q.b > k.b ? q.b : k.b;
-    if (q.d != k.d || k.s != v.s || k.h != v.h || k.h < 1 || q.h % k.h || (q.b != batch && q.b != 1) || (k.b != batch && k.b != 1) || (v.b != batch && v.b != 1))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "query [%lld,%lld,%lld,%lld], %lld keys of %lld in %lld heads, %lld values", (long long)q.b, (long long)q.h,
+    if (q.d != k.d || k.s != v.s || k.h != v.h || k.h < 1 || q.h % k.h || (q.b != batch && q.b != 1) || (k.b != batch && k.b != 1) ||
+        (v.b != batch && v.b != 1))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "query [%lld,%lld,%lld,%lld], %lld keys of %lld in %lld heads, %lld values", (long long)q.b,
+                     (long long)q.h,
                      (long long)q.s, (long long)q.d, (long long)k.s, (long long)k.d, (long long)k.h, (long long)v.s);
     int rank = c->in[0]->rank;
     QX_TRY(mask_operand(c, rank, k.s, &a.mask));

@@ -1,12 +1,18 @@
-/* batch_norm.c - BatchNormalization: with the statistics that it is given, and (training) with those of the batch, which also move the running ones. With the
- * activation behind it, when that is part of the step. */
+/* batch_norm.c - BatchNormalization: with the statistics that it is given, and (training) with those of the batch, which also
+ * move the running ones. With the activation behind it, when that is part of the step. */
 #include <math.h>
 
 #include "kernels/multi.h"
 #include "runtime/cpu/activation.h"
 #include "runtime/fuse/fuse.h"
 
-typedef struct bn { const qx_activation *act; int64_t batch, ch, inner, block, all, per_piece; const float *x, *scale, *bias, *mean, *var; float *y, *factor; double eps; } bn;
+typedef struct bn {
+    const qx_activation *act;
+    int64_t batch, ch, inner, block, all, per_piece;
+    const float *x, *scale, *bias, *mean, *var;
+    float *y, *factor;
+    double eps;
+} bn;
 
 static qx_status read(qx_call *c, bn *b)
 {
@@ -19,7 +25,8 @@ static qx_status read(qx_call *c, bn *b)
     for (uint32_t i = 0; i < 4; i++) {
         const qx_tensor *t;
         QX_TRY(qx_call_need(c, i + 1, &t));
-        if (t->numel != b->ch) QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has %lld elements for %lld channels", i + 1, (long long)t->numel, (long long)b->ch);
+        if (t->numel != b->ch)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has %lld elements for %lld channels", i + 1, (long long)t->numel, (long long)b->ch);
         QX_TRY(qx_call_in_f32(c, i + 1, &p[i]));
     }
     b->scale = p[0], b->bias = p[1], b->mean = p[2], b->var = p[3];
@@ -55,18 +62,25 @@ QX_INLINE void affine_body(int64_t n, const float *restrict x, float a, float m,
 }
 QX_MULTI(static, affine, (int64_t n, const float *x, float a, float m, float add, float *y), (n, x, a, m, add, y))
 
-QX_INLINE void lanes_any_body(int64_t n, int64_t points, const float *restrict x, const float *restrict a, const float *restrict m, const float *restrict add, float *restrict y)
+QX_INLINE void lanes_any_body(int64_t n, int64_t points, const float *restrict x, const float *restrict a, const float *restrict m,
+                              const float *restrict add, float *restrict y)
 {
     for (int64_t i = 0; i < points; i++)
         for (int64_t l = 0; l < n; l++) y[i * n + l] = (x[i * n + l] - m[l]) * a[l] + add[l];
 }
-QX_INLINE void lanes16_body(int64_t points, const float *x, const float *a, const float *m, const float *add, float *y) { lanes_any_body(16, points, x, a, m, add, y); }
-QX_MULTI(static, lanes16, (int64_t points, const float *x, const float *a, const float *m, const float *add, float *y), (points, x, a, m, add, y))
-QX_MULTI(static, lanes_any, (int64_t n, int64_t points, const float *x, const float *a, const float *m, const float *add, float *y), (n, points, x, a, m, add, y))
+QX_INLINE void lanes16_body(int64_t points, const float *x, const float *a, const float *m, const float *add, float *y)
+{
+    lanes_any_body(16, points, x, a, m, add, y);
+}
+QX_MULTI(static, lanes16, (int64_t points, const float *x, const float *a, const float *m, const float *add, float *y),
+         (points, x, a, m, add, y))
+QX_MULTI(static, lanes_any, (int64_t n, int64_t points, const float *x, const float *a, const float *m, const float *add, float *y),
+         (n, points, x, a, m, add, y))
 
 enum { PIECE = 4096 }; /* numbers, about */
 
-/* Runs of `inner` pixels of `block` channels, per_piece of all; where these are all channels, a run is a pixel, and they are taken together. */
+/* Runs of `inner` pixels of `block` channels, per_piece of all; where these are all channels, a run is a pixel, and they are
+ * taken together. */
 static qx_status piece(void *user, int64_t i)
 {
     const bn *b = user;

@@ -81,7 +81,8 @@ static qx_status apply(qx_call *c, qx_binary op, bool to_bool, const qx_tensor *
 {
     bool half = a->dtype == QX_DT_FLOAT16 || a->dtype == QX_DT_BFLOAT16;
     job j = {.fn = qx_binary_find(op, half ? QX_DT_FLOAT : a->dtype), .b = bc, .x = {a->data, b->data}, .y = y->data,
-             .size = qx_dtype_bits(a->dtype) / 8, .out_size = to_bool ? 1 : qx_dtype_bits(a->dtype) / 8, .half = half ? a->dtype : QX_DT_UNDEFINED, .half_out = !to_bool};
+             .size = qx_dtype_bits(a->dtype) / 8, .out_size = to_bool ? 1 : qx_dtype_bits(a->dtype) / 8,
+             .half = half ? a->dtype : QX_DT_UNDEFINED, .half_out = !to_bool};
     if (!j.fn) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(a->dtype)->text);
     return run_job(c, &j);
 }
@@ -91,7 +92,8 @@ static qx_status block_view(qx_call *c, uint32_t i, int block, qx_tensor *out)
 {
     const qx_tensor *t = c->in[i];
     const int64_t *d = t->dims;
-    int64_t ch = t->rank >= 3 ? d[t->rank - 3] : 1, n = t->rank == 4 ? d[0] : 1, last[2] = {t->rank >= 2 ? d[t->rank - 2] : 1, t->rank >= 1 ? d[t->rank - 1] : 1};
+    int64_t ch = t->rank >= 3 ? d[t->rank - 3] : 1, n = t->rank == 4 ? d[0] : 1,
+        last[2] = {t->rank >= 2 ? d[t->rank - 2] : 1, t->rank >= 1 ? d[t->rank - 1] : 1};
     bool pixels = qx_call_in_block(c, i) != 0;
     char text[96];
     if (t->rank > 4 || (!pixels && (last[0] != 1 || last[1] != 1)) || (ch != 1 && ch % block))
@@ -218,7 +220,8 @@ qx_status qx_cpu_variadic(qx_call *c)
         const qx_tensor *t;
         int64_t wider[QX_MAX_RANK];
         QX_TRY(qx_call_need(c, i, &t));
-        if (!qx_broadcast(dims, rank, t->dims, t->rank, wider, &rank)) QX_CALL_FAIL(c, QX_E_SHAPE, "input %u cannot be broadcast to the others", i);
+        if (!qx_broadcast(dims, rank, t->dims, t->rank, wider, &rank))
+            QX_CALL_FAIL(c, QX_E_SHAPE, "input %u cannot be broadcast to the others", i);
         for (int k = 0; k < rank; k++) dims[k] = wider[k];
     }
     QX_TRY(qx_call_out(c, 0, first->dtype, rank, dims, &y));
@@ -288,7 +291,8 @@ qx_status qx_cpu_where(qx_call *c)
     qx_tensor *y = NULL;
     for (uint32_t i = 0; i < 3; i++) QX_TRY(qx_call_need(c, i, &ops[i]));
     if (ops[0]->dtype != QX_DT_BOOL || ops[1]->dtype != ops[2]->dtype)
-        QX_CALL_FAIL(c, QX_E_TYPE, "condition is %s, operands are %s and %s", qx_dtype_get(ops[0]->dtype)->text, qx_dtype_get(ops[1]->dtype)->text, qx_dtype_get(ops[2]->dtype)->text);
+        QX_CALL_FAIL(c, QX_E_TYPE, "condition is %s, operands are %s and %s", qx_dtype_get(ops[0]->dtype)->text,
+                     qx_dtype_get(ops[1]->dtype)->text, qx_dtype_get(ops[2]->dtype)->text);
     QX_TRY(qx_bcast_make(c, ops, 3, &b));
     if (ops[1]->dtype == QX_DT_STRING) return where_strings(c, &b, ops);
     QX_TRY(qx_call_out(c, 0, ops[1]->dtype, b.out_rank, b.out_dims, &y));

@@ -1,5 +1,6 @@
-/* block_codes.c - products with weights [N, K] of fp4, fp8 or 4-bit table codes in blocks along K: com.microsoft's MatMulBlockQuantizedFp4Weight,
- * MatMulBlockQuantizedFp8Weight and MatMulBnb4. Weights are decoded a panel at a time on the stack and never exist as floats as a whole. */
+/* block_codes.c - products with weights [N, K] of fp4, fp8 or 4-bit table codes in blocks along K: com.microsoft's
+ * MatMulBlockQuantizedFp4Weight, MatMulBlockQuantizedFp8Weight and MatMulBnb4. Weights are decoded a panel at a time on the stack
+ * and never exist as floats as a whole. */
 #include <string.h>
 
 #include "kernels/gemm.h"
@@ -22,8 +23,10 @@ struct codes {
 /* bitsandbytes' tables: FP4 (sign, two exponent bits, one mantissa bit, over 12) and NF4 (quantiles of the normal distribution). */
 static const float fp4_table[16] = {0.0f, 0.005208333333f, 0.66666667f, 1.0f, 0.33333333f, 0.5f, 0.16666667f, 0.25f,
                                     -0.0f, -0.005208333333f, -0.66666667f, -1.0f, -0.33333333f, -0.5f, -0.16666667f, -0.25f};
-static const float nf4_table[16] = {-1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f, -0.18477343022823334f,
-                                    -0.09105003625154495f, 0.0f, 0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,
+static const float nf4_table[16] = {-1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f,
+                                    -0.18477343022823334f,
+                                    -0.09105003625154495f, 0.0f, 0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f,
+                                    0.33791524171829224f,
                                     0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f};
 
 static float fp4_value(const codes *w, int64_t n, int64_t k)
@@ -32,7 +35,10 @@ static float fp4_value(const codes *w, int64_t n, int64_t k)
     return qx_sc_e2m1_to_f32(w->data[i / 2] >> (i % 2 * 4) & 15) * w->global * qx_sc_e4m3_to_f32(w->scale_e4m3[n * w->blocks + k / w->block]);
 }
 
-static float fp8_value(const codes *w, int64_t n, int64_t k) { return qx_sc_e4m3_to_f32(w->data[n * w->k + k]) * w->scale[n * w->blocks + k / w->block]; }
+static float fp8_value(const codes *w, int64_t n, int64_t k)
+{
+    return qx_sc_e4m3_to_f32(w->data[n * w->k + k]) * w->scale[n * w->blocks + k / w->block];
+}
 
 /* The even element is in the high bits. */
 static float bnb_value(const codes *w, int64_t n, int64_t k)
@@ -62,7 +68,8 @@ static qx_status piece(void *user, int64_t i)
     const job *j = user;
     const column_range r = {j->w, i * COLS};
     const int64_t cols = j->out - r.first < COLS ? j->out - r.first : COLS;
-    const qx_sgemm g = {.m = j->m, .n = cols, .k = j->in, .x = j->x, .ldx = j->in, .cx = 1, .make = pack, .user = &r, .bias = j->bias ? j->bias + r.first : NULL, .y = j->y + r.first, .ldy = j->out, .alpha = 1.0f};
+    const qx_sgemm g = {.m = j->m, .n = cols, .k = j->in, .x = j->x, .ldx = j->in, .cx = 1, .make = pack, .user = &r,
+                        .bias = j->bias ? j->bias + r.first : NULL, .y = j->y + r.first, .ldy = j->out, .alpha = 1.0f};
     qx_sgemm_run(&g);
     return QX_OK;
 }
@@ -73,8 +80,10 @@ static qx_status product(qx_call *c, const codes *w, uint32_t bias_in, const flo
     job j = {.w = w, .x = x, .in = w->flip ? w->n : w->k, .out = w->flip ? w->k : w->n};
     int64_t dims[QX_MAX_RANK];
     char a[96];
-    if (t->rank < 1 || t->dims[t->rank - 1] != j.in) QX_CALL_FAIL(c, QX_E_SHAPE, "%s by a weight with %lld rows", qx_tensor_describe(t, a, sizeof a), (long long)j.in);
-    if (bias && bias->numel != j.out) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld columns", (long long)bias->numel, (long long)j.out);
+    if (t->rank < 1 || t->dims[t->rank - 1] != j.in)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%s by a weight with %lld rows", qx_tensor_describe(t, a, sizeof a), (long long)j.in);
+    if (bias && bias->numel != j.out)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld columns", (long long)bias->numel, (long long)j.out);
     memcpy(dims, t->dims, sizeof dims);
     dims[t->rank - 1] = j.out;
     j.m = qx_prod(t->dims, 0, t->rank - 1);
@@ -97,7 +106,9 @@ static qx_status matrix(const qx_call *c, qx_dtype type, int64_t per_byte, int64
     const qx_tensor *b;
     char a[96];
     QX_TRY(qx_call_need(c, 1, &b));
-    if (b->dtype != type || b->rank != 2 || block < 1) QX_CALL_FAIL(c, QX_E_SHAPE, "B is %s in blocks of %lld; a matrix of %s is needed", qx_tensor_describe(b, a, sizeof a), (long long)block, qx_dtype_get((int)type)->text);
+    if (b->dtype != type || b->rank != 2 || block < 1)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "B is %s in blocks of %lld; a matrix of %s is needed", qx_tensor_describe(b, a, sizeof a),
+                     (long long)block, qx_dtype_get((int)type)->text);
     w->n = b->dims[0];
     w->k = b->dims[1] * per_byte;
     w->block = block;
@@ -147,12 +158,15 @@ static qx_status bnb4(qx_call *c)
     const qx_tensor *b, *absmax;
     const float *x;
     const int64_t type = qx_call_int(c, "quant_type", 0);
-    codes w = {.value = bnb_value, .n = qx_call_int(c, "N", 0), .k = qx_call_int(c, "K", 0), .block = qx_call_int(c, "block_size", 0), .table = type ? nf4_table : fp4_table, .flip = !qx_call_int(c, "transB", 1)};
+    codes w = {.value = bnb_value, .n = qx_call_int(c, "N", 0), .k = qx_call_int(c, "K", 0), .block = qx_call_int(c, "block_size", 0),
+               .table = type ? nf4_table : fp4_table, .flip = !qx_call_int(c, "transB", 1)};
     int64_t n;
     QX_TRY(qx_call_need(c, 1, &b));
     QX_TRY(qx_call_need(c, 2, &absmax));
-    if (w.n < 1 || w.k < 1 || w.block < 1 || type < 0 || type > 1 || !qx_dims_product((int64_t[]){w.n, w.k}, 2, &n) || b->dtype != QX_DT_UINT8)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "N %lld, K %lld, block_size %lld, quant_type %lld", (long long)w.n, (long long)w.k, (long long)w.block, (long long)type);
+    if (w.n < 1 || w.k < 1 || w.block < 1 || type < 0 || type > 1 || !qx_dims_product((int64_t[]){w.n, w.k}, 2, &n) ||
+        b->dtype != QX_DT_UINT8)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "N %lld, K %lld, block_size %lld, quant_type %lld", (long long)w.n, (long long)w.k,
+                     (long long)w.block, (long long)type);
     QX_TRY(need_counts(c, "B", b->numel, n / 2 + n % 2));
     QX_TRY(need_counts(c, "absmax", absmax->numel, n / w.block + (n % w.block != 0)));
     w.data = b->data;

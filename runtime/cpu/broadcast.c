@@ -8,7 +8,8 @@ static qx_status common_shape(const qx_call *c, const qx_tensor *const *ops, int
         int64_t dims[QX_MAX_RANK];
         int rank;
         if (!qx_broadcast(b->out_dims, b->out_rank, ops[k]->dims, ops[k]->rank, dims, &rank))
-            QX_CALL_FAIL(c, QX_E_SHAPE, "%s and %s cannot be broadcast", qx_tensor_describe(ops[0], x, sizeof x), qx_tensor_describe(ops[k], y, sizeof y));
+            QX_CALL_FAIL(c, QX_E_SHAPE, "%s and %s cannot be broadcast", qx_tensor_describe(ops[0], x, sizeof x),
+                         qx_tensor_describe(ops[k], y, sizeof y));
         b->out_rank = rank;
         for (int i = 0; i < rank; i++) b->out_dims[i] = dims[i];
     }

@@ -115,7 +115,8 @@ static void store_packed(const job *j, const tile *t, int64_t first, int64_t n)
     int bits = qx_dtype_bits(j->y->dtype), per = 8 / bits;
     uint8_t *p = j->y->data, mask = (uint8_t)((1 << bits) - 1);
     memset(p + first / per, 0, (size_t)((n + per - 1) / per));
-    for (int64_t k = 0; k < n; k++) p[(first + k) / per] |= (uint8_t)(((uint64_t)value_i64(t, j->form, k) & mask) << ((first + k) % per * bits));
+    for (int64_t k = 0; k < n; k++)
+        p[(first + k) / per] |= (uint8_t)(((uint64_t)value_i64(t, j->form, k) & mask) << ((first + k) % per * bits));
 }
 
 static void store(const job *j, const tile *t, int64_t first, int64_t n)
@@ -204,7 +205,8 @@ static qx_status cast_to(qx_call *c, qx_dtype to)
     QX_TRY(qx_call_need(c, 0, &x));
     if (to == x->dtype) return qx_call_out_view(c, 0, 0, x->rank, x->dims);
     char cls = qx_dtype_get(to)->cls;
-    if (!cls || cls == 'C' || x->is_sequence || qx_dtype_get(x->dtype)->cls == 'C') QX_CALL_FAIL(c, QX_E_TYPE, "%s cannot be cast to type %d", qx_dtype_get(x->dtype)->text, (int)to);
+    if (!cls || cls == 'C' || x->is_sequence || qx_dtype_get(x->dtype)->cls == 'C')
+        QX_CALL_FAIL(c, QX_E_TYPE, "%s cannot be cast to type %d", qx_dtype_get(x->dtype)->text, (int)to);
     QX_TRY(qx_call_out(c, 0, to, x->rank, x->dims, &y));
     bool saturate = qx_call_int(c, "saturate", 1) != 0;
     if (to == QX_DT_STRING) return to_string(c, x, y);

@@ -1,5 +1,5 @@
-/* causal_conv.c - CausalConvWithState of the standard and of com.microsoft: every channel by its own short kernel over the present and the positions
- * before it; what comes before the first is the carried state, or zeros. */
+/* causal_conv.c - CausalConvWithState of the standard and of com.microsoft: every channel by its own short kernel over the
+ * present and the positions before it; what comes before the first is the carried state, or zeros. */
 #include <string.h>
 
 #include "kernels/pointwise.h"
@@ -40,10 +40,12 @@ static qx_status piece(void *user, int64_t row)
 /* What com.microsoft's form has beyond the standard's. */
 static qx_status refuse_extras(const qx_call *c)
 {
-    static const struct { const char *name; int64_t plain; } extras[] = {{"ndim", 1}, {"dilation", 1}, {"channels_last", 0}, {"state_window", 0}};
+    static const struct { const char *name; int64_t plain; } extras[] =
+        {{"ndim", 1}, {"dilation", 1}, {"channels_last", 0}, {"state_window", 0}};
     for (size_t i = 0; i < sizeof extras / sizeof *extras; i++) {
         const int64_t v = qx_call_int(c, extras[i].name, extras[i].plain);
-        if (v != extras[i].plain) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "%s is %lld; only %lld is there", extras[i].name, (long long)v, (long long)extras[i].plain);
+        if (v != extras[i].plain)
+            QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "%s is %lld; only %lld is there", extras[i].name, (long long)v, (long long)extras[i].plain);
     }
     return QX_OK;
 }
@@ -57,13 +59,17 @@ qx_status qx_cpu_causal_conv(qx_call *c)
     QX_TRY(qx_call_need(c, 1, &w));
     QX_TRY(refuse_extras(c));
     if (x->rank != 3 || w->rank != 3 || w->dims[0] != x->dims[1] || w->dims[1] != 1 || w->dims[2] < 1)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "input %s and weight %s; [batch, channels, length] and [channels, 1, k] are needed", qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
-    job j = {.channels = x->dims[1], .length = x->dims[2], .k = w->dims[2], .silu = !strcmp(act, "silu") || !strcmp(act, "swish"), .type = x->dtype};
+        QX_CALL_FAIL(c, QX_E_SHAPE, "input %s and weight %s; [batch, channels, length] and [channels, 1, k] are needed",
+                     qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
+    job j = {.channels = x->dims[1], .length = x->dims[2], .k = w->dims[2], .silu = !strcmp(act, "silu") || !strcmp(act, "swish"),
+             .type = x->dtype};
     if (!j.silu && strcmp(act, "none") != 0 && *act) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "activation '%s'", act);
-    if (bias && bias->numel != j.channels) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld channels", (long long)bias->numel, (long long)j.channels);
+    if (bias && bias->numel != j.channels)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld channels", (long long)bias->numel, (long long)j.channels);
     const int64_t state[3] = {x->dims[0], j.channels, j.k - 1};
     if (past && (past->rank != 3 || memcmp(past->dims, state, sizeof state) != 0))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "past state %s, [%lld,%lld,%lld] is needed", qx_tensor_describe(past, a, sizeof a), (long long)state[0], (long long)state[1], (long long)state[2]);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "past state %s, [%lld,%lld,%lld] is needed", qx_tensor_describe(past, a, sizeof a),
+                     (long long)state[0], (long long)state[1], (long long)state[2]);
     QX_TRY(qx_call_in_f32(c, 0, &j.x));
     QX_TRY(qx_call_in_f32(c, 1, &j.w));
     if (bias) QX_TRY(qx_call_in_f32(c, 2, &j.bias));

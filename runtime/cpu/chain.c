@@ -1,5 +1,5 @@
-/* chain.c - a chain of pointwise nodes (fuse_chain.c) where the device does not run it: of constants, and of what follows from input shapes. Operation by operation over the whole
- * tensor; rounded to its type after each. */
+/* chain.c - a chain of pointwise nodes (fuse_chain.c) where the device does not run it: of constants, and of what follows from
+ * input shapes. Operation by operation over the whole tensor; rounded to its type after each. */
 #include <string.h>
 
 #include "kernels/pointwise.h"
@@ -42,7 +42,8 @@ static qx_status operand(qx_call *c, const qx_tensor *x, uint32_t i, float *to)
     QX_TRY(qx_call_in_f32(c, i, &from));
     if (t->rank > x->rank) QX_CALL_FAIL(c, QX_E_SHAPE, "operand %u has rank %d, the chain %d", i, t->rank, x->rank);
     for (int k = 0; k < t->rank; k++)
-        if (t->dims[k] != 1 && t->dims[k] != x->dims[k + x->rank - t->rank]) QX_CALL_FAIL(c, QX_E_SHAPE, "axis %d of operand %u has %lld elements", k, i, (long long)t->dims[k]);
+        if (t->dims[k] != 1 && t->dims[k] != x->dims[k + x->rank - t->rank])
+            QX_CALL_FAIL(c, QX_E_SHAPE, "axis %d of operand %u has %lld elements", k, i, (long long)t->dims[k]);
     spread(t, from, x, to);
     return QX_OK;
 }

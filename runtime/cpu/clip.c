@@ -55,7 +55,8 @@ qx_status qx_cpu_clip(qx_call *c)
     qx_tensor *y;
     QX_TRY(qx_call_need(c, 0, &x));
     if (x->dtype != QX_DT_DOUBLE && qx_dtype_is_float(x->dtype)) return clip_float(c, x);
-    if ((tl && (tl->dtype != x->dtype || tl->numel != 1)) || (th && (th->dtype != x->dtype || th->numel != 1))) QX_CALL_FAIL(c, QX_E_TYPE, "min and max must be one %s each", qx_dtype_get((int)x->dtype)->text);
+    if ((tl && (tl->dtype != x->dtype || tl->numel != 1)) || (th && (th->dtype != x->dtype || th->numel != 1)))
+        QX_CALL_FAIL(c, QX_E_TYPE, "min and max must be one %s each", qx_dtype_get((int)x->dtype)->text);
     QX_TRY(qx_call_out(c, 0, x->dtype, x->rank, x->dims, &y));
     switch (x->dtype) {
     case QX_DT_DOUBLE: CLIP(double) return QX_OK;

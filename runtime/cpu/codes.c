@@ -48,7 +48,8 @@ void qx_code_panels_free(qx_ctx *ctx, qx_code_panels *p)
 
 enum { NR = QX_IGEMM_PANEL };
 
-/* v[j] = (float)acc[j] * scale[j], where the scale is (row * column) / output, each step rounded to float as the standard's reference has it. */
+/* v[j] = (float)acc[j] * scale[j], where the scale is (row * column) / output, each step rounded to float as the standard's
+ * reference has it. */
 static void scaled_row(const int32_t *restrict acc, const float *restrict scale, float *restrict v)
 {
     for (int j = 0; j < NR; j++) v[j] = (float)acc[j] * scale[j];
@@ -124,8 +125,10 @@ void qx_code_tile_run(const qx_code_tile *t)
     finish f = {.first = t->panel * NR};
     f.cols = w->n - f.first < NR ? w->n - f.first : NR;
     if (f.cols < NR) memset(acc, 0, sizeof acc);
-    const qx_igemm g = {.m = t->rows, .n = f.cols, .k = w->k, .a = t->a, .lda = t->lda, .a_signed = t->a_signed, .za = t->za, .za_per_row = t->za_per_row,
-                        .packed = w->packed + t->matrix * (int64_t)qx_igemm_packed_bytes(w->k, w->n) + t->panel * (int64_t)qx_igemm_packed_bytes(w->k, NR),
+    const qx_igemm g = {.m = t->rows, .n = f.cols, .k = w->k, .a = t->a, .lda = t->lda, .a_signed = t->a_signed, .za = t->za,
+                        .za_per_row = t->za_per_row,
+                        .packed = w->packed + t->matrix * (int64_t)qx_igemm_packed_bytes(w->k,
+                            w->n) + t->panel * (int64_t)qx_igemm_packed_bytes(w->k, NR),
                         .sums = w->sums + t->matrix * qx_igemm_sums(w->n) + f.first, .b_signed = w->is_signed,
                         .zb = t->zb && t->zb_per_col ? t->zb + f.first : t->zb, .zb_per_col = t->zb_per_col, .c = acc, .ldc = NR};
     qx_igemm_run(&g, 0, 0, t->rows);

@@ -79,7 +79,8 @@ static qx_status stack_out(qx_call *c, uint32_t i, const stack *s, int64_t axis_
     for (int64_t t = 0; t < s->n; t++) {
         const qx_tensor *item = &s->items[reverse ? s->n - 1 - t : t];
         QX_TRY(same_shape(c, f, item, t));
-        for (int64_t o = 0; o < outer; o++) memcpy((char *)y->data + (size_t)(o * s->n + t) * run, (const char *)item->data + (size_t)o * run, run);
+        for (int64_t o = 0; o < outer; o++)
+            memcpy((char *)y->data + (size_t)(o * s->n + t) * run, (const char *)item->data + (size_t)o * run, run);
     }
     return QX_OK;
 }
@@ -100,7 +101,8 @@ static qx_status loop_init(qx_call *c, loop *l)
     QX_TRY(body_of(c, "body", &l->g));
     l->n_state = c->n_in > 2 ? c->n_in - 2 : 0;
     if (l->g->n_inputs != l->n_state + 2 || l->g->n_outputs < l->n_state + 1 || c->n_out > l->g->n_outputs - 1)
-        QX_CALL_FAIL(c, QX_E_FORMAT, "body with %u inputs and %u outputs for %u loop variables", l->g->n_inputs, l->g->n_outputs, l->n_state);
+        QX_CALL_FAIL(c, QX_E_FORMAT, "body with %u inputs and %u outputs for %u loop variables", l->g->n_inputs, l->g->n_outputs,
+                     l->n_state);
     l->n_scan = l->g->n_outputs - 1 - l->n_state;
     QX_TRY(QX_CALL_SCRATCH(c, l->n_state + 1, &l->state));
     memset(l->state, 0, (l->n_state + 1) * sizeof *l->state);
@@ -158,7 +160,8 @@ static qx_status loop_run(qx_call *c, loop *l)
     QX_TRY(qx_call_scalar_i64(c, 1, 1, &flag));
     bool cond = flag != 0;
     for (int64_t trip = 0; trip < limit && cond; trip++) {
-        if (trip >= qx_call_max_loop(c)) QX_CALL_FAIL(c, QX_E_BUDGET, "more than %lld trips (--max-loop allows more)", (long long)qx_call_max_loop(c));
+        if (trip >= qx_call_max_loop(c))
+            QX_CALL_FAIL(c, QX_E_BUDGET, "more than %lld trips (--max-loop allows more)", (long long)qx_call_max_loop(c));
         QX_TRY(qx_check_cancel(c->ctx));
         QX_TRY(loop_trip(c, l, trip, &cond));
     }
@@ -202,14 +205,16 @@ static qx_status scan_slice(qx_call *c, const scan *s, uint32_t i, int64_t t, qx
     int64_t dims[QX_MAX_RANK];
     int axis, r = 0;
     QX_TRY(qx_call_axis(c, list_at(c, "scan_input_axes", i), x->rank, &axis));
-    if (x->dims[axis] != s->trips) QX_CALL_FAIL(c, QX_E_SHAPE, "scan input %u has %lld steps, another has %lld", i, (long long)x->dims[axis], (long long)s->trips);
+    if (x->dims[axis] != s->trips)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "scan input %u has %lld steps, another has %lld", i, (long long)x->dims[axis], (long long)s->trips);
     for (int d = 0; d < x->rank; d++)
         if (d != axis) dims[r++] = x->dims[d];
     QX_TRY(qx_tensor_new(c->ctx, out, x->dtype, r, dims));
     const int64_t at = list_at(c, "scan_input_directions", i) ? s->trips - 1 - t : t;
     const int64_t outer = qx_prod(x->dims, 0, axis);
     const size_t run = outer ? out->bytes / (size_t)outer : 0;
-    for (int64_t o = 0; o < outer; o++) memcpy((char *)out->data + (size_t)o * run, (const char *)x->data + (size_t)(o * s->trips + at) * run, run);
+    for (int64_t o = 0; o < outer; o++)
+        memcpy((char *)out->data + (size_t)o * run, (const char *)x->data + (size_t)(o * s->trips + at) * run, run);
     return QX_OK;
 }
 
@@ -238,10 +243,12 @@ static qx_status scan_init(qx_call *c, scan *s, uint32_t first)
     QX_TRY(body_of(c, "body", &s->g));
     const int64_t n_seq = qx_call_int(c, "num_scan_inputs", 0);
     if (n_seq < 1 || n_seq > c->n_in - first || s->g->n_inputs != c->n_in - first || s->g->n_outputs != c->n_out)
-        QX_CALL_FAIL(c, QX_E_FORMAT, "num_scan_inputs %lld with %u inputs; body with %u inputs and %u outputs", (long long)n_seq, c->n_in - first, s->g->n_inputs, s->g->n_outputs);
+        QX_CALL_FAIL(c, QX_E_FORMAT, "num_scan_inputs %lld with %u inputs; body with %u inputs and %u outputs", (long long)n_seq,
+                     c->n_in - first, s->g->n_inputs, s->g->n_outputs);
     s->n_seq = (uint32_t)n_seq;
     s->n_state = c->n_in - first - s->n_seq;
-    if (s->g->n_outputs < s->n_state) QX_CALL_FAIL(c, QX_E_FORMAT, "body with %u outputs for %u state variables", s->g->n_outputs, s->n_state);
+    if (s->g->n_outputs < s->n_state)
+        QX_CALL_FAIL(c, QX_E_FORMAT, "body with %u outputs for %u state variables", s->g->n_outputs, s->n_state);
     s->n_scan = s->g->n_outputs - s->n_state;
     QX_TRY(QX_CALL_SCRATCH(c, s->n_state + 1, &s->state));
     memset(s->state, 0, (s->n_state + 1) * sizeof *s->state);
@@ -282,7 +289,8 @@ static qx_status scan_run(qx_call *c, scan *s)
     }
     for (uint32_t i = 0; i < s->n_state; i++) QX_TRY(qx_call_out_take(c, i, &s->state[i]));
     for (uint32_t i = 0; i < s->n_scan; i++)
-        QX_TRY(stack_out(c, s->n_state + i, &s->scans[i], list_at(c, "scan_output_axes", i), list_at(c, "scan_output_directions", i) != 0, s->g->outputs[s->n_state + i]));
+        QX_TRY(stack_out(c, s->n_state + i, &s->scans[i], list_at(c, "scan_output_axes", i),
+                         list_at(c, "scan_output_directions", i) != 0, s->g->outputs[s->n_state + i]));
     return QX_OK;
 }
 
@@ -381,7 +389,9 @@ static qx_status map_run(qx_call *c, qx_graph *g, qx_tensor *out, qx_tensor *seq
     for (int64_t t = 0; t < first->n_items; t++) {
         for (uint32_t i = 0; i < c->n_in; i++) {
             const qx_tensor *x = c->in[i];
-            if (x && x->is_sequence && t >= x->n_items) QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has %lld items, input 0 has %lld", i, (long long)x->n_items, (long long)first->n_items);
+            if (x && x->is_sequence && t >= x->n_items)
+                QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has %lld items, input 0 has %lld", i, (long long)x->n_items,
+                             (long long)first->n_items);
             in[i] = x && x->is_sequence ? &x->items[t] : x;
         }
         QX_TRY(qx_call_graph(c, g, in, c->n_in, out, c->n_out));

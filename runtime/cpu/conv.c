@@ -1,4 +1,5 @@
-/* conv.c - Conv and com.microsoft's FusedConv, NhwcConv, NhwcFusedConv: shapes, auto_pad, and the product of runtime/cpu/gemm.h. Constant weights are packed at the first run. */
+/* conv.c - Conv and com.microsoft's FusedConv, NhwcConv, NhwcFusedConv: shapes, auto_pad, and the product of runtime/cpu/gemm.h.
+ * Constant weights are packed at the first run. */
 #include <math.h>
 #include <string.h>
 
@@ -9,7 +10,11 @@
 #include "runtime/dnnl/door.h"
 #include "runtime/fuse/fuse.h"
 
-typedef struct state { qx_conv *conv; float *scale, *bias; /* with a BatchNormalization: of each output; the latter in the place of the bias */ } state;
+typedef struct state {
+    qx_conv *conv;
+    float *scale, *bias;
+    /* with a BatchNormalization: of each output; the latter in the place of the bias */
+} state;
 
 static void drop(qx_ctx *ctx, void *block)
 {
@@ -52,7 +57,9 @@ static qx_status pads(const qx_call *c, qx_conv_shape *s)
         if (s->begin[i] < 0 || s->end[i] < 0 || s->begin[i] > INT32_MAX || s->end[i] > INT32_MAX)
             QX_CALL_FAIL(c, QX_E_SHAPE, "pads of axis %d are %lld and %lld", i, (long long)s->begin[i], (long long)s->end[i]);
         int64_t room = s->in[i] + s->begin[i] + s->end[i] - span;
-        if (room < 0) QX_CALL_FAIL(c, QX_E_SHAPE, "kernel spans %lld of axis %d, the padded input has %lld", (long long)span, i, (long long)(room + span));
+        if (room < 0)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "kernel spans %lld of axis %d, the padded input has %lld", (long long)span, i,
+                         (long long)(room + span));
         s->out[i] = room / s->stride[i] + 1;
     }
     return QX_OK;
@@ -62,13 +69,15 @@ qx_status qx_conv_shape_of(const qx_call *c, const qx_tensor *x, const qx_tensor
 {
     char a[96], b[96];
     *s = (qx_conv_shape){.spatial = x->rank - 2};
-    if (x->rank < 3 || x->rank > 5 || w->rank != x->rank) QX_CALL_FAIL(c, QX_E_SHAPE, "input %s and weight %s", qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
+    if (x->rank < 3 || x->rank > 5 || w->rank != x->rank)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "input %s and weight %s", qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
     s->batch = x->dims[0];
     s->in_ch = x->dims[1];
     s->out_ch = w->dims[0];
     s->group = qx_call_int(c, "group", 1);
     if (s->group < 1 || s->in_ch % s->group || s->out_ch % s->group || w->dims[1] != s->in_ch / s->group)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "weight %s does not fit %s in %lld groups", qx_tensor_describe(w, b, sizeof b), qx_tensor_describe(x, a, sizeof a), (long long)s->group);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "weight %s does not fit %s in %lld groups", qx_tensor_describe(w, b, sizeof b),
+                     qx_tensor_describe(x, a, sizeof a), (long long)s->group);
     QX_TRY(list3(c, "strides", s->spatial, 1, 1, s->stride));
     QX_TRY(list3(c, "dilations", s->spatial, 1, 1, s->dilation));
     for (int i = 0; i < s->spatial; i++) {
@@ -78,7 +87,8 @@ qx_status qx_conv_shape_of(const qx_call *c, const qx_tensor *x, const qx_tensor
     int64_t n;
     const int64_t *k = qx_call_ints(c, "kernel_shape", &n);
     for (int i = 0; k && i < s->spatial; i++)
-        if (n != s->spatial || k[i] != s->kernel[i]) QX_CALL_FAIL(c, QX_E_SHAPE, "kernel_shape and weight %s disagree", qx_tensor_describe(w, b, sizeof b));
+        if (n != s->spatial || k[i] != s->kernel[i])
+            QX_CALL_FAIL(c, QX_E_SHAPE, "kernel_shape and weight %s disagree", qx_tensor_describe(w, b, sizeof b));
     return pads(c, s);
 }
 
@@ -100,7 +110,8 @@ static qx_status take_in_norm(qx_call *c, state *st, const qx_conv_shape *s, dou
     QX_TRY(qx_alloc_array(c->ctx, (size_t)s->out_ch, sizeof *st->scale, (void **)&st->scale));
     QX_TRY(qx_alloc_array(c->ctx, (size_t)s->out_ch, sizeof *st->bias, (void **)&st->bias));
     for (int64_t i = 0; i < s->out_ch; i++) {
-        const double a = (double)p[QX_CONV_SCALE][i] / sqrt((double)p[QX_CONV_VAR][i] + eps), b = p[QX_CONV_BIAS] ? (double)p[QX_CONV_BIAS][i] : 0.0;
+        const double a = (double)p[QX_CONV_SCALE][i] / sqrt((double)p[QX_CONV_VAR][i] + eps),
+            b = p[QX_CONV_BIAS] ? (double)p[QX_CONV_BIAS][i] : 0.0;
         st->scale[i] = (float)a;
         st->bias[i] = (float)((b - (double)p[QX_CONV_MEAN][i]) * a + (double)p[QX_CONV_SHIFT][i]);
     }
@@ -116,7 +127,8 @@ static qx_status addend(qx_call *c, const qx_conv_shape *s, int rank, const int6
     float *turned = NULL;
     *out = NULL;
     if (!z) return QX_OK;
-    if (z->rank != rank || memcmp(z->dims, dims, (size_t)rank * sizeof *dims) != 0) QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has another shape than the output", QX_CONV_ADD);
+    if (z->rank != rank || memcmp(z->dims, dims, (size_t)rank * sizeof *dims) != 0)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has another shape than the output", QX_CONV_ADD);
     QX_TRY(qx_call_in_f32(c, QX_CONV_ADD, out));
     if (last) {
         QX_TRY(qx_nhwc_view(c, z, &view));
@@ -164,7 +176,8 @@ static qx_status run(qx_call *c, bool last)
     view = *x;
     weight = *w;
     if (last) QX_TRY(qx_nhwc_view(c, x, &view));
-    const bool turned = last && w->rank == x->rank && qx_nhwc_weight_is_last(c->node, view.dims[1], qx_call_int(c, "group", 1), w->dims[w->rank - 1]);
+    const bool turned = last && w->rank == x->rank && qx_nhwc_weight_is_last(c->node, view.dims[1], qx_call_int(c, "group", 1),
+        w->dims[w->rank - 1]);
     if (turned) QX_TRY(qx_nhwc_view(c, w, &weight));
     QX_TRY(qx_conv_shape_of(c, &view, &weight, &s));
     s.x_block = qx_call_in_layout(c, QX_CONV_X);

@@ -1,5 +1,5 @@
-/* conv_integer.c - ConvInteger and QLinearConv (the standard's, and com.microsoft's with channels_last): windows of codes times packed weights, sums exact
- * in int32. Positions outside of the picture count as the zero point, that is 0. */
+/* conv_integer.c - ConvInteger and QLinearConv (the standard's, and com.microsoft's with channels_last): windows of codes times
+ * packed weights, sums exact in int32. Positions outside of the picture count as the zero point, that is 0. */
 #include <string.h>
 
 #include "runtime/cpu/codes.h"
@@ -67,8 +67,10 @@ static qx_status piece(void *user, int64_t i)
         const int64_t at = j->last ? (b * j->positions + first) * out_ch + ch : (b * out_ch + ch) * j->positions + first;
         const qx_code_tile t = {
             .w = j->w, .matrix = g, .panel = p, .rows = rows, .a = win, .lda = j->k, .a_signed = j->x_signed, .za = &j->zx,
-            .zb = j->zw && j->zw_per ? j->zw + g * j->per : j->zw, .zb_per_col = j->zw_per, .sa = &j->sx, .sb = j->sw_per ? j->sw + g * j->per : j->sw,
-            .sb_per_col = j->sw_per, .out = &out, .y = j->y + at * j->y_size, .row = j->last ? out_ch : 1, .col = j->last ? 1 : j->positions};
+            .zb = j->zw && j->zw_per ? j->zw + g * j->per : j->zw, .zb_per_col = j->zw_per, .sa = &j->sx,
+            .sb = j->sw_per ? j->sw + g * j->per : j->sw,
+            .sb_per_col = j->sw_per, .out = &out, .y = j->y + at * j->y_size, .row = j->last ? out_ch : 1,
+                .col = j->last ? 1 : j->positions};
         qx_code_tile_run(&t);
     }
     return QX_OK;
@@ -79,7 +81,8 @@ static qx_status per_channel(const qx_call *c, uint32_t i, int64_t out_ch, bool 
 {
     const qx_tensor *t = qx_call_in(c, i);
     *per = t && t->numel != 1;
-    if (t && t->numel != 1 && t->numel != out_ch) QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has %lld elements for %lld output channels", i, (long long)t->numel, (long long)out_ch);
+    if (t && t->numel != 1 && t->numel != out_ch)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has %lld elements for %lld output channels", i, (long long)t->numel, (long long)out_ch);
     return QX_OK;
 }
 
@@ -102,9 +105,12 @@ static qx_status parameters(qx_call *c, job *j, bool qlinear)
     QX_TRY(qx_call_in_f32(c, 4, &j->sw));
     j->sx = (float)sx;
     j->out = (qx_code_out){.kind = QX_CODE_CODES, .codes = yz ? yz->dtype : QX_DT_UINT8, .sy = (float)sy, .zy = (int32_t)zy};
-    if (j->out.codes != QX_DT_INT8 && j->out.codes != QX_DT_UINT8) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "an output of %s codes", qx_dtype_get(j->out.codes)->text);
+    if (j->out.codes != QX_DT_INT8 && j->out.codes != QX_DT_UINT8)
+        QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "an output of %s codes", qx_dtype_get(j->out.codes)->text);
     if (!bias) return QX_OK;
-    if (bias->dtype != QX_DT_INT32 || bias->numel != j->s.out_ch) QX_CALL_FAIL(c, QX_E_SHAPE, "the bias has %lld elements of %s; %lld of int32 are needed", (long long)bias->numel, qx_dtype_get(bias->dtype)->text, (long long)j->s.out_ch);
+    if (bias->dtype != QX_DT_INT32 || bias->numel != j->s.out_ch)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "the bias has %lld elements of %s; %lld of int32 are needed", (long long)bias->numel,
+                     qx_dtype_get(bias->dtype)->text, (long long)j->s.out_ch);
     j->bias = bias->data;
     return QX_OK;
 }

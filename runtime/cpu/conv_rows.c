@@ -1,4 +1,5 @@
-/* conv_rows.c - see conv_rows.h. Windows lie tap by tap, in each the channels side by side, so that they are copied in runs from pictures whose channels lie so. */
+/* conv_rows.c - see conv_rows.h. Windows lie tap by tap, in each the channels side by side, so that they are copied in runs from
+ * pictures whose channels lie so. */
 #include "runtime/cpu/conv_rows.h"
 
 #include <string.h>
@@ -70,7 +71,14 @@ static void write_pixel(const picture *p, int64_t n, int64_t at, const float *ro
     else for (int64_t c = 0; c < p->channels; c += p->block) memcpy(y + c * p->plane, row + c, (size_t)p->block * sizeof *row);
 }
 
-typedef struct rows_job { const qx_conv_shape *s; const qx_conv_op *op; picture x, y, add; float *in, *out, *more; int64_t k; bool bare_in, bare_out; } rows_job;
+typedef struct rows_job {
+    const qx_conv_shape *s;
+    const qx_conv_op *op;
+    picture x, y, add;
+    float *in, *out, *more;
+    int64_t k;
+    bool bare_in, bare_out;
+} rows_job;
 
 /* Where tap t of output pixel o is in the input; -1: outside. */
 static int64_t seen(const qx_conv_shape *s, int64_t o, int64_t t)
@@ -124,7 +132,8 @@ qx_status qx_conv_rows_run(qx_call *c, qx_packed *w, const qx_conv_shape *s, con
 {
     const int64_t m = pixels(s);
     rows_job j = {.s = s, .op = op, .k = taps(s) * s->in_ch, .x = picture_of(op->x, s->in_ch, s->in, s->spatial, s->x_block),
-                  .y = picture_of(op->y, s->out_ch, s->out, s->spatial, s->y_block), .add = picture_of(op->add, s->out_ch, s->out, s->spatial, s->y_block)};
+                  .y = picture_of(op->y, s->out_ch, s->out, s->spatial, s->y_block),
+                  .add = picture_of(op->add, s->out_ch, s->out, s->spatial, s->y_block)};
     j.bare_in = one_to_one(s) && is_rows(s->in, s->spatial, s->x_block);
     j.bare_out = is_rows(s->out, s->spatial, s->y_block);
     j.out = op->y;

@@ -1,5 +1,5 @@
-/* conv_rows.h - convolutions of few pixels as one product: a row for each output pixel, of what its window sees. The weights are read once, at the speed of the
- * product, where kernels that go along the rows of a picture read them for every few pixels. */
+/* conv_rows.h - convolutions of few pixels as one product: a row for each output pixel, of what its window sees. The weights are
+ * read once, at the speed of the product, where kernels that go along the rows of a picture read them for every few pixels. */
 #ifndef QX_RUNTIME_CPU_CONV_ROWS_H
 #define QX_RUNTIME_CPU_CONV_ROWS_H
 

@@ -1,10 +1,16 @@
-/* conv_transpose.c - ConvTranspose: every input element adds its kernel to the output. The products are one matrix product (weights by pixels) a block of
- * output channels; adding them up is done channel by channel in a fixed order. 1 to 3 spatial axes, groups, dilation, output padding. */
+/* conv_transpose.c - ConvTranspose: every input element adds its kernel to the output. The products are one matrix product
+ * (weights by pixels) a block of output channels; adding them up is done channel by channel in a fixed order. 1 to 3 spatial
+ * axes, groups, dilation, output padding. */
 #include <string.h>
 
 #include "runtime/cpu/gemm.h"
 
-typedef struct ct { int nd; int64_t batch, cin, cout, group, in[3], out[3], k[3], stride[3], dil[3], begin[3]; const float *x, *w, *b; float *y; } ct;
+typedef struct ct {
+    int nd;
+    int64_t batch, cin, cout, group, in[3], out[3], k[3], stride[3], dil[3], begin[3];
+    const float *x, *w, *b;
+    float *y;
+} ct;
 
 static int64_t at_or(const int64_t *v, int64_t n, int i, int64_t fallback) { return v && i < n ? v[i] : fallback; }
 
@@ -19,12 +25,14 @@ static void three_axes(ct *t)
 static qx_status setup(qx_call *c, ct *t, const qx_tensor *x, const qx_tensor *w)
 {
     int64_t ns, nd, np, no, nsh;
-    const int64_t *s = qx_call_ints(c, "strides", &ns), *d = qx_call_ints(c, "dilations", &nd), *p = qx_call_ints(c, "pads", &np), *op = qx_call_ints(c, "output_padding", &no),
+    const int64_t *s = qx_call_ints(c, "strides", &ns), *d = qx_call_ints(c, "dilations", &nd), *p = qx_call_ints(c, "pads", &np),
+    *op = qx_call_ints(c, "output_padding", &no),
                   *shape = qx_call_ints(c, "output_shape", &nsh);
     const char *mode = qx_call_str(c, "auto_pad", "NOTSET");
     t->nd = x->rank - 2;
     t->group = qx_call_int(c, "group", 1);
-    if (t->nd < 1 || t->nd > 3 || w->rank != x->rank || t->group < 1 || x->dims[1] != w->dims[0] || x->dims[1] % t->group) QX_CALL_FAIL(c, QX_E_SHAPE, "X of rank %d, W of rank %d, %lld groups", x->rank, w->rank, (long long)t->group);
+    if (t->nd < 1 || t->nd > 3 || w->rank != x->rank || t->group < 1 || x->dims[1] != w->dims[0] || x->dims[1] % t->group)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "X of rank %d, W of rank %d, %lld groups", x->rank, w->rank, (long long)t->group);
     t->batch = x->dims[0];
     t->cin = x->dims[1];
     t->cout = w->dims[1] * t->group;
@@ -34,8 +42,10 @@ static qx_status setup(qx_call *c, ct *t, const qx_tensor *x, const qx_tensor *w
         t->stride[i] = at_or(s, ns, i, 1);
         t->dil[i] = at_or(d, nd, i, 1);
         const int64_t most = INT32_MAX; /* keeps the sums below far from overflow */
-        if (t->stride[i] < 1 || t->dil[i] < 1 || t->k[i] < 1 || t->stride[i] > most || t->dil[i] > most || t->k[i] > most || t->in[i] > most)
-            QX_CALL_FAIL(c, QX_E_SHAPE, "stride %lld, dilation %lld, kernel %lld", (long long)t->stride[i], (long long)t->dil[i], (long long)t->k[i]);
+        if (t->stride[i] < 1 || t->dil[i] < 1 || t->k[i] < 1 || t->stride[i] > most || t->dil[i] > most || t->k[i] > most ||
+            t->in[i] > most)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "stride %lld, dilation %lld, kernel %lld", (long long)t->stride[i], (long long)t->dil[i],
+                         (long long)t->k[i]);
         const int64_t full = (t->in[i] - 1) * t->stride[i] + at_or(op, no, i, 0) + (t->k[i] - 1) * t->dil[i] + 1;
         const bool same = !strncmp(mode, "SAME", 4);
         if (shape || same) {
@@ -53,7 +63,8 @@ static qx_status setup(qx_call *c, ct *t, const qx_tensor *x, const qx_tensor *w
     return QX_OK;
 }
 
-/* ---- A block of output channels: columns[channel][kernel position][input position] by one product, then each channel's are added up ---- */
+/* ---- A block of output channels: columns[channel][kernel position][input position] by one product, then each channel's are
+ * added up ---- */
 
 enum { BLOCK_BYTES = 8 << 20 }; /* of columns */
 typedef struct state { qx_bmm_state *bmm; } state;
@@ -103,7 +114,8 @@ static qx_status group(qx_call *c, const ct *t, state *st, int64_t b, int64_t g,
     const int64_t per = t->cout / t->group, cg = t->cin / t->group;
     for (int64_t m = 0; m < per; m += block) {
         const int64_t n = per - m < block ? per - m : block, ch = g * per + m;
-        const qx_bmm p = {1, n * kv, in, cg, t->w + g * cg * per * kv + m * kv, t->x + (b * t->cin + g * cg) * in, columns, {0, 1, per * kv}, {0, in, 1}};
+        const qx_bmm p = {1, n * kv, in, cg, t->w + g * cg * per * kv + m * kv, t->x + (b * t->cin + g * cg) * in, columns,
+                          {0, 1, per * kv}, {0, in, 1}};
         add_job j = {t, columns, t->y + (b * t->cout + ch) * out, t->b ? t->b + ch : NULL, in, out, kv};
         QX_TRY(qx_bmm_run(c, &st->bmm, &p));
         QX_TRY(qx_parallel(c->ctx, n, add_channel, &j));

@@ -15,7 +15,8 @@ qx_status qx_cpu_cumulate(qx_call *c)
     const qx_tensor *x;
     int64_t where;
     int axis;
-    const bool prod = c->node->op->id == QX_OP_CumProd, reverse = qx_call_int(c, "reverse", 0) != 0, exclusive = qx_call_int(c, "exclusive", 0) != 0;
+    const bool prod = c->node->op->id == QX_OP_CumProd, reverse = qx_call_int(c, "reverse", 0) != 0,
+        exclusive = qx_call_int(c, "exclusive", 0) != 0;
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_scalar_i64(c, 1, 0, &where));
     QX_TRY(qx_call_axis(c, where, x->rank, &axis));

@@ -1,6 +1,6 @@
-/* einsum.c - Einsum. Each operand is seen with one stride per letter (0 where it lacks the letter, the sum of strides where a letter
- * repeats: a diagonal). Letters of the output are the outer loops, the rest is summed. When two operands share nothing but batch letters and
- * one group of summed letters, they are brought to batched matrices and multiplied as such. */
+/* einsum.c - Einsum. Each operand is seen with one stride per letter (0 where it lacks the letter, the sum of strides where a
+ * letter repeats: a diagonal). Letters of the output are the outer loops, the rest is summed. When two operands share nothing but
+ * batch letters and one group of summed letters, they are brought to batched matrices and multiplied as such. */
 #include <string.h>
 
 #include "runtime/cpu/gemm.h"
@@ -61,7 +61,8 @@ static qx_status add_operand(qx_call *c, einsum *e, int op, const qx_tensor *t, 
         int l = letter(e, names[i]);
         if (l < 0) QX_CALL_FAIL(c, QX_E_SHAPE, "more than %d letters", MAX_LETTERS);
         if (t->dims[i] != 1 && e->dim[l] != 1 && e->dim[l] != t->dims[i])
-            QX_CALL_FAIL(c, QX_E_SHAPE, "letter '%c' is %lld and %lld", names[i] < 32 ? '.' : names[i], (long long)e->dim[l], (long long)t->dims[i]);
+            QX_CALL_FAIL(c, QX_E_SHAPE, "letter '%c' is %lld and %lld", names[i] < 32 ? '.' : names[i], (long long)e->dim[l],
+                         (long long)t->dims[i]);
         if (t->dims[i] != 1) e->dim[l] = t->dims[i];
         e->stride[op][l] += t->dims[i] == 1 ? 0 : strides[i];
         e->has[op][l] = true;
@@ -99,7 +100,8 @@ static qx_status parse(qx_call *c, einsum *e)
 {
     const char *eq = qx_call_str(c, "equation", ""), *p = eq, *arrow = strstr(eq, "->");
     char names[64];
-    if (strlen(eq) > 200 || c->n_in > MAX_OPS || c->n_in < 1) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "%u operands, equation of %zu characters", c->n_in, strlen(eq));
+    if (strlen(eq) > 200 || c->n_in > MAX_OPS || c->n_in < 1)
+        QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "%u operands, equation of %zu characters", c->n_in, strlen(eq));
     for (uint32_t k = 0; k < c->n_in; k++) { /* the longest ellipsis first */
         const qx_tensor *t;
         int letters = 0;
@@ -116,7 +118,8 @@ static qx_status parse(qx_call *c, einsum *e)
     e->n_ops = (int)c->n_in;
     for (int k = 0; k < e->n_ops; k++) {
         int n = term_names(&p, c->in[k]->rank, e->ellipsis, names);
-        if (n < 0 || (k + 1 < e->n_ops && *p != ',') || (k + 1 == e->n_ops && *p == ',')) QX_CALL_FAIL(c, QX_E_FORMAT, "equation '%s' does not fit %d operands", eq, e->n_ops);
+        if (n < 0 || (k + 1 < e->n_ops && *p != ',') || (k + 1 == e->n_ops && *p == ','))
+            QX_CALL_FAIL(c, QX_E_FORMAT, "equation '%s' does not fit %d operands", eq, e->n_ops);
         if (*p == ',') p++;
         QX_TRY(add_operand(c, e, k, c->in[k], names, n));
     }
@@ -132,7 +135,13 @@ static bool in_output(const einsum *e, int l)
 
 /* ---- Any equation: loops over output and summed letters ---- */
 
-typedef struct loop_job { const einsum *e; const float *const *x; float *y; int sum[MAX_LETTERS], n_sum; int64_t sums, per, total; } loop_job;
+typedef struct loop_job {
+    const einsum *e;
+    const float *const *x;
+    float *y;
+    int sum[MAX_LETTERS], n_sum;
+    int64_t sums, per, total;
+} loop_job;
 
 static qx_status loop_piece(void *user, int64_t piece)
 {
@@ -254,7 +263,8 @@ static qx_status run_product(qx_call *c, const einsum *e, const float *const *x,
     qx_strided sa = {0}, sb = {0};
     qx_bmm_state **state = NULL;
     float *a = NULL, *b = NULL, *p = NULL;
-    int64_t nb = group(e, list[BATCH], n[BATCH], 0, &sa), m = group(e, list[LEFT], n[LEFT], 0, &sa), k = group(e, list[SUMMED], n[SUMMED], 0, &sa);
+    int64_t nb = group(e, list[BATCH], n[BATCH], 0, &sa), m = group(e, list[LEFT], n[LEFT], 0, &sa),
+        k = group(e, list[SUMMED], n[SUMMED], 0, &sa);
     group(e, list[BATCH], n[BATCH], 1, &sb);
     group(e, list[SUMMED], n[SUMMED], 1, &sb);
     int64_t cols = group(e, list[RIGHT], n[RIGHT], 1, &sb);

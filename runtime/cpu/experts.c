@@ -1,6 +1,7 @@
-/* experts.c - the step behind runtime/fuse/fuse_experts.c: each row times the one of several constant matrices that an index names. Rows of the same expert are
- * brought together and multiplied as one matrix, so that an expert is read once a run and one that no row asks for not at all. Matrices of floats are packed
- * at the first run; one of codes is dequantized and packed when its turn comes, so that there is never a float copy of more than one. */
+/* experts.c - the step behind runtime/fuse/fuse_experts.c: each row times the one of several constant matrices that an index
+ * names. Rows of the same expert are brought together and multiplied as one matrix, so that an expert is read once a run and one
+ * that no row asks for not at all. Matrices of floats are packed at the first run; one of codes is dequantized and packed when
+ * its turn comes, so that there is never a float copy of more than one. */
 #include <string.h>
 
 #include "kernels/gemm.h"
@@ -32,7 +33,8 @@ typedef struct product {
 
 static void pack_matrix(const product *p, const float *w, float *dst)
 {
-    for (int64_t i = 0; i * NR < p->n; i++) qx_gemm_pack_panel(w, p->k, p->n, p->left ? 1 : p->n, p->left ? p->k : 1, i, dst + i * NR * p->k);
+    for (int64_t i = 0; i * NR < p->n; i++)
+        qx_gemm_pack_panel(w, p->k, p->n, p->left ? 1 : p->n, p->left ? p->k : 1, i, dst + i * NR * p->k);
 }
 
 static qx_status pack(qx_call *c, const product *p, float **out)
@@ -65,7 +67,8 @@ static qx_status read_indices(qx_call *c, const qx_mm_shape *s, const qx_tensor 
     for (int64_t i = 0; i < p->batches; i++) {
         const int64_t at = given[qx_mm_batch_at(s, picked, i)];
         expert[i] = at < 0 ? at + p->experts : at;
-        if (expert[i] < 0 || expert[i] >= p->experts) QX_CALL_FAIL(c, QX_E_SHAPE, "index %lld of %lld", (long long)at, (long long)p->experts);
+        if (expert[i] < 0 || expert[i] >= p->experts)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "index %lld of %lld", (long long)at, (long long)p->experts);
     }
     p->expert = expert;
     return QX_OK;
@@ -119,7 +122,8 @@ static qx_status piece(void *user, int64_t i)
     const struct block *b = &p->blocks[p->block + i / p->pieces];
     const int64_t first = i % p->pieces * COLS, cols = p->n - first < COLS ? p->n - first : COLS, step = p->left ? p->per : 1;
     float tile[BLOCK * COLS];
-    const qx_sgemm g = {.m = b->rows, .k = p->k, .n = cols, .x = p->in + b->first * p->k, .ldx = p->k, .cx = 1, .panels = p->packed + b->expert * p->stride + first * p->k, .step = NR * p->k,
+    const qx_sgemm g = {.m = b->rows, .k = p->k, .n = cols, .x = p->in + b->first * p->k, .ldx = p->k, .cx = 1,
+                        .panels = p->packed + b->expert * p->stride + first * p->k, .step = NR * p->k,
                         .y = tile, .ldy = COLS, .alpha = 1.0f};
     qx_sgemm_run(&g);
     for (int64_t r = 0; r < b->rows; r++) {
@@ -180,7 +184,8 @@ static qx_status picked_shape(qx_call *c, const qx_tensor *ix, const qx_tensor *
 {
     const int batch = ix->rank - nd;
     *out = (qx_tensor){.dtype = c->in[QX_EXPERTS_X]->dtype, .rank = batch + 2};
-    if (batch < 0 || batch + 2 > QX_MAX_RANK || (nd && ix->dims[batch] != 1)) QX_CALL_FAIL(c, QX_E_SHAPE, "indices of rank %d for matrices", ix->rank);
+    if (batch < 0 || batch + 2 > QX_MAX_RANK || (nd && ix->dims[batch] != 1))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "indices of rank %d for matrices", ix->rank);
     memcpy(out->dims, ix->dims, (size_t)batch * sizeof *out->dims);
     memcpy(out->dims + batch, w->dims + 1, 2 * sizeof *out->dims);
     return QX_OK;
@@ -198,7 +203,8 @@ qx_status qx_cpu_experts(qx_call *c)
     QX_TRY(qx_call_need(c, QX_EXPERTS_TABLE, &w));
     QX_TRY(picked_shape(c, ix, w, f->nd, &picked));
     QX_TRY(qx_mm_shape_of(c, f->left ? &picked : x, f->left ? x : &picked, &s));
-    product p = {.experts = w->dims[0], .k = s.k, .n = f->left ? s.m : s.n, .per = f->left ? s.n : s.m, .batches = qx_prod(s.batch_dims, 0, s.n_batch), .left = f->left};
+    product p = {.experts = w->dims[0], .k = s.k, .n = f->left ? s.m : s.n, .per = f->left ? s.n : s.m,
+                 .batches = qx_prod(s.batch_dims, 0, s.n_batch), .left = f->left};
     p.pieces = (p.n + COLS - 1) / COLS;
     p.packed_size = qx_gemm_packed_size(p.k, p.n);
     QX_TRY(qx_call_in_f32(c, QX_EXPERTS_X, &fx));

@@ -50,7 +50,8 @@ qx_status qx_cpu_swiglu(qx_call *c)
     const float alpha = qx_call_float(c, "alpha", 1.0f);
     QX_TRY(qx_call_need(c, 0, &a));
     QX_TRY(qx_call_need(c, 1, &b));
-    if (a->rank != b->rank || memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims) != 0) QX_CALL_FAIL(c, QX_E_SHAPE, "A and B have different shapes");
+    if (a->rank != b->rank || memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims) != 0)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "A and B have different shapes");
     QX_TRY(qx_call_in_f32(c, 0, &fa));
     QX_TRY(qx_call_in_f32(c, 1, &fb));
     QX_TRY(qx_call_out_f32(c, 0, a->dtype, a->rank, a->dims, &y));
@@ -74,7 +75,8 @@ qx_status qx_cpu_lp_norm(qx_call *c)
     for (int64_t r = 0; n && r < x->numel / n; r++) {
         const int64_t base = r / inner * n * inner + r % inner;
         double s = 0;
-        for (int64_t i = 0; i < n; i++) s += p == 1 ? fabs((double)f[base + i * inner]) : (double)f[base + i * inner] * (double)f[base + i * inner];
+        for (int64_t i = 0; i < n; i++)
+            s += p == 1 ? fabs((double)f[base + i * inner]) : (double)f[base + i * inner] * (double)f[base + i * inner];
         s = p == 1 ? s : sqrt(s);
         for (int64_t i = 0; i < n; i++) y[base + i * inner] = s > 0 ? (float)((double)f[base + i * inner] / s) : 0.0f;
     }
@@ -83,7 +85,12 @@ qx_status qx_cpu_lp_norm(qx_call *c)
 
 /* ---- LinearAttention: a state [d_k, d_v] a head, decayed, corrected, added to and read token by token ---- */
 
-typedef struct linear { const float *q, *k, *v, *decay, *beta; float *y, *state, *tmp; int64_t batch, t, hq, hk, dk, dv, decay_n, beta_n; float scale; } linear;
+typedef struct linear {
+    const float *q, *k, *v, *decay, *beta;
+    float *y, *state, *tmp;
+    int64_t batch, t, hq, hk, dk, dv, decay_n, beta_n;
+    float scale;
+} linear;
 
 static void linear_head(const linear *l, int64_t b, int64_t h)
 {
@@ -118,7 +125,8 @@ static qx_status linear_gates(qx_call *c, linear *l)
     const int64_t rows = l->batch * l->t;
     if (g) l->decay_n = rows ? g->numel / rows : l->hk;
     if (e) l->beta_n = rows ? e->numel / rows : 1;
-    if ((g && (g->numel != rows * l->decay_n || (l->decay_n != l->hk && l->decay_n != l->hk * l->dk))) || (e && (e->numel != rows * l->beta_n || (l->beta_n != 1 && l->beta_n != l->hk))))
+    if ((g && (g->numel != rows * l->decay_n || (l->decay_n != l->hk && l->decay_n != l->hk * l->dk))) ||
+        (e && (e->numel != rows * l->beta_n || (l->beta_n != 1 && l->beta_n != l->hk))))
         QX_CALL_FAIL(c, QX_E_SHAPE, "decay or beta do not fit %lld tokens of %lld heads", (long long)rows, (long long)l->hk);
     if (g) QX_TRY(qx_call_in_f32(c, 4, &l->decay));
     if (e) QX_TRY(qx_call_in_f32(c, 5, &l->beta));
@@ -132,13 +140,17 @@ qx_status qx_cpu_linear_attention(qx_call *c)
     QX_TRY(qx_call_need(c, 0, &q));
     QX_TRY(qx_call_need(c, 1, &k));
     QX_TRY(qx_call_need(c, 2, &v));
-    if (qx_call_int(c, "state_window", 0)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "state_window %lld: only the last state is kept", (long long)qx_call_int(c, "state_window", 0));
-    if (l.hq < 1 || l.hk < 1 || l.hq % l.hk || q->rank != 3 || k->rank != 3 || v->rank != 3 || q->dims[2] % l.hq || v->dims[2] % l.hk) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads, %lld key heads", (long long)l.hq, (long long)l.hk);
+    if (qx_call_int(c, "state_window", 0))
+        QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "state_window %lld: only the last state is kept", (long long)qx_call_int(c, "state_window", 0));
+    if (l.hq < 1 || l.hk < 1 || l.hq % l.hk || q->rank != 3 || k->rank != 3 || v->rank != 3 || q->dims[2] % l.hq || v->dims[2] % l.hk)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads, %lld key heads", (long long)l.hq, (long long)l.hk);
     l.batch = q->dims[0];
     l.t = q->dims[1];
     l.dk = q->dims[2] / l.hq;
     l.dv = v->dims[2] / l.hk;
-    if (k->numel != l.batch * l.t * l.hk * l.dk || v->numel != l.batch * l.t * l.hk * l.dv || (past && past->numel != l.batch * l.hk * l.dk * l.dv)) QX_CALL_FAIL(c, QX_E_SHAPE, "key, value or past state do not fit the query");
+    if (k->numel != l.batch * l.t * l.hk * l.dk || v->numel != l.batch * l.t * l.hk * l.dv ||
+        (past && past->numel != l.batch * l.hk * l.dk * l.dv))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "key, value or past state do not fit the query");
     QX_TRY(linear_gates(c, &l));
     if (l.scale == 0) l.scale = 1.0f / sqrtf((float)(l.dk ? l.dk : 1));
     QX_TRY(qx_call_in_f32(c, 0, &l.q));

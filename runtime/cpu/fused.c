@@ -51,7 +51,8 @@ static qx_status pack(qx_call *c, state *s, bool nk, int64_t rows)
 {
     const qx_tensor *w = c->in[QX_LINEAR_W], *b = qx_call_in(c, QX_LINEAR_BIAS);
     const float *fb;
-    qx_matrix m = {.k = w->dims[nk], .n = w->dims[!nk], .row = nk ? 1 : w->dims[1], .col = nk ? w->dims[1] : 1, .stored = qx_call_stored(c, QX_LINEAR_W)};
+    qx_matrix m = {.k = w->dims[nk], .n = w->dims[!nk], .row = nk ? 1 : w->dims[1], .col = nk ? w->dims[1] : 1,
+                   .stored = qx_call_stored(c, QX_LINEAR_W)};
     if (!m.stored) QX_TRY(qx_call_in_f32(c, QX_LINEAR_W, &m.data));
     if (b) {
         QX_TRY(qx_call_in_f32(c, QX_LINEAR_BIAS, &fb));
@@ -66,7 +67,9 @@ static qx_status epilogue(qx_call *c, uint32_t i, int64_t numel, const float **o
 {
     const qx_tensor *t = qx_call_in(c, i);
     if (!t) return QX_OK;
-    if (t->numel != numel) QX_CALL_FAIL(c, QX_E_SHAPE, "operand %u has %lld elements, the product %lld; the model declares that they are equal", i, (long long)t->numel, (long long)numel);
+    if (t->numel != numel)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "operand %u has %lld elements, the product %lld; the model declares that they are equal", i,
+                     (long long)t->numel, (long long)numel);
     return qx_call_in_f32(c, i, out);
 }
 
@@ -81,7 +84,8 @@ qx_status qx_cpu_linear(qx_call *c)
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_need(c, 1, &w));
     const int64_t k = w->dims[p->nk], n = w->dims[!p->nk];
-    if (x->rank < 1 || x->dims[x->rank - 1] != k) QX_CALL_FAIL(c, QX_E_SHAPE, "%s by %s", qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
+    if (x->rank < 1 || x->dims[x->rank - 1] != k)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%s by %s", qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
     if (!qx_dtype_is_float(x->dtype)) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(x->dtype)->text);
     QX_TRY(qx_call_state(c, sizeof *s, drop, (void **)&s));
     memcpy(dims, x->dims, sizeof dims);

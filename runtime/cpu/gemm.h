@@ -1,22 +1,26 @@
-/* gemm.h - matrix products and convolutions for adapters: packed once, run often. Products of float are kernels/gemm.h's; runtime/dnnl/ has those of bfloat16
- * numbers and convolutions through oneDNN, and what it has no thread-count independent kernel for, and builds without it, go through our own loops. */
+/* gemm.h - matrix products and convolutions for adapters: packed once, run often. Products of float are kernels/gemm.h's;
+ * runtime/dnnl/ has those of bfloat16 numbers and convolutions through oneDNN, and what it has no thread-count independent kernel
+ * for, and builds without it, go through our own loops. */
 #ifndef QX_RUNTIME_CPU_GEMM_H
 #define QX_RUNTIME_CPU_GEMM_H
 
 #include "kernels/pointwise.h"
 #include "runtime/cpu/activation.h"
 
-typedef enum qx_act { QX_ACT_NONE, QX_ACT_RELU, QX_ACT_GELU, QX_ACT_GELU_TANH, QX_ACT_SILU, QX_ACT_SIGMOID, QX_ACT_TANH, QX_ACT_HARDSWISH } qx_act;
+typedef enum qx_act { QX_ACT_NONE, QX_ACT_RELU, QX_ACT_GELU, QX_ACT_GELU_TANH, QX_ACT_SILU, QX_ACT_SIGMOID, QX_ACT_TANH,
+                      QX_ACT_HARDSWISH } qx_act;
 
 qx_unary qx_act_unary(qx_act act); /* not NONE */
 void qx_act_row(qx_act act, const float *x, float *y, int64_t n); /* not NONE; y may be x */
 
 /* A constant matrix W[k, n] in the layout that its kernel likes. */
 typedef struct qx_packed qx_packed;
-/* What it is packed from: element (i, j) at i * row + j * col of data; or, with data NULL, of a float weight that is read from the model a piece at a
- * time, so that the whole of it never lies beside its packed form. One of row and col is 1, the other at least the length of a stored row. */
+/* What it is packed from: element (i, j) at i * row + j * col of data; or, with data NULL, of a float weight that is read from
+ * the model a piece at a time, so that the whole of it never lies beside its packed form. One of row and col is 1, the other at
+ * least the length of a stored row. */
 typedef struct qx_matrix { int64_t k, n, row, col; const float *data; const struct qx_weight *stored; } qx_matrix;
-/* The stored rows [first, first + count) of w: columns of W when col is the longer stride. In *out, which points into data or to buf[count * length]. */
+/* The stored rows [first, first + count) of w: columns of W when col is the longer stride. In *out, which points into data or to
+ * buf[count * length]. */
 qx_status qx_matrix_rows(qx_call *c, const qx_matrix *w, int64_t first, int64_t count, float *buf, const float **out);
 static inline bool qx_matrix_by_columns(const qx_matrix *w) { return w->row < w->col; }
 /* w as panels of kernels/gemm.h, by all threads. */
@@ -43,8 +47,8 @@ typedef struct qx_conv_shape {
     int x_block, y_block; /* layout of x and y, as qx_call_in_layout has it */
 } qx_conv_shape;
 typedef struct qx_conv qx_conv; /* packed weights and primitives of one node */
-/* y = act(x * w + bias + add). w [out_ch, in_ch / group, kernel...], of which output o counts scale[o] times (NULL: once), is looked at when it is packed and may be
- * NULL later; add lies as y does. bias, scale and add may be NULL. */
+/* y = act(x * w + bias + add). w [out_ch, in_ch / group, kernel...], of which output o counts scale[o] times (NULL: once), is
+ * looked at when it is packed and may be NULL later; add lies as y does. bias, scale and add may be NULL. */
 typedef struct qx_conv_op { const float *x, *w, *scale, *bias, *add; const qx_activation *act; float *y; } qx_conv_op;
 /* *state is made at the first call. */
 qx_status qx_conv_run(qx_call *c, qx_conv **state, const qx_conv_shape *s, const qx_conv_op *op);

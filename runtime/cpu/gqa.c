@@ -1,8 +1,8 @@
 /* gqa.c - com.microsoft.GroupQueryAttention: rotary embedding, appending to the key and value caches, attention.
  *
- * Each batch entry has its own number of keys, seqlens_k + 1; a prompt (as many new tokens as keys in all) starts at 0, anything else
- * continues behind what the cache holds. Caches in the output are as long as the longer of the total length and the cache that came in. Caches of
- * codes are turned to floats for the call; what a new token's key is stored as is what attention sees. */
+ * Each batch entry has its own number of keys, seqlens_k + 1; a prompt (as many new tokens as keys in all) starts at 0, anything
+ * else continues behind what the cache holds. Caches in the output are as long as the longer of the total length and the cache
+ * that came in. Caches of codes are turned to floats for the call; what a new token's key is stored as is what attention sees. */
 #include <math.h>
 #include <string.h>
 
@@ -37,21 +37,27 @@ static qx_status check_inputs(qx_call *c, gqa *g)
     QX_TRY(qx_call_need(c, QUERY, &q));
     g->heads = qx_call_int(c, "num_heads", 0);
     g->kv_heads = qx_call_int(c, "kv_num_heads", 0);
-    if (qx_call_int(c, "sliding_window_cache", 0)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "sliding_window_cache: a cache that is as long as the window");
-    if (g->heads < 1 || g->kv_heads < 1 || g->heads % g->kv_heads || q->rank != 3) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads, %lld key heads, query of rank %d", (long long)g->heads, (long long)g->kv_heads, q->rank);
+    if (qx_call_int(c, "sliding_window_cache", 0))
+        QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "sliding_window_cache: a cache that is as long as the window");
+    if (g->heads < 1 || g->kv_heads < 1 || g->heads % g->kv_heads || q->rank != 3)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads, %lld key heads, query of rank %d", (long long)g->heads, (long long)g->kv_heads, q->rank);
     g->batch = q->dims[0];
     g->rows = q->dims[1];
     int64_t parts = k ? g->heads : g->heads + 2 * g->kv_heads;
     g->d = q->dims[2] / parts;
-    if (g->d < 1 || g->d * parts != q->dims[2]) QX_CALL_FAIL(c, QX_E_SHAPE, "query has %lld columns for %lld heads", (long long)q->dims[2], (long long)parts);
+    if (g->d < 1 || g->d * parts != q->dims[2])
+        QX_CALL_FAIL(c, QX_E_SHAPE, "query has %lld columns for %lld heads", (long long)q->dims[2], (long long)parts);
     if ((k == NULL) != (v == NULL)) QX_CALL_FAIL(c, QX_E_SHAPE, "key and value go together");
     int64_t need = g->batch * g->rows * g->kv_heads * g->d;
     if (k && (k->numel != need || v->numel != k->numel))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "key has %lld elements, value %lld, %lld are needed", (long long)k->numel, (long long)v->numel, (long long)need);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "key has %lld elements, value %lld, %lld are needed", (long long)k->numel, (long long)v->numel,
+                     (long long)need);
     g->coded = strcmp(qx_call_str(c, "k_quant_type", "NONE"), "NONE") != 0;
     const int64_t row = g->coded && pk && pk->dtype == QX_DT_UINT8 ? g->d / 2 : g->d;
-    if (pk && (!pv || pk->rank != 4 || pk->dims[0] != g->batch || pk->dims[1] != g->kv_heads || pk->dims[3] != row || pv->numel != pk->numel || pv->dtype != pk->dtype))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "past key and value must both be [%lld,%lld,past,%lld]", (long long)g->batch, (long long)g->kv_heads, (long long)row);
+    if (pk && (!pv || pk->rank != 4 || pk->dims[0] != g->batch || pk->dims[1] != g->kv_heads || pk->dims[3] != row ||
+               pv->numel != pk->numel || pv->dtype != pk->dtype))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "past key and value must both be [%lld,%lld,past,%lld]", (long long)g->batch, (long long)g->kv_heads,
+                     (long long)row);
     g->past_cap = pk ? pk->dims[2] : 0;
     return QX_OK;
 }
@@ -60,7 +66,8 @@ static qx_status head_norms(qx_call *c, gqa *g)
 {
     const qx_tensor *q = qx_call_in(c, Q_NORM), *k = qx_call_in(c, K_NORM);
     if (!q && !k) return QX_OK;
-    if (!q || !k || q->numel != g->d || k->numel != g->d) QX_CALL_FAIL(c, QX_E_SHAPE, "q_norm_weight and k_norm_weight go together, with %lld elements each", (long long)g->d);
+    if (!q || !k || q->numel != g->d || k->numel != g->d)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "q_norm_weight and k_norm_weight go together, with %lld elements each", (long long)g->d);
     g->norm_eps = qx_call_float(c, "qk_norm_epsilon", 1e-6f);
     QX_TRY(qx_call_in_f32(c, Q_NORM, &g->q_norm));
     return qx_call_in_f32(c, K_NORM, &g->k_norm);
@@ -72,7 +79,9 @@ static qx_status lengths(qx_call *c, gqa *g)
     int64_t n, total;
     QX_TRY(qx_call_in_i64(c, SEQLENS, &seq, &n));
     QX_TRY(qx_call_scalar_i64(c, TOTAL, 0, &total));
-    if (n != g->batch || total < g->rows) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld lengths for batch %lld, total length %lld for %lld new tokens", (long long)n, (long long)g->batch, (long long)total, (long long)g->rows);
+    if (n != g->batch || total < g->rows)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld lengths for batch %lld, total length %lld for %lld new tokens", (long long)n,
+                     (long long)g->batch, (long long)total, (long long)g->rows);
     QX_TRY(QX_CALL_SCRATCH(c, g->batch, &g->past));
     QX_TRY(QX_CALL_SCRATCH(c, g->batch, &g->count));
     g->cap = total > g->past_cap ? total : g->past_cap;
@@ -80,7 +89,8 @@ static qx_status lengths(qx_call *c, gqa *g)
         g->count[b] = seq[b] + 1;
         g->past[b] = g->rows == total ? 0 : g->count[b] - g->rows;
         if (g->count[b] < 1 || g->past[b] < 0 || g->past[b] > g->past_cap || g->past[b] + g->rows > g->cap || g->count[b] > g->cap)
-            QX_CALL_FAIL(c, QX_E_SHAPE, "batch %lld: %lld keys in all, %lld new, cache of %lld", (long long)b, (long long)g->count[b], (long long)g->rows, (long long)g->cap);
+            QX_CALL_FAIL(c, QX_E_SHAPE, "batch %lld: %lld keys in all, %lld new, cache of %lld", (long long)b, (long long)g->count[b],
+                         (long long)g->rows, (long long)g->cap);
     }
     return QX_OK;
 }
@@ -94,16 +104,19 @@ static qx_status rotary(qx_call *c, gqa *g)
     g->interleaved = qx_call_int(c, "rotary_interleaved", 0) != 0;
     QX_TRY(qx_call_need(c, COS, &cos));
     QX_TRY(qx_call_need(c, SIN, &sin));
-    if (cos->rank != 2 || sin->numel != cos->numel || 2 * cos->dims[1] > g->d) QX_CALL_FAIL(c, QX_E_SHAPE, "cos and sin tables do not fit heads of %lld", (long long)g->d);
+    if (cos->rank != 2 || sin->numel != cos->numel || 2 * cos->dims[1] > g->d)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "cos and sin tables do not fit heads of %lld", (long long)g->d);
     g->max_pos = cos->dims[0];
     g->half = cos->dims[1];
     QX_TRY(qx_call_in_f32(c, COS, &g->cos));
     QX_TRY(qx_call_in_f32(c, SIN, &g->sin));
     QX_TRY(qx_call_in_i64(c, POSITIONS, &g->positions, &n));
-    if (g->positions && n != g->batch * g->rows) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld positions for %lld tokens", (long long)n, (long long)(g->batch * g->rows));
+    if (g->positions && n != g->batch * g->rows)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld positions for %lld tokens", (long long)n, (long long)(g->batch * g->rows));
     for (int64_t t = 0; t < g->batch * g->rows; t++) {
         int64_t p = g->positions ? g->positions[t] : g->past[t / g->rows] + t % g->rows;
-        if (p < 0 || p >= g->max_pos) QX_CALL_FAIL(c, QX_E_SHAPE, "position %lld, tables have %lld rows", (long long)p, (long long)g->max_pos);
+        if (p < 0 || p >= g->max_pos)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "position %lld, tables have %lld rows", (long long)p, (long long)g->max_pos);
     }
     return QX_OK;
 }
@@ -230,13 +243,19 @@ static qx_status attend(qx_call *c, const gqa *g, float *y)
     float scale = qx_call_float(c, "scale", 0.0f);
     int64_t left = qx_call_int(c, "local_window_size", -1) - 1; /* the window counts the token itself */
     qx_attn a = {.batch = g->batch, .heads = g->heads, .kv_heads = g->kv_heads, .rows = g->rows, .keys = g->cap, .d = g->d, .dv = g->d,
-                 .q = {g->rq, g->rows * g->heads * g->d, g->d, g->heads * g->d, 1}, .k = {g->pk, g->kv_heads * g->cap * g->d, g->cap * g->d, g->d, 1},
-                 .v = {g->pv, g->kv_heads * g->cap * g->d, g->cap * g->d, g->d, 1}, .y = y, .y_batch = g->rows * g->heads * g->d, .y_head = g->d, .y_row = g->heads * g->d,
-                 .scale = scale != 0 ? scale : 1.0f / sqrtf((float)g->d), .softcap = qx_call_float(c, "softcap", 0.0f), .causal = qx_call_int(c, "causal", 1) != 0,
+                 .q = {g->rq, g->rows * g->heads * g->d, g->d, g->heads * g->d, 1},
+                 .k = {g->pk, g->kv_heads * g->cap * g->d, g->cap * g->d, g->d, 1},
+                 .v = {g->pv, g->kv_heads * g->cap * g->d, g->cap * g->d, g->d, 1}, .y = y, .y_batch = g->rows * g->heads * g->d,
+                 .y_head = g->d, .y_row = g->heads * g->d,
+                 .scale = scale != 0 ? scale : 1.0f / sqrtf((float)g->d), .softcap = qx_call_float(c, "softcap", 0.0f),
+                 .causal = qx_call_int(c, "causal", 1) != 0,
                  .left = left, .offsets = g->past, .key_count = g->count};
     if (bias) {
-        const bool fits = bias->rank == 4 && (bias->dims[0] == 1 || bias->dims[0] == g->batch) && (bias->dims[1] == 1 || bias->dims[1] == g->heads);
-        if (!fits || bias->dims[2] != g->rows || bias->dims[3] < g->cap) QX_CALL_FAIL(c, QX_E_SHAPE, "attention_bias must be [batch or 1, heads or 1, %lld, %lld]", (long long)g->rows, (long long)g->cap);
+        const bool fits = bias->rank == 4 && (bias->dims[0] == 1 || bias->dims[0] == g->batch) &&
+            (bias->dims[1] == 1 || bias->dims[1] == g->heads);
+        if (!fits || bias->dims[2] != g->rows || bias->dims[3] < g->cap)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "attention_bias must be [batch or 1, heads or 1, %lld, %lld]", (long long)g->rows,
+                         (long long)g->cap);
         QX_TRY(qx_call_in_f32(c, BIAS, &a.mask.data));
         a.mask.row = bias->dims[3];
         a.mask.head = bias->dims[1] == 1 ? 0 : bias->dims[2] * bias->dims[3];
@@ -244,7 +263,8 @@ static qx_status attend(qx_call *c, const gqa *g, float *y)
         a.mask.col = 1;
     }
     if (sink) {
-        if (sink->numel != g->heads) QX_CALL_FAIL(c, QX_E_SHAPE, "head_sink has %lld elements for %lld heads", (long long)sink->numel, (long long)g->heads);
+        if (sink->numel != g->heads)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "head_sink has %lld elements for %lld heads", (long long)sink->numel, (long long)g->heads);
         QX_TRY(qx_call_in_f32(c, SINK, &a.sink));
     } else if (qx_call_int(c, "smooth_softmax", 0)) {
         float *zero = NULL;

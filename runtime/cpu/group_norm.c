@@ -1,5 +1,5 @@
-/* group_norm.c - see group_norm.h. Plain pictures: a group is one run of memory. Blocked ones: moments of every channel over pieces of pixels,
- * joined in a fixed order, then one pass that scales. Pieces do not depend on the number of threads. */
+/* group_norm.c - see group_norm.h. Plain pictures: a group is one run of memory. Blocked ones: moments of every channel over
+ * pieces of pixels, joined in a fixed order, then one pass that scales. Pieces do not depend on the number of threads. */
 #include "runtime/cpu/group_norm.h"
 
 #include <math.h>

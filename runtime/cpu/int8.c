@@ -1,5 +1,6 @@
-/* int8.c - the fused step for Q/DQ around MatMul, Gemm and Conv (runtime/fuse/fuse_int8.c). Sums are exact integers whatever computes them; the one
- * rounding is the product with scale (and the addition of the bias), as when the codes were dequantized first and nothing else rounded. */
+/* int8.c - the fused step for Q/DQ around MatMul, Gemm and Conv (runtime/fuse/fuse_int8.c). Sums are exact integers whatever
+ * computes them; the one rounding is the product with scale (and the addition of the bias), as when the codes were dequantized
+ * first and nothing else rounded. */
 #include "runtime/cpu/int8.h"
 
 #include <string.h>
@@ -9,7 +10,15 @@
 #include "runtime/cpu/qdq.h"
 #include "runtime/fuse/fuse.h"
 
-typedef struct state { qx_dnnl_int8 *dnnl; float *scale; int64_t n_scales; int32_t zero; float *bias; int32_t *sums; /* of columns, for few rows */ } state;
+typedef struct state {
+    qx_dnnl_int8 *dnnl;
+    float *scale;
+    int64_t n_scales;
+    int32_t zero;
+    float *bias;
+    int32_t *sums;
+    /* of columns, for few rows */
+} state;
 
 static void drop(qx_ctx *ctx, void *block)
 {
@@ -89,12 +98,14 @@ static qx_status conv_piece(void *user, int64_t i)
     qx_int8_row(x, op->w + g * per * j->k, j->k, per, 1, j->k, acc);
     for (int64_t o = 0; o < per; o++) {
         int64_t ch = g * per + o;
-        qx_int8_finish(&acc[o], op->scale + (op->n_scales > 1 ? ch : 0), 0, op->bias ? op->bias + ch : NULL, &op->y[(b * s->out_ch + ch) * j->positions + p], 1);
+        qx_int8_finish(&acc[o], op->scale + (op->n_scales > 1 ? ch : 0), 0, op->bias ? op->bias + ch : NULL,
+                       &op->y[(b * s->out_ch + ch) * j->positions + p], 1);
     }
     return QX_OK;
 }
 
-/* Several rows: the weight is packed for this call (a pass over it is little beside several rows of products), then panels by blocks of rows. */
+/* Several rows: the weight is packed for this call (a pass over it is little beside several rows of products), then panels by
+ * blocks of rows. */
 enum { PACK_FROM_ROWS = 4, BLOCK_ROWS = 128 };
 typedef struct panel_job { const qx_int8_op *op; qx_igemm g; int8_t *packed; int32_t *sums; int64_t panels; } panel_job;
 
@@ -120,8 +131,10 @@ static qx_status panels_run(qx_call *c, const qx_int8_op *op)
     const int64_t bytes = (int64_t)qx_igemm_packed_bytes(op->k, op->n);
     QX_TRY(QX_CALL_SCRATCH(c, bytes + qx_igemm_sums(op->n) * (int64_t)sizeof *j.sums, &j.packed));
     j.sums = (int32_t *)(void *)(j.packed + bytes); /* bytes is a multiple of 128 */
-    j.g = (qx_igemm){.m = op->m, .n = op->n, .k = op->k, .a = op->x, .lda = op->k, .a_signed = op->x_type == QX_DT_INT8, .za = &op->zero, .packed = j.packed,
-                     .sums = j.sums, .b_signed = true, .y = op->y, .ldy = op->n, .scale_a = &one, .scale_b = op->scale, .scale_b_per_col = op->n_scales > 1, .bias = op->bias};
+    j.g = (qx_igemm){.m = op->m, .n = op->n, .k = op->k, .a = op->x, .lda = op->k, .a_signed = op->x_type == QX_DT_INT8, .za = &op->zero,
+                     .packed = j.packed,
+                     .sums = j.sums, .b_signed = true, .y = op->y, .ldy = op->n, .scale_a = &one, .scale_b = op->scale,
+                         .scale_b_per_col = op->n_scales > 1, .bias = op->bias};
     qx_call_note_kernel(c, "own int8 panels", 2.0 * (double)op->m * (double)op->n * (double)op->k);
     QX_TRY(qx_parallel(c->ctx, j.panels, pack_piece, &j));
     return qx_parallel(c->ctx, j.panels * ((op->m + BLOCK_ROWS - 1) / BLOCK_ROWS), panel_piece, &j);
@@ -148,7 +161,14 @@ static qx_status own_run(qx_call *c, const qx_int8_op *op)
 
 /* ---- Few rows: a token of a language model ---- */
 
-typedef struct few_job { const qx_int8_op *op; const qx_int8_panels *w; const uint8_t *x; int64_t ld, quads; int32_t zero; const int32_t *sums; } few_job;
+typedef struct few_job {
+    const qx_int8_op *op;
+    const qx_int8_panels *w;
+    const uint8_t *x;
+    int64_t ld, quads;
+    int32_t zero;
+    const int32_t *sums;
+} few_job;
 
 static qx_status few_piece(void *user, int64_t i)
 {
@@ -160,7 +180,8 @@ static qx_status few_piece(void *user, int64_t i)
     for (int64_t r = 0; r < op->m; r++) {
         int32_t *a = acc + r * j->w->width;
         for (int64_t k = 0; k < n; k++) a[k] -= j->zero * j->sums[first + k];
-        qx_int8_finish(a, op->scale + (op->n_scales > 1 ? first : 0), op->n_scales > 1, op->bias ? op->bias + first : NULL, op->y + r * op->n + first, n);
+        qx_int8_finish(a, op->scale + (op->n_scales > 1 ? first : 0), op->n_scales > 1, op->bias ? op->bias + first : NULL,
+                       op->y + r * op->n + first, n);
     }
     return QX_OK;
 }
@@ -205,14 +226,16 @@ static qx_status first_time(qx_call *c, state *st, int64_t n)
     if (c->in[QX_INT8_X_SCALE]) QX_TRY(qx_call_in_f32(c, QX_INT8_X_SCALE, &xs));
     QX_TRY(qx_call_in_f32(c, QX_INT8_W_SCALE, &ws));
     QX_TRY(qx_q_zeros(c, c->in[QX_INT8_X_ZERO], &z));
-    if (tw->numel != 1 && tw->numel != n) QX_CALL_FAIL(c, QX_E_SHAPE, "weight scale has %lld elements for %lld channels", (long long)tw->numel, (long long)n);
+    if (tw->numel != 1 && tw->numel != n)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "weight scale has %lld elements for %lld channels", (long long)tw->numel, (long long)n);
     st->n_scales = tw->numel;
     st->zero = z ? z[0] : 0;
     QX_TRY(qx_alloc_array(c->ctx, (size_t)st->n_scales, sizeof *st->scale, (void **)&st->scale));
     for (int64_t i = 0; i < st->n_scales; i++) st->scale[i] = xs[0] * ws[i];
     if (!tb || !qx_call_in_const(c, QX_INT8_BIAS)) return QX_OK;
     QX_TRY(qx_call_in_f32(c, QX_INT8_BIAS, &b));
-    if (tb->numel != 1 && tb->numel != n) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld channels", (long long)tb->numel, (long long)n);
+    if (tb->numel != 1 && tb->numel != n)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld channels", (long long)tb->numel, (long long)n);
     QX_TRY(qx_alloc_array(c->ctx, (size_t)n, sizeof *st->bias, (void **)&st->bias));
     for (int64_t i = 0; i < n; i++) st->bias[i] = b[tb->numel == 1 ? 0 : i];
     return QX_OK;
@@ -236,7 +259,8 @@ static qx_status describe(qx_call *c, const qx_int8_params *p, qx_int8_op *op, i
     op->k = w->dims[p->w_nk ? 1 : 0];
     op->w_row = p->w_nk ? 1 : op->n;
     op->w_col = p->w_nk ? op->k : 1;
-    if (x->rank < 1 || x->dims[x->rank - 1] != op->k) QX_CALL_FAIL(c, QX_E_SHAPE, "%s by codes %s", qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
+    if (x->rank < 1 || x->dims[x->rank - 1] != op->k)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%s by codes %s", qx_tensor_describe(x, a, sizeof a), qx_tensor_describe(w, b, sizeof b));
     op->m = qx_prod(x->dims, 0, x->rank - 1);
     *rank = x->rank;
     memcpy(dims, x->dims, sizeof x->dims);
@@ -259,7 +283,8 @@ static qx_status scale_rows(qx_call *c, const qx_int8_op *op)
     rows_job j = {op->y, NULL, op->m, op->n};
     if (c->n_in <= QX_INT8_ROW_SCALE) return QX_OK;
     QX_TRY(qx_call_in_f32(c, QX_INT8_ROW_SCALE, &j.scale));
-    if (c->in[QX_INT8_ROW_SCALE]->numel != op->m) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld scales for %lld rows", (long long)c->in[QX_INT8_ROW_SCALE]->numel, (long long)op->m);
+    if (c->in[QX_INT8_ROW_SCALE]->numel != op->m)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld scales for %lld rows", (long long)c->in[QX_INT8_ROW_SCALE]->numel, (long long)op->m);
     return qx_parallel(c->ctx, op->m, scale_row, &j);
 }
 
@@ -275,7 +300,8 @@ qx_status qx_cpu_int8_linear(qx_call *c)
     QX_TRY(qx_call_need(c, QX_INT8_X, &x));
     QX_TRY(qx_call_need(c, QX_INT8_W, &w));
     QX_TRY(describe(c, p, &op, dims, &rank));
-    if (x->dtype != QX_DT_INT8 && x->dtype != QX_DT_UINT8) QX_CALL_FAIL(c, QX_E_TYPE, "activation codes are %s", qx_dtype_get(x->dtype)->text);
+    if (x->dtype != QX_DT_INT8 && x->dtype != QX_DT_UINT8)
+        QX_CALL_FAIL(c, QX_E_TYPE, "activation codes are %s", qx_dtype_get(x->dtype)->text);
     k = op.conv ? w->numel / (op.n ? op.n : 1) : op.k;
     if (k > QX_INT8_MAX_K) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "sums of %lld products may overflow 32 bits", (long long)k);
     QX_TRY(qx_call_state(c, sizeof *st, drop, (void **)&st));

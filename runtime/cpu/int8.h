@@ -21,11 +21,12 @@ typedef struct qx_int8_op {
     float *y;
 } qx_int8_op;
 
-/* oneDNN where its integer kernels are exact (VNNI). *done false: nothing was computed. w is only read when `*need_w` says so: NULL w then sets it. */
+/* oneDNN where its integer kernels are exact (VNNI). *done false: nothing was computed. w is only read when `*need_w` says so:
+ * NULL w then sets it. */
 typedef struct qx_dnnl_int8 qx_dnnl_int8;
 qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *op, bool *done, bool *need_w);
-/* Packed weights of a product as panels of `width` columns, four rows of k beside each other, zeros behind the last; stride bytes from panel to panel. They are
- * packed now if they are not yet. data NULL: none, or packed otherwise. */
+/* Packed weights of a product as panels of `width` columns, four rows of k beside each other, zeros behind the last; stride bytes
+ * from panel to panel. They are packed now if they are not yet. data NULL: none, or packed otherwise. */
 typedef struct qx_int8_panels { const int8_t *data; int64_t width, stride; } qx_int8_panels;
 qx_status qx_dnnl_int8_panels(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *op, qx_int8_panels *out);
 void qx_dnnl_int8_free(qx_ctx *ctx, qx_dnnl_int8 *s);

@@ -14,11 +14,14 @@ qx_status qx_kv_codes_read(qx_call *c, qx_dtype type, uint32_t scale_in, const c
     const int64_t bits = qx_call_int(c, "kv_cache_bit_width", 8);
     const bool four = type == QX_DT_UINT8 && bits == 4;
     QX_TRY(qx_call_need(c, scale_in, &scale));
-    if (!four && (bits != 8 || (type != QX_DT_INT8 && type != QX_DT_FLOAT8E4M3FN))) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "a cache of %s with %lld bits a value", qx_dtype_get((int)type)->text, (long long)bits);
+    if (!four && (bits != 8 || (type != QX_DT_INT8 && type != QX_DT_FLOAT8E4M3FN)))
+        QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "a cache of %s with %lld bits a value", qx_dtype_get((int)type)->text, (long long)bits);
     if (four && d % 2) QX_CALL_FAIL(c, QX_E_SHAPE, "4-bit caches need an even head size, it is %lld", (long long)d);
     *out = (qx_kv_codes){.type = type, .d = d, .row_bytes = four ? d / 2 : d, .per_channel = !strcmp(mode, "PER_CHANNEL")};
     const int64_t want = out->per_channel ? heads * d : 1;
-    if ((!out->per_channel && strcmp(mode, "PER_TENSOR") != 0) || scale->numel != want) QX_CALL_FAIL(c, QX_E_SHAPE, "%s is '%s' with %lld scales; %lld are needed", quant_attr, mode, (long long)scale->numel, (long long)want);
+    if ((!out->per_channel && strcmp(mode, "PER_TENSOR") != 0) || scale->numel != want)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%s is '%s' with %lld scales; %lld are needed", quant_attr, mode, (long long)scale->numel,
+                     (long long)want);
     return qx_call_in_f32(c, scale_in, &out->scale);
 }
 

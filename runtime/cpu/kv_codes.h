@@ -1,4 +1,5 @@
-/* kv_codes.h - key and value caches that are stored as codes: int8, two 4-bit codes a byte, or fp8 (E4M3), with one scale or one a channel of a head. */
+/* kv_codes.h - key and value caches that are stored as codes: int8, two 4-bit codes a byte, or fp8 (E4M3), with one scale or one
+ * a channel of a head. */
 #ifndef QX_RUNTIME_CPU_KV_CODES_H
 #define QX_RUNTIME_CPU_KV_CODES_H
 
@@ -9,8 +10,10 @@ typedef struct qx_kv_codes {
     int64_t d, row_bytes;       /* elements and bytes of a row */
     const float *scale; bool per_channel; /* [1], or [heads * d] */
 } qx_kv_codes;
-/* From the cache's type, the scale at input `scale_in` and attribute quant_attr ("PER_TENSOR", "PER_CHANNEL"); E_SHAPE or E_UNSUPPORTED by name. */
-qx_status qx_kv_codes_read(qx_call *c, qx_dtype type, uint32_t scale_in, const char *quant_attr, int64_t heads, int64_t d, qx_kv_codes *out);
+/* From the cache's type, the scale at input `scale_in` and attribute quant_attr ("PER_TENSOR", "PER_CHANNEL"); E_SHAPE or
+ * E_UNSUPPORTED by name. */
+qx_status qx_kv_codes_read(qx_call *c, qx_dtype type, uint32_t scale_in, const char *quant_attr, int64_t heads, int64_t d,
+                           qx_kv_codes *out);
 /* One row of a head: code = clamp(rne(x / scale)). Rows of a head: x = code * scale. */
 void qx_kv_encode(const qx_kv_codes *k, int64_t head, const float *x, uint8_t *codes);
 void qx_kv_decode(const qx_kv_codes *k, int64_t head, int64_t rows, const uint8_t *codes, float *x);

@@ -1,4 +1,5 @@
-/* local_norm.c - LRN (a channel is divided by the energy of its neighbours) and MeanVarianceNormalization (mean 0 and variance 1 along axes). */
+/* local_norm.c - LRN (a channel is divided by the energy of its neighbours) and MeanVarianceNormalization (mean 0 and variance 1
+ * along axes). */
 #include <math.h>
 
 #include "kernels/rows.h"
@@ -25,7 +26,8 @@ static qx_status lrn_channel(void *user, int64_t i)
 qx_status qx_cpu_lrn(qx_call *c)
 {
     const qx_tensor *x;
-    lrn l = {.size = qx_call_int(c, "size", 0), .alpha = (double)qx_call_float(c, "alpha", 1e-4f), .beta = (double)qx_call_float(c, "beta", 0.75f), .bias = (double)qx_call_float(c, "bias", 1.0f)};
+    lrn l = {.size = qx_call_int(c, "size", 0), .alpha = (double)qx_call_float(c, "alpha", 1e-4f),
+             .beta = (double)qx_call_float(c, "beta", 0.75f), .bias = (double)qx_call_float(c, "bias", 1.0f)};
     QX_TRY(qx_call_need(c, 0, &x));
     if (x->rank < 2 || l.size < 1) QX_CALL_FAIL(c, QX_E_SHAPE, "size %lld and an input of rank %d", (long long)l.size, x->rank);
     l.channels = x->dims[1];

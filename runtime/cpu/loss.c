@@ -4,7 +4,15 @@
 
 #include "runtime/cpu/op.h"
 
-typedef struct loss { const qx_tensor *x, *labels; const float *w; const int64_t *t; int64_t n, c, d; bool has_ignore; int64_t ignore; const char *reduction; } loss;
+typedef struct loss {
+    const qx_tensor *x, *labels;
+    const float *w;
+    const int64_t *t;
+    int64_t n, c, d;
+    bool has_ignore;
+    int64_t ignore;
+    const char *reduction;
+} loss;
 
 static qx_status setup(qx_call *c, loss *l)
 {
@@ -12,14 +20,16 @@ static qx_status setup(qx_call *c, loss *l)
     QX_TRY(qx_call_need(c, 0, &l->x));
     QX_TRY(qx_call_need(c, 1, &l->labels));
     QX_TRY(qx_call_in_i64(c, 1, &l->t, &n));
-    if (l->x->rank < 2 || l->labels->rank != l->x->rank - 1) QX_CALL_FAIL(c, QX_E_SHAPE, "scores of rank %d, labels of rank %d", l->x->rank, l->labels->rank);
+    if (l->x->rank < 2 || l->labels->rank != l->x->rank - 1)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "scores of rank %d, labels of rank %d", l->x->rank, l->labels->rank);
     l->n = l->x->dims[0];
     l->c = l->x->dims[1];
     l->d = qx_prod(l->x->dims, 2, l->x->rank);
     if (n != l->n * l->d) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld labels for %lld positions", (long long)n, (long long)(l->n * l->d));
     l->w = NULL;
     if (qx_call_in(c, 2)) QX_TRY(qx_call_in_f32(c, 2, &l->w));
-    if (l->w && qx_call_in(c, 2)->numel != l->c) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld class weights for %lld classes", (long long)qx_call_in(c, 2)->numel, (long long)l->c);
+    if (l->w && qx_call_in(c, 2)->numel != l->c)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld class weights for %lld classes", (long long)qx_call_in(c, 2)->numel, (long long)l->c);
     l->has_ignore = qx_call_attr(c, "ignore_index") != NULL;
     l->ignore = qx_call_int(c, "ignore_index", 0);
     l->reduction = qx_call_str(c, "reduction", "mean");

@@ -1,5 +1,6 @@
-/* matmul.c - MatMul, Gemm, and com.microsoft's FusedMatMul and FusedGemm. A constant second operand is packed at the first run and then forgotten;
- * batches of the first operand are rows of one product. Everything else is a batched product of two variable tensors. */
+/* matmul.c - MatMul, Gemm, and com.microsoft's FusedMatMul and FusedGemm. A constant second operand is packed at the first run
+ * and then forgotten; batches of the first operand are rows of one product. Everything else is a batched product of two variable
+ * tensors. */
 #include <string.h>
 
 #include "runtime/cpu/activation.h"
@@ -57,7 +58,8 @@ static qx_status scaled(qx_call *c, const float *x, int64_t n, float f, const fl
 
 /* ---- MatMul ---- */
 
-static qx_status bmm(qx_call *c, state *st, const qx_mm_shape *s, const qx_tensor *ta, const qx_tensor *tb, const float *a, const float *b, float *y)
+static qx_status bmm(qx_call *c, state *st, const qx_mm_shape *s, const qx_tensor *ta, const qx_tensor *tb, const float *a,
+                     const float *b, float *y)
 {
     int64_t nb = qx_prod(s->batch_dims, 0, s->n_batch), na = qx_mm_batches(ta), nbb = qx_mm_batches(tb);
     qx_bmm g = {nb, s->m, s->n, s->k, a, b, y, {s->m * s->k, s->k, 1}, {s->k * s->n, s->n, 1}};
@@ -85,12 +87,14 @@ static qx_status matmul_exact(qx_call *c, const qx_mm_shape *s, const qx_tensor 
 {
     qx_tensor *y = NULL;
     size_t size = (size_t)qx_dtype_bits(a->dtype) / 8;
-    if (a->dtype != b->dtype) QX_CALL_FAIL(c, QX_E_TYPE, "operands are %s and %s", qx_dtype_get(a->dtype)->text, qx_dtype_get(b->dtype)->text);
+    if (a->dtype != b->dtype)
+        QX_CALL_FAIL(c, QX_E_TYPE, "operands are %s and %s", qx_dtype_get(a->dtype)->text, qx_dtype_get(b->dtype)->text);
     QX_TRY(qx_call_out(c, 0, a->dtype, s->rank, s->dims, &y));
     int64_t nb = y->numel ? qx_prod(s->batch_dims, 0, s->n_batch) : 0;
     for (int64_t i = 0; i < nb; i++)
         QX_TRY(exact(c, a->dtype, (const char *)a->data + (size_t)(qx_mm_batch_at(s, a, i) * s->m * s->k) * size,
-                     (const char *)b->data + (size_t)(qx_mm_batch_at(s, b, i) * s->k * s->n) * size, (char *)y->data + (size_t)(i * s->m * s->n) * size, s->m, s->n, s->k));
+                     (const char *)b->data + (size_t)(qx_mm_batch_at(s, b, i) * s->k * s->n) * size,
+                     (char *)y->data + (size_t)(i * s->m * s->n) * size, s->m, s->n, s->k));
     return QX_OK;
 }
 
@@ -172,7 +176,8 @@ static qx_status product(qx_call *c, const operand *a, const operand *b, float a
     if (!st->packed) {
         QX_TRY(qx_call_in_f32(c, 1, &fb));
         QX_TRY(scaled(c, fb, s.k * s.n, alpha, &fb));
-        QX_TRY(qx_packed_new(c, &(qx_matrix){.k = s.k, .n = s.n, .row = b->turn ? 1 : s.n, .col = b->turn ? s.k : 1, .data = fb}, rows, &st->packed));
+        QX_TRY(qx_packed_new(c, &(qx_matrix){.k = s.k, .n = s.n, .row = b->turn ? 1 : s.n, .col = b->turn ? s.k : 1, .data = fb}, rows,
+                             &st->packed));
     }
     qx_call_drop_const(c, 1);
     qx_gemm g = {.m = rows, .x = fa, .y = y};
@@ -219,7 +224,9 @@ static qx_status gemm_shape(const qx_call *c, const qx_tensor *a, const qx_tenso
     g->m = a->dims[g->ta];
     g->k = a->dims[!g->ta];
     g->n = b->dims[!g->tb];
-    if (b->dims[g->tb] != g->k) QX_CALL_FAIL(c, QX_E_SHAPE, "%s by %s: inner dims are %lld and %lld", qx_tensor_describe(a, x, sizeof x), qx_tensor_describe(b, y, sizeof y), (long long)g->k, (long long)b->dims[g->tb]);
+    if (b->dims[g->tb] != g->k)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%s by %s: inner dims are %lld and %lld", qx_tensor_describe(a, x, sizeof x),
+                     qx_tensor_describe(b, y, sizeof y), (long long)g->k, (long long)b->dims[g->tb]);
     return QX_OK;
 }
 
@@ -230,7 +237,8 @@ static qx_status c_strides(const qx_call *c, const qx_tensor *t, const gemm_args
     int rank;
     if (!qx_broadcast(dims, 2, t->dims, t->rank, out, &rank) || rank != 2 || out[0] != g->m || out[1] != g->n) {
         char x[96];
-        QX_CALL_FAIL(c, QX_E_SHAPE, "C %s does not broadcast to [%lld,%lld]", qx_tensor_describe(t, x, sizeof x), (long long)g->m, (long long)g->n);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "C %s does not broadcast to [%lld,%lld]", qx_tensor_describe(t, x, sizeof x), (long long)g->m,
+                     (long long)g->n);
     }
     int64_t cols = t->rank >= 1 ? t->dims[t->rank - 1] : 1;
     *col = cols == 1 ? 0 : 1;
@@ -241,7 +249,8 @@ static qx_status c_strides(const qx_call *c, const qx_tensor *t, const gemm_args
 static qx_status gemm_exact(qx_call *c, const qx_tensor *a, const qx_tensor *b, const gemm_args *g)
 {
     qx_tensor *y = NULL;
-    if (a->dtype != QX_DT_DOUBLE || b->dtype != QX_DT_DOUBLE) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(a->dtype)->text);
+    if (a->dtype != QX_DT_DOUBLE || b->dtype != QX_DT_DOUBLE)
+        QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(a->dtype)->text);
     QX_TRY(qx_call_out(c, 0, a->dtype, 2, (int64_t[]){g->m, g->n}, &y));
     const double *pa = a->data, *pb = b->data, *pc = NULL;
     int64_t row = 0, col = 0;
@@ -269,9 +278,11 @@ static qx_status epilogue_row(void *user, int64_t i)
     return QX_OK;
 }
 
-static qx_status gemm_variable(qx_call *c, state *st, const gemm_args *g, const float *a, const float *b, const float *cc, int64_t row, int64_t col, float *y)
+static qx_status gemm_variable(qx_call *c, state *st, const gemm_args *g, const float *a, const float *b, const float *cc, int64_t row,
+                               int64_t col, float *y)
 {
-    qx_bmm p = {1, g->m, g->n, g->k, a, b, y, {g->m * g->k, g->ta ? 1 : g->k, g->ta ? g->m : 1}, {g->k * g->n, g->tb ? 1 : g->n, g->tb ? g->k : 1}};
+    qx_bmm p = {1, g->m, g->n, g->k, a, b, y, {g->m * g->k, g->ta ? 1 : g->k, g->ta ? g->m : 1},
+                {g->k * g->n, g->tb ? 1 : g->n, g->tb ? g->k : 1}};
     if (g->k == 0) zero(y, g->m * g->n);
     else QX_TRY(qx_bmm_run(c, &st->bmm, &p));
     if (g->alpha == 1.0f && !cc) return QX_OK;
@@ -315,7 +326,8 @@ qx_status qx_cpu_gemm(qx_call *c)
     if (!st->packed) {
         QX_TRY(qx_call_in_f32(c, 1, &fb));
         QX_TRY(scaled(c, fb, g.k * g.n, g.alpha, &fb));
-        QX_TRY(qx_packed_new(c, &(qx_matrix){.k = g.k, .n = g.n, .row = g.tb ? 1 : g.n, .col = g.tb ? g.k : 1, .data = fb}, g.m, &st->packed));
+        QX_TRY(qx_packed_new(c, &(qx_matrix){.k = g.k, .n = g.n, .row = g.tb ? 1 : g.n, .col = g.tb ? g.k : 1, .data = fb}, g.m,
+                             &st->packed));
         if (tc && !st->bias) QX_TRY(keep_bias(c, st, &g, fc, col));
     }
     qx_call_drop_const(c, 1);

@@ -1,5 +1,5 @@
-/* matmul.h - the shape rule of matrix products: operands of rank 1 are a row on the left and a column on the right, axes in front of the last
- * two broadcast. For adapters of every product, float and integer. */
+/* matmul.h - the shape rule of matrix products: operands of rank 1 are a row on the left and a column on the right, axes in front
+ * of the last two broadcast. For adapters of every product, float and integer. */
 #ifndef QX_RUNTIME_CPU_MATMUL_H
 #define QX_RUNTIME_CPU_MATMUL_H
 

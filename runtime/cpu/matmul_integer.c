@@ -1,6 +1,6 @@
-/* matmul_integer.c - products of 8-bit codes with exact int32 sums: MatMulInteger, QLinearMatMul, and com.microsoft's MatMulIntegerToFloat,
- * DynamicQuantizeMatMul and QGemm. They differ in where scales and zero points stand and in how a sum is finished: one table. Constant weights are
- * packed once. */
+/* matmul_integer.c - products of 8-bit codes with exact int32 sums: MatMulInteger, QLinearMatMul, and com.microsoft's
+ * MatMulIntegerToFloat, DynamicQuantizeMatMul and QGemm. They differ in where scales and zero points stand and in how a sum is
+ * finished: one table. Constant weights are packed once. */
 #include "kernels/quant.h"
 #include "runtime/cpu/codes.h"
 #include "runtime/cpu/matmul.h"
@@ -46,7 +46,8 @@ static qx_status read_spread(qx_call *c, uint32_t i, const char *what, int64_t p
     s->n = t->numel;
     s->per_matrix = matrices > 1 && t->numel == per * matrices && per * matrices > 1 && t->numel != per;
     s->per = t->numel != 1 && (s->per_matrix || t->numel == per);
-    if (t->numel != 1 && !s->per) QX_CALL_FAIL(c, QX_E_SHAPE, "%s (input %u) has %lld elements; 1 or %lld are needed", what, i, (long long)t->numel, (long long)per);
+    if (t->numel != 1 && !s->per)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%s (input %u) has %lld elements; 1 or %lld are needed", what, i, (long long)t->numel, (long long)per);
     return zero ? qx_q_zeros(c, t, &s->z) : qx_call_in_f32(c, i, &s->f);
 }
 
@@ -63,7 +64,8 @@ static qx_status piece(void *user, int64_t i)
         .zb = j->zb.z && j->zb.per_matrix ? j->zb.z + mb * j->s.n : j->zb.z, .zb_per_col = j->zb.per,
         .sa = j->sa.per ? j->sa.f + sra : j->sa.f, .sa_per_row = j->sa.per,
         .sb = j->sb.per_matrix ? j->sb.f + mb * j->s.n : j->sb.f, .sb_per_col = j->sb.per,
-        .out = &j->out, .y = (char *)j->y + ((batch * j->s.m + first) * j->s.n + panel * QX_IGEMM_PANEL) * j->y_size, .row = j->s.n, .col = 1};
+        .out = &j->out, .y = (char *)j->y + ((batch * j->s.m + first) * j->s.n + panel * QX_IGEMM_PANEL) * j->y_size, .row = j->s.n,
+            .col = 1};
     qx_code_tile_run(&t);
     return QX_OK;
 }
@@ -122,7 +124,9 @@ static qx_status bias_of(qx_call *c, const form *f, job *j)
 {
     const qx_tensor *t = f->bias == NO ? NULL : qx_call_in(c, f->bias);
     if (!t) return QX_OK;
-    if (t->numel != j->s.n) QX_CALL_FAIL(c, QX_E_SHAPE, "the bias (input %u) has %lld elements for %lld columns", f->bias, (long long)t->numel, (long long)j->s.n);
+    if (t->numel != j->s.n)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "the bias (input %u) has %lld elements for %lld columns", f->bias, (long long)t->numel,
+                     (long long)j->s.n);
     if (f->op != QX_OP_ms_QGemm) return qx_call_in_f32(c, f->bias, &j->out.bias);
     if (t->dtype != QX_DT_INT32) QX_CALL_FAIL(c, QX_E_TYPE, "C is %s, int32 is needed", qx_dtype_get(t->dtype)->text);
     j->out.ibias = t->data;
@@ -171,7 +175,8 @@ static const form *form_of(const qx_call *c)
 static qx_status shapes(qx_call *c, const form *f, job *j, bool *turn_b)
 {
     const qx_tensor *b;
-    const bool gemm = f->op == QX_OP_ms_QGemm, turn_a = gemm && qx_call_int(c, "transA", 0) != 0, dynamic = f->op == QX_OP_ms_DynamicQuantizeMatMul;
+    const bool gemm = f->op == QX_OP_ms_QGemm, turn_a = gemm && qx_call_int(c, "transA", 0) != 0,
+        dynamic = f->op == QX_OP_ms_DynamicQuantizeMatMul;
     *turn_b = gemm && qx_call_int(c, "transB", 0) != 0;
     QX_TRY(qx_code_input(c, f->b, &b));
     if (gemm && (b->rank != 2 || !qx_call_in(c, 0) || c->in[0]->rank != 2)) QX_CALL_FAIL(c, QX_E_SHAPE, "both operands must be matrices");
@@ -239,7 +244,8 @@ static qx_status wide_row(void *user, int64_t i)
 {
     const wide_job *j = user;
     const int64_t batch = i / j->s.m, n = j->s.n, k = j->s.k;
-    const int16_t *a = j->a + (qx_mm_batch_at(&j->s, j->ta, batch) * j->s.m + i % j->s.m) * k, *b = j->b + qx_mm_batch_at(&j->s, j->tb, batch) * k * n;
+    const int16_t *a = j->a + (qx_mm_batch_at(&j->s, j->ta, batch) * j->s.m + i % j->s.m) * k,
+        *b = j->b + qx_mm_batch_at(&j->s, j->tb, batch) * k * n;
     for (int64_t q = 0; q < n; q++) {
         uint32_t sum = 0;
         for (int64_t p = 0; p < k; p++) sum += (uint32_t)((int32_t)a[p] * (int32_t)b[p * n + q]);
@@ -254,7 +260,9 @@ qx_status qx_cpu_ms_matmul_integer16(qx_call *c)
     qx_tensor *y = NULL;
     QX_TRY(qx_call_need(c, 0, &j.ta));
     QX_TRY(qx_call_need(c, 1, &j.tb));
-    if (j.ta->dtype != QX_DT_INT16 || j.tb->dtype != QX_DT_INT16) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "operands are %s and %s, int16 is multiplied", qx_dtype_get(j.ta->dtype)->text, qx_dtype_get(j.tb->dtype)->text);
+    if (j.ta->dtype != QX_DT_INT16 || j.tb->dtype != QX_DT_INT16)
+        QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "operands are %s and %s, int16 is multiplied", qx_dtype_get(j.ta->dtype)->text,
+                     qx_dtype_get(j.tb->dtype)->text);
     QX_TRY(qx_mm_shape_of(c, j.ta, j.tb, &j.s));
     QX_TRY(qx_call_out(c, 0, QX_DT_INT32, j.s.rank, j.s.dims, &y));
     j.a = j.ta->data;

@@ -12,7 +12,8 @@ qx_status qx_mm_shape_of(const qx_call *c, const qx_tensor *a, const qx_tensor *
     s->n = b->rank == 1 ? 1 : b->dims[b->rank - 1];
     int64_t kb = b->rank == 1 ? b->dims[0] : b->dims[b->rank - 2];
     if (kb != s->k || !qx_broadcast(a->dims, ra - 2, b->dims, rb - 2, s->batch_dims, &s->n_batch))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "%s by %s: inner dims are %lld and %lld", qx_tensor_describe(a, x, sizeof x), qx_tensor_describe(b, y, sizeof y), (long long)s->k, (long long)kb);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%s by %s: inner dims are %lld and %lld", qx_tensor_describe(a, x, sizeof x),
+                     qx_tensor_describe(b, y, sizeof y), (long long)s->k, (long long)kb);
     s->rank = 0;
     for (int i = 0; i < s->n_batch; i++) s->dims[s->rank++] = s->batch_dims[i];
     if (a->rank > 1) s->dims[s->rank++] = s->m;

@@ -1,5 +1,6 @@
-/* ms_attention.c - com.microsoft's MultiHeadAttention, Attention and QAttention: projections (the latter two), biases, caches, and masks in all the forms
- * that they take, brought to runtime/cpu/attention.h. Masks become floats that are added, mask_filter_value where a key is hidden. */
+/* ms_attention.c - com.microsoft's MultiHeadAttention, Attention and QAttention: projections (the latter two), biases, caches,
+ * and masks in all the forms that they take, brought to runtime/cpu/attention.h. Masks become floats that are added,
+ * mask_filter_value where a key is hidden. */
 #include <math.h>
 #include <string.h>
 
@@ -38,8 +39,11 @@ static qx_status read_mask(qx_call *c, uint32_t i, const mha *m, const float **o
     const int64_t B = m->batch, S = m->rows, T = m->keys;
     const bool ends = t->rank == 1 && (n == B || n == 2 * B || n == 3 * B + 2), flat = t->rank == 2 && t->dims[0] == B && t->dims[1] == T;
     const bool full = t->rank == 3 && t->dims[0] == B && t->dims[1] == S && t->dims[2] == T;
-    const bool square = t->rank == 4 && t->dims[0] == B && t->dims[1] == 1 && t->dims[2] == t->dims[3] && t->dims[3] >= T && t->dims[2] >= m->past + S;
-    if (!ends && !flat && !full && !square) QX_CALL_FAIL(c, QX_E_SHAPE, "mask %s for batch %lld, %lld rows and %lld keys", qx_tensor_describe(t, a, sizeof a), (long long)B, (long long)S, (long long)T);
+    const bool square = t->rank == 4 && t->dims[0] == B && t->dims[1] == 1 && t->dims[2] == t->dims[3] && t->dims[3] >= T &&
+        t->dims[2] >= m->past + S;
+    if (!ends && !flat && !full && !square)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "mask %s for batch %lld, %lld rows and %lld keys", qx_tensor_describe(t, a, sizeof a), (long long)B,
+                     (long long)S, (long long)T);
     float *f = NULL;
     *row = full || square ? T : 0;
     QX_TRY(QX_CALL_SCRATCH(c, B * (*row ? S : 1) * T + 1, &f));
@@ -62,8 +66,10 @@ static qx_status read_bias(qx_call *c, uint32_t i, const mha *m, qx_heads *o)
     char a[96];
     *o = (qx_heads){.col = 1};
     if (!t) return QX_OK;
-    if (t->rank != 4 || (t->dims[0] != 1 && t->dims[0] != m->batch) || (t->dims[1] != 1 && t->dims[1] != m->heads) || t->dims[2] != m->rows || t->dims[3] != m->keys)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "attention_bias %s for [%lld, %lld, %lld, %lld]", qx_tensor_describe(t, a, sizeof a), (long long)m->batch, (long long)m->heads, (long long)m->rows, (long long)m->keys);
+    if (t->rank != 4 || (t->dims[0] != 1 && t->dims[0] != m->batch) || (t->dims[1] != 1 && t->dims[1] != m->heads) ||
+        t->dims[2] != m->rows || t->dims[3] != m->keys)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "attention_bias %s for [%lld, %lld, %lld, %lld]", qx_tensor_describe(t, a, sizeof a),
+                     (long long)m->batch, (long long)m->heads, (long long)m->rows, (long long)m->keys);
     QX_TRY(qx_call_in_f32(c, i, &o->data));
     o->row = m->keys;
     o->head = t->dims[1] == 1 ? 0 : m->rows * m->keys;
@@ -85,7 +91,8 @@ static qx_status join_masks(qx_call *c, const mha *m, const float *mask, int64_t
     QX_TRY(QX_CALL_SCRATCH(c, m->batch * heads * S * T, &sum));
     for (int64_t i = 0; i < m->batch * heads * S; i++) {
         const int64_t s = i % S, h = i / S % heads, b = i / S / heads;
-        const float *x = bias->data + b * bias->batch + h * bias->head + s * T, *y = mask + (b * (mask_row ? S : 1) + (mask_row ? s : 0)) * T;
+        const float *x = bias->data + b * bias->batch + h * bias->head + s * T,
+            *y = mask + (b * (mask_row ? S : 1) + (mask_row ? s : 0)) * T;
         for (int64_t j = 0; j < T; j++) sum[i * T + j] = x[j] + y[j];
     }
     *bias = (qx_heads){sum, heads * S * T, heads > 1 ? S * T : 0, T, 1};
@@ -119,8 +126,10 @@ static qx_status extend(qx_call *c, const mha *m, const float *past, int64_t d, 
 static qx_status run(qx_call *c, mha *m, const qx_heads *mask, float *y, int64_t scores_out)
 {
     const float scale = qx_call_float(c, "scale", 0.0f);
-    qx_attn a = {.batch = m->batch, .heads = m->heads, .kv_heads = m->heads, .rows = m->rows, .keys = m->keys, .d = m->d, .dv = m->dv, .q = m->q, .k = m->k, .v = m->v,
-                 .y = y, .y_batch = m->rows * m->heads * m->dv, .y_head = m->dv, .y_row = m->heads * m->dv, .scale = scale != 0 ? scale : 1.0f / sqrtf((float)(m->d ? m->d : 1)),
+    qx_attn a = {.batch = m->batch, .heads = m->heads, .kv_heads = m->heads, .rows = m->rows, .keys = m->keys, .d = m->d, .dv = m->dv,
+                 .q = m->q, .k = m->k, .v = m->v,
+                 .y = y, .y_batch = m->rows * m->heads * m->dv, .y_head = m->dv, .y_row = m->heads * m->dv,
+                 .scale = scale != 0 ? scale : 1.0f / sqrtf((float)(m->d ? m->d : 1)),
                  .mask = *mask, .causal = m->causal, .offset = m->past, .left = -1};
     QX_TRY(qx_attn_run(c, &a));
     if (scores_out < 0 || c->n_out <= scores_out) return QX_OK;
@@ -155,7 +164,8 @@ static qx_status mha_operands(qx_call *c, mha *m)
         for (int i = 0; i < 3; i++) *(i == 0 ? &m->q : i == 1 ? &m->k : &m->v) = (qx_heads){fq + i * h, m->rows * row, 3 * h, row, 1};
         return QX_OK;
     }
-    if (q->rank != 3 || !k || q->dims[2] % m->heads) QX_CALL_FAIL(c, QX_E_SHAPE, "query %s with %lld heads", qx_tensor_describe(q, a, sizeof a), (long long)m->heads);
+    if (q->rank != 3 || !k || q->dims[2] % m->heads)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "query %s with %lld heads", qx_tensor_describe(q, a, sizeof a), (long long)m->heads);
     m->d = m->dv = q->dims[2] / m->heads;
     m->q = bsnh(fq, m->rows, m->heads, m->d);
     QX_TRY(qx_call_in_f32(c, KEY, &fk));
@@ -167,15 +177,18 @@ static qx_status mha_operands(qx_call *c, mha *m)
         m->v = (qx_heads){fk + m->d, m->fresh * row, 2 * m->d, row, 1};
         return QX_OK;
     }
-    if (k->rank == 4 && v && v->rank == 4 && k->dims[0] == m->batch && k->dims[1] == m->heads && k->dims[3] == m->d && v->dims[2] == k->dims[2] && v->dims[1] == m->heads && v->dims[0] == m->batch) {
+    if (k->rank == 4 && v && v->rank == 4 && k->dims[0] == m->batch && k->dims[1] == m->heads && k->dims[3] == m->d &&
+        v->dims[2] == k->dims[2] && v->dims[1] == m->heads && v->dims[0] == m->batch) {
         m->fresh = k->dims[2];
         m->dv = v->dims[3];
         m->k = (qx_heads){fk, m->heads * m->fresh * m->d, m->fresh * m->d, m->d, 1};
         m->v = (qx_heads){fv, m->heads * m->fresh * m->dv, m->fresh * m->dv, m->dv, 1};
         return QX_OK;
     }
-    if (k->rank != 3 || !v || v->rank != 3 || k->dims[0] != m->batch || v->dims[0] != m->batch || k->dims[1] != v->dims[1] || k->dims[2] != q->dims[2] || v->dims[2] % m->heads)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "query %s and key %s do not fit", qx_tensor_describe(q, a, sizeof a), qx_tensor_describe(k, b, sizeof b));
+    if (k->rank != 3 || !v || v->rank != 3 || k->dims[0] != m->batch || v->dims[0] != m->batch || k->dims[1] != v->dims[1] ||
+        k->dims[2] != q->dims[2] || v->dims[2] % m->heads)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "query %s and key %s do not fit", qx_tensor_describe(q, a, sizeof a),
+                     qx_tensor_describe(k, b, sizeof b));
     m->fresh = k->dims[1];
     m->dv = v->dims[2] / m->heads;
     m->k = bsnh(fk, m->fresh, m->heads, m->d);
@@ -203,7 +216,9 @@ static qx_status mha_bias(qx_call *c, mha *m)
     const float *f;
     const int64_t hidden = m->heads * m->d;
     if (!t) return QX_OK;
-    if (t->numel != 2 * hidden + m->heads * m->dv) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements, %lld are needed", (long long)t->numel, (long long)(2 * hidden + m->heads * m->dv));
+    if (t->numel != 2 * hidden + m->heads * m->dv)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements, %lld are needed", (long long)t->numel,
+                     (long long)(2 * hidden + m->heads * m->dv));
     QX_TRY(qx_call_in_f32(c, BIAS, &f));
     QX_TRY(add_bias(c, m, m->rows, m->d, f, &m->q));
     QX_TRY(add_bias(c, m, m->fresh, m->d, f + hidden, &m->k));
@@ -221,7 +236,8 @@ static qx_status mha_cache(qx_call *c, mha *m)
     m->keys = m->past + m->fresh;
     const int64_t want_k[4] = {m->batch, m->heads, m->past, m->d}, want_v[4] = {m->batch, m->heads, m->past, m->dv};
     if (pk && (pk->rank != 4 || pv->rank != 4 || memcmp(pk->dims, want_k, sizeof want_k) || memcmp(pv->dims, want_v, sizeof want_v)))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "past_key %s for [%lld, %lld, past, %lld]", qx_tensor_describe(pk, a, sizeof a), (long long)m->batch, (long long)m->heads, (long long)m->d);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "past_key %s for [%lld, %lld, past, %lld]", qx_tensor_describe(pk, a, sizeof a), (long long)m->batch,
+                     (long long)m->heads, (long long)m->d);
     if (qx_call_in(c, PAST_LENGTH)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "past and present in one buffer (past_sequence_length)");
     if (!pk && c->n_out < 2) return QX_OK;
     if (pk) {
@@ -285,14 +301,28 @@ static qx_status project(qx_call *c, const qx_tensor *x, const qx_tensor *w, flo
     return qx_gemm_run(c, st->packed, &g);
 }
 
-typedef struct code_job { const qx_code_panels *w; const qx_tensor *x; int32_t zx; const int32_t *zw; bool zw_per; float sx; const float *sw; bool sw_per; qx_code_out out; float *y; int64_t m, n, k, panels; } code_job;
+typedef struct code_job {
+    const qx_code_panels *w;
+    const qx_tensor *x;
+    int32_t zx;
+    const int32_t *zw;
+    bool zw_per;
+    float sx;
+    const float *sw;
+    bool sw_per;
+    qx_code_out out;
+    float *y;
+    int64_t m, n, k, panels;
+} code_job;
 
 static qx_status code_piece(void *user, int64_t i)
 {
     const code_job *j = user;
     const int64_t p = i % j->panels, first = i / j->panels * QX_CODE_ROWS;
-    const qx_code_tile t = {.w = j->w, .panel = p, .rows = j->m - first < QX_CODE_ROWS ? j->m - first : QX_CODE_ROWS, .a = (const char *)j->x->data + first * j->k, .lda = j->k,
-                            .a_signed = j->x->dtype == QX_DT_INT8, .za = &j->zx, .zb = j->zw, .zb_per_col = j->zw_per, .sa = &j->sx, .sb = j->sw, .sb_per_col = j->sw_per,
+    const qx_code_tile t = {.w = j->w, .panel = p, .rows = j->m - first < QX_CODE_ROWS ? j->m - first : QX_CODE_ROWS,
+                            .a = (const char *)j->x->data + first * j->k, .lda = j->k,
+                            .a_signed = j->x->dtype == QX_DT_INT8, .za = &j->zx, .zb = j->zw, .zb_per_col = j->zw_per, .sa = &j->sx,
+                            .sb = j->sw, .sb_per_col = j->sw_per,
                             .out = &j->out, .y = j->y + first * j->n + p * QX_IGEMM_PANEL, .row = j->n, .col = 1};
     qx_code_tile_run(&t);
     return QX_OK;
@@ -317,7 +347,8 @@ static qx_status project_codes(qx_call *c, const qx_tensor *x, const qx_tensor *
     j.zx = (int32_t)zx;
     j.sw_per = c->in[4]->numel != 1;
     j.zw_per = j.zw && c->in[7]->numel != 1;
-    if ((j.sw_per && c->in[4]->numel != j.n) || (j.zw_per && c->in[7]->numel != j.n)) QX_CALL_FAIL(c, QX_E_SHAPE, "weight scale or zero point does not fit %lld columns", (long long)j.n);
+    if ((j.sw_per && c->in[4]->numel != j.n) || (j.zw_per && c->in[7]->numel != j.n))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "weight scale or zero point does not fit %lld columns", (long long)j.n);
     qx_code_panels *p = keep ? &st->codes : &fresh;
     if (!p->packed) {
         *p = (qx_code_panels){.k = j.k, .n = j.n, .count = 1, .is_signed = w->dtype == QX_DT_INT8};
@@ -339,7 +370,8 @@ static qx_status widths(qx_call *c, mha *m, int64_t n)
     if (count == 3 && sizes[0] == sizes[1]) qk = sizes[0], v = sizes[2];
     else if (sizes && count) QX_CALL_FAIL(c, QX_E_SHAPE, "qkv_hidden_sizes has %lld entries, or q and k differ", (long long)count);
     m->heads = qx_call_int(c, "num_heads", 0);
-    if (m->heads < 1 || qk < 1 || v < 1 || 2 * qk + v != n || qk % m->heads || v % m->heads) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld columns for %lld heads", (long long)n, (long long)m->heads);
+    if (m->heads < 1 || qk < 1 || v < 1 || 2 * qk + v != n || qk % m->heads || v % m->heads)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld columns for %lld heads", (long long)n, (long long)m->heads);
     m->d = qk / m->heads;
     m->dv = v / m->heads;
     return QX_OK;
@@ -355,8 +387,10 @@ static qx_status stacked_cache(qx_call *c, uint32_t past_in, mha *m)
     m->past = past && past->rank == 5 ? past->dims[3] : 0;
     m->keys = m->past + m->fresh;
     if (!past && c->n_out < 2) return QX_OK;
-    if (m->d != m->dv || (past && (past->rank != 5 || past->dims[0] != 2 || past->dims[1] != m->batch || past->dims[2] != m->heads || past->dims[4] != m->d)))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "past %s for [2, %lld, %lld, past, %lld]", past ? qx_tensor_describe(past, a, sizeof a) : "(none)", (long long)m->batch, (long long)m->heads, (long long)m->d);
+    if (m->d != m->dv || (past && (past->rank != 5 || past->dims[0] != 2 || past->dims[1] != m->batch || past->dims[2] != m->heads ||
+                                   past->dims[4] != m->d)))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "past %s for [2, %lld, %lld, past, %lld]", past ? qx_tensor_describe(past, a, sizeof a) : "(none)",
+                     (long long)m->batch, (long long)m->heads, (long long)m->d);
     if (past) QX_TRY(qx_call_in_f32(c, past_in, &f));
     QX_TRY(qx_call_out_f32(c, 1, m->type, 5, (int64_t[]){2, m->batch, m->heads, m->keys, m->d}, &to));
     const int64_t half = m->batch * m->heads * m->keys * m->d, past_half = m->batch * m->heads * m->past * m->d;
@@ -385,7 +419,8 @@ qx_status qx_cpu_ms_attention(qx_call *c)
     QX_TRY(refuse(c));
     QX_TRY(codes ? qx_code_input(c, 0, &x) : qx_call_need(c, 0, &x));
     QX_TRY(codes ? qx_code_input(c, 1, &w) : qx_call_need(c, 1, &w));
-    if (x->rank != 3 || w->rank != 2 || w->dims[0] != x->dims[2] || w->dims[0] < 1) QX_CALL_FAIL(c, QX_E_SHAPE, "input %s by weights %s", qx_tensor_describe(x, s, sizeof s), qx_tensor_describe(w, t, sizeof t));
+    if (x->rank != 3 || w->rank != 2 || w->dims[0] != x->dims[2] || w->dims[0] < 1)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "input %s by weights %s", qx_tensor_describe(x, s, sizeof s), qx_tensor_describe(w, t, sizeof t));
     const int64_t n = w->dims[1];
     if (b && b->numel != n) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld columns", (long long)b->numel, (long long)n);
     QX_TRY(widths(c, &m, n));

@@ -33,7 +33,8 @@ static qx_status add_skip(qx_call *c, const qx_tensor *x, bool last, const float
     QX_TRY(qx_call_need(c, 3, &skip));
     const bool full = skip->numel == x->numel;
     if ((!full && skip->numel != x->dims[0] * ch) || (bias && bias->numel != ch))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "skip has %lld elements, bias %lld, for %lld channels", (long long)skip->numel, (long long)(bias ? bias->numel : 0), (long long)ch);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "skip has %lld elements, bias %lld, for %lld channels", (long long)skip->numel,
+                     (long long)(bias ? bias->numel : 0), (long long)ch);
     QX_TRY(qx_call_in_f32(c, 3, &fs));
     if (bias) QX_TRY(qx_call_in_f32(c, 4, &fb));
     const int64_t step = last ? 1 : per / ch; /* elements of one channel beside each other */
@@ -51,7 +52,8 @@ qx_status qx_cpu_ms_group_norm(qx_call *c)
     const float *fx;
     float *y, *sum, *work = NULL;
     qx_tensor view;
-    group_job j = {.groups = qx_call_int(c, "groups", 0), .eps = qx_call_float(c, "epsilon", 1e-5f), .silu = qx_call_int(c, "activation", 0) != 0};
+    group_job j = {.groups = qx_call_int(c, "groups", 0), .eps = qx_call_float(c, "epsilon", 1e-5f),
+                   .silu = qx_call_int(c, "activation", 0) != 0};
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_need(c, 1, &gamma));
     QX_TRY(qx_call_need(c, 2, &beta));
@@ -61,7 +63,8 @@ qx_status qx_cpu_ms_group_norm(qx_call *c)
     j.channels = view.dims[1];
     j.pixels = qx_prod(view.dims, 2, view.rank);
     if (j.groups < 1 || j.channels % j.groups || gamma->numel != j.channels || beta->numel != j.channels)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld channels in %lld groups, gamma has %lld elements", (long long)j.channels, (long long)j.groups, (long long)gamma->numel);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld channels in %lld groups, gamma has %lld elements", (long long)j.channels, (long long)j.groups,
+                     (long long)gamma->numel);
     QX_TRY(qx_call_in_f32(c, 0, &fx));
     QX_TRY(qx_call_in_f32(c, 1, &j.gamma));
     QX_TRY(qx_call_in_f32(c, 2, &j.beta));
@@ -90,7 +93,8 @@ enum { IDS, SEGMENTS, WORDS, POSITIONS, SEGMENT_TABLE, GAMMA, BETA, MASK, POSITI
 static qx_status row_at(const qx_call *c, uint32_t input, const float *table, int64_t id, int64_t n, const float **row)
 {
     const int64_t rows = c->in[input]->dims[0];
-    if (id < 0 || id >= rows) QX_CALL_FAIL(c, QX_E_SHAPE, "id %lld of a table (input %u) of %lld rows", (long long)id, input, (long long)rows);
+    if (id < 0 || id >= rows)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "id %lld of a table (input %u) of %lld rows", (long long)id, input, (long long)rows);
     *row = table + id * n;
     return QX_OK;
 }
@@ -112,7 +116,12 @@ static qx_status mask_index(qx_call *c, const qx_tensor *ids)
     return QX_OK;
 }
 
-typedef struct embed { int64_t n; const float *word, *position, *segment, *gamma, *beta; const int64_t *ids, *segments, *positions; int64_t n_positions; } embed;
+typedef struct embed {
+    int64_t n;
+    const float *word, *position, *segment, *gamma, *beta;
+    const int64_t *ids, *segments, *positions;
+    int64_t n_positions;
+} embed;
 
 static qx_status embed_inputs(qx_call *c, embed *e, const qx_tensor *ids)
 {
@@ -122,14 +131,18 @@ static qx_status embed_inputs(qx_call *c, embed *e, const qx_tensor *ids)
         if (i == SEGMENT_TABLE && !qx_call_in(c, i)) continue;
         QX_TRY(qx_call_need(c, i, &t));
         if (i == WORDS && t->rank == 2) e->n = t->dims[1];
-        if (t->rank != (i < GAMMA ? 2 : 1) || t->dims[t->rank - 1] != e->n) QX_CALL_FAIL(c, QX_E_SHAPE, "input %u does not fit a hidden size of %lld", i, (long long)e->n);
-        QX_TRY(qx_call_in_f32(c, i, i == WORDS ? &e->word : i == POSITIONS ? &e->position : i == SEGMENT_TABLE ? &e->segment : i == GAMMA ? &e->gamma : &e->beta));
+        if (t->rank != (i < GAMMA ? 2 : 1) || t->dims[t->rank - 1] != e->n)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "input %u does not fit a hidden size of %lld", i, (long long)e->n);
+        QX_TRY(qx_call_in_f32(c, i, i == WORDS ? &e->word : i == POSITIONS ? &e->position : i == SEGMENT_TABLE ? &e->segment : i == GAMMA
+                              ? &e->gamma : &e->beta));
     }
     QX_TRY(qx_call_in_i64(c, IDS, &e->ids, &n));
     QX_TRY(qx_call_in_i64(c, SEGMENTS, &e->segments, &n));
-    if (e->segments && (n != ids->numel || !e->segment)) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld segment ids for %lld words", (long long)n, (long long)ids->numel);
+    if (e->segments && (n != ids->numel || !e->segment))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld segment ids for %lld words", (long long)n, (long long)ids->numel);
     QX_TRY(qx_call_in_i64(c, POSITION_IDS, &e->positions, &e->n_positions));
-    if (e->positions && e->n_positions != ids->numel && e->n_positions != ids->dims[1]) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld position ids for %lld words", (long long)e->n_positions, (long long)ids->numel);
+    if (e->positions && e->n_positions != ids->numel && e->n_positions != ids->dims[1])
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld position ids for %lld words", (long long)e->n_positions, (long long)ids->numel);
     return QX_OK;
 }
 

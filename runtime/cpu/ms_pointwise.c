@@ -1,5 +1,5 @@
-/* ms_pointwise.c - com.microsoft's short loops over rows: BiasGelu, FastGelu, BiasAdd, BiasSplitGelu, GatedRMSNorm, BiasSoftmax. A row is the last axis;
- * a bias is one row. */
+/* ms_pointwise.c - com.microsoft's short loops over rows: BiasGelu, FastGelu, BiasAdd, BiasSplitGelu, GatedRMSNorm, BiasSoftmax.
+ * A row is the last axis; a bias is one row. */
 #include <math.h>
 #include <string.h>
 
@@ -36,7 +36,8 @@ static qx_status read(qx_call *c, job *j, uint32_t bias_in, bool needed)
     QX_TRY(qx_call_in_f32(c, 0, &j->x));
     if (!b && !needed) return QX_OK;
     QX_TRY(qx_call_need(c, bias_in, &b));
-    if (b->numel != j->n) QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has %lld elements for rows of %lld", bias_in, (long long)b->numel, (long long)j->n);
+    if (b->numel != j->n)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has %lld elements for rows of %lld", bias_in, (long long)b->numel, (long long)j->n);
     return qx_call_in_f32(c, bias_in, &j->bias);
 }
 
@@ -77,7 +78,8 @@ qx_status qx_cpu_ms_bias_add(qx_call *c)
     job j = {0};
     QX_TRY(read(c, &j, 1, true));
     QX_TRY(qx_call_need(c, 2, &skip));
-    if (skip->numel != c->in[0]->numel) QX_CALL_FAIL(c, QX_E_SHAPE, "skip has %lld elements, the input %lld", (long long)skip->numel, (long long)c->in[0]->numel);
+    if (skip->numel != c->in[0]->numel)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "skip has %lld elements, the input %lld", (long long)skip->numel, (long long)c->in[0]->numel);
     QX_TRY(qx_call_in_f32(c, 2, &j.skip));
     QX_TRY(qx_call_out_f32(c, 0, c->in[0]->dtype, c->in[0]->rank, c->in[0]->dims, &j.y));
     return run_rows(c, &j, add_row);
@@ -129,7 +131,8 @@ qx_status qx_cpu_ms_gated_rms_norm(qx_call *c)
     QX_TRY(qx_call_need(c, 2, &gate));
     if (strcmp(act, "silu") && strcmp(act, "swish") && strcmp(act, "sigmoid")) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "activation '%s'", act);
     if (x->rank < 1 || scale->numel < 1 || x->dims[x->rank - 1] % scale->numel || gate->numel != x->numel)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "scale has %lld elements, gate %lld, the input %lld", (long long)scale->numel, (long long)gate->numel, (long long)x->numel);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "scale has %lld elements, gate %lld, the input %lld", (long long)scale->numel,
+                     (long long)gate->numel, (long long)x->numel);
     j.n = scale->numel;
     j.rows = x->numel / j.n;
     QX_TRY(qx_call_in_f32(c, 0, &j.x));
@@ -158,7 +161,8 @@ qx_status qx_cpu_ms_bias_softmax(qx_call *c)
     QX_TRY(qx_call_axis(c, qx_call_int(c, "axis", 1), x->rank, &axis));
     j.n = qx_prod(x->dims, axis, x->rank);
     j.rows = qx_prod(x->dims, 0, axis);
-    if (j.n < 1 || b->numel < j.n || b->numel % j.n || j.rows % (b->numel / j.n)) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld rows of %lld", (long long)b->numel, (long long)j.rows, (long long)j.n);
+    if (j.n < 1 || b->numel < j.n || b->numel % j.n || j.rows % (b->numel / j.n))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements for %lld rows of %lld", (long long)b->numel, (long long)j.rows, (long long)j.n);
     const int64_t rows = b->numel / j.n;
     j.group = j.gate_only ? j.rows / rows : rows;
     QX_TRY(qx_call_in_f32(c, 0, &j.x));

@@ -1,5 +1,6 @@
-/* norm.c - Softmax, LogSoftmax, LayerNormalization, RMSNormalization and its com.microsoft forms, InstanceNormalization, GroupNormalization.
- * All are loops over rows; fp16 and bf16 are converted as a whole, so statistics are float whatever stash_type says. */
+/* norm.c - Softmax, LogSoftmax, LayerNormalization, RMSNormalization and its com.microsoft forms, InstanceNormalization,
+ * GroupNormalization. All are loops over rows; fp16 and bf16 are converted as a whole, so statistics are float whatever
+ * stash_type says. */
 #include <string.h>
 
 #include "kernels/rows.h"
@@ -105,7 +106,8 @@ static qx_status scale_rows(qx_call *c, uint32_t i, const qx_tensor *x, int axis
     if (t->numel == n && t->rank <= x->rank - axis) return QX_OK;
     if (!qx_broadcast(x->dims, x->rank, t->dims, t->rank, dims, &rank) || rank != x->rank) {
         char a[96], b[96];
-        QX_CALL_FAIL(c, QX_E_SHAPE, "scale %s does not broadcast to %s", qx_tensor_describe(t, a, sizeof a), qx_tensor_describe(x, b, sizeof b));
+        QX_CALL_FAIL(c, QX_E_SHAPE, "scale %s does not broadcast to %s", qx_tensor_describe(t, a, sizeof a),
+                     qx_tensor_describe(x, b, sizeof b));
     }
     qx_strided s = {.rank = x->rank};
     for (int k = 0; k < x->rank; k++) {
@@ -163,7 +165,8 @@ qx_status qx_cpu_skip_norm(qx_call *c)
     if (x->rank < 2) QX_CALL_FAIL(c, QX_E_SHAPE, "input has rank %d", x->rank);
     j.n = x->dims[x->rank - 1];
     if (g->numel != j.n || j.n == 0 || skip->numel % j.n || skip->numel == 0 || x->numel % skip->numel)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "hidden size %lld, gamma %lld, skip %lld elements", (long long)j.n, (long long)g->numel, (long long)skip->numel);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "hidden size %lld, gamma %lld, skip %lld elements", (long long)j.n, (long long)g->numel,
+                     (long long)skip->numel);
     j.rows = x->numel / j.n;
     j.skip_rows = skip->numel / j.n;
     QX_TRY(qx_call_in_f32(c, 0, &j.x));
@@ -198,12 +201,14 @@ qx_status qx_cpu_group_norm(qx_call *c)
     g.batch = x->dims[0];
     g.channels = x->dims[1];
     g.groups = instance ? g.channels : qx_call_int(c, "num_groups", 0);
-    if (g.groups < 1 || g.channels % g.groups) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld channels in %lld groups", (long long)g.channels, (long long)g.groups);
+    if (g.groups < 1 || g.channels % g.groups)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld channels in %lld groups", (long long)g.channels, (long long)g.groups);
     QX_TRY(qx_call_in_f32(c, 0, &g.x));
     QX_TRY(qx_call_in_f32(c, 1, &g.gamma));
     QX_TRY(qx_call_in_f32(c, 2, &g.beta));
     if (gamma->numel != beta->numel || (gamma->numel != g.channels && gamma->numel != g.groups))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "scale has %lld and bias %lld elements for %lld channels", (long long)gamma->numel, (long long)beta->numel, (long long)g.channels);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "scale has %lld and bias %lld elements for %lld channels", (long long)gamma->numel,
+                     (long long)beta->numel, (long long)g.channels);
     if (gamma->numel != g.channels) { /* version 18: one value a group */
         float *wide = NULL;
         QX_TRY(QX_CALL_SCRATCH(c, 2 * g.channels, &wide));

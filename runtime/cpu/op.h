@@ -44,9 +44,9 @@ typedef qx_status qx_cpu_fn(qx_call *c);
 qx_status qx_call_fail(const qx_call *c, qx_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 #define QX_CALL_FAIL(c, code, ...) return (qx_call_fail((c), (code), __VA_ARGS__), (code))
 
-/* ---- Layout: only for adapters that runtime/layout.c lists; all others see plain tensors ---- Channels that lie side by side in the memory of a
- * tensor [N, C, H, W] (its dims stay as they are): [N, C / block, H, W, block]. 0: plain. The layout of a convolution says more: -C is [N, H, W, C]
- * (a block of C for all others), which its kernels tell from a block. */
+/* ---- Layout: only for adapters that runtime/layout.c lists; all others see plain tensors ---- Channels that lie side by side in
+ * the memory of a tensor [N, C, H, W] (its dims stay as they are): [N, C / block, H, W, block]. 0: plain. The layout of a
+ * convolution says more: -C is [N, H, W, C] (a block of C for all others), which its kernels tell from a block. */
 int qx_call_in_block(const qx_call *c, uint32_t i);
 int qx_call_out_block(const qx_call *c, uint32_t i);
 int qx_call_in_layout(const qx_call *c, uint32_t i);
@@ -83,7 +83,8 @@ void qx_call_drop_const(qx_call *c, uint32_t i);
 bool qx_call_can_read_again(const qx_call *c, uint32_t i);
 qx_status qx_call_const_again(qx_call *c, uint32_t i, const void **data);
 qx_status qx_call_const_again_f32(qx_call *c, uint32_t i, const float **out); /* as floats */
-/* The initializer behind input i when the plan left it to the adapter to read it from the model (its tensor has dims and no data); NULL otherwise. */
+/* The initializer behind input i when the plan left it to the adapter to read it from the model (its tensor has dims and no
+ * data); NULL otherwise. */
 const struct qx_weight *qx_call_stored(const qx_call *c, uint32_t i);
 /* Resolves a possibly negative axis; out of [-rank, rank) is an error naming both. */
 qx_status qx_call_axis(const qx_call *c, int64_t axis, int rank, int *out);

@@ -34,7 +34,8 @@ static qx_status piece(void *user, int64_t i)
 qx_status qx_panels_pack(qx_call *c, const qx_matrix *w, float *to)
 {
     const bool cols = qx_matrix_by_columns(w);
-    const int64_t rows = cols ? w->n : w->k, length = cols ? w->k : w->n, unit = cols ? QX_GEMM_NR : 1, most = (rows + unit - 1) / unit * unit;
+    const int64_t rows = cols ? w->n : w->k, length = cols ? w->k : w->n, unit = cols ? QX_GEMM_NR : 1,
+        most = (rows + unit - 1) / unit * unit;
     job j = {c, w, to, rows, PIECE / length / unit * unit, w->data ? (cols ? w->col : w->row) : length, NULL};
     if (j.step < unit) j.step = unit;
     if (j.step > most) j.step = most;

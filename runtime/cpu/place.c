@@ -24,7 +24,9 @@ qx_status qx_cpu_trilu(qx_call *c)
         int64_t at = r % rows + k, first = upper ? at : 0, last = upper ? cols : at + 1;
         first = first < 0 ? 0 : first;
         last = last > cols ? cols : last;
-        if (first < last) memcpy((char *)y->data + (r * cols + first) * size, (const char *)x->data + (r * cols + first) * size, (size_t)((last - first) * size));
+        if (first < last)
+            memcpy((char *)y->data + (r * cols + first) * size, (const char *)x->data + (r * cols + first) * size,
+                   (size_t)((last - first) * size));
     }
     return QX_OK;
 }
@@ -47,7 +49,8 @@ static qx_status block_of(const qx_call *c, const qx_tensor **x, int64_t *b)
 {
     QX_TRY(qx_call_need(c, 0, x));
     *b = qx_call_int(c, "blocksize", 0);
-    if ((*x)->rank != 4 || *b < 1 || *b > 1 << 15) QX_CALL_FAIL(c, QX_E_SHAPE, "blocksize %lld, input of rank %d", (long long)*b, (*x)->rank);
+    if ((*x)->rank != 4 || *b < 1 || *b > 1 << 15)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "blocksize %lld, input of rank %d", (long long)*b, (*x)->rank);
     return QX_OK;
 }
 
@@ -59,7 +62,8 @@ qx_status qx_cpu_depth_to_space(qx_call *c)
     const int64_t *d = x->dims, ch = d[1] / (b * b);
     if (d[1] % (b * b)) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld channels for blocks of %lld", (long long)d[1], (long long)b);
     const int64_t dims[4] = {d[0], ch, d[2] * b, d[3] * b};
-    if (strcmp(qx_call_str(c, "mode", "DCR"), "CRD") == 0) return regroup(c, x, (int64_t[]){d[0], ch, b, b, d[2], d[3]}, (int[]){0, 1, 4, 2, 5, 3}, dims);
+    if (strcmp(qx_call_str(c, "mode", "DCR"), "CRD") == 0)
+        return regroup(c, x, (int64_t[]){d[0], ch, b, b, d[2], d[3]}, (int[]){0, 1, 4, 2, 5, 3}, dims);
     return regroup(c, x, (int64_t[]){d[0], b, b, ch, d[2], d[3]}, (int[]){0, 3, 4, 1, 5, 2}, dims);
 }
 
@@ -82,7 +86,8 @@ qx_status qx_cpu_bit_cast(qx_call *c)
     const int to = (int)qx_call_int(c, "to", 0);
     QX_TRY(qx_call_need(c, 0, &x));
     if (!qx_dtype_bits(to) || qx_dtype_bits(to) != qx_dtype_bits((int)x->dtype))
-        QX_CALL_FAIL(c, QX_E_TYPE, "%s has %d bits, %s has %d", qx_dtype_get((int)x->dtype)->text, qx_dtype_bits((int)x->dtype), qx_dtype_get(to)->text, qx_dtype_bits(to));
+        QX_CALL_FAIL(c, QX_E_TYPE, "%s has %d bits, %s has %d", qx_dtype_get((int)x->dtype)->text, qx_dtype_bits((int)x->dtype),
+                     qx_dtype_get(to)->text, qx_dtype_bits(to));
     QX_TRY(qx_call_out(c, 0, (qx_dtype)to, x->rank, x->dims, &y));
     if (x->bytes) memcpy(y->data, x->data, x->bytes);
     return QX_OK;
@@ -131,8 +136,10 @@ static void combine_one(combine op, qx_dtype dt, int size, char *y, const char *
 static qx_status start(qx_call *c, const qx_tensor *x, const qx_tensor *u, combine op, int *size, qx_tensor **y)
 {
     QX_TRY(qx_elem_size(c, x, size));
-    if (u->dtype != x->dtype) QX_CALL_FAIL(c, QX_E_TYPE, "data is %s, updates are %s", qx_dtype_get((int)x->dtype)->text, qx_dtype_get((int)u->dtype)->text);
-    if (op != SET && (x->dtype == QX_DT_STRING || qx_dtype_get((int)x->dtype)->cls == 'C')) QX_CALL_FAIL(c, QX_E_TYPE, "reduction of %s", qx_dtype_get((int)x->dtype)->text);
+    if (u->dtype != x->dtype)
+        QX_CALL_FAIL(c, QX_E_TYPE, "data is %s, updates are %s", qx_dtype_get((int)x->dtype)->text, qx_dtype_get((int)u->dtype)->text);
+    if (op != SET && (x->dtype == QX_DT_STRING || qx_dtype_get((int)x->dtype)->cls == 'C'))
+        QX_CALL_FAIL(c, QX_E_TYPE, "reduction of %s", qx_dtype_get((int)x->dtype)->text);
     QX_TRY(qx_call_out(c, 0, x->dtype, x->rank, x->dims, y));
     if (x->bytes) memcpy((*y)->data, x->data, x->bytes);
     return QX_OK;
@@ -156,7 +163,8 @@ qx_status qx_cpu_scatter(qx_call *c)
     for (int d = 0; fits && d < x->rank; d++) fits = u->dims[d] == ti->dims[d] && (d == axis || ti->dims[d] <= x->dims[d]);
     if (!fits) QX_CALL_FAIL(c, QX_E_SHAPE, "indices, updates and data do not fit");
     for (int64_t i = 0; i < n; i++)
-        if (idx[i] < -x->dims[axis] || idx[i] >= x->dims[axis]) QX_CALL_FAIL(c, QX_E_SHAPE, "index %lld, axis %d has %lld", (long long)idx[i], axis, (long long)x->dims[axis]);
+        if (idx[i] < -x->dims[axis] || idx[i] >= x->dims[axis])
+            QX_CALL_FAIL(c, QX_E_SHAPE, "index %lld, axis %d has %lld", (long long)idx[i], axis, (long long)x->dims[axis]);
     QX_TRY(start(c, x, u, op, &size, &y));
     qx_strides(x->dims, x->rank, xs);
     qx_strides(u->dims, u->rank, us);
@@ -189,11 +197,15 @@ qx_status qx_cpu_scatter_nd(qx_call *c)
     QX_TRY(qx_call_in_i64(c, 1, &idx, &n));
     QX_TRY(combine_of(c, &op));
     const int64_t k = ti->rank ? ti->dims[ti->rank - 1] : 0;
-    if (ti->rank < 1 || k < 1 || k > x->rank) QX_CALL_FAIL(c, QX_E_SHAPE, "index tuples of %lld for data of rank %d", (long long)k, x->rank);
+    if (ti->rank < 1 || k < 1 || k > x->rank)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "index tuples of %lld for data of rank %d", (long long)k, x->rank);
     const int64_t rows = qx_prod(ti->dims, 0, ti->rank - 1), slice = qx_prod(x->dims, (int)k, x->rank);
-    if (u->numel != rows * slice) QX_CALL_FAIL(c, QX_E_SHAPE, "updates have %lld elements, %lld slices of %lld are needed", (long long)u->numel, (long long)rows, (long long)slice);
+    if (u->numel != rows * slice)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "updates have %lld elements, %lld slices of %lld are needed", (long long)u->numel, (long long)rows,
+                     (long long)slice);
     for (int64_t i = 0; i < n; i++)
-        if (idx[i] < -x->dims[i % k] || idx[i] >= x->dims[i % k]) QX_CALL_FAIL(c, QX_E_SHAPE, "index %lld, axis %lld has %lld", (long long)idx[i], (long long)(i % k), (long long)x->dims[i % k]);
+        if (idx[i] < -x->dims[i % k] || idx[i] >= x->dims[i % k])
+            QX_CALL_FAIL(c, QX_E_SHAPE, "index %lld, axis %lld has %lld", (long long)idx[i], (long long)(i % k), (long long)x->dims[i % k]);
     QX_TRY(start(c, x, u, op, &size, &y));
     for (int64_t r = 0; r < rows; r++) {
         int64_t at = 0;
@@ -221,9 +233,12 @@ qx_status qx_cpu_tensor_scatter(qx_call *c)
     bool fits = axis > 0 && u->rank == x->rank && u->dims[axis] <= x->dims[axis] && (!write || n == x->dims[0]);
     for (int d = 0; fits && d < x->rank; d++) fits = d == axis || u->dims[d] == x->dims[d];
     if (!fits) QX_CALL_FAIL(c, QX_E_SHAPE, "update, write_indices and cache do not fit");
-    const int64_t cap = x->dims[axis], steps = u->dims[axis], outer = qx_prod(x->dims, 0, axis), inner = qx_prod(x->dims, axis + 1, x->rank);
+    const int64_t cap = x->dims[axis], steps = u->dims[axis], outer = qx_prod(x->dims, 0, axis),
+        inner = qx_prod(x->dims, axis + 1, x->rank);
     for (int64_t b = 0; write && b < n; b++)
-        if (write[b] < 0 || (circular ? write[b] >= cap && cap : write[b] > cap - steps)) QX_CALL_FAIL(c, QX_E_SHAPE, "write index %lld, %lld new in a cache of %lld", (long long)write[b], (long long)steps, (long long)cap);
+        if (write[b] < 0 || (circular ? write[b] >= cap && cap : write[b] > cap - steps))
+            QX_CALL_FAIL(c, QX_E_SHAPE, "write index %lld, %lld new in a cache of %lld", (long long)write[b], (long long)steps,
+                         (long long)cap);
     QX_TRY(start(c, x, u, SET, &size, &y));
     const size_t bytes = (size_t)(inner * size);
     for (int64_t i = 0; bytes && i < outer * steps; i++) {

@@ -1,5 +1,6 @@
-/* pool.c - MaxPool, AveragePool, LpPool, their global forms, and com.microsoft's NhwcMaxPool. Windows may reach beyond the input: MaxPool and LpPool
- * skip what is outside, AveragePool counts it when count_include_pad says so (never what ceil_mode adds behind the padding). */
+/* pool.c - MaxPool, AveragePool, LpPool, their global forms, and com.microsoft's NhwcMaxPool. Windows may reach beyond the input:
+ * MaxPool and LpPool skip what is outside, AveragePool counts it when count_include_pad says so (never what ceil_mode adds behind
+ * the padding). */
 #include <math.h>
 #include <string.h>
 
@@ -51,7 +52,9 @@ static qx_status extent(const qx_call *c, pool *p, int i, const char *mode, bool
     }
     if (strcmp(mode, "VALID") == 0) p->w.begin[i] = p->w.end[i] = 0;
     const int64_t room = p->w.in[i] + p->w.begin[i] + p->w.end[i] - span;
-    if (room < 0) QX_CALL_FAIL(c, QX_E_SHAPE, "kernel spans %lld of axis %d, the padded input has %lld", (long long)span, i, (long long)(room + span));
+    if (room < 0)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "kernel spans %lld of axis %d, the padded input has %lld", (long long)span, i,
+                     (long long)(room + span));
     p->w.out[i] = (ceil_mode ? room + s - 1 : room) / s + 1;
     if (ceil_mode && (p->w.out[i] - 1) * s >= p->w.in[i] + p->w.begin[i]) p->w.out[i]--; /* a window that starts behind the input */
     return QX_OK;
@@ -164,7 +167,8 @@ static void band(const pool *p, int64_t at, float *scratch)
 {
     const qx_windows *w = &p->w;
     const int64_t first = at % p->bands * p->band_rows, depth = at / p->bands; /* depth: of all planes */
-    const qx_pool_band b = {.lanes = p->lanes, .depth = depth % w->out[0], .first = first, .n = w->out[1] - first < p->band_rows ? w->out[1] - first : p->band_rows,
+    const qx_pool_band b = {.lanes = p->lanes, .depth = depth % w->out[0], .first = first,
+                            .n = w->out[1] - first < p->band_rows ? w->out[1] - first : p->band_rows,
                             .x = p->x + depth / w->out[0] * p->plane * p->lanes, .cols = p->cols, .count_pad = p->count_pad,
                             .y = p->y + (depth * w->out[1] + first) * w->out[2] * p->lanes, .scratch = scratch};
     qx_pool_rows(w, &b);
@@ -214,7 +218,8 @@ qx_status qx_pool_f32(qx_call *c, const qx_tensor *x, const float *data, int64_t
     return run(c, &p, x->dims[0] * x->dims[1]);
 }
 
-/* Output i of x's type (floats rounded when the adapter returns, 8-bit codes here) from floats in scratch; maxima of codes are exact in float. */
+/* Output i of x's type (floats rounded when the adapter returns, 8-bit codes here) from floats in scratch; maxima of codes are
+ * exact in float. */
 static qx_status write_codes(qx_call *c, const qx_tensor *x, int64_t n, const float *f, void *y)
 {
     if (qx_dtype_bits((int)x->dtype) != 8) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get((int)x->dtype)->text);
@@ -284,7 +289,10 @@ static double sum_of(const float *x, int64_t n)
     return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
 }
 
-static float global_end(const global_job *j, double s) { return (float)(j->kind == AVERAGE ? s / (double)j->n : j->kind == LP ? root(s, j->p) : s); }
+static float global_end(const global_job *j, double s)
+{
+    return (float)(j->kind == AVERAGE ? s / (double)j->n : j->kind == LP ? root(s, j->p) : s);
+}
 
 static qx_status global_piece(void *user, int64_t i)
 {
@@ -318,7 +326,8 @@ static qx_status global_lanes_piece(void *user, int64_t i)
 {
     const global_job *j = user;
     const float *x = j->x + i * j->n * j->block;
-    for (int at = 0; at < j->block; at += MOST_LANES) global_lanes(j, x + at, j->block - at < MOST_LANES ? j->block - at : MOST_LANES, j->y + i * j->block + at);
+    for (int at = 0; at < j->block; at += MOST_LANES)
+        global_lanes(j, x + at, j->block - at < MOST_LANES ? j->block - at : MOST_LANES, j->y + i * j->block + at);
     return QX_OK;
 }
 

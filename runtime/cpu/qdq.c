@@ -1,5 +1,5 @@
-/* qdq.c - QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear. A tensor is [outer, d, inner] around the quantization axis; it is cut into
- * matrices that a qx_grid can describe, and these into pieces of rows for the threads. */
+/* qdq.c - QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear. A tensor is [outer, d, inner] around the quantization axis; it
+ * is cut into matrices that a qx_grid can describe, and these into pieces of rows for the threads. */
 #include "runtime/cpu/qdq.h"
 
 #include <math.h>
@@ -25,7 +25,8 @@ qx_status qx_qlayout_make(const qx_call *c, const qx_tensor *x, const qx_tensor 
     bool fits = l->blocked ? scale->rank == x->rank : scale->rank == 1 && scale->dims[0] == l->d;
     for (int i = 0; fits && l->blocked && i < x->rank; i++) fits = scale->dims[i] == (i == l->axis ? l->blocks : x->dims[i]);
     if (!fits)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "scale %s does not fit %s (axis %d, block size %lld)", qx_tensor_describe(scale, a, sizeof a), qx_tensor_describe(x, b, sizeof b), l->axis, (long long)block);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "scale %s does not fit %s (axis %d, block size %lld)", qx_tensor_describe(scale, a, sizeof a),
+                     qx_tensor_describe(x, b, sizeof b), l->axis, (long long)block);
     return QX_OK;
 }
 
@@ -50,7 +51,8 @@ static qx_status piece(void *user, int64_t i)
     const qx_qlayout *l = &j->p->layout;
     int64_t slice = i / j->pieces, r0 = i % j->pieces * j->per, rows = j->rows - r0 < j->per ? j->rows - r0 : j->per;
     int64_t first = (slice * j->rows + r0) * j->cols, cell;
-    qx_quant q = {.format = {.codes = j->p->codes}, .no_saturate = j->p->no_saturate, .unpacked = j->unpacked, .grid = {rows, j->cols, rows, j->cols}};
+    qx_quant q = {.format = {.codes = j->p->codes}, .no_saturate = j->p->no_saturate, .unpacked = j->unpacked,
+                  .grid = {rows, j->cols, rows, j->cols}};
     if (l->scalar) { /* rows are just a way to cut */
         cell = 0;
     } else if (l->inner == 1) { /* [outer, d] */
@@ -91,7 +93,8 @@ static qx_status run(qx_call *c, job *j)
     j->per = (PIECE / j->cols + 1 + step - 1) / step * step;
     j->pieces = (j->rows + j->per - 1) / j->per;
     qx_status st = qx_parallel(c->ctx, j->slices * j->pieces, piece, j);
-    if (st == QX_E_TYPE) QX_CALL_FAIL(c, st, "%s and %s are not converted into each other", qx_dtype_get(j->type)->text, qx_dtype_get(j->p->codes)->text);
+    if (st == QX_E_TYPE)
+        QX_CALL_FAIL(c, st, "%s and %s are not converted into each other", qx_dtype_get(j->type)->text, qx_dtype_get(j->p->codes)->text);
     QX_TRY(st);
     int64_t done = j->rows * j->cols * j->slices;
     if (done == j->n) return QX_OK;
@@ -159,7 +162,8 @@ static qx_status common(qx_call *c, const qx_tensor **x, qx_qparams *p)
     QX_TRY(qx_call_need(c, 0, x));
     QX_TRY(qx_call_need(c, 1, &scale));
     QX_TRY(qx_qlayout_make(c, *x, scale, qx_call_int(c, "axis", 1), qx_call_int(c, "block_size", 0), &p->layout));
-    if (zp && zp->numel != scale->numel) QX_CALL_FAIL(c, QX_E_SHAPE, "zero point %s, scale %s", qx_tensor_describe(zp, a, sizeof a), qx_tensor_describe(scale, b, sizeof b));
+    if (zp && zp->numel != scale->numel)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "zero point %s, scale %s", qx_tensor_describe(zp, a, sizeof a), qx_tensor_describe(scale, b, sizeof b));
     QX_TRY(qx_call_in_f32(c, 1, &p->scale));
     return qx_q_zeros(c, zp, &p->zero);
 }
@@ -172,7 +176,8 @@ qx_status qx_cpu_quantize(qx_call *c)
     QX_TRY(common(c, &x, &p));
     p.codes = (qx_dtype)qx_call_int(c, "output_dtype", 0);
     if (!p.codes) p.codes = zp ? zp->dtype : QX_DT_UINT8;
-    if (zp && zp->dtype != p.codes) QX_CALL_FAIL(c, QX_E_TYPE, "output_dtype is %s, the zero point %s", qx_dtype_get(p.codes)->text, qx_dtype_get(zp->dtype)->text);
+    if (zp && zp->dtype != p.codes)
+        QX_CALL_FAIL(c, QX_E_TYPE, "output_dtype is %s, the zero point %s", qx_dtype_get(p.codes)->text, qx_dtype_get(zp->dtype)->text);
     QX_TRY(qx_call_out(c, 0, p.codes, x->rank, x->dims, &y));
     const float *f = NULL;
     if (x->dtype == QX_DT_INT32) { /* allowed by the standard; the loops know floats */

@@ -1,5 +1,5 @@
-/* qlinear.c - com.microsoft's QLinear operators without a product: codes in, codes out, float arithmetic in between, as ONNX Runtime defines them
- * (dequantize, the operation, quantize). A function of one code is a table of 256 codes. */
+/* qlinear.c - com.microsoft's QLinear operators without a product: codes in, codes out, float arithmetic in between, as ONNX
+ * Runtime defines them (dequantize, the operation, quantize). A function of one code is a table of 256 codes. */
 #include <string.h>
 
 #include "kernels/pointwise.h"
@@ -40,7 +40,8 @@ static qx_status read_out(qx_call *c, uint32_t scale, uint32_t zero, qx_dtype ty
 
 static qx_dtype type_of(const coded *q) { return q->sign ? QX_DT_INT8 : QX_DT_UINT8; }
 
-static qx_quant quant_of(const coded *q, int64_t n) { return (qx_quant){.grid = {1, n, 1, n}, .format = {.codes = type_of(q)}, .scale = &q->scale, .zero = &q->zero}; }
+static qx_quant quant_of(const coded *q, int64_t n) { return (qx_quant){.grid = {1, n, 1, n}, .format = {.codes = type_of(q)},
+                                                                        .scale = &q->scale, .zero = &q->zero}; }
 
 static void decode_run(const coded *q, const uint8_t *codes, int64_t n, float *x)
 {
@@ -209,7 +210,8 @@ qx_status qx_cpu_ms_qlinear_where(qx_call *c)
     QX_TRY(broadcast_codes(c, y.t, 1, rank, dims, &py));
     requantizer(&x, &z, tx);
     requantizer(&y, &z, ty);
-    for (int64_t i = 0; i < out->numel; i++) ((uint8_t *)out->data)[i] = ((const uint8_t *)pc)[i] ? tx[((const uint8_t *)px)[i]] : ty[((const uint8_t *)py)[i]];
+    for (int64_t i = 0; i < out->numel; i++)
+        ((uint8_t *)out->data)[i] = ((const uint8_t *)pc)[i] ? tx[((const uint8_t *)px)[i]] : ty[((const uint8_t *)py)[i]];
     return QX_OK;
 }
 
@@ -224,7 +226,9 @@ static qx_status concat_dims(qx_call *c, int axis, const qx_tensor *first, int64
         QX_TRY(qx_code_input(c, i, &t));
         bool fits = t->rank == first->rank;
         for (int d = 0; fits && d < t->rank; d++) fits = d == axis || t->dims[d] == first->dims[d];
-        if (!fits) QX_CALL_FAIL(c, QX_E_SHAPE, "%s behind %s along axis %d", qx_tensor_describe(t, a, sizeof a), qx_tensor_describe(first, b, sizeof b), axis);
+        if (!fits)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "%s behind %s along axis %d", qx_tensor_describe(t, a, sizeof a),
+                         qx_tensor_describe(first, b, sizeof b), axis);
         dims[axis] += t->dims[axis];
     }
     return QX_OK;
@@ -242,7 +246,8 @@ qx_status qx_cpu_ms_qlinear_concat(qx_call *c)
     QX_TRY(qx_code_input(c, 2, &first));
     QX_TRY(read_out(c, 0, 1, zero->dtype, &y));
     QX_TRY(qx_call_axis(c, qx_call_int(c, "axis", 0), first->rank, &axis));
-    if ((c->n_in - 2) % 3 || first->rank == 0) QX_CALL_FAIL(c, QX_E_SHAPE, "%u inputs of rank %d; parts are data, scale and zero point", c->n_in, first->rank);
+    if ((c->n_in - 2) % 3 || first->rank == 0)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%u inputs of rank %d; parts are data, scale and zero point", c->n_in, first->rank);
     QX_TRY(concat_dims(c, axis, first, dims));
     QX_TRY(qx_call_out(c, 0, type_of(&y), first->rank, dims, &out));
     const int64_t outer = qx_prod(dims, 0, axis), row = qx_prod(dims, axis, first->rank);
@@ -270,7 +275,8 @@ qx_status qx_cpu_ms_qlinear_softmax(qx_call *c)
     QX_TRY(qx_call_axis(c, qx_call_int(c, "axis", flat ? 1 : -1), x.t->rank, &axis));
     QX_TRY(qx_call_out(c, 0, type_of(&x), x.t->rank, x.t->dims, &out));
     if (out->numel == 0) return QX_OK;
-    const int64_t outer = qx_prod(x.t->dims, 0, axis), n = flat ? qx_prod(x.t->dims, axis, x.t->rank) : x.t->rank ? x.t->dims[axis] : 1, inner = out->numel / outer / n;
+    const int64_t outer = qx_prod(x.t->dims, 0, axis), n = flat ? qx_prod(x.t->dims, axis, x.t->rank) : x.t->rank ? x.t->dims[axis] : 1,
+        inner = out->numel / outer / n;
     float *row = NULL, values[256];
     uint8_t *line = NULL;
     values_of(&x, values);

@@ -1,7 +1,8 @@
 /* random.c - RandomNormal, RandomUniform and their Like forms, Bernoulli, Multinomial, and the mask of a training Dropout.
  *
- * Every element has its own number, a hash of (seed, index), so results are the same for any number of threads and in every run. The standard leaves
- * the generator open; a node without a seed gets one made from its name, so that two nodes differ and runs agree. */
+ * Every element has its own number, a hash of (seed, index), so results are the same for any number of threads and in every run.
+ * The standard leaves the generator open; a node without a seed gets one made from its name, so that two nodes differ and runs
+ * agree. */
 #include "runtime/cpu/random.h"
 
 #include <math.h>
@@ -59,7 +60,8 @@ static qx_status piece(void *user, int64_t k)
         for (int64_t q = 0; q < m; q++) {
             const double v = draw(j, i + q);
             tile[q] = (float)v;
-            if (j->kind == UNIFORM && tile[q] >= (float)j->b && j->b > j->a) tile[q] = nextafterf((float)j->b, (float)j->a); /* [low, high) after rounding too */
+            /* [low, high) after rounding too */
+            if (j->kind == UNIFORM && tile[q] >= (float)j->b && j->b > j->a) tile[q] = nextafterf((float)j->b, (float)j->a);
             if (j->y->dtype == QX_DT_DOUBLE) ((double *)j->y->data)[i + q] = v;
         }
         if (j->y->dtype != QX_DT_DOUBLE && !qx_from_f32((int)j->y->dtype, tile, m, (char *)j->y->data + i * bits / 8)) return QX_E_TYPE;
@@ -69,7 +71,8 @@ static qx_status piece(void *user, int64_t k)
 
 static qx_status fill(qx_call *c, job *j, qx_dtype type, int rank, const int64_t *dims)
 {
-    if (qx_dtype_bits((int)type) < 8 || type == QX_DT_STRING) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get((int)type)->text);
+    if (qx_dtype_bits((int)type) < 8 || type == QX_DT_STRING)
+        QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get((int)type)->text);
     QX_TRY(qx_call_out(c, 0, type, rank, dims, &j->y));
     const qx_status st = qx_parallel(c->ctx, (j->y->numel + PIECE - 1) / PIECE, piece, j);
     if (st == QX_E_TYPE) QX_CALL_FAIL(c, st, "not defined for %s", qx_dtype_get((int)type)->text);
@@ -124,7 +127,8 @@ qx_status qx_cpu_multinomial(qx_call *c)
     const uint64_t seed = qx_random_seed(c, "seed");
     QX_TRY(qx_call_need(c, 0, &x));
     if (x->rank != 2 || x->dims[1] < 1 || n < 0) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld samples of an input of rank %d", (long long)n, x->rank);
-    if (type != QX_DT_INT32 && type != QX_DT_INT64) QX_CALL_FAIL(c, QX_E_TYPE, "dtype %s; int32 or int64 is needed", qx_dtype_get((int)type)->text);
+    if (type != QX_DT_INT32 && type != QX_DT_INT64)
+        QX_CALL_FAIL(c, QX_E_TYPE, "dtype %s; int32 or int64 is needed", qx_dtype_get((int)type)->text);
     QX_TRY(qx_call_in_f32(c, 0, &f));
     QX_TRY(qx_call_out(c, 0, type, 2, (int64_t[]){x->dims[0], n}, &y));
     for (int64_t r = 0; r < x->dims[0]; r++, f += x->dims[1]) {

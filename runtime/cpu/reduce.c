@@ -67,7 +67,8 @@ static double finish_f64(const job *j, double v)
 static int64_t finish_i64(const job *j, int64_t v)
 {
     if (j->op == QX_R_MEAN) return j->n ? v / j->n : 0;
-    return j->op == QX_R_SUM || j->op == QX_R_MAX || j->op == QX_R_MIN || j->op == QX_R_PROD || j->op == QX_R_L1 || j->op == QX_R_SUMSQ ? v : (int64_t)finish_f64(j, (double)v);
+    return j->op == QX_R_SUM || j->op == QX_R_MAX || j->op == QX_R_MIN || j->op == QX_R_PROD || j->op == QX_R_L1 ||
+        j->op == QX_R_SUMSQ ? v : (int64_t)finish_f64(j, (double)v);
 }
 
 static qx_status reduce_exact(qx_call *c, const job *j)
@@ -224,7 +225,8 @@ qx_status qx_cpu_arg(qx_call *c)
     qx_tensor *y = NULL;
     int axis, rank = 0;
     int64_t dims[QX_MAX_RANK];
-    bool max = c->node->op->id == QX_OP_ArgMax, last = qx_call_int(c, "select_last_index", 0) != 0, keep = qx_call_int(c, "keepdims", 1) != 0;
+    bool max = c->node->op->id == QX_OP_ArgMax, last = qx_call_int(c, "select_last_index", 0) != 0,
+        keep = qx_call_int(c, "keepdims", 1) != 0;
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_axis(c, qx_call_int(c, "axis", 0), x->rank, &axis));
     if (x->rank == 0 || (x->dims[axis] == 0 && x->numel == 0)) QX_CALL_FAIL(c, QX_E_SHAPE, "axis %d has no elements", axis);

@@ -60,7 +60,8 @@ qx_status qx_cpu_reshape(qx_call *c)
         else if (!qx_mul_i64(known, dims[i], &known)) QX_CALL_FAIL(c, QX_E_SHAPE, "target shape overflows");
     }
     if (hole >= 0) {
-        if (known == 0 ? x->numel != 0 : x->numel % known != 0) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld elements do not divide by %lld", (long long)x->numel, (long long)known);
+        if (known == 0 ? x->numel != 0 : x->numel % known != 0)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "%lld elements do not divide by %lld", (long long)x->numel, (long long)known);
         dims[hole] = known ? x->numel / known : 0;
     }
     return qx_call_out_view(c, 0, 0, (int)n, dims);
@@ -201,7 +202,8 @@ qx_status qx_cpu_constant_of_shape(qx_call *c)
     QX_TRY(qx_call_in_i64(c, 0, &dims, &n));
     if (n > QX_MAX_RANK) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "rank %lld: at most %d is run", (long long)n, QX_MAX_RANK);
     if (a && a->tensor) {
-        if (a->tensor->numel != 1 || a->tensor->bytes > sizeof one || qx_dtype_bits(dt) < 8) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "fill value of %lld elements of %s", (long long)a->tensor->numel, qx_dtype_get(dt)->text);
+        if (a->tensor->numel != 1 || a->tensor->bytes > sizeof one || qx_dtype_bits(dt) < 8)
+            QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "fill value of %lld elements of %s", (long long)a->tensor->numel, qx_dtype_get(dt)->text);
         QX_TRY(qx_weight_read(c->ctx, a->tensor, one));
     }
     QX_TRY(qx_call_out(c, 0, dt, (int)n, dims, &y));
@@ -247,7 +249,8 @@ qx_status qx_cpu_range(qx_call *c)
     case QX_DT_INT16: RANGE(int16_t); return QX_OK;
     default: break;
     }
-    if (s->dtype != QX_DT_FLOAT16 && s->dtype != QX_DT_BFLOAT16) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(s->dtype)->text);
+    if (s->dtype != QX_DT_FLOAT16 && s->dtype != QX_DT_BFLOAT16)
+        QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(s->dtype)->text);
     for (int64_t i = 0; i < n; i++) {
         float v = (float)(as_double(s) + (double)i * step);
         qx_half_from_f32(s->dtype, &v, 1, (uint16_t *)y->data + i);

@@ -1,5 +1,6 @@
-/* resize.c - Resize and Upsample, one axis after another: every mode is, per axis, a short list of weighted source positions for each output
- * position (nearest: one, linear: two, cubic: four, more with antialiasing), so the modes differ only in how the list is made. */
+/* resize.c - Resize and Upsample, one axis after another: every mode is, per axis, a short list of weighted source positions for
+ * each output position (nearest: one, linear: two, cubic: four, more with antialiasing), so the modes differ only in how the list
+ * is made. */
 #include <math.h>
 #include <string.h>
 
@@ -10,7 +11,8 @@
 typedef enum mode { NEAREST, LINEAR, CUBIC } mode;
 typedef enum coord { HALF_PIXEL, HALF_PIXEL_SYMMETRIC, PYTORCH_HALF_PIXEL, ALIGN_CORNERS, ASYMMETRIC, TF_CROP, TF_HALF_PIXEL } coord;
 
-typedef struct axis_map { int64_t in, out; double scale; int taps; int64_t *at; float *w; bool *outside; } axis_map; /* at, w: [out][taps] */
+/* at, w: [out][taps] */
+typedef struct axis_map { int64_t in, out; double scale; int taps; int64_t *at; float *w; bool *outside; } axis_map;
 
 typedef struct args {
     mode mode; coord coord; const char *nearest;
@@ -32,7 +34,8 @@ static double source_at(const args *a, int axis, int64_t i, int64_t in, int64_t 
     }
     case TF_CROP: {
         double s = (double)a->roi[axis], e = (double)a->roi[axis + a->rank];
-        return length > 1 && out > 1 ? s * (double)(in - 1) + x * (e - s) * (double)(in - 1) / (double)(out - 1) : 0.5 * (s + e) * (double)(in - 1);
+        return length > 1 && out > 1 ? s * (double)(in - 1) + x * (e - s) * (double)(in - 1) / (double)(out - 1)
+            : 0.5 * (s + e) * (double)(in - 1);
     }
     default: return (x + 0.5) / scale - 0.5;
     }
@@ -199,7 +202,8 @@ static qx_status run_blocked(qx_call *c, const args *a, const qx_tensor *x, int 
 {
     qx_tensor *y = NULL, v = *x;
     args wide = *a;
-    if (a->out[0] != x->dims[0] || a->out[1] != x->dims[1]) QX_CALL_FAIL(c, QX_E_SHAPE, "batch and channels are resized, the model declares that they stay");
+    if (a->out[0] != x->dims[0] || a->out[1] != x->dims[1])
+        QX_CALL_FAIL(c, QX_E_SHAPE, "batch and channels are resized, the model declares that they stay");
     QX_TRY(qx_call_out(c, 0, x->dtype, x->rank, a->out, &y));
     v.rank = wide.rank = 5;
     v.dims[1] = wide.out[1] = x->dims[1] / block;
@@ -214,7 +218,8 @@ static coord coord_of(const char *s)
 {
     static const struct { const char *name; coord c; } names[] = {
         {"half_pixel", HALF_PIXEL}, {"half_pixel_symmetric", HALF_PIXEL_SYMMETRIC}, {"pytorch_half_pixel", PYTORCH_HALF_PIXEL},
-        {"align_corners", ALIGN_CORNERS}, {"asymmetric", ASYMMETRIC}, {"tf_crop_and_resize", TF_CROP}, {"tf_half_pixel_for_nn", TF_HALF_PIXEL}};
+        {"align_corners", ALIGN_CORNERS}, {"asymmetric", ASYMMETRIC}, {"tf_crop_and_resize", TF_CROP},
+            {"tf_half_pixel_for_nn", TF_HALF_PIXEL}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i].name, s) == 0) return names[i].c;
     return HALF_PIXEL;
@@ -251,13 +256,15 @@ static qx_status scales_and_sizes(qx_call *c, const qx_tensor *x, uint32_t i_sca
         scales = qx_call_floats(c, "scales", &n_floats);
     }
     int64_t n = axes ? n_axes : x->rank;
-    if ((scales ? n_floats : n_sizes) != n) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld scales and %lld sizes for %lld axes", (long long)n_floats, (long long)n_sizes, (long long)n);
+    if ((scales ? n_floats : n_sizes) != n)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld scales and %lld sizes for %lld axes", (long long)n_floats, (long long)n_sizes, (long long)n);
     for (int64_t k = 0; k < n; k++) {
         int i;
         QX_TRY(qx_call_axis(c, axes ? axes[k] : k, x->rank, &i));
         double scale = scales ? (double)scales[k] : x->dims[i] ? (double)sizes[k] / (double)x->dims[i] : 1;
         double out = scales ? floor(scale * (double)x->dims[i]) : (double)sizes[k];
-        if (!(scale > 0) || !(out >= 0) || out > 1e12 || (out > 0 && !x->dims[i])) QX_CALL_FAIL(c, QX_E_SHAPE, "axis %d of %lld is scaled by %g", i, (long long)x->dims[i], scale);
+        if (!(scale > 0) || !(out >= 0) || out > 1e12 || (out > 0 && !x->dims[i]))
+            QX_CALL_FAIL(c, QX_E_SHAPE, "axis %d of %lld is scaled by %g", i, (long long)x->dims[i], scale);
         used[i] = true;
         a->scale[i] = scale;
         a->out[i] = (int64_t)out;
@@ -283,7 +290,8 @@ qx_status qx_cpu_resize(qx_call *c)
     const char *m = qx_call_str(c, "mode", "nearest");
     bool old = c->version < 11 || c->node->op->id == QX_OP_Upsample;
     QX_TRY(qx_call_need(c, 0, &x));
-    args a = {.rank = x->rank, .mode = *m == 'n' ? NEAREST : *m == 'c' ? CUBIC : LINEAR, .nearest = qx_call_str(c, "nearest_mode", old ? "floor" : "round_prefer_floor"),
+    args a = {.rank = x->rank, .mode = *m == 'n' ? NEAREST : *m == 'c' ? CUBIC : LINEAR,
+              .nearest = qx_call_str(c, "nearest_mode", old ? "floor" : "round_prefer_floor"),
               .coord = coord_of(qx_call_str(c, "coordinate_transformation_mode", old ? "asymmetric" : "half_pixel")),
               .cubic_a = qx_call_float(c, "cubic_coeff_a", -0.75f), .extrapolation = qx_call_float(c, "extrapolation_value", 0.0f),
               .exclude_outside = qx_call_int(c, "exclude_outside", 0) != 0, .antialias = qx_call_int(c, "antialias", 0) != 0};

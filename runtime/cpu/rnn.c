@@ -17,7 +17,8 @@ static const act act_table[] = {
     {"Sigmoid", ACT_UNARY, QX_U_SIGMOID, 0, {0, 0}}, {"Tanh", ACT_UNARY, QX_U_TANH, 0, {0, 0}}, {"Relu", ACT_UNARY, QX_U_RELU, 0, {0, 0}},
     {"Affine", ACT_AFFINE, QX_U_COUNT_, 2, {1, 0}}, {"LeakyRelu", ACT_UNARY, QX_U_LEAKY_RELU, 1, {0.01f, 0}},
     {"ThresholdedRelu", ACT_UNARY, QX_U_THRESHOLDED, 1, {1, 0}}, {"ScaledTanh", ACT_SCALED_TANH, QX_U_COUNT_, 2, {1, 1}},
-    {"HardSigmoid", ACT_UNARY, QX_U_HARDSIGMOID, 2, {0.2f, 0.5f}}, {"Elu", ACT_UNARY, QX_U_ELU, 1, {1, 0}}, {"Softsign", ACT_UNARY, QX_U_SOFTSIGN, 0, {0, 0}},
+    {"HardSigmoid", ACT_UNARY, QX_U_HARDSIGMOID, 2, {0.2f, 0.5f}}, {"Elu", ACT_UNARY, QX_U_ELU, 1, {1, 0}},
+    {"Softsign", ACT_UNARY, QX_U_SOFTSIGN, 0, {0, 0}},
     {"Softplus", ACT_UNARY, QX_U_SOFTPLUS, 0, {0, 0}},
 };
 
@@ -110,7 +111,8 @@ static qx_status read_inputs(qx_call *c, rnn *k)
     if (g == 4) QX_TRY(expect(c, 7, 2, (int64_t[]){d, 3 * h}, &k->p));
     if (!k->w || !k->r) QX_CALL_FAIL(c, QX_E_FORMAT, "W or R is missing");
     for (int64_t i = 0; i < k->n_lens; i++)
-        if (k->lens[i] < 0 || k->lens[i] > k->seq) QX_CALL_FAIL(c, QX_E_SHAPE, "sequence_lens[%lld] is %lld of %lld", (long long)i, (long long)k->lens[i], (long long)k->seq);
+        if (k->lens[i] < 0 || k->lens[i] > k->seq)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "sequence_lens[%lld] is %lld of %lld", (long long)i, (long long)k->lens[i], (long long)k->seq);
     return QX_OK;
 }
 
@@ -143,11 +145,13 @@ static qx_status setup(qx_call *c, rnn *k, int gates, int n_acts, const char *co
     k->batch = x->dims[k->batch_first ? 0 : 1];
     k->input = x->dims[2];
     k->hidden = qx_call_int(c, "hidden_size", w->dims[1] / gates);
-    if (k->hidden <= 0 || k->hidden != w->dims[1] / gates) QX_CALL_FAIL(c, QX_E_SHAPE, "hidden_size %lld, W has %lld", (long long)k->hidden, (long long)(w->dims[1] / gates));
+    if (k->hidden <= 0 || k->hidden != w->dims[1] / gates)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "hidden_size %lld, W has %lld", (long long)k->hidden, (long long)(w->dims[1] / gates));
     k->clip = qx_call_float(c, "clip", 0);
     QX_TRY(read_acts(c, k, defaults));
     QX_TRY(read_inputs(c, k));
-    const int64_t full[4] = {k->batch_first ? k->batch : k->seq, k->batch_first ? k->seq : k->dirs, k->batch_first ? k->dirs : k->batch, k->hidden};
+    const int64_t full[4] = {k->batch_first ? k->batch : k->seq, k->batch_first ? k->seq : k->dirs, k->batch_first ? k->dirs : k->batch,
+                             k->hidden};
     const int64_t last[3] = {k->batch_first ? k->batch : k->dirs, k->batch_first ? k->dirs : k->batch, k->hidden};
     if (c->n_out > 0) QX_TRY(qx_call_out_f32(c, 0, x->dtype, 4, full, &k->y));
     if (c->n_out > 1) QX_TRY(qx_call_out_f32(c, 1, x->dtype, 3, last, &k->yh));

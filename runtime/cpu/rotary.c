@@ -4,7 +4,15 @@
 #include "kernels/rows.h"
 #include "runtime/cpu/op.h"
 
-typedef struct rope { const qx_call *call; const float *x, *cos, *sin; float *y; const int64_t *pos; int64_t n_pos, batch, heads, seq, d, rot, cache_rows, batch_s, head_s, row_s; bool interleaved, per_token; float scale; } rope;
+typedef struct rope {
+    const qx_call *call;
+    const float *x, *cos, *sin;
+    float *y;
+    const int64_t *pos;
+    int64_t n_pos, batch, heads, seq, d, rot, cache_rows, batch_s, head_s, row_s;
+    bool interleaved, per_token;
+    float scale;
+} rope;
 
 static qx_status row_of(const qx_call *c, const rope *r, int64_t b, int64_t s, int64_t *out)
 {
@@ -25,14 +33,16 @@ static qx_status setup(qx_call *c, rope *r, const qx_tensor *x, const qx_tensor 
         r->head_s = r->seq * r->d;
     } else {
         if (x->rank == 3 && heads <= 0) heads = x->dims[2] / (2 * (cols > 0 ? cols : 1));
-        if (x->rank != 3 || heads <= 0 || x->dims[2] % heads) QX_CALL_FAIL(c, QX_E_SHAPE, "input of rank %d with %lld heads", x->rank, (long long)heads);
+        if (x->rank != 3 || heads <= 0 || x->dims[2] % heads)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "input of rank %d with %lld heads", x->rank, (long long)heads);
         *r = (rope){.batch = x->dims[0], .heads = heads, .seq = x->dims[1], .d = x->dims[2] / heads, .rot = r->rot};
         r->row_s = heads * r->d;
         r->head_s = r->d;
     }
     r->batch_s = r->heads * r->seq * r->d;
     if (!r->rot) r->rot = 2 * cols < r->d ? 2 * cols : r->d;
-    if (r->rot % 2 || r->rot > r->d || cols != r->rot / 2) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld rotated of %lld, caches of %lld columns", (long long)r->rot, (long long)r->d, (long long)cols);
+    if (r->rot % 2 || r->rot > r->d || cols != r->rot / 2)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld rotated of %lld, caches of %lld columns", (long long)r->rot, (long long)r->d, (long long)cols);
     r->interleaved = qx_call_int(c, "interleaved", 0) != 0;
     return QX_OK;
 }
@@ -70,7 +80,8 @@ static qx_status run(qx_call *c, uint32_t i_cos, uint32_t i_sin, uint32_t i_pos)
     r.per_token = !qx_call_in(c, i_pos);
     r.cache_rows = r.rot ? cs->numel / (r.rot / 2) : 0;
     if (r.per_token ? r.cache_rows != r.batch * r.seq : r.n_pos != 1 && r.n_pos != r.batch * r.seq)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld positions, %lld cache rows for [%lld, %lld]", (long long)r.n_pos, (long long)r.cache_rows, (long long)r.batch, (long long)r.seq);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld positions, %lld cache rows for [%lld, %lld]", (long long)r.n_pos, (long long)r.cache_rows,
+                     (long long)r.batch, (long long)r.seq);
     QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &y));
     for (int64_t t = 0; t < r.batch * r.seq; t++) {
         int64_t row;

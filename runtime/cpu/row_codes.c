@@ -1,4 +1,5 @@
-/* row_codes.c - the steps by which a graph quantizes an activation row by row when it runs (int8-dynamic writes them as Abs, ReduceMax, Div, Round, Add, Cast). */
+/* row_codes.c - the steps by which a graph quantizes an activation row by row when it runs (int8-dynamic writes them as Abs,
+ * ReduceMax, Div, Round, Add, Cast). */
 #include <math.h>
 #include <string.h>
 

@@ -1,4 +1,5 @@
-/* row_fused.c - the row by row steps behind runtime/fuse/fuse_patterns.def: normalisation of the last axis, rotary embedding, gated units. */
+/* row_fused.c - the row by row steps behind runtime/fuse/fuse_patterns.def: normalisation of the last axis, rotary embedding,
+ * gated units. */
 #include "kernels/pointwise.h"
 #include "kernels/rows.h"
 #include "runtime/cpu/unary.h"
@@ -30,7 +31,8 @@ qx_status qx_cpu_row_norm(qx_call *c)
     QX_TRY(qx_call_need(c, 0, &x));
     j.cols = x->rank ? x->dims[x->rank - 1] : 0;
     for (uint32_t i = 1; i < c->n_in; i++)
-        if (c->in[i]->numel != j.cols) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld factors for rows of %lld", (long long)c->in[i]->numel, (long long)j.cols);
+        if (c->in[i]->numel != j.cols)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "%lld factors for rows of %lld", (long long)c->in[i]->numel, (long long)j.cols);
     QX_TRY(qx_call_in_f32(c, 0, &j.x));
     QX_TRY(qx_call_in_f32(c, 1, &j.gamma));
     if (!j.p->rms) QX_TRY(qx_call_in_f32(c, 2, &j.beta));
@@ -52,7 +54,8 @@ static qx_status rope_piece(void *user, int64_t i)
     const int64_t last = (i + 1) * j->per < j->rows ? (i + 1) * j->per : j->rows;
     for (int64_t r = i * j->per; r < last; r++) {
         const int64_t s = r % j->seq, h = r / j->seq % j->heads, b = r / j->seq / j->heads;
-        qx_rotate_half_row(j->x + b * j->sx[0] + h * j->sx[1] + s * j->sx[2], j->cs[0] + b * j->st[0][0] + h * j->st[0][1] + s * j->st[0][2],
+        qx_rotate_half_row(j->x + b * j->sx[0] + h * j->sx[1] + s * j->sx[2],
+                           j->cs[0] + b * j->st[0][0] + h * j->st[0][1] + s * j->st[0][2],
                            j->cs[1] + b * j->st[1][0] + h * j->st[1][1] + s * j->st[1][2], j->d, j->y + r * j->d);
     }
     return QX_OK;
@@ -70,7 +73,8 @@ static qx_status table_strides(qx_call *c, uint32_t i, const int64_t dims[4], in
         fits = st[a] == 0 || t->dims[own] == dims[a];
     }
     if (!fits)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "angles %s for [%lld,%lld,%lld,%lld]", qx_tensor_describe(t, text, sizeof text), (long long)dims[0], (long long)dims[1], (long long)dims[2], (long long)dims[3]);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "angles %s for [%lld,%lld,%lld,%lld]", qx_tensor_describe(t, text, sizeof text), (long long)dims[0],
+                     (long long)dims[1], (long long)dims[2], (long long)dims[3]);
     return QX_OK;
 }
 
@@ -126,7 +130,8 @@ qx_status qx_cpu_glu(qx_call *c)
     glu_job j = {.act = p->act, .upper = p->upper};
     int64_t dims[QX_MAX_RANK];
     QX_TRY(qx_call_need(c, 0, &x));
-    if (x->rank < 1 || x->dims[x->rank - 1] % 2) QX_CALL_FAIL(c, QX_E_SHAPE, "rows of %lld have no halves", (long long)(x->rank ? x->dims[x->rank - 1] : 0));
+    if (x->rank < 1 || x->dims[x->rank - 1] % 2)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "rows of %lld have no halves", (long long)(x->rank ? x->dims[x->rank - 1] : 0));
     for (int i = 0; i < x->rank; i++) dims[i] = x->dims[i];
     j.cols = dims[x->rank - 1] /= 2;
     QX_TRY(qx_call_in_f32(c, 0, &j.x));

@@ -68,7 +68,8 @@ qx_status qx_code_table_open(qx_call *c, const qx_rows_dq_params *f, uint32_t fi
     QX_TRY(qx_call_need(c, first, &out->codes));
     QX_TRY(qx_call_need(c, first + 1, &scale));
     QX_TRY(qx_qlayout_make(c, out->codes, scale, f->axis, f->block, &out->p.layout));
-    if (zero && zero->numel != scale->numel) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld zero points, %lld scales", (long long)zero->numel, (long long)scale->numel);
+    if (zero && zero->numel != scale->numel)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld zero points, %lld scales", (long long)zero->numel, (long long)scale->numel);
     QX_TRY(qx_call_in_f32(c, first + 1, &out->p.scale));
     QX_TRY(qx_q_zeros(c, zero, &out->p.zero));
     out->p.codes = out->codes->dtype;

@@ -1,4 +1,5 @@
-/* search.c - operators whose output depends on what they find: NonZero, Compress, Unique, OneHot, Hardmax, EyeLike, ReverseSequence, Det, CumProd. */
+/* search.c - operators whose output depends on what they find: NonZero, Compress, Unique, OneHot, Hardmax, EyeLike,
+ * ReverseSequence, Det, CumProd. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +44,8 @@ qx_status qx_cpu_compress(qx_call *c)
     const bool flat = !qx_call_attr(c, "axis");
     if (!flat) QX_TRY(qx_call_axis(c, qx_call_int(c, "axis", 0), x->rank, &axis));
     const size_t elem = (size_t)qx_dtype_bits((int)x->dtype) / 8;
-    const int64_t extent = flat ? x->numel : x->dims[axis], outer = flat ? 1 : qx_prod(x->dims, 0, axis), inner = flat ? 1 : qx_prod(x->dims, axis + 1, x->rank);
+    const int64_t extent = flat ? x->numel : x->dims[axis], outer = flat ? 1 : qx_prod(x->dims, 0, axis),
+        inner = flat ? 1 : qx_prod(x->dims, axis + 1, x->rank);
     if (!elem) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "type %s", qx_dtype_get((int)x->dtype)->name);
     if (n_keep > extent) n_keep = extent;
     for (int64_t i = 0; i < n_keep; i++) count += keep[i] != 0;
@@ -52,7 +54,9 @@ qx_status qx_cpu_compress(qx_call *c)
     QX_TRY(qx_call_out(c, 0, x->dtype, flat ? 1 : x->rank, dims, &y));
     for (int64_t o = 0; o < outer; o++)
         for (int64_t i = 0; i < n_keep; i++)
-            if (keep[i]) memcpy((char *)y->data + (size_t)(one++ * inner) * elem, (const char *)x->data + (size_t)((o * extent + i) * inner) * elem, (size_t)inner * elem);
+            if (keep[i])
+                memcpy((char *)y->data + (size_t)(one++ * inner) * elem,
+                       (const char *)x->data + (size_t)((o * extent + i) * inner) * elem, (size_t)inner * elem);
     return QX_OK;
 }
 
@@ -91,7 +95,8 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Groups equal neighbours of the sorted order; when not sorted output is asked, groups are numbered by first appearance. Returns how many. */
+/* Groups equal neighbours of the sorted order; when not sorted output is asked, groups are numbered by first appearance. Returns
+ * how many. */
 static int64_t group_equal(unique *u, bool sorted, int64_t *tmp)
 {
     int64_t n = 0;
@@ -153,7 +158,8 @@ qx_status qx_cpu_unique(qx_call *c)
     QX_TRY(qx_call_out(c, 0, x->dtype, flat ? 1 : x->rank, dims, &y));
     for (int64_t o = 0; o < u.outer; o++)
         for (int64_t i = 0; i < n; i++)
-            memcpy((char *)y->data + (size_t)((o * n + i) * u.inner) * elem, (const char *)x->data + (size_t)((o * u.extent + u.first[i]) * u.inner) * elem, (size_t)u.inner * elem);
+            memcpy((char *)y->data + (size_t)((o * n + i) * u.inner) * elem,
+                   (const char *)x->data + (size_t)((o * u.extent + u.first[i]) * u.inner) * elem, (size_t)u.inner * elem);
     QX_TRY(put_indices(c, 1, u.first, n));
     QX_TRY(put_indices(c, 2, u.inverse, u.extent));
     return put_indices(c, 3, u.count, n);
@@ -177,7 +183,8 @@ qx_status qx_cpu_onehot(qx_call *c)
     if (qx_dtype_is_float((int)ind->dtype)) QX_TRY(qx_call_in_f32(c, 0, &fi));
     else QX_TRY(qx_call_in_i64(c, 0, &idx, &n));
     const size_t elem = (size_t)qx_dtype_bits((int)vals->dtype) / 8;
-    if (depth < 0 || vals->numel != 2 || !elem || ind->rank + 1 > QX_MAX_RANK) QX_CALL_FAIL(c, QX_E_SHAPE, "depth %lld with %lld values", (long long)depth, (long long)vals->numel);
+    if (depth < 0 || vals->numel != 2 || !elem || ind->rank + 1 > QX_MAX_RANK)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "depth %lld with %lld values", (long long)depth, (long long)vals->numel);
     QX_TRY(qx_call_axis(c, qx_call_int(c, "axis", -1), ind->rank + 1, &axis));
     for (int d = 0; d <= ind->rank; d++) dims[d] = d == axis ? depth : ind->dims[d - (d > axis)];
     QX_TRY(qx_call_out(c, 0, vals->dtype, ind->rank + 1, dims, &y));
@@ -187,7 +194,8 @@ qx_status qx_cpu_onehot(qx_call *c)
         for (int64_t i = 0; i < inner; i++) {
             int64_t hot = fi ? qx_f64_to_i64((double)fi[o * inner + i]) : idx[o * inner + i];
             if (hot < 0) hot += depth;
-            for (int64_t d = 0; d < depth; d++) memcpy((char *)y->data + (size_t)((o * depth + d) * inner + i) * elem, d == hot ? on : off, elem);
+            for (int64_t d = 0; d < depth; d++)
+                memcpy((char *)y->data + (size_t)((o * depth + d) * inner + i) * elem, d == hot ? on : off, elem);
         }
     return QX_OK;
 }
@@ -203,7 +211,8 @@ qx_status qx_cpu_hardmax(qx_call *c)
     QX_TRY(qx_call_axis(c, qx_call_int(c, "axis", c->version >= 13 ? -1 : 1), x->rank, &axis));
     QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, x->dims, &y));
     const bool coerce = c->version < 13; /* old form: all dims from axis on are one */
-    const int64_t outer = qx_prod(x->dims, 0, axis), n = coerce ? qx_prod(x->dims, axis, x->rank) : x->dims[axis], inner = coerce ? 1 : qx_prod(x->dims, axis + 1, x->rank);
+    const int64_t outer = qx_prod(x->dims, 0, axis), n = coerce ? qx_prod(x->dims, axis, x->rank) : x->dims[axis],
+        inner = coerce ? 1 : qx_prod(x->dims, axis + 1, x->rank);
     for (int64_t o = 0; o < outer; o++)
         for (int64_t i = 0; i < inner; i++) {
             int64_t best = 0;
@@ -225,7 +234,8 @@ qx_status qx_cpu_eye_like(qx_call *c)
     const qx_dtype dtype = (qx_dtype)qx_call_int(c, "dtype", x->dtype);
     const int64_t k = qx_call_int(c, "k", 0);
     const size_t elem = (size_t)qx_dtype_bits((int)dtype) / 8;
-    if (!elem || elem > sizeof bytes || !qx_from_f32((int)dtype, &one, 1, bytes)) QX_CALL_FAIL(c, QX_E_TYPE, "type %s", qx_dtype_get((int)dtype)->name);
+    if (!elem || elem > sizeof bytes || !qx_from_f32((int)dtype, &one, 1, bytes))
+        QX_CALL_FAIL(c, QX_E_TYPE, "type %s", qx_dtype_get((int)dtype)->name);
     QX_TRY(qx_call_out(c, 0, dtype, 2, x->dims, &y));
     memset(y->data, 0, y->bytes);
     for (int64_t i = 0; i < x->dims[0]; i++)
@@ -243,7 +253,8 @@ qx_status qx_cpu_reverse_sequence(qx_call *c)
     QX_TRY(qx_call_in_i64(c, 1, &lens, &n));
     const int64_t t_axis = qx_call_int(c, "time_axis", 0), b_axis = qx_call_int(c, "batch_axis", 1);
     const size_t elem = (size_t)qx_dtype_bits((int)x->dtype) / 8;
-    if (x->rank < 2 || t_axis < 0 || b_axis < 0 || t_axis + b_axis != 1 || !elem) QX_CALL_FAIL(c, QX_E_SHAPE, "time_axis %lld, batch_axis %lld", (long long)t_axis, (long long)b_axis);
+    if (x->rank < 2 || t_axis < 0 || b_axis < 0 || t_axis + b_axis != 1 || !elem)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "time_axis %lld, batch_axis %lld", (long long)t_axis, (long long)b_axis);
     const int64_t steps = x->dims[t_axis], batch = x->dims[b_axis], inner = qx_prod(x->dims, 2, x->rank);
     if (n != batch) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld lengths for a batch of %lld", (long long)n, (long long)batch);
     QX_TRY(qx_call_out(c, 0, x->dtype, x->rank, x->dims, &y));
@@ -252,7 +263,8 @@ qx_status qx_cpu_reverse_sequence(qx_call *c)
             if (lens[b] < 0 || lens[b] > steps) QX_CALL_FAIL(c, QX_E_SHAPE, "length %lld of %lld", (long long)lens[b], (long long)steps);
             const int64_t from = t < lens[b] ? lens[b] - 1 - t : t;
             const int64_t src = t_axis ? b * steps + from : from * batch + b, dst = t_axis ? b * steps + t : t * batch + b;
-            memcpy((char *)y->data + (size_t)(dst * inner) * elem, (const char *)x->data + (size_t)(src * inner) * elem, (size_t)inner * elem);
+            memcpy((char *)y->data + (size_t)(dst * inner) * elem, (const char *)x->data + (size_t)(src * inner) * elem,
+                   (size_t)inner * elem);
         }
     return QX_OK;
 }

@@ -53,7 +53,8 @@ qx_status qx_cpu_sequence_construct(qx_call *c)
         const qx_tensor *t;
         st = qx_call_need(c, i, &t);
         if (st == QX_OK && t->dtype != first->dtype)
-            st = qx_call_fail(c, QX_E_TYPE, "input %u is %s, input 0 is %s", i, qx_dtype_get((int)t->dtype)->name, qx_dtype_get((int)first->dtype)->name);
+            st = qx_call_fail(c, QX_E_TYPE, "input %u is %s, input 0 is %s", i, qx_dtype_get((int)t->dtype)->name,
+                              qx_dtype_get((int)first->dtype)->name);
         if (st == QX_OK) st = seq_push(c, &seq, t);
     }
     return seq_end(c, &seq, st);
@@ -141,7 +142,8 @@ static qx_status split_lengths(qx_call *c, int64_t extent, const int64_t *split,
     int64_t sum = 0;
     for (int64_t i = 0; i < *n; i++) {
         (*out)[i] = n_split && !scalar ? split[i] : extent - sum < step ? extent - sum : step;
-        if ((*out)[i] < 0 || (*out)[i] > extent - sum) QX_CALL_FAIL(c, QX_E_SHAPE, "split %lld of %lld passes the end", (long long)(*out)[i], (long long)extent);
+        if ((*out)[i] < 0 || (*out)[i] > extent - sum)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "split %lld of %lld passes the end", (long long)(*out)[i], (long long)extent);
         sum += (*out)[i];
     }
     if (sum != extent) QX_CALL_FAIL(c, QX_E_SHAPE, "splits add up to %lld, the axis has %lld", (long long)sum, (long long)extent);
@@ -204,7 +206,8 @@ qx_status qx_cpu_concat_from_sequence(qx_call *c)
     for (int64_t i = 0; i < s->n_items; i++) {
         const int64_t len = stack ? 1 : s->items[i].dims[axis];
         for (int64_t o = 0; o < outer; o++)
-            memcpy((char *)y->data + (size_t)((o * dims[axis] + at) * inner) * elem, (const char *)s->items[i].data + (size_t)(o * len * inner) * elem,
+            memcpy((char *)y->data + (size_t)((o * dims[axis] + at) * inner) * elem,
+                   (const char *)s->items[i].data + (size_t)(o * len * inner) * elem,
                    (size_t)(len * inner) * elem);
         at += len;
     }

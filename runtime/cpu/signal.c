@@ -1,5 +1,5 @@
-/* signal.c - windows, DFT, STFT, mel filters. The transform is the definition (a sum over the axis, in double): exact enough and short; sizes in
- * models are small. */
+/* signal.c - windows, DFT, STFT, mel filters. The transform is the definition (a sum over the axis, in double): exact enough and
+ * short; sizes in models are small. */
 #include <math.h>
 #include <string.h>
 
@@ -54,7 +54,8 @@ static qx_status dft_setup(qx_call *c, const qx_tensor *x, dft *d)
     if (x->rank < 2) QX_CALL_FAIL(c, QX_E_SHAPE, "rank %d", x->rank);
     QX_TRY(qx_call_axis(c, axis, x->rank, &d->axis));
     d->in_parts = (int)x->dims[x->rank - 1];
-    if (d->axis == x->rank - 1 || d->in_parts < 1 || d->in_parts > 2) QX_CALL_FAIL(c, QX_E_SHAPE, "the last dim must hold 1 or 2 parts, not %d", d->in_parts);
+    if (d->axis == x->rank - 1 || d->in_parts < 1 || d->in_parts > 2)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "the last dim must hold 1 or 2 parts, not %d", d->in_parts);
     d->inverse = qx_call_int(c, "inverse", 0) != 0;
     d->onesided = qx_call_int(c, "onesided", 0) != 0;
     const int64_t n = x->dims[d->axis];
@@ -69,7 +70,8 @@ static qx_status dft_setup(qx_call *c, const qx_tensor *x, dft *d)
 /* One line of the axis into in[]; a one-sided spectrum is completed by symmetry. */
 static void dft_line(const dft *d, const float *x, int64_t n, int64_t stride, complex64 *in)
 {
-    for (int64_t t = 0; t < n; t++) in[t] = (complex64){(double)x[t * stride * d->in_parts], d->in_parts == 2 ? (double)x[t * stride * d->in_parts + 1] : 0};
+    for (int64_t t = 0; t < n; t++)
+        in[t] = (complex64){(double)x[t * stride * d->in_parts], d->in_parts == 2 ? (double)x[t * stride * d->in_parts + 1] : 0};
     if (!(d->inverse && d->onesided)) return;
     for (int64_t t = n; t < d->len; t++) in[t] = d->len - t < n ? (complex64){in[d->len - t].re, -in[d->len - t].im} : (complex64){0, 0};
 }
@@ -157,7 +159,8 @@ qx_status qx_cpu_mel_matrix(qx_call *c)
     QX_TRY(qx_call_scalar_i64(c, 2, 0, &rate));
     QX_TRY(qx_call_scalar_f64(c, 3, 0, &lo));
     QX_TRY(qx_call_scalar_f64(c, 4, 0, &hi));
-    if (n_mel <= 0 || n_mel > 1 << 16 || n_dft <= 0 || n_dft > 1 << 24 || rate <= 0 || !(hi > lo)) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld bins, dft length %lld, rate %lld", (long long)n_mel, (long long)n_dft, (long long)rate);
+    if (n_mel <= 0 || n_mel > 1 << 16 || n_dft <= 0 || n_dft > 1 << 24 || rate <= 0 || !(hi > lo))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld bins, dft length %lld, rate %lld", (long long)n_mel, (long long)n_dft, (long long)rate);
     const int64_t bins = n_dft / 2 + 1, dims[2] = {bins, n_mel};
     int64_t *edge;
     QX_TRY(qx_call_out_f32(c, 0, (qx_dtype)qx_call_int(c, "output_datatype", QX_DT_FLOAT), 2, dims, &y));

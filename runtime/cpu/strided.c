@@ -107,7 +107,8 @@ qx_status qx_elem_size(const qx_call *c, const qx_tensor *t, int *size)
 {
     int bits = qx_dtype_bits(t->dtype);
     *size = t->dtype == QX_DT_STRING ? (int)sizeof(char *) : bits / 8;
-    if (t->is_sequence || t->is_optional || *size == 0) QX_CALL_FAIL(c, QX_E_TYPE, "%s is not moved element by element", qx_dtype_get(t->dtype)->text);
+    if (t->is_sequence || t->is_optional || *size == 0)
+        QX_CALL_FAIL(c, QX_E_TYPE, "%s is not moved element by element", qx_dtype_get(t->dtype)->text);
     return QX_OK;
 }
 

@@ -140,7 +140,8 @@ qx_status qx_cpu_string_split(qx_call *c)
 
 static void change_case(char *s, const char *action)
 {
-    for (; *s; s++) *s = (char)(!strcmp(action, "LOWER") ? tolower((unsigned char)*s) : !strcmp(action, "UPPER") ? toupper((unsigned char)*s) : *s);
+    for (; *s; s++)
+        *s = (char)(!strcmp(action, "LOWER") ? tolower((unsigned char)*s) : !strcmp(action, "UPPER") ? toupper((unsigned char)*s) : *s);
 }
 
 static bool is_stopword(const qx_attr *stop, const char *s, bool sensitive)
@@ -187,7 +188,8 @@ qx_status qx_cpu_regex_full_match(qx_call *c)
     QX_TRY(need_strings(c, 0, &x));
     QX_TRY(qx_call_out(c, 0, QX_DT_BOOL, x->rank, x->dims, &y));
     const char *pattern = qx_call_str(c, "pattern", "");
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_ANCHORED | PCRE2_ENDANCHORED, &err, &where, NULL);
+    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_ANCHORED | PCRE2_ENDANCHORED, &err,
+                                   &where, NULL);
     if (!re) QX_CALL_FAIL(c, QX_E_FORMAT, "pattern '%.60s' does not compile at %zu", pattern, (size_t)where);
     pcre2_match_data *md = pcre2_match_data_create_from_pattern(re, NULL);
     pcre2_match_context *mc = pcre2_match_context_create(NULL);
@@ -245,12 +247,16 @@ static qx_status check_ngrams(qx_call *c, ngrams *g)
     if (pool_n < 0 || !g->counts || !g->indexes) QX_CALL_FAIL(c, QX_E_FORMAT, "pool, ngram_counts or ngram_indexes is missing");
     for (int64_t len = 1; len <= g->n_counts; len++) {
         const int64_t from = g->counts[len - 1], end = len < g->n_counts ? g->counts[len] : pool_n;
-        if (from < 0 || end < from || end > pool_n || (end - from) % len) QX_CALL_FAIL(c, QX_E_FORMAT, "ngram_counts[%lld] is %lld, the pool has %lld", (long long)(len - 1), (long long)from, (long long)pool_n);
+        if (from < 0 || end < from || end > pool_n || (end - from) % len)
+            QX_CALL_FAIL(c, QX_E_FORMAT, "ngram_counts[%lld] is %lld, the pool has %lld", (long long)(len - 1), (long long)from,
+                         (long long)pool_n);
         grams += (end - from) / len;
     }
-    if (g->n_indexes != grams) QX_CALL_FAIL(c, QX_E_FORMAT, "%lld ngram_indexes for %lld n-grams", (long long)g->n_indexes, (long long)grams);
+    if (g->n_indexes != grams)
+        QX_CALL_FAIL(c, QX_E_FORMAT, "%lld ngram_indexes for %lld n-grams", (long long)g->n_indexes, (long long)grams);
     for (int64_t i = 0; i < grams; i++) {
-        if (g->indexes[i] < 0 || g->indexes[i] > 1 << 28) QX_CALL_FAIL(c, QX_E_FORMAT, "ngram_indexes[%lld] is %lld", (long long)i, (long long)g->indexes[i]);
+        if (g->indexes[i] < 0 || g->indexes[i] > 1 << 28)
+            QX_CALL_FAIL(c, QX_E_FORMAT, "ngram_indexes[%lld] is %lld", (long long)i, (long long)g->indexes[i]);
         if (g->indexes[i] >= g->width) g->width = g->indexes[i] + 1;
     }
     return QX_OK;
@@ -273,7 +279,8 @@ qx_status qx_cpu_tfidf(qx_call *c)
     int64_t n_ids, dims[2];
     float *y;
     QX_TRY(qx_call_need(c, 0, &x));
-    ngrams g = {.pool_i = qx_call_attr(c, "pool_int64s"), .pool_s = qx_call_attr(c, "pool_strings"), .min_len = qx_call_int(c, "min_gram_length", 1),
+    ngrams g = {.pool_i = qx_call_attr(c, "pool_int64s"), .pool_s = qx_call_attr(c, "pool_strings"),
+                .min_len = qx_call_int(c, "min_gram_length", 1),
                 .max_len = qx_call_int(c, "max_gram_length", 1), .max_skip = qx_call_int(c, "max_skip_count", 0)};
     g.counts = qx_call_ints(c, "ngram_counts", &g.n_counts);
     g.indexes = qx_call_ints(c, "ngram_indexes", &g.n_indexes);

@@ -73,7 +73,8 @@ qx_status qx_cpu_topk(qx_call *c)
             for (int64_t j = 0; j < k; j++) {
                 const int64_t to = (o * k + j) * inner + i;
                 ((int64_t *)indices->data)[to] = h[j].i;
-                memcpy((char *)values->data + (size_t)to * elem, (const char *)x->data + (size_t)((o * n + h[j].i) * inner + i) * elem, elem);
+                memcpy((char *)values->data + (size_t)to * elem, (const char *)x->data + (size_t)((o * n + h[j].i) * inner + i) * elem,
+                       elem);
             }
         }
     return QX_OK;

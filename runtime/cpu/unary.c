@@ -47,7 +47,8 @@ qx_status qx_unary_run(qx_call *c, qx_unary op, const float p[2])
     qx_tensor *y = NULL;
     QX_TRY(qx_call_need(c, 0, &x));
     bool half = x->dtype == QX_DT_FLOAT16 || x->dtype == QX_DT_BFLOAT16;
-    job j = {.fn = find(op, half ? QX_DT_FLOAT : x->dtype, p), .x = x, .size = qx_dtype_bits(x->dtype) / 8, .half = half, .p = {p[0], p[1]}};
+    job j = {.fn = find(op, half ? QX_DT_FLOAT : x->dtype, p), .x = x, .size = qx_dtype_bits(x->dtype) / 8, .half = half,
+             .p = {p[0], p[1]}};
     if (!j.fn || x->is_sequence) QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(x->dtype)->text);
     QX_TRY(qx_call_out_reuse(c, 0, 0, x->dtype, x->rank, x->dims, &y));
     j.y = y->data;
@@ -85,7 +86,8 @@ qx_status qx_cpu_isnan(qx_call *c)
     QX_TRY(qx_call_in_f32(c, 0, &v));
     QX_TRY(qx_call_out(c, 0, QX_DT_BOOL, x->rank, x->dims, &y));
     uint8_t *b = y->data;
-    bool nan = c->node->op->id == QX_OP_IsNaN, pos = qx_call_int(c, "detect_positive", 1) != 0, neg = qx_call_int(c, "detect_negative", 1) != 0;
+    bool nan = c->node->op->id == QX_OP_IsNaN, pos = qx_call_int(c, "detect_positive", 1) != 0,
+        neg = qx_call_int(c, "detect_negative", 1) != 0;
     for (int64_t i = 0; i < x->numel; i++) b[i] = nan ? v[i] != v[i] : (pos && v[i] == INFINITY) || (neg && v[i] == -INFINITY);
     return QX_OK;
 }

@@ -1,5 +1,5 @@
-/* vision.c - operators of detection and sampling networks: NonMaxSuppression, RoiAlign, MaxRoiPool, GridSample, AffineGrid, Col2Im, CenterCropPad,
- * DeformConv, MaxUnpool. Plain loops in float, formulas as in the standard. */
+/* vision.c - operators of detection and sampling networks: NonMaxSuppression, RoiAlign, MaxRoiPool, GridSample, AffineGrid,
+ * Col2Im, CenterCropPad, DeformConv, MaxUnpool. Plain loops in float, formulas as in the standard. */
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -88,7 +88,8 @@ static qx_status nms_read(qx_call *c, nms *k, int64_t *batches)
     QX_TRY(qx_call_scalar_i64(c, 2, 0, &k->most));
     QX_TRY(qx_call_scalar_f64(c, 3, 0, &iou));
     QX_TRY(qx_call_scalar_f64(c, 4, 0, &score));
-    *k = (nms){.scores = k->scores, .classes = s->dims[1], .n = b->dims[1], .most = k->most, .iou = (float)iou, .score = (float)score, .has_score = qx_call_in(c, 4) != NULL};
+    *k = (nms){.scores = k->scores, .classes = s->dims[1], .n = b->dims[1], .most = k->most, .iou = (float)iou, .score = (float)score,
+               .has_score = qx_call_in(c, 4) != NULL};
     *batches = b->dims[0];
     k->most = k->most < 0 ? 0 : k->most > k->n ? k->n : k->most;
     QX_TRY(QX_CALL_SCRATCH(c, *batches * k->n + 1, &k->boxes));
@@ -110,7 +111,8 @@ qx_status qx_cpu_nms(qx_call *c)
     QX_TRY(qx_call_out(c, 0, QX_DT_INT64, 2, (int64_t[]){rows, 3}, &y));
     int64_t (*row)[3] = y->data;
     for (int64_t i = 0; i < lists; i++)
-        for (int64_t j = 0; j < k.count[i]; j++, row++) (*row)[0] = i / k.classes, (*row)[1] = i % k.classes, (*row)[2] = k.picked[i * k.most + j];
+        for (int64_t j = 0; j < k.count[i]; j++, row++)
+            (*row)[0] = i / k.classes, (*row)[1] = i % k.classes, (*row)[2] = k.picked[i * k.most + j];
     return QX_OK;
 }
 
@@ -126,7 +128,8 @@ static float bilinear_zero(const float *x, int64_t h, int64_t w, float fy, float
     if (!(fy > -1 && fx > -1 && fy < (float)h && fx < (float)w)) return 0;
     const int64_t i = (int64_t)floorf(fy), j = (int64_t)floorf(fx);
     const float a = fy - (float)i, b = fx - (float)j;
-    return (1 - a) * ((1 - b) * pixel(x, h, w, i, j) + b * pixel(x, h, w, i, j + 1)) + a * ((1 - b) * pixel(x, h, w, i + 1, j) + b * pixel(x, h, w, i + 1, j + 1));
+    return (1 - a) * ((1 - b) * pixel(x, h, w, i, j) + b * pixel(x, h, w, i, j + 1)) + a * ((1 - b) * pixel(x, h, w, i + 1,
+        j) + b * pixel(x, h, w, i + 1, j + 1));
 }
 
 /* ---- RoiAlign, MaxRoiPool ---- */
@@ -181,7 +184,8 @@ static qx_status roi_one(qx_ctx *ctx, const roi *shared, const float *r, int64_t
     }
     const float bh = h / (float)k.oh, bw = w / (float)k.ow;
     if (!(fabsf(bh) < 1e6f && fabsf(bw) < 1e6f)) QX_FAIL(ctx, QX_E_SHAPE, "a region of %g by %g", (double)w, (double)h);
-    const int64_t gh = k.ratio > 0 ? k.ratio : bh > 0 ? (int64_t)ceilf(bh) : 0, gw = k.ratio > 0 ? k.ratio : bw > 0 ? (int64_t)ceilf(bw) : 0;
+    const int64_t gh = k.ratio > 0 ? k.ratio : bh > 0 ? (int64_t)ceilf(bh) : 0,
+        gw = k.ratio > 0 ? k.ratio : bw > 0 ? (int64_t)ceilf(bw) : 0;
     roi_tap *t;
     QX_TRY(QX_NEW_ARRAY(ctx, k.oh * gh + k.ow * gw + 1, &t));
     roi_tap *tx = t + k.oh * gh;
@@ -215,13 +219,18 @@ qx_status qx_cpu_roi_align(qx_call *c)
     QX_TRY(qx_call_in_f32(c, 0, &j.x));
     QX_TRY(qx_call_in_f32(c, 1, &j.rois));
     QX_TRY(qx_call_in_i64(c, 2, &j.batch, &n_batch));
-    const bool half = !strcmp(qx_call_str(c, "coordinate_transformation_mode", c->version >= 16 ? "half_pixel" : "output_half_pixel"), "half_pixel");
-    j.k = (roi){.h = x->dims[2], .w = x->dims[3], .oh = qx_call_int(c, "output_height", 1), .ow = qx_call_int(c, "output_width", 1), .ratio = qx_call_int(c, "sampling_ratio", 0),
-                .scale = qx_call_float(c, "spatial_scale", 1), .offset = half ? 0.5f : 0, .max = !strcmp(qx_call_str(c, "mode", "avg"), "max")};
+    const bool half = !strcmp(qx_call_str(c, "coordinate_transformation_mode", c->version >= 16 ? "half_pixel" : "output_half_pixel"),
+                              "half_pixel");
+    j.k = (roi){.h = x->dims[2], .w = x->dims[3], .oh = qx_call_int(c, "output_height", 1), .ow = qx_call_int(c, "output_width", 1),
+                .ratio = qx_call_int(c, "sampling_ratio", 0),
+                .scale = qx_call_float(c, "spatial_scale", 1), .offset = half ? 0.5f : 0,
+                    .max = !strcmp(qx_call_str(c, "mode", "avg"), "max")};
     j.channels = x->dims[1];
-    if (r->dims[1] != 4 || n_batch != r->dims[0] || j.k.oh <= 0 || j.k.ow <= 0 || j.k.ratio < 0 || j.k.ratio > 1024) QX_CALL_FAIL(c, QX_E_SHAPE, "rois, batch_indices or output size do not fit");
+    if (r->dims[1] != 4 || n_batch != r->dims[0] || j.k.oh <= 0 || j.k.ow <= 0 || j.k.ratio < 0 || j.k.ratio > 1024)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "rois, batch_indices or output size do not fit");
     for (int64_t i = 0; i < n_batch; i++)
-        if (j.batch[i] < 0 || j.batch[i] >= x->dims[0]) QX_CALL_FAIL(c, QX_E_SHAPE, "batch index %lld of %lld", (long long)j.batch[i], (long long)x->dims[0]);
+        if (j.batch[i] < 0 || j.batch[i] >= x->dims[0])
+            QX_CALL_FAIL(c, QX_E_SHAPE, "batch index %lld of %lld", (long long)j.batch[i], (long long)x->dims[0]);
     QX_TRY(qx_call_out_f32(c, 0, x->dtype, 4, (int64_t[]){r->dims[0], x->dims[1], j.k.oh, j.k.ow}, &j.y));
     if (j.k.h == 0 || j.k.w == 0) QX_CALL_FAIL(c, QX_E_SHAPE, "a picture of %lld x %lld", (long long)j.k.h, (long long)j.k.w);
     return qx_parallel(c->ctx, n_batch, roi_piece, &j);
@@ -232,11 +241,14 @@ static int64_t pixel_of(float at) { return qx_f64_to_i64((double)roundf(fmaxf(fm
 
 static void max_roi_one(const roi *k, const float *r, float *y)
 {
-    const int64_t x0 = pixel_of(r[0] * k->scale), y0 = pixel_of(r[1] * k->scale), x1 = pixel_of(r[2] * k->scale), y1 = pixel_of(r[3] * k->scale);
-    const float bh = (float)(y1 - y0 + 1 > 1 ? y1 - y0 + 1 : 1) / (float)k->oh, bw = (float)(x1 - x0 + 1 > 1 ? x1 - x0 + 1 : 1) / (float)k->ow;
+    const int64_t x0 = pixel_of(r[0] * k->scale), y0 = pixel_of(r[1] * k->scale), x1 = pixel_of(r[2] * k->scale),
+        y1 = pixel_of(r[3] * k->scale);
+    const float bh = (float)(y1 - y0 + 1 > 1 ? y1 - y0 + 1 : 1) / (float)k->oh,
+        bw = (float)(x1 - x0 + 1 > 1 ? x1 - x0 + 1 : 1) / (float)k->ow;
     for (int64_t i = 0; i < k->oh; i++)
         for (int64_t j = 0; j < k->ow; j++) {
-            int64_t hs = y0 + (int64_t)floorf((float)i * bh), he = y0 + (int64_t)ceilf((float)(i + 1) * bh), ws = x0 + (int64_t)floorf((float)j * bw), we = x0 + (int64_t)ceilf((float)(j + 1) * bw);
+            int64_t hs = y0 + (int64_t)floorf((float)i * bh), he = y0 + (int64_t)ceilf((float)(i + 1) * bh),
+                ws = x0 + (int64_t)floorf((float)j * bw), we = x0 + (int64_t)ceilf((float)(j + 1) * bw);
             hs = hs < 0 ? 0 : hs > k->h ? k->h : hs;
             he = he < 0 ? 0 : he > k->h ? k->h : he;
             ws = ws < 0 ? 0 : ws > k->w ? k->w : ws;
@@ -299,7 +311,8 @@ static int add_tap(const sampler *s, const int64_t *at, float w, grid_tap *out, 
         int64_t p = at[d];
         const int64_t len = s->dims[d];
         if (s->pad == PAD_BORDER) p = p < 0 ? 0 : p >= len ? len - 1 : p;
-        else if (s->pad == PAD_REFLECT) p = qx_f64_to_i64((double)reflect((float)p, s->align ? 0 : -0.5f, s->align ? (float)(len - 1) : (float)len - 0.5f));
+        else if (s->pad == PAD_REFLECT)
+            p = qx_f64_to_i64((double)reflect((float)p, s->align ? 0 : -0.5f, s->align ? (float)(len - 1) : (float)len - 0.5f));
         if (p < 0 || p >= len) return n;
         flat = flat * len + p;
     }
@@ -408,7 +421,8 @@ qx_status qx_cpu_grid_sample(qx_call *c)
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_need(c, 1, &g));
     const char *mode = qx_call_str(c, "mode", "linear"), *pad = qx_call_str(c, "padding_mode", "zeros");
-    j.s = (sampler){.nd = x->rank - 2, .pad = !strcmp(pad, "border") ? PAD_BORDER : !strcmp(pad, "reflection") ? PAD_REFLECT : PAD_ZEROS, .align = qx_call_int(c, "align_corners", 0) != 0};
+    j.s = (sampler){.nd = x->rank - 2, .pad = !strcmp(pad, "border") ? PAD_BORDER : !strcmp(pad, "reflection") ? PAD_REFLECT : PAD_ZEROS,
+                    .align = qx_call_int(c, "align_corners", 0) != 0};
     j.fn = !strcmp(mode, "nearest") ? nearest_taps : strstr(mode, "cubic") ? cubic_taps : linear_taps;
     if (j.s.nd < 1 || j.s.nd > 3 || g->rank != x->rank || g->dims[g->rank - 1] != j.s.nd || g->dims[0] != x->dims[0])
         QX_CALL_FAIL(c, QX_E_SHAPE, "X of rank %d, grid of rank %d", x->rank, g->rank);
@@ -441,7 +455,8 @@ qx_status qx_cpu_affine_grid(qx_call *c)
     QX_TRY(qx_call_in_i64(c, 1, &size, &n_size));
     const bool align = qx_call_int(c, "align_corners", 0) != 0;
     const int nd = (int)n_size - 2;
-    if (nd < 2 || nd > 3 || theta->dims[1] != nd || theta->dims[2] != nd + 1 || theta->dims[0] != size[0]) QX_CALL_FAIL(c, QX_E_SHAPE, "theta does not fit a size of %lld dims", (long long)n_size);
+    if (nd < 2 || nd > 3 || theta->dims[1] != nd || theta->dims[2] != nd + 1 || theta->dims[0] != size[0])
+        QX_CALL_FAIL(c, QX_E_SHAPE, "theta does not fit a size of %lld dims", (long long)n_size);
     dims[0] = size[0];
     for (int d = 0; d < nd; d++) dims[1 + d] = size[2 + d];
     dims[1 + nd] = nd;
@@ -483,17 +498,21 @@ qx_status qx_cpu_col2im(qx_call *c)
     dil = qx_call_ints(c, "dilations", &nd);
     pads = qx_call_ints(c, "pads", &np);
     const int r = (int)n_image;
-    if (n_image < 1 || n_image > 4 || n_block != n_image || (stride && ns != r) || (dil && nd != r) || (pads && np != 2 * r)) QX_CALL_FAIL(c, QX_E_SHAPE, "image, block, strides, dilations, pads do not agree");
+    if (n_image < 1 || n_image > 4 || n_block != n_image || (stride && ns != r) || (dil && nd != r) || (pads && np != 2 * r))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "image, block, strides, dilations, pads do not agree");
     for (int d = 0; d < r; d++) {
         const int64_t st = stride ? stride[d] : 1, di = dil ? dil[d] : 1, pad = pads ? pads[d] + pads[r + d] : 0;
-        if (image[d] <= 0 || block[d] <= 0 || st <= 0 || di <= 0) QX_CALL_FAIL(c, QX_E_SHAPE, "image, block, stride or dilation of dim %d is not positive", d);
+        if (image[d] <= 0 || block[d] <= 0 || st <= 0 || di <= 0)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "image, block, stride or dilation of dim %d is not positive", d);
         steps[d] = (image[d] + pad - di * (block[d] - 1) - 1) / st + 1;
         kernel *= block[d];
         total *= steps[d];
         pixels *= image[d];
         dims[2 + d] = image[d];
     }
-    if (x->dims[1] % kernel || x->dims[2] != total) QX_CALL_FAIL(c, QX_E_SHAPE, "input [%lld, %lld] for %lld block elements and %lld positions", (long long)x->dims[1], (long long)x->dims[2], (long long)kernel, (long long)total);
+    if (x->dims[1] % kernel || x->dims[2] != total)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "input [%lld, %lld] for %lld block elements and %lld positions", (long long)x->dims[1],
+                     (long long)x->dims[2], (long long)kernel, (long long)total);
     dims[0] = x->dims[0];
     dims[1] = x->dims[1] / kernel;
     QX_TRY(qx_call_out_f32(c, 0, x->dtype, r + 2, dims, &y));
@@ -504,7 +523,8 @@ qx_status qx_cpu_col2im(qx_call *c)
                 int64_t rk = k, rt = t, flat = 0, mul = 1;
                 bool in = true;
                 for (int d = r - 1; d >= 0; d--) {
-                    const int64_t p = (rt % steps[d]) * (stride ? stride[d] : 1) + (rk % block[d]) * (dil ? dil[d] : 1) - (pads ? pads[d] : 0);
+                    const int64_t p = (rt % steps[d]) * (stride ? stride[d] : 1) + (rk % block[d]) * (dil ? dil[d] : 1) - (pads ? pads[d]
+                        : 0);
                     rt /= steps[d];
                     rk /= block[d];
                     in = in && p >= 0 && p < image[d];
@@ -522,13 +542,15 @@ qx_status qx_cpu_center_crop_pad(qx_call *c)
 {
     const qx_tensor *x;
     const int64_t *shape, *axes;
-    int64_t n_shape, n_axes, dims[QX_MAX_RANK], src[QX_MAX_RANK] = {0}, dst[QX_MAX_RANK] = {0}, len[QX_MAX_RANK], sx[QX_MAX_RANK], sy[QX_MAX_RANK];
+    int64_t n_shape, n_axes, dims[QX_MAX_RANK], src[QX_MAX_RANK] = {0}, dst[QX_MAX_RANK] = {0}, len[QX_MAX_RANK], sx[QX_MAX_RANK],
+        sy[QX_MAX_RANK];
     qx_tensor *y;
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_in_i64(c, 1, &shape, &n_shape));
     axes = qx_call_ints(c, "axes", &n_axes);
     const size_t elem = (size_t)qx_dtype_bits((int)x->dtype) / 8;
-    if ((axes ? n_axes : x->rank) != n_shape || !elem) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld sizes for %lld axes", (long long)n_shape, (long long)(axes ? n_axes : x->rank));
+    if ((axes ? n_axes : x->rank) != n_shape || !elem)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld sizes for %lld axes", (long long)n_shape, (long long)(axes ? n_axes : x->rank));
     memcpy(dims, x->dims, sizeof dims);
     memcpy(len, x->dims, sizeof len);
     for (int64_t i = 0; i < n_shape; i++) {
@@ -581,13 +603,16 @@ qx_status qx_cpu_max_unpool(qx_call *c)
     stride = qx_call_ints(c, "strides", &ns);
     pads = qx_call_ints(c, "pads", &np);
     const int nd = x->rank - 2;
-    if (nd < 1 || nk != nd || n_at != x->numel || (stride && ns != nd) || (pads && np != 2 * nd) || (shape && n_shape != x->rank)) QX_CALL_FAIL(c, QX_E_SHAPE, "inputs and attributes do not fit");
+    if (nd < 1 || nk != nd || n_at != x->numel || (stride && ns != nd) || (pads && np != 2 * nd) || (shape && n_shape != x->rank))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "inputs and attributes do not fit");
     own[0] = dims[0] = x->dims[0];
     own[1] = dims[1] = x->dims[1];
     for (int d = 0; d < nd; d++) {
         own[2 + d] = unpool_dim(x, d, kernel, stride, pads, nd);
         dims[2 + d] = shape ? shape[2 + d] : own[2 + d];
-        if (own[2 + d] <= 0 || dims[2 + d] < own[2 + d]) QX_CALL_FAIL(c, QX_E_SHAPE, "output dim %d is %lld, unpooling needs %lld", 2 + d, (long long)dims[2 + d], (long long)own[2 + d]);
+        if (own[2 + d] <= 0 || dims[2 + d] < own[2 + d])
+            QX_CALL_FAIL(c, QX_E_SHAPE, "output dim %d is %lld, unpooling needs %lld", 2 + d, (long long)dims[2 + d],
+                         (long long)own[2 + d]);
     }
     QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &y));
     const int64_t n_own = qx_prod(own, 0, x->rank), n_out = qx_prod(dims, 0, x->rank);
@@ -604,7 +629,10 @@ qx_status qx_cpu_max_unpool(qx_call *c)
 
 /* ---- DeformConv (2-D) ---- */
 
-typedef struct deform { const float *x, *w, *off, *mask; int64_t c, h, w_in, m, kh, kw, oh, ow, group, og, stride[2], dil[2], pad[2]; } deform;
+typedef struct deform {
+    const float *x, *w, *off, *mask;
+    int64_t c, h, w_in, m, kh, kw, oh, ow, group, og, stride[2], dil[2], pad[2];
+} deform;
 
 static float deform_point(const deform *k, int64_t m, int64_t i, int64_t j)
 {
@@ -616,7 +644,8 @@ static float deform_point(const deform *k, int64_t m, int64_t i, int64_t j)
             for (int64_t b = 0; b < k->kw; b++) {
                 const int64_t tap = og * k->kh * k->kw + a * k->kw + b, at = i * k->ow + j;
                 const float dy = k->off[(2 * tap) * area + at], dx = k->off[(2 * tap + 1) * area + at];
-                const float fy = (float)(i * k->stride[0] - k->pad[0] + a * k->dil[0]) + dy, fx = (float)(j * k->stride[1] - k->pad[1] + b * k->dil[1]) + dx;
+                const float fy = (float)(i * k->stride[0] - k->pad[0] + a * k->dil[0]) + dy,
+                    fx = (float)(j * k->stride[1] - k->pad[1] + b * k->dil[1]) + dx;
                 const float v = bilinear_zero(k->x + ch * k->h * k->w_in, k->h, k->w_in, fy, fx) * (k->mask ? k->mask[tap * area + at] : 1);
                 sum += (double)v * k->w[((m * cg + ci) * k->kh + a) * k->kw + b];
             }
@@ -628,14 +657,16 @@ static qx_status deform_setup(qx_call *c, deform *k, const qx_tensor *x, const q
 {
     int64_t ns, nd, np;
     const int64_t *s = qx_call_ints(c, "strides", &ns), *d = qx_call_ints(c, "dilations", &nd), *p = qx_call_ints(c, "pads", &np);
-    *k = (deform){.c = x->dims[1], .h = x->dims[2], .w_in = x->dims[3], .m = w->dims[0], .kh = w->dims[2], .kw = w->dims[3], .oh = off->dims[2], .ow = off->dims[3],
+    *k = (deform){.c = x->dims[1], .h = x->dims[2], .w_in = x->dims[3], .m = w->dims[0], .kh = w->dims[2], .kw = w->dims[3],
+                  .oh = off->dims[2], .ow = off->dims[3],
                   .group = qx_call_int(c, "group", 1), .og = qx_call_int(c, "offset_group", 1)};
     for (int i = 0; i < 2; i++) {
         k->stride[i] = s && ns == 2 ? s[i] : 1;
         k->dil[i] = d && nd == 2 ? d[i] : 1;
         k->pad[i] = p && np == 4 ? p[i] : 0;
     }
-    const bool fits = k->group > 0 && k->og > 0 && k->c % k->group == 0 && k->m % k->group == 0 && k->c % k->og == 0 && w->dims[1] == k->c / k->group && off->dims[1] == 2 * k->og * k->kh * k->kw && off->dims[0] == x->dims[0];
+    const bool fits = k->group > 0 && k->og > 0 && k->c % k->group == 0 && k->m % k->group == 0 && k->c % k->og == 0 &&
+        w->dims[1] == k->c / k->group && off->dims[1] == 2 * k->og * k->kh * k->kw && off->dims[0] == x->dims[0];
     if (!fits) QX_CALL_FAIL(c, QX_E_SHAPE, "X, W, offset and groups do not fit");
     return QX_OK;
 }
@@ -655,7 +686,8 @@ qx_status qx_cpu_deform_conv(qx_call *c)
     QX_TRY(qx_call_in_f32(c, 2, &offf));
     if (qx_call_in(c, 3)) QX_TRY(qx_call_in_f32(c, 3, &bias));
     if (mask) QX_TRY(qx_call_in_f32(c, 4, &maskf));
-    if ((bias && qx_call_in(c, 3)->numel != k.m) || (mask && mask->numel * 2 != off->numel)) QX_CALL_FAIL(c, QX_E_SHAPE, "bias or mask does not fit");
+    if ((bias && qx_call_in(c, 3)->numel != k.m) || (mask && mask->numel * 2 != off->numel))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "bias or mask does not fit");
     const int64_t dims[4] = {x->dims[0], k.m, k.oh, k.ow}, area = k.oh * k.ow;
     QX_TRY(qx_call_out_f32(c, 0, x->dtype, 4, dims, &y));
     for (int64_t n = 0; n < dims[0]; n++) {

@@ -1,4 +1,5 @@
-/* attention.c - adapters of attention: the plan's fused pattern, and the standard's Attention without caches. GroupQueryAttention: gqa.c. */
+/* attention.c - adapters of attention: the plan's fused pattern, and the standard's Attention without caches.
+ * GroupQueryAttention: gqa.c. */
 #include <math.h>
 #include <string.h>
 
@@ -84,9 +85,11 @@ static void copy4(int64_t *to, const qk_attn_view *v)
 static qx_status attn_step(cu_build *b, attn_args *p)
 {
     qk_attn_args *a = &p->a;
-    if (a->dk > CU_MOST_HEAD || a->dv > CU_MOST_HEAD) CU_NO(b, "heads of %lld and %lld: at most %d", (long long)a->dk, (long long)a->dv, CU_MOST_HEAD);
+    if (a->dk > CU_MOST_HEAD || a->dv > CU_MOST_HEAD)
+        CU_NO(b, "heads of %lld and %lld: at most %d", (long long)a->dk, (long long)a->dv, CU_MOST_HEAD);
     if (!p->mask && !a->causal && a->left < 0 && !(a->softcap > 0) && !(a->p_scale > 0) && a->dtype != QX_DT_FLOAT) {
-        cu_sdpa s = {.type = a->dtype, .batch = a->batch, .heads = a->heads, .kv_heads = a->kv_heads, .rows = a->rows, .keys = a->keys, .d = a->dk, .dv = a->dv, .scale = a->scale,
+        cu_sdpa s = {.type = a->dtype, .batch = a->batch, .heads = a->heads, .kv_heads = a->kv_heads, .rows = a->rows, .keys = a->keys,
+                     .d = a->dk, .dv = a->dv, .scale = a->scale,
                      .o = {a->yb, a->yh, a->ys, 1}};
         copy4(s.q, &a->q);
         copy4(s.k, &a->k);
@@ -105,9 +108,12 @@ static qx_status attn_step(cu_build *b, attn_args *p)
 static qx_status shapes(const cu_build *b, qk_attn_args *a, const dims4 *q, const dims4 *k, const dims4 *v, bool out_bshd)
 {
     a->batch = q->b > k->b ? q->b : k->b;
-    if (q->d != k->d || k->s != v->s || k->h != v->h || k->h < 1 || q->h % k->h || (q->b != a->batch && q->b != 1) || (k->b != a->batch && k->b != 1) || (v->b != a->batch && v->b != 1))
-        CU_BAD(b, "query [%lld,%lld,%lld,%lld], %lld keys of %lld in %lld heads", (long long)q->b, (long long)q->h, (long long)q->s, (long long)q->d, (long long)k->s, (long long)k->d, (long long)k->h);
-    if (q->s > INT32_MAX / q->h || k->s > INT32_MAX) CU_NO(b, "%lld rows in %lld heads and %lld keys", (long long)q->s, (long long)q->h, (long long)k->s);
+    if (q->d != k->d || k->s != v->s || k->h != v->h || k->h < 1 || q->h % k->h || (q->b != a->batch && q->b != 1) ||
+        (k->b != a->batch && k->b != 1) || (v->b != a->batch && v->b != 1))
+        CU_BAD(b, "query [%lld,%lld,%lld,%lld], %lld keys of %lld in %lld heads", (long long)q->b, (long long)q->h, (long long)q->s,
+               (long long)q->d, (long long)k->s, (long long)k->d, (long long)k->h);
+    if (q->s > INT32_MAX / q->h || k->s > INT32_MAX)
+        CU_NO(b, "%lld rows in %lld heads and %lld keys", (long long)q->s, (long long)q->h, (long long)k->s);
     a->heads = q->h;
     a->kv_heads = k->h;
     a->rows = q->s;
@@ -157,7 +163,8 @@ const cu_adapter cu_fused_attention = {real_place, fused_compile};
 
 static qx_status attention_place(const cu_build *b)
 {
-    static const char *const known[] = {"is_causal", "q_num_heads", "kv_num_heads", "scale", "softcap", "qk_matmul_output_mode", "softmax_precision"};
+    static const char *const known[] = {"is_causal", "q_num_heads", "kv_num_heads", "scale", "softcap", "qk_matmul_output_mode",
+                                        "softmax_precision"};
     QX_TRY(cu_want_real(b, 0));
     for (uint32_t i = 0; i < b->node->n_attrs; i++) {
         bool is = false;
@@ -176,7 +183,8 @@ static qx_status heads_operand(const cu_build *b, uint32_t i, const char *attr, 
     const qx_dev_tensor *t = &b->in[i];
     if (t->rank == 4) return operand(b, i, false, n, v);
     const int64_t heads = cu_int(b, attr, 0);
-    if (t->rank != 3 || heads < 1 || t->dims[2] % heads || t->dtype != b->in[0].dtype) CU_BAD(b, "operand %u of rank %d with %lld heads", i, t->rank, (long long)heads);
+    if (t->rank != 3 || heads < 1 || t->dims[2] % heads || t->dtype != b->in[0].dtype)
+        CU_BAD(b, "operand %u of rank %d with %lld heads", i, t->rank, (long long)heads);
     *n = (dims4){t->dims[0], heads, t->dims[1], t->dims[2] / heads};
     *v = (qk_attn_view){NULL, t->dims[1] * t->dims[2], n->d, t->dims[2], 1};
     return QX_OK;
@@ -184,14 +192,16 @@ static qx_status heads_operand(const cu_build *b, uint32_t i, const char *attr, 
 
 static qx_status attention_compile(cu_build *b)
 {
-    attn_args p = {.a = {.left = -1, .dtype = b->in[0].dtype, .causal = cu_int(b, "is_causal", 0) != 0, .softcap = cu_float(b, "softcap", 0)}};
+    attn_args p = {.a = {.left = -1, .dtype = b->in[0].dtype, .causal = cu_int(b, "is_causal", 0) != 0,
+                         .softcap = cu_float(b, "softcap", 0)}};
     qk_attn_args *a = &p.a;
     dims4 q, k, v;
     if (!cu_real(b->in[0].dtype)) CU_NO(b, "attention of %s", qx_dtype_get(b->in[0].dtype)->text);
     QX_TRY(heads_operand(b, 0, "q_num_heads", &q, &a->q));
     QX_TRY(heads_operand(b, 1, "kv_num_heads", &k, &a->k));
     QX_TRY(heads_operand(b, 2, "kv_num_heads", &v, &a->v));
-    if (k.b != q.b || v.b != q.b) CU_BAD(b, "query, key and value of batch %lld, %lld, %lld", (long long)q.b, (long long)k.b, (long long)v.b);
+    if (k.b != q.b || v.b != q.b)
+        CU_BAD(b, "query, key and value of batch %lld, %lld, %lld", (long long)q.b, (long long)k.b, (long long)v.b);
     QX_TRY(shapes(b, a, &q, &k, &v, b->in[0].rank == 3));
     a->scale = cu_float(b, "scale", 1.0f / sqrtf((float)q.d));
     QX_TRY(with_mask(b, &p, 4, true));

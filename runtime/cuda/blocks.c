@@ -1,5 +1,6 @@
-/* blocks.c - products of E4M3 codes whose weight has a scale for each 128 along k. On cards whose cuBLASLt scales by blocks (Hopper) the codes are multiplied as they are. Elsewhere the
- * weight becomes numbers once, when the step is compiled, the activation in each run, and both are multiplied as the graph says. */
+/* blocks.c - products of E4M3 codes whose weight has a scale for each 128 along k. On cards whose cuBLASLt scales by blocks
+ * (Hopper) the codes are multiplied as they are. Elsewhere the weight becomes numbers once, when the step is compiled, the
+ * activation in each run, and both are multiplied as the graph says. */
 #include <string.h>
 
 #include "runtime/cuda/lib.h"
@@ -20,7 +21,8 @@ typedef struct args {
 static qx_status run(const cu_run *r)
 {
     const args *p = r->args;
-    cu_product_data d = {.x = r->in[X].data, .w = p->w ? p->w : r->in[W].data, .bias = p->bias ? r->in[p->bias].data : NULL, .y = r->out[0].data, .sx = p->sx, .sw = p->sw,
+    cu_product_data d = {.x = r->in[X].data, .w = p->w ? p->w : r->in[W].data, .bias = p->bias ? r->in[p->bias].data : NULL,
+                         .y = r->out[0].data, .sx = p->sx, .sw = p->sw,
                          .ws = (char *)r->ws + p->x_bytes};
     bool done = false;
     if (p->x.y) {
@@ -68,7 +70,8 @@ static qx_status block_scales(cu_build *b, args *p, const qk_gemm_args *g, bool 
 static qx_status by_codes(cu_build *b, args *p, bool nk, size_t *ws, bool *taken)
 {
     const qk_gemm_args *g = &p->own;
-    const cu_product q = {.type = QX_DT_FLOAT8E4M3FN, .ytype = g->ytype, .m = g->m, .n = g->n, .k = g->k, .batch = 1, .w_nk = true, .has_bias = p->bias != 0, .alpha = 1,
+    const cu_product q = {.type = QX_DT_FLOAT8E4M3FN, .ytype = g->ytype, .m = g->m, .n = g->n, .k = g->k, .batch = 1, .w_nk = true,
+                          .has_bias = p->bias != 0, .alpha = 1,
                           .scale_mode = CU_SCALE_BLOCKS};
     void *dev;
     if (p->bias && (g->ytype == QX_DT_FLOAT || g->btype != g->ytype)) return QX_OK; /* no place for it in an epilogue of FP8 */
@@ -93,7 +96,8 @@ static qx_status weight_numbers(cu_build *b, args *p, bool nk)
     QX_TRY(cu_step_memory(b, NULL, (size_t)w->numel * (size_t)cu_bytes(g->ytype), &dev));
     p->w = dev;
     QX_TRY(cu_alloc(b->d->m, s->bytes, &scale));
-    const qk_quant_args a = {.x = w->data, .scale = scale, .y = dev, .outer = nk ? g->n : 1, .d = g->k, .inner = nk ? 1 : g->n, .block = QX_FP8_BLOCK,
+    const qk_quant_args a = {.x = w->data, .scale = scale, .y = dev, .outer = nk ? g->n : 1, .d = g->k, .inner = nk ? 1 : g->n,
+                             .block = QX_FP8_BLOCK,
                              .blocks = s->numel / g->n, .kind = 2, .dtype = g->ytype, .codes = w->dtype, .stype = s->dtype};
     qx_status st = cu_upload(b->d->m, scale, s->host, s->bytes);
     if (st == QX_OK) st = cu_launched(b->d->m, qk_dequantize(b->d->q, &a));
@@ -105,12 +109,14 @@ static qx_status by_numbers(cu_build *b, args *p, bool nk, size_t *ws)
 {
     const qk_gemm_args *g = &p->own;
     const qx_dev_tensor *x = &b->in[X], *s = &b->in[X_SCALE];
-    const cu_product q = {.type = g->ytype, .ytype = g->ytype, .m = g->m, .n = g->n, .k = g->k, .batch = 1, .w_nk = nk, .has_bias = p->bias != 0, .alpha = 1};
+    const cu_product q = {.type = g->ytype, .ytype = g->ytype, .m = g->m, .n = g->n, .k = g->k, .batch = 1, .w_nk = nk,
+                          .has_bias = p->bias != 0, .alpha = 1};
     bool taken = false;
     void *scale;
     QX_TRY(weight_numbers(b, p, nk));
     QX_TRY(cu_step_memory(b, s->host, s->bytes, &scale));
-    p->x = (qk_quant_args){.scale = scale, .y = CU_LATER, .outer = 1, .d = x->numel, .inner = 1, .block = 1, .blocks = 1, .dtype = g->ytype, .codes = x->dtype, .stype = s->dtype};
+    p->x = (qk_quant_args){.scale = scale, .y = CU_LATER, .outer = 1, .d = x->numel, .inner = 1, .block = 1, .blocks = 1,
+                           .dtype = g->ytype, .codes = x->dtype, .stype = s->dtype};
     p->x_bytes = cu_round((size_t)x->numel * (size_t)cu_bytes(g->ytype));
     if (!p->bias || g->btype == g->ytype) QX_TRY(cu_product_new(b->d, &q, &p->plan, ws, &taken));
     if (taken) cu_step_plan(b, p->plan, cu_product_free, "cublasLt");
@@ -125,13 +131,16 @@ qx_status cu_blocks_product(cu_build *b)
     args p = {.bias = cu_has(b, BIAS) ? BIAS : 0};
     size_t ws = 0;
     bool taken = false;
-    if (n < 1 || k < 1 || x->rank < 1 || x->dims[x->rank - 1] != k) CU_BAD(b, "rows of %lld by a weight of rank %d, K = %lld", (long long)(x->rank ? x->dims[x->rank - 1] : 0), w->rank, (long long)k);
+    if (n < 1 || k < 1 || x->rank < 1 || x->dims[x->rank - 1] != k)
+        CU_BAD(b, "rows of %lld by a weight of rank %d, K = %lld", (long long)(x->rank ? x->dims[x->rank - 1] : 0), w->rank, (long long)k);
     const int64_t blocks = (k + QX_FP8_BLOCK - 1) / QX_FP8_BLOCK;
     if (b->in[X_SCALE].numel != 1 || b->in[W_SCALE].numel != n * blocks || !cu_real(b->in[X_SCALE].dtype) || !cu_real(b->in[W_SCALE].dtype))
         CU_BAD(b, "%lld scales for %lld columns in %lld blocks", (long long)b->in[W_SCALE].numel, (long long)n, (long long)blocks);
     const int ytype = b->out[0].dtype, btype = p.bias ? b->in[BIAS].dtype : 0;
-    if (!cu_real(ytype) || (p.bias && (!cu_real(btype) || b->in[BIAS].numel != n))) CU_NO(b, "a result of %s, a bias of %lld elements", qx_dtype_get(ytype)->text, p.bias ? (long long)b->in[BIAS].numel : 0LL);
-    p.own = (qk_gemm_args){.m = x->numel / k, .n = n, .k = k, .batch = 1, .xr = k, .xc = 1, .wr = nk ? 1 : n, .wc = nk ? k : 1, .yr = n, .yc = 1, .dtype = ytype, .wtype = ytype, .ytype = ytype,
+    if (!cu_real(ytype) || (p.bias && (!cu_real(btype) || b->in[BIAS].numel != n)))
+        CU_NO(b, "a result of %s, a bias of %lld elements", qx_dtype_get(ytype)->text, p.bias ? (long long)b->in[BIAS].numel : 0LL);
+    p.own = (qk_gemm_args){.m = x->numel / k, .n = n, .k = k, .batch = 1, .xr = k, .xc = 1, .wr = nk ? 1 : n, .wc = nk ? k : 1, .yr = n,
+                           .yc = 1, .dtype = ytype, .wtype = ytype, .ytype = ytype,
                            .btype = btype, .alpha = 1};
     QX_TRY(by_codes(b, &p, nk, &ws, &taken));
     if (!taken) QX_TRY(by_numbers(b, &p, nk, &ws));

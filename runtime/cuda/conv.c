@@ -1,5 +1,5 @@
-/* conv.c - adapters of convolutions, of reals and of integer codes. cuDNN where it has an engine; else patches as rows (kernels/cuda/conv.cu) and a product a
- * picture and group. */
+/* conv.c - adapters of convolutions, of reals and of integer codes. cuDNN where it has an engine; else patches as rows
+ * (kernels/cuda/conv.cu) and a product a picture and group. */
 #include <string.h>
 
 #include "runtime/cuda/lib.h"
@@ -21,10 +21,12 @@ static qx_status pads(const cu_build *b, cu_conv *c)
 {
     int64_t n;
     const int64_t *given = cu_ints(b, "pads", &n);
-    bool lower = cu_is(b, "auto_pad", "SAME_LOWER", false), same = lower || cu_is(b, "auto_pad", "SAME_UPPER", false), valid = cu_is(b, "auto_pad", "VALID", false);
+    bool lower = cu_is(b, "auto_pad", "SAME_LOWER", false), same = lower || cu_is(b, "auto_pad", "SAME_UPPER", false),
+        valid = cu_is(b, "auto_pad", "VALID", false);
     if (given && n != 2 * c->spatial) CU_BAD(b, "pads has %lld entries for %d spatial axes", (long long)n, c->spatial);
     for (int i = 0; i < c->spatial; i++) {
-        int64_t span = (c->kernel[i] - 1) * c->dilation[i] + 1, total = ((c->in[i] + c->stride[i] - 1) / c->stride[i] - 1) * c->stride[i] + span - c->in[i];
+        int64_t span = (c->kernel[i] - 1) * c->dilation[i] + 1, total =
+            ((c->in[i] + c->stride[i] - 1) / c->stride[i] - 1) * c->stride[i] + span - c->in[i];
         c->begin[i] = given && !valid ? given[i] : 0;
         c->end[i] = given && !valid ? given[i + c->spatial] : 0;
         if (same) {
@@ -32,7 +34,8 @@ static qx_status pads(const cu_build *b, cu_conv *c)
             c->begin[i] = lower ? total - total / 2 : total / 2;
             c->end[i] = total - c->begin[i];
         }
-        if (c->begin[i] < 0 || c->end[i] < 0 || c->in[i] + c->begin[i] + c->end[i] < span) CU_BAD(b, "kernel spans %lld of axis %d of %lld", (long long)span, i, (long long)c->in[i]);
+        if (c->begin[i] < 0 || c->end[i] < 0 || c->in[i] + c->begin[i] + c->end[i] < span)
+            CU_BAD(b, "kernel spans %lld of axis %d of %lld", (long long)span, i, (long long)c->in[i]);
     }
     return QX_OK;
 }
@@ -46,7 +49,8 @@ static qx_status describe(const cu_build *b, const qx_dev_tensor *x, const qx_de
     c->batch = x->dims[0];
     c->in_ch = x->dims[1];
     c->out_ch = w->dims[0];
-    if (c->group < 1 || c->in_ch % c->group || c->out_ch % c->group || w->dims[1] != c->in_ch / c->group) CU_BAD(b, "%lld channels by a weight of %lld in %lld groups", (long long)c->in_ch, (long long)w->dims[1], (long long)c->group);
+    if (c->group < 1 || c->in_ch % c->group || c->out_ch % c->group || w->dims[1] != c->in_ch / c->group)
+        CU_BAD(b, "%lld channels by a weight of %lld in %lld groups", (long long)c->in_ch, (long long)w->dims[1], (long long)c->group);
     QX_TRY(list3(b, "strides", c->spatial, 1, 1, c->stride));
     QX_TRY(list3(b, "dilations", c->spatial, 1, 1, c->dilation));
     for (int i = 0; i < 3; i++) {
@@ -59,11 +63,20 @@ static qx_status describe(const cu_build *b, const qx_dev_tensor *x, const qx_de
 }
 
 /* w, bias, x_zero, w_zero: input numbers, 0: none; the zero points are codes that are known on the device only. */
-typedef struct conv_args { qk_im2col_args cols; qk_gemm_args g; qk_int8_args i8; cu_conv c; int64_t k, pixels; uint32_t w, bias, x_zero, w_zero; bool codes, fp8; } conv_args;
+typedef struct conv_args {
+    qk_im2col_args cols;
+    qk_gemm_args g;
+    qk_int8_args i8;
+    cu_conv c;
+    int64_t k, pixels;
+    uint32_t w, bias, x_zero, w_zero;
+    bool codes, fp8;
+} conv_args;
 
 static qk_im2col_args columns_of(const cu_conv *c, int size, int zero)
 {
-    qk_im2col_args a = {.batch = 1, .channels = c->in_ch, .group_channels = c->in_ch / c->group, .spatial = c->spatial, .size = size, .zero = zero};
+    qk_im2col_args a = {.batch = 1, .channels = c->in_ch, .group_channels = c->in_ch / c->group, .spatial = c->spatial, .size = size,
+                        .zero = zero};
     memcpy(a.in, c->in, sizeof a.in);
     memcpy(a.out, c->out, sizeof a.out);
     memcpy(a.kernel, c->kernel, sizeof a.kernel);
@@ -147,7 +160,8 @@ static qx_status conv_compile(cu_build *b)
     QX_TRY(cu_conv_by_library(b, &q, &taken));
     if (taken) return QX_OK;
     int64_t pixels = p.c.out[0] * p.c.out[1] * p.c.out[2], k = p.c.in_ch / p.c.group * p.c.kernel[0] * p.c.kernel[1] * p.c.kernel[2];
-    p.g = (qk_gemm_args){.m = pixels, .n = p.c.out_ch / p.c.group, .k = k, .batch = 1, .xr = k, .xc = 1, .wr = 1, .wc = k, .yr = 1, .yc = pixels, .dtype = x->dtype, .wtype = x->dtype,
+    p.g = (qk_gemm_args){.m = pixels, .n = p.c.out_ch / p.c.group, .k = k, .batch = 1, .xr = k, .xc = 1, .wr = 1, .wc = k, .yr = 1,
+                         .yc = pixels, .dtype = x->dtype, .wtype = x->dtype,
                          .ytype = b->out[0].dtype, .btype = x->dtype, .alpha = 1};
     return own_conv(b, &p, cu_bytes(x->dtype), 0);
 }
@@ -160,9 +174,11 @@ static void own_product(const cu_build *b, conv_args *p, const cu_lib_conv *q, i
 {
     const int64_t n = p->c.out_ch / p->c.group;
     const int btype = p->bias ? b->in[p->bias].dtype : 0, ytype = b->out[0].dtype;
-    p->i8 = (qk_int8_args){.m = pixels, .n = n, .k = k, .wr = 1, .wc = k, .yr = 1, .yc = pixels, .x_unsigned = b->in[q->x].dtype == QX_DT_UINT8, .zx = q->zero + (q->flip ? 128 : 0), .ytype = ytype,
+    p->i8 = (qk_int8_args){.m = pixels, .n = n, .k = k, .wr = 1, .wc = k, .yr = 1, .yc = pixels,
+                           .x_unsigned = b->in[q->x].dtype == QX_DT_UINT8, .zx = q->zero + (q->flip ? 128 : 0), .ytype = ytype,
                            .btype = btype, .sw = q->scale, .sw_one = q->one, .batch = 1};
-    p->g = (qk_gemm_args){.m = pixels, .n = n, .k = k, .batch = 1, .xr = k, .xc = 1, .wr = 1, .wc = k, .yr = 1, .yc = pixels, .dtype = b->in[q->x].dtype, .wtype = b->in[q->w].dtype, .ytype = ytype,
+    p->g = (qk_gemm_args){.m = pixels, .n = n, .k = k, .batch = 1, .xr = k, .xc = 1, .wr = 1, .wc = k, .yr = 1, .yc = pixels,
+                          .dtype = b->in[q->x].dtype, .wtype = b->in[q->w].dtype, .ytype = ytype,
                           .btype = btype, .alpha = 1, .col_scale = q->scale, .col_one = q->one};
 }
 
@@ -175,7 +191,8 @@ static qx_status codes_conv(cu_build *b, bool fp8)
     float sx;
     QX_TRY(describe(b, x, w, &p.c));
     if (!cu_real(b->out[0].dtype) || (p.bias && (!cu_real(b->in[p.bias].dtype) || b->in[p.bias].numel != p.c.out_ch)))
-        CU_NO(b, "a result of %s, a bias of %lld elements for %lld channels", qx_dtype_get(b->out[0].dtype)->text, p.bias ? (long long)b->in[p.bias].numel : 0LL, (long long)p.c.out_ch);
+        CU_NO(b, "a result of %s, a bias of %lld elements for %lld channels", qx_dtype_get(b->out[0].dtype)->text,
+              p.bias ? (long long)b->in[p.bias].numel : 0LL, (long long)p.c.out_ch);
     QX_TRY(cu_codes_scales(b, p.c.out_ch, &q.scale, &q.one, &sx));
     q.zero = fp8 ? 0 : cu_codes_zero(b) - (q.flip ? 128 : 0);
     q.c = p.c;
@@ -203,12 +220,16 @@ static qx_status integer_place(const cu_build *b)
 static qx_status integer_compile(cu_build *b)
 {
     const qx_dev_tensor *x = &b->in[0], *w = &b->in[INTEGER_W];
-    conv_args p = {.codes = true, .w = INTEGER_W, .x_zero = cu_has(b, INTEGER_X_ZERO) ? INTEGER_X_ZERO : 0, .w_zero = cu_has(b, INTEGER_W_ZERO) ? INTEGER_W_ZERO : 0};
+    conv_args p = {.codes = true, .w = INTEGER_W, .x_zero = cu_has(b, INTEGER_X_ZERO) ? INTEGER_X_ZERO : 0,
+                   .w_zero = cu_has(b, INTEGER_W_ZERO) ? INTEGER_W_ZERO : 0};
     if (!code8(x->dtype) || !code8(w->dtype)) CU_NO(b, "codes of %s by %s", qx_dtype_get(x->dtype)->text, qx_dtype_get(w->dtype)->text);
     QX_TRY(describe(b, x, w, &p.c));
-    const int64_t pixels = cu_prod(p.c.out, 0, 3), k = p.c.in_ch / p.c.group * cu_prod(p.c.kernel, 0, 3), zeros = p.w_zero ? b->in[p.w_zero].numel : 1;
-    if ((p.x_zero && b->in[p.x_zero].numel != 1) || (zeros != 1 && zeros != p.c.out_ch)) CU_BAD(b, "%lld zero points for %lld channels", (long long)zeros, (long long)p.c.out_ch);
-    p.i8 = (qk_int8_args){.m = pixels, .n = p.c.out_ch / p.c.group, .k = k, .batch = 1, .wr = 1, .wc = k, .yr = 1, .yc = pixels, .x_zeros = 1, .w_zeros = zeros, .x_unsigned = x->dtype == QX_DT_UINT8,
+    const int64_t pixels = cu_prod(p.c.out, 0, 3), k = p.c.in_ch / p.c.group * cu_prod(p.c.kernel, 0, 3),
+        zeros = p.w_zero ? b->in[p.w_zero].numel : 1;
+    if ((p.x_zero && b->in[p.x_zero].numel != 1) || (zeros != 1 && zeros != p.c.out_ch))
+        CU_BAD(b, "%lld zero points for %lld channels", (long long)zeros, (long long)p.c.out_ch);
+    p.i8 = (qk_int8_args){.m = pixels, .n = p.c.out_ch / p.c.group, .k = k, .batch = 1, .wr = 1, .wc = k, .yr = 1, .yc = pixels,
+                          .x_zeros = 1, .w_zeros = zeros, .x_unsigned = x->dtype == QX_DT_UINT8,
                           .w_unsigned = w->dtype == QX_DT_UINT8};
     return own_conv(b, &p, 1, 0);
 }
@@ -217,7 +238,8 @@ const cu_adapter qx_cuda_conv_integer = {integer_place, integer_compile};
 static qx_status int8_compile(cu_build *b)
 {
     const int x = b->in[QX_INT8_X].dtype, w = b->in[QX_INT8_W].dtype;
-    if ((x != QX_DT_INT8 && x != QX_DT_UINT8) || w != QX_DT_INT8) CU_NO(b, "codes of %s by %s", qx_dtype_get(x)->text, qx_dtype_get(w)->text);
+    if ((x != QX_DT_INT8 && x != QX_DT_UINT8) || w != QX_DT_INT8)
+        CU_NO(b, "codes of %s by %s", qx_dtype_get(x)->text, qx_dtype_get(w)->text);
     return cu_int(b, "kind", 0) == QX_INT8_CONV ? codes_conv(b, false) : cu_codes_product(b, false);
 }
 extern const cu_adapter cu_int8_linear;

@@ -1,7 +1,8 @@
-/* conv_lib.c - a convolution by the library, and what stands around it: pictures with the channels innermost (which its matrix units want) turned in and out, the constant weight
- * once; for INT8 unsigned codes made signed, a border of the zero point, and what the zero point adds to the sums taken off the bias. INT8 that the library does not scale itself gives INT32 sums, with
- * scales, zero point and bias behind them. E4M3 that the library has no engine for is
- * widened to f16, which holds all its numbers, and scaled behind f32 sums. f32 stays as it is. */
+/* conv_lib.c - a convolution by the library, and what stands around it: pictures with the channels innermost (which its matrix
+ * units want) turned in and out, the constant weight once; for INT8 unsigned codes made signed, a border of the zero point, and
+ * what the zero point adds to the sums taken off the bias. INT8 that the library does not scale itself gives INT32 sums, with
+ * scales, zero point and bias behind them. E4M3 that the library has no engine for is widened to f16, which holds all its
+ * numbers, and scaled behind f32 sums. f32 stays as it is. */
 #include <string.h>
 
 #include "runtime/cuda/lib.h"
@@ -44,7 +45,8 @@ static qx_status lib_conv_run(const cu_run *r)
     const lib_args *p = r->args;
     char *x = r->ws, *y = x + p->x_bytes, *sums = y + p->y_bytes, *wide = sums + p->sums_bytes;
     const void *bias = p->bias ? r->in[p->bias].data : NULL;
-    cu_conv_data a = {.x = x, .w = p->w, .bias = p->shift ? p->shift : bias, .scale = p->scale, .y = p->tail.scale ? sums : y, .ws = wide + p->wide_bytes};
+    cu_conv_data a = {.x = x, .w = p->w, .bias = p->shift ? p->shift : bias, .scale = p->scale, .y = p->tail.scale ? sums : y,
+                      .ws = wide + p->wide_bytes};
     if (!p->last) {
         a.x = r->in[p->x].data;
         a.w = r->in[1].data;
@@ -94,7 +96,8 @@ static qx_status weight_last(cu_build *b, const cu_conv *c, uint32_t input, lib_
     void *dev, *wide = NULL;
     QX_TRY(cu_step_memory(b, NULL, bytes, &dev));
     p->w = dev;
-    qk_turn_args t = {.src = w->data, .dst = dev, .batch = c->out_ch, .rows = c->in_ch / c->group, .cols = cu_prod(c->kernel, 0, 3), .size = p->in.size};
+    qk_turn_args t = {.src = w->data, .dst = dev, .batch = c->out_ch, .rows = c->in_ch / c->group, .cols = cu_prod(c->kernel, 0, 3),
+                      .size = p->in.size};
     if (!p->widen.n) return cu_launched(b->d->m, qk_turn(b->d->q, &t));
     QX_TRY(cu_alloc(b->d->m, bytes, &wide));
     const qk_cast_args cast = {.x = w->data, .y = wide, .n = w->numel, .from = w->dtype, .to = QX_DT_FLOAT16};
@@ -109,7 +112,8 @@ static qx_status weight_last(cu_build *b, const cu_conv *c, uint32_t input, lib_
 static qx_status set_tail(cu_build *b, const cu_lib_conv *q, int64_t m, int32_t *sums, qk_scale_args *tail)
 {
     const cu_conv *c = &q->c;
-    *tail = (qk_scale_args){.scale = q->scale, .m = m, .n = c->out_ch, .whole = c->type == QX_DT_INT8, .one = q->one, .zx = q->zero, .ytype = b->out[0].dtype, .btype = q->bias ? b->in[q->bias].dtype : 0};
+    *tail = (qk_scale_args){.scale = q->scale, .m = m, .n = c->out_ch, .whole = c->type == QX_DT_INT8, .one = q->one, .zx = q->zero,
+                            .ytype = b->out[0].dtype, .btype = q->bias ? b->in[q->bias].dtype : 0};
     if (!q->zero) return QX_OK;
     tail->sums = sums;
     const qk_sums_args s = {b->in[q->w].data, sums, c->out_ch, c->in_ch / c->group * cu_prod(c->kernel, 0, 3)};
@@ -203,7 +207,8 @@ qx_status cu_conv_by_library(cu_build *b, cu_lib_conv *q, bool *taken)
     size_t ws = 0;
     *taken = false;
     if ((p.last && !(b->in[q->w].flags & QX_DEV_CONST)) || (codes && (c->spatial != 2 || c->group != 1))) return QX_OK;
-    p.in = (qk_turn_args){.batch = c->batch, .rows = c->in_ch, .cols = cu_prod(c->in, 0, 3), .size = cu_bytes(c->type), .flip = q->flip ? 0x80 : 0};
+    p.in = (qk_turn_args){.batch = c->batch, .rows = c->in_ch, .cols = cu_prod(c->in, 0, 3), .size = cu_bytes(c->type),
+                          .flip = q->flip ? 0x80 : 0};
     p.out = (qk_turn_args){.batch = c->batch, .rows = pixels, .cols = c->out_ch, .size = cu_bytes(b->out[0].dtype)};
     QX_TRY(ask_whole(b, q, &asked, &p, &plan, &ws, taken));
     const bool sums = !*taken && codes;

@@ -1,5 +1,6 @@
-/* cudnn.c - engines of cuDNN's graph interface: descriptors, the library's own list of engines for a graph, and the first of them that can be planned on this device and starts. No engine:
- * not taken, and the library's last words say why. The operations: cudnn_ops.c. Compiled, never run on a device: see docs/gpu.md. */
+/* cudnn.c - engines of cuDNN's graph interface: descriptors, the library's own list of engines for a graph, and the first of them
+ * that can be planned on this device and starts. No engine: not taken, and the library's last words say why. The operations:
+ * cudnn_ops.c. Compiled, never run on a device: see docs/gpu.md. */
 #include "runtime/cuda/cudnn.h"
 
 #include <stdio.h>
@@ -26,12 +27,14 @@ static cudnnBackendDescriptor_t make(dnn_graph *g, cudnnBackendDescriptorType_t 
 {
     cudnnBackendDescriptor_t d = NULL;
     if (!g->ok) return NULL;
-    answer(g, g->n < DNN_PARTS + DNN_ENGINES ? g->c->cudnnBackendCreateDescriptor(type, &d) : CUDNN_STATUS_INTERNAL_ERROR, "descriptor", (int)type);
+    answer(g, g->n < DNN_PARTS + DNN_ENGINES ? g->c->cudnnBackendCreateDescriptor(type, &d) : CUDNN_STATUS_INTERNAL_ERROR, "descriptor",
+           (int)type);
     if (g->ok) g->all[g->n++] = d;
     return d;
 }
 
-static void get(dnn_graph *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t most, int64_t *n, void *v)
+static void get(dnn_graph *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
+                int64_t most, int64_t *n, void *v)
 {
     if (g->ok) answer(g, g->c->cudnnBackendGetAttribute(d, name, type, most, n, v), "attribute", (int)name);
 }
@@ -75,9 +78,12 @@ cudnnBackendDescriptor_t dnn_put(dnn_graph *g, const dnn_tensor *t)
 {
     const int64_t align = t->by_value ? 4 : 16;
     note_outer(g, t);
-    return DNN_PART(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR, {CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &t->id}, {CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &t->type},
-                    {CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &align}, {CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, t->rank, t->dims},
-                    {CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, t->rank, t->strides}, {CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, t->internal ? &t->internal : NULL},
+    return DNN_PART(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR, {CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &t->id},
+                    {CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &t->type},
+                    {CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &align},
+                    {CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, t->rank, t->dims},
+                    {CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, t->rank, t->strides},
+                    {CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, t->internal ? &t->internal : NULL},
                     {CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, t->by_value ? &t->by_value : NULL});
 }
 
@@ -86,15 +92,18 @@ cudnnBackendDescriptor_t dnn_put(dnn_graph *g, const dnn_tensor *t)
 bool dnn_execute(qx_dev *d, const cu_engine *e, const int64_t *ids, void **pointers, int n, void *ws)
 {
     dnn_graph g = {.c = e->g.c, .handle = e->g.handle, .ok = true};
-    cudnnBackendDescriptor_t pack = DNN_PART(&g, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, {CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, ids},
-                                             {CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, pointers}, {CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &ws});
+    cudnnBackendDescriptor_t pack = DNN_PART(&g, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR,
+                                             {CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, ids},
+                                             {CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, pointers},
+                                                 {CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &ws});
     if (g.ok) answer(&g, e->g.c->cudnnBackendExecute(g.handle, e->plan, pack), "execute", 0);
     forget(&g);
     if (!g.ok) cu_refused(d, "cuDNN: %s", g.said);
     return g.ok;
 }
 
-/* Whether the plan starts, on memory of its own whose content does not matter: what can be planned may still be refused, and here is the time to take the next. */
+/* Whether the plan starts, on memory of its own whose content does not matter: what can be planned may still be refused, and here
+ * is the time to take the next. */
 static bool starts(qx_dev *d, cu_engine *e)
 {
     int64_t ids[DNN_OUTER];
@@ -148,7 +157,8 @@ static bool plan_engine(qx_dev *d, cu_engine *e, cudnnBackendDescriptor_t config
 {
     dnn_graph one = {.c = e->g.c, .handle = e->g.handle, .ok = true};
     int64_t bytes = 0, count = 0;
-    cudnnBackendDescriptor_t plan = DNN_PART(&one, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, {CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &one.handle},
+    cudnnBackendDescriptor_t plan = DNN_PART(&one, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR,
+                                             {CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &one.handle},
                                              {CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config});
     get(&one, plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count, &bytes);
     if (!one.ok || bytes < 0) {
@@ -167,10 +177,14 @@ static bool plan_engine(qx_dev *d, cu_engine *e, cudnnBackendDescriptor_t config
 static int64_t offers(dnn_graph *g, const dnn_ops *ops, cudnnBackendDescriptor_t configs[DNN_ENGINES])
 {
     int64_t offered = 0;
-    cudnnBackendDescriptor_t og = DNN_PART(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, {CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ops->n, ops->op},
+    cudnnBackendDescriptor_t og = DNN_PART(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR,
+                                           {CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ops->n, ops->op},
                                            {CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, g->card ? NULL : &g->handle});
-    cudnnBackendDescriptor_t heur = DNN_PART(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, {CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &og},
-                                             {CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &ops->mode}, {CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, g->card ? &g->card : NULL});
+    cudnnBackendDescriptor_t heur = DNN_PART(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR,
+                                             {CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &og},
+                                             {CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &ops->mode},
+                                                 {CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+                                                  g->card ? &g->card : NULL});
     for (int i = 0; i < DNN_ENGINES; i++) configs[i] = make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
     get(g, heur, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, DNN_ENGINES, &offered, configs);
     return offered;
@@ -182,7 +196,8 @@ static bool plan_graph(qx_dev *d, cu_engine *e, const dnn_ops *ops, bool exact)
     dnn_graph *g = &e->g;
     cudnnBackendDescriptor_t configs[DNN_ENGINES];
     const int64_t offered = offers(g, ops, configs);
-    if (g->ok && offered) snprintf(g->said, sizeof g->said, "%s of %lld engines", exact ? "operands are rounded by each" : "none", (long long)offered);
+    if (g->ok && offered)
+        snprintf(g->said, sizeof g->said, "%s of %lld engines", exact ? "operands are rounded by each" : "none", (long long)offered);
     else if (g->ok) snprintf(g->said, sizeof g->said, "no engine (it compiles most of them with libnvrtc: is that found?)");
     for (int64_t i = 0, tries = 0; i < offered && i < DNN_ENGINES && tries < DNN_TRIES && g->ok; i++) {
         if (exact && rounds_operands(g->c, configs[i])) continue;

@@ -1,7 +1,8 @@
 /* cudnn.h - graphs of cuDNN's backend interface, and the engines that carry them out. Internal to cudnn.c and cudnn_ops.c.
  *
- * An operation (cudnn_ops.c) describes itself as tensors and descriptors of a graph; dnn_engine() (cudnn.c) asks the library for engines, takes the first that can be planned and that starts,
- * and shares it among all steps with the same problem: planning one takes a second where the library compiles it, and a UNet has 140 attentions of four shapes. */
+ * An operation (cudnn_ops.c) describes itself as tensors and descriptors of a graph; dnn_engine() (cudnn.c) asks the library for
+ * engines, takes the first that can be planned and that starts, and shares it among all steps with the same problem: planning one
+ * takes a second where the library compiles it, and a UNet has 140 attentions of four shapes. */
 #ifndef QX_RUNTIME_CUDA_CUDNN_H
 #define QX_RUNTIME_CUDA_CUDNN_H
 
@@ -10,7 +11,8 @@
 /* Engines that are looked at (on Hopper the first thirty for f32 all round operands), and tried. */
 enum { DNN_ENGINES = 64, DNN_TRIES = 16, DNN_PARTS = 24, DNN_OUTER = 8, DNN_PROBLEM = 320 };
 
-/* Everything that was made for one plan, destroyed together. ok false: something was refused, for the first time by `said`, and nothing more is called. outer: the tensors in memory. */
+/* Everything that was made for one plan, destroyed together. ok false: something was refused, for the first time by `said`, and
+ * nothing more is called. outer: the tensors in memory. */
 typedef struct dnn_graph {
     const cu_dnn *c;
     cudnnHandle_t handle;
@@ -32,7 +34,8 @@ cudnnBackendDescriptor_t dnn_put(dnn_graph *g, const dnn_tensor *t);
 
 /* The graph's operations, and how the library shall look for engines. */
 typedef struct dnn_ops { cudnnBackendDescriptor_t op[3]; int n; cudnnBackendHeurMode_t mode; } dnn_ops;
-/* problem: compared as bytes (it has no padding). describe: false when there are no more ways to try, else the graph of this one. exact: no engine that rounds f32 operands. */
+/* problem: compared as bytes (it has no padding). describe: false when there are no more ways to try, else the graph of this one.
+ * exact: no engine that rounds f32 operands. */
 typedef struct dnn_question {
     const void *problem;
     size_t bytes;
@@ -49,7 +52,8 @@ struct cu_engine {
     char problem[DNN_PROBLEM];
 };
 
-/* NULL: the library does not take it; said: why (NULL: there is no library, which the device's notes say). Else one more user (cu_engine_free). */
+/* NULL: the library does not take it; said: why (NULL: there is no library, which the device's notes say). Else one more user
+ * (cu_engine_free). */
 qx_status dnn_engine(qx_dev *d, const dnn_question *q, cu_engine **out, const char **said);
 /* False: the library refuses, and cu_refused() has its answer. */
 bool dnn_execute(qx_dev *d, const cu_engine *e, const int64_t *ids, void **pointers, int n, void *ws);

@@ -1,4 +1,5 @@
-/* grid_host.c - a block of threads on the host (kernels/cuda/grid.h): each thread is a fiber that runs until it meets a barrier. For tests: one launch at a time, in one thread. */
+/* grid_host.c - a block of threads on the host (kernels/cuda/grid.h): each thread is a fiber that runs until it meets a barrier.
+ * For tests: one launch at a time, in one thread. */
 #include "kernels/cuda/grid.h"
 
 #include <sys/mman.h>
@@ -26,10 +27,12 @@ static const void *arguments;
 qk_host qk_at;
 
 #ifdef __x86_64__
-/* What a function must preserve goes onto the stack, and stacks are changed: a hundred times faster than swapcontext, which asks the kernel for signal masks. */
+/* What a function must preserve goes onto the stack, and stacks are changed: a hundred times faster than swapcontext, which asks
+ * the kernel for signal masks. */
 __attribute__((naked, noinline)) static void change(void **from __attribute__((unused)), void *to __attribute__((unused)))
 {
-    __asm__("push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n mov %rsp, (%rdi)\n mov %rsi, %rsp\n pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret");
+    __asm__("push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n mov %rsp, (%rdi)\n mov %rsi, %rsp\n pop "
+            "%r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret");
 }
 #else
 #error "the host form of the CUDA kernels changes stacks by itself: write change() for this processor"

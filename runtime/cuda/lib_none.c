@@ -1,5 +1,6 @@
-/* lib_none.c - the host build has no vendor library: attention and products of reals are taken by the plugin's own kernels. Products of codes and convolutions are
- * done here in plain C, within the rules of the library, so that what the plugin puts around them is run by the tests. */
+/* lib_none.c - the host build has no vendor library: attention and products of reals are taken by the plugin's own kernels.
+ * Products of codes and convolutions are done here in plain C, within the rules of the library, so that what the plugin puts
+ * around them is run by the tests. */
 #include "kernels/cuda/grid.h"
 #include "runtime/cuda/lib.h"
 
@@ -7,7 +8,8 @@
 static qx_status computes(const qx_dev *d, const void *x, const void *w, const void *y, bool *yes)
 {
     *yes = !((const qk_host_queue *)d->q)->dry;
-    if (((uintptr_t)x | (uintptr_t)w | (uintptr_t)y) % 16) QX_FAIL(d->ctx, QX_E_FAIL, "operands at %p, %p and %p are not aligned to 16 bytes", x, w, y);
+    if (((uintptr_t)x | (uintptr_t)w | (uintptr_t)y) % 16)
+        QX_FAIL(d->ctx, QX_E_FAIL, "operands at %p, %p and %p are not aligned to 16 bytes", x, w, y);
     return QX_OK;
 }
 
@@ -23,7 +25,9 @@ struct cu_product_plan { cu_product p; };
 
 qx_status cu_product_new(qx_dev *d, const cu_product *p, cu_product_plan **out, size_t *workspace, bool *taken)
 {
-    const int rows = p->type == QX_DT_INT8 ? 4 : p->type == QX_DT_FLOAT8E4M3FN ? 16 : p->type == QX_DT_FLOAT16 && p->ytype == QX_DT_FLOAT ? 8 : 0; /* f16: widened codes */
+    /* f16: widened codes */
+    const int rows = p->type == QX_DT_INT8 ? 4 : p->type == QX_DT_FLOAT8E4M3FN ? 16 : p->type == QX_DT_FLOAT16 &&
+        p->ytype == QX_DT_FLOAT ? 8 : 0;
     *out = NULL;
     *workspace = 0;
     *taken = rows && p->k % rows == 0 && p->n % rows == 0 && (p->scale_mode != CU_SCALE_BLOCKS || p->m % 4 == 0);
@@ -52,7 +56,8 @@ static double dot(const cu_product *p, const cu_product_data *a, int64_t m, int6
 static float scaled_dot(const cu_product *p, const cu_product_data *a, int64_t m, int64_t n)
 {
     double s = 0;
-    if (p->scale_mode != CU_SCALE_BLOCKS) return (float)dot(p, a, m, n, 0, p->k) * (a->sx ? a->sx[p->scale_mode ? m : 0] * a->sw[p->scale_mode ? n : 0] : 1.0f);
+    if (p->scale_mode != CU_SCALE_BLOCKS)
+        return (float)dot(p, a, m, n, 0, p->k) * (a->sx ? a->sx[p->scale_mode ? m : 0] * a->sw[p->scale_mode ? n : 0] : 1.0f);
     for (int64_t i = 0; i * CU_SCALE_BLOCK < p->k; i++) {
         const int64_t to = (i + 1) * CU_SCALE_BLOCK;
         s += dot(p, a, m, n, i * CU_SCALE_BLOCK, to < p->k ? to : p->k) * (double)a->sx[i * p->m + m] * (double)a->sw[i * p->n + n];
@@ -90,7 +95,8 @@ qx_status cu_conv_new(qx_dev *d, const cu_conv *c, cu_engine **out, size_t *work
 {
     *out = NULL;
     *workspace = 0;
-    *taken = c->last && c->spatial == 2 && c->group == 1 && c->in_ch % (c->type == QX_DT_INT8 && !c->has_scale ? 4 : c->type == QX_DT_FLOAT8E4M3FN ? 16 : 8) == 0;
+    *taken = c->last && c->spatial == 2 && c->group == 1 && c->in_ch % (c->type == QX_DT_INT8 &&
+                                                                        !c->has_scale ? 4 : c->type == QX_DT_FLOAT8E4M3FN ? 16 : 8) == 0;
     if (!*taken) return QX_OK;
     QX_TRY(QX_NEW(d->ctx, out));
     (*out)->c = *c;
@@ -101,10 +107,12 @@ static double taps(const cu_conv *c, const cu_conv_data *a, int64_t b, int64_t o
 {
     double s = 0;
     for (int64_t k = 0; k < c->kernel[0] * c->kernel[1]; k++) {
-        const int64_t y = oy * c->stride[0] + k / c->kernel[1] * c->dilation[0] - c->begin[0], x = ox * c->stride[1] + k % c->kernel[1] * c->dilation[1] - c->begin[1];
+        const int64_t y = oy * c->stride[0] + k / c->kernel[1] * c->dilation[0] - c->begin[0],
+            x = ox * c->stride[1] + k % c->kernel[1] * c->dilation[1] - c->begin[1];
         if (y < 0 || y >= c->in[0] || x < 0 || x >= c->in[1]) continue;
         for (int64_t i = 0; i < c->in_ch; i++)
-            s += (double)number(c->type, a->x, ((b * c->in[0] + y) * c->in[1] + x) * c->in_ch + i) * (double)number(c->type, a->w, (n * c->kernel[0] * c->kernel[1] + k) * c->in_ch + i);
+            s += (double)number(c->type, a->x, ((b * c->in[0] + y) * c->in[1] + x) * c->in_ch + i) * (double)number(c->type, a->w,
+                (n * c->kernel[0] * c->kernel[1] + k) * c->in_ch + i);
     }
     return s;
 }
@@ -115,7 +123,8 @@ qx_status cu_conv_run(qx_dev *d, const cu_engine *p, const cu_conv_data *a)
     bool yes;
     QX_TRY(computes(d, a->x, a->w, a->y, &yes));
     for (int64_t i = 0; yes && i < c->batch * c->out[0] * c->out[1] * c->out_ch; i++) {
-        const int64_t n = i % c->out_ch, ox = i / c->out_ch % c->out[1], oy = i / c->out_ch / c->out[1] % c->out[0], b = i / c->out_ch / c->out[1] / c->out[0];
+        const int64_t n = i % c->out_ch, ox = i / c->out_ch % c->out[1], oy = i / c->out_ch / c->out[1] % c->out[0],
+            b = i / c->out_ch / c->out[1] / c->out[0];
         const double s = taps(c, a, b, oy, ox, n);
         if (c->ytype == QX_DT_INT32) {
             ((int32_t *)a->y)[i] = (int32_t)s;

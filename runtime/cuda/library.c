@@ -1,5 +1,6 @@
-/* library.c - finds cuBLASLt and cuDNN. Either may be missing: products and convolutions then run on our own kernels, which the device's notes say. Both are in the names of CUDA 13 and
- * 12, whose functions used here are the same; they stay loaded, as vendors ask for. */
+/* library.c - finds cuBLASLt and cuDNN. Either may be missing: products and convolutions then run on our own kernels, which the
+ * device's notes say. Both are in the names of CUDA 13 and 12, whose functions used here are the same; they stay loaded, as
+ * vendors ask for. */
 #include "runtime/cuda/library.h"
 
 #include <dlfcn.h>

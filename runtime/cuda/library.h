@@ -1,5 +1,5 @@
-/* library.h - the vendor's libraries of one device: handles, and their functions, which are looked up when the plugin runs (library.c), so that it starts where one of them is not
- * installed. Internal to product.c, cudnn.c and cudnn_ops.c. */
+/* library.h - the vendor's libraries of one device: handles, and their functions, which are looked up when the plugin runs
+ * (library.c), so that it starts where one of them is not installed. Internal to product.c, cudnn.c and cudnn_ops.c. */
 #ifndef QX_RUNTIME_CUDA_LIBRARY_H
 #define QX_RUNTIME_CUDA_LIBRARY_H
 

@@ -1,7 +1,8 @@
-/* lowp.c - adapters of products of codes: MatMulInteger, and the plan's products of INT8 and FP8 activations by INT8 and FP8 weights. cuBLASLt multiplies the codes where it takes the problem, a small
- * kernel behind it puts in scales, zero point and bias; FP8 that it does not take (cards before sm_89, K or N that are no multiples of 16) is multiplied as f16, which holds all
- * its numbers; else kernels/cuda/gemm.cu does it. What depends on the constant weight only (its transposition, the sums of its columns, the scales, its f16 form) is made
- * once, when the step is compiled. */
+/* lowp.c - adapters of products of codes: MatMulInteger, and the plan's products of INT8 and FP8 activations by INT8 and FP8
+ * weights. cuBLASLt multiplies the codes where it takes the problem, a small kernel behind it puts in scales, zero point and
+ * bias; FP8 that it does not take (cards before sm_89, K or N that are no multiples of 16) is multiplied as f16, which holds all
+ * its numbers; else kernels/cuda/gemm.cu does it. What depends on the constant weight only (its transposition, the sums of its
+ * columns, the scales, its f16 form) is made once, when the step is compiled. */
 #include <string.h>
 
 #include "runtime/cuda/lib.h"
@@ -22,7 +23,8 @@ qx_status cu_codes_scales(cu_build *b, int64_t n, const float **out, bool *one, 
     const qx_dev_tensor *tx = &b->in[X_SCALE], *tw = &b->in[W_SCALE];
     float *host = NULL;
     void *dev;
-    if (tx->numel != 1 || (tw->numel != 1 && tw->numel != n) || !cu_real(tx->dtype) || !cu_real(tw->dtype)) CU_BAD(b, "%lld and %lld scales for %lld channels", (long long)tx->numel, (long long)tw->numel, (long long)n);
+    if (tx->numel != 1 || (tw->numel != 1 && tw->numel != n) || !cu_real(tx->dtype) || !cu_real(tw->dtype))
+        CU_BAD(b, "%lld and %lld scales for %lld channels", (long long)tx->numel, (long long)tw->numel, (long long)n);
     qx_to_f32(tx->dtype, tx->host, 1, sx);
     QX_TRY(qx_alloc_array(b->d->ctx, (size_t)tw->numel, sizeof *host, (void **)&host));
     qx_to_f32(tw->dtype, tw->host, tw->numel, host);
@@ -39,7 +41,9 @@ static qx_status weight_scales(cu_build *b, int64_t m, int64_t n, const float **
 {
     const qx_dev_tensor *rows = &b->in[QX_INT8_ROW_SCALE], *tw = &b->in[W_SCALE];
     void *dev;
-    if (rows->numel != m || rows->dtype != QX_DT_FLOAT || tw->numel != n || tw->dtype != QX_DT_FLOAT) CU_BAD(b, "%lld scales for %lld rows, %lld for %lld columns", (long long)rows->numel, (long long)m, (long long)tw->numel, (long long)n);
+    if (rows->numel != m || rows->dtype != QX_DT_FLOAT || tw->numel != n || tw->dtype != QX_DT_FLOAT)
+        CU_BAD(b, "%lld scales for %lld rows, %lld for %lld columns", (long long)rows->numel, (long long)m, (long long)tw->numel,
+               (long long)n);
     QX_TRY(cu_step_memory(b, tw->host, tw->bytes, &dev));
     *out = dev;
     *one = false;
@@ -54,7 +58,8 @@ int cu_codes_zero(const cu_build *b)
 
 /* ---- a product of codes ---- */
 
-/* x is input 0. w, bias, rows, x_zero: input numbers; x_zero: of codes that are known on the device only (INT32 sums are the result then). 0: none. */
+/* x is input 0. w, bias, rows, x_zero: input numbers; x_zero: of codes that are known on the device only (INT32 sums are the
+ * result then). 0: none. */
 typedef struct args {
     qk_int8_args own;          /* without the library: INT8 */
     qk_gemm_args own_fp8;      /* and FP8 */
@@ -66,7 +71,9 @@ typedef struct args {
     size_t acc_bytes, x_bytes; /* in the workspace: sums, and x when it is not multiplied as it is */
     const void *w_zero;        /* of our own product, [own.w_zeros] */
     uint32_t w_in, bias, rows, x_zero;
-    bool fp8, flip, widen, tailed, whole; /* whole: INT32 sums are the result; flip: unsigned codes become signed ones; widen: FP8 becomes f16; tailed: the library writes sums, the tail the result */
+    /* whole: INT32 sums are the result; flip: unsigned codes become signed ones; widen: FP8 becomes f16; tailed: the library
+     * writes sums, the tail the result */
+    bool fp8, flip, widen, tailed, whole;
 } args;
 
 static qx_status own_run(const cu_run *r, const args *p, const void *bias)
@@ -116,7 +123,8 @@ static qx_status run(const cu_run *r)
         s.y = acc;
         QX_TRY(cu_launched(r->d->m, qk_sparse_gemm(r->q, &s)));
     } else {
-        const cu_product_data d = {.x = x, .w = p->w ? p->w : r->in[p->w_in].data, .bias = p->tailed ? NULL : bias, .y = p->tailed ? acc : r->out[0].data, .sx = p->sx, .sw = p->sw,
+        const cu_product_data d = {.x = x, .w = p->w ? p->w : r->in[p->w_in].data, .bias = p->tailed ? NULL : bias,
+                                   .y = p->tailed ? acc : r->out[0].data, .sx = p->sx, .sw = p->sw,
                                    .ws = staged + p->x_bytes};
         bool done;
         QX_TRY(cu_product_run(r->d, p->plan, &d, &done));
@@ -171,7 +179,8 @@ static qx_status column_sums(cu_build *b, args *p, int64_t n, int64_t k)
     return cu_launched(b->d->m, qk_row_sums(b->d->q, &s));
 }
 
-/* Ways in which the library may multiply FP8 codes, best first: with our scales and bias; plain sums in f32; the codes as f16. The tail stands behind the others. */
+/* Ways in which the library may multiply FP8 codes, best first: with our scales and bias; plain sums in f32; the codes as f16.
+ * The tail stands behind the others. */
 typedef enum fp8_way { SCALED, SUMS, WIDENED, FP8_WAYS } fp8_way;
 
 /* False: not a way for this step, since a bias must have the type of the result, and f32 has no place in an epilogue of FP8. */
@@ -250,7 +259,8 @@ static qx_status dims_of(cu_build *b, qk_int8_args *a, bool nk)
     if (w->rank != 2) CU_BAD(b, "a weight of rank %d", w->rank);
     a->n = w->dims[nk ? 0 : 1];
     a->k = w->dims[nk ? 1 : 0];
-    if (x->rank < 1 || x->dims[x->rank - 1] != a->k || a->k < 1) CU_BAD(b, "rows of %lld by K = %lld", (long long)(x->rank ? x->dims[x->rank - 1] : 0), (long long)a->k);
+    if (x->rank < 1 || x->dims[x->rank - 1] != a->k || a->k < 1)
+        CU_BAD(b, "rows of %lld by K = %lld", (long long)(x->rank ? x->dims[x->rank - 1] : 0), (long long)a->k);
     a->m = x->numel / a->k;
     a->batch = 1;
     a->wr = nk ? 1 : a->n;
@@ -269,14 +279,17 @@ qx_status cu_codes_product(cu_build *b, bool fp8)
     bool one;
     float sx;
     QX_TRY(dims_of(b, a, nk));
-    if (!cu_real(a->ytype) || (p.bias && (!cu_real(b->in[BIAS].dtype) || b->in[BIAS].numel != a->n))) CU_NO(b, "a result of %s, a bias of %lld elements", qx_dtype_get(a->ytype)->text, (long long)b->in[BIAS].numel);
+    if (!cu_real(a->ytype) || (p.bias && (!cu_real(b->in[BIAS].dtype) || b->in[BIAS].numel != a->n)))
+        CU_NO(b, "a result of %s, a bias of %lld elements", qx_dtype_get(a->ytype)->text, (long long)b->in[BIAS].numel);
     QX_TRY(p.rows ? weight_scales(b, a->m, a->n, &a->sw, &one) : cu_codes_scales(b, a->n, &a->sw, &one, &sx));
     a->sw_one = one;
     a->btype = p.bias ? b->in[BIAS].dtype : 0;
     a->x_unsigned = b->in[X].dtype == QX_DT_UINT8;
     a->zx = fp8 ? 0 : cu_codes_zero(b);
-    p.own_fp8 = (qk_gemm_args){.m = a->m, .n = a->n, .k = a->k, .batch = 1, .xr = a->k, .xc = 1, .wr = a->wr, .wc = a->wc, .yr = a->n, .yc = 1, .dtype = b->in[X].dtype,
-                               .wtype = b->in[W].dtype, .ytype = a->ytype, .btype = a->btype, .alpha = 1, .col_scale = a->sw, .col_one = one};
+    p.own_fp8 = (qk_gemm_args){.m = a->m, .n = a->n, .k = a->k, .batch = 1, .xr = a->k, .xc = 1, .wr = a->wr, .wc = a->wc, .yr = a->n,
+                               .yc = 1, .dtype = b->in[X].dtype,
+                               .wtype = b->in[W].dtype, .ytype = a->ytype, .btype = a->btype, .alpha = 1, .col_scale = a->sw,
+                                   .col_one = one};
     p.tail = (qk_scale_args){.scale = a->sw, .m = a->m, .n = a->n, .whole = !fp8, .one = one, .ytype = a->ytype, .btype = a->btype};
     QX_TRY(with_units(b, &p, a, nk, one));
     return cu_step(b, run, &p, sizeof p);
@@ -327,7 +340,8 @@ static qx_status integer_compile(cu_build *b)
     const qx_dev_tensor *x = &b->in[X], *w = &b->in[INTEGER_W];
     if (!code8(x->dtype) || !code8(w->dtype)) CU_NO(b, "codes of %s by %s", qx_dtype_get(x->dtype)->text, qx_dtype_get(w->dtype)->text);
     QX_TRY(cu_product_dims(b, false, false, &g));
-    *a = (qk_int8_args){.m = g.m, .n = g.n, .k = g.k, .batch = g.batch, .wr = g.wr, .wc = g.wc, .yr = g.yr, .yc = g.yc, .by = g.by, .brank = g.brank, .x_unsigned = x->dtype == QX_DT_UINT8,
+    *a = (qk_int8_args){.m = g.m, .n = g.n, .k = g.k, .batch = g.batch, .wr = g.wr, .wc = g.wc, .yr = g.yr, .yc = g.yc, .by = g.by,
+                        .brank = g.brank, .x_unsigned = x->dtype == QX_DT_UINT8,
                         .w_unsigned = w->dtype == QX_DT_UINT8};
     memcpy(a->bdims, g.bdims, sizeof a->bdims);
     memcpy(a->bx, g.bx, sizeof a->bx);

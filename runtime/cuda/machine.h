@@ -1,5 +1,6 @@
-/* machine.h - memory, queue and recordings of one device. Two implementations: machine_cuda.c over the CUDA runtime, and machine_host.c, which is plain memory and for
- * tests only: with it and the host form of the kernels (kernels/cuda/grid.h) everything else of the plugin runs and is checked without a GPU. */
+/* machine.h - memory, queue and recordings of one device. Two implementations: machine_cuda.c over the CUDA runtime, and
+ * machine_host.c, which is plain memory and for tests only: with it and the host form of the kernels (kernels/cuda/grid.h)
+ * everything else of the plugin runs and is checked without a GPU. */
 #ifndef QX_RUNTIME_CUDA_MACHINE_H
 #define QX_RUNTIME_CUDA_MACHINE_H
 

@@ -1,5 +1,6 @@
-/* machine_cuda.c - memory, queue and recordings over the CUDA runtime. One stream carries everything, so that order is the order of the calls and no event is needed
- * but for the two pinned buffers of uploads. Compiled, never run on a device: see docs/gpu.md. */
+/* machine_cuda.c - memory, queue and recordings over the CUDA runtime. One stream carries everything, so that order is the order
+ * of the calls and no event is needed but for the two pinned buffers of uploads. Compiled, never run on a device: see
+ * docs/gpu.md. */
 #include <cuda_runtime_api.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,7 +23,8 @@ struct cu_machine {
     struct cudaDeviceProp prop;
 };
 
-/* The runtime also remembers its last error, for whoever asks next: a launch (QK_LAUNCH) would take a refusal that is dealt with here for its own. */
+/* The runtime also remembers its last error, for whoever asks next: a launch (QK_LAUNCH) would take a refusal that is dealt with
+ * here for its own. */
 static qx_status fail(qx_ctx *ctx, cudaError_t e, const char *what)
 {
     cudaGetLastError();
@@ -41,14 +43,19 @@ static qx_status usable(qx_ctx *ctx, int index, struct cudaDeviceProp *prop)
     int count = 0, driver = 0;
     cudaError_t e = cudaDriverGetVersion(&driver);
     if (e != cudaSuccess || driver == 0) QX_FAIL(ctx, QX_E_UNSUPPORTED, "no NVIDIA driver is installed");
-    if (driver < MIN_DRIVER) QX_FAIL(ctx, QX_E_UNSUPPORTED, "the driver speaks CUDA %d.%d, %d.0 is needed, since this plugin was built with a toolkit of CUDA %d", driver / 1000, driver % 1000 / 10, MIN_DRIVER / 1000,
+    if (driver < MIN_DRIVER)
+        QX_FAIL(ctx, QX_E_UNSUPPORTED,
+                "the driver speaks CUDA %d.%d, %d.0 is needed, since this plugin was built with a toolkit of CUDA %d", driver / 1000,
+                driver % 1000 / 10, MIN_DRIVER / 1000,
                                       CUDART_VERSION / 1000);
     e = cudaGetDeviceCount(&count);
     if (e != cudaSuccess) QX_FAIL(ctx, QX_E_UNSUPPORTED, "%s", cudaGetErrorString(e));
     if (index >= count || count == 0) QX_FAIL(ctx, QX_E_UNSUPPORTED, "no device %d: there are %d", index, count);
     e = cudaGetDeviceProperties(prop, index);
     if (e != cudaSuccess) QX_FAIL(ctx, QX_E_UNSUPPORTED, "device %d: %s", index, cudaGetErrorString(e));
-    if (prop->major < MIN_MAJOR) QX_FAIL(ctx, QX_E_UNSUPPORTED, "device %d (%.64s) has compute capability %d.%d, %d.0 is needed", index, prop->name, prop->major, prop->minor, MIN_MAJOR);
+    if (prop->major < MIN_MAJOR)
+        QX_FAIL(ctx, QX_E_UNSUPPORTED, "device %d (%.64s) has compute capability %d.%d, %d.0 is needed", index, prop->name, prop->major,
+                prop->minor, MIN_MAJOR);
     return QX_OK;
 }
 
@@ -61,7 +68,8 @@ static qx_status make(cu_machine *m)
     CU(m, cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, m->index), "memory pool");
     if (pools) {
         CU(m, cudaDeviceGetDefaultMemPool(&m->pool, m->index), "memory pool");
-        CU(m, cudaMemPoolSetAttribute(m->pool, cudaMemPoolAttrReleaseThreshold, &keep), "memory pool"); /* freed blocks stay for the next run */
+        /* freed blocks stay for the next run */
+        CU(m, cudaMemPoolSetAttribute(m->pool, cudaMemPoolAttrReleaseThreshold, &keep), "memory pool");
     }
     for (int i = 0; i < STAGES; i++) {
         CU(m, cudaMallocHost(&m->stage[i], stage_bytes), "pinned buffer");
@@ -127,7 +135,8 @@ qx_status cu_alloc(cu_machine *m, size_t bytes, void **out)
 
 void cu_release(cu_machine *m, void *p)
 {
-    if (p && (m->pool ? cudaFreeAsync(p, m->stream) : cudaFree(p)) != cudaSuccess) cudaGetLastError(); /* what is wrong with the device says the next call that can fail */
+    /* what is wrong with the device says the next call that can fail */
+    if (p && (m->pool ? cudaFreeAsync(p, m->stream) : cudaFree(p)) != cudaSuccess) cudaGetLastError();
 }
 
 /* While one buffer is copied to the device, the other is filled. */

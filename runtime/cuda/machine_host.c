@@ -1,8 +1,10 @@
-/* machine_host.c - plain memory in place of a device, for tests: see machine.h. Blocks come from the heap one by one, so that sanitizers see every byte behind their ends,
- * and are filled with something that shows. Recordings are not available: what they would replay are calls of functions.
+/* machine_host.c - plain memory in place of a device, for tests: see machine.h. Blocks come from the heap one by one, so that
+ * sanitizers see every byte behind their ends, and are filled with something that shows. Recordings are not available: what they
+ * would replay are calls of functions.
  *
- * Device 0 computes. Device 1 only looks: its addresses belong to nobody, so that whoever reads them on the host stops the program, and its launches are held against a card's limits and
- * not done. Models far larger than the host are gone through with it, from placement over the memory plan to the last launch. */
+ * Device 0 computes. Device 1 only looks: its addresses belong to nobody, so that whoever reads them on the host stops the
+ * program, and its launches are held against a card's limits and not done. Models far larger than the host are gone through with
+ * it, from placement over the memory plan to the last launch. */
 #include <string.h>
 
 #include "base/thread.h"
@@ -28,7 +30,8 @@ void cu_machine_close(cu_machine *m) { qx_free(m->ctx, m); }
 void cu_machine_info(cu_machine *m, qx_dev_info *out)
 {
     const size_t total = (size_t)64 << 30;
-    *out = (qx_dev_info){.name = "host form of the kernels", .memory_total = total, .memory_free = total - qx_mem_in_use(m->ctx), .major = 9};
+    *out = (qx_dev_info){.name = "host form of the kernels", .memory_total = total, .memory_free = total - qx_mem_in_use(m->ctx),
+                         .major = 9};
 }
 
 qk_queue cu_machine_queue(cu_machine *m) { return &m->queue; }

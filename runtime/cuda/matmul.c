@@ -1,5 +1,5 @@
-/* matmul.c - adapters of products: MatMul, Gemm, FusedMatMul, the plan's product with bias and activation, integer codes, weights of few bits. The library does
- * what it has an engine for, kernels/cuda/gemm.cu the rest. */
+/* matmul.c - adapters of products: MatMul, Gemm, FusedMatMul, the plan's product with bias and activation, integer codes, weights
+ * of few bits. The library does what it has an engine for, kernels/cuda/gemm.cu the rest. */
 #include <string.h>
 
 #include "runtime/cpu/gemm.h"
@@ -77,8 +77,10 @@ static bool plain_operands(const product_args *p)
 static qx_status by_library(cu_build *b, product_args *p)
 {
     const qk_gemm_args *g = &p->g;
-    const cu_product q = {.type = g->dtype, .ytype = g->ytype, .m = g->m, .n = g->n, .k = g->k, .batch = g->batch, .bx = g->brank ? g->bx[0] : 0, .bw = g->brank ? g->bw[0] : 0,
-                          .by = g->by, .w_nk = g->wc != 1, .x_km = g->xc != 1, .has_bias = p->bias != 0, .has_add = p->plus && !p->mul && g->act == QX_ACT_NONE, .alpha = g->alpha};
+    const cu_product q = {.type = g->dtype, .ytype = g->ytype, .m = g->m, .n = g->n, .k = g->k, .batch = g->batch,
+                          .bx = g->brank ? g->bx[0] : 0, .bw = g->brank ? g->bw[0] : 0,
+                          .by = g->by, .w_nk = g->wc != 1, .x_km = g->xc != 1, .has_bias = p->bias != 0,
+                              .has_add = p->plus && !p->mul && g->act == QX_ACT_NONE, .alpha = g->alpha};
     cu_product_plan *plan = NULL;
     bool taken = false;
     QX_TRY(cu_product_new(b->d, &q, &plan, &b->step->workspace, &taken));
@@ -88,7 +90,8 @@ static qx_status by_library(cu_build *b, product_args *p)
     return QX_OK;
 }
 
-/* Sparse units when that was asked for, else the library, else our own. g is complete but for pointers; one batch axis at most fits the library. */
+/* Sparse units when that was asked for, else the library, else our own. g is complete but for pointers; one batch axis at most
+ * fits the library. */
 static qx_status product_step(cu_build *b, product_args *p)
 {
     const qk_gemm_args *g = &p->g;
@@ -139,9 +142,12 @@ static qx_status batches(const cu_build *b, qk_gemm_args *g, const qx_dev_tensor
 qx_status cu_product_dims(const cu_build *b, bool ta, bool tb, qk_gemm_args *g)
 {
     const qx_dev_tensor *x = &b->in[0], *w = &b->in[1];
-    if (x->rank < 1 || w->rank < 1 || ((ta || tb) && (x->rank < 2 || w->rank < 2))) CU_BAD(b, "operands of rank %d and %d", x->rank, w->rank);
-    int64_t x0 = x->rank > 1 ? x->dims[x->rank - 2] : 1, x1 = x->dims[x->rank - 1], w0 = w->rank > 1 ? w->dims[w->rank - 2] : w->dims[0], w1 = w->rank > 1 ? w->dims[w->rank - 1] : 1;
-    *g = (qk_gemm_args){.m = ta ? x1 : x0, .k = ta ? x0 : x1, .n = tb ? w0 : w1, .dtype = x->dtype, .wtype = w->dtype, .ytype = b->out[0].dtype, .alpha = 1, .beta = 1, .batch = 1, .yc = 1};
+    if (x->rank < 1 || w->rank < 1 || ((ta || tb) && (x->rank < 2 || w->rank < 2)))
+        CU_BAD(b, "operands of rank %d and %d", x->rank, w->rank);
+    int64_t x0 = x->rank > 1 ? x->dims[x->rank - 2] : 1, x1 = x->dims[x->rank - 1], w0 = w->rank > 1 ? w->dims[w->rank - 2] : w->dims[0],
+        w1 = w->rank > 1 ? w->dims[w->rank - 1] : 1;
+    *g = (qk_gemm_args){.m = ta ? x1 : x0, .k = ta ? x0 : x1, .n = tb ? w0 : w1, .dtype = x->dtype, .wtype = w->dtype,
+                        .ytype = b->out[0].dtype, .alpha = 1, .beta = 1, .batch = 1, .yc = 1};
     if (g->k != (tb ? w1 : w0)) CU_BAD(b, "inner dims %lld and %lld", (long long)g->k, (long long)(tb ? w1 : w0));
     g->xr = ta ? 1 : g->k;
     g->xc = ta ? g->m : 1;
@@ -197,11 +203,14 @@ const cu_adapter qx_cuda_gemm = {two_real_place, gemm_compile};
 
 static qx_status linear_compile(cu_build *b)
 {
-    product_args p = {.bias = cu_has(b, QX_LINEAR_BIAS) ? QX_LINEAR_BIAS : 0, .mul = cu_has(b, QX_LINEAR_MUL) ? QX_LINEAR_MUL : 0, .plus = cu_has(b, QX_LINEAR_ADD) ? QX_LINEAR_ADD : 0};
+    product_args p = {.bias = cu_has(b, QX_LINEAR_BIAS) ? QX_LINEAR_BIAS : 0, .mul = cu_has(b, QX_LINEAR_MUL) ? QX_LINEAR_MUL : 0,
+                      .plus = cu_has(b, QX_LINEAR_ADD) ? QX_LINEAR_ADD : 0};
     QX_TRY(matmul_args(b, false, false, &p.g));
-    if (p.bias && (!cu_real(b->in[p.bias].dtype) || b->in[p.bias].numel != p.g.n)) CU_BAD(b, "bias of %lld elements for %lld columns", (long long)b->in[p.bias].numel, (long long)p.g.n);
+    if (p.bias && (!cu_real(b->in[p.bias].dtype) || b->in[p.bias].numel != p.g.n))
+        CU_BAD(b, "bias of %lld elements for %lld columns", (long long)b->in[p.bias].numel, (long long)p.g.n);
     for (int i = QX_LINEAR_MUL; i <= QX_LINEAR_ADD; i++)
-        if (cu_has(b, (uint32_t)i) && (b->in[i].numel != b->out[0].numel || b->in[i].dtype != b->out[0].dtype)) CU_BAD(b, "operand %d has %lld elements, the product %lld", i, (long long)b->in[i].numel, (long long)b->out[0].numel);
+        if (cu_has(b, (uint32_t)i) && (b->in[i].numel != b->out[0].numel || b->in[i].dtype != b->out[0].dtype))
+            CU_BAD(b, "operand %d has %lld elements, the product %lld", i, (long long)b->in[i].numel, (long long)b->out[0].numel);
     if (p.bias) p.g.btype = b->in[p.bias].dtype;
     p.g.act = (int32_t)cu_int(b, "act", 0);
     return product_step(b, &p);
@@ -211,7 +220,9 @@ const cu_adapter cu_linear = {two_real_place, linear_compile};
 
 /* ---- weights of few bits ---- */
 
-typedef struct codes_args { qk_codes_args c; qk_gemm_args g; int zero, bias; bool expand; const void *turned; cu_product_plan *plan; } codes_args; /* turned: the codes as [n, k], NULL: as they are */
+/* turned: the codes as [n, k], NULL: as they are */
+typedef struct codes_args { qk_codes_args c; qk_gemm_args g; int zero, bias; bool expand; const void *turned; cu_product_plan *plan;
+                            } codes_args;
 enum { EXPAND_FROM_ROWS = 32 }; /* more rows than this: the weight is expanded once and multiplied by the library */
 
 static qx_status codes_run(const cu_run *r)
@@ -242,19 +253,24 @@ static qx_status codes_step(cu_build *b, codes_args *p)
 {
     qk_codes_args *c = &p->c;
     const qx_dev_tensor *x = &b->in[0];
-    if (!cu_real(x->dtype) || !cu_real(c->stype) || (p->bias && !cu_real(b->in[p->bias].dtype))) CU_NO(b, "an activation of %s with scales of %s", qx_dtype_get(x->dtype)->text, qx_dtype_get(c->stype)->text);
-    if (x->rank < 1 || x->dims[x->rank - 1] != c->k) CU_BAD(b, "rows of %lld by a weight with K = %lld", (long long)(x->rank ? x->dims[x->rank - 1] : 0), (long long)c->k);
+    if (!cu_real(x->dtype) || !cu_real(c->stype) || (p->bias && !cu_real(b->in[p->bias].dtype)))
+        CU_NO(b, "an activation of %s with scales of %s", qx_dtype_get(x->dtype)->text, qx_dtype_get(c->stype)->text);
+    if (x->rank < 1 || x->dims[x->rank - 1] != c->k)
+        CU_BAD(b, "rows of %lld by a weight with K = %lld", (long long)(x->rank ? x->dims[x->rank - 1] : 0), (long long)c->k);
     if (c->k > INT32_MAX || c->block > INT32_MAX) CU_NO(b, "K = %lld in blocks of %lld", (long long)c->k, (long long)c->block);
     c->m = x->numel / c->k;
     b->step->kernel = "product";
     c->dtype = x->dtype;
     c->btype = p->bias ? b->in[p->bias].dtype : 0;
-    if (p->bias && b->in[p->bias].numel != c->n) CU_BAD(b, "bias of %lld elements for %lld columns", (long long)b->in[p->bias].numel, (long long)c->n);
+    if (p->bias && b->in[p->bias].numel != c->n)
+        CU_BAD(b, "bias of %lld elements for %lld columns", (long long)b->in[p->bias].numel, (long long)c->n);
     p->expand = c->m > EXPAND_FROM_ROWS;
     if (!p->expand) return cu_step(b, codes_run, p, sizeof *p);
-    p->g = (qk_gemm_args){.m = c->m, .n = c->n, .k = c->k, .batch = 1, .xr = c->k, .xc = 1, .wr = 1, .wc = c->k, .yr = c->n, .yc = 1, .dtype = c->dtype, .wtype = c->dtype,
+    p->g = (qk_gemm_args){.m = c->m, .n = c->n, .k = c->k, .batch = 1, .xr = c->k, .xc = 1, .wr = 1, .wc = c->k, .yr = c->n, .yc = 1,
+                          .dtype = c->dtype, .wtype = c->dtype,
                           .ytype = b->out[0].dtype, .btype = c->btype, .alpha = 1};
-    const cu_product q = {.type = c->dtype, .ytype = b->out[0].dtype, .m = c->m, .n = c->n, .k = c->k, .batch = 1, .w_nk = true, .has_bias = p->bias != 0, .alpha = 1};
+    const cu_product q = {.type = c->dtype, .ytype = b->out[0].dtype, .m = c->m, .n = c->n, .k = c->k, .batch = 1, .w_nk = true,
+                          .has_bias = p->bias != 0, .alpha = 1};
     cu_product_plan *plan = NULL;
     bool taken = false;
     size_t ws = 0;
@@ -269,7 +285,8 @@ static qx_status nbits_place(const cu_build *b)
 {
     int64_t bits = cu_int(b, "bits", 4);
     QX_TRY(cu_want_real(b, 0));
-    if ((bits != 2 && bits != 4 && bits != 8) || cu_int(b, "weight_prepacked", 0) || cu_has(b, 4)) CU_NO(b, "%lld bits, packed weights or reordered groups", (long long)bits);
+    if ((bits != 2 && bits != 4 && bits != 8) || cu_int(b, "weight_prepacked", 0) || cu_has(b, 4))
+        CU_NO(b, "%lld bits, packed weights or reordered groups", (long long)bits);
     if (cu_has(b, 3) && b->in[3].dtype != QX_DT_UINT8) CU_NO(b, "zero points of %s", qx_dtype_get(b->in[3].dtype)->text);
     return QX_OK;
 }
@@ -277,17 +294,20 @@ static qx_status nbits_place(const cu_build *b)
 static qx_status nbits_compile(cu_build *b)
 {
     int64_t bits = cu_int(b, "bits", 4);
-    codes_args p = {.c = {.n = cu_int(b, "N", 0), .k = cu_int(b, "K", 0), .block = cu_int(b, "block_size", 0), .nk = 1, .stype = b->in[2].dtype, .s_k = 1},
+    codes_args p = {.c = {.n = cu_int(b, "N", 0), .k = cu_int(b, "K", 0), .block = cu_int(b, "block_size", 0), .nk = 1,
+                          .stype = b->in[2].dtype, .s_k = 1},
                     .zero = cu_has(b, 3) ? 3 : 0, .bias = cu_has(b, 5) ? 5 : 0};
     qk_codes_args *c = &p.c;
-    if (c->n < 1 || c->k < 1 || c->block < 16) CU_BAD(b, "N %lld, K %lld, block_size %lld", (long long)c->n, (long long)c->k, (long long)c->block);
+    if (c->n < 1 || c->k < 1 || c->block < 16)
+        CU_BAD(b, "N %lld, K %lld, block_size %lld", (long long)c->n, (long long)c->k, (long long)c->block);
     c->ctype = bits == 4 ? QX_DT_UINT4 : bits == 2 ? QX_DT_UINT2 : QX_DT_UINT8;
     c->blocks = (c->k + c->block - 1) / c->block;
     c->row_bytes = c->blocks * c->block * bits / 8;
     c->s_n = c->blocks;
     c->z_row_bits = (c->blocks * bits + 7) / 8 * 8;
     c->bias_zero = 1 << (bits - 1);
-    if ((int64_t)b->in[1].bytes != c->n * c->row_bytes || b->in[2].numel != c->n * c->blocks || (p.zero && (int64_t)b->in[3].bytes != c->n * c->z_row_bits / 8))
+    if ((int64_t)b->in[1].bytes != c->n * c->row_bytes || b->in[2].numel != c->n * c->blocks ||
+        (p.zero && (int64_t)b->in[3].bytes != c->n * c->z_row_bits / 8))
         CU_BAD(b, "B has %zu bytes and scales %lld elements", b->in[1].bytes, (long long)b->in[2].numel);
     return codes_step(b, &p);
 }
@@ -312,7 +332,8 @@ static qx_status codes_compile(cu_build *b)
 {
     const qx_dev_tensor *w = &b->in[QX_WQ_CODES], *s = &b->in[QX_WQ_SCALE];
     bool nk = cu_int(b, "nk", 0) != 0;
-    codes_args p = {.c = {.block = cu_int(b, "block", 0), .nk = nk, .stype = s->dtype, .ctype = w->dtype}, .zero = cu_has(b, QX_WQ_ZERO) ? QX_WQ_ZERO : 0,
+    codes_args p = {.c = {.block = cu_int(b, "block", 0), .nk = nk, .stype = s->dtype, .ctype = w->dtype},
+                    .zero = cu_has(b, QX_WQ_ZERO) ? QX_WQ_ZERO : 0,
                     .bias = cu_has(b, QX_WQ_BIAS) ? QX_WQ_BIAS : 0};
     qk_codes_args *c = &p.c;
     if (w->rank != 2) CU_BAD(b, "a weight of rank %d", w->rank);
@@ -320,7 +341,8 @@ static qx_status codes_compile(cu_build *b)
     c->k = w->dims[nk ? 1 : 0];
     c->blocks = c->block ? (c->k + c->block - 1) / c->block : 1;
     int64_t need = c->block ? c->n * c->blocks : s->numel == 1 ? 1 : c->n;
-    if (s->numel != need || (p.zero && b->in[p.zero].numel != need)) CU_BAD(b, "%lld scales, %lld are needed", (long long)s->numel, (long long)need);
+    if (s->numel != need || (p.zero && b->in[p.zero].numel != need))
+        CU_BAD(b, "%lld scales, %lld are needed", (long long)s->numel, (long long)need);
     c->s_n = need == 1 ? 0 : c->block ? (nk ? c->blocks : 1) : 1;
     c->s_k = c->block ? (nk ? 1 : c->n) : 0;
     QX_TRY(turned_codes(b, &p));

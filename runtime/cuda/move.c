@@ -1,4 +1,5 @@
-/* move.c - adapters of operators that put elements elsewhere: views, Transpose, Slice, Split, Concat, Expand, Tile, Pad, gathers and scatters. */
+/* move.c - adapters of operators that put elements elsewhere: views, Transpose, Slice, Split, Concat, Expand, Tile, Pad, gathers
+ * and scatters. */
 #include <string.h>
 
 #include "runtime/cuda/node.h"
@@ -189,7 +190,8 @@ static qx_status slice_compile(cu_build *b)
     QX_TRY(cu_list(b, "starts", 1, starts, &n));
     QX_TRY(cu_list(b, "axes", 3, axes, &n_axes));
     QX_TRY(cu_list(b, NULL, 4, steps, &n_steps));
-    if (n < 0 || n > x->rank || (n_axes >= 0 && n_axes != n) || (n_steps >= 0 && n_steps != n)) CU_BAD(b, "%lld starts for rank %d", (long long)n, x->rank);
+    if (n < 0 || n > x->rank || (n_axes >= 0 && n_axes != n) || (n_steps >= 0 && n_steps != n))
+        CU_BAD(b, "%lld starts for rank %d", (long long)n, x->rank);
     cu_strides(x->dims, x->rank, ss);
     for (int64_t k = 0; k < n; k++) {
         int axis;
@@ -209,12 +211,14 @@ static qx_status concat_compile(cu_build *b)
     int axis, size = cu_bytes(y->dtype);
     copies c = {.n = (int)b->node->n_in};
     int64_t ds[QK_RANK], at = 0;
-    if (c.n > (int)(sizeof c.of / sizeof *c.of) || !size) CU_NO(b, "a concatenation of %d tensors of %s", c.n, qx_dtype_get(y->dtype)->text);
+    if (c.n > (int)(sizeof c.of / sizeof *c.of) || !size)
+        CU_NO(b, "a concatenation of %d tensors of %s", c.n, qx_dtype_get(y->dtype)->text);
     QX_TRY(cu_axis(b, cu_int(b, "axis", 1), y->rank, &axis));
     cu_strides(y->dims, y->rank, ds);
     for (int i = 0; i < c.n; i++) {
         int64_t ss[QK_RANK];
-        if (b->in[i].rank != y->rank || b->in[i].dtype != y->dtype) CU_BAD(b, "input %d has rank %d and type %s", i, b->in[i].rank, qx_dtype_get(b->in[i].dtype)->text);
+        if (b->in[i].rank != y->rank || b->in[i].dtype != y->dtype)
+            CU_BAD(b, "input %d has rank %d and type %s", i, b->in[i].rank, qx_dtype_get(b->in[i].dtype)->text);
         cu_strides(b->in[i].dims, y->rank, ss);
         copy_set(&c.of[i], y->rank, b->in[i].dims, ss, ds, size);
         c.of[i].d0 = at * ds[axis];
@@ -294,7 +298,8 @@ static qx_status pad_compile(cu_build *b)
     float v = cu_float(b, "value", 0.0f);
     if (cu_has(b, 2) && b->in[2].bytes <= sizeof a.fill.value) memcpy(&a.fill.value, b->in[2].host, b->in[2].bytes);
     else if (cu_real(x->dtype)) qx_from_f32(x->dtype, &v, 1, &a.fill.value);
-    a.pad = (qk_pad_args){.n = y->numel, .rank = x->rank, .size = size, .mode = cu_is(b, "mode", "edge", false) ? 1 : cu_is(b, "mode", "wrap", false) ? 3 : 2};
+    a.pad = (qk_pad_args){.n = y->numel, .rank = x->rank, .size = size,
+                          .mode = cu_is(b, "mode", "edge", false) ? 1 : cu_is(b, "mode", "wrap", false) ? 3 : 2};
     for (int i = 0; i < x->rank; i++) { /* a negative pad cuts */
         int64_t from = begin[i] < 0 ? -begin[i] : 0, to = begin[i] > 0 ? begin[i] : 0, left = x->dims[i] - from, room = y->dims[i] - to;
         dims[i] = left < room ? left : room;
@@ -320,7 +325,8 @@ const cu_adapter qx_cuda_pad = {shaped_place, pad_compile};
 static qx_status indices_place(const cu_build *b)
 {
     QX_TRY(cu_want_plain(b, 0));
-    if (b->in[1].dtype && b->in[1].dtype != QX_DT_INT64 && b->in[1].dtype != QX_DT_INT32) CU_NO(b, "indices of %s", qx_dtype_get(b->in[1].dtype)->text);
+    if (b->in[1].dtype && b->in[1].dtype != QX_DT_INT64 && b->in[1].dtype != QX_DT_INT32)
+        CU_NO(b, "indices of %s", qx_dtype_get(b->in[1].dtype)->text);
     return QX_OK;
 }
 
@@ -339,7 +345,8 @@ static qx_status gather_compile(cu_build *b)
     const qx_dev_tensor *x = &b->in[0];
     int axis;
     QX_TRY(cu_axis(b, cu_int(b, "axis", 0), x->rank, &axis));
-    const qk_gather_args a = {.outer = cu_prod(x->dims, 0, axis), .d = x->rank ? x->dims[axis] : 1, .count = b->in[1].numel, .inner = cu_prod(x->dims, axis + 1, x->rank),
+    const qk_gather_args a = {.outer = cu_prod(x->dims, 0, axis), .d = x->rank ? x->dims[axis] : 1, .count = b->in[1].numel,
+                              .inner = cu_prod(x->dims, axis + 1, x->rank),
                               .size = cu_bytes(x->dtype), .wide = b->in[1].dtype == QX_DT_INT64};
     if (!a.size || x->rank == 0) CU_NO(b, "no CUDA kernel for %s of rank %d", qx_dtype_get(x->dtype)->text, x->rank);
     return cu_step(b, gather_run, &a, sizeof a);
@@ -361,7 +368,8 @@ static qx_status gather_elements_compile(cu_build *b)
     const qx_dev_tensor *x = &b->in[0], *y = &b->out[0];
     int axis;
     QX_TRY(cu_axis(b, cu_int(b, "axis", 0), x->rank, &axis));
-    qk_gather_elements_args a = {.n = y->numel, .d = x->rank ? x->dims[axis] : 1, .rank = y->rank, .size = cu_bytes(x->dtype), .wide = b->in[1].dtype == QX_DT_INT64};
+    qk_gather_elements_args a = {.n = y->numel, .d = x->rank ? x->dims[axis] : 1, .rank = y->rank, .size = cu_bytes(x->dtype),
+                                 .wide = b->in[1].dtype == QX_DT_INT64};
     if (!a.size || x->rank == 0 || y->rank != x->rank) CU_NO(b, "no CUDA kernel for %s of rank %d", qx_dtype_get(x->dtype)->text, x->rank);
     cu_strides(x->dims, x->rank, a.ss);
     for (int i = 0; i < y->rank; i++) {
@@ -399,7 +407,8 @@ static qx_status nd_compile(cu_build *b)
     int64_t batch_dims = cu_int(b, "batch_dims", 0), depth = idx->rank ? idx->dims[idx->rank - 1] : 0;
     qk_nd_args a = {.size = cu_bytes(x->dtype), .scatter = b->op == QX_OP_ScatterND, .depth = (int32_t)depth};
     int64_t xs[QK_RANK];
-    if (!a.size || batch_dims < 0 || batch_dims >= idx->rank || batch_dims + depth > x->rank || depth < 1) CU_BAD(b, "tuples of %lld in rank %d", (long long)depth, x->rank);
+    if (!a.size || batch_dims < 0 || batch_dims >= idx->rank || batch_dims + depth > x->rank || depth < 1)
+        CU_BAD(b, "tuples of %lld in rank %d", (long long)depth, x->rank);
     cu_strides(x->dims, x->rank, xs);
     a.batch = cu_prod(x->dims, 0, (int)batch_dims);
     a.per_batch = a.batch ? cu_prod(idx->dims, 0, idx->rank - 1) / a.batch : 0;

@@ -1,9 +1,10 @@
 /* node.h - how an operator gets onto the device: the interface between plugin.c and an adapter.
  *
- * An adapter is a pair of functions named in the cuda column of onnx/ops.def (qx_cuda_<name>), or in the list of fused steps (table.c). place() is asked before anything
- * runs, with what is known statically (dtype 0, rank -1, dims -1: unknown), says which inputs it wants on the host, and refuses with CU_NO what has no
- * kernel. compile() gets all dims, checks that they fit, and puts the arguments of the launch into a step with cu_step; the step's run function fills in the
- * pointers and launches. Nothing is allocated in run. */
+ * An adapter is a pair of functions named in the cuda column of onnx/ops.def (qx_cuda_<name>), or in the list of fused steps
+ * (table.c). place() is asked before anything runs, with what is known statically (dtype 0, rank -1, dims -1: unknown), says
+ * which inputs it wants on the host, and refuses with CU_NO what has no kernel. compile() gets all dims, checks that they fit,
+ * and puts the arguments of the launch into a step with cu_step; the step's run function fills in the pointers and launches.
+ * Nothing is allocated in run. */
 #ifndef QX_RUNTIME_CUDA_NODE_H
 #define QX_RUNTIME_CUDA_NODE_H
 
@@ -18,7 +19,9 @@ struct qx_dev {
     qk_queue q;
     int32_t *bad;        /* on the device: set by a kernel that met an index out of range; looked at by download */
     qx_dev_info info;
-    char why[CU_WHY];    /* what a library answered to the step that is being compiled or run and that it does not take; plugin.c hands it to the step */
+    /* what a library answered to the step that is being compiled or run and that it does not take; plugin.c hands it to the
+     * step */
+    char why[CU_WHY];
     void *lib;           /* cuBLASLt and cuDNN (lib.h) */
     struct cu_looks *looks; /* what observers saw and nobody has gathered yet (observe.c) */
 };
@@ -93,7 +96,8 @@ int64_t cu_prod(const int64_t *dims, int from, int to);
 void cu_strides(const int64_t *dims, int rank, int64_t *strides);
 /* Strides of t broadcast to out; an error when it does not fit. */
 qx_status cu_broadcast(const cu_build *b, const qx_dev_tensor *t, const qx_dev_tensor *out, int64_t *strides);
-/* Joins neighbouring axes that all operands walk through evenly and drops axes of one element; strides [n_ops][QK_RANK]. Returns the new rank, at least 1. */
+/* Joins neighbouring axes that all operands walk through evenly and drops axes of one element; strides [n_ops][QK_RANK]. Returns
+ * the new rank, at least 1. */
 int cu_collapse(int rank, int64_t *dims, int n_ops, int64_t (*strides)[QK_RANK]);
 
 /* All adapters, from the table. qx_cuda_none stands for "no kernel". */

@@ -1,5 +1,6 @@
-/* observe.c - observers on the device: only results come back (some KB a tensor), never a tensor, and nobody waits for them. A look is a few kernels and a copy into pinned memory
- * of the host, all in the queue; what they left there is read when the executor gathers, at the end of a run. Gram matrices are summed on the device until they are taken. */
+/* observe.c - observers on the device: only results come back (some KB a tensor), never a tensor, and nobody waits for them. A
+ * look is a few kernels and a copy into pinned memory of the host, all in the queue; what they left there is read when the
+ * executor gathers, at the end of a run. Gram matrices are summed on the device until they are taken. */
 #include <string.h>
 
 #include "runtime/cuda/lib.h"
@@ -54,7 +55,8 @@ static qk_columns_args columns_args(const qx_dev_tensor *t, const qx_dev_look *w
     double *s = (double *)(void *)block;
     const int64_t n = what->channels;
     float *f = (float *)(void *)(s + 6 * n);
-    return (qk_columns_args){.x = t->data, .min = f, .max = f + n, .sum = s, .abs = s + 2 * n, .sq = s + 4 * n, .outer = what->outer, .channels = n, .inner = what->inner, .dtype = t->dtype};
+    return (qk_columns_args){.x = t->data, .min = f, .max = f + n, .sum = s, .abs = s + 2 * n, .sq = s + 4 * n, .outer = what->outer,
+                             .channels = n, .inner = what->inner, .dtype = t->dtype};
 }
 
 static qx_status launch(qx_dev *d, const qx_dev_tensor *t, const qx_dev_look *what, const look *l, char *block)
@@ -67,7 +69,8 @@ static qx_status launch(qx_dev *d, const qx_dev_tensor *t, const qx_dev_look *wh
         QX_TRY(cu_launched(d->m, qk_columns(d->q, &c)));
     }
     if (!l->histogram) return QX_OK;
-    const qk_hist_args h = {.x = t->data, .parts = parts, .bins = (uint32_t *)(void *)(block + l->bins), .exp = (int32_t *)(void *)(block + l->exp), .n = t->numel, .dtype = t->dtype, .n_parts = l->n_parts};
+    const qk_hist_args h = {.x = t->data, .parts = parts, .bins = (uint32_t *)(void *)(block + l->bins),
+                            .exp = (int32_t *)(void *)(block + l->exp), .n = t->numel, .dtype = t->dtype, .n_parts = l->n_parts};
     QX_TRY(cu_zero(d->m, h.bins, BINS * sizeof *h.bins));
     return cu_launched(d->m, qk_histogram(d->q, &h));
 }
@@ -76,7 +79,8 @@ static qx_status add_look(qx_dev *d, const qx_dev_tensor *t, const qx_dev_look *
 {
     look l = layout(t, what);
     void *block;
-    if (t->numel < 1 || t->numel > UINT32_MAX || what->channels < 0) QX_FAIL(d->ctx, QX_E_UNSUPPORTED, "a look at %lld elements", (long long)t->numel);
+    if (t->numel < 1 || t->numel > UINT32_MAX || what->channels < 0)
+        QX_FAIL(d->ctx, QX_E_UNSUPPORTED, "a look at %lld elements", (long long)t->numel);
     QX_TRY(make_room(d, &l, full));
     if (*full) return QX_OK;
     struct cu_looks *s = d->looks;
@@ -146,7 +150,8 @@ qx_dev_status cu_observe_gather(qx_dev *d, qx_dev_seen *out, int64_t n)
     qx_ctx_clear_error(d->ctx);
     cu_machine_enter(d->m);
     qx_status st = cu_sync(d->m);
-    if (st == QX_OK && n != (s ? s->n : 0)) st = qx_fail(d->ctx, QX_E_FAIL, "%lld looks are gathered, there were %lld", (long long)n, (long long)(s ? s->n : 0));
+    if (st == QX_OK && n != (s ? s->n : 0))
+        st = qx_fail(d->ctx, QX_E_FAIL, "%lld looks are gathered, there were %lld", (long long)n, (long long)(s ? s->n : 0));
     for (int64_t i = 0; i < n && st == QX_OK; i++) read_look(s, &s->all[i], &out[i]);
     if (s) s->n = 0, s->used = 0;
     return done(st);

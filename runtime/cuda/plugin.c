@@ -103,7 +103,8 @@ static qx_status check_indices(qx_dev *d)
     QX_TRY(cu_download(d->m, &bad, d->bad, sizeof bad));
     if (!bad) return QX_OK;
     QX_TRY(cu_zero(d->m, d->bad, sizeof *d->bad));
-    QX_FAIL(d->ctx, QX_E_SHAPE, "an index of a Gather, Scatter or rotary embedding, or a length of GroupQueryAttention, was out of range (--device cpu names the node)");
+    QX_FAIL(d->ctx, QX_E_SHAPE, "an index of a Gather, Scatter or rotary embedding, or a length of GroupQueryAttention, was out "
+                                "of range (--device cpu names the node)");
 }
 
 static qx_dev_status dev_download(qx_dev *d, void *to, const void *from, size_t bytes)
@@ -153,7 +154,8 @@ static void dev_drop(qx_dev *d, qx_dev_step *s)
     qx_free(d->ctx, s);
 }
 
-static qx_dev_status dev_compile(qx_dev *d, const qx_dev_node *n, const qx_dev_tensor *in, const qx_dev_tensor *out, qx_dev_step **step, size_t *workspace)
+static qx_dev_status dev_compile(qx_dev *d, const qx_dev_node *n, const qx_dev_tensor *in, const qx_dev_tensor *out, qx_dev_step **step,
+                                 size_t *workspace)
 {
     cu_build b = {.d = d, .node = n, .in = in, .out = out};
     *step = NULL;
@@ -219,10 +221,13 @@ static qx_dev_status dev_replay(qx_dev *d, qx_dev_graph *g)
 static void dev_drop_graph(qx_dev *d, qx_dev_graph *g) { cu_drop_graph(d->m, g); }
 
 static const qx_backend table = {
-    .abi = QX_BACKEND_ABI, .struct_size = sizeof table, .name = "cuda", .chains = 1, .open = dev_open, .close = dev_close, .info = dev_info, .error = dev_error, .alloc = dev_alloc,
-    .release = dev_release, .upload = dev_upload, .download = dev_download, .sync = dev_sync, .place = dev_place, .compile = dev_compile, .run = dev_run, .drop = dev_drop,
+    .abi = QX_BACKEND_ABI, .struct_size = sizeof table, .name = "cuda", .chains = 1, .open = dev_open, .close = dev_close,
+    .info = dev_info, .error = dev_error, .alloc = dev_alloc,
+    .release = dev_release, .upload = dev_upload, .download = dev_download, .sync = dev_sync, .place = dev_place, .compile = dev_compile,
+    .run = dev_run, .drop = dev_drop,
     .kernel = dev_kernel, .why = dev_why, .mark = dev_mark, .elapsed = dev_elapsed,
-    .capture_begin = dev_capture_begin, .capture_end = dev_capture_end, .replay = dev_replay, .drop_graph = dev_drop_graph, .look = cu_observe_look,
+    .capture_begin = dev_capture_begin, .capture_end = dev_capture_end, .replay = dev_replay, .drop_graph = dev_drop_graph,
+    .look = cu_observe_look,
     .gather = cu_observe_gather, .gram_add = cu_observe_gram_add, .gram_take = cu_observe_gram_take,
 };
 

@@ -19,7 +19,8 @@ static qx_status unary_place(const cu_build *b)
 {
     const qx_unary_row *r = qx_unary_row_of(b->op);
     if (!r) CU_NO(b, "not in the table of unary functions");
-    if (b->in[0].dtype && !unary_takes(r->fn, b->in[0].dtype)) CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[0].dtype)->text);
+    if (b->in[0].dtype && !unary_takes(r->fn, b->in[0].dtype))
+        CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[0].dtype)->text);
     return QX_OK;
 }
 
@@ -52,7 +53,8 @@ static qx_status act_place(const cu_build *b) { return cu_want_real(b, 0); }
 static qx_status act_compile(cu_build *b)
 {
     static const qx_unary of[] = {[QX_ACT_RELU] = QX_U_RELU, [QX_ACT_GELU] = QX_U_GELU, [QX_ACT_GELU_TANH] = QX_U_GELU_TANH,
-                                  [QX_ACT_SILU] = QX_U_SWISH, [QX_ACT_SIGMOID] = QX_U_SIGMOID, [QX_ACT_TANH] = QX_U_TANH, [QX_ACT_HARDSWISH] = QX_U_HARDSWISH};
+                                  [QX_ACT_SILU] = QX_U_SWISH, [QX_ACT_SIGMOID] = QX_U_SIGMOID, [QX_ACT_TANH] = QX_U_TANH,
+                                  [QX_ACT_HARDSWISH] = QX_U_HARDSWISH};
     int64_t act = cu_int(b, "act", 0);
     if (act < 1 || act > QX_ACT_HARDSWISH) CU_BAD(b, "activation %lld", (long long)act);
     return unary_step(b, of[act], 1.0f, 0);
@@ -104,7 +106,8 @@ const cu_adapter qx_cuda_isnan = {isnan_place, isnan_compile};
 
 static qx_status clip_place(const cu_build *b)
 {
-    if (b->in[0].dtype && !unary_takes(QX_U_RELU, b->in[0].dtype)) CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[0].dtype)->text);
+    if (b->in[0].dtype && !unary_takes(QX_U_RELU, b->in[0].dtype))
+        CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[0].dtype)->text);
     return cu_host_in(b, 1, 2);
 }
 
@@ -129,7 +132,8 @@ static void limit(const cu_build *b, uint32_t i, float *f, int64_t *n)
 
 static qx_status clip_compile(cu_build *b)
 {
-    qk_clip_args a = {.n = b->out[0].numel, .dtype = b->in[0].dtype, .lo = cu_float(b, "min", -INFINITY), .hi = cu_float(b, "max", INFINITY), .ilo = INT64_MIN, .ihi = INT64_MAX};
+    qk_clip_args a = {.n = b->out[0].numel, .dtype = b->in[0].dtype, .lo = cu_float(b, "min", -INFINITY),
+                      .hi = cu_float(b, "max", INFINITY), .ilo = INT64_MIN, .ihi = INT64_MAX};
     if (!unary_takes(QX_U_RELU, a.dtype)) CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(a.dtype)->text);
     limit(b, 1, &a.lo, &a.ilo);
     limit(b, 2, &a.hi, &a.ihi);
@@ -146,7 +150,8 @@ static qx_status binary_place(const cu_build *b)
     if (b->node->version < 7 && cu_int(b, "broadcast", 0)) CU_NO(b, "the broadcast of version %d", b->node->version);
     if (b->node->n_in != 2) CU_NO(b, "%u operands", b->node->n_in);
     for (uint32_t i = 0; i < 2; i++)
-        if (b->in[i].dtype && !cu_real(b->in[i].dtype) && !cu_integer(b->in[i].dtype)) CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[i].dtype)->text);
+        if (b->in[i].dtype && !cu_real(b->in[i].dtype) && !cu_integer(b->in[i].dtype))
+            CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[i].dtype)->text);
     return QX_OK;
 }
 
@@ -165,7 +170,8 @@ static qx_status binary_compile(cu_build *b)
     qk_binary_args a = {.n = b->out[0].numel, .dtype = b->in[0].dtype, .op = (int32_t)row->fn};
     int64_t s[2][QK_RANK] = {{0}};
     if (row->op == QX_OP_Mod && cu_int(b, "fmod", 0)) a.op = QX_B_FMOD;
-    if (b->in[0].dtype != b->in[1].dtype) CU_NO(b, "operands of %s and %s", qx_dtype_get(b->in[0].dtype)->text, qx_dtype_get(b->in[1].dtype)->text);
+    if (b->in[0].dtype != b->in[1].dtype)
+        CU_NO(b, "operands of %s and %s", qx_dtype_get(b->in[0].dtype)->text, qx_dtype_get(b->in[1].dtype)->text);
     if (!cu_real(a.dtype) && !cu_integer(a.dtype)) CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(a.dtype)->text);
     if (row->op == QX_OP_Mean) CU_NO(b, "a mean of operands");
     memcpy(a.dims, b->out[0].dims, sizeof a.dims);
@@ -202,8 +208,10 @@ static qx_status chain_ops(const cu_build *b, qk_chain_args *a)
     if (!ops || !p || a->n_ops < 1 || a->n_ops > QK_CHAIN || p->n != 2 * a->n_ops) CU_BAD(b, "a chain of %lld fields", (long long)n);
     for (int i = 0; i < a->n_ops; i++) {
         const int64_t *f = ops + QX_CHAIN_FIELDS * i;
-        a->ops[i] = (qk_chain_op){(int32_t)f[QX_CHAIN_FN], f[QX_CHAIN_BINARY] != 0, f[QX_CHAIN_SWAPPED] != 0, (int32_t)f[QX_CHAIN_INPUT], {p->floats[2 * i], p->floats[2 * i + 1]}};
-        if (f[QX_CHAIN_INPUT] < 0 || f[QX_CHAIN_INPUT] >= a->n_in) CU_BAD(b, "input %lld of a chain with %d", (long long)f[QX_CHAIN_INPUT], a->n_in);
+        a->ops[i] = (qk_chain_op){(int32_t)f[QX_CHAIN_FN], f[QX_CHAIN_BINARY] != 0, f[QX_CHAIN_SWAPPED] != 0, (int32_t)f[QX_CHAIN_INPUT],
+                                  {p->floats[2 * i], p->floats[2 * i + 1]}};
+        if (f[QX_CHAIN_INPUT] < 0 || f[QX_CHAIN_INPUT] >= a->n_in)
+            CU_BAD(b, "input %lld of a chain with %d", (long long)f[QX_CHAIN_INPUT], a->n_in);
     }
     return QX_OK;
 }
@@ -211,7 +219,8 @@ static qx_status chain_ops(const cu_build *b, qk_chain_args *a)
 static qx_status chain_compile(cu_build *b)
 {
     qk_chain_args a = {.n = b->out[0].numel, .dtype = b->out[0].dtype, .n_in = (int32_t)b->node->n_in};
-    if (a.n_in < 1 || a.n_in > QK_CHAIN + 1 || !cu_real(a.dtype)) CU_NO(b, "a chain with %d inputs of %s", a.n_in, qx_dtype_get(a.dtype)->text);
+    if (a.n_in < 1 || a.n_in > QK_CHAIN + 1 || !cu_real(a.dtype))
+        CU_NO(b, "a chain with %d inputs of %s", a.n_in, qx_dtype_get(a.dtype)->text);
     memcpy(a.dims, b->out[0].dims, sizeof a.dims);
     for (int i = 0; i < a.n_in; i++) {
         if (b->in[i].dtype != a.dtype) CU_NO(b, "operands of %s and %s", qx_dtype_get(b->in[i].dtype)->text, qx_dtype_get(a.dtype)->text);
@@ -247,7 +256,8 @@ static qx_status where_compile(cu_build *b)
 {
     qk_where_args a = {.n = b->out[0].numel, .size = cu_bytes(b->in[1].dtype)};
     int64_t s[3][QK_RANK] = {{0}};
-    if (b->in[0].dtype != QX_DT_BOOL || b->in[1].dtype != b->in[2].dtype || !a.size) CU_BAD(b, "condition of %s", qx_dtype_get(b->in[0].dtype)->text);
+    if (b->in[0].dtype != QX_DT_BOOL || b->in[1].dtype != b->in[2].dtype || !a.size)
+        CU_BAD(b, "condition of %s", qx_dtype_get(b->in[0].dtype)->text);
     memcpy(a.dims, b->out[0].dims, sizeof a.dims);
     for (int i = 0; i < 3; i++) QX_TRY(cu_broadcast(b, &b->in[i], &b->out[0], s[i]));
     a.rank = cu_collapse(b->out[0].rank, a.dims, 3, s);
@@ -281,7 +291,8 @@ static qx_status cast_run(const cu_run *r)
 
 static qx_status cast_compile(cu_build *b)
 {
-    const qk_cast_args a = {.n = b->out[0].numel, .from = b->in[0].dtype, .to = b->out[0].dtype, .saturate = (int32_t)cu_int(b, "saturate", 1)};
+    const qk_cast_args a = {.n = b->out[0].numel, .from = b->in[0].dtype, .to = b->out[0].dtype,
+                            .saturate = (int32_t)cu_int(b, "saturate", 1)};
     if (!castable(a.from) || !castable(a.to)) CU_NO(b, "no cast from %s to %s", qx_dtype_get(a.from)->text, qx_dtype_get(a.to)->text);
     return cu_step(b, cast_run, &a, sizeof a);
 }

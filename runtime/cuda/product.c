@@ -1,6 +1,7 @@
-/* product.c - matrix products by cuBLASLt. The library thinks in columns: a row-major y[m, n] is a column-major y'[n, m], so its A is our weight and its B our activation.
- * Which algorithm fits is asked once, when a step is compiled, for exactly these dims, types and scale modes; an empty answer means "not taken" and the caller's own
- * kernel runs. f32 is computed in f32 (no TF32): calibration compares with the CPU. Compiled, never run on a device: see docs/gpu.md. */
+/* product.c - matrix products by cuBLASLt. The library thinks in columns: a row-major y[m, n] is a column-major y'[n, m], so its
+ * A is our weight and its B our activation. Which algorithm fits is asked once, when a step is compiled, for exactly these dims,
+ * types and scale modes; an empty answer means "not taken" and the caller's own kernel runs. f32 is computed in f32 (no TF32):
+ * calibration compares with the CPU. Compiled, never run on a device: see docs/gpu.md. */
 #include "runtime/cuda/library.h"
 
 #include <string.h>
@@ -21,7 +22,8 @@ struct cu_product_plan {
 static bool data_type(int dt, cudaDataType_t *out)
 {
     static const struct { int dt; cudaDataType_t type; } rows[] = {
-        {QX_DT_FLOAT, CUDA_R_32F}, {QX_DT_FLOAT16, CUDA_R_16F}, {QX_DT_BFLOAT16, CUDA_R_16BF}, {QX_DT_INT8, CUDA_R_8I}, {QX_DT_INT32, CUDA_R_32I},
+        {QX_DT_FLOAT, CUDA_R_32F}, {QX_DT_FLOAT16, CUDA_R_16F}, {QX_DT_BFLOAT16, CUDA_R_16BF}, {QX_DT_INT8, CUDA_R_8I},
+        {QX_DT_INT32, CUDA_R_32I},
         {QX_DT_FLOAT8E4M3FN, CUDA_R_8F_E4M3}, {QX_DT_FLOAT8E5M2, CUDA_R_8F_E5M2},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -34,13 +36,15 @@ static bool data_type(int dt, cudaDataType_t *out)
 
 static bool is_fp8(int type) { return type == QX_DT_FLOAT8E4M3FN || type == QX_DT_FLOAT8E5M2; }
 
-/* What the library documents: 8-bit floats need sm_89, both operands with k innermost, all rows of 16 bytes; scales of rows and blocks need sm_90, the latter tokens in fours.
- * Integers: rows of 4. */
+/* What the library documents: 8-bit floats need sm_89, both operands with k innermost, all rows of 16 bytes; scales of rows and
+ * blocks need sm_90, the latter tokens in fours. Integers: rows of 4. */
 static bool within_rules(const qx_dev *d, const cu_product *p)
 {
     if (p->m < 1 || p->n < 1 || p->k < 1 || p->m > INT32_MAX || p->n > INT32_MAX || p->k > INT32_MAX || p->batch > INT32_MAX) return false;
     const int sm = d->info.major * 10 + d->info.minor;
-    if (is_fp8(p->type)) return sm >= 89 && p->w_nk && !p->x_km && p->k % 16 == 0 && p->n % 16 == 0 && (p->scale_mode == CU_SCALE_ONE || sm == 90) && (p->scale_mode != CU_SCALE_BLOCKS || p->m % 4 == 0) && p->batch == 1;
+    if (is_fp8(p->type))
+        return sm >= 89 && p->w_nk && !p->x_km && p->k % 16 == 0 && p->n % 16 == 0 && (p->scale_mode == CU_SCALE_ONE || sm == 90) &&
+            (p->scale_mode != CU_SCALE_BLOCKS || p->m % 4 == 0) && p->batch == 1;
     if (p->type == QX_DT_INT8) return p->ytype == QX_DT_INT32 && p->w_nk && !p->x_km && p->k % 4 == 0 && p->n % 4 == 0 && !p->has_bias;
     return true;
 }
@@ -57,7 +61,9 @@ static bool make_desc(cu_product_plan *plan, const cu_product *p)
 {
     const cublasOperation_t yes = CUBLAS_OP_T, no = CUBLAS_OP_N;
     const bool whole = p->type == QX_DT_INT8;
-    if (!ok(plan, plan->l->blas.cublasLtMatmulDescCreate(&plan->desc, whole ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, whole ? CUDA_R_32I : CUDA_R_32F))) return false;
+    if (!ok(plan, plan->l->blas.cublasLtMatmulDescCreate(&plan->desc, whole ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F,
+                                                         whole ? CUDA_R_32I : CUDA_R_32F)))
+        return false;
     /* row-major w[k, n] is column-major [n, k]: as A it is taken as it is; w[n, k] is turned. Likewise x. */
     if (!SET(plan, TRANSA, *(p->w_nk ? &yes : &no)) || !SET(plan, TRANSB, *(p->x_km ? &yes : &no))) return false;
     if (p->has_bias) {
@@ -66,7 +72,8 @@ static bool make_desc(cu_product_plan *plan, const cu_product *p)
         if (!data_type(p->ytype, &bt) || !SET(plan, EPILOGUE, e) || !SET(plan, BIAS_DATA_TYPE, bt)) return false;
     }
     if (is_fp8(p->type) && p->scale_mode != CU_SCALE_ONE) {
-        const int32_t mode = p->scale_mode == CU_SCALE_ROWS ? CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F : CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+        const int32_t mode = p->scale_mode == CU_SCALE_ROWS ? CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F
+            : CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
         if (!SET(plan, A_SCALE_MODE, mode) || !SET(plan, B_SCALE_MODE, mode)) return false;
     }
     return true;
@@ -86,7 +93,8 @@ static bool make_layouts(cu_product_plan *plan, const cu_product *p)
 {
     cudaDataType_t in, out;
     if (!data_type(p->type, &in) || !data_type(p->ytype, &out)) return false;
-    return layout(plan, &plan->a, in, p->w_nk ? p->k : p->n, p->w_nk ? p->n : p->k, p->bw) && layout(plan, &plan->b, in, p->x_km ? p->m : p->k, p->x_km ? p->k : p->m, p->bx) &&
+    return layout(plan, &plan->a, in, p->w_nk ? p->k : p->n, p->w_nk ? p->n : p->k, p->bw) &&
+        layout(plan, &plan->b, in, p->x_km ? p->m : p->k, p->x_km ? p->k : p->m, p->bx) &&
            layout(plan, &plan->c, out, p->n, p->m, p->by);
 }
 
@@ -99,8 +107,8 @@ static uint32_t alignment(const cu_product *p)
     return align;
 }
 
-/* The heuristic looks at whether bias and scales are there and how they are aligned, so something is in their places when it is asked (as in NVIDIA's CUDALibrarySamples,
- * cuBLASLt/LtFp8Matmul); run puts in what is meant. */
+/* The heuristic looks at whether bias and scales are there and how they are aligned, so something is in their places when it is
+ * asked (as in NVIDIA's CUDALibrarySamples, cuBLASLt/LtFp8Matmul); run puts in what is meant. */
 static bool stand_ins(qx_dev *d, cu_product_plan *plan, const cu_product *p)
 {
     const void *any = d->bad; /* aligned as every block */
@@ -111,8 +119,10 @@ static bool stand_ins(qx_dev *d, cu_product_plan *plan, const cu_product *p)
 /* The best few, best first: that an algorithm is offered does not yet mean that it starts. */
 static bool choose(qx_dev *d, cu_product_plan *plan, const cu_product *p)
 {
-    static const cublasLtMatmulPreferenceAttributes_t which[] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                                                                 CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    static const cublasLtMatmulPreferenceAttributes_t which[] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+                                                                 CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                                                                 CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+                                                                     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
     const cu_blas *c = &plan->l->blas;
     cublasLtMatmulPreference_t pref = NULL;
     cublasLtMatmulHeuristicResult_t found[CHOICES];
@@ -123,7 +133,8 @@ static bool choose(qx_dev *d, cu_product_plan *plan, const cu_product *p)
     if (!stand_ins(d, plan, p) || !ok(plan, c->cublasLtMatmulPreferenceCreate(&pref))) return false;
     bool set = ok(plan, c->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most));
     for (int i = 0; i < 4 && set; i++) set = ok(plan, c->cublasLtMatmulPreferenceSetAttribute(pref, which[i], &align, sizeof align));
-    set = set && ok(plan, c->cublasLtMatmulAlgoGetHeuristic(plan->l->lt, plan->desc, plan->a, plan->b, plan->c, plan->c, pref, CHOICES, found, &offered));
+    set = set && ok(plan, c->cublasLtMatmulAlgoGetHeuristic(plan->l->lt, plan->desc, plan->a, plan->b, plan->c, plan->c, pref, CHOICES,
+                                                            found, &offered));
     c->cublasLtMatmulPreferenceDestroy(pref);
     for (int i = 0; i < offered && set; i++) {
         if (!ok(plan, found[i].state)) continue; /* the others' fields mean nothing */
@@ -149,8 +160,10 @@ static void say_refused(qx_dev *d, const cu_product_plan *plan)
 {
     static const char *const scales[] = {"", ", a scale a row", ", a scale for 128 of k"};
     const cu_product *p = &plan->p;
-    cu_refused(d, "cuBLASLt: %s for %s x[%lld, %lld] w[%lld, %lld]%s -> %s%s%s%s, batch %lld", plan->l->blas.cublasLtGetStatusString(plan->status), qx_dtype_get(p->type)->text,
-               (long long)p->m, (long long)p->k, (long long)p->k, (long long)p->n, p->w_nk ? "'" : "", qx_dtype_get(p->ytype)->text, p->has_bias ? " + bias" : "", p->has_add ? " + y" : "",
+    cu_refused(d, "cuBLASLt: %s for %s x[%lld, %lld] w[%lld, %lld]%s -> %s%s%s%s, batch %lld",
+               plan->l->blas.cublasLtGetStatusString(plan->status), qx_dtype_get(p->type)->text,
+               (long long)p->m, (long long)p->k, (long long)p->k, (long long)p->n, p->w_nk ? "'" : "", qx_dtype_get(p->ytype)->text,
+               p->has_bias ? " + bias" : "", p->has_add ? " + y" : "",
                scales[p->scale_mode], (long long)p->batch);
 }
 
@@ -183,7 +196,8 @@ static cublasStatus_t start(const qx_dev *d, const cu_product_plan *p, const cu_
     const bool whole = p->p.type == QX_DT_INT8; /* alpha and beta have the type of the sums */
     const void *alpha = whole ? (const void *)&one : &p->p.alpha, *beta = whole ? (const void *)&nil : p->p.has_add ? &unit : &none;
     const void *c = a->add ? a->add : a->y; /* y = alpha x w + beta c + bias */
-    return p->l->blas.cublasLtMatmul(p->l->lt, p->desc, alpha, a->w, p->a, a->x, p->b, beta, c, p->c, a->y, p->c, &p->algos[p->at], a->ws, p->workspace, (cudaStream_t)d->q);
+    return p->l->blas.cublasLtMatmul(p->l->lt, p->desc, alpha, a->w, p->a, a->x, p->b, beta, c, p->c, a->y, p->c, &p->algos[p->at],
+                                     a->ws, p->workspace, (cudaStream_t)d->q);
 }
 
 /* Whatever an algorithm refuses with, the next one writes the whole result; a device that is broken says so at the next launch. */

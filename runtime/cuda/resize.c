@@ -1,5 +1,5 @@
-/* resize.c - adapter of Resize (nearest and linear): the source positions and weights of every output position are worked out on the host, as
- * runtime/cpu/resize.c does, and lie with the step on the device. */
+/* resize.c - adapter of Resize (nearest and linear): the source positions and weights of every output position are worked out on
+ * the host, as runtime/cpu/resize.c does, and lie with the step on the device. */
 #include <math.h>
 #include <string.h>
 
@@ -11,7 +11,8 @@ static qx_status place(const cu_build *b)
 {
     bool nearest = cu_is(b, "mode", "nearest", true), linear = cu_is(b, "mode", "linear", false);
     if (!nearest && !linear) CU_NO(b, "this mode of interpolation");
-    if (cu_is(b, "coordinate_transformation_mode", "tf_crop_and_resize", false) || cu_int(b, "antialias", 0) || cu_int(b, "exclude_outside", 0) || cu_attr(b, "axes") ||
+    if (cu_is(b, "coordinate_transformation_mode", "tf_crop_and_resize", false) || cu_int(b, "antialias", 0) ||
+        cu_int(b, "exclude_outside", 0) || cu_attr(b, "axes") ||
         !cu_is(b, "keep_aspect_ratio_policy", "stretch", true))
         CU_NO(b, "cropping, antialiasing, axes or a kept aspect ratio");
     QX_TRY(nearest ? cu_want_plain(b, 0) : cu_want_real(b, 0));
@@ -58,7 +59,8 @@ static qx_status scale_of(const cu_build *b, int axis, double *out)
     uint32_t at = b->node->version < 11 ? 1 : 2;
     *out = (double)b->out[0].dims[axis] / (double)b->in[0].dims[axis];
     if (!cu_has(b, at) || b->in[at].numel == 0) return QX_OK;
-    if (b->in[at].dtype != QX_DT_FLOAT || b->in[at].numel != b->in[0].rank) CU_BAD(b, "%lld scales for rank %d", (long long)b->in[at].numel, b->in[0].rank);
+    if (b->in[at].dtype != QX_DT_FLOAT || b->in[at].numel != b->in[0].rank)
+        CU_BAD(b, "%lld scales for rank %d", (long long)b->in[at].numel, b->in[0].rank);
     *out = (double)((const float *)b->in[at].host)[axis];
     if (!(*out > 0)) CU_BAD(b, "scale %g of axis %d", *out, axis);
     return QX_OK;

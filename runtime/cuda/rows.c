@@ -1,4 +1,5 @@
-/* rows.c - adapters of softmax, normalisations, reductions, running sums and rotary embeddings: rows of a tensor seen as [outer][d][inner]. */
+/* rows.c - adapters of softmax, normalisations, reductions, running sums and rotary embeddings: rows of a tensor seen as
+ * [outer][d][inner]. */
 #include <string.h>
 
 #include "kernels/rows.h"
@@ -92,9 +93,11 @@ static qx_status skip_compile(cu_build *b)
     const qx_dev_tensor *x = &b->in[0];
     bool rms = b->op == QX_OP_ms_SkipSimplifiedLayerNormalization;
     QX_TRY(need_real(b, 0));
-    if (x->rank < 2 || b->in[1].numel != x->numel || b->in[2].numel != x->dims[x->rank - 1] || b->in[1].dtype != x->dtype || !cu_real(b->in[2].dtype))
+    if (x->rank < 2 || b->in[1].numel != x->numel || b->in[2].numel != x->dims[x->rank - 1] || b->in[1].dtype != x->dtype ||
+        !cu_real(b->in[2].dtype))
         CU_NO(b, "skip of %lld elements for an input of %lld", (long long)b->in[1].numel, (long long)x->numel);
-    skip_args s = {.n = {.d = x->dims[x->rank - 1], .rows = x->numel / x->dims[x->rank - 1], .dtype = x->dtype, .ptype = b->in[2].dtype, .rms = rms, .eps = cu_float(b, "epsilon", 1e-12f)}};
+    skip_args s = {.n = {.d = x->dims[x->rank - 1], .rows = x->numel / x->dims[x->rank - 1], .dtype = x->dtype, .ptype = b->in[2].dtype,
+                         .rms = rms, .eps = cu_float(b, "epsilon", 1e-12f)}};
     s.beta = !rms && cu_has(b, 3) ? 3 : 0;
     s.bias = cu_has(b, rms ? 3 : 4) ? (rms ? 3 : 4) : 0;
     s.n.mean = wanted(b, 1) ? CU_LATER : NULL;
@@ -109,10 +112,12 @@ static qx_status row_norm_compile(cu_build *b)
 {
     const qx_dev_tensor *x = &b->in[0];
     QX_TRY(need_real(b, 0));
-    qk_norm_args a = {.d = x->rank ? x->dims[x->rank - 1] : 1, .dtype = x->dtype, .ptype = b->in[1].dtype, .rms = cu_int(b, "rms", 0) != 0, .eps = cu_float(b, "epsilon", 1e-5f)};
+    qk_norm_args a = {.d = x->rank ? x->dims[x->rank - 1] : 1, .dtype = x->dtype, .ptype = b->in[1].dtype,
+                      .rms = cu_int(b, "rms", 0) != 0, .eps = cu_float(b, "epsilon", 1e-5f)};
     a.rows = a.d ? x->numel / a.d : 0;
     for (uint32_t i = 1; i < b->node->n_in; i++)
-        if (cu_has(b, i) && (b->in[i].numel != a.d || b->in[i].dtype != a.ptype || !cu_real(a.ptype))) CU_BAD(b, "%lld factors for rows of %lld", (long long)b->in[i].numel, (long long)a.d);
+        if (cu_has(b, i) && (b->in[i].numel != a.d || b->in[i].dtype != a.ptype || !cu_real(a.ptype)))
+            CU_BAD(b, "%lld factors for rows of %lld", (long long)b->in[i].numel, (long long)a.d);
     a.beta = !a.rms && cu_has(b, 2) ? CU_LATER : NULL;
     return cu_step(b, norm_run, &a, sizeof a);
 }
@@ -134,7 +139,8 @@ static qx_status glu_compile(cu_build *b)
     const qx_dev_tensor *x = &b->in[0];
     QX_TRY(need_real(b, 0));
     if (x->rank < 1 || x->dims[x->rank - 1] % 2) CU_BAD(b, "rows of %lld have no halves", (long long)(x->rank ? x->dims[x->rank - 1] : 0));
-    const qk_glu_args a = {.d = x->dims[x->rank - 1] / 2, .rows = cu_prod(x->dims, 0, x->rank - 1), .dtype = x->dtype, .act = (int32_t)cu_int(b, "act", 0), .upper = cu_int(b, "upper", 0) != 0};
+    const qk_glu_args a = {.d = x->dims[x->rank - 1] / 2, .rows = cu_prod(x->dims, 0, x->rank - 1), .dtype = x->dtype,
+                           .act = (int32_t)cu_int(b, "act", 0), .upper = cu_int(b, "upper", 0) != 0};
     return cu_step(b, glu_run, &a, sizeof a);
 }
 extern const cu_adapter cu_glu;
@@ -153,11 +159,13 @@ static qx_status rotate_run(const cu_run *r)
 static qx_status table_strides(const cu_build *b, uint32_t i, const int64_t dims[4], int64_t st[3])
 {
     const qx_dev_tensor *t = &b->in[i];
-    if (t->rank < 1 || t->rank > 4 || t->dims[t->rank - 1] != dims[3] || t->dtype != b->in[1].dtype || !cu_real(t->dtype)) CU_BAD(b, "angles of rank %d for heads of %lld", t->rank, (long long)dims[3]);
+    if (t->rank < 1 || t->rank > 4 || t->dims[t->rank - 1] != dims[3] || t->dtype != b->in[1].dtype || !cu_real(t->dtype))
+        CU_BAD(b, "angles of rank %d for heads of %lld", t->rank, (long long)dims[3]);
     for (int k = 0; k < 3; k++) {
         const int own = k - (4 - t->rank);
         st[k] = own < 0 || t->dims[own] == 1 ? 0 : cu_prod(t->dims, own + 1, t->rank);
-        if (st[k] && t->dims[own] != dims[k]) CU_BAD(b, "angles have %lld where %lld are needed", (long long)t->dims[own], (long long)dims[k]);
+        if (st[k] && t->dims[own] != dims[k])
+            CU_BAD(b, "angles have %lld where %lld are needed", (long long)t->dims[own], (long long)dims[k]);
     }
     return QX_OK;
 }
@@ -198,7 +206,8 @@ static qx_status group_step(cu_build *b, int64_t groups, float eps, bool silu)
     QX_TRY(need_real(b, 1));
     if (groups < 1 || ch < 1 || ch % groups || b->in[1].numel != ch || b->in[2].numel != ch || b->in[1].dtype != b->in[2].dtype)
         CU_NO(b, "%lld channels in %lld groups with a scale of %lld", (long long)ch, (long long)groups, (long long)b->in[1].numel);
-    const qk_group_norm_args a = {.groups_total = x->dims[0] * groups, .groups = groups, .channels = ch, .inner = cu_prod(x->dims, 2, x->rank), .dtype = x->dtype,
+    const qk_group_norm_args a = {.groups_total = x->dims[0] * groups, .groups = groups, .channels = ch,
+                                  .inner = cu_prod(x->dims, 2, x->rank), .dtype = x->dtype,
                                   .ptype = b->in[1].dtype, .silu = silu, .eps = eps};
     return cu_step(b, group_run, &a, sizeof a);
 }
@@ -210,7 +219,10 @@ static qx_status group_compile(cu_build *b)
 }
 const cu_adapter qx_cuda_group_norm = {real_place, group_compile};
 
-static qx_status fused_group_compile(cu_build *b) { return group_step(b, cu_int(b, "groups", 0), cu_float(b, "epsilon", 1e-5f), cu_int(b, "silu", 0) != 0); }
+static qx_status fused_group_compile(cu_build *b)
+{
+    return group_step(b, cu_int(b, "groups", 0), cu_float(b, "epsilon", 1e-5f), cu_int(b, "silu", 0) != 0);
+}
 extern const cu_adapter cu_fused_group_norm;
 const cu_adapter cu_fused_group_norm = {real_place, fused_group_compile};
 
@@ -218,8 +230,10 @@ const cu_adapter cu_fused_group_norm = {real_place, fused_group_compile};
 
 typedef struct reduce_row { qx_op_id op; qx_reduce fn; bool ints; } reduce_row;
 static const reduce_row reduce_rows[] = {
-    {QX_OP_ReduceSum, QX_R_SUM, true}, {QX_OP_ReduceMean, QX_R_MEAN, false}, {QX_OP_ReduceMax, QX_R_MAX, true}, {QX_OP_ReduceMin, QX_R_MIN, true},
-    {QX_OP_ReduceProd, QX_R_PROD, true}, {QX_OP_ReduceL1, QX_R_L1, false}, {QX_OP_ReduceL2, QX_R_L2, false}, {QX_OP_ReduceSumSquare, QX_R_SUMSQ, false},
+    {QX_OP_ReduceSum, QX_R_SUM, true}, {QX_OP_ReduceMean, QX_R_MEAN, false}, {QX_OP_ReduceMax, QX_R_MAX, true},
+    {QX_OP_ReduceMin, QX_R_MIN, true},
+    {QX_OP_ReduceProd, QX_R_PROD, true}, {QX_OP_ReduceL1, QX_R_L1, false}, {QX_OP_ReduceL2, QX_R_L2, false},
+    {QX_OP_ReduceSumSquare, QX_R_SUMSQ, false},
     {QX_OP_ReduceLogSum, QX_R_LOGSUM, false}, {QX_OP_ReduceLogSumExp, QX_R_LOGSUMEXP, false},
 };
 
@@ -230,12 +244,16 @@ static const reduce_row *reduce_row_of(const cu_build *b)
     return NULL;
 }
 
-static bool reduces(const reduce_row *r, int dtype) { return cu_real(dtype) || (r->ints && cu_integer(dtype) && dtype != QX_DT_UINT64 && dtype != QX_DT_BOOL); }
+static bool reduces(const reduce_row *r, int dtype)
+{
+    return cu_real(dtype) || (r->ints && cu_integer(dtype) && dtype != QX_DT_UINT64 && dtype != QX_DT_BOOL);
+}
 
 static qx_status reduce_place(const cu_build *b)
 {
     const reduce_row *r = reduce_row_of(b);
-    if (!r || (b->in[0].dtype && !reduces(r, b->in[0].dtype))) CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[0].dtype)->text);
+    if (!r || (b->in[0].dtype && !reduces(r, b->in[0].dtype)))
+        CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[0].dtype)->text);
     return cu_host_in(b, 1, 1);
 }
 
@@ -314,7 +332,8 @@ const cu_adapter qx_cuda_reduce = {reduce_place, reduce_compile};
 
 static qx_status arg_place(const cu_build *b)
 {
-    if (b->in[0].dtype && !cu_real(b->in[0].dtype) && !cu_integer(b->in[0].dtype)) CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[0].dtype)->text);
+    if (b->in[0].dtype && !cu_real(b->in[0].dtype) && !cu_integer(b->in[0].dtype))
+        CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[0].dtype)->text);
     return QX_OK;
 }
 
@@ -331,7 +350,8 @@ static qx_status arg_compile(cu_build *b)
     const qx_dev_tensor *x = &b->in[0];
     int axis;
     QX_TRY(cu_axis(b, cu_int(b, "axis", 0), x->rank, &axis));
-    const qk_arg_args a = {.outer = cu_prod(x->dims, 0, axis), .d = x->rank ? x->dims[axis] : 1, .inner = cu_prod(x->dims, axis + 1, x->rank), .dtype = x->dtype,
+    const qk_arg_args a = {.outer = cu_prod(x->dims, 0, axis), .d = x->rank ? x->dims[axis] : 1,
+                           .inner = cu_prod(x->dims, axis + 1, x->rank), .dtype = x->dtype,
                            .min = b->op == QX_OP_ArgMin, .last = cu_int(b, "select_last_index", 0) != 0};
     return cu_step(b, arg_run, &a, sizeof a);
 }
@@ -339,7 +359,8 @@ const cu_adapter qx_cuda_arg = {arg_place, arg_compile};
 
 static qx_status cumsum_place(const cu_build *b)
 {
-    if (b->in[0].dtype && !cu_real(b->in[0].dtype) && !cu_integer(b->in[0].dtype)) CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[0].dtype)->text);
+    if (b->in[0].dtype && !cu_real(b->in[0].dtype) && !cu_integer(b->in[0].dtype))
+        CU_NO(b, "no CUDA kernel for elements of %s", qx_dtype_get(b->in[0].dtype)->text);
     return cu_host_in(b, 1, 1);
 }
 
@@ -359,7 +380,8 @@ static qx_status cumsum_compile(cu_build *b)
     QX_TRY(cu_list(b, NULL, 1, list, &n));
     if (n != 1) CU_BAD(b, "%lld axes", (long long)n);
     QX_TRY(cu_axis(b, list[0], x->rank, &axis));
-    const qk_cumsum_args a = {.outer = cu_prod(x->dims, 0, axis), .d = x->rank ? x->dims[axis] : 1, .inner = cu_prod(x->dims, axis + 1, x->rank), .dtype = x->dtype,
+    const qk_cumsum_args a = {.outer = cu_prod(x->dims, 0, axis), .d = x->rank ? x->dims[axis] : 1,
+                              .inner = cu_prod(x->dims, axis + 1, x->rank), .dtype = x->dtype,
                               .exclusive = cu_int(b, "exclusive", 0) != 0, .reverse = cu_int(b, "reverse", 0) != 0};
     return cu_step(b, cumsum_run, &a, sizeof a);
 }
@@ -405,7 +427,8 @@ static qx_status rope_dims(const cu_build *b, int64_t cols, qk_rope_args *a)
     a->sb = a->heads * a->seq * a->d;
     a->rot = cu_int(b, "rotary_embedding_dim", 0);
     if (!a->rot) a->rot = 2 * cols < a->d ? 2 * cols : a->d;
-    if (a->rot < 2 || a->rot % 2 || a->rot > a->d || cols != a->rot / 2) CU_BAD(b, "%lld rotated of %lld, caches of %lld columns", (long long)a->rot, (long long)a->d, (long long)cols);
+    if (a->rot < 2 || a->rot % 2 || a->rot > a->d || cols != a->rot / 2)
+        CU_BAD(b, "%lld rotated of %lld, caches of %lld columns", (long long)a->rot, (long long)a->d, (long long)cols);
     return QX_OK;
 }
 
@@ -422,7 +445,8 @@ static qx_status rope_compile(cu_build *b)
     p.r.max_pos = cs->numel / (p.r.rot / 2);
     p.has_pos = cu_has(b, p.pos);
     int64_t n_pos = p.has_pos ? b->in[p.pos].numel : 0, tokens = p.r.batch * p.r.seq;
-    if (p.has_pos ? n_pos != 1 && n_pos != tokens : p.r.max_pos != tokens) CU_BAD(b, "%lld positions, %lld cache rows for %lld tokens", (long long)n_pos, (long long)p.r.max_pos, (long long)tokens);
+    if (p.has_pos ? n_pos != 1 && n_pos != tokens : p.r.max_pos != tokens)
+        CU_BAD(b, "%lld positions, %lld cache rows for %lld tokens", (long long)n_pos, (long long)p.r.max_pos, (long long)tokens);
     if (p.has_pos && b->in[p.pos].dtype != QX_DT_INT64) CU_NO(b, "positions of %s", qx_dtype_get(b->in[p.pos].dtype)->text);
     p.r.table_batch = p.r.seq;
     p.r.pos_add = n_pos == 1;

@@ -1,5 +1,5 @@
-/* sparse.c - weights whose zeros are 2:4, for products on sparse units (kernels/cuda/sparse.cu): whether a weight is one is found out by compressing it, once, when the step is
- * compiled. The compressed form lies in one block: values, then places. */
+/* sparse.c - weights whose zeros are 2:4, for products on sparse units (kernels/cuda/sparse.cu): whether a weight is one is found
+ * out by compressing it, once, when the step is compiled. The compressed form lies in one block: values, then places. */
 #include "runtime/cuda/lib.h"
 
 /* 16 rows of the weight and one step along k; E4M3 came with sm_89. */
@@ -7,7 +7,8 @@ static bool fits(const qx_dev *d, int dtype, int64_t n, int64_t k)
 {
     const bool fp8 = dtype == QX_DT_FLOAT8E4M3FN;
     if (dtype != QX_DT_FLOAT16 && dtype != QX_DT_INT8 && !fp8) return false;
-    return n > 0 && n % 16 == 0 && k > 0 && k % (dtype == QX_DT_FLOAT16 ? 32 : 64) == 0 && (!fp8 || d->info.major * 10 + d->info.minor >= 89);
+    return n > 0 && n % 16 == 0 && k > 0 && k % (dtype == QX_DT_FLOAT16 ? 32 : 64) == 0 &&
+        (!fp8 || d->info.major * 10 + d->info.minor >= 89);
 }
 
 /* *turned: the weight as [n, k]; a block of its own when it is stored [k, n]. */
@@ -20,10 +21,12 @@ static qx_status as_rows(cu_build *b, const qx_dev_tensor *w, int64_t n, int64_t
     return cu_launched(b->d->m, qk_turn(b->d->q, &t));
 }
 
-static qx_status compress(cu_build *b, const qx_dev_tensor *w, const void *rows, char *block, size_t bytes, int64_t n, int64_t k, int32_t *bad)
+static qx_status compress(cu_build *b, const qx_dev_tensor *w, const void *rows, char *block, size_t bytes, int64_t n, int64_t k,
+                          int32_t *bad)
 {
     int32_t *flag = (int32_t *)(void *)(block + bytes - sizeof *flag);
-    const qk_compress_args c = {.w = rows ? rows : w->data, .values = block, .meta = (uint32_t *)(void *)(block + w->bytes / 2), .bad = flag, .n = n, .k = k, .dtype = w->dtype};
+    const qk_compress_args c = {.w = rows ? rows : w->data, .values = block, .meta = (uint32_t *)(void *)(block + w->bytes / 2),
+                                .bad = flag, .n = n, .k = k, .dtype = w->dtype};
     QX_TRY(cu_zero(b->d->m, flag, sizeof *flag));
     QX_TRY(cu_launched(b->d->m, qk_sparse_compress(b->d->q, &c)));
     return cu_download(b->d->m, bad, flag, sizeof *bad);

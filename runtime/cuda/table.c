@@ -1,4 +1,5 @@
-/* table.c - from a node's name and version to its adapter: the rows of onnx/ops.def with their cuda column, and the fused steps of the executor's plan. */
+/* table.c - from a node's name and version to its adapter: the rows of onnx/ops.def with their cuda column, and the fused steps
+ * of the executor's plan. */
 #include <string.h>
 
 #include "runtime/cuda/node.h"
@@ -10,11 +11,14 @@ static const op_row rows[] = {
 #undef QX_OP
 };
 
-extern const cu_adapter cu_act, cu_linear, cu_fused_group_norm, cu_fused_attention, cu_int8_linear, cu_codes_linear, cu_row_norm, cu_rotate, cu_glu, cu_fp8_linear, cu_chain, cu_row_codes;
+extern const cu_adapter cu_act, cu_linear, cu_fused_group_norm, cu_fused_attention, cu_int8_linear, cu_codes_linear, cu_row_norm,
+    cu_rotate, cu_glu, cu_fp8_linear, cu_chain, cu_row_codes;
 typedef struct fused_row { const char *name; const cu_adapter *adapter; } fused_row;
 static const fused_row fused[] = {
-    {"Act", &cu_act}, {"Linear", &cu_linear}, {"GroupNorm", &cu_fused_group_norm}, {"Attention", &cu_fused_attention}, {"Int8Linear", &cu_int8_linear},
-    {"CodesLinear", &cu_codes_linear}, {"RowNorm", &cu_row_norm}, {"Rotate", &cu_rotate}, {"Glu", &cu_glu}, {"Same", &qx_cuda_view}, {"Fp8Linear", &cu_fp8_linear}, {"Chain", &cu_chain}, {"RowCodes", &cu_row_codes},
+    {"Act", &cu_act}, {"Linear", &cu_linear}, {"GroupNorm", &cu_fused_group_norm}, {"Attention", &cu_fused_attention},
+    {"Int8Linear", &cu_int8_linear},
+    {"CodesLinear", &cu_codes_linear}, {"RowNorm", &cu_row_norm}, {"Rotate", &cu_rotate}, {"Glu", &cu_glu}, {"Same", &qx_cuda_view},
+    {"Fp8Linear", &cu_fp8_linear}, {"Chain", &cu_chain}, {"RowCodes", &cu_row_codes},
 };
 
 static qx_status none(const cu_build *b) { CU_NO(b, "no CUDA kernel"); }

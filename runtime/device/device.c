@@ -1,7 +1,8 @@
 /* device.c - the device itself: opening it or saying why not, its memory, and copies to and from the host.
  *
- * Memory follows the same plan as on the CPU (runtime/memory.c): the first run with given input shapes takes blocks from the plugin and records their
- * lives; later runs replay the recording as offsets in one arena. Constants, and the device copies of feeds and shape values, lie outside of it. */
+ * Memory follows the same plan as on the CPU (runtime/memory.c): the first run with given input shapes takes blocks from the
+ * plugin and records their lives; later runs replay the recording as offsets in one arena. Constants, and the device copies of
+ * feeds and shape values, lie outside of it. */
 #include "runtime/device/device.h"
 
 #include <stdio.h>
@@ -50,7 +51,8 @@ qx_status qx_device_open(qx_exec *x)
     const qx_backend *b = NULL;
     bool installed = false;
     if (x->opt.device == QX_DEVICE_CPU) return QX_OK;
-    if (x->opt.device == QX_DEVICE_AUTO && !x->opt.tell_device && !qx_plugin_driver()) return QX_OK; /* nobody asked: no reason to map the vendor's libraries */
+    /* nobody asked: no reason to map the vendor's libraries */
+    if (x->opt.device == QX_DEVICE_AUTO && !x->opt.tell_device && !qx_plugin_driver()) return QX_OK;
     qx_status st = qx_plugin_load(x->ctx, x->opt.plugin_dir, &b, &installed);
     if (st == QX_OK) st = open_backend(x, b);
     if (st == QX_OK || st == QX_E_NOMEM) return st;
@@ -117,7 +119,8 @@ static qx_status device_alloc(qx_exec *x, size_t bytes, void **out)
     memset(&info, 0, sizeof info);
     d->b->info(d->dev, &info);
     if (st != QX_DEV_NOMEM) return qx_device_status(x, st, "allocate");
-    QX_FAIL(x->ctx, QX_E_NOMEM, "%s: %zu bytes asked for, %zu of %zu are free (%zu hold weights: --max-device-memory streams them)", d->name, bytes, info.memory_free,
+    QX_FAIL(x->ctx, QX_E_NOMEM, "%s: %zu bytes asked for, %zu of %zu are free (%zu hold weights: --max-device-memory streams them)",
+            d->name, bytes, info.memory_free,
             info.memory_total, d->resident);
 }
 

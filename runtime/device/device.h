@@ -1,9 +1,10 @@
-/* device.h - the executor's side of a device plugin: which steps run there, where their values lie, and what moves between host and device.
- * Internal to runtime/.
+/* device.h - the executor's side of a device plugin: which steps run there, where their values lie, and what moves between host
+ * and device. Internal to runtime/.
  *
- * A value has its content on the host (slot.t.data), on the device (slot.dev), or on both. slot.t.on_device says that only the device has it.
- * Steps of the main graph that depend on data run on the device; shapes and constants are worked out on the host, where the kernels need them as
- * arguments, and are uploaded once. Steps that the plugin has no kernel for run on the host when fallback is allowed. */
+ * A value has its content on the host (slot.t.data), on the device (slot.dev), or on both. slot.t.on_device says that only the
+ * device has it. Steps of the main graph that depend on data run on the device; shapes and constants are worked out on the host,
+ * where the kernels need them as arguments, and are uploaded once. Steps that the plugin has no kernel for run on the host when
+ * fallback is allowed. */
 #ifndef QX_RUNTIME_DEVICE_H
 #define QX_RUNTIME_DEVICE_H
 
@@ -76,7 +77,8 @@ qx_status qx_device_copy_out(qx_exec *x, const qx_slot *s, qx_tensor *out);
 /* device_plan.c: which steps, and what they look like to the plugin */
 qx_status qx_device_place(qx_exec *x);
 typedef struct qx_node_view { qx_dev_node node; qx_dev_attr attrs[40]; } qx_node_view;
-/* False when the node has an attribute that does not go through the interface (a subgraph, a tensor), or is a fused step of unknown kind. */
+/* False when the node has an attribute that does not go through the interface (a subgraph, a tensor), or is a fused step of
+ * unknown kind. */
 bool qx_device_describe(const qx_rstep *s, qx_node_view *out);
 /* Dims of the step's outputs and its compiled form. in: current inputs. */
 qx_status qx_device_compile(qx_exec *x, qx_rstep *s, const qx_tensor *const *in, qx_dev_code **out);
@@ -93,7 +95,8 @@ qx_status qx_device_run_main(qx_exec *x);
 /* A run has failed. True: because it was recorded, which is not tried any more; the run may be repeated. The error is gone to the log. */
 bool qx_device_run_again(qx_exec *x);
 
-/* device_observe.c: hands out what the looks of this run saw; st not QX_OK: the run failed, nobody gets anything. Returns st, or what went wrong here. */
+/* device_observe.c: hands out what the looks of this run saw; st not QX_OK: the run failed, nobody gets anything. Returns st, or
+ * what went wrong here. */
 qx_status qx_device_gather(qx_exec *x, qx_status st);
 
 #endif

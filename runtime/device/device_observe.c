@@ -1,5 +1,5 @@
-/* device_observe.c - observers of watched values that lie on a device: only results come to the host, and nobody waits for them before the run ends or the device has no room for
- * more of them. */
+/* device_observe.c - observers of watched values that lie on a device: only results come to the host, and nobody waits for them
+ * before the run ends or the device has no room for more of them. */
 #include "kernels/observe.h"
 #include "runtime/device/device.h"
 
@@ -24,7 +24,8 @@ static qx_dd *pairs(const double *p) { return (qx_dd *)(uintptr_t)p; } /* hi, lo
 static qx_seen seen_of(const qx_dev_seen *s, int64_t numel)
 {
     const qx_dev_scan *r = &s->scan;
-    return (qx_seen){.scan = {.min = r->min, .max = r->max, .absmax = r->absmax, .n = numel, .zeros = r->zeros, .nonfinite = r->nonfinite != 0, .sum = {r->sum[0], r->sum[1]},
+    return (qx_seen){.scan = {.min = r->min, .max = r->max, .absmax = r->absmax, .n = numel, .zeros = r->zeros,
+                              .nonfinite = r->nonfinite != 0, .sum = {r->sum[0], r->sum[1]},
                               .abs = {r->abs[0], r->abs[1]}, .sumsq = {r->sumsq[0], r->sumsq[1]}},
                      .exp = s->exp, .bins = s->bins, .channels = s->channels,
                      .columns = {(float *)(uintptr_t)s->min, (float *)(uintptr_t)s->max, pairs(s->sum), pairs(s->abs), pairs(s->sumsq)}};
@@ -76,4 +77,7 @@ qx_status qx_exec_gram_add(qx_exec *x, const qx_tensor *t, void **sum)
     return qx_device_status(x, x->device->b->gram_add(x->device->dev, &v, k ? t->numel / k : 0, k, (qx_dev_gram **)sum), "Gram matrix");
 }
 
-qx_status qx_exec_gram_take(qx_exec *x, void *sum, double *gram) { return qx_device_status(x, x->device->b->gram_take(x->device->dev, sum, gram), "Gram matrix"); }
+qx_status qx_exec_gram_take(qx_exec *x, void *sum, double *gram)
+{
+    return qx_device_status(x, x->device->b->gram_take(x->device->dev, sum, gram), "Gram matrix");
+}

@@ -1,7 +1,8 @@
 /* device_plan.c - which steps run on the device, how a node looks to the plugin, and compiling it for the dims of a run.
  *
- * Placement happens when the plan is made, so that a node without a kernel is an error by name before anything runs. The dims of all values follow from
- * those of the feeds by shape inference, once for each set of input shapes; a node whose output shape depends on data is inferred when it runs. */
+ * Placement happens when the plan is made, so that a node without a kernel is an error by name before anything runs. The dims of
+ * all values follow from those of the feeds by shape inference, once for each set of input shapes; a node whose output shape
+ * depends on data is inferred when it runs. */
 #include <stdio.h>
 #include <string.h>
 
@@ -18,8 +19,14 @@ static bool put_attr(qx_node_view *v, qx_dev_attr a)
     return true;
 }
 
-static bool put_int(qx_node_view *v, const char *name, int64_t i) { return put_attr(v, (qx_dev_attr){.name = name, .kind = QX_DEV_INT, .i = i}); }
-static bool put_float(qx_node_view *v, const char *name, float f) { return put_attr(v, (qx_dev_attr){.name = name, .kind = QX_DEV_FLOAT, .f = (double)f}); }
+static bool put_int(qx_node_view *v, const char *name, int64_t i)
+{
+    return put_attr(v, (qx_dev_attr){.name = name, .kind = QX_DEV_INT, .i = i});
+}
+static bool put_float(qx_node_view *v, const char *name, float f)
+{
+    return put_attr(v, (qx_dev_attr){.name = name, .kind = QX_DEV_FLOAT, .f = (double)f});
+}
 
 static bool node_attr(qx_node_view *v, const qx_attr *a)
 {
@@ -89,9 +96,11 @@ static bool wq_attrs(qx_node_view *v, const void *params)
 typedef struct fused_row { qx_cpu_fn *fn; const char *op; bool (*attrs)(qx_node_view *v, const void *params); bool node_attrs; } fused_row;
 static const fused_row fused_rows[] = {
     {qx_cpu_act, "Act", act_attrs, false}, {qx_cpu_linear, "Linear", linear_attrs, false}, {qx_cpu_gn, "GroupNorm", gn_attrs, false},
-    {qx_cpu_attn, "Attention", attn_attrs, false}, {qx_cpu_int8_linear, "Int8Linear", int8_attrs, true}, {qx_cpu_wq_linear, "CodesLinear", wq_attrs, false},
+    {qx_cpu_attn, "Attention", attn_attrs, false}, {qx_cpu_int8_linear, "Int8Linear", int8_attrs, true},
+    {qx_cpu_wq_linear, "CodesLinear", wq_attrs, false},
     {qx_cpu_row_norm, "RowNorm", norm_attrs, false}, {qx_cpu_rope, "Rotate", rope_attrs, false}, {qx_cpu_glu, "Glu", glu_attrs, false},
-    {qx_cpu_identity, "Same", no_attrs, false}, {qx_cpu_row_codes, "RowCodes", row_codes_attrs, false}, {qx_cpu_chain, "Chain", chain_attrs, false},
+    {qx_cpu_identity, "Same", no_attrs, false}, {qx_cpu_row_codes, "RowCodes", row_codes_attrs, false},
+    {qx_cpu_chain, "Chain", chain_attrs, false},
 };
 
 static bool describe_fused(const qx_rstep *s, qx_node_view *out)
@@ -113,7 +122,8 @@ bool qx_device_describe(const qx_rstep *s, qx_node_view *out)
 {
     const qx_node *n = s->node;
     memset(&out->node, 0, sizeof out->node);
-    out->node = (qx_dev_node){.name = *n->name || !s->n_out || !s->out_value[0] ? n->name : s->out_value[0]->name, .domain = n->domain, .op = n->op_type,
+    out->node = (qx_dev_node){.name = *n->name || !s->n_out || !s->out_value[0] ? n->name : s->out_value[0]->name, .domain = n->domain,
+                              .op = n->op_type,
                               .version = n->op->since, .n_in = s->n_in, .n_out = s->n_out, .attrs = out->attrs};
     if (s->fused) return describe_fused(s, out);
     for (uint32_t i = 0; i < n->n_attrs; i++)
@@ -150,7 +160,8 @@ static qx_status place_step(qx_exec *x, qx_rstep *s, const char **why)
     qx_dev_place place = {0};
     qx_dev_tensor *in = NULL;
     *why = "it has subgraphs, or attributes that a device kernel cannot take";
-    if (s->klass != QX_CLASS_DATA || s->ref_attrs || s->fn == qx_cpu_function_call || s->n_in > 32 || !qx_device_describe(s, &v)) return QX_OK;
+    if (s->klass != QX_CLASS_DATA || s->ref_attrs || s->fn == qx_cpu_function_call || s->n_in > 32 || !qx_device_describe(s, &v))
+        return QX_OK;
     QX_TRY(qx_alloc_array(x->ctx, s->n_in + 1, sizeof *in, (void **)&in));
     for (uint32_t i = 0; i < s->n_in; i++) static_tensor(x, s->in_value[i], &in[i]);
     qx_dev_status st = d->b->place(d->dev, &v.node, in, &place);
@@ -185,10 +196,13 @@ qx_status qx_device_place(qx_exec *x)
         }
         d->n_host++;
         if (!x->opt.allow_fallback)
-            QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "node '%s' (%s) has no kernel on %s: %.200s; --allow-fallback runs it on the CPU", s->node->name, s->node->op_type, d->b->name, why);
+            QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "node '%s' (%s) has no kernel on %s: %.200s; --allow-fallback runs it on the CPU",
+                    s->node->name, s->node->op_type, d->b->name, why);
         qx_log(x->ctx, QX_LOG_DEBUG, "node '%s' (%s) runs on the CPU: %.200s", s->node->name, s->node->op_type, why);
     }
-    if (d->n_host) qx_log(x->ctx, QX_LOG_INFO, "%s runs %lld nodes, the CPU %lld that have no kernel there", d->name, (long long)d->n_steps, (long long)d->n_host);
+    if (d->n_host)
+        qx_log(x->ctx, QX_LOG_INFO, "%s runs %lld nodes, the CPU %lld that have no kernel there", d->name, (long long)d->n_steps,
+               (long long)d->n_host);
     return QX_OK;
 }
 
@@ -228,7 +242,8 @@ static bool outputs_known(const qx_dev_plan *p, const qx_rstep *s)
 static qx_status infer_step(qx_dev_plan *p, const qx_rstep *s, const qx_tensor *const *in)
 {
     for (uint32_t i = 0; i < s->n_in; i++)
-        if (in[i]) QX_TRY(qx_infer_give(p->infer, s->in_value[i], in[i]->dtype, in[i]->rank, in[i]->dims, in[i]->on_device ? NULL : in[i]->data));
+        if (in[i])
+            QX_TRY(qx_infer_give(p->infer, s->in_value[i], in[i]->dtype, in[i]->rank, in[i]->dims, in[i]->on_device ? NULL : in[i]->data));
     return s->fused ? QX_OK : qx_infer_node(p->infer, (qx_node *)(uintptr_t)s->node);
 }
 
@@ -243,7 +258,8 @@ static qx_status output_shapes(qx_exec *x, qx_dev_plan *p, const qx_rstep *s, co
         if (!s->out_value[i]) continue;
         const qx_type *t = qx_infer_type(p->infer, s->out_value[i]);
         if (!dims_of(t, dims))
-            QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "node '%s' (%s): its output is %s, a device needs to know all dims before it runs (--allow-fallback does not help here: use --device cpu)",
+            QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "node '%s' (%s): its output is %s, a device needs to know all dims before it runs "
+                                              "(--allow-fallback does not help here: use --device cpu)",
                     s->node->name, s->node->op_type, qx_type_describe(t, text, sizeof text));
         QX_TRY(qx_tensor_shape(x->ctx, &out[i], t->dtype, t->rank, dims));
     }
@@ -266,7 +282,9 @@ static qx_status same_outputs(qx_exec *x, const qx_rstep *s, const qx_dev_code *
     if (!p->infer) QX_TRY(infer_start(x, p));
     QX_TRY(infer_step(p, s, in));
     for (uint32_t i = 0; i < s->n_out && *same; i++)
-        if (s->out_value[i]) *same = dims_of(qx_infer_type(p->infer, s->out_value[i]), dims) && memcmp(dims, c->out[i].dims, (size_t)c->out[i].rank * sizeof *dims) == 0;
+        if (s->out_value[i])
+            *same = dims_of(qx_infer_type(p->infer, s->out_value[i]), dims) &&
+                memcmp(dims, c->out[i].dims, (size_t)c->out[i].rank * sizeof *dims) == 0;
     return QX_OK;
 }
 

@@ -1,7 +1,8 @@
 /* device_run.c - a run with a device: its steps one by one, or all at once by replaying a recording.
  *
- * The first run with given shapes compiles and records the memory plan, the second runs from the arena, the third is recorded by the device (where it can)
- * and replayed from then on. Recording needs that nothing between the first and the last device step comes back to the host. */
+ * The first run with given shapes compiles and records the memory plan, the second runs from the arena, the third is recorded by
+ * the device (where it can) and replayed from then on. Recording needs that nothing between the first and the last device step
+ * comes back to the host. */
 #include <string.h>
 
 #include "onnx/infer/infer.h"
@@ -45,7 +46,8 @@ static qx_status run_kernel(qx_exec *x, qx_rstep *s, const qx_tensor *const *in,
     qx_dev_tensor t[32 + 16];
     qx_dblock *ws = NULL;
     qx_status st = QX_OK;
-    if (s->n_in > 32 || s->n_out > 16) QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "node '%s': %u inputs and %u outputs", s->node->name, s->n_in, s->n_out);
+    if (s->n_in > 32 || s->n_out > 16)
+        QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "node '%s': %u inputs and %u outputs", s->node->name, s->n_in, s->n_out);
     for (uint32_t i = 0; i < s->n_in; i++) qx_device_tensor(x, s, i, in[i], &t[i]);
     for (uint32_t i = 0; i < s->n_out && st == QX_OK; i++) {
         qx_dblock *b = NULL;
@@ -121,7 +123,10 @@ qx_status qx_device_step(qx_exec *x, qx_rstep *s)
 
 /* ---- A run as one recording ---- */
 
-static bool wants_every_step(const qx_exec *x) { return x->n_watch || x->profile || x->opt.trace_nan || x->device->n_host || x->device->budget || x->device->changing; }
+static bool wants_every_step(const qx_exec *x)
+{
+    return x->n_watch || x->profile || x->opt.trace_nan || x->device->n_host || x->device->budget || x->device->changing;
+}
 
 /* Where the kept values lie at the end of a run: what a replay leaves behind. */
 static qx_status remember_ends(qx_exec *x, qx_dev_plan *p)
@@ -133,7 +138,8 @@ static qx_status remember_ends(qx_exec *x, qx_dev_plan *p)
     QX_TRY(qx_alloc_array(x->ctx, (size_t)n + 1, sizeof *p->ends, (void **)&p->ends));
     p->n_ends = 0;
     for (uint32_t i = 0; i < x->n_values; i++)
-        if (x->info[i].keep && x->slots[i].set && x->slots[i].t.on_device) p->ends[p->n_ends++] = (qx_dev_end){i, x->slots[i].t, x->slots[i].dev->data};
+        if (x->info[i].keep && x->slots[i].set && x->slots[i].t.on_device)
+            p->ends[p->n_ends++] = (qx_dev_end){i, x->slots[i].t, x->slots[i].dev->data};
     return QX_OK;
 }
 

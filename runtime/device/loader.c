@@ -59,9 +59,12 @@ static qx_status open_file(qx_ctx *ctx, const char *path, const qx_backend **out
     *(void **)&entry = dlsym(lib, QX_BACKEND_SYMBOL); /* POSIX's own way to turn an object pointer into a function */
     if (!entry) QX_FAIL(ctx, QX_E_UNSUPPORTED, "%s is not a qonnx plugin: it has no function %s", path, QX_BACKEND_SYMBOL);
     const qx_backend *b = entry(QX_BACKEND_ABI);
-    if (!b) QX_FAIL(ctx, QX_E_UNSUPPORTED, "%s does not speak plugin interface %d: plugin and program are of different versions", path, QX_BACKEND_ABI);
+    if (!b)
+        QX_FAIL(ctx, QX_E_UNSUPPORTED, "%s does not speak plugin interface %d: plugin and program are of different versions", path,
+                QX_BACKEND_ABI);
     if (b->abi != QX_BACKEND_ABI || b->struct_size != sizeof *b)
-        QX_FAIL(ctx, QX_E_UNSUPPORTED, "%s has plugin interface %u of %u bytes, this program %d of %zu", path, b->abi, b->struct_size, QX_BACKEND_ABI, sizeof *b);
+        QX_FAIL(ctx, QX_E_UNSUPPORTED, "%s has plugin interface %u of %u bytes, this program %d of %zu", path, b->abi, b->struct_size,
+                QX_BACKEND_ABI, sizeof *b);
     *out = b;
     return QX_OK;
 }
@@ -72,7 +75,9 @@ qx_status qx_plugin_load(qx_ctx *ctx, const char *dirs, const qx_backend **out, 
     *out = NULL;
     *installed = find_file(dirs, path, sizeof path);
     if (!*installed)
-        QX_FAIL(ctx, QX_E_UNSUPPORTED, "%s is not installed (looked in %s, beside the program, in ../lib/qonnx and in " QONNX_PLUGIN_LIBDIR ")", QX_PLUGIN_FILE, dirs && *dirs ? dirs : "no extra folder");
+        QX_FAIL(ctx, QX_E_UNSUPPORTED,
+                "%s is not installed (looked in %s, beside the program, in ../lib/qonnx and in " QONNX_PLUGIN_LIBDIR ")", QX_PLUGIN_FILE,
+                dirs && *dirs ? dirs : "no extra folder");
     return open_file(ctx, path, out);
 }
 

@@ -1,4 +1,5 @@
-/* conv.c - direct convolution by oneDNN. (The bits of its Winograd kernels depend on the number of threads, which decides by which of them it cuts the channels.) */
+/* conv.c - direct convolution by oneDNN. (The bits of its Winograd kernels depend on the number of threads, which decides by
+ * which of them it cuts the channels.) */
 #include "runtime/dnnl/door.h"
 
 #ifdef QONNX_HAVE_DNNL
@@ -16,7 +17,12 @@ void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s)
     qx_free(ctx, s);
 }
 
-typedef struct conv_form { bool free_layout, bias, add; const qx_activation *act; /* NULL: none */ const dnnl_memory_desc_t *wei; /* NULL: the library chooses */ } conv_form;
+typedef struct conv_form {
+    bool free_layout, bias, add;
+    const qx_activation *act;
+    /* NULL: none */ const dnnl_memory_desc_t *wei;
+    /* NULL: the library chooses */
+} conv_form;
 
 /* The library's name of an activation, two for HardSigmoid; false: it has none. */
 typedef struct eltwise { int n; dnnl_alg_kind_t alg[2]; float alpha[2], beta[2]; } eltwise;
@@ -53,7 +59,8 @@ static qx_status conv_attr(qx_call *c, const conv_form *f, const dnnl_memory_des
 }
 
 /* Layout of a picture: the blocked one that the plan wants, or what the library likes (bfloat16 is copied anyway). */
-static qx_status picture_md(qx_call *c, int n, const int64_t *dims, int block, bool free_layout, dnnl_data_type_t type, dnnl_memory_desc_t *md)
+static qx_status picture_md(qx_call *c, int n, const int64_t *dims, int block, bool free_layout, dnnl_data_type_t type,
+                            dnnl_memory_desc_t *md)
 {
     return block && !free_layout && type == dnnl_f32 ? qx_dn_blocked_md(c, dims, block, md) : qx_dn_typed_md(c, md, n, dims, type, NULL);
 }
@@ -87,7 +94,8 @@ static qx_status conv_prim(qx_call *c, qx_dn *l, const qx_conv_shape *s, const c
         begin[i] = s->begin[i];
         end[i] = s->end[i];
     }
-    dnnl_status_t ds = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, dnnl_convolution_direct, &x, &w, f->bias ? &p->bias : NULL, &y, strides, dilates, begin, end);
+    dnnl_status_t ds = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_inference, dnnl_convolution_direct, &x, &w,
+                                                                  f->bias ? &p->bias : NULL, &y, strides, dilates, begin, end);
     if (ds == dnnl_unimplemented) return QX_OK;
     QX_DN(c, ds);
     qx_status st = conv_attr(c, f, &y, &attr);
@@ -139,14 +147,16 @@ qx_status qx_dnnl_conv_new(qx_call *c, const qx_conv_shape *shape, const float *
 
 static qx_status conv_find(qx_call *c, qx_dn *l, qx_dnnl_conv *s, const qx_conv_shape *shape, const qx_conv_op *op, qx_dn_prim **out)
 {
-    int64_t key[10] = {shape->batch, shape->in[0], shape->in[1], shape->in[2], op->bias != NULL, shape->x_block, shape->y_block, op->add != NULL, !op->act->none};
+    int64_t key[10] = {shape->batch, shape->in[0], shape->in[1], shape->in[2], op->bias != NULL, shape->x_block, shape->y_block,
+                       op->add != NULL, !op->act->none};
     eltwise e;
     bool found;
     qx_dn_prim *p = qx_dn_prim_slot(s->w.cache, key, &s->w.clock, &found);
     *out = p;
     if (found) return QX_OK;
     conv_form f = {.free_layout = s->free_layout, .bias = op->bias != NULL, .wei = &s->w.md};
-    if ((op->act->none || eltwise_of(op->act, &e)) && (!op->add || (shape->y_block && !s->free_layout))) { /* what is added lies as y does */
+    /* what is added lies as y does */
+    if ((op->act->none || eltwise_of(op->act, &e)) && (!op->add || (shape->y_block && !s->free_layout))) {
         f.add = op->add != NULL;
         f.act = op->act->none ? NULL : op->act;
         QX_TRY(conv_prim(c, l, shape, &f, p));

@@ -49,12 +49,13 @@ typedef struct qx_dn_prim {
 void qx_dn_prim_drop(qx_dn_prim *p);
 /* The primitive with this key, or the slot to make it in (*found false). */
 qx_dn_prim *qx_dn_prim_slot(qx_dn_prim *cache, const int64_t key[10], uint64_t *clock, bool *found);
-/* From descriptor and attributes to a primitive with its layouts known: the library's first implementation that `good` likes; p->p stays NULL
- * when there is none. */
+/* From descriptor and attributes to a primitive with its layouts known: the library's first implementation that `good` likes;
+ * p->p stays NULL when there is none. */
 typedef bool qx_dn_good(const char *impl);
 qx_dn_good qx_dn_stable; /* the same result for any number of threads */
 qx_dn_good qx_dn_exact;  /* for integers: all but reference loops */
-qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_good *good, qx_dn_prim *p);
+qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_good *good,
+                          qx_dn_prim *p);
 /* How the caller's x and y lie. Once, behind qx_dn_prim_make. */
 void qx_dn_prim_have(qx_dn_prim *p, const dnnl_memory_desc_t *src, const dnnl_memory_desc_t *dst);
 /* One run: x and y as said there, packed weights, and arguments besides these, each with its layout. */
@@ -66,7 +67,8 @@ qx_status qx_dn_prim_run(qx_call *c, qx_dn *l, qx_dn_prim *p, const qx_dn_data *
 typedef struct qx_dn_weights { void *packed; dnnl_memory_desc_t md; qx_dn_prim cache[QX_DN_CACHE]; uint64_t clock; } qx_dn_weights;
 void qx_dn_weights_drop(qx_ctx *ctx, qx_dn_weights *w);
 /* Packed as `to` from data, which lies as `from` and may be what is packed now; primitives for another packing go. */
-qx_status qx_dn_repack(qx_call *c, qx_dn *l, qx_dn_weights *w, const dnnl_memory_desc_t *from, const void *data, const dnnl_memory_desc_t *to);
+qx_status qx_dn_repack(qx_call *c, qx_dn *l, qx_dn_weights *w, const dnnl_memory_desc_t *from, const void *data,
+                       const dnnl_memory_desc_t *to);
 /* Attributes: the activation, then the product with a tensor laid out as `mul` and the sum with one laid out as `add` (NULL: none). */
 qx_status qx_dn_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *mul, const dnnl_memory_desc_t *add, dnnl_primitive_attr_t *out);
 

@@ -1,11 +1,13 @@
-/* door.h - the door to oneDNN (runtime/dnnl/). Every *_new gives NULL in *out, with QX_OK, when the library has no kernel for the case whose
- * result is the same bits for any number of threads ("gemm" and "ref" implementations split sums by thread): callers then use their own. */
+/* door.h - the door to oneDNN (runtime/dnnl/). Every *_new gives NULL in *out, with QX_OK, when the library has no kernel for the
+ * case whose result is the same bits for any number of threads ("gemm" and "ref" implementations split sums by thread): callers
+ * then use their own. */
 #ifndef QX_RUNTIME_DNNL_DOOR_H
 #define QX_RUNTIME_DNNL_DOOR_H
 
 #include "runtime/cpu/gemm.h"
 
-/* Channels that lie side by side in the layout in which convolutions run best on this CPU: [N, C / block, H, W, block]. 0: no such layout. */
+/* Channels that lie side by side in the layout in which convolutions run best on this CPU: [N, C / block, H, W, block]. 0: no
+ * such layout. */
 int qx_dnnl_block(void);
 /* bfloat16 products that are faster than float ones (emulated ones are not). */
 bool qx_dnnl_has_bf16(void);

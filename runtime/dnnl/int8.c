@@ -21,11 +21,13 @@ static double int8_flops(const qx_int8_op *op) { return op->conv ? qx_dn_conv_fl
 static bool bytes_are_exact(void)
 {
     const unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
-    return (isa & (unsigned)dnnl_cpu_isa_avx512_core_vnni) == (unsigned)dnnl_cpu_isa_avx512_core_vnni || (isa & (unsigned)dnnl_cpu_isa_avx2_vnni) == (unsigned)dnnl_cpu_isa_avx2_vnni;
+    return (isa & (unsigned)dnnl_cpu_isa_avx512_core_vnni) == (unsigned)dnnl_cpu_isa_avx512_core_vnni ||
+        (isa & (unsigned)dnnl_cpu_isa_avx2_vnni) == (unsigned)dnnl_cpu_isa_avx2_vnni;
 }
 
 /* Plain layouts of x, w and y. Returns the rank of x; that of w goes to *wn. */
-static qx_status int8_plain(qx_call *c, const qx_int8_op *op, dnnl_memory_desc_t *x, dnnl_memory_desc_t *w, dnnl_memory_desc_t *y, dnnl_memory_desc_t *b)
+static qx_status int8_plain(qx_call *c, const qx_int8_op *op, dnnl_memory_desc_t *x, dnnl_memory_desc_t *w, dnnl_memory_desc_t *y,
+                            dnnl_memory_desc_t *b)
 {
     dnnl_data_type_t xt = op->x_type == QX_DT_UINT8 ? dnnl_u8 : dnnl_s8;
     int64_t dx[5], dw[6], dy[5], db[5] = {1, 1, 1, 1, 1}, s[6];
@@ -55,7 +57,8 @@ static qx_status int8_attr(qx_call *c, const qx_int8_op *op, const dnnl_memory_d
     return QX_OK;
 }
 
-static qx_status int8_desc(qx_call *c, qx_dn *l, const qx_int8_op *op, const dnnl_memory_desc_t *x, const dnnl_memory_desc_t *w, const dnnl_memory_desc_t *y, const_dnnl_primitive_attr_t attr, qx_dn_prim *p)
+static qx_status int8_desc(qx_call *c, qx_dn *l, const qx_int8_op *op, const dnnl_memory_desc_t *x, const dnnl_memory_desc_t *w,
+                           const dnnl_memory_desc_t *y, const_dnnl_primitive_attr_t attr, qx_dn_prim *p)
 {
     dnnl_matmul_desc_t md;
     dnnl_convolution_desc_t cd;
@@ -73,7 +76,8 @@ static qx_status int8_desc(qx_call *c, qx_dn *l, const qx_int8_op *op, const dnn
         begin[i] = op->shape.begin[i];
         end[i] = op->shape.end[i];
     }
-    QX_DN(c, dnnl_dilated_convolution_forward_desc_init(&cd, dnnl_forward_inference, dnnl_convolution_direct, &ax, w, NULL, &ay, strides, dilates, begin, end));
+    QX_DN(c, dnnl_dilated_convolution_forward_desc_init(&cd, dnnl_forward_inference, dnnl_convolution_direct, &ax, w, NULL, &ay, strides,
+                                                        dilates, begin, end));
     return qx_dn_prim_make(c, l, &cd, attr, qx_dn_exact, p);
 }
 
@@ -102,7 +106,8 @@ static qx_status int8_pack(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_
 /* The primitive of these dims; packs the weights when there is no packing yet or it does not serve. */
 static qx_status int8_find(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_op *op, qx_dn_prim **out, bool *need_w)
 {
-    int64_t key[10] = {op->conv, op->m, op->k, op->n, op->x_type, op->bias != NULL, op->shape.batch, op->shape.in[0], op->shape.in[1], op->shape.in[2]};
+    int64_t key[10] = {op->conv, op->m, op->k, op->n, op->x_type, op->bias != NULL, op->shape.batch, op->shape.in[0], op->shape.in[1],
+                       op->shape.in[2]};
     bool found;
     qx_dn_prim *p = qx_dn_prim_slot(s->w.cache, key, &s->w.clock, &found);
     *out = p;
@@ -128,9 +133,12 @@ static qx_status int8_find(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_
 static qx_int8_panels panels_of(const qx_dn_weights *w)
 {
     const dnnl_blocking_desc_t *b = &w->md.format_desc.blocking;
-    if (!w->packed || w->md.format_kind != dnnl_blocked || w->md.ndims != 2 || w->md.offset0 != 0 || b->inner_nblks != 3) return (qx_int8_panels){.data = NULL};
+    if (!w->packed || w->md.format_kind != dnnl_blocked || w->md.ndims != 2 || w->md.offset0 != 0 || b->inner_nblks != 3)
+        return (qx_int8_panels){.data = NULL};
     const int64_t quads = b->inner_blks[0], width = b->inner_blks[1];
-    if (b->inner_idxs[0] != 0 || b->inner_idxs[1] != 1 || b->inner_idxs[2] != 0 || b->inner_blks[2] != 4 || b->strides[0] != quads * width * 4) return (qx_int8_panels){.data = NULL};
+    if (b->inner_idxs[0] != 0 || b->inner_idxs[1] != 1 || b->inner_idxs[2] != 0 || b->inner_blks[2] != 4 ||
+        b->strides[0] != quads * width * 4)
+        return (qx_int8_panels){.data = NULL};
     return (qx_int8_panels){w->packed, width, b->strides[1]};
 }
 
@@ -160,7 +168,8 @@ qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *o
     if (!*state) QX_TRY(QX_NEW(c->ctx, state));
     QX_TRY(int8_find(c, l, *state, op, &p, need_w));
     if (!p->p) return QX_OK;
-    const qx_dn_data d = {.x = op->x, .w = (*state)->w.packed, .y = op->y, .n = op->bias != NULL, .more = {{DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, &p->bias, op->bias}}};
+    const qx_dn_data d = {.x = op->x, .w = (*state)->w.packed, .y = op->y, .n = op->bias != NULL,
+                          .more = {{DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, &p->bias, op->bias}}};
     QX_TRY(qx_dn_prim_run(c, l, p, &d, int8_flops(op)));
     *done = true;
     return QX_OK;

@@ -25,7 +25,8 @@ bool qx_dnnl_has_bf16(void)
 
 const char *qx_dn_text(dnnl_status_t s)
 {
-    static const char *const names[] = {"success", "out of memory", "invalid arguments", "unimplemented", "iterator ends", "runtime error", "not required"};
+    static const char *const names[] = {"success", "out of memory", "invalid arguments", "unimplemented", "iterator ends",
+                                        "runtime error", "not required"};
     return (unsigned)s < sizeof names / sizeof *names ? names[s] : "?";
 }
 
@@ -97,7 +98,9 @@ qx_dn_prim *qx_dn_prim_slot(qx_dn_prim *cache, const int64_t key[10], uint64_t *
 /* Not brgconv: how it cuts rows at the borders of a picture, and with that the order of its sums, follows the number of threads. */
 bool qx_dn_stable(const char *impl)
 {
-    return (strncmp(impl, "brg", 3) == 0 && strncmp(impl, "brgconv:", 8) != 0) || strncmp(impl, "brdgmm", 6) == 0 || strncmp(impl, "jit", 3) == 0; /* brdgmm_dw: depthwise */
+    /* brdgmm_dw: depthwise */
+    return (strncmp(impl, "brg", 3) == 0 && strncmp(impl, "brgconv:", 8) != 0) || strncmp(impl, "brdgmm", 6) == 0 ||
+        strncmp(impl, "jit", 3) == 0;
 }
 
 /* Integer sums are exact in any order; only the library's reference loops are slower than our own. */
@@ -118,7 +121,8 @@ static qx_status prim_take(qx_call *c, const_dnnl_primitive_desc_t pd, qx_dn_goo
     return QX_OK;
 }
 
-qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_good *good, qx_dn_prim *p)
+qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr, qx_dn_good *good,
+                          qx_dn_prim *p)
 {
     dnnl_primitive_desc_iterator_t it = NULL;
     dnnl_status_t d = dnnl_primitive_desc_iterator_create(&it, desc, attr, l->engine, NULL);
@@ -130,14 +134,17 @@ qx_status qx_dn_prim_make(qx_call *c, qx_dn *l, const_dnnl_op_desc_t desc, const
         d = dnnl_primitive_desc_iterator_next(it);
     }
     if (it) dnnl_primitive_desc_iterator_destroy(it);
-    if (st == QX_OK && d != dnnl_success && d != dnnl_unimplemented && d != dnnl_iterator_ends) st = qx_call_fail(c, d == dnnl_out_of_memory ? QX_E_NOMEM : QX_E_FAIL, "oneDNN: %s", qx_dn_text(d));
+    if (st == QX_OK && d != dnnl_success && d != dnnl_unimplemented && d != dnnl_iterator_ends)
+        st = qx_call_fail(c, d == dnnl_out_of_memory ? QX_E_NOMEM : QX_E_FAIL, "oneDNN: %s", qx_dn_text(d));
     return st;
 }
 
 static qx_status add_act(qx_call *c, dnnl_post_ops_t po, qx_act act)
 {
-    static const dnnl_alg_kind_t kinds[] = {[QX_ACT_RELU] = dnnl_eltwise_relu, [QX_ACT_GELU] = dnnl_eltwise_gelu_erf, [QX_ACT_GELU_TANH] = dnnl_eltwise_gelu_tanh,
-                                            [QX_ACT_SILU] = dnnl_eltwise_swish, [QX_ACT_SIGMOID] = dnnl_eltwise_logistic, [QX_ACT_TANH] = dnnl_eltwise_tanh, [QX_ACT_HARDSWISH] = dnnl_eltwise_hardswish};
+    static const dnnl_alg_kind_t kinds[] = {[QX_ACT_RELU] = dnnl_eltwise_relu, [QX_ACT_GELU] = dnnl_eltwise_gelu_erf,
+                                            [QX_ACT_GELU_TANH] = dnnl_eltwise_gelu_tanh,
+                                            [QX_ACT_SILU] = dnnl_eltwise_swish, [QX_ACT_SIGMOID] = dnnl_eltwise_logistic,
+                                                [QX_ACT_TANH] = dnnl_eltwise_tanh, [QX_ACT_HARDSWISH] = dnnl_eltwise_hardswish};
     if (act != QX_ACT_NONE) QX_DN(c, dnnl_post_ops_append_eltwise(po, 1.0f, kinds[act], act == QX_ACT_SILU ? 1.0f : 0.0f, 0.0f));
     return QX_OK;
 }
@@ -149,9 +156,12 @@ qx_status qx_dn_attr(qx_call *c, qx_act act, const dnnl_memory_desc_t *mul, cons
     QX_DN(c, dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user));
     QX_DN(c, dnnl_post_ops_create(&po));
     qx_status st = add_act(c, po, act);
-    if (st == QX_OK && mul && dnnl_post_ops_append_binary(po, dnnl_binary_mul, mul) != dnnl_success) st = qx_call_fail(c, QX_E_FAIL, "oneDNN: no binary post-op");
-    if (st == QX_OK && add && dnnl_post_ops_append_binary(po, dnnl_binary_add, add) != dnnl_success) st = qx_call_fail(c, QX_E_FAIL, "oneDNN: no binary post-op");
-    if (st == QX_OK && dnnl_primitive_attr_set_post_ops(*out, po) != dnnl_success) st = qx_call_fail(c, QX_E_FAIL, "oneDNN: post-ops refused");
+    if (st == QX_OK && mul && dnnl_post_ops_append_binary(po, dnnl_binary_mul, mul) != dnnl_success)
+        st = qx_call_fail(c, QX_E_FAIL, "oneDNN: no binary post-op");
+    if (st == QX_OK && add && dnnl_post_ops_append_binary(po, dnnl_binary_add, add) != dnnl_success)
+        st = qx_call_fail(c, QX_E_FAIL, "oneDNN: no binary post-op");
+    if (st == QX_OK && dnnl_primitive_attr_set_post_ops(*out, po) != dnnl_success)
+        st = qx_call_fail(c, QX_E_FAIL, "oneDNN: post-ops refused");
     dnnl_post_ops_destroy(po);
     return st;
 }
@@ -218,7 +228,8 @@ static qx_status turn_make(qx_call *c, qx_dn *l, qx_dn_turn *t)
 static unsigned turn_slot(const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to)
 {
     uint64_t h = (uint64_t)from->ndims;
-    for (int i = 0; i < from->ndims; i++) h = (h * 31 + (uint64_t)from->dims[i]) * 31 + (uint64_t)(from->format_desc.blocking.strides[i] + 7 * to->format_desc.blocking.strides[i]);
+    for (int i = 0; i < from->ndims; i++)
+        h = (h * 31 + (uint64_t)from->dims[i]) * 31 + (uint64_t)(from->format_desc.blocking.strides[i] + 7 * to->format_desc.blocking.strides[i]);
     return (unsigned)(h ^ h >> 17) % QX_DN_REORDERS;
 }
 
@@ -285,7 +296,8 @@ void qx_dn_weights_drop(qx_ctx *ctx, qx_dn_weights *w)
     qx_free(ctx, w->packed);
 }
 
-qx_status qx_dn_repack(qx_call *c, qx_dn *l, qx_dn_weights *w, const dnnl_memory_desc_t *from, const void *data, const dnnl_memory_desc_t *to)
+qx_status qx_dn_repack(qx_call *c, qx_dn *l, qx_dn_weights *w, const dnnl_memory_desc_t *from, const void *data,
+                       const dnnl_memory_desc_t *to)
 {
     void *packed = NULL;
     QX_TRY(qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(to), &packed));
@@ -319,7 +331,10 @@ qx_status qx_dn_strided_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int6
 }
 
 /* The qx_dn may choose the layout. */
-qx_status qx_dn_any_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims) { return qx_dn_typed_md(c, md, n, dims, dnnl_f32, NULL); }
+qx_status qx_dn_any_md(qx_call *c, dnnl_memory_desc_t *md, int n, const int64_t *dims)
+{
+    return qx_dn_typed_md(c, md, n, dims, dnnl_f32, NULL);
+}
 
 int qx_dn_conv_dims(const qx_conv_shape *s, int64_t *x, int64_t *w, int64_t *y)
 {

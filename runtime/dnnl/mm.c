@@ -35,7 +35,8 @@ static qx_status mm_prim(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_gem
     return st;
 }
 
-enum { PIECE = 1 << 18, BLOCK = 64 }; /* elements of a weight that is read in pieces: they stay in the second cache; rows of a piece, as a multiple */
+/* elements of a weight that is read in pieces: they stay in the second cache; rows of a piece, as a multiple */
+enum { PIECE = 1 << 18, BLOCK = 64 };
 
 /* Stored rows [first, first + count) of w into their place in the packed matrix. */
 static qx_status pack_rows(qx_call *c, qx_dn *l, const qx_dnnl_mm *s, const qx_matrix *w, int64_t first, int64_t count, float *buf)
@@ -102,7 +103,9 @@ static qx_status mm_find(qx_call *c, qx_dn *l, qx_dnnl_mm *s, const qx_gemm *g, 
         if (!p->p) {
             qx_dn_prim fresh = {.p = NULL};
             QX_TRY(mm_prim(c, l, s, g, NULL, &fresh));
-            if (!fresh.p) QX_CALL_FAIL(c, QX_E_FAIL, "oneDNN has no kernel for %lld x %lld x %lld", (long long)g->m, (long long)s->k, (long long)s->n);
+            if (!fresh.p)
+                QX_CALL_FAIL(c, QX_E_FAIL, "oneDNN has no kernel for %lld x %lld x %lld", (long long)g->m, (long long)s->k,
+                             (long long)s->n);
             qx_status st = qx_dn_repack(c, l, &s->w, &s->w.md, s->w.packed, &fresh.wei);
             memcpy(fresh.key, key, sizeof key);
             fresh.used = ++s->w.clock;

@@ -36,7 +36,8 @@ const qx_node *qx_fuse_dequantized(const qx_fuser *f, const qx_value *v, bool *s
 bool qx_fuse_inner(const qx_fuser *f, const qx_value *v)
 {
     const qx_vinfo *i = &f->x->info[v->id];
-    return v->n_uses == 1 && !v->is_output && !i->keep && !i->watched && v->def && v->graph == f->p->graph && v->uses->node->graph == v->graph;
+    return v->n_uses == 1 && !v->is_output && !i->keep && !i->watched && v->def && v->graph == f->p->graph &&
+        v->uses->node->graph == v->graph;
 }
 
 qx_rstep *qx_fuse_user(const qx_fuser *f, const qx_value *v)
@@ -48,10 +49,12 @@ qx_rstep *qx_fuse_user(const qx_fuser *f, const qx_value *v)
     return NULL;
 }
 
-qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *params, const qx_value *const *in, uint32_t n_in, const qx_value *out)
+qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *params, const qx_value *const *in, uint32_t n_in,
+                      const qx_value *out)
 {
     qx_arena *a = f->x->mem;
-    uint32_t *ids = qx_arena_array(a, n_in + 1, sizeof *ids), *oid = qx_arena_array(a, 1, sizeof *oid), *cache = qx_arena_array(a, 1, sizeof *cache);
+    uint32_t *ids = qx_arena_array(a, n_in + 1, sizeof *ids), *oid = qx_arena_array(a, 1, sizeof *oid),
+        *cache = qx_arena_array(a, 1, sizeof *cache);
     const qx_value **values = qx_arena_array(a, n_in + 1, sizeof *values), **ov = qx_arena_array(a, 1, sizeof *ov);
     if (!ids || !oid || !cache || !values || !ov) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
     for (uint32_t i = 0; i < n_in; i++) {
@@ -104,7 +107,9 @@ static bool inferred_scalar(const qx_fuser *f, const qx_value *v, double *out)
         }
     }
     const qx_content *c = k->infer ? qx_infer_content(k->infer, v) : NULL;
-    if (!k->infer || !qx_fuse_ok(f, qx_infer_status(k->infer)) || !c || c->n != 1 || (c->v[0].kind != QX_NUM_INT && c->v[0].kind != QX_NUM_REAL)) return false;
+    if (!k->infer || !qx_fuse_ok(f, qx_infer_status(k->infer)) || !c || c->n != 1 ||
+        (c->v[0].kind != QX_NUM_INT && c->v[0].kind != QX_NUM_REAL))
+        return false;
     *out = c->v[0].kind == QX_NUM_INT ? (double)c->v[0].i : c->v[0].f;
     return isfinite(*out);
 }
@@ -121,7 +126,8 @@ static bool const_scalar(const qx_fuser *f, const qx_value *v, double *out)
     uint64_t raw[2] = {0, 0};
     float x;
     const qx_weight *w = qx_fuse_const(v);
-    if (!w || w->numel != 1 || w->bytes > sizeof raw || w->dtype == QX_DT_STRING || !qx_fuse_ok(f, qx_weight_read(f->x->ctx, w, raw))) return false;
+    if (!w || w->numel != 1 || w->bytes > sizeof raw || w->dtype == QX_DT_STRING || !qx_fuse_ok(f, qx_weight_read(f->x->ctx, w, raw)))
+        return false;
     if (w->dtype == QX_DT_DOUBLE) memcpy(out, raw, sizeof *out);
     else if (w->dtype == QX_DT_INT64) *out = (double)(int64_t)raw[0];
     else if (qx_to_f32(w->dtype, raw, 1, &x)) *out = (double)x;

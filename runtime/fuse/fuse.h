@@ -1,6 +1,6 @@
-/* fuse.h - patterns of nodes that the plan runs as one step. The file is never changed: a fused step stands at the place of the pattern's last node,
- * reads values from further up, and the steps in between disappear when nothing else needs them. Values that are watched, kept or
- * graph outputs are never swallowed. */
+/* fuse.h - patterns of nodes that the plan runs as one step. The file is never changed: a fused step stands at the place of the
+ * pattern's last node, reads values from further up, and the steps in between disappear when nothing else needs them. Values that
+ * are watched, kept or graph outputs are never swallowed. */
 #ifndef QX_RUNTIME_FUSE_H
 #define QX_RUNTIME_FUSE_H
 
@@ -19,7 +19,8 @@ typedef struct qx_fuser {
 const qx_node *qx_fuse_is(const qx_rstep *s, qx_op_id op);
 /* The step that makes v, when it is a plain node; NULL otherwise. */
 qx_rstep *qx_fuse_def(const qx_fuser *f, const qx_value *v);
-/* The DequantizeLinear whose codes, scale and zero point (if any) are constant, behind v; *swapped: a transposition of two axes lies between. NULL: none. */
+/* The DequantizeLinear whose codes, scale and zero point (if any) are constant, behind v; *swapped: a transposition of two axes
+ * lies between. NULL: none. */
 const qx_node *qx_fuse_dequantized(const qx_fuser *f, const qx_value *v, bool *swapped);
 /* v may vanish: one use, not kept, watched or a graph output, made in this graph. */
 bool qx_fuse_inner(const qx_fuser *f, const qx_value *v);
@@ -32,16 +33,17 @@ const qx_value *qx_fuse_with_same(const qx_fuser *f, const qx_value *v, qx_op_id
 /* Both tensors, of known rank and equal dims, as far as the plan can know. */
 bool qx_fuse_same_dims(const qx_value *a, const qx_value *b);
 /* Makes s a fused step: fn with params (in the plan's arena), these inputs (NULLs allowed), output v. */
-qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *params, const qx_value *const *in, uint32_t n_in, const qx_value *out);
+qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *params, const qx_value *const *in, uint32_t n_in,
+                      const qx_value *out);
 /* What v is another name of: through up to 8 Identity, by which exporters share equal constants. */
 const qx_value *qx_fuse_behind(const qx_value *v);
 /* The constant (initializer or Constant) behind v; NULL when there is none. */
 const qx_weight *qx_fuse_const(const qx_value *v);
-/* Whether a look at a constant went well. One that cannot be read is nothing to fuse, and the step that needs it tells why; memory that ran out is
- * remembered, and the plan fails by it. */
+/* Whether a look at a constant went well. One that cannot be read is nothing to fuse, and the step that needs it tells why;
+ * memory that ran out is remembered, and the plan fails by it. */
 bool qx_fuse_ok(const qx_fuser *f, qx_status st);
-/* The one element of a value as double: of a constant initializer or Constant, or worked out from dims that are known (exporters write the middle of a
- * row as Shape, Gather, Div). False when it is not one known, finite number. */
+/* The one element of a value as double: of a constant initializer or Constant, or worked out from dims that are known (exporters
+ * write the middle of a row as Shape, Gather, Div). False when it is not one known, finite number. */
 bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out);
 
 /* The bounds of a Clip: attributes, constant inputs, or infinite where missing. False when one is not known. */
@@ -64,14 +66,15 @@ qx_status qx_fuse_patterns(qx_fuser *f); /* fuse_patterns.def, over all steps */
 qx_status qx_fuse(qx_exec *x, qx_gplan *p);
 
 /* Fused kernels. */
-/* Operations on a running value that begins as input 0: fields of ops are a qx_unary or qx_binary, whether it is the latter, whether the running value is its right operand, and the
- * number of the input that is the other one; p: two parameters each. */
+/* Operations on a running value that begins as input 0: fields of ops are a qx_unary or qx_binary, whether it is the latter,
+ * whether the running value is its right operand, and the number of the input that is the other one; p: two parameters each. */
 qx_cpu_fn qx_cpu_chain;
 enum { QX_CHAIN_OPS = 8, QX_CHAIN_FN = 0, QX_CHAIN_BINARY, QX_CHAIN_SWAPPED, QX_CHAIN_INPUT, QX_CHAIN_FIELDS };
 typedef struct qx_chain_params { int n; int64_t ops[QX_CHAIN_OPS * QX_CHAIN_FIELDS]; float p[QX_CHAIN_OPS * 2]; } qx_chain_params;
 qx_cpu_fn qx_cpu_int8_linear;
 typedef enum qx_int8_kind { QX_INT8_MATMUL, QX_INT8_GEMM, QX_INT8_CONV } qx_int8_kind;
-/* w_nk: weight codes are [n, k]. On devices only: fp8: E4M3 instead of integers; blocked: the weight has a scale for each QX_FP8_BLOCK codes along k, laid out as they are. */
+/* w_nk: weight codes are [n, k]. On devices only: fp8: E4M3 instead of integers; blocked: the weight has a scale for each
+ * QX_FP8_BLOCK codes along k, laid out as they are. */
 enum { QX_FP8_BLOCK = 128 };
 typedef struct qx_int8_params { qx_int8_kind kind; bool w_nk, fp8, blocked; } qx_int8_params;
 enum { QX_INT8_X, QX_INT8_X_SCALE, QX_INT8_X_ZERO, QX_INT8_W, QX_INT8_W_SCALE, QX_INT8_BIAS, QX_INT8_INPUTS };
@@ -86,8 +89,10 @@ qx_cpu_fn qx_cpu_act;    /* input x */
 typedef struct qx_act_params { qx_act act; uint32_t reads; /* nodes of the chain that read x */ } qx_act_params;
 qx_cpu_fn qx_cpu_gn;     /* inputs x, gamma, beta (one number a channel) */
 typedef struct qx_gn_params { int64_t groups; float eps; bool silu; } qx_gn_params;
-/* Of qx_cpu_conv. With norm, what a BatchNormalization behind it is given comes last; all but x and w may be missing. y = act(norm(conv) + add). */
-enum { QX_CONV_X, QX_CONV_W, QX_CONV_BIAS, QX_CONV_ADD, QX_CONV_INPUTS, QX_CONV_SCALE = QX_CONV_INPUTS, QX_CONV_SHIFT, QX_CONV_MEAN, QX_CONV_VAR, QX_CONV_NORM_INPUTS };
+/* Of qx_cpu_conv. With norm, what a BatchNormalization behind it is given comes last; all but x and w may be missing. y =
+ * act(norm(conv) + add). */
+enum { QX_CONV_X, QX_CONV_W, QX_CONV_BIAS, QX_CONV_ADD, QX_CONV_INPUTS, QX_CONV_SCALE = QX_CONV_INPUTS, QX_CONV_SHIFT, QX_CONV_MEAN,
+       QX_CONV_VAR, QX_CONV_NORM_INPUTS };
 typedef struct qx_conv_params { qx_activation act; bool norm; float eps; } qx_conv_params;
 qx_cpu_fn qx_cpu_linear; /* y = act(x W + bias) * mul + add; constant W[k, n], bias[n]; mul, add as y; all but x and W may be missing */
 enum { QX_LINEAR_X, QX_LINEAR_W, QX_LINEAR_BIAS, QX_LINEAR_MUL, QX_LINEAR_ADD, QX_LINEAR_INPUTS };
@@ -103,16 +108,29 @@ typedef struct qx_rows_params { const struct qx_weight *table; } qx_rows_params;
 qx_cpu_fn qx_cpu_rows_dq; /* rows of a DequantizeLinear, of which only those are dequantized */
 typedef struct qx_rows_dq_params { int64_t axis, block; qx_dtype type; } qx_rows_dq_params;
 enum { QX_ROWS_DQ_INDICES, QX_ROWS_DQ_CODES, QX_ROWS_DQ_SCALE, QX_ROWS_DQ_ZERO, QX_ROWS_DQ_INPUTS };
-/* The DequantizeLinear of constants behind a table, when each row can be dequantized by itself: rows of whole bytes, no block over rows. NULL: none. */
+/* The DequantizeLinear of constants behind a table, when each row can be dequantized by itself: rows of whole bytes, no block
+ * over rows. NULL: none. */
 const qx_node *qx_fuse_code_table(const qx_fuser *f, const qx_value *table);
 qx_rows_dq_params qx_fuse_code_params(const qx_node *dq);
-qx_cpu_fn qx_cpu_experts; /* MatMul of x by the matrices table[experts, a, b] that the indices name; SCALE and ZERO: the table is of codes */
+/* MatMul of x by the matrices table[experts, a, b] that the indices name; SCALE and ZERO: the table is of codes */
+qx_cpu_fn qx_cpu_experts;
 enum { QX_EXPERTS_X, QX_EXPERTS_INDEX, QX_EXPERTS_TABLE, QX_EXPERTS_SCALE, QX_EXPERTS_ZERO, QX_EXPERTS_INPUTS };
-typedef struct qx_experts_params { bool left, nd; /* the matrices are the left operands; indices as GatherND has them */ qx_rows_dq_params dq; } qx_experts_params;
+typedef struct qx_experts_params {
+    bool left, nd;
+    /* the matrices are the left operands; indices as GatherND has them */ qx_rows_dq_params dq;
+} qx_experts_params;
 qx_cpu_fn qx_cpu_rope;   /* inputs x, cos, sin of whole heads: x cos + (-x_high, x_low) sin -> [batch, heads, seq, d] */
 typedef struct qx_rope_params { bool bshd; /* x is [batch, seq, heads, d] */ } qx_rope_params;
 qx_cpu_fn qx_cpu_glu;    /* input x[.., 2n]: act(one half) * the other -> [.., n] */
 typedef struct qx_glu_params { qx_act act; bool upper; /* the second half is activated */ } qx_glu_params;
-typedef struct qx_attn_params { float scale; qx_k_layout k_layout; bool q_bshd, v_bshd, out_bshd; float p_scale; qx_dtype p_codes; int32_t p_zero; /* p_scale > 0: probabilities become codes (on devices only) */ } qx_attn_params;
+typedef struct qx_attn_params {
+    float scale;
+    qx_k_layout k_layout;
+    bool q_bshd, v_bshd, out_bshd;
+    float p_scale;
+    qx_dtype p_codes;
+    int32_t p_zero;
+    /* p_scale > 0: probabilities become codes (on devices only) */
+} qx_attn_params;
 
 #endif

@@ -1,8 +1,10 @@
-/* fuse_attention.c - attention in its primitive form: MatMul(softmax(scale * MatMul(Q, K') + mask), V), with whatever transpositions, scalings and casts
- * exporters put in between. Run in tiles, so that the scores never exist as a whole; the transpositions become strides.
+/* fuse_attention.c - attention in its primitive form: MatMul(softmax(scale * MatMul(Q, K') + mask), V), with whatever
+ * transpositions, scalings and casts exporters put in between. Run in tiles, so that the scores never exist as a whole; the
+ * transpositions become strides.
  *
- * Found from the second product backwards. Scalar factors on Q, K or the scores are collected in one factor; a transposition of two middle axes
- * before or behind is read (or written) through; heads that were repeated by Unsqueeze, Expand, Reshape are read where they were. */
+ * Found from the second product backwards. Scalar factors on Q, K or the scores are collected in one factor; a transposition of
+ * two middle axes before or behind is read (or written) through; heads that were repeated by Unsqueeze, Expand, Reshape are read
+ * where they were. */
 #include "onnx/weight/weight.h"
 #include "runtime/fuse/fuse.h"
 
@@ -131,7 +133,8 @@ static bool zero_point(const qx_fuser *f, const qx_node *n, double *z)
     return !qx_node_in(n, 2) || qx_fuse_scalar(f, n->in[2], z);
 }
 
-/* Through a pair of one scale that makes codes of the probabilities, on devices, whose kernel does that: scale, zero point and type go to *to. */
+/* Through a pair of one scale that makes codes of the probabilities, on devices, whose kernel does that: scale, zero point and
+ * type go to *to. */
 static const qx_value *peel_codes(const qx_fuser *f, const qx_value *p, qx_attn_params *to)
 {
     const qx_node *dq = f->x->device && qx_fuse_inner(f, p) ? qx_fuse_is(qx_fuse_def(f, p), QX_OP_DequantizeLinear) : NULL;

@@ -1,5 +1,6 @@
-/* fuse_chain.c - pointwise nodes of the main graph, one behind the other, as one step for devices that have a kernel for it: each of them is bound by reading and writing memory, which is done once then.
- * The values in between are rounded to their type as if they had been stored. What has a fused step of its own (activations, residuals of products) comes before this. */
+/* fuse_chain.c - pointwise nodes of the main graph, one behind the other, as one step for devices that have a kernel for it: each
+ * of them is bound by reading and writing memory, which is done once then. The values in between are rounded to their type as if
+ * they had been stored. What has a fused step of its own (activations, residuals of products) comes before this. */
 #include <string.h>
 
 #include "runtime/device/device.h"
@@ -44,7 +45,10 @@ static bool as_link(qx_rstep *s, link *out)
 }
 
 /* Input i of the link may be the running value: it has the dims of the result. */
-static bool runs_through(const link *l, uint32_t i) { return i < l->step->n_in && qx_fuse_same_dims(l->step->in_value[i], l->step->out_value[0]); }
+static bool runs_through(const link *l, uint32_t i)
+{
+    return i < l->step->n_in && qx_fuse_same_dims(l->step->in_value[i], l->step->out_value[0]);
+}
 
 /* The link before l in its chain; *before is set, and l->main. */
 static bool link_before(const qx_fuser *f, link *l, link *before)
@@ -91,7 +95,8 @@ qx_status qx_fuse_chain(qx_fuser *f, qx_rstep *s)
 {
     link links[QX_CHAIN_OPS];
     int n = 1;
-    if (!f->x->device || !f->x->device->b->chains || f->p->graph != f->x->model->graph || !as_link(s, &links[0]) || !is_last(f, s)) return QX_OK;
+    if (!f->x->device || !f->x->device->b->chains || f->p->graph != f->x->model->graph || !as_link(s, &links[0]) || !is_last(f, s))
+        return QX_OK;
     while (n < QX_CHAIN_OPS && link_before(f, &links[n - 1], &links[n])) n++;
     link *first = &links[n - 1];
     first->main = runs_through(first, 0) ? 0 : 1;

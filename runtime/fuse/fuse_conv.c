@@ -1,6 +1,7 @@
-/* fuse_conv.c - a convolution and what follows it as long as nothing else reads the result: a bias, BatchNormalization, which its weights take in, the sum with
- * another picture, an activation. In this order, any of them: steps less, and passes over the picture less. Not the activations that take the library longer than us
- * (SiLU, GELU). A BatchNormalization that stands alone takes an activation too. */
+/* fuse_conv.c - a convolution and what follows it as long as nothing else reads the result: a bias, BatchNormalization, which its
+ * weights take in, the sum with another picture, an activation. In this order, any of them: steps less, and passes over the
+ * picture less. Not the activations that take the library longer than us (SiLU, GELU). A BatchNormalization that stands alone
+ * takes an activation too. */
 #include <math.h>
 
 #include "runtime/cpu/activation.h"
@@ -21,7 +22,10 @@ static bool bound(const qx_fuser *f, const qx_node *n, const char *name, uint32_
     return true;
 }
 
-bool qx_fuse_clip(const qx_fuser *f, const qx_node *n, float *lo, float *hi) { return bound(f, n, "min", 1, -INFINITY, lo) && bound(f, n, "max", 2, INFINITY, hi); }
+bool qx_fuse_clip(const qx_fuser *f, const qx_node *n, float *lo, float *hi)
+{
+    return bound(f, n, "min", 1, -INFINITY, lo) && bound(f, n, "max", 2, INFINITY, hi);
+}
 
 static bool read_act(const qx_fuser *f, const qx_node *n, qx_activation *a)
 {
@@ -64,7 +68,9 @@ static void take_bias(const qx_fuser *f, chain *c, const qx_node *conv)
     const qx_value *b = n->in[0] == c->v ? n->in[1] : n->in[0];
     const qx_weight *k = qx_fuse_const(b), *w = qx_fuse_const(conv->in[1]);
     const int behind = y->rank - 2; /* axes behind the channels */
-    if (!k || !w || k->dtype != QX_DT_FLOAT || k->rank <= behind || k->rank > y->rank || k->numel != w->dims[0] || k->dims[k->rank - behind - 1] != k->numel) return;
+    if (!k || !w || k->dtype != QX_DT_FLOAT || k->rank <= behind || k->rank > y->rank || k->numel != w->dims[0] ||
+        k->dims[k->rank - behind - 1] != k->numel)
+        return;
     c->bias = qx_fuse_behind(b);
     extend(c, reader);
 }

@@ -1,5 +1,6 @@
-/* fuse_experts.c - MatMul by matrices that a Gather (or GatherND) picks from a constant table: exporters write a mixture of experts so, with a copy of the
- * expert's whole matrix for each token (dequantized for each token, in a quantized model). The step multiplies by the table itself. */
+/* fuse_experts.c - MatMul by matrices that a Gather (or GatherND) picks from a constant table: exporters write a mixture of
+ * experts so, with a copy of the expert's whole matrix for each token (dequantized for each token, in a quantized model). The
+ * step multiplies by the table itself. */
 #include "onnx/weight/weight.h"
 #include "runtime/fuse/fuse.h"
 

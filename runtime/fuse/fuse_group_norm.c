@@ -1,5 +1,5 @@
-/* fuse_group_norm.c - group normalisation in the form that exporters without the operator write: Reshape to groups, InstanceNormalization, Reshape
- * back, Mul, Add; the activation behind it is taken along. */
+/* fuse_group_norm.c - group normalisation in the form that exporters without the operator write: Reshape to groups,
+ * InstanceNormalization, Reshape back, Mul, Add; the activation behind it is taken along. */
 #include "onnx/weight/weight.h"
 #include "runtime/fuse/fuse_match.h"
 
@@ -23,14 +23,16 @@ static bool per_channel(const qx_value *v, int64_t channels)
 qx_status qx_fuse_group_norm(qx_fuser *f, qx_rstep *s)
 {
     qx_match m;
-    if (!qx_fuse_is(s, QX_OP_Add) || !qx_fuse_match(f, s, "Add(Mul(k:Reshape(i:InstanceNormalization(j:Reshape(x), s, z)), g), b)", &m)) return QX_OK;
+    if (!qx_fuse_is(s, QX_OP_Add) || !qx_fuse_match(f, s, "Add(Mul(k:Reshape(i:InstanceNormalization(j:Reshape(x), s, z)), g), b)", &m))
+        return QX_OK;
     const qx_value *x = m.v[QX_LETTER('x')], *gamma = m.v[QX_LETTER('g')], *beta = m.v[QX_LETTER('b')], *out = s->out_value[0];
     const qx_weight *scale = qx_fuse_const(m.v[QX_LETTER('s')]);
     const qx_type *t = &m.v[QX_LETTER('j')]->type; /* [N, groups, rest] */
     if (!qx_fuse_same_dims(x, m.v[QX_LETTER('k')]) || !qx_fuse_same_dims(x, out) || x->type.rank != 4) return QX_OK;
     int64_t channels = x->type.dims[1].n;
     if (!per_channel(gamma, channels) || !per_channel(beta, channels)) return QX_OK;
-    if (!scale || channels % scale->numel || !all_are(f, scale, 1.0f) || !all_are(f, qx_fuse_const(m.v[QX_LETTER('z')]), 0.0f)) return QX_OK;
+    if (!scale || channels % scale->numel || !all_are(f, scale, 1.0f) || !all_are(f, qx_fuse_const(m.v[QX_LETTER('z')]), 0.0f))
+        return QX_OK;
     if (t->kind != QX_KIND_TENSOR || !t->has_shape || t->rank != 3 || t->dims[1].n != scale->numel) return QX_OK;
     qx_gn_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");

@@ -1,5 +1,6 @@
-/* fuse_int8.c - MatMul, Gemm and Conv whose activation comes from a per-tensor DequantizeLinear and whose weight from a constant one with a
- * scale per output channel (or one scale) and zero points 0: run on the codes with integer sums. E4M3 codes, on devices: also with a scale for each 128 along k. */
+/* fuse_int8.c - MatMul, Gemm and Conv whose activation comes from a per-tensor DequantizeLinear and whose weight from a constant
+ * one with a scale per output channel (or one scale) and zero points 0: run on the codes with integer sums. E4M3 codes, on
+ * devices: also with a scale for each 128 along k. */
 #include "kernels/int8.h"
 #include "onnx/weight/weight.h"
 #include "runtime/fuse/fuse.h"
@@ -62,7 +63,9 @@ static bool scale_by_block(const qx_fuser *f, const qx_node *dq, bool nk)
     const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(dq->in[1]);
     const int k_axis = nk ? 1 : 0;
     const int64_t axis = qx_attr_int(dq, "axis", 1);
-    if (!is_fp8(f, w->dtype) || w->rank != 2 || s->rank != 2 || qx_attr_int(dq, "block_size", 0) != QX_FP8_BLOCK || (axis < 0 ? axis + 2 : axis) != k_axis) return false;
+    if (!is_fp8(f, w->dtype) || w->rank != 2 || s->rank != 2 || qx_attr_int(dq, "block_size", 0) != QX_FP8_BLOCK ||
+        (axis < 0 ? axis + 2 : axis) != k_axis)
+        return false;
     return s->dims[1 - k_axis] == w->dims[1 - k_axis] && s->dims[k_axis] == (w->dims[k_axis] + QX_FP8_BLOCK - 1) / QX_FP8_BLOCK;
 }
 
@@ -97,6 +100,7 @@ qx_status qx_fuse_int8(qx_fuser *f, qx_rstep *s)
     qx_int8_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
     *p = (qx_int8_params){conv ? QX_INT8_CONV : gemm ? QX_INT8_GEMM : QX_INT8_MATMUL, nk, fp8, blocked};
-    const qx_value *in[QX_INT8_INPUTS] = {a->in[0], qx_fuse_behind(a->in[1]), qx_fuse_behind(qx_node_in(a, 2)), qx_fuse_behind(w->in[0]), qx_fuse_behind(w->in[1]), qx_fuse_behind(bias)};
+    const qx_value *in[QX_INT8_INPUTS] = {a->in[0], qx_fuse_behind(a->in[1]), qx_fuse_behind(qx_node_in(a, 2)), qx_fuse_behind(w->in[0]),
+                                          qx_fuse_behind(w->in[1]), qx_fuse_behind(bias)};
     return qx_fuse_set(f, s, qx_cpu_int8_linear, p, in, QX_INT8_INPUTS, n->out[0]);
 }

@@ -1,5 +1,6 @@
-/* fuse_linear.c - a product with a constant matrix and what follows it as long as nothing else reads the result: the bias, an activation, the
- * product with another tensor (the gate of a gated unit), the sum with another (the residual). In this order, any of them. */
+/* fuse_linear.c - a product with a constant matrix and what follows it as long as nothing else reads the result: the bias, an
+ * activation, the product with another tensor (the gate of a gated unit), the sum with another (the residual). In this order, any
+ * of them. */
 #include "onnx/weight/weight.h"
 #include "runtime/fuse/fuse.h"
 

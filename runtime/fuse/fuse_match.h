@@ -1,6 +1,7 @@
 /* fuse_match.h - patterns of nodes as text, matched backwards from a value.
  *
- *     Op(p, q)    made by this operator from its first inputs (more may follow); Add and Mul match in either order. "Act" is a fused activation
+ *     Op(p, q) made by this operator from its first inputs (more may follow); Add and Mul match in either order. "Act" is a fused
+ *     activation
  *     x           any value; the same letter again: the same value
  *     d:p         p, and the value gets a letter
  *     =0.5  $e    a constant number near 0.5; any constant number, kept under a letter

@@ -93,7 +93,8 @@ static qx_status build_picture_mean(qx_fuser *f, qx_rstep *s, const qx_match *m)
 {
     static const char as_pool;
     const qx_value *x = letter(m, 'x');
-    if (f->x->device || known_rank(x) != 4 || !is_float(x) || !qx_attr_int(s->node, "keepdims", 1) || !over_pixels(f, s->node)) return QX_OK;
+    if (f->x->device || known_rank(x) != 4 || !is_float(x) || !qx_attr_int(s->node, "keepdims", 1) || !over_pixels(f, s->node))
+        return QX_OK;
     return qx_fuse_set(f, s, qx_cpu_global_pool, &as_pool, &x, 1, s->out_value[0]);
 }
 
@@ -149,10 +150,13 @@ static bool is_half(const qx_fuser *f, const qx_value *v, const qx_value *x, int
     if (n->op->id == QX_OP_Split) {
         axis = qx_attr_int(n, "axis", 0);
         const qx_type *t = &v->type;
-        return n->n_out == 2 && v == n->out[upper] && (axis < 0 ? axis + rank : axis) == rank - 1 && known_rank(v) == rank && t->dims[rank - 1].n == cols / 2;
+        return n->n_out == 2 && v == n->out[upper] && (axis < 0 ? axis + rank : axis) == rank - 1 && known_rank(v) == rank &&
+            t->dims[rank - 1].n == cols / 2;
     }
     if (!one_axis(f, n, "axes", 3, rank, &axis) || axis != rank - 1) return false;
-    if (!slice_number(f, n, "starts", 1, 0, &from) || !slice_number(f, n, "ends", 2, 0, &to) || !slice_number(f, n, "steps", 4, 1, &step) || step != 1) return false;
+    if (!slice_number(f, n, "starts", 1, 0, &from) || !slice_number(f, n, "ends", 2, 0, &to) ||
+        !slice_number(f, n, "steps", 4, 1, &step) || step != 1)
+        return false;
     if (from < 0) from += cols;
     if (to < 0) to += cols;
     return upper ? from == cols / 2 && to >= cols : from == 0 && to == cols / 2;
@@ -209,7 +213,9 @@ static qx_status build_row_top(qx_fuser *f, qx_rstep *s, const qx_match *m)
     const qx_value *x = letter(m, 'x'), *t = letter(m, 't');
     const int rank = known_rank(x);
     int64_t axis;
-    if (f->x->device || !is_float(x) || rank < 1 || !qx_attr_int(t->def, "keepdims", 1) || !one_axis(f, t->def, "axes", 1, rank, &axis) || axis != rank - 1) return QX_OK;
+    if (f->x->device || !is_float(x) || rank < 1 || !qx_attr_int(t->def, "keepdims", 1) ||
+        !one_axis(f, t->def, "axes", 1, rank, &axis) || axis != rank - 1)
+        return QX_OK;
     return qx_fuse_set(f, s, qx_cpu_row_top, &no_params, &x, 1, t);
 }
 
@@ -229,7 +235,9 @@ static qx_status build_row_codes(qx_fuser *f, qx_rstep *s, const qx_match *m)
 {
     const qx_value *in[2] = {letter(m, 'x'), letter(m, 's')};
     const double z = m->num[QX_LETTER('z')];
-    if (!is_float(in[0]) || !is_float(in[1]) || !one_a_row(in[1], in[0]) || s->out_value[0]->type.dtype != QX_DT_UINT8 || z < 0 || z > 255 || z != (int32_t)z) return QX_OK;
+    if (!is_float(in[0]) || !is_float(in[1]) || !one_a_row(in[1], in[0]) || s->out_value[0]->type.dtype != QX_DT_UINT8 || z < 0 ||
+        z > 255 || z != (int32_t)z)
+        return QX_OK;
     qx_row_codes_params *p;
     NEW_PARAMS(f, p);
     p->zero = (int32_t)z;
@@ -256,12 +264,14 @@ static qx_status build_row_product(qx_fuser *f, qx_rstep *s, const qx_match *m)
     const qx_value *b = matrix_of_codes(f, letter(m, 'b'), &nk);
     const qx_weight *w = b ? qx_fuse_const(b) : NULL, *zero = qx_fuse_const(z), *ws = qx_fuse_const(per);
     const qx_node *mm = letter(m, 'i')->def;
-    if (f->x->opt.simulate || !w || !zero || zero->numel != 1 || qx_node_in(mm, 3) || !ws || ws->rank != 1 || ws->dtype != QX_DT_FLOAT) return QX_OK;
+    if (f->x->opt.simulate || !w || !zero || zero->numel != 1 || qx_node_in(mm, 3) || !ws || ws->rank != 1 || ws->dtype != QX_DT_FLOAT)
+        return QX_OK;
     if (ws->numel != w->dims[nk ? 0 : 1] || w->dims[nk ? 1 : 0] > QX_INT8_MAX_K || !is_float(scale) || !one_a_row(scale, a)) return QX_OK;
     qx_int8_params *p;
     NEW_PARAMS(f, p);
     *p = (qx_int8_params){.kind = QX_INT8_MATMUL, .w_nk = nk};
-    const qx_value *in[QX_INT8_ROW_INPUTS] = {[QX_INT8_X] = a, [QX_INT8_X_ZERO] = qx_fuse_behind(z), [QX_INT8_W] = b, [QX_INT8_W_SCALE] = qx_fuse_behind(per), [QX_INT8_ROW_SCALE] = scale};
+    const qx_value *in[QX_INT8_ROW_INPUTS] = {[QX_INT8_X] = a, [QX_INT8_X_ZERO] = qx_fuse_behind(z), [QX_INT8_W] = b,
+                                              [QX_INT8_W_SCALE] = qx_fuse_behind(per), [QX_INT8_ROW_SCALE] = scale};
     return qx_fuse_set(f, s, qx_cpu_int8_linear, p, in, QX_INT8_ROW_INPUTS, s->out_value[0]);
 }
 

@@ -1,5 +1,6 @@
-/* fuse_rows.c - Gather of rows of a large constant table (an embedding): a run looks at a few rows. Those of a float table are read from the file each
- * time, so that it takes no memory; those of a quantized one are dequantized alone, whatever its DequantizeLinear says about the rest. */
+/* fuse_rows.c - Gather of rows of a large constant table (an embedding): a run looks at a few rows. Those of a float table are
+ * read from the file each time, so that it takes no memory; those of a quantized one are dequantized alone, whatever its
+ * DequantizeLinear says about the rest. */
 #include "onnx/weight/weight.h"
 #include "runtime/fuse/fuse.h"
 

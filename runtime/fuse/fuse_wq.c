@@ -1,5 +1,5 @@
-/* fuse_wq.c - MatMul and Gemm whose weight is a DequantizeLinear of constant 2, 4 or 8 bit integer codes (any layout of scales) and whose activation is
- * float: the codes are never expanded in memory. */
+/* fuse_wq.c - MatMul and Gemm whose weight is a DequantizeLinear of constant 2, 4 or 8 bit integer codes (any layout of scales)
+ * and whose activation is float: the codes are never expanded in memory. */
 #include "onnx/weight/weight.h"
 #include "runtime/fuse/fuse.h"
 
@@ -48,6 +48,7 @@ qx_status qx_fuse_wq(qx_fuser *f, qx_rstep *s)
     qx_wq_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
     *p = (qx_wq_params){qx_attr_int(dq, "block_size", 0), nk};
-    const qx_value *in[QX_WQ_INPUTS] = {n->in[0], qx_fuse_behind(dq->in[0]), qx_fuse_behind(dq->in[1]), qx_fuse_behind(qx_node_in(dq, 2)), qx_fuse_behind(bias)};
+    const qx_value *in[QX_WQ_INPUTS] = {n->in[0], qx_fuse_behind(dq->in[0]), qx_fuse_behind(dq->in[1]),
+                                        qx_fuse_behind(qx_node_in(dq, 2)), qx_fuse_behind(bias)};
     return qx_fuse_set(f, s, qx_cpu_wq_linear, p, in, QX_WQ_INPUTS, n->out[0]);
 }

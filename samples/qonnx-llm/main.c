@@ -13,7 +13,12 @@
 #include <string.h>
 #include <time.h>
 
-typedef struct options { const char *model, *prompt, *tokenizer, *session; int64_t tokens, head_size; llm_pick pick; int threads, quiet, help; } options;
+typedef struct options {
+    const char *model, *prompt, *tokenizer, *session;
+    int64_t tokens, head_size;
+    llm_pick pick;
+    int threads, quiet, help;
+} options;
 
 static volatile int stop_flag;
 static void on_signal(int sig) { stop_flag = sig != 0; }
@@ -82,7 +87,8 @@ static int parse(int argc, char **argv, options *o)
         } else if (i + 1 < argc && (set_text(o, argv[i], argv[i + 1]) || set_number(o, argv[i], argv[i + 1]))) {
             i++;
         } else {
-            fprintf(stderr, "qonnx-llm: '%s'%s\n%s", argv[i], i + 1 < argc ? " is unknown or its value is out of range" : " lacks a value or is unknown", usage);
+            fprintf(stderr, "qonnx-llm: '%s'%s\n%s", argv[i], i + 1 < argc ? " is unknown or its value is out of range"
+                    : " lacks a value or is unknown", usage);
             return 0;
         }
     }
@@ -175,7 +181,8 @@ static qonnx_code generate(talk *t, options *o)
     putchar('\n');
     double rest = seconds() - begin - first;
     if (!o->quiet && made > 1)
-        fprintf(stderr, "%lld tokens, %.1f ms to the first, then %.1f tokens/s%s\n", (long long)made, 1e3 * first, (double)(made - 1) / rest, llm_has_past(t->decoder) ? "" : " (no past: every token computes all before it)");
+        fprintf(stderr, "%lld tokens, %.1f ms to the first, then %.1f tokens/s%s\n", (long long)made, 1e3 * first,
+                (double)(made - 1) / rest, llm_has_past(t->decoder) ? "" : " (no past: every token computes all before it)");
     return QONNX_OK;
 }
 

@@ -79,14 +79,17 @@ static const entry *find_merge(const sx_clip *t, int32_t a, int32_t b)
 static int load_vocab(sx_err *e, sx_clip *t, const sx_json *vocab, const char *path)
 {
     int n = sx_json_count(vocab);
-    if (!sx_json_is_object(vocab) || n < 2 || n > MOST_VOCAB) return sx_fail(e, SX_FAILED, "'%s': %d tokens, expected an object of 2 to %d", path, n, MOST_VOCAB);
+    if (!sx_json_is_object(vocab) || n < 2 || n > MOST_VOCAB)
+        return sx_fail(e, SX_FAILED, "'%s': %d tokens, expected an object of 2 to %d", path, n, MOST_VOCAB);
     SX_TRY(SX_NEW(e, n, &t->words));
     t->n_words = n;
     SX_TRY(table_new(e, &t->ids, (size_t)n));
     for (const sx_json *m = sx_json_first(vocab); m; m = sx_json_next(m)) {
         double id = sx_json_value(m, -1);
-        if (!(id >= 0 && id < n) || id != (int)id) return sx_fail(e, SX_FAILED, "'%s': token '%.80s' has id %g, expected a whole number below %d", path, sx_json_key(m), id, n);
-        if (t->words[(int)id]) return sx_fail(e, SX_FAILED, "'%s': tokens '%.80s' and '%.80s' share id %d", path, t->words[(int)id], sx_json_key(m), (int)id);
+        if (!(id >= 0 && id < n) || id != (int)id)
+            return sx_fail(e, SX_FAILED, "'%s': token '%.80s' has id %g, expected a whole number below %d", path, sx_json_key(m), id, n);
+        if (t->words[(int)id])
+            return sx_fail(e, SX_FAILED, "'%s': tokens '%.80s' and '%.80s' share id %d", path, t->words[(int)id], sx_json_key(m), (int)id);
         SX_TRY(sx_strdup(e, sx_json_key(m), &t->words[(int)id]));
         put_word(t, (int32_t)id);
     }
@@ -96,12 +99,15 @@ static int load_vocab(sx_err *e, sx_clip *t, const sx_json *vocab, const char *p
 static int add_merge(sx_err *e, sx_clip *t, const char *a, size_t na, const char *b, size_t nb, int rank, const char *path)
 {
     char both[1024];
-    if (na + nb >= sizeof both) return sx_fail(e, SX_FAILED, "'%s': merge %d makes a token of %zu bytes, at most %zu are accepted", path, rank + 1, na + nb, sizeof both - 1);
+    if (na + nb >= sizeof both)
+        return sx_fail(e, SX_FAILED, "'%s': merge %d makes a token of %zu bytes, at most %zu are accepted", path, rank + 1, na + nb,
+                       sizeof both - 1);
     memcpy(both, a, na);
     memcpy(both + na, b, nb);
     int32_t ia = find_word(t, a, na), ib = find_word(t, b, nb), id = find_word(t, both, na + nb);
     if (ia < 0 || ib < 0 || id < 0)
-        return sx_fail(e, SX_FAILED, "'%s': merge %d, '%.*s %.*s', names a token that is not in the vocabulary of %d", path, rank + 1, (int)na, a, (int)nb, b, t->n_words);
+        return sx_fail(e, SX_FAILED, "'%s': merge %d, '%.*s %.*s', names a token that is not in the vocabulary of %d", path, rank + 1,
+                       (int)na, a, (int)nb, b, t->n_words);
     uint64_t k = pair_key(ia, ib);
     size_t i = mix(k) & t->merges.mask;
     for (; t->merges.e[i].key; i = (i + 1) & t->merges.mask)
@@ -121,7 +127,9 @@ static int load_merges_text(sx_err *e, sx_clip *t, const char *text, const char 
         p += strspn(p, "\r\n");
         size_t n = strcspn(p, "\r\n"), a = strcspn(p, " \r\n");
         if (!n) break;
-        if (a == 0 || a + 1 >= n) return sx_fail(e, SX_FAILED, "'%s': merge %d is '%.*s', expected two tokens with a space between", path, rank + 1, (int)(n < 80 ? n : 80), p);
+        if (a == 0 || a + 1 >= n)
+            return sx_fail(e, SX_FAILED, "'%s': merge %d is '%.*s', expected two tokens with a space between", path, rank + 1,
+                           (int)(n < 80 ? n : 80), p);
         SX_TRY(add_merge(e, t, p, a, p + a + 1, n - a - 1, rank++, path));
         p += n;
     }
@@ -201,7 +209,8 @@ static int load_specials(sx_err *e, sx_clip *t, const char *dir)
         if (most >= 3 && most <= MAX_LEN) t->max_length = (int)most; /* "no limit" is written as 1e30: the default stays */
         sx_json_free(cfg);
     }
-    if (t->bos < 0 || t->eos < 0) return sx_fail(e, SX_FAILED, "'%s': the vocabulary of %d tokens lacks <|startoftext|> or <|endoftext|>", dir, t->n_words);
+    if (t->bos < 0 || t->eos < 0)
+        return sx_fail(e, SX_FAILED, "'%s': the vocabulary of %d tokens lacks <|startoftext|> or <|endoftext|>", dir, t->n_words);
     if (t->pad < 0) t->pad = t->eos;
     return SX_OK;
 }
@@ -243,7 +252,9 @@ static int load_files(sx_err *e, sx_clip *t, const char *dir)
     bool v = sx_is_file(vocab), m = sx_is_file(merges), s = sx_is_file(single);
     if (v && m) rc = load_pair(e, t, vocab, merges);
     else if (s) rc = load_single(e, t, single);
-    else rc = sx_fail(e, SX_FAILED, "tokenizer '%s': expected vocab.json and merges.txt, or tokenizer.json; found %s%s%s", dir, v ? "vocab.json only" : "", m ? "merges.txt only" : "", v || m ? "" : "none of them");
+    else
+        rc = sx_fail(e, SX_FAILED, "tokenizer '%s': expected vocab.json and merges.txt, or tokenizer.json; found %s%s%s", dir,
+                     v ? "vocab.json only" : "", m ? "merges.txt only" : "", v || m ? "" : "none of them");
 done:
     sx_free(vocab);
     sx_free(merges);

@@ -71,7 +71,8 @@ int sx_compare_batches(sx_err *e, const sx_batch *ref, const sx_batch *test, sx_
     *c = (sx_comparison){.ref = ref, .test = test, .n = test->n, .mean_lpips = NAN, .mean_clip_ref = NAN, .mean_clip = NAN};
     if (ref->n != test->n) return sx_fail(e, SX_FAILED, "%d reference pictures and %d others do not compare", ref->n, test->n);
     size_t n = sx_latent_count(&test->pipe, test->plan.width, test->plan.height);
-    if (n != sx_latent_count(&ref->pipe, ref->plan.width, ref->plan.height)) return sx_fail(e, SX_FAILED, "the pipelines' latents differ in size");
+    if (n != sx_latent_count(&ref->pipe, ref->plan.width, ref->plan.height))
+        return sx_fail(e, SX_FAILED, "the pipelines' latents differ in size");
     int rc = SX_NEW(e, c->n, &c->pairs);
     for (int i = 0; rc == SX_OK && i < c->n; i++) rc = compare_shots(e, &ref->shots[i], &test->shots[i], n, &c->pairs[i]);
     if (rc == SX_OK) {

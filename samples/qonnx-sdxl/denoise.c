@@ -11,7 +11,8 @@ static int check_channels(sx_err *e, const sx_pipe *p, sx_unet *u)
     const int64_t ch = u->m.in[u->sample].dims[1], c = p->folder->channels;
     u->masks = ch == 2 * c + 1;
     if (ch <= 0 || ch == c || u->masks) return SX_OK;
-    return sx_fail(e, SX_UNSUPPORTED, "unet '%s' takes %lld latent channels, expected the VAE's %lld, or %lld for inpainting; what wants other pictures besides is not drawn here: " SX_BY_ITSELF, u->m.path, (long long)ch,
+    return sx_fail(e, SX_UNSUPPORTED, "unet '%s' takes %lld latent channels, expected the VAE's %lld, or %lld for inpainting; "
+                                      "what wants other pictures besides is not drawn here: " SX_BY_ITSELF, u->m.path, (long long)ch,
                    (long long)c, (long long)(2 * c + 1), "sdxl-int8");
 }
 
@@ -29,7 +30,9 @@ static int bind_unet(sx_err *e, sx_pipe *p, sx_unet *u)
     static const sx_role out[1] = {{{"out_sample", "latent", "noise_pred", "sample_out"}, .rank = 4, .rank2 = -1}};
     int at[N], o;
     SX_TRY(sx_bind(e, &u->m, false, in, N, false, at));
-    if (sx_bind(e, &u->m, false, in, N, true, at) != SX_OK) return sx_note(e, e->code, "a UNet that takes more (a ControlNet's residuals, an adapter's pictures) is not drawn here: " SX_BY_ITSELF, "sdxl-int8");
+    if (sx_bind(e, &u->m, false, in, N, true, at) != SX_OK)
+        return sx_note(e, e->code, "a UNet that takes more (a ControlNet's residuals, an adapter's pictures) is not drawn here: "
+                                   "" SX_BY_ITSELF, "sdxl-int8");
     SX_TRY(sx_bind(e, &u->m, true, out, 1, false, &o));
     u->sample = at[SAMPLE];
     u->timestep = at[TIMESTEP];
@@ -39,7 +42,8 @@ static int bind_unet(sx_err *e, sx_pipe *p, sx_unet *u)
     u->timestep_cond = at[COND];
     u->out = o;
     int64_t batch = u->m.in[u->sample].dims[0];
-    if (batch > 2 || batch == 0) return sx_fail(e, SX_UNSUPPORTED, "unet '%s': batch fixed to %lld, expected 1, 2 or free", u->m.path, (long long)batch);
+    if (batch > 2 || batch == 0)
+        return sx_fail(e, SX_UNSUPPORTED, "unet '%s': batch fixed to %lld, expected 1, 2 or free", u->m.path, (long long)batch);
     u->batch = batch > 0 ? (int)batch : 0;
     return check_channels(e, p, u);
 }
@@ -110,10 +114,13 @@ static int check_dims(sx_err *e, const sx_pipe *p, const sx_request *r)
     const sx_unet *u = &p->unet;
     const qonnx_port *h = &u->m.in[u->hidden];
     if (h->dims[2] > 0 && h->dims[2] != r->pos->dim)
-        return sx_fail(e, SX_UNSUPPORTED, "unet input '%s' is %lld wide, the text encoders give %d", h->name, (long long)h->dims[2], r->pos->dim);
-    if (u->text_embeds >= 0 && !r->pos->pooled) return sx_fail(e, SX_UNSUPPORTED, "unet input '%s' wants pooled text, which needs text_encoder_2", u->m.in[u->text_embeds].name);
+        return sx_fail(e, SX_UNSUPPORTED, "unet input '%s' is %lld wide, the text encoders give %d", h->name, (long long)h->dims[2],
+                       r->pos->dim);
+    if (u->text_embeds >= 0 && !r->pos->pooled)
+        return sx_fail(e, SX_UNSUPPORTED, "unet input '%s' wants pooled text, which needs text_encoder_2", u->m.in[u->text_embeds].name);
     if (r->neg && (r->neg->tokens != r->pos->tokens || r->neg->dim != r->pos->dim))
-        return sx_fail(e, SX_FAILED, "negative prompt of %d x %d values, positive of %d x %d", r->neg->tokens, r->neg->dim, r->pos->tokens, r->pos->dim);
+        return sx_fail(e, SX_FAILED, "negative prompt of %d x %d values, positive of %d x %d", r->neg->tokens, r->neg->dim,
+                       r->pos->tokens, r->pos->dim);
     return SX_OK;
 }
 
@@ -160,16 +167,20 @@ static int run_unet(sx_err *e, sx_pipe *p, const call *k, int first, int rows, f
     float t[2] = {k->t, k->t};
     const qonnx_port *tp = &u->m.in[u->timestep];
     int64_t t_len = tp->rank == 1 && tp->dims[0] > 0 ? tp->dims[0] : 1;
-    if (t_len > 2) return sx_fail(e, SX_UNSUPPORTED, "unet input '%s' takes %lld timesteps, expected 1 or the batch", tp->name, (long long)t_len);
+    if (t_len > 2)
+        return sx_fail(e, SX_UNSUPPORTED, "unet input '%s' takes %lld timesteps, expected 1 or the batch", tp->name, (long long)t_len);
     size_t f = (size_t)first;
     int n = 0;
     sx_feed in[6];
     in[n++] = (sx_feed){.port = u->sample, .rank = 4, .dims = {rows, k->channels, k->h, k->w}, .f = k->x};
     in[n++] = (sx_feed){.port = u->timestep, .rank = tp->rank == 1, .dims = {t_len}, .f = t};
-    in[n++] = (sx_feed){.port = u->hidden, .rank = 3, .dims = {rows, pos->tokens, pos->dim}, .f = c->hidden + f * (size_t)pos->tokens * (size_t)pos->dim};
-    if (u->text_embeds >= 0) in[n++] = (sx_feed){.port = u->text_embeds, .rank = 2, .dims = {rows, pos->pool}, .f = c->pooled + f * (size_t)pos->pool};
+    in[n++] = (sx_feed){.port = u->hidden, .rank = 3, .dims = {rows, pos->tokens, pos->dim},
+                        .f = c->hidden + f * (size_t)pos->tokens * (size_t)pos->dim};
+    if (u->text_embeds >= 0)
+        in[n++] = (sx_feed){.port = u->text_embeds, .rank = 2, .dims = {rows, pos->pool}, .f = c->pooled + f * (size_t)pos->pool};
     if (u->time_ids >= 0) in[n++] = (sx_feed){.port = u->time_ids, .rank = 2, .dims = {rows, c->n_ids}, .f = c->ids + f * (size_t)c->n_ids};
-    if (u->timestep_cond >= 0) in[n++] = (sx_feed){.port = u->timestep_cond, .rank = 2, .dims = {rows, c->n_cond}, .f = c->cond + f * (size_t)c->n_cond};
+    if (u->timestep_cond >= 0)
+        in[n++] = (sx_feed){.port = u->timestep_cond, .rank = 2, .dims = {rows, c->n_cond}, .f = c->cond + f * (size_t)c->n_cond};
     sx_fetch o = {.name = u->m.out[u->out].name};
     SX_TRY(sx_model_run(e, &u->m, in, n, &o, 1));
     int64_t bad = sx_count_bad(o.f, o.n);
@@ -223,7 +234,8 @@ static void put_back(const sx_sched *s, int i, const sx_keep *k, size_t plane, f
 
 static int loop(sx_err *e, sx_pipe *p, sx_sched *s, const sx_request *r, const fixed *c, float *x, sx_rng *rng, float *buf)
 {
-    const int64_t f = p->folder->vae_factor, h = r->height / f, w = r->width / f, channels = p->folder->channels * (p->unet.masks ? 2 : 1) + p->unet.masks;
+    const int64_t f = p->folder->vae_factor, h = r->height / f, w = r->width / f,
+        channels = p->folder->channels * (p->unet.masks ? 2 : 1) + p->unet.masks;
     const size_t n = sx_latent_count(p, r->width, r->height), plane = (size_t)(h * w), row = (size_t)channels * plane;
     float *in = buf, *rows = buf + 2 * row, *eps = rows + 2 * n;
     for (int i = s->begin; i < s->end; i++) {
@@ -256,9 +268,11 @@ int sx_denoise(sx_err *e, sx_pipe *p, sx_sched *s, const sx_request *r, float *x
     float *buf = NULL;
     SX_TRY(sx_check_size(e, p->folder, r->width, r->height));
     SX_TRY(sx_pipe_open_unet(e, p));
-    if (p->unet.masks && !r->keep) return sx_fail(e, SX_UNSUPPORTED, "unet '%s' is made for inpainting, which a refiner does not do", p->unet.m.path);
+    if (p->unet.masks && !r->keep)
+        return sx_fail(e, SX_UNSUPPORTED, "unet '%s' is made for inpainting, which a refiner does not do", p->unet.m.path);
     int rc = make_fixed(e, p, r, &c);
-    if (rc == SX_OK) rc = SX_NEW(e, 9 * sx_latent_count(p, r->width, r->height), &buf); /* two inputs of up to three latents, two outputs, their mixture */
+    /* two inputs of up to three latents, two outputs, their mixture */
+    if (rc == SX_OK) rc = SX_NEW(e, 9 * sx_latent_count(p, r->width, r->height), &buf);
     int64_t before = p->unet.m.runs;
     if (rc == SX_OK) rc = explain_size(e, p->folder, r, loop(e, p, s, r, &c, x, rng, buf));
     p->unet_runs += p->unet.m.runs - before;

@@ -23,7 +23,8 @@ static int no_hidden(sx_err *e, const sx_model *m, int layer)
     sx_text t = {0};
     sx_describe_ports(m->out, m->n_out, &t);
     sx_fail(e, SX_UNSUPPORTED, "%s '%s': no hidden state of layer %d: expected an output hidden_states.%d or hidden_states, or a value "
-            "/text_model/encoder/layers.%d/Add_1_output_0; the graph's outputs are: %s", m->what, m->path, layer, layer, layer - 1, t.s ? t.s : "");
+            "/text_model/encoder/layers.%d/Add_1_output_0; the graph's outputs are: %s", m->what, m->path, layer, layer, layer - 1,
+            t.s ? t.s : "");
     sx_text_free(&t);
     return e->code;
 }
@@ -52,7 +53,8 @@ static int name_hidden(sx_err *e, sx_pipe *p, int k, int skip, char **name)
     sx_model *m = &p->text[k];
     int i;
     if (p->folder->model[SX_TEXT2]) return name_hidden_xl(e, m, p->folder->text_layers[k], skip, name);
-    if (skip) return sx_fail(e, SX_UNSUPPORTED, "clip skip %d needs the final layer norm, which this kind of export does not give apart", skip);
+    if (skip)
+        return sx_fail(e, SX_UNSUPPORTED, "clip skip %d needs the final layer norm, which this kind of export does not give apart", skip);
     SX_TRY(sx_bind(e, m, true, last, 1, false, &i));
     return sx_strdup(e, m->out[i].name, name);
 }
@@ -83,7 +85,8 @@ typedef struct part { float *hidden; int tokens, dim; float *pooled; int pool, d
 
 static int as_part(sx_err *e, const sx_model *m, sx_fetch *out, int n_out, part *r)
 {
-    if (out[0].rank != 3 || out[0].n < 1) return sx_fail(e, SX_UNSUPPORTED, "%s: output '%s' has rank %d, expected 3", m->what, out[0].name, out[0].rank);
+    if (out[0].rank != 3 || out[0].n < 1)
+        return sx_fail(e, SX_UNSUPPORTED, "%s: output '%s' has rank %d, expected 3", m->what, out[0].name, out[0].rank);
     r->tokens = (int)out[0].dims[1];
     r->dim = (int)out[0].dims[2];
     r->hidden = out[0].f;
@@ -97,20 +100,24 @@ static int as_part(sx_err *e, const sx_model *m, sx_fetch *out, int n_out, part 
 /* A graph with a fixed batch gets the same row in every place; row 0 is used. */
 static int run_encoder(sx_err *e, sx_pipe *p, int k, const char *hidden, const char *prompt, part *r)
 {
-    static const sx_role roles[2] = {{{"input_ids", "tokens", "input"}, .rank = 2, .rank2 = -1, .integer = true}, {{"attention_mask"}, .rank = 2, .rank2 = -1, .integer = true, .optional = true}};
+    static const sx_role roles[2] = {{{"input_ids", "tokens", "input"}, .rank = 2, .rank2 = -1, .integer = true},
+                                     {{"attention_mask"}, .rank = 2, .rank2 = -1, .integer = true, .optional = true}};
     sx_model *m = &p->text[k];
     int at[2];
     SX_TRY(sx_bind(e, m, false, roles, 2, true, at));
     const qonnx_port *port = &m->in[at[0]];
-    int64_t batch = port->rank == 2 && port->dims[0] > 0 ? port->dims[0] : 1, len = port->rank == 2 && port->dims[1] > 0 ? port->dims[1] : sx_clip_max_length(p->tok[k]);
-    if (batch > 64 || len > 4096) return sx_fail(e, SX_UNSUPPORTED, "%s: input_ids of %lld x %lld", m->what, (long long)batch, (long long)len);
+    int64_t batch = port->rank == 2 && port->dims[0] > 0 ? port->dims[0] : 1,
+        len = port->rank == 2 && port->dims[1] > 0 ? port->dims[1] : sx_clip_max_length(p->tok[k]);
+    if (batch > 64 || len > 4096)
+        return sx_fail(e, SX_UNSUPPORTED, "%s: input_ids of %lld x %lld", m->what, (long long)batch, (long long)len);
     int64_t *ids, *ones;
     SX_TRY(SX_NEW(e, batch * len * 2, &ids));
     ones = ids + batch * len;
     int rc = sx_clip_encode(e, p->tok[k], prompt, ids, (int)len, &r->dropped);
     for (int64_t b = 1; b < batch; b++) memcpy(ids + b * len, ids, (size_t)len * sizeof *ids);
     for (int64_t i = 0; i < batch * len; i++) ones[i] = 1;
-    sx_feed in[2] = {{.port = at[0], .rank = 2, .dims = {batch, len}, .ids = ids}, {.port = at[1], .rank = 2, .dims = {batch, len}, .ids = ones}};
+    sx_feed in[2] = {{.port = at[0], .rank = 2, .dims = {batch, len}, .ids = ids},
+                     {.port = at[1], .rank = 2, .dims = {batch, len}, .ids = ones}};
     sx_fetch out[2] = {{.name = hidden}, {.name = p->pooled_name}};
     int n_in = at[1] >= 0 ? 2 : 1, n_out = k == 1 ? 2 : 1;
     if (rc == SX_OK) rc = sx_model_run(e, m, in, n_in, out, n_out);
@@ -129,8 +136,10 @@ static int run_encoder(sx_err *e, sx_pipe *p, int k, const char *hidden, const c
 static int join(sx_err *e, const part *a, const part *b, sx_cond *out)
 {
     const part *any = a->hidden ? a : b;
-    if (a->hidden && b->hidden && a->tokens != b->tokens) return sx_fail(e, SX_UNSUPPORTED, "text encoders give %d and %d tokens, expected the same", a->tokens, b->tokens);
-    *out = (sx_cond){.tokens = any->tokens, .dim = a->dim + b->dim, .pool = b->pool, .dropped = a->dropped > b->dropped ? a->dropped : b->dropped};
+    if (a->hidden && b->hidden && a->tokens != b->tokens)
+        return sx_fail(e, SX_UNSUPPORTED, "text encoders give %d and %d tokens, expected the same", a->tokens, b->tokens);
+    *out = (sx_cond){.tokens = any->tokens, .dim = a->dim + b->dim, .pool = b->pool,
+                     .dropped = a->dropped > b->dropped ? a->dropped : b->dropped};
     SX_TRY(SX_NEW(e, (size_t)out->tokens * (size_t)out->dim, &out->hidden));
     for (int t = 0; t < out->tokens; t++) {
         float *row = out->hidden + (size_t)t * (size_t)out->dim;

@@ -39,7 +39,8 @@ static int find_onnx(sx_err *e, const char *dir, char **out)
         rc = sx_join(e, dir, x->d_name, &only);
     }
     if (d) closedir(d);
-    if (rc == SX_OK && count > 1) rc = sx_fail(e, SX_FAILED, "'%s' holds %d .onnx files and none is model.onnx: name one with an option", dir, count);
+    if (rc == SX_OK && count > 1)
+        rc = sx_fail(e, SX_FAILED, "'%s' holds %d .onnx files and none is model.onnx: name one with an option", dir, count);
     if (rc != SX_OK || count != 1) sx_free(only);
     else *out = only;
     return rc;
@@ -144,7 +145,8 @@ static int read_numbers(sx_err *e, const sx_json *j, const char *key, int n, dou
 {
     const sx_json *a = sx_json_get(j, key);
     if (!sx_json_is_array(a)) return SX_OK;
-    if (sx_json_count(a) != n) return sx_fail(e, SX_FAILED, "VAE config: %s has %d numbers, the latent %d channels", key, sx_json_count(a), n);
+    if (sx_json_count(a) != n)
+        return sx_fail(e, SX_FAILED, "VAE config: %s has %d numbers, the latent %d channels", key, sx_json_count(a), n);
     SX_TRY(SX_NEW(e, n, out));
     int i = 0;
     for (const sx_json *v = sx_json_first(a); v; v = sx_json_next(v)) (*out)[i++] = sx_json_value(v, 0);
@@ -164,7 +166,8 @@ static int read_vae(sx_err *e, sx_folder *f)
     int blocks = sx_json_count(sx_json_get(j, "block_out_channels"));
     f->vae_factor = blocks >= 1 && blocks <= 8 ? 1 << (blocks - 1) : 8;
     int rc = sx_json_whole(e, j, "VAE config", "latent_channels", 1, 64, &f->channels);
-    if (rc == SX_OK && (!(f->vae_scaling > 0) || !isfinite(f->vae_scaling))) rc = sx_fail(e, SX_FAILED, "VAE config: scaling_factor is %g, expected a positive number", f->vae_scaling);
+    if (rc == SX_OK && (!(f->vae_scaling > 0) || !isfinite(f->vae_scaling)))
+        rc = sx_fail(e, SX_FAILED, "VAE config: scaling_factor is %g, expected a positive number", f->vae_scaling);
     if (rc == SX_OK) rc = read_numbers(e, j, "latents_mean", f->channels, &f->latent_mean);
     if (rc == SX_OK) rc = read_numbers(e, j, "latents_std", f->channels, &f->latent_std);
     sx_json_free(j);
@@ -177,19 +180,22 @@ static int read_unet(sx_err *e, sx_folder *f)
     sx_json *j;
     SX_TRY(read_config(e, f->dir, names, &j));
     int cells = f->model[SX_TEXT2] ? 128 : 64, rc = SX_OK;
-    if (!sx_json_is_array(sx_json_get(j, "sample_size"))) rc = sx_json_whole(e, j, "unet config", "sample_size", 1, 2048, &cells); /* [h, w]: the usual size */
+    /* [h, w]: the usual size */
+    if (!sx_json_is_array(sx_json_get(j, "sample_size"))) rc = sx_json_whole(e, j, "unet config", "sample_size", 1, 2048, &cells);
     int levels = sx_json_count(sx_json_get(j, "block_out_channels"));
     f->unet_factor = levels >= 1 && levels <= 8 ? 1 << (levels - 1) : 1;
     if (rc == SX_OK) rc = sx_json_whole(e, j, "unet config", "time_cond_proj_dim", 0, 65536, &f->time_cond_dim);
     sx_json_free(j);
     f->size = cells * f->vae_factor;
-    if (rc == SX_OK && f->time_cond_dim % 2) rc = sx_fail(e, SX_FAILED, "unet config: time_cond_proj_dim is %d, expected an even number", f->time_cond_dim);
+    if (rc == SX_OK && f->time_cond_dim % 2)
+        rc = sx_fail(e, SX_FAILED, "unet config: time_cond_proj_dim is %d, expected an even number", f->time_cond_dim);
     return rc;
 }
 
 static int read_rest(sx_err *e, sx_folder *f)
 {
-    static const char *const index[] = {"model_index.json", NULL}, *const text[2][2] = {{"text_encoder/config.json"}, {"text_encoder_2/config.json"}};
+    static const char *const index[] = {"model_index.json", NULL},
+        *const text[2][2] = {{"text_encoder/config.json"}, {"text_encoder_2/config.json"}};
     sx_json *j;
     SX_TRY(read_config(e, f->dir, index, &j));
     f->force_zeros = sx_json_bool(j, "force_zeros_for_empty_prompt", f->model[SX_TEXT1] && f->model[SX_TEXT2]);
@@ -223,7 +229,10 @@ static int open_all(sx_err *e, sx_folder *f, const sx_override *over)
     return read_rest(e, f);
 }
 
-sx_override sx_only_tokenizers(const sx_override *over) { return (sx_override){.tokenizer = over->tokenizer, .tokenizer_2 = over->tokenizer_2}; }
+sx_override sx_only_tokenizers(const sx_override *over)
+{
+    return (sx_override){.tokenizer = over->tokenizer, .tokenizer_2 = over->tokenizer_2};
+}
 
 int sx_folder_open(sx_err *e, const char *dir, const sx_override *over, sx_folder *f)
 {

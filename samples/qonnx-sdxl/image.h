@@ -9,7 +9,8 @@ enum { SX_MAX_SIDE = 16384 };
 
 int sx_image_new(sx_err *e, int w, int h, uint32_t fill, sx_image *out); /* fill 0xRRGGBB */
 void sx_image_free(sx_image *m);
-/* Network output [3][h][w] in -1..1 to pixels: clamp(x/2 + 0.5) * 255, round half to even. Not-a-number becomes 0; their count goes to *bad. */
+/* Network output [3][h][w] in -1..1 to pixels: clamp(x/2 + 0.5) * 255, round half to even. Not-a-number becomes 0; their count
+ * goes to *bad. */
 int sx_image_from_floats(sx_err *e, const float *x, int w, int h, sx_image *out, int64_t *bad);
 /* Pixels to [3][h][w] in -1..1. */
 void sx_image_to_floats(const sx_image *m, float *x);
@@ -31,7 +32,8 @@ void sx_draw_rect(sx_image *on, int x, int y, int w, int h, uint32_t color);
 void sx_draw_line(sx_image *on, double x0, double y0, double x1, double y1, uint32_t color);
 int sx_text_width(const char *text, int scale);
 
-/* Grid of pictures with a line of text under each; cells are as large as the largest picture, at most `cell` pixels. columns 0: about square. */
+/* Grid of pictures with a line of text under each; cells are as large as the largest picture, at most `cell` pixels. columns 0:
+ * about square. */
 int sx_contact_sheet(sx_err *e, const sx_image *pics, const char *const *labels, int n, int columns, int cell, sx_image *out);
 /* |a - b| * gain, clamped. Sizes must agree. */
 int sx_difference(sx_err *e, const sx_image *a, const sx_image *b, int gain, sx_image *out);

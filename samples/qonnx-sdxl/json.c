@@ -27,7 +27,10 @@ int sx_json_read(sx_err *e, const char *path, sx_json **doc)
 
 void sx_json_free(sx_json *doc) { cJSON_Delete(doc); }
 
-const sx_json *sx_json_get(const sx_json *v, const char *key) { return cJSON_IsObject(v) ? cJSON_GetObjectItemCaseSensitive(v, key) : NULL; }
+const sx_json *sx_json_get(const sx_json *v, const char *key)
+{
+    return cJSON_IsObject(v) ? cJSON_GetObjectItemCaseSensitive(v, key) : NULL;
+}
 
 double sx_json_number(const sx_json *v, const char *key, double fallback) { return sx_json_value(sx_json_get(v, key), fallback); }
 
@@ -65,7 +68,8 @@ int sx_json_whole(sx_err *e, const sx_json *j, const char *config, const char *k
     if (!sx_json_has(j, key)) return SX_OK;
     const double v = sx_json_number(j, key, NAN);
     if (isnan(v)) return sx_fail(e, SX_FAILED, "%s: %s is not a number", config, key);
-    if (!(v >= least && v <= most) || v != floor(v)) return sx_fail(e, SX_FAILED, "%s: %s is %g, expected a whole number from %d to %d", config, key, v, least, most);
+    if (!(v >= least && v <= most) || v != floor(v))
+        return sx_fail(e, SX_FAILED, "%s: %s is %g, expected a whole number from %d to %d", config, key, v, least, most);
     *out = (int)v;
     return SX_OK;
 }

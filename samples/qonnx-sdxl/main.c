@@ -37,7 +37,8 @@ static int set_up(sx_err *e, const sx_options *o, qonnx_ctx *ctx)
     if (c == QONNX_OK && o->max_memory) {
         double v = 0;
         char unit = 0;
-        if (sscanf(o->max_memory, "%lf%c", &v, &unit) < 1 || !(v > 0) || (unit && !strchr("KMGTkmgt", unit))) return sx_fail(e, SX_USAGE, "--max-memory: '%.40s' is not a size", o->max_memory);
+        if (sscanf(o->max_memory, "%lf%c", &v, &unit) < 1 || !(v > 0) || (unit && !strchr("KMGTkmgt", unit)))
+            return sx_fail(e, SX_USAGE, "--max-memory: '%.40s' is not a size", o->max_memory);
         const char *units = "KMGT", *at = unit ? strchr(units, unit & ~0x20) : NULL;
         c = qonnx_set_max_memory(ctx, (int64_t)(v * (at ? pow(1024, (double)(at - units + 1)) : 1)));
     }
@@ -63,13 +64,16 @@ static int write_shot(sx_err *e, const sx_batch *b, int i, sx_text *json)
     if (rc == SX_OK) rc = sx_shot_parameters(e, b, s, &params);
     sx_png_text text = {"parameters", params};
     if (rc == SX_OK) rc = sx_png_write(e, path, &s->picture, &text, 1);
-    if (rc == SX_OK && !b->o->json) printf("%s  seed %llu  %.2f s%s%s\n", path, (unsigned long long)s->seed, s->seconds, strcmp(verdict, "ok") ? "  looks " : "", strcmp(verdict, "ok") ? verdict : "");
+    if (rc == SX_OK && !b->o->json)
+        printf("%s  seed %llu  %.2f s%s%s\n", path, (unsigned long long)s->seed, s->seconds, strcmp(verdict, "ok") ? "  looks " : "",
+               strcmp(verdict, "ok") ? verdict : "");
     if (rc == SX_OK) {
         sx_text_add(json, "%s    {\"file\": ", i ? ",\n" : "");
         sx_text_json(json, path);
         sx_text_add(json, ", \"prompt\": ");
         sx_text_json(json, s->prompt);
-        sx_text_add(json, ", \"seed\": %llu, \"seconds\": %.6g, \"look\": \"%s\", \"truncated_tokens\": %d}", (unsigned long long)s->seed, s->seconds, verdict, b->pos[s->prompt_index].dropped);
+        sx_text_add(json, ", \"seed\": %llu, \"seconds\": %.6g, \"look\": \"%s\", \"truncated_tokens\": %d}",
+                    (unsigned long long)s->seed, s->seconds, verdict, b->pos[s->prompt_index].dropped);
     }
     sx_free(path);
     sx_free(params);
@@ -101,7 +105,8 @@ static void stage_table(const sx_batch *b, double all)
 {
     char unet[48];
     snprintf(unet, sizeof unet, "unet x %lld", (long long)b->pipe.unet_runs);
-    printf("%-20s %9.2f s\n%-20s %9.2f s\n%-20s %9.2f s\n%-20s %9.2f s\n%-20s %9.2f s   %.4f pictures/s\n", "loading", b->pipe.seconds_load, "text encoders", b->pipe.seconds_text, unet, b->pipe.seconds_unet, "vae", b->pipe.seconds_vae,
+    printf("%-20s %9.2f s\n%-20s %9.2f s\n%-20s %9.2f s\n%-20s %9.2f s\n%-20s %9.2f s   %.4f pictures/s\n", "loading",
+           b->pipe.seconds_load, "text encoders", b->pipe.seconds_text, unet, b->pipe.seconds_unet, "vae", b->pipe.seconds_vae,
            "all", all, b->n / all);
 }
 
@@ -113,8 +118,10 @@ static int finish_drawing(sx_err *e, sx_batch *b)
     for (int i = 0; rc == SX_OK && i < b->n; i++) rc = write_shot(e, b, i, &json);
     if (rc == SX_OK) rc = write_sheet(e, b);
     if (rc == SX_OK && b->o->json)
-        printf("{\n  \"steps\": %d, \"guidance\": %.9g, \"scheduler\": \"%s\", \"width\": %d, \"height\": %d,\n  \"seconds\": {\"load\": %.6g, \"text\": %.6g, \"unet\": %.6g, \"vae\": %.6g, \"all\": %.6g}, \"unet_runs\": %lld,\n"
-               "  \"pictures\": [\n%s\n  ]\n}\n", b->plan.steps, b->plan.guidance, sx_sampler_name(b->plan.sched.sampler), b->plan.width, b->plan.height, b->pipe.seconds_load, b->pipe.seconds_text, b->pipe.seconds_unet,
+        printf("{\n  \"steps\": %d, \"guidance\": %.9g, \"scheduler\": \"%s\", \"width\": %d, \"height\": %d,\n  \"seconds\": "
+               "{\"load\": %.6g, \"text\": %.6g, \"unet\": %.6g, \"vae\": %.6g, \"all\": %.6g}, \"unet_runs\": %lld,\n"
+               "  \"pictures\": [\n%s\n  ]\n}\n", b->plan.steps, b->plan.guidance, sx_sampler_name(b->plan.sched.sampler), b->plan.width,
+               b->plan.height, b->pipe.seconds_load, b->pipe.seconds_text, b->pipe.seconds_unet,
                b->pipe.seconds_vae, all, (long long)b->pipe.unet_runs, json.s ? json.s : "");
     else if (rc == SX_OK && !b->o->quiet) stage_table(b, all);
     sx_text_free(&json);
@@ -152,7 +159,8 @@ static int draw(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder 
     return rc;
 }
 
-static int draw_side(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder *f, const sx_prompts *p, const char *label, const char *options, sx_batch **out)
+static int draw_side(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder *f, const sx_prompts *p, const char *label,
+                     const char *options, sx_batch **out)
 {
     SX_TRY(sx_batch_new(e, o, ctx, f, p, out));
     (*out)->label = label;
@@ -180,18 +188,22 @@ static int judge(sx_err *e, const sx_options *o, const sx_comparison *c)
     } else {
         for (int i = 0; i < c->n; i++) {
             const sx_pair *p = &c->pairs[i];
-            printf("%3d  PSNR %6.2f dB  SSIM %.4f  MS-SSIM %.4f  GMSD %.4f  latent %6.2f dB", i, p->c.psnr, p->c.ssim, p->c.ms_ssim, p->c.gmsd, p->last.sqnr_db);
+            printf("%3d  PSNR %6.2f dB  SSIM %.4f  MS-SSIM %.4f  GMSD %.4f  latent %6.2f dB", i, p->c.psnr, p->c.ssim, p->c.ms_ssim,
+                   p->c.gmsd, p->last.sqnr_db);
             print_scores(p->lpips, p->clip_ref, p->clip);
             printf("  %s\n", p->verdict);
         }
-        printf("mean PSNR %.2f dB, worst %.2f dB, SSIM %.4f, MS-SSIM %.4f, GMSD %.4f,", c->mean_psnr, c->worst_psnr, c->mean_ssim, c->mean_ms_ssim, c->mean_gmsd);
+        printf("mean PSNR %.2f dB, worst %.2f dB, SSIM %.4f, MS-SSIM %.4f, GMSD %.4f,", c->mean_psnr, c->worst_psnr, c->mean_ssim,
+               c->mean_ms_ssim, c->mean_gmsd);
         print_scores(c->mean_lpips, c->mean_clip_ref, c->mean_clip);
         printf(" %d of %d pictures look wrong\n", c->wrong, c->n);
         if (o->report) printf("%s/report.html\n", o->report);
     }
     if (isnan(o->min_psnr)) return SX_OK;
     for (int i = 0; i < c->n; i++)
-        if (strcmp(c->pairs[i].verdict, "nan") == 0) return sx_fail(e, SX_GATE, "picture %d is not a number%s%s", i, c->test->shots[i].failure ? ": " : "", c->test->shots[i].failure ? c->test->shots[i].failure : "");
+        if (strcmp(c->pairs[i].verdict, "nan") == 0)
+            return sx_fail(e, SX_GATE, "picture %d is not a number%s%s", i, c->test->shots[i].failure ? ": " : "",
+                           c->test->shots[i].failure ? c->test->shots[i].failure : "");
     if (c->mean_psnr < o->min_psnr) return sx_fail(e, SX_GATE, "mean PSNR is %.2f dB, --min-psnr asks for %g", c->mean_psnr, o->min_psnr);
     return SX_OK;
 }
@@ -233,7 +245,8 @@ static int calibrate(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_fo
     SX_TRY(check_output(e, o->stats));
     if (!o->stats) return sx_fail(e, SX_USAGE, "--calibrate needs --stats FILE, or --quantize FORMAT --out NEWDIR");
     SX_TRY(sx_calibrate(e, o, ctx, f, o->passes ? o->passes : SX_EVERY_LEVEL, o->stats, &seconds));
-    if (!o->passes && !o->quiet) fprintf(stderr, "note: these are ranges alone; for what a preset wants besides (GPTQ's matrices) name it: --passes sdxl-fp8\n");
+    if (!o->passes && !o->quiet)
+        fprintf(stderr, "note: these are ranges alone; for what a preset wants besides (GPTQ's matrices) name it: --passes sdxl-fp8\n");
     if (o->json) printf("{\"stats\": \"%s\", \"seconds\": %.6g}\n", o->stats, seconds);
     else printf("%s  %.2f s\n", o->stats, seconds);
     return SX_OK;
@@ -244,7 +257,8 @@ static void print_folder(sx_err *e, const sx_options *o, const char *report)
 {
     sx_json *doc;
     if (sx_json_parse(e, "report", report, strlen(report), &doc) != SX_OK) return;
-    printf("wrote %s\n  UNet   %.1f MB%s%s -> %.1f MB, %.0f nodes quantized\n", o->out, sx_json_number(doc, "input_bytes", 0) / 1e6, o->rest ? " in " : "", o->rest ? o->rest : "",
+    printf("wrote %s\n  UNet   %.1f MB%s%s -> %.1f MB, %.0f nodes quantized\n", o->out, sx_json_number(doc, "input_bytes", 0) / 1e6,
+           o->rest ? " in " : "", o->rest ? o->rest : "",
            sx_json_number(doc, "output_bytes", 0) / 1e6, sx_json_number(doc, "nodes_quantized", 0));
     printf("  try    qonnx-sdxl %s --ref-dir %s -p TEXT --report DIR\n", o->out, o->dir);
     sx_json_free(doc);
@@ -267,12 +281,16 @@ static int run(sx_err *e, const sx_options *o)
     if (!o->dir) return sx_fail(e, SX_USAGE, "no pipeline folder given; --help tells how");
     if (o->refiner_mode && strcmp(o->refiner_mode, "ensemble") && strcmp(o->refiner_mode, "img2img"))
         return sx_fail(e, SX_USAGE, "--refiner-mode: '%.40s' is not ensemble or img2img", o->refiner_mode);
-    if (o->mask && o->refiner) return sx_fail(e, SX_USAGE, "--mask and --refiner: a refiner would draw over what the mask keeps; refine the picture afterwards with --init");
+    if (o->mask && o->refiner)
+        return sx_fail(e, SX_USAGE, "--mask and --refiner: a refiner would draw over what the mask keeps; refine the picture "
+                                    "afterwards with --init");
     SX_TRY(sx_folder_open(e, o->dir, &o->over, &f));
     if (f.scaling_assumed && !o->quiet) fprintf(stderr, "note: the VAE config names no scaling_factor; %g is used\n", f.vae_scaling);
     qonnx_ctx *ctx = qonnx_open();
     int rc = ctx ? set_up(e, o, ctx) : sx_fail(e, SX_FAILED, "out of memory");
-    if (rc == SX_OK) rc = o->quantize ? quantize(e, o, ctx, &f) : o->calibrate ? calibrate(e, o, ctx, &f) : o->ref || o->ref_dir ? compare(e, o, ctx, &f) : draw(e, o, ctx, &f);
+    if (rc == SX_OK)
+        rc = o->quantize ? quantize(e, o, ctx, &f) : o->calibrate ? calibrate(e, o, ctx, &f) : o->ref ||
+            o->ref_dir ? compare(e, o, ctx, &f) : draw(e, o, ctx, &f);
     qonnx_close(ctx);
     sx_folder_free(&f);
     return rc;

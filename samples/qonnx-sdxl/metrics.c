@@ -127,7 +127,10 @@ static int luma(sx_err *e, const sx_image *m, plane *p)
     return SX_OK;
 }
 
-static double at(const plane *p, int x, int y) { return x < 0 || y < 0 || x >= p->w || y >= p->h ? 0 : p->v[(size_t)y * (size_t)p->w + (size_t)x]; }
+static double at(const plane *p, int x, int y)
+{
+    return x < 0 || y < 0 || x >= p->w || y >= p->h ? 0 : p->v[(size_t)y * (size_t)p->w + (size_t)x];
+}
 
 static double gradient(const plane *p, int x, int y)
 {
@@ -164,7 +167,8 @@ done:
 
 int sx_compare(sx_err *e, const sx_image *ref, const sx_image *test, sx_compared *out)
 {
-    if (ref->w != test->w || ref->h != test->h) return sx_fail(e, SX_FAILED, "pictures of %d x %d and %d x %d do not compare", ref->w, ref->h, test->w, test->h);
+    if (ref->w != test->w || ref->h != test->h)
+        return sx_fail(e, SX_FAILED, "pictures of %d x %d and %d x %d do not compare", ref->w, ref->h, test->w, test->h);
     *out = (sx_compared){0};
     double se = 0;
     size_t n = (size_t)ref->w * (size_t)ref->h * 3;
@@ -191,7 +195,8 @@ static double laplacian_variance(const sx_image *m)
     double sum = 0, sq = 0, n = 0;
     for (int y = 1; y + 1 < m->h; y++)
         for (int x = 1; x + 1 < m->w; x++, n++) {
-            const uint8_t *q = m->rgb + ((size_t)y * (size_t)m->w + (size_t)x) * 3, *up = q - (size_t)m->w * 3, *down = q + (size_t)m->w * 3;
+            const uint8_t *q = m->rgb + ((size_t)y * (size_t)m->w + (size_t)x) * 3, *up = q - (size_t)m->w * 3,
+                *down = q + (size_t)m->w * 3;
             double v = (luma8(up) + luma8(down) + luma8(q - 3) + luma8(q + 3) - 4 * luma8(q)) / 255;
             sum += v;
             sq += v * v;
@@ -250,7 +255,8 @@ sx_drift sx_latent_drift(const float *ref, const float *test, size_t n)
         rt += r * t;
         dd += d * d;
     }
-    return (sx_drift){n ? dd / (double)n : 0, dd > 0 ? 10 * log10(rr / dd) : INFINITY, rr > 0 && tt > 0 ? rt / sqrt(rr * tt) : (rr == tt ? 1 : 0)};
+    return (sx_drift){n ? dd / (double)n : 0, dd > 0 ? 10 * log10(rr / dd) : INFINITY,
+                      rr > 0 && tt > 0 ? rt / sqrt(rr * tt) : (rr == tt ? 1 : 0)};
 }
 
 int64_t sx_count_bad(const float *x, size_t n)

@@ -6,7 +6,8 @@
 
 static const char *type_name(int t)
 {
-    static const struct { int t; const char *name; } rows[] = {{QONNX_FLOAT, "f32"}, {QONNX_FLOAT16, "f16"}, {QONNX_BFLOAT16, "bf16"}, {QONNX_DOUBLE, "f64"},
+    static const struct { int t; const char *name; } rows[] = {{QONNX_FLOAT, "f32"}, {QONNX_FLOAT16, "f16"}, {QONNX_BFLOAT16, "bf16"},
+                                                               {QONNX_DOUBLE, "f64"},
         {QONNX_INT64, "i64"}, {QONNX_INT32, "i32"}, {QONNX_BOOL, "bool"}, {QONNX_UINT8, "u8"}, {QONNX_INT8, "i8"}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].t == t) return rows[i].name;
@@ -43,13 +44,17 @@ static int list_failure(sx_err *e, const char *what, const qonnx_port *p, int n,
 {
     sx_text t = {0};
     sx_describe_ports(p, n, &t);
-    sx_fail(e, SX_UNSUPPORTED, "%s: %s '%s' (rank %d%s%s); the graph has: %s", what, problem, r->names[0], r->rank, r->last ? ", last dim fixed by the config" : "",
+    sx_fail(e, SX_UNSUPPORTED, "%s: %s '%s' (rank %d%s%s); the graph has: %s", what, problem, r->names[0], r->rank,
+            r->last ? ", last dim fixed by the config" : "",
             r->names[1] ? ", or an alias of it" : "", t.s ? t.s : "nothing");
     sx_text_free(&t);
     return e->code;
 }
 
-static bool type_fits(const sx_role *r, int t) { return r->any_type ? is_integer(t) || is_float(t) : r->integer ? is_integer(t) : is_float(t); }
+static bool type_fits(const sx_role *r, int t)
+{
+    return r->any_type ? is_integer(t) || is_float(t) : r->integer ? is_integer(t) : is_float(t);
+}
 
 static bool shape_fits(const sx_role *r, const qonnx_port *p)
 {
@@ -64,7 +69,8 @@ static void by_name(const qonnx_port *p, int n, const sx_role *roles, int n_role
         if (index[k] >= 0 || !roles[k].names[0]) continue;
         for (int a = alias ? 1 : 0; a < (alias ? 6 : 1) && roles[k].names[a] && index[k] < 0; a++) {
             int i = sx_find_port(p, n, roles[k].names[a]);
-            if (i >= 0 && type_fits(&roles[k], p[i].dtype) && (p[i].rank < 0 || p[i].rank == roles[k].rank || p[i].rank == roles[k].rank2)) index[k] = i;
+            if (i >= 0 && type_fits(&roles[k], p[i].dtype) && (p[i].rank < 0 || p[i].rank == roles[k].rank || p[i].rank == roles[k].rank2))
+                index[k] = i;
         }
     }
 }
@@ -117,7 +123,8 @@ int sx_bind_ports(sx_err *e, const char *what, const qonnx_port *p, int n, const
         if (taken(index, n_roles, i)) continue;
         sx_text t = {0};
         sx_describe_ports(p, n, &t);
-        sx_fail(e, SX_UNSUPPORTED, "%s: input '%.100s' is not one that this pipeline knows how to feed; the graph has: %s", what, p[i].name, t.s ? t.s : "");
+        sx_fail(e, SX_UNSUPPORTED, "%s: input '%.100s' is not one that this pipeline knows how to feed; the graph has: %s", what,
+                p[i].name, t.s ? t.s : "");
         sx_text_free(&t);
         return e->code;
     }
@@ -159,7 +166,8 @@ static int convert(sx_err *e, sx_model *m, const sx_feed *f, qonnx_tensor *t, vo
     memcpy(t->dims, f->dims, sizeof t->dims);
     for (int k = 0; p->rank == f->rank && k < f->rank; k++)
         if (p->dims[k] >= 0 && p->dims[k] != f->dims[k])
-            return sx_fail(e, SX_UNSUPPORTED, "%s: input '%s' has dim %d fixed to %lld, this run needs %lld", m->what, p->name, k, (long long)p->dims[k], (long long)f->dims[k]);
+            return sx_fail(e, SX_UNSUPPORTED, "%s: input '%s' has dim %d fixed to %lld, this run needs %lld", m->what, p->name, k,
+                           (long long)p->dims[k], (long long)f->dims[k]);
     int64_t n = qonnx_tensor_numel(t);
     if (n < 0) return sx_fail(e, SX_FAILED, "%s: input '%s' is too large", m->what, p->name);
     SX_TRY(sx_alloc(e, (size_t)n, 8, owned));
@@ -197,7 +205,8 @@ static int run_on(sx_err *e, sx_model *m, qonnx_session *s, const sx_feed *in, i
     const char *names[MOST_PORTS];
     void *owned[MOST_PORTS] = {0};
     int rc = SX_OK;
-    if (n_in > MOST_PORTS || n_out > MOST_PORTS) return sx_fail(e, SX_FAILED, "%s: %d inputs and %d outputs, at most %d", m->what, n_in, n_out, MOST_PORTS);
+    if (n_in > MOST_PORTS || n_out > MOST_PORTS)
+        return sx_fail(e, SX_FAILED, "%s: %d inputs and %d outputs, at most %d", m->what, n_in, n_out, MOST_PORTS);
     for (int i = 0; rc == SX_OK && i < n_in; i++) rc = convert(e, m, &in[i], &ins[i], &owned[i]);
     for (int i = 0; i < n_out; i++) {
         names[i] = out[i].name;
@@ -219,7 +228,10 @@ static int run_on(sx_err *e, sx_model *m, qonnx_session *s, const sx_feed *in, i
     return rc;
 }
 
-int sx_model_run(sx_err *e, sx_model *m, const sx_feed *in, int n_in, sx_fetch *out, int n_out) { return run_on(e, m, m->session, in, n_in, out, n_out); }
+int sx_model_run(sx_err *e, sx_model *m, const sx_feed *in, int n_in, sx_fetch *out, int n_out)
+{
+    return run_on(e, m, m->session, in, n_in, out, n_out);
+}
 
 int sx_model_blame(sx_err *e, sx_model *m, const sx_feed *in, int n_in, const sx_fetch *out, int n_out, int64_t bad)
 {

@@ -33,7 +33,8 @@ void sx_model_close(sx_model *m);
 /* index[k] = port of roles[k], -1 for an optional one that is absent. all_used: a port left over is an error (inputs). */
 int sx_bind(sx_err *e, const sx_model *m, bool outputs, const sx_role *roles, int n, bool all_used, int *index);
 /* The same on a list of ports, for tests. */
-int sx_bind_ports(sx_err *e, const char *what, const qonnx_port *ports, int n_ports, const sx_role *roles, int n, bool all_used, int *index);
+int sx_bind_ports(sx_err *e, const char *what, const qonnx_port *ports, int n_ports, const sx_role *roles, int n, bool all_used,
+                  int *index);
 /* "sample f32[?,4,?,?], timestep f32[]" */
 void sx_describe_ports(const qonnx_port *ports, int n, sx_text *t);
 int sx_find_port(const qonnx_port *ports, int n, const char *name); /* -1 when absent */

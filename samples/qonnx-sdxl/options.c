@@ -24,12 +24,14 @@ static const row rows[] = {
     {"width", 'W', INT, AT(width), 8, SX_MAX_SIDE, "N", "as --size"},
     {"height", 'H', INT, AT(height), 8, SX_MAX_SIDE, "N", "as --size"},
     {"init", 'i', TEXT, AT(init), 0, 0, "FILE.png", "start from this picture"},
-    {"mask", 'm', TEXT, AT(mask), 0, 0, "FILE.png", "draw only what is white here anew, with --init; any UNet, best with one made for inpainting"},
+    {"mask", 'm', TEXT, AT(mask), 0, 0, "FILE.png",
+     "draw only what is white here anew, with --init; any UNet, best with one made for inpainting"},
     {"strength", 0, NUM, AT(strength), 0.01, 1, "X", "how much of --init to give up; default 0.3, with --mask 1"},
     {"sheet", 0, TEXT, AT(sheet), 0, 0, "FILE.png", "all pictures on one sheet"},
     {"steps-preview", 0, TEXT, AT(steps_preview), 0, 0, "DIR", "the picture after every step"},
     {"Sampling", 0, GROUP, 0, 0, 0, NULL, NULL},
-    {"scheduler", 0, TEXT, AT(scheduler), 0, 0, "NAME", "euler, euler-karras, euler-trailing, euler-a, ddim, dpmpp-2m, dpmpp-2m-karras, lcm, turbo, lightning, pndm; default: the folder's"},
+    {"scheduler", 0, TEXT, AT(scheduler), 0, 0, "NAME",
+     "euler, euler-karras, euler-trailing, euler-a, ddim, dpmpp-2m, dpmpp-2m-karras, lcm, turbo, lightning, pndm; default: the folder's"},
     {"spacing", 0, TEXT, AT(spacing), 0, 0, "NAME", "leading, trailing or linspace"},
     {"prediction", 0, TEXT, AT(prediction), 0, 0, "NAME", "epsilon, v_prediction or sample"},
     {"eta", 0, NUM, AT(eta), 0, 1, "X", "noise of DDIM"},
@@ -58,10 +60,12 @@ static const row rows[] = {
     {"min-psnr", 0, NUM, AT(min_psnr), 0, 1000, "DB", "exit with 4 when the mean is below"},
     {"Quantizing", 0, GROUP, 0, 0, 0, NULL, NULL},
     {"calibrate", 0, TEXT, AT(calibrate), 0, 0, "FILE", "run these prompts ('builtin' too) and collect statistics of the UNet"},
-    {"passes", 0, TEXT, AT(passes), 0, 0, "TEXT", "passes or preset to collect for: sdxl-int8, sdxl-fp8, ...; default: ranges for fp8 and int8 at every level"},
+    {"passes", 0, TEXT, AT(passes), 0, 0, "TEXT",
+     "passes or preset to collect for: sdxl-int8, sdxl-fp8, ...; default: ranges for fp8 and int8 at every level"},
     {"stats", 0, TEXT, AT(stats), 0, 0, "FILE", "where the statistics go, for `qonnx quantize --load-stats`"},
     {"quantize", 0, TEXT, AT(quantize), 0, 0, "FORMAT", "fp8, int8, a preset or passes: writes a whole pipeline folder to --out"},
-    {"level", 0, TEXT, AT(level), 0, 0, "N", "1 convolutions, 2 and feed-forward, 2.5 and q/k/v, 3 all linears (int8), 4 and attention (fp8)"},
+    {"level", 0, TEXT, AT(level), 0, 0, "N",
+     "1 convolutions, 2 and feed-forward, 2.5 and q/k/v, 3 all linears (int8), 4 and attention (fp8)"},
     {"float", 0, TEXT, AT(rest), 0, 0, "TYPE", "fp16 or bf16: the type of what stays float in the UNet"},
     {"set", 0, LIST, AT(set), 0, 0, "P=FORMAT", "as in qonnx quantize; may be given several times"},
     {"exclude", 0, LIST, AT(exclude), 0, 0, "PATTERN", "the same"},
@@ -87,14 +91,16 @@ void sx_options_help(FILE *to)
                 "       qonnx-sdxl DIR --unet QUANTIZED.onnx --ref --prompts FILE --report DIR [--min-psnr DB]\n"
                 "       qonnx-sdxl DIR --calibrate PROMPTS --stats FILE\n"
                 "       qonnx-sdxl DIR --quantize fp8|int8|... --calibrate PROMPTS -o NEWDIR\n"
-                "Draws with an ONNX pipeline folder (optimum, diffusers or TensorRT names): SDXL, Turbo, LCM, its refiner, SD 1.x and 2, inpainting.\n");
+                "Draws with an ONNX pipeline folder (optimum, diffusers or TensorRT names): SDXL, Turbo, LCM, its refiner, SD 1.x "
+                "and 2, inpainting.\n");
     for (const row *r = rows; r < rows + N_ROWS; r++) {
         if (r->kind == GROUP) {
             fprintf(to, "\n%s\n", r->name);
             continue;
         }
         char left[64];
-        snprintf(left, sizeof left, "%c%c%s--%s%s%s", r->letter ? '-' : ' ', r->letter ? r->letter : ' ', r->letter ? ", " : "  ", r->name, r->meta ? " " : "", r->meta ? r->meta : "");
+        snprintf(left, sizeof left, "%c%c%s--%s%s%s", r->letter ? '-' : ' ', r->letter ? r->letter : ' ', r->letter ? ", " : "  ",
+                 r->name, r->meta ? " " : "", r->meta ? r->meta : "");
         fprintf(to, "  %-30s %s\n", left, r->help);
     }
     fprintf(to, "\nExit codes: 0 done, 1 failure, 2 wrong use, 3 unsupported model, 4 below --min-psnr.\n");
@@ -148,8 +154,10 @@ static int set_number(sx_err *e, const row *r, const char *value, void *at)
     errno = 0;
     double v = strtod(value, &end);
     bool whole = r->kind == INT;
-    if (!*value || *end || errno || !isfinite(v) || (whole && v != floor(v))) return sx_fail(e, SX_USAGE, "--%s: '%.60s' is not a %snumber", r->name, value, whole ? "whole " : "");
-    if (v < r->min || v > r->max) return sx_fail(e, SX_USAGE, "--%s: %s is out of range, expected %.10g to %.10g", r->name, value, r->min, r->max);
+    if (!*value || *end || errno || !isfinite(v) || (whole && v != floor(v)))
+        return sx_fail(e, SX_USAGE, "--%s: '%.60s' is not a %snumber", r->name, value, whole ? "whole " : "");
+    if (v < r->min || v > r->max)
+        return sx_fail(e, SX_USAGE, "--%s: %s is out of range, expected %.10g to %.10g", r->name, value, r->min, r->max);
     if (whole) *(int64_t *)at = (int64_t)v;
     else *(double *)at = v;
     return SX_OK;
@@ -199,7 +207,8 @@ static int read_size(sx_err *e, sx_options *o)
     int w = 0, h = 0, used = 0;
     if (sscanf(o->size, "%5dx%5d%n", &w, &h, &used) != 2 || o->size[used]) {
         used = 0;
-        if (sscanf(o->size, "%5d%n", &w, &used) != 1 || o->size[used]) return sx_fail(e, SX_USAGE, "--size: '%.40s' is not WIDTHxHEIGHT", o->size);
+        if (sscanf(o->size, "%5d%n", &w, &used) != 1 || o->size[used])
+            return sx_fail(e, SX_USAGE, "--size: '%.40s' is not WIDTHxHEIGHT", o->size);
         h = w;
     }
     if (w < 1 || h < 1) return sx_fail(e, SX_USAGE, "--size: %d x %d: both must be positive", w, h);
@@ -229,7 +238,8 @@ static int check_company(sx_err *e, const sx_options *o)
         {o->exclude.n > 0, quantizes, "exclude", "--quantize FORMAT"},
         {o->force, quantizes, "force", "--quantize FORMAT"}};
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
-        if (rules[i].given && !rules[i].has_company) return sx_fail(e, SX_USAGE, "--%s does nothing without %s", rules[i].name, rules[i].company);
+        if (rules[i].given && !rules[i].has_company)
+            return sx_fail(e, SX_USAGE, "--%s does nothing without %s", rules[i].name, rules[i].company);
     return SX_OK;
 }
 

@@ -17,7 +17,8 @@ typedef struct sx_options {
     const char *size, *scheduler, *spacing, *prediction, *rng, *noise, *init, *mask, *refiner, *refiner_mode;
     sx_override over;
     bool ref, json, quiet, verbose, force, simulate, help, version, show_prompts;
-    const char *ref_dir, *report, *calibrate, *stats, *quantize, *level, *rest, *passes, *device, *compute, *max_memory, *lpips, *clip, *clip_text;
+    const char *ref_dir, *report, *calibrate, *stats, *quantize, *level, *rest, *passes, *device, *compute, *max_memory, *lpips, *clip,
+        *clip_text;
 } sx_options;
 
 /* Numbers that were not given are NAN or -1. */

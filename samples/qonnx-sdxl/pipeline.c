@@ -6,7 +6,10 @@
 
 #include "metrics.h"
 
-void sx_pipe_init(sx_pipe *p, qonnx_ctx *ctx, const sx_folder *folder, const char *options) { *p = (sx_pipe){.ctx = ctx, .folder = folder, .options = options}; }
+void sx_pipe_init(sx_pipe *p, qonnx_ctx *ctx, const sx_folder *folder, const char *options)
+{
+    *p = (sx_pipe){.ctx = ctx, .folder = folder, .options = options};
+}
 
 int sx_pipe_open_part(sx_err *e, sx_pipe *p, const char *what, sx_part part, sx_model *m)
 {
@@ -76,7 +79,8 @@ static void unscale(const sx_folder *f, const float *latent, size_t n, float *ou
 
 int sx_decode(sx_err *e, sx_pipe *p, const float *latent, int width, int height, sx_image *out, int64_t *bad)
 {
-    static const sx_role in[1] = {{{"latent_sample", "latent", "z"}, .rank = 4, .rank2 = -1}}, outs[1] = {{{"sample", "images", "image"}, .rank = 4, .rank2 = -1}};
+    static const sx_role in[1] = {{{"latent_sample", "latent", "z"}, .rank = 4, .rank2 = -1}},
+        outs[1] = {{{"sample", "images", "image"}, .rank = 4, .rank2 = -1}};
     const sx_folder *f = p->folder;
     int i, o, rc;
     SX_TRY(sx_pipe_open_part(e, p, "VAE decoder", SX_VAE_DEC, &p->vae_dec));
@@ -98,7 +102,8 @@ int sx_decode(sx_err *e, sx_pipe *p, const float *latent, int width, int height,
     if (bad) *bad = not_finite;
     if (not_finite && !bad) {
         rc = sx_model_blame(e, &p->vae_dec, &feed, 1, &got, 1, not_finite);
-        sx_note(e, rc, "the VAE decoder overflowed (a float16 VAE of SDXL does: rewrite it with `qonnx quantize --passes fp16-safe`, or take a float32 one with --vae)");
+        sx_note(e, rc, "the VAE decoder overflowed (a float16 VAE of SDXL does: rewrite it with `qonnx quantize --passes "
+                       "fp16-safe`, or take a float32 one with --vae)");
     } else {
         rc = sx_image_from_floats(e, got.f, width, height, out, NULL);
     }
@@ -134,9 +139,11 @@ static int take_latent(sx_err *e, sx_pipe *p, const sx_fetch *got, size_t n, sx_
 
 int sx_encode_image(sx_err *e, sx_pipe *p, const float *x, int width, int height, sx_rng *rng, float *latent)
 {
-    static const sx_role in[1] = {{{"sample", "images", "image"}, .rank = 4, .rank2 = -1}}, outs[1] = {{{"latent_parameters", "latent_sample", "latent"}, .rank = 4, .rank2 = -1}};
+    static const sx_role in[1] = {{{"sample", "images", "image"}, .rank = 4, .rank2 = -1}},
+        outs[1] = {{{"latent_parameters", "latent_sample", "latent"}, .rank = 4, .rank2 = -1}};
     int i, o;
-    if (!p->folder->model[SX_VAE_ENC]) return sx_fail(e, SX_FAILED, "'%s' lacks vae_encoder/model.onnx, which --init and UNets for inpainting need", p->folder->dir);
+    if (!p->folder->model[SX_VAE_ENC])
+        return sx_fail(e, SX_FAILED, "'%s' lacks vae_encoder/model.onnx, which --init and UNets for inpainting need", p->folder->dir);
     SX_TRY(sx_pipe_open_part(e, p, "VAE encoder", SX_VAE_ENC, &p->vae_enc));
     SX_TRY(sx_bind(e, &p->vae_enc, false, in, 1, true, &i));
     SX_TRY(sx_bind(e, &p->vae_enc, true, outs, 1, false, &o));

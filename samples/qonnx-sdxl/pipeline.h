@@ -23,7 +23,8 @@ typedef struct sx_unet {
 typedef struct sx_keep {
     float *mask;                   /* [h/8][w/8]: 1 is drawn anew, 0 stays */
     float *masked;                 /* latent of the picture without what the mask covers: seen by UNets that take masks */
-    float *known, *noise;          /* latent of the whole picture and its noise: put back outside the mask after each step; NULL with such a UNet */
+    /* latent of the whole picture and its noise: put back outside the mask after each step; NULL with such a UNet */
+    float *known, *noise;
 } sx_keep;
 void sx_keep_free(sx_keep *k);
 
@@ -51,7 +52,8 @@ void sx_pipe_close_unet(sx_pipe *p);
 bool sx_pipe_is_xl(const sx_pipe *p);          /* after open_unet: the UNet takes text_embeds and time_ids */
 
 int sx_encode(sx_err *e, sx_pipe *p, const char *prompt, sx_cond *out);
-/* The negative side, which clip_skip does not touch (as in diffusers). prompt NULL: none was given - zeros where the pipeline says so, else "". */
+/* The negative side, which clip_skip does not touch (as in diffusers). prompt NULL: none was given - zeros where the pipeline
+ * says so, else "". */
 int sx_encode_negative(sx_err *e, sx_pipe *p, const char *prompt, sx_cond *out);
 
 typedef struct sx_step { int i, begin, end; double t; const float *latent; size_t n; double seconds; } sx_step;

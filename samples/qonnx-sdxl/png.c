@@ -31,7 +31,8 @@ static bool is_ascii(const char *s)
 static void put_text(png_structp p, png_infop info, const sx_png_text *text, int n)
 {
     for (int i = 0; i < n; i++) {
-        png_text t = {.compression = is_ascii(text[i].value) ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE, .key = (char *)text[i].key, .text = (char *)text[i].value};
+        png_text t = {.compression = is_ascii(text[i].value) ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE,
+                      .key = (char *)text[i].key, .text = (char *)text[i].value};
         png_set_text(p, info, &t, 1);
     }
 }
@@ -47,7 +48,8 @@ int sx_png_encode(sx_err *e, const sx_image *m, const sx_png_text *text, int n_t
     }
     if (setjmp(png_jmpbuf(p)) == 0) {
         png_set_write_fn(p, out, put, flush);
-        png_set_IHDR(p, info, (png_uint_32)m->w, (png_uint_32)m->h, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+        png_set_IHDR(p, info, (png_uint_32)m->w, (png_uint_32)m->h, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+                     PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
         put_text(p, info, text, n_text);
         png_write_info(p, info);
         for (int y = 0; y < m->h; y++) png_write_row(p, m->rgb + (size_t)y * (size_t)m->w * 3);

@@ -44,7 +44,8 @@ int sx_calibrate(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder
         b->user = c;
         rc = sx_batch_run(e, b);
     }
-    if (rc == SX_OK && qonnx_calibration_save(c, stats) != QONNX_OK) rc = sx_fail(e, SX_FAILED, "statistics '%s': %s", stats, qonnx_error(ctx));
+    if (rc == SX_OK && qonnx_calibration_save(c, stats) != QONNX_OK)
+        rc = sx_fail(e, SX_FAILED, "statistics '%s': %s", stats, qonnx_error(ctx));
     if (seconds) *seconds = sx_seconds() - t0;
     qonnx_calibration_end(c);
     sx_batch_free(b);
@@ -188,7 +189,8 @@ static int quantize_unet(making *m, const char *out)
     const char *passes = sx_quantize_passes(o->quantize);
     int rc;
     SX_TRY_GOTO(rc, new_job(m, source_of(m), out, &j));
-    if (qonnx_job_set(j, "preset", passes) != QONNX_OK) SX_TRY_GOTO(rc, job_set(m->e, m->ctx, j, "passes", passes)); /* a text, not a name */
+    /* a text, not a name */
+    if (qonnx_job_set(j, "preset", passes) != QONNX_OK) SX_TRY_GOTO(rc, job_set(m->e, m->ctx, j, "passes", passes));
     SX_TRY_GOTO(rc, job_set(m->e, m->ctx, j, "level", o->level));
     SX_TRY_GOTO(rc, job_set(m->e, m->ctx, j, "load-stats", m->stats));
     for (int i = 0; i < o->set.n; i++) SX_TRY_GOTO(rc, job_set(m->e, m->ctx, j, "set", o->set.v[i]));
@@ -257,7 +259,8 @@ static int check_target(sx_err *e, const sx_options *o, const sx_folder *f, cons
     size_t n = source ? strlen(source) : 0;
     int rc = SX_OK;
     if (!source || !where) rc = sx_fail(e, SX_FAILED, "the folder that shall hold '%s' does not exist", target);
-    else if ((strncmp(where, source, n) == 0 && (where[n] == '/' || !where[n])) || (there && strcmp(there, source) == 0)) rc = sx_fail(e, SX_USAGE, "--out '%s' lies inside '%s'", target, f->dir);
+    else if ((strncmp(where, source, n) == 0 && (where[n] == '/' || !where[n])) || (there && strcmp(there, source) == 0))
+        rc = sx_fail(e, SX_USAGE, "--out '%s' lies inside '%s'", target, f->dir);
     else if (access(target, F_OK) == 0 && !sx_is_dir(target)) rc = sx_fail(e, SX_USAGE, "--out '%s' exists and is not a folder", target);
     else if (sx_is_dir(target) && !o->force) rc = sx_fail(e, SX_USAGE, "--out '%s' exists; --force replaces it", target);
     free(source);
@@ -267,12 +270,14 @@ static int check_target(sx_err *e, const sx_options *o, const sx_folder *f, cons
     return rc;
 }
 
-/* The presets behind fp8 and int8 want ranges; without them the library would look for samples beside the model, which a pipeline folder hardly has. */
+/* The presets behind fp8 and int8 want ranges; without them the library would look for samples beside the model, which a pipeline
+ * folder hardly has. */
 static int check_statistics(sx_err *e, const sx_options *o)
 {
     bool preset = sx_quantize_passes(o->quantize) != o->quantize;
     if (!preset || o->calibrate || o->stats) return SX_OK;
-    return sx_fail(e, SX_USAGE, "--quantize %s needs statistics: --calibrate FILE runs the pipeline on the prompts of a file ('builtin': 64 that come along), --stats FILE takes earlier ones", o->quantize);
+    return sx_fail(e, SX_USAGE, "--quantize %s needs statistics: --calibrate FILE runs the pipeline on the prompts of a file "
+                                "('builtin': 64 that come along), --stats FILE takes earlier ones", o->quantize);
 }
 
 /* Runs the prompts of --calibrate, and says where the statistics are. */

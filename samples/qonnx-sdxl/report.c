@@ -172,7 +172,8 @@ static int table(sx_err *e, sx_text *t, const sx_comparison *c, sx_image *diffs,
 {
     bool *done;
     SX_TRY(SX_NEW(e, c->n, &done));
-    sx_text_add(t, "<h2>Pictures, worst first</h2>\n<table class=pictures><tr><th>#</th><th class=l>reference</th><th class=l>test</th><th class=l>difference x %d</th><th class=l>prompt</th><th>seed</th><th>PSNR dB</th><th>SSIM</th>"
+    sx_text_add(t, "<h2>Pictures, worst first</h2>\n<table class=pictures><tr><th>#</th><th class=l>reference</th><th "
+                   "class=l>test</th><th class=l>difference x %d</th><th class=l>prompt</th><th>seed</th><th>PSNR dB</th><th>SSIM</th>"
                    "<th>MS-SSIM</th><th>GMSD</th><th>largest</th><th>latent dB</th>%s%s<th>look</th></tr>\n",
                 GAIN, isnan(c->mean_lpips) ? "" : "<th>LPIPS</th>", isnan(c->mean_clip) ? "" : "<th>CLIP</th>");
     int rc = SX_OK;
@@ -201,15 +202,22 @@ static void head(sx_text *t, const sx_comparison *c, double min_psnr)
     sx_text_html(t, c->ref->folder->model[SX_UNET]);
     sx_text_add(t, "</code>, test <code>");
     sx_text_html(t, c->test->folder->model[SX_UNET]);
-    sx_text_add(t, "</code>; %d pictures of %d x %d, %d steps, %s, guidance %g.</p>\n", c->n, p->width, p->height, p->steps, sx_sampler_name(p->sched.sampler), p->guidance);
-    sx_text_add(t, "<table><tr><th class=l>mean PSNR</th><td>%.2f dB</td></tr><tr><th class=l>worst PSNR</th><td>%.2f dB</td></tr><tr><th class=l>mean SSIM</th><td>%.4f</td></tr>"
-                   "<tr><th class=l>mean MS-SSIM</th><td>%.4f</td></tr><tr><th class=l>mean GMSD</th><td>%.4f</td></tr><tr><th class=l>pictures that look wrong</th><td>%d</td></tr>"
-                   "<tr><th class=l>seconds a step, reference / test</th><td>%.3f / %.3f</td></tr>", c->mean_psnr, c->worst_psnr, c->mean_ssim, c->mean_ms_ssim, c->mean_gmsd, c->wrong,
+    sx_text_add(t, "</code>; %d pictures of %d x %d, %d steps, %s, guidance %g.</p>\n", c->n, p->width, p->height, p->steps,
+                sx_sampler_name(p->sched.sampler), p->guidance);
+    sx_text_add(t, "<table><tr><th class=l>mean PSNR</th><td>%.2f dB</td></tr><tr><th class=l>worst PSNR</th><td>%.2f "
+                   "dB</td></tr><tr><th class=l>mean SSIM</th><td>%.4f</td></tr>"
+                   "<tr><th class=l>mean MS-SSIM</th><td>%.4f</td></tr><tr><th class=l>mean GMSD</th><td>%.4f</td></tr><tr><th "
+                   "class=l>pictures that look wrong</th><td>%d</td></tr>"
+                   "<tr><th class=l>seconds a step, reference / test</th><td>%.3f / %.3f</td></tr>", c->mean_psnr, c->worst_psnr,
+                   c->mean_ssim, c->mean_ms_ssim, c->mean_gmsd, c->wrong,
                 sx_per_step(c->ref), sx_per_step(c->test));
     if (!isnan(c->mean_lpips)) sx_text_add(t, "<tr><th class=l>mean LPIPS</th><td>%.4f</td></tr>", c->mean_lpips);
-    if (!isnan(c->mean_clip)) sx_text_add(t, "<tr><th class=l>mean CLIP score, reference / test</th><td>%.2f / %.2f</td></tr>", c->mean_clip_ref, c->mean_clip);
-    if (isfinite(min_psnr)) sx_text_add(t, "<tr><th class=l>gate</th><td>%.2f dB: %s</td></tr>", min_psnr, c->mean_psnr >= min_psnr ? "kept" : "missed");
-    sx_text_add(t, "</table>\n<p>PSNR over RGB/255 per picture, then mean (identical counts 100 dB); SSIM with an 11 x 11 gaussian, sigma 1.5, full size; MS-SSIM over the %d scales that fit; "
+    if (!isnan(c->mean_clip))
+        sx_text_add(t, "<tr><th class=l>mean CLIP score, reference / test</th><td>%.2f / %.2f</td></tr>", c->mean_clip_ref, c->mean_clip);
+    if (isfinite(min_psnr))
+        sx_text_add(t, "<tr><th class=l>gate</th><td>%.2f dB: %s</td></tr>", min_psnr, c->mean_psnr >= min_psnr ? "kept" : "missed");
+    sx_text_add(t, "</table>\n<p>PSNR over RGB/255 per picture, then mean (identical counts 100 dB); SSIM with an 11 x 11 "
+                   "gaussian, sigma 1.5, full size; MS-SSIM over the %d scales that fit; "
                    "GMSD 0 means same. Differences are shown times %d.</p>\n", c->n ? c->pairs[0].c.ms_scales : 0, GAIN);
 }
 

@@ -20,7 +20,8 @@ static void json_pair(sx_text *t, const sx_shot *s, const sx_pair *p)
 {
     sx_text_add(t, "    {\"prompt\": ");
     sx_text_json(t, s->prompt);
-    sx_text_add(t, ", \"seed\": %llu, \"verdict\": \"%s\", \"reference_verdict\": \"%s\", ", (unsigned long long)s->seed, p->verdict, p->ref_verdict);
+    sx_text_add(t, ", \"seed\": %llu, \"verdict\": \"%s\", \"reference_verdict\": \"%s\", ", (unsigned long long)s->seed, p->verdict,
+                p->ref_verdict);
     json_number(t, "psnr_db", p->c.psnr);
     sx_text_add(t, ", ");
     json_number(t, "ssim", p->c.ssim);
@@ -61,7 +62,8 @@ static void json_side(sx_text *t, const char *key, const sx_batch *b)
 void sx_report_json(const sx_comparison *c, double min_psnr, sx_text *t)
 {
     const sx_plan *p = &c->test->plan;
-    sx_text_add(t, "{\n  \"steps\": %d, \"guidance\": %.9g, \"width\": %d, \"height\": %d, \"scheduler\": \"%s\",\n", p->steps, p->guidance, p->width, p->height, sx_sampler_name(p->sched.sampler));
+    sx_text_add(t, "{\n  \"steps\": %d, \"guidance\": %.9g, \"width\": %d, \"height\": %d, \"scheduler\": \"%s\",\n", p->steps,
+                p->guidance, p->width, p->height, sx_sampler_name(p->sched.sampler));
     json_side(t, "reference", c->ref);
     json_side(t, "test", c->test);
     sx_text_add(t, "  ");
@@ -77,7 +79,8 @@ void sx_report_json(const sx_comparison *c, double min_psnr, sx_text *t)
     json_scores(t, "mean_", c->mean_lpips, c->mean_clip_ref, c->mean_clip);
     sx_text_add(t, ", \"pictures_wrong\": %d,\n  ", c->wrong);
     json_number(t, "min_psnr_db", min_psnr);
-    sx_text_add(t, ",\n  \"conventions\": \"PSNR over RGB/255 per picture, then mean, identical counts 100; SSIM gaussian 11x11 sigma 1.5 at full size\",\n  \"pictures\": [\n");
+    sx_text_add(t, ",\n  \"conventions\": \"PSNR over RGB/255 per picture, then mean, identical counts 100; SSIM gaussian 11x11 "
+                   "sigma 1.5 at full size\",\n  \"pictures\": [\n");
     for (int i = 0; i < c->n; i++) {
         json_pair(t, &c->test->shots[i], &c->pairs[i]);
         sx_text_add(t, i + 1 < c->n ? ",\n" : "\n");

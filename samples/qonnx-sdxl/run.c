@@ -43,7 +43,8 @@ int sx_plan_make(sx_err *e, const sx_options *o, const sx_folder *f, sx_plan *p)
 {
     SX_TRY(choose_schedule(e, o, f, &p->sched));
     const sx_sched_config *c = &p->sched;
-    bool turbo = (c->sampler == SX_EULER_A && c->spacing == SX_TRAILING) || (o->scheduler && strcasecmp(o->scheduler, "lightning") == 0), lcm = c->sampler == SX_LCM;
+    bool turbo = (c->sampler == SX_EULER_A && c->spacing == SX_TRAILING) || (o->scheduler && strcasecmp(o->scheduler, "lightning") == 0),
+        lcm = c->sampler == SX_LCM;
     p->steps = o->steps > 0 ? (int)o->steps : turbo || lcm ? 4 : 25;
     p->guidance = !isnan(o->guidance) ? o->guidance : turbo ? 0 : lcm ? 1 : f->model[SX_TEXT2] ? 5 : 7.5;
     p->strength = !isnan(o->strength) ? o->strength : o->mask ? 1 : 0.3;
@@ -54,7 +55,8 @@ int sx_plan_make(sx_err *e, const sx_options *o, const sx_folder *f, sx_plan *p)
 
 const char *sx_session_options(const sx_options *o, char *buf, size_t cap)
 {
-    snprintf(buf, cap, "device=%.20s compute=%.20s simulate=%d", o->device ? o->device : "auto", o->compute ? o->compute : "f32", o->simulate);
+    snprintf(buf, cap, "device=%.20s compute=%.20s simulate=%d", o->device ? o->device : "auto", o->compute ? o->compute : "f32",
+             o->simulate);
     return buf;
 }
 
@@ -62,9 +64,12 @@ int sx_shot_parameters(sx_err *e, const sx_batch *b, const sx_shot *s, char **ou
 {
     const sx_plan *p = &b->plan;
     const char *neg = b->o->negative;
-    return sx_printf(e, out, "%s%s%s\nSteps: %d, Sampler: %s%s, Spacing: %s, Guidance: %g, Seed: %llu, Size: %dx%d, Rng: torch %s, Model: %s, Version: qonnx-sdxl %s", s->prompt,
-                     neg ? "\nNegative prompt: " : "", neg ? neg : "", p->steps, sx_sampler_name(p->sched.sampler), p->sched.karras ? " karras" : "",
-                     sx_spacing_names[p->sched.spacing], p->guidance, (unsigned long long)s->seed, p->width, p->height, s->rng.kind == SX_RNG_CUDA ? "cuda" : "cpu",
+    return sx_printf(e, out, "%s%s%s\nSteps: %d, Sampler: %s%s, Spacing: %s, Guidance: %g, Seed: %llu, Size: %dx%d, Rng: torch "
+                             "%s, Model: %s, Version: qonnx-sdxl %s", s->prompt,
+                     neg ? "\nNegative prompt: " : "", neg ? neg : "", p->steps, sx_sampler_name(p->sched.sampler),
+                     p->sched.karras ? " karras" : "",
+                     sx_spacing_names[p->sched.spacing], p->guidance, (unsigned long long)s->seed, p->width, p->height,
+                     s->rng.kind == SX_RNG_CUDA ? "cuda" : "cpu",
                      b->folder->model[SX_UNET], qonnx_version());
 }
 
@@ -75,7 +80,8 @@ int sx_batch_new(sx_err *e, const sx_options *o, qonnx_ctx *ctx, const sx_folder
     static const char *const rngs[] = {"cpu", "cuda"};
     SX_TRY(choose(e, "rng", o->rng, rngs, 2, &rng));
     SX_TRY(SX_NEW(e, 1, &b));
-    *b = (sx_batch){.o = o, .ctx = ctx, .folder = folder, .label = "", .decode = true, .n_prompts = prompts->n, .n = prompts->n * (int)o->count};
+    *b = (sx_batch){.o = o, .ctx = ctx, .folder = folder, .label = "", .decode = true, .n_prompts = prompts->n,
+                    .n = prompts->n * (int)o->count};
     int rc = sx_plan_make(e, o, folder, &b->plan);
     if (rc == SX_OK) rc = SX_NEW(e, b->n_prompts, &b->pos);
     if (rc == SX_OK) rc = SX_NEW(e, b->n, &b->shots);
@@ -126,7 +132,8 @@ static void progress(sx_batch *b, const sx_step *st)
     if (!(tty ? now - b->last_line > 0.1 || last : last)) return;
     b->last_line = now;
     int eta = (int)(per * (double)left + 0.5);
-    fprintf(stderr, "%s%s%s[%d/%d] step %d/%d  %.3f s/step  ETA %d:%02d%s", tty ? "\r\033[K" : "", b->label, *b->label ? " " : "", b->at + 1, b->n, made, all, per, eta / 60, eta % 60, tty && !last ? "" : "\n");
+    fprintf(stderr, "%s%s%s[%d/%d] step %d/%d  %.3f s/step  ETA %d:%02d%s", tty ? "\r\033[K" : "", b->label, *b->label ? " " : "",
+            b->at + 1, b->n, made, all, per, eta / 60, eta % 60, tty && !last ? "" : "\n");
     fflush(stderr);
 }
 
@@ -184,8 +191,10 @@ static int end_early(sx_err *e, const sx_options *o, sx_sched *s)
 
 static sx_request request(sx_batch *b, const sx_shot *s)
 {
-    return (sx_request){.pos = &b->pos[s->prompt_index], .neg = b->neg.hidden ? &b->neg : NULL, .guidance = b->plan.guidance, .width = b->plan.width, .height = b->plan.height,
-        .keep = s->keep.mask ? &s->keep : NULL, .score = 6.0, .negative_score = 2.5, .on_step = after_step, .before_step = before_step, .user = b};
+    return (sx_request){.pos = &b->pos[s->prompt_index], .neg = b->neg.hidden ? &b->neg : NULL, .guidance = b->plan.guidance,
+                        .width = b->plan.width, .height = b->plan.height,
+        .keep = s->keep.mask ? &s->keep : NULL, .score = 6.0, .negative_score = 2.5, .on_step = after_step, .before_step = before_step,
+            .user = b};
 }
 
 static int keep_failure(sx_err *e, sx_batch *b, sx_shot *s, int rc)
@@ -266,7 +275,8 @@ static int run_refiner(sx_err *e, sx_batch *b)
     const sx_override same = sx_only_tokenizers(&b->o->over);
     SX_TRY(sx_folder_open(e, b->o->refiner, &same, &f));
     int rc = SX_OK;
-    for (int i = 0; rc == SX_OK && i < b->n_prompts; i++) rc = sx_prompts_add(e, &all, b->shots[i * (int)o.count].prompt, strlen(b->shots[i * (int)o.count].prompt));
+    for (int i = 0; rc == SX_OK && i < b->n_prompts; i++)
+        rc = sx_prompts_add(e, &all, b->shots[i * (int)o.count].prompt, strlen(b->shots[i * (int)o.count].prompt));
     if (rc == SX_OK) rc = sx_batch_new(e, &o, b->ctx, &f, &all, &ref);
     if (rc == SX_OK) {
         ref->label = "refiner";
@@ -289,7 +299,9 @@ static int run_refiner(sx_err *e, sx_batch *b)
 
 static void say_truncated(const sx_batch *b, const char *what, const char *prompt, int dropped)
 {
-    if (dropped > 0 && !*b->label) fprintf(stderr, "note: %s '%.60s%s' is too long: its last %d tokens are not seen\n", what, prompt, strlen(prompt) > 60 ? "..." : "", dropped);
+    if (dropped > 0 && !*b->label)
+        fprintf(stderr, "note: %s '%.60s%s' is too long: its last %d tokens are not seen\n", what, prompt,
+                strlen(prompt) > 60 ? "..." : "", dropped);
 }
 
 static int encode_all(sx_err *e, sx_batch *b)

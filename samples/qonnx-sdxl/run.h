@@ -1,5 +1,5 @@
-/* run.h - a batch of pictures: prompts to encodings, one pass of the UNet over all of them, refiner, decoding. What the modes of the program
- * (drawing, comparing, calibrating) share. */
+/* run.h - a batch of pictures: prompts to encodings, one pass of the UNet over all of them, refiner, decoding. What the modes of
+ * the program (drawing, comparing, calibrating) share. */
 #ifndef SX_RUN_H
 #define SX_RUN_H
 

@@ -197,14 +197,17 @@ static double init_scale(const sx_sched *s)
 
 static int check(sx_err *e, const sx_sched_config *c, int steps)
 {
-    if (c->train_steps < 2 || c->train_steps > 100000) return sx_fail(e, SX_FAILED, "num_train_timesteps is %d, expected 2 to 100000", c->train_steps);
+    if (c->train_steps < 2 || c->train_steps > 100000)
+        return sx_fail(e, SX_FAILED, "num_train_timesteps is %d, expected 2 to 100000", c->train_steps);
     int most = c->sampler == SX_LCM ? c->original_steps : c->train_steps - (c->sampler == SX_DPMPP_2M);
-    if (steps < 1 || steps > most) return sx_fail(e, SX_USAGE, "%d steps with scheduler %s, expected 1 to %d", steps, samplers[c->sampler].name, most);
+    if (steps < 1 || steps > most)
+        return sx_fail(e, SX_USAGE, "%d steps with scheduler %s, expected 1 to %d", steps, samplers[c->sampler].name, most);
     if (!(c->beta_start > 0) || !(c->beta_end >= c->beta_start) || !(c->beta_end < 1))
         return sx_fail(e, SX_FAILED, "beta_start %g and beta_end %g, expected 0 < start <= end < 1", c->beta_start, c->beta_end);
     if (c->sampler == SX_LCM && (c->original_steps < 1 || c->original_steps > c->train_steps))
         return sx_fail(e, SX_FAILED, "original_inference_steps is %d, expected 1 to %d", c->original_steps, c->train_steps);
-    if (c->sampler == SX_PNDM && !c->skip_prk) return sx_fail(e, SX_UNSUPPORTED, "PNDM with skip_prk_steps false is not offered; use --scheduler ddim or euler");
+    if (c->sampler == SX_PNDM && !c->skip_prk)
+        return sx_fail(e, SX_UNSUPPORTED, "PNDM with skip_prk_steps false is not offered; use --scheduler ddim or euler");
     return SX_OK;
 }
 

@@ -50,10 +50,12 @@ typedef struct sx_sched {
 sx_sched_config sx_sched_defaults(void);
 /* Names of --scheduler ("euler", "dpmpp-2m-karras", "turbo", ...): what they say replaces that of cfg. Unknown: an error that lists all. */
 int sx_sched_by_name(sx_err *e, const char *name, sx_sched_config *cfg);
-/* scheduler_config.json's _class_name: cfg becomes that class with its own defaults, which differ from SDXL's. Unknown: as above, cfg unchanged. */
+/* scheduler_config.json's _class_name: cfg becomes that class with its own defaults, which differ from SDXL's. Unknown: as above,
+ * cfg unchanged. */
 int sx_sched_by_class(sx_err *e, const char *class_name, sx_sched_config *cfg);
 const char *sx_sampler_name(sx_sampler s);
-extern const char *const sx_spacing_names[SX_SPACING_COUNT], *const sx_prediction_names[SX_PREDICTION_COUNT], *const sx_betas_names[SX_BETAS_COUNT];
+extern const char *const sx_spacing_names[SX_SPACING_COUNT], *const sx_prediction_names[SX_PREDICTION_COUNT],
+    *const sx_betas_names[SX_BETAS_COUNT];
 
 int sx_sched_new(sx_err *e, const sx_sched_config *cfg, int steps, sx_sched **out);
 void sx_sched_free(sx_sched *s);

@@ -1,4 +1,5 @@
-/* sched_config.c - scheduler_config.json to a schedule. A setting that would change the picture and is not offered is named, never ignored. */
+/* sched_config.c - scheduler_config.json to a schedule. A setting that would change the picture and is not offered is named,
+ * never ignored. */
 #include "sched_config.h"
 
 #include <stdio.h>
@@ -14,11 +15,13 @@ static int read_choice(sx_err *e, const sx_json *j, const char *key, const char 
         *value = i;
         return SX_OK;
     }
-    return text ? sx_fail(e, SX_UNSUPPORTED, "%s: %s is '%.60s', known are %s, %s, %s", config, key, text, names[0], names[1], names[2]) : SX_OK;
+    return text ? sx_fail(e, SX_UNSUPPORTED, "%s: %s is '%.60s', known are %s, %s, %s", config, key, text, names[0], names[1], names[2])
+        : SX_OK;
 }
 
 /* Settings with one value that is offered, and the samplers whose class reads them (a file may hold keys of another class). */
-enum { EULER = 1 << SX_EULER, EULER_A = 1 << SX_EULER_A, DDIM = 1 << SX_DDIM, DPM = 1 << SX_DPMPP_2M, LCM = 1 << SX_LCM, PNDM = 1 << SX_PNDM };
+enum { EULER = 1 << SX_EULER, EULER_A = 1 << SX_EULER_A, DDIM = 1 << SX_DDIM, DPM = 1 << SX_DPMPP_2M, LCM = 1 << SX_LCM,
+       PNDM = 1 << SX_PNDM };
 static const struct { const char *key, *only; unsigned samplers; } fixed[] = {
     {"trained_betas", NULL, EULER | EULER_A | DDIM | DPM | LCM | PNDM},
     {"interpolation_type", "linear", EULER},
@@ -53,7 +56,8 @@ static int check_fixed(sx_err *e, const sx_json *j, sx_sampler sampler)
         if (!(fixed[i].samplers >> sampler & 1) || !sx_json_has(j, fixed[i].key)) continue;
         const char *is = scalar(sx_json_get(j, fixed[i].key), buf, sizeof buf), *only = fixed[i].only;
         if (!only || strcmp(is, only) != 0)
-            return sx_fail(e, SX_UNSUPPORTED, "%s: %s is %.40s, only %s is offered (choose a sampler with --scheduler)", config, fixed[i].key, is, only ? only : "null");
+            return sx_fail(e, SX_UNSUPPORTED, "%s: %s is %.40s, only %s is offered (choose a sampler with --scheduler)", config,
+                           fixed[i].key, is, only ? only : "null");
     }
     return SX_OK;
 }

@@ -1,7 +1,9 @@
-/* score.c - LPIPS and CLIP scores by networks that the user exported: which inputs they have, what pictures and prompts must look like there.
+/* score.c - LPIPS and CLIP scores by networks that the user exported: which inputs they have, what pictures and prompts must look
+ * like there.
  *
- * LPIPS: two pictures [1,3,H,W] in -1..1, the mean of the first output. CLIP: pixel_values [1,3,S,S] with CLIP's mean and deviation, resized and cut to
- * the middle square; score 100 max(cos, 0) as in torchmetrics. Picture and text side in one file (transformers' CLIPModel) or in two. */
+ * LPIPS: two pictures [1,3,H,W] in -1..1, the mean of the first output. CLIP: pixel_values [1,3,S,S] with CLIP's mean and
+ * deviation, resized and cut to the middle square; score 100 max(cos, 0) as in torchmetrics. Picture and text side in one file
+ * (transformers' CLIPModel) or in two. */
 #include "score.h"
 
 #include <math.h>
@@ -21,7 +23,10 @@ static int wrong_ports(sx_err *e, const sx_model *m, const char *expected)
 }
 
 /* The size that a picture input wants: fixed by the graph, else the fallback. */
-static int side(const qonnx_port *p, int axis, int fallback) { return p->rank == 4 && p->dims[axis] > 0 && p->dims[axis] <= SX_MAX_SIDE ? (int)p->dims[axis] : fallback; }
+static int side(const qonnx_port *p, int axis, int fallback)
+{
+    return p->rank == 4 && p->dims[axis] > 0 && p->dims[axis] <= SX_MAX_SIDE ? (int)p->dims[axis] : fallback;
+}
 
 static int lpips_input(sx_err *e, const qonnx_port *p, const sx_image *m, sx_feed *feed, float **x)
 {
@@ -58,7 +63,8 @@ static int score_lpips(sx_err *e, const sx_options *o, qonnx_ctx *ctx, sx_compar
 {
     sx_model m;
     SX_TRY(sx_model_open(e, ctx, "LPIPS network", o->lpips, options, &m));
-    int rc = m.n_in == 2 && m.n_out >= 1 && m.in[0].rank == 4 && m.in[1].rank == 4 ? SX_OK : wrong_ports(e, &m, "two pictures [1,3,H,W] and one output");
+    int rc = m.n_in == 2 && m.n_out >= 1 && m.in[0].rank == 4 &&
+        m.in[1].rank == 4 ? SX_OK : wrong_ports(e, &m, "two pictures [1,3,H,W] and one output");
     c->mean_lpips = 0;
     for (int i = 0; rc == SX_OK && i < c->n; i++) {
         const sx_image *a = &c->ref->shots[i].picture, *b = &c->test->shots[i].picture;
@@ -100,7 +106,8 @@ static const sx_role clip_out[N_OUT] = {
     [IMAGE] = {{"image_embeds", "image_features", "image_embedding"}, .rank = 2, .rank2 = -1},
     [TEXT] = {{"text_embeds", "text_features", "text_embedding"}, .rank = 2, .rank2 = -1}};
 
-/* One run of one file; out: embeddings of the roles from `first` on, n_out of them. pixels may be NULL where the graph has no such input. */
+/* One run of one file; out: embeddings of the roles from `first` on, n_out of them. pixels may be NULL where the graph has no
+ * such input. */
 static int embed(sx_err *e, sx_model *m, const clip *c, const float *pixels, int s, int first, int n_out, sx_fetch *out)
 {
     int at[N_IN], o[N_OUT], n = 0;
@@ -136,7 +143,8 @@ static int clip_score(sx_err *e, clip *c, const sx_image *m, const char *prompt,
     if (rc == SX_OK) rc = pixel_values(e, m, s, &pixels);
     if (rc == SX_OK) rc = embed(e, &c->image, c, pixels, s, IMAGE, joint ? N_OUT : 1, got);
     if (rc == SX_OK && !joint) rc = embed(e, &c->text, c, NULL, 0, TEXT, 1, got + TEXT);
-    if (rc == SX_OK && got[0].n != got[1].n) rc = sx_fail(e, SX_UNSUPPORTED, "CLIP: the picture's embedding has %zu values, the text's %zu", got[0].n, got[1].n);
+    if (rc == SX_OK && got[0].n != got[1].n)
+        rc = sx_fail(e, SX_UNSUPPORTED, "CLIP: the picture's embedding has %zu values, the text's %zu", got[0].n, got[1].n);
     if (rc == SX_OK) *out = 100 * fmax(cosine(&got[0], &got[1]), 0);
     sx_free(got[0].f);
     sx_free(got[1].f);

@@ -88,7 +88,8 @@ int sx_contact_sheet(sx_err *e, const sx_image *pics, const char *const *labels,
 
 int sx_difference(sx_err *e, const sx_image *a, const sx_image *b, int gain, sx_image *out)
 {
-    if (a->w != b->w || a->h != b->h) return sx_fail(e, SX_FAILED, "pictures of %d x %d and %d x %d do not compare", a->w, a->h, b->w, b->h);
+    if (a->w != b->w || a->h != b->h)
+        return sx_fail(e, SX_FAILED, "pictures of %d x %d and %d x %d do not compare", a->w, a->h, b->w, b->h);
     SX_TRY(sx_image_new(e, a->w, a->h, 0, out));
     for (size_t i = 0; i < (size_t)a->w * (size_t)a->h * 3; i++) {
         int d = (a->rgb[i] > b->rgb[i] ? a->rgb[i] - b->rgb[i] : b->rgb[i] - a->rgb[i]) * gain;

@@ -1,5 +1,6 @@
-/* start.c - the first latent of a picture. A mask works in two ways: a UNet made for it (9 channels) sees the mask and the picture without what
- * the mask covers; any other UNet draws everything, and what the mask leaves is put back after every step (pipeline.h, sx_keep). */
+/* start.c - the first latent of a picture. A mask works in two ways: a UNet made for it (9 channels) sees the mask and the
+ * picture without what the mask covers; any other UNet draws everything, and what the mask leaves is put back after every step
+ * (pipeline.h, sx_keep). */
 #include "start.h"
 
 #include <math.h>
@@ -15,8 +16,10 @@ static int noise_from_file(sx_err *e, sx_batch *b, float *x, size_t n)
     while (i < qonnx_npz_count(z) && (c = qonnx_npz_get(z, i, &t)) == QONNX_OK && strcmp(t.name, "noise") != 0) i++;
     if (c != QONNX_OK) rc = sx_fail(e, (int)c, "--noise: %s", qonnx_error(b->ctx));
     else if (i == qonnx_npz_count(z)) rc = sx_fail(e, SX_USAGE, "'%s' holds no array named noise", b->o->noise);
-    else if (qonnx_tensor_numel(&t) != (int64_t)n) rc = sx_fail(e, SX_USAGE, "'%s': noise has %lld values, the latent %zu", b->o->noise, (long long)qonnx_tensor_numel(&t), n);
-    else if (qonnx_to_float(b->ctx, t.dtype, t.data, (int64_t)n, x) != QONNX_OK) rc = sx_fail(e, SX_FAILED, "--noise: %s", qonnx_error(b->ctx));
+    else if (qonnx_tensor_numel(&t) != (int64_t)n)
+        rc = sx_fail(e, SX_USAGE, "'%s': noise has %lld values, the latent %zu", b->o->noise, (long long)qonnx_tensor_numel(&t), n);
+    else if (qonnx_to_float(b->ctx, t.dtype, t.data, (int64_t)n, x) != QONNX_OK)
+        rc = sx_fail(e, SX_FAILED, "--noise: %s", qonnx_error(b->ctx));
     qonnx_npz_close(z);
     return rc;
 }
@@ -77,7 +80,8 @@ static int shrink_mask(sx_err *e, const sx_batch *b, const float *mask, float **
     return SX_OK;
 }
 
-/* What the mask covers becomes gray; without a picture all of it is. diffusers encodes this for UNets that do not look at it, too: it draws noise. */
+/* What the mask covers becomes gray; without a picture all of it is. diffusers encodes this for UNets that do not look at it,
+ * too: it draws noise. */
 static int encode_masked(sx_err *e, sx_batch *b, sx_shot *s, const float *picture, const float *mask, size_t n)
 {
     const size_t pixels = (size_t)b->plan.width * (size_t)b->plan.height;
@@ -129,7 +133,8 @@ int sx_start(sx_err *e, sx_batch *b, sx_shot *s, sx_sched *sched)
     float *picture = NULL, *mask = NULL;
     SX_TRY(sx_pipe_open_unet(e, &b->pipe));
     const bool takes = b->pipe.unet.masks, masked = takes || b->o->mask;
-    if (takes && b->o->init && !b->o->mask) return sx_fail(e, SX_USAGE, "this UNet inpaints: --init wants --mask FILE.png, white where the picture shall be drawn anew");
+    if (takes && b->o->init && !b->o->mask)
+        return sx_fail(e, SX_USAGE, "this UNet inpaints: --init wants --mask FILE.png, white where the picture shall be drawn anew");
     const size_t n = sx_latent_count(&b->pipe, b->plan.width, b->plan.height);
     int rc = read_picture(e, b, &picture);
     if (rc == SX_OK) rc = first_latent(e, b, s, sched, picture, masked, n);

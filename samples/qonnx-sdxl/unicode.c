@@ -26,7 +26,10 @@ static bool in_categories(uint32_t cp, utf8proc_category_t first, utf8proc_categ
 
 bool sx_is_letter(uint32_t cp) { return in_categories(cp, UTF8PROC_CATEGORY_LU, UTF8PROC_CATEGORY_LO); }
 bool sx_is_number(uint32_t cp) { return in_categories(cp, UTF8PROC_CATEGORY_ND, UTF8PROC_CATEGORY_NO); }
-bool sx_is_space(uint32_t cp) { return (cp >= 9 && cp <= 13) || cp == 0x85 || in_categories(cp, UTF8PROC_CATEGORY_ZS, UTF8PROC_CATEGORY_ZP); }
+bool sx_is_space(uint32_t cp)
+{
+    return (cp >= 9 && cp <= 13) || cp == 0x85 || in_categories(cp, UTF8PROC_CATEGORY_ZS, UTF8PROC_CATEGORY_ZP);
+}
 
 int sx_lower(uint32_t cp, uint32_t out[2])
 {

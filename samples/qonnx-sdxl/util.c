@@ -132,7 +132,8 @@ int sx_read_file(sx_err *e, const char *path, size_t cap, char **out, size_t *le
     struct stat st;
     int rc = SX_OK;
     if (fstat(fileno(f), &st) != 0 || !S_ISREG(st.st_mode)) rc = sx_fail(e, SX_FAILED, "'%s' is not a regular file", path);
-    else if ((uint64_t)st.st_size > cap) rc = sx_fail(e, SX_FAILED, "'%s' has %lld bytes, more than the %zu accepted here", path, (long long)st.st_size, cap);
+    else if ((uint64_t)st.st_size > cap)
+        rc = sx_fail(e, SX_FAILED, "'%s' has %lld bytes, more than the %zu accepted here", path, (long long)st.st_size, cap);
     else rc = sx_alloc(e, (size_t)st.st_size + 1, 1, (void **)out);
     if (rc == SX_OK) {
         *len = fread(*out, 1, (size_t)st.st_size, f);
