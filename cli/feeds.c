@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "onnx/file/io.h"
+#include "passes/coded.h"
 #include "passes/job/find.h"
 
 static bool is_input(const qx_model *m, const char *name)
@@ -19,7 +20,7 @@ static qx_status open_file(cli *c, const qx_model *m, const char *path, cli_feed
     QX_TRY(qx_npz_open(c->ctx, path, &out->npz));
     int n = qx_npz_count(out->npz);
     QX_TRY(qx_alloc_array(c->ctx, (size_t)n + 1, sizeof *out->tensors, (void **)&out->tensors));
-    out->feeds = feeds = qx_arena_array(c->arena, (size_t)n + 1, sizeof *feeds);
+    out->given = feeds = qx_arena_array(c->arena, (size_t)n + 1, sizeof *feeds);
     if (!feeds) QX_FAIL(c->ctx, QX_E_NOMEM, "out of memory");
     for (int i = 0; i < n; i++) {
         const char *name = qx_npz_name(out->npz, i);
@@ -48,23 +49,35 @@ static qx_status open_found(cli *c, qx_model *m, cli_feeds *out)
     if (o.random) QX_TRY(qx_samples_fit(out->samples, &cpu, &seq_len));
     if (o.random) qx_log(c->ctx, QX_LOG_INFO, "inputs are made up (no sample*.npz beside the model); -i FILE.npz gives others");
     else qx_log(c->ctx, QX_LOG_INFO, "inputs: the first sample of %s; -i FILE.npz gives others", paths[0]);
-    return qx_samples_get(out->samples, 0, &out->feeds, &out->n);
+    return qx_samples_get(out->samples, 0, &out->given, &out->n);
+}
+
+static qx_status find_arrays(cli *c, qx_model *m, const cli_feeds *first, cli_feeds *out)
+{
+    if (cli_value(c, "input")) return open_file(c, m, cli_value(c, "input"), out);
+    if (!first) return open_found(c, m, out);
+    out->given = first->given;
+    out->n = first->n;
+    return QX_OK;
 }
 
 qx_status cli_feeds_open(cli *c, qx_model *m, const cli_feeds *first, cli_feeds *out)
 {
     *out = (cli_feeds){0};
-    if (cli_value(c, "input")) return open_file(c, m, cli_value(c, "input"), out);
-    if (!first) return open_found(c, m, out);
-    out->feeds = first->feeds;
-    out->n = first->n;
-    return QX_OK;
+    QX_TRY(find_arrays(c, m, first, out));
+    qx_feed *feeds = qx_arena_array(c->arena, (size_t)out->n + 1, sizeof *feeds);
+    if (!feeds) QX_FAIL(c->ctx, QX_E_NOMEM, "out of memory");
+    out->feeds = feeds;
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)out->n + 1, sizeof *out->made, (void **)&out->made));
+    return qx_coded_feeds(c->ctx, m, out->given, out->n, feeds, out->made);
 }
 
 void cli_feeds_close(cli *c, cli_feeds *f)
 {
     for (int i = 0; f->npz && i < f->n; i++) qx_tensor_free(c->ctx, &f->tensors[i]);
+    for (int i = 0; f->made && i < f->n; i++) qx_tensor_free(c->ctx, &f->made[i]);
     qx_free(c->ctx, f->tensors);
+    qx_free(c->ctx, f->made);
     if (f->npz) qx_npz_close(f->npz);
     if (f->samples) qx_samples_close(f->samples);
     *f = (cli_feeds){0};

@@ -6,7 +6,13 @@
 #include "cli/cli.h"
 #include "runtime/exec.h"
 
-typedef struct cli_feeds { const qx_feed *feeds; int n; qx_tensor *tensors; qx_npz *npz; qx_samples *samples; } cli_feeds;
+typedef struct cli_feeds {
+    const qx_feed *given, *feeds; /* [n] as they came, and in the types that the model takes (--io makes other ones) */
+    int n;
+    qx_tensor *tensors, *made;    /* what the two point at, where that is ours */
+    qx_npz *npz;
+    qx_samples *samples;
+} cli_feeds;
 /* The arrays of --input whose names are inputs of the model (others are left out, with a warning). Without --input: what `first`
  * has (NULL: nothing), else the first sample of sample*.npz or calib*.npz beside the model, else made-up arrays; a log line says
  * which. */

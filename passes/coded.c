@@ -102,3 +102,26 @@ qx_status qx_coded_decode(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from,
 {
     return turn(ctx, c, from, QX_DT_FLOAT, to);
 }
+
+qx_status qx_coded_feeds(qx_ctx *ctx, const qx_model *m, const qx_feed *feeds, int n, qx_feed *out, qx_tensor *made)
+{
+    for (int i = 0; i < n; i++) {
+        qx_coded c;
+        const qx_tensor *t = feeds[i].tensor;
+        const qx_value *v = qx_graph_find(m->graph, feeds[i].name);
+        out[i] = feeds[i];
+        if (!v || v->type.dtype == t->dtype || !qx_dtype_is_real(t->dtype) || !qx_coded_input(v, &c)) continue;
+        const qx_status st = qx_coded_encode(ctx, &c, t, &made[i]);
+        if (st != QX_OK) return qx_note(ctx, st, "input '%s'", v->name);
+        out[i].tensor = &made[i];
+    }
+    return QX_OK;
+}
+
+qx_status qx_coded_numbers(qx_ctx *ctx, const qx_model *m, const char *name, const qx_tensor *t, qx_tensor *numbers)
+{
+    qx_coded c;
+    const qx_value *v = qx_graph_find(m->graph, name);
+    *numbers = (qx_tensor){0};
+    return v && qx_coded_output(v, &c) ? qx_coded_decode(ctx, &c, t, numbers) : QX_OK;
+}

@@ -67,20 +67,34 @@ static qx_status change_output(qx_value *v, qx_dtype dtype)
     return qx_value_set_type(to, &type);
 }
 
+static qx_status change_ends(qx_model *m, qx_dtype type, char ends, uint32_t *n_in, uint32_t *n_out)
+{
+    for (uint32_t i = 0; ends != 'o' && i < m->graph->n_inputs; i++) {
+        qx_value *v = m->graph->inputs[i];
+        if (!qx_value_is_real(v) || v->type.dtype == type || v->is_output || v->init || !v->uses) continue;
+        QX_TRY(change_input(v, type));
+        ++*n_in;
+    }
+    for (uint32_t i = 0; ends != 'i' && i < m->graph->n_outputs; i++) {
+        qx_value *v = m->graph->outputs[i];
+        if (!qx_value_is_real(v) || v->type.dtype == type || !v->def) continue;
+        QX_TRY(change_output(v, type));
+        ++*n_out;
+    }
+    return QX_OK;
+}
+
 static qx_status finish(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     (void)stats;
     const qx_dtype type = qx_opt_text(p, "type")[0] == 'b' ? QX_DT_BFLOAT16 : QX_DT_FLOAT16;
-    const char ends = qx_opt_text(p, "ends")[0];
+    uint32_t n_in = 0, n_out = 0;
     QX_TRY(qx_emit_raise(p->pipe, (qx_need){.opset = type == QX_DT_BFLOAT16 ? 13 : 7, .ir = 3}, qx_dtype_get(type)->name));
-    for (uint32_t i = 0; ends != 'o' && i < m->graph->n_inputs; i++) {
-        qx_value *v = m->graph->inputs[i];
-        if (qx_value_is_real(v) && v->type.dtype != type && !v->is_output && !v->init && v->uses) QX_TRY(change_input(v, type));
-    }
-    for (uint32_t i = 0; ends != 'i' && i < m->graph->n_outputs; i++) {
-        qx_value *v = m->graph->outputs[i];
-        if (qx_value_is_real(v) && v->type.dtype != type && v->def) QX_TRY(change_output(v, type));
-    }
+    QX_TRY(change_ends(m, type, qx_opt_text(p, "ends")[0], &n_in, &n_out));
+    if (n_in || n_out)
+        qx_log(p->ctx, QX_LOG_INFO, "io-half: %u input%s and %u output%s are %s now", n_in, n_in == 1 ? "" : "s", n_out, n_out == 1 ? "" : "s",
+               qx_dtype_get(type)->text);
+    else qx_warn(p->ctx, "io-half: no input or output is a float of another type than %s", qx_dtype_get(type)->text);
     return QX_OK;
 }
 

@@ -131,31 +131,13 @@ static qx_status get_tensor(qx_ctx *ctx, qx_spool *s, qx_tensor *t)
 /* Codes are compared as the floats they stand for. */
 static qx_status compare(verifier *f, int i, const qx_tensor *b)
 {
-    qx_coded c;
     qx_tensor a = {0}, decoded = {0};
-    const qx_value *v = qx_graph_find(f->after->graph, f->ends.names[i]);
     qx_status st = get_tensor(f->ctx, f->floats, &a);
-    const bool coded = st == QX_OK && is_plain(&a) && qx_dtype_is_real(a.dtype) && v && qx_coded_output(v, &c);
-    if (coded) st = qx_coded_decode(f->ctx, &c, b, &decoded);
-    if (st == QX_OK) qx_meter_add(&f->outputs[i], &a, coded ? &decoded : b);
+    if (st == QX_OK && is_plain(&a) && qx_dtype_is_real(a.dtype)) st = qx_coded_numbers(f->ctx, f->after, f->ends.names[i], b, &decoded);
+    if (st == QX_OK) qx_meter_add(&f->outputs[i], &a, decoded.data ? &decoded : b);
     if (is_plain(&a)) qx_free(f->ctx, a.data);
     qx_tensor_free(f->ctx, &decoded);
     return st;
-}
-
-/* A sample for the quantized model: what it takes as codes is encoded. */
-static qx_status coded_feeds(verifier *f, const qx_feed *feeds, int n, qx_feed *out, qx_tensor *codes)
-{
-    for (int i = 0; i < n; i++) {
-        qx_coded c;
-        const qx_value *v = qx_graph_find(f->after->graph, feeds[i].name);
-        out[i] = feeds[i];
-        if (!v || v->type.dtype == feeds[i].tensor->dtype || !qx_coded_input(v, &c)) continue;
-        const qx_status st = qx_coded_encode(f->ctx, &c, feeds[i].tensor, &codes[i]);
-        if (st != QX_OK) return qx_note(f->ctx, st, "input '%s'", v->name);
-        out[i].tensor = &codes[i];
-    }
-    return QX_OK;
 }
 
 static qx_status run_quantized(verifier *f, const qx_feed *feeds, int n, qx_tensor *out)
@@ -165,7 +147,7 @@ static qx_status run_quantized(verifier *f, const qx_feed *feeds, int n, qx_tens
     qx_status st;
     QX_TRY_GOTO(st, QX_NEW_ARRAY(f->ctx, n + 1, &own));
     QX_TRY_GOTO(st, QX_NEW_ARRAY(f->ctx, n + 1, &codes));
-    QX_TRY_GOTO(st, coded_feeds(f, feeds, n, own, codes));
+    QX_TRY_GOTO(st, qx_coded_feeds(f->ctx, f->after, feeds, n, own, codes));
     st = qx_exec_run(f->exec, own, n, f->ends.names, f->ends.n, out);
 done:
     for (int i = 0; codes && i < n; i++) qx_tensor_free(f->ctx, &codes[i]);

@@ -42,3 +42,12 @@ Without -i: a sample beside the first model, else arrays that are made up, the s
   $ qonnx compare model.onnx q.onnx -i calib.npz --below much
   qonnx compare: --below: 'much' is not a number
   [2]
+
+Files whose ends are other types (--io) are fed in them, and their codes count as what they stand for.
+
+  $ for io in float16 int8; do qonnx quantize model.onnx --int8 --calib calib.npz --io $io -o $io.onnx --no-verify 2>&1 | grep "^io"; qonnx compare model.onnx $io.onnx -i calib.npz | cut -c1-42; done
+  io-half: 1 input and 1 output are f16 now
+  y                                SQNR   3[0-9].* (re)
+  io: input 'x' is i8 now: number = \(code - 0\) \* 0.0[0-9]* (re)
+  io: output 'y' is i8 now: number = \(code - 0\) \* 0.0[0-9]* (re)
+  y                                SQNR   3[0-9].* (re)
