@@ -85,14 +85,28 @@ static const row rows[] = {
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };
 
+/* Words of text, beginning at column `indent`, in lines of 80 columns that are indented so. */
+static void print_words(FILE *to, const char *text, int indent)
+{
+    enum { COLUMNS = 80 };
+    for (int col = indent; *text; text += strspn(text, " ")) {
+        const int n = (int)strcspn(text, " ");
+        if (col > indent && col + 1 + n > COLUMNS) col = fprintf(to, "\n%*s", indent, "") - 1;
+        col += fprintf(to, "%s%.*s", col > indent ? " " : "", n, text);
+        text += n;
+    }
+    fputc('\n', to);
+}
+
 void sx_options_help(FILE *to)
 {
+    enum { INDENT = 33 };
     fprintf(to, "usage: qonnx-sdxl DIR -p PROMPT [-o OUT.png] [options]\n"
-                "       qonnx-sdxl DIR --unet QUANTIZED.onnx --ref --prompts FILE --report DIR [--min-psnr DB]\n"
+                "       qonnx-sdxl DIR --unet QUANTIZED.onnx --ref --prompts FILE --report DIR\n"
                 "       qonnx-sdxl DIR --calibrate PROMPTS --stats FILE\n"
                 "       qonnx-sdxl DIR --quantize fp8|int8|... --calibrate PROMPTS -o NEWDIR\n"
-                "Draws with an ONNX pipeline folder (optimum, diffusers or TensorRT names): SDXL, Turbo, LCM, its refiner, SD 1.x "
-                "and 2, inpainting.\n");
+                "Draws with an ONNX pipeline folder (optimum, diffusers or TensorRT names): SDXL,\n"
+                "Turbo, LCM, its refiner, SD 1.x and 2, inpainting.\n");
     for (const row *r = rows; r < rows + N_ROWS; r++) {
         if (r->kind == GROUP) {
             fprintf(to, "\n%s\n", r->name);
@@ -101,9 +115,10 @@ void sx_options_help(FILE *to)
         char left[64];
         snprintf(left, sizeof left, "%c%c%s--%s%s%s", r->letter ? '-' : ' ', r->letter ? r->letter : ' ', r->letter ? ", " : "  ",
                  r->name, r->meta ? " " : "", r->meta ? r->meta : "");
-        fprintf(to, "  %-30s %s\n", left, r->help);
+        if (fprintf(to, "  %-30s ", left) > INDENT) fprintf(to, "\n%*s", INDENT, "");
+        print_words(to, r->help, INDENT);
     }
-    fprintf(to, "\nExit codes: 0 done, 1 failure, 2 wrong use, 3 unsupported model, 4 below --min-psnr.\n");
+    fprintf(to, "\nExit codes: 0 done, 1 failure, 2 wrong use, 3 unsupported, 4 below --min-psnr.\n");
 }
 
 static const row *find(const char *name, size_t n, char letter)

@@ -110,3 +110,7 @@ Options that do nothing alone are not passed over in silence.
   $ draw -p a --level 3
   qonnx-sdxl: --level does nothing without --quantize FORMAT
   [2]
+
+Help fits a terminal.
+
+  $ qonnx-sdxl --help | awk 'length > 80'
