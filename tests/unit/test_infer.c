@@ -124,6 +124,9 @@ static const struct { const char *graph, *expected; } shapes[] = {
     {"(float[B] x, int64 n, bool c) => (z) { z = Loop <body = b (i, k, a) => (k2, a2) { k2 = Identity (k) a2 = Concat <axis = 0> (a, x) }> (n, c, x) }", "f32[?]"},
     {"(float[B] x, float[T,B] y) => (z) { f, z = Scan <num_scan_inputs = 1, body = b (s, e) => (s2, o) { s2 = Add (s, e) o = Identity (s2) }> (x, y) }", "f32[T,B]"},
     {"(float[A] x, float[A] y) => (z) { s = SequenceConstruct (x, y) z = ConcatFromSequence <axis = 0, new_axis = 1> (s) }", "f32[?,A]"},
+    {"(float[A] x, float[B,2] y) => (z) { s = SequenceConstruct (x) t = SequenceInsert (s, y) i = SequenceLength (t) z = Neg (i) }", "i64[]"},
+    {"(float[A,2] x, float[B,2] y) => (z) <int64 first = {0}> { s = SequenceConstruct (x) t = SequenceInsert (s, y) z = SequenceAt (t, first) }", "f32[?,2]"},
+    {"(uint8[N] x) => (z) { z = ImageDecoder <pixel_format = \"Grayscale\"> (x) }", "u8[?,?,1]"},
     {"(float[B,S,V] x, int64[B,S] t) => (z) { p = Transpose <perm = [0,2,1]> (x) z = SoftmaxCrossEntropyLoss <reduction = \"none\"> (p, t) }", "f32[B,S]"},
 };
 
@@ -251,6 +254,7 @@ static const struct { const char *id, *graph, *message; } impossible[] = {
     {"S02", "(float x) => (z) <int64[1] a = {0}, int64[1] b = {1}> { z = Slice (x, a, b) }", "its data is a scalar"},
     {"S02", "(float[4] x) => (z) <int64[1] a = {0}, int64[1] b = {1}> { z = Slice (x, a, b, a, a) }", "step 0 of the slice is 0"},
     {"S03", "(float[4] x) => (z) { z = Scan <num_scan_inputs = 5, body = b (s) => (t) { t = Neg (s) }> (x) }", "num_scan_inputs is 5"},
+    {"S03", "(float[4,2] x) => (z) { z = Scan <num_scan_inputs = 1, scan_input_axes = [2], body = b (s) => (t) { t = Neg (s) }> (x) }", "axis 2 is outside [-2, 1]"},
     {"S04", "(float[2,3] x) => (z) <int64[2] s = {-1,-1}> { z = Reshape (x, s) }", "two -1"},
     {"S04", "(float[2,3] x) => (z) <int64[2] s = {2,2}> { z = Reshape (x, s) }", "6 elements"},
     {"S04", "(float[2,3] x) => (z) <int64[2] s = {-1,4}> { z = Reshape (x, s) }", "6 elements, the wanted shape 4 beside the -1"},
