@@ -253,6 +253,7 @@ static const struct { const char *id, *graph, *message; } impossible[] = {
     {"S01", "(float[1,3,8,8] x) => (z) <float[4,3,3,3] w = fill(0)> { z = Conv <group = 2> (x, w) }", "3 channels do not divide into 2 groups"},
     {"S02", "(float x) => (z) <int64[1] a = {0}, int64[1] b = {1}> { z = Slice (x, a, b) }", "its data is a scalar"},
     {"S02", "(float[4] x) => (z) <int64[1] a = {0}, int64[1] b = {1}> { z = Slice (x, a, b, a, a) }", "step 0 of the slice is 0"},
+    {"S02", "(float[4] x) => (z) <int64[1] a = {0}, int64[1] b = {1}, int64[1] axes = {3}> { z = Slice (x, a, b, axes) }", "axis 3 is outside [-1, 0]"},
     {"S03", "(float[4] x) => (z) { z = Scan <num_scan_inputs = 5, body = b (s) => (t) { t = Neg (s) }> (x) }", "num_scan_inputs is 5"},
     {"S03", "(float[4,2] x) => (z) { z = Scan <num_scan_inputs = 1, scan_input_axes = [2], body = b (s) => (t) { t = Neg (s) }> (x) }", "axis 2 is outside [-2, 1]"},
     {"S04", "(float[2,3] x) => (z) <int64[2] s = {-1,-1}> { z = Reshape (x, s) }", "two -1"},
