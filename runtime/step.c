@@ -266,11 +266,23 @@ static bool is_cached(const qx_exec *x, const qx_rstep *s)
     return s->klass == QX_CLASS_SHAPE && x->cur->cached && x->depth == 0;
 }
 
+/* A step that need not run again, because only the shapes of its inputs matter, may be the last to read them: held on, they would lie on what the recording of
+ * the first run has put in their place. */
+static void pass_step(qx_exec *x, const qx_rstep *s)
+{
+    for (uint32_t i = 0; i < s->n_release; i++)
+        if (x->info[s->release[i]].content == QX_CLASS_DATA) qx_slot_clear(x, &x->slots[s->release[i]]);
+}
+
 qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame)
 {
     for (uint32_t i = 0; i < p->n_steps; i++) {
         qx_rstep *s = &p->steps[i];
-        if ((s->klass == QX_CLASS_CONST && s->done) || (p == x->main && is_cached(x, s))) continue;
+        if (s->klass == QX_CLASS_CONST && s->done) continue;
+        if (p == x->main && is_cached(x, s)) {
+            pass_step(x, s);
+            continue;
+        }
         QX_TRY(qx_check_cancel(x->ctx));
         QX_TRY(qx_run_step(x, s, frame));
     }
