@@ -122,6 +122,13 @@ static const run_case cases[] = {
      " { i = ArgMax<axis=1, keepdims=0>(r) d = DequantizeLinear<axis=1>(t, s) w = Gather(d, i) y = MatMul(w, x) }", 110, 2},
     {"experts in 4-bit blocks", HEAD(21) "g (float[9,5] r, float[9,2,40] x) => (float[9,2,70] y) <uint4[5,40,70] t = random(1), float[5,5,70] s = fill(0.03), uint4[5,5,70] z = random(3)>"
      " { i = ArgMax<axis=1, keepdims=0>(r) d = DequantizeLinear<axis=1, block_size=8>(t, s, z) w = Gather(d, i) y = MatMul(x, w) }", 110, 2},
+    {"a shape is the last to read a value", HEAD(17) "g (float[n,4,8,8] x) => (float[n,16,8,8] y)\n"
+     "<float16[8,4,1,1] w1 = random(1), float16[8,8,1,1] w2 = random(2), float16[16,4,1,1] w3 = random(3), float16[16,16,1,1] w4 = random(4), int64[1] nil = {0}, int64[1] one = {1}, int64[1] two = {2},"
+     " int64[1] four = {4}, int64[1] all = {16}>"
+     " { f = Cast<to = 10>(x) g = AveragePool<kernel_shape=[2,2], strides=[2,2]>(f) gc = Conv(g, w3) a = Conv(f, w1) ra = Relu(a) b = Conv(ra, w2) rb = Relu(b) c = Concat<axis=1>(ra, rb)"
+     " v = Slice(c, nil, all, one) q = Sigmoid(gc) s = Shape(c) hw = Slice(s, two, four) t = Shape(q) nc = Slice(t, nil, two) size = Concat<axis=0>(nc, hw)"
+     " up = Resize<mode=\"nearest\", coordinate_transformation_mode=\"asymmetric\", nearest_mode=\"floor\">(q, , , size) m = Mul(v, up) m32 = Cast<to = 1>(m)"
+     " mean = ReduceMean<axes=[2,3]>(m32) m16 = Cast<to = 10>(mean) e = Conv(m16, w4) h = HardSigmoid(e) z = Mul(m, h) y = Cast<to = 1>(z) }", 40, 0},
     {"subgraph that captures", HEAD(17) "g (float[4] x, float[4] x2) => (float[4] y) <float[4] k = {1, 2, 3, 4}, int64 n = {5}, bool t = {1}>"
      " { y = Loop<body = b (int64 i, bool c, float[4] a) => (bool co, float[4] ao) { co = Identity(c) m = Mul(a, k) ao = Add(m, x2) }>(n, t, x) }", 1000, 0},
 };
