@@ -13,8 +13,8 @@ typedef struct qx_eval_options {
 } qx_eval_options;
 
 typedef struct qx_eval_result {
-    int64_t windows, tokens;       /* tokens that were predicted: each position of a window predicts the next token of the text, the last one the
-                                      first of the next window */
+    int64_t windows, tokens;       /* tokens that were predicted: each position of a window predicts the next token of the
+                                    * text, the last one the first of the next window */
     double perplexity;             /* exp(mean -log p(token)) */
     double ref_perplexity;         /* of the reference; NaN without one, like the next four */
     double mean_kl, max_kl;        /* KL(reference || model) a token, in nats */

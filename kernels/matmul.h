@@ -1,9 +1,9 @@
 /* matmul.h - C = beta C + alpha A B with any strides: the product that the solvers are made of.
  *
- * Solvers take it as a function, so that a caller can hand in a threaded or library product; NULL means the one here, on the calling
- * thread. Cut by qx_matmul_pieces, the pieces give the same bits as the whole, whoever runs them. Uses fused multiply-add where the CPU has
- * it: the last bits may differ between instruction sets, never between thread counts. No scratch: packing goes through 450 KiB of stack (gemm.h, which
- * also takes weights that are packed once, or made a panel at a time). */
+ * Solvers take it as a function, so that a caller can hand in a threaded or library product; NULL means the one here, on the
+ * calling thread. Cut by qx_matmul_pieces, the pieces give the same bits as the whole, whoever runs them. Uses fused multiply-add
+ * where the CPU has it: the last bits may differ between instruction sets, never between thread counts. No scratch: packing goes
+ * through 450 KiB of stack (gemm.h, which also takes weights that are packed once, or made a panel at a time). */
 #ifndef QX_KERNELS_MATMUL_H
 #define QX_KERNELS_MATMUL_H
 

@@ -1,4 +1,5 @@
-/* nbits.c - see nbits.h. All codes are taken as unsigned: signed ones have their top bit flipped on the way and the zero point raised to match. */
+/* nbits.c - see nbits.h. All codes are taken as unsigned: signed ones have their top bit flipped on the way and the zero point
+ * raised to match. */
 #include "kernels/nbits.h"
 
 #include <string.h>
@@ -106,8 +107,10 @@ static void dot_columns(const qx_nbits_leaf *l, const qx_nbits *w, int64_t n, in
         const int64_t some = nb - b < MAX_BLOCKS ? nb - b : MAX_BLOCKS;
         for (int64_t c = 0; zeros && c < cols; c++)
             for (int64_t i = 0; i < some; i++) zero[c * MAX_BLOCKS + i] = zero_of(w, n + c, b + i);
-        const qx_nbits_dot d = {.codes = w->codes + n * row_bytes(w) + b * w->block * w->bits / 8, .row_bytes = row_bytes(w), .scale = w->scale + n * nb + b, .ld_scale = nb,
-                                .zero = zeros ? zero : NULL, .ld_zero = MAX_BLOCKS, .zero_all = (float)top_bit(w), .x = x + b * w->block, .sum = x + pk + b,
+        const qx_nbits_dot d = {.codes = w->codes + n * row_bytes(w) + b * w->block * w->bits / 8, .row_bytes = row_bytes(w),
+                                .scale = w->scale + n * nb + b, .ld_scale = nb,
+                                .zero = zeros ? zero : NULL, .ld_zero = MAX_BLOCKS, .zero_all = (float)top_bit(w), .x = x + b * w->block,
+                                .sum = x + pk + b,
                                 .blocks = some, .block = w->block, .flip = (uint8_t)(!w->is_signed ? 0 : w->bits == 8 ? 0x80 : 0x88)};
         (w->bits == 8 ? l->dot8 : l->dot4)(&d, cols, y);
     }
@@ -122,7 +125,8 @@ static void unpack_halves(const from *f, int64_t n, int64_t k0, int64_t kc, floa
     for (int64_t i = 0, run; i < kc; i += run) {
         const int64_t at = k0 + i, b = at / w->block, left = (b + 1) * w->block - at;
         run = left < kc - i ? left : kc - i;
-        f->l->halves4(w->codes + n * row_bytes(w) + at / 2, run, w->is_signed ? 0x88 : 0, zero_of(w, n, b), w->scale[n * blocks_of(w) + b], even + i / 2, odd + i / 2);
+        f->l->halves4(w->codes + n * row_bytes(w) + at / 2, run, w->is_signed ? 0x88 : 0, zero_of(w, n, b),
+                      w->scale[n * blocks_of(w) + b], even + i / 2, odd + i / 2);
     }
 }
 
@@ -144,16 +148,20 @@ static void unpack_panel(const void *user, int64_t k0, int64_t kc, int64_t j0, i
     (void)qx_transpose(sizeof *columns, nc, kc / 2, odd, MOST_K, panel + COLUMNS, 2 * COLUMNS);
 }
 
-void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch, float *y, int64_t ldy, int64_t piece)
+void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch,
+                          float *y, int64_t ldy, int64_t piece)
 {
     const int64_t most = piece_columns(w, m), first = piece * most, n = w->n - first < most ? w->n - first : most;
     if (by_dot(w, m)) {
         for (int64_t j = first; j < first + n; j += TOGETHER)
-            for (int64_t r = 0; r < m; r++) dot_columns(l, w, j, first + n - j < TOGETHER ? first + n - j : TOGETHER, scratch + r * (padded_k(w) + blocks_of(w)), y + r * ldy + j);
+            for (int64_t r = 0; r < m; r++)
+                dot_columns(l, w, j, first + n - j < TOGETHER ? first + n - j : TOGETHER, scratch + r * (padded_k(w) + blocks_of(w)),
+                            y + r * ldy + j);
         return;
     }
     const from f = {l, w, first};
-    const qx_sgemm g = {.m = m, .k = w->k, .n = n, .x = x, .ldx = ldx, .cx = 1, .make = unpack_panel, .user = &f, .bias = w->bias ? w->bias + first : NULL, .y = y + first, .ldy = ldy, .alpha = 1.0f};
+    const qx_sgemm g = {.m = m, .k = w->k, .n = n, .x = x, .ldx = ldx, .cx = 1, .make = unpack_panel, .user = &f,
+                        .bias = w->bias ? w->bias + first : NULL, .y = y + first, .ldy = ldy, .alpha = 1.0f};
     qx_sgemm_run(&g);
 }
 

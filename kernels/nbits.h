@@ -1,7 +1,8 @@
 /* nbits.h - products with weights of 2, 4 or 8 bits in blocks along k, as MatMulNBits stores them, never expanded as a whole:
  *     y[m][n] = sum over k of x[m][k] * (code(n, k) - zero(n, block)) * scale(n, block) + bias[n].
- * Up to QX_NBITS_GEMV_ROWS rows run through a dot product that reads each code once (bound by memory); more rows unpack panels of 32
- * columns through the stack into the float product of gemm.h, once for some hundred rows. Pieces are independent and give the same bits on any threads. */
+ * Up to QX_NBITS_GEMV_ROWS rows run through a dot product that reads each code once (bound by memory); more rows unpack panels of
+ * 32 columns through the stack into the float product of gemm.h, once for some hundred rows. Pieces are independent and give the
+ * same bits on any threads. */
 #ifndef QX_KERNELS_NBITS_H
 #define QX_KERNELS_NBITS_H
 
@@ -14,7 +15,8 @@ enum { QX_NBITS_GEMV_ROWS = 4 };
 typedef struct qx_nbits {
     int bits;                 /* 2, 4, 8 */
     int64_t n, k, block;      /* block: multiple of 16, or anything with bits 8 */
-    const uint8_t *codes;     /* row n at codes + n * row_bytes: ceil(k / block) blocks of block * bits / 8 bytes, first element in the low bits */
+    const uint8_t *codes;     /* row n at codes + n * row_bytes: ceil(k / block) blocks of block * bits / 8 bytes, first
+                               * element in the low bits */
     int64_t row_bytes;        /* 0: ceil(k / block) * block * bits / 8 */
     bool is_signed;           /* two's complement codes (DequantizeLinear of int4, int8): default zero point 0; unsigned: 2^(bits-1) */
     const float *scale;       /* [n][blocks] */

@@ -8,8 +8,7 @@
 #include <stdint.h>
 
 typedef struct qx_windows {
-    int64_t in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];
-    /* begin, end: padding */
+    int64_t in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3]; /* begin, end: padding */
 } qx_windows;
 
 /* What of a window lies where on one axis: n taps inside of the input, from position lo on; padded: taps inside of input and padding. */

@@ -246,7 +246,8 @@ static void pack_tile(const qx_leaf *l, int bits, const uint8_t *codes, int64_t 
         l->pack4(codes, full, dst);
     } else {
         for (int64_t i = 0; i < full; i++)
-            dst[i] = (uint8_t)((codes[4 * i] & 3) | (codes[4 * i + 1] & 3) << 2 | (codes[4 * i + 2] & 3) << 4 | (codes[4 * i + 3] & 3) << 6);
+            dst[i] = (uint8_t)((codes[4 * i] & 3) | (codes[4 * i + 1] & 3) << 2 | (codes[4 * i + 2] & 3) << 4 |
+                (codes[4 * i + 3] & 3) << 6);
     }
     unsigned rest = 0;
     for (int64_t e = full * per; e < n; e++) rest |= (codes[e] & ((1u << bits) - 1u)) << ((e - full * per) * bits);

@@ -40,7 +40,8 @@ typedef struct choice { float scale[QX_LANES], lo[QX_LANES]; double err[QX_LANES
 static bool kind_of(qx_dtype codes, qx_grid_kind *k)
 {
     switch ((int)codes) {
-    case QX_DT_INT8: case QX_DT_UINT8: case QX_DT_INT16: case QX_DT_UINT16: case QX_DT_INT4: case QX_DT_UINT4: case QX_DT_INT2: case QX_DT_UINT2:
+    case QX_DT_INT8: case QX_DT_UINT8: case QX_DT_INT16: case QX_DT_UINT16: case QX_DT_INT4: case QX_DT_UINT4:
+    case QX_DT_INT2: case QX_DT_UINT2:
         *k = QX_ROUND_INT;
         return true;
     case QX_DT_FLOAT8E4M3FN: *k = QX_ROUND_E4M3; return true;

@@ -129,7 +129,8 @@ QX_INLINE void swap_four_body(int64_t wide, const float *restrict h, float *rest
             const bool apart = det > 1e-4f * haa * hbb; /* else the two are nearly the same input: one of them moves */
             const float xa = apart ? (hbb * ra - hab * rb) / det : haa > 0 ? ra / haa : 0.0f,
                 xb = apart ? (haa * rb - hab * ra) / det : 0.0f;
-            const float cost = xc * (h[c * 5] * xc - 2.0f * g[c * wide + i]) + xd * (h[d * 5] * xd - 2.0f * g[d * wide + i]) + 2.0f * h[c * FOUR + d] * xc * xd
+            const float cost = xc * (h[c * 5] * xc - 2.0f * g[c * wide + i]) + xd * (h[d * 5] * xd - 2.0f * g[d * wide +
+                i]) + 2.0f * h[c * FOUR + d] * xc * xd
                                - 2.0f * (ra * xa + rb * xb) + haa * xa * xa + hbb * xb * xb + 2.0f * hab * xa * xb;
             const bool take = cost < least;
             least = take ? cost : least;

@@ -66,7 +66,8 @@ QX_TARGET_AVX512 static void transpose_words_avx512(int64_t rows, int64_t cols, 
             for (int64_t c = c0; c < c4 && c < c0 + 64; c += 4) {
                 const uint32_t *from = s + r * sl + c;
                 float *to = (float *)(d + c * dl + r);
-                const __m512 x = four_of_four(from, sl, n, 0), y = four_of_four(from, sl, n, 1), z = four_of_four(from, sl, n, 2), w = four_of_four(from, sl, n, 3);
+                const __m512 x = four_of_four(from, sl, n, 0), y = four_of_four(from, sl, n, 1), z = four_of_four(from, sl, n, 2),
+                    w = four_of_four(from, sl, n, 3);
                 const __m512d xy = _mm512_castps_pd(_mm512_unpacklo_ps(x, y)), zw = _mm512_castps_pd(_mm512_unpacklo_ps(z, w));
                 const __m512d xy2 = _mm512_castps_pd(_mm512_unpackhi_ps(x, y)), zw2 = _mm512_castps_pd(_mm512_unpackhi_ps(z, w));
                 _mm512_mask_storeu_ps(to, keep, _mm512_castpd_ps(_mm512_unpacklo_pd(xy, zw)));
@@ -152,8 +153,8 @@ QX_INLINE void pack_tile_body(const packing *p, int64_t r, int64_t nr, int64_t c
 }
 QX_MULTI(static, pack_tile, (const packing *p, int64_t r, int64_t nr, int64_t c, int64_t nc, uint8_t *tile), (p, r, nr, c, nc, tile))
 
-/* Stored a cache line at a time: columns lie far apart, often a power of two, and shorter pieces would push each other out of the cache. The lines
- * are asked for before the work that fills them. */
+/* Stored a cache line at a time: columns lie far apart, often a power of two, and shorter pieces would push each other out of the
+ * cache. The lines are asked for before the work that fills them. */
 void qx_pack_columns(int bits, int up, int64_t rows, int64_t cols, const uint8_t *codes, uint8_t *dst, int64_t dst_ld)
 {
     uint8_t tile[TILE_BYTES * TILE_COLS], turned[TILE_COLS * TILE_BYTES];

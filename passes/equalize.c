@@ -32,7 +32,9 @@ typedef struct state { layer *layers; int64_t n_layers; pair *pairs; int64_t n_p
 static bool homogeneous(const qx_node *n)
 {
     switch (n->op->id) {
-    case QX_OP_Relu: case QX_OP_LeakyRelu: case QX_OP_MaxPool: case QX_OP_AveragePool: case QX_OP_GlobalAveragePool: case QX_OP_GlobalMaxPool: case QX_OP_Identity: case QX_OP_Dropout: return true;
+    case QX_OP_Relu: case QX_OP_LeakyRelu: case QX_OP_MaxPool: case QX_OP_AveragePool: case QX_OP_GlobalAveragePool:
+    case QX_OP_GlobalMaxPool: case QX_OP_Identity: case QX_OP_Dropout:
+        return true;
     case QX_OP_PRelu: return qx_value_const(n->in[1]) != NULL;
     default: return false;
     }

@@ -61,7 +61,9 @@ static bool is_float(const qx_value *v) { return v && v->type.kind == QX_KIND_TE
 static bool ignores_size(const qx_node *n)
 {
     switch (n->op->id) {
-    case QX_OP_InstanceNormalization: case QX_OP_GroupNormalization: case QX_OP_LayerNormalization: case QX_OP_RMSNormalization: return n->n_out == 1;
+    case QX_OP_InstanceNormalization: case QX_OP_GroupNormalization: case QX_OP_LayerNormalization:
+    case QX_OP_RMSNormalization:
+        return n->n_out == 1;
     default: return false;
     }
 }
@@ -73,7 +75,9 @@ static uint32_t data_inputs(const qx_node *n)
     case QX_OP_Add: case QX_OP_Sub: return qx_value_const(n->in[0]) || qx_value_const(n->in[1]) ? 0 : 2;
     case QX_OP_Concat: case QX_OP_Sum: return n->n_in;
     case QX_OP_Mul: case QX_OP_Div: return qx_value_const(n->in[1]) ? 1 : 0;
-    case QX_OP_Resize: case QX_OP_Upsample: case QX_OP_AveragePool: case QX_OP_MaxPool: case QX_OP_Relu: case QX_OP_LeakyRelu: return n->n_out == 1 ? 1 : 0;
+    case QX_OP_Resize: case QX_OP_Upsample: case QX_OP_AveragePool: case QX_OP_MaxPool: case QX_OP_Relu:
+    case QX_OP_LeakyRelu:
+        return n->n_out == 1 ? 1 : 0;
     case QX_OP_Cast: return is_float(n->in[0]) && is_float(n->out[0]) ? 1 : 0;
     default: return n->op->traits & QX_T_COPY ? 1 : 0;
     }

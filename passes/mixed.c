@@ -495,7 +495,8 @@ static const qx_option options[] = {
     {"formats", QX_OPT_TEXT, "int4(block=128)+int4+int8-weights+float", 0, 0, NULL,
      "to choose from, joined by '+'; int8 and fp8 beside 4-bit formats mean weights alone"},
     {"score", QX_OPT_CHOICE, "auto", 0, 0, "auto|output|layer", "output: one run of the model a group says what its error does to "
-                                                                "the output; layer: the group's own error; auto: output up to 2 billion weights"},
+                                                                "the output; layer: the group's own error; auto: output up to 2 "
+                                                                "billion weights"},
     {"probes", QX_OPT_INT, "0", 0, 64, NULL, "samples that score=output runs for each group; 0: 4 for small models, 1 for others"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };

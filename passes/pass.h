@@ -20,8 +20,16 @@ typedef enum qx_why {
 const char *qx_why_text(qx_why w);
 
 typedef enum qx_option_type { QX_OPT_BOOL, QX_OPT_INT, QX_OPT_FLOAT, QX_OPT_CHOICE, QX_OPT_TEXT } qx_option_type;
-typedef struct qx_option { const char *name; qx_option_type type; const char *def; double min, max; const char *choices; const char *help; } qx_option;
-/* Ends with name NULL. choices: "max|percentile|entropy|mse"; INT and FLOAT options may have choices too: words allowed beside numbers ("auto"). */
+typedef struct qx_option {
+    const char *name;
+    qx_option_type type;
+    const char *def;
+    double min, max;
+    const char *choices;
+    const char *help;
+} qx_option;
+/* Ends with name NULL. choices: "max|percentile|entropy|mse"; INT and FLOAT options may have choices too: words allowed beside
+ * numbers ("auto"). */
 
 typedef enum qx_target { QX_TARGET_GENERIC, QX_TARGET_ORT, QX_TARGET_TENSORRT } qx_target;
 /* "generic", "ort", "tensorrt". */
@@ -37,12 +45,15 @@ typedef struct qx_passdef {
     const char *doc;              /* longer help for `qonnx passes NAME`: formula, source, when to use; NULL: none */
     qx_status (*plan)(qx_pass *p, qx_model *m, qx_stats *stats); /* NULL: nothing to ask */
     qx_status (*run)(qx_pass *p, qx_model *m, qx_stats *stats);
-    /* Before anything else is planned: exact changes of the float graph, so that the sweep sees the model as changed (rotate). Reads no statistics. NULL: none. */
+    /* Before anything else is planned: exact changes of the float graph, so that the sweep sees the model as changed (rotate).
+     * Reads no statistics. NULL: none. */
     qx_status (*rewrite)(qx_pass *p, qx_model *m);
-    const char *rewrite_option;   /* the one that rewrite goes by, "off": it does nothing; statistics are kept apart by it alone. NULL: all */
+    /* the one that rewrite goes by, "off": it does nothing; statistics are kept apart by it alone. NULL: all */
+    const char *rewrite_option;
     /* Behind run() of all formats: corrections by the codes that they chose (bias-correction). NULL: none. */
     qx_status (*finish)(qx_pass *p, qx_model *m, qx_stats *stats);
-    /* Between the sweep and the first run(), formats first: chooses by what was observed. May measure the model (passes/search/probe.h) but not edit it. NULL: nothing to choose. */
+    /* Between the sweep and the first run(), formats first: chooses by what was observed. May measure the model
+     * (passes/search/probe.h) but not edit it. NULL: nothing to choose. */
     qx_status (*decide)(qx_pass *p, qx_model *m, qx_stats *stats);
     bool (*probes)(const qx_pass *p); /* whether decide() will run the model with these options; NULL: it will */
 } qx_passdef;

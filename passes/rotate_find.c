@@ -281,7 +281,9 @@ qx_status qx_spins_stream(qx_model *m, const qx_linears *ls, qx_spins *out)
 static bool moves_heads(const qx_node *n)
 {
     switch (n->op->id) {
-    case QX_OP_Reshape: case QX_OP_Transpose: case QX_OP_Unsqueeze: case QX_OP_Squeeze: case QX_OP_Expand: case QX_OP_Identity: case QX_OP_Cast: return true;
+    case QX_OP_Reshape: case QX_OP_Transpose: case QX_OP_Unsqueeze: case QX_OP_Squeeze: case QX_OP_Expand:
+    case QX_OP_Identity: case QX_OP_Cast:
+        return true;
     default: return false;
     }
 }

@@ -13,8 +13,8 @@ static const qx_quantize_options no_options;
 
 /* ---- before -------------------------------------------------------------------------------------------------------------- */
 
-/* Old exporters list every initializer as a graph input, which makes it overridable and so not a constant. A rewrite takes them as what they
- * are meant to be. */
+/* Old exporters list every initializer as a graph input, which makes it overridable and so not a constant. A rewrite takes them
+ * as what they are meant to be. */
 static qx_status fix_inputs(qx_pipeline *p, qx_model *m)
 {
     int64_t fixed = 0;
@@ -26,7 +26,9 @@ static qx_status fix_inputs(qx_pipeline *p, qx_model *m)
     }
     if (!fixed) return QX_OK;
     if (m->ir_version < 4) QX_TRY(qx_model_set_ir(m, 4));
-    else qx_warn(p->ctx, "%lld initializers were graph inputs too; they are constants in the output and can not be fed any more", (long long)fixed);
+    else
+        qx_warn(p->ctx, "%lld initializers were graph inputs too; they are constants in the output and can not be fed any more",
+                (long long)fixed);
     return qx_infer_shapes(m, p->opt->dims, p->opt->n_dims);
 }
 
@@ -73,7 +75,8 @@ static qx_status refuse_quantized(qx_pipeline *p, qx_model *m)
     if (p->opt->allow_requantize) return QX_OK;
     QX_TRY(qx_model_each_node(m, find_quantized, &s));
     if (!s.first) return QX_OK;
-    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "the model is quantized already: %lld nodes such as '%s' (%s); quantize the float model that it was made of, or with --allow-requantize what is still float in this one", (long long)s.count,
+    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "the model is quantized already: %lld nodes such as '%s' (%s); quantize the float model "
+                                      "that it was made of, or with --allow-requantize what is still float in this one", (long long)s.count,
             s.first->name, s.first->op_type);
 }
 
@@ -118,9 +121,11 @@ static qx_status check_purpose(const qx_pipeline *p)
     for (int i = 0; i < p->n_passes; i++) {
         const qx_passdef *d = p->passes[i]->def;
         if (d->flags & QX_PASS_FOR_X && !rounds)
-            QX_FAIL(p->ctx, QX_E_USAGE, "%s balances activations that a format quantizes, and %s leaves them float: write \"awq,%s\", or \"%s,int8\"", d->name, format, format, d->name);
+            QX_FAIL(p->ctx, QX_E_USAGE, "%s balances activations that a format quantizes, and %s leaves them float: write "
+                                        "\"awq,%s\", or \"%s,int8\"", d->name, format, format, d->name);
         if (d->flags & QX_PASS_FOR_FLOAT_X && !leaves)
-            QX_FAIL(p->ctx, QX_E_USAGE, "%s scales weights whose activations stay float, and %s quantizes those: write \"smoothquant,%s\", or \"%s,int4\"", d->name, format, format, d->name);
+            QX_FAIL(p->ctx, QX_E_USAGE, "%s scales weights whose activations stay float, and %s quantizes those: write "
+                                        "\"smoothquant,%s\", or \"%s,int4\"", d->name, format, format, d->name);
     }
     return QX_OK;
 }
@@ -130,7 +135,8 @@ typedef enum phase { PHASE_PLAN, PHASE_DECIDE, PHASE_RUN, PHASE_FINISH } phase;
 static qx_status run_pass(qx_pipeline *p, qx_pass *pass, phase ph, qx_stats *stats)
 {
     const qx_passdef *d = pass->def;
-    qx_status (*const phases[])(qx_pass *, qx_model *, qx_stats *) = {[PHASE_PLAN] = d->plan, [PHASE_DECIDE] = d->decide, [PHASE_RUN] = d->run, [PHASE_FINISH] = d->finish};
+    qx_status (*const phases[])(qx_pass *, qx_model *, qx_stats *) =
+        {[PHASE_PLAN] = d->plan, [PHASE_DECIDE] = d->decide, [PHASE_RUN] = d->run, [PHASE_FINISH] = d->finish};
     if (!phases[ph]) return QX_OK;
     QX_TRY(qx_check_cancel(p->ctx));
     qx_status st = phases[ph](pass, p->model, stats);
@@ -159,7 +165,8 @@ static qx_status remember_node(void *user, qx_node *n)
 {
     qx_pipeline *p = user;
     const char *name = n->name[0] ? n->name : n->n_out && n->out[0] ? n->out[0]->name : "";
-    p->decisions[n->id] = (qx_decision){.node = n, .name = name, .op = n->op_type, .graph = n->graph->owner || n->graph->function ? n->graph->name : ""};
+    p->decisions[n->id] = (qx_decision){.node = n, .name = name, .op = n->op_type,
+                                        .graph = n->graph->owner || n->graph->function ? n->graph->name : ""};
     return QX_OK;
 }
 
@@ -186,7 +193,8 @@ uint64_t qx_pipeline_stats_key(const qx_pipeline *p, const qx_model *m)
         if (!rewrites(pass)) continue;
         key = key * 31 + qx_hash64(pass->def->name, strlen(pass->def->name));
         for (int o = 0; pass->def->options && pass->def->options[o].name; o++)
-            if (!pass->def->rewrite_option || !strcmp(pass->def->rewrite_option, pass->def->options[o].name)) key = key * 31 + qx_hash64(pass->values[o], strlen(pass->values[o]));
+            if (!pass->def->rewrite_option || !strcmp(pass->def->rewrite_option, pass->def->options[o].name))
+                key = key * 31 + qx_hash64(pass->values[o], strlen(pass->values[o]));
     }
     return key;
 }
@@ -242,7 +250,8 @@ static bool reads_first(const qx_node *n, const qx_value *v)
     return true;
 }
 
-/* Bytes of float constants that n reads, when they are large enough to be what a file's size is about: recurrences, mixtures in one node, tables that are added. */
+/* Bytes of float constants that n reads, when they are large enough to be what a file's size is about: recurrences, mixtures in
+ * one node, tables that are added. */
 static int64_t other_weights(const qx_node *n)
 {
     enum { LEAST = 16384 };
@@ -259,7 +268,8 @@ static qx_status explain_rest(qx_pipeline *p, qx_decision *d)
 {
     if (d->format || d->reason) return QX_OK;
     d->float_bytes = other_weights(d->node);
-    d->reason = d->float_bytes ? qx_arena_printf(p->model->arena, "%s: %s", qx_why_text(QX_WHY_NO_FORMAT), d->op) : qx_why_text(QX_WHY_NOT_LINEAR);
+    d->reason = d->float_bytes ? qx_arena_printf(p->model->arena, "%s: %s", qx_why_text(QX_WHY_NO_FORMAT), d->op)
+        : qx_why_text(QX_WHY_NOT_LINEAR);
     return d->reason ? QX_OK : QX_E_NOMEM;
 }
 
@@ -271,7 +281,8 @@ static qx_status fill_report(qx_pipeline *p, qx_report *r)
         qx_decision *d = &p->decisions[i];
         if (!d->node) continue;
         QX_TRY(explain_rest(p, d));
-        qx_report_node n = {d->name, d->op, d->graph, d->node->scope, d->pass ? d->pass->def->name : NULL, d->format, d->format ? NULL : d->reason, d->notes, d->float_bytes, d->rescaled};
+        qx_report_node n = {d->name, d->op, d->graph, d->node->scope, d->pass ? d->pass->def->name : NULL, d->format,
+                            d->format ? NULL : d->reason, d->notes, d->float_bytes, d->rescaled};
         QX_TRY(qx_report_add_node(r, &n));
     }
     r->n_quantized = p->n_quantized;
@@ -285,10 +296,12 @@ static qx_status nothing_done(qx_pipeline *p)
     int64_t counts[QX_WHY_COUNT_] = {0};
     char text[600] = "";
     size_t at = 0;
-    if (!p->plan->linears.count) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: the model has no linear operator (MatMul, Gemm, Conv, Einsum ...)");
+    if (!p->plan->linears.count)
+        QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: the model has no linear operator (MatMul, Gemm, Conv, Einsum ...)");
     for (int64_t i = 0; i < p->plan->linears.count; i++) counts[p->plan->items[i].why]++;
     for (int w = 1; w < QX_WHY_COUNT_ && at + 100 < sizeof text; w++)
-        if (counts[w]) at += (size_t)snprintf(text + at, sizeof text - at, "%s%lld %s", at ? ", " : "", (long long)counts[w], qx_why_text((qx_why)w));
+        if (counts[w])
+            at += (size_t)snprintf(text + at, sizeof text - at, "%s%lld %s", at ? ", " : "", (long long)counts[w], qx_why_text((qx_why)w));
     QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: of %lld linear operators %.500s", (long long)p->plan->linears.count, text);
 }
 
@@ -307,8 +320,8 @@ static bool reached(const qx_stats *stats, const qx_value *v)
     return s && s->count > 0;
 }
 
-/* A weight in both branches of an If (decoders with and without a cache in one file): where no sample took the one branch, what the weight meets in the
- * other stands for it. */
+/* A weight in both branches of an If (decoders with and without a cache in one file): where no sample took the one branch, what
+ * the weight meets in the other stands for it. */
 static qx_status share_reached(qx_pipeline *p, qx_stats *stats)
 {
     qx_plan_item *items = p->plan->items, **of;
@@ -321,7 +334,8 @@ static qx_status share_reached(qx_pipeline *p, qx_stats *stats)
         if (!other || reached(stats, items[i].x_stat)) continue;
         st = qx_stats_alias(stats, other->x_stat, items[i].x_stat);
         const qx_value *rows = other->lin->rows;
-        if (st == QX_OK && rows && items[i].lin->rows && rows != other->x_stat && reached(stats, rows)) st = qx_stats_alias(stats, rows, items[i].lin->rows);
+        if (st == QX_OK && rows && items[i].lin->rows && rows != other->x_stat && reached(stats, rows))
+            st = qx_stats_alias(stats, rows, items[i].lin->rows);
     }
     qx_free(p->ctx, of);
     return st;
@@ -338,7 +352,9 @@ static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
     qx_exec *exec;
     const char *first = NULL;
     int64_t lacking = !samples && p->opt->load_stats ? qx_stats_lacking(stats, &first) : 0;
-    if (lacking) qx_warn(p->ctx, "--load-stats: '%s' lacks what these passes ask for of %lld values ('%s' and others); collect with these passes, or give the samples too", p->opt->load_stats, (long long)lacking, first);
+    if (lacking)
+        qx_warn(p->ctx, "--load-stats: '%s' lacks what these passes ask for of %lld values ('%s' and others); collect with these "
+                        "passes, or give the samples too", p->opt->load_stats, (long long)lacking, first);
     if (!samples || p->no_stats) return QX_OK;
     qx_exec_options eo = p->opt->exec;
     eo.allow_fallback = true;
@@ -346,7 +362,9 @@ static qx_status collect(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
     QX_TRY(qx_exec_new(p->ctx, p->model, &eo, &exec));
     qx_status st = qx_stats_resumable(stats, p->opt->resume, CHECKPOINT_SECONDS);
     if (st == QX_OK) st = qx_stats_collect(stats, exec, samples);
-    if (st == QX_E_UNSUPPORTED) st = qx_note(p->ctx, st, "calibration runs the model as far as the last operator that is quantized (--exclude what lies behind; --int4, --passes int8-weights and fp8-weights need no run)");
+    if (st == QX_E_UNSUPPORTED)
+        st = qx_note(p->ctx, st, "calibration runs the model as far as the last operator that is quantized (--exclude what lies "
+                                 "behind; --int4, --passes int8-weights and fp8-weights need no run)");
     if (st == QX_OK) st = share_reached(p, stats);
     if (st == QX_OK && p->report) p->report->device = qx_arena_strdup(p->report->arena, qx_exec_device_name(exec));
     if (st == QX_OK && outlives_sweep(p, exec)) p->exec = exec;
@@ -374,7 +392,8 @@ static bool chooses(const qx_pipeline *p)
 static qx_status decide(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
 {
     p->samples = p->no_stats ? NULL : samples;
-    qx_status st = p->samples && qx_pipeline_probes(p) ? qx_stats_park(stats, PARKED_GRAM) : QX_OK; /* the model runs again, with all its weights */
+    /* the model runs again, with all its weights */
+    qx_status st = p->samples && qx_pipeline_probes(p) ? qx_stats_park(stats, PARKED_GRAM) : QX_OK;
     if (st == QX_OK) st = each_pass(p, true, PHASE_DECIDE, stats);
     if (st == QX_OK) st = each_pass(p, false, PHASE_DECIDE, stats);
     p->samples = NULL;
@@ -418,7 +437,8 @@ static qx_status look_and_choose(qx_pipeline *p, qx_samples *samples, qx_stats *
     return chooses(p) ? add_stage(p->report, "choose", clock) : QX_OK;
 }
 
-qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_samples *samples, qx_stats *stats, qx_report *report)
+qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options *opt, qx_samples *samples, qx_stats *stats,
+                          qx_report *report)
 {
     double clock = qx_clock_seconds();
     p->report = report;

@@ -1,8 +1,10 @@
-/* sparsity.c - 2:4 structured sparsity: of each 4 consecutive weights along the contraction two become exactly 0, the form that sparse tensor cores run.
+/* sparsity.c - 2:4 structured sparsity: of each 4 consecutive weights along the contraction two become exactly 0, the form that
+ * sparse tensor cores run.
  *
- * magnitude keeps the largest |w|; wanda the largest |w| * rms of the input channel; sparsegpt (arXiv 2301.00774) prunes column by column and lets the
- * surviving weights make up for it; then each pair of a four is chosen anew, together with the values that serve the output best, while that helps.
- * With a format behind it rounding follows in the same job. Convolutions group along input channels. */
+ * magnitude keeps the largest |w|; wanda the largest |w| * rms of the input channel; sparsegpt (arXiv 2301.00774) prunes column
+ * by column and lets the surviving weights make up for it; then each pair of a four is chosen anew, together with the values that
+ * serve the output best, while that helps. With a format behind it rounding follows in the same job. Convolutions group along
+ * input channels. */
 #include <math.h>
 #include <string.h>
 
@@ -31,10 +33,12 @@ static bool eligible(qx_pass *p, const qx_plan_item *it)
 {
     const int64_t k = qx_view_k(&it->lin->view), c = k / spatial_of(it);
     if (!it->weight || it->why != QX_WHY_NONE) return false;
-    if (it->lin->rows != it->lin->x) return !qx_skipf(p, it->lin->node, QX_WHY_NOT_ELIGIBLE, "2:4: not a product with the rows of its input");
+    if (it->lin->rows != it->lin->x)
+        return !qx_skipf(p, it->lin->node, QX_WHY_NOT_ELIGIBLE, "2:4: not a product with the rows of its input");
     if (it->lin->group > 1) return !qx_skipf(p, it->lin->node, QX_WHY_NOT_ELIGIBLE, "2:4: %lld groups", (long long)it->lin->group);
     if (it->lin->n % 8 || c % 16)
-        return !qx_skipf(p, it->lin->node, QX_WHY_NOT_ELIGIBLE, "2:4: %lld outputs must be a multiple of 8, %lld inputs of 16", (long long)it->lin->n, (long long)c);
+        return !qx_skipf(p, it->lin->node, QX_WHY_NOT_ELIGIBLE, "2:4: %lld outputs must be a multiple of 8, %lld inputs of 16",
+                         (long long)it->lin->n, (long long)c);
     return true;
 }
 
@@ -89,7 +93,8 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
         const qx_plan_item *it = &plan->items[i];
         const bool conv = it->lin->is_conv;
         if (!it->weight || it->why != QX_WHY_NONE || it->lin->group > 1 || it->lin->rows != it->lin->x) continue;
-        QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")}));
+        QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1,
+                                                       .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")}));
     }
     return QX_OK;
 }
@@ -133,7 +138,8 @@ static qx_status prune(qx_pass *p, qx_plan_item *it, qx_stats *stats)
     QX_TRY(qx_item_note(p->pipe, it, "2:4 %s", names[how]));
     if (how != SPARSEGPT) return qx_mask_step(p->pipe, it->weight, norm, spatial);
     const qx_solve_spec spec = {.compensate = true, .prune = true, .swaps = (int)qx_opt_int(p, "swaps"), .stay_float = gptq_follows(p),
-                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram, .k = k, .spatial = spatial};
+                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram, .k = k,
+                                .spatial = spatial};
     if (!gptq_follows(p)) it->weight->solved = it->weight->spec.codes != QX_DT_UNDEFINED;
     return qx_solve_step(p->pipe, it->weight, &spec);
 }
@@ -156,9 +162,12 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 }
 
 static const qx_option options[] = {
-    {"method", QX_OPT_CHOICE, "sparsegpt", 0, 0, "magnitude|wanda|sparsegpt", "how the two of each four weights are chosen; sparsegpt also makes up for them"},
-    {"permute", QX_OPT_CHOICE, "auto", 0, 0, "auto|off", "put channels between products in an order whose fours lose less, folded into the weights that make and read them"},
-    {"swaps", QX_OPT_INT, "2", 0, 100, NULL, "sparsegpt: sweeps that choose the two of each four anew, with the values that serve the output best"},
+    {"method", QX_OPT_CHOICE, "sparsegpt", 0, 0, "magnitude|wanda|sparsegpt",
+     "how the two of each four weights are chosen; sparsegpt also makes up for them"},
+    {"permute", QX_OPT_CHOICE, "auto", 0, 0, "auto|off",
+     "put channels between products in an order whose fours lose less, folded into the weights that make and read them"},
+    {"swaps", QX_OPT_INT, "2", 0, 100, NULL,
+     "sparsegpt: sweeps that choose the two of each four anew, with the values that serve the output best"},
     {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
     QX_SHRINK_OPTION,
     QX_ROWS_OPTION,
@@ -166,8 +175,11 @@ static const qx_option options[] = {
 };
 
 const qx_passdef qx_pass_sparsity = {
-    .name = "sparsity", .brief = "2:4 structured sparsity along the contraction", .options = options, .flags = QX_PASS_WEIGHTS | QX_PASS_REORDERS, .order = 2, .rewrite = rewrite, .rewrite_option = "permute",
+    .name = "sparsity", .brief = "2:4 structured sparsity along the contraction", .options = options,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_REORDERS, .order = 2, .rewrite = rewrite, .rewrite_option = "permute",
     .plan = plan, .run = run,
-    .doc = "Two of each four weights along the contraction become 0. sparsegpt chooses column by column; swaps then choose each pair anew together with\n"
-           "its values while tr(dW H dW') falls. With a format behind it (sparsity,int8) rounding makes up for itself too, and zeros are exact in the codes.\n"
+    .doc = "Two of each four weights along the contraction become 0. sparsegpt chooses column by column; swaps then choose each "
+           "pair anew together with\n"
+           "its values while tr(dW H dW') falls. With a format behind it (sparsity,int8) rounding makes up for itself too, and "
+           "zeros are exact in the codes.\n"
            "Layers need a multiple of 8 outputs and of 16 inputs; others keep their weights and say so."};

@@ -10,8 +10,7 @@ typedef struct packer {
     int64_t n;
     size_t align, total, bound;
     int64_t *order, *placed;
-    size_t *offsets;
-    /* [n] each; offsets and total: the best so far */
+    size_t *offsets; /* [n] each; offsets and total: the best so far */
 } packer;
 
 static size_t round_up(size_t n, size_t align) { return (n + align - 1) / align * align; }

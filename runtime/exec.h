@@ -19,7 +19,9 @@ typedef struct qx_exec_options {
     bool no_fuse;         /* every node by itself (debugging, reference) */
     bool trace_nan;       /* stop at the first node that makes a NaN or Inf out of finite inputs, naming it */
     bool only_watched;    /* as after qx_exec_want_outputs(x, false): operators that nothing watched hangs on may lack a kernel */
-    bool stream_weights;  /* weights are read, converted and packed for each use and not kept; chosen by itself where they would take too much (see qx_exec_new) */
+    /* weights are read, converted and packed for each use and not kept; chosen by itself where they would take too much (see
+     * qx_exec_new) */
+    bool stream_weights;
     int64_t max_loop;     /* trip limit of Loop; 0: 1,000,000 */
     qx_device device; int device_index;
     bool allow_fallback;  /* CUDA: nodes without a kernel run on the CPU */
@@ -38,8 +40,9 @@ const char *qx_exec_device_name(const qx_exec *x);
 /* "auto", "cpu", "cuda" or "cuda:N" into the three device fields; anything else is QX_E_USAGE. */
 qx_status qx_exec_set_device(qx_ctx *ctx, const char *text, qx_exec_options *o);
 
-/* How far an executor gets where it lacks kernels: the outputs that it can compute, and for the others the last values before the operators without one
- * (their inputs). Names are the model's; free with qx_ends_free. A run with only_watched that asks for these names works. */
+/* How far an executor gets where it lacks kernels: the outputs that it can compute, and for the others the last values before the
+ * operators without one (their inputs). Names are the model's; free with qx_ends_free. A run with only_watched that asks for
+ * these names works. */
 typedef struct qx_ends {
     const char **names; int n;
     uint8_t *can;          /* [n_values] by value id: it can be computed */
@@ -49,30 +52,35 @@ qx_status qx_exec_ends(qx_ctx *ctx, const qx_model *m, qx_ends *out);
 void qx_ends_free(qx_ctx *ctx, qx_ends *e);
 
 typedef struct qx_feed { const char *name; const qx_tensor *tensor; } qx_feed;
-/* Inputs by name; those with a default may be missing, and those that nothing reads. Wrong name, type, rank or dim: an error with expected and given.
- * out_names NULL: all graph outputs in order. outs[i] is allocated here; the caller frees it with qx_tensor_free. */
+/* Inputs by name; those with a default may be missing, and those that nothing reads. Wrong name, type, rank or dim: an error with
+ * expected and given. out_names NULL: all graph outputs in order. outs[i] is allocated here; the caller frees it with
+ * qx_tensor_free. */
 qx_status qx_exec_run(qx_exec *x, const qx_feed *feeds, int n_feeds, const char *const *out_names, int n_outs, qx_tensor *outs);
 
 /* Lets qx_exec_run return a value of the main graph that is not an output (by its name in out_names). Before the first run. */
 qx_status qx_exec_expose(qx_exec *x, qx_value *v);
 
-/* Watches: fn is called with the content of each watched value right after its producer ran (inputs and initializers: at the start
- * of the run or of their body; values inside Loop bodies: each time). A watched value is always materialised, so fusion stops there. Set before the
- * first run; n = 0 removes. The tensor is only valid during the call. Calls come from one thread, in execution order. fn may change the
- * elements (through data, on the host) of a result that a node has just made: later readers see them. Inputs and constants are not its own. */
+/* Watches: fn is called with the content of each watched value right after its producer ran (inputs and initializers: at the
+ * start of the run or of their body; values inside Loop bodies: each time). A watched value is always materialised, so fusion
+ * stops there. Set before the first run; n = 0 removes. The tensor is only valid during the call. Calls come from one thread, in
+ * execution order. fn may change the elements (through data, on the host) of a result that a node has just made: later readers
+ * see them. Inputs and constants are not its own. */
 typedef qx_status qx_watch_fn(void *user, int watch, const qx_value *v, const qx_tensor *t);
 qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn *fn, void *user);
 
-/* false: runs compute what is watched or exposed and nothing else (calibration); the model's outputs are not there then. Returns what held before. */
+/* false: runs compute what is watched or exposed and nothing else (calibration); the model's outputs are not there then. Returns
+ * what held before. */
 bool qx_exec_want_outputs(qx_exec *x, bool wanted);
 
-/* For observers that can look at a tensor where it lies: with `on`, a watched value that is on a device is handed over as it is (on_device, data is device
- * memory). The functions below look at it there; qx_exec_fetch brings it to the host. Switched off by qx_exec_watch. */
+/* For observers that can look at a tensor where it lies: with `on`, a watched value that is on a device is handed over as it is
+ * (on_device, data is device memory). The functions below look at it there; qx_exec_fetch brings it to the host. Switched off by
+ * qx_exec_watch. */
 void qx_exec_watch_in_place(qx_exec *x, bool on);
 qx_status qx_exec_fetch(qx_exec *x, const qx_value *v, const qx_tensor **t);
 
-/* Looks at t without waiting: range, and what else is asked for (channels 0: nothing of them; else t is [outer, channels, inner]). fn gets the result when the run ends, at the
- * latest, once and in the order of the looks; with NULL when the run failed. Nothing of it stays after the call. Not called when this fails. */
+/* Looks at t without waiting: range, and what else is asked for (channels 0: nothing of them; else t is [outer, channels,
+ * inner]). fn gets the result when the run ends, at the latest, once and in the order of the looks; with NULL when the run
+ * failed. Nothing of it stays after the call. Not called when this fails. */
 typedef struct qx_look { bool histogram; int64_t outer, channels, inner; } qx_look;
 typedef struct qx_seen {
     qx_scan scan;
@@ -81,19 +89,20 @@ typedef struct qx_seen {
 } qx_seen;
 typedef qx_status qx_look_fn(void *user, const qx_seen *seen);
 qx_status qx_exec_look(qx_exec *x, const qx_tensor *t, const qx_look *what, qx_look_fn *fn, void *user);
-/* *sum += X'X of t as rows of its last axis k, on the device; made when *sum is NULL: QX_E_NOMEM when there is no room for it. take: gram[k, k] in f64, at and above the
- * diagonal (NULL: thrown away), and frees it. */
+/* *sum += X'X of t as rows of its last axis k, on the device; made when *sum is NULL: QX_E_NOMEM when there is no room for it.
+ * take: gram[k, k] in f64, at and above the diagonal (NULL: thrown away), and frees it. */
 qx_status qx_exec_gram_add(qx_exec *x, const qx_tensor *t, void **sum);
 qx_status qx_exec_gram_take(qx_exec *x, void *sum, double *gram);
 
-/* For models whose weights do not fit in memory: runs all samples together, a stretch of steps (weights of at most weight_budget bytes) after the
- * other, so that each weight is read once. Watches are told as in single runs, but stretch by stretch; nothing is returned. get gives the feeds of a
- * sample, which must live until the next call; it is called once a stretch for each sample. */
+/* For models whose weights do not fit in memory: runs all samples together, a stretch of steps (weights of at most weight_budget
+ * bytes) after the other, so that each weight is read once. Watches are told as in single runs, but stretch by stretch; nothing
+ * is returned. get gives the feeds of a sample, which must live until the next call; it is called once a stretch for each sample. */
 typedef qx_status qx_sweep_feeds(void *user, int64_t sample, const qx_feed **feeds, int *n);
-/* Where such a sweep has come to between two stretches: all samples are behind `steps` steps of this plan (a hash), and what later steps need lies in file `slot`. 0 steps: nowhere. */
+/* Where such a sweep has come to between two stretches: all samples are behind `steps` steps of this plan (a hash), and what
+ * later steps need lies in file `slot`. 0 steps: nowhere. */
 typedef struct qx_sweep_mark { int64_t steps, slot, bytes; uint64_t hash, plan; } qx_sweep_mark;
-/* Told between two stretches. Who wants to go on from there later fills in the hash of the first `bytes` bytes of the spool (qx_spool_hash), puts the mark by and sets *kept:
- * then the file stays until another mark is kept. */
+/* Told between two stretches. Who wants to go on from there later fills in the hash of the first `bytes` bytes of the spool
+ * (qx_spool_hash), puts the mark by and sets *kept: then the file stays until another mark is kept. */
 typedef qx_status qx_sweep_between(void *user, qx_sweep_mark *mark, const qx_spool *activations, bool *kept);
 typedef struct qx_sweep_job {
     int64_t samples, weight_budget;
@@ -107,13 +116,15 @@ qx_status qx_exec_sweep(qx_exec *x, const qx_sweep_job *job);
 void qx_sweep_forget(const char *keep); /* removes the files that are there */
 qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes, int64_t *largest); /* of the plan's steps, packed: together; of one */
 
-/* What a run with these feeds takes, in bytes, told from shapes without running. weights: as they lie packed, of all steps; where they are streamed, twice the largest step's. unknown:
- * results whose size only a run can tell (each counts as its step's largest input). outputs: what the run gives back. watched (may be NULL): [watches], of each
- * watched result, 0: not known. */
+/* What a run with these feeds takes, in bytes, told from shapes without running. weights: as they lie packed, of all steps; where
+ * they are streamed, twice the largest step's. unknown: results whose size only a run can tell (each counts as its step's largest
+ * input). outputs: what the run gives back. watched (may be NULL): [watches], of each watched result, 0: not known. */
 typedef struct qx_exec_need { int64_t weights, activations, outputs, unknown; } qx_exec_need;
 qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, int64_t *watched, qx_exec_need *out);
 
-typedef struct qx_node_time { const char *name, *op; double seconds; double flops; double bytes; const char *kernel; int64_t calls; const char *note; } qx_node_time; /* note: why a library did not do it; NULL: nothing to say */
+/* note: why a library did not do it; NULL: nothing to say */
+typedef struct qx_node_time { const char *name, *op; double seconds; double flops; double bytes; const char *kernel; int64_t calls;
+                              const char *note; } qx_node_time;
 /* Switches timing on; the table is by node in execution order and valid until the next run. */
 void qx_exec_profile(qx_exec *x, bool on);
 const qx_node_time *qx_exec_times(const qx_exec *x, int *count);

@@ -1,11 +1,13 @@
-/* forecast.c - what runs will take in memory, told from the plan and the shapes of the feeds without running: the forecast that a user sees before the work.
- * Values that one fused step passes on inside are not there; a result whose size only a run can tell counts as its largest input. */
+/* forecast.c - what runs will take in memory, told from the plan and the shapes of the feeds without running: the forecast that a
+ * user sees before the work. Values that one fused step passes on inside are not there; a result whose size only a run can tell
+ * counts as its largest input. */
 #include "base/checked.h"
 #include "onnx/infer/expr.h"
 #include "runtime/cpu/winograd.h"
 #include "runtime/plan.h"
 
-typedef struct forecast { qx_exec *x; qx_exprs *names; int64_t *bytes, *watched; qx_exec_need *need; int64_t live; } forecast; /* bytes[n_values] of what is alive */
+/* bytes[n_values] of what is alive */
+typedef struct forecast { qx_exec *x; qx_exprs *names; int64_t *bytes, *watched; qx_exec_need *need; int64_t live; } forecast;
 
 /* Names of dims stand for the numbers that the feeds have. */
 static qx_status bind_names(const forecast *f, const qx_feed *feeds, int n)
@@ -59,11 +61,13 @@ static int64_t pixels_of(const forecast *f, const qx_value *v)
 {
     int64_t h, w, n;
     const qx_type *t = v ? &v->type : NULL;
-    if (!t || !t->has_shape || t->rank != 4 || !dim_known(f, &t->dims[2], &h) || !dim_known(f, &t->dims[3], &w) || !qx_mul_i64(h, w, &n)) return 0;
+    if (!t || !t->has_shape || t->rank != 4 || !dim_known(f, &t->dims[2], &h) || !dim_known(f, &t->dims[3], &w) || !qx_mul_i64(h, w, &n))
+        return 0;
     return n;
 }
 
-/* A convolution that keeps the size of a picture and has enough of it takes Winograd's form, where its weights fit that; of unknown sizes it is said to. */
+/* A convolution that keeps the size of a picture and has enough of it takes Winograd's form, where its weights fit that; of
+ * unknown sizes it is said to. */
 static bool is_transformed(const forecast *f, const qx_rstep *s)
 {
     const int64_t in = s->n_in ? pixels_of(f, s->in_value[0]) : 0, out = s->n_out ? pixels_of(f, s->out_value[0]) : 0;
@@ -76,7 +80,8 @@ static int64_t filter_bytes(const qx_rstep *s)
     int64_t most = 0;
     for (uint32_t i = 0; i < s->n_in; i++) {
         const qx_weight *w = s->in_value[i] ? s->in_value[i]->init : NULL;
-        if (w && w->rank > 2 && qx_dtype_is_float(w->dtype) && w->numel * (int64_t)sizeof(float) > most) most = w->numel * (int64_t)sizeof(float);
+        if (w && w->rank > 2 && qx_dtype_is_float(w->dtype) && w->numel * (int64_t)sizeof(float) > most)
+            most = w->numel * (int64_t)sizeof(float);
     }
     return most;
 }

@@ -1,7 +1,8 @@
-/* layers.c - a sweep over samples for models whose weights do not fit in memory: the steps are cut into stretches, and every stretch is run for all
- * samples before the next one begins. So each weight is read and packed once a sweep. What is alive between two stretches waits in an unnamed file, sample
- * after sample, and is read back in the same order. Each step sees the same inputs as in a run from end to end, so results are the same bits. With named files a sweep that was
- * interrupted goes on behind the last stretch that was kept. */
+/* layers.c - a sweep over samples for models whose weights do not fit in memory: the steps are cut into stretches, and every
+ * stretch is run for all samples before the next one begins. So each weight is read and packed once a sweep. What is alive
+ * between two stretches waits in an unnamed file, sample after sample, and is read back in the same order. Each step sees the
+ * same inputs as in a run from end to end, so results are the same bits. With named files a sweep that was interrupted goes on
+ * behind the last stretch that was kept. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,7 +25,9 @@ static qx_status spill_save(qx_exec *x, qx_spool *s)
     for (uint32_t id = 0; id < x->n_values; id++) {
         const qx_slot *slot = &x->slots[id];
         if (!slot->set || slot->borrowed || x->info[id].content == QX_CLASS_CONST) continue;
-        if (slot->owned) QX_FAIL(x->ctx, QX_E_UNSUPPORTED, "layer by layer: a sequence, optional or string is alive between two stretches; raise --max-memory");
+        if (slot->owned)
+            QX_FAIL(x->ctx, QX_E_UNSUPPORTED,
+                    "layer by layer: a sequence, optional or string is alive between two stretches; raise --max-memory");
         h.id = id;
         h.t = slot->t;
         h.t.data = NULL;
@@ -116,7 +119,13 @@ static void drop_weights(qx_exec *x, uint32_t from, uint32_t to)
 }
 
 enum { SLOTS = 3 }; /* one is read, one written, and one may belong to the mark that was kept last */
-typedef struct sweep { qx_exec *x; const qx_sweep_job *job; qx_spool *in, *out; int64_t in_slot, out_slot, kept_slot; size_t base, most; } sweep;
+typedef struct sweep {
+    qx_exec *x;
+    const qx_sweep_job *job;
+    qx_spool *in, *out;
+    int64_t in_slot, out_slot, kept_slot;
+    size_t base, most;
+} sweep;
 
 static qx_status stretch_of_sample(sweep *w, int64_t i, uint32_t from, uint32_t to)
 {
@@ -156,7 +165,8 @@ static qx_status stretch(sweep *w, uint32_t from, uint32_t to)
 static qx_status open_slot(const sweep *w, int64_t slot, bool again, qx_spool **out)
 {
     const char *path = NULL;
-    if (w->job->keep && !(path = qx_arena_printf(w->x->mem, "%s.%lld", w->job->keep, (long long)slot))) QX_FAIL(w->x->ctx, QX_E_NOMEM, "a name for activations: out of memory");
+    if (w->job->keep && !(path = qx_arena_printf(w->x->mem, "%s.%lld", w->job->keep, (long long)slot)))
+        QX_FAIL(w->x->ctx, QX_E_NOMEM, "a name for activations: out of memory");
     return qx_spool_open(w->x->ctx, "activations between two layers", path, again, out);
 }
 
@@ -232,10 +242,12 @@ static qx_status go_on(sweep *w)
     const qx_exec *x = w->x;
     uint64_t hash = 0;
     if (m->plan != plan_hash(x) || m->steps >= (int64_t)x->main->n_steps || m->slot < 0 || m->slot >= SLOTS || m->bytes < 0)
-        QX_FAIL(x->ctx, QX_E_USAGE, "layer by layer: interrupted behind step %lld of another plan than this one of %u steps: start anew", (long long)m->steps, x->main->n_steps);
+        QX_FAIL(x->ctx, QX_E_USAGE, "layer by layer: interrupted behind step %lld of another plan than this one of %u steps: start anew",
+                (long long)m->steps, x->main->n_steps);
     QX_TRY(open_slot(w, m->slot, true, &w->in));
     QX_TRY(qx_spool_hash(w->in, m->bytes, &hash));
-    if (hash != m->hash) QX_FAIL(x->ctx, QX_E_USAGE, "%s.%lld: not the activations that were put by: start anew", w->job->keep, (long long)m->slot);
+    if (hash != m->hash)
+        QX_FAIL(x->ctx, QX_E_USAGE, "%s.%lld: not the activations that were put by: start anew", w->job->keep, (long long)m->slot);
     w->in_slot = w->kept_slot = m->slot;
     return make_constants(w->x, (uint32_t)m->steps);
 }

@@ -45,7 +45,8 @@ typedef struct qx_rstep {
     bool streams;             /* an input is streamed: what the adapter packed is dropped after the step */
     bool on_device, view;     /* runs on the device; view: output 0 is input 0 under other dims */
     uint32_t host_in;         /* on the device: bit i: input i is an argument that the host must know */
-    uint32_t shape_in;        /* bit i: input i is read there, and its content, which changes from run to run, decides dims of the outputs */
+    /* bit i: input i is read there, and its content, which changes from run to run, decides dims of the outputs */
+    uint32_t shape_in;
     bool native;              /* the adapter reads and writes blocked layouts itself */
     bool blocked_in, blocked_out; /* not native, and an input or output has a blocked layout: converted around the call */
     uint64_t dropped;         /* bit i: constant input i is not needed any more */
@@ -70,7 +71,8 @@ typedef struct qx_vinfo {
     bool keep;                 /* graph output, or asked for by name: not released, made outside the arena */
     bool watched;
     bool needed;               /* a graph input that the plan reads */
-    int32_t block;             /* layout in memory (runtime/layout.c): so many channels side by side; -C: all of them, channels last; 0: plain */
+    /* layout in memory (runtime/layout.c): so many channels side by side; -C: all of them, channels last; 0: plain */
+    int32_t block;
     bool streamed;             /* made of weights alone, but read anew for each use (stream_weights) */
     int32_t consumers;         /* steps that still need a constant's content */
 } qx_vinfo;
@@ -142,7 +144,8 @@ const qx_function *qx_plan_function(const qx_model *m, const qx_node *n);
 /* layers.c: bytes of a step's weights once packed; transformed: as Winograd has those of 3x3 convolutions. */
 int64_t qx_step_weights(const qx_rstep *s, bool transformed);
 
-/* keep.c: the plan ends, and another of the same model will follow: packed weights are put by, taken by the steps of the new one, and freed. */
+/* keep.c: the plan ends, and another of the same model will follow: packed weights are put by, taken by the steps of the new one,
+ * and freed. */
 void qx_plan_renew(qx_exec *x);
 void qx_take_packed(qx_exec *x);
 void qx_drop_packed(qx_exec *x);
@@ -159,7 +162,8 @@ qx_status qx_layout_outputs(qx_call *c);
 qx_status qx_layout_plain(qx_call *c, const qx_tensor *t, int block, qx_tensor *out);
 
 /* memory.c */
-/* Where a block lives: in the run (in the arena, once recorded), as long as its value, or with the caller, who frees it before the next run makes it again. */
+/* Where a block lives: in the run (in the arena, once recorded), as long as its value, or with the caller, who frees it before
+ * the next run makes it again. */
 typedef enum qx_block_home { QX_BLOCK_RUN, QX_BLOCK_KEPT, QX_BLOCK_GIVEN } qx_block_home;
 qx_status qx_block_new(qx_exec *x, size_t bytes, qx_block_home home, qx_block **out);
 void qx_block_release(qx_exec *x, qx_block *b);
@@ -193,7 +197,8 @@ qx_status qx_find_outputs(qx_exec *x, const char *const *names, int n, const qx_
 qx_status qx_keep_values(qx_exec *x, const qx_value *const *vals, int n);
 qx_status qx_give_output(qx_exec *x, const qx_value *v, qx_tensor *out); /* moved where nobody else holds it, else copied */
 
-/* shape_plan.c: the plan of the feeds' shapes becomes x->cur (a known one, or the oldest replaced), its memory is made ready, its kept values are put into their slots. */
+/* shape_plan.c: the plan of the feeds' shapes becomes x->cur (a known one, or the oldest replaced), its memory is made ready, its
+ * kept values are put into their slots. */
 qx_status qx_shape_plan_pick(qx_exec *x);
 qx_status qx_shape_plan_start(qx_exec *x);
 void qx_shape_plan_restore(qx_exec *x);
@@ -202,7 +207,8 @@ void qx_shape_plan_reset(qx_exec *x, qx_shape_plan *p);
 /* step.c: one node. */
 qx_status qx_run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame);
 qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame);
-qx_status qx_tell_interface(qx_exec *x, const qx_graph *g);  /* watches of inputs and initializers of the model or of a body that is about to run */
+/* watches of inputs and initializers of the model or of a body that is about to run */
+qx_status qx_tell_interface(qx_exec *x, const qx_graph *g);
 void qx_drop_state(qx_exec *x, qx_rstep *s);
 /* Makes sure that a constant is in its slot; nothing for other values. */
 qx_status qx_const_load(qx_exec *x, const qx_value *v);

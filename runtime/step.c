@@ -266,8 +266,8 @@ static bool is_cached(const qx_exec *x, const qx_rstep *s)
     return s->klass == QX_CLASS_SHAPE && x->cur->cached && x->depth == 0;
 }
 
-/* A step that need not run again, because only the shapes of its inputs matter, may be the last to read them: held on, they would lie on what the recording of
- * the first run has put in their place. */
+/* A step that need not run again, because only the shapes of its inputs matter, may be the last to read them: held on, they would
+ * lie on what the recording of the first run has put in their place. */
 static void pass_step(qx_exec *x, const qx_rstep *s)
 {
     for (uint32_t i = 0; i < s->n_release; i++)

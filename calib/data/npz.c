@@ -138,7 +138,8 @@ static qx_status open_archive(qx_npz *z)
     zip_error_t e;
     zip_error_init_with_code(&e, code);
     qx_status st = qx_fail(z->ctx, code == ZIP_ER_OPEN || code == ZIP_ER_READ ? QX_E_IO : QX_E_FORMAT,
-                           "%s: not a readable .npz archive: %s (samples are .npz or .npy files, as numpy.savez writes them; text goes to --text)",
+                           "%s: not a readable .npz archive: %s (samples are .npz or .npy files, as numpy.savez writes them; text "
+                           "goes to --text)",
                            z->path, zip_error_strerror(&e));
     zip_error_fini(&e);
     return st;

@@ -50,7 +50,8 @@ static uint32_t crc_add(const crc_tables *c, uint32_t crc, const uint8_t *p, siz
     uint32_t v = ~crc;
     for (; n >= 8; n -= 8, p += 8) {
         uint32_t lo = v ^ ((uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24);
-        v = c->t[7][lo & 255] ^ c->t[6][lo >> 8 & 255] ^ c->t[5][lo >> 16 & 255] ^ c->t[4][lo >> 24] ^ c->t[3][p[4]] ^ c->t[2][p[5]] ^ c->t[1][p[6]] ^ c->t[0][p[7]];
+        v = c->t[7][lo & 255] ^ c->t[6][lo >> 8 & 255] ^ c->t[5][lo >> 16 & 255] ^ c->t[4][lo >> 24] ^ c->t[3][p[4]] ^
+            c->t[2][p[5]] ^ c->t[1][p[6]] ^ c->t[0][p[7]];
     }
     while (n--) v = (v >> 8) ^ c->t[0][(v ^ *p++) & 255];
     return ~v;

@@ -34,8 +34,9 @@ typedef struct qx_stat_request {
     int axis;                      /* of CHANNELS; -1: last (linear inputs); 1 for convolution inputs */
     const qx_conv_window *window;  /* ROWS and GRAM of a convolution input: im2col with these; NULL: rows are the last axis */
     int64_t rows;                  /* of ROWS: at most this many kept; 0: 512 */
-    int64_t enough;                /* of ROWS and GRAM: so many rows for each column are enough to choose from and to sum, of a longer stream one row of every few is looked at (qx_stats_expect); 0: all.
-                                      Asked twice, the larger counts; devices sum all */
+    int64_t enough;                /* of ROWS and GRAM: so many rows for each column are enough to choose from and to sum, of a
+                                    * longer stream one row of every few is looked at (qx_stats_expect); 0: all. Asked twice,
+                                    * the larger counts; devices sum all */
 } qx_stat_request;
 
 /* percentile etc. are read off the same histogram afterwards, so a method can be changed without a new sweep. */

@@ -43,14 +43,23 @@ static int parts_of(qx_observer *o, part *p, bool with_gram)
     if (o->tops.n) p[n++] = (part){"top_hash", (void **)&o->tops.heap, o->tops.n, sizeof(qx_row_ref)};
     if (steps) p[n++] = (part){"steps", (void **)&o->steps.rows, steps, sizeof(qx_step_row)};
     if (with_gram && o->gram.full) p[n++] = (part){"gram", (void **)&o->gram.full, o->gram.groups * o->gram.k * o->gram.k, sizeof(float)};
-    if (with_gram && o->gram.tiles) p[n++] = (part){"gram_tiles", (void **)&o->gram.tiles, qx_gram_tile_count(o->gram.k, o->gram.groups), sizeof(double)};
-    if (with_gram && o->gram.tiles && o->gram.n_pending) p[n++] = (part){"gram_pending", (void **)&o->gram.pending, o->gram.n_pending * o->gram.k * o->gram.groups, sizeof(float)};
+    if (with_gram && o->gram.tiles)
+        p[n++] = (part){"gram_tiles", (void **)&o->gram.tiles, qx_gram_tile_count(o->gram.k, o->gram.groups), sizeof(double)};
+    if (with_gram && o->gram.tiles && o->gram.n_pending)
+        p[n++] = (part){"gram_pending", (void **)&o->gram.pending, o->gram.n_pending * o->gram.k * o->gram.groups, sizeof(float)};
     return n;
 }
 
 /* ---- writing ---- */
 
-typedef struct writer { qx_stats *s; qx_jsonw w; qx_buf text; bool with_gram; const qx_mark *mark /* of an unfinished sweep; NULL: all is there */; int64_t end; } writer;
+typedef struct writer {
+    qx_stats *s;
+    qx_jsonw w;
+    qx_buf text;
+    bool with_gram;
+    const qx_mark *mark; /* of an unfinished sweep; NULL: all is there */
+    int64_t end;
+} writer;
 
 /* The kinds that are written of an observer. */
 static uint32_t written(const writer *f, const qx_observer *o)
@@ -216,7 +225,8 @@ static qx_status hash_file(qx_ctx *ctx, int fd, const char *path, int64_t n, cha
     for (int64_t at = 0; at < n && st == QX_OK; at += PIECE) {
         size_t want = n - at < PIECE ? (size_t)(n - at) : PIECE;
         char part_hex[33];
-        if (pread(fd, piece, want, (off_t)at) != (ssize_t)want) st = qx_fail(ctx, QX_E_IO, "%s: cannot be read back at %lld", path, (long long)at);
+        if (pread(fd, piece, want, (off_t)at) != (ssize_t)want)
+            st = qx_fail(ctx, QX_E_IO, "%s: cannot be read back at %lld", path, (long long)at);
         else {
             qx_hash128_hex(piece, want, part_hex);
             st = qx_buf_put(&list, part_hex, HASH_CHARS);
@@ -267,7 +277,13 @@ qx_status qx_stats_save_part(qx_stats *s, const char *path, const qx_mark *mark)
 
 /* ---- reading ---- */
 
-typedef struct reader { qx_stats *s; qx_file *file; const char *path; int64_t base, bytes; qx_mark *mark; /* of an unfinished sweep; NULL: it must be finished */ } reader;
+typedef struct reader {
+    qx_stats *s;
+    qx_file *file;
+    const char *path;
+    int64_t base, bytes;
+    qx_mark *mark; /* of an unfinished sweep; NULL: it must be finished */
+} reader;
 
 static qx_status bad(const reader *r, const char *name, const char *what)
 {
@@ -297,7 +313,8 @@ static qx_status read_range(const reader *r, const qx_json *j, qx_observer *o)
     g->absmax = (float)qx_json_number(qx_json_get(j, "absmax"), NAN);
     g->sum = read_dd(j, "sum");
     g->sumsq = read_dd(j, "sum_squares");
-    bool fine = o->samples >= 0 && g->n >= 0 && g->zeros >= 0 && g->zeros <= g->n && isfinite(g->min) && isfinite(g->max) && isfinite(g->absmax) && g->absmax >= 0 && g->min <= g->max;
+    bool fine = o->samples >= 0 && g->n >= 0 && g->zeros >= 0 && g->zeros <= g->n && isfinite(g->min) && isfinite(g->max) &&
+        isfinite(g->absmax) && g->absmax >= 0 && g->min <= g->max;
     return fine ? QX_OK : bad(r, o->name, "its range is not one");
 }
 
@@ -326,19 +343,23 @@ static qx_status read_counts(const reader *r, const qx_json *j, qx_observer *o)
     o->rows.n = whole(j, "rows", n);
     o->rows.len = whole(j, "row_length", n);
     o->rows_cap = whole(j, "row_limit", 1 << 24);
-    o->tops = (qx_reservoir){.n = whole(j, "top_rows", QX_TOPS), .len = o->rows.len, .by_size = true}; /* files of earlier versions have none */
+    /* files of earlier versions have none */
+    o->tops = (qx_reservoir){.n = whole(j, "top_rows", QX_TOPS), .len = o->rows.len, .by_size = true};
     o->steps.n = whole(j, "timesteps", n);
     o->gram.k = whole(j, "gram_k", n);
     o->gram.groups = whole(j, "gram_groups", n);
     o->gram.rows = whole(j, "gram_rows", INT64_MAX / 2);
     o->axis = qx_json_number(qx_json_get(j, "axis"), -1) == -1 ? -1 : (int)whole(j, "axis", QX_MAX_RANK);
-    const int64_t kinds = whole(j, "kinds", 63), open = r->mark ? whole(j, "open", 63) : 0, wanted = r->mark ? whole(j, "wanted", 63) : kinds;
+    const int64_t kinds = whole(j, "kinds", 63), open = r->mark ? whole(j, "open", 63) : 0,
+        wanted = r->mark ? whole(j, "wanted", 63) : kinds;
     o->have = kinds < 0 ? 0 : (uint32_t)kinds; /* of none, nothing is complete */
     o->doing = open < 0 ? 0 : (uint32_t)open & o->have;
     o->want = wanted < 0 ? 0 : (uint32_t)wanted;
     int64_t rows, gram;
-    bool fine = o->channels.n >= 0 && o->rows.n >= 0 && o->rows.len >= 0 && o->tops.n >= 0 && o->rows_cap >= o->rows.n && o->steps.n >= 0 && o->gram.k >= 0 && o->gram.groups >= 0 &&
-                o->gram.rows >= 0 && (o->gram.groups > 0 || !o->gram.k) && qx_mul_i64(o->rows.n, o->rows.len, &rows) && qx_mul_i64(o->gram.k, o->gram.k, &gram) &&
+    bool fine = o->channels.n >= 0 && o->rows.n >= 0 && o->rows.len >= 0 && o->tops.n >= 0 && o->rows_cap >= o->rows.n &&
+        o->steps.n >= 0 && o->gram.k >= 0 && o->gram.groups >= 0 &&
+                o->gram.rows >= 0 && (o->gram.groups > 0 || !o->gram.k) && qx_mul_i64(o->rows.n, o->rows.len, &rows) &&
+                qx_mul_i64(o->gram.k, o->gram.k, &gram) &&
                 qx_mul_i64(gram, o->gram.groups, &gram) && rows <= n && gram <= n;
     if (!fine) {
         o->channels.n = o->rows.n = o->tops.n = o->steps.n = o->gram.k = 0; /* nothing was allocated */
@@ -350,13 +371,15 @@ static qx_status read_counts(const reader *r, const qx_json *j, qx_observer *o)
 static qx_status read_array(const reader *r, const qx_json *offsets, const char *name, const char *key, int64_t n, size_t width, void **out)
 {
     int64_t at = whole(offsets, key, r->bytes), bytes;
-    if (!qx_json_get(offsets, key) || at < 0 || at % ALIGN || !qx_mul_i64(n, (int64_t)width, &bytes) || bytes > r->bytes - at) return bad(r, name, key);
+    if (!qx_json_get(offsets, key) || at < 0 || at % ALIGN || !qx_mul_i64(n, (int64_t)width, &bytes) || bytes > r->bytes - at)
+        return bad(r, name, key);
     QX_TRY(qx_alloc_array(r->s->ctx, (size_t)n, width, out));
     return qx_file_read(r->file, r->base + at, (size_t)bytes, *out);
 }
 
 /* A reservoir of v->n rows with room for cap. */
-static qx_status read_rows(const reader *r, const qx_json *offsets, const char *name, const char *data, const char *hash, qx_reservoir *v, int64_t cap)
+static qx_status read_rows(const reader *r, const qx_json *offsets, const char *name, const char *data, const char *hash,
+                           qx_reservoir *v, int64_t cap)
 {
     int64_t n = v->n;
     v->cap = n; /* to be grown when rows are added: see below */
@@ -372,7 +395,8 @@ static qx_status read_rows(const reader *r, const qx_json *offsets, const char *
 static bool read_thinning(const qx_json *j, const char *key, qx_thinning *t)
 {
     const qx_json *at = qx_json_get(j, key);
-    *t = (qx_thinning){.enough = whole(at, "enough", INT64_MAX / 2), .every = whole(at, "every", 1 << 30), .seen = whole(at, "seen", INT64_MAX / 2)};
+    *t = (qx_thinning){.enough = whole(at, "enough", INT64_MAX / 2), .every = whole(at, "every", 1 << 30),
+                       .seen = whole(at, "seen", INT64_MAX / 2)};
     return t->enough >= 0 && t->every >= 0 && t->seen >= 0;
 }
 
@@ -389,7 +413,8 @@ static qx_status read_open_gram(const reader *r, const qx_json *j, const qx_json
     if (!waiting) return QX_OK;
     QX_TRY(read_array(r, at, o->name, "gram_pending", waiting * len, sizeof(float), (void **)&g->pending));
     g->n_pending = waiting;
-    return qx_regrow(r->s->ctx, (void **)&g->pending, (size_t)(waiting * len) * sizeof(float), (size_t)(QX_GRAM_ROWS * len) * sizeof(float));
+    return qx_regrow(r->s->ctx, (void **)&g->pending, (size_t)(waiting * len) * sizeof(float),
+                     (size_t)(QX_GRAM_ROWS * len) * sizeof(float));
 }
 
 static qx_status read_arrays(const reader *r, const qx_json *j, qx_observer *o)
@@ -417,10 +442,12 @@ static qx_status read_arrays(const reader *r, const qx_json *j, qx_observer *o)
         o->steps.cap = o->steps.n;
         QX_TRY(read_array(r, at, o->name, "steps", o->steps.n, sizeof(qx_step_row), (void **)&o->steps.rows));
         for (int64_t i = 0; i < o->steps.n; i++)
-            if (o->steps.rows[i].batches < 1 || (i && !(o->steps.rows[i].key < o->steps.rows[i - 1].key))) return bad(r, o->name, "steps are not in order");
+            if (o->steps.rows[i].batches < 1 || (i && !(o->steps.rows[i].key < o->steps.rows[i - 1].key)))
+                return bad(r, o->name, "steps are not in order");
     }
     if (o->doing & QX_STAT_GRAM) return read_open_gram(r, j, at, o);
-    if (o->have & QX_STAT_GRAM) return read_array(r, at, o->name, "gram", o->gram.groups * o->gram.k * o->gram.k, sizeof(float), (void **)&o->gram.full);
+    if (o->have & QX_STAT_GRAM)
+        return read_array(r, at, o->name, "gram", o->gram.groups * o->gram.k * o->gram.k, sizeof(float), (void **)&o->gram.full);
     o->gram.k = o->gram.groups = o->gram.rows = 0;
     return QX_OK;
 }
@@ -429,7 +456,8 @@ static qx_status read_arrays(const reader *r, const qx_json *j, qx_observer *o)
 static bool complete(const qx_observer *o)
 {
     bool empty = o->range.n == 0;
-    return (o->have & QX_STAT_RANGE) && (empty || !(o->have & QX_STAT_CHANNELS) || o->channels.n) && (empty || !(o->have & QX_STAT_ROWS) || o->rows.n) &&
+    return (o->have & QX_STAT_RANGE) && (empty || !(o->have & QX_STAT_CHANNELS) || o->channels.n) &&
+        (empty || !(o->have & QX_STAT_ROWS) || o->rows.n) &&
            (empty || !(o->have & QX_STAT_STEPS) || o->steps.n) && (empty || !(o->have & QX_STAT_GRAM) || o->gram.k);
 }
 
@@ -472,8 +500,10 @@ static qx_status read_mark(const reader *r, const qx_json *doc, int64_t samples)
     const qx_json *l = qx_json_get(doc, "layers");
     *r->mark = (qx_mark){.samples = samples};
     if (!l) return QX_OK;
-    r->mark->layers = (qx_sweep_mark){whole(l, "steps", UINT32_MAX), whole(l, "slot", 9), whole(l, "bytes", INT64_MAX / 2), hex_of(l, "hash"), hex_of(l, "plan")};
-    if (r->mark->layers.steps < 1 || r->mark->layers.slot < 0 || r->mark->layers.bytes < 0) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: 'layers' of a checkpoint", r->path);
+    r->mark->layers = (qx_sweep_mark){whole(l, "steps", UINT32_MAX), whole(l, "slot", 9), whole(l, "bytes", INT64_MAX / 2),
+                                      hex_of(l, "hash"), hex_of(l, "plan")};
+    if (r->mark->layers.steps < 1 || r->mark->layers.slot < 0 || r->mark->layers.bytes < 0)
+        QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: 'layers' of a checkpoint", r->path);
     return QX_OK;
 }
 
@@ -484,11 +514,16 @@ static qx_status read_values(const reader *r, const qx_json *doc)
     char mine[24];
     snprintf(mine, sizeof mine, "%016llx", (unsigned long long)r->s->model_hash);
     if (r->s->model_hash && strcmp(model, mine))
-        QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: statistics of another model, or with other passes that change it before calibration (its hash is %s, this model's is %s): calibrate again", r->path, model, mine);
-    if (!r->s->model_hash && sscanf(model, "%16llx", (unsigned long long *)&r->s->model_hash) != 1) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: no model hash", r->path);
+        QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: statistics of another model, or with other passes that change it before calibration "
+                                       "(its hash is %s, this model's is %s): calibrate again", r->path, model, mine);
+    if (!r->s->model_hash && sscanf(model, "%16llx", (unsigned long long *)&r->s->model_hash) != 1)
+        QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: no model hash", r->path);
     const int64_t unfinished = qx_json_get(doc, "unfinished") ? whole(doc, "unfinished", INT64_MAX / 2) : -1;
-    if (!r->mark && unfinished >= 0) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: the checkpoint of a sweep that was interrupted after %lld samples: --resume goes on with it", r->path, (long long)unfinished);
-    if (r->mark && unfinished < 0) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: finished statistics, not a checkpoint: --load-stats takes them", r->path);
+    if (!r->mark && unfinished >= 0)
+        QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: the checkpoint of a sweep that was interrupted after %lld samples: --resume goes on with it",
+                r->path, (long long)unfinished);
+    if (r->mark && unfinished < 0)
+        QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: finished statistics, not a checkpoint: --load-stats takes them", r->path);
     if (r->mark) QX_TRY(read_mark(r, doc, unfinished));
     if (qx_json_count(values) > MAX_VALUES) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: %lld values", r->path, (long long)qx_json_count(values));
     r->s->described = qx_arena_strdup(r->s->arena, qx_json_string(qx_json_get(doc, "samples"), ""));
@@ -502,8 +537,11 @@ static qx_status check_version(reader *r, int64_t size)
     char text[LINE + 1] = {0};
     int version = 0;
     QX_TRY(qx_file_read(r->file, 0, size < LINE ? (size_t)size : LINE, text));
-    if (strncmp(text, magic, sizeof magic - 1)) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: not a statistics file (it does not start with \"%s\")", r->path, magic);
-    if (sscanf(text + sizeof magic - 1, "%d", &version) != 1 || version != VERSION) QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: version %d of the statistics file, this program reads %d: calibrate again", r->path, version, VERSION);
+    if (strncmp(text, magic, sizeof magic - 1))
+        QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: not a statistics file (it does not start with \"%s\")", r->path, magic);
+    if (sscanf(text + sizeof magic - 1, "%d", &version) != 1 || version != VERSION)
+        QX_FAIL(r->s->ctx, QX_E_USAGE, "%s: version %d of the statistics file, this program reads %d: calibrate again", r->path, version,
+                VERSION);
     return QX_OK;
 }
 
@@ -513,18 +551,21 @@ static qx_status check_hash(reader *r, int64_t size)
     if (size < HASH_CHARS) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: %lld bytes are no statistics file", r->path, (long long)size);
     QX_TRY(qx_file_read(r->file, size - HASH_CHARS, HASH_CHARS, want));
     QX_TRY(hash_file(r->s->ctx, qx_file_fd(r->file), r->path, size - HASH_CHARS, got));
-    if (strcmp(want, got)) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: the file is damaged or cut off: its bytes hash to %s, which is not what its end says", r->path, got);
+    if (strcmp(want, got))
+        QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: the file is damaged or cut off: its bytes hash to %s, which is not what its end says",
+                r->path, got);
     return QX_OK;
 }
 
-/* All up to the end of the JSON: the first "\n}\n" at the left margin, which the pretty form has only there. Read, not mapped: a file that somebody cuts off meanwhile
- * is an error then, and no signal. */
+/* All up to the end of the JSON: the first "\n}\n" at the left margin, which the pretty form has only there. Read, not mapped: a
+ * file that somebody cuts off meanwhile is an error then, and no signal. */
 static qx_status read_table(reader *r, int64_t size, qx_buf *text)
 {
     enum { PIECE = 1 << 20, END = 3 };
     const char *end = NULL;
     while (!end && (int64_t)text->len < size) {
-        const size_t had = text->len, n = size - (int64_t)had < PIECE ? (size_t)(size - (int64_t)had) : PIECE, from = had < END ? 0 : had - END;
+        const size_t had = text->len, n = size - (int64_t)had < PIECE ? (size_t)(size - (int64_t)had) : PIECE,
+            from = had < END ? 0 : had - END;
         void *piece;
         QX_TRY(qx_buf_extend(text, n, &piece));
         QX_TRY(qx_file_read(r->file, (int64_t)had, n, piece));
@@ -578,7 +619,8 @@ static qx_status add_hash(qx_buf *list, const void *p, size_t n)
 static qx_status hash_value(qx_buf *list, qx_observer *o)
 {
     const qx_scan *r = &o->range;
-    double scalars[] = {(double)o->have, (double)r->n, (double)r->zeros, (double)r->min, (double)r->max, qx_dd_value(r->sum), qx_dd_value(r->sumsq), (double)o->hist.exp, (double)o->gram.rows};
+    double scalars[] = {(double)o->have, (double)r->n, (double)r->zeros, (double)r->min, (double)r->max, qx_dd_value(r->sum),
+                        qx_dd_value(r->sumsq), (double)o->hist.exp, (double)o->gram.rows};
     part p[PARTS];
     int n = parts_of(o, p, true);
     QX_TRY(add_hash(list, o->name, strlen(o->name)));

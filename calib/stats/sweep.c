@@ -1,7 +1,7 @@
 /* sweep.c - one sweep over the samples feeds every observer. Statistics that are there already (loaded) are not collected again.
  *
- * Gram matrices that do not fit the memory budget are collected in several sweeps over the same samples; those of finished sweeps are moved to
- * an unnamed file on disk and mapped, so that the budget holds for the whole job. */
+ * Gram matrices that do not fit the memory budget are collected in several sweeps over the same samples; those of finished sweeps
+ * are moved to an unnamed file on disk and mapped, so that the budget holds for the whole job. */
 #include "calib/stats/store.h"
 
 #include "base/text.h"
@@ -31,7 +31,8 @@ static qx_status observed(void *user, int watch, const qx_value *v, const qx_ten
         if (!e->o.doing) continue;
         qx_status st = add(s, &e->o, v, &t);
         if (st == QX_OK) continue;
-        return qx_note(s->ctx, st, "sample %lld, node '%s' (%s)", (long long)s->runs, v->def && *v->def->name ? v->def->name : "(input)", v->def ? v->def->op_type : "input");
+        return qx_note(s->ctx, st, "sample %lld, node '%s' (%s)", (long long)s->runs, v->def && *v->def->name ? v->def->name : "(input)",
+                       v->def ? v->def->op_type : "input");
     }
     return QX_OK;
 }
@@ -108,7 +109,8 @@ static qx_status finish_all(qx_stats *s)
 qx_status qx_stats_attach(qx_stats *s, qx_exec *exec, qx_model *m)
 {
     if (m->graph_hash && s->model_hash && m->graph_hash != s->model_hash)
-        QX_FAIL(s->ctx, QX_E_USAGE, "statistics of model %016llx are attached to model %016llx", (unsigned long long)s->model_hash, (unsigned long long)m->graph_hash);
+        QX_FAIL(s->ctx, QX_E_USAGE, "statistics of model %016llx are attached to model %016llx", (unsigned long long)s->model_hash,
+                (unsigned long long)m->graph_hash);
     QX_TRY(watch_pending(s, exec));
     start_all(s, 0);
     s->exec = exec;
@@ -176,7 +178,8 @@ static qx_status layer_budget(const qx_stats *s, qx_exec *exec, int64_t *weights
 static void say_layered(const qx_stats *s, int64_t weights, int64_t budget)
 {
     char a[32], b[32];
-    qx_log(s->ctx, QX_LOG_INFO, "weights of %s do not fit the memory limit: layer by layer, %s at a time", qx_format_bytes(weights, a, sizeof a), qx_format_bytes(budget, b, sizeof b));
+    qx_log(s->ctx, QX_LOG_INFO, "weights of %s do not fit the memory limit: layer by layer, %s at a time",
+           qx_format_bytes(weights, a, sizeof a), qx_format_bytes(budget, b, sizeof b));
 }
 
 static qx_status run_sample(qx_stats *s, qx_exec *exec, qx_samples *samples, int64_t i)
@@ -224,7 +227,8 @@ static qx_status sweep(qx_stats *s, qx_exec *exec, qx_samples *samples, const qx
     if (budget) say_layered(s, weights, budget);
     if (!budget && mark->layers.steps) budget = weights + 1;
     const bool keeps = s->checkpoint.path != NULL;
-    const qx_sweep_job job = {.samples = qx_samples_count(samples) - l.first, .weight_budget = budget, .get = layer_feeds, .between = keeps ? between_layers : NULL, .user = &l,
+    const qx_sweep_job job = {.samples = qx_samples_count(samples) - l.first, .weight_budget = budget, .get = layer_feeds,
+                              .between = keeps ? between_layers : NULL, .user = &l,
                               .keep = s->checkpoint.activations, .from = mark->layers};
     QX_TRY(budget ? qx_exec_sweep(exec, &job) : run_samples(s, exec, samples, l.first));
     return finish_all(s);
@@ -237,7 +241,8 @@ static qx_status measure(qx_stats *s, qx_exec *exec, qx_samples *samples)
     start_all(s, QX_STAT_GRAM);
     QX_TRY(layer_budget(s, exec, &weights, &largest, &budget));
     layered l = {s, samples, 0};
-    return budget ? qx_exec_sweep(exec, &(qx_sweep_job){.samples = 1, .weight_budget = budget, .get = layer_feeds, .user = &l}) : run_sample(s, exec, samples, 0);
+    return budget ? qx_exec_sweep(exec, &(qx_sweep_job){.samples = 1, .weight_budget = budget, .get = layer_feeds, .user = &l})
+        : run_sample(s, exec, samples, 0);
 }
 
 /* ---- the memory budget of Gram matrices ---- */
@@ -252,7 +257,8 @@ static size_t gram_size(const qx_entry *e, gram_size_fn *size)
     int64_t dims[QX_MAX_RANK];
     if (t->rank > QX_MAX_RANK) return 0;
     for (int d = 0; d < t->rank; d++) dims[d] = t->dims[d].n;
-    int64_t k = qx_rows_length(t->rank, dims, e->o.has_window ? &e->o.window : NULL), groups = e->o.has_window && e->o.window.group > 1 ? e->o.window.group : 1;
+    int64_t k = qx_rows_length(t->rank, dims, e->o.has_window ? &e->o.window : NULL),
+        groups = e->o.has_window && e->o.window.group > 1 ? e->o.window.group : 1;
     return k > 0 && k % groups == 0 ? size(k / groups, groups) : 0;
 }
 
@@ -270,7 +276,8 @@ static size_t largest_extra(const qx_stats *s)
 {
     size_t most = 0;
     for (int w = 0; w < s->n_watched; w++)
-        for (const qx_entry *e = s->watched[w]; e; e = e->next) most = gram_size(e, qx_gram_extra) > most ? gram_size(e, qx_gram_extra) : most;
+        for (const qx_entry *e = s->watched[w]; e; e = e->next)
+            most = gram_size(e, qx_gram_extra) > most ? gram_size(e, qx_gram_extra) : most;
     return most;
 }
 
@@ -299,7 +306,8 @@ static size_t drop_too_large(qx_stats *s, const qx_exec *exec)
     size_t budget;
     for (qx_entry *e; (budget = gram_budget(s, exec), e = largest_gram(s)) && gram_need(e) > budget;) {
         char a[32], b[32];
-        qx_warn(s->ctx, "the Gram matrix of '%s' takes %s, %s are left of the memory budget: not collected, its weights are rounded to nearest or pruned by size; --max-memory allows more", e->o.name,
+        qx_warn(s->ctx, "the Gram matrix of '%s' takes %s, %s are left of the memory budget: not collected, its weights are "
+                        "rounded to nearest or pruned by size; --max-memory allows more", e->o.name,
                 qx_format_bytes((int64_t)gram_need(e), a, sizeof a), qx_format_bytes((int64_t)budget, b, sizeof b));
         e->o.want &= ~(uint32_t)QX_STAT_GRAM;
     }
@@ -311,7 +319,9 @@ static void say_part(const qx_stats *s, int part, size_t need, size_t budget, si
     char a[32], b[32], c[32];
     qx_format_bytes((int64_t)need, a, sizeof a);
     if (bytes == need) qx_log(s->ctx, QX_LOG_DEBUG, "Gram matrices take %s", a);
-    else qx_log(s->ctx, QX_LOG_INFO, "Gram matrices take %s and %s are free: sweep %d collects %s of them", a, qx_format_bytes((int64_t)budget, b, sizeof b), part, qx_format_bytes((int64_t)bytes, c, sizeof c));
+    else
+        qx_log(s->ctx, QX_LOG_INFO, "Gram matrices take %s and %s are free: sweep %d collects %s of them", a,
+               qx_format_bytes((int64_t)budget, b, sizeof b), part, qx_format_bytes((int64_t)bytes, c, sizeof c));
 }
 
 /* The next Gram matrices that fit, in bytes, and switched on: `on` is QX_STAT_GRAM, or 0 to be told alone. */
@@ -354,7 +364,8 @@ qx_status qx_stats_park(qx_stats *s, size_t least)
     return QX_OK;
 }
 
-/* Sweeps over all samples until all is there: one, or as many as the Gram matrices need to fit into the budget. Where a checkpoint had come to is gone on from. */
+/* Sweeps over all samples until all is there: one, or as many as the Gram matrices need to fit into the budget. Where a
+ * checkpoint had come to is gone on from. */
 static qx_status sweep_all(qx_stats *s, qx_exec *exec, qx_samples *samples, size_t budget)
 {
     const size_t need = grams_need(s);
@@ -366,7 +377,9 @@ static qx_status sweep_all(qx_stats *s, qx_exec *exec, qx_samples *samples, size
         if (!mark.samples && !mark.layers.steps) (void)choose_grams(s, budget, QX_STAT_GRAM);
         const size_t bytes = switched_on(s, &any);
         if (!any) return qx_checkpoint_end(s), QX_OK;
-        if (bytes > budget) QX_FAIL(s->ctx, QX_E_USAGE, "%s: a checkpoint of a sweep with more memory (%zu bytes of Gram matrices, %zu fit now): give --max-memory as then, or remove it", s->checkpoint.path, bytes, budget);
+        if (bytes > budget)
+            QX_FAIL(s->ctx, QX_E_USAGE, "%s: a checkpoint of a sweep with more memory (%zu bytes of Gram matrices, %zu fit now): "
+                                        "give --max-memory as then, or remove it", s->checkpoint.path, bytes, budget);
         say_part(s, part, need, budget, bytes);
         QX_TRY(sweep(s, exec, samples, &mark));
         if (bytes == need) continue;
@@ -388,17 +401,20 @@ static int64_t kept_of(const qx_entry *e)
     if (t->kind != QX_KIND_TENSOR || !t->has_shape || t->rank < 1 || t->rank > QX_MAX_RANK) return bytes;
     for (int d = 0; d < t->rank; d++) dims[d] = t->dims[d].n;
     const int axis = e->o.axis < 0 ? t->rank + e->o.axis : e->o.axis;
-    const int64_t len = qx_rows_length(t->rank, dims, e->o.has_window ? &e->o.window : NULL), channels = axis >= 0 && axis < t->rank ? dims[axis] : 0;
+    const int64_t len = qx_rows_length(t->rank, dims, e->o.has_window ? &e->o.window : NULL),
+        channels = axis >= 0 && axis < t->rank ? dims[axis] : 0;
     if ((want & QX_STAT_CHANNELS) && channels > 0) bytes += channels * (CHANNEL_BYTES + SHOWN_BYTES);
     if ((want & QX_STAT_ROWS) && len > 0) bytes += (e->o.rows_cap + QX_TOPS) * len * (int64_t)sizeof(float);
     return bytes;
 }
 
-/* A Gram matrix without the room for rows that wait until a block is full, where those of a sample make whole ones. bytes: of the value in a run; 0: not known. */
+/* A Gram matrix without the room for rows that wait until a block is full, where those of a sample make whole ones. bytes: of the
+ * value in a run; 0: not known. */
 static int64_t gram_taken(const qx_entry *e, int64_t bytes)
 {
     const qx_type *t = &e->value->type;
-    const int64_t need = (int64_t)gram_need(e), k = t->has_shape && t->rank > 0 ? t->dims[t->rank - 1].n : 0, block = k * qx_dtype_bits(t->dtype) / 8 * QX_GRAM_ROWS;
+    const int64_t need = (int64_t)gram_need(e), k = t->has_shape && t->rank > 0 ? t->dims[t->rank - 1].n : 0,
+        block = k * qx_dtype_bits(t->dtype) / 8 * QX_GRAM_ROWS;
     const bool whole = need && !e->o.has_window && bytes > 0 && block > 0 && bytes % block == 0;
     return whole ? need - k * QX_GRAM_ROWS * (int64_t)sizeof(float) : need;
 }
@@ -433,7 +449,8 @@ qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, in
     out->sweep = (!stretch ? run.weights : stretch > largest ? stretch : largest) + run.activations + out->kept;
     const int64_t room = cap ? cap - (int64_t)qx_mem_in_use(s->ctx) - out->sweep - extra : INT64_MAX;
     const bool parts = (int64_t)grams_need(s) > room; /* in several sweeps, those of finished ones on disk */
-    const int64_t together = parts ? (int64_t)choose_grams(s, room > 0 ? (size_t)room / 10 * 9 : 0, 0) : out->grams; /* as gram_budget has it */
+    /* as gram_budget has it */
+    const int64_t together = parts ? (int64_t)choose_grams(s, room > 0 ? (size_t)room / 10 * 9 : 0, 0) : out->grams;
     out->sweep += (!parts || together > out->largest_gram ? together : out->largest_gram) + extra;
     if (parts) out->grams = out->largest_gram;
     return qx_exec_watch(exec, NULL, 0, NULL, NULL);

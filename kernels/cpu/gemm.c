@@ -1,6 +1,7 @@
-/* gemm.c - see gemm.h. A tile of rows by a panel stays in registers while k runs: 14 x 32 with AVX-512 (28 of 32 registers are sums), 6 x 16 twice with AVX2, plain
- * C elsewhere. Rows are cut into tiles of even height, so that no count of rows is a bad one. What is far away is fetched meanwhile: the part of y that the next
- * tile goes on with, whose rows lie in other pages, and the next panel. Fused multiply-add needs intrinsics: the build forbids the compiler to fuse by itself. */
+/* gemm.c - see gemm.h. A tile of rows by a panel stays in registers while k runs: 14 x 32 with AVX-512 (28 of 32 registers are
+ * sums), 6 x 16 twice with AVX2, plain C elsewhere. Rows are cut into tiles of even height, so that no count of rows is a bad
+ * one. What is far away is fetched meanwhile: the part of y that the next tile goes on with, whose rows lie in other pages, and
+ * the next panel. Fused multiply-add needs intrinsics: the build forbids the compiler to fuse by itself. */
 #include "kernels/gemm.h"
 
 #include <string.h>
@@ -12,7 +13,9 @@
 #include <immintrin.h>
 #endif
 
-enum { NR = QX_GEMM_NR, MOST = 14 /* rows of the highest tile */, STEP = 8 /* rows of a panel for one row of y and one of the next panel that are fetched */, AHEAD = 512 /* floats */, LOOSE_COLS = 8 * NR, LOOSE_ROWS = 4 * QX_GEMM_ROWS };
+enum { NR = QX_GEMM_NR, MOST = 14 /* rows of the highest tile */,
+       STEP = 8 /* rows of a panel for one row of y and one of the next panel that are fetched */, AHEAD = 512 /* floats */,
+       LOOSE_COLS = 8 * NR, LOOSE_ROWS = 4 * QX_GEMM_ROWS };
 
 /* ---- One tile ---- */
 
@@ -32,7 +35,8 @@ typedef void tile_fn(const tile *t, int rows);
 typedef struct lines { const float *x; int64_t ldx, cx; int count; int64_t k; } lines;
 typedef void copy_fn(const lines *l, float *dst, int64_t ld);
 
-/* The tiles of one instruction set: of at most `most` rows, packed or as they lie; of a few rows, by `few_panels` panels. copy: lines with ldx 1. */
+/* The tiles of one instruction set: of at most `most` rows, packed or as they lie; of a few rows, by `few_panels` panels. copy:
+ * lines with ldx 1. */
 typedef struct leaf { int most, few_panels; tile_fn *packed, *loose, *few; copy_fn *copy; } leaf;
 
 static void copy_plain(const lines *l, float *dst, int64_t ld)
@@ -68,8 +72,8 @@ static void tile_plain(const tile *t, int rows)
 }
 
 #if defined(__x86_64__)
-/* Rows that are packed, rows as they lie, and a few rows by panels that come from memory, whose latency one core's own fetching does not cover (13 GB/s; 16
- * with it). */
+/* Rows that are packed, rows as they lie, and a few rows by panels that come from memory, whose latency one core's own fetching
+ * does not cover (13 GB/s; 16 with it). */
 typedef enum kind { PACKED, LOOSE, FAR } kind;
 
 /* rows, panels and `of` are constants where this is called, so that the loops over them unroll and s stays in registers. */
@@ -168,7 +172,8 @@ static const leaf *leaf_of(qx_isa isa)
 {
     static const leaf plain = {4, 1, tile_plain, tile_strided, tile_strided, copy_plain};
 #if defined(__x86_64__)
-    static const leaf avx512 = {MOST, 2, packed_avx512, loose_avx512, few_avx512, copy_avx512}, avx2 = {6, 1, packed_avx2, loose_avx2, few_avx2, copy_plain};
+    static const leaf avx512 = {MOST, 2, packed_avx512, loose_avx512, few_avx512, copy_avx512},
+        avx2 = {6, 1, packed_avx2, loose_avx2, few_avx2, copy_plain};
     if (isa == QX_ISA_AVX512) return &avx512;
     if (isa == QX_ISA_AVX2) return &avx2;
 #endif
@@ -258,7 +263,8 @@ static int height_of(const block *b, int64_t i) { return (int)(b->height + (i < 
 /* The rows of the block against columns [c, c + NR), of which w has the rows from k0 on; next: where the next panel begins. */
 static void panel_rows(const leaf *l, const qx_sgemm *g, const block *b, int64_t c, const float *w, const float *next)
 {
-    tile t = {.k = b->kc, .a = b->packed ? b->packed : g->x + b->first * g->ldx + b->k0 * g->cx, .lda = g->ldx, .ca = g->cx, .b = w, .ldy = g->ldy, .next_b = next};
+    tile t = {.k = b->kc, .a = b->packed ? b->packed : g->x + b->first * g->ldx + b->k0 * g->cx, .lda = g->ldx, .ca = g->cx, .b = w,
+              .ldy = g->ldy, .next_b = next};
     tile_fn *fn = b->packed ? l->packed : l->loose;
     const int64_t cols = at_most(NR, g->n - c), fetched = (b->kc + STEP - 1) / STEP * NR;
     for (int64_t i = 0, r = b->first; i < b->tiles; i++) {
@@ -310,7 +316,8 @@ static void many_rows(const leaf *l, const qx_sgemm *g)
 {
     _Alignas(64) float packed[QX_GEMM_ROWS * QX_GEMM_K];
     const bool loose = as_they_lie(g);
-    const int64_t high = loose ? LOOSE_ROWS : QX_GEMM_ROWS, blocks = (g->m + high - 1) / high, stretches = (g->k + QX_GEMM_K - 1) / QX_GEMM_K, stretch = (g->k + 32 * stretches - 1) / (32 * stretches) * 32;
+    const int64_t high = loose ? LOOSE_ROWS : QX_GEMM_ROWS, blocks = (g->m + high - 1) / high,
+        stretches = (g->k + QX_GEMM_K - 1) / QX_GEMM_K, stretch = (g->k + 32 * stretches - 1) / (32 * stretches) * 32;
     for (int64_t i = 0; i < blocks; i++) {
         const int64_t first = g->m * i / blocks, rows = g->m * (i + 1) / blocks - first, tiles = (rows + l->most - 1) / l->most;
         block b = {.first = first, .tiles = tiles, .height = rows / tiles, .higher = rows % tiles, .packed = loose ? NULL : packed};

@@ -33,8 +33,7 @@ typedef struct qx_write_options {
 } qx_write_options;
 typedef struct qx_write_result {
     int64_t model_bytes, data_bytes;
-    const char *data_path;
-    /* in the model's arena, or NULL */
+    const char *data_path; /* in the model's arena, or NULL */
 } qx_write_result;
 
 /* Complete and atomic: at every instant the old output or the new one loads (base/outset.c). Untouched models are copied byte for byte. */

@@ -1,6 +1,6 @@
-/* apply.c - makes 16-bit nodes of those that were chosen. A value has the type that its maker gives it; a reader of the other type gets a Cast, one for all
- * readers, right behind the maker. Weights are stored in the type that their readers want, in both where they differ. Inputs and outputs of graphs and of
- * bodies stay float32. */
+/* apply.c - makes 16-bit nodes of those that were chosen. A value has the type that its maker gives it; a reader of the other
+ * type gets a Cast, one for all readers, right behind the maker. Weights are stored in the type that their readers want, in both
+ * where they differ. Inputs and outputs of graphs and of bodies stay float32. */
 #include "passes/half/half.h"
 
 #include <math.h>
@@ -94,7 +94,8 @@ static qx_status scalar(qx_graph *g, const char *name, float x, qx_value **out)
     return qx_init_add(g, name, w, out);
 }
 
-/* float32's lowest number, as masks have it, would become minus infinity, and a row of those no number at all; so would float16's with a score added. */
+/* float32's lowest number, as masks have it, would become minus infinity, and a row of those no number at all; so would float16's
+ * with a score added. */
 static qx_status clip(apply *a, qx_value **v)
 {
     qx_value *in[3] = {*v, NULL, NULL};
@@ -255,8 +256,10 @@ static qx_status give_outputs(void *user, qx_graph *g)
 qx_status qx_half_apply(qx_half *h)
 {
     qx_arena *arena = h->m->arena;
-    apply a = {.h = h, .other = qx_arena_array(arena, h->n_values + 1, sizeof(qx_value *)), .is_half = qx_arena_array(arena, h->n_values + 1, sizeof(bool)),
-               .large = qx_arena_array(arena, h->n_values + 1, sizeof(bool)), .view = qx_arena_array(arena, h->n_values + 1, sizeof(qx_view *))};
+    apply a = {.h = h, .other = qx_arena_array(arena, h->n_values + 1, sizeof(qx_value *)),
+               .is_half = qx_arena_array(arena, h->n_values + 1, sizeof(bool)),
+               .large = qx_arena_array(arena, h->n_values + 1, sizeof(bool)),
+                   .view = qx_arena_array(arena, h->n_values + 1, sizeof(qx_view *))};
     if (!a.other || !a.is_half || !a.large || !a.view) return QX_E_NOMEM;
     QX_TRY(qx_linears_find(h->m, &a.linears));
     for (int64_t i = 0; i < a.linears.count; i++)

@@ -1,9 +1,11 @@
 /* choose.c - which nodes run in 16 bits. Float32 stay
  *   - operators whose results leave float16's range or need more digits (half.def), and Mul(x, x), a square;
- *   - places: what is computed from positions, sizes and timesteps alone, and everything that leads to a Sin or Cos. A position of 2,049 is no float16 number;
+ *   - places: what is computed from positions, sizes and timesteps alone, and everything that leads to a Sin or Cos. A position of
+ *     2,049 is no float16 number;
  *   - nodes with a constant that 16 bits cannot hold: an epsilon under the smallest normal number, a factor over the largest;
  *   - BatchNormalization behind a MatMul, which ONNX Runtime merges with it;
- *   - what stands between such nodes: between a ReduceMean and the division by its root nothing is gained by 16 bits, and each change of type costs a Cast;
+ *   - what stands between such nodes: between a ReduceMean and the division by its root nothing is gained by 16 bits, and each
+ *     change of type costs a Cast;
  *   - nodes whose inputs or results were larger than a limit when the float model ran on a sample.
  * Products with weights run in 16 bits unless excluded or measured. */
 #include "passes/half/half.h"
@@ -103,7 +105,8 @@ static void find_angles(chooser *c)
     for (uint32_t i = c->n; i-- > 0;) {
         const qx_node *n = c->nodes[i];
         const bool turns = n->op->id == QX_OP_Sin || n->op->id == QX_OP_Cos;
-        c->angle[n->id] = turns || (n->op->traits & (QX_T_COPY | QX_T_POINTWISE | QX_T_LINEAR) && !reads_weights(c, n) && feeds_angle(c, n));
+        c->angle[n->id] = turns || (n->op->traits & (QX_T_COPY | QX_T_POINTWISE | QX_T_LINEAR) && !reads_weights(c, n) &&
+                                    feeds_angle(c, n));
     }
 }
 
@@ -115,7 +118,9 @@ enum { FEW = 16 }; /* elements of a constant that is a number and no weight */
 static bool large_is_infinite(const qx_node *n)
 {
     switch (n->op->id) {
-    case QX_OP_Add: case QX_OP_Sub: case QX_OP_Where: case QX_OP_Max: case QX_OP_Min: case QX_OP_Clip: case QX_OP_Pad: case QX_OP_Less: case QX_OP_Greater: return true;
+    case QX_OP_Add: case QX_OP_Sub: case QX_OP_Where: case QX_OP_Max: case QX_OP_Min: case QX_OP_Clip: case QX_OP_Pad:
+    case QX_OP_Less: case QX_OP_Greater:
+        return true;
     default: return n->op->traits & QX_T_COPY;
     }
 }
@@ -168,8 +173,8 @@ static bool in_chain(const chooser *c, const qx_node *n)
 
 static const qx_node *maker(const qx_node *n) { return n->n_in && n->in[0] ? n->in[0]->def : NULL; }
 
-/* A BatchNormalization behind a MatMul: ONNX Runtime's fusion of the two divides one constant by the other, and refuses the model when their types differ. It looks
- * through what only moves values, and drops Dropout first. */
+/* A BatchNormalization behind a MatMul: ONNX Runtime's fusion of the two divides one constant by the other, and refuses the model
+ * when their types differ. It looks through what only moves values, and drops Dropout first. */
 static bool is_merged(const qx_node *n)
 {
     if (n->op->id != QX_OP_BatchNormalization) return false;
@@ -241,7 +246,8 @@ static qx_status measure(chooser *c, double limit)
     QX_TRY(qx_alloc_array(h->m->ctx, h->n_values + 1, sizeof(qx_value *), (void **)&watched));
     for (uint32_t i = 0; i < c->n; i++)
         for (uint32_t k = 0; k < c->nodes[i]->n_out; k++)
-            if (c->nodes[i]->out[k] && h->was_float[c->nodes[i]->out[k]->id] && !qx_value_const(c->nodes[i]->out[k])) watched[n++] = c->nodes[i]->out[k];
+            if (c->nodes[i]->out[k] && h->was_float[c->nodes[i]->out[k]->id] && !qx_value_const(c->nodes[i]->out[k]))
+                watched[n++] = c->nodes[i]->out[k];
     QX_TRY_GOTO(st, qx_samples_get(pipe->shapes, 0, &feeds, &n_feeds));
     QX_TRY_GOTO(st, qx_exec_new(h->m->ctx, h->m, &eo, &exec));
     QX_TRY_GOTO(st, qx_exec_watch(exec, watched, n, look, &pr));
@@ -267,7 +273,8 @@ static qx_status list_node(void *user, qx_node *n)
 qx_status qx_half_choose(qx_half *h, double limit)
 {
     qx_arena *a = h->m->arena;
-    chooser c = {.h = h, .place = qx_arena_array(a, h->n_values + 1, sizeof(bool)), .angle = qx_arena_array(a, h->n_nodes + 1, sizeof(bool)),
+    chooser c = {.h = h, .place = qx_arena_array(a, h->n_values + 1, sizeof(bool)),
+                 .angle = qx_arena_array(a, h->n_nodes + 1, sizeof(bool)),
                  .nodes = qx_arena_array(a, h->n_nodes + 1, sizeof(qx_node *))};
     if (!c.place || !c.angle || !c.nodes) return QX_E_NOMEM;
     QX_TRY(qx_model_each_node(h->m, list_node, &c));

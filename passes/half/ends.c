@@ -92,7 +92,8 @@ static qx_status finish(qx_pass *p, qx_model *m, qx_stats *stats)
     QX_TRY(qx_emit_raise(p->pipe, (qx_need){.opset = type == QX_DT_BFLOAT16 ? 13 : 7, .ir = 3}, qx_dtype_get(type)->name));
     QX_TRY(change_ends(m, type, qx_opt_text(p, "ends")[0], &n_in, &n_out));
     if (n_in || n_out)
-        qx_log(p->ctx, QX_LOG_INFO, "io-half: %u input%s and %u output%s are %s now", n_in, n_in == 1 ? "" : "s", n_out, n_out == 1 ? "" : "s",
+        qx_log(p->ctx, QX_LOG_INFO, "io-half: %u input%s and %u output%s are %s now", n_in, n_in == 1 ? "" : "s", n_out,
+               n_out == 1 ? "" : "s",
                qx_dtype_get(type)->text);
     else qx_warn(p->ctx, "io-half: no input or output is a float of another type than %s", qx_dtype_get(type)->text);
     return QX_OK;

@@ -1,5 +1,6 @@
-/* half.c - the passes fp16 and bf16: what stays float becomes 16 bits. Before the sweep (rewrite), so that the formats behind it meet a model in 16 bits as
- * if it had been exported so: their scales have that type, and the ranges are those of the model that will run. */
+/* half.c - the passes fp16 and bf16: what stays float becomes 16 bits. Before the sweep (rewrite), so that the formats behind it
+ * meet a model in 16 bits as if it had been exported so: their scales have that type, and the ranges are those of the model that
+ * will run. */
 #include "passes/half/half.h"
 
 #include "onnx/infer/infer.h"
@@ -8,14 +9,16 @@
 static const char *const why[] = {
     [QX_FULL_FORM] = "the operator has no such form at this opset", [QX_FULL_CAST] = "makes float32 of something else",
     [QX_FULL_RANGE] = "sums, powers and angles need float32's range or digits",
-    [QX_FULL_PLACE] = "computes positions, sizes or angles", [QX_FULL_CONSTANT] = "has a constant that 16 bits cannot hold", [QX_FULL_CHAIN] = "stands between nodes in float32",
+    [QX_FULL_PLACE] = "computes positions, sizes or angles", [QX_FULL_CONSTANT] = "has a constant that 16 bits cannot hold",
+    [QX_FULL_CHAIN] = "stands between nodes in float32",
     [QX_FULL_MERGED] = "ONNX Runtime merges it with the product in front of it, in one type",
     [QX_FULL_MEASURED] = "met values over the limit on a sample", [QX_FULL_EXCLUDED] = "--exclude",
 };
 
 static qx_status find_floats(qx_half *h, qx_graph *g)
 {
-    for (uint32_t i = 0; i < g->n_inputs; i++) h->was_float[g->inputs[i]->id] = g->inputs[i]->type.kind == QX_KIND_TENSOR && g->inputs[i]->type.dtype == QX_DT_FLOAT;
+    for (uint32_t i = 0; i < g->n_inputs; i++)
+        h->was_float[g->inputs[i]->id] = g->inputs[i]->type.kind == QX_KIND_TENSOR && g->inputs[i]->type.dtype == QX_DT_FLOAT;
     for (uint32_t i = 0; i < g->n_inits; i++) h->was_float[g->inits[i]->id] = g->inits[i]->type.dtype == QX_DT_FLOAT;
     QX_FOR_NODES(g, n)
         for (uint32_t i = 0; i < n->n_out; i++)
@@ -74,7 +77,8 @@ static qx_status tell(void *user, qx_node *n)
     const qx_half *h = user;
     if (n->id >= h->n_nodes || n->op->id == QX_OP_Constant) return QX_OK;
     if (h->full[n->id] == QX_FULL_OTHER) qx_skip(h->p, n, QX_WHY_NOT_FLOAT);
-    else if (h->full[n->id]) qx_skipf(h->p, n, h->full[n->id] == QX_FULL_EXCLUDED ? QX_WHY_EXCLUDED : QX_WHY_FULL, "%s", why[h->full[n->id]]);
+    else if (h->full[n->id])
+        qx_skipf(h->p, n, h->full[n->id] == QX_FULL_EXCLUDED ? QX_WHY_EXCLUDED : QX_WHY_FULL, "%s", why[h->full[n->id]]);
     else qx_applied(h->p, n, h->p->def->name);
     return QX_OK;
 }
@@ -93,18 +97,25 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 }
 
 static const qx_option fp16_options[] = {
-    {"limit", QX_OPT_FLOAT, "16384", 0, 65504, NULL, "with samples: nodes that met larger values on the first one stay in float32 (float16 ends at 65,504); 0: nothing is measured"},
+    {"limit", QX_OPT_FLOAT, "16384", 0, 65504, NULL,
+     "with samples: nodes that met larger values on the first one stay in float32 (float16 ends at 65,504); 0: nothing is measured"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
 const qx_passdef qx_pass_fp16 = {
-    .name = "fp16", .brief = "what stays float in float16: alone, or before a format (\"fp16,int8\")", .options = fp16_options, .flags = QX_PASS_WEIGHTS, .rewrite = rewrite, .run = run,
-    .doc = "Weights, products, convolutions, normalisations and what lies between them in float16. In float32 stay sums, powers, exponentials and angles, what is\n"
-           "computed from positions and timesteps alone, nodes with constants that float16 cannot hold (epsilons), what the standard has no float16 for, and, with\n"
-           "samples, nodes that met values over `limit`. Masks of float32's lowest number are clipped. Inputs and outputs of the graph keep float32, by Casts\n"
+    .name = "fp16", .brief = "what stays float in float16: alone, or before a format (\"fp16,int8\")", .options = fp16_options,
+    .flags = QX_PASS_WEIGHTS, .rewrite = rewrite, .run = run,
+    .doc = "Weights, products, convolutions, normalisations and what lies between them in float16. In float32 stay sums, powers, "
+           "exponentials and angles, what is\n"
+           "computed from positions and timesteps alone, nodes with constants that float16 cannot hold (epsilons), what the "
+           "standard has no float16 for, and, with\n"
+           "samples, nodes that met values over `limit`. Masks of float32's lowest number are clipped. Inputs and outputs of the "
+           "graph keep float32, by Casts\n"
            "(--io float16 changes them too). --exclude keeps nodes in float32. --float fp16 is short for this pass in front."};
 
 const qx_passdef qx_pass_bf16 = {
-    .name = "bf16", .brief = "the same in bfloat16, which keeps float32's range and has 8 bits of digits", .flags = QX_PASS_WEIGHTS, .rewrite = rewrite, .run = run,
-    .doc = "As fp16, in bfloat16: nothing overflows, each number is less exact. Raises the opset to 13, with convolutions to 22, where operators take the type.\n"
+    .name = "bf16", .brief = "the same in bfloat16, which keeps float32's range and has 8 bits of digits", .flags = QX_PASS_WEIGHTS,
+    .rewrite = rewrite, .run = run,
+    .doc = "As fp16, in bfloat16: nothing overflows, each number is less exact. Raises the opset to 13, with convolutions to 22, "
+           "where operators take the type.\n"
            "--float bf16 is short for this pass in front."};

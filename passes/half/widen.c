@@ -1,6 +1,6 @@
-/* widen.c - the pass fp32, and what fp16 and bf16 begin with: floats of other types (bfloat16, float16, float64) become float32 wherever they stand: weights,
- * inputs, results, attributes that name a type. bfloat16 exports run where there are no kernels for that type (ONNX Runtime on a CPU), and models in
- * float64, as some converters of tabular models write them, can be quantized. */
+/* widen.c - the pass fp32, and what fp16 and bf16 begin with: floats of other types (bfloat16, float16, float64) become float32
+ * wherever they stand: weights, inputs, results, attributes that name a type. bfloat16 exports run where there are no kernels for
+ * that type (ONNX Runtime on a CPU), and models in float64, as some converters of tabular models write them, can be quantized. */
 #include "passes/half/half.h"
 
 #include "onnx/infer/infer.h"
@@ -66,7 +66,9 @@ static qx_status widen_constant(widen *w, qx_node *n, const qx_weight *is)
 {
     qx_weight *fresh;
     qx_value *v;
-    if (n->out[0]->is_output) QX_FAIL(w->m->ctx, QX_E_UNSUPPORTED, "Constant '%s' of %s is an output of the graph: not made float32", n->out[0]->name, qx_dtype_get(is->dtype)->text);
+    if (n->out[0]->is_output)
+        QX_FAIL(w->m->ctx, QX_E_UNSUPPORTED, "Constant '%s' of %s is an output of the graph: not made float32", n->out[0]->name,
+                qx_dtype_get(is->dtype)->text);
     QX_TRY(store(w, n->out[0], is, &fresh));
     QX_TRY(qx_init_add(n->graph, qx_unique_name(w->m, n->out[0]->name), fresh, &v));
     QX_TRY(qx_value_replace_uses(n->out[0], v, NULL));
@@ -77,7 +79,9 @@ static qx_status widen_constant(widen *w, qx_node *n, const qx_weight *is)
 static qx_status widen_attribute(widen *w, qx_node *n, const qx_attr *a)
 {
     qx_weight *fresh;
-    if (a->tensor->numel != 1) QX_FAIL(w->m->ctx, QX_E_UNSUPPORTED, "attribute '%s' of '%s' has %lld numbers, 1 is expected", a->name, n->name, (long long)a->tensor->numel);
+    if (a->tensor->numel != 1)
+        QX_FAIL(w->m->ctx, QX_E_UNSUPPORTED, "attribute '%s' of '%s' has %lld numbers, 1 is expected", a->name, n->name,
+                (long long)a->tensor->numel);
     QX_TRY(store(w, n->out[0], a->tensor, &fresh));
     return qx_attr_set_tensor(n, a->name, fresh);
 }
@@ -117,7 +121,8 @@ static qx_status widen_graph(void *user, qx_graph *g)
 static qx_status drop_cast(void *user, qx_node *n)
 {
     (void)user;
-    if (n->op->id != QX_OP_Cast || n->out[0]->is_output || n->in[0]->type.dtype != QX_DT_FLOAT || qx_attr_int(n, "to", 0) != QX_DT_FLOAT) return QX_OK;
+    if (n->op->id != QX_OP_Cast || n->out[0]->is_output || n->in[0]->type.dtype != QX_DT_FLOAT || qx_attr_int(n, "to", 0) != QX_DT_FLOAT)
+        return QX_OK;
     QX_TRY(qx_value_replace_uses(n->out[0], n->in[0], NULL));
     return qx_node_erase(n);
 }
@@ -180,6 +185,8 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
 }
 
 const qx_passdef qx_pass_fp32 = {
-    .name = "fp32", .brief = "bfloat16, float16 and float64 become float32: alone, or before a format", .flags = QX_PASS_WEIGHTS, .rewrite = rewrite, .run = run,
-    .doc = "Weights, inputs, outputs and everything between them; for bfloat16 exports on runtimes without kernels for them, and for models in float64.\n"
+    .name = "fp32", .brief = "bfloat16, float16 and float64 become float32: alone, or before a format", .flags = QX_PASS_WEIGHTS,
+    .rewrite = rewrite, .run = run,
+    .doc = "Weights, inputs, outputs and everything between them; for bfloat16 exports on runtimes without kernels for them, and "
+           "for models in float64.\n"
            "fp16 and bf16 do the same first with floats of any third type. --float fp32 is short for this pass in front."};

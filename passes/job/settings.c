@@ -7,7 +7,8 @@
 #include "passes/job/record.h"
 
 /* What an option's text becomes, and where in struct job it goes. */
-typedef enum target_type { T_TEXT, T_FLAG, T_LIST, T_PATTERNS, T_I64, T_U64, T_F64, T_DIM, T_SET, T_TARGET, T_DEVICE, T_SIZE, T_PASSES } target_type;
+typedef enum target_type { T_TEXT, T_FLAG, T_LIST, T_PATTERNS, T_I64, T_U64, T_F64, T_DIM, T_SET, T_TARGET, T_DEVICE, T_SIZE,
+                           T_PASSES } target_type;
 
 enum {
 #define QX_JOB_OPTION(name, letter, kind, meta, def, help, type, offset, min, max, text) +1
@@ -104,7 +105,10 @@ static qx_status add_setting(qx_job_args *a, const char *value)
     return QX_OK;
 }
 
-static qx_status add_one(qx_job_args *a, const row *r, const char *value) { return r->type == T_SET ? add_setting(a, value) : add_text(a, r->offset, value); }
+static qx_status add_one(qx_job_args *a, const row *r, const char *value)
+{
+    return r->type == T_SET ? add_setting(a, value) : add_text(a, r->offset, value);
+}
 
 /* One value a line; empty lines and those that start with '#' say nothing. Values stay in the arena: patterns point into them. */
 static qx_status add_lines(qx_job_args *a, const row *r, const char *path, char *text)
@@ -134,7 +138,8 @@ static qx_status add_value(qx_job_args *a, const row *r, const char *value)
     if (value[0] != '@') return add_one(a, r, value);
     const qx_status read = qx_file_slurp(a->ctx, value + 1, MOST, &text, &len);
     if (read != QX_OK) return qx_note(a->ctx, read, "--%s %s", r->arg.name, value);
-    const qx_status st = strlen(text) == len ? add_lines(a, r, value + 1, text) : qx_fail(a->ctx, QX_E_FORMAT, "--%s %s: a NUL byte at %zu: not a text file", r->arg.name, value, strlen(text));
+    const qx_status st = strlen(text) == len ? add_lines(a, r, value + 1, text)
+        : qx_fail(a->ctx, QX_E_FORMAT, "--%s %s: a NUL byte at %zu: not a text file", r->arg.name, value, strlen(text));
     qx_free(a->ctx, text);
     return st;
 }
@@ -150,7 +155,8 @@ static qx_status no_preset(qx_job_args *a, const char *value)
         qx_nearest_offer(&near, presets[i].name, strlen(presets[i].name));
         qx_buf_printf(&all, "%s%s", i ? ", " : "", presets[i].name);
     }
-    qx_status st = qx_fail(a->ctx, QX_E_USAGE, "--preset: there is no preset '%s'%s there are: %s", value, near.best ? qx_nearest_text(&near, "", hint, sizeof hint) : ";", all.data ? all.data : "?");
+    qx_status st = qx_fail(a->ctx, QX_E_USAGE, "--preset: there is no preset '%s'%s there are: %s", value,
+                           near.best ? qx_nearest_text(&near, "", hint, sizeof hint) : ";", all.data ? all.data : "?");
     qx_buf_free(&all);
     return st;
 }
@@ -163,7 +169,8 @@ static qx_status set_passes(qx_job_args *a, const row *r, const char *value)
     if (r->text && !preset) return no_preset(a, name);
     const char *text = preset ? preset->text : value;
     if (a->opt.passes && strcmp(a->opt.passes, text) != 0)
-        QX_FAIL(a->ctx, QX_E_USAGE, "two formats are asked for, '%s' and '%s': give one, and --set \"PATTERN=FORMAT\" for some nodes", a->opt.passes, text);
+        QX_FAIL(a->ctx, QX_E_USAGE, "two formats are asked for, '%s' and '%s': give one, and --set \"PATTERN=FORMAT\" for some nodes",
+                a->opt.passes, text);
     a->opt.passes = text;
     if (preset) a->with_text = preset->with_text;
     return QX_OK;
@@ -247,7 +254,8 @@ static qx_status add_mixed(qx_job_args *a)
     }
     if (o->target_size && o->target_sqnr) QX_FAIL(a->ctx, QX_E_USAGE, "--target-size and --target-sqnr are two goals: give one");
     const char *formats = o->formats ? plus_separated(a->arena, o->formats) : NULL;
-    o->passes = qx_arena_printf(a->arena, "%s%smixed(%s=%s%s%s)", o->passes ? o->passes : "", o->passes ? "," : "", o->target_size ? "size" : "sqnr",
+    o->passes = qx_arena_printf(a->arena, "%s%smixed(%s=%s%s%s)", o->passes ? o->passes : "", o->passes ? "," : "",
+                                o->target_size ? "size" : "sqnr",
                                 o->target_size ? o->target_size : o->target_sqnr, o->formats ? ",formats=" : "", formats ? formats : "");
     o->target_size = o->target_sqnr = o->formats = NULL;
     return o->passes ? QX_OK : QX_E_NOMEM;
@@ -271,7 +279,8 @@ static qx_status set_level(qx_job_args *a)
 static qx_status add_io(qx_job_args *a)
 {
     static const struct { const char *word, *pass; } types[] = {
-        {"float", ""}, {"int8", ",io"}, {"float16", ",io-half"}, {"fp16", ",io-half"}, {"bfloat16", ",io-half(type=bfloat16)"}, {"bf16", ",io-half(type=bfloat16)"}};
+        {"float", ""}, {"int8", ",io"}, {"float16", ",io-half"}, {"fp16", ",io-half"}, {"bfloat16", ",io-half(type=bfloat16)"},
+            {"bf16", ",io-half(type=bfloat16)"}};
     qx_quantize_options *o = &a->opt;
     const char *pass = o->io ? NULL : "";
     for (size_t i = 0; o->io && i < sizeof types / sizeof *types; i++)
@@ -306,8 +315,10 @@ static qx_status add_rest(qx_job_args *a)
     const char *text = o->passes ? o->passes : "", *type = o->rest;
     const size_t at = type && strcmp(type, "fp32") == 0 ? 0 : behind_rewrites(text); /* fp32 gives the others the weights that they want */
     if (!type) return QX_OK;
-    if (strcmp(type, "fp16") != 0 && strcmp(type, "bf16") != 0 && strcmp(type, "fp32") != 0) QX_FAIL(a->ctx, QX_E_USAGE, "--float '%s': write fp16, bf16 or fp32", type);
-    o->passes = qx_arena_printf(a->arena, "%.*s%s%s%s%s", (int)at, text, at && text[at - 1] != ',' ? "," : "", type, text[at] ? "," : "", text + at);
+    if (strcmp(type, "fp16") != 0 && strcmp(type, "bf16") != 0 && strcmp(type, "fp32") != 0)
+        QX_FAIL(a->ctx, QX_E_USAGE, "--float '%s': write fp16, bf16 or fp32", type);
+    o->passes = qx_arena_printf(a->arena, "%.*s%s%s%s%s", (int)at, text, at && text[at - 1] != ',' ? "," : "", type, text[at] ? "," : "",
+                                text + at);
     o->rest = NULL;
     return o->passes ? QX_OK : QX_E_NOMEM;
 }
@@ -343,7 +354,9 @@ qx_status qx_job_args_options(qx_job_args *a, const qx_quantize_options **out)
     QX_TRY(set_level(a));
     QX_TRY(add_rest(a));
     QX_TRY(add_io(a));
-    if (!o->passes) QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, --target-size SIZE, --float fp16 or --like OUT.onnx");
+    if (!o->passes)
+        QX_FAIL(a->ctx, QX_E_USAGE, "no format is asked for: give --fp8, --int8, --int4, --preset NAME, --passes TEXT, "
+                                    "--target-size SIZE, --float fp16 or --like OUT.onnx");
     o->samples.paths = a->lists[L_CALIB]; o->samples.n_paths = a->n_lists[L_CALIB];
     o->include = a->lists[L_INCLUDE]; o->n_include = a->n_lists[L_INCLUDE];
     o->exclude = a->lists[L_EXCLUDE]; o->n_exclude = a->n_lists[L_EXCLUDE];

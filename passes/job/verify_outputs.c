@@ -50,7 +50,8 @@ void qx_meter_start(qx_output_meter *m, const char *name, const qx_value *output
 static void add_exact(qx_output_meter *m, const qx_tensor *a, const qx_tensor *b)
 {
     const size_t size = (size_t)qx_dtype_bits(a->dtype) / 8;
-    for (int64_t i = 0; i < a->numel; i++) m->equal += memcmp((const char *)a->data + (size_t)i * size, (const char *)b->data + (size_t)i * size, size) == 0;
+    for (int64_t i = 0; i < a->numel; i++)
+        m->equal += memcmp((const char *)a->data + (size_t)i * size, (const char *)b->data + (size_t)i * size, size) == 0;
     m->compared += a->numel;
 }
 
@@ -108,7 +109,10 @@ static const struct level { double db, top; qx_grade grade; const char *words; }
 };
 
 /* Scores are judged by which is largest, everything else by its decibels. */
-static bool reaches(const qx_report_output *o, const struct level *l) { return isnan(o->top1) ? isnan(o->sqnr_db) || o->sqnr_db >= l->db : o->top1 >= l->top; }
+static bool reaches(const qx_report_output *o, const struct level *l)
+{
+    return isnan(o->top1) ? isnan(o->sqnr_db) || o->sqnr_db >= l->db : o->top1 >= l->top;
+}
 
 static void set_verdict(const qx_output_meter *m, int n, qx_report *r)
 {
@@ -129,9 +133,15 @@ static void set_verdict(const qx_output_meter *m, int n, qx_report *r)
 static const char *note_of(const qx_output_meter *m, qx_arena *arena)
 {
     const qx_pairs *s = &m->pairs;
-    if (m->counts[0] >= 0) return qx_arena_printf(arena, "%lld values in float and %lld quantized: not compared", (long long)m->counts[0], (long long)m->counts[1]);
-    if (s->bad[0]) return qx_arena_printf(arena, "%lld of %lld values of the model before are not finite, %lld after", (long long)s->bad[0], (long long)s->n, (long long)s->bad[1]);
-    if (s->bad[1]) return qx_arena_printf(arena, "%lld of %lld values are not finite, all of the model before are", (long long)s->bad[1], (long long)s->n);
+    if (m->counts[0] >= 0)
+        return qx_arena_printf(arena, "%lld values in float and %lld quantized: not compared", (long long)m->counts[0],
+                               (long long)m->counts[1]);
+    if (s->bad[0])
+        return qx_arena_printf(arena, "%lld of %lld values of the model before are not finite, %lld after", (long long)s->bad[0],
+                               (long long)s->n, (long long)s->bad[1]);
+    if (s->bad[1])
+        return qx_arena_printf(arena, "%lld of %lld values are not finite, all of the model before are", (long long)s->bad[1],
+                               (long long)s->n);
     return m->list ? "detections: not judged, another order costs decibels" : "";
 }
 
@@ -144,7 +154,8 @@ static qx_status report_one(const qx_output_meter *m, qx_report *r)
     return qx_report_add_output(r, &(qx_report_output){
         .name = m->name, .note = *note ? note : NULL, .count = m->pairs.n + m->compared, .max_abs = m->pairs.max,
         .sqnr_db = floats ? qx_pairs_sqnr(&m->pairs) : NAN, .cosine = floats ? qx_pairs_cosine(&m->pairs) : NAN,
-        .equal = m->compared ? (double)m->equal / (double)m->compared : NAN, .top1 = m->rows ? (double)m->same_top / (double)m->rows : NAN});
+        .equal = m->compared ? (double)m->equal / (double)m->compared : NAN,
+            .top1 = m->rows ? (double)m->same_top / (double)m->rows : NAN});
 }
 
 qx_status qx_meters_report(const qx_output_meter *m, int n, qx_report *r)

@@ -112,7 +112,8 @@ enum { MAX_WALK = 8 };
 static bool is_wild(const qx_node *n)
 {
     switch (n->op->id) {
-    case QX_OP_Reshape: case QX_OP_Transpose: case QX_OP_Flatten: case QX_OP_Cast: case QX_OP_Identity: case QX_OP_Dropout: case QX_OP_Squeeze:
+    case QX_OP_Reshape: case QX_OP_Transpose: case QX_OP_Flatten: case QX_OP_Cast: case QX_OP_Identity: case QX_OP_Dropout:
+    case QX_OP_Squeeze:
     case QX_OP_Unsqueeze: return true;
     default: return false;
     }

@@ -11,16 +11,16 @@ typedef struct qx_linear {
     qx_value *x;            /* activation input as the node sees it */
     uint32_t x_index, w_index;
     qx_value *w_in;          /* value at the node's weight input */
-    qx_value *w_init;        /* initializer behind it, through Transpose/Cast/Identity/Reshape/Squeeze/Unsqueeze, and for MatMul and Gemm through a Gather of
-                              * whole matrices (experts by token); NULL: variable weight */
+    qx_value *w_init;        /* initializer behind it, through Transpose/Cast/Identity/Reshape/Squeeze/Unsqueeze, and for
+                              * MatMul and Gemm through a Gather of whole matrices (experts by token); NULL: variable weight */
     qx_weight *w;            /* w_init->init */
     qx_view view;            /* of w as stored: W[n, k] */
     bool quantized;          /* the weight comes from a DequantizeLinear: w is NULL */
     int64_t n, k;            /* rows of W (output channels, of all experts), contraction (per group for grouped convolutions) */
     int channel_axis;        /* of the stored tensor: axis of n; -1: several (stacked experts [E,K,N]) */
     int contract_axis;       /* of the stored tensor: axis of k; 1 for Conv (input channels); -1: several */
-    qx_value *rows;          /* whose rows (last axis k; of a convolution, windows) meet the rows of W: x, or in W x what a trailing 1 was put behind.
-                              * NULL: embeddings, transA, other products W X */
+    qx_value *rows;          /* whose rows (last axis k; of a convolution, windows) meet the rows of W: x, or in W x what a
+                              * trailing 1 was put behind. NULL: embeddings, transA, other products W X */
     bool plain;              /* x are rows, and n is the last axis of y: one matrix, no experts */
     bool is_conv;
     bool embedding;          /* Gather: x holds indices, rows of W come out as they are */

@@ -9,7 +9,9 @@ enum { MAX_CHAIN = 16, MAX_AXES = 8 };
 static bool passes_through(const qx_node *n)
 {
     switch (n->op->id) {
-    case QX_OP_Identity: case QX_OP_Transpose: case QX_OP_Squeeze: case QX_OP_Unsqueeze: case QX_OP_Reshape: case QX_OP_Flatten: return true;
+    case QX_OP_Identity: case QX_OP_Transpose: case QX_OP_Squeeze: case QX_OP_Unsqueeze: case QX_OP_Reshape:
+    case QX_OP_Flatten:
+        return true;
     case QX_OP_Cast: return qx_dtype_is_float((int)qx_attr_int(n, "to", 0)) && qx_node_in(n, 0) &&
         qx_dtype_is_float(qx_node_in(n, 0)->type.dtype);
     default: return false;

@@ -129,7 +129,8 @@ static bool is_weight_of(const qx_group *g, const qx_use *u)
 static bool rearranges(const qx_node *n)
 {
     switch (n->op->id) {
-    case QX_OP_Transpose: case QX_OP_Cast: case QX_OP_Identity: case QX_OP_Reshape: case QX_OP_Gather: case QX_OP_GatherND: return n->n_out == 1;
+    case QX_OP_Transpose: case QX_OP_Cast: case QX_OP_Identity: case QX_OP_Reshape: case QX_OP_Gather: case QX_OP_GatherND:
+        return n->n_out == 1;
     default: return false;
     }
 }

@@ -13,7 +13,8 @@ enum { MAX_WALK = 24 };
 static bool moves_values(const qx_node *n)
 {
     switch (n->op->id) {
-    case QX_OP_Reshape: case QX_OP_Transpose: case QX_OP_Unsqueeze: case QX_OP_Squeeze: case QX_OP_Expand: case QX_OP_Identity: case QX_OP_Concat: case QX_OP_Cast:
+    case QX_OP_Reshape: case QX_OP_Transpose: case QX_OP_Unsqueeze: case QX_OP_Squeeze: case QX_OP_Expand:
+    case QX_OP_Identity: case QX_OP_Concat: case QX_OP_Cast:
     case QX_OP_Split: case QX_OP_Slice: case QX_OP_Add: return true;
     default: return false;
     }

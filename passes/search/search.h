@@ -28,8 +28,9 @@ typedef struct qx_candidates {
     const float *clip;
     /* judged by one in so many of the sampled weights, and counted for all: to find where to look; 0: by all */
     int64_t every;
-    int64_t seen;                  /* rows of calibration that the range is the largest of: the error then holds what clipping larger values in rows nobody has
-                                      seen is expected to cost (search.c); 0: the judged rows alone */
+    int64_t seen;                  /* rows of calibration that the range is the largest of: the error then holds what clipping
+                                    * larger values in rows nobody has seen is expected to cost (search.c); 0: the judged rows
+                                    * alone */
 } qx_candidates;
 /* error[n]: of each candidate, in the units of qx_judge_reference, with the formats that the group's items have now. */
 qx_status qx_judge_run(qx_judge *j, const qx_candidates *c, double *error);

@@ -32,7 +32,8 @@ static const float nf4_table[16] = {-1.0f, -0.6961928009986877f, -0.525073051452
 static float fp4_value(const codes *w, int64_t n, int64_t k)
 {
     const int64_t i = n * w->k + k;
-    return qx_sc_e2m1_to_f32(w->data[i / 2] >> (i % 2 * 4) & 15) * w->global * qx_sc_e4m3_to_f32(w->scale_e4m3[n * w->blocks + k / w->block]);
+    return qx_sc_e2m1_to_f32(w->data[i / 2] >> (i % 2 * 4) & 15) * w->global *
+        qx_sc_e4m3_to_f32(w->scale_e4m3[n * w->blocks + k / w->block]);
 }
 
 static float fp8_value(const codes *w, int64_t n, int64_t k)

@@ -12,8 +12,7 @@
 
 typedef struct state {
     qx_conv *conv;
-    float *scale, *bias;
-    /* with a BatchNormalization: of each output; the latter in the place of the bias */
+    float *scale, *bias; /* with a BatchNormalization: of each output; the latter in the place of the bias */
 } state;
 
 static void drop(qx_ctx *ctx, void *block)

@@ -1,6 +1,6 @@
-/* convolve.c - how one convolution is worked out: few pixels as a product of rows; Winograd's algorithm; oneDNN where it has a kernel that does
- * not depend on the thread count; else a product of the weights with windows of the picture. What each of them packs is made when it is first needed:
- * calls may bring pictures of other sizes. */
+/* convolve.c - how one convolution is worked out: few pixels as a product of rows; Winograd's algorithm; oneDNN where it has a
+ * kernel that does not depend on the thread count; else a product of the weights with windows of the picture. What each of them
+ * packs is made when it is first needed: calls may bring pictures of other sizes. */
 #include <string.h>
 
 #include "kernels/gemm.h"
@@ -11,7 +11,15 @@
 /* Of the kernel's taps along each axis, `all` of them, those that an output can see: [first, first + n). */
 typedef struct reach { int64_t all[3], first[3], n[3]; } reach;
 
-struct qx_conv { reach reach; qx_packed *rows; float *wino; bool asked; /* the library, which may have none */ qx_dnnl_conv *dnnl; float *w; /* plain, for the own path */ };
+struct qx_conv {
+    reach reach;
+    qx_packed *rows;
+    float *wino;
+    bool asked;
+    /* the library, which may have none */ qx_dnnl_conv *dnnl;
+    float *w;
+    /* plain, for the own path */
+};
 
 static void drop_packed(qx_ctx *ctx, qx_conv *s)
 {
@@ -52,7 +60,8 @@ static sight sight_of(const qx_conv_shape *s, const int64_t q[3], const run *r)
     int64_t at[3];
     for (int d = 0; d < 3; d++) at[d] = r->o[d] * s->stride[d] - s->begin[d] + q[d] * s->dilation[d];
     const int64_t step = s->stride[2], c = at[2];
-    sight v = {c < 0 ? (-c + step - 1) / step : 0, c < s->in[2] ? (s->in[2] - 1 - c) / step + 1 : 0, (at[0] * s->in[1] + at[1]) * s->in[2] + c, step};
+    sight v = {c < 0 ? (-c + step - 1) / step : 0, c < s->in[2] ? (s->in[2] - 1 - c) / step + 1 : 0,
+               (at[0] * s->in[1] + at[1]) * s->in[2] + c, step};
     if (v.hi > r->n) v.hi = r->n;
     if (at[0] < 0 || at[0] >= s->in[0] || at[1] < 0 || at[1] >= s->in[1] || v.lo > v.hi) v.lo = v.hi = r->n;
     return v;
@@ -82,10 +91,17 @@ static void fill_panel(const qx_conv_shape *s, const float *x, int64_t channels,
             for (int64_t i = 0; i < channels; i++) copy_run(&v, x + i * plane, runs[k].n, panel + (i * taps + t) * QX_GEMM_NR + runs[k].at);
         }
     }
-    for (int64_t i = 0; i < channels * taps && count < QX_GEMM_NR; i++) memset(panel + i * QX_GEMM_NR + count, 0, (size_t)(QX_GEMM_NR - count) * sizeof *panel);
+    for (int64_t i = 0; i < channels * taps && count < QX_GEMM_NR; i++)
+        memset(panel + i * QX_GEMM_NR + count, 0, (size_t)(QX_GEMM_NR - count) * sizeof *panel);
 }
 
-typedef struct conv_job { const qx_conv_shape *s; const float *x, *w, *bias; float *y; float *scratch; int64_t blocks, per_thread, k, taps, channels; /* that panels hold at a time */ } conv_job;
+typedef struct conv_job {
+    const qx_conv_shape *s;
+    const float *x, *w, *bias;
+    float *y;
+    float *scratch;
+    int64_t blocks, per_thread, k, taps, channels; /* that panels hold at a time */
+} conv_job;
 enum { CONV_BLOCK = 2 * QX_GEMM_NR, PANELS = 1 << 18 /* numbers, about: in the second cache */ };
 
 /* One block of output positions of one group: y[out_ch, positions] = W [out_ch, k] * windows'. */
@@ -93,7 +109,8 @@ static qx_status conv_piece(void *user, int64_t i)
 {
     const conv_job *j = user;
     const qx_conv_shape *s = j->s;
-    int64_t positions = s->out[0] * s->out[1] * s->out[2], per = s->out_ch / s->group, ich = s->in_ch / s->group, plane = s->in[0] * s->in[1] * s->in[2];
+    int64_t positions = s->out[0] * s->out[1] * s->out[2], per = s->out_ch / s->group, ich = s->in_ch / s->group,
+        plane = s->in[0] * s->in[1] * s->in[2];
     int64_t blk = i % j->blocks, g = i / j->blocks % s->group, b = i / j->blocks / s->group;
     int64_t first = blk * CONV_BLOCK, count = positions - first < CONV_BLOCK ? positions - first : CONV_BLOCK;
     float *panels = j->scratch + qx_thread_index() * j->per_thread;
@@ -101,8 +118,10 @@ static qx_status conv_piece(void *user, int64_t i)
     for (int64_t ch = 0; ch < ich; ch += j->channels) {
         const int64_t n = ich - ch < j->channels ? ich - ch : j->channels, k = n * j->taps;
         for (int64_t p = 0; p < count; p += QX_GEMM_NR)
-            fill_panel(s, j->x + (b * s->in_ch + g * ich + ch) * plane, n, first + p, count - p < QX_GEMM_NR ? count - p : QX_GEMM_NR, panels + p * k);
-        const qx_sgemm t = {.m = per, .k = k, .n = count, .x = j->w + g * per * j->k + ch * j->taps, .ldx = j->k, .cx = 1, .panels = panels, .step = QX_GEMM_NR * k,
+            fill_panel(s, j->x + (b * s->in_ch + g * ich + ch) * plane, n, first + p, count - p < QX_GEMM_NR ? count - p : QX_GEMM_NR,
+                       panels + p * k);
+        const qx_sgemm t = {.m = per, .k = k, .n = count, .x = j->w + g * per * j->k + ch * j->taps, .ldx = j->k, .cx = 1,
+                            .panels = panels, .step = QX_GEMM_NR * k,
                             .y = y, .ldy = positions, .alpha = 1.0f, .add = ch > 0};
         qx_sgemm_run(&t);
     }
@@ -154,7 +173,8 @@ static qx_status own_conv_any_layout(qx_call *c, const qx_conv_shape *s, const f
 
 static void move_axis(qx_conv_shape *s, int from, int to)
 {
-    s->in[to] = s->in[from], s->out[to] = s->out[from], s->kernel[to] = s->kernel[from], s->stride[to] = s->stride[from], s->dilation[to] = s->dilation[from];
+    s->in[to] = s->in[from], s->out[to] = s->out[from], s->kernel[to] = s->kernel[from], s->stride[to] = s->stride[from],
+        s->dilation[to] = s->dilation[from];
     s->begin[to] = s->begin[from], s->end[to] = s->end[from];
     s->in[from] = s->out[from] = s->kernel[from] = s->stride[from] = s->dilation[from] = 1;
     s->begin[from] = s->end[from] = 0;
@@ -192,12 +212,14 @@ static qx_status repeat_channels(qx_call *c, qx_conv_shape *s, const float **x)
 
 static int64_t between(int64_t a, int64_t most) { return a < 0 ? 0 : at_most(a, most); }
 
-/* A kernel on a small picture has taps that every output sees in the padding: 3 x 3 on one pixel is 1 x 1. They are cut off, and so are never read. */
+/* A kernel on a small picture has taps that every output sees in the padding: 3 x 3 on one pixel is 1 x 1. They are cut off, and
+ * so are never read. */
 static reach cut_kernel(qx_conv_shape *s)
 {
     reach r = {{1, 1, 1}, {0}, {1, 1, 1}};
     for (int i = 0; i < s->spatial; i++) {
-        const int64_t d = s->dilation[i], k = s->kernel[i], last = (s->out[i] - 1) * s->stride[i]; /* where the last window begins, in the padded picture */
+        /* where the last window begins, in the padded picture */
+        const int64_t d = s->dilation[i], k = s->kernel[i], last = (s->out[i] - 1) * s->stride[i];
         const int64_t before = (s->begin[i] - last + d - 1) / d, after = k - 1 - (s->in[i] - 1 + s->begin[i]) / d;
         const int64_t lo = between(before, at_most(s->begin[i] / d, k - 1)), hi = between(after, at_most(s->end[i] / d, k - 1 - lo));
         r.all[i] = k;
@@ -219,7 +241,8 @@ static qx_status cut_piece(void *user, int64_t i)
     const float *w = j->w + i * r->all[0] * r->all[1] * r->all[2];
     float *to = j->out + i * r->n[0] * r->n[1] * r->n[2];
     for (int64_t a = r->first[0]; a < r->first[0] + r->n[0]; a++)
-        for (int64_t b = r->first[1]; b < r->first[1] + r->n[1]; b++, to += r->n[2]) memcpy(to, w + (a * r->all[1] + b) * r->all[2] + r->first[2], (size_t)r->n[2] * sizeof *to);
+        for (int64_t b = r->first[1]; b < r->first[1] + r->n[1]; b++, to += r->n[2])
+            memcpy(to, w + (a * r->all[1] + b) * r->all[2] + r->first[2], (size_t)r->n[2] * sizeof *to);
     return QX_OK;
 }
 

@@ -1,5 +1,6 @@
-/* gemm.c - products by kernels/gemm.h, shared out to threads in pieces of rows and columns, and what follows a product while its piece is in the second cache.
- * Those of bfloat16 numbers, and of two variable tensors where the library has a kernel that does not depend on the thread count, by oneDNN. */
+/* gemm.c - products by kernels/gemm.h, shared out to threads in pieces of rows and columns, and what follows a product while its
+ * piece is in the second cache. Those of bfloat16 numbers, and of two variable tensors where the library has a kernel that does
+ * not depend on the thread count, by oneDNN. */
 #include "runtime/cpu/gemm.h"
 
 #include <string.h>
@@ -22,7 +23,8 @@ struct qx_packed { int64_t k, n; qx_dnnl_mm *dnnl; float *own; };
 qx_unary qx_act_unary(qx_act act)
 {
     static const qx_unary table[] = {[QX_ACT_RELU] = QX_U_RELU, [QX_ACT_GELU] = QX_U_GELU, [QX_ACT_GELU_TANH] = QX_U_GELU_TANH,
-                                     [QX_ACT_SILU] = QX_U_SWISH, [QX_ACT_SIGMOID] = QX_U_SIGMOID, [QX_ACT_TANH] = QX_U_TANH, [QX_ACT_HARDSWISH] = QX_U_HARDSWISH};
+                                     [QX_ACT_SILU] = QX_U_SWISH, [QX_ACT_SIGMOID] = QX_U_SIGMOID, [QX_ACT_TANH] = QX_U_TANH,
+                                     [QX_ACT_HARDSWISH] = QX_U_HARDSWISH};
     return table[act];
 }
 
@@ -48,10 +50,12 @@ static void finish(const qx_gemm *g, int64_t n, int64_t r, int64_t rows, int64_t
 
 /* ---- Own product ---- */
 
-/* How a product of m rows and n columns is shared out: blocks of rows, groups of columns (whole panels). No bit of the result depends on it. */
+/* How a product of m rows and n columns is shared out: blocks of rows, groups of columns (whole panels). No bit of the result
+ * depends on it. */
 typedef struct cut { int64_t rows, cols, blocks, groups; } cut;
 
-enum { HIGH = 112, WIDE = 2048, PACK = 10 }; /* a piece that stays in the second cache; packing a row takes as long as so many columns of its product */
+/* a piece that stays in the second cache; packing a row takes as long as so many columns of its product */
+enum { HIGH = 112, WIDE = 2048, PACK = 10 };
 
 static cut cut_of(int64_t m, int64_t n, int64_t groups)
 {
@@ -86,8 +90,10 @@ static qx_status own_piece(void *user, int64_t i)
     const own_job *j = user;
     const qx_gemm *g = j->g;
     const int64_t r = i / j->cut.groups * j->cut.rows, c = i % j->cut.groups * j->cut.cols;
-    const qx_sgemm p = {.m = at_most(j->cut.rows, g->m - r), .k = j->k, .n = at_most(j->cut.cols, j->n - c), .x = g->x + r * j->k, .ldx = j->k, .cx = 1, .panels = j->panels + c * j->k,
-                        .step = QX_GEMM_NR * j->k, .bias = g->bias ? g->bias + c : NULL, .y = g->y + r * j->n + c, .ldy = j->n, .alpha = 1.0f};
+    const qx_sgemm p = {.m = at_most(j->cut.rows, g->m - r), .k = j->k, .n = at_most(j->cut.cols, j->n - c), .x = g->x + r * j->k,
+                        .ldx = j->k, .cx = 1, .panels = j->panels + c * j->k,
+                        .step = QX_GEMM_NR * j->k, .bias = g->bias ? g->bias + c : NULL, .y = g->y + r * j->n + c, .ldy = j->n,
+                            .alpha = 1.0f};
     qx_sgemm_run(&p);
     finish(g, j->n, r, p.m, c, p.n);
     return QX_OK;
@@ -119,7 +125,8 @@ qx_status qx_matrix_rows(qx_call *c, const qx_matrix *w, int64_t first, int64_t 
 static qx_status own_pack(qx_call *c, const qx_matrix *w, float **packed)
 {
     size_t bytes;
-    if (!qx_mul_size((size_t)qx_gemm_packed_size(w->k, w->n), sizeof **packed, &bytes)) QX_CALL_FAIL(c, QX_E_SHAPE, "weight of %lld x %lld overflows", (long long)w->k, (long long)w->n);
+    if (!qx_mul_size((size_t)qx_gemm_packed_size(w->k, w->n), sizeof **packed, &bytes))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "weight of %lld x %lld overflows", (long long)w->k, (long long)w->n);
     QX_TRY(qx_alloc_raw(c->ctx, bytes, (void **)packed));
     return qx_panels_pack(c, w, *packed);
 }
@@ -176,9 +183,12 @@ static qx_status bmm_piece(void *user, int64_t i)
 {
     const bmm_job *j = user;
     const qx_bmm *g = j->g;
-    const int64_t each = j->cut.blocks * j->cut.groups, b = i / each, r = i % each / j->cut.groups * j->cut.rows, c = i % j->cut.groups * j->cut.cols;
-    const qx_matmul p = {.m = at_most(j->cut.rows, g->m - r), .n = at_most(j->cut.cols, g->n - c), .k = g->k, .a = g->a + b * g->sa[0] + r * g->sa[1], .ra = g->sa[1], .ca = g->sa[2],
-                         .b = g->b + b * g->sb[0] + c * g->sb[2], .rb = g->sb[1], .cb = g->sb[2], .c = g->y + (b * g->m + r) * g->n + c, .ldc = g->n, .alpha = 1.0f};
+    const int64_t each = j->cut.blocks * j->cut.groups, b = i / each, r = i % each / j->cut.groups * j->cut.rows,
+        c = i % j->cut.groups * j->cut.cols;
+    const qx_matmul p = {.m = at_most(j->cut.rows, g->m - r), .n = at_most(j->cut.cols, g->n - c), .k = g->k,
+                         .a = g->a + b * g->sa[0] + r * g->sa[1], .ra = g->sa[1], .ca = g->sa[2],
+                         .b = g->b + b * g->sb[0] + c * g->sb[2], .rb = g->sb[1], .cb = g->sb[2], .c = g->y + (b * g->m + r) * g->n + c,
+                             .ldc = g->n, .alpha = 1.0f};
     qx_matmul_f32(NULL, &p);
     return QX_OK;
 }

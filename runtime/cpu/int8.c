@@ -16,8 +16,7 @@ typedef struct state {
     int64_t n_scales;
     int32_t zero;
     float *bias;
-    int32_t *sums;
-    /* of columns, for few rows */
+    int32_t *sums; /* of columns, for few rows */
 } state;
 
 static void drop(qx_ctx *ctx, void *block)

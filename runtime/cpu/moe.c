@@ -1,5 +1,6 @@
-/* moe.c - com.microsoft's MoE and QMoE: every token goes through the k experts that its router row likes most. Experts run in order of their number,
- * each over all of its tokens at once, so sums do not depend on threads. Codes of QMoE stay codes (kernels/nbits.h). */
+/* moe.c - com.microsoft's MoE and QMoE: every token goes through the k experts that its router row likes most. Experts run in
+ * order of their number, each over all of its tokens at once, so sums do not depend on threads. Codes of QMoE stay codes
+ * (kernels/nbits.h). */
 #include <math.h>
 #include <string.h>
 
@@ -10,7 +11,14 @@
 typedef enum kind { RELU, GELU, SILU, IDENTITY, SWIGLU } kind;
 
 /* One of the three layers, [experts, n, k]; float data or codes. */
-typedef struct layer { const qx_tensor *w; int64_t n, k; const float *f, *bias, *scale, *zero; const uint8_t *codes; int bits; int64_t block, row_bytes; } layer;
+typedef struct layer {
+    const qx_tensor *w;
+    int64_t n, k;
+    const float *f, *bias, *scale, *zero;
+    const uint8_t *codes;
+    int bits;
+    int64_t block, row_bytes;
+} layer;
 
 typedef struct moe {
     const float *x; float *y;
@@ -69,8 +77,10 @@ static qx_status routing(qx_call *c, moe *m, uint32_t mix_in)
     const float *f, *g = NULL;
     QX_TRY(qx_call_need(c, 1, &p));
     if (p->rank != 2 || p->dims[0] != m->tokens || p->dims[1] != m->experts || m->k < 1 || m->k > m->experts)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "router_probs has %lld elements for %lld tokens and %lld experts, of which %lld are taken", (long long)p->numel, (long long)m->tokens, (long long)m->experts, (long long)m->k);
-    if (mix && mix->numel != p->numel) QX_CALL_FAIL(c, QX_E_SHAPE, "router_weights has %lld elements, router_probs %lld", (long long)mix->numel, (long long)p->numel);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "router_probs has %lld elements for %lld tokens and %lld experts, of which %lld are taken",
+                     (long long)p->numel, (long long)m->tokens, (long long)m->experts, (long long)m->k);
+    if (mix && mix->numel != p->numel)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "router_weights has %lld elements, router_probs %lld", (long long)mix->numel, (long long)p->numel);
     QX_TRY(qx_call_in_f32(c, 1, &f));
     if (mix) QX_TRY(qx_call_in_f32(c, mix_in, &g));
     QX_TRY(QX_CALL_SCRATCH(c, m->tokens * m->k + 1, &m->chosen));
@@ -99,7 +109,8 @@ static qx_status product(qx_call *c, const layer *l, qx_bmm_state **bmm, int64_t
     const float *bias = l->bias ? l->bias + e * l->n : NULL;
     if (l->codes) {
         const int64_t blocks = (l->k + l->block - 1) / l->block;
-        const qx_nbits w = {.bits = l->bits, .n = l->n, .k = l->k, .block = l->block, .row_bytes = l->row_bytes, .codes = l->codes + e * l->n * l->row_bytes,
+        const qx_nbits w = {.bits = l->bits, .n = l->n, .k = l->k, .block = l->block, .row_bytes = l->row_bytes,
+                            .codes = l->codes + e * l->n * l->row_bytes,
                             .scale = l->scale + e * l->n * blocks, .zero_f = l->zero ? l->zero + e * l->n * blocks : NULL, .bias = bias};
         nbits_job j = {&w, x, y, NULL, rows};
         QX_TRY(QX_CALL_SCRATCH(c, qx_nbits_scratch(&w, rows) + 1, &j.scratch));
@@ -164,7 +175,8 @@ static qx_status expert(qx_call *c, moe *m, int64_t e)
 
 static qx_status attributes(qx_call *c, moe *m)
 {
-    static const struct { const char *name; kind act; } names[] = {{"relu", RELU}, {"gelu", GELU}, {"silu", SILU}, {"identity", IDENTITY}, {"swiglu", SWIGLU}};
+    static const struct { const char *name; kind act; } names[] =
+        {{"relu", RELU}, {"gelu", GELU}, {"silu", SILU}, {"identity", IDENTITY}, {"swiglu", SWIGLU}};
     const char *act = qx_call_str(c, "activation_type", "relu");
     int found = -1;
     for (int i = 0; i < 5; i++)
@@ -185,7 +197,9 @@ static qx_status layer_bias(qx_call *c, uint32_t i, int64_t experts, layer *l)
 {
     const qx_tensor *t = qx_call_in(c, i);
     if (!t) return QX_OK;
-    if (t->numel != experts * l->n) QX_CALL_FAIL(c, QX_E_SHAPE, "bias (input %u) has %lld elements for %lld experts of %lld", i, (long long)t->numel, (long long)experts, (long long)l->n);
+    if (t->numel != experts * l->n)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "bias (input %u) has %lld elements for %lld experts of %lld", i, (long long)t->numel,
+                     (long long)experts, (long long)l->n);
     return qx_call_in_f32(c, i, &l->bias);
 }
 
@@ -197,23 +211,29 @@ static qx_status float_layer(qx_call *c, uint32_t i, int64_t experts, int64_t n,
     l->n = n;
     l->k = k;
     if (l->w->rank != 3 || l->w->dims[0] != experts || l->w->dims[1] != n || l->w->dims[2] != k)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "weights %s (input %u), [%lld, %lld, %lld] are needed", qx_tensor_describe(l->w, a, sizeof a), i, (long long)experts, (long long)n, (long long)k);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "weights %s (input %u), [%lld, %lld, %lld] are needed", qx_tensor_describe(l->w, a, sizeof a), i,
+                     (long long)experts, (long long)n, (long long)k);
     QX_TRY(qx_call_in_f32(c, i, &l->f));
     return layer_bias(c, i + 1, experts, l);
 }
 
-/* Packed zero points as floats [experts, n, blocks]: rows of blocks are padded to bytes, without blocks the columns of an expert are one row. */
+/* Packed zero points as floats [experts, n, blocks]: rows of blocks are padded to bytes, without blocks the columns of an expert
+ * are one row. */
 static qx_status layer_zeros(qx_call *c, uint32_t i, int64_t experts, layer *l)
 {
     const qx_tensor *t = qx_call_in(c, i);
-    const int64_t blocks = l->block ? (l->k + l->block - 1) / l->block : 1, per = blocks > 1 || (t && t->rank == 3) ? blocks : l->n, lines = experts * l->n * blocks / per;
+    const int64_t blocks = l->block ? (l->k + l->block - 1) / l->block : 1, per = blocks > 1 || (t && t->rank == 3) ? blocks : l->n,
+        lines = experts * l->n * blocks / per;
     const int64_t bytes = (per * l->bits + 7) / 8;
     float *f = NULL;
     if (!t) return QX_OK;
-    if (t->dtype != QX_DT_UINT8 || t->numel != lines * bytes) QX_CALL_FAIL(c, QX_E_SHAPE, "zero points (input %u) have %lld bytes, %lld are needed", i, (long long)t->bytes, (long long)(lines * bytes));
+    if (t->dtype != QX_DT_UINT8 || t->numel != lines * bytes)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "zero points (input %u) have %lld bytes, %lld are needed", i, (long long)t->bytes,
+                     (long long)(lines * bytes));
     QX_TRY(QX_CALL_SCRATCH(c, lines * per + 1, &f));
     for (int64_t r = 0; r < lines; r++)
-        for (int64_t j = 0; j < per; j++) f[r * per + j] = (float)(((const uint8_t *)t->data)[r * bytes + j * l->bits / 8] >> (j * l->bits % 8) & ((1 << l->bits) - 1));
+        for (int64_t j = 0; j < per; j++)
+            f[r * per + j] = (float)(((const uint8_t *)t->data)[r * bytes + j * l->bits / 8] >> (j * l->bits % 8) & ((1 << l->bits) - 1));
     l->zero = f;
     return QX_OK;
 }
@@ -230,11 +250,13 @@ static qx_status code_layer(qx_call *c, uint32_t i, uint32_t zp, const char *bit
     const int64_t block = qx_call_int(c, "block_size", 0);
     l->block = block > 0 ? block : k;
     if (k < 1 || l->block > k) QX_CALL_FAIL(c, QX_E_SHAPE, "blocks of %lld in rows of %lld", (long long)l->block, (long long)k);
-    if ((l->bits != 2 && l->bits != 4 && l->bits != 8) || (l->bits < 8 && l->block % 16)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "blocks of %lld %d-bit codes; multiples of 16 are there", (long long)l->block, l->bits);
+    if ((l->bits != 2 && l->bits != 4 && l->bits != 8) || (l->bits < 8 && l->block % 16))
+        QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "blocks of %lld %d-bit codes; multiples of 16 are there", (long long)l->block, l->bits);
     l->row_bytes = k * l->bits / 8;
     const int64_t blocks = (k + l->block - 1) / l->block;
     if (l->w->dtype != QX_DT_UINT8 || l->w->numel != experts * n * l->row_bytes || scale->numel != experts * n * blocks || k % l->block)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "weights (input %u) have %lld bytes and %lld scales; %lld and %lld are needed", i, (long long)l->w->bytes, (long long)scale->numel,
+        QX_CALL_FAIL(c, QX_E_SHAPE, "weights (input %u) have %lld bytes and %lld scales; %lld and %lld are needed", i,
+                     (long long)l->w->bytes, (long long)scale->numel,
                      (long long)(experts * n * l->row_bytes), (long long)(experts * n * blocks));
     l->codes = l->w->data;
     QX_TRY(qx_call_in_f32(c, i + 1, &l->scale));
@@ -253,14 +275,16 @@ static qx_status layers(qx_call *c, moe *m, bool codes)
     m->experts = w1->dims[0];
     m->inter = m->fusion ? w1->dims[1] / 2 : w1->dims[1];
     const int64_t n1 = m->fusion ? 2 * m->inter : m->inter;
-    if ((m->act == SWIGLU && !m->fusion && !gated) || (m->fusion && gated)) QX_CALL_FAIL(c, QX_E_SHAPE, "swiglu takes fc3 or swiglu_fusion, not both");
+    if ((m->act == SWIGLU && !m->fusion && !gated) || (m->fusion && gated))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "swiglu takes fc3 or swiglu_fusion, not both");
     if (!codes) {
         QX_TRY(float_layer(c, f1, m->experts, n1, m->hidden, &m->fc1));
         QX_TRY(float_layer(c, f2, m->experts, m->hidden, m->inter, &m->fc2));
         return gated ? float_layer(c, f3, m->experts, m->inter, m->hidden, &m->fc3) : QX_OK;
     }
     const char *type = qx_call_str(c, "quant_type", "int");
-    if (strcmp(type, "int") != 0 || qx_call_int(c, "weights_prepacked", -1) > 0) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "quant_type '%s' or prepacked weights", type);
+    if (strcmp(type, "int") != 0 || qx_call_int(c, "weights_prepacked", -1) > 0)
+        QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "quant_type '%s' or prepacked weights", type);
     QX_TRY(code_layer(c, f1, 11, "fc1_expert_weight_bits", m->experts, n1, m->hidden, &m->fc1));
     QX_TRY(code_layer(c, f2, 12, "fc2_expert_weight_bits", m->experts, m->hidden, m->inter, &m->fc2));
     return gated ? code_layer(c, f3, 13, "fc3_expert_weight_bits", m->experts, m->inter, m->hidden, &m->fc3) : QX_OK;

@@ -42,7 +42,8 @@ qx_status qx_cpu_expand(qx_call *c)
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(qx_call_in_i64(c, 1, &want, &n));
     if (n > QX_MAX_RANK) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "rank %lld: at most %d is run", (long long)n, QX_MAX_RANK);
-    if (!qx_broadcast(x->dims, x->rank, want, (int)n, dims, &rank)) QX_CALL_FAIL(c, QX_E_SHAPE, "the input cannot be expanded to the shape given");
+    if (!qx_broadcast(x->dims, x->rank, want, (int)n, dims, &rank))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "the input cannot be expanded to the shape given");
     qx_strides(x->dims, x->rank, strides);
     int64_t numel;
     if (!qx_dims_product(dims, rank, &numel)) QX_CALL_FAIL(c, QX_E_SHAPE, "the shape given is negative or overflows");
@@ -67,7 +68,8 @@ qx_status qx_cpu_tile(qx_call *c)
     if (n != x->rank) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld repeats for rank %d", (long long)n, x->rank);
     qx_strides(x->dims, x->rank, strides);
     for (int i = 0; i < x->rank; i++) {
-        if (reps[i] < 0 || !qx_mul_i64(x->dims[i], reps[i], &dims[i])) QX_CALL_FAIL(c, QX_E_SHAPE, "repeat %lld at axis %d", (long long)reps[i], i);
+        if (reps[i] < 0 || !qx_mul_i64(x->dims[i], reps[i], &dims[i]))
+            QX_CALL_FAIL(c, QX_E_SHAPE, "repeat %lld at axis %d", (long long)reps[i], i);
         s.dims[s.rank] = reps[i];
         s.stride[s.rank++] = 0;
         s.dims[s.rank] = x->dims[i];
@@ -108,7 +110,8 @@ qx_status qx_cpu_slice(qx_call *c)
     QX_TRY(qx_call_list(c, "axes", 3, &axes, &n_axes));
     QX_TRY(qx_call_in_i64(c, 4, &steps, &n_steps));
     if (n != n_ends || (axes && n_axes != n) || (steps && n_steps != n) || n > x->rank)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld starts, %lld ends, %lld axes, %lld steps for rank %d", (long long)n, (long long)n_ends, (long long)n_axes, (long long)n_steps, x->rank);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld starts, %lld ends, %lld axes, %lld steps for rank %d", (long long)n, (long long)n_ends,
+                     (long long)n_axes, (long long)n_steps, x->rank);
     qx_strides(x->dims, x->rank, strides);
     s.rank = x->rank;
     for (int i = 0; i < x->rank; i++) {
@@ -167,7 +170,9 @@ qx_status qx_cpu_concat(qx_call *c)
         bool fits = t->rank == first->rank && t->dtype == first->dtype;
         for (int d = 0; fits && d < t->rank; d++) fits = d == axis || t->dims[d] == first->dims[d];
         char a[96], b[96];
-        if (!fits) QX_CALL_FAIL(c, QX_E_SHAPE, "input %u is %s, input 0 is %s (axis %d)", i, qx_tensor_describe(t, a, sizeof a), qx_tensor_describe(first, b, sizeof b), axis);
+        if (!fits)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "input %u is %s, input 0 is %s (axis %d)", i, qx_tensor_describe(t, a, sizeof a),
+                         qx_tensor_describe(first, b, sizeof b), axis);
         dims[axis] += t->dims[axis];
     }
     QX_TRY(qx_call_out(c, 0, first->dtype, first->rank, dims, &y));
@@ -189,13 +194,15 @@ static qx_status split_sizes(qx_call *c, int64_t dim, int64_t *sizes)
     int64_t n, total = 0, parts = qx_call_int(c, "num_outputs", c->n_out);
     QX_TRY(qx_call_list(c, "split", 1, &given, &n));
     if (given && n != (int64_t)c->n_out) QX_CALL_FAIL(c, QX_E_SHAPE, "%lld sizes for %u outputs", (long long)n, c->n_out);
-    if (parts != (int64_t)c->n_out || parts < 1) QX_CALL_FAIL(c, QX_E_SHAPE, "num_outputs is %lld, the node has %u outputs", (long long)parts, c->n_out);
+    if (parts != (int64_t)c->n_out || parts < 1)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "num_outputs is %lld, the node has %u outputs", (long long)parts, c->n_out);
     int64_t each = (dim + parts - 1) / parts;
     for (uint32_t i = 0; i < c->n_out; i++) {
         int64_t left = dim - each * (int64_t)i;
         sizes[i] = given ? given[i] : left < 0 ? 0 : left < each ? left : each;
         if (sizes[i] < 0 || sizes[i] > dim - total)
-            QX_CALL_FAIL(c, QX_E_SHAPE, "part %u has size %lld, but %lld of %lld are left", i, (long long)sizes[i], (long long)(dim - total), (long long)dim);
+            QX_CALL_FAIL(c, QX_E_SHAPE, "part %u has size %lld, but %lld of %lld are left", i, (long long)sizes[i],
+                         (long long)(dim - total), (long long)dim);
         total += sizes[i];
     }
     if (total != dim) QX_CALL_FAIL(c, QX_E_SHAPE, "parts add up to %lld, the axis has %lld", (long long)total, (long long)dim);
@@ -231,12 +238,14 @@ qx_status qx_cpu_split(qx_call *c)
 
 static qx_status wrap_index(const qx_call *c, int64_t v, int64_t dim, int64_t *out)
 {
-    if (v < -dim || v >= dim) QX_CALL_FAIL(c, QX_E_SHAPE, "index %lld is outside of [%lld, %lld)", (long long)v, (long long)-dim, (long long)dim);
+    if (v < -dim || v >= dim)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "index %lld is outside of [%lld, %lld)", (long long)v, (long long)-dim, (long long)dim);
     *out = v < 0 ? v + dim : v;
     return QX_OK;
 }
 
-typedef struct gather_job { const char *src; char *dst; const int64_t *idx; int64_t n, dim, inner, outer, per; } gather_job; /* inner in bytes */
+/* inner in bytes */
+typedef struct gather_job { const char *src; char *dst; const int64_t *idx; int64_t n, dim, inner, outer, per; } gather_job;
 
 static qx_status gather_piece(void *user, int64_t p)
 {
@@ -287,7 +296,8 @@ qx_status qx_cpu_gather_elements(qx_call *c)
     QX_TRY(qx_call_axis(c, qx_call_int(c, "axis", 0), x->rank, &axis));
     if (x->rank != ix->rank || x->rank == 0) QX_CALL_FAIL(c, QX_E_SHAPE, "data has rank %d, indices rank %d", x->rank, ix->rank);
     for (int i = 0; i < x->rank; i++)
-        if (i != axis && ix->dims[i] > x->dims[i]) QX_CALL_FAIL(c, QX_E_SHAPE, "indices have %lld at axis %d, data has %lld", (long long)ix->dims[i], i, (long long)x->dims[i]);
+        if (i != axis && ix->dims[i] > x->dims[i])
+            QX_CALL_FAIL(c, QX_E_SHAPE, "indices have %lld at axis %d, data has %lld", (long long)ix->dims[i], i, (long long)x->dims[i]);
     QX_TRY(qx_elem_size(c, x, &size));
     QX_TRY(qx_call_in_i64(c, 1, &idx, &n));
     QX_TRY(qx_call_out(c, 0, x->dtype, ix->rank, ix->dims, &y));
@@ -317,7 +327,9 @@ qx_status qx_cpu_gather_nd(qx_call *c)
     if (b < 0 || b >= ix->rank || b >= x->rank || depth < 1 || b + depth > x->rank)
         QX_CALL_FAIL(c, QX_E_SHAPE, "indices of depth %lld after %lld batch axes into rank %d", (long long)depth, (long long)b, x->rank);
     for (int i = 0; i < b; i++)
-        if (ix->dims[i] != x->dims[i]) QX_CALL_FAIL(c, QX_E_SHAPE, "batch axis %d is %lld in the data, %lld in the indices", i, (long long)x->dims[i], (long long)ix->dims[i]);
+        if (ix->dims[i] != x->dims[i])
+            QX_CALL_FAIL(c, QX_E_SHAPE, "batch axis %d is %lld in the data, %lld in the indices", i, (long long)x->dims[i],
+                         (long long)ix->dims[i]);
     QX_TRY(qx_elem_size(c, x, &size));
     QX_TRY(qx_call_in_i64(c, 1, &idx, &n));
     int rank = 0;
@@ -356,13 +368,23 @@ static int64_t pad_index(pad_mode mode, int64_t i, int64_t begin, int64_t dim)
 }
 
 /* Elements [lo, hi) of an output row are a piece of an input row as it lies. */
-typedef struct pad_job { const qx_tensor *x; qx_tensor *y; int rank; int64_t in[QX_MAX_RANK], out[QX_MAX_RANK], begin[QX_MAX_RANK]; int64_t *map[QX_MAX_RANK]; int64_t strides[QX_MAX_RANK], lo, hi; int size; uint64_t fill[2]; } pad_job;
+typedef struct pad_job {
+    const qx_tensor *x;
+    qx_tensor *y;
+    int rank;
+    int64_t in[QX_MAX_RANK], out[QX_MAX_RANK], begin[QX_MAX_RANK];
+    int64_t *map[QX_MAX_RANK];
+    int64_t strides[QX_MAX_RANK], lo, hi;
+    int size;
+    uint64_t fill[2];
+} pad_job;
 
 /* Output elements [from, to) of a row, one by one; row NULL: all of them the constant. */
 static void pad_elements(const pad_job *j, const char *row, int64_t from, int64_t to, char *dst)
 {
     const int64_t *map = j->map[j->rank - 1];
-    for (int64_t i = from; i < to; i++) memcpy(dst + i * j->size, !row || map[i] < 0 ? (const char *)j->fill : row + map[i] * j->size, (size_t)j->size);
+    for (int64_t i = from; i < to; i++)
+        memcpy(dst + i * j->size, !row || map[i] < 0 ? (const char *)j->fill : row + map[i] * j->size, (size_t)j->size);
 }
 
 static qx_status pad_row(void *user, int64_t row)
@@ -435,7 +457,8 @@ qx_status qx_cpu_pad(qx_call *c)
     QX_TRY(pad_amounts(c, x, begin, end));
     for (int i = 0; i < x->rank; i++)
         if (!qx_add_i64(x->dims[i], begin[i], &dims[i]) || !qx_add_i64(dims[i], end[i], &dims[i]) || dims[i] < 0)
-            QX_CALL_FAIL(c, QX_E_SHAPE, "pads %lld and %lld at axis %d of %lld", (long long)begin[i], (long long)end[i], i, (long long)x->dims[i]);
+            QX_CALL_FAIL(c, QX_E_SHAPE, "pads %lld and %lld at axis %d of %lld", (long long)begin[i], (long long)end[i], i,
+                         (long long)x->dims[i]);
     const bool by_input = c->version >= 11 || c->node->op->id == QX_OP_ms_Pad; /* the old form has attributes */
     v = by_input ? qx_call_in(c, 2) : NULL;
     if (v && v->numel > 0 && v->dtype == x->dtype) memcpy(j.fill, v->data, (size_t)j.size);

@@ -1,5 +1,5 @@
-/* nbits.c - MatMulNBits, GatherBlockQuantized, and the fused step for a constant low-precision weight behind DequantizeLinear: codes stay codes in
- * memory. The products are kernels/nbits.h. */
+/* nbits.c - MatMulNBits, GatherBlockQuantized, and the fused step for a constant low-precision weight behind DequantizeLinear:
+ * codes stay codes in memory. The products are kernels/nbits.h. */
 #include "kernels/nbits.h"
 
 #include <string.h>
@@ -54,7 +54,9 @@ static qx_status zeros(qx_call *c, const qx_tensor *t, const qx_nbits *w, float 
     int64_t n = w->n * blocks_of(w), row = (blocks_of(w) * w->bits + 7) / 8;
     QX_TRY(qx_alloc_array(c->ctx, (size_t)n, sizeof **out, (void **)out));
     if (t->dtype == QX_DT_UINT8) {
-        if (t->numel != w->n * row) QX_CALL_FAIL(c, QX_E_SHAPE, "zero_points has %lld bytes, %lld rows of %lld are needed", (long long)t->numel, (long long)w->n, (long long)row);
+        if (t->numel != w->n * row)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "zero_points has %lld bytes, %lld rows of %lld are needed", (long long)t->numel, (long long)w->n,
+                         (long long)row);
         const uint8_t *p = t->data;
         for (int64_t j = 0; j < n; j++) {
             int64_t bit = j % blocks_of(w) * w->bits;
@@ -76,7 +78,8 @@ static qx_status nbits_attributes(qx_call *c, qx_nbits *w)
     w->block = qx_call_int(c, "block_size", 0);
     bool power = w->block >= 16 && (w->block & (w->block - 1)) == 0;
     if ((w->bits != 2 && w->bits != 4 && w->bits != 8) || w->n < 1 || w->k < 1 || !power)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "N %lld, K %lld, bits %d, block_size %lld", (long long)w->n, (long long)w->k, w->bits, (long long)w->block);
+        QX_CALL_FAIL(c, QX_E_SHAPE, "N %lld, K %lld, bits %d, block_size %lld", (long long)w->n, (long long)w->k, w->bits,
+                     (long long)w->block);
     return QX_OK;
 }
 
@@ -89,7 +92,8 @@ static qx_status nbits_weights(qx_call *c, state *s)
     QX_TRY(qx_call_need(c, 2, &scale));
     int64_t bytes = s->w.n * blocks_of(&s->w) * (s->w.block * s->w.bits / 8);
     if ((int64_t)b->bytes != bytes || scale->numel != s->w.n * blocks_of(&s->w))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "B has %zu bytes and scales %lld elements, %lld and %lld are needed", b->bytes, (long long)scale->numel, (long long)bytes, (long long)(s->w.n * blocks_of(&s->w)));
+        QX_CALL_FAIL(c, QX_E_SHAPE, "B has %zu bytes and scales %lld elements, %lld and %lld are needed", b->bytes,
+                     (long long)scale->numel, (long long)bytes, (long long)(s->w.n * blocks_of(&s->w)));
     if (qx_call_int(c, "weight_prepacked", 0)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "weights packed for another device");
     const qx_tensor *g = qx_call_in(c, 4);
     if (g && g->numel) {
@@ -97,7 +101,8 @@ static qx_status nbits_weights(qx_call *c, state *s)
         int64_t n;
         QX_TRY(qx_call_in_i64(c, 4, &idx, &n));
         for (int64_t i = 0; i < n; i++)
-            if (idx[i] != i / s->w.block) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "g_idx reorders the groups (element %lld is %lld)", (long long)i, (long long)idx[i]);
+            if (idx[i] != i / s->w.block)
+                QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "g_idx reorders the groups (element %lld is %lld)", (long long)i, (long long)idx[i]);
     }
     QX_TRY(qx_call_in_f32(c, 2, &f));
     QX_TRY(qx_alloc_array(c->ctx, (size_t)scale->numel, sizeof *s->scale, (void **)&s->scale));
@@ -115,7 +120,8 @@ static qx_status run_rows(qx_call *c, state *s, const float *bias)
     float *y = NULL;
     int64_t dims[QX_MAX_RANK];
     char a[96];
-    if (x->rank < 1 || x->dims[x->rank - 1] != s->w.k) QX_CALL_FAIL(c, QX_E_SHAPE, "%s by a weight with K = %lld", qx_tensor_describe(x, a, sizeof a), (long long)s->w.k);
+    if (x->rank < 1 || x->dims[x->rank - 1] != s->w.k)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%s by a weight with K = %lld", qx_tensor_describe(x, a, sizeof a), (long long)s->w.k);
     QX_TRY(qx_call_in_f32(c, 0, &fx));
     memcpy(dims, x->dims, sizeof dims);
     dims[x->rank - 1] = s->w.n;
@@ -179,7 +185,8 @@ static qx_status spread(qx_call *c, const qx_nbits *w, const qx_tensor *t, bool 
 {
     const float *f;
     int64_t need = blocked ? w->n * blocks_of(w) : t->numel == 1 ? 1 : w->n;
-    if (t->numel != need) QX_CALL_FAIL(c, QX_E_SHAPE, "scale or zero point has %lld elements, %lld are needed", (long long)t->numel, (long long)need);
+    if (t->numel != need)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "scale or zero point has %lld elements, %lld are needed", (long long)t->numel, (long long)need);
     QX_TRY(qx_call_to_f32(c, t, &f));
     QX_TRY(qx_alloc_array(c->ctx, (size_t)(w->n * blocks_of(w)), sizeof **out, (void **)out));
     for (int64_t j = 0; j < w->n; j++)
@@ -230,7 +237,8 @@ qx_status qx_cpu_wq_linear(qx_call *c)
         for (uint32_t i = QX_WQ_CODES; i <= QX_WQ_ZERO; i++) qx_call_drop_const(c, i);
     }
     if (bias) {
-        if (bias->numel != s->w.n) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements, N is %lld", (long long)bias->numel, (long long)s->w.n);
+        if (bias->numel != s->w.n)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements, N is %lld", (long long)bias->numel, (long long)s->w.n);
         QX_TRY(qx_call_in_f32(c, QX_WQ_BIAS, &fb));
     }
     return run_rows(c, s, fb);
@@ -238,7 +246,15 @@ qx_status qx_cpu_wq_linear(qx_call *c)
 
 /* ---- GatherBlockQuantized ---- */
 
-typedef struct gather { const qx_tensor *data; const float *scale, *zero; int bits; int64_t block, blocks, cols, rows; float lift, def_zero; const int64_t *idx; float *y; } gather;
+typedef struct gather {
+    const qx_tensor *data;
+    const float *scale, *zero;
+    int bits;
+    int64_t block, blocks, cols, rows;
+    float lift, def_zero;
+    const int64_t *idx;
+    float *y;
+} gather;
 
 static qx_status gather_row(void *user, int64_t k)
 {
@@ -265,7 +281,8 @@ static qx_status gather_zeros(qx_call *c, gather *g, const qx_tensor *z)
     float *f = NULL;
     int64_t n = g->rows * g->blocks, bits = z->dtype == QX_DT_UINT8 ? g->bits : qx_dtype_bits(z->dtype), row = (g->blocks * bits + 7) / 8;
     bool packed_u8 = z->dtype == QX_DT_UINT8;
-    if (packed_u8 ? z->numel != g->rows * row : z->numel != n) QX_CALL_FAIL(c, QX_E_SHAPE, "zero_points has %lld elements for %lld blocks", (long long)z->numel, (long long)n);
+    if (packed_u8 ? z->numel != g->rows * row : z->numel != n)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "zero_points has %lld elements for %lld blocks", (long long)z->numel, (long long)n);
     QX_TRY(QX_CALL_SCRATCH(c, n, &f));
     if (!packed_u8) {
         const float *conv;
@@ -293,13 +310,17 @@ qx_status qx_cpu_gather_block_quantized(qx_call *c)
     g.data = data;
     g.block = qx_call_int(c, "block_size", 128);
     int64_t gather_axis = qx_call_int(c, "gather_axis", 0), q_axis = qx_call_int(c, "quantize_axis", 1);
-    if (data->rank != 2 || gather_axis != 0 || (q_axis != 1 && q_axis != -1) || qx_dtype_is_float(data->dtype) || (g.bits != 2 && g.bits != 4 && g.bits != 8) || g.block < 16)
-        QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "only rows of a matrix of integer codes, quantized along its columns, are gathered (rank %d, axes %lld and %lld, %d bits)", data->rank, (long long)gather_axis, (long long)q_axis, g.bits);
+    if (data->rank != 2 || gather_axis != 0 || (q_axis != 1 && q_axis != -1) || qx_dtype_is_float(data->dtype) ||
+        (g.bits != 2 && g.bits != 4 && g.bits != 8) || g.block < 16)
+        QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "only rows of a matrix of integer codes, quantized along its columns, are gathered "
+                                          "(rank %d, axes %lld and %lld, %d bits)", data->rank, (long long)gather_axis,
+                                              (long long)q_axis, g.bits);
     g.rows = data->dims[0];
     g.cols = u8 ? data->dims[1] * 8 / g.bits : data->dims[1];
     g.blocks = (g.cols + g.block - 1) / g.block;
     g.def_zero = u8 ? (float)(1 << (g.bits - 1)) : 0.0f;
-    if (scale->numel != g.rows * g.blocks || (g.cols * g.bits) % 8) QX_CALL_FAIL(c, QX_E_SHAPE, "scales has %lld elements for %lld blocks", (long long)scale->numel, (long long)(g.rows * g.blocks));
+    if (scale->numel != g.rows * g.blocks || (g.cols * g.bits) % 8)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "scales has %lld elements for %lld blocks", (long long)scale->numel, (long long)(g.rows * g.blocks));
     QX_TRY(qx_call_in_f32(c, 2, &g.scale));
     if (z) QX_TRY(gather_zeros(c, &g, z));
     QX_TRY(qx_call_in_i64(c, 1, &g.idx, &n));

@@ -1,5 +1,6 @@
-/* winograd.c - shares tiles and outputs of a convolution out to threads. A piece is some tiles (one chunk) by some outputs (a group of panels): its pixels are
- * transformed into scratch, multiplied at each of the 36 points, and transformed back, with bias and activation while they are there. */
+/* winograd.c - shares tiles and outputs of a convolution out to threads. A piece is some tiles (one chunk) by some outputs (a
+ * group of panels): its pixels are transformed into scratch, multiplied at each of the 36 points, and transformed back, with bias
+ * and activation while they are there. */
 #include "runtime/cpu/winograd.h"
 
 #include <string.h>
@@ -7,10 +8,14 @@
 #include "kernels/gemm.h"
 #include "kernels/winograd.h"
 
-enum { CHUNK = 98, LEAST_CHUNK = 42, ROWS = 14, NEAR = 1 << 18, PIECES = 4 }; /* tiles a piece; rows of the product's tile; floats of scratch that stay near; pieces a thread */
+/* tiles a piece; rows of the product's tile; floats of scratch that stay near; pieces a thread */
+enum { CHUNK = 98, LEAST_CHUNK = 42, ROWS = 14, NEAR = 1 << 18, PIECES = 4 };
 #define MOST_WEIGHTS 4e7 /* bytes, transformed */
 
-bool qx_wino_weights_fit(int64_t out, int64_t in) { return in >= 32 && out >= 32 && (double)QX_WINO_POINTS * (double)in * (double)out * sizeof(float) <= MOST_WEIGHTS; }
+bool qx_wino_weights_fit(int64_t out, int64_t in)
+{
+    return in >= 32 && out >= 32 && (double)QX_WINO_POINTS * (double)in * (double)out * sizeof(float) <= MOST_WEIGHTS;
+}
 
 bool qx_wino_pixels_pay(int64_t pixels) { return pixels >= 256; }
 
@@ -39,7 +44,8 @@ qx_status qx_wino_pack(qx_call *c, const qx_conv_shape *s, const float *w, float
     return qx_parallel(c->ctx, panels_of(s->out_ch), pack_piece, &j);
 }
 
-/* chunk tiles of `tiles`, group panels of `panels`; ld, step: floats from tile to tile and from point to point of transformed pixels, and of results. */
+/* chunk tiles of `tiles`, group panels of `panels`; ld, step: floats from tile to tile and from point to point of transformed
+ * pixels, and of results. */
 typedef struct job {
     const qx_conv_shape *s;
     const qx_conv_op *op;
@@ -53,12 +59,16 @@ typedef struct job {
 static qx_wino_picture picture_of(const float *data, int64_t channels, const int64_t *dims, int layout)
 {
     const int64_t block = layout > 0 ? layout : layout < 0 ? channels : 1;
-    return (qx_wino_picture){(float *)(uintptr_t)data, dims[0], dims[1], channels, block, dims[0] * dims[1] * block, dims[1] * block, block};
+    return (qx_wino_picture){(float *)(uintptr_t)data, dims[0], dims[1], channels, block, dims[0] * dims[1] * block, dims[1] * block,
+                             block};
 }
 
 /* Tile t: its first pixel, and the picture it is of. */
 typedef struct place { int64_t n, y, x; } place;
-static place place_of(const job *j, int64_t t) { return (place){t / (j->down * j->across), t / j->across % j->down * QX_WINO_TILE, t % j->across * QX_WINO_TILE}; }
+static place place_of(const job *j, int64_t t)
+{
+    return (place){t / (j->down * j->across), t / j->across % j->down * QX_WINO_TILE, t % j->across * QX_WINO_TILE};
+}
 
 static void transform(const job *j, int64_t first, int64_t count, float *v)
 {
@@ -66,7 +76,8 @@ static void transform(const job *j, int64_t first, int64_t count, float *v)
         const place at = place_of(j, first + t);
         qx_wino_picture p = j->x;
         p.data += at.n * j->x_all;
-        for (int64_t c = 0; c < p.channels; c += QX_WINO_LANES) qx_wino_in(&p, c, at.y - j->s->begin[0], at.x - j->s->begin[1], v + t * j->ld_in + c, j->step_in);
+        for (int64_t c = 0; c < p.channels; c += QX_WINO_LANES)
+            qx_wino_in(&p, c, at.y - j->s->begin[0], at.x - j->s->begin[1], v + t * j->ld_in + c, j->step_in);
     }
 }
 
@@ -74,7 +85,8 @@ static void multiply(const job *j, int64_t first_panel, int64_t panels, int64_t 
 {
     const int64_t k = j->s->in_ch, size = QX_GEMM_NR * k;
     for (int64_t p = 0; p < QX_WINO_POINTS; p++) {
-        const qx_sgemm g = {.m = count, .k = k, .n = panels * QX_GEMM_NR, .x = v + p * j->step_in, .ldx = j->ld_in, .cx = 1, .panels = j->u + (p * j->panels + first_panel) * size, .step = size,
+        const qx_sgemm g = {.m = count, .k = k, .n = panels * QX_GEMM_NR, .x = v + p * j->step_in, .ldx = j->ld_in, .cx = 1,
+                            .panels = j->u + (p * j->panels + first_panel) * size, .step = size,
                             .y = m + p * j->step_out, .ldy = j->ld_out, .alpha = 1.0f};
         qx_sgemm_run(&g);
     }
@@ -105,7 +117,8 @@ static qx_status piece(void *user, int64_t i)
     const job *j = user;
     const int64_t first = i / j->groups * j->chunk, count = j->tiles - first < j->chunk ? j->tiles - first : j->chunk;
     const int64_t panel = i % j->groups * j->group, panels = j->panels - panel < j->group ? j->panels - panel : j->group;
-    const int64_t out = panel * QX_GEMM_NR, end = (panel + panels) * QX_GEMM_NR < j->s->out_ch ? (panel + panels) * QX_GEMM_NR : j->s->out_ch;
+    const int64_t out = panel * QX_GEMM_NR, end = (panel + panels) * QX_GEMM_NR < j->s->out_ch ? (panel + panels) * QX_GEMM_NR
+        : j->s->out_ch;
     float *v = j->scratch + qx_thread_index() * j->per_thread, *m = v + QX_WINO_POINTS * j->step_in;
     transform(j, first, count, v);
     multiply(j, panel, panels, count, v, m);
@@ -113,8 +126,8 @@ static qx_status piece(void *user, int64_t i)
     return QX_OK;
 }
 
-/* Chunks of even size, in whole tiles of the product, so large that reading the weights does not decide; outputs are split where there are too few chunks for
- * the threads. No bit of the result depends on it. */
+/* Chunks of even size, in whole tiles of the product, so large that reading the weights does not decide; outputs are split where
+ * there are too few chunks for the threads. No bit of the result depends on it. */
 static void share_out(job *j, int threads)
 {
     const int64_t each = QX_WINO_POINTS * (j->ld_in + j->panels * QX_GEMM_NR);
@@ -136,7 +149,8 @@ qx_status qx_wino_run(qx_call *c, const float *u, const qx_conv_shape *s, const 
     job j = {.s = s, .op = op, .x = picture_of(op->x, s->in_ch, s->in, s->x_block), .y = picture_of(op->y, s->out_ch, s->out, s->y_block),
              .add = picture_of(op->add, s->out_ch, s->out, s->y_block), .u = u,
              .x_all = s->in_ch * s->in[0] * s->in[1], .y_all = s->out_ch * s->out[0] * s->out[1],
-             .down = (s->out[0] + QX_WINO_TILE - 1) / QX_WINO_TILE, .across = (s->out[1] + QX_WINO_TILE - 1) / QX_WINO_TILE, .panels = panels_of(s->out_ch),
+             .down = (s->out[0] + QX_WINO_TILE - 1) / QX_WINO_TILE, .across = (s->out[1] + QX_WINO_TILE - 1) / QX_WINO_TILE,
+             .panels = panels_of(s->out_ch),
              .ld_in = (s->in_ch + QX_WINO_LANES - 1) / QX_WINO_LANES * QX_WINO_LANES};
     j.tiles = s->batch * j.down * j.across;
     share_out(&j, qx_ctx_threads(c->ctx));

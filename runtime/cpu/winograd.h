@@ -6,7 +6,8 @@
 
 /* By shape alone, so that every number of threads takes the same way. */
 bool qx_wino_pays(const qx_conv_shape *s);
-/* Whether weights [out, in, 3, 3] may be such a convolution's, and whether one of `pixels` results then is: what is known before it runs. */
+/* Whether weights [out, in, 3, 3] may be such a convolution's, and whether one of `pixels` results then is: what is known before
+ * it runs. */
 bool qx_wino_weights_fit(int64_t out, int64_t in);
 bool qx_wino_pixels_pay(int64_t pixels);
 /* w [out, in, 3, 3] to *u, four times as large. */

@@ -20,8 +20,7 @@ void qx_dnnl_conv_free(qx_ctx *ctx, qx_dnnl_conv *s)
 typedef struct conv_form {
     bool free_layout, bias, add;
     const qx_activation *act;
-    /* NULL: none */ const dnnl_memory_desc_t *wei;
-    /* NULL: the library chooses */
+    /* NULL: none */ const dnnl_memory_desc_t *wei; /* NULL: the library chooses */
 } conv_form;
 
 /* The library's name of an activation, two for HardSigmoid; false: it has none. */

@@ -229,7 +229,8 @@ static unsigned turn_slot(const dnnl_memory_desc_t *from, const dnnl_memory_desc
 {
     uint64_t h = (uint64_t)from->ndims;
     for (int i = 0; i < from->ndims; i++)
-        h = (h * 31 + (uint64_t)from->dims[i]) * 31 + (uint64_t)(from->format_desc.blocking.strides[i] + 7 * to->format_desc.blocking.strides[i]);
+        h = (h * 31 + (uint64_t)from->dims[i]) * 31 + (uint64_t)(from->format_desc.blocking.strides[i] +
+            7 * to->format_desc.blocking.strides[i]);
     return (unsigned)(h ^ h >> 17) % QX_DN_REORDERS;
 }
 

@@ -129,8 +129,7 @@ typedef struct qx_attn_params {
     bool q_bshd, v_bshd, out_bshd;
     float p_scale;
     qx_dtype p_codes;
-    int32_t p_zero;
-    /* p_scale > 0: probabilities become codes (on devices only) */
+    int32_t p_zero; /* p_scale > 0: probabilities become codes (on devices only) */
 } qx_attn_params;
 
 #endif

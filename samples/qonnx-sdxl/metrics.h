@@ -17,8 +17,7 @@ int sx_compare(sx_err *e, const sx_image *ref, const sx_image *test, sx_compared
 typedef struct sx_look {
     double mean[3], std[3];
     /* 0..1 */ double luma_low, luma_high;
-    /* 1st and 99th percentile */ double laplacian;
-    /* variance of the Laplacian of Y */
+    /* 1st and 99th percentile */ double laplacian; /* variance of the Laplacian of Y */
 } sx_look;
 void sx_look_at(const sx_image *m, sx_look *out);
 /* "ok", or what is wrong: "nan", "black", "flat", "washed-out", "noisy", "blurred". ref may be NULL. bad: values that were not finite. */

@@ -1,6 +1,6 @@
-/* bench_exec.c - a model held open for against_ort.py: bench_exec MODEL INPUTS.npz THREADS [OPTIONS] prints "ready" and the wall seconds and processor seconds of
- * open, plan, pack and first run, then for each line on its input makes one run and prints its wall seconds and processor seconds; at the end of the input the
- * peak of resident memory in KiB. */
+/* bench_exec.c - a model held open for against_ort.py: bench_exec MODEL INPUTS.npz THREADS [OPTIONS] prints "ready" and the wall
+ * seconds and processor seconds of open, plan, pack and first run, then for each line on its input makes one run and prints its
+ * wall seconds and processor seconds; at the end of the input the peak of resident memory in KiB. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,13 @@ static double now(clockid_t id)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-typedef struct bench { qonnx_ctx *ctx; qonnx_npz *npz; qonnx_session *session; qonnx_tensor in[MAX_PORTS], out[MAX_PORTS]; int n_in, n_out; } bench;
+typedef struct bench {
+    qonnx_ctx *ctx;
+    qonnx_npz *npz;
+    qonnx_session *session;
+    qonnx_tensor in[MAX_PORTS], out[MAX_PORTS];
+    int n_in, n_out;
+} bench;
 
 static int check(const bench *b, qonnx_code code, const char *what)
 {
@@ -33,7 +39,8 @@ static int run(bench *b)
 static int open_all(bench *b, char **argv, const char *options)
 {
     const qonnx_port *ports;
-    if (check(b, qonnx_set_threads(b->ctx, atoi(argv[3])), "threads") || check(b, qonnx_npz_open(b->ctx, argv[2], &b->npz), argv[2])) return 1;
+    if (check(b, qonnx_set_threads(b->ctx, atoi(argv[3])), "threads") || check(b, qonnx_npz_open(b->ctx, argv[2], &b->npz), argv[2]))
+        return 1;
     b->n_in = qonnx_npz_count(b->npz);
     if (b->n_in > MAX_PORTS) return 1;
     for (int i = 0; i < b->n_in; i++)

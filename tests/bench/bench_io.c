@@ -1,7 +1,8 @@
 /* bench_io.c - what reading and rewriting models costs, as time and peak memory.
  *     bench_io read MODEL                          structure only
  *     bench_io copy|rebuild|external IN OUT [N]    unedited; messages built anew; weights to a data file. N threads
- *     bench_io int8|fp8|int4|f16 IN OUT [N]        every large matrix and convolution weight through a job (codes only: a speed test, not a valid model)
+ *     bench_io int8|fp8|int4|f16 IN OUT [N] every large matrix and convolution weight through a job (codes only: a speed test, not a
+ *     valid model)
  * Compare with the time of `cp` for the bytes of input plus output. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,11 +78,14 @@ int main(int argc, char **argv)
     const double start = qx_clock_seconds();
     qx_status st = qx_model_read(ctx, argv[2], &(qx_read_options){.skip_check = true}, &m);
     const double read = qx_clock_seconds();
-    if (st == QX_OK) printf("read %.4f s, %ld kB (arena %zu, heap %zu); ", read - start, peak_kb(), qx_arena_bytes(m->arena), qx_mem_in_use(ctx));
+    if (st == QX_OK)
+        printf("read %.4f s, %ld kB (arena %zu, heap %zu); ", read - start, peak_kb(), qx_arena_bytes(m->arena), qx_mem_in_use(ctx));
     if (st == QX_OK && !read_only) st = edit(m, argv[1], &opt);
     if (st == QX_OK && !read_only) st = qx_model_write(m, argv[3], &opt, &res);
     const double end = qx_clock_seconds();
-    if (st == QX_OK) printf("write %.3f s, model %lld + data %lld bytes, peak %ld kB, heap %zu\n", end - read, (long long)res.model_bytes, (long long)res.data_bytes, peak_kb(), qx_mem_peak(ctx));
+    if (st == QX_OK)
+        printf("write %.3f s, model %lld + data %lld bytes, peak %ld kB, heap %zu\n", end - read, (long long)res.model_bytes,
+               (long long)res.data_bytes, peak_kb(), qx_mem_peak(ctx));
     else fprintf(stderr, "failed: %s\n", qx_ctx_error(ctx));
     qx_model_free(m);
     qx_ctx_free(ctx);

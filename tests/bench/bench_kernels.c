@@ -52,7 +52,8 @@ static const bench_case cases[] = {
     {"fp4 f16 blocks 16", QX_DT_FLOAT16, QX_DT_FLOAT4E2M1, 1, 16, false},
 };
 
-static double best_of(int n, void (*fn)(const data *, const bench_case *, const qx_leaf *), const data *d, const bench_case *c, const qx_leaf *l)
+static double best_of(int n, void (*fn)(const data *, const bench_case *, const qx_leaf *), const data *d, const bench_case *c,
+                      const qx_leaf *l)
 {
     double best = 1e30;
     for (int i = 0; i < n; i++) {
@@ -105,8 +106,10 @@ static double memcpy_seconds(const data *d, size_t bytes)
 
 typedef struct search_case { const char *name; qx_dtype codes, scale; int64_t block; bool zero, nvfp4; } search_case;
 static const search_case searches[] = {
-    {"search int4 f16 block 32", QX_DT_INT4, QX_DT_FLOAT16, 32, false, false}, {"search int4 f16 block 128", QX_DT_INT4, QX_DT_FLOAT16, 128, false, false},
-    {"search uint4 f16 block 32", QX_DT_UINT4, QX_DT_FLOAT16, 32, true, false}, {"search int8 rows", QX_DT_INT8, QX_DT_FLOAT, 0, false, false},
+    {"search int4 f16 block 32", QX_DT_INT4, QX_DT_FLOAT16, 32, false, false},
+    {"search int4 f16 block 128", QX_DT_INT4, QX_DT_FLOAT16, 128, false, false},
+    {"search uint4 f16 block 32", QX_DT_UINT4, QX_DT_FLOAT16, 32, true, false},
+    {"search int8 rows", QX_DT_INT8, QX_DT_FLOAT, 0, false, false},
     {"search fp8 rows", QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT, 0, false, false},
     {"search nvfp4", QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E4M3FN, 16, false, true}};
 
@@ -129,7 +132,8 @@ static void bench_solvers(const char *filter)
 {
     const int64_t k = 1536, rows = 64;
     if (filter && !strstr("solvers", filter)) return;
-    float *x = malloc(sizeof *x * (size_t)(2 * k * k)), *h = malloc(sizeof *h * (size_t)(k * k)), *u = malloc(sizeof *u * (size_t)(k * k)), *fs = malloc(sizeof *fs * (size_t)(128 * k));
+    float *x = malloc(sizeof *x * (size_t)(2 * k * k)), *h = malloc(sizeof *h * (size_t)(k * k)),
+        *u = malloc(sizeof *u * (size_t)(k * k)), *fs = malloc(sizeof *fs * (size_t)(128 * k));
     float *scale = malloc(sizeof *scale * (size_t)(rows * k));
     for (int64_t i = 0; i < 2 * k * k; i++) x[i] = (float)((i * 7919 + i / k) % 10007 - 5000) / 5000.0f;
     double t = now(), damping;
@@ -164,7 +168,8 @@ static void bench_products(const data *d, const char *filter)
     int8_t *packed = malloc(qx_igemm_packed_bytes(kk, nn));
     int32_t *sums = malloc(sizeof *sums * (size_t)qx_igemm_sums(nn)), *c = malloc(sizeof *c * (size_t)(m * nn));
     for (int64_t p = 0; p < qx_igemm_panels(nn); p++) qx_igemm_pack_panel(codes, true, kk, nn, nn, 1, p, packed, sums);
-    const qx_igemm g = {.m = m, .n = nn, .k = kk, .a = d->f32, .lda = kk, .a_signed = true, .packed = packed, .sums = sums, .b_signed = true, .c = c, .ldc = nn};
+    const qx_igemm g = {.m = m, .n = nn, .k = kk, .a = d->f32, .lda = kk, .a_signed = true, .packed = packed, .sums = sums,
+                        .b_signed = true, .c = c, .ldc = nn};
     const double t = now();
     for (int64_t p = 0; p < qx_igemm_panels(nn); p++) qx_igemm_run(&g, p, 0, m);
     printf("%-28s %8.1f Gop/s\n", "product int8", 2e-9 * (double)(m * nn * kk) / (now() - t));
@@ -200,7 +205,8 @@ static void bench_peak(const data *d, const char *filter)
     if (qx_isa_best() == QX_ISA_AVX512) printf("%-28s %8.1f GFLOP/s\n", "multiply-add in registers", 1e-9 * peak_avx512(100000000, y));
     else if (qx_isa_best() == QX_ISA_AVX2) printf("%-28s %8.1f GFLOP/s\n", "multiply-add in registers", 1e-9 * peak_avx2(100000000, y));
 #endif
-    const qx_sgemm g = {.x = d->f32, .ldx = K, .cx = 1, .panels = d->f32 + M * K, .step = QX_GEMM_NR * K, .y = y, .ldy = N, .m = M, .k = K, .n = N, .alpha = 1.0f};
+    const qx_sgemm g = {.x = d->f32, .ldx = K, .cx = 1, .panels = d->f32 + M * K, .step = QX_GEMM_NR * K, .y = y, .ldy = N, .m = M,
+                        .k = K, .n = N, .alpha = 1.0f};
     const double t = now();
     for (int i = 0; i < TIMES; i++) qx_sgemm_run(&g);
     printf("%-28s %8.1f GFLOP/s\n", "product 112 x 1280 x 1280", 2e-9 * M * K * N * TIMES / (now() - t));

@@ -1,5 +1,6 @@
-/* bench_sweep.c - what calibration costs beside running the model: bench_sweep MODEL INPUTS.npz [ROUNDS [THREADS]] runs one sample by turns plainly (all outputs, as `qonnx run`
- * does) and with the inputs of all linear operators observed, once for each set of statistics, and prints the least processor time of each and its ratio to the plain run's. */
+/* bench_sweep.c - what calibration costs beside running the model: bench_sweep MODEL INPUTS.npz [ROUNDS [THREADS]] runs one
+ * sample by turns plainly (all outputs, as `qonnx run` does) and with the inputs of all linear operators observed, once for each
+ * set of statistics, and prints the least processor time of each and its ratio to the plain run's. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -8,7 +9,8 @@
 #include "passes/linear/linear.h"
 
 enum { RANGE = QX_STAT_RANGE, INT8 = RANGE | QX_STAT_HISTOGRAM, ROWS = QX_STAT_CHANNELS | QX_STAT_ROWS, GRAM = QX_STAT_GRAM };
-typedef struct kind { const char *name; uint32_t kinds; bool sparse; } kind; /* sparse: of Gram matrices as many rows as half of the stream has */
+/* sparse: of Gram matrices as many rows as half of the stream has */
+typedef struct kind { const char *name; uint32_t kinds; bool sparse; } kind;
 static const kind list[] = {
     {"nothing, as far as the last linear operator", 0, false},
     {"range", RANGE, false},
@@ -69,8 +71,10 @@ static qx_status find_watched(bench *b, qx_model *m)
     }
     for (int k = 0; k < KINDS; k++)
         for (int w = 0; w < b->n_watched; w++)
-            b->observers[k * b->n_watched + w] = (qx_observer){.name = b->watched[w]->name, .doing = list[k].kinds, .axis = of[w]->is_conv ? 1 : -1, .has_window = of[w]->is_conv,
-                                                               .window = of[w]->window, .rows_cap = QX_ROWS_DEFAULT, .thin_gram = {.every = list[k].sparse ? 2 : 0}};
+            b->observers[k * b->n_watched + w] = (qx_observer){.name = b->watched[w]->name, .doing = list[k].kinds,
+                                                               .axis = of[w]->is_conv ? 1 : -1, .has_window = of[w]->is_conv,
+                                                               .window = of[w]->window, .rows_cap = QX_ROWS_DEFAULT,
+                                                                   .thin_gram = {.every = list[k].sparse ? 2 : 0}};
     return QX_OK;
 }
 
@@ -91,7 +95,8 @@ static qx_status measure(bench *b, qx_model *m, qx_exec *plain, qx_exec *watched
         for (int k = 0; k <= KINDS; k++) {
             b->now = k;
             const double t = seconds();
-            for (int i = 0; i < RUNS; i++) QX_TRY(k == KINDS ? run_plainly(b, plain, m->graph) : qx_exec_run(watched, b->feeds, b->n, none, 0, NULL));
+            for (int i = 0; i < RUNS; i++)
+                QX_TRY(k == KINDS ? run_plainly(b, plain, m->graph) : qx_exec_run(watched, b->feeds, b->n, none, 0, NULL));
             const double took = (seconds() - t) / RUNS;
             if (r < 1 || took < best[k]) best[k] = took;
         }

@@ -1,5 +1,6 @@
-/* test_forged_stats.c - statistics files whose hash is right and whose content is made up: rows beyond the range, counts that nothing has, tables without an end. Each is
- * refused with the value's name; none is believed, for what works with statistics indexes by them. */
+/* test_forged_stats.c - statistics files whose hash is right and whose content is made up: rows beyond the range, counts that
+ * nothing has, tables without an end. Each is refused with the value's name; none is believed, for what works with statistics
+ * indexes by them. */
 #include "../unit/tmp_dir.h"
 #include "base/file.h"
 #include "base/map.h"
@@ -23,7 +24,9 @@ static void collect(qx_ctx *ctx, qx_model *m)
     const char *path = MLP "calib.npz";
     OK(qx_exec_new(ctx, m, NULL, &x));
     OK(qx_stats_new(ctx, m->graph_hash, &s));
-    OK(qx_stats_want(s, &(qx_stat_request){.value = qx_graph_find(m->graph, "x"), .kinds = QX_STAT_HISTOGRAM | QX_STAT_CHANNELS | QX_STAT_ROWS | QX_STAT_GRAM, .axis = -1, .rows = 10}));
+    OK(qx_stats_want(s, &(qx_stat_request){.value = qx_graph_find(m->graph, "x"),
+                                           .kinds = QX_STAT_HISTOGRAM | QX_STAT_CHANNELS | QX_STAT_ROWS | QX_STAT_GRAM, .axis = -1,
+                                           .rows = 10}));
     OK(qx_samples_open(ctx, m, &(qx_samples_options){.paths = &path, .n_paths = 1}, &samples));
     OK(qx_stats_collect(s, x, samples));
     OK(qx_stats_save(s, tmp_path(&dir, "good.stats"), true));
@@ -87,10 +90,13 @@ static void forged(void **state)
 {
     qx_ctx *ctx = *state;
     static const struct { const char *array; float value; const char *message; } floats[] = {
-        {"row_data", 1e30f, "rows leave its range"}, {"row_data", NAN, "rows leave its range"}, {"top_data", -1e30f, "rows leave its range"},
-        {"channel_max", 1e30f, "channels leave its range"}, {"channel_min", NAN, "channels leave its range"}, {"channel_min", INFINITY, "channels leave its range"}};
+        {"row_data", 1e30f, "rows leave its range"}, {"row_data", NAN, "rows leave its range"},
+        {"top_data", -1e30f, "rows leave its range"},
+        {"channel_max", 1e30f, "channels leave its range"}, {"channel_min", NAN, "channels leave its range"},
+            {"channel_min", INFINITY, "channels leave its range"}};
     static const struct { const char *from, *to, *message; } texts[] = {
-        {"\"kinds\": 31", "\"kinds\": 99", "promises kinds"}, {"\"gram_groups\": 1", "\"gram_groups\": 0", "counts do not fit"}, {"\"row_length\": 64", "\"row_length\": -4", "counts do not fit"},
+        {"\"kinds\": 31", "\"kinds\": 99", "promises kinds"}, {"\"gram_groups\": 1", "\"gram_groups\": 0", "counts do not fit"},
+        {"\"row_length\": 64", "\"row_length\": -4", "counts do not fit"},
         {"\"bin_exponent\":", "\"bin_exponen_\":", "bin_exponent"}, {"\n}\n", "\n} ", "no table of values"}};
     qx_model *m;
     file f;

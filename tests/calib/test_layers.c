@@ -1,5 +1,5 @@
-/* test_layers.c - sweeps layer by layer, for models whose weights do not fit in memory: the same statistics as end to end, also when the sweep is killed between two
- * stretches or stopped anywhere within one and gone on with. */
+/* test_layers.c - sweeps layer by layer, for models whose weights do not fit in memory: the same statistics as end to end, also
+ * when the sweep is killed between two stretches or stopped anywhere within one and gone on with. */
 #include "../unit/tmp_dir.h"
 #include "base/file.h"
 #include "calib/stats/store.h"
@@ -22,14 +22,15 @@ static void close_world(world *w)
     qx_model_free(w->m);
 }
 
-/* Twelve layers whose weights are more than the memory limit: the same statistics, layer by layer. A constant that is made at first is read at last. fail_at: the allocation
- * behind the start of the sweep that fails; 0: none. */
+/* Twelve layers whose weights are more than the memory limit: the same statistics, layer by layer. A constant that is made at
+ * first is read at last. fail_at: the allocation behind the start of the sweep that fails; 0: none. */
 static uint64_t deep_hash(const qx_ctx_options *o, const char *checkpoint, int64_t fail_at, qx_status *st)
 {
     enum { LAYERS = 12, COLS = 256 };
     char text[4096];
     int at = snprintf(text, sizeof text, "<ir_version: 8, opset_import: [\"\" : 17]> g (float[4,256] x) => (float[4,256] y) <");
-    for (int i = 0; i < LAYERS; i++) at += snprintf(text + at, sizeof text - (size_t)at, "%sfloat[256,256] w%d = random(%d)", i ? ", " : "", i, i + 1);
+    for (int i = 0; i < LAYERS; i++)
+        at += snprintf(text + at, sizeof text - (size_t)at, "%sfloat[256,256] w%d = random(%d)", i ? ", " : "", i, i + 1);
     at += snprintf(text + at, sizeof text - (size_t)at, ", float[256] b = random(99)> { c = Neg(b) ");
     for (int i = 0; i < LAYERS; i++) {
         char in[8] = "x";
@@ -48,7 +49,8 @@ static uint64_t deep_hash(const qx_ctx_options *o, const char *checkpoint, int64
     for (int i = 0; i < LAYERS + 1 && *st == QX_OK; i += 3) {
         char name[8] = "y";
         if (i < LAYERS) snprintf(name, sizeof name, "a%d", i);
-        qx_stat_request r = {.value = qx_graph_find(w.m->graph, name), .kinds = QX_STAT_RANGE | QX_STAT_HISTOGRAM | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = -1, .rows = 10};
+        qx_stat_request r = {.value = qx_graph_find(w.m->graph, name),
+                             .kinds = QX_STAT_RANGE | QX_STAT_HISTOGRAM | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = -1, .rows = 10};
         *st = qx_stats_want(w.s, &r);
     }
     if (*st == QX_OK) *st = qx_stats_resumable(w.s, checkpoint, 0);
@@ -138,7 +140,8 @@ static void layer_by_layer_resumed(void **state)
     char path[300];
     qx_status st = QX_OK;
     snprintf(path, sizeof path, "%s", in_dir("layers.part"));
-    const qx_ctx_options small = {.threads = 1, .max_memory = DEEP_CAP, .log = count_went_on}, plenty = {.threads = 1, .log = count_went_on};
+    const qx_ctx_options small = {.threads = 1, .max_memory = DEEP_CAP, .log = count_went_on},
+        plenty = {.threads = 1, .log = count_went_on};
     const uint64_t want = deep_hash(&plenty, NULL, 0, &st);
     OK(st);
     for (int stretches = 1; stretches < 5; stretches++) {
@@ -148,7 +151,8 @@ static void layer_by_layer_resumed(void **state)
     for (int i = 0; i < 3; i++) kill_deep(2, path); /* again and again */
     goes_on(&small, path, want, 1);
     int stopped = 0;
-    for (int64_t at = 30;; at = at * 3 / 2, stopped++) { /* anywhere within a stretch, or while a checkpoint is written: what the last one holds is gone on with */
+    /* anywhere within a stretch, or while a checkpoint is written: what the last one holds is gone on with */
+    for (int64_t at = 30;; at = at * 3 / 2, stopped++) {
         (void)deep_hash(&small, path, at, &st);
         if (st == QX_OK) break;
         goes_on(&small, path, want, access(path, F_OK) == 0);
@@ -184,6 +188,7 @@ static void layers_damaged(void **state)
 int main(void)
 {
     /* those that fork come first: a child has none of the threads that later ones start */
-    const struct CMUnitTest tests[] = {cmocka_unit_test(layer_by_layer_resumed), cmocka_unit_test(layers_damaged), cmocka_unit_test(layer_by_layer)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(layer_by_layer_resumed), cmocka_unit_test(layers_damaged),
+                                       cmocka_unit_test(layer_by_layer)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -233,6 +233,7 @@ static void folder(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(round_trip), TEST(orders_and_versions), TEST(hostile_headers), TEST(hostile_archives), TEST(bomb), TEST(name_with_slash), TEST(folder)};
+    const struct CMUnitTest tests[] = {TEST(round_trip), TEST(orders_and_versions), TEST(hostile_headers), TEST(hostile_archives),
+                                       TEST(bomb), TEST(name_with_slash), TEST(folder)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -24,13 +24,17 @@ static void feed(qx_ctx *ctx, qx_observer *o, const float *x, int rank, const in
     OK(qx_observer_add(ctx, o, &t, 0));
 }
 
-static qx_observer observer(uint32_t kinds) { return (qx_observer){.name = "x", .want = kinds, .doing = kinds, .axis = -1, .rows_cap = 40}; }
+static qx_observer observer(uint32_t kinds)
+{
+    return (qx_observer){.name = "x", .want = kinds, .doing = kinds, .axis = -1, .rows_cap = 40};
+}
 
 static float threshold_of(qx_ctx *ctx, const float *x, int64_t n, qx_range_method method, double percentile, float levels, bool skip_zeros)
 {
     qx_observer o = observer(QX_STAT_RANGE | QX_STAT_HISTOGRAM);
     feed(ctx, &o, x, 1, &n);
-    float t = method == QX_RANGE_PERCENTILE ? qx_hist_percentile(&o.hist, &o.range, percentile, skip_zeros) : method == QX_RANGE_ENTROPY ? qx_hist_entropy(&o.hist, &o.range) : qx_hist_mse(&o.hist, &o.range, levels, QX_DT_INT8);
+    float t = method == QX_RANGE_PERCENTILE ? qx_hist_percentile(&o.hist, &o.range, percentile, skip_zeros) : method == QX_RANGE_ENTROPY
+        ? qx_hist_entropy(&o.hist, &o.range) : qx_hist_mse(&o.hist, &o.range, levels, QX_DT_INT8);
     qx_observer_reset(ctx, &o);
     return t;
 }
@@ -111,7 +115,8 @@ static void mse_with_a_zero_point(void **state)
 
 enum { PAIRED = QX_HIST_BINS / 2 };
 
-/* KL(P || Q) for one threshold, as TensorRT published it: P and Q as whole arrays, Q merged into 128 levels and spread over its bins that hold anything. */
+/* KL(P || Q) for one threshold, as TensorRT published it: P and Q as whole arrays, Q merged into 128 levels and spread over its
+ * bins that hold anything. */
 static double published_divergence(const double *bins, int n, int i)
 {
     double p[PAIRED] = {0}, q[PAIRED] = {0}, p_sum = 0, q_sum = 0, kl = 0;
@@ -183,7 +188,8 @@ static const uint32_t exact_kinds = QX_STAT_RANGE | QX_STAT_HISTOGRAM | QX_STAT_
 
 static void same(const qx_observer *a, const qx_observer *b, bool gram)
 {
-    assert_true(a->range.n == b->range.n && a->range.zeros == b->range.zeros && a->view.min == b->view.min && a->view.max == b->view.max && a->view.sum == b->view.sum && a->view.sumsq == b->view.sumsq);
+    assert_true(a->range.n == b->range.n && a->range.zeros == b->range.zeros && a->view.min == b->view.min &&
+                a->view.max == b->view.max && a->view.sum == b->view.sum && a->view.sumsq == b->view.sumsq);
     assert_int_equal(a->hist.exp, b->hist.exp);
     assert_memory_equal(a->hist.bins, b->hist.bins, QX_HIST_BINS * sizeof *a->hist.bins);
     const qx_channel_stats *c = &a->view.channels, *d = &b->view.channels;
@@ -271,7 +277,9 @@ static void gram_is_exact(void **state)
     for (int i = 0; i < K; i++)
         for (int j = 0; j < K; j++) {
             double want = 0, si = 0, sj = 0;
-            for (int r = 0; r < R; r++) want += (double)x[r * K + i] * x[r * K + j], si += (double)x[r * K + i] * x[r * K + i], sj += (double)x[r * K + j] * x[r * K + j];
+            for (int r = 0; r < R; r++)
+                want += (double)x[r * K + i] * x[r * K + j], si += (double)x[r * K + i] * x[r * K + i],
+                    sj += (double)x[r * K + j] * x[r * K + j];
             assert_true(fabs((double)o.view.gram[i * K + j] - want) <= 1e-6 * sqrt(si * sj));
             assert_true(o.view.gram[i * K + j] == o.view.gram[j * K + i]);
         }
@@ -281,7 +289,8 @@ static void gram_is_exact(void **state)
     qx_observer_reset(ctx, &o);
 }
 
-/* A row for each column out of ten, which makes one row of every ten: cutting does not matter, and the matrix is that of a tenth of the rows. Rows are one-hot here, so that the diagonal tells which were taken. */
+/* A row for each column out of ten, which makes one row of every ten: cutting does not matter, and the matrix is that of a tenth
+ * of the rows. Rows are one-hot here, so that the diagonal tells which were taken. */
 static void thinned_gram(void **state)
 {
     enum { ROWS = 600, THIN = 10 };
@@ -311,7 +320,8 @@ static void thinned_gram(void **state)
     assert_true(places >= THIN - 2);
 }
 
-/* Patches of a convolution, thinned: those rows that the same picks give of the patches laid out as a matrix. The sample of rows stays that of all. */
+/* Patches of a convolution, thinned: those rows that the same picks give of the patches laid out as a matrix. The sample of rows
+ * stays that of all. */
 static void thinned_patches(void **state)
 {
     enum { H = 20, W = 31, THIN = 4 };
@@ -345,7 +355,8 @@ static void im2col(void **state)
     for (int group = 1; group <= 2; group++) {
         qx_observer o = observer(QX_STAT_RANGE | QX_STAT_GRAM);
         o.has_window = true;
-        o.window = (qx_conv_window){.kernel = {3, 2}, .stride = {2, 1}, .dilation = {1, 2}, .pad_begin = {1, 0}, .pad_end = {1, 1}, .rank = 2, .group = group};
+        o.window = (qx_conv_window){.kernel = {3, 2}, .stride = {2, 1}, .dilation = {1, 2}, .pad_begin = {1, 0}, .pad_end = {1, 1},
+                                    .rank = 2, .group = group};
         int oh = (H + 2 - 3) / 2 + 1, ow = W + 1 - 3 + 1, k = C / group * 6;
         feed(ctx, &o, x, 4, (int64_t[]){N, C, H, W});
         OK(qx_observer_finish(ctx, &o));
@@ -425,13 +436,17 @@ static void steps(void **state)
     OK(qx_observer_finish(ctx, &o));
     assert_int_equal(o.view.n_steps, 3);
     assert_true(o.view.step_keys[0] == 999 && o.view.step_absmax[0] == 6 && o.view.step_max[0] == 8 && o.view.step_batches[0] == 2);
-    assert_true(o.view.step_keys[1] == 500 && o.view.step_absmax[1] == 11 / 3.0f && o.view.step_batches[1] == 3); /* by the number of batches, not of steps */
+    /* by the number of batches, not of steps */
+    assert_true(o.view.step_keys[1] == 500 && o.view.step_absmax[1] == 11 / 3.0f && o.view.step_batches[1] == 3);
     qx_observer_reset(ctx, &o);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(percentiles), TEST(entropy_and_mse), TEST(entropy_as_published), TEST(mse_is_not_worse_than_max), TEST(cutting_does_not_matter), TEST(order_does_not_matter), TEST(merging_equals_one_run),
-                                       TEST(gram_is_exact), TEST(thinned_gram), TEST(thinned_patches), TEST(im2col), TEST(channels_in_the_middle), TEST(bad_data), TEST(steps), TEST(mse_with_a_zero_point)};
+    const struct CMUnitTest tests[] = {TEST(percentiles), TEST(entropy_and_mse), TEST(entropy_as_published),
+                                       TEST(mse_is_not_worse_than_max), TEST(cutting_does_not_matter), TEST(order_does_not_matter),
+                                       TEST(merging_equals_one_run),
+                                       TEST(gram_is_exact), TEST(thinned_gram), TEST(thinned_patches), TEST(im2col),
+                                           TEST(channels_in_the_middle), TEST(bad_data), TEST(steps), TEST(mse_with_a_zero_point)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* test_random.c - made-up samples: ids inside the smallest table they index, bytes for pictures of bytes, sizes for dims without a telling name,
- * and a length that the model can take. */
+/* test_random.c - made-up samples: ids inside the smallest table they index, bytes for pictures of bytes, sizes for dims without
+ * a telling name, and a length that the model can take. */
 #include "../unit/model_text.h"
 #include "calib/data/samples.h"
 
@@ -39,7 +39,8 @@ static int64_t largest(const qx_tensor *t)
 static void ids_fit_the_table_behind_a_reshape(void **state)
 {
     (void)state;
-    made r = make(HEAD(17) "g (int64[1,40] input_ids, int64[1,40] words) => (y, z) <float[7,2] t = {0,0,0,0,0,0,0,0,0,0,0,0,0,0}, int64[2] flat = {1,-1}> "
+    made r = make(HEAD(17) "g (int64[1,40] input_ids, int64[1,40] words) => (y, z) <float[7,2] t = {0,0,0,0,0,0,0,0,0,0,0,0,0,0}, "
+                           "int64[2] flat = {1,-1}> "
                            "{ r = Reshape (input_ids, flat) y = Gather (t, r) c = Cast <to = 6> (words) z = Gather (t, c) }");
     get(&r);
     for (int i = 0; i < 2; i++) assert_in_range(largest(r.feeds[i].tensor), 3, 6); /* 40 draws of 7 */
@@ -49,7 +50,8 @@ static void ids_fit_the_table_behind_a_reshape(void **state)
 static void pictures_of_bytes_and_open_dims(void **state)
 {
     (void)state;
-    made r = make(HEAD(17) "g (uint8[n,3,a,c] picture, float[n,strange] sound, float[n,16,p,q] latent, float[n,frames,80] mel) => (y, z, u, v) "
+    made r = make(HEAD(17) "g (uint8[n,3,a,c] picture, float[n,strange] sound, float[n,16,p,q] latent, float[n,frames,80] mel) => "
+                           "(y, z, u, v) "
                            "{ y = Identity (picture) z = Neg (sound) u = Neg (latent) v = Neg (mel) }");
     get(&r);
     static const char *const dims[] = {"u8[1,3,256,256]", "f32[1,16000]", "f32[1,16,64,64]", "f32[1,256,80]"};
@@ -65,7 +67,8 @@ static void the_length_is_halved_until_the_model_runs(void **state)
 {
     (void)state;
     int64_t len = 0;
-    made r = make(HEAD(17) "g (int64[batch,seq] input_ids) => (y) <float[40,1] t = {0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}, "
+    made r = make(HEAD(17) "g (int64[batch,seq] input_ids) => (y) <float[40,1] t = "
+                           "{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}, "
                            "int64 zero = {0}, int64 one = {1}> {" POSITIONS "}");
     get(&r);
     assert_dims(r.feeds[0].tensor, "i64[1,256]");
@@ -90,8 +93,10 @@ static void no_length_will_do(void **state)
 static void open_dims_that_weights_fix(void **state)
 {
     (void)state;
-    made r = make(HEAD(17) "g (float[n,n] x, float[a,b,c,d] picture, float[p,q] z, float[5] idle) => (y, u, v) <float[3,2] w = {1,2,3,4,5,6}, "
-                           "float[2,3,1,1] k = {1,2,3,4,5,6}, float[2,4] t = {1,2,3,4,5,6,7,8}> { y = MatMul (x, w) s = Sigmoid (picture) u = Conv <group = 2> (s, k) v = Gemm <transB = 1> (z, t) }");
+    made r = make(HEAD(17) "g (float[n,n] x, float[a,b,c,d] picture, float[p,q] z, float[5] idle) => (y, u, v) <float[3,2] w = "
+                           "{1,2,3,4,5,6}, "
+                           "float[2,3,1,1] k = {1,2,3,4,5,6}, float[2,4] t = {1,2,3,4,5,6,7,8}> { y = MatMul (x, w) s = Sigmoid "
+                           "(picture) u = Conv <group = 2> (s, k) v = Gemm <transB = 1> (z, t) }");
     get(&r);
     assert_int_equal(r.n, 3); /* nothing for the input that nobody reads */
     static const char *const dims[] = {"f32[1,3]", "f32[1,6,64,64]", "f32[1,4]"};
@@ -103,7 +108,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_fit_the_table_behind_a_reshape), cmocka_unit_test(pictures_of_bytes_and_open_dims),
-        cmocka_unit_test(open_dims_that_weights_fix), cmocka_unit_test(the_length_is_halved_until_the_model_runs), cmocka_unit_test(no_length_will_do),
+        cmocka_unit_test(open_dims_that_weights_fix), cmocka_unit_test(the_length_is_halved_until_the_model_runs),
+        cmocka_unit_test(no_length_will_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* test_samples.c - what people give as calibration data: one array under another name, folders by input, axes in the wrong order, nothing at all,
- * pictures of 0 to 255. */
+/* test_samples.c - what people give as calibration data: one array under another name, folders by input, axes in the wrong order,
+ * nothing at all, pictures of 0 to 255. */
 #include "../unit/model_text.h"
 #include "../unit/tmp_dir.h"
 
@@ -40,7 +40,8 @@ static const char *npz(fixture *f, const char *name, const char *file, int rank,
 }
 
 /* The file must be refused with `part` in the message, or be read with `part` in the log. */
-static void gives(const char *model, const char *name, int rank, const int64_t *dims, float first, float step, bool accepted, const char *part)
+static void gives(const char *model, const char *name, int rank, const int64_t *dims, float first, float step, bool accepted,
+                  const char *part)
 {
     fixture f = {.ctx = qx_ctx_new(&(qx_ctx_options){.log = keep_log})};
     qx_samples *s = NULL;
@@ -51,7 +52,8 @@ static void gives(const char *model, const char *name, int rank, const int64_t *
     ok(&f, qx_model_parse_text(f.ctx, model, &f.m));
     qx_status st = open_file(&f, npz(&f, name, "s.npz", rank, dims, first, step), &s);
     if (st == QX_OK) st = qx_samples_get(s, 0, &feeds, &n);
-    if ((st == QX_OK) != accepted || !strstr(accepted ? logged : qx_ctx_error(f.ctx), part)) fail_msg("'%s' and '%s', not '%s'", qx_ctx_error(f.ctx), logged, part);
+    if ((st == QX_OK) != accepted || !strstr(accepted ? logged : qx_ctx_error(f.ctx), part))
+        fail_msg("'%s' and '%s', not '%s'", qx_ctx_error(f.ctx), logged, part);
     qx_samples_close(s);
     unload(&f);
 }
@@ -125,6 +127,7 @@ static void single_files_by_name(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(shapes_and_contents), cmocka_unit_test(folders_by_input), cmocka_unit_test(single_files_by_name)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(shapes_and_contents), cmocka_unit_test(folders_by_input),
+                                       cmocka_unit_test(single_files_by_name)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -249,7 +249,8 @@ static void count_parts(void *user, qx_log_level level, const char *text)
     dropped += strstr(text, "not collected") != NULL;
 }
 
-/* From plenty of memory down to what is too little: always the same result, in one sweep or in two, until a matrix fits no sweep: then it is missing, and said to be. */
+/* From plenty of memory down to what is too little: always the same result, in one sweep or in two, until a matrix fits no sweep:
+ * then it is missing, and said to be. */
 static void memory_budget(void **state)
 {
     (void)state;
@@ -286,12 +287,16 @@ static void die_later(void *user, const char *stage, int64_t done, int64_t total
     if (strcmp(stage, "calibrate") == 0 && --calls_left == 0) kill(getpid(), SIGKILL);
 }
 
-static qx_ctx *small_ctx(size_t cap, bool dies) { return qx_ctx_new(&(qx_ctx_options){.threads = 1, .max_memory = cap, .log = count_parts, .progress = dies ? die_later : NULL}); }
+static qx_ctx *small_ctx(size_t cap, bool dies)
+{
+    return qx_ctx_new(&(qx_ctx_options){.threads = 1, .max_memory = cap, .log = count_parts, .progress = dies ? die_later : NULL});
+}
 
 /* Three Gram matrices of 7 MB each, against which the memory for writing and reading a checkpoint is little. */
 static uint64_t sweep_in(size_t cap, bool dies, const char *checkpoint)
 {
-    static const char text[] = "<ir_version: 8, opset_import: [\"\" : 17]> g (float[2,1200] x) => (float[2,1200] y) { a = Tanh(x) b = Tanh(a) y = Neg(b) }";
+    static const char text[] = "<ir_version: 8, opset_import: [\"\" : 17]> g (float[2,1200] x) => (float[2,1200] y) { a = Tanh(x) "
+                               "b = Tanh(a) y = Neg(b) }";
     qx_ctx *ctx = small_ctx(cap, dies);
     world w = {0};
     qx_samples *samples;
@@ -299,7 +304,9 @@ static uint64_t sweep_in(size_t cap, bool dies, const char *checkpoint)
     OK(qx_infer_shapes(w.m, NULL, 0));
     OK(qx_exec_new(ctx, w.m, NULL, &w.x));
     OK(qx_stats_new(ctx, w.m->graph_hash, &w.s));
-    for (const char *name = "xab"; *name; name++) OK(qx_stats_want(w.s, &(qx_stat_request){.value = qx_graph_find(w.m->graph, (char[2]){*name}), .kinds = all_kinds, .axis = -1, .rows = 10}));
+    for (const char *name = "xab"; *name; name++)
+        OK(qx_stats_want(w.s, &(qx_stat_request){.value = qx_graph_find(w.m->graph, (char[2]){*name}), .kinds = all_kinds, .axis = -1,
+                                                 .rows = 10}));
     OK(qx_samples_open(ctx, w.m, &(qx_samples_options){.random = 8}, &samples));
     OK(qx_stats_resumable(w.s, checkpoint, 0));
     const qx_status st = qx_stats_collect(w.s, w.x, samples);
@@ -578,8 +585,9 @@ static void held_out_and_limit(void **state)
     qx_model_free(m);
 }
 
-/* Decoders with and without a cache merged into one file: a single If whose branches call different values by one name. Values of bodies are seen
- * although nothing needs the If's result, each under its own name; one that was never reached comes through a file too. */
+/* Decoders with and without a cache merged into one file: a single If whose branches call different values by one name. Values of
+ * bodies are seen although nothing needs the If's result, each under its own name; one that was never reached comes through a
+ * file too. */
 #define MERGED "<ir_version: 8, opset_import: [\"\" : 17]> merged (float[1,2] x, bool cached) => (float[1,2] y) {" \
     "y = If (cached) <then_branch = with_past () => (a) { h = Neg (x) a = Exp (h) }, else_branch = no_past () => (b) { h = Abs (x) b = Exp (h) }> }"
 
@@ -611,7 +619,8 @@ static void branches_with_the_same_names(void **state)
     t[0].data = x, t[1].data = &no;
     OK(qx_npz_write(ctx, path, names, t, 2));
     open_merged(ctx, &w);
-    for (int i = 0; i < 2; i++) OK(qx_stats_want(w.s, &(qx_stat_request){.value = in_branch(&w, i), .kinds = QX_STAT_HISTOGRAM, .axis = -1}));
+    for (int i = 0; i < 2; i++)
+        OK(qx_stats_want(w.s, &(qx_stat_request){.value = in_branch(&w, i), .kinds = QX_STAT_HISTOGRAM, .axis = -1}));
     OK(qx_samples_open(ctx, w.m, &(qx_samples_options){.paths = &path, .n_paths = 1}, &samples));
     OK(qx_stats_collect(w.s, w.x, samples));
     assert_int_equal(qx_stats_get(w.s, in_branch(&w, 0))->count, 0);
@@ -651,6 +660,9 @@ static void inputs_of_bodies(void **state)
 int main(void)
 {
     /* those that fork come first: a child has none of the threads that later ones start */
-    const struct CMUnitTest tests[] = {TEST(going_on_after_a_kill), TEST(some_rows), TEST(several_sweeps_resumed), TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(files), TEST(merging), TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model), TEST(held_out_and_limit), TEST(branches_with_the_same_names), TEST(inputs_of_bodies)};
+    const struct CMUnitTest tests[] = {TEST(going_on_after_a_kill), TEST(some_rows), TEST(several_sweeps_resumed),
+                                       TEST(any_form_of_the_samples), TEST(threads), TEST(memory_budget), TEST(files), TEST(merging),
+                                       TEST(scaling_channels), TEST(scaling_an_alias), TEST(bad_samples), TEST(overflow_in_the_model),
+                                       TEST(held_out_and_limit), TEST(branches_with_the_same_names), TEST(inputs_of_bodies)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

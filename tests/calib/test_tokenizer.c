@@ -15,7 +15,8 @@ static void check_case(qx_ctx *ctx, qx_tokenizer *t, const char *name, const qx_
     OK(qx_tokenizer_encode(t, text, strlen(text), &ids, &n));
     if (n != qx_json_count(want)) fail_msg("%s: \"%s\": %lld ids, %lld wanted", name, text, (long long)n, (long long)qx_json_count(want));
     for (int64_t i = 0; i < n; i++)
-        if (ids[i] != (int64_t)qx_json_number(qx_json_at(want, i), -1)) fail_msg("%s: \"%s\": id %lld is %lld", name, text, (long long)i, (long long)ids[i]);
+        if (ids[i] != (int64_t)qx_json_number(qx_json_at(want, i), -1))
+            fail_msg("%s: \"%s\": id %lld is %lld", name, text, (long long)i, (long long)ids[i]);
     OK(qx_tokenizer_decode(t, ids, n, &b));
     assert_string_equal(b.data ? b.data : "", qx_json_string(qx_json_get(c, "decoded"), ""));
     qx_buf_free(&b);
@@ -134,7 +135,8 @@ static void hostile_files(void **state)
     refuse(ctx, BPE("{\"a\":0}", "[\"a b\"]"), QX_E_FORMAT, "'b' is not in the vocabulary");
     refuse(ctx, BPE("{\"a\":0,\"b\":1}", "[[\"a\",\"b\"]]"), QX_E_FORMAT, "'ab'");
     refuse(ctx, BPE("{\"a\":0}", "{}"), QX_E_FORMAT, "merges");
-    refuse(ctx, "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"}},\"model\":{\"vocab\":{},\"merges\":[]}}", QX_E_FORMAT, "does not compile");
+    refuse(ctx, "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"}},\"model\":{\"vocab\":{},\"merges\":[]}}",
+           QX_E_FORMAT, "does not compile");
     refuse(ctx, "{\"pre_tokenizer\":{\"type\":\"Magic\"},\"model\":{\"vocab\":{},\"merges\":[]}}", QX_E_UNSUPPORTED, "'Magic'");
     refuse(ctx, "{\"added_tokens\":[{\"id\":3,\"content\":\"a\"}],\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}", QX_E_FORMAT, "id 3");
 }
@@ -181,6 +183,7 @@ static void allocation_failures(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(golden), TEST(micro_llama), TEST(prefix_of_post_processor), TEST(long_words_are_quick), TEST(hostile_files), TEST(bad_text), TEST(allocation_failures)};
+    const struct CMUnitTest tests[] = {TEST(golden), TEST(micro_llama), TEST(prefix_of_post_processor), TEST(long_words_are_quick),
+                                       TEST(hostile_files), TEST(bad_text), TEST(allocation_failures)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -61,7 +61,8 @@ static void clear_dir(void)
 static int make_dir(void **state) { return (void)state, tmp_make(&dir, "/tmp"); }
 static int remove_dir(void **state) { return (void)state, tmp_remove(&dir); }
 
-typedef struct job { const char *passes; bool external; int threads; bool decoder; } job; /* of a perceptron, or of a small language model */
+/* of a perceptron, or of a small language model */
+typedef struct job { const char *passes; bool external; int threads; bool decoder; } job;
 typedef enum fault { NONE, MEMORY, READ, WRITE, FSYNC, RENAME } fault;
 static const qx_io_kind io_kinds[] = {[READ] = QX_IO_READ, [WRITE] = QX_IO_WRITE, [FSYNC] = QX_IO_FSYNC, [RENAME] = QX_IO_RENAME};
 
@@ -147,9 +148,9 @@ static void reference(qx_ctx *ctx, const job *j, snapshot *s)
     take(ctx, s);
 }
 
-/* Every step-th fault, so that jobs with many operations end. The old output is that of another pass, so old and new differ. A failure leaves
- * the old one, or the new one when only the verification behind it failed; a fault that the job could do without leaves the new one to the
- * byte. Returns the number of faults. */
+/* Every step-th fault, so that jobs with many operations end. The old output is that of another pass, so old and new differ. A
+ * failure leaves the old one, or the new one when only the verification behind it failed; a fault that the job could do without
+ * leaves the new one to the byte. Returns the number of faults. */
 static int every_fault(fault f, int step, const job *new_job)
 {
     const qx_status code = f == MEMORY ? QX_E_NOMEM : QX_E_IO;
@@ -166,7 +167,8 @@ static int every_fault(fault f, int step, const job *new_job)
         if (unused) break;
         take(ctx, &now);
         if (st != QX_OK && st != code) fail_msg("fault %d gave status %d (%s): %s", n, (int)st, qx_status_text(st), last_error);
-        if (!equal(&now, &new) && (st == QX_OK || !equal(&now, &old))) fail_msg("fault %d (status %d) left neither the old output nor the new one", n, (int)st);
+        if (!equal(&now, &new) && (st == QX_OK || !equal(&now, &old)))
+            fail_msg("fault %d (status %d) left neither the old output nor the new one", n, (int)st);
         if (tmp_entries(&dir) != files) fail_msg("fault %d left %d files, not %d", n, tmp_entries(&dir), files);
         if (equal(&now, &new)) OK(run_job(&old_job, NONE, 0, NULL));
         drop(ctx, &now);
@@ -191,7 +193,8 @@ static void every_allocation(void **state)
 /* Passes that solve, rotate and look for the cache of a decoder whose dims have names. */
 static void every_allocation_of_a_decoder(void **state)
 {
-    static const job jobs[] = {{"kv-cache(int8)", false, 1, true}, {"rotate,int8", false, 1, true}, {"gptq,int4(block=32)", true, 1, true}, {"awq,kv-cache(fp8),int4(block=32)", true, 1, true}};
+    static const job jobs[] = {{"kv-cache(int8)", false, 1, true}, {"rotate,int8", false, 1, true},
+                               {"gptq,int4(block=32)", true, 1, true}, {"awq,kv-cache(fp8),int4(block=32)", true, 1, true}};
     (void)state;
     for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) assert_true(every_fault(MEMORY, 23, &jobs[i]) > 100);
     assert_true(every_fault(READ, 3, &jobs[2]) > 2);
@@ -259,7 +262,8 @@ static long job_us(const job *j)
     return (long)((qx_clock_seconds() - t) * 1e6) + 1;
 }
 
-/* What the output says once it is loaded: the model with all its weights inside. NULL when there is no model; one that does not load fails the test. */
+/* What the output says once it is loaded: the model with all its weights inside. NULL when there is no model; one that does not
+ * load fails the test. */
 static char *content(qx_ctx *ctx, size_t *len)
 {
     qx_model *m;
@@ -377,9 +381,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(every_allocation, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(every_allocation_of_a_decoder, make_dir, remove_dir), cmocka_unit_test_setup_teardown(every_file_operation, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(full_disk, make_dir, remove_dir), cmocka_unit_test_setup_teardown(kill_at_random, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(kill_at_every_name, make_dir, remove_dir), cmocka_unit_test_setup_teardown(kill_without_links, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(every_allocation_of_a_decoder, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(every_file_operation, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(full_disk, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(kill_at_random, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(kill_at_every_name, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(kill_without_links, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(failure_without_links, make_dir, remove_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* fuzz_external.c - models with external data against a folder of good and treacherous files: whatever a model says, what is read lies in that folder. */
+/* fuzz_external.c - models with external data against a folder of good and treacherous files: whatever a model says, what is read
+ * lies in that folder. */
 #include "fuzz.h"
 
 #include <fcntl.h>

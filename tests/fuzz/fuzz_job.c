@@ -1,6 +1,7 @@
-/* fuzz_job.c - a whole quantize job on a hostile model: read, plan, calibrate, rewrite, write, verify. The input is lines "option value" as in a golden case's
- * `options`, an empty line, and a model as ONNX text: text mutates into other models where bytes mostly mutate into broken files. What a job has written must be
- * a model that the checker accepts and whose weights can be read; a job that fails leaves no file half done. */
+/* fuzz_job.c - a whole quantize job on a hostile model: read, plan, calibrate, rewrite, write, verify. The input is lines "option
+ * value" as in a golden case's `options`, an empty line, and a model as ONNX text: text mutates into other models where bytes
+ * mostly mutate into broken files. What a job has written must be a model that the checker accepts and whose weights can be read;
+ * a job that fails leaves no file half done. */
 #include "fuzz.h"
 
 #include <dirent.h>
@@ -40,8 +41,10 @@ static void clear_folder(void)
 /* Options that name no file; the number of samples and of Loop's iterations is ours. */
 static bool allowed(const char *name)
 {
-    static const char *const names[] = {"passes", "preset", "int4", "int8", "fp8", "target", "include", "exclude", "set", "dim", "seed", "seq-len", "level", "target-size",
-        "target-sqnr", "formats", "external-data", "max-opset", "max-ir", "strict", "fix-order", "allow-requantize", "verify-each", "dry-run", "no-verify", "min-sqnr"};
+    static const char *const names[] = {"passes", "preset", "int4", "int8", "fp8", "target", "include", "exclude", "set", "dim", "seed",
+                                        "seq-len", "level", "target-size",
+        "target-sqnr", "formats", "external-data", "max-opset", "max-ir", "strict", "fix-order", "allow-requantize", "verify-each",
+            "dry-run", "no-verify", "min-sqnr"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0) return true;
     return false;

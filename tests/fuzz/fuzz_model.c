@@ -1,4 +1,5 @@
-/* fuzz_model.c - the .onnx reader: wire format, messages, graph, checker, shape inference; and what was read can be laid out for writing. */
+/* fuzz_model.c - the .onnx reader: wire format, messages, graph, checker, shape inference; and what was read can be laid out for
+ * writing. */
 #include "fuzz.h"
 #include "onnx/file/io.h"
 

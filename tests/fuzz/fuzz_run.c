@@ -8,13 +8,15 @@ enum { MAX_FEEDS = 16 };
 static qx_status make_feed(qx_ctx *ctx, const qx_value *v, const uint8_t *data, size_t size, qx_tensor *t)
 {
     int64_t dims[QX_MAX_RANK], n = 1;
-    if (v->type.kind != QX_KIND_TENSOR || v->type.dtype == QX_DT_STRING || v->type.rank > QX_MAX_RANK) QX_FAIL(ctx, QX_E_UNSUPPORTED, "input '%s' is not fed here", v->name);
+    if (v->type.kind != QX_KIND_TENSOR || v->type.dtype == QX_DT_STRING || v->type.rank > QX_MAX_RANK)
+        QX_FAIL(ctx, QX_E_UNSUPPORTED, "input '%s' is not fed here", v->name);
     for (int i = 0; i < v->type.rank; i++) {
         dims[i] = v->type.dims[i].n >= 0 ? v->type.dims[i].n : 2;
         if (dims[i] > 1000 || (n *= dims[i]) > 10000) QX_FAIL(ctx, QX_E_UNSUPPORTED, "input '%s' is large", v->name);
     }
     QX_TRY(qx_tensor_new(ctx, t, v->type.dtype, v->type.rank, dims));
-    for (size_t i = 0; i < t->bytes; i++) ((uint8_t *)t->data)[i] = t->dtype == QX_DT_BOOL ? data[size - 1 - i % size] & 1 : data[size - 1 - i % size];
+    for (size_t i = 0; i < t->bytes; i++)
+        ((uint8_t *)t->data)[i] = t->dtype == QX_DT_BOOL ? data[size - 1 - i % size] & 1 : data[size - 1 - i % size];
     return QX_OK;
 }
 

@@ -1,6 +1,6 @@
-/* Golden tests of the rewrites. A case is a folder: in.txt (ONNX text), options (lines "name value" of a quantize job), out.txt: the
- * graph that must come out and what was decided for each node, or "error: ..." with the message.
- * Weights print as hashes of their content, so codes and scales are pinned too; cases must not hang on the last bits of what a convolution sums
+/* Golden tests of the rewrites. A case is a folder: in.txt (ONNX text), options (lines "name value" of a quantize job), out.txt:
+ * the graph that must come out and what was decided for each node, or "error: ..." with the message. Weights print as hashes of
+ * their content, so codes and scales are pinned too; cases must not hang on the last bits of what a convolution sums
  * (bias-correction's hashes would). `golden_test_golden --update` writes out.txt anew. */
 #include <dirent.h>
 #include <stdlib.h>

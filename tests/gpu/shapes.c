@@ -64,7 +64,8 @@ qx_value *op(builder *b, const char *type, qx_value *x, qx_value *y, qx_value *z
     while (n_in > 1 && !in[n_in - 1]) n_in--;
     snprintf(name, sizeof name, "%.40s_%d", type, b->serial++);
     const bool ms = strcmp(type, "GroupQueryAttention") == 0 || strcmp(type, "SkipSimplifiedLayerNormalization") == 0;
-    const qx_node_spec spec = {.op_type = type, .domain = ms ? "com.microsoft" : "", .name = name, .in = in, .n_in = n_in, .out_names = out, .n_out = 1};
+    const qx_node_spec spec = {.op_type = type, .domain = ms ? "com.microsoft" : "", .name = name, .in = in, .n_in = n_in,
+                               .out_names = out, .n_out = 1};
     check(b, qx_node_add(b->g, &spec, NULL, &n));
     return n->out[0];
 }
@@ -101,8 +102,11 @@ qx_value *weight(builder *b, int rank, const int64_t *dims)
     for (int i = 0; i < rank; i++) w->numel *= dims[i];
     w->bytes = (size_t)w->numel * sizeof *b->numbers;
     const int64_t room = b->n_numbers - w->numel;
-    if (room < 0) check(b, qx_fail(b->ctx, QX_E_FAIL, "a weight of %lld elements, %lld were announced", (long long)w->numel, (long long)b->n_numbers));
-    w->src = (qx_source){.kind = QX_SRC_BYTES, .bytes = b->numbers + next_random(&state) % ((uint64_t)room + 1), .length = (int64_t)w->bytes};
+    if (room < 0)
+        check(b, qx_fail(b->ctx, QX_E_FAIL, "a weight of %lld elements, %lld were announced", (long long)w->numel,
+                         (long long)b->n_numbers));
+    w->src = (qx_source){.kind = QX_SRC_BYTES, .bytes = b->numbers + next_random(&state) % ((uint64_t)room + 1),
+                         .length = (int64_t)w->bytes};
     b->parameters += w->numel;
     return add_init(b, w);
 }
@@ -130,7 +134,10 @@ qx_value *ints(builder *b, int n, const int64_t *v)
 }
 
 qx_value *reshape(builder *b, qx_value *x, int rank, const int64_t *dims) { return op(b, "Reshape", x, ints(b, rank, dims), NULL, NULL); }
-qx_value *transpose(builder *b, qx_value *x, int rank, const int64_t *perm) { return with_ints(op(b, "Transpose", x, NULL, NULL, NULL), "perm", rank, perm); }
+qx_value *transpose(builder *b, qx_value *x, int rank, const int64_t *perm)
+{
+    return with_ints(op(b, "Transpose", x, NULL, NULL, NULL), "perm", rank, perm);
+}
 
 qx_value *linear(builder *b, qx_value *x, int64_t rows, int64_t in, int64_t out, bool bias)
 {
@@ -214,12 +221,14 @@ void build_finish(builder *b, const char *dir, const fixed_input *fixed, int n_f
     free(b->numbers);
 }
 
-/* Little goes in and out, so that neither is what takes the time: a constant x plus one number, PRODUCTS products by one square weight, one element of the result. */
+/* Little goes in and out, so that neither is what takes the time: a constant x plus one number, PRODUCTS products by one square
+ * weight, one element of the result. */
 void build_products(builder *b, const char *dir, int64_t rows, int64_t n)
 {
     enum { PRODUCTS = 4 };
     char text[160];
-    snprintf(text, sizeof text, "<ir_version: 8, opset_import: [\"\" : 17]> products (float16[1,1] x) => (float16[1,1] y) { y = Identity(x) }");
+    snprintf(text, sizeof text, "<ir_version: 8, opset_import: [\"\" : 17]> products (float16[1,1] x) => (float16[1,1] y) { y = "
+                                "Identity(x) }");
     build_start(b, text, n * (n > rows ? n : rows));
     qx_value *h = op(b, "Add", weight(b, INTS(rows, n)), input(b, "x"), NULL, NULL), *w = weight(b, INTS(n, n));
     for (int i = 0; i < PRODUCTS; i++) h = op(b, "MatMul", h, w, NULL, NULL);
@@ -256,7 +265,8 @@ int main(int argc, char **argv)
     else if (strcmp(kind, "llama") == 0 && argc == 7 && n[0] > 0 && n[1] > 0 && n[2] >= 0) build_llama(&b, dir, tiny, n[0], n[1], n[2]);
     else if (strcmp(kind, "products") == 0 && argc == 6 && n[0] > 0 && n[1] > 0) build_products(&b, dir, n[0], n[1]);
     else {
-        fprintf(stderr, "usage: gpu_shapes unet DIR tiny|full | llama DIR tiny|full LAYERS TOKENS PAST | products DIR full ROWS N | check PLUGIN_DIR\n");
+        fprintf(stderr, "usage: gpu_shapes unet DIR tiny|full | llama DIR tiny|full LAYERS TOKENS PAST | products DIR full ROWS N "
+                        "| check PLUGIN_DIR\n");
         return 2;
     }
     qx_ctx_free(b.ctx);

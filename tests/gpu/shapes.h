@@ -1,5 +1,6 @@
-/* shapes.h - a builder of models with the shapes of well-known networks and made-up weights, for timing where no checkpoint is at hand. All weights are windows of
- * one array of random numbers, so that making a model costs little more than writing it. A builder that failed stops the program: this is a tool of the tests. */
+/* shapes.h - a builder of models with the shapes of well-known networks and made-up weights, for timing where no checkpoint is at
+ * hand. All weights are windows of one array of random numbers, so that making a model costs little more than writing it. A
+ * builder that failed stops the program: this is a tool of the tests. */
 #ifndef TESTS_GPU_SHAPES_H
 #define TESTS_GPU_SHAPES_H
 
@@ -17,12 +18,14 @@ typedef struct builder {
     const char *plugin;                    /* folder of the host form: models run through instead of being written */
 } builder;
 
-/* From a model text that has the inputs and, for each output, an Identity that stands in for what comes. biggest: elements of the largest weight. */
+/* From a model text that has the inputs and, for each output, an Identity that stands in for what comes. biggest: elements of the
+ * largest weight. */
 void build_start(builder *b, const char *text, int64_t biggest);
 /* y becomes the graph output `name`. */
 void build_output(builder *b, const char *name, qx_value *y);
-/* Writes DIR/model.onnx and DIR/sample.npz (float inputs: random, integer inputs: as given by name), prints what it is as JSON. With a plugin: nothing is written, the model runs twice
- * on that device of the host form which computes nothing and refuses what a card would refuse (runtime/cuda/machine_host.c). */
+/* Writes DIR/model.onnx and DIR/sample.npz (float inputs: random, integer inputs: as given by name), prints what it is as JSON.
+ * With a plugin: nothing is written, the model runs twice on that device of the host form which computes nothing and refuses what
+ * a card would refuse (runtime/cuda/machine_host.c). */
 typedef struct fixed_input { const char *name; int64_t value; } fixed_input;
 void build_finish(builder *b, const char *dir, const fixed_input *fixed, int n_fixed);
 

@@ -1,5 +1,6 @@
-/* shapes_unet.c - the UNet of SDXL base 1.0, node by node as torch exports it (group norm as instance norm of a reshaped picture, gated GELU with Erf): 2.57 billion
- * parameters. Source: diffusers, UNet2DConditionModel with the config.json of stabilityai/stable-diffusion-xl-base-1.0. */
+/* shapes_unet.c - the UNet of SDXL base 1.0, node by node as torch exports it (group norm as instance norm of a reshaped picture,
+ * gated GELU with Erf): 2.57 billion parameters. Source: diffusers, UNet2DConditionModel with the config.json of
+ * stabilityai/stable-diffusion-xl-base-1.0. */
 #include <stdio.h>
 
 #include "tests/gpu/shapes.h"
@@ -11,7 +12,8 @@ static qx_value *norm(const unet *u, picture x, float eps)
 {
     builder *b = u->b;
     qx_value *r = reshape(b, x.v, INTS(0, u->groups, -1));
-    qx_value *n = with_float(op(b, "InstanceNormalization", r, filled(b, INTS(u->groups), 1), filled(b, INTS(u->groups), 0), NULL), "epsilon", eps);
+    qx_value *n = with_float(op(b, "InstanceNormalization", r, filled(b, INTS(u->groups), 1), filled(b, INTS(u->groups), 0), NULL),
+                             "epsilon", eps);
     qx_value *y = reshape(b, n, INTS(u->batch, x.ch, x.side, x.side));
     return op(b, "Add", op(b, "Mul", y, filled(b, INTS(x.ch, 1, 1), 1), NULL, NULL), weight(b, INTS(x.ch, 1, 1)), NULL, NULL);
 }
@@ -21,7 +23,8 @@ static picture conv(const unet *u, qx_value *x, picture like, int64_t out, int64
     builder *b = u->b;
     const int64_t pad = kernel / 2, side = like.side / stride;
     qx_value *y = op(b, "Conv", x, weight(b, INTS(out, like.ch, kernel, kernel)), weight(b, INTS(out)), NULL);
-    with_ints(with_ints(with_ints(y, "kernel_shape", INTS(kernel, kernel)), "pads", INTS(pad, pad, pad, pad)), "strides", INTS(stride, stride));
+    with_ints(with_ints(with_ints(y, "kernel_shape", INTS(kernel, kernel)), "pads", INTS(pad, pad, pad, pad)), "strides",
+              INTS(stride, stride));
     b->flops += 2.0 * (double)u->batch * (double)(side * side) * (double)(out * like.ch) * (double)(kernel * kernel);
     return (picture){y, out, side};
 }
@@ -60,7 +63,8 @@ static qx_value *attention(const unet *u, qx_value *x, int64_t rows, int64_t ch,
 
 static qx_value *layer_norm(builder *b, qx_value *x, int64_t ch)
 {
-    return with_float(with_int(op(b, "LayerNormalization", x, filled(b, INTS(ch), 1), weight(b, INTS(ch)), NULL), "axis", -1), "epsilon", 1e-5f);
+    return with_float(with_int(op(b, "LayerNormalization", x, filled(b, INTS(ch), 1), weight(b, INTS(ch)), NULL), "axis", -1), "epsilon",
+                      1e-5f);
 }
 
 static qx_value *half(builder *b, qx_value *x, int64_t from, int64_t to)
@@ -73,7 +77,8 @@ static qx_value *gated(const unet *u, qx_value *x, int64_t rows, int64_t ch)
     builder *b = u->b;
     qx_value *h = linear(b, x, u->batch * rows, ch, 8 * ch, true), *low = half(b, h, 0, 4 * ch), *high = half(b, h, 4 * ch, 8 * ch);
     qx_value *e = op(b, "Erf", op(b, "Div", high, filled(b, 0, NULL, 1.41421356f), NULL, NULL), NULL, NULL, NULL);
-    qx_value *g = op(b, "Mul", op(b, "Mul", high, op(b, "Add", e, filled(b, 0, NULL, 1), NULL, NULL), NULL, NULL), filled(b, 0, NULL, 0.5f), NULL, NULL);
+    qx_value *g = op(b, "Mul", op(b, "Mul", high, op(b, "Add", e, filled(b, 0, NULL, 1), NULL, NULL), NULL, NULL),
+                     filled(b, 0, NULL, 0.5f), NULL, NULL);
     return linear(b, op(b, "Mul", low, g, NULL, NULL), u->batch * rows, 4 * ch, ch, true);
 }
 
@@ -111,7 +116,8 @@ static void time_embedding(unet *u, int64_t pooled, int64_t wave)
 {
     builder *b = u->b;
     qx_value *t = waves(u, op(b, "Expand", input(b, "timestep"), ints(b, INTS(u->batch)), NULL, NULL), u->batch, u->base);
-    qx_value *ids = reshape(b, waves(u, reshape(b, input(b, "time_ids"), INTS(6 * u->batch)), 6 * u->batch, wave), INTS(u->batch, 6 * wave));
+    qx_value *ids = reshape(b, waves(u, reshape(b, input(b, "time_ids"), INTS(6 * u->batch)), 6 * u->batch, wave),
+                            INTS(u->batch, 6 * wave));
     qx_value *add = with_int(op(b, "Concat", input(b, "text_embeds"), ids, NULL, NULL), "axis", -1);
     u->emb = op(b, "Add", two_layers(u, t, u->base), two_layers(u, add, pooled + 6 * wave), NULL, NULL);
 }
@@ -160,14 +166,17 @@ static void down_and_up(const unet *u, const int *blocks)
 void build_unet(builder *b, const char *dir, bool tiny)
 {
     static const int full_blocks[3] = {0, 2, 10}, tiny_blocks[3] = {0, 1, 1};
-    unet u = {.b = b, .batch = 2, .base = tiny ? 32 : 320, .groups = 32, .head = tiny ? 16 : 64, .context = tiny ? 64 : 2048, .words = tiny ? 7 : 77};
+    unet u = {.b = b, .batch = 2, .base = tiny ? 32 : 320, .groups = 32, .head = tiny ? 16 : 64, .context = tiny ? 64 : 2048,
+              .words = tiny ? 7 : 77};
     const int64_t side = tiny ? 8 : 128, pooled = tiny ? 40 : 1280, wave = tiny ? 16 : 256;
     char text[768];
     u.embedding = 4 * u.base;
     snprintf(text, sizeof text,
-             "<ir_version: 8, opset_import: [\"\" : 17]> unet (float16[2,4,%lld,%lld] sample, float16 timestep, float16[2,%lld,%lld] encoder_hidden_states, float16[2,%lld] text_embeds,"
+             "<ir_version: 8, opset_import: [\"\" : 17]> unet (float16[2,4,%lld,%lld] sample, float16 timestep, "
+             "float16[2,%lld,%lld] encoder_hidden_states, float16[2,%lld] text_embeds,"
              " float16[2,6] time_ids) => (float16[2,4,%lld,%lld] out_sample) { out_sample = Identity(sample) }",
-             (long long)side, (long long)side, (long long)u.words, (long long)u.context, (long long)pooled, (long long)side, (long long)side);
+             (long long)side, (long long)side, (long long)u.words, (long long)u.context, (long long)pooled, (long long)side,
+                 (long long)side);
     build_start(b, text, 4 * u.base * 8 * u.base * 9);
     u.text = input(b, "encoder_hidden_states");
     time_embedding(&u, pooled, wave);

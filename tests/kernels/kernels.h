@@ -33,7 +33,8 @@ static inline float rng_normal(uint32_t *s)
 /* Values that break quantizers: signed zeros, ties, saturation, subnormals, the ends of the range; Inf and NaN when asked. */
 static inline float adversarial(uint32_t *s, int nonfinite)
 {
-    static const float hard[] = {0, -0.0f, .5f, -.5f, 1.5f, -1.5f, 2.5f, 3.5f, 7.5f, -7.5f, -8.5f, 127.5f, -128.5f, 255.5f, 448, 465, 1e30f, -1e30f,
+    static const float hard[] = {0, -0.0f, .5f, -.5f, 1.5f, -1.5f, 2.5f, 3.5f, 7.5f, -7.5f, -8.5f, 127.5f, -128.5f, 255.5f, 448, 465,
+                                 1e30f, -1e30f,
                                  0x1p-149f, -0x1p-149f, 0x1p-126f, 0x1p-10f, 0x1.8p-10f, 3.4e38f, 1e-30f, .25f, .75f, 1.75f, 3.5f, 5};
     const uint32_t r = rng_next(s);
     if (nonfinite && r % 31 == 0) return r % 2 ? NAN : (r % 4 ? INFINITY : -INFINITY);

@@ -124,7 +124,8 @@ static void published_vectors(void **state)
     static const struct { float f; uint8_t code; } e2m1[] = {{.25f, 0}, {.26f, 1}, {.75f, 2}, {1.25f, 2}, {1.75f, 4}, {2.5f, 4}, {2.51f, 5},
         {3.5f, 6}, {5, 6}, {5.01f, 7}, {7, 7}, {-.1f, 8}, {-.75f, 0xA}, {-5, 0xE}, {-0.0f, 0}, {0, 0}};
     for (size_t i = 0; i < sizeof e2m1 / sizeof *e2m1; i++) assert_int_equal(qx_f32_to_e2m1(e2m1[i].f), e2m1[i].code);
-    static const struct { float amax; int code; } e8m0[] = {{1, 119}, {2, 120}, {.5f, 118}, {3, 120}, {4, 121}, {7, 121}, {8, 122}, {448, 127},
+    static const struct { float amax; int code; } e8m0[] = {{1, 119}, {2, 120}, {.5f, 118}, {3, 120}, {4, 121}, {7, 121}, {8, 122},
+                                                            {448, 127},
         {449, 128}, {0, 0}};
     for (size_t i = 0; i < sizeof e8m0 / sizeof *e8m0; i++) assert_int_equal(qx_f32_to_e8m0_ceil(e8m0[i].amax / 448.0f), e8m0[i].code);
     assert_int_equal(qx_f32_to_e8m0_ceil(INFINITY), 254);
@@ -213,11 +214,13 @@ static void half_and_brain(void **state)
 
 static void fill(float *f)
 {
-    static const float special[] = {0, -0.0f, 1, -1, .5f, -.5f, 1.5f, 2.5f, 127.5f, -128.5f, 255.5f, 7.5f, 8.5f, 448, 464, 465, -465, 65504, 65520,
+    static const float special[] = {0, -0.0f, 1, -1, .5f, -.5f, 1.5f, 2.5f, 127.5f, -128.5f, 255.5f, 7.5f, 8.5f, 448, 464, 465, -465,
+                                    65504, 65520,
         1e30f, -1e30f, 0x1p-149f, -0x1p-149f, 0x1p-126f, 0x1p-127f, 0x1p-24f, 0x1.8p-25f, 2147483520, 2147483648.0f, -2147483648.0f,
         9.2233715e18f, 1e19f, 2e19f, 4194303.5f, 4194304.5f, 8388607.5f, 57344, 61440, 240, 248, 256};
     const size_t n = sizeof special / sizeof *special;
-    for (int i = 0; i < N_SPECIAL; i++) f[i] = i < (int)n ? special[i] : of_bits(0x7f800000u + (i % 2 ? 0u : rng() % 0x7fffffu) + (i % 4 < 2 ? 0x80000000u : 0));
+    for (int i = 0; i < N_SPECIAL; i++)
+        f[i] = i < (int)n ? special[i] : of_bits(0x7f800000u + (i % 2 ? 0u : rng() % 0x7fffffu) + (i % 4 < 2 ? 0x80000000u : 0));
     for (int i = N_SPECIAL; i < N; i++) f[i] = i % 3 ? of_bits(rng()) : (float)((double)rng() / 4294967296.0 * 600 - 300);
 }
 

@@ -1,4 +1,5 @@
-/* test_gemm.c - float products and attention in blocks against double arithmetic: sizes around every tile, strides, NaN and Inf, masks, windows, sinks. */
+/* test_gemm.c - float products and attention in blocks against double arithmetic: sizes around every tile, strides, NaN and Inf,
+ * masks, windows, sinks. */
 #include "kernels.h"
 
 #include "kernels/attention.h"
@@ -18,7 +19,8 @@ static void fill_normal(float *x, int64_t n, uint32_t *s)
 
 static void expect(const char *what, float got, double want, double scale, int64_t i)
 {
-    const bool good = isnan(want) ? isnan(got) : isinf(want) ? (double)got == want : fabs((double)got - want) <= 1e-5 * (1 + fabs(want) + scale);
+    const bool good = isnan(want) ? isnan(got) : isinf(want) ? (double)got == want
+        : fabs((double)got - want) <= 1e-5 * (1 + fabs(want) + scale);
     if (!good) fail_msg("%s: element %lld is %.9g, expected %.9g", what, (long long)i, (double)got, want);
 }
 
@@ -50,7 +52,8 @@ static void products(void **state)
             if (z->k == 0) continue;
             memcpy(c, before, sizeof c);
             for (int64_t q = 0; q * QX_GEMM_NR < z->n; q++) qx_gemm_pack_panel(b, z->k, z->n, rb, cb, q, packed + q * QX_GEMM_NR * z->k);
-            const qx_sgemm g = {.m = z->m, .k = z->k, .n = z->n, .x = a, .ldx = ra, .cx = ca, .panels = packed, .step = QX_GEMM_NR * z->k, .y = c, .ldy = z->n, .alpha = 1, .add = add};
+            const qx_sgemm g = {.m = z->m, .k = z->k, .n = z->n, .x = a, .ldx = ra, .cx = ca, .panels = packed,
+                                .step = QX_GEMM_NR * z->k, .y = c, .ldy = z->n, .alpha = 1, .add = add};
             qx_sgemm_run(&g);
             for (int64_t i = 0; i < z->m * z->n; i++) {
                 double want = add ? (double)before[i] : 0;
@@ -60,8 +63,8 @@ static void products(void **state)
         }
 }
 
-/* Every output has the bits of one row by one panel: however many rows and columns there are, whatever k is cut into, and when panels are made on the fly.
- * Nothing beside the rows and columns is written. */
+/* Every output has the bits of one row by one panel: however many rows and columns there are, whatever k is cut into, and when
+ * panels are made on the fly. Nothing beside the rows and columns is written. */
 enum { CUT_M = 263, CUT_K = 2 * QX_GEMM_K + 37, CUT_N = 75, CUT_LD = CUT_N + 3, CUT_PANELS = 3 };
 static float cut_w[CUT_PANELS * QX_GEMM_NR * CUT_K];
 
@@ -82,7 +85,8 @@ static void cuts_using(qx_isa isa)
         const int64_t m = ms[t % COUNT(ms)], n = ns[t / COUNT(ms) % COUNT(ns)], k = ks[t / COUNT(ms) / COUNT(ns)];
         for (int64_t p = 0; p * QX_GEMM_NR < n; p++) qx_gemm_pack_panel(w, k, n, CUT_N, 1, p, cut_w + p * QX_GEMM_NR * k);
         for (int mode = 0; mode < 8; mode++) {
-            qx_sgemm g = {.m = m, .k = k, .n = n, .x = x, .ldx = mode & 4 ? 1 : k, .cx = mode & 4 ? CUT_M : 1, .panels = cut_w, .step = QX_GEMM_NR * k, .bias = mode & 1 ? bias : NULL, .y = got, .ldy = CUT_LD, .alpha = 1, .add = mode & 2};
+            qx_sgemm g = {.m = m, .k = k, .n = n, .x = x, .ldx = mode & 4 ? 1 : k, .cx = mode & 4 ? CUT_M : 1, .panels = cut_w,
+                          .step = QX_GEMM_NR * k, .bias = mode & 1 ? bias : NULL, .y = got, .ldy = CUT_LD, .alpha = 1, .add = mode & 2};
             for (int64_t i = 0; i < CUT_M * CUT_LD; i++) want[i] = got[i] = (float)(i % 7);
             for (int64_t r = 0; r < m; r++)
                 for (int64_t p = 0; p * QX_GEMM_NR < n; p++) {
@@ -124,7 +128,8 @@ static void integer_rows(void **state)
     for (int t = 0; t < COUNT(sizes); t++)
         for (int mode = 0; mode < 4; mode++) {
             const int64_t k = sizes[t].k, n = sizes[t].n, row = mode & 1 ? 1 : n, col = mode & 1 ? k : 1;
-            for (int64_t i = 0; i < k; i++) x[i] = mode & 2 ? (int16_t)(rng_next(&s) % 2 ? 255 : -255) : (int16_t)(rng_next(&s) % 511) - 255;
+            for (int64_t i = 0; i < k; i++)
+                x[i] = mode & 2 ? (int16_t)(rng_next(&s) % 2 ? 255 : -255) : (int16_t)(rng_next(&s) % 511) - 255;
             for (int64_t i = 0; i < k * n; i++) w[i] = mode & 2 ? (int8_t)(rng_next(&s) % 2 ? 127 : -128) : (int8_t)rng_next(&s);
             qx_int8_row(x, w, k, n, row, col, acc);
             for (int64_t j = 0; j < n; j++) {
@@ -138,7 +143,8 @@ static void integer_rows(void **state)
 /* ---- Attention ---- */
 
 typedef struct acase { int64_t rows, keys, d, dv; } acase;
-static const acase shapes[] = {{1, 1, 1, 1}, {1, 300, 64, 64}, {5, 257, 33, 31}, {8, 7, 16, 5}, {49, 255, 8, 64}, {97, 256, 40, 33}, {130, 600, 16, 16}};
+static const acase shapes[] = {{1, 1, 1, 1}, {1, 300, 64, 64}, {5, 257, 33, 31}, {8, 7, 16, 5}, {49, 255, 8, 64}, {97, 256, 40, 33},
+                               {130, 600, 16, 16}};
 enum { MASK = 1, KEEP = 2, CAUSAL = 4, SINK = 8, CAP = 16, TURNED = 32, NAN_EMPTY = 64, MODES = 128 };
 
 /* Row i of the attention that h describes, in double; false when it sees no key. */
@@ -178,15 +184,19 @@ static void one_attention(const acase *a, int mode, uint32_t *seed)
     for (int i = 0; i < COUNT(keep); i++) keep[i] = rng_next(seed) % 4 != 0;
     for (int64_t j = 0; j < a->keys; j++) keep[(a->rows / 2) * a->keys + j] = 0; /* a row that sees nothing */
     if (mode & MASK) mask[3 % (a->rows * a->keys)] = -INFINITY;
-    qx_attn_head h = {.rows = a->rows, .keys = a->keys, .d = a->d, .dv = a->dv, .q = q, .ldq = a->d + 2, .k = k, .ldk = mode & TURNED ? 1 : a->d + 3, .kc = mode & TURNED ? a->keys : 1,
-                      .v = v, .ldv = a->dv + 1, .y = y, .ldy = a->dv + 4, .scale = 0.3f, .softcap = mode & CAP ? 0.8f : 0.0f, .mask = mode & MASK ? mask : NULL, .ld_mask = a->keys,
-                      .keep = mode & KEEP ? keep : NULL, .ld_keep = a->keys, .first = mode & CAUSAL ? -5 : INT64_MIN, .last = mode & CAUSAL ? 2 : INT64_MAX,
+    qx_attn_head h = {.rows = a->rows, .keys = a->keys, .d = a->d, .dv = a->dv, .q = q, .ldq = a->d + 2, .k = k,
+                      .ldk = mode & TURNED ? 1 : a->d + 3, .kc = mode & TURNED ? a->keys : 1,
+                      .v = v, .ldv = a->dv + 1, .y = y, .ldy = a->dv + 4, .scale = 0.3f, .softcap = mode & CAP ? 0.8f : 0.0f,
+                      .mask = mode & MASK ? mask : NULL, .ld_mask = a->keys,
+                      .keep = mode & KEEP ? keep : NULL, .ld_keep = a->keys, .first = mode & CAUSAL ? -5 : INT64_MIN,
+                      .last = mode & CAUSAL ? 2 : INT64_MAX,
                       .has_sink = mode & SINK, .sink = 0.7f, .nan_when_empty = mode & NAN_EMPTY};
     assert_true(qx_attn_scratch(a->rows, a->d, a->dv) <= COUNT(scratch));
     qx_attn_rows(&h, scratch);
     for (int64_t i = 0; i < a->rows; i++) {
         const bool seen = row_of(&h, i, s, want);
-        for (int64_t c = 0; c < a->dv; c++) expect("attention", y[i * h.ldy + c], !seen && h.nan_when_empty ? NAN : want[c], 1, i * 1000 + c);
+        for (int64_t c = 0; c < a->dv; c++)
+            expect("attention", y[i * h.ldy + c], !seen && h.nan_when_empty ? NAN : want[c], 1, i * 1000 + c);
     }
 }
 
@@ -198,7 +208,8 @@ static void attention(void **state)
         for (int mode = 0; mode < MODES; mode += t > 3 ? 7 : 1) one_attention(&shapes[t], mode, &seed);
 }
 
-/* Masks of hopeless entries: causal, padded in front, a row without any plain key (its keys count as far as they go), and entries that stay in the sum. */
+/* Masks of hopeless entries: causal, padded in front, a row without any plain key (its keys count as far as they go), and entries
+ * that stay in the sum. */
 static void masked_away(void **state)
 {
     enum { ROWS = 150, KEYS = 600, D = 40 };
@@ -214,8 +225,10 @@ static void masked_away(void **state)
     for (int t = 0; t < 4 * COUNT(away); t++) {
         const float gone = away[t / 4];
         for (int64_t i = 0; i < ROWS; i++)
-            for (int64_t j = 0; j < KEYS; j++) mask[i * KEYS + j] = (t & 1 && j > i + 450) || (t & 2 && (j < 70 || j == 300)) || i == 77 ? gone : 0.25f * (float)(j % 5);
-        qx_attn_head h = {.rows = ROWS, .keys = KEYS, .d = D, .dv = D, .q = q, .ldq = D, .k = k, .ldk = D, .kc = 1, .v = v, .ldv = D, .y = y, .ldy = D, .scale = 0.3f,
+            for (int64_t j = 0; j < KEYS; j++)
+                mask[i * KEYS + j] = (t & 1 && j > i + 450) || (t & 2 && (j < 70 || j == 300)) || i == 77 ? gone : 0.25f * (float)(j % 5);
+        qx_attn_head h = {.rows = ROWS, .keys = KEYS, .d = D, .dv = D, .q = q, .ldq = D, .k = k, .ldk = D, .kc = 1, .v = v, .ldv = D,
+                          .y = y, .ldy = D, .scale = 0.3f,
                           .mask = mask, .ld_mask = KEYS, .first = INT64_MIN, .last = INT64_MAX, .nan_when_empty = true};
         qx_attn_rows(&h, scratch);
         for (int64_t i = 0; i < ROWS; i++) {
@@ -253,6 +266,7 @@ static void rows_by_rows(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(cuts), cmocka_unit_test(rows_by_rows), cmocka_unit_test(integer_rows), cmocka_unit_test(attention), cmocka_unit_test(masked_away)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(cuts), cmocka_unit_test(rows_by_rows),
+                                       cmocka_unit_test(integer_rows), cmocka_unit_test(attention), cmocka_unit_test(masked_away)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,8 +34,11 @@ static double largest_error(const double *tiles, int64_t rows)
     for (int64_t i = 0; i < K; i += 3)
         for (int64_t j = i; j < K; j++) {
             double want = 0, a = 1e-300, b = 1e-300;
-            for (int64_t r = 0; r < rows; r++) want += (double)x[r * K + i] * (double)x[r * K + j], a += (double)x[r * K + i] * (double)x[r * K + i], b += (double)x[r * K + j] * (double)x[r * K + j];
-            worst = fmax(worst, fabs(tiles[qx_gram_at(PANELS, i / T, j / T) * QX_GRAM_CELLS + i % T * T + j % T] - 0.25 - want) / sqrt(a * b));
+            for (int64_t r = 0; r < rows; r++)
+                want += (double)x[r * K + i] * (double)x[r * K + j], a += (double)x[r * K + i] * (double)x[r * K + i],
+                    b += (double)x[r * K + j] * (double)x[r * K + j];
+            worst = fmax(worst, fabs(tiles[qx_gram_at(PANELS, i / T,
+                                                      j / T) * QX_GRAM_CELLS + i % T * T + j % T] - 0.25 - want) / sqrt(a * b));
         }
     return worst;
 }

@@ -23,13 +23,17 @@ static void exact(void **state)
             for (size_t i = 0; i < sizeof a; i++) a[i] = extreme ? (uint8_t)(rng_next(&s) % 2 ? 0xff : 0x80) : (uint8_t)rng_next(&s);
             for (size_t i = 0; i < sizeof b; i++) b[i] = extreme ? (uint8_t)(rng_next(&s) % 2 ? 0x7f : 0x80) : (uint8_t)rng_next(&s);
             for (int i = 0; i < 20; i++) za[i] = as ? (int8_t)rng_next(&s) : (uint8_t)rng_next(&s), sa[i] = rng_uniform(&s);
-            for (int i = 0; i < 80; i++) zb[i] = bs ? (int8_t)rng_next(&s) : (uint8_t)rng_next(&s), sb[i] = rng_uniform(&s), bias[i] = rng_normal(&s);
+            for (int i = 0; i < 80; i++)
+                zb[i] = bs ? (int8_t)rng_next(&s) : (uint8_t)rng_next(&s), sb[i] = rng_uniform(&s), bias[i] = rng_normal(&s);
             const int64_t row = turned ? 1 : z->n, col = turned ? z->k : 1;
             assert_true(qx_igemm_packed_bytes(z->k, z->n) <= sizeof packed && qx_igemm_sums(z->n) <= 128);
             for (int64_t p = 0; p < qx_igemm_panels(z->n); p++) qx_igemm_pack_panel(b, bs, z->k, z->n, row, col, p, (int8_t *)packed, sums);
-            qx_igemm g = {.m = z->m, .n = z->n, .k = z->k, .a = a, .lda = lda, .a_signed = as, .za = mode % 3 ? za : NULL, .za_per_row = rowz,
-                          .packed = (int8_t *)packed, .sums = sums, .b_signed = bs, .zb = mode % 5 ? zb : NULL, .zb_per_col = rowz, .c = c, .ldc = z->n,
-                          .y = y, .ldy = z->n, .scale_a = sa, .scale_a_per_row = rowz, .scale_b = sb, .scale_b_per_col = rowz, .bias = rowz ? bias : NULL};
+            qx_igemm g = {.m = z->m, .n = z->n, .k = z->k, .a = a, .lda = lda, .a_signed = as, .za = mode % 3 ? za : NULL,
+                          .za_per_row = rowz,
+                          .packed = (int8_t *)packed, .sums = sums, .b_signed = bs, .zb = mode % 5 ? zb : NULL, .zb_per_col = rowz,
+                          .c = c, .ldc = z->n,
+                          .y = y, .ldy = z->n, .scale_a = sa, .scale_a_per_row = rowz, .scale_b = sb, .scale_b_per_col = rowz,
+                              .bias = rowz ? bias : NULL};
             for (int level = 0; level < 3; level++) {
                 qx_igemm_tile *tile = qx_igemm_tile_at(level);
                 if (!tile) continue;
@@ -44,9 +48,12 @@ static void exact(void **state)
                         for (int64_t j = 0; j < z->n; j++) {
                             int64_t want = 0;
                             const int64_t zi = g.za ? za[rowz ? i : 0] : 0, zj = g.zb ? zb[rowz ? j : 0] : 0;
-                            for (int64_t k = 0; k < z->k; k++) want += (value(a + i * lda + k, as) - zi) * (value(b + k * row + j * col, bs) - zj);
+                            for (int64_t k = 0; k < z->k; k++)
+                                want += (value(a + i * lda + k, as) - zi) * (value(b + k * row + j * col, bs) - zj);
                             if (form == 0) assert_true(c[i * z->n + j] == want);
-                            else assert_true(y[i * z->n + j] == (float)want * (sa[rowz ? i : 0] * sb[rowz ? j : 0]) + (rowz ? bias[j] : 0.0f));
+                            else
+                                assert_true(y[i * z->n + j] == (float)want * (sa[rowz ? i : 0] * sb[rowz ? j : 0]) + (rowz ? bias[j]
+                                    : 0.0f));
                         }
                 }
             }

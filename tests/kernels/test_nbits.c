@@ -42,8 +42,10 @@ static void products(void **state)
         for (int r = 0; r < COUNT(rows); r++)
             for (int isa = -1; isa <= (int)qx_isa_best(); isa++) {
                 const ncase *t = &cases[c];
-                const qx_nbits w = {.bits = t->bits, .n = t->n, .k = t->k, .block = t->block, .codes = codes, .is_signed = t->is_signed, .scale = scale,
-                                    .zero = t->zero == 1 ? zero : NULL, .zero_f = t->zero == 2 ? zero_f : NULL, .bias = c % 2 ? bias : NULL};
+                const qx_nbits w = {.bits = t->bits, .n = t->n, .k = t->k, .block = t->block, .codes = codes, .is_signed = t->is_signed,
+                                    .scale = scale,
+                                    .zero = t->zero == 1 ? zero : NULL, .zero_f = t->zero == 2 ? zero_f : NULL,
+                                        .bias = c % 2 ? bias : NULL};
                 const int64_t m = rows[r], ldx = t->k + 3;
                 const qx_nbits_leaf *leaf = isa < 0 ? qx_nbits_leaf_ref() : qx_nbits_leaf_cpu((qx_isa)isa);
                 assert_true(qx_nbits_scratch(&w, m) <= COUNT(scratch));
@@ -62,13 +64,15 @@ static void products(void **state)
                             const double v = (double)x[i * ldx + k] * weight(&w, n, k);
                             want += v, mag += fabs(v);
                         }
-                        if (!(fabs(want - (double)y[i * t->n + n]) < 3e-6 * mag + 1e-5)) fail_msg("case %d m %d isa %d: %g is not %g", c, (int)m, isa, (double)y[i * t->n + n], want);
+                        if (!(fabs(want - (double)y[i * t->n + n]) < 3e-6 * mag + 1e-5))
+                            fail_msg("case %d m %d isa %d: %g is not %g", c, (int)m, isa, (double)y[i * t->n + n], want);
                     }
                 }
             }
 }
 
-/* A NaN or an infinity anywhere in a row of x: nothing of that row is a number, wherever the vectors end, and the rows beside it are what they were. */
+/* A NaN or an infinity anywhere in a row of x: nothing of that row is a number, wherever the vectors end, and the rows beside it
+ * are what they were. */
 static void not_finite(void **state)
 {
     enum { ROWS = 3, K = 77, N = 6 };
@@ -89,7 +93,8 @@ static void not_finite(void **state)
                 for (int pass = 0; pass < 2; pass++) {
                     if (pass) rows_at[K + at] = bad[at % 3];
                     qx_nbits_prepare(&w, ROWS, rows_at, K, scratch);
-                    for (int64_t p = 0; p < qx_nbits_pieces(&w, ROWS); p++) qx_nbits_piece_using(leaf, &w, ROWS, rows_at, K, scratch, pass ? y : plain, N, p);
+                    for (int64_t p = 0; p < qx_nbits_pieces(&w, ROWS); p++)
+                        qx_nbits_piece_using(leaf, &w, ROWS, rows_at, K, scratch, pass ? y : plain, N, p);
                 }
                 for (int i = 0; i < N; i++) assert_true(!isfinite(y[N + i]) && y[i] == plain[i] && y[2 * N + i] == plain[2 * N + i]);
             }

@@ -38,8 +38,10 @@ static void scans(void **state)
             assert_memory_equal(&got.sumsq, &want.sumsq, sizeof got.sumsq);
             assert_memory_equal(&got.abs, &want.abs, sizeof got.abs);
             const qx_scan less = leaf_of(isa)->scan(x, n, false);
-            assert_true(qx_dd_value(less.abs) == 0 && memcmp(&less.sum, &want.sum, sizeof less.sum) == 0 && memcmp(&less.sumsq, &want.sumsq, sizeof less.sumsq) == 0 && less.absmax == want.absmax);
-            assert_true(got.min == want.min && got.max == want.max && got.absmax == want.absmax && got.zeros == want.zeros && !got.nonfinite);
+            assert_true(qx_dd_value(less.abs) == 0 && memcmp(&less.sum, &want.sum, sizeof less.sum) == 0 &&
+                        memcmp(&less.sumsq, &want.sumsq, sizeof less.sumsq) == 0 && less.absmax == want.absmax);
+            assert_true(got.min == want.min && got.max == want.max && got.absmax == want.absmax && got.zeros == want.zeros &&
+                        !got.nonfinite);
         }
     }
     const float bad[3] = {NAN, INFINITY, -INFINITY};
@@ -102,13 +104,15 @@ static void columns(void **state)
                 ws += v, wa += fabsl((long double)v), wq += (long double)v * v;
                 wl = v < wl ? v : wl, wh = v > wh ? v : wh;
             }
-            assert_true(qx_dd_value(s[c]) == (double)ws && qx_dd_value(a[c]) == (double)wa && qx_dd_value(q[c]) == (double)wq && lo[c] == wl && hi[c] == wh);
+            assert_true(qx_dd_value(s[c]) == (double)ws && qx_dd_value(a[c]) == (double)wa && qx_dd_value(q[c]) == (double)wq &&
+                        lo[c] == wl && hi[c] == wh);
         }
     }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(scans), cmocka_unit_test(sums_do_not_depend_on_order), cmocka_unit_test(histograms), cmocka_unit_test(columns)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(scans), cmocka_unit_test(sums_do_not_depend_on_order),
+                                       cmocka_unit_test(histograms), cmocka_unit_test(columns)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,13 +1,17 @@
-/* test_pointwise.c - every function of one and of two elements against double arithmetic of the C library: adversarial values, every length up to two
- * vectors, every alignment, in place; and an element's result never depends on its place. Integers against wide arithmetic. */
+/* test_pointwise.c - every function of one and of two elements against double arithmetic of the C library: adversarial values,
+ * every length up to two vectors, every alignment, in place; and an element's result never depends on its place. Integers against
+ * wide arithmetic. */
 #include "kernels.h"
 
 #include "kernels/pointwise.h"
 
 static const float hard[] = {
-    0.0f, -0.0f, 0x1p-149f, -0x1p-149f, 0x1p-126f, -0x1.fffffep-127f, 1e-30f, -1e-30f, 1e-8f, -1e-8f, 0x1p-24f, 0.1f, -0.1f, 0.25f, 0.5f, -0.5f, 0.6931472f, 0.75f,
-    0.99999994f, 1.0f, -1.0f, 1.0000001f, 1.5f, -1.5f, 2.0f, -2.0f, 2.5f, -2.5f, 3.0f, -3.0f, 3.5f, 4.0f, -4.0f, 5.9f, -5.9f, 6.0f, 7.5f, -7.5f, 9.0f, -9.0f, 12.0f, -12.0f,
-    16.5f, -16.5f, 20.0f, -20.0f, 50.0f, -50.0f, 80.0f, -80.0f, 87.3f, -87.3f, 88.7f, -88.7f, 89.0f, -89.0f, 103.9f, -103.9f, 104.1f, -104.1f, 700.0f, -700.0f,
+    0.0f, -0.0f, 0x1p-149f, -0x1p-149f, 0x1p-126f, -0x1.fffffep-127f, 1e-30f, -1e-30f, 1e-8f, -1e-8f, 0x1p-24f, 0.1f, -0.1f, 0.25f, 0.5f,
+    -0.5f, 0.6931472f, 0.75f,
+    0.99999994f, 1.0f, -1.0f, 1.0000001f, 1.5f, -1.5f, 2.0f, -2.0f, 2.5f, -2.5f, 3.0f, -3.0f, 3.5f, 4.0f, -4.0f, 5.9f, -5.9f, 6.0f, 7.5f,
+    -7.5f, 9.0f, -9.0f, 12.0f, -12.0f,
+    16.5f, -16.5f, 20.0f, -20.0f, 50.0f, -50.0f, 80.0f, -80.0f, 87.3f, -87.3f, 88.7f, -88.7f, 89.0f, -89.0f, 103.9f, -103.9f, 104.1f,
+    -104.1f, 700.0f, -700.0f,
     8388607.5f, -8388607.5f, 8388609.0f, 1e9f, -1e9f, 1e20f, -1e20f, 3.4028235e38f, -3.4028235e38f, INFINITY, -INFINITY, NAN,
 };
 enum { N_HARD = COUNT(hard), PAD = 80 };
@@ -86,7 +90,8 @@ static void unary_is_the_function(void **state)
             for (int i = 0; i < N_HARD; i++) {
                 const double want = one((qx_unary)op, (double)hard[i], params[k]);
                 if (!near(y[i], want, (double)hard[i]))
-                    fail_msg("function %d (%g, %g) of %.9g is %.9g, expected %.9g", op, (double)params[k][0], (double)params[k][1], (double)hard[i], (double)y[i], want);
+                    fail_msg("function %d (%g, %g) of %.9g is %.9g, expected %.9g", op, (double)params[k][0], (double)params[k][1],
+                             (double)hard[i], (double)y[i], want);
             }
         }
 }
@@ -108,7 +113,8 @@ static void unary_does_not_see_its_place(void **state)
                 fn(x + at, x + at, n, p); /* in place */
                 for (int i = 0; i < n; i++) {
                     if (memcmp(&y[at + 1 + i], &alone[first + i], 4) || memcmp(&x[at + i], &alone[first + i], 4))
-                        fail_msg("function %d of %.9g at %d of %d, alignment %d: %.9g, alone %.9g", op, (double)hard[first + i], i, n, at, (double)y[at + 1 + i], (double)alone[first + i]);
+                        fail_msg("function %d of %.9g at %d of %d, alignment %d: %.9g, alone %.9g", op, (double)hard[first + i], i, n,
+                                 at, (double)y[at + 1 + i], (double)alone[first + i]);
                 }
                 uint32_t after;
                 memcpy(&after, &y[at + 1 + n], 4);
@@ -173,12 +179,15 @@ static void binary_of_floats(void **state)
                     const float u = form ? hard[j] : hard[i], v = form ? hard[i] : hard[j];
                     const float want = (float)two(ops[k], (double)u, (double)v);
                     const bool good = isnan(want) ? isnan(y[j]) : y[j] == want || fabsf(y[j] - want) <= 2e-6f * fabsf(want);
-                    if (!good) fail_msg("operation %d of %.9g and %.9g is %.9g, expected %.9g", (int)ops[k], (double)u, (double)v, (double)y[j], (double)want);
+                    if (!good)
+                        fail_msg("operation %d of %.9g and %.9g is %.9g, expected %.9g", (int)ops[k], (double)u, (double)v, (double)y[j],
+                                 (double)want);
                 }
             }
             for (int k = 0; k < COUNT(comparisons); k++) {
                 qx_binary_find(comparisons[k], QX_DT_FLOAT)(a, form, b, !form, truth, N_HARD);
-                for (int j = 0; j < N_HARD; j++) assert_int_equal(truth[j], compares(comparisons[k], form ? hard[j] : hard[i], form ? hard[i] : hard[j]));
+                for (int j = 0; j < N_HARD; j++)
+                    assert_int_equal(truth[j], compares(comparisons[k], form ? hard[j] : hard[i], form ? hard[i] : hard[j]));
             }
         }
 }
@@ -230,14 +239,17 @@ static void selection(void **state)
             for (size_t i = 0; i < sizeof a; i++) a[i] = (uint8_t)rng_next(&s), b[i] = (uint8_t)rng_next(&s);
             y[37 * size] = 0x77;
             qx_select(c, sc, a, sa, b, sb, y, 37, size);
-            for (int i = 0; i < 37; i++) assert_memory_equal(y + i * size, c[sc ? i : 0] ? a + (sa ? i * size : 0) : b + (sb ? i * size : 0), (size_t)size);
+            for (int i = 0; i < 37; i++)
+                assert_memory_equal(y + i * size, c[sc ? i : 0] ? a + (sa ? i * size : 0) : b + (sb ? i * size : 0), (size_t)size);
             assert_int_equal(y[37 * size], 0x77);
         }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(unary_is_the_function), cmocka_unit_test(unary_does_not_see_its_place), cmocka_unit_test(unary_of_doubles),
-                                       cmocka_unit_test(binary_of_floats), cmocka_unit_test(binary_of_integers), cmocka_unit_test(selection)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(unary_is_the_function), cmocka_unit_test(unary_does_not_see_its_place),
+                                       cmocka_unit_test(unary_of_doubles),
+                                       cmocka_unit_test(binary_of_floats), cmocka_unit_test(binary_of_integers),
+                                           cmocka_unit_test(selection)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

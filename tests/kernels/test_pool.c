@@ -1,4 +1,5 @@
-/* test_pool.c - sliding windows: each instruction set's loops against windows taken one by one, on shapes of every kind and numbers of every kind. */
+/* test_pool.c - sliding windows: each instruction set's loops against windows taken one by one, on shapes of every kind and
+ * numbers of every kind. */
 #include "kernels.h"
 
 #include "kernels/pool_leaf.h"
@@ -76,7 +77,8 @@ static float *pooled(qx_pool_leaf *leaf, const run *r, int64_t most)
     for (int64_t d = 0; d < w->out[0]; d++)
         for (int64_t first = 0; first < w->out[1]; first += most) {
             const int64_t n = w->out[1] - first < most ? w->out[1] - first : most;
-            const qx_pool_band b = {.lanes = r->lanes, .depth = d, .first = first, .n = n, .x = r->x, .cols = r->means ? r->cols : NULL, .count_pad = r->pad,
+            const qx_pool_band b = {.lanes = r->lanes, .depth = d, .first = first, .n = n, .x = r->x, .cols = r->means ? r->cols : NULL,
+                                    .count_pad = r->pad,
                                     .y = y + (d * w->out[1] + first) * row, .scratch = scratch};
             leaf(w, &b);
         }
@@ -108,7 +110,8 @@ static void compare(const run *r, const char *name, bool hard)
             }
             if (first && memcmp(first, y, (size_t)all * sizeof *y) != 0)
                 for (int64_t i = 0; i < all; i++)
-                    if (!(isnan(first[i]) && isnan(y[i])) && memcmp(&first[i], &y[i], sizeof *y) != 0) fail_msg("%s: isa %d, bands of %d: element %d", name, isa, (int)bands[k], (int)i);
+                    if (!(isnan(first[i]) && isnan(y[i])) && memcmp(&first[i], &y[i], sizeof *y) != 0)
+                        fail_msg("%s: isa %d, bands of %d: element %d", name, isa, (int)bands[k], (int)i);
             if (first) free(y);
             else first = y;
         }

@@ -17,9 +17,12 @@ static const form forms[] = {
     {QX_DT_UINT8, false, true, false, false}, {QX_DT_UINT8, false, false, false, false}, {QX_DT_INT16, false, true, false, false},
     {QX_DT_UINT16, false, true, false, false}, {QX_DT_INT4, false, false, false, false}, {QX_DT_INT4, false, false, false, true},
     {QX_DT_UINT4, false, true, false, false}, {QX_DT_UINT4, false, true, false, true}, {QX_DT_INT2, false, false, false, false},
-    {QX_DT_UINT2, false, true, false, true}, {QX_DT_FLOAT8E4M3FN, false, false, false, false}, {QX_DT_FLOAT8E4M3FN, false, false, true, false},
-    {QX_DT_FLOAT8E5M2, false, false, false, false}, {QX_DT_FLOAT8E5M2, false, false, true, false}, {QX_DT_FLOAT8E4M3FNUZ, false, false, false, false},
-    {QX_DT_FLOAT8E5M2FNUZ, false, false, true, false}, {QX_DT_FLOAT4E2M1, false, false, false, false}, {QX_DT_FLOAT4E2M1, false, false, false, true}};
+    {QX_DT_UINT2, false, true, false, true}, {QX_DT_FLOAT8E4M3FN, false, false, false, false},
+    {QX_DT_FLOAT8E4M3FN, false, false, true, false},
+    {QX_DT_FLOAT8E5M2, false, false, false, false}, {QX_DT_FLOAT8E5M2, false, false, true, false},
+    {QX_DT_FLOAT8E4M3FNUZ, false, false, false, false},
+    {QX_DT_FLOAT8E5M2FNUZ, false, false, true, false}, {QX_DT_FLOAT4E2M1, false, false, false, false},
+        {QX_DT_FLOAT4E2M1, false, false, false, true}};
 static const qx_dtype sources[] = {QX_DT_FLOAT, QX_DT_FLOAT16, QX_DT_BFLOAT16};
 
 enum { MAX_N = 20000 };
@@ -79,7 +82,8 @@ static void fill(const layout *l, const form *f, int nonfinite, uint32_t seed)
 
 static qx_quant quant_of(const layout *l, const form *f)
 {
-    return (qx_quant){.grid = {l->rows, l->cols, l->block_r, l->block_c}, .format = {.codes = f->codes, .narrow = f->narrow}, .scale = scale,
+    return (qx_quant){.grid = {l->rows, l->cols, l->block_r, l->block_c}, .format = {.codes = f->codes, .narrow = f->narrow},
+                      .scale = scale,
                       .zero = f->zero ? zero : NULL, .no_saturate = f->no_saturate, .unpacked = f->unpacked};
 }
 
@@ -99,7 +103,8 @@ static void check_case(const layout *l, const form *f, qx_dtype sd, uint32_t see
             const size_t bytes = (size_t)qx_dtype_bits(sd) / 8;
             memcpy(beside + (size_t)off * bytes, src, (size_t)n * bytes);
             assert_true(qx_quantize_using(leaf, &q, sd, beside + (size_t)off * bytes, got));
-            if (memcmp(want, got, sizeof want)) fail_msg("%s, %s from %s, isa %d, offset %d", l->name, qx_dtype_get(f->codes)->text, qx_dtype_get(sd)->text, isa, off);
+            if (memcmp(want, got, sizeof want))
+                fail_msg("%s, %s from %s, isa %d, offset %d", l->name, qx_dtype_get(f->codes)->text, qx_dtype_get(sd)->text, isa, off);
         }
         float back[4] = {0};
         memset(work, 0x5a, sizeof work);
@@ -112,7 +117,8 @@ static void check_case(const layout *l, const form *f, qx_dtype sd, uint32_t see
             const void *code = bits == 16 ? want + 2 * e : bits == 8 || f->unpacked ? want + e : &low;
             qx_ref_to_f32(f->codes, code, 1, back);
             const float y = (back[0] - (f->zero ? (float)zero[cell] : 0.0f)) * scale[cell];
-            if (!(isnan(y) && isnan(work[e])) && memcmp(&y, work + e, 4)) fail_msg("dequantize %s %s: %g is not %g", l->name, qx_dtype_get(f->codes)->text, (double)work[e], (double)y);
+            if (!(isnan(y) && isnan(work[e])) && memcmp(&y, work + e, 4))
+                fail_msg("dequantize %s %s: %g is not %g", l->name, qx_dtype_get(f->codes)->text, (double)work[e], (double)y);
         }
         assert_int_equal(((uint8_t *)(work + n))[0], 0x5a);
         static float fake[MAX_N];
@@ -226,12 +232,14 @@ static void onnx_blocked_vectors(void **state)
     const float s1[4] = {1, 2, 3, 4}, e1[8] = {8, 8, 14, 14, 18, 18, 20, 20};
     const int32_t z1[4] = {1, 2, 3, 4};
     float y[8];
-    assert_true(qx_dequantize(&(qx_quant){.grid = {1, 8, 1, 2}, .format = {.codes = QX_DT_INT8}, .scale = s1, .zero = z1}, c1, QX_DT_FLOAT, y));
+    assert_true(qx_dequantize(&(qx_quant){.grid = {1, 8, 1, 2}, .format = {.codes = QX_DT_INT8}, .scale = s1, .zero = z1}, c1,
+                              QX_DT_FLOAT, y));
     assert_memory_equal(y, e1, sizeof y);
     const uint8_t c2[8] = {10, 20, 30, 40, 50, 60, 70, 80};
     const float s2[2] = {.5f, 2}, e2[8] = {5, 10, 15, 20, 80, 100, 120, 140};
     const int32_t z2[2] = {0, 10};
-    assert_true(qx_dequantize(&(qx_quant){.grid = {8, 1, 4, 1}, .format = {.codes = QX_DT_UINT8}, .scale = s2, .zero = z2}, c2, QX_DT_FLOAT, y));
+    assert_true(qx_dequantize(&(qx_quant){.grid = {8, 1, 4, 1}, .format = {.codes = QX_DT_UINT8}, .scale = s2, .zero = z2}, c2,
+                              QX_DT_FLOAT, y));
     assert_memory_equal(y, e2, sizeof y);
 }
 
@@ -357,7 +365,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(codes_of_every_layout), cmocka_unit_test(ranges_of_every_layout), cmocka_unit_test(published_round_trips),
-        cmocka_unit_test(onnx_blocked_vectors), cmocka_unit_test(block_scales), cmocka_unit_test(amax_axes), cmocka_unit_test(scales), cmocka_unit_test(zero_scale_and_refusals),
+        cmocka_unit_test(onnx_blocked_vectors), cmocka_unit_test(block_scales), cmocka_unit_test(amax_axes), cmocka_unit_test(scales),
+        cmocka_unit_test(zero_scale_and_refusals),
         cmocka_unit_test(pack_and_unpack), cmocka_unit_test(transposes), cmocka_unit_test(packed_columns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* test_rows.c - loops over rows (softmax, normalisations, reductions, rotation, dot) and copies, against double arithmetic: lengths around every vector width,
- * values that overflow, cancel, are NaN or infinite. */
+/* test_rows.c - loops over rows (softmax, normalisations, reductions, rotation, dot) and copies, against double arithmetic:
+ * lengths around every vector width, values that overflow, cancel, are NaN or infinite. */
 #include "kernels.h"
 
 #include "kernels/move.h"
@@ -22,7 +22,8 @@ static void make(float *x, int n, fill f, uint32_t *s)
 static void close(const char *what, const float *y, const double *want, int n, double tol)
 {
     for (int i = 0; i < n; i++) {
-        const bool good = isnan(want[i]) ? isnan(y[i]) : (double)y[i] == want[i] || fabs((double)y[i] - want[i]) <= tol * (1 + fabs(want[i]));
+        const bool good = isnan(want[i]) ? isnan(y[i]) : (double)y[i] == want[i] ||
+            fabs((double)y[i] - want[i]) <= tol * (1 + fabs(want[i]));
         if (!good) fail_msg("%s of %d: element %d is %.9g, expected %.9g", what, n, i, (double)y[i], want[i]);
     }
 }
@@ -143,7 +144,8 @@ static void reductions(void **state)
                 close("reduction of columns", y, want, 17, 2e-5);
             }
     assert_true(qx_reduce_row(QX_R_SUM, x, 0) == 0 && qx_reduce_row(QX_R_PROD, x, 0) == 1);
-    assert_true(qx_reduce_row(QX_R_MAX, x, 0) == -INFINITY && qx_reduce_row(QX_R_MIN, x, 0) == INFINITY && isnan(qx_reduce_row(QX_R_MEAN, x, 0)));
+    assert_true(qx_reduce_row(QX_R_MAX, x, 0) == -INFINITY && qx_reduce_row(QX_R_MIN, x, 0) == INFINITY &&
+                isnan(qx_reduce_row(QX_R_MEAN, x, 0)));
 }
 
 /* Hard numbers give the same bits at every alignment, and a NaN anywhere in the row makes the result NaN. */
@@ -159,7 +161,8 @@ static void wild_rows(void **state)
             uint32_t same = 5 + (uint32_t)k; /* the same numbers for each `at` */
             for (int i = 0; i < n; i++) x[at + i] = adversarial(&same, at % 2);
             for (int op = QX_R_SUM; op <= QX_R_LOGSUMEXP; op++) {
-                const float r = qx_reduce_row((qx_reduce)op, x + at, n), moved = (memcpy(y, x + at, (size_t)n * sizeof *y), qx_reduce_row((qx_reduce)op, y, n));
+                const float r = qx_reduce_row((qx_reduce)op, x + at, n),
+                    moved = (memcpy(y, x + at, (size_t)n * sizeof *y), qx_reduce_row((qx_reduce)op, y, n));
                 assert_true(memcmp(&r, &moved, sizeof r) == 0 || (isnan(r) && isnan(moved)));
             }
             qx_softmax_row(x + at, first, n, false), memcpy(y, x + at, (size_t)n * sizeof *y), qx_softmax_row(y, y, n, false);
@@ -229,7 +232,8 @@ static void copies(void **state)
                 memset(dst, 0, sizeof dst);
                 qx_copy_2d(src, 1, rows + 2, dst, 30, rows, cols, size);
                 for (int r = 0; r < rows && (r * 30 + cols) * size < 16 * 1024; r++)
-                    for (int c = 0; c < cols; c++) assert_memory_equal(dst + (r * 30 + c) * size, src + (r + c * (rows + 2)) * size, (size_t)size);
+                    for (int c = 0; c < cols; c++)
+                        assert_memory_equal(dst + (r * 30 + c) * size, src + (r + c * (rows + 2)) * size, (size_t)size);
             }
 }
 
@@ -247,13 +251,15 @@ static void scores_of(const qx_vmath *vm, float *x, int n)
     memcpy(s, x, (size_t)n * sizeof *s);
     const float got = vm->score_top(s, n, 0.7f, mask);
     close("scores", s, want, n, 1e-6);
-    if (!((double)got == top || fabs((double)got - top) <= 1e-6 * fabs(top) + 1e-44)) fail_msg("top of %d: %.9g, expected %.9g", n, (double)got, top);
+    if (!((double)got == top || fabs((double)got - top) <= 1e-6 * fabs(top) + 1e-44))
+        fail_msg("top of %d: %.9g, expected %.9g", n, (double)got, top);
     if (top == -INFINITY) return;
     for (int i = 0; i < n; i++) sum += want[i] = exp((double)(s[i] - got)); /* the difference is rounded to float before */
     const float total = vm->exp_sum(s, n, got);
     close("exp", s, want, n, 3e-7);
     for (int i = 0; i < n; i++) assert_true(!(s[i] > 0 && s[i] < 1.17549435e-38f)); /* no subnormal numbers */
-    if (!(isnan(sum) ? isnan(total) : fabs((double)total - sum) <= 1e-6 * sum)) fail_msg("sum of %d: %.9g, expected %.9g", n, (double)total, sum);
+    if (!(isnan(sum) ? isnan(total) : fabs((double)total - sum) <= 1e-6 * sum))
+        fail_msg("sum of %d: %.9g, expected %.9g", n, (double)total, sum);
 }
 
 static void affine_of(const qx_vmath *vm, float *x, int n, bool silu)
@@ -263,7 +269,8 @@ static void affine_of(const qx_vmath *vm, float *x, int n, bool silu)
     double want[MOST] = {0};
     for (int l = 0; l < 16; l++) p.mean[l] = 0.1f * (float)l, p.a[l] = 2.0f - 0.3f * (float)l, p.b[l] = (float)(l % 4);
     for (int i = 0; i < n; i++) {
-        const double z = (double)(float)((double)(x[i] - p.mean[i % 16]) * (double)p.a[i % 16] + (double)p.b[i % 16]); /* as large as a float may be */
+        /* as large as a float may be */
+        const double z = (double)(float)((double)(x[i] - p.mean[i % 16]) * (double)p.a[i % 16] + (double)p.b[i % 16]);
         want[i] = silu ? z / (1 + exp(-z)) : z;
     }
     vm->affine(x, n, &p, silu, y);
@@ -289,7 +296,8 @@ static void activations_of(const qx_vmath *vm, float *x, int n)
 /* NaN, both infinities and what overflows, in every place of a vector. */
 static void not_finite_of(const qx_vmath *vm, uint32_t *s)
 {
-    static const float ends[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, -1e20f, -200.0f, -104.0f, -88.5f, -87.0f, 88.5f, 0x1p-149f, -0x1p-140f, -0.0f, 0.0f};
+    static const float ends[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, -1e20f, -200.0f, -104.0f, -88.5f, -87.0f, 88.5f, 0x1p-149f,
+                                 -0x1p-140f, -0.0f, 0.0f};
     float x[33];
     for (int n = 1; n <= 33; n += 16)
         for (int at = 0; at < n; at++)
@@ -327,6 +335,8 @@ static void exponentials(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(softmax), cmocka_unit_test(normalisation), cmocka_unit_test(reductions), cmocka_unit_test(wild_rows), cmocka_unit_test(rotation_and_dot), cmocka_unit_test(copies), cmocka_unit_test(exponentials)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(softmax), cmocka_unit_test(normalisation), cmocka_unit_test(reductions),
+                                       cmocka_unit_test(wild_rows), cmocka_unit_test(rotation_and_dot), cmocka_unit_test(copies),
+                                       cmocka_unit_test(exponentials)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

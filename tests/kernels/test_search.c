@@ -50,7 +50,8 @@ static const scase cases[] = {
     {QX_DT_INT8, QX_DT_FLOAT16, false, false, true, 4, 513, 513}, {QX_DT_UINT8, QX_DT_FLOAT, true, false, false, 4, 300, 300},
     {QX_DT_INT8, QX_DT_FLOAT, true, false, false, 4, 33, 33}, {QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT, false, false, false, 4, 500, 500},
     {QX_DT_FLOAT8E5M2, QX_DT_FLOAT16, false, false, false, 4, 64, 64}, {QX_DT_FLOAT4E2M1, QX_DT_FLOAT, false, false, false, 4, 64, 16},
-    {QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT8E8M0, false, false, false, 4, 65, 32}, {QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E8M0, false, false, false, 4, 100, 32},
+    {QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT8E8M0, false, false, false, 4, 65, 32},
+    {QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E8M0, false, false, false, 4, 100, 32},
     {QX_DT_INT4, QX_DT_FLOAT16, false, false, true, 5, 1, 1}, {QX_DT_INT4, QX_DT_FLOAT16, false, false, true, 0, 64, 32}};
 
 static void search_never_loses(void **state)
@@ -63,7 +64,8 @@ static void search_never_loses(void **state)
             const int64_t nb = qx_cells_of(c->k, c->block), n = c->rows * nb;
             normals(MAX_N, (uint32_t)i);
             for (int64_t j = 0; j < c->rows * c->k; j += 37) x[j] *= 8.0f; /* some outliers */
-            const qx_search s = {.format = {c->codes, c->scale, c->narrow, c->negative}, .block = c->block, .zero_point = c->zero, .weight = weighted ? w : NULL, .coarse = coarse};
+            const qx_search s = {.format = {c->codes, c->scale, c->narrow, c->negative}, .block = c->block, .zero_point = c->zero,
+                                 .weight = weighted ? w : NULL, .coarse = coarse};
             for (int isa = -1; isa <= (int)qx_isa_best(); isa++) {
                 memset(scale, 0x77, sizeof scale), memset(zero, 0x77, sizeof zero);
                 assert_true(qx_search_rows_using(leaf_at(isa), &s, x, c->rows, c->k, scale, c->zero ? zero : NULL, err));
@@ -100,15 +102,18 @@ static void int4_gaussian_gain(void **state)
     }
 }
 
-/* Weights of 1 change nothing but the arithmetic and, in long blocks, how many scales are tried: the weighted search must find what the one in fixed point finds. */
+/* Weights of 1 change nothing but the arithmetic and, in long blocks, how many scales are tried: the weighted search must find
+ * what the one in fixed point finds. */
 static void weights_of_one(void **state)
 {
     (void)state;
-    static const struct { qx_dtype codes; bool zero; int64_t block; } rows[] = {{QX_DT_INT4, false, 32}, {QX_DT_INT4, false, 128}, {QX_DT_UINT4, true, 32}};
+    static const struct { qx_dtype codes; bool zero; int64_t block; } rows[] =
+        {{QX_DT_INT4, false, 32}, {QX_DT_INT4, false, 128}, {QX_DT_UINT4, true, 32}};
     normals(MAX_N, 5);
     for (int i = 0; i < MAX_N; i++) w[i] = 1.0f;
     for (int i = 0; i < COUNT(rows); i++) {
-        qx_search s = {.format = {.codes = rows[i].codes, .scale = QX_DT_FLOAT16, .negative = true}, .zero_point = rows[i].zero, .block = rows[i].block};
+        qx_search s = {.format = {.codes = rows[i].codes, .scale = QX_DT_FLOAT16, .negative = true}, .zero_point = rows[i].zero,
+                       .block = rows[i].block};
         double plain = 0, weighted = 0;
         assert_true(qx_search_rows(&s, x, MAX_N / 512, 512, scale, zero, err));
         for (int j = 0; j < MAX_N / rows[i].block; j++) plain += err[j];
@@ -299,7 +304,8 @@ static void mx_exponents(void **state) /* ceil rule: 1 2 .5 448 give 119 120 118
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(search_never_loses), cmocka_unit_test(int4_gaussian_gain), cmocka_unit_test(weights_of_one), cmocka_unit_test(observers_bounds),
+        cmocka_unit_test(search_never_loses), cmocka_unit_test(int4_gaussian_gain), cmocka_unit_test(weights_of_one),
+        cmocka_unit_test(observers_bounds),
         cmocka_unit_test(negative_scales), cmocka_unit_test(degenerate_blocks), cmocka_unit_test(errors_over_tiles),
         cmocka_unit_test(nvfp4_vectors), cmocka_unit_test(nvfp4_extremes), cmocka_unit_test(nvfp4_exhaustive),
         cmocka_unit_test(nvfp4_partial_block), cmocka_unit_test(mx_exponents),

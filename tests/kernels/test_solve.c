@@ -1,4 +1,5 @@
-/* test_solve.c - the solvers against float64 NumPy solutions (golden_solve.h), and their promises as properties on larger random problems. */
+/* test_solve.c - the solvers against float64 NumPy solutions (golden_solve.h), and their promises as properties on larger random
+ * problems. */
 #include "kernels.h"
 
 #include "golden_solve.h"
@@ -7,7 +8,8 @@
 static void close_to(const float *a, const float *b, int64_t n, double tol)
 {
     for (int64_t i = 0; i < n; i++)
-        if (!(fabs((double)a[i] - (double)b[i]) <= tol * (1 + fabs((double)b[i])))) fail_msg("[%d] %g is not %g", (int)i, (double)a[i], (double)b[i]);
+        if (!(fabs((double)a[i] - (double)b[i]) <= tol * (1 + fabs((double)b[i]))))
+            fail_msg("[%d] %g is not %g", (int)i, (double)a[i], (double)b[i]);
 }
 
 static float *floats(int64_t n) { return malloc(sizeof(float) * (size_t)(n + 1)); }
@@ -38,7 +40,8 @@ static double total_error(const float *w0, const float *w, const float *h, int64
 static void matmul_matches_loops(void **state)
 {
     (void)state;
-    static const struct { int64_t m, n, k; } sizes[] = {{1, 1, 1}, {8, 32, 256}, {9, 33, 257}, {70, 5, 3}, {3, 100, 600}, {130, 64, 20}, {5, 7, 0}};
+    static const struct { int64_t m, n, k; } sizes[] = {{1, 1, 1}, {8, 32, 256}, {9, 33, 257}, {70, 5, 3}, {3, 100, 600}, {130, 64, 20},
+                                                        {5, 7, 0}};
     uint32_t s = 3;
     for (int c = 0; c < COUNT(sizes) * 8; c++) {
         const int64_t m = sizes[c / 8].m, n = sizes[c / 8].n, k = sizes[c / 8].k;
@@ -143,7 +146,8 @@ static void factor_refuses(void **state)
     const float flat[9] = {1, 1, 1, 1, 1, 1, 1, 1, 1}; /* singular: works with damping, also when none was asked for */
     assert_true(qx_factor_inverse(&(qx_factor){.h = flat, .k = 3, .damp = 0}, u, scratch, &damping) && damping > 0);
     const float zero[4] = {0, 0, 0, 0};
-    assert_true(qx_factor_inverse(&(qx_factor){.h = zero, .k = 2, .damp = .01}, u, scratch, &damping) && u[0] == 1 && u[3] == 1 && u[1] == 0);
+    assert_true(qx_factor_inverse(&(qx_factor){.h = zero, .k = 2, .damp = .01}, u, scratch, &damping) && u[0] == 1 && u[3] == 1 &&
+                u[1] == 0);
     const float off[9] = {1, 5, 0, 5, 1, 0, 0, 0, 1}; /* indefinite */
     assert_false(qx_factor_inverse(&(qx_factor){.h = off, .k = 3, .damp = .01, .retries = 1}, u, scratch, &damping));
 }
@@ -200,7 +204,8 @@ static void quad_error_matches_numpy(void **state)
 }
 
 typedef struct gcase { const char *name; qx_dtype codes, scale; bool zero, nvfp4; int64_t k, block; } gcase;
-static const gcase gcases[] = {{"int4 32", QX_DT_INT4, QX_DT_FLOAT16, false, false, 256, 32}, {"int4 rows", QX_DT_INT4, QX_DT_FLOAT, false, false, 200, 0},
+static const gcase gcases[] = {{"int4 32", QX_DT_INT4, QX_DT_FLOAT16, false, false, 256, 32},
+                               {"int4 rows", QX_DT_INT4, QX_DT_FLOAT, false, false, 200, 0},
     {"int4 ragged", QX_DT_INT4, QX_DT_FLOAT16, false, false, 150, 32}, {"uint4 zp", QX_DT_UINT4, QX_DT_FLOAT16, true, false, 256, 64},
     {"int8", QX_DT_INT8, QX_DT_FLOAT, false, false, 131, 0}, {"fp8", QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT, false, false, 130, 0},
     {"e5m2", QX_DT_FLOAT8E5M2, QX_DT_FLOAT, false, false, 64, 0}, {"nvfp4", QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E4M3FN, false, true, 160, 16},
@@ -225,7 +230,8 @@ static double refine_checked(const qx_refine *r, const float *w, float *out, int
     return found;
 }
 
-/* With scales chosen on the way: less error than rounding with the same search; the result lies on the grid of its scales; refining never hurts. */
+/* With scales chosen on the way: less error than rounding with the same search; the result lies on the grid of its scales;
+ * refining never hurts. */
 static void gptq_beats_rounding(void **state)
 {
     (void)state;
@@ -234,7 +240,8 @@ static void gptq_beats_rounding(void **state)
     for (int i = 0; i < COUNT(gcases); i++) {
         const gcase *c = &gcases[i];
         const int64_t k = c->k, block = c->block ? c->block : k, nb = qx_cells_of(k, block);
-        float *w = floats(ROWS * k), *h = floats(k * k), *u = floats(k * k), *fs = floats(128 * k), *scale = floats(ROWS * nb), *out = floats(ROWS * k), *rtn = floats(ROWS * k);
+        float *w = floats(ROWS * k), *h = floats(k * k), *u = floats(k * k), *fs = floats(128 * k), *scale = floats(ROWS * nb),
+            *out = floats(ROWS * k), *rtn = floats(ROWS * k);
         int32_t zero[ROWS * 64];
         uint8_t code[ROWS * 64];
         double damping, loss[ROWS], sum = 0;
@@ -248,7 +255,8 @@ static void gptq_beats_rounding(void **state)
         else assert_true(qx_search_rows(&s, w, ROWS, k, scale, zero, NULL));
         qx_quant q = {.grid = {ROWS, k, 1, block}, .format = f, .scale = scale, .zero = c->zero ? zero : NULL};
         assert_true(qx_fake_quantize(&q, rtn));
-        const qx_gptq g = {.k = k, .u = u, .format = f, .block = c->block, .zero_point = c->zero, .search = c->nvfp4 ? NULL : &s, .nvfp4 = c->nvfp4 ? &nv : NULL};
+        const qx_gptq g = {.k = k, .u = u, .format = f, .block = c->block, .zero_point = c->zero, .search = c->nvfp4 ? NULL : &s,
+                           .nvfp4 = c->nvfp4 ? &nv : NULL};
         void *scratch = malloc(qx_gptq_scratch(&g, ROWS));
         memcpy(out, w, sizeof *w * (size_t)(ROWS * k));
         assert_true(qx_gptq_rows(&g, out, ROWS, scale, zero, code, loss, scratch));
@@ -321,7 +329,8 @@ static void sparse_masks_hold(void **state)
     for (int i = 0; i < COUNT(bad); i++) assert_false(qx_gptq_rows(&bad[i], both, ROWS, scale, NULL, NULL, NULL, fs));
 }
 
-/* Solves the two kept weights of each group together by brute force: the least error over all 6^groups masks, each with its least-squares values. */
+/* Solves the two kept weights of each group together by brute force: the least error over all 6^groups masks, each with its
+ * least-squares values. */
 enum { TINY = 8 };
 static double least_error(const float *w, const float *h, const bool *keep)
 {
@@ -374,7 +383,8 @@ static void swaps_choose_pairs(void **state)
     void *scratch = malloc(qx_refine_scratch(&rf, ROWS));
     assert_true(qx_refine_rows(&rf, w, after, ROWS, err, scratch));
     for (int r = 0; r < ROWS; r++) {
-        const double e0 = total_error(w + r * TINY, before + r * TINY, h, 1, TINY), e1 = total_error(w + r * TINY, after + r * TINY, h, 1, TINY);
+        const double e0 = total_error(w + r * TINY, before + r * TINY, h, 1, TINY),
+            e1 = total_error(w + r * TINY, after + r * TINY, h, 1, TINY);
         bool keep[TINY];
         for (int i = 0; i < TINY; i++) keep[i] = after[r * TINY + i] != 0;
         assert_true(e1 <= e0 * (1 + 1e-4));
@@ -409,7 +419,8 @@ static void swaps_take_what_comes(void **state)
     const double before = total_error(w, whole, h, ROWS, K);
     assert_true(qx_refine_rows(&rf, w, whole, ROWS, NULL, scratch));
     assert_true(total_error(w, whole, h, ROWS, K) < before);
-    for (int r = 0; r < ROWS; r += 4) assert_true(qx_refine_rows(&rf, w + r * K, parts + r * K, ROWS - r < 4 ? ROWS - r : 4, NULL, scratch));
+    for (int r = 0; r < ROWS; r += 4)
+        assert_true(qx_refine_rows(&rf, w + r * K, parts + r * K, ROWS - r < 4 ? ROWS - r : 4, NULL, scratch));
     assert_memory_equal(whole, parts, sizeof whole);
     for (int r = 0; r < ROWS; r++)
         for (int g = 0; g + 4 <= K; g += 4) assert_true(nonzeros(whole + r * K + g) <= 2);
@@ -443,7 +454,8 @@ static double four_loss(const float *score, int rows, int k, const int32_t *perm
     return sum;
 }
 
-/* Eight columns have 35 divisions, all tried here; of many, fours of large columns beside fours of small ones come out mixed, and the share told is the true one. */
+/* Eight columns have 35 divisions, all tried here; of many, fours of large columns beside fours of small ones come out mixed, and
+ * the share told is the true one. */
 static void columns_in_a_better_order(void **state)
 {
     enum { R = 37, N = 64 };
@@ -454,7 +466,8 @@ static void columns_in_a_better_order(void **state)
     for (int i = 0; i < N; i++) identity[i] = i;
     for (int i = 0; i < R * N; i++) score[i] = (float)((uint32_t)i * 2654435761u >> 8 & 1023) * (i % N / 4 % 2 ? 100.0f : 1.0f);
     void *scratch = malloc(qx_permute_2_4_scratch(N, R));
-    const double left = qx_permute_2_4(score, R, N, 40, 1, perm, scratch), before = four_loss(score, R, N, identity), after = four_loss(score, R, N, perm);
+    const double left = qx_permute_2_4(score, R, N, 40, 1, perm, scratch), before = four_loss(score, R, N, identity),
+        after = four_loss(score, R, N, perm);
     for (int i = 0; i < N; i++) found[perm[i]]++;
     for (int i = 0; i < N; i++) assert_int_equal(found[i], 1);
     assert_true(fabs(left - after / before) < 1e-5 && left < 0.1);
@@ -487,7 +500,8 @@ static void lowrank_reaches_svd(void **state)
     assert_true(fabs(err - tail) < 1e-5 * tail);
     for (int i = 0; i < 3; i++) {
         double len = 0, dot = 0, s = 0;
-        for (int c = 0; c < GOLD_K; c++) len += pow((double)a[i * GOLD_K + c], 2), dot += (double)a[i * GOLD_K + c] * (double)a[(i + 1) % 3 * GOLD_K + c];
+        for (int c = 0; c < GOLD_K; c++)
+            len += pow((double)a[i * GOLD_K + c], 2), dot += (double)a[i * GOLD_K + c] * (double)a[(i + 1) % 3 * GOLD_K + c];
         for (int r = 0; r < GOLD_N; r++) s += pow((double)b[r * 3 + i], 2);
         assert_true(fabs(len - 1) < 1e-5 && fabs(dot) < 1e-5 && fabs(sqrt(s) - (double)gold_singular[i]) < 1e-5);
     }
@@ -500,8 +514,10 @@ static void lowrank_reaches_svd(void **state)
 static void hadamard_is_orthogonal(void **state)
 {
     (void)state;
-    static const struct { int64_t n, block, kron, pow2; } plans[] = {{8, 0, 1, 8}, {16, 0, 1, 16}, {1, 0, 1, 1}, {1920, 128, 1, 128}, {1536, 0, 12, 128},
-        {2048, 64, 1, 64}, {1280, 0, 20, 64}, {1920, 0, 60, 32}, {14336, 0, 28, 512}, {576, 0, 36, 16}, {3, 0, 1, 1}, {96, 32, 1, 32}, {13824, 0, 108, 128}};
+    static const struct { int64_t n, block, kron, pow2; } plans[] =
+        {{8, 0, 1, 8}, {16, 0, 1, 16}, {1, 0, 1, 1}, {1920, 128, 1, 128}, {1536, 0, 12, 128},
+        {2048, 64, 1, 64}, {1280, 0, 20, 64}, {1920, 0, 60, 32}, {14336, 0, 28, 512}, {576, 0, 36, 16}, {3, 0, 1, 1}, {96, 32, 1, 32},
+            {13824, 0, 108, 128}};
     uint32_t s = 1;
     for (int i = 0; i < COUNT(plans); i++) {
         qx_hadamard h;
@@ -537,9 +553,11 @@ static void hadamard_is_orthogonal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(matmul_matches_loops), cmocka_unit_test(factor_matches_numpy), cmocka_unit_test(factor_of_large), cmocka_unit_test(factor_refuses), cmocka_unit_test(gram_shrinks_towards_the_truth),
+        cmocka_unit_test(matmul_matches_loops), cmocka_unit_test(factor_matches_numpy), cmocka_unit_test(factor_of_large),
+        cmocka_unit_test(factor_refuses), cmocka_unit_test(gram_shrinks_towards_the_truth),
         cmocka_unit_test(gptq_matches_numpy), cmocka_unit_test(quad_error_matches_numpy), cmocka_unit_test(gptq_beats_rounding),
-        cmocka_unit_test(sparse_masks_hold), cmocka_unit_test(swaps_choose_pairs), cmocka_unit_test(swaps_take_what_comes), cmocka_unit_test(masks_break_ties_early), cmocka_unit_test(columns_in_a_better_order), cmocka_unit_test(lowrank_reaches_svd),
+        cmocka_unit_test(sparse_masks_hold), cmocka_unit_test(swaps_choose_pairs), cmocka_unit_test(swaps_take_what_comes),
+        cmocka_unit_test(masks_break_ties_early), cmocka_unit_test(columns_in_a_better_order), cmocka_unit_test(lowrank_reaches_svd),
         cmocka_unit_test(hadamard_is_orthogonal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
-/* test_winograd.c - one tile through the transformations and the product, against direct sums in double: pictures in every layout, tiles inside, at the edges and
- * beyond them, channels that fill no whole group; what does not belong to the tile keeps its bytes. */
+/* test_winograd.c - one tile through the transformations and the product, against direct sums in double: pictures in every
+ * layout, tiles inside, at the edges and beyond them, channels that fill no whole group; what does not belong to the tile keeps
+ * its bytes. */
 #include "kernels.h"
 
 #include "kernels/gemm.h"
@@ -12,7 +13,10 @@ static qx_wino_picture picture(float *data, int64_t channels, int64_t block)
     return (qx_wino_picture){data, H, W, channels, block, H * W * block, W * block, block};
 }
 
-static float *at(const qx_wino_picture *p, int64_t c, int64_t y, int64_t x) { return p->data + c / p->block * p->plane + y * p->row + x * p->pixel + c % p->block; }
+static float *at(const qx_wino_picture *p, int64_t c, int64_t y, int64_t x)
+{
+    return p->data + c / p->block * p->plane + y * p->row + x * p->pixel + c % p->block;
+}
 
 /* Tile (y, x) of the result of a convolution with a border of 1. */
 static void tile(const qx_wino_picture *x, const float *u, qx_wino_picture *out, int64_t ty, int64_t tx)
@@ -23,7 +27,8 @@ static void tile(const qx_wino_picture *x, const float *u, qx_wino_picture *out,
     for (int p = 0; p < QX_WINO_POINTS; p++)
         for (int i = 0; i < PANELS; i++) {
             const qx_sgemm t = {.x = v + p * MOST_IN, .ldx = MOST_IN, .cx = 1, .panels = u + (p * PANELS + i) * QX_GEMM_NR * IN,
-                                .y = m + (p * PANELS + i) * QX_GEMM_NR, .ldy = PANELS * QX_GEMM_NR, .m = 1, .k = IN, .n = QX_GEMM_NR, .alpha = 1.0f};
+                                .y = m + (p * PANELS + i) * QX_GEMM_NR, .ldy = PANELS * QX_GEMM_NR, .m = 1, .k = IN, .n = QX_GEMM_NR,
+                                .alpha = 1.0f};
             qx_sgemm_run(&t);
         }
     for (int64_t o = 0; o < OUTPUTS; o += QX_WINO_LANES) {
@@ -65,7 +70,9 @@ static void layouts(void **state)
                     for (int64_t k = tx; k < tx + QX_WINO_TILE && k < W; k++)
                         for (int64_t o = 0; o < OUTPUTS; o++, inside++) {
                             const double want = direct(&x, w, o, i, k);
-                            if (!(fabs((double)*at(&y, o, i, k) - want) <= 1e-4)) fail_msg("block %d: output %d at %d, %d is %g, expected %g", (int)blocks[b], (int)o, (int)i, (int)k, (double)*at(&y, o, i, k), want);
+                            if (!(fabs((double)*at(&y, o, i, k) - want) <= 1e-4))
+                                fail_msg("block %d: output %d at %d, %d is %g, expected %g", (int)blocks[b], (int)o, (int)i, (int)k,
+                                         (double)*at(&y, o, i, k), want);
                         }
                 assert_int_equal(written, inside);
             }

@@ -1,11 +1,11 @@
-/* node_cases.c - runs the standard's test cases (folders with model.onnx and test_data_set_N/{input,output}_K.pb) through the executor.
+/* node_cases.c - runs the standard's test cases (folders with model.onnx and test_data_set_N/{input,output}_K.pb) through the
+ * executor.
  *
- * usage: node_cases [--filter GLOB] [--verbose] [--min-pass PERCENT] [--plugin FOLDER] DIR...
- * DIR is searched three levels deep for model.onnx. A case passes when every output has the declared type and shape and
- * |a - b| <= atol + rtol |b| (the standard's 1e-3 and 1e-7, or tolerance.txt beside the model). A case whose operator has no kernel here,
- * or that tests/node/skip.txt names with a reason, is skipped; anything else that goes wrong is a failure. Of cases that tests/node/random.txt names, the
- * standard fixes type and shape only; here a second run must give the same bytes, too.
- * Ends with "N passed, N failed, N skipped". */
+ * usage: node_cases [--filter GLOB] [--verbose] [--min-pass PERCENT] [--plugin FOLDER] DIR... DIR is searched three levels deep
+ * for model.onnx. A case passes when every output has the declared type and shape and |a - b| <= atol + rtol |b| (the standard's
+ * 1e-3 and 1e-7, or tolerance.txt beside the model). A case whose operator has no kernel here, or that tests/node/skip.txt names
+ * with a reason, is skipped; anything else that goes wrong is a failure. Of cases that tests/node/random.txt names, the standard
+ * fixes type and shape only; here a second run must give the same bytes, too. Ends with "N passed, N failed, N skipped". */
 #include <dirent.h>
 #include <fnmatch.h>
 #include <math.h>
@@ -237,7 +237,8 @@ static verdict check_types(runner *r, const qx_tensor *got)
         bool fits = (!t->dtype || t->dtype == got[i].dtype) && (!t->has_shape || t->rank == got[i].rank);
         for (int d = 0; fits && t->has_shape && d < t->rank; d++) fits = t->dims[d].n < 0 || t->dims[d].n == got[i].dims[d];
         if (fits) continue;
-        snprintf(r->why, r->cap, "output %u is %s, inferred was %s", i, qx_tensor_describe(&got[i], made, sizeof made), qx_type_describe(t, type, sizeof type));
+        snprintf(r->why, r->cap, "output %u is %s, inferred was %s", i, qx_tensor_describe(&got[i], made, sizeof made),
+                 qx_type_describe(t, type, sizeof type));
         return FAILED;
     }
     return PASSED;
@@ -392,7 +393,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--verbose")) t.verbose = true;
         else if (!strcmp(argv[i], "--filter") && i + 1 < argc) t.filter = argv[++i];
-        else if (!strcmp(argv[i], "--plugin") && i + 1 < argc) plugin = (qx_exec_options){.device = QX_DEVICE_CUDA, .plugin_dir = argv[++i], .allow_fallback = true};
+        else if (!strcmp(argv[i], "--plugin") && i + 1 < argc)
+            plugin = (qx_exec_options){.device = QX_DEVICE_CUDA, .plugin_dir = argv[++i], .allow_fallback = true};
         else if (!strcmp(argv[i], "--min-pass") && i + 1 < argc) min_pass = atof(argv[++i]);
         else walk(&t, argv[i], 0);
     }

@@ -1,5 +1,6 @@
-/* Draws with the bundled pipelines and compares with what diffusers computed: timesteps exactly, latents after every step within 1e-3 of the
- * largest value, pictures at 50 dB or more. micro-sdxl for each scheduler; tiny folders (tests/data/make_pipelines.py) for each layout. */
+/* Draws with the bundled pipelines and compares with what diffusers computed: timesteps exactly, latents after every step within
+ * 1e-3 of the largest value, pictures at 50 dB or more. micro-sdxl for each scheduler; tiny folders
+ * (tests/data/make_pipelines.py) for each layout. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -101,17 +102,22 @@ static const row rows[] = {
     {TINY "sd15", "img2img.npz", NULL, 8, 7.5, 7, RING, "init.png", .strength = 0.5, .within = 1e-3, .psnr = 50, .tokenizers = true},
     {TINY "sd15", "recorded.npz", NULL, 4, 7.5, 7, RING, .within = 1e-3, .psnr = 50, .tokenizers = true},
     {TINY "sd2", "recorded.npz", NULL, 4, 6, 7, RING, .within = 1e-3, .psnr = 50, .tokenizers = true},
-    {TINY "inpaint", "recorded.npz", NULL, 6, 7.5, 7, RING, "init.png", .strength = 1, .within = 1e-3, .psnr = 50, .tokenizers = true, .mask = "mask.png"},
-    {TINY "inpaint", "strength.npz", NULL, 6, 7.5, 7, RING, "init.png", .strength = 0.5, .within = 1e-3, .psnr = 50, .tokenizers = true, .mask = "mask.png"},
-    {TINY "sdxl", "../inpaint/xl-turbo.npz", "turbo", 4, 5, 7, RING, "../inpaint/init.png", .strength = 1, .within = 1e-3, .psnr = 50, .tokenizers = true, .mask = "../inpaint/mask.png"},
-    {TINY "sdxl", "../inpaint/xl-strength.npz", NULL, 4, 5, 7, RING, "../inpaint/init.png", .strength = 0.75, .within = 1e-3, .psnr = 50, .tokenizers = true, .mask = "../inpaint/mask.png"},
+    {TINY "inpaint", "recorded.npz", NULL, 6, 7.5, 7, RING, "init.png", .strength = 1, .within = 1e-3, .psnr = 50, .tokenizers = true,
+     .mask = "mask.png"},
+    {TINY "inpaint", "strength.npz", NULL, 6, 7.5, 7, RING, "init.png", .strength = 0.5, .within = 1e-3, .psnr = 50, .tokenizers = true,
+     .mask = "mask.png"},
+    {TINY "sdxl", "../inpaint/xl-turbo.npz", "turbo", 4, 5, 7, RING, "../inpaint/init.png", .strength = 1, .within = 1e-3, .psnr = 50,
+     .tokenizers = true, .mask = "../inpaint/mask.png"},
+    {TINY "sdxl", "../inpaint/xl-strength.npz", NULL, 4, 5, 7, RING, "../inpaint/init.png", .strength = 0.75, .within = 1e-3, .psnr = 50,
+     .tokenizers = true, .mask = "../inpaint/mask.png"},
     {TINY "trt", "recorded.npz", "euler", 4, 5, 7, RING, .within = 1e-3, .psnr = 50, .tokenizers = true},
     {TINY "half", "recorded.npz", NULL, 4, 5, 7, RING, .within = 2e-2, .psnr = 30, .tokenizers = true},
 };
 
 static void set_up(const row *r, sx_options *o, char *dir, char *init, char *mask, size_t cap)
 {
-    *o = (sx_options){.scheduler = r->scheduler, .steps = r->steps, .guidance = r->guidance, .seed = r->seed, .clip_skip = r->clip_skip, .negative = r->negative, .count = 1, .width = -1, .height = -1, .eta = NAN,
+    *o = (sx_options){.scheduler = r->scheduler, .steps = r->steps, .guidance = r->guidance, .seed = r->seed, .clip_skip = r->clip_skip,
+                      .negative = r->negative, .count = 1, .width = -1, .height = -1, .eta = NAN,
         .strength = r->init ? r->strength : NAN, .quiet = true};
     if (strstr(r->dir, "trt")) o->width = o->height = 64; /* this layout has no config that says the size */
     if (r->tokenizers) {
@@ -140,7 +146,8 @@ static void compare(const row *w, const recorded *r, const seen *s, const sx_bat
     double worst = worst_step(r, &b->shots[0]);
     sx_compared c;
     assert_int_equal(sx_compare(&e, &r->picture, &b->shots[0].picture, &c), SX_OK);
-    print_message("%s %-28s latents within %.2g, picture %.1f dB, %.3f s a step\n", strrchr(w->dir, '/') + 1, w->record, worst, c.psnr, b->step_total / (double)b->step_count);
+    print_message("%s %-28s latents within %.2g, picture %.1f dB, %.3f s a step\n", strrchr(w->dir, '/') + 1, w->record, worst, c.psnr,
+                  b->step_total / (double)b->step_count);
     assert_true(worst < w->within);
     assert_true(c.psnr >= w->psnr);
 }

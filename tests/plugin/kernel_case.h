@@ -1,5 +1,6 @@
-/* kernel_case.h - kernels of kernels/cuda tried by themselves against the CPU's (test_kernels.c has the table): arrays of any type at any distance from an aligned address, on the device or in
- * plain memory, and what comes back held against what the CPU computes. */
+/* kernel_case.h - kernels of kernels/cuda tried by themselves against the CPU's (test_kernels.c has the table): arrays of any
+ * type at any distance from an aligned address, on the device or in plain memory, and what comes back held against what the CPU
+ * computes. */
 #ifndef TESTS_KERNEL_CASE_H
 #define TESTS_KERNEL_CASE_H
 
@@ -12,7 +13,9 @@
 #endif
 
 typedef struct kernel_family { const char *name; void (*run)(void); } kernel_family;
-extern const kernel_family kernels_pointwise[], kernels_move[], kernels_rows[], kernels_quant[], kernels_product[], kernels_attention[], kernels_cache[], kernels_observe[]; /* end: name NULL */
+/* end: name NULL */
+extern const kernel_family kernels_pointwise[], kernels_move[], kernels_rows[], kernels_quant[], kernels_product[], kernels_attention[],
+    kernels_cache[], kernels_observe[];
 
 qk_queue kc_queue(void);
 /* What a launch returned, and what comes up until it is done. */
@@ -32,7 +35,8 @@ void *kc_reals_out(int dtype, int64_t n, size_t shift);
 void kc_reals_back(int dtype, float *to, const void *from, int64_t n);
 static inline size_t kc_size(int dtype) { return (size_t)qx_dtype_bits(dtype) / 8; }
 
-/* got is what the CPU computed in f32, rounded to `dtype`: exactly (tol 0), or within tol (floor + |want|) and half a step of the type. NaN agrees with NaN. */
+/* got is what the CPU computed in f32, rounded to `dtype`: exactly (tol 0), or within tol (floor + |want|) and half a step of the
+ * type. NaN agrees with NaN. */
 void kc_agree(const char *what, int dtype, const float *got, const float *want, int64_t n, double tol, double floor);
 void kc_same(const char *what, const void *got, const void *want, size_t bytes);
 

@@ -1,4 +1,5 @@
-/* kernel_observe.c - what calibration asks of a tensor (kernels/cuda/observe.cu, gram.cu) against the CPU's observers: ranges and counts exactly, sums as pairs, Gram matrices against sums in double. */
+/* kernel_observe.c - what calibration asks of a tensor (kernels/cuda/observe.cu, gram.cu) against the CPU's observers: ranges and
+ * counts exactly, sums as pairs, Gram matrices against sums in double. */
 #include "kernel_case.h"
 #include "kernels/observe.h"
 
@@ -35,7 +36,8 @@ static void *scan_of(int dt, int64_t n, size_t shift, qk_scan_part *out, const v
     kc_back(parts, a.parts, PARTS * sizeof *parts);
     *out = parts[0];
     for (int i = 1; i < a.n_parts; i++) {
-        out->min = fminf(out->min, parts[i].min), out->max = fmaxf(out->max, parts[i].max), out->absmax = fmaxf(out->absmax, parts[i].absmax);
+        out->min = fminf(out->min, parts[i].min), out->max = fmaxf(out->max, parts[i].max),
+            out->absmax = fmaxf(out->absmax, parts[i].absmax);
         out->zeros += parts[i].zeros, out->nonfinite += parts[i].nonfinite;
         for (int k = 0; k < 2; k++) out->sum[k] += parts[i].sum[k], out->abs[k] += parts[i].abs[k], out->sq[k] += parts[i].sq[k];
     }
@@ -77,7 +79,8 @@ static void histogram(void)
             fill(lengths[i], false);
             const qk_scan_part *parts = scan_of(dt, lengths[i], 0, &p, &data);
             memset(bins, 0, sizeof bins), memset(want, 0, sizeof want);
-            qk_hist_args a = {.x = data, .parts = parts, .bins = kc_in(bins, sizeof bins, 0), .exp = kc_out(4, 0), .n = lengths[i], .dtype = dt, .n_parts = parts_of(lengths[i])};
+            qk_hist_args a = {.x = data, .parts = parts, .bins = kc_in(bins, sizeof bins, 0), .exp = kc_out(4, 0), .n = lengths[i],
+                              .dtype = dt, .n_parts = parts_of(lengths[i])};
             KC_RUN(qk_histogram, &a);
             kc_back(bins, a.bins, sizeof bins), kc_back(&exp, a.exp, 4);
             assert_true(p.absmax < ldexpf(BINS, exp) && (p.absmax >= ldexpf(BINS / 2, exp) || exp == -120));
@@ -94,10 +97,13 @@ static void columns_of(int dt, int64_t outer, int64_t channels, int64_t inner)
     qx_dd wsum[70], wabs[70], wsq[70];
     const size_t pair = (size_t)channels * 16;
     fill(outer * channels * inner, false);
-    qk_columns_args a = {.x = kc_reals(dt, x, outer * channels * inner, 0), .min = kc_out((size_t)channels * 4, 0), .max = kc_out((size_t)channels * 4, 0), .sum = kc_out(pair, 0), .abs = kc_out(pair, 0), .sq = kc_out(pair, 0), .outer = outer,
+    qk_columns_args a = {.x = kc_reals(dt, x, outer * channels * inner, 0), .min = kc_out((size_t)channels * 4, 0),
+                         .max = kc_out((size_t)channels * 4, 0), .sum = kc_out(pair, 0), .abs = kc_out(pair, 0), .sq = kc_out(pair, 0),
+                         .outer = outer,
                          .channels = channels, .inner = inner, .dtype = dt};
     KC_RUN(qk_columns, &a);
-    kc_back(min, a.min, (size_t)channels * 4), kc_back(max, a.max, (size_t)channels * 4), kc_back(sum, a.sum, pair), kc_back(abs, a.abs, pair), kc_back(sq, a.sq, pair);
+    kc_back(min, a.min, (size_t)channels * 4), kc_back(max, a.max, (size_t)channels * 4), kc_back(sum, a.sum, pair),
+        kc_back(abs, a.abs, pair), kc_back(sq, a.sq, pair);
     memset(wsum, 0, sizeof wsum), memset(wabs, 0, sizeof wabs), memset(wsq, 0, sizeof wsq);
     for (int64_t c = 0; c < channels; c++) wmin[c] = INFINITY, wmax[c] = -INFINITY;
     for (int64_t p = 0; p < outer * inner; p++) {
@@ -106,7 +112,8 @@ static void columns_of(int dt, int64_t outer, int64_t channels, int64_t inner)
     }
     for (int64_t c = 0; c < channels; c++) {
         assert_true(min[c] == wmin[c] && max[c] == wmax[c]);
-        same_sum("a column's sum", wsum[c], sum + 2 * c), same_sum("a column's sum of sizes", wabs[c], abs + 2 * c), same_sum("a column's sum of squares", wsq[c], sq + 2 * c);
+        same_sum("a column's sum", wsum[c], sum + 2 * c), same_sum("a column's sum of sizes", wabs[c], abs + 2 * c),
+            same_sum("a column's sum of squares", wsq[c], sq + 2 * c);
     }
     kc_release();
 }
@@ -127,7 +134,8 @@ static void gram_of(int dt, int64_t rows, int64_t k)
     double *got = calloc((size_t)(k * k), sizeof *got);
     kc_even(x, rows * k, 7);
     for (int64_t i = 0; i < rows * k; i++) x[i] = ldexpf(x[i], (int)(i % k % 9) - 4);
-    qk_gram_args a = {.x = kc_reals(dt, x, rows * k, 0), .gram = kc_in(got, (size_t)(k * k) * sizeof *got, 0), .rows = rows, .k = k, .dtype = dt};
+    qk_gram_args a = {.x = kc_reals(dt, x, rows * k, 0), .gram = kc_in(got, (size_t)(k * k) * sizeof *got, 0), .rows = rows, .k = k,
+                      .dtype = dt};
     for (int call = 0; call < 2; call++) KC_RUN(qk_gram, &a);
     kc_back(got, a.gram, (size_t)(k * k) * sizeof *got);
     for (int64_t i = 0; i < k; i++)
@@ -137,7 +145,9 @@ static void gram_of(int dt, int64_t rows, int64_t k)
                 const double p = (double)x[r * k + i] * (double)x[r * k + j];
                 want += 2 * p, most += 2 * fabs(p);
             }
-            if (!(fabs(got[i * k + j] - want) <= (KC_ON_DEVICE ? 2e-5 : 4e-6) * most)) fail_msg("%s, %d rows: [%d, %d] is %.9g, not %.9g", qx_dtype_get(dt)->text, (int)rows, (int)i, (int)j, got[i * k + j], want);
+            if (!(fabs(got[i * k + j] - want) <= (KC_ON_DEVICE ? 2e-5 : 4e-6) * most))
+                fail_msg("%s, %d rows: [%d, %d] is %.9g, not %.9g", qx_dtype_get(dt)->text, (int)rows, (int)i, (int)j, got[i * k + j],
+                         want);
         }
     free(got);
     kc_release();

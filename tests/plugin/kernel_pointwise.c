@@ -1,4 +1,5 @@
-/* kernel_pointwise.c - kernels/cuda/pointwise.cu and what stands behind products, against the CPU's loops: every function, every type, hard numbers, pieces of eight and single elements. */
+/* kernel_pointwise.c - kernels/cuda/pointwise.cu and what stands behind products, against the CPU's loops: every function, every
+ * type, hard numbers, pieces of eight and single elements. */
 #include "kernel_case.h"
 #include "kernels/pointwise.h"
 #include "runtime/cpu/gemm.h"
@@ -9,7 +10,8 @@ static const struct { int64_t n, shift; } arrays[] = {{2560, 0}, {1003, 0}, {64,
 
 static bool by_libm(qx_unary op)
 {
-    return op >= QX_U_EXP && op != QX_U_RECIPROCAL && op != QX_U_FLOOR && op != QX_U_CEIL && op != QX_U_ROUND && op != QX_U_RELU && op != QX_U_LEAKY_RELU && op != QX_U_THRESHOLDED && op != QX_U_SHRINK &&
+    return op >= QX_U_EXP && op != QX_U_RECIPROCAL && op != QX_U_FLOOR && op != QX_U_CEIL && op != QX_U_ROUND && op != QX_U_RELU &&
+        op != QX_U_LEAKY_RELU && op != QX_U_THRESHOLDED && op != QX_U_SHRINK &&
            op != QX_U_HARDSIGMOID && op != QX_U_HARDSWISH && op != QX_U_SOFTSIGN;
 }
 
@@ -20,7 +22,8 @@ static void unary_reals(int dt, qx_unary op, int64_t n, int64_t shift)
     char what[40];
     snprintf(what, sizeof what, "unary %d", op);
     kc_hard(x, n, 5 + (uint32_t)n);
-    qk_unary_args a = {.x = kc_reals(dt, x, n, (size_t)shift * kc_size(dt)), .y = kc_reals_out(dt, n, (size_t)shift * kc_size(dt)), .n = n, .op = op, .dtype = dt, .p = {p[0], p[1]}};
+    qk_unary_args a = {.x = kc_reals(dt, x, n, (size_t)shift * kc_size(dt)), .y = kc_reals_out(dt, n, (size_t)shift * kc_size(dt)),
+                       .n = n, .op = op, .dtype = dt, .p = {p[0], p[1]}};
     KC_RUN(qk_unary, &a);
     qx_unary_find(op, QX_DT_FLOAT)(x, want, n, p);
     kc_reals_back(dt, y, a.y, n);
@@ -73,7 +76,8 @@ static void is_nan(void)
             qk_isnan_args a = {kc_reals(dt, x, 300, 0), kc_out(300, 0), 300, dt, kind};
             KC_RUN(qk_isnan, &a);
             kc_back(y, a.y, 300);
-            for (int i = 0; i < 300; i++) assert_int_equal(y[i], kind == 0 ? isnan(x[i]) : isinf(x[i]) && ((kind & 1 && x[i] > 0) || (kind & 2 && x[i] < 0)));
+            for (int i = 0; i < 300; i++)
+                assert_int_equal(y[i], kind == 0 ? isnan(x[i]) : isinf(x[i]) && ((kind & 1 && x[i] > 0) || (kind & 2 && x[i] < 0)));
             kc_release();
         }
 }
@@ -92,7 +96,8 @@ static void clip(void)
     }
     int64_t ints[100], back[100];
     for (int i = 0; i < 100; i++) ints[i] = ((int64_t)i - 50) * ((int64_t)1 << 55);
-    qk_clip_args a = {.x = kc_in(ints, sizeof ints, 0), .y = kc_out(sizeof ints, 0), .n = 100, .dtype = QX_DT_INT64, .ilo = -((int64_t)9 << 55), .ihi = (int64_t)7 << 56};
+    qk_clip_args a = {.x = kc_in(ints, sizeof ints, 0), .y = kc_out(sizeof ints, 0), .n = 100, .dtype = QX_DT_INT64,
+                      .ilo = -((int64_t)9 << 55), .ihi = (int64_t)7 << 56};
     KC_RUN(qk_clip, &a);
     kc_back(back, a.y, sizeof back);
     for (int i = 0; i < 100; i++) assert_int_equal(back[i], ints[i] < a.ilo ? a.ilo : ints[i] > a.ihi ? a.ihi : ints[i]);
@@ -105,11 +110,15 @@ typedef struct walk { int64_t stride[3], numel; } walk;
 enum { WALKS = 5 };
 static walk walk_of(int kind, int64_t cols)
 {
-    const walk all[WALKS] = {{{5 * cols, cols, 1}, 15 * cols}, {{0, 0, 1}, cols}, {{5, 1, 0}, 15}, {{0, 0, 0}, 1}, {{cols, 0, 1}, 3 * cols}};
+    const walk all[WALKS] = {{{5 * cols, cols, 1}, 15 * cols}, {{0, 0, 1}, cols}, {{5, 1, 0}, 15}, {{0, 0, 0}, 1},
+                             {{cols, 0, 1}, 3 * cols}};
     return all[kind];
 }
 
-static int64_t at(int64_t i, int64_t cols, const walk *w) { return i / (5 * cols) * w->stride[0] + i / cols % 5 * w->stride[1] + i % cols * w->stride[2]; }
+static int64_t at(int64_t i, int64_t cols, const walk *w)
+{
+    return i / (5 * cols) * w->stride[0] + i / cols % 5 * w->stride[1] + i % cols * w->stride[2];
+}
 
 static bool compares(int op) { return op >= QX_B_EQUAL && op <= QX_B_GREATER_EQUAL; }
 
@@ -123,12 +132,15 @@ static void binary_reals(int dt, int op, int64_t cols, int wa, int wb, size_t sh
     snprintf(what, sizeof what, "binary %d, operands %d and %d", op, wa, wb);
     kc_hard(a, ka.numel, 11);
     kc_hard(b, kb.numel, 12);
-    qk_binary_args q = {.a = kc_reals(dt, a, ka.numel, shift), .b = kc_reals(dt, b, kb.numel, 0), .y = compares(op) ? kc_out((size_t)n, 0) : kc_reals_out(dt, n, 0), .n = n, .rank = 3, .op = op, .dtype = dt,
+    qk_binary_args q = {.a = kc_reals(dt, a, ka.numel, shift), .b = kc_reals(dt, b, kb.numel, 0),
+                        .y = compares(op) ? kc_out((size_t)n, 0) : kc_reals_out(dt, n, 0), .n = n, .rank = 3, .op = op, .dtype = dt,
                         .dims = {3, 5, cols}};
     memcpy(q.sa, ka.stride, sizeof ka.stride);
     memcpy(q.sb, kb.stride, sizeof kb.stride);
     KC_RUN(qk_binary, &q);
-    for (int64_t i = 0; i < n; i++) qx_binary_find((qx_binary)op, QX_DT_FLOAT)(&a[at(i, cols, &ka)], 1, &b[at(i, cols, &kb)], 1, compares(op) ? (void *)&want_yes[i] : (void *)&want[i], 1);
+    for (int64_t i = 0; i < n; i++)
+        qx_binary_find((qx_binary)op, QX_DT_FLOAT)(&a[at(i, cols, &ka)], 1, &b[at(i, cols, &kb)], 1,
+                                                   compares(op) ? (void *)&want_yes[i] : (void *)&want[i], 1);
     if (compares(op)) {
         kc_back(yes, q.y, (size_t)n);
         kc_same(what, yes, want_yes, (size_t)n);
@@ -145,7 +157,8 @@ static void binary_integers(int dt, int op)
     const size_t bytes = (size_t)n * kc_size(dt), out = compares(op) ? (size_t)n : bytes;
     void *a = kc_bytes((int64_t)bytes, 4), *b = kc_bytes((int64_t)bytes, 5), *y = malloc(bytes), *want = malloc(bytes);
     memset(b, 0, kc_size(dt) * 3); /* divisions by zero */
-    qk_binary_args q = {.a = kc_in(a, bytes, 0), .b = kc_in(b, bytes, 0), .y = kc_out(out, 0), .n = n, .rank = 1, .op = op, .dtype = dt, .dims = {n}, .sa = {1}, .sb = {1}};
+    qk_binary_args q = {.a = kc_in(a, bytes, 0), .b = kc_in(b, bytes, 0), .y = kc_out(out, 0), .n = n, .rank = 1, .op = op, .dtype = dt,
+                        .dims = {n}, .sa = {1}, .sb = {1}};
     KC_RUN(qk_binary, &q);
     qx_binary_find((qx_binary)op, (qx_dtype)dt)(a, 1, b, 1, want, n);
     kc_back(y, q.y, out);
@@ -176,7 +189,8 @@ static void chain_of(int dt, int64_t cols)
     float *operands[3] = {x, row, col};
     kc_even(x, n, 1), kc_even(row, cols, 2), kc_even(col, 15, 3);
     qk_chain_args a = {.n = n, .rank = 3, .dtype = dt, .n_in = 3, .n_ops = 5, .dims = {3, 5, cols},
-                       .ops = {{QX_U_RELU, 0, 0, 0, {0, 0}}, {QX_B_SUB, 1, 1, 1, {0, 0}}, {QX_U_LEAKY_RELU, 0, 0, 0, {p[0], 0}}, {QX_B_MUL, 1, 0, 2, {0, 0}}, {QX_B_DIV, 1, 1, 1, {0, 0}}}};
+                       .ops = {{QX_U_RELU, 0, 0, 0, {0, 0}}, {QX_B_SUB, 1, 1, 1, {0, 0}}, {QX_U_LEAKY_RELU, 0, 0, 0, {p[0], 0}},
+                               {QX_B_MUL, 1, 0, 2, {0, 0}}, {QX_B_DIV, 1, 1, 1, {0, 0}}}};
     for (int i = 0; i < 3; i++) {
         a.in[i] = kc_reals(dt, operands[i], walks[i].numel, 0);
         memcpy(a.strides[i], walks[i].stride, sizeof walks[i].stride);
@@ -213,9 +227,11 @@ static void where(void)
     for (int size = 1; size <= 8; size *= 2) {
         const int64_t cols = 13, n = 15 * cols;
         const walk wc = walk_of(1, cols), wa = walk_of(2, cols), wb = walk_of(0, cols);
-        uint8_t *c = kc_bytes(wc.numel, 9), *a = kc_bytes(wa.numel * size, 2), *b = kc_bytes(wb.numel * size, 3), *y = malloc((size_t)(n * size));
+        uint8_t *c = kc_bytes(wc.numel, 9), *a = kc_bytes(wa.numel * size, 2), *b = kc_bytes(wb.numel * size, 3),
+            *y = malloc((size_t)(n * size));
         for (int64_t i = 0; i < wc.numel; i++) c[i] &= 1;
-        qk_where_args q = {.c = kc_in(c, (size_t)wc.numel, 0), .a = kc_in(a, (size_t)(wa.numel * size), 0), .b = kc_in(b, (size_t)(wb.numel * size), 0), .y = kc_out((size_t)(n * size), 0), .n = n, .rank = 3, .size = size,
+        qk_where_args q = {.c = kc_in(c, (size_t)wc.numel, 0), .a = kc_in(a, (size_t)(wa.numel * size), 0),
+                           .b = kc_in(b, (size_t)(wb.numel * size), 0), .y = kc_out((size_t)(n * size), 0), .n = n, .rank = 3, .size = size,
                            .dims = {3, 5, cols}};
         memcpy(q.sc, wc.stride, sizeof wc.stride), memcpy(q.sa, wa.stride, sizeof wa.stride), memcpy(q.sb, wb.stride, sizeof wb.stride);
         KC_RUN(qk_where, &q);
@@ -255,7 +271,8 @@ static void cast_small(int from, int to, int64_t n, size_t shift)
 /* As the CPU casts (runtime/cpu/cast.c): towards zero, what does not fit at the ends of 64 bits, then the low bits. */
 static void cast_integers(int to)
 {
-    static const float x[] = {0, -0.0f, 0.9f, -0.9f, 1.5f, -1.5f, 127.9f, 128, -128.9f, 255.5f, 256, 65535.5f, 1e9f, -1e9f, 3e9f, 1e20f, -1e20f, NAN, INFINITY, -INFINITY};
+    static const float x[] = {0, -0.0f, 0.9f, -0.9f, 1.5f, -1.5f, 127.9f, 128, -128.9f, 255.5f, 256, 65535.5f, 1e9f, -1e9f, 3e9f, 1e20f,
+                              -1e20f, NAN, INFINITY, -INFINITY};
     const int64_t n = COUNT(x);
     const size_t size = kc_size(to);
     uint8_t y[8 * COUNT(x)];
@@ -273,7 +290,8 @@ static void cast_integers(int to)
 
 static void cast(void)
 {
-    static const int types[] = {QX_DT_FLOAT, QX_DT_FLOAT16, QX_DT_BFLOAT16, QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT8E5M2, QX_DT_FLOAT8E4M3FNUZ, QX_DT_FLOAT8E5M2FNUZ};
+    static const int types[] = {QX_DT_FLOAT, QX_DT_FLOAT16, QX_DT_BFLOAT16, QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT8E5M2, QX_DT_FLOAT8E4M3FNUZ,
+                                QX_DT_FLOAT8E5M2FNUZ};
     static const int integers[] = {QX_DT_INT8, QX_DT_UINT8, QX_DT_INT16, QX_DT_UINT16, QX_DT_INT32, QX_DT_INT64, QX_DT_BOOL};
     for (int f = 0; f < COUNT(types); f++)
         for (int t = 0; t < COUNT(types); t++)
@@ -294,7 +312,8 @@ static void bias_of(int dt, qx_act act, int64_t cols, bool all, size_t shift)
     static float x[960], bias[64], mul[960], plus[960], y[960];
     const int64_t n = 15 * cols;
     kc_even(x, n, 1), kc_even(bias, cols, 2), kc_even(mul, n, 3), kc_even(plus, n, 4);
-    qk_bias_rows_args a = {.x = kc_reals(dt, x, n, shift), .bias = kc_reals(dt, bias, cols, 0), .y = kc_reals_out(dt, n, 0), .rows = 15, .n = cols, .dtype = dt, .btype = dt, .act = act};
+    qk_bias_rows_args a = {.x = kc_reals(dt, x, n, shift), .bias = kc_reals(dt, bias, cols, 0), .y = kc_reals_out(dt, n, 0), .rows = 15,
+                           .n = cols, .dtype = dt, .btype = dt, .act = act};
     if (all) a.mul = kc_reals(dt, mul, n, 0), a.plus = kc_reals(dt, plus, n, 0);
     KC_RUN(qk_bias_act, &a);
     for (int64_t i = 0; i < n; i++) x[i] += bias[i % cols];
@@ -319,7 +338,8 @@ static void glu_of(int dt, qx_act act, int64_t cols, bool upper)
 {
     static float x[2 * 960], y[960], want[960];
     kc_even(x, 30 * cols, 5);
-    qk_glu_args a = {.x = kc_reals(dt, x, 30 * cols, 0), .y = kc_reals_out(dt, 15 * cols, 0), .rows = 15, .d = cols, .dtype = dt, .act = act, .upper = upper};
+    qk_glu_args a = {.x = kc_reals(dt, x, 30 * cols, 0), .y = kc_reals_out(dt, 15 * cols, 0), .rows = 15, .d = cols, .dtype = dt,
+                     .act = act, .upper = upper};
     KC_RUN(qk_glu, &a);
     for (int64_t r = 0; r < 15; r++)
         for (int64_t c = 0; c < cols; c++) {
@@ -341,5 +361,6 @@ static void glu(void)
         }
 }
 
-const kernel_family kernels_pointwise[] = {{"unary", unary}, {"flip", flip}, {"isnan", is_nan}, {"clip", clip}, {"binary", binary}, {"chain", chain}, {"where", where}, {"cast", cast},
+const kernel_family kernels_pointwise[] = {{"unary", unary}, {"flip", flip}, {"isnan", is_nan}, {"clip", clip}, {"binary", binary},
+                                           {"chain", chain}, {"where", where}, {"cast", cast},
                                            {"bias_act", bias_act}, {"glu", glu}, {0}};

@@ -1,9 +1,11 @@
-/* kernel_quant.c - kernels/cuda/quant.cu bit for bit against kernels/ref: every code type, scale type and layout of scales, ties, saturation, NaN, scales of zero. */
+/* kernel_quant.c - kernels/cuda/quant.cu bit for bit against kernels/ref: every code type, scale type and layout of scales, ties,
+ * saturation, NaN, scales of zero. */
 #include "kernel_case.h"
 #include "kernels/quant.h"
 
 enum { OUTER = 3, D = 10, INNER = 8, BLOCK = 4, N = OUTER * D * INNER };
-static const int code_types[] = {QX_DT_INT8, QX_DT_UINT8, QX_DT_INT16, QX_DT_UINT16, QX_DT_INT4, QX_DT_UINT4, QX_DT_INT2, QX_DT_UINT2, QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT8E5M2, QX_DT_FLOAT8E4M3FNUZ, QX_DT_FLOAT8E5M2FNUZ,
+static const int code_types[] = {QX_DT_INT8, QX_DT_UINT8, QX_DT_INT16, QX_DT_UINT16, QX_DT_INT4, QX_DT_UINT4, QX_DT_INT2, QX_DT_UINT2,
+                                 QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT8E5M2, QX_DT_FLOAT8E4M3FNUZ, QX_DT_FLOAT8E5M2FNUZ,
                                  QX_DT_FLOAT4E2M1};
 typedef enum layout { ONE, AXIS, BLOCKS, LAYOUTS } layout;
 
@@ -17,7 +19,8 @@ static int64_t cells_of(layout l) { return l == ONE ? 1 : l == AXIS ? D : qx_gri
 
 static qk_quant_args args_of(layout l, int dt, int codes, int stype)
 {
-    return (qk_quant_args){.outer = OUTER, .d = D, .inner = INNER, .block = l == BLOCKS ? BLOCK : 1, .blocks = (D + BLOCK - 1) / BLOCK, .kind = l, .dtype = dt, .codes = codes, .stype = stype, .saturate = 1};
+    return (qk_quant_args){.outer = OUTER, .d = D, .inner = INNER, .block = l == BLOCKS ? BLOCK : 1, .blocks = (D + BLOCK - 1) / BLOCK,
+                           .kind = l, .dtype = dt, .codes = codes, .stype = stype, .saturate = 1};
 }
 
 static bool has_zeros(int codes) { return codes != QX_DT_FLOAT4E2M1 && !(codes >= QX_DT_FLOAT8E4M3FN && codes <= QX_DT_FLOAT8E5M2FNUZ); }
@@ -25,7 +28,8 @@ static bool has_zeros(int codes) { return codes != QX_DT_FLOAT4E2M1 && !(codes >
 /* Scales of all slices (blocked ones: each slice has its own), hard ones among them. */
 static void scales_of(int stype, float *s, int64_t n, uint32_t seed, bool hard)
 {
-    for (int64_t i = 0; i < n; i++) s[i] = stype == QX_DT_FLOAT8E8M0 ? ldexpf(1, (int)(rng_next(&seed) % 9) - 6) : 0.01f + rng_uniform(&seed);
+    for (int64_t i = 0; i < n; i++)
+        s[i] = stype == QX_DT_FLOAT8E8M0 ? ldexpf(1, (int)(rng_next(&seed) % 9) - 6) : 0.01f + rng_uniform(&seed);
     if (hard && n > 2 && stype == QX_DT_FLOAT) s[1] = 1e-38f, s[2] = 0;
 }
 
@@ -37,7 +41,9 @@ static void on_cpu(const quant_case *c, const float *x, const float *scale, cons
     const bool blocked = c->l == BLOCKS;
     const int size = c->codes == QX_DT_INT16 || c->codes == QX_DT_UINT16 ? 2 : 1;
     for (int64_t o = 0; o < OUTER; o++) {
-        const qx_quant q = {.grid = grid_of(c->l), .format = {.codes = (qx_dtype)c->codes}, .scale = scale + (blocked ? o * cells_of(c->l) : 0), .zero = zero ? zero + (blocked ? o * cells_of(c->l) : 0) : NULL, .unpacked = true};
+        const qx_quant q = {.grid = grid_of(c->l), .format = {.codes = (qx_dtype)c->codes},
+                            .scale = scale + (blocked ? o * cells_of(c->l) : 0),
+                            .zero = zero ? zero + (blocked ? o * cells_of(c->l) : 0) : NULL, .unpacked = true};
         assert_true(qx_quantize(&q, QX_DT_FLOAT, x + o * D * INNER, unpacked + o * D * INNER * size));
     }
 }
@@ -47,7 +53,8 @@ static void *zeros_of(int codes, int32_t *zero, int64_t n)
     const int bits = (int)qx_dtype_bits(codes);
     uint8_t one[512], packed[512];
     uint16_t two[256];
-    for (int64_t i = 0; i < n; i++) zero[i] = (int32_t)(i % (codes == QX_DT_INT2 ? 2 : 3)), one[i] = (uint8_t)zero[i], two[i] = (uint16_t)zero[i];
+    for (int64_t i = 0; i < n; i++)
+        zero[i] = (int32_t)(i % (codes == QX_DT_INT2 ? 2 : 3)), one[i] = (uint8_t)zero[i], two[i] = (uint16_t)zero[i];
     if (bits == 16) return kc_in(two, (size_t)n * 2, 0);
     if (bits == 8) return kc_in(one, (size_t)n, 0);
     qx_pack(bits, one, n, packed);
@@ -63,11 +70,13 @@ static void one(const quant_case *c, bool with_zero, size_t shift)
     const int bits = (int)qx_dtype_bits(c->codes);
     const size_t bytes = (size_t)(N * bits + 7) / 8;
     char what[90];
-    snprintf(what, sizeof what, "%s by scales of %s, layout %d, from %s", qx_dtype_get(c->codes)->text, qx_dtype_get(c->stype)->text, c->l, qx_dtype_get(c->dt)->text);
+    snprintf(what, sizeof what, "%s by scales of %s, layout %d, from %s", qx_dtype_get(c->codes)->text, qx_dtype_get(c->stype)->text,
+             c->l, qx_dtype_get(c->dt)->text);
     kc_hard(x, N, 17);
     scales_of(c->stype, scale, cells, 5, !with_zero);
     qk_quant_args a = args_of(c->l, c->dt, c->codes, c->stype);
-    a.x = kc_reals(c->dt, x, N, shift * kc_size(c->dt)), a.scale = kc_reals(c->stype, scale, cells, 0), a.zero = with_zero ? zeros_of(c->codes, zero, cells) : NULL, a.y = kc_out(bytes, 0);
+    a.x = kc_reals(c->dt, x, N, shift * kc_size(c->dt)), a.scale = kc_reals(c->stype, scale, cells, 0),
+        a.zero = with_zero ? zeros_of(c->codes, zero, cells) : NULL, a.y = kc_out(bytes, 0);
     KC_RUN(qk_quantize, &a);
     on_cpu(c, x, scale, with_zero ? zero : NULL, unpacked);
     if (bits < 8) qx_pack(bits, unpacked, N, packed);
@@ -79,7 +88,8 @@ static void one(const quant_case *c, bool with_zero, size_t shift)
     KC_RUN(qk_dequantize, &back);
     for (int64_t o = 0; o < OUTER; o++) {
         const int64_t first = c->l == BLOCKS ? o * cells_of(c->l) : 0;
-        const qx_quant q = {.grid = grid_of(c->l), .format = {.codes = (qx_dtype)c->codes}, .scale = scale + first, .zero = with_zero ? zero + first : NULL, .unpacked = true};
+        const qx_quant q = {.grid = grid_of(c->l), .format = {.codes = (qx_dtype)c->codes}, .scale = scale + first,
+                            .zero = with_zero ? zero + first : NULL, .unpacked = true};
         assert_true(qx_dequantize(&q, unpacked + o * D * INNER * (bits == 16 ? 2 : 1), QX_DT_FLOAT, want + o * D * INNER));
     }
     kc_reals_back(c->dt, y, back.y, N);
@@ -93,7 +103,8 @@ static void quantize(void)
     for (int k = 0; k < COUNT(code_types); k++)
         for (int l = 0; l < LAYOUTS; l++) {
             KC_EACH_REAL(dt) one(&(quant_case){(layout)l, dt, code_types[k], QX_DT_FLOAT}, false, l == ONE && k % 2 ? 1 : 0);
-            for (int s = 0; s < COUNT(scale_types); s++) one(&(quant_case){(layout)l, kc_real_types[s % 3], code_types[k], scale_types[s]}, has_zeros(code_types[k]), 0);
+            for (int s = 0; s < COUNT(scale_types); s++)
+                one(&(quant_case){(layout)l, kc_real_types[s % 3], code_types[k], scale_types[s]}, has_zeros(code_types[k]), 0);
         }
 }
 
@@ -107,7 +118,9 @@ static void rows_of(int64_t cols)
     kc_hard(x, ROWS * cols, 3);
     scales_of(QX_DT_FLOAT, s, ROWS, 4, false);
     for (int i = 0; i < ROWS; i++) zero[i] = 128;
-    qk_quant_args a = {.x = kc_reals(QX_DT_FLOAT, x, ROWS * cols, 0), .scale = kc_in(s, sizeof s, 0), .y = kc_out((size_t)(ROWS * cols), 0), .outer = 1, .d = ROWS, .inner = cols, .block = 1, .blocks = 1, .kind = AXIS, .dtype = QX_DT_FLOAT, .codes = QX_DT_UINT8,
+    qk_quant_args a = {.x = kc_reals(QX_DT_FLOAT, x, ROWS * cols, 0), .scale = kc_in(s, sizeof s, 0),
+                       .y = kc_out((size_t)(ROWS * cols), 0), .outer = 1, .d = ROWS, .inner = cols, .block = 1, .blocks = 1,
+                       .kind = AXIS, .dtype = QX_DT_FLOAT, .codes = QX_DT_UINT8,
                        .stype = QX_DT_FLOAT, .saturate = 1, .missing = 128};
     KC_RUN(qk_quantize, &a);
     const qx_quant q = {.grid = {ROWS, cols, 1, cols}, .format = {.codes = QX_DT_UINT8}, .scale = s, .zero = zero};
@@ -147,7 +160,8 @@ static void dynamic_of(int dt, int64_t n, float from, float to)
     int32_t want_zero;
     uint32_t seed = 8;
     for (int64_t i = 0; i < n; i++) x[i] = from + (to - from) * rng_uniform(&seed);
-    qk_dynamic_args a = {.x = kc_reals(dt, x, n, 0), .y = kc_out((size_t)n, 0), .scale = kc_out(4, 0), .zero = kc_out(1, 0), .part = kc_out(512 * sizeof(float), 0), .n = n, .dtype = dt};
+    qk_dynamic_args a = {.x = kc_reals(dt, x, n, 0), .y = kc_out((size_t)n, 0), .scale = kc_out(4, 0), .zero = kc_out(1, 0),
+                         .part = kc_out(512 * sizeof(float), 0), .n = n, .dtype = dt};
     KC_RUN(qk_dynamic_quant, &a);
     for (int64_t i = 0; i < n; i++) lo = x[i] < lo ? x[i] : lo, hi = x[i] > hi ? x[i] : hi;
     want_scale = (hi - lo) / 255 > 0 ? (hi - lo) / 255 : 1;
@@ -170,4 +184,5 @@ static void dynamic(void)
     }
 }
 
-const kernel_family kernels_quant[] = {{"quantize and dequantize", quantize}, {"quantize by rows", quantize_rows}, {"dequantize of INT32", dequantize_sums}, {"dynamic_quant", dynamic}, {0}};
+const kernel_family kernels_quant[] = {{"quantize and dequantize", quantize}, {"quantize by rows", quantize_rows},
+                                       {"dequantize of INT32", dequantize_sums}, {"dynamic_quant", dynamic}, {0}};

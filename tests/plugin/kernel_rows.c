@@ -1,4 +1,5 @@
-/* kernel_rows.c - kernels/cuda/rows.cu against the CPU's loops over rows: lengths around every block and every piece of eight, values that overflow, cancel, are NaN or infinite. */
+/* kernel_rows.c - kernels/cuda/rows.cu against the CPU's loops over rows: lengths around every block and every piece of eight,
+ * values that overflow, cancel, are NaN or infinite. */
 #include "kernel_case.h"
 #include "kernels/rows.h"
 
@@ -33,10 +34,12 @@ static void softmax_of(int dt, int64_t d, int64_t inner, int kind, bool log)
     const int64_t outer = inner > 1 ? 1 : 3, n = outer * d * inner;
     make(x, n, kind, 3);
     if (kind == NORMAL && d > 2) x[1] = -INFINITY;
-    qk_softmax_args a = {.x = kc_reals(dt, x, n, 0), .y = kc_reals_out(dt, n, 0), .outer = outer, .d = d, .inner = inner, .dtype = dt, .log = log};
+    qk_softmax_args a = {.x = kc_reals(dt, x, n, 0), .y = kc_reals_out(dt, n, 0), .outer = outer, .d = d, .inner = inner, .dtype = dt,
+                         .log = log};
     KC_RUN(qk_softmax, &a);
     to_rows(x, rows, outer, d, inner, false);
-    for (int64_t r = 0; r < outer * inner; r++) (log ? qx_log_softmax_row(rows + r * d, rows + r * d, d) : qx_softmax_row(rows + r * d, rows + r * d, d, false));
+    for (int64_t r = 0; r < outer * inner; r++)
+        (log ? qx_log_softmax_row(rows + r * d, rows + r * d, d) : qx_softmax_row(rows + r * d, rows + r * d, d, false));
     to_rows(rows, want, outer, d, inner, true);
     kc_reals_back(dt, y, a.y, n);
     kc_agree(log ? "log softmax" : "softmax", dt, y, want, n, 1e-5, 1e-3);
@@ -63,14 +66,17 @@ static void norm_of(int dt, const norm_case *c, int kind)
     const int64_t n = 3 * c->d;
     const size_t shift = c->shift * kc_size(dt);
     make(x, n, kind, 4), kc_even(skip, n, 5), kc_even(g, c->d, 6), kc_even(b, c->d, 7), kc_even(bias, c->d, 8);
-    qk_norm_args a = {.x = kc_reals(dt, x, n, shift), .y = kc_reals_out(dt, n, shift), .mean = c->rms ? NULL : kc_out(12, 0), .inv = kc_out(12, 0), .rows = 3, .d = c->d, .dtype = dt, .ptype = dt, .rms = c->rms, .eps = 1e-5f};
+    qk_norm_args a = {.x = kc_reals(dt, x, n, shift), .y = kc_reals_out(dt, n, shift), .mean = c->rms ? NULL : kc_out(12, 0),
+                      .inv = kc_out(12, 0), .rows = 3, .d = c->d, .dtype = dt, .ptype = dt, .rms = c->rms, .eps = 1e-5f};
     if (c->skip) a.skip = kc_reals(dt, skip, n, shift), a.bias = kc_reals(dt, bias, c->d, 0), a.sum = kc_reals_out(dt, n, shift);
     if (c->affine) a.gamma = kc_reals(dt, g, c->d, 0), a.beta = c->rms ? NULL : kc_reals(dt, b, c->d, 0);
     KC_RUN(qk_norm, &a);
     for (int64_t i = 0; i < n && c->skip; i++) x[i] = x[i] + skip[i] + bias[i % c->d];
     for (int r = 0; r < 3; r++) {
         if (c->rms) qx_rmsnorm_row(x + r * c->d, c->affine ? g : NULL, a.eps, want + r * c->d, c->d, &want_inv[r]);
-        else qx_layernorm_row(x + r * c->d, c->affine ? g : NULL, c->affine ? b : NULL, a.eps, want + r * c->d, c->d, &want_mean[r], &want_inv[r]);
+        else
+            qx_layernorm_row(x + r * c->d, c->affine ? g : NULL, c->affine ? b : NULL, a.eps, want + r * c->d, c->d, &want_mean[r],
+                             &want_inv[r]);
     }
     kc_reals_back(dt, y, a.y, n);
     kc_agree("normalisation", dt, y, want, n, 2e-5, 1);
@@ -101,7 +107,8 @@ static void group_norm_of(int dt, int64_t inner, bool silu)
     float g[GROUPS * PER], b[GROUPS * PER];
     const int64_t n = BATCH * GROUPS * PER * inner;
     make(x, n, NORMAL, 21), kc_even(g, COUNT(g), 22), kc_even(b, COUNT(b), 23);
-    qk_group_norm_args a = {.x = kc_reals(dt, x, n, 0), .gamma = kc_reals(dt, g, COUNT(g), 0), .beta = kc_reals(dt, b, COUNT(b), 0), .y = kc_reals_out(dt, n, 0), .groups_total = BATCH * GROUPS, .groups = GROUPS, .channels = GROUPS * PER,
+    qk_group_norm_args a = {.x = kc_reals(dt, x, n, 0), .gamma = kc_reals(dt, g, COUNT(g), 0), .beta = kc_reals(dt, b, COUNT(b), 0),
+                            .y = kc_reals_out(dt, n, 0), .groups_total = BATCH * GROUPS, .groups = GROUPS, .channels = GROUPS * PER,
                             .inner = inner, .dtype = dt, .ptype = dt, .silu = silu, .eps = 1e-5f};
     KC_RUN(qk_group_norm, &a);
     for (int64_t k = 0; k < BATCH * GROUPS * PER; k++) {
@@ -134,12 +141,14 @@ static void reduce_of(int dt, int op, int64_t d, int64_t inner, int kind)
     snprintf(what, sizeof what, "reduction %d of %d", op, (int)d);
     make(x, n, kind, 9);
     for (int64_t i = 0; i < n && (op == QX_R_LOGSUM || op == QX_R_PROD); i++) x[i] = 1 + fabsf(x[i]) / 64;
-    qk_reduce_args a = {.x = kc_reals(dt, x, n, 0), .y = kc_reals_out(dt, outer * inner, 0), .outer = outer, .d = d, .inner = inner, .dtype = dt, .op = op};
+    qk_reduce_args a = {.x = kc_reals(dt, x, n, 0), .y = kc_reals_out(dt, outer * inner, 0), .outer = outer, .d = d, .inner = inner,
+                        .dtype = dt, .op = op};
     KC_RUN(qk_reduce, &a);
     to_rows(x, rows, outer, d, inner, false);
     for (int64_t r = 0; r < outer * inner; r++) want[r] = qx_reduce_row((qx_reduce)op, rows + r * d, d);
     kc_reals_back(dt, y, a.y, outer * inner);
-    kc_agree(what, dt, y, want, outer * inner, op == QX_R_MAX || op == QX_R_MIN ? 1e-7 : op == QX_R_PROD ? 1e-7 * (double)d : 1e-5, op == QX_R_SUM || op == QX_R_MEAN ? sqrt((double)d) : 0);
+    kc_agree(what, dt, y, want, outer * inner, op == QX_R_MAX || op == QX_R_MIN ? 1e-7 : op == QX_R_PROD ? 1e-7 * (double)d : 1e-5,
+             op == QX_R_SUM || op == QX_R_MEAN ? sqrt((double)d) : 0);
     kc_release();
 }
 
@@ -159,7 +168,8 @@ static void reduce_integers(void)
     static const int ops[] = {QX_R_SUM, QX_R_MAX, QX_R_MIN, QX_R_PROD};
     int32_t *x = kc_bytes(4 * 6 * 35, 2), y[6];
     for (int o = 0; o < COUNT(ops); o++) {
-        qk_reduce_args a = {.x = kc_in(x, 4 * 6 * 35, 0), .y = kc_out(sizeof y, 0), .outer = 2, .d = 35, .inner = 3, .dtype = QX_DT_INT32, .op = ops[o]};
+        qk_reduce_args a = {.x = kc_in(x, 4 * 6 * 35, 0), .y = kc_out(sizeof y, 0), .outer = 2, .d = 35, .inner = 3,
+                            .dtype = QX_DT_INT32, .op = ops[o]};
         KC_RUN(qk_reduce, &a);
         kc_back(y, a.y, sizeof y);
         for (int i = 0; i < 6; i++) {
@@ -185,7 +195,8 @@ static void arg(void)
         KC_EACH_REAL(dt) {
             kc_even(x, COUNT(x), 3);
             for (int i = 0; i < COUNT(x); i++) x[i] = roundf(x[i] * 4); /* many equals */
-            qk_arg_args a = {.x = kc_reals(dt, x, COUNT(x), 0), .y = kc_out(sizeof y, 0), .outer = 2, .d = 35, .inner = 3, .dtype = dt, .min = flags & 1, .last = flags >> 1};
+            qk_arg_args a = {.x = kc_reals(dt, x, COUNT(x), 0), .y = kc_out(sizeof y, 0), .outer = 2, .d = 35, .inner = 3, .dtype = dt,
+                             .min = flags & 1, .last = flags >> 1};
             KC_RUN(qk_arg, &a);
             kc_back(y, a.y, sizeof y);
             for (int i = 0; i < 6; i++) {
@@ -207,7 +218,8 @@ static void cumsum(void)
         KC_EACH_REAL(dt) {
             kc_even(x, 210, 3);
             for (int i = 0; i < 210; i++) x[i] = roundf(x[i] * 8); /* sums are exact */
-            qk_cumsum_args a = {.x = kc_reals(dt, x, 210, 0), .y = kc_reals_out(dt, 210, 0), .outer = 2, .d = 35, .inner = 3, .dtype = dt, .exclusive = flags & 1, .reverse = flags >> 1};
+            qk_cumsum_args a = {.x = kc_reals(dt, x, 210, 0), .y = kc_reals_out(dt, 210, 0), .outer = 2, .d = 35, .inner = 3,
+                                .dtype = dt, .exclusive = flags & 1, .reverse = flags >> 1};
             KC_RUN(qk_cumsum, &a);
             for (int i = 0; i < 6; i++) {
                 float s = 0;
@@ -234,8 +246,11 @@ static void rope_of(int dt, int64_t d, int64_t rot, bool interleaved, bool given
     int32_t hit;
     kc_even(x, n, 1), kc_even(c, ROWS * half, 2), kc_even(s, ROWS * half, 3);
     int32_t *flag = kc_in(&nil, sizeof nil, 0);
-    qk_rope_args a = {.x = kc_reals(dt, x, n, 0), .cos = kc_reals(dt, c, ROWS * half, 0), .sin = kc_reals(dt, s, ROWS * half, 0), .pos = given ? kc_in(positions, sizeof positions, 0) : NULL, .y = kc_reals_out(dt, n, 0), .batch = B, .heads = H, .seq = S,
-                      .d = d, .rot = rot, .max_pos = ROWS, .sb = H * S * d, .sh = S * d, .ss = d, .pos_batch = S, .pos_seq = 1, .table_batch = 2, .dtype = dt, .ttype = dt, .interleaved = interleaved, .bad = flag};
+    qk_rope_args a = {.x = kc_reals(dt, x, n, 0), .cos = kc_reals(dt, c, ROWS * half, 0), .sin = kc_reals(dt, s, ROWS * half, 0),
+                      .pos = given ? kc_in(positions, sizeof positions, 0) : NULL, .y = kc_reals_out(dt, n, 0), .batch = B, .heads = H,
+                      .seq = S,
+                      .d = d, .rot = rot, .max_pos = ROWS, .sb = H * S * d, .sh = S * d, .ss = d, .pos_batch = S, .pos_seq = 1,
+                          .table_batch = 2, .dtype = dt, .ttype = dt, .interleaved = interleaved, .bad = flag};
     KC_RUN(qk_rope, &a);
     memcpy(want, x, sizeof want);
     for (int64_t r = 0; r < B * H * S; r++) {
@@ -266,7 +281,8 @@ static void rotate(void)
     float x[B * H * S * D], y[B * H * S * D], want[B * H * S * D], c[B * S * D], s[B * S * D];
     KC_EACH_REAL(dt) { /* x is [batch, seq, heads, d], tables are shared by the heads */
         kc_even(x, COUNT(x), 1), kc_even(c, COUNT(c), 2), kc_even(s, COUNT(s), 3);
-        qk_rotate_args a = {.x = kc_reals(dt, x, COUNT(x), 0), .cos = kc_reals(dt, c, COUNT(c), 0), .sin = kc_reals(dt, s, COUNT(s), 0), .y = kc_reals_out(dt, COUNT(y), 0), .heads = H, .seq = S, .d = D, .n = COUNT(x), .sx = {S * H * D, D, H * D},
+        qk_rotate_args a = {.x = kc_reals(dt, x, COUNT(x), 0), .cos = kc_reals(dt, c, COUNT(c), 0), .sin = kc_reals(dt, s, COUNT(s), 0),
+                            .y = kc_reals_out(dt, COUNT(y), 0), .heads = H, .seq = S, .d = D, .n = COUNT(x), .sx = {S * H * D, D, H * D},
                             .sc = {S * D, 0, D}, .ss = {S * D, 0, D}, .dtype = dt, .ttype = dt};
         KC_RUN(qk_rotate, &a);
         for (int r = 0; r < B * H * S; r++) {
@@ -279,4 +295,6 @@ static void rotate(void)
     }
 }
 
-const kernel_family kernels_rows[] = {{"softmax", softmax}, {"norm", norm}, {"group_norm", group_norm}, {"reduce", reduce}, {"reduce of integers", reduce_integers}, {"arg", arg}, {"cumsum", cumsum}, {"rope", rope}, {"rotate", rotate}, {0}};
+const kernel_family kernels_rows[] = {{"softmax", softmax}, {"norm", norm}, {"group_norm", group_norm}, {"reduce", reduce},
+                                      {"reduce of integers", reduce_integers}, {"arg", arg}, {"cumsum", cumsum}, {"rope", rope},
+                                      {"rotate", rotate}, {0}};

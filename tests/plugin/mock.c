@@ -1,7 +1,9 @@
-/* mock.c - a plugin without a device, for tests of the loader and of the protocol. Built several times: MOCK_KIND says what is wrong with it.
+/* mock.c - a plugin without a device, for tests of the loader and of the protocol. Built several times: MOCK_KIND says what is
+ * wrong with it.
  *
- * Device memory is mapped without access and opened only inside the plugin's functions, so that a host that touches it crashes; released memory is
- * unmapped. A recording is a list of the calls. It knows Add of equal shapes, Relu, MatMul of matrices, Reshape (as a view), all of float. */
+ * Device memory is mapped without access and opened only inside the plugin's functions, so that a host that touches it crashes;
+ * released memory is unmapped. A recording is a list of the calls. It knows Add of equal shapes, Relu, MatMul of matrices,
+ * Reshape (as a view), all of float. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,7 +126,8 @@ static qx_dev_status mock_place(qx_dev *d, const qx_dev_node *n, const qx_dev_te
     return fail(d, QX_DEV_UNSUPPORTED, "the mock does not know it");
 }
 
-static qx_dev_status mock_compile(qx_dev *d, const qx_dev_node *n, const qx_dev_tensor *in, const qx_dev_tensor *out, qx_dev_step **step, size_t *workspace)
+static qx_dev_status mock_compile(qx_dev *d, const qx_dev_node *n, const qx_dev_tensor *in, const qx_dev_tensor *out, qx_dev_step **step,
+                                  size_t *workspace)
 {
     if (!strcmp(n->op, "Add") && in[0].numel != in[1].numel) return fail(d, QX_DEV_BAD_SHAPE, "the mock adds equal shapes only");
     *step = calloc(1, sizeof **step);
@@ -220,8 +223,10 @@ static void mock_drop_graph(qx_dev *d, qx_dev_graph *g)
 static const qx_backend table = {
     .abi = MOCK_KIND == OTHER_ABI ? QX_BACKEND_ABI + 1 : QX_BACKEND_ABI,
     .struct_size = sizeof table - (MOCK_KIND == OTHER_SIZE ? 8 : 0),
-    .name = "mock", .open = mock_open, .close = mock_close, .info = mock_info, .error = mock_error, .alloc = mock_alloc, .release = mock_release,
-    .upload = mock_upload, .download = mock_download, .sync = mock_sync, .place = mock_place, .compile = mock_compile, .run = mock_run, .drop = mock_drop,
+    .name = "mock", .open = mock_open, .close = mock_close, .info = mock_info, .error = mock_error, .alloc = mock_alloc,
+    .release = mock_release,
+    .upload = mock_upload, .download = mock_download, .sync = mock_sync, .place = mock_place, .compile = mock_compile, .run = mock_run,
+    .drop = mock_drop,
     .kernel = mock_kernel, .why = mock_why, .mark = mock_mark, .elapsed = mock_elapsed,
     .capture_begin = mock_capture_begin, .capture_end = mock_capture_end, .replay = mock_replay, .drop_graph = mock_drop_graph,
 };

@@ -1,5 +1,6 @@
-/* test_device.c - the plugin loader, and the executor with a plugin: against the same model on the CPU, over repeated runs, changing shapes, watches,
- * fallback and too little memory. The plugin is tests/plugin/mock.c, whose memory the host cannot touch. */
+/* test_device.c - the plugin loader, and the executor with a plugin: against the same model on the CPU, over repeated runs,
+ * changing shapes, watches, fallback and too little memory. The plugin is tests/plugin/mock.c, whose memory the host cannot
+ * touch. */
 #include <string.h>
 
 #include "../unit/model_text.h"
@@ -37,8 +38,10 @@ static qx_tensor filled(const fixture *f, int rank, const int64_t *dims, unsigne
 static void refused(void **state)
 {
     static const struct { const char *kind, *part; } rows[] = {
-        {"nowhere", "qonnx-cuda.so is not installed"}, {"other_abi", "plugin interface 6 of"}, {"other_size", "this program 5 of"}, {"refuses", "does not speak plugin interface 5"},
-        {"no_device", "the mock has none"}, {"no_symbol", "no function qonnx_backend"}, {"missing_library", "libabsent.so: cannot open shared object file"},
+        {"nowhere", "qonnx-cuda.so is not installed"}, {"other_abi", "plugin interface 6 of"}, {"other_size", "this program 5 of"},
+        {"refuses", "does not speak plugin interface 5"},
+        {"no_device", "the mock has none"}, {"no_symbol", "no function qonnx_backend"},
+        {"missing_library", "libabsent.so: cannot open shared object file"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -208,7 +211,8 @@ static void fallback(void **state)
     qx_exec *x = NULL;
     qx_exec_options o = on("good");
     assert_int_equal(qx_exec_new(f.ctx, f.m, &o, &x), QX_E_UNSUPPORTED);
-    if (!strstr(qx_ctx_error(f.ctx), "(Sqrt) has no kernel on mock: the mock does not know it; --allow-fallback")) fail_msg("%s", qx_ctx_error(f.ctx));
+    if (!strstr(qx_ctx_error(f.ctx), "(Sqrt) has no kernel on mock: the mock does not know it; --allow-fallback"))
+        fail_msg("%s", qx_ctx_error(f.ctx));
     qx_ctx_clear_error(f.ctx);
     o.allow_fallback = true;
     ok(&f, qx_exec_new(f.ctx, f.m, &o, &x));
@@ -319,7 +323,8 @@ static void wrong_shapes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(refused), cmocka_unit_test(auto_falls_back), cmocka_unit_test(device_texts), cmocka_unit_test(as_on_the_cpu), cmocka_unit_test(no_recording), cmocka_unit_test(notes), cmocka_unit_test(fallback),
+        cmocka_unit_test(refused), cmocka_unit_test(auto_falls_back), cmocka_unit_test(device_texts), cmocka_unit_test(as_on_the_cpu),
+        cmocka_unit_test(no_recording), cmocka_unit_test(notes), cmocka_unit_test(fallback),
         cmocka_unit_test(watches), cmocka_unit_test(little_memory), cmocka_unit_test(wrong_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

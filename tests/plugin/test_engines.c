@@ -1,12 +1,13 @@
-/* test_engines.c - the life of cuDNN's engines (runtime/cuda/cudnn.c) against a library that is made up: which of the offered ones is taken, who shares it, and that everything which was made
- * is destroyed. Skipped where cuDNN's headers are not installed. */
+/* test_engines.c - the life of cuDNN's engines (runtime/cuda/cudnn.c) against a library that is made up: which of the offered
+ * ones is taken, who shares it, and that everything which was made is destroyed. Skipped where cuDNN's headers are not installed. */
 #include "../unit/unit.h"
 
 #if __has_include(<cublasLt.h>) && __has_include(<cudnn_graph.h>)
 #include "runtime/cuda/cudnn.c"
 #include "runtime/cuda/cudnn_ops.c"
 
-/* Descriptors are numbered by type. The heuristic offers `offered` engines; of them the first `unplannable` cannot be planned, the next `unstartable` do not start. */
+/* Descriptors are numbered by type. The heuristic offers `offered` engines; of them the first `unplannable` cannot be planned,
+ * the next `unstartable` do not start. */
 static struct { int alive, asked, plans, runs, offered, unplannable, unstartable; } fake;
 typedef struct fake_descriptor { cudnnBackendDescriptorType_t type; } fake_descriptor;
 
@@ -26,13 +27,15 @@ static cudnnStatus_t fake_destroy(cudnnBackendDescriptor_t d)
     return CUDNN_STATUS_SUCCESS;
 }
 
-static cudnnStatus_t fake_set(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t n, const void *v)
+static cudnnStatus_t fake_set(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t n,
+                              const void *v)
 {
     (void)name, (void)type, (void)n;
     return d && v ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_BAD_PARAM_NULL_POINTER;
 }
 
-static cudnnStatus_t fake_get(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t most, int64_t *n, void *v)
+static cudnnStatus_t fake_get(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
+                              int64_t most, int64_t *n, void *v)
 {
     (void)d, (void)type;
     *n = 1;
@@ -46,7 +49,8 @@ static cudnnStatus_t fake_finalize(cudnnBackendDescriptor_t d)
 {
     const cudnnBackendDescriptorType_t type = ((fake_descriptor *)d)->type;
     if (type == CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR) fake.asked++;
-    return type == CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR && fake.plans++ < fake.unplannable ? CUDNN_STATUS_NOT_SUPPORTED : CUDNN_STATUS_SUCCESS;
+    return type == CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR && fake.plans++ < fake.unplannable ? CUDNN_STATUS_NOT_SUPPORTED
+        : CUDNN_STATUS_SUCCESS;
 }
 
 static cudnnStatus_t fake_execute(cudnnHandle_t h, cudnnBackendDescriptor_t plan, cudnnBackendDescriptor_t pack)
@@ -69,9 +73,12 @@ static void open_device(int offered, int unplannable, int unstartable)
     memset(&fake, 0, sizeof fake);
     memset(&dev, 0, sizeof dev);
     fake.offered = offered, fake.unplannable = unplannable, fake.unstartable = unstartable;
-    lib = (cu_library){.has_dnn = true, .dnn = {.cudnnCreate = fake_handle, .cudnnSetStream = fake_stream, .cudnnGetErrorString = fake_text, .cudnnGetLastErrorString = fake_last,
-                                                .cudnnBackendCreateDescriptor = fake_create, .cudnnBackendDestroyDescriptor = fake_destroy, .cudnnBackendSetAttribute = fake_set,
-                                                .cudnnBackendGetAttribute = fake_get, .cudnnBackendFinalize = fake_finalize, .cudnnBackendExecute = fake_execute}};
+    lib = (cu_library){.has_dnn = true, .dnn = {.cudnnCreate = fake_handle, .cudnnSetStream = fake_stream,
+                                                .cudnnGetErrorString = fake_text, .cudnnGetLastErrorString = fake_last,
+                                                .cudnnBackendCreateDescriptor = fake_create,
+                                                .cudnnBackendDestroyDescriptor = fake_destroy, .cudnnBackendSetAttribute = fake_set,
+                                                .cudnnBackendGetAttribute = fake_get, .cudnnBackendFinalize = fake_finalize,
+                                                    .cudnnBackendExecute = fake_execute}};
     dev.ctx = qx_ctx_new(NULL);
     dev.info.major = 9;
     dev.lib = &lib;
@@ -87,8 +94,10 @@ static void close_device(void)
     qx_ctx_free(dev.ctx);
 }
 
-static const cu_conv conv = {.type = QX_DT_FLOAT16, .ytype = QX_DT_FLOAT16, .spatial = 2, .last = true, .has_bias = true, .batch = 2, .in_ch = 64, .out_ch = 32, .group = 1, .in = {16, 16, 1},
-                             .out = {16, 16, 1}, .kernel = {3, 3, 1}, .stride = {1, 1, 1}, .dilation = {1, 1, 1}, .begin = {1, 1, 0}, .end = {1, 1, 0}};
+static const cu_conv conv = {.type = QX_DT_FLOAT16, .ytype = QX_DT_FLOAT16, .spatial = 2, .last = true, .has_bias = true, .batch = 2,
+                             .in_ch = 64, .out_ch = 32, .group = 1, .in = {16, 16, 1},
+                             .out = {16, 16, 1}, .kernel = {3, 3, 1}, .stride = {1, 1, 1}, .dilation = {1, 1, 1}, .begin = {1, 1, 0},
+                                 .end = {1, 1, 0}};
 
 /* Two cannot be planned, the third does not start, the fourth is taken; the same problem gets it too, another asks again. */
 static void shared(void **state)
@@ -123,7 +132,8 @@ static void shared(void **state)
 /* What is refused is not asked again, and the reason is there each time. */
 static void refused(void **state)
 {
-    static const cu_sdpa s = {.type = QX_DT_FLOAT16, .batch = 2, .heads = 10, .kv_heads = 10, .rows = 64, .keys = 77, .d = 64, .dv = 64, .scale = 0.125f, .q = {40960, 64, 640, 1},
+    static const cu_sdpa s = {.type = QX_DT_FLOAT16, .batch = 2, .heads = 10, .kv_heads = 10, .rows = 64, .keys = 77, .d = 64, .dv = 64,
+                              .scale = 0.125f, .q = {40960, 64, 640, 1},
                               .k = {49280, 64, 640, 1}, .v = {49280, 64, 640, 1}, .o = {40960, 64, 640, 1}};
     cu_engine *e = NULL;
     size_t ws;

@@ -1,5 +1,5 @@
-/* test_grid.c - the host form of a block of threads (runtime/cuda/grid_host.c) finds what it is there to find: a barrier that is missing or that not all threads meet, launches and addresses that
- * a device refuses, copies that are read before they have come. */
+/* test_grid.c - the host form of a block of threads (runtime/cuda/grid_host.c) finds what it is there to find: a barrier that is
+ * missing or that not all threads meet, launches and addresses that a device refuses, copies that are read before they have come. */
 #include "../unit/unit.h"
 #include "kernels/cuda/elem.h"
 #include "kernels/cuda/mma.h"

@@ -1,4 +1,5 @@
-/* test_kernels.c - memory and comparisons of the kernel tests (kernel_case.h), and their program: the table of families, on the host form of the kernels or on a device. */
+/* test_kernels.c - memory and comparisons of the kernel tests (kernel_case.h), and their program: the table of families, on the
+ * host form of the kernels or on a device. */
 #include "kernel_case.h"
 
 #include "runtime/cuda/machine.h"
@@ -65,7 +66,8 @@ void kc_back(void *to, const void *from, size_t bytes)
     assert_true(bytes <= b->bytes);
     good(cu_download(on.m, seen, b->at, all));
     for (size_t i = 0; i < all && b->rim; i++)
-        if ((i < b->shift || i >= b->shift + b->bytes) && seen[i] != FILLING) fail_msg("something was written %lld bytes from the start of an array of %zu", (long long)i - (long long)b->shift, b->bytes);
+        if ((i < b->shift || i >= b->shift + b->bytes) && seen[i] != FILLING)
+            fail_msg("something was written %lld bytes from the start of an array of %zu", (long long)i - (long long)b->shift, b->bytes);
     memcpy(to, seen + b->shift, bytes);
     free(seen);
 }
@@ -112,13 +114,16 @@ static bool agrees(int dtype, float got, float want, double tol, double floor)
     if (isnan(w) || isnan(got)) return isnan(w) && isnan(got);
     if (got == w) return tol > 0 || signbit(got) == signbit(w);
     const double off = fabs((double)got - (double)want), size = fabs((double)want);
-    return tol > 0 && isfinite(got) && isfinite(w) && off <= tol * (floor + size) + step_of(dtype) * size + (dtype == QX_DT_FLOAT16 ? 0x1p-24 : 0x1p-126);
+    return tol > 0 && isfinite(got) && isfinite(w) && off <= tol * (floor + size) + step_of(dtype) * size + (dtype == QX_DT_FLOAT16
+        ? 0x1p-24 : 0x1p-126);
 }
 
 void kc_agree(const char *what, int dtype, const float *got, const float *want, int64_t n, double tol, double floor)
 {
     for (int64_t i = 0; i < n; i++)
-        if (!agrees(dtype, got[i], want[i], tol, floor)) fail_msg("%s, %s: element %lld of %lld is %.9g, the CPU has %.9g", what, qx_dtype_get(dtype)->text, (long long)i, (long long)n, (double)got[i], (double)want[i]);
+        if (!agrees(dtype, got[i], want[i], tol, floor))
+            fail_msg("%s, %s: element %lld of %lld is %.9g, the CPU has %.9g", what, qx_dtype_get(dtype)->text, (long long)i,
+                     (long long)n, (double)got[i], (double)want[i]);
 }
 
 void kc_same(const char *what, const void *got, const void *want, size_t bytes)
@@ -153,7 +158,8 @@ static void run_family(void **state)
 
 int main(void)
 {
-    const kernel_family *const tables[] = {kernels_pointwise, kernels_move, kernels_rows, kernels_quant, kernels_product, kernels_attention, kernels_cache, kernels_observe};
+    const kernel_family *const tables[] = {kernels_pointwise, kernels_move, kernels_rows, kernels_quant, kernels_product,
+                                           kernels_attention, kernels_cache, kernels_observe};
     struct CMUnitTest tests[64];
     size_t n = 0;
     on.ctx = qx_ctx_new(NULL);
@@ -162,7 +168,8 @@ int main(void)
         return 77;
     }
     for (int t = 0; t < COUNT(tables); t++)
-        for (const kernel_family *f = tables[t]; f->name; f++) tests[n++] = (struct CMUnitTest){f->name, run_family, NULL, NULL, (void *)(uintptr_t)f};
+        for (const kernel_family *f = tables[t]; f->name; f++)
+            tests[n++] = (struct CMUnitTest){f->name, run_family, NULL, NULL, (void *)(uintptr_t)f};
     const int failed = _cmocka_run_group_tests("kernels", tests, n, NULL, NULL);
     kc_release();
     cu_machine_close(on.m);

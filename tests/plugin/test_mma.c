@@ -1,12 +1,14 @@
-/* test_mma.c - the rule by which kernels fill the fragments of mma.sync (kernels/cuda/mma.h) against the layouts as NVIDIA writes them down: a thread and value index each run through nested
- * strides of a column-major matrix (CuTe, MMA_Traits of SM80_16x8x8_F32TF32TF32F32_TN, SM80_16x8x16_F32F16F16F32_TN and SM80_16x8x32_S32S8S8S32_TN, whose layout E4M3 shares). */
+/* test_mma.c - the rule by which kernels fill the fragments of mma.sync (kernels/cuda/mma.h) against the layouts as NVIDIA writes
+ * them down: a thread and value index each run through nested strides of a column-major matrix (CuTe, MMA_Traits of
+ * SM80_16x8x8_F32TF32TF32F32_TN, SM80_16x8x16_F32F16F16F32_TN and SM80_16x8x32_S32S8S8S32_TN, whose layout E4M3 shares). */
 #include "../unit/unit.h"
 
 #include <math.h>
 
 #include "kernels/cuda/mma.h"
 
-/* Value v of thread t lies at t % 4 * t4 + t / 4 + (v's digits, in base `per`, 2, 2) * their strides, of a matrix whose columns are `rows` long. */
+/* Value v of thread t lies at t % 4 * t4 + t / 4 + (v's digits, in base `per`, 2, 2) * their strides, of a matrix whose columns
+ * are `rows` long. */
 typedef struct fragment { int rows, per, t4, v_in, v_second, v_third; } fragment;
 typedef struct shape { int kind, k; fragment a, b; } shape;
 static const shape shapes[] = {
@@ -37,7 +39,8 @@ static void fill(const shape *s, const fragment *f, int values, const float *mat
 {
     memset(registers, 0, 32 * (size_t)n_registers * sizeof *registers);
     for (int t = 0; t < 32; t++)
-        for (int v = 0; v < values; v++) registers[t * n_registers + v / f->per] |= code_of(s->kind, matrix[place(f, t, v)]) << (32 / f->per * (v % f->per) % 32);
+        for (int v = 0; v < values; v++)
+            registers[t * n_registers + v / f->per] |= code_of(s->kind, matrix[place(f, t, v)]) << (32 / f->per * (v % f->per) % 32);
 }
 
 static void one(const shape *s)

@@ -1,6 +1,7 @@
-/* test_models.c - whole models with the CUDA plugin's adapters and kernels in their host form (runtime/cuda, kernels/cuda): against the CPU, without fallback, so that a
- * node that the plugin has no kernel for is a failure. QONNX_MODELS names the folder of models; models that take long in this form are left out. An argument is the quality that is
- * asked for, in dB; without it 90 for f32 and 50 for halves. */
+/* test_models.c - whole models with the CUDA plugin's adapters and kernels in their host form (runtime/cuda, kernels/cuda):
+ * against the CPU, without fallback, so that a node that the plugin has no kernel for is a failure. QONNX_MODELS names the folder
+ * of models; models that take long in this form are left out. An argument is the quality that is asked for, in dB; without it 90
+ * for f32 and 50 for halves. */
 #include <dirent.h>
 #include <math.h>
 #include <sys/stat.h>
@@ -14,7 +15,14 @@ enum { MOST_FEEDS = 64, MOST_OUTS = 64 };
 static const off_t most_bytes = (off_t)24 << 20;
 static double asked_db; /* 0: by type */
 
-typedef struct run { qx_model *m; qx_exec *x; qx_npz *npz; qx_tensor in[MOST_FEEDS], out[MOST_OUTS]; qx_feed feeds[MOST_FEEDS]; int n_in, n_out; } run;
+typedef struct run {
+    qx_model *m;
+    qx_exec *x;
+    qx_npz *npz;
+    qx_tensor in[MOST_FEEDS], out[MOST_OUTS];
+    qx_feed feeds[MOST_FEEDS];
+    int n_in, n_out;
+} run;
 
 static void check(qx_ctx *ctx, qx_status st, const char *what)
 {
@@ -55,7 +63,8 @@ static double sqnr(const qx_tensor *a, const qx_tensor *b)
     assert_int_equal(a->numel, b->numel);
     assert_memory_equal(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims);
     for (int64_t i = 0; i < a->numel; i++) {
-        assert_true(qx_to_f32(a->dtype, (const char *)a->data + (size_t)i * step, 1, &x) && qx_to_f32(b->dtype, (const char *)b->data + (size_t)i * step, 1, &y));
+        assert_true(qx_to_f32(a->dtype, (const char *)a->data + (size_t)i * step, 1, &x) &&
+                    qx_to_f32(b->dtype, (const char *)b->data + (size_t)i * step, 1, &y));
         s += (double)x * (double)x;
         n += ((double)x - (double)y) * ((double)x - (double)y);
     }
@@ -68,7 +77,9 @@ static void compare(const char *name, const char *path, const char *sample)
     run r = {0};
     qx_tensor want[MOST_OUTS];
     open_model(ctx, &r, path, sample);
-    qx_exec_options cpu = {.device = QX_DEVICE_CPU}, dev = {.device = QX_DEVICE_CUDA, .plugin_dir = getenv("QONNX_TEST_PLUGIN") ? getenv("QONNX_TEST_PLUGIN") : PLUGIN_HOST_DIR};
+    qx_exec_options cpu = {.device = QX_DEVICE_CPU}, dev = {.device = QX_DEVICE_CUDA,
+                                                            .plugin_dir = getenv("QONNX_TEST_PLUGIN") ? getenv("QONNX_TEST_PLUGIN")
+                                                            : PLUGIN_HOST_DIR};
     check(ctx, qx_exec_new(ctx, r.m, &cpu, &r.x), path);
     check(ctx, qx_exec_run(r.x, r.feeds, r.n_in, NULL, r.n_out, want), path);
     qx_exec_free(r.x);

@@ -1,5 +1,6 @@
-/* test_steps.c - fused steps, products of codes and observers of the CUDA plugin, against the CPU: what the standard's node tests cannot reach. On its host form, or on a device
- * (QONNX_TEST_PLUGIN). --smoke: the few cases that a new device is tried with first, each in a process of its own, as rows of a table: what ran it, how close it came, what the libraries said. */
+/* test_steps.c - fused steps, products of codes and observers of the CUDA plugin, against the CPU: what the standard's node tests
+ * cannot reach. On its host form, or on a device (QONNX_TEST_PLUGIN). --smoke: the few cases that a new device is tried with
+ * first, each in a process of its own, as rows of a table: what ran it, how close it came, what the libraries said. */
 #include <stdlib.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -19,8 +20,10 @@ static void check_kernel(qx_exec *x, const char *wanted)
     if (wanted && seen != 1) fail_msg("%d steps were run by '%s'", seen, wanted);
 }
 
-/* What the last run gives: the first records the memory, the second runs from it, the third is recorded and replayed where that is possible, the last goes step by step. */
-static void run_often(const fixture *f, const qx_exec_options *o, const char *kernel, const feeds *in, qx_tensor *out, void (*told)(qx_exec *x))
+/* What the last run gives: the first records the memory, the second runs from it, the third is recorded and replayed where that
+ * is possible, the last goes step by step. */
+static void run_often(const fixture *f, const qx_exec_options *o, const char *kernel, const feeds *in, qx_tensor *out,
+                      void (*told)(qx_exec *x))
 {
     qx_exec *x = make_exec(f, o);
     for (int again = 0; again < 4; again++) {
@@ -109,7 +112,8 @@ static bool smoke_case(const step_case *c)
         _exit(db >= least_db(c) ? 0 : 1);
     }
     if (child < 0 || waitpid(child, &status, 0) != child) return false;
-    if (!WIFEXITED(status) || WEXITSTATUS(status) > 1) printf("**stopped%s** | | |\n", WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? " after 40 s" : "");
+    if (!WIFEXITED(status) || WEXITSTATUS(status) > 1)
+        printf("**stopped%s** | | |\n", WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? " after 40 s" : "");
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
@@ -131,8 +135,10 @@ static int smoke(void)
 static void decoding(void **state)
 {
     (void)state;
-    fixture f = load(HEAD(17) "g (float[2,1,64] q, float[2,1,32] k, float[2,1,32] v, float[2,2,12,16] pk, float[2,2,12,16] pv, int32[2] lens, int32[1] total) => (float[2,1,64] y)"
-                              " { y, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2>(q, k, v, pk, pv, lens, total) }");
+    fixture f = load(HEAD(17) "g (float[2,1,64] q, float[2,1,32] k, float[2,1,32] v, float[2,2,12,16] pk, float[2,2,12,16] pv, "
+                              "int32[2] lens, int32[1] total) => (float[2,1,64] y)"
+                              " { y, ck, cv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2>(q, k, v, pk, pv, "
+                              "lens, total) }");
     const qx_exec_options cpu = {.device = QX_DEVICE_CPU}, dev = on_host_form();
     feeds in;
     ok(&f, qx_infer_shapes(f.m, NULL, 0));

@@ -65,7 +65,9 @@ FNR == 1 {
     code = code_of($0)
     if (code ~ /^[ \t]*#[ \t]*include/) check_include($0)
     if ($0 ~ /(^|[^A-Za-z0-9_])(TODO|FIXME|XXX|HACK)([^A-Za-z0-9_]|$)/) complain("unfinished work has no place here")
-    if (folder != "tests" && length($0) > 240) complain("line of " length($0) " bytes")
+    macro = continued || $0 ~ /^#/ || $0 ~ /\\$/
+    continued = $0 ~ /\\$/
+    if (folder != "tests" && length($0) > (macro || FILENAME ~ /\.def$/ ? 240 : 140)) complain("line of " length($0) " bytes")
     if ($0 ~ /[ \t]$/) complain("blank at the end of the line")
     if ($0 ~ /\t/ && FILENAME !~ /\.def$/) complain("tab")
     if (folder == "tests") next

@@ -1,5 +1,5 @@
-/* test_activations.c - how much memory a run takes: the arena against what liveness allows at best (the most bytes that are alive at once), and attention that
- * stays far below its matrix of scores. The models of QONNX_MODELS join in. */
+/* test_activations.c - how much memory a run takes: the arena against what liveness allows at best (the most bytes that are alive
+ * at once), and attention that stays far below its matrix of scores. The models of QONNX_MODELS join in. */
 #include <stdlib.h>
 
 #include "calib/data/samples.h"
@@ -40,7 +40,8 @@ static void check_plan(const fixture *f, const char *name, const qx_feed *feeds,
     assert_true(p->ready && p->n_recs > 0);
     const size_t best = most_alive(p);
     print_message("%s: arena %zu, alive at once %zu\n", name, p->arena_bytes, best);
-    if ((double)p->arena_bytes > 1.1 * (double)best) fail_msg("%s: the arena takes %zu bytes, %zu are alive at once", name, p->arena_bytes, best);
+    if ((double)p->arena_bytes > 1.1 * (double)best)
+        fail_msg("%s: the arena takes %zu bytes, %zu are alive at once", name, p->arena_bytes, best);
     qx_exec_free(x);
 }
 
@@ -60,8 +61,10 @@ static void random_feed(const fixture *f, uint32_t i, qx_tensor *t)
 static const char *const graphs[] = {
     "g (float[1,64,64] x) => (float[1,64,64] y) <float[64,256] w1 = random(1), float[256,64] w2 = random(2), float[64,64] w3 = random(3)>"
     " { q = MatMul(x, w3) a = Tanh(q) b = Add(a, x) h = MatMul(b, w1) r = Sigmoid(h) d = MatMul(r, w2) y = Add(d, b) }",
-    "g (float[1,8,32,32] x) => (float[1,8,64,64] y) <float[16,8,3,3] w1 = random(1), float[8,16,3,3] w2 = random(2), float[8,24,1,1] w3 = random(3), float[4] s = {1, 1, 2, 2}, float[0] roi = {}>"
-    " { a = Conv<pads=[1,1,1,1]>(x, w1) b = Relu(a) c = Conv<pads=[1,1,1,1]>(b, w2) d = Add(c, x) j = Concat<axis=1>(d, a) k = Conv(j, w3) u = Resize<mode=\"nearest\">(k, roi, s) y = Softplus(u) }",
+    "g (float[1,8,32,32] x) => (float[1,8,64,64] y) <float[16,8,3,3] w1 = random(1), float[8,16,3,3] w2 = random(2), "
+    "float[8,24,1,1] w3 = random(3), float[4] s = {1, 1, 2, 2}, float[0] roi = {}>"
+    " { a = Conv<pads=[1,1,1,1]>(x, w1) b = Relu(a) c = Conv<pads=[1,1,1,1]>(b, w2) d = Add(c, x) j = Concat<axis=1>(d, a) k = "
+    "Conv(j, w3) u = Resize<mode=\"nearest\">(k, roi, s) y = Softplus(u) }",
 };
 
 static void arenas_are_near_the_best(void **state)
@@ -107,7 +110,8 @@ static bool try_model(const char *folder, const char *name)
 
 static void arenas_of_real_models(void **state)
 {
-    static const char *const names[] = {"bert", "clip-text", "gemma", "gpt3", "gpt3-dynamo", "llama", "llama-dynamo", "llama-with-past", "mistral", "nemotron", "sd3-mmdit-dynamo", "starcoder2", "vae-decoder",
+    static const char *const names[] = {"bert", "clip-text", "gemma", "gpt3", "gpt3-dynamo", "llama", "llama-dynamo", "llama-with-past",
+                                        "mistral", "nemotron", "sd3-mmdit-dynamo", "starcoder2", "vae-decoder",
                                         "micro-sdxl/unet", "micro-sdxl/vae_decoder"};
     const char *folder = getenv("QONNX_MODELS");
     int tried = 0;
@@ -128,8 +132,10 @@ static void attention_needs_no_scores(void **state)
     qx_feed feeds[3];
     qx_exec *x = NULL;
     (void)state;
-    fixture f = load(HEAD(17) "g (float[1,2,4096,64] q, float[1,2,4096,64] k, float[1,2,4096,64] v) => (float[1,4096,2,64] y) <float c = {0.125}>"
-                              " { kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, kt) m = Mul(s, c) p = Softmax<axis=-1>(m) o = MatMul(p, v) y = Transpose<perm=[0,2,1,3]>(o) }");
+    fixture f = load(HEAD(17) "g (float[1,2,4096,64] q, float[1,2,4096,64] k, float[1,2,4096,64] v) => (float[1,4096,2,64] y) "
+                              "<float c = {0.125}>"
+                              " { kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, kt) m = Mul(s, c) p = Softmax<axis=-1>(m) o = "
+                              "MatMul(p, v) y = Transpose<perm=[0,2,1,3]>(o) }");
     for (uint32_t i = 0; i < 3; i++) {
         random_feed(&f, i, &t[i]);
         feeds[i] = (qx_feed){f.m->graph->inputs[i]->name, &t[i]};
@@ -145,6 +151,7 @@ static void attention_needs_no_scores(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(arenas_are_near_the_best), cmocka_unit_test(arenas_of_real_models), cmocka_unit_test(attention_needs_no_scores)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(arenas_are_near_the_best), cmocka_unit_test(arenas_of_real_models),
+                                       cmocka_unit_test(attention_needs_no_scores)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

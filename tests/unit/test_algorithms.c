@@ -1,4 +1,5 @@
-/* test_algorithms.c - chained passes on a trained model, from file to file: what each is for shows in the measured output, and 2:4 files hold the pattern. */
+/* test_algorithms.c - chained passes on a trained model, from file to file: what each is for shows in the measured output, and
+ * 2:4 files hold the pattern. */
 #include "unit.h"
 
 #include <math.h>
@@ -13,7 +14,8 @@ static double quality(qx_ctx *ctx, const char *passes, const char *out)
 {
     qx_report *r;
     qx_quantize_options o = {.input = MODEL "model.onnx", .output = out, .passes = passes, .force = true};
-    o.samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 128, .limit = 12, .hold_out = true};
+    o.samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 128, .limit = 12,
+                                     .hold_out = true};
     OK(qx_report_new(ctx, &r));
     if (qx_quantize_file(ctx, &o, r) != QX_OK) fail_msg("%s: %s", passes, qx_ctx_error(ctx));
     assert_true(r->n_outputs > 0);
@@ -32,7 +34,8 @@ static void weights_only(void **state)
 {
     char out[128];
     temp_path(out, sizeof out);
-    const double amax = quality(*state, "int4(scale=amax)", out), rtn = quality(*state, "int4", out), awq = quality(*state, "awq,int4", out), gptq = quality(*state, "gptq,int4", out),
+    const double amax = quality(*state, "int4(scale=amax)", out), rtn = quality(*state, "int4", out),
+    awq = quality(*state, "awq,int4", out), gptq = quality(*state, "gptq,int4", out),
                  svd = quality(*state, "svdquant(rank=16),int4", out);
     assert_true(rtn > amax + 1);
     assert_true(awq > rtn - 0.3); /* a model without outlier channels: nothing to win, and the output is asked before anything is lost */
@@ -45,7 +48,8 @@ static void activations(void **state)
 {
     char out[128];
     temp_path(out, sizeof out);
-    const double plain = quality(*state, "int8", out), smooth = quality(*state, "smoothquant,int8", out), fixed = quality(*state, "smoothquant(alpha=0.5),int8", out);
+    const double plain = quality(*state, "int8", out), smooth = quality(*state, "smoothquant,int8", out),
+        fixed = quality(*state, "smoothquant(alpha=0.5),int8", out);
     assert_true(smooth > plain);
     assert_true(quality(*state, "smoothquant,fp8", out) > 28);
     assert_true(fixed > 20); /* folded wrongly, nothing would be left */
@@ -73,7 +77,8 @@ static void count_kept(qx_ctx *ctx, const char *passes, int64_t *kept, int64_t *
     unlink(out);
 }
 
-/* Operators that hurt the output most are left float, never more than the share that was given; without measurements those with the largest errors. */
+/* Operators that hurt the output most are left float, never more than the share that was given; without measurements those with
+ * the largest errors. */
 static void worst_stay_float(void **state)
 {
     int64_t kept, done;
@@ -120,7 +125,8 @@ static void small_floats(void **state)
 {
     char out[128];
     temp_path(out, sizeof out);
-    const double nv = quality(*state, "nvfp4", out), mx8 = quality(*state, "mxfp8", out), mx4 = quality(*state, "mxfp4", out), nv_gptq = quality(*state, "gptq,nvfp4", out);
+    const double nv = quality(*state, "nvfp4", out), mx8 = quality(*state, "mxfp8", out), mx4 = quality(*state, "mxfp4", out),
+        nv_gptq = quality(*state, "gptq,nvfp4", out);
     assert_true(mx8 > nv && nv > mx4 && nv_gptq > nv);
     unlink(out);
 }
@@ -128,7 +134,8 @@ static void small_floats(void **state)
 static void wrong_order(void **state)
 {
     qx_report *r;
-    qx_quantize_options o = {.input = MODEL "model.onnx", .output = "/tmp/qonnx_never_written.onnx", .passes = "sparsity,smoothquant,int8", .force = true};
+    qx_quantize_options o = {.input = MODEL "model.onnx", .output = "/tmp/qonnx_never_written.onnx",
+                             .passes = "sparsity,smoothquant,int8", .force = true};
     o.samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 64, .limit = 2};
     OK(qx_report_new(*state, &r));
     assert_int_not_equal(qx_quantize_file(*state, &o, r), QX_OK);
@@ -139,6 +146,7 @@ static void wrong_order(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(weights_only), TEST(activations), TEST(worst_stay_float), TEST(two_of_four), TEST(small_floats), TEST(wrong_order)};
+    const struct CMUnitTest tests[] = {TEST(weights_only), TEST(activations), TEST(worst_stay_float), TEST(two_of_four),
+                                       TEST(small_floats), TEST(wrong_order)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

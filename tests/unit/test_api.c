@@ -1,4 +1,5 @@
-/* test_api.c - qonnx.h as its users call it: objects, ownership, codes and messages. What the functions compute is tested where it is made. */
+/* test_api.c - qonnx.h as its users call it: objects, ownership, codes and messages. What the functions compute is tested where
+ * it is made. */
 #include <math.h>
 
 #include "include/qonnx.h"

@@ -3,15 +3,19 @@
 
 #include "exec_run.h"
 
-/* Both inputs have a mean of 1; of one input a single row out of 64 makes nearly all of it. That row's error is no reason to move the other 63. */
+/* Both inputs have a mean of 1; of one input a single row out of 64 makes nearly all of it. That row's error is no reason to move
+ * the other 63. */
 static void few_rows(void **state)
 {
     fixture f = load(HEAD(17)
                      "g (float[64,32] x) => (float[64,32] even, float[64,32] massive)\n"
-                     "<float[32,32] v = random(1), float[32,32] w = random(2), float[32] b = random(3), float one = {1}, float big = {63}, float small = {0.01},\n"
+                     "<float[32,32] v = random(1), float[32,32] w = random(2), float[32] b = random(3), float one = {1}, float "
+                     "big = {63}, float small = {0.01},\n"
                      " int64[1] zero = {0}, int64[1] first = {1}, int64[1] end = {64}>\n"
-                     "{ x1 = Add(x, one) [\"even\"] even = Gemm(x1, v, b) top = Slice(x1, zero, first, zero) rest = Slice(x1, first, end, zero)\n"
-                     "  top1 = Mul(top, big) rest1 = Mul(rest, small) x2 = Concat <axis = 0> (top1, rest1) [\"massive\"] massive = Gemm(x2, w, b) }");
+                     "{ x1 = Add(x, one) [\"even\"] even = Gemm(x1, v, b) top = Slice(x1, zero, first, zero) rest = Slice(x1, "
+                     "first, end, zero)\n"
+                     "  top1 = Mul(top, big) rest1 = Mul(rest, small) x2 = Concat <axis = 0> (top1, rest1) [\"massive\"] massive "
+                     "= Gemm(x2, w, b) }");
     qx_quantize_options o = {.passes = "bias-correction,int8-weights", .samples.random = 1};
     qx_stats *stats = NULL;
     qx_report *r;
@@ -79,17 +83,20 @@ static double shift_of(const char *passes)
 static void padding(void **state)
 {
     (void)state;
-    const double rounded = shift_of("int8-weights"), corrected = shift_of("bias-correction,int8-weights"), solved = shift_of("bias-correction,gptq,int8-weights");
+    const double rounded = shift_of("int8-weights"), corrected = shift_of("bias-correction,int8-weights"),
+        solved = shift_of("bias-correction,gptq,int8-weights");
     print_message("mean shift %.4f rounded, %.4f corrected, %.4f behind gptq\n", rounded, corrected, solved);
     assert_true(corrected < 0.2 * rounded && solved < 0.2 * rounded);
 }
 
-/* smoothquant folds factors into a bias that another Add reads too, by a constant of its own; the correction goes to where the bias stands then. */
+/* smoothquant folds factors into a bias that another Add reads too, by a constant of its own; the correction goes to where the
+ * bias stands then. */
 static void shared_bias(void **state)
 {
     fixture f = load(HEAD(17)
                      "g (float[128,32] x) => (float[128,16] y, float[128,32] z)\n"
-                     "<float[32,32] w = random(1), float[32,16] v = random(2), float[32,32] u = random(3),\n float[32] b = {0.1, 0.1, 0.1, 60, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 25, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1}>\n"
+                     "<float[32,32] w = random(1), float[32,16] v = random(2), float[32,32] u = random(3),\n float[32] b = {0.1, "
+                     "0.1, 0.1, 60, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 25, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1}>\n"
                      "{ m = MatMul(x, w) a = Add(m, b) r = Relu(a) [\"out\"] y = MatMul(r, v) n = MatMul(x, u) z = Add(n, b) }");
     qx_quantize_options o = {.passes = "smoothquant,bias-correction,int8", .samples.random = 4};
     qx_stats *stats = NULL;
@@ -98,7 +105,8 @@ static void shared_bias(void **state)
     ok(&f, qx_report_new(f.ctx, &r));
     ok(&f, rewrite(f.ctx, &o, f.m, r, &stats));
     (void)state;
-    for (int64_t i = 0; i < r->n_nodes; i++) folded |= strcmp(r->nodes[i].name, "out") == 0 && strstr(r->nodes[i].notes, "(previous linear");
+    for (int64_t i = 0; i < r->n_nodes; i++)
+        folded |= strcmp(r->nodes[i].name, "out") == 0 && strstr(r->nodes[i].notes, "(previous linear");
     assert_true(folded);
     QX_FOR_NODES(f.m->graph, n)
         if (n->op->id == QX_OP_MatMul || n->op->id == QX_OP_Add) assert_int_equal(n->n_in, 2);

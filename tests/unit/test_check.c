@@ -10,23 +10,33 @@ static const struct { const char *id, *text, *message; } refused[] = {
     {"M02", "<ir_version: 0, opset_import: [\"\" : 17]> g (float x) => (float y) { y = Neg (x) }", "no IR version"},
     {"M03", "<ir_version: 15, opset_import: [\"\" : 17]> g (float x) => (float y) { y = Neg (x) }", "IR version is 15; 3 to 14 are read"},
     {"M04", "<ir_version: 8> g (float x) => (float y) { y = Neg (x) }", "imports no operator set"},
-    {"M05", "<ir_version: 8, opset_import: [\"\" : 17, \"ai.onnx\" : 18]> g (float x) => (float y) { y = Neg (x) }", "imports domain 'ai.onnx' twice, version 17 and 18"},
+    {"M05", "<ir_version: 8, opset_import: [\"\" : 17, \"ai.onnx\" : 18]> g (float x) => (float y) { y = Neg (x) }",
+     "imports domain 'ai.onnx' twice, version 17 and 18"},
     {"M06", "<ir_version: 8, opset_import: [\"\" : 0]> g (float x) => (float y) { y = Neg (x) }", "imports version 0 of 'ai.onnx'"},
     {"M06", "<ir_version: 8, opset_import: [\"\" : 99]> g (float x) => (float y) { y = Neg (x) }", "imports version 99"},
-    {"M06", "<ir_version: 8, opset_import: [\"\" : 17, \"x\" : 2147483648]> g (float x) => (float y) { y = Neg (x) }", "imports version 2147483648 of 'x'"},
+    {"M06", "<ir_version: 8, opset_import: [\"\" : 17, \"x\" : 2147483648]> g (float x) => (float y) { y = Neg (x) }",
+     "imports version 2147483648 of 'x'"},
     {"M07", HEAD(17) "g (float x) => (float y) { y = other.Neg (x) }", "is of domain 'other', which the model does not import"},
     {"M08", HEAD(17) "g (float x) => (float y) { y = Negg (x) }", "there is no operator of this name at opset 17"},
     {"M08", HEAD(17) "g (float x) => (float y) { y = Gelu (x) }", "there is no operator of this name at opset 17"},
-    {"M10", "<ir_version: 8, opset_import: [\"\" : 17], metadata_props: [\"k\" : \"1\", \"k\" : \"2\"]> g (float x) => (float y) { y = Neg (x) }", "metadata key 'k' is there twice"},
-    {"M11", "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x) => (float y) { y = l.f (x) } <domain: \"l\", opset_import: [\"l\" : 1]> f (a) => (b) { b = l.f (a) }", "function 'f' calls itself"},
-    {"M12", "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x) => (float y) { y = l.f (x) } <domain: \"l\", opset_import: [\"l\" : 1]> f (a) => (b) { b = l.h (a) }"
+    {"M10", "<ir_version: 8, opset_import: [\"\" : 17], metadata_props: [\"k\" : \"1\", \"k\" : \"2\"]> g (float x) => (float y) "
+            "{ y = Neg (x) }", "metadata key 'k' is there twice"},
+    {"M11", "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x) => (float y) { y = l.f (x) } <domain: \"l\", "
+            "opset_import: [\"l\" : 1]> f (a) => (b) { b = l.f (a) }", "function 'f' calls itself"},
+    {"M12", "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x) => (float y) { y = l.f (x) } <domain: \"l\", "
+            "opset_import: [\"l\" : 1]> f (a) => (b) { b = l.h (a) }"
             "<domain: \"l\", opset_import: [\"l\" : 1]> h (a) => (b) { b = l.f (a) }", "function 'f' calls itself by way of h"},
-    {"M13", "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x, bool c) => (float y) { y = l.f (x, c) } <domain: \"l\", opset_import: [\"l\" : 1, \"\" : 17]> f (a, c) => (b) "
-            "{ b = If <then_branch = t () => (p) { p = l.f (a, c) }, else_branch = e () => (q) { q = Neg (a) }> (c) }", "function 'f' calls itself"},
-    {"M16", "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x) => (float y) { y = l.f (x) } <domain: \"l\", opset_import: [\"\" : 17]> f (a) => (b) { b = Neg (a) }"
-            "<domain: \"l\", opset_import: [\"\" : 17]> f (a) => (b) { b = Exp (a) }", "function 'f' of domain 'l' (overload '') is defined twice"},
+    {"M13", "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x, bool c) => (float y) { y = l.f (x, c) } <domain: "
+            "\"l\", opset_import: [\"l\" : 1, \"\" : 17]> f (a, c) => (b) "
+            "{ b = If <then_branch = t () => (p) { p = l.f (a, c) }, else_branch = e () => (q) { q = Neg (a) }> (c) }",
+            "function 'f' calls itself"},
+    {"M16", "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x) => (float y) { y = l.f (x) } <domain: \"l\", "
+            "opset_import: [\"\" : 17]> f (a) => (b) { b = Neg (a) }"
+            "<domain: \"l\", opset_import: [\"\" : 17]> f (a) => (b) { b = Exp (a) }",
+            "function 'f' of domain 'l' (overload '') is defined twice"},
     {"G01", HEAD(17) "g (float x) => (float y) { y = Add (x, z) }", "input 1 'z' is never produced"},
-    {"G02", HEAD(17) "g (float x) => (float y) { y = Neg (z) z = Exp (x) }", "nodes are not sorted: node (Neg) that makes 'y' uses 'z' before node (Exp)"},
+    {"G02", HEAD(17) "g (float x) => (float y) { y = Neg (z) z = Exp (x) }",
+     "nodes are not sorted: node (Neg) that makes 'y' uses 'z' before node (Exp)"},
     {"G03", HEAD(17) "g (float x) => (float y) { a = Add (x, b) b = Neg (a) y = Exp (b) }", "is part of a cycle: it uses 'b'"},
     {"G03", HEAD(17) "g (float x) => (float y) { y = Add (x, y) }", "is part of a cycle"},
     {"G04", HEAD(17) "g (float x) => (float y) { y = Neg (x) y = Exp (x) }", "output 0 'y' is already made by another node"},
@@ -34,7 +44,8 @@ static const struct { const char *id, *text, *message; } refused[] = {
     {"G06", HEAD(17) "g (float x) => (float y) <float y = {1}> { y = Neg (x) }", "output 0 'y' is already an initializer"},
     {"G07", HEAD(17) "g (float x) => (float y) <float w = {1}, float w = {2}> { y = Add (x, w) }", "initializer 'w' is there twice"},
     {"G08", HEAD(17) "g (float x, float x) => (float y) { y = Neg (x) }", "input 'x' is declared twice"},
-    {"G10", "<ir_version: 3, opset_import: [\"\" : 17]> g (float x) => (float y) <float w = {1}> { y = Add (x, w) }", "initializer 'w' is not a graph input, which IR version 3 requires"},
+    {"G10", "<ir_version: 3, opset_import: [\"\" : 17]> g (float x) => (float y) <float w = {1}> { y = Add (x, w) }",
+     "initializer 'w' is not a graph input, which IR version 3 requires"},
     {"G10", HEAD(17) "g (float x, int64 w = {1}) => (float y) <float w = {1}> { y = Neg (x) }", "there twice"},
     {"G11", HEAD(17) "g (float x) => (float y) { z = Neg (x) }", "output 'y' of graph 'g' is never produced"},
     {"G12", HEAD(17) "g (float x) => (float y) { y = Add (x) }", "has no input 1, which version 14 requires"},
@@ -42,24 +53,33 @@ static const struct { const char *id, *text, *message; } refused[] = {
     {"G12", HEAD(17) "g (float x) => (float y) { y = Neg (x, x) }", "has 2 inputs; version 13 takes at most 1"},
     {"G12", HEAD(17) "g (float x) => (float y) { y, z = Neg (x) }", "has 2 outputs; version 13 makes at most 1"},
     {"G15", HEAD(17) "g (float[2] x) => (float[2] y) { y = Softmax <axis = 0, axis = 1> (x) }", "attribute 'axis' is there twice"},
-    {"G19", HEAD(17) "g (float[2] x) => (float[2] y) { y = Softmax <axis: int = @a> (x) }", "attribute 'axis' refers to 'a' of a function, but is in none"},
-    {"G21", HEAD(17) "g (float x, bool c) => (float y) { h = Neg (x) y = If <then_branch = t () => (float h) { h = Exp (x) }, else_branch = e () => (float q) { q = Neg (h) }> (c) }",
+    {"G19", HEAD(17) "g (float[2] x) => (float[2] y) { y = Softmax <axis: int = @a> (x) }",
+     "attribute 'axis' refers to 'a' of a function, but is in none"},
+    {"G21", HEAD(17) "g (float x, bool c) => (float y) { h = Neg (x) y = If <then_branch = t () => (float h) { h = Exp (x) }, "
+                     "else_branch = e () => (float q) { q = Neg (h) }> (c) }",
             "output 'h' has the name of a value outside of subgraph 't'"},
     {"G26", HEAD(17) "g (x) => (float y) { y = Neg (x) }", "graph input 'x' has no type"},
-    {"Q01", HEAD(17) "g (uint8[2] x) => (y) <float s = {0.0}> { y = DequantizeLinear (x, s) }", "scale 's' is 0 at element 0; it must be positive"},
-    {"Q01", HEAD(17) "g (uint8[2] x) => (y) <float[2] s = {1.0, -0.5}> { y = DequantizeLinear <axis = 0> (x, s) }", "scale 's' is -0.5 at element 1"},
+    {"Q01", HEAD(17) "g (uint8[2] x) => (y) <float s = {0.0}> { y = DequantizeLinear (x, s) }",
+     "scale 's' is 0 at element 0; it must be positive"},
+    {"Q01", HEAD(17) "g (uint8[2] x) => (y) <float[2] s = {1.0, -0.5}> { y = DequantizeLinear <axis = 0> (x, s) }",
+     "scale 's' is -0.5 at element 1"},
     {"Q02", HEAD(17) "g (uint8[2] x) => (y) <float s = {nan}> { y = DequantizeLinear (x, s) }", "scale 's' is NaN"},
     {"Q02", HEAD(17) "g (float[2] x) => (y) <float s = {inf}> { y = QuantizeLinear (x, s) }", "scale 's' is infinite"},
     {"Q03", HEAD(17) "g (float[2] x) => (y) <float s = {1e-40}> { y = QuantizeLinear (x, s) }", "is subnormal"},
     {"Q03", HEAD(21) "g (float16[2] x) => (y) <float16 s = {1e-9}> { y = QuantizeLinear (x, s) }", "scale 's' is 0"},
-    {"Q04", HEAD(17) "g (uint8[2] x) => (y) <float s = {1.0}, int8 z = {0}> { y = DequantizeLinear (x, s, z) }", "the zero point is i8 but the codes are u8"},
-    {"Q05", HEAD(17) "g (uint8[2] x) => (y) <float[2] s = {1.0, 1.0}, uint8 z = {0}> { y = DequantizeLinear <axis = 0> (x, s, z) }", "the zero point has 1 elements (rank 0) and the scale 2 (rank 1)"},
-    {"Q06", HEAD(19) "g (float8e4m3fn[2] x) => (y) <float s = {1.0}, float8e4m3fn z = {1.0}> { y = DequantizeLinear (x, s, z) }", "zero point 'z' of a float format is 1"},
-    {"Q11", HEAD(17) "g (float8e4m3fn[2] x) => (y) <float s = {1.0}> { y = DequantizeLinear (x, s) }", "f8e4m3 needs opset 19, the model imports 17"},
+    {"Q04", HEAD(17) "g (uint8[2] x) => (y) <float s = {1.0}, int8 z = {0}> { y = DequantizeLinear (x, s, z) }",
+     "the zero point is i8 but the codes are u8"},
+    {"Q05", HEAD(17) "g (uint8[2] x) => (y) <float[2] s = {1.0, 1.0}, uint8 z = {0}> { y = DequantizeLinear <axis = 0> (x, s, z) }",
+     "the zero point has 1 elements (rank 0) and the scale 2 (rank 1)"},
+    {"Q06", HEAD(19) "g (float8e4m3fn[2] x) => (y) <float s = {1.0}, float8e4m3fn z = {1.0}> { y = DequantizeLinear (x, s, z) }",
+     "zero point 'z' of a float format is 1"},
+    {"Q11", HEAD(17) "g (float8e4m3fn[2] x) => (y) <float s = {1.0}> { y = DequantizeLinear (x, s) }",
+     "f8e4m3 needs opset 19, the model imports 17"},
     {"Q11", HEAD(17) "g (uint8[2] x) => (y) <float16 s = {1.0}> { y = DequantizeLinear (x, s) }", "a 16-bit scale needs opset 19"},
     {"Q11", HEAD(19) "g (int4[2] x) => (y) <float s = {1.0}> { y = DequantizeLinear (x, s) }", "i4 needs opset 21"},
     {"Q11", HEAD(19) "g (int16[2] x) => (y) <float s = {1.0}> { y = DequantizeLinear (x, s) }", "i16 needs opset 21"},
-    {"Q11", HEAD(19) "g (uint8[4] x) => (y) <float[2] s = {1.0, 1.0}> { y = DequantizeLinear <axis = 0, block_size = 2> (x, s) }", "block_size needs opset 21"},
+    {"Q11", HEAD(19) "g (uint8[4] x) => (y) <float[2] s = {1.0, 1.0}> { y = DequantizeLinear <axis = 0, block_size = 2> (x, s) }",
+     "block_size needs opset 21"},
     {"Q11", HEAD(21) "g (float4e2m1[2] x) => (y) <float s = {1.0}> { y = DequantizeLinear (x, s) }", "f4e2m1 needs opset 23"},
 };
 
@@ -70,7 +90,8 @@ static void models_that_are_refused(void **state)
         qx_ctx *ctx = qx_ctx_new(NULL);
         qx_model *m = NULL;
         if (qx_model_parse_text(ctx, refused[i].text, &m) == QX_OK) fail_msg("%s accepted: %s", refused[i].id, refused[i].text);
-        if (!strstr(qx_ctx_error(ctx), refused[i].message)) fail_msg("%s says '%s' instead of '%s'", refused[i].id, qx_ctx_error(ctx), refused[i].message);
+        if (!strstr(qx_ctx_error(ctx), refused[i].message))
+            fail_msg("%s says '%s' instead of '%s'", refused[i].id, qx_ctx_error(ctx), refused[i].message);
         assert_int_equal(qx_mem_in_use(ctx), 0);
         qx_ctx_free(ctx);
     }
@@ -82,8 +103,10 @@ static const struct { const char *id, *text; int warnings; } accepted[] = {
     {"G23", HEAD(17) "g (float[2] x, float hi) => (float[2] y) { y = Clip (x, , hi) }", 0},
     {"G24", HEAD(17) "g (float[2] x) => (float[2] y) { [n] a = Neg (x) [n] b = Neg (a) y = Neg (b) }", 0},
     {"G25", HEAD(17) "g (float[2] x) => (float[3] y) { y = Neg (x) }", 1},
-    {"", "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x) => (float y) { y = l.f (x) } <domain: \"l\", opset_import: [\"\" : 17]> f <a = 2> (p) => (q) { k = Constant <value_int: int = @a> () q = Neg (p) }", 0},
-    {"", HEAD(17) "g (float x, bool c) => (float y) { y = If <then_branch = t () => (float h) { h = Exp (x) }, else_branch = e () => (float h) { h = Neg (x) }> (c) }", 0},
+    {"", "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x) => (float y) { y = l.f (x) } <domain: \"l\", "
+         "opset_import: [\"\" : 17]> f <a = 2> (p) => (q) { k = Constant <value_int: int = @a> () q = Neg (p) }", 0},
+    {"", HEAD(17) "g (float x, bool c) => (float y) { y = If <then_branch = t () => (float h) { h = Exp (x) }, else_branch = e () "
+                  "=> (float h) { h = Neg (x) }> (c) }", 0},
     {"", HEAD(17) "g (float16[2] x) => (y) <float16 s = {0.00001}> { c = Cast <to = 1> (s) y = Identity (x) }", 0},
 };
 
@@ -92,7 +115,8 @@ static void models_that_pass(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof accepted / sizeof *accepted; i++) {
         fixture f = load(accepted[i].text);
-        if (qx_ctx_warnings(f.ctx) != accepted[i].warnings) fail_msg("%s: %d warnings instead of %d", accepted[i].id, qx_ctx_warnings(f.ctx), accepted[i].warnings);
+        if (qx_ctx_warnings(f.ctx) != accepted[i].warnings)
+            fail_msg("%s: %d warnings instead of %d", accepted[i].id, qx_ctx_warnings(f.ctx), accepted[i].warnings);
         ok(&f, qx_verify(f.m));
         unload(&f);
     }
@@ -104,7 +128,8 @@ static const struct { const char *text, *sorted; int64_t moved; } orders[] = {
     {HEAD(17) "g (float x) => (float y) { y = Neg (c) c = Exp (b) b = Abs (a) a = Sqrt (x) }", "Sqrt Abs Exp Neg", 3},
     {HEAD(17) "g (float x) => (float y) { p = Sin (x) y = Add (q, p) r = Cos (x) q = Exp (r) z = Abs (x) }", "Sin Cos Exp Add Abs", 2},
     {HEAD(17) "g (float x) => (float y) { a = Sqrt (x) b = Exp (x) y = Add (b, a) }", "Sqrt Exp Add", 0},
-    {HEAD(17) "g (float x, bool c) => (float y) { y = If <then_branch = t () => (p) { p = Neg (h) }, else_branch = e () => (q) { q = Abs (k) k = Exp (h) }> (c) h = Sqrt (x) }", "Sqrt If", 2},
+    {HEAD(17) "g (float x, bool c) => (float y) { y = If <then_branch = t () => (p) { p = Neg (h) }, else_branch = e () => (q) { "
+              "q = Abs (k) k = Exp (h) }> (c) h = Sqrt (x) }", "Sqrt If", 2},
     {HEAD(17) "g (float x) => (float y) { a = Add (x, b) b = Neg (a) y = Exp (b) }", NULL, 0}, /* a cycle is none the less refused */
 };
 
@@ -137,7 +162,8 @@ static char *chain_of_calls(int count)
     at += (size_t)snprintf(text, cap, "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x) => (float y) { y = l.f0 (x) }");
     for (int i = 0; i < count; i++) {
         at += (size_t)snprintf(text + at, cap - at, "<domain: \"l\", opset_import: [\"\" : 17, \"l\" : 1]> f%d (a) => (b) { b = ", i);
-        at += (size_t)(i + 1 < count ? snprintf(text + at, cap - at, "l.f%d (a) }\n", i + 1) : snprintf(text + at, cap - at, "Neg (a) }\n"));
+        at += (size_t)(i + 1 < count ? snprintf(text + at, cap - at, "l.f%d (a) }\n", i + 1)
+                       : snprintf(text + at, cap - at, "Neg (a) }\n"));
     }
     return text;
 }
@@ -168,8 +194,12 @@ static void many_calls_cost_bounded_time(void **state)
 {
     (void)state;
     char text[16384];
-    size_t at = (size_t)snprintf(text, sizeof text, "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x) => (float y) { y = l.f0 (x) }");
-    for (int i = 0; i < 60; i++) at += (size_t)snprintf(text + at, sizeof text - at, "<domain: \"l\", opset_import: [\"\" : 17, \"l\" : 1]> f%d (a) => (b) { c = l.f%d (a) b = l.f%d (c) }\n", i, i + 1, i + 1);
+    size_t at = (size_t)snprintf(text, sizeof text,
+                                 "<ir_version: 8, opset_import: [\"\" : 17, \"l\" : 1]> g (float x) => (float y) { y = l.f0 (x) }");
+    for (int i = 0; i < 60; i++)
+        at += (size_t)snprintf(text + at, sizeof text - at,
+                               "<domain: \"l\", opset_import: [\"\" : 17, \"l\" : 1]> f%d (a) => (b) { c = l.f%d (a) b = l.f%d (c) }\n",
+                               i, i + 1, i + 1);
     snprintf(text + at, sizeof text - at, "<domain: \"l\", opset_import: [\"\" : 17]> f60 (a) => (b) { b = Neg (a) }");
     fixture f = load(text);
     unload(&f);
@@ -213,7 +243,10 @@ static void subgraphs_have_a_limit(void **state) /* G22 */
     (void)state;
     char text[16384];
     size_t at = (size_t)snprintf(text, sizeof text, HEAD(17) "g (float x, bool c) => (float y) { y = ");
-    for (int i = 0; i < 50; i++) at += (size_t)snprintf(text + at, sizeof text - at, "If <else_branch = e%d () => (float q%d) { q%d = Neg (x) }, then_branch = t%d () => (float p%d) { p%d = ", i, i, i, i, i, i);
+    for (int i = 0; i < 50; i++)
+        at += (size_t)snprintf(text + at, sizeof text - at,
+                               "If <else_branch = e%d () => (float q%d) { q%d = Neg (x) }, then_branch = t%d () => (float p%d) { p%d = ",
+                               i, i, i, i, i, i);
     at += (size_t)snprintf(text + at, sizeof text - at, "Neg (x) ");
     for (int i = 0; i < 50; i++) at += (size_t)snprintf(text + at, sizeof text - at, "}> (c) ");
     snprintf(text + at, sizeof text - at, "}");
@@ -415,7 +448,8 @@ static void strict_mode_turns_warnings_into_errors(void **state)
     (void)state;
     qx_ctx *ctx = qx_ctx_new(NULL);
     qx_model *m = NULL;
-    const char *text = HEAD(21) "g (float16[2] x) => (y) <float16 s = {0.00001}> { y = QuantizeLinear (x, s) }"; /* subnormal in half precision */
+    /* subnormal in half precision */
+    const char *text = HEAD(21) "g (float16[2] x) => (y) <float16 s = {0.00001}> { y = QuantizeLinear (x, s) }";
     assert_int_equal(qx_model_parse_text_raw(ctx, text, &m), QX_OK);
     assert_int_equal(qx_check(m, false), QX_OK);
     assert_int_equal(qx_ctx_warnings(ctx), 1);
@@ -428,9 +462,13 @@ static void strict_mode_turns_warnings_into_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(models_that_are_refused), cmocka_unit_test(models_that_pass), cmocka_unit_test(nodes_out_of_order), cmocka_unit_test(call_chains_have_a_limit), cmocka_unit_test(the_number_of_functions_has_a_limit),
-        cmocka_unit_test(many_calls_cost_bounded_time), cmocka_unit_test(subgraphs_have_a_limit), cmocka_unit_test(ranks_have_a_limit), cmocka_unit_test(nested_types_have_a_limit), cmocka_unit_test(imports_have_a_limit), cmocka_unit_test(models_without_parts), cmocka_unit_test(a_node_without_inputs_and_outputs),
-        cmocka_unit_test(attributes_and_their_types), cmocka_unit_test(a_reference_with_a_value), cmocka_unit_test(sparse_initializers), cmocka_unit_test(strict_mode_turns_warnings_into_errors),
+        cmocka_unit_test(models_that_are_refused), cmocka_unit_test(models_that_pass), cmocka_unit_test(nodes_out_of_order),
+        cmocka_unit_test(call_chains_have_a_limit), cmocka_unit_test(the_number_of_functions_has_a_limit),
+        cmocka_unit_test(many_calls_cost_bounded_time), cmocka_unit_test(subgraphs_have_a_limit), cmocka_unit_test(ranks_have_a_limit),
+        cmocka_unit_test(nested_types_have_a_limit), cmocka_unit_test(imports_have_a_limit), cmocka_unit_test(models_without_parts),
+        cmocka_unit_test(a_node_without_inputs_and_outputs),
+        cmocka_unit_test(attributes_and_their_types), cmocka_unit_test(a_reference_with_a_value), cmocka_unit_test(sparse_initializers),
+        cmocka_unit_test(strict_mode_turns_warnings_into_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,7 +8,8 @@ static const char *const chain = HEAD(17) "g (float[2,3] x) => (float[2,3] y) <f
 
 static const char *const nested = HEAD(17) "g (float[2] x, bool c) => (float[2] y) <float[2] w = {1,2}> {\n"
                                            "h = Neg (x)\n"
-                                           "y = If (c) <then_branch = t () => (float[2] p) { p = Add (h, w) }, else_branch = e () => (float[2] q) { q = Identity (h) }> }";
+                                           "y = If (c) <then_branch = t () => (float[2] p) { p = Add (h, w) }, else_branch = e () "
+                                           "=> (float[2] q) { q = Identity (h) }> }";
 
 static void uses_are_linked_in_graph_order(void **state)
 {
@@ -41,7 +42,8 @@ static void a_node_is_added_before_another(void **state)
     qx_value *a = value(&f, "a");
     const char *out = "a";
     qx_node *n;
-    ok(&f, qx_node_add(f.m->graph, &(qx_node_spec){.op_type = "Neg", .domain = "", .name = "add", .in = &a, .n_in = 1, .out_names = &out, .n_out = 1}, producer(&f, "r"), &n));
+    ok(&f, qx_node_add(f.m->graph, &(qx_node_spec){.op_type = "Neg", .domain = "", .name = "add", .in = &a, .n_in = 1, .out_names = &out,
+                                                   .n_out = 1}, producer(&f, "r"), &n));
     assert_string_equal(n->name, "add_1"); /* names stay unique */
     assert_string_equal(n->out[0]->name, "a_1");
     assert_int_equal(n->op->id, QX_OP_Neg);
@@ -199,7 +201,8 @@ static void dead_code_goes_with_its_initializers(void **state)
     (void)state;
     fixture f = load(HEAD(17) "g (float[2] x, bool c) => (float[2] y) <float[2] w = {1,2}, float[2] u = {3,4}> {\n"
                               "d = Mul (x, w) e = Neg (d) h = Add (x, u)\n"
-                              "unused = If (c) <then_branch = t () => (float[2] p) { p = Add (d, w) }, else_branch = e () => (float[2] q) { q = Identity (e) }>\n"
+                              "unused = If (c) <then_branch = t () => (float[2] p) { p = Add (d, w) }, else_branch = e () => "
+                              "(float[2] q) { q = Identity (e) }>\n"
                               "y = Identity (h) }");
     int64_t removed;
     ok(&f, qx_dead_code(f.m, &removed));
@@ -214,7 +217,8 @@ static void dead_code_inside_bodies(void **state)
 {
     (void)state;
     fixture f = load(HEAD(17) "g (float[2] x, bool c) => (float[2] y) { h = Neg (x)\n"
-                              "y = If (c) <then_branch = t () => (float[2] p) { dead = Exp (h) p = Identity (x) }, else_branch = e () => (float[2] q) { q = Identity (x) }> }");
+                              "y = If (c) <then_branch = t () => (float[2] p) { dead = Exp (h) p = Identity (x) }, else_branch = "
+                              "e () => (float[2] q) { q = Identity (x) }> }");
     int64_t removed;
     ok(&f, qx_dead_code(f.m, &removed));
     assert_int_equal(removed, 2);
@@ -306,12 +310,18 @@ static void allocations_may_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(uses_are_linked_in_graph_order), cmocka_unit_test(bodies_use_outer_values), cmocka_unit_test(a_node_is_added_before_another),
-        cmocka_unit_test(an_unknown_operator_is_refused), cmocka_unit_test(erase_asks_for_dead_outputs), cmocka_unit_test(replace_uses_spares_one_node),
-        cmocka_unit_test(output_keeps_its_name), cmocka_unit_test(an_input_cannot_become_an_output), cmocka_unit_test(inputs_grow_and_shrink),
-        cmocka_unit_test(attributes_are_set_and_removed), cmocka_unit_test(initializers_come_and_go), cmocka_unit_test(touching_a_body_touches_its_owner),
-        cmocka_unit_test(dead_code_goes_with_its_initializers), cmocka_unit_test(dead_code_inside_bodies), cmocka_unit_test(the_verifier_notices),
-        cmocka_unit_test(raising_the_opset_resolves_operators_again), cmocka_unit_test(metadata_is_a_map), cmocka_unit_test(a_thousand_unique_names),
+        cmocka_unit_test(uses_are_linked_in_graph_order), cmocka_unit_test(bodies_use_outer_values),
+        cmocka_unit_test(a_node_is_added_before_another),
+        cmocka_unit_test(an_unknown_operator_is_refused), cmocka_unit_test(erase_asks_for_dead_outputs),
+        cmocka_unit_test(replace_uses_spares_one_node),
+        cmocka_unit_test(output_keeps_its_name), cmocka_unit_test(an_input_cannot_become_an_output),
+        cmocka_unit_test(inputs_grow_and_shrink),
+        cmocka_unit_test(attributes_are_set_and_removed), cmocka_unit_test(initializers_come_and_go),
+        cmocka_unit_test(touching_a_body_touches_its_owner),
+        cmocka_unit_test(dead_code_goes_with_its_initializers), cmocka_unit_test(dead_code_inside_bodies),
+        cmocka_unit_test(the_verifier_notices),
+        cmocka_unit_test(raising_the_opset_resolves_operators_again), cmocka_unit_test(metadata_is_a_map),
+        cmocka_unit_test(a_thousand_unique_names),
         cmocka_unit_test(allocations_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* test_equalize.c - cross-layer equalization is exact in float and gives back what uneven channels cost; bias correction brings the mean of the output back. On a small
- * MobileNet-like network (tests/data/convnet/make.py) whose channels were made uneven. */
+/* test_equalize.c - cross-layer equalization is exact in float and gives back what uneven channels cost; bias correction brings
+ * the mean of the output back. On a small MobileNet-like network (tests/data/convnet/make.py) whose channels were made uneven. */
 #include "unit.h"
 
 #include <math.h>
@@ -18,7 +18,8 @@ static double quality(qx_ctx *ctx, const char *passes)
     char out[128];
     const char *calib = DATA "sample.npz";
     out_path(out, sizeof out);
-    qx_quantize_options o = {.input = DATA "mobile.onnx", .output = out, .passes = passes, .force = true, .verify = &calib, .n_verify = 1, .verify_each = true};
+    qx_quantize_options o = {.input = DATA "mobile.onnx", .output = out, .passes = passes, .force = true, .verify = &calib,
+                             .n_verify = 1, .verify_each = true};
     o.samples = (qx_samples_options){.paths = &calib, .n_paths = 1};
     OK(qx_report_new(ctx, &r));
     if (qx_quantize_file(ctx, &o, r) != QX_OK) fail_msg("%s: %s", passes, qx_ctx_error(ctx));
@@ -38,7 +39,8 @@ static void exact(void **state)
 static void uneven_channels(void **state)
 {
     const double tensor = quality(*state, "int8(weights=tensor)"), even = quality(*state, "equalize(absorb=false),int8(weights=tensor)"),
-                 absorbed = quality(*state, "equalize,int8(weights=tensor)"), channel = quality(*state, "int8"), both = quality(*state, "equalize,int8");
+                 absorbed = quality(*state, "equalize,int8(weights=tensor)"), channel = quality(*state, "int8"),
+                 both = quality(*state, "equalize,int8");
     assert_true(even > tensor + 4 && absorbed > tensor + 4);
     assert_true(both > channel + 4); /* activations have one scale a tensor in any case */
 }
@@ -47,7 +49,8 @@ static void mean_error(void **state)
 {
     const double weights = quality(*state, "int8-weights"), corrected = quality(*state, "bias-correction,int8-weights");
     assert_true(corrected > weights + 4);
-    const double even = quality(*state, "equalize,int8(weights=tensor)"), both = quality(*state, "equalize,bias-correction,int8(weights=tensor)");
+    const double even = quality(*state, "equalize,int8(weights=tensor)"),
+        both = quality(*state, "equalize,bias-correction,int8(weights=tensor)");
     assert_true(both > even + 2);
     assert_true(quality(*state, "bias-correction,gptq,int8-weights") > 25); /* after a solver too */
 }

@@ -230,13 +230,18 @@ static void e18_e26_offsets_and_lengths(void **state)
 {
     place *p = *state;
     static const struct { const char *key, *value, *part; } bad[] = {
-        {"offset", "-1", "offset '-1' is not a decimal number"}, {"length", "-16", "length '-16' is not"}, {"offset", "0x10", "'0x10' is not"}, {"offset", "1e3", "'1e3' is not"},
-        {"offset", " 5", "' 5' is not"}, {"offset", "+5", "'+5' is not"}, {"offset", "", "'' is not"}, {"offset", "9223372036854775808", "is not a decimal number up to 9223372036854775807"},
-        {"offset", "9223372036854775807", "overflow"}, {"offset", "20", "offset 20 is behind the end of 'w.bin', which has 16 bytes"}, {"offset", "8", "8..24 is behind the end of 'w.bin', which has 16 bytes"},
-        {"length", "1152921504606846976", "is behind the end"}, {"length", "12", "length 12, but 4 elements of FLOAT take 16 bytes"}, {"length", "0", "length 0, but 4 elements"},
+        {"offset", "-1", "offset '-1' is not a decimal number"}, {"length", "-16", "length '-16' is not"},
+        {"offset", "0x10", "'0x10' is not"}, {"offset", "1e3", "'1e3' is not"},
+        {"offset", " 5", "' 5' is not"}, {"offset", "+5", "'+5' is not"}, {"offset", "", "'' is not"},
+        {"offset", "9223372036854775808", "is not a decimal number up to 9223372036854775807"},
+        {"offset", "9223372036854775807", "overflow"}, {"offset", "20", "offset 20 is behind the end of 'w.bin', which has 16 bytes"},
+        {"offset", "8", "8..24 is behind the end of 'w.bin', which has 16 bytes"},
+        {"length", "1152921504606846976", "is behind the end"}, {"length", "12", "length 12, but 4 elements of FLOAT take 16 bytes"},
+        {"length", "0", "length 0, but 4 elements"},
     };
     put_data(p, "in/w.bin");
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) refused(p, external(KV("location", "w.bin", bad[i].key, bad[i].value)), bad[i].part);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        refused(p, external(KV("location", "w.bin", bad[i].key, bad[i].value)), bad[i].part);
     assert_true(qx_mem_peak(p->ctx) < (8 << 20));
 }
 
@@ -436,9 +441,12 @@ static void lfs_pointer_as_data(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(e01_e06_locations), CASE(e07_odd_but_legal_names), CASE(e08_e09_windows_and_control), CASE(e10_e12_links), CASE(e13_link_farm), CASE(e15_hard_links),
-        CASE(e16_e17_not_a_file), CASE(missing_data_may_be_fine), CASE(e18_e26_offsets_and_lengths), CASE(e27_ranges_that_fit), CASE(e28_e33_keys), CASE(e34_e35_checksums), CASE(sha1_vectors),
-        CASE(e36_e37_tied_and_overlapping), CASE(e38_e39_which_file), CASE(e40_file_cut), CASE(e41_everywhere), CASE(e42_bytes_without_a_directory), CASE(lfs_pointer_as_data),
+        CASE(e01_e06_locations), CASE(e07_odd_but_legal_names), CASE(e08_e09_windows_and_control), CASE(e10_e12_links),
+        CASE(e13_link_farm), CASE(e15_hard_links),
+        CASE(e16_e17_not_a_file), CASE(missing_data_may_be_fine), CASE(e18_e26_offsets_and_lengths), CASE(e27_ranges_that_fit),
+        CASE(e28_e33_keys), CASE(e34_e35_checksums), CASE(sha1_vectors),
+        CASE(e36_e37_tied_and_overlapping), CASE(e38_e39_which_file), CASE(e40_file_cut), CASE(e41_everywhere),
+        CASE(e42_bytes_without_a_directory), CASE(lfs_pointer_as_data),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

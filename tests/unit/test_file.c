@@ -267,7 +267,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         FILES(reading), FILES(not_files), FILES(commit_and_abandon), FILES(refused_targets), FILES(copying),
-        FILES(every_fault_keeps_the_old), FILES(litter_of_the_killed_is_removed), FILES(the_living_are_left_alone), FILES(spooling), FILES(recent_peak),
+        FILES(every_fault_keeps_the_old), FILES(litter_of_the_killed_is_removed), FILES(the_living_are_left_alone), FILES(spooling),
+        FILES(recent_peak),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* test_fold.c - folding a random factor into every group of linears leaves the float outputs as they were: norms, rows of the linear before, packed
- * projections, repeated key/value heads, experts with their router, and the Mul that stays where nothing else fits. */
+/* test_fold.c - folding a random factor into every group of linears leaves the float outputs as they were: norms, rows of the
+ * linear before, packed projections, repeated key/value heads, experts with their router, and the Mul that stays where nothing
+ * else fits. */
 #include "unit.h"
 
 #include "npz_feeds.h"
@@ -117,8 +118,8 @@ static void diffusion_transformer(void **state)
     (void)fold_all(*state, "sd3-mmdit-dynamo", 90);
 }
 
-/* Rows of the norm's output reach the router, two experts of each token (matrices picked by number, gate and up in one) and a shared expert, by ways of their own.
- * %s: how the experts multiply and take their halves. */
+/* Rows of the norm's output reach the router, two experts of each token (matrices picked by number, gate and up in one) and a
+ * shared expert, by ways of their own. %s: how the experts multiply and take their halves. */
 #define EXPERTS(weights, body) \
     "<ir_version: 8, opset_import: [\"\" : 18]> g (float[6,32] x) => (float[6,32] y) <float[32] gamma = random(1), float[4,32] wr = random(2), " weights \
     ", float[32,48] sg = random(5), float[48,32] sd = random(6), int64[1] two = {2}, int64[1] one = {1}, int64[1] last = {-1}, int64[3] each = {1,2,1}, int64[2] rows = {12,32}, int64[2] column = {12,1}, int64[3] back = {6,2,32}," \
@@ -131,21 +132,33 @@ static void diffusion_transformer(void **state)
 #define GATED " act = Sigmoid(a) silu = Mul(a, act) z = Mul(silu, b)"
 
 static const struct { const char *name, *text; int64_t groups, largest; int folded; } routed[] = {
-    {"W x, Split", EXPERTS(LEFT, "wu = GatherND(up, number) t1 = Unsqueeze(tokens, last) u1 = MatMul(wu, t1) u = Squeeze(u1, last) a, b = Split<axis=-1, num_outputs=2>(u)" GATED
-                                 " wd = GatherND(down, number) z1 = Unsqueeze(z, last) d1 = MatMul(wd, z1) out = Squeeze(d1, last)"), 3, 3, 3},
-    {"W x, Slices", EXPERTS(LEFT, "id = Squeeze(number, last) wu = Gather(up, id) t1 = Unsqueeze(tokens, last) u1 = MatMul(wu, t1) u = Squeeze(u1, last) a = Slice(u, zero, middle, one) b = Slice(u, middle, end, one)" GATED
+    {"W x, Split", EXPERTS(LEFT, "wu = GatherND(up, number) t1 = Unsqueeze(tokens, last) u1 = MatMul(wu, t1) u = Squeeze(u1, "
+                                 "last) a, b = Split<axis=-1, num_outputs=2>(u)" GATED
+                                 " wd = GatherND(down, number) z1 = Unsqueeze(z, last) d1 = MatMul(wd, z1) out = Squeeze(d1, last)"), 3,
+                                 3, 3},
+    {"W x, Slices", EXPERTS(LEFT, "id = Squeeze(number, last) wu = Gather(up, id) t1 = Unsqueeze(tokens, last) u1 = MatMul(wu, "
+                                  "t1) u = Squeeze(u1, last) a = Slice(u, zero, middle, one) b = Slice(u, middle, end, one)" GATED
                                   " wd = Gather(down, id) z1 = Unsqueeze(z, last) d1 = MatMul(wd, z1) out = Squeeze(d1, last)"), 3, 3, 3},
-    {"x W", EXPERTS(RIGHT, "wu = GatherND(up, number) t1 = Unsqueeze(tokens, one) u1 = MatMul(t1, wu) u = Squeeze(u1, one) a, b = Split<axis=-1, num_outputs=2>(u)" GATED
+    {"x W", EXPERTS(RIGHT, "wu = GatherND(up, number) t1 = Unsqueeze(tokens, one) u1 = MatMul(t1, wu) u = Squeeze(u1, one) a, b = "
+                           "Split<axis=-1, num_outputs=2>(u)" GATED
                            " wd = GatherND(down, number) z1 = Unsqueeze(z, one) d1 = MatMul(z1, wd) out = Squeeze(d1, one)"), 3, 3, 3},
-    {"overlapping Slices", EXPERTS(LEFT, "wu = GatherND(up, number) t1 = Unsqueeze(tokens, last) u1 = MatMul(wu, t1) u = Squeeze(u1, last) a = Slice(u, zero, middle, one) b = Slice(u, zero, middle, one)" GATED
-                                         " wd = GatherND(down, number) z1 = Unsqueeze(z, last) d1 = MatMul(wd, z1) out = Squeeze(d1, last)"), 3, 3, 2},
-    {"one expert after the other", "<ir_version: 8, opset_import: [\"\" : 18]> g (float[6,32] x) => (float[6,32] y) <float[32] gamma = random(1), float[32,3] wr = random(2), float[32,48] u0 = random(3), float[48,32] d0 = random(4),"
-     " float[32,48] u1 = random(5), float[48,32] d1 = random(6), int64[4] t0 = {0,2,3,5}, int64[3] t1 = {1,2,4}, int64[4,1] to0 = {0,2,3,5}, int64[3,1] to1 = {1,2,4}>"
-     " { h = Mul(x, gamma) r = MatMul(h, wr) x0 = Gather(h, t0) a0 = MatMul(x0, u0) b0 = Relu(a0) c0 = MatMul(b0, d0) x1 = Gather(h, t1) a1 = MatMul(x1, u1) b1 = Relu(a1) c1 = MatMul(b1, d1)"
-     " s0 = ScatterND<reduction=\"add\">(x, to0, c0) s1 = ScatterND<reduction=\"add\">(s0, to1, c1) m = ReduceMean(r) y = Add(s1, m) }", 3, 3, 3},
-    {"the norm is read beside", "<ir_version: 8, opset_import: [\"\" : 18]> g (float[6,32] x) => (float[6,48] y) <float[32] gamma = random(1), float[32,48] w = random(2), int64[2] wide = {6,32}>"
+    {"overlapping Slices", EXPERTS(LEFT, "wu = GatherND(up, number) t1 = Unsqueeze(tokens, last) u1 = MatMul(wu, t1) u = "
+                                         "Squeeze(u1, last) a = Slice(u, zero, middle, one) b = Slice(u, zero, middle, one)" GATED
+                                         " wd = GatherND(down, number) z1 = Unsqueeze(z, last) d1 = MatMul(wd, z1) out = "
+                                         "Squeeze(d1, last)"), 3, 3, 2},
+    {"one expert after the other", "<ir_version: 8, opset_import: [\"\" : 18]> g (float[6,32] x) => (float[6,32] y) <float[32] "
+                                   "gamma = random(1), float[32,3] wr = random(2), float[32,48] u0 = random(3), float[48,32] d0 = random(4),"
+     " float[32,48] u1 = random(5), float[48,32] d1 = random(6), int64[4] t0 = {0,2,3,5}, int64[3] t1 = {1,2,4}, int64[4,1] to0 = "
+     "{0,2,3,5}, int64[3,1] to1 = {1,2,4}>"
+     " { h = Mul(x, gamma) r = MatMul(h, wr) x0 = Gather(h, t0) a0 = MatMul(x0, u0) b0 = Relu(a0) c0 = MatMul(b0, d0) x1 = "
+     "Gather(h, t1) a1 = MatMul(x1, u1) b1 = Relu(a1) c1 = MatMul(b1, d1)"
+     " s0 = ScatterND<reduction=\"add\">(x, to0, c0) s1 = ScatterND<reduction=\"add\">(s0, to1, c1) m = ReduceMean(r) y = Add(s1, m) }",
+     3, 3, 3},
+    {"the norm is read beside", "<ir_version: 8, opset_import: [\"\" : 18]> g (float[6,32] x) => (float[6,48] y) <float[32] gamma "
+                                "= random(1), float[32,48] w = random(2), int64[2] wide = {6,32}>"
      " { h = Mul(x, gamma) r = Reshape(h, wide) a = MatMul(r, w) m = ReduceMean(h) y = Add(a, m) }", 1, 1, 0},
-    {"channels are picked", "<ir_version: 8, opset_import: [\"\" : 18]> g (float[6,64] x) => (float[6,48] y) <float[64] gamma = random(1), float[32,48] w = random(2), int64[32] odd = {1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41,43,45,47,49,51,53,55,57,59,61,63}>"
+    {"channels are picked", "<ir_version: 8, opset_import: [\"\" : 18]> g (float[6,64] x) => (float[6,48] y) <float[64] gamma = "
+                            "random(1), float[32,48] w = random(2), int64[32] odd = {1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41,43,45,47,49,51,53,55,57,59,61,63}>"
      " { h = Mul(x, gamma) r = Gather<axis=1>(h, odd) y = MatMul(r, w) }", 1, 1, 0},
 };
 
@@ -158,7 +171,8 @@ static void experts(void **state)
         make_feeds(&f, &fs);
         const outcome out = fold_model(f.ctx, routed[i].name, f.m, &fs, 100);
         if (out.groups != routed[i].groups || out.largest != routed[i].largest || out.folded != routed[i].folded)
-            fail_msg("%s: %lld groups, the largest of %lld, %d folded", routed[i].name, (long long)out.groups, (long long)out.largest, out.folded);
+            fail_msg("%s: %lld groups, the largest of %lld, %d folded", routed[i].name, (long long)out.groups, (long long)out.largest,
+                     out.folded);
         free_feeds(&f, &fs);
     }
 }

@@ -1,5 +1,5 @@
-/* test_forecast.c - the memory that a job says it will take is what it takes: stage by stage, whole, and under --max-memory. Formula by formula on a graph whose sizes
- * are known by hand. */
+/* test_forecast.c - the memory that a job says it will take is what it takes: stage by stage, whole, and under --max-memory.
+ * Formula by formula on a graph whose sizes are known by hand. */
 #include <math.h>
 
 #include "model_text.h"
@@ -85,7 +85,8 @@ static void by_hand(void **state)
     qx_exec_need need;
     qx_tensor t;
     (void)state;
-    fixture f = load(HEAD(17) "g (float[rows, 4] x) => (float[rows, 3] y) <float[4, 2] a = {1, 2, 3, 4, 5, 6, 7, 8}, float[2, 3] b = {1, 2, 3, 4, 5, 6}> { h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) }");
+    fixture f = load(HEAD(17) "g (float[rows, 4] x) => (float[rows, 3] y) <float[4, 2] a = {1, 2, 3, 4, 5, 6, 7, 8}, float[2, 3] "
+                              "b = {1, 2, 3, 4, 5, 6}> { h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) }");
     OK(qx_infer_shapes(f.m, NULL, 0));
     OK(qx_exec_new(f.ctx, f.m, NULL, &x));
     OK(qx_tensor_new(f.ctx, &t, QX_DT_FLOAT, 2, (const int64_t[]){100, 4}));
@@ -101,6 +102,7 @@ static void by_hand(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(stages, make_dir, remove_dir), cmocka_unit_test_setup_teardown(limits, make_dir, remove_dir), cmocka_unit_test(by_hand)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(stages, make_dir, remove_dir),
+                                       cmocka_unit_test_setup_teardown(limits, make_dir, remove_dir), cmocka_unit_test(by_hand)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* fp16-safe: a float16 VAE decoder whose sums exceed 65,504 (tests/data/make_pipelines.py) gives the float32 picture afterwards; what is scaled, and what is not. */
+/* fp16-safe: a float16 VAE decoder whose sums exceed 65,504 (tests/data/make_pipelines.py) gives the float32 picture afterwards;
+ * what is scaled, and what is not. */
 #include "unit.h"
 
 #include <math.h>
@@ -10,7 +11,10 @@
 
 #define DATA TEST_SOURCE_DIR "/tests/data/pipelines/overflow/"
 
-static void out_path(char *path, size_t cap, const char *name) { snprintf(path, cap, "/tmp/qonnx_test_fp16_safe_%ld_%s.onnx", (long)getpid(), name); }
+static void out_path(char *path, size_t cap, const char *name)
+{
+    snprintf(path, cap, "/tmp/qonnx_test_fp16_safe_%ld_%s.onnx", (long)getpid(), name);
+}
 
 static qx_status rewrite(qx_ctx *ctx, const char *in, const char *passes, const char *out)
 {
@@ -37,7 +41,8 @@ static double picture(const char *model)
     double aa = 0, dd = 0;
     first_of(q, DATA "sample.npz", &in, &x);
     first_of(q, DATA "expect.npz", &want, &y);
-    if (qonnx_session_open(q, model, "device=cpu", &s) != QONNX_OK || qonnx_session_run(s, &x, 1, NULL, 1, &got) != QONNX_OK) fail_msg("%s", qonnx_error(q));
+    if (qonnx_session_open(q, model, "device=cpu", &s) != QONNX_OK || qonnx_session_run(s, &x, 1, NULL, 1, &got) != QONNX_OK)
+        fail_msg("%s", qonnx_error(q));
     const int64_t n = qonnx_tensor_numel(&y);
     float *a = malloc((size_t)n * sizeof *a), *b = malloc((size_t)n * sizeof *b);
     assert_int_equal(qonnx_tensor_numel(&got), n);
@@ -70,7 +75,8 @@ static void write_text(qx_ctx *ctx, const char *path, const char *nodes)
 {
     char text[1200];
     qx_model *m;
-    snprintf(text, sizeof text, "<ir_version: 8, opset_import: [\"\" : 17]> g (float[1,2,2,2] x) => (y) <float[2,2,1,1] w = {1, 2, 3, 4}, float[2] b = {5, 6}, float[2] one = {1, 1}, "
+    snprintf(text, sizeof text, "<ir_version: 8, opset_import: [\"\" : 17]> g (float[1,2,2,2] x) => (y) <float[2,2,1,1] w = {1, "
+                                "2, 3, 4}, float[2] b = {5, 6}, float[2] one = {1, 1}, "
              "float[1,2,2,2] c = {1, 2, 3, 4, 5, 6, 7, 8}> { %s }", nodes);
     if (qx_model_parse_text(ctx, text, &m) != QX_OK) fail_msg("%s", qx_ctx_error(ctx));
     m->dirty = true; /* there is no file to copy */
@@ -92,14 +98,18 @@ static void what_is_scaled(void **state)
     qx_model *m;
     out_path(in, sizeof in, "in");
     out_path(out, sizeof out, "out");
-    write_text(*state, in, "p = Conv (x, w, b) q = Relu (p) r = Add (p, q) n = InstanceNormalization <epsilon = 0.25> (r, one, b) s = Sigmoid (n) y = Conv (s, w, b)");
-    assert_int_equal(rewrite(*state, in, "fp16-safe(factor=2)", out), QX_E_UNSUPPORTED); /* two readers of one weight, one of which must not change */
-    write_text(*state, in, "p = Conv (x, w, b) q = Relu (p) r = Add (p, q) n = InstanceNormalization <epsilon = 0.25> (r, one, b) y = Sigmoid (n)");
+    write_text(*state, in, "p = Conv (x, w, b) q = Relu (p) r = Add (p, q) n = InstanceNormalization <epsilon = 0.25> (r, one, b) "
+                           "s = Sigmoid (n) y = Conv (s, w, b)");
+    /* two readers of one weight, one of which must not change */
+    assert_int_equal(rewrite(*state, in, "fp16-safe(factor=2)", out), QX_E_UNSUPPORTED);
+    write_text(*state, in, "p = Conv (x, w, b) q = Relu (p) r = Add (p, q) n = InstanceNormalization <epsilon = 0.25> (r, one, b) "
+                           "y = Sigmoid (n)");
     OK(rewrite(*state, in, "fp16-safe(factor=2)", out));
     OK(qx_model_read(*state, out, NULL, &m));
     QX_FOR_NODES(m->graph, n) {
         if (n->op->id == QX_OP_Conv) assert_true(weight_at(m, n->in[1], 3) == 2 && weight_at(m, n->in[2], 0) == 2.5f);
-        if (n->op->id == QX_OP_InstanceNormalization) assert_true(qx_attr_float(n, "epsilon", 0) == 0.0625f && weight_at(m, n->in[2], 0) == 5);
+        if (n->op->id == QX_OP_InstanceNormalization)
+            assert_true(qx_attr_float(n, "epsilon", 0) == 0.0625f && weight_at(m, n->in[2], 0) == 5);
     }
     qx_model_free(m);
     unlink(in);
@@ -110,9 +120,12 @@ static void what_is_not(void **state)
 {
     static const char *const rows[] = {
         "p = Conv (x, w, b) y = Sigmoid (p)",
-        "y = Conv (x, w, b) n = InstanceNormalization (y, one, b)",                                                      /* a graph output */
-        "p = Conv (x, w, b) q = Add (p, c) y = InstanceNormalization (q, one, b)",                                        /* a constant is added */
-        "p = Conv (x, w, b) q = Concat <axis = 0> (p, c) y = InstanceNormalization (q, one, b)",                          /* or stands beside */
+        /* a graph output */
+        "y = Conv (x, w, b) n = InstanceNormalization (y, one, b)",
+        /* a constant is added */
+        "p = Conv (x, w, b) q = Add (p, c) y = InstanceNormalization (q, one, b)",
+        /* or stands beside */
+        "p = Conv (x, w, b) q = Concat <axis = 0> (p, c) y = InstanceNormalization (q, one, b)",
         "p = Conv (x, w, b) q = Mul (p, p) y = InstanceNormalization (q, one, b)",
     };
     char in[128], out[128];

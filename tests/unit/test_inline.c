@@ -35,15 +35,18 @@ static void a_call_becomes_its_body(void **state)
 static void attributes_come_from_the_call_or_the_default(void **state)
 {
     (void)state;
-    inlined(LOCAL "g (float[2,3] x) => (y) { p = l.f <axis = 0> (x) y = l.f (p) }" FN "f <axis: int = 1> (a) => (b) { b = Softmax <axis: int = @axis> (a) }", "f32[2,3]",
+    inlined(LOCAL "g (float[2,3] x) => (y) { p = l.f <axis = 0> (x) y = l.f (p) }" FN "f <axis: int = 1> (a) => (b) { b = Softmax "
+                                                                                      "<axis: int = @axis> (a) }", "f32[2,3]",
             (const char *[]){"p = Softmax <axis = 0> (x)", "y = Softmax <axis = 1> (p)", NULL});
-    inlined(LOCAL "g (float[2,3] x) => (y) { y = l.f (x) }" FN "f <axis> (a) => (b) { b = Softmax <axis: int = @axis> (a) }", "f32[2,3]", (const char *[]){"y = Softmax (x)", NULL});
+    inlined(LOCAL "g (float[2,3] x) => (y) { y = l.f (x) }" FN "f <axis> (a) => (b) { b = Softmax <axis: int = @axis> (a) }", "f32[2,3]",
+            (const char *[]){"y = Softmax (x)", NULL});
 }
 
 static void calls_inside_calls(void **state)
 {
     (void)state;
-    inlined(LOCAL "g (float[2] x) => (y) { y = l.f <s = 2.0> (x) }" FN "f <s> (a) => (b) { u = l.h <k: float = @s> (a) b = l.h <k = 3.0> (u) }"
+    inlined(LOCAL "g (float[2] x) => (y) { y = l.f <s = 2.0> (x) }" FN "f <s> (a) => (b) { u = l.h <k: float = @s> (a) b = l.h <k "
+                                                                       "= 3.0> (u) }"
             FN "h <k> (a) => (b) { c = Constant <value_float: float = @k> () b = Mul (a, c) }", "f32[2]",
             (const char *[]){"Constant <value_float = 2.0> ()", "Constant <value_float = 3.0> ()", NULL});
 }
@@ -51,7 +54,8 @@ static void calls_inside_calls(void **state)
 static void omitted_inputs_stay_omitted(void **state)
 {
     (void)state;
-    inlined(LOCAL "g (float[2] x, float hi) => (y) { y = l.f (x, , hi) }" FN "f (a, lo, up) => (b) { b = Clip (a, lo, up) }", "f32[2]", (const char *[]){"y = Clip (x, , hi)", NULL});
+    inlined(LOCAL "g (float[2] x, float hi) => (y) { y = l.f (x, , hi) }" FN "f (a, lo, up) => (b) { b = Clip (a, lo, up) }", "f32[2]",
+            (const char *[]){"y = Clip (x, , hi)", NULL});
 }
 
 static void results_that_are_inputs_or_twice_the_same(void **state)
@@ -65,7 +69,8 @@ static void bodies_inside_functions(void **state)
 {
     (void)state;
     inlined(LOCAL "g (float[2] x, bool c) => (y) { y = l.f <alpha = 0.5> (x, c) }"
-            FN "f <alpha> (a, k) => (b) { n = Neg (a) b = If <then_branch = t () => (p) { p = Elu <alpha: float = @alpha> (n) }, else_branch = e () => (q) { r = l.h (n) q = Exp (r) }> (k) }"
+            FN "f <alpha> (a, k) => (b) { n = Neg (a) b = If <then_branch = t () => (p) { p = Elu <alpha: float = @alpha> (n) }, "
+               "else_branch = e () => (q) { r = l.h (n) q = Exp (r) }> (k) }"
             FN "h (a) => (b) { b = Abs (a) }", "f32[2]", (const char *[]){"Elu <alpha = 0.5> (\"f/n\")", "Abs (\"f/n\")", NULL});
 }
 
@@ -103,7 +108,8 @@ static void endless_growth_is_stopped(void **state)
     (void)state;
     char text[16384];
     size_t at = (size_t)snprintf(text, sizeof text, LOCAL "g (float[2] x) => (y) { y = l.f0 (x) }");
-    for (int i = 0; i < 40; i++) at += (size_t)snprintf(text + at, sizeof text - at, FN "f%d (a) => (b) { c = l.f%d (a) b = l.f%d (c) }\n", i, i + 1, i + 1);
+    for (int i = 0; i < 40; i++)
+        at += (size_t)snprintf(text + at, sizeof text - at, FN "f%d (a) => (b) { c = l.f%d (a) b = l.f%d (c) }\n", i, i + 1, i + 1);
     snprintf(text + at, sizeof text - at, FN "f40 (a) => (b) { b = Neg (a) }");
     fixture f = {.ctx = qx_ctx_new(&(qx_ctx_options){.max_memory = 48 << 20})};
     ok(&f, qx_model_parse_text(f.ctx, text, &f.m));
@@ -115,9 +121,12 @@ static void endless_growth_is_stopped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_call_becomes_its_body), cmocka_unit_test(attributes_come_from_the_call_or_the_default), cmocka_unit_test(calls_inside_calls),
-        cmocka_unit_test(omitted_inputs_stay_omitted), cmocka_unit_test(results_that_are_inputs_or_twice_the_same), cmocka_unit_test(bodies_inside_functions),
-        cmocka_unit_test(the_same_function_twice_gets_other_names), cmocka_unit_test(imports_come_along), cmocka_unit_test(another_definition_is_refused),
+        cmocka_unit_test(a_call_becomes_its_body), cmocka_unit_test(attributes_come_from_the_call_or_the_default),
+        cmocka_unit_test(calls_inside_calls),
+        cmocka_unit_test(omitted_inputs_stay_omitted), cmocka_unit_test(results_that_are_inputs_or_twice_the_same),
+        cmocka_unit_test(bodies_inside_functions),
+        cmocka_unit_test(the_same_function_twice_gets_other_names), cmocka_unit_test(imports_come_along),
+        cmocka_unit_test(another_definition_is_refused),
         cmocka_unit_test(endless_growth_is_stopped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
-/* test_int8_isa.c - real int8 arithmetic is exact on every instruction set that oneDNN can be told to stay within. Without VNNI its kernels saturate sums of
- * two products in 16 bits, so there our own have to run. tests/CMakeLists.txt runs this program once for the machine and once for each older
- * set (DNNL_MAX_CPU_ISA); full-range random codes, since regular ones can hide the fault. */
+/* test_int8_isa.c - real int8 arithmetic is exact on every instruction set that oneDNN can be told to stay within. Without VNNI
+ * its kernels saturate sums of two products in 16 bits, so there our own have to run. tests/CMakeLists.txt runs this program once
+ * for the machine and once for each older set (DNNL_MAX_CPU_ISA); full-range random codes, since regular ones can hide the fault. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -9,23 +9,32 @@
 
 typedef struct int8_case { const char *name, *text; } int8_case;
 static const int8_case cases[] = {
-    {"product, uint8", HEAD(17) "g (float[9,300] x) => (float[9,70] y) <float s = {0.0079}, uint8 z = {127}, int8[300,70] w = random(5), float[70] ws = fill(0.02)>"
+    {"product, uint8", HEAD(17) "g (float[9,300] x) => (float[9,70] y) <float s = {0.0079}, uint8 z = {127}, int8[300,70] w = "
+                                "random(5), float[70] ws = fill(0.02)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }"},
-    {"product, int8", HEAD(17) "g (float[9,300] x) => (float[9,70] y) <float s = {0.0079}, int8 z = {0}, int8[300,70] w = random(6), float[70] ws = fill(0.02)>"
+    {"product, int8", HEAD(17) "g (float[9,300] x) => (float[9,70] y) <float s = {0.0079}, int8 z = {0}, int8[300,70] w = "
+                               "random(6), float[70] ws = fill(0.02)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }"},
-    {"one row, uint8", HEAD(17) "g (float[1,301] x) => (float[1,70] y) <float s = {0.0079}, uint8 z = {120}, int8[301,70] w = random(9), float[70] ws = fill(0.02)>"
+    {"one row, uint8", HEAD(17) "g (float[1,301] x) => (float[1,70] y) <float s = {0.0079}, uint8 z = {120}, int8[301,70] w = "
+                                "random(9), float[70] ws = fill(0.02)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }"},
-    {"few rows, int8", HEAD(17) "g (float[5,303] x) => (float[5,200] y) <float s = {0.0079}, int8 z = {-7}, int8[303,200] w = random(10), float[200] ws = fill(0.02)>"
+    {"few rows, int8", HEAD(17) "g (float[5,303] x) => (float[5,200] y) <float s = {0.0079}, int8 z = {-7}, int8[303,200] w = "
+                                "random(10), float[200] ws = fill(0.02)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }"},
-    {"convolution, uint8", HEAD(17) "g (float[1,16,9,9] x) => (float[1,24,9,9] y) <float s = {0.0079}, uint8 z = {127}, int8[24,16,3,3] w = random(7), float[24] ws = fill(0.02)>"
+    {"convolution, uint8", HEAD(17) "g (float[1,16,9,9] x) => (float[1,24,9,9] y) <float s = {0.0079}, uint8 z = {127}, "
+                                    "int8[24,16,3,3] w = random(7), float[24] ws = fill(0.02)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1]>(d, v) }"},
-    {"convolution, int8", HEAD(17) "g (float[1,16,9,9] x) => (float[1,24,9,9] y) <float s = {0.0079}, int8 z = {3}, int8[24,16,3,3] w = random(8), float[24] ws = fill(0.02)>"
+    {"convolution, int8", HEAD(17) "g (float[1,16,9,9] x) => (float[1,24,9,9] y) <float s = {0.0079}, int8 z = {3}, "
+                                   "int8[24,16,3,3] w = random(8), float[24] ws = fill(0.02)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1]>(d, v) }"},
     /* the library's output scales multiply a bias too */
-    {"product with bias", HEAD(17) "g (float[9,300] x) => (float[9,70] y) <float s = {0.0079}, uint8 z = {127}, int8[300,70] w = random(5), float[70] ws = fill(0.02), float[70] b = random(11)>"
+    {"product with bias", HEAD(17) "g (float[9,300] x) => (float[9,70] y) <float s = {0.0079}, uint8 z = {127}, int8[300,70] w = "
+                                   "random(5), float[70] ws = fill(0.02), float[70] b = random(11)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = Gemm(d, v, b) }"},
-    {"convolution with bias", HEAD(17) "g (float[1,16,9,9] x) => (float[1,24,9,9] y) <float s = {0.0079}, uint8 z = {127}, int8[24,16,3,3] w = random(7), float[24] ws = fill(0.02), float[24] b = random(12)>"
-     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1]>(d, v, b) }"},
+    {"convolution with bias", HEAD(17) "g (float[1,16,9,9] x) => (float[1,24,9,9] y) <float s = {0.0079}, uint8 z = {127}, "
+                                       "int8[24,16,3,3] w = random(7), float[24] ws = fill(0.02), float[24] b = random(12)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = "
+     "Conv<pads=[1,1,1,1]>(d, v, b) }"},
 };
 
 /* Whether the environment keeps oneDNN below VNNI. */
@@ -60,7 +69,8 @@ static void run(const int8_case *k, const qx_exec_options *o, bool quantized, fl
     for (int i = 0; quantized && i < count; i++) {
         if (strcmp(t[i].op, "MatMul") && strcmp(t[i].op, "Gemm") && strcmp(t[i].op, "Conv")) continue;
         products++;
-        if (!t[i].kernel || (without_vnni() && strncmp(t[i].kernel, "own", 3) != 0)) fail_msg("%s: kernel '%s' on a CPU without VNNI", k->name, t[i].kernel ? t[i].kernel : "(none)");
+        if (!t[i].kernel || (without_vnni() && strncmp(t[i].kernel, "own", 3) != 0))
+            fail_msg("%s: kernel '%s' on a CPU without VNNI", k->name, t[i].kernel ? t[i].kernel : "(none)");
     }
     assert_int_equal(products, quantized);
     qx_tensor_free(f.ctx, &in);

@@ -63,7 +63,8 @@ static const qx_step *two_steps(fixture *f)
     return s;
 }
 
-typedef struct expected { float *scale; int *zero; int *code; int64_t blocks; } expected; /* canonical order; float formats: code is the byte */
+/* canonical order; float formats: code is the byte */
+typedef struct expected { float *scale; int *zero; int *code; int64_t blocks; } expected;
 
 static void cell_range(const fixture *f, const qx_qspec *q, bool steps, int64_t r, int64_t b, float *lo, float *hi)
 {
@@ -82,7 +83,8 @@ static int code_of(const qx_qspec *q, float x, float scale, int zero)
     if (q->codes == QX_DT_FLOAT8E4M3FN) return qx_f32_to_e4m3(x / scale, 1);
     if (q->codes == QX_DT_FLOAT4E2M1) return qx_f32_to_e2m1(x / scale);
     const int bits = qx_dtype_bits(q->codes), sign = qx_dtype_get(q->codes)->cls == 'I';
-    const float lo = sign ? -(float)(1 << (bits - 1)) + (q->narrow ? 1 : 0) : 0, hi = sign ? (float)(1 << (bits - 1)) - 1 : (float)(1 << bits) - 1;
+    const float lo = sign ? -(float)(1 << (bits - 1)) + (q->narrow ? 1 : 0) : 0,
+        hi = sign ? (float)(1 << (bits - 1)) - 1 : (float)(1 << bits) - 1;
     const float v = rintf(x / scale) + (float)zero;
     byte = (uint8_t)(int)fminf(fmaxf(v, lo), hi);
     return byte & ((1 << bits) - 1);
@@ -138,14 +140,16 @@ static uint8_t *read_part(const fixture *f, const qx_job *j, qx_part part)
 static void check_codes(const fixture *f, const qx_job *j, const expected *e)
 {
     uint8_t *p = read_part(f, j, QX_PART_CODES);
-    const int bits = qx_dtype_bits(j->spec.codes), up = j->layout == QX_LAYOUT_NBITS && qx_dtype_get(j->spec.codes)->cls == 'I' ? 1 << (bits - 1) : 0;
+    const int bits = qx_dtype_bits(j->spec.codes), up = j->layout == QX_LAYOUT_NBITS &&
+        qx_dtype_get(j->spec.codes)->cls == 'I' ? 1 << (bits - 1) : 0;
     const int64_t row = j->layout == QX_LAYOUT_NBITS ? e->blocks * j->spec.block : f->k;
     for (int64_t r = 0; r < f->view.n; r++)
         for (int64_t c = 0; c < row; c++) {
             const int64_t at = j->layout == QX_LAYOUT_SAME ? flat_index(&f->view, r, c) : r * row + c;
             const int zero = e->zero[r * e->blocks + e->blocks - 1];
             const int want = ((c < f->k ? e->code[r * f->k + c] : zero) + up) & ((1 << bits) - 1);
-            if (get_bits(p, at, bits) != want) fail_msg("row %ld column %ld: code %d, want %d", (long)r, (long)c, get_bits(p, at, bits), want);
+            if (get_bits(p, at, bits) != want)
+                fail_msg("row %ld column %ld: code %d, want %d", (long)r, (long)c, get_bits(p, at, bits), want);
         }
     free(p);
 }
@@ -161,7 +165,8 @@ static void check_scales(const fixture *f, const qx_job *j, const expected *e)
     for (int64_t r = 0; r < (j->spec.block == -1 ? 1 : n); r++)
         for (int64_t b = 0; b < e->blocks; b++) {
             const bool across = j->layout == QX_LAYOUT_SAME && f->view.outer > 1;
-            const int64_t span = f->view.span ? f->view.span : n, at = across ? r / span * span * e->blocks + b * span + r % span : r * e->blocks + b;
+            const int64_t span = f->view.span ? f->view.span : n,
+                at = across ? r / span * span * e->blocks + b * span + r % span : r * e->blocks + b;
             assert_float_equal(s[at], e->scale[r * e->blocks + b], 0);
             if (z && j->layout == QX_LAYOUT_NBITS) {
                 const int64_t zrow = (e->blocks * bits + 7) / 8;
@@ -248,7 +253,8 @@ static void formats_per_row(void **state)
     for (size_t g = 0; g < sizeof geometries / sizeof *geometries; g++)
         for (size_t i = 0; i < 3; i++)
             for (int64_t block = -1; block <= 0; block++)
-                for (int steps = 0; steps < (geometries[g].view.n > 1000 || geometries[g].view.outer * geometries[g].view.inner > 1000 ? 1 : 2); steps++) {
+                for (int steps = 0; steps < (geometries[g].view.n > 1000 ||
+                                             geometries[g].view.outer * geometries[g].view.inner > 1000 ? 1 : 2); steps++) {
                     const qx_qspec q = {.codes = fmt[i].codes, .scale = fmt[i].scale, .narrow = fmt[i].narrow, .block = block};
                     const struct geometry *p = &geometries[g];
                     one(steps ? QX_DT_FLOAT : QX_DT_FLOAT16, p->rank, p->dims, p->view, q, QX_LAYOUT_SAME, steps);
@@ -260,7 +266,8 @@ static void blocks(void **state)
 {
     (void)state;
     static const struct { qx_dtype codes, scale; bool zero; } fmt[] = {
-        {QX_DT_INT4, QX_DT_FLOAT, false}, {QX_DT_UINT4, QX_DT_FLOAT16, true}, {QX_DT_INT8, QX_DT_FLOAT, false}, {QX_DT_UINT8, QX_DT_FLOAT, true}, {QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E8M0, false}};
+        {QX_DT_INT4, QX_DT_FLOAT, false}, {QX_DT_UINT4, QX_DT_FLOAT16, true}, {QX_DT_INT8, QX_DT_FLOAT, false},
+            {QX_DT_UINT8, QX_DT_FLOAT, true}, {QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E8M0, false}};
     for (size_t g = 0; g < sizeof geometries / sizeof *geometries; g++)
         for (size_t i = 0; geometries[g].rank < 4 && i < sizeof fmt / sizeof *fmt; i++)
             for (int l = 0; l < 3; l++) {
@@ -271,13 +278,15 @@ static void blocks(void **state)
             }
 }
 
-/* A [K,N] weight and its transpose are the same matrix: whatever the walk (storage in panels of channels, channels), the parts that lie channel by
- * channel have the same bytes. Wide enough for several panels, narrow ones at the end, and blocks that k does not fill. */
+/* A [K,N] weight and its transpose are the same matrix: whatever the walk (storage in panels of channels, channels), the parts
+ * that lie channel by channel have the same bytes. Wide enough for several panels, narrow ones at the end, and blocks that k does
+ * not fill. */
 static void walks_agree(void **state)
 {
     (void)state;
     static const struct { qx_dtype codes, scale; bool zero; int64_t block; } fmt[] = {
-        {QX_DT_INT4, QX_DT_FLOAT16, false, 32}, {QX_DT_INT4, QX_DT_FLOAT16, false, 128}, {QX_DT_UINT4, QX_DT_FLOAT16, true, 32}, {QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E4M3FN, false, 16},
+        {QX_DT_INT4, QX_DT_FLOAT16, false, 32}, {QX_DT_INT4, QX_DT_FLOAT16, false, 128}, {QX_DT_UINT4, QX_DT_FLOAT16, true, 32},
+        {QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E4M3FN, false, 16},
         {QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT8E8M0, false, 32}, {QX_DT_INT8, QX_DT_FLOAT, false, 0}};
     static const int64_t sizes[][2] = {{4173, 144}, {130, 1000}};
     for (size_t g = 0; g < 2; g++)
@@ -285,7 +294,8 @@ static void walks_agree(void **state)
             for (int k = 0; k < 2 * 2; k++) {
                 const bool nbits = k & 1, weighted = k & 2;
                 const int64_t n = sizes[g][0], kk = sizes[g][1];
-                qx_qspec q = {.codes = fmt[i].codes, .scale = fmt[i].scale, .zero_point = fmt[i].zero, .block = fmt[i].block, .rule = fmt[i].block ? QX_SCALE_SEARCH : QX_SCALE_AMAX, .allow_negative_scale = true};
+                qx_qspec q = {.codes = fmt[i].codes, .scale = fmt[i].scale, .zero_point = fmt[i].zero, .block = fmt[i].block,
+                              .rule = fmt[i].block ? QX_SCALE_SEARCH : QX_SCALE_AMAX, .allow_negative_scale = true};
                 fixture a;
                 qx_job *ja, *jb;
                 qx_weight *turned;
@@ -306,7 +316,8 @@ static void walks_agree(void **state)
                     if (!ja->part[part]) continue;
                     uint8_t *got = read_part(&a, ja, (qx_part)part), *want = read_part(&a, jb, (qx_part)part);
                     assert_int_equal(ja->part[part]->bytes, jb->part[part]->bytes);
-                    if (memcmp(got, want, ja->part[part]->bytes)) fail_msg("format %zu of %ld x %ld, part %d differs", i, (long)n, (long)kk, part);
+                    if (memcmp(got, want, ja->part[part]->bytes))
+                        fail_msg("format %zu of %ld x %ld, part %d differs", i, (long)n, (long)kk, part);
                     free(got), free(want);
                 }
                 free(t), free(w);
@@ -473,7 +484,9 @@ static void refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(formats_per_row), cmocka_unit_test(blocks), cmocka_unit_test(walks_agree), cmocka_unit_test(given_scales_match_amax), cmocka_unit_test(casts_chain), cmocka_unit_test(awkward_inputs), cmocka_unit_test(varint_input),
+        cmocka_unit_test(formats_per_row), cmocka_unit_test(blocks), cmocka_unit_test(walks_agree),
+        cmocka_unit_test(given_scales_match_amax), cmocka_unit_test(casts_chain), cmocka_unit_test(awkward_inputs),
+        cmocka_unit_test(varint_input),
         cmocka_unit_test(nvfp4_vector), cmocka_unit_test(not_finite), cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

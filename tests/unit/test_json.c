@@ -37,14 +37,19 @@ static void reads(void **state)
 static void refuses(void **state)
 {
     static const struct { const char *text, *why; } bad[] = {
-        {"", "ends where a value"}, {"  ", "ends where a value"}, {"{", "a string is missing"}, {"[1", "',' or ']'"}, {"[1,]", "value is missing"},
+        {"", "ends where a value"}, {"  ", "ends where a value"}, {"{", "a string is missing"}, {"[1", "',' or ']'"},
+        {"[1,]", "value is missing"},
         {"{\"a\":1,}", "string is missing"}, {"{\"a\" 1}", "':' is missing"}, {"{a:1}", "string is missing"},
-        {"NaN", "value is missing"}, {"[nan]", "unknown word"}, {"Infinity", "value is missing"}, {"1e999", "too large"}, {"-1e400", "too large"},
-        {"01", "follows"}, {"1.", "ends in '.'"}, {".5", "value is missing"}, {"1e", "exponent"}, {"+1", "value is missing"}, {"0x10", "follows"},
+        {"NaN", "value is missing"}, {"[nan]", "unknown word"}, {"Infinity", "value is missing"}, {"1e999", "too large"},
+        {"-1e400", "too large"},
+        {"01", "follows"}, {"1.", "ends in '.'"}, {".5", "value is missing"}, {"1e", "exponent"}, {"+1", "value is missing"},
+        {"0x10", "follows"},
         {"1 2", "follows the JSON value"}, {"{} x", "follows the JSON value"}, {"[]]", "follows"}, {"tru", "unknown word"},
         {"{\"a\":1,\"a\":2}", "\"a\" stands twice"}, {"{\"a\":1,\"\\u0061\":2}", "\"a\" stands twice"},
-        {"\"abc", "ends inside a string"}, {"\"a\nb\"", "control character"}, {"\"\\x\"", "unknown escape"}, {"\"\\u12\"", "four hexadecimal"},
-        {"\"\\ud800\"", "surrogate"}, {"\"\\ud800\\u0041\"", "surrogate"}, {"\"\\u0000\"", "not supported"}, {"\"\xff\"", "UTF-8"}, {"\"\xc3\"", "UTF-8"},
+        {"\"abc", "ends inside a string"}, {"\"a\nb\"", "control character"}, {"\"\\x\"", "unknown escape"},
+        {"\"\\u12\"", "four hexadecimal"},
+        {"\"\\ud800\"", "surrogate"}, {"\"\\ud800\\u0041\"", "surrogate"}, {"\"\\u0000\"", "not supported"}, {"\"\xff\"", "UTF-8"},
+        {"\"\xc3\"", "UTF-8"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         qx_json *d;
@@ -175,7 +180,8 @@ static void writes(void **state)
 
 static void numbers_round_trip(void **state)
 {
-    static const double values[] = {0, -0.0, 1, 0.1, 1.0 / 3, 5e-324, 1.7976931348623157e308, 123456789012345678.0, 2.2250738585072014e-308};
+    static const double values[] = {0, -0.0, 1, 0.1, 1.0 / 3, 5e-324, 1.7976931348623157e308, 123456789012345678.0,
+                                    2.2250738585072014e-308};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
         qx_buf b = QX_BUF_INIT(*state);
         qx_jsonw w;
@@ -192,7 +198,8 @@ static void numbers_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(reads), TEST(refuses), TEST(nesting), TEST(large_objects_are_indexed), TEST(size_caps), TEST(every_allocation_may_fail), TEST(writes), TEST(numbers_round_trip),
+        TEST(reads), TEST(refuses), TEST(nesting), TEST(large_objects_are_indexed), TEST(size_caps), TEST(every_allocation_may_fail),
+        TEST(writes), TEST(numbers_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

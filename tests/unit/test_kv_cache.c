@@ -1,5 +1,6 @@
-/* test_kv_cache.c - caches in 8 bits: the interface carries codes, a text that is fed token by token gives what the whole text gives, and both are near
- * the float model. One graph as onnxruntime-genai exports it, one as optimum does (tests/data/cache/make.py). */
+/* test_kv_cache.c - caches in 8 bits: the interface carries codes, a text that is fed token by token gives what the whole text
+ * gives, and both are near the float model. One graph as onnxruntime-genai exports it, one as optimum does
+ * (tests/data/cache/make.py). */
 #include "unit.h"
 
 #include <math.h>
@@ -11,7 +12,8 @@
 enum { TOKENS = 24, PROMPT = 9, VOCAB = 48, HEAD = 16 };
 
 typedef struct feeds { qx_tensor ids, mask, past[4]; int64_t id[TOKENS], one[TOKENS]; } feeds;
-static const char *const past_names[4] = {"past_key_values.0.key", "past_key_values.0.value", "past_key_values.1.key", "past_key_values.1.value"};
+static const char *const past_names[4] = {"past_key_values.0.key", "past_key_values.0.value", "past_key_values.1.key",
+                                          "past_key_values.1.value"};
 static const char *const out_names[5] = {"logits", "present.0.key", "present.0.value", "present.1.key", "present.1.value"};
 
 static void out_path(char *path, size_t cap) { snprintf(path, cap, "/tmp/qonnx_test_kv_%ld.onnx", (long)getpid()); }
@@ -82,7 +84,8 @@ static void logits(qx_ctx *ctx, const char *path, bool single, qx_dtype cache, f
 static double decibels(const float *a, const float *b)
 {
     double s = 0, d = 0;
-    for (int i = 0; i < TOKENS * VOCAB; i++) s += (double)a[i] * (double)a[i], d += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    for (int i = 0; i < TOKENS * VOCAB; i++)
+        s += (double)a[i] * (double)a[i], d += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
     return d > 0 ? 10 * log10(s / d) : 300;
 }
 
@@ -159,6 +162,7 @@ static void encoding(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(concat_int8), TEST(concat_channels), TEST(concat_fp8), TEST(gqa_int8), TEST(gqa_fp8), TEST(with_weights), TEST(refused), TEST(encoding)};
+    const struct CMUnitTest tests[] = {TEST(concat_int8), TEST(concat_channels), TEST(concat_fp8), TEST(gqa_int8), TEST(gqa_fp8),
+                                       TEST(with_weights), TEST(refused), TEST(encoding)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

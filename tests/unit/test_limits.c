@@ -1,5 +1,5 @@
-/* test_limits.c - models of a few hundred bytes that ask for terabytes or for work without end: each is refused with a message that names the node, and
- * memory never goes beyond the limit. */
+/* test_limits.c - models of a few hundred bytes that ask for terabytes or for work without end: each is refused with a message
+ * that names the node, and memory never goes beyond the limit. */
 #include "model_text.h"
 #include "runtime/exec.h"
 
@@ -9,35 +9,53 @@ typedef struct greedy { const char *name, *text, *names; } greedy; /* names: wha
 
 #define OUT "=> (float[A,B] y)"
 static const greedy cases[] = {
-    {"ConstantOfShape", HEAD(20) "g (float[1] x) => (float[A,B,C] y) <int64[3] s = {100000, 100000, 100}> { y = ConstantOfShape(s) }", "ConstantOfShape"},
-    {"ConstantOfShape overflow", HEAD(20) "g (float[1] x) => (float[A,B,C] y) <int64[3] s = {9000000000, 9000000000, 9000000000}> { y = ConstantOfShape(s) }", "ConstantOfShape"},
+    {"ConstantOfShape", HEAD(20) "g (float[1] x) => (float[A,B,C] y) <int64[3] s = {100000, 100000, 100}> { y = ConstantOfShape(s) }",
+     "ConstantOfShape"},
+    {"ConstantOfShape overflow", HEAD(20) "g (float[1] x) => (float[A,B,C] y) <int64[3] s = {9000000000, 9000000000, 9000000000}> "
+                                          "{ y = ConstantOfShape(s) }", "ConstantOfShape"},
     {"Expand", HEAD(20) "g (float[1] x) " OUT " <int64[2] s = {1000000, 1000000}> { y = Expand(x, s) }", "Expand"},
-    {"Expand of what the run computes", HEAD(20) "g (float[1] x) " OUT " <int64[2] s = {1000000, 1000000}> { a = Abs(s) y = Expand(x, a) }", "Expand"},
+    {"Expand of what the run computes",
+     HEAD(20) "g (float[1] x) " OUT " <int64[2] s = {1000000, 1000000}> { a = Abs(s) y = Expand(x, a) }", "Expand"},
     {"Tile", HEAD(20) "g (float[1,1] x) " OUT " <int64[2] s = {1000000, 1000000}> { y = Tile(x, s) }", "Tile"},
-    {"Tile overflow", HEAD(20) "g (float[4,4] x) " OUT " <int64[2] s = {9000000000000000000, 9000000000000000000}> { y = Tile(x, s) }", "Tile"},
-    {"Range", HEAD(20) "g (float[1] x) => (int64[N] y) <int64 a = {0}, int64 b = {1000000000000}, int64 c = {1}> { y = Range(a, b, c) }", "Range"},
-    {"Range of floats", HEAD(20) "g (float[1] x) => (float[N] y) <float a = {0}, float b = {1e30}, float c = {1e-30}> { y = Range(a, b, c) }", "Range"},
-    {"Resize", HEAD(19) "g (float[1,1,4,4] x) => (float[A,B,C,D] y) <float[4] s = {1, 1, 200000, 200000}> { y = Resize(x, , s) }", "Resize"},
-    {"Resize to sizes", HEAD(19) "g (float[1,1,4,4] x) => (float[A,B,C,D] y) <int64[4] s = {1, 1, 1000000, 1000000}> { y = Resize(x, , , s) }", "Resize"},
+    {"Tile overflow", HEAD(20) "g (float[4,4] x) " OUT " <int64[2] s = {9000000000000000000, 9000000000000000000}> { y = Tile(x, s) }",
+     "Tile"},
+    {"Range", HEAD(20) "g (float[1] x) => (int64[N] y) <int64 a = {0}, int64 b = {1000000000000}, int64 c = {1}> { y = Range(a, b, c) }",
+     "Range"},
+    {"Range of floats", HEAD(20) "g (float[1] x) => (float[N] y) <float a = {0}, float b = {1e30}, float c = {1e-30}> { y = "
+                                 "Range(a, b, c) }", "Range"},
+    {"Resize", HEAD(19) "g (float[1,1,4,4] x) => (float[A,B,C,D] y) <float[4] s = {1, 1, 200000, 200000}> { y = Resize(x, , s) }",
+     "Resize"},
+    {"Resize to sizes", HEAD(19) "g (float[1,1,4,4] x) => (float[A,B,C,D] y) <int64[4] s = {1, 1, 1000000, 1000000}> { y = "
+                                 "Resize(x, , , s) }", "Resize"},
     {"Pad", HEAD(20) "g (float[1,1] x) " OUT " <int64[4] s = {0, 0, 1000000, 1000000}> { y = Pad(x, s) }", "Pad"},
     {"Pad of one axis", HEAD(20) "g (float[1] x) => (float[N] y) <int64[2] s = {0, 1000000000000}> { y = Pad(x, s) }", "Pad"},
-    {"OneHot", HEAD(20) "g (int64[1] x) => (float[A,B] y) <int64 d = {1000000000000}, float[2] v = {0, 1}> { y = OneHot(x, d, v) }", "OneHot"},
+    {"OneHot", HEAD(20) "g (int64[1] x) => (float[A,B] y) <int64 d = {1000000000000}, float[2] v = {0, 1}> { y = OneHot(x, d, v) }",
+     "OneHot"},
     {"RandomNormal", HEAD(20) "g (float[1] x) " OUT " { y = RandomNormal<shape=[1000000, 1000000]>() }", "RandomNormal"},
     {"Multinomial", HEAD(20) "g (float[1,4] x) => (int32[A,B] y) { y = Multinomial<sample_size=1000000000000>(x) }", "Multinomial"},
     {"HannWindow", HEAD(20) "g (float[1] x) => (float[N] y) <int64 n = {1000000000000}> { y = HannWindow(n) }", "HannWindow"},
     {"DFT", HEAD(20) "g (float[1,8,1] x) => (float[A,B,C] y) <int64 n = {1000000000000}> { y = DFT(x, n) }", "DFT"},
     {"CenterCropPad", HEAD(20) "g (float[1,1] x) " OUT " <int64[2] s = {1000000, 1000000}> { y = CenterCropPad(x, s) }", "CenterCropPad"},
-    {"AffineGrid", HEAD(20) "g (float[1,2,3] x) => (float[A,B,C,D] y) <int64[4] s = {1, 1, 1000000, 1000000}> { y = AffineGrid(x, s) }", "AffineGrid"},
-    {"ConvTranspose", HEAD(20) "g (float[1,1,4,4] x) => (float[A,B,C,D] y) <float[1,1,2,2] w = random(1)> { y = ConvTranspose<strides=[300000, 300000]>(x, w) }", "ConvTranspose"},
-    {"Conv padding", HEAD(20) "g (float[1,1,4,4] x) => (float[A,B,C,D] y) <float[1,1,2,2] w = random(1)> { y = Conv<pads=[1000000, 1000000, 0, 0]>(x, w) }", "Conv"},
-    {"MaxPool padding", HEAD(20) "g (float[1,1,4,4] x) => (float[A,B,C,D] y) { y = MaxPool<kernel_shape=[2, 2], pads=[1000000, 1000000, 0, 0]>(x) }", "MaxPool"},
-    {"RoiAlign", HEAD(20) "g (float[1,1,4,4] x) => (float[A,B,C,D] y) <float[1,4] r = {0, 0, 1, 1}, int64[1] b = {0}> { y = RoiAlign<output_height=1000000, output_width=1000000>(x, r, b) }", "RoiAlign"},
-    {"MelWeightMatrix", HEAD(20) "g (float[1] x) => (float[A,B] y) <int64 a = {1000000}, int64 b = {2000000}, int64 r = {8000}, float l = {0}, float h = {4000}> { y = MelWeightMatrix(a, b, r, l, h) }", "MelWeightMatrix"},
-    {"growing chain", HEAD(20) "g (float[100,100] x) " OUT " <int64[2] s = {40, 40}> { a = Tile(x, s) b = Tile(a, s) y = Tile(b, s) }", "Tile"},
-    {"Gather grows", HEAD(20) "g (float[1,1000000] x) => (float[A,B,C] y) <int64[1] n = {1000000}, int64 z = {0}> { i = ConstantOfShape<value = int64 {0}>(n) y = Gather(x, i) }", "Gather"},
+    {"AffineGrid", HEAD(20) "g (float[1,2,3] x) => (float[A,B,C,D] y) <int64[4] s = {1, 1, 1000000, 1000000}> { y = AffineGrid(x, s) }",
+     "AffineGrid"},
+    {"ConvTranspose", HEAD(20) "g (float[1,1,4,4] x) => (float[A,B,C,D] y) <float[1,1,2,2] w = random(1)> { y = "
+                               "ConvTranspose<strides=[300000, 300000]>(x, w) }", "ConvTranspose"},
+    {"Conv padding", HEAD(20) "g (float[1,1,4,4] x) => (float[A,B,C,D] y) <float[1,1,2,2] w = random(1)> { y = "
+                              "Conv<pads=[1000000, 1000000, 0, 0]>(x, w) }", "Conv"},
+    {"MaxPool padding", HEAD(20) "g (float[1,1,4,4] x) => (float[A,B,C,D] y) { y = MaxPool<kernel_shape=[2, 2], pads=[1000000, "
+                                 "1000000, 0, 0]>(x) }", "MaxPool"},
+    {"RoiAlign", HEAD(20) "g (float[1,1,4,4] x) => (float[A,B,C,D] y) <float[1,4] r = {0, 0, 1, 1}, int64[1] b = {0}> { y = "
+                          "RoiAlign<output_height=1000000, output_width=1000000>(x, r, b) }", "RoiAlign"},
+    {"MelWeightMatrix", HEAD(20) "g (float[1] x) => (float[A,B] y) <int64 a = {1000000}, int64 b = {2000000}, int64 r = {8000}, "
+                                 "float l = {0}, float h = {4000}> { y = MelWeightMatrix(a, b, r, l, h) }", "MelWeightMatrix"},
+    {"growing chain", HEAD(20) "g (float[100,100] x) " OUT " <int64[2] s = {40, 40}> { a = Tile(x, s) b = Tile(a, s) y = Tile(b, s) }",
+     "Tile"},
+    {"Gather grows", HEAD(20) "g (float[1,1000000] x) => (float[A,B,C] y) <int64[1] n = {1000000}, int64 z = {0}> { i = "
+                              "ConstantOfShape<value = int64 {0}>(n) y = Gather(x, i) }", "Gather"},
     {"broadcast", HEAD(20) "g (float[1,1000000] x) " OUT " <int64[2] s = {1000000, 1}> { t = Reshape(x, s) y = Add(x, t) }", "Add"},
     {"MatMul", HEAD(20) "g (float[1,1000000] x) " OUT " <int64[2] s = {1000000, 1}> { t = Reshape(x, s) y = MatMul(t, x) }", "MatMul"},
-    {"caches", HEAD(20) "g (float[1,1,64] q, float[1,1,64] k, float[1,1,64] v) => (float[1,1,64] y, float[A,B,C,D] pk, float[E,F,G,H] pv) <int32[1] l = {0}, int32 t = {2000000000}>"
+    {"caches", HEAD(20) "g (float[1,1,64] q, float[1,1,64] k, float[1,1,64] v) => (float[1,1,64] y, float[A,B,C,D] pk, "
+                        "float[E,F,G,H] pv) <int32[1] l = {0}, int32 t = {2000000000}>"
      " { y, pk, pv = com.microsoft.GroupQueryAttention<num_heads=1, kv_num_heads=1>(q, k, v, , , l, t) }", "GroupQueryAttention"},
 };
 
@@ -95,11 +113,14 @@ static void sizes_do_not_wrap(void **state)
 static void loops_end(void **state)
 {
     static const greedy endless[] = {
-        {"Loop", HEAD(17) "g (float[1] x) => (float[1] y) <int64 n = {9000000000000000000}, bool t = {1}> { y = Loop<body = b (int64 i, bool c, float[1] a) => (bool co, float[1] ao)"
+        {"Loop", HEAD(17) "g (float[1] x) => (float[1] y) <int64 n = {9000000000000000000}, bool t = {1}> { y = Loop<body = b "
+                          "(int64 i, bool c, float[1] a) => (bool co, float[1] ao)"
          " { co = Identity(c) ao = Identity(a) }>(n, t, x) }", "Loop"},
-        {"Loop without a count", HEAD(17) "g (float[1] x) => (float[1] y) <bool t = {1}> { y = Loop<body = b (int64 i, bool c, float[1] a) => (bool co, float[1] ao)"
+        {"Loop without a count", HEAD(17) "g (float[1] x) => (float[1] y) <bool t = {1}> { y = Loop<body = b (int64 i, bool c, "
+                                          "float[1] a) => (bool co, float[1] ao)"
          " { co = Identity(c) ao = Identity(a) }>(, t, x) }", "Loop"},
-        {"Loop that gathers", HEAD(17) "g (float[1] x) => (float[N,A] y) <int64 n = {9000000000000000000}, bool t = {1}> { y = Loop<body = b (int64 i, bool c) => (bool co, float[1] ao)"
+        {"Loop that gathers", HEAD(17) "g (float[1] x) => (float[N,A] y) <int64 n = {9000000000000000000}, bool t = {1}> { y = "
+                                       "Loop<body = b (int64 i, bool c) => (bool co, float[1] ao)"
          " { co = Identity(c) ao = Identity(x) }>(n, t) }", "Loop"},
     };
     (void)state;
@@ -109,6 +130,7 @@ static void loops_end(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(no_memory_beyond_the_limit), cmocka_unit_test(sizes_do_not_wrap), cmocka_unit_test(loops_end)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(no_memory_beyond_the_limit), cmocka_unit_test(sizes_do_not_wrap),
+                                       cmocka_unit_test(loops_end)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

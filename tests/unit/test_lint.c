@@ -1,4 +1,5 @@
-/* test_lint.c - what ONNX Runtime does not load: INT8 in front of a biased MatMul, from opset 21 on, unless the codes are UINT8 or the input is a matrix. */
+/* test_lint.c - what ONNX Runtime does not load: INT8 in front of a biased MatMul, from opset 21 on, unless the codes are UINT8
+ * or the input is a matrix. */
 #include "model_text.h"
 #include "passes/job/lint.h"
 

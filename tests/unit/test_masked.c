@@ -1,5 +1,6 @@
-/* test_masked.c - attention where fused and single nodes may part: rows that see no key, scores of another type than the values. Softmax of a row of -Inf is NaN, so attention in primitive nodes gives NaN, fused or node by node; the
- * standard's Attention says zeros, and gives them. */
+/* test_masked.c - attention where fused and single nodes may part: rows that see no key, scores of another type than the values.
+ * Softmax of a row of -Inf is NaN, so attention in primitive nodes gives NaN, fused or node by node; the standard's Attention
+ * says zeros, and gives them. */
 #include <math.h>
 
 #include "model_text.h"

@@ -230,7 +230,8 @@ static void every_allocation_may_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(arithmetic), TEST(dims), TEST(blocks), TEST(budget), TEST(kept_for_the_next_run), TEST(arena), TEST(released), TEST(buffer), TEST(every_allocation_may_fail),
+        TEST(arithmetic), TEST(dims), TEST(blocks), TEST(budget), TEST(kept_for_the_next_run), TEST(arena), TEST(released), TEST(buffer),
+        TEST(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

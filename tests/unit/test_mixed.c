@@ -1,5 +1,5 @@
-/* test_mixed.c - formats within a budget on a trained model, from file to file: the size holds, the choice is better than one format for all, groups agree,
- * goals that cannot be met say what can, and the picture is a picture. */
+/* test_mixed.c - formats within a budget on a trained model, from file to file: the size holds, the choice is better than one
+ * format for all, groups agree, goals that cannot be met say what can, and the picture is a picture. */
 #include "unit.h"
 
 #include <math.h>
@@ -23,7 +23,8 @@ static files names(void)
 static void fill(qx_quantize_options *o, const files *f, const char *passes)
 {
     *o = (qx_quantize_options){.input = MODEL "model.onnx", .output = f->out, .passes = passes, .force = true};
-    o->samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 48, .limit = 6, .hold_out = true};
+    o->samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 48, .limit = 6,
+                                      .hold_out = true};
 }
 
 static qx_report *quantize(qx_ctx *ctx, const files *f, const char *passes)
@@ -82,14 +83,17 @@ static void write_text(qx_ctx *ctx, const char *text, const char *path)
 /* A head whose weight is the embedding too: its bytes are those of both, so a size that only an INT8 head fits is met. */
 static void tied_head(void **state)
 {
-    static const char text[] = "<ir_version: 8, opset_import: [\"\" : 18]> g (int64[4,8] input_ids) => (float[4,8,512] logits) <float[512,64] embedding = random(1), float[64,512] w1 = random(2), float[512,64] w2 = random(3)>"
-        " { x = Gather(embedding, input_ids) [\"up\"] a = MatMul(x, w1) r = Relu(a) [\"down\"] b = MatMul(r, w2) h = Add(x, b) t = Transpose <perm = [1, 0]> (embedding) [\"lm_head\"] logits = MatMul(h, t) }";
+    static const char text[] = "<ir_version: 8, opset_import: [\"\" : 18]> g (int64[4,8] input_ids) => (float[4,8,512] logits) "
+                               "<float[512,64] embedding = random(1), float[64,512] w1 = random(2), float[512,64] w2 = random(3)>"
+        " { x = Gather(embedding, input_ids) [\"up\"] a = MatMul(x, w1) r = Relu(a) [\"down\"] b = MatMul(r, w2) h = Add(x, b) t "
+        "= Transpose <perm = [1, 0]> (embedding) [\"lm_head\"] logits = MatMul(h, t) }";
     const files f = names();
     char in[120];
     qx_report *r;
     snprintf(in, sizeof in, "%s.in", f.out);
     write_text(*state, text, in);
-    qx_quantize_options o = {.input = in, .output = f.out, .passes = "mixed(size=90000)", .force = true, .samples = {.random = 2, .seed = 1}};
+    qx_quantize_options o = {.input = in, .output = f.out, .passes = "mixed(size=90000)", .force = true,
+                             .samples = {.random = 2, .seed = 1}};
     OK(qx_report_new(*state, &r));
     if (qx_quantize_file(*state, &o, r) != QX_OK) fail_msg("%s", qx_ctx_error(*state));
     assert_true(size_of(f.out) <= 90000); /* the embedding alone is 131072 in float */
@@ -102,11 +106,16 @@ static void tied_head(void **state)
 /* Experts that no name tells: tokens picked for each, three matrices each. Gates and ups agree, downs agree. */
 static void experts_agree(void **state)
 {
-    static const char text[] = "<ir_version: 8, opset_import: [\"\" : 18]> g (float[24,64] x) => (float[24,64] y) <float[64] gamma = random(1), float[64,64] head = random(2),"
-        " float[64,96] g0 = random(3), float[64,96] u0 = random(4), float[96,64] d0 = random(5), float[64,96] g1 = random(6), float[64,96] u1 = random(7), float[96,64] d1 = random(8),"
-        " int64[12] t0 = {0,2,3,5,7,8,11,12,14,17,20,23}, int64[12] t1 = {1,4,6,9,10,13,15,16,18,19,21,22}, int64[12,1] to0 = {0,2,3,5,7,8,11,12,14,17,20,23}, int64[12,1] to1 = {1,4,6,9,10,13,15,16,18,19,21,22}>"
-        " { h = Mul(x, gamma) x0 = Gather(h, t0) [\"a\"] ga = MatMul(x0, g0) [\"b\"] ua = MatMul(x0, u0) sa = Relu(ga) pa = Mul(sa, ua) [\"c\"] oa = MatMul(pa, d0)"
-        " x1 = Gather(h, t1) [\"d\"] gb = MatMul(x1, g1) [\"e\"] ub = MatMul(x1, u1) sb = Relu(gb) pb = Mul(sb, ub) [\"f\"] ob = MatMul(pb, d1)"
+    static const char text[] = "<ir_version: 8, opset_import: [\"\" : 18]> g (float[24,64] x) => (float[24,64] y) <float[64] "
+                               "gamma = random(1), float[64,64] head = random(2),"
+        " float[64,96] g0 = random(3), float[64,96] u0 = random(4), float[96,64] d0 = random(5), float[64,96] g1 = random(6), "
+        "float[64,96] u1 = random(7), float[96,64] d1 = random(8),"
+        " int64[12] t0 = {0,2,3,5,7,8,11,12,14,17,20,23}, int64[12] t1 = {1,4,6,9,10,13,15,16,18,19,21,22}, int64[12,1] to0 = "
+        "{0,2,3,5,7,8,11,12,14,17,20,23}, int64[12,1] to1 = {1,4,6,9,10,13,15,16,18,19,21,22}>"
+        " { h = Mul(x, gamma) x0 = Gather(h, t0) [\"a\"] ga = MatMul(x0, g0) [\"b\"] ua = MatMul(x0, u0) sa = Relu(ga) pa = "
+        "Mul(sa, ua) [\"c\"] oa = MatMul(pa, d0)"
+        " x1 = Gather(h, t1) [\"d\"] gb = MatMul(x1, g1) [\"e\"] ub = MatMul(x1, u1) sb = Relu(gb) pb = Mul(sb, ub) [\"f\"] ob = "
+        "MatMul(pb, d1)"
         " s0 = ScatterND(x, to0, oa) s1 = ScatterND(s0, to1, ob) [\"last\"] y = MatMul(s1, head) }";
     static const char *const same[][2] = {{"a", "b"}, {"a", "d"}, {"a", "e"}, {"c", "f"}};
     const files f = names();
@@ -121,7 +130,8 @@ static void experts_agree(void **state)
         o.samples = (qx_samples_options){.random = 2, .seed = 1};
         OK(qx_report_new(*state, &r));
         if (qx_quantize_file(*state, &o, r) != QX_OK) fail_msg("%s: %s", passes, qx_ctx_error(*state));
-        for (size_t i = 0; i < sizeof same / sizeof *same; i++) assert_string_equal(format_of(r, same[i][0], ""), format_of(r, same[i][1], ""));
+        for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+            assert_string_equal(format_of(r, same[i][0], ""), format_of(r, same[i][1], ""));
         qx_report_free(r);
     }
     unlink(in);
@@ -165,7 +175,8 @@ static void better_than_uniform(void **state)
     qx_report_free(r);
     snprintf(passes, sizeof passes, "mixed(size=%lld,probes=1)", (long long)size);
     r = quantize(*state, &f, passes);
-    print_message("%lld bytes: %.2f dB uniform, %.2f dB mixed (%lld bytes)\n", (long long)size, uniform, r->outputs[0].sqnr_db, (long long)size_of(f.out));
+    print_message("%lld bytes: %.2f dB uniform, %.2f dB mixed (%lld bytes)\n", (long long)size, uniform, r->outputs[0].sqnr_db,
+                  (long long)size_of(f.out));
     assert_true(size_of(f.out) <= size);
     assert_true(r->outputs[0].sqnr_db > uniform + 0.5);
     qx_report_free(r);
@@ -305,6 +316,8 @@ static void picture(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(tied_head), TEST(experts_agree), TEST(external_data), TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals), TEST(roles), TEST(picture)};
+    const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(tied_head), TEST(experts_agree), TEST(external_data),
+                                       TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals),
+                                       TEST(roles), TEST(picture)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,14 +17,17 @@ static void assert_stable(const char *text)
 static void a_model_prints_as_written(void **state)
 {
     (void)state;
-    assert_stable("<\n   ir_version: 10,\n   opset_import: [\"\" : 21, \"my.domain\" : 1],\n   producer_name: \"me\",\n   metadata_props: [\"a\" : \"1\", \"b\" : \"x \\\"y\\\"\"]\n>\n"
+    assert_stable("<\n   ir_version: 10,\n   opset_import: [\"\" : 21, \"my.domain\" : 1],\n   producer_name: \"me\",\n   "
+                  "metadata_props: [\"a\" : \"1\", \"b\" : \"x \\\"y\\\"\"]\n>\n"
                   "g (float[N, 3] x, int64[] any, seq(float[?]) s) => (float[N, 2] \"out/put\")\n"
-                  "<float[3, 2] w = {1.0, 2.5, -3.0, 0.001, 1e+20, -0.0},\n int8[2] q = {-128, 127},\n int4[3] n = {-8, 7, 1},\n float16 h = {0.5},\n bool[2] t = {1, 0},\n string[1] str = {\"a\"}>\n"
+                  "<float[3, 2] w = {1.0, 2.5, -3.0, 0.001, 1e+20, -0.0},\n int8[2] q = {-128, 127},\n int4[3] n = {-8, 7, 1},\n "
+                  "float16 h = {0.5},\n bool[2] t = {1, 0},\n string[1] str = {\"a\"}>\n"
                   "{\n"
                   "   [\"/layer/mm\"] y = MatMul (x, w)\n"
                   "   h2 = Cast <to = 1> (h)\n"
                   "   z = Clip (y, , h2)\n"
-                  "   z2 = my.domain.Foo <activation = \"Relu\", alpha = 1.5, list = [1, 2], reals = [1.0, 0.5], strings = [\"p\", \"q\"], none: ints = [], t = int64[2] {3, 4}> (z, w)\n"
+                  "   z2 = my.domain.Foo <activation = \"Relu\", alpha = 1.5, list = [1, 2], reals = [1.0, 0.5], strings = "
+                  "[\"p\", \"q\"], none: ints = [], t = int64[2] {3, 4}> (z, w)\n"
                   "   \"out/put\" = Identity (z)\n"
                   "}\n");
 }
@@ -35,7 +38,8 @@ static void bodies_and_functions_print_as_written(void **state)
     assert_stable("<\n   ir_version: 10,\n   opset_import: [\"\" : 17, \"local\" : 1]\n>\n"
                   "g (float[2] x, bool c) => (float[2] y)\n"
                   "{\n"
-                  "   y = If <then_branch = t () => (float[2] p)\n   {\n      p = local.scaled <alpha = 2.0> (x)\n   }, else_branch = e () => (float[2] q)\n   {\n      q = Identity (x)\n   }> (c)\n"
+                  "   y = If <then_branch = t () => (float[2] p)\n   {\n      p = local.scaled <alpha = 2.0> (x)\n   }, "
+                  "else_branch = e () => (float[2] q)\n   {\n      q = Identity (x)\n   }> (c)\n"
                   "}\n"
                   "<\n   domain: \"local\",\n   opset_import: [\"\" : 17]\n>\n"
                   "scaled <alpha, beta = 1.0> (a) => (b)\n"
@@ -59,7 +63,8 @@ static void large_tensors_print_as_a_hash(void **state)
 static void content_is_made_up_the_same_way_everywhere(void **state)
 {
     (void)state;
-    fixture f = load(HEAD(21) "g (float x) => (float x2) <float[1000] r = random(1), float16[3] f = fill(0.5), int64[3] i = iota, int4[3] k = {-1, 2, -8}> { x2 = Identity (x) }");
+    fixture f = load(HEAD(21) "g (float x) => (float x2) <float[1000] r = random(1), float16[3] f = fill(0.5), int64[3] i = iota, "
+                              "int4[3] k = {-1, 2, -8}> { x2 = Identity (x) }");
     float r[1000];
     double sum = 0, squares = 0;
     ok(&f, qx_weight_read(f.ctx, value(&f, "r")->init, r));
@@ -94,7 +99,8 @@ static void mistakes_name_their_line(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_model_prints_as_written), cmocka_unit_test(bodies_and_functions_print_as_written), cmocka_unit_test(large_tensors_print_as_a_hash),
+        cmocka_unit_test(a_model_prints_as_written), cmocka_unit_test(bodies_and_functions_print_as_written),
+        cmocka_unit_test(large_tensors_print_as_a_hash),
         cmocka_unit_test(content_is_made_up_the_same_way_everywhere), cmocka_unit_test(mistakes_name_their_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -41,7 +41,9 @@ static void assert_declared(const char *path, qx_model *plain, qx_model *inferre
         char ta[200], tb[200];
         bool differ = a->kind != b->kind || a->dtype != b->dtype || (a->has_shape && (!b->has_shape || a->rank != b->rank));
         for (int k = 0; !differ && a->has_shape && k < a->rank; k++) differ = a->dims[k].n >= 0 && a->dims[k].n != b->dims[k].n;
-        if (differ) fail_msg("%s: output '%s' is declared %s, inferred %s", path, plain->graph->outputs[i]->name, qx_type_describe(a, ta, sizeof ta), qx_type_describe(b, tb, sizeof tb));
+        if (differ)
+            fail_msg("%s: output '%s' is declared %s, inferred %s", path, plain->graph->outputs[i]->name,
+                     qx_type_describe(a, ta, sizeof ta), qx_type_describe(b, tb, sizeof tb));
     }
 }
 

@@ -23,7 +23,8 @@ static void rows_are_sorted(void **state)
     const qx_op *t = qx_op_table(&n);
     assert_true(n > 600);
     for (int i = 1; i < n; i++) {
-        if (order(&t[i - 1], &t[i]) >= 0) fail_msg("rows %s-%d and %s-%d are out of order", t[i - 1].name, t[i - 1].since, t[i].name, t[i].since);
+        if (order(&t[i - 1], &t[i]) >= 0)
+            fail_msg("rows %s-%d and %s-%d are out of order", t[i - 1].name, t[i - 1].since, t[i].name, t[i].since);
     }
 }
 

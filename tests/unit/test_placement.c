@@ -5,7 +5,8 @@
 typedef struct row {
     const char *what, *options, *graph;
     const char *decided; /* "/c/Conv few channels; /big/MatMul fp8": how each decision begins; NULL: not looked at */
-    const char *fed;     /* "/c/Conv 2 /add 1": inputs that come from DequantizeLinear, for every other node that has some; NULL: not looked at */
+    /* "/c/Conv 2 /add 1": inputs that come from DequantizeLinear, for every other node that has some; NULL: not looked at */
+    const char *fed;
 } row;
 
 /* ---- sizes -------------------------------------------------------------------------------------------------------------------- */
@@ -27,9 +28,12 @@ static const row sizes[] = {
     {"a kernel of 49 elements", "fp8", CONV(32, 32, 7, 7), "/c/Conv large kernel: 49 elements", NULL},
     {"a kernel of 25 elements", "fp8", CONV(32, 32, 5, 5), "/c/Conv fp8", NULL},
     {"a large kernel in INT8", "int8", CONV(32, 32, 7, 7), "/c/Conv int8", NULL},
-    INT8_CONV(8, 64, 3, 3, "int8"), INT8_CONV(15, 64, 3, 3, "int8"), INT8_CONV(15, 63, 3, 3, "few channels"), INT8_CONV(8, 64, 3, 1, "few channels"),
-    INT8_CONV(4, 64, 3, 3, "few channels: 4 and 64"), INT8_CONV(64, 3, 3, 3, "few channels: 64 and 3"), INT8_CONV(64, 4, 3, 3, "few channels: 64 and 4"),
-    SIZE_KEPT(32, 64, 8, "output size: N 8"), SIZE_KEPT(32, 64, 15, "output size: N 15"), SIZE_KEPT(32, 8, 64, "contraction: K 8"), SIZE_KEPT(32, 15, 64, "contraction: K 15"),
+    INT8_CONV(8, 64, 3, 3, "int8"), INT8_CONV(15, 64, 3, 3, "int8"), INT8_CONV(15, 63, 3, 3, "few channels"),
+    INT8_CONV(8, 64, 3, 1, "few channels"),
+    INT8_CONV(4, 64, 3, 3, "few channels: 4 and 64"), INT8_CONV(64, 3, 3, 3, "few channels: 64 and 3"),
+    INT8_CONV(64, 4, 3, 3, "few channels: 64 and 4"),
+    SIZE_KEPT(32, 64, 8, "output size: N 8"), SIZE_KEPT(32, 64, 15, "output size: N 15"), SIZE_KEPT(32, 8, 64, "contraction: K 8"),
+    SIZE_KEPT(32, 15, 64, "contraction: K 15"),
     SIZE_KEPT(32, 8, 8, "contraction: K 8"), SIZE_KEPT(4, 32, 1, "output size: N 1"),
     SIZE_TAKEN(32, 64, 16), SIZE_TAKEN(32, 16, 64), SIZE_TAKEN(32, 64, 64), SIZE_TAKEN(32, 32, 32), SIZE_TAKEN(128, 256, 64),
     SIZE_TAKEN(1, 32, 48), /* most of the model is products of one row */
@@ -37,13 +41,18 @@ static const row sizes[] = {
     {"K of a turned Gemm", "int8", GEMM(10, "64,10", 1), "/fc/Gemm small contraction: K 10", NULL},
     {"K 8 of a turned Gemm", "int8", GEMM(8, "64,8", 1), "/fc/Gemm small contraction: K 8", NULL},
     {"a turned Gemm that is large enough", "int8", GEMM(64, "64,64", 1), "/fc/Gemm int8", "/fc/Gemm 2 /big/MatMul 2 "},
-    {"B is an input", "int8", "g (float[4,8] x, float[8,64] w, float[4,32] x2) => (y, z) <float[32,32] w2 = random(2)> { [\"/fc/MatMul\"] y = MatMul(x, w) " BIG " }", "/fc/MatMul product of two activations",
+    {"B is an input", "int8", "g (float[4,8] x, float[8,64] w, float[4,32] x2) => (y, z) <float[32,32] w2 = random(2)> { "
+                              "[\"/fc/MatMul\"] y = MatMul(x, w) " BIG " }", "/fc/MatMul product of two activations",
      "/big/MatMul 2 "},
-    {"B is an input of unknown size", "int8", "g (float[a,k] x, float[k,n] w, float[4,32] x2) => (y, z) <float[32,32] w2 = random(2)> { [\"/fc/MatMul\"] y = MatMul(x, w) " BIG " }",
+    {"B is an input of unknown size", "int8",
+     "g (float[a,k] x, float[k,n] w, float[4,32] x2) => (y, z) <float[32,32] w2 = random(2)> { [\"/fc/MatMul\"] y = MatMul(x, w) " BIG " }",
      "/fc/MatMul product of two activations", "/big/MatMul 2 "},
-    {"B is computed and has one column", "int8", "g (float[4,32] x, float[32,1] b, float[4,32] x2) => (y, z) <float[32,32] w2 = random(2)> { b2 = Relu(b) [\"/fc/MatMul\"] y = MatMul(x, b2) " BIG " }",
+    {"B is computed and has one column", "int8", "g (float[4,32] x, float[32,1] b, float[4,32] x2) => (y, z) <float[32,32] w2 = "
+                                                 "random(2)> { b2 = Relu(b) [\"/fc/MatMul\"] y = MatMul(x, b2) " BIG " }",
      "/fc/MatMul product of two activations", "/big/MatMul 2 "},
-    {"two products by one weight", "int8", "g (float[4,32] x, float[6,32] x2) => (y, z) <float[32,32] w2 = random(1)> { [\"/a/MatMul\"] y = MatMul(x, w2) " BIG " }", "/a/MatMul int8; /big/MatMul int8",
+    {"two products by one weight", "int8",
+     "g (float[4,32] x, float[6,32] x2) => (y, z) <float[32,32] w2 = random(1)> { [\"/a/MatMul\"] y = MatMul(x, w2) " BIG " }",
+     "/a/MatMul int8; /big/MatMul int8",
      "/a/MatMul 2 /big/MatMul 2 "},
     {"weights alone have no least size", "passes int8-weights", MATMUL(32, 8, 8), "/fc/MatMul int8-weights", "/fc/MatMul 1 /big/MatMul 1 "},
 };
@@ -55,15 +64,23 @@ static const row sizes[] = {
 #define KEPT(name) NAMED("int8", name, "kept by default"), NAMED("fp8", name, "kept by default"), NAMED("passes int4", name, "kept by default")
 
 static const row names[] = {
-    KEPT("/down_blocks.0/resnets.0/time_emb_proj/Gemm"), KEPT("/time_embedding/linear_1/MatMul"), KEPT("/conv_in/MatMul"), KEPT("/conv_out/MatMul"),
-    KEPT("/up_blocks.0/resnets.0/conv_shortcut/MatMul"), KEPT("/add_embedding/linear_2/MatMul"), KEPT("/pos_embed/proj/MatMul"), KEPT("/time_text_embed/text_embedder/linear_1/MatMul"),
-    KEPT("/context_embedder/MatMul"), KEPT("/norm_out/linear/MatMul"), KEPT("/x_embedder/MatMul"), KEPT("/proj_out/MatMul"), KEPT("/time_guidance_embed/linear/MatMul"), KEPT("/stream_modulation/MatMul"),
-    KEPT("/proj_in/MatMul"), KEPT("/time_embed/emb/MatMul"), KEPT("/caption_projection/linear_1/MatMul"), KEPT("/patchify_proj/MatMul"), KEPT("/adaln_single/linear/MatMul"),
-    KEPT("/patch_embedding/MatMul"), KEPT("/condition_embedder/text/MatMul"), KEPT("/lm_head/MatMul"), KEPT("/model/layers.0/mlp/gate/MatMul"), KEPT("/model/layers.0/block_sparse_moe/gate/MatMul"),
-    NAMED("int8", "/model/layers.0/mlp/gate_proj/MatMul", "int8"), NAMED("int8", "/blocks.0/proj_out/MatMul", "int8"), NAMED("int8", "/conv_inner/MatMul", "int8"),
+    KEPT("/down_blocks.0/resnets.0/time_emb_proj/Gemm"), KEPT("/time_embedding/linear_1/MatMul"), KEPT("/conv_in/MatMul"),
+    KEPT("/conv_out/MatMul"),
+    KEPT("/up_blocks.0/resnets.0/conv_shortcut/MatMul"), KEPT("/add_embedding/linear_2/MatMul"), KEPT("/pos_embed/proj/MatMul"),
+    KEPT("/time_text_embed/text_embedder/linear_1/MatMul"),
+    KEPT("/context_embedder/MatMul"), KEPT("/norm_out/linear/MatMul"), KEPT("/x_embedder/MatMul"), KEPT("/proj_out/MatMul"),
+    KEPT("/time_guidance_embed/linear/MatMul"), KEPT("/stream_modulation/MatMul"),
+    KEPT("/proj_in/MatMul"), KEPT("/time_embed/emb/MatMul"), KEPT("/caption_projection/linear_1/MatMul"), KEPT("/patchify_proj/MatMul"),
+    KEPT("/adaln_single/linear/MatMul"),
+    KEPT("/patch_embedding/MatMul"), KEPT("/condition_embedder/text/MatMul"), KEPT("/lm_head/MatMul"),
+    KEPT("/model/layers.0/mlp/gate/MatMul"), KEPT("/model/layers.0/block_sparse_moe/gate/MatMul"),
+    NAMED("int8", "/model/layers.0/mlp/gate_proj/MatMul", "int8"), NAMED("int8", "/blocks.0/proj_out/MatMul", "int8"),
+    NAMED("int8", "/conv_inner/MatMul", "int8"),
     NAMED("passes fp8(level=2)", "/blocks.0/ff.net.2/MatMul", "fp8"), NAMED("passes fp8(level=2)", "/blocks.0/ff/net.0/proj/MatMul", "fp8"),
-    NAMED("passes fp8(level=2)", "/blocks.0/attn/to_q/MatMul", "above the chosen level"), NAMED("passes fp8(level=2.5)", "/blocks.0/attn/to_q/MatMul", "fp8"),
-    NAMED("passes fp8(level=2.5)", "/blocks.0/attn/to_out.0/MatMul", "above the chosen level"), NAMED("passes fp8(level=3)", "/blocks.0/attn/to_out.0/MatMul", "fp8"),
+    NAMED("passes fp8(level=2)", "/blocks.0/attn/to_q/MatMul", "above the chosen level"),
+    NAMED("passes fp8(level=2.5)", "/blocks.0/attn/to_q/MatMul", "fp8"),
+    NAMED("passes fp8(level=2.5)", "/blocks.0/attn/to_out.0/MatMul", "above the chosen level"),
+    NAMED("passes fp8(level=3)", "/blocks.0/attn/to_out.0/MatMul", "fp8"),
     NAMED("passes fp8(level=3)", "/blocks.0/proj_out/MatMul", "above the chosen level"),
     NAMED("int8\nset /lm_head*=int8", "/lm_head/MatMul", "int8"), NAMED("int8\ninclude /lm_head*\ninclude /ff*", "/lm_head/MatMul", "int8"),
 };
@@ -75,44 +92,71 @@ static const row names[] = {
 #define BLOCK(n, in, out) "[\"/" #n "a/Conv\"] a" #n " = Conv" PADDED "(" in ", w1) r" #n " = Relu(a" #n ") [\"/" #n "b/Conv\"] b" #n " = Conv" PADDED "(r" #n ", w2) " \
     "[\"/" #n "/Add\"] c" #n " = Add(b" #n ", " in ") " out " = Relu(c" #n ") "
 static const row between[] = {
-    {"a bias that is added", "int8", "g (float[1,16,16,16] x) => (y) <float[64,16,7,7] w = random(1), float[64,1,1] b = random(2)> { [\"/c/Conv\"] t = Conv<strides=[2,2], pads=[3,3,3,3]>(x, w) [\"/Add\"] y = Add(t, b) }",
+    {"a bias that is added", "int8", "g (float[1,16,16,16] x) => (y) <float[64,16,7,7] w = random(1), float[64,1,1] b = "
+                                     "random(2)> { [\"/c/Conv\"] t = Conv<strides=[2,2], pads=[3,3,3,3]>(x, w) [\"/Add\"] y = Add(t, b) }",
      "/c/Conv int8", "/c/Conv 2 "},
-    {"a residual block", "int8\ntarget tensorrt", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) b = BatchNormalization(a, s, z, z, s) c = Relu(b) "
-     "[\"/2/Conv\"] d = Conv" PADDED "(c, w2) e = BatchNormalization(d, s, z, z, s) [\"/Add\"] f = Add(e, x) y = Relu(f) }", NULL, "/1/Conv 2 /2/Conv 2 /Add 1 "},
-    {"a residual block with a convolution beside it", "int8\ntarget tensorrt", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) c = Relu(a) "
-     "[\"/2/Conv\"] d = Conv" PADDED "(c, w2) [\"/3/Conv\"] q = Conv(x, w3) [\"/Add\"] f = Add(d, q) y = Relu(f) }", NULL, "/1/Conv 2 /2/Conv 2 /3/Conv 2 /Add 1 "},
-    {"a residual block for runtimes that do not fuse it", "int8", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/Add\"] f = Add(a, x) y = Relu(f) }", NULL, "/1/Conv 2 "},
-    {"five residual blocks", "int8\ntarget tensorrt", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ " BLOCK(1, "x", "p1") BLOCK(2, "p1", "p2") BLOCK(3, "p2", "p3") BLOCK(4, "p3", "p4") BLOCK(5, "p4", "y") "}", NULL,
-     "/1a/Conv 2 /1b/Conv 2 /1/Add 1 /2a/Conv 2 /2b/Conv 2 /2/Add 1 /3a/Conv 2 /3b/Conv 2 /3/Add 1 /4a/Conv 2 /4b/Conv 2 /4/Add 1 /5a/Conv 2 /5b/Conv 2 /5/Add 1 "},
-    {"a timestep added to all pixels is no skip", "int8\ntarget tensorrt", "g (float[n,16,h,w] x, float[n,16,1,1] t) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/Add\"] b = Add(a, t) c = Relu(b) "
-     "[\"/2/Conv\"] y = Conv" PADDED "(c, w2) }", NULL, "/1/Conv 2 /2/Conv 2 "},
-    {"SiLU on the residual branch", "int8\ntarget tensorrt", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ r = Relu(x) [\"/1/Conv\"] a = Conv" PADDED "(r, w1) b = Sigmoid(a) m = Mul(a, b) [\"/Add\"] f = Add(m, r) y = Relu(f) }",
-     NULL, "/1/Conv 2 /Add 1 "},
-    {"a transformer's residual", "int8\ntarget tensorrt", "g (float[4,32] x) => (y) <float[32,32] w = random(1), float[32,32] v = random(2)> { [\"/1\"] a = MatMul(x, w) b = Relu(a) [\"/2\"] c = MatMul(b, v) "
-     "[\"/Add\"] y = Add(c, x) }", NULL, "/1 2 /2 2 "},
-    {"a pool between convolutions", "int8\ntarget tensorrt", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) b = Relu(a) [\"/pool\"] p = MaxPool<kernel_shape=[3,3], strides=[2,2]>(b) "
-     "[\"/2/Conv\"] y = Conv" PADDED "(p, w2) }", NULL, "/1/Conv 2 /2/Conv 2 "},
-    {"a pool behind a Reshape", "int8\ntarget tensorrt", "g (float[1,16,8,8] x) => (y) <float[16,16,3,3] w1 = random(1), float[16,16,3,3] w2 = random(2), int64[4] shape = {1, 16, 4, 16}> { [\"/1/Conv\"] a = Conv" PADDED "(x, w1) "
-     "b = Relu(a) c = Reshape(b, shape) [\"/pool\"] p = MaxPool<kernel_shape=[3,3], strides=[2,2]>(c) [\"/2/Conv\"] y = Conv" PADDED "(p, w2) }", NULL, "/1/Conv 2 /2/Conv 2 "},
-    {"a normalisation between convolutions stays float", "int8\ntarget tensorrt", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) t = Transpose<perm=[0,2,3,1]>(a) "
-     "[\"/norm\"] n = LayerNormalization(t, s, z) u = Transpose<perm=[0,3,1,2]>(n) [\"/2/Conv\"] y = Conv(u, w3) }", NULL, "/1/Conv 2 /2/Conv 2 "},
-    {"what is not linear keeps its types", "int8", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) d = Cast<to=11>(a) i = IsInf(d) n = Not(i) [\"/where\"] y = Where(n, a, x) }", NULL,
+    {"a residual block", "int8\ntarget tensorrt",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) b = BatchNormalization(a, s, z, z, s) c = Relu(b) "
+     "[\"/2/Conv\"] d = Conv" PADDED "(c, w2) e = BatchNormalization(d, s, z, z, s) [\"/Add\"] f = Add(e, x) y = Relu(f) }", NULL,
+     "/1/Conv 2 /2/Conv 2 /Add 1 "},
+    {"a residual block with a convolution beside it", "int8\ntarget tensorrt",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) c = Relu(a) "
+     "[\"/2/Conv\"] d = Conv" PADDED "(c, w2) [\"/3/Conv\"] q = Conv(x, w3) [\"/Add\"] f = Add(d, q) y = Relu(f) }", NULL,
+     "/1/Conv 2 /2/Conv 2 /3/Conv 2 /Add 1 "},
+    {"a residual block for runtimes that do not fuse it", "int8",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/Add\"] f = Add(a, x) y = Relu(f) }", NULL,
      "/1/Conv 2 "},
-    {"depthwise convolutions", "int8", "g (float[1,32,8,8] x) => (y) <float[32,32,3,3] w = random(1), float[32,1,2,2] d = random(2), float[32,1,3,3] e = random(3)> { [\"/1/Conv\"] a = Conv" PADDED "(x, w) "
-     "[\"/d\"] b = Conv<group=32>(a, d) [\"/e\"] y = Conv<group=32>(b, e) }", "/1/Conv int8; /d few channels: 32 and 1; /e int8", "/1/Conv 2 /e 2 "},
-    {"the scale of attention comes before its codes", "passes fp8(attention=true)", "g (float[1,2,8,32] q, float[1,2,8,32] k, float[1,2,8,32] v, float[4,32] x2) => (y, z) <float c = {0.5}, float[32,32] w2 = random(2)> "
-     "{ qs = Mul(q, c) kt = Transpose<perm=[0,1,3,2]>(k) ks = Mul(kt, c) [\"/qk\"] s = MatMul(qs, ks) p = Softmax<axis=-1>(s) [\"/pv\"] y = MatMul(p, v) " BIG " }", NULL, "/qk 2 /pv 2 /big/MatMul 2 "},
-    {"keys that more than attention reads", "passes fp8(attention=true)", "g (float[1,2,8,32] q, float[1,2,8,32] k, float[1,2,8,32] v, float[4,32] x2) => (y, o, z) <float[32,32] w2 = random(2)> "
-     "{ kt = Transpose<perm=[0,1,3,2]>(k) [\"/qk\"] s = MatMul(q, kt) p = Softmax<axis=-1>(s) [\"/pv\"] y = MatMul(p, v) [\"/other\"] o = Neg(kt) " BIG " }", NULL, "/qk 2 /pv 2 /big/MatMul 2 "},
+    {"five residual blocks", "int8\ntarget tensorrt", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ " BLOCK(1, "x", "p1") BLOCK(2, "p1",
+        "p2") BLOCK(3, "p2", "p3") BLOCK(4, "p3", "p4") BLOCK(5, "p4", "y") "}", NULL,
+     "/1a/Conv 2 /1b/Conv 2 /1/Add 1 /2a/Conv 2 /2b/Conv 2 /2/Add 1 /3a/Conv 2 /3b/Conv 2 /3/Add 1 /4a/Conv 2 /4b/Conv 2 /4/Add 1 "
+     "/5a/Conv 2 /5b/Conv 2 /5/Add 1 "},
+    {"a timestep added to all pixels is no skip", "int8\ntarget tensorrt",
+     "g (float[n,16,h,w] x, float[n,16,1,1] t) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/Add\"] b = Add(a, t) c = Relu(b) "
+     "[\"/2/Conv\"] y = Conv" PADDED "(c, w2) }", NULL, "/1/Conv 2 /2/Conv 2 "},
+    {"SiLU on the residual branch", "int8\ntarget tensorrt",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ r = Relu(x) [\"/1/Conv\"] a = Conv" PADDED "(r, w1) b = Sigmoid(a) m = Mul(a, b) [\"/Add\"] f = Add(m, r) y = Relu(f) }",
+     NULL, "/1/Conv 2 /Add 1 "},
+    {"a transformer's residual", "int8\ntarget tensorrt", "g (float[4,32] x) => (y) <float[32,32] w = random(1), float[32,32] v = "
+                                                          "random(2)> { [\"/1\"] a = MatMul(x, w) b = Relu(a) [\"/2\"] c = MatMul(b, v) "
+     "[\"/Add\"] y = Add(c, x) }", NULL, "/1 2 /2 2 "},
+    {"a pool between convolutions", "int8\ntarget tensorrt",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) b = Relu(a) [\"/pool\"] p = MaxPool<kernel_shape=[3,3], strides=[2,2]>(b) "
+     "[\"/2/Conv\"] y = Conv" PADDED "(p, w2) }", NULL, "/1/Conv 2 /2/Conv 2 "},
+    {"a pool behind a Reshape", "int8\ntarget tensorrt", "g (float[1,16,8,8] x) => (y) <float[16,16,3,3] w1 = random(1), "
+                                                         "float[16,16,3,3] w2 = random(2), int64[4] shape = {1, 16, 4, 16}> { [\"/1/Conv\"] a = Conv" PADDED "(x, w1) "
+     "b = Relu(a) c = Reshape(b, shape) [\"/pool\"] p = MaxPool<kernel_shape=[3,3], strides=[2,2]>(c) [\"/2/Conv\"] y = "
+     "Conv" PADDED "(p, w2) }", NULL, "/1/Conv 2 /2/Conv 2 "},
+    {"a normalisation between convolutions stays float", "int8\ntarget tensorrt",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) t = Transpose<perm=[0,2,3,1]>(a) "
+     "[\"/norm\"] n = LayerNormalization(t, s, z) u = Transpose<perm=[0,3,1,2]>(n) [\"/2/Conv\"] y = Conv(u, w3) }", NULL,
+     "/1/Conv 2 /2/Conv 2 "},
+    {"what is not linear keeps its types", "int8",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) d = Cast<to=11>(a) i = IsInf(d) n = Not(i) [\"/where\"] y = Where(n, a, x) }", NULL,
+     "/1/Conv 2 "},
+    {"depthwise convolutions", "int8", "g (float[1,32,8,8] x) => (y) <float[32,32,3,3] w = random(1), float[32,1,2,2] d = "
+                                       "random(2), float[32,1,3,3] e = random(3)> { [\"/1/Conv\"] a = Conv" PADDED "(x, w) "
+     "[\"/d\"] b = Conv<group=32>(a, d) [\"/e\"] y = Conv<group=32>(b, e) }", "/1/Conv int8; /d few channels: 32 and 1; /e int8",
+     "/1/Conv 2 /e 2 "},
+    {"the scale of attention comes before its codes", "passes fp8(attention=true)",
+     "g (float[1,2,8,32] q, float[1,2,8,32] k, float[1,2,8,32] v, float[4,32] x2) => (y, z) <float c = {0.5}, float[32,32] w2 = random(2)> "
+     "{ qs = Mul(q, c) kt = Transpose<perm=[0,1,3,2]>(k) ks = Mul(kt, c) [\"/qk\"] s = MatMul(qs, ks) p = Softmax<axis=-1>(s) "
+     "[\"/pv\"] y = MatMul(p, v) " BIG " }", NULL, "/qk 2 /pv 2 /big/MatMul 2 "},
+    {"keys that more than attention reads", "passes fp8(attention=true)",
+     "g (float[1,2,8,32] q, float[1,2,8,32] k, float[1,2,8,32] v, float[4,32] x2) => (y, o, z) <float[32,32] w2 = random(2)> "
+     "{ kt = Transpose<perm=[0,1,3,2]>(k) [\"/qk\"] s = MatMul(q, kt) p = Softmax<axis=-1>(s) [\"/pv\"] y = MatMul(p, v) "
+     "[\"/other\"] o = Neg(kt) " BIG " }", NULL, "/qk 2 /pv 2 /big/MatMul 2 "},
 };
 
 /* ---- versions -------------------------------------------------------------------------------------------------------------------- */
 
 /* What the written types need, and never less than the model has. */
 static const struct { const char *passes, *dtype; int opset, ir, needs_opset, needs_ir; } versions[] = {
-    {"int8", "float", 12, 7, 13, 7},           {"int8", "float", 13, 7, 13, 7},     {"int8", "float16", 17, 8, 19, 9},    {"int8", "bfloat16", 17, 8, 19, 9},
-    {"fp8", "float", 18, 8, 19, 9},            {"fp8", "float", 19, 9, 19, 9},      {"fp8", "float", 20, 9, 20, 9},       {"passes int4", "float", 20, 9, 21, 10},
-    {"passes int4", "float", 21, 10, 21, 10},  {"passes int4", "float", 22, 10, 22, 10}, {"passes nvfp4", "float", 17, 8, 23, 11}, {"passes mxfp8", "float", 17, 8, 24, 12},
+    {"int8", "float", 12, 7, 13, 7},           {"int8", "float", 13, 7, 13, 7},     {"int8", "float16", 17, 8, 19, 9},
+    {"int8", "bfloat16", 17, 8, 19, 9},
+    {"fp8", "float", 18, 8, 19, 9},            {"fp8", "float", 19, 9, 19, 9},      {"fp8", "float", 20, 9, 20, 9},
+    {"passes int4", "float", 20, 9, 21, 10},
+    {"passes int4", "float", 21, 10, 21, 10},  {"passes int4", "float", 22, 10, 22, 10}, {"passes nvfp4", "float", 17, 8, 23, 11},
+    {"passes mxfp8", "float", 17, 8, 24, 12},
     {"passes int8-weights", "float", 22, 12, 22, 12},
 };
 
@@ -124,7 +168,8 @@ static void print_fed(const qx_model *m, qx_buf *out)
     QX_FOR_NODES(m->graph, n) {
         int count = 0;
         for (uint32_t i = 0; i < n->n_in; i++) count += n->in[i] && n->in[i]->def && n->in[i]->def->op->id == QX_OP_DequantizeLinear;
-        if (count && n->op->id != QX_OP_DequantizeLinear && n->op->id != QX_OP_Transpose) qx_buf_printf(out, "%s %d ", n->name[0] ? n->name : n->op_type, count);
+        if (count && n->op->id != QX_OP_DequantizeLinear && n->op->id != QX_OP_Transpose)
+            qx_buf_printf(out, "%s %d ", n->name[0] ? n->name : n->op_type, count);
     }
 }
 
@@ -152,7 +197,8 @@ static void decide(fixture *f, const char *text, const char *how, qx_buf *said)
     ok(f, qx_report_new(f->ctx, &report));
     set_options(f->ctx, a, options);
     ok(f, qx_job_args_options(a, &o));
-    if (qx_model_parse_text(f->ctx, text, &f->m) != QX_OK || rewrite(f->ctx, o, f->m, report, &stats) != QX_OK) fail_msg("%s: %s\n%s", how, qx_ctx_error(f->ctx), text);
+    if (qx_model_parse_text(f->ctx, text, &f->m) != QX_OK || rewrite(f->ctx, o, f->m, report, &stats) != QX_OK)
+        fail_msg("%s: %s\n%s", how, qx_ctx_error(f->ctx), text);
     print_decisions(report, said);
     qx_stats_free(stats);
     qx_report_free(report);
@@ -168,7 +214,8 @@ static void check(const row *r)
     decide(&f, text, r->options, &said);
     print_fed(f.m, &fed);
     check_decisions(r, said.data);
-    if (r->fed && strcmp(r->fed, fed.data ? fed.data : "")) fail_msg("%s (%s): DequantizeLinear feeds\n%s, not\n%s", r->what, r->options, fed.data, r->fed);
+    if (r->fed && strcmp(r->fed, fed.data ? fed.data : ""))
+        fail_msg("%s (%s): DequantizeLinear feeds\n%s, not\n%s", r->what, r->options, fed.data, r->fed);
     qx_buf_free(&said);
     qx_buf_free(&fed);
     unload(&f);
@@ -191,12 +238,14 @@ static void versions_are_what_types_need(void **state)
         char text[400];
         fixture f = {.ctx = qx_ctx_new(NULL)};
         qx_buf said = QX_BUF_INIT(f.ctx);
-        snprintf(text, sizeof text, "<ir_version: %d, opset_import: [\"\" : %d]> g (%s[4,32] x) => (y) <%s[32,32] w = random(1)> { [\"/fc\"] y = MatMul(x, w) }", versions[i].ir, versions[i].opset,
+        snprintf(text, sizeof text, "<ir_version: %d, opset_import: [\"\" : %d]> g (%s[4,32] x) => (y) <%s[32,32] w = random(1)> "
+                                    "{ [\"/fc\"] y = MatMul(x, w) }", versions[i].ir, versions[i].opset,
                  versions[i].dtype, versions[i].dtype);
         decide(&f, text, versions[i].passes, &said);
         const int64_t opset = qx_graph_opset(f.m->graph, "");
         if (opset != versions[i].needs_opset || f.m->ir_version != versions[i].needs_ir)
-            fail_msg("%s of %s at opset %d, IR %d: written as opset %lld, IR %lld", versions[i].passes, versions[i].dtype, versions[i].opset, versions[i].ir, (long long)opset, (long long)f.m->ir_version);
+            fail_msg("%s of %s at opset %d, IR %d: written as opset %lld, IR %lld", versions[i].passes, versions[i].dtype,
+                     versions[i].opset, versions[i].ir, (long long)opset, (long long)f.m->ir_version);
         qx_buf_free(&said);
         unload(&f);
     }
@@ -204,6 +253,7 @@ static void versions_are_what_types_need(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sizes_decide), cmocka_unit_test(names_decide), cmocka_unit_test(between_decide), cmocka_unit_test(versions_are_what_types_need)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sizes_decide), cmocka_unit_test(names_decide), cmocka_unit_test(between_decide),
+                                       cmocka_unit_test(versions_are_what_types_need)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

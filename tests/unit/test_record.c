@@ -18,7 +18,8 @@ static qx_status replay(qx_ctx *ctx, const char *options, const qx_quantize_opti
 /* Where to write, which code to load, what else may be read: never by a model's word. */
 static void what_no_record_holds(void **state)
 {
-    static const char *const names[] = {"plugin-dir", "output", "force", "save-stats", "resume", "frontier", "external-data-root", "allow-symlinks", "like", "device", "no-such-option"};
+    static const char *const names[] = {"plugin-dir", "output", "force", "save-stats", "resume", "frontier", "external-data-root",
+                                        "allow-symlinks", "like", "device", "no-such-option"};
     qx_ctx *ctx = *state;
     const qx_quantize_options *o;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

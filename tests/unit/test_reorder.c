@@ -1,5 +1,5 @@
-/* test_reorder.c - channels in another order leave the float outputs as they were, whatever lies between the products; what pruning would lose falls; where somebody else
- * reads a channel nothing moves. */
+/* test_reorder.c - channels in another order leave the float outputs as they were, whatever lies between the products; what
+ * pruning would lose falls; where somebody else reads a channel nothing moves. */
 #include "unit.h"
 
 #include <unistd.h>
@@ -75,16 +75,24 @@ static void forms(void **state)
 {
     (void)state;
     text(HEAD(18) "g (float[6,32] x) => (float[6,32] y) <float[32,128] w = random(1), float[64,32] d = random(2), float[128] b = random(3)>"
-         " { p = MatMul(x, w) q = Add(p, b) u, g = Split <axis = -1, num_outputs = 2> (q) s = Sigmoid(g) t = Mul(g, s) h = Mul(t, u) y = MatMul(h, d) }", 1);
-    text(HEAD(18) "g (float[1,4,12,12] x) => (float[1,8,3,3] y) <float[32,4,3,3] w = random(1), float[32] b = random(2), float[32] s = random(3), float[32] o = random(4), float[32] m = random(5),"
-         " float[32] v = {1,2,3,1,2,3,1,2,3,1,2,3,1,2,3,1,2,3,1,2,3,1,2,3,1,2,3,1,2,3,1,2}, float[32,1,1] c = random(7), float[8,32,3,3] d = random(8)>"
-         " { p = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (x, w, b) q = BatchNormalization(p, s, o, m, v) r = LeakyRelu(q) t = Mul(r, c) k = MaxPool <kernel_shape = [2, 2]> (t) y = Conv <pads = [0, 0, 0, 0]> (k, d) }", 1);
-    text(HEAD(18) "g (float[1,4,12,12] x) => (float[1,8,6,6] y) <float[32,4,3,3] w = random(1), float[32] b = random(2), float[32,1,1] c = random(7), float[8,32,3,3] d = random(8)>"
-         " { p = Conv <pads = [1, 1, 1, 1]> (x, w, b) r = Relu(p) t = Mul(r, c) k = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (t) y = Conv <pads = [1, 1, 1, 1]> (k, d) }", 1);
-    text(HEAD(18) "g (float[6,32] x) => (float[6,32] y) <float[32,64] w = random(1), float[64,32] d = random(2), float[1,64] c = random(3), float[64,32] e = random(4)>"
+         " { p = MatMul(x, w) q = Add(p, b) u, g = Split <axis = -1, num_outputs = 2> (q) s = Sigmoid(g) t = Mul(g, s) h = Mul(t, "
+         "u) y = MatMul(h, d) }", 1);
+    text(HEAD(18) "g (float[1,4,12,12] x) => (float[1,8,3,3] y) <float[32,4,3,3] w = random(1), float[32] b = random(2), "
+                  "float[32] s = random(3), float[32] o = random(4), float[32] m = random(5),"
+         " float[32] v = {1,2,3,1,2,3,1,2,3,1,2,3,1,2,3,1,2,3,1,2,3,1,2,3,1,2,3,1,2,3,1,2}, float[32,1,1] c = random(7), "
+         "float[8,32,3,3] d = random(8)>"
+         " { p = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (x, w, b) q = BatchNormalization(p, s, o, m, v) r = LeakyRelu(q) t "
+         "= Mul(r, c) k = MaxPool <kernel_shape = [2, 2]> (t) y = Conv <pads = [0, 0, 0, 0]> (k, d) }", 1);
+    text(HEAD(18) "g (float[1,4,12,12] x) => (float[1,8,6,6] y) <float[32,4,3,3] w = random(1), float[32] b = random(2), "
+                  "float[32,1,1] c = random(7), float[8,32,3,3] d = random(8)>"
+         " { p = Conv <pads = [1, 1, 1, 1]> (x, w, b) r = Relu(p) t = Mul(r, c) k = MaxPool <kernel_shape = [2, 2], strides = [2, "
+         "2]> (t) y = Conv <pads = [1, 1, 1, 1]> (k, d) }", 1);
+    text(HEAD(18) "g (float[6,32] x) => (float[6,32] y) <float[32,64] w = random(1), float[64,32] d = random(2), float[1,64] c = "
+                  "random(3), float[64,32] e = random(4)>"
          " { p = MatMul(x, w) q = Add(p, c) r = Relu(q) a = MatMul(r, d) b = MatMul(r, e) y = Add(a, b) }", 0); /* two readers */
     text(HEAD(18) "g (float[6,32] x) => (float[6,32] y) <float[32,64] w = random(1), float[64,32] d = random(2), float[64] c = random(3)>"
-         " { p = MatMul(x, w) q = Softmax(p) y0 = MatMul(q, d) z = ReduceMean <keepdims = 1> (p) y = Add(y0, z) }", 0); /* a sum over channels on the way */
+         /* a sum over channels on the way */
+         " { p = MatMul(x, w) q = Softmax(p) y0 = MatMul(q, d) z = ReduceMean <keepdims = 1> (p) y = Add(y0, z) }", 0);
 }
 
 /* What was observed in another order is refused; without an order of its own a job takes what any other has observed. */
@@ -95,7 +103,8 @@ static void statistics(void **state)
     char out[80], stats[80];
     snprintf(out, sizeof out, "/tmp/qonnx_test_reorder_%ld.onnx", (long)getpid());
     snprintf(stats, sizeof stats, "/tmp/qonnx_test_reorder_%ld.stats", (long)getpid());
-    qx_quantize_options o = {.input = SAMPLES "bert/model.onnx", .output = out, .passes = "gptq,int8", .force = true, .no_verify = true, .save_gram = true, .save_stats = stats};
+    qx_quantize_options o = {.input = SAMPLES "bert/model.onnx", .output = out, .passes = "gptq,int8", .force = true, .no_verify = true,
+                             .save_gram = true, .save_stats = stats};
     const char *calib = SAMPLES "bert/sample.npz";
     o.samples = (qx_samples_options){.paths = &calib, .n_paths = 1};
     OK(qx_report_new(*state, &r));

@@ -36,7 +36,8 @@ static void names_are_escaped(void **state)
     qx_buf b;
     qx_report *r = new_report(*state);
     OK(qx_report_add_node(r, &(qx_report_node){.name = "a<script>&\"\n", .op = "MatMul", .graph = "", .reason = "excluded"}));
-    OK(qx_report_add_tensor(r, &(qx_report_tensor){.name = "<i>", .format = "int8", .bytes_before = 100, .bytes_after = 25, .n = 5, .k = 5, .sqnr = 40, .input_sqnr = NAN}));
+    OK(qx_report_add_tensor(r, &(qx_report_tensor){.name = "<i>", .format = "int8", .bytes_before = 100, .bytes_after = 25, .n = 5,
+                                                   .k = 5, .sqnr = 40, .input_sqnr = NAN}));
     const char *text = page(*state, r, &b);
     assert_null(strstr(text, "<script>"));
     assert_null(strstr(text, "<b>\""));
@@ -56,7 +57,9 @@ static void verdict_and_shares(void **state)
     OK(qx_report_add_output(r, &(qx_report_output){.name = "y", .sqnr_db = 15, .cosine = 0.9, .count = 4, .equal = NAN, .top1 = 0.5}));
     OK(qx_report_add_output(r, &(qx_report_output){.name = "z", .sqnr_db = 25, .cosine = 0.9, .count = 4, .equal = NAN, .top1 = NAN}));
     OK(qx_report_add_layer(r, &(qx_report_layer){.name = "fc", .op = "Gemm", .format = "int8", .sqnr_db = 9, .cosine = 0.9}));
-    for (int i = 0; i < 2; i++) OK(qx_report_add_tensor(r, &(qx_report_tensor){.name = "w", .format = i ? "int4" : "int8", .bytes_before = 400, .bytes_after = 100, .sqnr = NAN, .input_sqnr = NAN}));
+    for (int i = 0; i < 2; i++)
+        OK(qx_report_add_tensor(r, &(qx_report_tensor){.name = "w", .format = i ? "int4" : "int8", .bytes_before = 400,
+                                                       .bytes_after = 100, .sqnr = NAN, .input_sqnr = NAN}));
     const char *text = page(*state, r, &b);
     assert_non_null(strstr(text, "class=\"badge g3\">results will differ"));
     assert_non_null(strstr(text, "<b>40 %</b>"));
@@ -75,7 +78,8 @@ static void long_tables_are_folded(void **state)
 {
     qx_buf b;
     qx_report *r = new_report(*state);
-    for (int i = 0; i < 61; i++) OK(qx_report_add_node(r, &(qx_report_node){.name = "n", .op = "MatMul", .graph = "", .reason = "excluded"}));
+    for (int i = 0; i < 61; i++)
+        OK(qx_report_add_node(r, &(qx_report_node){.name = "n", .op = "MatMul", .graph = "", .reason = "excluded"}));
     OK(qx_report_add_node(r, &(qx_report_node){.name = "s", .op = "Shape", .graph = "", .reason = "merged with an equal node"}));
     const char *text = page(*state, r, &b);
     assert_non_null(strstr(text, "<details><summary>61 nodes left in float"));
@@ -89,8 +93,11 @@ static void frontier(void **state)
     qx_buf b;
     qx_report *r = new_report(*state);
     const double loss[] = {0.02, 0.001, 0.00009};
-    for (int i = 0; i < 3; i++) OK(qx_report_add_point(r, &(qx_report_point){.bytes = 100 + 50 * i, .kl = loss[i], .noise = NAN, .formats = "int4 3", .chosen = i == 1, .shown = true}));
-    OK(qx_report_add_point(r, &(qx_report_point){.bytes = 100, .kl = 0.02, .noise = NAN, .formats = "int4 3", .label = "all int4", .shown = true}));
+    for (int i = 0; i < 3; i++)
+        OK(qx_report_add_point(r, &(qx_report_point){.bytes = 100 + 50 * i, .kl = loss[i], .noise = NAN, .formats = "int4 3",
+                                                     .chosen = i == 1, .shown = true}));
+    OK(qx_report_add_point(r, &(qx_report_point){.bytes = 100, .kl = 0.02, .noise = NAN, .formats = "int4 3", .label = "all int4",
+                                                 .shown = true}));
     const qx_axes a = qx_frontier_axes(r);
     assert_true(a.kl && a.x0 == 100 && a.x1 == 200 && a.y0 == -5 && a.y1 == -1);
     assert_true(fabs(qx_frontier_x(&a, &r->points[1]) - 0.5) < 1e-12);
@@ -107,6 +114,7 @@ static void frontier(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(names_are_escaped), cmocka_unit_test(verdict_and_shares), cmocka_unit_test(long_tables_are_folded), cmocka_unit_test(frontier)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(names_are_escaped), cmocka_unit_test(verdict_and_shares),
+                                       cmocka_unit_test(long_tables_are_folded), cmocka_unit_test(frontier)};
     return cmocka_run_group_tests(tests, with_ctx, free_ctx);
 }

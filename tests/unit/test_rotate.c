@@ -1,5 +1,5 @@
-/* test_rotate.c - rotations are exact: the float model's outputs stay, on every Llama-like graph there is, and graphs that cannot be turned are refused by the
- * node that stands in the way. QONNX_MODELS adds real exports. */
+/* test_rotate.c - rotations are exact: the float model's outputs stay, on every Llama-like graph there is, and graphs that cannot
+ * be turned are refused by the node that stands in the way. QONNX_MODELS adds real exports. */
 #include "unit.h"
 
 #include "onnx/weight/weight.h"
@@ -25,7 +25,8 @@ static void exact(qx_ctx *ctx, const char *model, const char *calib, const char 
     if (run(ctx, model, calib, passes, out, &r) != QX_OK) fail_msg("%s %s: %s", model, passes, qx_ctx_error(ctx));
     assert_true(r->n_outputs > 0);
     for (int64_t i = 0; i < r->n_outputs; i++)
-        if (!(r->outputs[i].sqnr_db > 100)) fail_msg("%s %s: output '%s' has %.1f dB", model, passes, r->outputs[i].name, r->outputs[i].sqnr_db);
+        if (!(r->outputs[i].sqnr_db > 100))
+            fail_msg("%s %s: output '%s' has %.1f dB", model, passes, r->outputs[i].name, r->outputs[i].sqnr_db);
     qx_report_free(r);
 }
 
@@ -106,7 +107,8 @@ static void statistics_apart(void **state)
     char out[128], stats[144];
     out_path(out, sizeof out);
     snprintf(stats, sizeof stats, "%s.stats", out);
-    qx_quantize_options o = {.input = CACHE "gqa.onnx", .output = out, .passes = "rotate,int8", .force = true, .save_stats = stats, .no_verify = true};
+    qx_quantize_options o = {.input = CACHE "gqa.onnx", .output = out, .passes = "rotate,int8", .force = true, .save_stats = stats,
+                             .no_verify = true};
     const char *calib = CACHE "ids.npz";
     o.samples = (qx_samples_options){.paths = &calib, .n_paths = 1};
     OK(qx_report_new(*state, &r));

@@ -18,8 +18,10 @@ static void numbered_names(void **state)
 {
     (void)state;
     static const struct { const char *path, *kept; double least_level; } rows[] = {
-        {"context_embedder", "condition embedding", 3}, {"pos_embed.proj", "patch embedding", 0}, {"time_text_embed.timestep_embedder.linear_1", "timestep embedding", 3},
-        {"norm_out.linear", "output modulation", 3}, {"proj_out", "output projection", 9}, {"transformer_blocks.0.attn.to_q", NULL, 2.5}, {"transformer_blocks.1.ff.net.2", NULL, 2},
+        {"context_embedder", "condition embedding", 3}, {"pos_embed.proj", "patch embedding", 0},
+        {"time_text_embed.timestep_embedder.linear_1", "timestep embedding", 3},
+        {"norm_out.linear", "output modulation", 3}, {"proj_out", "output projection", 9}, {"transformer_blocks.0.attn.to_q", NULL, 2.5},
+        {"transformer_blocks.1.ff.net.2", NULL, 2},
         {"transformer_blocks.0.attn.add_q_proj", NULL, 3},
     };
     fixture f = {.ctx = qx_ctx_new(NULL)};
@@ -46,7 +48,8 @@ static void patterns(void **state)
     qx_report *r;
     int left_out = 0;
     assert_int_equal(qx_report_new(ctx, &r), QX_OK);
-    qx_quantize_options o = {.input = DYNAMO, .passes = "int8-weights", .exclude = exclude, .n_exclude = 2, .dry_run = true, .no_verify = true};
+    qx_quantize_options o = {.input = DYNAMO, .passes = "int8-weights", .exclude = exclude, .n_exclude = 2, .dry_run = true,
+                             .no_verify = true};
     if (qx_quantize_file(ctx, &o, r) != QX_OK) fail_msg("%s", qx_ctx_error(ctx));
     for (int64_t i = 0; i < r->n_nodes; i++) {
         const qx_report_node *n = &r->nodes[i];
@@ -66,13 +69,15 @@ static void wrapper(void **state)
         {"/m/blocks.0/to_q/MatMul", "/m/proj_out/MatMul", "proj_out/MatMul", true},
         {"/blocks.0/to_q/MatMul", "/proj_out/MatMul", "/proj_out/MatMul", true},
         {"/m/blocks.0/to_q/MatMul", "/m/blocks.0/proj_out/MatMul", "blocks.0/proj_out/MatMul", false},
-        {"/blocks.0/to_q/MatMul", "/blocks.0/proj_out/MatMul", "/blocks.0/proj_out/MatMul", false}, /* the only block of a list is no wrapper */
+        /* the only block of a list is no wrapper */
+        {"/blocks.0/to_q/MatMul", "/blocks.0/proj_out/MatMul", "/blocks.0/proj_out/MatMul", false},
         {"/blocks.0/to_q/MatMul", "/blocks.1/proj_out/MatMul", "/blocks.1/proj_out/MatMul", false},
         {"MatMul_1", "proj_out", "proj_out", true},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char text[600];
-        snprintf(text, sizeof text, HEAD(17) "g (float[1,2] x) => (float[1,2] y) <float[2,2] w = {1, 2, 3, 4}, float[2,2] v = {1, 2, 3, 4}> {\n"
+        snprintf(text, sizeof text, HEAD(17) "g (float[1,2] x) => (float[1,2] y) <float[2,2] w = {1, 2, 3, 4}, float[2,2] v = {1, "
+                                             "2, 3, 4}> {\n"
                  "[\"%s\"] t = MatMul (x, w)\n[\"%s\"] y = MatMul (t, v)\n}", rows[i].first, rows[i].second);
         fixture f = load(text);
         qx_linears ls;

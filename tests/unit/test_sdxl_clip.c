@@ -22,7 +22,8 @@ static void expect(const sx_clip *t, const char *prompt, const int64_t *want, in
     if (sx_clip_encode(&e, t, prompt, ids, 77, &dropped) != SX_OK) fail_msg("%s", e.text);
     assert_int_equal(dropped, 0);
     for (int i = 0; i < 77; i++)
-        if (ids[i] != (i < n ? want[i] : pad)) fail_msg("'%s': id %d is %lld, expected %lld", prompt, i, (long long)ids[i], (long long)(i < n ? want[i] : pad));
+        if (ids[i] != (i < n ? want[i] : pad))
+            fail_msg("'%s': id %d is %lld, expected %lld", prompt, i, (long long)ids[i], (long long)(i < n ? want[i] : pad));
 }
 
 static void known_ids(void **state)
@@ -33,7 +34,9 @@ static void known_ids(void **state)
     sx_err e = {0};
     assert_int_equal(sx_clip_open(&e, DIR, &t), SX_OK);
     assert_int_equal(sx_clip_max_length(t), 77);
-    static const int64_t first[] = {637, 320, 561, 615, 525, 530, 320, 568, 620, 513, 320, 594, 522, 638}, second[] = {637, 72, 339, 6, 338, 275, 273, 66, 64, 83, 338, 0, 286, 127, 102, 127, 358, 160, 116, 255, 162, 244, 485, 638}, third[] = {637, 320, 638, 321, 328, 136, 485, 638};
+    static const int64_t first[] = {637, 320, 561, 615, 525, 530, 320, 568, 620, 513, 320, 594, 522, 638},
+        second[] = {637, 72, 339, 6, 338, 275, 273, 66, 64, 83, 338, 0, 286, 127, 102, 127, 358, 160, 116, 255, 162, 244, 485, 638},
+        third[] = {637, 320, 638, 321, 328, 136, 485, 638};
     expect(t, "a red circle left of a blue square on a gray background", first, sizeof first / sizeof *first, 638);
     expect(t, "It's 42 CATS!? \xc3\x89" "e\xcc\x81 \xe4\xb8\xad\xe6\x96\x87", second, sizeof second / sizeof *second, 638);
     expect(t, "a<|endoftext|>b \xc4\xb0", third, sizeof third / sizeof *third, 638);
@@ -146,6 +149,7 @@ static void composition(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(known_ids), cmocka_unit_test(truncates), cmocka_unit_test(bad_folders), cmocka_unit_test(composition)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(known_ids), cmocka_unit_test(truncates), cmocka_unit_test(bad_folders),
+                                       cmocka_unit_test(composition)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

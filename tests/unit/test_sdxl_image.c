@@ -1,4 +1,5 @@
-/* PNG, drawing and metrics of the picture sample; the metric values come from an independent NumPy computation on the same formula pictures. */
+/* PNG, drawing and metrics of the picture sample; the metric values come from an independent NumPy computation on the same
+ * formula pictures. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -186,7 +187,8 @@ static void resize(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(compared), cmocka_unit_test(drift), cmocka_unit_test(verdicts), cmocka_unit_test(png_round_trip),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(compared), cmocka_unit_test(drift), cmocka_unit_test(verdicts),
+                                       cmocka_unit_test(png_round_trip),
         cmocka_unit_test(pixels_and_floats), cmocka_unit_test(sheets), cmocka_unit_test(resize)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

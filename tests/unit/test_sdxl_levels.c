@@ -1,5 +1,6 @@
-/* Levels of the diffusion recipes on the real SDXL UNet graph: what each quantizes, against the counts that follow from the architecture. Needs
- * sdxl-unet-full in QONNX_MODELS; its weights are not needed, because a plan does not read them (a sparse file stands in). */
+/* Levels of the diffusion recipes on the real SDXL UNet graph: what each quantizes, against the counts that follow from the
+ * architecture. Needs sdxl-unet-full in QONNX_MODELS; its weights are not needed, because a plan does not read them (a sparse
+ * file stands in). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -102,7 +103,8 @@ static void levels(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         double seconds;
         counts c = plan(rows[i].passes, &seconds);
-        print_message("%-16s %d convolutions, %d linears, %d attention products, %.2f s\n", rows[i].passes, c.conv, c.linear, c.product, seconds);
+        print_message("%-16s %d convolutions, %d linears, %d attention products, %.2f s\n", rows[i].passes, c.conv, c.linear, c.product,
+                      seconds);
         assert_int_equal(c.conv, rows[i].want.conv);
         assert_int_equal(c.linear, rows[i].want.linear);
         assert_int_equal(c.product, rows[i].want.product);

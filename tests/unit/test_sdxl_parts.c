@@ -28,7 +28,8 @@ enum { N_ROLES = sizeof roles / sizeof *roles };
 static void by_name_and_alias(void **state)
 {
     (void)state;
-    const qonnx_port ports[] = {{"time_ids", QONNX_FLOAT16, 2, {-1, 6}}, {"latent", QONNX_FLOAT16, 4, {-1, 4, -1, -1}}, {"timestep", QONNX_INT64, 1, {1}}, {"text_embeds", QONNX_FLOAT16, 2, {-1, 1280}}};
+    const qonnx_port ports[] = {{"time_ids", QONNX_FLOAT16, 2, {-1, 6}}, {"latent", QONNX_FLOAT16, 4, {-1, 4, -1, -1}},
+                                {"timestep", QONNX_INT64, 1, {1}}, {"text_embeds", QONNX_FLOAT16, 2, {-1, 1280}}};
     int at[N_ROLES];
     sx_err e = {0};
     assert_int_equal(sx_bind_ports(&e, "unet", ports, 4, roles, N_ROLES, true, at), SX_OK);
@@ -39,12 +40,14 @@ static void by_name_and_alias(void **state)
 static void by_shape(void **state)
 {
     (void)state;
-    const qonnx_port ports[] = {{"a", QONNX_FLOAT, 4, {-1, 4, -1, -1}}, {"b", QONNX_FLOAT, 0, {0}}, {"c", QONNX_FLOAT, 2, {-1, 96}}, {"d", QONNX_FLOAT, 2, {-1, 6}}};
+    const qonnx_port ports[] = {{"a", QONNX_FLOAT, 4, {-1, 4, -1, -1}}, {"b", QONNX_FLOAT, 0, {0}}, {"c", QONNX_FLOAT, 2, {-1, 96}},
+                                {"d", QONNX_FLOAT, 2, {-1, 6}}};
     int at[N_ROLES];
     sx_err e = {0};
     assert_int_equal(sx_bind_ports(&e, "unet", ports, 4, roles, N_ROLES, true, at), SX_OK);
     assert_true(at[0] == 0 && at[1] == 1 && at[2] == 2 && at[3] == 3);
-    const qonnx_port vague[] = {{"a", QONNX_FLOAT, 4, {-1, 4, -1, -1}}, {"b", QONNX_FLOAT, 0, {0}}, {"c", QONNX_FLOAT, 2, {-1, -1}}, {"d", QONNX_FLOAT, 2, {-1, -1}}};
+    const qonnx_port vague[] = {{"a", QONNX_FLOAT, 4, {-1, 4, -1, -1}}, {"b", QONNX_FLOAT, 0, {0}}, {"c", QONNX_FLOAT, 2, {-1, -1}},
+                                {"d", QONNX_FLOAT, 2, {-1, -1}}};
     assert_int_equal(sx_bind_ports(&e, "unet", vague, 4, roles, N_ROLES, true, at), SX_UNSUPPORTED);
     assert_non_null(strstr(e.text, "more than one"));
     assert_non_null(strstr(e.text, "c f32[?,?], d f32[?,?]")); /* lists what is there */
@@ -53,7 +56,9 @@ static void by_shape(void **state)
 static void leftovers(void **state)
 {
     (void)state;
-    const qonnx_port ports[] = {{"sample", QONNX_FLOAT, 4, {-1, 4, -1, -1}}, {"timestep", QONNX_FLOAT, 0, {0}}, {"text_embeds", QONNX_FLOAT, 2, {-1, 96}}, {"time_ids", QONNX_FLOAT, 2, {-1, 6}}, {"control", QONNX_FLOAT, 1, {7}}};
+    const qonnx_port ports[] = {{"sample", QONNX_FLOAT, 4, {-1, 4, -1, -1}}, {"timestep", QONNX_FLOAT, 0, {0}},
+                                {"text_embeds", QONNX_FLOAT, 2, {-1, 96}}, {"time_ids", QONNX_FLOAT, 2, {-1, 6}},
+                                {"control", QONNX_FLOAT, 1, {7}}};
     int at[N_ROLES];
     sx_err e = {0};
     assert_int_equal(sx_bind_ports(&e, "unet", ports, 5, roles, N_ROLES, true, at), SX_UNSUPPORTED);
@@ -110,14 +115,17 @@ static void folders(void **state)
     put(dir, "clip2.opt/model.onnx", "x");
     expect_error(dir, SX_FAILED, "tokenizer_2/ (or --tokenizer-2 DIR); found: ");
     put(dir, "tokenizer_2/vocab.json", "{}");
-    put(dir, "vae/config.json", "{\"scaling_factor\": 0.5, \"block_out_channels\": [1,2,3,4], \"latents_mean\": [1,2,3,4], \"latents_std\": [1,1,1,1]}");
-    put(dir, "scheduler/scheduler_config.json", "{\"_class_name\": \"EulerAncestralDiscreteScheduler\", \"timestep_spacing\": \"trailing\", \"prediction_type\": \"v_prediction\"}");
+    put(dir, "vae/config.json", "{\"scaling_factor\": 0.5, \"block_out_channels\": [1,2,3,4], \"latents_mean\": [1,2,3,4], "
+                                "\"latents_std\": [1,1,1,1]}");
+    put(dir, "scheduler/scheduler_config.json", "{\"_class_name\": \"EulerAncestralDiscreteScheduler\", \"timestep_spacing\": "
+                                                "\"trailing\", \"prediction_type\": \"v_prediction\"}");
     put(dir, "unet/config.json", "{\"sample_size\": 64, \"time_cond_proj_dim\": 256}");
     sx_folder f;
     sx_err e = {0};
     if (sx_folder_open(&e, dir, NULL, &f) != SX_OK) fail_msg("%s", e.text);
     assert_true(f.sched.sampler == SX_EULER_A && f.sched.spacing == SX_TRAILING && f.sched.prediction == SX_V_PREDICTION);
-    assert_true(f.vae_scaling == 0.5 && f.vae_factor == 8 && f.size == 512 && f.time_cond_dim == 256 && f.latent_mean[3] == 4 && f.aesthetics && !f.force_zeros);
+    assert_true(f.vae_scaling == 0.5 && f.vae_factor == 8 && f.size == 512 && f.time_cond_dim == 256 && f.latent_mean[3] == 4 &&
+                f.aesthetics && !f.force_zeros);
     assert_non_null(strstr(f.model[SX_VAE_DEC], "only.onnx"));
     sx_options o;
     sx_plan plan;
@@ -142,12 +150,14 @@ static void folders(void **state)
     expect_error(dir, SX_UNSUPPORTED, "prediction_type is 'magic'");
     put(dir, "scheduler/scheduler_config.json", "{\"_class_name\": \"DDIMScheduler\", \"solver_order\": 3}");
     assert_int_equal(sx_folder_open(&e, dir, NULL, &f), SX_OK); /* the class's own defaults; a key of another class says nothing */
-    assert_true(!f.sched_problem && f.sched.sampler == SX_DDIM && f.sched.betas == SX_LINEAR && f.sched.beta_end == 0.02 && f.sched.spacing == SX_LEADING);
+    assert_true(!f.sched_problem && f.sched.sampler == SX_DDIM && f.sched.betas == SX_LINEAR && f.sched.beta_end == 0.02 &&
+                f.sched.spacing == SX_LEADING);
     assert_true(f.sched.steps_offset == 0 && f.sched.set_alpha_to_one && f.sched.clip_sample);
     sx_folder_free(&f);
     put(dir, "scheduler/scheduler_config.json", "{\"_class_name\": \"DPMSolverMultistepScheduler\", \"solver_order\": 3}");
     expect_problem(dir, "solver_order is 3, only 2 is offered");
-    put(dir, "scheduler/scheduler_config.json", "{\"_class_name\": \"DPMSolverMultistepScheduler\", \"algorithm_type\": \"sde-dpmsolver++\"}");
+    put(dir, "scheduler/scheduler_config.json",
+        "{\"_class_name\": \"DPMSolverMultistepScheduler\", \"algorithm_type\": \"sde-dpmsolver++\"}");
     expect_problem(dir, "algorithm_type is sde-dpmsolver++, only dpmsolver++");
     put(dir, "scheduler/scheduler_config.json", "{\"trained_betas\": [0.1, 0.2]}");
     expect_problem(dir, "trained_betas is a list, only null");
@@ -178,11 +188,14 @@ static void command_line(void **state)
     sx_err e = {0};
     const char *good[] = {"dir", "-p", "a", "--prompt=b", "-s", "7", "--size", "96x64", "--ref", "-S9007199254740992", "--guidance", "2.5"};
     assert_int_equal(parse(&e, &o, 12, good), SX_OK);
-    assert_true(o.prompts.n == 2 && strcmp(o.prompts.v[1], "b") == 0 && o.steps == 7 && o.width == 96 && o.height == 64 && o.ref && o.seed == 9007199254740992 && o.guidance == 2.5);
+    assert_true(o.prompts.n == 2 && strcmp(o.prompts.v[1], "b") == 0 && o.steps == 7 && o.width == 96 && o.height == 64 && o.ref &&
+                o.seed == 9007199254740992 && o.guidance == 2.5);
     sx_options_free(&o);
     static const struct { const char *args[3]; int n; const char *says; } bad[] = {
-        {{"--stps", "3"}, 2, "--steps"},       {{"--steps", "0"}, 2, "1 to 1000"},    {{"--steps", "2.5"}, 2, "whole"},  {{"--guidance", "nan"}, 2, "not a number"},
-        {{"--steps"}, 1, "needs a value"},     {{"--ref=1"}, 1, "takes no value"},    {{"a", "b"}, 2, "two folders"},    {{"--size", "12xx"}, 2, "WIDTHxHEIGHT"},
+        {{"--stps", "3"}, 2, "--steps"},       {{"--steps", "0"}, 2, "1 to 1000"},    {{"--steps", "2.5"}, 2, "whole"},
+        {{"--guidance", "nan"}, 2, "not a number"},
+        {{"--steps"}, 1, "needs a value"},     {{"--ref=1"}, 1, "takes no value"},    {{"a", "b"}, 2, "two folders"},
+        {{"--size", "12xx"}, 2, "WIDTHxHEIGHT"},
         {{"--size", "0x64"}, 2, "positive"},   {{"--size", "-8"}, 2, "positive"},
         {{"--qqqqqqqqqqqq"}, 1, "--help"},     {{"-z"}, 1, "unknown option"},         {{"--strength", "1.5"}, 2, "out of range"},
     };
@@ -232,7 +245,8 @@ static void guidance_embedding(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(by_name_and_alias), cmocka_unit_test(by_shape), cmocka_unit_test(leftovers), cmocka_unit_test(folders),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(by_name_and_alias), cmocka_unit_test(by_shape), cmocka_unit_test(leftovers),
+                                       cmocka_unit_test(folders),
         cmocka_unit_test(command_line), cmocka_unit_test(prompt_lists), cmocka_unit_test(guidance_embedding)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -176,7 +176,8 @@ static void torch_cpu(void **state)
 {
     (void)state;
     static const double four[] = {1.5410, -0.2934, -2.1788, 0.5684};
-    static const double sixteen[] = {-1.1258, -1.1524, -0.2506, -0.4339, 0.8487, 0.6920, -0.3160, -2.1152, 0.3223, -1.2633, 0.3500, 0.3081, 0.1198, 1.2377, 1.1168, -0.2473};
+    static const double sixteen[] = {-1.1258, -1.1524, -0.2506, -0.4339, 0.8487, 0.6920, -0.3160, -2.1152, 0.3223, -1.2633, 0.3500,
+                                     0.3081, 0.1198, 1.2377, 1.1168, -0.2473};
     static const double s42[] = {1.9269, 1.4873, 0.9007, -2.1055};
     float x[19];
     sx_rng r;
@@ -250,8 +251,10 @@ RECORDED(CASE)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(betas), cmocka_unit_test(spacings), cmocka_unit_test(karras_levels), cmocka_unit_test(whole_lists),
-        cmocka_unit_test(exact_denoiser), cmocka_unit_test(ancestral_split), cmocka_unit_test(bad_settings), cmocka_unit_test(torch_cpu), cmocka_unit_test(torch_cuda),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(betas), cmocka_unit_test(spacings), cmocka_unit_test(karras_levels),
+                                       cmocka_unit_test(whole_lists),
+        cmocka_unit_test(exact_denoiser), cmocka_unit_test(ancestral_split), cmocka_unit_test(bad_settings), cmocka_unit_test(torch_cpu),
+        cmocka_unit_test(torch_cuda),
 #define CASE(name, steps, settings) cmocka_unit_test(recorded_##name),
         RECORDED(CASE)
 #undef CASE

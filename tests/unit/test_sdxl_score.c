@@ -51,7 +51,8 @@ static void make_scene(scene *s)
     s->a.shots = &s->ref;
     s->b.shots = &s->test;
     s->f.tokenizer = TEST_SOURCE_DIR "/samples/models/micro-sdxl/tokenizer";
-    s->c = (sx_comparison){.ref = &s->a, .test = &s->b, .pairs = &s->pair, .n = 1, .mean_lpips = NAN, .mean_clip_ref = NAN, .mean_clip = NAN};
+    s->c = (sx_comparison){.ref = &s->a, .test = &s->b, .pairs = &s->pair, .n = 1, .mean_lpips = NAN, .mean_clip_ref = NAN,
+                           .mean_clip = NAN};
 }
 
 static int score(scene *s, sx_err *e, sx_options o)
@@ -88,7 +89,8 @@ static void agreement(void **state)
         scene s;
         sx_err e = {0};
         make_scene(&s);
-        const sx_options o = {.clip = write_model(*state, "clip", joint ? JOINT : PICTURE_SIDE), .clip_text = joint ? NULL : write_model(*state, "text", TEXT_SIDE)};
+        const sx_options o = {.clip = write_model(*state, "clip", joint ? JOINT : PICTURE_SIDE),
+                              .clip_text = joint ? NULL : write_model(*state, "text", TEXT_SIDE)};
         if (score(&s, &e, o) != SX_OK) fail_msg("%s", e.text);
         assert_true(fabs(s.pair.clip_ref - expected_clip(1, 0.2, 0)) < 1e-3);
         assert_true(fabs(s.pair.clip - expected_clip(0.8, 0.2, 0)) < 1e-3);
@@ -108,8 +110,10 @@ static void expect(scene *s, sx_options o, int code, const char *part)
 static void refused(void **state)
 {
     scene s;
-    const char *text = write_model(*state, "text", TEXT_SIDE), *picture = write_model(*state, "clip", PICTURE_SIDE), *lpips = write_model(*state, "lpips", DISTANCE);
-    expect(&s, (sx_options){.lpips = picture}, SX_UNSUPPORTED, "expected two pictures [1,3,H,W] and one output; the graph takes: pixel_values f32[1,3,8,8]");
+    const char *text = write_model(*state, "text", TEXT_SIDE), *picture = write_model(*state, "clip", PICTURE_SIDE),
+        *lpips = write_model(*state, "lpips", DISTANCE);
+    expect(&s, (sx_options){.lpips = picture}, SX_UNSUPPORTED,
+           "expected two pictures [1,3,H,W] and one output; the graph takes: pixel_values f32[1,3,8,8]");
     expect(&s, (sx_options){.clip_text = text}, SX_USAGE, "--clip-text needs --clip");
     expect(&s, (sx_options){.clip = lpips}, SX_UNSUPPORTED, "in0");
     expect(&s, (sx_options){.clip = picture}, SX_UNSUPPORTED, "text_embeds");

@@ -16,7 +16,9 @@ static void compare_type(const comparison *c, const qx_value *v, const qx_tensor
     char a[200], b[200];
     bool same = y->kind == QX_KIND_TENSOR && y->has_shape && y->rank == t->rank && y->dtype == t->dtype;
     for (int i = 0; same && i < t->rank; i++) same = y->dims[i].n == t->dims[i];
-    if (!same) fail_msg("%s: '%s' is inferred as %s and computed as %s", c->model, v->name, qx_type_describe(y, a, sizeof a), qx_tensor_describe(t, b, sizeof b));
+    if (!same)
+        fail_msg("%s: '%s' is inferred as %s and computed as %s", c->model, v->name, qx_type_describe(y, a, sizeof a),
+                 qx_tensor_describe(t, b, sizeof b));
 }
 
 static double element(const qx_tensor *t, int64_t i)
@@ -118,7 +120,8 @@ static void what_is_inferred_is_what_is_computed(void **state)
         skip();
     }
     for (struct dirent *e = readdir(d); e; e = readdir(d)) {
-        if (e->d_name[0] != '.' && !strstr(e->d_name, "sdxl")) tried += try_model(folder, e->d_name); /* the large ones take too long for every day */
+        /* the large ones take too long for every day */
+        if (e->d_name[0] != '.' && !strstr(e->d_name, "sdxl")) tried += try_model(folder, e->d_name);
     }
     closedir(d);
     print_message("%d models\n", tried);

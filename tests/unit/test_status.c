@@ -45,9 +45,11 @@ static void formats_like_printf(void **state)
     qx_ctx *ctx = *state;
     char want[512];
     qx_fail(ctx, QX_E_FAIL, "%5d|%-5d|%05d|%+d|%x|%c|%%|%zu|%lld|%ld|%hhu|%*d|%.3f|%10.2e|%s|%8s|%-8s|%.2s|%.*s",
-            42, 42, 42, 42, 255u, 'q', (size_t)7, -9000000000ll, 12l, (unsigned char)200, 6, 3, 1.5, 12345.678, "abc", "abc", "abc", "abc", 1, "xyz");
+            42, 42, 42, 42, 255u, 'q', (size_t)7, -9000000000ll, 12l, (unsigned char)200, 6, 3, 1.5, 12345.678, "abc", "abc", "abc",
+            "abc", 1, "xyz");
     snprintf(want, sizeof want, "%5d|%-5d|%05d|%+d|%x|%c|%%|%zu|%lld|%ld|%hhu|%*d|%.3f|%10.2e|%s|%8s|%-8s|%.2s|%.*s",
-             42, 42, 42, 42, 255u, 'q', (size_t)7, -9000000000ll, 12l, (unsigned char)200, 6, 3, 1.5, 12345.678, "abc", "abc", "abc", "abc", 1, "xyz");
+             42, 42, 42, 42, 255u, 'q', (size_t)7, -9000000000ll, 12l, (unsigned char)200, 6, 3, 1.5, 12345.678, "abc", "abc", "abc",
+             "abc", 1, "xyz");
     assert_string_equal(qx_ctx_error(ctx), want);
 }
 
@@ -166,7 +168,8 @@ static void nested_runs_serially(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(codes), TEST(chain), TEST(endless_chain), TEST(formats_like_printf), TEST(hostile_names), TEST(first_failure_wins_across_threads),
+        TEST(codes), TEST(chain), TEST(endless_chain), TEST(formats_like_printf), TEST(hostile_names),
+        TEST(first_failure_wins_across_threads),
         TEST(sinks), TEST(cancel), TEST(nested_runs_serially),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
-/* test_stream.c - weights that are read for each use: the outputs of the executor that keeps them, in far less memory; chosen by itself under a
- * memory cap. A language model (MatMul, Gather, Gemm), a UNet and a VAE decoder (convolutions), and a quantized graph. */
+/* test_stream.c - weights that are read for each use: the outputs of the executor that keeps them, in far less memory; chosen by
+ * itself under a memory cap. A language model (MatMul, Gather, Gemm), a UNet and a VAE decoder (convolutions), and a quantized
+ * graph. */
 #include "unit.h"
 
 #include <math.h>
@@ -82,7 +83,8 @@ static void same_outputs(const char *model, const char *folder, double least_sav
     run(model, folder, false, 0, &kept);
     run(model, folder, true, 0, &streamed);
     double d = distance(&kept.out, &streamed.out);
-    print_message("%s: relative distance %.2g, %.1f MB kept, %.1f MB streamed\n", folder, d, (double)(kept.peak - kept.least) / 1e6, (double)(streamed.peak - streamed.least) / 1e6);
+    print_message("%s: relative distance %.2g, %.1f MB kept, %.1f MB streamed\n", folder, d, (double)(kept.peak - kept.least) / 1e6,
+                  (double)(streamed.peak - streamed.least) / 1e6);
     assert_true(d < 2e-5);
     assert_true((double)(kept.peak - kept.least) >= least_saving * (double)(streamed.peak - streamed.least));
     free(kept.out.data);
@@ -115,7 +117,8 @@ static void quantized(void **state)
     qx_report *r;
     qx_ctx *ctx = qx_ctx_new(NULL);
     snprintf(out, sizeof out, "/tmp/qonnx_test_stream_%ld.onnx", (long)getpid());
-    qx_quantize_options o = {.input = TEST_SOURCE_DIR "/samples/models/micro-sdxl/unet/model.onnx", .output = out, .passes = "int8-weights", .force = true, .no_verify = true};
+    qx_quantize_options o = {.input = TEST_SOURCE_DIR "/samples/models/micro-sdxl/unet/model.onnx", .output = out,
+                             .passes = "int8-weights", .force = true, .no_verify = true};
     OK(qx_report_new(ctx, &r));
     OK(qx_quantize_file(ctx, &o, r));
     same_outputs(out, "micro-sdxl/unet", 1.5);
@@ -139,6 +142,7 @@ static void chosen_under_a_cap(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(language_model), cmocka_unit_test(unet), cmocka_unit_test(decoder), cmocka_unit_test(quantized), cmocka_unit_test(chosen_under_a_cap)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(language_model), cmocka_unit_test(unet), cmocka_unit_test(decoder),
+                                       cmocka_unit_test(quantized), cmocka_unit_test(chosen_under_a_cap)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

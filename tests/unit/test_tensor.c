@@ -274,8 +274,10 @@ static void equal_content_equal_hash(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(t01_t02_types), TEST(t03_t05_dims), TEST(t06_t11_raw_sizes), TEST(t12_typed_counts), TEST(t13_t18_value_fields), TEST(t19_t20_ranges_and_segments),
-        TEST(t21_t22_warnings), TEST(t24_t26_accepted), TEST(strings), TEST(large_typed), TEST(large_fixed), TEST(packed_from_the_middle), TEST(t27_many_elements),
+        TEST(t01_t02_types), TEST(t03_t05_dims), TEST(t06_t11_raw_sizes), TEST(t12_typed_counts), TEST(t13_t18_value_fields),
+        TEST(t19_t20_ranges_and_segments),
+        TEST(t21_t22_warnings), TEST(t24_t26_accepted), TEST(strings), TEST(large_typed), TEST(large_fixed),
+        TEST(packed_from_the_middle), TEST(t27_many_elements),
         TEST(equal_content_equal_hash),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

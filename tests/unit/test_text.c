@@ -82,7 +82,8 @@ static void sizes(void **state)
 {
     qx_ctx *ctx = *state;
     static const struct { const char *text; int64_t bytes; } good[] = {
-        {"0", 0}, {"1000", 1000}, {"8G", 8ll << 30}, {"512m", 512ll << 20}, {"64KiB", 65536}, {"5GB", 5000000000ll}, {"7B", 7}, {"1t", 1ll << 40},
+        {"0", 0}, {"1000", 1000}, {"8G", 8ll << 30}, {"512m", 512ll << 20}, {"64KiB", 65536}, {"5GB", 5000000000ll}, {"7B", 7},
+        {"1t", 1ll << 40},
         {"9223372036854775807", INT64_MAX},
     };
     static const char *const bad[] = {"", "G", "-1", "1.5G", "8X", "8 G", "8Gi", "9223372036854775808", "9000000T", "0x10", "+1", "1e3"};
@@ -154,7 +155,8 @@ static void mistyped(void **state)
 {
     (void)state;
     static const struct { const char *word, *hint; } cases[] = {
-        {"quantise", "; did you mean quantize?"}, {"inspct", "; did you mean inspect?"}, {"nosuchthing", ""}, {"x", ""}, {"", ""}, {"ru", ""}, {"rum", "; did you mean run?"}, {"quantizequantizequantizequantizequantizequantize", ""}};
+        {"quantise", "; did you mean quantize?"}, {"inspct", "; did you mean inspect?"}, {"nosuchthing", ""}, {"x", ""}, {"", ""},
+            {"ru", ""}, {"rum", "; did you mean run?"}, {"quantizequantizequantizequantizequantizequantize", ""}};
     static const char *const words[] = {"quantize", "inspect", "run", "passes"};
     char out[40];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -167,7 +169,8 @@ static void mistyped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(globs), TEST(regexes), TEST(long_names), TEST(runaway_regex_gives_up), TEST(bad_patterns), TEST(sizes), TEST(numbers), TEST(bytes_for_people), TEST(printable), TEST(mistyped),
+        TEST(globs), TEST(regexes), TEST(long_names), TEST(runaway_regex_gives_up), TEST(bad_patterns), TEST(sizes), TEST(numbers),
+        TEST(bytes_for_people), TEST(printable), TEST(mistyped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

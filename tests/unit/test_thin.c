@@ -1,5 +1,6 @@
-/* test_thin.c - calibration data that says almost nothing: one sample of two tokens, or one word over and over. H has rank one or two, most channels of rows were never
- * apart, ranges come from a handful of values. Every algorithm has to give a model that still works on other text. */
+/* test_thin.c - calibration data that says almost nothing: one sample of two tokens, or one word over and over. H has rank one or
+ * two, most channels of rows were never apart, ranges come from a handful of values. Every algorithm has to give a model that
+ * still works on other text. */
 #include <math.h>
 
 #include "tmp_dir.h"
@@ -18,7 +19,8 @@ static double left(const char *passes, const char *text, int64_t seq_len)
     qx_ctx *ctx = qx_ctx_new(NULL);
     qx_report *r;
     const char *const unseen[] = {LM("sample.npz")};
-    const qx_quantize_options o = {.input = LM("model.onnx"), .output = tmp_path(&dir, "out.onnx"), .passes = passes, .force = true, .verify = unseen, .n_verify = 1,
+    const qx_quantize_options o = {.input = LM("model.onnx"), .output = tmp_path(&dir, "out.onnx"), .passes = passes, .force = true,
+                                   .verify = unseen, .n_verify = 1,
                                    .samples = {.text = text, .tokenizer = LM("tokenizer.json"), .seq_len = seq_len, .limit = 1}};
     assert_int_equal(qx_report_new(ctx, &r), QX_OK);
     if (qx_quantize_file(ctx, &o, r) != QX_OK) fail_msg("%s: %s", passes, qx_ctx_error(ctx));
@@ -31,7 +33,8 @@ static double left(const char *passes, const char *text, int64_t seq_len)
 }
 
 /* Weights alone: what the data does not say must not make them worse than rounding by more than chance. */
-static const char *const weight_only[] = {"gptq,int4", "awq,int4", "awq,gptq,int4(block=128)", "gptq,nvfp4", "gptq,mxfp4", "svdquant,int4", "gptq,int8-weights", "gptq,fp8-weights"};
+static const char *const weight_only[] = {"gptq,int4", "awq,int4", "awq,gptq,int4(block=128)", "gptq,nvfp4", "gptq,mxfp4",
+                                          "svdquant,int4", "gptq,int8-weights", "gptq,fp8-weights"};
 /* Activations too: two tokens do not show how large others are, so only that it works is asked. */
 static const char *const activations[] = {"smoothquant,int8", "smoothquant,gptq,fp8", "sparsity,int8"};
 
@@ -67,6 +70,7 @@ static void one_word(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(two_tokens, make_dir, remove_dir), cmocka_unit_test_setup_teardown(one_word, make_dir, remove_dir)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(two_tokens, make_dir, remove_dir),
+                                       cmocka_unit_test_setup_teardown(one_word, make_dir, remove_dir)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* test_threads.c - every algorithm gives the same file for any number of threads: sums that were cut by thread, a choice between equals or a race would show in a byte. */
+/* test_threads.c - every algorithm gives the same file for any number of threads: sums that were cut by thread, a choice between
+ * equals or a race would show in a byte. */
 #include "tmp_dir.h"
 #include "unit.h"
 #include "passes/job/settings.h"
@@ -31,7 +32,8 @@ static unsigned char *written(const char *passes, int threads, size_t *size)
 }
 
 static const char *const chains[] = {
-    "smoothquant,bias-correction,int8", "smoothquant(alpha=0.5),fp8", "smoothquant,int8-dynamic", "awq,int4", "awq,gptq,int4(block=128)", "gptq,nvfp4", "svdquant(rank=4),int4", "rotate,int4",
+    "smoothquant,bias-correction,int8", "smoothquant(alpha=0.5),fp8", "smoothquant,int8-dynamic", "awq,int4", "awq,gptq,int4(block=128)",
+    "gptq,nvfp4", "svdquant(rank=4),int4", "rotate,int4",
     "sparsity,int8", "sparsity(method=wanda),int8-weights", "sparsity(method=magnitude),fp8", "mixed(size=3800000,probes=1)",
 };
 

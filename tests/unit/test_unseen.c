@@ -1,5 +1,5 @@
-/* What rows that nobody has seen are expected to lose by clipping (passes/search/search.h), against many made-up calibrations: as forecast where the tail falls with
- * the sixth power, less than forecast where it falls faster. */
+/* What rows that nobody has seen are expected to lose by clipping (passes/search/search.h), against many made-up calibrations: as
+ * forecast where the tail falls with the sixth power, less than forecast where it falls faster. */
 #include "passes/search/search.h"
 #include "unit.h"
 

@@ -1,4 +1,5 @@
-/* test_verify.c - what the end of a run says of an output: decibels, equal codes, the largest score, values that are not finite, numbers of values that differ. */
+/* test_verify.c - what the end of a run says of an output: decibels, equal codes, the largest score, values that are not finite,
+ * numbers of values that differ. */
 #include <math.h>
 
 #include "passes/job/verify_outputs.h"
@@ -25,14 +26,16 @@ static qx_report *judge(qx_ctx *ctx, const char *name, const qx_tensor *a, const
 
 static void decibels(void **state)
 {
-    static const struct { float error; const char *words; } cases[] = {{0.001f, "very close"}, {0.05f, "close to"}, {0.2f, "results will differ"}, {0.9f, "far from"}};
+    static const struct { float error; const char *words; } cases[] =
+        {{0.001f, "very close"}, {0.05f, "close to"}, {0.2f, "results will differ"}, {0.9f, "far from"}};
     const int64_t dims[] = {4};
     float a[4] = {1, -1, 1, -1}, b[4];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         for (int k = 0; k < 4; k++) b[k] = a[k] + cases[i].error;
         const qx_tensor x = tensor(QX_DT_FLOAT, 1, dims, a), y = tensor(QX_DT_FLOAT, 1, dims, b);
         qx_report *r = judge(*state, "y", &x, &y);
-        assert_true(fabs(r->outputs[0].sqnr_db + 20 * log10((double)cases[i].error)) < 0.01 && isnan(r->outputs[0].equal) && isnan(r->outputs[0].top1));
+        assert_true(fabs(r->outputs[0].sqnr_db + 20 * log10((double)cases[i].error)) < 0.01 && isnan(r->outputs[0].equal) &&
+                    isnan(r->outputs[0].top1));
         assert_non_null(strstr(r->verdict, cases[i].words));
         qx_report_free(r);
     }
@@ -53,7 +56,8 @@ static void scores(void **state)
 static void codes(void **state)
 {
     const int64_t dims[] = {5}, fewer[] = {3};
-    int64_t a[5] = {1, 2, 3, (int64_t)1 << 60, 7}, b[5] = {1, 2, 4, ((int64_t)1 << 60) + 1, 7}; /* float could not tell the last ones apart */
+    /* float could not tell the last ones apart */
+    int64_t a[5] = {1, 2, 3, (int64_t)1 << 60, 7}, b[5] = {1, 2, 4, ((int64_t)1 << 60) + 1, 7};
     const qx_tensor x = tensor(QX_DT_INT64, 1, dims, a), y = tensor(QX_DT_INT64, 1, dims, b), z = tensor(QX_DT_INT64, 1, fewer, b);
     qx_report *r = judge(*state, "ids", &x, &y);
     assert_true(r->outputs[0].equal == 0.6 && isnan(r->outputs[0].sqnr_db) && !r->verdict);
@@ -91,6 +95,7 @@ static void empty(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(decibels), cmocka_unit_test(scores), cmocka_unit_test(codes), cmocka_unit_test(not_finite), cmocka_unit_test(empty)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(decibels), cmocka_unit_test(scores), cmocka_unit_test(codes),
+                                       cmocka_unit_test(not_finite), cmocka_unit_test(empty)};
     return cmocka_run_group_tests(tests, with_ctx, free_ctx);
 }

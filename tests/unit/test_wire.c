@@ -277,7 +277,8 @@ static void payload_in_pieces(void **state)
     free(big);
 }
 
-/* Unknown fields of every wire type come back byte for byte, after an edit of something else too; our private field number is no exception. */
+/* Unknown fields of every wire type come back byte for byte, after an edit of something else too; our private field number is no
+ * exception. */
 static void p15_unknown_fields(void **state)
 {
     pb g = pb_graph(), t = pb_tensor("w", 1, 1, (int64_t[]){1024}), mark = {0};
@@ -455,10 +456,13 @@ static void file_cut_while_open(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(p01_varint_cut), TEST(p02_varint_of_11_bytes), TEST(p03_length_past_parent), TEST(p04_length_overflow), TEST(p05_wrong_wire_type),
-        TEST(p06_field_number_0), TEST(p07_field_number_too_large), TEST(p08_wire_types_that_do_not_exist), TEST(p09_depth), TEST(p10_nested_subgraphs),
+        TEST(p01_varint_cut), TEST(p02_varint_of_11_bytes), TEST(p03_length_past_parent), TEST(p04_length_overflow),
+        TEST(p05_wrong_wire_type),
+        TEST(p06_field_number_0), TEST(p07_field_number_too_large), TEST(p08_wire_types_that_do_not_exist), TEST(p09_depth),
+        TEST(p10_nested_subgraphs),
         TEST(p11_empty), TEST(p12_kinds), TEST(p13_lfs_pointer), TEST(p14_given_twice), TEST(payload_in_pieces), TEST(p15_unknown_fields),
-        TEST(p16_trailing_garbage), TEST(p17_over_2_gib), TEST(p18_amplification), TEST(p19_invalid_utf8), TEST(p20_nul_in_a_name), TEST(p21_odd_names),
+        TEST(p16_trailing_garbage), TEST(p17_over_2_gib), TEST(p18_amplification), TEST(p19_invalid_utf8), TEST(p20_nul_in_a_name),
+        TEST(p21_odd_names),
         TEST(packed_numbers), TEST(file_cut_while_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* test_write.c - what the writer promises: same bytes where nothing changed, same bytes for any number of threads, names of our own, all or nothing. */
+/* test_write.c - what the writer promises: same bytes where nothing changed, same bytes for any number of threads, names of our
+ * own, all or nothing. */
 #include "tmp_dir.h"
 
 #include <fcntl.h>
@@ -203,8 +204,10 @@ static void same_bytes_for_any_threads(void **state)
 {
     place *p = *state;
     static const struct { qx_dtype codes; int64_t block; qx_layout layout; qx_scale_rule rule; } jobs[] = {
-        {QX_DT_INT8, 0, QX_LAYOUT_SAME, QX_SCALE_AMAX}, {QX_DT_INT4, 32, QX_LAYOUT_NK, QX_SCALE_SEARCH}, {QX_DT_FLOAT8E4M3FN, -1, QX_LAYOUT_SAME, QX_SCALE_SEARCH},
-        {QX_DT_UINT4, 32, QX_LAYOUT_NBITS, QX_SCALE_AMAX}, {QX_DT_INT4, 32, QX_LAYOUT_SAME, QX_SCALE_SEARCH}, {QX_DT_INT8, -1, QX_LAYOUT_NK, QX_SCALE_AMAX},
+        {QX_DT_INT8, 0, QX_LAYOUT_SAME, QX_SCALE_AMAX}, {QX_DT_INT4, 32, QX_LAYOUT_NK, QX_SCALE_SEARCH},
+        {QX_DT_FLOAT8E4M3FN, -1, QX_LAYOUT_SAME, QX_SCALE_SEARCH},
+        {QX_DT_UINT4, 32, QX_LAYOUT_NBITS, QX_SCALE_AMAX}, {QX_DT_INT4, 32, QX_LAYOUT_SAME, QX_SCALE_SEARCH},
+        {QX_DT_INT8, -1, QX_LAYOUT_NK, QX_SCALE_AMAX},
     };
     put_model(at(p, "in.onnx"), false, NULL);
     for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++)
@@ -411,7 +414,8 @@ static void an_edit_keeps_the_rest(void **state)
     qx_node *n;
     const char *out[] = {"sum"};
     qx_value *in[] = {m->graph->inputs[0], m->graph->inputs[0]};
-    OK(qx_node_add(m->graph, &(qx_node_spec){.op_type = "Concat", .domain = "", .name = "q", .in = in, .n_in = 2, .out_names = out, .n_out = 1}, NULL, &n));
+    OK(qx_node_add(m->graph, &(qx_node_spec){.op_type = "Concat", .domain = "", .name = "q", .in = in, .n_in = 2, .out_names = out,
+                                             .n_out = 1}, NULL, &n));
     OK(qx_attr_set_int(n, "axis", 0));
     OK(qx_attr_set_ints(n, "some", (int64_t[]){1, -2}, 2));
     OK(qx_attr_set_string(n, "text", "abc"));
@@ -484,8 +488,10 @@ static void bundled_models_come_back(void **state) { walk(state, TEST_SOURCE_DIR
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(unedited_is_copied), CASE(rebuilt_is_the_same), CASE(external_data_moves), CASE(same_bytes_for_any_threads), CASE(parts_land_where_they_belong),
-        CASE(tied_weights_are_stored_once), CASE(refused_outputs), CASE(faults_leave_the_old_output), CASE(out_of_memory), CASE(out_of_memory_in_jobs), CASE(cancelled), CASE(an_edit_keeps_the_rest),
+        CASE(unedited_is_copied), CASE(rebuilt_is_the_same), CASE(external_data_moves), CASE(same_bytes_for_any_threads),
+        CASE(parts_land_where_they_belong),
+        CASE(tied_weights_are_stored_once), CASE(refused_outputs), CASE(faults_leave_the_old_output), CASE(out_of_memory),
+        CASE(out_of_memory_in_jobs), CASE(cancelled), CASE(an_edit_keeps_the_rest),
         CASE(models_come_back), CASE(standard_cases_come_back), CASE(bundled_models_come_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
