@@ -57,30 +57,42 @@ typedef struct cut { int64_t rows, cols, blocks, groups; } cut;
 /* a piece that stays in the second cache; packing a row takes as long as so many columns of its product */
 enum { HIGH = 112, WIDE = 2048, PACK = 10 };
 
-static cut cut_of(int64_t m, int64_t n, int64_t groups)
+static cut cut_of(int64_t m, int64_t n, int64_t blocks, int64_t groups)
 {
-    cut u = {.blocks = (m + HIGH - 1) / HIGH};
-    u.rows = (m + u.blocks - 1) / u.blocks;
+    cut u = {.rows = (m + blocks - 1) / blocks};
+    u.blocks = (m + u.rows - 1) / u.rows;
     u.cols = ((n + groups - 1) / groups + QX_GEMM_NR - 1) / QX_GEMM_NR * QX_GEMM_NR;
     u.groups = (n + u.cols - 1) / u.cols;
     return u;
 }
 
-/* As many groups as make the thread that has most to do done first; of equal ones the most, for threads that come late. */
-static cut share_out(int64_t m, int64_t n, int64_t k, int threads)
+/* The groups of columns of so many blocks of rows that make the thread that has most to do done first; of equal ones the most,
+ * for threads that come late. Returns how long that takes. */
+static int64_t share_columns(int64_t m, int64_t n, int64_t blocks, int threads, cut *best)
 {
     const int64_t panels = (n + QX_GEMM_NR - 1) / QX_GEMM_NR, least = (n + WIDE - 1) / WIDE;
-    cut best = cut_of(m, n, least);
     int64_t time = INT64_MAX;
-    if (m * n * k < ALONE) return best;
     for (int64_t g = least; g <= panels && g < least + 8 * threads; g++) {
-        const cut u = cut_of(m, n, g);
-        const int64_t t = (u.blocks * u.groups + threads - 1) / threads * (u.cols + (m > QX_GEMM_FEW ? PACK : 0));
+        const cut u = cut_of(m, n, blocks, g);
+        const int64_t t = (u.blocks * u.groups + threads - 1) / threads * u.rows * (u.cols + (m > QX_GEMM_FEW ? PACK : 0));
         if (t > time) continue;
         time = t;
-        best = u;
+        *best = u;
     }
-    return best;
+    return time;
+}
+
+/* Threads take rows of their own if they can: the next operation then finds most of its rows in its own cache, where columns of
+ * another thread's have to come over (a third of the time of small products). */
+static cut share_out(int64_t m, int64_t n, int64_t k, int threads)
+{
+    const int64_t blocks = (m + HIGH - 1) / HIGH, even = (blocks + (threads - 1) / 2) / threads * threads, least = (n + WIDE - 1) / WIDE;
+    cut columns, rows;
+    if (m * n * k < ALONE) return cut_of(m, n, blocks, least);
+    const int64_t time = share_columns(m, n, blocks, threads, &columns);
+    if (threads == 1 || even == 0) return columns;
+    rows = cut_of(m, n, even, least);
+    return rows.blocks / threads * rows.rows * (rows.cols + PACK) * rows.groups <= time + time / 8 ? rows : columns;
 }
 
 typedef struct own_job { const qx_gemm *g; const float *panels; int64_t k, n; cut cut; } own_job;
@@ -161,7 +173,7 @@ qx_status qx_gemm_run(qx_call *c, qx_packed *w, const qx_gemm *g)
     if (!w->dnnl) return own_run(c, w, g);
     if (g->act != QX_ACT_SILU) return qx_dnnl_mm_run(c, w->dnnl, g);
     const qx_gemm bare = {.m = g->m, .x = g->x, .bias = g->bias, .y = g->y}; /* the library's takes longer than our own and one more pass */
-    const own_job j = {.g = g, .n = w->n, .cut = cut_of(g->m, w->n, 1)};
+    const own_job j = {.g = g, .n = w->n, .cut = cut_of(g->m, w->n, (g->m + HIGH - 1) / HIGH, 1)};
     QX_TRY(qx_dnnl_mm_run(c, w->dnnl, &bare));
     return qx_parallel(c->ctx, j.cut.blocks, finish_piece, (void *)(uintptr_t)&j);
 }
