@@ -92,7 +92,8 @@ static cut share_out(int64_t m, int64_t n, int64_t k, int threads)
     const int64_t time = share_columns(m, n, blocks, threads, &columns);
     if (threads == 1 || even == 0) return columns;
     rows = cut_of(m, n, even, least);
-    return rows.blocks / threads * rows.rows * (rows.cols + PACK) * rows.groups <= time + time / 8 ? rows : columns;
+    const int64_t turns = (rows.blocks + threads - 1) / threads * rows.groups;
+    return turns * rows.rows * (rows.cols + PACK) <= time + time / 8 ? rows : columns;
 }
 
 typedef struct own_job { const qx_gemm *g; const float *panels; int64_t k, n; cut cut; } own_job;
@@ -102,10 +103,9 @@ static qx_status own_piece(void *user, int64_t i)
     const own_job *j = user;
     const qx_gemm *g = j->g;
     const int64_t r = i / j->cut.groups * j->cut.rows, c = i % j->cut.groups * j->cut.cols;
-    const qx_sgemm p = {.m = at_most(j->cut.rows, g->m - r), .k = j->k, .n = at_most(j->cut.cols, j->n - c), .x = g->x + r * j->k,
-                        .ldx = j->k, .cx = 1, .panels = j->panels + c * j->k,
-                        .step = QX_GEMM_NR * j->k, .bias = g->bias ? g->bias + c : NULL, .y = g->y + r * j->n + c, .ldy = j->n,
-                            .alpha = 1.0f};
+    const qx_sgemm p = {.m = at_most(j->cut.rows, g->m - r), .k = j->k, .n = at_most(j->cut.cols, j->n - c),
+                        .x = g->x + r * j->k, .ldx = j->k, .cx = 1, .panels = j->panels + c * j->k, .step = QX_GEMM_NR * j->k,
+                        .bias = g->bias ? g->bias + c : NULL, .y = g->y + r * j->n + c, .ldy = j->n, .alpha = 1.0f};
     qx_sgemm_run(&p);
     finish(g, j->n, r, p.m, c, p.n);
     return QX_OK;
