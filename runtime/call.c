@@ -76,6 +76,13 @@ qx_status qx_call_need(const qx_call *c, uint32_t i, const qx_tensor **out)
     return QX_OK;
 }
 
+qx_status qx_call_rank(const qx_call *c, uint32_t i, int rank, const qx_tensor **out)
+{
+    QX_TRY(qx_call_need(c, i, out));
+    if ((*out)->rank == rank) return QX_OK;
+    QX_CALL_FAIL(c, QX_E_SHAPE, "input %u has rank %d, expected %d", i, (*out)->rank, rank);
+}
+
 typedef struct convert_job { const qx_tensor *t; float *out; size_t piece_bytes; } convert_job;
 enum { CONVERT_PIECE = 1 << 16 }; /* elements; even, so that packed types split at bytes */
 

@@ -64,6 +64,8 @@ const float *qx_call_floats(const qx_call *c, const char *name, int64_t *count);
 static inline const qx_tensor *qx_call_in(const qx_call *c, uint32_t i) { return i < c->n_in ? c->in[i] : NULL; }
 /* The input, or an error naming it when omitted. */
 qx_status qx_call_need(const qx_call *c, uint32_t i, const qx_tensor **out);
+/* The same, and an error naming both ranks where it has another one. */
+qx_status qx_call_rank(const qx_call *c, uint32_t i, int rank, const qx_tensor **out);
 /* Any numeric type as float; the tensor's own memory when it is float already. */
 qx_status qx_call_in_f32(qx_call *c, uint32_t i, const float **out);
 /* Same for a tensor that is not an input (a part, a sequence item); freed with the call's scratch. */
