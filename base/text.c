@@ -149,20 +149,34 @@ static const struct { const char *unit; int64_t bytes; } units[] = {
     {"T", 1ll << 40}, {"TiB", 1ll << 40}, {"TB", 1000000000000ll},
 };
 
+/* The digits from t on into *value; *t stands behind them. False where they are too many. */
+static bool read_digits(const char **t, int64_t *value)
+{
+    for (*value = 0; **t >= '0' && **t <= '9'; ++*t)
+        if (!qx_mul_i64(*value, 10, value) || !qx_add_i64(*value, **t - '0', value)) return false;
+    return true;
+}
+
+/* "1.5G" is exact, rounded down to a whole byte: and six digits of a fraction times a TiB fit. */
 qx_status qx_parse_size(qx_ctx *ctx, const char *text, int64_t *out)
 {
-    int64_t value = 0;
+    int64_t whole, part = 0, of = 1;
     const char *t = text;
-    for (; *t >= '0' && *t <= '9'; t++)
-        if (!qx_mul_i64(value, 10, &value) || !qx_add_i64(value, *t - '0', &value))
+    if (!read_digits(&t, &whole)) QX_FAIL(ctx, QX_E_USAGE, "size '%s' is too large", text);
+    bool number = t != text;
+    if (number && *t == '.') {
+        const char *point = t++;
+        number = read_digits(&t, &part) && t - point > 1 && t - point <= 7;
+        for (; number && ++point < t;) of *= 10;
+    }
+    for (size_t i = 0; number && i < sizeof units / sizeof *units; i++) {
+        if (strcasecmp(t, units[i].unit) != 0 || (of > 1 && units[i].bytes == 1)) continue;
+        if (!qx_mul_i64(whole, units[i].bytes, &whole) || !qx_add_i64(whole, part * units[i].bytes / of, &whole))
             QX_FAIL(ctx, QX_E_USAGE, "size '%s' is too large", text);
-    for (size_t i = 0; t != text && i < sizeof units / sizeof *units; i++) {
-        if (strcasecmp(t, units[i].unit) != 0) continue;
-        if (!qx_mul_i64(value, units[i].bytes, &value)) QX_FAIL(ctx, QX_E_USAGE, "size '%s' is too large", text);
-        *out = value;
+        *out = whole;
         return QX_OK;
     }
-    QX_FAIL(ctx, QX_E_USAGE, "'%s' is not a size; write bytes, or a whole number with K, M, G or T, like 512M or 8G", text);
+    QX_FAIL(ctx, QX_E_USAGE, "'%s' is not a size; write bytes, or a number with K, M, G or T, like 512M or 1.5G", text);
 }
 
 qx_status qx_parse_i64(qx_ctx *ctx, const char *text, int64_t *out)

@@ -62,6 +62,7 @@ qx_status cli_dims(cli *c, const char *option, qx_dim_fix **out, int *n);
 void cli_print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *cli_show(cli *c, const char *name);
 const char *cli_bytes(cli *c, int64_t bytes);
+qx_status cli_stdout_failed(cli *c); /* an error; where the reader of a pipe has gone (qonnx ... | head) the process ends, as filters do */
 qx_status cli_print_buf(cli *c, qx_buf *b); /* the whole buffer to stdout, newline added; frees it */
 qx_status cli_write_file(cli *c, const char *path, const qx_buf *b); /* whole or not at all */
 

@@ -59,7 +59,7 @@ static int run_command(cli *c)
     if (!c->ctx) return report(boot, c->cmd, QX_E_NOMEM);
     st = c->cmd->run(c);
     cli_term_clear(&term);
-    if (st == QX_OK && (fflush(stdout) != 0 || ferror(stdout))) st = qx_fail(c->ctx, QX_E_IO, "writing to standard output failed");
+    if (st == QX_OK && (fflush(stdout) != 0 || ferror(stdout))) st = cli_stdout_failed(c);
     int code = report(c->ctx, c->cmd, st);
     qx_ctx_free(c->ctx);
     return code;

@@ -1,4 +1,6 @@
 /* print.c - what a command puts out: text, names from files made harmless, sizes, tables, lines broken where the terminal ends. */
+#include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,12 +52,20 @@ const char *cli_bytes(cli *c, int64_t bytes)
     return out ? qx_format_bytes(bytes, out, 24) : "?";
 }
 
+/* errno may be of another call since: the pipe itself tells that nobody reads it. */
+qx_status cli_stdout_failed(cli *c)
+{
+    struct pollfd pipe = {.fd = STDOUT_FILENO};
+    if (poll(&pipe, 1, 0) > 0 && (pipe.revents & POLLERR)) { signal(SIGPIPE, SIG_DFL); raise(SIGPIPE); }
+    return qx_fail(c->ctx, QX_E_IO, "writing to standard output failed");
+}
+
 qx_status cli_print_buf(cli *c, qx_buf *b)
 {
     bool ended = b->len > 0 && b->data[b->len - 1] == '\n';
     bool ok = fwrite(b->data ? b->data : "", 1, b->len, stdout) == b->len && (ended || fputc('\n', stdout) != EOF);
     qx_buf_free(b);
-    return ok ? QX_OK : qx_fail(c->ctx, QX_E_IO, "writing to standard output failed");
+    return ok ? QX_OK : cli_stdout_failed(c);
 }
 
 qx_status cli_write_file(cli *c, const char *path, const qx_buf *b)

@@ -31,7 +31,7 @@ Wrong use says what is wrong and exits with 2.
   qonnx inspect: --threads: 'x' is not a whole number
   [2]
   $ qonnx inspect $DATA/mlp/model.onnx --max-memory 1X
-  qonnx inspect: --max-memory: '1X' is not a size; write bytes, or a whole number with K, M, G or T, like 512M or 8G
+  qonnx inspect: --max-memory: '1X' is not a size; write bytes, or a number with K, M, G or T, like 512M or 1.5G
   [2]
 
 A loop limit below 1 is wrong use.
@@ -54,3 +54,11 @@ So do summaries, but for paths of files and nodes.
 
   $ fits() { COLUMNS=80 "$@" 2>/dev/null | grep -v "^/\|^wrote\|  try\|dB  cosine" | awk 'length > 80'; }
   $ fits qonnx inspect $MODELS/micro-llama/model.onnx; fits qonnx quantize $MODELS/micro-llama/model.onnx --int8 -o q.onnx; rm q.onnx
+
+A reader that leaves early (`| head`) ends a command as it ends any filter, without a word.
+
+  $ { sleep 0.3; qonnx help quantize; echo $? >&2; } | true
+  141
+  $ qonnx help quantize >/dev/full
+  qonnx help: writing to standard output failed
+  [1]

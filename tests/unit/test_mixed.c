@@ -249,6 +249,7 @@ static void wrong_goals(void **state)
     refuse(*state, "mixed(size=170%)", "write a share of the input");
     refuse(*state, "mixed(size=-3bpw)", "write a share of the input");
     refuse(*state, "mixed(size=many)", "write a share of the input");
+    refuse(*state, "mixed(size=40)", "write a share of the input");
     refuse(*state, "mixed(size=1.5X)", "write a share of the input");
     refuse(*state, "mixed(size=.M)", "write a share of the input");
     refuse(*state, "mixed(size=1.2M,score=layer)", "1.26 MB are asked for, the smallest that");

@@ -83,10 +83,10 @@ static void sizes(void **state)
     qx_ctx *ctx = *state;
     static const struct { const char *text; int64_t bytes; } good[] = {
         {"0", 0}, {"1000", 1000}, {"8G", 8ll << 30}, {"512m", 512ll << 20}, {"64KiB", 65536}, {"5GB", 5000000000ll}, {"7B", 7},
-        {"1t", 1ll << 40},
+        {"1t", 1ll << 40}, {"1.5G", 3ll << 29}, {"0.5k", 512}, {"4.2GB", 4200000000ll}, {"0.000001KiB", 0}, {"0.57KB", 570}, {"1.999999T", 2199022156040ll},
         {"9223372036854775807", INT64_MAX},
     };
-    static const char *const bad[] = {"", "G", "-1", "1.5G", "8X", "8 G", "8Gi", "9223372036854775808", "9000000T", "0x10", "+1", "1e3"};
+    static const char *const bad[] = {"", "G", "-1", "1.5", "1.5B", "1.G", ".5G", "1.0000001G", "1.5.2G", "8X", "8 G", "8Gi", "9223372036854775808", "9000000T", "0x10", "+1", "1e3"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         int64_t v = -1;
         OK(qx_parse_size(ctx, good[i].text, &v));
