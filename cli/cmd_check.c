@@ -6,7 +6,8 @@
 #include "passes/job/sparse_check.h"
 
 static const qx_argdef options[] = {
-    {"target", 't', QX_ARG_VALUE, "generic|ort|tensorrt", "generic", "also what this runtime will not load, fuse or compute exactly"},
+    {"target", 't', QX_ARG_VALUE, "generic|ort|tensorrt|openvino", "generic",
+     "also what this runtime will not load, fuse or compute exactly"},
     {"sparsity", 0, QX_ARG_FLAG, NULL, NULL, "which weights hold the 2:4 pattern, group by group; fails when none does"},
     {"strict", 0, QX_ARG_FLAG, NULL, NULL, "warnings about the file are errors"},
     {"fix-order", 0, QX_ARG_FLAG, NULL, NULL, "sort nodes that the file lists before what they need"},
@@ -123,5 +124,5 @@ static qx_status run(cli *c)
 
 const cli_command cli_command_check = {
     .name = "check", .brief = "check a model file, and what a target will not run",
-    .synopsis = "MODEL.onnx [--target generic|ort|tensorrt]", .options = options,
+    .synopsis = "MODEL.onnx [--target generic|ort|tensorrt|openvino]", .options = options,
     .min_args = 1, .max_args = 1, .run = run, .examples = "qonnx check unet.fp8.onnx --target tensorrt"};

@@ -22,15 +22,20 @@ const qx_passdef *const *qx_passes(int *count)
     return all;
 }
 
-static const struct { const char *name, *also; } targets[] = {{"generic", "onnx"}, {"ort", "onnxruntime"}, {"tensorrt", "trt"}};
+static const struct { const char *name, *also; unsigned limits; } targets[] = {
+#define QX_TARGET(symbol, name, also, limits) {name, also, limits},
+#include "passes/targets.def"
+#undef QX_TARGET
+};
 
 const char *qx_target_name(qx_target t) { return targets[t].name; }
+bool qx_target_has(qx_target t, unsigned limit) { return (targets[t].limits & limit) != 0; }
 
 qx_status qx_target_parse(qx_ctx *ctx, const char *text, qx_target *out)
 {
     for (size_t i = 0; i < sizeof targets / sizeof *targets; i++)
         if (strcmp(text, targets[i].name) == 0 || strcmp(text, targets[i].also) == 0) { *out = (qx_target)i; return QX_OK; }
-    QX_FAIL(ctx, QX_E_USAGE, "--target '%s': write one of generic|ort|tensorrt", text);
+    QX_FAIL(ctx, QX_E_USAGE, "--target '%s': write one of generic|ort|tensorrt|openvino", text);
 }
 
 const char *qx_why_text(qx_why w)

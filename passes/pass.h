@@ -31,9 +31,15 @@ typedef struct qx_option {
 /* Ends with name NULL. choices: "max|percentile|entropy|mse"; INT and FLOAT options may have choices too: words allowed beside
  * numbers ("auto"). */
 
-typedef enum qx_target { QX_TARGET_GENERIC, QX_TARGET_ORT, QX_TARGET_TENSORRT } qx_target;
-/* "generic", "ort", "tensorrt". */
+typedef enum qx_target {
+#define QX_TARGET(symbol, name, also, limits) QX_TARGET_##symbol,
+#include "passes/targets.def"
+#undef QX_TARGET
+} qx_target;
+enum { QX_TARGET_WHOLE_BLOCKS = 1, QX_TARGET_POSITIVE_SCALES = 2 }; /* limits of a target: passes/targets.def */
+/* "generic", "ort", "tensorrt", "openvino". */
 const char *qx_target_name(qx_target t);
+bool qx_target_has(qx_target t, unsigned limit);
 /* By name, or as people also call them ("trt", "onnxruntime"); QX_E_USAGE for others. */
 qx_status qx_target_parse(qx_ctx *ctx, const char *text, qx_target *out);
 typedef struct qx_pass qx_pass;

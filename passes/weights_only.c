@@ -9,7 +9,8 @@ static const qx_option int4_options[] = {
      "elements of the contraction that share a scale (32, 64, 128; smaller is more accurate and larger in file)"},
     {"zero-point", QX_OPT_BOOL, "false", 0, 1, NULL, "asymmetric blocks with a zero point (not for tensorrt)"},
     {"scale", QX_OPT_CHOICE, "search", 0, 0, "search|amax", "block scale of least squared error, or amax/7"},
-    {"negative-scale", QX_OPT_BOOL, "true", 0, 1, NULL, "let the search use a negative scale, so that the largest value lands on -8"},
+    {"negative-scale", QX_OPT_BOOL, "true", 0, 1, NULL,
+     "let the search use a negative scale, so that the largest value lands on -8 (not for tensorrt)"},
     QX_SCHEME_UNBLOCKED_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
@@ -30,12 +31,13 @@ static qx_scale_rule rule_of(const qx_pass *p) { return qx_opt_text(p, "scale")[
 
 static qx_status plan_int4(qx_pass *p, qx_model *m, qx_stats *stats)
 {
-    bool zero = qx_opt_bool(p, "zero-point");
+    const bool zero = qx_opt_bool(p, "zero-point"), positive = qx_target_has(p->pipe->opt->target, QX_TARGET_POSITIVE_SCALES);
     if (zero && p->pipe->opt->target == QX_TARGET_TENSORRT)
         QX_FAIL(p->ctx, QX_E_USAGE, "int4(zero-point=true): TensorRT's INT4 is symmetric; leave it out or use another --target");
     qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true, .unblocked = qx_scheme_unblocked(p)};
     s.weight = (qx_qspec){.codes = zero ? QX_DT_UINT4 : QX_DT_INT4, .block = qx_opt_int(p, "block"), .zero_point = zero,
-                          .allow_negative_scale = qx_opt_bool(p, "negative-scale"), .rule = rule_of(p)};
+                          .rule = rule_of(p),
+                          .allow_negative_scale = qx_opt_bool(p, "negative-scale") && !positive};
     QX_TRY(with_name(p, &s, "int4"));
     return qx_scheme_plan(p, m, stats, &s);
 }

@@ -46,14 +46,17 @@ static qx_status about_preset(qx_report *r, qx_genre k, const char *passes)
                                   fp8 ? "fp8" : "int8"));
 }
 
-/* UINT8 with a zero point is what ONNX Runtime computes best and what TensorRT refuses. */
-static qx_status about_zero_points(qx_report *r, const qx_pipeline *p)
+static bool has_zero_point(const qx_plan_item *it) { return it->act == QX_DT_UINT8; }
+static bool has_signed_scales(const qx_plan_item *it) { return it->weight && it->weight->spec.allow_negative_scale; }
+
+/* What is more accurate, what ONNX Runtime and OpenVINO compute, and what TensorRT refuses. */
+static qx_status about_tensorrt(qx_report *r, const qx_pipeline *p, bool (*has)(const qx_plan_item *it), const char *one, const char *many)
 {
     int64_t n = 0;
-    for (int64_t i = 0; p->plan && i < p->plan->linears.count; i++) n += p->plan->items[i].pass && p->plan->items[i].act == QX_DT_UINT8;
+    for (int64_t i = 0; p->plan && i < p->plan->linears.count; i++) n += p->plan->items[i].pass && has(&p->plan->items[i]);
     if (p->opt->target != QX_TARGET_GENERIC || n == 0) return QX_OK;
-    return add(r, qx_arena_printf(r->arena, "%lld activation%s, which TensorRT refuses; --target tensorrt writes none", (long long)n,
-                                  n == 1 ? " has a zero point" : "s have zero points"));
+    return add(r, qx_arena_printf(r->arena, "%lld %s, which TensorRT refuses; --target tensorrt writes none", (long long)n,
+                                  n == 1 ? one : many));
 }
 
 qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *pipe, const qx_quantize_options *opt,
@@ -62,7 +65,8 @@ qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *
     const qx_genre k = qx_model_genre(m);
     QX_TRY(about_samples(report, k, pipe, opt, samples));
     QX_TRY(about_preset(report, k, opt->passes));
-    QX_TRY(about_zero_points(report, pipe));
+    QX_TRY(about_tensorrt(report, pipe, has_zero_point, "activation has a zero point", "activations have zero points"));
+    QX_TRY(about_tensorrt(report, pipe, has_signed_scales, "weight may have negative scales", "weights may have negative scales"));
     if (report->grade != QX_GRADE_FAR && report->grade != QX_GRADE_DIFFERS) return QX_OK;
     return add(report, "more bits where they matter: --target-sqnr 20 finds where, or --set \"PATTERN=int8-weights\" (or =float) "
                        "for the layers that are furthest");

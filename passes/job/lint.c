@@ -159,30 +159,68 @@ static void ort_nbits_block(linter *l, const qx_node *n)
     if (b < 16 || b > 256) FIND(l, n, "block_size %lld: 16 to 256 are computed right", (long long)b);
 }
 
-/* A scale of 0, not finite or subnormal makes zeros or NaN of everything behind it. */
-static void bad_scale(linter *l, const qx_node *n)
+/* The standard lets the last block of an axis be shorter; the parsers of TensorRT and OpenVINO do not. */
+static void whole_blocks(linter *l, const qx_node *n)
+{
+    const int64_t block = qx_attr_int(n, "block_size", 0);
+    const qx_value *x = qx_node_in(n, 0);
+    if (!(n->op->traits & QX_T_QDQ) || block <= 0 || !x || !x->type.has_shape) return;
+    int64_t axis = qx_attr_int(n, "axis", 1);
+    if (axis < 0) axis += x->type.rank;
+    if (axis < 0 || axis >= x->type.rank || x->type.dims[axis].n <= 0 || x->type.dims[axis].n % block == 0) return;
+    FIND(l, n, "blocks of %lld do not divide the %lld of axis %lld", (long long)block, (long long)x->type.dims[axis].n, (long long)axis);
+}
+
+static void ov_fp8_cast(linter *l, const qx_node *n)
+{
+    if (is_op(n, QX_OP_Cast) && n->n_out && is_fp8(n->out[0]->type.dtype))
+        FIND(l, n, "a Cast to float8 does not saturate there: values beyond the range become NaN (QuantizeLinear saturates)");
+}
+
+/* The first stored scale that is bad: its index, or -1. */
+static int64_t find_scale(linter *l, const qx_node *n, bool (*bad)(float v), float *out)
 {
     float v[1024];
     qx_const_view c;
-    if (!(n->op->traits & QX_T_QDQ) || !qx_node_in(n, 1) || !qx_const_trace(n->in[1], &c) || c.tensor->job) return;
+    if (!(n->op->traits & QX_T_QDQ) || !qx_node_in(n, 1) || !qx_const_trace(n->in[1], &c) || c.tensor->job) return -1;
     for (int64_t at = 0; at < c.tensor->numel; at += 1024) {
-        int64_t k = c.tensor->numel - at < 1024 ? c.tensor->numel - at : 1024;
-        if (qx_weight_read_f32(l->m->ctx, c.tensor, at, k, v) != QX_OK) return;
+        const int64_t k = c.tensor->numel - at < 1024 ? c.tensor->numel - at : 1024;
+        if (qx_weight_read_f32(l->m->ctx, c.tensor, at, k, v) != QX_OK) return -1;
         for (int64_t i = 0; i < k; i++)
-            if (!(v[i] > -3.4e38f && v[i] < 3.4e38f) || v[i] == 0) {
-                FIND(l, n, "scale[%lld] is %g", (long long)(at + i), (double)v[i]);
-                return;
-            }
+            if (bad(v[i])) return *out = v[i], at + i;
     }
+    return -1;
 }
 
-enum { GENERIC = 1u << QX_TARGET_GENERIC, ORT = 1u << QX_TARGET_ORT, TRT = 1u << QX_TARGET_TENSORRT, ALL = GENERIC | ORT | TRT };
+static bool is_useless(float v) { return !(v > -3.4e38f && v < 3.4e38f) || v == 0; }
+static bool is_negative(float v) { return v < 0; }
+
+/* A scale of 0, not finite or subnormal makes zeros or NaN of everything behind it. */
+static void bad_scale(linter *l, const qx_node *n)
+{
+    float v;
+    const int64_t i = find_scale(l, n, is_useless, &v);
+    if (i >= 0) FIND(l, n, "scale[%lld] is %g", (long long)i, (double)v);
+}
+
+static void trt_negative_scale(linter *l, const qx_node *n)
+{
+    float v;
+    const int64_t i = find_scale(l, n, is_negative, &v);
+    if (i >= 0) FIND(l, n, "scale[%lld] is %g: TensorRT's parser takes positive scales only", (long long)i, (double)v);
+}
+
+enum { GENERIC = 1u << QX_TARGET_GENERIC, ORT = 1u << QX_TARGET_ORT, TRT = 1u << QX_TARGET_TENSORRT,
+       OV = 1u << QX_TARGET_OPENVINO, ALL = GENERIC | ORT | TRT | OV };
 static const struct rule { const char *name, *brief; unsigned targets; bool error; void (*check)(linter *l, const qx_node *n); } rules[] = {
     {"bad-scale", "scales that are 0, infinite or NaN", ALL, true, bad_scale},
     {"isolated-pair", "Q/DQ that no product reads", ORT | TRT, false, isolated_pair},
     {"half-quantized", "products with one quantized input", TRT, false, half_quantized},
     {"contrib", "operators of com.microsoft", TRT, true, contrib_operator},
     {"zero-point", "asymmetric quantization", TRT, true, trt_zero_point},
+    {"negative-scale", "scales below 0", TRT, true, trt_negative_scale},
+    {"whole-blocks", "blocks that do not divide their axis", TRT | OV, true, whole_blocks},
+    {"fp8-cast", "Cast to float8", OV, true, ov_fp8_cast},
     {"int4-transpose", "something between an INT4 weight and its product", TRT, false, trt_int4_transpose},
     {"few-channels", "8-bit convolutions with few channels", TRT, false, trt_few_channels},
     {"fp8-pair", "float8 Q/DQ around MatMul and Conv", ORT, true, ort_fp8_pair},

@@ -220,9 +220,22 @@ void qx_emit_prefer_blocks(const qx_pipeline *pipe, qx_plan_item *it)
     if (choose_form(pipe, it) != FORM_NBITS) s->block = 0;
 }
 
+/* FP4 and MX formats have the one block size of their name. */
+static bool block_is_fixed(const qx_qspec *s) { return s->scale == QX_DT_FLOAT8E8M0 || s->scale == QX_DT_FLOAT8E4M3FN; }
+
+int64_t qx_emit_block(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec)
+{
+    enum { LEAST = 16, MOST = 4096 };
+    const int64_t k = it->lin->k, block = spec->block;
+    if (block <= 0 || !qx_target_has(pipe->opt->target, QX_TARGET_WHOLE_BLOCKS) || k <= 0) return block;
+    if (k % block == 0) return block;
+    int64_t less = block_is_fixed(spec) ? 0 : MOST;
+    while (less >= LEAST && (less > block || k % less)) less /= 2;
+    return less >= LEAST ? less : 0;
+}
+
 qx_why qx_emit_fits(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, const char **detail)
 {
-    (void)pipe;
     *detail = NULL;
     if (it->lin->contract_axis < 0 && (spec->block > 0 || (spec->block == 0 && it->lin->channel_axis < 0))) {
         *detail = "contracted over several axes";
@@ -230,7 +243,11 @@ qx_why qx_emit_fits(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qs
     }
     if (spec->block <= 0) return QX_WHY_NONE;
     if (it->lin->is_conv) { *detail = "blocks along a convolution's channels"; return QX_WHY_NOT_ELIGIBLE; }
-    return QX_WHY_NONE;
+    if (qx_emit_block(pipe, it, spec) > 0) return QX_WHY_NONE;
+    *detail = qx_arena_printf(pipe->model->arena, "blocks of %lld do not divide %lld, as --target %s asks for", (long long)spec->block,
+                              (long long)it->lin->k, qx_target_name(pipe->opt->target));
+    if (!*detail) *detail = "blocks that are not whole";
+    return QX_WHY_NOT_ELIGIBLE;
 }
 
 /* 8-bit rows: ONNX Runtime dequantizes the whole table at each run when a DequantizeLinear stands in front of Gather. Behind it

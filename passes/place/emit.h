@@ -17,6 +17,9 @@ qx_status qx_emit_weight(struct qx_pipeline *pipe, qx_plan_item *it);
 qx_status qx_emit_float(struct qx_pipeline *pipe, qx_plan_weight *w);
 /* Whether the form exists for this item: rank and operator fit the block and the target; else the reason. */
 qx_why qx_emit_fits(const struct qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, const char **detail);
+/* Elements that shall share a scale: the block of the spec or, for a target that takes whole blocks only, the largest power of
+ * two below it that divides k (16 at least); 0: there is none. */
+int64_t qx_emit_block(const struct qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec);
 /* Bytes of codes, scales and zero points that qx_emit_weight would write for this item in this format, padding of an external
  * data file included. */
 qx_status qx_emit_bytes(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, bool external, int64_t *bytes);

@@ -99,6 +99,19 @@ static qx_status want_input(qx_pass *p, const qx_scheme *s, qx_stats *stats, con
     return qx_stats_want(stats, &r);
 }
 
+/* Smaller blocks where the target takes whole ones only; the format's name says so. */
+static void fit_block(const qx_pass *p, qx_plan_item *it)
+{
+    qx_plan_weight *w = it->weight;
+    const int64_t asked = w->spec.block, block = qx_emit_block(p->pipe, it, &w->spec);
+    if (block <= 0 || block == asked) return;
+    const char *name = strstr(w->format, " block ");
+    const int len = name ? (int)(name - w->format) : (int)strlen(w->format);
+    name = qx_arena_printf(p->pipe->model->arena, "%.*s block %lld", len, w->format, (long long)block);
+    if (name) w->format = name;
+    w->spec.block = block;
+}
+
 static void fill_item(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     qx_plan_weight *w = it->weight;
@@ -106,6 +119,7 @@ static void fill_item(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     w->spec = eight ? eight_bits : s->weight;
     if (!w->spec.scale) w->spec.scale = w->tensor->dtype;
     w->format = eight ? "int8-weights" : s->name;
+    if (w->spec.block > 0) fit_block(p, it);
     it->act = it->weight_only ? QX_DT_UNDEFINED : s->act;
     it->dynamic = it->weight_only ? QX_DYNAMIC_NONE : s->dynamic;
     qx_emit_prefer_blocks(p->pipe, it);
@@ -330,12 +344,17 @@ static void decide_input(qx_pass *p, const qx_scheme *s, const qx_stats *stats, 
 }
 
 /* One scale a row where rows lie on several axes (experts): a block that is the whole row says that in the standard's form.
- * TensorRT has no blocks of 8 bits: one scale for the tensor, unless a solver has chosen one a row. */
+ * TensorRT has no blocks of 8 bits: one scale for the tensor, unless a solver has chosen one a row. OpenVINO 2026.4 reads a gathered table
+ * with one INT8 block a row wrongly (5 dB; tests/interop/ov.py): two blocks there. */
 static void scale_rows(const qx_pass *p, qx_plan_item *it)
 {
     qx_plan_weight *w = it->weight;
+    const qx_target target = p->pipe->opt->target;
     if (it->lin->channel_axis >= 0 || w->spec.block) return;
-    w->spec.block = p->pipe->opt->target == QX_TARGET_TENSORRT && !w->solved ? -1 : it->lin->k;
+    w->spec.block = it->lin->k;
+    if (w->solved) return;
+    if (target == QX_TARGET_TENSORRT) w->spec.block = -1;
+    else if (target == QX_TARGET_OPENVINO && !it->act && w->spec.codes == QX_DT_INT8 && it->lin->k % 2 == 0) w->spec.block = it->lin->k / 2;
 }
 
 static void decide_weight(const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)

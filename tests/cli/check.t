@@ -21,14 +21,18 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   hint: it was written for ort; qonnx quantize MODEL.onnx --like i4.onnx --target tensorrt writes the forms of tensorrt
   [1]
   $ qonnx quantize model.onnx --int4 -q --no-verify -o g4.onnx; qonnx check g4.onnx --target tensorrt
+  qonnx check: 2 findings that the target refuses or miscomputes
+  error: fc2.weight_DequantizeLinear (DequantizeLinear): scale[1] is -0.0249021: TensorRT's parser takes positive scales only [negative-scale]
   warning: fc2.weight_DequantizeLinear (DequantizeLinear): 'Transpose' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear [int4-transpose]
+  error: fc1.weight_DequantizeLinear (DequantizeLinear): scale[0] is -0.0389982: TensorRT's parser takes positive scales only [negative-scale]
   warning: fc1.weight_DequantizeLinear (DequantizeLinear): 'Transpose' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear [int4-transpose]
-  g4.onnx: 0 errors, 2 warnings
+  g4.onnx: 2 errors, 2 warnings
   hint: it was written for generic; qonnx quantize MODEL.onnx --like g4.onnx --target tensorrt writes the forms of tensorrt
+  [1]
   $ qonnx check g4.onnx --target ort
   g4.onnx: ok
   $ qonnx check g4.onnx --target npu
-  qonnx check: --target 'npu': write one of generic|ort|tensorrt
+  qonnx check: --target 'npu': write one of generic|ort|tensorrt|openvino
   [2]
   $ qonnx passes nosuch
   qonnx passes: there is no pass 'nosuch' (qonnx passes lists them)
@@ -53,7 +57,7 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
         block scale of least squared error, or amax/7
         search|amax
     negative-scale=true
-        let the search use a negative scale, so that the largest value lands on -8
+        let the search use a negative scale, so that the largest value lands on -8 (not for tensorrt)
         true|false
     unblocked=int8
         weights that have no blocks (convolutions, Einsum over several axes): INT8 with a scale per channel, or float

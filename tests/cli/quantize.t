@@ -115,7 +115,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: no node was quantized: of 2 linear operators 2 excluded
   [3]
   $ qonnx quantize model.onnx --int4 --target rknn
-  qonnx quantize: --target 'rknn': write one of generic|ort|tensorrt
+  qonnx quantize: --target 'rknn': write one of generic|ort|tensorrt|openvino
   [2]
   $ mkdir alone; cp model.onnx alone/; qonnx quantize alone/model.onnx --fp8
   qonnx quantize: this format needs samples to calibrate with, and none are beside the model (sample*.npz, calib*.npz). Give one of:
@@ -160,6 +160,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
          1 node   int8-weights
          1 node   int4 block 32
     hint   rounded without samples; with them (--calib FILE.npz|DIR) GPTQ makes up for much of the loss
+    hint   1 weight may have negative scales, which TensorRT refuses; --target tensorrt writes none
   $ printf '# layers\n\n fc1*=int8-weights \r\nfc2*=float' > list; qonnx quantize model.onnx --int4 --set @list -q -o listed.onnx; qonnx quantize model.onnx --int4 --set "fc1*=int8-weights" --set "fc2*=float" -q -o named.onnx; cmp listed.onnx named.onnx && echo same bytes
   same bytes
   $ rm list; qonnx quantize model.onnx --like listed.onnx -q -o again2.onnx && cmp again2.onnx listed.onnx && echo same bytes
