@@ -89,7 +89,7 @@ QONNX_API void qonnx_job_free(qonnx_job *job);
  * could be quantized and would be saved. Reads the structure only. *json belongs to the context until the next call of one of
  * these two. */
 QONNX_API qonnx_code qonnx_inspect(qonnx_ctx *ctx, const char *model_path, const char **json);
-/* What `qonnx check --target --json` prints: findings, each with rule, severity, node and text. target: "generic", "ort" or
+/* What `qonnx check --target --json` prints: findings, each with rule, severity, node and text. target: "generic", "ort", "openvino" or
  * "tensorrt"; NULL: generic. Findings are no failure; a file that breaks the format is. */
 QONNX_API qonnx_code qonnx_check(qonnx_ctx *ctx, const char *model_path, const char *target, const char **json);
 
