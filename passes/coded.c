@@ -35,8 +35,11 @@ bool qx_coded_input(const qx_value *v, qx_coded *out)
 
 bool qx_coded_output(const qx_value *v, qx_coded *out)
 {
-    if (v->type.kind != QX_KIND_TENSOR || !is_code(v->type.dtype) || !v->def || v->def->op->id != QX_OP_QuantizeLinear) return false;
-    return take(out, v->type.dtype, v->def->in[1], qx_node_in(v->def, 2));
+    const qx_node *n = v->def;
+    if (v->type.kind != QX_KIND_TENSOR || !is_code(v->type.dtype) || !n) return false;
+    if (n->op->id == QX_OP_QuantizeLinear) return take(out, v->type.dtype, n->in[1], qx_node_in(n, 2));
+    const uint32_t scale = v == qx_node_out(n, 1) ? 12 : 13; /* of keys, of values */
+    return n->op->id == QX_OP_ms_GroupQueryAttention && take(out, v->type.dtype, qx_node_in(n, scale), NULL);
 }
 
 static qx_status read_zero(qx_ctx *ctx, const qx_weight *w, int32_t *zero)
@@ -63,12 +66,21 @@ static qx_status convert(qx_ctx *ctx, const qx_coded *c, const qx_tensor *from, 
     return QX_OK;
 }
 
+static bool is_float(qx_dtype t) { return qx_dtype_is_real(t) || t == QX_DT_DOUBLE; }
+
+static bool to_floats(const qx_tensor *from, float *x)
+{
+    if (from->dtype != QX_DT_DOUBLE) return qx_to_f32(from->dtype, from->data, from->numel, x);
+    for (int64_t i = 0; i < from->numel; i++) x[i] = (float)((const double *)from->data)[i];
+    return true;
+}
+
 static qx_status to_float_type(qx_ctx *ctx, const qx_tensor *from, qx_dtype dtype, qx_tensor *to)
 {
     float *x;
     QX_TRY(qx_tensor_new(ctx, to, dtype, from->rank, from->dims));
     qx_status st = qx_alloc_array(ctx, (size_t)from->numel + 1, sizeof *x, (void **)&x);
-    if (st == QX_OK && !(qx_to_f32(from->dtype, from->data, from->numel, x) && qx_from_f32(dtype, x, from->numel, to->data)))
+    if (st == QX_OK && !(to_floats(from, x) && qx_from_f32(dtype, x, from->numel, to->data)))
         st = qx_fail(ctx, QX_E_TYPE, "%s cannot become %s", qx_dtype_get(from->dtype)->text, qx_dtype_get(dtype)->text);
     qx_free(ctx, x);
     if (st != QX_OK) qx_tensor_free(ctx, to);
@@ -110,7 +122,7 @@ qx_status qx_coded_feeds(qx_ctx *ctx, const qx_model *m, const qx_feed *feeds, i
         const qx_tensor *t = feeds[i].tensor;
         const qx_value *v = qx_graph_find(m->graph, feeds[i].name);
         out[i] = feeds[i];
-        if (!v || v->type.dtype == t->dtype || !qx_dtype_is_real(t->dtype) || !qx_coded_input(v, &c)) continue;
+        if (!v || v->type.dtype == t->dtype || !is_float(t->dtype) || !qx_coded_input(v, &c)) continue;
         const qx_status st = qx_coded_encode(ctx, &c, t, &made[i]);
         if (st != QX_OK) return qx_note(ctx, st, "input '%s'", v->name);
         out[i].tensor = &made[i];

@@ -5,7 +5,7 @@
 
 static bool is_cache_input(const qx_value *v)
 {
-    return !v->init && strstr(v->name, "past") && qx_value_is_real(v) && v->type.has_shape && v->type.rank >= 3;
+    return !v->init && (strstr(v->name, "past") || strstr(v->name, "cache")) && qx_value_is_real(v) && v->type.has_shape && v->type.rank >= 3;
 }
 
 /* The only use of v that reads more than its shape; NULL: none, or several. */
@@ -36,7 +36,20 @@ static bool is_cache_axis(const qx_node *concat)
     return concat->n_in == 2 && t->has_shape && axis != -1 && axis != t->rank - 1;
 }
 
-/* The Concat, or GroupQueryAttention, that takes the past and puts out the present. */
+/* Attention operators that put their cache behind the past by themselves: the input that is the past of the keys, and the output
+ * that is their present; those of the values stand behind them. */
+static const struct attention { qx_op_id op; uint32_t past, present; qx_kv_form form; } attentions[] = {
+    {QX_OP_ms_GroupQueryAttention, 3, 1, QX_KV_FUSED}, {QX_OP_Attention, 4, 1, QX_KV_AROUND}, {QX_OP_ms_MultiHeadAttention, 6, 1, QX_KV_AROUND},
+};
+
+static const struct attention *attention_with(const qx_use *u)
+{
+    for (size_t i = 0; i < sizeof attentions / sizeof *attentions; i++)
+        if (attentions[i].op == u->node->op->id && u->index - attentions[i].past < 2) return &attentions[i];
+    return NULL;
+}
+
+/* The Concat, or the attention, that takes the past and puts out the present. */
 static bool by_dataflow(qx_kv_pair *p)
 {
     for (const qx_use *u = p->past->uses; u; u = u->next) {
@@ -49,15 +62,15 @@ static bool by_dataflow(qx_kv_pair *p)
             p->form = QX_KV_CONCAT;
             return true;
         }
-        if (n->op->id == QX_OP_ms_GroupQueryAttention && u == end && (u->index == 3 || u->index == 4)) {
-            qx_value *present = qx_node_out(n, u->index - 2);
-            if (!present || !present->is_output || qx_node_in(n, 12) || qx_node_in(n, 13)) return false;
-            p->node = n;
-            p->present = present;
-            p->form = QX_KV_FUSED;
-            p->key = u->index == 3;
-            return true;
-        }
+        const struct attention *at = u == end ? attention_with(u) : NULL;
+        qx_value *present = at ? qx_node_out(n, at->present + u->index - at->past) : NULL;
+        if (!present || !present->is_output) continue;
+        if (at->form == QX_KV_FUSED && (qx_node_in(n, 12) || qx_node_in(n, 13))) return false; /* it has scales already */
+        p->node = n;
+        p->present = present;
+        p->form = at->form;
+        p->key = u->index == at->past;
+        return true;
     }
     return false;
 }

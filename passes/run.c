@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "base/thread.h"
 #include "passes/linear/constants.h"
+#include "passes/linear/unfuse.h"
 #include "passes/place/emit.h"
 #include "passes/job/job.h"
 #include "passes/linear/quantized.h"
@@ -212,6 +213,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
     if (changes_model(p)) {
         QX_TRY(fix_inputs(p, m));
         QX_TRY(inline_functions(p, m));
+        QX_TRY(qx_unfuse(m));
         QX_TRY(qx_fold_computed_weights(m, &p->opt->exec));
     }
     QX_TRY(make_decisions(p, m));
@@ -290,6 +292,13 @@ static qx_status fill_report(qx_pipeline *p, qx_report *r)
     return r->pipeline ? QX_OK : QX_E_NOMEM;
 }
 
+static bool any_double(const qx_pipeline *p)
+{
+    for (int64_t i = 0; i < p->plan->linears.count; i++)
+        if (p->plan->linears.items[i].x->type.dtype == QX_DT_DOUBLE) return true;
+    return false;
+}
+
 /* "12 few channels, 3 excluded" of the linear operators that stayed float. */
 static qx_status nothing_done(qx_pipeline *p)
 {
@@ -302,7 +311,8 @@ static qx_status nothing_done(qx_pipeline *p)
     for (int w = 1; w < QX_WHY_COUNT_ && at + 100 < sizeof text; w++)
         if (counts[w])
             at += (size_t)snprintf(text + at, sizeof text - at, "%s%lld %s", at ? ", " : "", (long long)counts[w], qx_why_text((qx_why)w));
-    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: of %lld linear operators %.500s", (long long)p->plan->linears.count, text);
+    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: of %lld linear operators %.500s%s", (long long)p->plan->linears.count, text,
+            counts[QX_WHY_NOT_FLOAT] && any_double(p) ? "; float64 becomes float32 by --float fp32 (pass fp32) in front" : "");
 }
 
 static bool has_format(const qx_pipeline *p)

@@ -142,7 +142,7 @@ static qx_status insert(qx_plan_item *it, const branch *br, const void *at_bytes
     QX_TRY(node(g, up->next, "Add", base, "lowrank_Add", y, up->out[0], &sum));
     QX_TRY(qx_value_set_type(up->out[0], &y->type));
     QX_TRY(qx_value_set_type(sum->out[0], &y->type));
-    if (y->is_output) return qx_output_rewire(y, sum->out[0]);
+    if (y->is_output) QX_TRY(qx_output_rewire(y, sum->out[0])); /* and readers inside need the sum too */
     return qx_value_replace_uses(y, sum->out[0], sum);
 }
 

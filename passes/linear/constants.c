@@ -1,8 +1,8 @@
 /* constants.c - weights that the graph computes from constants alone: weight standardisation (BiT, NFNet), weight norm
- * (vocoders), a LoRA branch added to its weight. Exporters leave such chains in the graph, and a weight that a node makes cannot
- * be quantized. The executor computes them once and the result becomes an initializer; the rest of the chain is dead code. A
- * product that is smaller unfolded (a weight in two low-rank factors) stays as it is, and so does what comes out of a quantized
- * weight. */
+ * (vocoders), a LoRA branch added to its weight, projections put side by side. Exporters leave such chains in the graph, and a weight
+ * that a node makes cannot be quantized. The executor computes them once and the result becomes an initializer; the rest of the chain
+ * is dead code. What is smaller unfolded (a weight in two low-rank factors, one that is repeated) stays as it is, and so does what
+ * comes out of a quantized weight. */
 #include "passes/linear/constants.h"
 
 #include <string.h>
@@ -14,40 +14,41 @@
 #include "runtime/exec.h"
 
 enum { MAX_DEPTH = 64 };
+#define MAX_PARTS ((int64_t)1 << 50) /* a constant that is read on many ways counts each time */
 #define MAX_BYTES ((int64_t)2 << 30) /* of all folded weights: they lie in memory until they are written */
 
 typedef struct folder {
     qx_model *m;
-    int64_t *largest; /* by value id: elements of the largest constant it is made of; 0: not looked at, -1: not made of constants */
+    int64_t *parts; /* by value id: elements of all constants it is made of; 0: not looked at, -1: not made of constants */
     qx_value **values; qx_weight **made;
     int n, cap;
     int64_t bytes;
 } folder;
 
-static int64_t largest_constant(folder *f, const qx_value *v, int depth);
+static int64_t parts_of(folder *f, const qx_value *v, int depth);
 
-static int64_t largest_operand(folder *f, const qx_node *n, int depth)
+static int64_t parts_of_operands(folder *f, const qx_node *n, int depth)
 {
     enum { NEVER = QX_T_QDQ | QX_T_QUANTIZED | QX_T_CONTROL | QX_T_RANDOM };
-    int64_t most = -1;
-    if (n->op->traits & NEVER || n->op->id == QX_OP_UNKNOWN || n->graph != f->m->graph || depth > MAX_DEPTH) return -1;
+    int64_t sum = 0;
+    if (!n->n_in || n->op->traits & NEVER || n->op->id == QX_OP_UNKNOWN || n->graph != f->m->graph || depth > MAX_DEPTH) return -1;
     for (uint32_t i = 0; i < n->n_in; i++) {
         if (!n->in[i]) continue;
-        int64_t size = largest_constant(f, n->in[i], depth + 1);
+        int64_t size = parts_of(f, n->in[i], depth + 1);
         if (size < 0) return -1;
-        if (size > most) most = size;
+        sum = sum + size < MAX_PARTS ? sum + size : MAX_PARTS;
     }
-    return most;
+    return sum ? sum : -1;
 }
 
-static int64_t largest_constant(folder *f, const qx_value *v, int depth)
+static int64_t parts_of(folder *f, const qx_value *v, int depth)
 {
-    int64_t *known = &f->largest[v->id];
+    int64_t *known = &f->parts[v->id];
     if (*known) return *known;
     const qx_weight *w = v->is_input ? NULL : qx_value_const(v);
     if (w) return *known = w->numel > 0 ? w->numel : 1;
     if (qx_expands_codes(v)) return *known = -1;
-    return *known = v->def ? largest_operand(f, v->def, depth) : -1;
+    return *known = v->def ? parts_of_operands(f, v->def, depth) : -1;
 }
 
 /* Elements of a value whose shape is known; -1 otherwise. */
@@ -64,7 +65,7 @@ static qx_status look(folder *f, const qx_linear *l)
 {
     qx_value *v = l->w_in;
     int64_t n = elements(v);
-    if (l->w || l->quantized || !v->def || n <= 0 || n > largest_constant(f, v, 0) || largest_constant(f, l->x, 0) > 0) return QX_OK;
+    if (l->w || l->quantized || !v->def || n <= 0 || n > parts_of(f, v, 0) || parts_of(f, l->x, 0) > 0) return QX_OK;
     int64_t bytes = n * qx_dtype_bits(v->type.dtype) / 8;
     for (int i = 0; i < f->n; i++)
         if (f->values[i] == v) return QX_OK;
@@ -131,8 +132,8 @@ static qx_status fold(folder *f, const qx_exec_options *options)
 qx_status qx_fold_computed_weights(qx_model *m, const qx_exec_options *options)
 {
     folder f = {.m = m};
-    QX_TRY(qx_alloc_array(m->ctx, (size_t)m->n_values + 1, sizeof *f.largest, (void **)&f.largest));
+    QX_TRY(qx_alloc_array(m->ctx, (size_t)m->n_values + 1, sizeof *f.parts, (void **)&f.parts));
     qx_status st = fold(&f, options);
-    qx_free(m->ctx, f.largest);
+    qx_free(m->ctx, f.parts);
     return st;
 }

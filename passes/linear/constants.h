@@ -6,7 +6,7 @@
 
 struct qx_exec_options;
 /* Weight inputs of linear operators that are made of constants alone, by nodes that do more than rearrange, and that are no
- * larger than the largest of those constants: computed on the CPU and replaced. At most 2 GiB together; operators without a
+ * larger than all of those constants together: computed on the CPU and replaced. At most 2 GiB together; operators without a
  * kernel: nothing, and it is logged. */
 qx_status qx_fold_computed_weights(qx_model *m, const struct qx_exec_options *options);
 

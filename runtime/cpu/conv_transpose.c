@@ -52,7 +52,6 @@ static qx_status setup(qx_call *c, ct *t, const qx_tensor *x, const qx_tensor *w
             t->out[i] = shape ? at_or(shape, nsh, nsh == x->rank ? i + 2 : i, 0) : t->in[i] * t->stride[i];
             const int64_t total = full - t->out[i] > 0 ? full - t->out[i] : 0;
             t->begin[i] = !strcmp(mode, "SAME_UPPER") ? total / 2 : total - total / 2;
-            if (!same) t->begin[i] = total / 2;
         } else {
             t->begin[i] = at_or(p, np, i, 0);
             t->out[i] = full - t->begin[i] - at_or(p, np, i + t->nd, 0);

@@ -151,6 +151,12 @@ static const qx_value *peel_codes(const qx_fuser *f, const qx_value *p, qx_attn_
     return q->in[0];
 }
 
+/* All operands have batches and heads of their own; a matrix (a constant codebook in the place of keys or values) has none. */
+static bool same_rank(const qx_node *qk, const qx_node *pv, int rank)
+{
+    return known_rank(qk->in[0], rank) && known_rank(qk->in[1], rank) && known_rank(pv->in[1], rank);
+}
+
 static bool find(const qx_fuser *f, qx_rstep *s, match *m)
 {
     double scale = 1;
@@ -172,7 +178,7 @@ static bool find(const qx_fuser *f, qx_rstep *s, match *m)
     } else {
         qk = scores(f, softmax->in[0], &scale);
     }
-    if (!qk) return false;
+    if (!qk || !same_rank(qk, pv, softmax->in[0]->type.rank)) return false;
     m->q = peel_heads(f, peel_scale(f, qk->in[0], &scale), &m->p.q_bshd);
     bool repeated;
     m->k = key(f, qk->in[1], &scale, &m->p, &repeated);

@@ -42,6 +42,15 @@ static void a_branch_beside_the_weight_is_merged(void **state)
     unload(&f);
 }
 
+/* No larger than both together, though larger than each. */
+static void projections_side_by_side_are_one(void **state)
+{
+    (void)state;
+    fixture f = folded(GRAPH("n = Neg (a) c = Concat <axis=1> (a, n) y = MatMul (x, c)"));
+    assert_weight(&f, (const float[]){1, -1, 2, -2});
+    unload(&f);
+}
+
 static void two_users_share_the_result(void **state)
 {
     (void)state;
@@ -61,7 +70,10 @@ static void stays(const char *text)
 static void what_would_grow_or_is_no_constant_stays(void **state)
 {
     (void)state;
-    stays(GRAPH("d = MatMul (a, b) y = MatMul (x, d)"));                                    /* two small factors */
+    stays(HEAD(17) "g (float[n,3] x) => (float[n,3] y) <float[3,1] a = {1, 2, 3}, float[1,3] b = {4, 5, 6}>"
+                   " { d = MatMul (a, b) y = MatMul (x, d) }"); /* two small factors */
+    stays(HEAD(17) "g (float[2,n,2] x) => (float[2,n,2] y) <float[2,2] w = {1, 2, 3, 4}, int64[3] s = {2, 2, 2}>"
+                   " { d = Expand (w, s) y = MatMul (x, d) }"); /* repeated */
     stays(GRAPH("t = Transpose <perm=[1,0]> (w) y = MatMul (x, t)"));                       /* only rearranged: the passes see through it */
     stays(GRAPH("s = ReduceSum (x) c = Mul (w, s) y = MatMul (x, c)"));                     /* depends on the input */
     stays(GRAPH("r = RandomNormalLike (w) y = MatMul (x, r)"));                             /* another one in each run */
@@ -72,6 +84,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_standardised_weight_is_stored), cmocka_unit_test(a_branch_beside_the_weight_is_merged),
+        cmocka_unit_test(projections_side_by_side_are_one),
         cmocka_unit_test(two_users_share_the_result), cmocka_unit_test(what_would_grow_or_is_no_constant_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

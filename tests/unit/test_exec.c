@@ -204,6 +204,9 @@ static const run_case cases[] = {
      "Mul(v, up) m32 = Cast<to = 1>(m)"
      " mean = ReduceMean<axes=[2,3]>(m32) m16 = Cast<to = 10>(mean) e = Conv(m16, w4) h = HardSigmoid(e) z = Mul(m, h) y = "
      "Cast<to = 1>(z) }", 40, 0},
+    {"a codebook in the place of keys and values is no attention",
+     HEAD(17) "g (float[2,3,8] x) => (float[2,3,8] y) <float16[8,16] w = random(1), float16[16,8] v = random(2)>"
+     " { h = Cast<to = 10>(x) a = MatMul(h, w) p = Softmax<axis=-1>(a) z = MatMul(p, v) y = Cast<to = 1>(z) }", 50, 0},
     {"subgraph that captures", HEAD(17) "g (float[4] x, float[4] x2) => (float[4] y) <float[4] k = {1, 2, 3, 4}, int64 n = {5}, "
                                         "bool t = {1}>"
      " { y = Loop<body = b (int64 i, bool c, float[4] a) => (bool co, float[4] ao) { co = Identity(c) m = Mul(a, k) ao = Add(m, "
@@ -246,6 +249,31 @@ static void fused_is_plain(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) one_case(&cases[i]);
+}
+
+/* Without auto_pad the larger half of what output_shape takes away lies in front, as the standard has it. */
+static void transposed_into_a_shape(void **state)
+{
+    (void)state;
+    static const char *const text[] = {
+        HEAD(17) "g (float[1,2,3] x) => (float[1,3,6] y) <float[2,3,3] w = random(6)> { y = ConvTranspose<strides=[2], output_shape=[6]>(x, w) }",
+        HEAD(17) "g (float[1,2,3] x) => (float[1,3,6] y) <float[2,3,3] w = random(6)> { y = ConvTranspose<strides=[2], pads=[1, 0]>(x, w) }"};
+    float first[18];
+    qx_tensor y;
+    for (int i = 0; i < 2; i++) {
+        feeds in;
+        fixture f = load(text[i]);
+        make_feeds(&f, &in);
+        qx_exec *x = make_exec(&f, NULL);
+        run(&f, x, &in, &y);
+        assert_int_equal(y.numel, 18);
+        if (i) assert_memory_equal(first, y.data, sizeof first);
+        else memcpy(first, y.data, sizeof first);
+        qx_tensor_free(f.ctx, &y);
+        qx_exec_free(x);
+        free_feeds(&f, &in);
+        unload(&f);
+    }
 }
 
 /* NhwcConv as ONNX Runtime's optimizer writes it, with the weight's channels last, is Conv between transpositions. */
@@ -630,6 +658,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ends_before_unknown_operators),
         cmocka_unit_test(fused_is_plain), cmocka_unit_test(same_bytes_for_any_threads), cmocka_unit_test(channels_last_weights),
+        cmocka_unit_test(transposed_into_a_shape),
         cmocka_unit_test(lines_and_copies), cmocka_unit_test(shapes_may_change),
         cmocka_unit_test(watched_values_are_told), cmocka_unit_test(packed_weights_outlive_a_plan),
         cmocka_unit_test(watched_pictures_are_plain), cmocka_unit_test(failures_leave_nothing_behind),
