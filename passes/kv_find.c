@@ -5,7 +5,8 @@
 
 static bool is_cache_input(const qx_value *v)
 {
-    return !v->init && (strstr(v->name, "past") || strstr(v->name, "cache")) && qx_value_is_real(v) && v->type.has_shape && v->type.rank >= 3;
+    const bool named = strstr(v->name, "past") || strstr(v->name, "cache");
+    return named && !v->init && qx_value_is_real(v) && v->type.has_shape && v->type.rank >= 3;
 }
 
 /* The only use of v that reads more than its shape; NULL: none, or several. */
@@ -39,7 +40,8 @@ static bool is_cache_axis(const qx_node *concat)
 /* Attention operators that put their cache behind the past by themselves: the input that is the past of the keys, and the output
  * that is their present; those of the values stand behind them. */
 static const struct attention { qx_op_id op; uint32_t past, present; qx_kv_form form; } attentions[] = {
-    {QX_OP_ms_GroupQueryAttention, 3, 1, QX_KV_FUSED}, {QX_OP_Attention, 4, 1, QX_KV_AROUND}, {QX_OP_ms_MultiHeadAttention, 6, 1, QX_KV_AROUND},
+    {QX_OP_ms_GroupQueryAttention, 3, 1, QX_KV_FUSED}, {QX_OP_Attention, 4, 1, QX_KV_AROUND},
+    {QX_OP_ms_MultiHeadAttention, 6, 1, QX_KV_AROUND},
 };
 
 static const struct attention *attention_with(const qx_use *u)
