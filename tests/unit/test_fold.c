@@ -44,6 +44,23 @@ static int fold_groups(qx_ctx *ctx, qx_pipeline *p, qx_stats *stats, qx_group *g
     return folded;
 }
 
+/* The statistics that were scaled say of every value that a linear reads what running the folded model says of it. */
+static void statistics_follow(qx_ctx *ctx, qx_model *m, const qx_stats *scaled, qx_group *groups, int64_t n, const feeds *fs)
+{
+    qx_stats *seen;
+    OK(qx_stats_new(ctx, m->graph_hash, &seen));
+    collect(ctx, m, seen, groups, n, fs);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < groups[i].n; j++) {
+            const qx_value *rows = groups[i].items[j]->lin->rows;
+            const qx_value_stats *a = qx_stats_get(scaled, rows), *b = qx_stats_get(seen, rows);
+            assert_true(a && b && b->absmax > 0);
+            if (fabsf(a->absmax - b->absmax) > 1e-4f * b->absmax)
+                fail_msg("'%s': the largest value is said to be %g and is %g", rows->name, (double)a->absmax, (double)b->absmax);
+        }
+    qx_stats_free(seen);
+}
+
 typedef struct outcome { int64_t groups, largest; int folded; } outcome; /* largest: operators in one group */
 
 /* Frees the model. */
@@ -66,6 +83,7 @@ static outcome fold_model(qx_ctx *ctx, const char *name, qx_model *m, const feed
     OK(qx_plan_store_rest(p));
     OK(qx_verify(m));
     run_model(ctx, m, fs, &after);
+    statistics_follow(ctx, m, stats, groups, out.groups, fs);
     const double db = sqnr(&before, &after);
     print_message("%s: %d of %lld groups folded without a Mul, %.1f dB\n", name, out.folded, (long long)out.groups, db);
     assert_true(db >= least_db);
