@@ -52,7 +52,8 @@ static void print_head(cli *c, const qx_model *m, const qx_summary *s)
     cli_print("%s\n  IR %lld, opset", cli_show(c, m->path), (long long)m->ir_version);
     for (uint32_t i = 0; i < m->n_opsets; i++)
         cli_print(" %s%s%lld", cli_show(c, m->opsets[i].domain), *m->opsets[i].domain ? " " : "", (long long)m->opsets[i].version);
-    cli_print(", producer %s %s\n", cli_show(c, m->producer_name), cli_show(c, m->producer_version));
+    if (*m->producer_name) cli_print(", producer %s %s", cli_show(c, m->producer_name), cli_show(c, m->producer_version));
+    cli_print("\n");
     print_ports(c, m);
     cli_print("  nodes    %lld", (long long)s->nodes);
     if (s->graphs > 1 || s->functions) cli_print(" in %lld graphs and %lld local functions", (long long)s->graphs, (long long)s->functions);
@@ -119,8 +120,8 @@ static qx_status print_tensors(void *user, qx_graph *g)
     for (uint32_t i = 0; i < g->n_inits; i++) {
         const qx_weight *w = g->inits[i]->init;
         if (w)
-            cli_print("%-40s %-24s %10s  %-6s %lld readers\n", cli_show(c, g->inits[i]->name), weight_text(c, w),
-                      cli_bytes(c, (int64_t)w->bytes), place_text(w), (long long)g->inits[i]->n_uses);
+            cli_print("%-40s %-24s %10s  %-6s %lld reader%s\n", cli_show(c, g->inits[i]->name), weight_text(c, w),
+                      cli_bytes(c, (int64_t)w->bytes), place_text(w), (long long)g->inits[i]->n_uses, g->inits[i]->n_uses == 1 ? "" : "s");
     }
     return qx_check_cancel(c->ctx);
 }
@@ -141,8 +142,9 @@ static qx_status inspect(cli *c, qx_model *m)
     if (n_dims) QX_TRY(qx_infer_shapes(m, dims, n_dims));
     QX_TRY(qx_summarize(m, c->arena, &s));
     if (c->json) return print_json(c, m, &s);
-    if (cli_flag(c, "nodes")) return qx_model_each_node(m, print_node, c);
-    if (cli_flag(c, "tensors")) return qx_model_each_graph(m, print_tensors, c);
+    if (cli_flag(c, "nodes")) QX_TRY(qx_model_each_node(m, print_node, c));
+    if (cli_flag(c, "tensors")) QX_TRY(qx_model_each_graph(m, print_tensors, c));
+    if (cli_flag(c, "nodes") || cli_flag(c, "tensors")) return QX_OK;
     print_head(c, m, &s);
     print_ops(c, &s);
     print_quantizable(c, &s);
@@ -164,6 +166,6 @@ static qx_status run(cli *c)
 
 const cli_command cli_command_inspect = {
     .name = "inspect", .brief = "show what is in a model, what to feed it and what could be quantized",
-    .synopsis = "MODEL.onnx [--nodes | --tensors]",
+    .synopsis = "MODEL.onnx [--nodes] [--tensors]",
     .options = options, .min_args = 1, .max_args = 1, .run = run,
         .examples = "qonnx inspect unet.onnx\nqonnx inspect unet.onnx --nodes | grep MatMul"};

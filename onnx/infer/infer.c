@@ -403,8 +403,8 @@ static qx_status check_fix(qx_model *m, const qx_dim_fix *fix)
                 QX_TRY(qx_buf_printf(&known, "%s%s", known.len ? ", " : "", t->dims[k].sym));
         }
     }
-    qx_status st = qx_fail(m->ctx, QX_E_USAGE, "no input has a dimension called '%s' (there %s)", fix->name,
-                           known.data ? known.data : "is none with a name");
+    qx_status st = qx_fail(m->ctx, QX_E_USAGE, "no input has a dimension called '%s' (%s%s)", fix->name,
+                           known.data ? "their names: " : "none has a name", known.data ? known.data : "");
     qx_buf_free(&known);
     return st;
 }

@@ -79,3 +79,25 @@ Ten findings of a rule are enough.
   try       --int8 --calib DIR
   $ qonnx inspect $MODELS/micro-llama/model.onnx | grep quantizable
     quantizable 36 of 46 linear operators have constant weights, 9.44 MB (1.57 MB kept by default); embeddings 1.57 MB
+
+Whether weights are 2:4 sparse, in words and as data.
+
+  $ cp $DATA/mlp/model.onnx mlp.onnx; qonnx quantize mlp.onnx -o sparse.onnx --passes "sparsity(method=magnitude),int8-weights" -q
+  $ qonnx check sparse.onnx --sparsity
+    2:4  /fc1/MatMul: 0 of 1536 groups broken, 50.0 % zeros
+    2:4  /fc2/MatMul: 0 of 768 groups broken, 50.0 % zeros
+  2 of 2 weights are 2:4 sparse
+  $ qonnx check sparse.onnx --sparsity --json | head -8
+  [
+    {
+      "node": "/fc1/MatMul",
+      "weight": "fc1.weight_i8",
+      "groups": 1536,
+      "broken": 0,
+      "zeros": 0.5
+    },
+  $ qonnx check mlp.onnx --sparsity | sed 's/: [0-9]* of/: N of/'
+  qonnx check: no weight holds the 2:4 pattern
+  dense  /fc1/MatMul: N of 1536 groups broken, 0.0 % zeros
+  dense  /fc2/MatMul: N of 768 groups broken, 0.0 % zeros
+  0 of 2 weights are 2:4 sparse

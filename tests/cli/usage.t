@@ -6,10 +6,10 @@ Wrong use says what is wrong and exits with 2.
   qonnx: there is no command 'nosuch' (qonnx help lists them)
   [2]
   $ qonnx inspect
-  qonnx inspect: MODEL.onnx is missing: qonnx inspect MODEL.onnx [--nodes | --tensors]
+  qonnx inspect: MODEL.onnx is missing: qonnx inspect MODEL.onnx [--nodes] [--tensors]
   [2]
   $ qonnx inspect a b c
-  qonnx inspect: 'b' is one argument too many: qonnx inspect MODEL.onnx [--nodes | --tensors]
+  qonnx inspect: 'b' is one argument too many: qonnx inspect MODEL.onnx [--nodes] [--tensors]
   [2]
   $ qonnx inspect --nosuch x
   qonnx inspect: unknown option '--nosuch' (qonnx inspect --help lists all)
@@ -62,3 +62,19 @@ A reader that leaves early (`| head`) ends a command as it ends any filter, with
   $ qonnx help quantize >/dev/full
   qonnx help: writing to standard output failed
   [1]
+
+Help of a command is its --help; completion scripts know commands and options.
+
+  $ for c in quantize run compare bench eval stats inspect check passes help; do qonnx $c --help > a; qonnx help $c | cmp - a; done
+  $ qonnx help nosuch
+  qonnx help: there is no command 'nosuch' (qonnx help lists them)
+  [2]
+  $ qonnx help --completion bash > a; bash -n a && grep -c "dry-run" a
+  1
+  $ qonnx help --completion zsh > a; grep -o "'--dry-run\[[^]]*\]'\|inspect) _arguments '--nodes\[[^]]*\]'" a
+  '--dry-run[print the whole plan and write nothing]'
+  inspect) _arguments '--nodes[one line a node]'
+  $ qonnx help --man > a; head -3 a
+  .TH QONNX 1 "" "qonnx 0.1.0" "User Commands"
+  .SH NAME
+  qonnx \- rewrite ONNX models for low precision
