@@ -456,6 +456,7 @@ qx_status qx_model_parse_text_raw(qx_ctx *ctx, const char *text, qx_model **out)
     qx_text t = {.m = m, .start = text, .p = text};
     qx_status st = qx_text_model(&t, &proto);
     if (st == QX_OK) st = qx_build_model(m, proto);
+    m->dirty = true; /* there is no file that the writer could copy */
     if (st == QX_OK) *out = m;
     else qx_model_free(m);
     return st;

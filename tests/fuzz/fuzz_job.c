@@ -71,7 +71,6 @@ static qx_status write_input(qx_ctx *ctx, const char *text)
 {
     qx_model *m = NULL;
     QX_TRY(qx_model_parse_text_raw(ctx, text, &m));
-    m->dirty = true; /* there is no file that it could be copied from */
     const qx_status st = qx_model_write(m, in_path, NULL, NULL);
     qx_model_free(m);
     return st;

@@ -79,7 +79,6 @@ static void write_text(qx_ctx *ctx, const char *path, const char *nodes)
                                 "2, 3, 4}, float[2] b = {5, 6}, float[2] one = {1, 1}, "
              "float[1,2,2,2] c = {1, 2, 3, 4, 5, 6, 7, 8}> { %s }", nodes);
     if (qx_model_parse_text(ctx, text, &m) != QX_OK) fail_msg("%s", qx_ctx_error(ctx));
-    m->dirty = true; /* there is no file to copy */
     if (qx_model_write(m, path, &(qx_write_options){.force = true}, NULL) != QX_OK) fail_msg("%s", qx_ctx_error(ctx));
     qx_model_free(m);
 }

@@ -75,7 +75,6 @@ static void write_text(qx_ctx *ctx, const char *text, const char *path)
 {
     qx_model *m;
     OK(qx_model_parse_text(ctx, text, &m));
-    m->dirty = true; /* there is no file to copy */
     OK(qx_model_write(m, path, &(qx_write_options){.force = true}, NULL));
     qx_model_free(m);
 }

@@ -8,12 +8,19 @@
 #define SAMPLES TEST_SOURCE_DIR "/samples/models/"
 #define CACHE TEST_SOURCE_DIR "/tests/data/cache/"
 
+/* A block of a language model without its embedding and its head. */
+#define HEAD "<ir_version: 8, opset_import: [\"\" : 17]> g (int64[1,4] ids) => (float[1,4,64] logits) <float[32] g1 = random(2), " \
+    "float[32,64] wu = random(3), float[64,32] wd = random(4), float[32] g2 = random(5)"
+#define TAIL " n = SimplifiedLayerNormalization<axis=-1, epsilon=0.00001>(h, g1) u = MatMul(n, wu) a = Relu(u) d = MatMul(a, wd) " \
+    "r = Add(h, d) n2 = SimplifiedLayerNormalization<axis=-1, epsilon=0.00001>(r, g2) "
+
 static void out_path(char *path, size_t cap) { snprintf(path, cap, "/tmp/qonnx_test_rotate_%ld.onnx", (long)getpid()); }
 
 static qx_status run(qx_ctx *ctx, const char *model, const char *calib, const char *passes, const char *out, qx_report **r)
 {
     qx_quantize_options o = {.input = model, .output = out, .passes = passes, .force = true};
-    o.samples = calib ? (qx_samples_options){.paths = &calib, .n_paths = 1} : (qx_samples_options){0};
+    if (calib) o.samples = (qx_samples_options){.paths = &calib, .n_paths = 1};
+    if (strstr(model, ".in")) o.samples.random = 2; /* nothing lies beside it */
     OK(qx_report_new(ctx, r));
     return qx_quantize_file(ctx, &o, *r);
 }
@@ -58,6 +65,31 @@ static void bundled(void **state)
     exact(*state, SAMPLES "micro-llama/model.onnx", NULL, "rotate", out);
     exact(*state, CACHE "gqa.onnx", CACHE "ids.npz", "rotate", out);
     exact(*state, CACHE "concat.onnx", CACHE "ids.npz", "rotate", out);
+    unlink(out);
+}
+
+/* The table of the embedding is the head's too, lies transposed, or both: what the head reads stays as it was. */
+static const char *const tables[] = {
+    "float[64,32] emb = random(1)> { h = Gather(emb, ids)" TAIL "et = Transpose<perm=[1,0]>(emb) logits = MatMul(n2, et) }",
+    "float[32,64] emb = random(1)> { e = Transpose<perm=[1,0]>(emb) h = Gather(e, ids)" TAIL "logits = MatMul(n2, emb) }",
+    "float[32,64] emb = random(1), float[32,64] head = random(6)> { e = Transpose<perm=[1,0]>(emb) h = Gather(e, ids)" TAIL
+    "logits = MatMul(n2, head) }",
+};
+
+static void embeddings(void **state)
+{
+    char path[144], text[1024], out[128];
+    out_path(out, sizeof out);
+    snprintf(path, sizeof path, "%s.in", out);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        qx_model *m;
+        snprintf(text, sizeof text, "%s, %s", HEAD, tables[i]);
+        if (qx_model_parse_text(*state, text, &m) != QX_OK) fail_msg("%s", qx_ctx_error(*state));
+        OK(qx_model_write(m, path, &(qx_write_options){.force = true}, NULL));
+        qx_model_free(m);
+        exact(*state, path, NULL, "rotate", out);
+    }
+    unlink(path);
     unlink(out);
 }
 
@@ -126,6 +158,6 @@ static void statistics_apart(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(bundled), TEST(real_exports), TEST(refused), TEST(statistics_apart)};
+    const struct CMUnitTest tests[] = {TEST(bundled), TEST(embeddings), TEST(real_exports), TEST(refused), TEST(statistics_apart)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

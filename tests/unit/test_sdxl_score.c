@@ -32,7 +32,6 @@ static const char *write_model(qx_ctx *ctx, const char *name, const char *text)
     qx_model *m;
     const char *path = path_of(name);
     if (qx_model_parse_text(ctx, text, &m) != QX_OK) fail_msg("%s", qx_ctx_error(ctx));
-    m->dirty = true; /* there is no file to copy */
     if (qx_model_write(m, path, &(qx_write_options){.force = true}, NULL) != QX_OK) fail_msg("%s", qx_ctx_error(ctx));
     qx_model_free(m);
     return path;
