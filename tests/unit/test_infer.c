@@ -128,6 +128,8 @@ static const struct { const char *graph, *expected; } shapes[] = {
     {"(float[B,H,S,D] q, float[B,K,T,D] k, float[B,K,T,E] v) => (z) { z = Attention (q, k, v) }", "f32[B,H,S,E]"},
     {"(float[B,S,64] q, float[B,T,32] k, float[B,T,32] v) => (z) { z = Attention <q_num_heads = 4, kv_num_heads = 2> (q, k, v) }",
      "f32[B,S,64]"},
+    {"(float[B,S,64] q, float[B,T,64] k, float[B,T,48] v) => (z) { z = Attention <q_num_heads = 1, kv_num_heads = 1> (q, k, v) }",
+     "f32[B,S,48]"},
     {"(float[B,S,32] x) => (z) <uint8[16,2,8] w = fill(0), float[32] s = fill(1)> { z = com.microsoft.MatMulNBits <K = 32, N = "
      "16, bits = 4, block_size = 16> (x, w, s) }", "f32[B,S,16]"},
     {"(uint8[8,3] x) => (z) <float16[8] s = fill(1)> { z = DequantizeLinear <axis = 0> (x, s) }", "f16[8,3]"},
