@@ -97,7 +97,8 @@ static void forged(void **state)
     static const struct { const char *from, *to, *message; } texts[] = {
         {"\"kinds\": 31", "\"kinds\": 99", "promises kinds"}, {"\"gram_groups\": 1", "\"gram_groups\": 0", "counts do not fit"},
         {"\"row_length\": 64", "\"row_length\": -4", "counts do not fit"},
-        {"\"bin_exponent\":", "\"bin_exponen_\":", "bin_exponent"}, {"\n}\n", "\n} ", "no table of values"}};
+        {"\"bin_exponent\":", "\"bin_exponen_\":", "bin_exponent"}, {"\n}\n", "\n} ", "no table of values"},
+        {"\"absmax\": 3.5", "\"absmax\": 4.5", "range and its sums"}, {"\"max\": 3.5", "\"max\": 2.5", "range and its sums"}};
     qx_model *m;
     file f;
     OK(qx_model_read(ctx, MLP "model.onnx", NULL, &m));

@@ -47,9 +47,8 @@ What is in a file: in short, node by node, weight by weight, and as data.
   "qonnx.passes":"int8-weights(block=0,scale=amax)"
   "qonnx.target":"generic"
   "qonnx.source":"2600b8a67595357e"
-  $ qonnx inspect q.onnx --json --nodes --tensors | grep -c '"readers": 1,'
-  0
-  [1]
+  $ qonnx inspect q.onnx --json --nodes --tensors | grep -c '"readers": 1$'
+  5
   $ qonnx inspect q.onnx
   q.onnx
     IR 9, opset 19
