@@ -5,6 +5,8 @@
  * Found from the second product backwards. Scalar factors on Q, K or the scores are collected in one factor; a transposition of
  * two middle axes before or behind is read (or written) through; heads that were repeated by Unsqueeze, Expand, Reshape are read
  * where they were. */
+#include <math.h>
+
 #include "onnx/weight/weight.h"
 #include "runtime/fuse/fuse.h"
 
@@ -151,10 +153,35 @@ static const qx_value *peel_codes(const qx_fuser *f, const qx_value *p, qx_attn_
     return q->in[0];
 }
 
+<<<<<<< HEAD
 /* All operands have batches and heads of their own; a matrix (a constant codebook in the place of keys or values) has none. */
 static bool same_rank(const qx_node *qk, const qx_node *pv, int rank)
 {
     return known_rank(qk->in[0], rank) && known_rank(qk->in[1], rank) && known_rank(pv->in[1], rank);
+=======
+/* Scores that a mask of more matrices repeats: attention has one for each query. */
+static bool repeats(const qx_value *scores, const qx_value *sum)
+{
+    const qx_type *a = &scores->type, *b = &sum->type;
+    bool more = a->has_shape && b->has_shape && a->rank < b->rank;
+    for (int i = 0; a->has_shape && b->has_shape && a->rank == b->rank && i < a->rank; i++)
+        more = more || (a->dims[i].n == 1 && b->dims[i].n > 1);
+    return more;
+}
+
+/* One number everywhere, which a factor makes 0, added to scores whose shape it does not change: what baddbmm with beta = 0 becomes. Made, it
+ * would be as large as the scores are. */
+static bool adds_nothing(const qx_fuser *f, const qx_node *add, uint32_t side)
+{
+    double scale = 1;
+    const qx_node *n = qx_fuse_is(qx_fuse_def(f, peel_scale(f, add->in[side], &scale)), QX_OP_ConstantOfShape);
+    const qx_attr *value = n ? qx_node_attr(n, "value") : NULL;
+    float fill = 0;
+    if (!n || !qx_fuse_same_dims(add->in[1 - side], add->out[0])) return false;
+    if (value && (!value->tensor || value->tensor->dtype != QX_DT_FLOAT || value->tensor->numel != 1 ||
+        !qx_fuse_ok(f, qx_weight_read(f->x->ctx, value->tensor, &fill)))) return false;
+    return isfinite(fill) && (double)fill * scale == 0;
+>>>>>>> 5026a9c (executor: attention without the table of zeros that baddbmm with beta = 0 leaves behind)
 }
 
 static bool find(const qx_fuser *f, qx_rstep *s, match *m)
@@ -173,7 +200,8 @@ static bool find(const qx_fuser *f, qx_rstep *s, match *m)
         for (uint32_t side = 0; side < 2 && !qk; side++) {
             scale = 1;
             qk = scores(f, add->in[side], &scale);
-            m->mask = add->in[1 - side];
+            m->mask = qk && adds_nothing(f, add, 1 - side) ? NULL : add->in[1 - side];
+            if (qk && repeats(add->in[side], add->out[0])) return false;
         }
     } else {
         qk = scores(f, softmax->in[0], &scale);

@@ -125,17 +125,17 @@ static void arenas_of_real_models(void **state)
 }
 
 /* 4,096 tokens as in SDXL's largest attention: the scores of one head are 64 MiB, the two here 128. */
-static void attention_needs_no_scores(void **state)
+static void runs_without_scores(const char *constants, const char *scaled)
 {
     enum { LIMIT = 16 << 20 };
+    char text[1000];
     qx_tensor t[3], out;
     qx_feed feeds[3];
     qx_exec *x = NULL;
-    (void)state;
-    fixture f = load(HEAD(17) "g (float[1,2,4096,64] q, float[1,2,4096,64] k, float[1,2,4096,64] v) => (float[1,4096,2,64] y) "
-                              "<float c = {0.125}>"
-                              " { kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, kt) m = Mul(s, c) p = Softmax<axis=-1>(m) o = "
-                              "MatMul(p, v) y = Transpose<perm=[0,2,1,3]>(o) }");
+    snprintf(text, sizeof text, HEAD(17) "g (float[1,2,4096,64] q, float[1,2,4096,64] k, float[1,2,4096,64] v) => (float[1,4096,2,64] y) "
+             "<float c = {0.125}%s> { kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, kt) %s p = Softmax<axis=-1>(m) o = "
+             "MatMul(p, v) y = Transpose<perm=[0,2,1,3]>(o) }", constants, scaled);
+    fixture f = load(text);
     for (uint32_t i = 0; i < 3; i++) {
         random_feed(&f, i, &t[i]);
         feeds[i] = (qx_feed){f.m->graph->inputs[i]->name, &t[i]};
@@ -149,9 +149,23 @@ static void attention_needs_no_scores(void **state)
     unload(&f);
 }
 
+static void attention_needs_no_scores(void **state)
+{
+    (void)state;
+    runs_without_scores("", "m = Mul(s, c)");
+}
+
+/* baddbmm with beta = 0: TorchScript adds a table as large as the scores, times 0. */
+static void nor_zeros_as_large(void **state)
+{
+    (void)state;
+    runs_without_scores(", float nil = {0}, int64[4] dims = {1, 2, 4096, 4096}",
+                        "a = Mul(s, c) z = ConstantOfShape(dims) n = Mul(z, nil) m = Add(a, n)");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(arenas_are_near_the_best), cmocka_unit_test(arenas_of_real_models),
-                                       cmocka_unit_test(attention_needs_no_scores)};
+                                       cmocka_unit_test(attention_needs_no_scores), cmocka_unit_test(nor_zeros_as_large)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -211,6 +211,17 @@ static const run_case cases[] = {
                                         "bool t = {1}>"
      " { y = Loop<body = b (int64 i, bool c, float[4] a) => (bool co, float[4] ao) { co = Identity(c) m = Mul(a, k) ao = Add(m, "
      "x2) }>(n, t, x) }", 1000, 0},
+    {"attention with a table of zeros",
+     HEAD(17) "g (float[2,9,8] q, float[2,8,11] k, float[2,11,8] v) => (float[2,9,8] y) <int64[3] dims = {2, 9, 11}, float nil = {0}, float c = {0.3}>"
+     " { s = MatMul(q, k) t = Mul(s, c) z = ConstantOfShape(dims) n = Mul(z, nil) a = Add(t, n) p = Softmax<axis=-1>(a) y = MatMul(p, v) }",
+     110, 1},
+    {"attention with a table of zeros that is more than the scores",
+     HEAD(17) "g (float[1,9,8] q, float[1,8,11] k, float[2,11,8] v) => (float[2,9,8] y) <int64[3] dims = {2, 9, 11}>"
+     " { s = MatMul(q, k) z = ConstantOfShape(dims) a = Add(z, s) p = Softmax<axis=-1>(a) y = MatMul(p, v) }", 110, 0},
+    {"attention with a table of numbers that are not 0",
+     HEAD(17) "g (float[2,9,8] q, float[2,8,11] k, float[2,11,8] v) => (float[2,9,8] y) <int64[3] dims = {2, 9, 11}, float c = {-2}>"
+     " { s = MatMul(q, k) z = ConstantOfShape<value=float[1] {3}>(dims) n = Mul(z, c) a = Add(s, n) p = Softmax<axis=-1>(a) "
+     "y = MatMul(p, v) }", 110, 0},
 };
 
 static void one_case(const run_case *rc)
