@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/dtype.h"
+
 typedef struct qx_dd { double hi, lo; } qx_dd;
 static inline qx_dd qx_dd_add(qx_dd a, double b)
 {
@@ -37,6 +39,10 @@ int64_t qx_first_nonfinite(const float *x, int64_t n);
 /* bins[(int)(|x| * inv_width)]++ (zeros too, in bin 0). The caller has made sure that the largest |x| falls inside; inv_width is
  * a power of two. */
 void qx_hist_f32(const float *x, int64_t n, float inv_width, uint64_t *bins);
+
+/* Sum over i of count[i] (Q(x[i]) - x[i])^2, x[i] >= 0, n a multiple of 8, where Q rounds x / scale to a level of the format (anything but small
+ * floats: to a whole number, below 2^51) and keeps it at or below top. */
+double qx_levels_error(const double *x, const double *count, int64_t n, double scale, double top, qx_dtype format);
 
 /* Per column of a [rows, cols] matrix with row stride `stride`: accumulates. */
 typedef struct qx_columns { float *min, *max; qx_dd *sum, *abs, *sq; } qx_columns; /* arrays [cols] */

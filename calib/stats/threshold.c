@@ -97,41 +97,39 @@ static double step_of(const qx_scan *range, double t, float levels, qx_dtype for
     return (hi - lo) / 255;
 }
 
-static double round_to(double x, double scale, double t, qx_dtype format)
+/* The bins that hold something: where they are and how much; the rest of the last eight counts nothing. */
+typedef struct filled { double x[QX_HIST_BINS], count[QX_HIST_BINS]; int64_t n; } filled;
+
+static void list_filled(const qx_hist *h, filled *f)
 {
-    double q = x / scale;
-    if (format == QX_DT_FLOAT8E4M3FN) return (double)qx_e4m3_to_f32(qx_f32_to_e4m3((float)q, 1)) * scale;
-    if (format == QX_DT_FLOAT8E5M2) return (double)qx_e5m2_to_f32(qx_f32_to_e5m2((float)q, 1)) * scale;
-    if (format == QX_DT_FLOAT4E2M1) return (double)qx_e2m1_to_f32(qx_f32_to_e2m1((float)q)) * scale;
-    return fmin(nearbyint(q) * scale, t);
+    f->n = 0;
+    for (int i = 0; i < QX_HIST_BINS; i++)
+        if (h->bins[i]) f->x[f->n] = (i + 0.5) * width_of(h), f->count[f->n++] = (double)h->bins[i];
+    for (; f->n % 8; f->n++) f->x[f->n] = f->count[f->n] = 0;
 }
 
-static double error_at(const qx_hist *h, const qx_scan *range, int used, int edge, float levels, qx_dtype format)
+static double error_at(const filled *f, const qx_scan *range, double t, float levels, qx_dtype format)
 {
-    double w = width_of(h), t = edge * w, scale = step_of(range, t, levels, format), sum = 0;
-    for (int i = 0; i < used; i++) {
-        if (!h->bins[i]) continue;
-        double x = (i + 0.5) * w, d = round_to(x, scale, t, format) - x;
-        sum += (double)h->bins[i] * d * d;
-    }
-    return sum;
+    return qx_levels_error(f->x, f->count, f->n, step_of(range, t, levels, format), t, format);
 }
 
 float qx_hist_mse(const qx_hist *h, const qx_scan *range, float levels, qx_dtype format)
 {
+    filled f;
     if (!h->bins) return 0;
     int used = QX_HIST_BINS;
     while (used > 0 && !h->bins[used - 1]) used--;
     if (used == 0) return 0;
     double best = INFINITY;
     int at = used, step = used > COARSE ? used / COARSE : 1;
+    list_filled(h, &f);
     for (int e = used; e > 0; e -= step) {
-        double err = error_at(h, range, used, e, levels, format);
+        double err = error_at(&f, range, e * width_of(h), levels, format);
         if (err < best) best = err, at = e;
     }
     int from = at - step > 0 ? at - step + 1 : 1, to = at + step - 1 < used ? at + step - 1 : used;
     for (int e = from; e <= to; e++) {
-        double err = error_at(h, range, used, e, levels, format);
+        double err = error_at(&f, range, e * width_of(h), levels, format);
         if (err < best) best = err, at = e;
     }
     return at == used ? range->absmax : at_most(at * width_of(h), range->absmax);
