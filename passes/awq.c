@@ -224,7 +224,7 @@ static qx_status ask_output(qx_pass *p, const awq_state *s, const qx_stats *stat
     qx_status st;
     if (!count || !count_scaled(s, 0)) return QX_OK;
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)p->pipe->plan->linears.count + 1, sizeof *t.changes, (void **)&t.changes));
-    QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, p->pipe->samples, count, true, &t.probe));
+    QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, &(qx_probe_runs){.count = count, .half = true}, &t.probe));
     QX_TRY_GOTO(st, choose_least(&t, &least));
     drop(s, least);
 done:

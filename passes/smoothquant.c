@@ -135,29 +135,31 @@ static qx_status measure_one(trial *t, int64_t i, double all)
     return QX_OK;
 }
 
-/* The suspects: half of them by their relative error, half by their absolute one. When three in a row, so of either kind, do not
- * matter, those with smaller errors are not asked. */
-static qx_status measure_suspects(trial *t, int64_t probes)
+/* The suspects: half of them by their relative error, half by their absolute one. */
+static qx_status list_suspects(const trial *t, int64_t most, int64_t *list, int *n)
+{
+    bool *marked;
+    *n = 0;
+    QX_TRY(qx_alloc_array(t->p->ctx, (size_t)t->s->n + 1, sizeof *marked, (void **)&marked));
+    for (int64_t i; *n < most && (i = worst_group(t->s, marked, *n % 2 == 0)) >= 0; marked[i] = true) list[(*n)++] = i;
+    qx_free(t->p->ctx, marked);
+    return QX_OK;
+}
+
+/* When three in a row, so of either kind, do not matter, those with smaller errors are not asked. */
+static qx_status measure_suspects(trial *t, const int64_t *list, int n)
 {
     enum { IN_A_ROW = 3 };
     const double little = qx_opt_float(t->p, "float-effect") / 200;
     double all;
-    bool *marked;
-    qx_status st = QX_OK;
-    QX_TRY(qx_alloc_array(t->p->ctx, (size_t)t->s->n + 1, sizeof *marked, (void **)&marked));
-    QX_TRY_GOTO(st, measure_all(t, &all));
-    for (int64_t i = 0, harmless = 0; i < probes && harmless < IN_A_ROW; i++) {
-        const int64_t worst = worst_group(t->s, marked, i % 2 == 0);
-        if (worst < 0) break;
-        marked[worst] = true;
-        qx_progress(t->p->ctx, "effect on the output", i, probes);
-        QX_TRY_GOTO(st, measure_one(t, worst, all));
-        harmless = t->s->is[worst].effect < little ? harmless + 1 : 0;
+    QX_TRY(measure_all(t, &all));
+    for (int i = 0, harmless = 0; i < n && harmless < IN_A_ROW; i++) {
+        qx_progress(t->p->ctx, "effect on the output", i, n);
+        QX_TRY(measure_one(t, list[i], all));
+        harmless = t->s->is[list[i]].effect < little ? harmless + 1 : 0;
     }
-    qx_progress(t->p->ctx, "effect on the output", probes, probes);
-done:
-    qx_free(t->p->ctx, marked);
-    return st;
+    qx_progress(t->p->ctx, "effect on the output", n, n);
+    return QX_OK;
 }
 
 /* Runs the model with single groups quantized. Without samples, or in a model too large to run often, nothing is measured. */
@@ -165,16 +167,25 @@ static qx_status measure(qx_pass *p, smooth_state *s, const qx_stats *stats)
 {
     const int64_t probes = qx_opt_int(p, "probes"), most = qx_probe_samples(all_elements(s));
     trial t = {.p = p, .s = s};
+    int64_t *list = NULL;
+    const qx_value **begins = NULL;
+    int n;
     qx_status st;
     if (!probes || !most || !p->pipe->samples) return QX_OK;
     /* of a sweep, when it can be */
     const int64_t half = qx_samples_count(p->pipe->samples) / (2 * (probes + 2)), count = half < 1 ? 1 : half < most ? half : most;
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)p->pipe->plan->linears.count + 1, sizeof *t.changes, (void **)&t.changes));
-    QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, p->pipe->samples, count, true, &t.probe));
-    st = measure_suspects(&t, probes);
+    QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)probes, sizeof *list, (void **)&list));
+    QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)probes, sizeof *begins, (void **)&begins));
+    QX_TRY_GOTO(st, list_suspects(&t, probes, list, &n));
+    for (int i = 0; i < n; i++) begins[i] = s->groups[list[i]].x;
+    QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, &(qx_probe_runs){count, true, begins, n}, &t.probe));
+    st = measure_suspects(&t, list, n);
 done:
     qx_probe_free(t.probe);
     qx_free(p->ctx, t.changes);
+    qx_free(p->ctx, list);
+    qx_free(p->ctx, begins);
     return st;
 }
 

@@ -44,7 +44,7 @@ static qx_status run_once(qx_exec *x, const qx_feed *feeds, int n_feeds)
         QX_TRY(qx_alloc_array(x->ctx, x->main->n_cache, sizeof *x->cur->values, (void **)&x->cur->values));
     qx_shape_plan_restore(x);
     QX_TRY(qx_tell_interface(x, x->model->graph));
-    qx_status st = x->device ? qx_device_run_main(x) : qx_run_graph(x, x->main, NULL);
+    qx_status st = x->device ? qx_device_run_main(x) : qx_run_marked(x);
     if (st == QX_OK) {
         x->cur->cached = true;
         return QX_OK;
@@ -87,6 +87,8 @@ qx_status qx_exec_run(qx_exec *x, const qx_feed *feeds, int n_feeds, const char 
     qx_end_run(x);
     for (int i = 0; st != QX_OK && i < given; i++) qx_tensor_free(x->ctx, &outs[i]);
 done:
+    x->marking = NULL;
+    x->begin = NULL;
     qx_free(x->ctx, vals);
     return st;
 }

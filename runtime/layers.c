@@ -13,58 +13,6 @@
 #include "runtime/cpu/winograd.h"
 #include "runtime/plan.h"
 
-/* ---- The file between two stretches ---- */
-
-typedef struct spilled { uint32_t id; qx_tensor t; } spilled; /* followed by the tensor's bytes; id QX_NO_VALUE ends a sample */
-
-/* Everything that later steps need of this sample and that its feeds and the constants do not bring back. */
-static qx_status spill_save(qx_exec *x, qx_spool *s)
-{
-    spilled h;
-    memset(&h, 0, sizeof h);
-    for (uint32_t id = 0; id < x->n_values; id++) {
-        const qx_slot *slot = &x->slots[id];
-        if (!slot->set || slot->borrowed || x->info[id].content == QX_CLASS_CONST) continue;
-        if (slot->owned)
-            QX_FAIL(x->ctx, QX_E_UNSUPPORTED,
-                    "layer by layer: a sequence, optional or string is alive between two stretches; raise --max-memory");
-        h.id = id;
-        h.t = slot->t;
-        h.t.data = NULL;
-        QX_TRY(qx_spool_put(s, &h, sizeof h));
-        QX_TRY(qx_spool_put(s, slot->t.data, slot->t.bytes));
-    }
-    h.id = QX_NO_VALUE;
-    return qx_spool_put(s, &h, sizeof h);
-}
-
-/* What a file says of a value: one that may lie there, of a size that its dims have. */
-static qx_status check_spilled(const qx_exec *x, const spilled *h)
-{
-    qx_tensor t;
-    const bool value = h->id < x->n_values && x->info[h->id].content != QX_CLASS_CONST && h->t.rank >= 0 && h->t.rank <= QX_MAX_RANK;
-    if (!value || qx_tensor_shape(x->ctx, &t, h->t.dtype, h->t.rank, h->t.dims) != QX_OK || t.bytes != h->t.bytes || t.numel != h->t.numel)
-        QX_FAIL(x->ctx, QX_E_FORMAT, "activations between two layers: value %u of %u does not look like one", h->id, x->n_values);
-    return QX_OK;
-}
-
-static qx_status spill_load(qx_exec *x, qx_spool *s)
-{
-    spilled h;
-    for (;;) {
-        QX_TRY(qx_spool_get(s, &h, sizeof h));
-        if (h.id == QX_NO_VALUE) return QX_OK;
-        QX_TRY(check_spilled(x, &h));
-        qx_slot *slot = &x->slots[h.id];
-        qx_slot_clear(x, slot);
-        QX_TRY(qx_block_new(x, h.t.bytes, QX_BLOCK_KEPT, &slot->block));
-        slot->t = h.t;
-        slot->t.data = slot->block->data;
-        slot->set = true;
-        QX_TRY(qx_spool_get(s, slot->t.data, h.t.bytes));
-    }
-}
-
 /* ---- Stretches ---- */
 
 /* Floats once packed; Winograd's form of a convolution takes four times as much. */
@@ -135,7 +83,7 @@ static qx_status stretch_of_sample(sweep *w, int64_t i, uint32_t from, uint32_t 
     QX_TRY(w->job->get(w->job->user, i, &feeds, &n));
     QX_TRY(qx_bind_feeds(x, feeds, n));
     if (from == 0) QX_TRY(qx_tell_interface(x, x->model->graph));
-    else QX_TRY(spill_load(x, w->in));
+    else QX_TRY(qx_spill_load(x, w->in));
     for (uint32_t k = from; k < to; k++) {
         qx_rstep *s = &x->main->steps[k];
         if (s->klass == QX_CLASS_CONST && s->done) continue;
@@ -144,7 +92,7 @@ static qx_status stretch_of_sample(sweep *w, int64_t i, uint32_t from, uint32_t 
         size_t used = qx_mem_in_use(x->ctx) - w->base;
         if (used > w->most) w->most = used;
     }
-    return to < x->main->n_steps ? spill_save(x, w->out) : QX_OK;
+    return to < x->main->n_steps ? qx_spill_save(x, w->out) : QX_OK;
 }
 
 static qx_status stretch(sweep *w, uint32_t from, uint32_t to)

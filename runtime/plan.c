@@ -358,6 +358,7 @@ done:
 
 qx_status qx_plan_build(qx_exec *x)
 {
+    x->plan_number++;
     for (uint32_t i = 0; i < x->model->graph->n_outputs && !x->no_outputs; i++) x->info[x->model->graph->outputs[i]->id].keep = true;
     for (int i = 0; i < x->n_keep; i++) x->info[x->keep_ids[i]].keep = true;
     for (int i = 0; i < x->n_watch; i++) x->info[x->watch[i]->id].watched = true;

@@ -124,6 +124,8 @@ struct qx_exec {
     size_t scratch_want;        /* most that one call has taken */
     size_t live, peak;
     qx_kept *kept; int64_t n_kept, cap_kept; /* keep.c: packed weights of earlier plans */
+    uint64_t plan_number;       /* of the plans so far */
+    qx_marks *marking; const struct mark *begin; /* marks.c: of the next run; NULL: none */
     uint32_t *keep_ids; int n_keep;     /* values asked for by name that are not outputs */
     bool no_outputs;            /* only what is watched or exposed is computed */
     qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user; bool watch_in_place;
@@ -152,6 +154,12 @@ void qx_drop_packed(qx_exec *x);
 
 /* classes.c: content and shape classes of every value of one graph, given those of what it captures. */
 void qx_classify(qx_exec *x, qx_gplan *p, bool is_main);
+
+/* spill.c: everything that later steps need and that feeds and constants do not bring back, behind what the file holds; and from there. */
+qx_status qx_spill_save(qx_exec *x, qx_spool *s);
+qx_status qx_spill_load(qx_exec *x, qx_spool *s);
+/* marks.c: the steps of the main graph, from where the run is to begin, with a stop at each mark. */
+qx_status qx_run_marked(qx_exec *x);
 
 /* layout.c: which pictures are kept in the layout that convolutions like; after qx_classify. */
 qx_status qx_plan_layout(qx_exec *x, qx_gplan *p);
@@ -207,6 +215,7 @@ void qx_shape_plan_reset(qx_exec *x, qx_shape_plan *p);
 /* step.c: one node. */
 qx_status qx_run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame);
 qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame);
+qx_status qx_run_steps(qx_exec *x, qx_gplan *p, uint32_t from, uint32_t to, const qx_frame *frame);
 /* watches of inputs and initializers of the model or of a body that is about to run */
 qx_status qx_tell_interface(qx_exec *x, const qx_graph *g);
 void qx_drop_state(qx_exec *x, qx_rstep *s);

@@ -274,9 +274,9 @@ static void pass_step(qx_exec *x, const qx_rstep *s)
         if (x->info[s->release[i]].content == QX_CLASS_DATA) qx_slot_clear(x, &x->slots[s->release[i]]);
 }
 
-qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame)
+qx_status qx_run_steps(qx_exec *x, qx_gplan *p, uint32_t from, uint32_t to, const qx_frame *frame)
 {
-    for (uint32_t i = 0; i < p->n_steps; i++) {
+    for (uint32_t i = from; i < to; i++) {
         qx_rstep *s = &p->steps[i];
         if (s->klass == QX_CLASS_CONST && s->done) continue;
         if (p == x->main && is_cached(x, s)) {
@@ -288,3 +288,5 @@ qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame)
     }
     return QX_OK;
 }
+
+qx_status qx_run_graph(qx_exec *x, qx_gplan *p, const qx_frame *frame) { return qx_run_steps(x, p, 0, p->n_steps, frame); }

@@ -20,19 +20,20 @@ int64_t qx_probe_samples(int64_t weights) { return weights > most_weights ? 0 : 
 
 double qx_probe_size(const qx_probe_effect *e) { return isnan(e->kl) ? e->noise : fmax(e->kl, 0); }
 
-typedef struct held { qx_tensor *out; double **norm; } held; /* norm[output][rows]: log-sum-exp of each row of logits */
+/* Of a sample in float. norm[output][rows]: log-sum-exp of each row of logits */
+typedef struct held { qx_tensor *out; double **norm; qx_marks *marks; } held;
 struct qx_probe {
     qx_ctx *ctx;
     struct qx_pipeline *pipe;
     const qx_stats *stats;
-    qx_samples *samples;
     qx_exec *exec, *own;             /* own: NULL when it is the sweep's */
-    int64_t count; bool half;
+    qx_probe_runs runs;
     held *ref;                       /* [count] */
     qx_ends ends;                    /* where the outputs are compared */
     bool *logits, any_logits;
     qx_value **watched; int n_watched;
     const qx_probe_change **change;  /* [items]: of this run, or NULL */
+    const qx_value **first;          /* [changes]: what the operators that change read */
     float **x; int64_t *x_len;       /* [items]: copies of inputs in this run */
 };
 
@@ -354,9 +355,10 @@ static qx_status run_sample(qx_probe *p, int64_t i, qx_tensor **out)
     int n;
     QX_TRY(qx_check_cancel(p->ctx));
     QX_TRY(qx_alloc_array(p->ctx, (size_t)p->ends.n + 1, sizeof **out, (void **)out));
-    qx_samples_half(p->samples, p->half);
-    const qx_status st = qx_samples_get(p->samples, i * qx_samples_count(p->samples) / p->count, &feeds, &n);
-    qx_samples_half(p->samples, false);
+    qx_samples *all = p->pipe->samples;
+    qx_samples_half(all, p->runs.half);
+    const qx_status st = qx_samples_get(all, i * qx_samples_count(all) / p->runs.count, &feeds, &n);
+    qx_samples_half(all, false);
     QX_TRY(st);
     return qx_exec_run(p->exec, feeds, n, p->ends.names, p->ends.n, *out);
 }
@@ -375,9 +377,13 @@ qx_status qx_probe_run(qx_probe *p, const qx_probe_change *changes, int64_t n, q
 {
     sums s = {0};
     qx_status st = QX_OK;
-    for (int64_t i = 0; i < n; i++) p->change[changes[i].item] = &changes[i];
-    for (int64_t i = 0; i < p->count && st == QX_OK; i++) {
+    for (int64_t i = 0; i < n; i++) {
+        p->change[changes[i].item] = &changes[i];
+        p->first[i] = p->pipe->plan->items[changes[i].item].lin->x;
+    }
+    for (int64_t i = 0; i < p->runs.count && st == QX_OK; i++) {
         qx_tensor *got = NULL;
+        qx_exec_begin(p->exec, p->ref[i].marks, p->first, (int)n);
         st = run_sample(p, i, &got);
         for (int o = 0; o < p->ends.n && st == QX_OK; o++) st = compare(p, o, &p->ref[i], &got[o], &s);
         free_outputs(p, got);
@@ -441,6 +447,7 @@ static qx_status norms(qx_probe *p, held *h)
 static void free_held(qx_probe *p, held *h)
 {
     free_outputs(p, h->out);
+    qx_marks_free(h->marks);
     for (int o = 0; h->norm && o < p->ends.n; o++) qx_free(p->ctx, h->norm[o]);
     qx_free(p->ctx, h->norm);
 }
@@ -457,28 +464,31 @@ static qx_status make(qx_probe *p)
 {
     const size_t items = (size_t)p->pipe->plan->linears.count + 1;
     QX_TRY(qx_exec_ends(p->ctx, p->pipe->model, &p->ends));
-    QX_TRY(qx_alloc_array(p->ctx, (size_t)p->count, sizeof *p->ref, (void **)&p->ref));
+    QX_TRY(qx_alloc_array(p->ctx, (size_t)p->runs.count, sizeof *p->ref, (void **)&p->ref));
     QX_TRY(qx_alloc_array(p->ctx, (size_t)p->ends.n + 1, sizeof *p->logits, (void **)&p->logits));
     QX_TRY(qx_alloc_array(p->ctx, items, sizeof *p->change, (void **)&p->change));
+    QX_TRY(qx_alloc_array(p->ctx, items, sizeof *p->first, (void **)&p->first));
     QX_TRY(qx_alloc_array(p->ctx, items, sizeof *p->x, (void **)&p->x));
     QX_TRY(qx_alloc_array(p->ctx, items, sizeof *p->x_len, (void **)&p->x_len));
     find_logits(p);
     QX_TRY(open_exec(p));
     QX_TRY(watch(p));
-    for (int64_t i = 0; i < p->count; i++) {
+    for (int64_t i = 0; i < p->runs.count; i++) {
+        QX_TRY(qx_marks_new(p->ctx, p->runs.begins, p->runs.n_begins, &p->ref[i].marks));
+        qx_exec_mark(p->exec, p->ref[i].marks);
         QX_TRY(run_sample(p, i, &p->ref[i].out));
         QX_TRY(norms(p, &p->ref[i]));
     }
     return QX_OK;
 }
 
-qx_status qx_probe_new(struct qx_pipeline *pipe, const qx_stats *stats, qx_samples *samples, int64_t count, bool half, qx_probe **out)
+qx_status qx_probe_new(struct qx_pipeline *pipe, const qx_stats *stats, const qx_probe_runs *runs, qx_probe **out)
 {
     qx_probe *p;
     *out = NULL;
-    if (count > qx_samples_count(samples)) count = qx_samples_count(samples);
     QX_TRY(QX_NEW(pipe->ctx, &p));
-    *p = (qx_probe){.ctx = pipe->ctx, .pipe = pipe, .stats = stats, .samples = samples, .count = count, .half = half};
+    *p = (qx_probe){.ctx = pipe->ctx, .pipe = pipe, .stats = stats, .runs = *runs};
+    if (p->runs.count > qx_samples_count(pipe->samples)) p->runs.count = qx_samples_count(pipe->samples);
     qx_status st = make(p);
     if (st == QX_OK) *out = p;
     else qx_probe_free(p);
@@ -490,9 +500,9 @@ void qx_probe_free(qx_probe *p)
     if (!p) return;
     forget(p);
     qx_exec_free(p->own);
-    for (int64_t i = 0; p->ref && i < p->count; i++) free_held(p, &p->ref[i]);
+    for (int64_t i = 0; p->ref && i < p->runs.count; i++) free_held(p, &p->ref[i]);
     qx_ends_free(p->ctx, &p->ends);
-    void *list[] = {p->ref, p->logits, p->watched, p->change, p->x, p->x_len};
+    void *list[] = {p->ref, p->logits, p->watched, p->change, p->first, p->x, p->x_len};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(p->ctx, list[i]);
     qx_free(p->ctx, p);
 }

@@ -485,6 +485,74 @@ static void watched_values_are_told(void **state)
     unload(&f);
 }
 
+/* Three products in a row, a shape that is worked out, a value that is read far behind where it is made. Watched are the first sum, the
+ * second and the third; the third is made larger where `add` says so. */
+typedef struct changing { int calls[3]; float add; } changing;
+
+static qx_status change_third(void *user, int i, const qx_value *v, const qx_tensor *t)
+{
+    changing *c = user;
+    (void)v;
+    c->calls[i]++;
+    for (int64_t k = 0; k < t->numel && i == 2; k++) ((float *)t->data)[k] += c->add;
+    return QX_OK;
+}
+
+static void run_changed(const fixture *f, qx_exec *x, const feeds *in, changing *c, float add, qx_tensor *y)
+{
+    memset(c, 0, sizeof *c);
+    c->add = add;
+    run(f, x, in, y);
+}
+
+/* From each place the bits of a whole run, changed or not, once and again; what was before is not told. */
+static void runs_begin_at_marks(void **state)
+{
+    static const char *const text = HEAD(17) "g (float[rows,40] x) => (float[rows,40] y) <float[40,40] v = random(1), float[40,40] w = random(2), "
+        "float[40] b = random(3)> { a0 = MatMul(x, v) a = Add(a0, b) c0 = MatMul(a, w) c = Add(c0, b) sh = Shape(c) z = ConstantOfShape(sh) "
+        "e0 = MatMul(c, v) e = Add(e0, z) s = Sigmoid(e) g = Mul(e, s) y = Add(g, a) }";
+    (void)state;
+    fixture f = load(text);
+    feeds in;
+    changing c;
+    qx_marks *m;
+    qx_tensor plain, changed, y;
+    make_feeds(&f, &in);
+    qx_exec *x = make_exec(&f, NULL);
+    qx_value *w[3] = {value(&f, "a"), value(&f, "c"), value(&f, "e")};
+    const qx_value *at[3] = {w[0], w[1], w[2]}, *fed = value(&f, "x");
+    assert_int_equal(qx_exec_watch(x, w, 3, change_third, &c), QX_OK);
+    run_changed(&f, x, &in, &c, 1, &changed);
+    ok(&f, qx_marks_new(f.ctx, at, 3, &m));
+    qx_exec_mark(x, m);
+    run_changed(&f, x, &in, &c, 0, &plain);
+    assert_true(sqnr(&plain, &changed) < 60);
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < 3; i++) {
+            qx_exec_begin(x, m, at + i, 3 - i);
+            run_changed(&f, x, &in, &c, round ? 1 : 0, &y);
+            assert_memory_equal(y.data, round ? changed.data : plain.data, y.bytes);
+            for (int k = 0; k < 3; k++) assert_int_equal(c.calls[k], k >= i);
+            qx_tensor_free(f.ctx, &y);
+        }
+    qx_exec_begin(x, m, (const qx_value *[]){at[2], fed}, 2); /* a graph input: from the start */
+    run_changed(&f, x, &in, &c, 0, &y);
+    assert_int_equal(c.calls[0], 1);
+    assert_memory_equal(y.data, plain.data, y.bytes);
+    qx_tensor_free(f.ctx, &y);
+    assert_int_equal(qx_exec_watch(x, w, 3, change_third, &c), QX_OK); /* another plan: the same */
+    qx_exec_begin(x, m, at + 2, 1);
+    run_changed(&f, x, &in, &c, 0, &y);
+    assert_int_equal(c.calls[0], 1);
+    qx_tensor_free(f.ctx, &y);
+    qx_tensor_free(f.ctx, &plain);
+    qx_tensor_free(f.ctx, &changed);
+    qx_marks_free(m);
+    qx_exec_free(x);
+    free_feeds(&f, &in);
+    unload(&f);
+}
+
 static qx_status look_away(void *user, int w, const qx_value *v, const qx_tensor *t)
 {
     return (void)user, (void)w, (void)v, (void)t, QX_OK;
@@ -671,7 +739,8 @@ int main(void)
         cmocka_unit_test(fused_is_plain), cmocka_unit_test(same_bytes_for_any_threads), cmocka_unit_test(channels_last_weights),
         cmocka_unit_test(transposed_into_a_shape),
         cmocka_unit_test(lines_and_copies), cmocka_unit_test(shapes_may_change),
-        cmocka_unit_test(watched_values_are_told), cmocka_unit_test(packed_weights_outlive_a_plan),
+        cmocka_unit_test(watched_values_are_told), cmocka_unit_test(runs_begin_at_marks),
+        cmocka_unit_test(packed_weights_outlive_a_plan),
         cmocka_unit_test(watched_pictures_are_plain), cmocka_unit_test(failures_leave_nothing_behind),
         cmocka_unit_test(wrong_feeds_are_named),
         cmocka_unit_test(nan_is_traced_to_its_node)};
