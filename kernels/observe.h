@@ -40,8 +40,8 @@ int64_t qx_first_nonfinite(const float *x, int64_t n);
  * a power of two. */
 void qx_hist_f32(const float *x, int64_t n, float inv_width, uint64_t *bins);
 
-/* Sum over i of count[i] (Q(x[i]) - x[i])^2, x[i] >= 0, n a multiple of 8, where Q rounds x / scale to a level of the format (anything but small
- * floats: to a whole number, below 2^51) and keeps it at or below top. */
+/* Sum over i of count[i] (Q(x[i]) - x[i])^2, x[i] >= 0, n a multiple of 8, where Q rounds x / scale to a level of the format
+ * (anything but small floats: to a whole number, below 2^51) and keeps it at or below top. */
 double qx_levels_error(const double *x, const double *count, int64_t n, double scale, double top, qx_dtype format);
 
 /* Per column of a [rows, cols] matrix with row stride `stride`: accumulates. */

@@ -57,9 +57,10 @@ typedef struct qx_feed { const char *name; const qx_tensor *tensor; } qx_feed;
  * qx_tensor_free. */
 qx_status qx_exec_run(qx_exec *x, const qx_feed *feeds, int n_feeds, const char *const *out_names, int n_outs, qx_tensor *outs);
 
-/* Places where a run may begin again: just before the steps that make these values. qx_exec_mark: the next run puts by what is alive there, in
- * files. qx_exec_begin: the next run, with the feeds of the one that was marked, begins at the last such place before any of `values` is made,
- * or at the start (a graph input is among them; a device; streamed weights; other watches since). Watches before it are not told. */
+/* Places where a run may begin again: just before the steps that make these values. qx_exec_mark: the next run puts by what is
+ * alive there, in files. qx_exec_begin: the next run, with the feeds of the one that was marked, begins at the last such place
+ * before any of `values` is made, or at the start (a graph input is among them; a device; streamed weights; other watches
+ * since). Watches before it are not told. */
 typedef struct qx_marks qx_marks;
 qx_status qx_marks_new(qx_ctx *ctx, const qx_value *const *values, int n, qx_marks **out);
 void qx_marks_free(qx_marks *m);

@@ -25,8 +25,8 @@ double qx_probe_size(const qx_probe_effect *e);
 
 /* How many samples are worth running for one choice in a model with so many weights that may change; 0: too large to run often. */
 int64_t qx_probe_samples(int64_t weights);
-/* Samples that are run, spread over all; half: of windows of text only the first half. begins: values from which a run may go on when nothing
- * before them is changed (what is alive there is kept in a file for each). */
+/* Samples that are run, spread over all; half: of windows of text only the first half. begins: values from which a run may go on
+ * when nothing before them is changed (what is alive there is kept in a file for each). */
 typedef struct qx_probe_runs { int64_t count; bool half; const qx_value *const *begins; int n_begins; } qx_probe_runs;
 /* Runs the pipeline's samples in float and keeps their outputs. */
 qx_status qx_probe_new(struct qx_pipeline *pipe, const qx_stats *stats, const qx_probe_runs *runs, qx_probe **out);

@@ -169,8 +169,8 @@ static bool repeats(const qx_value *scores, const qx_value *sum)
     return more;
 }
 
-/* One number everywhere, which a factor makes 0, added to scores whose shape it does not change: what baddbmm with beta = 0 becomes. Made, it
- * would be as large as the scores are. */
+/* One number everywhere, which a factor makes 0, added to scores whose shape it does not change: what baddbmm with beta = 0
+ * becomes. Made, it would be as large as the scores are. */
 static bool adds_nothing(const qx_fuser *f, const qx_node *add, uint32_t side)
 {
     double scale = 1;
