@@ -20,8 +20,8 @@
 enum {
     QX_GEMM_NR = 32,    /* columns of a panel */
     QX_GEMM_FEW = 6,    /* rows up to which a product takes the time of reading the panels, not of multiplying: x is not packed for them */
-    QX_GEMM_ROWS = 256, /* rows of x that are taken at a time: they and a stretch of a panel stay in the second and the first cache */
-    QX_GEMM_K = 384     /* rows of a panel that are worked through at a time; a multiple of 32 */
+    QX_GEMM_ROWS = 256, /* rows of x that are taken at a time: they and a stretch of a panel stay in the second cache */
+    QX_GEMM_K = 384     /* rows of a panel that are made at a time; a multiple of 32. Of stored panels twice as many are worked through */
 };
 /* Floats that packing W[k, n] takes: panels of QX_GEMM_NR columns, zero-padded. */
 int64_t qx_gemm_packed_size(int64_t k, int64_t n);

@@ -312,12 +312,15 @@ static void made_panels(const leaf *l, const qx_sgemm *g, const block *b)
     }
 }
 
+/* Stored panels of more than that: half as many rows and twice as much of k. y is then read and written half as often, which costs the more the
+ * more of its rows share sets of the first cache (a tile's, all at once, where they are a multiple of 4 KiB apart). */
 static void many_rows(const leaf *l, const qx_sgemm *g)
 {
     _Alignas(64) float packed[QX_GEMM_ROWS * QX_GEMM_K];
     const bool loose = as_they_lie(g);
-    const int64_t high = loose ? LOOSE_ROWS : QX_GEMM_ROWS, blocks = (g->m + high - 1) / high,
-        stretches = (g->k + QX_GEMM_K - 1) / QX_GEMM_K, stretch = (g->k + 32 * stretches - 1) / (32 * stretches) * 32;
+    const int64_t half = g->make || g->k <= QX_GEMM_K ? 1 : 2, high = (loose ? LOOSE_ROWS : QX_GEMM_ROWS) / half, most = QX_GEMM_K * half,
+        blocks = (g->m + high - 1) / high, stretches = (g->k + most - 1) / most,
+        stretch = (g->k + 32 * stretches - 1) / (32 * stretches) * 32;
     for (int64_t i = 0; i < blocks; i++) {
         const int64_t first = g->m * i / blocks, rows = g->m * (i + 1) / blocks - first, tiles = (rows + l->most - 1) / l->most;
         block b = {.first = first, .tiles = tiles, .height = rows / tiles, .higher = rows % tiles, .packed = loose ? NULL : packed};
