@@ -1,4 +1,4 @@
-/* attention.c - see attention.h. Keys are taken in blocks of KEYS, query rows in tiles of SUB; a tile looks only at the keys
+/* attention.c - see attention.h. Keys are taken in blocks of KEYS, query rows in tiles whose scores stay in the first cache; a tile looks only at the keys
  * between the first and the last that any of its rows may see, be they bounded by position or by an additive mask of hopeless
  * entries. */
 #include "kernels/attention.h"
@@ -8,12 +8,14 @@
 #include "kernels/rows.h"
 #include "kernels/vmath_leaf.h"
 
-enum { KEYS = QX_ATTN_KEYS, SUB = 48, NR = QX_GEMM_NR, TILES = (QX_ATTN_ROWS + SUB - 1) / SUB }; /* SUB: query rows of a score tile */
+/* SCORES: what a tile has at most, 28 KiB; LEAST, MOST: its query rows with a whole block of keys, with few keys */
+enum { KEYS = QX_ATTN_KEYS, NR = QX_GEMM_NR, LEAST = 28, MOST = 84, SCORES = LEAST * KEYS, TILES = (QX_ATTN_ROWS + LEAST - 1) / LEAST };
 
 /* One call: the tables of this CPU, what lies in the scratch, and the keys [lo, hi) that the rows of each tile see at all. */
 typedef struct work {
     const qx_attn_head *h;
     const qx_vmath *vm;
+    int64_t height, wide;           /* query rows of a tile (the last may have less), columns of its scores: whole panels */
     float *pk, *pv, *s, *top, *sum; /* packed blocks of K and V, scores of a tile, running maximum and sum of every row */
     int64_t lo[TILES], hi[TILES];
 } work;
@@ -24,7 +26,7 @@ static int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 
 int64_t qx_attn_scratch(int64_t rows, int64_t d, int64_t dv)
 {
-    return KEYS * d + KEYS * round_up(dv) + SUB * KEYS + 2 * rows;
+    return KEYS * d + KEYS * round_up(dv) + SCORES + 2 * rows;
 }
 
 QX_INLINE void softcap_row_body(float *s, int64_t n, float cap)
@@ -33,6 +35,12 @@ QX_INLINE void softcap_row_body(float *s, int64_t n, float cap)
     for (int64_t j = 0; j < n; j++) s[j] = cap * fm_tanh(s[j] * r);
 }
 QX_MULTI(static, softcap_row, (float *s, int64_t n, float cap), (s, n, cap))
+
+QX_INLINE void fade_row_body(float *y, int64_t n, float f)
+{
+    for (int64_t j = 0; j < n; j++) y[j] *= f;
+}
+QX_MULTI(static, fade_row, (float *y, int64_t n, float f), (y, n, f))
 
 /* ---- Which keys a row sees ---- */
 
@@ -53,7 +61,8 @@ enum { STRIP = 32 };
 
 static bool all_hopeless(const float *m, int64_t n)
 {
-    int64_t others = 0;
+    int others = 0;
+    if (!(m[0] <= HOPELESS)) return false; /* most strips */
     for (int64_t j = 0; j < n; j++) others += !(m[j] <= HOPELESS);
     return others == 0;
 }
@@ -80,8 +89,8 @@ static void mask_keys(const float *m, int64_t n, int64_t *lo, int64_t *hi)
 static void find_keys(work *w)
 {
     const qx_attn_head *h = w->h;
-    for (int64_t r = 0, t = 0; r < h->rows; r += SUB, t++) {
-        const int64_t m = at_most(SUB, h->rows - r);
+    for (int64_t r = 0, t = 0; r < h->rows; r += w->height, t++) {
+        const int64_t m = at_most(w->height, h->rows - r);
         int64_t lo = h->keys, hi = 0, none;
         for (int64_t i = 0; h->mask && i < (h->ld_mask ? m : 1); i++) mask_keys(h->mask + (r + i) * h->ld_mask, h->keys, &lo, &hi);
         if (!h->mask) lo = 0, hi = h->keys;
@@ -105,11 +114,6 @@ static void cap_and_keep(const qx_attn_head *h, float *s, int64_t i, int64_t fro
         if (!h->keep[i * h->ld_keep + from + j]) s[j] = -INFINITY;
 }
 
-static void fade_row(float *y, int64_t n, float f)
-{
-    for (int64_t j = 0; j < n; j++) y[j] *= f;
-}
-
 /* Takes the scores s of row i against keys [from, from + n) into its running maximum and sum; the row of y so far is rescaled.
  * Leaves exp(s - max) in s, and 0 for keys that the row does not see. */
 static void absorb(const work *w, float *s, int64_t i, int64_t from, int64_t n)
@@ -129,9 +133,13 @@ static void absorb(const work *w, float *s, int64_t i, int64_t from, int64_t n)
         for (int64_t j = 0; j < n; j++) s[j] = s[j] != s[j] ? s[j] : 0;
         return;
     }
-    const float sum = w->vm->exp_sum(s, n, top), fade = w->top[i] == top ? 1.0f : fm_exp(w->top[i] - top);
-    if (fade != 1.0f) fade_row(h->y + i * h->ldy, h->dv, fade);
-    w->sum[i] = w->sum[i] * fade + sum;
+    const float sum = w->vm->exp_sum(s, n, top);
+    if (w->sum[i] != 0 && w->top[i] != top) { /* not the first keys that it sees, and a new maximum */
+        const float fade = fm_exp(w->top[i] - top);
+        fade_row(h->y + i * h->ldy, h->dv, fade);
+        w->sum[i] *= fade;
+    }
+    w->sum[i] += sum;
     w->top[i] = top;
 }
 
@@ -143,16 +151,17 @@ static void pack_block(const qx_attn_head *h, int64_t from, int64_t n, float *pk
     for (int64_t p = 0; p * NR < h->dv; p++) qx_gemm_pack_panel(h->v + from * h->ldv, n, h->dv, h->ldv, 1, p, pv + p * NR * KEYS);
 }
 
-/* Query rows [r, r + m) against keys [lo, hi) of the packed block that begins at key `from`; lo is at the start of a panel. */
+/* Query rows [r, r + m) against keys [lo, hi) of the packed block that begins at key `from`; lo is at the start of a panel. Scores
+ * are made of whole panels, which end in zeros. */
 static void sub_block(const work *w, int64_t r, int64_t m, int64_t from, int64_t lo, int64_t hi)
 {
     const qx_attn_head *h = w->h;
-    const qx_sgemm scores = {.m = m, .k = h->d, .n = hi - lo, .x = h->q + r * h->ldq, .ldx = h->ldq, .cx = 1,
+    const qx_sgemm scores = {.m = m, .k = h->d, .n = round_up(hi - lo), .x = h->q + r * h->ldq, .ldx = h->ldq, .cx = 1,
                              .panels = w->pk + (lo - from) * h->d, .step = NR * h->d,
-                             .y = w->s + lo - from, .ldy = KEYS, .alpha = 1.0f};
+                             .y = w->s + lo - from, .ldy = w->wide, .alpha = 1.0f};
     qx_sgemm_run(&scores);
-    for (int64_t i = 0; i < m; i++) absorb(w, w->s + i * KEYS + lo - from, r + i, lo, hi - lo);
-    const qx_sgemm values = {.m = m, .k = hi - lo, .n = h->dv, .x = w->s + lo - from, .ldx = KEYS, .cx = 1,
+    for (int64_t i = 0; i < m; i++) absorb(w, w->s + i * w->wide + lo - from, r + i, lo, hi - lo);
+    const qx_sgemm values = {.m = m, .k = hi - lo, .n = h->dv, .x = w->s + lo - from, .ldx = w->wide, .cx = 1,
                              .panels = w->pv + (lo - from) * NR, .step = NR * KEYS,
                              .y = h->y + r * h->ldy, .ldy = h->ldy, .alpha = 1.0f, .add = true};
     qx_sgemm_run(&values);
@@ -164,12 +173,12 @@ static void many_rows(const work *w)
     for (int64_t from = 0; from < h->keys; from += KEYS) {
         const int64_t n = at_most(KEYS, h->keys - from);
         bool packed = false;
-        for (int64_t r = 0, t = 0; r < h->rows; r += SUB, t++) {
+        for (int64_t r = 0, t = 0; r < h->rows; r += w->height, t++) {
             const int64_t lo = at_least(from, w->lo[t] / NR * NR), hi = at_most(from + n, w->hi[t]);
             if (lo >= hi) continue;
             if (!packed) pack_block(h, from, n, w->pk, w->pv);
             packed = true;
-            sub_block(w, r, at_most(SUB, h->rows - r), from, lo, hi);
+            sub_block(w, r, at_most(w->height, h->rows - r), from, lo, hi);
         }
     }
 }
@@ -198,6 +207,15 @@ static void few_rows(const work *w)
         }
 }
 
+/* Tiles of even height: none is left with a row or two. */
+static void cut_rows(work *w)
+{
+    const qx_attn_head *h = w->h;
+    w->wide = round_up(at_most(KEYS, at_least(h->keys, 1)));
+    const int64_t tiles = (h->rows + at_most(SCORES / w->wide, MOST) - 1) / at_most(SCORES / w->wide, MOST);
+    w->height = (h->rows + tiles - 1) / tiles;
+}
+
 static void fill_nan(float *y, int64_t n)
 {
     for (int64_t j = 0; j < n; j++) y[j] = NAN;
@@ -208,13 +226,14 @@ void qx_attn_rows(const qx_attn_head *h, float *scratch)
     work w = {.h = h, .vm = qx_vmath_cpu(qx_isa_best()), .pk = scratch};
     w.pv = w.pk + KEYS * h->d;
     w.s = w.pv + KEYS * round_up(h->dv);
-    w.top = w.s + SUB * KEYS;
+    w.top = w.s + SCORES;
     w.sum = w.top + h->rows;
     for (int64_t i = 0; i < h->rows; i++) {
         w.top[i] = h->has_sink ? h->sink : -INFINITY;
         w.sum[i] = h->has_sink ? 1.0f : 0.0f;
         memset(h->y + i * h->ldy, 0, (size_t)h->dv * sizeof *h->y);
     }
+    cut_rows(&w);
     find_keys(&w);
     if (h->rows < 8 && (h->kc == 1 || h->ldk == 1)) few_rows(&w);
     else many_rows(&w);
