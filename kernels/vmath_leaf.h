@@ -21,6 +21,7 @@ typedef struct qx_vmath {
     /* y = x / (1 + exp(-x)), x (1 + erf(x / sqrt 2)) / 2; x may be y. */
     void (*silu)(const float *x, float *y, int64_t n);
     void (*gelu)(const float *x, float *y, int64_t n);
+    void (*gelu_tanh)(const float *x, float *y, int64_t n); /* x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2; x may be y */
 } qx_vmath;
 
 const qx_vmath *qx_vmath_ref(void);

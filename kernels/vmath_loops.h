@@ -69,13 +69,18 @@ TARGET static float exp_sum(float *s, int64_t n, float top)
     return v_sum(sum);
 }
 
-/* The exponential and its reciprocal stay normal numbers; below, the sigmoid is 0: x times it is -0, and NaN of -Inf, as nodes
- * that are not fused have it. */
-LANE v16 v_silu(v16 x)
+/* x / (1 + exp(-z)). The exponential and its reciprocal stay normal numbers; below, the sigmoid is 0: x times it is -0, and NaN
+ * of -Inf, as nodes that are not fused have it. */
+LANE v16 v_gate(v16 x, v16 z)
 {
     const v16 least = v_set(-87.0f), one = v_set(1.0f);
-    return v_mul(x, v_zero_below(v_rcp(v_add(one, v_exp(v_sub(v_set(0.0f), v_max(least, x))))), x, least));
+    return v_mul(x, v_zero_below(v_rcp(v_add(one, v_exp(v_sub(v_set(0.0f), v_max(least, z))))), z, least));
 }
+
+LANE v16 v_silu(v16 x) { return v_gate(x, x); }
+
+/* (1 + tanh(u)) / 2 is the sigmoid of 2 u = x (2 sqrt(2 / pi) + 2 * 0.044715 sqrt(2 / pi) x^2). */
+LANE v16 v_gelu_tanh(v16 x) { return v_gate(x, v_mul(x, v_fma(v_mul(x, x), v_set(0.0713548163f), v_set(1.5957691216f)))); }
 
 /* The two polynomials of fm_erf (kernels/fmath.h). */
 LANE v16 v_erf(v16 x)
@@ -110,6 +115,7 @@ LANE v16 v_gelu(v16 x)
     }
 ROW(silu, v_silu)
 ROW(gelu, v_gelu)
+ROW(gelu_tanh, v_gelu_tanh)
 
 LANE v16 v_affine(v16 x, v16 mean, v16 a, v16 b, bool act)
 {
@@ -125,4 +131,4 @@ TARGET static void affine(const float *x, int64_t n, const qx_affine *p, bool ac
     if (i < n) store_part(y + i, v_affine(load_part(x + i, n - i, 0.0f), mean, a, b, act), n - i);
 }
 
-static const qx_vmath vmath = {score_top, exp_sum, affine, silu, gelu};
+static const qx_vmath vmath = {score_top, exp_sum, affine, silu, gelu, gelu_tanh};

@@ -35,9 +35,9 @@ typedef void tile_fn(const tile *t, int rows);
 typedef struct lines { const float *x; int64_t ldx, cx; int count; int64_t k; } lines;
 typedef void copy_fn(const lines *l, float *dst, int64_t ld);
 
-/* The tiles of one instruction set: of at most `most` rows, packed or as they lie; of a few rows, by `few_panels` panels. copy:
- * lines with ldx 1. */
-typedef struct leaf { int most, few_panels; tile_fn *packed, *loose, *few; copy_fn *copy; } leaf;
+/* The tiles of one instruction set: of at most `most` rows, packed or as they lie, by a panel or its left half at least; of a few
+ * rows, by `few_panels` panels. copy: lines with ldx 1. */
+typedef struct leaf { int most, few_panels; tile_fn *packed[2], *loose[2], *few; copy_fn *copy; } leaf;
 
 static void copy_plain(const lines *l, float *dst, int64_t ld)
 {
@@ -76,10 +76,10 @@ static void tile_plain(const tile *t, int rows)
  * does not cover (13 GB/s; 16 with it). */
 typedef enum kind { PACKED, LOOSE, FAR } kind;
 
-/* rows, panels and `of` are constants where this is called, so that the loops over them unroll and s stays in registers. */
+/* rows, vectors (of a row) and `of` are constants where this is called, so that the loops over them unroll and s stays in registers. */
 #define UNROLL _Pragma("GCC unroll 14") /* or s would lie in memory */
 #define TILE(isa, TARGET, V, W, LOAD, SET1, FMA, STORE)                                                                     \
-    TARGET static inline __attribute__((always_inline)) void tile_##isa(const tile *t, const int rows, const int panels, const kind of) \
+    TARGET static inline __attribute__((always_inline)) void tile_##isa(const tile *t, const int rows, const int vectors, const kind of) \
     {                                                                                                                  \
         const float *a = t->a, *b = t->b, *next_y = t->next_y, *next_b = t->next_b;                                    \
         const int64_t lda = of == PACKED ? 1 : t->lda, ca = of == PACKED ? rows : t->ca, step = t->step, ldy = t->ldy;             \
@@ -89,7 +89,7 @@ typedef enum kind { PACKED, LOOSE, FAR } kind;
         UNROLL                                                                                                         \
         for (int r = 0; r < rows; r++)                                                                                 \
             UNROLL                                                                                                     \
-            for (int v = 0; v < 2 * panels; v++) s[r][v] = LOAD(t->start + r * t->ld_start + v * W);                   \
+            for (int v = 0; v < vectors; v++) s[r][v] = LOAD(t->start + r * t->ld_start + v * W);                   \
         for (int64_t left = t->k; left > 0; left -= STEP) {                                                            \
             if (of != FAR) {                                                                                           \
                 for (int v = 0; v < 2 * W; v += 16) {                                                                  \
@@ -101,13 +101,13 @@ typedef enum kind { PACKED, LOOSE, FAR } kind;
             for (int64_t i = left < STEP ? left : STEP; i > 0; i--, a += ca, b += NR) {                                \
                 V w[4];                                                                                                \
                 UNROLL                                                                                                 \
-                for (int v = 0; v < 2 * panels; v++) w[v] = LOAD(b + v / 2 * step + v % 2 * W);                        \
-                for (int v = 0; of == FAR && v < 2 * panels * W; v += 16) __builtin_prefetch(b + v / 32 * step + v % 32 + AHEAD, 0, 2); \
+                for (int v = 0; v < vectors; v++) w[v] = LOAD(b + v / 2 * step + v % 2 * W);                        \
+                for (int v = 0; of == FAR && v < vectors * W; v += 16) __builtin_prefetch(b + v / 32 * step + v % 32 + AHEAD, 0, 2); \
                 UNROLL                                                                                                 \
                 for (int r = 0; r < rows; r++) {                                                                       \
                     const V x = SET1(of == PACKED ? a[r] : third[r / 3][r % 3 * lda]);                                 \
                     UNROLL                                                                                             \
-                    for (int v = 0; v < 2 * panels; v++) s[r][v] = FMA(x, w[v], s[r][v]);                              \
+                    for (int v = 0; v < vectors; v++) s[r][v] = FMA(x, w[v], s[r][v]);                              \
                 }                                                                                                      \
                 for (int r = 0; of != PACKED && r < 5; r++) third[r] += ca;                                            \
             }                                                                                                          \
@@ -115,38 +115,40 @@ typedef enum kind { PACKED, LOOSE, FAR } kind;
         UNROLL                                                                                                         \
         for (int r = 0; r < rows; r++)                                                                                 \
             UNROLL                                                                                                     \
-            for (int v = 0; v < 2 * panels; v++) STORE(t->y + r * ldy + v * W, s[r][v]);                               \
+            for (int v = 0; v < vectors; v++) STORE(t->y + r * ldy + v * W, s[r][v]);                               \
     }
 TILE(avx512, QX_TARGET_AVX512, __m512, 16, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_storeu_ps)
 TILE(avx2, QX_TARGET_AVX2, __m256, 8, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_storeu_ps)
 
-#define UP_TO_6(tile, panels, of)                                                                                           \
-    case 6: tile(t, 6, panels, of); break;                                                                             \
-    case 5: tile(t, 5, panels, of); break;                                                                             \
-    case 4: tile(t, 4, panels, of); break;                                                                             \
-    case 3: tile(t, 3, panels, of); break;                                                                             \
-    case 2: tile(t, 2, panels, of); break;                                                                             \
-    default: tile(t, 1, panels, of); break;
-#define UP_TO_14(tile, panels, of)                                                                                          \
-    case 14: tile(t, 14, panels, of); break;                                                                           \
-    case 13: tile(t, 13, panels, of); break;                                                                           \
-    case 12: tile(t, 12, panels, of); break;                                                                           \
-    case 11: tile(t, 11, panels, of); break;                                                                           \
-    case 10: tile(t, 10, panels, of); break;                                                                           \
-    case 9: tile(t, 9, panels, of); break;                                                                             \
-    case 8: tile(t, 8, panels, of); break;                                                                             \
-    case 7: tile(t, 7, panels, of); break;                                                                             \
-    UP_TO_6(tile, panels, of)
+#define UP_TO_6(tile, vectors, of)                                                                                           \
+    case 6: tile(t, 6, vectors, of); break;                                                                             \
+    case 5: tile(t, 5, vectors, of); break;                                                                             \
+    case 4: tile(t, 4, vectors, of); break;                                                                             \
+    case 3: tile(t, 3, vectors, of); break;                                                                             \
+    case 2: tile(t, 2, vectors, of); break;                                                                             \
+    default: tile(t, 1, vectors, of); break;
+#define UP_TO_14(tile, vectors, of)                                                                                          \
+    case 14: tile(t, 14, vectors, of); break;                                                                           \
+    case 13: tile(t, 13, vectors, of); break;                                                                           \
+    case 12: tile(t, 12, vectors, of); break;                                                                           \
+    case 11: tile(t, 11, vectors, of); break;                                                                           \
+    case 10: tile(t, 10, vectors, of); break;                                                                           \
+    case 9: tile(t, 9, vectors, of); break;                                                                             \
+    case 8: tile(t, 8, vectors, of); break;                                                                             \
+    case 7: tile(t, 7, vectors, of); break;                                                                             \
+    UP_TO_6(tile, vectors, of)
 
-QX_TARGET_AVX512 static void packed_avx512(const tile *t, int rows) { switch (rows) { UP_TO_14(tile_avx512, 1, PACKED) } }
-QX_TARGET_AVX512 static void loose_avx512(const tile *t, int rows) { switch (rows) { UP_TO_14(tile_avx512, 1, LOOSE) } }
-QX_TARGET_AVX512 static void pair_avx512(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx512, 2, FAR) } }
-QX_TARGET_AVX512 static void single_avx512(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx512, 1, FAR) } }
+QX_TARGET_AVX512 static void packed_avx512(const tile *t, int rows) { switch (rows) { UP_TO_14(tile_avx512, 2, PACKED) } }
+QX_TARGET_AVX512 static void loose_avx512(const tile *t, int rows) { switch (rows) { UP_TO_14(tile_avx512, 2, LOOSE) } }
+QX_TARGET_AVX512 static void packed_half_avx512(const tile *t, int rows) { switch (rows) { UP_TO_14(tile_avx512, 1, PACKED) } }
+QX_TARGET_AVX512 static void loose_half_avx512(const tile *t, int rows) { switch (rows) { UP_TO_14(tile_avx512, 1, LOOSE) } }
+QX_TARGET_AVX512 static void pair_avx512(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx512, 4, FAR) } }
+QX_TARGET_AVX512 static void single_avx512(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx512, 2, FAR) } }
 static void few_avx512(const tile *t, int rows) { (t->step ? pair_avx512 : single_avx512)(t, rows); }
 
-QX_TARGET_AVX2 static void packed_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 1, PACKED) } }
-QX_TARGET_AVX2 static void loose_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 1, LOOSE) } }
-QX_TARGET_AVX2 static void few_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 1, FAR) } }
+QX_TARGET_AVX2 static void packed_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 2, PACKED) } }
+QX_TARGET_AVX2 static void loose_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 2, LOOSE) } }
+QX_TARGET_AVX2 static void few_16_avx2(const tile *t, int rows) { switch (rows) { UP_TO_6(tile_avx2, 2, FAR) } }
 
 /* The two halves of a panel. */
 static void halves(tile_fn *fn, const tile *t, int rows)
@@ -170,10 +172,10 @@ QX_TARGET_AVX512 static void copy_avx512(const lines *l, float *dst, int64_t ld)
 
 static const leaf *leaf_of(qx_isa isa)
 {
-    static const leaf plain = {4, 1, tile_plain, tile_strided, tile_strided, copy_plain};
+    static const leaf plain = {4, 1, {tile_plain, tile_plain}, {tile_strided, tile_strided}, tile_strided, copy_plain};
 #if defined(__x86_64__)
-    static const leaf avx512 = {MOST, 2, packed_avx512, loose_avx512, few_avx512, copy_avx512},
-        avx2 = {6, 1, packed_avx2, loose_avx2, few_avx2, copy_plain};
+    static const leaf avx512 = {MOST, 2, {packed_avx512, packed_half_avx512}, {loose_avx512, loose_half_avx512}, few_avx512, copy_avx512},
+        avx2 = {6, 1, {packed_avx2, packed_16_avx2}, {loose_avx2, loose_16_avx2}, few_avx2, copy_plain};
     if (isa == QX_ISA_AVX512) return &avx512;
     if (isa == QX_ISA_AVX2) return &avx2;
 #endif
@@ -224,18 +226,24 @@ static void set_start(const qx_sgemm *g, bool begun, int64_t r, int64_t c, tile 
     t->ld_start = goes_on ? g->ldy : 0;
 }
 
+/* y[r * ldy + c] = x[r * ldx + c] */
+static void move_rows(const leaf *l, const float *x, int64_t ldx, float *y, int64_t ldy, int rows, int64_t cols)
+{
+    for (int64_t c = 0; c < cols; c += 16)
+        l->copy(&(lines){.x = x + c, .ldx = 1, .cx = ldx, .count = (int)at_most(16, cols - c), .k = rows}, y + c, ldy);
+}
+
 /* A tile of which only `cols` columns are there, by way of one that has all. */
-static void narrow(tile_fn *fn, const tile *t, int rows, int64_t cols)
+static void narrow(const leaf *l, tile_fn *fn, const tile *t, int rows, int64_t cols)
 {
     _Alignas(64) float room[MOST * NR] = {0};
-    const size_t bytes = (size_t)cols * sizeof *room;
     tile whole = *t;
     whole.step = 0;
     whole.start = whole.y = room;
     whole.ld_start = whole.ldy = NR;
-    for (int r = 0; r < rows; r++) memcpy(room + r * NR, t->start + r * t->ld_start, bytes);
+    move_rows(l, t->start, t->ld_start, room, NR, rows, cols);
     fn(&whole, rows);
-    for (int r = 0; r < rows; r++) memcpy(t->y + r * t->ldy, room + r * NR, bytes);
+    move_rows(l, room, NR, t->y, t->ldy, rows, cols);
 }
 
 static void few_rows(const leaf *l, const qx_sgemm *g)
@@ -249,7 +257,7 @@ static void few_rows(const leaf *l, const qx_sgemm *g)
             const int rows = (int)at_most(l->most, g->m - r);
             set_start(g, false, r, c, &t);
             t.a = g->x + r * g->ldx;
-            if (g->n - c < NR) narrow(l->few, &t, rows, g->n - c);
+            if (g->n - c < NR) narrow(l, l->few, &t, rows, g->n - c);
             else l->few(&t, rows);
         }
     }
@@ -265,14 +273,14 @@ static void panel_rows(const leaf *l, const qx_sgemm *g, const block *b, int64_t
 {
     tile t = {.k = b->kc, .a = b->packed ? b->packed : g->x + b->first * g->ldx + b->k0 * g->cx, .lda = g->ldx, .ca = g->cx, .b = w,
               .ldy = g->ldy, .next_b = next};
-    tile_fn *fn = b->packed ? l->packed : l->loose;
     const int64_t cols = at_most(NR, g->n - c), fetched = (b->kc + STEP - 1) / STEP * NR;
+    tile_fn *fn = (b->packed ? l->packed : l->loose)[cols <= NR / 2];
     for (int64_t i = 0, r = b->first; i < b->tiles; i++) {
         const int rows = height_of(b, i);
         set_start(g, b->k0 > 0, r, c, &t);
         r += rows;
         t.next_y = i + 1 < b->tiles ? g->y + r * g->ldy + c : g->y + b->first * g->ldy + c + cols;
-        if (cols < NR) narrow(fn, &t, rows, cols);
+        if (cols < NR) narrow(l, fn, &t, rows, cols);
         else fn(&t, rows);
         t.a += rows * (b->packed ? b->kc : g->ldx);
         t.next_b += fetched;

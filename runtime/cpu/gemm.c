@@ -34,6 +34,7 @@ void qx_act_row(qx_act act, const float *x, float *y, int64_t n)
     const qx_vmath *vm = qx_vmath_cpu(qx_isa_best());
     if (act == QX_ACT_SILU) vm->silu(x, y, n);
     else if (act == QX_ACT_GELU) vm->gelu(x, y, n);
+    else if (act == QX_ACT_GELU_TANH) vm->gelu_tanh(x, y, n);
     else qx_unary_find(qx_act_unary(act), QX_DT_FLOAT)(x, y, n, one);
 }
 

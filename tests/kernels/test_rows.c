@@ -289,6 +289,13 @@ static void activations_of(const qx_vmath *vm, float *x, int n)
     for (int i = 0; i < n; i++) want[i] = (double)x[i] * 0.5 * (1 + erf((double)x[i] * 0.70710678118654752440));
     vm->gelu(x, y, n);
     close("gelu", y, want, n, 1e-6);
+    for (int i = 0; i < n; i++) {
+        const double v = (double)x[i];
+        want[i] = v / (1 + exp(-2 * sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))); /* (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)) */
+    }
+    vm->gelu_tanh(x, y, n);
+    close("gelu by tanh", y, want, n, 1e-6);
+    vm->gelu(x, y, n);
     vm->gelu(x, x, n); /* in place */
     assert_memory_equal(x, y, (size_t)n * sizeof *x);
 }
