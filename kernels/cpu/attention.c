@@ -1,6 +1,6 @@
-/* attention.c - see attention.h. Keys are taken in blocks of KEYS, query rows in tiles whose scores stay in the first cache; a tile looks only at the keys
- * between the first and the last that any of its rows may see, be they bounded by position or by an additive mask of hopeless
- * entries. */
+/* attention.c - see attention.h. Keys are taken in blocks of KEYS, query rows in tiles whose scores stay in the first cache; a
+ * tile looks only at the keys between the first and the last that any of its rows may see, be they bounded by position or by an
+ * additive mask of hopeless entries. */
 #include "kernels/attention.h"
 
 #include "kernels/fmath.h"

@@ -15,7 +15,7 @@
 
 enum { NR = QX_GEMM_NR, MOST = 14 /* rows of the highest tile */,
        STEP = 8 /* rows of a panel for one row of y and one of the next panel that are fetched */, AHEAD = 512 /* floats */,
-       LOOSE_COLS = 8 * NR, LOOSE_ROWS = 4 * QX_GEMM_ROWS };
+       LOOSE_COLS = 8 * NR, LOOSE_K = 256 /* a tile of such rows stays in the first cache as it lies */, LOOSE_ROWS = 4 * QX_GEMM_ROWS };
 
 /* ---- One tile ---- */
 
@@ -288,8 +288,12 @@ static void panel_rows(const leaf *l, const qx_sgemm *g, const block *b, int64_t
     }
 }
 
-/* Few panels do not pay for packing, unless rows lie so that they would share a set of the first cache. */
-static bool as_they_lie(const qx_sgemm *g) { return g->n <= LOOSE_COLS && g->cx == 1 && g->alpha == 1.0f && g->ldx % 512 != 0; }
+/* Few panels do not pay for packing, and of short rows neither do four times as many; unless rows lie so that they would share a
+ * set of the first cache. */
+static bool as_they_lie(const qx_sgemm *g)
+{
+    return g->n <= (g->k <= LOOSE_K ? 4 : 1) * LOOSE_COLS && g->cx == 1 && g->alpha == 1.0f && g->ldx % 512 != 0;
+}
 
 static void pack_block(const leaf *l, const qx_sgemm *g, const block *b, float *dst)
 {
@@ -320,8 +324,8 @@ static void made_panels(const leaf *l, const qx_sgemm *g, const block *b)
     }
 }
 
-/* Stored panels of more than that: half as many rows and twice as much of k. y is then read and written half as often, which costs the more the
- * more of its rows share sets of the first cache (a tile's, all at once, where they are a multiple of 4 KiB apart). */
+/* Long rows by stored panels: half as many and twice as much of k at a time. y is then read and written half as often, which
+ * costs the more the more of its rows share a set of the first cache (where they are a multiple of 4 KiB apart all of a tile). */
 static void many_rows(const leaf *l, const qx_sgemm *g)
 {
     _Alignas(64) float packed[QX_GEMM_ROWS * QX_GEMM_K];
