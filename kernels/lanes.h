@@ -22,6 +22,7 @@ LANE v16 v_div(v16 a, v16 b) { return (v16){_mm512_div_ps(a.v, b.v)}; }
 LANE v16 v_min(v16 a, v16 b) { return (v16){_mm512_min_ps(a.v, b.v)}; }
 LANE v16 v_max(v16 a, v16 b) { return (v16){_mm512_max_ps(a.v, b.v)}; }
 LANE void v_store_n(float *p, v16 a, int64_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), a.v); }
+LANE v16 v_first(v16 a, int64_t n, v16 b) { return (v16){_mm512_mask_blend_ps((__mmask16)((1u << n) - 1u), b.v, a.v)}; }
 LANE v16 v_larger(v16 a, v16 b)
 {
     return (v16){_mm512_mask_mov_ps(_mm512_max_ps(b.v, a.v), _mm512_cmp_ps_mask(b.v, b.v, _CMP_UNORD_Q), b.v)};
@@ -130,6 +131,13 @@ LANE void v_store_n(float *p, v16 x, int64_t n)
     float t[16];
     v_store(t, x);
     memcpy(p, t, (size_t)n * sizeof *p);
+}
+LANE v16 v_first(v16 a, int64_t n, v16 b)
+{
+    float t[16];
+    v_store(t, b);
+    v_store_n(t, a, n);
+    return v_load(t);
 }
 LANE __m256 v_larger8(__m256 a, __m256 b) { return _mm256_blendv_ps(_mm256_max_ps(b, a), b, _mm256_cmp_ps(b, b, _CMP_UNORD_Q)); }
 LANE v16 v_larger(v16 x, v16 y) { return (v16){v_larger8(x.a, y.a), v_larger8(x.b, y.b)}; }
@@ -252,6 +260,7 @@ LANE v16 v_div(v16 a, v16 b) { LANES_EACH(a.f[i] / b.f[i]); }
 LANE v16 v_min(v16 a, v16 b) { LANES_EACH(a.f[i] < b.f[i] ? a.f[i] : b.f[i]); }
 LANE v16 v_max(v16 a, v16 b) { LANES_EACH(a.f[i] > b.f[i] ? a.f[i] : b.f[i]); }
 LANE void v_store_n(float *p, v16 a, int64_t n) { memcpy(p, a.f, (size_t)n * sizeof *p); }
+LANE v16 v_first(v16 a, int64_t n, v16 b) { LANES_EACH(i < n ? a.f[i] : b.f[i]); }
 LANE v16 v_larger(v16 a, v16 b) { LANES_EACH(((b.f[i] > a.f[i]) | (b.f[i] != b.f[i])) ? b.f[i] : a.f[i]); }
 LANE v16 v_even(const float *p) { LANES_EACH(p[2 * i]); }
 LANE v16 v_rne(v16 a) { LANES_EACH(qx_rne(a.f[i])); }
@@ -360,8 +369,9 @@ LANE float v_sum(v16 a)
  * are the operations whose last bit depends on the instruction set: not for loops that must agree. v_max and v_min give b where
  * either is NaN, v_larger gives NaN (of equal ones a). v_even: every second of 32 numbers; v_every: every step-th number, n of
  * them, the rest 0; step < 2^27. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays. v_top: the largest lane. v_zero_below: a, but
- * 0 where x < least. v_above: a where x > limit, else b. v_sign_of: a >= 0 with the sign of x. v_bytes: 16 bytes as floats;
- * v_nibbles: the low and the high halves of 16 bytes; v_flips: bits to be turned over before (the same in both halves). */
+ * 0 where x < least. v_first: the first n lanes of a, the others of b. v_above: a where x > limit, else b. v_sign_of: a >= 0
+ * with the sign of x. v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes; v_flips: bits to be turned
+ * over before (the same in both halves). */
 
 #if LANES_ISA != 512
 LANE v16 v_every(const float *p, int64_t step, int64_t n)

@@ -17,22 +17,6 @@ LANE v16 v_exp(v16 from)
     return v_zero_below(v_ldexp(p, n), from, least);
 }
 
-/* The first n lanes of x, n < 16. */
-LANE void store_part(float *p, v16 x, int64_t n)
-{
-    float t[16];
-    v_store(t, x);
-    memcpy(p, t, (size_t)n * sizeof *p);
-}
-
-LANE v16 load_part(const float *p, int64_t n, float fill)
-{
-    float t[16];
-    for (int i = 0; i < 16; i++) t[i] = fill;
-    memcpy(t, p, (size_t)n * sizeof *p);
-    return v_load(t);
-}
-
 TARGET static float score_top(float *s, int64_t n, float scale, const float *mask)
 {
     const v16 f = v_set(scale);
@@ -44,9 +28,9 @@ TARGET static float score_top(float *s, int64_t n, float scale, const float *mas
         top = v_max(v, top);
     }
     if (j < n) {
-        const v16 v = v_fma(load_part(s + j, n - j, 0.0f), f, mask ? load_part(mask + j, n - j, 0.0f) : v_set(0.0f));
-        store_part(s + j, v, n - j);
-        top = v_max(load_part(s + j, n - j, -INFINITY), top);
+        const v16 v = v_fma(v_load_n(s + j, n - j), f, mask ? v_load_n(mask + j, n - j) : v_set(0.0f));
+        v_store_n(s + j, v, n - j);
+        top = v_max(v_first(v, n - j, v_set(-INFINITY)), top);
     }
     return v_top(top);
 }
@@ -62,8 +46,8 @@ TARGET static float exp_sum(float *s, int64_t n, float top)
         sum = v_add(sum, e);
     }
     if (j < n) {
-        const v16 e = v_exp(v_sub(load_part(s + j, n - j, -INFINITY), m));
-        store_part(s + j, e, n - j);
+        const v16 e = v_first(v_exp(v_sub(v_load_n(s + j, n - j), m)), n - j, v_set(0.0f));
+        v_store_n(s + j, e, n - j);
         sum = v_add(sum, e);
     }
     return v_sum(sum);
@@ -111,7 +95,7 @@ LANE v16 v_gelu(v16 x)
     {                                                                                            \
         int64_t i = 0;                                                                           \
         for (; i + 16 <= n; i += 16) v_store(y + i, expr(v_load(x + i)));                        \
-        if (i < n) store_part(y + i, expr(load_part(x + i, n - i, 0.0f)), n - i);                \
+        if (i < n) v_store_n(y + i, expr(v_load_n(x + i, n - i)), n - i);                         \
     }
 ROW(silu, v_silu)
 ROW(gelu, v_gelu)
@@ -128,7 +112,7 @@ TARGET static void affine(const float *x, int64_t n, const qx_affine *p, bool ac
     const v16 mean = v_load(p->mean), a = v_load(p->a), b = v_load(p->b);
     int64_t i = 0;
     for (; i + 16 <= n; i += 16) v_store(y + i, v_affine(v_load(x + i), mean, a, b, act));
-    if (i < n) store_part(y + i, v_affine(load_part(x + i, n - i, 0.0f), mean, a, b, act), n - i);
+    if (i < n) v_store_n(y + i, v_affine(v_load_n(x + i, n - i), mean, a, b, act), n - i);
 }
 
 static const qx_vmath vmath = {score_top, exp_sum, affine, silu, gelu, gelu_tanh};
