@@ -153,12 +153,12 @@ static const qx_value *peel_codes(const qx_fuser *f, const qx_value *p, qx_attn_
     return q->in[0];
 }
 
-<<<<<<< HEAD
 /* All operands have batches and heads of their own; a matrix (a constant codebook in the place of keys or values) has none. */
 static bool same_rank(const qx_node *qk, const qx_node *pv, int rank)
 {
     return known_rank(qk->in[0], rank) && known_rank(qk->in[1], rank) && known_rank(pv->in[1], rank);
-=======
+}
+
 /* Scores that a mask of more matrices repeats: attention has one for each query. */
 static bool repeats(const qx_value *scores, const qx_value *sum)
 {
@@ -181,7 +181,6 @@ static bool adds_nothing(const qx_fuser *f, const qx_node *add, uint32_t side)
     if (value && (!value->tensor || value->tensor->dtype != QX_DT_FLOAT || value->tensor->numel != 1 ||
         !qx_fuse_ok(f, qx_weight_read(f->x->ctx, value->tensor, &fill)))) return false;
     return isfinite(fill) && (double)fill * scale == 0;
->>>>>>> 5026a9c (executor: attention without the table of zeros that baddbmm with beta = 0 leaves behind)
 }
 
 static bool find(const qx_fuser *f, qx_rstep *s, match *m)
