@@ -1,4 +1,6 @@
 /* reader.c - model files in: store, wire scan, IR, checks. Structure only; what weights hold is read when somebody needs it. */
+#include <string.h>
+
 #include "onnx/edit.h"
 #include "onnx/file/store.h"
 
@@ -42,6 +44,26 @@ static qx_status fix_order(qx_model *m)
     return QX_OK;
 }
 
+static const char *const contrib = "com.microsoft";
+
+static qx_status is_contrib(void *user, qx_node *n)
+{
+    bool *found = user;
+    *found = *found || strcmp(n->domain, contrib) == 0;
+    return QX_OK;
+}
+
+/* NNCF writes MatMulNBits without importing its domain, and ONNX Runtime, whose domain it is, loads such files. It has one version only. */
+static qx_status import_contrib(qx_model *m)
+{
+    bool found = false;
+    if (qx_graph_opset(m->graph, contrib)) return QX_OK;
+    QX_TRY(qx_model_each_node(m, is_contrib, &found));
+    if (!found) return QX_OK;
+    qx_warn(m->ctx, "the model has operators of domain '%s' and does not import it: version 1 is meant", contrib);
+    return qx_model_set_opset(m, contrib, 1);
+}
+
 static qx_status build(qx_model *m, const char *name)
 {
     qx_store *s = m->store;
@@ -52,6 +74,7 @@ static qx_status build(qx_model *m, const char *name)
     QX_TRY(qx_build_model(m, (Onnx__ModelProto *)msg));
     QX_TRY(qx_store_check_overlaps(m));
     if (s->opt.skip_check) return QX_OK;
+    if (!s->opt.strict) QX_TRY(import_contrib(m));
     if (s->opt.fix_order) QX_TRY(fix_order(m));
     QX_TRY(qx_check(m, s->opt.strict));
     QX_TRY(qx_infer_shapes(m, NULL, 0));

@@ -444,6 +444,26 @@ static void sparse_initializers(void **state)
     refuse_bytes("G31", NULL, NULL, &s, "Neg", "dim 1 is 0");
 }
 
+/* Operators of com.microsoft without an import, as NNCF writes them: version 1, unless --strict asks for the standard. */
+static void contrib_operators_without_an_import(void **state)
+{
+    (void)state;
+    qx_ctx *ctx = qx_ctx_new(NULL);
+    for (int strict = 0; strict < 2; strict++) {
+        pb node = {0}, graph = {0}, opset = {0}, model = {0};
+        pb_str(&node, 1, "x"), pb_str(&node, 2, "y"), pb_str(&node, 4, "QuickGelu"), pb_str(&node, 7, "com.microsoft");
+        pb_msg(&graph, 1, &node), pb_str(&graph, 2, "g"), put_io(&graph, 11, "x"), put_io(&graph, 12, "y");
+        pb_int(&opset, 2, 17), pb_int(&model, 1, 8), pb_msg(&model, 7, &graph), pb_msg(&model, 8, &opset);
+        qx_model *m = NULL;
+        const qx_read_options o = {.strict = strict};
+        assert_int_equal(qx_model_read_bytes(ctx, model.data, model.len, NULL, &o, &m), strict ? QX_E_FORMAT : QX_OK);
+        if (m) assert_int_equal(qx_graph_opset(m->graph, "com.microsoft"), 1);
+        qx_model_free(m);
+        free(model.data);
+    }
+    qx_ctx_free(ctx);
+}
+
 static void strict_mode_turns_warnings_into_errors(void **state)
 {
     (void)state;
@@ -469,7 +489,7 @@ int main(void)
         cmocka_unit_test(nested_types_have_a_limit), cmocka_unit_test(imports_have_a_limit), cmocka_unit_test(models_without_parts),
         cmocka_unit_test(a_node_without_inputs_and_outputs),
         cmocka_unit_test(attributes_and_their_types), cmocka_unit_test(a_reference_with_a_value), cmocka_unit_test(sparse_initializers),
-        cmocka_unit_test(strict_mode_turns_warnings_into_errors),
+        cmocka_unit_test(contrib_operators_without_an_import), cmocka_unit_test(strict_mode_turns_warnings_into_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
