@@ -141,6 +141,28 @@ static void hostile_files(void **state)
     refuse(ctx, "{\"added_tokens\":[{\"id\":3,\"content\":\"a\"}],\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}", QX_E_FORMAT, "id 3");
 }
 
+/* What is no token becomes unk_token, two in a row one where fuse_unk says so, and nothing where there is none: as in `tokenizers`. */
+static void unknown_letters(void **state)
+{
+    qx_ctx *ctx = *state;
+    static const struct { const char *options; int64_t n, ids[6]; } cases[] = {
+        {"\"unk_token\":\"<unk>\",", 5, {0, 2, 2, 1, 3}}, {"\"unk_token\":\"<unk>\",\"fuse_unk\":true,", 4, {0, 2, 1, 3}},
+        {"", 2, {3, 3}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char json[300];
+        qx_tokenizer *t;
+        int64_t *ids, n;
+        snprintf(json, sizeof json, "{\"model\":{\"type\":\"BPE\",%s\"vocab\":{\"a\":0,\"b\":1,\"<unk>\":2,\"ab\":3},"
+                                    "\"merges\":[\"a b\"]}}", cases[i].options);
+        OK(qx_tokenizer_parse(ctx, json, strlen(json), &t));
+        OK(qx_tokenizer_encode(t, "axxbab", 6, &ids, &n));
+        assert_int_equal(n, cases[i].n);
+        assert_memory_equal(ids, cases[i].ids, (size_t)n * sizeof *ids);
+        qx_free(ctx, ids);
+        qx_tokenizer_free(t);
+    }
+}
+
 static void bad_text(void **state)
 {
     qx_ctx *ctx = *state;
@@ -184,6 +206,6 @@ static void allocation_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(golden), TEST(micro_llama), TEST(prefix_of_post_processor), TEST(long_words_are_quick),
-                                       TEST(hostile_files), TEST(bad_text), TEST(allocation_failures)};
+                                       TEST(hostile_files), TEST(unknown_letters), TEST(bad_text), TEST(allocation_failures)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
