@@ -318,17 +318,27 @@ static qx_status build_graph(builder *b, qx_graph *g, Onnx__GraphProto *p, int d
 
 /* ---- functions ---------------------------------------------------------------------------------------------------- */
 
+/* skl2onnx writes an import twice, word for word; ONNX Runtime takes it. */
+static bool imported(const qx_opset *list, uint32_t n, const qx_opset *o)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (list[i].domain == o->domain && list[i].version == o->version) return true;
+    return false;
+}
+
 static qx_status build_opsets(builder *b, Onnx__OperatorSetIdProto **list, size_t count, qx_opset **out, uint32_t *n_out)
 {
     if (count > QX_MAX_IMPORTS)
         QX_FAIL(b->m->ctx, QX_E_FORMAT, "%zu operator sets are imported; at most %d are read", count, QX_MAX_IMPORTS);
     *out = qx_arena_array(b->m->arena, count ? count : 1, sizeof **out);
     if (!*out) return QX_NOMEM(b->m);
+    *n_out = 0;
     for (size_t i = 0; i < count; i++) {
-        QX_TRY(intern_domain(b, list[i]->domain, &(*out)[i].domain));
-        (*out)[i].version = list[i]->version;
+        qx_opset *o = &(*out)[*n_out];
+        QX_TRY(intern_domain(b, list[i]->domain, &o->domain));
+        o->version = list[i]->version;
+        *n_out += !imported(*out, *n_out, o);
     }
-    *n_out = (uint32_t)count;
     return QX_OK;
 }
 

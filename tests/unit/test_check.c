@@ -98,6 +98,7 @@ static void models_that_are_refused(void **state)
 }
 
 static const struct { const char *id, *text; int warnings; } accepted[] = {
+    {"M05", "<ir_version: 8, opset_import: [\"\" : 17, \"ai.onnx\" : 17]> g (float x) => (float y) { y = Neg (x) }", 0},
     {"M09", "<ir_version: 8, opset_import: [\"\" : 17, \"my\" : 3]> g (float x) => (float y) { y = my.Thing (x) }", 0},
     {"G10", HEAD(17) "g (float x, float w = {1}) => (float y) { y = Add (x, w) }", 0},
     {"G23", HEAD(17) "g (float[2] x, float hi) => (float[2] y) { y = Clip (x, , hi) }", 0},
