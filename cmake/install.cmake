@@ -25,6 +25,13 @@ install(FILES ${CMAKE_BINARY_DIR}/qonnxConfig.cmake ${CMAKE_BINARY_DIR}/qonnxCon
 if(QONNX_DNNL)
   set(QONNX_PC_DNNL "-ldnnl")
 endif()
+# Found from where the file lies: `cmake --install --prefix` may put it elsewhere than was configured.
+if(IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR})
+  set(QONNX_PC_PREFIX ${CMAKE_INSTALL_PREFIX})
+else()
+  file(RELATIVE_PATH QONNX_PC_PREFIX /p/${CMAKE_INSTALL_LIBDIR}/pkgconfig /p)
+  string(REGEX REPLACE "/$" "" QONNX_PC_PREFIX "\${pcfiledir}/${QONNX_PC_PREFIX}")
+endif()
 configure_file(cmake/qonnx.pc.in ${CMAKE_BINARY_DIR}/qonnx.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/qonnx.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 

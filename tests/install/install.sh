@@ -16,10 +16,10 @@ done
 cd "$dir"
 PKG_CONFIG_PATH=$lib/pkgconfig
 export PKG_CONFIG_PATH
-prefix=$(pkg-config --define-prefix --variable=prefix qonnx)
+prefix=$(pkg-config --variable=prefix qonnx)
 [ -n "$prefix" ] || fail "pkg-config does not find qonnx"
 # shellcheck disable=SC2046
-cc -Wall -Werror "$source/samples/quantize/quantize.c" $(pkg-config --define-prefix --cflags --libs qonnx) -o through-pkg-config
+cc -Wall -Werror "$source/samples/quantize/quantize.c" $(pkg-config --cflags --libs qonnx) -o through-pkg-config
 LD_LIBRARY_PATH=$lib ./through-pkg-config 2>said && fail "a program without arguments succeeded"
 grep -q usage said || fail "the program linked through pkg-config did not run: $(cat said)"
 
