@@ -297,8 +297,9 @@ int qx_infer_col2im(qx_infer *ix, qx_node *n)
     if (!qx_ix_ints_of(ix, n, 1, image, QX_WINDOW_DIMS, &count) || !qx_ix_ints_of(ix, n, 2, block, QX_WINDOW_DIMS, &blocks) ||
         !qx_ix_shaped(ix, n, 0, &x) || x->rank != 3)
         return qx_ix_out_unranked(ix, n, 0, dtype);
-    if (count != blocks || !qx_dims_product(block, (int)blocks, &product) || product < 1)
-        QX_IX_FAIL(ix, n, QX_E_SHAPE, "the image has %lld axes, the block %lld", (long long)count, (long long)blocks);
+    if (count != blocks) QX_IX_FAIL(ix, n, QX_E_SHAPE, "the image has %lld axes, the block %lld", (long long)count, (long long)blocks);
+    if (!qx_dims_product(block, (int)blocks, &product) || product < 1)
+        QX_IX_FAIL(ix, n, QX_E_SHAPE, "the sizes of its block are not positive, or too large to be counted");
     qx_dim *dims = qx_ix_dims(ix, (int)count + 2);
     if (!dims) return QX_IX_NOMEM(ix);
     dims[0] = x->dims[0];

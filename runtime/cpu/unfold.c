@@ -7,55 +7,91 @@
 
 /* ---- Col2Im ---- */
 
+enum { MOST_DIMS = 4 };
+typedef struct windows { /* by dim of the picture; the block has the same number of dims */
+    int r;
+    int64_t image[MOST_DIMS], block[MOST_DIMS], stride[MOST_DIMS], dilation[MOST_DIMS], before[MOST_DIMS], steps[MOST_DIMS];
+    int64_t elements, positions, pixels; /* of a block, of blocks, of the picture */
+} windows;
+
+/* How many blocks fit along dim d. Sizes are anybody's numbers. */
+static qx_status read_dim(qx_call *c, windows *w, int d, int64_t after)
+{
+    int64_t room, extent;
+    if (w->image[d] <= 0 || w->block[d] <= 0 || w->stride[d] <= 0 || w->dilation[d] <= 0 || w->before[d] < 0 || after < 0)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "image, block, stride or dilation of dim %d is not positive, or a pad is negative", d);
+    if (!qx_add_i64(w->image[d], w->before[d], &room) || !qx_add_i64(room, after, &room) ||
+        !qx_mul_i64(w->dilation[d], w->block[d] - 1, &extent) || extent >= room)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "dim %d: %lld elements %lld apart do not fit into %lld", d, (long long)w->block[d],
+                     (long long)w->dilation[d], (long long)w->image[d]);
+    w->steps[d] = (room - extent - 1) / w->stride[d] + 1;
+    if (!qx_mul_i64(w->elements, w->block[d], &w->elements) || !qx_mul_i64(w->positions, w->steps[d], &w->positions) ||
+        !qx_mul_i64(w->pixels, w->image[d], &w->pixels))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "its blocks or its image have more elements than can be counted");
+    return QX_OK;
+}
+
+static qx_status read_windows(qx_call *c, windows *w)
+{
+    const int64_t *image, *block;
+    int64_t n, n_block, ns, nd, np;
+    QX_TRY(qx_call_in_i64(c, 1, &image, &n));
+    QX_TRY(qx_call_in_i64(c, 2, &block, &n_block));
+    const int64_t *stride = qx_call_ints(c, "strides", &ns), *dilation = qx_call_ints(c, "dilations", &nd),
+                  *pads = qx_call_ints(c, "pads", &np);
+    if (n < 1 || n > MOST_DIMS || n_block != n || (stride && ns != n) || (dilation && nd != n) || (pads && np != 2 * n))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "image, block, strides, dilations, pads do not agree");
+    *w = (windows){.r = (int)n, .elements = 1, .positions = 1, .pixels = 1};
+    for (int d = 0; d < w->r; d++) {
+        w->image[d] = image[d];
+        w->block[d] = block[d];
+        w->stride[d] = stride ? stride[d] : 1;
+        w->dilation[d] = dilation ? dilation[d] : 1;
+        w->before[d] = pads ? pads[d] : 0;
+        QX_TRY(read_dim(c, w, d, pads ? pads[n + d] : 0));
+    }
+    return QX_OK;
+}
+
+/* The pixel of an element of the block at a position; -1: in the padding. */
+static int64_t pixel_of(const windows *w, int64_t element, int64_t position)
+{
+    int64_t flat = 0, mul = 1;
+    for (int d = w->r - 1; d >= 0; d--) {
+        const int64_t p = position % w->steps[d] * w->stride[d] + element % w->block[d] * w->dilation[d] - w->before[d];
+        if (p < 0 || p >= w->image[d]) return -1;
+        position /= w->steps[d];
+        element /= w->block[d];
+        flat += p * mul;
+        mul *= w->image[d];
+    }
+    return flat;
+}
+
 qx_status qx_cpu_col2im(qx_call *c)
 {
     const qx_tensor *x;
     const float *xf;
-    const int64_t *image, *block, *stride, *dil, *pads;
-    int64_t n_image, n_block, ns, nd, np, dims[QX_MAX_RANK], steps[QX_MAX_RANK], kernel = 1, total = 1, pixels = 1;
+    int64_t dims[2 + MOST_DIMS];
+    windows w;
     float *y;
     QX_TRY(qx_call_rank(c, 0, 3, &x));
     QX_TRY(qx_call_in_f32(c, 0, &xf));
-    QX_TRY(qx_call_in_i64(c, 1, &image, &n_image));
-    QX_TRY(qx_call_in_i64(c, 2, &block, &n_block));
-    stride = qx_call_ints(c, "strides", &ns);
-    dil = qx_call_ints(c, "dilations", &nd);
-    pads = qx_call_ints(c, "pads", &np);
-    const int r = (int)n_image;
-    if (n_image < 1 || n_image > 4 || n_block != n_image || (stride && ns != r) || (dil && nd != r) || (pads && np != 2 * r))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "image, block, strides, dilations, pads do not agree");
-    for (int d = 0; d < r; d++) {
-        const int64_t st = stride ? stride[d] : 1, di = dil ? dil[d] : 1, pad = pads ? pads[d] + pads[r + d] : 0;
-        if (image[d] <= 0 || block[d] <= 0 || st <= 0 || di <= 0)
-            QX_CALL_FAIL(c, QX_E_SHAPE, "image, block, stride or dilation of dim %d is not positive", d);
-        steps[d] = (image[d] + pad - di * (block[d] - 1) - 1) / st + 1;
-        kernel *= block[d];
-        total *= steps[d];
-        pixels *= image[d];
-        dims[2 + d] = image[d];
-    }
-    if (x->dims[1] % kernel || x->dims[2] != total)
+    QX_TRY(read_windows(c, &w));
+    if (x->dims[1] % w.elements || x->dims[2] != w.positions)
         QX_CALL_FAIL(c, QX_E_SHAPE, "input [%lld, %lld] for %lld block elements and %lld positions", (long long)x->dims[1],
-                     (long long)x->dims[2], (long long)kernel, (long long)total);
+                     (long long)x->dims[2], (long long)w.elements, (long long)w.positions);
     dims[0] = x->dims[0];
-    dims[1] = x->dims[1] / kernel;
-    QX_TRY(qx_call_out_f32(c, 0, x->dtype, r + 2, dims, &y));
-    memset(y, 0, (size_t)(dims[0] * dims[1] * pixels) * sizeof *y);
-    for (int64_t nc = 0; nc < dims[0] * dims[1]; nc++)
-        for (int64_t k = 0; k < kernel; k++)
-            for (int64_t t = 0; t < total; t++) {
-                int64_t rk = k, rt = t, flat = 0, mul = 1;
-                bool in = true;
-                for (int d = r - 1; d >= 0; d--) {
-                    const int64_t p = (rt % steps[d]) * (stride ? stride[d] : 1) + (rk % block[d]) * (dil ? dil[d] : 1) - (pads ? pads[d]
-                        : 0);
-                    rt /= steps[d];
-                    rk /= block[d];
-                    in = in && p >= 0 && p < image[d];
-                    flat += p * mul;
-                    mul *= image[d];
-                }
-                if (in) y[nc * pixels + flat] += xf[(nc * kernel + k) * total + t];
+    dims[1] = x->dims[1] / w.elements;
+    memcpy(dims + 2, w.image, (size_t)w.r * sizeof *dims);
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, w.r + 2, dims, &y));
+    const int64_t pictures = dims[0] * dims[1];
+    memset(y, 0, (size_t)(pictures * w.pixels) * sizeof *y);
+    for (int64_t nc = 0; nc < pictures; nc++, y += w.pixels)
+        for (int64_t k = 0; k < w.elements; k++)
+            for (int64_t t = 0; t < w.positions; t++, xf++) {
+                const int64_t at = pixel_of(&w, k, t);
+                if (at >= 0) y[at] += *xf;
             }
     return QX_OK;
 }

@@ -1,4 +1,4 @@
-/* test_hostile_nodes.c - nodes of com.microsoft whose operands do not fit each other: each is refused with a message, and nothing
+/* test_hostile_nodes.c - nodes, most of com.microsoft, whose operands do not fit each other: each is refused with a message, and nothing
  * is read beyond its end (run under a sanitizer this says more). Dims are fed, so that shape inference has nothing to refuse
  * first. */
 #include "model_text.h"
@@ -64,6 +64,11 @@ static const hostile cases[] = {
     {"parts of other ranks", MS "g (uint8[A,B] x, uint8[C] w, float s, uint8 z) => (uint8[D,E] y) { y = "
                                 "com.microsoft.QLinearConcat<axis=0>(s, z, x, s, z, w, s, z) }",
      {{"x", U, 2, {2, 2}}, {"w", U, 1, {2}}, {"s", F, 0, {0}}, {"z", U, 0, {0}}}},
+    {"a block whose elements are 2^64 times as many", MS "g (float[A,B,C] x, int64[D] i) => (float[N,M,H,W] y) "
+                                                         "<int64 up = {4294967296}> { b = Mul(i, up) y = Col2Im(x, b, b) }",
+     {{"x", F, 3, {1, 4, 1}}, {"i", QX_DT_INT64, 1, {2}}}},
+    {"a block of no size", MS "g (float[A,B,C] x, int64[D] i) => (float[N,M,H,W] y) { b = Sub(i, i) y = Col2Im(x, i, b) }",
+     {{"x", F, 3, {1, 4, 1}}, {"i", QX_DT_INT64, 1, {2}}}},
 };
 
 static void one(const hostile *k)
