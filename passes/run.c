@@ -213,6 +213,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
     if (changes_model(p)) {
         QX_TRY(fix_inputs(p, m));
         QX_TRY(inline_functions(p, m));
+        QX_TRY(qx_dead_code(m, NULL)); /* a model cut at an earlier output: readers that are gone hold no weight in float */
         QX_TRY(qx_unfuse(m));
         QX_TRY(qx_fold_computed_weights(m, &p->opt->exec));
     }
