@@ -8,10 +8,12 @@
 #include "spin.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef struct options {
     const char *model, *prompt, *tokenizer, *session;
@@ -26,7 +28,7 @@ static void on_signal(int sig) { stop_flag = sig != 0; }
 static const char usage[] =
     "usage: qonnx-llm MODEL.onnx [--prompt TEXT] [options]\n"
     "  --prompt TEXT         what to go on with [The]\n"
-    "  --tokenizer FILE      tokenizer.json [beside the model]\n"
+    "  --tokenizer FILE      tokenizer.json [beside the model or one folder above]\n"
     "  --tokens N            how many tokens to make [100]\n"
     "  --temperature T       0: always the likeliest token; higher: more varied [0]\n"
     "  --top-k K             choose among the K likeliest [40]\n"
@@ -102,12 +104,25 @@ static int fail(qonnx_ctx *ctx, const char *why)
     return QONNX_FAILED;
 }
 
-static qonnx_code open_tokenizer(qonnx_ctx *ctx, const options *o, qonnx_tokenizer **out)
+/* Beside the model or one folder above, where `qonnx quantize` looks too; false: not there. */
+static bool find_tokenizer(const char *model, char *path, size_t size)
+{
+    static const char *const places[] = {"", "../"};
+    const char *slash = strrchr(model, '/');
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        snprintf(path, size, "%.*s%stokenizer.json", slash ? (int)(slash - model + 1) : 0, model, places[i]);
+        if (access(path, R_OK) == 0) return true;
+    }
+    return false;
+}
+
+static qonnx_code open_tokenizer(qonnx_ctx *ctx, const options *o, const char **why, qonnx_tokenizer **out)
 {
     char path[4096];
-    const char *slash = strrchr(o->model, '/');
-    snprintf(path, sizeof path, "%.*stokenizer.json", slash ? (int)(slash - o->model + 1) : 0, o->model);
-    return qonnx_tokenizer_open(ctx, o->tokenizer ? o->tokenizer : path, out);
+    if (o->tokenizer) return qonnx_tokenizer_open(ctx, o->tokenizer, out);
+    if (find_tokenizer(o->model, path, sizeof path)) return qonnx_tokenizer_open(ctx, path, out);
+    *why = "no tokenizer.json beside the model or one folder above: name it by --tokenizer FILE";
+    return QONNX_FAILED;
 }
 
 /* ---- talking ---- */
@@ -190,7 +205,7 @@ static int talk_with(qonnx_ctx *ctx, options *o)
 {
     talk t = {.ctx = ctx};
     const char *why = NULL;
-    qonnx_code c = open_tokenizer(ctx, o, &t.tokenizer);
+    qonnx_code c = open_tokenizer(ctx, o, &why, &t.tokenizer);
     if (c == QONNX_OK) {
         t.decoder = llm_open(ctx, o->model, o->session, o->head_size, &why);
         c = t.decoder ? start(&t, o) : QONNX_FAILED;
