@@ -11,8 +11,8 @@ The sample that talks: greedy text is the same every time, sampled text is the s
 
 The tokenizer lies beside the model or one folder above; where it is in neither place, the option for it is named.
 
-  $ mkdir -p a/b && cp $MODELS/micro-llama/model.onnx a/b/ && qonnx-llm a/b/model.onnx --prompt "And it" --tokens 1 --quiet
+  $ mkdir -p up/m && cp $MODELS/micro-llama/model.onnx up/m/ && qonnx-llm up/m/model.onnx --prompt "And it" --tokens 1 --quiet
   qonnx-llm: no tokenizer.json beside the model or one folder above: name it by --tokenizer FILE
   [1]
-  $ cp $MODELS/micro-llama/tokenizer.json a/ && qonnx-llm a/b/model.onnx --prompt "And it" --tokens 1 --quiet
+  $ cp $MODELS/micro-llama/tokenizer.json up/ && qonnx-llm up/m/model.onnx --prompt "And it" --tokens 1 --quiet
   And it came
