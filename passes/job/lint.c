@@ -108,14 +108,15 @@ static void trt_few_channels(linter *l, const qx_node *n)
         FIND(l, n, "%lld and %lld channels: there is no 8-bit kernel for a few-channel convolution", (long long)oc, (long long)ic);
 }
 
-/* Measured on ONNX Runtime 1.31: its selectors turn float8 Q/DQ around MatMul and Conv into integer operators and then refuse the type. */
+/* ONNX Runtime up to 1.31 (1.32 no longer, both measured): its selectors turn float8 Q/DQ around MatMul and Conv into integer operators
+ * and then refuse the type. */
 static void ort_fp8_pair(linter *l, const qx_node *n)
 {
     if (!is_op(n, QX_OP_DequantizeLinear) || !is_fp8(code_type(n)) || is_weight_dq(n) || scale_type(n) != QX_DT_FLOAT) return;
     for (const qx_use *u = n->out[0]->uses; u; u = u->next)
         if (is_op(u->node, QX_OP_MatMul) || is_op(u->node, QX_OP_Conv)) {
-            FIND(l, n, "float8 Q/DQ before %s '%s' is refused at default settings (session.disable_quant_qdq=1 runs it; --target "
-                       "ort writes Cast)", u->node->op_type, u->node->name);
+            FIND(l, n, "float8 Q/DQ before %s '%s' is refused at default settings before 1.32 (session.disable_quant_qdq=1 runs "
+                       "it; --target ort writes Cast)", u->node->op_type, u->node->name);
             return;
         }
 }
@@ -256,7 +257,7 @@ qx_status qx_lint(qx_model *m, qx_target target, qx_arena *arena, qx_finding **o
     if (target == QX_TARGET_ORT && m->ir_version > 13 && m->graph->first) {
         l.rule = "ir-version";
         l.error = true;
-        FIND(&l, m->graph->first, "IR version %lld: ONNX Runtime 1.31 reads up to 13", (long long)m->ir_version);
+        FIND(&l, m->graph->first, "IR version %lld: ONNX Runtime reads up to 13 before 1.32", (long long)m->ir_version);
     }
     QX_TRY(qx_model_each_node(m, visit, &l));
     *out = l.items;

@@ -6,8 +6,8 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   model.fp8.onnx: ok
   $ qonnx check model.fp8.onnx --target ort
   qonnx check: 2 findings that the target refuses or miscomputes
-  error: x_DequantizeLinear (DequantizeLinear): float8 Q/DQ before MatMul '/fc1/MatMul' is refused at default settings (session.disable_quant_qdq=1 runs it; --target ort writes Cast) [fp8-pair]
-  error: c_DequantizeLinear (DequantizeLinear): float8 Q/DQ before MatMul '/fc2/MatMul' is refused at default settings (session.disable_quant_qdq=1 runs it; --target ort writes Cast) [fp8-pair]
+  error: x_DequantizeLinear (DequantizeLinear): float8 Q/DQ before MatMul '/fc1/MatMul' is refused at default settings before 1.32 (session.disable_quant_qdq=1 runs it; --target ort writes Cast) [fp8-pair]
+  error: c_DequantizeLinear (DequantizeLinear): float8 Q/DQ before MatMul '/fc2/MatMul' is refused at default settings before 1.32 (session.disable_quant_qdq=1 runs it; --target ort writes Cast) [fp8-pair]
   model.fp8.onnx: 2 errors, 0 warnings
   hint: it was written for generic; qonnx quantize MODEL.onnx --like model.fp8.onnx --target ort writes the forms of ort
   [1]
