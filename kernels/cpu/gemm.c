@@ -27,6 +27,7 @@ typedef struct tile {
     const float *start; int64_t ld_start; /* 0: all rows begin with the same numbers */
     float *y; int64_t ldy;
     const float *next_y, *next_b;         /* fetched meanwhile */
+    int64_t also;                         /* not 0: and what lies so far behind next_b */
 } tile;
 
 typedef void tile_fn(const tile *t, int rows);
@@ -82,7 +83,8 @@ typedef enum kind { PACKED, LOOSE, FAR } kind;
     TARGET static inline __attribute__((always_inline)) void tile_##isa(const tile *t, const int rows, const int vectors, const kind of) \
     {                                                                                                                  \
         const float *a = t->a, *b = t->b, *next_y = t->next_y, *next_b = t->next_b;                                    \
-        const int64_t lda = of == PACKED ? 1 : t->lda, ca = of == PACKED ? rows : t->ca, step = t->step, ldy = t->ldy;             \
+        const int64_t lda = of == PACKED ? 1 : t->lda, ca = of == PACKED ? rows : t->ca;                                           \
+        const int64_t step = t->step, ldy = t->ldy, also = t->also;                                                    \
         const float *third[5]; /* every third row: the two behind it are reached by the addressing of one instruction */ \
         for (int r = 0; r < 5; r++) third[r] = a + 3 * r * lda;                                                        \
         V s[MOST][4];                                                                                                  \
@@ -96,6 +98,7 @@ typedef enum kind { PACKED, LOOSE, FAR } kind;
                     __builtin_prefetch(next_y + v, 0, 3);                                                              \
                     __builtin_prefetch(next_b + v, 0, 2);                                                              \
                 }                                                                                                      \
+                for (int v = 0; also && v < 2 * W; v += 16) __builtin_prefetch(next_b + also + v, 0, 2);              \
                 next_y += ldy, next_b += NR;                                                                           \
             }                                                                                                          \
             for (int64_t i = left < STEP ? left : STEP; i > 0; i--, a += ca, b += NR) {                                \
@@ -274,6 +277,7 @@ static void panel_rows(const leaf *l, const qx_sgemm *g, const block *b, int64_t
     tile t = {.k = b->kc, .a = b->packed ? b->packed : g->x + b->first * g->ldx + b->k0 * g->cx, .lda = g->ldx, .ca = g->cx, .b = w,
               .ldy = g->ldy, .next_b = next};
     const int64_t cols = at_most(NR, g->n - c), fetched = (b->kc + STEP - 1) / STEP * NR;
+    t.also = b->tiles < STEP ? b->tiles * fetched : 0; /* few tiles do not get through the next panel at one row a step */
     tile_fn *fn = (b->packed ? l->packed : l->loose)[cols <= NR / 2];
     for (int64_t i = 0, r = b->first; i < b->tiles; i++) {
         const int rows = height_of(b, i);
