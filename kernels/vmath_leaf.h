@@ -22,6 +22,7 @@ typedef struct qx_vmath {
     void (*silu)(const float *x, float *y, int64_t n);
     void (*gelu)(const float *x, float *y, int64_t n);
     void (*gelu_tanh)(const float *x, float *y, int64_t n); /* x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2; x may be y */
+    void (*sigmoid)(const float *x, float *y, int64_t n); /* y = 1 / (1 + exp(-x)), 0 below -87; x may be y */
 } qx_vmath;
 
 const qx_vmath *qx_vmath_ref(void);

@@ -62,6 +62,7 @@ LANE v16 v_gate(v16 x, v16 z)
 }
 
 LANE v16 v_silu(v16 x) { return v_gate(x, x); }
+LANE v16 v_sigmoid(v16 x) { return v_gate(v_set(1.0f), x); }
 
 /* (1 + tanh(u)) / 2 is the sigmoid of 2 u = x (2 sqrt(2 / pi) + 2 * 0.044715 sqrt(2 / pi) x^2). */
 LANE v16 v_gelu_tanh(v16 x) { return v_gate(x, v_mul(x, v_fma(v_mul(x, x), v_set(0.0713548163f), v_set(1.5957691216f)))); }
@@ -100,6 +101,7 @@ LANE v16 v_gelu(v16 x)
 ROW(silu, v_silu)
 ROW(gelu, v_gelu)
 ROW(gelu_tanh, v_gelu_tanh)
+ROW(sigmoid, v_sigmoid)
 
 LANE v16 v_affine(v16 x, v16 mean, v16 a, v16 b, bool act)
 {
@@ -115,4 +117,4 @@ TARGET static void affine(const float *x, int64_t n, const qx_affine *p, bool ac
     if (i < n) v_store_n(y + i, v_affine(v_load_n(x + i, n - i), mean, a, b, act), n - i);
 }
 
-static const qx_vmath vmath = {score_top, exp_sum, affine, silu, gelu, gelu_tanh};
+static const qx_vmath vmath = {score_top, exp_sum, affine, silu, gelu, gelu_tanh, sigmoid};

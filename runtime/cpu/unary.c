@@ -32,13 +32,16 @@ static qx_status piece(void *user, int64_t i)
 
 static void silu_row(const void *x, void *y, int64_t n, const float *p) { (void)p, qx_vmath_cpu(qx_isa_best())->silu(x, y, n); }
 static void gelu_row(const void *x, void *y, int64_t n, const float *p) { (void)p, qx_vmath_cpu(qx_isa_best())->gelu(x, y, n); }
+static void tanh_gelu_row(const void *x, void *y, int64_t n, const float *p) { (void)p, qx_vmath_cpu(qx_isa_best())->gelu_tanh(x, y, n); }
+static void sigmoid_row(const void *x, void *y, int64_t n, const float *p) { (void)p, qx_vmath_cpu(qx_isa_best())->sigmoid(x, y, n); }
 
-/* The two that models spend time in have faster rows. */
+/* Those that models spend time in have faster rows. */
 static qx_unary_fn *find(qx_unary op, qx_dtype dtype, const float p[2])
 {
-    if (dtype == QX_DT_FLOAT && op == QX_U_GELU) return gelu_row;
-    if (dtype == QX_DT_FLOAT && op == QX_U_SWISH && !(p[0] < 1 || p[0] > 1)) return silu_row;
-    return qx_unary_find(op, dtype);
+    static qx_unary_fn *const fast[QX_U_COUNT_] = {[QX_U_GELU] = gelu_row, [QX_U_GELU_TANH] = tanh_gelu_row, [QX_U_SIGMOID] = sigmoid_row,
+                                                   [QX_U_SWISH] = silu_row};
+    const bool other = op == QX_U_SWISH && (p[0] < 1 || p[0] > 1);
+    return dtype == QX_DT_FLOAT && fast[op] && !other ? fast[op] : qx_unary_find(op, dtype);
 }
 
 qx_status qx_unary_run(qx_call *c, qx_unary op, const float p[2])

@@ -286,6 +286,9 @@ static void activations_of(const qx_vmath *vm, float *x, int n)
     for (int i = 0; i < n; i++) want[i] = (double)x[i] / (1 + exp(-(double)x[i]));
     vm->silu(x, y, n);
     close("silu", y, want, n, 1e-6);
+    for (int i = 0; i < n; i++) want[i] = 1 / (1 + exp(-(double)x[i]));
+    vm->sigmoid(x, y, n);
+    close("sigmoid", y, want, n, 3e-7);
     for (int i = 0; i < n; i++) want[i] = (double)x[i] * 0.5 * (1 + erf((double)x[i] * 0.70710678118654752440));
     vm->gelu(x, y, n);
     close("gelu", y, want, n, 1e-6);
