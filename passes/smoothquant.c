@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "passes/search/probe.h"
+#include "passes/search/inputs.h"
 #include "passes/place/scheme.h"
 #include "passes/search/smooth.h"
 
@@ -234,6 +234,25 @@ static qx_status keep_worst(qx_pass *p, smooth_state *s)
     return QX_OK;
 }
 
+/* The same for inputs of convolutions, which no factor helps and whose weights keep their 8 bits. */
+static qx_status keep_inputs(qx_pass *p, const smooth_state *s, const qx_stats *stats)
+{
+    const double least = qx_opt_float(p, "input-effect") / 100;
+    const int64_t most = qx_probe_samples(all_elements(s)), samples = p->pipe->samples ? qx_samples_count(p->pipe->samples) / 8 : 0;
+    trial t = {.p = p, .s = s};
+    qx_status st;
+    if (!p->pipe->samples || !qx_opt_int(p, "probes") || !most || !(least < 1) || qx_inputs_count(p->pipe->plan) < 2) return QX_OK;
+    QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)p->pipe->plan->linears.count + 1, sizeof *t.changes, (void **)&t.changes));
+    QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, p->pipe->samples, samples < 1 ? 1 : samples < most ? samples : most, true, &t.probe));
+    for (int64_t i = 0; i < s->n; i++)
+        if (s->is[i].judged) add_group(&t, i);
+    st = qx_inputs_keep(p, stats, t.probe, t.changes, t.n, least);
+done:
+    qx_probe_free(t.probe);
+    qx_free(p->ctx, t.changes);
+    return st;
+}
+
 static bool runs_model(const qx_pass *p) { return qx_opt_int(p, "probes") > 0; }
 
 static qx_status decide(qx_pass *p, qx_model *m, qx_stats *stats)
@@ -248,7 +267,8 @@ static qx_status decide(qx_pass *p, qx_model *m, qx_stats *stats)
     }
     qx_progress(p->ctx, "smoothquant", s->n, s->n);
     QX_TRY(measure(p, s, stats));
-    return keep_worst(p, s);
+    QX_TRY(keep_worst(p, s));
+    return keep_inputs(p, s, stats);
 }
 
 /* ---- doing it ---- */
@@ -289,6 +309,9 @@ static const qx_option options[] = {
     {"float-below", QX_OPT_FLOAT, "20", 0, 100, NULL,
      "and then operators whose output is less than so many dB above the error that is left"},
     {"float-share", QX_OPT_FLOAT, "10", 0, 100, NULL, "but never more than this share of the weights, in percent"},
+    {"input-effect", QX_OPT_FLOAT, "50", 0, 100, NULL,
+     "a convolution whose input alone does this many percent of what is then left keeps it float, its weight in 8 bits; one in four "
+     "operators at most, and none with 100"},
     {"probes", QX_OPT_INT, "12", 0, 1000, NULL, "groups whose effect is measured at most, of those with the largest errors; each "
                                                 "takes a run of the model over one to four samples, of text their first halves"},
     {"mul", QX_OPT_BOOL, "true", 0, 0, NULL, "insert a Mul where the factor cannot be folded upstream"},

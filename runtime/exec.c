@@ -217,6 +217,8 @@ bool qx_exec_want_outputs(qx_exec *x, bool wanted)
     return before;
 }
 
+void qx_exec_changed(qx_exec *x) { x->watch_changed = true; }
+
 void qx_exec_watch_in_place(qx_exec *x, bool on) { x->watch_in_place = on && x->device && x->device->b->look; }
 
 void qx_exec_profile(qx_exec *x, bool on) { x->profile = on; }

@@ -73,9 +73,10 @@ qx_status qx_exec_expose(qx_exec *x, qx_value *v);
 /* Watches: fn is called with the content of each watched value right after its producer ran (inputs and initializers: at the
  * start of the run or of their body; values inside Loop bodies: each time). A watched value is always materialised, so fusion
  * stops there. Set before the first run; n = 0 removes. The tensor is only valid during the call. Calls come from one thread, in
- * execution order. fn may change the elements (through data, on the host) of a result that a node has just made: later readers
- * see them. Inputs and constants are not its own. */
+ * execution order. fn may change the elements (through data, on the host) of a result that a node has just made, and says so by
+ * qx_exec_changed: later readers see them. Inputs and constants are not its own. */
 typedef qx_status qx_watch_fn(void *user, int watch, const qx_value *v, const qx_tensor *t);
+void qx_exec_changed(qx_exec *x);
 qx_status qx_exec_watch(qx_exec *x, qx_value *const *values, int n, qx_watch_fn *fn, void *user);
 
 /* false: runs compute what is watched or exposed and nothing else (calibration); the model's outputs are not there then. Returns

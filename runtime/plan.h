@@ -128,7 +128,7 @@ struct qx_exec {
     qx_marks *marking; const struct mark *begin; /* marks.c: of the next run; NULL: none */
     uint32_t *keep_ids; int n_keep;     /* values asked for by name that are not outputs */
     bool no_outputs;            /* only what is watched or exposed is computed */
-    qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user; bool watch_in_place;
+    qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user; bool watch_in_place, watch_changed;
     bool profile;
     qx_node_time *times;
     struct qx_gpu *device;   /* runtime/device/device.h; NULL: everything runs on the CPU */

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "runtime/device/device.h"
+#include "runtime/dnnl/door.h"
 
 /* ---- Constants ---- */
 
@@ -60,6 +61,8 @@ static void const_trim(qx_exec *x, uint32_t id)
 static qx_status tell(qx_exec *x, qx_rstep *s, const qx_value *v)
 {
     const qx_tensor *t = &x->slots[v->id].t;
+    const int block = x->info[v->id].block;
+    qx_call c = {.ctx = x->ctx, .exec = x, .node = s->node, .step = s};
     qx_tensor plain;
     qx_tensor here = *t;
     if (t->on_device && x->watch_in_place) {
@@ -68,14 +71,15 @@ static qx_status tell(qx_exec *x, qx_rstep *s, const qx_value *v)
     } else {
         QX_TRY(qx_device_fetch(x, v->id));
     }
-    if (x->info[v->id].block) {
-        qx_call c = {.ctx = x->ctx, .exec = x, .node = s->node, .step = s};
-        QX_TRY(qx_layout_plain(&c, t, x->info[v->id].block, &plain));
+    if (block) {
+        QX_TRY(qx_layout_plain(&c, t, block, &plain));
         t = &plain;
     }
+    x->watch_changed = false;
     for (int i = 0; i < x->n_watch; i++)
         if (x->watch[i] == v) QX_TRY(x->watch_fn(x->watch_user, i, v, t));
-    return QX_OK;
+    if (!block || !x->watch_changed || !t->numel) return QX_OK;
+    return qx_dnnl_reblock(&c, t->dims, 0, plain.data, block, x->slots[v->id].t.data);
 }
 
 qx_status qx_tell_interface(qx_exec *x, const qx_graph *g)

@@ -35,15 +35,27 @@ static bool wants_eight(const qx_pass *p, const qx_scheme *s, const qx_plan_item
         takes_eight(p, it, sizes, &detail) == QX_WHY_NONE;
 }
 
-/* An operator with one row a sample gets its weight in 8 bits alone, unless another operator reads that weight too. */
-static bool one_row(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+/* Whether the weight alone can have 8 bits while x stays float: not when another operator reads it too. */
+static bool weight_alone(const qx_pass *p, const qx_scheme *s, const qx_plan_item *it)
 {
     char sizes[120];
     const char *detail;
-    if (!s->act || it->asked || it->weight->items > 1 || !qx_rule_one_row(it->lin, &s->batch) ||
-        takes_eight(p, it, sizes, &detail) != QX_WHY_NONE)
-        return false;
+    return s->act && it->weight->items == 1 && takes_eight(p, it, sizes, &detail) == QX_WHY_NONE;
+}
+
+static bool one_row(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+{
+    if (it->asked || !qx_rule_one_row(it->lin, &s->batch) || !weight_alone(p, s, it)) return false;
     it->notes = "one row a sample: input stays float";
+    return it->weight_only = true;
+}
+
+/* FP8 has no kernels for large windows. They hold many weights, which need no such kernel to be stored in 8 bits. */
+static bool large_kernel(const qx_pass *p, const qx_scheme *s, qx_plan_item *it, const char *detail)
+{
+    if (!weight_alone(p, s, it)) return false;
+    const char *note = qx_arena_printf(p->pipe->arena, "large kernel (%s): input stays float", detail);
+    it->notes = note ? note : "large kernel: input stays float";
     return it->weight_only = true;
 }
 
@@ -68,6 +80,7 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
         return;
     }
     qx_why why = it->forced ? QX_WHY_NONE : qx_rule_size(l, s->family, detail, sizeof detail);
+    if (why == QX_WHY_LARGE_KERNEL && large_kernel(p, s, it, detail)) return;
     if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
     if (wants_eight(p, s, it)) { it->weight_only = true; return; }
     if (s->one_row && one_row(p, s, it)) return;
@@ -123,6 +136,15 @@ static void fill_item(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     it->act = it->weight_only ? QX_DT_UNDEFINED : s->act;
     it->dynamic = it->weight_only ? QX_DYNAMIC_NONE : s->dynamic;
     qx_emit_prefer_blocks(p->pipe, it);
+}
+
+bool qx_scheme_float_input(qx_plan_item *it)
+{
+    const qx_pass *p = it->pass;
+    if (it->asked || it->weight_only || !weight_alone(p, p->state, it)) return false;
+    it->weight_only = true;
+    fill_item(p, p->state, it);
+    return true;
 }
 
 static bool is_main(const qx_pass *p)
@@ -313,7 +335,7 @@ float qx_scheme_reach(qx_dtype act, float scale)
 
 /* Behind Relu, GELU or SiLU a zero point makes the steps nearly half as large. Where x is merely uneven by the samples seen, the
  * shorter side is left its room. */
-static void take_zero_point(qx_pass *p, qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
+static void take_zero_point(qx_pass *p, qx_scheme *s, const qx_stats *stats, const qx_value *v, qx_act_codes *c)
 {
     const float worth = 0.85f;
     char detail[120];
@@ -321,25 +343,34 @@ static void take_zero_point(qx_pass *p, qx_scheme *s, const qx_stats *stats, qx_
     int32_t zero;
     s->act_zero = true;
     s->range.format = QX_DT_UINT8;
-    if (p->pipe->no_stats || qx_scheme_act_scale(p, s, stats, it->x_stat, &scale, &zero, detail) != QX_WHY_NONE ||
-        scale >= worth * it->act_scale)
-        return;
-    it->act = QX_DT_UINT8;
-    it->act_scale = scale;
-    it->act_zero = zero;
+    if (p->pipe->no_stats || qx_scheme_act_scale(p, s, stats, v, &scale, &zero, detail) != QX_WHY_NONE || scale >= worth * c->scale) return;
+    *c = (qx_act_codes){QX_DT_UINT8, scale, zero};
 }
 
-static void decide_input(qx_pass *p, const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
+qx_why qx_scheme_input_codes(const qx_plan_item *it, const qx_stats *stats, qx_act_codes *out, char detail[120])
+{
+    qx_pass *p = it->pass;
+    qx_scheme mine = *(const qx_scheme *)p->state;
+    const bool zero_auto = mine.act_zero_auto;
+    if (mine.range_auto) mine.given = it->act_range;
+    out->act = it->act;
+    const qx_why why = qx_scheme_act_scale(p, &mine, stats, it->x_stat, &out->scale, &out->zero, detail);
+    if (why == QX_WHY_NONE && zero_auto) take_zero_point(p, &mine, stats, it->x_stat, out);
+    return why;
+}
+
+static void decide_input(qx_pass *p, const qx_stats *stats, qx_plan_item *it)
 {
     char detail[120];
-    qx_scheme mine = *s;
-    if (s->range_auto) mine.given = it->act_range;
-    qx_why why = qx_scheme_act_scale(p, &mine, stats, it->x_stat, &it->act_scale, &it->act_zero, detail);
+    qx_act_codes c;
+    const qx_why why = qx_scheme_input_codes(it, stats, &c, detail);
     if (why != QX_WHY_NONE) {
         qx_item_keep(p->pipe, it, why, "input '%.60s' %s", it->lin->x->name, detail);
         return;
     }
-    if (s->act_zero_auto) take_zero_point(p, &mine, stats, it);
+    it->act = c.act;
+    it->act_scale = c.scale;
+    it->act_zero = c.zero;
     it->act_sqnr = input_sqnr(it, stats);
 }
 
@@ -405,7 +436,7 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
         if (plan->items[i].pass != p) continue;
         decide_weight(s, stats, &plan->items[i]);
         scale_rows(p, &plan->items[i]);
-        if (plan->items[i].act) decide_input(p, s, stats, &plan->items[i]);
+        if (plan->items[i].act) decide_input(p, stats, &plan->items[i]);
     }
     if (p->pipe->failed != QX_OK) return p->pipe->failed;
     if (s->concat) QX_TRY(qx_concat_share(p));

@@ -226,6 +226,7 @@ static qx_status change_result(qx_probe *p, int64_t i, const qx_tensor *t)
         st = QX_OK;
     }
     if (st == QX_OK) (void)qx_from_f32(t->dtype, y, t->numel, t->data);
+    qx_exec_changed(p->exec);
     qx_free(p->ctx, y);
     qx_free(p->ctx, p->x[i]); /* its one reader is done */
     p->x[i] = NULL;
@@ -244,6 +245,33 @@ static qx_status keep_input(qx_probe *p, int64_t i, const qx_tensor *t)
     return QX_OK;
 }
 
+bool qx_probe_can_round(const struct qx_pipeline *pipe, const qx_plan_item *it)
+{
+    const qx_value *v = it->lin->x;
+    if (!v->def || v->is_output || v->graph != pipe->model->graph) return false;
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        const qx_plan_item *reader = qx_plan_item_of(pipe->plan, u->node);
+        if (qx_use_reads_values(u) && !(reader && u->index == reader->lin->x_index && qx_item_rounds_x(reader))) return false;
+    }
+    return true;
+}
+
+/* x on its grid, where it lies. */
+static qx_status round_input(qx_probe *p, const qx_act_codes *c, const qx_tensor *t)
+{
+    const qx_quant q = {.grid = {1, t->numel, 1, t->numel}, .format = {.codes = c->act}, .scale = &c->scale,
+                        .zero = c->act == QX_DT_UINT8 ? &c->zero : NULL};
+    float *x;
+    if (t->on_device || !qx_dtype_is_float(t->dtype) || !t->numel) return QX_OK;
+    QX_TRY(qx_alloc_raw(p->ctx, (size_t)t->numel * sizeof *x, (void **)&x));
+    (void)qx_to_f32(t->dtype, t->data, t->numel, x);
+    (void)qx_fake_quantize(&q, x);
+    (void)qx_from_f32(t->dtype, x, t->numel, t->data);
+    qx_exec_changed(p->exec);
+    qx_free(p->ctx, x);
+    return QX_OK;
+}
+
 static qx_status on_value(void *user, int watch, const qx_value *v, const qx_tensor *t)
 {
     qx_probe *p = user;
@@ -251,11 +279,13 @@ static qx_status on_value(void *user, int watch, const qx_value *v, const qx_ten
     (void)watch;
     if (v->def) {
         const qx_plan_item *it = qx_plan_item_of(plan, v->def);
-        if (it && p->change[it - plan->items]) QX_TRY(change_result(p, it - plan->items, t));
+        if (it && p->change[it - plan->items] && !p->change[it - plan->items]->input.act) QX_TRY(change_result(p, it - plan->items, t));
     }
     for (const qx_use *u = v->uses; u; u = u->next) {
         const qx_plan_item *it = qx_plan_item_of(plan, u->node);
-        if (it && u->index == it->lin->x_index && p->change[it - plan->items]) QX_TRY(keep_input(p, it - plan->items, t));
+        const qx_probe_change *c = it && u->index == it->lin->x_index ? p->change[it - plan->items] : NULL;
+        if (c && c->input.act) return round_input(p, &c->input, t); /* all readers share one grid */
+        if (c) QX_TRY(keep_input(p, it - plan->items, t));
     }
     return QX_OK;
 }

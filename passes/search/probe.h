@@ -4,6 +4,7 @@
 #ifndef QX_PASSES_PROBE_H
 #define QX_PASSES_PROBE_H
 
+#include "passes/place/scheme.h"
 #include "passes/search/search.h"
 
 typedef struct qx_probe qx_probe;
@@ -14,6 +15,8 @@ typedef struct qx_probe_change {
     qx_act_grid x;           /* of x (divided) */
     /* relative squared error of the result alone: how much noise an operator gets that is not a plain matrix product */
     double error;
+    /* act set: instead of all that, x itself is rounded, for whoever reads it; x must be made by a node (qx_probe_can_round) */
+    qx_act_codes input;
 } qx_probe_change;
 typedef struct qx_probe_effect {
     double kl;               /* mean KL(float || changed) in nats over the rows of the logits; NaN when the model has none */
@@ -31,6 +34,8 @@ typedef struct qx_probe_runs { int64_t count; bool half; const qx_value *const *
 /* Runs the pipeline's samples in float and keeps their outputs. */
 qx_status qx_probe_new(struct qx_pipeline *pipe, const qx_stats *stats, const qx_probe_runs *runs, qx_probe **out);
 void qx_probe_free(qx_probe *p);
+/* Whether x of an operator may be rounded where it lies: a node makes it, and nobody else sees its values who would not round them. */
+bool qx_probe_can_round(const struct qx_pipeline *pipe, const qx_plan_item *it);
 qx_status qx_probe_run(qx_probe *p, const qx_probe_change *changes, int64_t n, qx_probe_effect *out);
 
 #endif

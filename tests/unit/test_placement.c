@@ -25,7 +25,8 @@ typedef struct row {
 static const row sizes[] = {
     FP8_KEPT(16, 64), FP8_KEPT(64, 16), FP8_KEPT(8, 8), FP8_KEPT(16, 16), FP8_KEPT(15, 64), FP8_KEPT(64, 15), FP8_KEPT(1, 1),
     FP8_TAKEN(17, 64), FP8_TAKEN(64, 17), FP8_TAKEN(17, 17), FP8_TAKEN(32, 32), FP8_TAKEN(64, 64),
-    {"a kernel of 49 elements", "fp8", CONV(32, 32, 7, 7), "/c/Conv large kernel: 49 elements", NULL},
+    {"a kernel of 49 elements", "fp8", CONV(32, 32, 7, 7), "/c/Conv int8-weights; /big/MatMul fp8", "/c/Conv 1 /big/MatMul 2 "},
+    {"... with too few channels for INT8", "fp8", CONV(17, 4, 7, 7), "/c/Conv few channels: 17 and 4", NULL},
     {"a kernel of 25 elements", "fp8", CONV(32, 32, 5, 5), "/c/Conv fp8", NULL},
     {"a large kernel in INT8", "int8", CONV(32, 32, 7, 7), "/c/Conv int8", NULL},
     INT8_CONV(8, 64, 3, 3, "int8"), INT8_CONV(15, 64, 3, 3, "int8"), INT8_CONV(15, 63, 3, 3, "few channels"),
