@@ -248,6 +248,15 @@ static void print_time(cli *c, const qx_report *r)
     cli_fieldf("  time   ", "%.2f s (%s)", seconds, stages);
 }
 
+/* Two digits: it is an estimate. */
+static const char *work_time(cli *c, double seconds)
+{
+    if (seconds < 1) return "a second";
+    if (seconds < 10) return text(c, "%.1f s", seconds);
+    if (seconds < 100) return text(c, "%.0f s", seconds);
+    return seconds < 6000 ? text(c, "%.0f minutes", seconds / 60) : text(c, "%.1f hours", seconds / 3600);
+}
+
 static void print_summary(cli *c, const qx_report *r, bool dry)
 {
     double ratio = r->input_bytes > 0 ? (double)r->output_bytes / (double)r->input_bytes : 0;
@@ -257,6 +266,7 @@ static void print_summary(cli *c, const qx_report *r, bool dry)
     if (isfinite(bits_of_weights(r))) cli_print(", %.2f bits a quantized weight", bits_of_weights(r));
     cli_print("%s%s\n", r->data_path ? ", in " : "", r->data_path ? cli_show(c, r->data_path) : "");
     print_time(c, r);
+    if (dry && r->expected_seconds > 0) cli_fieldf("  work   ", "about %s, when nothing else runs", work_time(c, r->expected_seconds));
     if (dry) cli_fieldf("  memory ", "about %s for the work", cli_bytes(c, r->expected_bytes));
     else
         cli_fieldf("  memory ", "%s%s", cli_bytes(c, r->peak_rss),

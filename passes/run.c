@@ -456,7 +456,7 @@ qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options
     p->have_data |= samples != NULL;
     QX_TRY(qx_pipeline_plan(p, m, opt, stats));
     const bool sweeps = samples || (p->no_stats && p->shapes); /* a dry run tells of the sweep that it leaves out */
-    if (report) QX_TRY(qx_memory_forecast(p, stats, sweeps, p->shapes && !p->opt->no_verify, report));
+    if (report) QX_TRY(qx_job_forecast(p, stats, sweeps, p->shapes && !p->opt->no_verify, report));
     QX_TRY(add_stage(report, "plan", &clock));
     const qx_status st = look_and_choose(p, samples, stats, &clock);
     qx_exec_free(p->exec);

@@ -129,8 +129,9 @@ qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes, int64_t *largest); /*
 
 /* What a run with these feeds takes, in bytes, told from shapes without running. weights: as they lie packed, of all steps; where
  * they are streamed, twice the largest step's. unknown: results whose size only a run can tell (each counts as its step's largest
- * input). outputs: what the run gives back. watched (may be NULL): [watches], of each watched result, 0: not known. */
-typedef struct qx_exec_need { int64_t weights, activations, outputs, unknown; } qx_exec_need;
+ * input). outputs: what the run gives back. watched (may be NULL): [watches], of each watched result, 0: not known. flops: of products
+ * (of a convolution in Winograd's form, as many as take its time), moved: bytes of all results. */
+typedef struct qx_exec_need { int64_t weights, activations, outputs, unknown; double flops, moved; } qx_exec_need;
 qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, int64_t *watched, qx_exec_need *out);
 
 /* note: why a library did not do it; NULL: nothing to say */

@@ -1,9 +1,10 @@
-/* forecast.c - what runs will take in memory, told from the plan and the shapes of the feeds without running: the forecast that a
- * user sees before the work. Values that one fused step passes on inside are not there; a result whose size only a run can tell
- * counts as its largest input. */
+/* forecast.c - what runs will take in memory and operations, told from the plan and the shapes of the feeds without running: for
+ * the forecast that a user sees before the work. Values that one fused step passes on inside are not there; a result whose size
+ * only a run can tell counts as its largest input. */
 #include "base/checked.h"
 #include "onnx/infer/expr.h"
 #include "runtime/cpu/winograd.h"
+#include "runtime/fuse/fuse.h"
 #include "runtime/plan.h"
 
 /* bytes[n_values] of what is alive */
@@ -51,6 +52,7 @@ static void add_result(forecast *f, const qx_rstep *s, uint32_t i)
     }
     for (int w = 0; known && f->watched && f->x->info[s->out[i]].watched && w < f->x->n_watch; w++)
         if (f->x->watch[w] == s->out_value[i]) f->watched[w] = n;
+    f->need->moved += (double)n;
     if (f->x->info[s->out[i]].keep) f->need->outputs += n;
     else f->live += n;
     f->bytes[s->out[i]] = n;
@@ -97,6 +99,51 @@ static int64_t weights_of(const forecast *f)
     return bytes + beside;
 }
 
+/* ---- operations ---- */
+
+static double elements_of(const forecast *f, const qx_value *v)
+{
+    const int64_t bytes = v ? bytes_of(f, v) : 0;
+    return bytes > 0 ? (double)bytes * 8 / qx_dtype_bits(v->type.dtype) : 0;
+}
+
+static double dim_of(const forecast *f, const qx_value *v, int axis)
+{
+    int64_t n;
+    const int at = axis < 0 ? v->type.rank + axis : axis;
+    return v->type.has_shape && at >= 0 && at < v->type.rank && dim_known(f, &v->type.dims[at], &n) ? (double)n : 0;
+}
+
+/* Each query meets every key twice. */
+static double attention_flops(const forecast *f, const qx_rstep *s)
+{
+    const qx_attn_params *p = s->fused;
+    const qx_value *q = s->in_value[0], *k = s->in_value[1];
+    const int rank = q->type.rank, keys = k->type.rank < 4 ? (p->k_layout == QX_K_BHDS ? 2 : 1) : p->k_layout == QX_K_BHSD ? 2
+        : p->k_layout == QX_K_BHDS ? 3 : 1;
+    return rank < 3 ? 0 : 4 * elements_of(f, q) * dim_of(f, k, keys);
+}
+
+/* Each weight of a filter meets every output pixel of its channel; F(4x4, 3x3) takes two thirds of that time and less. */
+static double filter_flops(const forecast *f, const qx_rstep *s, const qx_weight *w)
+{
+    const bool fits = w->rank == 4 && w->dims[2] == 3 && w->dims[3] == 3 && qx_wino_weights_fit(w->dims[0], w->dims[1]);
+    const double direct = 2 * elements_of(f, s->out_value[0]) * ((double)w->numel / (double)(w->dims[0] > 0 ? w->dims[0] : 1));
+    return fits && is_transformed(f, s) ? direct / 1.5 : direct;
+}
+
+static double flops_of(const forecast *f, const qx_rstep *s)
+{
+    if (s->fn == qx_cpu_attn) return attention_flops(f, s);
+    const bool product = s->fn == qx_cpu_linear || s->fn == qx_cpu_conv || (s->node->op->traits & QX_T_LINEAR);
+    const qx_value *x = product && s->n_in > 1 ? s->in_value[0] : NULL, *v = x ? s->in_value[1] : NULL;
+    const qx_weight *w = v ? v->init : NULL;
+    if (!x || !v) return 0;
+    if (w && w->rank > 2 && s->n_out) return filter_flops(f, s, w);
+    const double k = dim_of(f, x, -1), rows = k > 0 ? elements_of(f, x) / k : 0;
+    return 2 * (w ? rows * (double)w->numel : k * elements_of(f, s->out_value[0]));
+}
+
 static void walk(forecast *f)
 {
     const qx_gplan *p = f->x->main;
@@ -106,6 +153,7 @@ static void walk(forecast *f)
         for (uint32_t k = 0; k < s->n_out; k++)
             if (s->out[k] != QX_NO_VALUE) add_result(f, s, k);
         if (f->live > f->need->activations) f->need->activations = f->live;
+        f->need->flops += flops_of(f, s);
         for (uint32_t k = 0; k < s->n_release; k++) {
             f->live -= f->bytes[s->release[k]];
             f->bytes[s->release[k]] = 0;

@@ -184,6 +184,12 @@ const qx_value_stats *qx_stats_get(const qx_stats *s, const qx_value *v)
     return e && e->o.have ? &e->o.view : NULL;
 }
 
+bool qx_stats_wanted(const qx_stats *s, const qx_value *v, const qx_conv_window *window, uint32_t kinds)
+{
+    const qx_entry *e = find_rows(s, v, window);
+    return e && (e->o.want & kinds);
+}
+
 const qx_value_stats *qx_stats_get_rows(const qx_stats *s, const qx_value *v, const qx_conv_window *window)
 {
     const qx_entry *e = find_rows(s, v, window);

@@ -72,9 +72,13 @@ qx_status qx_stats_want(qx_stats *s, const qx_stat_request *r);
  * sample and first index. Gram matrices that do not fit the context's max_memory are collected in several sweeps, said in the log. */
 qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples);
 /* What qx_stats_collect will take, in bytes, told without running: sweep: the run of one sample and all that is collected; kept:
- * what stays, without Gram matrices; grams: those, in memory at once; largest_gram: one of them. feeds: of one sample. */
-typedef struct qx_stats_need { int64_t sweep, kept, grams, largest_gram, unknown; } qx_stats_need; /* unknown: as in qx_exec_need */
-qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, int n, qx_stats_need *out);
+ * what stays, without Gram matrices; grams: those, in memory at once; largest_gram: one of them. feeds: of one sample. run: of a
+ * sample; observed: bytes of a sample that are looked at; gram_flops: of all of `samples` (as far as each wants rows). */
+typedef struct qx_stats_need { int64_t sweep, kept, grams, largest_gram, unknown; qx_exec_need run; double observed, gram_flops; }
+    qx_stats_need; /* unknown: as in qx_exec_need */
+qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, int n, int64_t samples, qx_stats_need *out);
+/* Whether one of these kinds is asked for of v (as an operator with this window sees it, NULL: the last axis). */
+bool qx_stats_wanted(const qx_stats *s, const qx_value *v, const qx_conv_window *window, uint32_t kinds);
 /* Moves the Gram matrices that are there, those of at least so many bytes, to unnamed files on disk, where they can be read as
  * before: while others need the memory. */
 qx_status qx_stats_park(qx_stats *s, size_t least);

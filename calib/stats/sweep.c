@@ -419,18 +419,36 @@ static int64_t gram_taken(const qx_entry *e, int64_t bytes)
     return whole ? need - k * QX_GRAM_ROWS * (int64_t)sizeof(float) : need;
 }
 
-static void add_need(const qx_stats *s, const int64_t *bytes, qx_stats_need *n)
+/* k^2 a row; of patches as many rows as the strides leave. */
+static double gram_flops(const qx_entry *e, int64_t bytes, int64_t samples)
+{
+    const qx_type *t = &e->value->type;
+    int64_t dims[QX_MAX_RANK];
+    if (!gram_need(e) || bytes <= 0) return 0;
+    for (int d = 0; d < t->rank; d++) dims[d] = t->dims[d].n;
+    const qx_conv_window *w = e->o.has_window ? &e->o.window : NULL;
+    const double k = (double)qx_rows_length(t->rank, dims, w), groups = w && w->group > 1 ? (double)w->group : 1,
+        elements = (double)bytes * 8 / qx_dtype_bits(t->dtype), channels = (double)(w && t->rank > 1 ? dims[1] : dims[t->rank - 1]);
+    double rows = elements / (channels > 0 ? channels : 1) * (double)samples;
+    for (int d = 0; w && d < w->rank; d++) rows /= (double)(w->stride[d] > 0 ? w->stride[d] : 1);
+    const double enough = e->o.thin_gram.enough ? (double)e->o.thin_gram.enough * k : rows;
+    return (rows < enough ? rows : enough) * k * k / groups;
+}
+
+static void add_need(const qx_stats *s, const int64_t *bytes, int64_t samples, qx_stats_need *n)
 {
     for (int w = 0; w < s->n_watched; w++)
         for (const qx_entry *e = s->watched[w]; e; e = e->next) {
             const int64_t gram = gram_taken(e, bytes[w]);
+            n->observed += (double)bytes[w];
+            n->gram_flops += gram_flops(e, bytes[w], samples);
             n->kept += kept_of(e);
             n->grams += gram;
             if (gram > n->largest_gram) n->largest_gram = gram;
         }
 }
 
-qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, int n, qx_stats_need *out)
+qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, int n, int64_t samples, qx_stats_need *out)
 {
     qx_exec_need run;
     int64_t weights, largest, stretch, *bytes;
@@ -440,12 +458,13 @@ qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, in
     QX_TRY(watch_pending(s, exec));
     QX_TRY(QX_NEW_ARRAY(s->ctx, s->n_watched + 1, &bytes));
     const qx_status st = qx_exec_forecast(exec, feeds, n, bytes, &run);
-    if (st == QX_OK) add_need(s, bytes, out);
+    if (st == QX_OK) add_need(s, bytes, samples, out);
     qx_free(s->ctx, bytes);
     QX_TRY(st);
     QX_TRY(layer_budget(s, exec, &weights, &largest, &stretch));
     const int64_t cap = (int64_t)qx_ctx_max_memory(s->ctx), extra = (int64_t)largest_extra(s);
     out->unknown = run.unknown;
+    out->run = run;
     out->sweep = (!stretch ? run.weights : stretch > largest ? stretch : largest) + run.activations + out->kept;
     const int64_t room = cap ? cap - (int64_t)qx_mem_in_use(s->ctx) - out->sweep - extra : INT64_MAX;
     const bool parts = (int64_t)grams_need(s) > room; /* in several sweeps, those of finished ones on disk */

@@ -4,10 +4,16 @@
 
 #include "passes/place/plan.h"
 
-/* Behind plan() of all passes: fills report->forecast with what each stage will take (p->shapes says how large samples are),
- * warns when it is near --max-memory and is QX_E_BUDGET when it is beyond. sweeps: the samples will be run for statistics;
- * verifies: both models behind it. */
-qx_status qx_memory_forecast(qx_pipeline *p, qx_stats *stats, bool sweeps, bool verifies, qx_report *report);
+/* Behind plan() of all passes: fills report->forecast with what each stage will take (p->shapes says how large samples are), and
+ * expected_seconds; warns when memory is near --max-memory and is QX_E_BUDGET when it is beyond. sweeps: the samples will be run for
+ * statistics; verifies: both models behind it. */
+qx_status qx_job_forecast(qx_pipeline *p, qx_stats *stats, bool sweeps, bool verifies, qx_report *report);
+/* time.c: seconds of the job on the context's threads. run: of the model from end to end. */
+typedef struct qx_work { const qx_stats_need *sweep; const qx_exec_need *run; bool probes, verifies; } qx_work;
+double qx_seconds_forecast(const qx_pipeline *p, const qx_stats *stats, const qx_work *w);
+/* memory.c: columns of the Gram matrix that w is solved against; 0: it is not. */
+int64_t qx_solved_columns(const qx_pipeline *p, const qx_stats *stats, const qx_plan_weight *w);
+
 /* Runs float and written model on samples [first, first + count) and fills report->outputs and report->layers (the ten worst). */
 qx_status qx_verify_run(qx_ctx *ctx, qx_model *before, qx_model *after, qx_samples *samples, int64_t first, int64_t count,
                         const qx_exec_options *eo, qx_report *report);

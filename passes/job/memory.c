@@ -1,14 +1,15 @@
 /* memory.c - says before the work what memory it will take: every stage from the plan, the shapes of the first sample and what
  * was asked of calibration. Where --max-memory makes a stage work in pieces (layer by layer, several sweeps for Gram matrices,
  * weights read for each use), the pieces count. A job that cannot fit ends here, with the number that it needs. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/text.h"
 #include "passes/job/job.h"
 
-/* program, libraries and what the heap keeps; plan and scratch of an executor: as measured; what a thread reads of a weight
- * while it is packed (runtime/cpu/pack.c) */
-enum { PROCESS = 20 << 20, RUN_ROOM = 3 << 20, PACK_ROOM = 1 << 20 };
+/* program, libraries and what the heap keeps, more where the library for convolutions makes its code; plan and scratch of an
+ * executor: as measured; what a thread reads of a weight while it is packed (runtime/cpu/pack.c) */
+enum { PROCESS = 16 << 20, CONVOLUTIONS = 7 << 20, RUN_ROOM = 1 << 20, PACK_ROOM = 1 << 20 };
 enum { WORTH_TELLING = 256 << 20 }; /* of less a line says it when asked (--verbose, --dry-run) */
 enum { DOUBT = 8 }; /* a forecast may be wrong by one part in so many */
 enum { TILE_ROOM = 8 << 20, TILE_BYTES = 12 }; /* what a thread that codes weights holds, at most; and for each of them */
@@ -37,14 +38,22 @@ static qx_status say(forecast *f, const char *stage, int64_t bytes)
             strcmp(stage, "verify") == 0 ? "; --no-verify leaves the stage out" : "");
 }
 
+static int64_t process_bytes(const qx_plan *plan)
+{
+    bool conv = false;
+    for (int64_t i = 0; i < plan->linears.count; i++) conv = conv || plan->linears.items[i].is_conv;
+    return PROCESS + (conv ? CONVOLUTIONS : 0);
+}
+
 static qx_status tell(const forecast *f)
 {
     const char *worst = "";
     char text[32];
     qx_report *r = f->report;
+    const int64_t process = process_bytes(f->p->plan);
     for (int64_t i = 0; i < r->n_forecast; i++)
-        if (r->forecast[i].bytes + PROCESS > r->expected_bytes)
-            r->expected_bytes = r->forecast[i].bytes + PROCESS, worst = r->forecast[i].stage;
+        if (r->forecast[i].bytes + process > r->expected_bytes)
+            r->expected_bytes = r->forecast[i].bytes + process, worst = r->forecast[i].stage;
     qx_log(f->p->ctx, r->expected_bytes >= WORTH_TELLING ? QX_LOG_INFO : QX_LOG_DEBUG, "memory: about %s, most of it to %s%s",
            qx_format_bytes(r->expected_bytes, text, sizeof text), worst,
            f->run.unknown || f->stats.unknown ? " (sizes of some results are guessed)" : "");
@@ -53,7 +62,8 @@ static qx_status tell(const forecast *f)
 
 static qx_status sweep_need(forecast *f, qx_stats *stats, qx_exec *exec)
 {
-    return qx_stats_forecast(stats, exec, f->feeds, f->n_feeds, &f->stats);
+    const int64_t samples = f->p->shapes ? qx_samples_count(f->p->shapes) : 1;
+    return qx_stats_forecast(stats, exec, f->feeds, f->n_feeds, samples, &f->stats);
 }
 
 static qx_status run_need(forecast *f, qx_stats *stats, qx_exec *exec)
@@ -76,30 +86,94 @@ static qx_status with_exec(forecast *f, qx_stats *stats, qx_status (*fn)(forecas
     return st;
 }
 
-/* Codes of a whole weight may wait for their last row; factoring H takes two more of it. */
-static int64_t writing(const forecast *f)
+/* ---- writing ---- */
+
+/* As the writer has it: jobs of fewer elements run side by side, one a thread. */
+enum { BIG_JOB = 8 << 20 };
+
+int64_t qx_solved_columns(const qx_pipeline *p, const qx_stats *stats, const qx_plan_weight *w)
 {
-    const qx_plan *plan = f->p->plan;
-    int64_t codes = 0;
-    for (int64_t i = 0; i < plan->n_weights; i++)
-        if (plan->weights[i].spec.codes && plan->weights[i].tensor->numel > codes) codes = plan->weights[i].tensor->numel;
-    return codes + 2 * f->stats.largest_gram + qx_ctx_threads(f->p->ctx) * (codes * TILE_BYTES < TILE_ROOM ? codes * TILE_BYTES
-        : TILE_ROOM);
+    const qx_plan *plan = p->plan;
+    if (!w->spec.codes) return 0;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        const qx_linear *l = plan->items[i].lin;
+        if (plan->items[i].weight == w && l->rows && qx_stats_wanted(stats, l->rows, l->is_conv ? &l->window : NULL, QX_STAT_GRAM))
+            return qx_view_k(&l->view);
+    }
+    return 0;
 }
 
-qx_status qx_memory_forecast(qx_pipeline *p, qx_stats *stats, bool sweeps, bool verifies, qx_report *report)
+/* Of one weight, and of each thread that has rows of it. Codes of a whole weight may wait for their last row; a solver has H in its
+ * order and the factor, and a tile of rows several times. */
+typedef struct coding { int64_t job, thread; } coding;
+static coding coding_of(const forecast *f, const qx_stats *stats, const qx_plan_weight *w)
+{
+    enum { SOLVED_ROWS = 32, COPIES = 10 };
+    const int64_t n = w->tensor->numel, tile = n * TILE_BYTES < TILE_ROOM ? n * TILE_BYTES : TILE_ROOM;
+    const int64_t k = f->stats.largest_gram ? qx_solved_columns(f->p, stats, w) : 0;
+    const int64_t h = k * k * (int64_t)sizeof(float), most = f->stats.largest_gram;
+    return (coding){n + 2 * (h < most ? h : most), tile + SOLVED_ROWS * COPIES * k * (int64_t)sizeof(float)};
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x < y) - (x > y);
+}
+
+/* The largest jobs that may run side by side, or a big one with all threads. */
+static qx_status writing(const forecast *f, const qx_stats *stats, int64_t *out)
+{
+    const qx_plan *plan = f->p->plan;
+    const int64_t threads = qx_ctx_threads(f->p->ctx);
+    int64_t *small, n = 0, together = 0;
+    QX_TRY(qx_alloc_array(f->p->ctx, (size_t)plan->n_weights + 1, sizeof *small, (void **)&small));
+    *out = 0;
+    for (int64_t i = 0; i < plan->n_weights; i++) {
+        if (!plan->weights[i].spec.codes) continue;
+        const coding c = coding_of(f, stats, &plan->weights[i]);
+        if (plan->weights[i].tensor->numel < BIG_JOB) small[n++] = c.job + c.thread;
+        else if (c.job + threads * c.thread > *out) *out = c.job + threads * c.thread;
+    }
+    qsort(small, (size_t)n, sizeof *small, by_size);
+    for (int64_t i = 0; i < n && i < threads; i++) together += small[i];
+    qx_free(f->p->ctx, small);
+    if (together > *out) *out = together;
+    return QX_OK;
+}
+
+/* Candidates of a search of factors: their copies of the judged rows, and the weights that judge (passes/search/search.c). */
+static int64_t searching(const qx_pipeline *p, const qx_stats *stats)
+{
+    enum { CANDIDATES = 8, ROWS = 160, WEIGHTS = 1024 };
+    int64_t k = 0;
+    for (int64_t i = 0; i < p->plan->linears.count; i++) {
+        const qx_linear *l = p->plan->items[i].lin;
+        if (l->k > k && qx_stats_wanted(stats, l->x, NULL, QX_STAT_ROWS)) k = l->k;
+    }
+    return (CANDIDATES * ROWS + WEIGHTS) * k * (int64_t)sizeof(float);
+}
+
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* ---- all of it ---- */
+
+qx_status qx_job_forecast(qx_pipeline *p, qx_stats *stats, bool sweeps, bool verifies, qx_report *report)
 {
     const bool probes = sweeps && qx_pipeline_probes(p);
+    int64_t code = 0;
     forecast f = {.p = p, .report = report, .base = (int64_t)qx_mem_in_use(p->ctx)};
     if (p->shapes) QX_TRY(qx_samples_get(p->shapes, 0, &f.feeds, &f.n_feeds));
     if (sweeps) QX_TRY(with_exec(&f, stats, sweep_need));
+    QX_TRY(writing(&f, stats, &code));
     if (p->shapes && (verifies || probes)) QX_TRY(with_exec(&f, stats, run_need));
     const int64_t outputs = 2 * f.run.outputs; /* of a run, beside those that it is compared with */
     const int64_t room = RUN_ROOM + qx_ctx_threads(p->ctx) * (int64_t)PACK_ROOM;
-    const int64_t run = f.run.weights ? f.run.weights + f.run.activations + outputs + room : 0;
+    const int64_t passing = f.run.activations + outputs, run = f.run.weights ? f.run.weights + passing + room : 0;
     if (f.stats.sweep) QX_TRY(say(&f, "calibrate", f.stats.sweep + room));
-    if (probes && run) QX_TRY(say(&f, "choose", f.stats.kept + run));
-    QX_TRY(say(&f, "write", f.stats.kept + f.stats.grams + writing(&f)));
+    if (probes && run) QX_TRY(say(&f, "choose", f.stats.kept + run - passing + larger(passing, searching(p, stats))));
+    QX_TRY(say(&f, "write", f.stats.kept + f.stats.grams + code));
     if (verifies && run) QX_TRY(say(&f, "verify", run + 2 * f.base)); /* both graphs are read from their files */
+    if (sweeps) report->expected_seconds = qx_seconds_forecast(p, stats, &(qx_work){&f.stats, &f.run, probes, verifies});
     return tell(&f);
 }

@@ -55,6 +55,11 @@ The whole job: the output's name, what is printed, the files that appear, and ev
     hint   calibrated on 2 samples; 32 show more of what the model will meet (--calib FILE.npz|DIR)
   $ qonnx quantize model.onnx made-up.onnx --fp8 --random 9 2>/dev/null | tail -n 1
     hint   calibrated on made-up samples; real ones give other ranges (--calib FILE.npz|DIR)
+  $ qonnx quantize model.onnx --fp8 --random 9 --dry-run 2>/dev/null | grep -oE "work +about a second, when nothing else runs"
+  work   about a second, when nothing else runs
+  $ qonnx quantize model.onnx --passes int8-weights --dry-run 2>/dev/null | grep -c "work  "
+  0
+  [1]
   $ qonnx quantize $MODELS/micro-sdxl/unet/model.onnx --fp8 --random 9 --dry-run 2>/dev/null | tail -n 1
     hint   a diffusion UNet: --preset sdxl-fp8 places formats as its published recipes do
   $ qonnx quantize $MODELS/sd3-mmdit-dynamo/model.onnx --int8 --random 9 --dry-run 2>/dev/null | tail -n 1

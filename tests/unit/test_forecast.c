@@ -1,6 +1,7 @@
-/* test_forecast.c - the memory that a job says it will take is what it takes: stage by stage, whole, and under --max-memory.
+/* test_forecast.c - the memory that a job says it will take is what it takes: stage by stage, whole, and under --max-memory; its time.
  * Formula by formula on a graph whose sizes are known by hand. */
 #include <math.h>
+#include <time.h>
 
 #include "model_text.h"
 #include "tmp_dir.h"
@@ -95,14 +96,62 @@ static void by_hand(void **state)
     assert_int_equal(need.outputs, 100 * 3 * 4);
     assert_int_equal(need.activations, 2 * 100 * 2 * 4);
     assert_int_equal(need.unknown, 0);
+    assert_true(need.flops == 2.0 * 100 * (4 * 2 + 2 * 3));
     qx_tensor_free(f.ctx, &t);
     qx_exec_free(x);
     unload(&f);
 }
 
+/* Operations of what is more than a product of rows by a weight. */
+static void operations(void **state)
+{
+    static const struct { const char *text; double flops; } rows[] = {
+        {HEAD(17) "g (float[1,8,6,6] x) => (float[1,4,3,3] y) <float[4,8,3,3] w = random(1)> { y = Conv<pads=[1,1,1,1], strides=[2,2]>(x, w) }",
+         2.0 * 4 * 9 * 8 * 9},
+        {HEAD(17) "g (float[1,8,6,6] x) => (float[1,8,6,6] y) <float[8,1,3,3] w = random(1)> { y = Conv<pads=[1,1,1,1], group=8>(x, w) }",
+         2.0 * 8 * 36 * 9},
+        {HEAD(17) "g (float[2,5,7] x, float[2,7,3] z) => (float[2,5,3] y) { y = MatMul(x, z) }", 2.0 * 2 * 5 * 7 * 3},
+        {HEAD(17) "g (float[1,2,9,8] q, float[1,2,11,8] k, float[1,2,11,8] v) => (float[1,2,9,8] y) { t = Transpose<perm=[0,1,3,2]>(k) "
+                  "s = MatMul(q, t) p = Softmax<axis=-1>(s) y = MatMul(p, v) }", 4.0 * 2 * 9 * 11 * 8},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        qx_exec *x;
+        qx_exec_need need;
+        fixture f = load(rows[i].text);
+        OK(qx_infer_shapes(f.m, NULL, 0));
+        OK(qx_exec_new(f.ctx, f.m, NULL, &x));
+        OK(qx_exec_forecast(x, NULL, 0, NULL, &need));
+        assert_true(need.flops == rows[i].flops);
+        assert_true(need.moved >= (double)need.outputs);
+        qx_exec_free(x);
+        unload(&f);
+    }
+}
+
+/* On any machine, whatever else runs: processor time of the whole job, on one thread, within a factor of five of what was said. */
+static void seconds(void **state)
+{
+    static const char *const jobs[] = {"int8", "smoothquant,int8", "gptq,int4"};
+    (void)state;
+    for (size_t j = 0; j < sizeof jobs / sizeof *jobs; j++) {
+        qx_ctx *ctx = qx_ctx_new(&(qx_ctx_options){.threads = 1});
+        qx_report *r;
+        OK(qx_report_new(ctx, &r));
+        const double since = (double)clock() / CLOCKS_PER_SEC;
+        OK(job(ctx, jobs[j], r));
+        const double took = (double)clock() / CLOCKS_PER_SEC - since;
+        print_message("%s: %.2f s said, %.2f s took\n", jobs[j], r->expected_seconds, took);
+        assert_true(r->expected_seconds > took / 5 && r->expected_seconds < took * 5);
+        qx_report_free(r);
+        qx_ctx_free(ctx);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(stages, make_dir, remove_dir),
-                                       cmocka_unit_test_setup_teardown(limits, make_dir, remove_dir), cmocka_unit_test(by_hand)};
+                                       cmocka_unit_test_setup_teardown(limits, make_dir, remove_dir), cmocka_unit_test(by_hand),
+                                       cmocka_unit_test(operations), cmocka_unit_test_setup_teardown(seconds, make_dir, remove_dir)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
