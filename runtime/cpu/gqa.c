@@ -37,8 +37,6 @@ static qx_status check_inputs(qx_call *c, gqa *g)
     QX_TRY(qx_call_need(c, QUERY, &q));
     g->heads = qx_call_int(c, "num_heads", 0);
     g->kv_heads = qx_call_int(c, "kv_num_heads", 0);
-    if (qx_call_int(c, "sliding_window_cache", 0))
-        QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "sliding_window_cache: a cache that is as long as the window");
     if (g->heads < 1 || g->kv_heads < 1 || g->heads % g->kv_heads || q->rank != 3)
         QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads, %lld key heads, query of rank %d", (long long)g->heads, (long long)g->kv_heads, q->rank);
     g->batch = q->dims[0];
@@ -73,6 +71,16 @@ static qx_status head_norms(qx_call *c, gqa *g)
     return qx_call_in_f32(c, K_NORM, &g->k_norm);
 }
 
+/* sliding_window_cache: a buffer of at least the window, in which new keys replace the oldest once it is full. Until then it is a
+ * cache like others, and so is one that begins empty and grows, which ONNX Runtime refuses and calibration on prompts needs. */
+static qx_status no_ring(const qx_call *c, const gqa *g, int64_t total)
+{
+    const int64_t window = qx_call_int(c, "local_window_size", -1);
+    if (!qx_call_int(c, "sliding_window_cache", 0) || total <= g->past_cap || g->past_cap < window) return QX_OK;
+    QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "sliding_window_cache: %lld keys in a cache of %lld; one that wraps around is not run",
+                 (long long)total, (long long)g->past_cap);
+}
+
 static qx_status lengths(qx_call *c, gqa *g)
 {
     const int64_t *seq;
@@ -85,6 +93,7 @@ static qx_status lengths(qx_call *c, gqa *g)
     QX_TRY(QX_CALL_SCRATCH(c, g->batch, &g->past));
     QX_TRY(QX_CALL_SCRATCH(c, g->batch, &g->count));
     g->cap = total > g->past_cap ? total : g->past_cap;
+    QX_TRY(no_ring(c, g, total));
     for (int64_t b = 0; b < g->batch; b++) {
         g->count[b] = seq[b] + 1;
         g->past[b] = g->rows == total ? 0 : g->count[b] - g->rows;

@@ -328,6 +328,9 @@ def grouped_query_attention():
     for window in (1, 3, 20):
         yield Case(f"gqa_window_{window}", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S)], {**a, "local_window_size": window}, **out)
         yield Case(f"gqa_window_decode_{window}", "GroupQueryAttention", [*qkv(B, 1), *cache(B, P), *lengths([P + 1] * B, P + 1)], {**a, "local_window_size": window}, **out)
+    full = {**a, "local_window_size": 3, "sliding_window_cache": 1}  # until the buffer is full: nothing wraps around
+    yield Case("gqa_window_cache", "GroupQueryAttention", [*qkv(1, S), *cache(1, S), *lengths([S], S)], full, **out)
+    yield Case("gqa_window_cache_decode", "GroupQueryAttention", [*qkv(B, 1), *cache(B, P + 1), *lengths([P + 1] * B, P + 1)], full, **out)
     yield Case("gqa_smooth", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S)], {**a, "smooth_softmax": 1}, **out)
     seven = [("cos", None), ("sin", None), ("pos", None)]
     yield Case("gqa_sink", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S), *seven, ("bias", None), ("sink", normal(r, N))], a, **out)

@@ -287,6 +287,48 @@ static void transposed_into_a_shape(void **state)
     }
 }
 
+/* A cache of the window's length that is not full yet is a cache like others, an empty one too; one that wraps around is refused. */
+static void caches_of_a_window(void **state)
+{
+    (void)state;
+#define FOUR_KEYS "int32[1] last = {3}, int32 total = {4}"
+#define GQA(rows, more, past, lengths) HEAD(21) "g (float[1," rows ",32] x) => (float[1," rows ",16] y) <float[1,1,4,8] k = random(1), " \
+    "float[1,1,4,8] v = random(2), " lengths "> { y, a, b = com.microsoft.GroupQueryAttention<num_heads=2, kv_num_heads=1, " \
+    "local_window_size=3" more ">(x, , , " past ", last, total) }"
+    static const char *const same[][2] = {
+        {GQA("4", ", sliding_window_cache=1", ", ", FOUR_KEYS), GQA("4", "", ", ", FOUR_KEYS)},
+        {GQA("1", ", sliding_window_cache=1", "k, v", FOUR_KEYS), GQA("1", "", "k, v", FOUR_KEYS)}};
+    for (size_t i = 0; i < 2; i++) {
+        float first[64];
+        for (int k = 0; k < 2; k++) {
+            feeds in;
+            qx_tensor y;
+            fixture f = load(same[i][k]);
+            make_feeds(&f, &in);
+            qx_exec *x = make_exec(&f, NULL);
+            run(&f, x, &in, &y);
+            assert_true(y.bytes <= sizeof first);
+            if (k) assert_memory_equal(first, y.data, y.bytes);
+            else memcpy(first, y.data, y.bytes);
+            qx_tensor_free(f.ctx, &y);
+            qx_exec_free(x);
+            free_feeds(&f, &in);
+            unload(&f);
+        }
+    }
+    feeds in;
+    qx_tensor y;
+    fixture f = load(GQA("1", ", sliding_window_cache=1", "k, v", "int32[1] last = {4}, int32 total = {5}"));
+    make_feeds(&f, &in);
+    qx_exec *x = make_exec(&f, NULL);
+    assert_int_equal(qx_exec_run(x, in.f, in.n, NULL, 1, &y), QX_E_UNSUPPORTED);
+    assert_non_null(strstr(qx_ctx_error(f.ctx), "5 keys in a cache of 4; one that wraps around is not run"));
+    qx_ctx_clear_error(f.ctx);
+    qx_exec_free(x);
+    free_feeds(&f, &in);
+    unload(&f);
+}
+
 /* NhwcConv as ONNX Runtime's optimizer writes it, with the weight's channels last, is Conv between transpositions. */
 static void channels_last_weights(void **state)
 {
@@ -737,7 +779,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ends_before_unknown_operators),
         cmocka_unit_test(fused_is_plain), cmocka_unit_test(same_bytes_for_any_threads), cmocka_unit_test(channels_last_weights),
-        cmocka_unit_test(transposed_into_a_shape),
+        cmocka_unit_test(transposed_into_a_shape), cmocka_unit_test(caches_of_a_window),
         cmocka_unit_test(lines_and_copies), cmocka_unit_test(shapes_may_change),
         cmocka_unit_test(watched_values_are_told), cmocka_unit_test(runs_begin_at_marks),
         cmocka_unit_test(packed_weights_outlive_a_plan),
