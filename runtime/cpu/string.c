@@ -230,7 +230,7 @@ static void count_row(const ngrams *g, const qx_tensor *x, const int64_t *ids, i
         const int64_t end = len < g->n_counts ? g->counts[len] : pool_n;
         for (int64_t p = g->counts[len - 1]; p + len <= end; p += len, gram++) {
             if (len < g->min_len || len > g->max_len) continue;
-            for (int64_t skip = 0; skip <= (len > 1 ? g->max_skip : 0); skip++)
+            for (int64_t skip = 0; skip <= (len > 1 ? g->max_skip : 0) && (len - 1) * (skip + 1) < n; skip++)
                 for (int64_t s = 0; s + (len - 1) * (skip + 1) < n; s++) {
                     bool hit = true;
                     for (int64_t j = 0; hit && j < len; j++) hit = same_item(g, p + j, x, ids, first + s + j * (skip + 1));

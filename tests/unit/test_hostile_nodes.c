@@ -102,8 +102,30 @@ static void operands_that_do_not_fit(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) one(&cases[i]);
 }
 
+/* More items are left out between two than there are: that ends with the row, not with the number. */
+static void endless_skips(void **state)
+{
+    (void)state;
+    fixture f = load("<ir_version: 8, opset_import: [\"\" : 17]> g (int64[N] x) => (float[3] y) { y = TfIdfVectorizer<max_gram_length=2, "
+                     "max_skip_count=4611686018427387904, min_gram_length=1, mode=\"TF\", ngram_counts=[0, 2], ngram_indexes=[0, 1, 2], "
+                     "pool_int64s=[1, 3, 1, 3]>(x) }");
+    const int64_t dims[] = {3}, row[] = {1, 2, 3};
+    const float want[] = {1, 1, 1}; /* 1, 3, and 1 . 3 with one left out */
+    qx_exec *x;
+    qx_tensor in = {0}, out = {0};
+    ok(&f, qx_tensor_new(f.ctx, &in, QX_DT_INT64, 1, dims));
+    memcpy(in.data, row, sizeof row);
+    ok(&f, qx_exec_new(f.ctx, f.m, NULL, &x));
+    ok(&f, qx_exec_run(x, &(qx_feed){"x", &in}, 1, NULL, 1, &out));
+    assert_memory_equal(out.data, want, sizeof want);
+    qx_tensor_free(f.ctx, &in);
+    qx_tensor_free(f.ctx, &out);
+    qx_exec_free(x);
+    unload(&f);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(operands_that_do_not_fit)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(operands_that_do_not_fit), cmocka_unit_test(endless_skips)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
