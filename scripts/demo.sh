@@ -2,7 +2,7 @@
 # Installs what is needed, builds, and quantizes the bundled language model: float against INT8 with SmoothQuant, and what that cost on unseen text.
 set -eu
 cd "$(dirname "$0")/.."
-scripts/build.sh
+scripts/build.sh --only qonnx
 model=samples/models/micro-llama
 build/qonnx quantize $model/model.onnx -o build/micro-llama.int8.onnx --int8 --text $model/calib.txt --tokenizer $model/tokenizer.json \
   --seq-len 256 --samples 32 --force
