@@ -243,7 +243,8 @@ static qx_status keep_inputs(qx_pass *p, const smooth_state *s, const qx_stats *
     qx_status st;
     if (!p->pipe->samples || !qx_opt_int(p, "probes") || !most || !(least < 1) || qx_inputs_count(p->pipe->plan) < 2) return QX_OK;
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)p->pipe->plan->linears.count + 1, sizeof *t.changes, (void **)&t.changes));
-    QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, p->pipe->samples, samples < 1 ? 1 : samples < most ? samples : most, true, &t.probe));
+    const int64_t count = samples < 1 ? 1 : samples < most ? samples : most;
+    QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, &(qx_probe_runs){.count = count, .half = true}, &t.probe));
     for (int64_t i = 0; i < s->n; i++)
         if (s->is[i].judged) add_group(&t, i);
     st = qx_inputs_keep(p, stats, t.probe, t.changes, t.n, least);
