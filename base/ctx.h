@@ -13,7 +13,7 @@
 enum { QX_WARNED = 64 };
 
 enum { QX_SPARES = 64 };
-typedef struct qx_spares { pthread_mutex_t lock; void *block[QX_SPARES]; int n; } qx_spares; /* freed blocks of qx_alloc_again */
+typedef struct qx_spares { pthread_mutex_t lock; void *block[QX_SPARES]; int n, holders; } qx_spares; /* freed blocks of qx_alloc_again */
 
 struct qx_ctx {
     qx_ctx_options opt;

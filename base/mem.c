@@ -16,8 +16,10 @@
 #define OVERHEAD (2 * ALIGN)
 #if defined(__SANITIZE_ADDRESS__)
 #define LARGE_PAGE SIZE_MAX /* every block from malloc: overruns are found */
+#define AGAIN_LEAST SIZE_MAX
 #else
 #define LARGE_PAGE ((size_t)2 << 20)
+#define AGAIN_LEAST ((size_t)64 << 10) /* below, malloc keeps the pages; above, it gives the top of its heap back */
 #endif
 
 typedef struct header { void *raw; size_t size; bool again; } header; /* again: kept when it is freed */
@@ -163,7 +165,7 @@ static void *take_spare(qx_spares *s, size_t size)
 static bool keep_spare(qx_spares *s, void *block)
 {
     pthread_mutex_lock(&s->lock);
-    const bool room = s->n < QX_SPARES;
+    const bool room = s->holders > 0 && s->n < QX_SPARES;
     if (room) s->block[s->n++] = block;
     pthread_mutex_unlock(&s->lock);
     return room;
@@ -184,9 +186,24 @@ void qx_drop_spares(qx_ctx *ctx)
     pthread_mutex_unlock(&s->lock);
 }
 
+void qx_hold_spares(qx_ctx *ctx)
+{
+    pthread_mutex_lock(&ctx->spares.lock);
+    ctx->spares.holders++;
+    pthread_mutex_unlock(&ctx->spares.lock);
+}
+
+void qx_let_spares_go(qx_ctx *ctx)
+{
+    pthread_mutex_lock(&ctx->spares.lock);
+    const bool last = --ctx->spares.holders == 0;
+    pthread_mutex_unlock(&ctx->spares.lock);
+    if (last) qx_drop_spares(ctx);
+}
+
 qx_status qx_alloc_again(qx_ctx *ctx, size_t size, void **out)
 {
-    if (size < LARGE_PAGE) return qx_alloc_raw(ctx, size, out);
+    if (size < AGAIN_LEAST) return qx_alloc_raw(ctx, size, out);
     if ((*out = take_spare(&ctx->spares, size))) return QX_OK;
     QX_TRY(qx_alloc_raw(ctx, size + size / 16, out)); /* the next run's may be a little larger: caches that grow by a token */
     header_of(*out)->again = true;

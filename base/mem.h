@@ -12,11 +12,13 @@ qx_status qx_alloc_array(qx_ctx *ctx, size_t count, size_t size, void **out);
 /* Not zeroed: for tiles and activations. */
 qx_status qx_alloc_raw(qx_ctx *ctx, size_t size, void **out);
 qx_status qx_alloc_raw_array(qx_ctx *ctx, size_t count, size_t size, void **out); /* the product is checked */
-/* Not zeroed, for what is asked for anew again and again and given away (the outputs of a run): a large block is kept when it is
+/* Not zeroed, for what is asked for anew again and again and given away (the outputs of a run): from 64 KiB on a block is kept when it is
  * freed, for the next such call of about its size, so that the kernel need not clear its pages each time. Kept blocks count as in
- * use, and go when the memory limit needs them. */
+ * use, and go when the memory limit needs them. They are kept while somebody holds them; the last who lets go frees them. */
 qx_status qx_alloc_again(qx_ctx *ctx, size_t size, void **out);
-void qx_drop_spares(qx_ctx *ctx);
+void qx_hold_spares(qx_ctx *ctx);
+void qx_let_spares_go(qx_ctx *ctx);
+void qx_drop_spares(qx_ctx *ctx); /* now, whoever holds them */
 /* Grows *ptr (which may be NULL) to new_size bytes; new bytes are zero; *ptr is unchanged on failure. */
 qx_status qx_regrow(qx_ctx *ctx, void **ptr, size_t old_size, size_t new_size);
 /* Room for one more behind the n elements of a list: when n == *cap, *items grows to twice as many. */

@@ -78,6 +78,20 @@ LANE float v_sum(v16 a)
     const __m128 d = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(d, _mm_shuffle_ps(d, d, 1)));
 }
+LANE __m512 v_sums_pair(__m512 a, __m512 b, int low) /* halves of a and b added up: in both, quarters are whole for the next */
+{
+    return low ? _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee))
+               : _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+LANE v16 v_sums(const v16 *a)
+{
+    __m512 q[4]; /* q[e]: four lanes each of a[e], a[4 + e], a[8 + e], a[12 + e] */
+    for (int e = 0; e < 4; e++)
+        q[e] = v_sums_pair(v_sums_pair(a[e].v, a[4 + e].v, 1), v_sums_pair(a[8 + e].v, a[12 + e].v, 1), 0);
+    const __m512 x = _mm512_add_ps(_mm512_unpacklo_ps(q[0], q[1]), _mm512_unpackhi_ps(q[0], q[1]));
+    const __m512 y = _mm512_add_ps(_mm512_unpacklo_ps(q[2], q[3]), _mm512_unpackhi_ps(q[2], q[3]));
+    return (v16){_mm512_add_ps(_mm512_shuffle_ps(x, y, 0x44), _mm512_shuffle_ps(x, y, 0xee))};
+}
 LANE v16 v_mini_round(v16 y, int mbits, int bias, float top)
 {
     const __m512 c = _mm512_min_ps(_mm512_max_ps(y.v, _mm512_set1_ps(-top)), _mm512_set1_ps(top));
@@ -371,7 +385,8 @@ LANE float v_sum(v16 a)
  * them, the rest 0; step < 2^27. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays. v_top: the largest lane. v_zero_below: a, but
  * 0 where x < least. v_first: the first n lanes of a, the others of b. v_above: a where x > limit, else b. v_sign_of: a >= 0
  * with the sign of x. v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes; v_flips: bits to be turned
- * over before (the same in both halves). */
+ * over before (the same in both halves). v_sums (AVX-512 only): lane i is the sum of a[i], 16 of them, in another order than
+ * v_sum's. */
 
 #if LANES_ISA != 512
 LANE v16 v_every(const float *p, int64_t step, int64_t n)

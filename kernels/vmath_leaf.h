@@ -1,6 +1,6 @@
-/* vmath_leaf.h - rows of exponentials: the softmax of attention, SiLU and GELU, with fused multiply-add, one table per
- * instruction set. About twice as fast as the loops of kernels/fmath.h, whose bits are the same everywhere; here the last bit
- * depends on the instruction set (never on threads). */
+/* vmath_leaf.h - rows of exponentials: the softmax of attention, SiLU and GELU, and attention's products of a few rows, with fused
+ * multiply-add, one table per instruction set. About twice as fast as the loops of kernels/fmath.h, whose bits are the same
+ * everywhere; here the last bit depends on the instruction set (never on threads). */
 #ifndef QX_KERNELS_VMATH_LEAF_H
 #define QX_KERNELS_VMATH_LEAF_H
 
@@ -23,6 +23,10 @@ typedef struct qx_vmath {
     void (*gelu)(const float *x, float *y, int64_t n);
     void (*gelu_tanh)(const float *x, float *y, int64_t n); /* x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2; x may be y */
     void (*sigmoid)(const float *x, float *y, int64_t n); /* y = 1 / (1 + exp(-x)), 0 below -87; x may be y */
+    /* s[r][j] = sum over c of q[r][c] k[j][c]; r < rows, j < n, c < d. */
+    void (*dots)(int64_t rows, int64_t n, int64_t d, const float *q, int64_t ldq, const float *k, int64_t ldk, float *s, int64_t lds);
+    /* y[r][c] += sum over j of s[r][j] v[j][c]; r < rows, j < n, c < d. */
+    void (*times)(int64_t rows, int64_t n, int64_t d, const float *s, int64_t lds, const float *v, int64_t ldv, float *y, int64_t ldy);
 } qx_vmath;
 
 const qx_vmath *qx_vmath_ref(void);

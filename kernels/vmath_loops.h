@@ -117,4 +117,97 @@ TARGET static void affine(const float *x, int64_t n, const qx_affine *p, bool ac
     if (i < n) v_store_n(y + i, v_affine(v_load_n(x + i, n - i), mean, a, b, act), n - i);
 }
 
-static const qx_vmath vmath = {score_top, exp_sum, affine, silu, gelu, gelu_tanh, sigmoid};
+/* ---- Products of few rows ---- */
+
+/* As many rows of k at once as sums fit the registers. */
+enum { AT_ONCE = LANES_ISA == 512 ? 16 : 4 };
+
+LANE void dots_block(int64_t d, const float *q, const float *k, int64_t ldk, float *s)
+{
+    v16 sum[AT_ONCE];
+    int64_t c = 0;
+    for (int i = 0; i < AT_ONCE; i++) sum[i] = v_set(0.0f);
+    for (; c + 16 <= d; c += 16) {
+        const v16 x = v_load(q + c);
+        for (int i = 0; i < AT_ONCE; i++) sum[i] = v_fma(x, v_load(k + i * ldk + c), sum[i]);
+    }
+    if (c < d) {
+        const v16 x = v_load_n(q + c, d - c);
+        for (int i = 0; i < AT_ONCE; i++) sum[i] = v_fma(x, v_load_n(k + i * ldk + c, d - c), sum[i]);
+    }
+#if LANES_ISA == 512
+    v_store(s, v_sums(sum));
+#else
+    for (int i = 0; i < AT_ONCE; i++) s[i] = v_sum(sum[i]);
+#endif
+}
+
+LANE float dot_one(int64_t d, const float *q, const float *k)
+{
+    v16 sum = v_set(0.0f);
+    for (int64_t c = 0; c < d; c += 16) sum = v_fma(v_part(q + c, d - c), v_part(k + c, d - c), sum);
+    return v_sum(sum);
+}
+
+TARGET static void dots(int64_t rows, int64_t n, int64_t d, const float *q, int64_t ldq, const float *k, int64_t ldk, float *s,
+                        int64_t lds)
+{
+    int64_t j = 0;
+    for (; j + AT_ONCE <= n; j += AT_ONCE)
+        for (int64_t r = 0; r < rows; r++) dots_block(d, q + r * ldq, k + j * ldk, ldk, s + r * lds + j);
+    for (; j < n; j++)
+        for (int64_t r = 0; r < rows; r++) s[r * lds + j] = dot_one(d, q + r * ldq, k + j * ldk);
+}
+
+typedef struct times_args { int64_t n; const float *s; int64_t lds; const float *v; int64_t ldv; float *y; int64_t ldy; } times_args;
+
+/* r rows by 16 w columns whose sums stay in registers; r and w are constants where this is called. */
+LANE void times_block(const int r, const int w, const times_args *t, int64_t c)
+{
+    v16 sum[4][4];
+    for (int i = 0; i < r; i++)
+        for (int k = 0; k < w; k++) sum[i][k] = v_load(t->y + i * t->ldy + c + 16 * k);
+    for (int64_t j = 0; j < t->n; j++) {
+        v16 v[4];
+        for (int k = 0; k < w; k++) v[k] = v_load(t->v + j * t->ldv + c + 16 * k);
+        for (int i = 0; i < r; i++) {
+            const v16 f = v_set(t->s[i * t->lds + j]);
+            for (int k = 0; k < w; k++) sum[i][k] = v_fma(f, v[k], sum[i][k]);
+        }
+    }
+    for (int i = 0; i < r; i++)
+        for (int k = 0; k < w; k++) v_store(t->y + i * t->ldy + c + 16 * k, sum[i][k]);
+}
+
+/* The last m columns, m < 16, of one row. */
+LANE void times_rest(const times_args *t, int64_t i, int64_t c, int64_t m)
+{
+    v16 sum = v_load_n(t->y + i * t->ldy + c, m);
+    for (int64_t j = 0; j < t->n; j++) sum = v_fma(v_set(t->s[i * t->lds + j]), v_load_n(t->v + j * t->ldv + c, m), sum);
+    v_store_n(t->y + i * t->ldy + c, sum, m);
+}
+
+LANE void times_rows(const int r, const times_args *t, int64_t d)
+{
+    enum { WIDE = LANES_ISA == 512 ? 4 : 1 };
+    int64_t c = 0;
+    for (; c + 16 * WIDE <= d; c += 16 * WIDE) times_block(r, WIDE, t, c);
+    for (; c + 16 <= d; c += 16) times_block(r, 1, t, c);
+    for (int i = 0; c < d && i < r; i++) times_rest(t, i, c, d - c);
+}
+
+TARGET static void times(int64_t rows, int64_t n, int64_t d, const float *s, int64_t lds, const float *v, int64_t ldv, float *y,
+                         int64_t ldy)
+{
+    for (int64_t r = 0; r < rows; r += 4) {
+        const times_args t = {n, s + r * lds, lds, v, ldv, y + r * ldy, ldy};
+        switch (rows - r) {
+        case 1: times_rows(1, &t, d); break;
+        case 2: times_rows(2, &t, d); break;
+        case 3: times_rows(3, &t, d); break;
+        default: times_rows(4, &t, d); break;
+        }
+    }
+}
+
+static const qx_vmath vmath = {score_top, exp_sum, affine, silu, gelu, gelu_tanh, sigmoid, dots, times};

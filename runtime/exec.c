@@ -118,6 +118,7 @@ qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_e
     qx_status st;
     *out = NULL;
     QX_TRY(QX_NEW(ctx, &x));
+    qx_hold_spares(ctx);
     x->ctx = ctx;
     x->model = m;
     if (opt) x->opt = *opt;
@@ -164,7 +165,7 @@ void qx_exec_free(qx_exec *x)
     qx_free(x->ctx, x->keep_ids);
     qx_free(x->ctx, x->watch);
     qx_free(x->ctx, x->times);
-    qx_drop_spares(x->ctx);
+    qx_let_spares_go(x->ctx);
     qx_free(x->ctx, x);
 }
 

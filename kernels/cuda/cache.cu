@@ -63,7 +63,7 @@ QK_INSIDE void cache_reals(const qk_cache_args *a, const int64_t i, const int EA
     const void *from = p.fresh >= 0 ? a->fresh : a->past;
     const int64_t at = p.fresh >= 0 ? p.fresh : kv_past(a, &p);
     float v[QK_WIDE] = {0, 0, 0, 0, 0, 0, 0, 0};
-    const int some = p.fresh >= 0 || (a->past && p.r < a->past_cap);
+    const int some = p.fresh >= 0 || (a->past && p.r < a->starts[p.b]);
     if (EACH == 1) qk_put_real(a->cache, a->dtype, i, some ? qk_real(from, a->dtype, at) : 0.0f);
     if (EACH == 1) return;
     if (some) qk_real8(from, a->dtype, at, v);
@@ -77,7 +77,7 @@ QK_INSIDE void cache_codes(const qk_cache_args *a, const int64_t i, const int EA
     const int four = a->codes == QK_U4;
     uint64_t word = four ? 0x88888888u : 0; /* codes of 0 */
     float v[QK_WIDE] = {0, 0, 0, 0, 0, 0, 0, 0};
-    if (p.fresh < 0 && a->past && p.r < a->past_cap) {
+    if (p.fresh < 0 && a->past && p.r < a->starts[p.b]) {
         const uint8_t *old = (const uint8_t *)a->past + kv_past(a, &p) / (four ? 2 : 1);
         word = EACH == 1 ? *old : four ? *(const uint32_t *)(const void *)old : *(const uint64_t *)(const void *)old;
     }

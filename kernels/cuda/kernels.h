@@ -300,7 +300,7 @@ typedef struct qk_lengths_args {
     int32_t stype, ttype;
 } qk_lengths_args;
 int qk_cache_lengths(qk_queue q, const qk_lengths_args *a);
-/* cache [batch, heads, cap, d] = past [batch, heads, past_cap, d] with the new rows from starts[b] on, zeros behind the old ones.
+/* cache [batch, heads, cap, d] = past [batch, heads, past_cap, d] with the new rows from starts[b] on, zeros behind them.
  * New rows by strides of batch, row, head. codes I8, E4M3, U4 (two a byte, plus 8; d a multiple of 8): the caches hold codes of
  * scale [1] or [heads, d], and values (of dtype) gets what they stand for. codes 0: dtype. */
 typedef struct qk_cache_args {

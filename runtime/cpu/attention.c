@@ -16,25 +16,41 @@ static int64_t last_key(const qx_attn *a, int64_t p)
     return a->has_right ? p + a->right : INT64_MAX;
 }
 
-static qx_status piece(void *user, int64_t i)
+/* Keys or values of one head: floats, or codes with the head's scales. */
+static const void *side(const qx_heads *f, const qx_coded_heads *c, int64_t b, int64_t kv, int64_t d, qx_attn_codes *codes)
 {
-    const job *j = user;
-    const qx_attn *a = j->a;
-    int64_t first = i % j->chunks * j->chunk, hd = i / j->chunks % a->heads, b = i / j->chunks / a->heads,
-        kv = hd / (a->heads / a->kv_heads);
-    int64_t offset = a->offsets ? a->offsets[b] : a->offset;
+    const int64_t at = b * f->batch + kv * f->head;
+    if (!c->data) return f->data + at;
+    *codes = c->codes;
+    if (codes->scale && codes->per_column) codes->scale += kv * d;
+    return (const uint8_t *)c->data + (size_t)at * (size_t)qx_dtype_get(codes->type)->bits / 8;
+}
+
+/* Rows [first, first + rows) of a head of a batch. */
+static qx_attn_head head_of(const qx_attn *a, int64_t b, int64_t hd, int64_t first, int64_t rows)
+{
+    const int64_t kv = hd / (a->heads / a->kv_heads), offset = a->offsets ? a->offsets[b] : a->offset;
     qx_attn_head h = {
-        .rows = a->rows - first < j->chunk ? a->rows - first : j->chunk, .keys = a->key_count ? a->key_count[b] : a->keys, .d = a->d,
-        .dv = a->dv,
+        .rows = rows, .keys = a->key_count ? a->key_count[b] : a->keys, .d = a->d, .dv = a->dv,
         .q = a->q.data + b * a->q.batch + hd * a->q.head + first * a->q.row, .ldq = a->q.row,
-        .k = a->k.data + b * a->k.batch + kv * a->k.head, .ldk = a->k.row, .kc = a->k.col,
-        .v = a->v.data + b * a->v.batch + kv * a->v.head, .ldv = a->v.row,
+        .ldk = a->k.row, .kc = a->k.col, .ldv = a->v.row,
         .y = a->y + b * a->y_batch + hd * a->y_head + first * a->y_row, .ldy = a->y_row,
         .scale = a->scale, .softcap = a->softcap, .ld_mask = a->mask.row, .ld_keep = a->keep_row,
         .mask = a->mask.data ? a->mask.data + b * a->mask.batch + hd * a->mask.head + first * a->mask.row : NULL,
         .keep = a->keep ? a->keep + b * a->keep_batch + hd * a->keep_head + first * a->keep_row : NULL,
         .first = first_key(a, first + offset), .last = last_key(a, first + offset), .nan_when_empty = a->nan_when_empty,
         .has_sink = a->sink != NULL, .sink = a->sink ? a->sink[hd] : 0};
+    h.k = side(&a->k, &a->kc, b, kv, a->d, &h.k_codes);
+    h.v = side(&a->v, &a->vc, b, kv, a->dv, &h.v_codes);
+    return h;
+}
+
+static qx_status piece(void *user, int64_t i)
+{
+    const job *j = user;
+    const qx_attn *a = j->a;
+    const int64_t first = i % j->chunks * j->chunk, left = a->rows - first;
+    const qx_attn_head h = head_of(a, i / j->chunks / a->heads, i / j->chunks % a->heads, first, left < j->chunk ? left : j->chunk);
     qx_attn_rows(&h, j->scratch + qx_thread_index() * j->per_thread);
     return QX_OK;
 }
@@ -51,16 +67,60 @@ static int64_t chunk_rows(const qx_attn *a)
     return rows < QX_ATTN_ROWS ? rows : QX_ATTN_ROWS;
 }
 
+/* ---- A few rows: all heads that share keys together, in stretches of keys for many threads ---- */
+
+typedef struct few_job { const qx_attn *a; int64_t keys, cuts, part, per_thread; float *parts, *scratch; } few_job;
+
+static qx_attn_head group_of(const qx_attn *a, int64_t i, qx_attn_group *g)
+{
+    const int64_t heads = a->heads / a->kv_heads, hd = i % a->kv_heads * heads;
+    *g = (qx_attn_group){heads, a->q.head, a->y_head, a->mask.head, a->keep_head, a->sink ? a->sink + hd : NULL};
+    return head_of(a, i / a->kv_heads, hd, 0, a->rows);
+}
+
+static qx_status few_piece(void *user, int64_t i)
+{
+    const few_job *j = user;
+    qx_attn_group g;
+    const qx_attn_head h = group_of(j->a, i / j->cuts, &g);
+    float *own = j->scratch + qx_thread_index() * j->per_thread, *part = j->parts ? j->parts + i * j->part : own;
+    qx_attn_few(&h, &g, i % j->cuts * j->keys, (i % j->cuts + 1) * j->keys, part, own + j->part);
+    if (!j->parts) qx_attn_join(&h, &g, 1, part);
+    return QX_OK;
+}
+
+static qx_status few_join(void *user, int64_t i)
+{
+    const few_job *j = user;
+    qx_attn_group g;
+    const qx_attn_head h = group_of(j->a, i, &g);
+    qx_attn_join(&h, &g, j->cuts, j->parts + i * j->cuts * j->part);
+    return QX_OK;
+}
+
+static qx_status few_run(qx_call *c, const qx_attn *a)
+{
+    const int64_t groups = a->batch * a->kv_heads, rows = a->heads / a->kv_heads * a->rows;
+    few_job j = {.a = a, .keys = (a->keys * groups / 32 / QX_ATTN_KEYS + 1) * QX_ATTN_KEYS, .part = qx_attn_part(rows, a->dv)};
+    j.cuts = a->keys ? (a->keys + j.keys - 1) / j.keys : 1;
+    j.per_thread = (j.part + qx_attn_few_scratch(rows, a->d, a->dv) + 15) / 16 * 16;
+    QX_TRY(QX_CALL_SCRATCH(c, j.per_thread * qx_ctx_threads(c->ctx), &j.scratch));
+    if (j.cuts > 1) QX_TRY(QX_CALL_SCRATCH(c, groups * j.cuts * j.part, &j.parts));
+    QX_TRY(qx_parallel(c->ctx, groups * j.cuts, few_piece, &j));
+    return j.parts ? qx_parallel(c->ctx, groups, few_join, &j) : QX_OK;
+}
+
 qx_status qx_attn_run(qx_call *c, const qx_attn *a)
 {
     if (a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads)
         QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads over %lld key heads", (long long)a->heads, (long long)a->kv_heads);
     if (a->batch == 0 || a->rows == 0 || a->dv == 0) return QX_OK;
+    qx_call_note_kernel(c, "tiled", 2.0 * (double)(a->batch * a->heads * a->rows) * (double)a->keys * (double)(a->d + a->dv));
+    if (a->rows <= QX_ATTN_FEW && (a->k.col == 1 || a->k.row == 1)) return few_run(c, a);
     job j = {.a = a, .chunk = chunk_rows(a)};
     j.chunks = (a->rows + j.chunk - 1) / j.chunk;
     j.per_thread = (qx_attn_scratch(j.chunk, a->d, a->dv) + 15) / 16 * 16;
     QX_TRY(QX_CALL_SCRATCH(c, j.per_thread * qx_ctx_threads(c->ctx), &j.scratch));
-    qx_call_note_kernel(c, "tiled", 2.0 * (double)(a->batch * a->heads * a->rows) * (double)a->keys * (double)(a->d + a->dv));
     return qx_parallel(c->ctx, a->batch * a->heads * j.chunks, piece, &j);
 }
 

@@ -3,14 +3,20 @@
 #ifndef QX_RUNTIME_CPU_ATTENTION_H
 #define QX_RUNTIME_CPU_ATTENTION_H
 
+#include "kernels/attention.h"
 #include "runtime/cpu/op.h"
 
 /* A float operand seen as [batch, head, row, column]; strides in elements, 0 where it is shared. */
 typedef struct qx_heads { const float *data; int64_t batch, head, row, col; } qx_heads;
 
+/* Keys or values that are codes: their bytes instead of the floats in qx_heads, whose strides then count codes. Scales for each column
+ * are one row a head. data NULL: floats. */
+typedef struct qx_coded_heads { const void *data; qx_attn_codes codes; } qx_coded_heads;
+
 typedef struct qx_attn {
     int64_t batch, heads, kv_heads, rows, keys, d, dv; /* heads is a multiple of kv_heads */
     qx_heads q, k, v;         /* q, v: col 1; k: col or row 1 */
+    qx_coded_heads kc, vc;    /* k: col 1 */
     float *y; int64_t y_batch, y_head, y_row;
     float scale, softcap;
     qx_heads mask;            /* data NULL: none; added to the scores; col 1 */

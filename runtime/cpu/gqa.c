@@ -2,7 +2,8 @@
  *
  * Each batch entry has its own number of keys, seqlens_k + 1; a prompt (as many new tokens as keys in all) starts at 0, anything
  * else continues behind what the cache holds. Caches in the output are as long as the longer of the total length and the cache
- * that came in. Caches of codes are turned to floats for the call; what a new token's key is stored as is what attention sees. */
+ * that came in. Attention reads them as they are stored, float, half or codes: what a later token will see of a key is what this
+ * one sees. */
 #include <math.h>
 #include <string.h>
 
@@ -14,10 +15,9 @@ enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQLENS, TOTAL, COS, SIN, POSITI
 
 typedef struct gqa {
     int64_t batch, rows, heads, kv_heads, d, past_cap, cap; /* cap: rows of the output caches */
-    const float *q, *k, *v, *past_k, *past_v;
+    const float *q, *k, *v;
     int64_t q_row, k_row;                                   /* row strides of the new q and of k, v */
-    float *pk, *pv;                                         /* output caches [batch, kv_heads, cap, d] */
-    float *rq;                                              /* rotated queries [batch, rows, heads, d] */
+    float *rq, *new_k;                                      /* rotated queries [batch, rows, heads, d]; a key for each thread */
     int64_t *past, *count;                                  /* [batch] keys before, keys in all */
     const float *cos, *sin;
     const int64_t *positions;
@@ -25,10 +25,10 @@ typedef struct gqa {
     bool interleaved, rotary;
     const float *q_norm, *k_norm;                           /* [d] gammas of the RMS norm of every head, before rotation; NULL: none */
     float norm_eps;
-    bool coded;                                             /* caches of codes; pk and pv are then their values, in scratch */
+    bool coded;
     qx_kv_codes k_codes, v_codes;
-    const uint8_t *past_kc, *past_vc;
-    uint8_t *pkc, *pvc;
+    const uint8_t *past_k, *past_v;                         /* NULL: nothing yet */
+    uint8_t *pk, *pv;                                       /* output caches [batch, kv_heads, cap, d] */
 } gqa;
 
 static qx_status check_inputs(qx_call *c, gqa *g)
@@ -144,103 +144,70 @@ static void place(const gqa *g, const float *x, const float *norm, int64_t pos, 
     for (int64_t i = done; i < g->d; i++) y[i] = x[i];
 }
 
-/* A new row of a cache of codes: stored, and read back as attention will see it. */
-static void store(const qx_kv_codes *k, int64_t head, int64_t row, float *x, uint8_t *codes)
-{
-    qx_kv_encode(k, head, x, codes + row * k->row_bytes);
-    qx_kv_decode(k, head, 1, codes + row * k->row_bytes, x);
-}
-
 /* One token: its queries rotated, its key and value put into the caches. */
 static qx_status token(void *user, int64_t t)
 {
     const gqa *g = user;
     int64_t b = t / g->rows, s = t % g->rows, at = g->past[b] + s, pos = g->positions ? g->positions[t] : at;
+    float *key = g->new_k + qx_thread_index() * g->d;
     for (int64_t h = 0; h < g->heads; h++) place(g, g->q + t * g->q_row + h * g->d, g->q_norm, pos, g->rq + (t * g->heads + h) * g->d);
     for (int64_t h = 0; h < g->kv_heads; h++) {
-        const int64_t row = (b * g->kv_heads + h) * g->cap + at, to = row * g->d;
-        place(g, g->k + t * g->k_row + h * g->d, g->k_norm, pos, g->pk + to);
-        memcpy(g->pv + to, g->v + t * g->k_row + h * g->d, (size_t)g->d * sizeof(float));
-        if (!g->coded) continue;
-        store(&g->k_codes, h, row, g->pk + to, g->pkc);
-        store(&g->v_codes, h, row, g->pv + to, g->pvc);
+        const int64_t to = (b * g->kv_heads + h) * g->cap + at;
+        place(g, g->k + t * g->k_row + h * g->d, g->k_norm, pos, key);
+        qx_kv_encode(&g->k_codes, h, key, g->pk + to * g->k_codes.row_bytes);
+        qx_kv_encode(&g->v_codes, h, g->v + t * g->k_row + h * g->d, g->pv + to * g->v_codes.row_bytes);
     }
     return QX_OK;
 }
 
-/* One head of the caches: what was there, then zeros where nothing will be written. */
+/* One head of the caches: the keys before, then zeros (what a cache holds behind its keys means nothing). */
 static qx_status cache_head(void *user, int64_t i)
 {
     const gqa *g = user;
     for (int kv = 0; kv < 2; kv++) {
-        float *to = (kv ? g->pv : g->pk) + i * g->cap * g->d;
-        const float *from = kv ? g->past_v : g->past_k;
-        int64_t keep = from ? g->past_cap : 0;
-        if (keep) memcpy(to, from + i * g->past_cap * g->d, (size_t)(keep * g->d) * sizeof *to);
-        int64_t rest = g->cap - keep;
-        if (rest > 0) memset(to + keep * g->d, 0, (size_t)(rest * g->d) * sizeof *to);
+        const uint8_t *from = kv ? g->past_v : g->past_k;
+        const int64_t bytes = (kv ? &g->v_codes : &g->k_codes)->row_bytes, keep = from ? g->past[i / g->kv_heads] * bytes : 0;
+        uint8_t *to = (kv ? g->pv : g->pk) + i * g->cap * bytes;
+        if (keep) memcpy(to, from + i * g->past_cap * bytes, (size_t)keep);
+        memset(to + keep, g->k_codes.type == QX_DT_UINT8 ? 0x88 : 0, (size_t)(g->cap * bytes - keep)); /* codes of 0 */
     }
     return QX_OK;
 }
 
-/* The same for a cache of codes: they are copied, and their values go to the scratch that attention reads. */
-static qx_status code_head(void *user, int64_t i)
-{
-    const gqa *g = user;
-    for (int kv = 0; kv < 2; kv++) {
-        const qx_kv_codes *k = kv ? &g->v_codes : &g->k_codes;
-        const uint8_t *from = kv ? g->past_vc : g->past_kc;
-        uint8_t *to = (kv ? g->pvc : g->pkc) + i * g->cap * k->row_bytes;
-        float *x = (kv ? g->pv : g->pk) + i * g->cap * g->d;
-        const int64_t keep = from ? g->past_cap : 0;
-        if (keep) memcpy(to, from + i * g->past_cap * k->row_bytes, (size_t)(keep * k->row_bytes));
-        memset(to + keep * k->row_bytes, k->type == QX_DT_UINT8 ? 0x88 : 0, (size_t)((g->cap - keep) * k->row_bytes)); /* codes of 0 */
-        qx_kv_decode(k, i % g->kv_heads, g->cap, to, x);
-    }
-    return QX_OK;
-}
-
-/* Outputs 1 and 2 of a cache of codes; pk and pv in scratch. */
-static qx_status coded_caches(qx_call *c, gqa *g)
+/* Outputs 1 and 2, with what the past holds. */
+static qx_status caches(qx_call *c, gqa *g)
 {
     const qx_tensor *past = qx_call_in(c, PAST_KEY);
-    const qx_dtype type = past ? past->dtype : qx_call_int(c, "kv_cache_bit_width", 8) == 4 ? QX_DT_UINT8 : QX_DT_INT8;
+    const qx_dtype fresh = g->coded ? qx_call_int(c, "kv_cache_bit_width", 8) == 4 ? QX_DT_UINT8 : QX_DT_INT8 : c->in[QUERY]->dtype,
+        type = past ? past->dtype : fresh;
     qx_tensor *k = NULL, *v = NULL;
     QX_TRY(qx_kv_codes_read(c, type, K_SCALE, "k_quant_type", g->kv_heads, g->d, &g->k_codes));
     QX_TRY(qx_kv_codes_read(c, type, V_SCALE, "v_quant_type", g->kv_heads, g->d, &g->v_codes));
-    const int64_t dims[4] = {g->batch, g->kv_heads, g->cap, g->k_codes.row_bytes};
+    const int64_t dims[4] = {g->batch, g->kv_heads, g->cap, g->k_codes.row_elements};
     QX_TRY(qx_call_out(c, 1, type, 4, dims, &k));
     QX_TRY(qx_call_out(c, 2, type, 4, dims, &v));
-    g->pkc = k->data;
-    g->pvc = v->data;
-    g->past_kc = past ? past->data : NULL;
-    g->past_vc = past ? c->in[PAST_VALUE]->data : NULL;
-    QX_TRY(QX_CALL_SCRATCH(c, g->batch * g->kv_heads * g->cap * g->d, &g->pk));
-    QX_TRY(QX_CALL_SCRATCH(c, g->batch * g->kv_heads * g->cap * g->d, &g->pv));
-    return qx_parallel(c->ctx, g->batch * g->kv_heads, code_head, g);
-}
-
-static qx_status float_caches(qx_call *c, gqa *g)
-{
-    const int64_t dims[4] = {g->batch, g->kv_heads, g->cap, g->d};
-    const qx_dtype type = c->in[QUERY]->dtype;
-    if (g->past_cap) {
-        QX_TRY(qx_call_in_f32(c, PAST_KEY, &g->past_k));
-        QX_TRY(qx_call_in_f32(c, PAST_VALUE, &g->past_v));
-    }
-    QX_TRY(qx_call_out_f32(c, 1, type, 4, dims, &g->pk));
-    QX_TRY(qx_call_out_f32(c, 2, type, 4, dims, &g->pv));
+    g->pk = k->data;
+    g->pv = v->data;
+    g->past_k = past ? past->data : NULL;
+    g->past_v = past ? c->in[PAST_VALUE]->data : NULL;
+    QX_TRY(QX_CALL_SCRATCH(c, qx_ctx_threads(c->ctx) * g->d, &g->new_k));
     return qx_parallel(c->ctx, g->batch * g->kv_heads, cache_head, g);
 }
 
 /* output_qk: 1 the scores that go into softmax, 0 where a key is hidden (as ONNX Runtime writes them), 2 the ones that come out. */
-static qx_status scores_out(qx_call *c, const qx_attn *a)
+static qx_status scores_out(qx_call *c, const gqa *g, qx_attn *a)
 {
-    const int64_t mode = qx_call_int(c, "qk_output", 0);
-    float *s;
+    const int64_t mode = qx_call_int(c, "qk_output", 0), heads = g->batch * g->kv_heads, head = g->cap * g->d;
+    float *s, *k = NULL;
     if (c->n_out < 4) return QX_OK;
     if (mode != 1 && mode != 2) QX_CALL_FAIL(c, QX_E_SHAPE, "output_qk is asked for, but qk_output is %lld", (long long)mode);
     QX_TRY(qx_call_out_f32(c, 3, c->in[QUERY]->dtype, 4, (int64_t[]){a->batch, a->heads, a->rows, a->keys}, &s));
+    if (a->kc.data) { /* who asks for a matrix of scores has room for keys as floats */
+        QX_TRY(QX_CALL_SCRATCH(c, heads * head, &k));
+        for (int64_t i = 0; i < heads; i++)
+            qx_kv_decode(&g->k_codes, i % g->kv_heads, g->cap, g->pk + i * g->cap * g->k_codes.row_bytes, k + i * head);
+        a->k.data = k;
+    }
     QX_TRY(qx_attn_scores(c, a, mode == 1 ? QX_SCORES_MASKED : QX_SCORES_SOFTMAX, s));
     for (int64_t i = 0; mode == 1 && i < a->batch * a->heads * a->rows * a->keys; i++) s[i] = s[i] == -INFINITY ? 0.0f : s[i];
     return QX_OK;
@@ -253,9 +220,10 @@ static qx_status attend(qx_call *c, const gqa *g, float *y)
     int64_t left = qx_call_int(c, "local_window_size", -1) - 1; /* the window counts the token itself */
     qx_attn a = {.batch = g->batch, .heads = g->heads, .kv_heads = g->kv_heads, .rows = g->rows, .keys = g->cap, .d = g->d, .dv = g->d,
                  .q = {g->rq, g->rows * g->heads * g->d, g->d, g->heads * g->d, 1},
-                 .k = {g->pk, g->kv_heads * g->cap * g->d, g->cap * g->d, g->d, 1},
-                 .v = {g->pv, g->kv_heads * g->cap * g->d, g->cap * g->d, g->d, 1}, .y = y, .y_batch = g->rows * g->heads * g->d,
-                 .y_head = g->d, .y_row = g->heads * g->d,
+                 .k = {NULL, g->kv_heads * g->cap * g->d, g->cap * g->d, g->d, 1},
+                 .v = {NULL, g->kv_heads * g->cap * g->d, g->cap * g->d, g->d, 1},
+                 .kc = {g->pk, qx_kv_codes_of(&g->k_codes)}, .vc = {g->pv, qx_kv_codes_of(&g->v_codes)},
+                 .y = y, .y_batch = g->rows * g->heads * g->d, .y_head = g->d, .y_row = g->heads * g->d,
                  .scale = scale != 0 ? scale : 1.0f / sqrtf((float)g->d), .softcap = qx_call_float(c, "softcap", 0.0f),
                  .causal = qx_call_int(c, "causal", 1) != 0,
                  .left = left, .offsets = g->past, .key_count = g->count};
@@ -282,7 +250,7 @@ static qx_status attend(qx_call *c, const gqa *g, float *y)
         a.sink = zero;
     }
     QX_TRY(qx_attn_run(c, &a));
-    return scores_out(c, &a);
+    return scores_out(c, g, &a);
 }
 
 qx_status qx_cpu_gqa(qx_call *c)
@@ -306,7 +274,7 @@ qx_status qx_cpu_gqa(qx_call *c)
     }
     QX_TRY(head_norms(c, &g));
     QX_TRY(qx_call_out_f32(c, 0, c->in[QUERY]->dtype, 3, (int64_t[]){g.batch, g.rows, hidden}, &y));
-    QX_TRY(g.coded ? coded_caches(c, &g) : float_caches(c, &g));
+    QX_TRY(caches(c, &g));
     QX_TRY(QX_CALL_SCRATCH(c, g.batch * g.rows * hidden, &g.rq));
     QX_TRY(qx_parallel(c->ctx, g.batch * g.rows, token, &g));
     return attend(c, &g, y);

@@ -4,6 +4,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/dot.h"
+#include "kernels/dtype.h"
 #include "kernels/gemm.h"
 #include "kernels/int8.h"
 #include "kernels/matmul.h"
@@ -154,7 +155,7 @@ static bool row_of(const qx_attn_head *h, int64_t i, double *s, double *y)
     bool seen = h->has_sink;
     for (int64_t j = 0; j < h->keys; j++) {
         double dot = 0;
-        for (int64_t c = 0; c < h->d; c++) dot += (double)h->q[i * h->ldq + c] * (double)h->k[j * h->ldk + c * h->kc];
+        for (int64_t c = 0; c < h->d; c++) dot += (double)h->q[i * h->ldq + c] * (double)((const float *)h->k)[j * h->ldk + c * h->kc];
         s[j] = dot * (double)h->scale;
         if (h->softcap > 0) s[j] = (double)h->softcap * tanh(s[j] / (double)h->softcap);
         if (h->mask) s[j] += (double)h->mask[i * h->ld_mask + j];
@@ -168,7 +169,7 @@ static bool row_of(const qx_attn_head *h, int64_t i, double *s, double *y)
     if (h->has_sink) sum = exp((double)h->sink - top);
     for (int64_t j = 0; j < h->keys; j++) sum += s[j] = exp(s[j] - top);
     for (int64_t j = 0; j < h->keys; j++)
-        for (int64_t c = 0; c < h->dv; c++) y[c] += s[j] / sum * (double)h->v[j * h->ldv + c];
+        for (int64_t c = 0; c < h->dv; c++) y[c] += s[j] / sum * (double)((const float *)h->v)[j * h->ldv + c];
     return true;
 }
 
@@ -206,6 +207,69 @@ static void attention(void **state)
     (void)state;
     for (int t = 0; t < COUNT(shapes); t++)
         for (int mode = 0; mode < MODES; mode += t > 3 ? 7 : 1) one_attention(&shapes[t], mode, &seed);
+}
+
+/* ---- Codes, and a few rows of several heads ---- */
+
+enum { CODE_KEYS = 300, CODE_D = 40, CODE_HEADS = 3 };
+typedef struct code_case { int type; float zero; } code_case;
+static const code_case code_cases[] = {{QX_DT_INT8, 0}, {QX_DT_UINT4, 8}, {QX_DT_FLOAT8E4M3FN, 0}, {QX_DT_FLOAT16, 0}, {QX_DT_FLOAT, 0}};
+
+/* Random codes of n numbers, and the floats that they stand for. */
+static void random_codes(const code_case *t, const float *scale, bool per_column, uint8_t *codes, float *x, int64_t n, uint32_t *seed)
+{
+    for (int64_t i = 0; i < n; i++) x[i] = 3.0f * rng_normal(seed) + t->zero;
+    assert_true(qx_from_f32(t->type, x, n, codes) && qx_to_f32(t->type, codes, n, x));
+    for (int64_t i = 0; i < n; i++) x[i] = (x[i] - t->zero) * scale[per_column ? i % CODE_D : 0];
+}
+
+/* All rows of h, whose keys are the floats k and v, against double. */
+static void check_rows(qx_attn_head h, const float *k, const float *v)
+{
+    double s[CODE_KEYS], want[CODE_D];
+    h.k = k, h.v = v;
+    for (int64_t i = 0; i < h.rows; i++) {
+        const bool seen = row_of(&h, i, s, want);
+        for (int64_t c = 0; c < h.dv; c++) expect("codes", h.y[i * h.ldy + c], seen ? want[c] : 0, 1, i * 1000 + c);
+    }
+}
+
+static void coded(void **state)
+{
+    static float q[CODE_HEADS * 60 * CODE_D], k[CODE_KEYS * CODE_D], v[CODE_KEYS * CODE_D], y[CODE_HEADS * 60 * CODE_D], scratch[1 << 17],
+        scale[CODE_D], mask[CODE_HEADS * 7 * CODE_KEYS], parts[3 * CODE_HEADS * 7 * (CODE_D + 2)];
+    static uint8_t kc[CODE_KEYS * CODE_D * 4], vc[CODE_KEYS * CODE_D * 4];
+    static const int64_t row_counts[] = {1, 2, 7, 60};
+    uint32_t seed = 11;
+    (void)state;
+    fill_normal(q, COUNT(q), &seed);
+    fill_normal(mask, COUNT(mask), &seed);
+    for (int i = 0; i < CODE_D; i++) scale[i] = 0.1f + 0.01f * (float)i;
+    for (int t = 0; t < 4 * COUNT(code_cases) * COUNT(row_counts); t++) {
+        const code_case *what = &code_cases[t / 4 % COUNT(code_cases)];
+        const bool columns = t & 1 && what->type != QX_DT_FLOAT, masked = t & 2, floats = what->type == QX_DT_FLOAT;
+        const int64_t rows = row_counts[t / 4 / COUNT(code_cases)];
+        const float one = 1.0f;
+        const qx_attn_codes codes = {what->type, what->zero, floats ? NULL : columns ? scale : &scale[3], columns};
+        random_codes(what, floats ? &one : codes.scale, columns, kc, k, COUNT(k), &seed);
+        random_codes(what, floats ? &one : codes.scale, columns, vc, v, COUNT(v), &seed);
+        qx_attn_head h = {.rows = rows, .keys = CODE_KEYS - 1, .d = CODE_D, .dv = CODE_D, .q = q, .ldq = CODE_HEADS * CODE_D, .k = kc,
+                          .ldk = CODE_D, .kc = 1, .v = vc, .ldv = CODE_D, .k_codes = codes, .v_codes = codes, .y = y,
+                          .ldy = CODE_HEADS * CODE_D, .scale = 0.05f, .first = masked ? -70 : INT64_MIN, .last = masked ? 280 : INT64_MAX};
+        qx_attn_rows(&h, scratch);
+        check_rows(h, k, v);
+        if (rows > QX_ATTN_FEW) continue;
+        if (masked) h.mask = mask, h.ld_mask = CODE_KEYS;
+        const qx_attn_group g = {.heads = CODE_HEADS, .q = CODE_D, .y = CODE_D, .mask = rows * CODE_KEYS};
+        for (int64_t p = 0; p < 3; p++) /* the last stretch has fewer keys, and the window leaves none of the first for late rows */
+            qx_attn_few(&h, &g, p * 128, (p + 1) * 128, parts + p * qx_attn_part(CODE_HEADS * rows, CODE_D), scratch);
+        qx_attn_join(&h, &g, 3, parts);
+        for (int64_t head = 0; head < CODE_HEADS; head++) {
+            qx_attn_head one_head = h;
+            one_head.q += head * g.q, one_head.y += head * g.y, one_head.mask = h.mask ? h.mask + head * g.mask : NULL;
+            check_rows(one_head, k, v);
+        }
+    }
 }
 
 /* Masks of hopeless entries: causal, padded in front, a row without any plain key (its keys count as far as they go), and entries
@@ -267,6 +331,7 @@ static void rows_by_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(cuts), cmocka_unit_test(rows_by_rows),
-                                       cmocka_unit_test(integer_rows), cmocka_unit_test(attention), cmocka_unit_test(masked_away)};
+                                       cmocka_unit_test(integer_rows), cmocka_unit_test(attention), cmocka_unit_test(coded),
+                                       cmocka_unit_test(masked_away)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -352,6 +352,15 @@ def grouped_query_attention():
             past = [("past_k", codes(r, t, B, K, P, w)), ("past_v", codes(r, t, B, K, P, w))]
             quant = {**a, "k_quant_type": kind, "v_quant_type": kind, "kv_cache_bit_width": bits}
             yield Case(f"gqa_cache_{bits}_{kind}", "GroupQueryAttention", [*qkv(B, 1), *past, *lengths([P + 1] * B, P + 1), *eleven, *sc], quant, outputs=("Y", "pk", "pv"), types=(FLOAT, 3 if t is I8 else 2, 3 if t is I8 else 2), rtol=5e-3, atol=5e-3)
+    many, flat = 700, {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR", "kv_cache_bit_width": 8}  # more keys than a stretch
+    sc = [("ks", np.array([0.01], F)), ("vs", np.array([0.03], F))]
+    for n, batch in ((1, B), (3, 1), (9, 1)):
+        long = [("past_k", codes(r, I8, batch, K, many, D)), ("past_v", codes(r, I8, batch, K, many, D))]
+        ends = [many + n] if batch == 1 else [many + n - 200, many + n]
+        yield Case(f"gqa_cache_long_{n}", "GroupQueryAttention", [*qkv(batch, n), *long, *lengths(ends, many + n), *eleven, *sc], {**a, **flat}, outputs=("Y", "pk", "pv"), types=(FLOAT, 3, 3), rtol=5e-3, atol=5e-3)
+    for n, batch in ((1, B), (9, 1)):
+        halves = [(name, x.astype(H)) for name, x in [*qkv(batch, n), *cache(batch, P)]]
+        yield Case(f"gqa_half_{n}", "GroupQueryAttention", [*halves, *lengths([P + n] * batch, P + n)], a, outputs=("Y", "pk", "pv"), types=(FLOAT16,) * 3, rtol=5e-3, atol=5e-3)
 
 
 # ---- weights of codes, and small things ---------------------------------------------------------------------------------------------------

@@ -46,7 +46,11 @@ static int64_t fresh_at(int64_t i, int64_t d)
     return s < 0 || s >= ROWS ? -1 : ((b * ROWS + s) * H + i / d / CAP % H) * d + i % d;
 }
 
-static int64_t past_at(int64_t i, int64_t d) { return i / d % CAP < PAST ? (i / d / CAP * PAST + i / d % CAP) * d + i % d : -1; }
+/* Old ones end where the new begin, whatever lies behind. */
+static int64_t past_at(int64_t i, int64_t d)
+{
+    return i / d % CAP < starts[i / d / CAP / H] ? (i / d / CAP * PAST + i / d % CAP) * d + i % d : -1;
+}
 
 static void reals_of(int dt, int64_t d)
 {

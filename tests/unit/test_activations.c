@@ -163,9 +163,42 @@ static void nor_zeros_as_large(void **state)
                         "a = Mul(s, c) z = ConstantOfShape(dims) n = Mul(z, nil) m = Add(a, n)");
 }
 
+/* One token behind 8,191: two caches of a MiB of codes go in and come out. As floats they would be four times that. */
+static void caches_stay_codes(void **state)
+{
+    enum { PAST = 8191, LIMIT = 4 << 20 };
+    static float x[4 * 64];
+    static int8_t past[2 * PAST * 64];
+    static const int64_t dims[] = {1, 1, 256}, kv[] = {1, 1, 128}, cache[] = {1, 2, PAST, 64};
+    qx_tensor t[5], out[3];
+    qx_feed feeds[5];
+    qx_exec *e = NULL;
+    (void)state;
+    for (int i = 0; i < 4 * 64; i++) x[i] = (float)(i % 7) - 3;
+    for (int i = 0; i < 2 * PAST * 64; i++) past[i] = (int8_t)(i % 201 - 100);
+    fixture f = load(HEAD(17) "g (float[1,1,256] q, float[1,1,128] k, float[1,1,128] v, int8[1,2,8191,64] pk, int8[1,2,8191,64] pv) => "
+                              "(float[1,1,256] y, int8[1,2,8192,64] nk, int8[1,2,8192,64] nv) "
+                              "<int32[1] len = {8191}, int32 all = {8192}, float[1] s = {0.02}>"
+                              " { y, nk, nv = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2, k_quant_type=\"PER_TENSOR\","
+                              " v_quant_type=\"PER_TENSOR\", kv_cache_bit_width=8>(q, k, v, pk, pv, len, all, , , , , , s, s) }");
+    for (int i = 0; i < 5; i++) {
+        ok(&f, qx_tensor_shape(f.ctx, &t[i], i < 3 ? QX_DT_FLOAT : QX_DT_INT8, i < 3 ? 3 : 4, i == 0 ? dims : i < 3 ? kv : cache));
+        t[i].data = i < 3 ? (void *)x : (void *)past;
+        feeds[i] = (qx_feed){f.m->graph->inputs[i]->name, &t[i]};
+    }
+    qx_ctx_configure(f.ctx, &(qx_ctx_options){.max_memory = qx_mem_in_use(f.ctx) + LIMIT, .threads = 2});
+    ok(&f, qx_exec_new(f.ctx, f.m, &(qx_exec_options){.device = QX_DEVICE_CPU}, &e));
+    ok(&f, qx_exec_run(e, feeds, 5, NULL, 3, out));
+    assert_memory_equal(out[1].data, past, PAST * 64);
+    for (int i = 0; i < 3; i++) qx_tensor_free(f.ctx, &out[i]);
+    qx_exec_free(e);
+    unload(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(arenas_are_near_the_best), cmocka_unit_test(arenas_of_real_models),
-                                       cmocka_unit_test(attention_needs_no_scores), cmocka_unit_test(nor_zeros_as_large)};
+                                       cmocka_unit_test(attention_needs_no_scores), cmocka_unit_test(nor_zeros_as_large),
+                                       cmocka_unit_test(caches_stay_codes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -75,7 +75,7 @@ static void budget(void **state)
     qx_ctx_free(ctx);
 }
 
-/* A large block comes back when its size is asked for again, and goes when others need its memory. Small ones are not kept. */
+/* A block comes back when its size is asked for again, and goes when others need its memory. Small ones are not kept. */
 static void kept_for_the_next_run(void **state)
 {
 #ifndef __SANITIZE_ADDRESS__ /* there no block is kept, so that a late use is found */
@@ -83,6 +83,7 @@ static void kept_for_the_next_run(void **state)
     (void)state;
     qx_ctx *ctx = qx_ctx_new(&(qx_ctx_options){.max_memory = 16 << 20});
     void *a, *b, *c;
+    qx_hold_spares(ctx);
     OK(qx_alloc_again(ctx, LARGE, &a));
     memset(a, 1, LARGE);
     const size_t one = qx_mem_in_use(ctx);
@@ -104,6 +105,17 @@ static void kept_for_the_next_run(void **state)
     OK(qx_alloc_again(ctx, LARGE, &a));
     qx_free(ctx, a);
     qx_drop_spares(ctx);
+    assert_int_equal(qx_mem_in_use(ctx), 0);
+    OK(qx_alloc_again(ctx, 100 << 10, &a)); /* a layer's cache: too small for pages of its own */
+    qx_free(ctx, a);
+    OK(qx_alloc_again(ctx, 101 << 10, &b));
+    assert_ptr_equal(a, b);
+    qx_free(ctx, b);
+    assert_true(qx_mem_in_use(ctx) > 0);
+    qx_let_spares_go(ctx);
+    assert_int_equal(qx_mem_in_use(ctx), 0);
+    OK(qx_alloc_again(ctx, LARGE, &a)); /* nobody holds any */
+    qx_free(ctx, a);
     assert_int_equal(qx_mem_in_use(ctx), 0);
     qx_ctx_free(ctx);
 #else
