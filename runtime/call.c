@@ -205,6 +205,12 @@ const qx_weight *qx_call_stored(const qx_call *c, uint32_t i)
     return i < 64 && (c->step->stored >> i & 1) ? c->step->in_value[i]->init : NULL;
 }
 
+const qx_value *qx_call_initializer(const qx_call *c, uint32_t i)
+{
+    const qx_value *v = i < c->step->n_in ? c->step->in_value[i] : NULL;
+    return v && v->init && qx_call_in_const(c, i) ? v : NULL;
+}
+
 bool qx_call_can_read_again(const qx_call *c, uint32_t i)
 {
     return i < c->step->n_in && c->step->in_value[i] && c->step->in_value[i]->init && qx_call_in_const(c, i);

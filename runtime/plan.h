@@ -124,6 +124,7 @@ struct qx_exec {
     size_t scratch_want;        /* most that one call has taken */
     size_t live, peak;
     qx_kept *kept; int64_t n_kept, cap_kept; /* keep.c: packed weights of earlier plans */
+    struct qx_packed *packed;   /* cpu/gemm.c: those of a constant, which several steps may share */
     uint64_t plan_number;       /* of the plans so far */
     qx_marks *marking; const struct mark *begin; /* marks.c: of the next run; NULL: none */
     uint32_t *keep_ids; int n_keep;     /* values asked for by name that are not outputs */

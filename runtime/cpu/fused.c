@@ -52,7 +52,7 @@ static qx_status pack(qx_call *c, state *s, bool nk, int64_t rows)
     const qx_tensor *w = c->in[QX_LINEAR_W], *b = qx_call_in(c, QX_LINEAR_BIAS);
     const float *fb;
     qx_matrix m = {.k = w->dims[nk], .n = w->dims[!nk], .row = nk ? 1 : w->dims[1], .col = nk ? w->dims[1] : 1,
-                   .stored = qx_call_stored(c, QX_LINEAR_W)};
+                   .stored = qx_call_stored(c, QX_LINEAR_W), .value = qx_call_initializer(c, QX_LINEAR_W)};
     if (!m.stored) QX_TRY(qx_call_in_f32(c, QX_LINEAR_W, &m.data));
     if (b) {
         QX_TRY(qx_call_in_f32(c, QX_LINEAR_BIAS, &fb));

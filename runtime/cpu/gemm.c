@@ -11,12 +11,14 @@
 #include "kernels/vmath_leaf.h"
 #include "onnx/weight/weight.h"
 #include "runtime/dnnl/door.h"
+#include "runtime/plan.h"
 
 enum { ALONE = 1 << 16 }; /* multiplications that are done before a second thread has begun */
 
 static int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 
-struct qx_packed { int64_t k, n; qx_dnnl_mm *dnnl; float *own; };
+/* refs: steps that hold it; value, row: what it was made of, for others to find it in *list. value NULL: it is in none. */
+struct qx_packed { int64_t k, n; qx_dnnl_mm *dnnl; float *own; int refs; const qx_value *value; int64_t row; qx_packed **list, *next; };
 
 /* ---- Activation and residual ---- */
 
@@ -144,10 +146,34 @@ static qx_status own_pack(qx_call *c, const qx_matrix *w, float **packed)
     return qx_panels_pack(c, w, *packed);
 }
 
+/* One that another step has packed already. */
+static qx_packed *packed_before(const qx_call *c, const qx_matrix *w)
+{
+    qx_packed *p = w->value ? c->exec->packed : NULL;
+    while (p && (p->value != w->value || p->k != w->k || p->n != w->n || p->row != w->row)) p = p->next;
+    return p;
+}
+
+static void enlist(const qx_call *c, const qx_matrix *w, qx_packed *p)
+{
+    if (!w->value || p->dnnl) return; /* the library's form goes by the number of rows */
+    p->value = w->value;
+    p->row = w->row;
+    p->list = &c->exec->packed;
+    p->next = *p->list;
+    *p->list = p;
+}
+
 qx_status qx_packed_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_packed **out)
 {
-    qx_packed *p = NULL;
+    qx_packed *p = packed_before(c, w);
+    if (p) {
+        p->refs++;
+        *out = p;
+        return QX_OK;
+    }
     QX_TRY(QX_NEW(c->ctx, &p));
+    p->refs = 1;
     p->k = w->k;
     p->n = w->n;
     qx_status st = qx_call_bf16(c) ? qx_dnnl_mm_new(c, w, m_hint, &p->dnnl) : QX_OK;
@@ -156,13 +182,19 @@ qx_status qx_packed_new(qx_call *c, const qx_matrix *w, int64_t m_hint, qx_packe
         qx_packed_free(c->ctx, p);
         return st;
     }
+    enlist(c, w, p);
     *out = p;
     return QX_OK;
 }
 
 void qx_packed_free(qx_ctx *ctx, qx_packed *p)
 {
-    if (!p) return;
+    if (!p || --p->refs > 0) return;
+    for (qx_packed **at = p->list; at && *at; at = &(*at)->next)
+        if (*at == p) {
+            *at = p->next;
+            break;
+        }
     qx_dnnl_mm_free(ctx, p->dnnl);
     qx_free(ctx, p->own);
     qx_free(ctx, p);

@@ -17,8 +17,9 @@ void qx_act_row(qx_act act, const float *x, float *y, int64_t n); /* not NONE; y
 typedef struct qx_packed qx_packed;
 /* What it is packed from: element (i, j) at i * row + j * col of data; or, with data NULL, of a float weight that is read from
  * the model a piece at a time, so that the whole of it never lies beside its packed form. One of row and col is 1, the other at
- * least the length of a stored row. */
-typedef struct qx_matrix { int64_t k, n, row, col; const float *data; const struct qx_weight *stored; } qx_matrix;
+ * least the length of a stored row. value: the constant that it is as a whole, so that steps which multiply by the same one (a
+ * network unrolled over time) have one packed form; NULL: nobody shares it. */
+typedef struct qx_matrix { int64_t k, n, row, col; const float *data; const struct qx_weight *stored; const qx_value *value; } qx_matrix;
 /* The stored rows [first, first + count) of w: columns of W when col is the longer stride. In *out, which points into data or to
  * buf[count * length]. */
 qx_status qx_matrix_rows(qx_call *c, const qx_matrix *w, int64_t first, int64_t count, float *buf, const float **out);

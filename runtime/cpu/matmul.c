@@ -176,8 +176,9 @@ static qx_status product(qx_call *c, const operand *a, const operand *b, float a
     if (!st->packed) {
         QX_TRY(qx_call_in_f32(c, 1, &fb));
         QX_TRY(scaled(c, fb, s.k * s.n, alpha, &fb));
-        QX_TRY(qx_packed_new(c, &(qx_matrix){.k = s.k, .n = s.n, .row = b->turn ? 1 : s.n, .col = b->turn ? s.k : 1, .data = fb}, rows,
-                             &st->packed));
+        const qx_matrix w = {.k = s.k, .n = s.n, .row = b->turn ? 1 : s.n, .col = b->turn ? s.k : 1, .data = fb,
+                             .value = alpha == 1.0f ? qx_call_initializer(c, 1) : NULL};
+        QX_TRY(qx_packed_new(c, &w, rows, &st->packed));
     }
     qx_call_drop_const(c, 1);
     qx_gemm g = {.m = rows, .x = fa, .y = y};
@@ -326,8 +327,9 @@ qx_status qx_cpu_gemm(qx_call *c)
     if (!st->packed) {
         QX_TRY(qx_call_in_f32(c, 1, &fb));
         QX_TRY(scaled(c, fb, g.k * g.n, g.alpha, &fb));
-        QX_TRY(qx_packed_new(c, &(qx_matrix){.k = g.k, .n = g.n, .row = g.tb ? 1 : g.n, .col = g.tb ? g.k : 1, .data = fb}, g.m,
-                             &st->packed));
+        const qx_matrix w = {.k = g.k, .n = g.n, .row = g.tb ? 1 : g.n, .col = g.tb ? g.k : 1, .data = fb,
+                             .value = g.alpha == 1.0f ? qx_call_initializer(c, 1) : NULL};
+        QX_TRY(qx_packed_new(c, &w, g.m, &st->packed));
         if (tc && !st->bias) QX_TRY(keep_bias(c, st, &g, fc, col));
     }
     qx_call_drop_const(c, 1);

@@ -88,6 +88,8 @@ qx_status qx_call_const_again_f32(qx_call *c, uint32_t i, const float **out); /*
 /* The initializer behind input i when the plan left it to the adapter to read it from the model (its tensor has dims and no
  * data); NULL otherwise. */
 const struct qx_weight *qx_call_stored(const qx_call *c, uint32_t i);
+/* The initializer that is input i, the same in every run; NULL: something else. Steps with the same one read the same numbers. */
+const qx_value *qx_call_initializer(const qx_call *c, uint32_t i);
 /* Resolves a possibly negative axis; out of [-rank, rank) is an error naming both. */
 qx_status qx_call_axis(const qx_call *c, int64_t axis, int rank, int *out);
 

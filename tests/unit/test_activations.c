@@ -195,10 +195,40 @@ static void caches_stay_codes(void **state)
     unload(&f);
 }
 
+/* A network unrolled over time: 24 products by one weight of a MiB have one packed form. */
+static void shared_weights_are_packed_once(void **state)
+{
+    enum { STEPS = 24, LIMIT = 6 << 20 };
+    char text[4000];
+    size_t at = (size_t)snprintf(text, sizeof text, HEAD(17) "g (float[1,512] x0) => (float[1,512] x%d) <float[512,512] w = random(1)> {",
+                                 STEPS);
+    qx_tensor t, out;
+    qx_exec *x = NULL;
+    (void)state;
+    for (int i = 0; i < STEPS; i++) {
+        const char *form = i % 3 == 0 ? " x%d = MatMul(x%d, w)" : i % 3 == 1 ? " x%d = Gemm(x%d, w)" : " x%d = Gemm<transB=1>(x%d, w)";
+        at += (size_t)snprintf(text + at, sizeof text - at, form, i + 1, i);
+    }
+    snprintf(text + at, sizeof text - at, " }");
+    fixture f = load(text);
+    random_feed(&f, 0, &t);
+    qx_ctx_configure(f.ctx, &(qx_ctx_options){.max_memory = qx_mem_in_use(f.ctx) + LIMIT});
+    for (int no_fuse = 0; no_fuse < 2; no_fuse++) {
+        ok(&f, qx_exec_new(f.ctx, f.m, &(qx_exec_options){.device = QX_DEVICE_CPU, .no_fuse = no_fuse}, &x));
+        for (int run = 0; run < 2; run++) {
+            ok(&f, qx_exec_run(x, &(qx_feed){"x0", &t}, 1, NULL, 1, &out));
+            qx_tensor_free(f.ctx, &out);
+        }
+        qx_exec_free(x);
+    }
+    qx_tensor_free(f.ctx, &t);
+    unload(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(arenas_are_near_the_best), cmocka_unit_test(arenas_of_real_models),
                                        cmocka_unit_test(attention_needs_no_scores), cmocka_unit_test(nor_zeros_as_large),
-                                       cmocka_unit_test(caches_stay_codes)};
+                                       cmocka_unit_test(caches_stay_codes), cmocka_unit_test(shared_weights_are_packed_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
