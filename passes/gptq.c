@@ -2,6 +2,7 @@
  * X'X of the layer's input from the one calibration sweep. Works for every weight format; block scales are chosen on the
  * compensated weights. When H cannot be factored the layer is rounded to nearest, and says so. */
 #include "passes/search/search.h"
+#include "passes/search/sequence.h"
 #include "passes/search/solve_step.h"
 
 static bool wants(const qx_pass *p, const qx_plan_item *it)
@@ -26,7 +27,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     (void)m;
     for (int64_t i = 0; i < plan->linears.count; i++) {
         const qx_stat_request r = gram_of(p, &plan->items[i]);
-        if (wants(p, &plan->items[i])) QX_TRY(qx_stats_want(stats, &r));
+        if (wants(p, &plan->items[i]) && !qx_in_turn(p, &plan->items[i])) QX_TRY(qx_stats_want(stats, &r));
     }
     return QX_OK;
 }
@@ -34,18 +35,19 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 static qx_status solve_item(qx_pass *p, qx_plan_item *it, qx_stats *stats)
 {
     qx_input_gram gram;
+    const bool in_turn = qx_in_turn(p, it) && !p->pipe->no_stats;
     QX_TRY(qx_weight_gram(p->pipe, it, stats, &gram));
-    if (!gram.rows) return qx_item_note(p->pipe, it, "gptq: not observed");
+    if (!gram.rows && !in_turn) return qx_item_note(p->pipe, it, "gptq: not observed");
     const qx_qspec *q = &it->weight->spec;
     /* nvfp4 chooses its scales on the way, so columns go in order */
     const bool on_the_way = q->codes == QX_DT_FLOAT4E2M1 && q->scale == QX_DT_FLOAT8E4M3FN;
     const qx_solve_spec spec = {.compensate = true, .keep_zeros = it->weight->pruned,
                                 .act_order = qx_opt_bool(p, "act-order") && !on_the_way, .refine = (int)qx_opt_int(p, "refine"),
                                 .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram,
-                                    .k = qx_view_k(&it->lin->view), .spatial = 1};
+                                .in_turn = in_turn, .k = qx_view_k(&it->lin->view), .spatial = 1};
     it->weight->solved = true;
     QX_TRY(qx_solve_step(p->pipe, it->weight, &spec));
-    return qx_item_note(p->pipe, it, "gptq");
+    return qx_item_note(p->pipe, it, in_turn ? "gptq in turn" : "gptq");
 }
 
 static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
@@ -64,6 +66,7 @@ static const qx_option options[] = {
     QX_SHRINK_OPTION,
     {"refine", QX_OPT_INT, "2", 0, 100, NULL, "sweeps of coordinate descent on codes and scales afterwards"},
     QX_ROWS_OPTION,
+    QX_SEQUENTIAL_OPTION,
     {"columns", QX_OPT_INT, "1048576", 1, 1048576, NULL,
      "only weights of at most so many inputs per output (channels times window): H has their square"},
     {"bits", QX_OPT_INT, "8", 2, 8, NULL, "only weights of at most so many bits; others are rounded to nearest"},

@@ -13,6 +13,7 @@ typedef struct qx_quantize_options {
     const char *passes;                  /* "smoothquant(alpha=auto),int8"; presets are expanded before */
     const char *target_size, *target_sqnr, *formats; /* short for the pass mixed, which is put behind `passes` (settings.c) */
     const char *level;                   /* --level: the diffusion recipe's, set in the format of `passes` (settings.c) */
+    bool sequential;                     /* --sequential: an option of gptq and sparsity in `passes` (settings.c) */
     const char *io;                      /* "int8": short for the pass io, which is put behind `passes` (settings.c) */
     const char *rest;                    /* "fp16", "bf16": short for that pass in front of `passes` (settings.c) */
     const char *like_path;               /* --like: a model whose record (passes/job/record.h) settings.c replays */

@@ -9,6 +9,7 @@
 #include "passes/place/emit.h"
 #include "passes/job/job.h"
 #include "passes/linear/quantized.h"
+#include "passes/search/sequence.h"
 
 static const qx_quantize_options no_options;
 
@@ -210,6 +211,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
     QX_TRY(refuse_quantized(p, m));
     QX_TRY(parse_settings(p));
     QX_TRY(check_purpose(p));
+    QX_TRY(qx_sequence_check(p));
     if (changes_model(p)) {
         QX_TRY(fix_inputs(p, m));
         QX_TRY(inline_functions(p, m));
@@ -427,9 +429,10 @@ static qx_status keep_stats(qx_pipeline *p, qx_stats *stats)
     return p->opt->save_stats && !p->opt->dry_run ? qx_stats_save(stats, p->opt->save_stats, p->opt->save_gram) : QX_OK;
 }
 
-static qx_status run_all(qx_pipeline *p, qx_stats *stats)
+static qx_status run_all(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
 {
     QX_TRY(each_pass(p, false, PHASE_RUN, stats));
+    QX_TRY(qx_sequence_run(p, samples, stats));
     QX_TRY(each_pass(p, true, PHASE_RUN, stats));
     QX_TRY(each_pass(p, false, PHASE_FINISH, stats));
     QX_TRY(qx_plan_store_rest(p));
@@ -462,7 +465,7 @@ qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options
     qx_exec_free(p->exec);
     p->exec = NULL;
     QX_TRY(st);
-    QX_TRY(run_all(p, stats));
+    QX_TRY(run_all(p, samples, stats));
     QX_TRY(fill_report(p, report));
     return add_stage(report, "rewrite", &clock);
 }

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "passes/search/reorder.h"
 #include "passes/search/search.h"
+#include "passes/search/sequence.h"
 #include "passes/search/solve_step.h"
 
 typedef enum method { MAGNITUDE, WANDA, SPARSEGPT } method;
@@ -93,6 +94,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
         const qx_plan_item *it = &plan->items[i];
         const bool conv = it->lin->is_conv;
         if (!it->weight || it->why != QX_WHY_NONE || it->lin->group > 1 || it->lin->rows != it->lin->x) continue;
+        if (how == SPARSEGPT && qx_in_turn(p, it)) continue;
         QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1,
                                                        .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")}));
     }
@@ -128,18 +130,19 @@ static qx_status prune(qx_pass *p, qx_plan_item *it, qx_stats *stats)
     method how = method_of(p);
     const float *norm = NULL;
     qx_input_gram gram;
+    const bool in_turn = how == SPARSEGPT && qx_in_turn(p, it) && !p->pipe->no_stats;
     QX_TRY(qx_weight_gram(p->pipe, it, stats, &gram));
-    if (how != MAGNITUDE && !gram.rows) {
+    if (how != MAGNITUDE && !gram.rows && !in_turn) {
         QX_TRY(qx_item_note(p->pipe, it, "2:4: input not observed, by magnitude"));
         how = MAGNITUDE;
     }
     if (how == WANDA) QX_TRY(norms(p, &gram, k, spatial, &norm));
     it->weight->pruned = true;
-    QX_TRY(qx_item_note(p->pipe, it, "2:4 %s", names[how]));
+    QX_TRY(qx_item_note(p->pipe, it, "2:4 %s%s", names[how], in_turn ? " in turn" : ""));
     if (how != SPARSEGPT) return qx_mask_step(p->pipe, it->weight, norm, spatial);
     const qx_solve_spec spec = {.compensate = true, .prune = true, .swaps = (int)qx_opt_int(p, "swaps"), .stay_float = gptq_follows(p),
-                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram, .k = k,
-                                .spatial = spatial};
+                                .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram, .in_turn = in_turn,
+                                .k = k, .spatial = spatial};
     if (!gptq_follows(p)) it->weight->solved = it->weight->spec.codes != QX_DT_UNDEFINED;
     return qx_solve_step(p->pipe, it->weight, &spec);
 }
@@ -171,6 +174,7 @@ static const qx_option options[] = {
     {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
     QX_SHRINK_OPTION,
     QX_ROWS_OPTION,
+    QX_SEQUENTIAL_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 

@@ -115,8 +115,20 @@ typedef struct qx_sweep_mark { int64_t steps, slot, bytes; uint64_t hash, plan; 
 /* Told between two stretches. Who wants to go on from there later fills in the hash of the first `bytes` bytes of the spool
  * (qx_spool_hash), puts the mark by and sets *kept: then the file stays until another mark is kept. */
 typedef qx_status qx_sweep_between(void *user, qx_sweep_mark *mark, const qx_spool *activations, bool *kept);
+/* Weights that are decided while the sweep runs, one after the other. A stretch ends in front of the first step that reads
+ * gate.weight; `open` comes when every sample has been told gate.seen in all streams, and from then on the weight's initializer may
+ * be another one. Streams are runs of all samples beside each other, the first one a stretch ahead of the next: `begin` is called
+ * before each of their stretches, and may exchange initializers for others of the same type and dims. */
+typedef struct qx_sweep_gate { const qx_value *seen, *weight; } qx_sweep_gate;
+typedef struct qx_sweep_turns {
+    const qx_sweep_gate *gates; int64_t n;
+    int streams;                 /* 1 or 2 */
+    qx_status (*open)(void *user, const int64_t *gates, int64_t n);
+    qx_status (*begin)(void *user, int stream);
+} qx_sweep_turns;
 typedef struct qx_sweep_job {
     int64_t samples, weight_budget;
+    const qx_sweep_turns *turns; /* NULL: none; not together with `between` */
     qx_sweep_feeds *get;
     qx_sweep_between *between;   /* NULL: nobody will go on */
     void *user;

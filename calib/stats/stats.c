@@ -27,11 +27,20 @@ qx_entry *qx_stats_entry_at(const qx_stats *s, int64_t i)
     return e;
 }
 
+qx_status qx_stats_keep_file(qx_stats *s, qx_file *file)
+{
+    const qx_status st = qx_arena_grow(s->arena, (void **)&s->files, s->n_files, &s->cap_files, sizeof file);
+    if (st == QX_OK) s->files[s->n_files++] = file;
+    else qx_file_close(file);
+    return st;
+}
+
 void qx_stats_free(qx_stats *s)
 {
     if (!s) return;
     if (s->exec) qx_exec_watch(s->exec, NULL, 0, NULL, NULL);
     for (int64_t i = 0; s->by_name && i < qx_stats_count(s); i++) qx_observer_reset(s->ctx, &qx_stats_entry_at(s, i)->o);
+    for (int64_t i = 0; i < s->n_files; i++) qx_file_close(s->files[i]);
     qx_map_free(s->by_name);
     qx_map_free(s->aliases);
     qx_free(s->ctx, s->watched);

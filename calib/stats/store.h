@@ -28,9 +28,12 @@ struct qx_stats {
     qx_entry **watched;       /* [n_watched] chains, by watch index */
     int n_watched;
     qx_checkpoint checkpoint;
+    struct qx_file **files; int64_t n_files, cap_files; /* kept open as long as the store */
     const char *described;    /* of the samples: goes into the file; NULL: unknown */
 };
 
+/* Closed with the store, or at once when this fails: what is computed from statistics and waits on disk. */
+qx_status qx_stats_keep_file(qx_stats *s, struct qx_file *file);
 qx_status qx_stats_entry(qx_stats *s, const char *name, qx_entry **out); /* found or made */
 qx_entry *qx_stats_entry_at(const qx_stats *s, int64_t i);
 

@@ -271,7 +271,7 @@ qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j, bool all)
         keep_range(r);
     }
     if (!qx_job_is_two_level(j)) return QX_OK;
-    r->scale2 = qx_nvfp4_global(fmaxf(fmaxf(-r->lo[0], r->hi[0]), j->spec.amax));
+    r->scale2 = j->spec.second > 0 ? j->spec.second : qx_nvfp4_global(fmaxf(fmaxf(-r->lo[0], r->hi[0]), j->spec.amax));
     return QX_OK;
 }
 

@@ -113,6 +113,7 @@ typedef struct qx_qspec {
     const float *importance; /* [k] weight of the squared error in SEARCH (E[x^2]); NULL: 1 */
     /* two levels of scales: the second level reaches this far even if the weight does not; 0: as far as the weight does */
     float amax;
+    float second;         /* two levels of scales: the second one, where it is decided already; 0: by amax */
     const int32_t *given_zero; /* QX_SCALE_GIVEN with zero_point: [n][blocks]; NULL: from each block's range under the given scale */
 } qx_qspec;
 

@@ -261,18 +261,17 @@ static qx_status add_mixed(qx_job_args *a)
     return o->passes ? QX_OK : QX_E_NOMEM;
 }
 
-/* --level is short for the option of int8 and fp8. */
-static qx_status set_level(qx_job_args *a)
+/* --level and --sequential are short for options of passes. */
+static qx_status set_option(qx_job_args *a, const char *option, const char *value)
 {
     qx_quantize_options *o = &a->opt;
     qx_pipeline *pipe;
-    if (!o->level || !o->passes) return QX_OK;
+    if (!value || !o->passes) return QX_OK;
     QX_TRY(qx_pipeline_parse(a->ctx, o->passes, &pipe));
-    qx_status st = qx_pipeline_set(pipe, "level", o->level);
+    qx_status st = qx_pipeline_set(pipe, option, value);
     if (st == QX_OK && !(o->passes = qx_arena_strdup(a->arena, qx_pipeline_text(pipe)))) st = QX_E_NOMEM;
     qx_pipeline_free(pipe);
-    o->level = NULL;
-    return st == QX_OK ? QX_OK : qx_note(a->ctx, st, "--level");
+    return st == QX_OK ? QX_OK : qx_note(a->ctx, st, "--%s", option);
 }
 
 /* --io is short for a last pass. */
@@ -351,7 +350,10 @@ qx_status qx_job_args_options(qx_job_args *a, const qx_quantize_options **out)
     if (o->samples.text && a->with_text) o->passes = a->with_text;
     a->with_text = NULL;
     QX_TRY(add_mixed(a));
-    QX_TRY(set_level(a));
+    QX_TRY(set_option(a, "level", o->level));
+    QX_TRY(set_option(a, "sequential", o->sequential ? "true" : NULL));
+    o->level = NULL;
+    o->sequential = false;
     QX_TRY(add_rest(a));
     QX_TRY(add_io(a));
     if (!o->passes)

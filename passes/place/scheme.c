@@ -441,7 +441,7 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
     if (p->pipe->failed != QX_OK) return p->pipe->failed;
     if (s->concat) QX_TRY(qx_concat_share(p));
     qx_plan_settle(p->pipe);
-    QX_TRY(qx_second_level_share(p));
+    QX_TRY(qx_second_level_share(p, 2));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(raise_opset(p, &plan->items[i]));
     if (s->residual) QX_TRY(qx_residual_run(p, stats, s));

@@ -7,24 +7,16 @@
 
 #include "base/thread.h"
 #include "kernels/quant.h"
+#include "passes/search/solve_step.h"
 
 enum { STRIP = 512 };
 
-typedef struct levels { qx_pass *p; int64_t *members; float *amax, *top; } levels; /* members, top [groups], amax [items] */
+typedef struct levels { qx_pass *p; int64_t least, *members; float *amax, *top; } levels; /* members, top [groups], amax [items] */
 
 static bool wants(const qx_pass *p, const qx_plan_item *it)
 {
     return it->pass == p && it->weight && it->lin->group_id >= 0 && it->weight->spec.codes == QX_DT_FLOAT4E2M1 &&
         it->weight->spec.scale == QX_DT_FLOAT8E4M3FN;
-}
-
-/* Solvers choose codes inside the job: what comes before them is the weight that has a range. */
-static const qx_step *steps_before_solver(const qx_plan_weight *w)
-{
-    const qx_step *steps = w->steps;
-    for (const qx_step *s = w->steps; s; s = s->prev)
-        if (s->def->begin) steps = s->prev;
-    return steps;
 }
 
 static qx_status item_amax(void *user, int64_t i)
@@ -34,12 +26,12 @@ static qx_status item_amax(void *user, int64_t i)
     const qx_plan_item *it = &l->p->pipe->plan->items[i];
     const int64_t k = it->weight ? qx_view_k(&it->weight->view) : 0;
     float *x;
-    if (!wants(l->p, it) || l->members[it->lin->group_id] < 2) return QX_OK;
+    if (!wants(l->p, it) || l->members[it->lin->group_id] < l->least) return QX_OK;
     QX_TRY(qx_alloc_raw(ctx, (size_t)(STRIP * k) * sizeof *x, (void **)&x));
     qx_status st = QX_OK;
     for (int64_t first = 0, n = it->weight->view.n; first < n && st == QX_OK; first += STRIP) {
         const int64_t rows = n - first < STRIP ? n - first : STRIP;
-        st = qx_rows_read(ctx, it->weight->tensor, &it->weight->view, steps_before_solver(it->weight), first, rows, x);
+        st = qx_rows_read(ctx, it->weight->tensor, &it->weight->view, qx_steps_before_solver(it->weight), first, rows, x);
         if (st == QX_OK) qx_amax(&(qx_grid){rows, k, rows, k}, QX_DT_FLOAT, x, &l->amax[i], NULL);
     }
     qx_free(ctx, x);
@@ -55,12 +47,12 @@ static void agree(const levels *l)
         if (wants(l->p, &plan->items[i])) plan->items[i].weight->spec.amax = l->top[plan->items[i].lin->group_id];
 }
 
-qx_status qx_second_level_share(qx_pass *p)
+qx_status qx_second_level_share(qx_pass *p, int64_t least)
 {
     const qx_plan *plan = p->pipe->plan;
     const int64_t n = plan->linears.count;
     const size_t groups = (size_t)(plan->linears.n_groups > n ? plan->linears.n_groups : n) + 1;
-    levels l = {.p = p};
+    levels l = {.p = p, .least = least};
     qx_status st;
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, groups, sizeof *l.members, (void **)&l.members));
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, groups, sizeof *l.top, (void **)&l.top));

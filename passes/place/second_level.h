@@ -4,7 +4,7 @@
 
 #include "passes/place/plan.h"
 
-/* For the items that pass p has, before their jobs are made: sets spec.amax of two-level weights in groups of two and more. */
-qx_status qx_second_level_share(qx_pass *p);
+/* For the items that pass p has, before their jobs are made: sets spec.amax of two-level weights in groups of `least` and more. */
+qx_status qx_second_level_share(qx_pass *p, int64_t least);
 
 #endif

@@ -4,7 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "base/spool.h"
+#include "kernels/dot.h"
 #include "kernels/solve.h"
 
 enum { ROWS = 32 }; /* rows that go through the solver together */
@@ -123,6 +124,12 @@ static qx_status factor(qx_ctx *ctx, const solve *v, solve_live *l)
 
 static bool two_level(const qx_qspec *q) { return q->codes == QX_DT_FLOAT4E2M1 && q->scale == QX_DT_FLOAT8E4M3FN; }
 
+/* What block scales of two-level formats are relative to; 1 for others. */
+static float global_of(const qx_qspec *q, const solve_live *l)
+{
+    return !two_level(q) ? 1 : q->second > 0 ? q->second : qx_nvfp4_global(l->amax);
+}
+
 static qx_status begin(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int64_t k)
 {
     solve *v = solve_of(s);
@@ -130,7 +137,10 @@ static qx_status begin(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int6
     QX_TRY(QX_NEW(ctx, &v->live));
     if (v->spec.k != k)
         QX_FAIL(ctx, QX_E_SHAPE, "weight '%s': Gram matrix of %lld channels for k = %lld", v->name, (long long)v->spec.k, (long long)k);
-    if (v->spec.compensate) QX_TRY(factor(ctx, v, v->live));
+    if (v->spec.in_turn)
+        QX_FAIL(ctx, QX_E_FAIL, "weight '%s' is asked for before its turn", v->name);
+    if (v->spec.compensate && !v->spec.gram.h) v->live->failed = true; /* no sample came here */
+    else if (v->spec.compensate) QX_TRY(factor(ctx, v, v->live));
     if (spec->block >= 0 && !two_level(spec)) return QX_OK;
     QX_TRY(tensor_amax(ctx, v, s, k, &v->live->amax));
     v->live->amax = fmaxf(v->live->amax, spec->amax);
@@ -205,7 +215,7 @@ static qx_status refine_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows,
     const solve *v = t->v;
     qx_refine r = {.k = t->k, .h = v->live->h, .format = t->format, .block = t->spec->block < 0 ? 0 : t->spec->block, .scale = scale,
                    .zero = zero, .sweeps = v->spec.refine,
-                   .global = two_level(t->spec) ? qx_nvfp4_global(v->live->amax) : 1, .rescale = t->spec->block >= 0};
+                   .global = global_of(t->spec, v->live), .rescale = t->spec->block >= 0};
     if (!v->spec.refine) return QX_OK;
     if (v->spec.prune || v->spec.keep_zeros) {
         for (int64_t i = 0; i < rows * t->k; i++) t->codes[i] = x[i] != 0;
@@ -223,7 +233,7 @@ static qx_status solve_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, 
     if (v->spec.prune) QX_TRY(prune_rows(ctx, v, t->k, x, rows, t->w0, t->scratch));
     const bool given = scales_before(t, x, rows, scale, zero);
     const qx_search search = {.format = t->format, .weight = l->weight};
-    const qx_nvfp4 nvfp4 = {.global = two_level(t->spec) ? qx_nvfp4_global(l->amax) : 1, .weight = l->weight};
+    const qx_nvfp4 nvfp4 = {.global = global_of(t->spec, l), .weight = l->weight};
     if (!solves) {
         if (!given) qx_nvfp4_search(&nvfp4, x, rows, t->k, t->codes, scale, NULL);
         round_rows(t, x, rows, scale, zero);
@@ -244,7 +254,7 @@ static qx_status solve_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, 
 static void store_scales(const tile *t, int64_t rows, float *scale)
 {
     if (!two_level(t->spec)) return;
-    const float global = qx_nvfp4_global(t->v->live->amax);
+    const float global = global_of(t->spec, t->v->live);
     for (int64_t i = 0; i < rows * t->blocks; i++) scale[i] = qx_scale_stored(&t->format, scale[i] / global, NULL);
 }
 
@@ -413,4 +423,184 @@ qx_status qx_mask_step(struct qx_pipeline *pipe, qx_plan_weight *w, const float 
     if (!m) return QX_E_NOMEM;
     *m = (masker){norm, spatial};
     return qx_plan_step(pipe, w, &def_mask, m);
+}
+
+/* ---- one after the other ---- */
+
+/* What a solved weight was made of, read back instead of solved again. */
+typedef struct kept {
+    const qx_plan_weight *w;
+    qx_weight codes, scale, zero; /* [n, k], [n, blocks], in a file */
+    float global;                 /* of two levels */
+    bool plain;                   /* codes are floats */
+} kept;
+
+static const qx_stepdef def_shift;
+
+static bool is_solver(const qx_stepdef *d) { return d == &def_solve || d == &def_solve_pruned || d == &def_prune; }
+
+const qx_step *qx_steps_before_solver(const qx_plan_weight *w)
+{
+    const qx_step *steps = w->steps;
+    for (const qx_step *s = w->steps; s; s = s->prev)
+        if (s->def->begin) steps = s->prev;
+    return steps;
+}
+
+bool qx_solve_waits(const qx_plan_weight *w)
+{
+    for (const qx_step *s = w->steps; s; s = s->prev)
+        if (is_solver(s->def) && solve_of(s)->spec.in_turn) return true;
+    return false;
+}
+
+static qx_status shift_rows(qx_ctx *ctx, const qx_step *s, int64_t first, int64_t rows, int64_t k, float *x, void *scratch)
+{
+    float *y = scratch;
+    (void)ctx;
+    (void)first;
+    for (int64_t r = 0; r < rows; r++) {
+        qx_gemm_nt(1, k, k, x + r * k, k, s->arg, k, y, k);
+        for (int64_t j = 0; j < k; j++) x[r * k + j] += y[j];
+    }
+    return QX_OK;
+}
+
+static size_t shift_scratch(const qx_step *s, int64_t k)
+{
+    (void)s;
+    return (size_t)k * sizeof(float);
+}
+
+static qx_status nothing(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int64_t k)
+{
+    (void)ctx, (void)s, (void)spec, (void)k;
+    return QX_OK;
+}
+
+static const qx_stepdef def_shift = {.name = "shift", .rows = shift_rows, .scratch_bytes = shift_scratch, .begin = nothing};
+
+qx_status qx_solve_give(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_input_gram *gram, const float *shift)
+{
+    qx_step *first = NULL;
+    for (const qx_step *s = w->steps; s; s = s->prev) {
+        if (!is_solver(s->def)) continue;
+        solve_of(s)->spec.gram = *gram;
+        solve_of(s)->spec.in_turn = false;
+        first = (qx_step *)(uintptr_t)s;
+    }
+    if (!first || !shift) return QX_OK;
+    first->prev = qx_step_new(pipe->model, &def_shift, first->prev, shift);
+    return first->prev ? QX_OK : QX_E_NOMEM;
+}
+
+static qx_status kept_values(qx_ctx *ctx, const kept *v, const qx_qspec *spec, int64_t first, int64_t rows, int64_t k, float *x,
+                             float *scale, int32_t *zero)
+{
+    const int64_t blocks = v->scale.numel / v->w->view.n, block = spec->block > 0 ? spec->block : k;
+    float *z = NULL;
+    QX_TRY(qx_weight_read_f32(ctx, &v->codes, first * k, rows * k, x));
+    QX_TRY(qx_weight_read_f32(ctx, &v->scale, first * blocks, rows * blocks, scale));
+    QX_TRY(qx_alloc_array(ctx, (size_t)(rows * blocks), sizeof *z, (void **)&z));
+    qx_status st = v->zero.numel ? qx_weight_read_f32(ctx, &v->zero, first * blocks, rows * blocks, z) : QX_OK;
+    for (int64_t i = 0; i < rows * blocks && zero; i++) zero[i] = (int32_t)z[i];
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < k; j++) {
+            const int64_t at = r * blocks + j / block;
+            x[r * k + j] = (x[r * k + j] - z[at]) * (scale[at] * v->global);
+        }
+    qx_free(ctx, z);
+    return st;
+}
+
+static qx_status kept_grid(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int64_t first, int64_t rows, int64_t k, float *x,
+                           float *scale, int32_t *zero, void *scratch)
+{
+    (void)scratch;
+    return kept_values(ctx, s->arg, spec, first, rows, k, x, scale, zero);
+}
+
+/* As floats. */
+static qx_status kept_rows(qx_ctx *ctx, const qx_step *s, int64_t first, int64_t rows, int64_t k, float *x, void *scratch)
+{
+    const kept *v = s->arg;
+    float *scale;
+    (void)scratch;
+    if (v->plain) return qx_weight_read_f32(ctx, &v->codes, first * k, rows * k, x);
+    QX_TRY(qx_alloc_array(ctx, (size_t)(rows * (v->scale.numel / v->w->view.n)), sizeof *scale, (void **)&scale));
+    const qx_status st = kept_values(ctx, v, &v->w->spec, first, rows, k, x, scale, NULL);
+    qx_free(ctx, scale);
+    return st;
+}
+
+static const qx_stepdef def_kept_rows = {.name = "solved", .rows = kept_rows, .begin = nothing};
+static const qx_stepdef def_kept = {.name = "solved", .grid = kept_grid, .in_float = &def_kept_rows, .begin = nothing};
+
+typedef struct parts { const qx_job *job; uint8_t *bytes; int64_t at[QX_PART_COUNT_]; } parts;
+
+static qx_status put_part(void *user, const qx_weight *part, int64_t offset, const void *bytes, size_t n)
+{
+    const parts *p = user;
+    memcpy(p->bytes + p->at[part->part] + offset, bytes, n);
+    return QX_OK;
+}
+
+static qx_weight in_file(const qx_weight *part, qx_file *file, int64_t at)
+{
+    qx_weight w = *part;
+    w.job = NULL;
+    w.src = (qx_source){.kind = QX_SRC_FILE, .file = file, .offset = at, .length = (int64_t)part->bytes};
+    return w;
+}
+
+static qx_status run_into(qx_ctx *ctx, const qx_job *job, parts *p, kept *v, qx_file **file)
+{
+    int64_t bytes = 0;
+    qx_spool *spool;
+    for (int i = 0; i < QX_PART_COUNT_; i++) {
+        p->at[i] = bytes;
+        bytes += job->part[i] ? (int64_t)job->part[i]->bytes : 0;
+    }
+    QX_TRY(qx_alloc_raw(ctx, (size_t)bytes, (void **)&p->bytes));
+    QX_TRY(qx_job_run(ctx, job, &(qx_sink){p, put_part}));
+    if (job->part[QX_PART_SCALE2]) memcpy(&v->global, p->bytes + p->at[QX_PART_SCALE2], sizeof v->global);
+    QX_TRY(qx_spool_open(ctx, "a weight that is solved", NULL, false, &spool));
+    const qx_status st = qx_spool_put(spool, p->bytes, (size_t)bytes);
+    return st == QX_OK ? qx_spool_to_file(spool, file) : (qx_spool_close(spool), st);
+}
+
+static qx_status keep(struct qx_pipeline *pipe, const qx_plan_weight *w, kept *v, qx_file **file)
+{
+    qx_qspec spec = w->spec;
+    parts p = {0};
+    qx_job *job;
+    v->w = w;
+    v->global = 1;
+    v->plain = !spec.codes;
+    if (v->plain) spec = (qx_qspec){.codes = w->tensor->dtype};
+    QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &spec, QX_LAYOUT_NK, &job));
+    const qx_status st = run_into(pipe->ctx, job, &p, v, file);
+    qx_free(pipe->ctx, p.bytes);
+    QX_TRY(st);
+    v->codes = in_file(job->part[QX_PART_CODES], *file, p.at[QX_PART_CODES]);
+    if (job->part[QX_PART_SCALE]) v->scale = in_file(job->part[QX_PART_SCALE], *file, p.at[QX_PART_SCALE]);
+    if (job->part[QX_PART_ZERO]) v->zero = in_file(job->part[QX_PART_ZERO], *file, p.at[QX_PART_ZERO]);
+    return QX_OK;
+}
+
+qx_status qx_solve_settle(struct qx_pipeline *pipe, qx_plan_weight *w, qx_file **file, qx_weight **seen)
+{
+    qx_model *m = pipe->model;
+    kept *v = qx_arena_alloc(m->arena, sizeof *v);
+    const qx_step *before = qx_steps_before_solver(w), *step;
+    const qx_qspec plain = {.codes = w->tensor->dtype};
+    qx_job *job;
+    if (!v) return QX_E_NOMEM;
+    QX_TRY(keep(pipe, w, v, file));
+    if (!(step = qx_step_new(m, &def_kept_rows, NULL, v))) return QX_E_NOMEM;
+    QX_TRY(qx_job_new(m, w->tensor, &w->view, step, &plain, QX_LAYOUT_SAME, &job));
+    *seen = job->part[QX_PART_CODES];
+    (*seen)->name = w->value->name;
+    w->steps = qx_step_new(m, v->plain ? &def_kept_rows : &def_kept, before, v);
+    return w->steps ? QX_OK : QX_E_NOMEM;
 }

@@ -23,6 +23,7 @@ typedef struct qx_solve_spec {
     double damp;         /* share of the mean diagonal */
     double shrink;       /* strength of qx_shrink_gram */
     qx_input_gram gram;
+    bool in_turn;        /* gram comes later, by qx_solve_give */
     int64_t k;
     int64_t spatial;     /* kernel positions of a convolution: columns are (channel, position), 2:4 groups run over channels; 1: plain */
 } qx_solve_spec;
@@ -30,7 +31,19 @@ typedef struct qx_solve_spec {
 /* H of all operators that read the weight of `it`: a matrix of the statistics, or their sum in the model's arena. */
 qx_status qx_weight_gram(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_stats *stats, qx_input_gram *out);
 
+/* For weights that are solved one after the other (passes/search/sequence.h). Whether the weight has solvers that wait for a Gram
+ * matrix; what they get: gram, and (NULL: nothing) by how much the target moves first, w += w shift, shift'[k][k]. */
+bool qx_solve_waits(const qx_plan_weight *w);
+qx_status qx_solve_give(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_input_gram *gram, const float *shift);
+/* The weight's steps from the first solver on become what they make, which is computed now and waits in `file` (opened here, the
+ * caller's to close); *seen: the weight as its readers will see it, as a tensor of its own type and dims. */
+qx_status qx_solve_settle(struct qx_pipeline *pipe, qx_plan_weight *w, struct qx_file **file, qx_weight **seen);
+/* The steps in front of its solvers. */
+const qx_step *qx_steps_before_solver(const qx_plan_weight *w);
+
 #define QX_SHRINK_OPTION {"shrink", QX_OPT_FLOAT, "3", 0, 1000, NULL, "how much correlations between inputs that few rows show are distrusted; 0 takes H as it is"}
+
+#define QX_SEQUENTIAL_OPTION {"sequential", QX_OPT_BOOL, "false", 0, 1, NULL, "one layer after the other, each making up for what its inputs lack because the layers before it are rounded: two more runs of the samples, on the CPU"}
 
 #define QX_ROWS_OPTION {"rows", QX_OPT_INT, "0", 0, 4096, NULL, "so many rows of activations for each input are enough for H; pictures have far more, and a sum over all costs several times the sweep; 0: all"}
 

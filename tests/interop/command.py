@@ -37,7 +37,7 @@ def documents(model, sample, tmp):
 
 # option: words that do, words that do not
 GOOD = {
-    "fp8": [], "int8": [], "int4": [], "preset": ["int4-mix"], "passes": ["int4(block=64)"], "level": ["3"], "target-size": ["40%"], "target-sqnr": ["15"], "formats": ["int4,int8-weights"],
+    "fp8": [], "int8": [], "int4": [], "preset": ["int4-mix"], "passes": ["int4(block=64)"], "level": ["3"], "sequential": [], "target-size": ["40%"], "target-sqnr": ["15"], "formats": ["int4,int8-weights"],
     "target": ["ort"], "float": ["fp16"], "io": ["int8"], "output": ["x.onnx"], "force": [], "dry-run": [], "frontier": ["x.png"], "external-data": [], "max-opset": ["21"], "max-ir": ["10"], "calib": ["{sample}"], "text": ["{text}"],
     "tokenizer": ["{tokenizer}"], "seq-len": ["32"], "samples": ["2"], "random": ["2"], "seed": ["7"], "save-stats": ["x.stats"], "load-stats": ["{stats}"], "save-gram": [], "resume": ["x.resume"],
     "verify": ["{sample}"], "no-verify": [], "min-sqnr": ["1"], "include": ["*mlp*"], "exclude": ["*mlp*"], "set": ["*mlp*=int8-weights"], "dim": ["batch=1"], "strict": [], "fix-order": [],
@@ -51,7 +51,7 @@ WRONG = {
     "device": "tpu", "max-device-memory": "1X", "like": "none.onnx", "report": "no/where/x.json", "threads": "0", "max-memory": "lots",
 }
 ALONE = {"fp8", "int8", "int4", "preset", "passes", "target-size", "target-sqnr", "like", "help"}  # ask for a format themselves
-WITH = {"formats": ["--target-size", "40%"], "level": ["--int8"], "frontier": ["--target-size", "40%"], "tokenizer": ["--int8", "--text", "{text}"], "seq-len": ["--int8", "--random", "2"],
+WITH = {"formats": ["--target-size", "40%"], "level": ["--int8"], "sequential": ["--passes", "gptq,int4"], "frontier": ["--target-size", "40%"], "tokenizer": ["--int8", "--text", "{text}"], "seq-len": ["--int8", "--random", "2"],
         "save-stats": ["--int8"], "load-stats": ["--int8"], "save-gram": ["--int8", "--save-stats", "x.stats"], "resume": ["--int8"], "verify": ["--int8"], "seed": ["--int8", "--random", "2"],
         "samples": ["--int8"], "calib": ["--int8"], "max-memory": ["--int8"], "dim": ["--int4"], "io": ["--int8"]}
 

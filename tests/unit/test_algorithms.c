@@ -121,6 +121,42 @@ static void two_of_four(void **state)
     unlink(out);
 }
 
+/* Layers that make up for what their inputs lack are better on text that nobody has seen, by the same kinds of weights. */
+static void in_turn(void **state)
+{
+    char out[128];
+    int64_t all;
+    temp_path(out, sizeof out);
+    const double pruned = quality(*state, "sparsity", out), pruned_in_turn = quality(*state, "sparsity(sequential=true)", out);
+    assert_int_equal(proven(*state, out, &all), 35);
+    assert_true(pruned_in_turn > pruned + 0.3);
+    assert_true(quality(*state, "sparsity(sequential=true),gptq(sequential=true),nvfp4", out) > pruned);
+    assert_int_equal(proven(*state, out, &all), 35);
+    const double solved = quality(*state, "gptq,int4(block=128)", out);
+    assert_true(quality(*state, "gptq(sequential=true),int4(block=128)", out) > solved + 0.2);
+    /* factors that other passes have folded are in both streams, and corrections of biases read what was solved */
+    assert_true(quality(*state, "awq,bias-correction,gptq(sequential=true),int4(block=128)", out) > solved);
+    unlink(out);
+}
+
+static void in_turn_refused(void **state)
+{
+    static const struct { const char *passes, *resume, *says; } bad[] = {
+        {"sparsity(method=wanda,sequential=true)", NULL, "write sparsity(method=sparsegpt)"},
+        {"gptq(sequential=true),int4", "/tmp/none.resume", "leave out --resume or sequential"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        qx_report *r;
+        qx_quantize_options o = {.input = MODEL "model.onnx", .output = "/tmp/none.onnx", .passes = bad[i].passes, .resume = bad[i].resume};
+        o.samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 32, .limit = 1};
+        OK(qx_report_new(*state, &r));
+        assert_int_equal(qx_quantize_file(*state, &o, r), QX_E_USAGE);
+        if (!strstr(qx_ctx_error(*state), bad[i].says)) fail_msg("%s", qx_ctx_error(*state));
+        qx_ctx_clear_error(*state);
+        qx_report_free(r);
+    }
+}
+
 static void small_floats(void **state)
 {
     char out[128];
@@ -146,7 +182,7 @@ static void wrong_order(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(weights_only), TEST(activations), TEST(worst_stay_float), TEST(two_of_four),
+    const struct CMUnitTest tests[] = {TEST(weights_only), TEST(activations), TEST(worst_stay_float), TEST(two_of_four), TEST(in_turn), TEST(in_turn_refused),
                                        TEST(small_floats), TEST(wrong_order)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,7 +33,7 @@ static unsigned char *written(const char *passes, int threads, size_t *size)
 
 static const char *const chains[] = {
     "smoothquant,bias-correction,int8", "smoothquant(alpha=0.5),fp8", "smoothquant,int8-dynamic", "awq,int4", "awq,gptq,int4(block=128)",
-    "gptq,nvfp4", "svdquant(rank=4),int4", "rotate,int4",
+    "gptq,nvfp4", "svdquant(rank=4),int4", "rotate,int4", "sparsity(sequential=true),gptq(sequential=true),nvfp4",
     "sparsity,int8", "sparsity(method=wanda),int8-weights", "sparsity(method=magnitude),fp8", "mixed(size=3800000,probes=1)",
 };
 
