@@ -38,7 +38,10 @@ static bool any_asks(const qx_pipeline *pipe)
     return false;
 }
 
-static bool solves(const qx_pass *p) { return strcmp(p->def->name, "sparsity") != 0 || strcmp(qx_opt_text(p, "method"), "sparsegpt") == 0; }
+static bool solves(const qx_pass *p)
+{
+    return strcmp(p->def->name, "sparsity") != 0 || strcmp(qx_opt_text(p, "method"), "sparsegpt") == 0;
+}
 
 qx_status qx_sequence_check(const qx_pipeline *pipe)
 {
@@ -48,7 +51,8 @@ qx_status qx_sequence_check(const qx_pipeline *pipe)
         solved |= asks(pipe->passes[i]) && solves(pipe->passes[i]);
     }
     if (any && !solved)
-        QX_FAIL(pipe->ctx, QX_E_USAGE, "sequential: magnitude and wanda choose by the weights of one layer; write sparsity(method=sparsegpt)");
+        QX_FAIL(pipe->ctx, QX_E_USAGE, "sequential: magnitude and wanda choose by the weights of one layer; write "
+                                       "sparsity(method=sparsegpt)");
     if (any && pipe->opt->resume)
         QX_FAIL(pipe->ctx, QX_E_USAGE, "sequential solves weights while the samples run, and no checkpoint holds those: leave out "
                                        "--resume or sequential");
@@ -115,7 +119,10 @@ static qx_status add_strip(void *user, int64_t i)
     return QX_OK;
 }
 
-static qx_status add_product(qx_ctx *ctx, const product *p) { return qx_parallel(ctx, qx_cells_of(p->k, STRIP), add_strip, (void *)(uintptr_t)p); }
+static qx_status add_product(qx_ctx *ctx, const product *p)
+{
+    return qx_parallel(ctx, qx_cells_of(p->k, STRIP), add_strip, (void *)(uintptr_t)p);
+}
 
 /* Blocks are counted along the stream of rows, so that its cuts do not matter. */
 static qx_status add_waiting(qx_ctx *ctx, gate *g)
@@ -216,7 +223,8 @@ static qx_status find_shift(sequence *s, gate *g, float **out)
     QX_TRY_GOTO(st, qx_alloc_array(s->ctx, (size_t)(k * k), sizeof *u, (void **)&u));
     QX_TRY_GOTO(st, qx_alloc_array(s->ctx, (size_t)(k * k), sizeof *du, (void **)&du));
     QX_TRY_GOTO(st, qx_alloc_raw(s->ctx, (size_t)(128 * k) * sizeof *scratch, (void **)&scratch));
-    if (!qx_factor_inverse(&(qx_factor){.h = g->h.full, .k = k, .damp = DAMP}, u, scratch, &damping)) goto done; /* the solver will say so */
+    if (!qx_factor_inverse(&(qx_factor){.h = g->h.full, .k = k, .damp = DAMP}, u, scratch, &damping))
+        goto done; /* the solver will say so */
     QX_TRY_GOTO(st, add_product(s->ctx, &(product){k, k, g->d, u, du}));
     if (!(ut = make_turned(s->ctx, u, k, k, k))) QX_TRY_GOTO(st, QX_E_NOMEM);
     QX_TRY_GOTO(st, qx_alloc_array(s->ctx, (size_t)(k * k), sizeof **out, (void **)out));
