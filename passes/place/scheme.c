@@ -31,8 +31,26 @@ static bool wants_eight(const qx_pass *p, const qx_scheme *s, const qx_plan_item
 {
     char sizes[120];
     const char *detail;
-    return !it->forced && qx_dtype_bits(s->weight.codes) == 4 && qx_rule_wants_eight(it->lin) &&
+    return !it->forced && qx_dtype_bits(s->weight.codes) == 4 && (s->few_blocks || qx_rule_wants_eight(it->lin)) &&
         takes_eight(p, it, sizes, &detail) == QX_WHY_NONE;
+}
+
+/* In a network of convolutions, whose weights have no blocks, the classifier's 4 bits would save next to nothing and be most of the
+ * model's error (an orientation classifier 10 dB, with INT8 43). */
+static bool few_in_blocks(const qx_pass *p, const qx_scheme *s)
+{
+    enum { FEW = 10 }; /* less than a tenth of all elements */
+    const qx_plan *plan = p->pipe->plan;
+    double blocked = 0, all = 0;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        const char *detail;
+        const qx_plan_item *it = &plan->items[i];
+        if (it->pass != p || it->lin->embedding) continue;
+        const double size = (double)it->lin->n * (double)it->lin->k;
+        all += size;
+        if (qx_emit_fits(p->pipe, it, &s->weight, &detail) == QX_WHY_NONE) blocked += size;
+    }
+    return blocked * FEW < all;
 }
 
 /* Whether the weight alone can have 8 bits while x stays float: not when another operator reads it too. */
@@ -202,6 +220,7 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
     s->end_block = s->keep_end ? last_up_block(plan) : -1;
     s->batch = qx_rule_batch(m);
     s->one_row = s->one_row && few_in_one_row(p, &s->batch);
+    s->few_blocks = s->unblocked && few_in_blocks(p, s);
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) check_item(p, s, &plan->items[i]);
     for (int64_t i = 0; s->rest && is_main(p) && i < plan->linears.count; i++) take_rest(p, s, &plan->items[i]);

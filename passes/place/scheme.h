@@ -26,6 +26,7 @@ typedef struct qx_scheme {
     bool attention;          /* products of attention too */
     bool rest;               /* weights of operators that stay float for their name or level: stored in INT8 all the same */
     bool unblocked;          /* weights that have no blocks: INT8 with a scale a channel (else float) */
+    bool few_blocks;         /* weights that have blocks are few: INT8 for them too; found by qx_scheme_plan */
     bool keep_end;           /* convolutions of a UNet's first down and last up block: x stays float */
     int end_block;           /* its number, -1: none; found by qx_scheme_plan */
     bool one_row;            /* operators with one row a sample: x stays float, the weight alone in INT8 */

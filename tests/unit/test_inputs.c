@@ -20,7 +20,7 @@ static void check(const char *passes, const char *text, const char *expected)
     qx_quantize_options o = {.passes = passes, .samples = {.random = 8}};
     qx_report *report;
     qx_stats *stats = NULL;
-    qx_model *m;
+    qx_model *m = NULL;
     if (qx_report_new(ctx, &report) != QX_OK || qx_model_parse_text(ctx, text, &m) != QX_OK || rewrite(ctx, &o, m, report, &stats) != QX_OK)
         fail_msg("%s: %s", passes, qx_ctx_error(ctx));
     print_decisions(report, &said);
