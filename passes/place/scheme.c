@@ -31,7 +31,7 @@ static bool wants_eight(const qx_pass *p, const qx_scheme *s, const qx_plan_item
 {
     char sizes[120];
     const char *detail;
-    return !it->forced && qx_dtype_bits(s->weight.codes) == 4 && (s->few_blocks || qx_rule_wants_eight(it->lin)) &&
+    return !it->forced && qx_dtype_bits(s->weight.codes) == 4 && qx_rule_wants_eight(it->lin) &&
         takes_eight(p, it, sizes, &detail) == QX_WHY_NONE;
 }
 
@@ -101,6 +101,12 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     if (why == QX_WHY_LARGE_KERNEL && large_kernel(p, s, it, detail)) return;
     if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
     if (wants_eight(p, s, it)) { it->weight_only = true; return; }
+    if (s->few_blocks && !it->asked) {
+        why = takes_eight(p, it, detail, &why_detail);
+        if (why == QX_WHY_NONE) it->weight_only = true;
+        else qx_item_keep(p->pipe, it, why, "%s", why_detail);
+        return;
+    }
     if (s->one_row && one_row(p, s, it)) return;
     if (s->dynamic && !qx_dynamic_fits(it, &why_detail)) it->weight_only = true;
     why = qx_emit_fits(p->pipe, it, &s->weight, &why_detail);
