@@ -30,7 +30,7 @@ qx_status qx_emit_new(qx_pipeline *pipe)
 /* ---- activations -------------------------------------------------------------------------------------------------------- */
 
 /* ONNX Runtime drops a Relu in front of a QuantizeLinear whose zero point has the byte 0, which it takes for uint8's: with float8
- * negative values then come through (1.31, also with session.disable_quant_qdq). A type that is given by output_dtype instead is
+ * negative values then come through (1.31 and 1.32, also with session.disable_quant_qdq). A type that is given by output_dtype instead is
  * left alone. */
 static bool hides_zero(const qx_pipeline *pipe, const qx_value *v, qx_dtype codes)
 {
