@@ -8,6 +8,8 @@ static const qx_option options[] = {
     {"zero-point", QX_OPT_BOOL, "auto", 0, 1, "auto",
      "activations as UINT8 with a zero point; auto: those that lie mostly on one side of 0 (never for tensorrt, whose INT8 is symmetric)"},
     QX_SCHEME_PLACE_OPTIONS,
+    {"outputs", QX_OPT_CHOICE, "auto", 0, 0, "auto|on|off",
+     "Q/DQ behind quantized convolutions too, for runtimes that have no convolution of codes in and floats out; auto: for ort"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
@@ -23,6 +25,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     s.weight.narrow = true;
     s.act_zero = zero;
     s.act_zero_auto = asked == 'a';
+    s.outputs = qx_opt_text(p, "outputs")[1] == 'n' || (qx_opt_text(p, "outputs")[0] == 'a' && p->pipe->opt->target == QX_TARGET_ORT);
     if (zero) s.concat = false; /* inputs on different sides of 0 have no scale in common */
     return qx_scheme_plan(p, m, stats, &s);
 }

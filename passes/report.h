@@ -48,7 +48,7 @@ typedef struct qx_report_need { const char *stage; int64_t bytes; } qx_report_ne
 
 /* What the outputs say together, worst first. BROKEN: values that are not finite where the float model gives none. */
 typedef enum qx_grade { QX_GRADE_NONE, QX_GRADE_BROKEN, QX_GRADE_FAR, QX_GRADE_DIFFERS, QX_GRADE_CLOSE, QX_GRADE_VERY_CLOSE } qx_grade;
-enum { QX_MOST_HINTS = 3 };
+enum { QX_MOST_HINTS = 4 };
 
 typedef struct qx_report {
     qx_ctx *ctx; qx_arena *arena;

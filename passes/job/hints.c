@@ -59,12 +59,26 @@ static qx_status about_tensorrt(qx_report *r, const qx_pipeline *p, bool (*has)(
                                   n == 1 ? one : many));
 }
 
+/* ONNX Runtime fuses a convolution with the pair behind it, or not at all (passes/place/outputs.c). */
+static qx_status about_ort(qx_report *r, const qx_pipeline *p)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; p->plan && i < p->plan->linears.count; i++) {
+        const qx_plan_item *it = &p->plan->items[i];
+        n += it->pass && it->lin->node->op->id == QX_OP_Conv && (it->act == QX_DT_INT8 || it->act == QX_DT_UINT8);
+    }
+    if (p->opt->target != QX_TARGET_GENERIC || n == 0) return QX_OK;
+    return add(r, qx_arena_printf(r->arena, "for ONNX Runtime: --target ort; it runs %s in 8 bits only with a pair behind %s",
+                                  n == 1 ? "the convolution" : "convolutions", n == 1 ? "it" : "each"));
+}
+
 qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *pipe, const qx_quantize_options *opt,
                        const qx_samples *samples)
 {
     const qx_genre k = qx_model_genre(m);
     QX_TRY(about_samples(report, k, pipe, opt, samples));
     QX_TRY(about_preset(report, k, opt->passes));
+    QX_TRY(about_ort(report, pipe));
     QX_TRY(about_tensorrt(report, pipe, has_zero_point, "activation has a zero point", "activations have zero points"));
     QX_TRY(about_tensorrt(report, pipe, has_signed_scales, "weight may have negative scales", "weights may have negative scales"));
     if (report->grade != QX_GRADE_FAR && report->grade != QX_GRADE_DIFFERS) return QX_OK;

@@ -136,6 +136,7 @@ static qx_status write_skip(qx_pass *p, qx_stats *stats, const qx_scheme *s, con
     int32_t zero;
     char detail[120];
     qx_value *skip = at->add->in[at->index], *out;
+    if (skip->def && skip->def->op->id == QX_OP_DequantizeLinear) return QX_OK; /* the convolution that writes it has a pair */
     const qx_why why = qx_scheme_act_scale(p, s, stats, qx_same_elements(skip), &scale, &zero, detail);
     if (qx_skipf(p, at->add, why, "skip input%s%s", *detail ? " " : "", detail)) return QX_OK;
     QX_TRY(qx_emit_pair(p->pipe, skip, s->act, scale, zero, &out));

@@ -77,6 +77,15 @@ static bool large_kernel(const qx_pass *p, const qx_scheme *s, qx_plan_item *it,
     return it->weight_only = true;
 }
 
+/* ONNX Runtime has integer operators for convolutions and products, none for these: a pair in front would only be two more passes. */
+static bool no_integer_kernel(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+{
+    const bool none = p->pipe->opt->target == QX_TARGET_ORT && s->outputs && it->lin->node->op->id == QX_OP_ConvTranspose;
+    if (!none || it->asked || !weight_alone(p, s, it)) return false;
+    it->notes = "ONNX Runtime has no integer ConvTranspose: input stays float";
+    return it->weight_only = true;
+}
+
 static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     char detail[120];
@@ -108,6 +117,7 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
         return;
     }
     if (s->one_row && one_row(p, s, it)) return;
+    if (no_integer_kernel(p, s, it)) return;
     if (s->dynamic && !qx_dynamic_fits(it, &why_detail)) it->weight_only = true;
     why = qx_emit_fits(p->pipe, it, &s->weight, &why_detail);
     if (why == QX_WHY_NONE) return;
@@ -237,6 +247,7 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
         QX_TRY(want_input(p, s, stats, &plan->items[i]));
     }
     if (s->residual) QX_TRY(qx_residual_plan(p, stats, s));
+    if (s->outputs) QX_TRY(qx_outputs_plan(p, stats, s));
     return s->attention ? qx_attention_plan(p, stats, s) : QX_OK;
 }
 
@@ -297,6 +308,7 @@ static qx_status raw_scale(const qx_scheme *s, const qx_stats *stats, const qx_v
     *raw = reach / s->levels;
     if (!s->act_zero) return QX_OK;
     QX_TRY(qx_stats_min_max(stats, v, reach, low, &hi));
+    if (s->flat > 0) *low = fmaxf(*low, -s->flat);
     *raw = (hi - *low) / 255;
     return QX_OK;
 }
@@ -469,6 +481,7 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
     QX_TRY(qx_second_level_share(p, 2));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(raise_opset(p, &plan->items[i]));
+    if (s->outputs) QX_TRY(qx_outputs_run(p, stats, s));
     if (s->residual) QX_TRY(qx_residual_run(p, stats, s));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(write_item(p, &plan->items[i]));

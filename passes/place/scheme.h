@@ -34,6 +34,8 @@ typedef struct qx_scheme {
     bool residual;           /* skip inputs of residual Adds in convolution networks */
     qx_skips skips;          /* those; found by qx_scheme_plan */
     bool concat;             /* one scale for a Concat and its inputs */
+    bool outputs;            /* what quantized convolutions write */
+    float flat;              /* while one such output is decided: below -flat all values are the same to its readers; 0: they are not */
 } qx_scheme;
 
 /* plan(): settles which items the pass keeps, fills their spec and act, asks for statistics. p->state is the scheme (in the
@@ -99,5 +101,9 @@ qx_status qx_residual_plan(qx_pass *p, qx_stats *stats, qx_scheme *s);
 qx_status qx_residual_run(qx_pass *p, qx_stats *stats, const qx_scheme *s);
 /* concat.c: one scale for a Concat's output and its inputs, where those have pairs. After the scales are decided. */
 qx_status qx_concat_share(qx_pass *p);
+
+/* outputs.c: pairs behind quantized convolutions. After the scales of inputs are decided, before pairs are written. */
+qx_status qx_outputs_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
+qx_status qx_outputs_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s);
 
 #endif

@@ -138,6 +138,27 @@ static const row between[] = {
                                        "random(2), float[32,1,3,3] e = random(3)> { [\"/1/Conv\"] a = Conv" PADDED "(x, w) "
      "[\"/d\"] b = Conv<group=32>(a, d) [\"/e\"] y = Conv<group=32>(b, e) }", "/1/Conv int8; /d few channels: 32 and 1; /e int8",
      "/1/Conv 2 /e 2 "},
+    {"what a convolution writes, for ONNX Runtime", "int8\ntarget ort",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/silu/Sigmoid\"] b = Sigmoid(a) [\"/silu/Mul\"] c = Mul(a, b) "
+     "[\"/2/Conv\"] d = Conv" PADDED "(c, w2) [\"/Add\"] f = Add(d, x) y = Relu(f) }", NULL,
+     "/1/Conv 2 /silu/Sigmoid 1 /silu/Mul 1 /2/Conv 2 /Add 1 "},
+    {"... behind its Relu, and one pair for all who read it", "int8\ntarget ort",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/Relu\"] b = Relu(a) "
+     "[\"/2/Conv\"] d = Conv" PADDED "(b, w2) [\"/Add\"] f = Add(d, b) y = Relu(f) }", NULL,
+     "/1/Conv 2 /2/Conv 2 /Add 2 "},
+    {"... not where codes are all that is read", "int8\ntarget ort",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) t = Transpose<perm=[0,1,3,2]>(a) "
+     "[\"/2/Conv\"] d = Conv" PADDED "(t, w2) y = Relu(d) }", NULL,
+     "/1/Conv 2 /2/Conv 2 "},
+    {"... a Concat reads both parts", "int8\ntarget ort",
+     "g (float[1,16,8,8] x) => (y) <float[16,16,3,3] w1 = random(1), float[16,32,3,3] w2 = random(2)> { [\"/1/Conv\"] a = Conv" PADDED "(x, w1) "
+     "[\"/Concat\"] t = Concat<axis=1>(x, a) [\"/2/Conv\"] d = Conv" PADDED "(t, w2) y = Relu(d) }", NULL, "/1/Conv 2 /Concat 1 /2/Conv 2 "},
+    {"... when told not to", "passes int8(outputs=off)\ntarget ort",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) y = Sigmoid(a) }", NULL, "/1/Conv 2 "},
+    {"... when told to", "passes int8(outputs=on)",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/s\"] y = Sigmoid(a) }", NULL, "/1/Conv 2 /s 1 "},
+    {"no operator of ONNX Runtime takes codes", "int8\ntarget ort",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Up\"] a = ConvTranspose(x, w1) y = Sigmoid(a) }", "/1/Up int8-weights", "/1/Up 1 "},
     {"the scale of attention comes before its codes", "passes fp8(attention=true)",
      "g (float[1,2,8,32] q, float[1,2,8,32] k, float[1,2,8,32] v, float[4,32] x2) => (y, z) <float c = {0.5}, float[32,32] w2 = random(2)> "
      "{ qs = Mul(q, c) kt = Transpose<perm=[0,1,3,2]>(k) ks = Mul(kt, c) [\"/qk\"] s = MatMul(qs, ks) p = Softmax<axis=-1>(s) "

@@ -1,0 +1,153 @@
+/* outputs.c - what a quantized convolution writes gets a pair too. ONNX Runtime has one operator for a convolution between pairs
+ * (QLinearConv) and none for codes in, floats out: there it dequantizes the weight at each run and convolves in float, which is slower
+ * than the float model. Every reader then reads the pair, because a convolution with a second reader is not fused either. */
+#include <math.h>
+
+#include "passes/place/scheme.h"
+#include "passes/search/search.h"
+
+/* Below -flat an activation is as good as constant (HardSwish exactly): codes need not reach further. */
+typedef struct flat { qx_op_id op; float below; } flat;
+static const flat flats[] = {{QX_OP_HardSwish, 3}, {QX_OP_Swish, 8}, {QX_OP_Gelu, 4}, {QX_OP_Mish, 10}};
+enum { SWISH_ROW = 1 };
+
+static bool is_constant(const qx_value *v)
+{
+    qx_const_view c;
+    return !v || qx_const_trace(v, &c);
+}
+
+/* Relu and Clip become part of the codes' range, so the pair goes behind them. */
+static qx_value *end_of(const qx_node *conv)
+{
+    qx_value *v = conv->out[0];
+    if (v->is_output || v->n_uses != 1) return v;
+    const qx_node *next = v->uses->node;
+    const bool clips = next->op->id == QX_OP_Clip && is_constant(qx_node_in(next, 1)) && is_constant(qx_node_in(next, 2));
+    return next->graph == conv->graph && (next->op->id == QX_OP_Relu || clips) ? next->out[0] : v;
+}
+
+/* v * Sigmoid(v): both readers belong to it. */
+static bool is_gate(const qx_value *v, const qx_node *n)
+{
+    if (n->op->id == QX_OP_Sigmoid && n->out[0]->n_uses == 1) n = n->out[0]->uses->node;
+    if (n->op->id != QX_OP_Mul || n->n_in != 2) return false;
+    const qx_value *other = n->in[0] == v ? n->in[1] : n->in[0];
+    return (n->in[0] == v || n->in[1] == v) && other->def && other->def->op->id == QX_OP_Sigmoid && other->def->in[0] == v;
+}
+
+static float flat_of(const qx_value *v, const qx_node *reader)
+{
+    for (size_t i = 0; i < sizeof flats / sizeof *flats; i++)
+        if (reader->op->id == flats[i].op) return flats[i].below;
+    return is_gate(v, reader) ? flats[SWISH_ROW].below : 0;
+}
+
+/* What lies below -result is the same to every reader of v; 0: to some it is not. */
+static float flat_below(const qx_value *v)
+{
+    float most = 0;
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        const float f = flat_of(v, u->node);
+        if (!(f > 0)) return 0;
+        most = fmaxf(most, f);
+    }
+    return most;
+}
+
+static qx_plan_item *codes_of(const qx_pass *p, const qx_use *u)
+{
+    qx_plan_item *it = qx_plan_item_of(p->pipe->plan, u->node);
+    return it && it->pass && it->act && u->index == it->lin->x_index ? it : NULL;
+}
+
+/* Whether nobody reads v as it is: pairs of the readers serve, behind operators that only move elements too. */
+static bool all_read_codes(const qx_pass *p, qx_value *v, int depth)
+{
+    enum { DEEPEST = 8 };
+    if (v->is_output || depth > DEEPEST || !v->uses) return false;
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        if (codes_of(p, u)) continue;
+        qx_value *moved = qx_node_out(u->node, 0);
+        if (!moved || qx_same_elements(moved) != qx_same_elements(v) || !all_read_codes(p, moved, depth + 1)) return false;
+    }
+    return true;
+}
+
+static bool takes_part(const qx_pass *p, const qx_plan_item *it)
+{
+    return it->pass == p && it->act && it->lin->node->op->id == QX_OP_Conv && !it->lin->node->graph->function;
+}
+
+qx_status qx_outputs_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s)
+{
+    const qx_plan *plan = p->pipe->plan;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        const qx_plan_item *it = &plan->items[i];
+        if (!takes_part(p, it)) continue;
+        qx_value *v = end_of(it->lin->node);
+        if (!v->is_output) QX_TRY(qx_scheme_want_range(s, stats, v));
+    }
+    return QX_OK;
+}
+
+/* Codes of v: those of its readers that have some, so that one pair serves all, or a range of its own. */
+static qx_why choose(qx_pass *p, const qx_stats *stats, const qx_scheme *s, const qx_value *v, qx_act_codes *c, char detail[120])
+{
+    qx_scheme mine = *s;
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        const qx_plan_item *it = codes_of(p, u);
+        if (!it) continue;
+        *c = (qx_act_codes){it->act, it->act_scale, it->act_zero};
+        return QX_WHY_NONE;
+    }
+    if (p->pipe->opt->target != QX_TARGET_TENSORRT) {
+        mine.act_zero = true;
+        mine.range.format = QX_DT_UINT8;
+        mine.flat = flat_below(v);
+    }
+    c->act = mine.act_zero ? QX_DT_UINT8 : s->act;
+    return qx_scheme_act_scale(p, &mine, stats, v, &c->scale, &c->zero, detail);
+}
+
+static void agree(qx_pass *p, const qx_value *v, const qx_act_codes *c)
+{
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        qx_plan_item *it = codes_of(p, u);
+        if (!it) continue;
+        it->act = c->act;
+        it->act_scale = c->scale;
+        it->act_zero = c->zero;
+    }
+}
+
+/* A factor that was folded into the convolution since is not in the statistics of what it writes, unless a quantized reader's
+ * statistics, which the fold has scaled, are the same. */
+static bool is_stale(const qx_pass *p, const qx_plan_item *it, const qx_value *v)
+{
+    for (const qx_use *u = v->uses; it->rescaled && u; u = u->next)
+        if (codes_of(p, u)) return false;
+    return it->rescaled;
+}
+
+static qx_status write_output(qx_pass *p, const qx_stats *stats, const qx_scheme *s, qx_plan_item *it)
+{
+    qx_act_codes c;
+    char detail[120];
+    qx_value *v = end_of(it->lin->node), *out;
+    if (v->is_output || !v->n_uses || all_read_codes(p, v, 0)) return QX_OK;
+    const qx_why why = is_stale(p, it, v) ? QX_WHY_NOT_OBSERVED : choose(p, stats, s, v, &c, detail);
+    if (why != QX_WHY_NONE) return qx_item_note(p->pipe, it, "output stays float");
+    agree(p, v, &c);
+    QX_TRY(qx_emit_raise(p->pipe, qx_emit_pair_need(p->pipe, v, c.act), qx_dtype_get(c.act)->name));
+    QX_TRY(qx_emit_pair(p->pipe, v, c.act, c.scale, c.zero, &out));
+    return qx_value_replace_uses(v, out, out->def->in[0]->def);
+}
+
+qx_status qx_outputs_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s)
+{
+    const qx_plan *plan = p->pipe->plan;
+    for (int64_t i = 0; i < plan->linears.count; i++)
+        if (takes_part(p, &plan->items[i])) QX_TRY(write_output(p, stats, s, &plan->items[i]));
+    return p->pipe->failed;
+}
