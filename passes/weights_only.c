@@ -12,13 +12,14 @@ static const qx_option int4_options[] = {
     {"negative-scale", QX_OPT_BOOL, "true", 0, 1, NULL,
      "let the search use a negative scale, so that the largest value lands on -8 (not for tensorrt)"},
     QX_SCHEME_UNBLOCKED_OPTION,
+    QX_SCHEME_LEVEL_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
-static const qx_option eight_options[] = {
-    {"block", QX_OPT_INT, "0", 0, 65536, NULL, "elements of the contraction that share a scale; 0: one scale per output channel"},
-    {"scale", QX_OPT_CHOICE, "amax", 0, 0, "search|amax", "scale of least squared error, or amax over the largest code"},
-    {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
-};
+#define EIGHT_OPTIONS \
+    {"block", QX_OPT_INT, "0", 0, 65536, NULL, "elements of the contraction that share a scale; 0: one scale per output channel"}, \
+    {"scale", QX_OPT_CHOICE, "amax", 0, 0, "search|amax", "scale of least squared error, or amax over the largest code"}
+static const qx_option int8_options[] = {EIGHT_OPTIONS, QX_SCHEME_LEVEL_OPTION, {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL}};
+static const qx_option fp8_options[] = {EIGHT_OPTIONS, {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL}};
 
 static qx_status with_name(qx_pass *p, qx_scheme *s, const char *base)
 {
@@ -29,12 +30,14 @@ static qx_status with_name(qx_pass *p, qx_scheme *s, const char *base)
 
 static qx_scale_rule rule_of(const qx_pass *p) { return qx_opt_text(p, "scale")[0] == 's' ? QX_SCALE_SEARCH : QX_SCALE_AMAX; }
 
+static bool is_exact(const qx_pass *p) { return qx_opt_text(p, "accuracy-level")[0] == '0'; }
+
 static qx_status plan_int4(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     const bool zero = qx_opt_bool(p, "zero-point"), positive = qx_target_has(p->pipe->opt->target, QX_TARGET_POSITIVE_SCALES);
     if (zero && p->pipe->opt->target == QX_TARGET_TENSORRT)
         QX_FAIL(p->ctx, QX_E_USAGE, "int4(zero-point=true): TensorRT's INT4 is symmetric; leave it out or use another --target");
-    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true, .unblocked = qx_scheme_unblocked(p)};
+    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true, .unblocked = qx_scheme_unblocked(p), .exact_input = is_exact(p)};
     s.weight = (qx_qspec){.codes = zero ? QX_DT_UINT4 : QX_DT_INT4, .block = qx_opt_int(p, "block"), .zero_point = zero,
                           .rule = rule_of(p),
                           .allow_negative_scale = qx_opt_bool(p, "negative-scale") && !positive};
@@ -44,7 +47,7 @@ static qx_status plan_int4(qx_pass *p, qx_model *m, qx_stats *stats)
 
 static qx_status plan_eight(qx_pass *p, qx_model *m, qx_stats *stats, qx_dtype codes, const char *name)
 {
-    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true};
+    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true, .exact_input = codes == QX_DT_INT8 && is_exact(p)};
     s.weight = (qx_qspec){.codes = codes, .block = qx_opt_int(p, "block"), .narrow = codes == QX_DT_INT8, .rule = rule_of(p)};
     QX_TRY(with_name(p, &s, name));
     return qx_scheme_plan(p, m, stats, &s);
@@ -63,10 +66,10 @@ const qx_passdef qx_pass_int4 = {
            "convolutions, which have no blocks, are stored in INT8 with a scale per channel.\n"
            "--target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose."};
 const qx_passdef qx_pass_int8_weights = {
-    .name = "int8-weights", .brief = "INT8 weights; activations stay float", .options = eight_options, .flags = QX_PASS_FORMAT,
+    .name = "int8-weights", .brief = "INT8 weights; activations stay float", .options = int8_options, .flags = QX_PASS_FORMAT,
     .plan = plan_int8, .run = qx_scheme_run,
     .doc = "W as INT8 codes with one scale per output channel (or block). Halves an fp16 file with hardly any loss; no samples needed."};
 const qx_passdef qx_pass_fp8_weights = {
-    .name = "fp8-weights", .brief = "FP8 (E4M3) weights; activations stay float", .options = eight_options, .flags = QX_PASS_FORMAT,
+    .name = "fp8-weights", .brief = "FP8 (E4M3) weights; activations stay float", .options = fp8_options, .flags = QX_PASS_FORMAT,
     .plan = plan_fp8, .run = qx_scheme_run,
     .doc = "W as E4M3 codes with one scale per output channel (or block); no samples needed."};

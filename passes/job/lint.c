@@ -54,6 +54,26 @@ static bool is_weight_dq(const qx_node *dq)
 static qx_dtype code_type(const qx_node *dq) { return qx_node_in(dq, 0) ? dq->in[0]->type.dtype : QX_DT_UNDEFINED; }
 static qx_dtype scale_type(const qx_node *dq) { return qx_node_in(dq, 1) ? dq->in[1]->type.dtype : QX_DT_UNDEFINED; }
 
+/* A convolution between DequantizeLinears of integer codes. */
+static bool is_coded_conv(const qx_node *n)
+{
+    if (!is_op(n, QX_OP_Conv) || !qx_node_in(n, 0) || !qx_node_in(n, 1)) return false;
+    const qx_node *x = n->in[0]->def, *w = n->in[1]->def;
+    return is_op(x, QX_OP_DequantizeLinear) && is_op(w, QX_OP_DequantizeLinear) && !qx_dtype_is_float(code_type(x));
+}
+
+/* Relu and Clip become part of the range of the codes behind them. */
+static bool limits_range(const qx_node *n) { return is_op(n, QX_OP_Relu) || is_op(n, QX_OP_Clip); }
+
+/* Whether a pair is what lets ONNX Runtime run the convolution in front of it on codes. */
+static bool ends_conv(const qx_node *dq)
+{
+    const qx_node *q = qx_node_in(dq, 0) ? dq->in[0]->def : NULL;
+    const qx_node *n = is_op(q, QX_OP_QuantizeLinear) && qx_node_in(q, 0) ? q->in[0]->def : NULL;
+    if (n && limits_range(n) && qx_node_in(n, 0)) n = n->in[0]->def;
+    return is_coded_conv(n);
+}
+
 /* ---- rules ------------------------------------------------------------------------------------------------------------------ */
 
 /* A Q/DQ pair on an activation none of whose readers is a linear operator: two extra passes over memory, nothing gained. */
@@ -63,6 +83,7 @@ static void isolated_pair(linter *l, const qx_node *n)
     for (const qx_use *u = n->out[0]->uses; u; u = u->next)
         if (is_linear(u->node) || is_rearranging(u->node) || u->node->op->traits & (QX_T_ATTENTION | QX_T_QDQ) || is_op(u->node, QX_OP_Add))
             return;
+    if (l->target == QX_TARGET_ORT && ends_conv(n)) return;
     FIND(l, n, "no matrix product or convolution reads '%s': the pair costs two passes over memory and gains nothing", n->out[0]->name);
 }
 
@@ -160,6 +181,27 @@ static void ort_nbits_block(linter *l, const qx_node *n)
     if (b < 16 || b > 256) FIND(l, n, "block_size %lld: 16 to 256 are computed right", (long long)b);
 }
 
+static void ort_nbits_level(linter *l, const qx_node *n)
+{
+    if (is_op(n, QX_OP_ms_MatMulNBits) && qx_attr_int(n, "bits", 4) == 8 && qx_attr_int(n, "accuracy_level", 0) != 4)
+        FIND(l, n, "8-bit codes without accuracy_level 4: the whole weight is dequantized at each run");
+}
+
+static bool writes_codes(const qx_value *v)
+{
+    if (!v->n_uses || v->is_output) return false;
+    if (v->n_uses == 1 && limits_range(v->uses->node)) return writes_codes(v->uses->node->out[0]);
+    for (const qx_use *u = v->uses; u; u = u->next)
+        if (!is_op(u->node, QX_OP_QuantizeLinear) && !is_rearranging(u->node)) return false;
+    return true;
+}
+
+static void ort_float_conv(linter *l, const qx_node *n)
+{
+    if (is_coded_conv(n) && !writes_codes(n->out[0]))
+        FIND(l, n, "no QuantizeLinear behind it: it runs in float and dequantizes its weight at each run");
+}
+
 /* The standard lets the last block of an axis be shorter; the parsers of TensorRT and OpenVINO do not. */
 static void whole_blocks(linter *l, const qx_node *n)
 {
@@ -229,6 +271,8 @@ static const struct rule { const char *name, *brief; unsigned targets; bool erro
     {"no-kernel", "types without a CPU kernel", ORT, true, ort_no_kernel},
     {"blocked-axis0", "blocked weights that are computed with 8-bit activations", ORT, false, ort_blocked_axis0},
     {"int8-bias", "INT8 inputs of a MatMul with a bias, from opset 21 on", ORT, true, ort_int8_bias},
+    {"float-conv", "quantized convolutions without a pair behind them", ORT, false, ort_float_conv},
+    {"nbits-level", "8-bit MatMulNBits that has no kernel", ORT, false, ort_nbits_level},
     {"nbits-block", "MatMulNBits block sizes that are computed wrong", ORT, true, ort_nbits_block},
 };
 

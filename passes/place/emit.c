@@ -339,6 +339,9 @@ static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_val
     return QX_OK;
 }
 
+/* ONNX Runtime's CPU provider has no kernel for 8-bit codes and a float input: it dequantizes the whole weight at each run. */
+enum { INPUT_IN_8_BITS = 4 };
+
 static qx_status to_nbits(qx_pipeline *pipe, qx_plan_item *it, qx_value *codes, qx_value *scale, qx_value *zero)
 {
     qx_node *n = it->lin->node;
@@ -351,6 +354,7 @@ static qx_status to_nbits(qx_pipeline *pipe, qx_plan_item *it, qx_value *codes, 
     QX_TRY(qx_attr_set_int(n, "K", qx_view_k(&w->view)));
     QX_TRY(qx_attr_set_int(n, "N", w->view.n));
     QX_TRY(qx_attr_set_int(n, "bits", qx_dtype_bits(w->spec.codes)));
+    if (!w->exact_input) QX_TRY(qx_attr_set_int(n, "accuracy_level", INPUT_IN_8_BITS));
     return qx_attr_set_int(n, "block_size", w->spec.block);
 }
 

@@ -33,6 +33,7 @@ typedef struct qx_plan_weight {
     bool embedding;           /* one of them is an embedding */
     bool done;                /* emitted */
     bool pruned;              /* a step before made it 2:4: zeros must stay */
+    bool exact_input;         /* MatMulNBits may not round its input */
     bool solved;              /* gptq or sparsegpt has put its solver behind it */
     qx_job *job;
     int64_t report_row;       /* of report->tensors; -1: none */

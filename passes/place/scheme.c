@@ -166,6 +166,7 @@ static void fill_item(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     w->spec = eight ? eight_bits : s->weight;
     if (!w->spec.scale) w->spec.scale = w->tensor->dtype;
     w->format = eight ? "int8-weights" : s->name;
+    w->exact_input = s->exact_input;
     if (w->spec.block > 0) fit_block(p, it);
     it->act = it->weight_only ? QX_DT_UNDEFINED : s->act;
     it->dynamic = it->weight_only ? QX_DYNAMIC_NONE : s->dynamic;

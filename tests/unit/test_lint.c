@@ -61,9 +61,32 @@ static void cast_to_fp8(void **state)
     expect(text, QX_TARGET_ORT, NULL);
 }
 
+#define CONV(behind) HEAD(19) "g (float[1,1,4,4] x) => (float[1,1,4,4] y) <float s = {0.1}, uint8 z = {0}, int8[1,1,1,1] c = {3}> " \
+    "{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) w = DequantizeLinear(c, s) a = Conv(d, w) " behind " }"
+
+static void convolutions_in_float(void **state)
+{
+    (void)state;
+    expect(CONV("y = Sigmoid(a)"), QX_TARGET_ORT, "float-conv");
+    expect(CONV("y = Sigmoid(a)"), QX_TARGET_OPENVINO, NULL);
+    expect(CONV("r = Relu(a) e = QuantizeLinear(r, s, z) f = DequantizeLinear(e, s, z) y = Sigmoid(f)"), QX_TARGET_ORT, NULL);
+    expect(CONV("r = Relu(a) e = QuantizeLinear(r, s, z) f = DequantizeLinear(e, s, z) y = Add(f, r)"), QX_TARGET_ORT, "float-conv");
+}
+
+#define NBITS(more) "<ir_version: 8, opset_import: [\"\" : 17, \"com.microsoft\" : 1]> g (float[1,16] x) => (float[1,1] y) <uint8[1,1,16] w = random(1), float[1] s = {1}> " \
+    "{ y = com.microsoft.MatMulNBits <K = 16, N = 1, bits = 8, block_size = 16" more "> (x, w, s) }"
+
+static void codes_without_a_kernel(void **state)
+{
+    (void)state;
+    expect(NBITS(""), QX_TARGET_ORT, "nbits-level");
+    expect(NBITS(", accuracy_level = 4"), QX_TARGET_ORT, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(int8_before_a_bias), cmocka_unit_test(scales_below_zero),
-                                       cmocka_unit_test(blocks_that_are_not_whole), cmocka_unit_test(cast_to_fp8)};
+                                       cmocka_unit_test(blocks_that_are_not_whole), cmocka_unit_test(cast_to_fp8),
+                                       cmocka_unit_test(convolutions_in_float), cmocka_unit_test(codes_without_a_kernel)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
