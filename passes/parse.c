@@ -259,6 +259,14 @@ static qx_status expand(const qx_pass *pass, qx_buf *b)
     return QX_OK;
 }
 
+bool qx_pass_same(const qx_pass *a, const qx_pass *b)
+{
+    if (a->def != b->def || a->optional != b->optional) return false;
+    for (int i = 0; i < option_count(a->def); i++)
+        if (strcmp(a->values[i], b->values[i]) != 0) return false;
+    return true;
+}
+
 static qx_status check_pair(qx_ctx *ctx, const qx_passdef *a, const qx_passdef *b)
 {
     if (a == b) QX_FAIL(ctx, QX_E_USAGE, "pass %s is given twice", a->name);

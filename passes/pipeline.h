@@ -57,6 +57,7 @@ bool qx_pipeline_decides(const qx_pipeline *p);
 /* The one format that the text names ("int4(block=32)"), as --set and formats= want it: a pass of p, freed with it. Mixes and
  * passes that prepare weights are refused. */
 qx_status qx_pipeline_parse_format(qx_pipeline *p, const char *text, qx_pass **out);
+bool qx_pass_same(const qx_pass *a, const qx_pass *b); /* one definition, the same options */
 /* A row of presets.def ("fp8", "int8", "sdxl-int8"...): a name for a pipeline text. */
 typedef struct qx_preset {
     const char *name, *text;

@@ -93,19 +93,34 @@ static qx_status parse_setting(qx_pipeline *p, const qx_setting *s, qx_pass **ou
     return st == QX_OK ? QX_OK : qx_note(p->ctx, st, "--set '%s=%s'", s->pattern, s->format);
 }
 
+/* The pass that already stands for this format, with the same options: nodes that share a weight share a format however it was named. */
+static qx_pass *known_format(qx_pipeline *p, qx_pass *new)
+{
+    for (int i = 0; i < p->n_passes; i++)
+        if (qx_pass_same(p->passes[i], new)) return p->passes[i];
+    for (int i = 0; i < p->n_set_passes; i++)
+        if (qx_pass_same(p->set_passes[i], new)) return p->set_passes[i];
+    return p->set_passes[p->n_set_passes++] = new;
+}
+
 static qx_status parse_settings(qx_pipeline *p)
 {
     int n = p->opt->n_settings;
     p->settings = qx_arena_array(p->arena, (size_t)n + 1, sizeof *p->settings);
-    if (!p->settings) return QX_E_NOMEM;
-    for (int i = 0; i < n; i++) QX_TRY(parse_setting(p, &p->opt->settings[i], &p->settings[i]));
+    p->set_passes = qx_arena_array(p->arena, (size_t)n + 1, sizeof *p->set_passes);
+    p->n_set_passes = 0;
+    if (!p->settings || !p->set_passes) return QX_E_NOMEM;
+    for (int i = 0; i < n; i++) {
+        QX_TRY(parse_setting(p, &p->opt->settings[i], &p->settings[i]));
+        if (p->settings[i]) p->settings[i] = known_format(p, p->settings[i]);
+    }
     return QX_OK;
 }
 
 /* What formats of the pipeline do with activations; a mix may do either. */
 static void add_format(const qx_pass *f, bool *rounds, bool *leaves)
 {
-    const uint32_t flags = f ? f->def->flags : 0;
+    const uint32_t flags = f->def->flags;
     if (!(flags & QX_PASS_FORMAT)) return;
     *rounds |= (flags & (QX_PASS_ROUNDS_X | QX_PASS_MIXES)) != 0;
     *leaves |= !(flags & QX_PASS_ROUNDS_X);
@@ -117,7 +132,7 @@ static qx_status check_purpose(const qx_pipeline *p)
     bool rounds = false, leaves = false;
     const char *format = "";
     for (int i = 0; i < p->n_passes; i++) add_format(p->passes[i], &rounds, &leaves);
-    for (int i = 0; i < p->opt->n_settings; i++) add_format(p->settings[i], &rounds, &leaves);
+    for (int i = 0; i < p->n_set_passes; i++) add_format(p->set_passes[i], &rounds, &leaves);
     for (int i = p->n_passes; i-- > 0;)
         if (p->passes[i]->def->flags & QX_PASS_FORMAT) format = p->passes[i]->def->name;
     for (int i = 0; i < p->n_passes; i++) {
@@ -151,8 +166,7 @@ static qx_status each_pass(qx_pipeline *p, bool formats, phase ph, qx_stats *sta
 {
     for (int i = 0; i < p->n_passes; i++)
         if (((p->passes[i]->def->flags & QX_PASS_FORMAT) != 0) == formats) QX_TRY(run_pass(p, p->passes[i], ph, stats));
-    for (int i = 0; formats && i < p->opt->n_settings; i++)
-        if (p->settings[i]) QX_TRY(run_pass(p, p->settings[i], ph, stats));
+    for (int i = 0; formats && i < p->n_set_passes; i++) QX_TRY(run_pass(p, p->set_passes[i], ph, stats));
     return QX_OK;
 }
 
@@ -207,7 +221,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
     p->model = m;
     const qx_samples_options *so = &p->opt->samples;
     p->have_data |= so->n_paths > 0 || so->text || so->random > 0 || p->opt->load_stats != NULL;
-    QX_TRY(qx_pipeline_settle(p, p->have_data && !p->no_stats && !p->opt->dry_run));
+    QX_TRY(qx_pipeline_settle(p, p->have_data));
     QX_TRY(refuse_quantized(p, m));
     QX_TRY(parse_settings(p));
     QX_TRY(check_purpose(p));

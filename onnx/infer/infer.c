@@ -470,13 +470,17 @@ const char *qx_type_describe(const qx_type *t, char *buf, size_t cap)
 
 qx_status qx_inputs_describe(const qx_graph *g, qx_buf *out)
 {
-    enum { MOST = 2048 };
+    enum { MOST = 8 }; /* a language model's cache is two inputs a layer */
     char name[80], type[160];
-    for (uint32_t i = 0; i < g->n_inputs && out->len < MOST; i++) {
+    int shown = 0, more = 0;
+    for (uint32_t i = 0; i < g->n_inputs; i++) {
         const qx_value *v = g->inputs[i];
         if (v->init) continue;
+        if (shown == MOST) { more++; continue; }
+        shown++;
         QX_TRY(qx_buf_printf(out, "%s%s %s", out->len ? ", " : "", qx_printable(v->name, name, sizeof name),
                              qx_type_describe(&v->type, type, sizeof type)));
     }
+    if (more) return qx_buf_printf(out, " and %d more (qonnx inspect names them)", more);
     return out->len ? QX_OK : qx_buf_printf(out, "none");
 }

@@ -1,5 +1,6 @@
 /* choose.c - which nodes run in 16 bits. Float32 stay
- *   - operators whose results leave float16's range or need more digits (half.def), and Mul(x, x), a square;
+ *   - operators whose results leave float16's range or need more digits (half.def), Mul(x, x), a square, and Scatters that sum what
+ *     meets at one place (ONNX Runtime has no float16 kernel for those);
  *   - places: what is computed from positions, sizes and timesteps alone, and everything that leads to a Sin or Cos. A position of
  *     2,049 is no float16 number;
  *   - nodes with a constant that 16 bits cannot hold: an epsilon under the smallest normal number, a factor over the largest;
@@ -154,6 +155,8 @@ static bool needs_range(const qx_node *n)
 {
     for (size_t i = 0; i < sizeof always_full / sizeof *always_full; i++)
         if (always_full[i] == n->op->id) return true;
+    if (n->op->id == QX_OP_ScatterElements || n->op->id == QX_OP_ScatterND)
+        return strcmp(qx_attr_string(n, "reduction", "none"), "none") != 0;
     return n->op->id == QX_OP_Mul && n->in[0] == n->in[1];
 }
 

@@ -131,8 +131,10 @@ static qx_status prepare(job *j)
         if (!j->opt->dry_run) return qx_no_samples(j->ctx, j->model);
         j->pipe->no_stats = true;
     }
-    if (j->opt->dry_run && needed && !j->opt->load_stats && !(j->samples && qx_pipeline_decides(j->pipe))) j->pipe->no_stats = true;
     j->pipe->have_data = !verify_only && (j->samples != NULL || j->opt->load_stats);
+    /* a plan is made without the sweep, of passes that can do without samples too, unless its formats hang on it */
+    if (j->opt->dry_run && (needed || j->pipe->have_data) && !j->opt->load_stats && !(j->samples && qx_pipeline_decides(j->pipe)))
+        j->pipe->no_stats = true;
     return needed || j->opt->load_stats ? QX_OK : drop_unusable_samples(j);
 }
 

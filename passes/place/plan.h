@@ -87,7 +87,8 @@ struct qx_pipeline {
     const char *text;
     /* while it runs: */
     const qx_quantize_options *opt;
-    qx_pass **settings;           /* FORMAT pass of each --set, [opt->n_settings] */
+    qx_pass **settings;           /* FORMAT pass of each --set, [opt->n_settings]; NULL: float */
+    qx_pass **set_passes; int n_set_passes; /* the different ones among them that `passes` has not */
     qx_model *model;
     qx_plan *plan;
     qx_report *report;

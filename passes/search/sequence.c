@@ -362,8 +362,7 @@ static qx_status share_levels(const qx_pipeline *pipe)
 {
     enum { ROOM = 5, OF = 4 }; /* for what makes up for the inputs: block scales have range to spare */
     for (int i = 0; i < pipe->n_passes; i++) QX_TRY(qx_second_level_share(pipe->passes[i], 1));
-    for (int i = 0; i < pipe->opt->n_settings; i++)
-        if (pipe->settings[i]) QX_TRY(qx_second_level_share(pipe->settings[i], 1));
+    for (int i = 0; i < pipe->n_set_passes; i++) QX_TRY(qx_second_level_share(pipe->set_passes[i], 1));
     for (int64_t i = 0; i < pipe->plan->n_weights; i++) {
         qx_plan_weight *w = &pipe->plan->weights[i];
         if (w->spec.amax > 0 && qx_solve_waits(w)) w->spec.second = qx_nvfp4_global(w->spec.amax * ROOM / OF);

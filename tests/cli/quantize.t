@@ -64,6 +64,17 @@ The whole job: the output's name, what is printed, the files that appear, and ev
     hint   a diffusion UNet: --preset sdxl-fp8 places formats as its published recipes do
   $ qonnx quantize $MODELS/sd3-mmdit-dynamo/model.onnx --int8 --random 9 --dry-run 2>/dev/null | tail -n 1
     hint   a diffusion transformer: --preset dit-int8 places formats as its published recipes do
+  $ qonnx quantize model.onnx --int4 --calib calib.npz --dry-run 2>/dev/null | grep -E "time  |work  |samples"
+    time   .*read [0-9.]+, plan [0-9.]+, rewrite [0-9.]+, size.* (re)
+    work   about a second, when nothing else runs
+    samples calib.npz: 14 samples, 2 held out
+  $ text="--text $MODELS/micro-llama/calib.txt --tokenizer $MODELS/micro-llama/tokenizer.json"; cp $MODELS/micro-llama/model.onnx llm.onnx
+  $ for p in --int4 "--passes bias-correction,gptq(bits=4),int4"; do qonnx quantize llm.onnx $p $text --dry-run 2>/dev/null | grep memory; done | uniq -c | grep -c "  2 "
+  1
+  $ COLUMNS=400 qonnx quantize llm.onnx --int4 --dry-run 2>/dev/null | grep "embedding and head"
+    hint   embedding and head take 3.15 MB of the 4.6[0-9] MB; in 8 bits: --set "/m/model/embed_tokens/Gather=int8-weights" --set "/m/lm_head/MatMul=int8-weights" (re)
+  $ qonnx quantize llm.onnx --int4 --set "/m/model/embed_tokens/Gather=int8-weights" --set "/m/lm_head/MatMul=int8-weights" --dry-run 2>/dev/null | grep -E "size  |kept|embedding and"
+    size   11.3 MB -> 2.3[0-9] MB .* (re)
   $ qonnx quantize model.onnx second.onnx --int4 -q && ls second.onnx
   second.onnx
   $ qonnx quantize model.onnx second.onnx --int4 -o third.onnx
