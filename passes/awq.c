@@ -17,8 +17,9 @@
 enum { GRID = 20, MOST = 6, JUDGED = 128 }; /* MOST: points that are judged together */
 static const double least_gain_db = 0.3; /* below this the sampled rows cannot tell a gain from chance */
 
-/* What was decided for a group. s [k], in the model's arena; NULL: the identity. */
-typedef struct decision { float *s; double r, gain; const char *why_not; } decision;
+/* What was decided for a group. s [k], in the model's arena; NULL: the identity. plain, scaled: errors as shares of the result, which
+ * stand for operators whose results a probe cannot make (experts) */
+typedef struct decision { float *s; double r, gain, plain, scaled; const char *why_not; } decision;
 
 typedef struct awq_state { qx_group *groups; decision *is; int64_t n; } awq_state;
 
@@ -137,7 +138,10 @@ static qx_status choose_group(qx_pass *p, const qx_group *g, const qx_value_stat
     if (f.fold.kind == QX_FOLD_MUL && !qx_opt_bool(p, "mul")) return d->why_not = "nowhere to fold", QX_OK;
     QX_TRY_GOTO(status, open_finder(&f));
     QX_TRY_GOTO(status, search(&f));
+    const double reference = fmax(qx_judge_reference(f.judge), 1e-300);
     d->gain = 10 * log10(f.plain / fmax(f.error, 1e-300));
+    d->plain = f.plain / reference;
+    d->scaled = f.error / reference;
     d->r = (double)f.best / GRID;
     d->why_not = "no gain";
     if (!f.best || !(d->gain >= least_gain_db)) goto done;
@@ -161,8 +165,11 @@ static qx_status measure(trial *t, double least, double *out)
     for (int64_t i = 0; i < t->s->n; i++)
         for (int64_t j = 0; j < t->s->groups[i].n; j++) {
             const qx_plan_item *it = t->s->groups[i].items[j];
-            const float *s = t->s->is[i].gain >= least ? t->s->is[i].s : NULL;
-            if (weight_only(it)) t->changes[n++] = (qx_probe_change){.item = it - plan->items, .spec = &it->weight->spec, .smooth = s};
+            const decision *d = &t->s->is[i];
+            const float *s = d->gain >= least ? d->s : NULL;
+            if (!weight_only(it)) continue;
+            t->changes[n++] = (qx_probe_change){.item = it - plan->items, .spec = &it->weight->spec, .smooth = s,
+                                                .error = s ? d->scaled : d->plain};
         }
     QX_TRY(qx_probe_run(t->probe, t->changes, n, &e));
     *out = qx_probe_size(&e);

@@ -73,10 +73,10 @@ void qx_applied(qx_pass *p, const qx_node *n, const char *format)
 {
     qx_decision *d = decision_of(p, n);
     if (!d) return;
+    p->pipe->n_quantized += d->format == NULL; /* a mixture's layers come one by one */
     d->pass = p;
     d->format = format;
     d->reason = NULL;
-    p->pipe->n_quantized++;
 }
 
 bool qx_skip(qx_pass *p, const qx_node *n, qx_why why) { return why != QX_WHY_NONE && qx_skipf(p, n, why, "%s", ""); }

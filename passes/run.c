@@ -246,15 +246,15 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
 
 static qx_status add_stage(qx_report *r, const char *name, double *since) { return r ? qx_report_add_stage(r, name, since) : QX_OK; }
 
-/* Linear operators that stayed float say so, with the reason of the plan. */
+/* Linear operators that stayed float say so, with the reason of the plan. Of a mixture's layers the first that has something to say. */
 static qx_status explain_items(qx_pipeline *p)
 {
     for (int64_t i = 0; i < p->plan->linears.count; i++) {
         const qx_plan_item *it = &p->plan->items[i];
         qx_decision *d = &p->decisions[it->lin->node->id];
-        d->notes = it->notes;
-        d->rescaled = it->rescaled;
-        if (it->weight && !it->weight->job && qx_plan_first_reader(p->plan, i)) d->float_bytes = (int64_t)it->weight->tensor->bytes;
+        d->notes = d->notes ? d->notes : it->notes;
+        d->rescaled |= it->rescaled;
+        if (it->weight && !it->weight->job && qx_plan_first_reader(p->plan, i)) d->float_bytes += (int64_t)it->weight->tensor->bytes;
         if (it->why == QX_WHY_NONE || d->format || d->reason) continue;
         d->reason = it->detail ? qx_arena_printf(p->model->arena, "%s: %s", qx_why_text(it->why), it->detail) : qx_why_text(it->why);
         if (!d->reason) return QX_E_NOMEM;

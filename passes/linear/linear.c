@@ -8,18 +8,22 @@
 
 typedef struct finder { qx_model *m; qx_linears *out; int64_t cap; int32_t *group_of; } finder;
 
-static qx_status visit(void *user, qx_node *n)
+static qx_status add(finder *f, const qx_linear *read)
 {
-    finder *f = user;
     qx_linears *ls = f->out;
-    qx_linear read;
-    if (!qx_linear_read(n, &read)) return QX_OK;
     QX_TRY(qx_arena_grow(f->m->arena, (void **)&ls->items, ls->count, &f->cap, sizeof *ls->items));
     qx_linear *l = &ls->items[ls->count];
-    *l = read;
+    *l = *read;
     l->index = ls->count++;
     if (f->group_of[l->x->id] == 0) f->group_of[l->x->id] = (int32_t)++ls->n_groups;
     l->group_id = f->group_of[l->x->id] - 1;
+    return QX_OK;
+}
+
+static qx_status visit(void *user, qx_node *n)
+{
+    qx_linear read;
+    for (uint32_t part = 0; qx_linear_read(n, part, &read); part++) QX_TRY(add(user, &read));
     return QX_OK;
 }
 

@@ -1,6 +1,6 @@
 /* linear.h - finds the linear operators of a graph (MatMul, Gemm, Conv, ConvTranspose, FusedMatMul, Einsum with a constant weight
- * on either side; embeddings too, which are no products) and the groups that must be treated alike. By structure alone; names are
- * only kept beside, for rules that go by them. */
+ * on either side; the layers of a MoE; embeddings too, which are no products) and the groups that must be treated alike. By structure
+ * alone; names are only kept beside, for rules that go by them. */
 #ifndef QX_PASSES_LINEAR_H
 #define QX_PASSES_LINEAR_H
 
@@ -20,10 +20,12 @@ typedef struct qx_linear {
     int channel_axis;        /* of the stored tensor: axis of n; -1: several (stacked experts [E,K,N]) */
     int contract_axis;       /* of the stored tensor: axis of k; 1 for Conv (input channels); -1: several */
     qx_value *rows;          /* whose rows (last axis k; of a convolution, windows) meet the rows of W: x, or in W x what a
-                              * trailing 1 was put behind. NULL: embeddings, transA, other products W X */
+                              * trailing 1 was put behind. NULL: embeddings, transA, other products W X, and the second
+                              * layer of a mixture, whose input nobody sees */
     bool plain;              /* x are rows, and n is the last axis of y: one matrix, no experts */
     bool is_conv;
     bool embedding;          /* Gather: x holds indices, rows of W come out as they are */
+    bool mixture;            /* one of the weights of com.microsoft's MoE, which has an item for each; y is not x W' */
     qx_conv_window window;   /* convolutions */
     int64_t group;
     qx_value *bias;          /* constant bias: Gemm C, Conv B, or the constant operand of a following Add; NULL: none */

@@ -293,6 +293,27 @@ static bool read_embedding(qx_linear *l)
     return l->embedding;
 }
 
+/* ---- mixtures of experts --------------------------------------------------------------------------------------------------- */
+
+/* Where the weights [experts, n, k] of fc1, fc2 and fc3 stand. fc2 multiplies what the node makes of the others' results. */
+static const struct { uint32_t weight; bool reads_x; } mixture_layers[] = {{2, true}, {4, false}, {6, true}};
+enum { MIXTURE_LAYERS = sizeof mixture_layers / sizeof *mixture_layers };
+
+static bool read_mixture(qx_linear *l, uint32_t part)
+{
+    static const bool seen[3] = {false, false, true};
+    qx_const_view c;
+    if (part >= MIXTURE_LAYERS || !qx_node_in(l->node, mixture_layers[part].weight)) return false;
+    l->mixture = true;
+    l->w_index = mixture_layers[part].weight;
+    l->w_in = l->node->in[l->w_index];
+    const bool constant = qx_const_trace(l->w_in, &c);
+    l->quantized = c.quantized;
+    if (constant && c.rank == 3) set_weight(l, &c, seen);
+    if (l->w && mixture_layers[part].reads_x) l->rows = l->x;
+    return true;
+}
+
 /* ---- all of them ----------------------------------------------------------------------------------------------------------- */
 
 static const struct reader { qx_op_id op; bool (*read)(qx_linear *l); void (*bias)(qx_linear *l); } readers[] = {
@@ -305,14 +326,15 @@ static const struct reader { qx_op_id op; bool (*read)(qx_linear *l); void (*bia
     {QX_OP_Gather, read_embedding, NULL},
 };
 
-bool qx_linear_read(qx_node *n, qx_linear *out)
+bool qx_linear_read(qx_node *n, uint32_t part, qx_linear *out)
 {
     const struct reader *r = NULL;
+    if (!qx_node_in(n, 0) || !qx_node_in(n, 1)) return false;
+    *out = (qx_linear){.node = n, .x = n->in[0], .x_index = 0, .w_in = n->in[1], .w_index = 1, .group = qx_attr_int(n, "group", 1)};
+    if (n->op->id == QX_OP_ms_MoE) return read_mixture(out, part);
     for (size_t i = 0; i < sizeof readers / sizeof *readers && !r; i++)
         if (readers[i].op == n->op->id) r = &readers[i];
-    if (!r || !qx_node_in(n, 0) || !qx_node_in(n, 1)) return false;
-    *out = (qx_linear){.node = n, .x = n->in[0], .x_index = 0, .w_in = n->in[1], .w_index = 1, .group = qx_attr_int(n, "group", 1)};
-    if (!r->read(out)) return false;
+    if (!r || part || !r->read(out)) return false;
     if (out->w && r->bias && qx_is_variable(out->x)) r->bias(out);
     return true;
 }

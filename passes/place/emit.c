@@ -8,6 +8,7 @@
 #include "kernels/quant.h"
 #include "onnx/weight/weight.h"
 #include "passes/place/dynamic.h"
+#include "passes/place/mixture.h"
 #include "passes/place/nodes.h"
 
 enum { OPSET_OUTPUT_DTYPE = 21, OPSET_BLOCKS = 21 }; /* of QuantizeLinear's attribute, and of blocks */
@@ -144,7 +145,7 @@ static qx_status add_part(qx_graph *g, const qx_plan_weight *w, qx_part part, co
     return name ? qx_init_add(g, name, w->job->part[part], out) : QX_E_NOMEM;
 }
 
-typedef enum form { FORM_SAME, FORM_NK_TRANSPOSE, FORM_NK_GEMM, FORM_NBITS, FORM_GATHER, FORM_INTEGER } form;
+typedef enum form { FORM_SAME, FORM_NK_TRANSPOSE, FORM_NK_GEMM, FORM_NBITS, FORM_GATHER, FORM_INTEGER, FORM_MIXTURE } form;
 
 static bool power_of_two(int64_t v) { return v > 0 && (v & (v - 1)) == 0; }
 
@@ -198,6 +199,7 @@ static form choose_form(const qx_pipeline *pipe, const qx_plan_item *it)
     const qx_plan_weight *w = it->weight;
     const qx_linear *l = it->lin;
     if (gather_fits(pipe, it)) return FORM_GATHER;
+    if (qx_mixture_fits(pipe, it)) return FORM_MIXTURE;
     if (any_dynamic(pipe, w)) return FORM_INTEGER;
     if (w->spec.block <= 0) return integer_weight_only(pipe, it) ? FORM_NK_TRANSPOSE : FORM_SAME;
     if (nbits_fits(pipe, l, &w->spec) && all_nbits(pipe, w)) return FORM_NBITS;
@@ -231,6 +233,8 @@ int64_t qx_emit_block(const qx_pipeline *pipe, const qx_plan_item *it, const qx_
 {
     enum { LEAST = 16, MOST = 4096 };
     const int64_t k = it->lin->k, block = spec->block;
+    if (block > 0 && it->lin->mixture && pipe->opt->target == QX_TARGET_ORT && !block_is_fixed(spec))
+        return qx_mixture_block(pipe, it, block);
     if (block <= 0 || !qx_target_has(pipe->opt->target, QX_TARGET_WHOLE_BLOCKS) || k <= 0) return block;
     if (k % block == 0) return block;
     int64_t less = block_is_fixed(spec) ? 0 : MOST;
@@ -447,6 +451,7 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
     if (scale2) QX_TRY(block_scales(w, scale, scale2, &scale));
     if (f == FORM_NBITS) return all_to_nbits(pipe, w, codes, scale, zero);
     if (f == FORM_GATHER) return to_gather(pipe, it, codes, scale, zero);
+    if (f == FORM_MIXTURE) return qx_mixture_layer(pipe, it, codes, scale, zero);
     bool rest = true;
     if (f == FORM_INTEGER) QX_TRY(qx_dynamic_write(pipe, w, codes, scale, &rest));
     if (!rest) return QX_OK;
@@ -462,7 +467,8 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
 
 static qx_layout layout_of(form f)
 {
-    return f == FORM_NBITS ? QX_LAYOUT_NBITS : f == FORM_SAME || f == FORM_GATHER || f == FORM_INTEGER ? QX_LAYOUT_SAME : QX_LAYOUT_NK;
+    if (f == FORM_NBITS || f == FORM_MIXTURE) return QX_LAYOUT_NBITS;
+    return f == FORM_SAME || f == FORM_GATHER || f == FORM_INTEGER ? QX_LAYOUT_SAME : QX_LAYOUT_NK;
 }
 
 qx_status qx_emit_bytes(qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, bool external, int64_t *bytes)
@@ -485,8 +491,9 @@ qx_status qx_emit_weight(qx_pipeline *pipe, qx_plan_item *it)
     qx_plan_weight *w = it->weight;
     if (w->done) return QX_OK;
     form f = choose_form(pipe, it);
-    if (f == FORM_NBITS) w->spec.scale = it->lin->x->type.dtype;
+    if (f == FORM_NBITS || f == FORM_MIXTURE) w->spec.scale = it->lin->x->type.dtype;
     QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &w->spec, layout_of(f), &w->job));
+    if (f == FORM_MIXTURE) QX_TRY(qx_mixture_shape(pipe->model, it));
     QX_TRY(rewire(pipe, it, f));
     w->done = true;
     return report_weight(pipe, it);

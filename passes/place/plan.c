@@ -222,13 +222,22 @@ static qx_status group_weights(qx_pipeline *pipe, qx_plan *plan)
     return QX_OK;
 }
 
+/* The item whose weight stands at this input; NULL: none. */
+static const qx_plan_item *item_at(const qx_plan *plan, const qx_use *u)
+{
+    const qx_plan_item *end = plan->items + plan->linears.count;
+    for (const qx_plan_item *it = qx_plan_item_of(plan, u->node); it && it < end && it->lin->node == u->node; it++)
+        if (it->lin->w_index == u->index) return it;
+    return NULL;
+}
+
 /* True when every reader of v, through operators that only rearrange, is a linear operator that `pass` quantizes. */
 static bool all_quantized(const qx_plan *plan, const qx_value *v, const qx_pass *pass, int depth)
 {
     if (v->is_output || depth > 16) return false;
     for (const qx_use *u = v->uses; u; u = u->next) {
-        const qx_plan_item *it = qx_plan_item_of(plan, u->node);
-        if (it && u->index == it->lin->w_index) {
+        const qx_plan_item *it = item_at(plan, u);
+        if (it) {
             if (it->pass != pass) return false;
             continue;
         }
@@ -334,7 +343,7 @@ static qx_status make_items(qx_pipeline *pipe, qx_plan *plan)
     for (int64_t i = 0; i < plan->linears.count; i++) {
         const qx_linear *l = &plan->linears.items[i];
         plan->items[i] = (qx_plan_item){.lin = l, .weight_only = l->embedding, .x_stat = qx_same_elements(l->x), .act_sqnr = NAN};
-        plan->by_node[l->node->id] = (int32_t)i;
+        if (plan->by_node[l->node->id] < 0) plan->by_node[l->node->id] = (int32_t)i;
     }
     return QX_OK;
 }

@@ -1,4 +1,5 @@
-/* plan.h - the one place where "a float weight transform", "statistics" and "a format" meet: one item per linear operator.
+/* plan.h - the one place where "a float weight transform", "statistics" and "a format" meet: one item per linear operator, of a mixture
+ * of experts one per layer.
  *
  * How a pipeline runs:
  *   1. qx_plan_new finds the linear operators and gives every one an item. Name filters, --set and the default rules (rules.c) decide
@@ -66,7 +67,7 @@ typedef struct qx_plan {
     qx_plan_item *items;      /* [linears.count], same index */
     qx_attention *attentions; int64_t n_attentions;
     qx_plan_weight *weights; int64_t n_weights;
-    int32_t *by_node;         /* node id -> item index, -1 none; length n_node_ids at the start */
+    int32_t *by_node;         /* node id -> index of its (first) item, -1 none; length n_node_ids at the start */
     uint32_t n_nodes;
 } qx_plan;
 
@@ -110,7 +111,8 @@ struct qx_pipeline {
 qx_status qx_plan_new(struct qx_pipeline *pipe, qx_model *m);
 /* Linears whose weight is shared with one that stays float stay float too; called again after passes dropped items. */
 void qx_plan_settle(struct qx_pipeline *pipe);
-qx_plan_item *qx_plan_item_of(const qx_plan *plan, const qx_node *n); /* NULL: not a linear operator */
+/* NULL: not a linear operator. Of a mixture, whose items stand behind each other: the first. */
+qx_plan_item *qx_plan_item_of(const qx_plan *plan, const qx_node *n);
 /* Whether no item before this one has its weight. */
 bool qx_plan_first_reader(const qx_plan *plan, int64_t item);
 /* Puts a step behind the weight's steps. arg must live in the model's arena. */

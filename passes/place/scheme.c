@@ -86,6 +86,14 @@ static bool no_integer_kernel(const qx_pass *p, const qx_scheme *s, qx_plan_item
     return it->weight_only = true;
 }
 
+/* A mixture's node has no place for codes of what its layers read. */
+static bool layer_of_mixture(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+{
+    if (!it->lin->mixture || !weight_alone(p, s, it)) return false;
+    it->notes = "layer of a mixture: input stays float";
+    return it->weight_only = true;
+}
+
 static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     char detail[120];
@@ -110,6 +118,11 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     if (why == QX_WHY_LARGE_KERNEL && large_kernel(p, s, it, detail)) return;
     if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
     if (wants_eight(p, s, it)) { it->weight_only = true; return; }
+    if (takes_x && s->act && l->mixture) {
+        if (!layer_of_mixture(p, s, it))
+            qx_item_keep(p->pipe, it, QX_WHY_NOT_ELIGIBLE, "its input stays float, and its weight does not take 8 bits");
+        return;
+    }
     if (s->few_blocks && !it->asked) {
         why = takes_eight(p, it, detail, &why_detail);
         if (why == QX_WHY_NONE) it->weight_only = true;

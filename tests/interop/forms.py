@@ -1,6 +1,6 @@
 """forms.py --qonnx PATH - where a weight may stand, judged by ONNX Runtime.
 
-Embeddings (alone and tied to a head), weights on the left, Einsum, experts stacked and gathered, Concat: small graphs, every format and target. Each file
+Embeddings (alone and tied to a head), weights on the left, Einsum, experts stacked, gathered and in a MoE, Concat: small graphs, every format and target. Each file
 must load, compute in ONNX Runtime (default settings for target ort, Q/DQ kept as written otherwise) what our executor computes on it, come close
 to the float model, and be smaller than it. Prints a line a row; exits 1 when one fails."""
 import sys
@@ -15,8 +15,8 @@ FORMATS = {"int8-weights": 38, "int8-dynamic": 28, "int8-dynamic(scale=tensor)":
 TARGETS = ["generic", "ort"]
 
 
-def weight(name, *dims):
-    return nh.from_array((random.standard_normal(dims) * random.uniform(0.5, 2, dims[-1])).astype(np.float32), name)
+def weight(name, *dims, size=1):
+    return nh.from_array((size * random.standard_normal(dims) * random.uniform(0.5, 2, dims[-1])).astype(np.float32), name)
 
 
 def x(name, *dims):
@@ -58,6 +58,13 @@ def cases():
     yield "gathered-nk", turned, [x("x", 7, 1, 64), ids("e", 7)], [x("y", 7, 1, 96)], [weight("up", 3, 96, 64)], [], ["up"]
     nd = [N("GatherND", ["up", "e"], ["ug"]), N("MatMul", ["ug", "x"], ["y"], name="/up/MatMul")]
     yield "gathered-left", nd, [x("x", 7, 64, 1), ids("e", 7, 1)], [x("y", 7, 96, 1)], [weight("up", 3, 96, 64)], [], ["up"]
+    for kind, attributes in (("swiglu", {"swiglu_fusion": 1, "activation_alpha": 1.702, "activation_beta": 1.0, "swiglu_limit": 7.0, "normalize_routing_weights": 1}),
+                             ("silu", {})):
+        moe = [N("MatMul", ["x", "router"], ["p"], name="/router/MatMul"),
+               N("MoE", ["x", "p", "fc1", "b1", "fc2", "b2" if attributes else ""], ["y"], name="/moe/MoE", domain="com.microsoft", k=2, activation_type=kind, **attributes)]
+        wide = 2 if attributes else 1
+        yield f"mixture-{kind}", moe, [x("x", 7, 64)], [x("y", 7, 64)], [weight("router", 64, 4), weight("fc1", 4, 96 * wide, 64, size=0.1), weight("b1", 4, 96 * wide),
+                                                                         weight("fc2", 4, 64, 96), *([weight("b2", 4, 64)] if attributes else [])], [], ["fc1", "fc2"]
     relu = [N("Relu", ["x"], ["r"]), N("MatMul", ["r", "w"], ["z"], name="/a/MatMul"), N("Relu", ["z"], ["s"]), N("MatMul", ["s", "w2"], ["y"], name="/b/MatMul")]
     yield "relu", relu, [x("x", 7, 64)], [x("y", 7, 96)], [square, weight("w2", 64, 96)], [], ["w", "w2"]
 
@@ -70,7 +77,7 @@ def feed(i, sample):
 
 
 def build(nodes, inputs, outputs, weights, folder):
-    m = h.make_model(h.make_graph(nodes, "g", inputs, outputs, weights), opset_imports=[h.make_opsetid("", 17)], ir_version=8)
+    m = h.make_model(h.make_graph(nodes, "g", inputs, outputs, weights), opset_imports=[h.make_opsetid("", 17), h.make_opsetid("com.microsoft", 1)], ir_version=8)
     onnx.checker.check_model(m, full_check=True)
     onnx.save(m, folder / "m.onnx")
     for name, seed in (("calib", 1), ("test", 2)):

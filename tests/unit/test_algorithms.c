@@ -174,6 +174,45 @@ static void in_turn_refused(void **state)
     }
 }
 
+/* A MoE's layers read channels of very unequal size: its router takes the factor too, and the probe of the output, which cannot make
+ * what the node makes, judges by the layers' errors. */
+static double mixture_quality(qx_ctx *ctx, const char *in, const char *passes, qx_target target)
+{
+    char out[128];
+    qx_report *r;
+    temp_path(out, sizeof out);
+    qx_quantize_options o = {.input = in, .output = out, .passes = passes, .force = true, .target = target};
+    o.samples = (qx_samples_options){.random = 16, .seed = 1, .hold_out = true};
+    OK(qx_report_new(ctx, &r));
+    if (qx_quantize_file(ctx, &o, r) != QX_OK) fail_msg("%s: %s", passes, qx_ctx_error(ctx));
+    const double db = r->outputs[0].sqnr_db;
+    print_message("%-40s %.2f dB\n", passes, db);
+    assert_true(r->n_nodes > 0 && r->n_quantized == 1); /* one node, though it has two layers */
+    qx_report_free(r);
+    unlink(out);
+    return db;
+}
+
+static void mixture(void **state)
+{
+    static const char text[] = "<ir_version: 8, opset_import: [\"\" : 18, \"com.microsoft\" : 1]> g (float[24,32] x) => (float[24,32] y) <float[32] "
+        "gamma = {1,90,1,1,1,1,1,60,1,1,1,1,1,1,1,1,1,1,1,120,1,1,1,1,1,1,1,1,1,1,1,1}, float[32,4] router = random(2), "
+        "float[4,48,32] up = random(3), float[4,32,48] down = random(4)> { h = Mul(x, gamma) [\"/router/MatMul\"] p = MatMul(h, router)"
+        " [\"/moe/MoE\"] y = com.microsoft.MoE<k=2, activation_type=\"silu\", normalize_routing_weights=1>(h, p, up, , down) }";
+    char in[160];
+    qx_model *m;
+    snprintf(in, sizeof in, "/tmp/qonnx_test_algorithms_%ld_in.onnx", (long)getpid());
+    OK(qx_model_parse_text(*state, text, &m));
+    OK(qx_model_write(m, in, &(qx_write_options){.force = true}, NULL));
+    qx_model_free(m);
+    const double plain = mixture_quality(*state, in, "int4", QX_TARGET_ORT);
+    assert_true(mixture_quality(*state, in, "awq,int4", QX_TARGET_ORT) > plain + 0.5);
+    assert_true(mixture_quality(*state, in, "gptq,int4", QX_TARGET_ORT) > plain - 1); /* 32 columns leave little to make up with */
+    assert_true(fabs(mixture_quality(*state, in, "int4(block=16)", QX_TARGET_GENERIC) - plain) < 0.01); /* the same codes in another form */
+    assert_true(mixture_quality(*state, in, "int8", QX_TARGET_ORT) > 28);
+    unlink(in);
+}
+
 static void small_floats(void **state)
 {
     char out[128];
@@ -200,7 +239,7 @@ static void wrong_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(weights_only), TEST(activations), TEST(worst_stay_float), TEST(two_of_four),
-                                       TEST(in_turn), TEST(in_turn_refused),
+                                       TEST(in_turn), TEST(in_turn_refused), TEST(mixture),
                                        TEST(small_floats), TEST(wrong_order)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

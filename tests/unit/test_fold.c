@@ -164,6 +164,10 @@ static const struct { const char *name, *text; int64_t groups, largest; int fold
                                          "Squeeze(u1, last) a = Slice(u, zero, middle, one) b = Slice(u, zero, middle, one)" GATED
                                          " wd = GatherND(down, number) z1 = Unsqueeze(z, last) d1 = MatMul(wd, z1) out = "
                                          "Squeeze(d1, last)"), 3, 3, 2},
+    {"a MoE", "<ir_version: 8, opset_import: [\"\" : 18, \"com.microsoft\" : 1]> g (float[6,32] x) => (float[6,32] y) <float[32] gamma = "
+              "random(1), float[32,4] wr = random(2), float[4,48,32] up = random(3), float[4,32,48] down = random(4), float[4,48,32] gate = "
+              "random(5)> { h = Mul(x, gamma) p = MatMul(h, wr) y = com.microsoft.MoE<k=2, activation_type=\"silu\">(h, p, up, , down, , "
+              "gate) }", 1, 3, 1},
     {"one expert after the other", "<ir_version: 8, opset_import: [\"\" : 18]> g (float[6,32] x) => (float[6,32] y) <float[32] "
                                    "gamma = random(1), float[32,3] wr = random(2), float[32,48] u0 = random(3), float[48,32] d0 = random(4),"
      " float[32,48] u1 = random(5), float[48,32] d1 = random(6), int64[4] t0 = {0,2,3,5}, int64[3] t1 = {1,2,4}, int64[4,1] to0 = "
