@@ -311,8 +311,8 @@ static const qx_option options[] = {
      "and then operators whose output is less than so many dB above the error that is left"},
     {"float-share", QX_OPT_FLOAT, "10", 0, 100, NULL, "but never more than this share of the weights, in percent"},
     {"input-effect", QX_OPT_FLOAT, "50", 0, 100, NULL,
-     "a convolution whose input alone does this many percent of what is then left keeps it float, its weight in 8 bits; one in four "
-     "operators at most, and none with 100"},
+     "a convolution whose input (or rounded result) alone does this many percent of what is then left keeps it float, its weight in 8 "
+     "bits; one in four operators at most, and none with 100"},
     {"probes", QX_OPT_INT, "12", 0, 1000, NULL, "groups whose effect is measured at most, of those with the largest errors; each "
                                                 "takes a run of the model over one to four samples, of text their first halves"},
     {"mul", QX_OPT_BOOL, "true", 0, 0, NULL, "insert a Mul where the factor cannot be folded upstream"},

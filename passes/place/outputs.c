@@ -76,7 +76,7 @@ static bool all_read_codes(const qx_pass *p, qx_value *v, int depth)
 
 static bool takes_part(const qx_pass *p, const qx_plan_item *it)
 {
-    return it->pass == p && it->act && it->lin->node->op->id == QX_OP_Conv && !it->lin->node->graph->function;
+    return it->pass == p && it->act && !it->float_output && it->lin->node->op->id == QX_OP_Conv && !it->lin->node->graph->function;
 }
 
 qx_status qx_outputs_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s)
@@ -99,7 +99,7 @@ static qx_why choose(qx_pass *p, const qx_stats *stats, const qx_scheme *s, cons
         const qx_plan_item *it = codes_of(p, u);
         if (!it) continue;
         *c = (qx_act_codes){it->act, it->act_scale, it->act_zero};
-        return QX_WHY_NONE;
+        return it->act_scale > 0 ? QX_WHY_NONE : qx_scheme_input_codes(it, stats, c, detail);
     }
     if (p->pipe->opt->target != QX_TARGET_TENSORRT) {
         mine.act_zero = true;
@@ -108,6 +108,19 @@ static qx_why choose(qx_pass *p, const qx_stats *stats, const qx_scheme *s, cons
     }
     c->act = mine.act_zero ? QX_DT_UINT8 : s->act;
     return qx_scheme_act_scale(p, &mine, stats, v, &c->scale, &c->zero, detail);
+}
+
+/* Whether some reader needs the value itself, and would get the pair instead. */
+static bool needs_pair(const qx_pass *p, qx_value *v) { return !v->is_output && v->n_uses && !all_read_codes(p, v, 0); }
+
+bool qx_output_codes(const qx_plan_item *it, const qx_stats *stats, qx_act_codes *out)
+{
+    char detail[120];
+    qx_pass *p = it->pass;
+    const qx_scheme *s = p ? p->state : NULL;
+    if (!s || !s->outputs || !takes_part(p, it)) return false;
+    qx_value *v = end_of(it->lin->node);
+    return needs_pair(p, v) && choose(p, stats, s, v, out, detail) == QX_WHY_NONE;
 }
 
 static void agree(qx_pass *p, const qx_value *v, const qx_act_codes *c)
@@ -135,7 +148,7 @@ static qx_status write_output(qx_pass *p, const qx_stats *stats, const qx_scheme
     qx_act_codes c;
     char detail[120];
     qx_value *v = end_of(it->lin->node), *out;
-    if (v->is_output || !v->n_uses || all_read_codes(p, v, 0)) return QX_OK;
+    if (!needs_pair(p, v)) return QX_OK;
     const qx_why why = is_stale(p, it, v) ? QX_WHY_NOT_OBSERVED : choose(p, stats, s, v, &c, detail);
     if (why != QX_WHY_NONE) return qx_item_note(p->pipe, it, "output stays float");
     agree(p, v, &c);

@@ -50,6 +50,7 @@ typedef struct qx_plan_item {
     bool asked;               /* named by --set or --include: rules of default names do not apply */
     bool forced;              /* named by --set: rules of sizes do not apply either */
     bool weight_only;         /* the pass stores its weight; x stays float although the format quantizes activations */
+    bool float_output;        /* what it writes is not rounded, although the format would */
     qx_pass *attention_pass;  /* FORMAT pass that may have it as an attention product (variable weight); NULL: none */
     bool rescaled;            /* its output carries a folded factor or lacks a branch: not comparable with the float model's */
     qx_value *x_stat;         /* value whose range statistics stand for x (same elements, through Reshape/Transpose) */

@@ -109,6 +109,8 @@ qx_status qx_concat_share(qx_pass *p);
 
 /* outputs.c: pairs behind quantized convolutions. After the scales of inputs are decided, before pairs are written. */
 qx_status qx_outputs_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
+/* From decide(): the codes that a convolution's result will have, by the statistics so far; false: it will have no pair of its own. */
+bool qx_output_codes(const qx_plan_item *it, const qx_stats *stats, qx_act_codes *out);
 qx_status qx_outputs_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s);
 
 #endif

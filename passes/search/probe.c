@@ -256,8 +256,8 @@ bool qx_probe_can_round(const struct qx_pipeline *pipe, const qx_plan_item *it)
     return true;
 }
 
-/* x on its grid, where it lies. */
-static qx_status round_input(qx_probe *p, const qx_act_codes *c, const qx_tensor *t)
+/* A value on its grid, where it lies. */
+static qx_status round_value(qx_probe *p, const qx_act_codes *c, const qx_tensor *t)
 {
     const qx_quant q = {.grid = {1, t->numel, 1, t->numel}, .format = {.codes = c->act}, .scale = &c->scale,
                         .zero = c->act == QX_DT_UINT8 ? &c->zero : NULL};
@@ -272,6 +272,14 @@ static qx_status round_input(qx_probe *p, const qx_act_codes *c, const qx_tensor
     return QX_OK;
 }
 
+static qx_status on_result(qx_probe *p, int64_t i, const qx_tensor *t)
+{
+    const qx_probe_change *c = p->change[i];
+    if (!c) return QX_OK;
+    if (!c->input.act && (c->spec || c->error > 0)) QX_TRY(change_result(p, i, t));
+    return c->output.act ? round_value(p, &c->output, t) : QX_OK;
+}
+
 static qx_status on_value(void *user, int watch, const qx_value *v, const qx_tensor *t)
 {
     qx_probe *p = user;
@@ -279,12 +287,12 @@ static qx_status on_value(void *user, int watch, const qx_value *v, const qx_ten
     (void)watch;
     if (v->def) {
         const qx_plan_item *it = qx_plan_item_of(plan, v->def);
-        if (it && p->change[it - plan->items] && !p->change[it - plan->items]->input.act) QX_TRY(change_result(p, it - plan->items, t));
+        if (it) QX_TRY(on_result(p, it - plan->items, t));
     }
     for (const qx_use *u = v->uses; u; u = u->next) {
         const qx_plan_item *it = qx_plan_item_of(plan, u->node);
         const qx_probe_change *c = it && u->index == it->lin->x_index ? p->change[it - plan->items] : NULL;
-        if (c && c->input.act) return round_input(p, &c->input, t); /* all readers share one grid */
+        if (c && c->input.act) return round_value(p, &c->input, t); /* all readers share one grid */
         if (c) QX_TRY(keep_input(p, it - plan->items, t));
     }
     return QX_OK;

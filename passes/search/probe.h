@@ -17,6 +17,7 @@ typedef struct qx_probe_change {
     double error;
     /* act set: instead of all that, x itself is rounded, for whoever reads it; x must be made by a node (qx_probe_can_round) */
     qx_act_codes input;
+    qx_act_codes output;     /* act set: the result is rounded besides */
 } qx_probe_change;
 typedef struct qx_probe_effect {
     double kl;               /* mean KL(float || changed) in nats over the rows of the logits; NaN when the model has none */
