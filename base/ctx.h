@@ -24,10 +24,10 @@ struct qx_ctx {
     pthread_mutex_t sink;  /* log and progress callbacks: one at a time */
     uint64_t warned[QX_WARNED]; /* hashes of the last warnings, which are not told again */
     unsigned n_warned;
-    bool has_error;
+    atomic_int error_of;   /* 1 + the thread whose message `error` is, 0 when there is none */
     char error[QX_MESSAGE_MAX];
     atomic_int warnings;
-    atomic_int regions;    /* parallel regions that run now: while > 0 the first failure wins */
+    atomic_int regions;    /* parallel regions that run now: while > 0 the first thread that fails wins */
     atomic_size_t in_use, peak, recent; /* recent: the peak since it was last asked for */
     qx_spares spares;
     atomic_int_least64_t alloc_fail;
@@ -42,6 +42,8 @@ bool qx_countdown(atomic_int_least64_t *counter);
 /* Counts bytes that a library allocates for us (cJSON) against the cap, and gives them back. */
 qx_status qx_mem_reserve(qx_ctx *ctx, size_t size);
 void qx_mem_release(qx_ctx *ctx, size_t size);
+/* Inside a parallel region: whether the message that stands is of this thread. */
+bool qx_error_is_mine(const qx_ctx *ctx);
 const char *qx_errno_text(int err, char *buf, size_t cap);
 
 #endif

@@ -1,7 +1,8 @@
 /* status.c - the context: error chain, log, progress, cancel.
  *
- * Outside a parallel region a new failure replaces the old message (the old one was handled, or it would have been passed
- * on). Inside one, the first failure wins, so that the message belongs to the status that qx_parallel returns. */
+ * A new failure of a thread replaces its old message (the old one was handled, or it would have been passed on). In a parallel
+ * region the message is the first thread's that failed, and no other thread writes, extends or clears it: qx_parallel returns the
+ * status that belongs to it. */
 #include "base/ctx.h"
 
 #include <omp.h>
@@ -87,12 +88,31 @@ const char *qx_ctx_error(const qx_ctx *ctx)
     return ctx->error;
 }
 
+bool qx_error_is_mine(const qx_ctx *ctx)
+{
+    return atomic_load(&ctx->error_of) == 1 + omp_get_thread_num();
+}
+
+/* Whether another thread's failure stands, in a region: its message is left alone. Call with lock held. */
+static bool of_another(const qx_ctx *ctx)
+{
+    return atomic_load(&ctx->error_of) && atomic_load(&ctx->regions) && !qx_error_is_mine(ctx);
+}
+
 void qx_ctx_clear_error(qx_ctx *ctx)
 {
     pthread_mutex_lock(&ctx->lock);
-    ctx->has_error = false;
-    ctx->error[0] = '\0';
+    if (!of_another(ctx)) {
+        atomic_store(&ctx->error_of, 0);
+        ctx->error[0] = '\0';
+    }
     pthread_mutex_unlock(&ctx->lock);
+}
+
+static void set_message(qx_ctx *ctx, const char text[QX_MESSAGE_MAX])
+{
+    memcpy(ctx->error, text, QX_MESSAGE_MAX);
+    atomic_store(&ctx->error_of, 1 + omp_get_thread_num());
 }
 
 qx_status qx_fail(qx_ctx *ctx, qx_status code, const char *fmt, ...)
@@ -100,23 +120,20 @@ qx_status qx_fail(qx_ctx *ctx, qx_status code, const char *fmt, ...)
     va_list ap;
     va_start(ap, fmt);
     pthread_mutex_lock(&ctx->lock);
-    if (!ctx->has_error || atomic_load(&ctx->regions) == 0) {
+    if (!of_another(ctx)) {
         char text[QX_MESSAGE_MAX]; /* an argument may be the old message */
         qx_format(text, sizeof text, fmt, ap);
-        memcpy(ctx->error, text, sizeof text);
-        ctx->has_error = true;
+        set_message(ctx, text);
     }
     pthread_mutex_unlock(&ctx->lock);
     va_end(ap);
     return code;
 }
 
-qx_status qx_note(qx_ctx *ctx, qx_status code, const char *fmt, ...)
+/* "<note>: " before the message that stands, whose end is cut where both are too long. */
+static void extend_message(qx_ctx *ctx, const char *fmt, va_list ap)
 {
     char text[QX_MESSAGE_MAX];
-    va_list ap;
-    va_start(ap, fmt);
-    pthread_mutex_lock(&ctx->lock);
     qx_format(text, sizeof text, fmt, ap);
     size_t n = strlen(text), old = strlen(ctx->error);
     const char *joint = old ? ": " : "";
@@ -128,8 +145,15 @@ qx_status qx_note(qx_ctx *ctx, qx_status code, const char *fmt, ...)
         text[head + kept] = '\0';
         if (kept < old) memcpy(text + sizeof text - 4, "...", 4);
     }
-    memcpy(ctx->error, text, sizeof text);
-    ctx->has_error = true;
+    set_message(ctx, text);
+}
+
+qx_status qx_note(qx_ctx *ctx, qx_status code, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    pthread_mutex_lock(&ctx->lock);
+    if (!of_another(ctx)) extend_message(ctx, fmt, ap);
     pthread_mutex_unlock(&ctx->lock);
     va_end(ap);
     return code;

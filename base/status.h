@@ -64,8 +64,8 @@ size_t qx_ctx_max_memory(const qx_ctx *ctx);
 const char *qx_ctx_error(const qx_ctx *ctx);
 void qx_ctx_clear_error(qx_ctx *ctx);
 
-/* Records a message and returns `code`. Safe from several threads: the first failure wins, later ones are dropped until
- * qx_ctx_clear_error or the next call that starts with no pending error. Names longer than 256 bytes are cut by the formatter. */
+/* Records a message and returns `code`. Safe from several threads: in a parallel region the first thread that fails is heard, the
+ * others are not. Names longer than 256 bytes are cut by the formatter. */
 qx_status qx_fail(qx_ctx *ctx, qx_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Puts "<text>: " before the pending message; returns `code` unchanged. */
 qx_status qx_note(qx_ctx *ctx, qx_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

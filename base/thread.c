@@ -27,9 +27,18 @@ typedef struct job {
     qx_piece_fn *fn;
     void *user;
     int64_t n;
+    bool team; /* of more than this thread */
     atomic_int_least64_t next;
-    atomic_int status; /* of the first failure */
+    atomic_int status; /* of the failure whose message stands */
 } job;
+
+static qx_status piece(const job *j, int64_t i)
+{
+    QX_TRY(qx_check_cancel(j->ctx));
+    QX_TRY(j->fn(j->user, i));
+    if (j->team && qx_error_is_mine(j->ctx)) qx_ctx_clear_error(j->ctx); /* it was handled: another thread's may be heard */
+    return QX_OK;
+}
 
 static void work(job *j)
 {
@@ -37,9 +46,10 @@ static void work(job *j)
     SEE_OTHERS(j);
     while (atomic_load(&j->status) == QX_OK && (i = atomic_fetch_add(&j->next, 1)) < j->n) {
         int expected = QX_OK;
-        qx_status st = qx_check_cancel(j->ctx);
-        if (st == QX_OK) st = j->fn(j->user, i);
-        if (st != QX_OK) atomic_compare_exchange_strong(&j->status, &expected, (int)st);
+        const qx_status st = piece(j, i);
+        if (st == QX_OK) continue;
+        if (qx_error_is_mine(j->ctx)) atomic_store(&j->status, (int)st); /* also over that of a thread which was not heard */
+        else atomic_compare_exchange_strong(&j->status, &expected, (int)st);
     }
     SHOW_OTHERS(j);
 }
@@ -61,10 +71,13 @@ qx_status qx_parallel(qx_ctx *ctx, int64_t n, qx_piece_fn *fn, void *user)
         return (qx_status)atomic_load(&j.status);
     }
     qx_ctx_clear_error(ctx);
+    j.team = true;
     atomic_fetch_add(&ctx->regions, 1);
     region(&j, threads);
     atomic_fetch_sub(&ctx->regions, 1);
-    return (qx_status)atomic_load(&j.status);
+    const qx_status st = (qx_status)atomic_load(&j.status);
+    if (st != QX_OK && !*ctx->error) return qx_fail(ctx, st, "%s", qx_status_text(st)); /* unheard beside one that was handled then */
+    return st;
 }
 
 void qx_thread_apply(const qx_ctx *ctx, int most)

@@ -74,7 +74,7 @@ static void hostile_names(void **state)
     assert_string_equal(qx_ctx_error(ctx), "node '(null)'");
 }
 
-/* The piece that comes first fails, and only then the others do. */
+/* The piece that comes first fails, and only then the others do, each with a status and a note of its own. */
 typedef struct racers { qx_ctx *ctx; atomic_llong first; atomic_bool failed; } racers;
 
 static qx_status fail_in_turn(void *user, int64_t i)
@@ -83,25 +83,57 @@ static qx_status fail_in_turn(void *user, int64_t i)
     long long none = -1;
     if (!atomic_compare_exchange_strong(&r->first, &none, i)) {
         while (!atomic_load(&r->failed)) sched_yield();
-        return qx_fail(r->ctx, QX_E_SHAPE, "piece %lld is late", (long long)i);
+        qx_ctx_clear_error(r->ctx);
+        qx_fail(r->ctx, QX_E_SHAPE, "piece %lld is late", (long long)i);
+        return qx_note(r->ctx, QX_E_SHAPE, "late");
     }
+    qx_fail(r->ctx, QX_E_FAIL, "handled");
     qx_fail(r->ctx, QX_E_IO, "piece %lld", (long long)i);
     atomic_store(&r->failed, true);
     usleep(2000); /* the others overwrite it now, if they can */
-    return QX_E_IO;
+    return qx_note(r->ctx, QX_E_IO, "first");
 }
 
 static void first_failure_wins_across_threads(void **state)
 {
-    qx_ctx *ctx = *state;
+    qx_ctx *ctx = qx_ctx_new(&(qx_ctx_options){.threads = 4});
+    (void)state;
     for (int round = 0; round < 20; round++) {
         racers r = {.ctx = ctx, .first = -1};
         char want[64];
         qx_fail(ctx, QX_E_FAIL, "stale");
-        assert_int_not_equal(qx_parallel(ctx, 100, fail_in_turn, &r), QX_OK);
-        snprintf(want, sizeof want, "piece %lld", (long long)atomic_load(&r.first));
+        FAILS(qx_parallel(ctx, 100, fail_in_turn, &r), QX_E_IO); /* the status of the message, not of who came back first */
+        snprintf(want, sizeof want, "first: piece %lld", (long long)atomic_load(&r.first));
         assert_string_equal(qx_ctx_error(ctx), want);
     }
+    qx_ctx_free(ctx);
+}
+
+/* A failure that its thread has handled is in nobody's way. */
+typedef struct handlers { qx_ctx *ctx; atomic_int handled_by; atomic_bool gone_on; } handlers;
+
+static qx_status fail_once_handled(void *user, int64_t i)
+{
+    handlers *h = user;
+    int none = -1;
+    const int me = qx_thread_index();
+    if (atomic_compare_exchange_strong(&h->handled_by, &none, me)) return qx_fail(h->ctx, QX_E_IO, "handled"), QX_OK;
+    if (atomic_load(&h->handled_by) == me) atomic_store(&h->gone_on, true);
+    if (atomic_load(&h->handled_by) == me && i < 99) return QX_OK;
+    while (!atomic_load(&h->gone_on)) sched_yield();
+    return qx_fail(h->ctx, QX_E_SHAPE, "the real one");
+}
+
+static void handled_failures_stand_for_nothing(void **state)
+{
+    qx_ctx *ctx = qx_ctx_new(&(qx_ctx_options){.threads = 4});
+    (void)state;
+    for (int round = 0; round < 20; round++) {
+        handlers h = {.ctx = ctx, .handled_by = -1};
+        FAILS(qx_parallel(ctx, 100, fail_once_handled, &h), QX_E_SHAPE);
+        assert_string_equal(qx_ctx_error(ctx), "the real one");
+    }
+    qx_ctx_free(ctx);
 }
 
 typedef struct seen { int calls; qx_log_level level; char text[64]; int64_t done; } seen;
@@ -185,7 +217,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(codes), TEST(chain), TEST(endless_chain), TEST(formats_like_printf), TEST(hostile_names),
-        TEST(first_failure_wins_across_threads),
+        TEST(first_failure_wins_across_threads), TEST(handled_failures_stand_for_nothing),
         TEST(sinks), TEST(cancel), TEST(nested_runs_serially),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
