@@ -20,4 +20,4 @@ scripts/cuda.sh
 # Tests run beside each other: a thread that waits must not keep a core from another test.
 export OMP_WAIT_POLICY=passive
 export QONNX_MODELS=${QONNX_MODELS:-$PWD/samples/models}
-ctest --test-dir build --output-on-failure -j "$(nproc)" --timeout 900 "$@"
+ctest --test-dir build --output-on-failure -j "$(nproc)" --timeout 3600 "$@" # one that hangs ends; the slowest takes a minute or two

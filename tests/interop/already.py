@@ -70,7 +70,7 @@ def build(case, folder, rest):
 
 
 def fails(code, part, *args):
-    p = subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=300)
+    p = subprocess.run([str(a) for a in args], capture_output=True, text=True)
     assert p.returncode == code and part in p.stderr, f"{args[1]}: exit {p.returncode}, {code} expected with '{part}': {p.stderr.strip()[-300:]}"
 
 

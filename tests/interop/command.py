@@ -7,7 +7,7 @@ BAD = []
 
 
 def run(*args, cwd=None):
-    p = subprocess.run([QONNX, *map(str, args)], capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, cwd=cwd)
+    p = subprocess.run([QONNX, *map(str, args)], capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=cwd)
     return p.returncode, p.stdout, p.stderr
 
 
@@ -86,33 +86,29 @@ def options(model, sample, folder, tmp):
 
 
 def interrupted(model, sample, tmp):
-    """SIGINT and SIGTERM at random moments of a whole job: the old file, or (stopped while it verified) the whole new pair, and the message says which."""
+    """SIGINT and SIGTERM at random moments of a whole job: the old file, or (stopped while it verified) the whole new pair, and the message says which.
+    The wait before a signal is no share of a time measured before: it shrinks behind each job that was done first and grows behind each that was stopped."""
     place = tmp / "killed"
     place.mkdir()
     (place / "out.onnx").write_bytes(b"the old file")
     args = [QONNX, "quantize", model, "--int8", "--calib", sample, "-o", place / "out.onnx", "--force", "--external-data"]
-    start = time.monotonic()
-    subprocess.run([*args[:-3], tmp / "whole.onnx", "--force"], capture_output=True, check=True)
-    whole, random_moment, stopped = time.monotonic() - start, random.Random(5), 0
-    for i in range(16):
+    longest, random_moment, rounds, stopped = 0.2, random.Random(5), 0, 0
+    while (stopped < 8 or rounds < 16) and rounds < 200:
         p = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        time.sleep(random_moment.random() * whole)
-        p.send_signal((signal.SIGINT, signal.SIGTERM)[i % 2])
-        try:
-            _, said = p.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            p.kill()
-            expect("a signal is ignored for 30 s", False)
-            continue
+        time.sleep(random_moment.random() * longest)
+        p.send_signal((signal.SIGINT, signal.SIGTERM)[rounds % 2])
+        _, said = p.communicate()
+        rounds += 1
         left = sorted(os.listdir(place))
         if p.returncode == 0 or "is written and whole" in said:
             expect(f"after a whole job: {left}", left == ["out.onnx", "out.onnx.data"] and run("check", place / "out.onnx")[0] == 0, said)
-            (place / "out.onnx.data").unlink()
+            (place / "out.onnx.data").unlink(missing_ok=True)
             (place / "out.onnx").write_bytes(b"the old file")
+            longest /= 2
             continue
-        stopped += 1
-        expect(f"signal {i}: exit {p.returncode}, left {left}", left == ["out.onnx"] and (place / "out.onnx").read_bytes() == b"the old file", said)
-    expect("no job was stopped in its middle", stopped > 0)
+        stopped, longest = stopped + 1, longest * 1.5
+        expect(f"signal {rounds}: exit {p.returncode}, left {left}", left == ["out.onnx"] and (place / "out.onnx").read_bytes() == b"the old file", said)
+    expect(f"{stopped} of {rounds} jobs could be stopped", stopped >= 8)
 
 
 def main():

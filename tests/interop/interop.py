@@ -45,7 +45,7 @@ def feeds(s, sample):
 
 
 def call(*args):
-    p = subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=1200)
+    p = subprocess.run([str(a) for a in args], capture_output=True, text=True)
     assert p.returncode == 0, f"{' '.join(map(str, args))}: exit {p.returncode}: {p.stderr.strip()[-600:]}"
     return p.stdout
 

@@ -34,7 +34,7 @@ static void load_feeds(qx_ctx *ctx, const char *path, feeds *fs)
 static void run(const char *model, const char *folder, bool stream, size_t cap, result *r)
 {
     char path[512];
-    qx_ctx *ctx = qx_ctx_new(&(qx_ctx_options){.max_memory = cap});
+    qx_ctx *ctx = qx_ctx_new(&(qx_ctx_options){.max_memory = cap, .threads = 2}); /* scratch of many threads would hide the weights */
     qx_model *m;
     qx_exec *x;
     feeds fs;
