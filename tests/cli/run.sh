@@ -4,7 +4,7 @@
 # A case is prose with indented blocks:   "  $ command" ("  > " continues it), then its output, stdout and stderr together, each
 # line indented by two, then "  [N]" when the exit code is not 0. An expected line may end in " (re)": an extended regular expression
 # for the whole line; "  ..." alone stands for any lines. Commands run in one shell, in an empty folder, with $SOURCE, $DATA and $MODELS
-# set and the built qonnx in PATH. --update writes what was printed into the case (then look at the diff: "..." is gone).
+# set, the built qonnx in PATH and two threads on any machine (memory, which cases limit, grows with them). --update writes what was printed into the case (then look at the diff: "..." is gone).
 set -u
 build=$1 source=$2 case=$3 update=${4:-}
 dir=$(mktemp -d)
@@ -18,7 +18,7 @@ awk '/^  \$ /  { if (n) print end; n++; printf "%s\n", substr($0, 5); next }
 mkdir "$dir/work"
 (
   cd "$dir/work" || exit 1
-  PATH=$build:$PATH SOURCE=$source DATA=$source/tests/data MODELS=$source/samples/models LC_ALL=C TMPDIR=$dir COLUMNS=120 \
+  PATH=$build:$PATH SOURCE=$source DATA=$source/tests/data MODELS=$source/samples/models LC_ALL=C TMPDIR=$dir COLUMNS=120 OMP_NUM_THREADS=2 \
     bash --norc "$dir/script" </dev/null >"$dir/said" 2>&1
 )
 
