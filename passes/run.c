@@ -270,23 +270,23 @@ static bool reads_first(const qx_node *n, const qx_value *v)
 }
 
 /* Bytes of float constants that n reads, when they are large enough to be what a file's size is about: recurrences, mixtures in
- * one node, tables that are added. */
-static int64_t other_weights(const qx_node *n)
+ * one node, tables that are added. Not of those that linear operators read behind n (a Transpose): their items tell. */
+static int64_t other_weights(const qx_node *n, const bool *of_linear)
 {
     enum { LEAST = 16384 };
     int64_t bytes = 0;
     for (uint32_t i = 0; i < n->n_in && !(n->op->traits & (QX_T_QDQ | QX_T_QUANTIZED)); i++) {
-        const qx_weight *w = n->in[i] ? qx_value_const(n->in[i]) : NULL;
+        const qx_weight *w = n->in[i] && !of_linear[n->in[i]->id] ? qx_value_const(n->in[i]) : NULL;
         if (w && w->rank > 1 && qx_dtype_is_float(w->dtype) && w->bytes >= LEAST && reads_first(n, n->in[i])) bytes += (int64_t)w->bytes;
     }
     return bytes;
 }
 
 /* What holds weights and is no linear operator says that too: a file that hardly shrank has its reason there. */
-static qx_status explain_rest(qx_pipeline *p, qx_decision *d)
+static qx_status explain_rest(qx_pipeline *p, qx_decision *d, const bool *of_linear)
 {
     if (d->format || d->reason) return QX_OK;
-    d->float_bytes = other_weights(d->node);
+    d->float_bytes = other_weights(d->node, of_linear);
     d->reason = d->float_bytes ? qx_arena_printf(p->model->arena, "%s: %s", qx_why_text(QX_WHY_NO_FORMAT), d->op)
         : qx_why_text(QX_WHY_NOT_LINEAR);
     return d->reason ? QX_OK : QX_E_NOMEM;
@@ -296,10 +296,13 @@ static qx_status fill_report(qx_pipeline *p, qx_report *r)
 {
     QX_TRY(explain_items(p));
     if (!r) return QX_OK;
+    bool *of_linear = qx_arena_array(p->model->arena, (size_t)p->model->n_values + 1, sizeof *of_linear);
+    if (!of_linear) return QX_E_NOMEM;
+    for (int64_t i = 0; i < p->plan->n_weights; i++) of_linear[p->plan->weights[i].value->id] = true;
     for (uint32_t i = 0; i < p->n_decisions; i++) {
         qx_decision *d = &p->decisions[i];
         if (!d->node) continue;
-        QX_TRY(explain_rest(p, d));
+        QX_TRY(explain_rest(p, d, of_linear));
         qx_report_node n = {d->name, d->op, d->graph, d->node->scope, d->pass ? d->pass->def->name : NULL, d->format,
                             d->format ? NULL : d->reason, d->notes, d->float_bytes, d->rescaled};
         QX_TRY(qx_report_add_node(r, &n));
