@@ -12,34 +12,42 @@ typedef struct apply {
     qx_half *h;
     qx_value **other;    /* [n_values] the same value in the other type; NULL: not made yet */
     bool *is_half;       /* [n_values] its maker gives 16 bits */
-    bool *large;         /* [n_values] float32 that may leave float16's range, because a constant on its way does */
+    bool *large;         /* [n_values] float32 that may leave the type's range, because a constant on its way does */
     qx_linears linears;
     const qx_view **view; /* [n_values] how the linear operator that reads this weight sees it */
 } apply;
 
 /* ---- weights -------------------------------------------------------------------------------------------------------------------- */
 
-static float clamp(float x) /* NaN stays */
+/* From `masked` on a value stands for infinity, and `infinite` for it: far enough from 0 for any exp, and from the end of the range for
+ * a score, or another mask, to be added. Rounded to bfloat16 float32's lowest number would be minus infinity. */
+typedef struct range { float masked, infinite, end; const char *min, *max; } range;
+static const range fp16_range = {QX_HALF_MASKED, 32752, 65504, "fp16_min", "fp16_max"},
+                   bf16_range = {0x1.fep127f, 0x1p120f, 0x1.fep127f, "bf16_min", "bf16_max"};
+
+static const range *range_of(const apply *a) { return a->h->type == QX_DT_FLOAT16 ? &fp16_range : &bf16_range; }
+
+static float clamp(const range *r, float x) /* NaN stays */
 {
-    const float end = fabsf(x) >= QX_HALF_MASKED ? QX_HALF_INFINITE : 65504;
+    const float end = fabsf(x) >= r->masked ? r->infinite : r->end;
     return x > end ? end : x < -end ? -end : x;
 }
 
 static qx_status clamp_cells(qx_ctx *ctx, const qx_step *s, const qx_cells *c, float *x)
 {
-    (void)ctx, (void)s;
+    (void)ctx;
     for (int64_t r = 0; r < c->rows; r++)
         for (int64_t k = 0; k < c->cols; k++) {
             float *at = &x[r * c->row_stride + k * c->col_stride];
-            *at = clamp(*at);
+            *at = clamp(s->arg, *at);
         }
     return QX_OK;
 }
 
 static qx_status clamp_rows(qx_ctx *ctx, const qx_step *s, int64_t first, int64_t rows, int64_t k, float *x, void *scratch)
 {
-    (void)ctx, (void)s, (void)first, (void)scratch;
-    for (int64_t i = 0; i < rows * k; i++) x[i] = clamp(x[i]);
+    (void)ctx, (void)first, (void)scratch;
+    for (int64_t i = 0; i < rows * k; i++) x[i] = clamp(s->arg, x[i]);
     return QX_OK;
 }
 
@@ -59,7 +67,8 @@ qx_status qx_half_store(qx_model *m, const qx_weight *w, const qx_view *view, qx
 
 static qx_status convert(apply *a, const qx_value *v, const qx_weight *w, qx_weight **out)
 {
-    const qx_step *step = a->h->type == QX_DT_FLOAT16 ? qx_step_new(a->h->m, &step_clamp, NULL, NULL) : NULL;
+    const qx_step *step = qx_step_new(a->h->m, &step_clamp, NULL, range_of(a));
+    if (!step) return QX_E_NOMEM;
     return qx_half_store(a->h->m, w, a->view[v->id], a->h->type, step, out);
 }
 
@@ -100,15 +109,16 @@ static qx_status clip(apply *a, qx_value **v)
 {
     qx_value *in[3] = {*v, NULL, NULL};
     qx_node *n;
+    const range *r = range_of(a);
     const bool by_inputs = qx_graph_opset((*v)->graph, "") >= 11;
     if (by_inputs) {
-        QX_TRY(scalar((*v)->graph, "fp16_min", -QX_HALF_INFINITE, &in[1]));
-        QX_TRY(scalar((*v)->graph, "fp16_max", QX_HALF_INFINITE, &in[2]));
+        QX_TRY(scalar((*v)->graph, r->min, -r->infinite, &in[1]));
+        QX_TRY(scalar((*v)->graph, r->max, r->infinite, &in[2]));
     }
     QX_TRY(add_node((*v)->graph, "Clip", in, by_inputs ? 3 : 1, qx_arena_printf(a->h->m->arena, "%s_clipped", (*v)->name), behind(*v), &n));
     if (!by_inputs) {
-        QX_TRY(qx_attr_set_float(n, "min", -QX_HALF_INFINITE));
-        QX_TRY(qx_attr_set_float(n, "max", QX_HALF_INFINITE));
+        QX_TRY(qx_attr_set_float(n, "min", -r->infinite));
+        QX_TRY(qx_attr_set_float(n, "max", r->infinite));
     }
     QX_TRY(set_dtype(n->out[0], &(*v)->type, QX_DT_FLOAT));
     *v = n->out[0];
@@ -120,7 +130,7 @@ static qx_status cast(apply *a, qx_value *v, bool half, qx_value **out)
     qx_node *n;
     const qx_type was = v->type;
     const char *name = in_type(a, v, half);
-    if (half && a->large[v->id] && a->h->type == QX_DT_FLOAT16) QX_TRY(clip(a, &v));
+    if (half && a->large[v->id]) QX_TRY(clip(a, &v));
     QX_TRY(add_node(v->graph, "Cast", &v, 1, name, behind(v), &n));
     QX_TRY(qx_attr_set_int(n, "to", half ? a->h->type : QX_DT_FLOAT));
     QX_TRY(set_dtype(n->out[0], &was, half ? a->h->type : QX_DT_FLOAT));
@@ -207,7 +217,7 @@ static bool large_constant(const apply *a, const qx_value *v)
     const qx_weight *w = v ? qx_value_const(v) : NULL;
     float x[1];
     if (!w || !a->h->was_float[v->id] || w->numel != 1 || w->job || qx_weight_read_f32(a->h->m->ctx, w, 0, 1, x) != QX_OK) return false;
-    return x[0] != clamp(x[0]);
+    return x[0] != clamp(range_of(a), x[0]);
 }
 
 static void mark_large(apply *a, const qx_node *n)

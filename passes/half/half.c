@@ -116,6 +116,6 @@ const qx_passdef qx_pass_fp16 = {
 const qx_passdef qx_pass_bf16 = {
     .name = "bf16", .brief = "the same in bfloat16, which keeps float32's range and has 8 bits of digits", .flags = QX_PASS_WEIGHTS,
     .rewrite = rewrite, .run = run,
-    .doc = "As fp16, in bfloat16: nothing overflows, each number is less exact. Raises the opset to 13, with convolutions to 22, "
-           "where operators take the type.\n"
+    .doc = "As fp16, in bfloat16: nothing but masks overflows, each number is less exact. Raises the opset to 13, with convolutions\n"
+           "to 22, where operators take the type.\n"
            "--float bf16 is short for this pass in front."};

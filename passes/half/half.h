@@ -11,7 +11,6 @@ typedef enum qx_full { QX_FULL_NO, QX_FULL_OTHER, QX_FULL_FORM, QX_FULL_CAST, QX
                        QX_FULL_CHAIN, QX_FULL_MERGED, QX_FULL_MEASURED, QX_FULL_EXCLUDED } qx_full;
 
 #define QX_HALF_MASKED 1e8f   /* from here on a value stands for infinity: masks of -1e9, or of the lowest number */
-#define QX_HALF_INFINITE 32752 /* what stands for it in float16: far enough from 0 for any exp, and from the end of the range for a score to be added */
 
 typedef struct qx_half {
     qx_pass *p;
