@@ -44,7 +44,7 @@ static qx_status check_versions(qx_checker *c, const qx_node *n, int codes, int 
     return qx_attr_int(n, "block_size", 0) ? need(c, n, 21, "block_size") : QX_OK;
 }
 
-/* Subnormal float16 scales work but have fewer digits; counted, because a float16 model may have thousands. */
+/* Subnormal float16 scales work but have fewer digits, powers of two apart; counted, because a float16 model may have thousands. */
 typedef struct subnormals { int64_t count, at; float first; } subnormals;
 
 static qx_status judge_scale(qx_checker *c, const qx_node *n, const qx_weight *w, int64_t i, float v, subnormals *sub)
@@ -58,7 +58,8 @@ static qx_status judge_scale(qx_checker *c, const qx_node *n, const qx_weight *w
         QX_REFUSE(c, "%s: scale '%s' is %g at element %lld; it must be positive", QX_LABEL(n), QX_SHOWN(w->name), (double)v, (long long)i);
     /* its least, 2^-127, is what a block of zeros has, and a power of two loses no digits */
     if (w->dtype == QX_DT_FLOAT8E8M0) return QX_OK;
-    if (v >= FLT_MIN && (w->dtype != QX_DT_FLOAT16 || v >= 6.104e-5f)) return QX_OK;
+    int exponent;
+    if (v >= FLT_MIN && (w->dtype != QX_DT_FLOAT16 || v >= 0x1p-14f || frexpf(v, &exponent) == 0.5f)) return QX_OK;
     if (w->dtype != QX_DT_FLOAT16)
         QX_REFUSE(c, "%s: scale '%s' is subnormal (%g) at element %lld", QX_LABEL(n), QX_SHOWN(w->name), (double)v, (long long)i);
     if (!sub->count++) sub->at = i, sub->first = v;

@@ -13,6 +13,8 @@ qx_status qx_emit_pair(struct qx_pipeline *pipe, qx_value *v, qx_dtype codes, fl
 /* The weight of an item in its format: makes the job and the dequantizer once, rewires all uses. For 4-bit weights and target ort
  * the item's node becomes MatMulNBits. */
 qx_status qx_emit_weight(struct qx_pipeline *pipe, qx_plan_item *it);
+/* When every pass has run: biases of items whose input is quantized, where the target would spoil them as they are (ort_bias.c). */
+qx_status qx_emit_biases(struct qx_pipeline *pipe);
 /* The weight with its float steps as float of its own type: no format took it. */
 qx_status qx_emit_float(struct qx_pipeline *pipe, qx_plan_weight *w);
 /* Whether the form exists for this item: rank and operator fit the block and the target; else the reason. */

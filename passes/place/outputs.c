@@ -74,9 +74,12 @@ static bool all_read_codes(const qx_pass *p, qx_value *v, int depth)
     return true;
 }
 
+/* There is no such operator of float16. */
 static bool takes_part(const qx_pass *p, const qx_plan_item *it)
 {
-    return it->pass == p && it->act && !it->float_output && it->lin->node->op->id == QX_OP_Conv && !it->lin->node->graph->function;
+    const qx_node *n = it->lin->node;
+    return it->pass == p && it->act && !it->float_output && n->op->id == QX_OP_Conv && !n->graph->function &&
+        n->out[0]->type.dtype == QX_DT_FLOAT;
 }
 
 qx_status qx_outputs_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s)
