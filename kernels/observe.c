@@ -3,9 +3,9 @@
 
 qx_scan qx_scan_f32(const float *x, int64_t n, bool sizes) { return qx_observe_cpu(qx_isa_best())->scan(x, n, sizes); }
 void qx_hist_f32(const float *x, int64_t n, float inv_width, uint64_t *bins) { qx_observe_cpu(qx_isa_best())->hist(x, n, inv_width, bins); }
-void qx_columns_f32(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc)
+int64_t qx_columns_f32(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc)
 {
-    qx_observe_cpu(qx_isa_best())->columns(x, rows, stride, cols, acc);
+    return qx_observe_cpu(qx_isa_best())->columns(x, rows, stride, cols, acc);
 }
 
 int64_t qx_first_nonfinite(const float *x, int64_t n)

@@ -44,8 +44,8 @@ void qx_hist_f32(const float *x, int64_t n, float inv_width, uint64_t *bins);
  * (anything but small floats: to a whole number, below 2^51) and keeps it at or below top. */
 double qx_levels_error(const double *x, const double *count, int64_t n, double scale, double top, qx_dtype format);
 
-/* Per column of a [rows, cols] matrix with row stride `stride`: accumulates. */
+/* Per column of a [rows, cols] matrix with row stride `stride`: accumulates. Returns how many zeros it saw. */
 typedef struct qx_columns { float *min, *max; qx_dd *sum, *abs, *sq; } qx_columns; /* arrays [cols] */
-void qx_columns_f32(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc);
+int64_t qx_columns_f32(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc);
 
 #endif

@@ -10,7 +10,7 @@
 typedef struct qx_observe_leaf {
     qx_scan (*scan)(const float *x, int64_t n, bool sizes);
     void (*hist)(const float *x, int64_t n, float inv_width, uint64_t *bins);
-    void (*columns)(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc);
+    int64_t (*columns)(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc);
 } qx_observe_leaf;
 const qx_observe_leaf *qx_observe_ref(void);
 const qx_observe_leaf *qx_observe_cpu(qx_isa isa);

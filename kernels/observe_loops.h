@@ -86,9 +86,12 @@ TARGET static void FN(hist)(const float *x, int64_t n, float inv_width, uint64_t
 }
 
 /* Eight columns from c on, all rows, sums in registers. */
-TARGET static inline __attribute__((always_inline)) void FN(columns8)(const float *x, int64_t rows, int64_t stride, int64_t c,
-                                                                      const qx_columns *acc)
+TARGET static inline __attribute__((always_inline)) int64_t FN(columns8)(const float *x, int64_t rows, int64_t stride, int64_t c,
+                                                                         const qx_columns *acc)
 {
+    const v8i magnitude = splat8i(0x7fffffff);
+    int64_t none = 0;
+    v8i zeros = {0};
     v8f lo, hi;
     v8d s, s_lo, a, a_lo, q, q_lo;
     memcpy(&lo, acc->min + c, sizeof lo);
@@ -103,6 +106,7 @@ TARGET static inline __attribute__((always_inline)) void FN(columns8)(const floa
         memcpy(&v, x + r * stride + c, sizeof v);
         lo = LEAST(v, lo);
         hi = MOST(v, hi);
+        zeros -= ((v8i)v & magnitude) == 0;
         v8d d = WIDEN(v);
         ADD2(s, s_lo, d);
         ADD2(a, a_lo, ABS8(d));
@@ -114,20 +118,24 @@ TARGET static inline __attribute__((always_inline)) void FN(columns8)(const floa
         acc->sum[c + l] = (qx_dd){s[l], s_lo[l]};
         acc->abs[c + l] = (qx_dd){a[l], a_lo[l]};
         acc->sq[c + l] = (qx_dd){q[l], q_lo[l]};
+        none += zeros[l];
     }
+    return none;
 }
 
-TARGET static void FN(columns)(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc)
+TARGET static int64_t FN(columns)(const float *x, int64_t rows, int64_t stride, int64_t cols, const qx_columns *acc)
 {
-    int64_t c = 0;
-    for (; c + 8 <= cols; c += 8) FN(columns8)(x, rows, stride, c, acc);
+    int64_t c = 0, zeros = 0;
+    for (; c + 8 <= cols; c += 8) zeros += FN(columns8)(x, rows, stride, c, acc);
     for (; c < cols; c++)
         for (int64_t r = 0; r < rows; r++) {
             float v = x[r * stride + c];
+            zeros += v == 0;
             if (v < acc->min[c]) acc->min[c] = v;
             if (v > acc->max[c]) acc->max[c] = v;
             acc->sum[c] = qx_dd_add(acc->sum[c], v);
             acc->abs[c] = qx_dd_add(acc->abs[c], __builtin_fabsf(v));
             acc->sq[c] = qx_dd_add(acc->sq[c], (double)v * v);
         }
+    return zeros;
 }

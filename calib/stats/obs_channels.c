@@ -1,25 +1,28 @@
 /* obs_channels.c - per channel: range, and error-free sums of x, |x| and x^2. Threads take blocks of channels, so each channel's
- * sums run in the order of the data whatever the number of threads. */
+ * sums run in the order of the data whatever the number of threads. What a tensor's channels hold, joined, is what the tensor holds:
+ * it is not looked at a second time for that. */
 #include "calib/stats/observer.h"
 
 #include "base/thread.h"
 
 #include <float.h>
+#include <math.h>
 #include <string.h>
 
 enum { BLOCK = 128 };
 
-typedef struct job { qx_channels *c; const float *x; int64_t outer, inner; } job;
+/* One tensor: what its channels hold, and the zeros that each piece has seen. */
+typedef struct job { const float *x; int64_t outer, inner; qx_channels seen; int64_t *zeros; } job;
 
 /* Channels are the last axis. */
 static qx_status columns_piece(void *user, int64_t i)
 {
     job *j = user;
-    int64_t at = i * BLOCK, n = j->c->n - at < BLOCK ? j->c->n - at : BLOCK;
-    qx_columns a = j->c->acc;
+    int64_t at = i * BLOCK, all = j->seen.n, n = all - at < BLOCK ? all - at : BLOCK;
+    qx_columns a = j->seen.acc;
     a = (qx_columns){a.min + at, a.max + at, a.sum + at, a.abs + at, a.sq + at};
     for (int64_t r = 0; r < j->outer; r += 256)
-        qx_columns_f32(j->x + r * j->c->n + at, j->outer - r < 256 ? j->outer - r : 256, j->c->n, n, &a);
+        j->zeros[i] += qx_columns_f32(j->x + r * all + at, j->outer - r < 256 ? j->outer - r : 256, all, n, &a);
     return QX_OK;
 }
 
@@ -27,14 +30,15 @@ static qx_status columns_piece(void *user, int64_t i)
 static qx_status runs_piece(void *user, int64_t c)
 {
     job *j = user;
-    const qx_columns *a = &j->c->acc;
+    const qx_columns *a = &j->seen.acc;
     for (int64_t o = 0; o < j->outer; o++) {
-        qx_scan s = qx_scan_f32(j->x + (o * j->c->n + c) * j->inner, j->inner, true);
+        qx_scan s = qx_scan_f32(j->x + (o * j->seen.n + c) * j->inner, j->inner, true);
         if (s.min < a->min[c]) a->min[c] = s.min;
         if (s.max > a->max[c]) a->max[c] = s.max;
         a->sum[c] = qx_dd_join(a->sum[c], s.sum);
         a->abs[c] = qx_dd_join(a->abs[c], s.abs);
         a->sq[c] = qx_dd_join(a->sq[c], s.sumsq);
+        j->zeros[c] += s.zeros;
     }
     return QX_OK;
 }
@@ -61,7 +65,7 @@ static qx_status begin(qx_ctx *ctx, qx_channels *c, int rank, const int64_t *dim
 {
     int a = axis < 0 ? axis + rank : axis;
     if (a < 0 || a >= rank) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': channel axis %d of a tensor of rank %d", name, axis, rank);
-    *j = (job){.c = c, .outer = 1, .inner = 1};
+    *j = (job){.outer = 1, .inner = 1};
     for (int d = 0; d < a; d++) j->outer *= dims[d];
     for (int d = a + 1; d < rank; d++) j->inner *= dims[d];
     if (!c->n) QX_TRY(make(ctx, c, dims[a]));
@@ -82,13 +86,41 @@ qx_status qx_channels_ask(qx_ctx *ctx, qx_channels *c, const qx_tensor *t, int a
     return QX_OK;
 }
 
-qx_status qx_channels_add(qx_ctx *ctx, qx_channels *c, const float *x, int rank, const int64_t *dims, int axis, const char *name)
+/* A NaN is in no range, but in every sum. */
+static qx_scan whole(const job *j, int64_t pieces)
+{
+    const qx_columns *a = &j->seen.acc;
+    qx_scan s = {.n = j->outer * j->seen.n * j->inner, .min = a->min[0], .max = a->max[0]};
+    for (int64_t i = 0; i < pieces; i++) s.zeros += j->zeros[i];
+    for (int64_t i = 0; i < j->seen.n; i++) {
+        if (a->min[i] < s.min) s.min = a->min[i];
+        if (a->max[i] > s.max) s.max = a->max[i];
+        s.sum = qx_dd_join(s.sum, a->sum[i]);
+        s.abs = qx_dd_join(s.abs, a->abs[i]);
+        s.sumsq = qx_dd_join(s.sumsq, a->sq[i]);
+    }
+    s.absmax = fmaxf(fabsf(s.min), fabsf(s.max));
+    s.nonfinite = !isfinite(s.sumsq.hi);
+    return s;
+}
+
+qx_status qx_channels_add(qx_ctx *ctx, qx_channels *c, const float *x, int rank, const int64_t *dims, int axis, const char *name,
+                          qx_scan *all)
 {
     job j;
     QX_TRY(begin(ctx, c, rank, dims, axis, name, &j));
+    QX_TRY(make(ctx, &j.seen, c->n));
     j.x = x;
-    if (j.inner == 1) return qx_parallel(ctx, (c->n + BLOCK - 1) / BLOCK, columns_piece, &j);
-    return qx_parallel(ctx, c->n, runs_piece, &j);
+    const int64_t pieces = j.inner == 1 ? (c->n + BLOCK - 1) / BLOCK : c->n;
+    qx_status st = QX_NEW_ARRAY(ctx, pieces, &j.zeros);
+    if (st == QX_OK) st = qx_parallel(ctx, pieces, j.inner == 1 ? columns_piece : runs_piece, &j);
+    if (st == QX_OK) {
+        *all = whole(&j, pieces);
+        if (!all->nonfinite) qx_channels_add_seen(c, &j.seen.acc);
+    }
+    qx_free(ctx, j.zeros);
+    qx_channels_free(ctx, &j.seen);
+    return st;
 }
 
 void qx_channels_add_seen(qx_channels *c, const qx_columns *seen)

@@ -68,7 +68,8 @@ static qx_status feed_linear(qx_ctx *ctx, qx_observer *o, const float *x, const 
 static qx_status feed(qx_ctx *ctx, qx_observer *o, const float *x, const qx_tensor *t, double step)
 {
     qx_scan s;
-    QX_TRY(qx_range_of(ctx, x, t->numel, &s));
+    if (o->doing & QX_STAT_CHANNELS) QX_TRY(qx_channels_add(ctx, &o->channels, x, t->rank, t->dims, o->axis, o->name, &s));
+    else QX_TRY(qx_range_of(ctx, x, t->numel, &s));
     if (s.nonfinite) {
         int64_t at = qx_first_nonfinite(x, t->numel);
         QX_FAIL(ctx, QX_E_NUMERIC, "'%s' holds %s at index %lld of %lld", o->name, isnan(x[at]) ? "NaN" : "Inf", (long long)at,
@@ -76,7 +77,6 @@ static qx_status feed(qx_ctx *ctx, qx_observer *o, const float *x, const qx_tens
     }
     if (o->doing & QX_STAT_RANGE) qx_range_join(&o->range, &s);
     if (o->doing & QX_STAT_HISTOGRAM) QX_TRY(qx_hist_add(ctx, &o->hist, x, t->numel, s.absmax, s.zeros));
-    if (o->doing & QX_STAT_CHANNELS) QX_TRY(qx_channels_add(ctx, &o->channels, x, t->rank, t->dims, o->axis, o->name));
     if (o->doing & QX_STAT_STEPS) QX_TRY(qx_steps_add(ctx, &o->steps, &(qx_step_row){step, {s.absmax, 0}, s.absmax, 1}));
     return o->doing & (QX_STAT_ROWS | QX_STAT_GRAM) ? feed_linear(ctx, o, x, t) : QX_OK;
 }

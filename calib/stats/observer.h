@@ -29,7 +29,9 @@ void qx_range_join(qx_scan *into, const qx_scan *from);
 qx_status qx_range_of(qx_ctx *ctx, const float *x, int64_t n, qx_scan *out); /* all threads */
 
 typedef struct qx_channels { int64_t n; qx_columns acc; double rows; } qx_channels; /* rows: elements that each channel has seen */
-qx_status qx_channels_add(qx_ctx *ctx, qx_channels *c, const float *x, int rank, const int64_t *dims, int axis, const char *name);
+/* all: of the whole tensor, out of the same look; what is not finite is not added. */
+qx_status qx_channels_add(qx_ctx *ctx, qx_channels *c, const float *x, int rank, const int64_t *dims, int axis, const char *name,
+                          qx_scan *all);
 /* For a tensor on a device: what has to be asked of it, and what was seen of c->n channels. */
 qx_status qx_channels_ask(qx_ctx *ctx, qx_channels *c, const qx_tensor *t, int axis, const char *name, qx_look *look);
 void qx_channels_add_seen(qx_channels *c, const qx_columns *seen);

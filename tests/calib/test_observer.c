@@ -29,6 +29,52 @@ static qx_observer observer(uint32_t kinds)
     return (qx_observer){.name = "x", .want = kinds, .doing = kinds, .axis = -1, .rows_cap = 40};
 }
 
+/* With statistics of channels, be they rows or pictures, the range is joined out of theirs: the same bits as by itself. */
+static void range_out_of_channels(void **state)
+{
+    qx_ctx *ctx = *state;
+    enum { N = 2 * 300 * 45 };
+    static float x[N];
+    for (int i = 0; i < N; i++) x[i] = i % 11 ? noise() : 0;
+    for (int axis = 1; axis < 3; axis++) {
+        const int64_t dims[] = {2, 300, 45};
+        qx_observer alone = observer(QX_STAT_RANGE), with = observer(QX_STAT_RANGE | QX_STAT_CHANNELS);
+        with.axis = axis;
+        for (int k = 0; k < 2; k++) feed(ctx, &alone, x, 3, dims), feed(ctx, &with, x, 3, dims);
+        OK(qx_observer_finish(ctx, &alone));
+        OK(qx_observer_finish(ctx, &with));
+        const qx_value_stats *a = &alone.view, *b = &with.view;
+        assert_int_equal(b->zeros, 2 * ((N + 10) / 11));
+        assert_true(a->count == b->count && a->zeros == b->zeros && a->min == b->min && a->max == b->max && a->absmax == b->absmax &&
+                    a->sum == b->sum && a->sumsq == b->sumsq && a->samples == b->samples);
+        qx_observer_reset(ctx, &alone);
+        qx_observer_reset(ctx, &with);
+    }
+}
+
+/* What is not finite is told of with its place, and leaves no trace in the channels. */
+static void channels_of_what_is_not_finite(void **state)
+{
+    qx_ctx *ctx = *state;
+    for (int k = 0; k < 3; k++) {
+        const int64_t dims[] = {5, 7};
+        float x[35] = {0};
+        x[23] = k == 0 ? NAN : k == 1 ? INFINITY : -INFINITY;
+        for (int axis = 0; axis < 2; axis++) {
+            qx_observer o = observer(QX_STAT_RANGE | QX_STAT_CHANNELS);
+            o.axis = axis;
+            qx_tensor t;
+            OK(qx_tensor_shape(ctx, &t, QX_DT_FLOAT, 2, dims));
+            t.data = x;
+            assert_int_equal(qx_observer_add(ctx, &o, &t, 0), QX_E_NUMERIC);
+            assert_non_null(strstr(qx_ctx_error(ctx), k ? "Inf at index 23 of 35" : "NaN at index 23 of 35"));
+            for (int64_t c = 0; c < o.channels.n; c++) assert_true(o.channels.acc.sq[c].hi == 0);
+            qx_ctx_clear_error(ctx);
+            qx_observer_reset(ctx, &o);
+        }
+    }
+}
+
 static float threshold_of(qx_ctx *ctx, const float *x, int64_t n, qx_range_method method, double percentile, float levels, bool skip_zeros)
 {
     qx_observer o = observer(QX_STAT_RANGE | QX_STAT_HISTOGRAM);
@@ -417,7 +463,7 @@ static void bad_data(void **state)
     OK(qx_tensor_shape(ctx, &t, QX_DT_FLOAT, 2, (int64_t[]){0, 3})); /* empty: contributes nothing */
     qx_ctx_clear_error(ctx);
     OK(qx_observer_add(ctx, &o, &t, 0));
-    assert_int_equal(o.range.n, 12);
+    assert_int_equal(o.range.n, 6); /* what was refused contributes nothing */
     qx_observer_reset(ctx, &o);
 }
 
@@ -447,6 +493,7 @@ int main(void)
                                        TEST(mse_is_not_worse_than_max), TEST(cutting_does_not_matter), TEST(order_does_not_matter),
                                        TEST(merging_equals_one_run),
                                        TEST(gram_is_exact), TEST(thinned_gram), TEST(thinned_patches), TEST(im2col),
-                                           TEST(channels_in_the_middle), TEST(bad_data), TEST(steps), TEST(mse_with_a_zero_point)};
+                                           TEST(channels_in_the_middle), TEST(bad_data), TEST(steps), TEST(mse_with_a_zero_point), TEST(range_out_of_channels),
+                                       TEST(channels_of_what_is_not_finite)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

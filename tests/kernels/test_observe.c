@@ -87,15 +87,17 @@ static void columns(void **state)
     (void)state;
     enum { R = 57, C = 21, S = 23 };
     static float x[R * S];
-    for (int i = 0; i < R * S; i++) x[i] = noise();
+    for (int i = 0; i < R * S; i++) x[i] = i % 7 ? noise() : i % 2 ? 0.0f : -0.0f;
+    int64_t none = 0;
+    for (int i = 0; i < R * S; i++) none += i % S < C && x[i] == 0;
     for (int isa = 0; isa < QX_ISA_COUNT_; isa++) {
         if (!leaf_of(isa)) continue;
         float lo[C], hi[C];
         qx_dd s[C] = {{0}}, a[C] = {{0}}, q[C] = {{0}};
         for (int c = 0; c < C; c++) lo[c] = hi[c] = x[c];
         qx_columns acc = {lo, hi, s, a, q};
-        leaf_of(isa)->columns(x, 30, S, C, &acc);
-        leaf_of(isa)->columns(x + 30 * S, R - 30, S, C, &acc);
+        const int64_t first = leaf_of(isa)->columns(x, 30, S, C, &acc);
+        assert_int_equal(first + leaf_of(isa)->columns(x + 30 * S, R - 30, S, C, &acc), none);
         for (int c = 0; c < C; c++) {
             long double ws = 0, wa = 0, wq = 0;
             float wl = x[c], wh = x[c];
