@@ -331,6 +331,12 @@ def grouped_query_attention():
     full = {**a, "local_window_size": 3, "sliding_window_cache": 1}  # until the buffer is full: nothing wraps around
     yield Case("gqa_window_cache", "GroupQueryAttention", [*qkv(1, S), *cache(1, S), *lengths([S], S)], full, **out)
     yield Case("gqa_window_cache_decode", "GroupQueryAttention", [*qkv(B, 1), *cache(B, P + 1), *lengths([P + 1] * B, P + 1)], full, **out)
+    # behind the capacity, where the rows that ONNX Runtime leaves as they were are none: 8 and 11 tokens in a cache of 5, any number in one of 3
+    for rows, cap, total in ((1, 5, 8), (1, 5, 11), (4, 5, 8), (7, 5, 11), (1, 3, 9), (5, 3, 12), (8, 5, 8)):
+        name, b = f"gqa_window_turned_{rows}_{cap}_{total}", 1 if rows > 1 else B
+        yield Case(name, "GroupQueryAttention", [*qkv(b, rows), *cache(b, cap), *lengths([total] * b, total), cos, sin], {**full, "do_rotary": 1}, **out)
+        yield Case(name + "_bias", "GroupQueryAttention", [*qkv(b, rows), *cache(b, cap), *lengths([total] * b, total), ("cos", None), ("sin", None), ("pos", None), ("bias", normal(r, 1, N, rows, total))], full, **out)
+    yield Case("gqa_window_turned_ragged", "GroupQueryAttention", [*qkv(B, 1), *cache(B, 5), *lengths([8, 11], 11), cos, sin], {**full, "do_rotary": 1}, **out)
     yield Case("gqa_smooth", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S)], {**a, "smooth_softmax": 1}, **out)
     seven = [("cos", None), ("sin", None), ("pos", None)]
     yield Case("gqa_sink", "GroupQueryAttention", [*qkv(B, S), *none, *lengths([S] * B, S), *seven, ("bias", None), ("sink", normal(r, N))], a, **out)
@@ -352,8 +358,12 @@ def grouped_query_attention():
             past = [("past_k", codes(r, t, B, K, P, w)), ("past_v", codes(r, t, B, K, P, w))]
             quant = {**a, "k_quant_type": kind, "v_quant_type": kind, "kv_cache_bit_width": bits}
             yield Case(f"gqa_cache_{bits}_{kind}", "GroupQueryAttention", [*qkv(B, 1), *past, *lengths([P + 1] * B, P + 1), *eleven, *sc], quant, outputs=("Y", "pk", "pv"), types=(FLOAT, 3 if t is I8 else 2, 3 if t is I8 else 2), rtol=5e-3, atol=5e-3)
-    many, flat = 700, {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR", "kv_cache_bit_width": 8}  # more keys than a stretch
+    flat = {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR", "kv_cache_bit_width": 8}
     sc = [("ks", np.array([0.01], F)), ("vs", np.array([0.03], F))]
+    past = [("past_k", codes(r, I8, 1, K, 5, D)), ("past_v", codes(r, I8, 1, K, 5, D))]
+    for rows in (1, 4):
+        yield Case(f"gqa_window_turned_codes_{rows}", "GroupQueryAttention", [*qkv(1, rows), *past, *lengths([8], 8), *eleven, *sc], {**full, **flat}, outputs=("Y", "pk", "pv"), types=(FLOAT, 3, 3), rtol=5e-3, atol=5e-3)
+    many = 700  # more keys than a stretch
     for n, batch in ((1, B), (3, 1), (9, 1)):
         long = [("past_k", codes(r, I8, batch, K, many, D)), ("past_v", codes(r, I8, batch, K, many, D))]
         ends = [many + n] if batch == 1 else [many + n - 200, many + n]
