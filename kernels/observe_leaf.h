@@ -24,12 +24,12 @@ typedef int64_t v8l __attribute__((vector_size(64)));
 #define ABS8(d) ((v8d)((v8l)(d) & INT64_MAX))
 #define PICKI(mask, a, b) (((mask) & (a)) | (~(mask) & (b)))
 #define PICK(mask, a, b) ((v8f)PICKI((mask), (v8i)(a), (v8i)(b)))
-/* hi + lo += v without error (two-sum). */
-#define ADD2(hi, lo, v)                            \
-    do {                                           \
-        v8d v_ = (v), s_ = (hi) + v_, t_ = s_ - (hi); \
-        (lo) += ((hi) - (s_ - t_)) + (v_ - t_);    \
-        (hi) = s_;                                 \
+/* hi + lo += v without error (two-sum). MINUS(a, b), of observe_loops.h, is a - b. */
+#define ADD2(hi, lo, v)                                          \
+    do {                                                         \
+        const v8d v_ = (v), s_ = (hi) + v_, t_ = MINUS(s_, hi);  \
+        (lo) += ((hi) - MINUS(s_, t_)) + MINUS(v_, t_);          \
+        (hi) = s_;                                               \
     } while (0)
 
 #endif

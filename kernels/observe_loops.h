@@ -6,6 +6,9 @@
 #define MOST(a, b) PICK((a) > (b), a, b)
 #define MOSTI(a, b) PICKI((a) > (b), a, b)
 #endif
+#ifndef MINUS
+#define MINUS(a, b) ((a) - (b))
+#endif
 #ifndef WIDEN
 #define WIDEN(v) __builtin_convertvector(v, v8d)
 #endif

@@ -14,7 +14,10 @@
 #undef FN
 #undef TARGET
 #undef WIDEN
+#undef MINUS
 #define WIDEN(v) ((v8d)_mm512_cvtps_pd((__m256)(v)))
+/* The same bits: the product is exact. Zen 4 adds 512 bits in one unit and multiplies and adds them in another, which has nothing to do. */
+#define MINUS(a, b) ((v8d)_mm512_fmsub_pd((__m512d)(a), _mm512_set1_pd(1.0), (__m512d)(b)))
 #define FN(name) avx512_##name
 #define TARGET QX_TARGET_AVX512
 #include "kernels/observe_loops.h"
