@@ -1,8 +1,10 @@
 /* rnn.c - RNN, GRU, LSTM in float: both directions, layouts 0 and 1, sequence lengths, peepholes, clip, the standard's activations.
- * What inputs add to the gates is one product for many steps; a step multiplies the states of the whole batch. */
+ * What inputs add to the gates is one product for many steps; a step multiplies the states of the whole batch. Constant weights are
+ * packed at the first run and then forgotten: a step reads all of R, which dot products of short rows do at a third of the speed. */
 #include <string.h>
 
 #include "kernels/dot.h"
+#include "kernels/gemm.h"
 #include "kernels/pointwise.h"
 #include "runtime/cpu/op.h"
 
@@ -42,12 +44,16 @@ static void act_row(const act *a, float *v, int64_t n)
 
 /* ---- Set-up ---- */
 
+/* A weight [dirs][n][k]: as it lies, or (panels not NULL) packed, `size` floats a direction. */
+typedef struct weight { const float *rows, *panels; int64_t n, k, size; } weight;
+
 typedef struct rnn {
     int gates, n_acts, dirs;
     int64_t seq, batch, input, hidden;
     bool reverse_only, batch_first;
     float clip;
-    const float *x, *w, *r, *b, *h0, *c0, *p;
+    const float *x, *b, *h0, *c0, *p;
+    weight w, r;             /* r of a GRU that resets before its product: as it lies, its last gate is multiplied by itself */
     const int64_t *lens;
     int64_t n_lens;
     bool linear_before_reset, input_forget;
@@ -97,19 +103,61 @@ static qx_status expect(qx_call *c, uint32_t i, int rank, const int64_t *dims, c
     return qx_call_in_f32(c, i, out);
 }
 
+typedef struct state { float *w, *r; } state; /* packed weights of a node */
+
+static void drop(qx_ctx *ctx, void *block)
+{
+    state *s = block;
+    qx_free(ctx, s->w);
+    qx_free(ctx, s->r);
+}
+
+static qx_status pack(qx_call *c, const weight *w, int64_t dirs, float **packed)
+{
+    float *to = NULL;
+    size_t n;
+    if (!qx_mul_size((size_t)w->size, (size_t)dirs, &n)) QX_CALL_FAIL(c, QX_E_SHAPE, "weight of %lld numbers", (long long)w->size);
+    QX_TRY(qx_alloc_raw_array(c->ctx, n, sizeof *to, (void **)&to));
+    for (int64_t d = 0; d < dirs; d++)
+        for (int64_t p = 0; p * QX_GEMM_NR < w->n; p++)
+            qx_gemm_pack_panel(w->rows + d * w->n * w->k, w->k, w->n, 1, w->k, p, to + d * w->size + p * QX_GEMM_NR * w->k);
+    *packed = to;
+    return QX_OK;
+}
+
+/* Input i as [dirs][n][k]. */
+static qx_status read_weight(qx_call *c, uint32_t i, const rnn *k, int64_t columns, bool packs, float **packed, weight *out)
+{
+    const int64_t n = k->gates * k->hidden, dims[3] = {k->dirs, n, columns};
+    const qx_tensor *t;
+    *out = (weight){.n = n, .k = columns, .size = qx_gemm_packed_size(columns, n)};
+    QX_TRY(qx_call_need(c, i, &t));
+    if (!*packed || t->data) QX_TRY(expect(c, i, 3, dims, &out->rows));
+    if (packs && !*packed && qx_call_in_const(c, i) && columns > 0) QX_TRY(pack(c, out, k->dirs, packed));
+    if (*packed) qx_call_drop_const(c, i);
+    out->panels = *packed;
+    return QX_OK;
+}
+
+static qx_status read_weights(qx_call *c, rnn *k)
+{
+    state *s;
+    QX_TRY(qx_call_state(c, sizeof *s, drop, (void **)&s));
+    QX_TRY(read_weight(c, 1, k, k->input, true, &s->w, &k->w));
+    return read_weight(c, 2, k, k->hidden, k->gates != 3 || k->linear_before_reset, &s->r, &k->r);
+}
+
 static qx_status read_inputs(qx_call *c, rnn *k)
 {
     const int64_t d = k->dirs, h = k->hidden, g = k->gates;
     const int64_t state0[3] = {k->batch_first ? k->batch : d, k->batch_first ? d : k->batch, h};
     QX_TRY(qx_call_in_f32(c, 0, &k->x));
-    QX_TRY(expect(c, 1, 3, (int64_t[]){d, g * h, k->input}, &k->w));
-    QX_TRY(expect(c, 2, 3, (int64_t[]){d, g * h, h}, &k->r));
+    QX_TRY(read_weights(c, k));
     QX_TRY(expect(c, 3, 2, (int64_t[]){d, 2 * g * h}, &k->b));
     QX_TRY(qx_call_in_i64(c, 4, &k->lens, &k->n_lens));
     QX_TRY(expect(c, 5, 3, state0, &k->h0));
     if (g == 4) QX_TRY(expect(c, 6, 3, state0, &k->c0));
     if (g == 4) QX_TRY(expect(c, 7, 2, (int64_t[]){d, 3 * h}, &k->p));
-    if (!k->w || !k->r) QX_CALL_FAIL(c, QX_E_FORMAT, "W or R is missing");
     for (int64_t i = 0; i < k->n_lens; i++)
         if (k->lens[i] < 0 || k->lens[i] > k->seq)
             QX_CALL_FAIL(c, QX_E_SHAPE, "sequence_lens[%lld] is %lld of %lld", (long long)i, (long long)k->lens[i], (long long)k->seq);
@@ -199,7 +247,7 @@ static void cell_gru(const cell *s)
         for (int64_t j = 0; j < n; j++) hidden[j] *= reset[j];
     } else {
         for (int64_t j = 0; j < n; j++) s->room[j] = reset[j] * s->h[j];
-        qx_gemm_nt(1, n, n, s->room, n, k->r + (s->d * 3 + 2) * n * n, n, hidden, n);
+        qx_gemm_nt(1, n, n, s->room, n, k->r.rows + (s->d * 3 + 2) * n * n, n, hidden, n);
         for (int64_t j = 0; j < n && k->b; j++) hidden[j] += k->b[s->d * 6 * n + 5 * n + j];
     }
     gate(k, g, cand, hidden, n);
@@ -256,6 +304,18 @@ static void add_bias(float *g, const float *bias, int64_t rows, int64_t n)
         for (int64_t i = 0; i < n; i++) g[r * n + i] += bias[i];
 }
 
+/* y = x w' + bias. */
+static void times(const weight *w, int d, int64_t rows, const float *x, const float *bias, float *y)
+{
+    if (w->panels) {
+        qx_sgemm_run(&(qx_sgemm){.m = rows, .k = w->k, .n = w->n, .x = x, .ldx = w->k, .cx = 1, .panels = w->panels + d * w->size,
+                                 .step = w->k * QX_GEMM_NR, .bias = bias, .y = y, .ldy = w->n, .alpha = 1.0f});
+        return;
+    }
+    qx_gemm_nt(rows, w->n, w->k, x, w->k, w->rows + d * w->n * w->k, w->k, y, w->n);
+    add_bias(y, bias, rows, w->n);
+}
+
 /* x W' + Wb of steps [s0, s0 + steps), entry by entry in each; entries that have ended get zeros. */
 static void input_gates(const rnn *k, int d, int64_t s0, int64_t steps, float *gx)
 {
@@ -266,8 +326,7 @@ static void input_gates(const rnn *k, int d, int64_t s0, int64_t steps, float *g
         const bool there = s < length_of(k, b);
         copy_or_zero(x + r * k->input, there ? k->x : NULL, (k->batch_first ? b * k->seq + t : t * k->batch + b) * k->input, k->input);
     }
-    qx_gemm_nt(rows, gn, k->input, x, k->input, k->w + d * gn * k->input, k->input, gx, gn);
-    add_bias(gx, k->b ? k->b + d * 2 * gn : NULL, rows, gn);
+    times(&k->w, d, rows, x, k->b ? k->b + d * 2 * gn : NULL, gx);
 }
 
 static void one_step(const walk *w, int d, int64_t s, float *gx)
@@ -275,8 +334,7 @@ static void one_step(const walk *w, int d, int64_t s, float *gx)
     const rnn *k = w->k;
     const int64_t n = k->hidden, gn = k->gates * n;
     float *h = k->h + d * k->batch * n, *gh = k->gh + d * k->batch * gn;
-    qx_gemm_nt(k->batch, gn, n, h, n, k->r + d * gn * n, n, gh, gn);
-    add_bias(gh, k->b ? k->b + d * 2 * gn + gn : NULL, k->batch, gn);
+    times(&k->r, d, k->batch, h, k->b ? k->b + d * 2 * gn + gn : NULL, gh);
     for (int64_t b = 0; b < k->batch; b++) {
         if (s >= length_of(k, b)) continue;
         const int64_t t = time_of(k, d, s, b), at = k->batch_first ? (b * k->seq + t) * k->dirs + d : (t * k->dirs + d) * k->batch + b;

@@ -1,0 +1,45 @@
+/* test_recurrent.c - LSTM, GRU and RNN with weights that are packed beside such as are not. */
+#include "exec_run.h"
+
+/* Constant weights of recurrent operators are packed at the first run, and gone at the second; others are multiplied as they lie. */
+static void recurrent_weights(void **state)
+{
+    (void)state;
+#define RECURRENT(batch, op, gates, twice, options, made, w, r) \
+    HEAD(21) "g (float[4," batch ",12] x, float[1] t) => (float[4,2," batch ",10] y) " \
+    "<float[2," gates ",12] w = random(1), float[2," gates ",10] r = random(2), float[2," twice "] b = random(3), " \
+    "float[1] zero = {0}> {" made \
+    " y, h = " op "<hidden_size = 10, direction = \"bidirectional\"" options ">(x, " w ", " r ", b) }"
+#define BOTH(batch, op, gates, twice, options) {RECURRENT(batch, op, gates, twice, options, "", "w", "r"), \
+    RECURRENT(batch, op, gates, twice, options, " s = Mul(t, zero) v = Add(w, s) q = Add(r, s)", "v", "q")}
+    static const char *const same[][2] = {BOTH("1", "LSTM", "40", "80", ""), BOTH("8", "LSTM", "40", "80", ""),
+                                          BOTH("3", "RNN", "10", "20", ""), BOTH("1", "GRU", "30", "60", ""),
+                                          BOTH("2", "GRU", "30", "60", ", linear_before_reset = 1")};
+    enum { MOST = 4 * 2 * 8 * 10 };
+    static float first[MOST];
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+        for (int k = 0; k < 2; k++) {
+            feeds in;
+            qx_tensor y;
+            fixture f = load(same[i][k]);
+            make_feeds(&f, &in);
+            qx_exec *x = make_exec(&f, NULL);
+            for (int again = 0; again < 2; again++) {
+                run(&f, x, &in, &y);
+                assert_true(y.numel <= MOST);
+                const float *v = y.data;
+                for (int64_t e = 0; e < y.numel && (k || again); e++) assert_true(fabsf(v[e] - first[e]) <= 2e-5f);
+                memcpy(first, y.data, y.bytes);
+                qx_tensor_free(f.ctx, &y);
+            }
+            qx_exec_free(x);
+            free_feeds(&f, &in);
+            unload(&f);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(recurrent_weights)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
