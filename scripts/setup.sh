@@ -22,6 +22,6 @@ sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
 export DEBIAN_FRONTEND=noninteractive
 echo "installing:$missing"
-$sudo apt-get update -q -o Acquire::Retries=3
+scripts/again.sh $sudo apt-get update -q -o Acquire::Retries=3
 # shellcheck disable=SC2086
-$sudo apt-get install -y -q --no-install-recommends -o Acquire::Retries=3 $missing
+scripts/again.sh $sudo apt-get install -y -q --no-install-recommends -o Acquire::Retries=3 $missing

@@ -10,7 +10,7 @@ venv=build/venv wanted=$(cat tests/interop/requirements.txt)
 if [ "$(cat $venv/made-from 2>/dev/null)" != "$wanted" ]; then
   rm -rf $venv
   python3 -m venv $venv
-  $venv/bin/python -m pip install -q --disable-pip-version-check --retries 5 -r tests/interop/requirements.txt
+  scripts/again.sh $venv/bin/python -m pip install -q --disable-pip-version-check --retries 5 -r tests/interop/requirements.txt
   printf '%s\n' "$wanted" >$venv/made-from
 fi
 

@@ -266,18 +266,18 @@ static bool thins(qx_thinning *t, int64_t rows, int64_t columns)
     return t->every > 1;
 }
 
-qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dims, const qx_conv_window *w, const char *name,
-                       qx_thinning *thinning, qx_rows_fn *fn, void *user)
+qx_status qx_rows_each(qx_ctx *ctx, const qx_seen_by *t, qx_thinning *thinning, qx_rows_fn *fn, void *user)
 {
-    int64_t len = qx_rows_length(rank, dims, w), numel = 1;
-    if (len <= 0) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': a tensor of rank %d has no rows for this operator", name, rank);
-    for (int d = 0; d < rank; d++) numel *= dims[d];
-    row_source m = {.x = x, .w = w, .rank = w ? w->rank : 0, .len = len, .rows = numel / len};
-    if (w) QX_TRY(prepare(ctx, &m, dims, name));
+    const qx_conv_window *w = t->w;
+    int64_t len = qx_rows_length(t->rank, t->dims, w), numel = 1;
+    if (len <= 0) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': a tensor of rank %d has no rows for this operator", t->name, t->rank);
+    for (int d = 0; d < t->rank; d++) numel *= t->dims[d];
+    row_source m = {.x = t->x, .w = w, .rank = w ? w->rank : 0, .len = len, .rows = numel / len};
+    if (w) QX_TRY(prepare(ctx, &m, t->dims, t->name));
     if (thinning && thins(thinning, m.rows, len / (w && w->group > 1 ? w->group : 1))) {
         QX_TRY(hand_over_some(ctx, &m, thinning, fn, user));
         thinning->seen += m.rows;
         return QX_OK;
     }
-    return w ? hand_over(ctx, &m, m.rows, fn, user) : fn(user, x, m.rows, len, len);
+    return w ? hand_over(ctx, &m, m.rows, fn, user) : fn(user, t->x, m.rows, len, len);
 }

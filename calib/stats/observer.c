@@ -55,14 +55,15 @@ static qx_status feed_linear(qx_ctx *ctx, qx_observer *o, const float *x, const 
 {
     const qx_conv_window *w = o->has_window ? &o->window : NULL;
     const bool rows = o->doing & QX_STAT_ROWS, gram = o->doing & QX_STAT_GRAM;
+    const qx_seen_by seen = {x, t->rank, t->dims, w, o->name};
     feeding f = {ctx, o, w && w->group > 1 ? w->group : 1};
     int64_t len = qx_rows_length(t->rank, t->dims, w);
     if (len % f.groups)
         QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': %lld columns in %lld groups", o->name, (long long)len, (long long)f.groups);
     if (rows && gram && takes_all(&o->thin_rows) && takes_all(&o->thin_gram))
-        return qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, NULL, feed_both, &f);
-    if (rows) QX_TRY(qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, &o->thin_rows, feed_rows, &f));
-    return gram ? qx_rows_each(ctx, x, t->rank, t->dims, w, o->name, &o->thin_gram, feed_gram, &f) : QX_OK;
+        return qx_rows_each(ctx, &seen, NULL, feed_both, &f);
+    if (rows) QX_TRY(qx_rows_each(ctx, &seen, &o->thin_rows, feed_rows, &f));
+    return gram ? qx_rows_each(ctx, &seen, &o->thin_gram, feed_gram, &f) : QX_OK;
 }
 
 static qx_status feed(qx_ctx *ctx, qx_observer *o, const float *x, const qx_tensor *t, double step)

@@ -74,15 +74,15 @@ typedef struct qx_steps { qx_step_row *rows; int64_t n, cap; } qx_steps; /* by f
 qx_status qx_steps_add(qx_ctx *ctx, qx_steps *s, const qx_step_row *row);
 void qx_steps_free(qx_ctx *ctx, qx_steps *s);
 
-/* Rows that a linear operator sees: the last axis, or im2col. fn gets [rows][len] with a row stride. thinning (may be NULL: all
- * rows): one of every so many along the stream, so that `enough` rows a column come out of as many runs as the first one. */
+/* Rows that a linear operator sees: the last axis, or im2col of a window. fn gets [rows][len] with a row stride. thinning (may be NULL:
+ * all rows): one of every so many along the stream, so that `enough` rows a column come out of as many runs as the first one. */
 typedef struct qx_thinning {
     int64_t enough, runs;    /* asked for: 0: all; how many runs are expected: 0: unknown, all */
     int64_t every, seen;     /* one row of so many, 0: not known before the first tensor; rows of the stream so far */
 } qx_thinning;
 typedef qx_status qx_rows_fn(void *user, const float *x, int64_t rows, int64_t stride, int64_t len);
-qx_status qx_rows_each(qx_ctx *ctx, const float *x, int rank, const int64_t *dims, const qx_conv_window *w, const char *name,
-                       qx_thinning *thinning, qx_rows_fn *fn, void *user);
+typedef struct qx_seen_by { const float *x; int rank; const int64_t *dims; const qx_conv_window *w; const char *name; } qx_seen_by;
+qx_status qx_rows_each(qx_ctx *ctx, const qx_seen_by *t, qx_thinning *thinning, qx_rows_fn *fn, void *user);
 /* Length of such a row; 0 when the shape does not fit the window. */
 int64_t qx_rows_length(int rank, const int64_t *dims, const qx_conv_window *w);
 

@@ -35,15 +35,18 @@ static qx_status with_last(qx_infer *ix, qx_node *n, int dtype, qx_dim last)
 
 /* ---- attention ----------------------------------------------------------------------------------------------------------- */
 
-/* Cache outputs: what is given, longer. The total length is known when input `total_in` is. */
-static qx_status present(qx_infer *ix, qx_node *n, uint32_t out, uint32_t past_in, qx_dim batch, int64_t heads, qx_dim total,
-                         qx_dim size, int dtype)
+/* Cache outputs: what is given, longer; where a cache comes in, its type and width are kept. */
+typedef struct cache { qx_dim batch; int64_t heads; qx_dim total, size; int dtype; } cache;
+
+static qx_status present(qx_infer *ix, qx_node *n, uint32_t out, uint32_t past_in, const cache *k)
 {
     const qx_type *past;
+    qx_dim size = k->size;
+    int dtype = k->dtype;
     bool packed = dtype_of(ix, n, past_in) == QX_DT_UINT8; /* two codes a byte */
     if (qx_ix_shaped(ix, n, past_in, &past) && past->rank == 4 && (packed || size.n < 0)) size = past->dims[3];
     if (qx_ix_given(n, past_in) && dtype_of(ix, n, past_in)) dtype = dtype_of(ix, n, past_in);
-    return out_dims(ix, n, out, dtype, 4, (qx_dim[]){batch, heads > 0 ? qx_dim_of(heads) : qx_dim_unknown(), total, size});
+    return out_dims(ix, n, out, dtype, 4, (qx_dim[]){k->batch, k->heads > 0 ? qx_dim_of(k->heads) : qx_dim_unknown(), k->total, size});
 }
 
 int qx_infer_ms_gqa(qx_infer *ix, qx_node *n)
@@ -61,8 +64,8 @@ int qx_infer_ms_gqa(qx_infer *ix, qx_node *n)
     /* a cache with room to spare stays as long */
     if (length.n >= 0 && qx_ix_shaped(ix, n, 3, &past) && past->rank == 4 && past->dims[2].n > length.n) length = past->dims[2];
     QX_TRY(out_dims(ix, n, 0, dtype, 3, (qx_dim[]){q->dims[0], q->dims[1], qx_dim_mul(ix, size, qx_dim_of(heads))}));
-    QX_TRY(present(ix, n, 1, 3, q->dims[0], kv, length, size, dtype));
-    QX_TRY(present(ix, n, 2, 4, q->dims[0], kv, length, size, dtype));
+    QX_TRY(present(ix, n, 1, 3, &(cache){q->dims[0], kv, length, size, dtype}));
+    QX_TRY(present(ix, n, 2, 4, &(cache){q->dims[0], kv, length, size, dtype}));
     return out_dims(ix, n, 3, dtype, 4, (qx_dim[]){q->dims[0], qx_dim_of(heads), q->dims[1], length});
 }
 
@@ -91,8 +94,8 @@ int qx_infer_ms_mha(qx_infer *ix, qx_node *n)
     if (qx_ix_given(n, 6))
         total = qx_ix_shaped(ix, n, 6, &past) && past->rank == 4 ? qx_dim_add(ix, past->dims[2], length) : qx_dim_unknown();
     QX_TRY(out_dims(ix, n, 0, dtype, 3, (qx_dim[]){q->dims[0], q->dims[1], width}));
-    QX_TRY(present(ix, n, 1, 6, q->dims[0], heads, total, size, dtype));
-    QX_TRY(present(ix, n, 2, 7, q->dims[0], heads, total, div_dim(ix, width, heads), dtype));
+    QX_TRY(present(ix, n, 1, 6, &(cache){q->dims[0], heads, total, size, dtype}));
+    QX_TRY(present(ix, n, 2, 7, &(cache){q->dims[0], heads, total, div_dim(ix, width, heads), dtype}));
     return out_dims(ix, n, 3, dtype, 4, (qx_dim[]){q->dims[0], qx_dim_of(heads), q->dims[1], total});
 }
 

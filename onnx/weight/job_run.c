@@ -352,11 +352,7 @@ static void amax_scales(qx_run *r, qx_tile *t, const qx_format *f, int64_t cells
 
 static qx_status step_scales(qx_run *r, qx_tile *t, const qx_step *s)
 {
-    void *scratch = NULL;
-    const size_t n = s->def->scratch_bytes ? s->def->scratch_bytes(s, t->cols) : 0;
-    if (n) QX_TRY(qx_alloc_raw(r->ctx, n, &scratch));
-    const qx_status st = s->def->grid(r->ctx, s, &r->j->spec, t->first, t->rows, t->cols, t->x, t->scale, t->zero, scratch);
-    qx_free(r->ctx, scratch);
+    const qx_status st = s->def->grid(r->ctx, s, &r->j->spec, &(qx_gridded){t->first, t->rows, t->cols, t->x, t->scale, t->zero});
     return st == QX_OK ? st : qx_note(r->ctx, st, "weight '%s', step '%s'", r->j->in->name, s->def->name);
 }
 

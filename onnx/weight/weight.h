@@ -63,6 +63,7 @@ static inline int64_t qx_view_run(const qx_view *v, int64_t r, int64_t rows)
  * tiles may be any number of rows on any thread. scratch_bytes(k) per call is handed in as `scratch`. */
 typedef struct qx_step qx_step;
 struct qx_qspec;
+typedef struct qx_gridded { int64_t first, rows, k; float *x, *scale; int32_t *zero; } qx_gridded; /* rows of W, and their grid */
 typedef struct qx_cells { int64_t row0, rows, col0, cols, row_stride, col_stride; } qx_cells;
 typedef struct qx_stepdef {
     const char *name;
@@ -71,13 +72,11 @@ typedef struct qx_stepdef {
     /* Optional: the same on a part of W that is not whole rows. Element (row, col) of W[n, k] lies at x[(row - row0) * row_stride +
      * (col - col0) * col_stride]. A chain whose steps all have it runs on [K,N] weights in storage order, without transposing. */
     qx_status (*cells)(qx_ctx *ctx, const qx_step *s, const qx_cells *c, float *x);
-    /* A last step that decides the grid as well (GPTQ, SparseGPT, refine: scale and rounding are chosen together). Replaces
-     * `rows`: leaves x on the grid of scale[rows][blocks] (as stored: already rounded to spec->scale) and zero[rows][blocks]
-     * (NULL when the spec has no zero point), so that quantizing x with them gives exactly the codes meant. The spec's rule is
-     * not used then. NULL: the rule decides. */
-    qx_status (*grid)(qx_ctx *ctx, const qx_step *s, const struct qx_qspec *spec, int64_t first, int64_t rows, int64_t k, float *x,
-                      float *scale,
-                      int32_t *zero, void *scratch);
+    /* A last step that decides the grid as well (GPTQ, SparseGPT, refine: scale and rounding are chosen together; it gets no
+     * scratch). Replaces `rows`: leaves x on the grid of scale[rows][blocks] (as stored: already rounded to spec->scale) and
+     * zero[rows][blocks] (NULL when the spec has no zero point), so that quantizing x with them gives exactly the codes meant.
+     * The spec's rule is not used then. NULL: the rule decides. */
+    qx_status (*grid)(qx_ctx *ctx, const qx_step *s, const struct qx_qspec *spec, const qx_gridded *t);
     /* of a step with `grid`: what it does, by the same argument, to a weight that stays float after all; NULL: nothing */
     const struct qx_stepdef *in_float;
     /* Around the tiles of one run of a job, outside any parallel region: begin makes what all tiles share (a factorisation; asked

@@ -176,7 +176,7 @@ static qx_status add_both(sequence *s, gate *g, const qx_tensor *t, const float 
         memcpy(both + 2 * at, x + at, (size_t)piece * sizeof *both);
         memcpy(both + 2 * at + piece, xq + at, (size_t)piece * sizeof *both);
     }
-    return qx_rows_each(s->ctx, both, t->rank, dims, g->window, g->seen->name, &g->thin, add_rows, &(adder){s, g});
+    return qx_rows_each(s->ctx, &(qx_seen_by){both, t->rank, dims, g->window, g->seen->name}, &g->thin, add_rows, &(adder){s, g});
 }
 
 static qx_status see(sequence *s, gate *g, const qx_tensor *t, const float *xq)

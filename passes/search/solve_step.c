@@ -287,28 +287,26 @@ static void free_buffers(qx_ctx *ctx, buffers *b)
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(ctx, list[i]);
 }
 
-static qx_status grid(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int64_t first, int64_t rows, int64_t k, float *x,
-                      float *scale, int32_t *zero, void *scratch)
+static qx_status grid(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, const qx_gridded *g)
 {
     const solve *v = solve_of(s);
+    const int64_t k = g->k;
     buffers b = {0};
     qx_status st;
-    (void)first;
-    (void)scratch;
     QX_TRY_GOTO(st, make_buffers(ctx, v, spec, k, &b));
     tile t = {.v = v, .spec = spec, .format = {.codes = spec->codes, .scale = spec->scale, .narrow = spec->narrow,
                                                .negative = spec->allow_negative_scale}, .k = k,
               .block = spec->block > 0 ? spec->block : k, .blocks = spec->block > 0 ? qx_cells_of(k, spec->block) : 1, .w0 = b.w0,
                   .codes = b.codes, .scratch = b.scratch};
-    for (int64_t r = 0; r < rows; r += ROWS) {
-        const int64_t n = rows - r < ROWS ? rows - r : ROWS;
-        to_solver(v->spec.spatial, n, k, x + r * k, b.y);
+    for (int64_t r = 0; r < g->rows; r += ROWS) {
+        const int64_t n = g->rows - r < ROWS ? g->rows - r : ROWS;
+        to_solver(v->spec.spatial, n, k, g->x + r * k, b.y);
         QX_TRY_GOTO(st, solve_rows(ctx, &t, b.y, n, b.scale, spec->zero_point ? b.zero : NULL));
         store_scales(&t, n, b.scale);
-        from_solver(v->spec.spatial, n, k, b.y, x + r * k);
-        if (spec->block < 0) scale[0] = b.scale[0];
-        else memcpy(scale + r * t.blocks, b.scale, (size_t)(n * t.blocks) * sizeof *scale);
-        if (zero && spec->zero_point) memcpy(zero + r * t.blocks, b.zero, (size_t)(n * t.blocks) * sizeof *zero);
+        from_solver(v->spec.spatial, n, k, b.y, g->x + r * k);
+        if (spec->block < 0) g->scale[0] = b.scale[0];
+        else memcpy(g->scale + r * t.blocks, b.scale, (size_t)(n * t.blocks) * sizeof *b.scale);
+        if (g->zero && spec->zero_point) memcpy(g->zero + r * t.blocks, b.zero, (size_t)(n * t.blocks) * sizeof *b.zero);
     }
 done:
     free_buffers(ctx, &b);
@@ -494,42 +492,39 @@ qx_status qx_solve_give(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_in
     return first->prev ? QX_OK : QX_E_NOMEM;
 }
 
-static qx_status kept_values(qx_ctx *ctx, const kept *v, const qx_qspec *spec, int64_t first, int64_t rows, int64_t k, float *x,
-                             float *scale, int32_t *zero)
+static qx_status kept_values(qx_ctx *ctx, const kept *v, const qx_qspec *spec, const qx_gridded *t)
 {
-    const int64_t blocks = v->scale.numel / v->w->view.n, block = spec->block > 0 ? spec->block : k;
+    const int64_t blocks = v->scale.numel / v->w->view.n, block = spec->block > 0 ? spec->block : t->k;
     float *z = NULL;
-    QX_TRY(qx_weight_read_f32(ctx, &v->codes, first * k, rows * k, x));
-    QX_TRY(qx_weight_read_f32(ctx, &v->scale, first * blocks, rows * blocks, scale));
-    QX_TRY(qx_alloc_array(ctx, (size_t)(rows * blocks), sizeof *z, (void **)&z));
-    qx_status st = v->zero.numel ? qx_weight_read_f32(ctx, &v->zero, first * blocks, rows * blocks, z) : QX_OK;
-    for (int64_t i = 0; i < rows * blocks && zero; i++) zero[i] = (int32_t)z[i];
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t j = 0; j < k; j++) {
+    QX_TRY(qx_weight_read_f32(ctx, &v->codes, t->first * t->k, t->rows * t->k, t->x));
+    QX_TRY(qx_weight_read_f32(ctx, &v->scale, t->first * blocks, t->rows * blocks, t->scale));
+    QX_TRY(qx_alloc_array(ctx, (size_t)(t->rows * blocks), sizeof *z, (void **)&z));
+    qx_status st = v->zero.numel ? qx_weight_read_f32(ctx, &v->zero, t->first * blocks, t->rows * blocks, z) : QX_OK;
+    for (int64_t i = 0; i < t->rows * blocks && t->zero; i++) t->zero[i] = (int32_t)z[i];
+    for (int64_t r = 0; r < t->rows; r++)
+        for (int64_t j = 0; j < t->k; j++) {
             const int64_t at = r * blocks + j / block;
-            x[r * k + j] = (x[r * k + j] - z[at]) * (scale[at] * v->global);
+            t->x[r * t->k + j] = (t->x[r * t->k + j] - z[at]) * (t->scale[at] * v->global);
         }
     qx_free(ctx, z);
     return st;
 }
 
-static qx_status kept_grid(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int64_t first, int64_t rows, int64_t k, float *x,
-                           float *scale, int32_t *zero, void *scratch)
+static qx_status kept_grid(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, const qx_gridded *t)
 {
-    (void)scratch;
-    return kept_values(ctx, s->arg, spec, first, rows, k, x, scale, zero);
+    return kept_values(ctx, s->arg, spec, t);
 }
 
 /* As floats. */
 static qx_status kept_rows(qx_ctx *ctx, const qx_step *s, int64_t first, int64_t rows, int64_t k, float *x, void *scratch)
 {
     const kept *v = s->arg;
-    float *scale;
+    qx_gridded t = {first, rows, k, x, NULL, NULL};
     (void)scratch;
     if (v->plain) return qx_weight_read_f32(ctx, &v->codes, first * k, rows * k, x);
-    QX_TRY(qx_alloc_array(ctx, (size_t)(rows * (v->scale.numel / v->w->view.n)), sizeof *scale, (void **)&scale));
-    const qx_status st = kept_values(ctx, v, &v->w->spec, first, rows, k, x, scale, NULL);
-    qx_free(ctx, scale);
+    QX_TRY(qx_alloc_array(ctx, (size_t)(rows * (v->scale.numel / v->w->view.n)), sizeof *t.scale, (void **)&t.scale));
+    const qx_status st = kept_values(ctx, v, &v->w->spec, &t);
+    qx_free(ctx, t.scale);
     return st;
 }
 

@@ -25,14 +25,14 @@ static bool is_int(const qx_tensor *t) { return qx_dtype_get(t->dtype)->cls != '
 /* ---- Exact products of other types: doubles and integers, plain loops ---- */
 
 #define EXACT(T, U)                                                                                                    \
-    for (int64_t i = 0; i < m; i++)                                                                                    \
-        for (int64_t j = 0; j < n; j++) {                                                                              \
+    for (int64_t i = 0; i < s->m; i++)                                                                                 \
+        for (int64_t j = 0; j < s->n; j++) {                                                                           \
             U acc = 0;                                                                                                 \
-            for (int64_t q = 0; q < k; q++) acc += (U)((const T *)a)[i * k + q] * (U)((const T *)b)[q * n + j];        \
-            ((T *)y)[i * n + j] = (T)acc;                                                                              \
+            for (int64_t q = 0; q < s->k; q++) acc += (U)((const T *)a)[i * s->k + q] * (U)((const T *)b)[q * s->n + j]; \
+            ((T *)y)[i * s->n + j] = (T)acc;                                                                           \
         }
 
-static qx_status exact(qx_call *c, qx_dtype dt, const void *a, const void *b, void *y, int64_t m, int64_t n, int64_t k)
+static qx_status exact(qx_call *c, const qx_mm_shape *s, qx_dtype dt, const void *a, const void *b, void *y)
 {
     switch (dt) {
     case QX_DT_DOUBLE: EXACT(double, double) return QX_OK;
@@ -58,11 +58,12 @@ static qx_status scaled(qx_call *c, const float *x, int64_t n, float f, const fl
 
 /* ---- MatMul ---- */
 
-static qx_status bmm(qx_call *c, state *st, const qx_mm_shape *s, const qx_tensor *ta, const qx_tensor *tb, const float *a,
-                     const float *b, float *y)
+typedef struct side { const qx_tensor *t; const float *x; } side;
+
+static qx_status bmm(qx_call *c, state *st, const qx_mm_shape *s, side a, side b, float *y)
 {
-    int64_t nb = qx_prod(s->batch_dims, 0, s->n_batch), na = qx_mm_batches(ta), nbb = qx_mm_batches(tb);
-    qx_bmm g = {nb, s->m, s->n, s->k, a, b, y, {s->m * s->k, s->k, 1}, {s->k * s->n, s->n, 1}};
+    int64_t nb = qx_prod(s->batch_dims, 0, s->n_batch), na = qx_mm_batches(a.t), nbb = qx_mm_batches(b.t);
+    qx_bmm g = {nb, s->m, s->n, s->k, a.x, b.x, y, {s->m * s->k, s->k, 1}, {s->k * s->n, s->n, 1}};
     if (nbb == 1 && nb > 1 && na == nb) { /* one right matrix: the batch is rows */
         g.batch = 1;
         g.m = nb * s->m;
@@ -75,8 +76,8 @@ static qx_status bmm(qx_call *c, state *st, const qx_mm_shape *s, const qx_tenso
     }
     g.batch = 1; /* some batch axes are shared, some are not */
     for (int64_t i = 0; i < nb; i++) {
-        g.a = a + qx_mm_batch_at(s, ta, i) * s->m * s->k;
-        g.b = b + qx_mm_batch_at(s, tb, i) * s->k * s->n;
+        g.a = a.x + qx_mm_batch_at(s, a.t, i) * s->m * s->k;
+        g.b = b.x + qx_mm_batch_at(s, b.t, i) * s->k * s->n;
         g.y = y + i * s->m * s->n;
         QX_TRY(qx_bmm_run(c, &st->bmm, &g));
     }
@@ -92,9 +93,9 @@ static qx_status matmul_exact(qx_call *c, const qx_mm_shape *s, const qx_tensor 
     QX_TRY(qx_call_out(c, 0, a->dtype, s->rank, s->dims, &y));
     int64_t nb = y->numel ? qx_prod(s->batch_dims, 0, s->n_batch) : 0;
     for (int64_t i = 0; i < nb; i++)
-        QX_TRY(exact(c, a->dtype, (const char *)a->data + (size_t)(qx_mm_batch_at(s, a, i) * s->m * s->k) * size,
+        QX_TRY(exact(c, s, a->dtype, (const char *)a->data + (size_t)(qx_mm_batch_at(s, a, i) * s->m * s->k) * size,
                      (const char *)b->data + (size_t)(qx_mm_batch_at(s, b, i) * s->k * s->n) * size,
-                     (char *)y->data + (size_t)(i * s->m * s->n) * size, s->m, s->n, s->k));
+                     (char *)y->data + (size_t)(i * s->m * s->n) * size));
     return QX_OK;
 }
 
@@ -169,7 +170,7 @@ static qx_status product(qx_call *c, const operand *a, const operand *b, float a
     }
     if (!pack) {
         QX_TRY(operand_f32(c, 1, b, &fb));
-        QX_TRY(bmm(c, st, &s, &a->t, &b->t, fa, fb, y));
+        QX_TRY(bmm(c, st, &s, (side){&a->t, fa}, (side){&b->t, fb}, y));
         scale_all(y, rows * s.n, alpha);
         return qx_activation_run(c, act, y, rows * s.n);
     }
@@ -269,7 +270,7 @@ static qx_status gemm_exact(qx_call *c, const qx_tensor *a, const qx_tensor *b, 
     return QX_OK;
 }
 
-typedef struct epilogue { float *y; const float *c; int64_t row, col, m, n; float alpha, beta; } epilogue;
+typedef struct epilogue { float *y; const float *c; int64_t row, col, n; float alpha, beta; } epilogue; /* y = alpha y + beta C */
 
 static qx_status epilogue_row(void *user, int64_t i)
 {
@@ -279,16 +280,14 @@ static qx_status epilogue_row(void *user, int64_t i)
     return QX_OK;
 }
 
-static qx_status gemm_variable(qx_call *c, state *st, const gemm_args *g, const float *a, const float *b, const float *cc, int64_t row,
-                               int64_t col, float *y)
+static qx_status gemm_variable(qx_call *c, state *st, const gemm_args *g, const float *a, const float *b, epilogue *e)
 {
-    qx_bmm p = {1, g->m, g->n, g->k, a, b, y, {g->m * g->k, g->ta ? 1 : g->k, g->ta ? g->m : 1},
+    qx_bmm p = {1, g->m, g->n, g->k, a, b, e->y, {g->m * g->k, g->ta ? 1 : g->k, g->ta ? g->m : 1},
                 {g->k * g->n, g->tb ? 1 : g->n, g->tb ? g->k : 1}};
-    if (g->k == 0) zero(y, g->m * g->n);
+    if (g->k == 0) zero(e->y, g->m * g->n);
     else QX_TRY(qx_bmm_run(c, &st->bmm, &p));
-    if (g->alpha == 1.0f && !cc) return QX_OK;
-    epilogue e = {y, cc, row, col, g->m, g->n, g->alpha, g->beta};
-    return qx_parallel(c->ctx, g->m, epilogue_row, &e);
+    if (e->alpha == 1.0f && !e->c) return QX_OK;
+    return qx_parallel(c->ctx, g->m, epilogue_row, e);
 }
 
 /* Bias [n] of a packed Gemm, kept in the state: a constant C that is one row (or one number). */
@@ -321,7 +320,7 @@ qx_status qx_cpu_gemm(qx_call *c)
     QX_TRY(qx_call_out_f32(c, 0, a->dtype, 2, (int64_t[]){g.m, g.n}, &y));
     if (!pack) {
         QX_TRY(qx_call_in_f32(c, 1, &fb));
-        QX_TRY(gemm_variable(c, st, &g, fa, fb, fc, row, col, y));
+        QX_TRY(gemm_variable(c, st, &g, fa, fb, &(epilogue){y, fc, row, col, g.n, g.alpha, g.beta}));
         return qx_activation_run(c, &act, y, g.m * g.n);
     }
     if (!st->packed) {
