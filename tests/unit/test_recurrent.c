@@ -38,8 +38,34 @@ static void recurrent_weights(void **state)
         }
 }
 
+/* Packed weights serve every shape that comes. */
+static void batches_may_change(void **state)
+{
+    (void)state;
+    fixture f = load(HEAD(21) "g (float[3,batch,12] x) => (float[3,1,batch,10] y) <float[1,40,12] w = random(1), float[1,40,10] r = random(2)>"
+                     " { y, h = LSTM<hidden_size = 10>(x, w, r) }");
+    qx_exec *x = make_exec(&f, NULL);
+    float first[30];
+    for (int k = 0; k < 4; k++) {
+        const int64_t batch = 1 + k % 3 * 4; /* 1, 5, 9, 1 */
+        qx_tensor in, y;
+        ok(&f, qx_tensor_new(f.ctx, &in, QX_DT_FLOAT, 3, (int64_t[]){3, batch, 12}));
+        for (int64_t i = 0; i < in.numel; i++) ((float *)in.data)[i] = (float)(i % 12) * 0.1f; /* all rows alike */
+        ok(&f, qx_exec_run(x, &(qx_feed){"x", &in}, 1, NULL, 1, &y));
+        assert_int_equal(y.numel, 30 * batch);
+        const float *v = y.data;
+        for (int64_t i = 0; i < y.numel && k; i++) assert_true(fabsf(v[i] - first[i / 10 / batch * 10 + i % 10]) <= 2e-5f);
+        if (k == 3) assert_memory_equal(v, first, sizeof first);
+        if (k == 0) memcpy(first, v, sizeof first);
+        qx_tensor_free(f.ctx, &y);
+        qx_tensor_free(f.ctx, &in);
+    }
+    qx_exec_free(x);
+    unload(&f);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(recurrent_weights)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(recurrent_weights), cmocka_unit_test(batches_may_change)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
