@@ -119,7 +119,8 @@ static qx_status lengths(qx_call *c, gqa *g)
     QX_TRY(QX_CALL_SCRATCH(c, g->batch, &g->origin));
     g->window = window_of(c, g);
     g->present = g->cap = g->window || g->total < g->past_cap ? g->past_cap : g->total;
-    for (int64_t b = 0; b < g->batch; b++) QX_TRY(length_of(c, g, b, seq[b] + 1));
+    for (int64_t b = 0; b < g->batch; b++) /* what no int32 holds, as the operator has them, is no length */
+        QX_TRY(length_of(c, g, b, seq[b] >= 0 && seq[b] < INT32_MAX ? seq[b] + 1 : 0));
     return QX_OK;
 }
 

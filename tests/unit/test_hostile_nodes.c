@@ -38,6 +38,11 @@ static const hostile cases[] = {
      MS "g (float[B,S,H] q, int32[B] l, int32 t, float[X,N,S,T] b) => (float[B,S,H] y, float[B,K,T,D] k, float[B,K,T,D] v)"
      " { y, k, v = com.microsoft.GroupQueryAttention<num_heads=2, kv_num_heads=2>(q, q, q, , , l, t, , , , b) }",
      {{"q", F, 3, {4, 1, 8}}, {"l", I, 1, {4}}, {"t", I, 0, {0}}, {"b", F, 4, {2, 1, 1, 1}}}},
+    {"a length that no cache can have",
+     MS "g (float[B,S,H] q, float[B,K,C,D] p) => (float[B,S,H] y, float[B,K,C,D] k, float[B,K,C,D] v) <int64[1] l = {9223372036854775807}, "
+        "int64 t = {9223372036854775807}> { y, k, v = com.microsoft.GroupQueryAttention<num_heads=2, kv_num_heads=2, local_window_size=2, "
+        "sliding_window_cache=1>(q, q, q, p, p, l, t) }",
+     {{"q", F, 3, {1, 1, 8}}, {"p", F, 4, {1, 2, 3, 4}}}},
     {"experts without inputs", MS "g (float[T,H] x, float[T,E] p, uint8[E,N,K] w, float[E,N] s, uint8[E,H,J] v, float[E,H] r) => "
                                   "(float[T,H] y)"
      " { y = com.microsoft.QMoE<k=1, weights_prepacked=0>(x, p, w, s, , v, r) }",
