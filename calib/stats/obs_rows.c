@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/map.h"
 #include "base/thread.h"
+#include "kernels/quant.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -71,14 +72,11 @@ enum { HASH_ROWS = 64 };
 /* Falls as the largest |x| rises (bits of a positive float are ordered like its value); of equal ones the hash decides. */
 static uint64_t size_key(const float *x, int64_t n, uint64_t hash)
 {
-    uint32_t top = 0;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        bits &= 0x7FFFFFFF;
-        top = bits > top ? bits : top;
-    }
-    return (uint64_t)~top << 32 | hash >> 32;
+    float top = 0;
+    uint32_t bits;
+    (void)qx_amax(&(qx_grid){1, n, 1, n}, QX_DT_FLOAT, x, &top, NULL); /* cannot fail for floats */
+    memcpy(&bits, &top, sizeof bits);
+    return (uint64_t)~bits << 32 | hash >> 32;
 }
 
 static qx_status hash_piece(void *user, int64_t i)
