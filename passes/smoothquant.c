@@ -5,6 +5,7 @@
  * folded upstream (passes/search/fold.h). Only groups whose activations will be quantized are touched. The few groups that hurt
  * the model's output most stay float: which, only the output can tell (passes/search/probe.h). */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -204,17 +205,20 @@ static int64_t next_to_keep(qx_pass *p, const smooth_state *s, const bool *kept)
     return worst >= 0 && s->is[worst].choice.left_db < below ? worst : -1;
 }
 
-static void keep_group(qx_pass *p, const qx_group *g, decision *d)
+/* Its inputs; weights do not need the room that they have in float, as long as nothing else reads them. */
+static qx_status keep_group(qx_pass *p, const qx_group *g, decision *d)
 {
+    char what[120];
+    const int n = snprintf(what, sizeof what, "%.1f dB below its output", d->choice.left_db);
+    if (d->measured) snprintf(what + n, sizeof what - (size_t)n, ", %.0f %% of all effect on the model's", 100 * d->effect);
     for (int64_t i = 0; i < g->n; i++) {
         qx_plan_item *it = g->items[i];
         if (!qx_item_rounds_x(it) || it->forced) continue;
-        if (d->measured)
-            qx_item_keep(p->pipe, it, QX_WHY_LARGE_ERROR, "%.1f dB below its output, %.0f %% of all effect on the model's",
-                         d->choice.left_db, 100 * d->effect);
-        else qx_item_keep(p->pipe, it, QX_WHY_LARGE_ERROR, "%.1f dB below its output", d->choice.left_db);
+        if (qx_scheme_float_input(it)) QX_TRY(qx_item_note(p->pipe, it, "input stays float: its rounding is %s", what));
+        else qx_item_keep(p->pipe, it, QX_WHY_LARGE_ERROR, "%s", what);
     }
     d->judged = false;
+    return QX_OK;
 }
 
 /* The worst first, while they are few: one operator can cost more than all others together. */
@@ -222,16 +226,18 @@ static qx_status keep_worst(qx_pass *p, smooth_state *s)
 {
     const double most = qx_opt_float(p, "float-share") / 100 * (double)all_elements(s);
     int64_t sum = 0;
+    qx_status st = QX_OK;
     bool *kept;
     QX_TRY(qx_alloc_array(p->ctx, (size_t)s->n + 1, sizeof *kept, (void **)&kept));
     for (int64_t i; (i = next_to_keep(p, s, kept)) >= 0;) {
         kept[i] = true;
         if ((double)(sum + elements(&s->groups[i])) > most) continue;
         sum += elements(&s->groups[i]);
-        keep_group(p, &s->groups[i], &s->is[i]);
+        QX_TRY_GOTO(st, keep_group(p, &s->groups[i], &s->is[i]));
     }
+done:
     qx_free(p->ctx, kept);
-    return QX_OK;
+    return st;
 }
 
 /* The same for inputs of convolutions, which no factor helps and whose weights keep their 8 bits. */
@@ -310,9 +316,9 @@ static const qx_option options[] = {
     {"float-below", QX_OPT_FLOAT, "20", 0, 100, NULL,
      "and then operators whose output is less than so many dB above the error that is left"},
     {"float-share", QX_OPT_FLOAT, "10", 0, 100, NULL, "but never more than this share of the weights, in percent"},
-    {"input-effect", QX_OPT_FLOAT, "50", 0, 100, NULL,
-     "a convolution whose input (or rounded result) alone does this many percent of what is then left keeps it float, its weight in 8 "
-     "bits; one in four operators at most, and none with 100"},
+    {"input-effect", QX_OPT_FLOAT, "20", 0, 100, NULL,
+     "a convolution whose input (or rounded result) does this many percent of what is then left (half, where that is little) keeps it "
+     "float, its weight in 8 bits; one in four operators at most, and none with 100"},
     {"probes", QX_OPT_INT, "12", 0, 1000, NULL, "groups whose effect is measured at most, of those with the largest errors; each "
                                                 "takes a run of the model over one to four samples, of text their first halves"},
     {"mul", QX_OPT_BOOL, "true", 0, 0, NULL, "insert a Mul where the factor cannot be folded upstream"},

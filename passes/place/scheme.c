@@ -58,12 +58,12 @@ static bool weight_alone(const qx_pass *p, const qx_scheme *s, const qx_plan_ite
 {
     char sizes[120];
     const char *detail;
-    return s->act && it->weight->items == 1 && takes_eight(p, it, sizes, &detail) == QX_WHY_NONE;
+    return (s->act || s->dynamic) && it->weight->items == 1 && takes_eight(p, it, sizes, &detail) == QX_WHY_NONE;
 }
 
 static bool one_row(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
-    if (it->asked || !qx_rule_one_row(it->lin, &s->batch) || !weight_alone(p, s, it)) return false;
+    if (!s->act || it->asked || !qx_rule_one_row(it->lin, &s->batch) || !weight_alone(p, s, it)) return false;
     it->notes = "one row a sample: input stays float";
     return it->weight_only = true;
 }

@@ -4,15 +4,20 @@
 #include "passes/search/inputs.h"
 
 #include <math.h>
-#include <string.h>
 
 enum { MOST_RUNS = 16, ONE_IN = 4 };
+/* Noise, or nats, below which outputs are very close: what still does half of it may stay float, nothing less. And nothing that did
+ * less than a crumb of all there was. */
+static const double little = 1e-3, half = 0.5, crumb = 0.02;
 
 typedef struct suspect {
-    qx_plan_item *it;
+    qx_plan_item *it;        /* the first that reads x */
     bool output;             /* of what it writes, not of what it reads */
     qx_probe_change change;
 } suspect;
+
+/* Suspects that were rounded together, with what that does to the output. */
+typedef struct part { int64_t from, to; double effect; } part;
 
 typedef struct search {
     qx_pass *p;
@@ -20,7 +25,9 @@ typedef struct search {
     suspect *list; int64_t n;
     const qx_probe_change *others; int64_t n_others; /* of operators that are no suspects */
     qx_probe_change *changes;
-    double all;              /* what all do together; of this, shares are told */
+    part parts[2 * MOST_RUNS]; int n_parts;
+    int64_t most;            /* that may stay float */
+    double all, least;       /* what all do together; of this, shares are told */
     int runs;
 } search;
 
@@ -79,69 +86,126 @@ static qx_status run_some(search *s, bool with_others, int64_t from, int64_t to,
     return QX_OK;
 }
 
-/* The half that does at least `least` alone, and what it does; neither: effect < 0. */
-static qx_status take_half(search *s, double least, int64_t *from, int64_t *to, double *effect)
+/* What one has to do to stay float, of what is left without the worse ones. */
+static double wanted(const search *s, double rest)
 {
-    const int64_t middle = *from + (*to - *from) / 2;
-    QX_TRY(run_some(s, false, *from, middle, effect));
-    if (*effect >= least) { *to = middle; return QX_OK; }
-    QX_TRY(run_some(s, false, middle, *to, effect));
-    if (*effect >= least) *from = middle;
-    else *effect = -1;
-    return QX_OK;
+    return fmax(rest * (rest > little ? s->least : fmax(s->least, half)), s->all * crumb);
 }
 
-/* One suspect that does most of it all is in the half that does most of it. Index -1: there is none, or the runs were too few. */
-static qx_status find_worst(search *s, double least, int64_t *index, double *effect)
+static part *worst_of(search *s, bool single)
 {
-    int64_t from = 0, to = s->n;
-    *index = -1;
-    *effect = 0;
-    while (to - from > 1 && *effect >= 0 && s->runs + 2 <= MOST_RUNS) QX_TRY(take_half(s, least, &from, &to, effect));
-    if (to - from == 1 && *effect > 0) *index = from;
-    return QX_OK;
+    part *worst = NULL;
+    for (int i = 0; i < s->n_parts; i++) {
+        part *a = &s->parts[i];
+        if ((a->to - a->from == 1) == single && (!worst || a->effect > worst->effect)) worst = a;
+    }
+    return worst;
 }
 
-static qx_status keep(search *s, const suspect *a, double share)
+/* Effects add up, about: what is left when all singles have gone that do enough. done: called for each; NULL: nothing becomes of them. */
+static qx_status without_worst(search *s, qx_status (*done)(search *s, const part *a), double *rest)
 {
-    qx_log(s->p->ctx, QX_LOG_DEBUG, "%s of '%s' rounded alone: %.1f %% of all effect on the output", a->output ? "result" : "input",
-           a->it->lin->node->name, share);
-    if (a->output) a->it->float_output = true;
-    else if (!qx_scheme_float_input(a->it)) return QX_OK;
-    return qx_item_note(s->p->pipe, a->it, "%s stays float: %.0f %% of all effect on the model's output", a->output ? "result" : "input",
-                        share);
+    double effect[2 * MOST_RUNS];
+    qx_status st = QX_OK;
+    *rest = s->all;
+    for (int i = 0; i < s->n_parts; i++) effect[i] = s->parts[i].effect;
+    for (int64_t n = 0; n < s->most && st == QX_OK; n++) {
+        part *a = worst_of(s, true);
+        if (!a || !(a->effect > 0) || a->effect < wanted(s, *rest)) break;
+        if (done) st = done(s, a);
+        *rest = fmax(*rest - a->effect, 0);
+        a->effect = 0;
+    }
+    for (int i = 0; i < s->n_parts; i++) s->parts[i].effect = effect[i];
+    return st;
 }
 
-static qx_status keep_float(search *s, double least)
+/* Halves a part. What the second half does is the rest of what both do; one that is found so alone is measured when it matters. */
+static qx_status divide(search *s, part *whole, double least)
 {
-    double rest = s->all;
-    for (int64_t most = (s->n + s->n_others) / ONE_IN; most > 0 && s->n > 1 && rest > 0; most--) {
-        int64_t i;
-        double effect;
-        QX_TRY(find_worst(s, least * rest, &i, &effect));
-        if (i < 0) break;
-        QX_TRY(keep(s, &s->list[i], 100 * fmin(effect / s->all, 1)));
-        s->n--;
-        memmove(&s->list[i], &s->list[i + 1], (size_t)(s->n - i) * sizeof *s->list);
-        QX_TRY(run_some(s, true, 0, s->n, &rest));
+    const int64_t from = whole->from, middle = from + (whole->to - from) / 2;
+    part *b = &s->parts[s->n_parts++];
+    double effect;
+    QX_TRY(run_some(s, false, from, middle, &effect));
+    *b = (part){middle, whole->to, fmax(whole->effect - effect, 0)};
+    *whole = (part){from, middle, effect};
+    return b->to - middle == 1 && b->effect >= least ? run_some(s, false, middle, b->to, &b->effect) : QX_OK;
+}
+
+/* The worst by halving: what no part of the network does, none in it does. */
+static qx_status find_worst(search *s)
+{
+    s->parts[0] = (part){0, s->n, s->all};
+    s->n_parts = 1;
+    if (s->n_others) QX_TRY(run_some(s, false, 0, s->n, &s->parts[0].effect));
+    while (s->runs < MOST_RUNS) {
+        double rest;
+        part *a = worst_of(s, false);
+        QX_TRY(without_worst(s, NULL, &rest));
+        if (!a || !(a->effect > 0) || a->effect < wanted(s, rest)) break;
+        QX_TRY(divide(s, a, wanted(s, rest)));
     }
     return QX_OK;
+}
+
+/* All readers of a tensor that is rounded where it lies. */
+static qx_status keep_input(search *s, const suspect *a, double share)
+{
+    const qx_plan *plan = s->p->pipe->plan;
+    for (int64_t i = a->it - plan->items; i < plan->linears.count; i++) {
+        qx_plan_item *it = &plan->items[i];
+        const bool same = it == a->it || (a->change.input.act && it->lin->x == a->it->lin->x);
+        if (same && is_conv(it) && qx_scheme_float_input(it))
+            QX_TRY(qx_item_note(s->p->pipe, it, "input stays float: %.0f %% of all effect on the model's output", share));
+    }
+    return QX_OK;
+}
+
+static qx_status keep(search *s, const part *single)
+{
+    const suspect *a = &s->list[single->from];
+    const double share = 100 * fmin(single->effect / s->all, 1);
+    qx_log(s->p->ctx, QX_LOG_DEBUG, "%s of '%s' rounded alone: %.1f %% of all effect on the output", a->output ? "result" : "input",
+           a->it->lin->node->name, share);
+    if (!a->output) return keep_input(s, a, share);
+    a->it->float_output = true;
+    return qx_item_note(s->p->pipe, a->it, "result stays float: %.0f %% of all effect on the model's output", share);
+}
+
+/* Readers of one tensor that is rounded where it lies are one suspect. */
+static bool known(const search *s, const qx_plan_item *it)
+{
+    for (int64_t i = 0; i < s->n; i++)
+        if (s->list[i].change.input.act && s->list[i].it->lin->x == it->lin->x) return true;
+    return false;
+}
+
+static void find_suspects(search *s, const qx_stats *stats)
+{
+    const qx_plan *plan = s->p->pipe->plan;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        qx_plan_item *it = &plan->items[i];
+        if (!is_conv(it)) continue;
+        if (!known(s, it)) s->n += describe(plan, s->p, stats, it, &s->list[s->n]);
+        s->n += describe_output(plan, stats, it, &s->list[s->n]);
+    }
 }
 
 qx_status qx_inputs_keep(qx_pass *p, const qx_stats *stats, qx_probe *probe, const qx_probe_change *others, int64_t n, double least)
 {
-    qx_plan *plan = p->pipe->plan;
-    search s = {.p = p, .probe = probe, .others = others, .n_others = n};
+    const qx_plan *plan = p->pipe->plan;
+    search s = {.p = p, .probe = probe, .others = others, .n_others = n, .least = least};
+    double rest;
     qx_status st;
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, 2 * (size_t)plan->linears.count + 1, sizeof *s.list, (void **)&s.list));
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)(plan->linears.count + n) + 1, sizeof *s.changes, (void **)&s.changes));
-    for (int64_t i = 0; i < plan->linears.count; i++) {
-        if (!is_conv(&plan->items[i])) continue;
-        s.n += describe(plan, p, stats, &plan->items[i], &s.list[s.n]);
-        s.n += describe_output(plan, stats, &plan->items[i], &s.list[s.n]);
-    }
+    find_suspects(&s, stats);
+    if (!s.n) goto done;
+    s.most = (s.n + n + ONE_IN - 1) / ONE_IN;
     QX_TRY_GOTO(st, run_some(&s, true, 0, s.n, &s.all));
-    if (s.all > 0) st = keep_float(&s, least);
+    if (!(s.all > 0)) goto done;
+    QX_TRY_GOTO(st, find_worst(&s));
+    st = without_worst(&s, keep, &rest);
 done:
     qx_free(p->ctx, s.list);
     qx_free(p->ctx, s.changes);

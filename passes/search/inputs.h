@@ -1,12 +1,13 @@
-/* inputs.h - convolutions whose input, or rounded result, costs more than all others together. */
+/* inputs.h - convolutions whose inputs, or rounded results, cost more than their share. */
 #ifndef QX_PASSES_INPUTS_H
 #define QX_PASSES_INPUTS_H
 
 #include "passes/search/probe.h"
 
-/* From decide(): runs the model with all inputs rounded that will be (`others` is what operators besides convolutions do, n of
- * them) and with those of single convolutions. One that alone does at least `least` of what all others left do, together with its own,
- * keeps a float input and stores its weight alone (or a float result), one in four operators at most. */
+/* From decide(): runs the model with all inputs (and results) of convolutions rounded that will be, `others` with them (what other
+ * operators do, n of them), then with halves of them, with halves of halves wherever much is left: 16 runs at most. Tensors that alone
+ * do at least `least` of what is left without the worse ones (half of it, where outputs are very close by then) stay float, the weight
+ * stored alone; one in four at most. */
 qx_status qx_inputs_keep(qx_pass *p, const qx_stats *stats, qx_probe *probe, const qx_probe_change *others, int64_t n, double least);
 /* How many convolutions there are that round their inputs. */
 int64_t qx_inputs_count(const struct qx_plan *plan);

@@ -52,6 +52,16 @@ static void the_worst_result_stays_float(void **state)
     check_notes(QX_TARGET_GENERIC, "/wide", false);
 }
 
+/* Three like /wide, each a third of all there is, beside nine that do next to nothing. */
+#define SEEN(f, i) "r" #i " = " f "(x) [\"/n" #i "\"] y" #i " = Conv<pads=[1,1,1,1]>(r" #i ", b) "
+#define WIDE(a, b, i) "q" #i " = Mul(" a ", " b ") [\"/w" #i "\"] u" #i " = Conv<pads=[1,1,1,1]>(q" #i ", a" #i ") v" #i " = Mul(u" #i ", gain) t" #i " = Tanh(v" #i ") "
+#define MANY HEAD(17) \
+    "g (float[1,16,12,12] x) => (float[1,16,12,12] y) " \
+    "<float[16,16,3,3] a1 = random(1), float[16,16,3,3] a2 = random(3), float[16,16,3,3] a3 = random(4), float[16,16,3,3] b = random(2), float gain = {300}, float few = {0.1}> { " \
+    "x2 = Mul(x, x) x3 = Mul(x2, x) x4 = Mul(x2, x2) x5 = Mul(x4, x) x6 = Mul(x4, x2) " WIDE("x6", "x", 1) WIDE("x5", "x2", 2) WIDE("x4", "x3", 3) \
+    SEEN("Tanh", 1) SEEN("Sin", 2) SEEN("Cos", 3) SEEN("Sigmoid", 4) SEEN("Softsign", 5) SEEN("Erf", 6) SEEN("Atan", 7) SEEN("Relu", 8) SEEN("Softplus", 9) \
+    "s = Sum(y1, y2, y3, y4, y5, y6, y7, y8, y9) s1 = Mul(s, few) y = Sum(t1, t2, t3, s1) }"
+
 static void check(const char *passes, const char *text, const char *expected)
 {
     qx_ctx *ctx = qx_ctx_new(NULL);
@@ -92,9 +102,34 @@ static void unless_told_not_to(void **state)
     check("smoothquant(probes=0),int8", CONVS("y = Add(z, w2)"), "/wide: int8\n");
 }
 
+static void several_that_share_the_effect(void **state)
+{
+    (void)state;
+    check("smoothquant,int8", MANY, "/w1: int8-weights\n");
+    check("smoothquant,int8", MANY, "/w2: int8-weights\n");
+    check("smoothquant,int8", MANY, "/w3: int8-weights\n");
+    check("smoothquant,int8", MANY, "/n5: int8\n");
+    check("smoothquant(input-effect=50),int8", MANY, "/w1: int8\n");
+}
+
+/* The readers of one tensor, as its rounding reaches both; and one of three, which is more than one in four. */
+static void all_that_read_it(void **state)
+{
+    (void)state;
+    const char *text = HEAD(17) "g (float[1,16,12,12] x) => (float[1,16,12,12] y) "
+        "<float[16,16,3,3] a = random(1), float[16,16,3,3] b = random(2), float[16,16,3,3] c = random(3), float gain = {300}> { "
+        "x2 = Mul(x, x) x4 = Mul(x2, x2) x6 = Mul(x4, x2) x7 = Mul(x6, x) r = Tanh(x) "
+        "[\"/wide\"] w = Conv<pads=[1,1,1,1]>(x7, a) [\"/other\"] v = Conv<pads=[1,1,1,1]>(x7, c) wv = Mul(w, v) w1 = Mul(wv, gain) w2 = Tanh(w1) "
+        "[\"/b\"] z = Conv<pads=[1,1,1,1]>(r, b) y = Add(z, w2) }";
+    check("smoothquant,int8", text, "/wide: int8-weights\n");
+    check("smoothquant,int8", text, "/other: int8-weights\n");
+    check("smoothquant,int8", text, "/b: int8\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(the_worst_input_stays_float), cmocka_unit_test(unless_it_does_not_matter),
-                                       cmocka_unit_test(unless_told_not_to), cmocka_unit_test(the_worst_result_stays_float)};
+                                       cmocka_unit_test(unless_told_not_to), cmocka_unit_test(the_worst_result_stays_float),
+                                       cmocka_unit_test(several_that_share_the_effect), cmocka_unit_test(all_that_read_it)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
