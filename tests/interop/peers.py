@@ -77,7 +77,7 @@ def measure(a, m, ref, fmt, make):
 
 def cell(rows):
     """'ours (size) / best peer (its name, size)', and the mark; a peer that leaves the file nearly as large as it was has done next to nothing."""
-    mine = rows["ours"]
+    mine = rows.get("ours", {})  # --skip ours
     peers = [(r["db"], n, r["size"]) for n, r in rows.items() if n != "ours" and "db" in r and r["size"] < NOTHING]
     left = f"{mine['db']:.1f} ({mine['size']:.2f})" if "db" in mine else "-"
     if not peers:
