@@ -141,6 +141,13 @@ static qx_status rename_value(qx_value *v, const char *name)
     return qx_name_take(v->graph->model, name);
 }
 
+static qx_status swap_names(qx_value *a, qx_value *b)
+{
+    const char *name = a->name;
+    QX_TRY(rename_value(a, b->name));
+    return rename_value(b, name);
+}
+
 qx_status qx_output_rewire(qx_value *from, qx_value *to)
 {
     qx_graph *g = from->graph;
@@ -149,14 +156,19 @@ qx_status qx_output_rewire(qx_value *from, qx_value *to)
         QX_FAIL(g->model->ctx, QX_E_FAIL,
                 "'%s' cannot take the place of output '%s': its own name is part of the interface or of another graph", to->name,
                 from->name);
-    const char *public_name = from->name, *spare = to->name;
     for (int64_t i = output_slot(g, from, 0); i >= 0; i = output_slot(g, from, (uint32_t)i + 1)) g->outputs[i] = to;
     from->is_output = false;
     to->is_output = true;
     to->wire = from->wire;
     from->wire = NULL;
-    QX_TRY(rename_value(to, public_name));
-    return rename_value(from, spare);
+    return swap_names(from, to);
+}
+
+qx_status qx_value_swap_names(qx_value *a, qx_value *b)
+{
+    if (a->graph != b->graph || a->is_input || b->is_input || a->is_output || b->is_output)
+        QX_FAIL(a->graph->model->ctx, QX_E_FAIL, "'%s' and '%s' cannot change names", a->name, b->name);
+    return swap_names(a, b);
 }
 
 /* ---- nodes ------------------------------------------------------------------------------------------------------- */

@@ -43,6 +43,8 @@ qx_status qx_init_erase(qx_value *v);                 /* only without uses */
 qx_status qx_value_replace_uses(qx_value *from, qx_value *to, const qx_node *except);
 /* Makes `to` the producer-side value of a graph output named like `from`: swaps names so that the interface keeps its name. */
 qx_status qx_output_rewire(qx_value *from, qx_value *to);
+/* For a value that takes another's place and shall be known by its name. Neither is a graph input or output. */
+qx_status qx_value_swap_names(qx_value *a, qx_value *b);
 qx_status qx_value_set_type(qx_value *v, const qx_type *t);
 qx_status qx_value_new(qx_graph *g, const char *name, qx_value **out); /* for passes that build subgraph inputs */
 

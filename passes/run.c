@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "base/thread.h"
 #include "passes/linear/constants.h"
+#include "passes/linear/merge.h"
 #include "passes/linear/unfuse.h"
 #include "passes/place/emit.h"
 #include "passes/job/job.h"
@@ -58,6 +59,23 @@ static bool changes_model(const qx_pipeline *p)
     for (int i = 0; i < p->n_passes; i++)
         if (p->passes[i]->def->flags & (QX_PASS_FORMAT | QX_PASS_WEIGHTS)) return true;
     return false;
+}
+
+static bool has_format(const qx_pipeline *p)
+{
+    for (int i = 0; i < p->n_passes; i++)
+        if (p->passes[i]->def->flags & QX_PASS_FORMAT) return true;
+    return false;
+}
+
+/* Where the runtime makes one step of them only while the weight is float. */
+static qx_status merge_scales(const qx_pipeline *p, qx_model *m)
+{
+    int64_t merged = 0;
+    if (p->opt->target != QX_TARGET_ORT || !has_format(p)) return QX_OK;
+    QX_TRY(qx_merge_scales(m, &merged));
+    if (merged) qx_log(p->ctx, QX_LOG_INFO, "%lld scales and shifts are part of the convolutions before them now", (long long)merged);
+    return QX_OK;
 }
 
 typedef struct scan { const qx_node *first; int64_t count; } scan;
@@ -232,6 +250,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
         QX_TRY(qx_dead_code(m, NULL)); /* a model cut at an earlier output: readers that are gone hold no weight in float */
         QX_TRY(qx_unfuse(m));
         QX_TRY(qx_fold_computed_weights(m, &p->opt->exec));
+        QX_TRY(merge_scales(p, m));
     }
     QX_TRY(make_decisions(p, m));
     QX_TRY(qx_model_each_node(m, remember_node, p));
@@ -333,13 +352,6 @@ static qx_status nothing_done(qx_pipeline *p)
             at += (size_t)snprintf(text + at, sizeof text - at, "%s%lld %s", at ? ", " : "", (long long)counts[w], qx_why_text((qx_why)w));
     QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: of %lld linear operators %.500s%s", (long long)p->plan->linears.count, text,
             counts[QX_WHY_NOT_FLOAT] && any_double(p) ? "; float64 becomes float32 by --float fp32 (pass fp32) in front" : "");
-}
-
-static bool has_format(const qx_pipeline *p)
-{
-    for (int i = 0; i < p->n_passes; i++)
-        if (p->passes[i]->def->flags & QX_PASS_FORMAT) return true;
-    return false;
 }
 
 enum { CHECKPOINT_SECONDS = 10, PARKED_GRAM = 1 << 20 }; /* of smaller Gram matrices a file costs more than it saves */
