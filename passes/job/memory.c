@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "passes/job/job.h"
+#include "passes/search/sequence.h"
 
 /* program, libraries and what the heap keeps, more where the library for convolutions makes its code; plan and scratch of an
  * executor: as measured; what a thread reads of a weight while it is packed (runtime/cpu/pack.c) */
@@ -154,6 +155,13 @@ static int64_t searching(const qx_pipeline *p, const qx_stats *stats)
     return (CANDIDATES * ROWS + WEIGHTS) * k * (int64_t)sizeof(float);
 }
 
+/* Both streams have their activations, and the inputs that are being compared twice. */
+static int64_t in_turn(const forecast *f)
+{
+    const int64_t bytes = qx_sequence_bytes(f->p);
+    return bytes ? f->stats.kept + bytes + 2 * f->run.activations : 0;
+}
+
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- all of it ---- */
@@ -166,12 +174,13 @@ qx_status qx_job_forecast(qx_pipeline *p, qx_stats *stats, bool sweeps, bool ver
     if (p->shapes) QX_TRY(qx_samples_get(p->shapes, 0, &f.feeds, &f.n_feeds));
     if (sweeps) QX_TRY(with_exec(&f, stats, sweep_need));
     QX_TRY(writing(&f, stats, &code));
-    if (p->shapes && (verifies || probes)) QX_TRY(with_exec(&f, stats, run_need));
+    if (p->shapes && (verifies || probes || qx_sequence_bytes(p))) QX_TRY(with_exec(&f, stats, run_need));
     const int64_t outputs = 2 * f.run.outputs; /* of a run, beside those that it is compared with */
     const int64_t room = RUN_ROOM + qx_ctx_threads(p->ctx) * (int64_t)PACK_ROOM;
     const int64_t passing = f.run.activations + outputs, run = f.run.weights ? f.run.weights + passing + room : 0;
     if (f.stats.sweep) QX_TRY(say(&f, "calibrate", f.stats.sweep + room));
     if (probes && run) QX_TRY(say(&f, "choose", f.stats.kept + run - passing + larger(passing, searching(p, stats))));
+    if (in_turn(&f)) QX_TRY(say(&f, "rewrite", in_turn(&f) + room));
     QX_TRY(say(&f, "write", f.stats.kept + f.stats.grams + code));
     if (verifies && run) QX_TRY(say(&f, "verify", run + 2 * f.base)); /* both graphs are read from their files */
     if (sweeps) report->expected_seconds = qx_seconds_forecast(p, stats, &(qx_work){&f.stats, &f.run, probes, verifies});

@@ -3,24 +3,21 @@
  * the first reader of an input runs, every sample has shown it: then its Gram matrix is complete, and the weights that read it are
  * solved. Nothing runs twice, and one input's matrices are in memory at a time.
  *
- * The rounded layer shall give what the float layer gives, W x, though it is handed xq. Among all V, W + W D inv(Hq), D = sum (x - xq)
- * xq', does that best (least squares; arXiv 2504.02692 and 2505.11695 correct by the same term), so that is what is rounded. To round
- * W itself against Hq, as GPTQ is published, gains nothing (docs/passes/gptq.md). */
+ * What is rounded is not W but W (1 + share S), which makes up for what the inputs lack (shift.h). To round W itself against the
+ * rounded inputs' matrix, as GPTQ is published, gains nothing (docs/passes/gptq.md). */
 #include "passes/search/sequence.h"
 
 #include <string.h>
 
 #include "base/spool.h"
-#include "base/thread.h"
+#include "calib/stats/observer.h"
 #include "calib/stats/store.h"
-#include "kernels/dot.h"
-#include "kernels/solve.h"
+#include "kernels/search.h"
 #include "passes/place/second_level.h"
+#include "passes/search/shift.h"
 #include "passes/search/solve_step.h"
 
-enum { STRIP = 64, BLOCK = QX_GRAM_ROWS };
 enum { FLOAT_STREAM, ROUNDED_STREAM };
-static const double DAMP = 0.1; /* share of the mean diagonal: 0.01 and 1 serve micro-llama less */
 
 /* ---- which weights ---- */
 
@@ -38,6 +35,7 @@ static bool any_asks(const qx_pipeline *pipe)
     return false;
 }
 
+/* asks(p) is known. */
 static bool solves(const qx_pass *p)
 {
     return strcmp(p->def->name, "sparsity") != 0 || strcmp(qx_opt_text(p, "method"), "sparsegpt") == 0;
@@ -67,6 +65,32 @@ bool qx_in_turn(const qx_pass *p, const qx_plan_item *it)
         it->lin->rows && it->lin->group <= 1 && it->lin->node->graph == p->pipe->model->graph && it->lin->rows->graph == w->value->graph;
 }
 
+static bool any_in_turn(const qx_pipeline *pipe, const qx_plan_item *it)
+{
+    for (int i = 0; i < pipe->n_passes; i++)
+        if (qx_in_turn(pipe->passes[i], it) && solves(pipe->passes[i])) return true;
+    return false;
+}
+
+/* H of xq and what finds S, more than which a solver does not need afterwards; the readers' weights as the executor has them, in each
+ * stream. */
+int64_t qx_sequence_bytes(const qx_pipeline *pipe)
+{
+    const qx_plan *plan = pipe->plan;
+    int64_t most = 0;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        const qx_plan_item *it = &plan->items[i];
+        if (!any_in_turn(pipe, it)) continue;
+        const int64_t k = qx_view_k(&it->lin->view);
+        int64_t bytes = (int64_t)qx_gram_bytes(k, 1) + qx_shift_bytes(k);
+        for (int64_t j = 0; j < plan->linears.count; j++)
+            if (plan->items[j].weight && plan->items[j].lin->rows == it->lin->rows)
+                bytes += 2 * plan->items[j].weight->tensor->numel * (int64_t)sizeof(float);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 /* ---- what is seen of an input ---- */
 
 typedef struct gate {
@@ -74,9 +98,8 @@ typedef struct gate {
     const qx_conv_window *window;  /* NULL: rows of the last axis */
     int64_t enough;
     qx_gram h; qx_thinning thin;
-    float *d;                      /* [k][k] sum of (x - xq) xq'; NULL: none yet */
-    float *x;                      /* [BLOCK][2][k] rows that wait: x - xq, xq */
-    int64_t waiting, k;
+    qx_shift *shift;               /* NULL: no row yet */
+    int64_t runs, rows;            /* samples, rows so far */
     bool done;
 } gate;
 
@@ -95,53 +118,11 @@ typedef struct sequence {
     int stream;
 } sequence;
 
-static float *make_turned(qx_ctx *ctx, const float *x, int64_t stride, int64_t rows, int64_t k)
+/* Every eighth sample judges; of fewer samples than eight, every eighth run of rows. */
+static bool judges(const sequence *s, const gate *g)
 {
-    float *y;
-    if (qx_alloc_raw(ctx, (size_t)(rows * k) * sizeof *y, (void **)&y) != QX_OK) return NULL;
-    (void)qx_transpose(4, rows, k, x, stride, y, rows);
-    return y;
-}
-
-typedef struct product { int64_t rows, k; const float *a, *b; float *c; } product; /* c[k][k] += a[k][rows] b[k][rows]' */
-
-static qx_status add_strip(void *user, int64_t i)
-{
-    const product *p = user;
-    const int64_t first = i * STRIP, n = p->k - first < STRIP ? p->k - first : STRIP;
-    float y[STRIP * STRIP];
-    for (int64_t j = 0; j < p->k; j += STRIP) {
-        const int64_t m = p->k - j < STRIP ? p->k - j : STRIP;
-        qx_gemm_nt(n, m, p->rows, p->a + first * p->rows, p->rows, p->b + j * p->rows, p->rows, y, STRIP);
-        for (int64_t r = 0; r < n; r++)
-            for (int64_t c = 0; c < m; c++) p->c[(first + r) * p->k + j + c] += y[r * STRIP + c];
-    }
-    return QX_OK;
-}
-
-static qx_status add_product(qx_ctx *ctx, const product *p)
-{
-    return qx_parallel(ctx, qx_cells_of(p->k, STRIP), add_strip, (void *)(uintptr_t)p);
-}
-
-/* Blocks are counted along the stream of rows, so that its cuts do not matter. */
-static qx_status add_waiting(qx_ctx *ctx, gate *g)
-{
-    if (!g->waiting) return QX_OK;
-    float *a = make_turned(ctx, g->x, 2 * g->k, g->waiting, g->k), *b = make_turned(ctx, g->x + g->k, 2 * g->k, g->waiting, g->k);
-    const qx_status st = a && b ? add_product(ctx, &(product){g->waiting, g->k, a, b, g->d}) : QX_E_NOMEM;
-    qx_free(ctx, a);
-    qx_free(ctx, b);
-    g->waiting = 0;
-    return st;
-}
-
-static qx_status make_room(sequence *s, gate *g, int64_t k)
-{
-    if (g->d) return QX_OK;
-    g->k = k;
-    QX_TRY(qx_alloc_array(s->ctx, (size_t)(k * k), sizeof *g->d, (void **)&g->d));
-    return qx_alloc_raw(s->ctx, (size_t)(2 * BLOCK * k) * sizeof *g->x, (void **)&g->x);
+    enum { ONE_OF = 8, RUN = 32 };
+    return qx_samples_count(s->samples) >= ONE_OF ? g->runs % ONE_OF == ONE_OF - 1 : g->rows / RUN % ONE_OF == ONE_OF - 1;
 }
 
 typedef struct adder { sequence *s; gate *g; } adder;
@@ -152,15 +133,9 @@ static qx_status add_rows(void *user, const float *x, int64_t rows, int64_t stri
     const adder *a = user;
     gate *g = a->g;
     const int64_t k = len / 2;
-    QX_TRY(make_room(a->s, g, k));
+    if (!g->shift) QX_TRY(qx_shift_new(a->s->ctx, k, &g->shift));
     QX_TRY(qx_gram_add(a->s->ctx, &g->h, x + k, rows, stride, k, 1));
-    for (int64_t r = 0; r < rows; r++) {
-        const float *at = x + r * stride;
-        float *to = g->x + g->waiting++ * 2 * k;
-        for (int64_t j = 0; j < k; j++) to[j] = at[j] - at[k + j];
-        memcpy(to + k, at + k, (size_t)k * sizeof *to);
-        if (g->waiting == BLOCK) QX_TRY(add_waiting(a->s->ctx, g));
-    }
+    for (int64_t r = 0; r < rows; r++, g->rows++) QX_TRY(qx_shift_add(a->s->ctx, g->shift, x + r * stride, 1, stride, judges(a->s, g)));
     return QX_OK;
 }
 
@@ -176,7 +151,9 @@ static qx_status add_both(sequence *s, gate *g, const qx_tensor *t, const float 
         memcpy(both + 2 * at, x + at, (size_t)piece * sizeof *both);
         memcpy(both + 2 * at + piece, xq + at, (size_t)piece * sizeof *both);
     }
-    return qx_rows_each(s->ctx, &(qx_seen_by){both, t->rank, dims, g->window, g->seen->name}, &g->thin, add_rows, &(adder){s, g});
+    const qx_status st = qx_rows_each(s->ctx, &(qx_seen_by){both, t->rank, dims, g->window, g->seen->name}, &g->thin, add_rows, &(adder){s, g});
+    g->runs++;
+    return st;
 }
 
 static qx_status see(sequence *s, gate *g, const qx_tensor *t, const float *xq)
@@ -211,57 +188,36 @@ static qx_status observed(void *user, int watch, const qx_value *v, const qx_ten
 
 /* ---- solving ---- */
 
-/* shift' [k][k], shift = D inv(H + damping) = D U' U. */
-static qx_status find_shift(sequence *s, gate *g, float **out)
-{
-    const int64_t k = g->k;
-    float *u = NULL, *ut = NULL, *du = NULL, *scratch = NULL;
-    double damping;
-    qx_status st;
-    *out = NULL;
-    QX_TRY_GOTO(st, add_waiting(s->ctx, g));
-    QX_TRY_GOTO(st, qx_alloc_array(s->ctx, (size_t)(k * k), sizeof *u, (void **)&u));
-    QX_TRY_GOTO(st, qx_alloc_array(s->ctx, (size_t)(k * k), sizeof *du, (void **)&du));
-    QX_TRY_GOTO(st, qx_alloc_raw(s->ctx, (size_t)(128 * k) * sizeof *scratch, (void **)&scratch));
-    if (!qx_factor_inverse(&(qx_factor){.h = g->h.full, .k = k, .damp = DAMP}, u, scratch, &damping))
-        goto done; /* the solver will say so */
-    QX_TRY_GOTO(st, add_product(s->ctx, &(product){k, k, g->d, u, du}));
-    if (!(ut = make_turned(s->ctx, u, k, k, k))) QX_TRY_GOTO(st, QX_E_NOMEM);
-    QX_TRY_GOTO(st, qx_alloc_array(s->ctx, (size_t)(k * k), sizeof **out, (void **)out));
-    st = add_product(s->ctx, &(product){k, k, ut, du, *out});
-done:
-    qx_free(s->ctx, u);
-    qx_free(s->ctx, ut);
-    qx_free(s->ctx, du);
-    qx_free(s->ctx, scratch);
-    return st;
-}
-
 static void close_gate(qx_ctx *ctx, gate *g)
 {
     qx_gram_free(ctx, &g->h);
-    qx_free(ctx, g->d);
-    qx_free(ctx, g->x);
-    g->d = g->x = NULL;
+    qx_shift_free(ctx, g->shift);
+    g->shift = NULL;
+}
+
+static qx_status solve_turn(sequence *s, const gate *g, turn *t, const float *matrix)
+{
+    const qx_input_gram gram = {.h = g->h.full, .rows = g->h.rows};
+    qx_solve_shift shift = {.matrix = matrix};
+    qx_file *file = NULL;
+    QX_TRY(qx_check_cancel(s->ctx));
+    if (matrix)
+        QX_TRY(qx_shift_share(s->ctx, g->shift, matrix, t->w->tensor, &t->w->view, qx_steps_before_solver(t->w), &shift.share));
+    qx_log(s->ctx, QX_LOG_DEBUG, "'%s' makes up for %.2f of what its input lacks", t->w->tensor->name, shift.share);
+    QX_TRY(qx_solve_give(s->pipe, t->w, &gram, &shift));
+    const qx_status st = qx_solve_settle(s->pipe, t->w, &file, &t->rounded);
+    return file && qx_stats_keep_file(s->stats, file) != QX_OK ? QX_E_NOMEM : st;
 }
 
 static qx_status solve_gate(sequence *s, int64_t at)
 {
     gate *g = &s->gates[at];
-    float *shift = NULL;
+    float *matrix = NULL;
     qx_status st = qx_gram_finish(s->ctx, &g->h);
-    if (st == QX_OK && g->d) st = find_shift(s, g, &shift);
-    const qx_input_gram gram = {.h = g->h.full, .rows = g->h.rows};
-    for (int64_t i = 0; i < s->n_turns && st == QX_OK; i++) {
-        turn *t = &s->turns[i];
-        qx_file *file = NULL;
-        if (t->gate != at) continue;
-        st = qx_check_cancel(s->ctx);
-        if (st == QX_OK) st = qx_solve_give(s->pipe, t->w, &gram, shift);
-        if (st == QX_OK) st = qx_solve_settle(s->pipe, t->w, &file, &t->rounded);
-        if (file && qx_stats_keep_file(s->stats, file) != QX_OK) st = QX_E_NOMEM;
-    }
-    qx_free(s->ctx, shift);
+    if (st == QX_OK && g->shift) st = qx_shift_find(s->ctx, g->shift, &matrix);
+    for (int64_t i = 0; i < s->n_turns && st == QX_OK; i++)
+        if (s->turns[i].gate == at) st = solve_turn(s, g, &s->turns[i], matrix);
+    qx_free(s->ctx, matrix);
     close_gate(s->ctx, g);
     g->done = true;
     return st;

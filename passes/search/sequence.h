@@ -13,5 +13,7 @@ qx_status qx_sequence_check(const struct qx_pipeline *pipe);
 /* Behind run() of the WEIGHTS passes and before the formats are written: runs the samples, layer by layer, and leaves each weight
  * that waits (qx_solve_waits) with what was solved for it, which lies in files that stats keeps. */
 qx_status qx_sequence_run(struct qx_pipeline *pipe, qx_samples *samples, qx_stats *stats);
+/* Memory that one input takes, with the weights that read it, at most; 0: nothing is solved in turn. */
+int64_t qx_sequence_bytes(const struct qx_pipeline *pipe);
 
 #endif

@@ -454,12 +454,14 @@ bool qx_solve_waits(const qx_plan_weight *w)
 
 static qx_status shift_rows(qx_ctx *ctx, const qx_step *s, int64_t first, int64_t rows, int64_t k, float *x, void *scratch)
 {
+    const qx_solve_shift *shift = s->arg;
+    const float share = (float)shift->share;
     float *y = scratch;
     (void)ctx;
     (void)first;
     for (int64_t r = 0; r < rows; r++) {
-        qx_gemm_nt(1, k, k, x + r * k, k, s->arg, k, y, k);
-        for (int64_t j = 0; j < k; j++) x[r * k + j] += y[j];
+        qx_gemm_nt(1, k, k, x + r * k, k, shift->matrix, k, y, k);
+        for (int64_t j = 0; j < k; j++) x[r * k + j] += share * y[j];
     }
     return QX_OK;
 }
@@ -478,17 +480,20 @@ static qx_status nothing(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, in
 
 static const qx_stepdef def_shift = {.name = "shift", .rows = shift_rows, .scratch_bytes = shift_scratch, .begin = nothing};
 
-qx_status qx_solve_give(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_input_gram *gram, const float *shift)
+qx_status qx_solve_give(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_input_gram *gram, const qx_solve_shift *shift)
 {
     qx_step *first = NULL;
+    const qx_solve_shift *own;
     for (const qx_step *s = w->steps; s; s = s->prev) {
         if (!is_solver(s->def)) continue;
         solve_of(s)->spec.gram = *gram;
         solve_of(s)->spec.in_turn = false;
         first = (qx_step *)(uintptr_t)s;
     }
-    if (!first || !shift) return QX_OK;
-    first->prev = qx_step_new(pipe->model, &def_shift, first->prev, shift);
+    if (!first || !(shift->share > 0)) return QX_OK;
+    own = qx_arena_memdup(pipe->model->arena, shift, sizeof *shift);
+    if (!own) return QX_E_NOMEM;
+    first->prev = qx_step_new(pipe->model, &def_shift, first->prev, own);
     return first->prev ? QX_OK : QX_E_NOMEM;
 }
 

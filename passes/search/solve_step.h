@@ -32,9 +32,10 @@ typedef struct qx_solve_spec {
 qx_status qx_weight_gram(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_stats *stats, qx_input_gram *out);
 
 /* For weights that are solved one after the other (passes/search/sequence.h). Whether the weight has solvers that wait for a Gram
- * matrix; what they get: gram, and (NULL: nothing) by how much the target moves first, w += w shift, shift'[k][k]. */
+ * matrix; what they get: gram, and by how much the target moves first (passes/search/shift.h). */
+typedef struct qx_solve_shift { const float *matrix; double share; } qx_solve_shift; /* w += share w S; matrix[k][k] = S', alive until it is settled */
 bool qx_solve_waits(const qx_plan_weight *w);
-qx_status qx_solve_give(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_input_gram *gram, const float *shift);
+qx_status qx_solve_give(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_input_gram *gram, const qx_solve_shift *shift);
 /* The weight's steps from the first solver on become what they make, which is computed now and waits in `file` (opened here, the
  * caller's to close); *seen: the weight as its readers will see it, as a tensor of its own type and dims. */
 qx_status qx_solve_settle(struct qx_pipeline *pipe, qx_plan_weight *w, struct qx_file **file, qx_weight **seen);

@@ -32,7 +32,8 @@ static int64_t measured(const qx_report *r, const char *stage)
  * many are said for all of them, and how many are in use at once is chance. */
 static void stages(void **state)
 {
-    static const char *const jobs[] = {"int8", "smoothquant,int8", "gptq,int4", "awq,int4", "sparsity,int8"};
+    static const char *const jobs[] = {"int8", "smoothquant,int8", "gptq,int4", "awq,int4", "sparsity,int8",
+                                       "gptq(sequential=true),int4"};
     (void)state;
     for (size_t j = 0; j < sizeof jobs / sizeof *jobs; j++) {
         qx_ctx *ctx = qx_ctx_new(&(qx_ctx_options){.threads = 1});
