@@ -266,7 +266,9 @@ static void print_summary(cli *c, const qx_report *r, bool dry)
     if (isfinite(bits_of_weights(r))) cli_print(", %.2f bits a quantized weight", bits_of_weights(r));
     cli_print("%s%s\n", r->data_path ? ", in " : "", r->data_path ? cli_show(c, r->data_path) : "");
     print_time(c, r);
-    if (dry && r->expected_seconds > 0) cli_fieldf("  work   ", "about %s, when nothing else runs", work_time(c, r->expected_seconds));
+    if (dry && r->expected_seconds > 0)
+        cli_fieldf("  work   ", "about %s, when nothing else runs%s%s", work_time(c, r->expected_seconds),
+                   r->expected_without ? "; not counted: " : "", r->expected_without ? r->expected_without : "");
     if (dry) cli_fieldf("  memory ", "about %s for the work", cli_bytes(c, r->expected_bytes));
     else
         cli_fieldf("  memory ", "%s%s", cli_bytes(c, r->peak_rss),

@@ -507,7 +507,7 @@ static const qx_option options[] = {
 
 const qx_passdef qx_pass_mixed = {
     .name = "mixed", .brief = "the best format for each group of layers within a size, or for a quality", .options = options,
-    .flags = QX_PASS_FORMAT | QX_PASS_CALIBRATED | QX_PASS_MIXES, .plan = plan, .decide = decide, .run = run,
+    .flags = QX_PASS_FORMAT | QX_PASS_CALIBRATED | QX_PASS_MIXES | QX_PASS_UNTIMED, .plan = plan, .decide = decide, .run = run,
     .doc = "Every group of layers that must agree (q/k/v, gate/up, experts of a layer) gets one of `formats`. The loss of a "
            "choice is the sum over\n"
            "groups of effect * error: the error of the group's outputs over sampled rows, scaled by what the group's smallest "

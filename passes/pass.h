@@ -73,6 +73,7 @@ enum {
     QX_PASS_ROUNDS_X = 1u << 6,   /* a FORMAT pass that quantizes activations too: int8, fp8, int8-dynamic */
     QX_PASS_FOR_X = 1u << 7,      /* a WEIGHTS pass that is for quantized activations: smoothquant */
     QX_PASS_FOR_FLOAT_X = 1u << 8, /* a WEIGHTS pass that is for activations that stay float: awq */
+    QX_PASS_UNTIMED = 1u << 10,   /* takes time that the forecast of a job does not count: mixed, svdquant, rotate */
     QX_PASS_REORDERS = 1u << 9,   /* rewrite only moves channels: it may follow passes that change weights */
 };
 

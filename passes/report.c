@@ -148,6 +148,7 @@ static qx_status put_head(const qx_report *r, qx_jsonw *w)
     QX_TRY(qx_jsonw_int(w, "peak_rss", r->peak_rss));
     QX_TRY(qx_jsonw_int(w, "expected_bytes", r->expected_bytes));
     QX_TRY(qx_jsonw_number(w, "expected_seconds", r->expected_seconds));
+    QX_TRY(put_text(w, "expected_without", r->expected_without));
     QX_TRY(qx_jsonw_int(w, "nodes_quantized", r->n_quantized));
     QX_TRY(qx_jsonw_int(w, "warnings", r->warnings));
     QX_TRY(put_text(w, "verdict", r->verdict));

@@ -64,6 +64,7 @@ typedef struct qx_report {
     qx_report_need *forecast; int64_t n_forecast;  /* memory by stage, said before the work */
     int64_t expected_bytes;                        /* and of the whole job, like peak_rss; 0: not forecast */
     double expected_seconds;                       /* of the whole job, with nothing else running; 0: not forecast */
+    const char *expected_without;                  /* passes whose time is not counted there ("mixed, svdquant"); NULL: none */
     qx_report_point *points; int64_t n_points;
     const char *verify_note;
     qx_grade grade;                                /* NONE: nothing was compared */

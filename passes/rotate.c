@@ -189,7 +189,7 @@ static const qx_option options[] = {
 
 const qx_passdef qx_pass_rotate = {
     .name = "rotate", .brief = "spread outlier channels by Hadamard rotations folded into the weights", .options = options,
-    .flags = QX_PASS_WEIGHTS, .rewrite = rewrite, .run = run,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_UNTIMED, .rewrite = rewrite, .run = run,
     .doc = "R1: the residual stream x becomes x D H (random signs, Hadamard; Kronecker with a Paley matrix or blocks where the "
            "width is no power of two).\n"
            "Norm gammas move into the readers first; the embedding and the projections back to the stream turn their outputs. R2: "

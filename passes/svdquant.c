@@ -212,7 +212,7 @@ static const qx_option options[] = {
 
 const qx_passdef qx_pass_svdquant = {
     .name = "svdquant", .brief = "a low-rank float branch beside 4-bit weights", .options = options,
-    .flags = QX_PASS_WEIGHTS | QX_PASS_NEEDS_FORMAT, .order = 1, .plan = plan, .run = run,
+    .flags = QX_PASS_WEIGHTS | QX_PASS_NEEDS_FORMAT | QX_PASS_UNTIMED, .order = 1, .plan = plan, .run = run,
     .doc = "y = Q(W - B A) x + B (A x), B A the rank-r part of W weighed by the rms of each input channel; two MatMul and an Add "
            "in plain ONNX.\n"
            "Rank 32 adds 32 (n + k) weights a layer. Use it with int4 or nvfp4 on diffusion models, after awq(mode=lite) or smoothquant."};

@@ -11,6 +11,8 @@ qx_status qx_job_forecast(qx_pipeline *p, qx_stats *stats, bool sweeps, bool ver
 /* time.c: seconds of the job on the context's threads. run: of the model from end to end. */
 typedef struct qx_work { const qx_stats_need *sweep; const qx_exec_need *run; bool probes, verifies; } qx_work;
 double qx_seconds_forecast(const qx_pipeline *p, const qx_stats *stats, const qx_work *w);
+/* What is not counted there: "mixed, svdquant", in the pipeline's arena; NULL: nothing. */
+const char *qx_seconds_without(const qx_pipeline *p);
 /* memory.c: columns of the Gram matrix that w is solved against; 0: it is not. */
 int64_t qx_solved_columns(const qx_pipeline *p, const qx_stats *stats, const qx_plan_weight *w);
 

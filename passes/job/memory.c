@@ -166,6 +166,13 @@ static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- all of it ---- */
 
+static void tell_time(const forecast *f, const qx_stats *stats, bool probes, bool verifies)
+{
+    const char *without = qx_seconds_without(f->p);
+    f->report->expected_seconds = qx_seconds_forecast(f->p, stats, &(qx_work){&f->stats, &f->run, probes, verifies});
+    f->report->expected_without = without ? qx_arena_strdup(f->report->arena, without) : NULL;
+}
+
 qx_status qx_job_forecast(qx_pipeline *p, qx_stats *stats, bool sweeps, bool verifies, qx_report *report)
 {
     const bool probes = sweeps && qx_pipeline_probes(p);
@@ -183,6 +190,6 @@ qx_status qx_job_forecast(qx_pipeline *p, qx_stats *stats, bool sweeps, bool ver
     if (in_turn(&f)) QX_TRY(say(&f, "rewrite", in_turn(&f) + room));
     QX_TRY(say(&f, "write", f.stats.kept + f.stats.grams + code));
     if (verifies && run) QX_TRY(say(&f, "verify", run + 2 * f.base)); /* both graphs are read from their files */
-    if (sweeps) report->expected_seconds = qx_seconds_forecast(p, stats, &(qx_work){&f.stats, &f.run, probes, verifies});
+    if (sweeps) tell_time(&f, stats, probes, verifies);
     return tell(&f);
 }

@@ -7,6 +7,7 @@
 #include "kernels/dot.h"
 #include "passes/job/job.h"
 #include "passes/search/probe.h"
+#include "passes/search/sequence.h"
 
 /* Operations of the product below that take as long as: an operation of a run's products; a byte of a run's results; a byte that
  * is observed; an operation of a Gram matrix; a byte of weights that is read and packed; n k^2 of a solver; a weight that is
@@ -93,4 +94,16 @@ double qx_seconds_forecast(const qx_pipeline *p, const qx_stats *stats, const qx
     const double verified = fmin(fmax(samples / 16, 2), 8);
     if (w->verifies) work += 2 * (verified * run_work(w->run) + packed_byte * (double)w->run->weights);
     return start_seconds + work / core / qx_ctx_threads(p->ctx);
+}
+
+const char *qx_seconds_without(const qx_pipeline *p)
+{
+    const char *names = NULL;
+    for (int i = 0; i < p->n_passes; i++) {
+        if (!(p->passes[i]->def->flags & QX_PASS_UNTIMED)) continue;
+        names = qx_arena_printf(p->arena, "%s%s%s", names ? names : "", names ? ", " : "", p->passes[i]->def->name);
+        if (!names) return NULL;
+    }
+    if (!qx_sequence_bytes(p)) return names;
+    return qx_arena_printf(p->arena, "%s%ssequential", names ? names : "", names ? ", " : "");
 }

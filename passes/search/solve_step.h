@@ -33,7 +33,7 @@ qx_status qx_weight_gram(struct qx_pipeline *pipe, const qx_plan_item *it, const
 
 /* For weights that are solved one after the other (passes/search/sequence.h). Whether the weight has solvers that wait for a Gram
  * matrix; what they get: gram, and by how much the target moves first (passes/search/shift.h). */
-typedef struct qx_solve_shift { const float *matrix; double share; } qx_solve_shift; /* w += share w S; matrix[k][k] = S', alive until it is settled */
+typedef struct qx_solve_shift { const float *matrix; double share; } qx_solve_shift; /* w += share w S; S'[k][k], alive until settled */
 bool qx_solve_waits(const qx_plan_weight *w);
 qx_status qx_solve_give(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_input_gram *gram, const qx_solve_shift *shift);
 /* The weight's steps from the first solver on become what they make, which is computed now and waits in `file` (opened here, the

@@ -58,6 +58,8 @@ The whole job: the output's name, what is printed, the files that appear, and ev
     hint   calibrated on made-up samples; real ones give other ranges (--calib FILE.npz|DIR)
   $ qonnx quantize model.onnx --fp8 --random 9 --dry-run 2>/dev/null | grep -oE "work +about a second, when nothing else runs"
   work   about a second, when nothing else runs
+  $ qonnx quantize model.onnx --passes "svdquant,gptq,int4" --sequential --calib calib.npz --dry-run 2>/dev/null | grep -o "not counted.*"
+  not counted: svdquant, sequential
   $ qonnx quantize model.onnx --passes int8-weights --dry-run 2>/dev/null | grep -c "work  "
   0
   [1]
