@@ -3,8 +3,9 @@
  * the first reader of an input runs, every sample has shown it: then its Gram matrix is complete, and the weights that read it are
  * solved. Nothing runs twice, and one input's matrices are in memory at a time.
  *
- * What is rounded is not W but W (1 + share S), which makes up for what the inputs lack (shift.h). To round W itself against the
- * rounded inputs' matrix, as GPTQ is published, gains nothing (docs/passes/gptq.md). */
+ * What is rounded is not W but W (1 + share S), which makes up for what the inputs lack (shift.h), against the matrix of the float
+ * inputs, as without `sequential`: where no share helps, the weight is what it would be without. The matrix of the rounded inputs, as
+ * GPTQ is published, takes the noise in them for signal (docs/passes/gptq.md). */
 #include "passes/search/sequence.h"
 
 #include <string.h>
@@ -72,7 +73,7 @@ static bool any_in_turn(const qx_pipeline *pipe, const qx_plan_item *it)
     return false;
 }
 
-/* H of xq and what finds S, more than which a solver does not need afterwards; the readers' weights as the executor has them, in each
+/* H and what finds S, more than which a solver does not need afterwards; the readers' weights as the executor has them, in each
  * stream. */
 int64_t qx_sequence_bytes(const qx_pipeline *pipe)
 {
@@ -134,7 +135,7 @@ static qx_status add_rows(void *user, const float *x, int64_t rows, int64_t stri
     gate *g = a->g;
     const int64_t k = len / 2;
     if (!g->shift) QX_TRY(qx_shift_new(a->s->ctx, k, &g->shift));
-    QX_TRY(qx_gram_add(a->s->ctx, &g->h, x + k, rows, stride, k, 1));
+    QX_TRY(qx_gram_add(a->s->ctx, &g->h, x, rows, stride, k, 1));
     for (int64_t r = 0; r < rows; r++, g->rows++) QX_TRY(qx_shift_add(a->s->ctx, g->shift, x + r * stride, 1, stride, judges(a->s, g)));
     return QX_OK;
 }
