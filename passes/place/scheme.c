@@ -439,8 +439,9 @@ static void scale_rows(const qx_pass *p, qx_plan_item *it)
     else if (target == QX_TARGET_OPENVINO && !it->act && w->spec.codes == QX_DT_INT8 && it->lin->k % 2 == 0) w->spec.block = it->lin->k / 2;
 }
 
-static void decide_weight(const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
+void qx_scheme_weigh(const qx_pass *p, const qx_stats *stats, qx_plan_item *it)
 {
+    const qx_scheme *s = p->state;
     const qx_value_stats *vs = s->importance && stats && has_columns(it->lin) ? qx_stats_get(stats, it->lin->rows) : NULL;
     if (vs && vs->channels.n == it->lin->k && !it->weight->spec.importance) it->weight->spec.importance = vs->channels.importance;
 }
@@ -485,7 +486,7 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
     qx_plan *plan = p->pipe->plan;
     for (int64_t i = 0; i < plan->linears.count; i++) {
         if (plan->items[i].pass != p) continue;
-        decide_weight(s, stats, &plan->items[i]);
+        qx_scheme_weigh(p, stats, &plan->items[i]);
         scale_rows(p, &plan->items[i]);
         if (plan->items[i].act) decide_input(p, stats, &plan->items[i]);
     }

@@ -113,4 +113,8 @@ qx_status qx_outputs_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
 bool qx_output_codes(const qx_plan_item *it, const qx_stats *stats, qx_act_codes *out);
 qx_status qx_outputs_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s);
 
+/* What a search of the weight's scales weighs columns by, where the scheme of its pass p does so. run() does it, and before that whoever
+ * solves the weight already. */
+void qx_scheme_weigh(const qx_pass *p, const qx_stats *stats, qx_plan_item *it);
+
 #endif

@@ -4,8 +4,7 @@
  * solved. Nothing runs twice, and one input's matrices are in memory at a time.
  *
  * What is rounded is not W but W (1 + share S), which makes up for what the inputs lack (shift.h), against the matrix of the float
- * inputs, as without `sequential`: where no share helps, the weight is what it would be without. The matrix of the rounded inputs, as
- * GPTQ is published, takes the noise in them for signal (docs/passes/gptq.md). */
+ * inputs, as without `sequential`: where no share helps, the weight is what it would be without. */
 #include "passes/search/sequence.h"
 
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "calib/stats/observer.h"
 #include "calib/stats/store.h"
 #include "kernels/search.h"
+#include "passes/place/scheme.h"
 #include "passes/place/second_level.h"
 #include "passes/search/shift.h"
 #include "passes/search/solve_step.h"
@@ -315,6 +315,15 @@ static qx_status list_turns(sequence *s)
     return QX_OK;
 }
 
+/* As the formats do in their run(), which comes later. */
+static void weigh_columns(const qx_pipeline *pipe, const qx_stats *stats)
+{
+    for (int64_t i = 0; i < pipe->plan->linears.count; i++) {
+        qx_plan_item *it = &pipe->plan->items[i];
+        if (it->weight && it->pass && it->pass->state && !(it->pass->def->flags & QX_PASS_MIXES)) qx_scheme_weigh(it->pass, stats, it);
+    }
+}
+
 static qx_status share_levels(const qx_pipeline *pipe)
 {
     enum { ROOM = 5, OF = 4 }; /* for what makes up for the inputs: block scales have range to spare */
@@ -379,6 +388,7 @@ qx_status qx_sequence_run(qx_pipeline *pipe, qx_samples *samples, qx_stats *stat
     qx_status st;
     if (!any_asks(pipe) || pipe->no_stats) return QX_OK;
     if (!samples) QX_FAIL(pipe->ctx, QX_E_USAGE, "sequential runs the samples again: statistics alone (--load-stats) are not enough");
+    weigh_columns(pipe, stats);
     QX_TRY(share_levels(pipe));
     QX_TRY_GOTO(st, list_turns(&s));
     QX_TRY_GOTO(st, qx_spool_open(pipe->ctx, "inputs of a layer", NULL, false, &s.pairs));
