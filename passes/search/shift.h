@@ -1,6 +1,6 @@
 /* shift.h - what a layer's weight must become when its input is not x any more but xq, because the layers before it are rounded: for
- * all rows W (x - xq) shall be W S xq, so that W (1 + S) xq is what the float layer gives. S = D inv(H), D = sum w (x - xq) xq', H = sum w xq xq',
- * is the best of all in least squares (arXiv 2504.02692 and 2505.11695 correct by the same term, rows alike).
+ * all rows W (x - xq) shall be W S xq, so that W (1 + S) xq is what the float layer gives. S = D inv(H), D = sum w (x - xq) xq',
+ * H = sum w xq xq', is the best of all in least squares (arXiv 2504.02692 and 2505.11695 correct by the same term, rows alike).
  *
  * Rows are weighed by w = 1 / (|x - xq|^2 + |xq|^2 / 10000). Unweighted, a few rows are given up for many: behind the layer that makes the
  * enormous values of first tokens (SmolLM2's twelfth), all other tokens carry its rounding error along the very direction that is all of
