@@ -313,6 +313,37 @@ qx_status qx_node_truncate_out(qx_node *n, uint32_t n_out)
     return QX_OK;
 }
 
+static void close_gap(qx_value **list, uint32_t *n, uint32_t at)
+{
+    memmove(&list[at], &list[at + 1], (*n - at - 1) * sizeof *list);
+    --*n;
+}
+
+qx_status qx_loop_drop_state(qx_node *n, uint32_t state)
+{
+    enum { BEFORE_IN = 2, BEFORE_OUT = 1 }; /* count and condition; the condition */
+    char label[256];
+    qx_graph *body = qx_node_attr(n, "body")->graph;
+    qx_value *in = body->inputs[BEFORE_IN + state], *result = body->outputs[BEFORE_OUT + state], *out = n->out[state];
+    if (out && (out->n_uses || out->is_output))
+        QX_FAIL(n->graph->model->ctx, QX_E_FAIL, "%s: state %u '%s' is used and cannot go", qx_node_label(n, label, sizeof label), state,
+                out->name);
+    close_gap(body->outputs, &body->n_outputs, BEFORE_OUT + state);
+    result->is_output = output_slot(body, result, 0) >= 0;
+    if (in->n_uses || in->is_output)
+        QX_FAIL(n->graph->model->ctx, QX_E_FAIL, "%s: state %u '%s' is read in the body and cannot go",
+                qx_node_label(n, label, sizeof label), state, in->name);
+    close_gap(body->inputs, &body->n_inputs, BEFORE_IN + state);
+    forget_value(in);
+    forget_value(out);
+    close_gap(n->out, &n->n_out, state);
+    for (uint32_t i = state; i < n->n_out; i++)
+        if (n->out[i]) n->out[i]->def_index = i;
+    for (uint32_t i = BEFORE_IN + state; i + 1 < n->n_in; i++) QX_TRY(qx_node_set_in(n, i, n->in[i + 1]));
+    touch_graph(body);
+    return qx_node_truncate_in(n, n->n_in - 1);
+}
+
 qx_status qx_node_move(qx_node *n, qx_node *before)
 {
     if (before == n) return QX_OK;

@@ -21,6 +21,9 @@ qx_status qx_node_erase(qx_node *n);
 qx_status qx_node_set_in(qx_node *n, uint32_t index, qx_value *v);  /* v may be NULL; grows the list when index == n_in */
 qx_status qx_node_truncate_in(qx_node *n, uint32_t n_in);           /* drops inputs from n_in on */
 qx_status qx_node_truncate_out(qx_node *n, uint32_t n_out);         /* drops outputs from n_out on, which nothing may use */
+/* Takes a carried state out of a Loop: its first value, the body's input, which nothing may read, and output, and the node's output,
+ * which nothing may use. Inputs of the node behind it move up. */
+qx_status qx_loop_drop_state(qx_node *loop, uint32_t state);
 qx_status qx_node_move(qx_node *n, qx_node *before);                  /* same graph; the caller keeps the order legal */
 /* Changes the operator in place (for example when the opset is raised); inputs, outputs and attributes stay. */
 qx_status qx_node_set_op(qx_node *n, const char *domain, const char *op_type);

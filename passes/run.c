@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "base/thread.h"
 #include "passes/linear/constants.h"
+#include "passes/linear/loops.h"
 #include "passes/linear/merge.h"
 #include "passes/linear/unfuse.h"
 #include "passes/place/emit.h"
@@ -249,6 +250,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
         QX_TRY(inline_functions(p, m));
         QX_TRY(qx_dead_code(m, NULL)); /* a model cut at an earlier output: readers that are gone hold no weight in float */
         QX_TRY(qx_unfuse(m));
+        QX_TRY(qx_loops_open(m));
         QX_TRY(qx_fold_computed_weights(m, &p->opt->exec));
         QX_TRY(merge_scales(p, m));
     }
@@ -284,7 +286,7 @@ static qx_status explain_items(qx_pipeline *p)
 static bool reads_first(const qx_node *n, const qx_value *v)
 {
     for (const qx_use *u = v->uses; u; u = u->next)
-        if (u->node->id < n->id) return false;
+        if (u->node->id < n->id && !(u->node->op->traits & QX_T_SHAPE_ONLY)) return false;
     return true;
 }
 
@@ -294,7 +296,7 @@ static int64_t other_weights(const qx_node *n, const bool *of_linear)
 {
     enum { LEAST = 16384 };
     int64_t bytes = 0;
-    for (uint32_t i = 0; i < n->n_in && !(n->op->traits & (QX_T_QDQ | QX_T_QUANTIZED)); i++) {
+    for (uint32_t i = 0; i < n->n_in && !(n->op->traits & (QX_T_QDQ | QX_T_QUANTIZED | QX_T_SHAPE_ONLY)); i++) {
         const qx_weight *w = n->in[i] && !of_linear[n->in[i]->id] ? qx_value_const(n->in[i]) : NULL;
         if (w && w->rank > 1 && qx_dtype_is_float(w->dtype) && w->bytes >= LEAST && reads_first(n, n->in[i])) bytes += (int64_t)w->bytes;
     }

@@ -1,5 +1,7 @@
-/* test_unfuse.c - ONNX Runtime's fused operators written out: the same numbers, names that stay, and what cannot be written out. */
+/* test_unfuse.c - ONNX Runtime's fused operators written out: the same numbers, names that stay, and what cannot be written out; the
+ * same of Loops without states that are constants. */
 #include "exec_run.h"
+#include "passes/linear/loops.h"
 #include "passes/linear/unfuse.h"
 
 static void run_once(const fixture *f, float *out, int64_t n)
@@ -84,6 +86,27 @@ static void attentions(void **state)
     unload(&f);
 }
 
+/* Two of the four states are constants that each turn hands on; who reads such a state behind the Loop reads the constant. */
+static void loops(void **state)
+{
+    static float before[64], after[64];
+    (void)state;
+    fixture f = load(HEAD(17) "g (float[2,32] x) => (float[2,32] y) <float[32,32] k0 = random(1), float[32,32] m0 = random(2), "
+        "float[32,32] last = random(3), int64 n = {3}, bool go = {1}>"
+        " { h, k1, m1, l1 = Loop<body = b (int64 i, bool c, float[2,32] h, float[32,32] k, float[32,32] m, float[32,32] l) => "
+        "(bool co, float[2,32] ho, float[32,32] ko, float[32,32] mo, float[32,32] l) { co = Identity(c) a = MatMul(h, k) d = MatMul(a, m) "
+        "e = MatMul(d, l) ho = Tanh(e) ko = Identity(k) mo = Neg(m) }>(n, go, x, k0, m0, last)"
+        " z = MatMul(h, k1) y = MatMul(z, m1) }");
+    run_once(&f, before, 64);
+    ok(&f, qx_loops_open(f.m));
+    ok(&f, qx_verify(f.m));
+    assert_int_equal(f.m->graph->first->n_in, 4); /* count, condition, h and m */
+    assert_int_equal(f.m->graph->first->n_out, 2);
+    run_once(&f, after, 64);
+    assert_memory_equal(before, after, sizeof before);
+    unload(&f);
+}
+
 /* An operator of its own for Clip's limits as inputs came with opset 11; a name that nobody knows stays for the executor to refuse. */
 static void stays(void **state)
 {
@@ -103,7 +126,7 @@ static void stays(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(convolutions), cmocka_unit_test(products), cmocka_unit_test(attentions),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(convolutions), cmocka_unit_test(products), cmocka_unit_test(attentions), cmocka_unit_test(loops),
                                        cmocka_unit_test(stays)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
