@@ -214,9 +214,10 @@ static qx_status mark_outputs(void *user, qx_node *n)
 
 static bool large_constant(const apply *a, const qx_value *v)
 {
+    const qx_view one = {1, 1, 1, 0};
     const qx_weight *w = v ? qx_value_const(v) : NULL;
     float x[1];
-    if (!w || !a->h->was_float[v->id] || w->numel != 1 || w->job || qx_weight_read_f32(a->h->m->ctx, w, 0, 1, x) != QX_OK) return false;
+    if (!w || !a->h->was_float[v->id] || w->numel != 1 || qx_rows_read(a->h->m->ctx, w, &one, NULL, 0, 1, x) != QX_OK) return false;
     return x[0] != clamp(range_of(a), x[0]);
 }
 

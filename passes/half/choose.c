@@ -3,7 +3,8 @@
  *     meets at one place (ONNX Runtime has no float16 kernel for those);
  *   - places: what is computed from positions, sizes and timesteps alone, and everything that leads to a Sin or Cos. A position of
  *     2,049 is no float16 number;
- *   - nodes with a constant that 16 bits cannot hold: an epsilon under the smallest normal number, a factor over the largest;
+ *   - nodes with a constant that 16 bits cannot hold: an epsilon under the smallest normal number, a factor over the largest; and
+ *     what divides by such a sum;
  *   - BatchNormalization behind a MatMul, which ONNX Runtime merges with it;
  *   - what stands between such nodes: between a ReduceMean and the division by its root nothing is gained by 16 bits, and each
  *     change of type costs a Cast;
@@ -128,10 +129,11 @@ static bool large_is_infinite(const qx_node *n)
 
 static qx_status constant_fits(const chooser *c, const qx_node *n, const qx_weight *w, bool *fits)
 {
+    const qx_view view = {1, 1, w->numel, 0};
     float v[FEW];
     *fits = true;
-    if (c->h->type != QX_DT_FLOAT16 || w->numel > FEW || w->job) return QX_OK;
-    QX_TRY(qx_weight_read_f32(c->h->m->ctx, w, 0, w->numel, v));
+    if (c->h->type != QX_DT_FLOAT16 || w->numel > FEW || !w->numel) return QX_OK;
+    QX_TRY(qx_rows_read(c->h->m->ctx, w, &view, NULL, 0, 1, v)); /* of bfloat16 or float64 before, too */
     for (int64_t i = 0; i < w->numel; i++) {
         const float a = fabsf(v[i]);
         if (a > 0 && (a < 0x1p-14f || (a > 65504 && isfinite(a) && !large_is_infinite(n)))) *fits = false;
@@ -158,6 +160,15 @@ static bool needs_range(const qx_node *n)
     if (n->op->id == QX_OP_ScatterElements || n->op->id == QX_OP_ScatterND)
         return strcmp(qx_attr_string(n, "reduction", "none"), "none") != 0;
     return n->op->id == QX_OP_Mul && n->in[0] == n->in[1];
+}
+
+/* What an epsilon that 16 bits cannot hold was added to is divided by, or has its root taken: rounded in between it would be 0. */
+static bool divides_by_small(const chooser *c, const qx_node *n)
+{
+    const uint32_t at = n->op->id == QX_OP_Div;
+    const bool takes = at || n->op->id == QX_OP_Sqrt || n->op->id == QX_OP_Reciprocal;
+    const qx_value *v = takes ? qx_node_in(n, at) : NULL;
+    return v && v->def && c->h->full[v->def->id] == QX_FULL_CONSTANT;
 }
 
 /* Nothing but float32 results goes in: it may as well stay so. */
@@ -207,6 +218,7 @@ static qx_status judge(chooser *c, const qx_node *n)
     else if (needs_range(n)) *full = QX_FULL_RANGE;
     else if (!qx_half_form(n, h->type, &in, &out)) *full = QX_FULL_FORM;
     else if (c->angle[n->id] || (n->n_out && n->out[0] && c->place[n->out[0]->id] && h->was_float[n->out[0]->id])) *full = QX_FULL_PLACE;
+    else if (divides_by_small(c, n)) *full = QX_FULL_CONSTANT;
     else if (in_chain(c, n)) *full = QX_FULL_CHAIN;
     else if (is_merged(n)) *full = QX_FULL_MERGED;
     if (*full) return QX_OK;
