@@ -50,6 +50,14 @@ static qx_status count_half(void *user, qx_node *n)
     return QX_OK;
 }
 
+qx_status qx_half_nothing(const qx_pass *p, const char *what)
+{
+    if (!what) return QX_E_NOMEM;
+    if (qx_half_alone(p)) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "%s; leave it out", what);
+    qx_log(p->ctx, QX_LOG_INFO, "%s: pass %s changes nothing", what, p->def->name);
+    return QX_OK;
+}
+
 static qx_status rewrite(qx_pass *p, qx_model *m)
 {
     qx_half *h = qx_arena_alloc(m->arena, sizeof *h);
@@ -67,7 +75,7 @@ static qx_status rewrite(qx_pass *p, qx_model *m)
     QX_TRY(qx_plan_excluded(p->pipe, h->full, QX_FULL_EXCLUDED));
     QX_TRY(qx_half_choose(h, brain ? 0 : qx_opt_float(p, "limit")));
     QX_TRY(qx_model_each_node(m, count_half, h));
-    if (!h->n_half) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "nothing in the model can change to %s; leave it out", p->def->name);
+    if (!h->n_half) return qx_half_nothing(p, qx_arena_printf(m->arena, "nothing in the model can change to %s", p->def->name));
     QX_TRY(qx_half_apply(h));
     return qx_infer_shapes(m, p->pipe->opt->dims, p->pipe->opt->n_dims);
 }

@@ -38,6 +38,8 @@ qx_status qx_half_apply(qx_half *h);
 qx_status qx_half_store(qx_model *m, const qx_weight *w, const qx_view *view, qx_dtype type, const qx_step *step, qx_weight **out);
 /* Floats of bfloat16, float16 and float64 become float32, all but those of type `keep`. Inlines local functions, infers types. */
 qx_status qx_widen(qx_pass *p, qx_model *m, qx_dtype keep);
+/* A pass that has nothing to do: an error, but beside a format, which has, only said. */
+qx_status qx_half_nothing(const qx_pass *p, const char *what);
 /* No format is in the pipeline: the report is about this pass, and every node. */
 bool qx_half_alone(const qx_pass *p);
 

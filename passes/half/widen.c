@@ -164,8 +164,7 @@ static qx_status rewrite(qx_pass *p, qx_model *m)
     if (m->n_functions) QX_TRY(qx_functions_inline(m));
     w->n_nodes = m->n_node_ids;
     QX_TRY(widen_all(p, w));
-    if (!w->changed) QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "nothing in the model is bfloat16, float16 or float64; leave fp32 out");
-    return QX_OK;
+    return w->changed ? QX_OK : qx_half_nothing(p, "nothing in the model is bfloat16, float16 or float64");
 }
 
 static qx_status tell(void *user, qx_node *n)

@@ -48,6 +48,12 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: --float 'fp8': write fp16, bf16 or fp32
   [2]
   $ qonnx quantize model.onnx --float fp16 -o h.onnx -q
+  $ qonnx quantize h.onnx --float fp16 -o hh.onnx; qonnx quantize model.onnx --float fp32 -o hh.onnx
+  qonnx quantize: pass fp16: nothing in the model can change to fp16; leave it out
+  qonnx quantize: pass fp32: nothing in the model is bfloat16, float16 or float64; leave it out
+  [3]
+  $ qonnx quantize h.onnx --float fp16 --int4 -o hh.onnx -q && qonnx quantize model.onnx --float fp32 --int4 --dry-run 2>&1 | head -n 1
+  nothing in the model is bfloat16, float16 or float64: pass fp32 changes nothing
   $ qonnx quantize h.onnx --passes int8-weights,fp16
   qonnx quantize: fp16 changes float weights and must come before the format: write "fp16,int8-weights"
   [2]
