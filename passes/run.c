@@ -253,6 +253,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
         QX_TRY(qx_loops_open(m));
         QX_TRY(qx_fold_computed_weights(m, &p->opt->exec));
         QX_TRY(merge_scales(p, m));
+        QX_TRY(qx_dead_code(m, NULL)); /* what made them */
     }
     QX_TRY(make_decisions(p, m));
     QX_TRY(qx_model_each_node(m, remember_node, p));

@@ -107,6 +107,42 @@ static qx_status replace(folder *f)
     return QX_OK;
 }
 
+/* ---- shapes of weights ------------------------------------------------------------------------------------------------------------ */
+
+/* What Shape gives of its input's dims: those from start to end. */
+static int shape_part(const qx_node *n, int rank, int *first)
+{
+    int64_t start = qx_attr_int(n, "start", 0), end = qx_attr_int(n, "end", rank);
+    start = start < 0 ? start + rank : start;
+    end = end < 0 ? end + rank : end;
+    *first = (int)(start < 0 ? 0 : start > rank ? rank : start);
+    const int last = (int)(end < 0 ? 0 : end > rank ? rank : end);
+    return last > *first ? last - *first : 0;
+}
+
+/* tf2onnx asks for the shapes of the kernels of Keras' EinsumDense; a weight that is quantized would stay in the file as floats beside
+ * its codes, for its shape alone. */
+static qx_status fold_shape(void *user, qx_node *n)
+{
+    enum { MOST = 8 };
+    qx_model *m = n->graph->model;
+    qx_value *x = n->op->id == QX_OP_Shape ? qx_node_in(n, 0) : NULL, *made;
+    qx_const_view c;
+    qx_weight *w;
+    int64_t dims[MOST];
+    int first;
+    (void)user;
+    if (!x || n->out[0]->is_output || !qx_const_trace(x, &c) || !x->type.has_shape || x->type.rank > MOST) return QX_OK;
+    const int64_t count = shape_part(n, x->type.rank, &first);
+    for (int i = 0; i < count; i++)
+        if ((dims[i] = x->type.dims[first + i].n) < 0) return QX_OK;
+    QX_TRY(qx_weight_from_bytes(m, QX_DT_INT64, 1, &count, dims, &w));
+    QX_TRY(qx_init_add(n->graph, n->out[0]->name, w, &made));
+    return qx_value_replace_uses(n->out[0], made, NULL);
+}
+
+/* ---- all -------------------------------------------------------------------------------------------------------------------------- */
+
 static qx_status fold(folder *f, const qx_exec_options *options)
 {
     qx_linears linears;
@@ -132,6 +168,7 @@ static qx_status fold(folder *f, const qx_exec_options *options)
 qx_status qx_fold_computed_weights(qx_model *m, const qx_exec_options *options)
 {
     folder f = {.m = m};
+    QX_TRY(qx_model_each_node(m, fold_shape, NULL));
     QX_TRY(qx_alloc_array(m->ctx, (size_t)m->n_values + 1, sizeof *f.parts, (void **)&f.parts));
     qx_status st = fold(&f, options);
     qx_free(m->ctx, f.parts);
