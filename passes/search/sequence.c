@@ -152,7 +152,8 @@ static qx_status add_both(sequence *s, gate *g, const qx_tensor *t, const float 
         memcpy(both + 2 * at, x + at, (size_t)piece * sizeof *both);
         memcpy(both + 2 * at + piece, xq + at, (size_t)piece * sizeof *both);
     }
-    const qx_status st = qx_rows_each(s->ctx, &(qx_seen_by){both, t->rank, dims, g->window, g->seen->name}, &g->thin, add_rows, &(adder){s, g});
+    const qx_seen_by by = {both, t->rank, dims, g->window, g->seen->name};
+    const qx_status st = qx_rows_each(s->ctx, &by, &g->thin, add_rows, &(adder){s, g});
     g->runs++;
     return st;
 }
