@@ -39,4 +39,4 @@ def one(qonnx, folder, name, fmt, case):
 
 if __name__ == "__main__":
     forms.session, forms.FORMATS = Session, FORMATS
-    sys.exit(run_cases(((c[0], f, c) for c in forms.cases() for f in FORMATS), one))
+    sys.exit(run_cases(((c[0], f, c) for c in forms.cases() if not c[0].startswith("mixture") for f in FORMATS), one))  # it has no MoE
