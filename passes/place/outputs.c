@@ -38,6 +38,10 @@ static bool is_gate(const qx_value *v, const qx_node *n)
 
 static float flat_of(const qx_value *v, const qx_node *reader)
 {
+    if (reader->op->id == QX_OP_Swish) { /* x sigmoid(alpha x) */
+        const float alpha = qx_attr_float(reader, "alpha", 1);
+        return alpha > 0 ? flats[SWISH_ROW].below / alpha : 0;
+    }
     for (size_t i = 0; i < sizeof flats / sizeof *flats; i++)
         if (reader->op->id == flats[i].op) return flats[i].below;
     return is_gate(v, reader) ? flats[SWISH_ROW].below : 0;

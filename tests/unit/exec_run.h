@@ -65,4 +65,19 @@ static inline double sqnr(const qx_tensor *a, const qx_tensor *b)
     return n > 0 ? 10 * log10(s / n) : (double)INFINITY;
 }
 
+/* The first output of a run on random feeds: n floats. */
+static inline void run_on_random(const fixture *f, float *out, int64_t n)
+{
+    feeds in;
+    qx_tensor y;
+    make_feeds(f, &in);
+    qx_exec *x = make_exec(f, NULL);
+    run(f, x, &in, &y);
+    assert_int_equal(y.numel, n);
+    memcpy(out, y.data, y.bytes);
+    qx_tensor_free(f->ctx, &y);
+    qx_exec_free(x);
+    free_feeds(f, &in);
+}
+
 #endif
