@@ -100,6 +100,8 @@ qx_status qx_out_check(qx_ctx *ctx, const char *path, const char *const *kept, i
     for (int i = 0; i < n; i++)
         if (kept[i] && same_file(path, kept[i]))
             QX_FAIL(ctx, QX_E_USAGE, "output '%s' is the same file as '%s'; give another name", path, kept[i]);
+    struct stat st;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) QX_FAIL(ctx, QX_E_USAGE, "output '%s' is a folder; name a file in it", path);
     if (access(dir, W_OK) != 0)
         QX_FAIL(ctx, QX_E_IO, "'%s' cannot be written: folder '%s': %s", path, dir, qx_errno_text(errno, why, sizeof why));
     return QX_OK;

@@ -77,6 +77,16 @@ static qx_status set_options(cli *c, qx_job_args *a)
     return QX_OK;
 }
 
+/* Before the work: that the report can be written, and as what. */
+static qx_status check_report(cli *c, const char *path, const qx_quantize_options *opt)
+{
+    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path, *ending = strrchr(name, '.');
+    QX_TRY(qx_out_check(c->ctx, path, (const char *const[]){opt->input, opt->output}, 2));
+    if (ending && strcmp(ending, ".json") != 0 && strcmp(ending, ".html") != 0)
+        QX_FAIL(c->ctx, QX_E_USAGE, "--report '%s': write FILE.json or FILE.html", path);
+    return QX_OK;
+}
+
 static qx_status quantize(cli *c, qx_job_args *a, qx_report *r)
 {
     const qx_quantize_options *opt;
@@ -84,8 +94,7 @@ static qx_status quantize(cli *c, qx_job_args *a, qx_report *r)
     QX_TRY(qx_job_args_options(a, &opt));
     qx_quantize_options full = *opt;
     full.input = c->args[0];
-    /* before the work */
-    if (cli_value(c, "report")) QX_TRY(qx_out_check(c->ctx, cli_value(c, "report"), (const char *const[]){full.input, full.output}, 2));
+    if (cli_value(c, "report")) QX_TRY(check_report(c, cli_value(c, "report"), &full));
     qx_status st = qx_quantize_file(c->ctx, &full, r);
     if (st == QX_OK || st == QX_E_GATE) {
         qx_status printed = cli_report(c, r);

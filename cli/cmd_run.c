@@ -105,7 +105,9 @@ static qx_status run(cli *c)
 {
     cli_session s = {0};
     cli_feeds f = {0};
-    if (c->n_args > 1 && !cli_flag(c, "profile")) QX_FAIL(c->ctx, QX_E_USAGE, "'%s': only --profile takes a second argument", c->args[1]);
+    if (c->n_args > 1 && !cli_flag(c, "profile"))
+        QX_FAIL(c->ctx, QX_E_USAGE, "'%s' is one argument too many: inputs are given with -i FILE.npz, a trace is written with --profile",
+                c->args[1]);
     qx_status st = run_model(c, &s, &f);
     cli_feeds_close(c, &f);
     cli_session_close(c, &s);

@@ -165,8 +165,12 @@ static qx_status run(cli *c)
 {
     qx_stats *s;
     bool is_merge = strcmp(c->args[0], "merge") == 0;
-    if (!is_merge && strcmp(c->args[0], "show") != 0) QX_FAIL(c->ctx, QX_E_USAGE, "stats: '%s' is neither show nor merge", c->args[0]);
-    if (!is_merge && c->n_args != 2) QX_FAIL(c->ctx, QX_E_USAGE, "stats show takes one file, %d given; see stats merge", c->n_args - 1);
+    if (!is_merge && strcmp(c->args[0], "show") != 0)
+        QX_FAIL(c->ctx, QX_E_USAGE, "'%s' is neither show nor merge: qonnx stats show FILE", c->args[0]);
+    if (c->n_args < 2) QX_FAIL(c->ctx, QX_E_USAGE, "FILE is missing: qonnx stats %s FILE", c->args[0]);
+    if (!is_merge && c->n_args != 2)
+        QX_FAIL(c->ctx, QX_E_USAGE, "show takes one file, %d are given: qonnx stats merge FILE... -o OUT makes one of several",
+                c->n_args - 1);
     QX_TRY(qx_stats_new(c->ctx, 0, &s));
     qx_status st = is_merge ? merge(c, s) : qx_stats_load(s, c->args[1]);
     if (st == QX_OK && !is_merge) st = show(c, s);
@@ -182,7 +186,7 @@ const cli_command cli_command_stats = {
             "can be merged: the result is that of one run over all their samples.",
     .examples = "qonnx stats show model.stats --only '*down_proj*'\nqonnx stats merge part1.stats part2.stats -o all.stats",
     .options = options,
-    .min_args = 2,
+    .min_args = 1,
     .max_args = -1,
     .run = run,
 };

@@ -27,6 +27,25 @@ const cli_command *cli_find_command(const char *name)
     return NULL;
 }
 
+/* What other tools call these commands. */
+static const struct { const char *word, *instead; } others[] = {
+    {"benchmark", "bench MODEL"},
+    {"calibrate", "quantize MODEL --int8 --save-stats FILE"},
+    {"compress", "quantize MODEL --int8"},
+    {"convert", "quantize MODEL --float fp16"},
+    {"diff", "compare A B"},
+    {"info", "inspect MODEL"},
+    {"infer", "run MODEL"},
+    {"list", "passes"},
+    {"optimize", "quantize MODEL --int8"},
+    {"perplexity", "eval MODEL --text FILE"},
+    {"print", "inspect MODEL"},
+    {"prune", "quantize MODEL --passes sparsity"},
+    {"show", "inspect MODEL"},
+    {"validate", "check MODEL"},
+    {"verify", "compare A B"},
+};
+
 qx_status cli_no_command(qx_ctx *ctx, const char *name)
 {
     char hint[80];
@@ -43,6 +62,9 @@ qx_status cli_no_command(qx_ctx *ctx, const char *name)
     if (name[0] == '-')
         QX_FAIL(ctx, QX_E_USAGE, "'%s' stands where a command belongs: qonnx quantize MODEL.onnx %s (qonnx help lists the commands)",
                 name, name);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (strcmp(others[i].word, name) == 0)
+            QX_FAIL(ctx, QX_E_USAGE, "there is no command '%s'; here: qonnx %s (qonnx help lists all)", name, others[i].instead);
     QX_FAIL(ctx, QX_E_USAGE, "there is no command '%s'%s (qonnx help lists them)", name, qx_nearest_text(&near, "", hint, sizeof hint));
 }
 

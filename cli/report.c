@@ -35,7 +35,7 @@ static const char *decibel(cli *c, double db) { return db >= 299 ? "exact" : isn
 
 static void print_tensors(cli *c, const qx_report *r)
 {
-    const char **cells = new_cells(c, r->n_tensors + 1, 5);
+    const char **cells = r->n_tensors ? new_cells(c, r->n_tensors + 1, 5) : NULL;
     if (!cells) return;
     const char *head[5] = {"weight of", "N x K", "format", "before", "after"};
     memcpy(cells, head, sizeof head);

@@ -338,7 +338,9 @@ static qx_status parse_all(parser *p)
         QX_TRY(parse_pass(p, &pipe->passes[pipe->n_passes]));
         pipe->n_passes++;
         if (!*p->at) return write_text(pipe);
-        if (*p->at != ',') QX_FAIL(p->ctx, QX_E_USAGE, "',' is expected between passes at '%.40s'", p->at);
+        if (*p->at != ',')
+            QX_FAIL(p->ctx, QX_E_USAGE, "',' is expected between passes at '%.40s'; options stand in brackets: %s(option=value)", p->at,
+                    pipe->passes[pipe->n_passes - 1]->def->name);
         p->at++;
     }
 }

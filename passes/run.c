@@ -168,6 +168,15 @@ static qx_status check_purpose(const qx_pipeline *p)
 
 typedef enum phase { PHASE_PLAN, PHASE_DECIDE, PHASE_RUN, PHASE_FINISH } phase;
 
+/* Says which pass failed, unless the message begins with its name: "mixed(size=10): write a share ..." */
+static qx_status blame(const qx_pipeline *p, const qx_passdef *d, qx_status st)
+{
+    const size_t n = strlen(d->name);
+    const char *text = qx_ctx_error(p->ctx);
+    if (strncmp(text, d->name, n) == 0 && strchr("(: ", text[n])) return st;
+    return qx_note(p->ctx, st, "pass %s", d->name);
+}
+
 static qx_status run_pass(qx_pipeline *p, qx_pass *pass, phase ph, qx_stats *stats)
 {
     const qx_passdef *d = pass->def;
@@ -177,7 +186,7 @@ static qx_status run_pass(qx_pipeline *p, qx_pass *pass, phase ph, qx_stats *sta
     QX_TRY(qx_check_cancel(p->ctx));
     qx_status st = phases[ph](pass, p->model, stats);
     if (st == QX_OK && ph == PHASE_RUN && p->opt->verify_each) st = qx_verify(p->model);
-    return st == QX_OK ? st : qx_note(p->ctx, st, "pass %s", d->name);
+    return st == QX_OK ? st : blame(p, d, st);
 }
 
 /* One phase of every FORMAT pass (those of --set too), or of every other pass. */
@@ -210,7 +219,7 @@ static qx_status rewrite(qx_pipeline *p, qx_model *m)
     for (int i = 0; i < p->n_passes; i++) {
         qx_status st = p->passes[i]->def->rewrite ? p->passes[i]->def->rewrite(p->passes[i], m) : QX_OK;
         if (st == QX_OK && p->passes[i]->def->rewrite && p->opt->verify_each) st = qx_verify(m);
-        if (st != QX_OK) return qx_note(p->ctx, st, "pass %s", p->passes[i]->def->name);
+        if (st != QX_OK) return blame(p, p->passes[i]->def, st);
     }
     return QX_OK;
 }

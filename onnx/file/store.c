@@ -137,7 +137,8 @@ static qx_status refuse_kind(qx_ctx *ctx, qx_file *f, const char *what)
     for (const file_kind *k = kinds; k < kinds + sizeof kinds / sizeof *kinds; k++)
         if ((model || k->data_too) && n >= k->at + k->n && !memcmp(head + k->at, k->magic, k->n))
             QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is %s", what, qx_file_path(f), k->text);
-    if (model && is_text(head, n)) QX_FAIL(ctx, QX_E_FORMAT, "model '%s' is a text file", qx_file_path(f));
+    if (model && is_text(head, n))
+        QX_FAIL(ctx, QX_E_FORMAT, "model '%s' is a text file; an ONNX model (*.onnx) is wanted", qx_file_path(f));
     return QX_OK;
 }
 

@@ -1,7 +1,7 @@
 Broken files are refused with the place and the numbers, never a crash.
 
   $ printf 'not a model' > x.onnx; qonnx inspect x.onnx
-  qonnx inspect: model 'x.onnx' is a text file
+  qonnx inspect: model 'x.onnx' is a text file; an ONNX model (*.onnx) is wanted
   [1]
   $ head -c 20000 $DATA/mlp/model.onnx > cut.onnx; qonnx inspect cut.onnx
   qonnx inspect: cut.onnx: byte 3, in graph: length 37511 runs past its parent, which has 19994 bytes left

@@ -33,6 +33,15 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: output 'model.onnx' is the same file as 'model.onnx'; give another name
   qonnx quantize: output './model.onnx' is the same file as 'model.onnx'; give another name
   [2]
+  $ qonnx quantize model.onnx --int4 -q -o .; qonnx quantize model.onnx --int4 -q -o o.onnx --report r.pdf; ls o.onnx 2>&1
+  qonnx quantize: output '.' is a folder; name a file in it
+  qonnx quantize: --report 'r.pdf': write FILE.json or FILE.html
+  ls: cannot access 'o.onnx': No such file or directory
+  [2]
+  $ qonnx quantize model.onnx --passes "int4 block=32"; qonnx quantize model.onnx --passes "mixed(size=10)"
+  qonnx quantize: ',' is expected between passes at 'block=32'; options stand in brackets: int4(option=value)
+  qonnx quantize: mixed(size=10): write a share of the input (70%), bytes (300M, 1.2G) or bits per weight (4.5bpw)
+  [2]
   $ qonnx quantize model.onnx --int8 -q -o o.onnx --save-stats a/b; qonnx quantize model.onnx --int8 -q -o o.onnx --report a/b; ls o.onnx 2>&1
   qonnx quantize: 'a/b' cannot be written: folder 'a': No such file or directory
   qonnx quantize: 'a/b' cannot be written: folder 'a': No such file or directory

@@ -5,6 +5,17 @@ Wrong use says what is wrong and exits with 2.
   $ qonnx nosuch
   qonnx: there is no command 'nosuch' (qonnx help lists them)
   [2]
+  $ qonnx prune model.onnx
+  qonnx: there is no command 'prune'; here: qonnx quantize MODEL --passes sparsity (qonnx help lists all)
+  [2]
+  $ qonnx stats some.stats; qonnx stats show; qonnx stats show a b
+  qonnx stats: 'some.stats' is neither show nor merge: qonnx stats show FILE
+  qonnx stats: FILE is missing: qonnx stats show FILE
+  qonnx stats: show takes one file, 2 are given: qonnx stats merge FILE... -o OUT makes one of several
+  [2]
+  $ qonnx run model.onnx samples.npz
+  qonnx run: 'samples.npz' is one argument too many: inputs are given with -i FILE.npz, a trace is written with --profile
+  [2]
   $ qonnx inspect
   qonnx inspect: MODEL.onnx is missing: qonnx inspect MODEL.onnx [--nodes] [--tensors]
   [2]
