@@ -166,7 +166,7 @@ qx_status cli_float(const cli *c, const char *name, double fallback, double min,
     if (!text) return QX_OK;
     qx_status st = qx_parse_f64(c->ctx, text, out);
     if (st != QX_OK) return qx_note(c->ctx, QX_E_USAGE, "--%s", name);
-    if (*out < min || *out > max) QX_FAIL(c->ctx, QX_E_USAGE, "--%s: %g is not in [%g, %g]", name, *out, min, max);
+    if (*out < min || *out > max) QX_FAIL(c->ctx, QX_E_USAGE, "--%s: %.10g is not in [%.10g, %.10g]", name, *out, min, max);
     return QX_OK;
 }
 

@@ -10,16 +10,20 @@ static void print_bounds(const qx_option *o)
     bool number = o->type == QX_OPT_INT || o->type == QX_OPT_FLOAT, typed = number || o->type == QX_OPT_BOOL;
     if (o->choices) cli_print("%s%s", o->choices, typed ? "|" : "");
     if (!o->choices || typed) cli_print("%s", type_names[o->type]);
-    if (number) cli_print(" in [%g, %g]", o->min, o->max);
+    if (number) cli_print(" in [%.10g, %.10g]", o->min, o->max);
 }
+
+enum { INDENT = 6, LIST = 19 };
 
 static void print_pass(const qx_passdef *d)
 {
     cli_print("%s - %s\n", d->name, d->brief);
-    if (d->doc) cli_print("\n%s\n", d->doc);
+    if (d->doc) { cli_print("\n"); cli_wrap(stdout, d->doc, 0, 0); }
     if (d->options) cli_print("\noptions:\n");
     for (const qx_option *o = d->options; o && o->name; o++) {
-        cli_print("  %s=%s\n      %s\n      ", o->name, o->def, o->help);
+        cli_print("  %s=%s\n%*s", o->name, o->def, INDENT, "");
+        cli_wrap(stdout, o->help, INDENT, INDENT);
+        cli_print("%*s", INDENT, "");
         print_bounds(o);
         cli_print("\n");
     }
@@ -79,6 +83,12 @@ static qx_status print_json(cli *c, const qx_passdef *only)
     return cli_print_buf(c, &b);
 }
 
+static void print_row(const char *name, const char *brief)
+{
+    cli_print("  %-*s", LIST - 2, name);
+    cli_wrap(stdout, brief, LIST, LIST);
+}
+
 static void print_list(void)
 {
     int n, n_presets;
@@ -86,12 +96,12 @@ static void print_list(void)
     const qx_preset *presets = qx_presets(&n_presets);
     cli_print("passes (qonnx passes NAME explains one):\n");
     for (int i = 0; i < n; i++)
-        if (!(all[i]->flags & QX_PASS_INTERNAL)) cli_print("  %-16s %s\n", all[i]->name, all[i]->brief);
+        if (!(all[i]->flags & QX_PASS_INTERNAL)) print_row(all[i]->name, all[i]->brief);
     cli_print("\npresets (--preset NAME):\n");
     for (const qx_preset *p = presets; p < presets + n_presets; p++) {
-        cli_print("  %-16s %s  = --passes \"%s\"", p->name, p->brief, p->text);
-        if (p->with_text) cli_print(", with --text \"%s\"", p->with_text);
-        cli_print("\n");
+        print_row(p->name, p->brief);
+        cli_print("%*s--passes \"%s\"\n", LIST, "", p->text);
+        if (p->with_text) cli_print("%*swith --text: --passes \"%s\"\n", LIST, "", p->with_text);
     }
     cli_print("\n--passes \"NAME(option=value,...),NAME,...\": weight transforms first, one format last.\n");
 }

@@ -89,7 +89,7 @@ static bool is_choice(const char *choices, const char *value)
 static qx_status check_number(qx_ctx *ctx, const qx_passdef *d, const qx_option *o, double v)
 {
     if (v >= o->min && v <= o->max) return QX_OK;
-    QX_FAIL(ctx, QX_E_USAGE, "%s(%s=%g): not in [%g, %g]", d->name, o->name, v, o->min, o->max);
+    QX_FAIL(ctx, QX_E_USAGE, "%s(%s=%.10g): not in [%.10g, %.10g]", d->name, o->name, v, o->min, o->max);
 }
 
 /* Checks a value and gives its canonical text. An option that is no choice may name words in `choices` too ("auto"). */

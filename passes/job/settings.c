@@ -184,7 +184,7 @@ static qx_status set_number(qx_job_args *a, const row *r, const char *value, voi
     if (st != QX_OK) return qx_note(a->ctx, QX_E_USAGE, "--%s", r->arg.name);
     if (r->type != T_F64) f = (double)i;
     if (r->min < r->max && (f < r->min || f > r->max))
-        QX_FAIL(a->ctx, QX_E_USAGE, "--%s: %s is not in [%g, %g]", r->arg.name, value, r->min, r->max);
+        QX_FAIL(a->ctx, QX_E_USAGE, "--%s: %s is not in [%.10g, %.10g]", r->arg.name, value, r->min, r->max);
     if (r->type == T_U64 && i < 0) QX_FAIL(a->ctx, QX_E_USAGE, "--%s: %s is negative", r->arg.name, value);
     if (r->type == T_F64) { *(double *)field = f; a->opt.has_min_sqnr = true; }
     else *(int64_t *)field = i; /* seed is uint64_t: the same bits */

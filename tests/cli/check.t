@@ -42,9 +42,9 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   
   W in blocks of `block` elements along the contraction, 4 bits each and one scale a block. The scale is searched per
   block: the largest value on 7 or on -8, shrunk in a few steps and fitted by least squares to the codes it gives,
-  weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded). The head of a language model is kept;
-  convolutions, which have no blocks, are stored in INT8 with a scale per channel.
-  --target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose.
+  weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded). The head
+  of a language model is kept; convolutions, which have no blocks, are stored in INT8 with a scale per channel. --target
+  ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose.
   
   options:
     block=32
@@ -63,7 +63,8 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
         weights that have no blocks (convolutions, Einsum over several axes): INT8 with a scale per channel, or float
         int8|float
     accuracy-level=4
-        for --target ort: 4 lets ONNX Runtime multiply by 8-bit blocks of x, rounded as it runs (one token 1.3 times as fast with 4-bit, 15 times with 8-bit weights); 0: x as it is
+        for --target ort: 4 lets ONNX Runtime multiply by 8-bit blocks of x, rounded as it runs (one token 1.3 times as
+        fast with 4-bit, 15 times with 8-bit weights); 0: x as it is
         0|4
 
 Ten findings of a rule are enough.
