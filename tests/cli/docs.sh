@@ -42,6 +42,7 @@ folder() { # kind: the files that commands of this kind name
     esac
     case $1 in *llm-bf16*) qonnx quantize llm.onnx --float bf16 -o llm-bf16.onnx -q --no-verify ;; esac
     case $1 in *unet.stats*) qonnx quantize DIR/unet/model.onnx --preset sdxl-fp8 -q --no-verify -o first.onnx --save-stats unet.stats --calib sample.npz ;; esac
+    case $1 in *"load-stats F"*|*"stats show F"*) qonnx quantize llm.onnx --int8 -q --no-verify -o first.onnx --save-stats F --text t.txt ;; esac
     case $1 in *q.onnx*) qonnx quantize llm.onnx --int4 -o q.onnx -q --no-verify ;; esac
 }
 
