@@ -1,4 +1,4 @@
-"""What each lever gives, judged by pictures: the table of docs/sdxl.md. One sweep of the pipeline serves all rows; each row is one `qonnx quantize` and the
+"""What each lever gives, judged by pictures: the table of docs/sdxl-numbers.md. One sweep of the pipeline serves all rows; each row is one `qonnx quantize` and the
 pictures of prompts that calibration did not see, beside the float UNet's of the same seeds.
 
 usage: sdxl_levers.py BUILD_DIR PIPELINE_DIR WORK_DIR [--only LABEL,LABEL] [--prompts 16] [--seeds 2] [--steps 20]

@@ -1,4 +1,4 @@
-"""The tables of docs/sdxl.md: one UNet quantized by qonnx and by its peers with the same number of calibration inputs, judged on the same pictures.
+"""The tables of docs/sdxl-numbers.md: one UNet quantized by qonnx and by its peers with the same number of calibration inputs, judged on the same pictures.
 
 usage: sdxl_peers.py BUILD_DIR PIPELINE_DIR WORK_DIR [--modelopt PYTHON] [--only NAME,NAME] [--calls 160] [--ort-pictures]
 
