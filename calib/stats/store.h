@@ -1,4 +1,4 @@
-/* store.h - inside of qx_stats, for stats.c (store), sweep.c (collecting) and stats_file.c (the file). */
+/* store.h - inside of qx_stats, for stats.c and its like (the store), sweep.c (collecting) and stats_file.c (the file). */
 #ifndef QX_CALIB_STORE_H
 #define QX_CALIB_STORE_H
 
@@ -36,11 +36,17 @@ struct qx_stats {
 qx_status qx_stats_keep_file(qx_stats *s, struct qx_file *file);
 qx_status qx_stats_entry(qx_stats *s, const char *name, qx_entry **out); /* found or made */
 qx_entry *qx_stats_entry_at(const qx_stats *s, int64_t i);
+qx_entry *qx_stats_find(const qx_stats *s, const qx_value *v); /* by its name or an alias; NULL: not there */
+
+/* What the store calls a value. Those of the main graph go by their name; the branches of an If may give one name to two values
+ * (merged decoders do), so inside subgraphs the number counts. */
+typedef struct qx_stats_name { char text[320]; } qx_stats_name;
+const char *qx_stats_key(const qx_value *v, qx_stats_name *k);
 
 /* sweep.c: what a device has summed up of all watched values comes to the host; not wanted: is thrown away. */
 qx_status qx_stats_take_grams(qx_stats *s, bool wanted);
 
-/* stats_file.c: the state of a sweep that is so far. */
+/* stats_write.c, stats_read.c: the state of a sweep that is so far. */
 qx_status qx_stats_save_part(qx_stats *s, const char *path, const qx_mark *mark);
 qx_status qx_stats_load_part(qx_stats *s, const char *path, qx_mark *mark); /* into an empty store; its observers are `doing` then */
 

@@ -1,12 +1,12 @@
-/* solve_step.c - see solve_step.h. */
+/* solve_step.c - the solvers as steps of a weight: GPTQ and SparseGPT over tiles of rows, and what they share (see solve_step.h). */
 #include "passes/search/solve_step.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "base/spool.h"
-#include "kernels/dot.h"
 #include "kernels/solve.h"
+#include "passes/search/solve_order.h"
+#include "passes/search/solve_kept.h"
 
 enum { ROWS = 32 }; /* rows that go through the solver together */
 
@@ -21,25 +21,6 @@ typedef struct solve_live {
 typedef struct solve { qx_solve_spec spec; const qx_plan_weight *w; const char *name; solve_live *live; } solve;
 
 static solve *solve_of(const qx_step *s) { return (solve *)(uintptr_t)s->arg; }
-
-/* ---- order of columns: (channel, position) <-> (position, channel) ---- */
-
-static int64_t source_column(int64_t spatial, int64_t k, int64_t j)
-{
-    return spatial <= 1 ? j : j % (k / spatial) * spatial + j / (k / spatial);
-}
-
-static void to_solver(int64_t spatial, int64_t rows, int64_t k, const float *x, float *y)
-{
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t j = 0; j < k; j++) y[r * k + j] = x[r * k + source_column(spatial, k, j)];
-}
-
-static void from_solver(int64_t spatial, int64_t rows, int64_t k, const float *y, float *x)
-{
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t j = 0; j < k; j++) x[r * k + source_column(spatial, k, j)] = y[r * k + j];
-}
 
 /* ---- begin, end ---- */
 
@@ -78,7 +59,7 @@ static void order_gram(const solve *v, float *h)
 {
     const int64_t k = v->spec.k, sp = v->spec.spatial;
     for (int64_t i = 0; i < k; i++)
-        for (int64_t j = 0; j < k; j++) h[i * k + j] = v->spec.gram.h[source_column(sp, k, i) * k + source_column(sp, k, j)];
+        for (int64_t j = 0; j < k; j++) h[i * k + j] = v->spec.gram.h[qx_solver_column(sp, k, i) * k + qx_solver_column(sp, k, j)];
 }
 
 /* What a search of scales weighs columns by: the diagonal of H, the nearer to its mean the fewer rows were seen (as importance in
@@ -300,10 +281,10 @@ static qx_status grid(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, const
                   .codes = b.codes, .scratch = b.scratch};
     for (int64_t r = 0; r < g->rows; r += ROWS) {
         const int64_t n = g->rows - r < ROWS ? g->rows - r : ROWS;
-        to_solver(v->spec.spatial, n, k, g->x + r * k, b.y);
+        qx_to_solver_order(v->spec.spatial, n, k, g->x + r * k, b.y);
         QX_TRY_GOTO(st, solve_rows(ctx, &t, b.y, n, b.scale, spec->zero_point ? b.zero : NULL));
         store_scales(&t, n, b.scale);
-        from_solver(v->spec.spatial, n, k, b.y, g->x + r * k);
+        qx_from_solver_order(v->spec.spatial, n, k, b.y, g->x + r * k);
         if (spec->block < 0) g->scale[0] = b.scale[0];
         else memcpy(g->scale + r * t.blocks, b.scale, (size_t)(n * t.blocks) * sizeof *b.scale);
         if (g->zero && spec->zero_point) memcpy(g->zero + r * t.blocks, b.zero, (size_t)(n * t.blocks) * sizeof *b.zero);
@@ -325,9 +306,9 @@ static qx_status float_rows(qx_ctx *ctx, const qx_step *s, int64_t first, int64_
     QX_TRY_GOTO(st, make_buffers(ctx, v, NULL, k, &b));
     for (int64_t r = 0; r < rows; r += ROWS) {
         const int64_t n = rows - r < ROWS ? rows - r : ROWS;
-        to_solver(v->spec.spatial, n, k, x + r * k, b.y);
+        qx_to_solver_order(v->spec.spatial, n, k, x + r * k, b.y);
         QX_TRY_GOTO(st, prune_rows(ctx, v, k, b.y, n, b.w0, b.scratch));
-        from_solver(v->spec.spatial, n, k, b.y, x + r * k);
+        qx_from_solver_order(v->spec.spatial, n, k, b.y, x + r * k);
     }
 done:
     free_buffers(ctx, &b);
@@ -386,54 +367,7 @@ qx_status qx_solve_step(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_so
     return qx_plan_step(pipe, w, !rounds ? &def_prune : spec->prune ? &def_solve_pruned : &def_solve, v);
 }
 
-/* ---- mask without compensation ---- */
-
-typedef struct masker { const float *norm; int64_t spatial; } masker;
-
-static qx_status mask_rows(qx_ctx *ctx, const qx_step *s, int64_t first, int64_t rows, int64_t k, float *x, void *scratch)
-{
-    const masker *m = s->arg;
-    float *y = scratch;
-    uint8_t *mask = (uint8_t *)(y + k);
-    (void)ctx;
-    (void)first;
-    for (int64_t r = 0; r < rows; r++) {
-        to_solver(m->spatial, 1, k, x + r * k, y);
-        qx_mask_2_4(y, 1, k, m->norm, mask);
-        for (int64_t j = 0; j < k; j++)
-            if (!mask[j]) y[j] = 0;
-        from_solver(m->spatial, 1, k, y, x + r * k);
-    }
-    return QX_OK;
-}
-
-static size_t mask_scratch(const qx_step *s, int64_t k)
-{
-    (void)s;
-    return (size_t)k * (sizeof(float) + 1) + 64;
-}
-
-static const qx_stepdef def_mask = {.name = "mask 2:4", .rows = mask_rows, .scratch_bytes = mask_scratch};
-
-qx_status qx_mask_step(struct qx_pipeline *pipe, qx_plan_weight *w, const float *norm, int64_t spatial)
-{
-    masker *m = qx_arena_alloc(pipe->model->arena, sizeof *m);
-    if (!m) return QX_E_NOMEM;
-    *m = (masker){norm, spatial};
-    return qx_plan_step(pipe, w, &def_mask, m);
-}
-
-/* ---- one after the other ---- */
-
-/* What a solved weight was made of, read back instead of solved again. */
-typedef struct kept {
-    const qx_plan_weight *w;
-    qx_weight codes, scale, zero; /* [n, k], [n, blocks], in a file */
-    float global;                 /* of two levels */
-    bool plain;                   /* codes are floats */
-} kept;
-
-static const qx_stepdef def_shift;
+/* ---- layers one after the other ---- */
 
 static bool is_solver(const qx_stepdef *d) { return d == &def_solve || d == &def_solve_pruned || d == &def_prune; }
 
@@ -452,34 +386,6 @@ bool qx_solve_waits(const qx_plan_weight *w)
     return false;
 }
 
-static qx_status shift_rows(qx_ctx *ctx, const qx_step *s, int64_t first, int64_t rows, int64_t k, float *x, void *scratch)
-{
-    const qx_solve_shift *shift = s->arg;
-    const float share = (float)shift->share;
-    float *y = scratch;
-    (void)ctx;
-    (void)first;
-    for (int64_t r = 0; r < rows; r++) {
-        qx_gemm_nt(1, k, k, x + r * k, k, shift->matrix, k, y, k);
-        for (int64_t j = 0; j < k; j++) x[r * k + j] += share * y[j];
-    }
-    return QX_OK;
-}
-
-static size_t shift_scratch(const qx_step *s, int64_t k)
-{
-    (void)s;
-    return (size_t)k * sizeof(float);
-}
-
-static qx_status nothing(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int64_t k)
-{
-    (void)ctx, (void)s, (void)spec, (void)k;
-    return QX_OK;
-}
-
-static const qx_stepdef def_shift = {.name = "shift", .rows = shift_rows, .scratch_bytes = shift_scratch, .begin = nothing};
-
 qx_status qx_solve_give(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_input_gram *gram, const qx_solve_shift *shift)
 {
     qx_step *first = NULL;
@@ -493,114 +399,6 @@ qx_status qx_solve_give(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_in
     if (!first || !(shift->share > 0)) return QX_OK;
     own = qx_arena_memdup(pipe->model->arena, shift, sizeof *shift);
     if (!own) return QX_E_NOMEM;
-    first->prev = qx_step_new(pipe->model, &def_shift, first->prev, own);
+    first->prev = qx_step_new(pipe->model, &qx_step_shift, first->prev, own);
     return first->prev ? QX_OK : QX_E_NOMEM;
-}
-
-static qx_status kept_values(qx_ctx *ctx, const kept *v, const qx_qspec *spec, const qx_gridded *t)
-{
-    const int64_t blocks = v->scale.numel / v->w->view.n, block = spec->block > 0 ? spec->block : t->k;
-    float *z = NULL;
-    QX_TRY(qx_weight_read_f32(ctx, &v->codes, t->first * t->k, t->rows * t->k, t->x));
-    QX_TRY(qx_weight_read_f32(ctx, &v->scale, t->first * blocks, t->rows * blocks, t->scale));
-    QX_TRY(qx_alloc_array(ctx, (size_t)(t->rows * blocks), sizeof *z, (void **)&z));
-    qx_status st = v->zero.numel ? qx_weight_read_f32(ctx, &v->zero, t->first * blocks, t->rows * blocks, z) : QX_OK;
-    for (int64_t i = 0; i < t->rows * blocks && t->zero; i++) t->zero[i] = (int32_t)z[i];
-    for (int64_t r = 0; r < t->rows; r++)
-        for (int64_t j = 0; j < t->k; j++) {
-            const int64_t at = r * blocks + j / block;
-            t->x[r * t->k + j] = (t->x[r * t->k + j] - z[at]) * (t->scale[at] * v->global);
-        }
-    qx_free(ctx, z);
-    return st;
-}
-
-static qx_status kept_grid(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, const qx_gridded *t)
-{
-    return kept_values(ctx, s->arg, spec, t);
-}
-
-/* As floats. */
-static qx_status kept_rows(qx_ctx *ctx, const qx_step *s, int64_t first, int64_t rows, int64_t k, float *x, void *scratch)
-{
-    const kept *v = s->arg;
-    qx_gridded t = {first, rows, k, x, NULL, NULL};
-    (void)scratch;
-    if (v->plain) return qx_weight_read_f32(ctx, &v->codes, first * k, rows * k, x);
-    QX_TRY(qx_alloc_array(ctx, (size_t)(rows * (v->scale.numel / v->w->view.n)), sizeof *t.scale, (void **)&t.scale));
-    const qx_status st = kept_values(ctx, v, &v->w->spec, &t);
-    qx_free(ctx, t.scale);
-    return st;
-}
-
-static const qx_stepdef def_kept_rows = {.name = "solved", .rows = kept_rows, .begin = nothing};
-static const qx_stepdef def_kept = {.name = "solved", .grid = kept_grid, .in_float = &def_kept_rows, .begin = nothing};
-
-typedef struct parts { const qx_job *job; uint8_t *bytes; int64_t at[QX_PART_COUNT_]; } parts;
-
-static qx_status put_part(void *user, const qx_weight *part, int64_t offset, const void *bytes, size_t n)
-{
-    const parts *p = user;
-    memcpy(p->bytes + p->at[part->part] + offset, bytes, n);
-    return QX_OK;
-}
-
-static qx_weight in_file(const qx_weight *part, qx_file *file, int64_t at)
-{
-    qx_weight w = *part;
-    w.job = NULL;
-    w.src = (qx_source){.kind = QX_SRC_FILE, .file = file, .offset = at, .length = (int64_t)part->bytes};
-    return w;
-}
-
-static qx_status run_into(qx_ctx *ctx, const qx_job *job, parts *p, kept *v, qx_file **file)
-{
-    int64_t bytes = 0;
-    qx_spool *spool;
-    for (int i = 0; i < QX_PART_COUNT_; i++) {
-        p->at[i] = bytes;
-        bytes += job->part[i] ? (int64_t)job->part[i]->bytes : 0;
-    }
-    QX_TRY(qx_alloc_raw(ctx, (size_t)bytes, (void **)&p->bytes));
-    QX_TRY(qx_job_run(ctx, job, &(qx_sink){p, put_part}));
-    if (job->part[QX_PART_SCALE2]) memcpy(&v->global, p->bytes + p->at[QX_PART_SCALE2], sizeof v->global);
-    QX_TRY(qx_spool_open(ctx, "a weight that is solved", NULL, false, &spool));
-    const qx_status st = qx_spool_put(spool, p->bytes, (size_t)bytes);
-    return st == QX_OK ? qx_spool_to_file(spool, file) : (qx_spool_close(spool), st);
-}
-
-static qx_status keep(struct qx_pipeline *pipe, const qx_plan_weight *w, kept *v, qx_file **file)
-{
-    qx_qspec spec = w->spec;
-    parts p = {0};
-    qx_job *job;
-    v->w = w;
-    v->global = 1;
-    v->plain = !spec.codes;
-    if (v->plain) spec = (qx_qspec){.codes = w->tensor->dtype};
-    QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &spec, QX_LAYOUT_NK, &job));
-    const qx_status st = run_into(pipe->ctx, job, &p, v, file);
-    qx_free(pipe->ctx, p.bytes);
-    QX_TRY(st);
-    v->codes = in_file(job->part[QX_PART_CODES], *file, p.at[QX_PART_CODES]);
-    if (job->part[QX_PART_SCALE]) v->scale = in_file(job->part[QX_PART_SCALE], *file, p.at[QX_PART_SCALE]);
-    if (job->part[QX_PART_ZERO]) v->zero = in_file(job->part[QX_PART_ZERO], *file, p.at[QX_PART_ZERO]);
-    return QX_OK;
-}
-
-qx_status qx_solve_settle(struct qx_pipeline *pipe, qx_plan_weight *w, qx_file **file, qx_weight **seen)
-{
-    qx_model *m = pipe->model;
-    kept *v = qx_arena_alloc(m->arena, sizeof *v);
-    const qx_step *before = qx_steps_before_solver(w), *step;
-    const qx_qspec plain = {.codes = w->tensor->dtype};
-    qx_job *job;
-    if (!v) return QX_E_NOMEM;
-    QX_TRY(keep(pipe, w, v, file));
-    if (!(step = qx_step_new(m, &def_kept_rows, NULL, v))) return QX_E_NOMEM;
-    QX_TRY(qx_job_new(m, w->tensor, &w->view, step, &plain, QX_LAYOUT_SAME, &job));
-    *seen = job->part[QX_PART_CODES];
-    (*seen)->name = w->value->name;
-    w->steps = qx_step_new(m, v->plain ? &def_kept_rows : &def_kept, before, v);
-    return w->steps ? QX_OK : QX_E_NOMEM;
 }
