@@ -222,9 +222,11 @@ qx_status qx_tell_interface(qx_exec *x, const qx_graph *g);
 void qx_drop_state(qx_exec *x, qx_rstep *s);
 /* Makes sure that a constant is in its slot; nothing for other values. */
 qx_status qx_const_load(qx_exec *x, const qx_value *v);
-qx_cpu_fn qx_cpu_function_call; /* a node that calls a local function of the model (runtime/call.c) */
+qx_cpu_fn qx_cpu_function_call; /* a node that calls a local function of the model (call_graph.c) */
 
-/* call.c: what an adapter asked for during one call and the executor finishes after it. */
+enum { QX_CALL_PIECE = 1 << 16 }; /* elements that one thread converts at a time; even, so that packed types split at bytes */
+
+/* call_out.c: what an adapter asked for during one call and the executor finishes after it. */
 typedef struct qx_pending { float *from; uint32_t out; int64_t n; } qx_pending;
 enum { QX_MAX_PENDING = 16 };
 typedef struct qx_call_rt {
