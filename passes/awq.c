@@ -25,7 +25,7 @@ typedef struct awq_state { qx_group *groups; decision *is; int64_t n; } awq_stat
 
 static bool weight_only(const qx_plan_item *it)
 {
-    return it->pass && it->weight && !it->act && qx_dtype_bits(it->weight->spec.codes) > 0;
+    return it->pass && !it->table && it->weight && !it->act && qx_dtype_bits(it->weight->spec.codes) > 0;
 }
 
 static bool wants(const qx_group *g)

@@ -44,7 +44,7 @@ static qx_status want_means(qx_stats *stats, const qx_linear *l)
 
 static bool wants(const qx_plan_item *it)
 {
-    return it->pass && it->weight && qx_bias_can_change(it->lin) && it->lin->node->op->id != QX_OP_ConvTranspose;
+    return it->pass && !it->table && it->weight && qx_bias_can_change(it->lin) && it->lin->node->op->id != QX_OP_ConvTranspose;
 }
 
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)

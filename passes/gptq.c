@@ -7,9 +7,9 @@
 
 static bool wants(const qx_pass *p, const qx_plan_item *it)
 {
-    return it->pass && it->weight && it->weight->spec.codes && qx_dtype_bits(it->weight->spec.codes) <= qx_opt_int(p, "bits") &&
-        it->lin->group <= 1 &&
-           it->lin->rows && it->lin->k <= qx_opt_int(p, "columns");
+    const qx_dtype codes = it->pass && !it->table && it->weight ? it->weight->spec.codes : QX_DT_UNDEFINED;
+    return codes && qx_dtype_bits(codes) <= qx_opt_int(p, "bits") && it->lin->group <= 1 && it->lin->rows &&
+        it->lin->k <= qx_opt_int(p, "columns");
 }
 
 /* The range finds what is not a number; beside a format that quantizes activations it does so at every other input, and these

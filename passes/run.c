@@ -126,13 +126,38 @@ static qx_status parse_settings(qx_pipeline *p)
 {
     int n = p->opt->n_settings;
     p->settings = qx_arena_array(p->arena, (size_t)n + 1, sizeof *p->settings);
-    p->set_passes = qx_arena_array(p->arena, (size_t)n + 1, sizeof *p->set_passes);
+    p->set_passes = qx_arena_array(p->arena, (size_t)n + 2, sizeof *p->set_passes); /* and `tables` */
     p->n_set_passes = 0;
     if (!p->settings || !p->set_passes) return QX_E_NOMEM;
     for (int i = 0; i < n; i++) {
         QX_TRY(parse_setting(p, &p->opt->settings[i], &p->settings[i]));
         if (p->settings[i]) p->settings[i] = known_format(p, p->settings[i]);
     }
+    return QX_OK;
+}
+
+static const char *option_value(const qx_pass *pass, const char *name)
+{
+    for (int i = 0; pass->def->options && pass->def->options[i].name; i++)
+        if (strcmp(pass->def->options[i].name, name) == 0) return pass->values[i];
+    return NULL;
+}
+
+/* Embeddings and language model heads that nobody named are stored in INT8, whatever the format of the rest: 4 bits of them do much to
+ * the output, 8 hardly anything, and in float they would be most of a small file. */
+static qx_status parse_tables(qx_pipeline *p)
+{
+    const char *asked = p->opt->tables ? p->opt->tables : "int8";
+    const bool in_float = strcmp(asked, "float") == 0;
+    qx_pass *format = NULL;
+    p->tables = NULL;
+    if (!in_float && strcmp(asked, "int8") != 0) QX_FAIL(p->ctx, QX_E_USAGE, "--tables '%s': write int8 or float", asked);
+    for (int i = p->n_passes; i-- > 0;)
+        if (p->passes[i]->def->flags & QX_PASS_FORMAT) format = p->passes[i];
+    if (!format || in_float || qx_target_has(p->opt->target, QX_TARGET_FLOAT_TABLES)) return QX_OK;
+    const char *level = option_value(format, "accuracy-level");
+    QX_TRY(qx_pipeline_parse_format(p, level && level[0] == '0' ? "int8-weights(accuracy-level=0)" : "int8-weights", &p->tables));
+    p->tables = format->def == p->tables->def ? format : known_format(p, p->tables);
     return QX_OK;
 }
 
@@ -253,6 +278,7 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
     QX_TRY(refuse_quantized(p, m));
     QX_TRY(parse_settings(p));
     QX_TRY(check_purpose(p));
+    QX_TRY(parse_tables(p));
     QX_TRY(qx_sequence_check(p));
     if (changes_model(p)) {
         QX_TRY(fix_inputs(p, m));

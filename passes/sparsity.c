@@ -33,7 +33,7 @@ static int64_t spatial_of(const qx_plan_item *it)
 static bool eligible(qx_pass *p, const qx_plan_item *it)
 {
     const int64_t k = qx_view_k(&it->lin->view), c = k / spatial_of(it);
-    if (!it->weight || it->why != QX_WHY_NONE) return false;
+    if (!it->weight || it->table || it->why != QX_WHY_NONE) return false;
     if (it->lin->rows != it->lin->x)
         return !qx_skipf(p, it->lin->node, QX_WHY_NOT_ELIGIBLE, "2:4: not a product with the rows of its input");
     if (it->lin->group > 1) return !qx_skipf(p, it->lin->node, QX_WHY_NOT_ELIGIBLE, "2:4: %lld groups", (long long)it->lin->group);
@@ -93,7 +93,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     for (int64_t i = 0; how != MAGNITUDE && i < plan->linears.count; i++) {
         const qx_plan_item *it = &plan->items[i];
         const bool conv = it->lin->is_conv;
-        if (!it->weight || it->why != QX_WHY_NONE || it->lin->group > 1 || it->lin->rows != it->lin->x) continue;
+        if (!it->weight || it->table || it->why != QX_WHY_NONE || it->lin->group > 1 || it->lin->rows != it->lin->x) continue;
         if (how == SPARSEGPT && qx_in_turn(p, it)) continue;
         QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1,
                                                        .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")}));

@@ -78,28 +78,6 @@ static qx_status about_ort(qx_report *r, const qx_pipeline *p)
     return add(r, "for speed in ONNX Runtime: --target ort (its forms run 1.3 to 12 times as fast there as these)");
 }
 
-/* Embedding and head of a language model stay float, as published recipes have it; of 4-bit files of a small model or a large
- * vocabulary they are the most. Each is named by a node, so that the hint can be pasted. */
-static qx_status about_tables(qx_report *r, qx_genre k, const qx_pipeline *p)
-{
-    enum { LEAST_SHARE = 5 }; /* a fifth of the file */
-    int64_t bytes = 0;
-    const char *how = "";
-    if (k != QX_GENRE_TEXT || r->output_bytes <= 0) return QX_OK;
-    for (int64_t i = 0; p->plan && i < p->plan->linears.count && how; i++) {
-        const qx_plan_item *it = &p->plan->items[i];
-        if (it->pass || it->why != QX_WHY_DEFAULT_NAME || !it->lin->node->name[0]) continue;
-        if (!it->lin->embedding && !qx_rule_names_head(it->lin)) continue;
-        if (it->weight->items == 1 || it->lin->embedding) bytes += (int64_t)it->lin->w->bytes; /* one that both read is stored once */
-        how = qx_arena_printf(r->arena, "%s --set \"%s=int8-weights\"", how, it->lin->node->name);
-    }
-    char part[32], all[32];
-    if (!how) return QX_E_NOMEM;
-    if (bytes < r->output_bytes / LEAST_SHARE) return QX_OK;
-    return add(r, qx_arena_printf(r->arena, "embedding and head take %s of the %s; in 8 bits:%s", qx_format_bytes(bytes, part, sizeof part),
-                                  qx_format_bytes(r->output_bytes, all, sizeof all), how));
-}
-
 qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *pipe, const qx_quantize_options *opt,
                        const qx_samples *samples)
 {
@@ -107,7 +85,6 @@ qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *
     QX_TRY(about_samples(report, k, pipe, opt, samples));
     QX_TRY(about_preset(report, k, opt->passes));
     QX_TRY(about_ort(report, pipe));
-    QX_TRY(about_tables(report, k, pipe));
     QX_TRY(about_tensorrt(report, pipe, has_zero_point, "activation has a zero point", "activations have zero points"));
     QX_TRY(about_tensorrt(report, pipe, has_signed_scales, "weight may have negative scales", "weights may have negative scales"));
     if (report->grade != QX_GRADE_FAR && report->grade != QX_GRADE_DIFFERS) return QX_OK;

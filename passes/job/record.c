@@ -92,6 +92,7 @@ qx_status qx_record_options(qx_ctx *ctx, const qx_quantize_options *o, qx_buf *o
     QX_TRY(put_list(&w, "exclude", o->exclude, o->n_exclude));
     QX_TRY(put_pairs(ctx, &w, o));
     if (o->target) QX_TRY(qx_jsonw_string(&w, "target", qx_target_name(o->target)));
+    QX_TRY(put_text(&w, "tables", o->tables));
     QX_TRY(put_number(&w, "max-opset", o->max_opset));
     QX_TRY(put_number(&w, "max-ir", o->max_ir));
     if (o->external_data) QX_TRY(qx_jsonw_string(&w, "external-data", "1"));
@@ -118,7 +119,7 @@ static bool any_source(qx_record_given *given, void *user)
  * external data is not taken from it. */
 static bool is_recorded(const char *name)
 {
-    static const char *const names[] = {"include", "exclude", "set", "dim", "target", "max-opset", "max-ir", "external-data",
+    static const char *const names[] = {"include", "exclude", "set", "tables", "dim", "target", "max-opset", "max-ir", "external-data",
                                         "allow-requantize", "calib", "text", "tokenizer", "load-stats",
         "seq-len", "samples", "random", "seed", "no-verify"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)

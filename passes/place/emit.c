@@ -8,6 +8,7 @@
 #include "kernels/quant.h"
 #include "onnx/weight/weight.h"
 #include "passes/place/dynamic.h"
+#include "passes/place/gathered.h"
 #include "passes/place/mixture.h"
 #include "passes/place/nodes.h"
 
@@ -168,13 +169,30 @@ static bool gather_fits(const qx_pipeline *pipe, const qx_plan_item *it)
         power_of_two(w->spec.block) && it->lin->contract_axis == 1;
 }
 
+/* A DequantizeLinear in front of Gather dequantizes the whole table at each run. INT8 rows are gathered as they are, with their scales, and
+ * multiplied: operators that every runtime has, of any operator set. TensorRT takes codes by DequantizeLinear alone. */
+static bool rows_fit(const qx_pipeline *pipe, const qx_plan_item *it)
+{
+    const qx_linear *l = it->lin;
+    const qx_qspec *s = &it->weight->spec;
+    const bool whole = s->block == 0 || (s->block > 0 && l->k % s->block == 0 && l->x->type.has_shape);
+    return pipe->opt->target != QX_TARGET_TENSORRT && l->embedding && l->w_in == it->weight->value && l->channel_axis == 0 &&
+        it->weight->tensor->rank == 2 && s->codes == QX_DT_INT8 && whole;
+}
+
+/* One copy serves a head and the embeddings that share its weight. */
 static bool all_nbits(const qx_pipeline *pipe, const qx_plan_weight *w)
 {
+    bool any = false;
     for (int64_t i = 0; i < pipe->plan->linears.count; i++) {
         const qx_plan_item *it = &pipe->plan->items[i];
-        if (it->weight == w && (!it->pass || !nbits_fits(pipe, it->lin, &w->spec))) return false;
+        if (it->weight != w) continue;
+        const bool product = it->pass && nbits_fits(pipe, it->lin, &w->spec);
+        if (!product && !(rows_fit(pipe, it) && w->spec.scale == w->tensor->dtype)) return false;
+        if (product && w->embedding && it->lin->x->type.dtype != w->tensor->dtype) return false;
+        any |= product;
     }
-    return true;
+    return any;
 }
 
 /* ONNX Runtime's CPU provider multiplies with 8-bit activations (5 dB worse, measured) when an INT8 weight's dequantizer feeds
@@ -202,19 +220,21 @@ static form choose_form(const qx_pipeline *pipe, const qx_plan_item *it)
     if (qx_mixture_fits(pipe, it)) return FORM_MIXTURE;
     if (any_dynamic(pipe, w)) return FORM_INTEGER;
     if (w->spec.block <= 0) return integer_weight_only(pipe, it) ? FORM_NK_TRANSPOSE : FORM_SAME;
-    if (nbits_fits(pipe, l, &w->spec) && all_nbits(pipe, w)) return FORM_NBITS;
+    if (all_nbits(pipe, w)) return FORM_NBITS;
     bool last = l->contract_axis == w->tensor->rank - 1;
     if (last || w->tensor->rank != 2 || pipe->opt->target == QX_TARGET_TENSORRT) return FORM_SAME;
     bool flips = l->node->op->id == QX_OP_Gemm && l->w_index == 1 && w->items == 1 && w->value->n_uses == 1 && l->w_in == w->value;
     return flips ? FORM_NK_GEMM : FORM_NK_TRANSPOSE;
 }
 
-/* Rows of K elements are filled up to whole blocks: no more than a sixteenth is wasted, where that is possible. */
-static int64_t nbits_block(int64_t k)
+/* Rows of K elements are filled up to whole blocks: no more than a sixteenth is wasted, where that is possible; nothing of rows that are
+ * gathered too. */
+static int64_t nbits_block(int64_t k, bool gathered)
 {
     enum { MOST = 128, LEAST = 16 };
+    const int64_t waste = gathered ? 0 : k / 16;
     int64_t block = MOST;
-    while (block > LEAST && (k + block - 1) / block * block - k > k / 16) block /= 2;
+    while (block > LEAST && (k + block - 1) / block * block - k > waste) block /= 2;
     return block;
 }
 
@@ -222,7 +242,7 @@ void qx_emit_prefer_blocks(const qx_pipeline *pipe, qx_plan_item *it)
 {
     qx_qspec *s = &it->weight->spec;
     if (pipe->opt->target != QX_TARGET_ORT || it->act || s->codes != QX_DT_INT8 || s->block != 0) return;
-    s->block = nbits_block(it->lin->k);
+    s->block = nbits_block(it->lin->k, it->weight->embedding);
     if (choose_form(pipe, it) != FORM_NBITS) s->block = 0;
 }
 
@@ -258,25 +278,12 @@ qx_why qx_emit_fits(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qs
     return QX_WHY_NOT_ELIGIBLE;
 }
 
-/* 8-bit rows: ONNX Runtime dequantizes the whole table at each run when a DequantizeLinear stands in front of Gather. Behind it
- * only what was asked for. */
-static bool rows_fit(const qx_pipeline *pipe, const qx_plan_item *it)
-{
-    const qx_qspec *s = &it->weight->spec;
-    const int64_t most = pipe->opt->max_opset;
-    return pipe->opt->target == QX_TARGET_ORT && it->lin->embedding && it->lin->w_in == it->weight->value &&
-        it->lin->channel_axis == 0 && it->weight->tensor->rank == 2 &&
-           s->codes == QX_DT_INT8 && s->block == 0 && (!most || most >= OPSET_BLOCKS);
-}
-
 qx_need qx_emit_weight_need(const qx_pipeline *pipe, const qx_plan_item *it)
 {
     if (it->dynamic && it->weight->items == 1) return (qx_need){11, 6}; /* of DynamicQuantizeLinear and Round */
-    qx_need need = qx_emit_need(&it->weight->spec);
-    for (int64_t i = 0; it->weight->embedding && i < pipe->plan->linears.count; i++)
-        if (pipe->plan->items[i].weight == it->weight && rows_fit(pipe, &pipe->plan->items[i]))
-            need = qx_need_for(it->weight->spec.codes, it->weight->spec.scale, true, true);
-    return need;
+    const bool bytes = it->weight->spec.codes == QX_DT_INT8;
+    if (bytes && choose_form(pipe, it) == FORM_NBITS) return (qx_need){13, 7}; /* blocks are an attribute of MatMulNBits */
+    return qx_emit_need(&it->weight->spec);
 }
 
 qx_need qx_emit_need(const qx_qspec *spec) { return qx_need_for(spec->codes, spec->scale, spec->block != -1, spec->block > 0); }
@@ -377,46 +384,23 @@ static qx_status to_gather(qx_pipeline *pipe, qx_plan_item *it, qx_value *codes,
     return qx_attr_set_int(n, "block_size", s->block);
 }
 
-/* Gather of the codes and of their scales in front of a DequantizeLinear, which takes over the node's output. */
-static qx_status rows_of_codes(qx_plan_item *it, qx_value *codes, qx_value *scale)
-{
-    qx_node *n = it->lin->node, *q, *s;
-    qx_graph *g = n->graph;
-    qx_value *ids = n->in[1], *axes;
-    qx_weight *last;
-    const qx_type *like = &n->out[0]->type;
-    const qx_dtype type = it->weight->tensor->dtype;
-    const char *name = qx_arena_printf(g->model->arena, "%s_axes", n->out[0]->name);
-    if (!name) return QX_E_NOMEM;
-    QX_TRY(qx_weight_from_bytes(g->model, QX_DT_INT64, 1, &(int64_t){1}, &(int64_t){-1}, &last));
-    QX_TRY(qx_init_add(g, name, last, &axes));
-    QX_TRY(qx_node_put(g, n, &(qx_new_node){"Gather", {codes, ids}, 2, like, codes->type.dtype, n->out[0]->name, "Gather"}, &q));
-    QX_TRY(qx_node_put(g, n, &(qx_new_node){"Gather", {scale, ids}, 2, &ids->type, type, n->out[0]->name, "GatherScale"}, &s));
-    qx_type one = ids->type;
-    if (one.has_shape) one.rank = 0, one.has_shape = false;
-    QX_TRY(qx_node_put(g, n, &(qx_new_node){"Unsqueeze", {s->out[0], axes}, 2, &one, type, n->out[0]->name, "Unsqueeze"}, &s));
-    QX_TRY(qx_node_set_op(n, "", "DequantizeLinear"));
-    QX_TRY(qx_node_set_in(n, 0, q->out[0]));
-    QX_TRY(qx_node_set_in(n, 1, s->out[0]));
-    QX_TRY(qx_attr_set_int(n, "axis", -1));
-    return qx_attr_set_int(n, "block_size", it->lin->k);
-}
-
 static qx_status all_rows_of_codes(qx_pipeline *pipe, const qx_plan_weight *w, qx_value *codes, qx_value *scale)
 {
     for (int64_t i = 0; w->embedding && i < pipe->plan->linears.count; i++) {
         qx_plan_item *it = &pipe->plan->items[i];
-        if (it->weight == w && rows_fit(pipe, it)) QX_TRY(rows_of_codes(it, codes, scale));
+        if (it->weight == w && rows_fit(pipe, it)) QX_TRY(qx_gathered_rows(it, codes, scale));
     }
     return QX_OK;
 }
 
-/* Every linear that uses the weight becomes MatMulNBits on the same codes. */
+/* Every linear that uses the weight becomes MatMulNBits on the same codes, of which embeddings gather theirs. */
 static qx_status all_to_nbits(qx_pipeline *pipe, const qx_plan_weight *w, qx_value *codes, qx_value *scale, qx_value *zero)
 {
-    for (int64_t i = 0; i < pipe->plan->linears.count; i++)
-        if (pipe->plan->items[i].weight == w) QX_TRY(to_nbits(pipe, &pipe->plan->items[i], codes, scale, zero));
-    return QX_OK;
+    for (int64_t i = 0; i < pipe->plan->linears.count; i++) {
+        qx_plan_item *it = &pipe->plan->items[i];
+        if (it->weight == w && !it->lin->embedding) QX_TRY(to_nbits(pipe, it, codes, scale, zero));
+    }
+    return all_rows_of_codes(pipe, w, codes, scale);
 }
 
 static int64_t job_bytes(const qx_job *job)
@@ -491,7 +475,7 @@ qx_status qx_emit_weight(qx_pipeline *pipe, qx_plan_item *it)
     qx_plan_weight *w = it->weight;
     if (w->done) return QX_OK;
     form f = choose_form(pipe, it);
-    if (f == FORM_NBITS || f == FORM_MIXTURE) w->spec.scale = it->lin->x->type.dtype;
+    if ((f == FORM_NBITS && !w->embedding) || f == FORM_MIXTURE) w->spec.scale = it->lin->x->type.dtype;
     QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &w->spec, layout_of(f), &w->job));
     if (f == FORM_MIXTURE) QX_TRY(qx_mixture_shape(pipe->model, it));
     QX_TRY(rewire(pipe, it, f));

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "onnx/file/io.h"
 #include "onnx/weight/weight.h"
 #include "passes/place/rules.h"
 
@@ -168,6 +169,21 @@ static bool apply_patterns(qx_pipeline *pipe, filters *f, qx_plan_item *it)
     return true;
 }
 
+/* A default rule would keep it in float: an embedding or a head gets INT8 rows instead, unless a mix chooses the head's format. */
+static bool take_table(qx_pipeline *pipe, qx_plan_item *it, const char **what)
+{
+    const qx_linear *l = it->lin;
+    if (!pipe->tables || !qx_rule_is_table(l) || (!l->embedding && it->pass->def->flags & QX_PASS_MIXES)) return false;
+    const char *why = qx_rule_float_table(l, pipe->plan->bytes);
+    if (why) {
+        const char *text = qx_arena_printf(pipe->model->arena, "%s, %s", *what, why);
+        if (text) *what = text;
+        return false;
+    }
+    it->pass = pipe->tables;
+    return it->table = it->weight_only = true;
+}
+
 static void apply_rules(qx_pipeline *pipe, qx_plan_item *it, bool vision)
 {
     const qx_linear *l = it->lin;
@@ -182,7 +198,8 @@ static void apply_rules(qx_pipeline *pipe, qx_plan_item *it, bool vision)
     else if (qx_const_trace(l->x, &c)) qx_item_keep(pipe, it, QX_WHY_NOT_ELIGIBLE, "both inputs are constant");
     else if (!qx_dtype_is_real(l->w->dtype))
         qx_item_keep(pipe, it, QX_WHY_NOT_FLOAT, "%s", qx_dtype_get(l->w->dtype)->text);
-    else if (!it->asked && (what = qx_rule_name(l, vision)) != NULL) qx_item_keep(pipe, it, QX_WHY_DEFAULT_NAME, "%s", what);
+    else if (!it->asked && (what = qx_rule_name(l, vision)) != NULL && !take_table(pipe, it, &what))
+        qx_item_keep(pipe, it, QX_WHY_DEFAULT_NAME, "%s", what);
 }
 
 /* Rules for a vision branch apply when it is one: when the rest, a language model, weighs more than twice as much. Of two towers
@@ -332,9 +349,18 @@ static qx_status apply_filters(qx_pipeline *pipe)
     return st;
 }
 
+static qx_status measure_model(qx_model *m, int64_t *bytes)
+{
+    qx_write_result size = {0};
+    QX_TRY(qx_model_write_size(m, &(qx_write_options){0}, &size));
+    *bytes = size.model_bytes + size.data_bytes;
+    return QX_OK;
+}
+
 static qx_status make_items(qx_pipeline *pipe, qx_plan *plan)
 {
     qx_model *m = pipe->model;
+    QX_TRY(measure_model(m, &plan->bytes));
     plan->items = qx_arena_array(m->arena, (size_t)plan->linears.count + 1, sizeof *plan->items);
     plan->n_nodes = m->n_node_ids;
     plan->by_node = qx_arena_array(m->arena, (size_t)plan->n_nodes + 1, sizeof *plan->by_node);

@@ -50,6 +50,7 @@ typedef struct qx_plan_item {
     bool asked;               /* named by --set or --include: rules of default names do not apply */
     bool forced;              /* named by --set: rules of sizes do not apply either */
     bool weight_only;         /* the pass stores its weight; x stays float although the format quantizes activations */
+    bool table;               /* an embedding or a head that nobody named: rows of INT8, which no WEIGHTS pass prepares */
     bool float_output;        /* what it writes is not rounded, although the format would */
     qx_pass *attention_pass;  /* FORMAT pass that may have it as an attention product (variable weight); NULL: none */
     bool rescaled;            /* its output carries a folded factor or lacks a branch: not comparable with the float model's */
@@ -68,6 +69,7 @@ typedef struct qx_plan {
     qx_plan_item *items;      /* [linears.count], same index */
     qx_attention *attentions; int64_t n_attentions;
     qx_plan_weight *weights; int64_t n_weights;
+    int64_t bytes;            /* of the whole model, as a file */
     int32_t *by_node;         /* node id -> index of its (first) item, -1 none; length n_node_ids at the start */
     uint32_t n_nodes;
 } qx_plan;
@@ -90,7 +92,8 @@ struct qx_pipeline {
     /* while it runs: */
     const qx_quantize_options *opt;
     qx_pass **settings;           /* FORMAT pass of each --set, [opt->n_settings]; NULL: float */
-    qx_pass **set_passes; int n_set_passes; /* the different ones among them that `passes` has not */
+    qx_pass **set_passes; int n_set_passes; /* the different ones among them (and `tables`) that `passes` has not */
+    qx_pass *tables;              /* FORMAT pass of embeddings and heads that nobody named; NULL: they stay float */
     qx_model *model;
     qx_plan *plan;
     qx_report *report;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "onnx/weight/weight.h"
+#include "passes/linear/linear_read.h"
 
 typedef enum group { every, head, vision, fine } group;
 static const struct keep { group g; const char *path, *what; } keeps[] = {
@@ -86,6 +87,30 @@ bool qx_rule_names_head(const qx_linear *l)
     const struct keep *k = find_keep(l);
     if (l->embedding) return false;
     return k ? strstr(k->what, "language model head") != NULL : qx_rule_is_head(l);
+}
+
+bool qx_rule_is_table(const qx_linear *l) { return l->w && (l->embedding || qx_rule_names_head(l)); }
+
+/* Cosines and sines picked by position, gates: what each row does to the output is no sum of small parts. */
+static bool only_multiplies(const qx_value *v, int depth)
+{
+    enum { DEEPEST = 8 };
+    if (v->is_output || !v->uses || depth > DEEPEST) return false;
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        const qx_node *n = u->node;
+        const bool product = n->op->id == QX_OP_Mul && qx_node_in(n, 1 - u->index) && qx_is_variable(n->in[1 - u->index]),
+            moved = u->index == 0 && n->n_out == 1 && (n->op->traits & QX_T_COPY || n->op->id == QX_OP_Cast);
+        if (!product && !(moved && only_multiplies(n->out[0], depth + 1))) return false;
+    }
+    return true;
+}
+
+const char *qx_rule_float_table(const qx_linear *l, int64_t all)
+{
+    enum { LEAST = 8192, ONE_IN = 100 };
+    if (l->w->numel < LEAST || ((int64_t)l->w->bytes - l->w->numel) < all / ONE_IN) return "small";
+    if (l->embedding && only_multiplies(l->node->out[0], 0)) return "factors";
+    return NULL;
 }
 
 static bool is_square(const qx_conv_window *w)

@@ -71,11 +71,11 @@ Ten findings of a rule are enough.
 
   $ qonnx quantize $MODELS/micro-llama/model.onnx --passes int8-weights -o many.onnx --no-verify --quiet > /dev/null
   $ qonnx check many.onnx --target tensorrt | tail -3
-  ... and 25 more [half-quantized] (--verbose prints all)
-  many.onnx: 0 errors, 35 warnings
+  ... and 26 more [half-quantized] (--verbose prints all)
+  many.onnx: 0 errors, 36 warnings
   hint: it was written for generic; qonnx quantize MODEL.onnx --like many.onnx --target tensorrt writes the forms of tensorrt
   $ qonnx check many.onnx --target tensorrt --verbose | wc -l
-  37
+  38
   $ for m in micro-llama micro-sdxl/unet sd3-mmdit-dynamo micro-sdxl/vae_decoder; do qonnx inspect $MODELS/$m/model.onnx | grep -o ' --.*SOURCE\|try .*' | sed 's/qonnx .*onnx//'; done
   try       --int4 --text FILE, or --int8 --text FILE
   try       --preset sdxl-int8, or sdxl-fp8, with samples of real steps

@@ -89,10 +89,22 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   $ text="--text $MODELS/micro-llama/calib.txt --tokenizer $MODELS/micro-llama/tokenizer.json"; cp $MODELS/micro-llama/model.onnx llm.onnx
   $ for p in --int4 "--passes bias-correction,gptq(bits=4),int4"; do qonnx quantize llm.onnx $p $text --dry-run 2>/dev/null | grep memory; done | uniq -c | grep -c "  2 "
   1
-  $ COLUMNS=400 qonnx quantize llm.onnx --int4 --dry-run 2>/dev/null | grep "embedding and head"
-    hint   embedding and head take 3.15 MB of the 4.6[0-9] MB; in 8 bits: --set "/m/model/embed_tokens/Gather=int8-weights" --set "/m/lm_head/MatMul=int8-weights" (re)
-  $ qonnx quantize llm.onnx --int4 --set "/m/model/embed_tokens/Gather=int8-weights" --set "/m/lm_head/MatMul=int8-weights" --dry-run 2>/dev/null | grep -E "size  |kept|embedding and"
+  $ qonnx quantize llm.onnx --int4 --dry-run 2>/dev/null | grep -E "size  |kept|node.*  int8-weights"
     size   11.3 MB -> 2.3[0-9] MB .* (re)
+         2 nodes  int8-weights
+  $ qonnx quantize llm.onnx --int4 --tables float --dry-run 2>/dev/null | grep -E "size  |kept|node.*  int8-weights"
+    size   11.3 MB -> 4.6[0-9] MB .* (re)
+         2 left in float: kept by default (embedding; language model head), 3.15 MB
+  $ qonnx quantize llm.onnx --int4 --target tensorrt --dry-run 2>/dev/null | grep -E "size  |kept|node.*  int8-weights"
+    size   11.3 MB -> 4.6[0-9] MB .* (re)
+         2 left in float: kept by default (embedding; language model head), 3.15 MB
+  $ qonnx quantize llm.onnx --int4 --set "embed*=float" --dry-run 2>/dev/null | grep -E "size  |excluded|node.*  int8-weights"
+    size   11.3 MB -> 3.5[0-9] MB .* (re)
+         1 node   int8-weights
+         1 left in float: excluded (--set embed*=float), 1.57 MB
+  $ qonnx quantize llm.onnx --int4 --tables int4 --dry-run
+  qonnx quantize: --tables 'int4': write int8 or float
+  [2]
   $ qonnx quantize model.onnx second.onnx --int4 -q && ls second.onnx
   second.onnx
   $ qonnx quantize model.onnx second.onnx --int4 -o third.onnx

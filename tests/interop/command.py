@@ -40,14 +40,14 @@ GOOD = {
     "fp8": [], "int8": [], "int4": [], "preset": ["int4-mix"], "passes": ["int4(block=64)"], "level": ["3"], "sequential": [], "target-size": ["40%"], "target-sqnr": ["15"], "formats": ["int4,int8-weights"],
     "target": ["ort"], "float": ["fp16"], "io": ["int8"], "output": ["x.onnx"], "force": [], "dry-run": [], "frontier": ["x.png"], "external-data": [], "max-opset": ["21"], "max-ir": ["10"], "calib": ["{sample}"], "text": ["{text}"],
     "tokenizer": ["{tokenizer}"], "seq-len": ["32"], "samples": ["2"], "random": ["2"], "seed": ["7"], "save-stats": ["x.stats"], "load-stats": ["{stats}"], "save-gram": [], "resume": ["x.resume"],
-    "verify": ["{sample}"], "no-verify": [], "min-sqnr": ["1"], "include": ["*mlp*"], "exclude": ["*mlp*"], "set": ["*mlp*=int8-weights"], "dim": ["batch=1"], "strict": [], "fix-order": [],
+    "verify": ["{sample}"], "no-verify": [], "min-sqnr": ["1"], "include": ["*mlp*"], "exclude": ["*mlp*"], "set": ["*mlp*=int8-weights"], "tables": ["float"], "dim": ["batch=1"], "strict": [], "fix-order": [],
     "allow-requantize": [], "external-data-root": ["."], "allow-symlinks": [], "verify-each": [], "device": ["cpu"], "max-device-memory": ["1G"], "plugin-dir": ["."], "like": ["{like}"],
     "explain": [], "report": ["x.json"], "threads": ["1"], "max-memory": ["1G"], "json": [], "quiet": [], "verbose": [], "help": [],
 }
 WRONG = {
     "preset": "int3", "passes": "int4(block=7)", "level": "9", "target-size": "many", "target-sqnr": "x", "formats": "int5", "target": "npu", "float": "fp8", "io": "int9", "output": "no/where/x.onnx", "frontier": "no/where/x.png",
     "max-opset": "99", "max-ir": "2", "calib": "none.npz", "text": "none.txt", "tokenizer": "none.json", "seq-len": "0", "samples": "-1", "random": "0", "seed": "-1", "load-stats": "none.stats",
-    "save-stats": "no/where/x.stats", "resume": "no/where/x.resume", "verify": "none.npz", "min-sqnr": "high", "include": "*nothing*", "exclude": "/(/", "set": "*mlp*", "dim": "batch",
+    "save-stats": "no/where/x.stats", "resume": "no/where/x.resume", "verify": "none.npz", "min-sqnr": "high", "include": "*nothing*", "exclude": "/(/", "set": "*mlp*", "tables": "int4", "dim": "batch",
     "device": "tpu", "max-device-memory": "1X", "like": "none.onnx", "report": "no/where/x.json", "threads": "0", "max-memory": "lots",
 }
 ALONE = {"fp8", "int8", "int4", "preset", "passes", "target-size", "target-sqnr", "like", "help"}  # ask for a format themselves

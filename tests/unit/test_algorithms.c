@@ -64,7 +64,7 @@ static void count_kept(qx_ctx *ctx, const char *passes, int64_t *kept, int64_t *
     qx_report *r;
     char out[128];
     temp_path(out, sizeof out);
-    qx_quantize_options o = {.input = MODEL "model.onnx", .output = out, .passes = passes, .force = true, .no_verify = true};
+    qx_quantize_options o = {.input = MODEL "model.onnx", .output = out, .passes = passes, .tables = "float", .force = true, .no_verify = true};
     o.samples = (qx_samples_options){.text = MODEL "calib.txt", .tokenizer = MODEL "tokenizer.json", .seq_len = 64, .limit = 4};
     OK(qx_report_new(ctx, &r));
     OK(qx_quantize_file(ctx, &o, r));

@@ -220,7 +220,7 @@ static void predictions_hold(void **state)
     assert_true(ratio > 0.4 && ratio < 2.5);
     const double predicted = -10 * log10(all4->noise);
     qx_report_free(r);
-    r = quantize(*state, &f, "mixed(size=3400000,formats=int4+int8,probes=1)");
+    r = quantize(*state, &f, "mixed(size=2230000,formats=int4+int8,probes=1)");
     print_message("int4 everywhere: predicted %.2f dB, held-out text %.2f dB\n", predicted, r->outputs[0].sqnr_db);
     assert_true(fabs(predicted - r->outputs[0].sqnr_db) < 3);
     qx_report_free(r);
