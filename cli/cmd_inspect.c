@@ -78,12 +78,12 @@ static void print_ops(cli *c, const qx_summary *s)
 static void print_quantizable(cli *c, const qx_summary *s)
 {
     if (s->quantized_nodes) cli_print("  quantized already: %lld nodes\n", (long long)s->quantized_nodes);
-    cli_fieldf("  quantizable ", "%lld of %lld linear operators have constant weights, %s%s%s%s%s%s%s; %lld attentions",
+    cli_fieldf("  quantizable ", "%lld of %lld linear operators have constant weights, %s%s%s%s%s%s; %lld attentions",
                (long long)s->linear_constant, (long long)s->linear,
                cli_bytes(c, s->linear_bytes), s->kept_bytes ? " (" : "", s->kept_bytes ? cli_bytes(c, s->kept_bytes) : "",
                s->kept_bytes ? " kept by default)" : "",
                s->embedding_bytes ? "; embeddings " : "", s->embedding_bytes ? cli_bytes(c, s->embedding_bytes) : "",
-                   s->embedding_bytes ? " (--set \"*embed*=int8-weights\")" : "", (long long)s->attentions);
+               (long long)s->attentions);
     if (s->linear_bytes)
         cli_print("  saves    %s in 8 bit (--int8, --fp8), %s in 4 bit (--int4)\n", cli_bytes(c, s->saves_8bit),
                   cli_bytes(c, s->saves_4bit));

@@ -35,6 +35,6 @@ const qx_passdef qx_pass_int8 = {
     .flags = QX_PASS_FORMAT | QX_PASS_CALIBRATED | QX_PASS_ROUNDS_X, .plan = plan, .run = qx_scheme_run,
     .doc = "y = DQ(Q(x)) W, W stored as INT8 codes with one scale per output channel (amax/127), x quantized per tensor with a\n"
            "scale from calibration (range/127; the range of least squared error unless act says otherwise); UINT8 with a zero "
-           "point where x lies mostly on one side of 0. Bias stays float. Kept float by default: heads, embeddings,\n"
-           "convolutions with few channels, contractions or outputs under 16 (placement rules of TensorRT and ONNX Runtime).\n"
+           "point where x lies mostly on one side of 0. Bias stays float. Heads and embeddings: weights alone (--tables).\n"
+           "Float by default: convolutions with few channels, contractions or outputs under 16 (rules of TensorRT and ONNX Runtime).\n"
            "Use it when the device has INT8 matrix units; add smoothquant for language models with outlier channels."};

@@ -95,22 +95,21 @@ static qx_status count_node(void *user, qx_node *n)
     return QX_OK;
 }
 
-/* Bytes of a weight in 8 bit per channel, and in 4 bit with a scale of its own type for 32 elements. */
+/* Bytes of a weight in 8 bit per channel, and in 4 bit with a scale of its own type for 32 elements. Embeddings and heads have 8 bits
+ * in both. */
 static void count_linear(counter *c, const qx_linear *l, bool counted)
 {
     qx_summary *s = c->s;
-    if (l->embedding) {
-        if (!counted) s->embedding_bytes += (int64_t)l->w->bytes;
-        return;
-    }
-    s->linear++;
+    s->linear += !l->embedding;
     if (!l->w) return;
-    s->linear_constant++;
+    s->linear_constant += !l->embedding;
     if (counted) return;
-    int64_t bytes = (int64_t)l->w->bytes, elem = qx_dtype_bits(l->w->dtype) / 8, numel = l->w->numel;
-    s->linear_bytes += bytes;
-    if (qx_rule_name(l, false)) { s->kept_bytes += bytes; return; }
+    const int64_t bytes = (int64_t)l->w->bytes, elem = qx_dtype_bits(l->w->dtype) / 8, numel = l->w->numel;
+    const bool table = qx_rule_is_table(l) && !qx_rule_float_table(l, s->bytes);
+    *(l->embedding ? &s->embedding_bytes : &s->linear_bytes) += bytes;
+    if (!table && qx_rule_name(l, false)) { s->kept_bytes += l->embedding ? 0 : bytes; return; }
     s->saves_8bit += bytes - (numel + l->n * elem);
+    if (table) { s->saves_4bit += bytes - (numel + l->n * elem); return; }
     if (!l->is_conv && l->contract_axis >= 0) s->saves_4bit += bytes - ((numel + 1) / 2 + l->n * ((l->k + 31) / 32) * elem);
 }
 

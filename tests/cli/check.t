@@ -42,9 +42,10 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   
   W in blocks of `block` elements along the contraction, 4 bits each and one scale a block. The scale is searched per
   block: the largest value on 7 or on -8, shrunk in a few steps and fitted by least squares to the codes it gives,
-  weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded). The head
-  of a language model is kept; convolutions, which have no blocks, are stored in INT8 with a scale per channel. --target
-  ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose.
+  weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded).
+  Embeddings and heads of language models have 8 bits (--tables); convolutions, which have no blocks, are stored in INT8
+  with a scale per channel. --target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear
+  on [N,K] + Transpose.
   
   options:
     block=32
@@ -82,7 +83,7 @@ Ten findings of a rule are enough.
   try       --preset dit-int8, or dit-fp8, with samples of real steps
   try       --int8 --calib DIR
   $ qonnx inspect $MODELS/micro-llama/model.onnx | grep quantizable
-    quantizable 36 of 46 linear operators have constant weights, 9.44 MB (1.57 MB kept by default); embeddings 1.57 MB
+    quantizable 36 of 46 linear operators have constant weights, 9.44 MB; embeddings 1.57 MB; 5 attentions
 
 Whether weights are 2:4 sparse, in words and as data.
 
