@@ -48,6 +48,13 @@ LANE v16 v_above(v16 x, v16 limit, v16 a, v16 b)
     return (v16){_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GT_OQ), b.v, a.v)};
 }
 LANE float v_top(v16 a) { return _mm512_reduce_max_ps(a.v); }
+/* The table of sixteen at the low four bits of each lane of `at`. */
+LANE v16 v_pick(const void *table, v16 at) { return (v16){_mm512_permutexvar_ps(_mm512_castps_si512(at.v), _mm512_loadu_ps(table))}; }
+/* The bits of a and, 19 higher, those of `low`, added up. */
+LANE v16 v_add_bits(v16 a, v16 low)
+{
+    return (v16){_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_slli_epi32(_mm512_castps_si512(low.v), 19)))};
+}
 LANE v16 v_every(const float *p, int64_t step, int64_t n)
 {
     const __m512i at = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
