@@ -48,9 +48,7 @@ LANE v16 v_above(v16 x, v16 limit, v16 a, v16 b)
     return (v16){_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GT_OQ), b.v, a.v)};
 }
 LANE float v_top(v16 a) { return _mm512_reduce_max_ps(a.v); }
-/* The table of sixteen at the low four bits of each lane of `at`. */
 LANE v16 v_pick(const void *table, v16 at) { return (v16){_mm512_permutexvar_ps(_mm512_castps_si512(at.v), _mm512_loadu_ps(table))}; }
-/* The bits of a and, 19 higher, those of `low`, added up. */
 LANE v16 v_add_bits(v16 a, v16 low)
 {
     return (v16){_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_slli_epi32(_mm512_castps_si512(low.v), 19)))};
@@ -77,6 +75,34 @@ LANE void v_nibbles(const uint8_t *p, const flips *f, v16 *lo, v16 *hi)
     const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
     lo->v = _mm512_permutexvar_ps(x, f->nibbles); /* looks at the low four bits only */
     hi->v = _mm512_permutexvar_ps(_mm512_srli_epi32(x, 4), f->nibbles);
+}
+typedef struct q128 { __m512i v; } q128;
+LANE q128 v_codes(const uint8_t *p, int64_t n)
+{
+    return (q128){_mm512_maskz_loadu_epi32(n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1u), p)};
+}
+LANE q128 v_later(q128 c) { return (q128){_mm512_srli_epi32(c.v, 12)}; }
+typedef struct places { __m512i code[5], ones[5]; __m512 less[5]; } places;
+LANE places v_places(uint32_t flip)
+{
+    places p;
+    for (int i = 0; i < 5; i++) {
+        p.code[i] = _mm512_set1_epi32(15 << 4 * i);
+        p.ones[i] = _mm512_set1_epi32((int)(0x4b000000u | flip << 4 * i));
+        p.less[i] = _mm512_set1_ps((float)(0x800000 + (8 << 4 * i)));
+        __asm__("" : "+v"(p.code[i]), "+v"(p.ones[i]), "+v"(p.less[i])); /* or they would be made anew at each use, which is slow */
+    }
+    return p;
+}
+LANE v16 v_code(q128 c, int place, const places *p)
+{
+    const __m512i bits = _mm512_ternarylogic_epi32(c.v, p->code[place], p->ones[place], 0x6a); /* (c & code) ^ ones */
+    return (v16){_mm512_sub_ps(_mm512_castsi512_ps(bits), p->less[place])};
+}
+LANE v16 v_repeat(const float *p, int64_t n, int shift)
+{
+    const __m512i at = _mm512_srl_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm_cvtsi32_si128(shift));
+    return (v16){_mm512_permutexvar_ps(at, _mm512_maskz_loadu_ps(n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1u), p))};
 }
 LANE float v_sum(v16 a)
 {
@@ -211,6 +237,30 @@ LANE void v_nibbles(const uint8_t *p, const flips *f, v16 *lo, v16 *hi)
     *lo = (v16){_mm256_cvtepi32_ps(_mm256_and_si256(x, low)), _mm256_cvtepi32_ps(_mm256_and_si256(y, low))};
     *hi = (v16){_mm256_cvtepi32_ps(_mm256_srli_epi32(x, 4)), _mm256_cvtepi32_ps(_mm256_srli_epi32(y, 4))};
 }
+typedef struct q128 { __m256i a, b; } q128;
+LANE q128 v_codes(const uint8_t *p, int64_t n)
+{
+    uint8_t t[64] = {0};
+    if (n < 16) p = memcpy(t, p, (size_t)n * 4);
+    return (q128){_mm256_loadu_si256((const __m256i *)(const void *)p), _mm256_loadu_si256((const __m256i *)(const void *)(p + 32))};
+}
+LANE q128 v_later(q128 c) { return (q128){_mm256_srli_epi32(c.a, 12), _mm256_srli_epi32(c.b, 12)}; }
+typedef struct places { uint32_t flip; } places;
+LANE places v_places(uint32_t flip) { return (places){flip}; }
+LANE __m256 v_code8(__m256i c, int place, uint32_t flip)
+{
+    const __m256i code = _mm256_set1_epi32(15 << 4 * place), ones = _mm256_set1_epi32((int)(0x4b000000u | flip << 4 * place));
+    return _mm256_sub_ps(_mm256_castsi256_ps(_mm256_xor_si256(_mm256_and_si256(c, code), ones)),
+                         _mm256_set1_ps((float)(0x800000 + (8 << 4 * place))));
+}
+LANE v16 v_code(q128 c, int place, const places *p) { return (v16){v_code8(c.a, place, p->flip), v_code8(c.b, place, p->flip)}; }
+LANE v16 v_repeat(const float *p, int64_t n, int shift)
+{
+    const __m256i at = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), by = _mm256_set1_epi32(shift);
+    const __m256 few = _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), at));
+    return (v16){_mm256_permutevar8x32_ps(few, _mm256_srlv_epi32(at, by)),
+                 _mm256_permutevar8x32_ps(few, _mm256_srlv_epi32(_mm256_add_epi32(at, _mm256_set1_epi32(8)), by))};
+}
 LANE float v_sum(v16 x)
 {
     const __m256 h = _mm256_add_ps(x.a, x.b);
@@ -318,6 +368,25 @@ LANE void v_nibbles(const uint8_t *p, const flips *f, v16 *lo, v16 *hi)
 {
     for (int i = 0; i < 16; i++) lo->f[i] = (float)((p[i] ^ f->bits) & 15), hi->f[i] = (float)((p[i] ^ f->bits) >> 4);
 }
+typedef struct q128 { uint32_t w[16]; } q128;
+LANE q128 v_codes(const uint8_t *p, int64_t n)
+{
+    q128 c = {{0}};
+    for (int i = 0; i < 4 * (n < 16 ? (int)n : 16); i++) c.w[i / 4] |= (uint32_t)p[i] << 8 * (i % 4);
+    return c;
+}
+LANE q128 v_later(q128 c)
+{
+    for (int i = 0; i < 16; i++) c.w[i] >>= 12;
+    return c;
+}
+typedef struct places { uint32_t flip; } places;
+LANE places v_places(uint32_t flip) { return (places){flip}; }
+LANE v16 v_code(q128 c, int place, const places *p)
+{
+    LANES_EACH((float)(((int)((c.w[i] >> 4 * place & 15) ^ p->flip) - 8) * (1 << 4 * place)));
+}
+LANE v16 v_repeat(const float *p, int64_t n, int shift) { LANES_EACH(i >> shift < n ? p[i >> shift] : 0.0f); }
 typedef struct h32 { int16_t h[32]; } h32;
 #define H_EACH(expr)                                          \
     h32 r_;                                                   \
@@ -392,8 +461,11 @@ LANE float v_sum(v16 a)
  * them, the rest 0; step < 2^27. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays. v_top: the largest lane. v_zero_below: a, but
  * 0 where x < least. v_first: the first n lanes of a, the others of b. v_above: a where x > limit, else b. v_sign_of: a >= 0
  * with the sign of x. v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes; v_flips: bits to be turned
- * over before (the same in both halves). v_sums (AVX-512 only): lane i is the sum of a[i], 16 of them, in another order than
- * v_sum's. */
+ * over before (the same in both halves). q128, v_codes: sixteen words of eight 4-bit codes, those from n on 0; v_code: the code at
+ * a place of 0 to 4 of each, xor-ed with the flip of v_places, less 8, times 16^place: exact, and without a conversion, as low bits
+ * of 2^23; v_later: three places later. v_repeat: lane i is p[i >> shift], shift > 0; 0 from n on. AVX-512 only: v_sums: lane i is
+ * the sum of a[i], 16 of them, in another order than v_sum's; v_pick: the entry of a table of sixteen at the low four bits of each
+ * lane of `at`; v_add_bits: the bits of a and, 19 higher, those of `low`, added up. */
 
 #if LANES_ISA != 512
 LANE v16 v_every(const float *p, int64_t step, int64_t n)

@@ -9,7 +9,8 @@
 #include "kernels/nbits_leaf.h"
 #include "kernels/quant.h"
 
-enum { COLUMNS = QX_GEMM_NR, MAX_BLOCKS = 256, TOGETHER = 4, MOST_K = QX_GEMM_K }; /* TOGETHER: columns that a dot product takes at once */
+enum { COLUMNS = QX_GEMM_NR, MAX_BLOCKS = 256, TOGETHER = 4 /* columns that a dot product takes at once */,
+       MOST_K = QX_GEMM_K, GROUP = 128 /* 4-bit codes likewise */ };
 
 static int64_t blocks_of(const qx_nbits *w) { return w->k / w->block + (w->k % w->block != 0); }
 static int64_t padded_k(const qx_nbits *w) { return blocks_of(w) * w->block; }
@@ -62,33 +63,37 @@ static void unpack_range(const qx_nbits *w, int64_t n, int64_t k0, int64_t kc, f
 
 void qx_nbits_column(const qx_nbits *w, int64_t n, float *out) { unpack_range(w, n, 0, w->k, out); }
 
-int64_t qx_nbits_scratch(const qx_nbits *w, int64_t m) { return by_dot(w, m) ? m * (padded_k(w) + blocks_of(w)) : 0; }
+/* Floats of a prepared row: 4-bit codes are taken 128 at a time. */
+static int64_t prepared_k(const qx_nbits *w) { return w->bits == 4 ? (padded_k(w) + GROUP - 1) / GROUP * GROUP : padded_k(w); }
 
-/* 32 elements as 16 even and 16 odd ones; a last 16 as 8 and 8. */
-static void split_pairs(const float *src, int64_t n, float *dst)
+int64_t qx_nbits_scratch(const qx_nbits *w, int64_t m) { return by_dot(w, m) ? m * (prepared_k(w) + blocks_of(w)) : 0; }
+
+/* Sixteen words of eight codes: the first element of each, the second of each and so on, over 16^place (v_code of lanes.h; the
+ * last three are taken three places lower). */
+static void by_places(const float *x, int64_t n, float *to)
 {
-    for (int64_t i = 0; i < n; i += 32) {
-        const int64_t half = n - i >= 32 ? 16 : 8;
-        for (int64_t j = 0; j < half; j++) dst[i + j] = src[i + 2 * j], dst[i + half + j] = src[i + 2 * j + 1];
+    static const float over[8] = {1, 0x1p-4f, 0x1p-8f, 0x1p-12f, 0x1p-16f, 0x1p-8f, 0x1p-12f, 0x1p-16f};
+    for (int64_t i = 0; i < GROUP; i++) to[i % 8 * 16 + i / 8] = i < n ? x[i] * over[i % 8] : 0.0f;
+}
+
+static void block_sums(const qx_nbits *w, const float *x, float *sum)
+{
+    for (int64_t b = 0; b < blocks_of(w); b++) {
+        const int64_t end = (b + 1) * w->block < w->k ? (b + 1) * w->block : w->k;
+        double s = 0;
+        for (int64_t i = b * w->block; i < end; i++) s += (double)x[i];
+        sum[b] = (float)s;
     }
 }
 
 void qx_nbits_prepare(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, float *scratch)
 {
-    const int64_t nb = blocks_of(w), pk = padded_k(w);
-    for (int64_t r = 0; r < m && by_dot(w, m); r++) {
-        float *p = scratch + r * (pk + nb);
-        for (int64_t b = 0; b < nb; b++) {
-            float block[64]; /* a few elements at a time: blocks can be long */
-            double sum = 0;
-            for (int64_t i = 0; i < w->block; i += 32) {
-                const int64_t n = w->block - i < 32 ? w->block - i : 32, at = b * w->block + i;
-                for (int64_t j = 0; j < n; j++) block[j] = at + j < w->k ? x[r * ldx + at + j] : 0.0f, sum += (double)block[j];
-                if (w->bits == 4) split_pairs(block, n, p + at);
-                else memcpy(p + at, block, sizeof *block * (size_t)n);
-            }
-            p[pk + b] = (float)sum;
-        }
+    const int64_t k = prepared_k(w);
+    for (int64_t r = 0; r < m && by_dot(w, m); r++, x += ldx) {
+        float *p = scratch + r * (k + blocks_of(w));
+        for (int64_t i = 0; w->bits == 4 && i < k; i += GROUP) by_places(x + i, w->k - i, p + i);
+        for (int64_t i = 0; w->bits == 8 && i < k; i++) p[i] = i < w->k ? x[i] : 0.0f;
+        block_sums(w, x, p + k);
     }
 }
 
@@ -99,7 +104,7 @@ int64_t qx_nbits_pieces(const qx_nbits *w, int64_t m) { return (w->n + piece_col
 /* y[c] of columns [n, n + cols), cols <= TOGETHER, for one prepared row. */
 static void dot_columns(const qx_nbits_leaf *l, const qx_nbits *w, int64_t n, int64_t cols, const float *x, float *y)
 {
-    const int64_t nb = blocks_of(w), pk = padded_k(w);
+    const int64_t nb = blocks_of(w);
     float zero[TOGETHER * MAX_BLOCKS];
     const bool zeros = w->zero || w->zero_f;
     for (int64_t c = 0; c < cols; c++) y[c] = w->bias ? w->bias[n + c] : 0.0f;
@@ -110,7 +115,7 @@ static void dot_columns(const qx_nbits_leaf *l, const qx_nbits *w, int64_t n, in
         const qx_nbits_dot d = {.codes = w->codes + n * row_bytes(w) + b * w->block * w->bits / 8, .row_bytes = row_bytes(w),
                                 .scale = w->scale + n * nb + b, .ld_scale = nb,
                                 .zero = zeros ? zero : NULL, .ld_zero = MAX_BLOCKS, .zero_all = (float)top_bit(w), .x = x + b * w->block,
-                                .sum = x + pk + b,
+                                .sum = x + prepared_k(w) + b,
                                 .blocks = some, .block = w->block, .flip = (uint8_t)(!w->is_signed ? 0 : w->bits == 8 ? 0x80 : 0x88)};
         (w->bits == 8 ? l->dot8 : l->dot4)(&d, cols, y);
     }
@@ -155,7 +160,7 @@ void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, 
     if (by_dot(w, m)) {
         for (int64_t j = first; j < first + n; j += TOGETHER)
             for (int64_t r = 0; r < m; r++)
-                dot_columns(l, w, j, first + n - j < TOGETHER ? first + n - j : TOGETHER, scratch + r * (padded_k(w) + blocks_of(w)),
+                dot_columns(l, w, j, first + n - j < TOGETHER ? first + n - j : TOGETHER, scratch + r * (prepared_k(w) + blocks_of(w)),
                             y + r * ldy + j);
         return;
     }

@@ -1,81 +1,118 @@
 /* nbits_loops.h - dot products of codes and prepared x over sixteen lanes, a few columns at once so that their chains of
  * additions overlap; included after lanes.h. Gives `leaf`. What a column gives does not depend on which others are taken with it.
- * Prepared x of 4-bit codes: each 32 elements as 16 even ones, then 16 odd ones (a byte holds one of each); a block of 16: 8 and
- * 8. */
-enum { AT_ONCE = LANES_ISA == 512 ? 4 : 2, LINE = 64, AHEAD = 4096 /* bytes of codes; of scales a quarter */ };
+ * Prepared x of 4-bit codes (nbits.c, by_places): of each 128 elements the first of every eight, then the second of every eight and
+ * so on, as they lie in sixteen words of codes, over the power of 16 that v_code multiplies by. */
+enum { AT_ONCE = LANES_ISA == 512 ? 4 : 2, LINE = 64, AHEAD = 4096 /* bytes of codes; of scales a quarter */,
+       GROUP = 128 /* 4-bit codes of a line */ };
 
-/* Zero points are taken off as scale * zero * (sum of x in the block), so that the inner loop is one product. */
-LANE v16 corrections(const qx_nbits_dot *p, int64_t c)
+/* Zero points are taken off as scale * zero * (sum of x in the block), so that the inner loop is one product; `done` of them was in it. */
+LANE v16 corrections(const qx_nbits_dot *p, int64_t c, float done)
 {
     const float *scale = p->scale + c * p->ld_scale, *zero = p->zero ? p->zero + c * p->ld_zero : NULL;
     v16 acc = v_set(0.0f);
     for (int64_t b = 0; b < p->blocks; b += 16) {
         const int64_t n = p->blocks - b;
-        acc = v_fma(v_mul(v_part(scale + b, n), zero ? v_part(zero + b, n) : v_set(p->zero_all)), v_part(p->sum + b, n), acc);
+        const v16 z = zero ? v_part(zero + b, n) : v_set(p->zero_all);
+        acc = v_fma(v_mul(v_part(scale + b, n), v_sub(z, v_set(done))), v_part(p->sum + b, n), acc);
     }
     return acc;
 }
 
-LANE v16 dot4_16(const uint8_t *c, const float *x, uint8_t flip)
-{
-    float q[16];
-    for (int i = 0; i < 8; i++) q[i] = (float)((c[i] ^ flip) & 15), q[8 + i] = (float)((c[i] ^ flip) >> 4);
-    return v_mul(v_load(q), v_load(x));
-}
-
-/* d[c] = dot(x, codes) over the whole lanes of one block, c < cols. */
-LANE void block_dot(const uint8_t *codes, int64_t row, const float *x, int64_t n, const flips *f, const int bits, const int cols, v16 *d)
-{
-    v16 lo, hi;
-    for (int c = 0; c < cols; c++) d[c] = v_set(0.0f);
-    for (int64_t i = 0; bits == 4 && i + 32 <= n; i += 32)
-        for (int c = 0; c < cols; c++) {
-            v_nibbles(codes + c * row + i / 2, f, &lo, &hi);
-            d[c] = v_fma(hi, v_load(x + i + 16), v_fma(lo, v_load(x + i), d[c]));
-        }
-    for (int64_t i = 0; bits == 8 && i + 16 <= n; i += 16)
-        for (int c = 0; c < cols; c++) d[c] = v_fma(v_bytes(codes + c * row + i, f), v_load(x + i), d[c]);
-}
-
-/* Block b of columns side by side is as far into their codes as into what is fetched: short rows one behind the other are no
- * stream that a processor follows. */
+/* Columns side by side are as far into their codes as into what is fetched: short rows one behind the other are no stream that a
+ * processor follows. Scales take a quarter of the room of codes at most. */
 LANE void fetch(const uint8_t *codes, const float *scale, int64_t b, int64_t bytes)
 {
     for (int64_t i = b * bytes; i < (b + 1) * bytes; i += LINE) __builtin_prefetch(codes + AHEAD + i, 0, 2);
     if (b % 4 == 0) __builtin_prefetch((const char *)scale + AHEAD / 4 + b * LINE / 4, 0, 2);
 }
 
-LANE void dot_columns(const qx_nbits_dot *p, int64_t first, const int bits, const int cols, float *y)
+/* How scales of 4-bit codes lie over the sixteen words of a group: the number of bits that lead from a word to its scale (4: one
+ * for all), or UNEVEN. */
+enum { UNEVEN = -1 };
+LANE int spread_of(const qx_nbits_dot *p)
+{
+    for (int shift = 1; shift < 4; shift++)
+        if (p->block == 8 << shift) return shift;
+    return p->block % GROUP == 0 || p->blocks == 1 ? 4 : UNEVEN;
+}
+
+TARGET static __attribute__((noinline)) void uneven_scales(const qx_nbits_dot *p, const float *scale, int64_t g, float *each)
+{
+    for (int i = 0; i < 16; i++) {
+        const int64_t b = (g * GROUP + 8 * i) / p->block;
+        each[i] = b < p->blocks ? scale[b] : 0.0f;
+    }
+}
+
+/* The scale of each word of group g, whose first block is b. */
+LANE v16 scales_of(const qx_nbits_dot *p, const float *scale, int64_t g, int64_t b, int spread)
+{
+    float each[16];
+    if (spread != UNEVEN) return v_repeat(scale + b, p->blocks - b, spread);
+    uneven_scales(p, scale, g, each);
+    return v_load(each);
+}
+
+#define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++) /* or what the loop is over would lie in memory */
+
+LANE void dot8_columns(const qx_nbits_dot *p, int64_t first, const int cols, float *y)
 {
     const flips f = v_flips(p->flip);
-    const uint8_t *codes = p->codes + first * p->row_bytes;
+    const uint8_t *from = p->codes + first * p->row_bytes;
     const float *x = p->x, *scale = p->scale + first * p->ld_scale;
-    const int64_t wide = p->block / (bits == 4 ? 32 : 16) * (bits == 4 ? 32 : 16);
     v16 acc[AT_ONCE], d[AT_ONCE];
     float rest[AT_ONCE] = {0};
     for (int c = 0; c < cols; c++) acc[c] = v_set(0.0f);
-    for (int64_t b = 0; b < p->blocks; b++, codes += p->block * bits / 8, x += p->block) {
-        fetch(p->codes + first * p->row_bytes, scale, b, cols * p->block * bits / 8);
-        block_dot(codes, p->row_bytes, x, p->block, &f, bits, cols, d);
-        for (int c = 0; c < cols && wide < p->block; c++) {
-            if (bits == 4) d[c] = v_add(d[c], dot4_16(codes + c * p->row_bytes + wide / 2, x + wide, p->flip));
-            for (int64_t i = wide; bits == 8 && i < p->block; i++)
-                rest[c] += scale[c * p->ld_scale + b] * (float)(codes[c * p->row_bytes + i] ^ p->flip) * x[i];
-        }
+    for (int64_t b = 0; b < p->blocks; b++, from += p->block, x += p->block) {
+        int64_t i = 0;
+        fetch(p->codes + first * p->row_bytes, scale, b, cols * p->block);
+        for (int c = 0; c < cols; c++) d[c] = v_set(0.0f);
+        for (; i + 16 <= p->block; i += 16)
+            for (int c = 0; c < cols; c++) d[c] = v_fma(v_bytes(from + c * p->row_bytes + i, &f), v_load(x + i), d[c]);
+        for (; i < p->block; i++)
+            for (int c = 0; c < cols; c++)
+                rest[c] += scale[c * p->ld_scale + b] * (float)(from[c * p->row_bytes + i] ^ p->flip) * x[i];
         for (int c = 0; c < cols; c++) acc[c] = v_fma(d[c], v_set(scale[c * p->ld_scale + b]), acc[c]);
     }
-    for (int c = 0; c < cols; c++) y[first + c] += v_sum(v_sub(acc[c], corrections(p, first + c))) + rest[c];
+    for (int c = 0; c < cols; c++) y[first + c] += v_sum(v_sub(acc[c], corrections(p, first + c, 0.0f))) + rest[c];
 }
 
-#define DOT(bits)                                                                        \
-    TARGET static void dot##bits(const qx_nbits_dot *p, int64_t cols, float *y)          \
-    {                                                                                    \
-        int64_t c = 0;                                                                   \
-        for (; c + AT_ONCE <= cols; c += AT_ONCE) dot_columns(p, c, bits, AT_ONCE, y);   \
-        for (; c < cols; c++) dot_columns(p, c, bits, 1, y);                             \
+LANE void dot4_columns(const qx_nbits_dot *p, int64_t first, const int cols, const uint32_t flip, float *y)
+{
+    const uint8_t *from = p->codes + first * p->row_bytes;
+    const float *x = p->x, *scale = p->scale + first * p->ld_scale;
+    const int64_t words = p->blocks * p->block / 8;
+    const int spread = spread_of(p);
+    const int64_t scales = cols * GROUP / p->block; /* of a group of each column, in floats */
+    const places at = v_places(flip);
+    v16 acc[AT_ONCE], d[AT_ONCE];
+    q128 c[AT_ONCE];
+    EACH(i, cols) acc[i] = v_set(0.0f);
+    for (int64_t g = 0; 16 * g < words; g++, x += GROUP) {
+        const int64_t b = g * GROUP / p->block;
+        EACH(i, cols) __builtin_prefetch(from + AHEAD + (g * cols + i) * LINE, 0, 3);
+        __builtin_prefetch(scale + (AHEAD / LINE + g) * scales, 0, 3);
+        EACH(i, cols) c[i] = v_codes(from + i * p->row_bytes + g * LINE, words - 16 * g), d[i] = v_set(0.0f);
+        EACH(k, 8) {
+            const v16 xk = v_load(x + 16 * k);
+            EACH(i, cols) d[i] = v_fma(v_code(k == 5 ? c[i] = v_later(c[i]) : c[i], k < 5 ? k : k - 3, &at), xk, d[i]);
+        }
+        EACH(i, cols) acc[i] = v_fma(d[i], scales_of(p, scale + i * p->ld_scale, g, b, spread), acc[i]);
     }
-DOT(4)
-DOT(8)
+    EACH(i, cols) y[first + i] += v_sum(p->zero ? v_sub(acc[i], corrections(p, first + i, 8.0f)) : acc[i]);
+}
+
+#define DOT(name, columns, ...)                                                       \
+    TARGET static void name(const qx_nbits_dot *p, int64_t cols, float *y)             \
+    {                                                                                  \
+        int64_t c = 0;                                                                 \
+        for (; c + AT_ONCE <= cols; c += AT_ONCE) columns(p, c, AT_ONCE, __VA_ARGS__); \
+        for (; c < cols; c++) columns(p, c, 1, __VA_ARGS__);                           \
+    }
+DOT(dot8, dot8_columns, y)
+DOT(dot4_unsigned, dot4_columns, 0, y)
+DOT(dot4_signed, dot4_columns, 8, y)
+TARGET static void dot4(const qx_nbits_dot *p, int64_t cols, float *y) { (p->flip ? dot4_signed : dot4_unsigned)(p, cols, y); }
 
 TARGET static void halves4(const uint8_t *codes, int64_t n, uint8_t flip, float zero, float scale, float *even, float *odd)
 {

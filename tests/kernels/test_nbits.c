@@ -7,7 +7,8 @@ typedef struct ncase { int bits; bool is_signed; int zero; int64_t n, k, block; 
 static const ncase cases[] = {
     {4, false, 0, 5, 64, 32}, {4, false, 1, 37, 130, 32}, {4, true, 0, 33, 128, 128}, {4, false, 2, 3, 48, 16}, {4, true, 1, 6, 96, 32},
     {8, false, 0, 40, 100, 32}, {8, true, 0, 4, 77, 77}, {8, false, 1, 9, 256, 64}, {2, false, 0, 34, 64, 16}, {2, false, 1, 3, 100, 32},
-    {4, false, 1, 2, 9000, 16}, {4, false, 0, 1, 1, 16}, {4, false, 0, 33, 600, 256}};
+    {4, false, 1, 2, 9000, 16}, {4, false, 0, 1, 1, 16}, {4, false, 0, 33, 600, 256}, {4, false, 1, 7, 300, 48},
+    {4, true, 0, 5, 576, 576}, {4, false, 2, 6, 700, 160}, {4, true, 1, 9, 8, 16}, {4, false, 1, 5, 257, 64}};
 static const int64_t rows[] = {0, 1, 3, 4, 5, 40};
 
 static unsigned get(const uint8_t *p, int bits, int64_t i) { return (p[i * bits / 8] >> (i * bits % 8)) & ((1u << bits) - 1u); }
