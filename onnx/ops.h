@@ -49,6 +49,8 @@ const qx_op *qx_op_find(const char *domain, const char *name, int64_t opset);
 int qx_op_domain_is_known(const char *domain);
 /* All rows, in file order. */
 const qx_op *qx_op_table(int *count);
+/* Element types that an input may have (op_types.def): bit n is type n of the format; 0: any, or not known. */
+uint32_t qx_op_input_types(const qx_op *op, uint32_t input);
 extern const qx_op qx_op_unknown; /* id QX_OP_UNKNOWN */
 
 enum { QX_OPSET_MIN = 7, QX_OPSET_MAX = 28, QX_IR_MIN = 3, QX_IR_MAX = 14 };

@@ -253,9 +253,23 @@ static void trt_negative_scale(linter *l, const qx_node *n)
     if (i >= 0) FIND(l, n, "scale[%lld] is %g: TensorRT's parser takes positive scales only", (long long)i, (double)v);
 }
 
+/* An element type that the operator does not have at this version: runtimes refuse such a file. */
+static void wrong_type(linter *l, const qx_node *n)
+{
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        const qx_value *v = qx_node_in(n, i);
+        const uint32_t may = v ? qx_op_input_types(n->op, i) : 0;
+        if (!may || v->type.kind != QX_KIND_TENSOR || !v->type.dtype || may >> v->type.dtype & 1) continue;
+        FIND(l, n, "input %u is %s, which %s of opset %d does not take", i, qx_dtype_get((int)v->type.dtype)->text, n->op_type,
+             n->op->since);
+        return;
+    }
+}
+
 enum { GENERIC = 1u << QX_TARGET_GENERIC, ORT = 1u << QX_TARGET_ORT, TRT = 1u << QX_TARGET_TENSORRT,
        OV = 1u << QX_TARGET_OPENVINO, ALL = GENERIC | ORT | TRT | OV };
 static const struct rule { const char *name, *brief; unsigned targets; bool error; void (*check)(linter *l, const qx_node *n); } rules[] = {
+    {"types", "element types that an operator does not have", ALL, true, wrong_type},
     {"bad-scale", "scales that are 0, infinite or NaN", ALL, true, bad_scale},
     {"isolated-pair", "Q/DQ that no product reads", ORT | TRT, false, isolated_pair},
     {"half-quantized", "products with one quantized input", TRT, false, half_quantized},

@@ -1,4 +1,4 @@
-/* test_lint.c - what runtimes do not load. ONNX Runtime: INT8 in front of a biased MatMul, from opset 21 on, unless the codes are UINT8
+/* test_lint.c - what runtimes do not load. All: element types that an operator does not have. ONNX Runtime: INT8 in front of a biased MatMul, from opset 21 on, unless the codes are UINT8
  * or the input is a matrix. TensorRT: scales below 0. TensorRT and OpenVINO: blocks that are not whole. OpenVINO: a Cast to FP8. */
 #include "model_text.h"
 #include "passes/job/lint.h"
@@ -83,10 +83,24 @@ static void codes_without_a_kernel(void **state)
     expect(NBITS(", accuracy_level = 4"), QX_TARGET_ORT, NULL);
 }
 
+#define UNARY(op, type, opset) "<ir_version: 10, opset_import: [\"\" : " opset "]> " "g (" type "[4] x) => (" type "[4] y) { y = " op "(x) }"
+
+static void types_of_the_standard(void **state)
+{
+    (void)state;
+    expect(UNARY("Sqrt", "int64", "17"), QX_TARGET_GENERIC, "types");
+    expect(UNARY("Sqrt", "int64", "17"), QX_TARGET_OPENVINO, "types");
+    expect(UNARY("Sqrt", "float", "17"), QX_TARGET_GENERIC, NULL);
+    expect(UNARY("Abs", "int64", "17"), QX_TARGET_GENERIC, NULL);
+    expect(UNARY("Sin", "bfloat16", "21"), QX_TARGET_GENERIC, "types"); /* from 22 on */
+    expect(UNARY("Sin", "bfloat16", "22"), QX_TARGET_GENERIC, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(int8_before_a_bias), cmocka_unit_test(scales_below_zero),
                                        cmocka_unit_test(blocks_that_are_not_whole), cmocka_unit_test(cast_to_fp8),
-                                       cmocka_unit_test(convolutions_in_float), cmocka_unit_test(codes_without_a_kernel)};
+                                       cmocka_unit_test(convolutions_in_float), cmocka_unit_test(codes_without_a_kernel),
+                                       cmocka_unit_test(types_of_the_standard)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
