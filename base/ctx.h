@@ -10,7 +10,7 @@
 
 #define QX_MESSAGE_MAX 8192 /* longest message chain; the context keeps it inline so that running out of memory can be told */
 
-enum { QX_WARNED = 64 };
+enum { QX_TOLD = 64 };
 
 enum { QX_SPARES = 64 };
 typedef struct qx_spares { pthread_mutex_t lock; void *block[QX_SPARES]; int n, holders; } qx_spares; /* freed blocks of qx_alloc_again */
@@ -22,8 +22,8 @@ struct qx_ctx {
     locale_t c_locale;     /* numbers are read with '.', whatever the program has set */
     pthread_mutex_t lock;  /* error chain */
     pthread_mutex_t sink;  /* log and progress callbacks: one at a time */
-    uint64_t warned[QX_WARNED]; /* hashes of the last warnings, which are not told again */
-    unsigned n_warned;
+    uint64_t told[QX_TOLD]; /* hashes of the last warnings and lines of qx_log_once, which are not told again */
+    unsigned n_told;
     atomic_int error_of;   /* 1 + the thread whose message `error` is, 0 when there is none */
     char error[QX_MESSAGE_MAX];
     atomic_int warnings;

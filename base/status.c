@@ -159,24 +159,24 @@ qx_status qx_note(qx_ctx *ctx, qx_status code, const char *fmt, ...)
     return code;
 }
 
-/* Whether one of the last warnings had this text: a job reads its model and its result more than once. Call with sink locked. */
-static bool warned_before(qx_ctx *ctx, const char *text)
+/* Whether one of the last lines of this kind had this text: a job reads its model and its result more than once. Call with sink locked. */
+static bool told_before(qx_ctx *ctx, const char *text)
 {
     uint64_t hash = 0xCBF29CE484222325u; /* FNV-1a */
     for (const char *c = text; *c; c++) hash = (hash ^ (unsigned char)*c) * 0x100000001B3u;
-    for (int i = 0; i < QX_WARNED; i++)
-        if (ctx->warned[i] == hash) return true;
-    ctx->warned[ctx->n_warned++ % QX_WARNED] = hash;
+    for (int i = 0; i < QX_TOLD; i++)
+        if (ctx->told[i] == hash) return true;
+    ctx->told[ctx->n_told++ % QX_TOLD] = hash;
     return false;
 }
 
-static void log_va(qx_ctx *ctx, qx_log_level level, const char *fmt, va_list ap)
+static void log_va(qx_ctx *ctx, qx_log_level level, bool once, const char *fmt, va_list ap)
 {
     if (!ctx->opt.log) return;
     char text[QX_MESSAGE_MAX];
     qx_format(text, sizeof text, fmt, ap);
     pthread_mutex_lock(&ctx->sink);
-    if (level != QX_LOG_WARN || !warned_before(ctx, text)) ctx->opt.log(ctx->opt.user, level, text);
+    if (!once || !told_before(ctx, text)) ctx->opt.log(ctx->opt.user, level, text);
     pthread_mutex_unlock(&ctx->sink);
 }
 
@@ -184,7 +184,15 @@ void qx_log(qx_ctx *ctx, qx_log_level level, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    log_va(ctx, level, fmt, ap);
+    log_va(ctx, level, level == QX_LOG_WARN, fmt, ap);
+    va_end(ap);
+}
+
+void qx_log_once(qx_ctx *ctx, qx_log_level level, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    log_va(ctx, level, true, fmt, ap);
     va_end(ap);
 }
 
@@ -193,7 +201,7 @@ void qx_warn(qx_ctx *ctx, const char *fmt, ...)
     va_list ap;
     va_start(ap, fmt);
     atomic_fetch_add(&ctx->warnings, 1);
-    log_va(ctx, QX_LOG_WARN, fmt, ap);
+    log_va(ctx, QX_LOG_WARN, true, fmt, ap);
     va_end(ap);
 }
 

@@ -70,6 +70,8 @@ qx_status qx_fail(qx_ctx *ctx, qx_status code, const char *fmt, ...) __attribute
 /* Puts "<text>: " before the pending message; returns `code` unchanged. */
 qx_status qx_note(qx_ctx *ctx, qx_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void qx_log(qx_ctx *ctx, qx_log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Not when one of the last 64 lines of this kind, or warnings, had the same text: for what every executor of a job would say. */
+void qx_log_once(qx_ctx *ctx, qx_log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* A warning is counted, and logged unless one of the last 64 had the same text. */
 void qx_warn(qx_ctx *ctx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int qx_ctx_warnings(const qx_ctx *ctx);

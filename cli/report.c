@@ -132,22 +132,39 @@ static void print_output(cli *c, const qx_report_output *o)
     cli_fieldf(head, "%s%s%s%s", measured, top, o->note && o->count ? ", " : "", o->note ? o->note : "");
 }
 
-/* Decoders have dozens of caches as outputs: behind the first few, only those that say something. */
+/* Decoders have dozens of caches as outputs: behind the first few, only those that say something, and the worst of what is far
+ * from float. */
 enum { SHOWN = 6 };
 static const double FINE_DB = 30;
-static bool worth_showing(const qx_report_output *o)
+static bool is_special(const qx_report_output *o) { return o->note || !isnan(o->top1) || isnan(o->sqnr_db) || !isnan(o->equal); }
+
+static bool worth_showing(const qx_report *r, int64_t at)
 {
-    return o->note || !isnan(o->top1) || (isnan(o->equal) ? !(o->sqnr_db >= FINE_DB) : o->equal < 1);
+    const qx_report_output *o = &r->outputs[at];
+    int worse = 0;
+    if (is_special(o)) return o->note || !isnan(o->top1) || isnan(o->equal) || o->equal < 1;
+    if (o->sqnr_db >= FINE_DB) return false;
+    for (int64_t i = SHOWN; i < r->n_outputs && worse < SHOWN; i++) {
+        const double db = is_special(&r->outputs[i]) ? INFINITY : r->outputs[i].sqnr_db;
+        worse += db < o->sqnr_db || (i < at && db == o->sqnr_db);
+    }
+    return worse < SHOWN;
 }
 
 static void print_quality(cli *c, const qx_report *r)
 {
     int64_t left = 0;
+    double least = FINE_DB;
     for (int64_t i = 0; i < r->n_outputs; i++) {
-        if (i < SHOWN || worth_showing(&r->outputs[i])) print_output(c, &r->outputs[i]);
-        else left++;
+        const qx_report_output *o = &r->outputs[i];
+        if (i < SHOWN || worth_showing(r, i)) {
+            print_output(c, o);
+            continue;
+        }
+        left++;
+        if (!is_special(o) && o->sqnr_db < least) least = o->sqnr_db;
     }
-    if (left) cli_print("  %lld more outputs, each within %g dB of float or all equal\n", (long long)left, FINE_DB);
+    if (left) cli_print("  %lld more outputs, each %.3g dB or better, or all equal\n", (long long)left, floor(10 * least) / 10);
     if (r->verify_note) cli_field("  ", r->verify_note);
     if (!r->n_layers) return;
     cli_print("  furthest from float:\n");

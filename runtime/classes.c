@@ -39,8 +39,6 @@ static const shape_rule shape_rules[] = {
     {QX_OP_ms_QLinearGlobalAveragePool, 0}, {QX_OP_ms_NhwcMaxPool, 0},
 };
 
-enum { STREAM_ELEMENTS = 1 << 16 }; /* smaller weights are kept even when weights are streamed */
-
 /* Fused steps stand for nodes whose output shape follows from input shapes. */
 static uint32_t content_mask(const qx_rstep *s)
 {
@@ -93,7 +91,7 @@ void qx_classify(qx_exec *x, qx_gplan *p, bool is_main)
     for (uint32_t i = 0; i < p->graph->n_inits; i++) {
         const qx_value *v = p->graph->inits[i];
         if (v->is_input) continue; /* a default that a feed may replace */
-        x->info[v->id].streamed = x->opt.stream_weights && v->init && v->init->numel >= STREAM_ELEMENTS;
+        x->info[v->id].streamed = x->opt.stream_weights && v->init && v->init->numel >= QX_STREAM_ELEMENTS;
         x->info[v->id].content = x->info[v->id].streamed ? QX_CLASS_DATA : QX_CLASS_CONST;
         x->info[v->id].shape_fixed = true;
     }

@@ -95,21 +95,44 @@ done:
 
 /* ---- Life ---- */
 
+int64_t qx_exec_counted_bytes(const qx_ctx *ctx, const qx_weight *w, bool as_float)
+{
+    return as_float || qx_dtype_is_float(w->dtype) ? qx_exec_float_bytes(w, qx_ctx_max_memory(ctx) > 0) : (int64_t)w->bytes;
+}
+
+bool qx_exec_would_stream(const qx_ctx *ctx, uint64_t weights)
+{
+    const uint64_t budget = qx_ctx_max_memory(ctx), limit = budget ? budget / 2 : qx_machine_memory() / 4;
+    return limit && weights > limit;
+}
+
+/* Codes that only a convolution of floats reads are dequantized once and kept as floats. */
+static bool becomes_filter(const qx_value *v)
+{
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        const qx_value *w = u->node->op->id == QX_OP_DequantizeLinear && u->index == 0 ? qx_node_out(u->node, 0) : NULL;
+        for (const qx_use *r = w ? w->uses : NULL; r; r = r->next) {
+            const qx_node *n = r->node, *from = n->in[0] ? n->in[0]->def : NULL;
+            const bool conv = n->op->id == QX_OP_Conv || n->op->id == QX_OP_ConvTranspose;
+            if (conv && r->index == 1 && !(from && from->op->id == QX_OP_DequantizeLinear)) return true;
+        }
+    }
+    return false;
+}
+
 static void choose_streaming(qx_exec *x)
 {
-    const uint64_t budget = qx_ctx_max_memory(x->ctx), limit = budget ? budget / 2 : qx_machine_memory() / 4;
     uint64_t bytes = 0;
     char text[32];
     if (x->device || x->opt.stream_weights) return;
     for (uint32_t i = 0; i < x->model->graph->n_inits; i++) {
         const qx_weight *w = x->model->graph->inits[i]->init;
-        if (w && qx_dtype_is_float(w->dtype)) bytes += (uint64_t)w->numel * sizeof(float);
-        else if (w) bytes += w->bytes;
+        if (w) bytes += (uint64_t)qx_exec_counted_bytes(x->ctx, w, becomes_filter(x->model->graph->inits[i]));
     }
-    x->opt.stream_weights = limit && bytes > limit;
+    x->opt.stream_weights = qx_exec_would_stream(x->ctx, bytes);
     if (x->opt.stream_weights)
-        qx_log(x->ctx, QX_LOG_INFO, "weights take %s in float32: they are read for each use, not kept",
-               qx_format_bytes((int64_t)bytes, text, sizeof text));
+        qx_log_once(x->ctx, QX_LOG_INFO, "weights take %s in float32: they are read for each use, not kept",
+                    qx_format_bytes((int64_t)bytes, text, sizeof text));
 }
 
 qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_exec **out)

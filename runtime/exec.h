@@ -139,10 +139,16 @@ qx_status qx_exec_sweep(qx_exec *x, const qx_sweep_job *job);
 void qx_sweep_forget(const char *keep); /* removes the files that are there */
 qx_status qx_exec_weight_bytes(qx_exec *x, int64_t *bytes, int64_t *largest); /* of the plan's steps, packed: together; of one */
 
+/* Whether an executor on the CPU would read weights that count so many bytes for each use. Floats (and as_float: codes that are
+ * dequantized once) count as float32, under a memory limit as Winograd has them, where a filter fits that: four times as much. */
+bool qx_exec_would_stream(const qx_ctx *ctx, uint64_t counted);
+int64_t qx_exec_counted_bytes(const qx_ctx *ctx, const struct qx_weight *w, bool as_float);
+int64_t qx_exec_float_bytes(const struct qx_weight *w, bool transformed);
+
 /* What a run with these feeds takes, in bytes, told from shapes without running. weights: as they lie packed, of all steps; where
- * they are streamed, twice the largest step's. unknown: results whose size only a run can tell (each counts as its step's largest
- * input). outputs: what the run gives back. watched (may be NULL): [watches], of each watched result, 0: not known. flops: of products
- * (of a convolution in Winograd's form, as many as take its time), moved: bytes of all results. */
+ * they are streamed, twice the largest step's and the small ones. unknown: results whose size only a run can tell (each counts as
+ * its step's largest input). outputs: what the run gives back. watched (may be NULL): [watches], of each watched result, 0: not
+ * known. flops: of products (of a convolution in Winograd's form, as many as take its time), moved: bytes of all results. */
 typedef struct qx_exec_need { int64_t weights, activations, outputs, unknown; double flops, moved; } qx_exec_need;
 qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, int64_t *watched, qx_exec_need *out);
 

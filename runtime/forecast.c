@@ -99,6 +99,22 @@ static int64_t weights_of(const forecast *f)
     return bytes + beside;
 }
 
+static bool is_small(const qx_rstep *s)
+{
+    for (uint32_t i = 0; i < s->n_in; i++)
+        if (s->in_value[i] && s->in_value[i]->init && s->in_value[i]->init->numel >= QX_STREAM_ELEMENTS) return false;
+    return true;
+}
+
+/* Where weights are streamed: one as it is read and as it is packed, and the small ones, which stay. */
+static int64_t streamed_weights(const forecast *f, int64_t largest)
+{
+    int64_t bytes = 2 * largest;
+    for (uint32_t i = 0; i < f->x->main->n_steps; i++)
+        if (is_small(&f->x->main->steps[i])) bytes += qx_step_weights(&f->x->main->steps[i], is_transformed(f, &f->x->main->steps[i]));
+    return bytes;
+}
+
 /* ---- operations ---- */
 
 static double elements_of(const forecast *f, const qx_value *v)
@@ -171,7 +187,7 @@ qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, int64_t *wat
     QX_TRY_GOTO(st, qx_alloc_array(x->ctx, x->n_values + 1, sizeof *f.bytes, (void **)&f.bytes));
     QX_TRY_GOTO(st, qx_exprs_new(x->ctx, x->model->names, &f.names));
     QX_TRY_GOTO(st, bind_names(&f, feeds, n));
-    out->weights = x->opt.stream_weights ? 2 * largest : weights_of(&f); /* streamed: as it is read and as it is packed */
+    out->weights = x->opt.stream_weights ? streamed_weights(&f, largest) : weights_of(&f);
     walk(&f);
     if (qx_exprs_out_of_memory(f.names)) st = QX_E_NOMEM;
 done:

@@ -16,11 +16,15 @@
 /* ---- Stretches ---- */
 
 /* Floats once packed; Winograd's form of a convolution takes four times as much. */
-static int64_t packed_bytes(const qx_weight *w, bool transformed)
+int64_t qx_exec_float_bytes(const qx_weight *w, bool transformed)
 {
-    if (!qx_dtype_is_float(w->dtype)) return (int64_t)w->bytes;
     const bool fits = w->rank == 4 && w->dims[2] == 3 && w->dims[3] == 3 && qx_wino_weights_fit(w->dims[0], w->dims[1]);
     return w->numel * (int64_t)sizeof(float) * (transformed && fits ? 4 : 1);
+}
+
+static int64_t packed_bytes(const qx_weight *w, bool transformed)
+{
+    return qx_dtype_is_float(w->dtype) ? qx_exec_float_bytes(w, transformed) : (int64_t)w->bytes;
 }
 
 int64_t qx_step_weights(const qx_rstep *s, bool transformed)

@@ -144,6 +144,7 @@ qx_status qx_plan_graph(qx_exec *x, const qx_graph *g, qx_gplan **out); /* of a 
 qx_status qx_plan_mark_inputs(qx_exec *x, const qx_rstep *s, uint8_t *need);
 const qx_function *qx_plan_function(const qx_model *m, const qx_node *n);
 
+enum { QX_STREAM_ELEMENTS = 1 << 16 }; /* smaller weights are kept even when weights are streamed */
 /* layers.c: bytes of a step's weights once packed; transformed: as Winograd has those of 3x3 convolutions. */
 int64_t qx_step_weights(const qx_rstep *s, bool transformed);
 

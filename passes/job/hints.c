@@ -26,6 +26,8 @@ static qx_status about_samples(qx_report *r, qx_genre k, const qx_pipeline *pipe
 {
     enum { FEW = 8 };
     const char *more = k == QX_GENRE_TEXT ? "--text FILE" : "--calib FILE.npz|DIR";
+    if (left_one_out(pipe, opt) && samples)
+        return add(r, "rounded without samples; with --calib, those beside the model let GPTQ make up for much of the loss");
     if (left_one_out(pipe, opt))
         return add(r, qx_arena_printf(r->arena, "rounded without samples; with them (%s%s) GPTQ makes up for much of the loss", more,
                                       k == QX_GENRE_TEXT ? ", or made-up tokens: --random 16" : ""));

@@ -164,6 +164,55 @@ static int64_t in_turn(const forecast *f)
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
+static int64_t scale_bytes(const qx_plan_weight *w)
+{
+    const int64_t rows = qx_view_k(&w->view) > 0 ? w->tensor->numel / qx_view_k(&w->view) : 1;
+    return (w->spec.block > 0 ? w->tensor->numel / w->spec.block : rows) * qx_dtype_bits(w->spec.scale) / 8;
+}
+
+static bool is_first_item(const qx_plan *plan, int64_t i)
+{
+    for (int64_t k = 0; k < i; k++)
+        if (plan->items[k].weight == plan->items[i].weight) return false;
+    return true;
+}
+
+/* Weights of the written model: what an executor counts to decide whether they are kept, and what they take then. Floats, FP8 and
+ * filters whose input is not quantized are kept as float32, other codes as they are stored. */
+typedef struct kept { int64_t counted, packed; } kept;
+
+static void keep_weight(const qx_pipeline *p, kept *k, const qx_weight *w, int64_t sign)
+{
+    k->counted += sign * qx_exec_counted_bytes(p->ctx, w, false);
+    k->packed += sign * (qx_dtype_is_float(w->dtype) ? qx_exec_float_bytes(w, true) : (int64_t)w->bytes);
+}
+
+static kept written_weights(const qx_pipeline *p)
+{
+    const qx_graph *g = p->model->graph;
+    kept k = {0, 0};
+    for (uint32_t i = 0; i < g->n_inits; i++)
+        if (g->inits[i]->init) keep_weight(p, &k, g->inits[i]->init, 1);
+    for (int64_t i = 0; i < p->plan->linears.count; i++) {
+        const qx_plan_item *it = &p->plan->items[i];
+        const qx_plan_weight *w = it->weight;
+        const bool codes = it->pass && w && w->spec.codes && !qx_dtype_is_float(w->spec.codes) && !(it->lin->is_conv && !it->act);
+        if (!codes || !w->value->init || (w->items > 1 && !is_first_item(p->plan, i))) continue;
+        const int64_t bytes = w->tensor->numel * qx_dtype_bits(w->spec.codes) / 8 + scale_bytes(w);
+        keep_weight(p, &k, w->tensor, -1);
+        k.counted += bytes;
+        k.packed += bytes;
+    }
+    return k;
+}
+
+/* Where the float model's weights are read for each use, the written one's may be few enough to be kept. */
+static int64_t verified_weights(const forecast *f)
+{
+    const kept k = written_weights(f->p);
+    return qx_exec_would_stream(f->p->ctx, (uint64_t)larger(k.counted, 0)) ? f->run.weights : larger(f->run.weights, k.packed);
+}
+
 /* ---- all of it ---- */
 
 static void tell_time(const forecast *f, const qx_stats *stats, bool probes, bool verifies)
@@ -189,7 +238,8 @@ qx_status qx_job_forecast(qx_pipeline *p, qx_stats *stats, bool sweeps, bool ver
     if (probes && run) QX_TRY(say(&f, "choose", f.stats.kept + run - passing + larger(passing, searching(p, stats))));
     if (in_turn(&f)) QX_TRY(say(&f, "rewrite", in_turn(&f) + room));
     QX_TRY(say(&f, "write", f.stats.kept + f.stats.grams + code));
-    if (verifies && run) QX_TRY(say(&f, "verify", run + 2 * f.base)); /* both graphs are read from their files */
+    const int64_t graphs = 2 * f.base; /* both are read from their files */
+    if (verifies && run) QX_TRY(say(&f, "verify", run - f.run.weights + verified_weights(&f) + graphs));
     if (sweeps) tell_time(&f, stats, probes, verifies);
     return tell(&f);
 }

@@ -123,9 +123,11 @@ static qx_status prepare(job *j)
     QX_TRY(qx_stats_new(j->ctx, qx_pipeline_stats_key(j->pipe, j->model), &j->stats));
     if (j->opt->load_stats) QX_TRY(qx_stats_load(j->stats, j->opt->load_stats));
     bool verify_only = !needed && !has_source(&j->opt->samples);
-    bool wanted = needed || has_source(&j->opt->samples) || (!j->opt->no_verify && !j->opt->dry_run);
+    bool wanted = needed || has_source(&j->opt->samples) || !j->opt->no_verify; /* a dry run tells of verification too */
     if (strcmp(label_of(j->pipe), "none") == 0) return QX_OK;
     if (wanted) QX_TRY(open_samples(j));
+    if (verify_only && j->report->samples)
+        j->report->samples = qx_arena_printf(j->report->arena, "%s; they only verify", j->report->samples);
     j->pipe->shapes = j->samples;
     if (needed && !j->samples && !j->opt->load_stats) {
         if (!j->opt->dry_run) return qx_no_samples(j->ctx, j->model);

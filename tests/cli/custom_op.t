@@ -6,14 +6,14 @@ A model with an operator that the executor has no kernel for: what it does not h
     size   .* (re)
     time   .* (re)
     memory [0-9.]+ MB \([0-9.]+ MB expected\) (re)
-    samples calib.npz: 14 samples, 2 held out
+    samples calib.npz: 14 samples, 2 held out; they only verify
          2 nodes  int4 block 32
     output h                SQNR 2[0-9].* (re)
     measured as far as the operators have kernels
     furthest from float:
       2[0-9].* dB  cosine .*  int4 block 32  first (re)
     verdict .*close to the float model (re)
-    hint   rounded without samples; with them (--calib FILE.npz|DIR) GPTQ makes up for much of the loss
+    hint   rounded without samples; with --calib, those beside the model let GPTQ make up for much of the loss
     hint   for speed in ONNX Runtime: --target ort (its forms run 1.3 to 12 times as fast there as these)
     hint   2 weights may have negative scales, which TensorRT refuses; --target tensorrt writes none
   $ qonnx quantize model.onnx --int4 --force --calib calib.npz

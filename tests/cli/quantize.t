@@ -89,20 +89,20 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   $ text="--text $MODELS/micro-llama/calib.txt --tokenizer $MODELS/micro-llama/tokenizer.json"; cp $MODELS/micro-llama/model.onnx llm.onnx
   $ for p in --int4 "--passes bias-correction,gptq(bits=4),int4"; do qonnx quantize llm.onnx $p $text --dry-run 2>/dev/null | grep memory; done | uniq -c | grep -c "  2 "
   1
-  $ qonnx quantize llm.onnx --int4 --dry-run 2>/dev/null | grep -E "size  |kept|node.*  int8-weights"
+  $ qonnx quantize llm.onnx --int4 --no-verify --dry-run 2>/dev/null | grep -E "size  |kept|node.*  int8-weights"
     size   11.3 MB -> 2.3[0-9] MB .* (re)
          2 nodes  int8-weights
-  $ qonnx quantize llm.onnx --int4 --tables float --dry-run 2>/dev/null | grep -E "size  |kept|node.*  int8-weights"
+  $ qonnx quantize llm.onnx --int4 --no-verify --tables float --dry-run 2>/dev/null | grep -E "size  |kept|node.*  int8-weights"
     size   11.3 MB -> 4.6[0-9] MB .* (re)
          2 left in float: kept by default (embedding; language model head), 3.15 MB
-  $ qonnx quantize llm.onnx --int4 --target tensorrt --dry-run 2>/dev/null | grep -E "size  |kept|node.*  int8-weights"
+  $ qonnx quantize llm.onnx --int4 --no-verify --target tensorrt --dry-run 2>/dev/null | grep -E "size  |kept|node.*  int8-weights"
     size   11.3 MB -> 4.6[0-9] MB .* (re)
          2 left in float: kept by default (embedding; language model head), 3.15 MB
-  $ qonnx quantize llm.onnx --int4 --set "embed*=float" --dry-run 2>/dev/null | grep -E "size  |excluded|node.*  int8-weights"
+  $ qonnx quantize llm.onnx --int4 --no-verify --set "embed*=float" --dry-run 2>/dev/null | grep -E "size  |excluded|node.*  int8-weights"
     size   11.3 MB -> 3.5[0-9] MB .* (re)
          1 node   int8-weights
          1 left in float: excluded (--set embed*=float), 1.57 MB
-  $ qonnx quantize llm.onnx --int4 --tables int4 --dry-run
+  $ qonnx quantize llm.onnx --int4 --no-verify --tables int4 --dry-run
   qonnx quantize: --tables 'int4': write int8 or float
   [2]
   $ qonnx quantize model.onnx second.onnx --int4 -q && ls second.onnx
@@ -203,9 +203,10 @@ The whole job: the output's name, what is printed, the files that appear, and ev
     size   37.5 kB -> 9.[78][0-9] kB \(26%\).* (re)
     time
     memory about [12][0-9]\.[0-9] MB for the work (re)
+    samples calib.npz: 14 samples, 2 held out; they only verify
          1 node   int8-weights
          1 node   int4 block 32
-    hint   rounded without samples; with them (--calib FILE.npz|DIR) GPTQ makes up for much of the loss
+    hint   rounded without samples; with --calib, those beside the model let GPTQ make up for much of the loss
     hint   for speed in ONNX Runtime: --target ort (its forms run 1.3 to 12 times as fast there as these)
     hint   1 weight may have negative scales, which TensorRT refuses; --target tensorrt writes none
   $ printf '# layers\n\n fc1*=int8-weights \r\nfc2*=float' > list; qonnx quantize model.onnx --int4 --set @list -q -o listed.onnx; qonnx quantize model.onnx --int4 --set "fc1*=int8-weights" --set "fc2*=float" -q -o named.onnx; cmp listed.onnx named.onnx && echo same bytes
@@ -289,3 +290,28 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: smoothquant changes weights that sparsity has pruned or rounded already: write "smoothquant,sparsity"
   qonnx quantize: svdquant changes weights that gptq has pruned or rounded already: write "svdquant,gptq"
   [2]
+
+Twenty outputs: the first ones, the worst ones, and how far the rest is. Samples that merely lie beside the model verify.
+  $ qonnx quantize $DATA/outputs/model.onnx -o outs.onnx --int4 2>/dev/null | grep -E "^  (output |[0-9]+ more|samples |hint   rounded)"
+    samples .*calib.npz: 2 samples, 1 held out; they only verify (re)
+    output y0 +SQNR .* (re)
+    output y1 +SQNR .* (re)
+    output y2 +SQNR .* (re)
+    output y3 +SQNR .* (re)
+    output y4 +SQNR .* (re)
+    output y5 +SQNR .* (re)
+    output y14 +SQNR .* (re)
+    output y15 +SQNR .* (re)
+    output y16 +SQNR .* (re)
+    output y17 +SQNR .* (re)
+    output y18 +SQNR .* (re)
+    output y19 +SQNR .* (re)
+    8 more outputs, each 1[0-9.]+ dB or better, or all equal (re)
+    hint   rounded without samples; with --calib, those beside the model let GPTQ make up for much of the loss
+  $ qonnx quantize $DATA/outputs/model.onnx -o outs.onnx --int4 --dry-run 2>/dev/null | grep -E "^  (samples |hint   rounded)"
+    samples .*calib.npz: 2 samples, 1 held out; they only verify (re)
+    hint   rounded without samples; with --calib, those beside the model let GPTQ make up for much of the loss
+
+What every executor of a job would say is said once.
+  $ qonnx quantize $MODELS/micro-sdxl/unet/model.onnx -o u.onnx --passes int8 --random 2 --no-verify --max-memory 100M 2>&1 | grep -c "read for each use"
+  1
