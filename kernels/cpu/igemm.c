@@ -5,6 +5,7 @@
 
 #include "kernels/igemm_leaf.h"
 #include "kernels/multi.h"
+#include "kernels/quant.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -95,6 +96,25 @@ int64_t qx_igemm_panels(int64_t n) { return (n + NR - 1) / NR; }
 size_t qx_igemm_packed_bytes(int64_t k, int64_t n) { return (size_t)(qx_igemm_panels(n) * quads_of(k) * 4 * NR); }
 int64_t qx_igemm_sums(int64_t n) { return qx_igemm_panels(n) * NR; }
 
+QX_INLINE void sum_bytes_body(int64_t n, const uint8_t *s, uint8_t flip, uint32_t *out)
+{
+    uint32_t sum = 0;
+    for (int64_t p = 0; p < n; p++) sum += (uint32_t)(s[p] ^ flip);
+    *out = sum;
+}
+QX_MULTI(static, sum_bytes, (int64_t n, const uint8_t *s, uint8_t flip, uint32_t *out), (n, s, flip, out))
+
+/* Rows of B' that lie side by side along k, in whole fours: 32 bits of each move together. */
+static void pack_words(const uint8_t *src, int64_t k, int64_t cols, int64_t col, int8_t *d, int32_t *sums)
+{
+    (void)qx_transpose(4, cols, k / 4, src, col / 4, d, NR);
+    for (int64_t j = 0; j < NR; j++) {
+        uint32_t sum = 0;
+        if (j < cols) sum_bytes(k, src + j * col, 0x80, &sum); /* as unsigned, 128 too much each */
+        sums[j] = (int32_t)(sum - (j < cols ? 128u * (uint32_t)k : 0));
+    }
+}
+
 void qx_igemm_pack_panel(const void *b, bool is_signed, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, int8_t *packed,
                          int32_t *sums)
 {
@@ -103,6 +123,10 @@ void qx_igemm_pack_panel(const void *b, bool is_signed, int64_t k, int64_t n, in
     const int64_t quads = quads_of(k), first = p * NR, cols = n - first < NR ? n - first : NR;
     int8_t *d = packed + p * quads * 4 * NR;
     memset(d, 0, (size_t)(quads * 4 * NR));
+    if (is_signed && row == 1 && k % 4 == 0 && col % 4 == 0 && (uintptr_t)src % 4 == 0) {
+        pack_words(src + first * col, k, cols, col, d, sums + first);
+        return;
+    }
     for (int64_t j = 0; j < NR; j++) {
         uint32_t sum = 0;
         for (int64_t i = 0; i < k && j < cols; i++) {
@@ -130,14 +154,6 @@ static void load_tile(const qx_igemm *g, int64_t i0, int64_t mr, int64_t k0, int
         for (int64_t i = kc; i % 4; i++) d[i] = 0;
     }
 }
-
-QX_INLINE void sum_bytes_body(int64_t n, const uint8_t *s, uint8_t flip, uint32_t *out)
-{
-    uint32_t sum = 0;
-    for (int64_t p = 0; p < n; p++) sum += (uint32_t)(s[p] ^ flip);
-    *out = sum;
-}
-QX_MULTI(static, sum_bytes, (int64_t n, const uint8_t *s, uint8_t flip, uint32_t *out), (n, s, flip, out))
 
 /* What the columns of a panel need at the end, filled up to 32. */
 typedef struct columns { int64_t first, n; uint32_t zb[NR]; float scale[NR], bias[NR]; bool any_zb; } columns;

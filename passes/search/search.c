@@ -10,37 +10,39 @@
 #include "kernels/dot.h"
 #include "kernels/quant.h"
 #include "kernels/search.h"
+#include "passes/search/codes.h"
 
 enum { TILE = 64, JUDGED_TILES = 8 }; /* twice as many where activations are quantized too: eight cost smoothquant,fp8 a tenth of its KL */
 static const int64_t candidate_bytes = (int64_t)48 << 20; /* for the candidates' copies of X */
 
-static void fake_searched(const qx_qspec *spec, int64_t rows, int64_t k, const float *importance, float *x, float *scale, int32_t *zero)
+bool qx_spec_scales(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, const float *importance, const float *x,
+                    float *scale, int32_t *zero, qx_quant *q)
 {
     const int64_t block = spec->block > 0 ? spec->block : k;
-    const qx_format f = {.codes = spec->codes, .scale = spec->scale, .narrow = spec->narrow, .negative = spec->allow_negative_scale};
-    const qx_search search = {.format = f, .block = block, .zero_point = spec->zero_point, .weight = importance, .coarse = true};
-    if (!qx_search_rows(&search, x, rows, k, scale, spec->zero_point ? zero : NULL, NULL)) return;
-    qx_fake_quantize(&(qx_quant){.grid = {rows, k, 1, block}, .format = f, .scale = scale, .zero = spec->zero_point ? zero : NULL}, x);
+    /* its second level keeps block scales in range */
+    const bool two_level = spec->codes == QX_DT_FLOAT4E2M1 && spec->scale == QX_DT_FLOAT8E4M3FN;
+    *q = (qx_quant){.grid = {rows, k, spec->block < 0 ? rows : 1, block},
+                    .format = {.codes = spec->codes, .scale = two_level ? QX_DT_FLOAT : spec->scale, .narrow = spec->narrow}, .scale = scale};
+    if (!two_level && spec->block >= 0 && (spec->rule == QX_SCALE_SEARCH || spec->zero_point)) {
+        q->format.negative = spec->allow_negative_scale;
+        q->zero = spec->zero_point ? zero : NULL;
+        const qx_search search = {.format = q->format, .block = block, .zero_point = spec->zero_point, .weight = importance,
+                                  .coarse = true};
+        return qx_search_rows(&search, x, rows, k, scale, spec->zero_point ? zero : NULL, NULL);
+    }
+    const int64_t cells = qx_grid_cells(&q->grid);
+    memset(scale, 0, (size_t)cells * sizeof *scale);
+    if (spec->block < 0) scale[0] = tensor_amax;
+    else qx_amax(&q->grid, QX_DT_FLOAT, x, scale, NULL);
+    qx_scale_from_amax(&q->format, scale, cells, scale, NULL);
+    return true;
 }
 
 void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, const float *importance, float *x, float *scale,
                   int32_t *zero)
 {
-    const int64_t block = spec->block > 0 ? spec->block : k;
-    /* its second level keeps block scales in range */
-    const bool two_level = spec->codes == QX_DT_FLOAT4E2M1 && spec->scale == QX_DT_FLOAT8E4M3FN;
-    qx_quant q = {.grid = {rows, k, spec->block < 0 ? rows : 1, block},
-                  .format = {.codes = spec->codes, .scale = two_level ? QX_DT_FLOAT : spec->scale, .narrow = spec->narrow}, .scale = scale};
-    if (!two_level && spec->block >= 0 && (spec->rule == QX_SCALE_SEARCH || spec->zero_point)) {
-        fake_searched(spec, rows, k, importance, x, scale, zero);
-        return;
-    }
-    const int64_t cells = qx_grid_cells(&q.grid);
-    memset(scale, 0, (size_t)cells * sizeof *scale);
-    if (spec->block < 0) scale[0] = tensor_amax;
-    else qx_amax(&q.grid, QX_DT_FLOAT, x, scale, NULL);
-    qx_scale_from_amax(&q.format, scale, cells, scale, NULL);
-    qx_fake_quantize(&q, x);
+    qx_quant q;
+    if (qx_spec_scales(spec, rows, k, tensor_amax, importance, x, scale, zero, &q)) qx_fake_quantize(&q, x);
 }
 
 /* ---- activations ---- */
@@ -342,7 +344,9 @@ typedef struct run {
     qx_judge *j;
     const qx_candidates *c;
     int64_t first;    /* the candidates of this round start here */
-    float *xs;        /* [candidates of a round][rows][k]: X / s, quantized when asked, rows weighed */
+    bool integers;    /* x and all weights are INT8: their products are made of codes */
+    float *xs;        /* [candidates of a round][rows][k]: X / s, quantized when asked, rows weighed; or: */
+    qx_code_rows codes; /* the same rows as codes */
     float *amax;      /* [n][items]: of W s, where the spec has one scale for the tensor */
     int64_t pieces;   /* that judge: every so many */
     double *part;     /* [n][pieces] */
@@ -361,25 +365,50 @@ static float reach(const run *r, int64_t i)
     return r->c->clip ? top * r->c->clip[i] : top;
 }
 
-/* X / s of a candidate, on the activation's grid: if calibrated, one scale from the largest channel maximum. */
+/* How candidate i rounds x: if calibrated, with one scale from the largest channel maximum. */
+static qx_act_grid grid_of(const run *r, int64_t i)
+{
+    const qx_plan_item *it = r->c->quantize_x ? qx_group_quantized(r->j->group) : NULL;
+    if (!it) return (qx_act_grid){0};
+    qx_act_grid g = {.act = it->act, .dynamic = it->dynamic};
+    const qx_format f = {.codes = g.act == QX_DT_UINT8 ? QX_DT_INT8 : g.act, .scale = QX_DT_FLOAT};
+    const float top = g.dynamic ? 0 : reach(r, i);
+    if (!g.dynamic) qx_scale_from_amax(&f, &top, 1, &g.scale, NULL);
+    return g;
+}
+
+static void divide_row(const float *x, const float *s, int64_t k, float *y)
+{
+    for (int64_t c = 0; c < k; c++) y[c] = x[c] / s[c];
+}
+
+/* X / s of a candidate, on the activation's grid. */
 static qx_status make_x(void *user, int64_t at)
 {
     const run *r = user;
     const qx_judge *j = r->j;
     const int64_t i = r->first + at, k = j->k;
-    const float *s = r->c->s + i * k;
+    const qx_act_grid g = grid_of(r, i);
     float *y = r->xs + at * j->rows * k;
-    for (int64_t a = 0; a < j->rows; a++)
-        for (int64_t c = 0; c < k; c++) y[a * k + c] = j->raw[a * k + c] / s[c];
-    if (r->c->quantize_x) {
-        const qx_plan_item *it = qx_group_quantized(j->group);
-        qx_act_grid g = {.act = it->act, .dynamic = it->dynamic};
-        const qx_format f = {.codes = g.act == QX_DT_UINT8 ? QX_DT_INT8 : g.act, .scale = QX_DT_FLOAT};
-        const float top = g.dynamic ? 0 : reach(r, i);
-        if (!g.dynamic) qx_scale_from_amax(&f, &top, 1, &g.scale, NULL);
-        qx_act_fake(&g, j->rows, k, y);
-    }
+    for (int64_t a = 0; a < j->rows; a++) divide_row(j->raw + a * k, r->c->s + i * k, k, y + a * k);
+    if (r->c->quantize_x) qx_act_fake(&g, j->rows, k, y);
     weigh_rows(j, y, k);
+    return QX_OK;
+}
+
+static qx_status make_codes(void *user, int64_t at)
+{
+    const run *r = user;
+    const qx_judge *j = r->j;
+    const int64_t i = r->first + at, k = j->k;
+    const qx_act_grid g = grid_of(r, i);
+    float *y;
+    QX_TRY(qx_alloc_raw(j->ctx, (size_t)k * sizeof *y, (void **)&y));
+    for (int64_t a = 0; a < j->rows; a++) {
+        divide_row(j->raw + a * k, r->c->s + i * k, k, y);
+        qx_codes_row(&g, k, y, j->weigh[a], r->codes.codes + (at * j->rows + a) * k, &r->codes.scale[at * j->rows + a]);
+    }
+    qx_free(j->ctx, y);
     return QX_OK;
 }
 
@@ -408,6 +437,41 @@ static double unseen_error(const run *r, int64_t i)
 
 /* ---- errors ---- */
 
+/* What a thread works with on a piece: its rows of W s, and what scales and their search take. */
+typedef struct room { float *w, *scale, *importance; int32_t *zero; } room;
+
+static void close_room(qx_ctx *ctx, room *m)
+{
+    void *list[] = {m->w, m->scale, m->importance, m->zero};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(ctx, list[i]);
+}
+
+static qx_status open_room(qx_ctx *ctx, int64_t rows, int64_t k, room *m)
+{
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(rows * k) * sizeof *m->w, (void **)&m->w));
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(rows * k + rows) * sizeof *m->scale, (void **)&m->scale));
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(rows * k + rows) * sizeof *m->zero, (void **)&m->zero));
+    return qx_alloc_raw(ctx, (size_t)k * sizeof *m->importance, (void **)&m->importance);
+}
+
+/* Candidate `first + slot` on one piece of the weights, W s in the room. */
+static qx_status error_of(const run *r, int64_t slot, const piece *p, room *m, double *error)
+{
+    const qx_judge *j = r->j;
+    const int64_t k = j->k, i = r->first + slot;
+    const qx_qspec *spec = &j->group->items[p->item]->weight->spec;
+    const float *s = r->c->s + i * k, *sq = j->stats->channels.n == k ? j->stats->channels.importance : NULL;
+    const float *y = j->y + p->at * j->rows, *imp = sq ? m->importance : NULL, amax = r->amax[i * j->group->n + p->item];
+    for (int64_t c = 0; sq && c < k; c++) m->importance[c] = sq[c] / (s[c] * s[c]);
+    if (r->integers) {
+        const qx_code_rows x = {r->codes.codes + slot * j->rows * k, r->codes.scale + slot * j->rows};
+        return qx_codes_error(j->ctx, spec, &x, j->rows, p->rows, k, amax, imp, m->w, y, error);
+    }
+    if (spec->codes) qx_spec_fake(spec, p->rows, k, amax, imp, m->w, m->scale, m->zero);
+    *error = qx_gemm_nt_error(j->rows, p->rows, k, r->xs + slot * j->rows * k, k, m->w, k, y, p->rows);
+    return QX_OK;
+}
+
 /* Candidate `first + at / pieces` on one piece of the weights. */
 static qx_status piece_error(void *user, int64_t at)
 {
@@ -415,27 +479,16 @@ static qx_status piece_error(void *user, int64_t at)
     const qx_judge *j = r->j;
     const int64_t k = j->k, slot = at / r->pieces, i = r->first + slot, t = at % r->pieces;
     const piece *p = piece_of(r, t);
-    const qx_qspec *spec = &j->group->items[p->item]->weight->spec;
-    const float *s = r->c->s + i * k, *w = j->w + p->at * k, *sq = j->stats->channels.n == k ? j->stats->channels.importance : NULL;
-    float *wq = NULL, *scale = NULL, *imp = NULL;
-    int32_t *zero = NULL;
+    const float *s = r->c->s + i * k, *w = j->w + p->at * k;
+    room m = {0};
     qx_status st;
     QX_TRY_GOTO(st, qx_check_cancel(j->ctx));
-    QX_TRY_GOTO(st, qx_alloc_raw(j->ctx, (size_t)(p->rows * k) * sizeof *wq, (void **)&wq));
-    QX_TRY_GOTO(st, qx_alloc_raw(j->ctx, (size_t)(p->rows * k + p->rows) * sizeof *scale, (void **)&scale));
-    QX_TRY_GOTO(st, qx_alloc_raw(j->ctx, (size_t)(p->rows * k + p->rows) * sizeof *zero, (void **)&zero));
-    QX_TRY_GOTO(st, qx_alloc_raw(j->ctx, (size_t)k * sizeof *imp, (void **)&imp));
+    QX_TRY_GOTO(st, open_room(j->ctx, p->rows, k, &m));
     for (int64_t a = 0; a < p->rows; a++)
-        for (int64_t c = 0; c < k; c++) wq[a * k + c] = w[a * k + c] * s[c];
-    for (int64_t c = 0; sq && c < k; c++) imp[c] = sq[c] / (s[c] * s[c]);
-    if (spec->codes) qx_spec_fake(spec, p->rows, k, r->amax[i * j->group->n + p->item], sq ? imp : NULL, wq, scale, zero);
-    r->part[i * r->pieces + t] = qx_gemm_nt_error(j->rows, p->rows, k, r->xs + slot * j->rows * k, k, wq, k, j->y + p->at * j->rows,
-                                                  p->rows);
+        for (int64_t c = 0; c < k; c++) m.w[a * k + c] = w[a * k + c] * s[c];
+    st = error_of(r, slot, p, &m, &r->part[i * r->pieces + t]);
 done:
-    qx_free(j->ctx, wq);
-    qx_free(j->ctx, scale);
-    qx_free(j->ctx, imp);
-    qx_free(j->ctx, zero);
+    close_room(j->ctx, &m);
     return st;
 }
 
@@ -458,16 +511,35 @@ static qx_status tensor_maxima(run *r)
     return st;
 }
 
+static bool in_integers(const run *r)
+{
+    const qx_group *g = r->j->group;
+    const qx_act_grid x = grid_of(r, 0);
+    bool all = r->c->quantize_x && qx_codes_input(&x, r->j->k);
+    for (int64_t i = 0; i < g->n; i++) all = all && qx_codes_weight(&g->items[i]->weight->spec);
+    return all;
+}
+
+static qx_status open_rounds(run *r, int64_t most)
+{
+    const qx_judge *j = r->j;
+    const size_t rows = (size_t)(most * j->rows), cells = rows * (size_t)j->k;
+    if (!r->integers) return qx_alloc_raw(j->ctx, cells * sizeof *r->xs, (void **)&r->xs);
+    QX_TRY(qx_alloc_raw(j->ctx, cells, (void **)&r->codes.codes));
+    return qx_alloc_raw(j->ctx, rows * sizeof *r->codes.scale, (void **)&r->codes.scale);
+}
+
 /* As many candidates at a time as their copies of X may take memory. */
 static qx_status run_rounds(run *r)
 {
     const qx_judge *j = r->j;
     const int64_t n = r->c->n, fit = candidate_bytes / (int64_t)sizeof *r->xs / (j->rows * j->k + 1),
         most = fit < 1 ? 1 : fit < n ? fit : n;
-    QX_TRY(qx_alloc_raw(j->ctx, (size_t)(most * j->rows * j->k) * sizeof *r->xs, (void **)&r->xs));
+    r->integers = in_integers(r);
+    QX_TRY(open_rounds(r, most));
     for (r->first = 0; r->first < n; r->first += most) {
         const int64_t now = n - r->first < most ? n - r->first : most;
-        QX_TRY(qx_parallel(j->ctx, now, make_x, r));
+        QX_TRY(qx_parallel(j->ctx, now, r->integers ? make_codes : make_x, r));
         QX_TRY(qx_parallel(j->ctx, now * r->pieces, piece_error, r));
     }
     return QX_OK;
@@ -493,6 +565,8 @@ done:
     qx_free(j->ctx, r.part);
     qx_free(j->ctx, r.amax);
     qx_free(j->ctx, r.xs);
+    qx_free(j->ctx, r.codes.codes);
+    qx_free(j->ctx, r.codes.scale);
     return st;
 }
 

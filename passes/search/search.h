@@ -4,6 +4,7 @@
 #ifndef QX_PASSES_SEARCH_H
 #define QX_PASSES_SEARCH_H
 
+#include "kernels/quant.h"
 #include "passes/search/fold.h"
 
 typedef struct qx_judge qx_judge;
@@ -57,5 +58,8 @@ qx_status qx_item_note(struct qx_pipeline *pipe, qx_plan_item *it, const char *f
  * tensor_amax is used when the spec has one scale for the tensor. */
 void qx_spec_fake(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, const float *importance, float *x, float *scale,
                   int32_t *zero);
+/* The first half of it: scales, and how x is rounded with them. false: a format that its search does not know; nothing to round. */
+bool qx_spec_scales(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_amax, const float *importance, const float *x,
+                    float *scale, int32_t *zero, qx_quant *q);
 
 #endif
