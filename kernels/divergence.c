@@ -55,3 +55,28 @@ double qx_divergence(const float *p, double p_norm, const float *q, double q_nor
     }
     return sum;
 }
+
+/* Eight sums of each, one a lane, as in sum_of. */
+QX_INLINE void noise_body(const float *restrict a, const float *restrict b, int64_t n, double *restrict signal, double *restrict noise)
+{
+    for (int64_t i = 0; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            const double x = (double)a[i + l], d = x - (double)b[i + l];
+            signal[l] += x * x;
+            noise[l] += d * d;
+        }
+    for (int64_t i = n / LANES * LANES; i < n; i++) {
+        const double x = (double)a[i], d = x - (double)b[i];
+        signal[i % LANES] += x * x;
+        noise[i % LANES] += d * d;
+    }
+}
+QX_MULTI(static, noise, (const float *a, const float *b, int64_t n, double *s, double *d), (a, b, n, s, d))
+
+void qx_noise(const float *a, const float *b, int64_t n, double *signal, double *noise_of)
+{
+    double s[LANES] = {0}, d[LANES] = {0};
+    noise(a, b, n, s, d);
+    *signal = sum_of(s, LANES);
+    *noise_of = sum_of(d, LANES);
+}

@@ -113,7 +113,7 @@ static qx_status hist_by_pieces(qx_ctx *ctx, qx_hist *h, hist_job *j)
 qx_status qx_hist_add(qx_ctx *ctx, qx_hist *h, const float *x, int64_t n, float absmax, int64_t zeros)
 {
     QX_TRY(qx_hist_cover(ctx, h, absmax));
-    hist_job j = {.x = x, .n = n, .pieces = n > 4 * PIECE ? qx_ctx_threads(ctx) : 1, .inv = ldexpf(1, -h->exp), .bins = h->bins};
+    hist_job j = {.x = x, .n = n, .pieces = n > 2 * PIECE ? qx_ctx_threads(ctx) : 1, .inv = ldexpf(1, -h->exp), .bins = h->bins};
     for (int b = 0; n >= QX_HIST_BINS && b < QX_HIST_BINS; b += 8) __builtin_prefetch(h->bins + b, 1);
     if (j.pieces > 1) QX_TRY(hist_by_pieces(ctx, h, &j));
     else QX_TRY(hist_piece(&j, 0));

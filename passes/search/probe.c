@@ -330,11 +330,7 @@ static qx_status compare_row(void *user, int64_t r)
     const rows *s = user;
     const float *a = s->a + r * s->n, *b = s->b + r * s->n;
     const int64_t n = s->all - r * s->n < s->n ? s->all - r * s->n : s->n;
-    for (int64_t i = 0; i < n; i++) {
-        const double d = (double)a[i] - (double)b[i];
-        s->signal[r] += (double)a[i] * (double)a[i];
-        s->noise[r] += d * d;
-    }
+    qx_noise(a, b, n, &s->signal[r], &s->noise[r]);
     if (s->norm) s->kl[r] = qx_divergence(a, s->norm[r], b, qx_log_sum_exp(b, n), n);
     return QX_OK;
 }

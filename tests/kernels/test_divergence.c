@@ -51,8 +51,25 @@ static void masked(void **state)
     assert_true(isfinite(a) && fabs(kl - (b - a)) < 1e-6);
 }
 
+static void energy(void **state)
+{
+    static const int lengths[] = {0, 1, 7, 8, 9, 1000};
+    float a[MOST], b[MOST];
+    (void)state;
+    for (int i = 0; i < MOST; i++) a[i] = (float)(30 * sin(1.7 * i)), b[i] = a[i] + (float)cos(2.3 * i);
+    for (size_t t = 0; t < sizeof lengths / sizeof *lengths; t++) {
+        double signal, noise, want_signal = 0, want_noise = 0;
+        for (int i = 0; i < lengths[t]; i++) {
+            const double d = (double)a[i] - (double)b[i];
+            want_signal += (double)a[i] * (double)a[i], want_noise += d * d;
+        }
+        qx_noise(a, b, lengths[t], &signal, &noise);
+        assert_true(fabs(signal - want_signal) <= 1e-12 * want_signal && fabs(noise - want_noise) <= 1e-12 * want_noise);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(formula), cmocka_unit_test(masked)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(formula), cmocka_unit_test(masked), cmocka_unit_test(energy)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
