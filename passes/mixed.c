@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
+#include "base/map.h"
 #include "base/text.h"
 #include "passes/search/knapsack.h"
 #include "passes/search/mix.h"
@@ -165,13 +167,45 @@ static void add_changes(const qx_mix *m, int64_t g, int format, qx_probe_change 
     }
 }
 
-static qx_status measure_group(mixed *x, int64_t g, int format, qx_probe_change *changes, qx_probe_effect *out)
+/* How many samples each group is measured on; 0: none. */
+static int64_t probe_count(const mixed *x)
+{
+    const char *score = qx_opt_text(x->pass, "score");
+    const int64_t asked = qx_opt_int(x->pass, "probes");
+    const int64_t usual = qx_probe_samples(x->weights);
+    if (!x->pass->pipe->samples || !strcmp(score, "layer") || (!strcmp(score, "auto") && !usual)) return 0;
+    return asked ? asked : usual ? usual : 1;
+}
+
+/* Of what a run measures the effect: these operators rounded so, on these samples (whose statistics have the hash). */
+static qx_status name_changes(const mixed *x, const qx_probe_change *changes, int64_t n, char key[33])
+{
+    const qx_plan_item *items = x->pass->pipe->plan->items;
+    qx_buf b = QX_BUF_INIT(x->pass->ctx);
+    qx_status st = qx_buf_printf(&b, "%016llx %lld", (unsigned long long)x->pass->pipe->stats_hash, (long long)probe_count(x));
+    for (int64_t i = 0; i < n && st == QX_OK; i++) {
+        const qx_qspec *s = changes[i].spec;
+        st = qx_buf_printf(&b, ";%s %d %d %lld %d %d %d %d %d %.9g", items[changes[i].item].lin->node->name, s->codes, s->scale,
+                           (long long)s->block, s->zero_point, s->narrow, s->allow_negative_scale, s->rule, changes[i].x.act,
+                           (double)changes[i].x.scale);
+    }
+    if (st == QX_OK) qx_hash128_hex(b.data, b.len, key);
+    qx_buf_free(&b);
+    return st;
+}
+
+/* One run, unless statistics from an earlier job say what it gave. */
+static qx_status measure_group(mixed *x, int64_t g, int format, qx_stats *stats, qx_probe_change *changes, qx_probe_effect *out)
 {
     int64_t n = 0;
+    char key[33];
     *out = (qx_probe_effect){.kl = NAN, .noise = group_error(x->mix, g, format)};
     if (!x->probe) return QX_OK;
     add_changes(x->mix, g, format, changes, &n);
-    return qx_probe_run(x->probe, changes, n, out);
+    QX_TRY(name_changes(x, changes, n, key));
+    if (qx_stats_noted(stats, key, &out->kl, &out->noise)) return QX_OK;
+    QX_TRY(qx_probe_run(x->probe, changes, n, out));
+    return qx_stats_note(stats, key, out->kl, out->noise);
 }
 
 static void fill_group(mixed *x, int64_t g, int base, const qx_probe_effect *e)
@@ -186,7 +220,7 @@ static void fill_group(mixed *x, int64_t g, int base, const qx_probe_effect *e)
     }
 }
 
-static qx_status measure(mixed *x)
+static qx_status measure(mixed *x, qx_stats *stats)
 {
     const qx_mix *m = x->mix;
     qx_probe_change *changes;
@@ -196,22 +230,12 @@ static qx_status measure(mixed *x)
         const int base = smallest_format(m, g);
         qx_probe_effect e = {.kl = x->probe ? 0 : NAN};
         qx_progress(x->pass->ctx, "effect on the output", g, m->n_groups);
-        if (base < m->n) st = measure_group(x, g, base, changes, &e);
+        if (base < m->n) st = measure_group(x, g, base, stats, changes, &e);
         if (st == QX_OK) fill_group(x, g, base, &e);
     }
     qx_progress(x->pass->ctx, "effect on the output", m->n_groups, m->n_groups);
     qx_free(x->pass->ctx, changes);
     return st;
-}
-
-/* How many samples each group is measured on; 0: none. */
-static int64_t probe_count(const mixed *x)
-{
-    const char *score = qx_opt_text(x->pass, "score");
-    const int64_t asked = qx_opt_int(x->pass, "probes");
-    const int64_t usual = qx_probe_samples(x->weights);
-    if (!x->pass->pipe->samples || !strcmp(score, "layer") || (!strcmp(score, "auto") && !usual)) return 0;
-    return asked ? asked : usual ? usual : 1;
 }
 
 /* Groups are measured alone: what lies before them need not run each time. */
@@ -456,7 +480,7 @@ static qx_status choose(mixed *x, qx_stats *stats, uint8_t *pick)
 {
     int64_t at;
     QX_TRY(open_probe(x, stats));
-    QX_TRY(measure(x));
+    QX_TRY(measure(x, stats));
     QX_TRY(solve(x));
     QX_TRY(x->goal.sqnr > 0 ? choose_by_sqnr(x, &at) : choose_by_size(x, &at));
     if (!(x->goal.sqnr > 0)) QX_TRY(measure_point(x, at));

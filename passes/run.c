@@ -487,13 +487,18 @@ bool qx_pipeline_decides(const qx_pipeline *p)
     return false;
 }
 
+static qx_status save_stats(const qx_pipeline *p, qx_stats *stats)
+{
+    return p->opt->save_stats && !p->opt->dry_run ? qx_stats_save(stats, p->opt->save_stats, p->opt->save_gram) : QX_OK;
+}
+
 /* Before any pass rescales them: what is kept belongs to the model as it was read. */
 static qx_status keep_stats(qx_pipeline *p, qx_stats *stats)
 {
     if (p->no_stats) return QX_OK;
     p->stats_hash = qx_stats_hash(stats);
     if (!p->stats_hash) return QX_E_NOMEM; /* of nothing at all it is not zero either */
-    return p->opt->save_stats && !p->opt->dry_run ? qx_stats_save(stats, p->opt->save_stats, p->opt->save_gram) : QX_OK;
+    return save_stats(p, stats);
 }
 
 static qx_status run_all(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
@@ -515,7 +520,10 @@ static qx_status look_and_choose(qx_pipeline *p, qx_samples *samples, qx_stats *
     QX_TRY(collect(p, samples, stats));
     if (samples) QX_TRY(add_stage(p->report, "calibrate", clock));
     QX_TRY(keep_stats(p, stats));
-    QX_TRY(decide(p, samples, stats));
+    const int64_t notes = qx_stats_notes(stats);
+    const qx_status st = decide(p, samples, stats);
+    if (!p->no_stats && qx_stats_notes(stats) > notes) QX_TRY(save_stats(p, stats)); /* also for who asked for a goal out of reach */
+    QX_TRY(st);
     return chooses(p) ? add_stage(p->report, "choose", clock) : QX_OK;
 }
 

@@ -15,6 +15,7 @@ qx_status qx_stats_new(qx_ctx *ctx, uint64_t model_hash, qx_stats **out)
     qx_status st = qx_arena_new(ctx, &s->arena);
     if (st == QX_OK) st = qx_map_new(ctx, &s->by_name);
     if (st == QX_OK) st = qx_map_new(ctx, &s->aliases);
+    if (st == QX_OK) st = qx_map_new(ctx, &s->notes);
     if (st != QX_OK) qx_stats_free(s);
     else *out = s;
     return st;
@@ -43,6 +44,7 @@ void qx_stats_free(qx_stats *s)
     for (int64_t i = 0; i < s->n_files; i++) qx_file_close(s->files[i]);
     qx_map_free(s->by_name);
     qx_map_free(s->aliases);
+    qx_map_free(s->notes);
     qx_free(s->ctx, s->watched);
     qx_arena_free(s->arena);
     qx_free(s->ctx, s);
@@ -60,6 +62,23 @@ int64_t qx_stats_lacking(const qx_stats *s, const char **first)
         if (!n++ && first) *first = o->name;
     }
     return n;
+}
+
+int64_t qx_stats_notes(const qx_stats *s) { return (int64_t)qx_map_count(s->notes); }
+
+qx_status qx_stats_note(qx_stats *s, const char *key, double a, double b)
+{
+    qx_measured *n = qx_arena_alloc(s->arena, sizeof *n);
+    if (!n) return QX_E_NOMEM;
+    *n = (qx_measured){a, b};
+    return qx_map_put(s->notes, key, n);
+}
+
+bool qx_stats_noted(const qx_stats *s, const char *key, double *a, double *b)
+{
+    const qx_measured *n = qx_map_get(s->notes, key);
+    if (n) *a = n->a, *b = n->b;
+    return n != NULL;
 }
 
 uint64_t qx_stats_model(const qx_stats *s) { return s->model_hash; }
@@ -220,6 +239,7 @@ qx_status qx_stats_merge(qx_stats *into, const qx_stats *from)
     if (from->described)
         into->described = into->described ? qx_arena_printf(into->arena, "%s + %s", into->described, from->described)
             : qx_arena_strdup(into->arena, from->described);
+    while (qx_map_count(into->notes)) qx_map_remove(into->notes, qx_map_key_at(into->notes, 0, NULL));
     for (int64_t i = 0; i < qx_stats_count(from); i++) {
         const qx_observer *b = &qx_stats_entry_at(from, i)->o;
         qx_entry *e;

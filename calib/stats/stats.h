@@ -120,6 +120,11 @@ qx_status qx_stats_alias(qx_stats *s, const qx_value *from, const qx_value *to);
 qx_status qx_stats_save(qx_stats *s, const char *path, bool with_gram);
 qx_status qx_stats_load(qx_stats *s, const char *path);  /* another model's hash or version: QX_E_USAGE with both */
 qx_status qx_stats_merge(qx_stats *into, const qx_stats *from);
+/* What runs of the model have measured, so that a job with another goal need not run them again: two numbers, and of what (a key
+ * that whoever measured makes). They go into the file; merging forgets them, because they are of other samples then. */
+qx_status qx_stats_note(qx_stats *s, const char *key, double a, double b);
+bool qx_stats_noted(const qx_stats *s, const char *key, double *a, double *b);
+int64_t qx_stats_notes(const qx_stats *s);
 uint64_t qx_stats_hash(const qx_stats *s);               /* of the content: goes into the output's metadata */
 int64_t qx_stats_count(const qx_stats *s);
 /* Values that lack a kind of statistics that was asked for; first (may be NULL): name of one. 0 after a sweep. */

@@ -2,7 +2,7 @@
  * with any pager), then the arrays, then a hash of everything before.
  *
  *     qonnx-stats 1\n
- *     {json}\n                 one object: model, samples, values [{name, kinds, ..., offsets}]
+ *     {json}\n                 one object: model, samples, values [{name, kinds, ..., offsets}], measured [[key, a, b]]
  *     arrays                   little endian; offsets count from the first byte behind the JSON's newline, in steps of 64
  *     32 hex digits            XXH3-128 of all bytes before
  *

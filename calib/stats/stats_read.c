@@ -242,6 +242,19 @@ static qx_status read_mark(const reader *r, const qx_json *doc, int64_t samples)
     return QX_OK;
 }
 
+/* null: what has no such number. */
+static qx_status read_notes(const reader *r, const qx_json *list)
+{
+    for (int64_t i = 0; i < qx_json_count(list); i++) {
+        const qx_json *n = qx_json_at(list, i);
+        const char *key = qx_json_string(qx_json_at(n, 0), "");
+        if (qx_json_count(n) != 3 || strlen(key) != QX_STATS_HASH_CHARS)
+            QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: 'measured' %lld is not of a key and two numbers", r->path, (long long)i);
+        QX_TRY(qx_stats_note(r->s, key, qx_json_number(qx_json_at(n, 1), NAN), qx_json_number(qx_json_at(n, 2), NAN)));
+    }
+    return QX_OK;
+}
+
 static qx_status read_values(const reader *r, const qx_json *doc)
 {
     const qx_json *values = qx_json_get(doc, "values");
@@ -263,7 +276,7 @@ static qx_status read_values(const reader *r, const qx_json *doc)
     if (qx_json_count(values) > MAX_VALUES) QX_FAIL(r->s->ctx, QX_E_FORMAT, "%s: %lld values", r->path, (long long)qx_json_count(values));
     r->s->described = qx_arena_strdup(r->s->arena, qx_json_string(qx_json_get(doc, "samples"), ""));
     for (int64_t i = 0; i < qx_json_count(values); i++) QX_TRY(read_value(r, qx_json_at(values, i)));
-    return QX_OK;
+    return read_notes(r, qx_json_get(doc, "measured"));
 }
 
 static qx_status check_version(reader *r, int64_t size)

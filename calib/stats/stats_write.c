@@ -127,6 +127,27 @@ static qx_status write_value(writer *f, qx_observer *o)
     return qx_jsonw_end_object(&f->w);
 }
 
+static qx_status write_note(qx_jsonw *w, const char *key, const qx_measured *n)
+{
+    QX_TRY(qx_jsonw_begin_array(w, NULL));
+    QX_TRY(qx_jsonw_string(w, NULL, key));
+    QX_TRY(qx_jsonw_number(w, NULL, n->a));
+    QX_TRY(qx_jsonw_number(w, NULL, n->b));
+    return qx_jsonw_end_array(w);
+}
+
+static qx_status write_notes(qx_jsonw *w, const qx_stats *s)
+{
+    if (!qx_stats_notes(s)) return QX_OK;
+    QX_TRY(qx_jsonw_begin_array(w, "measured"));
+    for (int64_t i = 0; i < qx_stats_notes(s); i++) {
+        void *n;
+        const char *key = qx_map_key_at(s->notes, (size_t)i, &n);
+        QX_TRY(write_note(w, key, n));
+    }
+    return qx_jsonw_end_array(w);
+}
+
 static qx_status write_table(writer *f)
 {
     char hash[24];
@@ -144,6 +165,7 @@ static qx_status write_table(writer *f)
         if (written(f, o)) QX_TRY(write_value(f, o));
     }
     QX_TRY(qx_jsonw_end_array(&f->w));
+    QX_TRY(write_notes(&f->w, f->s));
     QX_TRY(qx_jsonw_int(&f->w, "array_bytes", f->end));
     QX_TRY(qx_jsonw_end_object(&f->w));
     return f->text.data[f->text.len - 1] == '\n' ? QX_OK : qx_buf_put(&f->text, "\n", 1);

@@ -10,6 +10,8 @@ typedef struct qx_entry {
     struct qx_entry *next;    /* another window on the same value, in a sweep */
 } qx_entry;
 
+typedef struct qx_measured { double a, b; } qx_measured; /* NaN: not measured */
+
 /* Of a sweep that may be interrupted: see calib/stats/resume.c. path NULL: none; activations: where those between two layers lie. */
 typedef struct qx_checkpoint { const char *path, *activations; double seconds, last, took; } qx_checkpoint;
 /* How far a sweep is: so many samples, and the others up to where layers says. */
@@ -21,6 +23,7 @@ struct qx_stats {
     uint64_t model_hash;
     qx_map *by_name;          /* qx_entry*, in order of asking: key is the observer's name */
     qx_map *aliases;          /* name -> qx_entry* */
+    qx_map *notes;            /* key -> qx_measured* */
     qx_exec *exec;            /* attached */
     qx_exec *watching;        /* whose values are being observed */
     double step;

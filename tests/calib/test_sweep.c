@@ -416,7 +416,9 @@ static void merging(void **state)
         OK(qx_stats_collect(w[i].s, w[i].x, samples));
         qx_samples_close(samples);
     }
+    OK(qx_stats_note(w[1].s, "0123456789abcdef0123456789abcdef", 1, 2));
     OK(qx_stats_merge(w[1].s, w[0].s)); /* also the wrong way round */
+    assert_int_equal(qx_stats_notes(w[1].s), 0); /* what runs have measured was of the samples of one */
     const char *plain = MLP "calib.npz";
     assert_true(qx_stats_hash(w[1].s) == collect(ctx, &plain, 1, exact, 16, NULL));
     close_world(&w[0]);

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <sys/stat.h>
 
+#include "calib/stats/store.h"
 #include "passes/pipeline.h"
 #include "passes/job/settings.h"
 
@@ -154,6 +155,62 @@ static void external_data(void **state)
     qx_report_free(r);
     unlink(f.out);
     unlink(data);
+}
+
+/* A job with statistics from and to files that may be NULL; what its nodes became, one behind the other, in text. */
+static qx_status by_stats(qx_ctx *ctx, const files *f, const char *passes, const char *from, const char *to, char text[8192])
+{
+    qx_report *r;
+    qx_quantize_options o;
+    size_t len = 0;
+    fill(&o, f, passes);
+    o.load_stats = from;
+    o.save_stats = to;
+    o.no_verify = true;
+    OK(qx_report_new(ctx, &r));
+    const qx_status st = qx_quantize_file(ctx, &o, r);
+    for (int64_t i = 0; i < r->n_nodes && len < 8000; i++)
+        len += (size_t)snprintf(text + len, 8192 - len, "%s ", r->nodes[i].format ? r->nodes[i].format : "-");
+    qx_report_free(r);
+    return st;
+}
+
+/* Every other group as if it hurt the output a thousand times as much. */
+static void forge(qx_ctx *ctx, const char *path)
+{
+    qx_stats *s;
+    OK(qx_stats_new(ctx, 0, &s));
+    OK(qx_stats_load(s, path));
+    assert_true(qx_stats_notes(s) > 10);
+    for (int64_t i = 0; i < qx_stats_notes(s); i += 2) {
+        void *v;
+        (void)qx_map_key_at(s->notes, (size_t)i, &v);
+        ((qx_measured *)v)->a *= 1000;
+    }
+    OK(qx_stats_save(s, path, false));
+    qx_stats_free(s);
+}
+
+/* What single groups do to the output is measured once: it lies in the statistics, also of a job whose goal was out of reach, and a
+ * job of another goal that has them chooses as one that measures. That it does not measure again: forged numbers decide otherwise. */
+static void measured_once(void **state)
+{
+    static const char goal[] = "mixed(size=3600000,probes=1)";
+    static char plain[8192], again[8192], forged[8192];
+    const files f = names();
+    char path[96];
+    snprintf(path, sizeof path, "/tmp/qonnx_test_mixed_%ld.stats", (long)getpid());
+    FAILS(by_stats(*state, &f, "mixed(size=100000,probes=1)", NULL, path, plain), QX_E_USAGE);
+    OK(by_stats(*state, &f, goal, NULL, NULL, plain));
+    OK(by_stats(*state, &f, goal, path, NULL, again));
+    assert_string_equal(again, plain);
+    forge(*state, path);
+    OK(by_stats(*state, &f, goal, path, NULL, forged));
+    assert_string_not_equal(forged, plain);
+    OK(by_stats(*state, &f, "mixed(size=3600000,probes=2)", path, NULL, again)); /* measured otherwise */
+    assert_string_not_equal(forged, again);
+    unlink(path);
+    unlink(f.out);
 }
 
 /* The same bytes as INT4 with an INT8 head: the measured output is nearer to float. */
@@ -317,7 +374,7 @@ static void picture(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(tied_head), TEST(experts_agree), TEST(external_data),
-                                       TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals),
+                                       TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals), TEST(measured_once),
                                        TEST(roles), TEST(picture)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
