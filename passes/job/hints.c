@@ -80,6 +80,21 @@ static qx_status about_ort(qx_report *r, const qx_pipeline *p)
     return add(r, "for speed in ONNX Runtime: --target ort (its forms run 1.3 to 12 times as fast there as these)");
 }
 
+/* What it gained on two language models in blocks of 32 and 128 stands in docs/passes/gptq.md. */
+static qx_status about_sequence(qx_report *r, qx_genre k, const qx_pipeline *p, const qx_samples *samples)
+{
+    bool solved = false, few_bits = false;
+    if (k != QX_GENRE_TEXT || !samples || qx_samples_synthetic(samples) || p->opt->load_stats || p->opt->sequential) return QX_OK;
+    for (int i = 0; i < p->n_passes; i++)
+        solved = solved || (strcmp(p->passes[i]->def->name, "gptq") == 0 && !qx_opt_bool(p->passes[i], "sequential"));
+    for (int64_t i = 0; p->plan && i < p->plan->linears.count; i++) {
+        const qx_plan_weight *w = p->plan->items[i].pass ? p->plan->items[i].weight : NULL;
+        few_bits = few_bits || (w && (w->spec.codes == QX_DT_INT4 || w->spec.codes == QX_DT_UINT4 || w->spec.codes == QX_DT_FLOAT4E2M1));
+    }
+    if (!solved || !few_bits) return QX_OK;
+    return add(r, "--sequential makes layers up for those rounded before it: 4 to 12 % less KL on two models, in three times the time");
+}
+
 qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *pipe, const qx_quantize_options *opt,
                        const qx_samples *samples)
 {
@@ -87,6 +102,7 @@ qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *
     QX_TRY(about_samples(report, k, pipe, opt, samples));
     QX_TRY(about_preset(report, k, opt->passes));
     QX_TRY(about_ort(report, pipe));
+    QX_TRY(about_sequence(report, k, pipe, samples));
     QX_TRY(about_tensorrt(report, pipe, has_zero_point, "activation has a zero point", "activations have zero points"));
     QX_TRY(about_tensorrt(report, pipe, has_signed_scales, "weight may have negative scales", "weights may have negative scales"));
     if (report->grade != QX_GRADE_FAR && report->grade != QX_GRADE_DIFFERS) return QX_OK;

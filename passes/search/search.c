@@ -22,7 +22,8 @@ bool qx_spec_scales(const qx_qspec *spec, int64_t rows, int64_t k, float tensor_
     /* its second level keeps block scales in range */
     const bool two_level = spec->codes == QX_DT_FLOAT4E2M1 && spec->scale == QX_DT_FLOAT8E4M3FN;
     *q = (qx_quant){.grid = {rows, k, spec->block < 0 ? rows : 1, block},
-                    .format = {.codes = spec->codes, .scale = two_level ? QX_DT_FLOAT : spec->scale, .narrow = spec->narrow}, .scale = scale};
+                    .format = {.codes = spec->codes, .scale = two_level ? QX_DT_FLOAT : spec->scale, .narrow = spec->narrow},
+                    .scale = scale};
     if (!two_level && spec->block >= 0 && (spec->rule == QX_SCALE_SEARCH || spec->zero_point)) {
         q->format.negative = spec->allow_negative_scale;
         q->zero = spec->zero_point ? zero : NULL;

@@ -272,6 +272,10 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   smoothquant,bias-correction,gptq,fp8
   smoothquant,bias-correction,gptq,fp8
   fp8
+  $ for s in "" --sequential; do qonnx quantize $L/model.onnx --int4 $text $s --no-verify -f -o t.onnx 2>/dev/null | grep -c "hint   --sequential"; done
+  1
+  0
+  [1]
   $ for p in gptq awq smoothquant sparsity,gptq; do qonnx quantize model.onnx --passes $p; done
   qonnx quantize: gptq prepares weights for a format and does nothing by itself: write "gptq,int8" or another format behind it
   qonnx quantize: awq prepares weights for a format and does nothing by itself: write "awq,int4" or another format behind it

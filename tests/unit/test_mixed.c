@@ -374,7 +374,7 @@ static void picture(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(tied_head), TEST(experts_agree), TEST(external_data),
-                                       TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals), TEST(measured_once),
-                                       TEST(roles), TEST(picture)};
+                                       TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals),
+                                       TEST(measured_once), TEST(roles), TEST(picture)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
