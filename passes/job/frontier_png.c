@@ -1,10 +1,11 @@
-/* frontier_png.c - the picture of frontier.h as a file. A small canvas, a 5 x 7 font, and libpng at the end. */
+/* frontier_png.c - the picture of frontier.h as a file. A small canvas, and libpng at the end. */
 #include "passes/job/frontier.h"
 
 #include <png.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/dots/dots.h"
 #include "base/file.h"
 
 enum { WIDTH = 800, HEIGHT = 480, LEFT = 84, RIGHT = 40, TOP = 34, BOTTOM = 56 };
@@ -12,31 +13,6 @@ typedef struct colour { uint8_t r, g, b; } colour;
 typedef struct canvas { uint8_t *rgb; qx_axes axes; } canvas;
 
 static const colour black = {30, 30, 30}, grey = {224, 224, 224}, blue = {31, 97, 181}, red = {200, 40, 40}, orange = {222, 130, 20};
-
-/* Columns of the characters ' ' to 'Z', lowest bit on top. */
-static const uint8_t font[][5] = {
-    {0, 0, 0, 0, 0}, {0, 0, 0x5F, 0, 0}, {0, 7, 0, 7, 0}, {0x14, 0x7F, 0x14, 0x7F, 0x14}, {0x24, 0x2A, 0x7F, 0x2A, 0x12},
-    {0x23, 0x13, 8, 0x64, 0x62},
-    {0x36, 0x49, 0x55, 0x22, 0x50}, {0, 5, 3, 0, 0}, {0, 0x1C, 0x22, 0x41, 0}, {0, 0x41, 0x22, 0x1C, 0}, {0x14, 8, 0x3E, 8, 0x14},
-    {8, 8, 0x3E, 8, 8},
-    {0, 0x50, 0x30, 0, 0}, {8, 8, 8, 8, 8}, {0, 0x60, 0x60, 0, 0}, {0x20, 0x10, 8, 4, 2}, {0x3E, 0x51, 0x49, 0x45, 0x3E},
-    {0, 0x42, 0x7F, 0x40, 0},
-    {0x42, 0x61, 0x51, 0x49, 0x46}, {0x21, 0x41, 0x45, 0x4B, 0x31}, {0x18, 0x14, 0x12, 0x7F, 0x10}, {0x27, 0x45, 0x45, 0x45, 0x39},
-    {0x3C, 0x4A, 0x49, 0x49, 0x30},
-    {1, 0x71, 9, 5, 3}, {0x36, 0x49, 0x49, 0x49, 0x36}, {6, 0x49, 0x49, 0x29, 0x1E}, {0, 0x36, 0x36, 0, 0}, {0, 0x56, 0x36, 0, 0},
-    {8, 0x14, 0x22, 0x41, 0},
-    {0x14, 0x14, 0x14, 0x14, 0x14}, {0, 0x41, 0x22, 0x14, 8}, {2, 1, 0x51, 9, 6}, {0x32, 0x49, 0x79, 0x41, 0x3E},
-    {0x7E, 0x11, 0x11, 0x11, 0x7E},
-    {0x7F, 0x49, 0x49, 0x49, 0x36}, {0x3E, 0x41, 0x41, 0x41, 0x22}, {0x7F, 0x41, 0x41, 0x22, 0x1C}, {0x7F, 0x49, 0x49, 0x49, 0x41},
-    {0x7F, 9, 9, 9, 1},
-    {0x3E, 0x41, 0x49, 0x49, 0x7A}, {0x7F, 8, 8, 8, 0x7F}, {0, 0x41, 0x7F, 0x41, 0}, {0x20, 0x40, 0x41, 0x3F, 1},
-    {0x7F, 8, 0x14, 0x22, 0x41},
-    {0x7F, 0x40, 0x40, 0x40, 0x40}, {0x7F, 2, 0xC, 2, 0x7F}, {0x7F, 4, 8, 0x10, 0x7F}, {0x3E, 0x41, 0x41, 0x41, 0x3E}, {0x7F, 9, 9, 9, 6},
-    {0x3E, 0x41, 0x51, 0x21, 0x5E}, {0x7F, 9, 0x19, 0x29, 0x46}, {0x46, 0x49, 0x49, 0x49, 0x31}, {1, 1, 0x7F, 1, 1},
-    {0x3F, 0x40, 0x40, 0x40, 0x3F},
-    {0x1F, 0x20, 0x40, 0x20, 0x1F}, {0x3F, 0x40, 0x38, 0x40, 0x3F}, {0x63, 0x14, 8, 0x14, 0x63}, {7, 8, 0x70, 8, 7},
-    {0x61, 0x51, 0x49, 0x45, 0x43},
-};
 
 static void dot(const canvas *c, int x, int y, colour k)
 {
@@ -61,11 +37,10 @@ static void line(const canvas *c, int x0, int y0, int x1, int y1, colour k)
 static void write_text(const canvas *c, int x, int y, const char *s, colour k)
 {
     for (; *s; s++, x += 6) {
-        const char u = *s >= 'a' && *s <= 'z' ? (char)(*s - 'a' + 'A') : *s;
-        if (u < ' ' || u > 'Z') continue;
+        const unsigned char *columns = qx_dots(*s);
         for (int i = 0; i < 5; i++)
-            for (int j = 0; j < 7; j++)
-                if (font[u - ' '][i] >> j & 1) dot(c, x + i, y + j, k);
+            for (int j = 0; j < 8; j++)
+                if (columns[i] >> j & 1) dot(c, x + i, y + j, k);
     }
 }
 
@@ -79,7 +54,7 @@ static void draw_axes(const canvas *c)
     for (int d = (int)a->y0; d <= (int)a->y1; d++) {
         const int y = at_y((a->y1 - d) / (a->y1 - a->y0));
         line(c, LEFT, y, WIDTH - RIGHT, y, grey);
-        snprintf(text, sizeof text, "1E%d", d);
+        snprintf(text, sizeof text, "1e%d", d);
         write_text(c, LEFT - 40, y - 3, text, black);
     }
     for (int i = 0; i <= 6; i++) {
@@ -91,8 +66,8 @@ static void draw_axes(const canvas *c)
     }
     line(c, LEFT, TOP, LEFT, HEIGHT - BOTTOM, black);
     line(c, LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, black);
-    write_text(c, LEFT, 12, a->kl ? "PREDICTED KL TO THE FLOAT MODEL, NATS" : "PREDICTED NOISE, RELATIVE TO THE OUTPUT", black);
-    write_text(c, WIDTH / 2 - 60, HEIGHT - 22, "SIZE OF THE FILE", black);
+    write_text(c, LEFT, 12, a->kl ? "predicted KL to the float model, nats" : "predicted noise, relative to the output", black);
+    write_text(c, WIDTH / 2 - 60, HEIGHT - 22, "size of the file", black);
 }
 
 static void draw_points(const canvas *c, const qx_report *r)
@@ -109,7 +84,7 @@ static void draw_points(const canvas *c, const qx_report *r)
     for (int64_t i = 0; i < r->n_points; i++) {
         const qx_report_point *p = &r->points[i];
         const int x = at_x(qx_frontier_x(&c->axes, p)), y = at_y(qx_frontier_y(&c->axes, p));
-        const char *label = p->chosen ? "CHOSEN" : p->label;
+        const char *label = p->chosen ? "chosen" : p->label;
         if (!label) continue;
         disc(c, x, y, 4, p->chosen ? red : orange);
         const bool right = x + 12 + 6 * (int)strlen(label) < WIDTH - RIGHT;
