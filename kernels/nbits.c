@@ -19,7 +19,8 @@ static unsigned top_bit(const qx_nbits *w) { return 1u << (w->bits - 1); }
 /* Two-bit codes and short rows (a signed flat layout whose last block is not padded) take the general way. */
 static bool by_dot(const qx_nbits *w, int64_t m)
 {
-    return m <= QX_NBITS_GEMV_ROWS && w->bits != 2 && row_bytes(w) >= padded_k(w) * w->bits / 8 && (w->bits == 8 || w->block % 16 == 0);
+    return m <= (w->bits == 4 ? QX_NBITS_GEMV_ROWS_4 : QX_NBITS_GEMV_ROWS) && w->bits != 2 &&
+        row_bytes(w) >= padded_k(w) * w->bits / 8 && (w->bits == 8 || w->block % 16 == 0);
 }
 
 static unsigned code_at(const uint8_t *row, int bits, int64_t i)
@@ -68,12 +69,15 @@ static int64_t prepared_k(const qx_nbits *w) { return w->bits == 4 ? (padded_k(w
 
 int64_t qx_nbits_scratch(const qx_nbits *w, int64_t m) { return by_dot(w, m) ? m * (prepared_k(w) + blocks_of(w)) : 0; }
 
+/* Rows that are prepared and multiplied together. */
+static int64_t together(const qx_nbits *w) { return w->bits == 4 ? QX_NBITS_ROWS : 1; }
+
 /* Sixteen words of eight codes: the first element of each, the second of each and so on, over 16^place (v_code of lanes.h; the
- * last three are taken three places lower). */
-static void by_places(const float *x, int64_t n, float *to)
+ * last three are taken three places lower); `step` floats from sixteen to sixteen. */
+static void by_places(const float *x, int64_t n, float *to, int64_t step)
 {
     static const float over[8] = {1, 0x1p-4f, 0x1p-8f, 0x1p-12f, 0x1p-16f, 0x1p-8f, 0x1p-12f, 0x1p-16f};
-    for (int64_t i = 0; i < GROUP; i++) to[i % 8 * 16 + i / 8] = i < n ? x[i] * over[i % 8] : 0.0f;
+    for (int64_t i = 0; i < GROUP; i++) to[i % 8 * step + i / 8] = i < n ? x[i] * over[i % 8] : 0.0f;
 }
 
 static void block_sums(const qx_nbits *w, const float *x, float *sum)
@@ -86,14 +90,20 @@ static void block_sums(const qx_nbits *w, const float *x, float *sum)
     }
 }
 
-void qx_nbits_prepare(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, float *scratch)
+/* Row r of `rows` that lie side by side from p on, and behind them the sums of each one's blocks. */
+static void prepare_row(const qx_nbits *w, const float *x, int64_t r, int64_t rows, float *p)
 {
     const int64_t k = prepared_k(w);
-    for (int64_t r = 0; r < m && by_dot(w, m); r++, x += ldx) {
-        float *p = scratch + r * (k + blocks_of(w));
-        for (int64_t i = 0; w->bits == 4 && i < k; i += GROUP) by_places(x + i, w->k - i, p + i);
-        for (int64_t i = 0; w->bits == 8 && i < k; i++) p[i] = i < w->k ? x[i] : 0.0f;
-        block_sums(w, x, p + k);
+    for (int64_t i = 0; w->bits == 4 && i < k; i += GROUP) by_places(x + i, w->k - i, p + i * rows + 16 * r, 16 * rows);
+    for (int64_t i = 0; w->bits == 8 && i < k; i++) p[i] = i < w->k ? x[i] : 0.0f;
+    block_sums(w, x, p + k * rows + r * blocks_of(w));
+}
+
+void qx_nbits_prepare(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, float *scratch)
+{
+    for (int64_t r = 0; r < m && by_dot(w, m); r++) {
+        const int64_t first = r - r % together(w), rows = m - first < together(w) ? m - first : together(w);
+        prepare_row(w, x + r * ldx, r - first, rows, scratch + first * (prepared_k(w) + blocks_of(w)));
     }
 }
 
@@ -101,23 +111,25 @@ static int64_t piece_columns(const qx_nbits *w, int64_t m) { return by_dot(w, m)
 
 int64_t qx_nbits_pieces(const qx_nbits *w, int64_t m) { return (w->n + piece_columns(w, m) - 1) / piece_columns(w, m); }
 
-/* y[c] of columns [n, n + cols), cols <= TOGETHER, for one prepared row. */
-static void dot_columns(const qx_nbits_leaf *l, const qx_nbits *w, int64_t n, int64_t cols, const float *x, float *y)
+/* y[r][c] of columns [n, n + cols), cols <= TOGETHER, for m rows prepared together. */
+static void dot_columns(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, int64_t n, int64_t cols, const float *x, float *y,
+                        int64_t ldy)
 {
     const int64_t nb = blocks_of(w);
     float zero[TOGETHER * MAX_BLOCKS];
     const bool zeros = w->zero || w->zero_f;
-    for (int64_t c = 0; c < cols; c++) y[c] = w->bias ? w->bias[n + c] : 0.0f;
+    for (int64_t r = 0; r < m; r++)
+        for (int64_t c = 0; c < cols; c++) y[r * ldy + c] = w->bias ? w->bias[n + c] : 0.0f;
     for (int64_t b = 0; b < nb; b += MAX_BLOCKS) {
         const int64_t some = nb - b < MAX_BLOCKS ? nb - b : MAX_BLOCKS;
         for (int64_t c = 0; zeros && c < cols; c++)
             for (int64_t i = 0; i < some; i++) zero[c * MAX_BLOCKS + i] = zero_of(w, n + c, b + i);
         const qx_nbits_dot d = {.codes = w->codes + n * row_bytes(w) + b * w->block * w->bits / 8, .row_bytes = row_bytes(w),
                                 .scale = w->scale + n * nb + b, .ld_scale = nb,
-                                .zero = zeros ? zero : NULL, .ld_zero = MAX_BLOCKS, .zero_all = (float)top_bit(w), .x = x + b * w->block,
-                                .sum = x + prepared_k(w) + b,
+                                .zero = zeros ? zero : NULL, .ld_zero = MAX_BLOCKS, .zero_all = (float)top_bit(w),
+                                .x = x + b * w->block * m, .sum = x + prepared_k(w) * m + b, .ld_sum = nb,
                                 .blocks = some, .block = w->block, .flip = (uint8_t)(!w->is_signed ? 0 : w->bits == 8 ? 0x80 : 0x88)};
-        (w->bits == 8 ? l->dot8 : l->dot4)(&d, cols, y);
+        (w->bits == 8 ? l->dot8 : l->dot4)(&d, m, cols, y, ldy);
     }
 }
 
@@ -159,9 +171,9 @@ void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, 
     const int64_t most = piece_columns(w, m), first = piece * most, n = w->n - first < most ? w->n - first : most;
     if (by_dot(w, m)) {
         for (int64_t j = first; j < first + n; j += TOGETHER)
-            for (int64_t r = 0; r < m; r++)
-                dot_columns(l, w, j, first + n - j < TOGETHER ? first + n - j : TOGETHER, scratch + r * (prepared_k(w) + blocks_of(w)),
-                            y + r * ldy + j);
+            for (int64_t r = 0; r < m; r += together(w))
+                dot_columns(l, w, m - r < together(w) ? m - r : together(w), j, first + n - j < TOGETHER ? first + n - j : TOGETHER,
+                            scratch + r * (prepared_k(w) + blocks_of(w)), y + r * ldy + j, ldy);
         return;
     }
     const from f = {l, w, first};

@@ -1,8 +1,8 @@
 /* nbits.h - products with weights of 2, 4 or 8 bits in blocks along k, as MatMulNBits stores them, never expanded as a whole:
  *     y[m][n] = sum over k of x[m][k] * (code(n, k) - zero(n, block)) * scale(n, block) + bias[n].
- * Up to QX_NBITS_GEMV_ROWS rows run through a dot product that reads each code once (bound by memory); more rows unpack panels of
- * 32 columns through the stack into the float product of gemm.h, once for some hundred rows. Pieces are independent and give the
- * same bits on any threads. */
+ * Up to QX_NBITS_GEMV_ROWS rows run through a dot product that turns each code into a number once for up to four of them; more
+ * unpack panels of 32 columns through the stack into the float product of gemm.h, once for some hundred rows. Pieces are
+ * independent and give the same bits on any threads. */
 #ifndef QX_KERNELS_NBITS_H
 #define QX_KERNELS_NBITS_H
 
@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { QX_NBITS_GEMV_ROWS = 4 };
+enum { QX_NBITS_GEMV_ROWS = 4, QX_NBITS_GEMV_ROWS_4 = 16 /* of 4-bit codes; at 20 both take as long */ };
 
 typedef struct qx_nbits {
     int bits;                 /* 2, 4, 8 */
@@ -25,11 +25,11 @@ typedef struct qx_nbits {
     const float *bias;        /* [n] or NULL */
 } qx_nbits;
 
-/* Floats of scratch for m rows of x (0 when m is over QX_NBITS_GEMV_ROWS). */
+/* Floats of scratch for m rows of x (0 for more rows than take the dot product). */
 int64_t qx_nbits_scratch(const qx_nbits *w, int64_t m);
 /* Once before the pieces: brings x[m][k] (row stride ldx) into the order that the dot product reads. */
 void qx_nbits_prepare(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, float *scratch);
-int64_t qx_nbits_pieces(const qx_nbits *w, int64_t m); /* ranges of columns: more than QX_NBITS_GEMV_ROWS rows take wider ones */
+int64_t qx_nbits_pieces(const qx_nbits *w, int64_t m); /* ranges of columns: more rows take wider ones */
 void qx_nbits_piece(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch, float *y, int64_t ldy, int64_t piece);
 /* Floats out[k] of column n. */
 void qx_nbits_column(const qx_nbits *w, int64_t n, float *out);

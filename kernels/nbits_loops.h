@@ -1,19 +1,20 @@
 /* nbits_loops.h - dot products of codes and prepared x over sixteen lanes, a few columns at once so that their chains of
  * additions overlap; included after lanes.h. Gives `leaf`. What a column gives does not depend on which others are taken with it.
  * Prepared x of 4-bit codes (nbits.c, by_places): of each 128 elements the first of every eight, then the second of every eight and
- * so on, as they lie in sixteen words of codes, over the power of 16 that v_code multiplies by. */
-enum { AT_ONCE = LANES_ISA == 512 ? 4 : 2, LINE = 64, AHEAD = 4096 /* bytes of codes; of scales a quarter */,
-       GROUP = 128 /* 4-bit codes of a line */ };
+ * so on, as they lie in sixteen words of codes, over the power of 16 that v_code multiplies by; behind the sixteen of a row those of
+ * the others. */
+enum { AT_ONCE = LANES_ISA == 512 ? 4 : 2 /* columns */, ROWS = LANES_ISA == 512 ? QX_NBITS_ROWS : 2,
+       LINE = 64, AHEAD = 4096 /* bytes of codes; of scales a quarter */, GROUP = 128 /* 4-bit codes of a line */ };
 
 /* Zero points are taken off as scale * zero * (sum of x in the block), so that the inner loop is one product; `done` of them was in it. */
-LANE v16 corrections(const qx_nbits_dot *p, int64_t c, float done)
+LANE v16 corrections(const qx_nbits_dot *p, int64_t r, int64_t c, float done)
 {
     const float *scale = p->scale + c * p->ld_scale, *zero = p->zero ? p->zero + c * p->ld_zero : NULL;
     v16 acc = v_set(0.0f);
     for (int64_t b = 0; b < p->blocks; b += 16) {
         const int64_t n = p->blocks - b;
         const v16 z = zero ? v_part(zero + b, n) : v_set(p->zero_all);
-        acc = v_fma(v_mul(v_part(scale + b, n), v_sub(z, v_set(done))), v_part(p->sum + b, n), acc);
+        acc = v_fma(v_mul(v_part(scale + b, n), v_sub(z, v_set(done))), v_part(p->sum + r * p->ld_sum + b, n), acc);
     }
     return acc;
 }
@@ -74,45 +75,75 @@ LANE void dot8_columns(const qx_nbits_dot *p, int64_t first, const int cols, flo
                 rest[c] += scale[c * p->ld_scale + b] * (float)(from[c * p->row_bytes + i] ^ p->flip) * x[i];
         for (int c = 0; c < cols; c++) acc[c] = v_fma(d[c], v_set(scale[c * p->ld_scale + b]), acc[c]);
     }
-    for (int c = 0; c < cols; c++) y[first + c] += v_sum(v_sub(acc[c], corrections(p, first + c, 0.0f))) + rest[c];
+    for (int c = 0; c < cols; c++) y[first + c] += v_sum(v_sub(acc[c], corrections(p, 0, first + c, 0.0f))) + rest[c];
 }
 
-LANE void dot4_columns(const qx_nbits_dot *p, int64_t first, const int cols, const uint32_t flip, float *y)
+/* Rows [r0, r0 + rows) of `all`: what is taken together turns a code into a number once. */
+LANE void dot4_columns(const qx_nbits_dot *p, const int r0, const int rows, const int all, int64_t first, const int cols, float *y,
+                       int64_t ldy)
 {
     const uint8_t *from = p->codes + first * p->row_bytes;
-    const float *x = p->x, *scale = p->scale + first * p->ld_scale;
+    const float *x = p->x + 16 * r0, *scale = p->scale + first * p->ld_scale;
     const int64_t words = p->blocks * p->block / 8;
     const int spread = spread_of(p);
     const int64_t scales = cols * GROUP / p->block; /* of a group of each column, in floats */
-    const places at = v_places(flip);
-    v16 acc[AT_ONCE], d[AT_ONCE];
-    q128 c[AT_ONCE];
-    EACH(i, cols) acc[i] = v_set(0.0f);
-    for (int64_t g = 0; 16 * g < words; g++, x += GROUP) {
+    const places at = v_places(p->flip & 15);
+    v16 acc[ROWS][AT_ONCE] = {0}, d[ROWS][AT_ONCE] = {0}, code[AT_ONCE] = {0};
+    q128 c[AT_ONCE] = {0};
+    for (int64_t g = 0; 16 * g < words; g++, x += GROUP * all) {
         const int64_t b = g * GROUP / p->block;
         EACH(i, cols) __builtin_prefetch(from + AHEAD + (g * cols + i) * LINE, 0, 3);
         __builtin_prefetch(scale + (AHEAD / LINE + g) * scales, 0, 3);
-        EACH(i, cols) c[i] = v_codes(from + i * p->row_bytes + g * LINE, words - 16 * g), d[i] = v_set(0.0f);
+        EACH(i, cols) c[i] = v_codes(from + i * p->row_bytes + g * LINE, words - 16 * g);
+        EACH(r, rows) EACH(i, cols) d[r][i] = v_set(0.0f);
         EACH(k, 8) {
-            const v16 xk = v_load(x + 16 * k);
-            EACH(i, cols) d[i] = v_fma(v_code(k == 5 ? c[i] = v_later(c[i]) : c[i], k < 5 ? k : k - 3, &at), xk, d[i]);
+            EACH(i, cols) code[i] = v_code(k == 5 ? c[i] = v_later(c[i]) : c[i], k < 5 ? k : k - 3, &at);
+            EACH(r, rows) {
+                const v16 xk = v_load(x + 16 * (k * all + r));
+                EACH(i, cols) d[r][i] = v_fma(code[i], xk, d[r][i]);
+            }
         }
-        EACH(i, cols) acc[i] = v_fma(d[i], scales_of(p, scale + i * p->ld_scale, g, b, spread), acc[i]);
+        EACH(i, cols) {
+            const v16 s = scales_of(p, scale + i * p->ld_scale, g, b, spread);
+            EACH(r, rows) acc[r][i] = v_fma(d[r][i], s, acc[r][i]);
+        }
     }
-    EACH(i, cols) y[first + i] += v_sum(p->zero ? v_sub(acc[i], corrections(p, first + i, 8.0f)) : acc[i]);
+    EACH(r, rows) EACH(i, cols)
+        y[r * ldy + first + i] += v_sum(p->zero ? v_sub(acc[r][i], corrections(p, r0 + r, first + i, 8.0f)) : acc[r][i]);
 }
 
-#define DOT(name, columns, ...)                                                       \
-    TARGET static void name(const qx_nbits_dot *p, int64_t cols, float *y)             \
-    {                                                                                  \
-        int64_t c = 0;                                                                 \
-        for (; c + AT_ONCE <= cols; c += AT_ONCE) columns(p, c, AT_ONCE, __VA_ARGS__); \
-        for (; c < cols; c++) columns(p, c, 1, __VA_ARGS__);                           \
+LANE void dot4_rows(const qx_nbits_dot *p, const int r0, const int rows, const int all, const int at_once, int64_t cols, float *y,
+                    int64_t ldy)
+{
+    int64_t c = 0;
+    for (; c + at_once <= cols; c += at_once) dot4_columns(p, r0, rows, all, c, at_once, y + r0 * ldy, ldy);
+    for (; c < cols; c++) dot4_columns(p, r0, rows, all, c, 1, y + r0 * ldy, ldy);
+}
+
+/* More rows take fewer columns at once, for what is summed to stay in registers. */
+TARGET static void dot4(const qx_nbits_dot *p, int64_t rows, int64_t cols, float *y, int64_t ldy)
+{
+#if LANES_ISA == 512
+    switch (rows) {
+    case 1: dot4_rows(p, 0, 1, 1, AT_ONCE, cols, y, ldy); break;
+    case 2: dot4_rows(p, 0, 2, 2, AT_ONCE / 2, cols, y, ldy); break;
+    case 3: dot4_rows(p, 0, 3, 3, AT_ONCE / 2, cols, y, ldy); break;
+    default: dot4_rows(p, 0, 4, 4, AT_ONCE / 2, cols, y, ldy); break;
     }
-DOT(dot8, dot8_columns, y)
-DOT(dot4_unsigned, dot4_columns, 0, y)
-DOT(dot4_signed, dot4_columns, 8, y)
-TARGET static void dot4(const qx_nbits_dot *p, int64_t cols, float *y) { (p->flip ? dot4_signed : dot4_unsigned)(p, cols, y); }
+#else
+    for (int r = 0; r < (int)rows; r += ROWS)
+        if (rows - r == 1) dot4_rows(p, r, 1, (int)rows, AT_ONCE, cols, y, ldy);
+        else dot4_rows(p, r, ROWS, (int)rows, AT_ONCE / 2, cols, y, ldy);
+#endif
+}
+
+TARGET static void dot8(const qx_nbits_dot *p, int64_t rows, int64_t cols, float *y, int64_t ldy)
+{
+    int64_t c = 0;
+    (void)rows, (void)ldy;
+    for (; c + AT_ONCE <= cols; c += AT_ONCE) dot8_columns(p, c, AT_ONCE, y);
+    for (; c < cols; c++) dot8_columns(p, c, 1, y);
+}
 
 TARGET static void halves4(const uint8_t *codes, int64_t n, uint8_t flip, float zero, float scale, float *even, float *odd)
 {

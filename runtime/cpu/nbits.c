@@ -38,7 +38,7 @@ static qx_status product(qx_call *c, qx_nbits *w, const float *x, int64_t m, con
     job j = {.w = w, .x = x, .y = y, .m = m};
     if (m == 0 || w->n == 0) return QX_OK;
     w->bias = bias;
-    qx_call_note_kernel(c, m <= QX_NBITS_GEMV_ROWS ? "codes" : "panels", 2.0 * (double)m * (double)w->n * (double)w->k);
+    qx_call_note_kernel(c, qx_nbits_scratch(w, m) ? "codes" : "panels", 2.0 * (double)m * (double)w->n * (double)w->k);
     QX_TRY(QX_CALL_SCRATCH(c, qx_nbits_scratch(w, m), &j.scratch));
     qx_nbits_prepare(w, m, x, w->k, j.scratch);
     return qx_parallel(c->ctx, qx_nbits_pieces(w, m), piece, &j);
