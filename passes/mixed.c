@@ -308,7 +308,9 @@ static double cost_at(const mixed *x, int64_t i)
 static int64_t size_limit(const mixed *x)
 {
     if (x->goal.bytes) return x->goal.bytes;
-    if (x->goal.fraction > 0) return (int64_t)(x->goal.fraction * (double)x->input_bytes);
+    /* of the file as it was given, which a pass may have made smaller (--float fp16) */
+    const qx_report *r = x->pass->pipe->report;
+    if (x->goal.fraction > 0) return (int64_t)(x->goal.fraction * (double)(r && r->input_bytes > 0 ? r->input_bytes : x->input_bytes));
     return (int64_t)(x->goal.bits * (double)x->weights / 8) + x->fixed_bytes;
 }
 

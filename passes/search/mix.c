@@ -67,7 +67,7 @@ static qx_status parse_formats(qx_mix *m, const char *text)
     QX_TRY(storage_names(m, parts, n));
     qx_status st = QX_OK;
     for (int i = 0; i < n; i++) {
-        if (is_float_name(parts[i])) m->keep_float = true;
+        if (is_float_name(parts[i])) m->keep_float = true, m->float_name = parts[i];
         else st = qx_pipeline_parse_format(pipe, parts[i], &m->formats[m->n++]);
         if (st != QX_OK) return qx_note(pipe->ctx, st, "%s(formats=%.200s)", m->pass->def->name, parts[i]);
     }
@@ -315,6 +315,20 @@ static qx_status measure_input(qx_mix *m)
     return QX_OK;
 }
 
+/* What stays float keeps its type; who names another one is told what gives it. */
+static void check_float_type(const qx_mix *m)
+{
+    const qx_dtype asked = !m->float_name ? QX_DT_UNDEFINED : !strcmp(m->float_name, "fp16") ? QX_DT_FLOAT16
+        : !strcmp(m->float_name, "fp32") ? QX_DT_FLOAT : QX_DT_UNDEFINED;
+    const qx_plan *plan = m->pass->pipe->plan;
+    for (int64_t i = 0; asked && i < plan->linears.count; i++) {
+        if (m->group[i] < 0 || plan->items[i].weight->tensor->dtype == asked) continue;
+        qx_warn(m->pass->ctx, "formats: what stays float keeps the type that it has, %s; for '%s' write --float %s beside it",
+                qx_dtype_get(plan->items[i].weight->tensor->dtype)->text, m->float_name, m->float_name);
+        return;
+    }
+}
+
 qx_status qx_mix_plan(qx_pass *p, const char *formats, qx_stats *stats, qx_mix **out)
 {
     const qx_plan *plan = p->pipe->plan;
@@ -328,6 +342,7 @@ qx_status qx_mix_plan(qx_pass *p, const char *formats, qx_stats *stats, qx_mix *
     m->group = qx_arena_array(arena, (size_t)plan->linears.count + 1, sizeof *m->group);
     if (!m->cells || !m->group) return QX_E_NOMEM;
     find_candidates(m);
+    check_float_type(m);
     for (int f = 0; f <= m->n; f++) QX_TRY(plan_format(m, f, stats));
     QX_TRY(find_groups(m));
     give_smallest(m);

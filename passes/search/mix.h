@@ -29,6 +29,7 @@ typedef struct qx_mix {
     int64_t input_bytes;                 /* of the model as it is, when written */
     const char *text;                    /* "int4+int8-weights+float", short names written out */
     bool keep_float;                     /* "float" is in the list: column n may be chosen where others can */
+    const char *float_name;              /* of the part that says so */
     qx_mix_cell *cells;                  /* [items][n + 1]; the last column is float */
     int64_t *group;                      /* [items]; -1: not a candidate */
     int64_t n_groups;
