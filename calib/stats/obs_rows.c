@@ -44,12 +44,13 @@ static void put_row(qx_reservoir *r, const float *x, uint64_t hash)
         for (; at > 0 && r->heap[(at - 1) / 2].hash < r->heap[at].hash; at = (at - 1) / 2) swap_rows(r, at, (at - 1) / 2);
 }
 
-static qx_status open_reservoir(qx_ctx *ctx, qx_reservoir *r, int64_t len, int64_t cap)
+/* room: as many rows as come first; a sample that brings fewer than the cap shall not pay for it. */
+static qx_status open_reservoir(qx_ctx *ctx, qx_reservoir *r, int64_t len, int64_t cap, int64_t room)
 {
     int64_t n;
     if (!qx_mul_i64(len, cap, &n)) QX_FAIL(ctx, QX_E_BUDGET, "%lld rows of %lld", (long long)cap, (long long)len);
-    QX_TRY(QX_NEW_ARRAY(ctx, cap, &r->heap));
-    qx_status st = QX_NEW_ARRAY(ctx, n, &r->data);
+    QX_TRY(QX_NEW_ARRAY(ctx, room, &r->heap));
+    qx_status st = QX_NEW_ARRAY(ctx, room * len, &r->data);
     if (st != QX_OK) {
         qx_free(ctx, r->heap);
         r->heap = NULL;
@@ -57,6 +58,18 @@ static qx_status open_reservoir(qx_ctx *ctx, qx_reservoir *r, int64_t len, int64
     }
     r->len = len;
     r->cap = cap;
+    r->room = room;
+    return QX_OK;
+}
+
+/* Rows of `len` are there to be put; the product with cap was checked. */
+static qx_status make_room(qx_ctx *ctx, qx_reservoir *r)
+{
+    const int64_t more = r->room > r->cap / 2 ? r->cap : 2 * r->room;
+    if (r->n < r->room || r->room == r->cap) return QX_OK;
+    QX_TRY(qx_regrow(ctx, (void **)&r->data, (size_t)(r->room * r->len) * sizeof *r->data, (size_t)(more * r->len) * sizeof *r->data));
+    QX_TRY(qx_regrow(ctx, (void **)&r->heap, (size_t)r->room * sizeof *r->heap, (size_t)more * sizeof *r->heap));
+    r->room = more;
     return QX_OK;
 }
 
@@ -92,14 +105,17 @@ static qx_status hash_piece(void *user, int64_t i)
 
 qx_status qx_reservoir_add(qx_ctx *ctx, qx_reservoir *r, const float *x, int64_t rows, int64_t stride, int64_t len, int64_t cap)
 {
-    if (!r->heap) QX_TRY(open_reservoir(ctx, r, len, cap));
+    if (!r->heap) QX_TRY(open_reservoir(ctx, r, len, cap, rows < 1 ? 1 : rows < cap ? rows : cap));
     if (r->len != len) QX_FAIL(ctx, QX_E_SHAPE, "rows of %lld elements now, %lld before", (long long)len, (long long)r->len);
     make_heap(r);
     hash_job j = {x, rows, stride, len, NULL, r->by_size};
     QX_TRY(QX_NEW_ARRAY(ctx, rows, &j.out));
     qx_status st = qx_parallel(ctx, (rows + HASH_ROWS - 1) / HASH_ROWS, hash_piece, &j);
-    for (int64_t i = 0; i < rows && st == QX_OK; i++)
-        if (r->n < r->cap || j.out[i] < r->heap[0].hash) put_row(r, x + i * stride, j.out[i]);
+    for (int64_t i = 0; i < rows && st == QX_OK; i++) {
+        if (r->n == r->cap && j.out[i] >= r->heap[0].hash) continue;
+        st = make_room(ctx, r);
+        if (st == QX_OK) put_row(r, x + i * stride, j.out[i]);
+    }
     qx_free(ctx, j.out);
     return st;
 }

@@ -41,8 +41,8 @@ void qx_channels_free(qx_ctx *ctx, qx_channels *c);
 /* Rows with the smallest key, equal rows kept once: the hash of their content (a uniform sample), or, by size, what makes the
  * rows with the largest |x| the first ones (the tokens with enormous values that a sample of rows misses). */
 typedef struct qx_row_ref { uint64_t hash; int64_t slot; } qx_row_ref;
-/* heap: largest hash first; data[cap][len] by slot */
-typedef struct qx_reservoir { int64_t cap, n, len; qx_row_ref *heap; float *data; bool by_size; } qx_reservoir;
+/* heap: largest hash first; data[room][len] by slot, which grows to cap while rows come */
+typedef struct qx_reservoir { int64_t cap, room, n, len; qx_row_ref *heap; float *data; bool by_size; } qx_reservoir;
 qx_status qx_reservoir_add(qx_ctx *ctx, qx_reservoir *r, const float *x, int64_t rows, int64_t stride, int64_t len, int64_t cap);
 qx_status qx_reservoir_sort(qx_ctx *ctx, qx_reservoir *r); /* data[n] by rising hash: the order in which rows are shown and saved */
 void qx_reservoir_free(qx_ctx *ctx, qx_reservoir *r);

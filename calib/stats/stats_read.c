@@ -117,14 +117,13 @@ static qx_status read_rows(const reader *r, const qx_json *offsets, const char *
                            qx_reservoir *v, int64_t cap)
 {
     int64_t n = v->n;
-    v->cap = n; /* to be grown when rows are added: see below */
+    v->cap = cap;
+    v->room = n;
     QX_TRY(read_array(r, offsets, name, data, n * v->len, sizeof(float), (void **)&v->data));
     QX_TRY(read_array(r, offsets, name, hash, n, sizeof(qx_row_ref), (void **)&v->heap));
     for (int64_t i = 0; i < n; i++)
         if (v->heap[i].slot != i) return bad(r, name, "rows are not in order");
-    v->cap = cap;
-    QX_TRY(qx_regrow(r->s->ctx, (void **)&v->data, (size_t)(n * v->len) * sizeof(float), (size_t)(v->cap * v->len) * sizeof(float)));
-    return qx_regrow(r->s->ctx, (void **)&v->heap, (size_t)n * sizeof(qx_row_ref), (size_t)v->cap * sizeof(qx_row_ref));
+    return QX_OK;
 }
 
 static bool read_thinning(const qx_json *j, const char *key, qx_thinning *t)

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 
+#include <math.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -393,7 +394,29 @@ static qx_status sweep_all(qx_stats *s, qx_exec *exec, qx_samples *samples, size
 /* Floats and sums of a channel while it is collected. */
 enum { CHANNEL_BYTES = sizeof(float) * 3 + sizeof(qx_dd) * 3, SHOWN_BYTES = sizeof(float) * 7 };
 
-static int64_t kept_of(const qx_entry *e)
+/* Rows that an operator sees of a value of so many bytes: of patches as many as the strides leave. */
+static double rows_seen(const qx_entry *e, int64_t bytes)
+{
+    const qx_type *t = &e->value->type;
+    const qx_conv_window *w = e->o.has_window ? &e->o.window : NULL;
+    const double elements = (double)bytes * 8 / qx_dtype_bits(t->dtype),
+        channels = (double)(w && t->rank > 1 ? t->dims[1].n : t->dims[t->rank - 1].n);
+    double rows = elements / (channels > 0 ? channels : 1);
+    for (int d = 0; w && d < w->rank; d++) rows /= (double)(w->stride[d] > 0 ? w->stride[d] : 1);
+    return rows;
+}
+
+/* Room for rows as it grows (obs_rows.c); bytes 0: not known, all of it. */
+static int64_t rows_room(const qx_entry *e, int64_t bytes, int64_t samples)
+{
+    const double of_one = ceil(rows_seen(e, bytes)), cap = (double)e->o.rows_cap;
+    double room = of_one;
+    if (bytes <= 0 || of_one < 1 || of_one >= cap) return e->o.rows_cap;
+    while (room < of_one * (double)samples && room < cap) room *= 2;
+    return room < cap ? (int64_t)room : e->o.rows_cap;
+}
+
+static int64_t kept_of(const qx_entry *e, int64_t value_bytes, int64_t samples)
 {
     const qx_type *t = &e->value->type;
     const uint32_t want = e->o.want;
@@ -404,7 +427,7 @@ static int64_t kept_of(const qx_entry *e)
     const int64_t len = qx_rows_length(t->rank, dims, e->o.has_window ? &e->o.window : NULL),
         channels = axis >= 0 && axis < t->rank ? dims[axis] : 0;
     if ((want & QX_STAT_CHANNELS) && channels > 0) bytes += channels * (CHANNEL_BYTES + SHOWN_BYTES);
-    if ((want & QX_STAT_ROWS) && len > 0) bytes += (e->o.rows_cap + QX_TOPS) * len * (int64_t)sizeof(float);
+    if ((want & QX_STAT_ROWS) && len > 0) bytes += (rows_room(e, value_bytes, samples) + QX_TOPS) * len * (int64_t)sizeof(float);
     return bytes;
 }
 
@@ -419,7 +442,7 @@ static int64_t gram_taken(const qx_entry *e, int64_t bytes)
     return whole ? need - k * QX_GRAM_ROWS * (int64_t)sizeof(float) : need;
 }
 
-/* k^2 a row; of patches as many rows as the strides leave. */
+/* k^2 a row. */
 static double gram_flops(const qx_entry *e, int64_t bytes, int64_t samples)
 {
     const qx_type *t = &e->value->type;
@@ -428,10 +451,7 @@ static double gram_flops(const qx_entry *e, int64_t bytes, int64_t samples)
     for (int d = 0; d < t->rank; d++) dims[d] = t->dims[d].n;
     const qx_conv_window *w = e->o.has_window ? &e->o.window : NULL;
     const double k = (double)qx_rows_length(t->rank, dims, w), groups = w && w->group > 1 ? (double)w->group : 1,
-        elements = (double)bytes * 8 / qx_dtype_bits(t->dtype), channels = (double)(w && t->rank > 1 ? dims[1] : dims[t->rank - 1]);
-    double rows = elements / (channels > 0 ? channels : 1) * (double)samples;
-    for (int d = 0; w && d < w->rank; d++) rows /= (double)(w->stride[d] > 0 ? w->stride[d] : 1);
-    const double enough = e->o.thin_gram.enough ? (double)e->o.thin_gram.enough * k : rows;
+        rows = rows_seen(e, bytes) * (double)samples, enough = e->o.thin_gram.enough ? (double)e->o.thin_gram.enough * k : rows;
     return (rows < enough ? rows : enough) * k * k / groups;
 }
 
@@ -442,7 +462,7 @@ static void add_need(const qx_stats *s, const int64_t *bytes, int64_t samples, q
             const int64_t gram = gram_taken(e, bytes[w]);
             n->observed += (double)bytes[w];
             n->gram_flops += gram_flops(e, bytes[w], samples);
-            n->kept += kept_of(e);
+            n->kept += kept_of(e, bytes[w], samples);
             n->grams += gram;
             if (gram > n->largest_gram) n->largest_gram = gram;
         }

@@ -6,6 +6,7 @@
 #include "model_text.h"
 #include "tmp_dir.h"
 #include "passes/job/settings.h"
+#include "calib/stats/observer.h"
 #include "runtime/exec.h"
 
 #define LM(name) TEST_SOURCE_DIR "/samples/models/micro-llama/" name
@@ -122,6 +123,34 @@ static void written_model_kept(void **state)
     }
 }
 
+/* Rows that a sample does not have take no memory; the sample of rows is the same, however they come. */
+static void room_for_rows(void **state)
+{
+    enum { ROWS = 300, LEN = 8, CAP = 64 };
+    static float x[ROWS * LEN];
+    qx_reservoir few = {0}, once = {0}, bits = {0};
+    qx_ctx *ctx = qx_ctx_new(NULL);
+    (void)state;
+    for (int i = 0; i < ROWS * LEN; i++) x[i] = (float)(i * 37 % 1009);
+    OK(qx_reservoir_add(ctx, &few, x, 3, LEN, LEN, 1 << 20)); /* 32 MiB of rows */
+    assert_true(qx_mem_in_use(ctx) < 4096);
+    OK(qx_reservoir_add(ctx, &once, x, ROWS, LEN, LEN, CAP));
+    for (int i = 0, n; i < ROWS; i += n) {
+        n = ROWS - i < 1 + i % 7 ? ROWS - i : 1 + i % 7;
+        OK(qx_reservoir_add(ctx, &bits, x + i * LEN, n, LEN, LEN, CAP));
+    }
+    OK(qx_reservoir_sort(ctx, &once));
+    OK(qx_reservoir_sort(ctx, &bits));
+    assert_int_equal(once.n, CAP);
+    assert_int_equal(bits.n, CAP);
+    assert_memory_equal(once.data, bits.data, sizeof(float) * CAP * LEN);
+    qx_reservoir_free(ctx, &few);
+    qx_reservoir_free(ctx, &once);
+    qx_reservoir_free(ctx, &bits);
+    assert_int_equal(qx_mem_in_use(ctx), 0);
+    qx_ctx_free(ctx);
+}
+
 /* With 100 rows: x A and its Relu are alive together, and nothing else; the output is counted apart. */
 static void by_hand(void **state)
 {
@@ -200,7 +229,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(stages, make_dir, remove_dir),
                                        cmocka_unit_test_setup_teardown(threads, make_dir, remove_dir),
                                        cmocka_unit_test_setup_teardown(limits, make_dir, remove_dir),
-                                       cmocka_unit_test_setup_teardown(written_model_kept, make_dir, remove_dir), cmocka_unit_test(by_hand),
+                                       cmocka_unit_test_setup_teardown(written_model_kept, make_dir, remove_dir), cmocka_unit_test(by_hand), cmocka_unit_test(room_for_rows),
                                        cmocka_unit_test(operations), cmocka_unit_test_setup_teardown(seconds, make_dir, remove_dir)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
