@@ -113,6 +113,36 @@ static void gqa_int8(void **state) { same_step_by_step(*state, "gqa", "kv-cache"
 static void gqa_fp8(void **state) { same_step_by_step(*state, "gqa", "kv-cache(format=fp8)", QX_DT_FLOAT8E4M3FN, 25); }
 static void with_weights(void **state) { same_step_by_step(*state, "gqa", "rotate,kv-cache,int8-weights", QX_DT_INT8, 30); }
 
+static float scale_of(const qx_model *m, const char *name)
+{
+    float s = 0;
+    const qx_value *v = qx_graph_find(m->graph, name);
+    assert_non_null(v);
+    OK(qx_rows_read(m->ctx, qx_value_const(v), &(qx_view){1, 1, 1, 0}, NULL, 0, 1, &s));
+    return s;
+}
+
+/* A later position may turn the whole norm of a pair (d, d + half) into one of its elements, so keys have room for it; values are
+ * not turned. */
+static void room_for_rotation(void **state)
+{
+    static const char *const passes[] = {"kv-cache(rope=off)", "kv-cache(rope=envelope)"};
+    float key[2], value[2];
+    char out[128];
+    out_path(out, sizeof out);
+    for (int i = 0; i < 2; i++) {
+        qx_model *m;
+        quantize(*state, "gqa", passes[i], out, 30);
+        OK(qx_model_read(*state, out, NULL, &m));
+        key[i] = scale_of(m, "past_key_values.0.key_scale");
+        value[i] = scale_of(m, "past_key_values.0.value_scale");
+        qx_model_free(m);
+    }
+    assert_true(key[1] > key[0] * 1.02f && key[1] <= key[0] * 1.4143f);
+    assert_true(value[0] == value[1]);
+    unlink(out);
+}
+
 static void refused(void **state)
 {
     qx_report *r;
@@ -181,6 +211,7 @@ static void doubles_become_floats(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(concat_int8), TEST(concat_channels), TEST(concat_fp8), TEST(gqa_int8), TEST(gqa_fp8),
-                                       TEST(with_weights), TEST(refused), TEST(encoding), TEST(doubles_become_floats)};
+                                       TEST(with_weights), TEST(room_for_rotation), TEST(refused), TEST(encoding),
+                                       TEST(doubles_become_floats)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -68,9 +68,43 @@ static void one_word(void **state)
     }
 }
 
+/* Of the weights that a job writes: sqnr [n], what the job warned about. */
+static int64_t errors_of(const char *passes, const char *samples, double sqnr[2])
+{
+    qx_ctx *ctx = qx_ctx_new(NULL);
+    qx_report *r;
+    const qx_quantize_options o = {.input = TEST_SOURCE_DIR "/tests/data/mlp/model.onnx", .output = tmp_path(&dir, "out.onnx"),
+                                   .passes = passes, .force = true, .no_verify = true, .samples = {.paths = &samples, .n_paths = 1}};
+    assert_int_equal(qx_report_new(ctx, &r), QX_OK);
+    if (qx_quantize_file(ctx, &o, r) != QX_OK) fail_msg("%s: %s", passes, qx_ctx_error(ctx));
+    assert_int_equal(r->n_tensors, 2);
+    for (int i = 0; i < 2; i++) sqnr[i] = r->tensors[i].sqnr;
+    const int64_t warnings = r->warnings;
+    qx_report_free(r);
+    qx_ctx_free(ctx);
+    return warnings;
+}
+
+/* Squares of such inputs are beyond float32: no H can be factored, which is said of each weight, and they are rounded to nearest. */
+static void no_factor(void **state)
+{
+    enum { ROWS = 8, K = 64 };
+    static float x[ROWS * K];
+    char samples[600];
+    double solved[2], rounded[2];
+    (void)state;
+    for (int i = 0; i < ROWS * K; i++) x[i] = (float)(1e25 * sin(1.3 * i));
+    put_file(tmp_path(&dir, "large.raw"), x, sizeof x);
+    snprintf(samples, sizeof samples, "x=%s:f32[%d,%d]", tmp_path(&dir, "large.raw"), ROWS, K);
+    assert_int_equal(errors_of("gptq,int4", samples, solved), 2);
+    assert_int_equal(errors_of("int4", samples, rounded), 0);
+    for (int i = 0; i < 2; i++) assert_true(rounded[i] > 15 && fabs(solved[i] - rounded[i]) < 0.01);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(two_tokens, make_dir, remove_dir),
-                                       cmocka_unit_test_setup_teardown(one_word, make_dir, remove_dir)};
+                                       cmocka_unit_test_setup_teardown(one_word, make_dir, remove_dir),
+                                       cmocka_unit_test_setup_teardown(no_factor, make_dir, remove_dir)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
