@@ -180,6 +180,14 @@ static bool rows_fit(const qx_pipeline *pipe, const qx_plan_item *it)
         it->weight->tensor->rank == 2 && s->codes == QX_DT_INT8 && whole;
 }
 
+static bool only_gathered(const qx_pipeline *pipe, const qx_plan_weight *w)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < pipe->plan->linears.count; i++)
+        n += pipe->plan->items[i].weight == w && rows_fit(pipe, &pipe->plan->items[i]);
+    return n == w->value->n_uses;
+}
+
 /* One copy serves a head and the embeddings that share its weight. */
 static bool all_nbits(const qx_pipeline *pipe, const qx_plan_weight *w)
 {
@@ -282,7 +290,8 @@ qx_need qx_emit_weight_need(const qx_pipeline *pipe, const qx_plan_item *it)
 {
     if (it->dynamic && it->weight->items == 1) return (qx_need){11, 6}; /* of DynamicQuantizeLinear and Round */
     const bool bytes = it->weight->spec.codes == QX_DT_INT8;
-    if (bytes && choose_form(pipe, it) == FORM_NBITS) return (qx_need){13, 7}; /* blocks are an attribute of MatMulNBits */
+    if (bytes && (choose_form(pipe, it) == FORM_NBITS || only_gathered(pipe, it->weight)))
+        return (qx_need){13, 7}; /* no operator but MatMulNBits knows of blocks */
     return qx_emit_need(&it->weight->spec);
 }
 

@@ -3,6 +3,7 @@
 #include "passes/place/scheme.h"
 #include "passes/place/dynamic.h"
 #include "passes/place/second_level.h"
+#include "passes/place/table.h"
 
 #include <float.h>
 #include <math.h>
@@ -258,6 +259,7 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
     for (int64_t i = 0; i < plan->linears.count; i++) {
         if (plan->items[i].pass != p) continue;
         fill_item(p, s, &plan->items[i]);
+        QX_TRY(qx_table_settle(p, &plan->items[i]));
         QX_TRY(want_input(p, s, stats, &plan->items[i]));
     }
     if (s->residual) QX_TRY(qx_residual_plan(p, stats, s));

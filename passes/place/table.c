@@ -1,0 +1,87 @@
+/* table.c - see table.h. One outlier of a row takes the codes of all its other elements. What that costs is known from the row alone: even
+ * steps of amax/127 have a noise of step^2/12. Blocks of 32 are never below 37 dB, whatever is in them. */
+#include "passes/place/table.h"
+
+#include <math.h>
+
+#include "onnx/weight/weight.h"
+#include "passes/place/emit.h"
+
+enum { TRIED = 4, ROWS = 256, AT_ONCE = 16, LEVELS = 127 };
+static const int64_t shorter[TRIED] = {0, 128, 64, 32}; /* 0: as the format has it */
+static const double least_db = 35;
+
+typedef struct noise { int64_t block[TRIED]; double of[TRIED], signal; } noise;
+
+static double noise_of(const float *x, int64_t k, int64_t block)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < k; i += block) {
+        float amax = 0;
+        for (int64_t j = i; j < k && j < i + block; j++) amax = fmaxf(amax, fabsf(x[j]));
+        const double step = (double)amax / LEVELS;
+        sum += step * step / 12 * (double)(k - i < block ? k - i : block);
+    }
+    return sum;
+}
+
+static void add_row(noise *s, const float *x, int64_t k)
+{
+    for (int64_t j = 0; j < k; j++) s->signal += (double)x[j] * x[j];
+    for (int b = 0; b < TRIED; b++)
+        if (s->block[b]) s->of[b] += noise_of(x, k, s->block[b]);
+}
+
+/* Some rows from all over the table. */
+static qx_status measure(qx_pass *p, const qx_plan_item *it, noise *s)
+{
+    const qx_plan_weight *w = it->weight;
+    const int64_t n = it->lin->n, k = it->lin->k, stride = n > ROWS ? n / (ROWS / AT_ONCE) : AT_ONCE;
+    float *x;
+    qx_status st = QX_OK;
+    QX_TRY(qx_alloc_array(p->ctx, (size_t)(AT_ONCE * k), sizeof *x, (void **)&x));
+    for (int64_t i = 0; i < n && st == QX_OK; i += stride) {
+        const int64_t rows = n - i < AT_ONCE ? n - i : AT_ONCE;
+        st = qx_rows_read(p->ctx, w->tensor, &w->view, w->steps, i, rows, x);
+        for (int64_t r = 0; r < rows && st == QX_OK; r++) add_row(s, x + r * k, k);
+    }
+    qx_free(p->ctx, x);
+    return st;
+}
+
+static bool blocks_allowed(const qx_pass *p, const qx_plan_item *it)
+{
+    qx_qspec blocked = it->weight->spec;
+    const qx_quantize_options *o = p->pipe->opt;
+    blocked.block = 32;
+    const qx_need need = qx_emit_need(&blocked);
+    return (!o->max_opset || need.opset <= o->max_opset) && (!o->max_ir || need.ir <= o->max_ir);
+}
+
+static qx_status choose(qx_pass *p, const qx_plan_item *it, int64_t *block)
+{
+    noise s = {{0}, {0}, 0};
+    const int64_t k = it->lin->k, now = it->weight->spec.block > 0 ? it->weight->spec.block : k;
+    *block = 0;
+    s.block[0] = now;
+    for (int b = 1; b < TRIED; b++) s.block[b] = shorter[b] < now && k % shorter[b] == 0 ? shorter[b] : 0;
+    QX_TRY(measure(p, it, &s));
+    for (int b = 0; b < TRIED; b++) {
+        if (!s.block[b]) continue;
+        *block = b ? s.block[b] : 0;
+        if (s.of[b] <= 0 || 10 * log10(s.signal / s.of[b]) >= least_db) break;
+    }
+    return QX_OK;
+}
+
+qx_status qx_table_settle(qx_pass *p, qx_plan_item *it)
+{
+    qx_plan_weight *w = it->weight;
+    if (!it->table || w->spec.codes != QX_DT_INT8 || w->spec.block < 0 || !blocks_allowed(p, it)) return QX_OK;
+    if (!w->settled) QX_TRY(choose(p, it, &w->table_block)); /* of two that share a table, the first one chooses */
+    w->settled = true;
+    if (!w->table_block) return QX_OK;
+    w->spec.block = w->table_block;
+    w->format = qx_arena_printf(p->pipe->model->arena, "int8-weights block %lld", (long long)w->table_block);
+    return w->format ? QX_OK : QX_E_NOMEM;
+}

@@ -1,0 +1,90 @@
+/* test_tables.c - embeddings and heads that nobody named: 8 bits, blocks where rows have outliers, the same numbers for every target. */
+#include "unit.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "passes/job/settings.h"
+#include "passes/pipeline.h"
+
+enum { ROWS = 64, K = 256 };
+
+/* A table that embedding and head share. One element of each row is `outlier` times as large as the others. */
+static void write_model(qx_ctx *ctx, double outlier, const char *path)
+{
+    qx_model *m;
+    qx_buf b = QX_BUF_INIT(ctx);
+    OK(qx_buf_printf(&b, "<ir_version: 8, opset_import: [\"\" : 17]> g (int64[1,8] input_ids) => (float[1,8,%d] logits) <float[%d,%d] w = "
+                         "random(1), float[%d,%d] table = {", ROWS, K, K, ROWS, K));
+    for (int i = 0; i < ROWS * K; i++) {
+        const double even = 0.001 * ((i * 7919) % 21 - 10);
+        OK(qx_buf_printf(&b, "%s%.3f", i ? "," : "", i % K == (i / K * 5) % K ? 0.01 * outlier : even));
+    }
+    OK(qx_buf_printf(&b, "}> { [\"embed\"] x = Gather(table, input_ids) [\"up\"] a = MatMul(x, w) r = Relu(a) t = Transpose<perm = [1, 0]>"
+                         "(table) [\"lm_head\"] logits = MatMul(r, t) }"));
+    OK(qx_model_parse_text(ctx, b.data, &m));
+    OK(qx_model_write(m, path, &(qx_write_options){.force = true}, NULL));
+    qx_model_free(m);
+    qx_buf_free(&b);
+}
+
+static const char *format_of(const qx_report *r, const char *name)
+{
+    for (int64_t i = 0; i < r->n_nodes; i++)
+        if (strcmp(r->nodes[i].name, name) == 0) return r->nodes[i].format ? r->nodes[i].format : "float";
+    fail_msg("no node '%s'", name);
+    return NULL;
+}
+
+typedef struct wanted { qx_target target; const char *tables; int64_t max_opset; const char *format; double least_db; } wanted;
+
+static void judge(qx_ctx *ctx, const char *in, const char *out, const wanted *w)
+{
+    qx_report *r;
+    qx_quantize_options o = {.input = in, .output = out, .passes = "fp8-weights", .target = w->target, .tables = w->tables,
+                             .max_opset = w->max_opset, .force = true, .samples = {.random = 4, .seed = 1}};
+    OK(qx_report_new(ctx, &r));
+    if (qx_quantize_file(ctx, &o, r) != QX_OK) fail_msg("%s", qx_ctx_error(ctx));
+    print_message("%s, %s: %.1f dB\n", qx_target_name(w->target), w->format, r->outputs[0].sqnr_db);
+    assert_string_equal(format_of(r, "embed"), w->format);
+    assert_string_equal(format_of(r, "lm_head"), w->format);
+    assert_true(r->outputs[0].sqnr_db > w->least_db);
+    qx_report_free(r);
+}
+
+static void run(void **state, double outlier, const wanted *cases, int n)
+{
+    char in[128], out[128];
+    snprintf(in, sizeof in, "/tmp/qonnx_test_tables_%ld.in", (long)getpid());
+    snprintf(out, sizeof out, "/tmp/qonnx_test_tables_%ld.onnx", (long)getpid());
+    write_model(*state, outlier, in);
+    for (int i = 0; i < n; i++) judge(*state, in, out, &cases[i]);
+    unlink(in);
+    unlink(out);
+}
+
+static void even_rows(void **state)
+{
+    static const wanted cases[] = {
+        {QX_TARGET_GENERIC, NULL, 0, "int8-weights", 25}, {QX_TARGET_ORT, NULL, 0, "int8-weights", 25},
+        {QX_TARGET_OPENVINO, "int8", 0, "int8-weights", 25}, {QX_TARGET_TENSORRT, NULL, 0, "float", 25}, {QX_TARGET_GENERIC, "float", 0, "float", 25},
+    };
+    run(state, 1, cases, sizeof cases / sizeof *cases);
+}
+
+/* A cap on the operator set leaves rows, which need no newer one. */
+static void rows_with_outliers(void **state)
+{
+    static const wanted cases[] = {
+        {QX_TARGET_GENERIC, NULL, 0, "int8-weights block 64", 25}, {QX_TARGET_ORT, NULL, 0, "int8-weights block 64", 25},
+        {QX_TARGET_GENERIC, NULL, 20, "int8-weights", 5},
+    };
+    run(state, 15, cases, sizeof cases / sizeof *cases);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {TEST(even_rows), TEST(rows_with_outliers)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
