@@ -63,9 +63,9 @@ gptq,nvfp4
 rotate,int8
 rotate,int4(block=128)
 role-mix
-mixed(size=3337000)
-mixed(size=3514000)
-gptq,mixed(size=3514000)
+mixed(size=2170000)
+mixed(size=2340000)
+gptq,mixed(size=2340000)
 sparsity(method=magnitude),int8
 sparsity(method=wanda),int8
 sparsity(method=sparsegpt),int8

@@ -8,7 +8,7 @@
  * folds factors into it. */
 static qx_node *bias_place(const qx_linear *l, uint32_t *index)
 {
-    *index = l->bias_add ? qx_is_variable(l->bias_add->in[0]) : 2;
+    *index = l->bias_add ? qx_is_variable(l->bias_add->in[0]) : l->node->op->id == QX_OP_ms_MatMulNBits ? 5 : 2;
     return l->bias_add ? l->bias_add : l->node;
 }
 

@@ -150,12 +150,22 @@ typedef enum form { FORM_SAME, FORM_NK_TRANSPOSE, FORM_NK_GEMM, FORM_NBITS, FORM
 
 static bool power_of_two(int64_t v) { return v > 0 && (v & (v - 1)) == 0; }
 
+/* A Gemm that is x W' with a bias, or none. */
+static bool is_product(const qx_linear *l)
+{
+    const qx_node *n = l->node;
+    const qx_value *c = qx_node_in(n, 2);
+    if (n->op->id == QX_OP_MatMul) return true;
+    if (n->op->id != QX_OP_Gemm || qx_attr_int(n, "transA", 0) || qx_attr_float(n, "alpha", 1) != 1) return false;
+    return !c || (qx_attr_float(n, "beta", 1) == 1 && c->type.has_shape && c->type.rank == 1 && c->type.dims[0].n == l->n);
+}
+
 /* MatMulNBits multiplies by a [N, K] matrix of blocks of 4 or 8 bits; the scales have the type of x. */
 static bool nbits_fits(const qx_pipeline *pipe, const qx_linear *l, const qx_qspec *s)
 {
     bool bits = s->codes == QX_DT_INT4 || s->codes == QX_DT_UINT4 || s->codes == QX_DT_INT8;
     if (pipe->opt->target != QX_TARGET_ORT || !bits || s->block < 16 || !power_of_two(s->block) || s->block > 256) return false;
-    return l->node->op->id == QX_OP_MatMul && l->plain && l->w->rank == 2 &&
+    return is_product(l) && l->plain && l->w->rank == 2 &&
         (l->x->type.dtype == QX_DT_FLOAT || l->x->type.dtype == QX_DT_FLOAT16);
 }
 
@@ -362,15 +372,28 @@ static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_val
 /* ONNX Runtime's CPU provider has no kernel for 8-bit codes and a float input: it dequantizes the whole weight at each run. */
 enum { INPUT_IN_8_BITS = 4 };
 
+static qx_status from_gemm(qx_node *n, qx_value *bias)
+{
+    static const char *const gone[] = {"alpha", "beta", "transA", "transB"};
+    for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) QX_TRY(qx_attr_remove(n, gone[i]));
+    if (!bias) return QX_OK;
+    if (n->n_in == 3) QX_TRY(qx_node_set_in(n, 3, NULL)); /* zero points */
+    QX_TRY(qx_node_set_in(n, 4, NULL));
+    return qx_node_set_in(n, 5, bias);
+}
+
 static qx_status to_nbits(qx_pipeline *pipe, qx_plan_item *it, qx_value *codes, qx_value *scale, qx_value *zero)
 {
     qx_node *n = it->lin->node;
     const qx_plan_weight *w = it->weight;
+    const bool gemm = n->op->id == QX_OP_Gemm;
+    qx_value *bias = qx_node_in(n, 2);
     if (!qx_graph_opset(pipe->model->graph, "com.microsoft")) QX_TRY(qx_model_set_opset(pipe->model, "com.microsoft", 1));
     QX_TRY(qx_node_set_op(n, "com.microsoft", "MatMulNBits"));
     QX_TRY(qx_node_set_in(n, 1, codes));
     QX_TRY(qx_node_set_in(n, 2, scale));
     if (zero) QX_TRY(qx_node_set_in(n, 3, zero));
+    if (gemm) QX_TRY(from_gemm(n, bias));
     QX_TRY(qx_attr_set_int(n, "K", qx_view_k(&w->view)));
     QX_TRY(qx_attr_set_int(n, "N", w->view.n));
     QX_TRY(qx_attr_set_int(n, "bits", qx_dtype_bits(w->spec.codes)));

@@ -83,8 +83,36 @@ static void rows_with_outliers(void **state)
     run(state, 15, cases, sizeof cases / sizeof *cases);
 }
 
+/* What bias-correction adds goes to where ONNX Runtime's node has its bias. */
+static void bias_of_a_gemm(void **state)
+{
+    static const char text[] = "<ir_version: 8, opset_import: [\"\" : 17]> g (float[4,64] x) => (float[4,48] y) <float[48,64] w = random(1), "
+                               "float[48] b = random(2)> { [\"fc\"] y = Gemm<transB = 1>(x, w, b) }";
+    char in[128], out[128];
+    qx_report *r;
+    qx_model *m;
+    OK(qx_model_parse_text(*state, text, &m));
+    snprintf(in, sizeof in, "/tmp/qonnx_test_tables_%ld.in", (long)getpid());
+    snprintf(out, sizeof out, "/tmp/qonnx_test_tables_%ld.onnx", (long)getpid());
+    OK(qx_model_write(m, in, &(qx_write_options){.force = true}, NULL));
+    qx_model_free(m);
+    qx_quantize_options o = {.input = in, .output = out, .passes = "bias-correction,int8-weights", .target = QX_TARGET_ORT, .force = true,
+                             .samples = {.random = 8, .seed = 1}};
+    OK(qx_report_new(*state, &r));
+    if (qx_quantize_file(*state, &o, r) != QX_OK) fail_msg("%s", qx_ctx_error(*state));
+    assert_true(r->outputs[0].sqnr_db > 30);
+    qx_report_free(r);
+    OK(qx_model_read(*state, out, NULL, &m));
+    assert_true(m->graph->first->op->id == QX_OP_ms_MatMulNBits);
+    assert_int_equal(m->graph->first->n_in, 6);
+    assert_non_null(m->graph->first->in[5]);
+    qx_model_free(m);
+    unlink(in);
+    unlink(out);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(even_rows), TEST(rows_with_outliers)};
+    const struct CMUnitTest tests[] = {TEST(bias_of_a_gemm), TEST(even_rows), TEST(rows_with_outliers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
