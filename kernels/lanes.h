@@ -59,28 +59,33 @@ LANE v16 v_every(const float *p, int64_t step, int64_t n)
                                           _mm512_set1_epi32((int)step));
     return (v16){_mm512_mask_i32gather_ps(_mm512_setzero_ps(), n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1u), at, p, 4)};
 }
-typedef struct flips { __m128i bytes; __m512 nibbles; } flips; /* nibbles: the number that each code is */
-LANE flips v_flips(uint8_t flip)
-{
-    float t[16];
-    for (int i = 0; i < 16; i++) t[i] = (float)(i ^ (flip & 15));
-    return (flips){_mm_set1_epi8((char)flip), _mm512_loadu_ps(t)};
-}
+typedef struct flips { __m128i bytes; } flips;
+LANE flips v_flips(uint8_t flip) { return (flips){_mm_set1_epi8((char)flip)}; }
 LANE v16 v_bytes(const uint8_t *p, const flips *f)
 {
     return (v16){_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)p), f->bytes)))};
-}
-LANE void v_nibbles(const uint8_t *p, const flips *f, v16 *lo, v16 *hi)
-{
-    const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-    lo->v = _mm512_permutexvar_ps(x, f->nibbles); /* looks at the low four bits only */
-    hi->v = _mm512_permutexvar_ps(_mm512_srli_epi32(x, 4), f->nibbles);
 }
 typedef struct q128 { __m512i v; } q128;
 LANE q128 v_codes(const uint8_t *p, int64_t n)
 {
     return (q128){_mm512_maskz_loadu_epi32(n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1u), p)};
 }
+LANE __m512i v_every4(const uint8_t *p, int64_t row, int64_t last, int c) /* 16 bytes of columns c, c + 4, c + 8 and c + 12 */
+{
+#define V_BYTES16(i) _mm_loadu_si128((const __m128i *)(const void *)(p + ((i) < last ? (i) : last) * row))
+    const __m512i x = _mm512_inserti32x4(_mm512_castsi128_si512(V_BYTES16(c)), V_BYTES16(c + 4), 1);
+    return _mm512_inserti32x4(_mm512_inserti32x4(x, V_BYTES16(c + 8), 2), V_BYTES16(c + 12), 3);
+#undef V_BYTES16
+}
+LANE void v_columns(const uint8_t *p, int64_t row, int64_t last, q128 *w)
+{
+    const __m512i a = v_every4(p, row, last, 0), b = v_every4(p, row, last, 1), c = v_every4(p, row, last, 2),
+        d = v_every4(p, row, last, 3), ab = _mm512_unpacklo_epi32(a, b), cd = _mm512_unpacklo_epi32(c, d), ba = _mm512_unpackhi_epi32(a, b),
+        dc = _mm512_unpackhi_epi32(c, d);
+    w[0].v = _mm512_unpacklo_epi64(ab, cd), w[1].v = _mm512_unpackhi_epi64(ab, cd);
+    w[2].v = _mm512_unpacklo_epi64(ba, dc), w[3].v = _mm512_unpackhi_epi64(ba, dc);
+}
+LANE q128 v_next(q128 c) { return (q128){_mm512_srli_epi32(c.v, 4)}; }
 LANE q128 v_later(q128 c) { return (q128){_mm512_srli_epi32(c.v, 12)}; }
 typedef struct places { __m512i code[5], ones[5]; __m512 less[5]; } places;
 LANE places v_places(uint32_t flip)
@@ -231,12 +236,6 @@ LANE __m256i v_u8x8(const uint8_t *p, const flips *f)
     return _mm256_cvtepu8_epi32(_mm_xor_si128(_mm_loadl_epi64((const __m128i *)(const void *)p), f->bytes));
 }
 LANE v16 v_bytes(const uint8_t *p, const flips *f) { return (v16){_mm256_cvtepi32_ps(v_u8x8(p, f)), _mm256_cvtepi32_ps(v_u8x8(p + 8, f))}; }
-LANE void v_nibbles(const uint8_t *p, const flips *f, v16 *lo, v16 *hi)
-{
-    const __m256i x = v_u8x8(p, f), y = v_u8x8(p + 8, f), low = _mm256_set1_epi32(15);
-    *lo = (v16){_mm256_cvtepi32_ps(_mm256_and_si256(x, low)), _mm256_cvtepi32_ps(_mm256_and_si256(y, low))};
-    *hi = (v16){_mm256_cvtepi32_ps(_mm256_srli_epi32(x, 4)), _mm256_cvtepi32_ps(_mm256_srli_epi32(y, 4))};
-}
 typedef struct q128 { __m256i a, b; } q128;
 LANE q128 v_codes(const uint8_t *p, int64_t n)
 {
@@ -244,6 +243,26 @@ LANE q128 v_codes(const uint8_t *p, int64_t n)
     if (n < 16) p = memcpy(t, p, (size_t)n * 4);
     return (q128){_mm256_loadu_si256((const __m256i *)(const void *)p), _mm256_loadu_si256((const __m256i *)(const void *)(p + 32))};
 }
+LANE void v_columns8(const uint8_t *p, int64_t row, int64_t last, int from, __m256i *w)
+{
+    __m256i x[4]; /* 16 bytes of columns c and c + 4 */
+    for (int c = 0; c < 4; c++) {
+        const int64_t i = from + c < last ? from + c : last, k = from + c + 4 < last ? from + c + 4 : last;
+        x[c] = _mm256_loadu2_m128i((const __m128i *)(const void *)(p + k * row), (const __m128i *)(const void *)(p + i * row));
+    }
+    const __m256i ab = _mm256_unpacklo_epi32(x[0], x[1]), cd = _mm256_unpacklo_epi32(x[2], x[3]), ba = _mm256_unpackhi_epi32(x[0], x[1]),
+        dc = _mm256_unpackhi_epi32(x[2], x[3]);
+    w[0] = _mm256_unpacklo_epi64(ab, cd), w[1] = _mm256_unpackhi_epi64(ab, cd);
+    w[2] = _mm256_unpacklo_epi64(ba, dc), w[3] = _mm256_unpackhi_epi64(ba, dc);
+}
+LANE void v_columns(const uint8_t *p, int64_t row, int64_t last, q128 *w)
+{
+    __m256i a[4], b[4];
+    v_columns8(p, row, last, 0, a);
+    v_columns8(p, row, last, 8, b);
+    for (int i = 0; i < 4; i++) w[i] = (q128){a[i], b[i]};
+}
+LANE q128 v_next(q128 c) { return (q128){_mm256_srli_epi32(c.a, 4), _mm256_srli_epi32(c.b, 4)}; }
 LANE q128 v_later(q128 c) { return (q128){_mm256_srli_epi32(c.a, 12), _mm256_srli_epi32(c.b, 12)}; }
 typedef struct places { uint32_t flip; } places;
 LANE places v_places(uint32_t flip) { return (places){flip}; }
@@ -364,10 +383,6 @@ LANE float v_top(v16 a)
 typedef struct flips { uint8_t bits; } flips;
 LANE flips v_flips(uint8_t flip) { return (flips){flip}; }
 LANE v16 v_bytes(const uint8_t *p, const flips *f) { LANES_EACH((float)(p[i] ^ f->bits)); }
-LANE void v_nibbles(const uint8_t *p, const flips *f, v16 *lo, v16 *hi)
-{
-    for (int i = 0; i < 16; i++) lo->f[i] = (float)((p[i] ^ f->bits) & 15), hi->f[i] = (float)((p[i] ^ f->bits) >> 4);
-}
 typedef struct q128 { uint32_t w[16]; } q128;
 LANE q128 v_codes(const uint8_t *p, int64_t n)
 {
@@ -375,11 +390,20 @@ LANE q128 v_codes(const uint8_t *p, int64_t n)
     for (int i = 0; i < 4 * (n < 16 ? (int)n : 16); i++) c.w[i / 4] |= (uint32_t)p[i] << 8 * (i % 4);
     return c;
 }
-LANE q128 v_later(q128 c)
+LANE void v_columns(const uint8_t *p, int64_t row, int64_t last, q128 *w)
 {
-    for (int i = 0; i < 16; i++) c.w[i] >>= 12;
+    for (int i = 0; i < 16; i++) {
+        const q128 c = v_codes(p + (i < last ? i : last) * row, 4);
+        for (int k = 0; k < 4; k++) w[k].w[i] = c.w[k];
+    }
+}
+LANE q128 v_shift(q128 c, int bits)
+{
+    for (int i = 0; i < 16; i++) c.w[i] >>= bits;
     return c;
 }
+LANE q128 v_next(q128 c) { return v_shift(c, 4); }
+LANE q128 v_later(q128 c) { return v_shift(c, 12); }
 typedef struct places { uint32_t flip; } places;
 LANE places v_places(uint32_t flip) { return (places){flip}; }
 LANE v16 v_code(q128 c, int place, const places *p)
@@ -460,12 +484,13 @@ LANE float v_sum(v16 a)
  * either is NaN, v_larger gives NaN (of equal ones a). v_even: every second of 32 numbers; v_every: every step-th number, n of
  * them, the rest 0; step < 2^27. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays. v_top: the largest lane. v_zero_below: a, but
  * 0 where x < least. v_first: the first n lanes of a, the others of b. v_above: a where x > limit, else b. v_sign_of: a >= 0
- * with the sign of x. v_bytes: 16 bytes as floats; v_nibbles: the low and the high halves of 16 bytes; v_flips: bits to be turned
- * over before (the same in both halves). q128, v_codes: sixteen words of eight 4-bit codes, those from n on 0; v_code: the code at
- * a place of 0 to 4 of each, xor-ed with the flip of v_places, less 8, times 16^place: exact, and without a conversion, as low bits
- * of 2^23; v_later: three places later. v_repeat: lane i is p[i >> shift], shift > 0; 0 from n on. AVX-512 only: v_sums: lane i is
- * the sum of a[i], 16 of them, in another order than v_sum's; v_pick: the entry of a table of sixteen at the low four bits of each
- * lane of `at`; v_add_bits: the bits of a and, 19 higher, those of `low`, added up. */
+ * with the sign of x. v_bytes: 16 bytes as floats; v_flips: bits to be turned over before. q128, v_codes: sixteen words of eight
+ * 4-bit codes, those from n on 0; v_code: the code at a place of 0 to 4 of each, xor-ed with the flip of v_places, less 8, times
+ * 16^place: exact, and without a conversion, as low bits of 2^23; v_next, v_later: one and three places later; v_columns: of
+ * sixteen columns `row` bytes apart (from `last` on that one again) the first word, the second, the third and the fourth.
+ * v_repeat: lane i is p[i >> shift], shift > 0; 0 from n on. AVX-512 only: v_sums: lane i is the sum of a[i], 16 of them, in
+ * another order than v_sum's; v_pick: the entry of a table of sixteen at the low four bits of each lane of `at`; v_add_bits: the
+ * bits of a and, 19 higher, those of `low`, added up. */
 
 #if LANES_ISA != 512
 LANE v16 v_every(const float *p, int64_t step, int64_t n)

@@ -9,7 +9,7 @@
 #include "kernels/nbits_leaf.h"
 #include "kernels/quant.h"
 
-enum { COLUMNS = QX_GEMM_NR, MAX_BLOCKS = 256, TOGETHER = 4 /* columns that a dot product takes at once */,
+enum { COLUMNS = QX_GEMM_NR, HALF = 16, MAX_BLOCKS = 256, TOGETHER = 4 /* columns that a dot product takes at once */,
        MOST_K = QX_GEMM_K, GROUP = 128 /* 4-bit codes likewise */ };
 
 static int64_t blocks_of(const qx_nbits *w) { return w->k / w->block + (w->k % w->block != 0); }
@@ -135,34 +135,34 @@ static void dot_columns(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, in
 
 typedef struct from { const qx_nbits_leaf *l; const qx_nbits *w; int64_t first; } from;
 
-/* Elements [k0, k0 + kc) of column n, those at even places and those at odd ones, where blocks are made of whole runs of 32 codes. */
-static void unpack_halves(const from *f, int64_t n, int64_t k0, int64_t kc, float *even, float *odd)
+/* Columns [j0, j0 + nc), nc <= HALF, of which 32 codes one behind the other have one scale and zero point. */
+static void panel_half(const from *f, int64_t k0, int64_t kc, int64_t j0, int64_t nc, float *panel)
 {
     const qx_nbits *w = f->w;
-    for (int64_t i = 0, run; i < kc; i += run) {
-        const int64_t at = k0 + i, b = at / w->block, left = (b + 1) * w->block - at;
-        run = left < kc - i ? left : kc - i;
-        f->l->halves4(w->codes + n * row_bytes(w) + at / 2, run, w->is_signed ? 0x88 : 0, zero_of(w, n, b),
-                      w->scale[n * blocks_of(w) + b], even + i / 2, odd + i / 2);
+    const uint8_t *codes = w->codes + (f->first + j0) * row_bytes(w);
+    float zero[HALF] = {0}, scale[HALF] = {0};
+    for (int64_t k = k0, seen = -1; k < k0 + kc; k += 32) {
+        const int64_t b = k / w->block;
+        for (int64_t j = 0; b != seen && j < nc; j++) {
+            zero[j] = zero_of(w, f->first + j0 + j, b);
+            scale[j] = w->scale[(f->first + j0 + j) * blocks_of(w) + b];
+        }
+        seen = b;
+        f->l->panel4(codes + k / 2, row_bytes(w), nc, w->is_signed ? 0x88 : 0, zero, scale, panel + (k - k0) * COLUMNS, COLUMNS);
     }
 }
 
 static void unpack_panel(const void *user, int64_t k0, int64_t kc, int64_t j0, int64_t nc, float *panel)
 {
     const from *f = user;
-    float columns[COLUMNS * MOST_K], *odd = columns + MOST_K / 2;
-    const bool halves = f->w->bits == 4 && f->w->block % 32 == 0 && k0 % 32 == 0 && kc % 32 == 0;
+    float columns[COLUMNS * MOST_K];
     if (nc < COLUMNS) memset(panel, 0, sizeof *panel * (size_t)(kc * COLUMNS));
-    for (int64_t j = 0; j < nc; j++) {
-        if (halves) unpack_halves(f, f->first + j0 + j, k0, kc, columns + j * MOST_K, odd + j * MOST_K);
-        else unpack_range(f->w, f->first + j0 + j, k0, kc, columns + j * MOST_K);
-    }
-    if (!halves) {
-        (void)qx_transpose(sizeof *columns, nc, kc, columns, MOST_K, panel, COLUMNS);
+    if (f->w->bits == 4 && f->w->block % 32 == 0 && k0 % 32 == 0 && kc % 32 == 0) {
+        for (int64_t j = 0; j < nc; j += HALF) panel_half(f, k0, kc, j0 + j, nc - j < HALF ? nc - j : HALF, panel + j);
         return;
     }
-    (void)qx_transpose(sizeof *columns, nc, kc / 2, columns, MOST_K, panel, 2 * COLUMNS);
-    (void)qx_transpose(sizeof *columns, nc, kc / 2, odd, MOST_K, panel + COLUMNS, 2 * COLUMNS);
+    for (int64_t j = 0; j < nc; j++) unpack_range(f->w, f->first + j0 + j, k0, kc, columns + j * MOST_K);
+    (void)qx_transpose(sizeof *columns, nc, kc, columns, MOST_K, panel, COLUMNS);
 }
 
 void qx_nbits_piece_using(const qx_nbits_leaf *l, const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch,

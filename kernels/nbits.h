@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { QX_NBITS_GEMV_ROWS = 4, QX_NBITS_GEMV_ROWS_4 = 16 /* of 4-bit codes; at 20 both take as long */ };
+enum { QX_NBITS_GEMV_ROWS = 4, QX_NBITS_GEMV_ROWS_4 = 12 /* of 4-bit codes; at 14 both take as long */ };
 
 typedef struct qx_nbits {
     int bits;                 /* 2, 4, 8 */

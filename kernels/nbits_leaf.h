@@ -24,8 +24,10 @@ typedef struct qx_nbits_leaf {
      * dot4 takes up to QX_NBITS_ROWS rows, dot8 one. */
     void (*dot4)(const qx_nbits_dot *p, int64_t rows, int64_t cols, float *y, int64_t ldy);
     void (*dot8)(const qx_nbits_dot *p, int64_t rows, int64_t cols, float *y, int64_t ldy);
-    /* n 4-bit codes, a multiple of 32, as (code - zero) * scale: those at even places, and those at odd ones. */
-    void (*halves4)(const uint8_t *codes, int64_t n, uint8_t flip, float zero, float scale, float *even, float *odd);
+    /* out[i * ld + c] = (code i of column c - zero[c]) * scale[c] for 32 4-bit codes of `cols` <= 16 columns; what is there for
+     * columns from cols on, up to 16, is made of the last one's codes and their zero and scale. */
+    void (*panel4)(const uint8_t *codes, int64_t row_bytes, int64_t cols, uint8_t flip, const float *zero, const float *scale,
+                   float *out, int64_t ld);
 } qx_nbits_leaf;
 
 const qx_nbits_leaf *qx_nbits_leaf_ref(void);

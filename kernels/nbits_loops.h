@@ -145,16 +145,18 @@ TARGET static void dot8(const qx_nbits_dot *p, int64_t rows, int64_t cols, float
     for (; c < cols; c++) dot8_columns(p, c, 1, y);
 }
 
-TARGET static void halves4(const uint8_t *codes, int64_t n, uint8_t flip, float zero, float scale, float *even, float *odd)
+TARGET static void panel4(const uint8_t *codes, int64_t row_bytes, int64_t cols, uint8_t flip, const float *zero, const float *scale,
+                          float *out, int64_t ld)
 {
-    const flips f = v_flips(flip);
-    const v16 z = v_set(zero), s = v_set(scale);
-    for (int64_t i = 0; i < n / 2; i += 16) {
-        v16 lo, hi;
-        v_nibbles(codes + i, &f, &lo, &hi);
-        v_store(even + i, v_mul(v_sub(lo, z), s));
-        v_store(odd + i, v_mul(v_sub(hi, z), s));
-    }
+    const places at = v_places(flip & 15);
+    const v16 z = v_sub(v_load(zero), v_set(8.0f)), s = v_load(scale);
+    q128 words[4];
+    v_columns(codes, row_bytes, cols - 1, words);
+    EACH(w, 4)
+        EACH(k, 8) {
+            v_store(out + (8 * w + k) * ld, v_mul(v_sub(v_code(words[w], 0, &at), z), s));
+            words[w] = v_next(words[w]);
+        }
 }
 
-static const qx_nbits_leaf leaf = {dot4, dot8, halves4};
+static const qx_nbits_leaf leaf = {dot4, dot8, panel4};
