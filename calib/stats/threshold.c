@@ -13,12 +13,14 @@ static float at_most(double t, float absmax) { return t < (double)absmax ? (floa
 
 /* ---- percentile ---- */
 
-/* The right edge of the bin where the share of values at or below reaches p: never less than p percent are kept. */
+/* The right edge of the bin where the share of values at or below reaches p: never less than p percent are kept. All are what the
+ * histogram holds: one that was made anew behind a scaling has a few values more than the range counts, and 100 % must reach its end. */
 float qx_hist_percentile(const qx_hist *h, const qx_scan *range, double percentile, bool skip_zeros)
 {
-    int64_t zeros = skip_zeros ? 0 : range->zeros, total = range->n - range->zeros + zeros;
-    double need = percentile / 100 * (double)total;
-    int64_t below = zeros;
+    const int64_t zeros = skip_zeros ? 0 : range->zeros;
+    int64_t below = zeros, total = zeros;
+    for (int i = 0; h->bins && i < QX_HIST_BINS; i++) total += (int64_t)h->bins[i];
+    const double need = percentile / 100 * (double)total;
     if (!h->bins || (double)below >= need) return 0;
     for (int i = 0; i < QX_HIST_BINS; i++) {
         below += (int64_t)h->bins[i];
