@@ -2,7 +2,8 @@
  * samples.
  *
  * A feed with a dynamic batch dimension is cut along it when that saves memory: the graph computes each entry of the batch by
- * itself, so the statistics are the same. It is cut only when every input and output has that dimension first, or not at all. */
+ * itself, so the statistics are the same. It is cut only when every input and output has that dimension first, or not at all, and no
+ * node splits along it. */
 #include "calib/data/source.h"
 
 #include "base/checked.h"
@@ -175,6 +176,19 @@ static bool has_elsewhere(const qx_value *v, const char *sym)
     return false;
 }
 
+/* An export that was traced for so many entries may take them apart. */
+static bool splits_first(const qx_graph *g)
+{
+    for (const qx_node *n = g->first; n; n = n->next) {
+        const qx_value *x = n->n_in ? n->in[0] : NULL;
+        const int64_t axis = qx_attr_int(n, "axis", 0);
+        if ((n->op->id != QX_OP_Split && n->op->id != QX_OP_SplitToSequence) || !x) continue;
+        const bool known = x->type.kind == QX_KIND_TENSOR && x->type.has_shape && x->type.rank > 0;
+        if ((axis == 0 || (known && axis == -x->type.rank)) && !(known && x->type.dims[0].n >= 0)) return true;
+    }
+    return false;
+}
+
 /* The symbol that may be cut along: first dim of some input, nowhere in the middle, first in every output. */
 static const char *batch_symbol(const qx_samples *s, const arrays *a)
 {
@@ -189,7 +203,7 @@ static const char *batch_symbol(const qx_samples *s, const arrays *a)
         if (has_elsewhere(g->inputs[i], sym)) return NULL;
     for (uint32_t i = 0; sym && i < g->n_outputs; i++)
         if (first_symbol(g->outputs[i]) != sym || has_elsewhere(g->outputs[i], sym)) return NULL;
-    return sym;
+    return sym && !splits_first(g) ? sym : NULL;
 }
 
 static void plan_cut(const qx_samples *s, arrays *a)

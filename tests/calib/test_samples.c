@@ -125,9 +125,29 @@ static void single_files_by_name(void **state)
     unload(&f);
 }
 
+/* Four entries are four samples, unless a node of the graph takes four apart. */
+static void cut_along_the_batch(void **state)
+{
+    static const struct { const char *text; int64_t samples; } rows[] = {
+        {HEAD(18) "g (float[n,64] x) => (float[n,64] y) { y = Relu (x) }", 4},
+        {HEAD(18) "g (float[n,64] x) => (float[n,64] y) { a, b = Split <axis=-1, num_outputs=2> (x) y = Concat <axis=1> (b, a) }", 4},
+        {HEAD(18) "g (float[n,64] x) => (float[n,64] y) { a, b, c, d = Split <axis=0, num_outputs=4> (x) y = Concat <axis=0> (d, c, b, a) }", 1},
+        {HEAD(18) "g (float[n,64] x) => (float[n,64] y) { a, b, c, d = Split <axis=-2, num_outputs=4> (x) y = Concat <axis=0> (d, c, b, a) }", 1},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        qx_samples *s;
+        fixture f = load(rows[i].text);
+        ok(&f, open_file(&f, npz(&f, "x", "s.npz", 2, (int64_t[]){4, 64}, -1, 0.01F), &s));
+        assert_int_equal(qx_samples_count(s), rows[i].samples);
+        qx_samples_close(s);
+        unload(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(shapes_and_contents), cmocka_unit_test(folders_by_input),
-                                       cmocka_unit_test(single_files_by_name)};
+                                       cmocka_unit_test(single_files_by_name), cmocka_unit_test(cut_along_the_batch)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
