@@ -133,7 +133,7 @@ static qx_status choose_group(qx_pass *p, const qx_group *g, const qx_value_stat
 {
     finder f = {.p = p, .g = g, .st = st, .error = INFINITY};
     qx_status status;
-    if (!observed(g, st)) return d->why_not = "not observed", QX_OK;
+    if (!observed(g, st)) return d->why_not = p->pipe->no_stats ? NULL : "not observed", QX_OK; /* a plan is made before */
     qx_fold_find(p->pipe, g, &f.fold);
     if (f.fold.kind == QX_FOLD_MUL && !qx_opt_bool(p, "mul")) return d->why_not = "nowhere to fold", QX_OK;
     QX_TRY_GOTO(status, open_finder(&f));

@@ -194,7 +194,7 @@ static qx_status correct(qx_pass *p, qx_plan_item *it, const qx_stats *stats)
     qx_status s;
     c.channels = c.in * l->group;
     if (rows && (!rows->n_rows || rows->row_len != c.channels)) rows = NULL;
-    if (!st || (!rows && st->channels.n != c.channels)) return qx_item_note(p->pipe, it, "bias-correction: not observed");
+    if (!st || (!rows && st->channels.n != c.channels)) return qx_item_unobserved(p->pipe, it, "bias-correction: not observed");
     QX_TRY_GOTO(s, take_rows(&c, st, rows));
     QX_TRY_GOTO(s, find_shift(&c));
     QX_TRY_GOTO(s, make_room(&c));

@@ -37,7 +37,7 @@ static qx_status solve_item(qx_pass *p, qx_plan_item *it, qx_stats *stats)
     qx_input_gram gram;
     const bool in_turn = qx_in_turn(p, it) && !p->pipe->no_stats;
     QX_TRY(qx_weight_gram(p->pipe, it, stats, &gram));
-    if (!gram.rows && !in_turn) return qx_item_note(p->pipe, it, "gptq: not observed");
+    if (!gram.rows && !in_turn) return qx_item_unobserved(p->pipe, it, "gptq: not observed");
     const qx_qspec *q = &it->weight->spec;
     /* nvfp4 chooses its scales on the way, so columns go in order */
     const bool on_the_way = q->codes == QX_DT_FLOAT4E2M1 && q->scale == QX_DT_FLOAT8E4M3FN;

@@ -48,6 +48,12 @@ static qx_status note_all(qx_pass *p, const qx_group *g, const char *text)
     return QX_OK;
 }
 
+static qx_status note_unobserved(qx_pass *p, const qx_group *g)
+{
+    for (int64_t i = 0; i < g->n; i++) QX_TRY(qx_item_unobserved(p->pipe, g->items[i], "smoothquant: not observed"));
+    return QX_OK;
+}
+
 static qx_status choose_group(qx_pass *p, const qx_group *g, const qx_stats *stats, decision *d)
 {
     const char *alpha = qx_opt_text(p, "alpha");
@@ -55,7 +61,7 @@ static qx_status choose_group(qx_pass *p, const qx_group *g, const qx_stats *sta
     const bool search = strcmp(alpha, "auto") == 0;
     const qx_value_stats *st = qx_stats_get(stats, g->x);
     qx_fold fold;
-    if (!st || st->channels.n != g->k || st->n_rows < 1 || st->row_len != g->k) return note_all(p, g, "not observed");
+    if (!st || st->channels.n != g->k || st->n_rows < 1 || st->row_len != g->k) return note_unobserved(p, g);
     if (search && st->count / g->k < least_rows) return note_all(p, g, "too few rows seen");
     qx_fold_find(p->pipe, g, &fold);
     if (fold.kind == QX_FOLD_MUL && !qx_opt_bool(p, "mul")) return note_all(p, g, "nowhere to fold");

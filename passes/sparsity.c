@@ -133,7 +133,7 @@ static qx_status prune(qx_pass *p, qx_plan_item *it, qx_stats *stats)
     const bool in_turn = how == SPARSEGPT && qx_in_turn(p, it) && !p->pipe->no_stats;
     QX_TRY(qx_weight_gram(p->pipe, it, stats, &gram));
     if (how != MAGNITUDE && !gram.rows && !in_turn) {
-        QX_TRY(qx_item_note(p->pipe, it, "2:4: input not observed, by magnitude"));
+        QX_TRY(qx_item_unobserved(p->pipe, it, "2:4: input not observed, by magnitude"));
         how = MAGNITUDE;
     }
     if (how == WANDA) QX_TRY(norms(p, &gram, k, spatial, &norm));

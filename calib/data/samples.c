@@ -90,6 +90,8 @@ static qx_status add_paths(qx_samples *s, const qx_samples_options *o)
     return qx_source_npz(s, z);
 }
 
+static int64_t eighth_of(int64_t n) { return n / 8 > 0 ? n / 8 : 1; }
+
 static qx_status add_sources(qx_samples *s, const qx_samples_options *o)
 {
     QX_TRY(add_paths(s, o));
@@ -97,17 +99,18 @@ static qx_status add_sources(qx_samples *s, const qx_samples_options *o)
         QX_FAIL(s->ctx, QX_E_USAGE, "--text %s needs --tokenizer tokenizer.json: none lies beside the model or in the folder above",
                 o->text);
     if (o->text) QX_TRY(qx_source_text(s, o->text, o->tokenizer, s->dims.seq));
-    if (o->random > 0) QX_TRY(qx_source_random(s, o->random, o->seed));
+    if (o->random > 0) QX_TRY(qx_source_random(s, o->random + (o->hold_out ? eighth_of(o->random) : 0), o->seed));
     if (!s->n_sources) return nothing_given(s);
     if (!s->all) QX_FAIL(s->ctx, QX_E_USAGE, "%s: zero samples", s->sources[0].label);
     return QX_OK;
 }
 
-/* Samples beyond the limit serve for verification when there are any; otherwise the last eighth does. */
+/* Samples beyond the limit serve for verification when there are any (of made-up ones more are made); otherwise the last eighth does. */
 static void share_out(qx_samples *s, const qx_samples_options *o)
 {
-    int64_t n = o->limit > 0 && o->limit < s->all ? o->limit : s->all, spare = s->all - n;
-    int64_t eighth = n / 8 > 0 ? n / 8 : 1;
+    const int64_t meant = s->synthetic && s->n_sources == 1 ? o->random : s->all;
+    int64_t n = o->limit > 0 && o->limit < meant ? o->limit : meant, spare = s->all - n;
+    const int64_t eighth = eighth_of(n);
     s->count = n;
     if (!o->hold_out) return;
     if (spare > 0) {

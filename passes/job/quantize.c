@@ -10,6 +10,7 @@
 #include "passes/job/frontier.h"
 #include "passes/job/hints.h"
 #include "passes/job/job.h"
+#include "passes/job/own_samples.h"
 #include "passes/job/record.h"
 
 typedef struct job {
@@ -23,6 +24,7 @@ typedef struct job {
     qx_stats *stats;
     const char *output;
     bool found;                   /* samples were found, not given */
+    bool made_up;                 /* calibrated on tokens that the job made up by itself */
     double clock;
 } job;
 
@@ -82,7 +84,19 @@ static qx_status check_verify(job *j)
 
 static bool has_source(const qx_samples_options *s) { return s->n_paths || s->text || s->random > 0; }
 
-static qx_status open_samples(job *j)
+/* They may be another model's, and nobody asked for them. */
+static qx_status leave_found_samples(job *j)
+{
+    qx_warn(j->ctx, "the samples beside the model are not used: %s", qx_ctx_error(j->ctx));
+    qx_ctx_clear_error(j->ctx);
+    qx_samples_close(j->samples);
+    j->samples = NULL;
+    j->so.n_paths = 0;
+    j->found = false;
+    return QX_OK;
+}
+
+static qx_status open_samples(job *j, bool needed)
 {
     const char **found = NULL;
     j->so = j->opt->samples;
@@ -94,25 +108,73 @@ static qx_status open_samples(job *j)
     }
     if (!has_source(&j->so)) return QX_OK;
     if (j->so.text && !j->so.tokenizer) QX_TRY(qx_find_tokenizer(j->report->arena, j->opt->input, &j->so.tokenizer));
-    QX_TRY(qx_samples_open(j->ctx, j->model, &j->so, &j->samples));
+    qx_status st = qx_samples_open(j->ctx, j->model, &j->so, &j->samples);
+    if (st != QX_OK && st != QX_E_NOMEM && j->found && !needed) return leave_found_samples(j);
+    if (st != QX_OK) return st;
     if (!j->so.seq_len && !j->opt->dry_run) QX_TRY(qx_samples_fit(j->samples, &j->opt->exec, &j->so.seq_len));
     j->report->samples = keep(j, qx_samples_describe(j->samples));
     return QX_OK;
 }
 
-/* A pipeline that can do without samples does so when the executor lacks an operator of the model: said, not an error. */
-static qx_status drop_unusable_samples(job *j)
+/* QX_E_UNSUPPORTED, with the reason in the context: the executor lacks an operator of the model. */
+static qx_status can_run(job *j)
 {
     qx_exec *exec = NULL;
-    if (!j->pipe->have_data || !j->samples) return QX_OK;
     qx_exec_options eo = j->opt->exec;
     eo.allow_fallback = true;
     qx_status st = qx_exec_new(j->ctx, j->model, &eo, &exec);
     qx_exec_free(exec);
+    return st;
+}
+
+/* A pipeline that can do without samples does so when the model cannot be run: said, not an error. */
+static qx_status drop_unusable_samples(job *j)
+{
+    if (!j->pipe->have_data || !j->samples) return QX_OK;
+    qx_status st = can_run(j);
     if (st != QX_E_UNSUPPORTED) return st;
     qx_warn(j->ctx, "the samples are not used: %s", qx_ctx_error(j->ctx));
     qx_ctx_clear_error(j->ctx);
     j->pipe->have_data = false;
+    return QX_OK;
+}
+
+static bool gains_from_samples(const qx_pipeline *p)
+{
+    for (int i = 0; i < p->n_passes; i++)
+        if (p->passes[i]->optional) return true;
+    return false;
+}
+
+/* What was found beside the model goes on to verify. */
+static qx_status make_up_samples(job *j)
+{
+    qx_samples *made = NULL;
+    qx_samples_options so = j->opt->samples;
+    so.hold_out = !j->found && !j->opt->no_verify && !j->opt->n_verify;
+    QX_TRY(qx_made_up_open(j->ctx, j->model, j->opt->dry_run ? NULL : &j->opt->exec, &so, &made));
+    if (!made) return QX_OK;
+    if (!j->found) j->so = so;
+    qx_samples_close(j->samples);
+    j->samples = made;
+    j->made_up = true;
+    const char *text = qx_samples_describe(made);
+    j->report->samples = !j->found || j->opt->no_verify ? keep(j, text)
+                                                        : qx_arena_printf(j->report->arena, "%s; verified on %s", text, j->report->samples);
+    return j->report->samples ? QX_OK : QX_E_NOMEM;
+}
+
+/* For passes that gain from samples and can do without. */
+static qx_status take_own_samples(job *j, bool *taken)
+{
+    qx_own_samples own;
+    *taken = false;
+    if (!gains_from_samples(j->pipe) || j->opt->load_stats) return QX_OK;
+    QX_TRY(qx_own_samples_choose(j->model, j->samples, &own));
+    if (own == QX_OWN_NONE) return QX_OK;
+    if (can_run(j) != QX_OK) return qx_ctx_clear_error(j->ctx), QX_OK;
+    if (own == QX_OWN_MADE_UP) QX_TRY(make_up_samples(j));
+    *taken = j->made_up || own == QX_OWN_FOUND;
     return QX_OK;
 }
 
@@ -122,10 +184,13 @@ static qx_status prepare(job *j)
     bool needed = (flags_of(j) & QX_PASS_CALIBRATED) != 0;
     QX_TRY(qx_stats_new(j->ctx, qx_pipeline_stats_key(j->pipe, j->model), &j->stats));
     if (j->opt->load_stats) QX_TRY(qx_stats_load(j->stats, j->opt->load_stats));
-    bool verify_only = !needed && !has_source(&j->opt->samples);
-    bool wanted = needed || has_source(&j->opt->samples) || !j->opt->no_verify; /* a dry run tells of verification too */
+    bool given = has_source(&j->opt->samples), own = false;
+    /* a dry run tells of verification too */
+    bool wanted = needed || given || !j->opt->no_verify || gains_from_samples(j->pipe);
     if (strcmp(label_of(j->pipe), "none") == 0) return QX_OK;
-    if (wanted) QX_TRY(open_samples(j));
+    if (wanted) QX_TRY(open_samples(j, needed));
+    if (!needed && !given) QX_TRY(take_own_samples(j, &own));
+    bool verify_only = !needed && !given && !own;
     if (verify_only && j->report->samples)
         j->report->samples = qx_arena_printf(j->report->arena, "%s; they only verify", j->report->samples);
     j->pipe->shapes = j->samples;
@@ -150,10 +215,18 @@ static qx_status set_meta(job *j, const char *key, const char *value)
 static qx_status put_options(job *j)
 {
     qx_buf b = QX_BUF_INIT(j->ctx);
-    qx_status st = qx_record_options(j->ctx, j->opt, &b);
+    qx_quantize_options o = *j->opt;
+    if (j->made_up) o.samples.random = QX_MADE_UP_SAMPLES; /* --like makes them up again */
+    qx_status st = qx_record_options(j->ctx, &o, &b);
     if (st == QX_OK) st = set_meta(j, "qonnx.options", b.data);
     qx_buf_free(&b);
     return st;
+}
+
+/* Less what the report says of verification. */
+static const char *calibrated_on(const job *j)
+{
+    return !j->pipe->have_data ? NULL : j->made_up ? qx_samples_describe(j->samples) : j->report->samples;
 }
 
 /* What --like would have wanted, beside what is. */
@@ -163,7 +236,7 @@ static void compare_record(job *j)
     if (!j->opt->like) return;
     snprintf(source, sizeof source, "%016llx", (unsigned long long)j->model->graph_hash);
     snprintf(stats, sizeof stats, "%016llx", (unsigned long long)j->pipe->stats_hash);
-    qx_record_compare(j->ctx, j->opt->like, source, j->pipe->have_data ? stats : NULL, j->pipe->have_data ? j->report->samples : NULL);
+    qx_record_compare(j->ctx, j->opt->like, source, j->pipe->have_data ? stats : NULL, calibrated_on(j));
 }
 
 static qx_status put_metadata(job *j)
@@ -177,12 +250,12 @@ static qx_status put_metadata(job *j)
     QX_TRY(set_meta(j, "qonnx.source", hash));
     QX_TRY(put_options(j));
     if (j->pipe->have_data) {
-        QX_TRY(set_meta(j, "qonnx.samples", j->report->samples));
+        QX_TRY(set_meta(j, "qonnx.samples", calibrated_on(j)));
         snprintf(hash, sizeof hash, "%016llx", (unsigned long long)j->pipe->stats_hash);
         QX_TRY(set_meta(j, "qonnx.stats", hash));
     }
-    if (j->so.random > 0) {
-        snprintf(seed, sizeof seed, "%llu", (unsigned long long)j->so.seed);
+    if (j->so.random > 0 || j->made_up) {
+        snprintf(seed, sizeof seed, "%llu", (unsigned long long)j->opt->samples.seed);
         QX_TRY(set_meta(j, "qonnx.seed", seed));
     }
     return QX_OK;
@@ -232,7 +305,8 @@ static qx_status choose_verification(job *j, qx_model *before, qx_samples **out,
         if (!*count) {
             *count = *first;
             *first = 0;
-            if (j->pipe->have_data) j->report->verify_note = "no samples were held out: verified on samples that calibration saw";
+            if (j->pipe->have_data && !(j->made_up && j->found))
+                j->report->verify_note = "no samples were held out: verified on samples that calibration saw";
         }
     }
     if (*count > MOST_VERIFIED) *count = MOST_VERIFIED;

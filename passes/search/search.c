@@ -581,3 +581,8 @@ qx_status qx_item_note(struct qx_pipeline *pipe, qx_plan_item *it, const char *f
     it->notes = it->notes ? qx_arena_printf(pipe->model->arena, "%s; %s", it->notes, text) : qx_arena_strdup(pipe->model->arena, text);
     return it->notes ? QX_OK : QX_E_NOMEM;
 }
+
+qx_status qx_item_unobserved(struct qx_pipeline *pipe, qx_plan_item *it, const char *text)
+{
+    return pipe->no_stats ? QX_OK : qx_item_note(pipe, it, "%s", text);
+}

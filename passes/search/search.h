@@ -52,6 +52,8 @@ const qx_plan_item *qx_group_quantized(const qx_group *g);
 qx_status qx_group_maxima(qx_ctx *ctx, const qx_group *g, float *max);
 /* One line about what a WEIGHTS pass did to an item, for reports: "smoothquant 0.55 (norm)". Lines add up. */
 qx_status qx_item_note(struct qx_pipeline *pipe, qx_plan_item *it, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* `text` as a note, where a pass lacks statistics of the item's input: nothing in a plan, which is made before anything is observed. */
+qx_status qx_item_unobserved(struct qx_pipeline *pipe, qx_plan_item *it, const char *text);
 
 /* Rows of a weight tile after quantize + dequantize as the spec says (a coarse search where it searches): what candidates are
  * compared by. x is [rows][k]; scale has room for rows * ceil(k / block), zero too. importance [k] weighs a search (NULL: 1).

@@ -20,7 +20,7 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   i4.onnx: 2 errors, 0 warnings
   hint: it was written for ort; qonnx quantize MODEL.onnx --like i4.onnx --target tensorrt writes the forms of tensorrt
   [1]
-  $ qonnx quantize model.onnx --int4 -q --no-verify -o g4.onnx; qonnx check g4.onnx --target tensorrt
+  $ qonnx quantize model.onnx --passes int4 -q --no-verify -o g4.onnx; qonnx check g4.onnx --target tensorrt
   qonnx check: 2 findings that the target refuses or miscomputes
   error: fc2.weight_DequantizeLinear (DequantizeLinear): scale[1] is -0.0249021: TensorRT's parser takes positive scales only [negative-scale]
   warning: fc2.weight_DequantizeLinear (DequantizeLinear): 'Transpose' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear [int4-transpose]
