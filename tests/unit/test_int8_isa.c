@@ -27,6 +27,10 @@ static const int8_case cases[] = {
     {"convolution, int8", HEAD(17) "g (float[1,16,9,9] x) => (float[1,24,9,9] y) <float s = {0.0079}, int8 z = {3}, "
                                    "int8[24,16,3,3] w = random(8), float[24] ws = fill(0.02)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1]>(d, v) }"},
+    /* the library's own sums of so many channels are wrong */
+    {"deep convolution, uint8", HEAD(17) "g (float[1,1792,16,16] x) => (float[1,64,16,16] y) <float s = {0.0079}, uint8 z = {127}, "
+                                         "int8[64,1792,3,3] w = random(7), float[64] ws = fill(0.02)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1]>(d, v) }"},
     /* the library's output scales multiply a bias too */
     {"product with bias", HEAD(17) "g (float[9,300] x) => (float[9,70] y) <float s = {0.0079}, uint8 z = {127}, int8[300,70] w = "
                                    "random(5), float[70] ws = fill(0.02), float[70] b = random(11)>"
@@ -81,7 +85,7 @@ static void run(const int8_case *k, const qx_exec_options *o, bool quantized, fl
 
 static void sums_are_exact(void **state)
 {
-    static float real[4096], simulated[4096];
+    static float real[16384], simulated[16384];
     const qx_exec_options plain = {.simulate = true, .no_fuse = true};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -94,7 +98,7 @@ static void sums_are_exact(void **state)
             noise += ((double)real[k] - (double)simulated[k]) * ((double)real[k] - (double)simulated[k]);
             signal += (double)simulated[k] * (double)simulated[k];
         }
-        if (noise > signal * 1e-11) fail_msg("%s: %.1f dB between integer and float arithmetic", cases[i].name, 10 * log10(signal / noise));
+        if (noise > signal * 1e-10) fail_msg("%s: %.1f dB between integer and float arithmetic", cases[i].name, 10 * log10(signal / noise));
     }
 }
 
