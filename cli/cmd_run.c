@@ -32,7 +32,7 @@ static qx_status exec_options(cli *c, qx_exec_options *o)
     return cli_device(c, o);
 }
 
-static qx_status outputs_json(cli *c, const cli_session *s, double seconds)
+static qx_status outputs_json(cli *c, const cli_session *s, double seconds, const qx_node_time *t, int n)
 {
     qx_buf b = QX_BUF_INIT(c->ctx);
     qx_jsonw w;
@@ -52,6 +52,7 @@ static qx_status outputs_json(cli *c, const cli_session *s, double seconds)
         QX_TRY(qx_jsonw_end_object(&w));
     }
     QX_TRY(qx_jsonw_end_array(&w));
+    if (t) QX_TRY(cli_profile_json(c, &w, t, n));
     QX_TRY(qx_jsonw_end_object(&w));
     return cli_print_buf(c, &b);
 }
@@ -74,13 +75,15 @@ static qx_status save(cli *c, const cli_session *s, const char *path)
     return qx_npz_write(c->ctx, path, names, s->outs, s->n_outs);
 }
 
-static qx_status profile(cli *c, cli_session *s)
+static qx_status print_run(cli *c, const cli_session *s, double seconds, bool timed)
 {
-    int n;
-    const qx_node_time *t = qx_exec_times(s->exec, &n);
-    if (!t) QX_FAIL(c->ctx, QX_E_NOMEM, "out of memory");
-    if (!c->json) QX_TRY(cli_profile_print(c, t, n));
-    return c->n_args > 1 ? cli_profile_trace(c, t, n, c->args[1]) : QX_OK;
+    int n = 0;
+    const qx_node_time *t = timed ? qx_exec_times(s->exec, &n) : NULL;
+    if (timed && !t) QX_FAIL(c->ctx, QX_E_NOMEM, "out of memory");
+    if (c->json) QX_TRY(outputs_json(c, s, seconds, t, n));
+    else outputs_text(c, s, seconds);
+    if (timed && !c->json) QX_TRY(cli_profile_print(c, t, n));
+    return timed && c->n_args > 1 ? cli_profile_trace(c, t, n, c->args[1]) : QX_OK;
 }
 
 static qx_status run_model(cli *c, cli_session *s, cli_feeds *f)
@@ -97,9 +100,7 @@ static qx_status run_model(cli *c, cli_session *s, cli_feeds *f)
     QX_TRY(cli_session_run(c, s, f));
     double seconds = qx_clock_seconds() - t0;
     if (cli_value(c, "output")) QX_TRY(save(c, s, cli_value(c, "output")));
-    if (c->json) QX_TRY(outputs_json(c, s, seconds));
-    else outputs_text(c, s, seconds);
-    return timed ? profile(c, s) : QX_OK;
+    return print_run(c, s, seconds, timed);
 }
 
 static qx_status run(cli *c)

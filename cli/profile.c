@@ -81,20 +81,26 @@ qx_status cli_profile_print(cli *c, const qx_node_time *t, int n)
     return st;
 }
 
+static qx_status put_rows(qx_jsonw *w, const char *list, bool kernels, const row *rows, int n)
+{
+    QX_TRY(qx_jsonw_begin_array(w, list));
+    for (int i = 0; i < n; i++) {
+        QX_TRY(qx_jsonw_begin_object(w, NULL));
+        QX_TRY(kernels ? qx_jsonw_string(w, "kernel", rows[i].name) : qx_jsonw_string(w, "op", rows[i].name));
+        QX_TRY(qx_jsonw_number(w, "seconds", rows[i].seconds));
+        QX_TRY(qx_jsonw_int(w, "calls", rows[i].calls));
+        QX_TRY(qx_jsonw_end_object(w));
+    }
+    return qx_jsonw_end_array(w);
+}
+
 qx_status cli_profile_json(cli *c, qx_jsonw *w, const qx_node_time *t, int n)
 {
     row *rows = NULL;
     QX_TRY(qx_alloc_array(c->ctx, (size_t)n + 1, sizeof *rows, (void **)&rows));
-    const int kinds = grouped(t, n, kernel_of, rows);
-    qx_status st = qx_jsonw_begin_array(w, "kernels");
-    for (int i = 0; i < kinds && st == QX_OK; i++) {
-        QX_TRY_GOTO(st, qx_jsonw_begin_object(w, NULL));
-        QX_TRY_GOTO(st, qx_jsonw_string(w, "kernel", rows[i].name));
-        QX_TRY_GOTO(st, qx_jsonw_number(w, "seconds", rows[i].seconds));
-        QX_TRY_GOTO(st, qx_jsonw_int(w, "calls", rows[i].calls));
-        QX_TRY_GOTO(st, qx_jsonw_end_object(w));
-    }
-    QX_TRY_GOTO(st, qx_jsonw_end_array(w));
+    qx_status st;
+    QX_TRY_GOTO(st, put_rows(w, "operators", false, rows, grouped(t, n, op_of, rows)));
+    QX_TRY_GOTO(st, put_rows(w, "kernels", true, rows, grouped(t, n, kernel_of, rows)));
     QX_TRY_GOTO(st, qx_jsonw_begin_array(w, "notes"));
     for (int i = 0; i < n; i++)
         if (first_note(t, i)) QX_TRY_GOTO(st, qx_jsonw_string(w, NULL, qx_arena_printf(c->arena, "%s: %s", t[i].name, t[i].note)));

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "runtime/dnnl/door.h"
 #include "runtime/device/device.h"
+#include "runtime/fuse/fuse.h"
 
 /* ---- A run ---- */
 
@@ -260,7 +261,7 @@ const qx_node_time *qx_exec_times(const qx_exec *cx, int *count)
             const qx_rstep *s = &x->gplans[i]->steps[k];
             if (!s->calls) continue;
             const char *name = *s->node->name || !s->n_out || !s->out_value[0] ? s->node->name : s->out_value[0]->name;
-            x->times[n++] = (qx_node_time){name, s->node->op_type, s->seconds, s->flops, s->bytes, s->kernel, s->calls, s->note};
+            x->times[n++] = (qx_node_time){name, qx_fuse_operator(s), s->seconds, s->flops, s->bytes, s->kernel, s->calls, s->note};
         }
     *count = n;
     return x->times;

@@ -152,7 +152,8 @@ int64_t qx_exec_float_bytes(const struct qx_weight *w, bool transformed);
 typedef struct qx_exec_need { int64_t weights, activations, outputs, unknown; double flops, moved; } qx_exec_need;
 qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, int64_t *watched, qx_exec_need *out);
 
-/* note: why a library did not do it; NULL: nothing to say */
+/* op: what is computed; nodes that run as one step are named by the last of them, their op is what most of the work is.
+ * note: why a library did not do it; NULL: nothing to say */
 typedef struct qx_node_time { const char *name, *op; double seconds; double flops; double bytes; const char *kernel; int64_t calls;
                               const char *note; } qx_node_time;
 /* Switches timing on; the table is by node in execution order and valid until the next run. */

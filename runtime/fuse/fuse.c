@@ -220,3 +220,22 @@ qx_status qx_fuse(qx_exec *x, qx_gplan *p)
     if (st == QX_OK && facts.no_memory) return QX_E_NOMEM;
     return st == QX_OK ? drop_dead(x, p) : st;
 }
+
+/* What stands here is named by what it computes; other fused steps (a convolution with its activation) have the operator's own adapter. */
+static const struct operator_name { qx_cpu_fn *fn; const char *name; } operators[] = {
+    {qx_cpu_attn, "Attention"}, {qx_cpu_linear, "MatMul"}, {qx_cpu_wq_linear, "MatMul"}, {qx_cpu_experts, "MatMul"}, {qx_cpu_conv, "Conv"},
+    {qx_cpu_batch_norm, "BatchNormalization"}, {qx_cpu_gn, "GroupNormalization"}, {qx_cpu_rope, "RotaryEmbedding"},
+    {qx_cpu_glu, "gated activation"}, {qx_cpu_act, "activation"}, {qx_cpu_chain, "pointwise"}, {qx_cpu_rows_of, "Gather"},
+    {qx_cpu_rows_dq, "Gather"}, {qx_cpu_row_codes, "QuantizeLinear"}, {qx_cpu_row_top, "ReduceMax"},
+};
+
+const char *qx_fuse_operator(const qx_rstep *s)
+{
+    static const char *const int8[] = {[QX_INT8_MATMUL] = "MatMul", [QX_INT8_GEMM] = "Gemm", [QX_INT8_CONV] = "Conv"};
+    if (!s->fused) return s->node->op_type;
+    if (s->fn == qx_cpu_int8_linear) return int8[((const qx_int8_params *)s->fused)->kind];
+    if (s->fn == qx_cpu_row_norm) return ((const qx_norm_params *)s->fused)->rms ? "RMSNormalization" : "LayerNormalization";
+    for (size_t i = 0; i < sizeof operators / sizeof *operators; i++)
+        if (s->fn == operators[i].fn) return operators[i].name;
+    return s->node->op_type;
+}

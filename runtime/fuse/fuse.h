@@ -64,6 +64,8 @@ qx_fuse_fn qx_fuse_chain;      /* fuse_chain.c: pointwise nodes one behind the o
 qx_status qx_fuse_patterns(qx_fuser *f); /* fuse_patterns.def, over all steps */
 
 qx_status qx_fuse(qx_exec *x, qx_gplan *p);
+/* The operator that a step computes: of a fused one, which stands at the last node of its pattern, the one that is most of its work. */
+const char *qx_fuse_operator(const qx_rstep *s);
 
 /* Fused kernels. */
 /* Operations on a running value that begins as input 0: fields of ops are a qx_unary or qx_binary, whether it is the latter,

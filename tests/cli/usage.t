@@ -47,6 +47,13 @@ Wrong use says what is wrong and exits with 2.
 
 A loop limit below 1 is wrong use.
 
+  $ qonnx run $MODELS/bert/model.onnx --profile 2>/dev/null | grep -oE "^(MatMul|Attention|LayerNormalization|Add|Mul) +[0-9]+" | sort | tr -s ' '
+  Add 2
+  Attention 3
+  LayerNormalization 7
+  MatMul 18
+  $ qonnx run $MODELS/bert/model.onnx --profile --json 2>/dev/null | grep -A 2 '"op": "Attention"' | grep calls
+        "calls": 3
   $ qonnx run $DATA/mlp/model.onnx -i $DATA/mlp/calib.npz --max-loop 0
   qonnx run: --max-loop: 0 is not in [1, 9223372036854775807]
   [2]
