@@ -387,10 +387,13 @@ float qx_scheme_reach(qx_dtype act, float scale)
 }
 
 /* Behind Relu, GELU or SiLU a zero point makes the steps nearly half as large. Where x is merely uneven by the samples seen, the
- * shorter side is left its room. */
+ * shorter side is left its room; and of few values only those are sure that hardly have a shorter side (four pictures' pooled 64
+ * features: the held-out ones were cut off, 9.7 dB instead of 24.6). */
 static void take_zero_point(qx_pass *p, qx_scheme *s, const qx_stats *stats, const qx_value *v, qx_act_codes *c)
 {
-    const float worth = 0.85f;
+    enum { FEW = 4096 };
+    const qx_value_stats *seen = stats ? qx_stats_get(stats, v) : NULL;
+    const float worth = seen && seen->count < FEW ? 0.6f : 0.85f;
     char detail[120];
     float scale;
     int32_t zero;

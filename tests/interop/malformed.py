@@ -716,7 +716,7 @@ def to(name, *more):
 row("O01 model", "m.onnx", "same file", code=2, cmd=to("m.onnx"))(lambda d: model())
 row("O01 link", "m.onnx|link.onnx", "same file", code=2, cmd=to("link.onnx"))(out_is(lambda d: (d / "link.onnx").symlink_to("m.onnx")))
 row("O01 data", "w.bin", "same file", code=2, cmd=to("w.bin"))(at("w.bin"))
-row("O04", "directory", cmd=to("dir.onnx"))(out_is(lambda d: (d / "dir.onnx").mkdir()))
+row("O04", "dir.onnx", "folder", code=2, cmd=to("dir.onnx"))(out_is(lambda d: (d / "dir.onnx").mkdir()))
 row("O05", ok=True, cmd=to("link.onnx"))(out_is(lambda d: ((d / "victim").write_bytes(b"keep"), (d / "link.onnx").symlink_to("victim"))))
 row("no folder", "nowhere", cmd=to("nowhere/out.onnx"))(lambda d: model())
 
