@@ -109,7 +109,7 @@ static qx_status open_samples(job *j, bool needed)
     if (!has_source(&j->so)) return QX_OK;
     if (j->so.text && !j->so.tokenizer) QX_TRY(qx_find_tokenizer(j->report->arena, j->opt->input, &j->so.tokenizer));
     qx_status st = qx_samples_open(j->ctx, j->model, &j->so, &j->samples);
-    if (st != QX_OK && st != QX_E_NOMEM && j->found && !needed) return leave_found_samples(j);
+    if (st != QX_OK && st != QX_E_NOMEM && st != QX_E_CANCELLED && j->found && !needed) return leave_found_samples(j);
     if (st != QX_OK) return st;
     if (!j->so.seq_len && !j->opt->dry_run) QX_TRY(qx_samples_fit(j->samples, &j->opt->exec, &j->so.seq_len));
     j->report->samples = keep(j, qx_samples_describe(j->samples));
@@ -172,7 +172,9 @@ static qx_status take_own_samples(job *j, bool *taken)
     if (!gains_from_samples(j->pipe) || j->opt->load_stats) return QX_OK;
     QX_TRY(qx_own_samples_choose(j->model, j->samples, &own));
     if (own == QX_OWN_NONE) return QX_OK;
-    if (can_run(j) != QX_OK) return qx_ctx_clear_error(j->ctx), QX_OK;
+    const qx_status st = can_run(j);
+    if (st == QX_E_NOMEM || st == QX_E_CANCELLED) return st;
+    if (st != QX_OK) return qx_ctx_clear_error(j->ctx), QX_OK;
     if (own == QX_OWN_MADE_UP) QX_TRY(make_up_samples(j));
     *taken = j->made_up || own == QX_OWN_FOUND;
     return QX_OK;
