@@ -62,7 +62,7 @@ const qx_passdef qx_pass_int4 = {
     .doc = "W in blocks of `block` elements along the contraction, 4 bits each and one scale a block. The scale is searched per\n"
            "block: the largest value on 7 or on -8, shrunk in a few steps and fitted by least squares to the codes it gives,\n"
            "weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded).\n"
-           "Embeddings and heads of language models have 8 bits (--tables);\n"
+           "Embeddings, recurrences and heads of language models have 8 bits (--tables);\n"
            "convolutions, which have no blocks, are stored in INT8 with a scale per channel.\n"
            "--target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose."};
 const qx_passdef qx_pass_int8_weights = {

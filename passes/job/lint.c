@@ -214,6 +214,25 @@ static void whole_blocks(linter *l, const qx_node *n)
     FIND(l, n, "blocks of %lld do not divide the %lld of axis %lld", (long long)block, (long long)x->type.dims[axis].n, (long long)axis);
 }
 
+static bool quantizes_activations(const qx_graph *g)
+{
+    QX_FOR_NODES(g, n)
+        if (is_op(n, QX_OP_QuantizeLinear) && !qx_dtype_is_float(n->out[0]->type.dtype)) return true;
+    return false;
+}
+
+/* 2026.4 folds blocks into constants, but keeps codes with a scale a row for its integer kernels, of which these have none. */
+static void ov_recurrence(linter *l, const qx_node *n)
+{
+    if (!is_op(n, QX_OP_LSTM) && !is_op(n, QX_OP_GRU)) return;
+    for (uint32_t i = 1; i <= 2; i++) {
+        const qx_node *dq = qx_node_in(n, i) ? dq_behind(n->in[i]) : NULL;
+        if (!dq || qx_attr_int(dq, "block_size", 0) || !is_weight_dq(dq) || !quantizes_activations(l->m->graph)) continue;
+        FIND(l, n, "codes of '%s' with a scale a row do not load beside quantized activations (--target openvino writes blocks)",
+             n->in[i]->name);
+    }
+}
+
 static void ov_fp8_cast(linter *l, const qx_node *n)
 {
     if (is_op(n, QX_OP_Cast) && n->n_out && is_fp8(n->out[0]->type.dtype))
@@ -278,6 +297,7 @@ static const struct rule { const char *name, *brief; unsigned targets; bool erro
     {"negative-scale", "scales below 0", TRT, true, trt_negative_scale},
     {"whole-blocks", "blocks that do not divide their axis", TRT | OV, true, whole_blocks},
     {"fp8-cast", "Cast to float8", OV, true, ov_fp8_cast},
+    {"recurrence", "LSTM and GRU whose codes have a scale a row", OV, true, ov_recurrence},
     {"int4-transpose", "something between an INT4 weight and its product", TRT, false, trt_int4_transpose},
     {"few-channels", "8-bit convolutions with few channels", TRT, false, trt_few_channels},
     {"fp8-pair", "float8 Q/DQ around MatMul and Conv", ORT, true, ort_fp8_pair},

@@ -1,6 +1,6 @@
 /* linear.h - finds the linear operators of a graph (MatMul, Gemm, Conv, ConvTranspose, FusedMatMul, Einsum with a constant weight
- * on either side; the layers of a MoE; embeddings too, which are no products) and the groups that must be treated alike. By structure
- * alone; names are only kept beside, for rules that go by them. */
+ * on either side; the layers of a MoE, the weights of LSTM, GRU and RNN; embeddings too, which are no products) and the groups that must
+ * be treated alike. By structure alone; names are only kept beside, for rules that go by them. */
 #ifndef QX_PASSES_LINEAR_H
 #define QX_PASSES_LINEAR_H
 
@@ -26,6 +26,7 @@ typedef struct qx_linear {
     bool is_conv;
     bool embedding;          /* Gather: x holds indices, rows of W come out as they are */
     bool mixture;            /* one of the weights of com.microsoft's MoE, which has an item for each; y is not x W' */
+    bool recurrent;          /* W or R of LSTM, GRU, RNN, an item for each; y is not x W' */
     qx_conv_window window;   /* convolutions */
     int64_t group;
     qx_value *bias;          /* constant bias: Gemm C, Conv B, or the constant operand of a following Add; NULL: none */

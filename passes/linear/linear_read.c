@@ -314,6 +314,24 @@ static bool read_mixture(qx_linear *l, uint32_t part)
     return true;
 }
 
+/* ---- recurrences ----------------------------------------------------------------------------------------------------------- */
+
+/* W [directions, gates n, k] meets x, R the state of the turn before: neither result leaves the node. */
+static bool read_recurrence(qx_linear *l, uint32_t part)
+{
+    enum { PARTS = 2, W = 1 };
+    static const bool seen[3] = {false, false, true};
+    qx_const_view c;
+    if (part >= PARTS || !qx_node_in(l->node, W + part)) return false;
+    l->recurrent = true;
+    l->w_index = W + part;
+    l->w_in = l->node->in[l->w_index];
+    const bool constant = qx_const_trace(l->w_in, &c);
+    l->quantized = c.quantized;
+    if (constant && c.rank == 3) set_weight(l, &c, seen);
+    return true;
+}
+
 /* ---- all of them ----------------------------------------------------------------------------------------------------------- */
 
 static const struct reader { qx_op_id op; bool (*read)(qx_linear *l); void (*bias)(qx_linear *l); } readers[] = {
@@ -332,6 +350,7 @@ bool qx_linear_read(qx_node *n, uint32_t part, qx_linear *out)
     if (!qx_node_in(n, 0) || !qx_node_in(n, 1)) return false;
     *out = (qx_linear){.node = n, .x = n->in[0], .x_index = 0, .w_in = n->in[1], .w_index = 1, .group = qx_attr_int(n, "group", 1)};
     if (n->op->id == QX_OP_ms_MoE) return read_mixture(out, part);
+    if (n->op->id == QX_OP_LSTM || n->op->id == QX_OP_GRU || n->op->id == QX_OP_RNN) return read_recurrence(out, part);
     for (size_t i = 0; i < sizeof readers / sizeof *readers && !r; i++)
         if (readers[i].op == n->op->id) r = &readers[i];
     if (!r || part || !r->read(out)) return false;

@@ -307,6 +307,12 @@ qx_need qx_emit_weight_need(const qx_pipeline *pipe, const qx_plan_item *it)
 
 qx_need qx_emit_need(const qx_qspec *spec) { return qx_need_for(spec->codes, spec->scale, spec->block != -1, spec->block > 0); }
 
+bool qx_emit_may(const qx_pipeline *pipe, qx_need need)
+{
+    const qx_quantize_options *o = pipe->opt;
+    return (!o->max_opset || need.opset <= o->max_opset) && (!o->max_ir || need.ir <= o->max_ir);
+}
+
 qx_status qx_emit_raise(qx_pipeline *pipe, qx_need need, const char *because)
 {
     const qx_quantize_options *o = pipe->opt;

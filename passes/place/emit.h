@@ -25,6 +25,8 @@ int64_t qx_emit_block(const struct qx_pipeline *pipe, const qx_plan_item *it, co
 /* Bytes of codes, scales and zero points that qx_emit_weight would write for this item in this format, padding of an external
  * data file included. */
 qx_status qx_emit_bytes(struct qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, bool external, int64_t *bytes);
+/* Whether --max-opset and --max-ir allow it. */
+bool qx_emit_may(const struct qx_pipeline *pipe, qx_need need);
 /* qx_opset_raise within --max-opset and --max-ir. */
 qx_status qx_emit_raise(struct qx_pipeline *pipe, qx_need need, const char *because);
 /* INT8 weights with float activations, for ort: blocks instead of one scale a row where MatMulNBits can then hold them. At plan time. */

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "onnx/file/io.h"
 #include "onnx/weight/weight.h"
+#include "passes/place/emit.h"
 #include "passes/place/rules.h"
 
 /* ---- patterns ----------------------------------------------------------------------------------------------------- */
@@ -169,12 +170,16 @@ static bool apply_patterns(qx_pipeline *pipe, filters *f, qx_plan_item *it)
     return true;
 }
 
-/* A default rule would keep it in float: an embedding or a head gets INT8 rows instead, unless a mix chooses the head's format. */
+/* A default rule would keep it in float: an embedding, a recurrence or a head gets INT8 rows instead, unless a mix chooses the head's
+ * format. */
 static bool take_table(qx_pipeline *pipe, qx_plan_item *it, const char **what)
 {
     const qx_linear *l = it->lin;
-    if (!pipe->tables || !qx_rule_is_table(l) || (!l->embedding && it->pass->def->flags & QX_PASS_MIXES)) return false;
+    if (!pipe->tables || !qx_rule_is_table(l) || (!l->embedding && !l->recurrent && it->pass->def->flags & QX_PASS_MIXES)) return false;
     const char *why = qx_rule_float_table(l, pipe->plan->bytes);
+    const qx_qspec rows = {.codes = QX_DT_INT8, .scale = l->w->dtype, .block = l->k};
+    if (!why && qx_rule_needs_blocks(l, pipe->opt->target) && !qx_emit_may(pipe, qx_emit_need(&rows)))
+        why = "blocks need a newer opset or IR version";
     if (why) {
         const char *text = qx_arena_printf(pipe->model->arena, "%s, %s", *what, why);
         if (text) *what = text;

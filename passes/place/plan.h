@@ -95,7 +95,7 @@ struct qx_pipeline {
     const qx_quantize_options *opt;
     qx_pass **settings;           /* FORMAT pass of each --set, [opt->n_settings]; NULL: float */
     qx_pass **set_passes; int n_set_passes; /* the different ones among them (and `tables`) that `passes` has not */
-    qx_pass *tables;              /* FORMAT pass of embeddings and heads that nobody named; NULL: they stay float */
+    qx_pass *tables;              /* FORMAT pass of embeddings, recurrences and heads that nobody named; NULL: float */
     qx_model *model;
     qx_plan *plan;
     qx_report *report;

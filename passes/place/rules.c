@@ -51,6 +51,7 @@ const char *qx_rule_name(const qx_linear *l, bool with_vision)
 {
     const struct keep *k = find_keep(l);
     if (l->embedding) return "embedding";
+    if (l->recurrent) return "recurrence";
     if (k && k->g != fine && (k->g != vision || with_vision)) return k->what;
     return qx_rule_is_head(l) ? "language model head" : NULL;
 }
@@ -85,11 +86,11 @@ bool qx_rule_is_head(const qx_linear *l) { return qx_rule_head_output(l) != NULL
 bool qx_rule_names_head(const qx_linear *l)
 {
     const struct keep *k = find_keep(l);
-    if (l->embedding) return false;
+    if (l->embedding || l->recurrent) return false;
     return k ? strstr(k->what, "language model head") != NULL : qx_rule_is_head(l);
 }
 
-bool qx_rule_is_table(const qx_linear *l) { return l->w && (l->embedding || qx_rule_names_head(l)); }
+bool qx_rule_is_table(const qx_linear *l) { return l->w && (l->embedding || l->recurrent || qx_rule_names_head(l)); }
 
 /* Cosines and sines picked by position, gates: what each row does to the output is no sum of small parts. */
 static bool only_multiplies(const qx_value *v, int depth)
@@ -113,6 +114,11 @@ const char *qx_rule_float_table(const qx_linear *l, int64_t all)
     if (l->w->numel < LEAST || (l->w->numel < LARGE && saved < all / ONE_IN)) return "small";
     if (l->embedding && only_multiplies(l->node->out[0], 0)) return "factors";
     return NULL;
+}
+
+bool qx_rule_needs_blocks(const qx_linear *l, qx_target target)
+{
+    return l->recurrent && (l->channel_axis < 0 || target == QX_TARGET_OPENVINO);
 }
 
 static bool is_square(const qx_conv_window *w)

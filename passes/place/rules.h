@@ -12,10 +12,12 @@ const char *qx_rule_name(const qx_linear *l, bool vision);
 bool qx_rule_is_vision(const qx_linear *l);
 /* Too sensitive for 4 bits by its name (a diffusion transformer's modulation): 8 instead. */
 bool qx_rule_wants_eight(const qx_linear *l);
-/* Embeddings and language model heads are stored in INT8 where nobody names them. The reason when this one is not ("small"), else
- * NULL. all: bytes of the whole model. */
+/* Embeddings, recurrences and language model heads are stored in INT8 where nobody names them. The reason when this one is not
+ * ("small"), else NULL. all: bytes of the whole model. */
 bool qx_rule_is_table(const qx_linear *l);
 const char *qx_rule_float_table(const qx_linear *l, int64_t all);
+/* The weight of a recurrence that a scale a row cannot say: of two directions, or for a runtime that refuses it. */
+bool qx_rule_needs_blocks(const qx_linear *l, qx_target target);
 /* Named like a language model head, or one by qx_rule_is_head. */
 bool qx_rule_names_head(const qx_linear *l);
 /* A projection onto a vocabulary that is (through pointwise operators) a graph output: a head without a telling name. */

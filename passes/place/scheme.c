@@ -87,11 +87,11 @@ static bool no_integer_kernel(const qx_pass *p, const qx_scheme *s, qx_plan_item
     return it->weight_only = true;
 }
 
-/* A mixture's node has no place for codes of what its layers read. */
-static bool layer_of_mixture(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+/* A mixture's or a recurrence's node has no place for codes of what its products read. */
+static bool inside_node(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
-    if (!it->lin->mixture || !weight_alone(p, s, it)) return false;
-    it->notes = "layer of a mixture: input stays float";
+    if (!weight_alone(p, s, it)) return false;
+    it->notes = it->lin->mixture ? "layer of a mixture: input stays float" : "recurrence: input stays float";
     return it->weight_only = true;
 }
 
@@ -119,8 +119,8 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     if (why == QX_WHY_LARGE_KERNEL && large_kernel(p, s, it, detail)) return;
     if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
     if (wants_eight(p, s, it)) { it->weight_only = true; return; }
-    if (takes_x && s->act && l->mixture) {
-        if (!layer_of_mixture(p, s, it))
+    if (takes_x && (l->recurrent || (s->act && l->mixture))) {
+        if (!inside_node(p, s, it))
             qx_item_keep(p->pipe, it, QX_WHY_NOT_ELIGIBLE, "its input stays float, and its weight does not take 8 bits");
         return;
     }
@@ -432,12 +432,13 @@ static void decide_input(qx_pass *p, const qx_stats *stats, qx_plan_item *it)
 
 /* One scale a row where rows lie on several axes (experts): a block that is the whole row says that in the standard's form.
  * TensorRT has no blocks of 8 bits: one scale for the tensor, unless a solver has chosen one a row. OpenVINO 2026.4 reads a gathered table
- * with one INT8 block a row wrongly (5 dB; tests/interop/ov.py): two blocks there. */
+ * with one INT8 block a row wrongly (5 dB; tests/interop/ov.py): two blocks there, and for recurrences too, which it refuses with a scale
+ * a row beside INT8 activations ("expects Constant"). */
 static void scale_rows(const qx_pass *p, qx_plan_item *it)
 {
     qx_plan_weight *w = it->weight;
     const qx_target target = p->pipe->opt->target;
-    if (it->lin->channel_axis >= 0 || w->spec.block) return;
+    if ((it->lin->channel_axis >= 0 && !qx_rule_needs_blocks(it->lin, target)) || w->spec.block) return;
     w->spec.block = it->lin->k;
     if (w->solved) return;
     if (target == QX_TARGET_TENSORRT) w->spec.block = -1;

@@ -52,10 +52,8 @@ static qx_status measure(qx_pass *p, const qx_plan_item *it, noise *s)
 static bool blocks_allowed(const qx_pass *p, const qx_plan_item *it)
 {
     qx_qspec blocked = it->weight->spec;
-    const qx_quantize_options *o = p->pipe->opt;
     blocked.block = 32;
-    const qx_need need = qx_emit_need(&blocked);
-    return (!o->max_opset || need.opset <= o->max_opset) && (!o->max_ir || need.ir <= o->max_ir);
+    return qx_emit_may(p->pipe, qx_emit_need(&blocked));
 }
 
 static qx_status choose(qx_pass *p, const qx_plan_item *it, int64_t *block)

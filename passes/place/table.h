@@ -1,4 +1,4 @@
-/* table.h - embeddings and heads that nobody named: which scales their INT8 rows get. */
+/* table.h - embeddings, recurrences and heads that nobody named: which scales their INT8 rows get. */
 #ifndef QX_PASSES_TABLE_H
 #define QX_PASSES_TABLE_H
 

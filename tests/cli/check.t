@@ -43,9 +43,9 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   W in blocks of `block` elements along the contraction, 4 bits each and one scale a block. The scale is searched per
   block: the largest value on 7 or on -8, shrunk in a few steps and fitted by least squares to the codes it gives,
   weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded).
-  Embeddings and heads of language models have 8 bits (--tables); convolutions, which have no blocks, are stored in INT8
-  with a scale per channel. --target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear
-  on [N,K] + Transpose.
+  Embeddings, recurrences and heads of language models have 8 bits (--tables); convolutions, which have no blocks, are
+  stored in INT8 with a scale per channel. --target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic
+  DequantizeLinear on [N,K] + Transpose.
   
   options:
     block=32

@@ -1,6 +1,6 @@
 """forms.py --qonnx PATH - where a weight may stand, judged by ONNX Runtime.
 
-Embeddings (alone and tied to a head), weights on the left, Einsum, experts stacked, gathered and in a MoE, Concat: small graphs, every format and target. Each file
+Embeddings (alone and tied to a head), weights on the left, Einsum, experts stacked, gathered and in a MoE, recurrences: small graphs, every format and target. Each file
 must load, compute in ONNX Runtime (default settings for target ort, Q/DQ kept as written otherwise) what our executor computes on it, come close
 to the float model, and be smaller than it. Prints a line a row; exits 1 when one fails."""
 import sys
@@ -65,6 +65,11 @@ def cases():
         wide = 2 if attributes else 1
         yield f"mixture-{kind}", moe, [x("x", 7, 64)], [x("y", 7, 64)], [weight("router", 64, 4), weight("fc1", 4, 96 * wide, 64, size=0.1), weight("b1", 4, 96 * wide),
                                                                          weight("fc2", 4, 64, 96), *([weight("b2", 4, 64)] if attributes else [])], [], ["fc1", "fc2"]
+    for op, gates, ways in (("LSTM", 4, 1), ("GRU", 3, 2), ("RNN", 1, 1)):
+        turns = [N(op, ["x", "W", "R"], ["s"], name="/r/RNN", hidden_size=96, direction=("forward", "bidirectional")[ways - 1]),
+                 N("Transpose", ["s"], ["t"], perm=[0, 2, 1, 3]), N("MatMul", ["t", "w"], ["y"], name="/a/MatMul")]
+        yield (op.lower() + str(ways), turns, [x("x", 5, 2, 128)], [x("y", 5, 2, ways, 64)],
+               [weight("W", ways, gates * 96, 128, size=0.1), weight("R", ways, gates * 96, 96, size=0.1), weight("w", 96, 64)], [], ["W", "R", "w"])
     relu = [N("Relu", ["x"], ["r"]), N("MatMul", ["r", "w"], ["z"], name="/a/MatMul"), N("Relu", ["z"], ["s"]), N("MatMul", ["s", "w2"], ["y"], name="/b/MatMul")]
     yield "relu", relu, [x("x", 7, 64)], [x("y", 7, 96)], [square, weight("w2", 64, 96)], [], ["w", "w2"]
 

@@ -14,7 +14,7 @@ import forms
 from interop import run_cases
 
 AS_WRITTEN = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "INFERENCE_NUM_THREADS": 2}
-FORMATS = {"int8-weights": 38, "fp8-weights": 25, "int8-dynamic": 28, "int4(block=16)": 15, "int4(block=48)": 15, "int4(block=16,zero-point=true)": 15,
+FORMATS = {"int8-weights": 36, "fp8-weights": 25, "int8-dynamic": 28, "int4(block=16)": 15, "int4(block=48)": 15, "int4(block=16,zero-point=true)": 15,
            "nvfp4": 12, "mxfp8": 20, "mxfp4": 10, "int8": 28, "fp8": 22}
 TWICE_ROUNDED_DB = 35.0
 core = openvino.Core()

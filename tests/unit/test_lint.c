@@ -1,5 +1,6 @@
 /* test_lint.c - what runtimes do not load. All: element types that an operator does not have. ONNX Runtime: INT8 in front of a biased MatMul, from opset 21 on, unless the codes are UINT8
- * or the input is a matrix. TensorRT: scales below 0. TensorRT and OpenVINO: blocks that are not whole. OpenVINO: a Cast to FP8. */
+ * or the input is a matrix. TensorRT: scales below 0. TensorRT and OpenVINO: blocks that are not whole. OpenVINO: a Cast to FP8, a recurrence
+ * with a scale a row. */
 #include "model_text.h"
 #include "passes/job/lint.h"
 
@@ -53,6 +54,24 @@ static void blocks_that_are_not_whole(void **state)
     expect(THREE, QX_TARGET_ORT, NULL);
 }
 
+/* What OpenVINO does with a scale a row there was seen with its 2026.4. */
+static void recurrences(void **state)
+{
+    (void)state;
+    const char *blocks = HEAD(21) "g (float[4,1,2] x) => (float[4,1,1,1] y) <int8[1,3,2] w = {1, 2, 3, 4, 5, 6}, float[1,3,1] s = {1, 1, 1}, "
+        "float[1,3,1] r = {1, 1, 1}, float a = {0.5}, int8 z = {0}> { q = QuantizeLinear (x, a, z) e = DequantizeLinear (q, a, z) "
+        "d = DequantizeLinear <axis = 2, block_size = 2> (w, s) y = GRU <hidden_size = 1> (e, d, r) }";
+    const char *alone = HEAD(21) "g (float[4,1,2] x) => (float[4,1,1,1] y) <int8[1,3,2] w = {1, 2, 3, 4, 5, 6}, float[3] s = {1, 1, 1}, "
+        "float[1,3,1] r = {1, 1, 1}> { d = DequantizeLinear <axis = 1> (w, s) y = GRU <hidden_size = 1> (x, d, r) }";
+    const char *rows = HEAD(21) "g (float[4,1,2] x) => (float[4,1,1,1] y) <int8[1,3,2] w = {1, 2, 3, 4, 5, 6}, float[3] s = {1, 1, 1}, "
+        "float[1,3,1] r = {1, 1, 1}, float a = {0.5}, int8 z = {0}> { q = QuantizeLinear (x, a, z) e = DequantizeLinear (q, a, z) "
+        "d = DequantizeLinear <axis = 1> (w, s) y = GRU <hidden_size = 1> (e, d, r) }";
+    expect(rows, QX_TARGET_OPENVINO, "recurrence");
+    expect(rows, QX_TARGET_GENERIC, NULL);
+    expect(blocks, QX_TARGET_OPENVINO, NULL);
+    expect(alone, QX_TARGET_OPENVINO, NULL);
+}
+
 static void cast_to_fp8(void **state)
 {
     (void)state;
@@ -99,7 +118,7 @@ static void types_of_the_standard(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(int8_before_a_bias), cmocka_unit_test(scales_below_zero),
-                                       cmocka_unit_test(blocks_that_are_not_whole), cmocka_unit_test(cast_to_fp8),
+                                       cmocka_unit_test(blocks_that_are_not_whole), cmocka_unit_test(cast_to_fp8), cmocka_unit_test(recurrences),
                                        cmocka_unit_test(convolutions_in_float), cmocka_unit_test(codes_without_a_kernel),
                                        cmocka_unit_test(types_of_the_standard)};
     return cmocka_run_group_tests(tests, NULL, NULL);
