@@ -2,6 +2,8 @@
  * stay in the first level of cache while rows of b stream by. */
 #include "kernels/dot.h"
 
+#include <stdbool.h>
+
 #include "kernels/multi.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -174,3 +176,50 @@ QX_INLINE void qx_row_times_body(int64_t n, int64_t k, const float *a, const flo
     }
 }
 QX_MULTI(, qx_row_times, (int64_t n, int64_t k, const float *a, const float *b, int64_t ldb, float *y), (n, k, a, b, ldb, y))
+
+/* ---- rows by a panel ---- */
+
+enum { STRETCH = 192 }; /* rows of a panel that stay in the first cache while all rows of a meet them */
+
+/* ROWS results by a whole panel stay in registers of LANES floats. With add, y holds what the sums begin with. rows is a constant
+ * where tile_X is called. */
+#define PANELS(name, TARGET, LANES, ROWS)                                                                                     \
+    typedef float lanes_##name __attribute__((vector_size((LANES) * 4), aligned(4)));                                         \
+    TARGET static inline __attribute__((always_inline)) void tile_##name(const int rows, int64_t k, const float *a, int64_t lda, \
+                                                                         const float *b, bool add, float *y, int64_t ldy)     \
+    {                                                                                                                         \
+        enum { PARTS = QX_PANEL / (LANES) };                                                                                  \
+        lanes_##name sum[ROWS][PARTS];                                                                                        \
+        for (int i = 0; i < rows; i++)                                                                                        \
+            for (int v = 0; v < PARTS; v++)                                                                                   \
+                sum[i][v] = add ? *(const lanes_##name *)(y + i * ldy + v * (LANES)) : (lanes_##name){0};                     \
+        for (int64_t p = 0; p < k; p++)                                                                                       \
+            for (int i = 0; i < rows; i++)                                                                                    \
+                for (int v = 0; v < PARTS; v++)                                                                               \
+                    sum[i][v] += a[i * lda + p] * *(const lanes_##name *)(b + p * QX_PANEL + v * (LANES));                    \
+        for (int i = 0; i < rows; i++)                                                                                        \
+            for (int v = 0; v < PARTS; v++) *(lanes_##name *)(y + i * ldy + v * (LANES)) = sum[i][v];                         \
+    }                                                                                                                         \
+    TARGET static void panel_##name(int64_t m, int64_t k, const float *a, int64_t lda, const float *b, bool add, float *y, int64_t ldy) \
+    {                                                                                                                         \
+        int64_t i = 0;                                                                                                        \
+        for (; i + (ROWS) <= m; i += (ROWS)) tile_##name(ROWS, k, a + i * lda, lda, b, add, y + i * ldy, ldy);                \
+        for (; i < m; i++) tile_##name(1, k, a + i * lda, lda, b, add, y + i * ldy, ldy);                                     \
+    }
+PANELS(base, QX_TARGET_BASE, 4, 1)
+#if defined(__x86_64__)
+PANELS(avx2, QX_TARGET_AVX2, 8, 3)
+PANELS(avx512, QX_TARGET_AVX512, 16, 6)
+#endif
+
+void qx_rows_times(int64_t m, int64_t k, const float *a, int64_t lda, const float *b, float *y, int64_t ldy)
+{
+    void (*fn)(int64_t, int64_t, const float *, int64_t, const float *, bool, float *, int64_t) = panel_base;
+#if defined(__x86_64__)
+    const qx_isa isa = qx_isa_best();
+    if (isa == QX_ISA_AVX512) fn = panel_avx512;
+    if (isa == QX_ISA_AVX2) fn = panel_avx2;
+#endif
+    for (int64_t p = 0; p < k || p == 0; p += STRETCH)
+        fn(m, k - p < STRETCH ? k - p : STRETCH, a + p, lda, b + p * QX_PANEL, p > 0, y, ldy);
+}

@@ -17,4 +17,9 @@ double qx_gemm_nt_error(int64_t m, int64_t n, int64_t k, const float *a, int64_t
  * bits everywhere. */
 void qx_row_times(int64_t n, int64_t k, const float *a, const float *b, int64_t ldb, float *y);
 
+/* The same for many rows and a panel of b, QX_PANEL columns wide and dense: y[i][j] = sum over p of a[i][p] b[p][j], the bits of
+ * qx_row_times; a [m, k] (lda), b [k, QX_PANEL], y [m, QX_PANEL] (ldy). */
+enum { QX_PANEL = 32 };
+void qx_rows_times(int64_t m, int64_t k, const float *a, int64_t lda, const float *b, float *y, int64_t ldy);
+
 #endif

@@ -9,11 +9,13 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "kernels/dot.h"
 #include "kernels/quant.h"
 #include "onnx/weight/weight.h"
 #include "passes/linear/bias.h"
 #include "passes/search/search.h"
+#include "passes/search/solve_kept.h"
 
 enum { ENOUGH = 256, FROM = 32768 }; /* rows that a mean is made of, and patches that they are chosen from */
 
@@ -57,24 +59,23 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     return QX_OK;
 }
 
+/* Values of x, or what rounding does to them, as panels: channel j of row r at [r / QX_PANEL][j][r % QX_PANEL]. */
 typedef struct corrector {
     qx_pass *p;
     const qx_plan_item *it;
-    int64_t rows, channels;      /* of x */
+    int64_t rows, padded, channels; /* of x; rows up to whole panels */
     int64_t in;                  /* channels that a result is made of: of its group */
-    float *x;                    /* [channels][rows] */
-    float *shift;                /* the same: what rounding does to x; NULL: it stays float */
+    float *x;                    /* 0 behind the last row */
+    float *shift;                /* Q(x) - x; NULL: it stays float */
     int64_t tile;                /* rows of W at a time */
-    float *w, *wq;               /* [tile][k] */
-    float *error, *more;         /* [rows]: of one result, by its weights and by its inputs */
     float *add;                  /* [n] to the bias */
 } corrector;
 
-/* from[rows][channels], the other way round. */
 static void turn(const corrector *c, const float *from, float *to)
 {
     for (int64_t r = 0; r < c->rows; r++)
-        for (int64_t j = 0; j < c->channels; j++) to[j * c->rows + r] = from[r * c->channels + j];
+        for (int64_t j = 0; j < c->channels; j++)
+            to[(r / QX_PANEL * c->channels + j) * QX_PANEL + r % QX_PANEL] = from[r * c->channels + j];
 }
 
 /* The rows to look at, all different: padding and white paper count once, since what they cost elsewhere (7 dB of a tagger whose
@@ -83,17 +84,17 @@ static void turn(const corrector *c, const float *from, float *to)
 static qx_status take_rows(corrector *c, const qx_value_stats *st, const qx_value_stats *rows)
 {
     c->rows = !rows ? 1 : rows->n_rows < ENOUGH ? rows->n_rows : ENOUGH;
-    QX_TRY(qx_alloc_array(c->p->ctx, (size_t)(c->rows * c->channels), sizeof *c->x, (void **)&c->x));
+    c->padded = (c->rows + QX_PANEL - 1) / QX_PANEL * QX_PANEL;
+    QX_TRY(qx_alloc_array(c->p->ctx, (size_t)(c->padded * c->channels), sizeof *c->x, (void **)&c->x));
     turn(c, rows ? rows->rows : st->channels.mean, c->x);
     return QX_OK;
 }
 
-/* shift = Q(x) - x. */
 static qx_status find_shift(corrector *c)
 {
     const qx_plan_item *it = c->it;
-    const int64_t n = c->rows * c->channels;
-    const qx_quant q = {.grid = {c->channels, c->rows, c->channels, c->rows}, .format = {.codes = it->act}, .scale = &it->act_scale,
+    const int64_t n = c->padded * c->channels;
+    const qx_quant q = {.grid = {c->channels, c->padded, c->channels, c->padded}, .format = {.codes = it->act}, .scale = &it->act_scale,
                         .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL};
     if (!it->act || !(it->act_scale > 0) || c->rows == 1) return QX_OK; /* a mean is no value that is ever rounded */
     QX_TRY(qx_alloc_array(c->p->ctx, (size_t)n, sizeof *c->shift, (void **)&c->shift));
@@ -103,20 +104,27 @@ static qx_status find_shift(corrector *c)
     return QX_OK;
 }
 
+/* Some rows of W, and of a thread: */
+typedef struct part {
+    float *w, *wq;               /* [tile][k]: W and Wq, and then Wq - W and Wq by `in` */
+    float *error, *more;         /* [tile][padded]: of results, by their weights and by their inputs */
+} part;
+
 /* w = Wq - W and wq = Wq of some rows of W, [rows][in]: for pixels, the window of a convolution added up. */
-static qx_status read_tile(corrector *c, int64_t first, int64_t rows)
+static qx_status read_part(const corrector *c, int64_t first, int64_t rows, part *b)
 {
     const qx_plan_weight *w = c->it->weight;
     const int64_t spatial = c->it->lin->k / c->in;
     /* steps in front of a solver's are part of W; what the solver does is rounding */
     const qx_step *steps = w->steps && w->steps->def->grid ? w->steps->prev : w->steps;
-    QX_TRY(qx_rows_read(c->p->ctx, w->tensor, &w->view, steps, first, rows, c->w));
-    QX_TRY(qx_job_rows_dequantized(c->p->ctx, w->job, first, rows, c->wq));
+    QX_TRY(qx_rows_read(c->p->ctx, w->tensor, &w->view, steps, first, rows, b->w));
+    memcpy(b->wq, b->w, (size_t)(rows * c->it->lin->k) * sizeof *b->wq);
+    QX_TRY(qx_job_dequantize(c->p->ctx, w->job, first, rows, b->wq));
     for (int64_t i = 0; i < rows * c->in; i++) {
         float d = 0, q = 0;
-        for (int64_t j = i * spatial; j < (i + 1) * spatial; j++) d += c->wq[j] - c->w[j], q += c->wq[j];
-        c->w[i] = d;
-        c->wq[i] = q;
+        for (int64_t j = i * spatial; j < (i + 1) * spatial; j++) d += b->wq[j] - b->w[j], q += b->wq[j];
+        b->w[i] = d;
+        b->wq[i] = q;
     }
     return QX_OK;
 }
@@ -133,55 +141,68 @@ static double sure_mean(const float *e, int64_t n)
     return mean * fmax(0, 1 - 4 * var / (mean * mean));
 }
 
-/* E[Wq xq - W x] of one result: d[in] is its row of Wq - W, q[in] that of Wq, and `at` the first channel that they meet. */
-static double mean_error(corrector *c, int64_t at, const float *d, const float *q)
+/* out[rows][padded] = rows of w[rows][in] by x, or by shift, from the channel `at` on. */
+static void by_panels(const corrector *c, int64_t rows, int64_t at, const float *w, const float *x, float *out)
 {
-    qx_row_times(c->rows, c->in, d, c->x + at * c->rows, c->rows, c->error);
-    if (c->shift) qx_row_times(c->rows, c->in, q, c->shift + at * c->rows, c->rows, c->more);
-    for (int64_t r = 0; c->shift && r < c->rows; r++) c->error[r] += c->more[r];
-    return sure_mean(c->error, c->rows);
+    for (int64_t r = 0; r < c->padded; r += QX_PANEL)
+        qx_rows_times(rows, c->in, w, c->in, x + r * c->channels + at * QX_PANEL, out + r, c->padded);
 }
 
-static qx_status correct_tile(corrector *c, int64_t first, int64_t rows)
+/* E[Wq xq - W x] of results [first, first + rows) from row `from` of the part on, which meet channels from `at` on. */
+static void mean_errors(const corrector *c, const part *b, int64_t first, int64_t from, int64_t rows, int64_t at)
 {
+    float *error = b->error + from * c->padded, *more = b->more + from * c->padded;
+    by_panels(c, rows, at, b->w + from * c->in, c->x, error);
+    if (c->shift) by_panels(c, rows, at, b->wq + from * c->in, c->shift, more);
+    for (int64_t i = 0; c->shift && i < rows * c->padded; i++) error[i] += more[i];
+    for (int64_t r = 0; r < rows; r++) c->add[first + from + r] = (float)-sure_mean(error + r * c->padded, c->rows);
+}
+
+static qx_status make_part(const corrector *c, part *b)
+{
+    const int64_t k = c->it->lin->k;
+    qx_ctx *ctx = c->p->ctx;
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(c->tile * k) * sizeof *b->w, (void **)&b->w));
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(c->tile * k) * sizeof *b->wq, (void **)&b->wq));
+    QX_TRY(qx_alloc_raw(ctx, (size_t)(c->tile * c->padded) * sizeof *b->error, (void **)&b->error));
+    return qx_alloc_raw(ctx, (size_t)(c->tile * c->padded) * sizeof *b->more, (void **)&b->more);
+}
+
+static qx_status correct_part(void *user, int64_t i)
+{
+    const corrector *c = user;
     const qx_linear *l = c->it->lin;
-    QX_TRY(read_tile(c, first, rows));
-    for (int64_t r = 0; r < rows; r++) {
-        const int64_t at = l->is_conv ? (first + r) / (l->n / l->group) * c->in : 0;
-        c->add[first + r] = (float)-mean_error(c, at, c->w + r * c->in, c->wq + r * c->in);
+    const int64_t first = i * c->tile, rows = l->n - first < c->tile ? l->n - first : c->tile,
+        of_group = l->is_conv ? l->n / l->group : l->n;
+    part b = {0};
+    qx_status st = make_part(c, &b);
+    if (st == QX_OK) st = read_part(c, first, rows, &b);
+    for (int64_t r = 0, n; r < rows && st == QX_OK; r += n) {
+        const int64_t group = (first + r) / of_group, left = (group + 1) * of_group - first - r;
+        n = rows - r < left ? rows - r : left;
+        mean_errors(c, &b, first, r, n, group * c->in);
     }
-    return QX_OK;
+    void *list[] = {b.w, b.wq, b.error, b.more};
+    for (size_t k = 0; k < sizeof list / sizeof *list; k++) qx_free(c->p->ctx, list[k]);
+    return st;
 }
 
 static qx_status correct_all(corrector *c)
 {
+    enum { AT_ONCE = 1 << 19, PARTS = 4 }; /* elements of W that a thread has; parts that even a small one is cut into */
     qx_linear *l = &c->p->pipe->plan->linears.items[c->it->lin->index];
-    double most = 0;
-    for (int64_t first = 0; first < l->n; first += c->tile) QX_TRY(correct_tile(c, first, l->n - first < c->tile ? l->n - first : c->tile));
-    for (int64_t i = 0; i < l->n; i++) most = fmax(most, fabs((double)c->add[i]));
-    if (most == 0) return qx_item_note(c->p->pipe, &c->p->pipe->plan->items[l->index], "bias-correction: no mean error is sure");
+    const int64_t few = (l->n + PARTS - 1) / PARTS, most = l->k < AT_ONCE ? AT_ONCE / l->k : 1;
+    double largest = 0;
+    c->tile = few < most ? few : most;
+    QX_TRY(qx_alloc_raw(c->p->ctx, (size_t)l->n * sizeof *c->add, (void **)&c->add));
+    QX_TRY(qx_job_share(c->p->ctx, c->it->weight->job));
+    const qx_status st = qx_parallel(c->p->ctx, (l->n + c->tile - 1) / c->tile, correct_part, c);
+    qx_job_unshare(c->p->ctx, c->it->weight->job);
+    QX_TRY(st);
+    for (int64_t i = 0; i < l->n; i++) largest = fmax(largest, fabs((double)c->add[i]));
+    if (largest == 0) return qx_item_note(c->p->pipe, &c->p->pipe->plan->items[l->index], "bias-correction: no mean error is sure");
     QX_TRY(qx_bias_change(c->p->pipe->model, l, NULL, c->add));
-    return qx_item_note(c->p->pipe, &c->p->pipe->plan->items[l->index], "bias corrected (%.2g at most)", most);
-}
-
-static qx_status make_room(corrector *c)
-{
-    enum { AT_ONCE = 1 << 20 }; /* elements of W */
-    const qx_linear *l = c->it->lin;
-    qx_ctx *ctx = c->p->ctx;
-    c->tile = l->k < AT_ONCE ? AT_ONCE / l->k : 1;
-    if (c->tile > l->n) c->tile = l->n;
-    QX_TRY(qx_alloc_raw(ctx, (size_t)(c->tile * l->k) * sizeof *c->w, (void **)&c->w));
-    QX_TRY(qx_alloc_raw(ctx, (size_t)(c->tile * l->k) * sizeof *c->wq, (void **)&c->wq));
-    QX_TRY(qx_alloc_raw(ctx, (size_t)c->rows * sizeof *c->error, (void **)&c->error));
-    QX_TRY(qx_alloc_raw(ctx, (size_t)c->rows * sizeof *c->more, (void **)&c->more));
-    return qx_alloc_raw(ctx, (size_t)l->n * sizeof *c->add, (void **)&c->add);
-}
-
-static void free_room(corrector *c)
-{
-    void *list[] = {c->x, c->shift, c->w, c->wq, c->error, c->more, c->add};
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++) qx_free(c->p->ctx, list[i]);
+    return qx_item_note(c->p->pipe, &c->p->pipe->plan->items[l->index], "bias corrected (%.2g at most)", largest);
 }
 
 static qx_status correct(qx_pass *p, qx_plan_item *it, const qx_stats *stats)
@@ -197,10 +218,11 @@ static qx_status correct(qx_pass *p, qx_plan_item *it, const qx_stats *stats)
     if (!st || (!rows && st->channels.n != c.channels)) return qx_item_unobserved(p->pipe, it, "bias-correction: not observed");
     QX_TRY_GOTO(s, take_rows(&c, st, rows));
     QX_TRY_GOTO(s, find_shift(&c));
-    QX_TRY_GOTO(s, make_room(&c));
     s = correct_all(&c);
 done:
-    free_room(&c);
+    qx_free(p->ctx, c.x);
+    qx_free(p->ctx, c.shift);
+    qx_free(p->ctx, c.add);
     return s;
 }
 
@@ -210,13 +232,19 @@ static qx_status run(qx_pass *p, qx_model *m, qx_stats *stats)
     return QX_OK;
 }
 
+static bool is_corrected(const qx_plan_item *it)
+{
+    return wants(it) && it->weight->done && it->weight->job && !it->weight->pruned;
+}
+
 static qx_status finish(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     qx_plan *plan = p->pipe->plan;
     (void)m;
+    if (!p->pipe->no_stats) QX_TRY(qx_solve_ahead(p->pipe, stats, is_corrected));
     for (int64_t i = 0; i < plan->linears.count && !p->pipe->no_stats; i++) {
         qx_plan_item *it = &plan->items[i];
-        if (!wants(it) || !it->weight->done || !it->weight->job || it->weight->pruned) continue;
+        if (!is_corrected(it)) continue;
         qx_progress(p->ctx, "bias correction", i, plan->linears.count);
         QX_TRY(qx_check_cancel(p->ctx));
         QX_TRY(correct(p, it, stats));

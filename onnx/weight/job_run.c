@@ -69,6 +69,14 @@ static void set_walk(qx_run *r)
     r->n_tiles = (r->rows + r->tile - 1) / r->tile;
 }
 
+/* Where rows are asked for, whatever the storage order: no tiles. */
+static void walk_rows(qx_run *r)
+{
+    r->columns = r->panels = false;
+    r->rows = r->j->view.n;
+    r->cols = qx_view_k(&r->j->view);
+}
+
 /* Runs f over all tiles, panel by panel; begin and end (may be NULL) around each panel. */
 static qx_status each_tile(qx_run *r, qx_status (*begin)(qx_run *), qx_status (*f)(void *, int64_t), qx_status (*end)(qx_run *))
 {
@@ -259,6 +267,7 @@ qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j, bool all)
     *r = (qx_run){.ctx = ctx, .j = j};
     if (all && wants_content(j)) QX_TRY(bring_content(r, j));
     set_walk(r);
+    if (!all && j->spec.block >= 0 && !qx_job_is_two_level(j)) walk_rows(r); /* a row's scale is in its row */
     QX_TRY(qx_lock_new(ctx, &r->lock));
     QX_TRY(begin_steps(ctx, j, j->steps));
     if (!wants_range(r)) return QX_OK;
@@ -505,22 +514,31 @@ static qx_status dequantize(qx_run *r, int64_t first, int64_t rows, float *x)
     return st;
 }
 
-qx_status qx_job_rows_dequantized(qx_ctx *ctx, const qx_job *j, int64_t first, int64_t rows, float *x)
+qx_status qx_job_share(qx_ctx *ctx, const qx_job *j)
 {
-    const int64_t count = rows * qx_view_k(&j->view);
+    qx_run r = {.ctx = ctx};
+    const qx_status st = qx_job_is_float(j) ? QX_OK : qx_run_prepare(&r, ctx, j, false);
+    qx_run_free(&r);
+    return st;
+}
+
+void qx_job_unshare(qx_ctx *ctx, const qx_job *j) { end_steps(ctx, j); }
+
+qx_status qx_job_dequantize(qx_ctx *ctx, const qx_job *j, int64_t first, int64_t rows, float *x)
+{
     qx_run r = {.ctx = ctx};
     qx_status st;
-    QX_TRY(qx_rows_read(ctx, j->in, &j->view, plain_steps(j), first, rows, x));
-    if (qx_job_is_float(j)) return qx_round_f32(ctx, j->spec.codes, x, count);
+    if (qx_job_is_float(j)) return qx_round_f32(ctx, j->spec.codes, x, rows * qx_view_k(&j->view));
     QX_TRY_GOTO(st, qx_run_prepare(&r, ctx, j, false));
-    if (r.columns) { /* here rows are rows */
-        r.columns = r.panels = false;
-        r.rows = j->view.n;
-        r.cols = qx_view_k(&j->view);
-        if (j->spec.block == 0) r.n_range = 0;
-    }
+    walk_rows(&r);
     st = dequantize(&r, first, rows, x);
 done:
     qx_run_free(&r);
     return st;
+}
+
+qx_status qx_job_rows_dequantized(qx_ctx *ctx, const qx_job *j, int64_t first, int64_t rows, float *x)
+{
+    QX_TRY(qx_rows_read(ctx, j->in, &j->view, plain_steps(j), first, rows, x));
+    return qx_job_dequantize(ctx, j, first, rows, x);
 }

@@ -158,6 +158,12 @@ qx_status qx_weight_read_f32(qx_ctx *ctx, const qx_weight *w, int64_t first, int
 qx_status qx_rows_read(qx_ctx *ctx, const qx_weight *w, const qx_view *view, const qx_step *steps, int64_t first, int64_t rows, float *x);
 /* The same after quantize + dequantize: what the consumer will compute with. */
 qx_status qx_job_rows_dequantized(qx_ctx *ctx, const qx_job *job, int64_t first, int64_t rows, float *x);
+/* The same, of rows that were read already: x holds them behind the steps in front of a solver's (all steps where there is none). */
+qx_status qx_job_dequantize(qx_ctx *ctx, const qx_job *job, int64_t first, int64_t rows, float *x);
+/* Makes what all rows share (a solver's factor, the range of a tensor), and lets go of it: rows that several threads ask for must
+ * find it made. */
+qx_status qx_job_share(qx_ctx *ctx, const qx_job *job);
+void qx_job_unshare(qx_ctx *ctx, const qx_job *job);
 /* XXH3 of the content (tied weights found by content); reads the whole tensor once. */
 qx_status qx_weight_hash(qx_ctx *ctx, const qx_weight *w, uint64_t *out);
 

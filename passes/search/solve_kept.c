@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/spool.h"
+#include "calib/stats/store.h"
 #include "kernels/dot.h"
 
 /* What a solved weight was made of, read back instead of solved again. */
@@ -98,10 +99,11 @@ static qx_weight in_file(const qx_weight *part, qx_file *file, int64_t at)
     return w;
 }
 
-static qx_status run_into(qx_ctx *ctx, const qx_job *job, parts *p, kept *v, qx_file **file)
+/* Runs the job of what v is made of, and appends its parts to the spool. */
+static qx_status run_into(qx_ctx *ctx, parts *p, kept *v, qx_spool *spool)
 {
+    const qx_job *job = p->job;
     int64_t bytes = 0;
-    qx_spool *spool;
     for (int i = 0; i < QX_PART_COUNT_; i++) {
         p->at[i] = bytes;
         bytes += job->part[i] ? (int64_t)job->part[i]->bytes : 0;
@@ -109,43 +111,120 @@ static qx_status run_into(qx_ctx *ctx, const qx_job *job, parts *p, kept *v, qx_
     QX_TRY(qx_alloc_raw(ctx, (size_t)bytes, (void **)&p->bytes));
     QX_TRY(qx_job_run(ctx, job, &(qx_sink){p, put_part}));
     if (job->part[QX_PART_SCALE2]) memcpy(&v->global, p->bytes + p->at[QX_PART_SCALE2], sizeof v->global);
-    QX_TRY(qx_spool_open(ctx, "a weight that is solved", NULL, false, &spool));
-    const qx_status st = qx_spool_put(spool, p->bytes, (size_t)bytes);
-    return st == QX_OK ? qx_spool_to_file(spool, file) : (qx_spool_close(spool), st);
+    for (int i = 0; i < QX_PART_COUNT_; i++) p->at[i] += qx_spool_at(spool);
+    return qx_spool_put(spool, p->bytes, (size_t)bytes);
 }
 
-static qx_status keep(struct qx_pipeline *pipe, const qx_plan_weight *w, kept *v, qx_file **file)
+static qx_status keep(struct qx_pipeline *pipe, const qx_plan_weight *w, kept *v, parts *p, qx_spool *spool)
 {
     qx_qspec spec = w->spec;
-    parts p = {0};
     qx_job *job;
+    *p = (parts){0};
     v->w = w;
     v->global = 1;
     v->plain = !spec.codes;
     if (v->plain) spec = (qx_qspec){.codes = w->tensor->dtype};
     QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &spec, QX_LAYOUT_NK, &job));
-    const qx_status st = run_into(pipe->ctx, job, &p, v, file);
-    qx_free(pipe->ctx, p.bytes);
-    QX_TRY(st);
-    v->codes = in_file(job->part[QX_PART_CODES], *file, p.at[QX_PART_CODES]);
-    if (job->part[QX_PART_SCALE]) v->scale = in_file(job->part[QX_PART_SCALE], *file, p.at[QX_PART_SCALE]);
-    if (job->part[QX_PART_ZERO]) v->zero = in_file(job->part[QX_PART_ZERO], *file, p.at[QX_PART_ZERO]);
-    return QX_OK;
+    p->job = job;
+    const qx_status st = run_into(pipe->ctx, p, v, spool);
+    qx_free(pipe->ctx, p->bytes);
+    return st;
+}
+
+static void find_parts(kept *v, const parts *p, qx_file *file)
+{
+    qx_weight *const *part = p->job->part;
+    v->codes = in_file(part[QX_PART_CODES], file, p->at[QX_PART_CODES]);
+    if (part[QX_PART_SCALE]) v->scale = in_file(part[QX_PART_SCALE], file, p->at[QX_PART_SCALE]);
+    if (part[QX_PART_ZERO]) v->zero = in_file(part[QX_PART_ZERO], file, p->at[QX_PART_ZERO]);
+}
+
+static qx_status open_spool(qx_ctx *ctx, qx_spool **out) { return qx_spool_open(ctx, "weights that are solved", NULL, false, out); }
+
+static qx_status read_back(struct qx_pipeline *pipe, qx_plan_weight *w, const kept *v)
+{
+    w->steps = qx_step_new(pipe->model, v->plain ? &def_kept_rows : &def_kept, qx_steps_before_solver(w), v);
+    return w->steps ? QX_OK : QX_E_NOMEM;
 }
 
 qx_status qx_solve_settle(struct qx_pipeline *pipe, qx_plan_weight *w, qx_file **file, qx_weight **seen)
 {
     qx_model *m = pipe->model;
     kept *v = qx_arena_alloc(m->arena, sizeof *v);
-    const qx_step *before = qx_steps_before_solver(w), *step;
+    const qx_step *step;
     const qx_qspec plain = {.codes = w->tensor->dtype};
+    parts p;
+    qx_spool *spool;
     qx_job *job;
     if (!v) return QX_E_NOMEM;
-    QX_TRY(keep(pipe, w, v, file));
+    QX_TRY(open_spool(pipe->ctx, &spool));
+    const qx_status st = keep(pipe, w, v, &p, spool);
+    if (st != QX_OK) return qx_spool_close(spool), st;
+    QX_TRY(qx_spool_to_file(spool, file));
+    find_parts(v, &p, *file);
     if (!(step = qx_step_new(m, &def_kept_rows, NULL, v))) return QX_E_NOMEM;
     QX_TRY(qx_job_new(m, w->tensor, &w->view, step, &plain, QX_LAYOUT_SAME, &job));
     *seen = job->part[QX_PART_CODES];
     (*seen)->name = w->value->name;
-    w->steps = qx_step_new(m, v->plain ? &def_kept_rows : &def_kept, before, v);
-    return w->steps ? QX_OK : QX_E_NOMEM;
+    return read_back(pipe, w, v);
+}
+
+static bool is_solved(const qx_plan_weight *w)
+{
+    const qx_stepdef *last = w->steps ? w->steps->def : NULL;
+    return w->job && w->spec.codes && last && last->grid && last != &def_kept;
+}
+
+typedef struct ahead { qx_plan_weight *w; kept *v; parts p; } ahead;
+
+static qx_status solve_all(struct qx_pipeline *pipe, ahead *list, int64_t n, qx_spool *spool)
+{
+    for (int64_t i = 0; i < n; i++) {
+        qx_progress(pipe->ctx, "weights solved", i, n);
+        QX_TRY(qx_check_cancel(pipe->ctx));
+        if (!(list[i].v = qx_arena_alloc(pipe->model->arena, sizeof *list[i].v))) return QX_E_NOMEM;
+        QX_TRY(keep(pipe, list[i].w, list[i].v, &list[i].p, spool));
+    }
+    qx_progress(pipe->ctx, "weights solved", n, n);
+    return QX_OK;
+}
+
+/* One file for all of them. */
+static qx_status solve_listed(struct qx_pipeline *pipe, qx_stats *stats, ahead *list, int64_t n)
+{
+    qx_spool *spool;
+    qx_file *file;
+    if (open_spool(pipe->ctx, &spool) != QX_OK) return qx_ctx_clear_error(pipe->ctx), QX_OK;
+    const qx_status st = solve_all(pipe, list, n, spool);
+    if (st != QX_OK) return qx_spool_close(spool), st;
+    QX_TRY(qx_spool_to_file(spool, &file));
+    QX_TRY(qx_stats_keep_file(stats, file));
+    for (int64_t i = 0; i < n; i++) {
+        find_parts(list[i].v, &list[i].p, file);
+        QX_TRY(read_back(pipe, list[i].w, list[i].v));
+        list[i].w->job->steps = list[i].w->steps;
+    }
+    return QX_OK;
+}
+
+qx_status qx_solve_ahead(struct qx_pipeline *pipe, qx_stats *stats, bool (*wanted)(const qx_plan_item *))
+{
+    qx_plan *plan = pipe->plan;
+    bool *listed = NULL;
+    ahead *list = NULL;
+    int64_t n = 0;
+    qx_status st;
+    QX_TRY_GOTO(st, QX_NEW_ARRAY(pipe->ctx, plan->n_weights + 1, &listed));
+    QX_TRY_GOTO(st, QX_NEW_ARRAY(pipe->ctx, plan->n_weights + 1, &list));
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        qx_plan_weight *w = plan->items[i].weight;
+        if (!w || listed[w - plan->weights] || !is_solved(w) || !wanted(&plan->items[i])) continue;
+        listed[w - plan->weights] = true;
+        list[n++].w = w;
+    }
+    if (n) st = solve_listed(pipe, stats, list, n);
+done:
+    qx_free(pipe->ctx, listed);
+    qx_free(pipe->ctx, list);
+    return st;
 }

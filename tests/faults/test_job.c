@@ -184,10 +184,14 @@ static const job weights = {"int4(block=32)", true, 1, false}, activations = {"i
 static void every_allocation(void **state)
 {
     static const job chosen = {"bias-correction,mixed(sqnr=20,formats=int4+int8,probes=1)", false, 1, false};
+    static const job solved = {"bias-correction,gptq,int4(block=32)", false, 1, false};
     (void)state;
     assert_true(every_fault(MEMORY, 1, &weights) > 100);
     assert_true(every_fault(MEMORY, 1, &activations) > 100);
     assert_true(every_fault(MEMORY, 1, &chosen) > 100);
+    assert_true(every_fault(MEMORY, 7, &solved) > 20);
+    assert_true(every_fault(WRITE, 1, &solved) > 1);
+    assert_true(every_fault(READ, 1, &solved) > 2);
 }
 
 /* Passes that solve, rotate and look for the cache of a decoder whose dims have names. */

@@ -303,6 +303,34 @@ static void masked_away(void **state)
     }
 }
 
+/* A panel is what one row by a matrix is, whatever the number of rows and however long: the same bits, also on older CPUs. */
+static void rows_by_panel(void **state)
+{
+    enum { M = 14, K = 400, LDY = QX_PANEL + 3 };
+    static float a[M * K], b[K * QX_PANEL], y[M * LDY], one[QX_PANEL];
+    static const int64_t ks[] = {1, 2, 5, 191, 192, 193, 384, 400};
+    uint32_t s = 9;
+    (void)state;
+    fill_normal(a, M * K, &s), fill_normal(b, K * QX_PANEL, &s);
+    for (int64_t m = 1; m <= M; m++)
+        for (size_t t = 0; t < sizeof ks / sizeof *ks; t++) {
+            for (int64_t i = 0; i < M * LDY; i++) y[i] = 7;
+            qx_rows_times(m, ks[t], a, K, b, y, LDY);
+            for (int64_t i = 0; i < m; i++) {
+                for (int64_t j = 0; j < QX_PANEL; j++) {
+                    float sum = 0; /* no multiply-add here either: -ffp-contract=off */
+                    for (int64_t p = 0; p < ks[t]; p++) sum += a[i * K + p] * b[p * QX_PANEL + j];
+                    one[j] = sum;
+                }
+                assert_memory_equal(y + i * LDY, one, sizeof one);
+                qx_row_times(QX_PANEL, ks[t], a + i * K, b, QX_PANEL, one);
+                assert_memory_equal(y + i * LDY, one, sizeof one);
+            }
+            for (int64_t i = 0; i < M * LDY; i++)
+                if (i >= m * LDY || i % LDY >= QX_PANEL) assert_true(y[i] == 7);
+        }
+}
+
 /* Rows by rows, and one row by a matrix as it lies: every size around the 4 x 4 block, bits that do not depend on the neighbours. */
 static void rows_by_rows(void **state)
 {
@@ -331,7 +359,7 @@ static void rows_by_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(cuts), cmocka_unit_test(rows_by_rows),
-                                       cmocka_unit_test(integer_rows), cmocka_unit_test(attention), cmocka_unit_test(coded),
-                                       cmocka_unit_test(masked_away)};
+                                       cmocka_unit_test(rows_by_panel), cmocka_unit_test(integer_rows), cmocka_unit_test(attention),
+                                       cmocka_unit_test(coded), cmocka_unit_test(masked_away)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

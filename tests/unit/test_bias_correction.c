@@ -89,6 +89,30 @@ static void padding(void **state)
     assert_true(corrected < 0.2 * rounded && solved < 0.2 * rounded);
 }
 
+/* What bias-correction has solved to look at is not solved again when it is written; nor is its factor kept until then. */
+static void solved_once(void **state)
+{
+    fixture f = load(HEAD(17) "g (float[64,96] x) => (float[64,32] y)\n"
+                              "<float[96,32] w = random(1), float[32] b = random(2)> { y = Gemm(x, w, b) }");
+    const qx_quantize_options o = {.passes = "bias-correction,gptq,int4(block=32)", .samples.random = 4};
+    qx_stats *stats = NULL;
+    qx_report *r;
+    int found = 0;
+    (void)state;
+    ok(&f, qx_report_new(f.ctx, &r));
+    ok(&f, rewrite(f.ctx, &o, f.m, r, &stats));
+    for (uint32_t i = 0; i < f.m->graph->n_inits; i++) {
+        const qx_weight *w = f.m->graph->inits[i]->init;
+        if (!w->job || w->part != QX_PART_CODES) continue;
+        found++;
+        assert_string_equal(w->job->steps->def->name, "solved");
+    }
+    assert_int_equal(found, 1);
+    qx_stats_free(stats);
+    qx_report_free(r);
+    unload(&f);
+}
+
 /* smoothquant folds factors into a bias that another Add reads too, by a constant of its own; the correction goes to where the
  * bias stands then. */
 static void shared_bias(void **state)
@@ -117,6 +141,7 @@ static void shared_bias(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(few_rows), cmocka_unit_test(padding), cmocka_unit_test(shared_bias)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(few_rows), cmocka_unit_test(padding), cmocka_unit_test(shared_bias),
+                                       cmocka_unit_test(solved_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
