@@ -26,7 +26,7 @@ qx_status qx_source_add(qx_samples *s, const qx_sourcedef *def, const char *labe
 
 static void drop_tensors(qx_samples *s)
 {
-    for (uint32_t i = 0; s->tensors && i < s->model->graph->n_inputs; i++) qx_tensor_free(s->ctx, &s->tensors[i]);
+    for (uint32_t i = 0; s->tensors && i < s->n_inputs; i++) qx_tensor_free(s->ctx, &s->tensors[i]);
 }
 
 void qx_samples_close(qx_samples *s)
@@ -136,14 +136,18 @@ static qx_status describe(qx_samples *s, const qx_samples_options *o)
 
 static qx_status open_all(qx_samples *s, const qx_samples_options *o)
 {
-    uint32_t n = s->model->graph->n_inputs;
+    const qx_graph *g = s->model->graph;
+    const uint32_t n = g->n_inputs;
     s->dims = (qx_dims_given){.batch = 1, .seq = o->seq_len > 0 ? o->seq_len : 256, .fixes = o->dims, .n_fixes = o->n_dims};
+    s->inputs = qx_arena_array(s->arena, n + 1, sizeof *s->inputs);
     s->tensors = qx_arena_array(s->arena, n + 1, sizeof *s->tensors);
     s->feeds = qx_arena_array(s->arena, n + 1, sizeof *s->feeds);
     s->embedding = qx_arena_array(s->arena, n + 1, sizeof *s->embedding);
-    if (!s->tensors || !s->feeds || !s->embedding) return QX_E_NOMEM;
+    if (!s->inputs || !s->tensors || !s->feeds || !s->embedding) return QX_E_NOMEM;
+    memcpy(s->inputs, g->inputs, n * sizeof *s->inputs);
+    s->n_inputs = n;
     for (uint32_t i = 0; i < n; i++)
-        if (!qx_dtype_is_float(s->model->graph->inputs[i]->type.dtype)) s->embedding[i] = qx_embedding_rows(s->model->graph->inputs[i]);
+        if (!qx_dtype_is_float(s->inputs[i]->type.dtype)) s->embedding[i] = qx_embedding_rows(s->inputs[i]);
     QX_TRY(add_sources(s, o));
     share_out(s, o);
     return describe(s, o);
@@ -221,15 +225,14 @@ static void look(qx_samples *s, const qx_value *v, const qx_tensor *t)
 
 static qx_status check_sample(qx_samples *s)
 {
-    const qx_graph *g = s->model->graph;
     s->n_feeds = 0;
-    for (uint32_t i = 0; i < g->n_inputs; i++) {
+    for (uint32_t i = 0; i < s->n_inputs; i++) {
         qx_tensor *t = &s->tensors[i];
-        if (!t->data) continue;
-        s->feeds[s->n_feeds++] = (qx_feed){g->inputs[i]->name, t};
-        if (s->embedding[i]) QX_TRY(check_ids(s, g->inputs[i], t, s->embedding[i]));
-        QX_TRY(check_finite(s, g->inputs[i], t));
-        if (!s->looked && !s->synthetic) look(s, g->inputs[i], t);
+        if (!t->data || !s->inputs[i]->is_input) continue;
+        s->feeds[s->n_feeds++] = (qx_feed){s->inputs[i]->name, t};
+        if (s->embedding[i]) QX_TRY(check_ids(s, s->inputs[i], t, s->embedding[i]));
+        QX_TRY(check_finite(s, s->inputs[i], t));
+        if (!s->looked && !s->synthetic) look(s, s->inputs[i], t);
     }
     s->looked = true;
     return QX_OK;

@@ -26,6 +26,7 @@ struct qx_samples {
     qx_ctx *ctx;
     qx_arena *arena;
     qx_model *model;
+    qx_value **inputs; uint32_t n_inputs; /* as opened: a rewrite makes constants of inputs that have a default */
     qx_dims_given dims;
     bool half;                    /* windows of text end in their middle */
     qx_source_of *sources; int n_sources; int64_t cap_sources;

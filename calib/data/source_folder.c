@@ -51,18 +51,17 @@ static qx_status add_sample(qx_samples *s, const char ***specs, uint32_t inputs,
 
 static qx_status add_by_input(qx_samples *s, const char *dir)
 {
-    const qx_graph *g = s->model->graph;
-    const char ***specs = qx_arena_array(s->arena, g->n_inputs + 1, sizeof *specs), *first = NULL;
+    const char ***specs = qx_arena_array(s->arena, s->n_inputs + 1, sizeof *specs), *first = NULL;
     int count = 0, n;
     if (!specs) return QX_E_NOMEM;
-    for (uint32_t i = 0; i < g->n_inputs; i++) {
-        QX_TRY(list_input(s, dir, g->inputs[i]->name, &specs[i], &n));
+    for (uint32_t i = 0; i < s->n_inputs; i++) {
+        QX_TRY(list_input(s, dir, s->inputs[i]->name, &specs[i], &n));
         if (!n) specs[i] = NULL;
         else if (first && n != count)
-            QX_FAIL(s->ctx, QX_E_USAGE, "%s: %d files for input '%s', %d for '%s'", dir, count, first, n, g->inputs[i]->name);
-        else first = g->inputs[i]->name, count = n;
+            QX_FAIL(s->ctx, QX_E_USAGE, "%s: %d files for input '%s', %d for '%s'", dir, count, first, n, s->inputs[i]->name);
+        else first = s->inputs[i]->name, count = n;
     }
-    for (int k = 0; k < count; k++) QX_TRY(add_sample(s, specs, g->n_inputs, k));
+    for (int k = 0; k < count; k++) QX_TRY(add_sample(s, specs, s->n_inputs, k));
     return QX_OK;
 }
 

@@ -70,10 +70,9 @@ static bool is_empty(const qx_value *v, const qx_tensor *t)
  * "arr_0"). */
 static int array_for(const qx_samples *s, const qx_npz *z, const qx_value *v)
 {
-    const qx_graph *g = s->model->graph;
     int at = qx_npz_find(z, v->name), wanted = 0;
     bool nameless = qx_npz_count(z) == 1 && (qx_has_suffix(qx_npz_path(z), ".npy") || !strcmp(qx_npz_name(z, 0), "arr_0"));
-    for (uint32_t i = 0; i < g->n_inputs; i++) wanted += !g->inputs[i]->init && !qx_input_idle(g->inputs[i]);
+    for (uint32_t i = 0; i < s->n_inputs; i++) wanted += !s->inputs[i]->init && !qx_input_idle(s->inputs[i]);
     return at < 0 && nameless && wanted == 1 && !v->init && !qx_input_idle(v) ? 0 : at;
 }
 
@@ -94,7 +93,7 @@ static qx_status plug_in(qx_samples *s, arrays *a, const qx_value *v, plug *p)
 
 static bool is_used(const qx_samples *s, const plug *plugs, int array)
 {
-    for (uint32_t i = 0; i < s->model->graph->n_inputs; i++)
+    for (uint32_t i = 0; i < s->n_inputs; i++)
         if (plugs[i].array == array) return true;
     return false;
 }
@@ -121,14 +120,13 @@ static qx_status readable(qx_npz *z)
 
 static qx_status plug_all(qx_samples *s, arrays *a)
 {
-    const qx_graph *g = s->model->graph;
     int used = 0;
-    for (uint32_t i = 0; i < g->n_inputs; i++) {
-        QX_TRY(plug_in(s, a, g->inputs[i], &a->plugs[i]));
+    for (uint32_t i = 0; i < s->n_inputs; i++) {
+        QX_TRY(plug_in(s, a, s->inputs[i], &a->plugs[i]));
         used += a->plugs[i].array >= 0;
-        if (a->plugs[i].array >= 0 || g->inputs[i]->init || qx_input_idle(g->inputs[i])) continue;
+        if (a->plugs[i].array >= 0 || s->inputs[i]->init || qx_input_idle(s->inputs[i])) continue;
         QX_TRY(readable(a->z));
-        QX_FAIL(s->ctx, QX_E_USAGE, "%s has no array '%s'. It holds: %s. The model takes: %s", qx_npz_path(a->z), g->inputs[i]->name,
+        QX_FAIL(s->ctx, QX_E_USAGE, "%s has no array '%s'. It holds: %s. The model takes: %s", qx_npz_path(a->z), s->inputs[i]->name,
                 names_of(s, a->z, NULL), qx_inputs_text(s));
     }
     if (used < qx_npz_count(a->z) && !s->extra_told) {
@@ -143,15 +141,14 @@ static qx_status plug_all(qx_samples *s, arrays *a)
 
 static qx_status count_stacked(qx_samples *s, arrays *a)
 {
-    const qx_graph *g = s->model->graph;
     const char *first = NULL;
-    for (uint32_t i = 0; i < g->n_inputs; i++) {
+    for (uint32_t i = 0; i < s->n_inputs; i++) {
         const plug *p = &a->plugs[i];
         if (p->array < 0 || !p->stacked) continue;
         if (first && p->t.dims[0] != a->samples)
             QX_FAIL(s->ctx, QX_E_SHAPE, "%s: '%s' holds %lld samples, '%s' %lld", qx_npz_path(a->z), first, (long long)a->samples,
-                    g->inputs[i]->name, (long long)p->t.dims[0]);
-        first = g->inputs[i]->name;
+                    s->inputs[i]->name, (long long)p->t.dims[0]);
+        first = s->inputs[i]->name;
         a->samples = p->t.dims[0];
     }
     if (!first) a->samples = -1; /* none: one feed */
@@ -194,13 +191,13 @@ static const char *batch_symbol(const qx_samples *s, const arrays *a)
 {
     const qx_graph *g = s->model->graph;
     const char *sym = NULL;
-    for (uint32_t i = 0; i < g->n_inputs; i++) {
-        const char *mine = a->plugs[i].array >= 0 ? first_symbol(g->inputs[i]) : NULL;
+    for (uint32_t i = 0; i < s->n_inputs; i++) {
+        const char *mine = a->plugs[i].array >= 0 ? first_symbol(s->inputs[i]) : NULL;
         if (mine && !sym && names_batch(mine)) sym = mine;
         if (mine && sym && mine != sym && names_batch(mine)) return NULL;
     }
-    for (uint32_t i = 0; sym && i < g->n_inputs; i++)
-        if (has_elsewhere(g->inputs[i], sym)) return NULL;
+    for (uint32_t i = 0; sym && i < s->n_inputs; i++)
+        if (has_elsewhere(s->inputs[i], sym)) return NULL;
     for (uint32_t i = 0; sym && i < g->n_outputs; i++)
         if (first_symbol(g->outputs[i]) != sym || has_elsewhere(g->outputs[i], sym)) return NULL;
     return sym && !splits_first(g) ? sym : NULL;
@@ -208,15 +205,14 @@ static const char *batch_symbol(const qx_samples *s, const arrays *a)
 
 static void plan_cut(const qx_samples *s, arrays *a)
 {
-    const qx_graph *g = s->model->graph;
     const char *sym = batch_symbol(s, a);
     int64_t elements = 0;
     a->batch = a->step = 1;
     if (!sym) return;
     int64_t batch = -1;
-    for (uint32_t i = 0; i < g->n_inputs; i++) {
+    for (uint32_t i = 0; i < s->n_inputs; i++) {
         plug *p = &a->plugs[i];
-        if (p->array < 0 || first_symbol(g->inputs[i]) != sym) continue;
+        if (p->array < 0 || first_symbol(s->inputs[i]) != sym) continue;
         if (p->stacked || (batch >= 0 && batch != p->t.dims[0])) return; /* the executor will say what is wrong */
         batch = p->t.dims[0];
         p->batched = true;
@@ -270,9 +266,8 @@ static qx_status read_plug(qx_samples *s, arrays *a, const plug *p, const qx_val
 static qx_status npz_get(qx_source_of *src, int64_t i, qx_tensor *out)
 {
     arrays *a = src->state;
-    const qx_graph *g = src->owner->model->graph;
-    for (uint32_t k = 0; k < g->n_inputs; k++)
-        if (a->plugs[k].array >= 0) QX_TRY(read_plug(src->owner, a, &a->plugs[k], g->inputs[k], i, &out[k]));
+    for (uint32_t k = 0; k < src->owner->n_inputs; k++)
+        if (a->plugs[k].array >= 0) QX_TRY(read_plug(src->owner, a, &a->plugs[k], src->owner->inputs[k], i, &out[k]));
     return QX_OK;
 }
 
@@ -293,7 +288,7 @@ static qx_status open_arrays(qx_samples *s, arrays *a)
 qx_status qx_source_npz(qx_samples *s, qx_npz *z)
 {
     arrays *a = qx_arena_alloc(s->arena, sizeof *a);
-    plug *plugs = qx_arena_array(s->arena, s->model->graph->n_inputs + 1, sizeof *plugs);
+    plug *plugs = qx_arena_array(s->arena, s->n_inputs + 1, sizeof *plugs);
     if (!a || !plugs) {
         qx_npz_close(z);
         return QX_E_NOMEM;

@@ -44,27 +44,26 @@ static qx_status fill_random(qx_samples *s, const qx_value *v, int64_t rows, uin
     return QX_OK;
 }
 
-static bool has_cache_flag(const qx_graph *g)
+static bool has_cache_flag(const qx_samples *s)
 {
-    for (uint32_t k = 0; k < g->n_inputs; k++)
-        if (qx_role_of(g->inputs[k]) == QX_ROLE_CACHE_FLAG) return true;
+    for (uint32_t k = 0; k < s->n_inputs; k++)
+        if (qx_role_of(s->inputs[k]) == QX_ROLE_CACHE_FLAG) return true;
     return false;
 }
 
 static qx_status random_get(qx_source_of *src, int64_t i, qx_tensor *out)
 {
     qx_samples *s = src->owner;
-    const qx_graph *g = s->model->graph;
     uint64_t seed = *(const uint64_t *)src->state;
     double part = src->count > 1 ? (double)i / (double)(src->count - 1) : 0.5;
-    bool cached = i % 2 && has_cache_flag(g);
+    bool cached = i % 2 && has_cache_flag(s);
     qx_dims_given dims = s->dims;
     if (cached) dims.past = dims.seq / 2;
-    for (uint32_t k = 0; k < g->n_inputs; k++) {
-        if (g->inputs[k]->init || qx_input_idle(g->inputs[k])) continue;
+    for (uint32_t k = 0; k < s->n_inputs; k++) {
+        if (s->inputs[k]->init || qx_input_idle(s->inputs[k])) continue;
         noise mix = {seed + (uint64_t)i * 0x10001 + ((uint64_t)k << 40)};
-        QX_TRY(qx_fill_input(s->ctx, g->inputs[k], &dims, &out[k]));
-        QX_TRY(fill_random(s, g->inputs[k], s->embedding[k], next(&mix), part, cached, &out[k]));
+        QX_TRY(qx_fill_input(s->ctx, s->inputs[k], &dims, &out[k]));
+        QX_TRY(fill_random(s, s->inputs[k], s->embedding[k], next(&mix), part, cached, &out[k]));
     }
     return QX_OK;
 }
@@ -81,9 +80,9 @@ qx_status qx_source_random(qx_samples *s, int64_t n, uint64_t seed)
     if (!state || !label) return QX_E_NOMEM;
     *state = seed;
     s->dims.guess = true;
-    for (uint32_t i = 0; i < s->model->graph->n_inputs; i++) /* what has no shape at all is said now, not at the first sample */
-        if (!s->model->graph->inputs[i]->init && !qx_input_idle(s->model->graph->inputs[i]))
-            QX_TRY(qx_input_dims(s->ctx, s->model->graph->inputs[i], &s->dims, dims));
+    for (uint32_t i = 0; i < s->n_inputs; i++) /* what has no shape at all is said now, not at the first sample */
+        if (!s->inputs[i]->init && !qx_input_idle(s->inputs[i]))
+            QX_TRY(qx_input_dims(s->ctx, s->inputs[i], &s->dims, dims));
     s->synthetic = true;
     return qx_source_add(s, &random_source, label, n, state);
 }
@@ -97,8 +96,8 @@ static bool is_guessed(const qx_samples *s)
     qx_dims_given half = s->dims, sure = s->dims;
     half.seq = s->dims.seq / 2;
     sure.guess = false;
-    for (uint32_t i = 0; i < s->model->graph->n_inputs; i++) {
-        const qx_value *v = s->model->graph->inputs[i];
+    for (uint32_t i = 0; i < s->n_inputs; i++) {
+        const qx_value *v = s->inputs[i];
         if (v->init || qx_input_idle(v)) continue;
         if (qx_input_dims(s->ctx, v, &sure, dims) != QX_OK) return qx_ctx_clear_error(s->ctx), true;
         if (qx_input_dims(s->ctx, v, &half, shorter) == QX_OK && memcmp(dims, shorter, (size_t)v->type.rank * sizeof *dims) != 0)
@@ -112,7 +111,7 @@ static qx_status try_once(qx_samples *s, qx_exec *x)
 {
     const qx_feed *feeds;
     int n;
-    for (int64_t i = 0; i < (has_cache_flag(s->model->graph) && s->all > 1 ? 2 : 1); i++) {
+    for (int64_t i = 0; i < (has_cache_flag(s) && s->all > 1 ? 2 : 1); i++) {
         QX_TRY(qx_samples_get(s, i, &feeds, &n));
         QX_TRY(qx_exec_run(x, feeds, n, (const char *const[]){""}, 0, NULL));
     }

@@ -24,13 +24,12 @@ static qx_status text_get(qx_source_of *src, int64_t i, qx_tensor *out)
 {
     qx_samples *s = src->owner;
     const chunks *c = src->state;
-    const qx_graph *g = s->model->graph;
     qx_dims_given dims = s->dims;
     int64_t from = i * c->len;
     dims.seq = c->n - from < c->len ? c->n - from : c->len;
     if (s->half && !c->fixed && dims.seq >= SHORT) dims.seq /= 2;
-    for (uint32_t k = 0; k < g->n_inputs; k++) {
-        const qx_value *v = g->inputs[k];
+    for (uint32_t k = 0; k < s->n_inputs; k++) {
+        const qx_value *v = s->inputs[k];
         if (v->init && qx_role_of(v) != QX_ROLE_IDS) continue;
         QX_TRY(qx_fill_input(s->ctx, v, &dims, &out[k]));
         if (qx_role_of(v) == QX_ROLE_IDS) QX_TRY(ids_into(s, v, &out[k], c->ids + from, dims.seq));
@@ -44,8 +43,8 @@ static const qx_sourcedef text_source = {.get = text_get, .free = text_free};
 
 static bool takes_ids(const qx_samples *s)
 {
-    for (uint32_t i = 0; i < s->model->graph->n_inputs; i++)
-        if (qx_role_of(s->model->graph->inputs[i]) == QX_ROLE_IDS) return true;
+    for (uint32_t i = 0; i < s->n_inputs; i++)
+        if (qx_role_of(s->inputs[i]) == QX_ROLE_IDS) return true;
     return false;
 }
 
@@ -69,8 +68,8 @@ qx_status qx_text_ids(qx_ctx *ctx, const char *path, const char *tokenizer, int6
 /* The length that every window must have when the model fixes it; 0 when it does not. */
 static int64_t fixed_length(const qx_samples *s)
 {
-    for (uint32_t i = 0; i < s->model->graph->n_inputs; i++) {
-        const qx_value *v = s->model->graph->inputs[i];
+    for (uint32_t i = 0; i < s->n_inputs; i++) {
+        const qx_value *v = s->inputs[i];
         if (qx_role_of(v) == QX_ROLE_IDS && v->type.has_shape && v->type.rank > 0 && v->type.dims[v->type.rank - 1].n > 0)
             return v->type.dims[v->type.rank - 1].n;
     }

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "calib/data/samples.h"
+#include "onnx/edit.h"
 
 #define PICTURE HEAD(17) "g (float[n,3,h,w] x) => (y) { y = Relu (x) }"
 #define PAIR HEAD(17) "g (float[n,2] a, float[n,2] b) => (y) { y = Add (a, b) }"
@@ -145,9 +146,28 @@ static void cut_along_the_batch(void **state)
     }
 }
 
+/* Old exporters list weights as inputs, some before the data; a rewrite makes them constants while the samples are open. */
+static void input_made_a_constant(void **state)
+{
+    (void)state;
+    fixture f = load(HEAD(9) "g (float[2] bias = {1, 2}, float[n,2] x) => (y) { y = Add (x, bias) }");
+    qx_samples *s;
+    const qx_feed *feeds;
+    int n;
+    ok(&f, open_file(&f, npz(&f, "x", "s.npz", 2, (int64_t[]){1, 2}, 5, 1), &s));
+    ok(&f, qx_input_fix(f.m->graph->inputs[0]));
+    ok(&f, qx_samples_get(s, 0, &feeds, &n));
+    assert_int_equal(n, 1);
+    assert_string_equal(feeds[0].name, "x");
+    assert_float_equal(((const float *)feeds[0].tensor->data)[1], 6, 0);
+    qx_samples_close(s);
+    unload(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(shapes_and_contents), cmocka_unit_test(folders_by_input),
-                                       cmocka_unit_test(single_files_by_name), cmocka_unit_test(cut_along_the_batch)};
+                                       cmocka_unit_test(single_files_by_name), cmocka_unit_test(cut_along_the_batch),
+                                       cmocka_unit_test(input_made_a_constant)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
