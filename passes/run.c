@@ -143,19 +143,21 @@ static const char *option_value(const qx_pass *pass, const char *name)
     return NULL;
 }
 
-/* Embeddings and language model heads that nobody named are stored in INT8, whatever the format of the rest: 4 bits of them do much to
- * the output, 8 hardly anything, and in float they would be most of a small file. */
+/* Embeddings, language model heads and what else stays float by its name are stored in INT8, whatever the format of the rest: 4 bits of
+ * them do much to the output, 8 hardly anything, and in float they would be most of a small file. */
 static qx_status parse_tables(qx_pipeline *p)
 {
     const char *asked = p->opt->tables ? p->opt->tables : "int8";
     const bool in_float = strcmp(asked, "float") == 0;
     qx_pass *format = NULL;
     p->tables = NULL;
+    p->stores_rest = false;
     if (!in_float && strcmp(asked, "int8") != 0) QX_FAIL(p->ctx, QX_E_USAGE, "--tables '%s': write int8 or float", asked);
     for (int i = p->n_passes; i-- > 0;)
         if (p->passes[i]->def->flags & QX_PASS_FORMAT) format = p->passes[i];
     if (!format || in_float || qx_target_has(p->opt->target, QX_TARGET_FLOAT_TABLES)) return QX_OK;
-    const char *level = option_value(format, "accuracy-level");
+    const char *level = option_value(format, "accuracy-level"), *rest = option_value(format, "rest");
+    p->stores_rest = rest && rest[0] == 'w';
     QX_TRY(qx_pipeline_parse_format(p, level && level[0] == '0' ? "int8-weights(accuracy-level=0)" : "int8-weights", &p->tables));
     p->tables = format->def == p->tables->def ? format : known_format(p, p->tables);
     return QX_OK;

@@ -171,12 +171,14 @@ static bool apply_patterns(qx_pipeline *pipe, filters *f, qx_plan_item *it)
 }
 
 /* A default rule would keep it in float: an embedding, a recurrence or a head gets INT8 rows instead, unless a mix chooses the head's
- * format. */
-static bool take_table(qx_pipeline *pipe, qx_plan_item *it, const char **what)
+ * format; where what stays float takes a share of the file, so does that. */
+static bool take_table(qx_pipeline *pipe, qx_plan_item *it, bool vision, const char **what)
 {
     const qx_linear *l = it->lin;
-    if (!pipe->tables || !qx_rule_is_table(l) || (!l->embedding && !l->recurrent && it->pass->def->flags & QX_PASS_MIXES)) return false;
-    const char *why = qx_rule_float_table(l, pipe->plan->bytes);
+    const bool table = qx_rule_is_table(l), of_mix = table && !l->embedding && !l->recurrent;
+    if (!pipe->tables || (of_mix && it->pass->def->flags & QX_PASS_MIXES)) return false;
+    if (!table && !(pipe->plan->store_kept && qx_rule_may_store(l, vision, pipe->opt->target))) return false;
+    const char *why = table ? qx_rule_float_table(l, pipe->plan->bytes) : NULL;
     const qx_qspec rows = {.codes = QX_DT_INT8, .scale = l->w->dtype, .block = l->k};
     if (!why && qx_rule_needs_blocks(l, pipe->opt->target) && !qx_emit_may(pipe, qx_emit_need(&rows)))
         why = "blocks need a newer opset or IR version";
@@ -185,8 +187,25 @@ static bool take_table(qx_pipeline *pipe, qx_plan_item *it, const char **what)
         if (text) *what = text;
         return false;
     }
+    if (!table) {
+        const char *note = qx_arena_printf(pipe->model->arena, "%s: computed in float", *what);
+        it->notes = note ? note : "computed in float";
+    }
     it->pass = pipe->tables;
     return it->table = it->weight_only = true;
+}
+
+/* Whether 8 bits of all that stays float by its name take a share off the file. */
+static bool kept_is_large(const qx_pipeline *pipe, bool vision)
+{
+    enum { ONE_IN = 50 };
+    int64_t saved = 0;
+    for (int64_t i = 0; i < pipe->plan->linears.count; i++) {
+        const qx_linear *l = pipe->plan->items[i].lin;
+        if (l->w && qx_dtype_is_real(l->w->dtype) && qx_rule_may_store(l, vision, pipe->opt->target))
+            saved += (int64_t)l->w->bytes - l->w->numel;
+    }
+    return !pipe->stores_rest && saved >= pipe->plan->bytes / ONE_IN;
 }
 
 static void apply_rules(qx_pipeline *pipe, qx_plan_item *it, bool vision)
@@ -203,7 +222,7 @@ static void apply_rules(qx_pipeline *pipe, qx_plan_item *it, bool vision)
     else if (qx_const_trace(l->x, &c)) qx_item_keep(pipe, it, QX_WHY_NOT_ELIGIBLE, "both inputs are constant");
     else if (!qx_dtype_is_real(l->w->dtype))
         qx_item_keep(pipe, it, QX_WHY_NOT_FLOAT, "%s", qx_dtype_get(l->w->dtype)->text);
-    else if (!it->asked && (what = qx_rule_name(l, vision)) != NULL && !take_table(pipe, it, &what))
+    else if (!it->asked && (what = qx_rule_name(l, vision)) != NULL && !take_table(pipe, it, vision, &what))
         qx_item_keep(pipe, it, QX_WHY_DEFAULT_NAME, "%s", what);
 }
 
@@ -334,6 +353,7 @@ static qx_status decide(qx_pipeline *pipe, filters *f)
 {
     qx_plan *plan = pipe->plan;
     bool vision = has_vision_branch(plan);
+    plan->store_kept = kept_is_large(pipe, vision);
     for (int64_t i = 0; i < plan->linears.count; i++) {
         qx_plan_item *it = &plan->items[i];
         if (it->why == QX_WHY_NONE && apply_patterns(pipe, f, it)) apply_rules(pipe, it, vision);

@@ -52,7 +52,7 @@ typedef struct qx_plan_item {
     bool asked;               /* named by --set or --include: rules of default names do not apply */
     bool forced;              /* named by --set: rules of sizes do not apply either */
     bool weight_only;         /* the pass stores its weight; x stays float although the format quantizes activations */
-    bool table;               /* an embedding or a head that nobody named: rows of INT8, which no WEIGHTS pass prepares */
+    bool table;               /* an embedding, a head ... that nobody named: rows of INT8, which no WEIGHTS pass prepares */
     bool float_output;        /* what it writes is not rounded, although the format would */
     qx_pass *attention_pass;  /* FORMAT pass that may have it as an attention product (variable weight); NULL: none */
     bool rescaled;            /* its output carries a folded factor or lacks a branch: not comparable with the float model's */
@@ -72,6 +72,7 @@ typedef struct qx_plan {
     qx_attention *attentions; int64_t n_attentions;
     qx_plan_weight *weights; int64_t n_weights;
     int64_t bytes;            /* of the whole model, as a file */
+    bool store_kept;          /* what stays float by its name is much of it: stored as tables are */
     int32_t *by_node;         /* node id -> index of its (first) item, -1 none; length n_node_ids at the start */
     uint32_t n_nodes;
 } qx_plan;
@@ -95,7 +96,8 @@ struct qx_pipeline {
     const qx_quantize_options *opt;
     qx_pass **settings;           /* FORMAT pass of each --set, [opt->n_settings]; NULL: float */
     qx_pass **set_passes; int n_set_passes; /* the different ones among them (and `tables`) that `passes` has not */
-    qx_pass *tables;              /* FORMAT pass of embeddings, recurrences and heads that nobody named; NULL: float */
+    qx_pass *tables;              /* FORMAT pass of what stays float by its name, as far as it is stored in 8 bits; NULL: it is not */
+    bool stores_rest;             /* the main format stores what stays float by its name itself, as its option says */
     qx_model *model;
     qx_plan *plan;
     qx_report *report;

@@ -16,6 +16,9 @@ bool qx_rule_wants_eight(const qx_linear *l);
  * ("small"), else NULL. all: bytes of the whole model. */
 bool qx_rule_is_table(const qx_linear *l);
 const char *qx_rule_float_table(const qx_linear *l, int64_t all);
+/* What else stays float by its name (patch embeddings, a vision branch) and whose weight can be stored in INT8 all the same. Not routers,
+ * which choose; and convolutions not for ONNX Runtime, which dequantizes their weights at each run. */
+bool qx_rule_may_store(const qx_linear *l, bool with_vision, qx_target target);
 /* The weight of a recurrence that a scale a row cannot say: of two directions, or for a runtime that refuses it. */
 bool qx_rule_needs_blocks(const qx_linear *l, qx_target target);
 /* Named like a language model head, or one by qx_rule_is_head. */

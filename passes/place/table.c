@@ -75,7 +75,7 @@ static qx_status choose(qx_pass *p, const qx_plan_item *it, int64_t *block)
 qx_status qx_table_settle(qx_pass *p, qx_plan_item *it)
 {
     qx_plan_weight *w = it->weight;
-    if (!it->table || w->spec.codes != QX_DT_INT8 || w->spec.block < 0 || !blocks_allowed(p, it)) return QX_OK;
+    if (!it->table || it->lin->is_conv || w->spec.codes != QX_DT_INT8 || w->spec.block < 0 || !blocks_allowed(p, it)) return QX_OK;
     if (!w->settled) QX_TRY(choose(p, it, &w->table_block)); /* of two that share a table, the first one chooses */
     w->settled = true;
     if (!w->table_block) return QX_OK;

@@ -62,7 +62,11 @@ static const row sizes[] = {
 
 #define NAMED(options, name, decision) {name, options, "g (float[4,32] x, float[4,32] x2) => (y, z) <float[32,32] w = random(1), float[32,32] w2 = random(2)> " \
     "{ [\"" name "\"] y = MatMul(x, w) [\"/ff/net.0/MatMul\"] z = MatMul(x2, w2) }", name " " decision, NULL}
-#define KEPT(name) NAMED("int8", name, "kept by default"), NAMED("fp8", name, "kept by default"), NAMED("passes int4", name, "kept by default")
+#define KEPT(name) NAMED("int8\ntables float", name, "kept by default"), NAMED("fp8\ntables float", name, "kept by default"), \
+    NAMED("passes int4\ntables float", name, "kept by default")
+/* Half of this file: its weight is stored, not so its input. */
+#define STORED(name) NAMED("int8", name, "int8-weights"), NAMED("fp8", name, "int8-weights"), NAMED("passes int4", name, "int8-weights"), \
+    NAMED("int8\ntarget tensorrt", name, "kept by default")
 
 static const row names[] = {
     KEPT("/down_blocks.0/resnets.0/time_emb_proj/Gemm"), KEPT("/time_embedding/linear_1/MatMul"), KEPT("/conv_in/MatMul"),
@@ -75,6 +79,8 @@ static const row names[] = {
     KEPT("/adaln_single/linear/MatMul"),
     KEPT("/patch_embedding/MatMul"), KEPT("/condition_embedder/text/MatMul"), KEPT("/lm_head/MatMul"),
     KEPT("/model/layers.0/mlp/gate/MatMul"), KEPT("/model/layers.0/block_sparse_moe/gate/MatMul"),
+    STORED("/pos_embed/proj/MatMul"), STORED("/time_embedding/linear_1/MatMul"), STORED("/proj_out/MatMul"),
+    NAMED("int8", "/model/layers.0/mlp/gate/MatMul", "kept by default"),
     NAMED("int8", "/model/layers.0/mlp/gate_proj/MatMul", "int8"), NAMED("int8", "/blocks.0/proj_out/MatMul", "int8"),
     NAMED("int8", "/conv_inner/MatMul", "int8"),
     NAMED("passes fp8(level=2)", "/blocks.0/ff.net.2/MatMul", "fp8"), NAMED("passes fp8(level=2)", "/blocks.0/ff/net.0/proj/MatMul", "fp8"),
