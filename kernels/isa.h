@@ -4,6 +4,8 @@
 #ifndef QX_KERNELS_ISA_H
 #define QX_KERNELS_ISA_H
 
+#include <stdbool.h>
+
 typedef enum qx_isa { QX_ISA_BASE, QX_ISA_AVX2, QX_ISA_AVX512, QX_ISA_COUNT_ } qx_isa;
 
 /* AVX2 means AVX2 + FMA + F16C; AVX512 means F, BW, DQ and VL on top. */
@@ -11,6 +13,7 @@ typedef enum qx_isa { QX_ISA_BASE, QX_ISA_AVX2, QX_ISA_AVX512, QX_ISA_COUNT_ } q
 #if defined(__x86_64__)
 #define QX_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define QX_TARGET_AVX512 __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")))
+#define QX_TARGET_VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #endif
 
 #if defined(__clang__) && __clang_major__ < 16
@@ -37,6 +40,16 @@ static inline qx_isa qx_isa_best(void)
     return QX_ISA_AVX2;
 #else
     return QX_ISA_BASE;
+#endif
+}
+
+/* Whether there are products of unsigned by signed bytes that add to int32 without saturating, beside AVX512. */
+static inline bool qx_isa_vnni(void)
+{
+#if defined(__x86_64__)
+    return qx_isa_best() == QX_ISA_AVX512 && __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
 #endif
 }
 

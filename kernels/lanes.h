@@ -85,6 +85,11 @@ LANE void v_columns(const uint8_t *p, int64_t row, int64_t last, q128 *w)
     w[0].v = _mm512_unpacklo_epi64(ab, cd), w[1].v = _mm512_unpackhi_epi64(ab, cd);
     w[2].v = _mm512_unpacklo_epi64(ba, dc), w[3].v = _mm512_unpackhi_epi64(ba, dc);
 }
+LANE v16 v_byte(q128 c, int i, uint8_t flip)
+{
+    const __m512i low = _mm512_and_si512(_mm512_srl_epi32(c.v, _mm_cvtsi32_si128(8 * i)), _mm512_set1_epi32(255));
+    return (v16){_mm512_cvtepi32_ps(_mm512_xor_si512(low, _mm512_set1_epi32(flip)))};
+}
 LANE q128 v_next(q128 c) { return (q128){_mm512_srli_epi32(c.v, 4)}; }
 LANE q128 v_later(q128 c) { return (q128){_mm512_srli_epi32(c.v, 12)}; }
 typedef struct places { __m512i code[5], ones[5]; __m512 less[5]; } places;
@@ -262,6 +267,12 @@ LANE void v_columns(const uint8_t *p, int64_t row, int64_t last, q128 *w)
     v_columns8(p, row, last, 8, b);
     for (int i = 0; i < 4; i++) w[i] = (q128){a[i], b[i]};
 }
+LANE __m256 v_byte8(__m256i c, int i, uint8_t flip)
+{
+    const __m256i low = _mm256_and_si256(_mm256_srl_epi32(c, _mm_cvtsi32_si128(8 * i)), _mm256_set1_epi32(255));
+    return _mm256_cvtepi32_ps(_mm256_xor_si256(low, _mm256_set1_epi32(flip)));
+}
+LANE v16 v_byte(q128 c, int i, uint8_t flip) { return (v16){v_byte8(c.a, i, flip), v_byte8(c.b, i, flip)}; }
 LANE q128 v_next(q128 c) { return (q128){_mm256_srli_epi32(c.a, 4), _mm256_srli_epi32(c.b, 4)}; }
 LANE q128 v_later(q128 c) { return (q128){_mm256_srli_epi32(c.a, 12), _mm256_srli_epi32(c.b, 12)}; }
 typedef struct places { uint32_t flip; } places;
@@ -402,6 +413,7 @@ LANE q128 v_shift(q128 c, int bits)
     for (int i = 0; i < 16; i++) c.w[i] >>= bits;
     return c;
 }
+LANE v16 v_byte(q128 c, int at, uint8_t flip) { LANES_EACH((float)((c.w[i] >> 8 * at & 255) ^ flip)); }
 LANE q128 v_next(q128 c) { return v_shift(c, 4); }
 LANE q128 v_later(q128 c) { return v_shift(c, 12); }
 typedef struct places { uint32_t flip; } places;
@@ -487,7 +499,8 @@ LANE float v_sum(v16 a)
  * with the sign of x. v_bytes: 16 bytes as floats; v_flips: bits to be turned over before. q128, v_codes: sixteen words of eight
  * 4-bit codes, those from n on 0; v_code: the code at a place of 0 to 4 of each, xor-ed with the flip of v_places, less 8, times
  * 16^place: exact, and without a conversion, as low bits of 2^23; v_next, v_later: one and three places later; v_columns: of
- * sixteen columns `row` bytes apart (from `last` on that one again) the first word, the second, the third and the fourth.
+ * sixteen columns `row` bytes apart (from `last` on that one again) the first word, the second, the third and the fourth; v_byte:
+ * byte 0 to 3 of each word, xor-ed with the flip.
  * v_repeat: lane i is p[i >> shift], shift > 0; 0 from n on. AVX-512 only: v_sums: lane i is the sum of a[i], 16 of them, in
  * another order than v_sum's; v_pick: the entry of a table of sixteen at the low four bits of each lane of `at`; v_add_bits: the
  * bits of a and, 19 higher, those of `low`, added up. */

@@ -23,12 +23,17 @@ typedef struct qx_nbits {
     const uint8_t *zero;      /* packed like codes, [n][ceil(blocks * bits / 8)] bytes a row; NULL: the default */
     const float *zero_f;      /* [n][blocks] float zero points instead; NULL: off */
     const float *bias;        /* [n] or NULL */
+    bool rounds_x;            /* x is rounded first, each block of a row to codes of 8 bits under its own amax / 127 (half to even; what
+                               * is not finite makes nothing of its block a number): codes are multiplied as integers where the CPU
+                               * has VNNI, the rounded numbers as floats elsewhere */
 } qx_nbits;
 
-/* Floats of scratch for m rows of x (0 for more rows than take the dot product). */
+/* Floats of scratch for m rows of x. */
 int64_t qx_nbits_scratch(const qx_nbits *w, int64_t m);
-/* Once before the pieces: brings x[m][k] (row stride ldx) into the order that the dot product reads. */
-void qx_nbits_prepare(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, float *scratch);
+/* Before the pieces, each row once, in any order: brings x[m][k] (row stride ldx) into the form that they read. */
+void qx_nbits_prepare(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, int64_t row, float *scratch);
+bool qx_nbits_prepares(const qx_nbits *w, int64_t m);      /* whether it does anything */
+const char *qx_nbits_kernel(const qx_nbits *w, int64_t m); /* its name, for profiles */
 int64_t qx_nbits_pieces(const qx_nbits *w, int64_t m); /* ranges of columns: more rows take wider ones */
 void qx_nbits_piece(const qx_nbits *w, int64_t m, const float *x, int64_t ldx, const float *scratch, float *y, int64_t ldy, int64_t piece);
 /* Floats out[k] of column n. */

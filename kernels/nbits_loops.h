@@ -159,4 +159,13 @@ TARGET static void panel4(const uint8_t *codes, int64_t row_bytes, int64_t cols,
         }
 }
 
-static const qx_nbits_leaf leaf = {dot4, dot8, panel4};
+TARGET static void panel8(const uint8_t *codes, int64_t row_bytes, int64_t cols, uint8_t flip, const float *zero, const float *scale,
+                          float *out, int64_t ld)
+{
+    const v16 z = v_load(zero), s = v_load(scale);
+    q128 words[4];
+    v_columns(codes, row_bytes, cols - 1, words);
+    EACH(w, 4) EACH(k, 4) v_store(out + (4 * w + k) * ld, v_mul(v_sub(v_byte(words[w], k, flip), z), s));
+}
+
+static const qx_nbits_leaf leaf = {.dot4 = dot4, .dot8 = dot8, .panel4 = panel4, .panel8 = panel8};

@@ -52,7 +52,6 @@ QX_TARGET_AVX2 static void tile_avx2(const uint8_t *a, const int8_t *b, int64_t 
         }
 }
 
-#define QX_TARGET_VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 QX_TARGET_VNNI static void tile_vnni(const uint8_t *a, const int8_t *b, int64_t quads, int32_t acc[MR][NR])
 {
     __m512i s[MR][2];
@@ -77,8 +76,7 @@ QX_TARGET_VNNI static void tile_vnni(const uint8_t *a, const int8_t *b, int64_t 
 qx_igemm_tile *qx_igemm_tile_at(int level)
 {
 #if defined(__x86_64__)
-    const bool vnni = qx_isa_best() == QX_ISA_AVX512 && __builtin_cpu_supports("avx512vnni");
-    if (level == 2) return vnni ? tile_vnni : NULL;
+    if (level == 2) return qx_isa_vnni() ? tile_vnni : NULL;
     if (level == 1) return qx_isa_best() >= QX_ISA_AVX2 ? tile_avx2 : NULL;
 #endif
     return level == 0 ? tile_base : NULL;

@@ -7,12 +7,11 @@
 #include "kernels/multi.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
-#define TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 enum { AHEAD = 4096, LANES = 16, MOST = QX_IGEMM_WIDEST / LANES }; /* bytes; columns of a register; registers of a row */
 
 /* rows and vectors are constants where this is called, so that acc stays in registers. */
-TARGET static inline __attribute__((always_inline)) void tile(const int rows, const int vectors, const uint8_t *a, int64_t lda,
-                                                              const int8_t *b, int64_t quads, int32_t *acc)
+QX_TARGET_VNNI static inline __attribute__((always_inline)) void tile(const int rows, const int vectors, const uint8_t *a,
+                                                                      int64_t lda, const int8_t *b, int64_t quads, int32_t *acc)
 {
     __m512i s[QX_IGEMM_FEW][MOST];
     for (int r = 0; r < rows; r++)
@@ -32,24 +31,24 @@ TARGET static inline __attribute__((always_inline)) void tile(const int rows, co
         for (int v = 0; v < vectors; v++) _mm512_storeu_si512(acc + (r * vectors + v) * LANES, s[r][v]);
 }
 
-#define FEW(vectors)                                                                                                                        \
-    TARGET static void few_##vectors(int64_t rows, const uint8_t *a, int64_t lda, const int8_t *b, int64_t quads, int32_t *acc)            \
-    {                                                                                                                                       \
-        switch (rows) {                                                                                                                     \
-        case 6: tile(6, vectors, a, lda, b, quads, acc); break;                                                                             \
-        case 5: tile(5, vectors, a, lda, b, quads, acc); break;                                                                             \
-        case 4: tile(4, vectors, a, lda, b, quads, acc); break;                                                                             \
-        case 3: tile(3, vectors, a, lda, b, quads, acc); break;                                                                             \
-        case 2: tile(2, vectors, a, lda, b, quads, acc); break;                                                                             \
-        default: tile(1, vectors, a, lda, b, quads, acc); break;                                                                            \
-        }                                                                                                                                   \
+#define FEW(vectors)                                                                                                                    \
+    QX_TARGET_VNNI static void few_##vectors(int64_t rows, const uint8_t *a, int64_t lda, const int8_t *b, int64_t quads, int32_t *acc) \
+    {                                                                                                                                   \
+        switch (rows) {                                                                                                                 \
+        case 6: tile(6, vectors, a, lda, b, quads, acc); break;                                                                         \
+        case 5: tile(5, vectors, a, lda, b, quads, acc); break;                                                                         \
+        case 4: tile(4, vectors, a, lda, b, quads, acc); break;                                                                         \
+        case 3: tile(3, vectors, a, lda, b, quads, acc); break;                                                                         \
+        case 2: tile(2, vectors, a, lda, b, quads, acc); break;                                                                         \
+        default: tile(1, vectors, a, lda, b, quads, acc); break;                                                                        \
+        }                                                                                                                               \
     }
 FEW(2)
 FEW(4)
 
 bool qx_igemm_has_few(int64_t width)
 {
-    return (width == 32 || width == 64) && qx_isa_best() == QX_ISA_AVX512 && __builtin_cpu_supports("avx512vnni");
+    return (width == 32 || width == 64) && qx_isa_vnni();
 }
 
 void qx_igemm_few(int64_t rows, const uint8_t *a, int64_t lda, const int8_t *panel, int64_t quads, int64_t width, int32_t *acc)

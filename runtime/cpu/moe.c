@@ -114,7 +114,7 @@ static qx_status product(qx_call *c, const layer *l, qx_bmm_state **bmm, int64_t
                             .scale = l->scale + e * l->n * blocks, .zero_f = l->zero ? l->zero + e * l->n * blocks : NULL, .bias = bias};
         nbits_job j = {&w, x, y, NULL, rows};
         QX_TRY(QX_CALL_SCRATCH(c, qx_nbits_scratch(&w, rows) + 1, &j.scratch));
-        qx_nbits_prepare(&w, rows, x, l->k, j.scratch);
+        for (int64_t r = 0; r < rows && qx_nbits_prepares(&w, rows); r++) qx_nbits_prepare(&w, rows, x, l->k, r, j.scratch);
         return qx_parallel(c->ctx, qx_nbits_pieces(&w, rows), nbits_piece, &j);
     }
     const qx_bmm g = {1, rows, l->n, l->k, x, l->f + e * l->n * l->k, y, {rows * l->k, l->k, 1}, {l->n * l->k, 1, l->k}};

@@ -2,14 +2,13 @@
  * codes stay codes in memory. The products are kernels/nbits.h. */
 #include "kernels/nbits.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "runtime/cpu/op.h"
 #include "runtime/cpu/qdq.h"
 #include "runtime/fuse/fuse.h"
 
-typedef struct state { qx_nbits w; float *scale, *zero; uint8_t *codes; float *bias; bool rounds_x; } state;
+typedef struct state { qx_nbits w; float *scale, *zero; uint8_t *codes; float *bias; } state;
 
 static void drop(qx_ctx *ctx, void *block)
 {
@@ -24,6 +23,7 @@ static void drop(qx_ctx *ctx, void *block)
 
 static int64_t blocks_of(const qx_nbits *w) { return w->k / w->block + (w->k % w->block != 0); }
 
+enum { PREPARED = 16 /* rows of a piece */ };
 typedef struct job { const qx_nbits *w; const float *x; float *y, *scratch; int64_t m; } job;
 
 static qx_status piece(void *user, int64_t i)
@@ -33,14 +33,21 @@ static qx_status piece(void *user, int64_t i)
     return QX_OK;
 }
 
+static qx_status prepare(void *user, int64_t i)
+{
+    const job *j = user;
+    for (int64_t r = i * PREPARED; r < j->m && r < (i + 1) * PREPARED; r++) qx_nbits_prepare(j->w, j->m, j->x, j->w->k, r, j->scratch);
+    return QX_OK;
+}
+
 static qx_status product(qx_call *c, qx_nbits *w, const float *x, int64_t m, const float *bias, float *y)
 {
     job j = {.w = w, .x = x, .y = y, .m = m};
     if (m == 0 || w->n == 0) return QX_OK;
     w->bias = bias;
-    qx_call_note_kernel(c, qx_nbits_scratch(w, m) ? "codes" : "panels", 2.0 * (double)m * (double)w->n * (double)w->k);
+    qx_call_note_kernel(c, qx_nbits_kernel(w, m), 2.0 * (double)m * (double)w->n * (double)w->k);
     QX_TRY(QX_CALL_SCRATCH(c, qx_nbits_scratch(w, m), &j.scratch));
-    qx_nbits_prepare(w, m, x, w->k, j.scratch);
+    if (qx_nbits_prepares(w, m)) QX_TRY(qx_parallel(c->ctx, (m + PREPARED - 1) / PREPARED, prepare, &j));
     return qx_parallel(c->ctx, qx_nbits_pieces(w, m), piece, &j);
 }
 
@@ -114,33 +121,6 @@ static qx_status nbits_weights(qx_call *c, state *s)
     return QX_OK;
 }
 
-typedef struct rounding { const qx_nbits *w; const float *x; float *out; } rounding;
-
-/* One row as ONNX Runtime's integer kernels see it: codes of 8 bits, each block under its own amax / 127. */
-static qx_status round_row(void *user, int64_t row)
-{
-    const rounding *r = user;
-    for (int64_t at = 0; at < r->w->k; at += r->w->block) {
-        const int64_t n = r->w->k - at < r->w->block ? r->w->k - at : r->w->block;
-        const float *x = r->x + row * r->w->k + at;
-        float *out = r->out + row * r->w->k + at, most = 0;
-        for (int64_t i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
-        const float scale = most / 127, inverse = most > 0 ? 127 / most : 0;
-        for (int64_t i = 0; i < n; i++) out[i] = rintf(x[i] * inverse) * scale;
-    }
-    return QX_OK;
-}
-
-/* accuracy_level 4 lets a runtime round x; ONNX Runtime's CPU provider does, so that is what the file means there. */
-static qx_status rounded(qx_call *c, const qx_nbits *w, int64_t m, const float **x)
-{
-    rounding r = {.w = w, .x = *x};
-    QX_TRY(QX_CALL_SCRATCH(c, m * w->k, &r.out));
-    QX_TRY(qx_parallel(c->ctx, m, round_row, &r));
-    *x = r.out;
-    return QX_OK;
-}
-
 static qx_status run_rows(qx_call *c, state *s, const float *bias)
 {
     const qx_tensor *x = c->in[0];
@@ -154,7 +134,6 @@ static qx_status run_rows(qx_call *c, state *s, const float *bias)
     memcpy(dims, x->dims, sizeof dims);
     dims[x->rank - 1] = s->w.n;
     QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &y));
-    if (s->rounds_x) QX_TRY(rounded(c, &s->w, x->numel / s->w.k, &fx));
     return product(c, &s->w, fx, x->numel / s->w.k, bias, y);
 }
 
@@ -174,7 +153,8 @@ qx_status qx_cpu_matmul_nbits(qx_call *c)
         qx_call_drop_const(c, 3);
     }
     s->w.codes = c->in[1]->data;
-    s->rounds_x = qx_call_int(c, "accuracy_level", 0) == 4;
+    /* Level 4 lets a runtime round x; ONNX Runtime's CPU provider does, so that is what the file means there. */
+    s->w.rounds_x = qx_call_int(c, "accuracy_level", 0) == 4;
     if (tb) {
         if (tb->numel != s->w.n) QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements, N is %lld", (long long)tb->numel, (long long)s->w.n);
         QX_TRY(qx_call_in_f32(c, 5, &bias));

@@ -156,13 +156,17 @@ static void bench_products(const data *d, const char *filter)
     const int64_t n = 4096, k = 4096;
     if (filter && !strstr("products", filter)) return;
     uint8_t *codes = calloc(1, (size_t)(n * k));
-    float *y = malloc(sizeof *y * (size_t)n), *scratch = malloc(sizeof *scratch * (size_t)(2 * k));
-    for (int bits = 4; bits <= 8; bits += 4) {
-        const qx_nbits w = {.bits = bits, .n = n, .k = k, .block = 32, .codes = codes, .scale = d->scale};
-        qx_nbits_prepare(&w, 1, d->f32, k, scratch);
+    float *y = malloc(sizeof *y * (size_t)(n * 256)), *scratch = malloc(sizeof *scratch * (size_t)(256 * 2 * k));
+    for (int i = 0; i < 16; i++) {
+        const qx_nbits w = {.bits = i % 2 ? 8 : 4, .n = n, .k = k, .block = i & 8 ? 64 : 32, .codes = codes, .scale = d->scale,
+                            .rounds_x = i & 2};
+        const int64_t m = i & 4 ? 256 : 1;
         const double t = now();
-        for (int64_t p = 0; p < qx_nbits_pieces(&w, 1); p++) qx_nbits_piece(&w, 1, d->f32, k, scratch, y, n, p);
-        printf("int%d weights, one row         %8.2f Gweights/s\n", bits, 1e-9 * (double)(n * k) / (now() - t));
+        for (int64_t r = 0; r < m; r++) qx_nbits_prepare(&w, m, d->f32, 0, r, scratch);
+        for (int64_t p = 0; p < qx_nbits_pieces(&w, m); p++) qx_nbits_piece(&w, m, d->f32, 0, scratch, y, n, p);
+        const double s = now() - t;
+        printf("int%d by %-8s blocks of %d, %3d rows %8.2f Gweights/s %8.1f GFLOP/s\n", w.bits, w.rounds_x ? "int8" : "float32",
+               (int)w.block, (int)m, 1e-9 * (double)(n * k) / s, 2e-9 * (double)(m * n * k) / s);
     }
     const int64_t m = 256, kk = 1024, nn = 1024;
     int8_t *packed = malloc(qx_igemm_packed_bytes(kk, nn));
