@@ -61,7 +61,8 @@ qx_status qx_block_new(qx_exec *x, size_t bytes, qx_block_home home, qx_block **
         qx_free(x->ctx, b);
         return st;
     }
-    x->live += bytes;
+    b->constant = home == QX_BLOCK_CONST;
+    if (!b->constant) x->live += bytes;
     if (x->live > x->peak) x->peak = x->live;
     *out = b;
     return QX_OK;
@@ -70,7 +71,7 @@ qx_status qx_block_new(qx_exec *x, size_t bytes, qx_block_home home, qx_block **
 void qx_block_release(qx_exec *x, qx_block *b)
 {
     if (!b || --b->refs > 0) return;
-    x->live -= b->bytes;
+    if (!b->constant) x->live -= b->bytes;
     if (!b->arena) qx_free(x->ctx, b->data);
     if (b->record >= 0 && x->record) x->cur->recs[b->record].died = x->clock++;
     b->next_free = x->free_blocks;
@@ -82,12 +83,10 @@ enum { SPARE_MIN = 1 << 18, SPARE_FACTOR = 4 }; /* smaller blocks are not worth 
 qx_status qx_const_block(qx_exec *x, size_t bytes, qx_block **out)
 {
     qx_block *b = NULL;
-    if (!x->spare || x->spare_bytes < bytes || x->spare_bytes / SPARE_FACTOR > bytes) return qx_block_new(x, bytes, QX_BLOCK_KEPT, out);
+    if (!x->spare || x->spare_bytes < bytes || x->spare_bytes / SPARE_FACTOR > bytes) return qx_block_new(x, bytes, QX_BLOCK_CONST, out);
     QX_TRY(block_struct(x, &b));
-    *b = (qx_block){.refs = 1, .bytes = bytes, .data = x->spare, .record = -1};
+    *b = (qx_block){.refs = 1, .bytes = bytes, .data = x->spare, .record = -1, .constant = true};
     x->spare = NULL;
-    x->live += bytes;
-    if (x->live > x->peak) x->peak = x->live;
     *out = b;
     return QX_OK;
 }

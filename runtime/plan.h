@@ -13,7 +13,7 @@ typedef struct qx_block {
     int64_t refs;
     size_t bytes;
     void *data;
-    bool arena;              /* data lies in the executor's arena */
+    bool arena, constant;    /* data lies in the executor's arena; it is a weight, no activation */
     int64_t record;          /* index in the recording of allocations, -1: not recorded */
     struct qx_block *next_free;
 } qx_block;
@@ -172,9 +172,9 @@ qx_status qx_layout_outputs(qx_call *c);
 qx_status qx_layout_plain(qx_call *c, const qx_tensor *t, int block, qx_tensor *out);
 
 /* memory.c */
-/* Where a block lives: in the run (in the arena, once recorded), as long as its value, or with the caller, who frees it before
- * the next run makes it again. */
-typedef enum qx_block_home { QX_BLOCK_RUN, QX_BLOCK_KEPT, QX_BLOCK_GIVEN } qx_block_home;
+/* Where a block lives: in the run (in the arena, once recorded), as long as its value, with the caller, who frees it before
+ * the next run makes it again, or with the model: a constant, which is not counted among the activations. */
+typedef enum qx_block_home { QX_BLOCK_RUN, QX_BLOCK_KEPT, QX_BLOCK_GIVEN, QX_BLOCK_CONST } qx_block_home;
 qx_status qx_block_new(qx_exec *x, size_t bytes, qx_block_home home, qx_block **out);
 void qx_block_release(qx_exec *x, qx_block *b);
 /* The same for constants, most of which live only until they are packed: memory goes from one to the next. */

@@ -205,6 +205,17 @@ static qx_status spread(qx_call *c, const qx_nbits *w, const qx_tensor *t, bool 
     return QX_OK;
 }
 
+/* Codes that lie as the products read them stay where they are: a table of an embedding and a head, which both need, is there once. */
+static bool as_stored(const qx_nbits *w, const qx_wq_params *p) { return p->nk && w->k % w->block == 0 && w->k * w->bits % 8 == 0; }
+
+static qx_status repack_all(qx_call *c, const qx_wq_params *p, state *s)
+{
+    const qx_nbits *w = &s->w;
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)(w->n * blocks_of(w)), (size_t)(w->block * w->bits / 8), (void **)&s->codes));
+    repack r = {c->in[QX_WQ_CODES], w, s->codes, p->nk};
+    return qx_parallel(c->ctx, w->n, repack_column, &r);
+}
+
 static qx_status wq_weights(qx_call *c, const qx_wq_params *p, state *s)
 {
     const qx_tensor *t = c->in[QX_WQ_CODES], *z = qx_call_in(c, QX_WQ_ZERO);
@@ -217,13 +228,11 @@ static qx_status wq_weights(qx_call *c, const qx_wq_params *p, state *s)
     int64_t whole = w->bits == 8 ? 1 : 16; /* what the kernels need of a block */
     w->block = blocked ? p->block : (w->k + whole - 1) / whole * whole;
     if (w->block < 1 || w->block % whole) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "blocks of %lld %d-bit codes", (long long)w->block, w->bits);
-    QX_TRY(qx_alloc_array(c->ctx, (size_t)(w->n * blocks_of(w)), (size_t)(w->block * w->bits / 8), (void **)&s->codes));
-    repack r = {t, w, s->codes, p->nk};
-    QX_TRY(qx_parallel(c->ctx, w->n, repack_column, &r));
-    w->codes = s->codes;
+    w->is_signed = sign && as_stored(w, p);
+    if (!as_stored(w, p)) QX_TRY(repack_all(c, p, s));
     QX_TRY(spread(c, w, c->in[QX_WQ_SCALE], p->nk, blocked, 0.0f, &s->scale));
     w->scale = s->scale;
-    float lift = sign ? (float)(1 << (w->bits - 1)) : 0.0f; /* codes were moved up by as much */
+    float lift = sign && s->codes ? (float)(1 << (w->bits - 1)) : 0.0f; /* codes were moved up by as much */
     if (z) QX_TRY(spread(c, w, z, p->nk, blocked, lift, &s->zero));
     else if (!sign) QX_TRY(qx_alloc_array(c->ctx, (size_t)(w->n * blocks_of(w)), sizeof *s->zero, (void **)&s->zero));
     w->zero_f = s->zero;
@@ -244,8 +253,9 @@ qx_status qx_cpu_wq_linear(qx_call *c)
             memset(s, 0, sizeof *s);
             return st;
         }
-        for (uint32_t i = QX_WQ_CODES; i <= QX_WQ_ZERO; i++) qx_call_drop_const(c, i);
+        for (uint32_t i = s->codes ? QX_WQ_CODES : QX_WQ_SCALE; i <= QX_WQ_ZERO; i++) qx_call_drop_const(c, i);
     }
+    s->w.codes = s->codes ? s->codes : c->in[QX_WQ_CODES]->data;
     if (bias) {
         if (bias->numel != s->w.n)
             QX_CALL_FAIL(c, QX_E_SHAPE, "bias has %lld elements, N is %lld", (long long)bias->numel, (long long)s->w.n);

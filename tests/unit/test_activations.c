@@ -225,10 +225,36 @@ static void shared_weights_are_packed_once(void **state)
     unload(&f);
 }
 
+/* A head that is the transpose of a table of codes: both read the codes as they are stored, and they are no activation. */
+static void a_table_of_codes_is_there_once(void **state)
+{
+    enum { ROWS = 65536, K = 128, LIMIT = ROWS * K / 2 }; /* beside the model, which holds the codes */
+    const int64_t dims[] = {1};
+    int64_t id = 77;
+    qx_tensor t, out;
+    qx_exec *x = NULL;
+    (void)state;
+    fixture f = load(HEAD(21) "g (int64[1] i) => (float[1,65536] y) <int8[65536,128] w = random(1), float[65536] s = fill(0.01)>"
+                              " { d = DequantizeLinear<axis=0>(w, s) g = Gather(d, i) h = Tanh(g) t = Transpose<perm=[1,0]>(d) "
+                              "y = MatMul(h, t) }");
+    ok(&f, qx_tensor_shape(f.ctx, &t, QX_DT_INT64, 1, dims));
+    t.data = &id;
+    qx_ctx_configure(f.ctx, &(qx_ctx_options){.max_memory = qx_mem_in_use(f.ctx) + ROWS * K + LIMIT});
+    ok(&f, qx_exec_new(f.ctx, f.m, &(qx_exec_options){.device = QX_DEVICE_CPU}, &x));
+    for (int run = 0; run < 2; run++) {
+        ok(&f, qx_exec_run(x, &(qx_feed){"i", &t}, 1, NULL, 1, &out));
+        qx_tensor_free(f.ctx, &out);
+    }
+    assert_true(qx_exec_peak_bytes(x) < ROWS * K / 4);
+    qx_exec_free(x);
+    unload(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(arenas_are_near_the_best), cmocka_unit_test(arenas_of_real_models),
                                        cmocka_unit_test(attention_needs_no_scores), cmocka_unit_test(nor_zeros_as_large),
-                                       cmocka_unit_test(caches_stay_codes), cmocka_unit_test(shared_weights_are_packed_once)};
+                                       cmocka_unit_test(caches_stay_codes), cmocka_unit_test(a_table_of_codes_is_there_once),
+                                       cmocka_unit_test(shared_weights_are_packed_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

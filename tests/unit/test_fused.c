@@ -47,6 +47,21 @@ static const run_case cases[] = {
     {"4-bit weight in blocks", HEAD(21) "g (float[2,64] x) => (float[2,32] y)\n"
      "<int4[64,32] w = random(8), float[4,32] ws = fill(0.05)> { v = DequantizeLinear<axis=0, block_size=16>(w, ws) y = MatMul(x, v) }",
      110, 0},
+    {"rows of 8-bit codes as they lie, zero points", HEAD(21) "g (float[2,64] x, float[20,64] x20) => (float[22,32] y)\n"
+     "<int8[32,64] w = random(8), float[32] ws = fill(0.05), int8[32] z = random(3)> { v = DequantizeLinear<axis=0>(w, ws, z) t = Transpose<perm=[1,0]>(v) "
+     "a = MatMul(x, t) b = MatMul(x20, t) y = Concat<axis=0>(a, b) }", 110, 3},
+    {"rows of unsigned 8-bit codes as they lie", HEAD(21) "g (float[2,64] x, float[20,64] x20) => (float[22,32] y)\n"
+     "<uint8[32,64] w = random(8), float ws = {0.05}, uint8 z = {3}> { v = DequantizeLinear<axis=0>(w, ws, z) t = Transpose<perm=[1,0]>(v) "
+     "a = MatMul(x, t) b = MatMul(x20, t) y = Concat<axis=0>(a, b) }", 110, 3},
+    {"rows of 4-bit codes as they lie", HEAD(21) "g (float[2,64] x, float[20,64] x20) => (float[22,32] y)\n"
+     "<int4[32,64] w = random(8), float[32,4] ws = fill(0.05)> { v = DequantizeLinear<axis=1, block_size=16>(w, ws) t = Transpose<perm=[1,0]>(v) "
+     "a = MatMul(x, t) b = MatMul(x20, t) y = Concat<axis=0>(a, b) }", 110, 3},
+    {"rows of unsigned 4-bit codes as they lie, zero points", HEAD(21) "g (float[2,64] x, float[20,64] x20) => (float[22,32] y)\n"
+     "<uint4[32,64] w = random(8), float[32,2] ws = fill(0.05), uint4[32,2] z = random(3)> { v = DequantizeLinear<axis=-1, block_size=32>(w, ws, z) t = Transpose<perm=[1,0]>(v) "
+     "a = MatMul(x, t) b = MatMul(x20, t) y = Concat<axis=0>(a, b) }", 110, 3},
+    {"rows of 4-bit codes that are no whole blocks", HEAD(21) "g (float[2,72] x, float[20,72] x20) => (float[22,32] y)\n"
+     "<int4[32,72] w = random(8), float[32] ws = fill(0.05)> { v = DequantizeLinear<axis=0>(w, ws) t = Transpose<perm=[1,0]>(v) "
+     "a = MatMul(x, t) b = MatMul(x20, t) y = Concat<axis=0>(a, b) }", 110, 3},
     {"convolutions in a row", HEAD(17) "g (float[2,16,12,10] x, float[2,32,1,1] time) => (float[2,16,24,20] y)\n"
      "<float[32,16,3,3] w1 = random(1), float[32] b1 = random(2), float[16,32,3,3] w2 = random(3), float[16,16,1,1] w3 = "
      "random(4), float[16,16,3,3] w4 = random(13),"
