@@ -4,6 +4,7 @@
  * built at start, nothing is writable. tests/unit/test_ops.c holds the order. */
 #include "onnx/ops.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "onnx/infer/infer_op.h"
@@ -14,6 +15,7 @@
 #define DOMAIN_ ""
 #define DOMAIN_preview_ "ai.onnx.preview"
 #define DOMAIN_ms_ "com.microsoft"
+#define DOMAIN_trt_ "trt"
 #define QX_OP(prefix, name, since, min_in, max_in, min_out, max_out, traits, infer, cpu, cuda) \
     {QX_OP_##prefix##name, DOMAIN_##prefix, #name, since, min_in, max_in, min_out, max_out, traits, qx_infer_##infer},
 static const qx_op table[] = {
@@ -23,6 +25,7 @@ static const qx_op table[] = {
 #undef DOMAIN_
 #undef DOMAIN_preview_
 #undef DOMAIN_ms_
+#undef DOMAIN_trt_
 
 enum { TABLE_COUNT = (int)(sizeof table / sizeof *table) };
 
@@ -51,9 +54,21 @@ static const char *plain_domain(const char *domain)
     return strcmp(domain, "ai.onnx") == 0 ? "" : domain;
 }
 
-const qx_op *qx_op_find(const char *domain, const char *name, int64_t opset)
+/* TensorRT's parser goes by the names of operators alone: files have its own in three domains, and Model Optimizer's have the standard's
+ * pairs of FP8 in the domain trt. */
+static const char *table_domain(const char *domain, const char *name, int64_t *opset)
 {
     domain = plain_domain(domain);
+    const bool theirs = strcmp(domain, "trt") == 0 || strcmp(domain, "trt.plugins") == 0, named = strncmp(name, "TRT_", 4) == 0;
+    if (named && !*domain) return "trt";
+    if (!theirs || named) return theirs ? "trt" : domain;
+    *opset = QX_OPSET_MAX;
+    return strcmp(name, "DequantizeLinear") == 0 || strcmp(name, "QuantizeLinear") == 0 ? "" : domain;
+}
+
+const qx_op *qx_op_find(const char *domain, const char *name, int64_t opset)
+{
+    domain = table_domain(domain, name, &opset);
     const qx_op *best = NULL;
     for (int i = lower_bound(domain, name); i < TABLE_COUNT && compare(&table[i], domain, name) == 0; i++) {
         if (table[i].since <= opset) best = &table[i];

@@ -20,7 +20,7 @@ enum {
     QX_T_SHAPE_ONLY = 1u << 11,   /* result depends on shapes of inputs only */
 };
 
-/* Operator identity without version: QX_OP_MatMul for ai.onnx, QX_OP_ms_MatMulNBits for com.microsoft. */
+/* Operator identity without version: QX_OP_MatMul for ai.onnx, QX_OP_ms_MatMulNBits for com.microsoft, QX_OP_trt_... for TensorRT. */
 typedef enum qx_op_id {
     QX_OP_UNKNOWN = 0,
 #define QX_OP_NAME(prefix, name) QX_OP_##prefix##name,
@@ -35,7 +35,7 @@ typedef int qx_infer_fn(struct qx_infer *ix, struct qx_node *n); /* returns a qx
 
 typedef struct qx_op {
     qx_op_id id;
-    const char *domain; /* "", "ai.onnx.preview" or "com.microsoft" */
+    const char *domain; /* "", "ai.onnx.preview", "com.microsoft" or "trt"; of TRT_ operators not always the node's own */
     const char *name;
     int since;
     int min_in, max_in, min_out, max_out; /* max INT32_MAX when variadic */

@@ -21,7 +21,7 @@ make_page() {
         used[cpu] = 1
     }
     END {
-        title[""] = "ai.onnx"; title["preview_"] = "ai.onnx.preview"; title["ms_"] = "com.microsoft"
+        title[""] = "ai.onnx"; title["preview_"] = "ai.onnx.preview"; title["ms_"] = "com.microsoft"; title["trt_"] = "trt"
         for (a in types) if (!(a in used)) { print "docs/operators.notes: no operator uses " a > "/dev/stderr"; bad = 1 }
         for (i = 1; i <= rows; i++) { all[domains[order[i]]]++; if (adapter[order[i]] != "none") run[domains[order[i]]]++ }
         print "# Operators\n"
@@ -32,6 +32,7 @@ make_page() {
         print "says otherwise. Every listed version runs. Left out by name: training operators (Gradient, Adam, Adagrad, Momentum), ImageDecoder, ai.onnx.ml.\n"
         print "| domain | operators | with a CPU kernel |\n|---|---|---|"
         printf "| ai.onnx | %d | %d |\n| ai.onnx.preview | %d | %d |\n| com.microsoft | %d | %d |\n", all[""], run[""], all["preview_"], run["preview_"], all["ms_"], run["ms_"]
+        printf "| trt | %d | %d |\n", all["trt_"], run["trt_"]
         for (i = 1; i <= rows; i++) {
             k = order[i]
             if (i == 1 || domains[k] != domains[order[i - 1]]) print "\n## " title[domains[k]] "\n\n| operator | versions | CPU kernel | types | refused, and other notes |\n|---|---|---|---|---|"

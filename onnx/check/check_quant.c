@@ -37,7 +37,7 @@ static int type_at(const qx_node *n, uint32_t i)
 
 static qx_status check_versions(qx_checker *c, const qx_node *n, int codes, int scale)
 {
-    if (n->domain[0]) return QX_OK; /* com.microsoft's own pair has all types from the start */
+    if (n->domain[0] || n->op->domain[0]) return QX_OK; /* pairs of com.microsoft and trt have all types from the start */
     if (codes) QX_TRY(need(c, n, needed_opset(codes), qx_dtype_get(codes)->text));
     if (scale == QX_DT_FLOAT16 || scale == QX_DT_BFLOAT16) QX_TRY(need(c, n, 19, "a 16-bit scale"));
     if (scale == QX_DT_FLOAT8E8M0) QX_TRY(need(c, n, 24, "an f8e8m0 scale"));
@@ -114,11 +114,19 @@ static qx_status check_zero(qx_checker *c, const qx_node *n, int codes)
     return QX_OK;
 }
 
+static bool quantizes(qx_op_id op)
+{
+    switch (op) {
+    case QX_OP_QuantizeLinear: case QX_OP_ms_QuantizeLinear: case QX_OP_trt_TRT_FP8QuantizeLinear:
+    case QX_OP_trt_TRT_INT4QuantizeLinear: case QX_OP_trt_TRT_MXFP8QuantizeLinear: case QX_OP_trt_TRT_BlockQuantize: return true;
+    default: return false;
+    }
+}
+
 qx_status qx_check_quant(qx_checker *c, const qx_node *n)
 {
-    bool quantizes = n->op->id == QX_OP_QuantizeLinear || n->op->id == QX_OP_ms_QuantizeLinear;
-    if (n->op->id == QX_OP_DynamicQuantizeLinear) return QX_OK;
-    int stated = (int)qx_attr_int(n, "output_dtype", 0), codes = quantizes ? (stated ? stated : type_at(n, 2)) : type_at(n, 0);
+    if (n->op->max_out > 1) return QX_OK; /* finds its scales when it runs */
+    int stated = (int)qx_attr_int(n, "output_dtype", 0), codes = quantizes(n->op->id) ? (stated ? stated : type_at(n, 2)) : type_at(n, 0);
     QX_TRY(check_versions(c, n, codes, type_at(n, 1)));
     QX_TRY(check_scale(c, n));
     return check_zero(c, n, codes);

@@ -1,5 +1,4 @@
-/* infer_matmul.c - inference of products of matrices (MatMul, Gemm, Einsum, Det) and of quantization, whose scales must fit the
- * shape of what they scale. */
+/* infer_matmul.c - inference of products of matrices (MatMul, Gemm, Einsum, Det). */
 #include <string.h>
 
 #include "onnx/infer/infer_op.h"
@@ -178,70 +177,4 @@ int qx_infer_einsum(qx_infer *ix, qx_node *n)
         p = comma ? comma + 1 : stop;
     }
     return einsum_out(&e, arrow ? arrow + 2 : NULL, dtype_of(ix, n, 0));
-}
-
-/* ---- quantization ---------------------------------------------------------------------------------------------------------- */
-
-/* A scale is one number, one per element of `axis`, or one per block of it. */
-static qx_status scale_fits(qx_infer *ix, qx_node *n)
-{
-    const qx_type *x, *s;
-    int axis;
-    int64_t block = qx_ix_int(ix, n, "block_size", 0);
-    if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &s)) return QX_OK;
-    if (s->rank == 0 || (s->rank == 1 && s->dims[0].n == 1 && x->rank != 1)) return QX_OK;
-    if (s->rank == 1 && s->dims[0].n == 1 && !block) return QX_OK;
-    if (block < 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "block_size is %lld", (long long)block);
-    QX_TRY(qx_ix_axis(ix, n, qx_ix_int(ix, n, "axis", 1), x->rank, &axis));
-    if (s->rank == 1 && !block) {
-        qx_dim d = x->dims[axis];
-        return qx_ix_equal(ix, n, "the axis and its scales", &d, s->dims[0]);
-    }
-    if (s->rank != x->rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "the scale has rank %d, the data rank %d", s->rank, x->rank);
-    for (int i = 0; i < x->rank; i++) {
-        qx_dim d = x->dims[i];
-        if (i != axis) {
-            QX_TRY(qx_ix_equal(ix, n, "dims of the data and its scales", &d, s->dims[i]));
-        } else if (d.n >= 0 && s->dims[i].n >= 0) {
-            int64_t blocks = block ? (d.n + block - 1) / block : s->dims[i].n;
-            if (s->dims[i].n != blocks)
-                QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %d of %lld elements in blocks of %lld needs %lld scales and has %lld", i,
-                           (long long)d.n, (long long)block, (long long)blocks, (long long)s->dims[i].n);
-            if (!block && s->dims[i].n && d.n % s->dims[i].n)
-                QX_IX_FAIL(ix, n, QX_E_SHAPE, "axis %d of %lld elements does not divide into %lld scales", i, (long long)d.n,
-                           (long long)s->dims[i].n);
-        }
-    }
-    return QX_OK;
-}
-
-static qx_status like_input(qx_infer *ix, qx_node *n, int dtype)
-{
-    const qx_type *x;
-    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype);
-    return qx_ix_out(ix, n, 0, dtype, x->rank, x->dims);
-}
-
-int qx_infer_quantize_linear(qx_infer *ix, qx_node *n)
-{
-    int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), zero = dtype_of(ix, n, 2);
-    if (stated && zero && stated != zero)
-        QX_IX_FAIL(ix, n, QX_E_TYPE, "output_dtype is %s but the zero point is %s", qx_dtype_get(stated)->text, qx_dtype_get(zero)->text);
-    QX_TRY(scale_fits(ix, n));
-    return like_input(ix, n, stated ? stated : zero ? zero : QX_DT_UINT8);
-}
-
-int qx_infer_dequantize_linear(qx_infer *ix, qx_node *n)
-{
-    int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), scale = dtype_of(ix, n, 1);
-    QX_TRY(scale_fits(ix, n));
-    if (!stated && scale == QX_DT_FLOAT8E8M0) scale = QX_DT_FLOAT;
-    return like_input(ix, n, stated ? stated : scale ? scale : QX_DT_FLOAT);
-}
-
-int qx_infer_dynamic_quantize(qx_infer *ix, qx_node *n)
-{
-    QX_TRY(like_input(ix, n, QX_DT_UINT8));
-    QX_TRY(qx_ix_out(ix, n, 1, QX_DT_FLOAT, 0, qx_ix_dims(ix, 0)));
-    return qx_ix_out(ix, n, 2, QX_DT_UINT8, 0, qx_ix_dims(ix, 0));
 }

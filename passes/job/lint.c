@@ -31,6 +31,11 @@ static void find(linter *l, const qx_node *n, const char *text)
 /* ---- facts about a node ----------------------------------------------------------------------------------------------------- */
 
 static bool is_op(const qx_node *n, qx_op_id id) { return n && n->op->id == id; }
+static bool is_dq(const qx_node *n)
+{
+    return is_op(n, QX_OP_DequantizeLinear) || is_op(n, QX_OP_trt_TRT_MXFP8DequantizeLinear) ||
+        is_op(n, QX_OP_trt_TRT_FP8DequantizeLinear) || is_op(n, QX_OP_trt_TRT_INT4DequantizeLinear);
+}
 static bool is_linear(const qx_node *n) { return (n->op->traits & QX_T_LINEAR) != 0; }
 static bool is_fp8(qx_dtype t) { return t == QX_DT_FLOAT8E4M3FN || t == QX_DT_FLOAT8E5M2; }
 static bool is_rearranging(const qx_node *n) { return (n->op->traits & QX_T_COPY) != 0; }
@@ -38,7 +43,7 @@ static bool is_rearranging(const qx_node *n) { return (n->op->traits & QX_T_COPY
 static const qx_node *dq_behind(const qx_value *v)
 {
     for (int i = 0; i < 8 && v && v->def; i++) {
-        if (is_op(v->def, QX_OP_DequantizeLinear)) return v->def;
+        if (is_dq(v->def)) return v->def;
         if (!is_rearranging(v->def) && !is_op(v->def, QX_OP_Cast)) return NULL;
         v = qx_node_in(v->def, 0);
     }
@@ -102,6 +107,18 @@ static void half_quantized(linter *l, const qx_node *n)
 static void contrib_operator(linter *l, const qx_node *n)
 {
     if (strcmp(n->domain, "com.microsoft") == 0) FIND(l, n, "domain com.microsoft is ONNX Runtime's own");
+}
+
+static void tensorrts_own(linter *l, const qx_node *n)
+{
+    if (strcmp(n->op->domain, "trt") == 0 || strncmp(n->domain, "trt", 3) == 0) FIND(l, n, "an operator of TensorRT alone");
+}
+
+/* Its parser has no such element type; it reads powers of two as bytes. */
+static void trt_powers(linter *l, const qx_node *n)
+{
+    if (n->op->traits & QX_T_QDQ && scale_type(n) == QX_DT_FLOAT8E8M0)
+        FIND(l, n, "TensorRT's parser has no element type f8e8m0 (--target tensorrt writes TRT_MXFP8DequantizeLinear)");
 }
 
 static void trt_zero_point(linter *l, const qx_node *n)
@@ -293,6 +310,8 @@ static const struct rule { const char *name, *brief; unsigned targets; bool erro
     {"isolated-pair", "Q/DQ that no product reads", ORT | TRT, false, isolated_pair},
     {"half-quantized", "products with one quantized input", TRT, false, half_quantized},
     {"contrib", "operators of com.microsoft", TRT, true, contrib_operator},
+    {"powers-of-two", "scales of type f8e8m0", TRT, true, trt_powers},
+    {"trt", "operators of TensorRT's own", ORT | OV, true, tensorrts_own},
     {"zero-point", "asymmetric quantization", TRT, true, trt_zero_point},
     {"negative-scale", "scales below 0", TRT, true, trt_negative_scale},
     {"whole-blocks", "blocks that do not divide their axis", TRT | OV, true, whole_blocks},

@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "kernels/quant.h"
 #include "onnx/weight/weight.h"
+#include "passes/place/blocks.h"
 #include "passes/place/dynamic.h"
 #include "passes/place/gathered.h"
 #include "passes/place/mixture.h"
@@ -14,7 +15,7 @@
 
 enum { OPSET_OUTPUT_DTYPE = 21, OPSET_BLOCKS = 21 }; /* of QuantizeLinear's attribute, and of blocks */
 
-typedef struct pair { qx_dtype codes; float scale; int32_t zero; qx_value *out; struct pair *next; } pair;
+typedef struct pair { qx_dtype codes, blocks; float scale; int32_t zero; qx_value *out; struct pair *next; } pair; /* blocks: type of block scales */
 struct qx_emit { pair **of; uint32_t n; qx_map *zeros; };
 
 qx_status qx_emit_new(qx_pipeline *pipe)
@@ -108,17 +109,34 @@ static qx_status cast_pair(qx_value *v, const pair *p, qx_value **out)
     return QX_OK;
 }
 
-qx_status qx_emit_pair(qx_pipeline *pipe, qx_value *v, qx_dtype codes, float scale, int32_t zero, qx_value **out)
+/* The pair like this that v has, or a new one (out NULL), which is remembered. */
+static qx_status pair_of(qx_pipeline *pipe, const qx_value *v, const pair *like, pair **out)
 {
     struct qx_emit *e = pipe->emit;
     for (pair *p = v->id < e->n ? e->of[v->id] : NULL; p; p = p->next)
-        if (p->codes == codes && p->scale == scale && p->zero == zero) { *out = p->out; return QX_OK; }
-    pair *p = qx_arena_alloc(pipe->model->arena, sizeof *p);
+        if (p->codes == like->codes && p->blocks == like->blocks && p->scale == like->scale && p->zero == like->zero) return *out = p, QX_OK;
+    pair *p = qx_arena_memdup(pipe->model->arena, like, sizeof *p);
     if (!p) return QX_E_NOMEM;
-    *p = (pair){.codes = codes, .scale = scale, .zero = zero};
-    bool casts = pipe->opt->target == QX_TARGET_ORT && qx_dtype_is_float(codes);
-    QX_TRY(casts ? cast_pair(v, p, &p->out) : standard_pair(pipe, v, p, &p->out));
     if (v->id < e->n) { p->next = e->of[v->id]; e->of[v->id] = p; }
+    *out = p;
+    return QX_OK;
+}
+
+qx_status qx_emit_pair(qx_pipeline *pipe, qx_value *v, qx_dtype codes, float scale, int32_t zero, qx_value **out)
+{
+    pair *p;
+    const bool casts = pipe->opt->target == QX_TARGET_ORT && qx_dtype_is_float(codes);
+    QX_TRY(pair_of(pipe, v, &(pair){.codes = codes, .scale = scale, .zero = zero}, &p));
+    if (!p->out) QX_TRY(casts ? cast_pair(v, p, &p->out) : standard_pair(pipe, v, p, &p->out));
+    *out = p->out;
+    return QX_OK;
+}
+
+qx_status qx_emit_blocks(qx_pipeline *pipe, qx_value *v, const qx_qspec *spec, float second, qx_value **out)
+{
+    pair *p;
+    QX_TRY(pair_of(pipe, v, &(pair){.codes = spec->codes, .blocks = spec->scale, .scale = second}, &p));
+    if (!p->out) QX_TRY(qx_blocks_put(pipe, v, spec, second, &p->out));
     *out = p->out;
     return QX_OK;
 }
@@ -223,10 +241,12 @@ static bool integer_weight_only(const qx_pipeline *pipe, const qx_plan_item *it)
            it->weight->tensor->rank == 2 && it->weight->spec.block == 0 && l->contract_axis == 0;
 }
 
+static bool in_integers(const qx_plan_item *it) { return it->dynamic && it->dynamic != QX_DYNAMIC_BLOCK; }
+
 static bool any_dynamic(const qx_pipeline *pipe, const qx_plan_weight *w)
 {
     for (int64_t i = 0; i < pipe->plan->linears.count; i++)
-        if (pipe->plan->items[i].weight == w && pipe->plan->items[i].dynamic) return true;
+        if (pipe->plan->items[i].weight == w && in_integers(&pipe->plan->items[i])) return true;
     return false;
 }
 
@@ -296,12 +316,19 @@ qx_why qx_emit_fits(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qs
     return QX_WHY_NOT_ELIGIBLE;
 }
 
+/* TensorRT's parser has no element type of powers of two: it takes them as bytes, in an operator of its own. */
+static bool powers_for_tensorrt(const qx_pipeline *pipe, const qx_plan_weight *w)
+{
+    return w->spec.scale == QX_DT_FLOAT8E8M0 && pipe->opt->target == QX_TARGET_TENSORRT;
+}
+
 qx_need qx_emit_weight_need(const qx_pipeline *pipe, const qx_plan_item *it)
 {
-    if (it->dynamic && it->weight->items == 1) return (qx_need){11, 6}; /* of DynamicQuantizeLinear and Round */
+    if (in_integers(it) && it->weight->items == 1) return (qx_need){11, 6}; /* of DynamicQuantizeLinear and Round */
     const bool bytes = it->weight->spec.codes == QX_DT_INT8;
     if (bytes && (choose_form(pipe, it) == FORM_NBITS || only_gathered(pipe, it->weight)))
         return (qx_need){13, 7}; /* no operator but MatMulNBits knows of blocks */
+    if (powers_for_tensorrt(pipe, it->weight)) return qx_blocks_need(pipe, &it->weight->spec);
     return qx_emit_need(&it->weight->spec);
 }
 
@@ -349,7 +376,6 @@ static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_val
 {
     qx_plan_weight *w = it->weight;
     qx_graph *g = w->value->graph;
-    (void)pipe;
     qx_node *n, *at = qx_place_behind(w->value);
     qx_type t = codes->type;
     if (scale->def) at = scale->def->next;
@@ -360,6 +386,10 @@ static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_val
     if (powers) QX_TRY(qx_attr_set_int(n, "output_dtype", made));
     if (w->spec.block != -1) QX_TRY(qx_attr_set_int(n, "axis", dq_axis(it, f)));
     if (w->spec.block > 0) QX_TRY(qx_attr_set_int(n, "block_size", w->spec.block));
+    if (powers_for_tensorrt(pipe, w)) {
+        if (!qx_graph_opset(g, "trt")) QX_TRY(qx_model_set_opset(pipe->model, "trt", 1));
+        QX_TRY(qx_node_set_op(n, "trt", "TRT_MXFP8DequantizeLinear"));
+    }
     *out = n->out[0];
     if (made != w->tensor->dtype) {
         QX_TRY(qx_node_put(g, at, &(qx_new_node){"Cast", {*out}, 1, &t, w->tensor->dtype, w->value->name, "Cast"}, &n));
@@ -466,6 +496,7 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
     qx_plan_weight *w = it->weight;
     qx_graph *g = w->value->graph;
     qx_value *codes, *scale, *zero, *scale2, *dq;
+    if (powers_for_tensorrt(pipe, w)) w->job->part[QX_PART_SCALE]->dtype = QX_DT_UINT8;
     QX_TRY(add_part(g, w, QX_PART_CODES, suffix_of(w->spec.codes), &codes));
     QX_TRY(add_part(g, w, QX_PART_SCALE, "scale", &scale));
     QX_TRY(add_part(g, w, QX_PART_ZERO, "zp", &zero));

@@ -10,6 +10,8 @@ qx_status qx_emit_new(struct qx_pipeline *pipe);
 /* QuantizeLinear + DequantizeLinear behind v (target ort and FP8: Div, Cast, Cast, Mul), or the pair that is there already.
  * scale is in the type of v; zero only for UINT8. */
 qx_status qx_emit_pair(struct qx_pipeline *pipe, qx_value *v, qx_dtype codes, float scale, int32_t zero, qx_value **out);
+/* The same for scales that are found when the model runs, in the blocks of a weight's format (blocks.h). */
+qx_status qx_emit_blocks(struct qx_pipeline *pipe, qx_value *v, const qx_qspec *spec, float second, qx_value **out);
 /* The weight of an item in its format: makes the job and the dequantizer once, rewires all uses. For 4-bit weights and target ort
  * the item's node becomes MatMulNBits. */
 qx_status qx_emit_weight(struct qx_pipeline *pipe, qx_plan_item *it);

@@ -19,8 +19,8 @@
 #include "passes/pipeline.h"
 
 /* Of an input that is quantized when the model runs, what shares a scale. ROW: a token (symmetric); TENSOR:
- * DynamicQuantizeLinear's UINT8 with a zero point, which ONNX Runtime fuses. */
-typedef enum qx_dynamic { QX_DYNAMIC_NONE, QX_DYNAMIC_ROW, QX_DYNAMIC_TENSOR } qx_dynamic;
+ * DynamicQuantizeLinear's UINT8 with a zero point, which ONNX Runtime fuses; BLOCK: a block of the weight's format, in that format. */
+typedef enum qx_dynamic { QX_DYNAMIC_NONE, QX_DYNAMIC_ROW, QX_DYNAMIC_TENSOR, QX_DYNAMIC_BLOCK } qx_dynamic;
 
 /* What becomes of one stored weight; shared by all linears that use it (tied weights once). */
 typedef struct qx_plan_weight {
@@ -61,7 +61,7 @@ typedef struct qx_plan_item {
     qx_dynamic dynamic;       /* x is quantized when the model runs (and act is UNDEFINED) */
     /* largest |x| that the format shall reach, chosen on the output by a WEIGHTS pass; 0: by the format's own rule */
     float act_range;
-    float act_scale;          /* decided by the format pass in run(); > 0 when act is set */
+    float act_scale;          /* decided by the format pass in run(); > 0 when act is set, or dynamic is BLOCK (its second level) */
     int32_t act_zero;         /* zero point of x (UINT8) */
     double act_sqnr;          /* of x on the rows that calibration kept, decibels; NaN: no rows, or float */
 } qx_plan_item;

@@ -1,6 +1,7 @@
 /* scheme.c - what all formats do: settle items, ask for statistics, choose scales, write nodes. Decides everything before it changes
  * anything. */
 #include "passes/place/scheme.h"
+#include "passes/place/blocks.h"
 #include "passes/place/dynamic.h"
 #include "passes/place/second_level.h"
 #include "passes/place/table.h"
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #include "kernels/quant.h"
+#include "kernels/search.h"
 #include "onnx/weight/weight.h"
 
 /* ---- plan ------------------------------------------------------------------------------------------------------------- */
@@ -132,7 +134,7 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     }
     if (s->one_row && one_row(p, s, it)) return;
     if (no_integer_kernel(p, s, it)) return;
-    if (s->dynamic && !qx_dynamic_fits(it, &why_detail)) it->weight_only = true;
+    if (s->dynamic && s->dynamic != QX_DYNAMIC_BLOCK && !qx_dynamic_fits(it, &why_detail)) it->weight_only = true;
     why = qx_emit_fits(p->pipe, it, &s->weight, &why_detail);
     if (why == QX_WHY_NONE) return;
     if (s->unblocked && !it->forced) why = takes_eight(p, it, detail, &why_detail);
@@ -152,9 +154,13 @@ qx_status qx_scheme_want_range(const qx_scheme *s, qx_stats *stats, qx_value *v)
 /* Whether the columns of W are channels of one axis. */
 static bool has_columns(const qx_linear *l) { return l->rows && !l->is_conv; }
 
+/* Block scales of x are multiples of one that calibration finds. */
+static bool has_second(const qx_plan_item *it) { return it->dynamic == QX_DYNAMIC_BLOCK && it->weight->spec.scale == QX_DT_FLOAT8E4M3FN; }
+
 static qx_status want_input(qx_pass *p, const qx_scheme *s, qx_stats *stats, const qx_plan_item *it)
 {
     if (s->act && !it->weight_only) QX_TRY(qx_scheme_want_range(s, stats, it->x_stat));
+    if (has_second(it)) QX_TRY(qx_scheme_want_range(s, stats, it->x_stat));
     if (!s->importance || !p->pipe->have_data || !has_columns(it->lin)) return QX_OK;
     qx_stat_request r = {.value = it->lin->rows, .kinds = QX_STAT_CHANNELS, .axis = -1};
     return qx_stats_want(stats, &r);
@@ -173,6 +179,17 @@ static void fit_block(const qx_pass *p, qx_plan_item *it)
     w->spec.block = block;
 }
 
+static void fit_blocks_of_x(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
+{
+    const char *detail;
+    it->act_scale = 1;
+    if (qx_blocks_fit(p->pipe, it, &it->weight->spec, &detail)) return;
+    const char *note = qx_arena_printf(p->pipe->arena, "%s: input stays float", detail);
+    it->notes = note ? note : "input stays float";
+    it->dynamic = QX_DYNAMIC_NONE;
+    it->weight->format = s->still;
+}
+
 static void fill_item(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     qx_plan_weight *w = it->weight;
@@ -184,6 +201,7 @@ static void fill_item(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     if (w->spec.block > 0) fit_block(p, it);
     it->act = it->weight_only ? QX_DT_UNDEFINED : s->act;
     it->dynamic = it->weight_only ? QX_DYNAMIC_NONE : s->dynamic;
+    if (it->dynamic == QX_DYNAMIC_BLOCK) fit_blocks_of_x(p, s, it);
     qx_emit_prefer_blocks(p->pipe, it);
 }
 
@@ -430,6 +448,20 @@ static void decide_input(qx_pass *p, const qx_stats *stats, qx_plan_item *it)
     it->act_sqnr = input_sqnr(it, stats);
 }
 
+static void decide_second(qx_pass *p, const qx_scheme *s, const qx_stats *stats, qx_plan_item *it)
+{
+    char detail[120];
+    float scale;
+    int32_t zero;
+    const qx_why why = qx_scheme_act_scale(p, s, stats, it->x_stat, &scale, &zero, detail);
+    if (why != QX_WHY_NONE) {
+        qx_item_keep(p->pipe, it, why, "input '%.60s' %s", it->lin->x->name, detail);
+        return;
+    }
+    const qx_value_stats *seen = p->pipe->no_stats ? NULL : qx_stats_get(stats, it->x_stat);
+    if (seen) it->act_scale = qx_nvfp4_global(seen->absmax);
+}
+
 /* One scale a row where rows lie on several axes (experts): a block that is the whole row says that in the standard's form.
  * TensorRT has no blocks of 8 bits: one scale for the tensor, unless a solver has chosen one a row. OpenVINO 2026.4 reads a gathered table
  * with one INT8 block a row wrongly (5 dB; tests/interop/ov.py): two blocks there, and for recurrences too, which it refuses with a scale
@@ -459,6 +491,7 @@ static qx_status raise_opset(qx_pass *p, const qx_plan_item *it)
     const qx_qspec *w = &it->weight->spec;
     qx_need need = qx_emit_weight_need(p->pipe, it), act = {0, 0};
     if (it->act) act = qx_emit_pair_need(p->pipe, it->lin->x, it->act);
+    if (it->dynamic == QX_DYNAMIC_BLOCK) act = qx_blocks_need(p->pipe, w);
     if (act.opset > need.opset) need = act;
     return qx_emit_raise(p->pipe, need, qx_dtype_get(need.opset == act.opset && it->act ? it->act : w->codes)->name);
 }
@@ -475,10 +508,10 @@ static qx_status write_item(qx_pass *p, qx_plan_item *it)
 {
     qx_value *x;
     QX_TRY(qx_emit_weight(p->pipe, it));
-    if (it->act) {
-        QX_TRY(qx_emit_pair(p->pipe, it->lin->x, it->act, it->act_scale, it->act_zero, &x));
-        QX_TRY(qx_node_set_in(it->lin->node, it->lin->x_index, x));
-    }
+    if (it->act) QX_TRY(qx_emit_pair(p->pipe, it->lin->x, it->act, it->act_scale, it->act_zero, &x));
+    else if (it->dynamic == QX_DYNAMIC_BLOCK) QX_TRY(qx_emit_blocks(p->pipe, it->lin->x, &it->weight->spec, it->act_scale, &x));
+    else x = NULL;
+    if (x) QX_TRY(qx_node_set_in(it->lin->node, it->lin->x_index, x));
     const qx_scheme *s = p->state;
     qx_applied(p, it->lin->node, it->dynamic ? s->name : it->weight->format);
     report_sharers(p, it);
@@ -495,6 +528,7 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
         qx_scheme_weigh(p, stats, &plan->items[i]);
         scale_rows(p, &plan->items[i]);
         if (plan->items[i].act) decide_input(p, stats, &plan->items[i]);
+        if (has_second(&plan->items[i])) decide_second(p, s, stats, &plan->items[i]);
     }
     if (p->pipe->failed != QX_OK) return p->pipe->failed;
     if (s->concat) QX_TRY(qx_concat_share(p));

@@ -76,10 +76,37 @@ static void fake_tensor(int64_t n, float *x)
     qx_fake_quantize(&(qx_quant){.grid = {1, n, 1, n}, .format = {.codes = QX_DT_UINT8}, .scale = &scale, .zero = &zero}, x);
 }
 
+/* Rows at a time, whose blocks have room on the stack. */
+static void fake_blocks(const qx_qspec *spec, int64_t rows, int64_t k, float *x)
+{
+    enum { CELLS = 256 };
+    const qx_format f = {.codes = spec->codes, .scale = spec->scale};
+    const int64_t block = spec->block, part = CELLS * block < k ? CELLS * block : k;
+    float scale[CELLS], top = 0, second = 1, lo, most;
+    (void)qx_format_range(&f, &lo, &most);
+    if (spec->scale == QX_DT_FLOAT8E4M3FN) {
+        for (int64_t i = 0; i < rows * k; i++) top = fmaxf(top, fabsf(x[i]));
+        second = qx_nvfp4_global(top);
+    }
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < k; c += part) {
+            const int64_t n = k - c < part ? k - c : part;
+            const qx_grid grid = {1, n, 1, block};
+            float *y = x + r * k + c;
+            memset(scale, 0, sizeof scale);
+            (void)qx_amax(&grid, QX_DT_FLOAT, y, scale, NULL);
+            for (int64_t i = 0; i < qx_grid_cells(&grid); i++) scale[i] = scale[i] / most / second;
+            qx_scales_stored(&f, scale, qx_grid_cells(&grid), NULL);
+            for (int64_t i = 0; i < qx_grid_cells(&grid); i++) scale[i] *= second;
+            (void)qx_fake_quantize(&(qx_quant){.grid = grid, .format = {.codes = spec->codes}, .scale = scale}, y);
+        }
+}
+
 void qx_act_fake(const qx_act_grid *g, int64_t rows, int64_t k, float *x)
 {
     if (g->dynamic == QX_DYNAMIC_TENSOR) fake_tensor(rows * k, x);
     for (int64_t i = 0; i < rows && g->dynamic == QX_DYNAMIC_ROW; i++) fake_row(k, x + i * k);
+    if (g->dynamic == QX_DYNAMIC_BLOCK) fake_blocks(g->blocks, rows, k, x);
     if (!g->dynamic && g->act) fake_even(g->act == QX_DT_UINT8 ? QX_DT_INT8 : g->act, g->scale, rows * k, x);
 }
 
@@ -371,7 +398,7 @@ static qx_act_grid grid_of(const run *r, int64_t i)
 {
     const qx_plan_item *it = r->c->quantize_x ? qx_group_quantized(r->j->group) : NULL;
     if (!it) return (qx_act_grid){0};
-    qx_act_grid g = {.act = it->act, .dynamic = it->dynamic};
+    qx_act_grid g = {.act = it->act, .dynamic = it->dynamic, .blocks = &it->weight->spec};
     const qx_format f = {.codes = g.act == QX_DT_UINT8 ? QX_DT_INT8 : g.act, .scale = QX_DT_FLOAT};
     const float top = g.dynamic ? 0 : reach(r, i);
     if (!g.dynamic) qx_scale_from_amax(&f, &top, 1, &g.scale, NULL);

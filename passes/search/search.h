@@ -39,8 +39,9 @@ qx_status qx_judge_run(qx_judge *j, const qx_candidates *c, double *error);
 /* What a channel with the largest seen value m is expected to lose, in units of m^2, in as many new rows as were seen when the
  * grid reaches room m (>= m): the sum of (|x| - room m)^2 over the rows beyond. */
 double qx_unseen_loss(double room);
-/* How an activation is rounded: on a calibrated grid (scale; 0: it stays float), or by what it holds when the model runs. */
-typedef struct qx_act_grid { qx_dtype act; qx_dynamic dynamic; float scale; } qx_act_grid;
+/* How an activation is rounded: on a calibrated grid (scale; 0: it stays float), or by what it holds when the model runs (BLOCK: as
+ * `blocks` says, the second level by the rows at hand). */
+typedef struct qx_act_grid { qx_dtype act; qx_dynamic dynamic; float scale; const qx_qspec *blocks; } qx_act_grid;
 bool qx_act_rounds(const qx_act_grid *g);
 /* x[rows][k] on its grid. A tensor's own scale is that of these rows. */
 void qx_act_fake(const qx_act_grid *g, int64_t rows, int64_t k, float *x);

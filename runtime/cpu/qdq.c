@@ -155,27 +155,47 @@ qx_status qx_q_zeros(qx_call *c, const qx_tensor *zp, const int32_t **out)
     return QX_OK;
 }
 
-static qx_status common(qx_call *c, const qx_tensor **x, qx_qparams *p)
+/* Powers of two that are stored as bytes. */
+static qx_status powers(qx_call *c, const qx_tensor *bytes, const float **out)
+{
+    float *f;
+    QX_TRY(QX_CALL_SCRATCH(c, bytes->numel, &f));
+    (void)qx_to_f32(QX_DT_FLOAT8E8M0, bytes->data, bytes->numel, f);
+    *out = f;
+    return QX_OK;
+}
+
+/* TensorRT reads blocks off the shapes where the attribute is missing. */
+static void blocks_by_shape(const qx_tensor *x, const qx_tensor *scale, int64_t *axis, int64_t *block)
+{
+    if (scale->numel == 1 || scale->rank != x->rank || x->rank < 2) return;
+    for (int i = 0; i < x->rank; i++)
+        if (scale->dims[i] > 0 && scale->dims[i] < x->dims[i]) *axis = i, *block = x->dims[i] / scale->dims[i];
+}
+
+static qx_status common(qx_call *c, const qx_qdefault *d, const qx_tensor **x, qx_qparams *p)
 {
     const qx_tensor *scale, *zp = qx_call_in(c, 2);
     char a[96], b[96];
     QX_TRY(qx_call_need(c, 0, x));
     QX_TRY(qx_call_need(c, 1, &scale));
-    QX_TRY(qx_qlayout_make(c, *x, scale, qx_call_int(c, "axis", 1), qx_call_int(c, "block_size", 0), &p->layout));
+    int64_t axis = qx_call_int(c, "axis", 1), block = qx_call_int(c, "block_size", 0);
+    if (d->by_shape && !block) blocks_by_shape(*x, scale, &axis, &block);
+    QX_TRY(qx_qlayout_make(c, *x, scale, axis, block, &p->layout));
     if (zp && zp->numel != scale->numel)
         QX_CALL_FAIL(c, QX_E_SHAPE, "zero point %s, scale %s", qx_tensor_describe(zp, a, sizeof a), qx_tensor_describe(scale, b, sizeof b));
-    QX_TRY(qx_call_in_f32(c, 1, &p->scale));
+    QX_TRY(d->powers && scale->dtype == QX_DT_UINT8 ? powers(c, scale, &p->scale) : qx_call_in_f32(c, 1, &p->scale));
     return qx_q_zeros(c, zp, &p->zero);
 }
 
-qx_status qx_cpu_quantize(qx_call *c)
+qx_status qx_q_node(qx_call *c, const qx_qdefault *d)
 {
     const qx_tensor *x, *zp = qx_call_in(c, 2);
     qx_tensor *y = NULL;
     qx_qparams p = {.no_saturate = qx_call_int(c, "saturate", 1) == 0};
-    QX_TRY(common(c, &x, &p));
+    QX_TRY(common(c, d, &x, &p));
     p.codes = (qx_dtype)qx_call_int(c, "output_dtype", 0);
-    if (!p.codes) p.codes = zp ? zp->dtype : QX_DT_UINT8;
+    if (!p.codes) p.codes = zp ? zp->dtype : d->codes;
     if (zp && zp->dtype != p.codes)
         QX_CALL_FAIL(c, QX_E_TYPE, "output_dtype is %s, the zero point %s", qx_dtype_get(p.codes)->text, qx_dtype_get(zp->dtype)->text);
     QX_TRY(qx_call_out(c, 0, p.codes, x->rank, x->dims, &y));
@@ -187,19 +207,23 @@ qx_status qx_cpu_quantize(qx_call *c)
     return qx_q_tensor(c, &p, x->dtype, x->data, x->numel, y->data);
 }
 
-qx_status qx_cpu_dequantize(qx_call *c)
+qx_status qx_dq_node(qx_call *c, const qx_qdefault *d)
 {
     const qx_tensor *x, *scale;
     qx_tensor *y = NULL;
     qx_qparams p = {0};
-    QX_TRY(common(c, &x, &p));
+    QX_TRY(common(c, d, &x, &p));
     QX_TRY(qx_call_need(c, 1, &scale));
-    p.codes = x->dtype;
+    const bool bytes = d->codes == QX_DT_FLOAT8E4M3FN && x->dtype == QX_DT_UINT8; /* files of TransformerEngine */
+    p.codes = bytes ? d->codes : x->dtype;
     qx_dtype out = (qx_dtype)qx_call_int(c, "output_dtype", 0);
-    if (!out) out = scale->dtype == QX_DT_FLOAT8E8M0 ? QX_DT_FLOAT : scale->dtype;
+    if (!out) out = qx_dtype_is_real(scale->dtype) ? scale->dtype : QX_DT_FLOAT;
     QX_TRY(qx_call_out(c, 0, out, x->rank, x->dims, &y));
     return qx_dq_tensor(c, &p, x->data, x->numel, out, y->data);
 }
+
+qx_status qx_cpu_quantize(qx_call *c) { return qx_q_node(c, &(qx_qdefault){.codes = QX_DT_UINT8}); }
+qx_status qx_cpu_dequantize(qx_call *c) { return qx_dq_node(c, &(qx_qdefault){.codes = QX_DT_UINT8}); }
 
 void qx_dynamic_range(const float *x, int64_t n, float *lo, float *hi)
 {

@@ -20,6 +20,12 @@ qx_status qx_dq_tensor(qx_call *c, const qx_qparams *p, const void *codes, int64
 /* Zero points as int32 in scratch; NULL when the tensor is NULL or of a float type (float zero points must be 0). */
 qx_status qx_q_zeros(qx_call *c, const qx_tensor *zp, const int32_t **out);
 
+/* A whole node: codes where no input and no attribute says which, whether a scale of UINT8 holds powers of two, and whether blocks may go
+ * without saying. */
+typedef struct qx_qdefault { qx_dtype codes; bool powers, by_shape; } qx_qdefault;
+qx_status qx_q_node(qx_call *c, const qx_qdefault *d);
+qx_status qx_dq_node(qx_call *c, const qx_qdefault *d);
+
 /* DynamicQuantizeLinear's rule: the range of the finite elements with 0 in it, and the uint8 scale and zero point of a range. */
 void qx_dynamic_range(const float *x, int64_t n, float *lo, float *hi);
 void qx_dynamic_scale(float lo, float hi, float *scale, int32_t *zero);

@@ -135,6 +135,14 @@ static const struct { const char *graph, *expected; } shapes[] = {
     {"(uint8[8,3] x) => (z) <float16[8] s = fill(1)> { z = DequantizeLinear <axis = 0> (x, s) }", "f16[8,3]"},
     {"(float[B,8] x) => (z) <float s = {1.0}> { z = QuantizeLinear <output_dtype = 17> (x, s) }", "f8e4m3[B,8]"},
     {"(float[B,8] x) => (z) { z = Cast <to = 10> (x) }", "f16[B,8]"},
+    {"(float[B,8] x) => (z) <float s = {1.0}> { z = trt.TRT_FP8QuantizeLinear (x, s) }", "f8e4m3[B,8]"},
+    {"(float[B,8] x) => (z) <float s = {1.0}> { z = TRT_INT4QuantizeLinear (x, s) }", "i4[B,8]"},
+    {"(float[B,64] x) => (z) <uint8[1,2] s = {1, 2}> { z = trt.TRT_MXFP8DequantizeLinear <axis = 1, block_size = 32> (x, s) }", "f32[B,64]"},
+    {"(float[B,64] x) => (z) <float s = {1.0}> { z, t = trt.TRT_FP4DynamicQuantize (x, s) }", "f4e2m1[B,64]"},
+    {"(float[B,64] x) => (z) <float s = {1.0}> { c, z = trt.TRT_FP4DynamicQuantize (x, s) }", "f8e4m3[B,4]"},
+    {"(float[B,S,64] x) => (z) { c, z = trt.TRT_MXFP8DynamicQuantize (x) }", "u8[B,S,2]"},
+    {"(float[B,64] x) => (z) { c, z = trt.TRT_DynamicQuantize <block_shape = [1, 16], output_type = 23, scale_type = 17> (x) }", "f8e4m3[B,4]"},
+    {"(float8e4m3fn[256,64] x, float[2,1] s) => (z) { z = trt.TRT_BlockDequantize <block_shape = [128, 64]> (x, s) }", "f32[256,64]"},
     {"(float[3] x) => (z) { z = NonZero (x) }", "i64[1,?]"},
     {"(float[B] x, bool c) => (z) { z = If <then_branch = t () => (p) { p = Neg (x) }, else_branch = e () => (q) { q = Exp (x) }> (c) }",
      "f32[B]"},
@@ -161,7 +169,7 @@ static void operators_infer(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         char text[2048];
-        snprintf(text, sizeof text, HEAD(23) "g %s", shapes[i].graph);
+        snprintf(text, sizeof text, "<ir_version: 10, opset_import: [\"\" : 23, \"com.microsoft\" : 1, \"trt\" : 1]>\ng %s", shapes[i].graph);
         fixture f = {.ctx = qx_ctx_new(NULL)};
         char buf[256];
         if (qx_model_parse_text(f.ctx, text, &f.m) != QX_OK) fail_msg("%s: %s", shapes[i].graph, qx_ctx_error(f.ctx));

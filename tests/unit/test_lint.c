@@ -72,6 +72,34 @@ static void recurrences(void **state)
     expect(alone, QX_TARGET_OPENVINO, NULL);
 }
 
+#define POWERS HEAD(24) "g (float[4,32] x) => (float[4,2] y) <float4e2m1[2,32] w = fill(1), float8e8m0[2,1] s = fill(1)> " \
+    "{ d = DequantizeLinear <axis = -1, block_size = 32, output_dtype = 1> (w, s) y = Gemm <transB = 1> (x, d) }"
+#define AS_BYTES "<ir_version: 12, opset_import: [\"\" : 24, \"trt\" : 1]> g (float[4,32] x) => (float[4,2] y) <float8e4m3fn[2,32] w = fill(1), uint8[2,1] s = fill(127)> " \
+    "{ c, t = trt.TRT_MXFP8DynamicQuantize (x) a = trt.TRT_MXFP8DequantizeLinear <axis = -1, block_size = 32> (c, t) " \
+    "d = trt.TRT_MXFP8DequantizeLinear <axis = -1, block_size = 32> (w, s) y = Gemm <transB = 1> (a, d) }"
+
+static void powers_of_two(void **state)
+{
+    (void)state;
+    expect(POWERS, QX_TARGET_TENSORRT, "powers-of-two");
+    expect(POWERS, QX_TARGET_GENERIC, NULL);
+    expect(AS_BYTES, QX_TARGET_TENSORRT, NULL);
+}
+
+static void tensorrts_operators(void **state)
+{
+    (void)state;
+    static const char *heads[] = {"\"trt\" : 1", "\"trt.plugins\" : 1"}, *domains[] = {"trt.", "trt.plugins."};
+    for (int i = 0; i < 2; i++) {
+        char text[600];
+        snprintf(text, sizeof text, "<ir_version: 10, opset_import: [\"\" : 21, %s]> g (float[4] x) => (float8e4m3fn[4] y) <float s = {1}> "
+                 "{ y = %sTRT_FP8QuantizeLinear (x, s) }", heads[i], domains[i]);
+        expect(text, QX_TARGET_ORT, "trt");
+        expect(text, QX_TARGET_OPENVINO, "trt");
+        expect(text, QX_TARGET_TENSORRT, NULL);
+    }
+}
+
 static void cast_to_fp8(void **state)
 {
     (void)state;
@@ -119,6 +147,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(int8_before_a_bias), cmocka_unit_test(scales_below_zero),
                                        cmocka_unit_test(blocks_that_are_not_whole), cmocka_unit_test(cast_to_fp8), cmocka_unit_test(recurrences),
+                                       cmocka_unit_test(powers_of_two), cmocka_unit_test(tensorrts_operators),
                                        cmocka_unit_test(convolutions_in_float), cmocka_unit_test(codes_without_a_kernel),
                                        cmocka_unit_test(types_of_the_standard)};
     return cmocka_run_group_tests(tests, NULL, NULL);

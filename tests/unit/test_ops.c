@@ -49,6 +49,18 @@ static void version_in_force(void **state)
     assert_int_equal(qx_op_find("", "MatMul", 13)->id, QX_OP_MatMul);
 }
 
+/* TensorRT's own names in whatever domain, and the standard's pair in its domain. */
+static void domains_of_tensorrt(void **state)
+{
+    (void)state;
+    static const char *domains[] = {"", "ai.onnx", "trt", "trt.plugins"};
+    for (int i = 0; i < 4; i++) assert_int_equal(qx_op_find(domains[i], "TRT_FP8QuantizeLinear", 17)->id, QX_OP_trt_TRT_FP8QuantizeLinear);
+    assert_int_equal(qx_op_find("trt", "DequantizeLinear", 1)->id, QX_OP_DequantizeLinear);
+    assert_int_equal(qx_op_find("trt", "QuantizeLinear", 1)->id, QX_OP_QuantizeLinear);
+    assert_null(qx_op_find("trt", "MatMul", 1));
+    assert_null(qx_op_find("com.microsoft", "TRT_FP8QuantizeLinear", 1));
+}
+
 static void known_domains(void **state)
 {
     (void)state;
@@ -63,7 +75,7 @@ int main(void)
         cmocka_unit_test(rows_are_sorted),
         cmocka_unit_test(every_row_is_found),
         cmocka_unit_test(version_in_force),
-        cmocka_unit_test(known_domains),
+        cmocka_unit_test(domains_of_tensorrt), cmocka_unit_test(known_domains),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
