@@ -13,7 +13,8 @@ static const qx_option options[] = {
 };
 
 typedef struct blocks { const char *weights; qx_dtype codes, scale; int64_t block; } blocks; /* weights: the format of weights alone */
-static const blocks nvfp4 = {"nvfp4", QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E4M3FN, 16}, mxfp8 = {"mxfp8", QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT8E8M0, 32},
+static const blocks nvfp4 = {"nvfp4", QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E4M3FN, 16},
+                    mxfp8 = {"mxfp8", QX_DT_FLOAT8E4M3FN, QX_DT_FLOAT8E8M0, 32},
                     mxfp4 = {"mxfp4", QX_DT_FLOAT4E2M1, QX_DT_FLOAT8E8M0, 32};
 
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats, const blocks *b)

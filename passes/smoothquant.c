@@ -113,7 +113,8 @@ static void add_group(trial *t, int64_t i)
         const qx_plan_item *it = g->items[j];
         if (!qx_item_rounds_x(it)) continue;
         t->changes[t->n++] = (qx_probe_change){.item = it - plan->items, .spec = &it->weight->spec, .smooth = c->s,
-                                               .x = {it->act, it->dynamic, it->act ? c->top / qx_scheme_reach(it->act, 1) : 0, &it->weight->spec},
+                                               .x = {.act = it->act, .dynamic = it->dynamic, .blocks = &it->weight->spec,
+                                                     .scale = it->act ? c->top / qx_scheme_reach(it->act, 1) : 0},
                                                .error = pow(10, -c->left_db / 10)};
     }
 }

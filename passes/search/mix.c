@@ -285,7 +285,8 @@ static qx_status plan_format(qx_mix *m, int format, qx_stats *stats)
     if (f) QX_TRY(f->def->plan(f, m->pass->pipe->model, stats));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].dynamic)
-            QX_FAIL(m->pass->ctx, QX_E_USAGE, "what %s costs is only known when the model runs; name int8, or a format of weights", f->def->name);
+            QX_FAIL(m->pass->ctx, QX_E_USAGE, "what %s costs is only known when the model runs; name int8, or a format of weights",
+                    f->def->name);
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (m->group[i] >= 0) QX_TRY(fill_cell(m, i, format));
     return QX_OK;
