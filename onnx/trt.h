@@ -1,5 +1,5 @@
-/* trt.h - TensorRT's quantization operators that the standard has not: which types of codes and scales they have. What its ONNX parser reads
- * (onnx-tensorrt 10.x), for inference and for kernels. */
+/* trt.h - TensorRT's quantization operators that the standard has not: which types of codes and scales they have. What its ONNX
+ * parser reads (onnx-tensorrt 10.x), for inference and for kernels. */
 #ifndef QX_ONNX_TRT_H
 #define QX_ONNX_TRT_H
 

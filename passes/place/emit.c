@@ -15,7 +15,8 @@
 
 enum { OPSET_OUTPUT_DTYPE = 21, OPSET_BLOCKS = 21 }; /* of QuantizeLinear's attribute, and of blocks */
 
-typedef struct pair { qx_dtype codes, blocks; float scale; int32_t zero; qx_value *out; struct pair *next; } pair; /* blocks: type of block scales */
+/* blocks: type of block scales that are found at run time */
+typedef struct pair { qx_dtype codes, blocks; float scale; int32_t zero; qx_value *out; struct pair *next; } pair;
 struct qx_emit { pair **of; uint32_t n; qx_map *zeros; };
 
 qx_status qx_emit_new(qx_pipeline *pipe)
@@ -114,7 +115,8 @@ static qx_status pair_of(qx_pipeline *pipe, const qx_value *v, const pair *like,
 {
     struct qx_emit *e = pipe->emit;
     for (pair *p = v->id < e->n ? e->of[v->id] : NULL; p; p = p->next)
-        if (p->codes == like->codes && p->blocks == like->blocks && p->scale == like->scale && p->zero == like->zero) return *out = p, QX_OK;
+        if (p->codes == like->codes && p->blocks == like->blocks && p->scale == like->scale && p->zero == like->zero)
+            return *out = p, QX_OK;
     pair *p = qx_arena_memdup(pipe->model->arena, like, sizeof *p);
     if (!p) return QX_E_NOMEM;
     if (v->id < e->n) { p->next = e->of[v->id]; e->of[v->id] = p; }
