@@ -19,7 +19,12 @@ static const qx_option int4_options[] = {
     {"block", QX_OPT_INT, "0", 0, 65536, NULL, "elements of the contraction that share a scale; 0: one scale per output channel"}, \
     {"scale", QX_OPT_CHOICE, "amax", 0, 0, "search|amax", "scale of least squared error, or amax over the largest code"}
 static const qx_option int8_options[] = {EIGHT_OPTIONS, QX_SCHEME_LEVEL_OPTION, {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL}};
-static const qx_option fp8_options[] = {EIGHT_OPTIONS, {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL}};
+static const qx_option fp8_options[] = {
+    EIGHT_OPTIONS,
+    {"rows", QX_OPT_INT, "1", 1, 65536, NULL,
+     "output channels that share a scale too; 128 beside block=128: the squares of DeepSeek's checkpoints (amax alone)"},
+    {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
+};
 
 static qx_status with_name(qx_pass *p, qx_scheme *s, const char *base)
 {
@@ -54,7 +59,21 @@ static qx_status plan_eight(qx_pass *p, qx_model *m, qx_stats *stats, qx_dtype c
 }
 
 static qx_status plan_int8(qx_pass *p, qx_model *m, qx_stats *stats) { return plan_eight(p, m, stats, QX_DT_INT8, "int8-weights"); }
-static qx_status plan_fp8(qx_pass *p, qx_model *m, qx_stats *stats) { return plan_eight(p, m, stats, QX_DT_FLOAT8E4M3FN, "fp8-weights"); }
+static qx_status plan_fp8(qx_pass *p, qx_model *m, qx_stats *stats)
+{
+    const int64_t rows = qx_opt_int(p, "rows"), block = qx_opt_int(p, "block");
+    if (rows == 1) return plan_eight(p, m, stats, QX_DT_FLOAT8E4M3FN, "fp8-weights");
+    if (block == 0) QX_FAIL(p->ctx, QX_E_USAGE, "fp8-weights(rows=%lld) is for blocks: write block=128,rows=128", (long long)rows);
+    if (rule_of(p) != QX_SCALE_AMAX)
+        QX_FAIL(p->ctx, QX_E_USAGE, "fp8-weights(rows=%lld,scale=search): the scale of a square is its largest value; leave scale out",
+                (long long)rows);
+    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY};
+    s.weight = (qx_qspec){.codes = QX_DT_FLOAT8E4M3FN, .block = block, .given_rows = rows, .rule = QX_SCALE_AMAX};
+    QX_TRY(with_name(p, &s, "fp8-weights"));
+    s.still = s.name;
+    s.name = qx_arena_printf(m->arena, "%s x %lld", s.name, (long long)rows);
+    return s.name ? qx_scheme_plan(p, m, stats, &s) : QX_E_NOMEM;
+}
 
 const qx_passdef qx_pass_int4 = {
     .name = "int4", .brief = "INT4 weights in blocks; activations stay float", .options = int4_options, .flags = QX_PASS_FORMAT,

@@ -6,7 +6,7 @@
 
 static qx_status put(const qx_run *r, qx_part part, int64_t offset, const void *bytes, size_t n)
 {
-    return r->sink->put(r->sink->user, r->j->part[part], offset, bytes, n);
+    return r->j->part[part] ? r->sink->put(r->sink->user, r->j->part[part], offset, bytes, n) : QX_OK;
 }
 
 /* ---- scales and zero points, contiguous ---- */

@@ -316,14 +316,14 @@ static qx_status tile_ranges(qx_run *r, qx_tile *t, const qx_grid *g, int64_t ce
     return QX_OK;
 }
 
-/* Index into [n][blocks] of cell i of a tile. */
+/* Index into [n][blocks] (or of fewer lines) of cell i of a tile. */
 static int64_t given_index(const qx_run *r, const qx_tile *t, int64_t i)
 {
-    const int64_t b = r->j->spec.block;
+    const int64_t b = r->j->spec.block, rows = r->j->spec.given_rows > 1 ? r->j->spec.given_rows : 1;
     if (b == -1) return 0;
-    if (!r->columns) return t->first * r->blocks + i;
+    if (!r->columns) return (t->first + i / r->blocks) / rows * r->blocks + i % r->blocks;
     const int64_t column = t->col0 + i % t->cols, block = b > 0 ? t->first / b + i / t->cols : 0;
-    return column * r->blocks + block;
+    return column / rows * r->blocks + block;
 }
 
 static int32_t zero_for(const qx_format *f, float lo, float scale)

@@ -109,6 +109,7 @@ typedef struct qx_qspec {
     bool allow_negative_scale;
     qx_scale_rule rule;
     const float *given;   /* QX_SCALE_GIVEN: [n][blocks] */
+    int64_t given_rows;   /* above 1: so many rows have one line of `given` between them, which is [ceil(n / given_rows)][blocks] */
     const float *importance; /* [k] weight of the squared error in SEARCH (E[x^2]); NULL: 1 */
     /* two levels of scales: the second level reaches this far even if the weight does not; 0: as far as the weight does */
     float amax;
@@ -129,7 +130,7 @@ struct qx_job {
     const qx_step *steps; /* last step, or NULL */
     qx_qspec spec;
     qx_layout layout;
-    qx_weight *part[QX_PART_COUNT_]; /* NULL where the format has no such part */
+    qx_weight *part[QX_PART_COUNT_]; /* NULL where the format has no such part, or nobody wants it */
     struct qx_job_range *range; /* of the whole tensor, once it is known; the engine's business */
     struct qx_job_error *error; /* once it has run; see qx_job_sqnr */
 };

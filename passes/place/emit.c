@@ -12,6 +12,7 @@
 #include "passes/place/gathered.h"
 #include "passes/place/mixture.h"
 #include "passes/place/nodes.h"
+#include "passes/place/square.h"
 
 enum { OPSET_OUTPUT_DTYPE = 21, OPSET_BLOCKS = 21 }; /* of QuantizeLinear's attribute, and of blocks */
 
@@ -374,6 +375,22 @@ static qx_status block_scales(qx_plan_weight *w, qx_value *codes, qx_value *scal
     return QX_OK;
 }
 
+static qx_status tensorrts_own(qx_pipeline *pipe, qx_node *n, const char *op)
+{
+    if (!qx_graph_opset(n->graph, "trt")) QX_TRY(qx_model_set_opset(pipe->model, "trt", 1));
+    return qx_node_set_op(n, "trt", op);
+}
+
+static qx_status in_squares(qx_pipeline *pipe, const qx_plan_weight *w, qx_node *n)
+{
+    const bool last = qx_attr_int(n, "axis", 1) != 0; /* the contraction */
+    const int64_t shape[2] = {last ? w->spec.given_rows : w->spec.block, last ? w->spec.block : w->spec.given_rows};
+    QX_TRY(qx_attr_remove(n, "axis"));
+    QX_TRY(qx_attr_remove(n, "block_size"));
+    QX_TRY(tensorrts_own(pipe, n, "TRT_BlockDequantize"));
+    return qx_attr_set_ints(n, "block_shape", shape, 2);
+}
+
 static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_value *codes, qx_value *scale, qx_value *zero, qx_value **out)
 {
     qx_plan_weight *w = it->weight;
@@ -388,10 +405,8 @@ static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, form f, qx_val
     if (powers) QX_TRY(qx_attr_set_int(n, "output_dtype", made));
     if (w->spec.block != -1) QX_TRY(qx_attr_set_int(n, "axis", dq_axis(it, f)));
     if (w->spec.block > 0) QX_TRY(qx_attr_set_int(n, "block_size", w->spec.block));
-    if (powers_for_tensorrt(pipe, w)) {
-        if (!qx_graph_opset(g, "trt")) QX_TRY(qx_model_set_opset(pipe->model, "trt", 1));
-        QX_TRY(qx_node_set_op(n, "trt", "TRT_MXFP8DequantizeLinear"));
-    }
+    if (powers_for_tensorrt(pipe, w)) QX_TRY(tensorrts_own(pipe, n, "TRT_MXFP8DequantizeLinear"));
+    if (w->spec.given_rows > 1 && pipe->opt->target == QX_TARGET_TENSORRT) QX_TRY(in_squares(pipe, w, n));
     *out = n->out[0];
     if (made != w->tensor->dtype) {
         QX_TRY(qx_node_put(g, at, &(qx_new_node){"Cast", {*out}, 1, &t, w->tensor->dtype, w->value->name, "Cast"}, &n));
@@ -487,7 +502,7 @@ static qx_status report_weight(qx_pipeline *pipe, const qx_plan_item *it)
     if (!pipe->report) return QX_OK;
     w->report_row = pipe->report->n_tensors;
     qx_report_tensor t = {.name = w->value->name, .format = w->format, .bytes_before = (int64_t)w->tensor->bytes,
-                          .bytes_after = job_bytes(w->job), .n = w->view.n,
+                          .bytes_after = job_bytes(w->job) + qx_square_bytes(w), .n = w->view.n,
                           .k = qx_view_k(&w->view), .block = w->spec.block, .sqnr = NAN, .input_sqnr = it->act_sqnr,
                               .node = it->lin->node->name, .scope = it->lin->node->scope};
     return qx_report_add_tensor(pipe->report, &t);
@@ -500,7 +515,8 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, form f)
     qx_value *codes, *scale, *zero, *scale2, *dq;
     if (powers_for_tensorrt(pipe, w)) w->job->part[QX_PART_SCALE]->dtype = QX_DT_UINT8;
     QX_TRY(add_part(g, w, QX_PART_CODES, suffix_of(w->spec.codes), &codes));
-    QX_TRY(add_part(g, w, QX_PART_SCALE, "scale", &scale));
+    if (w->spec.given_rows > 1) QX_TRY(qx_square_value(pipe, w, dq_axis(it, f) == 0, &scale));
+    else QX_TRY(add_part(g, w, QX_PART_SCALE, "scale", &scale));
     QX_TRY(add_part(g, w, QX_PART_ZERO, "zp", &zero));
     QX_TRY(add_part(g, w, QX_PART_SCALE2, "scale_f32_scale", &scale2));
     if (scale2) QX_TRY(block_scales(w, scale, scale2, &scale));
@@ -534,10 +550,13 @@ qx_status qx_emit_bytes(qx_pipeline *pipe, const qx_plan_item *it, const qx_qspe
     w.spec = *spec;
     tried.weight = &w;
     const form f = choose_form(pipe, &tried);
+    if (w.spec.given_rows > 1) w.spec.rule = QX_SCALE_AMAX;
     QX_TRY(qx_job_new(pipe->model, w.tensor, &w.view, NULL, &w.spec, layout_of(f), &job));
     *bytes = 0;
     for (int i = 0; i < QX_PART_COUNT_; i++)
-        if (job->part[i]) *bytes += qx_write_tensor_bytes((int64_t)job->part[i]->bytes, external);
+        if (job->part[i] && !(i == QX_PART_SCALE && w.spec.given_rows > 1))
+            *bytes += qx_write_tensor_bytes((int64_t)job->part[i]->bytes, external);
+    *bytes += qx_square_bytes(&w);
     return QX_OK;
 }
 
@@ -549,6 +568,7 @@ qx_status qx_emit_weight(qx_pipeline *pipe, qx_plan_item *it)
     if ((f == FORM_NBITS && !w->embedding) || f == FORM_MIXTURE) w->spec.scale = it->lin->x->type.dtype;
     QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &w->spec, layout_of(f), &w->job));
     if (f == FORM_MIXTURE) QX_TRY(qx_mixture_shape(pipe->model, it));
+    if (w->spec.given_rows > 1) w->job->part[QX_PART_SCALE] = NULL; /* stored once for all its rows */
     QX_TRY(rewire(pipe, it, f));
     w->done = true;
     return report_weight(pipe, it);

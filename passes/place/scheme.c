@@ -4,6 +4,7 @@
 #include "passes/place/blocks.h"
 #include "passes/place/dynamic.h"
 #include "passes/place/second_level.h"
+#include "passes/place/square.h"
 #include "passes/place/table.h"
 
 #include <float.h>
@@ -199,6 +200,10 @@ static void fill_item(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     w->format = eight ? "int8-weights" : s->name;
     w->exact_input = s->exact_input;
     if (w->spec.block > 0) fit_block(p, it);
+    if (w->spec.given_rows > 1 && !qx_square_fits(p->pipe, it)) {
+        w->spec.given_rows = 0;
+        w->format = s->still;
+    }
     it->act = it->weight_only ? QX_DT_UNDEFINED : s->act;
     it->dynamic = it->weight_only ? QX_DYNAMIC_NONE : s->dynamic;
     if (it->dynamic == QX_DYNAMIC_BLOCK) fit_blocks_of_x(p, s, it);
@@ -534,6 +539,7 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
     if (s->concat) QX_TRY(qx_concat_share(p));
     qx_plan_settle(p->pipe);
     QX_TRY(qx_second_level_share(p, 2));
+    QX_TRY(qx_square_scales(p));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(raise_opset(p, &plan->items[i]));
     if (s->outputs) QX_TRY(qx_outputs_run(p, stats, s));

@@ -17,7 +17,7 @@ typedef struct qx_scheme {
     qx_dtype act;            /* QX_DT_UNDEFINED: weights only */
     float levels;            /* positive levels of act: 127, 448 */
     qx_dynamic dynamic;      /* activations are quantized when the model runs (act is UNDEFINED) */
-    const char *still;       /* of dynamic BLOCK: the format's name where x stays float all the same */
+    const char *still;       /* its name where x stays float all the same (dynamic BLOCK), or rows have scales of their own (squares) */
     bool act_zero;           /* activations with a zero point (UINT8) */
     bool act_zero_auto;      /* ... those of linear operators that lie mostly on one side of 0 */
     qx_range_options range;

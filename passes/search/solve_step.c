@@ -134,7 +134,7 @@ typedef struct tile {
     const solve *v;
     const qx_qspec *spec;
     qx_format format;
-    int64_t k, block, blocks;
+    int64_t k, block, blocks, first; /* first: row of the weight */
     float *w0;
     uint8_t *codes;
     void *scratch;
@@ -149,6 +149,12 @@ static bool scales_before(const tile *t, const float *x, int64_t rows, float *sc
     if (q->block < 0) {
         qx_scale_from_amax(&t->format, &t->v->live->amax, 1, scale, NULL);
         for (int64_t r = 1; r < rows; r++) scale[r] = scale[0];
+        return true;
+    }
+    if (q->rule == QX_SCALE_GIVEN && !q->zero_point) {
+        const int64_t together = q->given_rows > 1 ? q->given_rows : 1;
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(scale + r * t->blocks, q->given + (t->first + r) / together * t->blocks, (size_t)t->blocks * sizeof *scale);
         return true;
     }
     if (two_level(q)) return false;
@@ -196,7 +202,7 @@ static qx_status refine_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows,
     const solve *v = t->v;
     qx_refine r = {.k = t->k, .h = v->live->h, .format = t->format, .block = t->spec->block < 0 ? 0 : t->spec->block, .scale = scale,
                    .zero = zero, .sweeps = v->spec.refine,
-                   .global = global_of(t->spec, v->live), .rescale = t->spec->block >= 0};
+                   .global = global_of(t->spec, v->live), .rescale = t->spec->block >= 0 && t->spec->rule != QX_SCALE_GIVEN};
     if (!v->spec.refine) return QX_OK;
     if (v->spec.prune || v->spec.keep_zeros) {
         for (int64_t i = 0; i < rows * t->k; i++) t->codes[i] = x[i] != 0;
@@ -281,6 +287,7 @@ static qx_status grid(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, const
                   .codes = b.codes, .scratch = b.scratch};
     for (int64_t r = 0; r < g->rows; r += ROWS) {
         const int64_t n = g->rows - r < ROWS ? g->rows - r : ROWS;
+        t.first = g->first + r;
         qx_to_solver_order(v->spec.spatial, n, k, g->x + r * k, b.y);
         QX_TRY_GOTO(st, solve_rows(ctx, &t, b.y, n, b.scale, spec->zero_point ? b.zero : NULL));
         store_scales(&t, n, b.scale);
