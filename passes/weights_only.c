@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "passes/place/scheme.h"
+#include "passes/search/sequence.h"
 
 static const qx_option int4_options[] = {
     {"block", QX_OPT_INT, "32", 8, 65536, NULL,
@@ -59,6 +60,18 @@ static qx_status plan_eight(qx_pass *p, qx_model *m, qx_stats *stats, qx_dtype c
 }
 
 static qx_status plan_int8(qx_pass *p, qx_model *m, qx_stats *stats) { return plan_eight(p, m, stats, QX_DT_INT8, "int8-weights"); }
+/* Weights that are solved in turn are kept with a scale for each row before the format's scales are chosen. */
+static qx_status check_turns(const qx_pass *p)
+{
+    const qx_plan *plan = p->pipe->plan;
+    for (int64_t i = 0; i < plan->linears.count; i++)
+        for (int j = 0; plan->items[i].pass == p && j < p->pipe->n_passes; j++)
+            if (qx_in_turn(p->pipe->passes[j], &plan->items[i]))
+                QX_FAIL(p->ctx, QX_E_USAGE, "fp8-weights(rows=%lld) and %s(sequential=true): layers solved in turn have a scale for each row; "
+                                            "leave one of both out", (long long)qx_opt_int(p, "rows"), p->pipe->passes[j]->def->name);
+    return QX_OK;
+}
+
 static qx_status plan_fp8(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     const int64_t rows = qx_opt_int(p, "rows"), block = qx_opt_int(p, "block");
@@ -67,6 +80,7 @@ static qx_status plan_fp8(qx_pass *p, qx_model *m, qx_stats *stats)
     if (rule_of(p) != QX_SCALE_AMAX)
         QX_FAIL(p->ctx, QX_E_USAGE, "fp8-weights(rows=%lld,scale=search): the scale of a square is its largest value; leave scale out",
                 (long long)rows);
+    QX_TRY(check_turns(p));
     qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY};
     s.weight = (qx_qspec){.codes = QX_DT_FLOAT8E4M3FN, .block = block, .given_rows = rows, .rule = QX_SCALE_AMAX};
     QX_TRY(with_name(p, &s, "fp8-weights"));

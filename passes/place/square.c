@@ -59,9 +59,6 @@ qx_status qx_square_scales(qx_pass *p)
     for (int64_t i = 0; i < plan->linears.count; i++) {
         qx_plan_weight *w = plan->items[i].weight;
         if (plan->items[i].pass != p || !w || w->spec.given_rows < 2 || w->spec.given) continue;
-        if (qx_solve_waits(w))
-            QX_FAIL(p->ctx, QX_E_USAGE, "rows=%lld: weights that are solved in turn (sequential) have a scale for each row; leave one "
-                                        "of both out", (long long)w->spec.given_rows);
         w->spec.given = qx_arena_array(p->pipe->model->arena, (size_t)(lines_of(w) * blocks_of(w)) + 1, sizeof *w->spec.given);
         if (!w->spec.given) return QX_E_NOMEM;
         w->spec.rule = QX_SCALE_GIVEN;
