@@ -67,8 +67,8 @@ static qx_status check_turns(const qx_pass *p)
     for (int64_t i = 0; i < plan->linears.count; i++)
         for (int j = 0; plan->items[i].pass == p && j < p->pipe->n_passes; j++)
             if (qx_in_turn(p->pipe->passes[j], &plan->items[i]))
-                QX_FAIL(p->ctx, QX_E_USAGE, "fp8-weights(rows=%lld) and %s(sequential=true): layers solved in turn have a scale for each row; "
-                                            "leave one of both out", (long long)qx_opt_int(p, "rows"), p->pipe->passes[j]->def->name);
+                QX_FAIL(p->ctx, QX_E_USAGE, "fp8-weights(rows=%lld) and %s(sequential=true): layers solved in turn have a scale for each "
+                                            "row; leave one of both out", (long long)qx_opt_int(p, "rows"), p->pipe->passes[j]->def->name);
     return QX_OK;
 }
 
