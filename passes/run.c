@@ -510,6 +510,8 @@ static qx_status run_all(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
     QX_TRY(each_pass(p, true, PHASE_RUN, stats));
     QX_TRY(each_pass(p, false, PHASE_FINISH, stats));
     QX_TRY(qx_emit_biases(p));
+    QX_TRY(qx_ort_products(p));
+    QX_TRY(qx_ort_forms(p));
     QX_TRY(qx_plan_store_rest(p));
     if (has_format(p) && p->n_quantized == 0) return nothing_done(p);
     if (p->model->dirty) QX_TRY(qx_dead_code(p->model, NULL));

@@ -79,6 +79,13 @@ static bool ends_conv(const qx_node *dq)
     return is_coded_conv(n);
 }
 
+/* Whether n, which ONNX Runtime has for codes too, stands between pairs. */
+static bool works_on_codes(const qx_node *n)
+{
+    const bool has = is_op(n, QX_OP_Mul) || is_op(n, QX_OP_Concat) || is_op(n, QX_OP_MaxPool) || is_op(n, QX_OP_Resize);
+    return has && n->out[0]->n_uses == 1 && is_op(n->out[0]->uses->node, QX_OP_QuantizeLinear);
+}
+
 /* ---- rules ------------------------------------------------------------------------------------------------------------------ */
 
 /* A Q/DQ pair on an activation none of whose readers is a linear operator: two extra passes over memory, nothing gained. */
@@ -86,7 +93,8 @@ static void isolated_pair(linter *l, const qx_node *n)
 {
     if (!is_op(n, QX_OP_DequantizeLinear) || is_weight_dq(n)) return;
     for (const qx_use *u = n->out[0]->uses; u; u = u->next)
-        if (is_linear(u->node) || is_rearranging(u->node) || u->node->op->traits & (QX_T_ATTENTION | QX_T_QDQ) || is_op(u->node, QX_OP_Add))
+        if (is_linear(u->node) || is_rearranging(u->node) || u->node->op->traits & (QX_T_ATTENTION | QX_T_QDQ) ||
+            is_op(u->node, QX_OP_Add) || (l->target == QX_TARGET_ORT && works_on_codes(u->node)))
             return;
     if (l->target == QX_TARGET_ORT && ends_conv(n)) return;
     FIND(l, n, "no matrix product or convolution reads '%s': the pair costs two passes over memory and gains nothing", n->out[0]->name);

@@ -17,6 +17,10 @@ qx_status qx_emit_blocks(struct qx_pipeline *pipe, qx_value *v, const qx_qspec *
 qx_status qx_emit_weight(struct qx_pipeline *pipe, qx_plan_item *it);
 /* When every pass has run: biases of items whose input is quantized, where the target would spoil them as they are (ort_bias.c). */
 qx_status qx_emit_biases(struct qx_pipeline *pipe);
+/* ... and behind that: products of codes as ONNX Runtime multiplies them as integers (ort_products.c). */
+qx_status qx_ort_products(struct qx_pipeline *pipe);
+/* ... and operators between pairs as ONNX Runtime runs them fastest, for that target alone (ort_forms.c). */
+qx_status qx_ort_forms(struct qx_pipeline *pipe);
 /* The weight with its float steps as float of its own type: no format took it. */
 qx_status qx_emit_float(struct qx_pipeline *pipe, qx_plan_weight *w);
 /* Whether the form exists for this item: rank and operator fit the block and the target; else the reason. */

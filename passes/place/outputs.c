@@ -3,13 +3,14 @@
  * than the float model. Every reader then reads the pair, because a convolution with a second reader is not fused either. */
 #include <math.h>
 
+#include "passes/linear/activation.h"
 #include "passes/place/scheme.h"
 #include "passes/search/search.h"
 
 /* Below -flat an activation is as good as constant (HardSwish exactly): codes need not reach further. */
 typedef struct flat { qx_op_id op; float below; } flat;
 static const flat flats[] = {{QX_OP_HardSwish, 3}, {QX_OP_Swish, 8}, {QX_OP_Gelu, 4}, {QX_OP_Mish, 10}};
-enum { SWISH_ROW = 1 };
+static const float of_parts[] = {[QX_ACTIVATION_SILU] = 8, [QX_ACTIVATION_HARD_SWISH] = 3, [QX_ACTIVATION_GELU] = 4};
 
 static bool is_constant(const qx_value *v)
 {
@@ -27,24 +28,12 @@ static qx_value *end_of(const qx_node *conv)
     return next->graph == conv->graph && (next->op->id == QX_OP_Relu || clips) ? next->out[0] : v;
 }
 
-/* v * Sigmoid(v): both readers belong to it. */
-static bool is_gate(const qx_value *v, const qx_node *n)
-{
-    if (n->op->id == QX_OP_Sigmoid && n->out[0]->n_uses == 1) n = n->out[0]->uses->node;
-    if (n->op->id != QX_OP_Mul || n->n_in != 2) return false;
-    const qx_value *other = n->in[0] == v ? n->in[1] : n->in[0];
-    return (n->in[0] == v || n->in[1] == v) && other->def && other->def->op->id == QX_OP_Sigmoid && other->def->in[0] == v;
-}
-
 static float flat_of(const qx_value *v, const qx_node *reader)
 {
-    if (reader->op->id == QX_OP_Swish) { /* x sigmoid(alpha x) */
-        const float alpha = qx_attr_float(reader, "alpha", 1);
-        return alpha > 0 ? flats[SWISH_ROW].below / alpha : 0;
-    }
-    for (size_t i = 0; i < sizeof flats / sizeof *flats; i++)
-        if (reader->op->id == flats[i].op) return flats[i].below;
-    return is_gate(v, reader) ? flats[SWISH_ROW].below : 0;
+    const float alpha = reader->op->id == QX_OP_Swish ? qx_attr_float(reader, "alpha", 1) : 1; /* x sigmoid(alpha x) */
+    for (size_t i = 0; i < sizeof flats / sizeof *flats && alpha > 0; i++)
+        if (reader->op->id == flats[i].op) return flats[i].below / alpha;
+    return of_parts[qx_activation_of(v, reader, NULL)];
 }
 
 /* What lies below -result is the same to every reader of v; 0: to some it is not. */
@@ -65,6 +54,13 @@ static qx_plan_item *codes_of(const qx_pass *p, const qx_use *u)
     return it && it->pass && it->act && u->index == it->lin->x_index ? it : NULL;
 }
 
+/* What a pooling that picks the largest makes of v, as far as this reader is one: codes come through it as they are. */
+static qx_value *pooled(const qx_use *u)
+{
+    const bool picks = u->node->op->id == QX_OP_MaxPool && u->index == 0 && !qx_node_out(u->node, 1);
+    return picks ? qx_node_out(u->node, 0) : NULL;
+}
+
 /* Whether nobody reads v as it is: pairs of the readers serve, behind operators that only move elements too. */
 static bool all_read_codes(const qx_pass *p, qx_value *v, int depth)
 {
@@ -76,6 +72,27 @@ static bool all_read_codes(const qx_pass *p, qx_value *v, int depth)
         if (!moved || qx_same_elements(moved) != qx_same_elements(v) || !all_read_codes(p, moved, depth + 1)) return false;
     }
     return true;
+}
+
+/* A reader of v's codes: of v itself, or behind poolings alone. */
+static qx_plan_item *direct_reader(const qx_pass *p, const qx_value *v)
+{
+    for (const qx_use *u = v->uses; u; u = u->next)
+        if (codes_of(p, u)) return codes_of(p, u);
+    return NULL;
+}
+
+/* One that reads what poolings make of v, where all readers do: its codes are v's too, in front of them, and nothing is rounded twice. */
+static qx_plan_item *reader_of_pooled(const qx_pass *p, const qx_value *v)
+{
+    qx_plan_item *found = NULL;
+    if (v->is_output) return NULL;
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        const qx_value *y = pooled(u);
+        if (!y || y->is_output || !all_read_codes(p, (qx_value *)(uintptr_t)y, 0)) return NULL;
+        if (!found) found = direct_reader(p, y);
+    }
+    return found;
 }
 
 /* There is no such operator of float16. */
@@ -98,13 +115,30 @@ qx_status qx_outputs_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s)
     return QX_OK;
 }
 
+static bool only_hard_swish(const qx_value *v)
+{
+    for (const qx_use *u = v->uses; u; u = u->next)
+        if (qx_activation_of(v, u->node, NULL) != QX_ACTIVATION_HARD_SWISH) return false;
+    return v->uses != NULL;
+}
+
+/* Codes that reach from -3 on, with 3 a whole number of steps: both factors of HardSwish lie on them exactly (ort_forms.c). */
+static void three_on_grid(qx_act_codes *c)
+{
+    const float top = (float)(255 - c->zero) * c->scale, step = (top + 3) / 255, least = 8;
+    const float three = floorf(3 / step);
+    if (c->act != QX_DT_UINT8 || step > 1.15f * c->scale || three < least) return;
+    c->scale = 3 / three;
+    c->zero = (int32_t)three;
+}
+
 /* Codes of v: those of its readers that have some, so that one pair serves all, or a range of its own. */
 static qx_why choose(qx_pass *p, const qx_stats *stats, const qx_scheme *s, const qx_value *v, qx_act_codes *c, char detail[120])
 {
     qx_scheme mine = *s;
-    for (const qx_use *u = v->uses; u; u = u->next) {
-        const qx_plan_item *it = codes_of(p, u);
-        if (!it) continue;
+    const qx_plan_item *it = direct_reader(p, v);
+    if (!it) it = reader_of_pooled(p, v);
+    if (it) {
         *c = (qx_act_codes){it->act, it->act_scale, it->act_zero};
         return it->act_scale > 0 ? QX_WHY_NONE : qx_scheme_input_codes(it, stats, c, detail);
     }
@@ -114,7 +148,9 @@ static qx_why choose(qx_pass *p, const qx_stats *stats, const qx_scheme *s, cons
         mine.flat = flat_below(v);
     }
     c->act = mine.act_zero ? QX_DT_UINT8 : s->act;
-    return qx_scheme_act_scale(p, &mine, stats, v, &c->scale, &c->zero, detail);
+    const qx_why why = qx_scheme_act_scale(p, &mine, stats, v, &c->scale, &c->zero, detail);
+    if (why == QX_WHY_NONE && p->pipe->opt->target == QX_TARGET_ORT && only_hard_swish(v)) three_on_grid(c);
+    return why;
 }
 
 /* Whether some reader needs the value itself, and would get the pair instead. */
@@ -127,13 +163,15 @@ bool qx_output_codes(const qx_plan_item *it, const qx_stats *stats, qx_act_codes
     const qx_scheme *s = p ? p->state : NULL;
     if (!s || !s->outputs || !takes_part(p, it)) return false;
     qx_value *v = end_of(it->lin->node);
-    return needs_pair(p, v) && choose(p, stats, s, v, out, detail) == QX_WHY_NONE;
+    /* codes of what a pooling makes of v are told with its reader */
+    return needs_pair(p, v) && !reader_of_pooled(p, v) && choose(p, stats, s, v, out, detail) == QX_WHY_NONE;
 }
 
 static void agree(qx_pass *p, const qx_value *v, const qx_act_codes *c)
 {
     for (const qx_use *u = v->uses; u; u = u->next) {
         qx_plan_item *it = codes_of(p, u);
+        if (pooled(u)) agree(p, pooled(u), c);
         if (!it) continue;
         it->act = c->act;
         it->act_scale = c->scale;
@@ -145,9 +183,7 @@ static void agree(qx_pass *p, const qx_value *v, const qx_act_codes *c)
  * statistics, which the fold has scaled, are the same. */
 static bool is_stale(const qx_pass *p, const qx_plan_item *it, const qx_value *v)
 {
-    for (const qx_use *u = v->uses; it->rescaled && u; u = u->next)
-        if (codes_of(p, u)) return false;
-    return it->rescaled;
+    return it->rescaled && !direct_reader(p, v) && !reader_of_pooled(p, v);
 }
 
 static qx_status write_output(qx_pass *p, const qx_stats *stats, const qx_scheme *s, qx_plan_item *it)

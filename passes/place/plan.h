@@ -54,6 +54,7 @@ typedef struct qx_plan_item {
     bool weight_only;         /* the pass stores its weight; x stays float although the format quantizes activations */
     bool table;               /* an embedding, a head ... that nobody named: rows of INT8, which no WEIGHTS pass prepares */
     bool float_output;        /* what it writes is not rounded, although the format would */
+    bool skips_too;           /* residual Adds that read x read its pair, as the operator does */
     qx_pass *attention_pass;  /* FORMAT pass that may have it as an attention product (variable weight); NULL: none */
     bool rescaled;            /* its output carries a folded factor or lacks a branch: not comparable with the float model's */
     qx_value *x_stat;         /* value whose range statistics stand for x (same elements, through Reshape/Transpose) */

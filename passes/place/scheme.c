@@ -85,7 +85,12 @@ static bool large_kernel(const qx_pass *p, const qx_scheme *s, qx_plan_item *it,
 static bool no_integer_kernel(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     const bool none = p->pipe->opt->target == QX_TARGET_ORT && s->outputs && it->lin->node->op->id == QX_OP_ConvTranspose;
-    if (!none || it->asked || !weight_alone(p, s, it)) return false;
+    if (!none || it->asked) return false;
+    if (qx_scheme_float_weight(it)) {
+        qx_item_keep(p->pipe, it, QX_WHY_NOT_ELIGIBLE, "ONNX Runtime has no integer ConvTranspose");
+        return true;
+    }
+    if (!weight_alone(p, s, it)) return false;
     it->notes = "ONNX Runtime has no integer ConvTranspose: input stays float";
     return it->weight_only = true;
 }
@@ -210,6 +215,16 @@ static void fill_item(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     qx_emit_prefer_blocks(p->pipe, it);
 }
 
+bool qx_scheme_float_weight(const qx_plan_item *it)
+{
+    enum { ONE_IN = 50 };
+    const qx_pass *p = it->pass;
+    const qx_scheme *s = p->state;
+    const int64_t saved = (int64_t)it->weight->tensor->bytes - it->weight->tensor->numel;
+    return s->outputs && p->pipe->opt->target == QX_TARGET_ORT && !it->asked && it->lin->is_conv && it->weight->items == 1 &&
+        saved < p->pipe->plan->bytes / ONE_IN;
+}
+
 bool qx_scheme_float_input(qx_plan_item *it)
 {
     const qx_pass *p = it->pass;
@@ -286,7 +301,10 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
         QX_TRY(want_input(p, s, stats, &plan->items[i]));
     }
     if (s->residual) QX_TRY(qx_residual_plan(p, stats, s));
-    if (s->outputs) QX_TRY(qx_outputs_plan(p, stats, s));
+    if (s->outputs) {
+        QX_TRY(qx_outputs_plan(p, stats, s));
+        qx_skips_mark(p, true);
+    }
     return s->attention ? qx_attention_plan(p, stats, s) : QX_OK;
 }
 
@@ -542,7 +560,11 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
     QX_TRY(qx_square_scales(p));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(raise_opset(p, &plan->items[i]));
-    if (s->outputs) QX_TRY(qx_outputs_run(p, stats, s));
+    if (s->outputs) {
+        qx_skips_mark(p, false);
+        QX_TRY(qx_outputs_run(p, stats, s));
+        QX_TRY(qx_skips_write(p));
+    }
     if (s->residual) QX_TRY(qx_residual_run(p, stats, s));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(write_item(p, &plan->items[i]));

@@ -57,6 +57,9 @@ qx_why qx_scheme_input_codes(const qx_plan_item *it, const qx_stats *stats, qx_a
 /* From decide(): x stays float after all, the weight alone is stored, in 8 bits. false: the weight is not this operator's alone, or
  * somebody asked for the format. */
 bool qx_scheme_float_input(qx_plan_item *it);
+/* Whether the weight of a convolution that is computed in float anyway stays float too: for ONNX Runtime, which multiplies in its fast
+ * layout by constants alone and dequantizes other weights at each run, where its codes would hardly make the file smaller. */
+bool qx_scheme_float_weight(const qx_plan_item *it);
 /* The largest |x| that the codes of an activation span under a scale; of UINT8: half of what they span. */
 float qx_scheme_reach(qx_dtype act, float scale);
 /* Options of how ranges are chosen, shared by all that puts scales on activations. `without`: what act=auto is where smoothquant
@@ -113,6 +116,11 @@ qx_status qx_outputs_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
 /* From decide(): the codes that a convolution's result will have, by the statistics so far; false: it will have no pair of its own. */
 bool qx_output_codes(const qx_plan_item *it, const qx_stats *stats, qx_act_codes *out);
 qx_status qx_outputs_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s);
+
+/* skips.c: what quantized convolutions read as codes and residual Adds read too: all of them read the pair (it->skips_too). `first`: found
+ * at plan time; later what still holds. Written between outputs and items. */
+void qx_skips_mark(qx_pass *p, bool first);
+qx_status qx_skips_write(qx_pass *p);
 
 /* What a search of the weight's scales weighs columns by, where the scheme of its pass p does so. run() does it, and before that whoever
  * solves the weight already. */

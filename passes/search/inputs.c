@@ -149,15 +149,35 @@ static qx_status find_worst(search *s)
     return QX_OK;
 }
 
+/* What goes past convolutions as well: there it is read as it is, which is the greater part of what its rounding does. */
+static qx_status keep_skip(search *s, const suspect *a, double share)
+{
+    const qx_plan *plan = s->p->pipe->plan;
+    for (int64_t i = a->it - plan->items; i < plan->linears.count; i++)
+        if (plan->items[i].lin->x == a->it->lin->x) plan->items[i].skips_too = false;
+    return qx_item_note(s->p->pipe, a->it, "skip stays float: %.0f %% of all effect on the model's output", share);
+}
+
+/* x of one convolution stays float, and so does the weight where the target wants it so. */
+static qx_status leave_float(search *s, qx_plan_item *it, const char *what, double share)
+{
+    if (qx_scheme_float_weight(it)) {
+        qx_item_keep(s->p->pipe, it, QX_WHY_LARGE_ERROR, "%s: %.0f %% of all effect on the model's output", what, share);
+        return QX_OK;
+    }
+    if (!qx_scheme_float_input(it)) return QX_OK;
+    return qx_item_note(s->p->pipe, it, "%s stays float: %.0f %% of all effect on the model's output", what, share);
+}
+
 /* All readers of a tensor that is rounded where it lies. */
 static qx_status keep_input(search *s, const suspect *a, double share)
 {
     const qx_plan *plan = s->p->pipe->plan;
+    if (a->it->skips_too) return keep_skip(s, a, share);
     for (int64_t i = a->it - plan->items; i < plan->linears.count; i++) {
         qx_plan_item *it = &plan->items[i];
         const bool same = it == a->it || (a->change.input.act && it->lin->x == a->it->lin->x);
-        if (same && is_conv(it) && qx_scheme_float_input(it))
-            QX_TRY(qx_item_note(s->p->pipe, it, "input stays float: %.0f %% of all effect on the model's output", share));
+        if (same && is_conv(it)) QX_TRY(leave_float(s, it, "input", share));
     }
     return QX_OK;
 }
@@ -170,6 +190,7 @@ static qx_status keep(search *s, const part *single)
            a->it->lin->node->name, share);
     if (!a->output) return keep_input(s, a, share);
     a->it->float_output = true;
+    if (qx_scheme_float_weight(a->it)) return leave_float(s, a->it, "result", share);
     return qx_item_note(s->p->pipe, a->it, "result stays float: %.0f %% of all effect on the model's output", share);
 }
 

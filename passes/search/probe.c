@@ -249,6 +249,7 @@ bool qx_probe_can_round(const struct qx_pipeline *pipe, const qx_plan_item *it)
 {
     const qx_value *v = it->lin->x;
     if (!v->def || v->is_output || v->graph != pipe->model->graph) return false;
+    if (it->skips_too) return true;
     for (const qx_use *u = v->uses; u; u = u->next) {
         const qx_plan_item *reader = qx_plan_item_of(pipe->plan, u->node);
         if (qx_use_reads_values(u) && !(reader && u->index == reader->lin->x_index && qx_item_rounds_x(reader))) return false;

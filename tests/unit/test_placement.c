@@ -147,7 +147,7 @@ static const row between[] = {
     {"what a convolution writes, for ONNX Runtime", "int8\ntarget ort",
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/silu/Sigmoid\"] b = Sigmoid(a) [\"/silu/Mul\"] c = Mul(a, b) "
      "[\"/2/Conv\"] d = Conv" PADDED "(c, w2) [\"/Add\"] f = Add(d, x) y = Relu(f) }", NULL,
-     "/1/Conv 2 /silu/Sigmoid 1 /silu/Mul 1 /2/Conv 2 /Add 1 "},
+     "/1/Conv 2 c_QuickGelu 1 /2/Conv 2 /Add 1 "},
     {"... behind its Relu, and one pair for all who read it", "int8\ntarget ort",
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/Relu\"] b = Relu(a) "
      "[\"/2/Conv\"] d = Conv" PADDED "(b, w2) [\"/Add\"] f = Add(d, b) y = Relu(f) }", NULL,
@@ -158,7 +158,7 @@ static const row between[] = {
      "/1/Conv 2 /2/Conv 2 "},
     {"... a Concat reads both parts", "int8\ntarget ort",
      "g (float[1,16,8,8] x) => (y) <float[16,16,3,3] w1 = random(1), float[16,32,3,3] w2 = random(2)> { [\"/1/Conv\"] a = Conv" PADDED "(x, w1) "
-     "[\"/Concat\"] t = Concat<axis=1>(x, a) [\"/2/Conv\"] d = Conv" PADDED "(t, w2) y = Relu(d) }", NULL, "/1/Conv 2 /Concat 1 /2/Conv 2 "},
+     "[\"/Concat\"] t = Concat<axis=1>(x, a) [\"/2/Conv\"] d = Conv" PADDED "(t, w2) y = Relu(d) }", NULL, "/1/Conv 2 /Concat 2 /2/Conv 2 "},
     {"... when told not to", "passes int8(outputs=off)\ntarget ort",
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) y = Sigmoid(a) }", NULL, "/1/Conv 2 "},
     {"... when told to", "passes int8(outputs=on)",
