@@ -92,6 +92,7 @@ static qx_status count_node(void *user, qx_node *n)
     c->s->nodes++;
     count_constant(c->s, n);
     c->s->quantized_nodes += qx_quantized_node(n);
+    c->s->attentions += (n->op->traits & QX_T_ATTENTION) != 0;
     return QX_OK;
 }
 
@@ -132,8 +133,10 @@ static qx_status count_linears(counter *c, qx_model *m)
     qx_linears ls;
     qx_attention *attentions;
     bool *seen;
+    int64_t in_nodes;
     QX_TRY(qx_linears_find(m, &ls));
-    QX_TRY(qx_attentions_find(m, &attentions, &c->s->attentions));
+    QX_TRY(qx_attentions_find(m, &attentions, &in_nodes));
+    c->s->attentions += in_nodes;
     QX_TRY(qx_alloc(m->ctx, (size_t)m->n_values + 1, (void **)&seen));
     qx_status st = QX_OK;
     for (int64_t k = 0; k < 2 * ls.count && st == QX_OK; k++) { /* embeddings last: a table that a head shares is the head's */

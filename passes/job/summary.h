@@ -23,7 +23,7 @@ typedef struct qx_summary {
     int64_t embedding_bytes;               /* of embedding tables, no linear operators; what a head shares is counted there */
     int64_t saves_8bit, saves_4bit;        /* bytes that int8-weights and int4 (block 32) would save */
     int64_t quantized_nodes;               /* Q/DQ and operators with low-precision weights */
-    int64_t attentions;
+    int64_t attentions;                    /* as one operator, or as the nodes that compute it */
 } qx_summary;
 /* Arrays live in `arena`. */
 qx_status qx_summarize(qx_model *m, qx_arena *arena, qx_summary *out);
