@@ -1,13 +1,36 @@
 #!/bin/sh
 # Prints the table of docs/accuracy.md: every pass on one language model, measured on text that calibration did not see.
 #
-#   scripts/accuracy.sh QONNX MODEL_DIR [CALIBRATION_WINDOWS [EVALUATION_WINDOWS]]
+#   scripts/accuracy.sh [--peers PYTHON] [--modelopt PYTHON] [--only PASSES] QONNX MODEL_DIR [CALIBRATION_WINDOWS [EVALUATION_WINDOWS]]
 #
-# MODEL_DIR holds model.onnx, tokenizer.json, calib.txt and heldout.txt (samples/models/micro-llama does). Windows are of 256 tokens.
+# MODEL_DIR holds model.onnx, tokenizer.json, calib.txt and heldout.txt (samples/models/micro-llama does). Windows are of 256 tokens. With
+# --peers, an interpreter that tests/bench/llm_peers.py can run with, rows of ONNX Runtime's quantizers stand below: same windows, same
+# held-out tokens, evaluated by ONNX Runtime; with --modelopt, one that has nvidia-modelopt[onnx], of Model Optimizer's too. --only: one of our rows.
+#
+# With --peers, MODEL_DIR may be a diffusion pipeline (samples/models/micro-sdxl): its UNet quantized by qonnx and by peers
+# (tests/bench/sdxl_peers.py), judged on pictures.
 set -eu
+peers= modelopt= only=
+while :; do
+    case ${1:-} in
+    --peers) peers=$2 ;;
+    --modelopt) modelopt=$2 ;;
+    --only) only=$2 ;;
+    *) break ;;
+    esac
+    shift 2
+done
+[ $# -ge 2 ] || { sed -n '2,4p' "$0" >&2; exit 2; }
 qonnx=$1 dir=$2 calib=${3:-32} windows=${4:-40}
+bench=$(dirname "$0")/../tests/bench
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT INT TERM
+
+if [ -d "$dir/unet" ]; then
+    [ "$peers" ] || { echo "accuracy.sh: a pipeline needs --peers PYTHON" >&2; exit 2; }
+    "$peers" "$bench/sdxl_peers.py" "$(dirname "$qonnx")" "$dir" "$tmp/work" ${modelopt:+--modelopt "$modelopt"}
+    exit
+fi
 
 number() { sed -n "s/^ *\"$1\": \([-0-9.e+]*\),*\$/\1/p" "$2"; }
 
@@ -33,6 +56,7 @@ echo "|---|---|---|---|---|---|"
 awk -v p="$(number perplexity "$tmp/float.json")" -v b="$(wc -c <"$dir/model.onnx")" 'BEGIN { printf "| (float) | %.3f | 0 | 100 %% | %.2f | |\n", p, b / 1e6 }'
 while read -r passes; do
     case $passes in ''|\#*) continue ;; esac
+    [ -z "$only" ] || [ "$only" = "$passes" ] || continue
     row "$passes" "$passes"
 done <<'LIST'
 int8
@@ -60,6 +84,9 @@ mxfp8
 mxfp4
 nvfp4
 gptq,nvfp4
+mxfp8-dynamic
+nvfp4-dynamic
+smoothquant,nvfp4-dynamic
 rotate,int8
 rotate,int4(block=128)
 role-mix
@@ -70,3 +97,4 @@ sparsity(method=magnitude),int8
 sparsity(method=wanda),int8
 sparsity(method=sparsegpt),int8
 LIST
+[ -z "$peers" ] || "$peers" "$bench/llm_peers.py" "$dir" --calib "$calib" --held "$windows" --rows ${modelopt:+--modelopt "$modelopt"}

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """The peers' quantizers on a language model, judged as scripts/accuracy.sh judges qonnx: same windows for calibration, same held-out tokens.
 
-  llm_peers.py MODEL_DIR [--calib WINDOWS] [--held WINDOWS] [--modelopt PYTHON]
+  llm_peers.py MODEL_DIR [--calib WINDOWS] [--held WINDOWS] [--modelopt PYTHON] [--rows]
 
 MODEL_DIR holds model.onnx, tokenizer.json, calib.txt and heldout.txt (scripts/prose.py makes the last two). Needs onnx, onnx_ir, onnxruntime, tokenizers, numpy;
 PYTHON is an interpreter that has nvidia-modelopt[onnx] as well. Every quantizer runs in a process of its own. Prints perplexity, mean KL to the float
-model, top-1 agreement, and the seconds and the peak memory that quantizing took.
+model, top-1 agreement, and the seconds and the peak memory that quantizing took; with --rows no head, and the columns of scripts/accuracy.sh, which
+calls it: the size of the file instead of the memory.
 """
 import argparse
+import glob
 import os
 import subprocess
 import sys
@@ -127,19 +129,24 @@ def make(python, label, o, out):
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("folder"), a.add_argument("--calib", type=int, default=32), a.add_argument("--held", type=int, default=20), a.add_argument("--modelopt")
-    a.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
+    a.add_argument("--make", nargs=2, help=argparse.SUPPRESS), a.add_argument("--rows", action="store_true")
     o = a.parse_args()
     source = os.path.join(o.folder, "model.onnx")
     if o.make:
         return JOBS[o.make[0]][1](source, o.make[1], windows(o.folder, "calib.txt", o.calib))
     held = windows(o.folder, "heldout.txt", o.held)
-    print("| tool | perplexity | mean KL | same top-1 | seconds | MB |\n|---|---|---|---|---|---|")
-    judge("float", source, source, held, "0 | 0")
+    if not o.rows:
+        print("| tool | perplexity | mean KL | same top-1 | seconds | MB |\n|---|---|---|---|---|---|")
+        judge("float", source, source, held, "0 | 0")
     for label, (theirs, _) in JOBS.items():
         python = o.modelopt if theirs else sys.executable
+        if o.rows and not python:
+            continue
         with tempfile.TemporaryDirectory() as tmp:
             out = os.path.join(tmp, "out.onnx")
             cost, trouble = make(python, label, o, out) if python else ("", "no --modelopt")
+            if o.rows:
+                cost = f"{sum(os.path.getsize(f) for f in glob.glob(tmp + '/*')) / 1e6:.2f} | {cost.split()[0]}"
             try:
                 print(f"| {label} | {trouble} | | | {cost} |", flush=True) if trouble else judge(label, out, source, held, cost)
             except Exception as e:  # a file that does not load is a result
