@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/quant.h"
 #include "kernels/rows.h"
 #include "runtime/cpu/strided.h"
 
@@ -13,14 +14,28 @@ static const reduce_row rows[] = {
     {QX_OP_ReduceLogSum, QX_R_LOGSUM}, {QX_OP_ReduceLogSumExp, QX_R_LOGSUMEXP},
 };
 
-enum { COL_BLOCK = 1024 };
+enum { COL_BLOCK = 1024, SHORT = 16 /* rows of fewer are no vectors: turned, some of them are columns */, TURNED = 256 };
 
 typedef struct job { qx_reduce op; const void *x; void *y; int64_t n, inner, outer, per, blocks; qx_dtype dtype; } job;
+
+static void short_rows(const job *j, int64_t first, int64_t last)
+{
+    float turned[SHORT * TURNED];
+    for (int64_t r = first, m; r < last; r += m) {
+        m = last - r < TURNED ? last - r : TURNED;
+        (void)qx_transpose(sizeof *turned, m, j->n, (const float *)j->x + r * j->n, j->n, turned, TURNED);
+        qx_reduce_cols(j->op, turned, j->n, TURNED, (float *)j->y + r, m);
+    }
+}
 
 static qx_status piece_rows(void *user, int64_t i)
 {
     const job *j = user;
     int64_t last = (i + 1) * j->per < j->outer ? (i + 1) * j->per : j->outer;
+    if (j->n > 0 && j->n < SHORT && last - i * j->per >= SHORT && j->op != QX_R_LOGSUMEXP) {
+        short_rows(j, i * j->per, last);
+        return QX_OK;
+    }
     for (int64_t r = i * j->per; r < last; r++) ((float *)j->y)[r] = qx_reduce_row(j->op, (const float *)j->x + r * j->n, j->n);
     return QX_OK;
 }

@@ -272,6 +272,60 @@ static void nan_is_traced_to_its_node(void **state)
 }
 
 /* The output behind an operator that nobody knows is stood in for by what that operator reads; the rest runs. */
+/* Rows too short for vectors are reduced as columns: what a reduction of the transposed tensor gives. */
+static void short_rows_are_reduced(void **state)
+{
+    static const char *const ops[] = {"Max", "Min", "Sum", "Mean", "Prod", "L1", "L2", "SumSquare", "LogSumExp"};
+    (void)state;
+    for (size_t op = 0; op < sizeof ops / sizeof *ops; op++)
+        for (int n = 1; n <= 17; n += n < 4 ? 1 : 6) {
+            char text[600];
+            feeds in;
+            qx_tensor y;
+            snprintf(text, sizeof text, HEAD(18) "g (float[300,%d] x) => (float[600] y) <int64[1] last = {1}, int64[1] first = {0}>"
+                     " { a = Reduce%s<keepdims=0>(x, last) t = Transpose<perm=[1,0]>(x) b = Reduce%s<keepdims=0>(t, first) "
+                     "y = Concat<axis=0>(a, b) }",
+                     n, ops[op], ops[op]);
+            fixture f = load(text);
+            make_feeds(&f, &in);
+            qx_exec *x = make_exec(&f, &(qx_exec_options){.no_fuse = true});
+            run(&f, x, &in, &y);
+            for (int i = 0; i < 300; i++) {
+                const float a = ((const float *)y.data)[i], b = ((const float *)y.data)[300 + i];
+                if (!(fabsf(a - b) <= 1e-5f * (1 + fabsf(b))))
+                    fail_msg("Reduce%s of %d, row %d: %g is not %g", ops[op], n, i, (double)a, (double)b);
+            }
+            qx_tensor_free(f.ctx, &y);
+            qx_exec_free(x);
+            free_feeds(&f, &in);
+            unload(&f);
+        }
+}
+
+static void parts_of_any_size_are_joined(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= 6; n++) {
+        char text[300];
+        feeds in;
+        qx_tensor y;
+        snprintf(text, sizeof text, HEAD(18) "g (float[7,%d] a, float[7,2] b) => (float[7,%d] y) { y = Concat<axis=1>(a, b) }", n, n + 2);
+        fixture f = load(text);
+        make_feeds(&f, &in);
+        qx_exec *x = make_exec(&f, NULL);
+        run(&f, x, &in, &y);
+        for (int r = 0; r < 7; r++)
+            for (int i = 0; i < n + 2; i++) {
+                const float *from = i < n ? (const float *)in.t[0].data + r * n + i : (const float *)in.t[1].data + r * 2 + i - n;
+                assert_true(((const float *)y.data)[r * (n + 2) + i] == *from);
+            }
+        qx_tensor_free(f.ctx, &y);
+        qx_exec_free(x);
+        free_feeds(&f, &in);
+        unload(&f);
+    }
+}
+
 static void ends_before_unknown_operators(void **state)
 {
     (void)state;
@@ -302,7 +356,8 @@ static void ends_before_unknown_operators(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ends_before_unknown_operators), cmocka_unit_test(shapes_may_change), cmocka_unit_test(watched_values_are_told),
+        cmocka_unit_test(ends_before_unknown_operators), cmocka_unit_test(short_rows_are_reduced),
+        cmocka_unit_test(parts_of_any_size_are_joined), cmocka_unit_test(shapes_may_change), cmocka_unit_test(watched_values_are_told),
         cmocka_unit_test(runs_begin_at_marks), cmocka_unit_test(packed_weights_outlive_a_plan),
         cmocka_unit_test(failures_leave_nothing_behind),
         cmocka_unit_test(wrong_feeds_are_named), cmocka_unit_test(nan_is_traced_to_its_node)};
