@@ -132,6 +132,8 @@ typedef struct qx_attn_params {
     float p_scale;
     qx_dtype p_codes;
     int32_t p_zero; /* p_scale > 0: probabilities become codes (on devices only) */
+    float k_zero, v_zero; /* of keys and values that are codes: those that inputs QX_ATTN_K_SCALE and _V_SCALE are given for */
 } qx_attn_params;
+enum { QX_ATTN_Q, QX_ATTN_K, QX_ATTN_V, QX_ATTN_MASK, QX_ATTN_K_SCALE, QX_ATTN_V_SCALE, QX_ATTN_INPUTS };
 
 #endif

@@ -10,7 +10,7 @@
 #include "onnx/weight/weight.h"
 #include "runtime/fuse/fuse.h"
 
-typedef struct match { const qx_value *q, *k, *v, *mask, *out; qx_rstep *at; qx_attn_params p; } match;
+typedef struct match { const qx_value *q, *k, *v, *mask, *k_scale, *v_scale, *out; qx_rstep *at; qx_attn_params p; } match;
 
 static bool perm_is(const qx_node *n, int64_t a, int64_t b, int64_t c, int64_t d)
 {
@@ -153,6 +153,19 @@ static const qx_value *peel_codes(const qx_fuser *f, const qx_value *p, qx_attn_
     return q->in[0];
 }
 
+/* Codes that a DequantizeLinear of one scale makes keys or values of: a cache is read as it is stored, not made floats as a whole. */
+static const qx_value *peel_dequantized(const qx_fuser *f, const qx_value *v, const qx_value **scale, float *zero)
+{
+    const qx_node *dq = f->x->device || f->x->opt.simulate ? NULL : qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
+    const qx_dtype type = dq ? dq->in[0]->type.dtype : QX_DT_UNDEFINED;
+    double s, z = 0;
+    if (type != QX_DT_INT8 && type != QX_DT_UINT8 && type != QX_DT_FLOAT8E4M3FN) return v;
+    if (!known_rank(dq->in[0], 4) || !qx_fuse_scalar(f, dq->in[1], &s) || !zero_point(f, dq, &z)) return v;
+    *scale = qx_fuse_behind(dq->in[1]);
+    *zero = (float)z;
+    return dq->in[0];
+}
+
 /* All operands have batches and heads of their own; a matrix (a constant codebook in the place of keys or values) has none. */
 static bool same_rank(const qx_node *qk, const qx_node *pv, int rank)
 {
@@ -211,7 +224,8 @@ static bool find(const qx_fuser *f, qx_rstep *s, match *m)
     m->k = key(f, qk->in[1], &scale, &m->p, &repeated);
     const qx_value *heads = repeated ? peel_repeat(f, pv->in[1]) : pv->in[1]; /* keys and values must have as many heads */
     if (repeated && heads == pv->in[1]) return false;
-    m->v = peel_heads(f, heads, &m->p.v_bshd);
+    m->v = peel_dequantized(f, peel_heads(f, heads, &m->p.v_bshd), &m->v_scale, &m->p.v_zero);
+    if (m->p.k_layout != QX_K_BHDS) m->k = peel_dequantized(f, m->k, &m->k_scale, &m->p.k_zero);
     m->p.scale = (float)scale;
     m->out = pv->out[0];
     m->at = s;
@@ -231,6 +245,6 @@ qx_status qx_fuse_attention(qx_fuser *f, qx_rstep *s)
     if (!find(f, s, &m)) return QX_OK;
     qx_attn_params *p = qx_arena_memdup(f->x->mem, &m.p, sizeof m.p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
-    const qx_value *in[4] = {m.q, m.k, m.v, m.mask};
-    return qx_fuse_set(f, m.at, qx_cpu_attn, p, in, 4, m.out);
+    const qx_value *in[QX_ATTN_INPUTS] = {m.q, m.k, m.v, m.mask, m.k_scale, m.v_scale};
+    return qx_fuse_set(f, m.at, qx_cpu_attn, p, in, m.k_scale || m.v_scale ? QX_ATTN_INPUTS : QX_ATTN_K_SCALE, m.out);
 }

@@ -62,6 +62,20 @@ static const run_case cases[] = {
     {"rows of 4-bit codes that are no whole blocks", HEAD(21) "g (float[2,72] x, float[20,72] x20) => (float[22,32] y)\n"
      "<int4[32,72] w = random(8), float[32] ws = fill(0.05)> { v = DequantizeLinear<axis=0>(w, ws) t = Transpose<perm=[1,0]>(v) "
      "a = MatMul(x, t) b = MatMul(x20, t) y = Concat<axis=0>(a, b) }", 110, 3},
+    {"attention over a cache of codes", HEAD(21) "g (float[2,4,1,16] q, float[2,2,1,16] k) => (float[2,4,1,16] y)\n"
+     "<int8[2,2,40,16] pk = random(1), int8[2,2,40,16] pv = random(2), float s = {0.03}, int8 n = {0}, int64[1] two = {2}, "
+     "int64[5] wide = {2, 2, 2, 41, 16}, int64[4] all = {2, 4, 41, 16}>"
+     " { c = QuantizeLinear(k, s, n) nk = Concat<axis=2>(pk, c) nv = Concat<axis=2>(pv, c) dk = DequantizeLinear(nk, s) "
+     "dv = DequantizeLinear(nv, s) uk = Unsqueeze(dk, two) ek = Expand(uk, wide) rk = Reshape(ek, all) uv = Unsqueeze(dv, two) "
+     "ev = Expand(uv, wide) rv = Reshape(ev, all) t = Transpose<perm=[0,1,3,2]>(rk) a = MatMul(q, t) p = Softmax<axis=-1>(a) "
+     "y = MatMul(p, rv) }", 110, 4},
+    {"attention over a cache of codes with zero points, many rows", HEAD(21) "g (float[2,4,20,16] q, float[2,2,20,16] k) => (float[2,4,20,16] y)\n"
+     "<uint8[2,2,40,16] pk = random(1), uint8[2,2,40,16] pv = random(2), float s = {0.03}, uint8 z = {3}, int64[1] two = {2}, "
+     "int64[5] wide = {2, 2, 2, 60, 16}, int64[4] all = {2, 4, 60, 16}>"
+     " { c = QuantizeLinear(k, s, z) nk = Concat<axis=2>(pk, c) nv = Concat<axis=2>(pv, c) dk = DequantizeLinear(nk, s, z) "
+     "dv = DequantizeLinear(nv, s, z) uk = Unsqueeze(dk, two) ek = Expand(uk, wide) rk = Reshape(ek, all) uv = Unsqueeze(dv, two) "
+     "ev = Expand(uv, wide) rv = Reshape(ev, all) t = Transpose<perm=[0,1,3,2]>(rk) a = MatMul(q, t) p = Softmax<axis=-1>(a) "
+     "y = MatMul(p, rv) }", 110, 4},
     {"convolutions in a row", HEAD(17) "g (float[2,16,12,10] x, float[2,32,1,1] time) => (float[2,16,24,20] y)\n"
      "<float[32,16,3,3] w1 = random(1), float[32] b1 = random(2), float[16,32,3,3] w2 = random(3), float[16,16,1,1] w3 = "
      "random(4), float[16,16,3,3] w4 = random(13),"
