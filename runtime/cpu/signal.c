@@ -1,9 +1,9 @@
-/* signal.c - windows, DFT, STFT, mel filters. The transform is the definition (a sum over the axis, in double): exact enough and
- * short; sizes in models are small. */
+/* signal.c - windows, DFT, STFT, mel filters. Transforms are kernels/fft.h, in double. */
 #include <math.h>
 #include <string.h>
 
 #include "base/checked.h"
+#include "kernels/fft.h"
 #include "runtime/cpu/op.h"
 
 static const double two_pi = 6.283185307179586476925286766559;
@@ -31,18 +31,37 @@ qx_status qx_cpu_blackman(qx_call *c) { return window(c, 0.42, 0.5, 0.08); }
 
 /* ---- DFT ---- */
 
-typedef struct complex64 { double re, im; } complex64;
+/* The factors of a length and its roots of unity, until a call comes with another. */
+typedef struct lengths { qx_fft fft; qx_complex *w; } lengths;
 
-/* out[k] = sum over t < n of in[t] exp(sign 2 pi i k t / len); samples behind n are zero. */
-static complex64 dft_at(const complex64 *in, int64_t n, int64_t len, int64_t k, double sign)
+static void drop(qx_ctx *ctx, void *block) { qx_free(ctx, ((lengths *)block)->w); }
+
+static qx_status plan_of(qx_call *c, int64_t len, const qx_fft **out)
 {
-    complex64 s = {0, 0};
-    for (int64_t t = 0; t < n && t < len; t++) {
-        const double a = sign * two_pi * (double)((k * t) % len) / (double)len, cr = cos(a), ci = sin(a);
-        s.re += in[t].re * cr - in[t].im * ci;
-        s.im += in[t].re * ci + in[t].im * cr;
-    }
-    return s;
+    lengths *l = NULL;
+    QX_TRY(qx_call_state(c, sizeof *l, drop, (void **)&l));
+    *out = &l->fft;
+    if (l->fft.n == len) return QX_OK;
+    qx_free(c->ctx, l->w);
+    *l = (lengths){.w = NULL};
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)len, sizeof *l->w, (void **)&l->w));
+    qx_fft_plan(len, l->w, &l->fft);
+    return QX_OK;
+}
+
+/* Lines are independent; each thread has room for one of `given` numbers, its transform and the largest factor. */
+typedef struct lines_job {
+    const qx_fft *fft;
+    qx_complex *room; int64_t per_thread, given;
+    const float *x, *window; float *y;
+    const struct dft *d; int64_t n, inner;      /* DFT */
+    int64_t length, step, frames, bins, taps; int parts; /* STFT */
+} lines_job;
+
+static qx_status room_for(qx_call *c, lines_job *j)
+{
+    j->per_thread = j->given + j->fft->n + j->fft->largest;
+    return QX_CALL_SCRATCH(c, j->per_thread * qx_ctx_threads(c->ctx), &j->room);
 }
 
 typedef struct dft { bool inverse, onesided; int64_t len, out_len; int axis; int in_parts, out_parts; } dft;
@@ -67,82 +86,90 @@ static qx_status dft_setup(qx_call *c, const qx_tensor *x, dft *d)
     return QX_OK;
 }
 
-/* One line of the axis into in[]; a one-sided spectrum is completed by symmetry. */
-static void dft_line(const dft *d, const float *x, int64_t n, int64_t stride, complex64 *in)
+/* One line of the axis into in[], as long as the transform; a one-sided spectrum is completed by symmetry, anything else by zeros. The
+ * inverse transform is the forward one of numbers whose parts have changed places. */
+static void dft_line(const dft *d, const float *x, int64_t n, int64_t stride, qx_complex *in)
 {
-    for (int64_t t = 0; t < n; t++)
-        in[t] = (complex64){(double)x[t * stride * d->in_parts], d->in_parts == 2 ? (double)x[t * stride * d->in_parts + 1] : 0};
-    if (!(d->inverse && d->onesided)) return;
-    for (int64_t t = n; t < d->len; t++) in[t] = d->len - t < n ? (complex64){in[d->len - t].re, -in[d->len - t].im} : (complex64){0, 0};
+    for (int64_t t = 0; t < n && t < d->len; t++)
+        in[t] = (qx_complex){(double)x[t * stride * d->in_parts], d->in_parts == 2 ? (double)x[t * stride * d->in_parts + 1] : 0};
+    for (int64_t t = n; t < d->len; t++)
+        in[t] = d->inverse && d->onesided && d->len - t < n ? (qx_complex){in[d->len - t].re, -in[d->len - t].im} : (qx_complex){0, 0};
+    for (int64_t t = 0; t < d->len && d->inverse; t++) in[t] = (qx_complex){in[t].im, in[t].re};
+}
+
+static qx_status dft_piece(void *user, int64_t line)
+{
+    const lines_job *j = user;
+    const dft *d = j->d;
+    const int64_t o = line / j->inner, i = line % j->inner;
+    qx_complex *in = j->room + qx_thread_index() * j->per_thread, *out = in + j->given;
+    dft_line(d, j->x + (o * j->n * j->inner + i) * d->in_parts, j->n, j->inner, in);
+    qx_fft_run(j->fft, in, out, out + d->len);
+    for (int64_t k = 0; k < d->out_len; k++) {
+        float *to = j->y + ((o * d->out_len + k) * j->inner + i) * d->out_parts;
+        to[0] = (float)(d->inverse ? out[k].im / (double)d->len : out[k].re);
+        if (d->out_parts == 2) to[1] = (float)(d->inverse ? out[k].re / (double)d->len : out[k].im);
+    }
+    return QX_OK;
 }
 
 qx_status qx_cpu_dft(qx_call *c)
 {
     const qx_tensor *x;
-    const float *xf;
-    float *y;
     dft d = {0};
-    complex64 *in;
+    lines_job j = {.d = &d};
     int64_t dims[QX_MAX_RANK];
     QX_TRY(qx_call_need(c, 0, &x));
     QX_TRY(dft_setup(c, x, &d));
-    QX_TRY(qx_call_in_f32(c, 0, &xf));
+    QX_TRY(qx_call_in_f32(c, 0, &j.x));
     memcpy(dims, x->dims, sizeof dims);
     dims[d.axis] = d.out_len;
     dims[x->rank - 1] = d.out_parts;
-    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &y));
-    const int64_t n = x->dims[d.axis], outer = qx_prod(x->dims, 0, d.axis), inner = qx_prod(x->dims, d.axis + 1, x->rank - 1);
-    QX_TRY(QX_CALL_SCRATCH(c, (n > d.len ? n : d.len) + 1, &in));
-    const int64_t given = d.inverse && d.onesided ? d.len : n;
-    for (int64_t o = 0; o < outer; o++)
-        for (int64_t i = 0; i < inner; i++) {
-            dft_line(&d, xf + (o * n * inner + i) * d.in_parts, n, inner, in);
-            for (int64_t k = 0; k < d.out_len; k++) {
-                complex64 v = dft_at(in, given, d.len, k, d.inverse ? 1 : -1);
-                float *to = y + ((o * d.out_len + k) * inner + i) * d.out_parts;
-                to[0] = (float)(d.inverse ? v.re / (double)d.len : v.re);
-                if (d.out_parts == 2) to[1] = (float)(d.inverse ? v.im / (double)d.len : v.im);
-            }
-        }
-    return QX_OK;
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, x->rank, dims, &j.y));
+    j.n = x->dims[d.axis], j.inner = qx_prod(x->dims, d.axis + 1, x->rank - 1), j.given = d.len;
+    QX_TRY(plan_of(c, d.len, &j.fft));
+    QX_TRY(room_for(c, &j));
+    return qx_parallel(c->ctx, qx_prod(x->dims, 0, d.axis) * j.inner, dft_piece, &j);
 }
 
 /* ---- STFT: signal [batch, length, 1 or 2] or [batch, length] ---- */
 
+static qx_status frame_piece(void *user, int64_t i)
+{
+    const lines_job *j = user;
+    const float *x = j->x + (i / j->frames * j->length + i % j->frames * j->step) * j->parts;
+    qx_complex *in = j->room + qx_thread_index() * j->per_thread, *out = in + j->given;
+    for (int64_t t = 0; t < j->given; t++) {
+        const double w = !j->window ? 1 : t < j->taps ? (double)j->window[t] : 0;
+        in[t] = (qx_complex){w * (double)x[t * j->parts], j->parts == 2 ? w * (double)x[t * j->parts + 1] : 0};
+    }
+    qx_fft_run(j->fft, in, out, out + j->given);
+    for (int64_t k = 0; k < j->bins; k++) {
+        float *to = j->y + (i * j->bins + k) * 2;
+        to[0] = (float)out[k].re, to[1] = (float)out[k].im;
+    }
+    return QX_OK;
+}
+
 qx_status qx_cpu_stft(qx_call *c)
 {
     const qx_tensor *x, *win = qx_call_in(c, 2);
-    const float *xf, *wf = NULL;
-    int64_t step, len;
-    float *y;
-    complex64 *in;
+    lines_job j = {.taps = win ? win->numel : 0};
     QX_TRY(qx_call_need(c, 0, &x));
-    QX_TRY(qx_call_in_f32(c, 0, &xf));
-    QX_TRY(qx_call_scalar_i64(c, 1, 0, &step));
-    if (win) QX_TRY(qx_call_in_f32(c, 2, &wf));
-    QX_TRY(qx_call_scalar_i64(c, 3, win ? win->numel : 0, &len));
-    const int parts = x->rank == 3 ? (int)x->dims[2] : 1;
-    if (x->rank < 2 || x->rank > 3 || parts < 1 || parts > 2 || step <= 0 || len <= 0 || len > x->dims[1] || (win && win->numel > len))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "frame_step %lld, frame_length %lld on a signal of rank %d", (long long)step, (long long)len, x->rank);
-    const int64_t frames = (x->dims[1] - len) / step + 1, bins = qx_call_int(c, "onesided", 1) ? len / 2 + 1 : len;
-    const int64_t dims[4] = {x->dims[0], frames, bins, 2};
-    QX_TRY(qx_call_out_f32(c, 0, x->dtype, 4, dims, &y));
-    QX_TRY(QX_CALL_SCRATCH(c, len, &in));
-    for (int64_t b = 0; b < dims[0]; b++)
-        for (int64_t f = 0; f < frames; f++) {
-            for (int64_t t = 0; t < len; t++) {
-                const float *p = xf + (b * x->dims[1] + f * step + t) * parts;
-                const double w = !wf ? 1 : t < win->numel ? (double)wf[t] : 0;
-                in[t] = (complex64){w * (double)p[0], parts == 2 ? w * (double)p[1] : 0};
-            }
-            for (int64_t k = 0; k < bins; k++) {
-                const complex64 v = dft_at(in, len, len, k, -1);
-                float *to = y + ((b * frames + f) * bins + k) * 2;
-                to[0] = (float)v.re;
-                to[1] = (float)v.im;
-            }
-        }
-    return QX_OK;
+    QX_TRY(qx_call_in_f32(c, 0, &j.x));
+    QX_TRY(qx_call_scalar_i64(c, 1, 0, &j.step));
+    if (win) QX_TRY(qx_call_in_f32(c, 2, &j.window));
+    QX_TRY(qx_call_scalar_i64(c, 3, j.taps, &j.given));
+    j.parts = x->rank == 3 ? (int)x->dims[2] : 1;
+    if (x->rank < 2 || x->rank > 3 || j.parts < 1 || j.parts > 2 || j.step <= 0 || j.given <= 0 || j.given > x->dims[1] || j.taps > j.given)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "frame_step %lld, frame_length %lld on a signal of rank %d", (long long)j.step, (long long)j.given,
+                     x->rank);
+    j.length = x->dims[1];
+    j.frames = (j.length - j.given) / j.step + 1, j.bins = qx_call_int(c, "onesided", 1) ? j.given / 2 + 1 : j.given;
+    QX_TRY(qx_call_out_f32(c, 0, x->dtype, 4, (int64_t[]){x->dims[0], j.frames, j.bins, 2}, &j.y));
+    QX_TRY(plan_of(c, j.given, &j.fft));
+    QX_TRY(room_for(c, &j));
+    return qx_parallel(c->ctx, x->dims[0] * j.frames, frame_piece, &j);
 }
 
 /* ---- MelWeightMatrix ---- */
