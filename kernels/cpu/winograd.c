@@ -56,11 +56,28 @@ QX_INLINE void move_run(const qx_wino_picture *p, int64_t first, int64_t y, int6
         }
 }
 
+/* The same of n channels that are pictures of their own. */
+QX_INLINE void move_planes(const qx_wino_picture *p, int64_t first, int64_t n, int64_t y, int64_t x, int size, float *tile, bool store)
+{
+    const int64_t y0 = y < 0 ? -y : 0, x0 = x < 0 ? -x : 0, y1 = p->height - y < size ? p->height - y : size,
+        x1 = p->width - x < size ? p->width - x : size;
+    for (int64_t c = 0; c < n; c++)
+        for (int64_t i = y0; i < y1; i++) {
+            float *row = p->data + (first + c) * p->plane + (y + i) * p->row + x, *t = tile + i * size * LANES + c;
+            if (store) for (int64_t j = x0; j < x1; j++) row[j] = t[j * LANES];
+            else for (int64_t j = x0; j < x1; j++) t[j * LANES] = row[j];
+        }
+}
+
 QX_INLINE void move_tile(const qx_wino_picture *p, int64_t first, int64_t y, int64_t x, int size, float *tile, bool store)
 {
     const int64_t n = p->channels - first < LANES ? p->channels - first : LANES;
     if (n == LANES && p->block >= LANES) {
         move_run(p, first, y, x, size, tile, LANES, store);
+        return;
+    }
+    if (p->block == 1) {
+        move_planes(p, first, n, y, x, size, tile, store);
         return;
     }
     for (int64_t c = 0, run; c < n; c += run) {
