@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/multi.h"
+#include "kernels/quant.h"
 
 typedef struct wide { uint64_t lo, hi; } wide;
 enum { TILE = 32 };
@@ -34,7 +35,7 @@ void qx_copy_run(const void *src, int64_t stride, void *dst, int64_t n, int size
                 for (int64_t c = c0; c < c1; c++) ((T *)dst)[r * dst_row + c] = ((const T *)src)[r * row + c * col]; \
         }
 
-QX_INLINE void qx_copy_2d_body(const void *src, int64_t row, int64_t col, void *dst, int64_t dst_row, int64_t rows, int64_t cols, int size)
+QX_INLINE void copy_tiles_body(const void *src, int64_t row, int64_t col, void *dst, int64_t dst_row, int64_t rows, int64_t cols, int size)
 {
     switch (size) {
     case 1: TILES(uint8_t) break;
@@ -44,5 +45,10 @@ QX_INLINE void qx_copy_2d_body(const void *src, int64_t row, int64_t col, void *
     default: TILES(wide) break;
     }
 }
-QX_MULTI(, qx_copy_2d, (const void *src, int64_t row, int64_t col, void *dst, int64_t dst_row, int64_t rows, int64_t cols, int size),
+QX_MULTI(static, copy_tiles, (const void *src, int64_t row, int64_t col, void *dst, int64_t dst_row, int64_t rows, int64_t cols, int size),
          (src, row, col, dst, dst_row, rows, cols, size))
+
+void qx_copy_2d(const void *src, int64_t row, int64_t col, void *dst, int64_t dst_row, int64_t rows, int64_t cols, int size)
+{
+    if (row != 1 || !qx_transpose(size, cols, rows, src, col, dst, dst_row)) copy_tiles(src, row, col, dst, dst_row, rows, cols, size);
+}
