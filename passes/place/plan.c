@@ -177,7 +177,7 @@ static bool take_table(qx_pipeline *pipe, qx_plan_item *it, bool vision, const c
     const qx_linear *l = it->lin;
     const bool table = qx_rule_is_table(l), of_mix = table && !l->embedding && !l->recurrent;
     if (!pipe->tables || (of_mix && it->pass->def->flags & QX_PASS_MIXES)) return false;
-    if (!table && !(pipe->plan->store_kept && qx_rule_may_store(l, vision, pipe->opt->target))) return false;
+    if (!table && !(pipe->plan->store_kept && qx_rule_may_store(l, vision, pipe->opt->target, &pipe->plan->batch))) return false;
     const char *why = table ? qx_rule_float_table(l, pipe->plan->bytes) : NULL;
     const qx_qspec rows = {.codes = QX_DT_INT8, .scale = l->w->dtype, .block = l->k};
     if (!why && qx_rule_needs_blocks(l, pipe->opt->target) && !qx_emit_may(pipe, qx_emit_need(&rows)))
@@ -202,7 +202,7 @@ static bool kept_is_large(const qx_pipeline *pipe, bool vision)
     int64_t saved = 0;
     for (int64_t i = 0; i < pipe->plan->linears.count; i++) {
         const qx_linear *l = pipe->plan->items[i].lin;
-        if (l->w && qx_dtype_is_real(l->w->dtype) && qx_rule_may_store(l, vision, pipe->opt->target))
+        if (l->w && qx_dtype_is_real(l->w->dtype) && qx_rule_may_store(l, vision, pipe->opt->target, &pipe->plan->batch))
             saved += (int64_t)l->w->bytes - l->w->numel;
     }
     return !pipe->stores_rest && saved >= pipe->plan->bytes / ONE_IN;
@@ -353,6 +353,7 @@ static qx_status decide(qx_pipeline *pipe, filters *f)
 {
     qx_plan *plan = pipe->plan;
     bool vision = has_vision_branch(plan);
+    plan->batch = qx_rule_batch(pipe->model);
     plan->store_kept = kept_is_large(pipe, vision);
     for (int64_t i = 0; i < plan->linears.count; i++) {
         qx_plan_item *it = &plan->items[i];

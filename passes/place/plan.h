@@ -73,6 +73,7 @@ typedef struct qx_plan {
     qx_attention *attentions; int64_t n_attentions;
     qx_plan_weight *weights; int64_t n_weights;
     int64_t bytes;            /* of the whole model, as a file */
+    qx_dim batch;             /* what counts samples */
     bool store_kept;          /* what stays float by its name is much of it: stored as tables are */
     int32_t *by_node;         /* node id -> index of its (first) item, -1 none; length n_node_ids at the start */
     uint32_t n_nodes;

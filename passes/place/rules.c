@@ -92,12 +92,13 @@ bool qx_rule_names_head(const qx_linear *l)
 
 bool qx_rule_is_table(const qx_linear *l) { return l->w && (l->embedding || l->recurrent || qx_rule_names_head(l)); }
 
-bool qx_rule_may_store(const qx_linear *l, bool with_vision, qx_target target)
+bool qx_rule_may_store(const qx_linear *l, bool with_vision, qx_target target, const qx_dim *batch)
 {
     char detail[120];
     const struct keep *k = find_keep(l);
     if (!l->w || qx_rule_is_table(l) || !k || !qx_rule_name(l, with_vision) || strstr(k->what, "router")) return false;
-    return !(l->is_conv && target == QX_TARGET_ORT) && qx_rule_size(l, QX_FAMILY_INT8, detail, sizeof detail) == QX_WHY_NONE;
+    if (target == QX_TARGET_ORT && (l->is_conv || qx_rule_one_row(l, batch))) return false;
+    return qx_rule_size(l, QX_FAMILY_INT8, detail, sizeof detail) == QX_WHY_NONE;
 }
 
 /* Cosines and sines picked by position, gates: what each row does to the output is no sum of small parts. */

@@ -16,9 +16,6 @@ bool qx_rule_wants_eight(const qx_linear *l);
  * ("small"), else NULL. all: bytes of the whole model. */
 bool qx_rule_is_table(const qx_linear *l);
 const char *qx_rule_float_table(const qx_linear *l, int64_t all);
-/* What else stays float by its name (patch embeddings, a vision branch) and whose weight can be stored in INT8 all the same. Not routers,
- * which choose; and convolutions not for ONNX Runtime, which dequantizes their weights at each run. */
-bool qx_rule_may_store(const qx_linear *l, bool with_vision, qx_target target);
 /* The weight of a recurrence that a scale a row cannot say: of two directions, or for a runtime that refuses it. */
 bool qx_rule_needs_blocks(const qx_linear *l, qx_target target);
 /* Named like a language model head, or one by qx_rule_is_head. */
@@ -33,6 +30,10 @@ qx_dim qx_rule_batch(const qx_model *m);
 /* x has one row for each sample (behind a pooling, a timestep): its products wait for the weight to be read, and 8 bits of x gain
  * no time. */
 bool qx_rule_one_row(const qx_linear *l, const qx_dim *batch);
+/* What else stays float by its name (patch embeddings, a vision branch) and whose weight can be stored in INT8 all the same. Not routers,
+ * which choose. For ONNX Runtime not convolutions, whose weights it dequantizes at each run, nor products of one row (timesteps), whose
+ * input it rounds (a consistency UNet in 8-bit weights 37 to 26 dB). */
+bool qx_rule_may_store(const qx_linear *l, bool with_vision, qx_target target, const qx_dim *batch);
 
 typedef enum qx_family { QX_FAMILY_INT8, QX_FAMILY_FP8, QX_FAMILY_WEIGHT_ONLY } qx_family;
 /* Sizes that the format's kernels do not serve, with the numbers in detail (of at least 120 bytes). Unknown sizes keep nothing. */

@@ -67,7 +67,7 @@ static bool weight_alone(const qx_pass *p, const qx_scheme *s, const qx_plan_ite
 
 static bool one_row(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
-    if (!s->act || it->asked || !qx_rule_one_row(it->lin, &s->batch) || !weight_alone(p, s, it)) return false;
+    if (!s->act || it->asked || !qx_rule_one_row(it->lin, &p->pipe->plan->batch) || !weight_alone(p, s, it)) return false;
     it->notes = "one row a sample: input stays float";
     return it->weight_only = true;
 }
@@ -267,7 +267,7 @@ static int last_up_block(const qx_plan *plan)
 
 /* Where most weights are read for one row a sample (a step of a language model, a network of a few dense layers), the rule would
  * leave little of the format. */
-static bool few_in_one_row(const qx_pass *p, const qx_dim *batch)
+static bool few_in_one_row(const qx_pass *p)
 {
     const qx_plan *plan = p->pipe->plan;
     double one = 0, all = 0;
@@ -275,7 +275,7 @@ static bool few_in_one_row(const qx_pass *p, const qx_dim *batch)
         const qx_linear *l = plan->items[i].lin;
         if (plan->items[i].pass != p || l->embedding) continue;
         all += (double)l->n * (double)l->k;
-        if (qx_rule_one_row(l, batch)) one += (double)l->n * (double)l->k;
+        if (qx_rule_one_row(l, &plan->batch)) one += (double)l->n * (double)l->k;
     }
     return one < all / 2;
 }
@@ -287,8 +287,7 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
     qx_plan *plan = p->pipe->plan;
     p->state = s;
     s->end_block = s->keep_end ? last_up_block(plan) : -1;
-    s->batch = qx_rule_batch(m);
-    s->one_row = s->one_row && few_in_one_row(p, &s->batch);
+    s->one_row = s->one_row && few_in_one_row(p);
     s->few_blocks = s->unblocked && few_in_blocks(p, s);
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) check_item(p, s, &plan->items[i]);

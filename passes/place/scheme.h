@@ -32,7 +32,6 @@ typedef struct qx_scheme {
     bool keep_end;           /* convolutions of a UNet's first down and last up block: x stays float */
     int end_block;           /* its number, -1: none; found by qx_scheme_plan */
     bool one_row;            /* operators with one row a sample: x stays float, the weight alone in INT8 */
-    qx_dim batch;            /* what counts samples; found by qx_scheme_plan */
     bool residual;           /* skip inputs of residual Adds in convolution networks */
     qx_skips skips;          /* those; found by qx_scheme_plan */
     bool concat;             /* one scale for a Concat and its inputs */
