@@ -308,9 +308,18 @@ static const qx_option options[] = {
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
+static double work(const qx_pass *p, const qx_stats *stats)
+{
+    const awq_state *s = p->state;
+    double sum = 0;
+    for (int64_t i = 0; i < s->n; i++)
+        if (wants(&s->groups[i])) sum += qx_judge_work(&s->groups[i], qx_stats_rows_to_come(stats, s->groups[i].x, NULL));
+    return sum;
+}
+
 const qx_passdef qx_pass_awq = {
     .name = "awq", .brief = "scale and clip weights for the activations they meet, before int4 and other weight-only formats",
     .options = options,
     .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT | QX_PASS_FOR_FLOAT_X, .order = 1, .plan = plan,
-    .decide = decide, .probes = scales, .run = run,
+    .decide = decide, .probes = scales, .run = run, .work = work,
 };

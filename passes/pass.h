@@ -62,6 +62,9 @@ typedef struct qx_passdef {
      * (passes/search/probe.h) but not edit it. NULL: nothing to choose. */
     qx_status (*decide)(qx_pass *p, qx_model *m, qx_stats *stats);
     bool (*probes)(const qx_pass *p); /* whether decide() will run the model with these options; NULL: it will */
+    /* Behind plan(): operations that take as long as its own share of the job, for the time told before (passes/job/time.c counts
+     * runs, searches of factors, solvers and the writing). NULL: none. */
+    double (*work)(const qx_pass *p, const qx_stats *stats);
 } qx_passdef;
 enum {
     QX_PASS_FORMAT = 1u << 0,     /* ends in a low-precision format: int8, fp8, int4, ... (one node gets one format) */

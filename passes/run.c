@@ -476,6 +476,7 @@ static qx_status decide(qx_pipeline *p, qx_samples *samples, qx_stats *stats)
     p->samples = p->no_stats ? NULL : samples;
     /* the model runs again, with all its weights */
     qx_status st = p->samples && qx_pipeline_probes(p) ? qx_stats_park(stats, PARKED_GRAM) : QX_OK;
+    (void)qx_mem_take_peak(p->ctx); /* of this stage from here on */
     if (st == QX_OK) st = each_pass(p, true, PHASE_DECIDE, stats);
     if (st == QX_OK) st = each_pass(p, false, PHASE_DECIDE, stats);
     p->samples = NULL;

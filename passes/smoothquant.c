@@ -333,8 +333,20 @@ static const qx_option options[] = {
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
+static double work(const qx_pass *p, const qx_stats *stats)
+{
+    const smooth_state *s = p->state;
+    const double by_codes = 0.5; /* products of INT8 take less than those of floats, after which the search is measured */
+    double sum = 0;
+    for (int64_t i = 0; i < s->n && strcmp(qx_opt_text(p, "alpha"), "auto") == 0; i++) {
+        const double rows = qx_stats_rows_to_come(stats, s->groups[i].x, NULL);
+        if (qx_group_quantized(&s->groups[i]) && rows >= (double)least_rows) sum += by_codes * qx_judge_work(&s->groups[i], rows);
+    }
+    return sum;
+}
+
 const qx_passdef qx_pass_smoothquant = {
     .name = "smoothquant", .brief = "balance activations and weights before int8, fp8 or int8-dynamic", .options = options,
     .flags = QX_PASS_WEIGHTS | QX_PASS_CALIBRATED | QX_PASS_NEEDS_FORMAT | QX_PASS_FOR_X, .order = 1, .plan = plan, .decide = decide,
-    .probes = runs_model, .run = run,
+    .probes = runs_model, .run = run, .work = work,
 };

@@ -88,15 +88,24 @@ static int64_t filter_bytes(const qx_rstep *s)
     return most;
 }
 
-static int64_t weights_of(const forecast *f)
+static int64_t packed_weights(const forecast *f)
 {
-    int64_t bytes = 0, beside = 0;
+    int64_t bytes = 0;
     for (uint32_t i = 0; i < f->x->main->n_steps; i++) {
         const qx_rstep *s = &f->x->main->steps[i];
         bytes += qx_step_weights(s, is_transformed(f, s));
-        if (filter_bytes(s) > beside) beside = filter_bytes(s);
     }
-    return bytes + beside;
+    return bytes;
+}
+
+static int64_t largest_filter(const forecast *f)
+{
+    int64_t most = 0;
+    for (uint32_t i = 0; i < f->x->main->n_steps; i++) {
+        const int64_t bytes = filter_bytes(&f->x->main->steps[i]);
+        if (bytes > most) most = bytes;
+    }
+    return most;
 }
 
 static bool is_small(const qx_rstep *s)
@@ -160,6 +169,15 @@ static double flops_of(const forecast *f, const qx_rstep *s)
     return 2 * (w ? rows * (double)w->numel : k * elements_of(f, s->out_value[0]));
 }
 
+/* Watched values that no step makes. */
+static void watch_inputs(const forecast *f)
+{
+    for (int w = 0; f->watched && w < f->x->n_watch; w++) {
+        const int64_t n = !f->x->watch[w]->def && !f->x->watch[w]->init ? bytes_of(f, f->x->watch[w]) : 0;
+        if (n > 0) f->watched[w] = n;
+    }
+}
+
 static void walk(forecast *f)
 {
     const qx_gplan *p = f->x->main;
@@ -187,7 +205,10 @@ qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, int64_t *wat
     QX_TRY_GOTO(st, qx_alloc_array(x->ctx, x->n_values + 1, sizeof *f.bytes, (void **)&f.bytes));
     QX_TRY_GOTO(st, qx_exprs_new(x->ctx, x->model->names, &f.names));
     QX_TRY_GOTO(st, bind_names(&f, feeds, n));
-    out->weights = x->opt.stream_weights ? streamed_weights(&f, largest) : weights_of(&f);
+    out->streamed = x->opt.stream_weights;
+    out->packed = (double)packed_weights(&f);
+    out->weights = out->streamed ? streamed_weights(&f, largest) : packed_weights(&f) + largest_filter(&f);
+    watch_inputs(&f);
     walk(&f);
     if (qx_exprs_out_of_memory(f.names)) st = QX_E_NOMEM;
 done:

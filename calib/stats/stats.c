@@ -2,6 +2,7 @@
  * stats_threshold.c; stats_scale.c keeps it true when smoothing scales or shifts channels. */
 #include "calib/stats/store.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -212,6 +213,12 @@ bool qx_stats_wanted(const qx_stats *s, const qx_value *v, const qx_conv_window 
 {
     const qx_entry *e = find_rows(s, v, window);
     return e && (e->o.want & kinds);
+}
+
+double qx_stats_rows_to_come(const qx_stats *s, const qx_value *v, const qx_conv_window *window)
+{
+    const qx_entry *e = find_rows(s, v, window);
+    return e && e->rows_to_come > 0 ? e->rows_to_come : INFINITY;
 }
 
 const qx_value_stats *qx_stats_get_rows(const qx_stats *s, const qx_value *v, const qx_conv_window *window)

@@ -73,10 +73,18 @@ qx_status qx_stats_want(qx_stats *s, const qx_stat_request *r);
 qx_status qx_stats_collect(qx_stats *s, qx_exec *exec, qx_samples *samples);
 /* What qx_stats_collect will take, in bytes, told without running: sweep: the run of one sample and all that is collected; kept:
  * what stays, without Gram matrices; grams: those, in memory at once; largest_gram: one of them. feeds: of one sample. run: of a
- * sample; observed: bytes of a sample that are looked at; gram_flops: of all of `samples` (as far as each wants rows). */
-typedef struct qx_stats_need { int64_t sweep, kept, grams, largest_gram, unknown; qx_exec_need run; double observed, gram_flops; }
-    qx_stats_need; /* unknown: as in qx_exec_need */
+ * sample; observed: bytes of a sample that are looked at; gram_flops: of all of `samples` (as far as each wants rows). sweeps: over
+ * the samples, Gram matrices in parts; layered: each reads the weights once, for all samples. */
+typedef struct qx_stats_need {
+    int64_t sweep, kept, grams, largest_gram, unknown, sweeps;
+    bool layered;
+    qx_exec_need run;
+    double observed, gram_flops;
+} qx_stats_need; /* unknown: as in qx_exec_need */
 qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, int n, int64_t samples, qx_stats_need *out);
+/* Behind qx_stats_forecast: rows that the samples will bring, as an operator with this window sees v (NULL: the last axis); where
+ * nothing tells, enough for everything. */
+double qx_stats_rows_to_come(const qx_stats *s, const qx_value *v, const qx_conv_window *window);
 /* Whether one of these kinds is asked for of v (as an operator with this window sees it, NULL: the last axis). */
 bool qx_stats_wanted(const qx_stats *s, const qx_value *v, const qx_conv_window *window, uint32_t kinds);
 /* Moves the Gram matrices that are there, those of at least so many bytes, to unnamed files on disk, where they can be read as

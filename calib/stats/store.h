@@ -8,6 +8,7 @@ typedef struct qx_entry {
     qx_observer o;
     const qx_value *value;    /* in the model at hand; NULL: only from a file so far */
     struct qx_entry *next;    /* another window on the same value, in a sweep */
+    double rows_to_come;      /* as told before the sweep; 0: not known */
 } qx_entry;
 
 typedef struct qx_measured { double a, b; } qx_measured; /* NaN: not measured */

@@ -458,8 +458,9 @@ static double gram_flops(const qx_entry *e, int64_t bytes, int64_t samples)
 static void add_need(const qx_stats *s, const int64_t *bytes, int64_t samples, qx_stats_need *n)
 {
     for (int w = 0; w < s->n_watched; w++)
-        for (const qx_entry *e = s->watched[w]; e; e = e->next) {
+        for (qx_entry *e = s->watched[w]; e; e = e->next) {
             const int64_t gram = gram_taken(e, bytes[w]);
+            e->rows_to_come = bytes[w] > 0 && e->value->type.rank > 0 ? rows_seen(e, bytes[w]) * (double)samples : 0;
             n->observed += (double)bytes[w];
             n->gram_flops += gram_flops(e, bytes[w], samples);
             n->kept += kept_of(e, bytes[w], samples);
@@ -491,6 +492,8 @@ qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, in
     /* as gram_budget has it */
     const int64_t together = parts ? (int64_t)choose_grams(s, room > 0 ? (size_t)room / 10 * 9 : 0, 0) : out->grams;
     out->sweep += (!parts || together > out->largest_gram ? together : out->largest_gram) + extra;
+    out->sweeps = parts && together > 0 ? (out->grams + together - 1) / together : 1;
+    out->layered = stretch > 0;
     if (parts) out->grams = out->largest_gram;
     return qx_exec_watch(exec, NULL, 0, NULL, NULL);
 }

@@ -412,6 +412,7 @@ static qx_status run_job(job *j)
     if (j->opt->frontier) QX_TRY(qx_frontier_png(j->report, j->opt->frontier));
     qx_stats_free(j->stats); /* rows and Gram matrices: verification needs the memory for two models */
     j->stats = NULL;
+    (void)qx_mem_take_peak(j->ctx); /* of the next stage from here on */
     const qx_status verified = verify(j);
     if (verified != QX_OK) return qx_note(j->ctx, verified, "'%s' is written and whole, but not verified", j->output);
     QX_TRY(qx_hints_add(j->report, j->model, j->pipe, j->opt, j->samples));

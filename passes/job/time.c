@@ -10,12 +10,12 @@
 #include "passes/search/sequence.h"
 
 /* Operations of the product below that take as long as: an operation of a run's products; a byte of a run's results; a byte that
- * is observed; an operation of a Gram matrix; a byte of weights that is read and packed; n k^2 of a solver; a weight that is
- * rounded and written. */
-static const double run_flop = 1.1, run_byte = 16, seen_byte = 10, gram_flop = 1.0, packed_byte = 25, solved_nk2 = 26,
-                    written_weight = 150;
+ * is observed; an operation of a Gram matrix; a byte of weights that is read and packed to be kept, or for one use; n k^2 of a
+ * solver, and n k of it (scales, codes, refinement); a weight that is rounded and written. */
+static const double run_flop = 1.1, run_byte = 16, seen_byte = 10, gram_flop = 1.0, packed_byte = 25, streamed_byte = 60,
+                    solved_nk2 = 15, solved_nk = 10000, written_weight = 150;
+static const double written_pack = 0.5; /* of packing the float model's weights, of those that were written */
 static const double start_seconds = 0.1;
-enum { CANDIDATES = 12, JUDGED_ROWS = 160, JUDGED_WEIGHTS = 512 }; /* of a search of factors, as far as all weights are looked at */
 static const double probe_runs = 4; /* runs of whole samples that effects on the output take */
 
 static double cpu_seconds(void)
@@ -46,33 +46,37 @@ static qx_status measure_core(qx_ctx *ctx, double *out)
 
 static double run_work(const qx_exec_need *n) { return run_flop * n->flops + run_byte * n->moved; }
 
+/* Weights are packed once for all runs, or for each, then in pages that the kernel clears anew. */
+static double pack_work(const qx_exec_need *n, double runs)
+{
+    return n->packed * (n->streamed ? streamed_byte * runs : packed_byte);
+}
+
+/* All sweeps; but for Gram matrices everything is observed in the first. */
+static double sweep_work(const qx_stats_need *n, double samples)
+{
+    const double sweeps = (double)n->sweeps;
+    return sweeps * samples * run_work(&n->run) + samples * seen_byte * n->observed + gram_flop * n->gram_flops +
+        (n->layered ? streamed_byte * n->run.packed * sweeps : pack_work(&n->run, sweeps * samples));
+}
+
 static double solve_work(const qx_pipeline *p, const qx_stats *stats)
 {
     double sum = 0;
     for (int64_t i = 0; i < p->plan->n_weights; i++) {
         const qx_plan_weight *w = &p->plan->weights[i];
         const double k = (double)qx_solved_columns(p, stats, w);
-        sum += solved_nk2 * (double)w->tensor->numel * k;
+        if (k > 0) sum += (solved_nk2 * k + solved_nk) * (double)w->tensor->numel;
         if (w->spec.codes) sum += written_weight * (double)w->tensor->numel;
     }
     return sum;
 }
 
-static bool searches(const qx_pipeline *p)
-{
-    for (int i = 0; i < p->n_passes; i++)
-        if (p->passes[i]->def->flags & (QX_PASS_FOR_X | QX_PASS_FOR_FLOAT_X)) return true;
-    return false;
-}
-
-static double search_work(const qx_pipeline *p, const qx_stats *stats)
+static double passes_work(const qx_pipeline *p, const qx_stats *stats)
 {
     double sum = 0;
-    for (int64_t i = 0; i < p->plan->linears.count && searches(p); i++) {
-        const qx_linear *l = p->plan->items[i].lin;
-        if (!p->plan->items[i].weight || l->is_conv || !qx_stats_wanted(stats, l->x, NULL, QX_STAT_ROWS)) continue;
-        sum += 2.0 * CANDIDATES * JUDGED_ROWS * (double)(l->n < JUDGED_WEIGHTS ? l->n : JUDGED_WEIGHTS) * (double)l->k;
-    }
+    for (int i = 0; i < p->n_passes; i++)
+        if (p->passes[i]->def->work) sum += p->passes[i]->def->work(p->passes[i], stats);
     return sum;
 }
 
@@ -88,11 +92,10 @@ double qx_seconds_forecast(const qx_pipeline *p, const qx_stats *stats, const qx
     double core;
     const double samples = p->shapes ? (double)qx_samples_count(p->shapes) : 0, weights = all_weights(p->plan);
     if (measure_core(p->ctx, &core) != QX_OK || !(core > 0)) return qx_ctx_clear_error(p->ctx), 0;
-    double work = samples * (run_work(&w->sweep->run) + seen_byte * w->sweep->observed) + gram_flop * w->sweep->gram_flops +
-        packed_byte * (double)w->sweep->run.weights + solve_work(p, stats) + search_work(p, stats);
+    double work = sweep_work(w->sweep, samples) + solve_work(p, stats) + passes_work(p, stats);
     if (w->probes) work += probe_runs * (double)qx_probe_samples((int64_t)weights) * run_work(w->run);
     const double verified = fmin(fmax(samples / 16, 2), 8);
-    if (w->verifies) work += 2 * (verified * run_work(w->run) + packed_byte * (double)w->run->weights);
+    if (w->verifies) work += (1 + written_pack) * pack_work(w->run, verified) + 2 * verified * run_work(w->run);
     return start_seconds + work / core / qx_ctx_threads(p->ctx);
 }
 

@@ -573,6 +573,17 @@ static qx_status run_rounds(run *r)
     return QX_OK;
 }
 
+double qx_judge_work(const qx_group *g, double rows)
+{
+    enum { CANDIDATES = 12, MOST_ROWS = 160, MOST_WEIGHTS = 512 }; /* as far as all weights are looked at */
+    double sum = 0;
+    for (int64_t i = 0; i < g->n; i++) {
+        const int64_t n = g->items[i]->lin->n;
+        sum += 2.0 * CANDIDATES * fmin(rows, MOST_ROWS) * (double)(n < MOST_WEIGHTS ? n : MOST_WEIGHTS) * (double)g->k;
+    }
+    return sum;
+}
+
 qx_status qx_judge_run(qx_judge *j, const qx_candidates *c, double *error)
 {
     run r = {.j = j, .c = c, .pieces = qx_cells_of(j->n_pieces, c->every > 1 ? c->every : 1)};

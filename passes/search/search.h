@@ -33,6 +33,9 @@ typedef struct qx_candidates {
                                     * larger values in rows nobody has seen is expected to cost (search.c); 0: the judged rows
                                     * alone */
 } qx_candidates;
+/* Operations of a search of factors for a group that so many rows are judged by, for the time told before: as measured on language
+ * models (docs/calibration.md). */
+double qx_judge_work(const qx_group *g, double rows);
 /* error[n]: of each candidate, in the units of qx_judge_reference, with the formats that the group's items have now. */
 qx_status qx_judge_run(qx_judge *j, const qx_candidates *c, double *error);
 

@@ -169,8 +169,75 @@ static void by_hand(void **state)
     assert_int_equal(need.activations, 2 * 100 * 2 * 4);
     assert_int_equal(need.unknown, 0);
     assert_true(need.flops == 2.0 * 100 * (4 * 2 + 2 * 3));
+    assert_true(need.packed == (double)need.weights && !need.streamed);
     qx_tensor_free(f.ctx, &t);
     qx_exec_free(x);
+    unload(&f);
+}
+
+/* Weights that do not fit are packed for each run, or once a sweep; Gram matrices that do not fit together take several sweeps;
+ * so many rows will come. */
+static void under_a_limit(void **state)
+{
+    enum { ROOM = 7 << 19 }; /* 3.5 MB: less than twice the weights' 2 MB */
+    qx_exec *x;
+    qx_stats *stats;
+    qx_stats_need need;
+    qx_tensor t;
+    (void)state;
+    fixture f = load(HEAD(17) "g (float[rows, 512] x) => (float[rows, 512] y) <float[512, 512] a = random(1), float[512, 512] b = random(2)> "
+                              "{ h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) }");
+    const qx_value *y = qx_graph_find(f.m->graph, "y"), *in = qx_graph_find(f.m->graph, "x");
+    OK(qx_infer_shapes(f.m, NULL, 0));
+    OK(qx_tensor_new(f.ctx, &t, QX_DT_FLOAT, 2, (const int64_t[]){100, 512}));
+    for (int limited = 0; limited < 2; limited++) {
+        qx_ctx_configure(f.ctx, &(qx_ctx_options){.max_memory = limited ? qx_mem_in_use(f.ctx) + ROOM : 0});
+        OK(qx_exec_new(f.ctx, f.m, &(qx_exec_options){.stream_weights = limited}, &x));
+        OK(qx_stats_new(f.ctx, 1, &stats));
+        OK(qx_stats_want(stats, &(qx_stat_request){.value = y, .kinds = QX_STAT_RANGE, .axis = -1}));
+        OK(qx_stats_want(stats, &(qx_stat_request){.value = in, .kinds = QX_STAT_ROWS, .axis = -1, .rows = 16}));
+        OK(qx_stats_forecast(stats, x, &(qx_feed){"x", &t}, 1, 3, &need));
+        assert_true(need.run.packed == 2 * 512 * 512 * sizeof(float));
+        assert_int_equal(need.run.streamed, limited);
+        assert_int_equal(need.layered, limited);
+        assert_int_equal(need.sweeps, 1);
+        assert_true(qx_stats_rows_to_come(stats, in, NULL) == 300);
+        assert_true(isinf(qx_stats_rows_to_come(stats, qx_graph_find(f.m->graph, "h"), NULL))); /* nobody asked */
+        qx_stats_free(stats);
+        qx_exec_free(x);
+    }
+    qx_tensor_free(f.ctx, &t);
+    unload(&f);
+}
+
+/* Four matrices of 1 MB (and what they need beside), room for some of them. */
+static void gram_sweeps(void **state)
+{
+    qx_exec *x;
+    qx_stats *stats;
+    qx_stats_need need[2];
+    qx_tensor t;
+    (void)state;
+    fixture f = load(HEAD(17) "g (float[rows, 512] x) => (float[rows, 512] d) { a = Relu(x) b = Neg(a) c = Relu(b) d = Neg(c) }");
+    OK(qx_infer_shapes(f.m, NULL, 0));
+    OK(qx_tensor_new(f.ctx, &t, QX_DT_FLOAT, 2, (const int64_t[]){64, 512}));
+    for (int limited = 0; limited < 2; limited++) {
+        const size_t room = limited ? (size_t)need[0].sweep - (size_t)need[0].largest_gram : 0;
+        qx_ctx_configure(f.ctx, &(qx_ctx_options){.max_memory = limited ? qx_mem_in_use(f.ctx) + room : 0});
+        OK(qx_exec_new(f.ctx, f.m, NULL, &x));
+        OK(qx_stats_new(f.ctx, 1, &stats));
+        for (const char *name = "abcd"; *name; name++) {
+            const qx_value *v = qx_graph_find(f.m->graph, (char[]){*name, 0});
+            OK(qx_stats_want(stats, &(qx_stat_request){.value = v, .kinds = QX_STAT_GRAM, .axis = -1}));
+        }
+        OK(qx_stats_forecast(stats, x, &(qx_feed){"x", &t}, 1, 3, &need[limited]));
+        qx_stats_free(stats);
+        qx_exec_free(x);
+    }
+    assert_int_equal(need[0].sweeps, 1);
+    assert_true(need[1].sweeps >= 2 && need[1].sweeps <= 4);
+    assert_true(need[1].sweep < need[0].sweep);
+    qx_tensor_free(f.ctx, &t);
     unload(&f);
 }
 
@@ -229,7 +296,8 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(stages, make_dir, remove_dir),
                                        cmocka_unit_test_setup_teardown(threads, make_dir, remove_dir),
                                        cmocka_unit_test_setup_teardown(limits, make_dir, remove_dir),
-                                       cmocka_unit_test_setup_teardown(written_model_kept, make_dir, remove_dir), cmocka_unit_test(by_hand), cmocka_unit_test(room_for_rows),
+                                       cmocka_unit_test_setup_teardown(written_model_kept, make_dir, remove_dir), cmocka_unit_test(by_hand),
+                                       cmocka_unit_test(under_a_limit), cmocka_unit_test(gram_sweeps), cmocka_unit_test(room_for_rows),
                                        cmocka_unit_test(operations), cmocka_unit_test_setup_teardown(seconds, make_dir, remove_dir)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
