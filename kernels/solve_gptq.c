@@ -1,7 +1,7 @@
 /* solve_gptq.c - one walk over the columns that rounds (GPTQ), prunes (SparseGPT) or does both, and pushes the error onto later columns.
  *
  * The tile of rows is turned so that a column is contiguous: everything then runs over rows, sixteen and more at a time. Columns go in
- * panels of up to 128: inside a panel four columns at a time are brought up to date from the panel's own errors (so that the 2:4 choice
+ * panels of up to 64: inside a panel four columns at a time are brought up to date from the panel's own errors (so that the 2:4 choice
  * and a block's scales see compensated weights), after a panel one product updates all later columns. */
 #include <string.h>
 
