@@ -154,6 +154,9 @@ qx_status qx_cpu_trt_block(qx_call *c)
         QX_CALL_FAIL(c, QX_E_SHAPE, "%lld blocks, %lld scales", (long long)scales_of(&b), (long long)s->numel);
     const qx_dtype stated = (qx_dtype)qx_call_int(c, "output_dtype", 0),
         made = stated ? stated : back ? s->dtype : QX_DT_FLOAT8E4M3FN;
+    float lo, hi;
+    if (back ? !qx_dtype_is_real(made) : !qx_format_range(&(qx_format){.codes = made}, &lo, &hi))
+        QX_CALL_FAIL(c, QX_E_TYPE, "output_dtype %s", qx_dtype_get(made)->text);
     QX_TRY(qx_call_in_f32(c, 1, &scale));
     QX_TRY(qx_call_out(c, 0, made, x->rank, x->dims, &y));
     job j = {.b = &b, .x_type = x->dtype, .codes = back ? x->dtype : made, .x = x->data, .y = y->data, .y_type = back ? made : 0,
@@ -179,6 +182,8 @@ qx_status qx_cpu_trt_dynamic(qx_call *c)
              .second = second ? second[0] : 1};
     float lo, hi;
     if (!qx_format_range(&j.format, &lo, &hi)) QX_CALL_FAIL(c, QX_E_TYPE, "output_type %s", qx_dtype_get(t.codes)->text);
+    if (!qx_dtype_is_real(t.scale) && t.scale != QX_DT_FLOAT8E4M3FN && t.scale != QX_DT_FLOAT8E8M0)
+        QX_CALL_FAIL(c, QX_E_TYPE, "scale_type %s", qx_dtype_get(t.scale)->text);
     const int64_t n = scales_of(&b);
     int64_t *dims;
     QX_TRY(QX_CALL_SCRATCH(c, x->rank + 1, &dims));

@@ -103,7 +103,12 @@ static void refused(void **state)
         {TRT "g (float[3,4] x) => (y) <float[3,2] t = fill(1)> { y = trt.TRT_BlockQuantize <block_shape = [1, 4]> "
          "(x, t) }", "their scales differ: 1 and 2"},
         {TRT "g (float[2,2,16] x) => (y) <float[1,2,16] t = fill(1)> { y = trt.TRT_BlockQuantize <block_shape = [2,1,1]> (x, t) }", "axis 0"},
-        {TRT "g (float[2,16] x) => (s) { q, s = trt.TRT_DynamicQuantize <block_shape = [1, 16]> (x) }", "output_type"}};
+        {TRT "g (float[2,16] x) => (s) { q, s = trt.TRT_DynamicQuantize <block_shape = [1, 16]> (x) }", "output_type"},
+        {TRT "g (float[2,16] x) => (s) { q, s = trt.TRT_DynamicQuantize <block_shape = [1, 16], output_type = 17, scale_type = 8> (x) }", "scale_type"},
+        {TRT "g (float[2,16] x) => (y) <float[2,1] t = fill(1)> { y = trt.TRT_BlockQuantize <block_shape = [1, 16], output_dtype = 8> (x, t) }",
+         "output_dtype"},
+        {TRT "g (float[2,16] x) => (s) { q, s = trt.TRT_DynamicQuantize <block_shape = [1, 0], output_type = 17> (x) }", "blocks of 0"},
+        {TRT "g (float x) => (s) { q, s = trt.TRT_MXFP8DynamicQuantize (x) }", "axis"}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         fixture f = {.ctx = qx_ctx_new(NULL)};
         qx_exec *x = NULL;
