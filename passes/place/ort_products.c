@@ -14,8 +14,9 @@ enum { OPSET_OPTIONAL_C = 11 };
 
 static bool has_int8_scales(const qx_node *dq, int64_t n)
 {
+    qx_const_view c;
     const qx_value *scale = dq ? qx_node_in(dq, 1) : NULL;
-    return dq && dq->op->id == QX_OP_DequantizeLinear && qx_value_const(dq->in[0]) && dq->in[0]->type.dtype == QX_DT_INT8 && scale &&
+    return dq && dq->op->id == QX_OP_DequantizeLinear && qx_const_trace(dq->in[0], &c) && dq->in[0]->type.dtype == QX_DT_INT8 && scale &&
         scale->type.dtype == QX_DT_FLOAT && scale->type.has_shape && scale->type.rank <= 1 && !qx_attr_int(dq, "block_size", 0) && n > 0;
 }
 
@@ -33,7 +34,7 @@ static qx_status spell_zero(qx_node *dq)
     if (!zeros || !name) return QX_E_NOMEM;
     memset(zeros, 0, (size_t)n);
     QX_TRY(qx_weight_from_bytes(m, QX_DT_INT8, t->rank, &n, zeros, &w));
-    QX_TRY(qx_init_add(dq->in[0]->graph, name, w, &zero));
+    QX_TRY(qx_init_add(dq->in[1]->graph, name, w, &zero));
     return qx_node_set_in(dq, 2, zero);
 }
 
@@ -79,8 +80,27 @@ static qx_status widen_bias(const qx_linear *l, int rank)
     return QX_OK;
 }
 
+/* The dequantizer of codes that are turned, in place of turned results, which no integer product reads: codes are turned once, when the
+ * model is loaded. */
+static qx_status turn_codes(const qx_linear *l)
+{
+    qx_node *n = l->node, *turn = n->in[l->w_index]->def, *dq = turn && turn->op->id == QX_OP_Transpose ? turn->in[0]->def : NULL, *new[2];
+    int64_t count = 0;
+    const int64_t *perm = dq ? qx_attr_ints(turn, "perm", &count) : NULL;
+    if (!has_int8_scales(dq, l->n) || count != 2 || perm[0] != 1 || perm[1] != 0) return QX_OK;
+    const qx_value *w = turn->out[0];
+    const int64_t axis = qx_attr_int(dq, "axis", 1);
+    QX_TRY(qx_node_put(n->graph, turn, &(qx_new_node){"Transpose", {dq->in[0]}, 1, &w->type, QX_DT_INT8, w->name, "codes"}, &new[0]));
+    QX_TRY(qx_attr_set_ints(new[0], "perm", perm, count));
+    QX_TRY(qx_node_put(n->graph, turn, &(qx_new_node){"DequantizeLinear", {new[0]->out[0], dq->in[1], qx_node_in(dq, 2)}, dq->n_in, &w->type,
+                                                      QX_DT_FLOAT, w->name, "DequantizeLinear"}, &new[1]));
+    if (dq->in[1]->type.rank) QX_TRY(qx_attr_set_int(new[1], "axis", 1 - (axis < 0 ? axis + 2 : axis)));
+    return qx_node_set_in(n, l->w_index, new[1]->out[0]);
+}
+
 static qx_status write_product(const qx_linear *l)
 {
+    if (l->node->op->id == QX_OP_MatMul || l->node->op->id == QX_OP_Gemm) QX_TRY(turn_codes(l));
     qx_node *n = l->node, *dq = n->in[l->w_index]->def;
     const qx_type *t = &n->in[l->x_index]->type;
     const bool matmul = n->op->id == QX_OP_MatMul, gemm = n->op->id == QX_OP_Gemm;

@@ -37,6 +37,8 @@ PRODUCTS = {
     "a matrix": ((4, 64), "h = MatMul (x, w) a = Add (h, b) r = Relu (a) k = MatMul (r, v) y = Add (k, c)"), "rows of unknown number": (("n", 64), "h = MatMul (x, w) a = Add (b, h) y = Tanh (a)"),
     "a matrix in three dims": ((2, 4, 64), "h = MatMul (x, w) a = Add (h, b) r = Relu (a) k = MatMul (r, v) y = Add (c, k)"), "the same, unknown": (("n", 4, 64), "h = MatMul (x, w) a = Add (h, b) y = Tanh (a)"),
     "Gemm": ((4, 64), "h = Gemm <transB=1> (x, wt, b) r = Relu (h) y = Gemm (r, v, c)"), "Gemm, one weight twice": ((4, 64), "h = Gemm (x, w, b) r = Relu (x) k = Gemm (r, w, b) y = Mul (h, k)"),
+    "a turned weight": ((4, 64), "t = Transpose <perm=[1,0]> (wt) h = MatMul (x, t) y = Add (h, b)"), "... in three dims": ((2, 4, 64), "t = Transpose <perm=[1,0]> (wt) h = MatMul (x, t) y = Add (h, b)"),
+    "... of Gemm": ((4, 64), "t = Transpose <perm=[1,0]> (wt) y = Gemm (x, t, b)"), "... twice": (("n", 2, 64), "t = Transpose <perm=[1,0]> (wt) h = MatMul (x, t) r = Relu (x) k = MatMul (r, t) y = Add (h, k)"),
     "Gemm without bias": ((4, 64), "y = Gemm (x, w)"),
 }
 
@@ -73,7 +75,8 @@ def left_float(path, tmp):
     quantized = Counter()
     for n in m.graph.node:
         q = [made.get(i) for i in n.input[:2]]
-        if n.op_type in INTEGER.values() and all(d is not None and d.op_type == "DequantizeLinear" for d in q) and q[1].input[0] in weights:
+        q = [made.get(d.input[0]) if d is not None and d.op_type == "Transpose" else d for d in q]
+        if n.op_type in INTEGER.values() and all(d is not None and d.op_type == "DequantizeLinear" for d in q) and (q[1].input[0] in weights or q[1].input[0].endswith("codes_Output")):
             quantized[n.op_type] += 1
     o = ort.SessionOptions()
     o.log_severity_level, o.optimized_model_filepath = 4, str(tmp / "optimized.onnx")
