@@ -92,8 +92,8 @@ static qx_status turn_codes(const qx_linear *l)
     const int64_t axis = qx_attr_int(dq, "axis", 1);
     QX_TRY(qx_node_put(n->graph, turn, &(qx_new_node){"Transpose", {dq->in[0]}, 1, &w->type, QX_DT_INT8, w->name, "codes"}, &new[0]));
     QX_TRY(qx_attr_set_ints(new[0], "perm", perm, count));
-    QX_TRY(qx_node_put(n->graph, turn, &(qx_new_node){"DequantizeLinear", {new[0]->out[0], dq->in[1], qx_node_in(dq, 2)}, dq->n_in, &w->type,
-                                                      QX_DT_FLOAT, w->name, "DequantizeLinear"}, &new[1]));
+    QX_TRY(qx_node_put(n->graph, turn, &(qx_new_node){"DequantizeLinear", {new[0]->out[0], dq->in[1], qx_node_in(dq, 2)}, dq->n_in,
+                                                      &w->type, QX_DT_FLOAT, w->name, "DequantizeLinear"}, &new[1]));
     if (dq->in[1]->type.rank) QX_TRY(qx_attr_set_int(new[1], "axis", 1 - (axis < 0 ? axis + 2 : axis)));
     return qx_node_set_in(n, l->w_index, new[1]->out[0]);
 }
