@@ -186,6 +186,7 @@ static qx_status keep(search *s, const part *single)
 {
     const suspect *a = &s->list[single->from];
     const double share = 100 * fmin(single->effect / s->all, 1);
+    if (!a->it->pass) return QX_OK; /* its input has made it float altogether */
     qx_log(s->p->ctx, QX_LOG_DEBUG, "%s of '%s' rounded alone: %.1f %% of all effect on the output", a->output ? "result" : "input",
            a->it->lin->node->name, share);
     if (!a->output) return keep_input(s, a, share);
