@@ -67,7 +67,10 @@ LANE void fold_columns(const bool means, const qx_windows *w, const qx_pool_band
     if (s == 1) fold_along(means, &f, 1, y, out * lanes);
     else if (lanes == 1 && s == 2) fold_along(means, &f, 2, y, out);
     else if (lanes == 1) fold_along(means, &f, s, y, out);
-    else for (int64_t c = 0; c < out; c++, f.x += s * lanes, f.cols += means ? lanes : 0) fold_along(means, &f, 1, y + c * lanes, lanes);
+    else for (int64_t c = 0; c < out; c++, f.x += s * lanes) {
+        fold_along(means, &f, 1, y + c * lanes, lanes);
+        if (means) f.cols += lanes; /* else there are none */
+    }
 }
 
 /* All lines first: what has just been written cannot be read at another offset without waiting. */

@@ -104,8 +104,16 @@ int64_t qx_solved_columns(const qx_pipeline *p, const qx_stats *stats, const qx_
     return 0;
 }
 
-/* Of one weight, and of each thread that has rows of it. Codes of a whole weight may wait for their last row; a solver has H in its
- * order and the factor, and a tile of rows several times. */
+/* Codes that wait for their last row: a panel's; all where codes of less than a byte lie in rows of an odd length. */
+static int64_t waiting_codes(const qx_plan_weight *w)
+{
+    enum { PANEL_BYTES = 16 << 20 }; /* as onnx/weight/job_run.c has it */
+    const int64_t n = w->tensor->numel;
+    const bool whole = qx_dtype_bits(w->spec.codes) < 8 && w->view.n % 2;
+    return whole || n < PANEL_BYTES ? n : PANEL_BYTES;
+}
+
+/* Of one weight, and of each thread that has rows of it. A solver has H in its order and the factor, and a tile of rows several times. */
 typedef struct coding { int64_t job, thread; } coding;
 static coding coding_of(const forecast *f, const qx_stats *stats, const qx_plan_weight *w)
 {
@@ -113,7 +121,7 @@ static coding coding_of(const forecast *f, const qx_stats *stats, const qx_plan_
     const int64_t n = w->tensor->numel, tile = n * TILE_BYTES < TILE_ROOM ? n * TILE_BYTES : TILE_ROOM;
     const int64_t k = f->stats.largest_gram ? qx_solved_columns(f->p, stats, w) : 0;
     const int64_t h = k * k * (int64_t)sizeof(float), most = f->stats.largest_gram;
-    return (coding){n + 2 * (h < most ? h : most), tile + SOLVED_ROWS * COPIES * k * (int64_t)sizeof(float)};
+    return (coding){waiting_codes(w) + 2 * (h < most ? h : most), tile + SOLVED_ROWS * COPIES * k * (int64_t)sizeof(float)};
 }
 
 static int by_size(const void *a, const void *b)
