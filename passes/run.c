@@ -7,6 +7,8 @@
 #include "passes/linear/constants.h"
 #include "passes/linear/loops.h"
 #include "passes/linear/merge.h"
+#include "passes/linear/noops.h"
+#include "passes/linear/products.h"
 #include "passes/linear/unfuse.h"
 #include "passes/place/emit.h"
 #include "passes/job/job.h"
@@ -286,7 +288,9 @@ qx_status qx_pipeline_plan(qx_pipeline *p, qx_model *m, const qx_quantize_option
         QX_TRY(fix_inputs(p, m));
         QX_TRY(inline_functions(p, m));
         QX_TRY(qx_dead_code(m, NULL)); /* a model cut at an earlier output: readers that are gone hold no weight in float */
+        QX_TRY(qx_noops_drop(m));
         QX_TRY(qx_unfuse(m));
+        QX_TRY(qx_einsum_products(m));
         QX_TRY(qx_loops_open(m));
         QX_TRY(qx_fold_computed_weights(m, &p->opt->exec));
         QX_TRY(merge_scales(p, m));

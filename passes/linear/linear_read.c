@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include "onnx/weight/weight.h"
+#include "passes/linear/equation.h"
 #include "passes/linear/quantized.h"
 
-enum { MAX_AXES = 8, LEAST_TABLE = 16 };
+enum { MAX_AXES = QX_EQUATION_AXES, LEAST_TABLE = 16 };
 
 bool qx_is_variable(const qx_value *v)
 {
@@ -166,33 +167,8 @@ static void read_bias_input(qx_linear *l)
 
 /* ---- Einsum ---------------------------------------------------------------------------------------------------------------- */
 
-/* "ij,jk->ik" as three terms without blanks; "..." is one '.' each. False for more operands, diagonals, and no "->". */
-typedef struct equation { char term[3][MAX_AXES + 1]; } equation;
-
-static bool parse_equation(const char *text, equation *e)
-{
-    int term = 0;
-    *e = (equation){0};
-    for (const char *c = text; *c; c++) {
-        char *t = e->term[term];
-        const size_t n = strlen(t);
-        if (*c == ' ') continue;
-        if (*c == ',' || (*c == '-' && c[1] == '>')) {
-            if (++term > 2 || (*c == '-') != (term == 2)) return false;
-            c += *c == '-';
-            continue;
-        }
-        if (n == MAX_AXES || strchr(t, *c)) return false;
-        t[n] = *c;
-        if (*c != '.') continue;
-        if (c[1] != '.' || c[2] != '.') return false;
-        c += 2;
-    }
-    return term == 2;
-}
-
 /* A weight with a label that neither x nor y has is a sum over the weight, not a product. */
-static bool each_label_meets(const equation *e, uint32_t weight)
+static bool each_label_meets(const qx_equation *e, uint32_t weight)
 {
     for (const char *c = e->term[weight]; *c; c++)
         if (*c == '.' || (!strchr(e->term[1 - weight], *c) && !strchr(e->term[2], *c))) return false;
@@ -202,10 +178,10 @@ static bool each_label_meets(const equation *e, uint32_t weight)
 static bool read_einsum(qx_linear *l)
 {
     qx_const_view c, other;
-    equation e;
+    qx_equation e;
     bool seen[MAX_AXES] = {false};
     const uint32_t weight = qx_const_trace(l->node->in[0], &c) ? 0 : 1;
-    if (l->node->n_in != 2 || !parse_equation(qx_attr_string(l->node, "equation", ""), &e) || !each_label_meets(&e, weight)) return false;
+    if (l->node->n_in != 2 || !qx_equation_read(qx_attr_string(l->node, "equation", ""), &e) || !each_label_meets(&e, weight)) return false;
     use_input(l, weight);
     if (!qx_const_trace(l->w_in, &c)) return l->quantized = c.quantized;
     if (qx_const_trace(l->x, &other) || (int)strlen(e.term[weight]) != c.rank) return false;
