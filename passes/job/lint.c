@@ -199,6 +199,42 @@ static void ort_int8_bias(linter *l, const qx_node *n)
         FIND(l, n, "INT8 codes in front of a MatMul with a bias do not load from opset 21 on (UINT8 with zero point 128 does)");
 }
 
+/* The DequantizeLinear of INT8 weights behind the product of two pairs, else NULL. */
+static const qx_node *int8_weight_of(const qx_node *n)
+{
+    const qx_node *x = qx_node_in(n, 0) ? n->in[0]->def : NULL, *w = qx_node_in(n, 1) ? n->in[1]->def : NULL;
+    if (!x || !w || !is_op(x, QX_OP_DequantizeLinear) || !is_op(w, QX_OP_DequantizeLinear)) return NULL;
+    return is_weight_dq(w) && !is_weight_dq(x) && code_type(w) == QX_DT_INT8 ? w : NULL;
+}
+
+static bool goes_to(const qx_value *y, qx_op_id op) { return y->n_uses == 1 && !y->is_output && is_op(y->uses->node, op); }
+
+static bool sizes_known(const qx_type *t)
+{
+    for (int i = 0; t->has_shape && i < t->rank; i++)
+        if (t->dims[i].n < 0) return false;
+    return t->has_shape;
+}
+
+/* passes/place/ort_products.c has the forms that stay integer. */
+static void ort_float_gemm(linter *l, const qx_node *n)
+{
+    const qx_node *w = int8_weight_of(n);
+    const qx_type *x = w ? &n->in[0]->type : NULL;
+    if (w && is_op(n, QX_OP_Gemm)) {
+        const qx_value *b = qx_node_in(n, 2);
+        const bool floats = b && !goes_to(n->out[0], QX_OP_QuantizeLinear) && !(b->def && is_op(b->def, QX_OP_DequantizeLinear));
+        if (!qx_node_in(w, 2) || floats)
+            FIND(l, n, "computed in float, its weight decoded at each run: an integer Gemm wants a zero point of it, and no float bias");
+    } else if (w && is_op(n, QX_OP_MatMul) && goes_to(n->out[0], QX_OP_Add)) {
+        const qx_use *u = n->out[0]->uses;
+        const qx_value *b = qx_node_in(u->node, 1 - u->index);
+        const qx_weight *c = b ? qx_value_const(b) : NULL;
+        if (c && x->has_shape && (x->rank == 2 || (sizes_known(x) && c->rank == 1)))
+            FIND(l, n, "merged with its bias to a Gemm, which is computed in float, its weight decoded at each run");
+    }
+}
+
 static void ort_nbits_block(linter *l, const qx_node *n)
 {
     if (!is_op(n, QX_OP_ms_MatMulNBits)) return;
@@ -333,6 +369,7 @@ static const struct rule { const char *name, *brief; unsigned targets; bool erro
     {"blocked-axis0", "blocked weights that are computed with 8-bit activations", ORT, false, ort_blocked_axis0},
     {"int8-bias", "INT8 inputs of a MatMul with a bias, from opset 21 on", ORT, true, ort_int8_bias},
     {"float-conv", "quantized convolutions without a pair behind them", ORT, false, ort_float_conv},
+    {"float-gemm", "INT8 products that become a Gemm of floats", ORT, false, ort_float_gemm},
     {"nbits-level", "8-bit MatMulNBits that has no kernel", ORT, false, ort_nbits_level},
     {"nbits-block", "MatMulNBits block sizes that are computed wrong", ORT, true, ort_nbits_block},
 };

@@ -68,10 +68,12 @@ static qx_status reshape(qx_node *n, qx_value *v, int lead, const int64_t *last,
 static qx_status set_type(qx_value *v, const qx_type *like, int lead, int64_t last)
 {
     qx_type t = *like;
+    if (!t.has_shape) return qx_value_set_type(v, &t);
     t.rank = lead + 1;
-    if (t.has_shape && !(t.dims = qx_arena_array(v->graph->model->arena, (size_t)t.rank, sizeof *t.dims))) return QX_E_NOMEM;
-    for (int i = 0; t.has_shape && i < lead; i++) t.dims[i] = like->dims[i];
-    if (t.has_shape) t.dims[lead] = (qx_dim){last, NULL};
+    t.dims = qx_arena_array(v->graph->model->arena, (size_t)t.rank, sizeof *t.dims);
+    if (!t.dims) return QX_E_NOMEM;
+    for (int i = 0; i < lead; i++) t.dims[i] = like->dims[i];
+    t.dims[lead] = (qx_dim){last, NULL};
     return qx_value_set_type(v, &t);
 }
 
