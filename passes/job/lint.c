@@ -88,13 +88,14 @@ static bool works_on_codes(const qx_node *n)
 
 /* ---- rules ------------------------------------------------------------------------------------------------------------------ */
 
-/* A Q/DQ pair on an activation none of whose readers is a linear operator: two extra passes over memory, nothing gained. */
+/* A Q/DQ pair on an activation none of whose readers is a linear operator: two extra passes over memory, nothing gained.
+ * FP4 is dequantized to float32 in 16-bit models too: a Cast stands between. */
 static void isolated_pair(linter *l, const qx_node *n)
 {
     if (!is_op(n, QX_OP_DequantizeLinear) || is_weight_dq(n)) return;
     for (const qx_use *u = n->out[0]->uses; u; u = u->next)
         if (is_linear(u->node) || is_rearranging(u->node) || u->node->op->traits & (QX_T_ATTENTION | QX_T_QDQ) ||
-            is_op(u->node, QX_OP_Add) || (l->target == QX_TARGET_ORT && works_on_codes(u->node)))
+            is_op(u->node, QX_OP_Add) || is_op(u->node, QX_OP_Cast) || (l->target == QX_TARGET_ORT && works_on_codes(u->node)))
             return;
     if (l->target == QX_TARGET_ORT && ends_conv(n)) return;
     FIND(l, n, "no matrix product or convolution reads '%s': the pair costs two passes over memory and gains nothing", n->out[0]->name);

@@ -104,6 +104,10 @@ static void powers_of_two(void **state)
     expect(POWERS, QX_TARGET_TENSORRT, "powers-of-two");
     expect(POWERS, QX_TARGET_GENERIC, NULL);
     expect(AS_BYTES, QX_TARGET_TENSORRT, NULL);
+    expect("<ir_version: 12, opset_import: [\"\" : 24, \"trt\" : 1]> g (float16[4,16] x) => (float16[4,2] y) <float16[16,2] w = fill(1), float s = {1}> "
+           "{ c, t = trt.TRT_FP4DynamicQuantize <axis = -1> (x, s) u = DequantizeLinear (t, s) "
+           "a = DequantizeLinear <axis = -1, block_size = 16> (c, u) h = Cast <to = 10> (a) y = MatMul (h, w) }", QX_TARGET_TENSORRT,
+           "half-quantized"); /* and nothing else: a pair in front of a Cast has its reader */
 }
 
 static void tensorrts_operators(void **state)
