@@ -32,6 +32,20 @@ LANE v16 v_even(const float *p)
     const __m512i at = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     return (v16){_mm512_permutex2var_ps(_mm512_loadu_ps(p), at, _mm512_loadu_ps(p + 16))};
 }
+LANE v16 v_third(const float *p)
+{
+    const __m512i low = _mm512_setr_epi32(0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0),
+        high = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29);
+    return (v16){_mm512_permutex2var_ps(_mm512_permutex2var_ps(_mm512_loadu_ps(p), low, _mm512_loadu_ps(p + 16)), high,
+                                        _mm512_loadu_ps(p + 32))};
+}
+LANE v16 v_fourth(const float *p)
+{
+    const __m512i at = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+    const __m512 low = _mm512_permutex2var_ps(_mm512_loadu_ps(p), at, _mm512_loadu_ps(p + 16)),
+        high = _mm512_permutex2var_ps(_mm512_loadu_ps(p + 32), at, _mm512_loadu_ps(p + 48));
+    return (v16){_mm512_shuffle_f32x4(low, high, 0x44)};
+}
 LANE v16 v_rne(v16 a) { return (v16){_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 LANE v16 v_fma(v16 a, v16 b, v16 c) { return (v16){_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 LANE v16 v_ldexp(v16 a, v16 n) { return (v16){_mm512_scalef_ps(a.v, n.v)}; }
@@ -493,17 +507,17 @@ LANE float v_sum(v16 a)
  * floats. v_mini_round: adding 1.5 * 2^23 steps of the format's spacing at y's exponent lets the FPU round half to even; a result
  * of 0 may lose its sign. v_fma (fused, but for plain C) and v_rcp (1 / a within two units of the last place, for normal 1 / a)
  * are the operations whose last bit depends on the instruction set: not for loops that must agree. v_max and v_min give b where
- * either is NaN, v_larger gives NaN (of equal ones a). v_even: every second of 32 numbers; v_every: every step-th number, n of
- * them, the rest 0; step < 2^27. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays. v_top: the largest lane. v_zero_below: a, but
- * 0 where x < least. v_first: the first n lanes of a, the others of b. v_above: a where x > limit, else b. v_sign_of: a >= 0
- * with the sign of x. v_bytes: 16 bytes as floats; v_flips: bits to be turned over before. q128, v_codes: sixteen words of eight
- * 4-bit codes, those from n on 0; v_code: the code at a place of 0 to 4 of each, xor-ed with the flip of v_places, less 8, times
- * 16^place: exact, and without a conversion, as low bits of 2^23; v_next, v_later: one and three places later; v_columns: of
- * sixteen columns `row` bytes apart (from `last` on that one again) the first word, the second, the third and the fourth; v_byte:
- * byte 0 to 3 of each word, xor-ed with the flip.
- * v_repeat: lane i is p[i >> shift], shift > 0; 0 from n on. AVX-512 only: v_sums: lane i is the sum of a[i], 16 of them, in
- * another order than v_sum's; v_pick: the entry of a table of sixteen at the low four bits of each lane of `at`; v_add_bits: the
- * bits of a and, 19 higher, those of `low`, added up. */
+ * either is NaN, v_larger gives NaN (of equal ones a). v_even: every second of 32 numbers; v_third, v_fourth: likewise of 48
+ * and 64; v_every: every step-th number, n of them, the rest 0; step < 2^27. v_ldexp: a * 2^n, n whole, |n| <= 150; NaN stays.
+ * v_top: the largest lane. v_zero_below: a, but 0 where x < least. v_first: the first n lanes of a, the others of b. v_above: a
+ * where x > limit, else b. v_sign_of: a >= 0 with the sign of x. v_bytes: 16 bytes as floats; v_flips: bits to be turned over
+ * before. q128, v_codes: sixteen words of eight 4-bit codes, those from n on 0; v_code: the code at a place of 0 to 4 of each,
+ * xor-ed with the flip of v_places, less 8, times 16^place: exact, and without a conversion, as low bits of 2^23; v_next,
+ * v_later: one and three places later; v_columns: of sixteen columns `row` bytes apart (from `last` on that one again) the
+ * first word, the second, the third and the fourth; v_byte: byte 0 to 3 of each word, xor-ed with the flip. v_repeat: lane i is
+ * p[i >> shift], shift > 0; 0 from n on. AVX-512 only: v_sums: lane i is the sum of a[i], 16 of them, in another order than
+ * v_sum's; v_pick: the entry of a table of sixteen at the low four bits of each lane of `at`; v_add_bits: the bits of a and, 19
+ * higher, those of `low`, added up. */
 
 #if LANES_ISA != 512
 LANE v16 v_every(const float *p, int64_t step, int64_t n)
@@ -512,6 +526,8 @@ LANE v16 v_every(const float *p, int64_t step, int64_t n)
     for (int64_t i = 0; i < 16 && i < n; i++) t[i] = p[i * step];
     return v_load(t);
 }
+LANE v16 v_third(const float *p) { return v_every(p, 3, 16); }
+LANE v16 v_fourth(const float *p) { return v_every(p, 4, 16); }
 #endif
 
 /* Lanes from n values, n <= 16, the rest 0. */

@@ -7,7 +7,7 @@
 
 /* Pixels of a line of folded rows: those that windows see. Behind the last line are numbers that a fold with a step may read
  * beyond them. */
-enum { QX_POOL_SLACK = 32 };
+enum { QX_POOL_SLACK = 64 };
 static inline int64_t qx_pool_pitch(const qx_windows *w)
 {
     return (w->out[2] - 1) * w->stride[2] + (w->kernel[2] - 1) * w->dilation[2] + 1;

@@ -7,6 +7,8 @@ typedef struct fold { const float *x; int64_t taps, apart; bool more; float rows
 /* Of a picture, whose end is the end of what may be read; of a line whatever stands there. */
 LANE v16 taken(const bool line, const float *p, int64_t step, int64_t n)
 {
+    if (step == 3) return v_third(p);
+    if (step == 4) return v_fourth(p);
     return step == 2 ? v_even(p) : step > 2 ? v_every(p, step, n) : line ? v_load(p) : v_part(p, n);
 }
 
@@ -66,6 +68,8 @@ LANE void fold_columns(const bool means, const qx_windows *w, const qx_pool_band
     fold f = {.x = v, .taps = w->kernel[2], .apart = w->dilation[2] * lanes, .rows = rows, .cols = b->cols};
     if (s == 1) fold_along(means, &f, 1, y, out * lanes);
     else if (lanes == 1 && s == 2) fold_along(means, &f, 2, y, out);
+    else if (lanes == 1 && s == 3) fold_along(means, &f, 3, y, out);
+    else if (lanes == 1 && s == 4) fold_along(means, &f, 4, y, out);
     else if (lanes == 1) fold_along(means, &f, s, y, out);
     else for (int64_t c = 0; c < out; c++, f.x += s * lanes) {
         fold_along(means, &f, 1, y + c * lanes, lanes);
