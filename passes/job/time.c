@@ -93,7 +93,8 @@ double qx_seconds_forecast(const qx_pipeline *p, const qx_stats *stats, const qx
     const double samples = p->shapes ? (double)qx_samples_count(p->shapes) : 0, weights = all_weights(p->plan);
     if (measure_core(p->ctx, &core) != QX_OK || !(core > 0)) return qx_ctx_clear_error(p->ctx), 0;
     double work = sweep_work(w->sweep, samples) + solve_work(p, stats) + passes_work(p, stats);
-    if (w->probes) work += probe_runs * (double)qx_probe_samples((int64_t)weights) * run_work(w->run);
+    const double probed = w->probes ? probe_runs * (double)qx_probe_samples((int64_t)weights) : 0;
+    work += probed * run_work(w->run) + (probed > 0 && w->run->streamed ? pack_work(w->run, probed) : 0);
     const double verified = fmin(fmax(samples / 16, 2), 8);
     if (w->verifies) work += (1 + written_pack) * pack_work(w->run, verified) + 2 * verified * run_work(w->run);
     return start_seconds + work / core / qx_ctx_threads(p->ctx);
