@@ -26,6 +26,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     s.act_zero = zero;
     s.act_zero_auto = asked == 'a';
     s.outputs = qx_opt_text(p, "outputs")[1] == 'n' || (qx_opt_text(p, "outputs")[0] == 'a' && p->pipe->opt->target == QX_TARGET_ORT);
+    s.pools = s.outputs || p->pipe->opt->target == QX_TARGET_OPENVINO;
     if (zero) s.concat = false; /* inputs on different sides of 0 have no scale in common */
     return qx_scheme_plan(p, m, stats, &s);
 }

@@ -191,7 +191,7 @@ static qx_status write_output(qx_pass *p, const qx_stats *stats, const qx_scheme
     qx_act_codes c;
     char detail[120];
     qx_value *v = end_of(it->lin->node), *out;
-    if (!needs_pair(p, v)) return QX_OK;
+    if (!needs_pair(p, v) || (!s->outputs && !reader_of_pooled(p, v))) return QX_OK;
     const qx_why why = is_stale(p, it, v) ? QX_WHY_NOT_OBSERVED : choose(p, stats, s, v, &c, detail);
     if (why != QX_WHY_NONE) return qx_item_note(p->pipe, it, "output stays float");
     agree(p, v, &c);

@@ -103,6 +103,16 @@ static bool inside_node(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
     return it->weight_only = true;
 }
 
+/* A picture or spectrum of a few channels comes in: OpenVINO multiplies them as integers too, and what follows (a pooling above all)
+ * then works on codes (P.808 1.9 to 2.6 times float). Whether the rounding of such an input hurts is measured like any other's. */
+static bool takes_picture(const qx_pass *p, const qx_scheme *s, const qx_plan_item *it)
+{
+    enum { FEW = 4, LEAST = 16 };
+    const qx_linear *l = it->lin;
+    return p->pipe->opt->target == QX_TARGET_OPENVINO && s->family == QX_FAMILY_INT8 && s->act && l->node->op->id == QX_OP_Conv &&
+        l->group == 1 && l->w->dims[0] >= LEAST && l->w->dims[1] <= FEW;
+}
+
 static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     char detail[120];
@@ -123,7 +133,7 @@ static void check_item(qx_pass *p, const qx_scheme *s, qx_plan_item *it)
         qx_item_keep(p->pipe, it, QX_WHY_UNKNOWN_SHAPE, "type of '%.80s'", l->x->name);
         return;
     }
-    qx_why why = it->forced ? QX_WHY_NONE : qx_rule_size(l, s->family, detail, sizeof detail);
+    qx_why why = it->forced || takes_picture(p, s, it) ? QX_WHY_NONE : qx_rule_size(l, s->family, detail, sizeof detail);
     if (why == QX_WHY_LARGE_KERNEL && large_kernel(p, s, it, detail)) return;
     if (why != QX_WHY_NONE) { qx_item_keep(p->pipe, it, why, "%s", detail); return; }
     if (wants_eight(p, s, it)) { it->weight_only = true; return; }
@@ -300,10 +310,8 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
         QX_TRY(want_input(p, s, stats, &plan->items[i]));
     }
     if (s->residual) QX_TRY(qx_residual_plan(p, stats, s));
-    if (s->outputs) {
-        QX_TRY(qx_outputs_plan(p, stats, s));
-        qx_skips_mark(p, true);
-    }
+    if (s->outputs) QX_TRY(qx_outputs_plan(p, stats, s));
+    if (s->outputs) qx_skips_mark(p, true);
     return s->attention ? qx_attention_plan(p, stats, s) : QX_OK;
 }
 
@@ -559,11 +567,9 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats)
     QX_TRY(qx_square_scales(p));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(raise_opset(p, &plan->items[i]));
-    if (s->outputs) {
-        qx_skips_mark(p, false);
-        QX_TRY(qx_outputs_run(p, stats, s));
-        QX_TRY(qx_skips_write(p));
-    }
+    if (s->outputs) qx_skips_mark(p, false);
+    if (s->pools) QX_TRY(qx_outputs_run(p, stats, s));
+    if (s->outputs) QX_TRY(qx_skips_write(p));
     if (s->residual) QX_TRY(qx_residual_run(p, stats, s));
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (plan->items[i].pass == p) QX_TRY(write_item(p, &plan->items[i]));

@@ -36,6 +36,7 @@ typedef struct qx_scheme {
     qx_skips skips;          /* those; found by qx_scheme_plan */
     bool concat;             /* one scale for a Concat and its inputs */
     bool outputs;            /* what quantized convolutions write */
+    bool pools;              /* ... only where poolings hand it on to others: with their codes */
     float flat;              /* while one such output is decided: below -flat all values are the same to its readers; 0: they are not */
 } qx_scheme;
 

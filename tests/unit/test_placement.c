@@ -163,6 +163,10 @@ static const row between[] = {
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) y = Sigmoid(a) }", NULL, "/1/Conv 2 "},
     {"... when told to", "passes int8(outputs=on)",
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/s\"] y = Sigmoid(a) }", NULL, "/1/Conv 2 /s 1 "},
+    {"a picture comes in, and is pooled, for OpenVINO", "int8\ntarget openvino",
+     "g (float[1,3,8,8] x) => (y) <float[16,3,3,3] w1 = random(1), float[16,16,3,3] w2 = random(2)> { [\"/1/Conv\"] a = Conv" PADDED "(x, w1) r = Relu(a) "
+     "[\"/p\"] p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r) [\"/2/Conv\"] d = Conv" PADDED "(p, w2) s = Sigmoid(d) [\"/3/Conv\"] e = Conv" PADDED "(s, w2) y = Relu(e) }",
+     "/1/Conv int8", "/1/Conv 2 /p 1 /2/Conv 2 /3/Conv 2 "},
     {"no operator of ONNX Runtime takes codes", "int8\ntarget ort",
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Up\"] a = ConvTranspose(x, w1) y = Sigmoid(a) }", "/1/Up int8-weights", "/1/Up 1 "},
     {"the scale of attention comes before its codes", "passes fp8(attention=true)",
