@@ -85,12 +85,7 @@ static bool large_kernel(const qx_pass *p, const qx_scheme *s, qx_plan_item *it,
 static bool no_integer_kernel(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
     const bool none = p->pipe->opt->target == QX_TARGET_ORT && s->outputs && it->lin->node->op->id == QX_OP_ConvTranspose;
-    if (!none || it->asked) return false;
-    if (qx_scheme_float_weight(it)) {
-        qx_item_keep(p->pipe, it, QX_WHY_NOT_ELIGIBLE, "ONNX Runtime has no integer ConvTranspose");
-        return true;
-    }
-    if (!weight_alone(p, s, it)) return false;
+    if (!none || it->asked || !weight_alone(p, s, it)) return false;
     it->notes = "ONNX Runtime has no integer ConvTranspose: input stays float";
     return it->weight_only = true;
 }
