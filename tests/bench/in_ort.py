@@ -7,7 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 import numpy as np
+import onnx
 import onnxruntime as ort
+from onnx import version_converter
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -48,7 +50,10 @@ def make(a, model, samples, feeds, tmp):
         made[target] = tmp / f"{target}.onnx"
         subprocess.run([a.qonnx, "quantize", model, "-o", made[target], "--int8", "--target", target, "--no-verify", "-f", "-q", *calib], check=True)
     try:
-        quant_pre_process(str(model), str(tmp / "pre.onnx"), skip_symbolic_shape=True)
+        net = onnx.load(model)
+        if net.opset_import[0].version < 13:  # which its scales a channel need
+            onnx.save(version_converter.convert_version(net, 17), tmp / "raised.onnx")
+        quant_pre_process(str(tmp / "raised.onnx") if (tmp / "raised.onnx").exists() else str(model), str(tmp / "pre.onnx"), skip_symbolic_shape=True)
         quantize_static(str(tmp / "pre.onnx"), str(tmp / "static.onnx"), Reader(feeds), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
         session(tmp / "static.onnx")
         made["quantize_static"] = tmp / "static.onnx"
