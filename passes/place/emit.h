@@ -1,4 +1,5 @@
-/* emit.h - the node forms that are written, by target: one pair per tensor, one dequantizer per weight. Decides nothing about quality. */
+/* emit.h - the node forms that are written, by target: one pair per tensor (pairs.c), one dequantizer per weight (form.c finds which,
+ * emit.c writes it). Decides nothing about quality. */
 #ifndef QX_PASSES_EMIT_H
 #define QX_PASSES_EMIT_H
 
