@@ -49,18 +49,17 @@ static qx_status find_pair(qx_pass *p, qx_value *v, const qx_stats *stats, qx_no
 {
     const io_state *s = p->state;
     char detail[120];
-    float scale;
-    int32_t zero;
+    qx_act_codes c;
     qx_value *out;
     *q = v->is_input ? quantizer_of(v) : NULL;
     if (*q) return QX_OK;
-    const qx_why why = qx_scheme_act_scale(p, &s->scheme, stats, v, &scale, &zero, detail);
+    const qx_why why = qx_scheme_act_scale(p, &s->scheme, stats, v, &c, detail);
     if (why != QX_WHY_NONE) {
         qx_warn(p->ctx, "io: '%s' %s and stays float: %s", v->name, *detail ? detail : "has no range", qx_why_text(why));
         return QX_OK;
     }
     QX_TRY(qx_emit_raise(p->pipe, qx_emit_pair_need(p->pipe, v, QX_DT_INT8), "INT8"));
-    QX_TRY(qx_emit_pair(p->pipe, v, QX_DT_INT8, scale, zero, &out));
+    QX_TRY(qx_emit_pair(p->pipe, v, QX_DT_INT8, c.scale, c.zero, &out));
     *q = out->def->in[0]->def;
     return QX_OK;
 }

@@ -44,12 +44,12 @@ qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s)
     return QX_OK;
 }
 
-typedef struct operand { qx_node *node; uint32_t index; float scale; int32_t zero; } operand;
+typedef struct operand { qx_node *node; uint32_t index; qx_act_codes c; } operand;
 
 static qx_why scales(qx_pass *p, const qx_stats *stats, const qx_scheme *s, operand *o, int n, char detail[120])
 {
     for (int i = 0; i < n; i++) {
-        qx_why why = qx_scheme_act_scale(p, s, stats, qx_same_elements(o[i].node->in[o[i].index]), &o[i].scale, &o[i].zero, detail);
+        qx_why why = qx_scheme_act_scale(p, s, stats, qx_same_elements(o[i].node->in[o[i].index]), &o[i].c, detail);
         if (why != QX_WHY_NONE) return why;
     }
     return QX_WHY_NONE;
@@ -71,7 +71,7 @@ static qx_status write(qx_pass *p, const qx_scheme *s, const qx_attention *a, op
     for (int i = 0; i < n; i++) {
         qx_value *out;
         QX_TRY(qx_emit_raise(p->pipe, qx_emit_pair_need(p->pipe, o[i].node->in[o[i].index], s->act), qx_dtype_get(s->act)->name));
-        QX_TRY(qx_emit_pair(p->pipe, o[i].node->in[o[i].index], s->act, o[i].scale, o[i].zero, &out));
+        QX_TRY(qx_emit_pair(p->pipe, o[i].node->in[o[i].index], s->act, o[i].c.scale, o[i].c.zero, &out));
         QX_TRY(qx_node_set_in(o[i].node, o[i].index, out));
     }
     qx_applied(p, a->qk, s->name);
@@ -86,7 +86,8 @@ qx_status qx_attention_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s
         const qx_attention *a = &plan->attentions[i];
         char detail[120] = "";
         if (!is_mine(p, a)) continue;
-        operand o[4] = {{a->qk, 0, 0, 0}, {a->qk, 1, 0, 0}, {a->pv, 1, 0, 0}, {a->pv, 0, p_scale(s, a->pv->in[0]->type.dtype), 0}};
+        operand o[4] = {{.node = a->qk}, {.node = a->qk, .index = 1}, {.node = a->pv, .index = 1}, {.node = a->pv}};
+        o[3].c.scale = p_scale(s, a->pv->in[0]->type.dtype);
         qx_why why = scales(p, stats, s, o, 3, detail);
         if (why != QX_WHY_NONE) { keep_both(p, a, why, detail); continue; }
         QX_TRY(write(p, s, a, o, 4));

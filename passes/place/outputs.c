@@ -148,7 +148,7 @@ static qx_why choose(qx_pass *p, const qx_stats *stats, const qx_scheme *s, cons
         mine.flat = flat_below(v);
     }
     c->act = mine.act_zero ? QX_DT_UINT8 : s->act;
-    const qx_why why = qx_scheme_act_scale(p, &mine, stats, v, &c->scale, &c->zero, detail);
+    const qx_why why = qx_scheme_act_scale(p, &mine, stats, v, c, detail);
     if (why == QX_WHY_NONE && p->pipe->opt->target == QX_TARGET_ORT && only_hard_swish(v)) three_on_grid(c);
     return why;
 }

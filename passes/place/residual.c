@@ -132,14 +132,13 @@ qx_status qx_residual_plan(qx_pass *p, qx_stats *stats, qx_scheme *s)
 
 static qx_status write_skip(qx_pass *p, qx_stats *stats, const qx_scheme *s, const qx_skip_input *at)
 {
-    float scale;
-    int32_t zero;
+    qx_act_codes c;
     char detail[120];
     qx_value *skip = at->add->in[at->index], *out;
     if (skip->def && skip->def->op->id == QX_OP_DequantizeLinear) return QX_OK; /* the convolution that writes it has a pair */
-    const qx_why why = qx_scheme_act_scale(p, s, stats, qx_same_elements(skip), &scale, &zero, detail);
+    const qx_why why = qx_scheme_act_scale(p, s, stats, qx_same_elements(skip), &c, detail);
     if (qx_skipf(p, at->add, why, "skip input%s%s", *detail ? " " : "", detail)) return QX_OK;
-    QX_TRY(qx_emit_pair(p->pipe, skip, s->act, scale, zero, &out));
+    QX_TRY(qx_emit_pair(p->pipe, skip, s->act, c.scale, c.zero, &out));
     QX_TRY(qx_node_set_in(at->add, at->index, out));
     qx_applied(p, at->add, s->name);
     return QX_OK;

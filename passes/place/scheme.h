@@ -48,11 +48,11 @@ qx_status qx_scheme_run(qx_pass *p, qx_model *m, qx_stats *stats);
 /* Asks for what qx_scheme_act_scale will read of v. Diffusion recipes (level > 0) ask for the timesteps too, which cost nothing:
  * statistics for a range off the histogram (act=mse) then serve every way of choosing it. */
 qx_status qx_scheme_want_range(const qx_scheme *s, qx_stats *stats, qx_value *v);
-/* The scale of a value by its statistics, rounded to its type; the reason when it may not be written. */
-qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, float *scale, int32_t *zero,
+typedef struct qx_act_codes { qx_dtype act; float scale; int32_t zero; } qx_act_codes;
+/* Scale and zero point of a value by its statistics, rounded to its type; the reason when they may not be written. */
+qx_why qx_scheme_act_scale(qx_pass *p, const qx_scheme *s, const qx_stats *stats, const qx_value *v, qx_act_codes *out,
                            char detail[120]);
 /* How the format will store an operator's input, by its statistics so far; the reason when it may not. */
-typedef struct qx_act_codes { qx_dtype act; float scale; int32_t zero; } qx_act_codes;
 qx_why qx_scheme_input_codes(const qx_plan_item *it, const qx_stats *stats, qx_act_codes *out, char detail[120]);
 /* From decide(): x stays float after all, the weight alone is stored, in 8 bits. false: the weight is not this operator's alone, or
  * somebody asked for the format. */

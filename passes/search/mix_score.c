@@ -35,9 +35,10 @@ static void choose_activation(const qx_mix *m, int64_t i, int format, const qx_s
     qx_mix_cell *c = qx_mix_at(m, i, format);
     qx_pass *f = m->formats[format];
     char detail[120];
-    int32_t zero;
+    qx_act_codes codes;
     if (!c->act) return;
-    const qx_why why = qx_scheme_act_scale(f, f->state, stats, f->pipe->plan->items[i].x_stat, &c->act_scale, &zero, detail);
+    const qx_why why = qx_scheme_act_scale(f, f->state, stats, f->pipe->plan->items[i].x_stat, &codes, detail);
+    c->act_scale = codes.scale;
     if (why == QX_WHY_NONE) return;
     c->ok = false;
     c->why = why;

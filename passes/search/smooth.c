@@ -46,12 +46,11 @@ static float largest(const float *range, const float *s, int64_t k)
 static float plain_reach(const qx_group *g, const qx_stats *stats, float otherwise)
 {
     char detail[120];
-    float scale;
-    int32_t zero;
+    qx_act_codes c;
     const qx_plan_item *it = qx_group_quantized(g);
     if (!it->act) return otherwise; /* found when the model runs */
-    const qx_why why = qx_scheme_act_scale(it->pass, it->pass->state, stats, it->x_stat, &scale, &zero, detail);
-    return why == QX_WHY_NONE ? qx_scheme_reach(it->act, scale) : otherwise;
+    const qx_why why = qx_scheme_act_scale(it->pass, it->pass->state, stats, it->x_stat, &c, detail);
+    return why == QX_WHY_NONE ? qx_scheme_reach(it->act, c.scale) : otherwise;
 }
 
 /* A large alpha makes every channel reach the top of the range, so that every new extreme is clipped; rows that made the range
