@@ -16,9 +16,8 @@ static bool wants(const qx_pass *p, const qx_plan_item *it)
  * need not be scanned. */
 static qx_stat_request gram_of(const qx_pass *p, const qx_plan_item *it)
 {
-    const bool conv = it->lin->is_conv;
     return (qx_stat_request){.value = it->lin->rows, .kinds = it->weight_only ? QX_STAT_GRAM : QX_STAT_RANGE | QX_STAT_GRAM,
-                             .axis = conv ? 1 : -1, .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")};
+                             .axis = qx_linear_axis(it->lin), .window = qx_linear_window(it->lin), .enough = qx_opt_int(p, "rows")};
 }
 
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)

@@ -92,7 +92,7 @@ static qx_status want_rows(const qx_mix *m, qx_stats *stats)
         const qx_linear *l = plan->items[i].lin;
         if (m->group[i] < 0 || !l->rows) continue;
         qx_stat_request r = {.value = l->rows, .kinds = QX_STAT_RANGE | QX_STAT_ROWS | (l->is_conv ? 0 : QX_STAT_CHANNELS),
-                             .axis = l->is_conv ? 1 : -1, .window = l->is_conv ? &l->window : NULL, .rows = 128};
+                             .axis = qx_linear_axis(l), .window = qx_linear_window(l), .rows = 128};
         QX_TRY(qx_stats_want(stats, &r));
     }
     return QX_OK;

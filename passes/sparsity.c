@@ -34,7 +34,7 @@ static bool eligible(qx_pass *p, const qx_plan_item *it)
 {
     const int64_t k = qx_view_k(&it->lin->view), c = k / spatial_of(it);
     if (!it->weight || it->table || it->why != QX_WHY_NONE) return false;
-    if (it->lin->rows != it->lin->x)
+    if (!it->lin->rows)
         return !qx_skipf(p, it->lin->node, QX_WHY_NOT_ELIGIBLE, "2:4: not a product with the rows of its input");
     if (it->lin->group > 1) return !qx_skipf(p, it->lin->node, QX_WHY_NOT_ELIGIBLE, "2:4: %lld groups", (long long)it->lin->group);
     if (it->lin->n % 8 || c % 16)
@@ -92,11 +92,11 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     (void)m;
     for (int64_t i = 0; how != MAGNITUDE && i < plan->linears.count; i++) {
         const qx_plan_item *it = &plan->items[i];
-        const bool conv = it->lin->is_conv;
-        if (!it->weight || it->table || it->why != QX_WHY_NONE || it->lin->group > 1 || it->lin->rows != it->lin->x) continue;
+        if (!it->weight || it->table || it->why != QX_WHY_NONE || it->lin->group > 1 || !it->lin->rows) continue;
         if (how == SPARSEGPT && qx_in_turn(p, it)) continue;
-        QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = it->lin->x, .kinds = QX_STAT_RANGE | QX_STAT_GRAM, .axis = conv ? 1 : -1,
-                                                       .window = conv ? &it->lin->window : NULL, .enough = qx_opt_int(p, "rows")}));
+        QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = it->lin->rows, .kinds = QX_STAT_RANGE | QX_STAT_GRAM,
+                                                       .axis = qx_linear_axis(it->lin), .window = qx_linear_window(it->lin),
+                                                       .enough = qx_opt_int(p, "rows")}));
     }
     return QX_OK;
 }

@@ -165,6 +165,7 @@ void qx_reservoir_free(qx_ctx *ctx, qx_reservoir *r)
 int64_t qx_rows_length(int rank, const int64_t *dims, const qx_conv_window *w)
 {
     if (!w) return rank > 0 ? dims[rank - 1] : 0;
+    if (!w->rank) return rank > 0 ? dims[rank > 1 ? rank - 2 : 0] : 0;
     if (rank != w->rank + 2 || w->rank < 1 || w->rank > 3) return 0;
     int64_t n = dims[1];
     for (int d = 0; d < w->rank; d++)
@@ -272,6 +273,18 @@ static qx_status hand_over_some(qx_ctx *ctx, row_source *m, const qx_thinning *t
     return st;
 }
 
+/* Columns of matrices are what a convolution without a neighbourhood sees of [matrices, k, columns]. */
+static const qx_conv_window each_place = {.kernel = {1, 1, 1}, .stride = {1, 1, 1}, .dilation = {1, 1, 1}, .rank = 1, .group = 1};
+
+static void as_pictures(const qx_seen_by *t, int64_t dims[3])
+{
+    const int rank = t->rank;
+    dims[0] = 1;
+    for (int d = 0; d < rank - 2; d++) dims[0] *= t->dims[d];
+    dims[1] = t->dims[rank > 1 ? rank - 2 : 0];
+    dims[2] = rank > 1 ? t->dims[rank - 1] : 1;
+}
+
 /* Decided once, by the first tensor: every run is taken to be as long. */
 static bool thins(qx_thinning *t, int64_t rows, int64_t columns)
 {
@@ -282,12 +295,14 @@ static bool thins(qx_thinning *t, int64_t rows, int64_t columns)
 
 qx_status qx_rows_each(qx_ctx *ctx, const qx_seen_by *t, qx_thinning *thinning, qx_rows_fn *fn, void *user)
 {
-    const qx_conv_window *w = t->w;
-    int64_t len = qx_rows_length(t->rank, t->dims, w), numel = 1;
+    const bool columns = t->w && !t->w->rank;
+    const qx_conv_window *w = columns ? &each_place : t->w;
+    int64_t len = qx_rows_length(t->rank, t->dims, t->w), numel = 1, pictures[3];
     if (len <= 0) QX_FAIL(ctx, QX_E_SHAPE, "statistics of '%s': a tensor of rank %d has no rows for this operator", t->name, t->rank);
     for (int d = 0; d < t->rank; d++) numel *= t->dims[d];
     row_source m = {.x = t->x, .w = w, .rank = w ? w->rank : 0, .len = len, .rows = numel / len};
-    if (w) QX_TRY(prepare(ctx, &m, t->dims, t->name));
+    if (columns) as_pictures(t, pictures);
+    if (w) QX_TRY(prepare(ctx, &m, columns ? pictures : t->dims, t->name));
     if (thinning && thins(thinning, m.rows, len / (w && w->group > 1 ? w->group : 1))) {
         QX_TRY(hand_over_some(ctx, &m, thinning, fn, user));
         thinning->seen += m.rows;

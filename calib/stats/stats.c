@@ -127,9 +127,13 @@ qx_entry *qx_stats_find(const qx_stats *s, const qx_value *v)
     return alias ? alias : e;
 }
 
+/* Columns have their own channels too, so nothing of them lies with the value's other statistics. */
+static bool is_columns(const qx_conv_window *w) { return w && !w->rank; }
+
 /* Name of the second, third... way in which rows are cut from a value: convolutions with other windows on the same input. */
 static const char *window_name(qx_arena *a, const char *name, const qx_conv_window *w)
 {
+    if (is_columns(w)) return qx_arena_printf(a, "%s [columns]", name);
     char text[256] = "rows";
     size_t n = 4;
     for (int d = 0; w && d < w->rank && d < 3; d++)
@@ -144,7 +148,7 @@ static const uint32_t row_kinds = QX_STAT_ROWS | QX_STAT_GRAM;
 static qx_entry *find_rows(const qx_stats *s, const qx_value *v, const qx_conv_window *w)
 {
     qx_entry *e = qx_stats_find(s, v);
-    if (!e || !((e->o.want | e->o.have) & row_kinds) || same_window(&e->o, w)) return e;
+    if (!e || (!is_columns(w) && (!((e->o.want | e->o.have) & row_kinds) || same_window(&e->o, w)))) return e;
     qx_arena *scratch;
     if (qx_arena_new(s->ctx, &scratch) != QX_OK) return NULL;
     const char *other = window_name(scratch, e->o.name, w);
@@ -158,9 +162,11 @@ static qx_status entry_for(qx_stats *s, const qx_stat_request *r, qx_entry **out
     qx_stats_name k;
     QX_TRY(qx_stats_entry(s, qx_stats_key(r->value, &k), out));
     qx_observer *o = &(*out)->o;
-    if (!(r->kinds & row_kinds)) return QX_OK;
-    if ((o->want | o->have) & row_kinds) {
-        if (same_window(o, r->window)) return QX_OK;
+    const bool columns = is_columns(r->window);
+    if (columns) o->want |= QX_STAT_RANGE, (*out)->value = r->value;
+    if (!columns && !(r->kinds & row_kinds)) return QX_OK;
+    if (columns || ((o->want | o->have) & row_kinds)) {
+        if (!columns && same_window(o, r->window)) return QX_OK;
         const char *other = window_name(s->arena, o->name, r->window);
         if (!other) return QX_E_NOMEM;
         QX_TRY(qx_stats_entry(s, other, out));
@@ -224,7 +230,7 @@ double qx_stats_rows_to_come(const qx_stats *s, const qx_value *v, const qx_conv
 const qx_value_stats *qx_stats_get_rows(const qx_stats *s, const qx_value *v, const qx_conv_window *window)
 {
     const qx_entry *e = find_rows(s, v, window);
-    return e && (e->o.have & row_kinds) && same_window(&e->o, window) ? &e->o.view : NULL;
+    return e && ((e->o.have & row_kinds) || is_columns(window)) && same_window(&e->o, window) ? &e->o.view : NULL;
 }
 
 qx_status qx_stats_alias(qx_stats *s, const qx_value *from, const qx_value *to)

@@ -22,6 +22,7 @@ enum {
 };
 
 typedef struct qx_stats qx_stats;
+/* rank 0: no convolution but the right side of W X: each column of the last two axes is a row. */
 typedef struct qx_conv_window {
     int64_t kernel[3], stride[3], dilation[3], pad_begin[3], pad_end[3];
     int rank;

@@ -65,7 +65,7 @@ static qx_status read_window(const reader *r, const qx_json *j, qx_observer *o)
         else if (i == 1) w->group = (int64_t)d;
         else lists[(i - 2) / 3][(i - 2) % 3] = (int64_t)d;
     }
-    if (w->rank < 1 || w->rank > 3) return bad(r, o->name, "a window has 1 to 3 dims");
+    if (w->rank < 0 || w->rank > 3) return bad(r, o->name, "a window has 1 to 3 dims, or none for columns");
     o->has_window = true;
     return QX_OK;
 }

@@ -400,7 +400,7 @@ static double rows_seen(const qx_entry *e, int64_t bytes)
     const qx_type *t = &e->value->type;
     const qx_conv_window *w = e->o.has_window ? &e->o.window : NULL;
     const double elements = (double)bytes * 8 / qx_dtype_bits(t->dtype),
-        channels = (double)(w && t->rank > 1 ? t->dims[1].n : t->dims[t->rank - 1].n);
+        channels = (double)t->dims[!w || t->rank < 2 ? t->rank - 1 : w->rank ? 1 : t->rank - 2].n;
     double rows = elements / (channels > 0 ? channels : 1);
     for (int d = 0; w && d < w->rank; d++) rows /= (double)(w->stride[d] > 0 ? w->stride[d] : 1);
     return rows;

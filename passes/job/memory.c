@@ -98,7 +98,7 @@ int64_t qx_solved_columns(const qx_pipeline *p, const qx_stats *stats, const qx_
     if (!w->spec.codes) return 0;
     for (int64_t i = 0; i < plan->linears.count; i++) {
         const qx_linear *l = plan->items[i].lin;
-        if (plan->items[i].weight == w && l->rows && qx_stats_wanted(stats, l->rows, l->is_conv ? &l->window : NULL, QX_STAT_GRAM))
+        if (plan->items[i].weight == w && l->rows && qx_stats_wanted(stats, l->rows, qx_linear_window(l), QX_STAT_GRAM))
             return qx_view_k(&l->view);
     }
     return 0;

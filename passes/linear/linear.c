@@ -89,6 +89,10 @@ qx_status qx_linears_find(qx_model *m, qx_linears *out)
     return st;
 }
 
+const qx_conv_window *qx_linear_window(const qx_linear *l) { return l->is_conv || l->columns ? &l->window : NULL; }
+int qx_linear_axis(const qx_linear *l) { return l->is_conv ? 1 : l->columns ? l->x->type.rank - 2 : -1; }
+bool qx_linear_reads_rows(const qx_linear *l) { return l->rows && !l->is_conv && !l->columns; }
+
 bool qx_feeds_biased_matmul(const qx_value *v)
 {
     if (v->type.kind == QX_KIND_TENSOR && v->type.has_shape && v->type.rank == 2) return false;

@@ -19,15 +19,16 @@ typedef struct qx_linear {
     int64_t n, k;            /* rows of W (output channels, of all experts), contraction (per group for grouped convolutions) */
     int channel_axis;        /* of the stored tensor: axis of n; -1: several (stacked experts [E,K,N]) */
     int contract_axis;       /* of the stored tensor: axis of k; 1 for Conv (input channels); -1: several */
-    qx_value *rows;          /* whose rows (last axis k; of a convolution, windows) meet the rows of W: x, or in W x what a
-                              * trailing 1 was put behind. NULL: embeddings, transA, other products W X, and the second
-                              * layer of a mixture, whose input nobody sees */
+    qx_value *rows;          /* whose rows (last axis k; of a convolution, windows; columns: of W X, the columns) meet the rows of
+                              * W: x, or in W x what a trailing 1 was put behind or what was transposed. NULL: embeddings, and
+                              * the second layer of a mixture, whose input nobody sees */
+    bool columns;
     bool plain;              /* x are rows, and n is the last axis of y: one matrix, no experts */
     bool is_conv;
     bool embedding;          /* Gather: x holds indices, rows of W come out as they are */
     bool mixture;            /* one of the weights of com.microsoft's MoE, which has an item for each; y is not x W' */
     bool recurrent;          /* W or R of LSTM, GRU, RNN, an item for each; y is not x W' */
-    qx_conv_window window;   /* convolutions */
+    qx_conv_window window;   /* convolutions; rank 0: columns */
     int64_t group;
     qx_value *bias;          /* constant bias: Gemm C, Conv B, or the constant operand of a following Add; NULL: none */
     qx_node *bias_add;       /* that Add; NULL when the bias is an input of the node */
@@ -41,6 +42,15 @@ typedef struct qx_linears { qx_linear *items; int64_t count; int64_t n_groups; }
 /* All candidates of the model in graph order, subgraphs and functions included; those with a variable weight too (w NULL). In the
  * model's arena. */
 qx_status qx_linears_find(qx_model *m, qx_linears *out);
+
+/* How statistics cut what l reads of l->rows: as windows, as columns, or (NULL) as rows of the last axis; and the axis of k there. */
+const qx_conv_window *qx_linear_window(const qx_linear *l);
+int qx_linear_axis(const qx_linear *l);
+/* Rows of the last axis, each as the operator reads it. */
+bool qx_linear_reads_rows(const qx_linear *l);
+
+/* Of a Transpose: only the last two axes trade places. */
+bool qx_swaps_last_two(const qx_node *n);
 
 /* The weight again, in its own type, behind `step`: for exact changes before the sweep. Only for an initializer (w_init->init)
  * that nothing else reads. */

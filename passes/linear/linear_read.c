@@ -100,9 +100,22 @@ static void use_input(qx_linear *l, uint32_t weight)
     l->x = l->node->in[1 - weight];
 }
 
-/* What x is without the 1 that stands behind its channels: vectors as matrices of one column, so that W x is a product of matrices. */
-static qx_value *without_last(qx_value *x)
+bool qx_swaps_last_two(const qx_node *n)
 {
+    int64_t rank;
+    const int64_t *perm = qx_attr_ints(n, "perm", &rank);
+    if (!perm) return n->in[0]->type.has_shape && n->in[0]->type.rank == 2;
+    for (int64_t i = 0; i < rank - 2; i++)
+        if (perm[i] != i) return false;
+    return rank >= 2 && perm[rank - 1] == rank - 2 && perm[rank - 2] == rank - 1;
+}
+
+/* Whose rows the columns of x are: what it is without the 1 that stands behind its channels (vectors as matrices of one column, so
+ * that W x is a product of matrices), or what was transposed. */
+static qx_value *rows_behind(qx_value *x)
+{
+    if (x->def && x->def->op->id == QX_OP_Transpose && x->def->in[0] && x->def->in[0]->graph == x->graph && qx_swaps_last_two(x->def))
+        return x->def->in[0];
     const qx_node *n = x->def;
     const qx_value *from = n && (n->op->id == QX_OP_Unsqueeze || n->op->id == QX_OP_Reshape) ? qx_node_in(n, 0) : NULL;
     const qx_type *a = from ? &from->type : NULL, *b = &x->type;
@@ -112,11 +125,18 @@ static qx_value *without_last(qx_value *x)
     return n->in[0]->graph == x->graph ? n->in[0] : NULL;
 }
 
-static qx_value *rows_of_x(const qx_linear *l)
+/* FusedMatMul's transBatch moves the first axis of x. */
+static qx_value *rows_of_x(qx_linear *l)
 {
-    const bool turned = qx_attr_int(l->node, "transA", 0) != 0;
-    if (l->x_index == 0) return turned ? NULL : l->x;
-    return l->node->op->id == QX_OP_MatMul ? without_last(l->x) : NULL;
+    const bool right = l->x_index == 1, turned = qx_attr_int(l->node, right ? "transB" : "transA", 0) != 0;
+    if (qx_attr_int(l->node, right ? "transBatchB" : "transBatchA", 0)) return NULL;
+    if (right == turned || (l->x->type.has_shape && l->x->type.rank == 1)) return l->x;
+    qx_value *behind = rows_behind(l->x);
+    if (behind) return behind;
+    if (!l->x->type.has_shape) return NULL;
+    l->window = (qx_conv_window){.group = 1};
+    l->columns = true;
+    return l->x;
 }
 
 /* Which of the last two axes that the product sees is contracted. */
@@ -130,7 +150,7 @@ static void read_side(qx_linear *l, const qx_const_view *c)
     set_weight(l, c, seen);
     if (!l->w) return;
     l->rows = rows_of_x(l);
-    l->plain = l->rows == l->x && (l->n == 1 || c->axes[n] == l->channel_axis);
+    l->plain = l->rows == l->x && l->x_index == 0 && !l->columns && (l->n == 1 || c->axes[n] == l->channel_axis);
 }
 
 static bool read_matmul(qx_linear *l)

@@ -72,8 +72,8 @@ static qx_status want_input(qx_pass *p, const qx_scheme *s, qx_stats *stats, con
     if (s->act && !it->weight_only) QX_TRY(qx_scheme_want_range(s, stats, it->x_stat));
     if (has_second(it)) QX_TRY(qx_scheme_want_range(s, stats, it->x_stat));
     if (!s->importance || !p->pipe->have_data || !has_columns(it->lin)) return QX_OK;
-    qx_stat_request r = {.value = it->lin->rows, .kinds = QX_STAT_CHANNELS, .axis = -1};
-    return qx_stats_want(stats, &r);
+    return qx_stats_want(stats, &(qx_stat_request){.value = it->lin->rows, .kinds = QX_STAT_CHANNELS, .axis = qx_linear_axis(it->lin),
+                                                   .window = qx_linear_window(it->lin)});
 }
 
 qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_scheme *scheme)
@@ -106,7 +106,7 @@ static double input_sqnr(const qx_plan_item *it, const qx_stats *stats)
 {
     enum { ROWS = 64, AT_ONCE = 256 };
     const qx_linear *l = it->lin;
-    const qx_value_stats *vs = stats ? qx_stats_get_rows(stats, l->x, l->is_conv ? &l->window : NULL) : NULL;
+    const qx_value_stats *vs = stats ? qx_stats_get_rows(stats, l->x, qx_linear_window(l)) : NULL;
     const int64_t all = vs ? (vs->n_rows < ROWS ? vs->n_rows : ROWS) * vs->row_len : 0;
     double signal = 0, noise = 0;
     for (int64_t i = 0, n; i < all; i += n) {
@@ -170,7 +170,9 @@ static void scale_rows(const qx_pass *p, qx_plan_item *it)
 void qx_scheme_weigh(const qx_pass *p, const qx_stats *stats, qx_plan_item *it)
 {
     const qx_scheme *s = p->state;
-    const qx_value_stats *vs = s->importance && stats && has_columns(it->lin) ? qx_stats_get(stats, it->lin->rows) : NULL;
+    const qx_linear *l = it->lin;
+    const qx_value_stats *vs = !s->importance || !stats || !has_columns(l) ? NULL
+        : l->columns ? qx_stats_get_rows(stats, l->rows, &l->window) : qx_stats_get(stats, l->rows);
     if (vs && vs->channels.n == it->lin->k && !it->weight->spec.importance) it->weight->spec.importance = vs->channels.importance;
 }
 

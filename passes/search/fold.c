@@ -8,7 +8,7 @@
 
 static bool usable(const qx_plan_item *it)
 {
-    return it->weight && it->lin->rows && !it->lin->is_conv;
+    return it->weight && qx_linear_reads_rows(it->lin);
 }
 
 /* ---- Looking upstream ---- */
@@ -94,12 +94,20 @@ static bool has_row_channels(const qx_linear *l)
     return l->plain || (l->node->op->id == QX_OP_MatMul && (l->channel_axis < 0 || l->rows != l->x));
 }
 
-/* What makes v; behind W x its channels lie before a trailing 1. */
-static qx_node *maker_of(const qx_value *v)
+static bool makes_columns(const qx_node *n, const struct qx_pipeline *pipe)
 {
-    qx_node *n = v->def;
-    const bool column = (n->op->id == QX_OP_Squeeze || n->op->id == QX_OP_Reshape) && qx_last_dim(n->in[0]) == 1 && single_use(n->in[0]);
-    return column && n->in[0]->def ? n->in[0]->def : n;
+    const qx_plan_item *it = qx_plan_item_of(pipe->plan, n);
+    return it && usable(it) && it->lin->rows != it->lin->x;
+}
+
+/* What makes v; behind W x its channels lie before a trailing 1, or are turned to be the last axis: NULL where they are not. */
+static qx_node *maker_of(const struct qx_pipeline *pipe, const qx_value *v)
+{
+    qx_node *n = v->def, *of = n->n_in && n->in[0] ? n->in[0]->def : NULL;
+    const bool last = n->op->id == QX_OP_Transpose ? qx_swaps_last_two(n)
+        : (n->op->id == QX_OP_Squeeze || n->op->id == QX_OP_Reshape) && qx_last_dim(n->in[0]) == 1;
+    if (makes_columns(n, pipe)) return NULL;
+    return last && of && single_use(n->in[0]) && makes_columns(of, pipe) ? of : n;
 }
 
 /* Below the Add of a bias, whose vector is noted; other nodes as they are. */
@@ -119,8 +127,8 @@ static qx_node *below_bias(struct qx_pipeline *pipe, qx_node *n, qx_fold *f)
 static qx_plan_item *producer_of(struct qx_pipeline *pipe, qx_value *v, qx_fold *f)
 {
     if (!v->def) return NULL;
-    qx_node *n = below_bias(pipe, maker_of(v), f);
-    qx_plan_item *it = qx_plan_item_of(pipe->plan, n);
+    qx_node *n = maker_of(pipe, v);
+    qx_plan_item *it = n ? qx_plan_item_of(pipe->plan, n = below_bias(pipe, n, f)) : NULL;
     if (!it || !usable(it) || !has_row_channels(it->lin)) return NULL;
     const qx_group alone = qx_group_alone(&it);
     f->each = it->lin->plain ? it->lin->n : qx_last_dim(v);

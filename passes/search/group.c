@@ -5,7 +5,7 @@
 
 enum { MAX_CHAIN = 12 };
 
-static bool usable(const qx_plan_item *it) { return it->weight && it->lin->rows && !it->lin->is_conv; }
+static bool usable(const qx_plan_item *it) { return it->weight && qx_linear_reads_rows(it->lin); }
 
 int64_t qx_last_dim(const qx_value *v)
 {

@@ -25,7 +25,7 @@ static qx_status made_up_rows(qx_ctx *ctx, int64_t k, qx_value_stats *st, float 
 static const qx_value_stats *observed(const qx_stats *stats, const qx_linear *l)
 {
     if (!stats || l->group > 1 || !l->rows) return NULL;
-    const qx_value_stats *st = qx_stats_get_rows(stats, l->rows, l->is_conv ? &l->window : NULL);
+    const qx_value_stats *st = qx_stats_get_rows(stats, l->rows, qx_linear_window(l));
     return st && st->n_rows > 0 && st->row_len == l->k ? st : NULL;
 }
 

@@ -143,7 +143,7 @@ static qx_status add_rows(void *user, const float *x, int64_t rows, int64_t stri
 /* x and xq as one tensor of twice the channels, whose rows (patches, of a convolution) then hold both. */
 static qx_status add_both(sequence *s, gate *g, const qx_tensor *t, const float *x, const float *xq, float *both)
 {
-    const int axis = g->window ? 1 : t->rank - 1;
+    const int axis = !g->window ? t->rank - 1 : g->window->rank ? 1 : t->rank - 2;
     int64_t dims[QX_MAX_RANK], piece = 1;
     memcpy(dims, t->dims, (size_t)t->rank * sizeof *dims);
     for (int i = axis; i < t->rank; i++) piece *= dims[i];
@@ -272,7 +272,7 @@ static int64_t enough_rows(const qx_pipeline *pipe)
 
 static int64_t gate_of(sequence *s, const qx_linear *l)
 {
-    const qx_conv_window *window = l->is_conv ? &l->window : NULL;
+    const qx_conv_window *window = qx_linear_window(l);
     int64_t i = 0;
     while (i < s->n_gates && !(s->gates[i].seen == l->rows && same_window(s->gates[i].window, window))) i++;
     if (i < s->n_gates) return i;

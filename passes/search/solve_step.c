@@ -357,7 +357,7 @@ qx_status qx_weight_gram(struct qx_pipeline *pipe, const qx_plan_item *it, const
     for (int64_t i = 0; i < plan->linears.count; i++) {
         const qx_plan_item *reader = &plan->items[i];
         if (reader->weight != it->weight || !reader->lin->rows) continue;
-        const qx_value_stats *st = qx_stats_get_rows(stats, reader->lin->rows, reader->lin->is_conv ? &reader->lin->window : NULL);
+        const qx_value_stats *st = qx_stats_get_rows(stats, reader->lin->rows, qx_linear_window(reader->lin));
         if (!st || !st->gram || st->gram_k != qx_view_k(&it->lin->view) || st->gram_rows < 1) continue;
         QX_TRY(add_gram(pipe->model->arena, st, &sum, out));
     }

@@ -428,6 +428,29 @@ static void im2col(void **state)
     }
 }
 
+/* Columns of matrices: the same bits as of their transposes' rows. */
+static void columns(void **state)
+{
+    enum { N = 3, C = 20, W = 31 };
+    static float x[N * C * W], t[N * W * C];
+    for (int i = 0; i < N * C * W; i++) x[i] = noise();
+    for (int i = 0; i < N * C * W; i++) t[(i / (C * W) * W + i % W) * C + i / W % C] = x[i];
+    qx_observer rows = observer(QX_STAT_RANGE | QX_STAT_GRAM | QX_STAT_ROWS), o = rows;
+    o.has_window = true;
+    o.window = (qx_conv_window){.group = 1};
+    feed(*state, &rows, t, 4, (int64_t[]){1, N, W, C});
+    feed(*state, &o, x, 4, (int64_t[]){1, N, C, W});
+    OK(qx_observer_finish(*state, &rows));
+    OK(qx_observer_finish(*state, &o));
+    assert_int_equal(o.view.gram_rows, N * W);
+    assert_int_equal(o.view.gram_k, C);
+    assert_memory_equal(o.view.gram, rows.view.gram, C * C * sizeof(float));
+    assert_int_equal(o.view.n_rows, rows.view.n_rows);
+    assert_memory_equal(o.view.rows, rows.view.rows, (size_t)o.view.n_rows * C * sizeof(float));
+    qx_observer_reset(*state, &rows);
+    qx_observer_reset(*state, &o);
+}
+
 static void channels_in_the_middle(void **state)
 {
     qx_ctx *ctx = *state;
@@ -492,7 +515,7 @@ int main(void)
     const struct CMUnitTest tests[] = {TEST(percentiles), TEST(entropy_and_mse), TEST(entropy_as_published),
                                        TEST(mse_is_not_worse_than_max), TEST(cutting_does_not_matter), TEST(order_does_not_matter),
                                        TEST(merging_equals_one_run),
-                                       TEST(gram_is_exact), TEST(thinned_gram), TEST(thinned_patches), TEST(im2col),
+                                       TEST(gram_is_exact), TEST(thinned_gram), TEST(thinned_patches), TEST(im2col), TEST(columns),
                                            TEST(channels_in_the_middle), TEST(bad_data), TEST(steps), TEST(mse_with_a_zero_point), TEST(range_out_of_channels),
                                        TEST(channels_of_what_is_not_finite)};
     return cmocka_run_group_tests(tests, NULL, NULL);
