@@ -12,7 +12,8 @@
 #include <string.h>
 
 #include "passes/search/probe.h"
-#include "passes/search/search.h"
+#include "passes/search/fold.h"
+#include "passes/search/judge.h"
 
 enum { GRID = 20, MOST = 6, JUDGED = 128 }; /* MOST: points that are judged together */
 static const double least_gain_db = 0.3; /* below this the sampled rows cannot tell a gain from chance */

@@ -14,7 +14,7 @@
 #include "kernels/quant.h"
 #include "onnx/weight/weight.h"
 #include "passes/linear/bias.h"
-#include "passes/search/search.h"
+#include "passes/search/group.h"
 #include "passes/search/solve_kept.h"
 
 enum { ENOUGH = 256, FROM = 32768 }; /* rows that a mean is made of, and patches that they are chosen from */

@@ -11,7 +11,7 @@
 
 #include "onnx/weight/weight.h"
 #include "passes/linear/bias.h"
-#include "passes/search/search.h"
+#include "passes/place/plan.h"
 
 enum { SWEEPS = 20, MAX_WALK = 6 };
 

@@ -1,7 +1,6 @@
 /* gptq.c - rounds weights one column at a time and lets the later columns make up for each error (arXiv 2210.17323), against H =
  * X'X of the layer's input from the one calibration sweep. Works for every weight format; block scales are chosen on the
  * compensated weights. When H cannot be factored the layer is rounded to nearest, and says so. */
-#include "passes/search/search.h"
 #include "passes/search/sequence.h"
 #include "passes/search/solve_step.h"
 

@@ -16,7 +16,6 @@
 #include "passes/search/knapsack.h"
 #include "passes/search/mix.h"
 #include "passes/search/probe.h"
-#include "passes/search/search.h"
 
 enum { TABLE_ROWS = 12, PICTURE_POINTS = 400, MOST_TRIES = 5 };
 static const int64_t meta_bytes = 4096;        /* what the file's metadata may take */

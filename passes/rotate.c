@@ -10,8 +10,8 @@
 #include "base/checked.h"
 #include "kernels/solve.h"
 #include "passes/linear/store.h"
+#include "passes/place/plan.h"
 #include "passes/rotate_find.h"
-#include "passes/search/search.h"
 
 /* One rotation, of vectors of length h.n, and (readers) the gamma that goes before it. */
 typedef struct spin { qx_hadamard h; const float *sign; /* [h.n] */ const float *gamma; /* [k] or NULL */ } spin;

@@ -10,7 +10,6 @@
 
 #include "base/file.h"
 #include "passes/search/reorder.h"
-#include "passes/search/search.h"
 #include "passes/search/sequence.h"
 #include "passes/search/solve_step.h"
 

@@ -11,7 +11,7 @@
 #include "base/thread.h"
 #include "kernels/solve.h"
 #include "onnx/edit.h"
-#include "passes/search/search.h"
+#include "passes/place/plan.h"
 
 typedef struct branch { int64_t n, k, rank; const float *b, *a; } branch; /* b[n][rank], a[rank][k] */
 

@@ -151,7 +151,7 @@ static qx_status writing(const forecast *f, const qx_stats *stats, int64_t *out)
     return QX_OK;
 }
 
-/* Candidates of a search of factors: their copies of the judged rows, and the weights that judge (passes/search/search.c). */
+/* Candidates of a search of factors: their copies of the judged rows, and the weights that judge (passes/search/candidates.c). */
 static int64_t searching(const qx_pipeline *p, const qx_stats *stats)
 {
     enum { CANDIDATES = 8, ROWS = 160, WEIGHTS = 1024 };

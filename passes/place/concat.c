@@ -3,7 +3,6 @@
 #include <math.h>
 
 #include "passes/place/scheme.h"
-#include "passes/search/search.h"
 
 typedef struct classes { qx_pass *p; uint32_t *of; float *scale; bool *quantized; } classes;
 

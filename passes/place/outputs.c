@@ -5,7 +5,6 @@
 
 #include "passes/linear/activation.h"
 #include "passes/place/scheme.h"
-#include "passes/search/search.h"
 
 /* Below -flat an activation is as good as constant (HardSwish exactly): codes need not reach further. */
 typedef struct flat { qx_op_id op; float below; } flat;

@@ -144,6 +144,22 @@ void qx_item_keep(qx_pipeline *pipe, qx_plan_item *it, qx_why why, const char *f
     it->detail = text[0] ? qx_arena_strdup(pipe->model->arena, text) : NULL;
 }
 
+qx_status qx_item_note(struct qx_pipeline *pipe, qx_plan_item *it, const char *fmt, ...)
+{
+    char text[200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    it->notes = it->notes ? qx_arena_printf(pipe->model->arena, "%s; %s", it->notes, text) : qx_arena_strdup(pipe->model->arena, text);
+    return it->notes ? QX_OK : QX_E_NOMEM;
+}
+
+qx_status qx_item_unobserved(struct qx_pipeline *pipe, qx_plan_item *it, const char *text)
+{
+    return pipe->no_stats ? QX_OK : qx_item_note(pipe, it, "%s", text);
+}
+
 static qx_pass *main_format(const qx_pipeline *pipe)
 {
     for (int i = 0; i < pipe->n_passes; i++)

@@ -131,6 +131,10 @@ qx_status qx_plan_step(struct qx_pipeline *pipe, qx_plan_weight *w, const qx_ste
 qx_status qx_plan_excluded(struct qx_pipeline *pipe, uint8_t *nodes, uint8_t mark);
 /* The item stays float, for this reason. fmt may be NULL. */
 void qx_item_keep(struct qx_pipeline *pipe, qx_plan_item *it, qx_why why, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* One line about what a WEIGHTS pass did to an item, for reports: "smoothquant 0.55 (norm)". Lines add up. */
+qx_status qx_item_note(struct qx_pipeline *pipe, qx_plan_item *it, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* `text` as a note, where a pass lacks statistics of the item's input: nothing in a plan, which is made before anything is observed. */
+qx_status qx_item_unobserved(struct qx_pipeline *pipe, qx_plan_item *it, const char *text);
 /* Weights with steps that no format took are stored as float of their own type. */
 qx_status qx_plan_store_rest(struct qx_pipeline *pipe);
 /* The value that holds the same elements as v before Reshape, Transpose, Squeeze, Unsqueeze, Flatten, Identity. */

@@ -57,15 +57,18 @@ static double distance(int64_t n, const float *a, const float *b)
     return sum;
 }
 
-qx_status qx_codes_error(qx_ctx *ctx, const qx_qspec *spec, const qx_code_rows *x, int64_t rows, int64_t n, int64_t k,
-                         float tensor_amax, const float *importance, const float *w, const float *y, double *error)
+qx_status qx_codes_error(qx_ctx *ctx, const qx_qspec *spec, const qx_row_tile *w, const qx_code_rows *x, const float *y, double *error)
 {
+    const int64_t rows = x->n, n = w->rows, k = w->k;
+    qx_row_tile tile = *w;
     room r = {0};
     qx_quant q;
     qx_status st;
     QX_TRY_GOTO(st, open_room(ctx, rows, n, k, &r));
-    (void)qx_spec_scales(spec, n, k, tensor_amax, importance, w, r.scale, NULL, &q);
-    (void)qx_quantize(&q, QX_DT_FLOAT, w, r.codes);
+    tile.scale = r.scale;
+    tile.zero = NULL;
+    (void)qx_spec_scales(spec, &tile, &q);
+    (void)qx_quantize(&q, QX_DT_FLOAT, w->x, r.codes);
     const qx_igemm g = {.m = rows, .n = n, .k = k, .a = x->codes, .lda = k, .a_signed = true, .packed = r.packed, .sums = r.sums,
                         .b_signed = true, .y = r.y, .ldy = n, .scale_a = x->scale, .scale_a_per_row = true, .scale_b = r.scale,
                         .scale_b_per_col = spec->block == 0};

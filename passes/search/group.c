@@ -230,3 +230,12 @@ qx_status qx_group_want(const qx_group *g, qx_stats *stats, uint32_t kinds)
             QX_TRY(qx_stats_want(stats, &(qx_stat_request){.value = g->items[i]->lin->rows, .kinds = QX_STAT_CHANNELS, .axis = -1}));
     return QX_OK;
 }
+
+bool qx_item_rounds_x(const qx_plan_item *it) { return it->pass && (it->act || it->dynamic); }
+
+const qx_plan_item *qx_group_quantized(const qx_group *g)
+{
+    for (int64_t i = 0; i < g->n; i++)
+        if (qx_item_rounds_x(g->items[i])) return g->items[i];
+    return NULL;
+}

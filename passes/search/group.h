@@ -29,6 +29,10 @@ qx_value *qx_row_source(const qx_value *v, int64_t k);
 bool qx_group_has_use(const qx_group *g, const qx_use *u);
 /* Shape and Size see no values: a factor means nothing to them. */
 bool qx_use_reads_values(const qx_use *u);
+/* Whether an operator reads x quantized, by calibration or when the model runs. */
+bool qx_item_rounds_x(const qx_plan_item *it);
+/* The first operator of the group that does (some may stay float); NULL: none does. */
+const qx_plan_item *qx_group_quantized(const qx_group *g);
 /* The last dim of a value; -1: not known. */
 int64_t qx_last_dim(const qx_value *v);
 

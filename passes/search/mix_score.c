@@ -5,7 +5,7 @@
 
 #include "kernels/quant.h"
 #include "passes/search/mix.h"
-#include "passes/search/search.h"
+#include "passes/search/judge.h"
 
 enum { JUDGED = 64, MADE_UP = 32 };
 

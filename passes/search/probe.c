@@ -10,7 +10,7 @@
 #include "kernels/divergence.h"
 #include "kernels/dot.h"
 #include "kernels/quant.h"
-#include "passes/search/search.h"
+#include "passes/search/group_read.h"
 #include "passes/place/rules.h"
 
 enum { TILE = 64 };
@@ -90,7 +90,8 @@ static void add_tile(const product *d, const room *r, const float *a, int64_t fi
     const bool both = d->xq != d->x;
     for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < k; c++) b[i * k + c] = s ? a[i * k + c] * s[c] : a[i * k + c];
-    qx_spec_fake(d->c->spec, rows, k, d->amax, d->importance, b, r->scale, r->zero);
+    qx_spec_fake(d->c->spec, &(qx_row_tile){.rows = rows, .k = k, .x = b, .amax = d->amax, .importance = d->importance, .scale = r->scale,
+                                            .zero = r->zero});
     for (int64_t i = 0; i < rows && !both; i++)
         for (int64_t c = 0; c < k; c++) b[i * k + c] = (s ? b[i * k + c] / s[c] : b[i * k + c]) - a[i * k + c];
     add_rows(d, d->xq, b, first, rows, d->alpha, r->y);

@@ -5,7 +5,7 @@
 #define QX_PASSES_PROBE_H
 
 #include "passes/place/scheme.h"
-#include "passes/search/search.h"
+#include "passes/search/rounding.h"
 
 typedef struct qx_probe qx_probe;
 typedef struct qx_probe_change {

@@ -1,5 +1,5 @@
 /* smooth.c - see smooth.h. Candidates are judged by what the quantized product of the group really gives
- * (passes/search/search.h), on rows that the range has not seen and with what clipping in rows of other texts is expected to
+ * (passes/search/judge.h), on rows that the range has not seen and with what clipping in rows of other texts is expected to
  * cost. */
 #include "passes/search/smooth.h"
 

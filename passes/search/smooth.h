@@ -3,7 +3,8 @@
 #ifndef QX_PASSES_SMOOTH_H
 #define QX_PASSES_SMOOTH_H
 
-#include "passes/search/search.h"
+#include "passes/search/fold.h"
+#include "passes/search/judge.h"
 
 typedef struct qx_smooth {
     double alpha;          /* share of the difficulty that moves to the weights */

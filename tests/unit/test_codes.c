@@ -27,7 +27,7 @@ static double in_float(const qx_qspec *spec, const qx_act_grid *g, float amax)
     memcpy(wq, w, sizeof wq);
     qx_act_fake(g, ROWS, K, xq);
     for (int i = 0; i < ROWS * K; i++) xq[i] *= weigh[i / K];
-    qx_spec_fake(spec, N, K, amax, NULL, wq, scale, zero);
+    qx_spec_fake(spec, &(qx_row_tile){.rows = N, .k = K, .x = wq, .amax = amax, .scale = scale, .zero = zero});
     return qx_gemm_nt_error(ROWS, N, K, xq, K, wq, K, y, N);
 }
 
@@ -35,9 +35,10 @@ static double in_codes(qx_ctx *ctx, const qx_qspec *spec, const qx_act_grid *g, 
 {
     static int8_t codes[ROWS * K];
     static float scale[ROWS];
+    const qx_row_tile tile = {.rows = N, .k = K, .x = w, .amax = amax};
     double error;
     for (int i = 0; i < ROWS; i++) qx_codes_row(g, K, x + i * K, weigh[i], codes + i * K, &scale[i]);
-    assert_int_equal(qx_codes_error(ctx, spec, &(qx_code_rows){codes, scale}, ROWS, N, K, amax, NULL, w, y, &error), QX_OK);
+    assert_int_equal(qx_codes_error(ctx, spec, &tile, &(qx_code_rows){ROWS, codes, scale}, y, &error), QX_OK);
     return error;
 }
 

@@ -1,6 +1,6 @@
-/* What rows that nobody has seen are expected to lose by clipping (passes/search/search.h), against many made-up calibrations: as
+/* What rows that nobody has seen are expected to lose by clipping (passes/search/judge.h), against many made-up calibrations: as
  * forecast where the tail falls with the sixth power, less than forecast where it falls faster. */
-#include "passes/search/search.h"
+#include "passes/search/judge.h"
 #include "unit.h"
 
 #include <math.h>
