@@ -20,6 +20,11 @@ const qx_dtype_info *qx_dtype_get(int code); /* never NULL: an unknown code give
 /* From "f32", "FLOAT", "float16", "fp8"...; QX_DT_UNDEFINED when unknown. */
 qx_dtype qx_dtype_parse(const char *text);
 static inline int qx_dtype_bits(int code) { return qx_dtype_get(code)->bits; }
+/* INT4, UINT4, INT2, UINT2: packed integers. */
+static inline bool qx_dtype_is_small_int(int code)
+{
+    return code == QX_DT_INT4 || code == QX_DT_UINT4 || code == QX_DT_INT2 || code == QX_DT_UINT2;
+}
 static inline bool qx_dtype_is_float(int code) { return qx_dtype_get(code)->cls == 'F'; }
 /* One of the types that models compute in, before anything is quantized. */
 static inline bool qx_dtype_is_real(int code) { return code == QX_DT_FLOAT || code == QX_DT_FLOAT16 || code == QX_DT_BFLOAT16; }

@@ -313,15 +313,24 @@ static int64_t size_limit(const mixed *x)
     return (int64_t)(x->goal.bits * (double)x->weights / 8) + x->fixed_bytes;
 }
 
+/* What to write when the formats do not go as low as was asked. */
+static const char *lower_formats(const mixed *x)
+{
+    for (int i = 0; i < x->mix->n; i++)
+        if (strcmp(x->mix->formats[i]->def->name, "int2") == 0) return "";
+    return qx_target_has(x->pass->pipe->opt->target, QX_TARGET_NO_TWO_BITS) ? "" : "; --formats \"int2,int4,int8\" goes lower";
+}
+
 static qx_status choose_by_size(mixed *x, int64_t *at)
 {
     const int64_t limit = size_limit(x), n = qx_knapsack_count(x->sack);
     char a[24], b[24];
     if (bytes_at(x, 0) > limit)
         QX_FAIL(x->pass->ctx, QX_E_USAGE, "%s are asked for, the smallest that formats=%.200s give is %s (%.2f bits per weight of "
-                                          "%lld weights; everything else takes %lld bytes)",
+                                          "%lld weights; everything else takes %lld bytes)%s",
                 qx_format_bytes(limit, a, sizeof a), x->mix->text, qx_format_bytes(bytes_at(x, 0), b, sizeof b),
-                8 * (double)(bytes_at(x, 0) - x->fixed_bytes) / (double)x->weights, (long long)x->weights, (long long)x->fixed_bytes);
+                8 * (double)(bytes_at(x, 0) - x->fixed_bytes) / (double)x->weights, (long long)x->weights, (long long)x->fixed_bytes,
+                lower_formats(x));
     for (*at = 0; *at + 1 < n && bytes_at(x, *at + 1) <= limit;) ++*at;
     return QX_OK;
 }

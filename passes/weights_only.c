@@ -1,21 +1,22 @@
-/* weights_only.c - int4, int8-weights, fp8-weights: the weight is stored in few bits and dequantized by its reader; activations stay float.
- * Needs no samples; with samples the search for block scales weighs every input channel by E[x^2]. */
+/* weights_only.c - int4, int2, int8-weights, fp8-weights: the weight is stored in few bits and dequantized by its reader;
+ * activations stay float. Needs no samples; with samples the search for block scales weighs every input channel by E[x^2]. */
 #include <stdio.h>
 
 #include "passes/place/scheme.h"
 #include "passes/search/sequence.h"
 
-static const qx_option int4_options[] = {
-    {"block", QX_OPT_INT, "32", 8, 65536, NULL,
-     "elements of the contraction that share a scale (32, 64, 128; smaller is more accurate and larger in file)"},
-    {"zero-point", QX_OPT_BOOL, "false", 0, 1, NULL, "asymmetric blocks with a zero point (not for tensorrt)"},
-    {"scale", QX_OPT_CHOICE, "search", 0, 0, "search|amax", "block scale of least squared error, or amax/7"},
-    {"negative-scale", QX_OPT_BOOL, "true", 0, 1, NULL,
-     "let the search use a negative scale, so that the largest value lands on -8 (not for tensorrt)"},
-    QX_SCHEME_UNBLOCKED_OPTION,
-    QX_SCHEME_LEVEL_OPTION,
-    {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
-};
+#define FEW_BITS_OPTIONS(ZERO, SCALE, LOWEST) \
+    {"block", QX_OPT_INT, "32", 8, 65536, NULL, \
+     "elements of the contraction that share a scale (32, 64, 128; smaller is more accurate and larger in file)"}, \
+    {"zero-point", QX_OPT_BOOL, ZERO, 0, 1, NULL, "asymmetric blocks with a zero point (not for tensorrt)"}, \
+    {"scale", QX_OPT_CHOICE, "search", 0, 0, "search|amax", "block scale of least squared error, or " SCALE}, \
+    {"negative-scale", QX_OPT_BOOL, "true", 0, 1, NULL, \
+     "let the search use a negative scale, so that the largest value lands on " LOWEST " (not for tensorrt)"}, \
+    QX_SCHEME_UNBLOCKED_OPTION, \
+    QX_SCHEME_LEVEL_OPTION, \
+    {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL}
+static const qx_option int4_options[] = {FEW_BITS_OPTIONS("false", "amax/7", "-8")};
+static const qx_option int2_options[] = {FEW_BITS_OPTIONS("true", "amax (with a zero point the range over 3)", "-2")};
 #define EIGHT_OPTIONS \
     {"block", QX_OPT_INT, "0", 0, 65536, NULL, "elements of the contraction that share a scale; 0: one scale per output channel"}, \
     {"scale", QX_OPT_CHOICE, "amax", 0, 0, "search|amax", "scale of least squared error, or amax over the largest code"}
@@ -38,17 +39,28 @@ static qx_scale_rule rule_of(const qx_pass *p) { return qx_opt_text(p, "scale")[
 
 static bool is_exact(const qx_pass *p) { return qx_opt_text(p, "accuracy-level")[0] == '0'; }
 
-static qx_status plan_int4(qx_pass *p, qx_model *m, qx_stats *stats)
+static qx_status plan_few_bits(qx_pass *p, qx_model *m, qx_stats *stats, qx_dtype is_signed, qx_dtype is_unsigned)
 {
     const bool zero = qx_opt_bool(p, "zero-point"), positive = qx_target_has(p->pipe->opt->target, QX_TARGET_POSITIVE_SCALES);
     if (zero && p->pipe->opt->target == QX_TARGET_TENSORRT)
-        QX_FAIL(p->ctx, QX_E_USAGE, "int4(zero-point=true): TensorRT's INT4 is symmetric; leave it out or use another --target");
+        QX_FAIL(p->ctx, QX_E_USAGE, "%s(zero-point=true): TensorRT's INT4 is symmetric; leave it out or use another --target",
+                p->def->name);
     qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true, .unblocked = qx_scheme_unblocked(p), .exact_input = is_exact(p)};
-    s.weight = (qx_qspec){.codes = zero ? QX_DT_UINT4 : QX_DT_INT4, .block = qx_opt_int(p, "block"), .zero_point = zero,
+    s.weight = (qx_qspec){.codes = zero ? is_unsigned : is_signed, .block = qx_opt_int(p, "block"), .zero_point = zero,
                           .rule = rule_of(p),
                           .allow_negative_scale = qx_opt_bool(p, "negative-scale") && !positive};
-    QX_TRY(with_name(p, &s, "int4"));
+    QX_TRY(with_name(p, &s, p->def->name));
     return qx_scheme_plan(p, m, stats, &s);
+}
+
+static qx_status plan_int4(qx_pass *p, qx_model *m, qx_stats *stats) { return plan_few_bits(p, m, stats, QX_DT_INT4, QX_DT_UINT4); }
+
+static qx_status plan_int2(qx_pass *p, qx_model *m, qx_stats *stats)
+{
+    const qx_target target = p->pipe->opt->target;
+    if (qx_target_has(target, QX_TARGET_NO_TWO_BITS))
+        QX_FAIL(p->ctx, QX_E_USAGE, "int2: --target %s reads no 2-bit weights; use int4, or another --target", qx_target_name(target));
+    return plan_few_bits(p, m, stats, QX_DT_INT2, QX_DT_UINT2);
 }
 
 static qx_status plan_eight(qx_pass *p, qx_model *m, qx_stats *stats, qx_dtype codes, const char *name)
@@ -98,6 +110,13 @@ const qx_passdef qx_pass_int4 = {
            "Embeddings, recurrences and heads of language models have 8 bits (--tables);\n"
            "convolutions, which have no blocks, are stored in INT8 with a scale per channel.\n"
            "--target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose."};
+const qx_passdef qx_pass_int2 = {
+    .name = "int2", .brief = "INT2 weights in blocks, for what bears it; activations stay float", .options = int2_options,
+    .flags = QX_PASS_FORMAT, .plan = plan_int2, .run = qx_scheme_run,
+    .doc = "As int4, with four levels a block: scale and zero point are searched together. Few layers bear it: put gptq in front, or let\n"
+           "--target-size choose from formats that include it (--formats int2,int4,int8).\n"
+           "--target ort writes MatMulNBits of 2 bits, generic DequantizeLinear of the standard's UINT2 (opset 25).\n"
+           "TensorRT has no such type."};
 const qx_passdef qx_pass_int8_weights = {
     .name = "int8-weights", .brief = "INT8 weights; activations stay float", .options = int8_options, .flags = QX_PASS_FORMAT,
     .plan = plan_int8, .run = qx_scheme_run,

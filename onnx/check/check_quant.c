@@ -47,13 +47,15 @@ static qx_status check_versions(qx_checker *c, const qx_node *n, int codes, int 
 /* Subnormal float16 scales work but have fewer digits, powers of two apart; counted, because a float16 model may have thousands. */
 typedef struct subnormals { int64_t count, at; float first; } subnormals;
 
+static bool few_bits(int dtype) { return code_bits(dtype) == 4 || code_bits(dtype) == 2; }
+
 static qx_status judge_scale(qx_checker *c, const qx_node *n, const qx_weight *w, int64_t i, float v, subnormals *sub)
 {
     if (!isfinite(v))
         QX_REFUSE(c, "%s: scale '%s' is %s at element %lld", QX_LABEL(n), QX_SHOWN(w->name), isnan(v) ? "NaN" : "infinite", (long long)i);
     /* Weights of few bits may have negative block scales: the largest value then lands on the lowest code. Nothing is ever
      * divided by them. */
-    if (v < 0 && n->op->id == QX_OP_DequantizeLinear && qx_dtype_bits(type_at(n, 0)) == 4) v = -v;
+    if (v < 0 && n->op->id == QX_OP_DequantizeLinear && few_bits(type_at(n, 0))) v = -v;
     if (v <= 0)
         QX_REFUSE(c, "%s: scale '%s' is %g at element %lld; it must be positive", QX_LABEL(n), QX_SHOWN(w->name), (double)v, (long long)i);
     /* its least, 2^-127, is what a block of zeros has, and a power of two loses no digits */

@@ -68,7 +68,7 @@ static qx_status about_tensorrt(qx_report *r, const qx_pipeline *p, bool (*has)(
 static bool has_faster_form(const qx_plan_item *it)
 {
     const qx_dtype w = it->weight ? it->weight->spec.codes : QX_DT_UNDEFINED;
-    return it->act == QX_DT_INT8 || it->act == QX_DT_UINT8 || w == QX_DT_INT4 || w == QX_DT_UINT4;
+    return it->act == QX_DT_INT8 || it->act == QX_DT_UINT8 || qx_dtype_is_small_int(w);
 }
 
 static qx_status about_ort(qx_report *r, const qx_pipeline *p)
@@ -102,7 +102,7 @@ static qx_status about_sequence(qx_report *r, qx_genre k, const qx_pipeline *p, 
         solved = solved || (strcmp(p->passes[i]->def->name, "gptq") == 0 && !qx_opt_bool(p->passes[i], "sequential"));
     for (int64_t i = 0; p->plan && i < p->plan->linears.count; i++) {
         const qx_plan_weight *w = p->plan->items[i].pass ? p->plan->items[i].weight : NULL;
-        few_bits = few_bits || (w && (w->spec.codes == QX_DT_INT4 || w->spec.codes == QX_DT_UINT4 || w->spec.codes == QX_DT_FLOAT4E2M1));
+        few_bits = few_bits || (w && (qx_dtype_is_small_int(w->spec.codes) || w->spec.codes == QX_DT_FLOAT4E2M1));
     }
     if (!solved || !few_bits) return QX_OK;
     return add(r, "--sequential makes layers up for those rounded before it: 4 to 12 % less KL on two models, in three times the time");

@@ -109,7 +109,7 @@ static void half_quantized(linter *l, const qx_node *n)
     if (!a == !b) return;
     const qx_node *dq = a ? a : b;
     /* weight-only by design */
-    if (b && (code_type(dq) == QX_DT_INT4 || code_type(dq) == QX_DT_UINT4 || code_type(dq) == QX_DT_FLOAT4E2M1)) return;
+    if (b && (qx_dtype_is_small_int(code_type(dq)) || code_type(dq) == QX_DT_FLOAT4E2M1)) return;
     FIND(l, n, "only %s is %s: the product runs in float", a ? "the activation" : "the weight", qx_dtype_get(code_type(dq))->text);
 }
 
@@ -134,7 +134,7 @@ static void trt_zero_point(linter *l, const qx_node *n)
 {
     if (!is_op(n, QX_OP_DequantizeLinear) && !is_op(n, QX_OP_QuantizeLinear)) return;
     const qx_value *z = qx_node_in(n, 2);
-    if (z && (z->type.dtype == QX_DT_UINT8 || z->type.dtype == QX_DT_UINT4))
+    if (z && (z->type.dtype == QX_DT_UINT8 || z->type.dtype == QX_DT_UINT4 || z->type.dtype == QX_DT_UINT2))
         FIND(l, n, "TensorRT's quantization is symmetric: a %s zero point is refused", qx_dtype_get(z->type.dtype)->text);
 }
 
@@ -234,6 +234,12 @@ static void ort_float_gemm(linter *l, const qx_node *n)
         if (c && x->has_shape && (x->rank == 2 || (sizes_known(x) && c->rank == 1)))
             FIND(l, n, "merged with its bias to a Gemm, which is computed in float, its weight decoded at each run");
     }
+}
+
+static void two_bits(linter *l, const qx_node *n)
+{
+    if (is_op(n, QX_OP_DequantizeLinear) && qx_dtype_bits(code_type(n)) == 2)
+        FIND(l, n, "%s does not read codes of %s", qx_target_name(l->target), qx_dtype_get(code_type(n))->text);
 }
 
 static void ort_nbits_block(linter *l, const qx_node *n)
@@ -357,6 +363,7 @@ static const struct rule { const char *name, *brief; unsigned targets; bool erro
     {"contrib", "operators of com.microsoft", TRT, true, contrib_operator},
     {"powers-of-two", "scales of type f8e8m0", TRT, true, trt_powers},
     {"trt", "operators of TensorRT's own", ORT | OV, true, tensorrts_own},
+    {"two-bits", "codes of 2 bits", TRT | OV, true, two_bits},
     {"zero-point", "asymmetric quantization", TRT, true, trt_zero_point},
     {"negative-scale", "scales below 0", TRT, true, trt_negative_scale},
     {"whole-blocks", "blocks that do not divide their axis", TRT | OV, true, whole_blocks},

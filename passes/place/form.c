@@ -17,10 +17,10 @@ static bool is_product(const qx_linear *l)
     return !c || (qx_attr_float(n, "beta", 1) == 1 && c->type.has_shape && c->type.rank == 1 && c->type.dims[0].n == l->n);
 }
 
-/* MatMulNBits multiplies by a [N, K] matrix of blocks of 4 or 8 bits; the scales have the type of x. */
+/* MatMulNBits multiplies by a [N, K] matrix of blocks of 2, 4 or 8 bits; the scales have the type of x. */
 static bool nbits_fits(const qx_pipeline *pipe, const qx_linear *l, const qx_qspec *s)
 {
-    bool bits = s->codes == QX_DT_INT4 || s->codes == QX_DT_UINT4 || s->codes == QX_DT_INT8;
+    const bool bits = qx_dtype_is_small_int(s->codes) || s->codes == QX_DT_INT8;
     if (pipe->opt->target != QX_TARGET_ORT || !bits || s->block < 16 || !power_of_two(s->block) || s->block > 256) return false;
     return is_product(l) && l->plain && l->w->rank == 2 &&
         (l->x->type.dtype == QX_DT_FLOAT || l->x->type.dtype == QX_DT_FLOAT16);

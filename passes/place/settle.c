@@ -25,7 +25,7 @@ static bool wants_eight(const qx_pass *p, const qx_scheme *s, const qx_plan_item
 {
     char sizes[120];
     const char *detail;
-    return !it->forced && qx_dtype_bits(s->weight.codes) == 4 && qx_rule_wants_eight(it->lin) &&
+    return !it->forced && qx_dtype_bits(s->weight.codes) <= 4 && qx_rule_wants_eight(it->lin) &&
         takes_eight(p, it, sizes, &detail) == QX_WHY_NONE;
 }
 

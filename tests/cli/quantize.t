@@ -302,7 +302,7 @@ Without samples a transformer of tokens is rounded on made-up ones; a sample or 
   [1]
   $ for f in "" "--float fp16"; do qonnx quantize model.onnx --target-size 50% --formats int4,int8,fp16 $f --calib calib.npz --no-verify -f -o t.onnx 2>&1 | grep -E "^warn|^ *size"; done
   warning: formats: what stays float keeps the type that it has, f32; for 'fp16' write --float fp16 beside it
-    size   37.5 kB -> [0-9.]+ kB \((2[0-9]|4[0-9]|50)%\).* (re)
+    size   37.5 kB -> [0-9.]+ kB \(([2-4][0-9]|50)%\).* (re)
     size   37.5 kB -> [0-9.]+ kB \((3|4)[0-9]%\).* (re)
   $ for p in gptq awq smoothquant sparsity,gptq; do qonnx quantize model.onnx --passes $p; done
   qonnx quantize: gptq prepares weights for a format and does nothing by itself: write "gptq,int8" or another format behind it

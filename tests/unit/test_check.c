@@ -153,6 +153,21 @@ static void nodes_out_of_order(void **state)
     }
 }
 
+/* ---- what is no fault ---------------------------------------------------------------------------------------------------------- */
+
+static void scales_below_zero_of_few_bits(void **state)
+{
+#define BLOCKED(type) HEAD(25) "g (" type "[4,1] x) => (y) <float[2,1] s = {1.0, -0.5}> { y = DequantizeLinear <axis = 0, block_size = 2> (x, s) }"
+    static const struct { const char *text; qx_status st; } rows[] = {{BLOCKED("int4"), QX_OK}, {BLOCKED("int2"), QX_OK}, {BLOCKED("int8"), QX_E_FORMAT}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        fixture f = {.ctx = qx_ctx_new(NULL)};
+        ok(&f, qx_model_parse_text_raw(f.ctx, rows[i].text, &f.m));
+        assert_int_equal(qx_check(f.m, true), rows[i].st);
+        unload(&f);
+    }
+}
+
 /* ---- call chains --------------------------------------------------------------------------------------------------------------- */
 
 /* `count` functions, each calling the next; the last one is a Neg. */
@@ -484,7 +499,7 @@ static void strict_mode_turns_warnings_into_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(models_that_are_refused), cmocka_unit_test(models_that_pass), cmocka_unit_test(nodes_out_of_order),
+        cmocka_unit_test(models_that_are_refused), cmocka_unit_test(models_that_pass), cmocka_unit_test(nodes_out_of_order), cmocka_unit_test(scales_below_zero_of_few_bits),
         cmocka_unit_test(call_chains_have_a_limit), cmocka_unit_test(the_number_of_functions_has_a_limit),
         cmocka_unit_test(many_calls_cost_bounded_time), cmocka_unit_test(subgraphs_have_a_limit), cmocka_unit_test(ranks_have_a_limit),
         cmocka_unit_test(nested_types_have_a_limit), cmocka_unit_test(imports_have_a_limit), cmocka_unit_test(models_without_parts),

@@ -63,6 +63,17 @@ static void scales_below_zero(void **state)
     expect(STORED("4", "2", "0.5, -0.25"), QX_TARGET_GENERIC, NULL);
 }
 
+static void codes_of_two_bits(void **state)
+{
+    static const char model[] = HEAD(25) "g (float[4,4] x) => (float[4,1] y) <int2[4,1] w = {1, -2, 0, -1}, float[2,1] s = {0.5, 0.25}> "
+        "{ d = DequantizeLinear <axis = 0, block_size = 2> (w, s) y = MatMul (x, d) }";
+    (void)state;
+    expect(model, QX_TARGET_TENSORRT, "two-bits");
+    expect(model, QX_TARGET_OPENVINO, "two-bits");
+    expect(model, QX_TARGET_GENERIC, NULL);
+    expect(STORED("4", "2", "0.5, 0.25"), QX_TARGET_OPENVINO, NULL);
+}
+
 #define THREE HEAD(21) "g (float[4,3] x) => (float[4,1] y) <int4[3,1] w = {1, 2, 3}, float[2,1] s = {0.5, 0.25}> " \
     "{ d = DequantizeLinear <axis = -2, block_size = 2> (w, s) y = MatMul (x, d) }"
 
@@ -169,7 +180,7 @@ static void types_of_the_standard(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(int8_before_a_bias), cmocka_unit_test(products_in_float), cmocka_unit_test(scales_below_zero),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(int8_before_a_bias), cmocka_unit_test(products_in_float), cmocka_unit_test(scales_below_zero), cmocka_unit_test(codes_of_two_bits),
                                        cmocka_unit_test(blocks_that_are_not_whole), cmocka_unit_test(cast_to_fp8), cmocka_unit_test(recurrences),
                                        cmocka_unit_test(powers_of_two), cmocka_unit_test(tensorrts_operators),
                                        cmocka_unit_test(convolutions_in_float), cmocka_unit_test(codes_without_a_kernel),

@@ -352,7 +352,7 @@ static void picture(void **state)
     OK(qx_job_args_set(a, "target-size", "40%"));
     OK(qx_job_args_set(a, "frontier", f.png));
     OK(qx_job_args_options(a, &o));
-    assert_string_equal(o->passes, "mixed(size=40%,formats=int4(block=32,scale=amax)+int8)");
+    assert_string_equal(o->passes, "bias-correction?,gptq?(bits=4),mixed(size=40%,formats=int4(block=32,scale=amax)+int8)");
     qx_quantize_options full = *o;
     full.input = MODEL "model.onnx";
     full.output = f.out;
