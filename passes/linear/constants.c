@@ -1,14 +1,15 @@
 /* constants.c - weights that the graph computes from constants alone: weight standardisation (BiT, NFNet), weight norm
  * (vocoders), a LoRA branch added to its weight, projections put side by side. Exporters leave such chains in the graph, and a weight
  * that a node makes cannot be quantized. The executor computes them once and the result becomes an initializer; the rest of the chain
- * is dead code. What is smaller unfolded (a weight in two low-rank factors, one that is repeated) stays as it is, and so does what
- * comes out of a quantized weight. */
+ * is dead code. A chain in the body of an If or Loop moves to the main graph first. What is smaller unfolded (a weight in two low-rank
+ * factors, one that is repeated) stays as it is, and so does what comes out of a quantized weight. */
 #include "passes/linear/constants.h"
 
 #include <string.h>
 
 #include "onnx/edit.h"
 #include "onnx/weight/weight.h"
+#include "passes/linear/lift.h"
 #include "passes/linear/linear.h"
 #include "passes/linear/quantized.h"
 #include "runtime/exec.h"
@@ -21,8 +22,9 @@ typedef struct folder {
     qx_model *m;
     int64_t *parts; /* by value id: elements of all constants it is made of; 0: not looked at, -1: not made of constants */
     qx_value **values; qx_weight **made;
-    int n, cap;
+    int n;
     int64_t bytes;
+    qx_lifter lifter;
 } folder;
 
 static int64_t parts_of(folder *f, const qx_value *v, int depth);
@@ -31,7 +33,8 @@ static int64_t parts_of_operands(folder *f, const qx_node *n, int depth)
 {
     enum { NEVER = QX_T_QDQ | QX_T_QUANTIZED | QX_T_CONTROL | QX_T_RANDOM };
     int64_t sum = 0;
-    if (!n->n_in || n->op->traits & NEVER || n->op->id == QX_OP_UNKNOWN || n->graph != f->m->graph || depth > MAX_DEPTH) return -1;
+    if (!n->n_in || n->op->traits & NEVER || n->op->id == QX_OP_UNKNOWN || n->graph->function || depth > MAX_DEPTH) return -1;
+    if (n->graph != f->m->graph && !qx_lift_may(n)) return -1;
     for (uint32_t i = 0; i < n->n_in; i++) {
         if (!n->in[i]) continue;
         int64_t size = parts_of(f, n->in[i], depth + 1);
@@ -61,15 +64,23 @@ static int64_t elements(const qx_value *v)
     return n;
 }
 
+/* The executor watches values of the main graph. */
+static qx_status lift(folder *f, qx_value *v, qx_value **out)
+{
+    QX_TRY(qx_lift(&f->lifter, v, out));
+    return *out == v ? QX_OK : qx_value_replace_uses(v, *out, NULL);
+}
+
 static qx_status look(folder *f, const qx_linear *l)
 {
     qx_value *v = l->w_in;
     int64_t n = elements(v);
     if (l->w || l->quantized || !v->def || n <= 0 || n > parts_of(f, v, 0) || parts_of(f, l->x, 0) > 0) return QX_OK;
     int64_t bytes = n * qx_dtype_bits(v->type.dtype) / 8;
+    if (f->bytes + bytes > MAX_BYTES) return QX_OK;
+    QX_TRY(lift(f, v, &v));
     for (int i = 0; i < f->n; i++)
         if (f->values[i] == v) return QX_OK;
-    if (f->bytes + bytes > MAX_BYTES) return QX_OK;
     f->bytes += bytes;
     f->values[f->n++] = v;
     return QX_OK;
@@ -170,7 +181,9 @@ qx_status qx_fold_computed_weights(qx_model *m, const qx_exec_options *options)
     folder f = {.m = m};
     QX_TRY(qx_model_each_node(m, fold_shape, NULL));
     QX_TRY(qx_alloc_array(m->ctx, (size_t)m->n_values + 1, sizeof *f.parts, (void **)&f.parts));
-    qx_status st = fold(&f, options);
+    qx_status st = qx_lifter_open(m, &f.lifter);
+    if (st == QX_OK) st = fold(&f, options);
+    qx_lifter_close(&f.lifter);
     qx_free(m->ctx, f.parts);
     return st;
 }

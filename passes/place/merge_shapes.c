@@ -1,14 +1,10 @@
 /* merge_shapes.c - one copy of each integer computation. Exporters write the same chain (Shape, Gather, Unsqueeze, and their
  * Constants) once per use: thousands of nodes that say the same. Only values of integer or bool type are merged, so that no
  * activation, weight or range that another pass looks at is touched. */
-#include <string.h>
-
-#include "base/buf.h"
 #include "onnx/edit.h"
-#include "onnx/weight/weight.h"
+#include "passes/linear/same.h"
 #include "passes/pass.h"
 
-enum { MOST_CONSTANT = 512 }; /* bytes of a Constant that is compared */
 typedef struct merger { qx_pass *pass; qx_buf key; qx_map *seen; } merger;
 
 static bool is_integer(const qx_value *v)
@@ -24,54 +20,12 @@ static bool may_merge(const qx_node *n)
     return !n->out[0]->is_output && is_integer(n->out[0]);
 }
 
-static qx_status add_bytes(qx_buf *key, const void *bytes, size_t n)
-{
-    for (size_t i = 0; i < n; i++) QX_TRY(qx_buf_printf(key, "%02x", ((const uint8_t *)bytes)[i]));
-    return QX_OK;
-}
-
-static qx_status add_tensor(merger *g, const qx_weight *w, bool *known)
-{
-    uint8_t bytes[MOST_CONSTANT];
-    *known = w->bytes <= sizeof bytes && w->dtype != QX_DT_STRING;
-    if (!*known) return QX_OK;
-    QX_TRY(qx_weight_read(g->pass->ctx, w, bytes));
-    QX_TRY(qx_buf_printf(&g->key, "t%d", (int)w->dtype));
-    for (int i = 0; i < w->rank; i++) QX_TRY(qx_buf_printf(&g->key, ",%lld", (long long)w->dims[i]));
-    QX_TRY(qx_buf_printf(&g->key, ":"));
-    return add_bytes(&g->key, bytes, w->bytes);
-}
-
-/* Attributes in the order they stand; an order that differs only costs a merge. *known false: a kind that is not compared. */
-static qx_status add_attr(merger *g, const qx_attr *a, bool *known)
-{
-    *known = !a->ref_name;
-    QX_TRY(qx_buf_printf(&g->key, "|%s=", a->name));
-    switch (a->type) {
-    case QX_ATTR_INT: return qx_buf_printf(&g->key, "i%lld", (long long)a->i);
-    case QX_ATTR_FLOAT: return add_bytes(&g->key, &a->f, sizeof a->f);
-    case QX_ATTR_STRING: return add_bytes(&g->key, a->s, a->s_len);
-    case QX_ATTR_INTS: return add_bytes(&g->key, a->ints, (size_t)a->n * sizeof *a->ints);
-    case QX_ATTR_TENSOR: return *known ? add_tensor(g, a->tensor, known) : QX_OK;
-    default: *known = false; return QX_OK;
-    }
-}
-
-static qx_status make_key(merger *g, const qx_node *n, bool *known)
-{
-    *known = true;
-    qx_buf_clear(&g->key);
-    QX_TRY(qx_buf_printf(&g->key, "%s.%s", n->domain, n->op_type));
-    for (uint32_t i = 0; i < n->n_in; i++) QX_TRY(qx_buf_printf(&g->key, "/%lld", n->in[i] ? (long long)n->in[i]->id : -1LL));
-    for (uint32_t i = 0; i < n->n_attrs && *known; i++) QX_TRY(add_attr(g, &n->attrs[i], known));
-    return QX_OK;
-}
-
 static qx_status merge_node(merger *g, qx_node *n)
 {
     bool known;
     if (!may_merge(n)) return QX_OK;
-    QX_TRY(make_key(g, n, &known));
+    qx_buf_clear(&g->key);
+    QX_TRY(qx_same_node(&g->key, n, &known));
     if (!known) return QX_OK;
     qx_value *same = qx_map_get(g->seen, g->key.data);
     if (!same) return qx_map_put(g->seen, g->key.data, n->out[0]);

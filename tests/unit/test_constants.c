@@ -60,6 +60,43 @@ static void two_users_share_the_result(void **state)
     unload(&f);
 }
 
+static const qx_value *product_of(const fixture *f, int branch)
+{
+    const qx_node *n = f->m->graph->first;
+    while (n->op->id != QX_OP_If) n = n->next;
+    return qx_node_attr(n, branch ? "else_branch" : "then_branch")->graph->outputs[0]->def->in[1];
+}
+
+/* Of body constants, of main ones and of both; what two branches compute alike is stored once. */
+static void a_weight_of_a_body_is_stored_outside(void **state)
+{
+    (void)state;
+    fixture f = folded(HEAD(17) "g (float[n,2] x, bool c) => (float[n,2] y) <float[2,2] w = {1, 2, 3, 6}> { y = If <"
+                       "then_branch = t () => (p) <float[1] h = {2}> { r = Neg (w) d = Mul (r, h) p = MatMul (x, d) }, "
+                       "else_branch = e () => (q) { k = Constant <value = float[1] {2}> () s = Neg (w) d = Mul (s, k) u = Neg (x) q = MatMul (u, d) }> (c) }");
+    const qx_value *w = product_of(&f, 0);
+    float got[4];
+    assert_ptr_equal(w, product_of(&f, 1));
+    assert_non_null(w->init);
+    assert_ptr_equal(w->graph, f.m->graph);
+    ok(&f, qx_weight_read_f32(f.ctx, w->init, 0, 4, got));
+    for (int i = 0; i < 4; i++) assert_float_equal(got[i], ((const float[]){-2, -4, -6, -12})[i], 1e-6f);
+    unload(&f);
+}
+
+/* Of a loop's turn, and in a branch one that would grow: no node leaves its body. */
+static void what_a_body_gets_stays_in_it(void **state)
+{
+    (void)state;
+    fixture f = folded(HEAD(17) "g (float[2,n,2] x, bool c) => (float[2,n,2] y) <float[2,2] w = {1, 2, 3, 4}, int64[3] s = {2, 2, 2}> { y = If <"
+                       "then_branch = t () => (p) { d = Expand (w, s) p = MatMul (x, d) }, "
+                       "else_branch = e () => (q) { m = ReduceSum (x) d = Mul (w, m) q = MatMul (x, d) }> (c) }");
+    assert_int_equal(f.m->graph->n_nodes, 1);
+    assert_non_null(product_of(&f, 0)->def);
+    assert_non_null(product_of(&f, 1)->def);
+    unload(&f);
+}
+
 static void stays(const char *text)
 {
     fixture f = folded(text);
@@ -85,6 +122,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_standardised_weight_is_stored), cmocka_unit_test(a_branch_beside_the_weight_is_merged),
         cmocka_unit_test(projections_side_by_side_are_one),
+        cmocka_unit_test(a_weight_of_a_body_is_stored_outside), cmocka_unit_test(what_a_body_gets_stays_in_it),
         cmocka_unit_test(two_users_share_the_result), cmocka_unit_test(what_would_grow_or_is_no_constant_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
