@@ -382,14 +382,28 @@ static bool any_double(const qx_pipeline *p)
     return false;
 }
 
+static qx_status find_integer(void *user, qx_node *n) { return n->op->traits & QX_T_QUANTIZED ? find_quantized(user, n) : QX_OK; }
+
+/* Not a single one: integer operators, for one who allowed them, are told beside it. */
+static qx_status nothing_linear(qx_pipeline *p)
+{
+    char already[200] = "";
+    scan s = {0};
+    QX_TRY(qx_model_each_node(p->model, find_integer, &s));
+    if (s.first)
+        (void)snprintf(already, sizeof already, "; %lld nodes such as '%.100s' (%.40s) are quantized already", (long long)s.count,
+                       s.first->name, s.first->op_type);
+    QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: the model has no linear operator (MatMul, Gemm, Conv, Einsum ...)%s",
+            already);
+}
+
 /* "12 few channels, 3 excluded" of the linear operators that stayed float. */
 static qx_status nothing_done(qx_pipeline *p)
 {
     int64_t counts[QX_WHY_COUNT_] = {0};
     char text[600] = "";
     size_t at = 0;
-    if (!p->plan->linears.count)
-        QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: the model has no linear operator (MatMul, Gemm, Conv, Einsum ...)");
+    if (!p->plan->linears.count) return nothing_linear(p);
     for (int64_t i = 0; i < p->plan->linears.count; i++) counts[p->plan->items[i].why]++;
     for (int w = 1; w < QX_WHY_COUNT_ && at + 100 < sizeof text; w++)
         if (counts[w])

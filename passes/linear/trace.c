@@ -101,7 +101,8 @@ static bool trace(const qx_value *v, bool gathers, qx_const_view *out)
         if (!v->def || n == MAX_CHAIN || v->def_index != 0) return false;
         if (v->def->op->traits & QX_T_QDQ) {
             qx_const_view inner;
-            out->quantized = qx_node_in(v->def, 0) && trace(v->def->in[0], gathers, &inner);
+            /* codes; or floats that a QuantizeLinear rounds first, as quantization-aware training writes them */
+            out->quantized = qx_node_in(v->def, 0) && (trace(v->def->in[0], gathers, &inner) || inner.quantized);
             return false;
         }
         const bool gather = gathers && (v->def->op->id == QX_OP_Gather || v->def->op->id == QX_OP_GatherND);
