@@ -1,4 +1,4 @@
-/* make.h - making and linking graph objects, for build.c and edit.c only: nothing here marks a model as edited. */
+/* make.h - making and linking graph objects, for build.c and the edit API only: nothing here marks a model as edited. */
 #ifndef QX_ONNX_MAKE_H
 #define QX_ONNX_MAKE_H
 
