@@ -1,4 +1,4 @@
-/* store.h - inside of qx_stats, for stats.c and its like (the store), sweep.c (collecting) and stats_file.c (the file). */
+/* store.h - inside of qx_stats, for stats.c and its like (the store), sweep.h (collecting) and stats_file.c (the file). */
 #ifndef QX_CALIB_STORE_H
 #define QX_CALIB_STORE_H
 
@@ -47,7 +47,7 @@ qx_entry *qx_stats_find(const qx_stats *s, const qx_value *v); /* by its name or
 typedef struct qx_stats_name { char text[320]; } qx_stats_name;
 const char *qx_stats_key(const qx_value *v, qx_stats_name *k);
 
-/* sweep.c: what a device has summed up of all watched values comes to the host; not wanted: is thrown away. */
+/* watch.c: what a device has summed up of all watched values comes to the host; not wanted: is thrown away. */
 qx_status qx_stats_take_grams(qx_stats *s, bool wanted);
 
 /* stats_write.c, stats_read.c: the state of a sweep that is so far. */
