@@ -39,16 +39,8 @@ static qx_status build_act(qx_fuser *f, qx_rstep *s, const qx_match *m, qx_act a
 }
 
 static qx_status build_silu(qx_fuser *f, qx_rstep *s, const qx_match *m) { return build_act(f, s, m, QX_ACT_SILU); }
+static qx_status build_hardswish(qx_fuser *f, qx_rstep *s, const qx_match *m) { return build_act(f, s, m, QX_ACT_HARDSWISH); }
 static qx_status build_gelu(qx_fuser *f, qx_rstep *s, const qx_match *m) { return build_act(f, s, m, QX_ACT_GELU); }
-
-/* x clip(x + 3, 0, 6) / 6, as exporters without HardSwish write it. */
-static qx_status build_hardswish(qx_fuser *f, qx_rstep *s, const qx_match *m)
-{
-    float lo, hi;
-    const bool bounds = qx_fuse_clip(f, letter(m, 'c')->def, &lo, &hi) && lo >= 0 && lo <= 0 && hi >= 6 && hi <= 6;
-    return bounds ? build_act(f, s, m, QX_ACT_HARDSWISH) : QX_OK;
-}
-
 static qx_status build_gelu_tanh(qx_fuser *f, qx_rstep *s, const qx_match *m) { return build_act(f, s, m, QX_ACT_GELU_TANH); }
 
 /* ---- Normalisations of the last axis ---- */
