@@ -48,6 +48,14 @@ const qx_attr *qx_node_attr(const qx_node *n, const char *name)
     return NULL;
 }
 
+bool qx_type_same_dims(const qx_type *a, const qx_type *b)
+{
+    if (a->kind != QX_KIND_TENSOR || b->kind != QX_KIND_TENSOR || !a->has_shape || !b->has_shape || a->rank != b->rank) return false;
+    for (int i = 0; i < a->rank; i++)
+        if (!qx_dim_same(a->dims[i], b->dims[i])) return false;
+    return true;
+}
+
 static const qx_attr *typed(const qx_node *n, const char *name, qx_attr_type type)
 {
     const qx_attr *a = qx_node_attr(n, name);

@@ -22,6 +22,8 @@ typedef struct qx_function qx_function;
 /* A dimension: n >= 0 known; n == -1 with sym: symbolic (an interned, canonical expression: "batch", "2*height",
  * "past+seq"), so equal pointers mean equal dims; n == -1 without sym: unknown. */
 typedef struct qx_dim { int64_t n; const char *sym; } qx_dim;
+/* Surely of one size: the same number, or the same symbol. */
+static inline bool qx_dim_same(qx_dim a, qx_dim b) { return a.n == b.n && a.sym == b.sym && (a.n >= 0 || a.sym); }
 
 typedef enum qx_kind { QX_KIND_NONE, QX_KIND_TENSOR, QX_KIND_SPARSE, QX_KIND_SEQUENCE, QX_KIND_OPTIONAL, QX_KIND_MAP } qx_kind;
 typedef struct qx_type {
@@ -32,6 +34,9 @@ typedef struct qx_type {
     qx_dim *dims;               /* [rank] */
     const struct qx_type *elem; /* of a sequence, optional or map */
 } qx_type;
+
+/* Both tensors, of known rank and equal dims, as far as one can know without running. */
+bool qx_type_same_dims(const qx_type *a, const qx_type *b);
 
 typedef struct qx_use { qx_node *node; uint32_t index; struct qx_use *next; } qx_use; /* node->in[index] is the value */
 

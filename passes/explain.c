@@ -94,26 +94,15 @@ static bool any_double(const qx_pipeline *p)
     return false;
 }
 
-typedef struct integers { const qx_node *first; int64_t count; } integers;
-
-static qx_status find_integer(void *user, qx_node *n)
-{
-    integers *found = user;
-    if (!(n->op->traits & QX_T_QUANTIZED) || !qx_quantized_node(n)) return QX_OK;
-    if (!found->first) found->first = n;
-    found->count++;
-    return QX_OK;
-}
-
 /* Not a single one: integer operators, for one who allowed them, are told beside it. */
 static qx_status nothing_linear(qx_pipeline *p)
 {
     char already[200] = "";
-    integers found = {0};
-    QX_TRY(qx_model_each_node(p->model, find_integer, &found));
-    if (found.first)
-        (void)snprintf(already, sizeof already, "; %lld nodes such as '%.100s' (%.40s) are quantized already", (long long)found.count,
-                       found.first->name, found.first->op_type);
+    qx_already s = {.of_codes = true};
+    QX_TRY(qx_already_quantized(p->model, &s));
+    if (s.first)
+        (void)snprintf(already, sizeof already, "; %lld nodes such as '%.100s' (%.40s) are quantized already", (long long)s.count,
+                       s.first->name, s.first->op_type);
     QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "no node was quantized: the model has no linear operator (MatMul, Gemm, Conv, Einsum ...)%s",
             already);
 }

@@ -38,7 +38,7 @@ static qx_status solve_item(qx_pass *p, qx_plan_item *it, qx_stats *stats)
     if (!gram.rows && !in_turn) return qx_item_unobserved(p->pipe, it, "gptq: not observed");
     const qx_qspec *q = &it->weight->spec;
     /* nvfp4 chooses its scales on the way, so columns go in order */
-    const bool on_the_way = q->codes == QX_DT_FLOAT4E2M1 && q->scale == QX_DT_FLOAT8E4M3FN;
+    const bool on_the_way = qx_spec_two_level(q);
     const qx_solve_spec spec = {.compensate = true, .keep_zeros = it->weight->pruned,
                                 .act_order = qx_opt_bool(p, "act-order") && !on_the_way, .refine = (int)qx_opt_int(p, "refine"),
                                 .damp = qx_opt_float(p, "damp"), .shrink = qx_opt_float(p, "shrink"), .gram = gram,

@@ -90,22 +90,11 @@ qx_status qx_prepare_model(qx_pipeline *p, qx_model *m)
     return qx_dead_code(m, NULL); /* what made them */
 }
 
-typedef struct scan { const qx_node *first; int64_t count; } scan;
-
-static qx_status find_quantized(void *user, qx_node *n)
-{
-    scan *s = user;
-    if (!qx_quantized_node(n)) return QX_OK;
-    if (!s->first) s->first = n;
-    s->count++;
-    return QX_OK;
-}
-
 qx_status qx_prepare_refuse(qx_pipeline *p, qx_model *m)
 {
-    scan s = {0};
+    qx_already s = {0};
     if (p->opt->allow_requantize) return QX_OK;
-    QX_TRY(qx_model_each_node(m, find_quantized, &s));
+    QX_TRY(qx_already_quantized(m, &s));
     if (!s.first) return QX_OK;
     QX_FAIL(p->ctx, QX_E_UNSUPPORTED, "the model is quantized already: %lld nodes such as '%s' (%s); quantize the float model "
                                       "that it was made of, or with --allow-requantize what is still float in this one", (long long)s.count,

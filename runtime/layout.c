@@ -104,12 +104,10 @@ static qx_status candidates(layouts *l)
 
 /* ---- What a step can do ---- */
 
-static bool same_dim(const qx_dim *a, const qx_dim *b) { return a->n >= 0 ? a->n == b->n : b->n < 0 && a->sym && a->sym == b->sym; }
-
 static bool same_picture(const qx_type *a, const qx_type *b)
 {
     for (int i = 0; i < 4; i++)
-        if (!same_dim(&a->dims[i], &b->dims[i])) return false;
+        if (!qx_dim_same(a->dims[i], b->dims[i])) return false;
     return true;
 }
 
@@ -203,7 +201,7 @@ static role resize_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uin
     const qx_type *a = &s->in_value[0]->type, *b = &s->out_value[0]->type;
     const char *mode = qx_attr_string(s->node, "coordinate_transformation_mode", "");
     if (strcmp(mode, "tf_crop_and_resize") == 0) return ROLE_PLAIN;
-    return same_dim(&a->dims[0], &b->dims[0]) && same_dim(&a->dims[1], &b->dims[1]) ? ROLE_TIED : ROLE_PLAIN;
+    return qx_dim_same(a->dims[0], b->dims[0]) && qx_dim_same(a->dims[1], b->dims[1]) ? ROLE_TIED : ROLE_PLAIN;
 }
 
 static role role_of(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)

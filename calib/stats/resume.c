@@ -21,7 +21,7 @@ qx_status qx_stats_resumable(qx_stats *s, const char *path, double seconds)
 
 static bool same_window(const qx_observer *a, const qx_observer *b)
 {
-    return a->has_window == b->has_window && (!a->has_window || memcmp(&a->window, &b->window, sizeof a->window) == 0);
+    return qx_window_same(a->has_window ? &a->window : NULL, b->has_window ? &b->window : NULL);
 }
 
 static bool same_request(const qx_observer *a, const qx_observer *b)

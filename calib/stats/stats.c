@@ -107,17 +107,18 @@ const char *qx_stats_key(const qx_value *v, qx_stats_name *k)
 
 /* ---- asking ---- */
 
-static bool same_window(const qx_observer *o, const qx_conv_window *w)
+bool qx_window_same(const qx_conv_window *a, const qx_conv_window *b)
 {
-    if (!w) return !o->has_window;
-    const qx_conv_window *a = &o->window;
-    if (!o->has_window || a->rank != w->rank || a->group != w->group) return false;
-    for (int d = 0; d < w->rank; d++)
-        if (a->kernel[d] != w->kernel[d] || a->stride[d] != w->stride[d] || a->dilation[d] != w->dilation[d] ||
-            a->pad_begin[d] != w->pad_begin[d] || a->pad_end[d] != w->pad_end[d])
+    if (!a || !b) return a == b;
+    if (a->rank != b->rank || a->group != b->group) return false;
+    for (int d = 0; d < a->rank; d++)
+        if (a->kernel[d] != b->kernel[d] || a->stride[d] != b->stride[d] || a->dilation[d] != b->dilation[d] ||
+            a->pad_begin[d] != b->pad_begin[d] || a->pad_end[d] != b->pad_end[d])
             return false;
     return true;
 }
+
+static bool same_window(const qx_observer *o, const qx_conv_window *w) { return qx_window_same(o->has_window ? &o->window : NULL, w); }
 
 qx_entry *qx_stats_find(const qx_stats *s, const qx_value *v)
 {

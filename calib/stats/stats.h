@@ -28,6 +28,7 @@ typedef struct qx_conv_window {
     int rank;
     int64_t group;
 } qx_conv_window;
+bool qx_window_same(const qx_conv_window *a, const qx_conv_window *b); /* either may be NULL */
 
 typedef struct qx_stat_request {
     const qx_value *value;

@@ -6,8 +6,6 @@
 #include "base/checked.h"
 #include "onnx/infer/infer_conv.h"
 
-static int dtype_of(qx_infer *ix, const qx_node *n, uint32_t i) { return (int)qx_ix_in(ix, n, i)->dtype; }
-
 /* ---- windows ------------------------------------------------------------------------------------------------------------ */
 
 static qx_status ints_attr(qx_infer *ix, qx_node *n, const char *name, int count, int64_t fallback, int64_t least, int64_t *out)
@@ -113,15 +111,15 @@ qx_status qx_conv_shape(qx_infer *ix, qx_node *n, uint32_t x_in, uint32_t w_in, 
     return qx_ix_out(ix, n, 0, dtype, x->rank, dims);
 }
 
-int qx_infer_conv(qx_infer *ix, qx_node *n) { return qx_conv_shape(ix, n, 0, 1, dtype_of(ix, n, 0)); }
+int qx_infer_conv(qx_infer *ix, qx_node *n) { return qx_conv_shape(ix, n, 0, 1, qx_ix_dtype(ix, n, 0)); }
 int qx_infer_conv_integer(qx_infer *ix, qx_node *n) { return qx_conv_shape(ix, n, 0, 1, QX_DT_INT32); }
-int qx_infer_deform_conv(qx_infer *ix, qx_node *n) { return qx_conv_shape(ix, n, 0, 1, dtype_of(ix, n, 0)); }
+int qx_infer_deform_conv(qx_infer *ix, qx_node *n) { return qx_conv_shape(ix, n, 0, 1, qx_ix_dtype(ix, n, 0)); }
 
 int qx_infer_qlinear_conv(qx_infer *ix, qx_node *n)
 {
-    int dtype = dtype_of(ix, n, 7);
-    if (qx_ix_int(ix, n, "channels_last", 0)) return qx_nhwc_conv_shape(ix, n, 0, 3, dtype ? dtype : dtype_of(ix, n, 0));
-    return qx_conv_shape(ix, n, 0, 3, dtype ? dtype : dtype_of(ix, n, 0));
+    int dtype = qx_ix_dtype(ix, n, 7);
+    if (qx_ix_int(ix, n, "channels_last", 0)) return qx_nhwc_conv_shape(ix, n, 0, 3, dtype ? dtype : qx_ix_dtype(ix, n, 0));
+    return qx_conv_shape(ix, n, 0, 3, dtype ? dtype : qx_ix_dtype(ix, n, 0));
 }
 
 bool qx_nhwc_weight_is_last(const qx_node *n, int64_t channels, int64_t group, int64_t last)
@@ -173,7 +171,7 @@ int qx_infer_conv_transpose(qx_infer *ix, qx_node *n)
     const qx_type *x, *weight;
     qx_window w;
     int64_t extra[QX_WINDOW_DIMS], count;
-    int dtype = dtype_of(ix, n, 0);
+    int dtype = qx_ix_dtype(ix, n, 0);
     if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &weight)) return qx_ix_out_unranked(ix, n, 0, dtype);
     if (x->rank < 3 || weight->rank != x->rank)
         QX_IX_FAIL(ix, n, QX_E_SHAPE, "the input has rank %d and the weight rank %d; both must be the same, 3 or more", x->rank,
@@ -224,10 +222,10 @@ int qx_infer_pool(qx_infer *ix, qx_node *n)
         int64_t count;
         if (!qx_ix_ints(ix, n, "kernel_shape", &count)) return QX_OK;
     }
-    return qx_pool_shape(ix, n, dtype_of(ix, n, 0), false);
+    return qx_pool_shape(ix, n, qx_ix_dtype(ix, n, 0), false);
 }
 
-int qx_infer_ms_nhwc_pool(qx_infer *ix, qx_node *n) { return qx_pool_shape(ix, n, dtype_of(ix, n, 0), true); }
+int qx_infer_ms_nhwc_pool(qx_infer *ix, qx_node *n) { return qx_pool_shape(ix, n, qx_ix_dtype(ix, n, 0), true); }
 
 qx_status qx_global_pool_shape(qx_infer *ix, qx_node *n, int dtype, bool channels_last)
 {
@@ -241,7 +239,7 @@ qx_status qx_global_pool_shape(qx_infer *ix, qx_node *n, int dtype, bool channel
     return qx_ix_out(ix, n, 0, dtype, x->rank, dims);
 }
 
-int qx_infer_global_pool(qx_infer *ix, qx_node *n) { return qx_global_pool_shape(ix, n, dtype_of(ix, n, 0), false); }
+int qx_infer_global_pool(qx_infer *ix, qx_node *n) { return qx_global_pool_shape(ix, n, qx_ix_dtype(ix, n, 0), false); }
 
 static qx_status rois(qx_infer *ix, qx_node *n, int64_t h, int64_t w)
 {
@@ -253,7 +251,7 @@ static qx_status rois(qx_infer *ix, qx_node *n, int64_t h, int64_t w)
     dims[1] = qx_ix_shaped(ix, n, 0, &x) && x->rank == 4 ? x->dims[1] : qx_dim_unknown();
     dims[2] = qx_dim_of(h);
     dims[3] = qx_dim_of(w);
-    return qx_ix_out(ix, n, 0, dtype_of(ix, n, 0), 4, dims);
+    return qx_ix_out(ix, n, 0, qx_ix_dtype(ix, n, 0), 4, dims);
 }
 
 int qx_infer_roi_align(qx_infer *ix, qx_node *n)
@@ -273,7 +271,7 @@ int qx_infer_max_unpool(qx_infer *ix, qx_node *n)
 {
     const qx_type *x;
     qx_window w;
-    int rank, dtype = dtype_of(ix, n, 0);
+    int rank, dtype = qx_ix_dtype(ix, n, 0);
     qx_dim *dims;
     if (qx_ix_given(n, 2)) {
         QX_TRY(qx_ix_dims_from_content(ix, n, 2, &dims, &rank));
@@ -293,7 +291,7 @@ int qx_infer_col2im(qx_infer *ix, qx_node *n)
 {
     const qx_type *x;
     int64_t image[QX_WINDOW_DIMS], block[QX_WINDOW_DIMS], count, blocks, product;
-    int dtype = dtype_of(ix, n, 0);
+    int dtype = qx_ix_dtype(ix, n, 0);
     if (!qx_ix_ints_of(ix, n, 1, image, QX_WINDOW_DIMS, &count) || !qx_ix_ints_of(ix, n, 2, block, QX_WINDOW_DIMS, &blocks) ||
         !qx_ix_shaped(ix, n, 0, &x) || x->rank != 3)
         return qx_ix_out_unranked(ix, n, 0, dtype);

@@ -4,8 +4,6 @@
 #include "onnx/infer/infer_op.h"
 #include "onnx/infer/infer_matmul.h"
 
-static int dtype_of(qx_infer *ix, const qx_node *n, uint32_t i) { return (int)qx_ix_in(ix, n, i)->dtype; }
-
 qx_status qx_matmul_shape(qx_infer *ix, qx_node *n, const qx_type *a, const qx_type *b, int dtype)
 {
     qx_dim a2[2] = {{.n = 1}}, b2[2] = {{0}, {.n = 1}}, *batch, *dims;
@@ -34,7 +32,7 @@ static qx_status matmul(qx_infer *ix, qx_node *n, uint32_t a_in, uint32_t b_in, 
 
 int qx_infer_matmul(qx_infer *ix, qx_node *n)
 {
-    int a = dtype_of(ix, n, 0), b = dtype_of(ix, n, 1);
+    int a = qx_ix_dtype(ix, n, 0), b = qx_ix_dtype(ix, n, 1);
     if (a && b && a != b) QX_IX_FAIL(ix, n, QX_E_TYPE, "A is %s but B is %s", qx_dtype_get(a)->text, qx_dtype_get(b)->text);
     return matmul(ix, n, 0, 1, a ? a : b);
 }
@@ -43,8 +41,8 @@ int qx_infer_matmul_integer(qx_infer *ix, qx_node *n) { return matmul(ix, n, 0, 
 
 int qx_infer_qlinear_matmul(qx_infer *ix, qx_node *n)
 {
-    int dtype = dtype_of(ix, n, 7);
-    return matmul(ix, n, 0, 3, dtype ? dtype : dtype_of(ix, n, 0));
+    int dtype = qx_ix_dtype(ix, n, 7);
+    return matmul(ix, n, 0, 3, dtype ? dtype : qx_ix_dtype(ix, n, 0));
 }
 
 qx_status qx_gemm_shape(qx_infer *ix, qx_node *n, uint32_t b_in, int dtype)
@@ -72,12 +70,12 @@ qx_status qx_gemm_shape(qx_infer *ix, qx_node *n, uint32_t b_in, int dtype)
     return qx_ix_out(ix, n, 0, dtype, 2, dims);
 }
 
-int qx_infer_gemm(qx_infer *ix, qx_node *n) { return qx_gemm_shape(ix, n, 1, dtype_of(ix, n, 0)); }
+int qx_infer_gemm(qx_infer *ix, qx_node *n) { return qx_gemm_shape(ix, n, 1, qx_ix_dtype(ix, n, 0)); }
 
 int qx_infer_det(qx_infer *ix, qx_node *n)
 {
     const qx_type *x;
-    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     if (x->rank < 2) QX_IX_FAIL(ix, n, QX_E_SHAPE, "its input has rank %d and needs at least 2", x->rank);
     qx_dim k = x->dims[x->rank - 1];
     QX_TRY(qx_ix_equal(ix, n, "rows and columns", &k, x->dims[x->rank - 2]));
@@ -170,11 +168,11 @@ int qx_infer_einsum(qx_infer *ix, qx_node *n)
     for (uint32_t i = 0; i < n->n_in; i++) {
         const qx_type *t;
         const char *comma = memchr(p, ',', (size_t)(stop - p));
-        if (!qx_ix_shaped(ix, n, i, &t)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+        if (!qx_ix_shaped(ix, n, i, &t)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
         if ((comma == NULL) != (i + 1 == n->n_in))
             QX_IX_FAIL(ix, n, QX_E_FORMAT, "the equation and the node differ in the number of operands (%u)", n->n_in);
         QX_TRY(einsum_term(&e, p, (size_t)((comma ? comma : stop) - p), t));
         p = comma ? comma + 1 : stop;
     }
-    return einsum_out(&e, arrow ? arrow + 2 : NULL, dtype_of(ix, n, 0));
+    return einsum_out(&e, arrow ? arrow + 2 : NULL, qx_ix_dtype(ix, n, 0));
 }

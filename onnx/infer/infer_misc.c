@@ -3,8 +3,6 @@
 
 #include "onnx/infer/infer_op.h"
 
-static int dtype_of(qx_infer *ix, const qx_node *n, uint32_t i) { return (int)qx_ix_in(ix, n, i)->dtype; }
-
 static qx_dim scalar_dim(qx_infer *ix, const qx_node *n, uint32_t i)
 {
     const qx_content *c = qx_ix_content(ix, n, i);
@@ -16,7 +14,7 @@ static qx_dim scalar_dim(qx_infer *ix, const qx_node *n, uint32_t i)
 int qx_infer_random_like(qx_infer *ix, qx_node *n)
 {
     const qx_type *x;
-    int dtype = (int)qx_ix_int(ix, n, "dtype", dtype_of(ix, n, 0));
+    int dtype = (int)qx_ix_int(ix, n, "dtype", qx_ix_dtype(ix, n, 0));
     if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype);
     return qx_ix_out(ix, n, 0, dtype, x->rank, x->dims);
 }
@@ -84,7 +82,7 @@ int qx_infer_dft(qx_infer *ix, qx_node *n)
     const qx_type *x;
     int64_t where;
     int axis;
-    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     if (x->rank < 2) QX_IX_FAIL(ix, n, QX_E_SHAPE, "its input has rank %d and needs at least 2", x->rank);
     qx_dim *dims = qx_ix_dims(ix, x->rank);
     if (!dims) return QX_IX_NOMEM(ix);
@@ -107,7 +105,7 @@ int qx_infer_dft(qx_infer *ix, qx_node *n)
 int qx_infer_stft(qx_infer *ix, qx_node *n)
 {
     const qx_type *x, *window;
-    int dtype = dtype_of(ix, n, 0);
+    int dtype = qx_ix_dtype(ix, n, 0);
     if (!qx_ix_shaped(ix, n, 0, &x) || x->rank < 2) return qx_ix_out_unranked(ix, n, 0, dtype);
     qx_dim length = qx_ix_given(n, 3) ? scalar_dim(ix, n, 3) : qx_ix_shaped(ix, n, 2, &window) &&
         window->rank == 1 ? window->dims[0] : qx_dim_unknown(), step = scalar_dim(ix, n, 1);

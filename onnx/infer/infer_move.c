@@ -12,8 +12,6 @@ static qx_status copy_dims(qx_infer *ix, const qx_type *x, qx_dim **out)
     return QX_OK;
 }
 
-static int dtype_of(qx_infer *ix, const qx_node *n, uint32_t i) { return (int)qx_ix_in(ix, n, i)->dtype; }
-
 static qx_status unknown_dims(qx_infer *ix, const qx_node *n, uint32_t out, int dtype, int rank)
 {
     qx_dim *dims = qx_ix_dims(ix, rank);
@@ -43,7 +41,7 @@ int qx_infer_gather(qx_infer *ix, qx_node *n)
 {
     const qx_type *x, *at;
     int axis, rank = 0;
-    if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &at)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &at)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     if (x->rank == 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "its data is a scalar");
     QX_TRY(qx_ix_axis(ix, n, qx_ix_int(ix, n, "axis", 0), x->rank, &axis));
     qx_dim *dims = qx_ix_dims(ix, x->rank + at->rank);
@@ -60,17 +58,17 @@ int qx_infer_gather_elements(qx_infer *ix, qx_node *n)
     const qx_type *x, *at;
     int axis;
     bool shaped = qx_ix_shaped(ix, n, 0, &x);
-    if (!qx_ix_shaped(ix, n, 1, &at)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 1, &at)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     if (shaped && x->rank != at->rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "data has rank %d and indices have rank %d", x->rank, at->rank);
     QX_TRY(qx_ix_axis(ix, n, qx_ix_int(ix, n, "axis", 0), at->rank, &axis));
-    return qx_ix_out(ix, n, 0, dtype_of(ix, n, 0), at->rank, at->dims);
+    return qx_ix_out(ix, n, 0, qx_ix_dtype(ix, n, 0), at->rank, at->dims);
 }
 
 int qx_infer_gather_nd(qx_infer *ix, qx_node *n)
 {
     const qx_type *x, *at;
     int64_t batch = qx_ix_int(ix, n, "batch_dims", 0);
-    int dtype = dtype_of(ix, n, 0), rank = 0;
+    int dtype = qx_ix_dtype(ix, n, 0), rank = 0;
     if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &at)) return qx_ix_out_unranked(ix, n, 0, dtype);
     if (at->rank == 0 || x->rank == 0)
         QX_IX_FAIL(ix, n, QX_E_SHAPE, "data has rank %d and indices have rank %d; both must be at least 1", x->rank, at->rank);
@@ -117,7 +115,7 @@ int qx_infer_compress(qx_infer *ix, qx_node *n)
 {
     const qx_type *x;
     qx_dim *dims;
-    int axis, dtype = dtype_of(ix, n, 0);
+    int axis, dtype = qx_ix_dtype(ix, n, 0);
     if (!qx_ix_attr(ix, n, "axis")) return unknown_dims(ix, n, 0, dtype, 1);
     if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype);
     QX_TRY(qx_ix_axis(ix, n, qx_ix_int(ix, n, "axis", 0), x->rank, &axis));
@@ -158,7 +156,7 @@ int qx_infer_one_hot(qx_infer *ix, qx_node *n)
 {
     const qx_type *at;
     const qx_content *depth = qx_ix_content(ix, n, 1);
-    int dtype = dtype_of(ix, n, 2), axis;
+    int dtype = qx_ix_dtype(ix, n, 2), axis;
     if (!qx_ix_shaped(ix, n, 0, &at)) return qx_ix_out_unranked(ix, n, 0, dtype);
     QX_TRY(qx_ix_axis(ix, n, qx_ix_int(ix, n, "axis", -1), at->rank + 1, &axis));
     qx_dim *dims = qx_ix_dims(ix, at->rank + 1);
@@ -191,7 +189,7 @@ static qx_status concat_dtype(qx_infer *ix, const qx_node *n, int *out)
 {
     *out = 0;
     for (uint32_t i = 0; i < n->n_in; i++) {
-        int d = dtype_of(ix, n, i);
+        int d = qx_ix_dtype(ix, n, i);
         if (d && *out && d != *out)
             QX_IX_FAIL(ix, n, QX_E_TYPE, "input %u is %s but others are %s", i, qx_dtype_get(d)->text, qx_dtype_get(*out)->text);
         if (d) *out = d;
@@ -283,7 +281,7 @@ int qx_infer_split(qx_infer *ix, qx_node *n)
     const qx_type *x;
     int axis;
     if (!qx_ix_shaped(ix, n, 0, &x)) {
-        for (uint32_t i = 0; i < n->n_out; i++) QX_TRY(qx_ix_out_unranked(ix, n, i, dtype_of(ix, n, 0)));
+        for (uint32_t i = 0; i < n->n_out; i++) QX_TRY(qx_ix_out_unranked(ix, n, i, qx_ix_dtype(ix, n, 0)));
         return QX_OK;
     }
     qx_dim *sizes = qx_ix_dims(ix, (int)n->n_out);
@@ -408,7 +406,7 @@ int qx_infer_slice(qx_infer *ix, qx_node *n)
     qx_dim *dims;
     slice s = {.starts = list_content(ix, n, "starts", 1), .ends = list_content(ix, n, "ends", 2),
                .axes = list_content(ix, n, "axes", 3), .steps = n->op->since >= 10 ? qx_ix_content(ix, n, 4) : NULL};
-    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     if (x->rank == 0) QX_IX_FAIL(ix, n, QX_E_SHAPE, "its data is a scalar");
     QX_TRY(copy_dims(ix, x, &dims));
     bool axes_known = n->op->since < 10 || !qx_ix_given(n, 3) || s.axes, steps_known = n->op->since < 10 || !qx_ix_given(n, 4) || s.steps;
@@ -460,7 +458,7 @@ int qx_infer_pad(qx_infer *ix, qx_node *n)
 {
     const qx_type *x;
     qx_dim *dims;
-    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     QX_TRY(copy_dims(ix, x, &dims));
     const qx_content *pads = n->op->since >= 11 ? qx_ix_content(ix, n, 1) : NULL,
         *axes = n->op->since >= 18 ? qx_ix_content(ix, n, 3) : NULL;
@@ -489,7 +487,7 @@ int qx_infer_depth_to_space(qx_infer *ix, qx_node *n)
     const qx_type *x;
     int64_t b;
     qx_dim *dims;
-    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     QX_TRY(block_size(ix, n, x, &b));
     if (x->dims[1].n >= 0 && x->dims[1].n % (b * b) != 0)
         QX_IX_FAIL(ix, n, QX_E_SHAPE, "%lld channels do not divide by blocksize %lld squared", (long long)x->dims[1].n, (long long)b);
@@ -504,7 +502,7 @@ int qx_infer_space_to_depth(qx_infer *ix, qx_node *n)
     const qx_type *x;
     int64_t b;
     qx_dim *dims;
-    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     QX_TRY(block_size(ix, n, x, &b));
     QX_TRY(copy_dims(ix, x, &dims));
     dims[1] = qx_dim_mul(ix, x->dims[1], qx_dim_of(b * b));
@@ -523,7 +521,7 @@ int qx_infer_center_crop_pad(qx_infer *ix, qx_node *n)
     const qx_content *shape = qx_ix_content(ix, n, 1);
     int64_t count;
     qx_dim *dims;
-    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     const int64_t *axes = qx_ix_ints(ix, n, "axes", &count);
     if (!axes) count = x->rank;
     QX_TRY(copy_dims(ix, x, &dims));

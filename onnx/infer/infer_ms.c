@@ -5,8 +5,6 @@
 #include "onnx/infer/infer_conv.h"
 #include "onnx/infer/infer_matmul.h"
 
-static int dtype_of(qx_infer *ix, const qx_node *n, uint32_t i) { return (int)qx_ix_in(ix, n, i)->dtype; }
-
 static qx_dim div_dim(qx_infer *ix, qx_dim d, int64_t by)
 {
     return by > 0 ? qx_dim_of_num(ix, qx_num_floordiv(ix, qx_num_of_dim(ix, d), qx_num_of(by))) : qx_dim_unknown();
@@ -43,9 +41,9 @@ static qx_status present(qx_infer *ix, qx_node *n, uint32_t out, uint32_t past_i
     const qx_type *past;
     qx_dim size = k->size;
     int dtype = k->dtype;
-    bool packed = dtype_of(ix, n, past_in) == QX_DT_UINT8; /* two codes a byte */
+    bool packed = qx_ix_dtype(ix, n, past_in) == QX_DT_UINT8; /* two codes a byte */
     if (qx_ix_shaped(ix, n, past_in, &past) && past->rank == 4 && (packed || size.n < 0)) size = past->dims[3];
-    if (qx_ix_given(n, past_in) && dtype_of(ix, n, past_in)) dtype = dtype_of(ix, n, past_in);
+    if (qx_ix_given(n, past_in) && qx_ix_dtype(ix, n, past_in)) dtype = qx_ix_dtype(ix, n, past_in);
     return out_dims(ix, n, out, dtype, 4, (qx_dim[]){k->batch, k->heads > 0 ? qx_dim_of(k->heads) : qx_dim_unknown(), k->total, size});
 }
 
@@ -53,7 +51,7 @@ int qx_infer_ms_gqa(qx_infer *ix, qx_node *n)
 {
     const qx_type *q;
     int64_t heads = qx_ix_int(ix, n, "num_heads", 0), kv = qx_ix_int(ix, n, "kv_num_heads", 0);
-    int dtype = dtype_of(ix, n, 0);
+    int dtype = qx_ix_dtype(ix, n, 0);
     if (heads < 1 || kv < 1) QX_IX_FAIL(ix, n, QX_E_SHAPE, "num_heads is %lld and kv_num_heads %lld", (long long)heads, (long long)kv);
     if (!qx_ix_shaped(ix, n, 0, &q) || q->rank != 3) return QX_OK;
     bool packed = !qx_ix_given(n, 1);
@@ -85,7 +83,7 @@ int qx_infer_ms_mha(qx_infer *ix, qx_node *n)
 {
     const qx_type *q, *past;
     int64_t heads = qx_ix_int(ix, n, "num_heads", 0);
-    int dtype = dtype_of(ix, n, 0);
+    int dtype = qx_ix_dtype(ix, n, 0);
     qx_dim length, width;
     if (heads < 1) QX_IX_FAIL(ix, n, QX_E_SHAPE, "num_heads is %lld", (long long)heads);
     if (!qx_ix_shaped(ix, n, 0, &q) || (q->rank != 3 && q->rank != 5)) return QX_OK;
@@ -106,7 +104,7 @@ int qx_infer_ms_attention(qx_infer *ix, qx_node *n)
     uint32_t past_in = quantized ? 8 : 4;
     int64_t heads = qx_ix_int(ix, n, "num_heads", 0), count;
     const int64_t *sizes = qx_ix_ints(ix, n, "qkv_hidden_sizes", &count);
-    int dtype = quantized ? dtype_of(ix, n, 3) : dtype_of(ix, n, 0);
+    int dtype = quantized ? qx_ix_dtype(ix, n, 3) : qx_ix_dtype(ix, n, 0);
     if (heads < 1) QX_IX_FAIL(ix, n, QX_E_SHAPE, "num_heads is %lld", (long long)heads);
     if (!qx_ix_shaped(ix, n, 0, &x) || x->rank != 3 || !qx_ix_shaped(ix, n, 1, &w) || w->rank != 2) return QX_OK;
     qx_dim width = sizes && count == 3 ? qx_dim_of_num(ix, qx_num_of(sizes[2])) : div_dim(ix, w->dims[1], 3), total = x->dims[1];
@@ -127,13 +125,13 @@ int qx_infer_ms_matmul_nk(qx_infer *ix, qx_node *n)
         qx_dim inner = x->dims[x->rank - 1];
         QX_TRY(qx_ix_equal(ix, n, "K and the last dim of A", &inner, qx_dim_of(k)));
     }
-    return with_last(ix, n, dtype_of(ix, n, 0), qx_dim_of(cols));
+    return with_last(ix, n, qx_ix_dtype(ix, n, 0), qx_dim_of(cols));
 }
 
 int qx_infer_ms_matmul_weight_nk(qx_infer *ix, qx_node *n)
 {
     const qx_type *w;
-    return with_last(ix, n, dtype_of(ix, n, 0), qx_ix_shaped(ix, n, 1, &w) && w->rank == 2 ? w->dims[0] : qx_dim_unknown());
+    return with_last(ix, n, qx_ix_dtype(ix, n, 0), qx_ix_shaped(ix, n, 1, &w) && w->rank == 2 ? w->dims[0] : qx_dim_unknown());
 }
 
 static qx_status plain_matmul(qx_infer *ix, qx_node *n, int dtype)
@@ -144,7 +142,7 @@ static qx_status plain_matmul(qx_infer *ix, qx_node *n, int dtype)
 }
 
 /* MatMulIntegerToFloat: A, B, a_scale, b_scale...; DynamicQuantizeMatMul: A, B, b_scale... */
-int qx_infer_ms_matmul_to_float(qx_infer *ix, qx_node *n) { return plain_matmul(ix, n, dtype_of(ix, n, 2)); }
+int qx_infer_ms_matmul_to_float(qx_infer *ix, qx_node *n) { return plain_matmul(ix, n, qx_ix_dtype(ix, n, 2)); }
 
 /* A view with the last two axes swapped (trans), and batch axes rotated in front of the rows (transBatch). */
 static qx_status transposed(qx_infer *ix, const qx_type *t, bool swap, bool rotate, qx_type *out)
@@ -170,7 +168,7 @@ int qx_infer_ms_fused_matmul(qx_infer *ix, qx_node *n)
 {
     const qx_type *a, *b;
     qx_type ta, tb;
-    if (!qx_ix_shaped(ix, n, 0, &a) || !qx_ix_shaped(ix, n, 1, &b)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &a) || !qx_ix_shaped(ix, n, 1, &b)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     QX_TRY(transposed(ix, a, qx_ix_int(ix, n, "transA", 0) != 0, qx_ix_int(ix, n, "transBatchA", 0) != 0, &ta));
     QX_TRY(transposed(ix, b, qx_ix_int(ix, n, "transB", 0) != 0, qx_ix_int(ix, n, "transBatchB", 0) != 0, &tb));
     return qx_matmul_shape(ix, n, &ta, &tb, (int)a->dtype);
@@ -180,7 +178,7 @@ int qx_infer_ms_gemm_float8(qx_infer *ix, qx_node *n) { return qx_gemm_shape(ix,
 
 int qx_infer_ms_qgemm(qx_infer *ix, qx_node *n)
 {
-    int zero = dtype_of(ix, n, 8);
+    int zero = qx_ix_dtype(ix, n, 8);
     return qx_gemm_shape(ix, n, 3, zero ? zero : QX_DT_FLOAT);
 }
 
@@ -188,7 +186,7 @@ int qx_infer_ms_qgemm(qx_infer *ix, qx_node *n)
 int qx_infer_ms_gather_block_quantized(qx_infer *ix, qx_node *n)
 {
     const qx_type *x, *at;
-    int axis, rank = 0, dtype = dtype_of(ix, n, 2);
+    int axis, rank = 0, dtype = qx_ix_dtype(ix, n, 2);
     int64_t bits = qx_ix_int(ix, n, "bits", 4);
     if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &at)) return qx_ix_out_unranked(ix, n, 0, dtype);
     if (bits != 2 && bits != 4 && bits != 8) QX_IX_FAIL(ix, n, QX_E_SHAPE, "bits is %lld", (long long)bits);
@@ -232,7 +230,7 @@ int qx_infer_ms_embed_layer_norm(qx_infer *ix, qx_node *n)
 {
     const qx_type *ids, *words;
     bool quantized = n->op->id == QX_OP_ms_QEmbedLayerNormalization;
-    int dtype = quantized ? QX_DT_FLOAT : dtype_of(ix, n, 2);
+    int dtype = quantized ? QX_DT_FLOAT : qx_ix_dtype(ix, n, 2);
     if (!qx_ix_shaped(ix, n, 0, &ids) || !qx_ix_shaped(ix, n, 2, &words) || ids->rank != 2 || words->rank != 2) return QX_OK;
     qx_dim d[3] = {ids->dims[0], ids->dims[1], words->dims[1]};
     QX_TRY(out_dims(ix, n, 0, dtype, 3, d));
@@ -243,7 +241,7 @@ int qx_infer_ms_embed_layer_norm(qx_infer *ix, qx_node *n)
 int qx_infer_ms_half_last(qx_infer *ix, qx_node *n)
 {
     const qx_type *x;
-    if (!qx_ix_shaped(ix, n, 0, &x) || x->rank < 1) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x) || x->rank < 1) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     return with_last(ix, n, (int)x->dtype, div_dim(ix, x->dims[x->rank - 1], 2));
 }
 
@@ -252,13 +250,13 @@ int qx_infer_ms_half_last(qx_infer *ix, qx_node *n)
 int qx_infer_ms_qlinear_same(qx_infer *ix, qx_node *n) { return qx_ix_same(ix, n, 0, 0); }
 int qx_infer_ms_qlinear_pool(qx_infer *ix, qx_node *n)
 {
-    return qx_pool_shape(ix, n, dtype_of(ix, n, 0), qx_ix_int(ix, n, "channels_last", 0) != 0);
+    return qx_pool_shape(ix, n, qx_ix_dtype(ix, n, 0), qx_ix_int(ix, n, "channels_last", 0) != 0);
 }
 int qx_infer_ms_qlinear_global_pool(qx_infer *ix, qx_node *n)
 {
-    return qx_global_pool_shape(ix, n, dtype_of(ix, n, 0), qx_ix_int(ix, n, "channels_last", 0) != 0);
+    return qx_global_pool_shape(ix, n, qx_ix_dtype(ix, n, 0), qx_ix_int(ix, n, "channels_last", 0) != 0);
 }
-int qx_infer_ms_nhwc_conv(qx_infer *ix, qx_node *n) { return qx_nhwc_conv_shape(ix, n, 0, 1, dtype_of(ix, n, 0)); }
+int qx_infer_ms_nhwc_conv(qx_infer *ix, qx_node *n) { return qx_nhwc_conv_shape(ix, n, 0, 1, qx_ix_dtype(ix, n, 0)); }
 
 static qx_status broadcast_of(qx_infer *ix, qx_node *n, const uint32_t *inputs, int count, int dtype)
 {
@@ -272,14 +270,17 @@ static qx_status broadcast_of(qx_infer *ix, qx_node *n, const uint32_t *inputs, 
     return qx_ix_out(ix, n, 0, dtype, rank, dims);
 }
 
-int qx_infer_ms_qlinear_binary(qx_infer *ix, qx_node *n) { return broadcast_of(ix, n, (const uint32_t[]){0, 3}, 2, dtype_of(ix, n, 0)); }
-int qx_infer_ms_qlinear_where(qx_infer *ix, qx_node *n) { return broadcast_of(ix, n, (const uint32_t[]){0, 1, 4}, 3, dtype_of(ix, n, 1)); }
+int qx_infer_ms_qlinear_binary(qx_infer *ix, qx_node *n) { return broadcast_of(ix, n, (const uint32_t[]){0, 3}, 2, qx_ix_dtype(ix, n, 0)); }
+int qx_infer_ms_qlinear_where(qx_infer *ix, qx_node *n)
+{
+    return broadcast_of(ix, n, (const uint32_t[]){0, 1, 4}, 3, qx_ix_dtype(ix, n, 1));
+}
 
 /* y_scale, y_zero_point, then (x, scale, zero point) for each part. */
 int qx_infer_ms_qlinear_concat(qx_infer *ix, qx_node *n)
 {
     const qx_type *first;
-    int axis, dtype = dtype_of(ix, n, 1);
+    int axis, dtype = qx_ix_dtype(ix, n, 1);
     if (!qx_ix_shaped(ix, n, 2, &first)) return qx_ix_out_unranked(ix, n, 0, dtype);
     QX_TRY(qx_ix_axis(ix, n, qx_ix_int(ix, n, "axis", 0), first->rank, &axis));
     qx_dim *dims = qx_ix_dims(ix, first->rank);
@@ -299,7 +300,7 @@ int qx_infer_ms_qlinear_reduce(qx_infer *ix, qx_node *n)
     int64_t count;
     const int64_t *axes = qx_ix_ints(ix, n, "axes", &count);
     bool keep = qx_ix_int(ix, n, "keepdims", 1) != 0;
-    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     qx_dim *dims = qx_ix_dims(ix, x->rank);
     if (!dims) return QX_IX_NOMEM(ix);
     int rank = 0;
@@ -316,7 +317,7 @@ int qx_infer_ms_pad(qx_infer *ix, qx_node *n)
 {
     const qx_type *x;
     const qx_content *pads = qx_ix_content(ix, n, 1);
-    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     qx_dim *dims = qx_ix_dims(ix, x->rank);
     if (!dims) return QX_IX_NOMEM(ix);
     if (pads && pads->n != 2 * x->rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "it has %lld pads for %d axes", (long long)pads->n, x->rank);
@@ -332,7 +333,7 @@ int qx_infer_ms_conv_transpose_pads(qx_infer *ix, qx_node *n)
 {
     const qx_type *x, *w;
     if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &w) || x->rank < 3 || w->rank != x->rank)
-        return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+        return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     qx_dim *dims = qx_ix_dims(ix, x->rank);
     if (!dims) return QX_IX_NOMEM(ix);
     for (int i = 0; i < x->rank; i++) dims[i] = qx_dim_unknown();

@@ -3,8 +3,6 @@
 
 #include "onnx/infer/infer_op.h"
 
-static int dtype_of(qx_infer *ix, const qx_node *n, uint32_t i) { return (int)qx_ix_in(ix, n, i)->dtype; }
-
 /* ---- normalisation -------------------------------------------------------------------------------------------------------- */
 
 /* A per-channel parameter: its only dim must be the channels of X. */
@@ -27,7 +25,7 @@ int qx_infer_batch_norm(qx_infer *ix, qx_node *n)
         qx_dim *d = qx_ix_dims(ix, 1);
         if (!d) return QX_IX_NOMEM(ix);
         d[0] = x->dims[1];
-        QX_TRY(qx_ix_out(ix, n, i, i < 3 && n->op->since >= 14 ? dtype_of(ix, n, 3) : (int)x->dtype, 1, d));
+        QX_TRY(qx_ix_out(ix, n, i, i < 3 && n->op->since >= 14 ? qx_ix_dtype(ix, n, 3) : (int)x->dtype, 1, d));
     }
     return QX_OK;
 }
@@ -56,7 +54,7 @@ int qx_infer_simplified_norm(qx_infer *ix, qx_node *n) { return norm_outputs(ix,
 int qx_infer_rnn(qx_infer *ix, qx_node *n)
 {
     const qx_type *x, *r;
-    int dtype = dtype_of(ix, n, 0);
+    int dtype = qx_ix_dtype(ix, n, 0);
     int64_t hidden = qx_ix_int(ix, n, "hidden_size", -1), layout = qx_ix_int(ix, n, "layout", 0);
     const char *direction = qx_ix_string(ix, n, "direction", "forward");
     qx_dim ways = qx_dim_of(strcmp(direction, "bidirectional") == 0 ? 2 : 1), size = hidden >= 0 ? qx_dim_of(hidden) : qx_dim_unknown();
@@ -108,7 +106,7 @@ int qx_infer_attention(qx_infer *ix, qx_node *n)
 {
     const qx_type *q, *k, *v, *past;
     heads hq, hk, hv;
-    int dtype = dtype_of(ix, n, 0);
+    int dtype = qx_ix_dtype(ix, n, 0);
     if (!qx_ix_shaped(ix, n, 0, &q) || !qx_ix_shaped(ix, n, 1, &k) || !qx_ix_shaped(ix, n, 2, &v)) return QX_OK;
     QX_TRY(read_heads(ix, n, q, "q_num_heads", &hq));
     QX_TRY(read_heads(ix, n, k, "kv_num_heads", &hk));
@@ -125,8 +123,8 @@ int qx_infer_attention(qx_infer *ix, qx_node *n)
         dims[0] = hq.batch, dims[1] = hq.seq, dims[2] = qx_dim_mul(ix, hq.heads, hv.size);
         QX_TRY(qx_ix_out(ix, n, 0, dtype, 3, dims));
     }
-    QX_TRY(out4(ix, n, 1, dtype_of(ix, n, 1), hk.batch, hk.heads, total, hk.size));
-    QX_TRY(out4(ix, n, 2, dtype_of(ix, n, 2), hk.batch, hk.heads, total, hv.size));
+    QX_TRY(out4(ix, n, 1, qx_ix_dtype(ix, n, 1), hk.batch, hk.heads, total, hk.size));
+    QX_TRY(out4(ix, n, 2, qx_ix_dtype(ix, n, 2), hk.batch, hk.heads, total, hv.size));
     return out4(ix, n, 3, dtype, hq.batch, hq.heads, hq.seq, total);
 }
 
@@ -143,7 +141,7 @@ static qx_status linear_attention(qx_infer *ix, qx_node *n, uint32_t past_in)
     qx_dim dv = qx_dim_of_num(ix, qx_num_floordiv(ix, qx_num_of_dim(ix, v->dims[2]), qx_num_of(hkv)));
     dims[0] = q->dims[0], dims[1] = q->dims[1], dims[2] = qx_dim_mul(ix, dv, qx_dim_of(hq));
     QX_TRY(qx_ix_out(ix, n, 0, (int)q->dtype, 3, dims));
-    int state_type = qx_ix_given(n, past_in) ? dtype_of(ix, n, past_in) : (int)q->dtype;
+    int state_type = qx_ix_given(n, past_in) ? qx_ix_dtype(ix, n, past_in) : (int)q->dtype;
     if (qx_ix_shaped(ix, n, past_in, &past) && past->rank == 4) return qx_ix_same(ix, n, 1, past_in);
     return out4(ix, n, 1, state_type, q->dims[0], qx_dim_of(hkv), dk, dv);
 }
@@ -172,7 +170,7 @@ static qx_status loss(qx_infer *ix, qx_node *n)
 {
     const char *reduction = qx_ix_string(ix, n, "reduction", "mean");
     const qx_type *labels;
-    int dtype = dtype_of(ix, n, 0);
+    int dtype = qx_ix_dtype(ix, n, 0);
     if (strcmp(reduction, "none") != 0) return qx_ix_out(ix, n, 0, dtype, 0, qx_ix_dims(ix, 0));
     if (!qx_ix_shaped(ix, n, 1, &labels)) return qx_ix_out_unranked(ix, n, 0, dtype);
     return qx_ix_out(ix, n, 0, dtype, labels->rank, labels->dims);

@@ -13,6 +13,7 @@
 
 /* ---- inputs -------------------------------------------------------------------------------------------------------- */
 const qx_type *qx_ix_in(qx_infer *ix, const qx_node *n, uint32_t i);  /* never NULL: kind NONE when missing or unknown */
+static inline int qx_ix_dtype(qx_infer *ix, const qx_node *n, uint32_t i) { return (int)qx_ix_in(ix, n, i)->dtype; }
 bool qx_ix_shaped(qx_infer *ix, const qx_node *n, uint32_t i, const qx_type **out); /* a tensor with known rank */
 bool qx_ix_given(const qx_node *n, uint32_t i);                        /* the optional input is there */
 const qx_content *qx_ix_content(qx_infer *ix, const qx_node *n, uint32_t i); /* NULL: not known */
@@ -51,7 +52,6 @@ static inline qx_num qx_num_real(double v) { return (qx_num){.kind = QX_NUM_REAL
 static inline qx_dim qx_dim_of(int64_t v) { return (qx_dim){.n = v}; }
 static inline qx_dim qx_dim_unknown(void) { return (qx_dim){.n = -1}; }
 static inline bool qx_dim_known(qx_dim d) { return d.n >= 0; }
-static inline bool qx_dim_same(qx_dim a, qx_dim b) { return a.n == b.n && a.sym == b.sym && (a.n >= 0 || a.sym); }
 qx_num qx_num_of_dim(qx_infer *ix, qx_dim d);
 qx_dim qx_dim_of_num(qx_infer *ix, qx_num v); /* negative or unknown: unknown dim */
 bool qx_num_as_int(qx_num v, int64_t *out);   /* INT, or a whole REAL */

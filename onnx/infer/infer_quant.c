@@ -3,8 +3,6 @@
 #include "onnx/infer/infer_op.h"
 #include "onnx/trt.h"
 
-static int dtype_of(qx_infer *ix, const qx_node *n, uint32_t i) { return (int)qx_ix_in(ix, n, i)->dtype; }
-
 /* A scale is one number, one per element of `axis`, or one per block of it. */
 static qx_status scale_fits(qx_infer *ix, qx_node *n)
 {
@@ -47,7 +45,7 @@ static qx_status like_input(qx_infer *ix, qx_node *n, int dtype)
 
 int qx_infer_quantize_linear(qx_infer *ix, qx_node *n)
 {
-    int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), zero = dtype_of(ix, n, 2);
+    int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), zero = qx_ix_dtype(ix, n, 2);
     if (stated && zero && stated != zero)
         QX_IX_FAIL(ix, n, QX_E_TYPE, "output_dtype is %s but the zero point is %s", qx_dtype_get(stated)->text, qx_dtype_get(zero)->text);
     QX_TRY(scale_fits(ix, n));
@@ -56,7 +54,7 @@ int qx_infer_quantize_linear(qx_infer *ix, qx_node *n)
 
 int qx_infer_dequantize_linear(qx_infer *ix, qx_node *n)
 {
-    int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), scale = dtype_of(ix, n, 1);
+    int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), scale = qx_ix_dtype(ix, n, 1);
     QX_TRY(scale_fits(ix, n));
     if (!stated && scale == QX_DT_FLOAT8E8M0) scale = QX_DT_FLOAT;
     return like_input(ix, n, stated ? stated : scale ? scale : QX_DT_FLOAT);
@@ -73,14 +71,14 @@ int qx_infer_dynamic_quantize(qx_infer *ix, qx_node *n)
 
 int qx_infer_trt_quantize(qx_infer *ix, qx_node *n)
 {
-    const int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), zero = dtype_of(ix, n, 2);
+    const int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), zero = qx_ix_dtype(ix, n, 2);
     QX_TRY(scale_fits(ix, n));
     return like_input(ix, n, stated ? stated : zero ? zero : (int)qx_trt_codes(n->op->id));
 }
 
 int qx_infer_trt_dequantize(qx_infer *ix, qx_node *n)
 {
-    const int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), scale = dtype_of(ix, n, 1);
+    const int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), scale = qx_ix_dtype(ix, n, 1);
     QX_TRY(scale_fits(ix, n));
     return like_input(ix, n, stated ? stated : scale && scale != QX_DT_UINT8 ? scale : QX_DT_FLOAT);
 }
@@ -122,7 +120,7 @@ static qx_status shape_of_blocks(qx_infer *ix, qx_node *n, const qx_type *x, int
 int qx_infer_trt_block(qx_infer *ix, qx_node *n)
 {
     const bool back = n->op->id == QX_OP_trt_TRT_BlockDequantize;
-    const int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), made = stated ? stated : back ? dtype_of(ix, n, 1) : QX_DT_FLOAT8E4M3FN;
+    const int stated = (int)qx_ix_int(ix, n, "output_dtype", 0), made = stated ? stated : back ? qx_ix_dtype(ix, n, 1) : QX_DT_FLOAT8E4M3FN;
     const qx_type *x, *s;
     if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, made);
     int64_t *shape = qx_arena_array(qx_ix_arena(ix), (size_t)x->rank + 1, sizeof *shape);

@@ -6,8 +6,6 @@
 #include "base/checked.h"
 #include "onnx/infer/infer_op.h"
 
-static int dtype_of(qx_infer *ix, const qx_node *n, uint32_t i) { return (int)qx_ix_in(ix, n, i)->dtype; }
-
 /* floor(size * scale); the product of a number is taken in float. */
 static qx_dim scaled(qx_infer *ix, qx_dim size, qx_num scale)
 {
@@ -88,7 +86,7 @@ int qx_infer_resize(qx_infer *ix, qx_node *n)
 {
     const qx_type *x;
     int64_t count;
-    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     const int64_t *axes = n->op->since >= 18 ? qx_ix_ints(ix, n, "axes", &count) : NULL;
     if (!axes) count = x->rank;
     qx_dim *dims = qx_ix_dims(ix, x->rank);
@@ -112,7 +110,7 @@ int qx_infer_upsample(qx_infer *ix, qx_node *n)
 {
     const qx_type *x;
     const qx_content *scales = n->op->since >= 9 ? qx_ix_content(ix, n, 1) : NULL;
-    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     const qx_attr *a = qx_ix_attr(ix, n, "scales"), *h = qx_ix_attr(ix, n, "height_scale"), *w = qx_ix_attr(ix, n, "width_scale");
     qx_content *c = n->op->since < 9 ? qx_ix_new_content(ix, a ? a->n : h && w ? 4 : -1) : NULL;
     for (int64_t i = 0; c && i < c->n; i++) c->v[i] = qx_num_real(a ? (double)a->floats[i] : i < 2 ? 1.0 : (double)(i == 2 ? h : w)->f);
@@ -127,7 +125,7 @@ int qx_infer_upsample(qx_infer *ix, qx_node *n)
 int qx_infer_grid_sample(qx_infer *ix, qx_node *n)
 {
     const qx_type *x, *grid;
-    if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &grid)) return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+    if (!qx_ix_shaped(ix, n, 0, &x) || !qx_ix_shaped(ix, n, 1, &grid)) return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     if (x->rank < 3 || grid->rank != x->rank) QX_IX_FAIL(ix, n, QX_E_SHAPE, "X has rank %d and the grid rank %d", x->rank, grid->rank);
     qx_dim *dims = qx_ix_dims(ix, x->rank);
     if (!dims) return QX_IX_NOMEM(ix);
@@ -142,7 +140,7 @@ int qx_infer_affine_grid(qx_infer *ix, qx_node *n)
     const qx_type *theta, *size;
     const qx_content *c = qx_ix_content(ix, n, 1);
     if (!qx_ix_shaped(ix, n, 1, &size) || size->rank != 1 || size->dims[0].n < 4 || size->dims[0].n > 5)
-        return qx_ix_out_unranked(ix, n, 0, dtype_of(ix, n, 0));
+        return qx_ix_out_unranked(ix, n, 0, qx_ix_dtype(ix, n, 0));
     int rank = (int)size->dims[0].n;
     qx_dim *dims = qx_ix_dims(ix, rank);
     if (!dims) return QX_IX_NOMEM(ix);
@@ -150,5 +148,5 @@ int qx_infer_affine_grid(qx_infer *ix, qx_node *n)
     if (!c && qx_ix_shaped(ix, n, 0, &theta) && theta->rank == 3) dims[0] = theta->dims[0];
     for (int i = 1; i < rank - 1; i++) dims[i] = c ? qx_dim_of_num(ix, c->v[i + 1]) : qx_dim_unknown();
     dims[rank - 1] = qx_dim_of(rank - 2);
-    return qx_ix_out(ix, n, 0, dtype_of(ix, n, 0), rank, dims);
+    return qx_ix_out(ix, n, 0, qx_ix_dtype(ix, n, 0), rank, dims);
 }

@@ -9,7 +9,6 @@ int64_t qx_job_blocks(const qx_job *j)
     return j->spec.block > 0 ? qx_cells_of(k, j->spec.block) : 1;
 }
 
-bool qx_job_is_two_level(const qx_job *j) { return j->spec.codes == QX_DT_FLOAT4E2M1 && j->spec.scale == QX_DT_FLOAT8E4M3FN; }
 
 int qx_job_code_bits(const qx_job *j) { return qx_dtype_bits(j->spec.codes); }
 
@@ -123,7 +122,7 @@ static qx_status add_parts(qx_model *m, qx_job *j)
     if (nbits) s.dims[1] = (qx_job_blocks(j) * qx_dtype_bits(q->codes) + 7) / 8;
     if (q->zero_point) QX_TRY(add_part(m, j, QX_PART_ZERO, nbits ? QX_DT_UINT8 : q->codes, &s));
     s = (shape){0};
-    return qx_job_is_two_level(j) ? add_part(m, j, QX_PART_SCALE2, QX_DT_FLOAT, &s) : QX_OK;
+    return qx_spec_two_level(&j->spec) ? add_part(m, j, QX_PART_SCALE2, QX_DT_FLOAT, &s) : QX_OK;
 }
 
 qx_status qx_job_new(qx_model *m, const qx_weight *in, const qx_view *view, const qx_step *steps, const qx_qspec *spec, qx_layout layout,

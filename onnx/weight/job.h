@@ -6,7 +6,6 @@
 #include "onnx/file/source.h"
 
 int64_t qx_job_blocks(const qx_job *j);   /* scales a row */
-bool qx_job_is_two_level(const qx_job *j); /* NVFP4: E4M3 block scales under one f32 scale */
 qx_format qx_job_format(const qx_job *j);
 int qx_job_code_bits(const qx_job *j);
 

@@ -342,5 +342,5 @@ static qx_status end_scatter(qx_run *r)
 qx_status qx_run_emit_end(qx_run *r)
 {
     QX_TRY(r->panels ? end_panel(r) : end_scatter(r));
-    return qx_job_is_two_level(r->j) && r->col0 == 0 ? put(r, QX_PART_SCALE2, 0, &r->scale2, sizeof r->scale2) : QX_OK;
+    return qx_spec_two_level(&r->j->spec) && r->col0 == 0 ? put(r, QX_PART_SCALE2, 0, &r->scale2, sizeof r->scale2) : QX_OK;
 }

@@ -170,14 +170,14 @@ static bool wants_range(const qx_run *r)
 {
     const qx_job *j = r->j;
     if (qx_job_is_float(j)) return false;
-    if (qx_job_is_two_level(j)) return true;
+    if (qx_spec_two_level(&j->spec)) return true;
     if (grid_step(j)) return false;
     if (j->spec.rule == QX_SCALE_GIVEN && !(j->spec.zero_point && !j->spec.given_zero)) return false;
     return j->spec.block == -1 || (r->columns && j->spec.block == 0);
 }
 
 /* Two-level formats want the range of the tensor, whatever their blocks. */
-static int64_t range_cells(const qx_run *r) { return qx_job_is_two_level(r->j) || r->j->spec.block == -1 ? 1 : r->cols; }
+static int64_t range_cells(const qx_run *r) { return qx_spec_two_level(&r->j->spec) || r->j->spec.block == -1 ? 1 : r->cols; }
 
 static qx_status range_tile(void *user, int64_t i)
 {
@@ -267,7 +267,7 @@ qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j, bool all)
     *r = (qx_run){.ctx = ctx, .j = j};
     if (all && wants_content(j)) QX_TRY(bring_content(r, j));
     set_walk(r);
-    if (!all && j->spec.block >= 0 && !qx_job_is_two_level(j)) walk_rows(r); /* a row's scale is in its row */
+    if (!all && j->spec.block >= 0 && !qx_spec_two_level(&j->spec)) walk_rows(r); /* a row's scale is in its row */
     QX_TRY(qx_lock_new(ctx, &r->lock));
     QX_TRY(begin_steps(ctx, j, j->steps));
     if (!wants_range(r)) return QX_OK;
@@ -276,10 +276,10 @@ qx_status qx_run_prepare(qx_run *r, qx_ctx *ctx, const qx_job *j, bool all)
     QX_TRY(QX_NEW_ARRAY(ctx, r->n_range, &r->hi));
     if (!known_range(r)) {
         QX_TRY(each_tile(r, NULL, range_tile, NULL));
-        if (j->spec.rule == QX_SCALE_SEARCH && !qx_job_is_two_level(j)) QX_TRY(qx_run_search_tensor(r));
+        if (j->spec.rule == QX_SCALE_SEARCH && !qx_spec_two_level(&j->spec)) QX_TRY(qx_run_search_tensor(r));
         keep_range(r);
     }
-    if (!qx_job_is_two_level(j)) return QX_OK;
+    if (!qx_spec_two_level(&j->spec)) return QX_OK;
     r->scale2 = j->spec.second > 0 ? j->spec.second : qx_nvfp4_global(fmaxf(fmaxf(-r->lo[0], r->hi[0]), j->spec.amax));
     return QX_OK;
 }
@@ -300,7 +300,7 @@ void qx_run_free(qx_run *r)
 
 static qx_status tile_ranges(qx_run *r, qx_tile *t, const qx_grid *g, int64_t cells)
 {
-    const bool whole = r->n_range && !qx_job_is_two_level(r->j);
+    const bool whole = r->n_range && !qx_spec_two_level(&r->j->spec);
     qx_nonfinite bad = QX_NONFINITE_NONE;
     QX_TRY(QX_NEW_ARRAY(r->ctx, cells, &t->lo));
     QX_TRY(QX_NEW_ARRAY(r->ctx, cells, &t->hi));
@@ -352,7 +352,7 @@ static void amax_scales(qx_run *r, qx_tile *t, const qx_format *f, int64_t cells
     }
     for (int64_t i = 0; i < cells; i++)
         if (-t->lo[i] > t->hi[i]) t->hi[i] = -t->lo[i]; /* where only a range was taken */
-    if (!qx_job_is_two_level(r->j)) {
+    if (!qx_spec_two_level(&r->j->spec)) {
         qx_scale_from_amax(f, t->hi, cells, t->scale, &t->adjusted);
         return;
     }
@@ -389,7 +389,7 @@ static qx_status tile_quant(qx_run *r, qx_tile *t, qx_quant *q, const float **ef
     const int64_t cells = qx_grid_cells(&g);
     QX_TRY(tile_scales(r, t, &g));
     *effective = t->scale;
-    if (qx_job_is_two_level(r->j)) { /* codes are made against what the consumer will multiply with */
+    if (qx_spec_two_level(&r->j->spec)) { /* codes are made against what the consumer will multiply with */
         if (!t->lo) QX_TRY(QX_NEW_ARRAY(r->ctx, cells, &t->lo));
         for (int64_t i = 0; i < cells; i++) t->lo[i] = t->scale[i] * r->scale2;
         *effective = t->lo;

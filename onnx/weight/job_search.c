@@ -61,7 +61,7 @@ qx_status qx_tile_search(qx_run *r, qx_tile *t, const qx_grid *g)
     }
     QX_TRY(finite_rows(r, t, g, &copy));
     const float *x = copy ? copy : t->src;
-    const qx_status st = qx_job_is_two_level(r->j) ? search_two_level(r, t, x) : search_blocks(r, t, x);
+    const qx_status st = qx_spec_two_level(&r->j->spec) ? search_two_level(r, t, x) : search_blocks(r, t, x);
     qx_free(r->ctx, copy);
     return st;
 }

@@ -116,6 +116,8 @@ typedef struct qx_qspec {
     float second;         /* two levels of scales: the second one, where it is decided already; 0: by amax */
     const int32_t *given_zero; /* QX_SCALE_GIVEN with zero_point: [n][blocks]; NULL: from each block's range under the given scale */
 } qx_qspec;
+/* NVFP4: block scales in E4M3 under one f32 scale. */
+static inline bool qx_spec_two_level(const qx_qspec *s) { return s->codes == QX_DT_FLOAT4E2M1 && s->scale == QX_DT_FLOAT8E4M3FN; }
 
 /* Order in which the parts are stored. SAME: codes in the source's own layout and dims (scale dims: [n], or the source's dims
  * with the contraction axis divided by the block). NK: codes as [n, k], scales [n, blocks]. NBITS: com.microsoft MatMulNBits:

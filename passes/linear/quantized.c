@@ -24,6 +24,17 @@ bool qx_quantized_node(const qx_node *n)
     return n->op->traits & (QX_T_QDQ | QX_T_QUANTIZED) || expands(n);
 }
 
+static qx_status count_node(void *user, qx_node *n)
+{
+    qx_already *a = user;
+    if (a->of_codes ? !(n->op->traits & QX_T_QUANTIZED) : !qx_quantized_node(n)) return QX_OK;
+    if (!a->first) a->first = n;
+    a->count++;
+    return QX_OK;
+}
+
+qx_status qx_already_quantized(qx_model *m, qx_already *a) { return qx_model_each_node(m, count_node, a); }
+
 bool qx_expands_codes(const qx_value *v)
 {
     enum { LONGEST = 8 };

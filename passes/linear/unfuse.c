@@ -80,14 +80,12 @@ static qx_status plain_operator(qx_node *n, const char *op)
 
 enum { A_X, A_WEIGHTS, A_BIAS, A_MASK, A_PAST, A_SCORES }; /* inputs of Attention */
 
-static bool same_dim(const qx_dim *a, const qx_dim *b) { return a->n == b->n && (a->n >= 0 || (a->sym && a->sym == b->sym)); }
-
 /* Lengths of each row of the batch, or a mask by position; two lengths in one vector are not MultiHeadAttention's. */
 static bool mask_fits(const qx_value *mask, const qx_value *x)
 {
     if (!mask) return true;
     const qx_type *t = &mask->type;
-    return t->has_shape && (t->rank == 2 || t->rank == 3 || (t->rank == 1 && same_dim(&t->dims[0], &x->type.dims[0])));
+    return t->has_shape && (t->rank == 2 || t->rank == 3 || (t->rank == 1 && qx_dim_same(t->dims[0], x->type.dims[0])));
 }
 
 static bool only_projects(const qx_node *n)

@@ -13,7 +13,6 @@
 #include "passes/place/nodes.h"
 
 static bool for_tensorrt(const qx_pipeline *pipe) { return pipe->opt->target == QX_TARGET_TENSORRT; }
-static bool two_level(const qx_qspec *s) { return s->scale == QX_DT_FLOAT8E4M3FN; }
 
 bool qx_blocks_fit(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qspec *spec, const char **detail)
 {
@@ -32,7 +31,7 @@ bool qx_blocks_fit(const qx_pipeline *pipe, const qx_plan_item *it, const qx_qsp
 
 qx_need qx_blocks_need(const qx_pipeline *pipe, const qx_qspec *spec)
 {
-    return for_tensorrt(pipe) && !two_level(spec) ? qx_need_for(spec->codes, QX_DT_FLOAT, false, false) :
+    return for_tensorrt(pipe) && !qx_spec_two_level(spec) ? qx_need_for(spec->codes, QX_DT_FLOAT, false, false) :
                                                     qx_need_for(spec->codes, spec->scale, true, true);
 }
 
@@ -60,10 +59,10 @@ static qx_status blocked(const writing *w, qx_node *n)
 static qx_status back(const writing *w, qx_value *codes, qx_value *scale, qx_value **out)
 {
     qx_node *n;
-    const qx_dtype type = w->v->type.dtype, made = two_level(w->spec) ? QX_DT_FLOAT : type;
+    const qx_dtype type = w->v->type.dtype, made = qx_spec_two_level(w->spec) ? QX_DT_FLOAT : type;
     QX_TRY(put(w, "DequantizeLinear", codes, scale, &w->v->type, made, "BlockDequantize", &n));
     QX_TRY(blocked(w, n));
-    if (!two_level(w->spec)) QX_TRY(qx_attr_set_int(n, "output_dtype", made));
+    if (!qx_spec_two_level(w->spec)) QX_TRY(qx_attr_set_int(n, "output_dtype", made));
     if (made != type) QX_TRY(cast(w, n->out[0], type, "BlockCast", &n));
     *out = n->out[0];
     return QX_OK;
@@ -187,7 +186,7 @@ static qx_status standard(const writing *w, float second, qx_value **out)
     (void)qx_format_range(&(qx_format){.codes = w->spec->codes}, &lo, &top);
     QX_TRY(block_maxima(w, &scale));
     QX_TRY(with_scalar(w, "Div", scale, top, "BlockRaw", "block_top", &scale));
-    QX_TRY(two_level(w->spec) ? small_scales(w, scale, second, &scale) : powers_of_two(w, scale, &scale));
+    QX_TRY(qx_spec_two_level(w->spec) ? small_scales(w, scale, second, &scale) : powers_of_two(w, scale, &scale));
     QX_TRY(put(w, "QuantizeLinear", w->v, scale, &w->v->type, w->spec->codes, "BlockQuantize", &q));
     QX_TRY(blocked(w, q));
     QX_TRY(qx_attr_set_int(q, "output_dtype", w->spec->codes));
@@ -202,5 +201,5 @@ qx_status qx_blocks_put(qx_pipeline *pipe, qx_value *v, const qx_qspec *spec, fl
     qx_dim *last = &w.scales.dims[v->type.rank - 1];
     *last = (qx_dim){.n = last->n / spec->block};
     if (!for_tensorrt(pipe)) return standard(&w, second, out);
-    return two_level(spec) ? tensorrt_nvfp4(&w, second, out) : tensorrt_mxfp8(&w, out);
+    return qx_spec_two_level(spec) ? tensorrt_nvfp4(&w, second, out) : tensorrt_mxfp8(&w, out);
 }

@@ -44,8 +44,6 @@ static int64_t dq_axis(const qx_plan_item *it, qx_form f)
     return it->weight->spec.block > 0 ? it->lin->contract_axis : it->lin->channel_axis;
 }
 
-static bool two_level(const qx_plan_weight *w) { return w->job->part[QX_PART_SCALE2] != NULL; }
-
 /* Block scales that are codes themselves: dequantized by the scale of the tensor first. */
 static qx_status block_scales(qx_plan_weight *w, qx_value *codes, qx_value *scale2, qx_value **out)
 {
@@ -83,7 +81,7 @@ static qx_status dequantizer(qx_pipeline *pipe, qx_plan_item *it, qx_form f, con
     qx_type t = s->codes->type;
     if (s->scale->def) at = s->scale->def->next;
     const bool powers = w->spec.scale == QX_DT_FLOAT8E8M0; /* a scale that says nothing about the type of the result */
-    const qx_dtype made = two_level(w) ? QX_DT_FLOAT : w->tensor->dtype;
+    const qx_dtype made = qx_spec_two_level(&w->spec) ? QX_DT_FLOAT : w->tensor->dtype;
     QX_TRY(qx_node_put(g, at, &(qx_new_node){"DequantizeLinear", {s->codes, s->scale, s->zero}, s->zero ? 3u : 2u, &t, made, w->value->name,
                                              "DequantizeLinear"}, &n));
     if (powers) QX_TRY(qx_attr_set_int(n, "output_dtype", made));

@@ -180,8 +180,6 @@ qx_why qx_rule_size(const qx_linear *l, qx_family family, char *detail, size_t c
     return QX_WHY_NONE;
 }
 
-static bool same_dim(const qx_dim *a, const qx_dim *b) { return a->n == b->n && a->sym == b->sym && (a->n >= 0 || a->sym); }
-
 qx_dim qx_rule_batch(const qx_model *m)
 {
     const qx_dim none = {-1, NULL};
@@ -189,7 +187,7 @@ qx_dim qx_rule_batch(const qx_model *m)
     for (uint32_t i = 0; i < m->graph->n_inputs; i++) {
         const qx_value *v = m->graph->inputs[i];
         if (v->init || v->type.kind != QX_KIND_TENSOR || !v->type.has_shape || v->type.rank < 2) continue;
-        if ((batch.n >= 0 || batch.sym) && !same_dim(&batch, &v->type.dims[0])) return none;
+        if ((batch.n >= 0 || batch.sym) && !qx_dim_same(batch, v->type.dims[0])) return none;
         batch = v->type.dims[0];
     }
     return batch;
@@ -201,7 +199,7 @@ bool qx_rule_one_row(const qx_linear *l, const qx_dim *batch)
     if (!(l->plain || l->is_conv) || t->kind != QX_KIND_TENSOR || !t->has_shape) return false;
     const int channels = l->is_conv ? 1 : t->rank - 1;
     for (int i = 0; i < t->rank; i++)
-        if (i != channels && t->dims[i].n != 1 && (i || !same_dim(&t->dims[0], batch))) return false;
+        if (i != channels && t->dims[i].n != 1 && (i || !qx_dim_same(t->dims[0], *batch))) return false;
     return true;
 }
 

@@ -65,7 +65,7 @@ qx_status qx_scheme_want_range(const qx_scheme *s, qx_stats *stats, qx_value *v)
 static bool has_columns(const qx_linear *l) { return l->rows && !l->is_conv; }
 
 /* Block scales of x are multiples of one that calibration finds. */
-static bool has_second(const qx_plan_item *it) { return it->dynamic == QX_DYNAMIC_BLOCK && it->weight->spec.scale == QX_DT_FLOAT8E4M3FN; }
+static bool has_second(const qx_plan_item *it) { return it->dynamic == QX_DYNAMIC_BLOCK && qx_spec_two_level(&it->weight->spec); }
 
 static qx_status want_input(qx_pass *p, const qx_scheme *s, qx_stats *stats, const qx_plan_item *it)
 {

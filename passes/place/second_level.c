@@ -15,8 +15,7 @@ typedef struct levels { qx_pass *p; int64_t least, *members; float *amax, *top; 
 
 static bool wants(const qx_pass *p, const qx_plan_item *it)
 {
-    return it->pass == p && it->weight && it->lin->group_id >= 0 && it->weight->spec.codes == QX_DT_FLOAT4E2M1 &&
-        it->weight->spec.scale == QX_DT_FLOAT8E4M3FN;
+    return it->pass == p && it->weight && it->lin->group_id >= 0 && qx_spec_two_level(&it->weight->spec);
 }
 
 static qx_status item_amax(void *user, int64_t i)

@@ -31,17 +31,9 @@ static bool has_codes(const qx_pass *p, const qx_value *v)
     return it && it->pass && it->act && !it->float_output;
 }
 
-static bool same_shape(const qx_type *a, const qx_type *b)
-{
-    if (!a->has_shape || !b->has_shape || a->rank != b->rank) return false;
-    for (int i = 0; i < a->rank; i++)
-        if (a->dims[i].n != b->dims[i].n || (a->dims[i].n < 0 && a->dims[i].sym != b->dims[i].sym)) return false;
-    return true;
-}
-
 static bool adds_codes(const qx_pass *p, const qx_node *n)
 {
-    if (n->op->id != QX_OP_Add || n->graph->function || !same_shape(&n->in[0]->type, &n->in[1]->type)) return false;
+    if (n->op->id != QX_OP_Add || n->graph->function || !qx_type_same_dims(&n->in[0]->type, &n->in[1]->type)) return false;
     return has_codes(p, n->in[0]) && has_codes(p, n->in[1]) && conv_of(p, behind_relu(n->out[0]));
 }
 

@@ -6,11 +6,6 @@
 
 #include "onnx/edit.h"
 
-static bool usable(const qx_plan_item *it)
-{
-    return it->weight && qx_linear_reads_rows(it->lin);
-}
-
 /* ---- Looking upstream ---- */
 
 static bool single_use(const qx_value *v)
@@ -97,7 +92,7 @@ static bool has_row_channels(const qx_linear *l)
 static bool makes_columns(const qx_node *n, const struct qx_pipeline *pipe)
 {
     const qx_plan_item *it = qx_plan_item_of(pipe->plan, n);
-    return it && usable(it) && it->lin->rows != it->lin->x;
+    return it && qx_group_takes(it) && it->lin->rows != it->lin->x;
 }
 
 /* What makes v; behind W x its channels lie before a trailing 1, or are turned to be the last axis: NULL where they are not. */
@@ -116,7 +111,7 @@ static qx_node *below_bias(struct qx_pipeline *pipe, qx_node *n, qx_fold *f)
     for (uint32_t i = 0; n->op->id == QX_OP_Add && i < 2; i++) {
         qx_value *other = qx_node_in(n, 1 - i);
         const qx_plan_item *it = other && other->def && single_use(other) ? qx_plan_item_of(pipe->plan, other->def) : NULL;
-        if (!it || !usable(it) || !it->lin->plain || !is_vector(n->in[i], it->lin->n)) continue;
+        if (!it || !qx_group_takes(it) || !it->lin->plain || !is_vector(n->in[i], it->lin->n)) continue;
         add_param(f, n, i);
         return other->def;
     }
@@ -129,7 +124,7 @@ static qx_plan_item *producer_of(struct qx_pipeline *pipe, qx_value *v, qx_fold 
     if (!v->def) return NULL;
     qx_node *n = maker_of(pipe, v);
     qx_plan_item *it = n ? qx_plan_item_of(pipe->plan, n = below_bias(pipe, n, f)) : NULL;
-    if (!it || !usable(it) || !has_row_channels(it->lin)) return NULL;
+    if (!it || !qx_group_takes(it) || !has_row_channels(it->lin)) return NULL;
     const qx_group alone = qx_group_alone(&it);
     f->each = it->lin->plain ? it->lin->n : qx_last_dim(v);
     if (!qx_group_owns_weights(&alone) || f->each < 1 || it->lin->n % f->each) return NULL;

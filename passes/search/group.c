@@ -5,7 +5,7 @@
 
 enum { MAX_CHAIN = 12 };
 
-static bool usable(const qx_plan_item *it) { return it->weight && qx_linear_reads_rows(it->lin); }
+bool qx_group_takes(const qx_plan_item *it) { return it->weight && qx_linear_reads_rows(it->lin); }
 
 int64_t qx_last_dim(const qx_value *v)
 {
@@ -212,7 +212,7 @@ qx_status qx_groups_find(struct qx_pipeline *pipe, qx_group **out, int64_t *n)
                 qx_arena_array(arena, count, sizeof *f.groups), 0};
     if (!f.top || !f.placed || !f.groups) return QX_E_NOMEM;
     for (int64_t i = 0; i < plan->linears.count; i++)
-        if (usable(&plan->items[i])) f.top[i] = top_of(plan->items[i].lin);
+        if (qx_group_takes(&plan->items[i])) f.top[i] = top_of(plan->items[i].lin);
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (f.top[i] && !f.placed[i]) QX_TRY(add_group(&f, i));
     *out = f.groups;

@@ -16,6 +16,8 @@ typedef struct qx_group {
 /* Groups of the plan that have constant matrix weights of their own (no convolutions); in the model's arena. Readers of different
  * values are one group where nothing else reads them; otherwise each value's are. */
 qx_status qx_groups_find(struct qx_pipeline *pipe, qx_group **out, int64_t *n);
+/* Whether the operator can be in one. */
+bool qx_group_takes(const qx_plan_item *it);
 /* A group of one operator, for judging it alone. */
 qx_group qx_group_alone(qx_plan_item **it);
 /* Asks for these kinds of statistics of x, and for channels of what the items read where that is another value. */

@@ -13,7 +13,7 @@ bool qx_spec_scales(const qx_qspec *spec, const qx_row_tile *t, qx_quant *q)
 {
     const int64_t block = spec->block > 0 ? spec->block : t->k;
     /* its second level keeps block scales in range */
-    const bool two_level = spec->codes == QX_DT_FLOAT4E2M1 && spec->scale == QX_DT_FLOAT8E4M3FN;
+    const bool two_level = qx_spec_two_level(spec);
     float *scale = t->scale;
     *q = (qx_quant){.grid = {t->rows, t->k, spec->block < 0 ? t->rows : 1, block},
                     .format = {.codes = spec->codes, .scale = two_level ? QX_DT_FLOAT : spec->scale, .narrow = spec->narrow},

@@ -254,11 +254,6 @@ static const qx_plan_item *reader_of(const qx_plan *plan, const qx_plan_weight *
     return NULL;
 }
 
-static bool same_window(const qx_conv_window *a, const qx_conv_window *b)
-{
-    return a == b || (a && b && memcmp(a, b, sizeof *a) == 0);
-}
-
 static int64_t enough_rows(const qx_pipeline *pipe)
 {
     int64_t most = 0;
@@ -274,7 +269,7 @@ static int64_t gate_of(sequence *s, const qx_linear *l)
 {
     const qx_conv_window *window = qx_linear_window(l);
     int64_t i = 0;
-    while (i < s->n_gates && !(s->gates[i].seen == l->rows && same_window(s->gates[i].window, window))) i++;
+    while (i < s->n_gates && !(s->gates[i].seen == l->rows && qx_window_same(s->gates[i].window, window))) i++;
     if (i < s->n_gates) return i;
     s->gates[s->n_gates++] = (gate){.seen = l->rows, .window = window,
                                     .thin = {.enough = enough_rows(s->pipe), .runs = qx_samples_count(s->samples)}};

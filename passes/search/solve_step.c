@@ -103,12 +103,10 @@ static qx_status factor(qx_ctx *ctx, const solve *v, solve_live *l)
     return st;
 }
 
-static bool two_level(const qx_qspec *q) { return q->codes == QX_DT_FLOAT4E2M1 && q->scale == QX_DT_FLOAT8E4M3FN; }
-
 /* What block scales of two-level formats are relative to; 1 for others. */
 static float global_of(const qx_qspec *q, const solve_live *l)
 {
-    return !two_level(q) ? 1 : q->second > 0 ? q->second : qx_nvfp4_global(l->amax);
+    return !qx_spec_two_level(q) ? 1 : q->second > 0 ? q->second : qx_nvfp4_global(l->amax);
 }
 
 static qx_status begin(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int64_t k)
@@ -122,7 +120,7 @@ static qx_status begin(qx_ctx *ctx, const qx_step *s, const qx_qspec *spec, int6
         QX_FAIL(ctx, QX_E_FAIL, "weight '%s' is asked for before its turn", v->name);
     if (v->spec.compensate && !v->spec.gram.h) v->live->failed = true; /* no sample came here */
     else if (v->spec.compensate) QX_TRY(factor(ctx, v, v->live));
-    if (spec->block >= 0 && !two_level(spec)) return QX_OK;
+    if (spec->block >= 0 && !qx_spec_two_level(spec)) return QX_OK;
     QX_TRY(tensor_amax(ctx, v, s, k, &v->live->amax));
     v->live->amax = fmaxf(v->live->amax, spec->amax);
     return QX_OK;
@@ -157,7 +155,7 @@ static bool scales_before(const tile *t, const float *x, int64_t rows, float *sc
             memcpy(scale + r * t->blocks, q->given + (t->first + r) / together * t->blocks, (size_t)t->blocks * sizeof *scale);
         return true;
     }
-    if (two_level(q)) return false;
+    if (qx_spec_two_level(q)) return false;
     if (q->rule == QX_SCALE_SEARCH || q->zero_point) {
         if (!t->v->live->perm && !t->v->live->failed && t->v->spec.compensate) return false;
         const qx_search search = {.format = t->format, .block = t->block, .zero_point = q->zero_point, .weight = q->importance};
@@ -229,7 +227,7 @@ static qx_status solve_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, 
     if (!v->spec.prune) memcpy(t->w0, x, (size_t)(rows * t->k) * sizeof *x);
     const qx_gptq g = {.k = t->k, .u = l->u, .perm = l->perm, .format = t->format, .block = t->spec->block < 0 ? 0 : t->spec->block,
                        .zero_point = t->spec->zero_point,
-                       .search = given || two_level(t->spec) ? NULL : &search, .nvfp4 = two_level(t->spec) ? &nvfp4 : NULL,
+                       .search = given || qx_spec_two_level(t->spec) ? NULL : &search, .nvfp4 = qx_spec_two_level(t->spec) ? &nvfp4 : NULL,
                            .keep_zeros = v->spec.keep_zeros || v->spec.prune};
     if (!qx_gptq_rows(&g, x, rows, scale, zero, t->codes, NULL, t->scratch))
         QX_FAIL(ctx, QX_E_UNSUPPORTED, "weight '%s': the solver does not take %s in blocks of %lld", v->name,
@@ -240,7 +238,7 @@ static qx_status solve_rows(qx_ctx *ctx, const tile *t, float *x, int64_t rows, 
 /* NVFP4 block scales are handed back as stored, without the tensor's factor. */
 static void store_scales(const tile *t, int64_t rows, float *scale)
 {
-    if (!two_level(t->spec)) return;
+    if (!qx_spec_two_level(t->spec)) return;
     const float global = global_of(t->spec, t->v->live);
     for (int64_t i = 0; i < rows * t->blocks; i++) scale[i] = qx_scale_stored(&t->format, scale[i] / global, NULL);
 }

@@ -143,22 +143,14 @@ qx_rstep *qx_fuse_act_behind(const qx_fuser *f, const qx_value *v)
     return v->n_uses == ((const qx_act_params *)a->fused)->reads ? a : NULL;
 }
 
-bool qx_fuse_same_dims(const qx_value *va, const qx_value *vb)
-{
-    const qx_type *a = &va->type, *b = &vb->type;
-    if (a->kind != QX_KIND_TENSOR || b->kind != QX_KIND_TENSOR || !a->has_shape || !b->has_shape || a->rank != b->rank) return false;
-    for (int i = 0; i < a->rank; i++)
-        if (a->dims[i].n != b->dims[i].n || (a->dims[i].n < 0 && (!a->dims[i].sym || a->dims[i].sym != b->dims[i].sym))) return false;
-    return true;
-}
-
 const qx_value *qx_fuse_with_same(const qx_fuser *f, const qx_value *v, qx_op_id op, qx_rstep **reader)
 {
     *reader = qx_fuse_user(f, v);
     const qx_node *n = qx_fuse_is(*reader, op);
     if (!n || (*reader)->ref_attrs) return NULL;
     const qx_value *o = n->in[0] == v ? n->in[1] : n->in[0];
-    return o && qx_fuse_same_dims(o, v) && o->type.dtype == v->type.dtype && qx_fuse_same_dims(o, (*reader)->out_value[0]) ? o : NULL;
+    if (!o || o->type.dtype != v->type.dtype || !qx_type_same_dims(&o->type, &v->type)) return NULL;
+    return qx_type_same_dims(&o->type, &(*reader)->out_value[0]->type) ? o : NULL;
 }
 
 bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out) { return const_scalar(f, v, out) || inferred_scalar(f, v, out); }

@@ -30,8 +30,6 @@ qx_rstep *qx_fuse_user(const qx_fuser *f, const qx_value *v);
 qx_rstep *qx_fuse_act_behind(const qx_fuser *f, const qx_value *v);
 /* The other operand when v's only reader is this operator, and operand and result are tensors of v's own dims and type; NULL otherwise. */
 const qx_value *qx_fuse_with_same(const qx_fuser *f, const qx_value *v, qx_op_id op, qx_rstep **reader);
-/* Both tensors, of known rank and equal dims, as far as the plan can know. */
-bool qx_fuse_same_dims(const qx_value *a, const qx_value *b);
 /* Makes s a fused step: fn with params (in the plan's arena), these inputs (NULLs allowed), output v. */
 qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *params, const qx_value *const *in, uint32_t n_in,
                       const qx_value *out);

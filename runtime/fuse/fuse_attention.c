@@ -190,7 +190,7 @@ static bool adds_nothing(const qx_fuser *f, const qx_node *add, uint32_t side)
     const qx_node *n = qx_fuse_is(qx_fuse_def(f, peel_scale(f, add->in[side], &scale)), QX_OP_ConstantOfShape);
     const qx_attr *value = n ? qx_node_attr(n, "value") : NULL;
     float fill = 0;
-    if (!n || !qx_fuse_same_dims(add->in[1 - side], add->out[0])) return false;
+    if (!n || !qx_type_same_dims(&add->in[1 - side]->type, &add->out[0]->type)) return false;
     if (value && (!value->tensor || value->tensor->dtype != QX_DT_FLOAT || value->tensor->numel != 1 ||
         !qx_fuse_ok(f, qx_weight_read(f->x->ctx, value->tensor, &fill)))) return false;
     return isfinite(fill) && (double)fill * scale == 0;

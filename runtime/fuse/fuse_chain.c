@@ -47,7 +47,7 @@ static bool as_link(qx_rstep *s, link *out)
 /* Input i of the link may be the running value: it has the dims of the result. */
 static bool runs_through(const link *l, uint32_t i)
 {
-    return i < l->step->n_in && qx_fuse_same_dims(l->step->in_value[i], l->step->out_value[0]);
+    return i < l->step->n_in && qx_type_same_dims(&l->step->in_value[i]->type, &l->step->out_value[0]->type);
 }
 
 /* The link before l in its chain; *before is set, and l->main. */

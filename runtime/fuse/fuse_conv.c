@@ -64,7 +64,7 @@ static void take_bias(const qx_fuser *f, chain *c, const qx_node *conv)
     qx_rstep *reader = qx_fuse_user(f, c->v);
     const qx_node *n = qx_fuse_is(reader, QX_OP_Add);
     const qx_type *y = &c->v->type;
-    if (c->bias || !n || reader->ref_attrs || !y->has_shape || !qx_fuse_same_dims(c->v, n->out[0])) return;
+    if (c->bias || !n || reader->ref_attrs || !y->has_shape || !qx_type_same_dims(&c->v->type, &n->out[0]->type)) return;
     const qx_value *b = n->in[0] == c->v ? n->in[1] : n->in[0];
     const qx_weight *k = qx_fuse_const(b), *w = qx_fuse_const(conv->in[1]);
     const int behind = y->rank - 2; /* axes behind the channels */

@@ -28,7 +28,8 @@ qx_status qx_fuse_group_norm(qx_fuser *f, qx_rstep *s)
     const qx_value *x = m.v[QX_LETTER('x')], *gamma = m.v[QX_LETTER('g')], *beta = m.v[QX_LETTER('b')], *out = s->out_value[0];
     const qx_weight *scale = qx_fuse_const(m.v[QX_LETTER('s')]);
     const qx_type *t = &m.v[QX_LETTER('j')]->type; /* [N, groups, rest] */
-    if (!qx_fuse_same_dims(x, m.v[QX_LETTER('k')]) || !qx_fuse_same_dims(x, out) || x->type.rank != 4) return QX_OK;
+    const qx_type *back = &m.v[QX_LETTER('k')]->type;
+    if (!qx_type_same_dims(&x->type, back) || !qx_type_same_dims(&x->type, &out->type) || x->type.rank != 4) return QX_OK;
     int64_t channels = x->type.dims[1].n;
     if (!per_channel(gamma, channels) || !per_channel(beta, channels)) return QX_OK;
     if (!scale || channels % scale->numel || !all_are(f, scale, 1.0f) || !all_are(f, qx_fuse_const(m.v[QX_LETTER('z')]), 0.0f))

@@ -22,7 +22,7 @@ static qx_status build_same(qx_fuser *f, qx_rstep *s, const qx_match *m)
     static const char by_one;
     const qx_value *x = letter(m, 'x'), *y = s->out_value[0];
     const double e = m->num[QX_LETTER('e')];
-    if (e < 1 || e > 1 || x->type.dtype != y->type.dtype || !qx_fuse_same_dims(x, y)) return QX_OK;
+    if (e < 1 || e > 1 || x->type.dtype != y->type.dtype || !qx_type_same_dims(&x->type, &y->type)) return QX_OK;
     return qx_fuse_set(f, s, qx_cpu_identity, &by_one, &x, 1, y);
 }
 
