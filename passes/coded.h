@@ -6,7 +6,8 @@
 #include "passes/pass.h"
 #include "runtime/exec.h"
 
-/* scale: scalar, or one a channel of the last axis, NULL: of plain numbers; zero NULL: 0 */
+/* scale: scalar, one a channel of the last axis, or one a head and channel ([1, heads, 1, channels] over a tensor [batch, heads, rows,
+ * channels]); NULL: of plain numbers. zero NULL: 0. codes UINT4: two in each byte of a UINT8 tensor, moved up by 8. */
 typedef struct qx_coded { qx_dtype codes; const qx_weight *scale, *zero; } qx_coded;
 /* What an input's codes are read with, or its float type; false: it is no input of either. */
 bool qx_coded_input(const qx_value *v, qx_coded *out);

@@ -27,3 +27,11 @@ the tokenizer made here gives each a letter.
   $ try gqa "kv-cache(fp8)"
   KL divergence   0\.000[1-9].* (re)
   24
+  $ quantize() { qonnx quantize $DATA/cache/$1.onnx -o q.onnx --force --passes "$2" --calib $DATA/cache/ids.npz -q; }
+  $ quantize gqa "kv-cache(int4)" && qonnx eval q.onnx --ref $DATA/cache/gqa.onnx --text text.txt --tokenizer tokenizer.json --seq-len 24 -q | grep KL
+  KL divergence   0\.0[0-9]*.* (re)
+  $ qonnx-llm q.onnx --prompt TheKing --tokens 16 --quiet --tokenizer tokenizer.json | wc -m
+  24
+  $ quantize concat "kv-cache(int4)"
+  qonnx quantize: kv-cache(int4): 'past_key_values.0.key' does not go into GroupQueryAttention, which alone reads codes of 4 bits; write int8 or fp8
+  [3]

@@ -1,4 +1,4 @@
-/* test_kv_cache.c - caches in 8 bits: the interface carries codes, a text that is fed token by token gives what the whole text
+/* test_kv_cache.c - caches in 8 and 4 bits: the interface carries codes, a text that is fed token by token gives what the whole text
  * gives, and both are near the float model. One graph as onnxruntime-genai exports it, one as optimum does
  * (tests/data/cache/make.py). */
 #include "unit.h"
@@ -39,7 +39,7 @@ static void no_past(qx_ctx *ctx, feeds *f, const qx_model *m)
 {
     for (int i = 0; i < 4; i++) {
         const qx_value *v = qx_graph_find(m->graph, past_names[i]);
-        OK(qx_tensor_new(ctx, &f->past[i], v->type.dtype, 4, (int64_t[]){1, 1, 0, HEAD}));
+        OK(qx_tensor_new(ctx, &f->past[i], v->type.dtype, 4, (int64_t[]){1, 1, 0, v->type.dtype == QX_DT_UINT8 ? HEAD / 2 : HEAD}));
     }
 }
 
@@ -111,6 +111,8 @@ static void concat_channels(void **state) { same_step_by_step(*state, "concat", 
 static void concat_fp8(void **state) { same_step_by_step(*state, "concat", "kv-cache(fp8)", QX_DT_FLOAT8E4M3FN, 25); }
 static void gqa_int8(void **state) { same_step_by_step(*state, "gqa", "kv-cache", QX_DT_INT8, 35); }
 static void gqa_fp8(void **state) { same_step_by_step(*state, "gqa", "kv-cache(format=fp8)", QX_DT_FLOAT8E4M3FN, 25); }
+static void gqa_channels(void **state) { same_step_by_step(*state, "gqa", "kv-cache(scales=channel,rope=off)", QX_DT_INT8, 18); }
+static void gqa_int4(void **state) { same_step_by_step(*state, "gqa", "kv-cache(int4)", QX_DT_UINT8, 16); }
 static void with_weights(void **state) { same_step_by_step(*state, "gqa", "rotate,kv-cache,int8-weights", QX_DT_INT8, 30); }
 
 static float scale_of(const qx_model *m, const char *name)
@@ -149,11 +151,11 @@ static void refused(void **state)
     char out[128];
     out_path(out, sizeof out);
     const char *calib = DATA "ids.npz";
-    qx_quantize_options o = {.input = DATA "gqa.onnx", .output = out, .passes = "kv-cache(scales=channel)", .force = true};
+    qx_quantize_options o = {.input = DATA "concat.onnx", .output = out, .passes = "kv-cache(int4)", .force = true};
     o.samples = (qx_samples_options){.paths = &calib, .n_paths = 1};
     OK(qx_report_new(*state, &r));
-    FAILS(qx_quantize_file(*state, &o, r), QX_E_USAGE);
-    MESSAGE_HAS(*state, "write scales=tensor");
+    FAILS(qx_quantize_file(*state, &o, r), QX_E_UNSUPPORTED);
+    MESSAGE_HAS(*state, "'past_key_values.0.key' does not go into GroupQueryAttention");
     qx_ctx_clear_error(*state);
     o.input = TEST_SOURCE_DIR "/tests/data/mlp/model.onnx";
     o.passes = "kv-cache,int8-weights";
@@ -191,6 +193,38 @@ static void encoding(void **state)
     unlink(out);
 }
 
+/* Two codes a byte, a scale for each of 2 heads and 4 channels. */
+static void encoding_of_four_bits(void **state)
+{
+    enum { BATCH = 2, HEADS = 2, ROWS = 3, D = 4, N = BATCH * HEADS * ROWS * D };
+    static const char text[] = "<ir_version: 10, opset_import: [\"\" : 21, \"com.microsoft\" : 1]> g (float[2,1,16] q, float[2,1,8] k, float[2,1,8] v, "
+        "uint8[2,2,3,2] pk, uint8[2,2,3,2] pv, int32[2] len, int32 all) => (y, ck, cv) "
+        "<float[1,2,1,4] s = {0.5, 1, 2, 4, 0.25, 0.125, 8, 16}> { y, ck, cv = com.microsoft.GroupQueryAttention <num_heads = 4, kv_num_heads = 2, "
+        "k_quant_type = \"PER_CHANNEL\", v_quant_type = \"PER_CHANNEL\", kv_cache_bit_width = 4> (q, k, v, pk, pv, len, all, , , , , , s, s) }";
+    static const float scale[HEADS][D] = {{0.5f, 1, 2, 4}, {0.25f, 0.125f, 8, 16}};
+    qx_model *m;
+    qx_tensor from, to, back;
+    qx_coded c;
+    OK(qx_model_parse_text(*state, text, &m));
+    assert_true(qx_coded_input(qx_graph_find(m->graph, "pk"), &c));
+    assert_int_equal(c.codes, QX_DT_UINT4);
+    OK(qx_tensor_new(*state, &from, QX_DT_FLOAT, 4, (int64_t[]){BATCH, HEADS, ROWS, D}));
+    for (int i = 0; i < N; i++) ((float *)from.data)[i] = (float)((i * 7) % 23 - 11) * scale[i / (ROWS * D) % HEADS][i % D] * 0.9f;
+    OK(qx_coded_encode(*state, &c, &from, &to));
+    assert_int_equal(to.dims[3], D / 2);
+    assert_int_equal(to.dtype, QX_DT_UINT8);
+    OK(qx_coded_decode(*state, &c, &to, &back));
+    for (int i = 0; i < N; i++) {
+        const float s = scale[i / (ROWS * D) % HEADS][i % D], code = fminf(fmaxf(rintf(((float *)from.data)[i] / s), -8), 7);
+        assert_int_equal(((uint8_t *)to.data)[i / 2] >> i % 2 * 4 & 15, (int)code + 8);
+        assert_true(((float *)back.data)[i] == code * s);
+    }
+    qx_tensor_free(*state, &from);
+    qx_tensor_free(*state, &to);
+    qx_tensor_free(*state, &back);
+    qx_model_free(m);
+}
+
 /* A model in float64 that became one in float32 is fed what the first one is fed. */
 static void doubles_become_floats(void **state)
 {
@@ -210,8 +244,8 @@ static void doubles_become_floats(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(concat_int8), TEST(concat_channels), TEST(concat_fp8), TEST(gqa_int8), TEST(gqa_fp8),
-                                       TEST(with_weights), TEST(room_for_rotation), TEST(refused), TEST(encoding),
+    const struct CMUnitTest tests[] = {TEST(concat_int8), TEST(concat_channels), TEST(concat_fp8), TEST(gqa_int8), TEST(gqa_fp8), TEST(gqa_int4), TEST(gqa_channels),
+                                       TEST(with_weights), TEST(room_for_rotation), TEST(refused), TEST(encoding), TEST(encoding_of_four_bits),
                                        TEST(doubles_become_floats)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
