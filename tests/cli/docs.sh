@@ -35,7 +35,8 @@ folder() { # kind: the files that commands of this kind name
     *resnet.onnx*|*mobilenet.onnx*|*net.onnx*) for n in resnet mobilenet net; do ln -s "$models"/micro-sdxl/vae_encoder/model.onnx $n.onnx; done
             cp "$models"/micro-sdxl/vae_encoder/sample.npz samples.npz; mkdir DIR; cp samples.npz DIR ;;
     *enc.onnx*) ln -s "$models"/bert/model.onnx enc.onnx; mkdir DIR; cp "$models"/bert/sample.npz DIR ;;
-    *kv-cache*) ln -s "$cache"/concat.onnx llm.onnx; cp "$cache"/ids.npz samples.npz; letters >tokenizer.json
+    *kv-cache*) case $1 in *"kv-cache(int4"*) form=gqa ;; *) form=concat ;; esac
+            ln -s "$cache"/$form.onnx llm.onnx; cp "$cache"/ids.npz samples.npz; letters >tokenizer.json
             for _ in 1 2 3 4 5 6 7 8; do printf 'TheKingSaidToTheKingAndHeRodeAwayABCDEFGHIJKLMNOPQRSTUVabcdefghijklmno'; done >calib.txt ;;
     *) for n in llm model m NEW; do ln -s "$models"/micro-llama/model.onnx $n.onnx; done
        cp "$models"/micro-llama/tokenizer.json .; prose t.txt; prose calib.txt; cp "$models"/micro-llama/sample.npz samples.npz; cp samples.npz sample.npz ;;
