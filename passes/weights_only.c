@@ -5,6 +5,9 @@
 #include "passes/place/scheme.h"
 #include "passes/search/sequence.h"
 
+#define HALF_SCALES_OPTION {"half-scales", QX_OPT_BOOL, "true", 0, 1, NULL, \
+    "block scales of float32 weights are stored as float16 behind a Cast, which runtimes fold as they load (not for tensorrt)"}
+
 #define FEW_BITS_OPTIONS(ZERO, SCALE, LOWEST) \
     {"block", QX_OPT_INT, "32", 8, 65536, NULL, \
      "elements of the contraction that share a scale (32, 64, 128; smaller is more accurate and larger in file)"}, \
@@ -12,6 +15,7 @@
     {"scale", QX_OPT_CHOICE, "search", 0, 0, "search|amax", "block scale of least squared error, or " SCALE}, \
     {"negative-scale", QX_OPT_BOOL, "true", 0, 1, NULL, \
      "let the search use a negative scale, so that the largest value lands on " LOWEST " (not for tensorrt)"}, \
+    HALF_SCALES_OPTION, \
     QX_SCHEME_UNBLOCKED_OPTION, \
     QX_SCHEME_LEVEL_OPTION, \
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL}
@@ -19,7 +23,8 @@ static const qx_option int4_options[] = {FEW_BITS_OPTIONS("false", "amax/7", "-8
 static const qx_option int2_options[] = {FEW_BITS_OPTIONS("true", "amax (with a zero point the range over 3)", "-2")};
 #define EIGHT_OPTIONS \
     {"block", QX_OPT_INT, "0", 0, 65536, NULL, "elements of the contraction that share a scale; 0: one scale per output channel"}, \
-    {"scale", QX_OPT_CHOICE, "amax", 0, 0, "search|amax", "scale of least squared error, or amax over the largest code"}
+    {"scale", QX_OPT_CHOICE, "amax", 0, 0, "search|amax", "scale of least squared error, or amax over the largest code"}, \
+    HALF_SCALES_OPTION
 static const qx_option int8_options[] = {EIGHT_OPTIONS, QX_SCHEME_LEVEL_OPTION, {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL}};
 static const qx_option fp8_options[] = {
     EIGHT_OPTIONS,
@@ -45,7 +50,8 @@ static qx_status plan_few_bits(qx_pass *p, qx_model *m, qx_stats *stats, qx_dtyp
     if (zero && p->pipe->opt->target == QX_TARGET_TENSORRT)
         QX_FAIL(p->ctx, QX_E_USAGE, "%s(zero-point=true): TensorRT's INT4 is symmetric; leave it out or use another --target",
                 p->def->name);
-    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true, .unblocked = qx_scheme_unblocked(p), .exact_input = is_exact(p)};
+    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true, .unblocked = qx_scheme_unblocked(p), .exact_input = is_exact(p),
+                   .float_scales = !qx_opt_bool(p, "half-scales")};
     s.weight = (qx_qspec){.codes = zero ? is_unsigned : is_signed, .block = qx_opt_int(p, "block"), .zero_point = zero,
                           .rule = rule_of(p),
                           .allow_negative_scale = qx_opt_bool(p, "negative-scale") && !positive};
@@ -65,7 +71,8 @@ static qx_status plan_int2(qx_pass *p, qx_model *m, qx_stats *stats)
 
 static qx_status plan_eight(qx_pass *p, qx_model *m, qx_stats *stats, qx_dtype codes, const char *name)
 {
-    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true, .exact_input = codes == QX_DT_INT8 && is_exact(p)};
+    qx_scheme s = {.family = QX_FAMILY_WEIGHT_ONLY, .importance = true, .exact_input = codes == QX_DT_INT8 && is_exact(p),
+                   .float_scales = !qx_opt_bool(p, "half-scales")};
     s.weight = (qx_qspec){.codes = codes, .block = qx_opt_int(p, "block"), .narrow = codes == QX_DT_INT8, .rule = rule_of(p)};
     QX_TRY(with_name(p, &s, name));
     return qx_scheme_plan(p, m, stats, &s);

@@ -8,12 +8,13 @@
 #include "onnx/weight/weight.h"
 #include "passes/place/dynamic.h"
 #include "passes/place/gathered.h"
+#include "passes/place/half_scale.h"
 #include "passes/place/mixture.h"
 #include "passes/place/nodes.h"
 #include "passes/place/square.h"
 
-/* What is stored of a weight; zero: or NULL. */
-typedef struct stored { qx_value *codes, *scale, *zero; } stored;
+/* What is stored of a weight, and its scale as readers take it; zero: or NULL. */
+typedef struct stored { qx_value *codes, *scale_stored, *scale, *zero; } stored;
 
 static const char *suffix_of(qx_dtype codes)
 {
@@ -160,7 +161,7 @@ static qx_status all_rows_of_codes(qx_pipeline *pipe, const qx_plan_weight *w, c
 {
     for (int64_t i = 0; w->embedding && i < pipe->plan->linears.count; i++) {
         qx_plan_item *it = &pipe->plan->items[i];
-        if (it->weight == w && qx_form_rows_fit(pipe, it)) QX_TRY(qx_gathered_rows(it, s->codes, s->scale));
+        if (it->weight == w && qx_form_rows_fit(pipe, it)) QX_TRY(qx_gathered_rows(it, s->codes, s->scale_stored));
     }
     return QX_OK;
 }
@@ -205,9 +206,11 @@ static qx_status rewire(qx_pipeline *pipe, qx_plan_item *it, qx_form f)
     QX_TRY(add_part(g, w, QX_PART_CODES, suffix_of(w->spec.codes), &s.codes));
     if (w->spec.given_rows > 1) QX_TRY(qx_square_value(pipe, w, dq_axis(it, f) == 0, &s.scale));
     else QX_TRY(add_part(g, w, QX_PART_SCALE, "scale", &s.scale));
+    s.scale_stored = s.scale;
     QX_TRY(add_part(g, w, QX_PART_ZERO, "zp", &s.zero));
     QX_TRY(add_part(g, w, QX_PART_SCALE2, "scale_f32_scale", &scale2));
     if (scale2) QX_TRY(block_scales(w, s.scale, scale2, &s.scale));
+    if (!qx_form_only_gathered(pipe, w)) QX_TRY(qx_half_scale_cast(w, s.scale, &s.scale));
     if (f == QX_FORM_NBITS) return all_to_nbits(pipe, w, &s);
     if (f == QX_FORM_GATHER) return to_gather(pipe, it, &s);
     if (f == QX_FORM_MIXTURE) return qx_mixture_layer(pipe, it, s.codes, s.scale, s.zero);
@@ -253,7 +256,8 @@ qx_status qx_emit_weight(qx_pipeline *pipe, qx_plan_item *it)
     qx_plan_weight *w = it->weight;
     if (w->done) return QX_OK;
     qx_form f = qx_form_of(pipe, it);
-    if ((f == QX_FORM_NBITS && !w->embedding) || f == QX_FORM_MIXTURE) w->spec.scale = it->lin->x->type.dtype;
+    const bool half = w->spec.scale == QX_DT_FLOAT16 && it->lin->x->type.dtype == QX_DT_FLOAT; /* and cast */
+    if ((f == QX_FORM_NBITS && !w->embedding && !half) || f == QX_FORM_MIXTURE) w->spec.scale = it->lin->x->type.dtype;
     QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &w->spec, layout_of(f), &w->job));
     if (f == QX_FORM_MIXTURE) QX_TRY(qx_mixture_shape(pipe->model, it));
     if (w->spec.given_rows > 1) w->job->part[QX_PART_SCALE] = NULL; /* stored once for all its rows */

@@ -47,7 +47,7 @@ bool qx_form_rows_fit(const qx_pipeline *pipe, const qx_plan_item *it)
         it->weight->tensor->rank == 2 && s->codes == QX_DT_INT8 && whole;
 }
 
-static bool only_gathered(const qx_pipeline *pipe, const qx_plan_weight *w)
+bool qx_form_only_gathered(const qx_pipeline *pipe, const qx_plan_weight *w)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < pipe->plan->linears.count; i++)
@@ -63,7 +63,8 @@ static bool all_nbits(const qx_pipeline *pipe, const qx_plan_weight *w)
         const qx_plan_item *it = &pipe->plan->items[i];
         if (it->weight != w) continue;
         const bool product = it->pass && nbits_fits(pipe, it->lin, &w->spec);
-        if (!product && !(qx_form_rows_fit(pipe, it) && w->spec.scale == w->tensor->dtype)) return false;
+        const bool rows = qx_form_rows_fit(pipe, it) && (w->spec.scale == w->tensor->dtype || w->spec.scale == QX_DT_FLOAT16);
+        if (!product && !rows) return false;
         if (product && w->embedding && it->lin->x->type.dtype != w->tensor->dtype) return false;
         any |= product;
     }
@@ -165,7 +166,7 @@ qx_need qx_emit_weight_need(const qx_pipeline *pipe, const qx_plan_item *it)
 {
     if (in_integers(it) && it->weight->items == 1) return (qx_need){11, 6}; /* of DynamicQuantizeLinear and Round */
     const bool bytes = it->weight->spec.codes == QX_DT_INT8;
-    if (bytes && (qx_form_of(pipe, it) == QX_FORM_NBITS || only_gathered(pipe, it->weight)))
+    if (bytes && (qx_form_of(pipe, it) == QX_FORM_NBITS || qx_form_only_gathered(pipe, it->weight)))
         return (qx_need){13, 7}; /* no operator but MatMulNBits knows of blocks */
     if (qx_form_powers(pipe, it->weight)) return qx_blocks_need(pipe, &it->weight->spec);
     return qx_emit_need(&it->weight->spec);

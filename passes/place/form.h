@@ -18,6 +18,8 @@ typedef enum qx_form {
 qx_form qx_form_of(const struct qx_pipeline *pipe, const qx_plan_item *it);
 /* Whether an embedding gathers its rows as codes, with their scales, and multiplies then. */
 bool qx_form_rows_fit(const struct qx_pipeline *pipe, const qx_plan_item *it);
+/* Whether every reader of the weight gathers rows of its codes. */
+bool qx_form_only_gathered(const struct qx_pipeline *pipe, const qx_plan_weight *w);
 /* Scales that are powers of two and stand in TensorRT's own operator, as bytes. */
 bool qx_form_powers(const struct qx_pipeline *pipe, const qx_plan_weight *w);
 

@@ -66,7 +66,11 @@ qx_status qx_gathered_rows(qx_plan_item *it, qx_value *codes, qx_value *scale)
     const bool blocks = it->weight->spec.block > 0;
     QX_TRY(put_ints(n, "axes", &(int64_t){-1}, 1, &axes));
     QX_TRY(put_codes(it, codes, &q));
-    QX_TRY(put(n, "Gather", scale, n->in[1], type, "GatherScale", &s));
+    QX_TRY(put(n, "Gather", scale, n->in[1], scale->type.dtype, "GatherScale", &s));
+    if (scale->type.dtype != type) {
+        QX_TRY(put(n, "Cast", s, NULL, type, "CastScale", &s));
+        QX_TRY(qx_attr_set_int(s->def, "to", type));
+    }
     QX_TRY(put(n, "Unsqueeze", s, axes, type, "Unsqueeze", &s));
     if (blocks) {
         QX_TRY(put(n, "Mul", q, s, type, "Mul", &q));

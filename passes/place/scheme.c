@@ -8,6 +8,7 @@
 #include "kernels/quant.h"
 #include "kernels/search.h"
 #include "passes/place/blocks.h"
+#include "passes/place/half_scale.h"
 #include "passes/place/second_level.h"
 #include "passes/place/settle.h"
 #include "passes/place/square.h"
@@ -89,8 +90,10 @@ qx_status qx_scheme_plan(qx_pass *p, qx_model *m, qx_stats *stats, const qx_sche
     qx_plan_settle(p->pipe);
     for (int64_t i = 0; i < plan->linears.count; i++) {
         if (plan->items[i].pass != p) continue;
+        QX_TRY(qx_half_scale_measure(p, &plan->items[i]));
         qx_settle_format(p, s, &plan->items[i]);
         QX_TRY(qx_table_settle(p, &plan->items[i]));
+        qx_half_scale_settle(p, &plan->items[i]);
         QX_TRY(want_input(p, s, stats, &plan->items[i]));
     }
     if (s->residual) QX_TRY(qx_residual_plan(p, stats, s));

@@ -28,6 +28,7 @@ typedef struct qx_scheme {
     bool rest;               /* weights of operators that stay float for their name or level: stored in INT8 all the same */
     bool exact_input;        /* MatMulNBits may not round its input; else accuracy_level 4 */
     bool unblocked;          /* weights that have no blocks: INT8 with a scale a channel (else float) */
+    bool float_scales;       /* block scales of float32 weights are stored in that type, never in float16 */
     bool few_blocks;         /* weights that have blocks are few: INT8 for them too; found by qx_scheme_plan */
     bool keep_end;           /* convolutions of a UNet's first down and last up block: x stays float */
     int end_block;           /* its number, -1: none; found by qx_scheme_plan */

@@ -5,6 +5,7 @@
 
 #include "passes/place/blocks.h"
 #include "passes/place/dynamic.h"
+#include "passes/place/half_scale.h"
 #include "passes/place/square.h"
 
 /* ---- what the pass keeps -------------------------------------------------------------------------------------------------- */
@@ -287,5 +288,6 @@ bool qx_scheme_float_input(qx_plan_item *it)
     if (it->asked || it->weight_only || !weight_alone(p, p->state, it)) return false;
     it->weight_only = true;
     qx_settle_format(p, p->state, it);
+    qx_half_scale_settle(p, it);
     return true;
 }

@@ -4,10 +4,10 @@
 
 #include <math.h>
 
-#include "onnx/weight/weight.h"
 #include "passes/place/emit.h"
+#include "passes/place/half_scale.h"
 
-enum { TRIED = 4, ROWS = 256, AT_ONCE = 16, LEVELS = 127 };
+enum { TRIED = 4, ROWS = 256, LEVELS = 127 };
 static const int64_t shorter[TRIED] = {0, 128, 64, 32}; /* 0: as the format has it */
 static const double least_db = 35;
 
@@ -25,28 +25,12 @@ static double noise_of(const float *x, int64_t k, int64_t block)
     return sum;
 }
 
-static void add_row(noise *s, const float *x, int64_t k)
+static void add_row(void *user, const float *x, int64_t k)
 {
+    noise *s = user;
     for (int64_t j = 0; j < k; j++) s->signal += (double)x[j] * x[j];
     for (int b = 0; b < TRIED; b++)
         if (s->block[b]) s->of[b] += noise_of(x, k, s->block[b]);
-}
-
-/* Some rows from all over the table. */
-static qx_status measure(qx_pass *p, const qx_plan_item *it, noise *s)
-{
-    const qx_plan_weight *w = it->weight;
-    const int64_t n = it->lin->n, k = it->lin->k, stride = n > ROWS ? n / (ROWS / AT_ONCE) : AT_ONCE;
-    float *x;
-    qx_status st = QX_OK;
-    QX_TRY(qx_alloc_array(p->ctx, (size_t)(AT_ONCE * k), sizeof *x, (void **)&x));
-    for (int64_t i = 0; i < n && st == QX_OK; i += stride) {
-        const int64_t rows = n - i < AT_ONCE ? n - i : AT_ONCE;
-        st = qx_rows_read(p->ctx, w->tensor, &w->view, w->steps, i, rows, x);
-        for (int64_t r = 0; r < rows && st == QX_OK; r++) add_row(s, x + r * k, k);
-    }
-    qx_free(p->ctx, x);
-    return st;
 }
 
 static bool blocks_allowed(const qx_pass *p, const qx_plan_item *it)
@@ -63,7 +47,7 @@ static qx_status choose(qx_pass *p, const qx_plan_item *it, int64_t *block)
     *block = 0;
     s.block[0] = now;
     for (int b = 1; b < TRIED; b++) s.block[b] = shorter[b] < now && k % shorter[b] == 0 ? shorter[b] : 0;
-    QX_TRY(measure(p, it, &s));
+    QX_TRY(qx_some_rows(p, it, ROWS, add_row, &s));
     for (int b = 0; b < TRIED; b++) {
         if (!s.block[b]) continue;
         *block = b ? s.block[b] : 0;

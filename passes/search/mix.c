@@ -231,7 +231,12 @@ static void find_candidates(qx_mix *m)
 }
 
 /* Nodes, names and shapes in the file: measured on written models, from above. */
-static int64_t graph_bytes(const qx_plan_item *it) { return 9 * (int64_t)strlen(it->weight->value->name) + 300; }
+static int64_t graph_bytes(const qx_plan_item *it, const qx_qspec *spec)
+{
+    const int64_t name = (int64_t)strlen(it->weight->value->name);
+    const bool cast = spec->scale == QX_DT_FLOAT16 && it->weight->tensor->dtype == QX_DT_FLOAT;
+    return 9 * name + 300 + (cast ? 4 * name + 100 : 0);
+}
 
 /* A weight's bytes belong to the first of its readers that the mix decides on: an embedding that shares a head's weight is not
  * one of them. */
@@ -261,7 +266,7 @@ static qx_status fill_cell(qx_mix *m, int64_t i, int format)
     c->bytes = qx_write_tensor_bytes((int64_t)it->weight->tensor->bytes, m->external);
     if (format == m->n) return QX_OK;
     QX_TRY(qx_emit_bytes(m->pass->pipe, it, &c->spec, m->external, &c->bytes));
-    c->bytes += graph_bytes(it);
+    c->bytes += graph_bytes(it, &c->spec);
     return QX_OK;
 }
 

@@ -29,7 +29,7 @@ const qx_node *qx_fuse_dequantized(const qx_fuser *f, const qx_value *v, bool *s
         v = t->in[0];
     }
     const qx_node *dq = qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
-    if (!dq || !qx_fuse_const(dq->in[0]) || !qx_fuse_const(dq->in[1])) return NULL;
+    if (!dq || !qx_fuse_const(dq->in[0]) || !qx_fuse_const(qx_fuse_scale(dq))) return NULL;
     return qx_node_in(dq, 2) && !qx_fuse_const(dq->in[2]) ? NULL : dq;
 }
 
@@ -87,6 +87,14 @@ const qx_weight *qx_fuse_const(const qx_value *v)
 {
     v = qx_fuse_behind(v);
     return v && !v->is_input ? qx_value_const(v) : NULL;
+}
+
+const qx_value *qx_fuse_scale(const qx_node *dq)
+{
+    const qx_value *v = qx_fuse_behind(dq->in[1]);
+    if (!v || !v->def || v->def->op->id != QX_OP_Cast) return v;
+    const qx_weight *half = qx_fuse_const(v->def->in[0]);
+    return half && half->dtype == QX_DT_FLOAT16 ? qx_fuse_behind(v->def->in[0]) : v;
 }
 
 /* Shape inference over the whole model, with the declared dims. */

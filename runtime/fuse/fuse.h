@@ -37,6 +37,8 @@ qx_status qx_fuse_set(qx_fuser *f, qx_rstep *s, qx_cpu_fn *fn, const void *param
 const qx_value *qx_fuse_behind(const qx_value *v);
 /* The constant (initializer or Constant) behind v; NULL when there is none. */
 const qx_weight *qx_fuse_const(const qx_value *v);
+/* A dequantizer's scale: what is stored in float16 where that is cast to the type of the result; adapters read it as float32. */
+const qx_value *qx_fuse_scale(const qx_node *dq);
 /* Whether a look at a constant went well. One that cannot be read is nothing to fuse, and the step that needs it tells why;
  * memory that ran out is remembered, and the plan fails by it. */
 bool qx_fuse_ok(const qx_fuser *f, qx_status st);

@@ -42,7 +42,7 @@ qx_status qx_fuse_experts(qx_fuser *f, qx_rstep *s)
     const qx_node *dq = qx_fuse_code_table(f, pick->in[0]);
     if (dq) {
         p->dq = qx_fuse_code_params(dq);
-        for (uint32_t i = 0; i < 3; i++) in[QX_EXPERTS_TABLE + i] = qx_node_in(dq, i);
+        for (uint32_t i = 0; i < 3; i++) in[QX_EXPERTS_TABLE + i] = i == 1 ? qx_fuse_scale(dq) : qx_node_in(dq, i);
     } else if (in[QX_EXPERTS_TABLE]->init && !in[QX_EXPERTS_TABLE]->init->job) {
         s->stored = 1 << QX_EXPERTS_TABLE;
     }

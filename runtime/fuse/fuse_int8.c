@@ -50,7 +50,7 @@ static const qx_node *weight(const qx_fuser *f, const qx_value *v, bool *swapped
 /* The scale varies along `axis` of the codes, or not at all. */
 static bool scale_along(const qx_node *dq, int axis)
 {
-    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(dq->in[1]);
+    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(qx_fuse_scale(dq));
     if (s->numel == 1) return true;
     int64_t a = qx_attr_int(dq, "axis", 1);
     if (a < 0) a += w->rank;
@@ -60,7 +60,7 @@ static bool scale_along(const qx_node *dq, int axis)
 /* Scales of an E4M3 matrix by block along k. */
 static bool scale_by_block(const qx_fuser *f, const qx_node *dq, bool nk)
 {
-    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(dq->in[1]);
+    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(qx_fuse_scale(dq));
     const int k_axis = nk ? 1 : 0;
     const int64_t axis = qx_attr_int(dq, "axis", 1);
     if (!is_fp8(f, w->dtype) || w->rank != 2 || s->rank != 2 || qx_attr_int(dq, "block_size", 0) != QX_FP8_BLOCK ||

@@ -9,7 +9,7 @@ enum { LARGE = 4 << 20 }; /* bytes: smaller tables are kept */
 const qx_node *qx_fuse_code_table(const qx_fuser *f, const qx_value *table)
 {
     const qx_node *dq = qx_fuse_is(qx_fuse_def(f, qx_fuse_behind(table)), QX_OP_DequantizeLinear);
-    const qx_weight *codes = dq ? qx_fuse_const(dq->in[0]) : NULL, *scale = codes ? qx_fuse_const(dq->in[1]) : NULL;
+    const qx_weight *codes = dq ? qx_fuse_const(dq->in[0]) : NULL, *scale = codes ? qx_fuse_const(qx_fuse_scale(dq)) : NULL;
     if (!scale || codes->rank < 2 || codes->numel == 0 || (qx_node_in(dq, 2) && !qx_fuse_const(dq->in[2]))) return NULL;
     const int64_t axis = qx_attr_int(dq, "axis", 1), row = codes->numel / codes->dims[0];
     const bool over_rows = qx_attr_int(dq, "block_size", 0) > 0 && (axis == 0 || axis == -codes->rank);
@@ -26,7 +26,7 @@ static qx_status fuse_quantized(qx_fuser *f, qx_rstep *s, const qx_node *gather,
     qx_rows_dq_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
     *p = qx_fuse_code_params(dq);
-    const qx_value *in[QX_ROWS_DQ_INPUTS] = {gather->in[1], dq->in[0], dq->in[1], qx_node_in(dq, 2)};
+    const qx_value *in[QX_ROWS_DQ_INPUTS] = {gather->in[1], dq->in[0], qx_fuse_scale(dq), qx_node_in(dq, 2)};
     return qx_fuse_set(f, s, qx_cpu_rows_dq, p, in, QX_ROWS_DQ_INPUTS, gather->out[0]);
 }
 

@@ -19,7 +19,7 @@ static const qx_node *weight(const qx_fuser *f, const qx_value *v, bool *swapped
 /* Scales lie along k in blocks, or there is one a column, or one. */
 static bool layout_fits(const qx_node *dq, bool nk)
 {
-    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(dq->in[1]);
+    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(qx_fuse_scale(dq));
     int64_t axis = qx_attr_int(dq, "axis", 1), block = qx_attr_int(dq, "block_size", 0), per = qx_dtype_bits(w->dtype) == 8 ? 1 : 16;
     if (axis < 0) axis += 2;
     if (block > 0) return axis == (nk ? 1 : 0) && block % per == 0 && s->rank == 2;
@@ -48,7 +48,7 @@ qx_status qx_fuse_wq(qx_fuser *f, qx_rstep *s)
     qx_wq_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
     *p = (qx_wq_params){qx_attr_int(dq, "block_size", 0), nk};
-    const qx_value *in[QX_WQ_INPUTS] = {n->in[0], qx_fuse_behind(dq->in[0]), qx_fuse_behind(dq->in[1]),
+    const qx_value *in[QX_WQ_INPUTS] = {n->in[0], qx_fuse_behind(dq->in[0]), qx_fuse_scale(dq),
                                         qx_fuse_behind(qx_node_in(dq, 2)), qx_fuse_behind(bias)};
     return qx_fuse_set(f, s, qx_cpu_wq_linear, p, in, QX_WQ_INPUTS, n->out[0]);
 }

@@ -22,9 +22,9 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   [1]
   $ qonnx quantize model.onnx --passes int4 -q --no-verify -o g4.onnx; qonnx check g4.onnx --target tensorrt
   qonnx check: 2 findings that the target refuses or miscomputes
-  error: fc2.weight_DequantizeLinear (DequantizeLinear): scale[1] is -0.0249021: TensorRT's parser takes positive scales only [negative-scale]
+  error: fc2.weight_DequantizeLinear (DequantizeLinear): scale[1] is -0.0249023: TensorRT's parser takes positive scales only [negative-scale]
   warning: fc2.weight_DequantizeLinear (DequantizeLinear): 'Transpose' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear [int4-transpose]
-  error: fc1.weight_DequantizeLinear (DequantizeLinear): scale[0] is -0.0389982: TensorRT's parser takes positive scales only [negative-scale]
+  error: fc1.weight_DequantizeLinear (DequantizeLinear): scale[0] is -0.0390015: TensorRT's parser takes positive scales only [negative-scale]
   warning: fc1.weight_DequantizeLinear (DequantizeLinear): 'Transpose' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear [int4-transpose]
   g4.onnx: 2 errors, 2 warnings
   hint: it was written for generic; qonnx quantize MODEL.onnx --like g4.onnx --target tensorrt writes the forms of tensorrt
@@ -59,6 +59,10 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
         search|amax
     negative-scale=true
         let the search use a negative scale, so that the largest value lands on -8 (not for tensorrt)
+        true|false
+    half-scales=true
+        block scales of float32 weights are stored as float16 behind a Cast, which runtimes fold as they load (not for
+        tensorrt)
         true|false
     unblocked=int8
         weights that have no blocks (convolutions, Einsum over several axes): INT8 with a scale per channel, or float

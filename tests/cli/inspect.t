@@ -44,7 +44,7 @@ What is in a file: in short, node by node, weight by weight, and as data.
   MatMul                       /fc2/MatMul  (c, fc2.weight_DequantizeLinear_Output) -> y f32[batch,32]
   $ qonnx inspect q.onnx --json | tr -d ' \n' | grep -o '"metadata":{.*}' | grep -o '"qonnx.[a-z]*":"[^"]*"' | grep -v hash
   "qonnx.version":"0.1.0"
-  "qonnx.passes":"int8-weights(block=0,scale=amax,accuracy-level=4)"
+  "qonnx.passes":"int8-weights(block=0,scale=amax,half-scales=true,accuracy-level=4)"
   "qonnx.target":"generic"
   "qonnx.source":"2600b8a67595357e"
   $ qonnx inspect q.onnx --json --nodes --tensors | grep -c '"readers": 1$'

@@ -56,6 +56,9 @@ static const run_case cases[] = {
     {"rows of 4-bit codes as they lie", HEAD(21) "g (float[2,64] x, float[20,64] x20) => (float[22,32] y)\n"
      "<int4[32,64] w = random(8), float[32,4] ws = fill(0.05)> { v = DequantizeLinear<axis=1, block_size=16>(w, ws) t = Transpose<perm=[1,0]>(v) "
      "a = MatMul(x, t) b = MatMul(x20, t) y = Concat<axis=0>(a, b) }", 110, 3},
+    {"rows of 4-bit codes, scales of 16 bits", HEAD(21) "g (float[2,64] x, float[20,64] x20) => (float[22,32] y)\n"
+     "<int4[32,64] w = random(8), float16[32,4] ws = fill(0.05)> { s = Cast<to=1>(ws) v = DequantizeLinear<axis=1, block_size=16>(w, s) "
+     "t = Transpose<perm=[1,0]>(v) a = MatMul(x, t) b = MatMul(x20, t) y = Concat<axis=0>(a, b) }", 110, 3},
     {"rows of unsigned 4-bit codes as they lie, zero points", HEAD(21) "g (float[2,64] x, float[20,64] x20) => (float[22,32] y)\n"
      "<uint4[32,64] w = random(8), float[32,2] ws = fill(0.05), uint4[32,2] z = random(3)> { v = DequantizeLinear<axis=-1, block_size=32>(w, ws, z) t = Transpose<perm=[1,0]>(v) "
      "a = MatMul(x, t) b = MatMul(x20, t) y = Concat<axis=0>(a, b) }", 110, 3},
@@ -193,6 +196,8 @@ static const run_case cases[] = {
     {"rows of a table of codes", HEAD(21) "g (float[5,6] x) => (float[5,4] y) <int8[6,4] t = {-67, 24, 12, -94, -33, 107, 27, -6, "
                                           "33, 21, -111, 28, -124, 105, 87, -7, -61, 14, -68, -78, 127, 56, -7, 11}, float[6] s = {0.838, 0.482, 0.643, 0.159, 0.639, 0.869}>"
      " { i = ArgMax<axis=1, keepdims=0>(x) d = DequantizeLinear<axis=0>(t, s) y = Gather(d, i) }", 1000, 2},
+    {"rows of a table in blocks, scales of 16 bits", HEAD(21) "g (float[5,6] x) => (float[5,8] y) <int4[6,8] t = random(1), float16[6,2] h = fill(0.3)>"
+     " { i = ArgMax<axis=1, keepdims=0>(x) s = Cast<to=1>(h) d = DequantizeLinear<axis=-1, block_size=4>(t, s) y = Gather(d, i) }", 1000, 2},
     {"rows of a table in blocks, with zero points", HEAD(21) "g (float[5,6] x) => (float[5,8] y) <uint4[6,8] t = {12, 0, 2, 5, 1, "
                                                              "9, 0, 8, 15, 12, 13, 12, 14, 4, 11, 3, 1, 4, 15, 6, 8, 13, 9, 13, 12, 11, 13, 7, 10, 0, 8, 5, 10, 3, 6, 8, 9, 3, 2, 15, 15, 2, 11, 2, 13, 4, 0, 9}, float[6,2] s = {0.433, 0.421, 0.128, 0.609, 0.764, 0.384, 0.591, 0.555, 0.923, 0.286, 0.244, 0.046}, uint4[6,2] z = {0, 2, 3, 1, 6, 13, 9, 8, 4, 1, 10, 10}>"
      " { i = ArgMax<axis=1, keepdims=0>(x) d = DequantizeLinear<axis=-1, block_size=4>(t, s, z) y = Gather(d, i) }", 1000, 2},

@@ -32,12 +32,12 @@ static void test_expansion(void **state)
     qx_ctx *ctx = qx_ctx_new(NULL);
     (void)state;
     expect_text(ctx, "none", "none");
-    expect_text(ctx, "int4", "int4(block=32,zero-point=false,scale=search,negative-scale=true,unblocked=int8,accuracy-level=4)");
+    expect_text(ctx, "int4", "int4(block=32,zero-point=false,scale=search,negative-scale=true,half-scales=true,unblocked=int8,accuracy-level=4)");
     expect_text(ctx, " int4 ( block = 128 , zero-point ) ",
-                "int4(block=128,zero-point=true,scale=search,negative-scale=true,unblocked=int8,accuracy-level=4)");
-    expect_text(ctx, "int4(amax,zero-point=no)", "int4(block=32,zero-point=false,scale=amax,negative-scale=true,unblocked=int8,accuracy-level=4)");
-    expect_text(ctx, "int8-weights()", "int8-weights(block=0,scale=amax,accuracy-level=4)");
-    expect_text(ctx, "bias-correction?, int8-weights", "bias-correction?,int8-weights(block=0,scale=amax,accuracy-level=4)");
+                "int4(block=128,zero-point=true,scale=search,negative-scale=true,half-scales=true,unblocked=int8,accuracy-level=4)");
+    expect_text(ctx, "int4(amax,zero-point=no)", "int4(block=32,zero-point=false,scale=amax,negative-scale=true,half-scales=true,unblocked=int8,accuracy-level=4)");
+    expect_text(ctx, "int8-weights()", "int8-weights(block=0,scale=amax,half-scales=true,accuracy-level=4)");
+    expect_text(ctx, "bias-correction?, int8-weights", "bias-correction?,int8-weights(block=0,scale=amax,half-scales=true,accuracy-level=4)");
     qx_ctx_free(ctx);
 }
 
@@ -50,8 +50,8 @@ static void test_optional(void **state)
         qx_pipeline *p;
         assert_int_equal(qx_pipeline_parse(ctx, "bias-correction ? ,int8-weights", &p), QX_OK);
         assert_int_equal(qx_pipeline_settle(p, with), QX_OK);
-        assert_string_equal(qx_pipeline_text(p), with ? "bias-correction,int8-weights(block=0,scale=amax,accuracy-level=4)"
-                            : "int8-weights(block=0,scale=amax,accuracy-level=4)");
+        assert_string_equal(qx_pipeline_text(p), with ? "bias-correction,int8-weights(block=0,scale=amax,half-scales=true,accuracy-level=4)"
+                            : "int8-weights(block=0,scale=amax,half-scales=true,accuracy-level=4)");
         qx_pipeline_free(p);
     }
     expect_error(ctx, "int4?", "int4 is a format");
