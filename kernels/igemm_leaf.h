@@ -5,8 +5,9 @@
 #include "kernels/igemm.h"
 
 enum { QX_IGEMM_ROWS = 8, QX_IGEMM_DEPTH = 1024 };
-/* acc += a b for QX_IGEMM_ROWS rows (stride QX_IGEMM_DEPTH) and one panel, `quads` groups of four along k. */
-typedef void qx_igemm_tile(const uint8_t *a, const int8_t *b, int64_t quads, int32_t acc[QX_IGEMM_ROWS][QX_IGEMM_PANEL]);
+/* acc += a b for `rows` rows, at most QX_IGEMM_ROWS (stride QX_IGEMM_DEPTH; one more is read when they are odd), and one panel, `quads`
+ * groups of four along k. */
+typedef void qx_igemm_tile(int64_t rows, const uint8_t *a, const int8_t *b, int64_t quads, int32_t acc[QX_IGEMM_ROWS][QX_IGEMM_PANEL]);
 /* level 0: plain C, 1: AVX2, 2: AVX-512 VNNI; NULL when this CPU has it not. */
 qx_igemm_tile *qx_igemm_tile_at(int level);
 void qx_igemm_run_using(qx_igemm_tile *tile, const qx_igemm *g, int64_t p, int64_t i0, int64_t i1);

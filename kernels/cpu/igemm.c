@@ -13,19 +13,19 @@
 enum { MR = QX_IGEMM_ROWS, NR = QX_IGEMM_PANEL, KC = QX_IGEMM_DEPTH };
 
 /* acc[r][j] += sum over i < 4 * quads of a[r][i] * b[i / 4][j][i % 4]. */
-static void tile_base(const uint8_t *a, const int8_t *b, int64_t quads, int32_t acc[MR][NR])
+static void tile_base(int64_t rows, const uint8_t *a, const int8_t *b, int64_t quads, int32_t acc[MR][NR])
 {
     for (int64_t q = 0; q < quads; q++, b += 4 * NR)
-        for (int r = 0; r < MR; r++)
+        for (int64_t r = 0; r < rows; r++)
             for (int j = 0; j < NR; j++)
                 for (int t = 0; t < 4; t++) acc[r][j] += (int32_t)a[r * KC + 4 * q + t] * (int32_t)b[4 * j + t];
 }
 
 #if defined(__x86_64__)
 /* Widened to 16 bit: pairs of products never overflow 32 bit. Even and odd pairs of a column are summed at the end. */
-QX_TARGET_AVX2 static void tile_avx2(const uint8_t *a, const int8_t *b, int64_t quads, int32_t acc[MR][NR])
+QX_TARGET_AVX2 static void tile_avx2(int64_t rows, const uint8_t *a, const int8_t *b, int64_t quads, int32_t acc[MR][NR])
 {
-    for (int r0 = 0; r0 < MR; r0 += 2)
+    for (int r0 = 0; r0 < rows; r0 += 2)
         for (int j0 = 0; j0 < NR; j0 += 16) {
             __m256i s[2][4];
             for (int r = 0; r < 2; r++)
@@ -52,15 +52,17 @@ QX_TARGET_AVX2 static void tile_avx2(const uint8_t *a, const int8_t *b, int64_t 
         }
 }
 
-QX_TARGET_VNNI static void tile_vnni(const uint8_t *a, const int8_t *b, int64_t quads, int32_t acc[MR][NR])
+/* rows is a constant where this is called, so that acc stays in registers: one row reads each weight once and does nothing in vain. */
+QX_TARGET_VNNI static inline __attribute__((always_inline)) void vnni_rows(const int rows, const uint8_t *a, const int8_t *b, int64_t quads,
+                                                                           int32_t acc[MR][NR])
 {
     __m512i s[MR][2];
-    for (int r = 0; r < MR; r++)
+    for (int r = 0; r < rows; r++)
         for (int v = 0; v < 2; v++) s[r][v] = _mm512_loadu_si512(acc[r] + 16 * v);
     for (int64_t q = 0; q < quads; q++, b += 4 * NR) {
         const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 64);
 #pragma GCC unroll 8
-        for (int r = 0; r < MR; r++) {
+        for (int r = 0; r < rows; r++) {
             int32_t four;
             memcpy(&four, a + r * KC + 4 * q, 4);
             const __m512i x = _mm512_set1_epi32(four);
@@ -68,8 +70,20 @@ QX_TARGET_VNNI static void tile_vnni(const uint8_t *a, const int8_t *b, int64_t 
             s[r][1] = _mm512_dpbusd_epi32(s[r][1], x, b1);
         }
     }
-    for (int r = 0; r < MR; r++)
+    for (int r = 0; r < rows; r++)
         for (int v = 0; v < 2; v++) _mm512_storeu_si512(acc[r] + 16 * v, s[r][v]);
+}
+
+QX_TARGET_VNNI static void tile_vnni(int64_t rows, const uint8_t *a, const int8_t *b, int64_t quads, int32_t acc[MR][NR])
+{
+    switch (rows) {
+    case 1: vnni_rows(1, a, b, quads, acc); break;
+    case 2: vnni_rows(2, a, b, quads, acc); break;
+    case 3: vnni_rows(3, a, b, quads, acc); break;
+    case 4: vnni_rows(4, a, b, quads, acc); break;
+    case 5: case 6: vnni_rows(6, a, b, quads, acc); break; /* of five the sixth is zeros */
+    default: vnni_rows(MR, a, b, quads, acc); break;
+    }
 }
 #endif
 
@@ -142,10 +156,10 @@ QX_INLINE void flip_bytes_body(int64_t n, const uint8_t *restrict src, uint8_t f
 }
 QX_MULTI(static, flip_bytes, (int64_t n, const uint8_t *src, uint8_t flip, uint8_t *dst), (n, src, flip, dst))
 
-/* Rows of A as unsigned bytes, zero beyond k and beyond the last row. */
+/* Rows of A as unsigned bytes, zero beyond k and in what is computed behind the last row. */
 static void load_tile(const qx_igemm *g, int64_t i0, int64_t mr, int64_t k0, int64_t kc, uint8_t *tile)
 {
-    for (int64_t r = 0; r < MR; r++) {
+    for (int64_t r = 0; r < (mr > 6 ? MR : mr + mr % 2); r++) {
         uint8_t *d = tile + r * KC;
         if (r < mr) flip_bytes(kc, (const uint8_t *)g->a + (i0 + r) * g->lda + k0, g->a_signed ? 0x80 : 0, d);
         else memset(d, 0, (size_t)kc);
@@ -211,7 +225,7 @@ void qx_igemm_run_using(qx_igemm_tile *tile, const qx_igemm *g, int64_t p, int64
         for (int64_t k0 = 0; k0 < g->k; k0 += KC) {
             const int64_t kc = g->k - k0 < KC ? g->k - k0 : KC;
             load_tile(g, i, mr, k0, kc, a);
-            tile(a, panel + k0 * NR, (kc + 3) / 4, acc);
+            tile(mr, a, panel + k0 * NR, (kc + 3) / 4, acc);
         }
         for (int64_t r = 0; r < mr; r++) finish_row(g, i + r, &c, acc[r]);
     }

@@ -60,7 +60,10 @@ int qx_infer_rnn(qx_infer *ix, qx_node *n)
     qx_dim ways = qx_dim_of(strcmp(direction, "bidirectional") == 0 ? 2 : 1), size = hidden >= 0 ? qx_dim_of(hidden) : qx_dim_unknown();
     if (!qx_ix_shaped(ix, n, 0, &x)) return QX_OK;
     if (x->rank != 3) QX_IX_FAIL(ix, n, QX_E_SHAPE, "X has rank %d instead of 3", x->rank);
-    if (qx_ix_shaped(ix, n, 2, &r) && r->rank == 3) QX_TRY(qx_ix_equal(ix, n, "hidden_size and the recurrent weight", &size, r->dims[2]));
+    const bool lstm = n->op->id == QX_OP_LSTM || n->op->id == QX_OP_ms_DynamicQuantizeLSTM;
+    const int columns = n->op->id == QX_OP_ms_DynamicQuantizeLSTM ? 1 : 2; /* whose codes lie the other way round */
+    if (qx_ix_shaped(ix, n, 2, &r) && r->rank == 3)
+        QX_TRY(qx_ix_equal(ix, n, "hidden_size and the recurrent weight", &size, r->dims[columns]));
     qx_dim seq = x->dims[layout ? 1 : 0], batch = x->dims[layout ? 0 : 1];
     qx_dim *y = qx_ix_dims(ix, 4), *last = qx_ix_dims(ix, 3);
     if (!y || !last) return QX_IX_NOMEM(ix);
@@ -70,7 +73,7 @@ int qx_infer_rnn(qx_infer *ix, qx_node *n)
     if (n->op->since < 3 && n->op->id == QX_OP_GRU && !qx_node_out(n, 0)) return QX_OK;
     QX_TRY(qx_ix_out(ix, n, 0, dtype, 4, y));
     QX_TRY(qx_ix_out(ix, n, 1, dtype, 3, last));
-    return n->op->id == QX_OP_LSTM ? qx_ix_out(ix, n, 2, dtype, 3, last) : QX_OK;
+    return lstm ? qx_ix_out(ix, n, 2, dtype, 3, last) : QX_OK;
 }
 
 /* ---- attention ------------------------------------------------------------------------------------------------------------- */

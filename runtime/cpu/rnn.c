@@ -1,12 +1,15 @@
 /* rnn.c - RNN, GRU, LSTM in float: both directions, layouts 0 and 1, sequence lengths, peepholes, clip, the standard's activations.
  * What inputs add to the gates is one product for many steps; a step multiplies the states of the whole batch. Constant weights are
- * packed at the first run and then forgotten: a step reads all of R, which dot products of short rows do at a third of the speed. */
+ * packed at the first run and then forgotten: a step reads all of R, which dot products of short rows do at a third of the speed.
+ * com.microsoft's DynamicQuantizeLSTM is the same walk with weights in codes: inputs are rounded by the range of all of them, states by
+ * that of each step. */
 #include <string.h>
 
 #include "kernels/dot.h"
 #include "kernels/gemm.h"
 #include "kernels/pointwise.h"
 #include "runtime/cpu/op.h"
+#include "runtime/cpu/rnn_codes.h"
 
 enum { STEPS = 64 }; /* whose input products are made at once */
 
@@ -44,8 +47,8 @@ static void act_row(const act *a, float *v, int64_t n)
 
 /* ---- Set-up ---- */
 
-/* A weight [dirs][n][k]: as it lies, or (panels not NULL) packed, `size` floats a direction. */
-typedef struct weight { const float *rows, *panels; int64_t n, k, size; } weight;
+/* A weight [dirs][n][k]: as it lies, or (panels not NULL) packed, `size` floats a direction; or in codes (codes.w not NULL). */
+typedef struct weight { const float *rows, *panels; int64_t n, k, size; qx_rnn_codes codes; } weight;
 
 typedef struct rnn {
     int gates, n_acts, dirs;
@@ -62,6 +65,10 @@ typedef struct rnn {
     float *h, *c;            /* [dirs][batch][hidden]: the state */
     float *rows;             /* [dirs][STEPS * batch][input]: inputs in the order in which a direction takes them */
     float *gx, *gh, *room;   /* [dirs] of gates: x W' + Wb [STEPS * batch][gates * hidden], h R' + Rb [batch][gates * hidden], [hidden] */
+    bool in_codes;           /* the weights are; then x is rounded so, and code_room has code_size bytes a direction */
+    qx_rnn_grid grid;
+    uint8_t *code_room;
+    int64_t code_size;
 } rnn;
 
 static qx_status find_act(qx_call *c, const char *name, act *a)
@@ -103,13 +110,15 @@ static qx_status expect(qx_call *c, uint32_t i, int rank, const int64_t *dims, c
     return qx_call_in_f32(c, i, out);
 }
 
-typedef struct state { float *w, *r; } state; /* packed weights of a node */
+typedef struct state { float *w, *r; qx_code_panels wc, rc; } state; /* packed weights of a node */
 
 static void drop(qx_ctx *ctx, void *block)
 {
     state *s = block;
     qx_free(ctx, s->w);
     qx_free(ctx, s->r);
+    qx_code_panels_free(ctx, &s->wc);
+    qx_code_panels_free(ctx, &s->rc);
 }
 
 static qx_status pack(qx_call *c, const weight *w, int64_t dirs, float **packed)
@@ -139,10 +148,30 @@ static qx_status read_weight(qx_call *c, uint32_t i, const rnn *k, int64_t colum
     return QX_OK;
 }
 
+/* W [dirs][input][4 hidden] and R likewise, the other way round than a float LSTM has them. */
+static qx_status read_codes(qx_call *c, rnn *k, state *s)
+{
+    enum { W_SCALE = 8, R_SCALE = 10 };
+    const int64_t n = k->gates * k->hidden;
+    QX_TRY(qx_rnn_codes_read(c, 1, W_SCALE, (int64_t[]){k->dirs, k->input, n}, &s->wc, &k->w.codes));
+    QX_TRY(qx_rnn_codes_read(c, 2, R_SCALE, (int64_t[]){k->dirs, k->hidden, n}, &s->rc, &k->r.codes));
+    return QX_OK;
+}
+
+/* Of inputs up to the end of the longest entry; the layout of codes has steps first. */
+static void see_inputs(rnn *k)
+{
+    int64_t longest = k->n_lens ? 0 : k->seq;
+    for (int64_t i = 0; i < k->n_lens; i++) longest = k->lens[i] > longest ? k->lens[i] : longest;
+    qx_rnn_grid_see(&k->grid, k->x, longest * k->batch * k->input);
+    qx_rnn_grid_make(&k->grid);
+}
+
 static qx_status read_weights(qx_call *c, rnn *k)
 {
     state *s;
     QX_TRY(qx_call_state(c, sizeof *s, drop, (void **)&s));
+    if (k->in_codes) return read_codes(c, k, s);
     QX_TRY(read_weight(c, 1, k, k->input, true, &s->w, &k->w));
     return read_weight(c, 2, k, k->hidden, k->gates != 3 || k->linear_before_reset, &s->r, &k->r);
 }
@@ -161,6 +190,7 @@ static qx_status read_inputs(qx_call *c, rnn *k)
     for (int64_t i = 0; i < k->n_lens; i++)
         if (k->lens[i] < 0 || k->lens[i] > k->seq)
             QX_CALL_FAIL(c, QX_E_SHAPE, "sequence_lens[%lld] is %lld of %lld", (long long)i, (long long)k->lens[i], (long long)k->seq);
+    if (k->in_codes) see_inputs(k);
     return QX_OK;
 }
 
@@ -174,6 +204,8 @@ static qx_status workspace(qx_call *c, rnn *k)
     QX_TRY(QX_CALL_SCRATCH(c, all * k->input + 1, &k->rows));
     QX_TRY(QX_CALL_SCRATCH(c, all * g + 1, &k->gx));
     QX_TRY(QX_CALL_SCRATCH(c, rows * g + 1, &k->gh));
+    k->code_size = k->batch * (chunk_steps(k) * k->input + k->hidden);
+    if (k->in_codes) QX_TRY(QX_CALL_SCRATCH(c, k->dirs * k->code_size + 1, &k->code_room));
     return QX_CALL_SCRATCH(c, k->dirs * k->hidden, &k->room);
 }
 
@@ -187,14 +219,16 @@ static qx_status setup(qx_call *c, rnn *k, int gates, int n_acts, const char *co
     k->n_acts = n_acts;
     k->dirs = strcmp(dir, "bidirectional") ? 1 : 2;
     k->reverse_only = !strcmp(dir, "reverse");
-    k->batch_first = qx_call_int(c, "layout", 0) == 1;
-    if (x->rank != 3 || w->rank != 3 || w->dims[1] % gates) QX_CALL_FAIL(c, QX_E_SHAPE, "X of rank %d, W of rank %d", x->rank, w->rank);
+    k->batch_first = !k->in_codes && qx_call_int(c, "layout", 0) == 1;
+    if (x->rank != 3 || w->rank != 3 || w->dims[k->in_codes ? 2 : 1] % gates)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "X of rank %d, W of rank %d", x->rank, w->rank);
     k->seq = x->dims[k->batch_first ? 1 : 0];
     k->batch = x->dims[k->batch_first ? 0 : 1];
     k->input = x->dims[2];
-    k->hidden = qx_call_int(c, "hidden_size", w->dims[1] / gates);
-    if (k->hidden <= 0 || k->hidden != w->dims[1] / gates)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "hidden_size %lld, W has %lld", (long long)k->hidden, (long long)(w->dims[1] / gates));
+    const int64_t hidden = w->dims[k->in_codes ? 2 : 1] / gates;
+    k->hidden = qx_call_int(c, "hidden_size", hidden);
+    if (k->hidden <= 0 || k->hidden != hidden)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "hidden_size %lld, W has %lld", (long long)k->hidden, (long long)hidden);
     k->clip = qx_call_float(c, "clip", 0);
     QX_TRY(read_acts(c, k, defaults));
     QX_TRY(read_inputs(c, k));
@@ -326,7 +360,25 @@ static void input_gates(const rnn *k, int d, int64_t s0, int64_t steps, float *g
         const bool there = s < length_of(k, b);
         copy_or_zero(x + r * k->input, there ? k->x : NULL, (k->batch_first ? b * k->seq + t : t * k->batch + b) * k->input, k->input);
     }
-    times(&k->w, d, rows, x, k->b ? k->b + d * 2 * gn : NULL, gx);
+    const float *bias = k->b ? k->b + d * 2 * gn : NULL;
+    if (k->in_codes) qx_rnn_codes_times(&k->w.codes, d, &k->grid, rows, x, bias, k->code_room + d * k->code_size, gx);
+    else times(&k->w, d, rows, x, bias, gx);
+}
+
+/* h R' + Rb of all entries. What has ended a step ago says nothing of the range of codes. */
+static void state_gates(const rnn *k, int d, int64_t s, const float *h, float *gh)
+{
+    qx_rnn_grid g = {0};
+    const int64_t gn = k->gates * k->hidden;
+    const float *bias = k->b ? k->b + d * 2 * gn + gn : NULL;
+    if (!k->in_codes) {
+        times(&k->r, d, k->batch, h, bias, gh);
+        return;
+    }
+    for (int64_t b = 0; b < k->batch; b++)
+        if (s <= length_of(k, b)) qx_rnn_grid_see(&g, h + b * k->hidden, k->hidden);
+    qx_rnn_grid_make(&g);
+    qx_rnn_codes_times(&k->r.codes, d, &g, k->batch, h, bias, k->code_room + d * k->code_size, gh);
 }
 
 static void one_step(const walk *w, int d, int64_t s, float *gx)
@@ -334,7 +386,7 @@ static void one_step(const walk *w, int d, int64_t s, float *gx)
     const rnn *k = w->k;
     const int64_t n = k->hidden, gn = k->gates * n;
     float *h = k->h + d * k->batch * n, *gh = k->gh + d * k->batch * gn;
-    times(&k->r, d, k->batch, h, k->b ? k->b + d * 2 * gn + gn : NULL, gh);
+    state_gates(k, d, s, h, gh);
     for (int64_t b = 0; b < k->batch; b++) {
         if (s >= length_of(k, b)) continue;
         const int64_t t = time_of(k, d, s, b), at = k->batch_first ? (b * k->seq + t) * k->dirs + d : (t * k->dirs + d) * k->batch + b;
@@ -390,7 +442,7 @@ qx_status qx_cpu_gru(qx_call *c)
 
 qx_status qx_cpu_lstm(qx_call *c)
 {
-    rnn k = {0};
+    rnn k = {.in_codes = c->node->op->id == QX_OP_ms_DynamicQuantizeLSTM};
     k.input_forget = qx_call_int(c, "input_forget", 0) != 0;
     QX_TRY(setup(c, &k, 4, 3, (const char *const[]){"Sigmoid", "Tanh", "Tanh"}));
     return run(c, &k, cell_lstm);

@@ -4,7 +4,7 @@
 #include "kernels/igemm_leaf.h"
 
 typedef struct icase { int64_t m, n, k; } icase;
-static const icase sizes[] = {{1, 1, 1}, {8, 32, 4}, {9, 33, 5}, {3, 70, 513}, {17, 31, 1030}, {1, 64, 100}, {5, 3, 0}, {3, 70, 1028}};
+static const icase sizes[] = {{1, 1, 1}, {8, 32, 4}, {9, 33, 5}, {3, 70, 513}, {17, 31, 1030}, {1, 64, 100}, {5, 3, 0}, {3, 70, 1028}, {13, 40, 70}};
 
 static int value(const uint8_t *p, bool is_signed) { return is_signed ? (int8_t)*p : *p; }
 

@@ -96,6 +96,25 @@ def integer_products():
     yield Case("matmul_integer16", "MatMulInteger16", [("A", codes(r, np.int16, 2, 3, 9)), ("B", codes(r, np.int16, 9, 5))], types=(6,), rtol=0, atol=0)
 
 
+# ---- recurrences ---------------------------------------------------------------------------------------------------------------
+
+def recurrences():
+    """LSTM as ONNX Runtime's dynamic quantizer writes it. A state on the border of two codes moves what follows by less than atol."""
+    r = rng(31)
+    for name, dirs, per, t, seq, batch, more in (("", 1, 0, I8, 4, 1, {}), ("_columns", 1, 1, I8, 4, 3, {}), ("_uint8", 1, 0, U8, 70, 2, {}), ("_reverse", 1, 1, U8, 4, 2, {"direction": "reverse"}),
+                                                 ("_both", 2, 0, I8, 4, 2, {"direction": "bidirectional"}), ("_both_columns", 2, 1, U8, 4, 9, {"direction": "bidirectional", "clip": 1.5})):
+        i, hidden = 13, 20
+        shape = (dirs, 4 * hidden) if per else (dirs,)
+        zero = lambda: np.full(shape, 125 if t is U8 else 0 if per else 3).astype(t)  # ONNX Runtime takes no others a column
+        states = [("lens", r.integers(1, seq + 1, batch).astype(I32)), ("h0", normal(r, dirs, batch, hidden, scale=0.4)), ("c0", normal(r, dirs, batch, hidden)), ("P", normal(r, dirs, 3 * hidden, scale=0.3))]
+        for given in (False, True):
+            yield Case(f"dynamic_quantize_lstm{name}{'_states' * given}", "DynamicQuantizeLSTM",
+                       [("X", normal(r, seq, batch, i)), ("W", codes(r, t, dirs, i, 4 * hidden)), ("R", codes(r, t, dirs, hidden, 4 * hidden)), ("B", normal(r, dirs, 8 * hidden, scale=0.2))]
+                       + (states if given else [(n, None) for n, _ in states])
+                       + [("ws", (0.004 + 0.004 * r.random(shape)).astype(F)), ("wz", zero()), ("rs", (0.002 + 0.002 * r.random(shape)).astype(F)), ("rz", zero())],
+                       {"hidden_size": hidden, **more}, outputs=("Y", "Yh", "Yc"), types=(1, 1, 1), const=("W", "R", "B", "ws", "wz", "rs", "rz"), atol=4e-3, numpy=False)
+
+
 # ---- convolutions ---------------------------------------------------------------------------------------------------------------
 
 def convolutions():
@@ -410,7 +429,7 @@ def code_weights():
         yield Case(f"linear_attention_{rule}", "LinearAttention", [("q", q), ("k", k), ("v", v), ("past", normal(r, 2, 2, 8, 6)), ("decay", decay), ("beta", beta)], {"q_num_heads": 4, "kv_num_heads": 2, "update_rule": rule}, outputs=("Y", "state"), types=(FLOAT, FLOAT), atol=1e-4)
 
 
-FAMILIES = [fused_matmul, fused_gemm, integer_products, convolutions, bias_and_gelu, normalisations, qlinear, multi_head_attention, attention, moe, grouped_query_attention, code_weights]
+FAMILIES = [fused_matmul, fused_gemm, integer_products, recurrences, convolutions, bias_and_gelu, normalisations, qlinear, multi_head_attention, attention, moe, grouped_query_attention, code_weights]
 
 
 def all_cases():

@@ -125,6 +125,8 @@ static const struct { const char *graph, *expected; } shapes[] = {
     {"(float[B,4,8,W] x) => (z) { z = SpaceToDepth <blocksize = 2> (x) }", "f32[B,16,4,W/2]"},
     {"(float[S,B,4] x) => (z) <float[2,20,4] w = fill(0), float[2,20,5] r = fill(0)> { z, h, c = LSTM <hidden_size = 5, direction "
      "= \"bidirectional\"> (x, w, r) }", "f32[S,2,B,5]"},
+    {"(float[S,B,4] x) => (z) <int8[1,4,20] w = fill(0), int8[1,5,20] r = fill(0), float[1] s = fill(1), int8[1] o = fill(0)> "
+     "{ y, h, z = com.microsoft.DynamicQuantizeLSTM <hidden_size = 5> (x, w, r, , , , , , s, o, s, o) }", "f32[1,B,5]"},
     {"(float[B,H,S,D] q, float[B,K,T,D] k, float[B,K,T,E] v) => (z) { z = Attention (q, k, v) }", "f32[B,H,S,E]"},
     {"(float[B,S,64] q, float[B,T,32] k, float[B,T,32] v) => (z) { z = Attention <q_num_heads = 4, kv_num_heads = 2> (q, k, v) }",
      "f32[B,S,64]"},

@@ -1,4 +1,4 @@
-/* test_recurrent.c - LSTM, GRU and RNN with weights that are packed beside such as are not. */
+/* test_recurrent.c - LSTM, GRU and RNN with weights that are packed beside such as are not, and an LSTM of codes. */
 #include "exec_run.h"
 
 /* Constant weights of recurrent operators are packed at the first run, and gone at the second; others are multiplied as they lie. */
@@ -64,8 +64,37 @@ static void batches_may_change(void **state)
     unload(&f);
 }
 
+/* Inputs that are whole numbers from 0 to 255 are their own codes, and a state that meets zeros leaves no rounding: the operator of codes
+ * gives what the float one gives for the numbers that the codes mean. */
+static void codes_mean_their_numbers(void **state)
+{
+    (void)state;
+    fixture f = load(HEAD(21) "g (float[70,3,5] x) => (float[70,2,3,6] d, float[70,2,3,6] y) <int8[2,5,24] w = random(1), int8[2,6,24] r = fill(0), "
+                     "float[2,48] b = random(3), float[2,24] s0 = random(2), float m = {0.001}, int8[2,24] z = fill(0), int64[1] one = {1}, "
+                     "float[2,24,6] none = fill(0)> { s = Mul (s0, m) p = Abs (s) "
+                     "q, qh, qc = com.microsoft.DynamicQuantizeLSTM <hidden_size = 6, direction = \"bidirectional\"> (x, w, r, b, , , , , p, z, p, z) "
+                     "wf = Cast <to = 1> (w) pu = Unsqueeze (p, one) ws = Mul (wf, pu) wt = Transpose <perm = [0, 2, 1]> (ws) "
+                     "y, h, c = LSTM <hidden_size = 6, direction = \"bidirectional\"> (x, wt, none, b) d = Sub (q, y) }");
+    qx_exec *x = make_exec(&f, NULL);
+    qx_tensor in, out[2];
+    ok(&f, qx_tensor_new(f.ctx, &in, QX_DT_FLOAT, 3, (int64_t[]){70, 3, 5}));
+    for (int again = 0; again < 2; again++) { /* packed, and forgotten */
+        double sum = 0;
+        for (int64_t i = 0; i < in.numel; i++) ((float *)in.data)[i] = (float)(i * 37 % 256);
+        ok(&f, qx_exec_run(x, &(qx_feed){"x", &in}, 1, NULL, 2, out));
+        for (int64_t i = 0; i < out[0].numel; i++) assert_true(fabsf(((float *)out[0].data)[i]) < 1e-5f);
+        for (int64_t i = 0; i < out[1].numel; i++) sum += fabs(((float *)out[1].data)[i]);
+        assert_true(sum > 0.1 * (double)out[1].numel);
+        for (int i = 0; i < 2; i++) qx_tensor_free(f.ctx, &out[i]);
+    }
+    qx_tensor_free(f.ctx, &in);
+    qx_exec_free(x);
+    unload(&f);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(recurrent_weights), cmocka_unit_test(batches_may_change)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(recurrent_weights), cmocka_unit_test(batches_may_change),
+                                       cmocka_unit_test(codes_mean_their_numbers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
