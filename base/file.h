@@ -26,8 +26,11 @@ void qx_file_rest(qx_file *f);
 qx_status qx_file_slurp(qx_ctx *ctx, const char *path, size_t cap, char **out, size_t *len);
 
 /* Whether a file can be made at `path`, asked before the work that fills it: its folder is there and may be written to, and it is
- * none of the files in `kept` (n paths; NULL is none). */
+ * none of the files in `kept` (n paths; NULL is none), a folder, a device or a pipe. */
 qx_status qx_out_check(qx_ctx *ctx, const char *path, const char *const *kept, int n);
+
+/* Bytes that are free for us in the folder of `path`; -1: not known. */
+int64_t qx_out_room(const char *path);
 
 typedef struct qx_outset qx_outset;
 typedef struct qx_out qx_out;

@@ -22,6 +22,7 @@
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define COPY_STEP ((int64_t)64 << 20)
@@ -90,18 +91,41 @@ static bool same_file(const char *a, const char *b)
     return strcmp(a, b) == 0 || (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
 }
 
+/* The folder of a path; false: its name is too long for this system. */
+static bool folder_of(const char *path, char dir[PATH_MAX], size_t *len)
+{
+    const char *slash = strrchr(path, '/');
+    *len = !slash ? 0 : slash == path ? 1 : (size_t)(slash - path);
+    if (*len >= PATH_MAX) return false;
+    memcpy(dir, *len ? path : ".", *len ? *len : 1);
+    dir[*len ? *len : 1] = '\0';
+    return true;
+}
+
+int64_t qx_out_room(const char *path)
+{
+    char dir[PATH_MAX];
+    size_t len;
+    struct statvfs fs;
+    if (!folder_of(path, dir, &len) || statvfs(dir, &fs) != 0 || !fs.f_blocks) return -1;
+    return fs.f_bavail < (uint64_t)INT64_MAX / fs.f_frsize ? (int64_t)(fs.f_bavail * fs.f_frsize) : INT64_MAX;
+}
+
 qx_status qx_out_check(qx_ctx *ctx, const char *path, const char *const *kept, int n)
 {
-    char dir[PATH_MAX] = ".", why[128];
-    const char *slash = strrchr(path, '/');
-    const size_t len = !slash ? 0 : slash == path ? 1 : (size_t)(slash - path);
-    if (len >= sizeof dir) QX_FAIL(ctx, QX_E_IO, "'%.64s...' cannot be written: its folder's name has %zu bytes", path, len);
-    if (len) memcpy(dir, path, len), dir[len] = '\0';
+    char dir[PATH_MAX], why[128];
+    size_t len;
+    if (!folder_of(path, dir, &len))
+        QX_FAIL(ctx, QX_E_IO, "'%.64s...' cannot be written: its folder's name has %zu bytes", path, len);
+    if (strcmp(path, "-") == 0)
+        QX_FAIL(ctx, QX_E_USAGE, "output '-': nothing is written to standard output; name a file (./- if it shall be called that)");
     for (int i = 0; i < n; i++)
         if (kept[i] && same_file(path, kept[i]))
             QX_FAIL(ctx, QX_E_USAGE, "output '%s' is the same file as '%s'; give another name", path, kept[i]);
     struct stat st;
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) QX_FAIL(ctx, QX_E_USAGE, "output '%s' is a folder; name a file in it", path);
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        QX_FAIL(ctx, QX_E_USAGE, "output '%s' is a device, pipe or socket; give the name of a file", path);
     if (access(dir, W_OK) != 0)
         QX_FAIL(ctx, QX_E_IO, "'%s' cannot be written: folder '%s': %s", path, dir, qx_errno_text(errno, why, sizeof why));
     return QX_OK;

@@ -244,6 +244,7 @@ qx_status qx_pipeline_run(qx_pipeline *p, qx_model *m, const qx_quantize_options
     QX_TRY(qx_pipeline_plan(p, m, opt, stats));
     const bool sweeps = samples || (p->no_stats && p->shapes); /* a dry run tells of the sweep that it leaves out */
     if (report) QX_TRY(qx_job_forecast(p, stats, sweeps, p->shapes && !p->opt->no_verify, report));
+    QX_TRY(qx_job_fits_disk(p));
     QX_TRY(add_stage(report, "plan", &clock));
     const qx_status st = look_and_choose(p, samples, stats, &clock);
     qx_exec_free(p->exec);

@@ -52,9 +52,9 @@ static qx_status misfit(qx_samples *s, const arrays *a, const qx_value *v, const
     char shape[128];
     const char *name = qx_npz_name(a->z, p->array), *is = qx_tensor_describe(&p->t, shape, sizeof shape);
     if (!type_fits(p->t.dtype, v->type.dtype))
-        QX_FAIL(s->ctx, QX_E_TYPE, "%s: array '%s' is %s, not %s; the model takes: %s", qx_npz_path(a->z), name, is,
+        QX_FAIL(s->ctx, QX_E_USAGE, "%s: array '%s' is %s, not %s; the model takes: %s", qx_npz_path(a->z), name, is,
                 qx_dtype_get(v->type.dtype)->text, qx_inputs_text(s));
-    QX_FAIL(s->ctx, QX_E_SHAPE, "%s: array '%s' is %s; the model takes: %s (%s)", qx_npz_path(a->z), name, is, qx_inputs_text(s),
+    QX_FAIL(s->ctx, QX_E_USAGE, "%s: array '%s' is %s; the model takes: %s (%s)", qx_npz_path(a->z), name, is, qx_inputs_text(s),
             hint(&v->type, &p->t));
 }
 

@@ -67,7 +67,8 @@ static qx_status check_regular(qx_ctx *ctx, int fd, const char *path, const char
     struct statfs fs;
     if (fstat(fd, st) != 0) QX_FAIL(ctx, QX_E_IO, "%s '%s': %s", what, path, strerror(errno));
     if (S_ISDIR(st->st_mode) && strcmp(what, "model") == 0) return refuse_folder(ctx, path);
-    if (!S_ISREG(st->st_mode)) QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is %s, not a file", what, path, kind_of(st->st_mode));
+    if (!S_ISREG(st->st_mode))
+        QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is %s, not a file: it is read at many places; save it first", what, path, kind_of(st->st_mode));
     if (fstatfs(fd, &fs) == 0 && (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC))
         QX_FAIL(ctx, QX_E_FORMAT, "%s '%s' is a file of the kernel (/proc or /sys)", what, path);
     return QX_OK;

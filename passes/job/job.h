@@ -4,6 +4,8 @@
 
 #include "passes/place/plan.h"
 
+/* disk.c: behind plan() of all passes: QX_E_IO when the output will not fit on the disk it goes to, as far as one knows by then. */
+qx_status qx_job_fits_disk(qx_pipeline *p);
 /* Behind plan() of all passes: fills report->forecast with what each stage will take (p->shapes says how large samples are), and
  * expected_seconds; warns when memory is near --max-memory and is QX_E_BUDGET when it is beyond. sweeps: the samples will be run for
  * statistics; verifies: both models behind it. */

@@ -388,6 +388,8 @@ static qx_status check_outputs(const job *j)
         if (others[i]) QX_TRY(qx_out_check(j->ctx, others[i], kept, 2));
     if (o->dry_run) return QX_OK;
     QX_TRY(qx_out_check(j->ctx, j->output, kept, 1));
+    const int64_t room = qx_out_room(j->output);
+    j->pipe->disk_room = room < 0 ? 0 : room + 1;
     if (o->force || stat(j->output, &st) != 0) return QX_OK;
     QX_FAIL(j->ctx, QX_E_USAGE, "'%s' is there already (--force replaces it)", j->output);
 }

@@ -9,7 +9,7 @@
  *   3. After the sweep, run() of the WEIGHTS passes, in text order: they derive float steps (qx_plan_step), rescale statistics that
  *      they change (qx_stats_scale_channels), may fill spec.rule = QX_SCALE_GIVEN + spec.given, or set item->importance. They do not
  *      make jobs. Weights that two linears share have one `weight` record, so a step is added once for both.
- *   4. run() of the FORMAT passes (format.c) makes the jobs and the nodes (emit.c).
+ *   4. run() of the FORMAT passes (scheme.c) makes the jobs and the nodes (emit.c).
  *   5. Weights with steps but no format are stored as float again (qx_plan_store_rest).
  * A pass that wants to leave an item float calls qx_item_keep at any time before 4. */
 #ifndef QX_PASSES_PLAN_H
@@ -115,6 +115,7 @@ struct qx_pipeline {
     struct qx_pipeline **subs; int64_t n_subs, cap_subs; /* parsed --set formats and those of a mix (qx_pipeline_parse_format) */
     qx_samples *samples;          /* while decide() runs; NULL: none */
     qx_exec *exec;                /* and the executor of the sweep, which has the weights packed; NULL: none */
+    int64_t disk_room;            /* bytes that are free where the output goes, and 1; 0: not known */
     qx_samples *shapes;           /* the first one shows how large samples are, for forecasts, in a dry run too; NULL: none */
 };
 

@@ -38,6 +38,16 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   qonnx quantize: --report 'r.pdf': write FILE.json or FILE.html
   ls: cannot access 'o.onnx': No such file or directory
   [2]
+  $ mkfifo pipe; qonnx quantize model.onnx --int4 -q -o pipe; qonnx quantize model.onnx --int4 -q -o pipe --force; ls pipe; rm pipe
+  qonnx quantize: output 'pipe' is a device, pipe or socket; give the name of a file
+  qonnx quantize: output 'pipe' is a device, pipe or socket; give the name of a file
+  pipe
+  $ qonnx quantize model.onnx --int4 -q -o -
+  qonnx quantize: output '-': nothing is written to standard output; name a file (./- if it shall be called that)
+  [2]
+  $ cat model.onnx | qonnx quantize /dev/stdin --int4 -q -o o.onnx
+  qonnx quantize: model '/dev/stdin' is a fifo, not a file: it is read at many places; save it first
+  [1]
   $ qonnx quantize model.onnx --passes "int4 block=32"; qonnx quantize model.onnx --passes "mixed(size=10)"
   qonnx quantize: ',' is expected between passes at 'block=32'; options stand in brackets: int4(option=value)
   qonnx quantize: mixed(size=10): write a share of the input (70%), bytes (300M, 1.2G) or bits per weight (4.5bpw)
