@@ -337,9 +337,22 @@ bool qx_fake_quantize(const qx_quant *q, float *x) { return qx_fake_quantize_usi
 
 void qx_pack(int bits, const uint8_t *codes, int64_t n, uint8_t *dst) { pack_tile(best(), bits, codes, n, dst); }
 
+/* per: constant where it is called, so that the loops are unrolled. */
+static inline void unpack_by(int per, unsigned flip, const uint8_t *restrict src, int64_t n, uint8_t *restrict codes)
+{
+    const int bits = 8 / per;
+    const unsigned mask = (1u << bits) - 1u;
+    const int64_t whole = n / per;
+    for (int64_t i = 0; i < whole; i++)
+        for (int j = 0; j < per; j++) codes[i * per + j] = (uint8_t)((((unsigned)src[i] >> (j * bits) & mask) ^ flip) - flip);
+    for (int64_t i = whole * per; i < n; i++) codes[i] = (uint8_t)((((unsigned)src[whole] >> (i % per * bits) & mask) ^ flip) - flip);
+}
+
 void qx_unpack(int bits, bool sign, const uint8_t *src, int64_t n, uint8_t *codes)
 {
-    const int per = 8 / bits;
-    const unsigned mask = (1u << bits) - 1u, flip = sign ? 1u << (bits - 1) : 0u; /* (c ^ flip) - flip extends the sign */
-    for (int64_t i = 0; i < n; i++) codes[i] = (uint8_t)((((unsigned)src[i / per] >> (i % per * bits) & mask) ^ flip) - flip);
+    const unsigned flip = sign ? 1u << (bits - 1) : 0u; /* (c ^ flip) - flip extends the sign */
+    if (bits == 8) memcpy(codes, src, (size_t)n);
+    else if (bits == 4) unpack_by(2, flip, src, n, codes);
+    else if (bits == 2) unpack_by(4, flip, src, n, codes);
+    else unpack_by(8, flip, src, n, codes);
 }

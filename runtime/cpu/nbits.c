@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "kernels/quant.h"
 #include "runtime/cpu/op.h"
 #include "runtime/cpu/qdq.h"
 #include "runtime/fuse/fuse.h"
@@ -178,15 +179,37 @@ static uint8_t code_at(const qx_tensor *t, int64_t i)
     }
 }
 
-typedef struct repack { const qx_tensor *t; const qx_nbits *w; uint8_t *out; bool nk; } repack;
+typedef struct repack { const qx_tensor *t; const qx_nbits *w; uint8_t *out; } repack;
 
-static qx_status repack_column(void *user, int64_t j)
+static qx_status repack_row(void *user, int64_t j)
 {
     const repack *r = user;
     int64_t bytes = r->w->block * r->w->bits / 8;
     uint8_t *out = r->out + j * blocks_of(r->w) * bytes;
     for (int64_t i = 0; i < r->w->k; i++)
-        out[i * r->w->bits / 8] |= (uint8_t)(code_at(r->t, r->nk ? j * r->w->k + i : i * r->w->n + j) << (i * r->w->bits % 8));
+        out[i * r->w->bits / 8] |= (uint8_t)(code_at(r->t, j * r->w->k + i) << (i * r->w->bits % 8));
+    return QX_OK;
+}
+
+/* Some columns of a [k, n] matrix at once, which lie beside each other. */
+enum { COLUMNS = 64, ROWS = 128 };
+static qx_status repack_columns(void *user, int64_t piece)
+{
+    const repack *r = user;
+    const int bits = r->w->bits, up = qx_dtype_get(r->t->dtype)->cls == 'I' ? 1 << (bits - 1) : 0;
+    const int64_t n = r->w->n, j0 = piece * COLUMNS, cols = n - j0 < COLUMNS ? n - j0 : COLUMNS;
+    const int64_t row = blocks_of(r->w) * r->w->block * bits / 8;
+    uint8_t codes[ROWS * COLUMNS];
+    for (int64_t k0 = 0; k0 < r->w->k; k0 += ROWS) {
+        const int64_t rows = r->w->k - k0 < ROWS ? r->w->k - k0 : ROWS;
+        for (int64_t i = 0; i < rows; i++) {
+            const int64_t at = (k0 + i) * n + j0;
+            if (at * bits % 8 == 0) qx_unpack(bits, false, (const uint8_t *)r->t->data + at * bits / 8, cols, codes + i * cols);
+            else
+                for (int64_t j = 0; j < cols; j++) codes[i * cols + j] = (uint8_t)((code_at(r->t, at + j) - up) & ((1 << bits) - 1));
+        }
+        qx_pack_columns(bits, up, rows, cols, codes, r->out + j0 * row + k0 * bits / 8, row);
+    }
     return QX_OK;
 }
 
@@ -212,8 +235,8 @@ static qx_status repack_all(qx_call *c, const qx_wq_params *p, state *s)
 {
     const qx_nbits *w = &s->w;
     QX_TRY(qx_alloc_array(c->ctx, (size_t)(w->n * blocks_of(w)), (size_t)(w->block * w->bits / 8), (void **)&s->codes));
-    repack r = {c->in[QX_WQ_CODES], w, s->codes, p->nk};
-    return qx_parallel(c->ctx, w->n, repack_column, &r);
+    repack r = {c->in[QX_WQ_CODES], w, s->codes};
+    return p->nk ? qx_parallel(c->ctx, w->n, repack_row, &r) : qx_parallel(c->ctx, (w->n + COLUMNS - 1) / COLUMNS, repack_columns, &r);
 }
 
 static qx_status wq_weights(qx_call *c, const qx_wq_params *p, state *s)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/move.h"
+#include "kernels/quant.h"
 
 enum { PIECE = 1 << 14 };
 
@@ -127,10 +128,28 @@ qx_status qx_own_strings(qx_call *c, qx_tensor *t)
     return st;
 }
 
+/* Several elements a byte: one a byte meanwhile. */
+static qx_status packed_out(qx_call *c, uint32_t i, const qx_tensor *in, int64_t offset, int rank, const int64_t *dims, const qx_strided *s)
+{
+    const int bits = qx_dtype_bits(in->dtype);
+    uint8_t *from, *to;
+    qx_tensor *y = NULL;
+    QX_TRY(qx_call_out(c, i, in->dtype, rank, dims, &y));
+    if (y->numel == 0) return QX_OK;
+    QX_TRY(QX_CALL_SCRATCH(c, in->numel, &from));
+    QX_TRY(QX_CALL_SCRATCH(c, y->numel, &to));
+    qx_unpack(bits, false, in->data, in->numel, from);
+    QX_TRY(qx_strided_copy(c->ctx, s, from + offset, to, 1));
+    qx_pack(bits, to, y->numel, y->data);
+    return QX_OK;
+}
+
 qx_status qx_strided_out(qx_call *c, uint32_t i, const qx_tensor *in, int64_t offset, int rank, const int64_t *dims, const qx_strided *s)
 {
     qx_tensor *y = NULL;
     int size;
+    const bool tensor = !in->is_sequence && !in->is_optional && in->dtype != QX_DT_STRING;
+    if (tensor && qx_dtype_bits(in->dtype) < 8) return packed_out(c, i, in, offset, rank, dims, s);
     QX_TRY(qx_elem_size(c, in, &size));
     QX_TRY(qx_call_out(c, i, in->dtype, rank, dims, &y));
     if (y->numel == 0) return QX_OK;

@@ -18,19 +18,40 @@ qx_rstep *qx_fuse_def(const qx_fuser *f, const qx_value *v)
     return s && !s->fused ? s : NULL;
 }
 
-const qx_node *qx_fuse_dequantized(const qx_fuser *f, const qx_value *v, bool *swapped)
+static const qx_value *before_turn(const qx_fuser *f, const qx_value *v, bool *turned)
 {
-    const qx_node *t = qx_fuse_is(qx_fuse_def(f, v), QX_OP_Transpose);
-    *swapped = t != NULL;
-    if (t) {
-        int64_t n;
-        const int64_t *perm = qx_attr_ints(t, "perm", &n);
-        if (perm && !(n == 2 && perm[0] == 1 && perm[1] == 0)) return NULL;
-        v = t->in[0];
-    }
+    int64_t n;
+    const qx_node *t = v ? qx_fuse_is(qx_fuse_def(f, v), QX_OP_Transpose) : NULL;
+    const int64_t *perm = t ? qx_attr_ints(t, "perm", &n) : NULL;
+    *turned = t && (!perm || (n == 2 && perm[0] == 1 && perm[1] == 0));
+    return *turned ? t->in[0] : v;
+}
+
+/* Scales or zero points of codes that are turned; those of one axis or none need not be. */
+static bool part_fits(const qx_fuser *f, const qx_value **part, bool turned)
+{
+    bool too;
+    if (!*part) return true;
+    *part = before_turn(f, *part, &too);
+    const qx_weight *w = qx_fuse_const(*part);
+    return w && (w->rank <= 1 ? !too : too == turned);
+}
+
+bool qx_fuse_dequantized(const qx_fuser *f, const qx_value *v, qx_fuse_weight *out)
+{
+    bool result_turned, turned;
+    v = before_turn(f, v, &result_turned);
     const qx_node *dq = qx_fuse_is(qx_fuse_def(f, v), QX_OP_DequantizeLinear);
-    if (!dq || !qx_fuse_const(dq->in[0]) || !qx_fuse_const(qx_fuse_scale(dq))) return NULL;
-    return qx_node_in(dq, 2) && !qx_fuse_const(dq->in[2]) ? NULL : dq;
+    if (!dq) return false;
+    *out = (qx_fuse_weight){.scale = qx_fuse_scale(dq), .zero = qx_node_in(dq, 2), .axis = qx_attr_int(dq, "axis", 1),
+                            .block = qx_attr_int(dq, "block_size", 0)};
+    out->codes = before_turn(f, dq->in[0], &turned);
+    const qx_weight *w = qx_fuse_const(out->codes);
+    if (!w || !part_fits(f, &out->scale, turned) || !part_fits(f, &out->zero, turned)) return false;
+    if (out->axis < 0) out->axis += w->rank;
+    if (turned) out->axis = 1 - out->axis;
+    out->swapped = turned != result_turned;
+    return true;
 }
 
 bool qx_fuse_inner(const qx_fuser *f, const qx_value *v)

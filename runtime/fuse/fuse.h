@@ -19,9 +19,14 @@ typedef struct qx_fuser {
 const qx_node *qx_fuse_is(const qx_rstep *s, qx_op_id op);
 /* The step that makes v, when it is a plain node; NULL otherwise. */
 qx_rstep *qx_fuse_def(const qx_fuser *f, const qx_value *v);
-/* The DequantizeLinear whose codes, scale and zero point (if any) are constant, behind v; *swapped: a transposition of two axes
- * lies between. NULL: none. */
-const qx_node *qx_fuse_dequantized(const qx_fuser *f, const qx_value *v, bool *swapped);
+/* A weight in codes as it is stored; zero: NULL where there is none. */
+typedef struct qx_fuse_weight {
+    const qx_value *codes, *scale, *zero;
+    int64_t axis, block;                  /* of the stored codes */
+    bool swapped;                         /* what is read is the matrix turned */
+} qx_fuse_weight;
+/* Whether a DequantizeLinear of constants lies behind v, its result or its codes (and scales) turned or as they are. */
+bool qx_fuse_dequantized(const qx_fuser *f, const qx_value *v, qx_fuse_weight *out);
 /* v may vanish: one use, not kept, watched or a graph output, made in this graph. */
 bool qx_fuse_inner(const qx_fuser *f, const qx_value *v);
 /* The only user of v in this graph, when qx_fuse_inner; NULL otherwise. */

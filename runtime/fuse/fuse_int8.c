@@ -40,32 +40,25 @@ static bool all_zero(const qx_fuser *f, const qx_weight *z)
 }
 
 /* As qx_fuse_dequantized, of codes that can be multiplied as they are. */
-static const qx_node *weight(const qx_fuser *f, const qx_value *v, bool *swapped)
+static const qx_weight *weight(const qx_fuser *f, const qx_value *v, qx_fuse_weight *out)
 {
-    const qx_node *dq = qx_fuse_dequantized(f, v, swapped);
-    const qx_weight *w = dq ? qx_fuse_const(dq->in[0]) : NULL;
-    return w && (w->dtype == QX_DT_INT8 || is_fp8(f, w->dtype)) && all_zero(f, qx_fuse_const(qx_node_in(dq, 2))) ? dq : NULL;
+    const qx_weight *w = qx_fuse_dequantized(f, v, out) ? qx_fuse_const(out->codes) : NULL;
+    return w && (w->dtype == QX_DT_INT8 || is_fp8(f, w->dtype)) && all_zero(f, qx_fuse_const(out->zero)) ? w : NULL;
 }
 
 /* The scale varies along `axis` of the codes, or not at all. */
-static bool scale_along(const qx_node *dq, int axis)
+static bool scale_along(const qx_fuse_weight *q, int axis)
 {
-    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(qx_fuse_scale(dq));
-    if (s->numel == 1) return true;
-    int64_t a = qx_attr_int(dq, "axis", 1);
-    if (a < 0) a += w->rank;
-    return s->rank == 1 && a == axis && s->numel == w->dims[axis];
+    const qx_weight *w = qx_fuse_const(q->codes), *s = qx_fuse_const(q->scale);
+    return s->numel == 1 || (s->rank == 1 && q->axis == axis && s->numel == w->dims[axis]);
 }
 
 /* Scales of an E4M3 matrix by block along k. */
-static bool scale_by_block(const qx_fuser *f, const qx_node *dq, bool nk)
+static bool scale_by_block(const qx_fuser *f, const qx_fuse_weight *q, bool nk)
 {
-    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(qx_fuse_scale(dq));
+    const qx_weight *w = qx_fuse_const(q->codes), *s = qx_fuse_const(q->scale);
     const int k_axis = nk ? 1 : 0;
-    const int64_t axis = qx_attr_int(dq, "axis", 1);
-    if (!is_fp8(f, w->dtype) || w->rank != 2 || s->rank != 2 || qx_attr_int(dq, "block_size", 0) != QX_FP8_BLOCK ||
-        (axis < 0 ? axis + 2 : axis) != k_axis)
-        return false;
+    if (!is_fp8(f, w->dtype) || w->rank != 2 || s->rank != 2 || q->block != QX_FP8_BLOCK || q->axis != k_axis) return false;
     return s->dims[1 - k_axis] == w->dims[1 - k_axis] && s->dims[k_axis] == (w->dims[k_axis] + QX_FP8_BLOCK - 1) / QX_FP8_BLOCK;
 }
 
@@ -82,25 +75,25 @@ static bool gemm_is_plain(const qx_node *n, const qx_value *bias)
 qx_status qx_fuse_int8(qx_fuser *f, qx_rstep *s)
 {
     const qx_node *n = s->node;
-    bool swapped, conv = n->op->id == QX_OP_Conv, gemm = n->op->id == QX_OP_Gemm;
+    qx_fuse_weight q;
+    const bool conv = n->op->id == QX_OP_Conv, gemm = n->op->id == QX_OP_Gemm;
     if (f->x->opt.simulate || (!conv && !gemm && n->op->id != QX_OP_MatMul)) return QX_OK;
-    const qx_node *a = activation(f, n->in[0]), *w = a ? weight(f, n->in[1], &swapped) : NULL;
-    if (!a || !w || (swapped && conv)) return QX_OK;
+    const qx_node *a = activation(f, n->in[0]);
+    const qx_weight *codes = a ? weight(f, n->in[1], &q) : NULL;
+    if (!codes || (q.swapped && conv)) return QX_OK;
     const bool fp8 = is_fp8(f, code_type(a));
-    if (fp8 != is_fp8(f, code_type(w))) return QX_OK;
+    if (fp8 != is_fp8(f, codes->dtype)) return QX_OK;
     const qx_value *bias = qx_node_in(n, 2);
     if (gemm && !gemm_is_plain(n, bias)) return QX_OK;
-    int rank = qx_fuse_const(w->in[0])->rank;
-    bool nk = conv || swapped != (gemm && qx_attr_int(n, "transB", 0) != 0);
-    const bool blocked = qx_attr_int(w, "block_size", 0) != 0;
-    if ((!conv && rank != 2) || (blocked ? conv || !scale_by_block(f, w, nk) : !scale_along(w, nk ? 0 : 1))) return QX_OK;
-    const qx_weight *codes = qx_fuse_const(w->in[0]);
+    const bool nk = conv || q.swapped != (gemm && qx_attr_int(n, "transB", 0) != 0);
+    const bool blocked = q.block != 0;
+    if ((!conv && codes->rank != 2) || (blocked ? conv || !scale_by_block(f, &q, nk) : !scale_along(&q, nk ? 0 : 1))) return QX_OK;
     int64_t n_out = codes->dims[nk ? 0 : 1];
     if (n_out < 1 || codes->numel / n_out > QX_INT8_MAX_K) return QX_OK;
     qx_int8_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
     *p = (qx_int8_params){conv ? QX_INT8_CONV : gemm ? QX_INT8_GEMM : QX_INT8_MATMUL, nk, fp8, blocked};
-    const qx_value *in[QX_INT8_INPUTS] = {a->in[0], qx_fuse_behind(a->in[1]), qx_fuse_behind(qx_node_in(a, 2)), qx_fuse_behind(w->in[0]),
-                                          qx_fuse_behind(w->in[1]), qx_fuse_behind(bias)};
+    const qx_value *in[QX_INT8_INPUTS] = {a->in[0], qx_fuse_behind(a->in[1]), qx_fuse_behind(qx_node_in(a, 2)), qx_fuse_behind(q.codes),
+                                          qx_fuse_behind(q.scale), qx_fuse_behind(bias)};
     return qx_fuse_set(f, s, qx_cpu_int8_linear, p, in, QX_INT8_INPUTS, n->out[0]);
 }

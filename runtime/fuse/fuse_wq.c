@@ -8,22 +8,13 @@ static bool is_code(qx_dtype t)
     return t == QX_DT_INT8 || t == QX_DT_UINT8 || t == QX_DT_INT4 || t == QX_DT_UINT4 || t == QX_DT_INT2 || t == QX_DT_UINT2;
 }
 
-/* As qx_fuse_dequantized, of a matrix of integer codes. */
-static const qx_node *weight(const qx_fuser *f, const qx_value *v, bool *swapped)
-{
-    const qx_node *dq = qx_fuse_dequantized(f, v, swapped);
-    const qx_weight *w = dq ? qx_fuse_const(dq->in[0]) : NULL;
-    return w && w->rank == 2 && is_code(w->dtype) ? dq : NULL;
-}
-
 /* Scales lie along k in blocks, or there is one a column, or one. */
-static bool layout_fits(const qx_node *dq, bool nk)
+static bool layout_fits(const qx_fuse_weight *q, bool nk)
 {
-    const qx_weight *w = qx_fuse_const(dq->in[0]), *s = qx_fuse_const(qx_fuse_scale(dq));
-    int64_t axis = qx_attr_int(dq, "axis", 1), block = qx_attr_int(dq, "block_size", 0), per = qx_dtype_bits(w->dtype) == 8 ? 1 : 16;
-    if (axis < 0) axis += 2;
-    if (block > 0) return axis == (nk ? 1 : 0) && block % per == 0 && s->rank == 2;
-    return s->numel == 1 || (axis == (nk ? 0 : 1) && s->numel == w->dims[axis]);
+    const qx_weight *w = qx_fuse_const(q->codes), *s = qx_fuse_const(q->scale);
+    const int64_t per = qx_dtype_bits(w->dtype) == 8 ? 1 : 16;
+    if (q->block > 0) return q->axis == (nk ? 1 : 0) && q->block % per == 0 && s->rank == 2;
+    return s->numel == 1 || (q->axis == (nk ? 0 : 1) && s->numel == w->dims[q->axis]);
 }
 
 static bool gemm_is_plain(const qx_node *n, const qx_value *bias, int64_t cols)
@@ -37,18 +28,19 @@ static bool gemm_is_plain(const qx_node *n, const qx_value *bias, int64_t cols)
 qx_status qx_fuse_wq(qx_fuser *f, qx_rstep *s)
 {
     const qx_node *n = s->node;
-    bool swapped, gemm = n->op->id == QX_OP_Gemm;
+    qx_fuse_weight q;
+    const bool gemm = n->op->id == QX_OP_Gemm;
     if (f->x->opt.simulate || (!gemm && n->op->id != QX_OP_MatMul)) return QX_OK;
-    const qx_node *dq = weight(f, n->in[1], &swapped);
-    if (!dq || (n->in[0]->type.kind == QX_KIND_TENSOR && n->in[0]->type.dtype == QX_DT_DOUBLE)) return QX_OK;
-    bool nk = swapped != (gemm && qx_attr_int(n, "transB", 0) != 0);
-    const qx_weight *w = qx_fuse_const(dq->in[0]);
+    const qx_weight *w = qx_fuse_dequantized(f, n->in[1], &q) ? qx_fuse_const(q.codes) : NULL;
+    if (!w || w->rank != 2 || !is_code(w->dtype)) return QX_OK;
+    if (n->in[0]->type.kind == QX_KIND_TENSOR && n->in[0]->type.dtype == QX_DT_DOUBLE) return QX_OK;
+    const bool nk = q.swapped != (gemm && qx_attr_int(n, "transB", 0) != 0);
     const qx_value *bias = gemm ? qx_node_in(n, 2) : NULL;
-    if (!layout_fits(dq, nk) || (gemm && !gemm_is_plain(n, bias, w->dims[nk ? 0 : 1]))) return QX_OK;
+    if (!layout_fits(&q, nk) || (gemm && !gemm_is_plain(n, bias, w->dims[nk ? 0 : 1]))) return QX_OK;
     qx_wq_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
-    *p = (qx_wq_params){qx_attr_int(dq, "block_size", 0), nk};
-    const qx_value *in[QX_WQ_INPUTS] = {n->in[0], qx_fuse_behind(dq->in[0]), qx_fuse_scale(dq),
-                                        qx_fuse_behind(qx_node_in(dq, 2)), qx_fuse_behind(bias)};
+    *p = (qx_wq_params){q.block, nk};
+    const qx_value *in[QX_WQ_INPUTS] = {n->in[0], qx_fuse_behind(q.codes), qx_fuse_behind(q.scale), qx_fuse_behind(q.zero),
+                                        qx_fuse_behind(bias)};
     return qx_fuse_set(f, s, qx_cpu_wq_linear, p, in, QX_WQ_INPUTS, n->out[0]);
 }

@@ -47,6 +47,19 @@ static const run_case cases[] = {
     {"4-bit weight in blocks", HEAD(21) "g (float[2,64] x) => (float[2,32] y)\n"
      "<int4[64,32] w = random(8), float[4,32] ws = fill(0.05)> { v = DequantizeLinear<axis=0, block_size=16>(w, ws) y = MatMul(x, v) }",
      110, 0},
+    {"4-bit weight in blocks, columns of no whole bytes", HEAD(21) "g (float[2,150] x) => (float[2,67] y)\n"
+     "<uint4[150,67] w = random(8), float[5,67] ws = fill(0.05), uint4[5,67] z = random(3)> { v = DequantizeLinear<axis=0, block_size=32>(w, ws, z) "
+     "y = MatMul(x, v) }", 110, 0},
+    {"8-bit weight in blocks, more columns than one piece", HEAD(21) "g (float[2,150] x) => (float[2,130] y)\n"
+     "<int8[150,130] w = random(8), float[2,130] ws = fill(0.05)> { v = DequantizeLinear<axis=0, block_size=128>(w, ws) y = MatMul(x, v) }", 100, 0},
+    {"codes that are turned, with their scales and zero points", HEAD(21) "g (float[2,64] x, float[20,64] x20) => (float[22,32] y)\n"
+     "<uint4[32,64] w = random(8), float[32,2] ws = {0.02, 0.09, 0.05, 0.12, 0.08, 0.04, 0.11, 0.07, 0.03, 0.10, 0.06, 0.02, 0.09, 0.05, 0.12, 0.08, 0.04, 0.11, 0.07, 0.03, 0.10, 0.06, 0.02, 0.09, 0.05, 0.12, 0.08, 0.04, 0.11, 0.07, 0.03, 0.10, 0.06, 0.02, 0.09, 0.05, 0.12, 0.08, 0.04, 0.11, 0.07, 0.03, 0.10, 0.06, 0.02, 0.09, 0.05, 0.12, 0.08, 0.04, 0.11, 0.07, 0.03, 0.10, 0.06, 0.02, 0.09, 0.05, 0.12, 0.08, 0.04, 0.11, 0.07, 0.03}, uint4[32,2] z = random(3)> { c = Transpose<perm=[1,0]>(w) s = Transpose<perm=[1,0]>(ws) "
+     "o = Transpose<perm=[1,0]>(z) v = DequantizeLinear<axis=0, block_size=32>(c, s, o) a = MatMul(x, v) b = MatMul(x20, v) y = Concat<axis=0>(a, b) }", 110, 3},
+    {"rows of codes that are turned twice", HEAD(21) "g (float[2,64] x) => (float[2,32] y)\n"
+     "<int8[64,32] w = random(8), float[32] ws = {0.02, 0.09, 0.05, 0.12, 0.08, 0.04, 0.11, 0.07, 0.03, 0.10, 0.06, 0.02, 0.09, 0.05, 0.12, 0.08, 0.04, 0.11, 0.07, 0.03, 0.10, 0.06, 0.02, 0.09, 0.05, 0.12, 0.08, 0.04, 0.11, 0.07, 0.03, 0.10}> { c = Transpose<perm=[1,0]>(w) v = DequantizeLinear<axis=0>(c, ws) t = Transpose<perm=[1,0]>(v) y = MatMul(x, t) }", 110, 1},
+    {"an int8 product whose codes are turned", HEAD(17) "g (float[3,64] x) => (float[3,32] y)\n"
+     "<int8[32,64] w = random(8), float[32] ws = fill(0.01), float s = {0.02}, int8 n = {3}> { q = QuantizeLinear(x, s, n) d = DequantizeLinear(q, s, n) "
+     "c = Transpose<perm=[1,0]>(w) v = DequantizeLinear<axis=1>(c, ws) y = MatMul(d, v) }", 110, 2},
     {"rows of 8-bit codes as they lie, zero points", HEAD(21) "g (float[2,64] x, float[20,64] x20) => (float[22,32] y)\n"
      "<int8[32,64] w = random(8), float[32] ws = fill(0.05), int8[32] z = random(3)> { v = DequantizeLinear<axis=0>(w, ws, z) t = Transpose<perm=[1,0]>(v) "
      "a = MatMul(x, t) b = MatMul(x20, t) y = Concat<axis=0>(a, b) }", 110, 3},
