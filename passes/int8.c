@@ -9,7 +9,7 @@ static const qx_option options[] = {
      "activations as UINT8 with a zero point; auto: those that lie mostly on one side of 0 (never for tensorrt, whose INT8 is symmetric)"},
     QX_SCHEME_PLACE_OPTIONS,
     {"outputs", QX_OPT_CHOICE, "auto", 0, 0, "auto|on|off",
-     "Q/DQ behind quantized convolutions too, for runtimes that have no convolution of codes in and floats out; auto: for ort"},
+     "Q/DQ behind quantized convolutions too, for runtimes that have no convolution of codes in and floats out; auto: for ort and generic"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
@@ -25,8 +25,10 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     s.weight.narrow = true;
     s.act_zero = zero;
     s.act_zero_auto = asked == 'a';
-    s.outputs = qx_opt_text(p, "outputs")[1] == 'n' || (qx_opt_text(p, "outputs")[0] == 'a' && p->pipe->opt->target == QX_TARGET_ORT);
-    s.pools = s.outputs || p->pipe->opt->target == QX_TARGET_OPENVINO;
+    const qx_target target = p->pipe->opt->target;
+    const bool fuses = qx_opt_text(p, "outputs")[0] == 'a' && qx_target_has(target, QX_TARGET_FUSES_CODES);
+    s.outputs = fuses || qx_opt_text(p, "outputs")[1] == 'n';
+    s.pools = s.outputs || target == QX_TARGET_OPENVINO;
     if (zero) s.concat = false; /* inputs on different sides of 0 have no scale in common */
     return qx_scheme_plan(p, m, stats, &s);
 }

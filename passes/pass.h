@@ -36,9 +36,10 @@ typedef enum qx_target {
 #include "passes/targets.def"
 #undef QX_TARGET
 } qx_target;
-/* Limits of a target: passes/targets.def. */
-enum { QX_TARGET_WHOLE_BLOCKS = 1, QX_TARGET_POSITIVE_SCALES = 2, QX_TARGET_FLOAT_TABLES = 4, QX_TARGET_NO_TWO_BITS = 8,
-       QX_TARGET_CONSTANT_SCALES = 16 };
+enum { /* limits and tastes of a target: passes/targets.def */
+    QX_TARGET_WHOLE_BLOCKS = 1, QX_TARGET_POSITIVE_SCALES = 2, QX_TARGET_FLOAT_TABLES = 4, QX_TARGET_NO_TWO_BITS = 8,
+    QX_TARGET_CONSTANT_SCALES = 16, QX_TARGET_FUSES_CODES = 32, QX_TARGET_CONTRIB = 64,
+};
 /* "generic", "ort", "tensorrt", "openvino". */
 const char *qx_target_name(qx_target t);
 bool qx_target_has(qx_target t, unsigned limit);

@@ -69,7 +69,7 @@ bool qx_pipeline_has_format(const qx_pipeline *p)
 static qx_status merge_scales(const qx_pipeline *p, qx_model *m)
 {
     int64_t merged = 0;
-    if (p->opt->target != QX_TARGET_ORT || !qx_pipeline_has_format(p)) return QX_OK;
+    if (!qx_target_has(p->opt->target, QX_TARGET_FUSES_CODES) || !qx_pipeline_has_format(p)) return QX_OK;
     QX_TRY(qx_merge_scales(m, &merged));
     if (merged) qx_log(p->ctx, QX_LOG_INFO, "%lld scales and shifts are part of the convolutions before them now", (long long)merged);
     return QX_OK;

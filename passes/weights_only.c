@@ -116,7 +116,8 @@ const qx_passdef qx_pass_int4 = {
            "weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded).\n"
            "Embeddings, recurrences and heads of language models have 8 bits (--tables);\n"
            "convolutions, which have no blocks, are stored in INT8 with a scale per channel.\n"
-           "--target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic DequantizeLinear on [N,K] + Transpose."};
+           "--target ort writes MatMulNBits, generic and tensorrt DequantizeLinear on [K,N], of which ONNX Runtime makes the same;\n"
+           "openvino, and generic with accuracy-level=0, DequantizeLinear on [N,K] + Transpose."};
 const qx_passdef qx_pass_int2 = {
     .name = "int2", .brief = "INT2 weights in blocks, for what bears it; activations stay float", .options = int2_options,
     .flags = QX_PASS_FORMAT, .plan = plan_int2, .run = qx_scheme_run,

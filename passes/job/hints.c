@@ -50,7 +50,7 @@ static qx_status about_preset(qx_report *r, qx_genre k, const char *passes)
                                   fp8 ? "fp8" : "int8"));
 }
 
-static bool has_zero_point(const qx_plan_item *it) { return it->act == QX_DT_UINT8; }
+static bool has_zero_point(const qx_plan_item *it) { return it->act == QX_DT_UINT8 || it->act == QX_DT_INT8; } /* as UINT8, for generic */
 static bool has_signed_scales(const qx_plan_item *it) { return it->weight && it->weight->spec.allow_negative_scale; }
 
 /* What is more accurate, what ONNX Runtime and OpenVINO compute, and what TensorRT refuses. */
@@ -63,21 +63,13 @@ static qx_status about_tensorrt(qx_report *r, const qx_pipeline *p, bool (*has)(
                                   n == 1 ? one : many));
 }
 
-/* ONNX Runtime runs a convolution in 8 bits only with a pair behind it (passes/place/outputs.c), and multiplies UINT8 codes many times as
- * fast as INT8; 4-bit weights are dequantized at each run unless they stand in a MatMulNBits (docs/targets.md). */
-static bool has_faster_form(const qx_plan_item *it)
-{
-    const qx_dtype w = it->weight ? it->weight->spec.codes : QX_DT_UNDEFINED;
-    return it->act == QX_DT_INT8 || it->act == QX_DT_UINT8 || qx_dtype_is_small_int(w);
-}
-
-static qx_status about_ort(qx_report *r, const qx_pipeline *p)
+/* The standard has no operator of a mixture: weights in front of com.microsoft's MoE are dequantized at each run. */
+static qx_status about_mixture(qx_report *r, const qx_pipeline *p)
 {
     bool any = false;
-    for (int64_t i = 0; p->plan && i < p->plan->linears.count; i++)
-        any = any || (p->plan->items[i].pass && has_faster_form(&p->plan->items[i]));
+    for (int64_t i = 0; p->plan && i < p->plan->linears.count; i++) any = any || (p->plan->items[i].pass && p->plan->items[i].lin->mixture);
     if (p->opt->target != QX_TARGET_GENERIC || !any) return QX_OK;
-    return add(r, "for speed in ONNX Runtime: --target ort (its forms run 1.3 to 12 times as fast there as these)");
+    return add(r, "for speed in ONNX Runtime: --target ort (the mixture's weights are read as codes there, and whole at each run here)");
 }
 
 /* No operator of codes takes or makes float16 there: each convolution and product is computed in float between casts (a mask of clouds
@@ -114,7 +106,7 @@ qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *
     const qx_genre k = qx_model_genre(m);
     QX_TRY(about_samples(report, k, pipe, opt, samples));
     QX_TRY(about_preset(report, k, opt->passes));
-    QX_TRY(about_ort(report, pipe));
+    QX_TRY(about_mixture(report, pipe));
     QX_TRY(about_half(report, pipe));
     QX_TRY(about_sequence(report, k, pipe, samples));
     QX_TRY(about_tensorrt(report, pipe, has_zero_point, "activation has a zero point", "activations have zero points"));

@@ -183,12 +183,18 @@ static void ort_no_kernel(linter *l, const qx_node *n)
         FIND(l, n, "DequantizeLinear of %s with %s scales is not implemented on the CPU", qx_dtype_get(c)->text, qx_dtype_get(s)->text);
 }
 
-static void ort_blocked_axis0(linter *l, const qx_node *n)
+/* It makes MatMulNBits of blocks along axis 0 straight in front of the product, and multiplies by 8-bit blocks of x then. */
+static void ort_turned_blocks(linter *l, const qx_node *n)
 {
-    if (!is_op(n, QX_OP_DequantizeLinear) || qx_attr_int(n, "block_size", 0) <= 0 || qx_attr_int(n, "axis", 1) != 0) return;
-    for (const qx_use *u = n->out[0]->uses; u; u = u->next)
-        if (is_op(u->node, QX_OP_MatMul))
-            FIND(l, n, "blocks along axis 0 before MatMul are computed with 8-bit activations inside (about 4e-3 relative)");
+    const qx_weight *s = qx_node_in(n, 1) ? qx_value_const(n->in[1]) : NULL;
+    if (!is_op(n, QX_OP_DequantizeLinear) || !s || s->rank != 2 || qx_attr_int(n, "block_size", 0) <= 0) return;
+    for (const qx_use *u = n->out[0]->uses; u; u = u->next) {
+        const bool turned = is_op(u->node, QX_OP_Transpose) || (is_op(u->node, QX_OP_Gemm) && qx_attr_int(u->node, "transB", 0));
+        if (!turned) continue;
+        FIND(l, n, "turned by '%s': dequantized as a whole at each run (blocks along axis 0 straight before a MatMul are not)",
+             u->node->op_type);
+        return;
+    }
 }
 
 static void ort_int8_bias(linter *l, const qx_node *n)
@@ -374,7 +380,7 @@ static const struct rule { const char *name, *brief; unsigned targets; bool erro
     {"fp8-pair", "float8 Q/DQ around MatMul and Conv", ORT, true, ort_fp8_pair},
     {"fp8-codes", "float8 codes that are transposed or reshaped", ORT, true, ort_fp8_codes_moved},
     {"no-kernel", "types without a CPU kernel", ORT, true, ort_no_kernel},
-    {"blocked-axis0", "blocked weights that are computed with 8-bit activations", ORT, false, ort_blocked_axis0},
+    {"turned-blocks", "weights in blocks that are turned behind their DequantizeLinear", ORT, false, ort_turned_blocks},
     {"int8-bias", "INT8 inputs of a MatMul with a bias, from opset 21 on", ORT, true, ort_int8_bias},
     {"float-conv", "quantized convolutions without a pair behind them", ORT, false, ort_float_conv},
     {"float-gemm", "INT8 products that become a Gemm of floats", ORT, false, ort_float_gemm},

@@ -14,13 +14,13 @@ qx_status qx_emit_pair(struct qx_pipeline *pipe, qx_value *v, qx_dtype codes, fl
 /* The same for scales that are found when the model runs, in the blocks of a weight's format (blocks.h). */
 qx_status qx_emit_blocks(struct qx_pipeline *pipe, qx_value *v, const qx_qspec *spec, float second, qx_value **out);
 /* The weight of an item in its format: makes the job and the dequantizer once, rewires all uses. For 4-bit weights and target ort
- * the item's node becomes MatMulNBits. */
+ * the item's node becomes MatMulNBits; for generic its weight stands so that ONNX Runtime makes one of it. */
 qx_status qx_emit_weight(struct qx_pipeline *pipe, qx_plan_item *it);
 /* When every pass has run: biases of items whose input is quantized, where the target would spoil them as they are (ort_bias.c). */
 qx_status qx_emit_biases(struct qx_pipeline *pipe);
 /* ... and behind that: products of codes as ONNX Runtime multiplies them as integers (ort_products.c). */
 qx_status qx_ort_products(struct qx_pipeline *pipe);
-/* ... and operators between pairs as ONNX Runtime runs them fastest, for that target alone (ort_forms.c). */
+/* ... and operators between pairs as ONNX Runtime runs them fastest (ort_forms.c). All three for targets that fuse codes alone. */
 qx_status qx_ort_forms(struct qx_pipeline *pipe);
 /* The weight with its float steps as float of its own type: no format took it. */
 qx_status qx_emit_float(struct qx_pipeline *pipe, qx_plan_weight *w);

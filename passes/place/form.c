@@ -18,12 +18,25 @@ static bool is_product(const qx_linear *l)
 }
 
 /* MatMulNBits multiplies by a [N, K] matrix of blocks of 2, 4 or 8 bits; the scales have the type of x. */
-static bool nbits_fits(const qx_pipeline *pipe, const qx_linear *l, const qx_qspec *s)
+static bool nbits_takes(const qx_linear *l, const qx_qspec *s)
 {
     const bool bits = qx_dtype_is_small_int(s->codes) || s->codes == QX_DT_INT8;
-    if (pipe->opt->target != QX_TARGET_ORT || !bits || s->block < 16 || !power_of_two(s->block) || s->block > 256) return false;
-    return is_product(l) && l->plain && l->w->rank == 2 &&
-        (l->x->type.dtype == QX_DT_FLOAT || l->x->type.dtype == QX_DT_FLOAT16);
+    return bits && is_product(l) && l->plain && l->w->rank == 2 && (l->x->type.dtype == QX_DT_FLOAT || l->x->type.dtype == QX_DT_FLOAT16);
+}
+
+static bool nbits_block_fits(int64_t block) { return block >= 16 && block <= 256 && power_of_two(block); }
+
+static bool nbits_fits(const qx_pipeline *pipe, const qx_linear *l, const qx_qspec *s)
+{
+    return qx_target_has(pipe->opt->target, QX_TARGET_CONTRIB) && nbits_block_fits(s->block) && nbits_takes(l, s);
+}
+
+bool qx_form_becomes_nbits(const qx_pipeline *pipe, const qx_plan_item *it)
+{
+    const qx_qspec *s = &it->weight->spec;
+    const bool standard = qx_target_has(pipe->opt->target, QX_TARGET_FUSES_CODES) && !qx_target_has(pipe->opt->target, QX_TARGET_CONTRIB);
+    const bool fits = s->block == 0 ? s->codes == QX_DT_INT8 : nbits_block_fits(s->block) && qx_dtype_bits(s->codes) >= 4;
+    return standard && !it->act && !it->dynamic && !it->weight->exact_input && fits && nbits_takes(it->lin, s);
 }
 
 /* GatherBlockQuantized dequantizes the rows that are asked for; a DequantizeLinear in front of Gather the whole table each time. */
@@ -77,8 +90,10 @@ static bool all_nbits(const qx_pipeline *pipe, const qx_plan_weight *w)
 static bool integer_weight_only(const qx_pipeline *pipe, const qx_plan_item *it)
 {
     const qx_linear *l = it->lin;
-    return pipe->opt->target == QX_TARGET_ORT && !it->act && !qx_dtype_is_float(it->weight->spec.codes) && !l->is_conv &&
-           it->weight->tensor->rank == 2 && it->weight->spec.block == 0 && l->contract_axis == 0;
+    const bool exact = qx_target_has(pipe->opt->target, QX_TARGET_CONTRIB) ||
+        (it->weight->exact_input && qx_target_has(pipe->opt->target, QX_TARGET_FUSES_CODES));
+    return exact && !it->act && !qx_dtype_is_float(it->weight->spec.codes) && !l->is_conv && it->weight->tensor->rank == 2 &&
+        it->weight->spec.block == 0 && l->contract_axis == 0;
 }
 
 static bool in_integers(const qx_plan_item *it) { return it->dynamic && it->dynamic != QX_DYNAMIC_BLOCK; }
@@ -100,7 +115,8 @@ qx_form qx_form_of(const qx_pipeline *pipe, const qx_plan_item *it)
     if (w->spec.block <= 0) return integer_weight_only(pipe, it) ? QX_FORM_NK_TRANSPOSE : QX_FORM_SAME;
     if (all_nbits(pipe, w)) return QX_FORM_NBITS;
     bool last = l->contract_axis == w->tensor->rank - 1;
-    if (last || w->tensor->rank != 2 || pipe->opt->target == QX_TARGET_TENSORRT) return QX_FORM_SAME;
+    if (last || w->tensor->rank != 2 || pipe->opt->target == QX_TARGET_TENSORRT || qx_form_becomes_nbits(pipe, it))
+        return QX_FORM_SAME;
     bool flips = l->node->op->id == QX_OP_Gemm && l->w_index == 1 && w->items == 1 && w->value->n_uses == 1 && l->w_in == w->value;
     return flips ? QX_FORM_NK_GEMM : QX_FORM_NK_TRANSPOSE;
 }

@@ -16,6 +16,9 @@ typedef enum qx_form {
 } qx_form;
 
 qx_form qx_form_of(const struct qx_pipeline *pipe, const qx_plan_item *it);
+/* Whether ONNX Runtime shall make MatMulNBits of the item's product, which is written in the standard's operators: of a DequantizeLinear of
+ * [K, N] straight in front of it (ort_products.c turns what is stored the other way). It rounds x to 8 bits then. */
+bool qx_form_becomes_nbits(const struct qx_pipeline *pipe, const qx_plan_item *it);
 /* Whether an embedding gathers its rows as codes, with their scales, and multiplies then. */
 bool qx_form_rows_fit(const struct qx_pipeline *pipe, const qx_plan_item *it);
 /* Whether every reader of the weight gathers rows of its codes. */

@@ -58,6 +58,8 @@ static qx_status put_codes(const qx_plan_item *it, qx_value *codes, qx_value **o
     return put(n, "Reshape", *out, shape, type, "Blocks", out);
 }
 
+/* Scales get their last axis before rows are picked: a head that shares them then has its own, once constants are folded, and only so does
+ * ONNX Runtime make MatMulNBits of it. */
 qx_status qx_gathered_rows(qx_plan_item *it, qx_value *codes, qx_value *scale)
 {
     qx_node *n = it->lin->node;
@@ -66,12 +68,12 @@ qx_status qx_gathered_rows(qx_plan_item *it, qx_value *codes, qx_value *scale)
     const bool blocks = it->weight->spec.block > 0;
     QX_TRY(put_ints(n, "axes", &(int64_t){-1}, 1, &axes));
     QX_TRY(put_codes(it, codes, &q));
-    QX_TRY(put(n, "Gather", scale, n->in[1], scale->type.dtype, "GatherScale", &s));
+    QX_TRY(put(n, "Unsqueeze", scale, axes, scale->type.dtype, "Unsqueeze", &s)); /* of a constant: done when the model is loaded */
+    QX_TRY(put(n, "Gather", s, n->in[1], scale->type.dtype, "GatherScale", &s));
     if (scale->type.dtype != type) {
         QX_TRY(put(n, "Cast", s, NULL, type, "CastScale", &s));
         QX_TRY(qx_attr_set_int(s->def, "to", type));
     }
-    QX_TRY(put(n, "Unsqueeze", s, axes, type, "Unsqueeze", &s));
     if (blocks) {
         QX_TRY(put(n, "Mul", q, s, type, "Mul", &q));
         QX_TRY(put_shape(n, "shape", it->lin->k, 0, &s));

@@ -50,7 +50,7 @@ static qx_status through_codes(qx_node *n, qx_value *v, const qx_weight *w)
 qx_status qx_emit_biases(qx_pipeline *pipe)
 {
     const qx_plan *plan = pipe->plan;
-    for (int64_t i = 0; pipe->opt->target == QX_TARGET_ORT && i < plan->linears.count; i++) {
+    for (int64_t i = 0; qx_target_has(pipe->opt->target, QX_TARGET_FUSES_CODES) && i < plan->linears.count; i++) {
         const qx_plan_item *it = &plan->items[i];
         qx_node *n = it->lin->node;
         const bool has = n->op->id == QX_OP_Conv || n->op->id == QX_OP_ConvTranspose || n->op->id == QX_OP_Gemm;

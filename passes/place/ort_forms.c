@@ -106,8 +106,10 @@ static qx_status write_activation(qx_pipeline *pipe, qx_node *n)
     bool done = false;
     const qx_activation what = qx_activation_ends(n, &x);
     if (!what || n->out[0]->is_output || x->type.dtype != QX_DT_FLOAT || !read_grid(x->def, QX_OP_DequantizeLinear, &g)) return QX_OK;
-    if (what == QX_ACTIVATION_SILU) return quick_gelu(pipe, n, x);
-    if (what == QX_ACTIVATION_GELU) return one_node(pipe, n, x, "Gelu");
+    if (what == QX_ACTIVATION_SILU || what == QX_ACTIVATION_GELU) {
+        if (!qx_target_has(pipe->opt->target, QX_TARGET_CONTRIB)) return QX_OK;
+        return what == QX_ACTIVATION_SILU ? quick_gelu(pipe, n, x) : one_node(pipe, n, x, "Gelu");
+    }
     if (becomes_codes(n->out[0], &y) && qx_graph_opset(n->graph, "") >= 12) /* Clip of codes */
         QX_TRY(hard_swish_of_codes(n, x, &g, &done));
     return done ? QX_OK : hard_swish(n, x);
@@ -238,5 +240,5 @@ static qx_status visit(void *user, qx_node *n)
 
 qx_status qx_ort_forms(qx_pipeline *pipe)
 {
-    return pipe->opt->target == QX_TARGET_ORT ? qx_model_each_node(pipe->model, visit, pipe) : QX_OK;
+    return qx_target_has(pipe->opt->target, QX_TARGET_FUSES_CODES) ? qx_model_each_node(pipe->model, visit, pipe) : QX_OK;
 }

@@ -94,6 +94,22 @@ static qx_plan_item *reader_of_pooled(const qx_pass *p, const qx_value *v)
     return found;
 }
 
+/* Whether operators of float numbers read in the end what Concats make of v, and nothing else does: maps of a detector, which leave as they
+ * are. A pair would do nothing but round them. (With one OpenVINO 2026.4 computes other anchors from their shapes: NudeNet 12.8 dB.) */
+static bool leaves_in_concats(const qx_pass *p, const qx_value *v, bool joined, int depth)
+{
+    enum { DEEPEST = 8 };
+    if (depth > DEEPEST) return false;
+    for (const qx_use *u = v->uses; u; u = u->next) {
+        const qx_node *n = u->node;
+        const bool moves = n->op->id == QX_OP_Concat || n->op->traits & QX_T_COPY;
+        if (codes_of(p, u) || (!moves && !joined && n->op->id != QX_OP_Shape)) return false;
+        for (uint32_t i = 0; moves && i < n->n_out; i++)
+            if (n->out[i] && !leaves_in_concats(p, n->out[i], joined || n->op->id == QX_OP_Concat, depth + 1)) return false;
+    }
+    return joined || v->n_uses > 0;
+}
+
 /* There is no such operator of float16. */
 static bool takes_part(const qx_pass *p, const qx_plan_item *it)
 {
@@ -148,12 +164,16 @@ static qx_why choose(qx_pass *p, const qx_stats *stats, const qx_scheme *s, cons
     }
     c->act = mine.act_zero ? QX_DT_UINT8 : s->act;
     const qx_why why = qx_scheme_act_scale(p, &mine, stats, v, c, detail);
-    if (why == QX_WHY_NONE && p->pipe->opt->target == QX_TARGET_ORT && only_hard_swish(v)) three_on_grid(c);
+    if (why == QX_WHY_NONE && qx_target_has(p->pipe->opt->target, QX_TARGET_FUSES_CODES) && only_hard_swish(v)) three_on_grid(c);
     return why;
 }
 
 /* Whether some reader needs the value itself, and would get the pair instead. */
-static bool needs_pair(const qx_pass *p, qx_value *v) { return !v->is_output && v->n_uses && !all_read_codes(p, v, 0); }
+static bool needs_pair(const qx_pass *p, qx_value *v)
+{
+    const bool kept = !qx_target_has(p->pipe->opt->target, QX_TARGET_CONTRIB) && leaves_in_concats(p, v, false, 0);
+    return !v->is_output && v->n_uses && !kept && !all_read_codes(p, v, 0);
+}
 
 bool qx_output_codes(const qx_plan_item *it, const qx_stats *stats, qx_act_codes *out)
 {

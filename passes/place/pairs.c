@@ -59,7 +59,7 @@ static int64_t opset_to_be(const qx_pipeline *pipe, const qx_graph *g)
 static bool shifts_codes(const qx_pipeline *pipe, const qx_value *v, qx_dtype codes)
 {
     if (codes != QX_DT_INT8 || pipe->opt->target == QX_TARGET_TENSORRT) return false;
-    if (pipe->opt->target == QX_TARGET_ORT) return true;
+    if (qx_target_has(pipe->opt->target, QX_TARGET_FUSES_CODES)) return true;
     if (opset_to_be(pipe, v->graph) < QX_ORT_BIASED_OPSET) return false;
     return qx_feeds_biased_matmul(v);
 }

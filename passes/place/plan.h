@@ -34,7 +34,7 @@ typedef struct qx_plan_weight {
     bool embedding;           /* one of them is an embedding */
     bool done;                /* emitted */
     bool pruned;              /* a step before made it 2:4: zeros must stay */
-    bool exact_input;         /* MatMulNBits may not round its input */
+    bool exact_input;         /* no runtime may round its input */
     bool settled;             /* table_block is decided */
     float block_amax;         /* root mean square of the largest values of some blocks of 32; 0: not looked at */
     int64_t table_block;      /* of an embedding or a head with outliers: its blocks; 0: as the format has it */

@@ -26,7 +26,7 @@ typedef struct qx_scheme {
     double level;            /* 0: no levels */
     bool attention;          /* products of attention too */
     bool rest;               /* weights of operators that stay float for their name or level: stored in INT8 all the same */
-    bool exact_input;        /* MatMulNBits may not round its input; else accuracy_level 4 */
+    bool exact_input;        /* no runtime may round its input; else ONNX Runtime may (accuracy_level 4) */
     bool unblocked;          /* weights that have no blocks: INT8 with a scale a channel (else float) */
     bool float_scales;       /* block scales of float32 weights are stored in that type, never in float16 */
     bool few_blocks;         /* weights that have blocks are few: INT8 for them too; found by qx_scheme_plan */
@@ -101,7 +101,7 @@ bool qx_scheme_unblocked(const qx_pass *p);
 
 #define QX_SCHEME_LEVEL_OPTION \
     {"accuracy-level", QX_OPT_CHOICE, "4", 0, 0, "0|4", \
-     "for --target ort: 4 lets ONNX Runtime multiply by 8-bit blocks of x, rounded as it runs (one token 1.3 times as fast with 4-bit, 15 times with 8-bit weights); 0: x as it is"}
+     "for ONNX Runtime (targets generic and ort): 4 lets it multiply by 8-bit blocks of x, rounded as it runs (docs/targets.md); 0: x as it is, many times slower in generic"}
 
 /* attention.c: the four inputs of the two products of every attention that the pass may have. */
 qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);

@@ -75,7 +75,8 @@ static bool large_kernel(const qx_pass *p, const qx_scheme *s, qx_plan_item *it,
 /* ONNX Runtime has integer operators for convolutions and products, none for these: a pair in front would only be two more passes. */
 static bool no_integer_kernel(const qx_pass *p, const qx_scheme *s, qx_plan_item *it)
 {
-    const bool none = p->pipe->opt->target == QX_TARGET_ORT && s->outputs && it->lin->node->op->id == QX_OP_ConvTranspose;
+    const bool none = s->outputs && qx_target_has(p->pipe->opt->target, QX_TARGET_FUSES_CODES) &&
+        it->lin->node->op->id == QX_OP_ConvTranspose;
     if (!none || it->asked || !weight_alone(p, s, it)) return false;
     it->notes = "ONNX Runtime has no integer ConvTranspose: input stays float";
     return it->weight_only = true;
@@ -278,8 +279,8 @@ bool qx_scheme_float_weight(const qx_plan_item *it)
     const qx_pass *p = it->pass;
     const qx_scheme *s = p->state;
     const int64_t saved = (int64_t)it->weight->tensor->bytes - it->weight->tensor->numel;
-    return s->outputs && p->pipe->opt->target == QX_TARGET_ORT && !it->asked && it->lin->is_conv && it->weight->items == 1 &&
-        saved < p->pipe->plan->bytes / ONE_IN;
+    return s->outputs && qx_target_has(p->pipe->opt->target, QX_TARGET_FUSES_CODES) && !it->asked && it->lin->is_conv &&
+        it->weight->items == 1 && saved < p->pipe->plan->bytes / ONE_IN;
 }
 
 bool qx_scheme_float_input(qx_plan_item *it)

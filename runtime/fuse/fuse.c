@@ -18,6 +18,8 @@ qx_rstep *qx_fuse_def(const qx_fuser *f, const qx_value *v)
     return s && !s->fused ? s : NULL;
 }
 
+static const qx_value *behind_cast(const qx_value *v);
+
 static const qx_value *before_turn(const qx_fuser *f, const qx_value *v, bool *turned)
 {
     int64_t n;
@@ -32,7 +34,7 @@ static bool part_fits(const qx_fuser *f, const qx_value **part, bool turned)
 {
     bool too;
     if (!*part) return true;
-    *part = before_turn(f, *part, &too);
+    *part = behind_cast(before_turn(f, *part, &too));
     const qx_weight *w = qx_fuse_const(*part);
     return w && (w->rank <= 1 ? !too : too == turned);
 }
@@ -110,13 +112,15 @@ const qx_weight *qx_fuse_const(const qx_value *v)
     return v && !v->is_input ? qx_value_const(v) : NULL;
 }
 
-const qx_value *qx_fuse_scale(const qx_node *dq)
+static const qx_value *behind_cast(const qx_value *v)
 {
-    const qx_value *v = qx_fuse_behind(dq->in[1]);
+    v = qx_fuse_behind(v);
     if (!v || !v->def || v->def->op->id != QX_OP_Cast) return v;
     const qx_weight *half = qx_fuse_const(v->def->in[0]);
     return half && half->dtype == QX_DT_FLOAT16 ? qx_fuse_behind(v->def->in[0]) : v;
 }
+
+const qx_value *qx_fuse_scale(const qx_node *dq) { return behind_cast(dq->in[1]); }
 
 /* Shape inference over the whole model, with the declared dims. */
 struct qx_fuse_facts { bool tried, no_memory; qx_infer *infer; };

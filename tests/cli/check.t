@@ -22,11 +22,9 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   [1]
   $ qonnx quantize model.onnx --passes int4 -q --no-verify -o g4.onnx; qonnx check g4.onnx --target tensorrt
   qonnx check: 2 findings that the target refuses or miscomputes
-  error: fc2.weight_DequantizeLinear (DequantizeLinear): scale[1] is -0.0249023: TensorRT's parser takes positive scales only [negative-scale]
-  warning: fc2.weight_DequantizeLinear (DequantizeLinear): 'Transpose' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear [int4-transpose]
+  error: fc2.weight_DequantizeLinear (DequantizeLinear): scale[3] is -0.0369568: TensorRT's parser takes positive scales only [negative-scale]
   error: fc1.weight_DequantizeLinear (DequantizeLinear): scale[0] is -0.0390015: TensorRT's parser takes positive scales only [negative-scale]
-  warning: fc1.weight_DequantizeLinear (DequantizeLinear): 'Transpose' stands between the INT4 weight and its product: TensorRT fuses only a plain DequantizeLinear [int4-transpose]
-  g4.onnx: 2 errors, 2 warnings
+  g4.onnx: 2 errors, 0 warnings
   hint: it was written for generic; qonnx quantize MODEL.onnx --like g4.onnx --target tensorrt writes the forms of tensorrt
   [1]
   $ qonnx check g4.onnx --target ort
@@ -44,8 +42,9 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
   block: the largest value on 7 or on -8, shrunk in a few steps and fitted by least squares to the codes it gives,
   weighted by E[x^2] of the input channel when samples are given; what counts is the scale as stored (rounded).
   Embeddings, recurrences and heads of language models have 8 bits (--tables); convolutions, which have no blocks, are
-  stored in INT8 with a scale per channel. --target ort writes MatMulNBits, tensorrt DequantizeLinear on [K,N], generic
-  DequantizeLinear on [N,K] + Transpose.
+  stored in INT8 with a scale per channel. --target ort writes MatMulNBits, generic and tensorrt DequantizeLinear on
+  [K,N], of which ONNX Runtime makes the same; openvino, and generic with accuracy-level=0, DequantizeLinear on [N,K] +
+  Transpose.
   
   options:
     block=32
@@ -68,8 +67,8 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
         weights that have no blocks (convolutions, Einsum over several axes): INT8 with a scale per channel, or float
         int8|float
     accuracy-level=4
-        for --target ort: 4 lets ONNX Runtime multiply by 8-bit blocks of x, rounded as it runs (one token 1.3 times as
-        fast with 4-bit, 15 times with 8-bit weights); 0: x as it is
+        for ONNX Runtime (targets generic and ort): 4 lets it multiply by 8-bit blocks of x, rounded as it runs
+        (docs/targets.md); 0: x as it is, many times slower in generic
         0|4
 
 Ten findings of a rule are enough.

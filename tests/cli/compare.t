@@ -9,10 +9,10 @@ Two models on the same inputs: their outputs, and with --nodes every value that 
   $ qonnx compare model.onnx q.onnx -i calib.npz --nodes --below 45
   y                                SQNR   38.11 dB  cosine 0.99992307  max |a-b| 0.0317454
   4 values of one name, in the order of the second model
-  first below 45 dB          40.41 dB  1536 of 1536 differ, by at most 0.03688  a (MatMul)
+  first below 45 dB          40.41 dB  1536 of 1536 differ, by at most 0.03688  a (Gemm)
   furthest                   38.11 dB  512 of 512 differ, by at most 0.03175  y (MatMul)
                              40.11 dB  755 of 1536 differ, by at most 0.03563  c (Relu)
-                             40.41 dB  1536 of 1536 differ, by at most 0.03688  a (MatMul)
+                             40.41 dB  1536 of 1536 differ, by at most 0.03688  a (Gemm)
                              40.45 dB  1536 of 1536 differ, by at most 0.03688  b (Add)
   $ qonnx compare model.onnx q.onnx -i calib.npz --nodes --json | grep -c '"op"'
   4
@@ -48,6 +48,6 @@ Files whose ends are other types (--io) are fed in them, and their codes count a
   $ for io in float16 int8; do qonnx quantize model.onnx --int8 --calib calib.npz --io $io -o $io.onnx --no-verify 2>&1 | grep "^io"; qonnx compare model.onnx $io.onnx -i calib.npz | cut -c1-42; done
   io-half: 1 input and 1 output are f16 now
   y                                SQNR   3[0-9].* (re)
-  io: input 'x' is i8 now: number = \(code - 0\) \* 0.0[0-9]* (re)
-  io: output 'y' is i8 now: number = \(code - 0\) \* 0.0[0-9]* (re)
+  io: input 'x' is u8 now: number = \(code - 128\) \* 0.0[0-9]* (re)
+  io: output 'y' is u8 now: number = \(code - 128\) \* 0.0[0-9]* (re)
   y                                SQNR   3[0-9].* (re)

@@ -38,7 +38,7 @@ What is in a file: in short, node by node, weight by weight, and as data.
   $ qonnx inspect q.onnx --nodes
   DequantizeLinear             fc2.weight_DequantizeLinear  (fc2.weight_i8, fc2.weight_scale) -> fc2.weight_DequantizeLinear_Output f32[96,32]
   DequantizeLinear             fc1.weight_DequantizeLinear  (fc1.weight_i8, fc1.weight_scale) -> fc1.weight_DequantizeLinear_Output f32[64,96]
-  MatMul                       /fc1/MatMul  (x, fc1.weight_DequantizeLinear_Output) -> a f32[batch,96]
+  Gemm                         /fc1/MatMul  (x, fc1.weight_DequantizeLinear_Output) -> a f32[batch,96]
   Add                          /fc1/Add  (a, fc1.bias) -> b f32[batch,96]
   Relu                         /Relu  (b) -> c f32[batch,96]
   MatMul                       /fc2/MatMul  (c, fc2.weight_DequantizeLinear_Output) -> y f32[batch,32]
@@ -58,7 +58,7 @@ What is in a file: in short, node by node, weight by weight, and as data.
     weights  0.00944 M parameters, 10.1 kB in 5 tensors
              i8         9.22 kB in 2
              f32        896 B in 3
-    operators DequantizeLinear 2, MatMul 2, Add 1, Relu 1
+    operators DequantizeLinear 2, Add 1, Gemm 1, MatMul 1, Relu 1
     quantized already: 2 nodes
     quantizable 0 of 2 linear operators have constant weights, 0 B; 0 attentions
   $ qonnx inspect $MODELS/clip-text/model.onnx --dim nosuch=3

@@ -85,6 +85,21 @@ static void blocks_that_are_not_whole(void **state)
     expect(THREE, QX_TARGET_ORT, NULL);
 }
 
+static void blocks_that_are_turned(void **state)
+{
+    (void)state;
+    const char *turned = HEAD(21) "g (float[4,32] x) => (float[4,2] y) <int4[2,32] w = random(1), float[2,1] s = {0.5, 0.25}> "
+        "{ d = DequantizeLinear <axis = 1, block_size = 32> (w, s) t = Transpose <perm = [1, 0]> (d) y = MatMul (x, t) }";
+    const char *by_gemm = HEAD(21) "g (float[4,32] x) => (float[4,2] y) <int4[2,32] w = random(1), float[2,1] s = {0.5, 0.25}> "
+        "{ d = DequantizeLinear <axis = 1, block_size = 32> (w, s) y = Gemm <transB = 1> (x, d) }";
+    const char *straight = HEAD(21) "g (float[4,32] x) => (float[4,2] y) <int4[32,2] w = random(1), float[1,2] s = {0.5, 0.25}> "
+        "{ d = DequantizeLinear <axis = 0, block_size = 32> (w, s) y = MatMul (x, d) }";
+    expect(turned, QX_TARGET_ORT, "turned-blocks");
+    expect(by_gemm, QX_TARGET_ORT, "turned-blocks");
+    expect(straight, QX_TARGET_ORT, NULL);
+    expect(turned, QX_TARGET_OPENVINO, NULL);
+}
+
 /* What OpenVINO does with a scale a row there was seen with its 2026.4. */
 static void recurrences(void **state)
 {
@@ -181,7 +196,7 @@ static void types_of_the_standard(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(int8_before_a_bias), cmocka_unit_test(products_in_float), cmocka_unit_test(scales_below_zero), cmocka_unit_test(codes_of_two_bits),
-                                       cmocka_unit_test(blocks_that_are_not_whole), cmocka_unit_test(cast_to_fp8), cmocka_unit_test(recurrences),
+                                       cmocka_unit_test(blocks_that_are_not_whole), cmocka_unit_test(blocks_that_are_turned), cmocka_unit_test(cast_to_fp8), cmocka_unit_test(recurrences),
                                        cmocka_unit_test(powers_of_two), cmocka_unit_test(tensorrts_operators),
                                        cmocka_unit_test(convolutions_in_float), cmocka_unit_test(codes_without_a_kernel),
                                        cmocka_unit_test(types_of_the_standard)};

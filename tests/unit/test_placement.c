@@ -110,7 +110,7 @@ static const row between[] = {
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) c = Relu(a) "
      "[\"/2/Conv\"] d = Conv" PADDED "(c, w2) [\"/3/Conv\"] q = Conv(x, w3) [\"/Add\"] f = Add(d, q) y = Relu(f) }", NULL,
      "/1/Conv 2 /2/Conv 2 /3/Conv 2 /Add 1 "},
-    {"a residual block for runtimes that do not fuse it", "int8",
+    {"a residual block for runtimes that do not fuse it", "int8\ntarget openvino",
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/Add\"] f = Add(a, x) y = Relu(f) }", NULL,
      "/1/Conv 2 "},
     {"five residual blocks", "int8\ntarget tensorrt", "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ " BLOCK(1, "x", "p1") BLOCK(2, "p1",
@@ -137,13 +137,13 @@ static const row between[] = {
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) t = Transpose<perm=[0,2,3,1]>(a) "
      "[\"/norm\"] n = LayerNormalization(t, s, z) u = Transpose<perm=[0,3,1,2]>(n) [\"/2/Conv\"] y = Conv(u, w3) }", NULL,
      "/1/Conv 2 /2/Conv 2 "},
-    {"what is not linear keeps its types", "int8",
+    {"what is not linear keeps its types", "int8\ntarget openvino",
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) d = Cast<to=11>(a) i = IsInf(d) n = Not(i) [\"/where\"] y = Where(n, a, x) }", NULL,
      "/1/Conv 2 "},
     {"depthwise convolutions", "int8", "g (float[1,32,8,8] x) => (y) <float[32,32,3,3] w = random(1), float[32,1,2,2] d = "
                                        "random(2), float[32,1,3,3] e = random(3)> { [\"/1/Conv\"] a = Conv" PADDED "(x, w) "
      "[\"/d\"] b = Conv<group=32>(a, d) [\"/e\"] y = Conv<group=32>(b, e) }", "/1/Conv int8; /d few channels: 32 and 1; /e int8",
-     "/1/Conv 2 /e 2 "},
+     "/1/Conv 2 /d 1 /e 2 "},
     {"what a convolution writes, for ONNX Runtime", "int8\ntarget ort",
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/silu/Sigmoid\"] b = Sigmoid(a) [\"/silu/Mul\"] c = Mul(a, b) "
      "[\"/2/Conv\"] d = Conv" PADDED "(c, w2) [\"/Add\"] f = Add(d, x) y = Relu(f) }", NULL,
@@ -163,6 +163,9 @@ static const row between[] = {
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) y = Sigmoid(a) }", NULL, "/1/Conv 2 "},
     {"... when told to", "passes int8(outputs=on)",
      "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/s\"] y = Sigmoid(a) }", NULL, "/1/Conv 2 /s 1 "},
+    {"... nor what a detector's maps are joined from, in the standard's operators", "int8",
+     "g (float[1,16,8,8] x) => (y) " WEIGHTS "{ [\"/1/Conv\"] a = Conv" PADDED "(x, w1) [\"/2/Conv\"] b = Conv" PADDED "(x, w2) "
+     "c = Concat<axis=1>(a, b) t = Transpose<perm=[0,2,3,1]>(c) y = Softmax(t) }", NULL, "/1/Conv 2 /2/Conv 2 "},
     {"a picture comes in, and is pooled, for OpenVINO", "int8\ntarget openvino",
      "g (float[1,3,8,8] x) => (y) <float[16,3,3,3] w1 = random(1), float[16,16,3,3] w2 = random(2)> { [\"/1/Conv\"] a = Conv" PADDED "(x, w1) r = Relu(a) "
      "[\"/p\"] p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r) [\"/2/Conv\"] d = Conv" PADDED "(p, w2) s = Sigmoid(d) [\"/3/Conv\"] e = Conv" PADDED "(s, w2) y = Relu(e) }",
