@@ -11,12 +11,13 @@
 enum { ROWS = 64, K = 256 };
 
 /* A table that embedding and head share. One element of each row is `outlier` times as large as the others. */
-static void write_model(qx_ctx *ctx, double outlier, const char *path)
+static void write_model(qx_ctx *ctx, int opset, double outlier, const char *path)
 {
     qx_model *m;
     qx_buf b = QX_BUF_INIT(ctx);
-    OK(qx_buf_printf(&b, "<ir_version: 8, opset_import: [\"\" : 17]> g (int64[1,8] input_ids) => (float[1,8,%d] logits) <float[%d,%d] w = "
-                         "random(1), float[%d,%d] table = {", ROWS, K, K, ROWS, K));
+    OK(qx_buf_printf(&b, "<ir_version: 8, opset_import: [\"\" : %d]> g (int64[1,8] input_ids) => (float[1,8,%d] logits) "
+                         "<float[%d,%d] w = "
+                         "random(1), float[%d,%d] table = {", opset, ROWS, K, K, ROWS, K));
     for (int i = 0; i < ROWS * K; i++) {
         const double even = 0.001 * ((i * 7919) % 21 - 10);
         OK(qx_buf_printf(&b, "%s%.3f", i ? "," : "", i % K == (i / K * 5) % K ? 0.01 * outlier : even));
@@ -37,12 +38,16 @@ static const char *format_of(const qx_report *r, const char *name)
     return NULL;
 }
 
-typedef struct wanted { qx_target target; const char *tables; int64_t max_opset; const char *format; double least_db; } wanted;
+typedef struct wanted {
+    qx_target target; const char *tables; int64_t max_opset; const char *format; double least_db;
+    const char *passes; /* NULL: fp8-weights */
+} wanted;
 
 static void judge(qx_ctx *ctx, const char *in, const char *out, const wanted *w)
 {
     qx_report *r;
-    qx_quantize_options o = {.input = in, .output = out, .passes = "fp8-weights", .target = w->target, .tables = w->tables,
+    qx_quantize_options o = {.input = in, .output = out, .passes = w->passes ? w->passes : "fp8-weights",
+                             .target = w->target, .tables = w->tables,
                              .max_opset = w->max_opset, .force = true, .samples = {.random = 4, .seed = 1}};
     OK(qx_report_new(ctx, &r));
     if (qx_quantize_file(ctx, &o, r) != QX_OK) fail_msg("%s", qx_ctx_error(ctx));
@@ -53,12 +58,12 @@ static void judge(qx_ctx *ctx, const char *in, const char *out, const wanted *w)
     qx_report_free(r);
 }
 
-static void run(void **state, double outlier, const wanted *cases, int n)
+static void run(void **state, int opset, double outlier, const wanted *cases, int n)
 {
     char in[128], out[128];
     snprintf(in, sizeof in, "/tmp/qonnx_test_tables_%ld.in", (long)getpid());
     snprintf(out, sizeof out, "/tmp/qonnx_test_tables_%ld.onnx", (long)getpid());
-    write_model(*state, outlier, in);
+    write_model(*state, opset, outlier, in);
     for (int i = 0; i < n; i++) judge(*state, in, out, &cases[i]);
     unlink(in);
     unlink(out);
@@ -67,21 +72,32 @@ static void run(void **state, double outlier, const wanted *cases, int n)
 static void even_rows(void **state)
 {
     static const wanted cases[] = {
-        {QX_TARGET_GENERIC, NULL, 0, "int8-weights", 25}, {QX_TARGET_ORT, NULL, 0, "int8-weights", 25},
-        {QX_TARGET_OPENVINO, "int8", 0, "int8-weights", 25}, {QX_TARGET_TENSORRT, NULL, 0, "float", 25},
-        {QX_TARGET_GENERIC, "float", 0, "float", 25},
+        {QX_TARGET_GENERIC, NULL, 0, "int8-weights", 25, NULL}, {QX_TARGET_ORT, NULL, 0, "int8-weights", 25, NULL},
+        {QX_TARGET_OPENVINO, "int8", 0, "int8-weights", 25, NULL}, {QX_TARGET_TENSORRT, NULL, 0, "float", 25, NULL},
+        {QX_TARGET_GENERIC, "float", 0, "float", 25, NULL},
     };
-    run(state, 1, cases, sizeof cases / sizeof *cases);
+    run(state, 17, 1, cases, sizeof cases / sizeof *cases);
 }
 
 /* A cap on the operator set leaves rows, which need no newer one. */
 static void rows_with_outliers(void **state)
 {
     static const wanted cases[] = {
-        {QX_TARGET_GENERIC, NULL, 0, "int8-weights block 64", 25}, {QX_TARGET_ORT, NULL, 0, "int8-weights block 64", 25},
-        {QX_TARGET_GENERIC, NULL, 20, "int8-weights", 5},
+        {QX_TARGET_GENERIC, NULL, 0, "int8-weights block 64", 25, NULL}, {QX_TARGET_ORT, NULL, 0, "int8-weights block 64", 25, NULL},
+        {QX_TARGET_GENERIC, NULL, 20, "int8-weights", 5, NULL},
     };
-    run(state, 15, cases, sizeof cases / sizeof *cases);
+    run(state, 17, 15, cases, sizeof cases / sizeof *cases);
+}
+
+/* Beside weights of 8 bits tables shall lose less, where blocks ask for no newer operators; beside 4 bits nobody would see it. */
+static void uneven_rows(void **state)
+{
+    static const wanted fine[] = {{QX_TARGET_GENERIC, NULL, 0, "int8-weights block 64", 25, NULL},
+                                  {QX_TARGET_GENERIC, NULL, 0, "int8-weights block 64", 25, "int8-weights"},
+                                  {QX_TARGET_GENERIC, NULL, 0, "int8-weights", 15, "int4"}},
+        older = {QX_TARGET_GENERIC, NULL, 0, "int8-weights", 25, NULL};
+    run(state, 21, 4, fine, sizeof fine / sizeof *fine);
+    run(state, 17, 4, &older, 1);
 }
 
 /* What bias-correction adds goes to where ONNX Runtime's node has its bias. */
@@ -115,6 +131,6 @@ static void bias_of_a_gemm(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(bias_of_a_gemm), TEST(even_rows), TEST(rows_with_outliers)};
+    const struct CMUnitTest tests[] = {TEST(bias_of_a_gemm), TEST(even_rows), TEST(rows_with_outliers), TEST(uneven_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
