@@ -20,7 +20,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, matmul_nbits_quantizer, quantize_static
-from tokenizers import Tokenizer
+
+try:
+    from tokenizers import Tokenizer
+except ImportError:
+    sys.exit(f"llm_peers.py: {sys.executable} has no tokenizers; {sys.executable} -m pip install tokenizers")
 
 SEQ = 256
 
