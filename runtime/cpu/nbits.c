@@ -122,6 +122,42 @@ static qx_status nbits_weights(qx_call *c, state *s)
     return QX_OK;
 }
 
+typedef struct widening { const uint8_t *from; uint8_t *to; int64_t bytes; uint8_t flip; } widening;
+
+static qx_status widen_row(void *user, int64_t j)
+{
+    const widening *v = user;
+    const uint8_t *from = v->from + j * v->bytes;
+    uint8_t *to = v->to + 2 * j * v->bytes;
+    for (int64_t i = 0; i < v->bytes; i++) {
+        const unsigned c = from[i] ^ v->flip;
+        to[2 * i] = (uint8_t)((c & 3) | (c >> 2 & 3) << 4);
+        to[2 * i + 1] = (uint8_t)((c >> 4 & 3) | (c >> 6) << 4);
+    }
+    return QX_OK;
+}
+
+/* Codes of two bits become codes of four, whose products are four times as fast: the memory is that of an INT4 file. */
+static qx_status as_four_bits(qx_call *c, state *s, const uint8_t *codes)
+{
+    qx_nbits *w = &s->w;
+    const int64_t blocks = w->n * blocks_of(w), bytes = blocks_of(w) * w->block / 4;
+    const float half = 2;
+    uint8_t *wide;
+    QX_TRY(qx_alloc_array(c->ctx, (size_t)(2 * w->n * bytes), 1, (void **)&wide));
+    widening v = {codes, wide, bytes, w->is_signed ? 0xAA : 0};
+    const qx_status st = qx_parallel(c->ctx, w->n, widen_row, &v);
+    qx_free(c->ctx, s->codes);
+    s->codes = wide;
+    QX_TRY(st);
+    if (!s->zero) QX_TRY(qx_alloc_array(c->ctx, (size_t)blocks, sizeof *s->zero, (void **)&s->zero));
+    for (int64_t i = 0; i < blocks && (w->is_signed || !w->zero_f); i++) s->zero[i] += half;
+    w->zero_f = s->zero;
+    w->bits = 4;
+    w->is_signed = false;
+    return QX_OK;
+}
+
 static qx_status run_rows(qx_call *c, state *s, const float *bias)
 {
     const qx_tensor *x = c->in[0];
@@ -150,10 +186,14 @@ qx_status qx_cpu_matmul_nbits(qx_call *c)
         drop(c->ctx, s);
         memset(s, 0, sizeof *s);
         QX_TRY(nbits_weights(c, s));
+        if (s->w.bits == 2 && fixed) {
+            QX_TRY(as_four_bits(c, s, c->in[1]->data));
+            qx_call_drop_const(c, 1);
+        }
         qx_call_drop_const(c, 2);
         qx_call_drop_const(c, 3);
     }
-    s->w.codes = c->in[1]->data;
+    s->w.codes = s->codes ? s->codes : c->in[1]->data;
     /* Level 4 lets a runtime round x; ONNX Runtime's CPU provider does, so that is what the file means there. */
     s->w.rounds_x = qx_call_int(c, "accuracy_level", 0) == 4;
     if (tb) {
@@ -259,7 +299,7 @@ static qx_status wq_weights(qx_call *c, const qx_wq_params *p, state *s)
     if (z) QX_TRY(spread(c, w, z, p->nk, blocked, lift, &s->zero));
     else if (!sign) QX_TRY(qx_alloc_array(c->ctx, (size_t)(w->n * blocks_of(w)), sizeof *s->zero, (void **)&s->zero));
     w->zero_f = s->zero;
-    return QX_OK;
+    return w->bits == 2 ? as_four_bits(c, s, s->codes ? s->codes : t->data) : QX_OK;
 }
 
 qx_status qx_cpu_wq_linear(qx_call *c)

@@ -11,7 +11,7 @@ from interop import call, ours, run_cases, session, sqnr, EQUAL_DB
 
 N = h.make_node
 random = np.random.default_rng(7)
-FORMATS = {"int8-weights": 36, "int8-dynamic": 28, "int8-dynamic(scale=tensor)": 25, "int4(block=16)": 15, "int2(block=16)": 4, "int8": 28, "fp8": 22}
+FORMATS = {"int8-weights": 36, "int8-dynamic": 28, "int8-dynamic(scale=tensor)": 25, "int4(block=16)": 15, "int2(block=16)": 4, "int2(zero-point=false)": 3, "int8": 28, "fp8": 22}
 TARGETS = ["generic", "ort"]
 
 
