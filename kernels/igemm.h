@@ -17,6 +17,10 @@ int64_t qx_igemm_panels(int64_t n);
 /* Bytes of a packed B[k, n], and int32s of its column sums. */
 size_t qx_igemm_packed_bytes(int64_t k, int64_t n);
 int64_t qx_igemm_sums(int64_t n);
+/* Columns of a B[k, cols] as a panel of `width` columns, four rows beside each other: element (i, j) of B is at b[i * row + j * col].
+ * Zeros behind the last column and behind k, up to 4 * quads. */
+typedef struct qx_igemm_part { const void *b; bool is_signed; int64_t k, cols, row, col; } qx_igemm_part;
+void qx_igemm_pack(const qx_igemm_part *b, int64_t width, int64_t quads, int8_t *panel);
 /* Packs panel p: element (i, j) of B is at b[i * row + j * col]. Panels are independent. */
 void qx_igemm_pack_panel(const void *b, bool is_signed, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, int8_t *packed,
                          int32_t *sums);

@@ -116,38 +116,57 @@ QX_INLINE void sum_bytes_body(int64_t n, const uint8_t *s, uint8_t flip, uint32_
 }
 QX_MULTI(static, sum_bytes, (int64_t n, const uint8_t *s, uint8_t flip, uint32_t *out), (n, s, flip, out))
 
-/* Rows of B' that lie side by side along k, in whole fours: 32 bits of each move together. */
-static void pack_words(const uint8_t *src, int64_t k, int64_t cols, int64_t col, int8_t *d, int32_t *sums)
+/* Four rows of B into the fours of their columns. */
+QX_INLINE void put_rows_body(int64_t n, const uint8_t *restrict s, int64_t row, uint8_t flip, int8_t *restrict d)
 {
-    (void)qx_transpose(4, cols, k / 4, src, col / 4, d, NR);
-    for (int64_t j = 0; j < NR; j++) {
-        uint32_t sum = 0;
-        if (j < cols) sum_bytes(k, src + j * col, 0x80, &sum); /* as unsigned, 128 too much each */
-        sums[j] = (int32_t)(sum - (j < cols ? 128u * (uint32_t)k : 0));
+    const uint8_t *b = s + row, *c = b + row, *e = c + row;
+    for (int64_t j = 0; j < n; j++) {
+        d[4 * j] = (int8_t)(s[j] ^ flip);
+        d[4 * j + 1] = (int8_t)(b[j] ^ flip);
+        d[4 * j + 2] = (int8_t)(c[j] ^ flip);
+        d[4 * j + 3] = (int8_t)(e[j] ^ flip);
     }
+}
+QX_MULTI(static, put_rows, (int64_t n, const uint8_t *s, int64_t row, uint8_t flip, int8_t *d), (n, s, row, flip, d))
+
+/* Columns of B that lie side by side along k: 32 bits move together. */
+static void put_columns(const qx_igemm_part *b, const uint8_t *s, int64_t fours, uint8_t flip, int64_t width, int8_t *d)
+{
+    if (!flip && b->col % 4 == 0 && (uintptr_t)s % 4 == 0) {
+        (void)qx_transpose(4, b->cols, fours, s, b->col / 4, d, width);
+        return;
+    }
+    for (int64_t j = 0; j < b->cols; j++)
+        for (int64_t q = 0; q < fours; q++) {
+            uint32_t four;
+            memcpy(&four, s + j * b->col + 4 * q, sizeof four);
+            four ^= flip * 0x01010101u;
+            memcpy(d + 4 * (q * width + j), &four, sizeof four);
+        }
+}
+
+void qx_igemm_pack(const qx_igemm_part *b, int64_t width, int64_t quads, int8_t *d)
+{
+    const uint8_t *s = b->b;
+    const uint8_t flip = b->is_signed ? 0 : 0x80; /* u - 128 as signed */
+    int64_t fours = b->k / 4;
+    if (b->cols < width || 4 * quads > b->k) memset(d, 0, (size_t)(quads * 4 * width));
+    if (b->row == 1) put_columns(b, s, fours, flip, width, d);
+    else if (b->col == 1) for (int64_t q = 0; q < fours; q++) put_rows(b->cols, s + 4 * q * b->row, b->row, flip, d + 4 * q * width);
+    else fours = 0;
+    for (int64_t i = 4 * fours; i < b->k; i++)
+        for (int64_t j = 0; j < b->cols; j++)
+            d[(i / 4 * width + j) * 4 + i % 4] = (int8_t)(s[i * b->row + j * b->col] ^ flip);
 }
 
 void qx_igemm_pack_panel(const void *b, bool is_signed, int64_t k, int64_t n, int64_t row, int64_t col, int64_t p, int8_t *packed,
                          int32_t *sums)
 {
-    const uint8_t *src = b;
-    const uint8_t flip = is_signed ? 0 : 0x80; /* u - 128 as signed */
-    const int64_t quads = quads_of(k), first = p * NR, cols = n - first < NR ? n - first : NR;
+    const int64_t quads = quads_of(k), first = p * NR;
+    const qx_igemm_part part = {(const char *)b + first * col, is_signed, k, n - first < NR ? n - first : NR, row, col};
     int8_t *d = packed + p * quads * 4 * NR;
-    memset(d, 0, (size_t)(quads * 4 * NR));
-    if (is_signed && row == 1 && k % 4 == 0 && col % 4 == 0 && (uintptr_t)src % 4 == 0) {
-        pack_words(src + first * col, k, cols, col, d, sums + first);
-        return;
-    }
-    for (int64_t j = 0; j < NR; j++) {
-        uint32_t sum = 0;
-        for (int64_t i = 0; i < k && j < cols; i++) {
-            const int8_t v = (int8_t)(src[i * row + (first + j) * col] ^ flip);
-            d[i / 4 * 4 * NR + 4 * j + i % 4] = v;
-            sum += (uint32_t)(int32_t)v;
-        }
-        sums[first + j] = (int32_t)sum;
-    }
+    qx_igemm_pack(&part, NR, quads, d);
+    qx_igemm_panel_sums(d, quads, NR, sums + first);
 }
 
 QX_INLINE void flip_bytes_body(int64_t n, const uint8_t *restrict src, uint8_t flip, uint8_t *restrict dst)

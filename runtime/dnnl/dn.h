@@ -66,7 +66,9 @@ qx_status qx_dn_prim_run(qx_call *c, qx_dn *l, qx_dn_prim *p, const qx_dn_data *
 /* Constant weights of a node as its primitives want them, and these. */
 typedef struct qx_dn_weights { void *packed; dnnl_memory_desc_t md; qx_dn_prim cache[QX_DN_CACHE]; uint64_t clock; } qx_dn_weights;
 void qx_dn_weights_drop(qx_ctx *ctx, qx_dn_weights *w);
-/* Packed as `to` from data, which lies as `from` and may be what is packed now; primitives for another packing go. */
+/* Takes `packed`, which lies as `md`; primitives for another packing go. */
+void qx_dn_packed(qx_ctx *ctx, qx_dn_weights *w, void *packed, const dnnl_memory_desc_t *md);
+/* Packed as `to` from data, which lies as `from` and may be what is packed now. */
 qx_status qx_dn_repack(qx_call *c, qx_dn *l, qx_dn_weights *w, const dnnl_memory_desc_t *from, const void *data,
                        const dnnl_memory_desc_t *to);
 /* Attributes: the activation, then the product with a tensor laid out as `mul` and the sum with one laid out as `add` (NULL: none). */

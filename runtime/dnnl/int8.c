@@ -4,6 +4,7 @@
 #ifdef QONNX_HAVE_DNNL
 #include <string.h>
 
+#include "kernels/igemm.h"
 #include "runtime/dnnl/dn.h"
 
 struct qx_dnnl_int8 { qx_dn_weights w; };
@@ -96,11 +97,76 @@ static qx_status int8_prim(qx_call *c, qx_dn *l, const qx_dnnl_int8 *s, const qx
     return st;
 }
 
+/* ---- Weights of products: the library's reordering rounds every code on its own, 4 ns each; ours moves them ---- */
+
+/* A matrix [k, n] in blocks of 4 * quads rows by `width` columns, four rows beside each other; bytes from block to block. */
+typedef struct blocks { int64_t quads, width, next_k, next_n; } blocks;
+
+static bool blocks_of(const dnnl_memory_desc_t *md, blocks *out)
+{
+    const dnnl_blocking_desc_t *b = &md->format_desc.blocking;
+    if (md->format_kind != dnnl_blocked || md->ndims != 2 || md->offset0 != 0 || b->inner_nblks != 3) return false;
+    *out = (blocks){b->inner_blks[0], b->inner_blks[1], b->strides[0], b->strides[1]};
+    return b->inner_idxs[0] == 0 && b->inner_idxs[1] == 1 && b->inner_idxs[2] == 0 && b->inner_blks[2] == 4;
+}
+
+/* Behind the blocks lies what the library adds for signed codes of x, then for their zero point: a column's sum times these. */
+typedef struct sums_behind { uint64_t flag; int32_t factor; } sums_behind;
+static const sums_behind behind[] = {{dnnl_memory_extra_flag_compensation_conv_s8s8, -128},
+                                     {dnnl_memory_extra_flag_compensation_conv_asymmetric_src, -1}};
+enum { BEHIND = sizeof behind / sizeof *behind };
+
+/* Whether blocks and these sums are all that there is. */
+static bool is_known(const dnnl_memory_desc_t *md, const blocks *b)
+{
+    const dnnl_memory_extra_desc_t *e = &md->extra;
+    size_t bytes = (size_t)(md->padded_dims[0] * md->padded_dims[1]);
+    uint64_t left = e->flags;
+    if (md->padded_dims[0] % (4 * b->quads) || md->padded_dims[1] % b->width || b->width > QX_IGEMM_WIDEST) return false;
+    for (int i = 0; i < BEHIND; i++)
+        if (left & behind[i].flag) left &= ~behind[i].flag, bytes += (size_t)md->padded_dims[1] * sizeof(int32_t);
+    return left == 0 && (!(e->flags & behind[0].flag) || e->compensation_mask == 1 << 1) &&
+        (!(e->flags & behind[1].flag) || e->asymm_compensation_mask == 1 << 1) && dnnl_memory_desc_get_size(md) >= bytes;
+}
+
+typedef struct pack_job { const qx_int8_op *op; const dnnl_memory_desc_t *md; blocks b; int8_t *to; } pack_job;
+
+static qx_status pack_columns(void *user, int64_t i)
+{
+    const pack_job *j = user;
+    const qx_int8_op *op = j->op;
+    const int64_t first = i * j->b.width, high = 4 * j->b.quads, cols = op->n - first < j->b.width ? op->n - first : j->b.width;
+    int32_t sums[QX_IGEMM_WIDEST] = {0}, some[QX_IGEMM_WIDEST];
+    for (int64_t k = 0; k < j->md->padded_dims[0]; k += high) {
+        const int64_t rows = op->k - k < high ? op->k - k : high;
+        const qx_igemm_part part = {op->w + k * op->w_row + first * op->w_col, true, rows, cols, op->w_row, op->w_col};
+        int8_t *to = j->to + i * j->b.next_n + k / high * j->b.next_k;
+        qx_igemm_pack(&part, j->b.width, j->b.quads, to);
+        qx_igemm_panel_sums(to, j->b.quads, j->b.width, some);
+        for (int64_t q = 0; q < j->b.width; q++) sums[q] += some[q];
+    }
+    int32_t *out = (int32_t *)(void *)(j->to + j->md->padded_dims[0] * j->md->padded_dims[1]) + first;
+    for (int t = 0; t < BEHIND; t++) {
+        if (!(j->md->extra.flags & behind[t].flag)) continue;
+        for (int64_t q = 0; q < j->b.width; q++) out[q] = behind[t].factor * sums[q];
+        out += j->md->padded_dims[1];
+    }
+    return QX_OK;
+}
+
 static qx_status int8_pack(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_op *op, const dnnl_memory_desc_t *to)
 {
     dnnl_memory_desc_t x, w, y, b;
-    QX_TRY(int8_plain(c, op, &x, &w, &y, &b));
-    return qx_dn_repack(c, l, &s->w, &w, op->w, to);
+    pack_job j = {.op = op, .md = to};
+    if (op->conv || !blocks_of(to, &j.b) || !is_known(to, &j.b)) {
+        QX_TRY(int8_plain(c, op, &x, &w, &y, &b));
+        return qx_dn_repack(c, l, &s->w, &w, op->w, to);
+    }
+    QX_TRY(qx_alloc_raw(c->ctx, dnnl_memory_desc_get_size(to), (void **)&j.to));
+    qx_status st = qx_parallel(c->ctx, to->padded_dims[1] / j.b.width, pack_columns, &j);
+    if (st == QX_OK) qx_dn_packed(c->ctx, &s->w, j.to, to);
+    else qx_free(c->ctx, j.to);
+    return st;
 }
 
 /* The primitive of these dims; packs the weights when there is no packing yet or it does not serve. */
@@ -129,17 +195,11 @@ static qx_status int8_find(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_
     return st;
 }
 
-/* k in blocks of 4 * quads rows, n in blocks of `width` columns. */
 static qx_int8_panels panels_of(const qx_dn_weights *w)
 {
-    const dnnl_blocking_desc_t *b = &w->md.format_desc.blocking;
-    if (!w->packed || w->md.format_kind != dnnl_blocked || w->md.ndims != 2 || w->md.offset0 != 0 || b->inner_nblks != 3)
-        return (qx_int8_panels){.data = NULL};
-    const int64_t quads = b->inner_blks[0], width = b->inner_blks[1];
-    if (b->inner_idxs[0] != 0 || b->inner_idxs[1] != 1 || b->inner_idxs[2] != 0 || b->inner_blks[2] != 4 ||
-        b->strides[0] != quads * width * 4)
-        return (qx_int8_panels){.data = NULL};
-    return (qx_int8_panels){w->packed, width, b->strides[1]};
+    blocks b;
+    if (!w->packed || !blocks_of(&w->md, &b) || b.next_k != b.quads * b.width * 4) return (qx_int8_panels){.data = NULL};
+    return (qx_int8_panels){w->packed, b.width, b.next_n};
 }
 
 qx_status qx_dnnl_int8_panels(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *op, qx_int8_panels *out)

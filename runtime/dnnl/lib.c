@@ -297,6 +297,14 @@ void qx_dn_weights_drop(qx_ctx *ctx, qx_dn_weights *w)
     qx_free(ctx, w->packed);
 }
 
+void qx_dn_packed(qx_ctx *ctx, qx_dn_weights *w, void *packed, const dnnl_memory_desc_t *md)
+{
+    qx_free(ctx, w->packed);
+    w->packed = packed;
+    w->md = *md;
+    drop_primitives(w);
+}
+
 qx_status qx_dn_repack(qx_call *c, qx_dn *l, qx_dn_weights *w, const dnnl_memory_desc_t *from, const void *data,
                        const dnnl_memory_desc_t *to)
 {
@@ -307,10 +315,7 @@ qx_status qx_dn_repack(qx_call *c, qx_dn *l, qx_dn_weights *w, const dnnl_memory
         qx_free(c->ctx, packed);
         return st;
     }
-    qx_free(c->ctx, w->packed);
-    w->packed = packed;
-    w->md = *to;
-    drop_primitives(w);
+    qx_dn_packed(c->ctx, w, packed, to);
     return QX_OK;
 }
 

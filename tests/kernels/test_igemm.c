@@ -91,8 +91,31 @@ static void few_rows(void **state)
             }
 }
 
+/* Every element in its place and zeros around them, for rows or columns that lie side by side and for neither. */
+static void packed_panels(void **state)
+{
+    (void)state;
+    static const int64_t at[][4] = {{37, 64, 64, 1}, {37, 50, 53, 1}, {37, 64, 1, 40}, {40, 50, 1, 40}, {39, 31, 1, 39}, {12, 9, 3, 36}, {2, 5, 5, 1}};
+    enum { WIDTH = 64, QUADS = 16 };
+    static uint8_t room[4096 + 1];
+    int8_t panel[WIDTH * QUADS * 4];
+    uint32_t s = 3;
+    for (int i = 0; i < COUNT(room); i++) room[i] = (uint8_t)rng_next(&s);
+    for (int mode = 0; mode < 4 * COUNT(at); mode++) {
+        const int64_t *a = at[mode / 4];
+        const qx_igemm_part b = {room + mode % 2, mode & 2, a[0], a[1], a[2], a[3]};
+        memset(panel, 0x55, sizeof panel);
+        qx_igemm_pack(&b, WIDTH, QUADS, panel);
+        for (int64_t i = 0; i < 4 * QUADS; i++)
+            for (int64_t j = 0; j < WIDTH; j++) {
+                const int code = i < b.k && j < b.cols ? room[mode % 2 + i * b.row + j * b.col] : b.is_signed ? 0 : 128;
+                assert_int_equal(panel[(i / 4 * WIDTH + j) * 4 + i % 4], b.is_signed ? (int8_t)code : code - 128);
+            }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(exact), cmocka_unit_test(few_rows)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(exact), cmocka_unit_test(packed_panels), cmocka_unit_test(few_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

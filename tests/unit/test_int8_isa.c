@@ -21,6 +21,16 @@ static const int8_case cases[] = {
     {"few rows, int8", HEAD(17) "g (float[5,303] x) => (float[5,200] y) <float s = {0.0079}, int8 z = {-7}, int8[303,200] w = "
                                 "random(10), float[200] ws = fill(0.02)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }"},
+    /* the weight's sums that lie behind what is packed: none, both, those of the zero point */
+    {"product, uint8 from 0", HEAD(17) "g (float[9,302] x) => (float[9,70] y) <float s = {0.0079}, uint8 z = {0}, int8[302,70] w = "
+                                       "random(9), float[70] ws = fill(0.02)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=1>(w, ws) y = MatMul(d, v) }"},
+    {"rows of a weight, int8 and a zero point", HEAD(17) "g (float[9,303] x) => (float[9,130] y) <float s = {0.0079}, int8 z = {-7}, "
+                                                         "int8[130,303] w = random(9), float[130] ws = fill(0.02)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Gemm<transB=1>(d, v) }"},
+    {"rows of a weight, uint8", HEAD(17) "g (float[40,304] x) => (float[40,130] y) <float s = {0.0079}, uint8 z = {120}, "
+                                         "int8[130,304] w = random(9), float[130] ws = fill(0.02)>"
+     " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Gemm<transB=1>(d, v) }"},
     {"convolution, uint8", HEAD(17) "g (float[1,16,9,9] x) => (float[1,24,9,9] y) <float s = {0.0079}, uint8 z = {127}, "
                                     "int8[24,16,3,3] w = random(7), float[24] ws = fill(0.02)>"
      " { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w, ws) y = Conv<pads=[1,1,1,1]>(d, v) }"},
