@@ -104,7 +104,15 @@ FROM_LOOP(u64, uint64_t, qx_sc_f32_to_u64(v))
 #else
 TO_LOOP(f16, uint16_t, qx_sc_f16_to_f32(v))
 FROM_LOOP(f16, uint16_t, qx_sc_f32_to_f16(v))
+TARGET static void FN(f16_round)(float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) x[i] = qx_sc_f16_to_f32(qx_sc_f32_to_f16(x[i]));
+}
 #endif
+TARGET static void FN(bf16_round)(float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) x[i] = qx_sc_bf16_to_f32(qx_sc_f32_to_bf16(x[i]));
+}
 TO_LOOP(e4m3, uint8_t, qx_sc_e4m3_to_f32(v))
 FROM_LOOP(e4m3, uint8_t, qx_sc_f32_to_e4m3(v, 1))
 TO_LOOP(e5m2, uint8_t, qx_sc_e5m2_to_f32(v))
@@ -121,15 +129,17 @@ PACKED_LOOPS(e2m1, 4, qx_sc_e2m1_to_f32((uint8_t)c), qx_sc_f32_to_e2m1(v))
 PACKED_LOOPS(u2, 2, (float)(int32_t)c, (int32_t)qx_rne_clamp(v, 0.0f, 3.0f))
 PACKED_LOOPS(i2, 2, (float)qx_sc_sext(c, 2), (int32_t)qx_rne_clamp(v, -2.0f, 1.0f))
 
-#define ROW(code, name) [QX_DT_##code] = {FN(name##_to), FN(name##_from)}
+#define ROW(code, name) [QX_DT_##code] = {FN(name##_to), FN(name##_from), NULL}
+#define ROW_16(code, name) [QX_DT_##code] = {FN(name##_to), FN(name##_from), FN(name##_round)}
 static const qx_conv_row FN(conv_rows)[QX_DT_COUNT_] = {
     ROW(FLOAT, f32), ROW(UINT8, u8), ROW(INT8, i8), ROW(UINT16, u16), ROW(INT16, i16), ROW(INT32, i32),
-    ROW(INT64, i64), ROW(BOOL, bool), ROW(FLOAT16, f16), ROW(DOUBLE, f64), ROW(UINT32, u32), ROW(UINT64, u64),
-    ROW(BFLOAT16, bf16), ROW(FLOAT8E4M3FN, e4m3), ROW(FLOAT8E4M3FNUZ, e4m3fnuz), ROW(FLOAT8E5M2, e5m2),
+    ROW(INT64, i64), ROW(BOOL, bool), ROW_16(FLOAT16, f16), ROW(DOUBLE, f64), ROW(UINT32, u32), ROW(UINT64, u64),
+    ROW_16(BFLOAT16, bf16), ROW(FLOAT8E4M3FN, e4m3), ROW(FLOAT8E4M3FNUZ, e4m3fnuz), ROW(FLOAT8E5M2, e5m2),
     ROW(FLOAT8E5M2FNUZ, e5m2fnuz), ROW(UINT4, u4), ROW(INT4, i4), ROW(FLOAT4E2M1, e2m1), ROW(FLOAT8E8M0, e8m0),
     ROW(UINT2, u2), ROW(INT2, i2),
 };
 #undef ROW
+#undef ROW_16
 #undef TO_LOOP
 #undef FROM_LOOP
 #undef PACKED_LOOPS

@@ -53,6 +53,8 @@ bool qx_to_f32(int dtype, const void *src, int64_t n, float *dst);
 /* f16 and bf16: IEEE, overflow gives Inf and Inf stays. 8-bit floats saturate. Integers: round half to even and saturate, NaN to 0.
  * BOOL: v != 0. FLOAT8E8M0: the ceil rule. */
 bool qx_from_f32(int dtype, const float *src, int64_t n, void *dst);
+/* Floats to FLOAT16 or BFLOAT16 and back, in place. */
+void qx_round_half(int dtype, float *x, int64_t n);
 bool qx_ref_to_f32(int dtype, const void *src, int64_t n, float *dst);
 bool qx_ref_from_f32(int dtype, const float *src, int64_t n, void *dst);
 

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "runtime/cpu/half.h"
 #include "runtime/plan.h"
 
 qx_status qx_call_fail(const qx_call *c, qx_status code, const char *fmt, ...)

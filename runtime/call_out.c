@@ -2,7 +2,6 @@
  * rounded to halves when the node is done. */
 #include <string.h>
 
-#include "runtime/cpu/half.h"
 #include "runtime/plan.h"
 
 static qx_call_rt *rt_of(qx_call *c) { return (qx_call_rt *)c; } /* c is the first member */
@@ -175,7 +174,7 @@ static qx_status round_piece(void *user, int64_t i)
     const round_job *j = user;
     int64_t first = i * QX_CALL_PIECE, n = j->n - first < QX_CALL_PIECE ? j->n - first : QX_CALL_PIECE;
     char *to = j->to + (size_t)i * j->piece_bytes;
-    qx_half_from_f32(j->dtype, j->from + first, n, to);
+    qx_from_f32(j->dtype, j->from + first, n, to);
     return QX_OK;
 }
 

@@ -38,10 +38,13 @@ static void tie(layouts *l, uint32_t a, uint32_t b)
 
 /* ---- Candidates ---- */
 
-static bool known_channels(const qx_value *v)
+/* In memory. */
+static bool is_float(const qx_exec *x, const qx_value *v) { return v->type.dtype == QX_DT_FLOAT || x->info[v->id].wide; }
+
+static bool known_channels(const qx_exec *x, const qx_value *v)
 {
     const qx_type *t = &v->type;
-    return t->kind == QX_KIND_TENSOR && t->dtype == QX_DT_FLOAT && t->has_shape && t->rank == 4 && t->dims[1].n > 1 &&
+    return t->kind == QX_KIND_TENSOR && is_float(x, v) && t->has_shape && t->rank == 4 && t->dims[1].n > 1 &&
         t->dims[1].n <= INT32_MAX;
 }
 
@@ -52,7 +55,7 @@ static bool channels_last(const layouts *l)
     int64_t odd = 0, all = 0;
     for (uint32_t k = 0; k < l->p->n_steps && l->block == 16; k++) {
         const qx_rstep *s = &l->p->steps[k];
-        if (s->fn != qx_cpu_conv || s->out[0] == QX_NO_VALUE || !known_channels(s->out_value[0])) continue;
+        if (s->fn != qx_cpu_conv || s->out[0] == QX_NO_VALUE || !known_channels(l->x, s->out_value[0])) continue;
         odd += s->out_value[0]->type.dims[1].n % l->block != 0;
         all++;
     }
@@ -65,7 +68,7 @@ static bool is_pixel(const qx_value *v) { return v->type.dims[2].n == 1 && v->ty
 static bool is_picture(const layouts *l, const qx_value *v)
 {
     const qx_vinfo *i = &l->x->info[v->id];
-    return known_channels(v) && !is_pixel(v) && (l->last || v->type.dims[1].n % l->block == 0) && !i->keep &&
+    return known_channels(l->x, v) && !is_pixel(v) && (l->last || v->type.dims[1].n % l->block == 0) && !i->keep &&
         i->content == QX_CLASS_DATA && v->graph == l->p->graph && !v->is_output;
 }
 
@@ -115,7 +118,7 @@ static bool same_picture(const qx_type *a, const qx_type *b)
 static bool is_per_channel(const qx_value *v)
 {
     const qx_type *t = &v->type;
-    if (t->kind != QX_KIND_TENSOR || !t->has_shape || t->rank > 4 || t->dtype != QX_DT_FLOAT) return false;
+    if (t->kind != QX_KIND_TENSOR || !t->has_shape || t->rank > 4 || !qx_dtype_is_real(t->dtype)) return false;
     if (t->rank == 0) return true;
     if (t->rank < 3) return t->dims[t->rank - 1].n == 1 && (t->rank == 1 || t->dims[0].n == 1);
     return t->dims[t->rank - 1].n == 1 && t->dims[t->rank - 2].n == 1;

@@ -367,7 +367,10 @@ qx_status qx_plan_build(qx_exec *x)
     for (uint32_t i = 0; i < x->n_gplans; i++) {
         qx_classify(x, x->gplans[i], x->gplans[i] == x->main);
         QX_TRY(delay_weights(x, x->gplans[i]));
-        if (x->gplans[i] == x->main && !x->opt.no_fuse && !x->device) QX_TRY(qx_plan_layout(x, x->main));
+        if (x->gplans[i] == x->main && !x->opt.no_fuse && !x->device) {
+            QX_TRY(qx_plan_wide(x, x->main));
+            QX_TRY(qx_plan_layout(x, x->main));
+        }
         QX_TRY(find_last_uses(x, x->gplans[i]));
         count_consumers(x, x->gplans[i]);
     }

@@ -47,6 +47,7 @@ typedef struct qx_rstep {
     uint32_t host_in;         /* on the device: bit i: input i is an argument that the host must know */
     /* bit i: input i is read there, and its content, which changes from run to run, decides dims of the outputs */
     uint32_t shape_in;
+    bool wide, wide_in;       /* wide.c: computes in floats what is declared as halves; or reads such values as halves */
     bool native;              /* the adapter reads and writes blocked layouts itself */
     bool blocked_in, blocked_out; /* not native, and an input or output has a blocked layout: converted around the call */
     uint64_t dropped;         /* bit i: constant input i is not needed any more */
@@ -73,6 +74,7 @@ typedef struct qx_vinfo {
     bool needed;               /* a graph input that the plan reads */
     /* layout in memory (runtime/layout.c): so many channels side by side; -C: all of them, channels last; 0: plain */
     int32_t block;
+    bool wide;                 /* declared as 16 bits, in memory floats rounded to that (runtime/wide.c) */
     bool streamed;             /* made of weights alone, but read anew for each use (stream_weights) */
     int32_t consumers;         /* steps that still need a constant's content */
 } qx_vinfo;
@@ -237,5 +239,11 @@ typedef struct qx_call_rt {
     qx_pending pending[QX_MAX_PENDING]; int n_pending;
 } qx_call_rt;
 qx_status qx_call_finish(qx_call_rt *rt);
+
+/* wide.c: which values of 16 bits are kept as floats; after qx_classify, before qx_plan_layout. */
+qx_status qx_plan_wide(qx_exec *x, qx_gplan *p);
+/* Inputs and outputs of a step that is wide, or reads a wide value, in the form that it, and the plan, has for them. */
+qx_status qx_wide_inputs(qx_call *c, const qx_tensor **in);
+qx_status qx_wide_outputs(qx_call_rt *rt);
 
 #endif

@@ -160,6 +160,7 @@ static qx_status call_step(qx_exec *x, qx_rstep *s, qx_call_rt *rt)
     double t0 = x->profile ? qx_clock_seconds() : 0;
     QX_TRY(s->fn(&rt->c));
     QX_TRY(qx_call_finish(rt));
+    if (s->wide) QX_TRY(qx_wide_outputs(rt));
     if (s->blocked_out) QX_TRY(qx_layout_outputs(&rt->c));
     if (!x->profile) return QX_OK;
     s->seconds += qx_clock_seconds() - t0;
@@ -256,6 +257,7 @@ qx_status qx_run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
     rt.c = (qx_call){.ctx = x->ctx, .exec = x, .node = s->node, .version = s->node->op->since, .n_in = s->n_in, .n_out = s->n_out,
                      .in = in, .step = s, .frame = frame, .fused = s->fused};
     if (s->blocked_in) QX_TRY_GOTO(st, qx_layout_inputs(&rt.c, in));
+    if (s->wide || s->wide_in) QX_TRY_GOTO(st, qx_wide_inputs(&rt.c, in));
     st = name_node(&rt.c, call_step(x, s, &rt));
     for (uint32_t i = 0; i < s->n_out; i++) qx_slot_clear(x, &spare[i]);
     if (st == QX_OK) st = after_step(x, s);

@@ -34,6 +34,11 @@ bool qx_to_f32(int dtype, const void *src, int64_t n, float *dst)
     return true;
 }
 
+void qx_round_half(int dtype, float *x, int64_t n)
+{
+    qx_conv_cpu(qx_isa_best())[dtype].round(x, n);
+}
+
 bool qx_from_f32(int dtype, const float *src, int64_t n, void *dst)
 {
     if (dtype < 0 || dtype >= QX_DT_COUNT_) return false;

@@ -1,9 +1,8 @@
 /* binary.c - operators of two broadcast operands (and the variadic Min, Max, Sum, Mean folded over them), and Where. */
 #include "runtime/cpu/broadcast.h"
-#include "runtime/cpu/half.h"
 #include "runtime/pointwise_ops.h"
 
-enum { PIECE = 1 << 14 };
+enum { PIECE = 1 << 14, HALF_TILE = 1024 /* floats on the stack */ };
 
 typedef struct job {
     qx_binary_fn *fn;
@@ -18,20 +17,20 @@ typedef struct job {
 
 static void half_run(const job *j, const char *a, int64_t sa, const char *b, int64_t sb, char *y, int64_t n)
 {
-    float ta[QX_HALF_TILE], tb[QX_HALF_TILE];
+    float ta[HALF_TILE], tb[HALF_TILE];
     if (!sa) qx_to_f32(j->half, a, 1, ta);
     if (!sb) qx_to_f32(j->half, b, 1, tb);
-    for (int64_t k = 0; k < n; k += QX_HALF_TILE) {
-        int64_t m = n - k < QX_HALF_TILE ? n - k : QX_HALF_TILE;
+    for (int64_t k = 0; k < n; k += HALF_TILE) {
+        int64_t m = n - k < HALF_TILE ? n - k : HALF_TILE;
         if (sa) qx_to_f32(j->half, a + 2 * k, m, ta);
         if (sb) qx_to_f32(j->half, b + 2 * k, m, tb);
         if (!j->half_out) {
             j->fn(ta, sa, tb, sb, y + k, m);
             continue;
         }
-        float ty[QX_HALF_TILE];
+        float ty[HALF_TILE];
         j->fn(ta, sa, tb, sb, ty, m);
-        qx_half_from_f32(j->half, ty, m, y + 2 * k);
+        qx_from_f32(j->half, ty, m, y + 2 * k);
     }
 }
 

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/cpu/half.h"
 #include "runtime/cpu/op.h"
 
 enum { TILE = 1024, PIECE = 16 * TILE };
@@ -104,7 +103,7 @@ static void store_float(const job *j, const tile *t, int64_t first, int64_t n)
         for (int64_t k = 0; k < n; k++) b[first + k] = e8m0(src[k], j->e8m0_mode);
     else if (dt >= QX_DT_FLOAT8E4M3FN && dt <= QX_DT_FLOAT8E5M2FNUZ)
         for (int64_t k = 0; k < n; k++) b[first + k] = float8(dt, src[k], j->saturate);
-    else qx_half_from_f32(dt, src, n, b + first * qx_dtype_bits(dt) / 8);
+    else qx_from_f32(dt, src, n, b + first * qx_dtype_bits(dt) / 8);
 }
 
 #define STORE_INT(DT, T) \
@@ -197,12 +196,25 @@ static qx_status from_string(qx_call *c, const qx_tensor *x, qx_tensor *y, bool 
     return QX_OK;
 }
 
+/* Floats to halves that stay floats: the executor rounds them where they lie, so x is copied unless it ends here. */
+static qx_status rounded_later(qx_call *c, const qx_tensor *x)
+{
+    qx_tensor *y = NULL;
+    QX_TRY(qx_call_out_reuse(c, 0, 0, QX_DT_FLOAT, x->rank, x->dims, &y));
+    if (y->data != x->data && x->bytes) memcpy(y->data, x->data, x->bytes);
+    return QX_OK;
+}
+
 static qx_status cast_to(qx_call *c, qx_dtype to)
 {
     const qx_tensor *x;
     qx_tensor *y = NULL;
     const char *mode = qx_call_str(c, "round_mode", "up");
     QX_TRY(qx_call_need(c, 0, &x));
+    if (qx_call_out_wide(c, 0)) {
+        if (x->dtype == QX_DT_FLOAT) return rounded_later(c, x);
+        to = QX_DT_FLOAT;
+    }
     if (to == x->dtype) return qx_call_out_view(c, 0, 0, x->rank, x->dims);
     char cls = qx_dtype_get(to)->cls;
     if (!cls || cls == 'C' || x->is_sequence || qx_dtype_get(x->dtype)->cls == 'C')

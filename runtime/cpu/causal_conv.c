@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "kernels/pointwise.h"
-#include "runtime/cpu/half.h"
 #include "runtime/cpu/op.h"
 
 typedef struct job { const float *x, *w, *bias, *past; float *y, *present; int64_t channels, length, k; bool silu; qx_dtype type; } job;
@@ -29,7 +28,7 @@ static qx_status piece(void *user, int64_t row)
     if (j->silu && j->type != QX_DT_FLOAT) /* the product is rounded to the type before the activation */
         for (int64_t t = 0; t < j->length; t++) {
             uint16_t h;
-            qx_half_from_f32(j->type, &y[t], 1, &h);
+            qx_from_f32(j->type, &y[t], 1, &h);
             qx_to_f32((int)j->type, &h, 1, &y[t]);
         }
     if (j->silu) qx_unary_find(QX_U_SWISH, QX_DT_FLOAT)(y, y, j->length, one);

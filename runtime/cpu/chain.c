@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "kernels/pointwise.h"
-#include "runtime/cpu/half.h"
 #include "runtime/cpu/op.h"
 #include "runtime/fuse/fuse.h"
 
@@ -20,17 +19,6 @@ static void spread(const qx_tensor *t, const float *from, const qx_tensor *x, fl
             rest /= x->dims[k];
         }
         to[i] = from[at];
-    }
-}
-
-static void keep(qx_dtype dtype, float *v, int64_t n)
-{
-    uint16_t tile[QX_HALF_TILE];
-    if (dtype == QX_DT_FLOAT) return;
-    for (int64_t i = 0; i < n; i += QX_HALF_TILE) {
-        const int64_t m = n - i < QX_HALF_TILE ? n - i : QX_HALF_TILE;
-        qx_half_from_f32(dtype, v + i, m, tile);
-        qx_to_f32(dtype, tile, m, v + i);
     }
 }
 
@@ -68,7 +56,7 @@ qx_status qx_cpu_chain(qx_call *c)
             QX_TRY(operand(c, x, (uint32_t)op[QX_CHAIN_INPUT], u));
             qx_binary_find((qx_binary)op[QX_CHAIN_FN], QX_DT_FLOAT)(swapped ? u : v, 1, swapped ? v : u, 1, v, x->numel);
         }
-        keep(x->dtype, v, x->numel);
+        if (x->dtype != QX_DT_FLOAT) qx_round_half(x->dtype, v, x->numel);
     }
     return QX_OK;
 }

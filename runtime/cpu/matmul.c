@@ -6,7 +6,6 @@
 #include "runtime/cpu/activation.h"
 #include "runtime/cpu/broadcast.h"
 #include "runtime/cpu/gemm.h"
-#include "runtime/cpu/half.h"
 #include "runtime/cpu/matmul.h"
 #include "runtime/cpu/strided.h"
 

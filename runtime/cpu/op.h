@@ -52,6 +52,9 @@ int qx_call_out_block(const qx_call *c, uint32_t i);
 int qx_call_in_layout(const qx_call *c, uint32_t i);
 int qx_call_out_layout(const qx_call *c, uint32_t i);
 
+/* Output i is declared as 16 bits, and floats that the executor rounds are wanted instead (runtime/wide.c): only Cast has to know. */
+bool qx_call_out_wide(const qx_call *c, uint32_t i);
+
 /* ---- Attributes ---- */
 const qx_attr *qx_call_attr(const qx_call *c, const char *name); /* NULL when absent */
 int64_t qx_call_int(const qx_call *c, const char *name, int64_t fallback);

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "onnx/weight/weight.h"
-#include "runtime/cpu/half.h"
 #include "runtime/cpu/op.h"
 
 qx_status qx_cpu_identity(qx_call *c)
@@ -253,7 +252,7 @@ qx_status qx_cpu_range(qx_call *c)
         QX_CALL_FAIL(c, QX_E_TYPE, "not defined for %s", qx_dtype_get(s->dtype)->text);
     for (int64_t i = 0; i < n; i++) {
         float v = (float)(as_double(s) + (double)i * step);
-        qx_half_from_f32(s->dtype, &v, 1, (uint16_t *)y->data + i);
+        qx_from_f32(s->dtype, &v, 1, (uint16_t *)y->data + i);
     }
     return QX_OK;
 }

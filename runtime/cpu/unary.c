@@ -2,11 +2,10 @@
 #include <math.h>
 
 #include "kernels/vmath_leaf.h"
-#include "runtime/cpu/half.h"
 #include "runtime/cpu/unary.h"
 #include "runtime/pointwise_ops.h"
 
-enum { PIECE = 1 << 14 }; /* elements a piece */
+enum { PIECE = 1 << 14 /* elements a piece */, HALF_TILE = 1024 /* floats on the stack */ };
 
 typedef struct job { qx_unary_fn *fn; const qx_tensor *x; void *y; float p[2]; int size; bool half; } job;
 
@@ -20,12 +19,12 @@ static qx_status piece(void *user, int64_t i)
         j->fn(x, y, n, j->p);
         return QX_OK;
     }
-    float tile[QX_HALF_TILE];
-    for (int64_t k = 0; k < n; k += QX_HALF_TILE) {
-        int64_t m = n - k < QX_HALF_TILE ? n - k : QX_HALF_TILE;
+    float tile[HALF_TILE];
+    for (int64_t k = 0; k < n; k += HALF_TILE) {
+        int64_t m = n - k < HALF_TILE ? n - k : HALF_TILE;
         qx_to_f32(j->x->dtype, x + 2 * k, m, tile);
         j->fn(tile, tile, m, j->p);
-        qx_half_from_f32(j->x->dtype, tile, m, y + 2 * k);
+        qx_from_f32(j->x->dtype, tile, m, y + 2 * k);
     }
     return QX_OK;
 }

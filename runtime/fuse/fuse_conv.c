@@ -68,7 +68,7 @@ static void take_bias(const qx_fuser *f, chain *c, const qx_node *conv)
     const qx_value *b = n->in[0] == c->v ? n->in[1] : n->in[0];
     const qx_weight *k = qx_fuse_const(b), *w = qx_fuse_const(conv->in[1]);
     const int behind = y->rank - 2; /* axes behind the channels */
-    if (!k || !w || k->dtype != QX_DT_FLOAT || k->rank <= behind || k->rank > y->rank || k->numel != w->dims[0] ||
+    if (!k || !w || k->dtype != y->dtype || k->rank <= behind || k->rank > y->rank || k->numel != w->dims[0] ||
         k->dims[k->rank - behind - 1] != k->numel)
         return;
     c->bias = qx_fuse_behind(b);
@@ -127,7 +127,7 @@ static qx_status finish(qx_fuser *f, const chain *c, const qx_node *node, qx_cpu
 qx_status qx_fuse_batch_norm(qx_fuser *f, qx_rstep *s)
 {
     const qx_node *n = is_norm(s);
-    if (!n || f->x->device || n->out[0]->type.dtype != QX_DT_FLOAT) return QX_OK;
+    if (!n || f->x->device || !qx_dtype_is_real(n->out[0]->type.dtype)) return QX_OK;
     chain c = {.last = s, .v = n->out[0], .p.act.none = true};
     take_act(f, &c);
     return c.last == s ? QX_OK : finish(f, &c, n, qx_cpu_batch_norm, (const qx_value *const *)n->in, n->n_in);
@@ -136,7 +136,7 @@ qx_status qx_fuse_batch_norm(qx_fuser *f, qx_rstep *s)
 qx_status qx_fuse_conv(qx_fuser *f, qx_rstep *s)
 {
     const qx_node *conv = qx_fuse_is(s, QX_OP_Conv);
-    if (!conv || f->x->device || conv->out[0]->type.dtype != QX_DT_FLOAT) return QX_OK;
+    if (!conv || f->x->device || !qx_dtype_is_real(conv->out[0]->type.dtype)) return QX_OK;
     chain c = {.last = s, .v = conv->out[0], .bias = qx_node_in(conv, 2), .p.act.none = true};
     take_bias(f, &c, conv);
     take_norm(f, &c, conv);

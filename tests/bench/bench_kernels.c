@@ -218,7 +218,9 @@ static void bench_peak(const data *d, const char *filter)
 
 int main(int argc, char **argv)
 {
-    const int64_t n = (argc > 1 ? atoll(argv[1]) : 16) * 1024 * 1024;
+    const bool sized = argc > 1 && atoll(argv[1]) > 0;
+    const char *filter = argc > 1 + sized ? argv[1 + sized] : NULL;
+    const int64_t n = (sized ? atoll(argv[1]) : 16) * 1024 * 1024;
     data d = {.rows = n / 4096, .cols = 4096};
     d.f32 = aligned_alloc(64, (size_t)n * 4), d.f16 = malloc((size_t)n * 2), d.out = malloc((size_t)n * 4);
     d.scale = malloc((size_t)n * 4), d.scale2 = calloc((size_t)n, 4), d.zero = malloc((size_t)n * 4);
@@ -229,7 +231,7 @@ int main(int argc, char **argv)
     qx_from_f32(QX_DT_FLOAT16, d.f32, n, d.f16);
     printf("%-24s %10s %10s %10s   x memcpy\n", "Gelem/s, one core", "ref", "avx2", "avx512");
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
-        if (argc > 2 && !strstr(cases[k].name, argv[2])) continue;
+        if (filter && !strstr(cases[k].name, filter)) continue;
         printf("%-24s", cases[k].name);
         double t = 0;
         for (int isa = 0; isa <= (int)qx_isa_best(); isa++) {
@@ -238,7 +240,6 @@ int main(int argc, char **argv)
         }
         printf("   %.2f\n", t / memcpy_seconds(&d, bytes_of(&d, &cases[k])));
     }
-    const char *filter = argc > 2 ? argv[2] : NULL;
     bench_searches(&d, filter);
     bench_solvers(filter);
     bench_products(&d, filter);

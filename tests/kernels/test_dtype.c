@@ -250,6 +250,16 @@ static void isa_equals_reference(void **state)
                     cpu->to_f32(want, n, fg + off);
                     assert_memory_equal(fw, fg, sizeof fw);
                 }
+            assert_int_equal(cpu->round == NULL, t != QX_DT_FLOAT16 && t != QX_DT_BFLOAT16);
+            if (cpu->round) {
+                ref->from_f32(src, N, want);
+                ref->to_f32(want, N, fw);
+                memcpy(fg, src, N * sizeof *fg);
+                cpu->round(fg, N - 3);
+                assert_memory_equal(fw, fg, (N - 3) * sizeof *fg);
+                assert_memory_equal(fg + N - 3, src + N - 3, 3 * sizeof *fg);
+                memcpy(fg, fw, sizeof fg);
+            }
             for (size_t i = 0; i < sizeof want; i++) want[i] = (uint8_t)rng(); /* arbitrary codes */
             if (t == QX_DT_DOUBLE || t == QX_DT_BOOL) continue;                /* NaN payloads; a byte that is no bool */
             ref->to_f32(want, N, fw);

@@ -259,6 +259,26 @@ static const run_case cases[] = {
                                         "bool t = {1}>"
      " { y = Loop<body = b (int64 i, bool c, float[4] a) => (bool co, float[4] ao) { co = Identity(c) m = Mul(a, k) ao = Add(m, "
      "x2) }>(n, t, x) }", 1000, 0},
+    {"halves kept as floats, moved, joined with constants and read as halves",
+     HEAD(17) "g (float[3,40] x, float[40,3] x2) => (float[3,179] y)\n"
+     "<float16[3,6] c = random(3), float16 two = {2}, float16 v = {0.5}, int64[4] pads = {0, 0, 0, 40}, int64[1] one = {1}, int64 ax = {1}, "
+     "int64[1] from = {3}, int64[1] to = {49}, bool[3,1] t = {1, 0, 1}, float16[1,86] w = random(4)>"
+     " { a = Cast<to = 10>(x) b = Cast<to = 10>(x2) m = Mul(a, two) bt = Transpose<perm=[1,0]>(b) s = Softmax(bt) d = Add(m, s) "
+     "e = Concat<axis=1>(d, c) p = Pad(e, pads, v) q = Sigmoid(p) h = Where(t, q, w) cs = CumSum(q, ax) sum = Cast<to = 1>(cs) "
+     "best = ArgMax<axis=1>(q) bf = Cast<to = 1>(best) "
+     "z = Slice(q, from, to, one) z2 = Concat<axis=1>(z, z) zf = Cast<to = 1>(z2) y = Concat<axis=1>(zf, sum, bf) }", 1000, 0},
+    {"halves kept as floats overflow as halves do",
+     HEAD(17) "g (float[3,40] x) => (float[3,40] y) <float16 big = {60000}, float16 hundred = {100}>"
+     " { a = Cast<to = 10>(x) b = Mul(a, a) c = Add(b, b) d = Exp(c) e = Mul(d, big) f = Div(hundred, e) y = Cast<to = 1>(f) }", 1000, 0},
+    {"a value kept in floats does not change what it was cast from", HEAD(17) "g (float[3,40] x) => (float[3,40] y)"
+     " { a = Exp(x) b = Cast<to = 10>(a) c = Sigmoid(b) d = Cast<to = 1>(c) y = Add(a, d) }", 1000, 0},
+    {"bfloat16 kept as floats", HEAD(17) "g (float[3,40] x) => (float[3,40] y) <float16 nothing = {0}>"
+     " { a = Cast<to = 16>(x) b = Exp(a) c = Mul(b, a) d = Softmax(c) y = Cast<to = 1>(d) }", 1000, 0},
+    {"a half convolution, its BatchNormalization, sum and activation",
+     HEAD(17) "g (float[1,16,9,7] x) => (float[1,16,9,7] y) <float16[16,16,3,3] w = random(1), float16[16] s = random(2), float16[16] b = "
+     "random(3), float16[16] m = random(4), float16[16] v = fill(0.7), float16[16,16,1,1] w2 = random(5)>"
+     " { a = Cast<to = 10>(x) c = Conv<pads=[1,1,1,1]>(a, w) n = BatchNormalization(c, s, b, m, v) t = Add(n, a) r = Relu(t) "
+     "d = Conv(r, w2) y = Cast<to = 1>(d) }", 55, 4},
     {"attention with a table of zeros",
      HEAD(17) "g (float[2,9,8] q, float[2,8,11] k, float[2,11,8] v) => (float[2,9,8] y) <int64[3] dims = {2, 9, 11}, float nil = {0}, float c = {0.3}>"
      " { s = MatMul(q, k) t = Mul(s, c) z = ConstantOfShape(dims) n = Mul(z, nil) a = Add(t, n) p = Softmax<axis=-1>(a) y = MatMul(p, v) }",
