@@ -115,13 +115,18 @@ static bool is_small(const qx_rstep *s)
     return true;
 }
 
-/* Where weights are streamed: one as it is read and as it is packed, and the small ones, which stay. */
-static int64_t streamed_weights(const forecast *f, int64_t largest)
+/* Where weights are streamed: the one that takes most while it is used, and the small ones, which stay. A matrix is packed as it is
+ * read; filters lie there as they are read too, and in more than one form. */
+static int64_t streamed_weights(const forecast *f)
 {
-    int64_t bytes = 2 * largest;
-    for (uint32_t i = 0; i < f->x->main->n_steps; i++)
-        if (is_small(&f->x->main->steps[i])) bytes += qx_step_weights(&f->x->main->steps[i], is_transformed(f, &f->x->main->steps[i]));
-    return bytes;
+    int64_t stay = 0, most = 0;
+    for (uint32_t i = 0; i < f->x->main->n_steps; i++) {
+        const qx_rstep *s = &f->x->main->steps[i];
+        const int64_t filter = filter_bytes(s), all = filter ? 2 * qx_step_weights(s, true) : qx_step_weights(s, false);
+        if (is_small(s)) stay += qx_step_weights(s, is_transformed(f, s));
+        else most = all > most ? all : most;
+    }
+    return stay + most;
 }
 
 /* ---- operations ---- */
@@ -207,7 +212,7 @@ qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, int64_t *wat
     QX_TRY_GOTO(st, bind_names(&f, feeds, n));
     out->streamed = x->opt.stream_weights;
     out->packed = (double)packed_weights(&f);
-    out->weights = out->streamed ? streamed_weights(&f, largest) : packed_weights(&f) + largest_filter(&f);
+    out->weights = out->streamed ? streamed_weights(&f) : packed_weights(&f) + largest_filter(&f);
     watch_inputs(&f);
     walk(&f);
     if (qx_exprs_out_of_memory(f.names)) st = QX_E_NOMEM;

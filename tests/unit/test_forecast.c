@@ -200,6 +200,7 @@ static void under_a_limit(void **state)
         OK(qx_stats_forecast(stats, x, &(qx_feed){"x", &t}, 1, 3, &need));
         assert_true(need.run.packed == 2 * 512 * 512 * sizeof(float));
         assert_int_equal(need.run.streamed, limited);
+        assert_int_equal(need.run.weights, (limited ? 1 : 2) * 512 * 512 * (int)sizeof(float)); /* one at a time, packed as it is read */
         assert_int_equal(need.layered, limited);
         assert_int_equal(need.sweeps, 1);
         assert_true(qx_stats_rows_to_come(stats, in, NULL) == 300);
