@@ -1,7 +1,7 @@
 /* bias_correction.c - takes the mean of the quantization error out of each layer's output (Nagel et al., arXiv 1906.04721;
  * TensorFlow Lite and AIMET do the same by running the model): E[Wq xq] - E[W x] is subtracted from the bias. Rounding errors of
  * a channel do not cancel when its inputs are far from zero mean, as they are behind a Relu; the shift would travel through the
- * network.
+ * network. A recurrence adds it up, step by step.
  *
  * Both means are taken over the rows that calibration keeps, which are all different (a convolution's are patches, of a wide one
  * pixels), and only as far as these rows make them sure. It comes last (finish), when the codes of the weight are decided: gptq,
@@ -35,18 +35,30 @@ static qx_conv_window window_of(const qx_linear *l)
     return w;
 }
 
+/* What meets the weight: R of a recurrence what the node gives, which is its state a step later. NULL: states of both directions side by
+ * side, or none that are given. */
+static qx_value *met_by(const qx_linear *l)
+{
+    enum { R = 2 };
+    if (!l->recurrent || l->w_index != R) return l->x;
+    return strcmp(qx_attr_string(l->node, "direction", "forward"), "bidirectional") ? qx_node_out(l->node, 0) : NULL;
+}
+
 static qx_status want_means(qx_stats *stats, const qx_linear *l)
 {
     const qx_conv_window w = window_of(l);
-    qx_stat_request r = {.value = l->x, .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = l->is_conv ? 1 : -1,
+    qx_stat_request r = {.value = met_by(l), .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = l->is_conv ? 1 : -1,
                          .window = l->is_conv ? &w : NULL};
+    if (l->recurrent) r.kinds &= ~(unsigned)QX_STAT_ROWS; /* what a state adds up is the mean of every step, alike or not */
     if (by_patches(l)) r.rows = ENOUGH, r.enough = (FROM + l->k - 1) / l->k;
     return qx_stats_want(stats, &r);
 }
 
 static bool wants(const qx_plan_item *it)
 {
-    return it->pass && !it->table && it->weight && qx_bias_can_change(it->lin) && it->lin->node->op->id != QX_OP_ConvTranspose;
+    if (!it->pass || !it->weight) return false;
+    if (it->lin->recurrent) return met_by(it->lin) && qx_bias_recurrent_can_add(it->lin);
+    return !it->table && qx_bias_can_change(it->lin) && it->lin->node->op->id != QX_OP_ConvTranspose;
 }
 
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
@@ -201,16 +213,16 @@ static qx_status correct_all(corrector *c)
     QX_TRY(st);
     for (int64_t i = 0; i < l->n; i++) largest = fmax(largest, fabs((double)c->add[i]));
     if (largest == 0) return qx_item_note(c->p->pipe, &c->p->pipe->plan->items[l->index], "bias-correction: no mean error is sure");
-    QX_TRY(qx_bias_change(c->p->pipe->model, l, NULL, c->add));
+    QX_TRY(l->recurrent ? qx_bias_recurrent_add(c->p->pipe->model, l, c->add) : qx_bias_change(c->p->pipe->model, l, NULL, c->add));
     return qx_item_note(c->p->pipe, &c->p->pipe->plan->items[l->index], "bias corrected (%.2g at most)", largest);
 }
 
 static qx_status correct(qx_pass *p, qx_plan_item *it, const qx_stats *stats)
 {
     const qx_linear *l = it->lin;
-    const qx_value_stats *st = qx_stats_get(stats, l->x);
+    const qx_value_stats *st = qx_stats_get(stats, met_by(l));
     const qx_conv_window window = window_of(l);
-    const qx_value_stats *rows = qx_stats_get_rows(stats, l->x, l->is_conv ? &window : NULL);
+    const qx_value_stats *rows = l->recurrent ? NULL : qx_stats_get_rows(stats, met_by(l), l->is_conv ? &window : NULL);
     corrector c = {.p = p, .it = it, .in = l->is_conv && !by_patches(l) ? l->w->dims[1] : l->k};
     qx_status s;
     c.channels = c.in * l->group;
@@ -263,7 +275,8 @@ static double work(const qx_pass *p, const qx_stats *stats)
         const qx_plan_item *it = &plan->items[i];
         if (!wants(it)) continue;
         const qx_conv_window w = window_of(it->lin);
-        const double rows = fmin(ENOUGH, qx_stats_rows_to_come(stats, it->lin->x, it->lin->is_conv ? &w : NULL));
+        const double all = qx_stats_rows_to_come(stats, met_by(it->lin), it->lin->is_conv ? &w : NULL),
+            rows = it->lin->recurrent ? 1 : fmin(ENOUGH, all);
         sum += (double)it->weight->tensor->numel * ((qx_item_rounds_x(it) ? 2 : 1) * product * rows + read);
     }
     return sum;
@@ -275,4 +288,5 @@ const qx_passdef qx_pass_bias_correction = {
     .plan = plan, .run = run, .finish = finish, .work = work,
     .doc = "bias -= E[Wq xq] - E[W x], both means over sampled rows that are all different, as far as they are sure. For "
            "operators that have a bias\n"
-           "(convolutions and Gemm get one). Reads every weight once more. Goes with any format: \"bias-correction,int8\"."};
+           "(convolutions, Gemm, LSTM, GRU and RNN get one). Reads every weight once more. Goes with any format:\n"
+           "\"bias-correction,int8\"."};

@@ -1,6 +1,8 @@
 /* bias.c - see bias.h. */
 #include "passes/linear/bias.h"
 
+#include <string.h>
+
 #include "onnx/weight/weight.h"
 #include "passes/linear/linear_read.h"
 
@@ -43,4 +45,47 @@ qx_status qx_bias_change(qx_model *m, qx_linear *l, const float *factor, const f
     QX_TRY(qx_node_set_in(at, index, v));
     l->bias = v;
     return QX_OK;
+}
+
+/* ---- recurrences: B [directions][of W, of R] ------------------------------------------------------------------------------------ */
+
+enum { INPUT_B = 3 };
+
+static int64_t directions_of(const qx_linear *l)
+{
+    const char *d = qx_attr_string(l->node, "direction", "forward");
+    return strcmp(d, "bidirectional") == 0 ? 2 : 1;
+}
+
+bool qx_bias_recurrent_can_add(const qx_linear *l)
+{
+    const qx_value *b = qx_node_in(l->node, INPUT_B);
+    const qx_weight *w = b ? qx_value_const(b) : NULL;
+    if (!l->recurrent || !l->w || l->n % directions_of(l)) return false;
+    return !b ? l->w->dtype == QX_DT_FLOAT : w && w->dtype == QX_DT_FLOAT && w->numel == 2 * l->n;
+}
+
+/* Biases of a direction that `add` is for: all, or without the candidate's. */
+static int64_t told(const qx_linear *l, int64_t each)
+{
+    enum { R = 2, GATES = 3 };
+    const bool resets_first = l->node->op->id == QX_OP_GRU && l->w_index == R && qx_attr_int(l->node, "linear_before_reset", 0) == 0;
+    return resets_first ? each - each / GATES : each;
+}
+
+qx_status qx_bias_recurrent_add(qx_model *m, const qx_linear *l, const float *add)
+{
+    const int64_t dirs = directions_of(l), each = l->n / dirs, dims[2] = {dirs, 2 * each}, at = l->w_index == 2 ? each : 0;
+    const qx_value *was = qx_node_in(l->node, INPUT_B);
+    const qx_weight *old = was ? qx_value_const(was) : NULL;
+    float *b = qx_arena_array(m->arena, (size_t)(2 * l->n), sizeof *b);
+    qx_weight *w;
+    qx_value *v;
+    if (!b) return QX_E_NOMEM;
+    if (old) QX_TRY(qx_weight_read(m->ctx, old, b));
+    for (int64_t d = 0; d < dirs; d++)
+        for (int64_t i = 0; i < told(l, each); i++) b[d * 2 * each + at + i] += add[d * each + i];
+    QX_TRY(qx_weight_from_bytes(m, QX_DT_FLOAT, 2, dims, b, &w));
+    QX_TRY(qx_init_add(l->node->graph, qx_unique_name(m, was ? was->name : qx_arena_printf(m->arena, "%s_bias", l->w_init->name)), w, &v));
+    return qx_node_set_in(l->node, INPUT_B, v);
 }

@@ -10,4 +10,9 @@ qx_status qx_bias_change(qx_model *m, qx_linear *l, const float *factor, const f
 /* Whether qx_bias_change can: a constant vector of n, or none where the operator has an input for it. */
 bool qx_bias_can_change(const qx_linear *l);
 
+/* The same for W or R of a LSTM, GRU or RNN, add [n]: their biases stand side by side in the node's input B, which is made where there is
+ * none. A GRU whose candidate resets its state before the product has no bias for it that a mean of states could tell: it is left out. */
+qx_status qx_bias_recurrent_add(qx_model *m, const qx_linear *l, const float *add);
+bool qx_bias_recurrent_can_add(const qx_linear *l);
+
 #endif
