@@ -45,7 +45,7 @@ def make_modelopt(mode, model, calls, out):
 MAKERS = {"ort-int8": make_ort_int8, "modelopt-int8": lambda *a: make_modelopt("int8", *a), "modelopt-fp8": lambda *a: make_modelopt("fp8", *a)}
 # label: passes or preset, target, whether they need statistics of their own
 OURS = {"sdxl-int8": ("sdxl-int8", "generic", True), "sdxl-fp8": ("sdxl-fp8", "generic", True), "sdxl-int8 for tensorrt": ("sdxl-int8", "tensorrt", True),
-        "2:4 and int8": ("merge-shapes,sparsity,int8(level=3,zero-point,rest=weights,end=float)", "generic", True),
+        "2:4 and int8": ("merge-shapes,sparsity,int8(level=3,zero-point,rest=weights,end=float,outputs=off)", "generic", True),
         "svdquant and int4": ("svdquant(rank=16),int4(block=32)", "generic", True), "int4 weights": ("int4(block=32)", "generic", False), "nvfp4 weights": ("nvfp4", "generic", False)}
 
 
