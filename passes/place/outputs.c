@@ -95,7 +95,8 @@ static qx_plan_item *reader_of_pooled(const qx_pass *p, const qx_value *v)
 }
 
 /* Whether operators of float numbers read in the end what Concats make of v, and nothing else does: maps of a detector, which leave as they
- * are. A pair would do nothing but round them. (With one OpenVINO 2026.4 computes other anchors from their shapes: NudeNet 12.8 dB.) */
+ * are (and no skips of a UNet, whose normalisations read them). A pair would do nothing but round them. (With one OpenVINO 2026.4
+ * computes other anchors from their shapes: NudeNet 12.8 dB.) */
 static bool leaves_in_concats(const qx_pass *p, const qx_value *v, bool joined, int depth)
 {
     enum { DEEPEST = 8 };
@@ -103,7 +104,7 @@ static bool leaves_in_concats(const qx_pass *p, const qx_value *v, bool joined, 
     for (const qx_use *u = v->uses; u; u = u->next) {
         const qx_node *n = u->node;
         const bool moves = n->op->id == QX_OP_Concat || n->op->traits & QX_T_COPY;
-        if (codes_of(p, u) || (!moves && !joined && n->op->id != QX_OP_Shape)) return false;
+        if (codes_of(p, u) || n->op->traits & QX_T_NORM || (!moves && !joined && n->op->id != QX_OP_Shape)) return false;
         for (uint32_t i = 0; moves && i < n->n_out; i++)
             if (n->out[i] && !leaves_in_concats(p, n->out[i], joined || n->op->id == QX_OP_Concat, depth + 1)) return false;
     }
