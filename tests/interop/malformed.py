@@ -624,8 +624,6 @@ many([
     ("D03", samples(npy(head="[1, 2]")), "x", "header"),
     ("D06 overflow", samples(npy(shape="(4294967296, 4294967296)")), "x", "4294967296"),
     ("D06 size", samples(npy(data=bytes(28))), "x", "28|32"),
-    ("D07 rank", arrays(x=np.ones((2, 2, 2, 2, 2), np.float32)), "'x'", "f32[2,2,2,2,2]", "f32[2,4]"),
-    ("D07 dtype", arrays(x=np.ones((2, 4), np.complex64)), "'x'", "complex|c64"),
     ("D08", arrays(embed, ids=np.full((2, 5), 10)), "ids|/embed", "10"),
     ("D09 parent", samples(npy(), "../x.npy"), "../x"),
     ("D10", samples(npy(shape="(50000000, 2, 4)", data=bytes(1_600_000_000 // 8)), how=zipfile.ZIP_DEFLATED), "x"),
@@ -639,6 +637,10 @@ many([
     ("D05 big-endian", samples(npy(">f4", data=np.ones(8, ">f4").tobytes()))),
 ], ok=True, cmd=calib)
 many([("D04", samples(npy("|O")), "'x'", "Python objects"), ("D12", samples(npy(), change=encrypt), "x.npy", "encrypted")], code=3, cmd=calib)
+many([
+    ("D07 rank", arrays(x=np.ones((2, 2, 2, 2, 2), np.float32)), "'x'", "f32[2,2,2,2,2]", "f32[2,4]"),
+    ("D07 dtype", arrays(x=np.ones((2, 4), np.complex64)), "'x'", "complex|c64"),
+], code=2, cmd=calib)
 many([("D09 absolute", samples(npy(), "/x.npy"), "no array 'x'", "It holds: /x"),  # a label, never a path: inputs have such names
       ("D13", arrays(z=good), "no array 'x'", "It holds: z", "x f32[2,4]"), ("D14", arrays(x=np.ones((0, 2, 4), np.float32)), "c.npz", "zero samples")], code=2, cmd=calib)
 stats = calib[:6] + ["--load-stats", "{d}/s.stats", "--no-verify"]
