@@ -2,6 +2,8 @@
  * docs/sdxl.md). */
 #include "passes/job/hints.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -53,14 +55,20 @@ static qx_status about_preset(qx_report *r, qx_genre k, const char *passes)
 static bool has_zero_point(const qx_plan_item *it) { return it->act == QX_DT_UINT8 || it->act == QX_DT_INT8; } /* as UINT8, for generic */
 static bool has_signed_scales(const qx_plan_item *it) { return it->weight && it->weight->spec.allow_negative_scale; }
 
-/* What is more accurate, what ONNX Runtime and OpenVINO compute, and what TensorRT refuses. */
-static qx_status about_tensorrt(qx_report *r, const qx_pipeline *p, bool (*has)(const qx_plan_item *it), const char *one, const char *many)
+/* What is more accurate, what ONNX Runtime and OpenVINO compute, and what TensorRT refuses: one line for both. */
+static qx_status about_tensorrt(qx_report *r, const qx_pipeline *p)
 {
-    int64_t n = 0;
-    for (int64_t i = 0; p->plan && i < p->plan->linears.count; i++) n += p->plan->items[i].pass && has(&p->plan->items[i]);
-    if (p->opt->target != QX_TARGET_GENERIC || n == 0) return QX_OK;
-    return add(r, qx_arena_printf(r->arena, "%lld %s, which TensorRT refuses; --target tensorrt writes none", (long long)n,
-                                  n == 1 ? one : many));
+    long long zeros = 0, signs = 0;
+    for (int64_t i = 0; p->plan && i < p->plan->linears.count; i++) {
+        const qx_plan_item *it = &p->plan->items[i];
+        zeros += it->pass && has_zero_point(it);
+        signs += it->pass && has_signed_scales(it);
+    }
+    if (p->opt->target != QX_TARGET_GENERIC || zeros + signs == 0) return QX_OK;
+    char z[64] = "", w[64] = "";
+    if (zeros) snprintf(z, sizeof z, "zero points of %lld activation%s", zeros, zeros == 1 ? "" : "s");
+    if (signs) snprintf(w, sizeof w, "negative scales of %lld weight%s", signs, signs == 1 ? "" : "s");
+    return add(r, qx_arena_printf(r->arena, "for TensorRT: --target tensorrt, without %s%s%s", z, zeros && signs ? " and " : "", w));
 }
 
 /* The standard has no operator of a mixture: weights in front of com.microsoft's MoE are dequantized at each run. */
@@ -100,6 +108,19 @@ static qx_status about_sequence(qx_report *r, qx_genre k, const qx_pipeline *p, 
     return add(r, "--sequential makes layers up for those rounded before it: 4 to 12 % less KL on two models, in three times the time");
 }
 
+/* The next five decibels above what the worst output has, for --target-sqnr to reach. */
+static qx_status about_quality(qx_report *r)
+{
+    enum { STEP = 5, LEAST = 20 };
+    if (r->grade != QX_GRADE_FAR && r->grade != QX_GRADE_DIFFERS) return QX_OK;
+    double worst = INFINITY;
+    for (int64_t i = 0; i < r->n_outputs; i++)
+        if (!r->outputs[i].note && r->outputs[i].sqnr_db < worst) worst = r->outputs[i].sqnr_db;
+    const int goal = worst < LEAST || isinf(worst) ? LEAST : STEP * ((int)(worst / STEP) + 1);
+    return add(r, qx_arena_printf(r->arena, "more bits where they matter: --target-sqnr %d finds where, or --set \"PATTERN=int8-weights\" "
+                                            "(or =float) for the layers that are furthest", goal));
+}
+
 qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *pipe, const qx_quantize_options *opt,
                        const qx_samples *samples)
 {
@@ -109,9 +130,6 @@ qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *
     QX_TRY(about_mixture(report, pipe));
     QX_TRY(about_half(report, pipe));
     QX_TRY(about_sequence(report, k, pipe, samples));
-    QX_TRY(about_tensorrt(report, pipe, has_zero_point, "activation has a zero point", "activations have zero points"));
-    QX_TRY(about_tensorrt(report, pipe, has_signed_scales, "weight may have negative scales", "weights may have negative scales"));
-    if (report->grade != QX_GRADE_FAR && report->grade != QX_GRADE_DIFFERS) return QX_OK;
-    return add(report, "more bits where they matter: --target-sqnr 20 finds where, or --set \"PATTERN=int8-weights\" (or =float) "
-                       "for the layers that are furthest");
+    QX_TRY(about_tensorrt(report, pipe));
+    return about_quality(report);
 }

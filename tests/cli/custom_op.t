@@ -14,7 +14,7 @@ A model with an operator that the executor has no kernel for: what it does not h
       2[0-9].* dB  cosine .*  int4 block 32  first (re)
     verdict .*close to the float model (re)
     hint   rounded without samples; with --calib, those beside the model let GPTQ make up for much of the loss
-    hint   2 weights may have negative scales, which TensorRT refuses; --target tensorrt writes none
+    hint   for TensorRT: --target tensorrt, without negative scales of 2 weights
   $ qonnx quantize model.onnx --int4 --force --calib calib.npz
   warning: the samples are not used: node 'own': operator acme.ops.Secret has no CPU kernel
   opset raised from 17 to 21: INT4 needs it
@@ -29,7 +29,7 @@ A model with an operator that the executor has no kernel for: what it does not h
     furthest from float:
       2[0-9].* dB  cosine .*  int4 block 32  first (re)
     verdict .*close to the float model (re)
-    hint   2 weights may have negative scales, which TensorRT refuses; --target tensorrt writes none
+    hint   for TensorRT: --target tensorrt, without negative scales of 2 weights
   $ qonnx quantize model.onnx --int4 --force --min-sqnr 5 -q
   $ qonnx quantize model.onnx --int8
   wrote model.onnx -> model.int8.onnx
@@ -44,7 +44,7 @@ A model with an operator that the executor has no kernel for: what it does not h
     furthest from float:
       [34][0-9].* dB  cosine .*  int8  first (re)
     verdict .*close to the float model (re)
-    hint   1 activation has a zero point, which TensorRT refuses; --target tensorrt writes none
+    hint   for TensorRT: --target tensorrt, without zero points of 1 activation
   $ ls
   calib.npz
   model.int4.onnx

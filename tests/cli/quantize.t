@@ -12,7 +12,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
       .* dB  cosine .*  int8  /fc[12]/MatMul (re)
       .* dB  cosine .*  int8  /fc[12]/MatMul (re)
     verdict very close to the float model
-    hint   2 activations have zero points, which TensorRT refuses; --target tensorrt writes none
+    hint   for TensorRT: --target tensorrt, without zero points of 2 activations
   $ ls
   calib.npz
   model.int8.onnx
@@ -239,7 +239,7 @@ Without samples a transformer of tokens is rounded on made-up ones; a sample or 
     samples calib.npz: 14 samples, 2 held out
          1 node   int8-weights
          1 node   int4 block 32
-    hint   1 weight may have negative scales, which TensorRT refuses; --target tensorrt writes none
+    hint   for TensorRT: --target tensorrt, without negative scales of 1 weight
   $ printf '# layers\n\n fc1*=int8-weights \r\nfc2*=float' > list; qonnx quantize model.onnx --int4 --set @list -q -o listed.onnx; qonnx quantize model.onnx --int4 --set "fc1*=int8-weights" --set "fc2*=float" -q -o named.onnx; cmp listed.onnx named.onnx && echo same bytes
   same bytes
   $ rm list; qonnx quantize model.onnx --like listed.onnx -q -o again2.onnx && cmp again2.onnx listed.onnx && echo same bytes
