@@ -125,5 +125,5 @@ const cli_command cli_command_quantize = {
             "Samples are found beside the model when named sample*.npz or calib*.npz, and so is tokenizer.json for --text.",
     .examples = "qonnx quantize unet.onnx --fp8\n"
                 "qonnx quantize llm.onnx --int8 --text calib.txt\n"
-                "qonnx quantize llm.onnx --int4 --target ort --set \"*down_proj*=int8-weights\"\n"
+                "qonnx quantize llm.onnx --int4 --set \"*down_proj*=int8-weights\"\n"
                 "qonnx quantize unet.onnx --passes \"int8(act=percentile,percentile=99.99)\" --exclude \"*time_emb*\" --dry-run"};

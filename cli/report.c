@@ -151,6 +151,25 @@ static bool worth_showing(const qx_report *r, int64_t at)
     return worse < SHOWN;
 }
 
+/* All where something is to be done about them; of a good result a few. */
+static void print_layers(cli *c, const qx_report *r)
+{
+    enum { FEW = 4 };
+    const bool all = r->grade < QX_GRADE_CLOSE || cli_flag(c, "explain") || r->n_layers < FEW;
+    const int n = all ? (int)r->n_layers : FEW;
+    const char **cells = n ? new_cells(c, n, 4) : NULL;
+    if (!cells) return;
+    cli_print("  furthest from float:\n");
+    for (int i = 0; i < n; i++) {
+        const char **row = cells + i * 4;
+        row[0] = text(c, "    %s", decibel(c, r->layers[i].sqnr_db));
+        row[1] = text(c, "cosine %.5f", r->layers[i].cosine);
+        row[2] = r->layers[i].format;
+        row[3] = title(c, r->layers[i].name, r->layers[i].scope);
+    }
+    cli_table(stdout, cells, n, 4, "rlll");
+}
+
 static void print_quality(cli *c, const qx_report *r)
 {
     int64_t left = 0;
@@ -166,17 +185,7 @@ static void print_quality(cli *c, const qx_report *r)
     }
     if (left) cli_print("  %lld more outputs, each %.3g dB or better, or all equal\n", (long long)left, floor(10 * least) / 10);
     if (r->verify_note) cli_field("  ", r->verify_note);
-    if (!r->n_layers) return;
-    cli_print("  furthest from float:\n");
-    const char **cells = new_cells(c, r->n_layers, 4);
-    for (int64_t i = 0; cells && i < r->n_layers; i++) {
-        const char **row = cells + i * 4;
-        row[0] = text(c, "    %s", decibel(c, r->layers[i].sqnr_db));
-        row[1] = text(c, "cosine %.5f", r->layers[i].cosine);
-        row[2] = r->layers[i].format;
-        row[3] = title(c, r->layers[i].name, r->layers[i].scope);
-    }
-    if (cells) cli_table(stdout, cells, (int)r->n_layers, 4, "rlll");
+    print_layers(c, r);
 }
 
 /* Of the weights alone: known without samples. */
@@ -233,13 +242,14 @@ static void print_frontier(cli *c, const qx_report *r)
     cli_table(stdout, cells, rows, COLS, "lrrrrll");
 }
 
-/* The last lines, where the eye is: is it good, and what would make it better? */
+/* The last lines, where the eye is: is it good, what would make it better, and what comes next? */
 static void print_verdict(cli *c, const qx_report *r)
 {
     static const cli_colour colours[] = {[QX_GRADE_BROKEN] = CLI_RED, [QX_GRADE_FAR] = CLI_RED, [QX_GRADE_DIFFERS] = CLI_YELLOW,
                                          [QX_GRADE_CLOSE] = CLI_GREEN, [QX_GRADE_VERY_CLOSE] = CLI_GREEN};
     if (r->verdict) cli_print("  verdict %s%s%s\n", cli_colour_on(stdout, colours[r->grade]), r->verdict, cli_colour_on(stdout, CLI_PLAIN));
     for (int i = 0; i < r->n_hints; i++) cli_field("  hint   ", cli_show(c, r->hints[i]));
+    if (r->next) cli_print("  next   %s\n", cli_show(c, r->next));
 }
 
 /* Codes, scales and zero points over the number of elements; NaN: no weight was quantized. */

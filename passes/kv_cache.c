@@ -353,5 +353,5 @@ const qx_passdef qx_pass_kv_cache = {
     .flags = QX_PASS_CALIBRATED, .plan = plan, .run = run,
     .doc = "The inputs past... and outputs present... become codes with one scale a layer for keys and one for values, so that "
            "the cache takes a quarter\n"
-           "of float32. Goes with any format: \"kv-cache(fp8),int4\". Samples with an empty past do: scales come from the present "
-           "outputs."};
+           "of float32, an eighth with kv-cache(int4). Goes with any format: \"kv-cache(fp8),int4\". Samples with an empty past do: "
+           "scales come from the present outputs."};

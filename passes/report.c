@@ -155,6 +155,7 @@ static qx_status put_head(const qx_report *r, qx_jsonw *w)
     QX_TRY(qx_jsonw_begin_array(w, "hints"));
     for (int i = 0; i < r->n_hints; i++) QX_TRY(qx_jsonw_string(w, NULL, r->hints[i]));
     QX_TRY(qx_jsonw_end_array(w));
+    QX_TRY(put_text(w, "next", r->next));
     return put_text(w, "verify_note", r->verify_note);
 }
 

@@ -70,6 +70,8 @@ typedef struct qx_report {
     qx_grade grade;                                /* NONE: nothing was compared */
     const char *verdict;                           /* the grade in words; NULL: none */
     const char *hints[QX_MOST_HINTS]; int n_hints; /* what would make it better, for this model and this job */
+    bool all_ran;                                  /* verification ran both models as a whole */
+    const char *next;                              /* a command that tells what is not known yet of the result; NULL: none */
     int64_t warnings; int64_t n_quantized;
 } qx_report;
 

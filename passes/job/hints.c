@@ -121,10 +121,27 @@ static qx_status about_quality(qx_report *r)
                                             "(or =float) for the layers that are furthest", goal));
 }
 
+static const char *quoted(const char *path) { return strpbrk(path, " '()&;$*?") ? "\"" : ""; } /* as a shell takes it */
+
+/* Of a result that is good: what a language model predicts on text that calibration did not see, of others the speed. Of one that
+ * is not, hints say what to do. */
+static qx_status about_next(qx_report *r, const qx_quantize_options *opt)
+{
+    const char *i = quoted(r->input), *o = quoted(r->output);
+    if (opt->dry_run || r->grade == QX_GRADE_BROKEN || r->grade == QX_GRADE_FAR || r->grade == QX_GRADE_DIFFERS) return QX_OK;
+    if (opt->no_verify) r->next = qx_arena_printf(r->arena, "qonnx compare %s%s%s %s%s%s", i, r->input, i, o, r->output, o);
+    else if (!r->all_ran) return QX_OK;
+    else if (opt->samples.text)
+        r->next = qx_arena_printf(r->arena, "qonnx eval %s%s%s --ref %s%s%s --text OTHER.txt", o, r->output, o, i, r->input, i);
+    else r->next = qx_arena_printf(r->arena, "qonnx bench %s%s%s %s%s%s", i, r->input, i, o, r->output, o);
+    return r->next ? QX_OK : QX_E_NOMEM;
+}
+
 qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *pipe, const qx_quantize_options *opt,
                        const qx_samples *samples)
 {
     const qx_genre k = qx_model_genre(m);
+    QX_TRY(about_next(report, opt));
     QX_TRY(about_samples(report, k, pipe, opt, samples));
     QX_TRY(about_preset(report, k, opt->passes));
     QX_TRY(about_mixture(report, pipe));

@@ -213,6 +213,7 @@ static int by_sqnr(const void *a, const void *b)
 
 static qx_status fill(verifier *f, qx_report *r)
 {
+    r->all_ran = f->ends.all;
     if (!f->ends.all)
         r->verify_note = f->ends.n ? "measured as far as the operators have kernels"
             : "not verified: an operator without a kernel stands before every output";

@@ -13,6 +13,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
       .* dB  cosine .*  int8  /fc[12]/MatMul (re)
     verdict very close to the float model
     hint   for TensorRT: --target tensorrt, without zero points of 2 activations
+    next   qonnx bench model.onnx model.int8.onnx
   $ ls
   calib.npz
   model.int8.onnx
@@ -78,11 +79,13 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   $ qonnx quantize h.onnx --passes int8-weights,fp16
   qonnx quantize: fp16 changes float weights and must come before the format: write "fp16,int8-weights"
   [2]
-  $ qonnx quantize model.onnx few.onnx --fp8 --samples 2 2>/dev/null | tail -n 2
+  $ qonnx quantize model.onnx few.onnx --fp8 --samples 2 2>/dev/null | tail -n 3
     verdict close to the float model
     hint   calibrated on 2 samples; 32 show more of what the model will meet (--calib FILE.npz|DIR)
-  $ qonnx quantize model.onnx made-up.onnx --fp8 --random 9 2>/dev/null | tail -n 1
+    next   qonnx bench model.onnx few.onnx
+  $ qonnx quantize model.onnx made-up.onnx --fp8 --random 9 --no-verify 2>/dev/null | tail -n 2
     hint   calibrated on made-up samples; real ones give other ranges (--calib FILE.npz|DIR)
+    next   qonnx compare model.onnx made-up.onnx
   $ qonnx quantize model.onnx --fp8 --random 9 --dry-run 2>/dev/null | grep -oE "work +about a second, when nothing else runs"
   work   about a second, when nothing else runs
   $ qonnx quantize model.onnx --passes "svdquant,gptq,int4" --sequential --calib calib.npz --dry-run 2>/dev/null | grep -o "not counted.*"

@@ -70,7 +70,7 @@ Help fits the terminal.
 
 So do summaries, but for paths of files and nodes.
 
-  $ fits() { COLUMNS=80 "$@" 2>/dev/null | grep -v "^/\|^wrote\|  try\|dB  cosine" | awk 'length > 80'; }
+  $ fits() { COLUMNS=80 "$@" 2>/dev/null | grep -v "^/\|^wrote\|  try\|  next\|dB  cosine" | awk 'length > 80'; }
   $ fits qonnx inspect $MODELS/micro-llama/model.onnx; fits qonnx quantize $MODELS/micro-llama/model.onnx --int8 -o q.onnx; rm q.onnx
 
 A reader that leaves early (`| head`) ends a command as it ends any filter, without a word.
