@@ -33,7 +33,7 @@ static const shape_rule shape_rules[] = {
     {QX_OP_ms_Attention, 0}, {QX_OP_ms_QAttention, 0}, {QX_OP_ms_MoE, 0}, {QX_OP_ms_QMoE, 0}, {QX_OP_ms_GroupNorm, 0},
     {QX_OP_ms_SkipGroupNorm, 0},
     {QX_OP_ms_EmbedLayerNormalization, 0}, {QX_OP_ms_BiasAdd, 0}, {QX_OP_ms_BiasSplitGelu, 0}, {QX_OP_ms_BiasSoftmax, 0},
-    {QX_OP_ms_GatedRMSNorm, 0},
+    {QX_OP_ms_GatedRMSNorm, 0}, {QX_OP_ms_GatedAdd, 0}, {QX_OP_ms_LinearAttentionGate, 0}, {QX_OP_ms_MRotaryEmbedding, 0},
     {QX_OP_ms_QLinearAdd, 0}, {QX_OP_ms_QLinearMul, 0}, {QX_OP_ms_QLinearSigmoid, 0}, {QX_OP_ms_QLinearLeakyRelu, 0},
     {QX_OP_ms_QLinearConcat, 0},
     {QX_OP_ms_QLinearSoftmax, 0}, {QX_OP_ms_QLinearWhere, 0}, {QX_OP_ms_QLinearReduceMean, 0}, {QX_OP_ms_QLinearAveragePool, 0},

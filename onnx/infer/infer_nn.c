@@ -131,7 +131,7 @@ int qx_infer_attention(qx_infer *ix, qx_node *n)
     return out4(ix, n, 3, dtype, hq.batch, hq.heads, hq.seq, total);
 }
 
-/* query [B, T, Hq*Dk], key [B, T, Hkv*Dk], value [B, T, Hkv*Dv] -> output [B, T, Hq*Dv], state [B, Hkv, Dk, Dv]. */
+/* query [B, T, Hq*Dk], key [B, T, Hk*Dk], value [B, T, Hkv*Dv] -> output [B, T, max(Hq, Hkv)*Dv], state [B, Hkv, Dk, Dv]. */
 static qx_status linear_attention(qx_infer *ix, qx_node *n, uint32_t past_in)
 {
     const qx_type *q, *v, *past;
@@ -142,7 +142,7 @@ static qx_status linear_attention(qx_infer *ix, qx_node *n, uint32_t past_in)
     if (!dims) return QX_IX_NOMEM(ix);
     qx_dim dk = qx_dim_of_num(ix, qx_num_floordiv(ix, qx_num_of_dim(ix, q->dims[2]), qx_num_of(hq)));
     qx_dim dv = qx_dim_of_num(ix, qx_num_floordiv(ix, qx_num_of_dim(ix, v->dims[2]), qx_num_of(hkv)));
-    dims[0] = q->dims[0], dims[1] = q->dims[1], dims[2] = qx_dim_mul(ix, dv, qx_dim_of(hq));
+    dims[0] = q->dims[0], dims[1] = q->dims[1], dims[2] = qx_dim_mul(ix, dv, qx_dim_of(hq > hkv ? hq : hkv));
     QX_TRY(qx_ix_out(ix, n, 0, (int)q->dtype, 3, dims));
     int state_type = qx_ix_given(n, past_in) ? qx_ix_dtype(ix, n, past_in) : (int)q->dtype;
     if (qx_ix_shaped(ix, n, past_in, &past) && past->rank == 4) return qx_ix_same(ix, n, 1, past_in);
@@ -151,6 +151,13 @@ static qx_status linear_attention(qx_infer *ix, qx_node *n, uint32_t past_in)
 
 int qx_infer_linear_attention(qx_infer *ix, qx_node *n) { return linear_attention(ix, n, 3); }
 int qx_infer_ms_linear_attention(qx_infer *ix, qx_node *n) { return linear_attention(ix, n, 3); }
+
+/* a, b [B, T, H] -> decay like a, beta like b. */
+int qx_infer_ms_linear_attention_gate(qx_infer *ix, qx_node *n)
+{
+    QX_TRY(qx_ix_same(ix, n, 0, 0));
+    return n->n_out > 1 ? qx_ix_same(ix, n, 1, 0) : QX_OK;
+}
 
 /* input [B, C, T], weight [C, 1, k] -> output like input, state [B, C, k-1]. */
 int qx_infer_causal_conv(qx_infer *ix, qx_node *n)

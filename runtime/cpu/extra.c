@@ -88,17 +88,20 @@ qx_status qx_cpu_lp_norm(qx_call *c)
 typedef struct linear {
     const float *q, *k, *v, *decay, *beta;
     float *y, *state, *tmp;
-    int64_t batch, t, hq, hk, dk, dv, decay_n, beta_n;
+    int64_t batch, t, hq, hk, keys, dk, dv, decay_n, beta_n; /* heads of the query, of value and state, of the key */
     float scale;
 } linear;
+
+/* Head h of `has` for head `of` of the output or the state, of which there are n: heads are shared by neighbours. */
+static int64_t head_of(int64_t of, int64_t n, int64_t has) { return of / (n / has); }
 
 static void linear_head(const linear *l, int64_t b, int64_t h)
 {
     float *s = l->state + (b * l->hk + h) * l->dk * l->dv, *u = l->tmp;
-    const int64_t group = l->hq / l->hk;
+    const int64_t heads = l->hq > l->hk ? l->hq : l->hk, group = heads / l->hk;
     for (int64_t i = 0; i < l->t; i++) {
         const int64_t row = b * l->t + i;
-        const float *k = l->k + (row * l->hk + h) * l->dk, *v = l->v + (row * l->hk + h) * l->dv;
+        const float *k = l->k + (row * l->keys + head_of(h, l->hk, l->keys)) * l->dk, *v = l->v + (row * l->hk + h) * l->dv;
         for (int64_t d = 0; l->decay && d < l->dk; d++) {
             const float g = expf(l->decay[row * l->decay_n + (l->decay_n == l->hk ? h : h * l->dk + d)]);
             for (int64_t m = 0; m < l->dv; m++) s[d * l->dv + m] *= g;
@@ -108,9 +111,10 @@ static void linear_head(const linear *l, int64_t b, int64_t h)
         for (int64_t m = 0; m < l->dv; m++) u[m] = l->beta ? l->beta[row * l->beta_n + (l->beta_n == 1 ? 0 : h)] * (v[m] - u[m]) : v[m];
         for (int64_t d = 0; d < l->dk; d++) qx_axpy(k[d], u, s + d * l->dv, l->dv);
         for (int64_t g = h * group; g < (h + 1) * group; g++) {
-            float *y = l->y + (row * l->hq + g) * l->dv;
+            const float *q = l->q + (row * l->hq + head_of(g, heads, l->hq)) * l->dk;
+            float *y = l->y + (row * heads + g) * l->dv;
             for (int64_t m = 0; m < l->dv; m++) y[m] = 0;
-            for (int64_t d = 0; d < l->dk; d++) qx_axpy(l->scale * l->q[(row * l->hq + g) * l->dk + d], s + d * l->dv, y, l->dv);
+            for (int64_t d = 0; d < l->dk; d++) qx_axpy(l->scale * q[d], s + d * l->dv, y, l->dv);
         }
     }
 }
@@ -133,6 +137,23 @@ static qx_status linear_gates(qx_call *c, linear *l)
     return QX_OK;
 }
 
+/* The sizes that query, key, value and past have in common. com.microsoft's heads may be fewer in query and key than in value. */
+static qx_status linear_sizes(qx_call *c, linear *l, const qx_tensor *q, const qx_tensor *k, const qx_tensor *v, const qx_tensor *past)
+{
+    if (l->hq < 1 || l->hk < 1 || (l->hq % l->hk && l->hk % l->hq) || q->rank != 3 || k->rank != 3 || v->rank != 3 || q->dims[2] % l->hq ||
+        v->dims[2] % l->hk)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads, %lld key heads", (long long)l->hq, (long long)l->hk);
+    l->batch = q->dims[0];
+    l->t = q->dims[1];
+    l->dk = q->dims[2] / l->hq;
+    l->dv = v->dims[2] / l->hk;
+    l->keys = l->dk ? k->dims[2] / l->dk : l->hk;
+    if (l->keys < 1 || l->hk % l->keys || k->numel != l->batch * l->t * l->keys * l->dk || v->numel != l->batch * l->t * l->hk * l->dv ||
+        (past && past->numel != l->batch * l->hk * l->dk * l->dv))
+        QX_CALL_FAIL(c, QX_E_SHAPE, "key, value or past state do not fit the query");
+    return QX_OK;
+}
+
 qx_status qx_cpu_linear_attention(qx_call *c)
 {
     const qx_tensor *q, *k, *v, *past = qx_call_in(c, 3);
@@ -142,21 +163,13 @@ qx_status qx_cpu_linear_attention(qx_call *c)
     QX_TRY(qx_call_need(c, 2, &v));
     if (qx_call_int(c, "state_window", 0))
         QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "state_window %lld: only the last state is kept", (long long)qx_call_int(c, "state_window", 0));
-    if (l.hq < 1 || l.hk < 1 || l.hq % l.hk || q->rank != 3 || k->rank != 3 || v->rank != 3 || q->dims[2] % l.hq || v->dims[2] % l.hk)
-        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld heads, %lld key heads", (long long)l.hq, (long long)l.hk);
-    l.batch = q->dims[0];
-    l.t = q->dims[1];
-    l.dk = q->dims[2] / l.hq;
-    l.dv = v->dims[2] / l.hk;
-    if (k->numel != l.batch * l.t * l.hk * l.dk || v->numel != l.batch * l.t * l.hk * l.dv ||
-        (past && past->numel != l.batch * l.hk * l.dk * l.dv))
-        QX_CALL_FAIL(c, QX_E_SHAPE, "key, value or past state do not fit the query");
+    QX_TRY(linear_sizes(c, &l, q, k, v, past));
     QX_TRY(linear_gates(c, &l));
     if (l.scale == 0) l.scale = 1.0f / sqrtf((float)(l.dk ? l.dk : 1));
     QX_TRY(qx_call_in_f32(c, 0, &l.q));
     QX_TRY(qx_call_in_f32(c, 1, &l.k));
     QX_TRY(qx_call_in_f32(c, 2, &l.v));
-    QX_TRY(qx_call_out_f32(c, 0, q->dtype, 3, (int64_t[]){l.batch, l.t, l.hq * l.dv}, &l.y));
+    QX_TRY(qx_call_out_f32(c, 0, q->dtype, 3, (int64_t[]){l.batch, l.t, (l.hq > l.hk ? l.hq : l.hk) * l.dv}, &l.y));
     QX_TRY(qx_call_out_f32(c, 1, past ? past->dtype : q->dtype, 4, (int64_t[]){l.batch, l.hk, l.dk, l.dv}, &l.state));
     QX_TRY(QX_CALL_SCRATCH(c, l.dv + 1, &l.tmp));
     const size_t bytes = (size_t)(l.batch * l.hk * l.dk * l.dv) * sizeof *l.state;

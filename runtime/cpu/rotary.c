@@ -1,4 +1,5 @@
-/* rotary.c - RotaryEmbedding of the standard (X, cos, sin, position_ids) and of com.microsoft (input, position_ids, cos, sin). */
+/* rotary.c - RotaryEmbedding of the standard (X, cos, sin, position_ids) and of com.microsoft (input, position_ids, cos, sin), and
+ * MRotaryEmbedding, which turns each token by three positions: one row of angles a token is gathered first, the rest is the same. */
 #include <string.h>
 
 #include "kernels/rows.h"
@@ -11,7 +12,6 @@ typedef struct rope {
     const int64_t *pos;
     int64_t n_pos, batch, heads, seq, d, rot, cache_rows, batch_s, head_s, row_s;
     bool interleaved, per_token;
-    float scale;
 } rope;
 
 static qx_status row_of(const qx_call *c, const rope *r, int64_t b, int64_t s, int64_t *out)
@@ -62,6 +62,51 @@ static qx_status rotate_token(void *user, int64_t t)
     return QX_OK;
 }
 
+/* Which of the three positions (time, height, width) column i of the caches goes by. */
+static int stream_of(const int64_t section[3], bool in_turn, int64_t i)
+{
+    if (in_turn) return i % 3 && i < 3 * section[i % 3] ? (int)(i % 3) : 0;
+    return i < section[0] ? 0 : i < section[0] + section[1] ? 1 : 2;
+}
+
+/* cos or sin of every token, [batch * seq, half], from the rows of the cache that its three positions name, times the node's scale. */
+static qx_status gather_angles(qx_call *c, const rope *r, const int64_t *section, const float *cache, float **out)
+{
+    const bool in_turn = qx_call_int(c, "mrope_layout", 0) != 0;
+    const float scale = qx_call_float(c, "scale", 1.0f);
+    const int64_t tokens = r->batch * r->seq, half = r->rot / 2;
+    QX_TRY(QX_CALL_SCRATCH(c, tokens * half + 1, out));
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t i = 0; i < half; i++)
+            (*out)[t * half + i] = scale * cache[r->pos[stream_of(section, in_turn, i) * tokens + t] * half + i];
+    return QX_OK;
+}
+
+/* Turns positions [3, batch, seq] into angles of each token. */
+static qx_status three_positions(qx_call *c, rope *r)
+{
+    int64_t n = 0;
+    float *cs, *sn;
+    const int64_t *section = qx_call_ints(c, "mrope_section", &n), tokens = r->batch * r->seq;
+    if (qx_call_int(c, "is_packed_batching", 0)) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "is_packed_batching is %d; only 0 is there", 1);
+    if (n != 3 || section[0] < 0 || section[1] < 0 || section[2] < 0 || section[0] > r->rot || section[1] > r->rot || section[2] > r->rot ||
+        2 * (section[0] + section[1] + section[2]) != r->rot)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "mrope_section has %lld sizes; 3 are needed, of %lld columns together", (long long)n,
+                     (long long)r->rot / 2);
+    if (r->n_pos != 3 * tokens)
+        QX_CALL_FAIL(c, QX_E_SHAPE, "%lld positions for 3 times %lld tokens", (long long)r->n_pos, (long long)tokens);
+    for (int64_t i = 0; i < r->n_pos; i++)
+        if (r->pos[i] < 0 || r->pos[i] >= r->cache_rows)
+            QX_CALL_FAIL(c, QX_E_SHAPE, "position %lld of %lld", (long long)r->pos[i], (long long)r->cache_rows);
+    QX_TRY(gather_angles(c, r, section, r->cos, &cs));
+    QX_TRY(gather_angles(c, r, section, r->sin, &sn));
+    r->cos = cs;
+    r->sin = sn;
+    r->cache_rows = tokens;
+    r->per_token = true;
+    return QX_OK;
+}
+
 static qx_status run(qx_call *c, uint32_t i_cos, uint32_t i_sin, uint32_t i_pos)
 {
     const qx_tensor *x, *cs, *sn;
@@ -79,6 +124,7 @@ static qx_status run(qx_call *c, uint32_t i_cos, uint32_t i_sin, uint32_t i_pos)
     QX_TRY(qx_call_in_i64(c, i_pos, &r.pos, &r.n_pos));
     r.per_token = !qx_call_in(c, i_pos);
     r.cache_rows = r.rot ? cs->numel / (r.rot / 2) : 0;
+    if (c->node->op->id == QX_OP_ms_MRotaryEmbedding) QX_TRY(three_positions(c, &r));
     if (r.per_token ? r.cache_rows != r.batch * r.seq : r.n_pos != 1 && r.n_pos != r.batch * r.seq)
         QX_CALL_FAIL(c, QX_E_SHAPE, "%lld positions, %lld cache rows for [%lld, %lld]", (long long)r.n_pos, (long long)r.cache_rows,
                      (long long)r.batch, (long long)r.seq);
@@ -95,3 +141,4 @@ static qx_status run(qx_call *c, uint32_t i_cos, uint32_t i_sin, uint32_t i_pos)
 
 qx_status qx_cpu_rotary(qx_call *c) { return run(c, 1, 2, 3); }
 qx_status qx_cpu_ms_rotary(qx_call *c) { return run(c, 2, 3, 1); }
+qx_status qx_cpu_ms_mrotary(qx_call *c) { return run(c, 2, 3, 1); }

@@ -427,9 +427,37 @@ def code_weights():
         decay = -np.abs(normal(r, 2, 5, 2)) if "gated" in rule else None
         beta = r.random((2, 5, 2)).astype(F) if "delta" in rule else None
         yield Case(f"linear_attention_{rule}", "LinearAttention", [("q", q), ("k", k), ("v", v), ("past", normal(r, 2, 2, 8, 6)), ("decay", decay), ("beta", beta)], {"q_num_heads": 4, "kv_num_heads": 2, "update_rule": rule}, outputs=("Y", "state"), types=(FLOAT, FLOAT), atol=1e-4)
+    for hq, hv, hk in ((2, 4, 2), (2, 4, 4), (4, 2, 1)):  # Qwen3.5: fewer heads in query and key than in value
+        q, k, v = normal(r, 2, 5, hq * 8), normal(r, 2, 5, hk * 8, scale=0.3), normal(r, 2, 5, hv * 6)
+        gates = [("decay", -np.abs(normal(r, 2, 5, hv))), ("beta", r.random((2, 5, hv)).astype(F))]
+        yield Case(f"linear_attention_heads_{hq}_{hv}_{hk}", "LinearAttention", [("q", q), ("k", k), ("v", v), ("past", normal(r, 2, hv, 8, 6)), *gates], {"q_num_heads": hq, "kv_num_heads": hv}, outputs=("Y", "state"), types=(FLOAT, FLOAT), atol=1e-4)
 
 
-FAMILIES = [fused_matmul, fused_gemm, integer_products, recurrences, convolutions, bias_and_gelu, normalisations, qlinear, multi_head_attention, attention, moe, grouped_query_attention, code_weights]
+def three_positions():
+    r = rng(23)
+    cos, sin = ("cos", normal(r, 40, 8)), ("sin", normal(r, 40, 8))
+    pos = ("pos", r.integers(0, 40, (3, 2, 5)).astype(I64))
+    x, more, heads = ("x", normal(r, 2, 5, 3 * 16)), ("x", normal(r, 2, 5, 2 * 20)), ("x", normal(r, 2, 3, 5, 16))
+    for layout in (0, 1):
+        for section in ((2, 3, 3), (4, 2, 2), (0, 4, 4), (8, 0, 0)):
+            yield Case(f"mrotary_{layout}_{section[0]}{section[1]}{section[2]}", "MRotaryEmbedding", [x, pos, cos, sin], {"mrope_section": list(section), "mrope_layout": layout, "num_heads": 3})
+    yield Case("mrotary_interleaved", "MRotaryEmbedding", [x, pos, cos, sin], {"mrope_section": [3, 3, 2], "mrope_layout": 1, "num_heads": 3, "interleaved": 1})
+    yield Case("mrotary_part", "MRotaryEmbedding", [more, pos, cos, sin], {"mrope_section": [3, 3, 2], "num_heads": 2, "rotary_embedding_dim": 16, "scale": 0.5})
+    yield Case("mrotary_4d", "MRotaryEmbedding", [heads, pos, cos, sin], {"mrope_section": [3, 3, 2]})
+    half = [(n, a.astype(H)) for n, a in (x, cos, sin)]
+    yield Case("mrotary_half", "MRotaryEmbedding", [half[0], pos, *half[1:]], {"mrope_section": [3, 3, 2], "num_heads": 3}, types=(FLOAT16,), rtol=4e-3, atol=4e-3)
+
+
+def gates():
+    r = rng(24)
+    a, b, bias, scale = ("a", normal(r, 2, 5, 4, scale=30)), ("b", normal(r, 2, 5, 4)), ("bias", normal(r, 4)), ("scale", -np.exp(normal(r, 4)))
+    yield Case("linear_attention_gate", "LinearAttentionGate", [a, bias, scale, b], outputs=("decay", "beta"), types=(FLOAT, FLOAT))
+    yield Case("linear_attention_decay", "LinearAttentionGate", [a, bias, scale], outputs=("decay",))
+    yield Case("gated_add", "GatedAdd", [("x", normal(r, 2, 3, 8)), ("y", normal(r, 2, 3, 8)), ("gate", normal(r, 2, 3, 1))])
+
+
+
+FAMILIES = [fused_matmul, fused_gemm, integer_products, recurrences, convolutions, bias_and_gelu, normalisations, qlinear, multi_head_attention, attention, moe, grouped_query_attention, code_weights, three_positions, gates]
 
 
 def all_cases():

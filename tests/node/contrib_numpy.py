@@ -125,6 +125,33 @@ def QAttention(case):
     return [y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1).astype(np.float32), np.stack((k, v)).astype(np.float32)]
 
 
+def MRotaryEmbedding(case):
+    """Half of each head turned against the other, by the angles of one of three positions: which one hangs on the column."""
+    x, pos, cos, sin = args(case)[:4]
+    t, h, w = case.attrs["mrope_section"]
+    half, turned = t + h + w, case.attrs.get("interleaved", 0)
+    stream = np.repeat([0, 1, 2], [t, h, w])
+    if case.attrs.get("mrope_layout"):
+        stream = np.array([i % 3 if i % 3 and i < 3 * (t, h, w)[i % 3] else 0 for i in range(half)])
+    rows = x.transpose(0, 2, 1, 3) if x.ndim == 4 else x.reshape(*x.shape[:2], case.attrs["num_heads"], -1)
+    c, s = (np.stack([a[pos[stream[i]], i] for i in range(half)], -1)[:, :, None].astype(np.float64) * case.attrs.get("scale", 1) for a in (cos, sin))
+    first, second = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if turned else (slice(0, half), slice(half, 2 * half))
+    a, b, y = rows[..., first].astype(np.float64), rows[..., second].astype(np.float64), rows.astype(np.float64)
+    y[..., first], y[..., second] = a * c - b * s, b * c + a * s
+    return [(y.transpose(0, 2, 1, 3) if x.ndim == 4 else y.reshape(x.shape)).astype(x.dtype)]
+
+
+def LinearAttentionGate(case):
+    a, bias, scale, b = (args(case) + [None])[:4]
+    decay = (scale * np.logaddexp(0, a.astype(np.float64) + bias)).astype(np.float32)
+    return [decay] if b is None else [decay, (1 / (1 + np.exp(-b.astype(np.float64)))).astype(np.float32)]
+
+
+def GatedAdd(case):
+    x, y, gate = args(case)[:3]
+    return [x + y * gate]
+
+
 def QLinearReduceMean(case):
     x, xs, xz, ys, yz = args(case)[:5]
     mean = ((x.astype(np.float64) - xz) * xs).mean(tuple(case.attrs["axes"]), keepdims=bool(case.attrs["keepdims"]))
