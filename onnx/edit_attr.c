@@ -3,77 +3,47 @@
 
 #include <string.h>
 
-static qx_status attr_slot(qx_node *n, const char *name, qx_attr **out)
+/* The attribute of this name, an old one or a new one, becomes `value`. */
+static qx_status set(qx_node *n, const char *name, qx_attr value)
 {
     qx_model *m = n->graph->model;
-    const char *interned;
-    *out = NULL;
-    QX_TRY(qx_name_intern(m, name, &interned));
+    QX_TRY(qx_name_intern(m, name, &value.name));
     qx_touch_node(n);
     for (uint32_t i = 0; i < n->n_attrs; i++) {
-        if (n->attrs[i].name != interned) continue;
-        *out = &n->attrs[i];
-        **out = (qx_attr){.name = interned};
+        if (n->attrs[i].name != value.name) continue;
+        n->attrs[i] = value;
         return QX_OK;
     }
     qx_attr *more = qx_arena_array(m->arena, (size_t)n->n_attrs + 1, sizeof *more);
     if (!more) return QX_NOMEM(m);
     if (n->n_attrs) memcpy(more, n->attrs, n->n_attrs * sizeof *more);
     n->attrs = more;
-    *out = &more[n->n_attrs++];
-    (*out)->name = interned;
+    n->attrs[n->n_attrs++] = value;
     return QX_OK;
 }
 
-qx_status qx_attr_set_int(qx_node *n, const char *name, int64_t v)
-{
-    qx_attr *a;
-    QX_TRY(attr_slot(n, name, &a));
-    a->type = QX_ATTR_INT;
-    a->i = v;
-    return QX_OK;
-}
+qx_status qx_attr_set_int(qx_node *n, const char *name, int64_t v) { return set(n, name, (qx_attr){.type = QX_ATTR_INT, .i = v}); }
 
-qx_status qx_attr_set_float(qx_node *n, const char *name, float v)
+qx_status qx_attr_set_float(qx_node *n, const char *name, float v) { return set(n, name, (qx_attr){.type = QX_ATTR_FLOAT, .f = v}); }
+
+qx_status qx_attr_set_tensor(qx_node *n, const char *name, qx_weight *t)
 {
-    qx_attr *a;
-    QX_TRY(attr_slot(n, name, &a));
-    a->type = QX_ATTR_FLOAT;
-    a->f = v;
-    return QX_OK;
+    return set(n, name, (qx_attr){.type = QX_ATTR_TENSOR, .tensor = t});
 }
 
 qx_status qx_attr_set_string(qx_node *n, const char *name, const char *v)
 {
-    qx_attr *a;
-    QX_TRY(attr_slot(n, name, &a));
-    a->type = QX_ATTR_STRING;
-    a->s_len = strlen(v);
-    a->s = qx_arena_strndup(n->graph->model->arena, v, a->s_len);
-    return a->s ? QX_OK : QX_NOMEM(n->graph->model);
+    const size_t len = strlen(v);
+    char *copy = qx_arena_strndup(n->graph->model->arena, v, len);
+    return copy ? set(n, name, (qx_attr){.type = QX_ATTR_STRING, .s = copy, .s_len = len}) : QX_NOMEM(n->graph->model);
 }
 
 qx_status qx_attr_set_ints(qx_node *n, const char *name, const int64_t *v, int64_t count)
 {
-    qx_model *m = n->graph->model;
-    int64_t *copy = qx_arena_array(m->arena, count ? (size_t)count : 1, sizeof *copy);
-    if (!copy) return QX_NOMEM(m);
+    int64_t *copy = qx_arena_array(n->graph->model->arena, count ? (size_t)count : 1, sizeof *copy);
+    if (!copy) return QX_NOMEM(n->graph->model);
     if (count) memcpy(copy, v, (size_t)count * sizeof *copy);
-    qx_attr *a;
-    QX_TRY(attr_slot(n, name, &a));
-    a->type = QX_ATTR_INTS;
-    a->n = count;
-    a->ints = copy;
-    return QX_OK;
-}
-
-qx_status qx_attr_set_tensor(qx_node *n, const char *name, qx_weight *t)
-{
-    qx_attr *a;
-    QX_TRY(attr_slot(n, name, &a));
-    a->type = QX_ATTR_TENSOR;
-    a->tensor = t;
-    return QX_OK;
+    return set(n, name, (qx_attr){.type = QX_ATTR_INTS, .ints = copy, .n = count});
 }
 
 qx_status qx_attr_remove(qx_node *n, const char *name)

@@ -10,8 +10,9 @@
 #include <string.h>
 
 #include "kernels/quant.h"
-#include "passes/place/emit.h"
 #include "passes/kv_cache.h"
+#include "passes/place/emit.h"
+#include "passes/place/nodes.h"
 #include "passes/place/scheme.h"
 
 /* `stored`: the element type of the tensors; UINT8 holds two codes of INT4 (GroupQueryAttention's own form, moved up by 8). */
@@ -188,16 +189,16 @@ static qx_type typed(const qx_value *v, qx_dtype dtype)
     return t;
 }
 
-static qx_status add_node(qx_graph *g, qx_node *before, const char *op, const char *base, qx_value *const *in, const qx_type *type,
-                          bool channels, qx_node **out)
+/* Codes of one cache: its scale and zero point, one, or one a channel (the last axis). */
+typedef struct coder { qx_graph *g; qx_value *scale, *zero; bool channels; } coder;
+
+/* QuantizeLinear or DequantizeLinear of x, whose result is of `type`; named after the graph's own value `name`. */
+static qx_status code(const coder *c, qx_node *before, const char *op, const qx_value *name, qx_value *x, const qx_type *type,
+                      qx_node **out)
 {
-    const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, op),
-        *result = qx_arena_printf(g->model->arena, "%s_%s_Output", base, op);
-    if (!name || !result) return QX_E_NOMEM;
-    QX_TRY(qx_node_add(g, &(qx_node_spec){.op_type = op, .domain = "", .name = name, .in = in, .n_in = 3, .out_names = &result,
-                                          .n_out = 1}, before, out));
-    if (channels) QX_TRY(qx_attr_set_int(*out, "axis", type->rank - 1));
-    return qx_value_set_type((*out)->out[0], type);
+    const qx_new_node n = {op, {x, c->scale, c->zero}, 3, type, type->dtype, name->name, op};
+    QX_TRY(qx_node_put(c->g, before, &n, out));
+    return c->channels ? qx_attr_set_int(*out, "axis", type->rank - 1) : QX_OK;
 }
 
 static qx_status zero_value(qx_pass *p, const kv_state *s, const qx_kv_pair *k, qx_value **out)
@@ -242,21 +243,19 @@ static bool reads_past(const qx_kv_pair *k, const qx_node *n)
 
 static qx_status concat_form(const kv_state *s, const qx_kv_pair *k, qx_value *scale, qx_value *zero)
 {
-    qx_graph *g = k->node->graph;
     qx_value *fresh = k->node->in[1];
-    const bool channels = channel_count(s, k) > 1;
-    const qx_type past = typed(k->past, s->codes), code = typed(fresh, s->codes), all = k->present->type,
+    const coder c = {k->node->graph, scale, zero, channel_count(s, k) > 1};
+    const qx_type past = typed(k->past, s->codes), fresh_codes = typed(fresh, s->codes), all = k->present->type,
         coded = typed(k->present, s->codes);
     qx_node *q, *dq, *dq_past = NULL;
-    QX_TRY(add_node(g, k->node, "QuantizeLinear", k->present->name, (qx_value *[]){fresh, scale, zero}, &code, channels, &q));
-    QX_TRY(add_node(g, k->node->next, "DequantizeLinear", k->present->name, (qx_value *[]){k->present, scale, zero}, &all, channels, &dq));
+    QX_TRY(code(&c, k->node, "QuantizeLinear", k->present, fresh, &fresh_codes, &q));
+    QX_TRY(code(&c, k->node->next, "DequantizeLinear", k->present, k->present, &all, &dq));
     QX_TRY(readers_to(k->present, dq->out[0], NULL));
     for (const qx_use *u = k->past->uses, *next; u; u = next) { /* a reader of the past's own numbers */
         next = u->next;
         if (reads_past(k, u->node) || u->node->op->id == QX_OP_Shape || (dq_past && u->node == dq_past)) continue;
         const qx_type t = k->past->type;
-        if (!dq_past)
-            QX_TRY(add_node(g, g->first, "DequantizeLinear", k->past->name, (qx_value *[]){k->past, scale, zero}, &t, channels, &dq_past));
+        if (!dq_past) QX_TRY(code(&c, c.g->first, "DequantizeLinear", k->past, k->past, &t, &dq_past));
         QX_TRY(qx_node_set_in(u->node, u->index, dq_past->out[0]));
     }
     QX_TRY(qx_node_set_in(k->node, 1, q->out[0]));
@@ -301,17 +300,15 @@ static bool has_readers(const qx_value *v, const qx_node *except)
 /* Whoever reads the present's numbers reads what the next run will read: the codes, dequantized. */
 static qx_status around_form(const kv_state *s, const qx_kv_pair *k, qx_value *scale, qx_value *zero)
 {
-    qx_graph *g = k->present->graph;
-    const bool channels = channel_count(s, k) > 1;
+    const coder c = {k->present->graph, scale, zero, channel_count(s, k) > 1};
     const qx_type past = typed(k->past, s->codes), present = typed(k->present, s->codes), before = k->past->type;
     qx_node *q, *dq;
-    QX_TRY(add_node(g, g->first, "DequantizeLinear", k->past->name, (qx_value *[]){k->past, scale, zero}, &before, channels, &dq));
+    QX_TRY(code(&c, c.g->first, "DequantizeLinear", k->past, k->past, &before, &dq));
     QX_TRY(readers_to(k->past, dq->out[0], NULL));
-    QX_TRY(add_node(g, k->present->def->next, "QuantizeLinear", k->present->name, (qx_value *[]){k->present, scale, zero}, &present,
-                    channels, &q));
+    QX_TRY(code(&c, k->present->def->next, "QuantizeLinear", k->present, k->present, &present, &q));
     if (has_readers(k->present, q)) {
         const qx_type all = k->present->type;
-        QX_TRY(add_node(g, q->next, "DequantizeLinear", k->present->name, (qx_value *[]){q->out[0], scale, zero}, &all, channels, &dq));
+        QX_TRY(code(&c, q->next, "DequantizeLinear", k->present, q->out[0], &all, &dq));
         QX_TRY(readers_to(k->present, dq->out[0], q));
     }
     QX_TRY(qx_output_rewire(k->present, q->out[0]));

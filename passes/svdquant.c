@@ -11,6 +11,7 @@
 #include "base/thread.h"
 #include "kernels/solve.h"
 #include "onnx/edit.h"
+#include "passes/place/nodes.h"
 #include "passes/place/plan.h"
 
 typedef struct branch { int64_t n, k, rank; const float *b, *a; } branch; /* b[n][rank], a[rank][k] */
@@ -108,40 +109,33 @@ static qx_status decompose(qx_pass *p, const qx_plan_item *it, const qx_stats *s
 
 /* ---- the nodes ---- */
 
-static qx_status factor_init(qx_graph *g, const char *base, const char *suffix, qx_dtype dtype, const void *bytes, int64_t rows,
-                             int64_t cols, qx_value **out)
-{
-    const int64_t dims[2] = {rows, cols};
-    const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, suffix);
-    qx_weight *w;
-    if (!name) return QX_E_NOMEM;
-    QX_TRY(qx_weight_from_bytes(g->model, dtype, 2, dims, bytes, &w));
-    return qx_init_add(g, name, w, out);
-}
+/* A factor [dims], the initializer BASE_lowrank_WHICH, and the product with it. */
+typedef struct factor { const char *base, *which; qx_dtype dtype; int64_t dims[2]; const void *bytes; } factor;
 
-static qx_status node(qx_graph *g, qx_node *before, const char *op, const char *base, const char *suffix, qx_value *x, qx_value *y,
-                      qx_node **out)
+static qx_status times(qx_graph *g, qx_node *before, qx_value *x, const factor *f, qx_node **out)
 {
-    const char *name = qx_arena_printf(g->model->arena, "%s_%s", base, suffix);
-    if (!name) return QX_E_NOMEM;
-    return qx_node_add(g, &(qx_node_spec){.op_type = op, .domain = "", .name = name, .in = (qx_value *[]){x, y}, .n_in = 2,
-                                          .out_names = &name, .n_out = 1}, before, out);
+    const char *weight = qx_arena_printf(g->model->arena, "%s_lowrank_%s", f->base, f->which);
+    const char *name = qx_arena_printf(g->model->arena, "%s_lowrank_%s_MatMul", f->base, f->which);
+    qx_weight *w;
+    qx_value *in[2] = {x};
+    if (!weight || !name) return QX_E_NOMEM;
+    QX_TRY(qx_weight_from_bytes(g->model, f->dtype, 2, f->dims, f->bytes, &w));
+    QX_TRY(qx_init_add(g, weight, w, &in[1]));
+    return qx_node_add(g, &(qx_node_spec){.op_type = "MatMul", .domain = "", .name = name, .in = in, .n_in = 2, .out_names = &name,
+                                          .n_out = 1}, before, out);
 }
 
 static qx_status insert(qx_plan_item *it, const branch *br, const void *at_bytes, const void *bt_bytes)
 {
     qx_node *n = it->lin->node, *down, *up, *sum;
     qx_graph *g = n->graph;
-    qx_value *y = n->out[0], *at, *bt;
+    qx_value *y = n->out[0];
     const qx_dtype dtype = it->weight->tensor->dtype;
     const char *base = n->name[0] ? n->name : y->name;
-    QX_TRY(factor_init(g, base, "lowrank_down", dtype, at_bytes, br->k, br->rank, &at));
-    QX_TRY(factor_init(g, base, "lowrank_up", dtype, bt_bytes, br->rank, br->n, &bt));
-    QX_TRY(node(g, n->next, "MatMul", base, "lowrank_down_MatMul", n->in[it->lin->x_index], at, &down));
-    QX_TRY(node(g, down->next, "MatMul", base, "lowrank_up_MatMul", down->out[0], bt, &up));
-    QX_TRY(node(g, up->next, "Add", base, "lowrank_Add", y, up->out[0], &sum));
+    QX_TRY(times(g, n->next, n->in[it->lin->x_index], &(factor){base, "down", dtype, {br->k, br->rank}, at_bytes}, &down));
+    QX_TRY(times(g, down->next, down->out[0], &(factor){base, "up", dtype, {br->rank, br->n}, bt_bytes}, &up));
     QX_TRY(qx_value_set_type(up->out[0], &y->type));
-    QX_TRY(qx_value_set_type(sum->out[0], &y->type));
+    QX_TRY(qx_node_put(g, up->next, &(qx_new_node){"Add", {y, up->out[0]}, 2, &y->type, y->type.dtype, base, "lowrank_Add"}, &sum));
     if (y->is_output) QX_TRY(qx_output_rewire(y, sum->out[0])); /* and readers inside need the sum too */
     return qx_value_replace_uses(y, sum->out[0], sum);
 }

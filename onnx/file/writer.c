@@ -133,11 +133,14 @@ static qx_status add_dest(writer *w, const qx_weight *part, qx_out *out, int64_t
     return QX_OK;
 }
 
-static qx_status add_copy(writer *w, qx_file *file, const void *bytes, int64_t from, int64_t n, qx_out *out, int64_t at, int64_t order)
+/* In pieces, so that threads share a long one. */
+static qx_status add_copy(writer *w, const task *whole)
 {
-    for (int64_t i = 0; i < n; i += COPY_STEP) {
-        const int64_t len = n - i < COPY_STEP ? n - i : COPY_STEP;
-        const task t = {.file = file, .bytes = bytes, .from = from + i, .n = len, .out = out, .at = at + i, .order = order};
+    for (int64_t i = 0; i < whole->n; i += COPY_STEP) {
+        task t = *whole;
+        t.from += i;
+        t.at += i;
+        t.n = whole->n - i < COPY_STEP ? whole->n - i : COPY_STEP;
         QX_TRY(add_task(w, &t));
     }
     return QX_OK;
@@ -147,16 +150,26 @@ static qx_status add_payload(writer *w, const qx_payload *p, qx_out *out, int64_
 {
     const qx_weight *c = p->weight;
     if (c->job) return add_dest(w, c, out, at, order);
-    if (c->src.kind == QX_SRC_FILE) return add_copy(w, c->src.file, NULL, c->src.offset, p->bytes, out, at, order);
-    if (c->src.kind == QX_SRC_BYTES) return add_copy(w, NULL, c->src.bytes, 0, p->bytes, out, at, order);
-    return add_task(w, &(task){.weight = c, .n = p->bytes, .out = out, .at = at, .order = order});
+    task t = {.n = p->bytes, .out = out, .at = at, .order = order};
+    if (c->src.kind == QX_SRC_FILE) {
+        t.file = c->src.file;
+        t.from = c->src.offset;
+        return add_copy(w, &t);
+    }
+    if (c->src.kind == QX_SRC_BYTES) {
+        t.bytes = c->src.bytes;
+        return add_copy(w, &t);
+    }
+    t.weight = c;
+    return add_task(w, &t);
 }
 
 static qx_status add_piece(writer *w, const qx_piece *p, int64_t order)
 {
     const qx_store *s = w->m->store;
     if (p->span >= s->n_spans) return add_payload(w, &w->plan.inline_.v[p->span - s->n_spans], w->model, p->at, order);
-    return add_copy(w, s->model_file, s->mem, s->spans[p->span].offset, p->n, w->model, p->at, order);
+    return add_copy(w, &(task){.file = s->model_file, .bytes = s->mem, .from = s->spans[p->span].offset, .n = p->n, .out = w->model,
+                               .at = p->at, .order = order});
 }
 
 static int by_job(const void *pa, const void *pb)
@@ -326,7 +339,7 @@ static qx_status copy_model(writer *w, qx_outset *set, const char *path, const q
     QX_TRY(open_out(w, set, path, opt, &w->model));
     w->image.size = source_size(s);
     w->total = w->image.size;
-    QX_TRY(add_copy(w, s->model_file, s->mem, 0, w->image.size, w->model, 0, 0));
+    QX_TRY(add_copy(w, &(task){.file = s->model_file, .bytes = s->mem, .n = w->image.size, .out = w->model}));
     return qx_parallel(w->ctx, w->n_tasks, run_task, w);
 }
 

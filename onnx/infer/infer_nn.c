@@ -97,11 +97,11 @@ static qx_status read_heads(qx_infer *ix, qx_node *n, const qx_type *t, const ch
     return QX_OK;
 }
 
-static qx_status out4(qx_infer *ix, qx_node *n, uint32_t i, int dtype, qx_dim a, qx_dim b, qx_dim c, qx_dim d)
+static qx_status out4(qx_infer *ix, qx_node *n, uint32_t i, int dtype, const qx_dim d[4])
 {
     qx_dim *dims = qx_ix_dims(ix, 4);
     if (!dims) return QX_IX_NOMEM(ix);
-    dims[0] = a, dims[1] = b, dims[2] = c, dims[3] = d;
+    memcpy(dims, d, 4 * sizeof *dims);
     return qx_ix_out(ix, n, i, dtype, 4, dims);
 }
 
@@ -119,16 +119,16 @@ int qx_infer_attention(qx_infer *ix, qx_node *n)
     if (qx_ix_given(n, 4))
         total = qx_ix_shaped(ix, n, 4, &past) && past->rank == 4 ? qx_dim_add(ix, past->dims[2], hk.seq) : qx_dim_unknown();
     if (q->rank == 4) {
-        QX_TRY(out4(ix, n, 0, dtype, hq.batch, hq.heads, hq.seq, hv.size));
+        QX_TRY(out4(ix, n, 0, dtype, (const qx_dim[4]){hq.batch, hq.heads, hq.seq, hv.size}));
     } else {
         qx_dim *dims = qx_ix_dims(ix, 3);
         if (!dims) return QX_IX_NOMEM(ix);
         dims[0] = hq.batch, dims[1] = hq.seq, dims[2] = qx_dim_mul(ix, hq.heads, hv.size);
         QX_TRY(qx_ix_out(ix, n, 0, dtype, 3, dims));
     }
-    QX_TRY(out4(ix, n, 1, qx_ix_dtype(ix, n, 1), hk.batch, hk.heads, total, hk.size));
-    QX_TRY(out4(ix, n, 2, qx_ix_dtype(ix, n, 2), hk.batch, hk.heads, total, hv.size));
-    return out4(ix, n, 3, dtype, hq.batch, hq.heads, hq.seq, total);
+    QX_TRY(out4(ix, n, 1, qx_ix_dtype(ix, n, 1), (const qx_dim[4]){hk.batch, hk.heads, total, hk.size}));
+    QX_TRY(out4(ix, n, 2, qx_ix_dtype(ix, n, 2), (const qx_dim[4]){hk.batch, hk.heads, total, hv.size}));
+    return out4(ix, n, 3, dtype, (const qx_dim[4]){hq.batch, hq.heads, hq.seq, total});
 }
 
 /* query [B, T, Hq*Dk], key [B, T, Hk*Dk], value [B, T, Hkv*Dv] -> output [B, T, max(Hq, Hkv)*Dv], state [B, Hkv, Dk, Dv]. */
@@ -146,7 +146,7 @@ static qx_status linear_attention(qx_infer *ix, qx_node *n, uint32_t past_in)
     QX_TRY(qx_ix_out(ix, n, 0, (int)q->dtype, 3, dims));
     int state_type = qx_ix_given(n, past_in) ? qx_ix_dtype(ix, n, past_in) : (int)q->dtype;
     if (qx_ix_shaped(ix, n, past_in, &past) && past->rank == 4) return qx_ix_same(ix, n, 1, past_in);
-    return out4(ix, n, 1, state_type, q->dims[0], qx_dim_of(hkv), dk, dv);
+    return out4(ix, n, 1, state_type, (const qx_dim[4]){q->dims[0], qx_dim_of(hkv), dk, dv});
 }
 
 int qx_infer_linear_attention(qx_infer *ix, qx_node *n) { return linear_attention(ix, n, 3); }

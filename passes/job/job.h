@@ -18,8 +18,14 @@ const char *qx_seconds_without(const qx_pipeline *p);
 /* memory.c: columns of the Gram matrix that w is solved against; 0: it is not. */
 int64_t qx_solved_columns(const qx_pipeline *p, const qx_stats *stats, const qx_plan_weight *w);
 
-/* Runs float and written model on samples [first, first + count) and fills report->outputs and report->layers (the ten worst). */
-qx_status qx_verify_run(qx_ctx *ctx, qx_model *before, qx_model *after, qx_samples *samples, int64_t first, int64_t count,
-                        const qx_exec_options *eo, qx_report *report);
+/* The float and the written model, and samples [first, first + count) to run both on. */
+typedef struct qx_verification {
+    qx_model *before, *after;
+    qx_samples *samples;
+    int64_t first, count;
+    qx_exec_options exec;
+} qx_verification;
+/* Fills report->outputs, report->layers (the ten worst), all_ran and the verdict. */
+qx_status qx_verify_run(qx_ctx *ctx, const qx_verification *v, qx_report *report);
 
 #endif

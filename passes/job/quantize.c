@@ -291,41 +291,38 @@ static qx_status write_model(job *j)
 enum { MOST_VERIFIED = 8, LEAST_VERIFIED = 2, VERIFIED_SHARE = 16 };
 
 /* Which samples: --verify's own, else those that calibration did not see, else (said) the ones it saw. */
-static qx_status choose_verification(job *j, qx_model *before, qx_samples **out, int64_t *first, int64_t *count)
+static qx_status choose_verification(job *j, qx_verification *v)
 {
     qx_samples_options so = {.paths = j->opt->verify, .n_paths = j->opt->n_verify, .dims = j->opt->dims, .n_dims = j->opt->n_dims};
     if (j->opt->n_verify) {
-        QX_TRY(qx_samples_open(j->ctx, before, &so, out));
-        *first = 0;
-        *count = qx_samples_count(*out);
+        QX_TRY(qx_samples_open(j->ctx, v->before, &so, &v->samples));
+        v->count = qx_samples_count(v->samples);
     } else {
-        QX_TRY(qx_samples_open(j->ctx, before, &j->so, out));
-        const int64_t share = qx_samples_count(*out) / VERIFIED_SHARE, most = share < LEAST_VERIFIED ? LEAST_VERIFIED : share;
-        *first = qx_samples_count(*out);
-        *count = qx_samples_held_out(*out);
-        if (*count > most) *count = most;
-        if (!*count) {
-            *count = *first;
-            *first = 0;
+        QX_TRY(qx_samples_open(j->ctx, v->before, &j->so, &v->samples));
+        const int64_t n = qx_samples_count(v->samples), held_out = qx_samples_held_out(v->samples), share = n / VERIFIED_SHARE,
+            most = share < LEAST_VERIFIED ? LEAST_VERIFIED : share;
+        v->first = n;
+        v->count = held_out < most ? held_out : most;
+        if (!v->count) {
+            v->count = n;
+            v->first = 0;
             if (j->pipe->have_data && !(j->made_up && j->found))
                 j->report->verify_note = "no samples were held out: verified on samples that calibration saw";
         }
     }
-    if (*count > MOST_VERIFIED) *count = MOST_VERIFIED;
+    if (v->count > MOST_VERIFIED) v->count = MOST_VERIFIED;
     return QX_OK;
 }
 
 static qx_status verify_models(job *j, qx_model *before, qx_model *after)
 {
-    qx_samples *samples = NULL;
-    int64_t first = 0, count = 0;
-    qx_exec_options eo = j->opt->exec;
-    eo.allow_fallback = true;
-    eo.tell_device = false; /* calibration has told */
-    eo.only_watched = true;
-    qx_status st = choose_verification(j, before, &samples, &first, &count);
-    if (st == QX_OK) st = qx_verify_run(j->ctx, before, after, samples, first, count, &eo, j->report);
-    qx_samples_close(samples);
+    qx_verification v = {.before = before, .after = after, .exec = j->opt->exec};
+    v.exec.allow_fallback = true;
+    v.exec.tell_device = false; /* calibration has told */
+    v.exec.only_watched = true;
+    qx_status st = choose_verification(j, &v);
+    if (st == QX_OK) st = qx_verify_run(j->ctx, &v, j->report);
+    qx_samples_close(v.samples);
     return st;
 }
 

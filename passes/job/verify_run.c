@@ -184,22 +184,22 @@ static qx_status run_samples(verifier *f, qx_samples *samples, int64_t first)
 }
 
 /* One model after the other, so that never both have their weights in memory. */
-static qx_status run_model(verifier *f, qx_model *m, bool second, const qx_exec_options *eo, qx_samples *samples, int64_t first)
+static qx_status run_model(verifier *f, const qx_verification *v, bool second)
 {
     f->second = second;
-    qx_status st = qx_exec_new(f->ctx, m, eo, &f->exec);
+    qx_status st = qx_exec_new(f->ctx, second ? v->after : v->before, &v->exec, &f->exec);
     if (st != QX_OK) return qx_note(f->ctx, st, "verification of the %s model", second ? "quantized" : "float");
     st = qx_exec_watch(f->exec, f->watched[second], f->n_layers, on_layer, f);
-    if (st == QX_OK) st = run_samples(f, samples, first);
+    if (st == QX_OK) st = run_samples(f, v->samples, v->first);
     qx_exec_free(f->exec);
     return st;
 }
 
-static qx_status run_both(verifier *f, qx_model *before, qx_model *after, const qx_exec_options *eo, qx_samples *samples, int64_t first)
+static qx_status run_both(verifier *f, const qx_verification *v)
 {
-    qx_status st = run_model(f, before, false, eo, samples, first);
+    qx_status st = run_model(f, v, false);
     qx_spool_rewind(f->floats);
-    if (st == QX_OK) st = run_model(f, after, true, eo, samples, first);
+    if (st == QX_OK) st = run_model(f, v, true);
     qx_progress(f->ctx, "verify", 2 * f->samples, 2 * f->samples);
     return st;
 }
@@ -243,17 +243,16 @@ static void free_all(verifier *f)
     qx_free(f->ctx, f->outputs);
 }
 
-qx_status qx_verify_run(qx_ctx *ctx, qx_model *before, qx_model *after, qx_samples *samples, int64_t first, int64_t count,
-                        const qx_exec_options *eo, qx_report *r)
+qx_status qx_verify_run(qx_ctx *ctx, const qx_verification *v, qx_report *r)
 {
-    verifier f = {.ctx = ctx, .after = after, .samples = count, .places = PLACES / (count > 0 ? count : 1)};
+    verifier f = {.ctx = ctx, .after = v->after, .samples = v->count, .places = PLACES / (v->count > 0 ? v->count : 1)};
     qx_status st;
-    QX_TRY_GOTO(st, qx_exec_ends(ctx, before, &f.ends));
-    keep_common(&f.ends, after);
-    QX_TRY_GOTO(st, choose_layers(&f, before, after, r));
-    QX_TRY_GOTO(st, start_meters(&f, before));
+    QX_TRY_GOTO(st, qx_exec_ends(ctx, v->before, &f.ends));
+    keep_common(&f.ends, v->after);
+    QX_TRY_GOTO(st, choose_layers(&f, v->before, v->after, r));
+    QX_TRY_GOTO(st, start_meters(&f, v->before));
     QX_TRY_GOTO(st, qx_spool_open(ctx, "outputs of the float model", NULL, false, &f.floats));
-    QX_TRY_GOTO(st, run_both(&f, before, after, eo, samples, first));
+    QX_TRY_GOTO(st, run_both(&f, v));
     st = fill(&f, r);
 done:
     free_all(&f);

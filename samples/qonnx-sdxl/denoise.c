@@ -208,12 +208,6 @@ static int predict(sx_err *e, sx_pipe *p, const call *k, double guidance, float 
     return SX_OK;
 }
 
-static int notify(sx_step_fn *fn, sx_err *e, const sx_request *r, const sx_sched *s, int i, const float *x, size_t n, double seconds)
-{
-    sx_step st = {i, s->begin, s->end, s->t[i], x, n, seconds};
-    return fn ? fn(r->user, e, &st) : SX_OK;
-}
-
 /* The input's second row, and behind both latents what a UNet for inpainting sees besides. in: two rows of `row` values. */
 static void fill_rows(const sx_keep *keep, size_t n, size_t plane, size_t row, float *in)
 {
@@ -240,16 +234,17 @@ static int loop(sx_err *e, sx_pipe *p, sx_sched *s, const sx_request *r, const f
     float *in = buf, *rows = buf + 2 * row, *eps = rows + 2 * n;
     for (int i = s->begin; i < s->end; i++) {
         double t0 = sx_seconds();
-        SX_TRY(notify(r->before_step, e, r, s, i, x, n, 0));
+        sx_step step = {i, s->begin, s->end, s->t[i], x, n, 0};
+        if (r->before_step) SX_TRY(r->before_step(r->user, e, &step));
         sx_sched_scale(s, i, x, n, in);
         fill_rows(r->keep, n, plane, row, in);
         call k = {.c = c, .r = r, .x = in, .channels = channels, .h = h, .w = w, .n = n, .t = s->t[i]};
         SX_TRY(predict(e, p, &k, r->guidance, rows, eps));
         SX_TRY(sx_sched_step(e, s, i, eps, x, n, rng));
         if (r->keep && r->keep->known) put_back(s, i, r->keep, plane, x, n, rows);
-        double seconds = sx_seconds() - t0;
-        p->seconds_unet += seconds;
-        SX_TRY(notify(r->on_step, e, r, s, i, x, n, seconds));
+        step.seconds = sx_seconds() - t0;
+        p->seconds_unet += step.seconds;
+        if (r->on_step) SX_TRY(r->on_step(r->user, e, &step));
     }
     return SX_OK;
 }
