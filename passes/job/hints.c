@@ -89,7 +89,7 @@ static qx_status about_half(qx_report *r, const qx_pipeline *p)
         const qx_plan_item *it = &p->plan->items[i];
         any = any || (it->pass && (it->act == QX_DT_INT8 || it->act == QX_DT_UINT8) && it->lin->x->type.dtype == QX_DT_FLOAT16);
     }
-    if (p->opt->target != QX_TARGET_ORT || !any) return QX_OK;
+    if (!qx_target_has(p->opt->target, QX_TARGET_FUSES_CODES) || !any) return QX_OK;
     return add(r, "ONNX Runtime's CPU has no INT8 operator of float16: --float fp32 runs 4 times as fast there");
 }
 

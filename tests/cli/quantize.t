@@ -73,7 +73,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
   [3]
   $ qonnx quantize h.onnx --float fp16 --int4 -o hh.onnx -q && qonnx quantize model.onnx --float fp32 --int4 --dry-run 2>&1 | head -n 1
   nothing in the model is bfloat16, float16 or float64: pass fp32 changes nothing
-  $ qonnx quantize h.onnx --int8 --calib calib.npz --target ort -o hi.onnx | grep 'hint.*float16'; qonnx quantize h.onnx --int8 --float fp32 --calib calib.npz --target ort -f -o hi.onnx | grep 'hint.*float16'
+  $ qonnx quantize h.onnx --int8 --calib calib.npz -o hi.onnx | grep 'hint.*float16'; qonnx quantize h.onnx --int8 --float fp32 --calib calib.npz --target ort -f -o hi.onnx | grep 'hint.*float16'
     hint   ONNX Runtime's CPU has no INT8 operator of float16: --float fp32 runs 4 times as fast there
   [1]
   $ qonnx quantize h.onnx --passes int8-weights,fp16
