@@ -1,4 +1,4 @@
-/* lint.c - rules by target, one function each, in one table. Facts come from running the forms on the runtimes (docs/targets.md), not
+/* lint.c - rules by target, one function each, in one table. Facts come from running the forms on the runtimes (docs/runtimes.md), not
  * from their documentation. */
 #include "passes/job/lint.h"
 

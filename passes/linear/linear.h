@@ -65,7 +65,7 @@ bool qx_const_trace(const qx_value *v, qx_const_view *out);
 bool qx_weight_trace(const qx_value *v, qx_const_view *out);
 
 /* Whether a MatMul that only an Add reads has v, which is no matrix, as its input: ONNX Runtime makes a Gemm of the two, and from
- * this opset on the INT8 pair in front of it is ill-typed then (docs/targets.md). */
+ * this opset on the INT8 pair in front of it is ill-typed then (docs/runtimes.md). */
 enum { QX_ORT_BIASED_OPSET = 21 };
 bool qx_feeds_biased_matmul(const qx_value *v);
 

@@ -1,5 +1,5 @@
 /* pairs.c - Q/DQ of activations and their kin: one pair a value and grid, in the operators that the target was seen to execute
- * (docs/targets.md). */
+ * (docs/runtimes.md). */
 #include "passes/place/emit.h"
 
 #include "base/checked.h"

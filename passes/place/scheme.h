@@ -101,7 +101,7 @@ bool qx_scheme_unblocked(const qx_pass *p);
 
 #define QX_SCHEME_LEVEL_OPTION \
     {"accuracy-level", QX_OPT_CHOICE, "4", 0, 0, "0|4", \
-     "for ONNX Runtime (targets generic and ort): 4 lets it multiply by 8-bit blocks of x, rounded as it runs (docs/targets.md); 0: x as it is, many times slower in generic"}
+     "for ONNX Runtime (targets generic and ort): 4 lets it multiply by 8-bit blocks of x, rounded as it runs (docs/runtimes.md); 0: x as it is, many times slower in generic"}
 
 /* attention.c: the four inputs of the two products of every attention that the pass may have. */
 qx_status qx_attention_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
