@@ -256,19 +256,28 @@ static void t27_many_elements(void **state)
     pb_free(&t), pb_free(&g), pb_free(&m);
 }
 
-static void equal_content_equal_hash(void **state)
+/* The second of three is as the first, the third differs in its last byte. */
+static void check_hashes(qx_ctx *ctx, int64_t n)
 {
     uint64_t h[3];
-    const char *data[3] = {"abcd", "abcd", "abce"};
     qx_model *m;
-    OK(qx_model_new(*state, NULL, &m));
+    OK(qx_model_new(ctx, NULL, &m));
     for (int i = 0; i < 3; i++) {
+        char *data = test_calloc((size_t)n, 1);
         qx_weight *w;
-        OK(qx_weight_from_bytes(m, QX_DT_UINT8, 1, &(int64_t){4}, data[i], &w));
-        OK(qx_weight_hash(*state, w, &h[i]));
+        data[n - 1] = i == 2;
+        OK(qx_weight_from_bytes(m, QX_DT_UINT8, 1, &n, data, &w));
+        OK(qx_weight_hash(ctx, w, &h[i]));
+        test_free(data);
     }
     assert_true(h[0] == h[1] && h[0] != h[2]);
     qx_model_free(m);
+}
+
+static void equal_content_equal_hash(void **state)
+{
+    check_hashes(*state, 4);
+    check_hashes(*state, (1 << 20) + 3); /* more than is read at once */
 }
 
 int main(void)
