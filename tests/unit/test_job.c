@@ -465,6 +465,33 @@ static void not_finite(void **state)
     drop(&f);
 }
 
+/* Scales that are searched are those of a weight that has zeros where this one is not finite. */
+static void not_finite_searched(void **state)
+{
+    (void)state;
+    enum { N = 2, K = 32 };
+    const int64_t dims[2] = {N, K};
+    const qx_qspec q = {.codes = QX_DT_INT4, .scale = QX_DT_FLOAT, .block = 16, .rule = QX_SCALE_SEARCH, .allow_negative_scale = true};
+    uint8_t *scales[2];
+    for (int clean = 0; clean < 2; clean++) {
+        float x[N * K];
+        fixture f = {.ctx = qx_ctx_new(NULL)};
+        qx_job *j;
+        for (int i = 0; i < N * K; i++) x[i] = sinf((float)(i * i));
+        x[3] = clean ? 0 : NAN;
+        x[20] = clean ? 0 : INFINITY;
+        x[N * K - 1] = clean ? 0 : -INFINITY;
+        assert_int_equal(qx_model_new(f.ctx, NULL, &f.m), QX_OK);
+        assert_int_equal(qx_weight_from_bytes(f.m, QX_DT_FLOAT, 2, dims, x, &f.w), QX_OK);
+        assert_int_equal(qx_job_new(f.m, f.w, &(qx_view){N, 1, K, 0}, NULL, &q, QX_LAYOUT_SAME, &j), QX_OK);
+        scales[clean] = read_part(&f, j, QX_PART_SCALE);
+        assert_int_equal(qx_ctx_warnings(f.ctx), clean ? 0 : 1);
+        drop(&f);
+    }
+    assert_memory_equal(scales[0], scales[1], N * K / 16 * sizeof(float));
+    free(scales[0]), free(scales[1]);
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -490,7 +517,7 @@ int main(void)
         cmocka_unit_test(formats_per_row), cmocka_unit_test(blocks), cmocka_unit_test(walks_agree),
         cmocka_unit_test(given_scales_match_amax), cmocka_unit_test(casts_chain), cmocka_unit_test(awkward_inputs),
         cmocka_unit_test(varint_input),
-        cmocka_unit_test(nvfp4_vector), cmocka_unit_test(not_finite), cmocka_unit_test(refusals),
+        cmocka_unit_test(nvfp4_vector), cmocka_unit_test(not_finite), cmocka_unit_test(not_finite_searched), cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
