@@ -68,7 +68,7 @@ Findings by target: what a runtime refuses is an error, what it runs slowly a wa
         int8|float
     accuracy-level=4
         for ONNX Runtime (targets generic and ort): 4 lets it multiply by 8-bit blocks of x, rounded as it runs
-        (docs/targets.md); 0: x as it is, many times slower in generic
+        (docs/runtimes.md); 0: x as it is, many times slower in generic
         0|4
 
 Ten findings of a rule are enough.
