@@ -11,11 +11,12 @@ static qx_status check_blocked(const qx_call *c, uint32_t i, qx_dtype dtype, int
 {
     uint32_t id = i < c->step->n_out ? c->step->out[i] : QX_NO_VALUE;
     const int layout = id == QX_NO_VALUE ? 0 : c->exec->info[id].block, block = layout < 0 ? -layout : layout;
-    if (!block || (dtype == QX_DT_FLOAT && rank == 4 && (layout < 0 ? dims[1] == block : dims[1] % block == 0))) return QX_OK;
+    const bool typed = dtype == QX_DT_FLOAT || (layout < 0 && (dtype == QX_DT_INT8 || dtype == QX_DT_UINT8));
+    if (!block || (typed && rank == 4 && (layout < 0 ? dims[1] == block : dims[1] % block == 0))) return QX_OK;
     qx_tensor t = {.dtype = dtype, .rank = rank};
     char got[96];
     for (int k = 0; k < rank && k < QX_MAX_RANK; k++) t.dims[k] = dims[k];
-    QX_CALL_FAIL(c, QX_E_SHAPE, "output %u is %s, the model declares a float picture with a multiple of %d channels", i,
+    QX_CALL_FAIL(c, QX_E_SHAPE, "output %u is %s, the model declares a picture of floats or codes with a multiple of %d channels", i,
                  qx_tensor_describe(&t, got, sizeof got), block);
 }
 

@@ -9,6 +9,7 @@
  * to the plan only. */
 #include <string.h>
 
+#include "runtime/cpu/nhwc.h"
 #include "runtime/dnnl/door.h"
 #include "runtime/fuse/fuse.h"
 #include "runtime/plan.h"
@@ -40,23 +41,27 @@ static void tie(layouts *l, uint32_t a, uint32_t b)
 
 /* In memory. */
 static bool is_float(const qx_exec *x, const qx_value *v) { return v->type.dtype == QX_DT_FLOAT || x->info[v->id].wide; }
+static bool is_codes(const qx_value *v) { return v->type.dtype == QX_DT_INT8 || v->type.dtype == QX_DT_UINT8; }
 
 static bool known_channels(const qx_exec *x, const qx_value *v)
 {
     const qx_type *t = &v->type;
-    return t->kind == QX_KIND_TENSOR && is_float(x, v) && t->has_shape && t->rank == 4 && t->dims[1].n > 1 &&
+    return t->kind == QX_KIND_TENSOR && (is_float(x, v) || is_codes(v)) && t->has_shape && t->rank == 4 && t->dims[1].n > 1 &&
         t->dims[1].n <= INT32_MAX;
 }
 
-/* Of what convolutions read and write, so much is no whole number of blocks that channels last serve the graph better. Only where
- * the library has kernels for that: those with blocks of 16. */
+static bool is_int8_conv(const qx_rstep *s) { return s->fn == qx_cpu_int8_linear && ((const qx_int8_params *)s->fused)->kind == QX_INT8_CONV; }
+
+/* Of what convolutions read and write, so much is no whole number of blocks, or of codes, which the library's kernels read and write so
+ * only, that channels last serve the graph better. Only where the library has kernels for that: those with blocks of 16. */
 static bool channels_last(const layouts *l)
 {
     int64_t odd = 0, all = 0;
     for (uint32_t k = 0; k < l->p->n_steps && l->block == 16; k++) {
         const qx_rstep *s = &l->p->steps[k];
-        if (s->fn != qx_cpu_conv || s->out[0] == QX_NO_VALUE || !known_channels(l->x, s->out_value[0])) continue;
-        odd += s->out_value[0]->type.dims[1].n % l->block != 0;
+        const bool codes = is_int8_conv(s);
+        if ((s->fn != qx_cpu_conv && !codes) || s->out[0] == QX_NO_VALUE || !known_channels(l->x, s->out_value[0])) continue;
+        odd += codes || s->out_value[0]->type.dims[1].n % l->block != 0;
         all++;
     }
     return 4 * odd > all;
@@ -68,7 +73,7 @@ static bool is_pixel(const qx_value *v) { return v->type.dims[2].n == 1 && v->ty
 static bool is_picture(const layouts *l, const qx_value *v)
 {
     const qx_vinfo *i = &l->x->info[v->id];
-    return known_channels(l->x, v) && !is_pixel(v) && (l->last || v->type.dims[1].n % l->block == 0) && !i->keep &&
+    return known_channels(l->x, v) && !is_pixel(v) && (l->last || !is_codes(v)) && (l->last || v->type.dims[1].n % l->block == 0) && !i->keep &&
         i->content == QX_CLASS_DATA && v->graph == l->p->graph && !v->is_output;
 }
 
@@ -137,6 +142,13 @@ static role conv_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint3
     return ROLE_CONV;
 }
 
+static role int8_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
+{
+    (void)l, (void)tied;
+    *n = 0;
+    return is_int8_conv(s) && l->last ? ROLE_CONV : ROLE_PLAIN;
+}
+
 /* Reads any layout, and what it writes is the same in all: the dims, or one pixel a channel. */
 static role dims_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
@@ -150,6 +162,15 @@ static role first_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint
     tied[0] = s->in[0];
     *n = 1;
     return may_block(l, s->in[0]) && s->n_out == 1 && may_block(l, s->out[0]) ? ROLE_TIED : ROLE_PLAIN;
+}
+
+/* Numbers into codes and back by one scale. */
+static role codes_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
+{
+    const qx_value *scale = s->n_in > 1 ? s->in_value[1] : NULL;
+    *n = 0;
+    if (!scale || s->fused || scale->type.kind != QX_KIND_TENSOR || !scale->type.has_shape || scale->type.rank != 0) return ROLE_PLAIN;
+    return first_role(l, s, tied, n);
 }
 
 /* Its moments are those of a block's lanes. */
@@ -186,6 +207,19 @@ static role binary_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uin
     return *n ? ROLE_TIED : ROLE_PLAIN;
 }
 
+/* Channels, as Concat puts them together. */
+static role split_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
+{
+    *n = 0;
+    if (qx_attr_int(s->node, "axis", 0) != 1 || s->n_out >= MAX_TIED || !may_block(l, s->in[0])) return ROLE_PLAIN;
+    tied[(*n)++] = s->in[0];
+    for (uint32_t i = 0; i < s->n_out; i++) {
+        if (!may_block(l, s->out[i])) return ROLE_PLAIN;
+        tied[(*n)++] = s->out[i];
+    }
+    return ROLE_TIED;
+}
+
 static role concat_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
     *n = 0;
@@ -203,18 +237,19 @@ static role resize_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uin
     if (first_role(l, s, tied, n) == ROLE_PLAIN) return ROLE_PLAIN;
     const qx_type *a = &s->in_value[0]->type, *b = &s->out_value[0]->type;
     const char *mode = qx_attr_string(s->node, "coordinate_transformation_mode", "");
-    if (strcmp(mode, "tf_crop_and_resize") == 0) return ROLE_PLAIN;
+    if (strcmp(mode, "tf_crop_and_resize") == 0 || (is_codes(s->in_value[0]) && *qx_attr_string(s->node, "mode", "nearest") != 'n'))
+        return ROLE_PLAIN;
     return qx_dim_same(a->dims[0], b->dims[0]) && qx_dim_same(a->dims[1], b->dims[1]) ? ROLE_TIED : ROLE_PLAIN;
 }
 
 static role role_of(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
     static const struct { qx_cpu_fn *fn; role_fn *role; } table[] = {
-        {qx_cpu_conv, conv_role}, {qx_cpu_gn, group_norm_role}, {qx_cpu_group_norm, group_norm_role},
+        {qx_cpu_conv, conv_role}, {qx_cpu_int8_linear, int8_role}, {qx_cpu_quantize, codes_role}, {qx_cpu_dequantize, codes_role}, {qx_cpu_gn, group_norm_role}, {qx_cpu_group_norm, group_norm_role},
         {qx_cpu_batch_norm, batch_norm_role}, {qx_cpu_pool, pool_role},
         {qx_cpu_act, first_role}, {qx_cpu_unary, first_role}, {qx_cpu_clip, first_role}, {qx_cpu_identity, first_role},
         {qx_cpu_binary, binary_role},
-        {qx_cpu_concat, concat_role}, {qx_cpu_resize, resize_role}, {qx_cpu_shape, dims_role}, {qx_cpu_global_pool, dims_role}};
+        {qx_cpu_concat, concat_role}, {qx_cpu_split, split_role}, {qx_cpu_resize, resize_role}, {qx_cpu_shape, dims_role}, {qx_cpu_global_pool, dims_role}};
     *n = 0;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (table[i].fn == s->fn) return table[i].role(l, s, tied, n);
@@ -276,7 +311,7 @@ qx_status qx_layout_plain(qx_call *c, const qx_tensor *t, int block, qx_tensor *
 {
     *out = *t;
     QX_TRY(qx_call_scratch(c, t->bytes, &out->data));
-    return t->numel ? qx_dnnl_reblock(c, t->dims, block, t->data, 0, out->data) : QX_OK;
+    return t->numel ? qx_reblock(c, t->dtype, t->dims, block, t->data, 0, out->data) : QX_OK;
 }
 
 qx_status qx_layout_inputs(qx_call *c, const qx_tensor **in)
@@ -302,7 +337,7 @@ qx_status qx_layout_outputs(qx_call *c)
         qx_slot *slot = &c->exec->slots[s->out[i]];
         qx_block *b = NULL;
         QX_TRY(qx_block_new(c->exec, slot->t.bytes, QX_BLOCK_RUN, &b));
-        qx_status st = slot->t.numel ? qx_dnnl_reblock(c, slot->t.dims, 0, slot->t.data, block, b->data) : QX_OK;
+        qx_status st = slot->t.numel ? qx_reblock(c, slot->t.dtype, slot->t.dims, 0, slot->t.data, block, b->data) : QX_OK;
         qx_tensor t = slot->t;
         qx_slot_clear(c->exec, slot);
         *slot = (qx_slot){.t = t, .block = b, .set = true};

@@ -6,7 +6,7 @@
 
 #include "base/text.h"
 #include "runtime/device/device.h"
-#include "runtime/dnnl/door.h"
+#include "runtime/cpu/nhwc.h"
 
 /* ---- Constants ---- */
 
@@ -79,7 +79,7 @@ static qx_status tell(qx_exec *x, qx_rstep *s, const qx_value *v)
     for (int i = 0; i < x->n_watch; i++)
         if (x->watch[i] == v) QX_TRY(x->watch_fn(x->watch_user, i, v, t));
     if (!block || !x->watch_changed || !t->numel) return QX_OK;
-    return qx_dnnl_reblock(&c, t->dims, 0, plain.data, block, x->slots[v->id].t.data);
+    return qx_reblock(&c, t->dtype, t->dims, 0, plain.data, block, x->slots[v->id].t.data);
 }
 
 qx_status qx_tell_interface(qx_exec *x, const qx_graph *g)

@@ -135,7 +135,7 @@ static qx_status addend(qx_call *c, const qx_conv_shape *s, int rank, const int6
     }
     if (layout == s->y_block) return QX_OK;
     QX_TRY(QX_CALL_SCRATCH(c, z->numel, &turned));
-    QX_TRY(qx_dnnl_reblock(c, dims, layout, *out, s->y_block, turned));
+    QX_TRY(qx_reblock(c, QX_DT_FLOAT, dims, layout, *out, s->y_block, turned));
     *out = turned;
     return QX_OK;
 }

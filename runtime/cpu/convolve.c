@@ -5,6 +5,7 @@
 
 #include "kernels/gemm.h"
 #include "runtime/cpu/conv_rows.h"
+#include "runtime/cpu/nhwc.h"
 #include "runtime/cpu/winograd.h"
 #include "runtime/dnnl/door.h"
 
@@ -161,12 +162,12 @@ static qx_status own_conv_any_layout(qx_call *c, const qx_conv_shape *s, const f
     float *in = NULL, *out = y;
     if (s->x_block) {
         QX_TRY(QX_CALL_SCRATCH(c, qx_prod(dx, 0, 4), &in));
-        QX_TRY(qx_dnnl_reblock(c, dx, s->x_block, x, 0, in));
+        QX_TRY(qx_reblock(c, QX_DT_FLOAT, dx, s->x_block, x, 0, in));
         x = in;
     }
     if (s->y_block) QX_TRY(QX_CALL_SCRATCH(c, qx_prod(dy, 0, 4), &out));
     QX_TRY(own_conv(c, s, x, w, bias, out));
-    return s->y_block ? qx_dnnl_reblock(c, dy, 0, out, s->y_block, y) : QX_OK;
+    return s->y_block ? qx_reblock(c, QX_DT_FLOAT, dy, 0, out, s->y_block, y) : QX_OK;
 }
 
 /* ---- Shapes that the library has no kernel for ---- */
@@ -197,7 +198,7 @@ static qx_status repeat_channels(qx_call *c, qx_conv_shape *s, const float **x)
     if (s->group == 1 || s->group != s->in_ch || times == 1) return QX_OK;
     if (s->x_block) {
         QX_TRY(QX_CALL_SCRATCH(c, s->batch * s->in_ch * plane, &plain));
-        QX_TRY(qx_dnnl_reblock(c, (int64_t[]){s->batch, s->in_ch, s->in[0], s->in[1]}, s->x_block, *x, 0, plain));
+        QX_TRY(qx_reblock(c, QX_DT_FLOAT, (int64_t[]){s->batch, s->in_ch, s->in[0], s->in[1]}, s->x_block, *x, 0, plain));
         *x = plain;
     }
     QX_TRY(QX_CALL_SCRATCH(c, s->batch * s->out_ch * plane, &all));

@@ -7,6 +7,7 @@
 
 #include "kernels/igemm.h"
 #include "kernels/int8.h"
+#include "runtime/cpu/nhwc.h"
 #include "runtime/cpu/qdq.h"
 #include "runtime/fuse/fuse.h"
 
@@ -139,8 +140,29 @@ static qx_status panels_run(qx_call *c, const qx_int8_op *op)
     return qx_parallel(c->ctx, j.panels * ((op->m + BLOCK_ROWS - 1) / BLOCK_ROWS), panel_piece, &j);
 }
 
+static qx_status own_run(qx_call *c, const qx_int8_op *op);
+
+/* Our loops know plain pictures. */
+static qx_status own_conv_any_layout(qx_call *c, const qx_int8_op *op)
+{
+    const qx_conv_shape *s = &op->shape;
+    const int64_t dx[4] = {s->batch, s->in_ch, s->in[0], s->in[1]}, dy[4] = {s->batch, s->out_ch, s->out[0], s->out[1]};
+    qx_int8_op plain = *op;
+    char *x = NULL;
+    plain.shape.x_block = plain.shape.y_block = 0;
+    if (s->x_block) {
+        QX_TRY(QX_CALL_SCRATCH(c, qx_prod(dx, 0, 4), &x));
+        QX_TRY(qx_reblock(c, op->x_type, dx, s->x_block, op->x, 0, x));
+        plain.x = x;
+    }
+    if (s->y_block) QX_TRY(QX_CALL_SCRATCH(c, qx_prod(dy, 0, 4), &plain.y));
+    QX_TRY(own_run(c, &plain));
+    return s->y_block ? qx_reblock(c, QX_DT_FLOAT, dy, 0, plain.y, s->y_block, op->y) : QX_OK;
+}
+
 static qx_status own_run(qx_call *c, const qx_int8_op *op)
 {
+    if (op->conv && (op->shape.x_block || op->shape.y_block)) return own_conv_any_layout(c, op);
     if (!op->conv && op->m >= PACK_FROM_ROWS) return panels_run(c, op);
     own_job j = {.op = op, .k = op->k, .n = op->n, .positions = 1, .per = 4};
     if (op->conv) {
@@ -248,6 +270,8 @@ static qx_status describe(qx_call *c, const qx_int8_params *p, qx_int8_op *op, i
     if (p->kind == QX_INT8_CONV) {
         op->conv = true;
         QX_TRY(qx_conv_shape_of(c, x, w, &op->shape));
+        op->shape.x_block = qx_call_in_layout(c, QX_INT8_X);
+        op->shape.y_block = qx_call_out_layout(c, 0);
         *rank = x->rank;
         dims[0] = op->shape.batch;
         dims[1] = op->n = op->shape.out_ch;

@@ -231,7 +231,9 @@ qx_status qx_cpu_split(qx_call *c)
     QX_TRY(QX_CALL_SCRATCH(c, c->n_out, &sizes));
     QX_TRY(split_sizes(c, x->dims[axis], sizes));
     memcpy(dims, x->dims, sizeof dims);
-    int64_t outer = qx_prod(dims, 0, axis), inner = qx_prod(dims, axis + 1, x->rank) * size, row = x->dims[axis] * inner;
+    int64_t outer = qx_prod(dims, 0, axis), inner = qx_prod(dims, axis + 1, x->rank) * size;
+    if (qx_call_in_layout(c, 0) < 0) outer *= inner / size, inner = size; /* as in Concat */
+    const int64_t row = x->dims[axis] * inner;
     for (uint32_t i = 0; i < c->n_out; i++) {
         qx_tensor *y = NULL;
         dims[axis] = sizes[i];

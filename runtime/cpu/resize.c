@@ -209,7 +209,7 @@ static qx_status run_blocked(qx_call *c, const args *a, const qx_tensor *x, int 
     v.dims[1] = wide.out[1] = x->dims[1] / block;
     v.dims[4] = wide.out[4] = block;
     wide.scale[0] = wide.scale[1] = wide.scale[4] = 1;
-    return y->numel && x->numel ? run(c, &wide, &v, x->data, sizeof(float), y->data) : QX_OK;
+    return y->numel && x->numel ? run(c, &wide, &v, x->data, qx_dtype_bits(x->dtype) / 8, y->data) : QX_OK;
 }
 
 /* ---- Arguments ---- */

@@ -26,7 +26,16 @@ static bool bytes_are_exact(void)
         (isa & (unsigned)dnnl_cpu_isa_avx2_vnni) == (unsigned)dnnl_cpu_isa_avx2_vnni;
 }
 
-/* Plain layouts of x, w and y. Returns the rank of x; that of w goes to *wn. */
+/* Of a picture that is plain, or has its channels last. */
+static void picture_strides(const int64_t *dims, int n, int layout, int64_t *strides)
+{
+    qx_strides(dims, n, strides);
+    if (!layout) return;
+    for (int i = 2; i < n; i++) strides[i] *= dims[1];
+    strides[1] = 1;
+}
+
+/* The caller's layouts of x, w and y. Returns the rank of x; that of w goes to *wn. */
 static qx_status int8_plain(qx_call *c, const qx_int8_op *op, dnnl_memory_desc_t *x, dnnl_memory_desc_t *w, dnnl_memory_desc_t *y,
                             dnnl_memory_desc_t *b)
 {
@@ -39,9 +48,9 @@ static qx_status int8_plain(qx_call *c, const qx_int8_op *op, dnnl_memory_desc_t
         return qx_dn_typed_md(c, y, 2, (int64_t[]){op->m, op->n}, dnnl_f32, (int64_t[]){op->n, 1});
     }
     int n = qx_dn_conv_dims(&op->shape, dx, dw, dy), wn = n + (op->shape.group > 1);
-    qx_strides(dx, n, s);
+    picture_strides(dx, n, op->shape.x_block, s);
     QX_TRY(qx_dn_typed_md(c, x, n, dx, xt, s));
-    qx_strides(dy, n, s);
+    picture_strides(dy, n, op->shape.y_block, s);
     QX_TRY(qx_dn_typed_md(c, y, n, dy, dnnl_f32, s));
     qx_strides(dw, wn, s);
     QX_TRY(qx_dn_typed_md(c, w, wn, dw, dnnl_s8, s));

@@ -259,6 +259,32 @@ static void gates(void **state)
                                        " q = Sigmoid(p) r = Mul(a, q) y = Conv(r, v) }"), 2);
 }
 
+#define CODES(to, from) " " to "q = QuantizeLinear(" from ", s, z) " to " = DequantizeLinear(" to "q, s, z)"
+/* A network of INT8: pictures of codes and what lies between convolutions (sums, pools, Split, Concat, Resize) have their channels last
+ * from the first convolution to the last, and the result is that of the nodes one by one. */
+static void codes(void **state)
+{
+    static float plain[1 << 14], fused[1 << 14];
+    static const char form[] = HEAD(18)
+        "g (float[2,24,12,10] x) => (float[2,40,6,5] y) <float s = {0.02}, %s z = {%d}, int8[24,24,3,3] w = random(5), "
+        "float[24] ws = fill(0.02), float[24] b = random(6), int8[40,48,3,3] w2 = random(7), float k = {0.03}, float[4] scales = {1, 1, 0.5, 0.5}>"
+        " { v = DequantizeLinear<axis=0>(w, ws) v2 = DequantizeLinear(w2, k)" CODES("d", "x")
+        " a = Conv<pads=[1,1,1,1]>(d, v, b) r = Relu(a)" CODES("e", "r") " c = Conv<pads=[1,1,1,1]>(e, v)" CODES("f", "c")
+        " t = Add(e, f) u = Clip(t)" CODES("h", "u") " p = MaxPool<kernel_shape=[2,2],strides=[2,2]>(h)" CODES("i", "p")
+        " j = Resize<mode=\"nearest\">(h, , scales) l, m = Split<axis=1,num_outputs=2>(j) n = Concat<axis=1>(m, i, l)" CODES("o", "n")
+        " y = Conv<pads=[1,1,1,1]>(o, v2) }";
+    char text[2048];
+    (void)state;
+    for (int zero = 0; zero < 2; zero++) {
+        qx_tensor a = {.data = plain}, b = {.data = fused};
+        snprintf(text, sizeof text, form, zero ? "int8" : "uint8", zero ? 7 : 0);
+        run_once(text, true, &a);
+        run_once(text, false, &b);
+        assert_true(sqnr(&a, &b) > 60);
+        if (qx_dnnl_block() == 16) assert_int_equal(laid_out(text), 19);
+    }
+}
+
 enum { CH = 8 };
 
 static double weight_of(int i, int k, int tap) { return (double)((7 * i + 3 * k + 5 * tap) % 11 - 5) / 8; }
@@ -374,7 +400,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(activations), cmocka_unit_test(sums), cmocka_unit_test(norms),
                                        cmocka_unit_test(not_finite), cmocka_unit_test(chains), cmocka_unit_test(written_out),
-                                       cmocka_unit_test(gates), cmocka_unit_test(sizes), cmocka_unit_test(any_threads),
+                                       cmocka_unit_test(gates), cmocka_unit_test(codes), cmocka_unit_test(sizes), cmocka_unit_test(any_threads),
                                        cmocka_unit_test(apart)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
