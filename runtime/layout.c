@@ -50,7 +50,10 @@ static bool known_channels(const qx_exec *x, const qx_value *v)
         t->dims[1].n <= INT32_MAX;
 }
 
-static bool is_int8_conv(const qx_rstep *s) { return s->fn == qx_cpu_int8_linear && ((const qx_int8_params *)s->fused)->kind == QX_INT8_CONV; }
+static bool is_int8_conv(const qx_rstep *s)
+{
+    return s->fn == qx_cpu_int8_linear && ((const qx_int8_params *)s->fused)->kind == QX_INT8_CONV;
+}
 
 /* Of what convolutions read and write, so much is no whole number of blocks, or of codes, which the library's kernels read and write so
  * only, that channels last serve the graph better. Only where the library has kernels for that: those with blocks of 16. */
@@ -73,7 +76,8 @@ static bool is_pixel(const qx_value *v) { return v->type.dims[2].n == 1 && v->ty
 static bool is_picture(const layouts *l, const qx_value *v)
 {
     const qx_vinfo *i = &l->x->info[v->id];
-    return known_channels(l->x, v) && !is_pixel(v) && (l->last || !is_codes(v)) && (l->last || v->type.dims[1].n % l->block == 0) && !i->keep &&
+    const bool fits = l->last || (!is_codes(v) && v->type.dims[1].n % l->block == 0);
+    return known_channels(l->x, v) && !is_pixel(v) && fits && !i->keep &&
         i->content == QX_CLASS_DATA && v->graph == l->p->graph && !v->is_output;
 }
 
@@ -173,6 +177,18 @@ static role codes_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint
     return first_role(l, s, tied, n);
 }
 
+static role between_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
+{
+    *n = 0;
+    if (!may_block(l, s->out[0])) return ROLE_PLAIN;
+    for (uint32_t i = QX_BETWEEN_A; i <= QX_BETWEEN_B; i += QX_BETWEEN_B - QX_BETWEEN_A) {
+        if (s->in[i] == QX_NO_VALUE) continue;
+        if (!may_block(l, s->in[i])) return ROLE_PLAIN;
+        tied[(*n)++] = s->in[i];
+    }
+    return ROLE_TIED;
+}
+
 /* Its moments are those of a block's lanes. */
 static role group_norm_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
@@ -245,11 +261,13 @@ static role resize_role(const layouts *l, const qx_rstep *s, uint32_t *tied, uin
 static role role_of(const layouts *l, const qx_rstep *s, uint32_t *tied, uint32_t *n)
 {
     static const struct { qx_cpu_fn *fn; role_fn *role; } table[] = {
-        {qx_cpu_conv, conv_role}, {qx_cpu_int8_linear, int8_role}, {qx_cpu_quantize, codes_role}, {qx_cpu_dequantize, codes_role}, {qx_cpu_gn, group_norm_role}, {qx_cpu_group_norm, group_norm_role},
+        {qx_cpu_conv, conv_role}, {qx_cpu_int8_linear, int8_role}, {qx_cpu_quantize, codes_role},
+        {qx_cpu_dequantize, codes_role}, {qx_cpu_between, between_role}, {qx_cpu_gn, group_norm_role}, {qx_cpu_group_norm, group_norm_role},
         {qx_cpu_batch_norm, batch_norm_role}, {qx_cpu_pool, pool_role},
         {qx_cpu_act, first_role}, {qx_cpu_unary, first_role}, {qx_cpu_clip, first_role}, {qx_cpu_identity, first_role},
         {qx_cpu_binary, binary_role},
-        {qx_cpu_concat, concat_role}, {qx_cpu_split, split_role}, {qx_cpu_resize, resize_role}, {qx_cpu_shape, dims_role}, {qx_cpu_global_pool, dims_role}};
+        {qx_cpu_concat, concat_role}, {qx_cpu_split, split_role}, {qx_cpu_resize, resize_role},
+        {qx_cpu_shape, dims_role}, {qx_cpu_global_pool, dims_role}};
     *n = 0;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (table[i].fn == s->fn) return table[i].role(l, s, tied, n);

@@ -3,6 +3,7 @@
  * first and nothing else rounded. */
 #include "runtime/cpu/int8.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "kernels/igemm.h"
@@ -18,6 +19,8 @@ typedef struct state {
     int32_t zero;
     float *bias;
     int32_t *sums; /* of columns, for few rows */
+    qx_int8_codes codes; /* that a convolution makes */
+    bool apart;          /* the library has no kernel for what follows, or the numbers are none for it */
 } state;
 
 static void drop(qx_ctx *ctx, void *block)
@@ -291,6 +294,39 @@ static qx_status describe(qx_call *c, const qx_int8_params *p, qx_int8_op *op, i
     return QX_OK;
 }
 
+/* ---- What follows a convolution ---- */
+
+static bool all_finite(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(x[i])) return false;
+    return true;
+}
+
+/* The library's maximum has no NaN, and rounding to codes none either. */
+static qx_status codes_first_time(qx_call *c, state *st, const qx_int8_params *p, int64_t n)
+{
+    const float *s;
+    const int32_t *z;
+    st->apart = !all_finite(st->scale, st->n_scales) || (st->bias && !all_finite(st->bias, n)) || (!st->bias && c->in[QX_INT8_BIAS]);
+    if (!p->codes) return QX_OK;
+    QX_TRY(qx_call_in_f32(c, QX_INT8_Y_SCALE, &s));
+    QX_TRY(qx_q_zeros(c, c->in[QX_INT8_Y_ZERO], &z));
+    st->codes = (qx_int8_codes){.type = p->codes, .scale = s[0], .zero = z ? (float)z[0] : 0};
+    st->apart = st->apart || !isnormal(s[0]);
+    return QX_OK;
+}
+
+/* Of floats, for whatever does not work it out by itself. */
+static qx_status follow(qx_call *c, const qx_int8_params *p, const qx_int8_codes *codes, float *y, int64_t n)
+{
+    const int32_t zero = (int32_t)codes->zero;
+    const qx_qparams q = {.layout = {.scalar = true, .outer = 1, .d = n, .inner = 1, .block = 1, .blocks = n}, .codes = codes->type,
+                          .scale = &codes->scale, .zero = &zero};
+    QX_TRY(qx_activation_run(c, &p->act, y, n));
+    return p->codes ? qx_q_tensor(c, &q, QX_DT_FLOAT, y, n, codes->data) : QX_OK;
+}
+
 typedef struct rows_job { float *y; const float *scale; int64_t m, n; } rows_job;
 
 static qx_status scale_row(void *user, int64_t r)
@@ -304,11 +340,68 @@ static qx_status scale_row(void *user, int64_t r)
 static qx_status scale_rows(qx_call *c, const qx_int8_op *op)
 {
     rows_job j = {op->y, NULL, op->m, op->n};
-    if (c->n_in <= QX_INT8_ROW_SCALE) return QX_OK;
+    if (op->conv || c->n_in <= QX_INT8_ROW_SCALE) return QX_OK;
     QX_TRY(qx_call_in_f32(c, QX_INT8_ROW_SCALE, &j.scale));
     if (c->in[QX_INT8_ROW_SCALE]->numel != op->m)
         QX_CALL_FAIL(c, QX_E_SHAPE, "%lld scales for %lld rows", (long long)c->in[QX_INT8_ROW_SCALE]->numel, (long long)op->m);
     return qx_parallel(c->ctx, op->m, scale_row, &j);
+}
+
+/* By the library; *done false: it has no kernel. */
+static qx_status library(qx_call *c, state *st, qx_int8_op *op, bool *done)
+{
+    bool need_w;
+    QX_TRY(qx_dnnl_int8_run(c, &st->dnnl, op, done, &need_w));
+    if (need_w) { /* packed for other dims, and the codes were dropped: they are read again */
+        QX_TRY(qx_call_const_again(c, QX_INT8_W, (const void **)&op->w));
+        QX_TRY(qx_dnnl_int8_run(c, &st->dnnl, op, done, &need_w));
+    }
+    if (*done && qx_call_can_read_again(c, QX_INT8_W)) qx_call_drop_const(c, QX_INT8_W);
+    return QX_OK;
+}
+
+/* The numbers, as floats. */
+static qx_status sums(qx_call *c, state *st, qx_int8_op *op)
+{
+    qx_int8_panels panels = {.data = NULL};
+    bool done = false;
+    if (op->m <= QX_IGEMM_FEW) QX_TRY(qx_dnnl_int8_panels(c, &st->dnnl, op, &panels));
+    if (panels.data && qx_igemm_has_few(panels.width)) {
+        QX_TRY(few_run(c, st, op, &panels));
+        if (qx_call_can_read_again(c, QX_INT8_W)) qx_call_drop_const(c, QX_INT8_W);
+        return QX_OK;
+    }
+    QX_TRY(library(c, st, op, &done));
+    return done ? QX_OK : own_run(c, op);
+}
+
+/* With what follows: in the library's kernel, or behind the floats. */
+static qx_status conv_and_more(qx_call *c, const qx_int8_params *p, state *st, qx_int8_op *op, int64_t n)
+{
+    bool done = false;
+    if (!st->apart) {
+        op->act = p->act.none ? NULL : &p->act;
+        op->codes = p->codes ? &st->codes : NULL;
+        QX_TRY(library(c, st, op, &done));
+        st->apart = !done;
+        if (done) return QX_OK;
+    }
+    op->act = NULL;
+    op->codes = NULL;
+    if (p->codes) QX_TRY(QX_CALL_SCRATCH(c, n, &op->y));
+    QX_TRY(sums(c, st, op));
+    return follow(c, p, &st->codes, op->y, n);
+}
+
+/* Floats in *y, or codes, which the state has. */
+static qx_status make_output(qx_call *c, const qx_int8_params *p, state *st, int rank, const int64_t *dims, float **y)
+{
+    const qx_tensor *scale = c->in[QX_INT8_X_SCALE];
+    qx_tensor *t = NULL;
+    if (!p->codes) return qx_call_out_f32(c, 0, scale ? scale->dtype : QX_DT_FLOAT, rank, dims, y);
+    QX_TRY(qx_call_out(c, 0, p->codes, rank, dims, &t));
+    st->codes.data = t->data;
+    return QX_OK;
 }
 
 qx_status qx_cpu_int8_linear(qx_call *c)
@@ -319,7 +412,6 @@ qx_status qx_cpu_int8_linear(qx_call *c)
     state *st = NULL;
     int64_t dims[QX_MAX_RANK], k;
     int rank = 0;
-    bool done = false, need_w = false;
     QX_TRY(qx_call_need(c, QX_INT8_X, &x));
     QX_TRY(qx_call_need(c, QX_INT8_W, &w));
     QX_TRY(describe(c, p, &op, dims, &rank));
@@ -328,8 +420,11 @@ qx_status qx_cpu_int8_linear(qx_call *c)
     k = op.conv ? w->numel / (op.n ? op.n : 1) : op.k;
     if (k > QX_INT8_MAX_K) QX_CALL_FAIL(c, QX_E_UNSUPPORTED, "sums of %lld products may overflow 32 bits", (long long)k);
     QX_TRY(qx_call_state(c, sizeof *st, drop, (void **)&st));
-    if (!st->scale) QX_TRY(first_time(c, st, op.n));
-    QX_TRY(qx_call_out_f32(c, 0, c->in[QX_INT8_X_SCALE] ? c->in[QX_INT8_X_SCALE]->dtype : QX_DT_FLOAT, rank, dims, &op.y));
+    if (!st->scale) {
+        QX_TRY(first_time(c, st, op.n));
+        QX_TRY(codes_first_time(c, st, p, op.n));
+    }
+    QX_TRY(make_output(c, p, st, rank, dims, &op.y));
     if (qx_prod(dims, 0, rank) == 0) return QX_OK;
     op.x_type = x->dtype;
     op.x = x->data;
@@ -339,19 +434,7 @@ qx_status qx_cpu_int8_linear(qx_call *c)
     op.n_scales = st->n_scales;
     op.bias = st->bias;
     if (!op.bias && c->in[QX_INT8_BIAS]) QX_TRY(qx_call_in_f32(c, QX_INT8_BIAS, &op.bias));
-    qx_int8_panels panels = {.data = NULL};
-    if (op.m <= QX_IGEMM_FEW) QX_TRY(qx_dnnl_int8_panels(c, &st->dnnl, &op, &panels));
-    if (panels.data && qx_igemm_has_few(panels.width)) {
-        QX_TRY(few_run(c, st, &op, &panels));
-        done = true;
-    } else {
-        QX_TRY(qx_dnnl_int8_run(c, &st->dnnl, &op, &done, &need_w));
-    }
-    if (need_w) { /* packed for other dims, and the codes were dropped: they are read again */
-        QX_TRY(qx_call_const_again(c, QX_INT8_W, (const void **)&op.w));
-        QX_TRY(qx_dnnl_int8_run(c, &st->dnnl, &op, &done, &need_w));
-    }
-    if (!done) QX_TRY(own_run(c, &op));
-    else if (qx_call_can_read_again(c, QX_INT8_W)) qx_call_drop_const(c, QX_INT8_W);
+    if (p->kind == QX_INT8_CONV && (p->codes || !p->act.none)) return conv_and_more(c, p, st, &op, qx_prod(dims, 0, rank));
+    QX_TRY(sums(c, st, &op));
     return scale_rows(c, &op);
 }

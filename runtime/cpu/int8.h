@@ -1,7 +1,9 @@
-/* int8.h - products of 8-bit codes with exact integer sums: y = scale[n] * (sum (x - zero) w) + bias[n]. */
+/* int8.h - products of 8-bit codes with exact integer sums: y = act(scale[n] * (sum (x - zero) w) + bias[n]), of convolutions also as
+ * codes again. */
 #ifndef QX_RUNTIME_CPU_INT8_H
 #define QX_RUNTIME_CPU_INT8_H
 
+#include "runtime/cpu/activation.h"
 #include "runtime/cpu/gemm.h"
 
 /* The convolution that node attributes, x and w describe (runtime/cpu/conv.c). */
@@ -19,7 +21,13 @@ typedef struct qx_int8_op {
     const float *scale; int64_t n_scales; /* 1 or n */
     const float *bias;             /* [n] or NULL */
     float *y;
+    /* Of convolutions, what follows; NULL: nothing. */
+    const qx_activation *act;
+    const struct qx_int8_codes *codes;
 } qx_int8_op;
+
+/* The result as codes: saturated rne(y / scale) + zero. */
+typedef struct qx_int8_codes { qx_dtype type; float scale, zero; void *data; } qx_int8_codes;
 
 /* oneDNN where its integer kernels are exact (VNNI). *done false: nothing was computed. w is only read when `*need_w` says so:
  * NULL w then sets it. */

@@ -121,16 +121,26 @@ static qx_status piece(void *user, int64_t k)
     return QX_OK;
 }
 
-/* The innermost axis, nearest: rows are gathered whole, a call an output element would be too many. */
+static void pick(const axis_map *m, const char *x, int size, char *y)
+{
+    if (size == 4)
+        for (int64_t i = 0; i < m->out; i++) memcpy(y + 4 * i, x + 4 * m->at[i], 4);
+    else if (size == 1)
+        for (int64_t i = 0; i < m->out; i++) y[i] = x[m->at[i]];
+    else
+        for (int64_t i = 0; i < m->out; i++) memcpy(y + i * size, x + m->at[i] * size, (size_t)size);
+}
+
+/* The innermost axis: rows are gathered whole, a call an output element would be too many. */
 static qx_status piece_last(void *user, int64_t o)
 {
     const job *j = user;
     const axis_map *m = j->m;
+    if (!j->weighted) {
+        pick(m, j->x + o * m->in * j->size, j->size, j->y + o * m->out * j->size);
+        return QX_OK;
+    }
     for (int64_t i = 0; i < m->out; i++) {
-        if (!j->weighted) {
-            memcpy(j->y + (o * m->out + i) * j->size, j->x + (o * m->in + m->at[i]) * j->size, (size_t)j->size);
-            continue;
-        }
         const float *x = (const float *)(const void *)j->x + o * m->in;
         float acc = 0;
         for (int t = 0; t < m->taps; t++) acc += m->w[i * m->taps + t] * x[m->at[i * m->taps + t]];

@@ -35,6 +35,11 @@ static void picture_strides(const int64_t *dims, int n, int layout, int64_t *str
     strides[1] = 1;
 }
 
+static dnnl_data_type_t y_type(const qx_int8_op *op)
+{
+    return !op->codes ? dnnl_f32 : op->codes->type == QX_DT_UINT8 ? dnnl_u8 : dnnl_s8;
+}
+
 /* The caller's layouts of x, w and y. Returns the rank of x; that of w goes to *wn. */
 static qx_status int8_plain(qx_call *c, const qx_int8_op *op, dnnl_memory_desc_t *x, dnnl_memory_desc_t *w, dnnl_memory_desc_t *y,
                             dnnl_memory_desc_t *b)
@@ -51,7 +56,7 @@ static qx_status int8_plain(qx_call *c, const qx_int8_op *op, dnnl_memory_desc_t
     picture_strides(dx, n, op->shape.x_block, s);
     QX_TRY(qx_dn_typed_md(c, x, n, dx, xt, s));
     picture_strides(dy, n, op->shape.y_block, s);
-    QX_TRY(qx_dn_typed_md(c, y, n, dy, dnnl_f32, s));
+    QX_TRY(qx_dn_typed_md(c, y, n, dy, y_type(op), s));
     qx_strides(dw, wn, s);
     QX_TRY(qx_dn_typed_md(c, w, wn, dw, dnnl_s8, s));
     db[1] = op->shape.out_ch;
@@ -59,9 +64,38 @@ static qx_status int8_plain(qx_call *c, const qx_int8_op *op, dnnl_memory_desc_t
     return qx_dn_typed_md(c, b, n, db, dnnl_f32, s);
 }
 
+/* Bias, activation, division by the scale of the codes, and where they have a zero point rounding before that is added (the library
+ * rounds behind it, and half to even of a sum is not that of a part). */
+static dnnl_status_t add_tail(const qx_int8_op *op, const dnnl_memory_desc_t *bias, const dnnl_memory_desc_t *one, dnnl_post_ops_t po)
+{
+    const qx_activation *a = op->act;
+    const dnnl_alg_kind_t alg = a && a->clip ? dnnl_eltwise_clip : dnnl_eltwise_relu;
+    dnnl_status_t d = op->bias ? dnnl_post_ops_append_binary(po, dnnl_binary_add, bias) : dnnl_success;
+    if (d == dnnl_success && a) d = dnnl_post_ops_append_eltwise(po, 1.0f, alg, a->p[0], a->p[1]);
+    if (d != dnnl_success || !op->codes) return d;
+    d = dnnl_post_ops_append_binary(po, dnnl_binary_div, one);
+    if (d != dnnl_success || op->codes->zero == 0) return d;
+    d = dnnl_post_ops_append_eltwise(po, 1.0f, dnnl_eltwise_round, 0, 0);
+    return d == dnnl_success ? dnnl_post_ops_append_binary(po, dnnl_binary_add, one) : d;
+}
+
+/* One number, beside a result of rank n. */
+static qx_status one_md(qx_call *c, int n, dnnl_memory_desc_t *md)
+{
+    return qx_dn_strided_md(c, md, n, (int64_t[]){1, 1, 1, 1, 1}, (int64_t[]){1, 1, 1, 1, 1});
+}
+
 static qx_status int8_attr(qx_call *c, const qx_int8_op *op, const dnnl_memory_desc_t *b, dnnl_primitive_attr_t *out)
 {
-    QX_TRY(qx_dn_attr(c, QX_ACT_NONE, NULL, op->bias ? b : NULL, out));
+    dnnl_memory_desc_t one;
+    dnnl_post_ops_t po = NULL;
+    QX_TRY(qx_dn_attr(c, QX_ACT_NONE, NULL, NULL, out));
+    QX_TRY(one_md(c, b->ndims, &one));
+    QX_DN(c, dnnl_post_ops_create(&po));
+    dnnl_status_t d = add_tail(op, b, &one, po);
+    if (d == dnnl_success) d = dnnl_primitive_attr_set_post_ops(*out, po);
+    dnnl_post_ops_destroy(po);
+    QX_DN(c, d);
     QX_DN(c, dnnl_primitive_attr_set_output_scales(*out, op->n_scales, op->n_scales > 1 ? 1 << 1 : 0, op->scale));
     if (op->zero) QX_DN(c, dnnl_primitive_attr_set_zero_points(*out, DNNL_ARG_SRC, 1, 0, &op->zero));
     return QX_OK;
@@ -79,7 +113,7 @@ static qx_status int8_desc(qx_call *c, qx_dn *l, const qx_int8_op *op, const dnn
         return qx_dn_prim_make(c, l, &md, attr, qx_dn_exact, p);
     }
     QX_TRY(qx_dn_typed_md(c, &ax, x->ndims, x->dims, x->data_type, NULL));
-    QX_TRY(qx_dn_typed_md(c, &ay, y->ndims, y->dims, dnnl_f32, NULL));
+    QX_TRY(qx_dn_typed_md(c, &ay, y->ndims, y->dims, y->data_type, NULL));
     for (int i = 0; i < op->shape.spatial; i++) {
         strides[i] = op->shape.stride[i];
         dilates[i] = op->shape.dilation[i] - 1;
@@ -182,7 +216,7 @@ static qx_status int8_pack(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_
 static qx_status int8_find(qx_call *c, qx_dn *l, qx_dnnl_int8 *s, const qx_int8_op *op, qx_dn_prim **out, bool *need_w)
 {
     int64_t key[10] = {op->conv, op->m, op->k, op->n, op->x_type, op->bias != NULL, op->shape.batch, op->shape.in[0], op->shape.in[1],
-                       op->shape.in[2]};
+                       op->shape.in[2] * 4 + (op->act != NULL) * 2 + (op->codes != NULL)};
     bool found;
     qx_dn_prim *p = qx_dn_prim_slot(s->w.cache, key, &s->w.clock, &found);
     *out = p;
@@ -230,6 +264,20 @@ qx_status qx_dnnl_int8_panels(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op
 /* oneDNN 2.6 with AVX-512 makes wrong sums of windows of 1,792 channels and more (1,536 are right): not even its own twice. */
 static bool is_too_deep(const qx_int8_op *op) { return op->conv && op->shape.in_ch / op->shape.group > 1536; }
 
+/* What the primitive reads besides x and w, in the order of int8_attr. */
+static qx_status more_data(qx_call *c, const qx_int8_op *op, const qx_dn_prim *p, dnnl_memory_desc_t *one, qx_dn_data *d)
+{
+    int at = 0;
+    QX_TRY(one_md(c, p->bias.ndims, one));
+    if (op->bias) d->more[d->n++] = (qx_dn_more){DNNL_ARG_ATTR_MULTIPLE_POST_OP(at++) | DNNL_ARG_SRC_1, &p->bias, op->bias};
+    if (op->act) at++;
+    if (!op->codes) return QX_OK;
+    const qx_int8_codes *y = op->codes;
+    d->more[d->n++] = (qx_dn_more){DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, one, &y->scale};
+    if (y->zero != 0) d->more[d->n++] = (qx_dn_more){DNNL_ARG_ATTR_MULTIPLE_POST_OP(at + 2) | DNNL_ARG_SRC_1, one, &y->zero};
+    return QX_OK;
+}
+
 qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *op, bool *done, bool *need_w)
 {
     qx_dn *l = NULL;
@@ -240,8 +288,9 @@ qx_status qx_dnnl_int8_run(qx_call *c, qx_dnnl_int8 **state, const qx_int8_op *o
     if (!*state) QX_TRY(QX_NEW(c->ctx, state));
     QX_TRY(int8_find(c, l, *state, op, &p, need_w));
     if (!p->p) return QX_OK;
-    const qx_dn_data d = {.x = op->x, .w = (*state)->w.packed, .y = op->y, .n = op->bias != NULL,
-                          .more = {{DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, &p->bias, op->bias}}};
+    dnnl_memory_desc_t one;
+    qx_dn_data d = {.x = op->x, .w = (*state)->w.packed, .y = op->codes ? op->codes->data : op->y};
+    QX_TRY(more_data(c, op, p, &one, &d));
     QX_TRY(qx_dn_prim_run(c, l, p, &d, int8_flops(op)));
     *done = true;
     return QX_OK;

@@ -237,6 +237,7 @@ qx_status qx_fuse(qx_exec *x, qx_gplan *p)
     if (st == QX_OK) st = each_step(&f, qx_fuse_linear);
     if (st == QX_OK) st = each_step(&f, qx_fuse_conv);
     if (st == QX_OK) st = each_step(&f, qx_fuse_batch_norm);
+    if (st == QX_OK) st = each_step(&f, qx_fuse_between);
     if (st == QX_OK) st = each_step(&f, qx_fuse_experts);
     if (st == QX_OK) st = each_step(&f, qx_fuse_rows);
     if (st == QX_OK) st = each_step(&f, qx_fuse_chain);
@@ -250,7 +251,8 @@ qx_status qx_fuse(qx_exec *x, qx_gplan *p)
 static const struct operator_name { qx_cpu_fn *fn; const char *name; } operators[] = {
     {qx_cpu_attn, "Attention"}, {qx_cpu_linear, "MatMul"}, {qx_cpu_wq_linear, "MatMul"}, {qx_cpu_experts, "MatMul"}, {qx_cpu_conv, "Conv"},
     {qx_cpu_batch_norm, "BatchNormalization"}, {qx_cpu_gn, "GroupNormalization"}, {qx_cpu_rope, "RotaryEmbedding"},
-    {qx_cpu_glu, "gated activation"}, {qx_cpu_act, "activation"}, {qx_cpu_chain, "pointwise"}, {qx_cpu_rows_of, "Gather"},
+    {qx_cpu_glu, "gated activation"}, {qx_cpu_act, "activation"}, {qx_cpu_between, "sum, activation, codes"},
+    {qx_cpu_chain, "pointwise"}, {qx_cpu_rows_of, "Gather"},
     {qx_cpu_rows_dq, "Gather"}, {qx_cpu_row_codes, "QuantizeLinear"}, {qx_cpu_row_top, "ReduceMax"},
 };
 

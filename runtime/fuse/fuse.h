@@ -51,6 +51,8 @@ bool qx_fuse_ok(const qx_fuser *f, qx_status st);
  * write the middle of a row as Shape, Gather, Div). False when it is not one known, finite number. */
 bool qx_fuse_scalar(const qx_fuser *f, const qx_value *v, double *out);
 
+/* The activation that a node is, where a convolution may take it in. */
+bool qx_fuse_activation(const qx_fuser *f, const qx_node *n, qx_activation *a);
 /* The bounds of a Clip: attributes, constant inputs, or infinite where missing. False when one is not known. */
 bool qx_fuse_clip(const qx_fuser *f, const qx_node *n, float *lo, float *hi);
 
@@ -64,6 +66,7 @@ qx_fuse_fn qx_fuse_linear; /* fuse_linear.c */
 qx_fuse_fn qx_fuse_conv;   /* fuse_conv.c; the step is qx_cpu_conv with qx_conv_params */
 qx_fuse_fn qx_fuse_batch_norm; /* the same; qx_cpu_batch_norm, of which only the activation counts */
 qx_fuse_fn qx_fuse_rows;       /* fuse_rows.c: Gather of rows of a large or quantized constant */
+qx_fuse_fn qx_fuse_between;    /* fuse_between.c: sums and activations whose result becomes codes */
 qx_fuse_fn qx_fuse_experts;    /* fuse_experts.c: product with matrices that Gather picks from a constant table */
 qx_fuse_fn qx_fuse_chain;      /* fuse_chain.c: pointwise nodes one behind the other, on devices */
 qx_status qx_fuse_patterns(qx_fuser *f); /* fuse_patterns.def, over all steps */
@@ -83,9 +86,11 @@ typedef enum qx_int8_kind { QX_INT8_MATMUL, QX_INT8_GEMM, QX_INT8_CONV } qx_int8
 /* w_nk: weight codes are [n, k]. On devices only: fp8: E4M3 instead of integers; blocked: the weight has a scale for each
  * QX_FP8_BLOCK codes along k, laid out as they are. */
 enum { QX_FP8_BLOCK = 128 };
-typedef struct qx_int8_params { qx_int8_kind kind; bool w_nk, fp8, blocked; } qx_int8_params;
+/* act, codes: of a convolution, what follows it: an activation, and QuantizeLinear to this type (UNDEFINED: none). */
+typedef struct qx_int8_params { qx_int8_kind kind; bool w_nk, fp8, blocked; qx_activation act; qx_dtype codes; } qx_int8_params;
 enum { QX_INT8_X, QX_INT8_X_SCALE, QX_INT8_X_ZERO, QX_INT8_W, QX_INT8_W_SCALE, QX_INT8_BIAS, QX_INT8_INPUTS };
 enum { QX_INT8_ROW_SCALE = QX_INT8_INPUTS, QX_INT8_ROW_INPUTS }; /* one input more, instead of X_SCALE: a scale for each row of x */
+enum { QX_INT8_Y_SCALE = QX_INT8_INPUTS, QX_INT8_Y_ZERO, QX_INT8_Y_INPUTS }; /* or, where the result is codes, theirs */
 qx_cpu_fn qx_cpu_wq_linear;
 typedef struct qx_wq_params { int64_t block; bool nk; } qx_wq_params; /* block 0: one scale a column, or one; nk: codes are [n, k] */
 enum { QX_WQ_X, QX_WQ_CODES, QX_WQ_SCALE, QX_WQ_ZERO, QX_WQ_BIAS, QX_WQ_INPUTS };
@@ -94,6 +99,10 @@ qx_cpu_fn qx_cpu_attn; /* inputs q, k, v, mask (may be missing) */
 typedef enum qx_k_layout { QX_K_BHSD, QX_K_BHDS, QX_K_BSHD } qx_k_layout;
 qx_cpu_fn qx_cpu_act;    /* input x */
 typedef struct qx_act_params { qx_act act; uint32_t reads; /* nodes of the chain that read x */ } qx_act_params;
+qx_cpu_fn qx_cpu_between; /* codes of act(a + b); scales missing: that operand is floats; b may be missing */
+enum { QX_BETWEEN_A, QX_BETWEEN_A_SCALE, QX_BETWEEN_A_ZERO, QX_BETWEEN_B, QX_BETWEEN_B_SCALE, QX_BETWEEN_B_ZERO, QX_BETWEEN_Y_SCALE,
+       QX_BETWEEN_Y_ZERO, QX_BETWEEN_INPUTS };
+typedef struct qx_between_params { qx_activation act; qx_dtype codes; } qx_between_params;
 qx_cpu_fn qx_cpu_gn;     /* inputs x, gamma, beta (one number a channel) */
 typedef struct qx_gn_params { int64_t groups; float eps; bool silu; } qx_gn_params;
 /* Of qx_cpu_conv. With norm, what a BatchNormalization behind it is given comes last; all but x and w may be missing. y =

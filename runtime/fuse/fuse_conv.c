@@ -27,7 +27,7 @@ bool qx_fuse_clip(const qx_fuser *f, const qx_node *n, float *lo, float *hi)
     return bound(f, n, "min", 1, -INFINITY, lo) && bound(f, n, "max", 2, INFINITY, hi);
 }
 
-static bool read_act(const qx_fuser *f, const qx_node *n, qx_activation *a)
+bool qx_fuse_activation(const qx_fuser *f, const qx_node *n, qx_activation *a)
 {
     *a = (qx_activation){.clip = n->op->id == QX_OP_Clip};
     if (a->clip) return qx_fuse_clip(f, n, &a->p[0], &a->p[1]) && a->p[0] <= a->p[1];
@@ -109,7 +109,7 @@ static void take_act(const qx_fuser *f, chain *c)
         extend(c, act);
         return;
     }
-    if (!reader || reader->ref_attrs || !read_act(f, reader->node, &a)) return;
+    if (!reader || reader->ref_attrs || !qx_fuse_activation(f, reader->node, &a)) return;
     c->p.act = a;
     extend(c, reader);
 }

@@ -1,6 +1,8 @@
 /* fuse_int8.c - MatMul, Gemm and Conv whose activation comes from a per-tensor DequantizeLinear and whose weight from a constant
  * one with a scale per output channel (or one scale) and zero points 0: run on the codes with integer sums. E4M3 codes, on
  * devices: also with a scale for each 128 along k. */
+#include <math.h>
+
 #include "kernels/int8.h"
 #include "onnx/weight/weight.h"
 #include "runtime/fuse/fuse.h"
@@ -72,6 +74,46 @@ static bool gemm_is_plain(const qx_node *n, const qx_value *bias)
     return bias->type.kind == QX_KIND_TENSOR && bias->type.has_shape && bias->type.rank == 1;
 }
 
+/* What follows a convolution as long as nothing else reads the result; last: the step that makes v. */
+typedef struct tail { qx_rstep *last; const qx_value *v; qx_activation act; const qx_node *quantize; } tail;
+
+/* Those that round nothing, so that no code becomes another. */
+static void take_act(const qx_fuser *f, tail *t)
+{
+    qx_rstep *reader = qx_fuse_user(f, t->v);
+    qx_activation a;
+    if (!reader || reader->fused || reader->ref_attrs || !qx_fuse_activation(f, reader->node, &a)) return;
+    if (a.clip ? !isfinite(a.p[0]) || !isfinite(a.p[1]) : a.fn != QX_U_RELU) return;
+    *t = (tail){reader, reader->out_value[0], a, NULL};
+}
+
+static qx_dtype codes_of(const qx_node *q)
+{
+    const qx_weight *z = qx_fuse_const(qx_node_in(q, 2));
+    return z ? z->dtype : (qx_dtype)qx_attr_int(q, "output_dtype", QX_DT_UINT8);
+}
+
+/* By one constant scale, to 8 bits. */
+static void take_codes(const qx_fuser *f, tail *t)
+{
+    qx_rstep *reader = qx_fuse_user(f, t->v);
+    const qx_node *q = qx_fuse_is(reader, QX_OP_QuantizeLinear);
+    const qx_weight *s = q ? qx_fuse_const(q->in[1]) : NULL;
+    if (!s || reader->ref_attrs || q->in[0] != t->v || s->numel != 1 || s->dtype != QX_DT_FLOAT || qx_attr_int(q, "block_size", 0)) return;
+    if ((qx_node_in(q, 2) && !qx_fuse_const(q->in[2])) || !is_int8(codes_of(q), true)) return;
+    *t = (tail){reader, reader->out_value[0], t->act, q};
+}
+
+static tail tail_of(const qx_fuser *f, qx_rstep *s, const qx_node *dq)
+{
+    tail t = {.last = s, .v = s->node->out[0], .act.none = true};
+    const qx_weight *scale = qx_fuse_const(dq->in[1]);
+    if (s->node->op->id != QX_OP_Conv || f->x->device || scale->dtype != QX_DT_FLOAT) return t;
+    take_act(f, &t);
+    take_codes(f, &t);
+    return t;
+}
+
 qx_status qx_fuse_int8(qx_fuser *f, qx_rstep *s)
 {
     const qx_node *n = s->node;
@@ -92,8 +134,13 @@ qx_status qx_fuse_int8(qx_fuser *f, qx_rstep *s)
     if (n_out < 1 || codes->numel / n_out > QX_INT8_MAX_K) return QX_OK;
     qx_int8_params *p = qx_arena_alloc(f->x->mem, sizeof *p);
     if (!p) QX_FAIL(f->x->ctx, QX_E_NOMEM, "plan: out of memory");
-    *p = (qx_int8_params){conv ? QX_INT8_CONV : gemm ? QX_INT8_GEMM : QX_INT8_MATMUL, nk, fp8, blocked};
-    const qx_value *in[QX_INT8_INPUTS] = {a->in[0], qx_fuse_behind(a->in[1]), qx_fuse_behind(qx_node_in(a, 2)), qx_fuse_behind(q.codes),
-                                          qx_fuse_behind(q.scale), qx_fuse_behind(bias)};
-    return qx_fuse_set(f, s, qx_cpu_int8_linear, p, in, QX_INT8_INPUTS, n->out[0]);
+    const tail t = tail_of(f, s, a);
+    const qx_node *y = t.quantize;
+    *p = (qx_int8_params){conv ? QX_INT8_CONV : gemm ? QX_INT8_GEMM : QX_INT8_MATMUL, nk, fp8, blocked, t.act,
+                          y ? codes_of(y) : QX_DT_UNDEFINED};
+    const qx_value *in[QX_INT8_Y_INPUTS] = {a->in[0], qx_fuse_behind(a->in[1]), qx_fuse_behind(qx_node_in(a, 2)), qx_fuse_behind(q.codes),
+                                            qx_fuse_behind(q.scale), qx_fuse_behind(bias), y ? qx_fuse_behind(y->in[1]) : NULL,
+                                            y ? qx_fuse_behind(qx_node_in(y, 2)) : NULL};
+    t.last->node = n; /* whose attributes the adapter reads */
+    return qx_fuse_set(f, t.last, qx_cpu_int8_linear, p, in, y ? QX_INT8_Y_INPUTS : QX_INT8_INPUTS, t.v);
 }

@@ -261,7 +261,7 @@ static qx_status build_row_product(qx_fuser *f, qx_rstep *s, const qx_match *m)
     if (ws->numel != w->dims[nk ? 0 : 1] || w->dims[nk ? 1 : 0] > QX_INT8_MAX_K || !is_float(scale) || !one_a_row(scale, a)) return QX_OK;
     qx_int8_params *p;
     NEW_PARAMS(f, p);
-    *p = (qx_int8_params){.kind = QX_INT8_MATMUL, .w_nk = nk};
+    *p = (qx_int8_params){.kind = QX_INT8_MATMUL, .w_nk = nk, .act.none = true};
     const qx_value *in[QX_INT8_ROW_INPUTS] = {[QX_INT8_X] = a, [QX_INT8_X_ZERO] = qx_fuse_behind(z), [QX_INT8_W] = b,
                                               [QX_INT8_W_SCALE] = qx_fuse_behind(per), [QX_INT8_ROW_SCALE] = scale};
     return qx_fuse_set(f, s, qx_cpu_int8_linear, p, in, QX_INT8_ROW_INPUTS, s->out_value[0]);
