@@ -155,6 +155,9 @@ QONNX_API int qonnx_session_inputs(const qonnx_session *s, const qonnx_port **po
 QONNX_API int qonnx_session_outputs(const qonnx_session *s, const qonnx_port **ports);
 /* Lets qonnx_session_run return a value that is not a graph output. Before the first run. */
 QONNX_API qonnx_code qonnx_session_expose(qonnx_session *s, const char *value_name);
+/* What `output` becomes is what `input` has in the next run: it stays in the session, need not be given, and is not among what a run
+ * returns (name what is wanted). Given once more, the input begins anew. A cache of GroupQueryAttention is appended to in place. */
+QONNX_API qonnx_code qonnx_session_carry(qonnx_session *s, const char *output, const char *input);
 /* in: n_in tensors with the names of inputs, in any order. wanted: n_out names of outputs; NULL: all graph outputs in order.
  * outs[i].data belongs to the session and lives until its next run. */
 QONNX_API qonnx_code qonnx_session_run(qonnx_session *s, const qonnx_tensor *in, int n_in, const char *const *wanted, int n_out,

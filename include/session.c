@@ -180,6 +180,12 @@ qonnx_code qonnx_session_expose(qonnx_session *s, const char *name)
     return qx_code(qx_exec_expose(s->exec, v));
 }
 
+qonnx_code qonnx_session_carry(qonnx_session *s, const char *output, const char *input)
+{
+    qx_ctx_clear_error(s->ctx->qx);
+    return qx_code(qx_exec_carry(s->exec, output, input));
+}
+
 /* ---- run ---- */
 
 static qx_status run(qonnx_session *s, const qonnx_tensor *in, int n_in, const char *const *wanted, int n_out)

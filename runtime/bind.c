@@ -61,6 +61,7 @@ qx_status qx_bind_feeds(qx_exec *x, const qx_feed *feeds, int n)
         s->t = *feeds[i].tensor;
         s->set = s->borrowed = true;
     }
+    qx_carries_bind(x);
     for (uint32_t k = 0; k < g->n_inputs; k++) {
         const qx_value *v = g->inputs[k];
         if (!x->slots[v->id].set) QX_TRY(qx_const_load(x, v));
@@ -102,6 +103,8 @@ qx_status qx_find_outputs(qx_exec *x, const char *const *names, int n, const qx_
     for (int i = 0; i < n; i++) {
         vals[i] = names ? qx_graph_find(g, names[i]) : g->outputs[i];
         if (!vals[i]) QX_FAIL(x->ctx, QX_E_USAGE, "the model has no value '%s'", names[i]);
+        if (qx_is_carried(x, vals[i]))
+            QX_FAIL(x->ctx, QX_E_USAGE, "output '%s' is carried to the next run, so it is not given out: name the others", vals[i]->name);
     }
     return QX_OK;
 }

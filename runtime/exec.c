@@ -85,6 +85,7 @@ qx_status qx_exec_run(qx_exec *x, const qx_feed *feeds, int n_feeds, const char 
         st = run_once(x, feeds, n_feeds);
     }
     for (; st == QX_OK && given < n_outs; given++) st = qx_give_output(x, vals[given], &outs[given]);
+    if (st == QX_OK) st = qx_carries_keep(x);
     qx_end_run(x);
     for (int i = 0; st != QX_OK && i < given; i++) qx_tensor_free(x->ctx, &outs[i]);
 done:
@@ -179,6 +180,7 @@ void qx_exec_free(qx_exec *x)
 {
     if (!x) return;
     qx_plan_free(x);
+    qx_carries_drop(x);
     qx_drop_packed(x);
     free_blocks(x);
     qx_device_free(x);

@@ -70,6 +70,11 @@ void qx_exec_begin(qx_exec *x, const qx_marks *m, const qx_value *const *values,
 /* Lets qx_exec_run return a value of the main graph that is not an output (by its name in out_names). Before the first run. */
 qx_status qx_exec_expose(qx_exec *x, qx_value *v);
 
+/* What `output` becomes is what `input` has in the next run, unless that is given one, with which it begins anew: it stays in the executor
+ * and is not given out. A cache that only a GroupQueryAttention reads is appended to in place; it gets rows to spare, so the input's
+ * dims are not those of the text so far. */
+qx_status qx_exec_carry(qx_exec *x, const char *output, const char *input);
+
 /* Watches: fn is called with the content of each watched value right after its producer ran (inputs and initializers: at the
  * start of the run or of their body; values inside Loop bodies: each time). A watched value is always materialised, so fusion
  * stops there. Set before the first run; n = 0 removes. The tensor is only valid during the call. Calls come from one thread, in

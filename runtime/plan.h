@@ -101,6 +101,7 @@ typedef struct qx_scratch_chunk { struct qx_scratch_chunk *prev; size_t cap, use
 typedef struct qx_frame { const qx_node *call; const qx_function *fn; const struct qx_frame *up; } qx_frame;
 
 typedef struct qx_kept qx_kept;
+typedef struct qx_carry qx_carry;
 struct qx_exec {
     qx_ctx *ctx;
     qx_model *model;
@@ -129,6 +130,7 @@ struct qx_exec {
     struct qx_packed *packed;   /* cpu/gemm.c: those of a constant, which several steps may share */
     uint64_t plan_number;       /* of the plans so far */
     qx_marks *marking; const struct mark *begin; /* marks.c: of the next run; NULL: none */
+    qx_carry *carries; int64_t n_carries, cap_carries; /* carry.c */
     uint32_t *keep_ids; int n_keep;     /* values asked for by name that are not outputs */
     bool no_outputs;            /* only what is watched or exposed is computed */
     qx_value **watch; int n_watch; qx_watch_fn *watch_fn; void *watch_user; bool watch_in_place, watch_changed;
@@ -208,6 +210,12 @@ qx_status qx_find_outputs(qx_exec *x, const char *const *names, int n, const qx_
 /* Values asked for that are not kept yet: they join the kept ones and the plan is made anew. */
 qx_status qx_keep_values(qx_exec *x, const qx_value *const *vals, int n);
 qx_status qx_give_output(qx_exec *x, const qx_value *v, qx_tensor *out); /* moved where nobody else holds it, else copied */
+
+/* carry.c: what earlier runs left for inputs that are not given; what this one leaves; whether v is left to the next run. */
+void qx_carries_bind(qx_exec *x);
+qx_status qx_carries_keep(qx_exec *x);
+bool qx_is_carried(const qx_exec *x, const qx_value *v);
+void qx_carries_drop(qx_exec *x);
 
 /* shape_plan.c: the plan of the feeds' shapes becomes x->cur (a known one, or the oldest replaced), its memory is made ready, its
  * kept values are put into their slots. */

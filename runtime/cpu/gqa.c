@@ -184,7 +184,8 @@ typedef struct moved { const gqa *g; uint8_t *k, *v; } moved; /* the output cach
 
 static int nothing(const gqa *g) { return g->k_codes.type == QX_DT_UINT8 ? 0x88 : 0; } /* codes of 0 */
 
-/* One head of the caches: the keys before, then zeros (what a cache holds behind its keys means nothing). */
+/* One head of the caches, unless they are those that came in: the keys before, then zeros (what a cache holds behind its keys means
+ * nothing). */
 static qx_status cache_head(void *user, int64_t i)
 {
     const gqa *g = user;
@@ -192,6 +193,7 @@ static qx_status cache_head(void *user, int64_t i)
         const uint8_t *from = kv ? g->past_v : g->past_k;
         const int64_t bytes = (kv ? &g->v_codes : &g->k_codes)->row_bytes, keep = from ? g->past[i / g->kv_heads] * bytes : 0;
         uint8_t *to = (kv ? g->pv : g->pk) + i * g->cap * bytes;
+        if (from == (kv ? g->pv : g->pk)) continue;
         if (keep) memcpy(to, from + i * g->past_cap * bytes, (size_t)keep);
         memset(to + keep, nothing(g), (size_t)(g->cap * bytes - keep));
     }
@@ -224,8 +226,8 @@ static qx_status caches(qx_call *c, gqa *g, moved *m)
     QX_TRY(qx_kv_codes_read(c, type, K_SCALE, "k_quant_type", g->kv_heads, g->d, &g->k_codes));
     QX_TRY(qx_kv_codes_read(c, type, V_SCALE, "v_quant_type", g->kv_heads, g->d, &g->v_codes));
     const int64_t dims[4] = {g->batch, g->kv_heads, g->present, g->k_codes.row_elements};
-    QX_TRY(qx_call_out(c, 1, type, 4, dims, &k));
-    QX_TRY(qx_call_out(c, 2, type, 4, dims, &v));
+    QX_TRY(qx_call_out_append(c, 1, PAST_KEY, type, 4, dims, &k));
+    QX_TRY(qx_call_out_append(c, 2, PAST_VALUE, type, 4, dims, &v));
     g->pk = k->data;
     g->pv = v->data;
     if (g->cap > g->present) {

@@ -103,6 +103,9 @@ qx_status qx_call_out_f32(qx_call *c, uint32_t i, qx_dtype dtype, int rank, cons
 /* Shares the memory of input `from` when this is its last use and the sizes agree, else like qx_call_out. For loops in which element j
  * of the output depends on element j of that input only. */
 qx_status qx_call_out_reuse(qx_call *c, uint32_t i, uint32_t from, qx_dtype dtype, int rank, const int64_t *dims, qx_tensor **t);
+/* Output i, which begins with what input `from` holds: the input's own memory where the executor carries it there from run to run and the
+ * dims are the same, so that nothing has to be copied; else like qx_call_out. */
+qx_status qx_call_out_append(qx_call *c, uint32_t i, uint32_t from, qx_dtype dtype, int rank, const int64_t *dims, qx_tensor **t);
 /* Whether qx_call_out_reuse would share input `from` (when the sizes agree). */
 bool qx_call_may_reuse(const qx_call *c, uint32_t i, uint32_t from);
 /* Output i is input `from` with other dims (same number of elements) or another name; no copy. */

@@ -1,20 +1,19 @@
-/* decoder.c - feeds a decoder: ids, mask of ones, positions, and the past, whose outputs ("present...") become the next inputs ("past...").
- *
- * What a session returns lives until its next run, so the past is copied between runs. */
+/* decoder.c - feeds a decoder: ids, mask of ones, positions, and an empty past to begin with: the session carries what comes out as
+ * "present..." to where it goes in as "past...". */
 #include "decoder.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 typedef enum role { IDS, MASK, POSITION, PAST, FLAG, OTHER } role;
-typedef struct slot { role role; qonnx_tensor t; void *data; int from; } slot; /* from: of PAST, the output that continues it */
+typedef struct slot { role role; qonnx_tensor t; void *data; } slot;
 
 struct llm_decoder {
     qonnx_ctx *ctx;
     qonnx_session *session;
     const qonnx_port *outputs;
-    slot *slots; int n_slots, n_outputs, logits_at, n_past;
-    qonnx_tensor *in, *out;
+    slot *slots; int n_slots, n_outputs, n_past;
+    qonnx_tensor *in, out;
     int64_t *ids, n_ids, done; /* all tokens so far; those that are in the past */
     float *logits;
     const char *problem;
@@ -60,9 +59,11 @@ static const char *set_up_slot(llm_decoder *d, slot *s, const qonnx_port *p, int
     if (p->dims[3] < 0 && head_size <= 0) return "the model leaves the head size of its past open: give --head-size";
     if (p->dims[3] < 0) s->t.dims[3] = head_size;
     s->t.dims[2] = 0;
-    s->from = present_of(d, p->name);
+    const int from = present_of(d, p->name);
     d->n_past++;
-    return s->from < 0 ? "a past input has no output that continues it" : NULL;
+    if (from < 0) return "a past input has no output that continues it";
+    const qonnx_code c = qonnx_session_carry(d->session, d->outputs[from].name, p->name);
+    return c == QONNX_OK ? NULL : "the past has another type than what continues it";
 }
 
 static const char *set_up(llm_decoder *d, int64_t head_size)
@@ -72,16 +73,14 @@ static const char *set_up(llm_decoder *d, int64_t head_size)
     d->n_outputs = qonnx_session_outputs(d->session, &d->outputs);
     d->slots = calloc((size_t)d->n_slots + 1, sizeof *d->slots);
     d->in = calloc((size_t)d->n_slots + 1, sizeof *d->in);
-    d->out = calloc((size_t)d->n_outputs + 1, sizeof *d->out);
-    if (!d->slots || !d->in || !d->out) return "out of memory";
+    if (!d->slots || !d->in) return "out of memory";
     for (int i = 0; i < d->n_slots; i++) {
         const char *why = set_up_slot(d, &d->slots[i], &inputs[i], head_size);
         if (why) return why;
     }
-    d->logits_at = -1;
     for (int i = 0; i < d->n_outputs; i++)
-        if (!strcmp(d->outputs[i].name, "logits")) d->logits_at = i;
-    return d->logits_at < 0 ? "the model has no output 'logits'" : NULL;
+        if (!strcmp(d->outputs[i].name, "logits")) return NULL;
+    return "the model has no output 'logits'";
 }
 
 llm_decoder *llm_open(qonnx_ctx *ctx, const char *path, const char *options, int64_t head_size, const char **why)
@@ -105,7 +104,6 @@ void llm_close(llm_decoder *d)
     qonnx_session_close(d->session);
     free(d->slots);
     free(d->in);
-    free(d->out);
     free(d->ids);
     free(d->logits);
     free(d);
@@ -146,23 +144,9 @@ static int fill(llm_decoder *d, slot *s)
     return 1;
 }
 
-static int keep_past(llm_decoder *d)
-{
-    for (int i = 0; i < d->n_slots; i++) {
-        slot *s = &d->slots[i];
-        if (s->role != PAST) continue;
-        const qonnx_tensor *o = &d->out[s->from];
-        int64_t n = qonnx_tensor_numel(o);
-        if (o->dtype != s->t.dtype || n < 0 || !reserve(s, n)) return 0;
-        memcpy(s->data, o->data, (size_t)n * width_of(o->dtype));
-        memcpy(s->t.dims, o->dims, sizeof s->t.dims);
-    }
-    return 1;
-}
-
 static qonnx_code last_logits(llm_decoder *d, float **logits, int64_t *vocab)
 {
-    const qonnx_tensor *o = &d->out[d->logits_at];
+    const qonnx_tensor *o = &d->out;
     int64_t n = o->rank > 0 ? o->dims[o->rank - 1] : 0, all = qonnx_tensor_numel(o);
     d->problem = n < 1 || all < n ? "the logits are empty" : NULL;
     if (d->problem) return QONNX_FAILED;
@@ -182,19 +166,16 @@ qonnx_code llm_push(llm_decoder *d, const int64_t *ids, int64_t n, float **logit
     memcpy(all + d->n_ids, ids, (size_t)n * sizeof *ids);
     d->ids = all;
     d->n_ids += n;
-    int fine = 1;
+    int fine = 1, n_in = 0;
     for (int i = 0; i < d->n_slots; i++) {
+        if (d->slots[i].role == PAST && d->done) continue; /* the session has it */
         fine &= fill(d, &d->slots[i]);
-        d->in[i] = d->slots[i].t;
+        d->in[n_in++] = d->slots[i].t;
     }
     d->problem = fine ? NULL : "out of memory";
     if (!fine) return QONNX_FAILED;
-    qonnx_code c = qonnx_session_run(d->session, d->in, d->n_slots, NULL, d->n_outputs, d->out);
+    qonnx_code c = qonnx_session_run(d->session, d->in, n_in, (const char *[]){"logits"}, 1, &d->out);
     if (c != QONNX_OK) return c;
-    if (d->n_past) {
-        d->problem = keep_past(d) ? NULL : "the past cannot be kept: its type changed, or memory is short";
-        if (d->problem) return QONNX_FAILED;
-        d->done = d->n_ids;
-    }
+    if (d->n_past) d->done = d->n_ids;
     return last_logits(d, logits, vocab);
 }

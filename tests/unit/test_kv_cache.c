@@ -1,5 +1,6 @@
 /* test_kv_cache.c - caches in 8 and 4 bits: the interface carries codes, a text that is fed token by token gives what the whole text
- * gives, and both are near the float model. One graph as onnxruntime-genai exports it, one as optimum does
+ * gives, also when the executor carries the caches from run to run, and
+ * both are near the float model. One graph as onnxruntime-genai exports it, one as optimum does
  * (tests/data/cache/make.py). */
 #include "unit.h"
 
@@ -9,7 +10,7 @@
 #include "passes/pipeline.h"
 
 #define DATA TEST_SOURCE_DIR "/tests/data/cache/"
-enum { TOKENS = 24, PROMPT = 9, VOCAB = 48, HEAD = 16 };
+enum { TOKENS = 60, PROMPT = 9, VOCAB = 48, HEAD = 16 };
 
 typedef struct feeds { qx_tensor ids, mask, past[4]; int64_t id[TOKENS], one[TOKENS]; } feeds;
 static const char *const past_names[4] = {"past_key_values.0.key", "past_key_values.0.value", "past_key_values.1.key",
@@ -64,8 +65,8 @@ static void step(qx_ctx *ctx, qx_exec *x, feeds *f, int64_t at, int64_t n, float
     }
 }
 
-/* All tokens at once, or a prompt and then one by one. */
-static void logits(qx_ctx *ctx, const char *path, bool single, qx_dtype cache, float *out)
+/* All tokens at once, or a prompt and then one by one. Returns what the last run took, with its outputs. */
+static size_t logits(qx_ctx *ctx, const char *path, bool single, qx_dtype cache, float *out)
 {
     qx_model *m;
     qx_exec *x;
@@ -78,8 +79,43 @@ static void logits(qx_ctx *ctx, const char *path, bool single, qx_dtype cache, f
     step(ctx, x, &f, 0, single ? PROMPT : TOKENS, out);
     for (int64_t at = PROMPT; single && at < TOKENS; at++) step(ctx, x, &f, at, 1, out + at * VOCAB);
     for (int i = 0; i < 4; i++) qx_tensor_free(ctx, &f.past[i]);
+    const size_t bytes = qx_exec_peak_bytes(x);
     qx_exec_free(x);
     qx_model_free(m);
+    return bytes;
+}
+
+/* The same token by token with caches that the executor carries from run to run: the ids and their mask are all that is fed. Twice, of
+ * which the second begins anew. Returns what the last run took. */
+static size_t carried(qx_ctx *ctx, const char *path, float *out)
+{
+    qx_model *m;
+    qx_exec *x;
+    feeds f = {0};
+    OK(qx_model_read(ctx, path, NULL, &m));
+    OK(qx_exec_new(ctx, m, NULL, &x));
+    for (int i = 0; i < TOKENS; i++) f.id[i] = (i * 17 + 5) % VOCAB, f.one[i] = 1;
+    for (int i = 0; i < 4; i++) OK(qx_exec_carry(x, out_names[1 + i], past_names[i]));
+    for (int again = 0; again < 2; again++) {
+        no_past(ctx, &f, m);
+        for (int64_t at = 0, n = PROMPT; at < TOKENS; at += n, n = 1) {
+            qx_feed feed[6] = {{"input_ids", &f.ids}, {"attention_mask", &f.mask}};
+            qx_tensor got;
+            for (int i = 0; i < 4; i++) feed[2 + i] = (qx_feed){past_names[i], &f.past[i]};
+            OK(qx_tensor_shape(ctx, &f.ids, QX_DT_INT64, 2, (int64_t[]){1, n}));
+            OK(qx_tensor_shape(ctx, &f.mask, QX_DT_INT64, 2, (int64_t[]){1, at + n}));
+            f.ids.data = f.id + at;
+            f.mask.data = f.one;
+            OK(qx_exec_run(x, feed, at ? 2 : 6, out_names, 1, &got));
+            memcpy(out + at * VOCAB, got.data, (size_t)got.numel * sizeof *out);
+            qx_tensor_free(ctx, &got);
+        }
+        for (int i = 0; i < 4; i++) qx_tensor_free(ctx, &f.past[i]);
+    }
+    const size_t bytes = qx_exec_peak_bytes(x);
+    qx_exec_free(x);
+    qx_model_free(m);
+    return bytes;
 }
 
 static double decibels(const float *a, const float *b)
@@ -92,13 +128,17 @@ static double decibels(const float *a, const float *b)
 
 static void same_step_by_step(qx_ctx *ctx, const char *graph, const char *passes, qx_dtype cache, double least)
 {
-    static float whole[TOKENS * VOCAB], single[TOKENS * VOCAB], exact[TOKENS * VOCAB];
+    static float whole[TOKENS * VOCAB], single[TOKENS * VOCAB], exact[TOKENS * VOCAB],
+        kept[TOKENS * VOCAB];
     char out[128], in[256];
     out_path(out, sizeof out);
     snprintf(in, sizeof in, DATA "%s.onnx", graph);
     quantize(ctx, graph, passes, out, least);
     logits(ctx, out, false, cache, whole);
-    logits(ctx, out, true, cache, single);
+    const size_t fed = logits(ctx, out, true, cache, single), stays = carried(ctx, out, kept);
+    const size_t caches = TOKENS * HEAD * 4 * (cache == QX_DT_UINT8 ? 1 : 2) / 2;
+    assert_memory_equal(kept, single, sizeof kept);
+    if (strcmp(graph, "gqa") == 0) assert_true(stays + caches <= fed + 64); /* appended to in place: no run makes them anew */
     logits(ctx, in, true, QX_DT_FLOAT, exact);
     assert_true(decibels(whole, single) > 60); /* codes that were kept are the codes that would be made */
     print_message("        other text, token by token: %.1f dB\n", decibels(exact, single));
@@ -113,6 +153,28 @@ static void gqa_int8(void **state) { same_step_by_step(*state, "gqa", "kv-cache"
 static void gqa_fp8(void **state) { same_step_by_step(*state, "gqa", "kv-cache(format=fp8)", QX_DT_FLOAT8E4M3FN, 25); }
 static void gqa_channels(void **state) { same_step_by_step(*state, "gqa", "kv-cache(scales=channel,rope=off)", QX_DT_INT8, 18); }
 static void gqa_int4(void **state) { same_step_by_step(*state, "gqa", "kv-cache(int4)", QX_DT_UINT8, 16); }
+static void carry_refused(void **state)
+{
+    qx_model *m;
+    qx_exec *x;
+    qx_tensor got[5];
+    OK(qx_model_read(*state, DATA "gqa.onnx", NULL, &m));
+    OK(qx_exec_new(*state, m, NULL, &x));
+    FAILS(qx_exec_carry(x, "present", past_names[0]), QX_E_USAGE);
+    MESSAGE_HAS(*state, "no output 'present'");
+    FAILS(qx_exec_carry(x, out_names[1], "past"), QX_E_USAGE);
+    MESSAGE_HAS(*state, "no input 'past'");
+    FAILS(qx_exec_carry(x, out_names[1], "input_ids"), QX_E_TYPE);
+    MESSAGE_HAS(*state, "not tensors of one type");
+    OK(qx_exec_carry(x, out_names[1], past_names[0]));
+    FAILS(qx_exec_carry(x, out_names[2], past_names[0]), QX_E_USAGE);
+    MESSAGE_HAS(*state, "carried already");
+    FAILS(qx_exec_run(x, NULL, 0, NULL, 5, got), QX_E_USAGE);
+    MESSAGE_HAS(*state, "output 'present.0.key' is carried to the next run");
+    qx_exec_free(x);
+    qx_model_free(m);
+}
+
 static void with_weights(void **state) { same_step_by_step(*state, "gqa", "rotate,kv-cache,int8-weights", QX_DT_INT8, 30); }
 
 static float scale_of(const qx_model *m, const char *name)
@@ -245,7 +307,7 @@ static void doubles_become_floats(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(concat_int8), TEST(concat_channels), TEST(concat_fp8), TEST(gqa_int8), TEST(gqa_fp8), TEST(gqa_int4), TEST(gqa_channels),
-                                       TEST(with_weights), TEST(room_for_rotation), TEST(refused), TEST(encoding), TEST(encoding_of_four_bits),
+                                       TEST(with_weights), TEST(carry_refused), TEST(room_for_rotation), TEST(refused), TEST(encoding), TEST(encoding_of_four_bits),
                                        TEST(doubles_become_floats)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
