@@ -49,6 +49,13 @@ static int known_rank(const qx_value *v) { return v->type.kind == QX_KIND_TENSOR
 
 static bool is_float(const qx_value *v) { return v->type.kind == QX_KIND_TENSOR && v->type.dtype == QX_DT_FLOAT; }
 
+/* Floats, and halves for our own kernels where no number in between is larger than what goes in and comes out: rounding once then hides
+ * no overflow. */
+static bool is_real(const qx_fuser *f, const qx_value *v)
+{
+    return is_float(v) || (!f->x->device && v->type.kind == QX_KIND_TENSOR && qx_dtype_is_real((int)v->type.dtype));
+}
+
 /* The one axis of a node: attribute, or constant input i; false when it is not one known number. */
 static bool one_axis(const qx_fuser *f, const qx_node *n, const char *name, uint32_t i, int rank, int64_t *axis)
 {
@@ -172,7 +179,7 @@ static qx_status build_rope(qx_fuser *f, qx_rstep *s, const qx_match *m)
 {
     const qx_value *x = letter(m, 'x'), *in[3] = {x, letter(m, 'c'), letter(m, 's')};
     int64_t d = even_columns(x), axis = qx_attr_int(letter(m, 'k')->def, "axis", 0);
-    if (!d || known_rank(x) != 4 || !is_float(x) || (axis != -1 && axis != 3)) return QX_OK;
+    if (!d || known_rank(x) != 4 || !is_real(f, x) || (axis != -1 && axis != 3)) return QX_OK;
     if (!is_half(f, letter(m, 'h'), x, d, true) || !is_half(f, letter(m, 'l'), x, d, false)) return QX_OK;
     for (int i = 1; i < 3; i++)
         if (known_rank(in[i]) < 1 || known_rank(in[i]) > 4 || in[i]->type.dims[known_rank(in[i]) - 1].n != d) return QX_OK;
@@ -188,7 +195,7 @@ static qx_status build_geglu(qx_fuser *f, qx_rstep *s, const qx_match *m)
 {
     const qx_value *x = letter(m, 'x'), *low = letter(m, 'l'), *high = letter(m, 'h');
     int64_t n = even_columns(x);
-    if (!n || !is_float(x)) return QX_OK;
+    if (!n || !is_real(f, x)) return QX_OK;
     bool upper = is_half(f, high, x, n, true) && is_half(f, low, x, n, false);
     if (!upper && !(is_half(f, high, x, n, false) && is_half(f, low, x, n, true))) return QX_OK;
     qx_glu_params *p;

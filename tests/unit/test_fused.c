@@ -279,6 +279,12 @@ static const run_case cases[] = {
      "random(3), float16[16] m = random(4), float16[16] v = fill(0.7), float16[16,16,1,1] w2 = random(5)>"
      " { a = Cast<to = 10>(x) c = Conv<pads=[1,1,1,1]>(a, w) n = BatchNormalization(c, s, b, m, v) t = Add(n, a) r = Relu(t) "
      "d = Conv(r, w2) y = Cast<to = 1>(d) }", 55, 4},
+    {"rotation of halves", HEAD(17) "g (float[2,3,5,8] x, float[5,8] cs, float[5,8] sn) => (float[2,3,5,8] y)\n"
+     "<int64[1] nil = {0}, int64[1] half = {4}, int64[1] all = {8}, int64[1] last = {3}>"
+     " { a = Cast<to = 10>(x) c = Cast<to = 10>(cs) s = Cast<to = 10>(sn) l = Slice(a, nil, half, last) h = Slice(a, half, all, last) "
+     "n = Neg(h) r = Concat<axis=-1>(n, l) p = Mul(a, c) q = Mul(r, s) z = Add(p, q) y = Cast<to = 1>(z) }", 60, 5},
+    {"a gated unit of halves", HEAD(17) "g (float[6,16] x) => (float[6,8] y) <int64[2] parts = {8, 8}>"
+     " { a = Cast<to = 10>(x) l, h = Split<axis=-1>(a, parts) s = Sigmoid(h) g = Mul(h, s) z = Mul(l, g) y = Cast<to = 1>(z) }", 60, 3},
     {"attention with a table of zeros",
      HEAD(17) "g (float[2,9,8] q, float[2,8,11] k, float[2,11,8] v) => (float[2,9,8] y) <int64[3] dims = {2, 9, 11}, float nil = {0}, float c = {0.3}>"
      " { s = MatMul(q, k) t = Mul(s, c) z = ConstantOfShape(dims) n = Mul(z, nil) a = Add(t, n) p = Softmax<axis=-1>(a) y = MatMul(p, v) }",
