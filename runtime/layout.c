@@ -76,9 +76,9 @@ static bool is_pixel(const qx_value *v) { return v->type.dims[2].n == 1 && v->ty
 static bool is_picture(const layouts *l, const qx_value *v)
 {
     const qx_vinfo *i = &l->x->info[v->id];
+    if (!known_channels(l->x, v) || is_pixel(v)) return false;
     const bool fits = l->last || (!is_codes(v) && v->type.dims[1].n % l->block == 0);
-    return known_channels(l->x, v) && !is_pixel(v) && fits && !i->keep &&
-        i->content == QX_CLASS_DATA && v->graph == l->p->graph && !v->is_output;
+    return fits && !i->keep && i->content == QX_CLASS_DATA && v->graph == l->p->graph && !v->is_output;
 }
 
 /* Values that a subgraph of the step reads stay plain: their readers are not steps of this plan. */
