@@ -1,8 +1,8 @@
 /* choose.c - which nodes run in 16 bits. Float32 stay
  *   - operators whose results leave float16's range or need more digits (half.def), Mul(x, x), a square, and Scatters that sum what
  *     meets at one place (ONNX Runtime has no float16 kernel for those);
- *   - places: what is computed from positions, sizes and timesteps alone, and everything that leads to a Sin or Cos. A position of
- *     2,049 is no float16 number;
+ *   - places: what is computed from positions, sizes and timesteps alone, and everything that leads to a Sin or Cos, coordinates times
+ *     a matrix of frequencies too. A position of 2,049 is no float16 number;
  *   - nodes with a constant that 16 bits cannot hold: an epsilon under the smallest normal number, a factor over the largest; and
  *     what divides by such a sum;
  *   - BatchNormalization behind a MatMul, which ONNX Runtime merges with it;
@@ -77,6 +77,15 @@ static bool reads_weights(const chooser *c, const qx_node *n)
     return false;
 }
 
+/* Coordinates times a matrix of frequencies, as in SAM's prompts: a product over so few is no layer of a network. */
+static bool spreads_coordinates(const qx_node *n)
+{
+    enum { AXES = 4 };
+    const bool gemm = n->op->id == QX_OP_Gemm;
+    const qx_weight *w = (gemm || n->op->id == QX_OP_MatMul) && n->n_in > 1 ? qx_value_const(n->in[1]) : NULL;
+    return w && w->rank == 2 && w->dims[gemm && qx_attr_int(n, "transB", 0)] <= AXES;
+}
+
 static bool makes_place(const chooser *c, const qx_node *n)
 {
     if (n->op->traits & (QX_T_RANDOM | QX_T_CONTROL) || reads_weights(c, n)) return false;
@@ -102,13 +111,19 @@ static bool feeds_angle(const chooser *c, const qx_node *n)
     return false;
 }
 
+/* Operators whose results are angles when an angle is made of them. A Scatter writes one coordinate among others. */
+static bool passes_angles_on(const chooser *c, const qx_node *n)
+{
+    if (reads_weights(c, n) && !spreads_coordinates(n)) return false;
+    return n->op->traits & (QX_T_COPY | QX_T_POINTWISE | QX_T_LINEAR) || n->op->id == QX_OP_ScatterND || n->op->id == QX_OP_ScatterElements;
+}
+
 static void find_angles(chooser *c)
 {
     for (uint32_t i = c->n; i-- > 0;) {
         const qx_node *n = c->nodes[i];
         const bool turns = n->op->id == QX_OP_Sin || n->op->id == QX_OP_Cos;
-        c->angle[n->id] = turns || (n->op->traits & (QX_T_COPY | QX_T_POINTWISE | QX_T_LINEAR) && !reads_weights(c, n) &&
-                                    feeds_angle(c, n));
+        c->angle[n->id] = turns || (passes_angles_on(c, n) && feeds_angle(c, n));
     }
 }
 
