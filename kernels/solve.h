@@ -30,13 +30,11 @@ typedef struct qx_factor {
  * diagonal of 1 and touch nothing. *damping is the absolute value that was added. false: H is not positive even with the last damping,
  * or not finite: the caller falls back to rounding and says so. Scratch: 128 * k floats. */
 bool qx_factor_inverse(const qx_factor *f, float *u, float *scratch, double *damping);
-/* Takes back what chance put into H = sum of x x' over `rows` rows: every h(i,j), i != j, is multiplied by 1 - share with
- *     share = min(1, strength * sum(1 + r(i,j)^2) / (rows * sum r(i,j)^2)), r = h(i,j) / sqrt(h(i,i) h(j,j)), sums over pairs i < j
- *     of inputs that are not always 0,
- * which for independent Gaussian rows and strength 1 brings H nearest to its expectation (Schaefer and Strimmer 2005, target D,
- * with the Gaussian variance of r). Rows of one text or picture are not independent: a strength above 1 counts them for fewer.
- * Without it a solver moves errors into directions that merely happened not to occur. Returns the share; 0 with strength 0, and
- * then H is as it was. */
+/* Takes back what chance and the choice of samples put into H = sum of x x' over `rows` rows of k inputs that are not always 0:
+ * every h(i,j), i != j, is multiplied by 1 - share with share = strength k / (strength k + rows). A solver lives on the directions
+ * that are small in H, and of these rows / k rows a direction show little: inv(H) of independent rows is too large by 1 / (1 - k / rows)
+ * (Marchenko and Pastur), and rows of one text are not independent, nor is the next text about the same. Without it a solver moves
+ * errors into directions that merely happened not to occur. Returns the share; 0 with strength 0, and then H is as it was. */
 double qx_shrink_gram(float *h, int64_t k, double rows, double strength);
 /* Order by falling diagonal of H, equal ones by index: "act order". perm[k]. */
 void qx_order_by_diagonal(const float *h, int64_t k, int32_t *perm);

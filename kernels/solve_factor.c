@@ -152,25 +152,12 @@ bool qx_factor_inverse(const qx_factor *f, float *u, float *scratch, double *dam
     return false;
 }
 
-/* Sum of r^2 over the pairs of one row below the diagonal, and how many pairs there are. */
-static void correlations(const float *h, int64_t k, int64_t i, double *square, double *pairs)
-{
-    const double d = (double)h[i * k + i];
-    for (int64_t j = 0; d > 0 && j < i; j++) {
-        const double e = (double)h[j * k + j], x = (double)h[i * k + j];
-        if (!(e > 0)) continue;
-        *square += x / d * (x / e);
-        *pairs += 1;
-    }
-}
-
 double qx_shrink_gram(float *h, int64_t k, double rows, double strength)
 {
-    double square = 0, pairs = 0;
-    if (!(strength > 0)) return 0;
-    for (int64_t i = 0; i < k; i++) correlations(h, k, i, &square, &pairs);
-    const double noise = strength * (pairs + square), seen = rows * square;
-    const double share = noise < seen ? noise / seen : 1;
+    double inputs = 0;
+    for (int64_t i = 0; i < k; i++) inputs += h[i * k + i] > 0;
+    if (!(strength > 0) || !(inputs > 0)) return 0;
+    const double share = strength * inputs / (strength * inputs + rows);
     for (int64_t i = 0; i < k; i++)
         for (int64_t j = 0; j < k; j++)
             if (i != j) h[i * k + j] *= (float)(1 - share);

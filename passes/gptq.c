@@ -61,7 +61,7 @@ static const qx_option options[] = {
     {"act-order", QX_OPT_BOOL, "true", 0, 1, NULL,
      "columns with large inputs first; block scales are then chosen beforehand (nvfp4: in order)"},
     {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
-    QX_SHRINK_OPTION,
+    QX_SHRINK_OPTION("5"),
     {"refine", QX_OPT_INT, "2", 0, 100, NULL, "sweeps of coordinate descent on codes and scales afterwards"},
     QX_ROWS_OPTION,
     QX_SEQUENTIAL_OPTION,

@@ -171,7 +171,7 @@ static const qx_option options[] = {
     {"swaps", QX_OPT_INT, "2", 0, 100, NULL,
      "sparsegpt: sweeps that choose the two of each four anew, with the values that serve the output best"},
     {"damp", QX_OPT_FLOAT, "0.01", 1e-6, 1, NULL, "share of the mean diagonal of H that is added to it"},
-    QX_SHRINK_OPTION,
+    QX_SHRINK_OPTION("1"),
     QX_ROWS_OPTION,
     QX_SEQUENTIAL_OPTION,
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},

@@ -42,7 +42,7 @@ qx_status qx_solve_settle(struct qx_pipeline *pipe, qx_plan_weight *w, struct qx
 /* The steps in front of its solvers. */
 const qx_step *qx_steps_before_solver(const qx_plan_weight *w);
 
-#define QX_SHRINK_OPTION {"shrink", QX_OPT_FLOAT, "3", 0, 1000, NULL, "how much correlations between inputs that few rows show are distrusted; 0 takes H as it is"}
+#define QX_SHRINK_OPTION(value) {"shrink", QX_OPT_FLOAT, value, 0, 1000, NULL, "how much correlations between inputs that few rows show are distrusted; 0 takes H as it is"}
 
 #define QX_SEQUENTIAL_OPTION {"sequential", QX_OPT_BOOL, "false", 0, 1, NULL, "one layer after the other, each making up for what its inputs lack because the layers before it are rounded: two more runs of the samples, on the CPU"}
 

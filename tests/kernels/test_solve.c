@@ -129,10 +129,10 @@ static void gram_shrinks_towards_the_truth(void **state)
     assert_true(share > .2 && share < .9);
     assert_true(off_truth(h, K, ROWS, .8f) < .7 * before);
     for (int64_t i = 0; i < K; i++) assert_true(h[i * K + i] == kept[i * K + i]);
-    float pair[9] = {4, 1, 0, 1, 1, 0, 0, 0, 0}; /* r^2 = 1/4, one pair, the third input is always 0: (1 + 1/4) / (10 / 4) */
-    assert_true(fabs(qx_shrink_gram(pair, 3, 10, 1) - .5) < 1e-12 && pair[1] == .5f && pair[3] == .5f && pair[0] == 4);
-    assert_true(qx_shrink_gram(pair, 3, 2, 1) == 1 && pair[1] == 0);
-    assert_true(qx_shrink_gram(pair, 3, 2, 1) == 1); /* nothing correlates any more */
+    float pair[9] = {4, 1, 0, 1, 1, 0, 0, 0, 0}; /* two inputs; the third is always 0 */
+    assert_true(fabs(qx_shrink_gram(pair, 3, 2, 1) - .5) < 1e-12 && pair[1] == .5f && pair[3] == .5f && pair[0] == 4 && pair[4] == 1);
+    assert_true(fabs(qx_shrink_gram(pair, 3, 2, 3) - .75) < 1e-12 && pair[1] == .125f);
+    assert_true(qx_shrink_gram((float[4]){0}, 2, 5, 1) == 0);
 }
 
 static void factor_refuses(void **state)
