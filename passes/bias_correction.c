@@ -14,6 +14,7 @@
 #include "kernels/quant.h"
 #include "onnx/weight/weight.h"
 #include "passes/linear/bias.h"
+#include "passes/place/scheme.h"
 #include "passes/search/group.h"
 #include "passes/search/solve_kept.h"
 
@@ -44,13 +45,19 @@ static qx_value *met_by(const qx_linear *l)
     return strcmp(qx_attr_string(l->node, "direction", "forward"), "bidirectional") ? qx_node_out(l->node, 0) : NULL;
 }
 
-static qx_status want_means(qx_stats *stats, const qx_linear *l)
+static qx_status want_means(qx_stats *stats, const qx_linear *l, const qx_value *y)
 {
     const qx_conv_window w = window_of(l);
     qx_stat_request r = {.value = met_by(l), .kinds = QX_STAT_RANGE | QX_STAT_CHANNELS | QX_STAT_ROWS, .axis = l->is_conv ? 1 : -1,
                          .window = l->is_conv ? &w : NULL};
     if (l->recurrent) r.kinds &= ~(unsigned)QX_STAT_ROWS; /* what a state adds up is the mean of every step, alike or not */
     if (by_patches(l)) r.rows = ENOUGH, r.enough = (FROM + l->k - 1) / l->k;
+    if (y) { /* rows of what x is made of instead, which tell those of x */
+        r.kinds &= ~(unsigned)QX_STAT_ROWS;
+        QX_TRY(qx_stats_want(stats, &r));
+        r.value = y;
+        r.kinds = QX_STAT_RANGE | QX_STAT_ROWS;
+    }
     return qx_stats_want(stats, &r);
 }
 
@@ -64,9 +71,14 @@ static bool wants(const qx_plan_item *it)
 static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
 {
     const qx_plan *plan = p->pipe->plan;
-    (void)m;
+    qx_twice *twice = qx_arena_array(m->arena, (size_t)plan->linears.count + 1, sizeof *twice);
+    if (!twice) return QX_E_NOMEM;
+    p->state = twice;
     for (int64_t i = 0; i < plan->linears.count; i++) {
-        if (wants(&plan->items[i])) QX_TRY(want_means(stats, plan->items[i].lin));
+        const qx_plan_item *it = &plan->items[i];
+        if (!wants(it)) continue;
+        if (it->lin->is_conv && it->act) twice[i] = qx_output_twice(plan, it);
+        QX_TRY(want_means(stats, it->lin, twice[i].f ? twice[i].y : NULL));
     }
     return QX_OK;
 }
@@ -79,6 +91,7 @@ typedef struct corrector {
     int64_t in;                  /* channels that a result is made of: of its group */
     float *x;                    /* 0 behind the last row */
     float *shift;                /* Q(x) - x; NULL: it stays float */
+    const qx_twice *twice;       /* rows are of y, x = f(y), and y is rounded before; NULL: they are of x */
     int64_t tile;                /* rows of W at a time */
     float *add;                  /* [n] to the bias */
 } corrector;
@@ -102,17 +115,32 @@ static qx_status take_rows(corrector *c, const qx_value_stats *st, const qx_valu
     return QX_OK;
 }
 
+static void round_to(const corrector *c, qx_dtype act, float scale, int32_t zero, float *x)
+{
+    const qx_quant q = {.grid = {c->channels, c->padded, c->channels, c->padded}, .format = {.codes = act}, .scale = &scale,
+                        .zero = act == QX_DT_UINT8 ? &zero : NULL};
+    if (act && scale > 0) (void)qx_fake_quantize(&q, x);
+}
+
+static void activate(const corrector *c, float *x)
+{
+    for (int64_t i = 0; i < c->padded * c->channels; i++) x[i] = qx_activation_at(c->twice->f, c->twice->slope, x[i]);
+}
+
+/* Where the activation bends, two roundings are not the sum of both: half a step of SiLU near 0 falls to another code for good. */
 static qx_status find_shift(corrector *c)
 {
-    const qx_plan_item *it = c->it;
+    const qx_plan_item *it = c->it, *maker = c->twice ? c->twice->maker : NULL;
     const int64_t n = c->padded * c->channels;
-    const qx_quant q = {.grid = {c->channels, c->padded, c->channels, c->padded}, .format = {.codes = it->act}, .scale = &it->act_scale,
-                        .zero = it->act == QX_DT_UINT8 ? &it->act_zero : NULL};
-    if (!it->act || !(it->act_scale > 0) || c->rows == 1) return QX_OK; /* a mean is no value that is ever rounded */
-    QX_TRY(qx_alloc_array(c->p->ctx, (size_t)n, sizeof *c->shift, (void **)&c->shift));
-    memcpy(c->shift, c->x, (size_t)n * sizeof *c->shift);
-    (void)qx_fake_quantize(&q, c->shift);
-    for (int64_t i = 0; i < n; i++) c->shift[i] -= c->x[i];
+    const bool rounds = it->act && it->act_scale > 0 && c->rows > 1; /* a mean is no value that is ever rounded */
+    if (rounds) {
+        QX_TRY(qx_alloc_array(c->p->ctx, (size_t)n, sizeof *c->shift, (void **)&c->shift));
+        memcpy(c->shift, c->x, (size_t)n * sizeof *c->shift);
+        if (maker) round_to(c, maker->out_act, maker->out_scale, maker->out_zero, c->shift), activate(c, c->shift);
+        round_to(c, it->act, it->act_scale, it->act_zero, c->shift);
+    }
+    if (c->twice) activate(c, c->x);
+    for (int64_t i = 0; rounds && i < n; i++) c->shift[i] -= c->x[i];
     return QX_OK;
 }
 
@@ -222,11 +250,16 @@ static qx_status correct(qx_pass *p, qx_plan_item *it, const qx_stats *stats)
     const qx_linear *l = it->lin;
     const qx_value_stats *st = qx_stats_get(stats, met_by(l));
     const qx_conv_window window = window_of(l);
-    const qx_value_stats *rows = l->recurrent ? NULL : qx_stats_get_rows(stats, met_by(l), l->is_conv ? &window : NULL);
+    const qx_twice *twice = (const qx_twice *)p->state + l->index;
+    /* statistics of x follow a factor that is folded into what makes it, those of y do not */
+    const bool of_y = twice->f && !twice->maker->rescaled;
+    const qx_value *seen = twice->f ? twice->y : met_by(l);
+    const qx_value_stats *rows = l->recurrent || (twice->f && !of_y) ? NULL : qx_stats_get_rows(stats, seen, l->is_conv ? &window : NULL);
     corrector c = {.p = p, .it = it, .in = l->is_conv && !by_patches(l) ? l->w->dims[1] : l->k};
     qx_status s;
     c.channels = c.in * l->group;
     if (rows && (!rows->n_rows || rows->row_len != c.channels)) rows = NULL;
+    if (rows && of_y) c.twice = twice;
     if (!st || (!rows && st->channels.n != c.channels)) return qx_item_unobserved(p->pipe, it, "bias-correction: not observed");
     QX_TRY_GOTO(s, take_rows(&c, st, rows));
     QX_TRY_GOTO(s, find_shift(&c));

@@ -251,12 +251,15 @@ done:
 static qx_status keep_inputs(qx_pass *p, const smooth_state *s, const qx_stats *stats)
 {
     const double least = qx_opt_float(p, "input-effect") / 100;
-    const int64_t most = qx_probe_samples(all_elements(s)), samples = p->pipe->samples ? qx_samples_count(p->pipe->samples) / 8 : 0;
+    const int64_t most = qx_probe_samples(all_elements(s)), all = p->pipe->samples ? qx_samples_count(p->pipe->samples) : 0,
+        samples = all / 8;
     trial t = {.p = p, .s = s};
     qx_status st;
     if (!p->pipe->samples || !qx_opt_int(p, "probes") || !most || !(least < 1) || qx_inputs_count(p->pipe->plan) < 2) return QX_OK;
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)p->pipe->plan->linears.count + 1, sizeof *t.changes, (void **)&t.changes));
-    const int64_t count = samples < 1 ? 1 : samples < most ? samples : most;
+    /* of a small network more: scores of one number each, as of a sound's quality, say little by themselves */
+    const double cheap = 2e9 / (1 + qx_inputs_work(p->pipe->plan, stats)), few = fmax((double)samples, fmin(cheap, (double)all));
+    const int64_t count = few < 1 ? 1 : few < (double)most ? (int64_t)few : most;
     QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, &(qx_probe_runs){.count = count, .half = true}, &t.probe));
     for (int64_t i = 0; i < s->n; i++)
         if (s->is[i].judged) add_group(&t, i);

@@ -1,6 +1,8 @@
 /* activation.c - see activation.h. */
 #include "passes/linear/activation.h"
 
+#include <math.h>
+
 #include "onnx/match.h"
 #include "onnx/weight/weight.h"
 #include "passes/linear/linear.h"
@@ -60,4 +62,24 @@ qx_activation qx_activation_of(const qx_value *v, const qx_node *reader, qx_node
         reader = y->uses->node;
     }
     return QX_ACTIVATION_NONE;
+}
+
+qx_activation qx_activation_made(const qx_node *n, qx_value **x, float *slope)
+{
+    *slope = 1;
+    if (n->op->id != QX_OP_LeakyRelu) return qx_activation_ends(n, x);
+    *x = n->in[0];
+    *slope = qx_attr_float(n, "alpha", 0.01f);
+    return QX_ACTIVATION_LEAKY;
+}
+
+float qx_activation_at(qx_activation a, float slope, float x)
+{
+    switch (a) {
+    case QX_ACTIVATION_SILU: return x / (1 + expf(-x));
+    case QX_ACTIVATION_HARD_SWISH: return x * fminf(fmaxf(x / 6 + 0.5f, 0), 1);
+    case QX_ACTIVATION_GELU: return 0.5f * x * (1 + erff(x * 0.70710678f));
+    case QX_ACTIVATION_LEAKY: return x < 0 ? slope * x : x;
+    default: return x;
+    }
 }

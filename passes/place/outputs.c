@@ -195,6 +195,21 @@ static bool needs_pair(const qx_pass *p, qx_value *v)
     return !v->is_output && v->n_uses && !kept && !feeds_logarithm(v, 0) && !all_read_codes(p, v, 0);
 }
 
+qx_twice qx_output_twice(const qx_plan *plan, const qx_plan_item *it)
+{
+    qx_twice t = {.f = QX_ACTIVATION_NONE};
+    qx_value *y = NULL;
+    if (!it->lin->x->def) return t;
+    const qx_activation f = qx_activation_made(it->lin->x->def, &y, &t.slope);
+    if (!f || !y->def || y->def->op->id != QX_OP_Conv) return t;
+    t.maker = qx_plan_item_of(plan, y->def);
+    t.y = y;
+    if (t.maker && t.maker->weight) t.f = f;
+    return t;
+}
+
+const qx_value *qx_output_end(const qx_plan_item *it) { return end_of(it->lin->node); }
+
 bool qx_output_codes(const qx_plan_item *it, const qx_stats *stats, qx_act_codes *out)
 {
     char detail[120];
@@ -234,6 +249,7 @@ static qx_status write_output(qx_pass *p, const qx_stats *stats, const qx_scheme
     const qx_why why = is_stale(p, it, v) ? QX_WHY_NOT_OBSERVED : choose(p, stats, s, v, &c, detail);
     if (why != QX_WHY_NONE) return qx_item_note(p->pipe, it, "output stays float");
     agree(p, v, &c);
+    it->out_act = c.act, it->out_scale = c.scale, it->out_zero = c.zero;
     QX_TRY(qx_emit_raise(p->pipe, qx_emit_pair_need(p->pipe, v, c.act), qx_dtype_get(c.act)->name));
     QX_TRY(qx_emit_pair(p->pipe, v, c.act, c.scale, c.zero, &out));
     return qx_value_replace_uses(v, out, out->def->in[0]->def);

@@ -65,6 +65,9 @@ typedef struct qx_plan_item {
     float act_range;
     float act_scale;          /* decided by the format pass in run(); > 0 when act is set, or dynamic is BLOCK (its second level) */
     int32_t act_zero;         /* zero point of x (UINT8) */
+    qx_dtype out_act;         /* of its result's own pair, once it is written; UNDEFINED: it has none */
+    float out_scale;
+    int32_t out_zero;
     double act_sqnr;          /* of x on the rows that calibration kept, decibels; NaN: no rows, or float */
 } qx_plan_item;
 

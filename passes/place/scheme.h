@@ -2,6 +2,7 @@
 #ifndef QX_PASSES_SCHEME_H
 #define QX_PASSES_SCHEME_H
 
+#include "passes/linear/activation.h"
 #include "passes/place/emit.h"
 #include "passes/place/rules.h"
 
@@ -114,6 +115,10 @@ qx_status qx_concat_share(qx_pass *p);
 
 /* outputs.c: pairs behind quantized convolutions. After the scales of inputs are decided, before pairs are written. */
 qx_status qx_outputs_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s);
+/* x = f(y), y what a convolution writes: where y has a pair too, x is rounded twice. f QX_ACTIVATION_NONE: x is made otherwise. */
+typedef struct qx_twice { const qx_plan_item *maker; const qx_value *y; qx_activation f; float slope; } qx_twice;
+qx_twice qx_output_twice(const struct qx_plan *plan, const qx_plan_item *it);
+const qx_value *qx_output_end(const qx_plan_item *it); /* what has the pair then */
 /* From decide(): the codes that a convolution's result will have, by the statistics so far; false: it will have no pair of its own. */
 bool qx_output_codes(const qx_plan_item *it, const qx_stats *stats, qx_act_codes *out);
 qx_status qx_outputs_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s);

@@ -4,8 +4,12 @@
 #include "passes/search/inputs.h"
 
 #include <math.h>
+#include <string.h>
 
-enum { MOST_RUNS = 16, ONE_IN = 4 };
+enum { MOST_RUNS = 16, FEW_RUNS = 8, MANY = 64, ONE_IN = 4 };
+/* What results may add to the noise that inputs make (1.3 dB), and the part of all multiplications that may become float for it: those
+ * take two to three times as long. Which goes first is what it does by what it costs. */
+static const double added = 1.35, dear = 0.08;
 /* Noise, or nats, below which outputs are very close: what still does half of it may stay float, nothing less. And nothing that did
  * less than a crumb of all there was. Where all together is next to nothing (50 dB), nobody asks for more, and a float convolution costs
  * time. */
@@ -14,6 +18,7 @@ static const double little = 1e-3, half = 0.5, crumb = 0.02, nothing = 1e-5;
 typedef struct suspect {
     qx_plan_item *it;        /* the first that reads x */
     bool output;             /* of what it writes, not of what it reads */
+    double work;             /* multiplications of the convolution, as a part of all */
     qx_probe_change change;
 } suspect;
 
@@ -24,6 +29,7 @@ typedef struct search {
     qx_pass *p;
     qx_probe *probe;
     suspect *list; int64_t n;
+    suspect *left;           /* room for as many */
     const qx_probe_change *others; int64_t n_others; /* of operators that are no suspects */
     qx_probe_change *changes;
     part parts[2 * MOST_RUNS]; int n_parts;
@@ -39,6 +45,21 @@ int64_t qx_inputs_count(const qx_plan *plan)
     int64_t n = 0;
     for (int64_t i = 0; i < plan->linears.count; i++) n += is_conv(&plan->items[i]);
     return n;
+}
+
+/* Multiplications in one sample. */
+static double work_of(const qx_stats *stats, const qx_plan_item *it)
+{
+    const qx_value_stats *st = qx_stats_get(stats, qx_output_end(it));
+    return (double)it->lin->k * (st && st->samples ? (double)st->count / (double)st->samples : (double)it->lin->n);
+}
+
+double qx_inputs_work(const qx_plan *plan, const qx_stats *stats)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < plan->linears.count; i++)
+        if (is_conv(&plan->items[i])) sum += work_of(stats, &plan->items[i]);
+    return sum;
 }
 
 /* Relative squared error of a value under its codes: that of even steps, of a float format its precision's. */
@@ -78,7 +99,9 @@ static qx_status run_some(search *s, bool with_others, int64_t from, int64_t to,
     while (with_others && n < s->n_others) s->changes[n] = s->others[n], n++;
     for (int64_t i = from; i < to; i++) {
         const suspect *a = &s->list[i];
-        if (a->output && i > from && s->list[i - 1].it == a->it) s->changes[n - 1].output = a->change.output; /* one change an operator */
+        int64_t at = n;
+        while (a->output && at > 0 && s->changes[at - 1].item != a->change.item) at--; /* one change an operator */
+        if (a->output && at > 0) s->changes[at - 1].output = a->change.output;
         else s->changes[n++] = a->change;
     }
     QX_TRY(qx_probe_run(s->probe, s->changes, n, &e));
@@ -206,12 +229,84 @@ static bool known(const search *s, const qx_plan_item *it)
 static void find_suspects(search *s, const qx_stats *stats)
 {
     const qx_plan *plan = s->p->pipe->plan;
+    const double all = qx_inputs_work(plan, stats);
     for (int64_t i = 0; i < plan->linears.count; i++) {
         qx_plan_item *it = &plan->items[i];
         if (!is_conv(it)) continue;
         if (!known(s, it)) s->n += describe(plan, s->p, stats, it, &s->list[s->n]);
         s->n += describe_output(plan, stats, it, &s->list[s->n]);
     }
+    for (int64_t i = 0; i < s->n; i++) s->list[i].work = work_of(stats, s->list[i].it) / all;
+}
+
+/* ---- results, beside the noise that inputs make ---- */
+
+/* What is rounded still: inputs first, then results; how many inputs. */
+static int64_t sort_left(search *s)
+{
+    int64_t n = 0, inputs = 0;
+    for (int pass = 0; pass < 2; pass++, inputs = pass == 1 ? n : inputs)
+        for (int64_t i = 0; i < s->n; i++) {
+            const suspect a = s->list[i];
+            const qx_plan_item *it = a.it;
+            if (a.output != (pass == 1) || !it->pass || (a.output ? it->float_output : !it->act)) continue;
+            s->left[n++] = a;
+        }
+    memcpy(s->list, s->left, (size_t)n * sizeof *s->list);
+    s->n = n;
+    return inputs;
+}
+
+/* Of the singles the one that does most for what it costs; NULL: none that may stay float. */
+static part *best_of(search *s, double room)
+{
+    part *best = NULL;
+    for (int i = 0; i < s->n_parts; i++) {
+        part *a = &s->parts[i];
+        const double work = s->list[a->from].work;
+        if (a->to - a->from > 1 || a->effect < crumb * s->all || work > room) continue;
+        if (!best || a->effect * s->list[best->from].work > best->effect * work) best = a;
+    }
+    return best;
+}
+
+/* Noise that singles leave when the best of them have gone; those, when `done`. */
+static qx_status without_best(search *s, qx_status (*done)(search *s, const part *a), double goal, double *rest)
+{
+    double effect[2 * MOST_RUNS], room = dear;
+    qx_status st = QX_OK;
+    *rest = s->all;
+    for (int i = 0; i < s->n_parts; i++) effect[i] = s->parts[i].effect;
+    for (part *a; st == QX_OK && *rest > goal && (a = best_of(s, room)) != NULL; a->effect = 0) {
+        if (done) st = done(s, a);
+        room -= s->list[a->from].work;
+        *rest -= a->effect;
+    }
+    for (int i = 0; i < s->n_parts; i++) s->parts[i].effect = effect[i];
+    return st;
+}
+
+/* Each alone looks harmless where there are many: results stay float until all that are left add little to what inputs do. */
+static qx_status keep_results(search *s)
+{
+    const int64_t inputs = sort_left(s);
+    double base, rest;
+    if (inputs == s->n) return QX_OK;
+    s->runs = 0;
+    QX_TRY(run_some(s, true, 0, inputs, &base));
+    QX_TRY(run_some(s, true, 0, s->n, &s->all));
+    const double goal = fmax(added * base, nothing);
+    qx_log(s->p->ctx, QX_LOG_DEBUG, "inputs rounded: noise %.2e on the output; results too: %.2e", base, s->all);
+    if (s->all <= goal) return QX_OK;
+    s->parts[0] = (part){inputs, s->n, s->all - base};
+    s->n_parts = 1;
+    while (s->runs < (s->n - inputs > MANY ? FEW_RUNS : MOST_RUNS)) {
+        part *a = worst_of(s, false);
+        QX_TRY(without_best(s, NULL, goal, &rest));
+        if (!a || a->effect < crumb * s->all || rest <= goal) break;
+        QX_TRY(divide(s, a, crumb * s->all));
+    }
+    return without_best(s, keep, goal, &rest);
 }
 
 qx_status qx_inputs_keep(qx_pass *p, const qx_stats *stats, qx_probe *probe, const qx_probe_change *others, int64_t n, double least)
@@ -222,15 +317,19 @@ qx_status qx_inputs_keep(qx_pass *p, const qx_stats *stats, qx_probe *probe, con
     qx_status st;
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, 2 * (size_t)plan->linears.count + 1, sizeof *s.list, (void **)&s.list));
     QX_TRY_GOTO(st, qx_alloc_array(p->ctx, (size_t)(plan->linears.count + n) + 1, sizeof *s.changes, (void **)&s.changes));
+    QX_TRY_GOTO(st, qx_alloc_array(p->ctx, 2 * (size_t)plan->linears.count + 1, sizeof *s.left, (void **)&s.left));
     find_suspects(&s, stats);
     if (!s.n) goto done;
     s.most = (s.n + n + ONE_IN - 1) / ONE_IN;
     QX_TRY_GOTO(st, run_some(&s, true, 0, s.n, &s.all));
+    qx_log(p->ctx, QX_LOG_DEBUG, "%lld inputs and results of convolutions rounded: noise %.2e on the output", (long long)s.n, s.all);
     if (!(s.all > nothing)) goto done;
     QX_TRY_GOTO(st, find_worst(&s));
-    st = without_worst(&s, keep, &rest);
+    QX_TRY_GOTO(st, without_worst(&s, keep, &rest));
+    st = keep_results(&s);
 done:
     qx_free(p->ctx, s.list);
+    qx_free(p->ctx, s.left);
     qx_free(p->ctx, s.changes);
     return st;
 }

@@ -149,8 +149,7 @@ static qx_status on_value(void *user, int watch, const qx_value *v, const qx_ten
 
 static bool is_compared(const qx_probe *p, int o, const qx_tensor *t)
 {
-    return !t->is_sequence && !t->is_optional && qx_dtype_is_float(t->dtype) && (!p->any_logits || p->logits[o]) && t->rank >= 1 &&
-        t->numel > 0;
+    return !t->is_sequence && !t->is_optional && qx_dtype_is_float(t->dtype) && (!p->any_logits || p->logits[o]) && t->numel > 0;
 }
 
 static qx_status compare(qx_probe *p, const held *h, const qx_tensor *got, qx_effect_sums *s)

@@ -149,10 +149,54 @@ static void a_small_weight_stays_float_too(void **state)
     check("smoothquant,int8", BOTH("100000"), "/wide: int8-weights\n");
 }
 
+/* A score is one number, of no axes. */
+static void a_score_is_an_output(void **state)
+{
+    (void)state;
+    const char *text = HEAD(17) "g (float[1,16,12,12] x) => (float y) "
+        "<float[16,16,3,3] a = random(1), float[16,16,3,3] b = random(2), float[16,16,3,3] c = random(3), float[16,16,3,3] d = random(4), float gain = {300}> { "
+        "x2 = Mul(x, x) x4 = Mul(x2, x2) x6 = Mul(x4, x2) x7 = Mul(x6, x) r = Tanh(x) "
+        "[\"/wide\"] w = Conv<pads=[1,1,1,1]>(x7, a) w1 = Mul(w, gain) w2 = Tanh(w1) "
+        "[\"/b\"] y1 = Conv<pads=[1,1,1,1]>(r, b) [\"/c\"] y2 = Conv<pads=[1,1,1,1]>(r, c) [\"/d\"] y3 = Conv<pads=[1,1,1,1]>(r, d) "
+        "z1 = Add(y1, y2) z2 = Add(z1, y3) z = Add(z2, w2) y = ReduceMean<keepdims=0>(z) }";
+    check("smoothquant,int8", text, "/wide: int8-weights\n");
+    check("smoothquant,int8", text, "/b: int8\n");
+}
+
+/* Eight results that each do an eighth: two of them are 6 % of the multiplications, three would be too dear. */
+static void results_until_they_are_dear(void **state)
+{
+    (void)state;
+#define PART(i) "[\"/w" #i "\"] u" #i " = Conv(r, a" #i ", offset) t" #i " = Tanh(u" #i ") "
+    const char *text = HEAD(17) "g (float[1,16,12,12] x) => (float[1,16,12,12] y) "
+        "<float[16,16,1,1] a1 = random(1), float[16,16,1,1] a2 = random(2), float[16,16,1,1] a3 = random(3), float[16,16,1,1] a4 = random(4), "
+        "float[16,16,1,1] a5 = random(5), float[16,16,1,1] a6 = random(6), float[16,16,1,1] a7 = random(7), float[16,16,1,1] a8 = random(8), "
+        "float[16,16,5,5] b = random(9), float[16] offset = {300, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}> { r = Tanh(x) "
+        PART(1) PART(2) PART(3) PART(4) PART(5) PART(6) PART(7) PART(8)
+        "[\"/b\"] v = Conv<pads=[2,2,2,2]>(r, b) y = Sum(t1, t2, t3, t4, t5, t6, t7, t8, v) }";
+    qx_ctx *ctx = qx_ctx_new(NULL);
+    qx_quantize_options o = {.passes = "smoothquant,int8", .samples = {.random = 8}};
+    qx_report *report;
+    qx_stats *stats = NULL;
+    qx_model *m = NULL;
+    int kept = 0;
+    if (qx_report_new(ctx, &report) != QX_OK || qx_model_parse_text(ctx, text, &m) != QX_OK || rewrite(ctx, &o, m, report, &stats) != QX_OK)
+        fail_msg("%s", qx_ctx_error(ctx));
+    for (int64_t i = 0; i < report->n_nodes; i++)
+        kept += report->nodes[i].notes && strstr(report->nodes[i].notes, "result stays float");
+    assert_int_equal(kept, 2);
+    qx_report_free(report);
+    qx_model_free(m);
+    qx_stats_free(stats);
+    qx_ctx_free(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(the_worst_input_stays_float), cmocka_unit_test(unless_it_does_not_matter),
                                        cmocka_unit_test(unless_told_not_to), cmocka_unit_test(the_worst_result_stays_float),
-                                       cmocka_unit_test(several_that_share_the_effect), cmocka_unit_test(all_that_read_it), cmocka_unit_test(a_small_weight_stays_float_too)};
+                                       cmocka_unit_test(several_that_share_the_effect), cmocka_unit_test(all_that_read_it),
+                                       cmocka_unit_test(a_score_is_an_output), cmocka_unit_test(results_until_they_are_dear),
+                                       cmocka_unit_test(a_small_weight_stays_float_too)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
