@@ -10,6 +10,8 @@ enum { MOST_RUNS = 16, FEW_RUNS = 8, MANY = 64, ONE_IN = 4 };
 /* What results may add to the noise that inputs make (1.3 dB), and the part of all multiplications that may become float for it: those
  * take two to three times as long. Which goes first is what it does by what it costs. */
 static const double added = 1.35, dear = 0.08;
+/* A result of so much work stays float only where it does half of all: PLCMOS was slower than in float for 5 dB. */
+static const double heavy = 0.25;
 /* Noise, or nats, below which outputs are very close: what still does half of it may stay float, nothing less. And nothing that did
  * less than a crumb of all there was. Where all together is next to nothing (50 dB), nobody asks for more, and a float convolution costs
  * time. */
@@ -210,6 +212,7 @@ static qx_status keep(search *s, const part *single)
     const suspect *a = &s->list[single->from];
     const double share = 100 * fmin(single->effect / s->all, 1);
     if (!a->it->pass) return QX_OK; /* its input has made it float altogether */
+    if (a->output && a->work > heavy && share < 100 * half) return QX_OK;
     qx_log(s->p->ctx, QX_LOG_DEBUG, "%s of '%s' rounded alone: %.1f %% of all effect on the output", a->output ? "result" : "input",
            a->it->lin->node->name, share);
     if (!a->output) return keep_input(s, a, share);
