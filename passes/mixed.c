@@ -37,7 +37,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     x->pass = p;
     p->state = x;
     QX_TRY(qx_mixed_goal_parse(p, &x->goal));
-    QX_TRY(qx_mix_plan(p, qx_opt_text(p, "formats"), stats, &x->mix));
+    QX_TRY(qx_mix_plan(p, qx_opt_text(p, "formats"), qx_opt_bool(p, "together"), stats, &x->mix));
     return want_rows(x->mix, stats);
 }
 
@@ -249,14 +249,16 @@ static const qx_option options[] = {
                                                                 "the output; layer: the group's own error; auto: output up to 2 "
                                                                 "billion weights"},
     {"probes", QX_OPT_INT, "0", 0, 64, NULL, "samples that score=output runs for each group; 0: 4 for small models, 1 for others"},
+    {"together", QX_OPT_BOOL, "false", 0, 1, NULL,
+     "q, k and v get one format, gate and up too, for runtimes that join them; else each its own where only weights are rounded"},
     {NULL, QX_OPT_BOOL, NULL, 0, 0, NULL, NULL},
 };
 
 const qx_passdef qx_pass_mixed = {
     .name = "mixed", .brief = "the best format for each group of layers within a size, or for a quality", .options = options,
     .flags = QX_PASS_FORMAT | QX_PASS_CALIBRATED | QX_PASS_MIXES | QX_PASS_UNTIMED, .plan = plan, .decide = decide, .run = run,
-    .doc = "Every group of layers that must agree (q/k/v, gate/up, experts of a layer) gets one of `formats`. The loss of a "
-           "choice is the sum over\n"
+    .doc = "Every layer, or group that must agree (experts of a layer; q/k/v and gate/up where inputs are rounded), gets one "
+           "of `formats`. The loss of a choice is the sum over\n"
            "groups of effect * error: the error of the group's outputs over sampled rows, scaled by what the group's smallest "
            "format does to\n"
            "the model's output (KL of the logits; noise for other models), from one run each. The bytes are those of the file, "

@@ -98,12 +98,21 @@ static size_t experts_of(const char *name)
     return at && (at[7] == '.' || at[7] == '/') && at[8] >= '0' && at[8] <= '9' ? (size_t)(at - name) + 7 : 0;
 }
 
+/* Whether every format that the item may have leaves its activations alone: then nothing but its own weight changes. */
+static bool rounds_weight_alone(const qx_mix *m, int64_t item)
+{
+    for (int f = 0; f < m->n; f++)
+        if (qx_mix_at(m, item, f)->ok && qx_mix_at(m, item, f)->act) return false;
+    return true;
+}
+
 /* What must agree has the same key: experts of one layer; readers of one tensor inside one module. */
-static const char *key_of(qx_arena *arena, const qx_linear *l)
+static const char *key_of(const qx_mix *m, qx_arena *arena, const qx_linear *l)
 {
     const char *node = l->node->name, *weight = l->w_init ? l->w_init->name : "";
     const char *name = module_of(node) ? node : weight;
     if (experts_of(name)) return qx_arena_printf(arena, "experts %.*s", (int)experts_of(name), name);
+    if (!m->together && rounds_weight_alone(m, l->index)) return qx_arena_printf(arena, "alone %lld", (long long)l->index);
     return qx_arena_printf(arena, "%lld %.*s", (long long)l->group_id, (int)module_of(name), name);
 }
 
@@ -200,7 +209,7 @@ static qx_status find_groups(qx_mix *m)
     qx_status st = QX_OK;
     for (int64_t i = 0; i < plan->linears.count && st == QX_OK; i++) {
         if (m->group[i] < 0) continue;
-        const char *key = key_of(arena, &plan->linears.items[i]);
+        const char *key = key_of(m, arena, &plan->linears.items[i]);
         const uintptr_t at = key ? (uintptr_t)qx_map_get(first, key) : 0;
         m->group[i] = at ? (int64_t)at - 1 : i;
         st = !key ? QX_E_NOMEM : at ? QX_OK : qx_map_put(first, key, (void *)(uintptr_t)(i + 1));
@@ -335,13 +344,14 @@ static void check_float_type(const qx_mix *m)
     }
 }
 
-qx_status qx_mix_plan(qx_pass *p, const char *formats, qx_stats *stats, qx_mix **out)
+qx_status qx_mix_plan(qx_pass *p, const char *formats, bool together, qx_stats *stats, qx_mix **out)
 {
     const qx_plan *plan = p->pipe->plan;
     qx_arena *arena = p->pipe->model->arena;
     qx_mix *m = qx_arena_alloc(arena, sizeof *m);
     if (!m) return QX_E_NOMEM;
     m->pass = p;
+    m->together = together;
     QX_TRY(parse_formats(m, formats));
     QX_TRY(measure_input(m));
     m->cells = qx_arena_array(arena, (size_t)(plan->linears.count * (m->n + 1)) + 1, sizeof *m->cells);

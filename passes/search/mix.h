@@ -31,6 +31,7 @@ typedef struct qx_mix {
     bool keep_float;                     /* "float" is in the list: column n may be chosen where others can */
     const char *float_name;              /* of the part that says so */
     qx_mix_cell *cells;                  /* [items][n + 1]; the last column is float */
+    bool together;                       /* readers of one tensor inside one module agree in every case */
     int64_t *group;                      /* [items]; -1: not a candidate */
     int64_t n_groups;
 } qx_mix;
@@ -39,8 +40,8 @@ static inline qx_mix_cell *qx_mix_at(const qx_mix *m, int64_t item, int format) 
 
 /* Parses "int4(block=128)+int8+float". In a list with a weight-only format int8 and fp8 without options mean int8-weights and
  * fp8-weights: such a list is about storage. Plans every format on the items that pass p was given, and on language model heads
- * that a default rule kept. */
-qx_status qx_mix_plan(qx_pass *p, const char *formats, qx_stats *stats, qx_mix **out);
+ * that a default rule kept. together: readers of one tensor agree (q/k/v), also where formats are of weights alone. */
+qx_status qx_mix_plan(qx_pass *p, const char *formats, bool together, qx_stats *stats, qx_mix **out);
 /* Hands the item to a format (n: float). */
 void qx_mix_give(const qx_mix *m, int64_t item, int format);
 /* The same for a whole group. */

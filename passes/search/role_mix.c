@@ -117,7 +117,7 @@ static qx_status plan(qx_pass *p, qx_model *m, qx_stats *stats)
     bool *value = qx_arena_array(m->arena, n, sizeof *value);
     r->more = qx_arena_array(m->arena, n, sizeof *r->more);
     if (!formats || !value || !r->more) return QX_E_NOMEM;
-    QX_TRY(qx_mix_plan(p, formats, stats, &r->mix));
+    QX_TRY(qx_mix_plan(p, formats, false, stats, &r->mix));
     if (r->mix->n != 2) QX_FAIL(p->ctx, QX_E_USAGE, "role-mix needs two formats, base and more, not '%.100s'", formats);
     QX_TRY(mark_values(p, value));
     assign(r, p->pipe->plan, value);
