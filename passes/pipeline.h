@@ -25,7 +25,7 @@ typedef struct qx_quantize_options {
     const char *const *include; int n_include;
     const char *const *exclude; int n_exclude;
     const qx_setting *settings; int n_settings;
-    const char *tables;                  /* embeddings, recurrences, heads that nobody named: "int8" (NULL too) or "float" */
+    const char *tables;                  /* embeddings, recurrences, heads that nobody named: "auto" (NULL too), "int8" or "float" */
     qx_target target;
     const qx_dim_fix *dims; int n_dims;
     bool dry_run, no_verify, force, external_data, strict, fix_order, allow_symlinks, allow_requantize, verify_each;

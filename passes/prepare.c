@@ -149,12 +149,14 @@ static const char *option_value(const qx_pass *pass, const char *name)
  * them do much to the output, 8 hardly anything, and in float they would be most of a small file. */
 static qx_status parse_tables(qx_pipeline *p)
 {
-    const char *asked = p->opt->tables ? p->opt->tables : "int8";
+    const char *asked = p->opt->tables ? p->opt->tables : "auto";
     const bool in_float = strcmp(asked, "float") == 0;
     qx_pass *format = NULL;
     p->tables = NULL;
     p->stores_rest = false;
-    if (!in_float && strcmp(asked, "int8") != 0) QX_FAIL(p->ctx, QX_E_USAGE, "--tables '%s': write int8 or float", asked);
+    p->tables_measured = strcmp(asked, "auto") == 0;
+    if (!in_float && !p->tables_measured && strcmp(asked, "int8") != 0)
+        QX_FAIL(p->ctx, QX_E_USAGE, "--tables '%s': write auto, int8 or float", asked);
     for (int i = p->n_passes; i-- > 0;)
         if (p->passes[i]->def->flags & QX_PASS_FORMAT) format = p->passes[i];
     if (!format || in_float || qx_target_has(p->opt->target, QX_TARGET_FLOAT_TABLES)) return QX_OK;

@@ -12,6 +12,7 @@
 #include "passes/search/inputs.h"
 #include "passes/place/scheme.h"
 #include "passes/search/smooth.h"
+#include "passes/search/tables.h"
 
 /* a channel that few rows show may be ten times as large in the next one, and s would make that be clipped */
 static const int64_t least_rows = 256;
@@ -270,6 +271,40 @@ done:
     return st;
 }
 
+/* Groups that nothing was searched for, by their own ranges: of one with a zero point, whose grid is finer, not quite as good as it is. */
+static void add_plain(trial *t, const qx_group *g, const qx_stats *stats)
+{
+    const qx_plan *plan = t->p->pipe->plan;
+    for (int64_t j = 0; j < g->n; j++) {
+        qx_plan_item *it = g->items[j];
+        char detail[120];
+        qx_act_codes c;
+        if (!it->pass || !it->act || !qx_item_rounds_x(it) || qx_scheme_input_codes(it, stats, &c, detail) != QX_WHY_NONE) continue;
+        const bool one_sided = c.act == QX_DT_UINT8;
+        t->changes[t->n++] = (qx_probe_change){.item = it - plan->items, .spec = &it->weight->spec,
+                                               .x = {.act = one_sided ? QX_DT_INT8 : c.act, .scale = one_sided ? 2 * c.scale : c.scale}};
+    }
+}
+
+/* Tables that do more than all of that. */
+static qx_status keep_tables(qx_pass *p, const smooth_state *s, const qx_stats *stats)
+{
+    const int64_t most = qx_probe_samples(all_elements(s));
+    trial t = {.p = p, .s = s};
+    qx_status st;
+    if (!p->pipe->samples || !qx_opt_int(p, "probes") || !most || !qx_tables_count(p->pipe)) return QX_OK;
+    QX_TRY_GOTO(st, qx_alloc_array(p->ctx, 2 * (size_t)p->pipe->plan->linears.count + 1, sizeof *t.changes, (void **)&t.changes));
+    for (int64_t i = 0; i < s->n; i++)
+        if (s->is[i].judged) add_group(&t, i);
+        else add_plain(&t, &s->groups[i], stats);
+    if (t.n) QX_TRY_GOTO(st, qx_probe_new(p->pipe, stats, &(qx_probe_runs){.count = most, .half = true}, &t.probe));
+    if (t.n) QX_TRY_GOTO(st, qx_tables_choose(p, t.probe, t.changes, t.n));
+done:
+    qx_probe_free(t.probe);
+    qx_free(p->ctx, t.changes);
+    return st;
+}
+
 static bool runs_model(const qx_pass *p) { return qx_opt_int(p, "probes") > 0; }
 
 static qx_status decide(qx_pass *p, qx_model *m, qx_stats *stats)
@@ -285,7 +320,8 @@ static qx_status decide(qx_pass *p, qx_model *m, qx_stats *stats)
     qx_progress(p->ctx, "smoothquant", s->n, s->n);
     QX_TRY(measure(p, s, stats));
     QX_TRY(keep_worst(p, s));
-    return keep_inputs(p, s, stats);
+    QX_TRY(keep_inputs(p, s, stats));
+    return keep_tables(p, s, stats);
 }
 
 /* ---- doing it ---- */

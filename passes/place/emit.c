@@ -251,10 +251,30 @@ qx_status qx_emit_bytes(qx_pipeline *pipe, const qx_plan_item *it, const qx_qspe
     return QX_OK;
 }
 
+static qx_status all_rows_in_half(qx_pipeline *pipe, qx_plan_weight *w)
+{
+    qx_value *table;
+    QX_TRY(add_part(w->value->graph, w, QX_PART_CODES, "fp16", &table));
+    for (int64_t i = 0; i < pipe->plan->linears.count; i++)
+        if (pipe->plan->items[i].weight == w) QX_TRY(qx_gathered_half(&pipe->plan->items[i], table));
+    return QX_OK;
+}
+
+/* A table that is only gathered, and that 8 bits would cost too much (passes/search/tables.c). */
+static qx_status emit_half(qx_pipeline *pipe, qx_plan_item *it)
+{
+    qx_plan_weight *w = it->weight;
+    QX_TRY(qx_job_new(pipe->model, w->tensor, &w->view, w->steps, &w->spec, QX_LAYOUT_SAME, &w->job));
+    QX_TRY(all_rows_in_half(pipe, w));
+    w->done = true;
+    return report_weight(pipe, it);
+}
+
 qx_status qx_emit_weight(qx_pipeline *pipe, qx_plan_item *it)
 {
     qx_plan_weight *w = it->weight;
     if (w->done) return QX_OK;
+    if (w->spec.codes == QX_DT_FLOAT16) return emit_half(pipe, it);
     qx_form f = qx_form_of(pipe, it);
     const bool half = w->spec.scale == QX_DT_FLOAT16 && it->lin->x->type.dtype == QX_DT_FLOAT; /* and cast */
     if ((f == QX_FORM_NBITS && !w->embedding && !half) || f == QX_FORM_MIXTURE) w->spec.scale = it->lin->x->type.dtype;

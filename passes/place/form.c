@@ -180,6 +180,7 @@ bool qx_form_powers(const qx_pipeline *pipe, const qx_plan_weight *w)
 
 qx_need qx_emit_weight_need(const qx_pipeline *pipe, const qx_plan_item *it)
 {
+    if (it->weight->spec.codes == QX_DT_FLOAT16) return (qx_need){0, 0};
     if (in_integers(it) && it->weight->items == 1) return (qx_need){11, 6}; /* of DynamicQuantizeLinear and Round */
     const bool bytes = it->weight->spec.codes == QX_DT_INT8;
     if (bytes && (qx_form_of(pipe, it) == QX_FORM_NBITS || qx_form_only_gathered(pipe, it->weight)))

@@ -83,3 +83,15 @@ qx_status qx_gathered_rows(qx_plan_item *it, qx_value *codes, qx_value *scale)
     QX_TRY(qx_node_set_in(n, 0, q));
     return qx_node_set_in(n, 1, s);
 }
+
+qx_status qx_gathered_half(qx_plan_item *it, qx_value *table)
+{
+    qx_node *n = it->lin->node;
+    qx_value *rows;
+    QX_TRY(put(n, "Gather", table, n->in[1], table->type.dtype, "Gather", &rows));
+    QX_TRY(qx_node_set_op(n, "", "Cast"));
+    QX_TRY(qx_attr_remove(n, "axis"));
+    QX_TRY(qx_attr_set_int(n, "to", it->weight->tensor->dtype));
+    QX_TRY(qx_node_truncate_in(n, 1));
+    return qx_node_set_in(n, 0, rows);
+}

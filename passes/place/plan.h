@@ -103,6 +103,7 @@ struct qx_pipeline {
     qx_pass **settings;           /* FORMAT pass of each --set, [opt->n_settings]; NULL: float */
     qx_pass **set_passes; int n_set_passes; /* the different ones among them (and `tables`) that `passes` has not */
     qx_pass *tables;              /* FORMAT pass of what stays float by its name, as far as it is stored in 8 bits; NULL: it is not */
+    bool tables_measured;         /* --tables auto: those that cost too much in 8 bits have 16 */
     bool stores_rest;             /* the main format stores what stays float by its name itself, as its option says */
     qx_model *model;
     qx_plan *plan;

@@ -55,6 +55,17 @@ static qx_status round_product(qx_probe *p, int64_t i, const qx_probe_change *c,
     return qx_rounded_product_add(p->ctx, &d);
 }
 
+/* Rows of a table are rounded as they are gathered. */
+static qx_status round_rows(qx_probe *p, const qx_plan_item *it, const qx_probe_change *c, int64_t n, float *y)
+{
+    const int64_t k = it->lin->k;
+    float *scale;
+    QX_TRY(qx_alloc_raw(p->ctx, (size_t)n * sizeof *scale + 1, (void **)&scale));
+    qx_spec_fake(c->spec, &(qx_row_tile){.rows = n / k, .k = k, .x = y, .scale = scale});
+    qx_free(p->ctx, scale);
+    return QX_OK;
+}
+
 /* The tensor's memory holds the result from here on: what a watch is allowed to change (runtime/exec.h). */
 static qx_status change_result(qx_probe *p, int64_t i, const qx_tensor *t)
 {
@@ -67,6 +78,8 @@ static qx_status change_result(qx_probe *p, int64_t i, const qx_tensor *t)
     (void)qx_to_f32(t->dtype, t->data, t->numel, y);
     if (p->x[i] && is_product(it, p->x_len[i], t->numel)) {
         st = round_product(p, i, c, y);
+    } else if (it->lin->embedding && c->spec) {
+        st = round_rows(p, it, c, t->numel, y);
     } else {
         qx_probe_noise(y, t->numel, c->error);
         st = QX_OK;

@@ -118,7 +118,7 @@ The whole job: the output's name, what is printed, the files that appear, and ev
          1 node   int8-weights
          1 left in float: excluded (--set embed*=float), 1.57 MB
   $ qonnx quantize model.onnx --int4 --no-verify --tables int4 --dry-run
-  qonnx quantize: --tables 'int4': write int8 or float
+  qonnx quantize: --tables 'int4': write auto, int8 or float
   [2]
 
 Without samples a transformer of tokens is rounded on made-up ones; a sample or two verify; the format alone takes none. Another model's samples are left.
