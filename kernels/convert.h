@@ -3,7 +3,7 @@
 #define QX_KERNELS_CONVERT_H
 
 #include "kernels/dtype.h"
-#include "kernels/isa.h"
+#include "kernels/loops/isa.h"
 
 typedef struct qx_conv_row {
     void (*to_f32)(const void *src, int64_t n, float *dst); /* NULL where the dtype has no conversion */

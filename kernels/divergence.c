@@ -2,7 +2,7 @@
  * lanes: the same bits on every instruction set. */
 #include "kernels/divergence.h"
 
-#include "kernels/fmath.h"
+#include "kernels/loops/fmath.h"
 
 enum { PIECE = 256, LANES = 8 };
 

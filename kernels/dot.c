@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "kernels/multi.h"
+#include "kernels/loops/multi.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/isa.h"
+#include "kernels/loops/isa.h"
 
 enum {
     QX_GEMM_NR = 32,    /* columns of a panel */

@@ -1,5 +1,5 @@
 /* gram.c - see gram.h: packing, and the pieces of the work. */
-#include "kernels/gram_leaf.h"
+#include "kernels/loops/gram_leaf.h"
 
 #include <string.h>
 

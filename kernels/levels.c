@@ -1,5 +1,5 @@
 /* levels.c - what rounding makes of a histogram: the sum that a search of thresholds asks for some hundred times of each activation. */
-#include "kernels/multi.h"
+#include "kernels/loops/multi.h"
 #include "kernels/observe.h"
 #include "kernels/scalar.h"
 

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "kernels/gemm.h"
-#include "kernels/multi.h"
-#include "kernels/nbits_leaf.h"
+#include "kernels/loops/multi.h"
+#include "kernels/loops/nbits_leaf.h"
 #include "kernels/quant.h"
 
 enum { COLUMNS = QX_GEMM_NR, HALF = 16, MAX_BLOCKS = 256, TOGETHER = 4 /* columns that a dot product takes at once */,

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/multi.h"
-#include "kernels/nbits_leaf.h"
+#include "kernels/loops/multi.h"
+#include "kernels/loops/nbits_leaf.h"
 
 enum { FEW = QX_NBITS_ROWS /* up to which codes are read as they lie; five take as long in panels */, COLUMNS = 32, FEW_COLUMNS = 4,
        LANES = 16, LINE = 64, MAX_BLOCKS = 256,

@@ -3,7 +3,7 @@
  * alone, saturated, costs more than the amax rule; an octave up, eight codes, nothing is left that rounds to more than 3, and
  * half such a scale has every value. Where the largest element may weigh next to nothing, six down are looked at. Without weights
  * errors are summed in 16-bit fixed point, as in search.c. */
-#include "kernels/multi.h"
+#include "kernels/loops/multi.h"
 #include "kernels/scalar.h"
 #include "kernels/search_group.h"
 

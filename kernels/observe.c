@@ -1,5 +1,5 @@
 /* observe.c - the face of observe.h: picks the loops of the best instruction set. */
-#include "kernels/observe_leaf.h"
+#include "kernels/loops/observe_leaf.h"
 
 qx_scan qx_scan_f32(const float *x, int64_t n, bool sizes) { return qx_observe_cpu(qx_isa_best())->scan(x, n, sizes); }
 void qx_hist_f32(const float *x, int64_t n, float inv_width, uint64_t *bins) { qx_observe_cpu(qx_isa_best())->hist(x, n, inv_width, bins); }

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#include "kernels/quant_leaf.h"
+#include "kernels/loops/quant_leaf.h"
 
 enum { CHUNK = 2048 }; /* elements; a multiple of 8, so that chunks of packed codes start at whole bytes */
 

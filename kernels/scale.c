@@ -1,7 +1,7 @@
 /* scale.c - scales from ranges: the amax rule, the asymmetric rule, and what a scale looks like once it is stored. */
 #include <float.h>
 
-#include "kernels/multi.h"
+#include "kernels/loops/multi.h"
 #include "kernels/quant.h"
 #include "kernels/scalar.h"
 

@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-#include "kernels/multi.h"
+#include "kernels/loops/multi.h"
 #include "kernels/scalar.h"
 #include "kernels/search_group.h"
 

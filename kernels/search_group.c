@@ -1,7 +1,7 @@
 /* search_group.c - blocks to lanes. Columns beside each other are lanes as they lie and are not copied. */
 #include "kernels/search_group.h"
 
-#include "kernels/multi.h"
+#include "kernels/loops/multi.h"
 
 QX_INLINE void turn_body(const qx_group *g, const float *const *from, int64_t step, int64_t at, int64_t m, float *restrict tile)
 {

@@ -3,7 +3,7 @@
 #ifndef QX_KERNELS_SEARCH_GROUP_H
 #define QX_KERNELS_SEARCH_GROUP_H
 
-#include "kernels/search_leaf.h"
+#include "kernels/loops/search_leaf.h"
 
 enum { QX_PIECE = 256 }; /* elements of a block in a tile */
 

@@ -1,7 +1,7 @@
 /* transpose.c - matrix transpose by small blocks, so that both sides stay in the cache; the same with codes packed on the way. */
 #include <string.h>
 
-#include "kernels/multi.h"
+#include "kernels/loops/multi.h"
 #include "kernels/quant.h"
 
 enum { BLOCK = 32 };

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "kernels/solve.h"
+#include "kernels/solve/solve.h"
 #include "passes/linear/store.h"
 #include "passes/place/plan.h"
 #include "passes/rotate_find.h"

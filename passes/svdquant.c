@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/thread.h"
-#include "kernels/solve.h"
+#include "kernels/solve/solve.h"
 #include "onnx/edit.h"
 #include "passes/place/nodes.h"
 #include "passes/place/plan.h"

@@ -3,7 +3,7 @@
  * only a run can tell counts as its largest input. */
 #include "base/checked.h"
 #include "onnx/infer/expr.h"
-#include "runtime/cpu/winograd.h"
+#include "runtime/cpu/conv/winograd.h"
 #include "runtime/fuse/fuse.h"
 #include "runtime/plan.h"
 

@@ -10,7 +10,7 @@
 #include "base/map.h"
 #include "base/spool.h"
 #include "onnx/weight/weight.h"
-#include "runtime/cpu/winograd.h"
+#include "runtime/cpu/conv/winograd.h"
 #include "runtime/plan.h"
 
 /* ---- Stretches ---- */

@@ -9,7 +9,7 @@
  * to the plan only. */
 #include <string.h>
 
-#include "runtime/cpu/nhwc.h"
+#include "runtime/cpu/picture/nhwc.h"
 #include "runtime/dnnl/door.h"
 #include "runtime/fuse/fuse.h"
 #include "runtime/plan.h"

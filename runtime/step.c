@@ -6,7 +6,7 @@
 
 #include "base/text.h"
 #include "runtime/device/device.h"
-#include "runtime/cpu/nhwc.h"
+#include "runtime/cpu/picture/nhwc.h"
 
 /* ---- Constants ---- */
 

@@ -5,10 +5,10 @@
 #include "kernels/attention.h"
 
 #include "kernels/dtype.h"
-#include "kernels/fmath.h"
+#include "kernels/loops/fmath.h"
 #include "kernels/gemm.h"
 #include "kernels/rows.h"
-#include "kernels/vmath_leaf.h"
+#include "kernels/loops/vmath_leaf.h"
 
 /* SCORES: what a tile has at most, 28 KiB; LEAST, MOST: its query rows with a whole block of keys, with few keys */
 enum { KEYS = QX_ATTN_KEYS, NR = QX_GEMM_NR, LEAST = 28, MOST = 84, SCORES = LEAST * KEYS, TILES = (QX_ATTN_ROWS + LEAST - 1) / LEAST };

@@ -1,6 +1,6 @@
 /* binary.c - binary operations on runs. Each loop exists once for operands that both advance and once for each that stays, so that the
  * compiler sees constant strides. */
-#include "kernels/fmath.h"
+#include "kernels/loops/fmath.h"
 #include "kernels/pointwise.h"
 
 #pragma GCC diagnostic ignored "-Wtype-limits" /* one text serves signed and unsigned types */

@@ -7,12 +7,12 @@
 #define HAVE_F16C
 #define FN(name) avx2_##name
 #define TARGET QX_TARGET_AVX2
-#include "kernels/convert_loops.h"
+#include "kernels/loops/convert_loops.h"
 #undef FN
 #undef TARGET
 #define FN(name) avx512_##name
 #define TARGET QX_TARGET_AVX512
-#include "kernels/convert_loops.h"
+#include "kernels/loops/convert_loops.h"
 #endif
 
 const qx_conv_row *qx_conv_cpu(qx_isa isa)

@@ -1,6 +1,6 @@
 /* gram.c - Gram tiles for AVX2 and AVX-512, at the speed of a matrix product. The sums in float64 of a large matrix lie in the
  * last cache or in memory: they are fetched while the products run. */
-#include "kernels/gram_leaf.h"
+#include "kernels/loops/gram_leaf.h"
 
 enum { T = QX_GRAM_TILE };
 

@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-#include "kernels/igemm_leaf.h"
-#include "kernels/multi.h"
+#include "kernels/loops/igemm_leaf.h"
+#include "kernels/loops/multi.h"
 #include "kernels/quant.h"
 #if defined(__x86_64__)
 #include <immintrin.h>

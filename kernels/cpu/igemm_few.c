@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "kernels/multi.h"
+#include "kernels/loops/multi.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 enum { AHEAD = 4096, LANES = 16, MOST = QX_IGEMM_WIDEST / LANES }; /* bytes; columns of a register; registers of a row */

@@ -1,7 +1,7 @@
 /* int8.c - see int8.h. */
 #include "kernels/int8.h"
 
-#include "kernels/multi.h"
+#include "kernels/loops/multi.h"
 
 QX_INLINE void qx_int8_row_body(const int16_t *x, const int8_t *w, int64_t k, int64_t n, int64_t row, int64_t col, int32_t *acc)
 {

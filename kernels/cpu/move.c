@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "kernels/multi.h"
+#include "kernels/loops/multi.h"
 #include "kernels/quant.h"
 
 typedef struct wide { uint64_t lo, hi; } wide;

@@ -1,10 +1,10 @@
 /* nbits_avx512.c - dot products with few-bit weights for AVX512, and with rounded rows for VNNI. */
 #if defined(__x86_64__)
 #define LANES_ISA 512
-#include "kernels/nbits_leaf.h"
-#include "kernels/lanes.h"
-#include "kernels/nbits_loops.h"
-#include "kernels/nbits_ints_loops.h"
+#include "kernels/loops/nbits_leaf.h"
+#include "kernels/loops/lanes.h"
+#include "kernels/loops/nbits_loops.h"
+#include "kernels/loops/nbits_ints_loops.h"
 
 const qx_nbits_leaf *qx_nbits_leaf_avx512(void) { return &leaf; }
 

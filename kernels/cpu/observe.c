@@ -1,5 +1,5 @@
 /* observe.c - observation loops compiled for AVX2 and AVX-512. */
-#include "kernels/observe_leaf.h"
+#include "kernels/loops/observe_leaf.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -10,7 +10,7 @@
 #define MOSTI(a, b) ((v8i)_mm256_max_epi32((__m256i)(a), (__m256i)(b)))
 #define FN(name) avx2_##name
 #define TARGET QX_TARGET_AVX2
-#include "kernels/observe_loops.h"
+#include "kernels/loops/observe_loops.h"
 #undef FN
 #undef TARGET
 #undef WIDEN
@@ -20,7 +20,7 @@
 #define MINUS(a, b) ((v8d)_mm512_fmsub_pd((__m512d)(a), _mm512_set1_pd(1.0), (__m512d)(b)))
 #define FN(name) avx512_##name
 #define TARGET QX_TARGET_AVX512
-#include "kernels/observe_loops.h"
+#include "kernels/loops/observe_loops.h"
 #endif
 
 const qx_observe_leaf *qx_observe_cpu(qx_isa isa)

@@ -1,5 +1,5 @@
-/* pool.c - sliding windows by the loops for this CPU (kernels/pool_loops.h). */
-#include "kernels/pool_leaf.h"
+/* pool.c - sliding windows by the loops for this CPU (kernels/loops/pool_loops.h). */
+#include "kernels/loops/pool_leaf.h"
 
 int64_t qx_pool_scratch(const qx_windows *w, int64_t lanes, int64_t n) { return n * qx_pool_pitch(w) * lanes + QX_POOL_SLACK; }
 

@@ -3,9 +3,9 @@
 #include <math.h>
 
 #define LANES_ISA 512
-#include "kernels/pool_leaf.h"
-#include "kernels/lanes.h"
-#include "kernels/pool_loops.h"
+#include "kernels/loops/pool_leaf.h"
+#include "kernels/loops/lanes.h"
+#include "kernels/loops/pool_loops.h"
 
 void qx_pool_rows_avx512(const qx_windows *w, const qx_pool_band *b) { pool_rows(w, b); }
 #endif

@@ -1,5 +1,5 @@
 /* quant.c - the innermost quantization loops compiled for AVX2 and AVX-512. */
-#include "kernels/quant_leaf.h"
+#include "kernels/loops/quant_leaf.h"
 #include "kernels/scalar.h"
 
 #if defined(__x86_64__)
@@ -9,14 +9,14 @@ static const qx_conv_row *avx512_conv(void) { return qx_conv_cpu(QX_ISA_AVX512);
 #define FN(name) avx2_##name
 #define TARGET QX_TARGET_AVX2
 #define CONV avx2_conv
-#include "kernels/quant_loops.h"
+#include "kernels/loops/quant_loops.h"
 #undef FN
 #undef TARGET
 #undef CONV
 #define FN(name) avx512_##name
 #define TARGET QX_TARGET_AVX512
 #define CONV avx512_conv
-#include "kernels/quant_loops.h"
+#include "kernels/loops/quant_loops.h"
 #endif
 
 const qx_leaf *qx_leaf_cpu(qx_isa isa)

@@ -1,7 +1,7 @@
 /* rows.c - see rows.h. Sums keep LANES partial sums in a fixed order: vectorisable without letting the compiler reorder anything. */
 #include "kernels/rows.h"
 
-#include "kernels/fmath.h"
+#include "kernels/loops/fmath.h"
 
 enum { LANES = 32 };
 

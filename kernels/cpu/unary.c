@@ -1,5 +1,5 @@
-/* unary.c - unary functions on float (vectorised where kernels/fmath.h has them, libm elsewhere), double and integers. */
-#include "kernels/fmath.h"
+/* unary.c - unary functions on float (vectorised where kernels/loops/fmath.h has them, libm elsewhere), double and integers. */
+#include "kernels/loops/fmath.h"
 #include "kernels/pointwise.h"
 
 #pragma GCC diagnostic ignored "-Wtype-limits" /* one text serves signed and unsigned types */

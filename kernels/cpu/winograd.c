@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "kernels/gemm.h"
-#include "kernels/multi.h"
+#include "kernels/loops/multi.h"
 
 enum { LANES = QX_WINO_LANES, IN = 6, OUT = QX_WINO_TILE };
 #define PA 0.625f

@@ -3,9 +3,9 @@
 #define QX_KERNELS_CUDA_ACT_H
 
 #include "kernels/cuda/elem.h"
-#include "kernels/fmath.h"
+#include "kernels/loops/fmath.h"
 
-/* qx_act of runtime/cpu/gemm.h */
+/* qx_act of runtime/cpu/matmul/gemm.h */
 enum { ACT_NONE, ACT_RELU, ACT_GELU, ACT_GELU_TANH, ACT_SILU, ACT_SIGMOID, ACT_TANH };
 QX_HD float act_of(int act, float v)
 {

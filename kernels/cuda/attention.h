@@ -5,7 +5,7 @@
 #include <math.h>
 
 #include "kernels/cuda/elem.h"
-#include "kernels/fmath.h"
+#include "kernels/loops/fmath.h"
 
 /* A batch entry: how many keys count, and where its first query stands among them. Rows and keys are within 31 bits (the adapters
  * see to it). */

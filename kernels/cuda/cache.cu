@@ -1,6 +1,6 @@
 /* cache.cu - key and value caches of GroupQueryAttention: how many keys each batch entry has, and the new cache from the old one
  * and the new rows. Lengths are read where they lie, so a decoder's steps are the same launches with the same arguments.
- * Definitions: runtime/cpu/gqa.c and runtime/cpu/kv_codes.c. */
+ * Definitions: runtime/cpu/attention/gqa.c and runtime/cpu/attention/kv_codes.c. */
 #include "kernels/cuda/elem.h"
 
 QK_KERNEL(lengths_kernel, qk_lengths_args)

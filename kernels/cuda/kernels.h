@@ -61,7 +61,7 @@ typedef struct qk_where_args {
 } qk_where_args;
 int qk_where(qk_queue q, const qk_where_args *a);
 
-/* Cast as in runtime/cpu/cast.c, all numeric types but f64 <-> 64-bit integers beyond 2^53 (not taken). */
+/* Cast as in runtime/cpu/pointwise/cast.c, all numeric types but f64 <-> 64-bit integers beyond 2^53 (not taken). */
 /* wide: set by qk_cast */
 typedef struct qk_cast_args { const void *x; void *y; int64_t n; int32_t from, to, saturate, wide; } qk_cast_args;
 int qk_cast(qk_queue q, const qk_cast_args *a);
@@ -214,7 +214,7 @@ typedef struct qk_gemm_args {
     int64_t xr, xc, wr, wc, yr, yc;        /* row and column strides */
     int32_t brank; int64_t bdims[4], bx[4], bw[4], by;
     int64_t add_r, add_c;
-    int32_t dtype, wtype, ytype, btype, act;   /* types of x, w, y, bias/add; act: qx_act of runtime/cpu/gemm.h */
+    int32_t dtype, wtype, ytype, btype, act;   /* types of x, w, y, bias/add; act: qx_act of runtime/cpu/matmul/gemm.h */
     float alpha, beta;
     const float *col_scale; int32_t col_one; /* a factor a column in f32, or one for all; NULL: none */
 } qk_gemm_args;

@@ -6,7 +6,7 @@
 #include <math.h>
 
 #include "kernels/cuda/elem.h"
-#include "kernels/fmath.h"
+#include "kernels/loops/fmath.h"
 #include "kernels/pointwise.h"
 
 #define QX_SIGN(v) (((v) > 0) - ((v) < 0))

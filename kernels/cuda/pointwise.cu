@@ -170,7 +170,7 @@ QK_KERNEL(where_kernel, qk_where_args)
 }
 QK_EXTERN int qk_where(qk_queue q, const qk_where_args *a) { return QK_LAUNCH(where_kernel, QK_EACH_BLOCKS(a->n), 256, q, a); }
 
-/* ---- cast: runtime/cpu/cast.c ---- */
+/* ---- cast: runtime/cpu/pointwise/cast.c ---- */
 
 QX_HD int64_t cut(double v)
 {

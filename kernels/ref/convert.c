@@ -4,7 +4,7 @@
 
 #define FN(name) ref_##name
 #define TARGET
-#include "kernels/convert_loops.h"
+#include "kernels/loops/convert_loops.h"
 
 const qx_conv_row *qx_conv_ref(void) { return ref_conv_rows; }
 

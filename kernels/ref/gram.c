@@ -1,7 +1,7 @@
 /* gram.c - Gram tiles in plain C: the reference. */
 #include <math.h>
 
-#include "kernels/gram_leaf.h"
+#include "kernels/loops/gram_leaf.h"
 
 enum { T = QX_GRAM_TILE };
 

@@ -1,11 +1,11 @@
 /* observe.c - observation loops in plain C: the reference. */
-#include "kernels/observe_leaf.h"
+#include "kernels/loops/observe_leaf.h"
 
 #include <math.h>
 
 #define FN(name) ref_##name
 #define TARGET
-#include "kernels/observe_loops.h"
+#include "kernels/loops/observe_loops.h"
 
 const qx_observe_leaf *qx_observe_ref(void)
 {

@@ -9,7 +9,7 @@
 #include "passes/search/sequence.h"
 
 /* program, libraries and what the heap keeps, more where the library for convolutions makes its code; plan and scratch of an
- * executor: as measured; what a thread reads of a weight while it is packed (runtime/cpu/pack.c) */
+ * executor: as measured; what a thread reads of a weight while it is packed (runtime/cpu/matmul/pack.c) */
 enum { PROCESS = 16 << 20, CONVOLUTIONS = 7 << 20, RUN_ROOM = 1 << 20, PACK_ROOM = 1 << 20 };
 enum { WORTH_TELLING = 256 << 20 }; /* of less a line says it when asked (--verbose, --dry-run) */
 enum { DOUBT = 8 }; /* a forecast may be wrong by one part in so many */

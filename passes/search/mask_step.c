@@ -1,7 +1,7 @@
 /* mask_step.c - 2:4 masks without compensation as a step of a weight: magnitude and Wanda (see solve_step.h). */
 #include "passes/search/solve_step.h"
 
-#include "kernels/solve.h"
+#include "kernels/solve/solve.h"
 #include "passes/search/solve_order.h"
 
 typedef struct masker { const float *norm; int64_t spatial; } masker;

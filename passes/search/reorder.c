@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "kernels/solve.h"
+#include "kernels/solve/solve.h"
 #include "passes/linear/store.h"
 
 enum { ROWS = 512, SWEEPS = 48 };

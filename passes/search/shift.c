@@ -7,7 +7,7 @@
 #include "base/thread.h"
 #include "calib/stats/observer.h"
 #include "kernels/dot.h"
-#include "kernels/solve.h"
+#include "kernels/solve/solve.h"
 
 enum { STRIP = 64, BLOCK = QX_GRAM_ROWS, HELD = 1024, TILE = 32 };
 static const double DAMP = 0.1, FLOOR = 1e-4; /* shares of the mean diagonal; of |xq|^2 */

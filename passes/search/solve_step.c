@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/solve.h"
+#include "kernels/solve/solve.h"
 #include "passes/search/solve_order.h"
 #include "passes/search/solve_kept.h"
 

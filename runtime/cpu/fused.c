@@ -1,8 +1,8 @@
 /* fused.c - fused steps: activation, group normalisation, product with what follows it. */
 #include <string.h>
 
-#include "runtime/cpu/group_norm.h"
-#include "runtime/cpu/unary.h"
+#include "runtime/cpu/norm/group_norm.h"
+#include "runtime/cpu/pointwise/unary.h"
 #include "runtime/fuse/fuse.h"
 
 qx_status qx_cpu_act(qx_call *c)

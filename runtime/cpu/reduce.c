@@ -5,7 +5,7 @@
 
 #include "kernels/quant.h"
 #include "kernels/rows.h"
-#include "runtime/cpu/strided.h"
+#include "runtime/cpu/move/strided.h"
 
 typedef struct reduce_row { qx_op_id op; qx_reduce fn; } reduce_row;
 static const reduce_row rows[] = {

@@ -2,7 +2,7 @@
 #include "runtime/cpu/rnn_codes.h"
 
 #include "kernels/quant.h"
-#include "runtime/cpu/qdq.h"
+#include "runtime/cpu/codes/qdq.h"
 
 /* One number a direction, or one a column of each. */
 static qx_status check_numbers(qx_call *c, uint32_t i, int64_t dirs, int64_t n, int64_t *count)

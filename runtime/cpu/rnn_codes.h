@@ -2,7 +2,7 @@
 #ifndef QX_RUNTIME_CPU_RNN_CODES_H
 #define QX_RUNTIME_CPU_RNN_CODES_H
 
-#include "runtime/cpu/codes.h"
+#include "runtime/cpu/codes/codes.h"
 
 /* [dirs][k][n] as stored, packed; a scale and a zero point a direction, or a column of one. */
 typedef struct qx_rnn_codes { const qx_code_panels *w; const float *scale; const int32_t *zero; bool per_column; } qx_rnn_codes;

@@ -1,4 +1,4 @@
-/* gqa.c - GroupQueryAttention (runtime/cpu/gqa.c): query and key normalised and rotated, the caches, attention. How many keys
+/* gqa.c - GroupQueryAttention (runtime/cpu/attention/gqa.c): query and key normalised and rotated, the caches, attention. How many keys
  * there are is read on the device, so that the step is compiled once for caches of a length and the decoder's steps can be
  * recorded; only the dims of the caches depend on the content of an input. */
 #include <math.h>

@@ -2,7 +2,7 @@
  * of few bits. The library does what it has an engine for, kernels/cuda/gemm.cu the rest. */
 #include <string.h>
 
-#include "runtime/cpu/gemm.h"
+#include "runtime/cpu/matmul/gemm.h"
 #include "runtime/cuda/lib.h"
 #include "runtime/fuse/fuse.h"
 

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "runtime/cpu/gemm.h"
+#include "runtime/cpu/matmul/gemm.h"
 #include "runtime/cuda/node.h"
 #include "runtime/fuse/fuse.h"
 #include "runtime/pointwise_ops.h"

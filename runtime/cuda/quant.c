@@ -13,7 +13,7 @@ static bool code_type(int dt)
 
 static bool scale_type(int dt) { return cu_real(dt) || dt == QX_DT_FLOAT8E8M0 || dt == QX_DT_FLOAT8E4M3FN; }
 
-/* Layout of the scales around the axis; the same rules as runtime/cpu/qdq.c. */
+/* Layout of the scales around the axis; the same rules as runtime/cpu/codes/qdq.c. */
 static qx_status layout(const cu_build *b, qk_quant_args *a)
 {
     const qx_dev_tensor *x = &b->in[0], *s = &b->in[1];

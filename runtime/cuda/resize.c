@@ -1,5 +1,5 @@
 /* resize.c - adapter of Resize (nearest and linear): the source positions and weights of every output position are worked out on
- * the host, as runtime/cpu/resize.c does, and lie with the step on the device. */
+ * the host, as runtime/cpu/picture/resize.c does, and lie with the step on the device. */
 #include <math.h>
 #include <string.h>
 

@@ -6,7 +6,7 @@
 
 #include <dnnl.h>
 
-#include "runtime/cpu/int8.h"
+#include "runtime/cpu/codes/int8.h"
 #include "runtime/dnnl/door.h"
 
 enum { QX_DN_CACHE = 6 }; /* primitives of one node: different row counts */

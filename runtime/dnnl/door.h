@@ -4,7 +4,7 @@
 #ifndef QX_RUNTIME_DNNL_DOOR_H
 #define QX_RUNTIME_DNNL_DOOR_H
 
-#include "runtime/cpu/gemm.h"
+#include "runtime/cpu/matmul/gemm.h"
 
 /* Channels that lie side by side in the layout in which convolutions run best on this CPU: [N, C / block, H, W, block]. 0: no
  * such layout. */

@@ -1,6 +1,6 @@
 /* off.c - the door of runtime/dnnl/door.h in a build without oneDNN: there is never a kernel, so everything goes through our own. */
 #include "runtime/dnnl/door.h"
-#include "runtime/cpu/int8.h"
+#include "runtime/cpu/codes/int8.h"
 
 #ifndef QONNX_HAVE_DNNL
 

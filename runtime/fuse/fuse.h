@@ -4,7 +4,7 @@
 #ifndef QX_RUNTIME_FUSE_H
 #define QX_RUNTIME_FUSE_H
 
-#include "runtime/cpu/gemm.h"
+#include "runtime/cpu/matmul/gemm.h"
 #include "runtime/plan.h"
 
 typedef struct qx_fuser {

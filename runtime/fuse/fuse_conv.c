@@ -4,7 +4,7 @@
  * takes an activation too. */
 #include <math.h>
 
-#include "runtime/cpu/activation.h"
+#include "runtime/cpu/pointwise/activation.h"
 #include "runtime/fuse/fuse.h"
 
 static const struct row { qx_op_id op; qx_unary fn; const char *name[2]; float fallback[2]; } rows[] = {

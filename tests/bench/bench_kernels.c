@@ -9,12 +9,12 @@
 #endif
 
 #include "kernels/gemm.h"
-#include "kernels/nbits_leaf.h"
-#include "kernels/igemm_leaf.h"
+#include "kernels/loops/nbits_leaf.h"
+#include "kernels/loops/igemm_leaf.h"
 #include "kernels/matmul.h"
-#include "kernels/quant_leaf.h"
-#include "kernels/search_leaf.h"
-#include "kernels/solve.h"
+#include "kernels/loops/quant_leaf.h"
+#include "kernels/loops/search_leaf.h"
+#include "kernels/solve/solve.h"
 
 static double now(void)
 {

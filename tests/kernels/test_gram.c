@@ -1,6 +1,6 @@
 /* test_gram.c - Gram tiles: every instruction set gives the bits of the reference, which is near X'X in float64. */
 #include "kernels.h"
-#include "kernels/gram_leaf.h"
+#include "kernels/loops/gram_leaf.h"
 
 #include <math.h>
 

@@ -1,7 +1,7 @@
 /* test_igemm.c - the 8-bit product is exact: every sign mix, zero points, odd sizes and extreme values, on every tile of this machine. */
 #include "kernels.h"
 
-#include "kernels/igemm_leaf.h"
+#include "kernels/loops/igemm_leaf.h"
 
 typedef struct icase { int64_t m, n, k; } icase;
 static const icase sizes[] = {{1, 1, 1}, {8, 32, 4}, {9, 33, 5}, {3, 70, 513}, {17, 31, 1030}, {1, 64, 100}, {5, 3, 0}, {3, 70, 1028}, {13, 40, 70}};

@@ -1,7 +1,7 @@
 /* test_nbits.c - products with few-bit weights against a double sum over codes decoded here one by one. */
 #include "kernels.h"
 
-#include "kernels/nbits_leaf.h"
+#include "kernels/loops/nbits_leaf.h"
 
 typedef struct ncase { int bits; bool is_signed; int zero; int64_t n, k, block; } ncase; /* zero: 0 default, 1 packed, 2 float */
 static const ncase cases[] = {

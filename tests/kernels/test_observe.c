@@ -1,6 +1,6 @@
 /* test_observe.c - observation loops: every instruction set gives the bits of the reference; the reference agrees with long double. */
 #include "kernels.h"
-#include "kernels/observe_leaf.h"
+#include "kernels/loops/observe_leaf.h"
 
 #include <math.h>
 

@@ -2,7 +2,7 @@
  * numbers of every kind. */
 #include "kernels.h"
 
-#include "kernels/pool_leaf.h"
+#include "kernels/loops/pool_leaf.h"
 
 /* in, out, kernel, stride, dilation, begin, end of three axes; lanes. out is what fits, and more where ceil_mode adds windows. */
 static const struct { const char *name; qx_windows w; int64_t lanes; } shapes[] = {

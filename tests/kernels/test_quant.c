@@ -2,7 +2,7 @@
  * written here from the definition, and on every instruction set of this machine. Then the published vectors. */
 #include "kernels.h"
 
-#include "kernels/quant_leaf.h"
+#include "kernels/loops/quant_leaf.h"
 
 typedef struct layout { const char *name; int64_t rows, cols, block_r, block_c; } layout;
 static const layout layouts[] = {

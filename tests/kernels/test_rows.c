@@ -4,7 +4,7 @@
 
 #include "kernels/move.h"
 #include "kernels/rows.h"
-#include "kernels/vmath_leaf.h"
+#include "kernels/loops/vmath_leaf.h"
 
 static const int lengths[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 64, 100, 1000};
 enum { MOST = 1000 };

@@ -2,7 +2,7 @@
  * numbers as upper bounds; NVFP4 against exhaustive search; MX exponents. */
 #include "kernels.h"
 
-#include "kernels/search_leaf.h"
+#include "kernels/loops/search_leaf.h"
 
 enum { MAX_N = 8192 };
 static float x[MAX_N], w[MAX_N], y[MAX_N], scale[MAX_N], scale2[MAX_N];

@@ -3,7 +3,7 @@
 #include "kernels.h"
 
 #include "golden_solve.h"
-#include "kernels/solve.h"
+#include "kernels/solve/solve.h"
 
 static void close_to(const float *a, const float *b, int64_t n, double tol)
 {

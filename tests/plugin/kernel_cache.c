@@ -1,5 +1,5 @@
 /* kernel_cache.c - kernels/cuda/cache.cu: lengths that fit and that do not, and caches of numbers and of codes, against what the
- * CPU's caches hold (runtime/cpu/kv_codes.c). */
+ * CPU's caches hold (runtime/cpu/attention/kv_codes.c). */
 #include "kernel_case.h"
 
 enum { B = 2, H = 3, ROWS = 2, PAST = 5, CAP = 8 };

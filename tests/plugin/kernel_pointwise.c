@@ -2,7 +2,7 @@
  * type, hard numbers, pieces of eight and single elements. */
 #include "kernel_case.h"
 #include "kernels/pointwise.h"
-#include "runtime/cpu/gemm.h"
+#include "runtime/cpu/matmul/gemm.h"
 
 enum { MOST = 2600 };
 /* Lengths and distances from an aligned address (in elements) with which pieces of eight are taken, or not. */
@@ -268,7 +268,7 @@ static void cast_small(int from, int to, int64_t n, size_t shift)
     kc_release();
 }
 
-/* As the CPU casts (runtime/cpu/cast.c): towards zero, what does not fit at the ends of 64 bits, then the low bits. */
+/* As the CPU casts (runtime/cpu/pointwise/cast.c): towards zero, what does not fit at the ends of 64 bits, then the low bits. */
 static void cast_integers(int to)
 {
     static const float x[] = {0, -0.0f, 0.9f, -0.9f, 1.5f, -1.5f, 127.9f, 128, -128.9f, 255.5f, 256, 65535.5f, 1e9f, -1e9f, 3e9f, 1e20f,

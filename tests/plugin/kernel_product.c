@@ -3,7 +3,7 @@
 #include "kernel_case.h"
 #include "kernels/nbits.h"
 #include "kernels/quant.h"
-#include "runtime/cpu/gemm.h"
+#include "runtime/cpu/matmul/gemm.h"
 
 enum { MOST = 1 << 16 };
 static float xs[MOST], ws[MOST], ys[MOST], want[MOST];
