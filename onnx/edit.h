@@ -65,6 +65,10 @@ qx_status qx_function_inline(qx_node *call);
 qx_status qx_functions_inline(qx_model *m);
 enum { QX_INLINE_NODES = 1000000 };
 
+/* Drops what exporters wrote beside nodes for people who debug an export (stack traces, classes, doc strings; file/debug_info.c). Modules
+ * that patterns name nodes by stay, and so does what is unknown. *bytes: of the file. */
+qx_status qx_debug_info_drop(qx_model *m, int64_t *bytes);
+
 /* Removes nodes and initializers that no output needs (random and control operators included when dead); *removed may be NULL. */
 qx_status qx_dead_code(qx_model *m, int64_t *removed);
 /* Puts the nodes of every graph behind what they need, otherwise in the order they have; *moved: how many had to move. With a

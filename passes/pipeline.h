@@ -28,7 +28,8 @@ typedef struct qx_quantize_options {
     const char *tables;                  /* embeddings, recurrences, heads that nobody named: "auto" (NULL too), "int8" or "float" */
     qx_target target;
     const qx_dim_fix *dims; int n_dims;
-    bool dry_run, no_verify, force, external_data, strict, fix_order, allow_symlinks, allow_requantize, verify_each;
+    bool dry_run, no_verify, force, external_data, strict, fix_order, allow_symlinks, allow_requantize, verify_each,
+        keep_debug_info;
     const char *external_data_root;
     const char *const *verify; int n_verify; /* --verify FILE.npz */
     double min_sqnr; bool has_min_sqnr;

@@ -75,9 +75,20 @@ static qx_status merge_scales(const qx_pipeline *p, qx_model *m)
     return QX_OK;
 }
 
+static qx_status drop_debug_info(const qx_pipeline *p, qx_model *m)
+{
+    int64_t bytes = 0;
+    if (p->opt->keep_debug_info) return QX_OK;
+    QX_TRY(qx_debug_info_drop(m, &bytes));
+    if (bytes) qx_log(p->ctx, QX_LOG_INFO, "%lld bytes that the exporter wrote beside nodes for debugging are left out", (long long)bytes);
+    if (p->report) p->report->debug_bytes = bytes;
+    return QX_OK;
+}
+
 qx_status qx_prepare_model(qx_pipeline *p, qx_model *m)
 {
     if (!changes_model(p)) return QX_OK;
+    QX_TRY(drop_debug_info(p, m));
     QX_TRY(fix_inputs(p, m));
     QX_TRY(inline_functions(p, m));
     QX_TRY(qx_dead_code(m, NULL)); /* a model cut at an earlier output: readers that are gone hold no weight in float */

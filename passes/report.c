@@ -144,6 +144,7 @@ static qx_status put_head(const qx_report *r, qx_jsonw *w)
     QX_TRY(put_text(w, "device", r->device));
     QX_TRY(qx_jsonw_int(w, "input_bytes", r->input_bytes));
     QX_TRY(qx_jsonw_int(w, "output_bytes", r->output_bytes));
+    QX_TRY(qx_jsonw_int(w, "debug_bytes_dropped", r->debug_bytes));
     QX_TRY(qx_jsonw_int(w, "peak_bytes", (int64_t)r->peak_bytes));
     QX_TRY(qx_jsonw_int(w, "peak_rss", r->peak_rss));
     QX_TRY(qx_jsonw_int(w, "expected_bytes", r->expected_bytes));

@@ -55,6 +55,7 @@ typedef struct qx_report {
     qx_strings *words;                             /* operators, formats, reasons: what many rows share */
     const char *input, *output, *data_path, *pipeline, *samples, *device;
     int64_t input_bytes, output_bytes;
+    int64_t debug_bytes;                           /* of the input, dropped: stack traces and the like beside nodes */
     size_t peak_bytes; int64_t peak_rss;
     qx_report_node *nodes; int64_t n_nodes;
     qx_report_tensor *tensors; int64_t n_tensors;

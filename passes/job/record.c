@@ -97,6 +97,7 @@ qx_status qx_record_options(qx_ctx *ctx, const qx_quantize_options *o, qx_buf *o
     QX_TRY(put_number(&w, "max-ir", o->max_ir));
     if (o->external_data) QX_TRY(qx_jsonw_string(&w, "external-data", "1"));
     if (o->allow_requantize) QX_TRY(qx_jsonw_string(&w, "allow-requantize", "1"));
+    if (o->keep_debug_info) QX_TRY(qx_jsonw_string(&w, "keep-debug-info", "1"));
     QX_TRY(put_samples(&w, o));
     QX_TRY(qx_jsonw_end_object(&w));
     if (strcmp(out->data, "{}") == 0) qx_buf_clear(out);
@@ -120,7 +121,7 @@ static bool any_source(qx_record_given *given, void *user)
 static bool is_recorded(const char *name)
 {
     static const char *const names[] = {"include", "exclude", "set", "tables", "dim", "target", "max-opset", "max-ir", "external-data",
-                                        "allow-requantize", "calib", "text", "tokenizer", "load-stats",
+                                        "allow-requantize", "keep-debug-info", "calib", "text", "tokenizer", "load-stats",
         "seq-len", "samples", "random", "seed", "no-verify"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0) return true;

@@ -41,7 +41,7 @@ GOOD = {
     "target": ["ort"], "float": ["fp16"], "io": ["int8"], "output": ["x.onnx"], "force": [], "dry-run": [], "frontier": ["x.png"], "external-data": [], "max-opset": ["21"], "max-ir": ["10"], "calib": ["{sample}"], "text": ["{text}"],
     "tokenizer": ["{tokenizer}"], "seq-len": ["32"], "samples": ["2"], "random": ["2"], "seed": ["7"], "save-stats": ["x.stats"], "load-stats": ["{stats}"], "save-gram": [], "resume": ["x.resume"],
     "verify": ["{sample}"], "no-verify": [], "min-sqnr": ["1"], "include": ["*mlp*"], "exclude": ["*mlp*"], "set": ["*mlp*=int8-weights"], "tables": ["auto"], "dim": ["batch=1"], "strict": [], "fix-order": [],
-    "allow-requantize": [], "external-data-root": ["."], "allow-symlinks": [], "verify-each": [], "device": ["cpu"], "max-device-memory": ["1G"], "plugin-dir": ["."], "like": ["{like}"],
+    "allow-requantize": [], "keep-debug-info": [], "external-data-root": ["."], "allow-symlinks": [], "verify-each": [], "device": ["cpu"], "max-device-memory": ["1G"], "plugin-dir": ["."], "like": ["{like}"],
     "explain": [], "report": ["x.json"], "threads": ["1"], "max-memory": ["1G"], "json": [], "quiet": [], "verbose": [], "help": [],
 }
 WRONG = {
