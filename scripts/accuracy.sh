@@ -25,6 +25,7 @@ qonnx=$1 dir=$2 calib=${3:-32} windows=${4:-40}
 bench=$(dirname "$0")/../tests/bench
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT INT TERM
+: >"$tmp/sizes"
 
 if [ -d "$dir/unet" ]; then
     [ "$peers" ] || { echo "accuracy.sh: a pipeline needs --peers PYTHON" >&2; exit 2; }
@@ -34,18 +35,31 @@ fi
 
 number() { sed -n "s/^ *\"$1\": \([-0-9.e+]*\),*\$/\1/p" "$2"; }
 
-row() { # label, pipeline
-    start=$(date +%s.%N)
-    if ! "$qonnx" quantize "$dir/model.onnx" -o "$tmp/out.onnx" --passes "$2" --text "$dir/calib.txt" --tokenizer "$dir/tokenizer.json" \
-        --seq-len 256 --samples "$calib" --no-verify --force --quiet >"$tmp/log" 2>&1; then
-        echo "| \`$2\` | failed: $(tail -1 "$tmp/log" | cut -c1-80) | | | | |"
-        return
+quantize() { # pipeline
+    "$qonnx" quantize "$dir/model.onnx" -o "$tmp/out.onnx" --passes "$1" --text "$dir/calib.txt" --tokenizer "$dir/tokenizer.json" \
+        --seq-len 256 --samples "$calib" --no-verify --force --quiet >"$tmp/log" 2>&1
+}
+
+size_in_table() { awk -F '\t' -v p="$1" '$1 == p { print $2; exit }' "$tmp/sizes"; }
+
+bytes_of() { # pipeline
+    if [ -z "$(size_in_table "$1")" ]; then
+        quantize "$1" && printf '%s\t%s\n' "$1" "$(cat "$tmp"/out.onnx* | wc -c)" >>"$tmp/sizes"
+        rm -f "$tmp"/out.onnx*
     fi
+    size_in_table "$1"
+}
+
+row() { # pipeline; "mixed(size=@P)": at the bytes of P
+    case $1 in *@*) base=${1#*@}; set -- "${1%%@*}$(bytes_of "${base%)}"))" ;; esac
+    start=$(date +%s.%N)
+    quantize "$1" || { echo "| \`$1\` | failed: $(tail -1 "$tmp/log" | cut -c1-80) | | | | |"; return; }
     seconds=$(echo "$(date +%s.%N) $start" | awk '{printf "%.1f", $1 - $2}')
     "$qonnx" eval "$tmp/out.onnx" --ref "$dir/model.onnx" --text "$dir/heldout.txt" --tokenizer "$dir/tokenizer.json" \
         --seq-len 256 --samples "$windows" --quiet --json >"$tmp/eval.json"
     bytes=$(cat "$tmp"/out.onnx* | wc -c)
-    awk -v p="$2" -v ppl="$(number perplexity "$tmp/eval.json")" -v kl="$(number mean_kl "$tmp/eval.json")" -v top="$(number top1_agreement "$tmp/eval.json")" \
+    printf '%s\t%s\n' "$1" "$bytes" >>"$tmp/sizes"
+    awk -v p="$1" -v ppl="$(number perplexity "$tmp/eval.json")" -v kl="$(number mean_kl "$tmp/eval.json")" -v top="$(number top1_agreement "$tmp/eval.json")" \
         -v b="$bytes" -v s="$seconds" 'BEGIN { printf "| `%s` | %.3f | %.4f | %.1f %% | %.2f | %s |\n", p, ppl, kl, 100 * top, b / 1e6, s }'
     rm -f "$tmp"/out.onnx*
 }
@@ -57,7 +71,7 @@ awk -v p="$(number perplexity "$tmp/float.json")" -v b="$(wc -c <"$dir/model.onn
 while read -r passes; do
     case $passes in ''|\#*) continue ;; esac
     [ -z "$only" ] || [ "$only" = "$passes" ] || continue
-    row "$passes" "$passes"
+    row "$passes"
 done <<'LIST'
 int8
 int8(act=max)
@@ -79,6 +93,7 @@ gptq,int4(block=32)
 int4(block=128)
 awq,int4(block=128)
 gptq,int4(block=128)
+gptq,int4(block=128,zero-point=true)
 awq,gptq,int4(block=128)
 mxfp8
 mxfp4
@@ -90,9 +105,13 @@ smoothquant,nvfp4-dynamic
 rotate,int8
 rotate,int4(block=128)
 role-mix
-mixed(size=2170000)
-mixed(size=2340000)
-gptq,mixed(size=2340000)
+mixed(size=@int4(block=128))
+gptq,mixed(size=@int4(block=128))
+mixed(size=@int4(block=32))
+gptq,mixed(size=@int4(block=32))
+mixed(size=@role-mix)
+mixed(size=23%)
+mixed(size=25%)
 sparsity(method=magnitude),int8
 sparsity(method=wanda),int8
 sparsity(method=sparsegpt),int8
