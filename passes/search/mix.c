@@ -31,12 +31,17 @@ static const char *next_part(qx_arena *arena, const char **at)
 
 static bool activations(const char *part) { return !strcmp(part, "int8") || !strcmp(part, "fp8"); }
 
+static bool rounds_weights_alone(const char *part)
+{
+    return !is_float_name(part) && strncmp(part, "int8", 4) && strncmp(part, "fp8", 3) && !strstr(part, "-dynamic");
+}
+
 /* A bare int8 or fp8 beside a weight-only format stands for storage. */
 static qx_status storage_names(qx_mix *m, const char **parts, int n)
 {
     bool storage = false;
     for (int i = 0; i < n; i++)
-        storage = storage || (!is_float_name(parts[i]) && strncmp(parts[i], "int8", 4) && strncmp(parts[i], "fp8", 3));
+        storage = storage || rounds_weights_alone(parts[i]);
     for (int i = 0; i < n && storage; i++)
         if (activations(parts[i]) && !(parts[i] = qx_arena_printf(m->pass->pipe->arena, "%s-weights", parts[i]))) return QX_E_NOMEM;
     return QX_OK;
@@ -102,7 +107,7 @@ static size_t experts_of(const char *name)
 static bool rounds_weight_alone(const qx_mix *m, int64_t item)
 {
     for (int f = 0; f < m->n; f++)
-        if (qx_mix_at(m, item, f)->ok && qx_mix_at(m, item, f)->act) return false;
+        if (qx_mix_at(m, item, f)->ok && (qx_mix_at(m, item, f)->act || qx_mix_at(m, item, f)->dynamic)) return false;
     return true;
 }
 
@@ -264,7 +269,8 @@ static qx_status fill_cell(qx_mix *m, int64_t i, int format)
     qx_mix_cell *c = qx_mix_at(m, i, format);
     *c = (qx_mix_cell){.ok = format == m->n || it->pass == m->formats[format], .why = it->why, .detail = it->detail,
                        .spec = it->weight->spec,
-                       .format = it->weight->format, .act = it->act, .weight_only = it->weight_only, .notes = it->notes};
+                       .format = it->weight->format, .act = it->act, .dynamic = it->dynamic, .weight_only = it->weight_only,
+                       .notes = it->notes};
     if (c->ok && is_tied(it) && format < m->n && qx_dtype_bits(c->spec.codes) < 8) {
         c->ok = false;
         c->why = QX_WHY_SHARED;
@@ -277,6 +283,30 @@ static qx_status fill_cell(qx_mix *m, int64_t i, int format)
     QX_TRY(qx_emit_bytes(m->pass->pipe, it, &c->spec, m->external, &c->bytes));
     c->bytes += graph_bytes(it, &c->spec);
     return QX_OK;
+}
+
+/* Nodes that quantize an input, and those that scale what MatMulInteger sums, with their names and constants: as graph_bytes. */
+static int64_t input_bytes(const qx_plan_item *it, const qx_mix_cell *c, bool counted)
+{
+    enum { NODE = 100, CONSTANTS = 250, BLOCK_CONSTANTS = 500 };
+    static const struct { int input, product; int64_t constants; } nodes[] = {[QX_DYNAMIC_NONE] = {2, 0, CONSTANTS},
+        [QX_DYNAMIC_ROW] = {8, 2, CONSTANTS}, [QX_DYNAMIC_TENSOR] = {1, 2, CONSTANTS}, [QX_DYNAMIC_BLOCK] = {10, 0, BLOCK_CONSTANTS}};
+    const int64_t x = 4 * (int64_t)strlen(it->lin->x->name) + NODE, y = 4 * (int64_t)strlen(it->lin->node->out[0]->name) + NODE;
+    if (!c->act && !c->dynamic) return 0;
+    return nodes[c->dynamic].product * y + (counted ? 0 : nodes[c->dynamic].input * x + nodes[c->dynamic].constants);
+}
+
+/* Readers of x in one group share its codes. */
+static void count_inputs(qx_mix *m)
+{
+    const qx_plan *plan = m->pass->pipe->plan;
+    for (int64_t i = 0; i < plan->linears.count; i++) {
+        bool counted = false;
+        if (m->group[i] < 0) continue;
+        for (int64_t j = 0; j < i && !counted; j++)
+            counted = m->group[j] == m->group[i] && plan->items[j].lin->x == plan->items[i].lin->x;
+        for (int f = 0; f < m->n; f++) qx_mix_at(m, i, f)->bytes += input_bytes(&plan->items[i], qx_mix_at(m, i, f), counted);
+    }
 }
 
 /* The items as if this format (n: none) had them all. */
@@ -293,14 +323,11 @@ static qx_status plan_format(qx_mix *m, int format, qx_stats *stats)
         it->weight_only = it->lin->embedding;
         it->notes = NULL;
         it->act = QX_DT_UNDEFINED;
+        it->dynamic = QX_DYNAMIC_NONE;
         it->weight->spec = (qx_qspec){0};
         it->weight->format = NULL;
     }
     if (f) QX_TRY(f->def->plan(f, m->pass->pipe->model, stats));
-    for (int64_t i = 0; i < plan->linears.count; i++)
-        if (plan->items[i].dynamic)
-            QX_FAIL(m->pass->ctx, QX_E_USAGE, "what %s costs is only known when the model runs; name int8, or a format of weights",
-                    f->def->name);
     for (int64_t i = 0; i < plan->linears.count; i++)
         if (m->group[i] >= 0) QX_TRY(fill_cell(m, i, format));
     return QX_OK;
@@ -361,6 +388,7 @@ qx_status qx_mix_plan(qx_pass *p, const char *formats, bool together, qx_stats *
     check_float_type(m);
     for (int f = 0; f <= m->n; f++) QX_TRY(plan_format(m, f, stats));
     QX_TRY(find_groups(m));
+    count_inputs(m);
     give_smallest(m);
     *out = m;
     return QX_OK;
@@ -383,6 +411,7 @@ void qx_mix_give(const qx_mix *m, int64_t item, int format)
     it->weight->spec = c->spec;
     it->weight->format = c->format;
     it->act = c->act;
+    it->dynamic = c->dynamic;
     it->weight_only = c->weight_only;
     it->notes = c->notes;
     it->why = QX_WHY_NONE;

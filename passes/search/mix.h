@@ -14,7 +14,8 @@ enum { QX_MIX_FORMATS = 8 };
 typedef struct qx_mix_cell {
     bool ok;
     qx_why why; const char *detail;      /* why not */
-    qx_qspec spec; const char *format; qx_dtype act; bool weight_only; const char *notes; /* as the format's plan() left them */
+    qx_qspec spec; const char *format; const char *notes; /* as the format's plan() left them */
+    qx_dtype act; qx_dynamic dynamic; bool weight_only;
     float act_scale;                     /* of x; 0: x stays float */
     /* in the file, with scales, zero points and the nodes that read them; a shared weight counts at its first reader */
     int64_t bytes;

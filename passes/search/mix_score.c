@@ -57,7 +57,7 @@ static qx_status score_cell(const scorer *s, int format)
     double error = 0;
     qx_mix_give(m, s->item, format);
     for (int64_t j = 0; j < l->k; j++) s->range[j] = qx_scheme_reach(c->act, c->act_scale);
-    const qx_candidates one = {.n = 1, .s = s->ones, .quantize_x = s->seen && c->act_scale > 0, .absmax = s->range};
+    const qx_candidates one = {.n = 1, .s = s->ones, .quantize_x = s->seen && (c->act_scale > 0 || c->dynamic), .absmax = s->range};
     QX_TRY(qx_judge_run(s->judge, &one, &error));
     c->error = reference > 0 ? error / reference : 0;
     if (!isfinite(c->error))

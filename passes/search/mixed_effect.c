@@ -29,8 +29,9 @@ void qx_mixed_changes(const qx_mix *m, int64_t g, int format, qx_probe_change *o
 {
     for (int64_t i = 0; i < m->pass->pipe->plan->linears.count && format < m->n; i++) {
         const qx_mix_cell *c = qx_mix_at(m, i, format);
-        if (m->group[i] == g)
-            out[(*n)++] = (qx_probe_change){.item = i, .spec = &c->spec, .x = {.act = c->act, .scale = c->act_scale}, .error = c->error};
+        if (m->group[i] != g) continue;
+        out[(*n)++] = (qx_probe_change){.item = i, .spec = &c->spec, .error = c->error,
+                                        .x = {.act = c->act, .dynamic = c->dynamic, .scale = c->act_scale, .blocks = &c->spec}};
     }
 }
 
@@ -52,9 +53,9 @@ static qx_status name_changes(const qx_mixed *x, const qx_probe_change *changes,
     qx_status st = qx_buf_printf(&b, "%016llx %lld", (unsigned long long)x->pass->pipe->stats_hash, (long long)probe_count(x));
     for (int64_t i = 0; i < n && st == QX_OK; i++) {
         const qx_qspec *s = changes[i].spec;
-        st = qx_buf_printf(&b, ";%s %d %d %lld %d %d %d %d %d %.9g", items[changes[i].item].lin->node->name, s->codes, s->scale,
+        st = qx_buf_printf(&b, ";%s %d %d %lld %d %d %d %d %d %d %.9g", items[changes[i].item].lin->node->name, s->codes, s->scale,
                            (long long)s->block, s->zero_point, s->narrow, s->allow_negative_scale, s->rule, changes[i].x.act,
-                           (double)changes[i].x.scale);
+                           changes[i].x.dynamic, (double)changes[i].x.scale);
     }
     if (st == QX_OK) qx_hash128_hex(b.data, b.len, key);
     qx_buf_free(&b);

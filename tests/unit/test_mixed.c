@@ -125,6 +125,38 @@ static void products_choose_apart(void **state)
     unlink(f.out);
 }
 
+/* Formats whose inputs are rounded when the model runs: the size holds with the nodes that do it, readers of one input agree, and the file is as
+ * good as the run of the choice said it would be. */
+static void inputs_rounded_at_run_time(void **state)
+{
+    static const struct { const char *formats, *smallest; int64_t limit; } cases[] = {
+        {"nvfp4-dynamic+mxfp8-dynamic", "nvfp4-dynamic", 2550000}, {"nvfp4-dynamic+fp8(act=max)", "nvfp4-dynamic", 2550000},
+        {"int4+int8-dynamic", "int4", 2600000}, {"int8-dynamic(scale=tensor)+float", "int8-dynamic(scale=tensor)", 4500000},
+    };
+    const files f = names();
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        char passes[120], layer[32];
+        qx_report *r = quantize(*state, &f, cases[c].smallest);
+        const double alone = r->outputs[0].sqnr_db;
+        double said = NAN;
+        qx_report_free(r);
+        snprintf(passes, sizeof passes, "mixed(formats=%s,size=%lld)", cases[c].formats, (long long)cases[c].limit);
+        r = quantize(*state, &f, passes);
+        for (int64_t i = 0; i < r->n_points; i++)
+            if (r->points[i].chosen) said = -10 * log10(r->points[i].measured_noise);
+        const int64_t size = size_of(f.out);
+        if (size > cases[c].limit || size < cases[c].limit - 130000) fail_msg("%s: %lld bytes", passes, (long long)size);
+        if (!(r->outputs[0].sqnr_db > alone + 0.5) || !(fabs(r->outputs[0].sqnr_db - said) < 2))
+            fail_msg("%s: %.2f dB; %.2f said, %.2f with one format", passes, r->outputs[0].sqnr_db, said, alone);
+        for (int i = 0; i < 5; i++) {
+            snprintf(layer, sizeof layer, "layers.%d/", i);
+            assert_string_equal(format_of(r, "q_proj", layer), format_of(r, "v_proj", layer));
+        }
+        qx_report_free(r);
+    }
+    unlink(f.out);
+}
+
 /* Experts that no name tells: tokens picked for each, three matrices each. Gates and ups agree, downs agree. */
 static void experts_agree(void **state)
 {
@@ -397,7 +429,7 @@ static void picture(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(products_choose_apart), TEST(tied_head),
+    const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(products_choose_apart), TEST(inputs_rounded_at_run_time), TEST(tied_head),
                                        TEST(experts_agree), TEST(external_data),
                                        TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals),
                                        TEST(measured_once), TEST(roles), TEST(picture)};
