@@ -43,10 +43,11 @@ static bool makes(const qx_rstep *s, const qx_value *v)
     return false;
 }
 
-/* n_steps: no step of the main graph makes v. */
+/* The step of the main graph that makes v, or in whose bodies it is made; n_steps: none. */
 static uint32_t step_of(const qx_exec *x, const qx_value *v)
 {
     uint32_t i = 0;
+    while (v->graph->owner && v->graph->owner->n_out && v->graph->owner->out[0]) v = v->graph->owner->out[0];
     while (i < x->main->n_steps && !makes(&x->main->steps[i], v)) i++;
     return i;
 }

@@ -1,4 +1,4 @@
-/* probe.c - see probe.h. Inputs and results of all linear operators of the main graph are watched; when a result is made, Y += X
+/* probe.c - see probe.h. Inputs and results of all linear operators are watched; when a result is made, Y += X
  * dW' (and what rounding X does) for operators that are to change. Convolutions and other shapes get noise of the energy that
  * their score says. */
 #include "passes/search/probe.h"
@@ -107,7 +107,7 @@ static qx_status keep_input(qx_probe *p, int64_t i, const qx_tensor *t)
 bool qx_probe_can_round(const struct qx_pipeline *pipe, const qx_plan_item *it)
 {
     const qx_value *v = it->lin->x;
-    if (!v->def || v->is_output || v->graph != pipe->model->graph) return false;
+    if (!v->def || v->is_output) return false;
     if (it->skips_too) return true;
     for (const qx_use *u = v->uses; u; u = u->next) {
         const qx_plan_item *reader = qx_plan_item_of(pipe->plan, u->node);
@@ -225,7 +225,7 @@ qx_status qx_probe_run(qx_probe *p, const qx_probe_change *changes, int64_t n, q
 
 /* ---- making one ---------------------------------------------------------------------------------------------------------------- */
 
-/* Inputs and results of linear operators with a weight; only those of the main graph can be changed while they are passed on. */
+/* Inputs and results of linear operators with a weight, in bodies of If and Loop too. */
 static qx_status watch(qx_probe *p)
 {
     const qx_plan *plan = p->pipe->plan;
@@ -236,8 +236,8 @@ static qx_status watch(qx_probe *p)
     for (int64_t i = 0; i < plan->linears.count && st == QX_OK; i++) {
         const qx_linear *l = plan->items[i].lin;
         qx_value *v[2] = {l->x, l->node->out[0]};
-        for (int j = 0; j < 2 && plan->items[i].weight && l->node->graph == p->pipe->model->graph; j++)
-            if (v[j] && v[j]->graph == l->node->graph && p->ends.can[v[j]->id] && !seen[v[j]->id])
+        for (int j = 0; j < 2 && plan->items[i].weight; j++)
+            if (v[j] && p->ends.can[v[j]->id] && !seen[v[j]->id])
                 seen[v[j]->id] = 1, p->watched[p->n_watched++] = v[j];
     }
     qx_free(p->ctx, seen);

@@ -157,6 +157,43 @@ static void inputs_rounded_at_run_time(void **state)
     unlink(f.out);
 }
 
+/* The same network in a branch of an If: effects are measured there as in the main graph, so every layer gets the same format. */
+static void in_a_branch(void **state)
+{
+    static const char body[] = "[\"layer_a\"] p = MatMul(x, w1) q = Relu(p) [\"layer_b\"] r = MatMul(q, w2) [\"layer_c\"] s = MatMul(x, w3) small = Mul(s, thousandth) t = "
+                               "Add(r, small) [\"layer_d\"] %s = MatMul(t, w4)";
+    static const char weights[] = "<float[64,64] w1 = random(1), float[64,64] w2 = random(2), float[64,64] w3 = random(3), float[64,64] w4 = random(4), "
+                                  "float thousandth = {0.001}, int64 none = {0}>";
+    static const char *const layers[] = {"layer_a", "layer_b", "layer_c", "layer_d"};
+    const files f = names();
+    char text[2000], inner[600], in[120];
+    const char *formats[2][4];
+    double noise[2] = {0, 0};
+    qx_report *r[2];
+    snprintf(in, sizeof in, "%s.in", f.out);
+    for (int branch = 0; branch < 2; branch++) {
+        snprintf(inner, sizeof inner, body, branch ? "v" : "y");
+        snprintf(text, sizeof text, branch ? "<ir_version: 8, opset_import: [\"\" : 18]> g (float[16,64] x) => (float[16,64] y) %s { n = Size(x) c = Greater(n, none) "
+                                             "y = If(c) <then_branch = g1 () => (float[16,64] v) { %s }, else_branch = g2 () => (float[16,64] e) { e = Identity(x) }> }"
+                                           : "<ir_version: 8, opset_import: [\"\" : 18]> g (float[16,64] x) => (float[16,64] y) %s { %s }", weights, inner);
+        write_text(*state, text, in);
+        qx_quantize_options o = {.input = in, .output = f.out, .passes = "mixed(size=8bpw,formats=int4+int8-weights)", .force = true, .no_verify = true,
+                                 .samples = {.random = 3, .seed = 1}};
+        OK(qx_report_new(*state, &r[branch]));
+        if (qx_quantize_file(*state, &o, r[branch]) != QX_OK) fail_msg("%s", qx_ctx_error(*state));
+        for (int i = 0; i < 4; i++) formats[branch][i] = format_of(r[branch], layers[i], "");
+        for (int64_t i = 0; i < r[branch]->n_points; i++)
+            if (r[branch]->points[i].chosen) noise[branch] = r[branch]->points[i].measured_noise;
+    }
+    for (int i = 0; i < 4; i++) assert_string_equal(formats[0][i], formats[1][i]);
+    assert_string_equal(formats[1][2], "int4 block 32"); /* what hardly reaches the output */
+    assert_string_equal(formats[1][1], "int8-weights");
+    assert_true(noise[0] > 0 && fabs(noise[1] / noise[0] - 1) < 1e-3);
+    qx_report_free(r[0]), qx_report_free(r[1]);
+    unlink(in);
+    unlink(f.out);
+}
+
 /* Experts that no name tells: tokens picked for each, three matrices each. Gates and ups agree, downs agree. */
 static void experts_agree(void **state)
 {
@@ -429,7 +466,7 @@ static void picture(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(products_choose_apart), TEST(inputs_rounded_at_run_time), TEST(tied_head),
+    const struct CMUnitTest tests[] = {TEST(size_holds_and_groups_agree), TEST(products_choose_apart), TEST(inputs_rounded_at_run_time), TEST(in_a_branch), TEST(tied_head),
                                        TEST(experts_agree), TEST(external_data),
                                        TEST(better_than_uniform), TEST(quality_goal), TEST(predictions_hold), TEST(wrong_goals),
                                        TEST(measured_once), TEST(roles), TEST(picture)};
