@@ -108,17 +108,38 @@ static qx_status about_sequence(qx_report *r, qx_genre k, const qx_pipeline *p, 
     return add(r, "--sequential makes layers up for those rounded before it: 4 to 12 % less KL on two models, in three times the time");
 }
 
+static bool is_recurrence(const char *op) { return strcmp(op, "LSTM") == 0 || strcmp(op, "GRU") == 0 || strcmp(op, "RNN") == 0; }
+
+static bool rounds_activations(const qx_pipeline *p)
+{
+    bool any = false;
+    for (int i = 0; i < p->n_passes; i++) any |= (p->passes[i]->def->flags & QX_PASS_ROUNDS_X) != 0;
+    return any;
+}
+
 /* The next five decibels above what the worst output has, for --target-sqnr to reach. */
-static qx_status about_quality(qx_report *r)
+static int next_goal(const qx_report *r)
 {
     enum { STEP = 5, LEAST = 20 };
-    if (r->grade != QX_GRADE_FAR && r->grade != QX_GRADE_DIFFERS) return QX_OK;
     double worst = INFINITY;
     for (int64_t i = 0; i < r->n_outputs; i++)
         if (!r->outputs[i].note && r->outputs[i].sqnr_db < worst) worst = r->outputs[i].sqnr_db;
-    const int goal = worst < LEAST || isinf(worst) ? LEAST : STEP * ((int)(worst / STEP) + 1);
+    return worst < LEAST || isinf(worst) ? LEAST : STEP * ((int)(worst / STEP) + 1);
+}
+
+/* Layers are sorted, the furthest first. A recurrence is no choice of a mix, and its weights no activations. */
+static qx_status about_quality(qx_report *r, const qx_pipeline *pipe)
+{
+    if (r->grade != QX_GRADE_FAR && r->grade != QX_GRADE_DIFFERS) return QX_OK;
+    if (r->n_layers && is_recurrence(r->layers[0].op))
+        return add(r, qx_arena_printf(r->arena, "furthest is '%s', which adds up at every step what its weights get "
+                                                "wrong: --set \"op:%s=float\" keeps them", r->layers[0].name, r->layers[0].op));
+    if (rounds_activations(pipe))
+        return add(r, qx_arena_printf(r->arena, "more bits where they matter: --target-sqnr %d finds where; --passes int8-weights "
+                                                "leaves activations float, --set \"PATTERN=int8-weights\" those of the layers that are "
+                                                "furthest", next_goal(r)));
     return add(r, qx_arena_printf(r->arena, "more bits where they matter: --target-sqnr %d finds where, or --set \"PATTERN=int8-weights\" "
-                                            "(or =float) for the layers that are furthest", goal));
+                                            "(or =float) for the layers that are furthest", next_goal(r)));
 }
 
 static const char *quoted(const char *path) { return strpbrk(path, " '()&;$*?") ? "\"" : ""; } /* as a shell takes it */
@@ -142,11 +163,11 @@ qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *
 {
     const qx_genre k = qx_model_genre(m);
     QX_TRY(about_next(report, opt));
+    QX_TRY(about_quality(report, pipe));
     QX_TRY(about_samples(report, k, pipe, opt, samples));
     QX_TRY(about_preset(report, k, opt->passes));
     QX_TRY(about_mixture(report, pipe));
     QX_TRY(about_half(report, pipe));
     QX_TRY(about_sequence(report, k, pipe, samples));
-    QX_TRY(about_tensorrt(report, pipe));
-    return about_quality(report);
+    return about_tensorrt(report, pipe);
 }
