@@ -93,6 +93,22 @@ static qx_status about_half(qx_report *r, const qx_pipeline *p)
     return add(r, "ONNX Runtime's CPU has no INT8 operator of float16: --float fp32 runs 4 times as fast there");
 }
 
+/* A plan has no measurements: what --tables auto may still change is said. */
+static qx_status about_tables(qx_report *r, const qx_pipeline *p, const qx_quantize_options *opt)
+{
+    bool measures = false;
+    long long n = 0;
+    for (int i = 0; i < p->n_passes; i++) measures |= strcmp(p->passes[i]->def->name, "smoothquant") == 0;
+    if (!opt->dry_run || !measures || !p->have_data || !p->tables_measured) return QX_OK;
+    for (int64_t i = 0; p->plan && i < p->plan->linears.count; i++) {
+        const qx_plan_item *it = &p->plan->items[i];
+        n += it->pass && it->table && it->lin->embedding && it->weight->spec.codes == QX_DT_INT8;
+    }
+    if (!n) return QX_OK;
+    return add(r, qx_arena_printf(r->arena, "%lld embedding%s float16 in the job itself where INT8 costs a decibel (--tables int8: "
+                                            "never)", n, n == 1 ? " becomes" : "s become"));
+}
+
 /* What it gained on two language models in blocks of 32 and 128 stands in docs/passes/gptq.md. */
 static qx_status about_sequence(qx_report *r, qx_genre k, const qx_pipeline *p, const qx_samples *samples)
 {
@@ -166,6 +182,7 @@ qx_status qx_hints_add(qx_report *report, const qx_model *m, const qx_pipeline *
     QX_TRY(about_quality(report, pipe));
     QX_TRY(about_samples(report, k, pipe, opt, samples));
     QX_TRY(about_preset(report, k, opt->passes));
+    QX_TRY(about_tables(report, pipe, opt));
     QX_TRY(about_mixture(report, pipe));
     QX_TRY(about_half(report, pipe));
     QX_TRY(about_sequence(report, k, pipe, samples));

@@ -24,6 +24,7 @@ class Reader:
     def get_next(self): return next(self.at, None)
     def rewind(self): self.at = iter(self.calls)
     def get_first(self): return self.calls[0]
+    def __iter__(self): return iter(self.calls)
 
 
 def make_ort_int8(model, calls, out):
@@ -35,33 +36,57 @@ def make_ort_int8(model, calls, out):
     os.unlink(out + ".pre")
 
 
-def make_modelopt(mode, model, calls, out):
+def make_ort_int4(model, calls, out):
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    q = MatMulNBitsQuantizer(onnx.load(model), block_size=32, is_symmetric=True)
+    q.process()
+    q.model.save_model_to_file(out)
+
+
+def make_ort_int8_weights(model, calls, out):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    quantize_dynamic(model, out, per_channel=True, weight_type=QuantType.QInt8)
+
+
+def make_modelopt(mode, model, calls, out, method="max", **more):
     from modelopt.onnx.quantization import quantize
     shutil.copy(model, out + ".in.onnx")  # it writes over its input
-    quantize(out + ".in.onnx", quantize_mode=mode, calibration_data_reader=Reader(calls), calibration_method="max", calibration_eps=["cpu"], output_path=out,
-             high_precision_dtype="fp32", log_level="ERROR")
+    quantize(out + ".in.onnx", quantize_mode=mode, calibration_data_reader=Reader(calls), calibration_method=method, calibration_eps=["cpu"], output_path=out,
+             high_precision_dtype="fp32", log_level="ERROR", **more)
 
 
-MAKERS = {"ort-int8": make_ort_int8, "modelopt-int8": lambda *a: make_modelopt("int8", *a), "modelopt-fp8": lambda *a: make_modelopt("fp8", *a)}
+MAKERS = {"ort-int8": make_ort_int8, "ort-dynamic": make_ort_int8_weights, "ort-int4": make_ort_int4,
+          "modelopt-int8": lambda *a: make_modelopt("int8", *a), "modelopt-fp8": lambda *a: make_modelopt("fp8", *a),
+          "modelopt-int4": lambda *a: make_modelopt("int4", *a, "rtn_dq", block_size=32), "modelopt-int4-awq": lambda *a: make_modelopt("int4", *a, "awq_clip", block_size=32)}
 # label: passes or preset, target, whether they need statistics of their own
 OURS = {"sdxl-int8": ("sdxl-int8", "generic", True), "sdxl-fp8": ("sdxl-fp8", "generic", True), "sdxl-int8 for tensorrt": ("sdxl-int8", "tensorrt", True),
         "2:4 and int8": ("merge-shapes,sparsity,int8(level=3,zero-point,rest=weights,end=float,outputs=off)", "generic", True),
-        "svdquant and int4": ("svdquant(rank=16),int4(block=32)", "generic", True), "int4 weights": ("int4(block=32)", "generic", False), "nvfp4 weights": ("nvfp4", "generic", False)}
+        **{name: (name, "generic", True) for name in (
+            "int8-weights", "fp8-weights", "int4(block=32,unblocked=float)", "gptq,int4(block=32,unblocked=float)", "int4(block=32)", "gptq,int4(block=32)", "nvfp4(unblocked=float)",
+            "nvfp4", "gptq,nvfp4", "svdquant(rank=16),int4(block=32)", "svdquant(rank=16),gptq,int4(block=32)", "gptq,mixed(size=33%)", "gptq,mixed(size=29%)")}}
+
+
+# A small process that starts the command: what Linux says of a child's memory includes what its parent had when it was made.
+STARTER = """import resource, subprocess, sys
+p = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+print(p.stdout, end="")
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(p.returncode != 0)"""
 
 
 def run(cmd, env=None):
     """Seconds and peak MB of a command; its last lines when it fails."""
     t = time.time()
-    p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
-    text = p.stdout.read()
-    _, status, use = os.wait4(p.pid, 0)
-    return dict(seconds=time.time() - t, mb=use.ru_maxrss / 1024, ok=status == 0, text=text, last=" ".join(text.strip().splitlines()[-1:])[:160])
+    p = subprocess.run([sys.executable, "-c", STARTER, *cmd], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    *text, kib = p.stdout.strip().splitlines()
+    return dict(seconds=time.time() - t, mb=int(kib) / 1024, ok=p.returncode == 0, text="\n".join(text), last=" ".join(text[-1:])[:160])
 
 
-def collect(folder, out, n_calls):
+def collect(folder, out, n_calls, prompts_of="calib.txt"):
     """Inputs of the UNet on the way of 16 prompts; n_calls of them, evenly over prompts and steps."""
     from sdxl_ort import Pipeline, prompts
-    texts, calls = prompts(folder + "/calib.txt", 16), []
+    texts, calls = prompts(f"{folder}/{prompts_of}", 16), []
     p = Pipeline(folder)
     for k, text in enumerate(texts):
         p.latents(text, k, n_calls // len(texts), GUIDANCE, lambda f: calls.append({n: v.copy() for n, v in f.items()}))
@@ -137,11 +162,32 @@ def calibrate(o, stats, passes):
     return got
 
 
+def predictions(unet, calls):
+    """Guided noise predictions [call, ...] in float64, by ONNX Runtime as the file says (pairs kept)."""
+    from sdxl_ort import session
+    s = session(unet, keep_pairs=True)
+    both = [np.split(s.run(None, c)[0].astype(np.float64), 2) for c in calls]
+    return np.stack([n + GUIDANCE * (p - n) for n, p in both])
+
+
+def by_step(o, unet):
+    """Signal to noise of guided predictions at the first, middle and last of 10 steps, over 16 prompts that calibration did not see; inputs are the float
+    pipeline's. An error's text when ONNX Runtime does not load the file."""
+    held = o.work + "/held.npz"
+    if not os.path.exists(held): collect(o.folder, held, 160, "heldout.txt")
+    calls, steps = Reader(held).calls, 10
+    if o.want is None: o.want = predictions(o.folder + "/unet/model.onnx", calls)
+    try: got = predictions(unet, calls)
+    except Exception as e: return str(e).strip().splitlines()[-1][:100]
+    db = [10 * np.log10((o.want[i::steps] ** 2).sum() / ((got - o.want)[i::steps] ** 2).sum()) for i in (0, steps // 2, steps - 1)]
+    return " / ".join(f"{v:.1f}" for v in db)
+
+
 def make_ours(o, name, out):
     passes, target, own = OURS[name]
     stats = out + ".stats" if own else o.work + "/unet.stats"
     first = calibrate(o, stats, passes if own else None) if not os.path.exists(stats) else dict(seconds=0, mb=0)
-    got = run([f"{o.build}/qonnx", "quantize", o.folder + "/unet/model.onnx", "--preset" if "(" not in passes and "sdxl" in passes else "--passes", passes, "--load-stats", stats,
+    got = run([f"{o.build}/qonnx", "quantize", o.folder + "/unet/model.onnx", "--preset" if passes.startswith("sdxl-") else "--passes", passes, "--load-stats", stats,
                "-o", out, "--force", "--no-verify", "-q", "--target", target])
     return dict(got, seconds=got["seconds"] + first["seconds"], mb=max(got["mb"], first["mb"]))
 
@@ -158,7 +204,7 @@ def row(o, name):
     if "error" in j: return f"| {name} | {j['error']} |"
     size = sum(os.path.getsize(out + e) for e in ("", ".data") if os.path.exists(out + e)) / os.path.getsize(model)
     ort = draw_by_ort(o.folder, out) if o.ort_pictures else "not drawn"
-    return (f"| {name} | {j['mean_psnr_db']:.1f} / {j['worst_psnr_db']:.1f} | {j['mean_ssim']:.3f} | {j['grade']:.3f} ({j['grade_float']:.3f}) | {size:.2f} "
+    return (f"| {name} | {by_step(o, out)} | {j['mean_psnr_db']:.1f} / {j['worst_psnr_db']:.1f} | {j['mean_ssim']:.3f} | {j['grade']:.3f} ({j['grade_float']:.3f}) | {size:.2f} "
             f"| {cost['seconds']:.0f} | {cost['mb']:.0f} | {ort} |")
 
 
@@ -168,11 +214,12 @@ def main():
     a.add_argument("--modelopt"), a.add_argument("--only", default=""), a.add_argument("--calls", type=int, default=160)
     a.add_argument("--make", help=argparse.SUPPRESS), a.add_argument("--ort-pictures", action="store_true")
     o = a.parse_args()
+    o.want = None
     calls = o.work + "/calls.npz"
     if o.make: return MAKERS[o.make](o.folder + "/unet/model.onnx", calls, f"{o.work}/{o.make}.onnx")
     os.makedirs(o.work, exist_ok=True)
     if not os.path.exists(calls): collect(o.folder, calls, o.calls)
-    print("| UNet | PSNR mean / worst | SSIM | grade (float) | file, of the float one | s | peak MB | ONNX Runtime's own pictures |\n|---|---|---|---|---|---|---|---|", flush=True)
+    print("| UNet | predictions at the first, middle, last step, dB | PSNR mean / worst | SSIM | grade (float) | file, of the float one | s | peak MB | ONNX Runtime's own pictures |\n|---|---|---|---|---|---|---|---|---|", flush=True)
     for name in o.only.split(",") if o.only else [*MAKERS, *OURS]:
         line = row(o, name)
         if line: print(line, flush=True)
