@@ -10,14 +10,22 @@ typedef struct matcher { const qx_match_graph *g; qx_match m; } matcher;
 
 static const char *match(matcher *t, const char *p, const qx_value *v, bool outermost);
 
-/* Past one expression of the pattern. */
+/* Past one expression of the pattern. Most values fail at the first operator of every choice, so this is where matching spends its time. */
 static const char *skip(const char *p)
 {
-    for (int depth = 0; *p; p++) {
-        if (depth == 0 && strchr(",)|}", *p)) return p;
-        if (strchr("({[", *p)) depth++;
-        if (strchr(")}]", *p)) depth--;
-    }
+    for (int depth = 0; *p; p++)
+        switch (*p) {
+        case ',': case '|':
+            if (!depth) return p;
+            break;
+        case '(': case '{': case '[': depth++; break;
+        case ')': case '}':
+            if (!depth) return p;
+            depth--;
+            break;
+        case ']': depth--; break;
+        default: break;
+        }
     return p;
 }
 
@@ -106,14 +114,14 @@ static const char *match_op(matcher *t, const char *p, const qx_value *v, bool o
 static const char *match_choice(matcher *t, const char *p, const qx_value *v, bool outermost)
 {
     const qx_match before = t->m;
-    const char *close = skip(p);
-    while (*p != '}') {
+    const char *choice = p + 1, *end;
+    while (!match(t, choice, v, outermost)) {
         t->m = before;
-        p++;
-        if (match(t, p, v, outermost)) return close;
-        p = skip(p);
+        end = skip(choice);
+        if (*end != '|') return NULL;
+        choice = end + 1;
     }
-    return NULL;
+    return skip(p);
 }
 
 static const char *match(matcher *t, const char *p, const qx_value *v, bool outermost)
