@@ -114,14 +114,16 @@ static void rounded_twice(void **state)
  * the candidate of a GRU that resets before its product. */
 static void recurrences(void **state)
 {
-#define RECURRENCE(rows, twice, op, options, bias) \
-    HEAD(17) "g (float[30,2,64] x) => (float[30,1,2,64] y) <float[1," rows ",64] w = random(1), float[1," rows ",64] r = random(2), " \
-    "float[1," twice "] b = random(3), float three = {3}, float little = {0.1}, float s = {0.3}> " \
+#define RECURRENCE(rows, twice, op, options, bias) STATES("64", "0.3", rows, twice, op, options, bias)
+#define STATES(size, scale, rows, twice, op, options, bias) \
+    HEAD(17) "g (float[30,2,64] x) => (float[30,1,2," size "] y) <float[1," rows ",64] w = random(1), float[1," rows "," size "] r = random(2), " \
+    "float[1," twice "] b = random(3), float three = {3}, float little = {0.1}, float s = {" scale "}> " \
     "{ x3 = Add (x, three) x4 = Mul (x3, little) u = Mul (w, s) v = Mul (r, s) " \
-    "y, h = " op " <hidden_size = 64" options "> (x4, u, v" bias ") }"
+    "y, h = " op " <hidden_size = " size options "> (x4, u, v" bias ") }"
     static const struct { const char *text; double gain; } cases[] = {
         {RECURRENCE("256", "512", "LSTM", "", ", b"), 5}, {RECURRENCE("256", "512", "LSTM", "", ""), 5},
-        {RECURRENCE("192", "384", "GRU", "", ", b"), 0}, {RECURRENCE("192", "384", "GRU", ", linear_before_reset = 1", ", b"), 2}};
+        {RECURRENCE("192", "384", "GRU", "", ", b"), 0}, {RECURRENCE("192", "384", "GRU", ", linear_before_reset = 1", ", b"), 2},
+        {STATES("128", "0.05", "128", "256", "RNN", "", ", b"), 5}, {STATES("128", "0.05", "128", "256", "RNN", "", ""), 5}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const double plain = judged(cases[i].text, "int8-weights", sqnr);
