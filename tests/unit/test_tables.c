@@ -72,11 +72,18 @@ static void run(void **state, int opset, double outlier, const wanted *cases, in
 static void even_rows(void **state)
 {
     static const wanted cases[] = {
-        {QX_TARGET_GENERIC, NULL, 0, "int8-weights", 25, NULL}, {QX_TARGET_ORT, NULL, 0, "int8-weights", 25, NULL},
+        {QX_TARGET_GENERIC, NULL, 0, "int8-weights", 25, NULL}, {QX_TARGET_ORT, NULL, 0, "int8-weights block 64", 25, NULL},
         {QX_TARGET_OPENVINO, "int8", 0, "int8-weights", 25, NULL}, {QX_TARGET_TENSORRT, NULL, 0, "float", 25, NULL},
         {QX_TARGET_GENERIC, "float", 0, "float", 25, NULL},
     };
+    /* where blocks are free, weights alone get them; rounded activations would hide what they gain */
+    static const wanted free[] = {{QX_TARGET_GENERIC, NULL, 0, "int8-weights block 64", 25, "int8-weights"}, {QX_TARGET_GENERIC, NULL, 0, "int8-weights", 25, "int8"},
+                                  {QX_TARGET_GENERIC, NULL, 0, "int8-weights", 15, "int4"}},
+        older[] = {{QX_TARGET_GENERIC, NULL, 0, "int8-weights", 25, "int8-weights"}, {QX_TARGET_GENERIC, NULL, 0, "int8-weights block 32", 25, "int8-weights(block=32)"},
+                   {QX_TARGET_GENERIC, NULL, 0, "int8-weights block 128", 25, "int8-weights(block=128)"}};
     run(state, 17, 1, cases, sizeof cases / sizeof *cases);
+    run(state, 21, 1, free, sizeof free / sizeof *free);
+    run(state, 17, 1, older, sizeof older / sizeof *older); /* blocks that were asked for are the table's too */
 }
 
 /* A cap on the operator set leaves rows, which need no newer one. */
