@@ -10,10 +10,24 @@
 
 /* ---- A run ---- */
 
+/* Room for the values that the model has now: passes add some to it while a session's executor waits (calibration of a caller's runs). */
+static qx_status fit_values(qx_exec *x)
+{
+    if (x->slots && x->n_values == x->model->n_values) return QX_OK;
+    qx_free(x->ctx, x->slots);
+    qx_free(x->ctx, x->info);
+    x->slots = NULL;
+    x->info = NULL;
+    x->n_values = x->model->n_values;
+    QX_TRY(qx_alloc_array(x->ctx, (size_t)x->n_values + 1, sizeof *x->slots, (void **)&x->slots));
+    return qx_alloc_array(x->ctx, (size_t)x->n_values + 1, sizeof *x->info, (void **)&x->info);
+}
+
 qx_status qx_ensure_plan(qx_exec *x)
 {
     if (x->planned) return QX_OK;
     if (x->mem) qx_plan_free(x);
+    QX_TRY(fit_values(x));
     QX_TRY(qx_arena_new(x->ctx, &x->mem));
     qx_status st = qx_plan_build(x);
     if (st != QX_OK) qx_plan_free(x);
@@ -147,7 +161,6 @@ qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_e
     x->ctx = ctx;
     x->model = m;
     if (opt) x->opt = *opt;
-    x->n_values = m->n_values;
     x->no_outputs = x->opt.only_watched;
     if (x->opt.bf16 && !qx_dnnl_has_bf16())
         QX_TRY_GOTO(st, qx_fail(ctx, QX_E_UNSUPPORTED,
@@ -155,8 +168,6 @@ qx_status qx_exec_new(qx_ctx *ctx, qx_model *m, const qx_exec_options *opt, qx_e
     QX_TRY_GOTO(st, qx_device_open(x));
     x->opt.plugin_dir = NULL; /* the caller's; not needed any more */
     choose_streaming(x);
-    QX_TRY_GOTO(st, qx_alloc_array(ctx, x->n_values + 1, sizeof *x->slots, (void **)&x->slots));
-    QX_TRY_GOTO(st, qx_alloc_array(ctx, x->n_values + 1, sizeof *x->info, (void **)&x->info));
     QX_TRY_GOTO(st, qx_ensure_plan(x)); /* now, so that an operator without a kernel is known before anything runs */
     *out = x;
     return QX_OK;

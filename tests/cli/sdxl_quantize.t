@@ -28,6 +28,8 @@ Statistics of the pipeline hold what the passes will ask for, also what they onl
 
 What --calibrate collects unasked serves every level and every way of choosing ranges, the products of attention included.
 
+  $ timeout -s KILL 300 qonnx-sdxl $M --calibrate one.txt --steps 1 --stats g.stats -q --passes "merge-shapes,sparsity,int8(rest=weights)" >/dev/null; ls g.stats; rm g.stats
+  g.stats
   $ qonnx-sdxl $M --calibrate one.txt --steps 2 --stats s.stats -q >/dev/null
   $ qonnx-sdxl $M --calibrate one.txt --steps 1 --stats s2.stats 2>&1 | grep -o "^note: these are ranges alone"; rm s2.stats
   note: these are ranges alone
