@@ -9,13 +9,16 @@ struct qonnx_calibration { qonnx_session *session; qx_stats *stats; };
 static qx_status begin(qonnx_session *s, const char *passes, qonnx_calibration *c)
 {
     qx_ctx *qx = s->ctx->qx;
+    if (s->rewritten)
+        QX_FAIL(qx, QX_E_USAGE, "passes of an earlier calibration changed this session's model: open a session for each calibration");
     qx_pipeline *p = NULL;
     qx_quantize_options opt = {.passes = passes};
-    qx_status st = qx_stats_new(qx, s->model->graph_hash, &c->stats);
-    if (st == QX_OK) st = qx_pipeline_parse(qx, opt.passes, &p);
+    qx_status st = qx_pipeline_parse(qx, opt.passes, &p);
+    if (st == QX_OK) st = qx_stats_new(qx, qx_pipeline_stats_key(p, s->model), &c->stats); /* quantize's, or it refuses the file */
+    if (st == QX_OK) s->rewritten = qx_pipeline_stats_key(p, s->model) != s->model->graph_hash;
     if (st == QX_OK) p->have_data = true; /* the caller's runs: what passes want only when there is data, too */
     if (st == QX_OK) st = qx_pipeline_plan(p, s->model, &opt, c->stats);
-    if (st == QX_OK) st = qx_stats_attach(c->stats, s->exec, s->model);
+    if (st == QX_OK) st = qx_stats_attach(c->stats, s->exec);
     qx_pipeline_free(p);
     return st;
 }

@@ -27,6 +27,7 @@ struct qonnx_session {
     int n_held;
     qx_value **exposed; /* values that are not graph outputs */
     int n_exposed;
+    bool rewritten;    /* passes of a calibration changed the float graph (sparsity: order of channels): exact, no longer the file's */
 };
 
 qonnx_code qx_code(qx_status st);

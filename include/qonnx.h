@@ -172,7 +172,9 @@ QONNX_API qonnx_code qonnx_session_run(qonnx_session *s, const qonnx_tensor *in,
  *     qonnx_calibration_end(c); */
 
 typedef struct qonnx_calibration qonnx_calibration;
-/* Observes every run of s from now on, and collects what the passes in `passes` (pipeline text or preset) want. */
+/* Observes every run of s from now on, and collects what the passes in `passes` (pipeline text or preset) want. Passes that change the
+ * float graph before the sweep (sparsity, rotate, equalize, fp16) change the session's: its results stay equal up to rounding, and no
+ * second calibration begins on it (QONNX_USAGE). */
 QONNX_API qonnx_code qonnx_calibration_begin(qonnx_session *s, const char *passes, qonnx_calibration **out);
 /* How many runs will follow, before the first of them: passes that need only some of all rows (gptq's option rows) then sum no more. */
 QONNX_API void qonnx_calibration_expect(qonnx_calibration *c, int64_t runs);

@@ -98,7 +98,7 @@ qx_status qx_stats_park(qx_stats *s, size_t least);
 qx_status qx_stats_resumable(qx_stats *s, const char *path, double seconds);
 /* For a caller that runs the model itself (a diffusion pipeline): attach once, then every run of exec is observed. timestep: value
  * of the current step for QX_STAT_STEPS. */
-qx_status qx_stats_attach(qx_stats *s, qx_exec *exec, qx_model *m);
+qx_status qx_stats_attach(qx_stats *s, qx_exec *exec);
 /* How many runs there will be, to be told before the first: how long the streams of rows are that Gram matrices need only some
  * of. Not told: all rows. */
 void qx_stats_expect(qx_stats *s, int64_t runs);

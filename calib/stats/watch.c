@@ -95,11 +95,8 @@ qx_status qx_watch_finish(qx_stats *s)
 
 /* ---- for a caller that runs the model itself ---- */
 
-qx_status qx_stats_attach(qx_stats *s, qx_exec *exec, qx_model *m)
+qx_status qx_stats_attach(qx_stats *s, qx_exec *exec)
 {
-    if (m->graph_hash && s->model_hash && m->graph_hash != s->model_hash)
-        QX_FAIL(s->ctx, QX_E_USAGE, "statistics of model %016llx are attached to model %016llx", (unsigned long long)s->model_hash,
-                (unsigned long long)m->graph_hash);
     QX_TRY(qx_watch_pending(s, exec));
     qx_watch_start(s, 0);
     s->exec = exec;

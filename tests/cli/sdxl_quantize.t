@@ -28,8 +28,12 @@ Statistics of the pipeline hold what the passes will ask for, also what they onl
 
 What --calibrate collects unasked serves every level and every way of choosing ranges, the products of attention included.
 
-  $ timeout -s KILL 300 qonnx-sdxl $M --calibrate one.txt --steps 1 --stats g.stats -q --passes "merge-shapes,sparsity,int8(rest=weights)" >/dev/null; ls g.stats; rm g.stats
+  $ timeout -s KILL 300 qonnx-sdxl $M --calibrate one.txt --steps 1 --stats g.stats -q --passes "merge-shapes,sparsity,int8(rest=weights)" >/dev/null; ls g.stats
   g.stats
+
+Passes that put channels in another order before the sweep know the statistics that were collected for them.
+
+  $ qonnx quantize $M/unet/model.onnx --passes "merge-shapes,sparsity,int8(rest=weights)" --load-stats g.stats --no-verify -o s.onnx -q && rm s.onnx g.stats
   $ qonnx-sdxl $M --calibrate one.txt --steps 2 --stats s.stats -q >/dev/null
   $ qonnx-sdxl $M --calibrate one.txt --steps 1 --stats s2.stats 2>&1 | grep -o "^note: these are ranges alone"; rm s2.stats
   note: these are ranges alone

@@ -19,7 +19,7 @@ static void collect(qx_ctx *ctx, qx_model *m, qx_stats *stats, const qx_group *g
     const char *name = m->graph->outputs[0]->name;
     for (int64_t i = 0; i < n; i++) OK(qx_group_want(&groups[i], stats, QX_STAT_RANGE | QX_STAT_CHANNELS | QX_STAT_ROWS));
     OK(qx_exec_new(ctx, m, NULL, &x));
-    OK(qx_stats_attach(stats, x, m));
+    OK(qx_stats_attach(stats, x));
     OK(qx_exec_run(x, fs->f, fs->n, &name, 1, &out));
     OK(qx_stats_finish(stats));
     qx_exec_free(x);
