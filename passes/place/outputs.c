@@ -146,6 +146,7 @@ qx_status qx_outputs_plan(qx_pass *p, qx_stats *stats, const qx_scheme *s)
         if (!takes_part(p, it)) continue;
         qx_value *v = end_of(it->lin->node);
         if (!v->is_output) QX_TRY(qx_scheme_want_range(s, stats, v));
+        QX_TRY(qx_slope_plan(s, stats, it, v));
     }
     return QX_OK;
 }
@@ -167,10 +168,11 @@ static void three_on_grid(qx_act_codes *c)
     c->zero = (int32_t)three;
 }
 
-/* Codes of v: those of its readers that have some, so that one pair serves all, or a range of its own. */
-static qx_why choose(qx_pass *p, const qx_stats *stats, const qx_scheme *s, const qx_value *v, qx_act_codes *c, char detail[120])
+/* Codes of what maker writes, v: those of its readers that have some, so that one pair serves all, or a range of its own. */
+static qx_why choose(qx_pass *p, const qx_stats *stats, const qx_scheme *s, const qx_plan_item *maker, qx_act_codes *c, char detail[120])
 {
     qx_scheme mine = *s;
+    const qx_value *v = end_of(maker->lin->node);
     const qx_plan_item *it = direct_reader(p, v);
     if (!it) it = reader_of_pooled(p, v);
     if (it) {
@@ -181,6 +183,8 @@ static qx_why choose(qx_pass *p, const qx_stats *stats, const qx_scheme *s, cons
         mine.act_zero = true;
         mine.range.format = QX_DT_UINT8;
         mine.flat = flat_below(v);
+        const qx_status st = mine.flat > 0 ? QX_OK : qx_slope_reach(&mine, stats, maker, v, &mine.flat);
+        if (st != QX_OK) p->pipe->failed = st;
     }
     c->act = mine.act_zero ? QX_DT_UINT8 : s->act;
     const qx_why why = qx_scheme_act_scale(p, &mine, stats, v, c, detail);
@@ -218,7 +222,7 @@ bool qx_output_codes(const qx_plan_item *it, const qx_stats *stats, qx_act_codes
     if (!s || !s->outputs || !takes_part(p, it)) return false;
     qx_value *v = end_of(it->lin->node);
     /* codes of what a pooling makes of v are told with its reader */
-    return needs_pair(p, v) && !reader_of_pooled(p, v) && choose(p, stats, s, v, out, detail) == QX_WHY_NONE;
+    return needs_pair(p, v) && !reader_of_pooled(p, v) && choose(p, stats, s, it, out, detail) == QX_WHY_NONE;
 }
 
 static void agree(qx_pass *p, const qx_value *v, const qx_act_codes *c)
@@ -246,7 +250,7 @@ static qx_status write_output(qx_pass *p, const qx_stats *stats, const qx_scheme
     char detail[120];
     qx_value *v = end_of(it->lin->node), *out;
     if (!needs_pair(p, v) || (!s->outputs && !reader_of_pooled(p, v))) return QX_OK;
-    const qx_why why = is_stale(p, it, v) ? QX_WHY_NOT_OBSERVED : choose(p, stats, s, v, &c, detail);
+    const qx_why why = is_stale(p, it, v) ? QX_WHY_NOT_OBSERVED : choose(p, stats, s, it, &c, detail);
     if (why != QX_WHY_NONE) return qx_item_note(p->pipe, it, "output stays float");
     agree(p, v, &c);
     it->out_act = c.act, it->out_scale = c.scale, it->out_zero = c.zero;

@@ -39,7 +39,7 @@ typedef struct qx_scheme {
     bool concat;             /* one scale for a Concat and its inputs */
     bool outputs;            /* what quantized convolutions write */
     bool pools;              /* ... only where poolings hand it on to others: with their codes */
-    float flat;              /* while one such output is decided: below -flat all values are the same to its readers; 0: they are not */
+    float flat;              /* while one such output is decided: below -flat its readers need no values apart; 0: they do */
 } qx_scheme;
 
 /* plan(): settles which items the pass keeps, fills their spec and act, asks for statistics. p->state is the scheme (in the
@@ -122,6 +122,11 @@ const qx_value *qx_output_end(const qx_plan_item *it); /* what has the pair then
 /* From decide(): the codes that a convolution's result will have, by the statistics so far; false: it will have no pair of its own. */
 bool qx_output_codes(const qx_plan_item *it, const qx_stats *stats, qx_act_codes *out);
 qx_status qx_outputs_run(qx_pass *p, const qx_stats *stats, const qx_scheme *s);
+
+/* slope.c: how far below 0 codes of v reach, which conv writes and a LeakyRelu or PRelu reads; 0: as far as its values. And what is asked
+ * of v for that. */
+qx_status qx_slope_plan(const qx_scheme *s, qx_stats *stats, const qx_plan_item *conv, const qx_value *v);
+qx_status qx_slope_reach(const qx_scheme *s, const qx_stats *stats, const qx_plan_item *conv, const qx_value *v, float *reach);
 
 /* skips.c: what quantized convolutions read as codes and residual Adds read too: all of them read the pair (it->skips_too). `first`: found
  * at plan time; later what still holds. Written between outputs and items. */
