@@ -194,11 +194,23 @@ static qx_status clip_between(qx_node *pool, const grid *g)
     return qx_value_replace_uses(y, clip->out[0], clip);
 }
 
-static qx_status write_pool(qx_node *pool)
+/* Codes, LeakyRelu, MaxPool becomes codes, MaxPool of codes, LeakyRelu of those few that are left: the same numbers. */
+static qx_status pool_codes(qx_pipeline *pipe, qx_node *pool, qx_node *act, const grid *g)
+{
+    qx_value *pair;
+    QX_TRY(pool_first(pool, act));
+    QX_TRY(qx_emit_pair(pipe, pool->out[0], QX_DT_UINT8, g->scale, g->zero, &pair));
+    return qx_node_set_in(act, 0, pair);
+}
+
+static qx_status write_pool(qx_pipeline *pipe, qx_node *pool)
 {
     grid g;
     const qx_value *x = pool->in[0];
-    if (qx_node_out(pool, 1) || x->type.dtype != QX_DT_FLOAT || !becomes_codes(pool->out[0], &g) || !of_float_conv(x)) return QX_OK;
+    if (qx_node_out(pool, 1) || pool->out[0]->is_output || x->type.dtype != QX_DT_FLOAT || !x->def) return QX_OK;
+    if (never_falls(x->def) && x->def->graph == pool->graph && read_grid(x->def->in[0]->def, QX_OP_DequantizeLinear, &g))
+        return pool_codes(pipe, pool, x->def, &g);
+    if (!becomes_codes(pool->out[0], &g) || !of_float_conv(x)) return QX_OK;
     return x->def->op->id != QX_OP_Conv && never_falls(x->def) ? pool_first(pool, x->def) : clip_between(pool, &g);
 }
 
@@ -233,7 +245,7 @@ static qx_status visit(void *user, qx_node *n)
 {
     qx_pipeline *pipe = user;
     if (n->graph->function) return QX_OK;
-    if (n->op->id == QX_OP_MaxPool) return write_pool(n);
+    if (n->op->id == QX_OP_MaxPool) return write_pool(pipe, n);
     QX_TRY(copy_codes(pipe, n, 0));
     return write_activation(pipe, n);
 }
