@@ -154,8 +154,13 @@ int64_t qx_exec_float_bytes(const struct qx_weight *w, bool transformed);
  * they are streamed, twice the largest step's and the small ones. unknown: results whose size only a run can tell (each counts as
  * its step's largest input). outputs: what the run gives back. watched (may be NULL): [watches], of each watched result, 0: not
  * known. flops: of products (of a convolution in Winograd's form, as many as take its time), moved: bytes of all results. packed:
- * bytes of all weights as they are packed, which happens once, or (streamed) in each run. */
-typedef struct qx_exec_need { int64_t weights, activations, outputs, unknown; double flops, moved, packed; bool streamed; } qx_exec_need;
+ * bytes of all weights as they are packed, which happens once, or (streamed) in each run. scratch: the most that one step takes for
+ * pictures in another order than its own, or a watch for one that it sees. */
+typedef struct qx_exec_need {
+    int64_t weights, activations, outputs, unknown, scratch;
+    double flops, moved, packed;
+    bool streamed;
+} qx_exec_need;
 qx_status qx_exec_forecast(qx_exec *x, const qx_feed *feeds, int n, int64_t *watched, qx_exec_need *out);
 
 /* op: what is computed; nodes that run as one step are named by the last of them, their op is what most of the work is.

@@ -183,6 +183,21 @@ static void watch_inputs(const forecast *f)
     }
 }
 
+/* Copies of pictures for a step that knows plain ones only, then for whoever watches its results. */
+static int64_t reordered(const forecast *f, const qx_rstep *s)
+{
+    int64_t around = 0, most = 0;
+    for (uint32_t i = 0; i < s->n_in; i++)
+        if (s->blocked_in && s->in[i] != QX_NO_VALUE && f->x->info[s->in[i]].block) around += f->bytes[s->in[i]];
+    for (uint32_t i = 0; i < s->n_out; i++) {
+        const uint32_t id = s->out[i];
+        if (id == QX_NO_VALUE || !f->x->info[id].block) continue;
+        if (s->blocked_out) around += f->bytes[id];
+        if (f->x->info[id].watched && f->bytes[id] > most) most = f->bytes[id];
+    }
+    return around > most ? around : most;
+}
+
 static void walk(forecast *f)
 {
     const qx_gplan *p = f->x->main;
@@ -193,6 +208,8 @@ static void walk(forecast *f)
             if (s->out[k] != QX_NO_VALUE) add_result(f, s, k);
         if (f->live > f->need->activations) f->need->activations = f->live;
         f->need->flops += flops_of(f, s);
+        const int64_t scratch = reordered(f, s);
+        if (scratch > f->need->scratch) f->need->scratch = scratch;
         for (uint32_t k = 0; k < s->n_release; k++) {
             f->live -= f->bytes[s->release[k]];
             f->bytes[s->release[k]] = 0;

@@ -56,7 +56,16 @@ qx_status qx_shape_plan_pick(qx_exec *x)
     return QX_OK;
 }
 
-enum { ARENA_ALIGN = 64 };
+enum { ARENA_ALIGN = 64, LARGE_ARENA = 16 << 20 };
+
+/* A run that records takes its memory from the heap: an arena that lies idle beside it would double that. A small one stays. */
+static void drop_idle(qx_exec *x)
+{
+    if (x->arena_cap < LARGE_ARENA) return;
+    qx_free(x->ctx, x->arena);
+    x->arena = NULL;
+    x->arena_cap = 0;
+}
 
 qx_status qx_shape_plan_start(qx_exec *x)
 {
@@ -64,7 +73,10 @@ qx_status qx_shape_plan_start(qx_exec *x)
     x->record = !p->recs && !p->ready;
     x->replay = false;
     x->alloc_i = x->clock = 0;
-    if (x->record) return QX_OK;
+    if (x->record) {
+        drop_idle(x);
+        return QX_OK;
+    }
     if (!p->ready) p->ready = qx_records_pack(x->ctx, p->recs, p->n_recs, ARENA_ALIGN, &p->arena_bytes);
     if (p->ready && p->arena_bytes > x->arena_cap) {
         qx_free(x->ctx, x->arena);

@@ -260,6 +260,7 @@ qx_status qx_run_step(qx_exec *x, qx_rstep *s, const qx_frame *frame)
     if (s->wide || s->wide_in) QX_TRY_GOTO(st, qx_wide_inputs(&rt.c, in));
     st = name_node(&rt.c, call_step(x, s, &rt));
     for (uint32_t i = 0; i < s->n_out; i++) qx_slot_clear(x, &spare[i]);
+    qx_scratch_back(x, mark); /* who watches results may need as much as the step did */
     if (st == QX_OK) st = after_step(x, s);
     if (s->ref_attrs || s->streams) qx_drop_state(x, s); /* another call of the function may have other attributes */
 done:

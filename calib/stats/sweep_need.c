@@ -98,7 +98,7 @@ qx_status qx_stats_forecast(qx_stats *s, qx_exec *exec, const qx_feed *feeds, in
     const int64_t cap = (int64_t)qx_ctx_max_memory(s->ctx), extra = (int64_t)qx_grams_extra(s);
     out->unknown = run.unknown;
     out->run = run;
-    out->sweep = (!stretch ? run.weights : stretch > largest ? stretch : largest) + run.activations + out->kept;
+    out->sweep = (!stretch ? run.weights : stretch > largest ? stretch : largest) + run.activations + run.scratch + out->kept;
     const int64_t room = cap ? cap - (int64_t)qx_mem_in_use(s->ctx) - out->sweep - extra : INT64_MAX;
     const bool parts = (int64_t)qx_grams_need(s) > room; /* in several sweeps, those of finished ones on disk */
     /* as gram_budget has it */

@@ -241,7 +241,8 @@ qx_status qx_job_forecast(qx_pipeline *p, qx_stats *stats, bool sweeps, bool ver
     if (p->shapes && (verifies || probes || qx_sequence_bytes(p))) QX_TRY(with_exec(&f, stats, run_need));
     const int64_t outputs = 2 * f.run.outputs; /* of a run, beside those that it is compared with */
     const int64_t room = RUN_ROOM + qx_ctx_threads(p->ctx) * (int64_t)PACK_ROOM;
-    const int64_t passing = f.run.activations + outputs, run = f.run.weights ? f.run.weights + passing + room : 0;
+    const int64_t passing = f.run.activations + larger(f.run.scratch, f.stats.run.scratch) + outputs;
+    const int64_t run = f.run.weights ? f.run.weights + passing + room : 0;
     if (f.stats.sweep) QX_TRY(say(&f, "calibrate", f.stats.sweep + room));
     if (probes && run) QX_TRY(say(&f, "choose", f.stats.kept + run - passing + larger(passing, searching(p, stats))));
     if (in_turn(&f)) QX_TRY(say(&f, "rewrite", in_turn(&f) + room));

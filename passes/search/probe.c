@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "kernels/quant.h"
 #include "passes/place/rules.h"
 #include "passes/search/group.h"
@@ -116,19 +117,34 @@ bool qx_probe_can_round(const struct qx_pipeline *pipe, const qx_plan_item *it)
     return true;
 }
 
+enum { PIECE = 1 << 16, TILE = 2048 };
+typedef struct rounded { const qx_act_codes *codes; const qx_tensor *t; } rounded;
+
+/* A tile at a time: pictures are too large for a copy in float. */
+static qx_status round_piece(void *user, int64_t k)
+{
+    const rounded *r = user;
+    const qx_act_codes *c = r->codes;
+    const int64_t left = r->t->numel - k * PIECE, end = k * PIECE + (left < PIECE ? left : PIECE);
+    for (int64_t i = k * PIECE; i < end; i += TILE) {
+        const int64_t n = end - i < TILE ? end - i : TILE;
+        const qx_quant q = {.grid = {1, n, 1, n}, .format = {.codes = c->act}, .scale = &c->scale,
+                            .zero = c->act == QX_DT_UINT8 ? &c->zero : NULL};
+        float x[TILE];
+        char *at = (char *)r->t->data + i * qx_dtype_bits(r->t->dtype) / 8;
+        (void)qx_to_f32(r->t->dtype, at, n, x);
+        (void)qx_fake_quantize(&q, x);
+        (void)qx_from_f32(r->t->dtype, x, n, at);
+    }
+    return QX_OK;
+}
+
 /* A value on its grid, where it lies. */
 static qx_status round_value(qx_probe *p, const qx_act_codes *c, const qx_tensor *t)
 {
-    const qx_quant q = {.grid = {1, t->numel, 1, t->numel}, .format = {.codes = c->act}, .scale = &c->scale,
-                        .zero = c->act == QX_DT_UINT8 ? &c->zero : NULL};
-    float *x;
     if (t->on_device || !qx_dtype_is_float(t->dtype) || !t->numel) return QX_OK;
-    QX_TRY(qx_alloc_raw(p->ctx, (size_t)t->numel * sizeof *x, (void **)&x));
-    (void)qx_to_f32(t->dtype, t->data, t->numel, x);
-    (void)qx_fake_quantize(&q, x);
-    (void)qx_from_f32(t->dtype, x, t->numel, t->data);
+    QX_TRY(qx_parallel(p->ctx, (t->numel + PIECE - 1) / PIECE, round_piece, &(rounded){c, t}));
     qx_exec_changed(p->exec);
-    qx_free(p->ctx, x);
     return QX_OK;
 }
 

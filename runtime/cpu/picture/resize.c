@@ -121,10 +121,13 @@ static qx_status piece(void *user, int64_t k)
     return QX_OK;
 }
 
-static void pick(const axis_map *m, const char *x, int size, char *y)
+/* Elements of size bytes by the map; 4: a float, 64: a block of channels. */
+static void pick(const axis_map *m, const char *x, int64_t size, char *y)
 {
     if (size == 4)
         for (int64_t i = 0; i < m->out; i++) memcpy(y + 4 * i, x + 4 * m->at[i], 4);
+    else if (size == 64)
+        for (int64_t i = 0; i < m->out; i++) memcpy(y + 64 * i, x + 64 * m->at[i], 64);
     else if (size == 1)
         for (int64_t i = 0; i < m->out; i++) y[i] = x[m->at[i]];
     else
@@ -180,8 +183,55 @@ static void extrapolate(const args *a, const axis_map *maps, float *y, int64_t n
     }
 }
 
+/* ---- Rows and columns at once, of the nearest pixels ---- */
+
+typedef struct nearest { const axis_map *rows, *columns; const char *x; char *y; int64_t size; } nearest;
+
+/* The first of the output rows that are one input row fills the others too. */
+static qx_status piece_rows(void *user, int64_t k)
+{
+    const nearest *j = user;
+    const int64_t o = k / j->rows->out, i = k % j->rows->out, from = j->rows->at[i], bytes = j->columns->out * j->size;
+    if (i && j->rows->at[i - 1] == from) return QX_OK;
+    char *y = j->y + k * bytes;
+    pick(j->columns, j->x + (o * j->rows->in + from) * j->columns->in * j->size, j->size, y);
+    for (int64_t n = 1; i + n < j->rows->out && j->rows->at[i + n] == from; n++) memcpy(y + n * bytes, y, (size_t)bytes);
+    return QX_OK;
+}
+
+/* The first of two axes side by side that are all that is resized; -1: others are. */
+static int both_axes(const args *a, const int64_t *in)
+{
+    int first = -1, n = 0;
+    for (int i = 0; i < a->rank; i++) {
+        if (a->out[i] == in[i] && a->scale[i] == 1) continue;
+        if (first >= 0 && i != first + 1) return -1;
+        if (first < 0) first = i;
+        n++;
+    }
+    return n == 2 && a->mode == NEAREST && a->coord != TF_CROP ? first : -1;
+}
+
+static qx_status run_nearest(qx_call *c, const args *a, const int64_t *in, int axis, const nearest *given)
+{
+    axis_map maps[2] = {{0}};
+    nearest j = *given;
+    for (int i = 0; i < 2; i++) {
+        maps[i] = (axis_map){.in = in[axis + i], .out = a->out[axis + i], .scale = a->scale[axis + i]};
+        QX_TRY(make_map(c, a, axis + i, &maps[i]));
+    }
+    j.rows = &maps[0];
+    j.columns = &maps[1];
+    j.size *= qx_prod(in, axis + 2, a->rank);
+    return qx_parallel(c->ctx, qx_prod(in, 0, axis) * maps[0].out, piece_rows, &j);
+}
+
+/* ---- One axis after the other ---- */
+
 static qx_status run(qx_call *c, const args *a, const qx_tensor *x, const void *data, int size, void *out)
 {
+    const int both = both_axes(a, x->dims);
+    if (both >= 0) return run_nearest(c, a, x->dims, both, &(nearest){.x = data, .y = out, .size = size});
     axis_map maps[QX_MAX_RANK];
     int64_t dims[QX_MAX_RANK], numel = x->numel;
     const void *cur = data;
