@@ -16,29 +16,37 @@ enum { LANES = QX_WINO_LANES, IN = 6, OUT = QX_WINO_TILE };
 
 /* ---- Weights ---- */
 
-static void weights_pass(const double *g, int step, double *u, int ustep)
+/* Of the weights of QX_GEMM_NR outputs side by side: divisions are most of it, and a vector takes as long as a number. */
+QX_INLINE void weights_pass(const double *restrict g, int step, double *restrict u, int ustep)
 {
-    const double a = (double)PA, b = (double)PB, na = 2 * a * a * (a * a - b * b), nb = 2 * b * b * (b * b - a * a), g0 = g[0],
-        g1 = g[step], g2 = g[2 * step];
-    u[0] = g0 / (a * a * b * b);
-    u[1 * ustep] = (g0 + a * g1 + a * a * g2) / na;
-    u[2 * ustep] = (g0 - a * g1 + a * a * g2) / na;
-    u[3 * ustep] = (g0 + b * g1 + b * b * g2) / nb;
-    u[4 * ustep] = (g0 - b * g1 + b * b * g2) / nb;
-    u[5 * ustep] = g2;
+    const double a = (double)PA, b = (double)PB, na = 2 * a * a * (a * a - b * b), nb = 2 * b * b * (b * b - a * a);
+    for (int l = 0; l < QX_GEMM_NR; l++) {
+        const double g0 = g[l], g1 = g[step + l], g2 = g[2 * step + l];
+        u[l] = g0 / (a * a * b * b);
+        u[ustep + l] = (g0 + a * g1 + a * a * g2) / na;
+        u[2 * ustep + l] = (g0 - a * g1 + a * a * g2) / na;
+        u[3 * ustep + l] = (g0 + b * g1 + b * b * g2) / nb;
+        u[4 * ustep + l] = (g0 - b * g1 + b * b * g2) / nb;
+        u[5 * ustep + l] = g2;
+    }
 }
 
-void qx_wino_panel(const float *w, int64_t in, int64_t out, int64_t first, float *to, int64_t stride)
+QX_INLINE void qx_wino_panel_body(const float *w, int64_t in, int64_t out, int64_t first, float *to, int64_t stride)
 {
-    for (int64_t j = 0; j < QX_GEMM_NR; j++)
-        for (int64_t i = 0; i < in; i++) {
-            double g[9] = {0}, t[18], u[QX_WINO_POINTS];
-            for (int k = 0; first + j < out && k < 9; k++) g[k] = (double)w[((first + j) * in + i) * 9 + k];
-            for (int x = 0; x < 3; x++) weights_pass(g + x, 3, t + x, 3);
-            for (int y = 0; y < IN; y++) weights_pass(t + 3 * y, 1, u + IN * y, 1);
-            for (int p = 0; p < QX_WINO_POINTS; p++) to[p * stride + i * QX_GEMM_NR + j] = (float)u[p];
-        }
+    enum { NR = QX_GEMM_NR };
+    double g[9 * NR] = {0}, t[18 * NR], u[QX_WINO_POINTS * NR];
+    const int64_t n = out - first < NR ? out - first : NR;
+    for (int64_t i = 0; i < in; i++) {
+        for (int64_t j = 0; j < n; j++)
+            for (int k = 0; k < 9; k++) g[k * NR + j] = (double)w[((first + j) * in + i) * 9 + k];
+        for (int x = 0; x < 3; x++) weights_pass(g + x * NR, 3 * NR, t + x * NR, 3 * NR);
+        for (int y = 0; y < IN; y++) weights_pass(t + 3 * y * NR, NR, u + IN * y * NR, NR);
+        for (int p = 0; p < QX_WINO_POINTS; p++)
+            for (int l = 0; l < NR; l++) to[p * stride + i * NR + l] = (float)u[p * NR + l];
+    }
 }
+QX_MULTI(, qx_wino_panel, (const float *w, int64_t in, int64_t out, int64_t first, float *to, int64_t stride),
+         (w, in, out, first, to, stride))
 
 /* ---- Pictures ---- */
 
