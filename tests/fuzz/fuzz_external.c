@@ -3,6 +3,7 @@
 #include "fuzz.h"
 
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
 #include <sys/stat.h>
 
@@ -24,6 +25,18 @@ static void make(const char *name, const char *link_to)
     close(fd);
 }
 
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st, (void)kind, (void)at;
+    return remove(path);
+}
+
+static void remove_folder(void)
+{
+    *strrchr(root, '/') = 0; /* the one around in/ */
+    (void)nftw(root, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
 /* in/: w.bin, d/w.bin, and links out of it; secret: beside it. */
 static void make_folder(void)
 {
@@ -41,7 +54,7 @@ static void make_folder(void)
     make("z", "/dev/zero");
     make("o", "o");
     snprintf(fifo, sizeof fifo, "%s/f", root);
-    if (mkfifo(fifo, 0600) != 0) abort();
+    if (mkfifo(fifo, 0600) != 0 || atexit(remove_folder) != 0) abort();
 }
 
 static void check_inside(qx_ctx *ctx, qx_model *m)

@@ -11,11 +11,13 @@
 
 static char dir[32], in_path[64], out_path[64];
 
+static void remove_folder(void) { (void)rmdir(dir); } /* each job leaves it empty */
+
 static void make_folder(void)
 {
     struct stat st;
     snprintf(dir, sizeof dir, "%s/qx_fuzz_job_XXXXXX", stat("/dev/shm", &st) == 0 ? "/dev/shm" : "/tmp");
-    if (!mkdtemp(dir)) abort();
+    if (!mkdtemp(dir) || atexit(remove_folder) != 0) abort();
     snprintf(in_path, sizeof in_path, "%s/in.onnx", dir);
     snprintf(out_path, sizeof out_path, "%s/out.onnx", dir);
 }
