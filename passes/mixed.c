@@ -244,7 +244,7 @@ static const qx_option options[] = {
      "of the output: a share of the input (70%), bytes (300M) or bits per weight that may be quantized (4.5bpw)"},
     {"sqnr", QX_OPT_TEXT, "", 0, 0, NULL, "instead: decibels that the output shall have, measured on samples; the smallest such file"},
     {"formats", QX_OPT_TEXT, "int4(block=128)+int4+int8-weights+float", 0, 0, NULL,
-     "to choose from, joined by '+'; int8 and fp8 beside 4-bit formats mean weights alone"},
+     "to choose from, with '+' or ',' between; int8 and fp8 beside 4-bit formats mean weights alone"},
     {"score", QX_OPT_CHOICE, "auto", 0, 0, "auto|output|layer", "output: one run of the model a group says what its error does to "
                                                                 "the output; layer: the group's own error; auto: output up to 2 "
                                                                 "billion weights"},

@@ -179,6 +179,33 @@ static qx_status copy_value(parser *p, const char **out)
     return *out ? QX_OK : QX_E_NOMEM;
 }
 
+/* Whether what follows a ',' is no option but one more of the list before it, "formats=int4,int8,float": an option has a '=' outside
+ * parentheses, or is a bare word that means one. */
+static bool goes_on(const parser *p, const qx_passdef *d)
+{
+    char word[32];
+    const size_t n = strcspn(p->at, "=,() \t");
+    if (!n || n >= sizeof word) return false;
+    memcpy(word, p->at, n);
+    word[n] = 0;
+    const char end = p->at[n + strspn(p->at + n, " \t")];
+    return end != '=' && bare_option(d, word) < 0;
+}
+
+/* A text whose default has a '+' is a list: more of it, joined by that. */
+static qx_status parse_list(parser *p, qx_pass *pass, int option)
+{
+    while (*p->at == ',') {
+        const char *comma = p->at++, *more;
+        skip_space(p);
+        if (!goes_on(p, pass->def)) { p->at = comma; return QX_OK; }
+        QX_TRY(copy_value(p, &more));
+        pass->values[option] = qx_arena_printf(p->pipe->arena, "%s+%s", pass->values[option], more);
+        if (!pass->values[option]) return QX_E_NOMEM;
+    }
+    return QX_OK;
+}
+
 /* name=value or a bare word, up to ',' or ')'. */
 static qx_status parse_option(parser *p, qx_pass *pass)
 {
@@ -191,7 +218,10 @@ static qx_status parse_option(parser *p, qx_pass *pass)
         QX_TRY(copy_value(p, &value));
     }
     if (!*name) QX_FAIL(p->ctx, QX_E_USAGE, "pass %s: an option without a name", pass->def->name);
-    return set_option(p, pass, name, value);
+    QX_TRY(set_option(p, pass, name, value));
+    const int i = named_option(pass->def, name);
+    const qx_option *o = value && i >= 0 ? &pass->def->options[i] : NULL;
+    return o && o->type == QX_OPT_TEXT && strchr(o->def, '+') ? parse_list(p, pass, i) : QX_OK;
 }
 
 static qx_status parse_options(parser *p, qx_pass *pass)

@@ -336,6 +336,8 @@ Without samples a transformer of tokens is rounded on made-up ones; a sample or 
   qonnx quantize: smoothquant changes weights that sparsity has pruned or rounded already: write "smoothquant,sparsity"
   qonnx quantize: svdquant changes weights that gptq has pruned or rounded already: write "svdquant,gptq"
   [2]
+  $ for f in int4,int8,float int4+int8+float; do qonnx quantize model.onnx --passes "mixed(formats=$f,size=50%)" --calib calib.npz --no-verify -f -q -o t.onnx; cksum < t.onnx; done | uniq | wc -l
+  1
 
 Twenty outputs: the first ones, the worst ones, and how far the rest is. Samples that merely lie beside the model verify.
   $ qonnx quantize $DATA/outputs/model.onnx -o outs.onnx --int4 2>/dev/null | grep -E "^  (output |[0-9]+ more|samples |hint   rounded)"

@@ -406,6 +406,8 @@ static void wrong_goals(void **state)
     refuse(*state, "mixed(sqnr=60,formats=int4,probes=1)", "the best that");
     refuse(*state, "mixed(sqnr=60,score=layer)", "needs samples and score=output");
     refuse(*state, "mixed(size=70%,formats=int4+int5)", "there is no pass 'int5'");
+    refuse(*state, "mixed(size=70%,formats=int4,int5,probes=1)", "there is no pass 'int5'");
+    refuse(*state, "mixed(formats=int4,nosuch=1)", "pass mixed has no option 'nosuch'");
     refuse(*state, "mixed(size=70%,formats=int4+int4)", "given twice");
     refuse(*state, "mixed(size=70%,formats=awq+int4)", "mixed(formats=awq): awq prepares weights and is no format");
     refuse(*state, "mixed(size=70%,formats=float)", "no format to choose from");
